@@ -1,0 +1,1 @@
+//! Gathers the sections of the configuration from all their sources.

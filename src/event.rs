@@ -1,0 +1,345 @@
+//! What a valid message means: the kinds of event, the rows they become, and the ids that make a replay harmless.
+//!
+//! Rows are plain values. Their keys and contents are a function of the message, the channel and what intake decided once and
+//! stored beside it ([`Decided`]); nothing here reads a clock or a configuration.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::units::Micros;
+
+/// Namespace of every derived UUID.
+pub const NS: Uuid = Uuid::from_u128(0xf0c8_53b7_6794_4685_b2f5_4301_9da8_836b);
+
+/// What a training message is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Losses, accuracies and other numbers of one epoch or step.
+    Metrics,
+    /// A snapshot of the network.
+    Topology,
+    /// A run begins.
+    RunStart,
+    /// A run has ended.
+    RunEnd,
+    /// A description of a dataset.
+    Dataset,
+    /// The state of the trainer.
+    State,
+    /// Anything else with a type of its own, such as `cascade_add`.
+    Other,
+}
+
+/// What intake decides once for a message and stores beside its bytes, so that replay never decides again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// The run the event belongs to.
+    pub run_id: Uuid,
+    /// When it happened: the message's own time where usable, else the time of receipt.
+    pub event_time: Micros,
+    /// When it was received.
+    pub received_at: Micros,
+    /// Whether `event_time` is the message's own.
+    pub own_time: bool,
+    /// Whether this event opened an implicit run (one without a start message).
+    pub opened: bool,
+}
+
+/// The key shared by the event tables: partition `run_id`, then `timestamp` and `event_id`, newest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventKey {
+    /// Partition.
+    pub run_id: Uuid,
+    /// When it happened. Cassandra keeps its milliseconds; the microseconds within one are in `event_id`.
+    pub timestamp: Micros,
+    /// See [`event_id`].
+    pub event_id: i64,
+}
+
+/// A row of `training_metrics`.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the columns of the contract, by name")]
+pub struct MetricsRow {
+    pub key: EventKey,
+    pub epoch: Option<i32>,
+    pub step: Option<i32>,
+    pub train_loss: Option<f64>,
+    pub train_accuracy: Option<f64>,
+    pub val_loss: Option<f64>,
+    pub val_accuracy: Option<f64>,
+    pub learning_rate: Option<f64>,
+    pub hidden_units: Option<i32>,
+    pub phase: Option<String>,
+    pub seq: Option<i64>,
+    pub extra: BTreeMap<String, f64>,
+    pub rest_json: Option<String>,
+}
+
+/// A row of `network_topology`.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the columns of the contract, by name")]
+pub struct TopologyRow {
+    pub key: EventKey,
+    pub epoch: Option<i32>,
+    pub input_size: Option<i32>,
+    pub output_size: Option<i32>,
+    pub hidden_units: Option<i32>,
+    pub total_parameters: Option<i32>,
+    pub topology_json: String,
+    pub weights_summary: Option<String>,
+}
+
+/// A row of `training_events`.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the columns of the contract, by name")]
+pub struct EventRow {
+    pub key: EventKey,
+    pub r#type: String,
+    pub payload_json: String,
+    pub epoch: Option<i32>,
+}
+
+/// A row of `dataset_info`.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs, reason = "the columns of the contract, by name")]
+pub struct DatasetRow {
+    pub dataset_id: Uuid,
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub num_samples: Option<i32>,
+    pub num_features: Option<i32>,
+    pub num_classes: Option<i32>,
+    pub class_distribution: BTreeMap<String, i32>,
+    pub created_at: Option<Micros>,
+    pub file_path: Option<String>,
+    pub checksum: Option<String>,
+}
+
+/// A row of `control_log`; written at receipt without, later with its outcome.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the columns of the contract, by name")]
+pub struct ControlRow {
+    /// Time of receipt; its UTC day is the partition.
+    pub timestamp: Micros,
+    pub event_id: i64,
+    pub instance: String,
+    pub command: String,
+    pub command_id: Option<String>,
+    pub target: Option<String>,
+    pub source: String,
+    pub outcome: Option<String>,
+    pub payload_json: String,
+}
+
+/// A row of `ingest_gaps`.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the columns of the contract, by name")]
+pub struct GapRow {
+    /// Its UTC day is the partition.
+    pub started_at: Micros,
+    pub gap_id: Uuid,
+    pub ended_at: Micros,
+    pub reason: String,
+    pub source: String,
+    pub channel: Option<String>,
+    pub instance: String,
+    pub run_id: Option<Uuid>,
+    /// Absent: unknown.
+    pub lost: Option<i64>,
+}
+
+/// An immutable row; repeating its write changes nothing.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "one per table")]
+pub enum Row {
+    Metrics(MetricsRow),
+    Topology(TopologyRow),
+    Event(EventRow),
+    Dataset(DatasetRow),
+    Control(ControlRow),
+    Gap(GapRow),
+}
+
+/// The tables that take immutable rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "one per table")]
+pub enum Table {
+    Metrics,
+    Topology,
+    Events,
+    Datasets,
+    Control,
+    Gaps,
+}
+
+/// The rows of one partition travel together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Partition {
+    /// A run (or a dataset) by its id.
+    Id(Uuid),
+    /// A UTC day, in days since the epoch.
+    Day(i64),
+}
+
+/// Microseconds in a UTC day.
+pub const DAY: Micros = 86_400_000_000;
+
+impl Row {
+    /// The table and the partition it goes to.
+    pub fn destination(&self) -> (Table, Partition) {
+        match self {
+            Self::Metrics(row) => (Table::Metrics, Partition::Id(row.key.run_id)),
+            Self::Topology(row) => (Table::Topology, Partition::Id(row.key.run_id)),
+            Self::Event(row) => (Table::Events, Partition::Id(row.key.run_id)),
+            Self::Dataset(row) => (Table::Datasets, Partition::Id(row.dataset_id)),
+            Self::Control(row) => (Table::Control, Partition::Day(row.timestamp.div_euclid(DAY))),
+            Self::Gap(row) => (Table::Gaps, Partition::Day(row.started_at.div_euclid(DAY))),
+        }
+    }
+
+    /// Roughly how many bytes the row takes in memory and on the wire.
+    pub fn bytes(&self) -> usize {
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        96 + match self {
+            Self::Metrics(row) => {
+                text(&row.phase) + text(&row.rest_json) + row.extra.keys().map(|key| key.len() + 16).sum::<usize>()
+            }
+            Self::Topology(row) => row.topology_json.len() + text(&row.weights_summary),
+            Self::Event(row) => row.r#type.len() + row.payload_json.len(),
+            Self::Dataset(row) => {
+                [&row.name, &row.description, &row.file_path, &row.checksum].into_iter().map(text).sum::<usize>()
+                    + row.class_distribution.keys().map(|key| key.len() + 8).sum::<usize>()
+            }
+            Self::Control(row) => row.payload_json.len() + row.command.len(),
+            Self::Gap(row) => row.reason.len() + row.source.len(),
+        }
+    }
+}
+
+/// A row of `training_runs` as stored. `None` and empty mean that the column is absent.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[allow(missing_docs, reason = "the columns of the contract, by name")]
+pub struct RunRow {
+    pub run_id: Uuid,
+    pub run_name: Option<String>,
+    pub start_time: Option<Micros>,
+    pub end_time: Option<Micros>,
+    pub duration_seconds: Option<i32>,
+    pub status: Option<String>,
+    pub dataset_name: Option<String>,
+    pub dataset_size: Option<i32>,
+    pub config_json: Option<String>,
+    pub final_epoch: Option<i32>,
+    pub final_train_loss: Option<f64>,
+    pub final_train_accuracy: Option<f64>,
+    pub final_val_loss: Option<f64>,
+    pub final_val_accuracy: Option<f64>,
+    pub best_val_accuracy: Option<f64>,
+    pub best_epoch: Option<i32>,
+    pub total_hidden_units: Option<i32>,
+    pub total_parameters: Option<i32>,
+    pub notes: Option<String>,
+    pub tags: BTreeSet<String>,
+    pub created_by: Option<String>,
+    pub last_event_time: Option<Micros>,
+}
+
+/// What one event says about its run; the writer merges it, by value, into the run's row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunTouch {
+    /// When the event happened.
+    pub event_time: Micros,
+    /// A start or end event changes the status; nothing else does.
+    pub lifecycle: Option<Lifecycle>,
+    /// The values the event carries. Only these columns are looked at: `run_id`, `run_name`, `dataset_*`, `config_json`,
+    /// `final_*`, `total_*`, `notes`, `tags`, `created_by`; `best_*` are derived from `final_val_accuracy` and `final_epoch`.
+    pub values: Box<RunRow>,
+}
+
+/// What a start or end event does to the status of its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// `running`.
+    Start,
+    /// `completed`, `failed` or `stopped`.
+    End(&'static str),
+}
+
+/// The statuses that are stored.
+pub mod status {
+    #![allow(missing_docs, reason = "the values of the contract, by name")]
+    pub const RUNNING: &str = "running";
+    pub const COMPLETED: &str = "completed";
+    pub const FAILED: &str = "failed";
+    pub const STOPPED: &str = "stopped";
+}
+
+/// `(microseconds within the millisecond << 43) | low 43 bits of XXH3-64(channel ‖ 0x00 ‖ payload)`: below 2^53, so that every
+/// client's numbers hold it, and in the order of time within one millisecond.
+pub fn event_id(event_time: Micros, channel: &str, payload: &[u8]) -> i64 {
+    let mut hash = Xxh3::new();
+    hash.update(channel.as_bytes());
+    hash.update(&[0]);
+    hash.update(payload);
+    let low = (hash.digest() & ((1 << 43) - 1)).cast_signed();
+    (event_time.rem_euclid(1_000) << 43) | low
+}
+
+/// The microseconds of an event whose table keeps milliseconds.
+pub fn restore_micros(millis: i64, event_id: i64) -> Micros {
+    millis.saturating_mul(1_000).saturating_add((event_id >> 43).clamp(0, 999))
+}
+
+/// The UUID of a run that a producer names by text: the text itself where it is a UUID.
+pub fn run_id_from_text(text: &str) -> Uuid {
+    Uuid::try_parse(text.trim()).unwrap_or_else(|_| Uuid::new_v5(&NS, text.as_bytes()))
+}
+
+/// The UUID of a run that nobody named: by channel, time and bytes of the message that opens it.
+pub fn implicit_run_id(channel: &str, event_time: Micros, payload: &[u8]) -> Uuid {
+    let time = event_time.to_string();
+    let mut name = Vec::with_capacity(channel.len() + time.len() + payload.len() + 2);
+    name.extend_from_slice(channel.as_bytes());
+    name.push(0);
+    name.extend_from_slice(time.as_bytes());
+    name.push(0);
+    name.extend_from_slice(payload);
+    Uuid::new_v5(&NS, &name)
+}
+
+/// The UUID of a dataset that has only a name.
+pub fn dataset_id(name: &str) -> Uuid {
+    Uuid::new_v5(&NS, format!("dataset:{name}").as_bytes())
+}
+
+/// The UUID of a gap: the same hole reported twice is one row.
+pub fn gap_id(instance: &str, source: &str, channel: Option<&str>, reason: &str, started_at: Micros) -> Uuid {
+    let time = started_at.to_string();
+    let name = [instance, source, channel.unwrap_or(""), reason, &time].join("\0");
+    Uuid::new_v5(&NS, name.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn event_ids_fit_a_double_and_keep_the_microsecond() {
+        let time = 1_763_633_700_123_456;
+        let id = event_id(time, "cascor:training", b"{}");
+        assert!((0..1 << 53).contains(&id));
+        assert_eq!(restore_micros(time.div_euclid(1_000), id), time);
+        assert_ne!(id, event_id(time, "cascor:other", b"{}"), "the channel is part of the id");
+        assert!(id < event_id(time + 1, "cascor:training", b"{}"), "ordered within the millisecond");
+    }
+
+    #[test]
+    fn a_run_id_that_is_no_uuid_is_named_by_its_text() {
+        let id = Uuid::from_u128(7);
+        assert_eq!(run_id_from_text(&id.to_string().to_uppercase()), id);
+        assert_eq!(run_id_from_text("spiral-7"), Uuid::new_v5(&NS, b"spiral-7"));
+    }
+}

@@ -1,0 +1,263 @@
+//! One message as it was received, and the other things that travel the same way: gaps and outcomes of commands.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{event::ControlRow, units::Micros};
+
+/// One message, copied out of the client's buffer.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// The channel it was published on (not the pattern that matched).
+    pub channel: Arc<str>,
+    /// Its bytes, untouched.
+    pub payload: Bytes,
+    /// Wall clock when our task had it.
+    pub received_at: Micros,
+    /// The same moment on the monotonic clock, for latencies.
+    pub received: Instant,
+    /// Whether it came on a control channel.
+    pub control: bool,
+}
+
+/// A hole in what was received.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// First moment at which something may have been missed.
+    pub started_at: Micros,
+    /// Last such moment.
+    pub ended_at: Micros,
+    /// Why.
+    pub reason: GapReason,
+    /// Where it was missed: `redis`, `control`, `queue`, `spool`.
+    pub source: String,
+    /// On which channel; absent: on all of them.
+    pub channel: Option<String>,
+    /// Of which run; only where `seq` tells.
+    pub run_id: Option<Uuid>,
+    /// How many; absent: unknown.
+    pub lost: Option<u64>,
+}
+
+/// Why something was missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapReason {
+    /// The process was not running, or not yet subscribed.
+    NotListening,
+    /// The connection to Redis was lost.
+    Disconnected,
+    /// Redis cut the connection because we, or one huge message, exceeded its output buffer.
+    CutByRedis,
+    /// The client's receive buffer overflowed.
+    ClientLag,
+    /// The frames queue was full.
+    QueueFull,
+    /// The spool, disk and memory segment, was full.
+    SpoolFull,
+    /// The producer's `seq` shows a hole; restates per run what the other reasons count per channel.
+    Sequence,
+}
+
+impl GapReason {
+    /// Every reason, for metrics and documentation.
+    pub const ALL: [Self; 7] = [
+        Self::NotListening,
+        Self::Disconnected,
+        Self::CutByRedis,
+        Self::ClientLag,
+        Self::QueueFull,
+        Self::SpoolFull,
+        Self::Sequence,
+    ];
+
+    /// The name that is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotListening => "not_listening",
+            Self::Disconnected => "disconnected",
+            Self::CutByRedis => "cut_by_redis",
+            Self::ClientLag => "client_lag",
+            Self::QueueFull => "queue_full",
+            Self::SpoolFull => "spool_full",
+            Self::Sequence => "sequence",
+        }
+    }
+}
+
+impl fmt::Display for GapReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a message cannot become rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejection {
+    /// One of the contract's reasons.
+    pub reason: Reason,
+    /// What exactly: for `invalid_field` the field and its value (cut to 200 bytes), else the place or the limit.
+    pub detail: String,
+}
+
+/// The contract's reasons of rejection, and one for rows that the store refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the contract's names")]
+pub enum Reason {
+    TooLarge,
+    TooDeep,
+    MalformedJson,
+    MalformedMsgpack,
+    NotAnObject,
+    UnknownShape,
+    InvalidField,
+    /// The store said that this row can never be stored.
+    RejectedByStore,
+}
+
+impl Reason {
+    /// Every reason, for metrics and filters.
+    pub const ALL: [Self; 8] = [
+        Self::TooLarge,
+        Self::TooDeep,
+        Self::MalformedJson,
+        Self::MalformedMsgpack,
+        Self::NotAnObject,
+        Self::UnknownShape,
+        Self::InvalidField,
+        Self::RejectedByStore,
+    ];
+
+    /// The name that is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::TooDeep => "too_deep",
+            Self::MalformedJson => "malformed_json",
+            Self::MalformedMsgpack => "malformed_msgpack",
+            Self::NotAnObject => "not_an_object",
+            Self::UnknownShape => "unknown_shape",
+            Self::InvalidField => "invalid_field",
+            Self::RejectedByStore => "rejected_by_store",
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.reason.as_str(), self.detail)
+    }
+}
+
+/// What the daemon did about a command; the second record of a command in the log, and the answer on the ack channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields of the contract's receipt, by name")]
+pub struct Receipt {
+    pub id: Option<String>,
+    pub command: String,
+    pub target: Option<String>,
+    pub instance: String,
+    pub outcome: Outcome,
+    pub detail: String,
+    /// When the command was received; with its bytes and channel the key of its row.
+    pub received_at: Micros,
+    pub took_ms: u64,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the contract's names")]
+pub enum Outcome {
+    Done,
+    Ignored,
+    Refused,
+    Failed,
+}
+
+impl Outcome {
+    /// The name that is stored and published.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Ignored => "ignored",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What flows from the sources (and back from the control stage) into intake.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A message.
+    Frame(Frame),
+    /// A hole.
+    Gap(Gap),
+    /// The outcome of a command, to be logged like everything else.
+    Receipt(ControlRow),
+    /// Close every open run (`reset`).
+    CloseRuns,
+}
+
+/// A message set aside: what a rejected record and a dead letter carry in front of the raw bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// Why.
+    pub rejection: Rejection,
+    /// Length of the message as received; what is kept of a `too_large` one is only its beginning.
+    pub length: u64,
+    /// XXH3-64 of the whole message, in hexadecimal.
+    pub hash: String,
+}
+
+impl SetAside {
+    /// How much of a `too_large` message is kept.
+    pub const KEPT: usize = 64 << 10;
+
+    /// The description of `raw`, and the part of it that is kept.
+    pub fn new(rejection: Rejection, raw: &[u8]) -> (Self, &[u8]) {
+        let kept = if rejection.reason == Reason::TooLarge { &raw[..raw.len().min(Self::KEPT)] } else { raw };
+        let hash = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(raw));
+        (Self { rejection, length: raw.len() as u64, hash }, kept)
+    }
+
+    /// `u32 length of the description ‖ description (JSON) ‖ kept bytes`.
+    pub fn encode(&self, kept: &[u8]) -> Vec<u8> {
+        let head = serde_json::to_vec(self).expect("strings and numbers always serialise");
+        let mut bytes = Vec::with_capacity(4 + head.len() + kept.len());
+        bytes.extend_from_slice(&(head.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&head);
+        bytes.extend_from_slice(kept);
+        bytes
+    }
+
+    /// The inverse of [`encode`](Self::encode); `None` when the bytes are something else.
+    pub fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        let (head, kept) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        Some((serde_json::from_slice(head).ok()?, kept))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_aside_message_keeps_its_bytes_and_its_reason() {
+        let raw = vec![b'x'; SetAside::KEPT + 1];
+        for (reason, kept_bytes) in [(Reason::TooLarge, SetAside::KEPT), (Reason::MalformedJson, raw.len())] {
+            let rejection = Rejection { reason, detail: "because".into() };
+            let (aside, kept) = SetAside::new(rejection, &raw);
+            assert_eq!((kept.len(), aside.length), (kept_bytes, raw.len() as u64));
+            assert_eq!(SetAside::decode(&aside.encode(kept)), Some((aside.clone(), kept)));
+        }
+        assert_eq!(SetAside::decode(b"\xff\xff\xff\xff"), None);
+    }
+}

@@ -1,0 +1,153 @@
+//! Starting and stopping: [`Signal`] says when to stop, [`Tasks`] watches what runs, [`Readiness`] says what works.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tracing::{error, info, warn};
+
+/// Told to everyone who must stop. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Signal(watch::Receiver<bool>);
+
+/// The other end of a [`Signal`]. Dropping it stops, too.
+#[derive(Debug)]
+pub struct Stopper(watch::Sender<bool>);
+
+impl Signal {
+    /// A signal and the end that raises it.
+    pub fn new() -> (Stopper, Self) {
+        let (sender, receiver) = watch::channel(false);
+        (Stopper(sender), Self(receiver))
+    }
+
+    /// Returns once stopping was asked for. Safe to drop and call again.
+    pub async fn stopped(&mut self) {
+        // An error means that the stopper is gone, which is the same message.
+        let _ = self.0.wait_for(|stop| *stop).await;
+    }
+
+    /// Whether stopping was asked for.
+    pub fn is_stopped(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
+    }
+}
+
+impl Stopper {
+    /// Asks everyone to stop. Idempotent.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+/// The running tasks, by name. The first to end on its own stops the rest.
+#[derive(Debug, Default)]
+pub struct Tasks(JoinSet<(&'static str, Result<(), String>)>);
+
+impl Tasks {
+    /// No task yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts a task. Its error is logged when it ends.
+    pub fn spawn<F, E>(&mut self, name: &'static str, future: F)
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: std::error::Error + 'static,
+    {
+        self.0.spawn(async move { (name, future.await.map_err(|error| crate::logging::Chain(&error).to_string())) });
+    }
+
+    /// Waits until `stop` is raised or a task ends, then stops all and waits at most `grace` for them.
+    ///
+    /// # Errors
+    /// The name of the task that failed, and why; or the number of tasks that did not end in time.
+    pub async fn run(mut self, stopper: Stopper, mut stop: Signal, grace: Duration) -> Result<(), String> {
+        let mut failure = None;
+        tokio::select! {
+            () = stop.stopped() => {}
+            Some(ended) = self.0.join_next() => note(ended, &mut failure, stop.is_stopped()),
+        }
+        stopper.stop();
+        let deadline = Instant::now() + grace;
+        loop {
+            match tokio::time::timeout_at(deadline, self.0.join_next()).await {
+                Ok(None) => break,
+                Ok(Some(ended)) => note(ended, &mut failure, true),
+                Err(_) => {
+                    warn!(left = self.0.len(), "shutdown grace is over; what is left is on disk");
+                    break;
+                }
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+fn note(
+    ended: Result<(&'static str, Result<(), String>), tokio::task::JoinError>,
+    failure: &mut Option<String>,
+    stopping: bool,
+) {
+    let message = match ended {
+        Ok((task, Ok(()))) if stopping => {
+            info!(task, "task ended");
+            return;
+        }
+        Ok((task, Ok(()))) => format!("task `{task}` ended by itself"),
+        Ok((task, Err(error))) => format!("task `{task}` failed: {error}"),
+        Err(join) => format!("a task panicked: {join}"),
+    };
+    error!(error = message, "stopping, because a task ended");
+    failure.get_or_insert(message);
+}
+
+/// What must hold before the daemon is ready, shared by those who know and those who ask.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<Flags>);
+
+#[derive(Debug, Default)]
+struct Flags {
+    subscribed: AtomicBool,
+    spool_writable: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl Readiness {
+    /// The subscription is proven, or lost.
+    pub fn set_subscribed(&self, yes: bool) {
+        self.0.subscribed.store(yes, Ordering::Release);
+    }
+
+    /// The spool takes records on disk, or not.
+    pub fn set_spool_writable(&self, yes: bool) {
+        self.0.spool_writable.store(yes, Ordering::Release);
+    }
+
+    /// The daemon is about to end.
+    pub fn set_stopping(&self) {
+        self.0.stopping.store(true, Ordering::Release);
+    }
+
+    /// What is missing; empty: ready.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let mut missing = Vec::new();
+        if !self.0.subscribed.load(Ordering::Acquire) {
+            missing.push("subscription is not proven");
+        }
+        if !self.0.spool_writable.load(Ordering::Acquire) {
+            missing.push("spool cannot write to disk");
+        }
+        if self.0.stopping.load(Ordering::Acquire) {
+            missing.push("stopping");
+        }
+        missing
+    }
+}

@@ -1,0 +1,139 @@
+//! The log: one subscriber, set once, with levels that SIGHUP can change; and what makes untrusted text fit for it.
+
+use std::{error::Error, fmt, io, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::{
+    Layer, Registry, filter::Targets, fmt as tracing_fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
+
+/// How and how much to log.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `text` or `json`.
+    pub format: Format,
+    /// `info`, or levels by module: `info,cascor_ingest::writer=debug`.
+    pub level: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { format: Format::Text, level: "info".into() }
+    }
+}
+
+/// The shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "self-explanatory")]
+pub enum Format {
+    Text,
+    Json,
+}
+
+impl Config {
+    /// Adds what is wrong with these settings.
+    pub fn problems(&self, problems: &mut Vec<String>) {
+        if let Err(error) = targets(&self.level) {
+            problems.push(error);
+        }
+    }
+}
+
+/// Changes the levels of the running log.
+#[derive(Clone, Debug)]
+pub struct LevelHandle(reload::Handle<Targets, Registry>);
+
+impl LevelHandle {
+    /// Sets new levels.
+    ///
+    /// # Errors
+    /// When `level` cannot be read; the old levels stay.
+    pub fn set(&self, level: &str) -> Result<(), String> {
+        self.0.reload(targets(level)?).map_err(|error| error.to_string())
+    }
+}
+
+/// Installs the subscriber; log lines go to standard error.
+///
+/// # Errors
+/// When `level` cannot be read, or a subscriber is already there.
+pub fn install(config: &Config) -> Result<LevelHandle, String> {
+    let (filter, handle) = reload::Layer::new(targets(&config.level)?);
+    let lines: Box<dyn Layer<_> + Send + Sync> = match config.format {
+        Format::Text => {
+            tracing_fmt::layer().with_writer(io::stderr).with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed()
+        }
+        Format::Json => tracing_fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|error| error.to_string())?;
+    Ok(LevelHandle(handle))
+}
+
+/// The drivers are quiet unless asked: our own lines say what their troubles mean.
+fn targets(level: &str) -> Result<Targets, String> {
+    let targets =
+        Targets::from_str(level).map_err(|error| format!("`log.level` = \"{level}\" cannot be read: {error}"))?;
+    Ok(["fred", "scylla", "hyper", "rustls"]
+        .into_iter()
+        .filter(|name| !level.contains(name))
+        .fold(targets, |targets, name| targets.with_target(name, tracing::Level::ERROR)))
+}
+
+/// An error with all its causes on one line.
+pub struct Chain<'a>(pub &'a (dyn Error + 'a));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Untrusted bytes, fit for a log line: control characters escaped, cut to 200 bytes.
+pub struct Untrusted<'a>(pub &'a [u8]);
+
+impl fmt::Display for Untrusted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cut = &self.0[..self.0.len().min(200)];
+        for character in String::from_utf8_lossy(cut).chars() {
+            if character.is_control()
+                || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            {
+                write!(f, "{}", character.escape_unicode())?;
+            } else {
+                write!(f, "{character}")?;
+            }
+        }
+        if cut.len() < self.0.len() {
+            write!(f, "… ({} bytes)", self.0.len())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn untrusted_text_cannot_forge_a_line() {
+        assert_eq!(Untrusted(b"a\nERROR \x1b[31m").to_string(), "a\\u{a}ERROR \\u{1b}[31m");
+        assert!(Untrusted(&[b'x'; 500]).to_string().ends_with("… (500 bytes)"));
+    }
+
+    #[test]
+    fn levels_are_checked() {
+        let mut problems = Vec::new();
+        Config { level: "info,cascor_ingest::writer=debug".into(), ..Config::default() }.problems(&mut problems);
+        assert!(problems.is_empty());
+        Config { level: "info,x=loud".into(), ..Config::default() }.problems(&mut problems);
+        assert!(problems[0].contains("log.level"));
+    }
+}

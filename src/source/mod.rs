@@ -1,0 +1,3 @@
+//! Where messages come from. A source only moves frames into the bounded queue; nothing that may wait runs in it.
+
+pub mod pubsub;

@@ -1,0 +1,201 @@
+//! Where rows are kept: one trait, written against by the writer and read through by the API and the command line.
+//!
+//! Backends: [`sqlite`] (one file, the default), [`cassandra`], and [`memory`] for tests that inject faults.
+
+pub mod cassandra;
+pub mod memory;
+pub mod sqlite;
+
+use std::{error::Error, future::Future, pin::Pin, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, Partition, Row, RunRow, Table, TopologyRow},
+    units::{self, Micros},
+};
+
+/// Which store, and how long it keeps rows.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `sqlite` or `cassandra`.
+    pub kind: StoreKind,
+    /// The file.
+    pub sqlite: sqlite::Config,
+    /// The cluster.
+    pub cassandra: cassandra::Config,
+    /// Lifetimes of rows.
+    pub retention: Retention,
+}
+
+/// The backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "self-explanatory")]
+pub enum StoreKind {
+    #[default]
+    Sqlite,
+    Cassandra,
+}
+
+/// How long rows are kept; zero: for ever. Runs and datasets are kept for ever.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "named like the tables")]
+pub struct Retention {
+    #[serde(with = "units::duration")]
+    pub metrics: Duration,
+    #[serde(with = "units::duration")]
+    pub topology: Duration,
+    #[serde(with = "units::duration")]
+    pub events: Duration,
+    #[serde(with = "units::duration")]
+    pub control: Duration,
+    #[serde(with = "units::duration")]
+    pub gaps: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let days = |n: u64| Duration::from_secs(n * 86_400);
+        Self { metrics: days(30), topology: days(90), events: days(30), control: days(30), gaps: days(30) }
+    }
+}
+
+/// A boxed future, so that the trait can be used as `dyn`.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Any error.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Rows of one partition of one table.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Where they go.
+    pub table: Table,
+    /// The partition all of them share.
+    pub partition: Partition,
+    /// At least one row.
+    pub rows: Vec<Row>,
+}
+
+/// What a failed call means for the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Try the same again, later. The write may have been applied.
+    #[error("store is unavailable")]
+    Unavailable(#[source] BoxError),
+    /// A person must mend the schema or the login; hold, keep spooling, show the message, which says how.
+    #[error("store needs attention")]
+    Misconfigured(#[source] BoxError),
+    /// Trying again cannot help; set the rows aside.
+    #[error("store rejects this")]
+    Rejected(#[source] BoxError),
+}
+
+/// Which of the newest runs.
+#[derive(Clone, Debug, Default)]
+pub struct RunsQuery {
+    /// At most this many.
+    pub limit: usize,
+    /// Only with this stored status.
+    pub status: Option<String>,
+    /// Only of this dataset.
+    pub dataset: Option<String>,
+    /// Only runs that sort after this one (newest first): the cursor of the previous page.
+    pub before: Option<(Micros, Uuid)>,
+}
+
+/// Which rows of an event table, newest first unless `ascending`.
+#[derive(Clone, Debug)]
+pub struct RangeQuery {
+    /// The run.
+    pub run_id: Uuid,
+    /// First moment, inclusive.
+    pub start: Option<Micros>,
+    /// Last moment, inclusive.
+    pub end: Option<Micros>,
+    /// At most this many.
+    pub limit: usize,
+    /// Oldest first.
+    pub ascending: bool,
+    /// Only rows that sort strictly after this `(timestamp, event_id)` in the chosen order.
+    pub after: Option<(Micros, i64)>,
+}
+
+impl RangeQuery {
+    /// The newest `limit` rows of a run.
+    pub fn newest(run_id: Uuid, limit: usize) -> Self {
+        Self { run_id, start: None, end: None, limit, ascending: false, after: None }
+    }
+}
+
+/// Which partition-by-day rows (gaps, control log), newest first.
+#[derive(Clone, Debug)]
+pub struct DaysQuery {
+    /// First moment, inclusive.
+    pub start: Micros,
+    /// Last moment, inclusive.
+    pub end: Micros,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// The archive. Every call is bounded in time and in rows, and safe to repeat.
+pub trait Store: Send + Sync + 'static {
+    /// Writes all rows of the batch, or reports why not. Repeating a batch changes nothing (but renews its TTL).
+    fn write<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// The stored row of a run.
+    fn read_run(&self, run_id: Uuid) -> BoxFuture<'_, Result<Option<RunRow>, StoreError>>;
+
+    /// Writes the columns of `change` that are present (`None` and empty leave the stored value alone) and keeps the index of
+    /// recent runs: `stored_start` is the start time the index holds now; when `change` moves it, the new entry is written
+    /// first, then the old one deleted.
+    fn write_run<'a>(
+        &'a self,
+        change: &'a RunRow,
+        stored_start: Option<Micros>,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// One cheap round trip.
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The newest runs by start time, through the index.
+    fn runs<'a>(&'a self, query: &'a RunsQuery) -> BoxFuture<'a, Result<Vec<RunRow>, StoreError>>;
+
+    /// Metrics of a run.
+    fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>>;
+
+    /// Number of metrics rows of a run.
+    fn count_metrics(&self, run_id: Uuid) -> BoxFuture<'_, Result<u64, StoreError>>;
+
+    /// Topology snapshots of a run.
+    fn topology<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<TopologyRow>, StoreError>>;
+
+    /// Lifecycle and other events of a run.
+    fn events<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<EventRow>, StoreError>>;
+
+    /// One dataset.
+    fn dataset(&self, dataset_id: Uuid) -> BoxFuture<'_, Result<Option<DatasetRow>, StoreError>>;
+
+    /// What was missed.
+    fn gaps<'a>(&'a self, query: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<GapRow>, StoreError>>;
+
+    /// Commands that were received.
+    fn control_log<'a>(&'a self, query: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<ControlRow>, StoreError>>;
+
+    /// A counter that grows when rows acknowledged before may have been forgotten (a node that was down is back): the writer
+    /// then reads again from the checkpoint.
+    fn restarts(&self) -> u64 {
+        0
+    }
+
+    /// Whether a killed server may forget rows it has acknowledged (one replica with a periodic commit log): then what is
+    /// committed in the spool trails what the store confirmed by `spool.linger`.
+    fn forgets(&self) -> bool {
+        false
+    }
+}
