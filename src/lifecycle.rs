@@ -109,6 +109,15 @@ fn note(
     failure.get_or_insert(message);
 }
 
+/// How far the writer may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// As far as there are records.
+    Open,
+    /// Only records below this offset.
+    After(u64),
+}
+
 /// What must hold before the daemon is ready, shared by those who know and those who ask.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Flags>);
