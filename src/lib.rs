@@ -33,6 +33,7 @@ pub mod lifecycle;
 pub mod logging;
 pub mod metrics;
 pub mod redis;
+pub mod render;
 pub mod runs;
 pub mod secret;
 pub mod source;

@@ -1,6 +1,6 @@
-//! The one rule of writing a run's row that every backend shares: what is present replaces, what is absent stays.
+//! The one rule of writing runs and datasets that every backend shares: what is present replaces, what is absent stays.
 
-use crate::event::RunRow;
+use crate::event::{DatasetRow, RunRow};
 
 /// Puts the columns that `change` has into `row`.
 pub fn apply(change: &RunRow, row: &mut RunRow) {
@@ -31,5 +31,16 @@ pub fn apply(change: &RunRow, row: &mut RunRow) {
     );
     if !change.tags.is_empty() {
         row.tags.clone_from(&change.tags);
+    }
+}
+
+/// The same for a dataset.
+pub fn apply_dataset(change: &DatasetRow, row: &mut DatasetRow) {
+    macro_rules! replace {
+        ($($column:ident),+) => { $( if change.$column.is_some() { row.$column.clone_from(&change.$column); } )+ };
+    }
+    replace!(name, description, num_samples, num_features, num_classes, created_at, file_path, checksum);
+    if !change.class_distribution.is_empty() {
+        row.class_distribution.clone_from(&change.class_distribution);
     }
 }

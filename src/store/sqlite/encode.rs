@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
 };
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 use crate::units::Micros;
 
@@ -43,9 +43,15 @@ pub(super) fn numbers(map: &BTreeMap<String, f64>) -> Option<String> {
 
 /// The inverse of [`numbers`]; what is no number is skipped.
 pub(super) fn read_numbers(json: Option<&str>) -> BTreeMap<String, f64> {
-    let Some(Ok(object)) = json.map(serde_json::from_str::<Map<String, Value>>) else { return BTreeMap::new() };
-    let number = |value: &Value| value.as_f64().or_else(|| named(value.as_str()?));
-    object.iter().filter_map(|(key, value)| Some((key.clone(), number(value)?))).collect()
+    // The text of each number goes to the standard library, whose parsing is exact to the last bit; serde_json's is not.
+    let Some(Ok(object)) = json.map(serde_json::from_str::<BTreeMap<String, &RawValue>>) else {
+        return BTreeMap::new();
+    };
+    let number = |text: &str| match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+        Some(name) => named(name),
+        None => text.parse().ok(),
+    };
+    object.into_iter().filter_map(|(key, value)| Some((key, number(value.get())?))).collect()
 }
 
 /// Counts as a JSON object; `None` when there are none.
