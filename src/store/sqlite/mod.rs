@@ -241,3 +241,6 @@ impl Store for SqliteStore {
         Box::pin(self.query("control_log", move |connection| read::control_log(connection, &query)))
     }
 }
+
+#[cfg(test)]
+mod tests;

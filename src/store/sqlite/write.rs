@@ -99,7 +99,7 @@ impl Writer {
         }
     }
 
-    fn serve(&mut self, group: &mut Vec<Job>) {
+    pub(super) fn serve(&mut self, group: &mut Vec<Job>) {
         match self.commit(group.iter().map(|job| &job.work)) {
             Ok(()) => group.drain(..).for_each(|job| answer(job, Ok(()))),
             Err(error) if error::is_of_the_rows(&error) && group.len() > 1 => {
