@@ -35,6 +35,7 @@ pub mod logging;
 pub mod metrics;
 pub mod notify;
 pub mod redis;
+pub mod render;
 pub mod runs;
 pub mod secret;
 pub mod source;

@@ -5,12 +5,17 @@ mod connect;
 mod control;
 mod deadletter;
 mod demo;
+pub mod lookup;
+pub mod metrics;
 mod output;
 mod read;
 mod run;
+pub mod runs;
 mod schema;
+pub mod show;
 mod spool;
 mod status;
+pub mod table;
 
 use std::path::PathBuf;
 
@@ -78,11 +83,11 @@ enum Command {
     /// What the daemons say about themselves.
     Status(status::Args),
     /// The newest runs.
-    Runs(read::RunsArgs),
+    Runs(runs::RunsArgs),
     /// One run.
-    Show(read::ShowArgs),
+    Show(show::ShowArgs),
     /// Metrics of one run.
-    Metrics(read::MetricsArgs),
+    Metrics(metrics::MetricsArgs),
     /// Send a command, and wait for the receipts.
     Control(control::Args),
     /// The durable log on disk.

@@ -1,61 +1,36 @@
-//! `runs`, `show`, `metrics`: what the store holds.
+//! `runs`, `show`, `metrics`: opens the configured store for those who only read.
 
-use uuid::Uuid;
+use std::{io, sync::Arc};
 
-use super::CliError;
-use crate::config::Settings;
+use super::{CliError, metrics::MetricsArgs, runs::RunsArgs, show::ShowArgs};
+use crate::{
+    config::Settings,
+    metrics::Metrics,
+    store::{Store, StoreKind, sqlite},
+};
 
-/// Arguments of `runs`.
-#[derive(Debug, clap::Args)]
-pub struct RunsArgs {
-    /// At most this many.
-    #[arg(long, default_value_t = 20)]
-    pub limit: usize,
-    /// Only running, completed, failed or stopped ones.
-    #[arg(long)]
-    pub status: Option<String>,
-    /// Only on this dataset.
-    #[arg(long)]
-    pub dataset: Option<String>,
-}
-
-/// Arguments of `show`.
-#[derive(Debug, clap::Args)]
-pub struct ShowArgs {
-    /// The run.
-    pub run: Uuid,
-}
-
-/// Arguments of `metrics`.
-#[derive(Debug, clap::Args)]
-pub struct MetricsArgs {
-    /// The run.
-    pub run: Uuid,
-    /// At most this many, the newest.
-    #[arg(long, default_value_t = 50)]
-    pub limit: usize,
-    /// The oldest first.
-    #[arg(long)]
-    pub ascending: bool,
+/// The store, never created or changed by this.
+async fn open(settings: &Settings) -> Result<Arc<dyn Store>, CliError> {
+    match settings.store.kind {
+        StoreKind::Sqlite => Ok(Arc::new(sqlite::open_read_only(&settings.store.sqlite, Metrics::new()))),
+        StoreKind::Cassandra => Err(CliError::NotYet("cassandra")),
+    }
 }
 
 /// Lists the newest runs.
 pub async fn runs(settings: Settings, args: RunsArgs, json: bool) -> Result<(), CliError> {
-    // INTEGRATE: open the store, `store.runs(..)`.
-    drop((settings, args, json));
-    Err(CliError::NotYet("runs"))
+    let store = open(&settings).await?;
+    super::runs::runs(&*store, args, json, &mut io::stdout().lock()).await
 }
 
 /// Shows one run.
 pub async fn show(settings: Settings, args: ShowArgs, json: bool) -> Result<(), CliError> {
-    // INTEGRATE: open the store, `store.read_run(..)`.
-    drop((settings, args, json));
-    Err(CliError::NotYet("show"))
+    let store = open(&settings).await?;
+    super::show::show(&*store, args, json, &mut io::stdout().lock()).await
 }
 
 /// Prints metrics of one run.
 pub async fn metrics(settings: Settings, args: MetricsArgs, json: bool) -> Result<(), CliError> {
-    // INTEGRATE: open the store, `store.metrics(..)`.
-    drop((settings, args, json));
-    Err(CliError::NotYet("metrics"))
+    let store = open(&settings).await?;
+    super::metrics::metrics(&*store, args, json, &mut io::stdout().lock()).await
 }

@@ -5,4 +5,5 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod layers;
+mod store_contract;
 mod support;
