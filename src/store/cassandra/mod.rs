@@ -1,0 +1,315 @@
+//! Apache Cassandra (5.0, 4.1) through the scylla driver.
+//!
+//! [`CassandraStore`] exists whether or not a server does: its `run` connects, watches and connects again, and calls made
+//! meanwhile are answered at once with what is wrong. It never changes the schema; that is the work of the schema tool.
+
+mod errors;
+mod reads;
+mod runs;
+pub(crate) mod session;
+mod statements;
+mod time;
+mod writes;
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{sync::watch, time::Instant};
+use uuid::Uuid;
+
+pub(crate) use self::errors::{Trouble, Verdict, of_execution};
+use self::session::{Link, State};
+use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, Store, StoreError};
+use crate::{
+    event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
+    metrics::{Label, Metrics},
+    secret::Secret,
+    tls::Tls,
+    units::{self, Micros},
+};
+
+/// Where the cluster is.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Hosts, each `host` or `host:port`.
+    pub contact_points: Vec<String>,
+    /// Port of every node.
+    pub port: u16,
+    /// Where the tables are.
+    pub keyspace: String,
+    /// User.
+    pub username: Option<String>,
+    /// Password; better given as a file or by `CASSANDRA_PASSWORD`.
+    pub password: Option<Secret>,
+    /// A file that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// Preferred datacenter; absent: all are equal.
+    pub local_datacenter: Option<String>,
+    /// Absent: LOCAL_ONE for one replica, else LOCAL_QUORUM.
+    pub consistency_write: Option<String>,
+    /// Absent: LOCAL_ONE for one replica, else LOCAL_QUORUM.
+    pub consistency_read: Option<String>,
+    /// Longest wait for an answer; above the server's own time-outs.
+    #[serde(with = "units::duration")]
+    pub request_timeout: Duration,
+    /// Longest wait for a connection.
+    #[serde(with = "units::duration")]
+    pub connect_timeout: Duration,
+    /// Connections to each node.
+    pub pool_size: usize,
+    /// TLS; used when `ca` is set or `enabled`.
+    pub tls: Tls,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            contact_points: vec!["127.0.0.1".into()],
+            port: 9042,
+            keyspace: "cascor".into(),
+            username: None,
+            password: None,
+            password_file: None,
+            local_datacenter: None,
+            consistency_write: None,
+            consistency_read: None,
+            request_timeout: Duration::from_secs(12),
+            connect_timeout: Duration::from_secs(5),
+            pool_size: 2,
+            tls: Tls::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Adds what is wrong with these settings.
+    pub fn problems(&self, problems: &mut Vec<String>) {
+        if self.contact_points.iter().all(|point| point.trim().is_empty()) {
+            problems.push("`store.cassandra.contact_points` must name at least one host".into());
+        }
+        let named = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if self.keyspace.is_empty() || self.keyspace.len() > 48 || !self.keyspace.chars().all(named) {
+            problems.push(format!(
+                "`store.cassandra.keyspace` must be 1 to 48 letters, digits and underscores, not `{}`",
+                self.keyspace.escape_debug()
+            ));
+        }
+        for (key, name) in [("write", &self.consistency_write), ("read", &self.consistency_read)] {
+            if let Some(name) = name
+                && session::consistency(name).is_none()
+            {
+                problems.push(format!(
+                    "`store.cassandra.consistency_{key}` is `{}`; write a name such as LOCAL_QUORUM",
+                    name.escape_debug()
+                ));
+            }
+        }
+        if self.pool_size == 0 {
+            problems.push("`store.cassandra.pool_size` must be at least 1".into());
+        }
+        if self.username.is_some() != (self.password.is_some() || self.password_file.is_some()) {
+            problems.push("`store.cassandra` needs both a username and a password, or neither".into());
+        }
+    }
+
+    /// The contact points as `host:port`.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let points = self.contact_points.iter().map(|point| point.trim()).filter(|point| !point.is_empty());
+        points
+            .map(|point| match point.rsplit_once(':') {
+                // More than one colon without brackets is an IPv6 address.
+                Some((host, _)) if host.contains(':') && !host.ends_with(']') => format!("[{point}]:{}", self.port),
+                Some((_, port)) if port.parse::<u16>().is_ok() => point.to_owned(),
+                _ => format!("{point}:{}", self.port),
+            })
+            .collect()
+    }
+}
+
+/// The archive in Cassandra.
+pub struct CassandraStore {
+    config: Config,
+    retention: Retention,
+    metrics: Arc<Metrics>,
+    state: watch::Sender<State>,
+    restarts: AtomicU64,
+}
+
+impl fmt::Debug for CassandraStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CassandraStore").field("keyspace", &self.config.keyspace).finish_non_exhaustive()
+    }
+}
+
+impl CassandraStore {
+    /// The store, not connected yet; spawn [`run`](Self::run).
+    pub fn new(config: &Config, retention: &Retention, metrics: Arc<Metrics>) -> Arc<Self> {
+        let down = Trouble::unavailable("not connected to Cassandra yet");
+        Arc::new(Self {
+            config: config.clone(),
+            retention: retention.clone(),
+            metrics,
+            state: watch::Sender::new(State::Down(down)),
+            restarts: AtomicU64::new(0),
+        })
+    }
+
+    /// Whether there is a session, and if not, why.
+    ///
+    /// # Errors
+    /// What every call is answered now.
+    pub fn connected(&self) -> Result<(), StoreError> {
+        self.link().map(drop)
+    }
+
+    fn link(&self) -> Result<Arc<Link>, StoreError> {
+        match &*self.state.borrow() {
+            State::Up(link) => Ok(link.clone()),
+            State::Down(trouble) => Err(trouble.clone().into()),
+        }
+    }
+
+    /// Runs one call on the current session, and measures it.
+    async fn call<T>(
+        &self,
+        kind: &'static str,
+        call: impl AsyncFnOnce(&Link) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let started = Instant::now();
+        let result = match self.link() {
+            Ok(link) => call(&link).await,
+            Err(error) => Err(error),
+        };
+        match &result {
+            Ok(_) => {
+                let latency = self.metrics.store_latency_seconds.get_or_create(&Label::of(kind));
+                latency.observe(started.elapsed().as_secs_f64());
+            }
+            Err(error) => {
+                self.metrics.store_errors.get_or_create(&Label::of(verdict(error).as_str())).inc();
+            }
+        }
+        result
+    }
+}
+
+fn verdict(error: &StoreError) -> Verdict {
+    match error {
+        StoreError::Unavailable(_) => Verdict::Unavailable,
+        StoreError::Misconfigured(_) => Verdict::Misconfigured,
+        StoreError::Rejected(_) => Verdict::Rejected,
+    }
+}
+
+fn now() -> Micros {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
+}
+
+impl Store for CassandraStore {
+    fn write<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.call("write", async move |link| writes::write(link, &self.retention, batch, now()).await))
+    }
+
+    fn read_run(&self, run_id: Uuid) -> BoxFuture<'_, Result<Option<RunRow>, StoreError>> {
+        Box::pin(self.call("read_run", async move |link| reads::run(link, run_id).await))
+    }
+
+    fn write_run<'a>(
+        &'a self,
+        change: &'a RunRow,
+        stored_start: Option<Micros>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.call("write_run", async move |link| runs::write(link, change, stored_start).await))
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.call("ping", async move |link| reads::ping(link).await))
+    }
+
+    fn runs<'a>(&'a self, query: &'a RunsQuery) -> BoxFuture<'a, Result<Vec<RunRow>, StoreError>> {
+        Box::pin(self.call("runs", async move |link| runs::newest(link, query).await))
+    }
+
+    fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {
+        Box::pin(self.call("metrics", async move |link| reads::metrics(link, query).await))
+    }
+
+    fn count_metrics(&self, run_id: Uuid) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(self.call("count_metrics", async move |link| reads::count_metrics(link, run_id).await))
+    }
+
+    fn topology<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<TopologyRow>, StoreError>> {
+        Box::pin(self.call("topology", async move |link| reads::topology(link, query).await))
+    }
+
+    fn events<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<EventRow>, StoreError>> {
+        Box::pin(self.call("events", async move |link| reads::events(link, query).await))
+    }
+
+    fn dataset(&self, dataset_id: Uuid) -> BoxFuture<'_, Result<Option<DatasetRow>, StoreError>> {
+        Box::pin(self.call("dataset", async move |link| reads::dataset(link, dataset_id).await))
+    }
+
+    fn gaps<'a>(&'a self, query: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<GapRow>, StoreError>> {
+        Box::pin(self.call("gaps", async move |link| reads::gaps(link, query).await))
+    }
+
+    fn control_log<'a>(&'a self, query: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<ControlRow>, StoreError>> {
+        Box::pin(self.call("control_log", async move |link| reads::control_log(link, query).await))
+    }
+
+    fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Acquire)
+    }
+
+    /// True until the replication is known.
+    fn forgets(&self) -> bool {
+        match &*self.state.borrow() {
+            State::Up(link) => link.single_replica,
+            State::Down(_) => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contact_points_may_carry_a_port() {
+        let points = ["db1", "db2:9043", " 10.0.0.1 ", "::1", "[::1]", "[::1]:9044", ""];
+        let config = Config { contact_points: points.map(String::from).to_vec(), port: 9042, ..Config::default() };
+        let expected = ["db1:9042", "db2:9043", "10.0.0.1:9042", "[::1]:9042", "[::1]:9042", "[::1]:9044"];
+        assert_eq!(config.addresses(), expected);
+    }
+
+    #[test]
+    fn every_problem_is_named_by_its_key() {
+        let config = Config {
+            contact_points: vec![],
+            keyspace: "a\"b".into(),
+            consistency_write: Some("MOST".into()),
+            pool_size: 0,
+            username: Some("someone".into()),
+            ..Config::default()
+        };
+        let mut problems = Vec::new();
+        config.problems(&mut problems);
+        for key in ["contact_points", "keyspace", "consistency_write", "pool_size", "username"] {
+            assert!(problems.iter().any(|problem| problem.contains(key)), "{key}: {problems:?}");
+        }
+        let mut none = Vec::new();
+        Config::default().problems(&mut none);
+        assert_eq!(none, Vec::<String>::new());
+    }
+}

@@ -1,0 +1,197 @@
+//! Run rows and the index of recent runs.
+//!
+//! `runs_by_month` holds one entry a run, under its start time. A start that moves writes the new entry, then the row, then
+//! deletes the old entry: a crash in between leaves an entry too many, never one too few, and one that differs from the row's
+//! start is ignored.
+
+use std::{collections::HashMap, ops::ControlFlow};
+
+use scylla::{
+    SerializeRow,
+    value::{CqlTimestamp, MaybeUnset},
+};
+use uuid::Uuid;
+
+use super::{errors, reads, session::Link, time};
+use crate::{
+    event::RunRow,
+    store::{RunsQuery, StoreError},
+    units::Micros,
+};
+
+/// Runs fetched by one request while walking the index.
+const CHUNK: usize = 32;
+/// Entries looked at by one query; a filter that matches nothing ends there.
+const ENTRIES_MAX: usize = 20_000;
+
+#[derive(SerializeRow)]
+struct Values<'a> {
+    run_id: Uuid,
+    run_name: MaybeUnset<&'a str>,
+    start_time: MaybeUnset<CqlTimestamp>,
+    end_time: MaybeUnset<CqlTimestamp>,
+    duration_seconds: MaybeUnset<i32>,
+    status: MaybeUnset<&'a str>,
+    dataset_name: MaybeUnset<&'a str>,
+    dataset_size: MaybeUnset<i32>,
+    config_json: MaybeUnset<&'a str>,
+    final_epoch: MaybeUnset<i32>,
+    final_train_loss: MaybeUnset<f64>,
+    final_train_accuracy: MaybeUnset<f64>,
+    final_val_loss: MaybeUnset<f64>,
+    final_val_accuracy: MaybeUnset<f64>,
+    best_val_accuracy: MaybeUnset<f64>,
+    best_epoch: MaybeUnset<i32>,
+    total_hidden_units: MaybeUnset<i32>,
+    total_parameters: MaybeUnset<i32>,
+    notes: MaybeUnset<&'a str>,
+    tags: MaybeUnset<&'a std::collections::BTreeSet<String>>,
+    created_by: MaybeUnset<&'a str>,
+    last_event_time: MaybeUnset<CqlTimestamp>,
+}
+
+fn values(row: &RunRow) -> Values<'_> {
+    fn text(value: &Option<String>) -> MaybeUnset<&str> {
+        MaybeUnset::from_option(value.as_deref())
+    }
+    fn at(value: Option<Micros>) -> MaybeUnset<CqlTimestamp> {
+        MaybeUnset::from_option(value.map(time::cql))
+    }
+    Values {
+        run_id: row.run_id,
+        run_name: text(&row.run_name),
+        start_time: at(row.start_time),
+        end_time: at(row.end_time),
+        duration_seconds: MaybeUnset::from_option(row.duration_seconds),
+        status: text(&row.status),
+        dataset_name: text(&row.dataset_name),
+        dataset_size: MaybeUnset::from_option(row.dataset_size),
+        config_json: text(&row.config_json),
+        final_epoch: MaybeUnset::from_option(row.final_epoch),
+        final_train_loss: MaybeUnset::from_option(row.final_train_loss),
+        final_train_accuracy: MaybeUnset::from_option(row.final_train_accuracy),
+        final_val_loss: MaybeUnset::from_option(row.final_val_loss),
+        final_val_accuracy: MaybeUnset::from_option(row.final_val_accuracy),
+        best_val_accuracy: MaybeUnset::from_option(row.best_val_accuracy),
+        best_epoch: MaybeUnset::from_option(row.best_epoch),
+        total_hidden_units: MaybeUnset::from_option(row.total_hidden_units),
+        total_parameters: MaybeUnset::from_option(row.total_parameters),
+        notes: text(&row.notes),
+        tags: if row.tags.is_empty() { MaybeUnset::Unset } else { MaybeUnset::Set(&row.tags) },
+        created_by: text(&row.created_by),
+        last_event_time: at(row.last_event_time),
+    }
+}
+
+pub(super) async fn write(link: &Link, change: &RunRow, stored_start: Option<Micros>) -> Result<(), StoreError> {
+    let entry = |start: Micros| (time::month(start), time::cql(start), change.run_id);
+    // Moved within a millisecond is not moved: that is all the index keeps.
+    let stored = stored_start.filter(|old| change.start_time.map(time::millis) != Some(time::millis(*old)));
+    let moved = change.start_time.filter(|_| stored.is_some() || stored_start.is_none());
+    let execute = async |statement, values: (String, CqlTimestamp, Uuid)| {
+        link.session.execute_unpaged(statement, values).await.map(drop).map_err(errors::store_error)
+    };
+    if let Some(start) = moved {
+        execute(&link.statements.insert_month, entry(start)).await?;
+    }
+    link.session.execute_unpaged(&link.statements.insert_run, values(change)).await.map_err(errors::store_error)?;
+    if let (Some(_), Some(old)) = (moved, stored) {
+        execute(&link.statements.delete_month, entry(old)).await?;
+    }
+    Ok(())
+}
+
+/// The newest runs: the months that hold any, newest first, and the rows of their entries in chunks.
+pub(super) async fn newest(link: &Link, query: &RunsQuery) -> Result<Vec<RunRow>, StoreError> {
+    let mut found = Vec::new();
+    if query.limit == 0 {
+        return Ok(found);
+    }
+    let newest_month = query.before.map(|(at, _)| time::month(at));
+    let mut looked_at = 0;
+    for month in reads::partitions(link, &link.statements.months).await? {
+        if newest_month.as_ref().is_some_and(|newest| month > *newest) {
+            continue;
+        }
+        let entries = entries(link, month, query, ENTRIES_MAX - looked_at).await?;
+        looked_at += entries.len();
+        for chunk in entries.chunks(CHUNK) {
+            add_chunk(link, chunk, query, &mut found).await?;
+            if found.len() == query.limit {
+                return Ok(found);
+            }
+        }
+        if looked_at >= ENTRIES_MAX {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+type Entry = (CqlTimestamp, Uuid);
+
+/// The entries of a month that sort after the cursor; unfiltered, twice as many as wanted leave room for those to ignore.
+async fn entries(link: &Link, month: String, query: &RunsQuery, max: usize) -> Result<Vec<Entry>, StoreError> {
+    let upto = query.before.map_or(CqlTimestamp(i64::MAX), |(at, _)| time::cql(at));
+    let mut entries = Vec::new();
+    reads::pages(link, &link.statements.month, (month, upto), |page| {
+        let rows =
+            page.rows::<(String, CqlTimestamp, Uuid)>().map_err(|error| StoreError::Misconfigured(error.into()))?;
+        for row in rows {
+            let (_, start, run_id) = row.map_err(|error| StoreError::Misconfigured(error.into()))?;
+            if entries.len() >= max {
+                return Ok(ControlFlow::Break(()));
+            }
+            if query.before.is_none_or(|before| sorts_after((start, run_id), before)) {
+                entries.push((start, run_id));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })
+    .await?;
+    Ok(entries)
+}
+
+/// Newest first, then in Cassandra's order of ids.
+fn sorts_after((start, run_id): Entry, (at, id): (Micros, Uuid)) -> bool {
+    time::millis(at).cmp(&start.0).then_with(|| time::uuid_order(run_id, id)).is_gt()
+}
+
+async fn add_chunk(link: &Link, chunk: &[Entry], query: &RunsQuery, found: &mut Vec<RunRow>) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = chunk.iter().map(|(_, id)| *id).collect();
+    let rows = reads::some_runs(link, &ids).await?;
+    let mut rows: HashMap<Uuid, RunRow> = rows.into_iter().map(|row| (row.run_id, row)).collect();
+    for (start, id) in chunk {
+        let wanted = rows.get(id).is_some_and(|row| {
+            row.start_time.map(time::millis) == Some(start.0)
+                && query.status.as_ref().is_none_or(|status| row.status.as_ref() == Some(status))
+                && query.dataset.as_ref().is_none_or(|name| row.dataset_name.as_ref() == Some(name))
+        });
+        if wanted && let Some(row) = rows.remove(id) {
+            found.push(row);
+            if found.len() == query.limit {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_runs_goes_on_after_its_cursor() {
+        let (a, b) = (Uuid::from_u128(0x4000 << 64), Uuid::from_u128((0x4000 << 64) + 1));
+        for (entry, cursor, after) in [
+            ((10, a), (10_000, a), false),
+            ((10, b), (10_000, a), true),
+            ((10, a), (10_000, b), false),
+            ((9, a), (10_000, b), true),
+            ((11, b), (10_999, a), false),
+        ] {
+            assert_eq!(sorts_after((CqlTimestamp(entry.0), entry.1), cursor), after, "{entry:?} {cursor:?}");
+        }
+    }
+}

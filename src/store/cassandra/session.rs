@@ -1,0 +1,336 @@
+//! Making a session, noticing that it is dead, and making the next.
+//!
+//! The driver's own pool waits up to 10 s between tries, which is what an outage of one node of several costs. When every node
+//! is gone that is too long: the port is probed each half second, and the first answer gets a fresh session.
+
+use std::{
+    collections::HashMap,
+    fs,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use scylla::{
+    client::{PoolSize, execution_profile::ExecutionProfile, session::Session, session_builder::SessionBuilder},
+    policies::{load_balancing::DefaultPolicy, retry::FallthroughRetryPolicy},
+    statement::{Consistency, Statement},
+};
+use tokio::{net::TcpStream, task::JoinSet, time};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::{
+    CassandraStore, Config,
+    errors::{self, SCHEMA_HINT, Trouble, Verdict},
+    statements::Statements,
+};
+use crate::lifecycle::Signal;
+
+const PROBE_EVERY: Duration = Duration::from_millis(500);
+const PREPARE_EVERY: Duration = Duration::from_secs(1);
+const KEEPALIVE: Duration = Duration::from_secs(2);
+
+/// A session with its statements.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) session: Arc<Session>,
+    pub(super) statements: Statements,
+    /// Whether one replica alone confirms a write.
+    pub(super) single_replica: bool,
+}
+
+/// What calls find.
+#[derive(Clone, Debug)]
+pub(super) enum State {
+    Down(Trouble),
+    Up(Arc<Link>),
+}
+
+/// A session with whatever answers.
+///
+/// # Errors
+/// Nobody answers, or what they answer is refusal.
+pub(crate) async fn open(config: &Config) -> Result<Session, Trouble> {
+    probe(config).await?;
+    let password = password(config)?;
+    let mut policy = DefaultPolicy::builder();
+    if let Some(datacenter) = &config.local_datacenter {
+        policy = policy.prefer_datacenter(datacenter.clone());
+    }
+    let profile = ExecutionProfile::builder()
+        .request_timeout(Some(config.request_timeout))
+        .retry_policy(Arc::new(FallthroughRetryPolicy::new()))
+        .load_balancing_policy(policy.build())
+        .build();
+    let pool = std::num::NonZeroUsize::new(config.pool_size).unwrap_or(std::num::NonZeroUsize::MIN);
+    let mut builder = SessionBuilder::new()
+        .known_nodes(config.addresses())
+        .default_execution_profile_handle(profile.into_handle())
+        .pool_size(PoolSize::PerHost(pool))
+        .connection_timeout(config.connect_timeout)
+        .keepalive_interval(KEEPALIVE)
+        .keepalive_timeout(KEEPALIVE)
+        .keyspaces_to_fetch([config.keyspace.clone()])
+        .tls_context(tls(config)?);
+    if let (Some(username), Some(password)) = (&config.username, password) {
+        builder = builder.user(username, password);
+    }
+    let session = Box::pin(builder.build()).await.map_err(|error| errors::of_session(&error))?;
+    check_datacenter(config, &session)?;
+    Ok(session)
+}
+
+fn tls(config: &Config) -> Result<Option<Arc<rustls::ClientConfig>>, Trouble> {
+    if config.tls == crate::tls::Tls::default() {
+        return Ok(None);
+    }
+    client_config(&config.tls)
+        .map(Some)
+        .map_err(|error| Trouble::misconfigured(format!("`store.cassandra.tls`: {error}")))
+}
+
+fn client_config(_tls: &crate::tls::Tls) -> Result<Arc<rustls::ClientConfig>, String> {
+    Err("not available yet".into())
+}
+
+fn password(config: &Config) -> Result<Option<String>, Trouble> {
+    let Some(path) = &config.password_file else {
+        return Ok(config.password.as_ref().map(|secret| secret.expose().to_owned()));
+    };
+    // Read at each connect, so that a rotated password is found.
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
+        Err(error) => Err(Trouble::misconfigured(format!(
+            "`store.cassandra.password_file` cannot be read: {}: {error}",
+            path.display()
+        ))),
+    }
+}
+
+/// The driver would send nothing at all to a cluster without the preferred datacenter.
+fn check_datacenter(config: &Config, session: &Session) -> Result<(), Trouble> {
+    let Some(wanted) = &config.local_datacenter else { return Ok(()) };
+    let state = session.get_cluster_state();
+    let mut known: Vec<&str> = state.get_nodes_info().iter().filter_map(|node| node.datacenter.as_deref()).collect();
+    known.sort_unstable();
+    known.dedup();
+    if known.contains(&wanted.as_str()) {
+        return Ok(());
+    }
+    Err(Trouble::misconfigured(format!(
+        "`store.cassandra.local_datacenter` is `{wanted}`, but the datacenters of the cluster are: {}",
+        known.join(", ")
+    )))
+}
+
+/// Whether anything listens: cheaper than a session that fails, and silent.
+async fn probe(config: &Config) -> Result<(), Trouble> {
+    let addresses = config.addresses();
+    let mut tries = JoinSet::new();
+    for address in addresses.clone() {
+        tries.spawn(async move { TcpStream::connect(address).await.map(drop) });
+    }
+    let answers = async {
+        let mut last = None;
+        while let Some(tried) = tries.join_next().await {
+            match tried {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => last = Some(error.to_string()),
+                Err(error) => last = Some(error.to_string()),
+            }
+        }
+        Err(last.unwrap_or_else(|| "there are no contact points".into()))
+    };
+    let text =
+        |why: String| Trouble::unavailable(format!("no Cassandra node answers at {}: {why}", addresses.join(", ")));
+    match time::timeout(config.connect_timeout, answers).await {
+        Ok(answer) => answer.map_err(text),
+        Err(_) => Err(text(format!("no answer within {:?}", config.connect_timeout))),
+    }
+}
+
+/// The replicas of the keyspace: all of them, or those of the preferred datacenter.
+async fn replicas(config: &Config, session: &Session) -> Result<usize, Trouble> {
+    let query = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
+    let unavailable =
+        |error: String| Trouble::unavailable(format!("cannot read the replication of the keyspace: {error}"));
+    let result = session
+        .query_unpaged(Statement::new(query), (&config.keyspace,))
+        .await
+        .map_err(|error| match errors::of_execution(&error) {
+            Verdict::Unavailable => unavailable(error.to_string()),
+            _ => Trouble::misconfigured(format!("cannot read the replication of the keyspace: {error}")),
+        })?
+        .into_rows_result()
+        .map_err(|error| unavailable(error.to_string()))?;
+    let row = result.maybe_first_row::<(HashMap<String, String>,)>().map_err(|error| unavailable(error.to_string()))?;
+    let Some((replication,)) = row else {
+        return Err(Trouble::misconfigured(format!("keyspace `{}` does not exist; {SCHEMA_HINT}", config.keyspace)));
+    };
+    Ok(replication_factor(&replication, config.local_datacenter.as_deref()))
+}
+
+fn replication_factor(replication: &HashMap<String, String>, datacenter: Option<&str>) -> usize {
+    // `3/1` is a factor with transient replicas.
+    let factor = |text: &String| text.split('/').next().and_then(|n| n.parse::<usize>().ok());
+    if let Some(n) = datacenter.and_then(|name| replication.get(name)).and_then(factor) {
+        return n;
+    }
+    replication.iter().filter(|(key, _)| *key != "class").filter_map(|(_, value)| factor(value)).max().unwrap_or(1)
+}
+
+/// The consistency of this name.
+pub(super) fn consistency(name: &str) -> Option<Consistency> {
+    Some(match name.to_ascii_uppercase().as_str() {
+        "ANY" => Consistency::Any,
+        "ONE" => Consistency::One,
+        "TWO" => Consistency::Two,
+        "THREE" => Consistency::Three,
+        "QUORUM" => Consistency::Quorum,
+        "ALL" => Consistency::All,
+        "LOCAL_ONE" => Consistency::LocalOne,
+        "LOCAL_QUORUM" => Consistency::LocalQuorum,
+        "EACH_QUORUM" => Consistency::EachQuorum,
+        _ => return None,
+    })
+}
+
+async fn link(config: &Config, session: &Arc<Session>) -> Result<Link, Trouble> {
+    let replicas = replicas(config, session).await?;
+    let default = if replicas <= 1 { Consistency::LocalOne } else { Consistency::LocalQuorum };
+    let chosen = |name: &Option<String>| name.as_deref().and_then(consistency).unwrap_or(default);
+    let (write, read) = (chosen(&config.consistency_write), chosen(&config.consistency_read));
+    let statements = Box::pin(Statements::prepare(session, &config.keyspace, write, read)).await?;
+    info!(keyspace = config.keyspace, replicas, ?write, ?read, "connected to Cassandra");
+    let single_replica = replicas <= 1 || matches!(write, Consistency::Any | Consistency::One | Consistency::LocalOne);
+    Ok(Link { session: session.clone(), statements, single_replica })
+}
+
+impl CassandraStore {
+    /// Connects, and connects again after every outage, until stopped. Without it (in a command that reads once) call
+    /// [`connect`](Self::connect).
+    ///
+    /// # Errors
+    /// None: what is wrong is logged once per change and answered to every call.
+    pub async fn run(self: Arc<Self>, mut stop: Signal) -> Result<(), std::convert::Infallible> {
+        tokio::select! {
+            () = stop.stopped() => Ok(()),
+            never = self.keep_connected() => match never {},
+        }
+    }
+
+    /// Connects once.
+    ///
+    /// # Errors
+    /// Why there is no usable session.
+    pub async fn connect(&self) -> Result<(), crate::store::StoreError> {
+        self.establish(&mut None).await.map_err(|trouble| {
+            self.note(&trouble);
+            trouble.into()
+        })
+    }
+
+    async fn keep_connected(&self) -> std::convert::Infallible {
+        let mut session = None;
+        let mut connected_before = false;
+        loop {
+            match self.establish(&mut session).await {
+                Ok(()) => {
+                    if connected_before {
+                        // Every node was gone: rows acknowledged just before may be forgotten.
+                        self.restarts.fetch_add(1, Ordering::AcqRel);
+                    }
+                    connected_before = true;
+                    if let Some(session) = session.take() {
+                        self.watch(&session).await;
+                    }
+                    self.note(&Trouble::unavailable("every Cassandra node is gone"));
+                }
+                Err(trouble) => {
+                    // A session whose schema does not fit is kept: only the statements are tried again.
+                    let keep = trouble.verdict == Verdict::Misconfigured;
+                    if !keep {
+                        session = None;
+                    }
+                    self.note(&trouble);
+                    time::sleep(if keep { PREPARE_EVERY } else { PROBE_EVERY }).await;
+                }
+            }
+        }
+    }
+
+    async fn establish(&self, session: &mut Option<Arc<Session>>) -> Result<(), Trouble> {
+        let current = match session {
+            Some(session) => session.clone(),
+            None => session.insert(Arc::new(open(&self.config).await?)).clone(),
+        };
+        let link = link(&self.config, &current).await?;
+        self.metrics.store_connected.set(1);
+        self.state.send_replace(State::Up(Arc::new(link)));
+        Ok(())
+    }
+
+    /// Returns once no node is connected; counts those that come back.
+    async fn watch(&self, session: &Session) {
+        let mut nodes: HashMap<Uuid, bool> = HashMap::new();
+        let mut silent = 0;
+        loop {
+            time::sleep(PROBE_EVERY).await;
+            let state = session.get_cluster_state();
+            let mut any = false;
+            for node in state.get_nodes_info() {
+                let up = node.is_connected();
+                any |= up;
+                match nodes.insert(node.host_id, up) {
+                    Some(false) if up => {
+                        info!(node = %node.address, "Cassandra node is back");
+                        self.restarts.fetch_add(1, Ordering::AcqRel);
+                    }
+                    Some(true) if !up => warn!(node = %node.address, "Cassandra node is gone"),
+                    _ => {}
+                }
+            }
+            silent = if any { 0 } else { silent + 1 };
+            if silent >= 2 {
+                return;
+            }
+        }
+    }
+
+    /// Answers `trouble` to every call from now on; logs it when it is news.
+    fn note(&self, trouble: &Trouble) {
+        self.metrics.store_connected.set(0);
+        let news = match &*self.state.borrow() {
+            State::Up(_) => true,
+            // Texts carry addresses and ports of single tries; the kind is what matters, and every change for a person to mend.
+            State::Down(old) => {
+                old.verdict != trouble.verdict || (trouble.verdict != Verdict::Unavailable && old != trouble)
+            }
+        };
+        self.state.send_replace(State::Down(trouble.clone()));
+        if news {
+            match trouble.verdict {
+                Verdict::Unavailable => warn!(error = %trouble, "Cassandra is unavailable"),
+                _ => error!(error = %trouble, "Cassandra needs attention; events are kept in the spool"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_are_those_of_the_preferred_datacenter() {
+        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let simple: HashMap<String, String> = map(&[("class", "x.SimpleStrategy"), ("replication_factor", "3")]);
+        let network: HashMap<String, String> =
+            map(&[("class", "NetworkTopologyStrategy"), ("dc1", "1"), ("dc2", "3/1")]);
+        assert_eq!(replication_factor(&simple, None), 3);
+        assert_eq!(replication_factor(&simple, Some("dc1")), 3);
+        assert_eq!(replication_factor(&network, Some("dc1")), 1);
+        assert_eq!(replication_factor(&network, Some("dc2")), 3);
+        assert_eq!(replication_factor(&network, None), 3);
+    }
+}
