@@ -98,9 +98,21 @@ impl Trainer {
         self.waiting.pop_front()
     }
 
+    /// A message that waits already, without training for it.
+    pub fn waiting_message(&mut self) -> Option<Value> {
+        self.waiting.pop_front()
+    }
+
+    /// Whether the run has ended and said everything.
+    pub fn is_done(&self) -> bool {
+        self.stage == Stage::Done && self.waiting.is_empty()
+    }
+
     /// Tells that a person paused or resumed the run.
     pub fn set_paused(&mut self, paused: bool) {
-        self.state(if paused { "Paused" } else { "Started" });
+        if self.stage != Stage::Done {
+            self.state(if paused { "Paused" } else { "Started" });
+        }
     }
 
     /// Ends the run before its time.
