@@ -25,6 +25,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dead_letter;
+pub mod demo;
 pub mod event;
 pub mod frame;
 pub mod gaps;

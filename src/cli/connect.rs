@@ -1,4 +1,4 @@
-//! A connection to Redis for one command of a person: short time-outs, no second try.
+//! A connection to Redis for a command of a person: short time-outs.
 
 use std::time::Duration;
 
@@ -17,8 +17,17 @@ use crate::redis;
 /// Longest wait for Redis to take a connection or to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Connects, or says why not.
+/// Connects for one command, or says why not.
 pub async fn connect(redis: &redis::Config) -> Result<Client, CliError> {
+    connect_with(redis, ReconnectPolicy::new_constant(1, 100)).await
+}
+
+/// Connects for long, or says why not: later losses are mended without end.
+pub async fn connect_for_long(redis: &redis::Config) -> Result<Client, CliError> {
+    connect_with(redis, ReconnectPolicy::new_constant(0, 100)).await
+}
+
+async fn connect_with(redis: &redis::Config, policy: ReconnectPolicy) -> Result<Client, CliError> {
     // INTEGRATE: replace by `redis::connect`, which also knows `redis.tls.{ca,cert,key}`.
     let failed = |error: fred::error::Error| CliError::failed(format!("failed to connect to `{}`", redis.url), error);
     let mut config = Config::from_url(&redis.url).map_err(failed)?;
@@ -33,7 +42,7 @@ pub async fn connect(redis: &redis::Config) -> Result<Client, CliError> {
             connection.max_command_attempts = 1;
         })
         .set_performance_config(PerformanceConfig { default_command_timeout: PATIENCE, ..Default::default() })
-        .set_policy(ReconnectPolicy::new_constant(1, 100))
+        .set_policy(policy)
         .build()
         .map_err(failed)?;
     match tokio::time::timeout(2 * PATIENCE, client.init()).await {

@@ -107,12 +107,17 @@ pub struct SplitUrl {
 /// Takes user and password out of a URL. The last `@` ends them, so that a password with a raw `/` or `@` cannot leak into
 /// the host.
 pub fn split_url(url: &str) -> SplitUrl {
+    let whole = || SplitUrl { url: url.into(), username: None, password: None };
     let Some((scheme, (userinfo, rest))) =
         url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)))
     else {
-        return SplitUrl { url: url.into(), username: None, password: None };
+        return whole();
     };
     let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
+    // An `@` inside a parameter ends no user; such a URL is refused as a whole.
+    if user.contains(['?', '/']) || userinfo.contains("?password=") {
+        return whole();
+    }
     let some = |text: &str| Some(percent_decode(text)).filter(|text| !text.is_empty());
     SplitUrl { url: format!("{scheme}://{rest}"), username: some(user), password: some(password) }
 }
