@@ -69,7 +69,7 @@ impl Tasks {
     ///
     /// # Errors
     /// The name of the task that failed, and why; or the number of tasks that did not end in time.
-    pub async fn run(mut self, stopper: Stopper, mut stop: Signal, grace: Duration) -> Result<(), String> {
+    pub async fn run(mut self, stopper: Arc<Stopper>, mut stop: Signal, grace: Duration) -> Result<(), String> {
         let mut failure = None;
         tokio::select! {
             () = stop.stopped() => {}
@@ -133,6 +133,11 @@ impl Readiness {
     /// The subscription is proven, or lost.
     pub fn set_subscribed(&self, yes: bool) {
         self.0.subscribed.store(yes, Ordering::Release);
+    }
+
+    /// Whether the subscription is proven.
+    pub fn is_subscribed(&self) -> bool {
+        self.0.subscribed.load(Ordering::Acquire)
     }
 
     /// The spool takes records on disk, or not.

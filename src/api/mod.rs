@@ -48,6 +48,9 @@ impl Config {
     }
 }
 
+/// Makes the status object.
+pub type StatusFn = Arc<dyn Fn() -> Value + Send + Sync>;
+
 /// What the routes may look at.
 #[derive(Clone)]
 pub struct Sight {
@@ -56,7 +59,7 @@ pub struct Sight {
     /// For `/metrics`, and to count the requests.
     pub metrics: Arc<Metrics>,
     /// For `/api/status`, and run before a scrape to refresh the gauges.
-    pub status: Arc<dyn Fn() -> Value + Send + Sync>,
+    pub status: StatusFn,
 }
 
 /// Serves until stopped.

@@ -22,8 +22,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    app::Reload,
     config::{self, Problems, Settings, Sources},
-    logging,
+    logging::{self, LevelHandle},
     store::BoxError,
 };
 
@@ -149,9 +150,9 @@ pub fn run() -> Result<(), CliError> {
     if let Command::Check(args) = &command {
         return check::run(&global, args);
     }
-    let settings = global.settings()?;
+    let (settings, levels) = global.settings()?;
     match command {
-        Command::Run(args) => run::run(settings, &args),
+        Command::Run(_) => run::run(&settings, global.reload(), levels),
         Command::Demo(args) => block_on(demo::run(settings, args, global.json)),
         Command::Check(_) => Ok(()),
         Command::Schema(command) => block_on(schema::run(settings, command, global.json)),
@@ -181,14 +182,20 @@ impl Global {
     }
 
     /// The settings, with the log installed and its first lines written.
-    fn settings(&self) -> Result<Settings, CliError> {
+    fn settings(&self) -> Result<(Settings, Option<LevelHandle>), CliError> {
         let loaded = config::load(&self.sources()).map_err(CliError::Config)?;
         // Fails only when a log is there already, which is as good.
-        let _ = logging::install(&loaded.settings.log);
+        let levels = logging::install(&loaded.settings.log).ok();
         for warning in loaded.warnings {
             tracing::warn!(warning, "configuration");
         }
-        Ok(loaded.settings)
+        Ok((loaded.settings, levels))
+    }
+
+    /// Reads the same sources again.
+    fn reload(&self) -> Reload {
+        let sources = self.sources();
+        Box::new(move || config::load(&sources).map(|loaded| loaded.settings).map_err(|problems| problems.to_string()))
     }
 }
 

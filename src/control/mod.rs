@@ -18,6 +18,7 @@ pub use self::{
     receipt::{control_row, receipt_json},
     stage::Stage,
 };
+pub use crate::wire::Command;
 use crate::{
     frame::Arrival,
     latest::Board,
@@ -66,21 +67,6 @@ impl Config {
             problems.push("`control.flush_timeout` must be longer than zero".into());
         }
     }
-}
-
-/// A command, decoded.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Command {
-    /// Its name, as sent.
-    pub command: String,
-    /// Echoed in the answer.
-    pub id: Option<String>,
-    /// Whom it is for; absent: everyone.
-    pub target: Option<String>,
-    /// How long `flush` may take.
-    pub timeout: Option<Duration>,
-    /// The message as JSON, for the log.
-    pub payload_json: String,
 }
 
 /// A command that is durable and may be executed.

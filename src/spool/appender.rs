@@ -144,6 +144,11 @@ impl Appender {
         }
     }
 
+    /// Whether the disk takes records.
+    pub fn healthy(&self) -> bool {
+        self.trouble.is_none()
+    }
+
     /// Offset that the next record will have.
     pub fn end(&self) -> u64 {
         self.next

@@ -61,7 +61,15 @@ impl Recovery {
     }
 }
 
-/// Chunks of the records that were there at the start.
+impl View {
+    /// The records from `offset` up to now, for who wants to see one of them again. Leaves the reader alone; does not see what is in
+    /// memory only.
+    pub fn records_from(&self, offset: u64) -> Replay {
+        Replay { shared: Arc::clone(&self.0), next: offset, end: self.end(), scan: None }
+    }
+}
+
+/// Chunks of records, beside the reader.
 #[derive(Debug)]
 pub struct Replay {
     shared: Arc<Shared>,

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A command, whoever it is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Command {
     /// What to do.
     pub command: String,

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     event::{
-        self, DatasetRow, Decided, EventKey, EventRow, Kind, Lifecycle, MetricsRow, Row, RunRow, RunTouch,
-        event_id, status,
+        self, DatasetRow, Decided, EventKey, EventRow, Kind, Lifecycle, MetricsRow, Row, RunRow, RunTouch, event_id,
+        status,
     },
     frame::Rejection,
 };

@@ -42,6 +42,7 @@ use crate::{
     units::{self, ByteSize},
 };
 
+pub use crate::lifecycle::Hold;
 pub use parts::{Aside, Chunk, Commit, Content, Decoded, Kept, Letter, Records};
 
 /// When a batch is written, and how many at once.
@@ -83,15 +84,6 @@ impl Config {
             problems.push("`writer.in_flight` must be at least 1".into());
         }
     }
-}
-
-/// How far the writer may go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
-    /// As far as there are records.
-    Open,
-    /// Only records below this offset; those are written at once.
-    After(u64),
 }
 
 /// What the writer is connected to.

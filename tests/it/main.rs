@@ -4,6 +4,8 @@
 //! missing say so and are counted as skipped.
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+mod crash;
 mod layers;
+mod pipeline;
 mod store_contract;
 mod support;
