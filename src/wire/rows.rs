@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     event::{
-        self, DatasetRow, Decided, EventKey, EventRow, Kind, Lifecycle, MetricsRow, Row, RunRow, RunTouch,
-        event_id, status,
+        self, DatasetRow, Decided, EventKey, EventRow, Kind, Lifecycle, MetricsRow, Row, RunRow, RunTouch, event_id,
+        status,
     },
     frame::Rejection,
 };
@@ -144,10 +144,7 @@ fn exact(value: &Value<'_>, x: f64) -> bool {
 }
 
 /// The fields that no column holds, nearest place first.
-pub(super) fn leftovers<'m, 'a>(
-    message: &'m Message<'a>,
-    decided: &Decided,
-) -> impl Iterator<Item = &'m Field<'a>> + use<'m, 'a> {
+fn leftovers<'m, 'a>(message: &'m Message<'a>, decided: &Decided) -> impl Iterator<Item = &'m Field<'a>> + use<'m, 'a> {
     let own_time = decided.own_time;
     let fields = message.fields.iter().enumerate().filter(move |(at, field)| {
         !(field.used
