@@ -114,7 +114,9 @@ impl<'a> Message<'a> {
                     continue;
                 }
             }
-            let bit = 1 << (key.bytes().fold(key.len(), |hash, byte| hash * 31 + usize::from(byte)) & 63);
+            let ends =
+                [key.as_bytes().first(), key.as_bytes().last()].map(|byte| byte.map_or(0, |byte| usize::from(*byte)));
+            let bit = 1 << ((key.len() * 5 + ends[0] * 3 + ends[1]) & 63);
             own += 1;
             many |= own > 64;
             if seen & bit != 0 && !many {

@@ -20,6 +20,9 @@ mod time;
 mod topology;
 mod value;
 
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
 
 use self::value::Source;

@@ -44,7 +44,7 @@ pub fn rows(message: &Message<'_>, decided: &Decided, channel: &str, payload: &[
             vec![Row::Topology(row)]
         }
         Kind::Dataset => {
-            let (row, whole) = dataset_message(message);
+            let (row, whole) = dataset_message(message, decided.own_time);
             // What the table has no column for is kept as an event, which has the message whole.
             let event = (!whole).then(|| Row::Event(event(message, key)));
             row.map(Row::Dataset).into_iter().chain(event).collect()
@@ -108,7 +108,10 @@ fn metrics(message: &Message<'_>, decided: &Decided, key: EventKey) -> MetricsRo
             Some(x) => {
                 // Two numbers of one name come from two places; both are kept. An integer that a double cannot hold is
                 // also kept exactly.
-                let name = if extra.contains_key(&*field.key) { place_key(field) } else { field.key.to_string() };
+                let mut name = field.key.to_string();
+                while extra.contains_key(&name) {
+                    name = format!("{}.{name}", field.place.name());
+                }
                 extra.insert(name, x);
                 if !exact(&field.value, x) {
                     rest.add(field);
@@ -143,11 +146,8 @@ fn exact(value: &Value<'_>, x: f64) -> bool {
     }
 }
 
-/// The fields that no column holds, nearest place first.
-pub(super) fn leftovers<'m, 'a>(
-    message: &'m Message<'a>,
-    decided: &Decided,
-) -> impl Iterator<Item = &'m Field<'a>> + use<'m, 'a> {
+/// The fields that no column holds.
+fn leftovers<'m, 'a>(message: &'m Message<'a>, decided: &Decided) -> impl Iterator<Item = &'m Field<'a>> + use<'m, 'a> {
     let own_time = decided.own_time;
     let fields = message.fields.iter().enumerate().filter(move |(at, field)| {
         !(field.used
@@ -156,10 +156,6 @@ pub(super) fn leftovers<'m, 'a>(
             || (own_time && message.is_slot(Slot::Timestamp, *at)))
     });
     fields.map(|(_, field)| field)
-}
-
-fn place_key(field: &Field<'_>) -> String {
-    format!("{}.{}", field.place.name(), field.key)
 }
 
 /// A JSON object in the making.
@@ -250,25 +246,25 @@ fn column(value: &Value<'_>) -> Option<i32> {
 
 /// A dataset message can only be a row when it names its dataset.
 pub(super) fn check_dataset(message: &Message<'_>) -> Result<(), Rejection> {
-    match dataset_message(message).0 {
+    match dataset_message(message, false).0 {
         Some(_) => Ok(()),
         None => Err(invalid("dataset_id", &Value::Null)),
     }
 }
 
 /// The row of a dataset message, and whether it says all that the message says.
-fn dataset_message(message: &Message<'_>) -> (Option<DatasetRow>, bool) {
+fn dataset_message(message: &Message<'_>, own_time: bool) -> (Option<DatasetRow>, bool) {
     let described = message.named("dataset").filter(|value| matches!(value, Value::Map(_)));
     let (row, used) = match described {
         Some(map) => dataset(|name| map.get(name)),
         None => dataset(|name| message.named(name).cloned()),
     };
     let whole = described.is_none()
-        && message.fields.iter().all(|field| {
+        && message.fields.iter().enumerate().all(|(at, field)| {
             field.value == Value::Null
-                || field.used && field.key != "epoch"
-                || field.key == "type"
-                || field.key == "timestamp"
+                || (field.place == Place::Top && field.key == "type")
+                || message.is_slot(Slot::RunId, at)
+                || (own_time && message.is_slot(Slot::Timestamp, at))
                 || used.contains(&&*field.key)
         });
     (row, whole)

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{
-    message::Message,
+    message::{Field, Message},
     names::{Place, Slot},
-    rows::{Rest, leftovers},
+    rows::Rest,
     value::{Items, Raw, Source, Value, write_double},
 };
 use crate::event::{Decided, EventKey, TopologyRow};
@@ -47,34 +47,29 @@ pub(super) fn cascade_parameters(input: i32, hidden: i32, output: i32) -> Option
 
 /// The message's data as JSON, with whatever else the message says and no column holds.
 fn topology_json(message: &Message<'_>, decided: &Decided) -> String {
-    let outer = leftovers(message, decided).any(|field| field.place == Place::Top);
+    let outer = message.fields.iter().any(|field| field.place == Place::Top && kept(message, decided, field));
     if !outer && let Some(data) = data(message) {
         return super::rows::whole_json(data, message.plain);
     }
-    // Fields of `data` and of the message side by side. What is nested stays nested: it is not looked into here.
+    // Fields of `data` and of the message side by side; the maps inside them as they are.
     let mut rest = Rest::default();
     for field in &message.fields {
-        // A field that a column holds is still part of the picture of the network; ids and the used time are not.
-        let kept = field.value != Value::Null && matches!(field.place, Place::Data | Place::Top);
-        let header = field.place == Place::Top
-            && (matches!(&*field.key, "type") || field.used && !is_network(&field.key))
-            || decided.own_time && field.place == Place::Top && is_time(message, field);
-        if kept && !header {
+        if matches!(field.place, Place::Data | Place::Top) && kept(message, decided, field) {
             rest.add(field);
         }
     }
     for (place, key, value) in nested(message) {
-        rest.add(&super::message::Field { place, depth: 0, key: key.into(), value, used: false });
+        rest.add(&Field { place, depth: 0, key: key.into(), value, used: false });
     }
     rest.finish().unwrap_or_else(|| "{}".into())
 }
 
-fn is_network(key: &str) -> bool {
-    !matches!(super::names::meaning(key), Some((Slot::RunId, _)))
-}
-
-fn is_time(message: &Message<'_>, field: &super::message::Field<'_>) -> bool {
-    message.field(Slot::Timestamp).is_some_and(|slot| std::ptr::eq(slot, field))
+/// Whether a field is part of the picture of the network: all are, but for what heads the message and is kept elsewhere.
+fn kept(message: &Message<'_>, decided: &Decided, field: &Field<'_>) -> bool {
+    let is = |slot| message.field(slot).is_some_and(|own| std::ptr::eq(own, field));
+    let header = field.place == Place::Top
+        && (field.key == "type" || is(Slot::RunId) || (decided.own_time && is(Slot::Timestamp)));
+    field.value != Value::Null && !header
 }
 
 /// The span of the message's `data`.
