@@ -2,7 +2,8 @@
 -- Maps, sets and JSON: JSON TEXT. A NaN is NULL, and its column is named in non_finite ({"column": "NaN"}).
 -- Rows past expires_at are as good as gone: they are deleted in chunks, and readers skip them until then.
 
--- Clustered by its key: the rows of a run lie together, in the order in which they are read.
+-- Clustered by its key: the rows of a run lie together, in the order in which they are read. No other index: it would cost
+-- as much as the row.
 CREATE TABLE training_metrics (
     run_id         TEXT    NOT NULL,
     timestamp      INTEGER NOT NULL,
@@ -23,7 +24,6 @@ CREATE TABLE training_metrics (
     expires_at     INTEGER,
     PRIMARY KEY (run_id, timestamp, event_id)
 ) WITHOUT ROWID;
-CREATE INDEX training_metrics_expires ON training_metrics (expires_at) WHERE expires_at IS NOT NULL;
 
 -- Rows may be megabytes: kept out of the key's tree, so that finding one does not walk through the others.
 CREATE TABLE network_topology (

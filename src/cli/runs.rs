@@ -119,3 +119,134 @@ fn cells(run: &RunRow, now: Micros) -> Vec<comfy_table::Cell> {
         table::text(run.dataset_name.as_deref()),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        cli::{
+            metrics::{MetricsArgs, metrics},
+            show::{ShowArgs, show},
+        },
+        event::{EventKey, MetricsRow, Row, run_id_from_text},
+        store::{Batch, memory::MemoryStore},
+    };
+
+    /// Six runs, the newest first: run-5 (running), run-4 (silent, though running), run-3 (completed), ...
+    async fn filled() -> MemoryStore {
+        let store = MemoryStore::new();
+        for n in 0..6 {
+            let status = [status::COMPLETED, status::RUNNING][usize::from(n >= 4)];
+            let name = format!("run-{n}");
+            let start = now() - (6 - n) * 3_600_000_000;
+            let run = RunRow {
+                run_id: run_id_from_text(&name),
+                run_name: Some(name),
+                start_time: Some(start),
+                status: Some(status.into()),
+                notes: Some("\u{1b}[31mred".into()),
+                last_event_time: Some(if n == 5 { now() } else { start }),
+                ..RunRow::default()
+            };
+            store.write_run(&run, None).await.unwrap();
+        }
+        let row = |n: i64| {
+            Row::Metrics(MetricsRow {
+                key: EventKey { run_id: run_id_from_text("run-5"), timestamp: n * 1_000_000, event_id: n },
+                epoch: Some(n as i32),
+                step: None,
+                train_loss: Some(if n == 3 { f64::NAN } else { 0.5 }),
+                train_accuracy: None,
+                val_loss: None,
+                val_accuracy: None,
+                learning_rate: None,
+                hidden_units: None,
+                phase: None,
+                seq: None,
+                extra: [].into(),
+                rest_json: None,
+            })
+        };
+        let rows: Vec<Row> = (0..4).map(row).collect();
+        let (table, partition) = rows[0].destination();
+        store.write(&Batch { table, partition, rows }).await.unwrap();
+        store
+    }
+
+    async fn list_json(store: &MemoryStore, status: Option<&str>, limit: usize, before: Option<&str>) -> Value {
+        let args = RunsArgs { limit, status: status.map(Into::into), dataset: None, before: before.map(Into::into) };
+        let mut out = Vec::new();
+        runs(store, args, true, &mut out).await.unwrap();
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    fn names(answer: &Value) -> Vec<&str> {
+        answer["runs"].as_array().unwrap().iter().map(|run| run["run_name"].as_str().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn runs_are_paged_and_filtered_by_the_status_that_is_shown() {
+        let store = filled().await;
+        for (status, expected) in [
+            (None, &["run-5", "run-4", "run-3", "run-2", "run-1", "run-0"][..]),
+            (Some("running"), &["run-5"]),
+            (Some("stale"), &["run-4"]),
+            (Some("failed"), &[]),
+        ] {
+            let answer = list_json(&store, status, 10, None).await;
+            assert_eq!((names(&answer), answer["next"].is_null()), (expected.to_vec(), true), "{status:?}");
+            assert_eq!(answer["count"], expected.len());
+        }
+        let first = list_json(&store, Some("completed"), 3, None).await;
+        assert_eq!(names(&first), ["run-3", "run-2", "run-1"]);
+        let second = list_json(&store, Some("completed"), 3, first["next"].as_str()).await;
+        assert_eq!((names(&second), second["next"].is_null()), (vec!["run-0"], true));
+    }
+
+    #[tokio::test]
+    async fn a_run_is_shown_with_its_metrics() {
+        let store = filled().await;
+        let mut out = Vec::new();
+        show(&store, ShowArgs { run: "run-5".into(), limit: None }, true, &mut out).await.unwrap();
+        let answer: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!((&answer["metric_count"], &answer["run"]["run_name"]), (&4.into(), &"run-5".into()));
+        assert_eq!(answer["metrics"][0]["timestamp"], "1970-01-01T00:00:03.000000Z");
+        assert_eq!(
+            (&answer["metrics"][0]["train_loss"], &answer["metrics"][0]["non_finite"][0]),
+            (&Value::Null, &"train_loss".into())
+        );
+
+        let mut out = Vec::new();
+        show(&store, ShowArgs { run: "run-5".into(), limit: None }, false, &mut out).await.unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("NaN") && text.contains("metrics: 4"), "{text}");
+        assert!(!text.contains('\u{1b}'), "what a producer sent does not steer the terminal: {text}");
+
+        let missing = show(&store, ShowArgs { run: Uuid::nil().to_string(), limit: None }, true, &mut Vec::new()).await;
+        assert!(matches!(missing, Err(CliError::No(_))));
+    }
+
+    #[tokio::test]
+    async fn metrics_are_paged_in_either_order() {
+        let store = filled().await;
+        for (ascending, expected) in [(true, [0, 1, 2, 3]), (false, [3, 2, 1, 0])] {
+            let (mut epochs, mut cursor) = (Vec::new(), None);
+            loop {
+                let run = "run-5".into();
+                let args = MetricsArgs { run, limit: 3, ascending, start: None, end: None, cursor };
+                let mut out = Vec::new();
+                metrics(&store, args, true, &mut out).await.unwrap();
+                let answer: Value = serde_json::from_slice(&out).unwrap();
+                epochs.extend(answer["metrics"].as_array().unwrap().iter().map(|row| row["epoch"].as_i64().unwrap()));
+                cursor = answer["next"].as_str().map(str::to_owned);
+                if cursor.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(epochs, expected);
+        }
+    }
+}

@@ -2,6 +2,8 @@
 //!
 //! Cassandra keeps milliseconds: events have their microseconds in `event_id`, other times here are whole milliseconds.
 
+#![allow(clippy::unwrap_used, reason = "a call that fails is a test that fails")]
+
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use cascor_ingest::{

@@ -7,6 +7,7 @@
 mod database;
 mod encode;
 mod error;
+mod expire;
 mod read;
 mod rows;
 mod write;
@@ -80,8 +81,7 @@ pub fn open_read_only(config: &Config, metrics: Arc<Metrics>) -> SqliteStore {
 fn start(database: Database, retention: &Retention, metrics: Arc<Metrics>) -> SqliteStore {
     let read_only = !database.create;
     let (writes, queue) = mpsc::channel(WRITES_MAX);
-    let writer =
-        Writer { database: database.clone(), retention: retention.clone(), metrics: metrics.clone(), open: None };
+    let writer = Writer::new(database.clone(), retention.clone(), metrics.clone());
     spawn("sqlite-write", move || writer.run(queue));
     let (reads, queue) = mpsc::channel::<Read>(READS_MAX);
     let queue = Arc::new(Mutex::new(queue));

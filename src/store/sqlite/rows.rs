@@ -1,6 +1,6 @@
 //! The statements that write, one a table, each harmless when repeated.
 
-use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, params};
 use uuid::{Uuid, fmt::Hyphenated};
 
 use super::{encode, read};
@@ -260,41 +260,6 @@ fn put_run(connection: &Connection, row: &RunRow) -> rusqlite::Result<()> {
     ])?;
     Ok(())
 }
-
-/// Deletes at most `limit` rows of each table that have outlived their time, oldest first; says how many.
-pub(super) fn expire(connection: &Connection, now: Micros, limit: i64) -> rusqlite::Result<usize> {
-    let mut deleted = 0;
-    for sql in EXPIRE {
-        deleted += connection.prepare_cached(sql)?.execute(params![now, limit])?;
-    }
-    Ok(deleted)
-}
-
-/// Whether anything is due, by a look at the indexes: the common answer is no, and then nothing is locked.
-pub(super) fn is_due(connection: &Connection, now: Micros) -> rusqlite::Result<bool> {
-    let found = connection.prepare_cached(DUE)?.query_row([now], |_| Ok(())).optional()?;
-    Ok(found.is_some())
-}
-
-const DUE: &str = "SELECT 1 WHERE
-    EXISTS (SELECT 1 FROM training_metrics WHERE expires_at <= ?1)
-    OR EXISTS (SELECT 1 FROM network_topology WHERE expires_at <= ?1)
-    OR EXISTS (SELECT 1 FROM training_events WHERE expires_at <= ?1)
-    OR EXISTS (SELECT 1 FROM control_log WHERE expires_at <= ?1)
-    OR EXISTS (SELECT 1 FROM ingest_gaps WHERE expires_at <= ?1)";
-
-const EXPIRE: [&str; 5] = [
-    "DELETE FROM training_metrics WHERE (run_id, timestamp, event_id) IN (SELECT run_id, timestamp, event_id
-     FROM training_metrics WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
-    "DELETE FROM network_topology WHERE rowid IN (SELECT rowid FROM network_topology
-     WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
-    "DELETE FROM training_events WHERE rowid IN (SELECT rowid FROM training_events
-     WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
-    "DELETE FROM control_log WHERE rowid IN (SELECT rowid FROM control_log
-     WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
-    "DELETE FROM ingest_gaps WHERE rowid IN (SELECT rowid FROM ingest_gaps
-     WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)",
-];
 
 fn buffer() -> [u8; Hyphenated::LENGTH] {
     [0; Hyphenated::LENGTH]

@@ -27,7 +27,7 @@ impl Fixture {
 
     fn writer(&self, retention: Retention) -> Writer {
         let database = Database { path: self.path(), create: true };
-        Writer { database, retention, metrics: Metrics::new(), open: None }
+        Writer::new(database, retention, Metrics::new())
     }
 
     fn count(&self, table: &str) -> i64 {
@@ -116,11 +116,31 @@ fn rows_past_their_time_are_not_read_and_then_deleted_in_chunks() {
     assert_eq!(read::count_metrics(connection, run_id).unwrap(), 10);
     let rows = read::metrics(connection, &RangeQuery::newest(run_id, 1_000)).unwrap();
     assert!(rows.len() == 10 && rows.iter().all(|row| row.epoch >= Some(100)));
-    for left in [80, 50, 20, 10] {
-        rows::expire(connection, now(), 30).unwrap();
+    let mut sweep = expire::Sweep::default();
+    for left in [80, 50, 20, 10, 10] {
+        sweep.step(connection, now(), 30).unwrap();
         assert_eq!(fixture.count("training_metrics"), left);
     }
-    assert!(!rows::is_due(connection, i64::MAX).unwrap(), "zero keeps for ever");
+    sweep.step(connection, i64::MAX, 30).unwrap();
+    assert_eq!(fixture.count("training_metrics"), 10, "zero keeps for ever");
+}
+
+#[test]
+fn every_table_with_a_lifetime_is_swept() {
+    let fixture = Fixture::new();
+    let open = fixture.writer(Retention::default()).database.writer().unwrap();
+    open.connection
+        .execute_batch(
+            "INSERT INTO network_topology VALUES ('r', 1, 1, 0, 0, 0, 0, 0, '{}', NULL, 50);
+             INSERT INTO training_events VALUES ('r', 1, 1, 't', '{}', 0, 50);
+             INSERT INTO control_log VALUES ('d', 1, 1, 'i', 'c', NULL, NULL, 's', NULL, '{}', 50);
+             INSERT INTO ingest_gaps VALUES ('d', 1, 'g', 1, 'r', 's', NULL, 'i', NULL, NULL, 50);",
+        )
+        .unwrap();
+    let mut sweep = expire::Sweep::default();
+    for (now, deleted) in [(49, 0), (50, 4), (51, 0)] {
+        assert_eq!(sweep.step(&open.connection, now, 10).unwrap(), deleted, "at {now}");
+    }
 }
 
 #[tokio::test]

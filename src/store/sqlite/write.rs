@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use super::{
     database::{Database, Open, now},
     error::{self, Trouble},
+    expire::Sweep,
     rows,
 };
 use crate::{
@@ -31,7 +32,7 @@ const GROUP_ROWS: usize = 8_192;
 const GROUP_BYTES: usize = 16 << 20;
 /// How often rows that have outlived their time are looked for, and how many of a table are deleted at once.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
-const EXPIRE_ROWS: i64 = 1_000;
+const EXPIRE_ROWS: i64 = 4_000;
 
 /// Something to write, and who waits for it.
 pub(super) struct Job {
@@ -66,9 +67,14 @@ pub(super) struct Writer {
     pub retention: Retention,
     pub metrics: Arc<Metrics>,
     pub open: Option<Open>,
+    sweep: Sweep,
 }
 
 impl Writer {
+    pub fn new(database: Database, retention: Retention, metrics: Arc<Metrics>) -> Self {
+        Self { database, retention, metrics, open: None, sweep: Sweep::default() }
+    }
+
     /// Serves the queue until its senders are gone, and what they left in it.
     pub fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         let clock = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
@@ -162,10 +168,7 @@ impl Writer {
     /// Bounded: what is left is deleted a second later.
     fn expire(&mut self, now: Micros) {
         let Some(open) = &self.open else { return };
-        let expire = || -> rusqlite::Result<usize> {
-            if rows::is_due(&open.connection, now)? { rows::expire(&open.connection, now, EXPIRE_ROWS) } else { Ok(0) }
-        };
-        match expire() {
+        match self.sweep.step(&open.connection, now, EXPIRE_ROWS) {
             Ok(0) => {}
             Ok(rows) => debug!(rows, "deleted rows that have outlived their time"),
             // Whatever it is, the next write meets it and reports it; rows past their time are not read meanwhile.
