@@ -34,6 +34,7 @@ pub mod logging;
 pub mod metrics;
 pub mod redis;
 pub mod runs;
+pub mod schema;
 pub mod secret;
 pub mod source;
 pub mod spool;
