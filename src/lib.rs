@@ -38,6 +38,7 @@ pub mod notify;
 pub mod redis;
 pub mod render;
 pub mod runs;
+pub mod schema;
 pub mod secret;
 pub mod source;
 pub mod spool;
