@@ -149,3 +149,62 @@ fn report(args: &Args, expected: &[String], receipts: &[Value], json: bool) -> R
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fred::types::{MessageKind, config::Server};
+    use tokio::sync::broadcast;
+
+    use super::*;
+
+    fn receipt(instance: &str, id: &str, outcome: &str) -> Message {
+        let text = json!({"id": id, "instance": instance, "outcome": outcome, "command": "pause"}).to_string();
+        Message {
+            channel: "cascor:control:ack".into(),
+            value: text.into(),
+            kind: MessageKind::Message,
+            server: Server::new("127.0.0.1", 1),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn receipts_are_gathered_until_every_daemon_has_answered() {
+        let (sender, receiver) = broadcast::channel(8);
+        for message in [receipt("a", "other", "done"), receipt("a", "me", "done"), receipt("b", "me", "done")] {
+            sender.send(message).unwrap();
+        }
+        let until = Instant::now() + Duration::from_secs(5);
+        let both = ["a".to_owned(), "b".to_owned()];
+        assert_eq!(gather(receiver, "me", &both, until).await.len(), 2);
+        assert!(Instant::now() < until, "it does not wait for more");
+
+        let receiver = sender.subscribe();
+        sender.send(receipt("a", "me", "done")).unwrap();
+        assert_eq!(gather(receiver, "me", &both, until).await.len(), 1);
+        assert!(Instant::now() >= until, "it waits for the silent one");
+    }
+
+    #[test]
+    fn the_exit_status_tells_whether_it_was_done() {
+        let args = |command: &str| Args {
+            command: command.into(),
+            wait: true,
+            timeout: Duration::from_secs(1),
+            target: None,
+            channel: None,
+        };
+        let one = ["a".to_owned()];
+        for (command, outcome, fine) in [
+            ("pause", "done", true),
+            ("pause", "ignored", false),
+            ("stop", "ignored", true),
+            ("flush", "failed", false),
+        ] {
+            let receipts = [json!({"instance": "a", "outcome": outcome})];
+            assert_eq!(report(&args(command), &one, &receipts, true).is_ok(), fine, "{command} {outcome}");
+        }
+        assert!(report(&args("pause"), &one, &[], true).is_err());
+        let two = ["a".to_owned(), "b".to_owned()];
+        assert!(report(&args("pause"), &two, &[json!({"instance": "a", "outcome": "done"})], true).is_err());
+    }
+}

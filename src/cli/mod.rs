@@ -212,3 +212,6 @@ fn pair(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write it like KEY=VALUE")?;
     Ok((key.trim().to_owned(), value.to_owned()))
 }
+
+#[cfg(test)]
+mod tests;
