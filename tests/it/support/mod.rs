@@ -12,6 +12,8 @@ pub mod redis;
 pub mod resp;
 pub mod sqlite;
 
+mod tests;
+
 use std::{
     fs::OpenOptions,
     io::Write,
