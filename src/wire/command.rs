@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Limits,
-    message::invalid,
+    columns::invalid,
     not_an_object, open,
     rows::whole_json,
     trim,

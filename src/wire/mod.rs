@@ -9,6 +9,7 @@
 //! whole. The exceptions say the same in another way: the `type` of metrics (the table says it), the own time where it is
 //! used, and `null`.
 
+mod columns;
 mod command;
 mod json;
 mod latest;

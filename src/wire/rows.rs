@@ -6,7 +6,8 @@ use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use super::{
-    message::{Field, Message, invalid},
+    columns::invalid,
+    message::{Field, Message},
     names::{Place, Slot},
     time, topology,
     value::{Number, Source, Value, write_text},

@@ -1,0 +1,129 @@
+use super::*;
+
+const IDLE: Duration = Duration::from_secs(6 * 3_600);
+const ZERO: Duration = Duration::ZERO;
+
+fn facts(kind: Kind) -> Facts<'static> {
+    Facts {
+        kind,
+        run_id: None,
+        epoch: None,
+        phase: None,
+        hidden_units: None,
+        event_time: 1,
+        received_at: 2,
+        payload: b"{}",
+    }
+}
+
+fn metrics(epoch: i32, phase: &'static str, hidden: i32) -> Facts<'static> {
+    Facts { epoch: Some(epoch), phase: Some(phase), hidden_units: Some(hidden), event_time: 77, ..facts(Kind::Metrics) }
+}
+
+fn at(resolver: &mut Resolver, facts: &Facts<'_>) -> Choice {
+    resolver.decide("c", facts, ZERO)
+}
+
+#[test]
+fn the_own_id_decides_and_does_not_disturb_the_open_run() {
+    let mut resolver = Resolver::new(IDLE);
+    let open = at(&mut resolver, &facts(Kind::Metrics));
+    assert_eq!((open.run_id, open.opened, open.changed), (implicit_run_id("c", 1, b"{}"), true, true));
+    for kind in [Kind::Metrics, Kind::RunEnd, Kind::State] {
+        let own = Facts { run_id: Some(Uuid::from_u128(9)), ..facts(kind) };
+        assert_eq!(at(&mut resolver, &own).run_id, Uuid::from_u128(9));
+        assert_eq!(at(&mut resolver, &facts(Kind::State)).run_id, open.run_id, "{kind:?}");
+    }
+    assert_ne!(resolver.decide("d", &facts(Kind::State), ZERO).run_id, open.run_id, "channels are apart");
+}
+
+#[test]
+fn a_start_opens_a_run_and_the_end_keeps_it_until_the_next() {
+    let mut resolver = Resolver::new(IDLE);
+    let own = Uuid::from_u128(5);
+    let start = at(&mut resolver, &Facts { run_id: Some(own), ..facts(Kind::RunStart) });
+    assert_eq!(start, Choice { run_id: own, opened: false, changed: true });
+    assert_eq!(at(&mut resolver, &metrics(9, "output", 1)).run_id, own);
+    let end = at(&mut resolver, &Facts { run_id: Some(own), ..facts(Kind::RunEnd) });
+    assert_eq!(end, Choice { run_id: own, opened: false, changed: true });
+    for late in [facts(Kind::State), facts(Kind::RunEnd), facts(Kind::Metrics), metrics(9, "output", 1)] {
+        assert_eq!(at(&mut resolver, &late).run_id, own, "{late:?}");
+    }
+    let next = at(&mut resolver, &metrics(8, "candidate", 7));
+    assert!(next.opened && next.changed && next.run_id != own, "a metrics epoch below the last of an ended run");
+    let start = at(&mut resolver, &Facts { event_time: 3, ..facts(Kind::RunStart) });
+    assert_eq!((start.run_id, start.opened), (implicit_run_id("c", 3, b"{}"), false));
+    assert_eq!(at(&mut resolver, &facts(Kind::State)).run_id, start.run_id);
+}
+
+#[test]
+fn epochs_that_start_again_are_a_new_run_unless_the_network_grew() {
+    for (name, before, then, new) in [
+        ("same phase, nothing grew", (7, "output", 2), (0, "output", 2), true),
+        ("epoch one", (7, "output", 2), (1, "output", 2), true),
+        ("fewer units", (7, "output", 2), (0, "output", 0), true),
+        ("grew", (7, "output", 2), (0, "output", 3), false),
+        ("another phase", (7, "output", 2), (0, "candidate", 2), false),
+        ("not at the beginning", (7, "output", 2), (2, "output", 2), false),
+        ("not below", (1, "output", 2), (1, "output", 2), false),
+    ] {
+        let mut resolver = Resolver::new(IDLE);
+        let first = at(&mut resolver, &metrics(before.0, before.1, before.2));
+        let second = at(&mut resolver, &Facts { event_time: 99, ..metrics(then.0, then.1, then.2) });
+        assert_eq!(second.opened, new, "{name}");
+        assert_eq!(second.run_id != first.run_id, new, "{name}");
+    }
+}
+
+#[test]
+fn silence_counts_only_while_subscribed_and_over_a_restart() {
+    let half = IDLE / 2;
+    let mut resolver = Resolver::new(IDLE);
+    let first = resolver.decide("c", &facts(Kind::Metrics), ZERO);
+    let json = serde_json::to_string(&resolver.state(half)).unwrap();
+    let restored = || Resolver::restore(IDLE, serde_json::from_str(&json).unwrap());
+    let later = Facts { event_time: 5, ..facts(Kind::State) };
+    assert_eq!(restored().decide("c", &later, half - Duration::from_secs(1)).run_id, first.run_id);
+    let second = restored().decide("c", &later, half);
+    assert!(second.opened && second.run_id != first.run_id);
+}
+
+#[test]
+fn the_newest_run_is_adopted_and_a_reset_forgets_all() {
+    let run = |id, opened_at| OpenRun {
+        run_id: Uuid::from_u128(id),
+        opened_at,
+        ended: false,
+        last_epoch: None,
+        phases: Vec::new(),
+    };
+    let mut resolver = Resolver::new(IDLE);
+    assert!(!resolver.knows("c"));
+    assert!(resolver.adopt("c", run(1, 10), ZERO));
+    assert!(!resolver.adopt("c", run(2, 9), ZERO), "older");
+    assert!(resolver.adopt("c", run(3, 11), ZERO));
+    assert_eq!(at(&mut resolver, &facts(Kind::State)).run_id, Uuid::from_u128(3));
+    assert!(!resolver.adopt("c", OpenRun { ended: true, ..run(3, 50) }, ZERO));
+    assert!(resolver.open_run("c").unwrap().ended);
+    resolver.close_all();
+    assert!(at(&mut resolver, &facts(Kind::State)).opened);
+}
+
+#[test]
+fn open_runs_are_rebuilt_from_what_was_decided() {
+    let mut resolver = Resolver::new(IDLE);
+    let id = Uuid::from_u128(4);
+    resolver.observe("c", &metrics(7, "output", 2), id, false, ZERO);
+    assert_eq!(at(&mut resolver, &metrics(8, "output", 2)).run_id, id);
+    assert!(at(&mut resolver, &metrics(0, "output", 2)).opened, "the epochs were taken in as well");
+}
+
+#[test]
+fn the_number_of_channels_is_bounded() {
+    let mut resolver = Resolver::new(IDLE);
+    for n in 0..CHANNELS + 10 {
+        resolver.decide(&n.to_string(), &facts(Kind::State), ZERO);
+    }
+    assert_eq!(resolver.open_runs().count(), CHANNELS);
+    assert!(!resolver.knows("0") && resolver.knows(&(CHANNELS + 9).to_string()));
+}
