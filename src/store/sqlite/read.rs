@@ -85,11 +85,16 @@ fn range<T>(
     query: &RangeQuery,
     to_row: impl FnMut(&Stored<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Vec<T>> {
-    // The bounds of the cursor and of the range become one pair of row values, so that the key's tree is entered at the
-    // right place however far the reader has paged.
     let (order, beyond) = if query.ascending { ("ASC", ">") } else { ("DESC", "<") };
     let outermost = if query.ascending { (i64::MIN, i64::MIN) } else { (i64::MAX, i64::MAX) };
     let after = query.after.unwrap_or(outermost);
+    // The cursor also narrows the range, so that the key's tree is entered there however far the reader has paged.
+    let (mut start, mut end) = (query.start.unwrap_or(i64::MIN), query.end.unwrap_or(i64::MAX));
+    if query.ascending {
+        start = start.max(after.0);
+    } else {
+        end = end.min(after.0);
+    }
     let sql = format!(
         "SELECT * FROM {table} WHERE run_id = ?1 AND timestamp >= ?2 AND timestamp <= ?3
          AND (timestamp, event_id) {beyond} (?4, ?5) AND (expires_at IS NULL OR expires_at > ?6)
@@ -100,8 +105,8 @@ fn range<T>(
         .query_map(
             params![
                 query.run_id.to_string(),
-                query.start.unwrap_or(i64::MIN),
-                query.end.unwrap_or(i64::MAX),
+                start,
+                end,
                 after.0,
                 after.1,
                 now(),
