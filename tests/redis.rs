@@ -1,5 +1,7 @@
 //! The source, the latest keys and the commands against a real Redis.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     path::PathBuf,
     process::{Child, Command as Process, Stdio},
@@ -339,7 +341,7 @@ async fn a_forbidden_channel_is_named_and_the_others_work() {
         ..server.config()
     };
     let mut rig = Rig::start(&config);
-    sleep(Duration::from_millis(400)).await;
+    sleep(Duration::from_millis(800)).await;
     assert_eq!(rig.status.unproven(), ["lab:*", "cascor:events"]);
     assert!(rig.status.connections()[0].error.as_deref().unwrap().contains("NOPERM"));
     assert!(!rig.readiness.missing().is_empty());
@@ -354,7 +356,7 @@ async fn a_forbidden_channel_is_named_and_the_others_work() {
     // Taken away again: Redis closes the connection.
     server.cli(&["ACL", "SETUSER", "me", "resetchannels", "&cascor:training", "&cascor:control"]);
     rig.not_ready(SOON).await;
-    sleep(Duration::from_millis(200)).await;
+    sleep(Duration::from_millis(800)).await;
     server.cli(&["PUBLISH", "cascor:training", "still"]);
     assert_eq!(&rig.frame().await.payload[..], b"still");
 }
