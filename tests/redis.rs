@@ -1,5 +1,7 @@
 //! The source, the latest keys and the commands against a real Redis.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::{
     path::PathBuf,
     process::{Child, Command as Process, Stdio},
@@ -339,7 +341,7 @@ async fn a_forbidden_channel_is_named_and_the_others_work() {
         ..server.config()
     };
     let mut rig = Rig::start(&config);
-    sleep(Duration::from_millis(400)).await;
+    sleep(Duration::from_millis(800)).await;
     assert_eq!(rig.status.unproven(), ["lab:*", "cascor:events"]);
     assert!(rig.status.connections()[0].error.as_deref().unwrap().contains("NOPERM"));
     assert!(!rig.readiness.missing().is_empty());
@@ -354,7 +356,7 @@ async fn a_forbidden_channel_is_named_and_the_others_work() {
     // Taken away again: Redis closes the connection.
     server.cli(&["ACL", "SETUSER", "me", "resetchannels", "&cascor:training", "&cascor:control"]);
     rig.not_ready(SOON).await;
-    sleep(Duration::from_millis(200)).await;
+    sleep(Duration::from_millis(800)).await;
     server.cli(&["PUBLISH", "cascor:training", "still"]);
     assert_eq!(&rig.frame().await.payload[..], b"still");
 }
@@ -571,4 +573,50 @@ async fn commands_by_redis_cli_are_executed_and_answered() {
     share.publish("cascor:training", "{\"run\":1}".into()).await;
     assert_eq!(share.fetch("cascor:training").await.as_deref(), Some("{\"run\":1}"));
     assert_eq!(server.cli(&["GET", "cascor:ingest:run:cascor:training"]), "{\"run\":1}");
+}
+
+/// A CA, and a certificate of `127.0.0.1` that it signed.
+fn certificates(dir: &std::path::Path) {
+    let script = "
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.pem
+        openssl req -newkey rsa:2048 -nodes -subj /CN=redis -keyout one.key -out one.csr
+        echo subjectAltName=IP:127.0.0.1 > ext
+        openssl x509 -req -in one.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out one.pem";
+    let made = Process::new("sh").args(["-ec", script]).current_dir(dir).stderr(Stdio::null()).status().unwrap();
+    assert!(made.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_with_certificates_on_both_sides() {
+    let dir = tempfile::tempdir().unwrap();
+    certificates(dir.path());
+    let path = |name: &str| dir.path().join(name);
+    let text = |name: &str| path(name).to_str().unwrap().to_owned();
+    let (ca, cert, key) = (text("ca.pem"), text("one.pem"), text("one.key"));
+    let _server = Server::start(
+        16_410,
+        &[
+            "--port",
+            "0",
+            "--tls-port",
+            "16410",
+            "--tls-ca-cert-file",
+            &ca,
+            "--tls-cert-file",
+            &cert,
+            "--tls-key-file",
+            &key,
+        ],
+    )
+    .await;
+    let url = "rediss://127.0.0.1:16410/0".to_owned();
+    let tls =
+        cascor_ingest::tls::Tls { ca: Some(path("ca.pem")), cert: Some(path("one.pem")), key: Some(path("one.key")) };
+    let rig = Rig::start(&Config { url: url.clone(), tls, ..Config::default() });
+    rig.ready(Duration::from_secs(1)).await;
+    // Without the CA its certificate is nobody's.
+    let stranger = Rig::start(&Config { url, ..Config::default() });
+    sleep(Duration::from_millis(700)).await;
+    let error = stranger.status.connections()[0].error.clone().unwrap();
+    assert!(error.to_lowercase().contains("certificate") || error.contains("UnknownIssuer"), "{error}");
 }

@@ -1,19 +1,16 @@
 //! Redis Pub/Sub: subscribes, proves it, receives, and reports every hole.
 //!
 //! A session is one connection. SUBSCRIBE is answered by a push that the client library swallows, or by an error that it hands
-//! to the next command; so each SUBSCRIBE is followed by a PING with a text of its own, on the same connection: that text back
-//! means that Redis has taken the SUBSCRIBE before it. A refusal leaves a stray reply behind, which would shift all later ones:
-//! the connection is made anew without the refused channels, and those are tried again on connections of their own.
+//! to the next command, or to nobody. So each SUBSCRIBE is followed by CLIENT INFO on the same connection: one subscription more
+//! is the proof. A refusal may leave a stray reply behind, which would shift all later ones: after one, the connection is used
+//! again only when it answers in step. Refused channels are tried again on a connection of their own.
 
 mod session;
 mod stamp;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use fred::{
-    error::Error as RedisError,
-    interfaces::{ClientLike, EventInterface, PubsubInterface},
-};
+use fred::{error::Error as RedisError, interfaces::EventInterface};
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
@@ -30,7 +27,7 @@ use crate::{
     lifecycle::Signal,
     logging::Chain,
     metrics::{Label, Metrics},
-    redis::{Config, ConnectError, Connected, Retry, Role, connect, is_pattern},
+    redis::{Config, ConnectError, Retry, Role, connect},
     units::Micros,
 };
 
@@ -71,8 +68,6 @@ enum OpenError {
     Subscribe(#[source] RedisError),
     #[error("Redis refuses every channel ({0}); allow them with ACL SETUSER")]
     Refused(String),
-    #[error("Redis confirms {found} subscriptions instead of {expected}")]
-    Unproven { expected: u64, found: u64 },
 }
 
 impl Source {
@@ -129,7 +124,6 @@ impl Source {
                     retry.reset();
                     match Box::pin(self.receive(session, &mut stop)).await {
                         End::Stopped => break,
-                        End::Again => Duration::ZERO,
                         End::Lost => retry.next_delay(None),
                     }
                 }
@@ -170,103 +164,95 @@ impl Source {
 
     /// Connects, subscribes and proves it.
     async fn open(&mut self) -> Result<Session, OpenError> {
-        loop {
-            let connected = connect(&self.redis, Role::Subscriber(self.ring)).await?;
-            let wanted: Vec<_> = self.channels.iter().filter(|name| !self.is_refused(name)).cloned().collect();
-            if wanted.is_empty() {
-                // Every channel was refused before; all are tried again.
-                let reason = self.refused.first().map(|(_, _, reason)| reason.clone()).unwrap_or_default();
-                let since = self.refused.iter().map(|(_, since, _)| *since).min();
-                self.refused.clear();
-                self.lost =
-                    self.lost.or(since.filter(|_| self.status_was_proven()).map(|at| (at, GapReason::Disconnected)));
-                return Err(OpenError::Refused(reason));
+        let connected = connect(&self.redis, Role::Subscriber(self.ring)).await?;
+        let messages = connected.client.message_rx();
+        let mut refused = Vec::new();
+        for channel in &self.channels {
+            if let Some(reason) = session::subscribe(&connected.client, channel).await? {
+                refused.push((channel.clone(), reason));
             }
-            let messages = connected.client.message_rx();
-            let mut refusals = Vec::new();
-            for channel in &wanted {
-                if let Some(reason) = subscribe(&connected, channel).await? {
-                    refusals.push((channel.clone(), reason));
-                    // The stray reply makes the rest of this connection unreliable.
-                    break;
-                }
+        }
+        self.set_refused(refused);
+        if self.refused.len() == self.channels.len() {
+            let reason = self.refused.first().map(|(_, _, reason)| reason.clone());
+            return Err(OpenError::Refused(reason.unwrap_or_default()));
+        }
+        let server = session::ask_server(&connected.client).await;
+        self.opened(server);
+        Ok(Session::new(connected, messages))
+    }
+
+    /// Notes which channels are refused now. One that no longer is was not heard until now.
+    fn set_refused(&mut self, refused: Vec<(String, String)>) {
+        let now = self.stamper.now();
+        let before = std::mem::take(&mut self.refused);
+        for (channel, since, _) in &before {
+            if !refused.iter().any(|(name, _)| name == channel) {
+                info!(source = self.name, channel, "Redis allows a channel that it refused before");
+                self.delivery.hole(GapReason::NotListening, (*since, now), Some(channel.clone()), None);
             }
-            if refusals.is_empty() {
-                let server = session::prove(&connected.client, &wanted).await?;
-                return Ok(self.opened(Session::new(connected, messages), server).await);
-            }
-            let since = self.lost.map_or_else(|| self.stamper.now(), |(since, _)| since);
-            for (channel, reason) in refusals {
+        }
+        for (channel, reason) in refused {
+            let known = before.iter().find(|(name, ..)| *name == channel).map(|(_, since, _)| *since);
+            if known.is_none() {
                 error!(source = self.name, channel, reason, "Redis refuses a channel; allow it with ACL SETUSER");
-                self.refused.push((channel, since, reason));
             }
+            let since = known.or(self.lost.map(|(since, _)| since)).unwrap_or(now);
+            self.refused.push((channel, since, reason));
         }
     }
 
-    fn is_refused(&self, channel: &str) -> bool {
-        self.refused.iter().any(|(name, ..)| name == channel)
-    }
-
-    fn status_was_proven(&self) -> bool {
-        self.status.connections().iter().any(|connection| connection.name == self.name && connection.connects > 0)
-    }
-
-    async fn opened(&mut self, session: Session, server: session::Server) -> Session {
+    fn report_up(&mut self) {
         let now = self.stamper.now();
+        let refused: Vec<_> = self.refused.iter().map(|(name, ..)| name.clone()).collect();
+        let error = self.refused.first().map(|(name, _, reason)| format!("`{name}` is refused: {reason}"));
+        self.status.up(self.name, &refused, error, now);
+    }
+
+    fn opened(&mut self, server: session::Server) {
         if let Some((since, reason)) = self.lost.take() {
             let cut = reason == GapReason::Disconnected
                 && self.server.as_ref().is_some_and(|before| before.has_cut_us_off(&server));
             let reason = if cut { GapReason::CutByRedis } else { reason };
+            let now = self.stamper.now();
             self.delivery.hole(reason, (since, now), None, None);
-            warn!(source = self.name, %reason, missing_ms = (now - since) / 1_000, "listening again; what was published meanwhile is missed");
+            let missing_ms = (now - since) / 1_000;
+            warn!(source = self.name, %reason, missing_ms, "listening again; what was published meanwhile is missed");
         } else {
             info!(source = self.name, channels = self.channels.len() - self.refused.len(), "listening to Redis");
         }
         self.server = Some(server);
-        let refused: Vec<_> = self.refused.iter().map(|(name, ..)| name.clone()).collect();
-        let error = self.refused.first().map(|(name, _, reason)| format!("`{name}` is refused: {reason}"));
-        self.status.up(self.name, &refused, error, now);
+        self.report_up();
         self.metrics.source_connected.get_or_create(&Label::of(self.name)).set(1);
         self.metrics.source_connects.get_or_create(&Label::of(self.name)).inc();
-        session
     }
 
-    /// Tries the refused channels on a connection of their own. Returns those that are allowed now.
-    async fn retry_refused(redis: Config, refused: Vec<String>) -> Vec<String> {
-        let mut allowed = Vec::new();
-        for channel in refused {
-            let Ok(connected) = connect(&redis, Role::Commands).await else { break };
-            if matches!(subscribe(&connected, &channel).await, Ok(None)) {
-                allowed.push(channel);
+    /// Tries the refused channels on a connection of their own. Returns those that are still refused.
+    async fn retry_refused(redis: Config, mut refused: Vec<(String, String)>) -> Vec<(String, String)> {
+        if let Ok(connected) = connect(&redis, Role::Commands).await {
+            let mut still = Vec::new();
+            for (channel, reason) in &refused {
+                match session::subscribe(&connected.client, channel).await {
+                    Ok(None) => {}
+                    Ok(Some(reason)) => still.push((channel.clone(), reason)),
+                    Err(_) => still.push((channel.clone(), reason.clone())),
+                }
+            }
+            refused = still;
+        }
+        refused
+    }
+
+    /// Subscribes to what is no longer refused, on the connection in use.
+    async fn take_allowed(&mut self, session: &Session, still: Vec<(String, String)>) -> Result<(), OpenError> {
+        for (channel, ..) in &self.refused {
+            let allowed = !still.iter().any(|(name, _)| name == channel);
+            if allowed && let Some(reason) = session.subscribe(channel).await? {
+                return Err(OpenError::Refused(reason));
             }
         }
-        allowed
-    }
-
-    /// A channel that was refused is heard from now on.
-    fn allowed(&mut self, channel: &str) {
-        let now = self.stamper.now();
-        if let Some(at) = self.refused.iter().position(|(name, ..)| name == channel) {
-            let (channel, since, _) = self.refused.swap_remove(at);
-            info!(source = self.name, channel, "Redis allows a channel that it refused before");
-            self.delivery.hole(GapReason::NotListening, (since, now), Some(channel), None);
-        }
-        let refused: Vec<_> = self.refused.iter().map(|(name, ..)| name.clone()).collect();
-        let error = self.refused.first().map(|(name, _, reason)| format!("`{name}` is refused: {reason}"));
-        self.status.up(self.name, &refused, error, now);
-    }
-}
-
-/// Subscribes to one channel and waits until Redis has taken it. `Some`: it is refused, and why.
-async fn subscribe(connected: &Connected, channel: &str) -> Result<Option<String>, OpenError> {
-    let client = &connected.client;
-    let sent = if is_pattern(channel) { client.psubscribe(channel).await } else { client.subscribe(channel).await };
-    sent.map_err(OpenError::Subscribe)?;
-    let text = format!("subscribed {channel}");
-    match client.ping::<String>(Some(text.clone())).await {
-        Ok(answer) if answer == text => Ok(None),
-        Ok(_) => Ok(Some("the answers of Redis are out of step".into())),
-        Err(error) if error.details().contains("NOPERM") => Ok(Some(error.details().to_owned())),
-        Err(error) => Err(OpenError::Subscribe(error)),
+        self.set_refused(still);
+        self.report_up();
+        Ok(())
     }
 }

@@ -1,11 +1,12 @@
 //! One connection's life: proven, receiving, lost.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fred::{
     clients::Client,
-    interfaces::{ClientInterface, ClientLike},
+    error::{Error as RedisError, ErrorKind},
+    interfaces::{ClientInterface, ClientLike, PubsubInterface},
     types::{InfoKind, Message},
 };
 use tokio::{
@@ -43,11 +44,12 @@ const NAMES_MAX: usize = 1_024;
 pub(super) enum End {
     /// We were asked to stop, or intake is gone.
     Stopped,
-    /// The connection is made anew at once.
-    Again,
     /// The connection is gone.
     Lost,
 }
+
+/// Something asked beside the receiving.
+type Underway<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A proven connection.
 pub(super) struct Session {
@@ -80,29 +82,94 @@ impl Server {
     }
 }
 
-/// Asks Redis how many subscriptions this connection has. Where it may not be asked, the answered pings are the proof.
-pub(super) async fn prove(client: &Client, channels: &[String]) -> Result<Server, OpenError> {
-    if let Ok(info) = client.client_info::<String>().await {
-        let count = |name: &str| {
-            let value = info.split_ascii_whitespace().find_map(|field| field.strip_prefix(name));
-            value.and_then(|value| value.parse::<u64>().ok())
-        };
-        if let (Some(plain), Some(patterns)) = (count("sub="), count("psub=")) {
-            let patterns_expected = channels.iter().filter(|name| is_pattern(name)).count();
-            let expected = (channels.len() - patterns_expected, patterns_expected);
-            if (plain, patterns) != (expected.0 as u64, expected.1 as u64) {
-                return Err(OpenError::Unproven { expected: channels.len() as u64, found: plain + patterns });
-            }
+/// Subscribes to one channel and waits until Redis has taken it. `Some`: it is refused, and why.
+pub(super) async fn subscribe(client: &Client, channel: &str) -> Result<Option<String>, OpenError> {
+    let before = match subscriptions(client).await {
+        Ok(before) => before,
+        // Where CLIENT INFO is forbidden or unknown, an answer without an error behind the SUBSCRIBE has to do.
+        Err(error) if !error.details().is_empty() && client.is_connected() => {
+            return subscribe_blindly(client, channel).await;
+        }
+        Err(error) => return Err(OpenError::Subscribe(error)),
+    };
+    let (sent, after) = tokio::join!(send_subscribe(client, channel), subscriptions(client));
+    sent.map_err(OpenError::Subscribe)?;
+    let refused = refusal(after.map(|after| after > before))?;
+    if refused.is_some() {
+        fall_in_step(client).await?;
+    }
+    Ok(refused)
+}
+
+async fn subscribe_blindly(client: &Client, channel: &str) -> Result<Option<String>, OpenError> {
+    let text = format!("subscribed {channel}");
+    let (sent, answer) = tokio::join!(send_subscribe(client, channel), client.ping::<String>(Some(text.clone())));
+    sent.map_err(OpenError::Subscribe)?;
+    let refused = refusal(answer.map(|answer| answer == text))?;
+    if refused.is_some() {
+        fall_in_step(client).await?;
+    }
+    Ok(refused)
+}
+
+/// Waits until stray replies are gone: those that come while nobody waits for one are dropped. A ping that gets its own text
+/// back has none before it.
+async fn fall_in_step(client: &Client) -> Result<(), OpenError> {
+    for n in 0..10 {
+        sleep(Duration::from_millis(1 << n.min(5))).await;
+        let text = format!("in step {n}");
+        match client.ping::<String>(Some(text.clone())).await {
+            Ok(answer) if answer == text => return Ok(()),
+            // Any other answer, error or not, was meant for somebody else.
+            _ if client.is_connected() => {}
+            Ok(_) => break,
+            Err(error) => return Err(OpenError::Subscribe(error)),
         }
     }
+    Err(OpenError::Subscribe(RedisError::new(ErrorKind::Protocol, "the answers are out of step")))
+}
+
+fn refusal(proven: Result<bool, RedisError>) -> Result<Option<String>, OpenError> {
+    match proven {
+        Ok(true) => Ok(None),
+        // The error came before anybody waited for an answer.
+        Ok(false) => Ok(Some("NOPERM this user has no permissions to access the channel".into())),
+        Err(error) if error.details().contains("NOPERM") => Ok(Some(error.details().to_owned())),
+        Err(error) => Err(OpenError::Subscribe(error)),
+    }
+}
+
+async fn send_subscribe(client: &Client, channel: &str) -> Result<(), RedisError> {
+    if is_pattern(channel) { client.psubscribe(channel).await } else { client.subscribe(channel).await }
+}
+
+/// How many subscriptions Redis says this connection has.
+async fn subscriptions(client: &Client) -> Result<u64, RedisError> {
+    let info = client.client_info::<String>().await?;
+    let count = |name: &str| {
+        let value = info.split_ascii_whitespace().find_map(|field| field.strip_prefix(name));
+        value.and_then(|value| value.parse::<u64>().ok())
+    };
+    count("sub=")
+        .zip(count("psub="))
+        .map(|(plain, patterns)| plain + patterns)
+        .ok_or_else(|| RedisError::new(ErrorKind::Protocol, "CLIENT INFO tells no subscriptions"))
+}
+
+/// What the server says about itself; empty where it may not be asked.
+pub(super) async fn ask_server(client: &Client) -> Server {
     let mut info = client.info::<String>(Some(InfoKind::Server)).await.unwrap_or_default();
     info.push_str(&client.info::<String>(Some(InfoKind::Stats)).await.unwrap_or_default());
-    Ok(Server::read(&info))
+    Server::read(&info)
 }
 
 impl Session {
     pub(super) fn new(connected: Connected, messages: Receiver<Message>) -> Self {
         Self { connected, messages, names: Vec::new() }
+    }
+
+    pub(super) async fn subscribe(&self, channel: &str) -> Result<Option<String>, OpenError> {
+        subscribe(&self.connected.client, channel).await
     }
 
     /// The channel's shared name; most messages come on few channels.
@@ -131,8 +198,8 @@ impl Source {
         let client = session.connected.client.clone();
         let mut refused_next = Instant::now() + RETRY_REFUSED;
         let mut nap = false;
-        let mut pong = None;
-        let mut probe = None;
+        let mut pong: Option<Underway<Option<(Micros, Instant)>>> = None;
+        let mut probe: Option<Underway<Vec<(String, String)>>> = None;
         loop {
             if nap {
                 sleep(NAP).await;
@@ -145,20 +212,18 @@ impl Source {
                 }
                 answered = wait(&mut pong) => {
                     pong = None;
-                    if let Some(asked) = answered {
-                        proven = latest(proven, asked);
+                    if let Some((asked_at, asked)) = answered {
+                        // Redis was there when we asked, or later; what was published since then may still be missed.
+                        proven = (if asked > proven.1 { asked_at } else { proven.0 }, Instant::now());
                     }
                     continue;
                 }
-                allowed = wait(&mut probe) => {
+                still = wait(&mut probe) => {
                     probe = None;
-                    if self.take_allowed(allowed) {
-                        // The current connection is given up for one that has all channels: a hole of a round trip.
-                        let _ = self.drain(&mut session, None);
-                        self.lost = Some((self.stamper.now(), GapReason::Disconnected));
-                        return End::Again;
+                    match self.take_allowed(&session, still).await {
+                        Ok(()) => continue,
+                        Err(_) => break,
                     }
-                    continue;
                 }
                 now = pings.tick() => {
                     self.metrics.source_queue_depth.set(self.delivery.depth() as i64);
@@ -166,8 +231,14 @@ impl Source {
                         return End::Stopped;
                     }
                     if now.duration_since(proven.1) >= SILENCE {
-                        warn!(source = self.name, "Redis is silent");
-                        break;
+                        // If it was us who slept, messages are waiting.
+                        match self.drain(&mut session, None) {
+                            Some((1.., at)) => proven = (at, Instant::now()),
+                            _ => {
+                                warn!(source = self.name, "Redis is silent");
+                                break;
+                            }
+                        }
                     }
                     if pong.is_none() {
                         let (client, asked) = (client.clone(), (self.stamper.now(), now));
@@ -175,7 +246,7 @@ impl Source {
                     }
                     if !self.refused.is_empty() && probe.is_none() && now >= refused_next {
                         refused_next = now + RETRY_REFUSED;
-                        let names = self.refused.iter().map(|(name, ..)| name.clone()).collect();
+                        let names = self.refused.iter().map(|(name, _, reason)| (name.clone(), reason.clone())).collect();
                         probe = Some(Box::pin(Self::retry_refused(self.redis.clone(), names)));
                     }
                     continue;
@@ -194,7 +265,7 @@ impl Source {
             let Some((count, at)) = round else { return End::Stopped };
             nap = count >= BUSY;
             if count > 0 {
-                proven = latest(proven, (at, Instant::now()));
+                proven = (at, Instant::now());
             }
             if self.delivery.pending() && self.delivery.tell(Instant::now()).is_err() {
                 return End::Stopped;
@@ -258,17 +329,6 @@ impl Source {
         warn!(source = self.name, lost, "the receive buffer overflowed");
         self.delivery.hole(GapReason::ClientLag, (since, now), None, Some(lost));
     }
-
-    fn take_allowed(&mut self, allowed: Vec<String>) -> bool {
-        for channel in &allowed {
-            self.allowed(channel);
-        }
-        !allowed.is_empty()
-    }
-}
-
-fn latest(one: (Micros, Instant), other: (Micros, Instant)) -> (Micros, Instant) {
-    if other.1 >= one.1 { other } else { one }
 }
 
 /// The answer of a future that may be under way; never, when none is.
