@@ -135,10 +135,10 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10, max_shrink_iters: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_history_loses_what_was_durable(steps in prop::collection::vec(step(), 1..40)) {
+    fn no_history_loses_what_was_durable(steps in prop::collection::vec(step(), 1..25)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let place = Place::new();
