@@ -146,7 +146,7 @@ impl Reader {
     fn position_scan(&mut self) -> io::Result<bool> {
         if let Some(scan) = &mut self.scan
             && let Some((meta, below)) = self.shared.segments.get(&scan.path)
-            && scan.expected == self.next
+            && scan.expected <= self.next
         {
             (scan.limit, scan.below) = (meta.bytes, below);
             return Ok(true);

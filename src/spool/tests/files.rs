@@ -187,3 +187,17 @@ fn the_replay_for_open_runs_leaves_the_reader_alone() {
     }
     assert_eq!(opened.reader.position(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_in_the_middle_of_a_large_segment_finds_its_place() {
+    let mut place = Place::new();
+    place.config.segment = ByteSize::mib(16);
+    let mut opened = place.open();
+    append(&mut opened, 10_000);
+    opened.appender.sync();
+    opened.committer.commit(8_765);
+    drop(opened);
+    let mut opened = place.open();
+    let chunk = tokio::time::timeout(Duration::from_secs(5), opened.reader.next()).await.unwrap();
+    assert_eq!((chunk.first(), chunk.lost()), (8_765, 0));
+}
