@@ -1,1 +1,112 @@
 //! What is promised about dead letters.
+
+use std::{fs, sync::Arc};
+
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    frame::Rejection,
+    metrics::{Label, Metrics},
+};
+
+fn letter(offset: u64, raw: &[u8]) -> DeadLetter<'_> {
+    let rejection = Rejection { reason: Reason::MalformedJson, detail: format!("at {offset}") };
+    let (aside, payload) = SetAside::new(rejection, raw);
+    let spool_id = Uuid::from_u128(3);
+    DeadLetter { aside, channel: "cascor:training", received_at: 17, spool_id, offset, row: 0, payload }
+}
+
+fn open(config: &Config) -> (DeadLetters, Arc<Metrics>) {
+    let metrics = Metrics::new();
+    (DeadLetters::open(config, Arc::clone(&metrics)).unwrap(), metrics)
+}
+
+fn place() -> (tempfile::TempDir, Config) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { dir: dir.path().join("deadletter"), ..Config::default() };
+    (dir, config)
+}
+
+#[test]
+fn a_letter_is_listed_and_shown_with_its_bytes() {
+    let (_dir, config) = place();
+    assert_eq!(list(&config.dir, &Filter::default()).unwrap(), []);
+    let (letters, _) = open(&config);
+    letters.put_all(&[letter(5, b"{broken"), letter(6, b"worse")]).unwrap();
+    let found = list(&config.dir, &Filter::default()).unwrap();
+    assert_eq!(found.iter().map(|info| (info.id, info.offset)).collect::<Vec<_>>(), [(0, 5), (1, 6)]);
+    let (info, bytes) = show(&config.dir, 1).unwrap().unwrap();
+    assert_eq!((info.detail.as_str(), info.length, bytes.as_slice()), ("at 6", 5, &b"worse"[..]));
+    assert!(show(&config.dir, 2).unwrap().is_none());
+    let none = Filter { reason: Some(Reason::TooLarge), ..Filter::default() };
+    assert_eq!(list(&config.dir, &none).unwrap(), []);
+    let newest = Filter { limit: Some(1), ..Filter::default() };
+    assert_eq!(list(&config.dir, &newest).unwrap()[0].id, 1);
+}
+
+#[test]
+fn a_replay_adds_nothing_also_after_a_restart() {
+    let (_dir, config) = place();
+    for round in 0..3 {
+        let (letters, metrics) = open(&config);
+        letters.put_all(&[letter(5, b"a"), letter(5, b"a")]).unwrap();
+        letters.put(&letter(6, b"b")).unwrap();
+        let count = metrics.dead_letters.get_or_create(&Label::of("malformed_json")).get();
+        assert_eq!(count, if round == 0 { 2 } else { 0 });
+        assert_eq!(list(&config.dir, &Filter::default()).unwrap().len(), 2);
+    }
+    let (letters, _) = open(&config);
+    letters.put(&letter(6, b"another message at that offset")).unwrap();
+    letters.put(&DeadLetter { row: 1, ..letter(6, b"b") }).unwrap();
+    assert_eq!(list(&config.dir, &Filter::default()).unwrap().last().unwrap().id, 3);
+}
+
+#[test]
+fn the_oldest_make_room_and_are_counted() {
+    let (_dir, mut config) = place();
+    config.capacity = ByteSize::kib(64);
+    let (letters, metrics) = open(&config);
+    let raw = vec![b'x'; 1_000];
+    for offset in 0..200 {
+        letters.put(&letter(offset, &raw)).unwrap();
+        assert!(letters.bytes() <= config.capacity.0);
+    }
+    let found = list(&config.dir, &Filter::default()).unwrap();
+    let dropped = metrics.dead_letters_dropped.get();
+    assert_eq!(found.len() as u64 + dropped, 200);
+    assert!(dropped > 100 && found[found.len() - 1].offset == 199);
+}
+
+#[test]
+fn a_torn_letter_costs_only_itself() {
+    let (_dir, config) = place();
+    open(&config).0.put_all(&[letter(1, b"one"), letter(2, b"two")]).unwrap();
+    let path = segment::list(&config.dir).unwrap().remove(0).path;
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let (letters, _) = open(&config);
+    letters.put_all(&[letter(1, b"one"), letter(2, b"two")]).unwrap();
+    let offsets: Vec<_> = list(&config.dir, &Filter::default()).unwrap().iter().map(|info| info.offset).collect();
+    assert_eq!(offsets, [1, 2]);
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let (_dir, config) = place();
+    let (_letters, metrics) = open(&config);
+    assert!(matches!(DeadLetters::open(&config, metrics), Err(DeadLetterError::Locked { .. })));
+}
+
+#[test]
+fn after_an_error_nothing_is_kept_and_the_next_try_works() {
+    use std::sync::atomic::Ordering;
+    let (_dir, config) = place();
+    let disk = crate::spool::disk::Disk::default();
+    let letters = DeadLetters::open_on(&config, Metrics::new(), disk.clone()).unwrap();
+    disk.faults.full.store(true, Ordering::SeqCst);
+    assert!(matches!(letters.put(&letter(1, b"one")), Err(DeadLetterError::Write(_))));
+    disk.faults.full.store(false, Ordering::SeqCst);
+    letters.put(&letter(1, b"one")).unwrap();
+    assert_eq!(list(&config.dir, &Filter::default()).unwrap().len(), 1);
+}

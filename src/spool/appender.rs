@@ -15,8 +15,8 @@ use crate::logging::Chain;
 
 /// A group is synced early when it would grow beyond this.
 const GROUP: usize = 8 << 20;
-/// How much of what is in memory is written at once when the disk is back.
-const BATCH: usize = 4 << 20;
+/// How much of what is in memory is written at once when the disk is back: less than a disk that has a little room can take.
+const BATCH: u64 = 1 << 20;
 /// The part of the memory segment that only gaps, commands and receipts may use.
 const RESERVED: u64 = 1 << 20;
 /// How long to wait before a failing disk is tried again.
@@ -60,6 +60,7 @@ pub struct Appender {
     next: u64,
     interval: Duration,
     memory: u64,
+    batch: usize,
     last_sync: Option<Instant>,
     trouble: Option<Trouble>,
 }
@@ -75,6 +76,7 @@ impl Appender {
             next,
             interval: config.sync_interval,
             memory: config.memory.0,
+            batch: config.segment.0.min(BATCH) as usize,
             last_sync: None,
             trouble: None,
         }
@@ -124,7 +126,7 @@ impl Appender {
         if self.trouble.is_some() {
             self.publish();
         } else if !self.buffer.is_empty() {
-            match self.write(started) {
+            match self.write() {
                 Ok(()) => self.shared.durable.store(self.next, Ordering::Release),
                 Err(error) => self.fail(&error, started),
             }
@@ -154,7 +156,7 @@ impl Appender {
         self.next
     }
 
-    fn write(&mut self, _now: Instant) -> io::Result<()> {
+    fn write(&mut self) -> io::Result<()> {
         let bytes = std::mem::take(&mut self.buffer);
         let written = self.write_disk(&bytes, self.first, self.next);
         self.buffer = bytes;
@@ -209,7 +211,7 @@ impl Appender {
     /// Writes what is in memory only, oldest first, as far as the disk takes it.
     fn recover(&mut self, now: Instant) {
         loop {
-            let unwritten = self.shared.tail().unwritten(self.shared.durable(), BATCH);
+            let unwritten = self.shared.tail().unwritten(self.shared.durable(), self.batch);
             let Some((first, end, bytes)) = unwritten else { break };
             if let Err(error) = self.write_disk(&bytes, first, end) {
                 self.fail(&error, now);

@@ -50,9 +50,12 @@ impl Disk {
         let temporary = path.with_extension("tmp");
         remove(&temporary)?;
         let file = self.create(&temporary)?;
-        self.write(&file, bytes)?;
-        self.sync(&file)?;
-        fs::rename(&temporary, path)?;
+        let written = self.write(&file, bytes).and_then(|()| self.sync(&file));
+        if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
+            // On a full disk it takes room that is needed.
+            let _ = remove(&temporary);
+            return Err(error);
+        }
         sync_dir(path.parent().unwrap_or(Path::new(".")))
     }
 }

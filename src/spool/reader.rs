@@ -28,13 +28,15 @@ pub struct Reader {
     scan: Option<Scan>,
     /// Whether damage was met since the last chunk.
     damaged: bool,
+    /// Records that could not be read since the last chunk.
+    lost: u64,
     failures: u32,
 }
 
 impl Reader {
     pub(crate) fn new(shared: Arc<Shared>, commits: Arc<Commits>, next: u64) -> Self {
         let visible = shared.visible.subscribe();
-        Self { shared, commits, visible, next, scan: None, damaged: false, failures: 0 }
+        Self { shared, commits, visible, next, scan: None, damaged: false, lost: 0, failures: 0 }
     }
 
     /// The next records: durable ones, and while the disk takes nothing those in memory. Waits until there are some. May be
@@ -75,6 +77,7 @@ impl Reader {
         self.next = offset.min(*self.visible.borrow());
         self.scan = None;
         self.damaged = false;
+        self.lost = 0;
         self.visible.mark_changed();
     }
 
@@ -143,7 +146,7 @@ impl Reader {
     fn position_scan(&mut self) -> io::Result<bool> {
         if let Some(scan) = &mut self.scan
             && let Some((meta, below)) = self.shared.segments.get(&scan.path)
-            && scan.expected == self.next
+            && scan.expected <= self.next
         {
             (scan.limit, scan.below) = (meta.bytes, below);
             return Ok(true);
@@ -170,18 +173,19 @@ impl Reader {
     }
 
     fn accept(&mut self, mut chunk: Chunk) -> Chunk {
-        chunk.lost = chunk.first.saturating_sub(self.next);
-        self.count(chunk.lost);
+        self.count(chunk.first.saturating_sub(self.next));
+        chunk.lost = std::mem::take(&mut self.lost);
         self.next = chunk.end;
         self.damaged = false;
         self.failures = 0;
         chunk
     }
 
-    fn count(&self, lost: u64) {
+    fn count(&mut self, lost: u64) {
         if lost == 0 {
             return;
         }
+        self.lost += lost;
         self.shared.missing.fetch_add(lost, Ordering::AcqRel);
         if self.damaged {
             self.shared.metrics.spool_corrupt_records.inc_by(lost);

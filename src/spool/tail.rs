@@ -39,11 +39,12 @@ impl Tail {
         self.groups.push_back(Group { first, end, bytes });
     }
 
-    /// Drops what nobody needs from memory any more: what is committed and not cached, what is durable beyond the cache.
+    /// Drops what nobody needs from memory any more: what is committed (no reader goes back there), and what is durable beyond
+    /// the cache.
     pub(crate) fn trim(&mut self, durable: u64, committed: u64) {
         while let Some(group) = self.groups.front() {
-            let (on_disk, over) = (group.end <= durable, self.bytes > CACHE);
-            if !((on_disk && over) || (!on_disk && group.end <= committed)) {
+            let cached_enough = group.end <= durable && self.bytes > CACHE;
+            if group.end > committed && !cached_enough {
                 break;
             }
             self.bytes -= group.bytes.len();

@@ -33,3 +33,261 @@ impl Faults {
         if failed { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
     }
 }
+
+mod faults;
+mod files;
+mod model;
+
+use std::{fs, path::Path, path::PathBuf, time::Duration};
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{Config, NewRecord, Opened, RecordKind, SpoolError, disk::Disk, recovery};
+use crate::{event::Decided, metrics::Metrics, units::ByteSize};
+
+/// A spool in a temporary directory, with small segments and a disk that can fail.
+struct Place {
+    dir: tempfile::TempDir,
+    config: Config,
+    disk: Disk,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            dir: dir.path().join("spool"),
+            segment: ByteSize::kib(4),
+            capacity: ByteSize::mib(64),
+            memory: ByteSize::mib(4),
+            ..Config::default()
+        };
+        Self { dir, config, disk: Disk::default() }
+    }
+
+    fn open(&self) -> Opened {
+        self.try_open().unwrap()
+    }
+
+    fn try_open(&self) -> Result<Opened, SpoolError> {
+        recovery::open(&self.config, Metrics::new(), self.disk.clone())
+    }
+
+    fn path(&self) -> &Path {
+        &self.config.dir
+    }
+
+    fn segments(&self) -> Vec<PathBuf> {
+        super::segment::list(self.path()).unwrap().into_iter().map(|meta| meta.path).collect()
+    }
+}
+
+fn record(payload: &[u8]) -> NewRecord<'_> {
+    record_of(RecordKind::Event, payload)
+}
+
+fn record_of(kind: RecordKind, payload: &[u8]) -> NewRecord<'_> {
+    let decided = Decided {
+        run_id: Uuid::from_u128(7),
+        event_time: -5,
+        received_at: 1_763_633_700_123_456,
+        own_time: true,
+        opened: false,
+    };
+    NewRecord { kind, decided, channel: "cascor:training", payload }
+}
+
+/// A payload that tells its offset.
+fn payload(offset: u64) -> Vec<u8> {
+    format!("payload of {offset} {}", "x".repeat(offset as usize % 200)).into_bytes()
+}
+
+fn append(opened: &mut Opened, count: u64) {
+    for _ in 0..count {
+        let offset = opened.appender.end();
+        assert_eq!(opened.appender.append(&record(&payload(offset))), Ok(offset));
+    }
+}
+
+/// All offsets that the reader has right now; checks that each record is the one that was written.
+async fn drain(opened: &mut Opened) -> Vec<u64> {
+    let mut offsets = Vec::new();
+    while let Ok(chunk) = tokio::time::timeout(Duration::from_millis(30), opened.reader.next()).await {
+        assert_eq!(chunk.records().count() as u64, chunk.end() - chunk.first());
+        for (record, offset) in chunk.records().zip(chunk.first()..) {
+            assert_eq!((record.offset, record.channel), (offset, "cascor:training"));
+            assert_eq!(record.payload, payload(offset));
+            assert_eq!(record.decided, self::record(b"").decided);
+            offsets.push(offset);
+        }
+    }
+    offsets
+}
+
+/// Waits, for at most 5 s, until it holds.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(5), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[tokio::test]
+async fn records_come_back_in_order_from_memory_and_from_files() {
+    let place = Place::new();
+    let mut opened = place.open();
+    for _ in 0..20 {
+        append(&mut opened, 10);
+        let synced = opened.appender.sync();
+        assert_eq!((synced.durable, synced.end, synced.healthy), (synced.end, opened.appender.end(), true));
+    }
+    assert_eq!(drain(&mut opened).await, (0..200).collect::<Vec<_>>());
+    assert!(opened.view.segments() > 5);
+    drop(opened);
+    let mut opened = place.open();
+    assert_eq!(opened.recovery.pending, 200);
+    assert_eq!(opened.recovery.last_received_at, Some(1_763_633_700_123_456));
+    append(&mut opened, 10);
+    opened.appender.sync();
+    assert_eq!(drain(&mut opened).await, (0..210).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn nothing_is_visible_before_its_sync() {
+    let place = Place::new();
+    let mut opened = place.open();
+    append(&mut opened, 3);
+    assert_eq!(drain(&mut opened).await, [0u64; 0]);
+    assert_eq!((opened.view.durable(), opened.view.end()), (0, 0));
+    opened.appender.sync();
+    assert_eq!(drain(&mut opened).await, [0, 1, 2]);
+}
+
+#[test]
+fn a_group_is_due_at_once_when_idle_and_after_the_interval_when_busy() {
+    let place = Place::new();
+    let mut opened = place.open();
+    assert_eq!(opened.appender.sync_due(), None);
+    append(&mut opened, 1);
+    assert!(opened.appender.sync_due().unwrap() <= Instant::now(), "nothing was synced before");
+    let before = Instant::now();
+    opened.appender.sync();
+    assert_eq!(opened.appender.sync_due(), None);
+    append(&mut opened, 1);
+    let due = opened.appender.sync_due().unwrap();
+    assert!(due >= before + place.config.sync_interval && due <= Instant::now() + place.config.sync_interval);
+}
+
+#[tokio::test]
+async fn committed_records_are_not_replayed_and_their_segments_are_removed() {
+    let place = Place::new();
+    let mut opened = place.open();
+    append(&mut opened, 200);
+    opened.appender.sync();
+    append(&mut opened, 200);
+    opened.appender.sync();
+    let segments = place.segments().len();
+    opened.committer.commit(250);
+    eventually("checkpoint", || opened.view.committed() == 250 && place.segments().len() < segments);
+    opened.committer.commit(260);
+    let Opened { committer, appender, reader, view, recovery } = opened;
+    committer.close();
+    drop((appender, reader, view, recovery));
+    let mut opened = place.open();
+    assert_eq!((opened.recovery.first_uncommitted, opened.recovery.pending), (260, 140));
+    assert_eq!(drain(&mut opened).await, (260..400).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn the_checkpoint_trails_by_the_linger_and_a_rewind_forgets_what_lingers() {
+    let place = Place::new();
+    let mut opened = place.open();
+    opened.committer.set_linger(Duration::from_millis(300));
+    append(&mut opened, 10);
+    opened.appender.sync();
+    assert_eq!(drain(&mut opened).await.len(), 10);
+    let start = Instant::now();
+    opened.committer.commit(4);
+    eventually("linger", || opened.view.committed() == 4);
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    opened.committer.commit(9);
+    opened.reader.rewind(0);
+    assert_eq!(drain(&mut opened).await, (4..10).collect::<Vec<_>>());
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(opened.view.committed(), 4, "what was confirmed before the rewind counts no more");
+}
+
+#[tokio::test]
+async fn a_record_larger_than_segment_and_chunk_is_one_record() {
+    let place = Place::new();
+    let mut opened = place.open();
+    let large = vec![b'l'; 33 << 20];
+    opened.appender.append(&record(b"before")).unwrap();
+    opened.appender.append(&record(&large)).unwrap();
+    opened.appender.append(&record(b"after")).unwrap();
+    opened.appender.sync();
+    for _ in 0..2 {
+        let mut lengths = Vec::new();
+        while lengths.len() < 3 {
+            lengths.extend(opened.reader.next().await.records().map(|record| record.payload.len()));
+        }
+        assert_eq!(lengths, [6, large.len(), 5]);
+        drop(opened);
+        opened = place.open();
+    }
+    assert_eq!(opened.appender.append(&record(&vec![0; super::record::MAX])), Err(super::Full));
+}
+
+#[test]
+fn a_second_process_is_refused_and_told_who_holds_it() {
+    let place = Place::new();
+    let opened = place.open();
+    let error = place.try_open().unwrap_err();
+    assert!(
+        matches!(&error, SpoolError::Locked { holder, .. } if *holder == std::process::id().to_string()),
+        "{error}"
+    );
+    assert_eq!(super::inspect(place.path()).unwrap().holder, Some(std::process::id().to_string()));
+    drop(opened);
+    place.open();
+}
+
+#[test]
+fn files_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    let mut opened = place.open();
+    append(&mut opened, 1);
+    opened.appender.sync();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(place.path()), 0o700);
+    for entry in fs::read_dir(place.path()).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+    assert!(place.dir.path().exists());
+}
+
+#[test]
+fn opening_does_not_depend_on_the_number_of_segments() {
+    let place = Place::new();
+    let mut opened = place.open();
+    append(&mut opened, 10);
+    opened.appender.sync();
+    drop(opened);
+    let id = super::inspect(place.path()).unwrap().id.unwrap();
+    for n in 1..2_000u64 {
+        let mut bytes = super::segment::Header::encode(*b"CASSPOOL", id, n * 10).to_vec();
+        for offset in n * 10..n * 10 + 10 {
+            super::record::encode(&mut bytes, super::record::seed(id), offset, &record(&payload(offset)));
+        }
+        fs::write(place.path().join(format!("{:020}-000.seg", n * 10)), &bytes).unwrap();
+    }
+    let start = Instant::now();
+    let opened = place.open();
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    assert_eq!((opened.view.segments(), opened.recovery.pending), (2_000, 20_000));
+}

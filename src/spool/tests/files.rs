@@ -1,0 +1,203 @@
+//! What bytes on disk can do to a spool: torn, flipped, deleted, newer.
+
+use super::*;
+use crate::spool::{inspect, verify};
+
+fn small() -> Place {
+    let place = Place::new();
+    let mut opened = place.open();
+    append(&mut opened, 5);
+    opened.appender.sync();
+    place
+}
+
+#[tokio::test]
+async fn every_truncation_costs_only_what_was_cut() {
+    let place = small();
+    let segment = place.segments().remove(0);
+    let bytes = fs::read(&segment).unwrap();
+    let mut ends = vec![super::super::segment::HEADER];
+    while ends[ends.len() - 1] < bytes.len() {
+        let at = ends[ends.len() - 1];
+        ends.push(at + super::super::record::length(&bytes[at..]).unwrap());
+    }
+    for cut in 0..bytes.len() {
+        let other = Place::new();
+        fs::create_dir_all(other.path()).unwrap();
+        fs::copy(place.path().join("checkpoint"), other.path().join("checkpoint")).unwrap();
+        fs::write(other.path().join(segment.file_name().unwrap()), &bytes[..cut]).unwrap();
+        let opened = other.open();
+        let whole = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1) as u64;
+        assert_eq!((opened.recovery.next, opened.recovery.pending), (whole, whole), "cut at {cut}");
+        let torn = cut as u64 - *ends.iter().filter(|end| **end <= cut).max().unwrap_or(&cut) as u64;
+        assert_eq!(opened.recovery.torn_bytes, torn, "cut at {cut}");
+        assert_eq!(inspect(other.path()).unwrap().quarantine_bytes > 0, torn > 0, "cut at {cut}");
+    }
+}
+
+#[tokio::test]
+async fn every_flipped_bit_costs_at_most_one_record() {
+    let place = small();
+    let segment = place.segments().remove(0);
+    let bytes = fs::read(&segment).unwrap();
+    for bit in (0..bytes.len() * 8).step_by(7) {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        let _ = fs::remove_dir_all(place.path().join("quarantine"));
+        place.segments().iter().for_each(|path| fs::remove_file(path).unwrap());
+        fs::write(&segment, &damaged).unwrap();
+        let mut opened = place.open();
+        append(&mut opened, 1);
+        opened.appender.sync();
+        let mut offsets = Vec::new();
+        let next = opened.appender.end();
+        while opened.reader.position() < next {
+            let chunk = opened.reader.next().await;
+            for record in chunk.records() {
+                assert_eq!(record.payload, payload(record.offset), "bit {bit}");
+                offsets.push(record.offset);
+            }
+        }
+        assert!(offsets.is_sorted() && offsets.len() >= 5, "bit {bit}: {offsets:?}");
+        let header_bits = super::super::segment::HEADER * 8;
+        if bit < header_bits {
+            assert_eq!(offsets.len(), 6, "a header costs nothing: bit {bit}");
+        } else {
+            assert!(inspect(place.path()).unwrap().quarantine_bytes > 0, "bit {bit}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_quoted_record_never_passes_for_a_record() {
+    let (place, other) = (Place::new(), small());
+    let quoted = fs::read(&other.segments()[0]).unwrap();
+    let mut opened = place.open();
+    opened.appender.append(&record(b"first")).unwrap();
+    opened.appender.append(&record(&quoted)).unwrap();
+    opened.appender.append(&record(b"last")).unwrap();
+    opened.appender.sync();
+    drop(opened);
+    // The length of the record that quotes: its end is not known any more.
+    let path = &place.segments()[0];
+    let mut bytes = fs::read(path).unwrap();
+    let second = 40 + super::super::record::length(&bytes[40..]).unwrap();
+    bytes[second] ^= 0x40;
+    fs::write(path, bytes).unwrap();
+    let mut opened = place.open();
+    assert_eq!(opened.reader.next().await.records().next().unwrap().payload, b"first");
+    let chunk = opened.reader.next().await;
+    assert_eq!((chunk.first(), chunk.lost()), (2, 1));
+    assert_eq!(chunk.records().next().unwrap().payload, b"last");
+    assert_eq!(opened.view.missing(), 1);
+}
+
+#[tokio::test]
+async fn deleted_segments_are_counted_and_stop_nothing() {
+    let place = Place::new();
+    let mut opened = place.open();
+    for _ in 0..30 {
+        append(&mut opened, 10);
+        opened.appender.sync();
+    }
+    drop(opened);
+    let segments = place.segments();
+    for path in &segments[1..4] {
+        fs::remove_file(path).unwrap();
+    }
+    let mut opened = place.open();
+    // Another one while it is open.
+    fs::remove_file(&segments[5]).unwrap();
+    let offsets = drain(&mut opened).await;
+    assert_eq!(offsets.len() as u64 + opened.view.missing(), 300);
+    assert!(offsets.is_sorted() && offsets[0] == 0 && offsets[offsets.len() - 1] == 299);
+    assert!(!verify(place.path()).unwrap().is_sound());
+}
+
+#[tokio::test]
+async fn without_a_believable_checkpoint_everything_is_replayed() {
+    for damage in [None, Some(vec![]), Some(vec![0x5a; 40])] {
+        let place = small();
+        let opened = place.open();
+        opened.committer.commit(3);
+        eventually("checkpoint", || opened.view.committed() == 3);
+        drop(opened);
+        let checkpoint = place.path().join("checkpoint");
+        match &damage {
+            None => fs::remove_file(&checkpoint).unwrap(),
+            Some(bytes) => fs::write(&checkpoint, bytes).unwrap(),
+        }
+        let mut opened = place.open();
+        assert!(!opened.recovery.checkpoint);
+        assert_eq!(drain(&mut opened).await, [0, 1, 2, 3, 4], "{damage:?}");
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_by_name_and_untouched() {
+    for (name, magic) in [("checkpoint", b"CASCHECK"), ("00000000000000000005-000.seg", b"CASSPOOL")] {
+        let place = small();
+        let mut bytes = super::super::segment::Header::encode(*magic, Uuid::from_u128(1), 5);
+        bytes[8] = 9;
+        let crc = crc32c::crc32c(&bytes[..36]);
+        bytes[36..].copy_from_slice(&crc.to_le_bytes());
+        fs::write(place.path().join(name), bytes).unwrap();
+        let error = place.try_open().unwrap_err();
+        assert!(error.to_string().contains(name) && error.to_string().contains("format 9"), "{error}");
+        assert_eq!(fs::read(place.path().join(name)).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn temporary_files_are_removed_and_other_names_left_alone() {
+    let place = small();
+    fs::write(place.path().join("checkpoint.tmp"), b"half").unwrap();
+    fs::write(place.path().join("notes.txt"), b"mine").unwrap();
+    place.open();
+    assert!(!place.path().join("checkpoint.tmp").exists() && place.path().join("notes.txt").exists());
+}
+
+#[test]
+fn verify_reports_what_is_there_and_what_is_wrong() {
+    let place = small();
+    let report = verify(place.path()).unwrap();
+    assert_eq!((report.records, report.pending, report.lost, report.is_sound()), (5, 5, 0, true));
+    let path = &place.segments()[0];
+    let mut bytes = fs::read(path).unwrap();
+    bytes[100] ^= 1;
+    fs::write(path, bytes).unwrap();
+    let report = verify(place.path()).unwrap();
+    assert_eq!((report.records, report.lost, report.is_sound()), (4, 1, false));
+}
+
+#[test]
+fn the_replay_for_open_runs_leaves_the_reader_alone() {
+    let place = Place::new();
+    let mut opened = place.open();
+    for _ in 0..10 {
+        append(&mut opened, 20);
+        opened.appender.sync();
+    }
+    drop(opened);
+    let opened = place.open();
+    for from in [0, 7, 150, 199, 200, 500] {
+        let chunks = opened.recovery.records_from(from).map(|chunk| chunk.unwrap());
+        let offsets: Vec<u64> = chunks.flat_map(|chunk| chunk.first()..chunk.end()).collect();
+        assert_eq!(offsets, (from..200).collect::<Vec<_>>());
+    }
+    assert_eq!(opened.reader.position(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_in_the_middle_of_a_large_segment_finds_its_place() {
+    let mut place = Place::new();
+    place.config.segment = ByteSize::mib(16);
+    let mut opened = place.open();
+    append(&mut opened, 10_000);
+    opened.appender.sync();
+    opened.committer.commit(8_765);
+    drop(opened);
+    let mut opened = place.open();
+    let chunk = tokio::time::timeout(Duration::from_secs(5), opened.reader.next()).await.unwrap();
+    assert_eq!((chunk.first(), chunk.lost()), (8_765, 0));
+}
