@@ -105,7 +105,8 @@ async fn many_runs_of_one_event_each_make_progress() {
     let mut running = start(Config::default(), records);
     running.state().delay = Duration::from_millis(1);
     running.reaches(30_000).await;
-    assert_eq!((running.state().rows.len(), running.state().runs.len()), (30_000, 30_000));
+    let state = running.state();
+    assert_eq!((state.rows.len(), state.runs.len()), (30_000, 30_000));
 }
 
 #[tokio::test(start_paused = true)]
