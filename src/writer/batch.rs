@@ -123,11 +123,6 @@ impl Batches {
         None
     }
 
-    /// Whether nothing is being gathered.
-    pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
-    }
-
     fn over(&self, open: &Gathered, more: usize) -> bool {
         let overhead = (size_of::<Row>() + size_of::<Origin>()) * (open.batch.rows.len() + usize::from(more > 0));
         (open.bytes + more).saturating_sub(overhead) >= self.bytes_max

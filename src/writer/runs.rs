@@ -56,8 +56,6 @@ pub struct Runs {
     later: BinaryHeap<Reverse<(Instant, Uuid)>>,
     /// Runs that were clean, oldest first: the first to be forgotten.
     clean: VecDeque<Uuid>,
-    /// Runs with something to read or write.
-    busy: usize,
 }
 
 #[derive(Debug)]
@@ -99,7 +97,6 @@ impl Runs {
             now: VecDeque::new(),
             later: BinaryHeap::new(),
             clean: VecDeque::new(),
-            busy: 0,
         }
     }
 
@@ -108,18 +105,12 @@ impl Runs {
         (self.runs.len() < self.runs_max && self.text < self.text_max) || !self.clean.is_empty()
     }
 
-    /// Whether every run is as stored.
-    pub fn is_clean(&self) -> bool {
-        self.busy == 0
-    }
-
     /// Merges what an event says of its run. `true`: the record waits for a write of the run's row.
     pub fn touch(&mut self, run_id: Uuid, touch: RunTouch, ticket: Ticket) -> bool {
         if !self.runs.contains_key(&run_id) {
             self.forget();
             self.runs.insert(run_id, Run::new(run_id));
             self.now.push_back(run_id);
-            self.busy += 1;
         }
         let run = self.runs.get_mut(&run_id).expect("it was just inserted");
         if !run.summary.apply(touch) {
@@ -130,7 +121,6 @@ impl Runs {
         measure(run, &mut self.text);
         if matches!(run.state, State::Clean) {
             run.state = State::Queued;
-            self.busy += 1;
             match run.written {
                 Some(written) => self.later.push(Reverse((written + SPACING, run_id))),
                 None => self.now.push_back(run_id),
@@ -224,7 +214,6 @@ impl Runs {
     fn rest(&mut self, run_id: Uuid) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         run.state = State::Clean;
-        self.busy -= 1;
         if !mem::replace(&mut run.listed, true) {
             self.clean.push_back(run_id);
         }

@@ -90,7 +90,9 @@ impl<C: Commit, A: Aside> Writer<C, A> {
             None => {
                 self.ends.metrics.writer_batches.inc();
                 self.rows_gate.succeeded(landed.trying, now);
-                self.limit.succeeded(landed.rows, landed.took, landed.saturated);
+                // More is waiting, so it is the limit that holds it back.
+                let saturated = landed.saturated || !self.ready.is_empty();
+                self.limit.succeeded(landed.rows, landed.took, saturated);
             }
             Some((left, error)) => {
                 self.ends.metrics.writer_retries.inc();

@@ -145,6 +145,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
                     self.land(landed, now)?;
                 }
                 self.settle();
+                self.work(now);
             }
             while !self.may_take(record.offset) {
                 match self.until(pending::<()>()).await? {
@@ -153,7 +154,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
                 }
             }
             self.take(record, now);
-            if self.ready.len() > self.rows_flying {
+            if !self.ready.is_empty() && self.rows_flying < self.limit.get() {
                 self.work(now);
             }
         }
@@ -299,7 +300,9 @@ impl<C: Commit, A: Aside> Writer<C, A> {
         // While its try is under way the gate lets nothing through, whatever is due.
         let runs = runs.filter(|_| !self.runs_gate.is_closed() || self.runs_gate.until().is_some());
         let letters = self.letters.again.filter(|_| !self.letters.flying);
-        [aged, rows, runs, letters].into_iter().flatten().fold(now + TICK, Instant::min)
+        let wake = [aged, rows, runs, letters].into_iter().flatten().fold(now + TICK, Instant::min);
+        // What is due but blocked by something in flight is looked at when that lands: never spin for it.
+        wake.max(now + Duration::from_millis(1))
     }
 
     /// Commits what the frontier has passed.
@@ -332,10 +335,14 @@ impl<C: Commit, A: Aside> Writer<C, A> {
     async fn rewind<R: Records>(&mut self, records: &mut R) -> Result<(), WriterError> {
         self.restarts = self.ends.store.restarts();
         // What is in flight would confirm records of the old count.
-        while let Some(landed) = self.flights.join_next().await {
-            self.land(landed, Instant::now())?;
-            if self.stop.is_stopped() {
-                return Ok(());
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.stopped() => return Ok(()),
+                landed = self.flights.join_next() => match landed {
+                    Some(landed) => self.land(landed, Instant::now())?,
+                    None => break,
+                },
             }
         }
         self.settle();

@@ -1,0 +1,126 @@
+//! What happens when the store fails, refuses or forgets.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::time::Instant;
+
+use super::support::*;
+use crate::event::RunTouch;
+use crate::writer::{Config, Kept, Letter, runs::Runs};
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_holds_the_writer_and_loses_nothing() {
+    let records: Vec<_> = (0..5_000).map(|n| metrics(n, n % 4)).collect();
+    let mut running = start(Config::default(), records);
+    {
+        let mut state = running.state();
+        state.rows_fault = Some(Fault::Down);
+        state.runs_fault = Some(Fault::Down);
+        state.delay = Duration::from_millis(5);
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let tries = running.state().tries.len();
+    assert!((60..150).contains(&tries), "{tries} tries in a minute");
+    assert!(*running.progress.borrow() == 0);
+    {
+        let mut state = running.state();
+        state.rows_fault = None;
+        state.runs_fault = None;
+    }
+    let took = running.reaches(5_000).await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(running.state().rows.len(), 5_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_person_must_mend_is_tried_once_a_second() {
+    let records: Vec<_> = (0..10).map(|n| metrics(n, 0)).collect();
+    let mut running = start(Config::default(), records);
+    running.state().rows_fault = Some(Fault::Misconfigured);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let tries = running.state().tries.len();
+    assert!((9..=11).contains(&tries), "{tries}");
+    assert!(running.aside.letters.lock().unwrap().is_empty(), "nothing is set aside for a missing table");
+    running.state().rows_fault = None;
+    assert!(running.reaches(10).await <= Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_batch_is_halved_down_to_its_bad_rows() {
+    let records: Vec<_> = (0..200).map(|n| metrics(n, 0)).collect();
+    let mut running = start(Config::default(), records);
+    running.state().poison.extend([17, 64, 150]);
+    running.reaches(200).await;
+    assert_eq!(running.state().rows.len(), 197);
+    let letters = running.aside.letters.lock().unwrap();
+    assert_eq!(letters.keys().copied().collect::<Vec<_>>(), [(17, 0), (64, 0), (150, 0)]);
+    assert!(matches!(&letters[&(17, 0)].kept, Kept::Refused { error, .. } if error == "poison"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejected_column_of_a_run_does_not_take_the_others_with_it() {
+    let mut bad = metrics(0, 0);
+    if let crate::writer::Content::Rows { touch: Some((_, touch)), .. } = &mut bad.content {
+        touch.values.notes = Some("poison".into());
+    }
+    let mut running = start(Config::default(), vec![bad, metrics(1, 0)]);
+    running.reaches(2).await;
+    let state = running.state();
+    let row = &state.runs[&run_id(0)];
+    assert_eq!((row.notes.as_deref(), row.final_epoch, row.start_time), (None, Some(1), Some(0)));
+    assert!(running.aside.letters.lock().unwrap().keys().all(|(_, part)| *part == Letter::RUN));
+    assert_eq!(running.aside.letters.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_store_down_stopping_is_prompt() {
+    let records: Vec<_> = (0..1_000).map(|n| metrics(n, 0)).collect();
+    let mut running = start(Config::default(), records);
+    running.state().rows_fault = Some(Fault::Down);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let began = Instant::now();
+    running.stopper.stop();
+    running.task.join_next().await.unwrap().unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_millis(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_of_the_store_everything_since_the_checkpoint_is_written_again() {
+    let records: Vec<_> = (0..500).map(|n| metrics(n, n % 2)).collect();
+    let mut running = start(Config::default(), records);
+    running.reaches(500).await;
+    running.checkpoint.checkpoint.store(100, Ordering::SeqCst);
+    running.state().rows.clear();
+    running.state().runs.clear();
+    running.store.restarts.fetch_add(1, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((running.state().rows.len(), *running.progress.borrow()), (400, 500));
+    assert_eq!(running.state().runs.len(), 2, "runs are read and written again");
+    assert_eq!(running.checkpoint.committed.load(Ordering::SeqCst), 500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_runs_of_one_event_each_make_progress() {
+    let records: Vec<_> = (0..30_000).map(|n| metrics(n, n)).collect();
+    let mut running = start(Config::default(), records);
+    running.state().delay = Duration::from_millis(1);
+    running.reaches(30_000).await;
+    let state = running.state();
+    assert_eq!((state.rows.len(), state.runs.len()), (30_000, 30_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_million_runs_are_not_remembered() {
+    let mut runs = Runs::new(1_000, 1 << 20);
+    let now = Instant::now();
+    for n in 0..1_000_000u64 {
+        assert!(runs.has_room());
+        let touch = RunTouch { event_time: n as i64, ..RunTouch::default() };
+        assert!(runs.touch(run_id(n), touch, n));
+        assert!(runs.job(now, false).is_some());
+        assert!(runs.read(run_id(n), None).is_empty());
+        assert!(runs.job(now, false).is_some());
+        assert_eq!(runs.written(run_id(n), now), [n]);
+    }
+    assert!(runs.len() <= 1_000);
+}

@@ -1,0 +1,7 @@
+//! The writer against an in-memory store that fails and dawdles as told, with time paused.
+
+mod faults;
+mod flow;
+mod merge;
+mod replay;
+mod support;

@@ -1,0 +1,75 @@
+//! Crashes at any moment, with a store that fails by chance: after the last replay the tables are what they would have been.
+
+use std::{collections::HashMap, sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use super::{merge, support::*};
+use crate::{
+    event::{Lifecycle, RunRow, RunTouch},
+    writer::{Config, Content, Decoded, Hold},
+};
+
+fn log(kinds: &[(u8, u8)]) -> Vec<Decoded> {
+    let record = |(index, (run, what)): (usize, &(u8, u8))| {
+        let offset = index as u64 * 2;
+        let mut record = metrics(offset, u64::from(*run));
+        if let Content::Rows { touch: Some((_, touch)), .. } = &mut record.content {
+            touch.lifecycle = match what {
+                0 => Some(Lifecycle::Start),
+                1 => Some(Lifecycle::End("completed")),
+                _ => None,
+            };
+            touch.values.final_val_accuracy = (*what > 4).then(|| f64::from(*what) / 16.0);
+            touch.values.tags.extend((*what == 3).then(|| format!("tag{index}")));
+        }
+        record
+    };
+    kinds.iter().enumerate().map(record).collect()
+}
+
+fn expected_runs(log: &[Decoded]) -> HashMap<uuid::Uuid, RunRow> {
+    let mut touches: HashMap<_, Vec<RunTouch>> = HashMap::new();
+    for record in log {
+        if let Content::Rows { touch: Some((run_id, touch)), .. } = &record.content {
+            touches.entry(*run_id).or_default().push(touch.clone());
+        }
+    }
+    touches
+        .into_iter()
+        .map(|(run_id, touches)| (run_id, RunRow { run_id, ..merge::stored(&touches, 0, 1_000) }))
+        .collect()
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_crashes_and_failures_end_in_the_same_tables(
+        kinds in proptest::collection::vec((0u8..5, 0u8..12), 1..300),
+        crashes in proptest::collection::vec(1u64..3_000, 0..5),
+        seed in 0u64..1_000_000,
+        batch_rows in 1usize..40,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let log = Arc::new(log(&kinds));
+            let end = log.last().unwrap().offset + 1;
+            let (store, aside, checkpoint) = (Arc::<Fake>::default(), Arc::default(), Arc::<Checkpoint>::default());
+            store.state.lock().unwrap().chance = Some((seed, 60));
+            let config = Config { batch_rows, ..Config::default() };
+            let start = || {
+                let committed = checkpoint.committed.load(Ordering::SeqCst);
+                checkpoint.checkpoint.store(committed, Ordering::SeqCst);
+                start_with(config.clone(), log.clone(), store.clone(), Arc::clone(&aside), checkpoint.clone(), Hold::Open)
+            };
+            for crash in crashes {
+                let mut running = start();
+                tokio::time::sleep(Duration::from_millis(crash)).await;
+                running.task.abort_all();
+                while running.task.join_next().await.is_some() {}
+            }
+            start().reaches(end).await;
+            let state = store.state.lock().unwrap();
+            assert_eq!(state.rows.len(), log.len());
+            assert_eq!(state.runs, expected_runs(&log));
+        });
+    }
+}
