@@ -1,10 +1,28 @@
-//! Messages and rows set aside, with the reason.
+//! Messages and rows set aside, with the reason: segments like those of the spool, in a directory of their own.
+//!
+//! Each letter is a record whose payload is `spool id 16 | offset u64 | row u32 | set-aside description | kept bytes`; the record's
+//! own offset is the letter's printable id. A letter that is put again because the spool was replayed is recognised by where it
+//! came from and by its time and hash, and adds nothing. Nothing is ever committed here: the oldest segment makes room.
 
-use std::path::PathBuf;
+mod letters;
+#[cfg(test)]
+mod tests;
+
+use std::{io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use crate::units::ByteSize;
+pub use self::letters::DeadLetters;
+use crate::{
+    frame::{Reason, SetAside},
+    spool::{
+        record::{self, Record},
+        scan::{CHUNK, Scan, Step},
+        segment::{self, Header, Meta},
+    },
+    units::{ByteSize, Micros},
+};
 
 /// Where and how many.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -20,4 +38,222 @@ impl Default for Config {
     fn default() -> Self {
         Self { dir: PathBuf::new(), capacity: ByteSize::gib(1) }
     }
+}
+
+/// Something to set aside.
+#[derive(Clone, Debug)]
+pub struct DeadLetter<'a> {
+    /// Why, and what the message was.
+    pub aside: SetAside,
+    /// Where it came from.
+    pub channel: &'a str,
+    /// When.
+    pub received_at: Micros,
+    /// The spool that held the message.
+    pub spool_id: Uuid,
+    /// Its offset there.
+    pub offset: u64,
+    /// Which of the message's rows; 0 for the message itself.
+    pub row: u32,
+    /// What is kept of its bytes.
+    pub payload: &'a [u8],
+}
+
+/// A letter without its bytes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeadLetterInfo {
+    /// Stable; counts up from 0.
+    pub id: u64,
+    /// Why.
+    pub reason: Reason,
+    /// What exactly.
+    pub detail: String,
+    /// Where it came from.
+    pub channel: String,
+    /// When.
+    pub received_at: Micros,
+    /// Length of the message as received.
+    pub length: u64,
+    /// Bytes of it that are kept.
+    pub kept: u64,
+    /// XXH3-64 of the whole message, in hexadecimal.
+    pub hash: String,
+    /// Offset in the spool.
+    pub offset: u64,
+    /// Which of the message's rows.
+    pub row: u32,
+}
+
+/// Which letters to list.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only of this reason.
+    pub reason: Option<Reason>,
+    /// Only of this channel.
+    pub channel: Option<String>,
+    /// Only received at or after.
+    pub since: Option<Micros>,
+    /// Only the newest so many; `None`: all.
+    pub limit: Option<usize>,
+}
+
+impl Filter {
+    fn takes(&self, info: &DeadLetterInfo) -> bool {
+        self.reason.is_none_or(|reason| reason == info.reason)
+            && self.channel.as_ref().is_none_or(|channel| *channel == info.channel)
+            && self.since.is_none_or(|since| info.received_at >= since)
+    }
+}
+
+/// Why a dead letter cannot be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum DeadLetterError {
+    /// The directory cannot be used.
+    #[error("failed to open the dead letters in `{}`", .dir.display())]
+    Open {
+        /// Which.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// Another process writes it.
+    #[error("dead letters in `{}` are in use by another process", .dir.display())]
+    Locked {
+        /// Which.
+        dir: PathBuf,
+    },
+    /// A newer version of the program was here; nothing was changed.
+    #[error("`{}` has format {version}, which this program does not know; use the newer version that wrote it", .path.display())]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its format.
+        version: u32,
+    },
+    /// The disk did not take it. Try again: nothing may go on without it.
+    #[error("failed to write a dead letter")]
+    Write(#[source] io::Error),
+    /// Longer than any record may be, with its description.
+    #[error("dead letter is too large")]
+    TooLarge,
+    /// A segment cannot be read.
+    #[error("failed to read the dead letters")]
+    Read(#[source] io::Error),
+}
+
+/// The letters in `dir`, oldest first. Reads only; the daemon may be running.
+///
+/// # Errors
+/// When the directory cannot be read. One that is missing holds no letters.
+pub fn list(dir: &std::path::Path, filter: &Filter) -> Result<Vec<DeadLetterInfo>, DeadLetterError> {
+    let mut found = std::collections::VecDeque::new();
+    each(dir, |_, info, _| {
+        if filter.takes(&info) {
+            found.push_back(info);
+            if filter.limit.is_some_and(|limit| found.len() > limit) {
+                found.pop_front();
+            }
+        }
+        true
+    })?;
+    Ok(found.into())
+}
+
+/// One letter and its kept bytes.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn show(dir: &std::path::Path, id: u64) -> Result<Option<(DeadLetterInfo, Vec<u8>)>, DeadLetterError> {
+    let mut found = None;
+    each(dir, |_, info, kept| {
+        if info.id == id {
+            found = Some((info, kept.to_vec()));
+        }
+        found.is_none()
+    })?;
+    Ok(found)
+}
+
+/// Where a letter came from, and what tells it from another message that got the same offset after a loss.
+type Key = (Uuid, u64, u32, Micros, u64);
+
+/// Goes over the letters of a directory until `visit` returns false.
+fn each(
+    dir: &std::path::Path,
+    mut visit: impl FnMut(Key, DeadLetterInfo, &[u8]) -> bool,
+) -> Result<(), DeadLetterError> {
+    let list = match segment::list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        list => list.map_err(DeadLetterError::Read)?,
+    };
+    let id = identify(&list)?;
+    for meta in list {
+        match each_of(&meta, record::seed(id), &mut visit) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            // Dropped to make room since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(DeadLetterError::Read(error)),
+        }
+    }
+    Ok(())
+}
+
+fn each_of(meta: &Meta, seed: u32, visit: &mut impl FnMut(Key, DeadLetterInfo, &[u8]) -> bool) -> io::Result<bool> {
+    let mut scan = Scan::open(meta, meta.end, seed)?;
+    loop {
+        match scan.step(CHUNK)? {
+            Step::Records(chunk) => {
+                for record in chunk.records() {
+                    if let Some((key, info, kept)) = decode(&record)
+                        && !visit(key, info, kept)
+                    {
+                        return Ok(false);
+                    }
+                }
+            }
+            Step::Damage(_) => {}
+            Step::End => return Ok(true),
+        }
+    }
+}
+
+/// The id that the checksums of these letters start from; a new one where there are none.
+fn identify(list: &[Meta]) -> Result<Uuid, DeadLetterError> {
+    let mut claimed = None;
+    for meta in list.iter().rev() {
+        match Header::read(&meta.path) {
+            Ok(Header::Good { id, .. }) => return Ok(id),
+            Ok(Header::Newer(version)) => return Err(DeadLetterError::Newer { path: meta.path.clone(), version }),
+            Ok(Header::Bad(id)) => claimed = claimed.or(id),
+            Err(_) => {}
+        }
+    }
+    Ok(claimed.unwrap_or_else(Uuid::new_v4))
+}
+
+fn decode<'a>(record: &Record<'a>) -> Option<(Key, DeadLetterInfo, &'a [u8])> {
+    let (spool_id, rest) = record.payload.split_first_chunk::<16>()?;
+    let (offset, rest) = rest.split_first_chunk::<8>()?;
+    let (row, rest) = rest.split_first_chunk::<4>()?;
+    let (aside, kept) = SetAside::decode(rest)?;
+    let info = DeadLetterInfo {
+        id: record.offset,
+        reason: aside.rejection.reason,
+        detail: aside.rejection.detail,
+        channel: record.channel.to_owned(),
+        received_at: record.decided.received_at,
+        length: aside.length,
+        kept: kept.len() as u64,
+        hash: aside.hash,
+        offset: u64::from_le_bytes(*offset),
+        row: u32::from_le_bytes(*row),
+    };
+    let key = key(Uuid::from_bytes(*spool_id), info.offset, info.row, info.received_at, &info.hash);
+    Some((key, info, kept))
+}
+
+fn key(spool_id: Uuid, offset: u64, row: u32, received_at: Micros, hash: &str) -> Key {
+    (spool_id, offset, row, received_at, xxhash_rust::xxh3::xxh3_64(hash.as_bytes()))
 }

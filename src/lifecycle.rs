@@ -69,7 +69,7 @@ impl Tasks {
     ///
     /// # Errors
     /// The name of the task that failed, and why; or the number of tasks that did not end in time.
-    pub async fn run(mut self, stopper: Stopper, mut stop: Signal, grace: Duration) -> Result<(), String> {
+    pub async fn run(mut self, stopper: Arc<Stopper>, mut stop: Signal, grace: Duration) -> Result<(), String> {
         let mut failure = None;
         tokio::select! {
             () = stop.stopped() => {}
@@ -109,6 +109,15 @@ fn note(
     failure.get_or_insert(message);
 }
 
+/// How far the writer may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// As far as there are records.
+    Open,
+    /// Only records below this offset.
+    After(u64),
+}
+
 /// What must hold before the daemon is ready, shared by those who know and those who ask.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Flags>);
@@ -124,6 +133,11 @@ impl Readiness {
     /// The subscription is proven, or lost.
     pub fn set_subscribed(&self, yes: bool) {
         self.0.subscribed.store(yes, Ordering::Release);
+    }
+
+    /// Whether the subscription is proven.
+    pub fn is_subscribed(&self) -> bool {
+        self.0.subscribed.load(Ordering::Acquire)
     }
 
     /// The spool takes records on disk, or not.

@@ -1,3 +1,20 @@
 //! The command: decides the exit status, nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+use cascor_ingest::{cli, logging::Chain};
+
+fn main() -> ExitCode {
+    // Two libraries bring TLS; which provider they share must be said before either asks.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("cascor-ingest: failed to install the TLS provider");
+        return ExitCode::FAILURE;
+    }
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cascor-ingest: {}", Chain(&error));
+            ExitCode::from(error.exit_status())
+        }
+    }
+}

@@ -1,7 +1,15 @@
 //! TLS to Redis and to Cassandra, from PEM files.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+};
 use serde::{Deserialize, Serialize};
 
 /// TLS to a server: its CA, and our certificate where it asks for one.
@@ -14,4 +22,96 @@ pub struct Tls {
     pub cert: Option<PathBuf>,
     /// PEM file of its key.
     pub key: Option<PathBuf>,
+}
+
+/// Why TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum TlsError {
+    #[error("failed to read `{}`", .path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        error: pem::Error,
+    },
+    #[error("`{}` holds no certificate", .path.display())]
+    Empty { path: PathBuf },
+    #[error("the operating system trusts no certificate authority; name one in `tls.ca`")]
+    NoRoots,
+    #[error("`tls.cert` and `tls.key` belong together; one is missing")]
+    Half,
+    #[error("failed to use the certificates")]
+    Refused(#[source] rustls::Error),
+}
+
+impl Tls {
+    /// Whether anything is set.
+    pub fn is_set(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// Adds what is wrong with these settings, which sit under `section`.
+    pub fn problems(&self, section: &str, problems: &mut Vec<String>) {
+        if self.cert.is_some() != self.key.is_some() {
+            problems.push(format!("`{section}.tls.cert` and `{section}.tls.key` belong together; one is missing"));
+        }
+    }
+}
+
+/// The client's side of TLS. Files are read now: a certificate that was replaced counts from the next connection on.
+///
+/// # Errors
+/// When a file cannot be read or used.
+pub fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    match &tls.ca {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(TlsError::Refused)?;
+            }
+        }
+        // One unreadable authority among the system's is no reason to trust none of them.
+        None => {
+            let (usable, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if usable == 0 {
+                return Err(TlsError::NoRoots);
+            }
+        }
+    }
+    // The provider is named: with two of them in the program, rustls' own choice would panic.
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Refused)?
+        .with_root_certificates(roots);
+    let config = match (&tls.cert, &tls.key) {
+        (None, None) => builder.with_no_client_auth(),
+        (Some(cert), Some(key)) => {
+            let error = |error| TlsError::Read { path: key.clone(), error };
+            let key = PrivateKeyDer::from_pem_file(key).map_err(error)?;
+            builder.with_client_auth_cert(certificates(cert)?, key).map_err(TlsError::Refused)?
+        }
+        _ => return Err(TlsError::Half),
+    };
+    Ok(Arc::new(config))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let error = |error| TlsError::Read { path: path.to_owned(), error };
+    let found: Vec<_> = CertificateDer::pem_file_iter(path).map_err(error)?.collect::<Result<_, _>>().map_err(error)?;
+    if found.is_empty() { Err(TlsError::Empty { path: path.to_owned() }) } else { Ok(found) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_or_empty_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let tls = Tls { ca: Some(path.clone()), ..Tls::default() };
+        assert!(client_config(&tls).unwrap_err().to_string().contains("ca.pem"));
+        std::fs::write(&path, "nothing").unwrap();
+        assert!(matches!(client_config(&tls), Err(TlsError::Empty { .. })));
+    }
 }

@@ -1,9 +1,17 @@
 //! The newest value per key, coalesced and written to Redis with short TTLs.
 
+mod board;
+mod flusher;
+mod history;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    board::{Board, Subject, Update},
+    flusher::{Render, flusher},
+};
 use crate::units::{self, ByteSize};
 
 /// Lifetimes and sizes of the latest-state keys. Their prefix is `redis.key_prefix`.
@@ -46,6 +54,30 @@ impl Default for Config {
             history_objects: 512,
             history_bytes: ByteSize::mib(1),
             runs: 64,
+        }
+    }
+}
+
+impl Config {
+    /// Adds what is wrong with these settings.
+    pub fn problems(&self, problems: &mut Vec<String>) {
+        for (name, ttl) in [
+            ("metrics_ttl", self.metrics_ttl),
+            ("topology_ttl", self.topology_ttl),
+            ("state_ttl", self.state_ttl),
+            ("history_ttl", self.history_ttl),
+            ("control_ttl", self.control_ttl),
+            ("status_ttl", self.status_ttl),
+        ] {
+            if ttl < Duration::from_millis(100) {
+                problems.push(format!("`latest.{name}` must be at least 100ms"));
+            }
+        }
+        if self.history_objects == 0 {
+            problems.push("`latest.history_objects` must be at least 1".into());
+        }
+        if self.runs == 0 {
+            problems.push("`latest.runs` must be at least 1".into());
         }
     }
 }

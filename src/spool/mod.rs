@@ -1,10 +1,153 @@
 //! The durable log between intake and the writer.
+//!
+//! # Limits
+//! A record is at most 64 MiB with its header, a segment 16 MiB (`spool.segment`; a larger record has one for itself), all segments
+//! together `spool.capacity`, the memory segment `spool.memory`, `quarantine/` 64 MiB of damaged bytes, the cache of the newest
+//! groups 4 MiB. Offsets are 64-bit sequence numbers, one per record, never used twice in one spool as far as anything on disk tells.
+//!
+//! # Bytes
+//! A private directory (0700; files 0600) holds:
+//! ```text
+//! lock                          held with flock by the process that writes; its pid, for people
+//! checkpoint                    magic "CASCHECK" | version u32 | spool id 16 | committed offset u64 | crc32c u32
+//! 00000000000000000042-000.seg  named by the offset of its first record, and a generation:
+//!     header                    magic "CASSPOOL" | version u32 | spool id 16 | first offset u64 | crc32c u32
+//!     record...                 len u32 | crc32c u32 | offset u64 | kind u8 | flags u8 | received_at i64 | event_time i64
+//!                               | run_id 16 | channel_len u32 | channel | payload
+//! quarantine/                   bytes that are no records any more, named by where they were
+//! ```
+//! Integers are little-endian. `len` counts what follows the checksum, which covers `len` and everything behind itself, and starts from the checksum of
+//! the spool id: neither a payload that quotes a record nor blocks of another spool can pass for a record. Flags: 1 the event's
+//! time is its own, 2 it opened a run. `received_at`, `event_time`: microseconds since 1970. Records never span segments.
+//!
+//! # Invariants
+//! * Segments alone say what was appended, the checkpoint alone what was committed. Sizes and counts are derived.
+//! * A group is one write and one `fdatasync`; only then the durable offset moves, and only then the reader sees the group.
+//! * A file is appended to by one process only, and never again after one of its writes or syncs has failed: the rest goes, from
+//!   memory, to a new segment. Where two segments hold the same offset, the later one counts.
+//! * Stored by the writer, then checkpoint durable, then segment removed; each step is on disk before the next. The directory is
+//!   synced after every create, rename and unlink.
+//! * A length is compared with the rest of the file and the maximum before anything is allocated for it.
+//! * While the disk takes nothing, records stay in memory under the same offsets, visible to the reader and never reported durable;
+//!   they are written, in order, when the disk takes them again, unless they were committed meanwhile.
+//!
+//! # Recovery
+//! Opening reads the checkpoint and the last segment, however many there are. Behind the last valid record everything is torn: it
+//! is cut and kept in quarantine. Without a believable checkpoint everything is replayed. Damage elsewhere is met when it is read:
+//! the search goes on at the place where the damaged record should end, else byte by byte, for a record whose checksum and offset
+//! fit; what lies between is kept in quarantine, and the offsets that are missing are counted. The same holds for segments that
+//! somebody has deleted. A name that is no segment is left alone. A newer format is refused before anything is changed.
 
-use std::{path::PathBuf, time::Duration};
+mod appender;
+mod checkpoint;
+mod chunk;
+mod commit;
+pub(crate) mod disk;
+mod quarantine;
+mod reader;
+pub(crate) mod record;
+mod recovery;
+mod report;
+pub(crate) mod scan;
+pub(crate) mod segment;
+mod shared;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    appender::{Appender, Full, Synced},
+    chunk::{Chunk, Records},
+    commit::Committer,
+    reader::Reader,
+    record::{NewRecord, PAYLOAD_MAX, Record, RecordKind},
+    recovery::{Recovery, Replay},
+    report::{Report, SegmentReport, inspect, verify},
+    shared::View,
+};
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{self, ByteSize};
+use crate::{
+    metrics::Metrics,
+    units::{self, ByteSize},
+};
+
+/// The ends of an open spool.
+#[derive(Debug)]
+pub struct Opened {
+    /// For intake.
+    pub appender: Appender,
+    /// For the writer, at the committed offset.
+    pub reader: Reader,
+    /// For the writer.
+    pub committer: Committer,
+    /// For everyone.
+    pub view: View,
+    /// What was found.
+    pub recovery: Recovery,
+}
+
+/// Why a spool cannot be opened. What it holds never is a reason, unless a newer program wrote it.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// There is no directory, and none can be made.
+    #[error("failed to create the spool directory `{}`", .dir.display())]
+    CreateDir {
+        /// Which.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// Another process writes it.
+    #[error("spool `{}` is in use by process {holder}", .dir.display())]
+    Locked {
+        /// Which spool.
+        dir: PathBuf,
+        /// Its pid as that process wrote it.
+        holder: String,
+    },
+    /// The lock file cannot be used.
+    #[error("failed to lock `{}`", .path.display())]
+    Lock {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// A newer version of the program was here; nothing was changed.
+    #[error("`{}` has format {version}, and this program knows {known} at most; use the newer version that wrote it", .path.display())]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its format.
+        version: u32,
+        /// The newest that is known here.
+        known: u32,
+    },
+    /// Anything else.
+    #[error("failed to {operation} of the spool")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// Why it failed.
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// Opens the spool in `config.dir`, made if it is not there. Starts the thread behind the committer. Takes milliseconds, however
+/// much is stored.
+///
+/// # Errors
+/// When the directory cannot be used, is in use, or holds a newer format.
+pub fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Opened, SpoolError> {
+    recovery::open(config, metrics, disk::Disk::default())
+}
 
 /// Where and how much to spool.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

@@ -4,6 +4,7 @@
 
 pub mod cassandra;
 pub mod memory;
+pub mod merge;
 pub mod sqlite;
 
 use std::{error::Error, future::Future, pin::Pin, time::Duration};

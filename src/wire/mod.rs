@@ -1,8 +1,43 @@
 //! JSON and MessagePack messages to typed events; reasons of rejection.
+//!
+//! Every message goes through the same steps: its size; its encoding by the first byte; one pass over all of it that knows its
+//! limits and builds nothing ([`json`], [`pack`]); its fields, flat, as borrowed values ([`value`]); which of them mean which
+//! column ([`names`], [`message`]). What follows cannot fail: rows for the store ([`rows()`]) and the objects of the latest-state
+//! keys ([`latest_json`]).
+//!
+//! Nothing a producer sends is dropped: what has no column goes to `extra` or `rest_json`, or is part of a payload that is kept
+//! whole. The exceptions say the same in another way: the `type` of metrics (the table says it), the own time where it is
+//! used, and `null`.
+
+mod command;
+mod json;
+mod latest;
+mod message;
+mod names;
+mod pack;
+mod rows;
+mod time;
+mod topology;
+mod value;
+
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::ByteSize;
+use self::value::Source;
+pub use self::{
+    command::{Command, decode_control},
+    latest::{latest_json, latest_json_canonical},
+    message::{Message, MessageTime},
+    rows::{Rows, rows},
+    time::write as write_time,
+};
+use crate::{
+    event::Kind,
+    frame::{Reason, Rejection},
+    units::ByteSize,
+};
 
 /// What a message may be at most; checked before decoding.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -31,4 +66,81 @@ impl Limits {
             problems.push("`limits.message` is above 32MiB, where Redis cuts the connection of a subscriber".into());
         }
     }
+}
+
+impl Limits {
+    fn too_deep(depth: usize) -> Rejection {
+        Rejection { reason: Reason::TooDeep, detail: format!("nested deeper than {depth}") }
+    }
+
+    fn too_many_fields(fields: usize) -> Rejection {
+        Rejection { reason: Reason::TooLarge, detail: format!("a map with more than {fields} fields") }
+    }
+
+    fn too_long(&self, longest: usize) -> Result<(), Rejection> {
+        if longest <= self.string.as_usize() {
+            return Ok(());
+        }
+        let detail = format!("a string of {longest} bytes; the limit is {}", self.string);
+        Err(Rejection { reason: Reason::TooLarge, detail })
+    }
+}
+
+/// Reads a training message.
+///
+/// # Errors
+/// The contract's reason why these bytes are none.
+pub fn decode<'a>(payload: &'a [u8], limits: &Limits) -> Result<Message<'a>, Rejection> {
+    let (whole, plain, longest) = open(payload, limits)?;
+    let message = Message::gather(whole, plain)?;
+    if message.kind() == Kind::Dataset {
+        rows::check_dataset(&message)?;
+    }
+    // Topologies name what they like at length; everywhere else a long string is an accident or an attack.
+    if message.kind() != Kind::Topology {
+        limits.too_long(longest)?;
+    }
+    Ok(message)
+}
+
+/// The map that a message is, checked whole; whether it is plain JSON; the length of its longest string.
+fn open<'a>(payload: &'a [u8], limits: &Limits) -> Result<(Source<'a>, bool, usize), Rejection> {
+    if payload.len() > limits.message.as_usize() {
+        let detail = format!("{} bytes; the limit is {}", payload.len(), limits.message);
+        return Err(Rejection { reason: Reason::TooLarge, detail });
+    }
+    let body = trim(payload);
+    match body.first() {
+        Some(b'{') => {
+            let text = std::str::from_utf8(body).map_err(|error| Rejection {
+                reason: Reason::MalformedJson,
+                detail: format!("no UTF-8 at byte {}", error.valid_up_to()),
+            })?;
+            let text = text.trim_end_matches([' ', '\t', '\n', '\r']);
+            let checked = json::check(text, limits)?;
+            Ok((Source::Json(text), checked.plain, checked.longest))
+        }
+        Some(0x80..=0x8f | 0xde | 0xdf) => Ok((Source::Pack(body), false, pack::check(body, limits)?)),
+        Some(byte) => Err(not_an_object(&format!("begins with byte 0x{byte:02x}"))),
+        None => Err(not_an_object("is empty")),
+    }
+}
+
+fn not_an_object(detail: &str) -> Rejection {
+    Rejection { reason: Reason::NotAnObject, detail: detail.into() }
+}
+
+/// The payload without the white space and byte-order mark in front.
+fn trim(payload: &[u8]) -> &[u8] {
+    let space = |bytes: &[u8]| json::skip_space(bytes, 0);
+    let body = &payload[space(payload)..];
+    match body.strip_prefix(b"\xef\xbb\xbf") {
+        Some(rest) => &rest[space(rest)..],
+        None => body,
+    }
+}
+
+/// The beginning of `text`, at most `bytes` long.
+fn cut(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
 }

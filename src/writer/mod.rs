@@ -1,10 +1,49 @@
 //! Records from the spool to batches of rows in the store.
+//!
+//! ```text
+//!  Records ──► take ──rows──► batches ──due──► ready ──► in flight ──► store
+//!                │                                          │
+//!                ├──touch──► runs ──read, then write────────┤
+//!                └──aside──► letters ──────────────────────►│
+//!                                                           ▼
+//!                             commit ◄── frontier ◄── confirmed parts
+//! ```
+//!
+//! Invariants:
+//! * every record is counted in the [frontier](frontier) by its parts (rows, run, dead letter), and the committed offset passes
+//!   it only when the store, or the dead letters, have confirmed all of them;
+//! * what is gathered, waiting or in flight is bounded in bytes, in records, in open partitions and in runs; at a bound no
+//!   further record is taken, and the spool grows instead;
+//! * an unavailable store holds the writer: the same batch goes again, alone, until it is confirmed. Rows and runs are held
+//!   apart, so that event rows do not wait for a run that cannot be read;
+//! * nothing is decided here that a replay would decide differently: rows come as they are, runs are merged [by value](summary).
 
-use std::time::Duration;
+mod batch;
+mod flight;
+mod frontier;
+mod gate;
+mod limit;
+mod parts;
+mod runs;
+mod summary;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
-use crate::units::{self, ByteSize};
+use crate::{
+    lifecycle::Signal,
+    metrics::Metrics,
+    store::Store,
+    units::{self, ByteSize},
+};
+
+pub use crate::lifecycle::Hold;
+pub use parts::{Aside, Chunk, Commit, Content, Decoded, Kept, Letter, Records};
 
 /// When a batch is written, and how many at once.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -45,4 +84,43 @@ impl Config {
             problems.push("`writer.in_flight` must be at least 1".into());
         }
     }
+}
+
+/// What the writer is connected to.
+pub struct Ends<C, A> {
+    /// Where rows go.
+    pub store: Arc<dyn Store>,
+    /// Where confirmed positions go.
+    pub commit: C,
+    /// Where refused rows and rejected messages go.
+    pub aside: Arc<A>,
+    /// How far it may go.
+    pub hold: watch::Receiver<Hold>,
+    /// Everything below this offset is written at once, without waiting for more of its batch.
+    pub flush_to: watch::Receiver<u64>,
+    /// Out: the first offset that is not yet confirmed. Never goes back.
+    pub progress: watch::Sender<u64>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why the writer ended before it was stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum WriterError {
+    /// A bug in the store or the dead letters. What it was writing is still in the spool.
+    #[error("a write panicked")]
+    Panicked(#[source] tokio::task::JoinError),
+}
+
+/// Moves records into the store until `stop`; then writes what it has gathered, and returns at once when the store is down.
+///
+/// # Errors
+/// When a write panics.
+pub async fn run<R: Records, C: Commit, A: Aside>(
+    config: Config,
+    records: R,
+    ends: Ends<C, A>,
+    stop: Signal,
+) -> Result<(), WriterError> {
+    task::Writer::new(config, ends, stop).run(records).await
 }

@@ -1,0 +1,157 @@
+//! What a spooled record means for the store: the writer's view of the log.
+//!
+//! A record is decoded under the widest limits there are: intake has accepted it under those of its day, and a replay must give
+//! the same rows whatever the configuration says now.
+
+use std::sync::Arc;
+
+use crate::{
+    event::{self, ControlRow, GapRow, Row},
+    frame::{Gap, Reason, Rejection, SetAside},
+    spool::{self, Record, RecordKind},
+    units::{ByteSize, Micros},
+    wire::{self, Limits},
+    writer::{Chunk, Content, Decoded, Records},
+};
+
+/// Decodes records of one daemon.
+#[derive(Debug)]
+pub struct Decoder {
+    instance: String,
+    limits: Limits,
+}
+
+impl Decoder {
+    /// A decoder for the rows of this instance.
+    pub fn new(instance: &str) -> Self {
+        let limits =
+            Limits { message: ByteSize::gib(1), depth: usize::MAX, fields: usize::MAX, string: ByteSize::gib(1) };
+        Self { instance: instance.to_owned(), limits }
+    }
+
+    /// The limits under which records are read back.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn content(&self, record: &Record<'_>) -> Content {
+        let decoded = match record.kind {
+            RecordKind::Event => self.event(record),
+            RecordKind::Rejected => match SetAside::decode(record.payload) {
+                Some((aside, kept)) => {
+                    return Content::Aside { channel: record.channel.to_owned(), aside, kept: kept.to_vec() };
+                }
+                None => Err(unreadable("a rejected message")),
+            },
+            RecordKind::Control => self.command(record),
+            RecordKind::Gap => self.gap(record),
+            RecordKind::Receipt => serde_json::from_slice::<ControlRow>(record.payload)
+                .map(|row| one(Row::Control(row)))
+                .map_err(|_| unreadable("a receipt")),
+        };
+        decoded.unwrap_or_else(|rejection| {
+            let (aside, kept) = SetAside::new(rejection, record.payload);
+            Content::Aside { channel: record.channel.to_owned(), aside, kept: kept.to_vec() }
+        })
+    }
+
+    fn event(&self, record: &Record<'_>) -> Result<Content, Rejection> {
+        let message = wire::decode(record.payload, &self.limits)?;
+        let rows = wire::rows(&message, &record.decided, record.channel, record.payload);
+        Ok(Content::Rows { rows: rows.rows, touch: Some((record.decided.run_id, rows.touch)) })
+    }
+
+    fn command(&self, record: &Record<'_>) -> Result<Content, Rejection> {
+        let command = wire::decode_control(record.payload, &self.limits)?;
+        Ok(one(Row::Control(control_row(
+            &command,
+            &self.instance,
+            record.channel,
+            record.payload,
+            record.decided.received_at,
+        ))))
+    }
+
+    fn gap(&self, record: &Record<'_>) -> Result<Content, Rejection> {
+        let gap: Gap = serde_json::from_slice(record.payload).map_err(|_| unreadable("a gap"))?;
+        let (reason, channel) = (gap.reason.as_str(), gap.channel.as_deref());
+        Ok(one(Row::Gap(GapRow {
+            started_at: gap.started_at,
+            gap_id: event::gap_id(&self.instance, &gap.source, channel, reason, gap.started_at),
+            ended_at: gap.ended_at,
+            reason: reason.to_owned(),
+            source: gap.source,
+            channel: gap.channel,
+            instance: self.instance.clone(),
+            run_id: gap.run_id,
+            lost: gap.lost.map(|lost| i64::try_from(lost).unwrap_or(i64::MAX)),
+        })))
+    }
+}
+
+/// The row of a command, as written at its receipt.
+pub fn control_row(
+    command: &wire::Command,
+    instance: &str,
+    channel: &str,
+    payload: &[u8],
+    received_at: Micros,
+) -> ControlRow {
+    ControlRow {
+        timestamp: received_at,
+        event_id: event::event_id(received_at, channel, payload),
+        instance: instance.to_owned(),
+        command: command.command.clone(),
+        command_id: command.id.clone(),
+        target: command.target.clone(),
+        source: channel.to_owned(),
+        outcome: None,
+        payload_json: command.payload_json.clone(),
+    }
+}
+
+fn one(row: Row) -> Content {
+    Content::Rows { rows: vec![row], touch: None }
+}
+
+fn unreadable(what: &str) -> Rejection {
+    Rejection { reason: Reason::InvalidField, detail: format!("the log holds {what} that this version cannot read") }
+}
+
+/// The spool's reader, as the writer sees it.
+#[derive(Debug)]
+pub struct SpoolRecords {
+    /// The log.
+    pub reader: spool::Reader,
+    /// What its records mean.
+    pub decoder: Arc<Decoder>,
+}
+
+/// Some records of the log.
+#[derive(Debug)]
+pub struct SpoolChunk {
+    chunk: spool::Chunk,
+    decoder: Arc<Decoder>,
+}
+
+impl Records for SpoolRecords {
+    type Chunk = SpoolChunk;
+
+    async fn next(&mut self) -> SpoolChunk {
+        SpoolChunk { chunk: self.reader.next().await, decoder: Arc::clone(&self.decoder) }
+    }
+
+    fn rewind(&mut self, offset: u64) {
+        self.reader.rewind(offset);
+    }
+}
+
+impl Chunk for SpoolChunk {
+    fn records(&self) -> impl Iterator<Item = Decoded> + Send {
+        self.chunk.records().map(|record| Decoded {
+            offset: record.offset,
+            received_at: record.decided.received_at,
+            content: self.decoder.content(&record),
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! Small adapters between parts that do not know each other.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::Value;
+use tokio::runtime::Handle;
+use tracing::{debug, warn};
+
+use super::decode::Decoder;
+use crate::{
+    dead_letter::{DeadLetter, DeadLetters},
+    event::Decided,
+    frame::{Reason, Rejection, SetAside},
+    intake::{Recovered, RunSharing},
+    latest::Render,
+    logging::Chain,
+    redis::RunShare,
+    runs::{Facts, OpenRun},
+    spool::{self, RecordKind},
+    store::{BoxError, Store},
+    wire::{self, Limits},
+    writer::{Aside, Commit, Kept, Letter},
+};
+
+/// Renders latest values from the bytes of messages.
+pub struct Renderer {
+    instance: String,
+    limits: Limits,
+}
+
+impl Renderer {
+    /// For the keys of this instance.
+    pub fn new(instance: &str) -> Self {
+        Self { instance: instance.to_owned(), limits: Decoder::new(instance).limits().clone() }
+    }
+}
+
+impl Render for Renderer {
+    fn render(&self, payload: &[u8], decided: &Decided, canonical_only: bool, out: &mut String) {
+        match wire::decode(payload, &self.limits) {
+            Ok(message) if canonical_only => wire::latest_json_canonical(&message, decided, &self.instance, out),
+            Ok(message) => wire::latest_json(&message, decided, &self.instance, out),
+            Err(rejection) => debug!(%rejection, "an accepted message cannot be rendered"),
+        }
+    }
+}
+
+/// The status key's text.
+pub fn status_key(status: &Arc<dyn Fn() -> Value + Send + Sync>) -> Arc<dyn Fn() -> String + Send + Sync> {
+    let status = Arc::clone(status);
+    Arc::new(move || status().to_string())
+}
+
+/// Open runs of other instances, for the intake thread.
+pub struct SharedRuns {
+    share: RunShare,
+    runtime: Handle,
+}
+
+impl SharedRuns {
+    /// Over this connection; `runtime` drives it.
+    pub fn new(share: RunShare, runtime: Handle) -> Self {
+        Self { share, runtime }
+    }
+}
+
+impl RunSharing for SharedRuns {
+    fn fetch(&mut self, channel: &str) -> Option<OpenRun> {
+        let json = self.runtime.block_on(self.share.fetch(channel))?;
+        serde_json::from_str(&json)
+            .inspect_err(|error| debug!(%error, "the shared run of a channel cannot be read"))
+            .ok()
+    }
+
+    fn publish(&mut self, channel: &str, open: &OpenRun) {
+        let Ok(json) = serde_json::to_string(open) else { return };
+        self.runtime.block_on(async {
+            // Bounded: a slow Redis must not hold up intake.
+            let _ = tokio::time::timeout(Duration::from_millis(50), self.share.publish(channel, json)).await;
+        });
+    }
+}
+
+/// Commits to the spool; a store that may forget keeps the checkpoint behind.
+pub struct SpoolCommit {
+    committer: spool::Committer,
+    view: spool::View,
+    store: Arc<dyn Store>,
+    linger: Duration,
+}
+
+impl SpoolCommit {
+    /// `linger` is used while the store says that it may forget.
+    pub fn new(committer: spool::Committer, view: spool::View, store: Arc<dyn Store>, linger: Duration) -> Self {
+        Self { committer, view, store, linger }
+    }
+}
+
+impl Commit for SpoolCommit {
+    fn commit(&self, next: u64) {
+        // Known only once the store is connected, so asked each time.
+        self.committer.set_linger(if self.store.forgets() { self.linger } else { Duration::ZERO });
+        self.committer.commit(next);
+    }
+
+    fn withdraw(&self) -> u64 {
+        // What lingers is forgotten when the reader goes back.
+        self.view.committed()
+    }
+}
+
+/// Dead letters of the writer.
+pub struct Letters {
+    letters: Arc<DeadLetters>,
+    view: spool::View,
+}
+
+/// A letter with everything that it borrows.
+struct Written {
+    channel: String,
+    aside: SetAside,
+    payload: Vec<u8>,
+}
+
+impl Letters {
+    /// Letters about records of this spool.
+    pub fn new(letters: DeadLetters, view: spool::View) -> Self {
+        Self { letters: Arc::new(letters), view }
+    }
+
+    fn written(&self, letter: &Letter) -> Written {
+        match &letter.kept {
+            Kept::Message { channel, aside, bytes } => {
+                Written { channel: channel.clone(), aside: aside.clone(), payload: bytes.clone() }
+            }
+            Kept::Refused { error, row } => self.refused(letter.offset, error, row),
+        }
+    }
+
+    /// The message behind a refused row is still in the spool: the letter keeps its bytes, so that it can be replayed.
+    fn refused(&self, offset: u64, error: &str, row: &str) -> Written {
+        let found = self.view.records_from(offset).filter_map(Result::ok).find_map(|chunk| {
+            let record = chunk.records().find(|record| record.offset >= offset)?;
+            Some((record.channel.to_owned(), record.payload.to_vec()))
+        });
+        let (channel, payload) = found.unwrap_or_else(|| (String::new(), row.as_bytes().to_vec()));
+        let rejection = Rejection { reason: Reason::RejectedByStore, detail: error.to_owned() };
+        let (aside, kept) = SetAside::new(rejection, &payload);
+        Written { channel, aside, payload: kept.to_vec() }
+    }
+}
+
+impl Aside for Letters {
+    async fn put(&self, letters: &[Letter]) -> Result<(), BoxError> {
+        let written: Vec<_> = letters.iter().map(|letter| (letter.clone(), self.written(letter))).collect();
+        let (sink, spool_id) = (Arc::clone(&self.letters), self.view.id());
+        let put = move || {
+            let letters: Vec<_> = written
+                .iter()
+                .map(|(letter, written)| DeadLetter {
+                    aside: written.aside.clone(),
+                    channel: &written.channel,
+                    received_at: letter.received_at,
+                    spool_id,
+                    offset: letter.offset,
+                    row: letter.part,
+                    payload: &written.payload,
+                })
+                .collect();
+            sink.put_all(&letters)
+        };
+        tokio::task::spawn_blocking(put).await??;
+        Ok(())
+    }
+}
+
+/// Tells intake what the log holds from `as_of` on.
+pub fn recover(recovery: &spool::Recovery, decoder: &Decoder, as_of: u64, tell: &mut dyn FnMut(Recovered<'_>)) {
+    for chunk in recovery.records_from(as_of) {
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                warn!(error = %Chain(&error), "some records cannot be read to recover open runs");
+                continue;
+            }
+        };
+        for record in chunk.records() {
+            let message = (record.kind == RecordKind::Event)
+                .then(|| wire::decode(record.payload, decoder.limits()).ok())
+                .flatten();
+            let decided = record.decided;
+            tell(Recovered {
+                decided,
+                channel: record.channel,
+                facts: message
+                    .as_ref()
+                    .map(|message| Facts::of(message, decided.event_time, decided.received_at, record.payload)),
+                seq: message.as_ref().and_then(wire::Message::seq),
+            });
+        }
+    }
+}

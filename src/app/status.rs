@@ -1,0 +1,135 @@
+//! What the daemon says about itself: at `/api/status`, in its Redis key, to the command `status`.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    frame::{GapReason, Reason},
+    intake,
+    lifecycle::{Hold, Readiness},
+    metrics::{Label, Metrics},
+    render,
+    source::SourceStatus,
+    spool::View,
+    units::Micros,
+};
+
+/// Everything the status is made of. Reading it disturbs nobody.
+pub struct Sources {
+    /// Name of this daemon.
+    pub instance: String,
+    /// `sqlite` or `cassandra`.
+    pub store: &'static str,
+    /// When the process started.
+    pub started_at: Micros,
+    /// The same, for the uptime.
+    pub started: Instant,
+    /// Whether it is ready.
+    pub readiness: Readiness,
+    /// Connections to Redis.
+    pub redis: SourceStatus,
+    /// The log.
+    pub spool: View,
+    /// Whether the writer is held.
+    pub hold: watch::Receiver<Hold>,
+    /// What the store has confirmed.
+    pub progress: watch::Receiver<u64>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Sources {
+    /// The status object. Also brings the gauges that mirror other parts up to date.
+    pub fn status(&self) -> Value {
+        let missing = self.readiness.missing();
+        let stored = *self.progress.borrow();
+        let pending = self.spool.end().saturating_sub(stored);
+        let paused = *self.hold.borrow() != Hold::Open;
+        self.refresh(pending, paused);
+        let m = &self.metrics;
+        json!({
+            "instance": self.instance,
+            "version": env!("CARGO_PKG_VERSION"),
+            "phase": self.phase(&missing),
+            "ready": missing.is_empty(),
+            "missing": missing,
+            "paused": paused,
+            "started_at": render::time(self.started_at),
+            "at": render::time(intake::now()),
+            "uptime_seconds": self.started.elapsed().as_secs(),
+            "redis": { "connections": self.redis.connections(), "unproven": self.redis.unproven() },
+            "spool": {
+                "id": self.spool.id(),
+                "healthy": self.spool.healthy(),
+                "used_bytes": self.spool.bytes(),
+                "capacity_bytes": self.spool.capacity(),
+                "memory_bytes": self.spool.memory_bytes(),
+                "segments": self.spool.segments(),
+                "end": self.spool.end(),
+                "durable": self.spool.durable(),
+                "stored": stored,
+                "committed": self.spool.committed(),
+                "pending_records": pending,
+            },
+            "store": { "kind": self.store, "connected": m.store_connected.get() == 1 },
+            "lag_seconds": m.writer_lag_seconds.get(),
+            "counters": {
+                "received": m.source_messages.get(),
+                "events": m.intake_events.get(),
+                "rows": ROWS.iter().map(|name| m.writer_rows.get_or_create(&Label::of(name)).get()).sum::<u64>(),
+                "rejected": Reason::ALL.iter().map(|reason| m.intake_rejected.get_or_create(&Label::of(reason.as_str())).get()).sum::<u64>(),
+                "dead_letters": Reason::ALL.iter().map(|reason| m.dead_letters.get_or_create(&Label::of(reason.as_str())).get()).sum::<u64>(),
+            },
+            "gaps": self.gaps(),
+        })
+    }
+
+    /// One line for the service manager.
+    pub fn line(&self) -> String {
+        let missing = self.readiness.missing();
+        format!(
+            "{}; {} events, {} records wait for the store",
+            self.phase(&missing),
+            self.metrics.intake_events.get(),
+            self.spool.end().saturating_sub(*self.progress.borrow())
+        )
+    }
+
+    fn phase(&self, missing: &[&str]) -> &'static str {
+        match () {
+            () if missing.contains(&"stopping") => "stopping",
+            () if !missing.is_empty() => "degraded",
+            () if *self.hold.borrow() != Hold::Open => "paused",
+            () => "running",
+        }
+    }
+
+    fn gaps(&self) -> Value {
+        let m = &self.metrics;
+        GapReason::ALL
+            .iter()
+            .map(|reason| {
+                let label = Label::of(reason.as_str());
+                let (gaps, lost) = (m.gaps.get_or_create(&label).get(), m.gap_lost.get_or_create(&label).get());
+                (reason.as_str().to_owned(), json!({ "gaps": gaps, "lost": lost }))
+            })
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    }
+
+    fn refresh(&self, pending: u64, paused: bool) {
+        let m = &self.metrics;
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        m.spool_bytes.set(gauge(self.spool.bytes()));
+        m.spool_records.set(gauge(pending));
+        m.spool_memory_bytes.set(gauge(self.spool.memory_bytes()));
+        m.spool_healthy.set(i64::from(self.spool.healthy()));
+        m.writer_paused.set(i64::from(paused));
+    }
+}
+
+/// The tables whose confirmed rows are counted together.
+const ROWS: [&str; 6] =
+    ["training_metrics", "network_topology", "training_events", "dataset_info", "control_log", "ingest_gaps"];

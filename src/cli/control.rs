@@ -1,0 +1,210 @@
+//! `control`: sends a command on the control channel, and waits for the receipts.
+
+use std::time::Duration;
+
+use fred::{
+    clients::Client,
+    interfaces::{ClientLike, EventInterface, PubsubInterface},
+    types::Message,
+};
+use serde_json::{Value, json};
+use tokio::{sync::broadcast::Receiver, time::Instant};
+use uuid::Uuid;
+
+use super::{CliError, connect::connect, output, status};
+use crate::{config::Settings, units};
+
+/// What the daemon itself obeys; other commands are for trainers.
+const OURS: [&str; 5] = ["pause", "resume", "flush", "reset", "status"];
+
+/// Arguments of `control`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// pause, resume, flush, reset, status, or a command for trainers such as stop.
+    command: String,
+    /// Wait for the receipts of all daemons it is for.
+    #[arg(long)]
+    wait: bool,
+    /// Longest wait.
+    #[arg(long, default_value = "15s", value_parser = units::parse_duration)]
+    timeout: Duration,
+    /// `ingest`, `trainer` or the name of a daemon; absent: everyone.
+    #[arg(long)]
+    target: Option<String>,
+    /// Channel; absent: the first of `redis.control_channels` that is no pattern.
+    #[arg(long)]
+    channel: Option<String>,
+}
+
+/// Sends, waits, and prints what came back.
+pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliError> {
+    let redis = &settings.redis;
+    let plain = || redis.control_channels.iter().find(|name| !name.contains(['*', '?', '['])).cloned();
+    let channel = args.channel.clone().or_else(plain).ok_or_else(|| {
+        CliError::Usage("`redis.control_channels` names no channel without a pattern; say --channel".into())
+    })?;
+    let client = connect(redis).await?;
+    let (id, message) = message(&args);
+    let receipts = if args.wait { Some(subscribe(redis).await?) } else { None };
+    let expected = if args.wait { expected(&client, &settings, args.target.as_deref()).await? } else { Vec::new() };
+    let listeners: i64 = client
+        .publish(channel.as_str(), message.to_string())
+        .await
+        .map_err(|error| CliError::failed(format!("failed to publish on `{channel}`"), error))?;
+    let Some((_ack_client, receipts)) = receipts else {
+        let report = json!({"id": id, "command": args.command, "channel": channel, "listeners": listeners});
+        return if json {
+            output::json(&report)
+        } else {
+            output::line(&format!("`{}` sent to {listeners} listeners on {channel}", args.command))
+        };
+    };
+    let receipts = gather(receipts, &id, &expected, Instant::now() + args.timeout).await;
+    report(&args, &expected, &receipts, json)
+}
+
+fn message(args: &Args) -> (String, Value) {
+    let id = Uuid::new_v4().to_string();
+    let mut message = json!({"command": args.command, "id": id});
+    if let Some(target) = &args.target {
+        message["target"] = Value::from(target.as_str());
+    }
+    if args.wait && args.command == "flush" {
+        message["timeout"] = Value::from(args.timeout.as_secs_f64());
+    }
+    (id, message)
+}
+
+/// Listens for receipts on a connection of its own. Returns once Redis has taken the subscription: the answer to a PING
+/// behind it proves that, and a refusal arrives in its place.
+async fn subscribe(redis: &crate::redis::Config) -> Result<(Client, Receiver<Message>), CliError> {
+    let channel = format!("{}control:ack", redis.key_prefix);
+    let failed = |error| CliError::failed(format!("failed to subscribe to `{channel}`"), error);
+    let client = connect(redis).await?;
+    let receipts = client.message_rx();
+    client.subscribe(channel.as_str()).await.map_err(failed)?;
+    client.ping::<()>(None).await.map_err(failed)?;
+    Ok((client, receipts))
+}
+
+/// The daemons that will answer.
+async fn expected(client: &Client, settings: &Settings, target: Option<&str>) -> Result<Vec<String>, CliError> {
+    let prefix = format!("{}ingest:", settings.redis.key_prefix);
+    let all = status::instances(client, &prefix).await?;
+    Ok(match target {
+        None | Some("ingest" | "trainer") => all,
+        Some(one) => vec![one.to_owned()],
+    })
+}
+
+/// Receipts for `id`, until every expected daemon has answered (at least one) or the time is over.
+async fn gather(mut messages: Receiver<Message>, id: &str, expected: &[String], until: Instant) -> Vec<Value> {
+    let mut receipts: Vec<Value> = Vec::new();
+    let complete = |receipts: &[Value]| {
+        let answered = |name: &String| receipts.iter().any(|receipt| receipt["instance"] == name.as_str());
+        !receipts.is_empty() && expected.iter().all(answered)
+    };
+    while !complete(&receipts) {
+        match tokio::time::timeout_at(until, messages.recv()).await {
+            Ok(Ok(message)) => {
+                let text = message.value.as_bytes().unwrap_or_default();
+                receipts.extend(serde_json::from_slice(text).ok().filter(|receipt: &Value| receipt["id"] == id));
+            }
+            // A lag may have cost somebody's receipt; the time-out will say so.
+            Ok(Err(tokio::sync::broadcast::error::RecvError::Lagged(_))) => {}
+            Ok(Err(_)) | Err(_) => break,
+        }
+    }
+    receipts
+}
+
+fn report(args: &Args, expected: &[String], receipts: &[Value], json: bool) -> Result<(), CliError> {
+    if json {
+        output::json(&Value::from(receipts.to_vec()))?;
+    } else if !receipts.is_empty() {
+        let row = |receipt: &Value| {
+            ["instance", "command", "outcome", "took_ms", "detail"]
+                .map(|field| output::cell(receipt.get(field)))
+                .to_vec()
+        };
+        output::table(&["INSTANCE", "COMMAND", "OUTCOME", "MS", "DETAIL"], receipts.iter().map(row).collect())?;
+    }
+    let silent: Vec<_> = expected
+        .iter()
+        .filter(|name| !receipts.iter().any(|receipt| receipt["instance"] == name.as_str()))
+        .map(String::as_str)
+        .collect();
+    if receipts.is_empty() || !silent.is_empty() {
+        let whom = if silent.is_empty() { "any daemon".to_owned() } else { silent.join(", ") };
+        return Err(CliError::No(format!("no receipt from {whom} within {}", units::format_duration(args.timeout))));
+    }
+    // Daemons ignore what only trainers understand, and that is as it should be.
+    let fine = |receipt: &&Value| {
+        receipt["outcome"] == "done" || (receipt["outcome"] == "ignored" && !OURS.contains(&args.command.as_str()))
+    };
+    match receipts.iter().find(|receipt| !fine(receipt)) {
+        None => Ok(()),
+        Some(bad) => {
+            Err(CliError::No(format!("{}: {}", output::cell(bad.get("instance")), output::cell(bad.get("outcome")))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fred::types::{MessageKind, config::Server};
+    use tokio::sync::broadcast;
+
+    use super::*;
+
+    fn receipt(instance: &str, id: &str, outcome: &str) -> Message {
+        let text = json!({"id": id, "instance": instance, "outcome": outcome, "command": "pause"}).to_string();
+        Message {
+            channel: "cascor:control:ack".into(),
+            value: text.into(),
+            kind: MessageKind::Message,
+            server: Server::new("127.0.0.1", 1),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn receipts_are_gathered_until_every_daemon_has_answered() {
+        let (sender, receiver) = broadcast::channel(8);
+        for message in [receipt("a", "other", "done"), receipt("a", "me", "done"), receipt("b", "me", "done")] {
+            sender.send(message).unwrap();
+        }
+        let until = Instant::now() + Duration::from_secs(5);
+        let both = ["a".to_owned(), "b".to_owned()];
+        assert_eq!(gather(receiver, "me", &both, until).await.len(), 2);
+        assert!(Instant::now() < until, "it does not wait for more");
+
+        let receiver = sender.subscribe();
+        sender.send(receipt("a", "me", "done")).unwrap();
+        assert_eq!(gather(receiver, "me", &both, until).await.len(), 1);
+        assert!(Instant::now() >= until, "it waits for the silent one");
+    }
+
+    #[test]
+    fn the_exit_status_tells_whether_it_was_done() {
+        let args = |command: &str| Args {
+            command: command.into(),
+            wait: true,
+            timeout: Duration::from_secs(1),
+            target: None,
+            channel: None,
+        };
+        let one = ["a".to_owned()];
+        for (command, outcome, fine) in [
+            ("pause", "done", true),
+            ("pause", "ignored", false),
+            ("stop", "ignored", true),
+            ("flush", "failed", false),
+        ] {
+            let receipts = [json!({"instance": "a", "outcome": outcome})];
+            assert_eq!(report(&args(command), &one, &receipts, true).is_ok(), fine, "{command} {outcome}");
+        }
+        assert!(report(&args("pause"), &one, &[], true).is_err());
+        let two = ["a".to_owned(), "b".to_owned()];
+        assert!(report(&args("pause"), &two, &[json!({"instance": "a", "outcome": "done"})], true).is_err());
+    }
+}

@@ -1,0 +1,122 @@
+//! The control channel as a trainer hears it. It answers nothing: receipts are the daemon's.
+
+use fred::{
+    clients::Client,
+    interfaces::{EventInterface, PubsubInterface},
+    types::{Message, config::Server},
+};
+use serde_json::Value;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+use crate::{
+    cli::{CliError, connect::connect_for_long},
+    logging::Chain,
+    redis,
+};
+
+/// What a trainer obeys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    Pause,
+    Resume,
+    Reset,
+    Stop,
+}
+
+/// The subscription, on a connection of its own.
+pub struct Commands {
+    client: Client,
+    channels: Vec<String>,
+    messages: Receiver<Message>,
+    reconnects: Receiver<Server>,
+}
+
+impl Commands {
+    /// Subscribes to every control channel.
+    pub async fn listen(redis: &redis::Config) -> Result<Self, CliError> {
+        let client = connect_for_long(redis).await?;
+        let channels = redis.control_channels.clone();
+        let commands = Self { messages: client.message_rx(), reconnects: client.reconnect_rx(), client, channels };
+        commands.subscribe().await.map_err(|error| CliError::failed("failed to subscribe to control", error))?;
+        Ok(commands)
+    }
+
+    async fn subscribe(&self) -> Result<(), fred::error::Error> {
+        for channel in &self.channels {
+            if channel.contains(['*', '?', '[']) {
+                self.client.psubscribe(channel.as_str()).await?;
+            } else {
+                self.client.subscribe(channel.as_str()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next command for trainers. Safe to drop and call again.
+    pub async fn next(&mut self) -> Command {
+        loop {
+            tokio::select! {
+                message = self.messages.recv() => match message {
+                    Ok(message) => {
+                        if let Some(command) = parse(message.value.as_bytes().unwrap_or_default()) {
+                            return command;
+                        }
+                    }
+                    Err(RecvError::Lagged(_)) => {}
+                    // The client is gone with everything else; the run ends by itself.
+                    Err(RecvError::Closed) => std::future::pending().await,
+                },
+                Ok(_) = self.reconnects.recv() => {
+                    if let Err(error) = self.subscribe().await {
+                        tracing::warn!(error = %Chain(&error), "failed to subscribe to control again");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A command that is for trainers, in any of the contract's forms.
+fn parse(payload: &[u8]) -> Option<Command> {
+    let message = match payload.first()? {
+        0x80..=0x8f | 0xde | 0xdf => rmp_serde::from_slice::<Value>(payload).ok()?,
+        _ => serde_json::from_slice(payload).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(payload).trim())),
+    };
+    let data = message.get("data");
+    let field = |name: &str| message.get(name).or_else(|| data?.get(name)).and_then(Value::as_str);
+    if field("target").is_some_and(|target| target != "trainer") {
+        return None;
+    }
+    match field("command").or(message.as_str())? {
+        "pause" => Some(Command::Pause),
+        "resume" => Some(Command::Resume),
+        "reset" => Some(Command::Reset),
+        "stop" => Some(Command::Stop),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_heard_in_every_form() {
+        let packed = rmp_serde::to_vec_named(&serde_json::json!({"command": "resume"})).unwrap();
+        for (payload, command) in [
+            (&b"pause"[..], Some(Command::Pause)),
+            (b" stop\n", Some(Command::Stop)),
+            (br#"{"command": "reset", "id": "1"}"#, Some(Command::Reset)),
+            (br#"{"type": "command", "data": {"command": "pause", "params": {}}}"#, Some(Command::Pause)),
+            (br#"{"command": "pause", "target": "trainer"}"#, Some(Command::Pause)),
+            (br#"{"command": "pause", "target": "ingest"}"#, None),
+            (br#"{"command": "flush"}"#, None),
+            (br#"{"command": 5}"#, None),
+            (b"", None),
+            (b"\xff\xfe", None),
+            (&packed, Some(Command::Resume)),
+        ] {
+            assert_eq!(parse(payload), command, "{}", String::from_utf8_lossy(payload));
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! `demo`: training processes that publish as fast as they are told, and obey the control channel as trainers do.
+
+mod commands;
+mod progress;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use clap::ValueEnum;
+use fred::{clients::Client, interfaces::PubsubInterface, types::Value as Reply};
+use serde_json::{Value, json};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use uuid::Uuid;
+
+use super::{CliError, connect::connect_for_long, output};
+use crate::{
+    config::Settings,
+    demo::trainer::{Plan, Trainer},
+    logging::Chain,
+    units,
+};
+use commands::{Command, Commands};
+use progress::Lines;
+
+/// Epochs a second of all runs together; messages beyond come several to an epoch, so that load costs no training.
+const EPOCHS_RATE: f64 = 400.0;
+/// How often the due messages are sent.
+const TICK: Duration = Duration::from_millis(5);
+/// Messages in one pipeline, at most.
+const BURST: usize = 1_024;
+
+/// Arguments of `demo`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Messages a second, of all runs together.
+    #[arg(long, visible_alias = "speed", default_value_t = 20.0)]
+    rate: f64,
+    /// Runs at the same time.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// Epochs of a run, at most.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    epochs: u32,
+    /// Hidden units of a run, at most.
+    #[arg(long, default_value_t = 16)]
+    max_hidden: usize,
+    /// Where to publish; absent: the first of `redis.training_channels` that is no pattern.
+    #[arg(long)]
+    channel: Option<String>,
+    /// Decides the weights that training starts from; absent: chance.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Publish without run ids, as simple trainers do; one run at a time.
+    #[arg(long)]
+    no_run_id: bool,
+    /// How messages are encoded.
+    #[arg(long, value_enum, default_value_t = Format::Json)]
+    format: Format,
+    /// End after this long; until then, a run that is done is followed by the next. Absent: each run once.
+    #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_duration)]
+    duration: Option<Duration>,
+}
+
+/// See [`Args::format`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Json,
+    Msgpack,
+}
+
+/// One run and what its messages carry around what the trainer says.
+struct Run {
+    trainer: Trainer,
+    run_id: Uuid,
+    seq: u64,
+}
+
+/// All runs, and what was published of them.
+struct Demo {
+    args: Args,
+    runs: Vec<Run>,
+    started: u64,
+    seed: u64,
+    last_time: units::Micros,
+    paused: bool,
+    ending: bool,
+    next: usize,
+    /// Runs that were reset and begin again once they have ended.
+    again: usize,
+}
+
+/// Trains and publishes until every run has ended.
+pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliError> {
+    if args.no_run_id && args.runs > 1 {
+        return Err(CliError::Usage("--no-run-id needs --runs 1: runs without ids on one channel are one run".into()));
+    }
+    if !args.rate.is_finite() || args.rate <= 0.0 {
+        return Err(CliError::Usage("--rate must be above zero".into()));
+    }
+    let plain = || settings.redis.training_channels.iter().find(|name| !name.contains(['*', '?', '['])).cloned();
+    let channel = args.channel.clone().or_else(plain).ok_or_else(|| {
+        CliError::Usage("`redis.training_channels` names no channel without a pattern; say --channel".into())
+    })?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // In this order, so that a second signal ends at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)))
+            .map_err(|error| CliError::failed("failed to listen for signals", error))?;
+    }
+    let client = connect_for_long(&settings.redis).await?;
+    let commands = Commands::listen(&settings.redis).await?;
+    let lines = Lines::new(args.runs, json);
+    let mut demo = Demo::new(args);
+    let began = Instant::now();
+    let published = demo.publish_all(&client, &channel, commands, &lines, &interrupted).await;
+    lines.finish();
+    let seconds = began.elapsed().as_secs_f64();
+    if json {
+        return output::json(&json!({
+            "published": published, "runs": demo.started, "channel": channel, "seconds": seconds,
+        }));
+    }
+    output::line(&format!("published {published} messages of {} runs on {channel} in {seconds:.1} s", demo.started))
+}
+
+impl Demo {
+    fn new(args: Args) -> Self {
+        let seed = args.seed.unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0);
+        let mut demo = Self {
+            runs: Vec::new(),
+            started: 0,
+            seed,
+            last_time: 0,
+            paused: false,
+            ending: false,
+            next: 0,
+            again: 0,
+            args,
+        };
+        demo.runs = (0..demo.args.runs).map(|_| demo.begin()).collect();
+        demo
+    }
+
+    fn begin(&mut self) -> Run {
+        let plan = Plan {
+            max_hidden: self.args.max_hidden,
+            max_epochs: self.args.epochs,
+            steps: (self.args.rate / EPOCHS_RATE).ceil().max(1.0) as u32,
+            seed: self.seed.wrapping_add(self.started),
+            ..Plan::default()
+        };
+        self.started += 1;
+        Run { trainer: Trainer::new(plan), run_id: Uuid::new_v4(), seq: 0 }
+    }
+
+    /// Sends what is due, tick by tick; returns how many messages Redis took.
+    async fn publish_all(
+        &mut self,
+        client: &Client,
+        channel: &str,
+        mut commands: Commands,
+        lines: &Lines,
+        interrupted: &AtomicBool,
+    ) -> u64 {
+        let deadline = self.args.duration.map(|duration| Instant::now() + duration);
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut published, mut owed) = (0, 0.0);
+        let mut last = Instant::now();
+        let mut burst = Vec::new();
+        loop {
+            let now = tokio::select! {
+                biased;
+                command = commands.next() => { self.obey(command); continue }
+                now = ticks.tick() => now,
+            };
+            let over = deadline.is_some_and(|deadline| now >= deadline);
+            if (over || interrupted.load(Ordering::Relaxed)) && !self.ending {
+                self.end(if over { "time is over" } else { "interrupted" });
+            }
+            // A pause of ours or of Redis is not caught up with: a trainer that waited did not train meanwhile.
+            let rate = self.args.rate;
+            owed = (owed + rate * now.duration_since(last).as_secs_f64()).min((rate * 0.5).max(1.0));
+            last = now;
+            let due = if self.ending { BURST } else { (owed as usize).min(BURST) };
+            self.fill(&mut burst, due);
+            owed -= burst.len() as f64;
+            if burst.is_empty() && self.is_over() {
+                return published;
+            }
+            if !burst.is_empty() {
+                published += send(client, channel, &burst, interrupted).await;
+                burst.clear();
+            }
+            lines.show(self.runs.iter().map(|run| run.trainer.progress()), self.paused, published);
+        }
+    }
+
+    /// Puts up to `due` messages of all runs in turn into `burst`.
+    fn fill(&mut self, burst: &mut Vec<Bytes>, due: usize) {
+        let mut silent = 0;
+        while burst.len() < due && silent < self.runs.len() {
+            let at = self.next % self.runs.len();
+            self.next = self.next.wrapping_add(1);
+            match self.message(at) {
+                Some(message) => {
+                    burst.push(message);
+                    silent = 0;
+                }
+                None => silent += 1,
+            }
+        }
+    }
+
+    fn message(&mut self, at: usize) -> Option<Bytes> {
+        // While paused only what was said before the pause goes out.
+        let mut message =
+            if self.paused { self.runs[at].trainer.waiting_message() } else { self.runs[at].trainer.next_message() };
+        let again = self.again > 0 || self.args.duration.is_some();
+        if message.is_none() && !self.paused && !self.ending && again {
+            self.again = self.again.saturating_sub(1);
+            self.runs[at] = self.begin();
+            message = self.runs[at].trainer.next_message();
+        }
+        let mut message = message?;
+        let run = &mut self.runs[at];
+        // Times that differ make the order of events plain to everyone.
+        self.last_time = units_now().max(self.last_time + 1);
+        message["timestamp"] = Value::from(rfc3339(self.last_time));
+        message["seq"] = Value::from(run.seq);
+        if !self.args.no_run_id {
+            message["run_id"] = Value::from(run.run_id.to_string());
+        }
+        run.seq += 1;
+        let bytes = match self.args.format {
+            Format::Json => serde_json::to_vec(&message).ok(),
+            Format::Msgpack => rmp_serde::to_vec_named(&message).ok(),
+        };
+        bytes.map(Bytes::from)
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Pause | Command::Resume => {
+                let paused = command == Command::Pause;
+                if self.paused != paused && !self.ending {
+                    self.runs.iter_mut().for_each(|run| run.trainer.set_paused(paused));
+                    self.paused = paused;
+                }
+            }
+            Command::Reset if !self.ending => {
+                // Each run says that it ended; then another begins in its place.
+                self.runs.iter_mut().for_each(|run| run.trainer.interrupt("reset"));
+                self.again = self.runs.len();
+                self.paused = false;
+            }
+            Command::Stop => self.end("stop"),
+            Command::Reset => {}
+        }
+    }
+
+    fn end(&mut self, reason: &str) {
+        (self.ending, self.paused) = (true, false);
+        self.runs.iter_mut().for_each(|run| run.trainer.interrupt(reason));
+    }
+
+    fn is_over(&self) -> bool {
+        !self.paused
+            && (self.ending || self.args.duration.is_none())
+            && self.runs.iter().all(|run| run.trainer.is_done())
+    }
+}
+
+/// Publishes a burst in one pipeline, again and again until Redis has taken it: the same bytes twice are one row.
+async fn send(client: &Client, channel: &str, burst: &[Bytes], interrupted: &AtomicBool) -> u64 {
+    loop {
+        let pipeline = client.pipeline();
+        let mut outcome = Ok(());
+        for message in burst {
+            outcome = outcome.and(pipeline.publish::<(), _, _>(channel, message.clone()).await);
+        }
+        let outcome = match outcome {
+            Ok(()) => pipeline.all::<Vec<Reply>>().await.map(|_| ()),
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(()) => return burst.len() as u64,
+            Err(error) => tracing::warn!(error = %Chain(&error), "redis does not take the messages; trying again"),
+        }
+        if interrupted.load(Ordering::Relaxed) {
+            return 0;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn units_now() -> units::Micros {
+    jiff::Timestamp::now().as_microsecond()
+}
+
+fn rfc3339(time: units::Micros) -> String {
+    jiff::Timestamp::from_microsecond(time).map(|time| format!("{time:.6}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+//! Tables for people and JSON for programs, into any writer.
+
+use std::io::{self, Write};
+
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use super::CliError;
+use crate::{logging::Untrusted, render, units::Micros};
+
+/// A cell of text, on the left.
+pub fn text(value: Option<&str>) -> Cell {
+    // It came from whoever may publish: no control character of theirs reaches the terminal.
+    Cell::new(value.map_or_else(String::new, |value| Untrusted(value.as_bytes()).to_string()))
+}
+
+/// A cell of a whole number, on the right.
+pub fn count<T: ToString>(value: Option<T>) -> Cell {
+    Cell::new(value.map_or_else(String::new, |value| value.to_string())).set_alignment(CellAlignment::Right)
+}
+
+/// A cell of a number with a fraction: six significant digits are what fits and what people compare.
+pub fn number(value: Option<f64>) -> Cell {
+    let shown = value.map_or_else(String::new, |value| match value {
+        0.0 => "0".into(),
+        value if !value.is_finite() => value.to_string(),
+        value if (1e-4..1e9).contains(&value.abs()) => {
+            let shown = format!("{value:.6}");
+            shown.trim_end_matches('0').trim_end_matches('.').to_owned()
+        }
+        value => format!("{value:.5e}"),
+    });
+    Cell::new(shown).set_alignment(CellAlignment::Right)
+}
+
+/// A cell of a time: UTC, to the second; JSON has the rest.
+pub fn moment(value: Option<Micros>) -> Cell {
+    Cell::new(value.map_or_else(String::new, |at| render::time(at)[..19].replace('T', " ")))
+}
+
+/// Writes a table, as wide as the terminal.
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn table(out: &mut impl Write, headers: &[&str], rows: Vec<Vec<Cell>>) -> Result<(), CliError> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(headers.to_vec()).add_rows(rows);
+    line(out, &table.trim_fmt())
+}
+
+/// Writes a line. A reader that has gone away (`| head`) is no error of ours.
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn line(out: &mut impl Write, text: &str) -> Result<(), CliError> {
+    written(writeln!(out, "{text}"))
+}
+
+/// Writes one JSON value on a line of its own.
+///
+/// # Errors
+/// When the output cannot be written.
+pub fn json(out: &mut impl Write, value: &impl Serialize) -> Result<(), CliError> {
+    written(serde_json::to_writer(&mut *out, value).map_err(io::Error::from).and_then(|()| out.write_all(b"\n")))
+}
+
+fn written(result: io::Result<()>) -> Result<(), CliError> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(CliError::failed("failed to write the answer", error))
+        }
+        _ => Ok(()),
+    }
+}

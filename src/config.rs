@@ -1,1 +1,0 @@
-//! Gathers the sections of the configuration from all their sources.

@@ -1,0 +1,212 @@
+//! One value after the other laid over the defaults, each tried alone.
+
+use std::path::Path;
+
+use figment::{
+    Figment,
+    providers::{Format, Serialized, Toml},
+    value::{Dict, Value},
+};
+
+use super::{
+    Settings,
+    secrets::{self, Slot},
+};
+
+/// Which source a value comes from; a later one wins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rank {
+    File,
+    Credentials,
+    OldEnvironment,
+    Environment,
+    Flags,
+}
+
+/// The settings so far.
+pub struct Layers {
+    figment: Figment,
+    /// The defaults: which keys exist, and of which type they are.
+    shape: Dict,
+    slots: [Slot; 2],
+    problems: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Layers {
+    /// The defaults.
+    pub fn new() -> Self {
+        let Ok(Value::Dict(_, shape)) = Value::serialize(Settings::default()) else {
+            unreachable!("the settings are a struct")
+        };
+        Self {
+            figment: Figment::from(Serialized::defaults(Settings::default())),
+            shape,
+            slots: secrets::slots(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Notes what is wrong.
+    pub fn problem(&mut self, problem: String) {
+        self.problems.push(problem);
+    }
+
+    /// Notes what is odd.
+    pub fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
+    }
+
+    /// Lays a TOML file over what is there.
+    pub fn set_toml(&mut self, text: &str, path: &Path) {
+        match Toml::from_str::<Value>(text) {
+            Ok(Value::Dict(_, dict)) => self.set_dict("", dict, &path.display().to_string()),
+            Ok(_) => self.problem(format!("`{}` holds no table", path.display())),
+            // The error's own display quotes the line, which may hold a password.
+            Err(error) => {
+                let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or_default();
+                let line = before.matches('\n').count() + 1;
+                self.problem(format!("`{}` line {line} is no TOML", path.display()));
+            }
+        }
+    }
+
+    fn set_dict(&mut self, prefix: &str, dict: Dict, origin: &str) {
+        for (name, value) in dict {
+            let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            // A quoted `"a.b"` is one name, not a path.
+            let known = if name.contains('.') { None } else { self.find(&key) };
+            match (known, value) {
+                (Some(Value::Dict(..)), Value::Dict(_, inner)) => self.set_dict(&key, inner, origin),
+                (None, _) => self.unknown(&key, origin),
+                (Some(_), value) => self.set(&key, value, Rank::File, origin),
+            }
+        }
+    }
+
+    /// Lays `text` over `key`; the type of the default says how it is read.
+    pub fn set_text(&mut self, key: &str, text: &str, rank: Rank, origin: &str) {
+        let value = match self.find(key) {
+            None => return self.unknown(key, origin),
+            Some(Value::Bool(..)) => boolean(text).map(Value::from),
+            Some(Value::Num(..)) => number(text),
+            Some(Value::Array(..)) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                Ok(Value::from(items.map(Value::from).collect::<Vec<_>>()))
+            }
+            Some(_) => Ok(Value::from(text)),
+        };
+        match value {
+            Ok(value) => self.set(key, value, rank, origin),
+            Err(problem) => self.problem(format!("`{key}` ({origin}) {problem}")),
+        }
+    }
+
+    fn set(&mut self, key: &str, mut value: Value, rank: Rank, origin: &str) {
+        if matches!(self.find(key), Some(Value::Dict(..))) {
+            return self.problem(format!("`{key}` ({origin}) is a section, not a value"));
+        }
+        if let Some((slot, file)) = slot_of(&mut self.slots, key) {
+            match value.as_str() {
+                Some(path) if file => slot.set_file(path, rank, &mut self.problems),
+                Some(text) if rank != Rank::Flags => slot.set_text(text, rank, false, &mut self.problems),
+                Some(_) => {
+                    self.problem(format!("`{key}` must not be a flag, which every user can read; use `{key}_file`"))
+                }
+                None => self.problem(format!("`{key}` ({origin}) must be text")),
+            }
+            return;
+        }
+        if key == "redis.url" {
+            let Some(url) = value.as_str() else {
+                return self.problem(format!("`{key}` ({origin}) must be text"));
+            };
+            let split = secrets::split_url(url);
+            value = Value::from(split.url);
+            if let Some(username) = split.username {
+                self.lay("redis.username", Value::from(username), origin);
+            }
+            if let Some((slot, _)) = slot_of(&mut self.slots, "redis.password") {
+                slot.set_text(&split.password.unwrap_or_default(), rank, true, &mut self.problems);
+            }
+        }
+        self.lay(key, value, origin);
+    }
+
+    /// Takes the value only when the settings with it can be read: so every problem has its own key.
+    fn lay(&mut self, key: &str, value: Value, origin: &str) {
+        let candidate = self.figment.clone().merge(Serialized::default(key, value));
+        match candidate.extract::<Settings>() {
+            Ok(_) => self.figment = candidate,
+            Err(error) => self.problem(format!("`{key}` ({origin}): {}", error.kind)),
+        }
+    }
+
+    fn unknown(&mut self, key: &str, origin: &str) {
+        let mut keys = Vec::new();
+        leaves("", &self.shape, &mut keys);
+        let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+        let nearest = keys
+            .iter()
+            .map(|known| {
+                // The right name in the wrong section is the commonest slip after a typo.
+                let misplaced = last(known) == last(key) && key.contains('.');
+                (if misplaced { 1 } else { strsim::damerau_levenshtein(known, key) }, known)
+            })
+            .min()
+            .filter(|(distance, known)| *distance <= 2.max(known.len() / 5));
+        let hint = nearest.map(|(_, known)| format!("; did you mean `{known}`?")).unwrap_or_default();
+        self.problem(format!("`{key}` ({origin}) is not a key{hint}"));
+    }
+
+    fn find(&self, key: &str) -> Option<Value> {
+        Value::from(self.shape.clone()).find(key)
+    }
+
+    /// The settings, what is wrong with their sources, and what is odd.
+    pub fn finish(self) -> (Settings, Vec<String>, Vec<String>) {
+        let mut problems = self.problems;
+        let mut settings: Settings = self.figment.extract().unwrap_or_else(|error| {
+            problems.push(error.to_string());
+            Settings::default()
+        });
+        let [redis, cassandra] = self.slots;
+        (settings.redis.password, settings.redis.password_file) = redis.finish(&mut problems);
+        let cluster = &mut settings.store.cassandra;
+        (cluster.password, cluster.password_file) = cassandra.finish(&mut problems);
+        (settings, problems, self.warnings)
+    }
+}
+
+/// The slot that `key` fills, and whether `key` names a file.
+fn slot_of<'a>(slots: &'a mut [Slot; 2], key: &str) -> Option<(&'a mut Slot, bool)> {
+    let file = key.ends_with("_file");
+    let name = key.strip_suffix("_file").unwrap_or(key);
+    slots.iter_mut().find(|slot| slot.key == name).map(|slot| (slot, file))
+}
+
+/// Every key that holds a value.
+pub fn leaves(prefix: &str, dict: &Dict, keys: &mut Vec<String>) {
+    for (name, value) in dict {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            Value::Dict(_, inner) => leaves(&key, inner, keys),
+            _ => keys.push(key),
+        }
+    }
+}
+
+/// Reads the ways people write yes and no.
+pub fn boolean(text: &str) -> Result<bool, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        other => Err(format!("must be true or false, not `{other}`")),
+    }
+}
+
+fn number(text: &str) -> Result<Value, String> {
+    let text = text.trim();
+    text.parse::<i64>().map(Value::from).map_err(|_| format!("must be a whole number, not `{text}`"))
+}

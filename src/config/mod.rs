@@ -1,0 +1,216 @@
+//! Gathers every component's settings: defaults, then the file, then the environment, then flags.
+//!
+//! Each value is laid over the one below it alone, so that one bad value hides no other: [`load`] reports every problem at
+//! once, by key. The names of the environment decide the type of a value, never its looks (`0123` stays text where text is
+//! meant). Secrets take a path of their own ([`secrets`]) and reach neither the merged layers nor an error.
+
+mod checks;
+mod layers;
+mod legacy;
+mod secrets;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+use std::{
+    collections::BTreeMap,
+    env, fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{api, control, dead_letter, intake, latest, logging, redis, spool, store, units, wire::Limits, writer};
+use layers::{Layers, Rank};
+
+/// Prefix of the environment variables that set a key: `CASCOR_INGEST__SPOOL__CAPACITY` is `spool.capacity`.
+pub const ENV_PREFIX: &str = "CASCOR_INGEST__";
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Name of this daemon among others; empty: the host name.
+    pub instance: String,
+    /// Holds `spool/`, `deadletter/`, `cascor.db`; empty: `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/cascor-ingest`, else
+    /// `~/.local/state/cascor-ingest`.
+    pub state_dir: PathBuf,
+    /// How long stopping may take; what is not stored by then is on disk.
+    #[serde(with = "units::duration")]
+    pub shutdown_grace: Duration,
+    /// Where messages come from.
+    pub redis: redis::Config,
+    /// What a message may be at most.
+    pub limits: Limits,
+    /// What is decided about a message.
+    pub intake: intake::Config,
+    /// The durable log.
+    pub spool: spool::Config,
+    /// Messages and rows set aside.
+    #[serde(rename = "deadletter")]
+    pub dead_letter: dead_letter::Config,
+    /// When a batch is written.
+    pub writer: writer::Config,
+    /// Where rows are kept.
+    pub store: store::Config,
+    /// The latest-state keys.
+    pub latest: latest::Config,
+    /// Which commands are obeyed.
+    pub control: control::Config,
+    /// The HTTP side.
+    pub http: api::Config,
+    /// The log.
+    pub log: logging::Config,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            instance: String::new(),
+            state_dir: PathBuf::new(),
+            shutdown_grace: Duration::from_secs(20),
+            redis: redis::Config::default(),
+            limits: Limits::default(),
+            intake: intake::Config::default(),
+            spool: spool::Config::default(),
+            dead_letter: dead_letter::Config::default(),
+            writer: writer::Config::default(),
+            store: store::Config::default(),
+            latest: latest::Config::default(),
+            control: control::Config::default(),
+            http: api::Config::default(),
+            log: logging::Config::default(),
+        }
+    }
+}
+
+/// Where settings come from. Tests bring their own environment.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The file of `--config`.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub env: BTreeMap<String, String>,
+    /// Flags, as pairs of key and text.
+    pub flags: Vec<(String, String)>,
+}
+
+impl Sources {
+    /// The file and flags of the command line, with the environment of this process.
+    pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Self {
+        // Text that is no UTF-8 keeps its name, so that a bad value is reported and not passed over.
+        let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
+        let env = env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
+        Self { file, env, flags }
+    }
+}
+
+/// Settings without a problem, and what a person should know about them.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The result, with every directory filled in and every secret read.
+    pub settings: Settings,
+    /// Odd, but nothing is lost by it.
+    pub warnings: Vec<String>,
+}
+
+/// Everything that is wrong, by key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems(pub Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0[..] {
+            [one] => write!(f, "configuration: {one}"),
+            many => {
+                write!(f, "configuration has {} problems:", many.len())?;
+                many.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+            }
+        }
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Gathers, fills in and checks the settings.
+///
+/// # Errors
+/// Every problem, at once.
+pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+    let mut layers = Layers::new();
+    if let Some(path) = &sources.file {
+        read_file(path, sources, &mut layers);
+    }
+    secrets::credentials(&sources.env, &mut layers);
+    legacy::apply(&sources.env, &mut layers);
+    for (name, text) in &sources.env {
+        if let Some(key) = name.strip_prefix(ENV_PREFIX) {
+            let key = key.to_ascii_lowercase().replace("__", ".");
+            layers.set_text(&key, text, Rank::Environment, &format!("environment variable {name}"));
+        }
+    }
+    for (key, text) in &sources.flags {
+        layers.set_text(key, text, Rank::Flags, "command line");
+    }
+    let (mut settings, mut problems, warnings) = layers.finish();
+    settings.fill_in(&sources.env, &mut problems);
+    checks::problems(&settings, &mut problems);
+    if problems.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(Problems(problems)) }
+}
+
+fn read_file(path: &Path, sources: &Sources, layers: &mut Layers) {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => return layers.problem(format!("`{}` cannot be read: {error}", path.display())),
+    };
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("yaml" | "yml") => yaml::apply(&text, path, &sources.env, layers),
+        _ => layers.set_toml(&text, path),
+    }
+}
+
+impl Settings {
+    /// Fills in what depends on the machine: the instance's name and the directories.
+    fn fill_in(&mut self, env: &BTreeMap<String, String>, problems: &mut Vec<String>) {
+        if self.instance.is_empty() {
+            self.instance = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        }
+        if self.state_dir.as_os_str().is_empty() {
+            match default_state_dir(env) {
+                Some(path) => self.state_dir = path,
+                None => problems.push("`state_dir` must be set: neither $STATE_DIRECTORY nor $HOME is".into()),
+            }
+        }
+        let state_dir = self.state_dir.clone();
+        for (path, name) in [
+            (&mut self.spool.dir, "spool"),
+            (&mut self.dead_letter.dir, "deadletter"),
+            (&mut self.store.sqlite.path, "cascor.db"),
+        ] {
+            if path.as_os_str().is_empty() {
+                *path = state_dir.join(name);
+            }
+        }
+    }
+
+    /// The settings as TOML, with secrets hidden.
+    ///
+    /// # Errors
+    /// When a path is no UTF-8, which TOML cannot say.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string_pretty(self)
+    }
+}
+
+fn default_state_dir(env: &BTreeMap<String, String>) -> Option<PathBuf> {
+    let set = |name: &str| env.get(name).filter(|value| !value.is_empty());
+    // systemd separates several state directories by colons; ours is the first.
+    if let Some(first) = set("STATE_DIRECTORY").and_then(|dirs| dirs.split(':').next()) {
+        return Some(PathBuf::from(first));
+    }
+    if let Some(home) = set("XDG_STATE_HOME") {
+        return Some(Path::new(home).join("cascor-ingest"));
+    }
+    set("HOME").map(|home| Path::new(home).join(".local/state/cascor-ingest"))
+}

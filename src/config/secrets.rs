@@ -1,0 +1,140 @@
+//! Passwords: each in a slot of its own, from text or from a file, so that no layer, printout or error ever holds one.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use super::layers::{Layers, Rank};
+use crate::secret::Secret;
+
+/// A password on its way to the settings.
+#[derive(Debug)]
+pub struct Slot {
+    /// The key it fills.
+    pub key: &'static str,
+    /// Name of its systemd credential.
+    pub credential: &'static str,
+    held: Option<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    value: Value,
+    rank: Rank,
+    /// Came inside a URL: an explicit password of the same layer wins.
+    weak: bool,
+}
+
+#[derive(Debug)]
+enum Value {
+    Text(Secret),
+    File(PathBuf),
+}
+
+/// Every password there is.
+pub fn slots() -> [Slot; 2] {
+    [("redis.password", "redis-password"), ("store.cassandra.password", "cassandra-password")]
+        .map(|(key, credential)| Slot { key, credential, held: None })
+}
+
+/// Points the slots at systemd's credentials, where there are any.
+pub fn credentials(env: &BTreeMap<String, String>, layers: &mut Layers) {
+    let Some(directory) = env.get("CREDENTIALS_DIRECTORY") else { return };
+    for slot in slots() {
+        let path = Path::new(directory).join(slot.credential);
+        if path.exists() {
+            layers.set_text(&format!("{}_file", slot.key), &path.to_string_lossy(), Rank::Credentials, "credential");
+        }
+    }
+}
+
+impl Slot {
+    /// Takes a password as text; an empty one is none.
+    pub fn set_text(&mut self, text: &str, rank: Rank, weak: bool, problems: &mut Vec<String>) {
+        if !text.is_empty() {
+            self.set(Held { value: Value::Text(Secret::new(text)), rank, weak }, problems);
+        }
+    }
+
+    /// Takes the file that holds the password.
+    pub fn set_file(&mut self, path: &str, rank: Rank, problems: &mut Vec<String>) {
+        if !path.is_empty() {
+            self.set(Held { value: Value::File(path.into()), rank, weak: false }, problems);
+        }
+    }
+
+    fn set(&mut self, new: Held, problems: &mut Vec<String>) {
+        if let Some(old) = self.held.as_ref().filter(|old| old.rank == new.rank) {
+            if new.weak && !old.weak {
+                return;
+            }
+            if !old.weak && std::mem::discriminant(&old.value) != std::mem::discriminant(&new.value) {
+                problems.push(format!("`{0}` and `{0}_file` are both set; keep one", self.key));
+            }
+        }
+        self.held = Some(new);
+    }
+
+    /// The password, and the file it was read from.
+    pub fn finish(self, problems: &mut Vec<String>) -> (Option<Secret>, Option<PathBuf>) {
+        match self.held.map(|held| held.value) {
+            None => (None, None),
+            Some(Value::Text(secret)) => (Some(secret), None),
+            Some(Value::File(path)) => {
+                let problem = |what: String| format!("`{}_file`: `{}` {what}", self.key, path.display());
+                match std::fs::read_to_string(&path) {
+                    Ok(text) if text.trim_end_matches(['\r', '\n']).is_empty() => {
+                        problems.push(problem("is empty".into()))
+                    }
+                    Ok(text) => return (Some(Secret::new(text.trim_end_matches(['\r', '\n']))), Some(path)),
+                    Err(error) => problems.push(problem(format!("cannot be read: {error}"))),
+                }
+                (None, Some(path))
+            }
+        }
+    }
+}
+
+/// A Redis URL without its user and password, and those two, decoded.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SplitUrl {
+    pub url: String,
+    pub username: Option<String>,
+    pub password: Option<String>,
+}
+
+/// Takes user and password out of a URL. The last `@` ends them, so that a password with a raw `/` or `@` cannot leak into
+/// the host.
+pub fn split_url(url: &str) -> SplitUrl {
+    let whole = || SplitUrl { url: url.into(), username: None, password: None };
+    let Some((scheme, (userinfo, rest))) =
+        url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)))
+    else {
+        return whole();
+    };
+    let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
+    // An `@` inside a parameter ends no user; such a URL is refused as a whole.
+    if user.contains(['?', '/']) || userinfo.contains("?password=") {
+        return whole();
+    }
+    let some = |text: &str| Some(percent_decode(text)).filter(|text| !text.is_empty());
+    SplitUrl { url: format!("{scheme}://{rest}"), username: some(user), password: some(password) }
+}
+
+fn percent_decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
+        if let Some(byte) = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            decoded.push(byte);
+            at += 3;
+        } else {
+            decoded.push(bytes[at]);
+            at += 1;
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}

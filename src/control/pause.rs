@@ -1,0 +1,56 @@
+//! The pause that survives a restart: `pause.json`, replaced as a whole.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::Micros;
+
+/// A pause in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pause {
+    /// When it began.
+    pub(super) since: Micros,
+    /// When it ends by itself.
+    pub(super) until: Micros,
+    /// Records below this offset are written all the same.
+    pub(super) after: u64,
+}
+
+/// The file.
+#[derive(Clone, Debug)]
+pub(super) struct PauseFile(PathBuf);
+
+impl PauseFile {
+    pub(super) fn in_dir(dir: &Path) -> Self {
+        Self(dir.join("pause.json"))
+    }
+
+    /// The pause that was in force, if any. A file that cannot be read is no pause: writing on loses nothing.
+    pub(super) fn load(&self) -> Option<Pause> {
+        serde_json::from_slice(&fs::read(&self.0).ok()?).ok()
+    }
+
+    /// Keeps the pause, or its end.
+    pub(super) fn store(&self, pause: Option<Pause>) -> io::Result<()> {
+        let dir = self.0.parent().unwrap_or(Path::new("."));
+        match pause {
+            Some(pause) => {
+                let new = self.0.with_extension("json.new");
+                let mut file = File::create(&new)?;
+                file.write_all(&serde_json::to_vec(&pause)?)?;
+                file.sync_all()?;
+                fs::rename(&new, &self.0)?;
+            }
+            None => match fs::remove_file(&self.0) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            },
+        }
+        File::open(dir)?.sync_all()
+    }
+}

@@ -1,0 +1,357 @@
+//! Executes commands, one after the other; what takes long (`flush`, `reset`) runs beside the rest.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use fred::{
+    interfaces::{KeysInterface, PubsubInterface},
+    types::Expiration,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tracing::{info, warn};
+
+use super::{
+    Command, Config, Identity, Job, Levers, Obey,
+    pause::{Pause, PauseFile},
+    receipt::{finished_row, receipt_json},
+};
+use crate::{
+    frame::{Arrival, Outcome, Receipt},
+    lifecycle::{Hold, Signal},
+    logging::{Chain, Untrusted},
+    metrics::{Label, Metrics},
+    redis::Link,
+    units::Micros,
+};
+
+/// Flushes and resets under way at once.
+const SLOW_MAX: usize = 16;
+/// Answers that wait to be published; more are dropped, because the log has them.
+const ANSWERS: usize = 256;
+/// Records that wait for room in the queue to intake.
+const RECORDS_MAX: usize = 4_096;
+/// How full a spool may get during a pause.
+const FILL_MAX: f64 = 0.8;
+/// How often a pause is looked after.
+const WATCH: Duration = Duration::from_millis(500);
+/// How long an answer waits for Redis.
+const PUBLISH: Duration = Duration::from_secs(2);
+
+/// Name of the channel of what we do by ourselves.
+const OWN: &str = "self";
+
+/// The control stage.
+pub struct Stage {
+    config: Config,
+    identity: Identity,
+    levers: Levers,
+    metrics: Arc<Metrics>,
+    file: PauseFile,
+    pause: Option<Pause>,
+    slow: JoinSet<Finished>,
+    records: VecDeque<Arrival>,
+}
+
+/// A command with its outcome.
+struct Finished {
+    job: Job,
+    started: Instant,
+    outcome: Outcome,
+    detail: String,
+}
+
+impl Stage {
+    /// Takes up the pause that was in force before a restart, before the writer begins.
+    pub fn new(config: &Config, identity: Identity, levers: Levers, metrics: Arc<Metrics>) -> Self {
+        let file = PauseFile::in_dir(&identity.state_dir);
+        let mut stage = Self {
+            config: config.clone(),
+            identity,
+            levers,
+            metrics,
+            pause: file.load(),
+            file,
+            slow: JoinSet::new(),
+            records: VecDeque::new(),
+        };
+        if let Some(pause) = &mut stage.pause {
+            // Another spool counts from the beginning again.
+            pause.after = pause.after.min((stage.levers.end)());
+            info!("still paused, as before the restart; `resume` ends it");
+        }
+        stage.apply();
+        stage
+    }
+
+    /// Executes commands until told to stop, or until intake is gone.
+    ///
+    /// # Errors
+    /// None: a command that fails is answered so.
+    pub async fn run(mut self, jobs: mpsc::Receiver<Job>, stop: Signal) -> Result<(), Infallible> {
+        let (answers, queue) = mpsc::channel(ANSWERS);
+        let publisher = publish(self.levers.link.clone(), self.identity.clone(), queue);
+        tokio::join!(self.execute_all(jobs, answers, stop), publisher);
+        Ok(())
+    }
+
+    async fn execute_all(&mut self, mut jobs: mpsc::Receiver<Job>, answers: mpsc::Sender<String>, mut stop: Signal) {
+        let mut watch = interval(WATCH);
+        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.stopped() => break,
+                job = jobs.recv() => match job {
+                    Some(job) => {
+                        if let Some(finished) = self.execute(job).await {
+                            self.answer(finished, &answers);
+                        }
+                    }
+                    None => break,
+                },
+                Some(Ok(finished)) = self.slow.join_next() => self.answer(finished, &answers),
+                _ = watch.tick() => {
+                    if let Some(finished) = self.end_of_pause().await {
+                        self.answer(finished, &answers);
+                    }
+                }
+            }
+            self.deliver();
+        }
+        self.slow.abort_all();
+        self.deliver();
+    }
+
+    /// Executes one command. `None`: it goes on beside the others.
+    async fn execute(&mut self, job: Job) -> Option<Finished> {
+        let started = Instant::now();
+        info!(
+            command = %Untrusted(job.command.command.as_bytes()),
+            target = job.command.target.as_deref().map(|target| Untrusted(target.as_bytes()).to_string()),
+            "command received"
+        );
+        if let Some(why) = self.not_for_us(&job.command) {
+            return Some(Finished { job, started, outcome: Outcome::Ignored, detail: why.into() });
+        }
+        let name = job.command.command.trim().to_ascii_lowercase();
+        let (outcome, detail) = match name.as_str() {
+            "pause" => self.pause(job.received_at).await,
+            "resume" => self.resume().await,
+            "status" => (Outcome::Done, (self.levers.status)()),
+            "flush" | "reset" if self.slow.len() >= SLOW_MAX => {
+                (Outcome::Refused, format!("{SLOW_MAX} commands are still being executed"))
+            }
+            "flush" => {
+                self.flush(job, started).await;
+                return None;
+            }
+            "reset" => {
+                self.reset(job, started);
+                return None;
+            }
+            _ => (Outcome::Ignored, "no command of ours".into()),
+        };
+        Some(Finished { job, started, outcome, detail })
+    }
+
+    fn not_for_us(&self, command: &Command) -> Option<&'static str> {
+        let addressed = match command.target.as_deref() {
+            None => false,
+            Some(target) if target == "ingest" || target == self.identity.instance => true,
+            Some(_) => return Some(ELSEWHERE),
+        };
+        match self.config.obey {
+            Obey::All => None,
+            Obey::Targeted if addressed => None,
+            Obey::Targeted => Some("only commands addressed to us are obeyed (`control.obey`)"),
+            Obey::None => Some("no command is obeyed (`control.obey`)"),
+        }
+    }
+
+    async fn pause(&mut self, now: Micros) -> (Outcome, String) {
+        let fill = (self.levers.spool_fill)();
+        if fill >= FILL_MAX {
+            return (Outcome::Refused, format!("the spool is {:.0} % full", fill * 100.0));
+        }
+        if self.pause.is_some() {
+            return (Outcome::Done, "already paused".into());
+        }
+        let longest = Micros::try_from(self.config.pause_max.as_micros()).unwrap_or(Micros::MAX);
+        self.pause = Some(Pause { since: now, until: now.saturating_add(longest), after: (self.levers.end)() });
+        self.apply();
+        info!("paused; messages are received and spooled, and wait");
+        match self.persist().await {
+            Ok(()) => (Outcome::Done, "paused".into()),
+            Err(error) => (Outcome::Done, format!("paused, but a restart would end it: {error}")),
+        }
+    }
+
+    async fn resume(&mut self) -> (Outcome, String) {
+        if self.pause.take().is_none() {
+            return (Outcome::Done, "was not paused".into());
+        }
+        self.apply();
+        info!("resumed");
+        match self.persist().await {
+            Ok(()) => (Outcome::Done, "resumed".into()),
+            Err(error) => (Outcome::Done, format!("resumed, but a restart would pause again: {error}")),
+        }
+    }
+
+    async fn flush(&mut self, job: Job, started: Instant) {
+        let end = (self.levers.end)();
+        if let Some(pause) = &mut self.pause {
+            pause.after = pause.after.max(end);
+            self.apply();
+            if let Err(error) = self.persist().await {
+                warn!(error, "failed to keep the pause");
+            }
+        }
+        let patience = job.command.timeout.unwrap_or(self.config.flush_timeout);
+        let stored = self.levers.stored.clone();
+        self.slow.spawn(async move {
+            let (outcome, detail) = wait_stored(stored, end, patience).await;
+            Finished { job, started, outcome, detail }
+        });
+    }
+
+    fn reset(&mut self, job: Job, started: Instant) {
+        self.record(Arrival::CloseRuns);
+        let (board, client) = (Arc::clone(&self.levers.board), self.levers.link.client());
+        self.slow.spawn(async move {
+            let detail = match board.clear(client.as_ref()).await {
+                Ok(keys) => format!("the next message without a run id begins a run; {keys} keys deleted"),
+                Err(error) => format!("the next message without a run id begins a run; keys will expire: {error}"),
+            };
+            Finished { job, started, outcome: Outcome::Done, detail }
+        });
+    }
+
+    /// Ends a pause that has lasted too long, or that fills the spool.
+    async fn end_of_pause(&mut self) -> Option<Finished> {
+        let (pause, now) = (self.pause?, wall_clock());
+        let fill = (self.levers.spool_fill)();
+        let why = if fill >= FILL_MAX {
+            format!("the pause ended by itself: the spool is {:.0} % full", fill * 100.0)
+        } else if now >= pause.until {
+            "the pause ended by itself: it has lasted as long as `control.pause_max` allows".into()
+        } else {
+            return None;
+        };
+        warn!(reason = why, "resumed");
+        self.resume().await;
+        let payload_json = r#"{"command":"resume"}"#;
+        let command = Command { command: "resume".into(), payload_json: payload_json.into(), ..Command::default() };
+        let job = Job { command, channel: OWN.into(), payload: payload_json.into(), received_at: now };
+        Some(Finished { job, started: Instant::now(), outcome: Outcome::Done, detail: why })
+    }
+
+    /// Tells the writer.
+    fn apply(&self) {
+        self.levers.hold.send_replace(self.pause.map_or(Hold::Open, |pause| Hold::After(pause.after)));
+        self.metrics.writer_paused.set(i64::from(self.pause.is_some()));
+    }
+
+    async fn persist(&self) -> Result<(), String> {
+        let (file, pause) = (self.file.clone(), self.pause);
+        let stored = tokio::task::spawn_blocking(move || file.store(pause));
+        match timeout(Duration::from_secs(2), stored).await {
+            Ok(Ok(stored)) => stored.map_err(|error| Chain(&error).to_string()),
+            Ok(Err(panicked)) => Err(panicked.to_string()),
+            Err(_) => Err("the disk does not answer".into()),
+        }
+    }
+
+    fn answer(&mut self, finished: Finished, answers: &mpsc::Sender<String>) {
+        let Finished { job, started, outcome, detail } = finished;
+        let elsewhere = detail == ELSEWHERE;
+        let receipt = Receipt {
+            id: job.command.id.clone(),
+            command: job.command.command.clone(),
+            target: job.command.target.clone(),
+            instance: self.identity.instance.clone(),
+            outcome,
+            detail,
+            received_at: job.received_at,
+            took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        };
+        self.metrics.control_commands.get_or_create(&Label::of(outcome.as_str())).inc();
+        self.record(Arrival::Receipt(finished_row(&job, &receipt)));
+        // What is for somebody else is theirs to answer.
+        if !elsewhere && answers.try_send(receipt_json(&receipt)).is_err() {
+            warn!("an answer to a command cannot be published: too many wait for Redis");
+        }
+    }
+
+    fn record(&mut self, arrival: Arrival) {
+        if self.records.len() < RECORDS_MAX {
+            self.records.push_back(arrival);
+        } else {
+            warn!("the outcome of a command is not recorded: intake does not take it");
+        }
+        self.deliver();
+    }
+
+    /// Hands records to intake without waiting: intake may be waiting for us.
+    fn deliver(&mut self) {
+        while let Some(arrival) = self.records.pop_front() {
+            match self.levers.to_intake.try_send(arrival) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(arrival)) => {
+                    self.records.push_front(arrival);
+                    return;
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => return self.records.clear(),
+            }
+        }
+    }
+}
+
+/// Marks a command for somebody else.
+const ELSEWHERE: &str = "addressed to somebody else";
+
+async fn wait_stored(mut stored: watch::Receiver<u64>, end: u64, patience: Duration) -> (Outcome, String) {
+    let waited = timeout(patience, stored.wait_for(|stored| *stored >= end)).await.map(|seen| seen.is_ok());
+    match waited {
+        Ok(true) => (Outcome::Done, "everything received so far is stored".into()),
+        Ok(false) => (Outcome::Failed, "stopping".into()),
+        Err(_) => {
+            let left = end.saturating_sub(*stored.borrow());
+            (Outcome::Failed, format!("the store has not confirmed {left} records yet; they are on disk"))
+        }
+    }
+}
+
+fn wall_clock() -> Micros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
+}
+
+/// Publishes answers, each for a moment only: whoever asked waits no longer, either.
+async fn publish(link: Link, identity: Identity, mut answers: mpsc::Receiver<String>) {
+    let ack = format!("{}control:ack", identity.key_prefix);
+    let latest = format!("{}control:latest", identity.key_prefix);
+    while let Some(answer) = answers.recv().await {
+        let mut link = link.clone();
+        let published = timeout(PUBLISH, async {
+            let client = link.connected().await?;
+            if let Some(ttl) = identity.latest_ttl {
+                let expire = Some(Expiration::PX(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)));
+                // Whether the key can be set does not matter to whoever waits for the answer.
+                let _ = client.set::<(), _, _>(latest.as_str(), answer.as_str(), expire, None, false).await;
+            }
+            client.publish::<(), _, _>(ack.as_str(), answer).await.ok()
+        });
+        if published.await.ok().flatten().is_none() {
+            warn!("the answer to a command could not be published");
+        }
+    }
+}

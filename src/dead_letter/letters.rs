@@ -1,0 +1,241 @@
+//! The end that letters are put into.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    fs::{File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tracing::{error, warn};
+use uuid::Uuid;
+
+use super::{Config, DeadLetter, DeadLetterError, Key, each_of, identify, key};
+use crate::{
+    event::Decided,
+    logging::Chain,
+    metrics::{Label, Metrics},
+    spool::{
+        NewRecord, RecordKind,
+        disk::{self, Disk},
+        record,
+        segment::{self, Meta, SegmentWriter, Segments},
+    },
+};
+
+/// Size of a segment: the grain at which the oldest are dropped. A smaller capacity makes smaller ones.
+const SEGMENT: u64 = 16 << 20;
+/// How many letters are remembered, so that a replay does not add them again: 64 bytes each.
+const REMEMBERED: usize = 65_536;
+/// How many bytes are read for that at the start, about.
+const READ_MAX: u64 = 64 << 20;
+
+/// Keeps dead letters. Shared; blocks while it writes.
+#[derive(Debug)]
+pub struct DeadLetters {
+    inner: Mutex<Inner>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    capacity: u64,
+    seed: u32,
+    writer: SegmentWriter,
+    segments: Segments,
+    next: u64,
+    recent: Recent,
+    _lock: File,
+}
+
+/// The newest keys.
+#[derive(Debug, Default)]
+struct Recent {
+    set: HashSet<Key>,
+    order: VecDeque<Key>,
+}
+
+impl Recent {
+    fn insert(&mut self, key: Key) {
+        if self.set.insert(key) {
+            self.order.push_back(key);
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.set.remove(&oldest);
+        }
+    }
+}
+
+impl DeadLetters {
+    /// Opens the letters in `config.dir`, made if it is not there, and reads the newest to remember where they came from.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, is in use, or holds a newer format.
+    pub fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Self, DeadLetterError> {
+        Self::open_on(config, metrics, Disk::default())
+    }
+
+    pub(super) fn open_on(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Result<Self, DeadLetterError> {
+        let dir = config.dir.clone();
+        let failed = |error| DeadLetterError::Open { dir: dir.clone(), error };
+        disk::create_dir(&dir).map_err(failed)?;
+        let lock = lock(&dir)?;
+        let mut list = segment::list(&dir).map_err(failed)?;
+        let id = identify(&list)?;
+        let (next, recent) = remember(&mut list, record::seed(id));
+        let capacity = config.capacity.0;
+        let inner = Inner {
+            capacity,
+            seed: record::seed(id),
+            writer: SegmentWriter::new(dir.clone(), id, SEGMENT.min(capacity / 4).max(1), disk),
+            segments: Segments::new(list),
+            next,
+            recent,
+            _lock: lock,
+        };
+        Ok(Self { inner: Mutex::new(inner), metrics })
+    }
+
+    /// Keeps a letter: it is on disk when this returns `Ok`. One that is there already adds nothing.
+    ///
+    /// # Errors
+    /// When the disk does not take it; nothing is kept then.
+    pub fn put(&self, letter: &DeadLetter<'_>) -> Result<(), DeadLetterError> {
+        self.put_all(std::slice::from_ref(letter))
+    }
+
+    /// Keeps several letters with one sync, all or, after an error, none. Blocks until they are on disk.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_all(&self, letters: &[DeadLetter<'_>]) -> Result<(), DeadLetterError> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = inner.next;
+        let mut bytes = Vec::new();
+        let mut new = Vec::new();
+        let mut keys = HashSet::new();
+        for letter in letters {
+            let key = key(letter.spool_id, letter.offset, letter.row, letter.received_at, &letter.aside.hash);
+            if inner.recent.set.contains(&key) || !keys.insert(key) {
+                continue;
+            }
+            encode(&mut bytes, inner.seed, first + new.len() as u64, letter)?;
+            new.push((key, letter.aside.rejection.reason));
+        }
+        if new.is_empty() {
+            return Ok(());
+        }
+        let end = first + new.len() as u64;
+        inner.make_room(bytes.len() as u64, &self.metrics);
+        inner.write(&bytes, first, end)?;
+        inner.next = end;
+        for (key, reason) in new {
+            inner.recent.insert(key);
+            self.metrics.dead_letters.get_or_create(&Label::of(reason.as_str())).inc();
+        }
+        Ok(())
+    }
+
+    /// Bytes of all letters.
+    pub fn bytes(&self) -> u64 {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).segments.bytes()
+    }
+}
+
+impl Inner {
+    /// As in the spool: a failed file is left alone, and one more try goes to a new one.
+    fn write(&mut self, bytes: &[u8], first: u64, end: u64) -> Result<(), DeadLetterError> {
+        let Self { writer, segments, .. } = self;
+        writer
+            .write(segments, bytes, first, end)
+            .or_else(|_| writer.write(segments, bytes, first, end))
+            .map_err(DeadLetterError::Write)
+    }
+
+    /// Drops the oldest segments until `bytes` more fit; the newest letters are worth more than the capacity.
+    fn make_room(&mut self, bytes: u64, metrics: &Metrics) {
+        while self.segments.bytes() + bytes > self.capacity {
+            let oldest = match self.segments.lock().first() {
+                Some(meta) => meta.clone(),
+                None => return,
+            };
+            if oldest.active {
+                self.writer.finish(&self.segments);
+            }
+            if let Err(error) = disk::remove(&oldest.path) {
+                warn!(segment = %oldest.path.display(), error = %Chain(&error), "dead letters could not be dropped");
+                return;
+            }
+            self.segments.forget(&oldest.path);
+            let dropped = oldest.end.saturating_sub(oldest.first);
+            metrics.dead_letters_dropped.inc_by(dropped);
+            error!(dropped, "oldest dead letters were dropped to make room");
+        }
+    }
+}
+
+fn encode(bytes: &mut Vec<u8>, seed: u32, id: u64, letter: &DeadLetter<'_>) -> Result<(), DeadLetterError> {
+    let aside = letter.aside.encode(letter.payload);
+    let mut payload = Vec::with_capacity(28 + aside.len());
+    payload.extend_from_slice(letter.spool_id.as_bytes());
+    payload.extend_from_slice(&letter.offset.to_le_bytes());
+    payload.extend_from_slice(&letter.row.to_le_bytes());
+    payload.extend_from_slice(&aside);
+    let received_at = letter.received_at;
+    let decided = Decided { run_id: Uuid::nil(), event_time: received_at, received_at, own_time: false, opened: false };
+    let record = NewRecord { kind: RecordKind::Rejected, decided, channel: letter.channel, payload: &payload };
+    if record::size(&record) > record::MAX {
+        return Err(DeadLetterError::TooLarge);
+    }
+    record::encode(bytes, seed, id, &record);
+    Ok(())
+}
+
+/// Reads segments, newest first, until enough letters are remembered; returns the next id, too. A segment that cannot be read
+/// only means that a replay may add its letters again.
+fn remember(list: &mut [Meta], seed: u32) -> (u64, Recent) {
+    let mut next = list.last().map_or(0, |meta| meta.first);
+    let mut segments: Vec<Vec<Key>> = Vec::new();
+    let (mut count, mut bytes) = (0, 0);
+    for meta in list.iter_mut().rev() {
+        if count >= REMEMBERED || bytes >= READ_MAX {
+            break;
+        }
+        bytes += meta.bytes;
+        let (mut keys, mut end) = (Vec::new(), meta.first);
+        let read = each_of(meta, seed, &mut |key, info, _| {
+            keys.push(key);
+            end = end.max(info.id + 1);
+            true
+        });
+        if let Err(error) = read {
+            warn!(segment = %meta.path.display(), error = %Chain(&error), "dead letters cannot be read");
+            end = end.max(meta.first + meta.bytes / record::HEAD as u64);
+        }
+        if meta.end == u64::MAX {
+            meta.end = end;
+        }
+        next = next.max(end);
+        count += keys.len();
+        segments.push(keys);
+    }
+    let mut recent = Recent::default();
+    segments.into_iter().rev().flatten().for_each(|key| recent.insert(key));
+    (next, recent)
+}
+
+fn lock(dir: &Path) -> Result<File, DeadLetterError> {
+    let path: PathBuf = dir.join("lock");
+    let failed = |error: io::Error| DeadLetterError::Open { dir: dir.to_owned(), error };
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DeadLetterError::Locked { dir: dir.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}

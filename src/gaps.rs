@@ -1,0 +1,163 @@
+//! What was not received, told from the producers' `seq`: contiguous per run, so a jump is a hole of known size.
+//!
+//! Holes are coalesced: while losses go on, one gap per run and [`WINDOW`]; a message that only came late closes its hole again.
+//! The other kinds of gap come from those who lost something, and are counted there.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    frame::{Gap, GapReason},
+    units::Micros,
+};
+
+/// How long the holes of one run are gathered into one gap.
+pub const WINDOW: Micros = 1_000_000;
+
+/// Runs whose `seq` is followed at once; the one silent for longest is forgotten first.
+const RUNS_MAX: usize = 4_096;
+
+/// Follows `seq` per run. Pure: the caller brings the time.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct SeqTracker {
+    runs: HashMap<Uuid, Track>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Track {
+    /// Highest `seq` seen.
+    last: i64,
+    /// When the last message of the run was received.
+    last_at: Micros,
+    hole: Option<Hole>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Hole {
+    started_at: Micros,
+    ended_at: Micros,
+    /// Lowest `seq` that was missing when the hole opened.
+    first: i64,
+    lost: u64,
+    channel: String,
+}
+
+impl SeqTracker {
+    /// A message of `run` with this `seq` was received.
+    pub fn observe(&mut self, run: Uuid, seq: i64, channel: &str, received_at: Micros) {
+        let Some(track) = self.runs.get_mut(&run) else {
+            self.make_room();
+            // The first one seen is where following begins: whether producers count from 0 or 1 is not known.
+            self.runs.insert(run, Track { last: seq, last_at: received_at, hole: None });
+            return;
+        };
+        if seq > track.last {
+            let missing = seq.abs_diff(track.last) - 1;
+            if missing > 0 {
+                let hole = track.hole.get_or_insert_with(|| Hole {
+                    started_at: track.last_at,
+                    ended_at: received_at,
+                    first: track.last + 1,
+                    lost: 0,
+                    channel: channel.to_owned(),
+                });
+                hole.lost += missing;
+                hole.ended_at = received_at;
+            }
+            track.last = seq;
+        } else if let Some(hole) = track.hole.as_mut().filter(|hole| seq >= hole.first && seq < track.last) {
+            hole.lost -= u64::from(hole.lost > 0); // it was only late
+        }
+        track.last_at = received_at;
+    }
+
+    /// The gaps whose window is over; all of them when `force`.
+    pub fn drain(&mut self, now: Micros, force: bool) -> Vec<Gap> {
+        let over = |hole: &mut Hole| force || !(0..WINDOW).contains(&(now - hole.started_at));
+        self.runs
+            .iter_mut()
+            .filter_map(|(run, track)| Some((*run, track.hole.take_if(over)?)))
+            .filter(|(_, hole)| hole.lost > 0)
+            .map(|(run, hole)| Gap {
+                started_at: hole.started_at,
+                ended_at: hole.ended_at,
+                reason: GapReason::Sequence,
+                source: format!("seq:{run}"),
+                channel: Some(hole.channel),
+                run_id: Some(run),
+                lost: Some(hole.lost),
+            })
+            .collect()
+    }
+
+    fn make_room(&mut self) {
+        if self.runs.len() < RUNS_MAX {
+            return;
+        }
+        // Forget a quarter at once, so that this stays cheap when there are more runs than room.
+        let mut ages: Vec<_> =
+            self.runs.values().filter(|track| track.hole.is_none()).map(|track| track.last_at).collect();
+        ages.sort_unstable();
+        if let Some(limit) = ages.get(ages.len() / 4).copied() {
+            self.runs.retain(|_, track| track.hole.is_some() || track.last_at > limit);
+        }
+        if self.runs.len() >= RUNS_MAX {
+            self.runs.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: Uuid = Uuid::from_u128(1);
+
+    fn lost(tracker: &mut SeqTracker, now: Micros, force: bool) -> Vec<u64> {
+        tracker.drain(now, force).iter().map(|gap| gap.lost.unwrap()).collect()
+    }
+
+    #[test]
+    fn a_jump_is_a_gap_of_exactly_that_size() {
+        let mut tracker = SeqTracker::default();
+        for (at, seq) in [(0, 5), (10, 6), (20, 10), (30, 11), (40, 21)] {
+            tracker.observe(RUN, seq, "c", at);
+        }
+        let gaps = tracker.drain(WINDOW + 10, false);
+        assert_eq!(gaps.len(), 1, "one gap a window");
+        let gap = &gaps[0];
+        assert_eq!((gap.lost, gap.started_at, gap.ended_at, gap.run_id), (Some(12), 10, 40, Some(RUN)));
+        assert!(lost(&mut tracker, 9 * WINDOW, true).is_empty(), "reported once");
+    }
+
+    #[test]
+    fn what_was_only_late_is_not_lost() {
+        let mut tracker = SeqTracker::default();
+        for (at, seq) in [(0, 1), (1, 3), (2, 2), (3, 3), (4, 4)] {
+            tracker.observe(RUN, seq, "c", at);
+        }
+        assert!(lost(&mut tracker, 5, true).is_empty());
+    }
+
+    #[test]
+    fn holes_are_gathered_until_their_window_is_over() {
+        let mut tracker = SeqTracker::default();
+        tracker.observe(RUN, 1, "c", 0);
+        tracker.observe(RUN, 3, "c", 100);
+        assert!(lost(&mut tracker, 200, false).is_empty());
+        assert_eq!(lost(&mut tracker, WINDOW, false), [1]);
+        tracker.observe(RUN, 1, "c", 300);
+        assert!(lost(&mut tracker, 0, true).is_empty(), "an old message is no hole");
+    }
+
+    #[test]
+    fn a_million_runs_take_bounded_memory() {
+        let mut tracker = SeqTracker::default();
+        for n in 0..1_000_000u128 {
+            tracker.observe(Uuid::from_u128(n), 1, "c", n as Micros);
+        }
+        assert!(tracker.runs.len() <= RUNS_MAX);
+    }
+}

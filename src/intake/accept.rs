@@ -1,0 +1,120 @@
+//! One message: decoded, decided, appended, and shown to those who keep the newest values.
+
+use tracing::debug;
+use uuid::Uuid;
+
+use super::Intake;
+use crate::{
+    control::Job,
+    event::{Decided, Kind},
+    frame::{Frame, Rejection, SetAside},
+    latest::{Subject, Update},
+    logging::Untrusted,
+    metrics::Label,
+    runs::{Choice, Facts},
+    spool::{NewRecord, RecordKind},
+    wire::{self, Message},
+};
+
+impl Intake {
+    /// Every message ends as one record: an event, a command, or a rejected message with its reason.
+    pub(super) fn accept(&mut self, frame: &Frame) {
+        self.pending_since.push(frame.received);
+        if frame.control {
+            return match wire::decode_control(&frame.payload, &self.limits) {
+                Ok(command) => self.accept_command(frame, command),
+                Err(rejection) => self.reject(frame, rejection),
+            };
+        }
+        match wire::decode(&frame.payload, &self.limits) {
+            Ok(message) => self.accept_event(frame, &message),
+            Err(rejection) => self.reject(frame, rejection),
+        }
+    }
+
+    fn accept_event(&mut self, frame: &Frame, message: &Message<'_>) {
+        let time = message.time(frame.received_at, &self.zone);
+        if !time.own {
+            self.parts.metrics.intake_unusable_times.inc();
+        }
+        let choice = self.choose_run(frame, message, time.event_time);
+        let decided = Decided {
+            run_id: choice.run_id,
+            event_time: time.event_time,
+            received_at: frame.received_at,
+            own_time: time.own,
+            opened: choice.opened,
+        };
+        let record = NewRecord { kind: RecordKind::Event, decided, channel: &frame.channel, payload: &frame.payload };
+        if self.append(&record).is_none() {
+            return;
+        }
+        self.parts.metrics.intake_events.inc();
+        if let Some(seq) = message.seq() {
+            self.seqs.observe(choice.run_id, seq, &frame.channel, frame.received_at);
+        }
+        let subject = match message.kind() {
+            Kind::Metrics => Subject::Metrics,
+            Kind::Topology => Subject::Topology,
+            Kind::State | Kind::RunStart | Kind::RunEnd => Subject::State,
+            Kind::Dataset | Kind::Other => return,
+        };
+        self.parts.board.offer(Update {
+            subject,
+            payload: frame.payload.clone(),
+            decided,
+            seq: message.seq(),
+            received: frame.received,
+        });
+    }
+
+    fn choose_run(&mut self, frame: &Frame, message: &Message<'_>, event_time: i64) -> Choice {
+        if message.run_id().is_none() && self.state.must_adopt(&frame.channel) {
+            if let Some(open) = self.parts.sharing.fetch(&frame.channel) {
+                self.resolver.adopt(&frame.channel, open, self.subscribed);
+            }
+        }
+        let facts = Facts::of(message, event_time, frame.received_at, &frame.payload);
+        let choice = self.resolver.decide(&frame.channel, &facts, self.subscribed);
+        if choice.changed {
+            self.state.changed();
+            if let Some(open) = self.resolver.open_run(&frame.channel) {
+                self.parts.sharing.publish(&frame.channel, open);
+            }
+        }
+        choice
+    }
+
+    fn accept_command(&mut self, frame: &Frame, command: wire::Command) {
+        // Even a command that cannot be recorded is executed: refusing `resume` for want of space would be absurd.
+        self.append_plain(RecordKind::Control, frame.received_at, &frame.channel, &frame.payload);
+        self.unsynced = true;
+        self.pending_commands.push(Job {
+            command,
+            channel: frame.channel.clone(),
+            payload: frame.payload.clone(),
+            received_at: frame.received_at,
+        });
+    }
+
+    fn reject(&mut self, frame: &Frame, rejection: Rejection) {
+        debug!(
+            channel = %Untrusted(frame.channel.as_bytes()),
+            reason = rejection.reason.as_str(),
+            payload = %Untrusted(&frame.payload),
+            "message is rejected"
+        );
+        self.rejected += 1;
+        self.parts.metrics.intake_rejected.get_or_create(&Label::of(rejection.reason.as_str())).inc();
+        let (aside, kept) = SetAside::new(rejection, &frame.payload);
+        let payload = aside.encode(kept);
+        let decided = Decided {
+            run_id: Uuid::nil(),
+            event_time: frame.received_at,
+            received_at: frame.received_at,
+            own_time: false,
+            opened: false,
+        };
+        self.append(&NewRecord { kind: RecordKind::Rejected, decided, channel: &frame.channel, payload: &payload });
+    }
+}

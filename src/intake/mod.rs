@@ -1,0 +1,386 @@
+//! Frames to durable records: decode once, decide once, append, one fsync for the group.
+//!
+//! Intake is one operating-system thread, because its work is bytes and fsyncs: nothing here may hold up the runtime that
+//! receives from Redis, and no task of that runtime may hold up an fsync. While traffic flows the thread sleeps until the group
+//! is due instead of being woken for every message; when it is idle a message is made durable at once.
+//!
+//! * Commands are served before training messages, so that a flood cannot delay them.
+//! * Only after the fsync a command is passed on to be executed.
+//! * What the spool cannot take is counted, and becomes one coalesced gap ([`GapReason::SpoolFull`]).
+
+mod accept;
+mod state;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+use tokio::{runtime::Handle, sync::mpsc, time::Instant};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use self::state::StateFile;
+pub use self::state::{Recovered, RunSharing};
+use crate::{
+    control::Job,
+    event::Decided,
+    frame::{Arrival, Frame, Gap, GapReason},
+    gaps::SeqTracker,
+    latest::Board,
+    lifecycle::Readiness,
+    metrics::{Label, Metrics},
+    notify::Heartbeat,
+    runs::Resolver,
+    spool::{Appender, NewRecord, RecordKind},
+    units::{self, Micros},
+    wire::Limits,
+};
+
+/// What is decided about a message.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Zone of times that carry none.
+    pub time_zone: String,
+    /// A channel's open run ends after this long without an event, counting only time subscribed.
+    #[serde(with = "units::duration")]
+    pub run_idle_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { time_zone: "UTC".into(), run_idle_timeout: Duration::from_secs(6 * 3_600) }
+    }
+}
+
+impl Config {
+    /// Adds what is wrong with these settings.
+    pub fn problems(&self, problems: &mut Vec<String>) {
+        if let Err(error) = TimeZone::get(&self.time_zone) {
+            problems.push(format!("`intake.time_zone` = \"{}\": {error}", self.time_zone));
+        }
+    }
+}
+
+/// Messages taken in one round; bounds the memory of a group beside the queue's own bound.
+const GROUP_MAX: usize = 1_024;
+
+/// Longest sleep: housekeeping (gaps, open runs, heartbeat) happens at least this often.
+const HOUSEKEEPING: Duration = Duration::from_millis(250);
+
+/// How long the outcomes of the last commands are waited for when stopping.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What intake is built from.
+pub struct Parts {
+    /// Decisions.
+    pub config: Config,
+    /// Limits of a message; may be replaced while running.
+    pub limits: tokio::sync::watch::Receiver<Limits>,
+    /// Where open runs are remembered.
+    pub state_dir: PathBuf,
+    /// The log.
+    pub appender: Appender,
+    /// The newest values.
+    pub board: Arc<Board>,
+    /// Where durable commands go.
+    pub commands: mpsc::Sender<Job>,
+    /// Open runs of other instances.
+    pub sharing: Box<dyn RunSharing>,
+    /// Told whether the disk takes records.
+    pub readiness: Readiness,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Moved each round.
+    pub heartbeat: Heartbeat,
+    /// Gives back the bytes of a frame to the bound of the queue it came from.
+    pub release: Box<dyn Fn(&Frame) + Send>,
+}
+
+/// The stage; see the module.
+pub struct Intake {
+    parts: Parts,
+    limits: Limits,
+    zone: TimeZone,
+    resolver: Resolver,
+    seqs: SeqTracker,
+    state: StateFile,
+    /// For how long this process has been subscribed; a silent run ages only then.
+    subscribed: Duration,
+    ticked: Instant,
+    /// Commands of the group that is not durable yet.
+    pending_commands: Vec<Job>,
+    /// When the frames of the group were received.
+    pending_since: Vec<Instant>,
+    /// What the spool refused, by channel.
+    refused: BTreeMap<Arc<str>, Refused>,
+    rejected: u64,
+    unsynced: bool,
+    healthy: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Refused {
+    from: Micros,
+    to: Micros,
+    count: u64,
+}
+
+impl Intake {
+    /// Reads the open runs back, and what the spool knows beyond them.
+    pub fn new(parts: Parts, recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>))) -> Self {
+        let (state, resolver, seqs) = StateFile::open(&parts.state_dir, parts.config.run_idle_timeout, recovered);
+        let zone = TimeZone::get(&parts.config.time_zone).unwrap_or(TimeZone::UTC);
+        let limits = parts.limits.borrow().clone();
+        Self {
+            parts,
+            limits,
+            zone,
+            resolver,
+            seqs,
+            state,
+            subscribed: Duration::ZERO,
+            ticked: Instant::now(),
+            pending_commands: Vec::new(),
+            pending_since: Vec::with_capacity(GROUP_MAX),
+            refused: BTreeMap::new(),
+            rejected: 0,
+            unsynced: false,
+            healthy: false,
+        }
+    }
+
+    /// When the previous process was last known to listen, if there was one.
+    pub fn last_alive(&self) -> Option<Micros> {
+        self.state.last_alive()
+    }
+
+    /// Runs until both queues are closed; everything taken is durable, or counted, when it returns.
+    pub fn run(mut self, handle: &Handle, mut training: mpsc::Receiver<Arrival>, mut control: mpsc::Receiver<Arrival>) {
+        self.note_health();
+        let mut group = Vec::with_capacity(GROUP_MAX);
+        let mut open = true;
+        while open {
+            self.parts.heartbeat.beat();
+            open = gather(handle, &mut training, &mut control, &mut group, self.unsynced);
+            self.process(&mut group);
+            self.sync_when_due();
+            self.housekeeping(false);
+        }
+        self.drain(handle, control, &mut group);
+    }
+
+    /// The sources have ended: the last commands are executed, their outcomes logged, everything synced.
+    fn drain(mut self, handle: &Handle, mut control: mpsc::Receiver<Arrival>, group: &mut Vec<Arrival>) {
+        self.sync();
+        let (closed, _) = mpsc::channel(1);
+        self.parts.commands = closed; // the control stage ends when it has answered what it has
+        let deadline = Instant::now() + DRAIN;
+        while handle
+            .block_on(async { tokio::time::timeout_at(deadline, control.recv_many(group, GROUP_MAX)).await })
+            .is_ok_and(|count| count > 0)
+        {
+            self.process(group);
+            self.sync();
+        }
+        self.housekeeping(true);
+        self.sync();
+        info!("intake has drained");
+    }
+
+    fn process(&mut self, group: &mut Vec<Arrival>) {
+        if self.parts.limits.has_changed().unwrap_or(false) {
+            self.limits = self.parts.limits.borrow_and_update().clone();
+        }
+        for arrival in group.drain(..) {
+            match arrival {
+                Arrival::Frame(frame) => {
+                    self.accept(&frame);
+                    (self.parts.release)(&frame);
+                }
+                Arrival::Gap(gap) => self.append_gap(&gap),
+                Arrival::Receipt(row) => {
+                    let payload = serde_json::to_vec(&row).expect("strings and numbers always serialise");
+                    self.append_plain(RecordKind::Receipt, row.timestamp, &row.source, &payload);
+                }
+                Arrival::CloseRuns => {
+                    self.resolver.close_all();
+                    self.state.changed();
+                }
+            }
+        }
+    }
+
+    /// Appends a record that belongs to no run.
+    fn append_plain(&mut self, kind: RecordKind, at: Micros, channel: &str, payload: &[u8]) -> Option<u64> {
+        let decided = Decided { run_id: Uuid::nil(), event_time: at, received_at: at, own_time: false, opened: false };
+        self.append(&NewRecord { kind, decided, channel, payload })
+    }
+
+    fn append(&mut self, record: &NewRecord<'_>) -> Option<u64> {
+        if let Ok(offset) = self.parts.appender.append(record) {
+            self.unsynced = true;
+            return Some(offset);
+        }
+        let at = record.decided.received_at;
+        match self.refused.get_mut(record.channel) {
+            Some(refused) => {
+                refused.to = at;
+                refused.count += 1;
+            }
+            None => {
+                error!(channel = record.channel, "spool is full; messages are being dropped, and counted");
+                self.refused.insert(record.channel.into(), Refused { from: at, to: at, count: 1 });
+            }
+        }
+        None
+    }
+
+    fn append_gap(&mut self, gap: &Gap) {
+        let label = Label::of(gap.reason.as_str());
+        self.parts.metrics.gaps.get_or_create(&label).inc();
+        self.parts.metrics.gap_lost.get_or_create(&label).inc_by(gap.lost.unwrap_or(0));
+        let payload = serde_json::to_vec(gap).expect("strings and numbers always serialise");
+        let channel = gap.channel.as_deref().unwrap_or("");
+        self.append_plain(RecordKind::Gap, gap.started_at, channel, &payload);
+    }
+
+    fn sync_when_due(&mut self) {
+        if !self.unsynced {
+            return;
+        }
+        match self.parts.appender.sync_due() {
+            // Asleep until the group is due: what arrives meanwhile belongs to the same group.
+            Some(due) if due > Instant::now() => std::thread::sleep((due - Instant::now()).min(HOUSEKEEPING)),
+            _ => self.sync(),
+        }
+    }
+
+    /// The group becomes durable; only then are its commands passed on.
+    fn sync(&mut self) {
+        if !self.unsynced {
+            return;
+        }
+        self.parts.appender.sync();
+        self.unsynced = false;
+        let now = Instant::now();
+        for since in self.pending_since.drain(..) {
+            self.parts.metrics.intake_durable_seconds.observe((now - since).as_secs_f64());
+        }
+        for command in self.pending_commands.drain(..) {
+            if let Err(error) = self.parts.commands.try_send(command) {
+                warn!(%error, "command is recorded but not executed: too many at once");
+            }
+        }
+        self.note_health();
+    }
+
+    fn note_health(&mut self) {
+        let healthy = self.parts.appender.healthy();
+        if healthy != self.healthy {
+            self.healthy = healthy;
+            self.parts.readiness.set_spool_writable(healthy);
+        }
+    }
+
+    fn housekeeping(&mut self, last: bool) {
+        let tick = Instant::now();
+        if self.parts.readiness.is_subscribed() {
+            self.subscribed += tick - self.ticked;
+        }
+        self.ticked = tick;
+        let now = now();
+        for gap in self.seqs.drain(now, last) {
+            self.append_gap(&gap);
+        }
+        self.report_refused(now, last);
+        if self.rejected > 0 && self.state.save_is_due() {
+            warn!(count = self.rejected, "messages were rejected; see `cascor-ingest deadletter list`");
+            self.rejected = 0;
+        }
+        if last || self.state.save_is_due() {
+            // Records of the group are not durable yet; the state must not be ahead of the log.
+            self.sync();
+            let runs = self.resolver.state(self.subscribed);
+            self.state.save(runs, &self.seqs, self.parts.appender.end(), now);
+        }
+    }
+
+    /// One gap per channel and second for what the spool refused; it stays pending while there is no room even for that.
+    fn report_refused(&mut self, now: Micros, last: bool) {
+        let due: Vec<_> = self
+            .refused
+            .iter()
+            .filter(|(_, refused)| last || !(0..1_000_000).contains(&(now - refused.from)))
+            .map(|(channel, refused)| (channel.clone(), *refused))
+            .collect();
+        for (channel, refused) in due {
+            let gap = Gap {
+                started_at: refused.from,
+                ended_at: refused.to,
+                reason: GapReason::SpoolFull,
+                source: "spool".into(),
+                channel: Some(channel.to_string()),
+                run_id: None,
+                lost: Some(refused.count),
+            };
+            self.refused.remove(&channel);
+            let known = self.refused.len();
+            self.append_gap(&gap);
+            if self.refused.len() > known {
+                // The gap itself was refused: keep the original count.
+                self.refused.insert(channel, refused);
+                return;
+            }
+        }
+    }
+}
+
+/// Waits for something to do, at most [`HOUSEKEEPING`]; does not wait at all when a group is already open. Commands come
+/// first. Returns `false` once the training queue is closed and empty.
+fn gather(
+    handle: &Handle,
+    training: &mut mpsc::Receiver<Arrival>,
+    control: &mut mpsc::Receiver<Arrival>,
+    group: &mut Vec<Arrival>,
+    group_is_open: bool,
+) -> bool {
+    while group.len() < GROUP_MAX
+        && let Ok(arrival) = control.try_recv()
+    {
+        group.push(arrival);
+    }
+    while group.len() < GROUP_MAX {
+        match training.try_recv() {
+            Ok(arrival) => group.push(arrival),
+            Err(mpsc::error::TryRecvError::Disconnected) => return !group.is_empty(),
+            Err(mpsc::error::TryRecvError::Empty) => break,
+        }
+    }
+    if group_is_open || !group.is_empty() {
+        return true;
+    }
+    handle.block_on(async {
+        tokio::select! {
+            biased;
+            Some(arrival) = control.recv() => group.push(arrival),
+            arrival = training.recv() => match arrival {
+                Some(arrival) => group.push(arrival),
+                None => return false,
+            },
+            () = tokio::time::sleep(HOUSEKEEPING) => {}
+        }
+        true
+    })
+}
+
+/// The wall clock.
+pub fn now() -> Micros {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
+}

@@ -1,0 +1,166 @@
+//! What must survive a restart besides the log: the open runs, the last `seq` per run, and when we last listened.
+//!
+//! One small JSON file, replaced at most once a second. It may be behind the log, never ahead of it: `as_of` says from which
+//! offset on the log knows more, and those records are read again at the start. A missing or damaged file costs only that the
+//! log is asked for everything it still has.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::{
+    event::Decided,
+    gaps::SeqTracker,
+    logging::Chain,
+    runs::{Facts, OpenRun, Resolver, State},
+    units::Micros,
+};
+
+/// How often the file is replaced.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Channels for which it is remembered that the shared run was asked for.
+const CHANNELS_MAX: usize = 4_096;
+
+/// A record of the log, as far as the open runs and the gaps depend on it.
+pub struct Recovered<'a> {
+    /// What was decided about it.
+    pub decided: Decided,
+    /// Its channel.
+    pub channel: &'a str,
+    /// What the resolver looks at; absent for what is no event.
+    pub facts: Option<Facts<'a>>,
+    /// Its `seq`.
+    pub seq: Option<i64>,
+}
+
+/// Open runs of other instances, shared through Redis. Both calls are bounded in time; neither may fail the caller.
+pub trait RunSharing: Send {
+    /// The newest open run that anybody knows for this channel.
+    fn fetch(&mut self, channel: &str) -> Option<OpenRun>;
+
+    /// Tells the others.
+    fn publish(&mut self, channel: &str, open: &OpenRun);
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    as_of: u64,
+    alive_at: Micros,
+    runs: State,
+    seqs: SeqTracker,
+}
+
+/// The file, and when it is due.
+pub(super) struct StateFile {
+    path: PathBuf,
+    saved_at: Option<Instant>,
+    last_alive: Option<Micros>,
+    asked: HashSet<String>,
+    dirty: bool,
+    failing: bool,
+}
+
+impl StateFile {
+    /// Reads the file, then lets the log tell what it knows beyond.
+    pub(super) fn open(
+        state_dir: &Path,
+        run_idle_timeout: Duration,
+        mut recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>)),
+    ) -> (Self, Resolver, SeqTracker) {
+        let path = state_dir.join("runs.json");
+        let saved: Option<Saved> = match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .inspect_err(|error| warn!(%error, path = %path.display(), "open runs cannot be read; asking the log"))
+                .ok(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                warn!(%error, path = %path.display(), "open runs cannot be read; asking the log");
+                None
+            }
+        };
+        let last_alive = saved.as_ref().map(|saved| saved.alive_at);
+        let (as_of, mut resolver, mut seqs) = match saved {
+            Some(saved) => (saved.as_of, Resolver::restore(run_idle_timeout, saved.runs), saved.seqs),
+            None => (0, Resolver::new(run_idle_timeout), SeqTracker::default()),
+        };
+        let mut newest = last_alive;
+        recovered(as_of, &mut |record| {
+            newest = newest.max(Some(record.decided.received_at));
+            if let Some(facts) = &record.facts {
+                let decided = &record.decided;
+                resolver.observe(record.channel, facts, decided.run_id, decided.opened, Duration::ZERO);
+            }
+            if let Some(seq) = record.seq {
+                seqs.observe(record.decided.run_id, seq, record.channel, record.decided.received_at);
+            }
+        });
+        let file =
+            Self { path, saved_at: None, last_alive: newest, asked: HashSet::new(), dirty: true, failing: false };
+        (file, resolver, seqs)
+    }
+
+    pub(super) fn last_alive(&self) -> Option<Micros> {
+        self.last_alive
+    }
+
+    /// A run was opened or closed: save soon.
+    pub(super) fn changed(&mut self) {
+        self.dirty = true;
+    }
+
+    /// Whether the shared run of this channel must be asked for first: once in the life of the process.
+    pub(super) fn must_adopt(&mut self, channel: &str) -> bool {
+        if self.asked.contains(channel) {
+            return false;
+        }
+        if self.asked.len() >= CHANNELS_MAX {
+            self.asked.clear();
+        }
+        self.asked.insert(channel.to_owned())
+    }
+
+    pub(super) fn save_is_due(&self) -> bool {
+        self.saved_at.is_none_or(|at| at.elapsed() >= SAVE_INTERVAL)
+    }
+
+    /// Replaces the file; synced only when an open run changed, the rest may be read again from the log.
+    pub(super) fn save(&mut self, runs: State, seqs: &SeqTracker, as_of: u64, now: Micros) {
+        self.saved_at = Some(Instant::now());
+        match self.replace(runs, seqs, as_of, now) {
+            Ok(()) => {
+                self.dirty = false;
+                self.failing = false;
+            }
+            Err(error) if !self.failing => {
+                self.failing = true;
+                warn!(error = %Chain(&error), path = %self.path.display(), "open runs cannot be saved; trying again");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn replace(&self, runs: State, seqs: &SeqTracker, as_of: u64, now: Micros) -> io::Result<()> {
+        #[derive(Serialize)]
+        struct Saving<'a> {
+            as_of: u64,
+            alive_at: Micros,
+            runs: State,
+            seqs: &'a SeqTracker,
+        }
+        let bytes = serde_json::to_vec(&Saving { as_of, alive_at: now, runs, seqs })?;
+        let next = self.path.with_extension("json.new");
+        fs::write(&next, bytes)?;
+        if self.dirty {
+            fs::File::open(&next)?.sync_all()?;
+        }
+        fs::rename(&next, &self.path)
+    }
+}

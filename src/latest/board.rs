@@ -1,0 +1,318 @@
+//! The newest value of each key, in memory. Taking an update costs a lock and a comparison; rendering happens in the flusher.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{sync::Notify, time::Instant};
+use uuid::Uuid;
+
+use super::Config;
+use crate::{event::Decided, metrics::Metrics};
+
+/// Bytes of metrics messages that wait to become history; a few huge ones must not fill the memory.
+const WAITING_BYTES: usize = 4 << 20;
+
+/// Which of the latest keys an event belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// Metrics: its key, its run's key, and the history.
+    Metrics,
+    /// Topology: its key and its run's key.
+    Topology,
+    /// State, run start and run end.
+    State,
+}
+
+impl Subject {
+    pub(super) const ALL: [Self; 3] = [Self::Metrics, Self::Topology, Self::State];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Metrics => "metrics",
+            Self::Topology => "topology",
+            Self::State => "state",
+        }
+    }
+
+    pub(super) fn ttl(self, config: &Config) -> Duration {
+        match self {
+            Self::Metrics => config.metrics_ttl,
+            Self::Topology => config.topology_ttl,
+            Self::State => config.state_ttl,
+        }
+    }
+}
+
+/// An event that may become a latest value.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// Which keys.
+    pub subject: Subject,
+    /// The message as received.
+    pub payload: Bytes,
+    /// What intake decided about it.
+    pub decided: Decided,
+    /// The producer's sequence number.
+    pub seq: Option<i64>,
+    /// When it was received, on the monotonic clock: lifetimes count from here.
+    pub received: Instant,
+}
+
+/// The newest values. Shared by intake, which offers, and the flusher, which writes.
+#[derive(Debug)]
+pub struct Board {
+    pub(super) config: Config,
+    pub(super) prefix: String,
+    pub(super) news: Notify,
+    /// Held while keys are written or deleted, so that a deletion is not undone by a write already under way.
+    pub(super) writing: tokio::sync::Mutex<()>,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slots: [Slot; 3],
+    runs: HashMap<Uuid, Run>,
+    waiting: VecDeque<Arc<Update>>,
+    waiting_bytes: usize,
+    dirty: bool,
+    cleared: u64,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    value: Option<Arc<Update>>,
+    dirty: bool,
+}
+
+#[derive(Debug)]
+struct Run {
+    metrics: Slot,
+    topology: Slot,
+    active: Instant,
+}
+
+/// A value that has to be written.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) subject: Subject,
+    /// The run whose own key it is; absent: everybody's key.
+    pub(super) run: Option<Uuid>,
+    pub(super) update: Arc<Update>,
+}
+
+/// What has come since the last time.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    pub(super) due: Vec<Due>,
+    pub(super) history: VecDeque<Arc<Update>>,
+    /// Changes when everything was cleared.
+    pub(super) cleared: u64,
+}
+
+impl Slot {
+    /// Returns whether a value was replaced that had not been written.
+    fn offer(&mut self, update: &Arc<Update>, ttl: Duration) -> bool {
+        if self.value.as_ref().is_some_and(|held| !supersedes(update, held, ttl)) {
+            return false;
+        }
+        self.value = Some(Arc::clone(update));
+        std::mem::replace(&mut self.dirty, true)
+    }
+
+    fn take(&mut self) -> Option<Arc<Update>> {
+        if std::mem::take(&mut self.dirty) { self.value.clone() } else { None }
+    }
+}
+
+/// Within a run the newest wins by time, `seq`, arrival, as long as the held value lives; between runs by arrival.
+fn supersedes(update: &Update, held: &Update, ttl: Duration) -> bool {
+    if update.decided.run_id != held.decided.run_id || update.received.duration_since(held.received) >= ttl {
+        return true;
+    }
+    match update.decided.event_time.cmp(&held.decided.event_time) {
+        std::cmp::Ordering::Equal => update.seq.zip(held.seq).is_none_or(|(new, old)| new >= old),
+        order => order.is_gt(),
+    }
+}
+
+impl Board {
+    /// An empty board for keys under `prefix`.
+    pub fn new(config: &Config, prefix: &str, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            config: config.clone(),
+            prefix: prefix.to_owned(),
+            news: Notify::new(),
+            writing: tokio::sync::Mutex::default(),
+            metrics,
+            state: Mutex::default(),
+        })
+    }
+
+    /// Takes an update; never waits for Redis.
+    pub fn offer(&self, update: Update) {
+        if !self.config.enabled {
+            return;
+        }
+        let update = Arc::new(update);
+        let subject = update.subject;
+        let ttl = subject.ttl(&self.config);
+        let mut state = self.lock();
+        let mut skipped = u64::from(state.slots[subject as usize].offer(&update, ttl));
+        if subject != Subject::State {
+            let run = state.run(&update, self.config.runs);
+            let slot = if subject == Subject::Metrics { &mut run.metrics } else { &mut run.topology };
+            skipped += u64::from(slot.offer(&update, ttl));
+        }
+        if subject == Subject::Metrics {
+            state.wait(update, self.config.history_objects);
+        }
+        let first = !std::mem::replace(&mut state.dirty, true);
+        drop(state);
+        if skipped > 0 {
+            self.metrics.latest_skipped.inc_by(skipped);
+        }
+        if first {
+            self.news.notify_one();
+        }
+    }
+
+    /// What has to be written now. With `all`, every value that lives, written before or not.
+    pub(super) fn take(&self, now: Instant, all: bool) -> News {
+        let mut state = self.lock();
+        state.dirty = false;
+        let lives = |due: &Due| now.duration_since(due.update.received) < due.subject.ttl(&self.config);
+        let mut due = Vec::new();
+        for subject in Subject::ALL {
+            let slot = &mut state.slots[subject as usize];
+            slot.dirty |= all && slot.value.is_some();
+            due.extend(slot.take().map(|update| Due { subject, run: None, update }));
+        }
+        for (id, run) in &mut state.runs {
+            for (subject, slot) in [(Subject::Metrics, &mut run.metrics), (Subject::Topology, &mut run.topology)] {
+                slot.dirty |= all && slot.value.is_some();
+                due.extend(slot.take().map(|update| Due { subject, run: Some(*id), update }));
+            }
+        }
+        due.retain(lives);
+        state.waiting_bytes = 0;
+        News { due, history: std::mem::take(&mut state.waiting), cleared: state.cleared }
+    }
+
+    /// Forgets everything. Returns the names of the keys that may exist.
+    pub(super) fn forget(&self) -> Vec<String> {
+        let mut state = self.lock();
+        let mut keys: Vec<_> = Subject::ALL.iter().map(|subject| self.key(*subject, None)).collect();
+        keys.extend(["history:latest", "control:latest"].map(|name| format!("{}{name}", self.prefix)));
+        for id in state.runs.keys() {
+            keys.extend([Subject::Metrics, Subject::Topology].map(|subject| self.key(subject, Some(*id))));
+        }
+        *state = State { cleared: state.cleared + 1, ..State::default() };
+        keys
+    }
+
+    pub(super) fn key(&self, subject: Subject, run: Option<Uuid>) -> String {
+        let (prefix, name) = (&self.prefix, subject.name());
+        match run {
+            Some(run) => format!("{prefix}{name}:{run}:latest"),
+            None => format!("{prefix}{name}:latest"),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Whoever panicked left plain values behind.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The slots of the update's run; the run that was silent for longest makes room.
+    fn run(&mut self, update: &Update, runs_max: usize) -> &mut Run {
+        let id = update.decided.run_id;
+        if self.runs.len() >= runs_max
+            && !self.runs.contains_key(&id)
+            && let Some(oldest) = self.runs.iter().min_by_key(|(_, run)| run.active).map(|(id, _)| *id)
+        {
+            self.runs.remove(&oldest);
+        }
+        let active = update.received;
+        let run =
+            self.runs.entry(id).or_insert_with(|| Run { metrics: Slot::default(), topology: Slot::default(), active });
+        run.active = active;
+        run
+    }
+
+    fn wait(&mut self, update: Arc<Update>, objects: usize) {
+        self.waiting_bytes += update.payload.len();
+        self.waiting.push_back(update);
+        while self.waiting.len() > objects || (self.waiting_bytes > WAITING_BYTES && self.waiting.len() > 1) {
+            let Some(oldest) = self.waiting.pop_front() else { break };
+            self.waiting_bytes -= oldest.payload.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn update(run: u128, time: i64, seq: Option<i64>, received: Instant) -> Update {
+        Update {
+            subject: Subject::Metrics,
+            payload: Bytes::from_static(b"{}"),
+            decided: Decided {
+                run_id: Uuid::from_u128(run),
+                event_time: time,
+                received_at: time,
+                own_time: true,
+                opened: false,
+            },
+            seq,
+            received,
+        }
+    }
+
+    #[test]
+    fn the_newest_wins_within_a_run_and_the_last_between_runs() {
+        let start = Instant::now();
+        let ttl = Duration::from_secs(1);
+        for (name, held, new, later, wins) in [
+            ("later time", (1, 10, None), (1, 11, None), 0, true),
+            ("earlier time", (1, 10, None), (1, 9, None), 0, false),
+            ("same time, no seq: arrival", (1, 10, None), (1, 10, Some(1)), 0, true),
+            ("same time, lower seq", (1, 10, Some(5)), (1, 10, Some(4)), 0, false),
+            ("same time, higher seq", (1, 10, Some(5)), (1, 10, Some(6)), 0, true),
+            ("earlier time, but what is held has expired", (1, 10, None), (1, 9, None), 1_000, true),
+            ("another run, earlier time", (1, 10, None), (2, 9, None), 0, true),
+        ] {
+            let held = update(held.0, held.1, held.2, start);
+            let new = update(new.0, new.1, new.2, start + Duration::from_millis(later));
+            assert_eq!(supersedes(&new, &held, ttl), wins, "{name}");
+        }
+    }
+
+    #[test]
+    fn many_updates_are_one_write_and_the_busiest_runs_keep_their_keys() {
+        let config = Config { runs: 3, history_objects: 4, ..Config::default() };
+        let board = Board::new(&config, "cascor:", Metrics::new());
+        let start = Instant::now();
+        for n in 0..10u32 {
+            board.offer(update(u128::from(n % 5), i64::from(n), None, start + Duration::from_millis(u64::from(n))));
+        }
+        let news = board.take(start, false);
+        let everybody: Vec<_> = news.due.iter().filter(|due| due.run.is_none()).collect();
+        assert_eq!((everybody.len(), everybody[0].update.decided.event_time), (1, 9));
+        assert_eq!(news.due.len() - 1, 3, "runs 2, 3 and 4");
+        assert_eq!(news.history.iter().map(|held| held.decided.event_time).collect::<Vec<_>>(), [6, 7, 8, 9]);
+        assert!(board.take(start, false).due.is_empty());
+        assert_eq!(board.take(start, true).due.len(), 4, "again after a reconnect");
+        assert!(board.take(start + Duration::from_secs(2), true).due.is_empty(), "but not what has expired");
+        assert_eq!(board.forget().len(), 5 + 6);
+        assert!(board.take(start, true).due.is_empty());
+    }
+}

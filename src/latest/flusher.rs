@@ -1,0 +1,231 @@
+//! Writes what is new on the board: one pipeline, at most once in 50 ms; the history at most once in 250 ms.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use fred::{
+    clients::Client,
+    error::Error as RedisError,
+    interfaces::KeysInterface,
+    types::{Expiration, Value},
+};
+use tokio::time::{Instant, interval, sleep, timeout};
+use tracing::{info, warn};
+
+use super::{
+    Board,
+    history::{History, OBJECT_BYTES},
+};
+use crate::{event::Decided, lifecycle::Signal, metrics::Metrics, redis::Link};
+
+/// Between two writes of a key.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Between two writes of the history.
+const HISTORY_PAUSE: Duration = Duration::from_millis(250);
+/// Between two writes of the status key.
+const STATUS_PAUSE: Duration = Duration::from_secs(3);
+/// How long a deletion may take.
+const CLEAR: Duration = Duration::from_secs(2);
+
+/// Makes the JSON of a latest value.
+pub trait Render: Send + Sync {
+    /// Appends the object to `out`; nothing, when the message cannot be read. `canonical_only` leaves out the other fields.
+    fn render(&self, payload: &[u8], decided: &Decided, canonical_only: bool, out: &mut String);
+}
+
+/// Writes until told to stop. `status` makes the JSON of `<prefix>ingest:<instance>`.
+///
+/// # Errors
+/// None: these keys are a cache.
+pub async fn flusher(
+    board: Arc<Board>,
+    link: Link,
+    render: Arc<dyn Render>,
+    instance: String,
+    status: Arc<dyn Fn() -> String + Send + Sync>,
+    metrics: Arc<Metrics>,
+    mut stop: Signal,
+) -> Result<(), Infallible> {
+    let config = board.config.clone();
+    if !config.enabled {
+        stop.stopped().await;
+        return Ok(());
+    }
+    let history = History::new(config.history_objects, config.history_bytes.as_usize());
+    let status_key = format!("{}ingest:{instance}", board.prefix);
+    let mut flusher = Flusher {
+        board,
+        render,
+        metrics,
+        history,
+        history_due: None,
+        history_written: None,
+        cleared: 0,
+        complaint: String::new(),
+    };
+    let mut connection = link.watch();
+    connection.mark_changed();
+    let mut statuses = interval(STATUS_PAUSE.min(config.status_ttl / 3));
+    let mut again = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.stopped() => return Ok(()),
+            changed = connection.changed() => {
+                if changed.is_err() {
+                    stop.stopped().await;
+                    return Ok(());
+                }
+                // What was written to the old connection may be gone: the server may have restarted.
+                again = true;
+                statuses.reset_immediately();
+            }
+            _ = statuses.tick() => {
+                if let Some(client) = link.client() {
+                    flusher.set(&client, vec![(status_key.clone(), status(), config.status_ttl)]).await;
+                }
+                continue;
+            }
+            () = flusher.board.news.notified() => {}
+            () = until(flusher.history_at()) => {}
+        }
+        if let Some(client) = link.client() {
+            flusher.flush(&client, std::mem::take(&mut again)).await;
+        } else {
+            // Nothing is taken from the board: it keeps the newest by itself, and all of it is due at the reconnect.
+            let news = flusher.board.take(Instant::now(), false);
+            flusher.remember(news.history, news.cleared);
+        }
+        tokio::select! {
+            biased;
+            () = stop.stopped() => return Ok(()),
+            () = sleep(PAUSE) => {}
+        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Flusher {
+    board: Arc<Board>,
+    render: Arc<dyn Render>,
+    metrics: Arc<Metrics>,
+    history: History,
+    history_due: Option<Instant>,
+    history_written: Option<Instant>,
+    cleared: u64,
+    complaint: String,
+}
+
+impl Flusher {
+    /// When the history has to be written next.
+    fn history_at(&self) -> Option<Instant> {
+        self.history_due.map(|due| self.history_written.map_or(due, |written| due.max(written + HISTORY_PAUSE)))
+    }
+
+    async fn flush(&mut self, client: &Client, again: bool) {
+        let board = Arc::clone(&self.board);
+        let _writing = board.writing.lock().await;
+        let now = Instant::now();
+        let news = board.take(now, again);
+        self.remember(news.history, news.cleared);
+        let mut writes = Vec::with_capacity(news.due.len() + 1);
+        for due in news.due {
+            let mut json = String::with_capacity(due.update.payload.len() + 256);
+            self.render.render(&due.update.payload, &due.update.decided, false, &mut json);
+            let left = due.subject.ttl(&board.config).saturating_sub(now.duration_since(due.update.received));
+            if !json.is_empty() {
+                writes.push((board.key(due.subject, due.run), json, left));
+            }
+        }
+        if again || self.history_at().is_some_and(|at| at <= now) {
+            self.history_due = None;
+            if let Some(newest) = self.history.newest {
+                self.history_written = Some(now);
+                let left = board.config.history_ttl.saturating_sub(now.duration_since(newest));
+                writes.push((format!("{}history:latest", board.prefix), self.history.render(), left));
+            }
+        }
+        self.set(client, writes).await;
+    }
+
+    /// Renders what is new for the history, once.
+    fn remember(&mut self, updates: impl IntoIterator<Item = Arc<super::Update>>, cleared: u64) {
+        if cleared != self.cleared {
+            self.cleared = cleared;
+            self.history.clear();
+            self.history_due = None;
+        }
+        for update in updates {
+            let mut json = String::new();
+            self.render.render(&update.payload, &update.decided, update.payload.len() > OBJECT_BYTES, &mut json);
+            if json.len() > OBJECT_BYTES {
+                json.clear();
+                self.render.render(&update.payload, &update.decided, true, &mut json);
+            }
+            if !json.is_empty() {
+                self.history.push(json, update.received);
+                self.history_due.get_or_insert(update.received);
+            }
+        }
+    }
+
+    async fn set(&mut self, client: &Client, writes: Vec<(String, String, Duration)>) {
+        let pipeline = client.pipeline();
+        let mut count = 0u64;
+        for (key, value, left) in writes {
+            let millis = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
+            if millis > 0 {
+                // Queued only: the answer comes with the pipeline's.
+                let _ = pipeline.set::<Value, _, _>(key, value, Some(Expiration::PX(millis)), None, false).await;
+                count += 1;
+            }
+        }
+        if count == 0 {
+            return;
+        }
+        let answers = pipeline.try_all::<Value>().await;
+        let failures: Vec<&RedisError> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+        self.metrics.latest_errors.inc_by(failures.len() as u64);
+        self.metrics.latest_writes.inc_by(count.saturating_sub(failures.len() as u64));
+        // The first word names the kind (OOM, READONLY, NOPERM); the rest may change with every answer.
+        let kind = failures.first().map(|error| error.details().split(' ').next().unwrap_or_default().to_owned());
+        match (kind, failures.first()) {
+            (Some(kind), Some(error)) if kind != self.complaint => {
+                warn!(%error, "latest-state keys cannot be written");
+                self.complaint = kind;
+            }
+            (None, _) if !self.complaint.is_empty() => {
+                info!("latest-state keys are written again");
+                self.complaint.clear();
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Board {
+    /// Forgets all values and deletes their keys, by name. Returns how many were there.
+    ///
+    /// # Errors
+    /// Why Redis did not delete them; the values are forgotten all the same, and the keys expire by themselves.
+    pub async fn clear(&self, client: Option<&Client>) -> Result<u64, String> {
+        let cleared = async {
+            let _writing = self.writing.lock().await;
+            let keys = self.forget();
+            let Some(client) = client else { return Err("Redis is not connected".to_owned()) };
+            client.del::<u64, _>(keys).await.map_err(|error| error.to_string())
+        };
+        match timeout(CLEAR, cleared).await {
+            Ok(cleared) => cleared,
+            Err(_) => {
+                self.forget();
+                Err("Redis did not answer in time".into())
+            }
+        }
+    }
+}

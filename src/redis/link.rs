@@ -1,0 +1,333 @@
+//! One connection to Redis at a time, made by us: the client's own reconnecting gives up on a refused login, replays commands
+//! and does not say when it has subscribed again.
+
+use std::{io, time::Duration};
+
+use fred::{
+    clients::Client,
+    error::{Error as RedisError, ErrorKind},
+    interfaces::ClientLike,
+    socket2::TcpKeepalive,
+    types::{
+        Builder, ConnectHandle, RespVersion,
+        config::{
+            Config as RedisConfig, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig, TlsConfig,
+            TlsConnector, TlsHostMapping, UnresponsiveConfig,
+        },
+    },
+};
+use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tracing::{info, warn};
+
+use super::Config;
+use crate::{
+    lifecycle::Signal,
+    logging::Chain,
+    tls::{self, TlsError},
+};
+
+/// How long a server may take to accept a connection, and to answer each step of the greeting.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long a command may take.
+pub(crate) const COMMAND: Duration = Duration::from_secs(2);
+/// How often a connection is proven.
+pub(crate) const PING: Duration = Duration::from_secs(1);
+/// Silence after which a connection counts as lost.
+pub(crate) const SILENCE: Duration = Duration::from_secs(3);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum ConnectError {
+    #[error("the address of Redis cannot be used: {0}")]
+    Address(&'static str),
+    #[error("failed to read the password file of Redis")]
+    PasswordFile(#[source] io::Error),
+    #[error("failed to set up TLS to Redis")]
+    Tls(#[source] TlsError),
+    #[error("failed to reach Redis")]
+    Unreachable(#[source] io::Error),
+    #[error("Redis refuses the login ({0}); see `redis.username`, `redis.password_file`")]
+    Login(String),
+    #[error("Redis does not answer in time")]
+    Timeout,
+    #[error("failed to greet Redis (version 6 or newer is needed)")]
+    Greeting(#[source] RedisError),
+}
+
+impl ConnectError {
+    /// Whether only a person can mend it: then trying ten times a second is noise in the server's log.
+    pub fn needs_a_person(&self) -> bool {
+        !matches!(self, Self::Unreachable(_) | Self::Timeout | Self::Greeting(_))
+    }
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Role {
+    /// Only subscribes and pings; holds this many received messages.
+    Subscriber(usize),
+    /// Everything else.
+    Commands,
+}
+
+/// A connection that is up. Dropping it closes it.
+#[derive(Debug)]
+pub struct Connected {
+    /// To send commands with.
+    pub client: Client,
+    /// Ends when the connection does.
+    pub task: ConnectHandle,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Connected {
+    async fn greet(client: Client) -> Result<Self, ConnectError> {
+        let task = client.connect();
+        let mut connected = Self { client, task };
+        let client = connected.client.clone();
+        let greeted = async {
+            tokio::select! {
+                biased;
+                up = client.wait_for_connect() => up,
+                ended = &mut connected.task => Err(match ended {
+                    Ok(Err(error)) => error,
+                    _ => RedisError::new(ErrorKind::Canceled, "the connection was closed"),
+                }),
+            }
+        };
+        timeout(2 * CONNECT, greeted).await.map_err(|_| ConnectError::Timeout)?.map_err(classify)?;
+        Ok(connected)
+    }
+}
+
+fn classify(error: RedisError) -> ConnectError {
+    let text = error.details();
+    if matches!(error.kind(), ErrorKind::Auth)
+        || ["NOAUTH", "WRONGPASS", "NOPERM", "invalid username"].iter().any(|word| text.contains(word))
+    {
+        // Redis' words name the case and never the password.
+        return ConnectError::Login(text.to_owned());
+    }
+    match error.kind() {
+        ErrorKind::Timeout => ConnectError::Timeout,
+        _ => ConnectError::Greeting(error),
+    }
+}
+
+/// Reads the address. The password in it never gets into the error.
+pub(super) fn parse(url: &str) -> Result<RedisConfig, &'static str> {
+    if !["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err("write it like \"redis://host:6379/0\", or \"rediss://\" for TLS");
+    }
+    // Certificates are read by us, from the files that the configuration names.
+    let plain = url.replacen("rediss://", "redis://", 1);
+    let config = RedisConfig::from_url(&plain).map_err(|_| "write it like \"redis://host:6379/0\"")?;
+    match config.server {
+        ServerConfig::Centralized { .. } => Ok(config),
+        _ => Err("only a single server can be used, no cluster and no sentinel"),
+    }
+}
+
+/// Makes one connection, logged in and ready; one try.
+///
+/// # Errors
+/// Which step failed, for a person to read.
+pub async fn connect(config: &Config, role: Role) -> Result<Connected, ConnectError> {
+    let client = prepare(config, role).await?;
+    Connected::greet(client).await
+}
+
+/// A client that has not connected yet, for a server that accepts connections.
+async fn prepare(config: &Config, role: Role) -> Result<Client, ConnectError> {
+    let mut settings = parse(&config.url).map_err(ConnectError::Address)?;
+    // A bare connection first: it fails with the system's own words, and spares building a client (11 MB of rings) ten times a
+    // second while Redis is down.
+    let server = settings.server.hosts().into_iter().next().ok_or(ConnectError::Address("it names no host"))?;
+    let probe = timeout(CONNECT, TcpStream::connect((&*server.host, server.port)));
+    drop(probe.await.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::Unreachable)?);
+
+    settings.version = RespVersion::RESP3;
+    settings.fail_fast = true;
+    settings.username = config.username.clone().or(settings.username);
+    if let Some(password) = password(config).await? {
+        settings.password = Some(password);
+    }
+    if config.url.starts_with("rediss://") || config.tls.is_set() {
+        let tls = tls::client_config(&config.tls).map_err(ConnectError::Tls)?;
+        let connector = TlsConnector::from((*tls).clone());
+        settings.tls = Some(TlsConfig { connector, hostnames: TlsHostMapping::None });
+    }
+    build(settings, role).map_err(ConnectError::Greeting)
+}
+
+/// Read at each try, so that a corrected file needs no restart.
+async fn password(config: &Config) -> Result<Option<String>, ConnectError> {
+    match &config.password_file {
+        Some(path) => {
+            let text = tokio::task::spawn_blocking({
+                let path = path.clone();
+                move || std::fs::read_to_string(path)
+            });
+            let text = text.await.map_err(io::Error::other).and_then(|read| read);
+            Ok(Some(text.map_err(ConnectError::PasswordFile)?.trim_end_matches(['\r', '\n']).to_owned()))
+        }
+        None => Ok(config.password.as_ref().map(|password| password.expose().to_owned())),
+    }
+}
+
+fn build(settings: RedisConfig, role: Role) -> Result<Client, RedisError> {
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
+    Builder::from_config(settings)
+        .with_performance_config(|performance| {
+            *performance = PerformanceConfig {
+                default_command_timeout: COMMAND,
+                broadcast_channel_capacity: match role {
+                    Role::Subscriber(messages) => messages,
+                    Role::Commands => 16,
+                },
+                ..PerformanceConfig::default()
+            };
+        })
+        .with_connection_config(|connection| {
+            *connection = ConnectionConfig {
+                connection_timeout: CONNECT,
+                internal_command_timeout: CONNECT,
+                max_command_attempts: 1,
+                disable_cluster_health_check: true,
+                // The subscriber judges by its own pings: behind a large message a pong may be late, and is no silence then.
+                unresponsive: UnresponsiveConfig {
+                    max_timeout: Some(match role {
+                        Role::Subscriber(_) => Duration::from_secs(15),
+                        Role::Commands => SILENCE,
+                    }),
+                    interval: Duration::from_millis(500),
+                },
+                // A reply such as READONLY is an answer to one command, no reason to leave.
+                reconnect_errors: Vec::new(),
+                tcp: TcpConfig { nodelay: Some(true), keepalive: Some(keepalive), ..TcpConfig::default() },
+                ..ConnectionConfig::default()
+            };
+        })
+        .build()
+}
+
+/// Delays between tries: at once, 1 ms, doubling up to 100 ms; 1 s where a person must act. Without jitter: every millisecond
+/// without a subscription is lost messages.
+#[derive(Debug, Default)]
+pub struct Retry(u32);
+
+impl Retry {
+    /// The next delay.
+    pub fn next_delay(&mut self, error: Option<&ConnectError>) -> Duration {
+        let tries = self.0;
+        self.0 = tries.saturating_add(1);
+        match (tries, error) {
+            (_, Some(error)) if error.needs_a_person() => Duration::from_secs(1),
+            (0, _) => Duration::ZERO,
+            (tries, _) => Duration::from_millis((1u64 << (tries - 1).min(10)).min(100)),
+        }
+    }
+
+    /// It worked.
+    pub fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
+/// The ordinary connection, for everyone who sends commands: the latest keys, receipts, the API.
+#[derive(Clone, Debug)]
+pub struct Link {
+    current: watch::Receiver<Option<Client>>,
+}
+
+impl Link {
+    /// The link, and the future that keeps it up until told to stop.
+    pub fn new(config: &Config, stop: Signal) -> (Self, impl Future<Output = Result<(), ConnectError>> + Send + use<>) {
+        let (sender, current) = watch::channel(None);
+        let config = config.clone();
+        (Self { current }, async move {
+            keep_up(&config, &sender, stop).await;
+            Ok(())
+        })
+    }
+
+    /// A client that is connected now, if any.
+    pub fn client(&self) -> Option<Client> {
+        self.current.borrow().clone()
+    }
+
+    /// Sees every connect and disconnect.
+    pub fn watch(&self) -> watch::Receiver<Option<Client>> {
+        self.current.clone()
+    }
+
+    /// Waits for a connection.
+    pub async fn connected(&mut self) -> Option<Client> {
+        self.current.wait_for(Option::is_some).await.ok().and_then(|client| client.clone())
+    }
+}
+
+async fn keep_up(config: &Config, current: &watch::Sender<Option<Client>>, mut stop: Signal) {
+    let mut retry = Retry::default();
+    let mut complaint = String::new();
+    loop {
+        let tried = tokio::select! {
+            biased;
+            () = stop.stopped() => return,
+            tried = connect(config, Role::Commands) => tried,
+        };
+        let delay = match tried {
+            Ok(mut connected) => {
+                info!("connected to Redis for commands");
+                complaint.clear();
+                retry.reset();
+                current.send_replace(Some(connected.client.clone()));
+                let stopped = tokio::select! {
+                    () = stop.stopped() => true,
+                    () = lost(&mut connected) => false,
+                };
+                current.send_replace(None);
+                if stopped {
+                    return;
+                }
+                warn!("lost the connection to Redis for commands");
+                retry.next_delay(None)
+            }
+            Err(error) => {
+                let text = Chain(&error).to_string();
+                if text != complaint {
+                    warn!(error = text, "no connection to Redis for commands; trying again");
+                    complaint = text;
+                }
+                retry.next_delay(Some(&error))
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.stopped() => return,
+            () = tokio::time::sleep(delay) => {}
+        }
+    }
+}
+
+/// Returns when the connection is gone, or silent for too long.
+async fn lost(connected: &mut Connected) {
+    let client = connected.client.clone();
+    let silent = async {
+        let mut failures = 0;
+        while failures < 2 {
+            tokio::time::sleep(PING).await;
+            failures = if client.ping::<()>(None).await.is_ok() { 0 } else { failures + 1 };
+        }
+    };
+    tokio::select! {
+        _ = &mut connected.task => {}
+        () = silent => {}
+    }
+}

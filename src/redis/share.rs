@@ -1,0 +1,48 @@
+//! Open runs, shared between instances through `<prefix>ingest:run:<channel>`.
+
+use std::time::Duration;
+
+use fred::{interfaces::KeysInterface, types::Expiration};
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::Link;
+
+/// How long the first message without an id may wait for another instance's word.
+const FETCH: Duration = Duration::from_millis(250);
+/// A shared run is forgotten after this long without news of it.
+const KEPT_SECONDS: i64 = 7 * 86_400;
+
+/// Reads and writes the shared runs. A Redis that is away or slow is the same as one that knows nothing.
+#[derive(Clone, Debug)]
+pub struct RunShare {
+    link: Link,
+    prefix: String,
+}
+
+impl RunShare {
+    /// Over this connection, under this key prefix.
+    pub fn new(link: Link, key_prefix: &str) -> Self {
+        Self { link, prefix: format!("{key_prefix}ingest:run:") }
+    }
+
+    /// What is shared about a channel; at most 250 ms.
+    pub async fn fetch(&self, channel: &str) -> Option<String> {
+        let mut link = self.link.clone();
+        let read = async {
+            let client = link.connected().await?;
+            client.get::<Option<String>, _>(format!("{}{channel}", self.prefix)).await.ok().flatten()
+        };
+        timeout(FETCH, read).await.ok().flatten()
+    }
+
+    /// Shares what is known about a channel. Failing is harmless: the next change shares it again.
+    pub async fn publish(&self, channel: &str, json: String) {
+        let Some(client) = self.link.client() else { return };
+        let expire = Some(Expiration::EX(KEPT_SECONDS));
+        let set = client.set::<(), _, _>(format!("{}{channel}", self.prefix), json, expire, None, false).await;
+        if let Err(error) = set {
+            debug!(%error, "failed to share an open run");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Rows as the outside sees them: JSON with the column names of the store, times in RFC 3339, and cursors.
+//!
+//! JSON has no NaN and no infinity: they are `null`, and the row lists their columns in `non_finite`.
+
+use serde::{
+    Serialize, Serializer,
+    ser::{SerializeMap, SerializeSeq},
+};
+use uuid::Uuid;
+
+use crate::{
+    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow, status},
+    units::Micros,
+};
+
+/// What a running run is called that has been silent for longer than `stale_after`; derived when it is read.
+pub const STALE: &str = "stale";
+
+/// RFC 3339, UTC, with microseconds.
+pub fn time(micros: Micros) -> String {
+    let limit = if micros < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+    format!("{:.6}", jiff::Timestamp::from_microsecond(micros).unwrap_or(limit))
+}
+
+/// Reads RFC 3339, or ISO 8601 without a zone as UTC, or a date.
+///
+/// # Errors
+/// Says what a time looks like.
+pub fn parse_time(text: &str) -> Result<Micros, String> {
+    let civil = |text: &str| text.parse::<jiff::civil::DateTime>()?.to_zoned(jiff::tz::TimeZone::UTC);
+    let parsed = text.parse::<jiff::Timestamp>().or_else(|_| civil(text).map(|zoned| zoned.timestamp()));
+    parsed
+        .map(jiff::Timestamp::as_microsecond)
+        .map_err(|_| format!("`{text}` is not a time; write it like 2026-11-20T10:15:00Z"))
+}
+
+/// The status to show: the stored one, or [`STALE`].
+pub fn shown_status(run: &RunRow, now: Micros, stale_after: Micros) -> Option<&str> {
+    let silent_since = run.last_event_time.or(run.start_time);
+    let silent = silent_since.is_some_and(|since| now.saturating_sub(since) > stale_after);
+    match run.status.as_deref() {
+        Some(status::RUNNING) if silent => Some(STALE),
+        stored => stored,
+    }
+}
+
+/// The cursor that continues a list of runs behind `run`.
+pub fn run_cursor(run: &RunRow) -> Option<String> {
+    run.start_time.map(|start| format!("{start}.{}", run.run_id.as_simple()))
+}
+
+/// The inverse of [`run_cursor`].
+pub fn parse_run_cursor(text: &str) -> Option<(Micros, Uuid)> {
+    let (start, run_id) = text.split_once('.')?;
+    Some((start.parse().ok()?, Uuid::try_parse(run_id).ok()?))
+}
+
+/// The cursor that continues a range of events behind the row of this key.
+pub fn event_cursor(key: &EventKey) -> String {
+    format!("{}.{}", key.timestamp, key.event_id)
+}
+
+/// The inverse of [`event_cursor`].
+pub fn parse_event_cursor(text: &str) -> Option<(Micros, i64)> {
+    let (timestamp, event_id) = text.split_once('.')?;
+    Some((timestamp.parse().ok()?, event_id.parse().ok()?))
+}
+
+/// A row that serialises as a JSON object.
+#[derive(Clone, Copy, Debug)]
+pub struct Json<'a, T>(pub &'a T);
+
+/// Rows that serialise as an array of objects.
+#[derive(Clone, Copy, Debug)]
+pub struct JsonRows<'a, T>(pub &'a [T]);
+
+/// A run with its [`shown_status`].
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the arguments of `shown_status`")]
+pub struct RunJson<'a> {
+    pub run: &'a RunRow,
+    pub now: Micros,
+    pub stale_after: Micros,
+}
+
+impl<'a, T> Serialize for JsonRows<'a, T>
+where
+    Json<'a, T>: Serialize,
+{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut rows = serializer.serialize_seq(Some(self.0.len()))?;
+        for row in self.0 {
+            rows.serialize_element(&Json(row))?;
+        }
+        rows.end()
+    }
+}
+
+/// Writes `"name": value` for fields of the same name.
+macro_rules! plain {
+    ($map:ident, $row:expr, $($column:ident),+) => { $( $map.serialize_entry(stringify!($column), &$row.$column)?; )+ };
+}
+
+/// The same for times.
+macro_rules! times {
+    ($map:ident, $row:expr, $($column:ident),+) => {
+        $( $map.serialize_entry(stringify!($column), &$row.$column.map(time))?; )+
+    };
+}
+
+/// Doubles: what is not finite is `null`, and its name is remembered.
+macro_rules! doubles {
+    ($map:ident, $lost:ident, $row:expr, $($column:ident),+) => {
+        $(
+            if $row.$column.is_some_and(|value| !value.is_finite()) {
+                $lost.push(stringify!($column));
+            }
+            // serde_json writes what is not finite as null.
+            $map.serialize_entry(stringify!($column), &$row.$column)?;
+        )+
+    };
+}
+
+fn key<M: SerializeMap>(map: &mut M, key: &EventKey) -> Result<(), M::Error> {
+    map.serialize_entry("run_id", &key.run_id)?;
+    map.serialize_entry("timestamp", &time(key.timestamp))?;
+    map.serialize_entry("event_id", &key.event_id)
+}
+
+impl Serialize for Json<'_, MetricsRow> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (row, mut lost) = (self.0, Vec::new());
+        let mut map = serializer.serialize_map(None)?;
+        key(&mut map, &row.key)?;
+        plain!(map, row, epoch, step);
+        doubles!(map, lost, row, train_loss, train_accuracy, val_loss, val_accuracy, learning_rate);
+        plain!(map, row, hidden_units, phase, seq, extra, rest_json);
+        lost.extend(row.extra.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.as_str()));
+        map.serialize_entry("non_finite", &lost)?;
+        map.end()
+    }
+}
+
+impl Serialize for Json<'_, TopologyRow> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let row = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        key(&mut map, &row.key)?;
+        plain!(
+            map,
+            row,
+            epoch,
+            input_size,
+            output_size,
+            hidden_units,
+            total_parameters,
+            topology_json,
+            weights_summary
+        );
+        map.end()
+    }
+}
+
+impl Serialize for Json<'_, EventRow> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let row = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        key(&mut map, &row.key)?;
+        map.serialize_entry("type", &row.r#type)?;
+        plain!(map, row, payload_json, epoch);
+        map.end()
+    }
+}
+
+impl Serialize for Json<'_, DatasetRow> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let row = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        plain!(map, row, dataset_id, name, description, num_samples, num_features, num_classes, class_distribution);
+        times!(map, row, created_at);
+        plain!(map, row, file_path, checksum);
+        map.end()
+    }
+}
+
+impl Serialize for Json<'_, GapRow> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let row = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("started_at", &time(row.started_at))?;
+        map.serialize_entry("ended_at", &time(row.ended_at))?;
+        plain!(map, row, gap_id, reason, source, channel, instance, run_id, lost);
+        map.end()
+    }
+}
+
+impl Serialize for Json<'_, ControlRow> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let row = self.0;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("timestamp", &time(row.timestamp))?;
+        plain!(map, row, event_id, instance, command, command_id, target, source, outcome, payload_json);
+        map.end()
+    }
+}
+
+impl Serialize for RunJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (row, mut lost) = (self.run, Vec::<&str>::new());
+        let mut map = serializer.serialize_map(None)?;
+        plain!(map, row, run_id, run_name);
+        times!(map, row, start_time, end_time);
+        plain!(map, row, duration_seconds);
+        map.serialize_entry("status", &shown_status(row, self.now, self.stale_after))?;
+        plain!(map, row, dataset_name, dataset_size, config_json, final_epoch);
+        doubles!(map, lost, row, final_train_loss, final_train_accuracy, final_val_loss, final_val_accuracy);
+        doubles!(map, lost, row, best_val_accuracy);
+        plain!(map, row, best_epoch, total_hidden_units, total_parameters, notes, tags, created_by);
+        times!(map, row, last_event_time);
+        map.serialize_entry("non_finite", &lost)?;
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_six_digits_and_come_back() {
+        let at = 1_763_633_700_120_000;
+        assert_eq!(time(at), "2025-11-20T10:15:00.120000Z");
+        for text in ["2025-11-20T10:15:00.12Z", "2025-11-20T11:15:00.12+01:00", "2025-11-20T10:15:00.12"] {
+            assert_eq!(parse_time(text), Ok(at), "{text}");
+        }
+        assert_eq!(parse_time("2025-11-20"), Ok(at - at.rem_euclid(86_400_000_000)));
+        assert!(parse_time("yesterday").is_err());
+    }
+
+    #[test]
+    fn what_is_not_finite_is_null_and_listed() {
+        let run = RunRow { final_val_loss: Some(f64::NAN), best_val_accuracy: Some(0.5), ..RunRow::default() };
+        let json = serde_json::to_value(RunJson { run: &run, now: 0, stale_after: 0 }).unwrap();
+        assert_eq!(json["non_finite"], serde_json::json!(["final_val_loss"]));
+        assert_eq!((json["final_val_loss"].is_null(), json["best_val_accuracy"].as_f64()), (true, Some(0.5)));
+    }
+
+    #[test]
+    fn only_a_silent_running_run_is_stale() {
+        let run =
+            |status: &str| RunRow { status: Some(status.into()), last_event_time: Some(100), ..RunRow::default() };
+        for (status, now, shown) in [("running", 110, "running"), ("running", 111, "stale"), ("failed", 999, "failed")]
+        {
+            assert_eq!(shown_status(&run(status), now, 10), Some(shown));
+        }
+    }
+
+    #[test]
+    fn cursors_come_back() {
+        let run = RunRow { run_id: Uuid::from_u128(7), start_time: Some(-5), ..RunRow::default() };
+        assert_eq!(parse_run_cursor(&run_cursor(&run).unwrap()), Some((-5, run.run_id)));
+        let key = EventKey { run_id: run.run_id, timestamp: 1, event_id: 2 };
+        assert_eq!(parse_event_cursor(&event_cursor(&key)), Some((1, 2)));
+        assert_eq!((parse_event_cursor("x"), parse_run_cursor("1.2")), (None, None));
+    }
+}

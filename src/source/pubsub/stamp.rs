@@ -1,0 +1,40 @@
+//! The time of receipt: strictly increasing, so that equal messages in one microsecond stay two events.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::units::Micros;
+
+/// A clock that is set back by more than this is followed; by less, it is waited for.
+const JUMP: Micros = 1_000_000;
+
+/// Gives each message a time of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stamper(Micros);
+
+impl Stamper {
+    /// The next time of receipt.
+    pub(super) fn now(&mut self) -> Micros {
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+        self.next(Micros::try_from(clock).unwrap_or(Micros::MAX))
+    }
+
+    fn next(&mut self, clock: Micros) -> Micros {
+        self.0 = if clock > self.0 || self.0 - clock > JUMP { clock } else { self.0 + 1 };
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_increase_and_follow_the_clock_when_it_is_set_back() {
+        let mut stamper = Stamper::default();
+        for (clock, stamp) in
+            [(10_000_000, 10_000_000), (10_000_000, 10_000_001), (9_500_000, 10_000_002), (8_000_000, 8_000_000)]
+        {
+            assert_eq!(stamper.next(clock), stamp);
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The queue between a source and intake: bounded in frames and in bytes. Full: the newest are dropped and counted, because
+//! waiting would make Redis cut the connection and lose more, unseen.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    time::{Instant, timeout},
+};
+
+use crate::{
+    frame::{Arrival, Frame, Gap, GapReason},
+    metrics::{Label, Metrics},
+    units::Micros,
+};
+
+/// Memory of a queued frame beside its payload.
+const OVERHEAD: usize = 96;
+/// A hole of dropped frames is told once nothing was dropped for this long, …
+const QUIET: Duration = Duration::from_millis(100);
+/// … or after this long.
+const LONGEST: Duration = Duration::from_secs(1);
+/// Holes that wait for room are merged beyond this many.
+const HOLES_MAX: usize = 1_024;
+
+/// The sending end. Each source has its own; the receiving end is one.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    sender: mpsc::Sender<Arrival>,
+    bytes: QueuedBytes,
+    bytes_max: usize,
+}
+
+/// How many bytes wait; whoever takes a frame out says so.
+#[derive(Clone, Debug, Default)]
+pub struct QueuedBytes(Arc<AtomicUsize>);
+
+impl QueuedBytes {
+    /// A frame was taken out of the queue.
+    pub fn taken(&self, frame: &Frame) {
+        self.0.fetch_sub(frame.payload.len() + OVERHEAD, Ordering::AcqRel);
+    }
+
+    /// Bytes that wait now.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A queue of at most `frames` arrivals and `bytes_max` bytes.
+pub fn queue(frames: usize, bytes_max: usize) -> (Queue, mpsc::Receiver<Arrival>, QueuedBytes) {
+    let (sender, receiver) = mpsc::channel(frames);
+    let bytes = QueuedBytes::default();
+    (Queue { sender, bytes: bytes.clone(), bytes_max }, receiver, bytes)
+}
+
+impl Queue {
+    /// The bare sender, for receipts.
+    pub fn sender(&self) -> mpsc::Sender<Arrival> {
+        self.sender.clone()
+    }
+
+    fn offer(&self, frame: Frame) -> Result<(), Refused> {
+        let bytes = frame.payload.len() + OVERHEAD;
+        // An empty queue takes any message, however large.
+        let before = self.bytes.0.fetch_add(bytes, Ordering::AcqRel);
+        if before > 0 && before + bytes > self.bytes_max {
+            self.bytes.0.fetch_sub(bytes, Ordering::AcqRel);
+            return Err(Refused::Full(frame));
+        }
+        self.sender.try_send(Arrival::Frame(frame)).map_err(|error| {
+            self.bytes.0.fetch_sub(bytes, Ordering::AcqRel);
+            match error {
+                TrySendError::Full(Arrival::Frame(frame)) => Refused::Full(frame),
+                _ => Refused::Closed,
+            }
+        })
+    }
+}
+
+enum Refused {
+    Full(Frame),
+    Closed,
+}
+
+/// Intake is gone; nothing can be delivered any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Closed;
+
+/// Delivers frames, and every hole, sooner or later.
+pub(super) struct Delivery {
+    queue: Queue,
+    source: &'static str,
+    metrics: Arc<Metrics>,
+    /// Dropped frames by channel; few channels drop at once.
+    dropping: Vec<Gap>,
+    dropping_since: Option<Instant>,
+    dropped_last: Option<Instant>,
+    holes: VecDeque<Gap>,
+}
+
+impl Delivery {
+    pub(super) fn new(queue: Queue, source: &'static str, metrics: Arc<Metrics>) -> Self {
+        Self {
+            queue,
+            source,
+            metrics,
+            dropping: Vec::new(),
+            dropping_since: None,
+            dropped_last: None,
+            holes: VecDeque::new(),
+        }
+    }
+
+    /// Puts a frame into the queue, or counts it.
+    pub(super) fn frame(&mut self, frame: Frame) -> Result<(), Closed> {
+        match self.queue.offer(frame) {
+            Ok(()) => Ok(()),
+            Err(Refused::Closed) => Err(Closed),
+            Err(Refused::Full(frame)) => {
+                self.count(&frame);
+                Ok(())
+            }
+        }
+    }
+
+    fn count(&mut self, frame: &Frame) {
+        self.dropping_since.get_or_insert(frame.received);
+        self.dropped_last = Some(frame.received);
+        self.metrics.gap_lost.get_or_create(&Label::of(GapReason::QueueFull.as_str())).inc();
+        match self.dropping.iter_mut().find(|gap| gap.channel.as_deref() == Some(&*frame.channel)) {
+            Some(gap) => {
+                gap.ended_at = gap.ended_at.max(frame.received_at);
+                gap.lost = gap.lost.map(|lost| lost + 1);
+            }
+            None => self.dropping.push(Gap {
+                started_at: frame.received_at,
+                ended_at: frame.received_at,
+                reason: GapReason::QueueFull,
+                source: "queue".into(),
+                channel: Some(frame.channel.to_string()),
+                run_id: None,
+                lost: Some(1),
+            }),
+        }
+    }
+
+    /// Notes a hole that was not the queue's doing.
+    pub(super) fn hole(
+        &mut self,
+        reason: GapReason,
+        bounds: (Micros, Micros),
+        channel: Option<String>,
+        lost: Option<u64>,
+    ) {
+        if let Some(lost) = lost {
+            self.metrics.gap_lost.get_or_create(&Label::of(reason.as_str())).inc_by(lost);
+        }
+        self.push(Gap {
+            started_at: bounds.0,
+            ended_at: bounds.1.max(bounds.0),
+            reason,
+            source: self.source.into(),
+            channel,
+            run_id: None,
+            lost,
+        });
+    }
+
+    fn push(&mut self, gap: Gap) {
+        if self.holes.len() >= HOLES_MAX
+            && let Some(last) = self
+                .holes
+                .iter_mut()
+                .rev()
+                .find(|last| last.reason == gap.reason && last.channel == gap.channel && last.source == gap.source)
+        {
+            last.ended_at = last.ended_at.max(gap.ended_at);
+            last.lost = last.lost.zip(gap.lost).map(|(one, other)| one + other);
+            return;
+        }
+        self.metrics.gaps.get_or_create(&Label::of(gap.reason.as_str())).inc();
+        self.holes.push_back(gap);
+    }
+
+    /// Whether [`tell`](Self::tell) has something to do.
+    pub(super) fn pending(&self) -> bool {
+        self.dropping_since.is_some() || !self.holes.is_empty()
+    }
+
+    /// Tells what is due, as far as there is room.
+    pub(super) fn tell(&mut self, now: Instant) -> Result<(), Closed> {
+        let due = |at: Option<Instant>, after| at.is_some_and(|at| now.duration_since(at) >= after);
+        if due(self.dropped_last, QUIET) || due(self.dropping_since, LONGEST) {
+            self.close_drops();
+        }
+        while let Some(gap) = self.holes.pop_front() {
+            match self.queue.sender.try_send(Arrival::Gap(gap)) {
+                Ok(()) => {}
+                Err(TrySendError::Full(Arrival::Gap(gap))) => {
+                    self.holes.push_front(gap);
+                    break;
+                }
+                Err(_) => return Err(Closed),
+            }
+        }
+        Ok(())
+    }
+
+    /// At the end: tells everything, waiting for room as long as intake takes.
+    pub(super) async fn finish(&mut self, patience: Duration) {
+        self.close_drops();
+        let _ = timeout(patience, async {
+            while let Some(gap) = self.holes.pop_front() {
+                if self.queue.sender.send(Arrival::Gap(gap)).await.is_err() {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+
+    fn close_drops(&mut self) {
+        (self.dropping_since, self.dropped_last) = (None, None);
+        for gap in std::mem::take(&mut self.dropping) {
+            self.push(gap);
+        }
+    }
+
+    /// Frames and bytes that wait, for the gauges.
+    pub(super) fn depth(&self) -> usize {
+        self.queue.sender.max_capacity() - self.queue.sender.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn frame(n: i64, bytes: usize) -> Frame {
+        Frame {
+            channel: "c".into(),
+            payload: Bytes::from(vec![b'x'; bytes]),
+            received_at: n,
+            received: Instant::now(),
+            control: false,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_fit_is_counted_exactly_and_told_when_there_is_room() {
+        for (name, frames, bytes_max, size) in [("frames", 4, 1 << 20, 10), ("bytes", 100, 4 * (10 + OVERHEAD), 10)] {
+            let (queue, mut arrivals, bytes) = queue(frames, bytes_max);
+            let mut delivery = Delivery::new(queue, "redis", Metrics::new());
+            for n in 0..10 {
+                delivery.frame(frame(n, size)).unwrap();
+            }
+            tokio::time::advance(QUIET).await;
+            delivery.tell(Instant::now()).unwrap();
+            let mut received = 0;
+            let mut gaps = Vec::new();
+            for _ in 0..2 {
+                while let Ok(arrival) = arrivals.try_recv() {
+                    match arrival {
+                        Arrival::Frame(frame) => {
+                            bytes.taken(&frame);
+                            received += 1;
+                        }
+                        Arrival::Gap(gap) => gaps.push(gap),
+                        other => panic!("{other:?}"),
+                    }
+                }
+                delivery.tell(Instant::now()).unwrap();
+            }
+            assert_eq!((received, gaps.len(), bytes.get()), (4, 1, 0), "{name}");
+            assert_eq!((gaps[0].lost, gaps[0].started_at, gaps[0].ended_at), (Some(6), 4, 9), "{name}");
+            assert!(!delivery.pending());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_empty_queue_takes_a_message_larger_than_its_bound() {
+        let (queue, _arrivals, bytes) = queue(4, 100);
+        let mut delivery = Delivery::new(queue, "redis", Metrics::new());
+        delivery.frame(frame(1, 1_000)).unwrap();
+        delivery.frame(frame(2, 1)).unwrap();
+        assert_eq!(bytes.get(), 1_000 + OVERHEAD);
+        assert_eq!(delivery.dropping.len(), 1);
+    }
+}

@@ -1,0 +1,255 @@
+//! The end that intake writes to: groups of records, one write and one sync each, or memory while the disk takes nothing.
+
+use std::{io, sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use tokio::time::Instant;
+use tracing::{error, info};
+
+use super::{
+    Config,
+    record::{self, NewRecord},
+    segment::SegmentWriter,
+    shared::Shared,
+};
+use crate::logging::Chain;
+
+/// A group is synced early when it would grow beyond this.
+const GROUP: usize = 8 << 20;
+/// How much of what is in memory is written at once when the disk is back.
+const BATCH: usize = 4 << 20;
+/// The part of the memory segment that only gaps, commands and receipts may use.
+const RESERVED: u64 = 1 << 20;
+/// How long to wait before a failing disk is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long to wait before a full spool is looked at again.
+const RETRY_FULL: Duration = Duration::from_millis(100);
+
+/// There is no room for the record, neither on disk nor in memory (or it is longer than any record may be): count it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("spool is full")]
+pub struct Full;
+
+/// Where things stand after [`Appender::sync`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Synced {
+    /// Every record below is on disk (or was committed from memory).
+    pub durable: u64,
+    /// Every record below can be read.
+    pub end: u64,
+    /// Whether the disk takes records. When it does, `durable` equals `end`.
+    pub healthy: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Why records are in memory.
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    since: Instant,
+    retry_at: Instant,
+}
+
+/// Appends records. Synchronous: owned by a thread that may wait for a disk.
+#[derive(Debug)]
+pub struct Appender {
+    shared: Arc<Shared>,
+    writer: SegmentWriter,
+    buffer: Vec<u8>,
+    /// Offset of the first record in the buffer.
+    first: u64,
+    next: u64,
+    interval: Duration,
+    memory: u64,
+    last_sync: Option<Instant>,
+    trouble: Option<Trouble>,
+}
+
+impl Appender {
+    pub(crate) fn new(shared: Arc<Shared>, config: &Config, next: u64) -> Self {
+        let writer = SegmentWriter::new(shared.dir.clone(), shared.id, config.segment.0, shared.disk.clone());
+        Self {
+            shared,
+            writer,
+            buffer: Vec::with_capacity(64 << 10),
+            first: next,
+            next,
+            interval: config.sync_interval,
+            memory: config.memory.0,
+            last_sync: None,
+            trouble: None,
+        }
+    }
+
+    /// Adds a record to the group and returns its offset. It is durable, and visible to the reader, after the next
+    /// [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// [`Full`]: the record is not kept and takes no offset.
+    pub fn append(&mut self, record: &NewRecord<'_>) -> Result<u64, Full> {
+        let size = record::size(record);
+        if size > record::MAX {
+            return Err(Full);
+        }
+        if !self.buffer.is_empty() && self.buffer.len() + size > GROUP {
+            self.sync();
+        }
+        if self.trouble.is_some() {
+            let reserved = if record.kind.is_reserved_for() { 0 } else { RESERVED };
+            let held = self.shared.held.load(Ordering::Acquire) + (self.buffer.len() + size) as u64;
+            if held > self.memory.saturating_sub(reserved) {
+                return Err(Full);
+            }
+        }
+        let offset = self.next;
+        record::encode(&mut self.buffer, self.shared.seed, offset, record);
+        self.next += 1;
+        Ok(offset)
+    }
+
+    /// When [`sync`](Self::sync) is due: at once (a moment that has passed) when the last one is long enough ago; `None` when
+    /// there is nothing to do. While the disk takes nothing it says when to try it again, even without new records.
+    pub fn sync_due(&self) -> Option<Instant> {
+        let group = (!self.buffer.is_empty()).then(|| match self.last_sync {
+            Some(last) if self.buffer.len() < GROUP / 2 => last + self.interval,
+            last => last.unwrap_or_else(Instant::now),
+        });
+        let retry = self.trouble.map(|trouble| trouble.retry_at);
+        group.into_iter().chain(retry).min()
+    }
+
+    /// Makes the group durable and shows it to the reader. When the disk does not take it, the group stays in memory and is
+    /// shown nevertheless; records reach the disk, in order, once it takes them again.
+    pub fn sync(&mut self) -> Synced {
+        let started = Instant::now();
+        if self.trouble.is_some() {
+            self.publish();
+        } else if !self.buffer.is_empty() {
+            match self.write(started) {
+                Ok(()) => self.shared.durable.store(self.next, Ordering::Release),
+                Err(error) => self.fail(&error, started),
+            }
+            self.publish();
+        }
+        if self.trouble.is_some_and(|trouble| trouble.retry_at <= started) {
+            self.recover(started);
+        }
+        self.shared.show();
+        let ended = Instant::now();
+        self.last_sync = Some(started);
+        Synced {
+            durable: self.shared.durable(),
+            end: self.next,
+            healthy: self.trouble.is_none(),
+            took: ended.saturating_duration_since(started),
+        }
+    }
+
+    /// Whether the disk takes records.
+    pub fn healthy(&self) -> bool {
+        self.trouble.is_none()
+    }
+
+    /// Offset that the next record will have.
+    pub fn end(&self) -> u64 {
+        self.next
+    }
+
+    fn write(&mut self, _now: Instant) -> io::Result<()> {
+        let bytes = std::mem::take(&mut self.buffer);
+        let written = self.write_disk(&bytes, self.first, self.next);
+        self.buffer = bytes;
+        written
+    }
+
+    /// One more try in a new segment: what failed may be the file. The failed one is never written or synced again.
+    fn write_disk(&mut self, bytes: &[u8], first: u64, end: u64) -> io::Result<()> {
+        let segments = &self.shared.segments;
+        if segments.bytes() + bytes.len() as u64 > self.shared.capacity {
+            // A closed segment can be removed once it is committed.
+            self.writer.finish(segments);
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the spool has reached its capacity"));
+        }
+        let written = self.writer.write(segments, bytes, first, end).or_else(|error| {
+            self.shared.metrics.spool_sync_failures.inc();
+            error!(error = %Chain(&error), "segment failed; writing its unsynced records to a new one");
+            self.writer.write(segments, bytes, first, end)
+        });
+        match &written {
+            Ok(()) => self.shared.metrics.spool_syncs.inc(),
+            Err(_) => self.shared.metrics.spool_sync_failures.inc(),
+        };
+        written
+    }
+
+    /// Shows the buffered records to the reader.
+    fn publish(&mut self) {
+        let mut tail = self.shared.tail();
+        if !self.buffer.is_empty() {
+            tail.push(self.first, self.next, &mut self.buffer);
+        }
+        self.first = self.next;
+        self.shared.trim(&mut tail);
+        drop(tail);
+        if *self.shared.visible.borrow() != self.next {
+            self.shared.visible.send_replace(self.next);
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error, now: Instant) {
+        let retry_at = now + if is_capacity(error) { RETRY_FULL } else { RETRY };
+        let first = self.trouble.is_none();
+        let since = self.trouble.map_or(now, |trouble| trouble.since);
+        self.trouble = Some(Trouble { since, retry_at });
+        if first {
+            self.shared.set_healthy(false);
+            error!(error = %Chain(error), "disk takes no records; they stay in memory and are lost if the process ends");
+        }
+    }
+
+    /// Writes what is in memory only, oldest first, as far as the disk takes it.
+    fn recover(&mut self, now: Instant) {
+        loop {
+            let unwritten = self.shared.tail().unwritten(self.shared.durable(), BATCH);
+            let Some((first, end, bytes)) = unwritten else { break };
+            if let Err(error) = self.write_disk(&bytes, first, end) {
+                self.fail(&error, now);
+                return;
+            }
+            self.shared.durable.store(end, Ordering::Release);
+            self.shared.trim(&mut self.shared.tail());
+        }
+        // Nothing is left in memory: all of it was written, or stored and committed. Prove that the disk works before saying so.
+        if let Err(error) = self.probe() {
+            self.fail(&error, now);
+            return;
+        }
+        self.shared.durable.store(self.next, Ordering::Release);
+        self.shared.set_healthy(true);
+        if let Some(trouble) = self.trouble.take() {
+            let seconds = now.saturating_duration_since(trouble.since).as_secs();
+            info!(seconds, "disk takes records again");
+        }
+    }
+
+    /// Whether there is room for more. Only capacity is asked: whether the disk works shows with the next group.
+    fn probe(&self) -> io::Result<()> {
+        if self.shared.segments.bytes() + super::segment::HEADER as u64 >= self.shared.capacity {
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the spool has reached its capacity"));
+        }
+        Ok(())
+    }
+}
+
+fn is_capacity(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::QuotaExceeded && error.raw_os_error().is_none()
+}
+
+impl Drop for Appender {
+    fn drop(&mut self) {
+        // What was appended before an orderly end is not worth less than the rest.
+        if !self.buffer.is_empty() {
+            self.sync();
+        }
+        self.writer.finish(&self.shared.segments);
+    }
+}

@@ -1,0 +1,222 @@
+//! Behind the writer: what it has confirmed becomes the checkpoint, and segments that are wholly committed are removed.
+
+use std::{
+    collections::VecDeque,
+    fs, io,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::{checkpoint, disk, shared::Shared};
+use crate::logging::Chain;
+
+/// The shortest time between two checkpoints.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// The shortest time between two tries when the disk does not take one.
+const RETRY: Duration = Duration::from_secs(1);
+/// Confirmations closer together than this linger as one.
+const GRAIN: Duration = Duration::from_millis(50);
+
+#[derive(Debug, Default)]
+pub(crate) struct Commits {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What was confirmed, when; in order of both.
+    lingering: VecDeque<Confirmed>,
+    linger: Duration,
+    /// The highest confirmed offset that has lingered.
+    due: u64,
+    stop: bool,
+    waiting: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Confirmed {
+    first_at: Instant,
+    last_at: Instant,
+    next: u64,
+}
+
+impl State {
+    fn confirm(&mut self, next: u64, now: Instant) {
+        if self.linger.is_zero() {
+            self.lingering.clear();
+            self.due = self.due.max(next);
+            return;
+        }
+        if next <= self.lingering.back().map_or(self.due, |last| last.next) {
+            return;
+        }
+        match self.lingering.back_mut() {
+            // The last moment within the grain counts for all of it: later is safe, earlier is not.
+            Some(last) if now.saturating_duration_since(last.first_at) < GRAIN => {
+                (last.last_at, last.next) = (now, next)
+            }
+            _ => self.lingering.push_back(Confirmed { first_at: now, last_at: now, next }),
+        }
+    }
+
+    fn settle(&mut self, now: Instant) {
+        while let Some(confirmed) = self.lingering.front()
+            && now.saturating_duration_since(confirmed.last_at) >= self.linger
+        {
+            self.due = self.due.max(confirmed.next);
+            self.lingering.pop_front();
+        }
+    }
+}
+
+impl Commits {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets what lingers beyond `offset`; returns the offset to read from.
+    pub(crate) fn rewind(&self, shared: &Shared, offset: u64) -> u64 {
+        let mut state = self.lock();
+        state.settle(Instant::now());
+        let from = offset.max(state.due).max(shared.committed());
+        state.lingering.retain(|confirmed| confirmed.next <= from);
+        from
+    }
+}
+
+/// Takes what the store has confirmed. A thread of its own does the rest.
+#[derive(Debug)]
+pub struct Committer {
+    commits: Arc<Commits>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Committer {
+    pub(crate) fn start(shared: Arc<Shared>, commits: Arc<Commits>) -> io::Result<Self> {
+        commits.lock().due = shared.committed();
+        let theirs = Arc::clone(&commits);
+        let thread = thread::Builder::new().name("spool-commit".into()).spawn(move || run(&shared, &theirs))?;
+        Ok(Self { commits, thread: Some(thread) })
+    }
+
+    /// Every record below `next` is stored. Cheap; lower offsets than before are ignored.
+    pub fn commit(&self, next: u64) {
+        let mut state = self.commits.lock();
+        state.confirm(next, Instant::now());
+        if state.waiting {
+            self.commits.changed.notify_all();
+        }
+    }
+
+    /// How long a confirmation must be ago before the checkpoint covers it. Zero at first.
+    pub fn set_linger(&self, linger: Duration) {
+        self.commits.lock().linger = linger;
+        self.commits.changed.notify_all();
+    }
+
+    /// Writes the last checkpoint and ends the thread. What lingers is replayed at the next start.
+    pub fn close(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.commits.lock().stop = true;
+        self.commits.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported; the old checkpoint only means a longer replay.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn run(shared: &Shared, commits: &Commits) {
+    let mut written = shared.committed();
+    let mut failing = false;
+    loop {
+        let (due, stop) = wait(commits, written);
+        let mut pause = INTERVAL;
+        if due > written {
+            // Memory may be given back whether or not the disk takes the checkpoint.
+            shared.committed.fetch_max(due, Ordering::AcqRel);
+            shared.trim(&mut shared.tail());
+            match checkpoint::write(&shared.disk, &shared.dir, shared.id, due) {
+                Ok(()) => {
+                    written = due;
+                    if std::mem::take(&mut failing) {
+                        info!("checkpoint is written again");
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        warn!(error = %Chain(&error), "checkpoint could not be written; a restart would replay more");
+                    }
+                    pause = RETRY;
+                }
+            }
+        }
+        // Also without a new checkpoint: a segment may have been closed meanwhile.
+        remove_committed(shared, written);
+        shared.show();
+        if stop {
+            return;
+        }
+        let state = commits.lock();
+        let _ = commits.changed.wait_timeout_while(state, pause, |state| !state.stop);
+    }
+}
+
+/// Waits until there is something to write, or a second has passed with closed segments possible.
+fn wait(commits: &Commits, written: u64) -> (u64, bool) {
+    let mut state = commits.lock();
+    loop {
+        state.settle(Instant::now());
+        if state.stop || state.due > written {
+            return (state.due, state.stop);
+        }
+        let lingering = !state.lingering.is_empty();
+        state.waiting = !lingering;
+        let timeout = if lingering { INTERVAL } else { RETRY };
+        let (woken, timed_out) = commits.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner);
+        state = woken;
+        state.waiting = false;
+        if timed_out.timed_out() && !lingering {
+            return (state.due, state.stop);
+        }
+    }
+}
+
+/// Removes the segments whose records are all below the durable checkpoint.
+fn remove_committed(shared: &Shared, checkpoint: u64) {
+    let mut removed = false;
+    loop {
+        let path = {
+            let list = shared.segments.lock();
+            match list.first() {
+                Some(meta) if !meta.active && meta.end <= checkpoint => meta.path.clone(),
+                _ => break,
+            }
+        };
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            warn!(segment = %path.display(), error = %Chain(&error), "committed segment could not be removed");
+            break;
+        }
+        shared.segments.forget(&path);
+        removed = true;
+    }
+    if removed && let Err(error) = disk::sync_dir(&shared.dir) {
+        warn!(error = %Chain(&error), "directory of the spool could not be synced");
+    }
+}

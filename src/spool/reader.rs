@@ -1,0 +1,207 @@
+//! The end that the writer reads from: memory where possible, else the segments.
+
+use std::{io, sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use tokio::sync::watch;
+use tracing::{error, warn};
+
+use super::{
+    chunk::Chunk,
+    commit::Commits,
+    scan::{CHUNK, Scan, Step},
+    shared::Shared,
+};
+use crate::logging::Chain;
+
+/// Between two tries to open or read a segment.
+const RETRY: Duration = Duration::from_millis(200);
+/// How often a segment that cannot be read is tried, unless the reason will pass.
+const TRIES: u32 = 25;
+
+/// Reads every record once, in order, from the committed offset on.
+#[derive(Debug)]
+pub struct Reader {
+    shared: Arc<Shared>,
+    commits: Arc<Commits>,
+    visible: watch::Receiver<u64>,
+    next: u64,
+    scan: Option<Scan>,
+    /// Whether damage was met since the last chunk.
+    damaged: bool,
+    failures: u32,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>, commits: Arc<Commits>, next: u64) -> Self {
+        let visible = shared.visible.subscribe();
+        Self { shared, commits, visible, next, scan: None, damaged: false, failures: 0 }
+    }
+
+    /// The next records: durable ones, and while the disk takes nothing those in memory. Waits until there are some. May be
+    /// dropped at any time without losing its place.
+    pub async fn next(&mut self) -> Chunk {
+        loop {
+            let visible = *self.visible.borrow_and_update();
+            if self.next < visible {
+                match self.read(visible) {
+                    Ok(Some(chunk)) => return chunk,
+                    Ok(None) => {}
+                    Err(error) => {
+                        self.note(&error);
+                        tokio::time::sleep(RETRY).await;
+                        continue;
+                    }
+                }
+                if self.next < visible {
+                    continue;
+                }
+            }
+            if self.visible.changed().await.is_err() {
+                // Cannot happen while `shared` holds the sender.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// The offset that `next` continues at.
+    pub fn position(&self) -> u64 {
+        self.next
+    }
+
+    /// Continues at `offset`, or at the committed one if that is higher. What was confirmed beyond it but is still lingering
+    /// counts as not confirmed.
+    pub fn rewind(&mut self, offset: u64) {
+        let offset = self.commits.rewind(&self.shared, offset);
+        self.next = offset.min(*self.visible.borrow());
+        self.scan = None;
+        self.damaged = false;
+        self.visible.mark_changed();
+    }
+
+    /// `None`: look again, the position has moved or nothing is there yet.
+    fn read(&mut self, visible: u64) -> io::Result<Option<Chunk>> {
+        let (cached, memory) = {
+            let tail = self.shared.tail();
+            (tail.chunk(self.next), tail.first())
+        };
+        if let Some(chunk) = cached {
+            self.scan = None;
+            return Ok(Some(self.accept(chunk)));
+        }
+        if let Some(chunk) = self.read_file()? {
+            return Ok(Some(self.accept(chunk)));
+        }
+        // No segment has anything from here on. Unless the groups in memory have just changed, the records are gone.
+        let to = memory.filter(|first| *first > self.next).unwrap_or(visible);
+        if self.shared.tail().first() == memory {
+            self.count(to - self.next);
+            self.next = to;
+        }
+        Ok(None)
+    }
+
+    fn read_file(&mut self) -> io::Result<Option<Chunk>> {
+        loop {
+            if !self.position_scan()? {
+                return Ok(None);
+            }
+            let Some(scan) = &mut self.scan else { return Ok(None) };
+            match scan.step(CHUNK)? {
+                Step::Records(chunk) if chunk.end <= self.next => {}
+                Step::Records(chunk) => return Ok(Some(chunk.starting_at(self.next))),
+                Step::Damage(range) => {
+                    self.damaged = true;
+                    self.shared.quarantine.keep(scan, range.start, range.end);
+                    warn!(segment = %scan.path.display(), from = range.start, to = range.end, "damaged bytes skipped");
+                }
+                Step::End => {
+                    let path = scan.path.clone();
+                    let expected = scan.expected;
+                    self.scan = None;
+                    if !self.leave(&path, expected) {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Goes on behind a segment that has nothing more; false when there is nothing to go on with.
+    fn leave(&mut self, path: &std::path::Path, expected: u64) -> bool {
+        let Some((meta, below)) = self.shared.segments.get(path) else { return true };
+        // Without this the segment would be found again for the offsets that it lost.
+        let end = meta.end.min(below);
+        let next = self.next.max(expected);
+        if end > next {
+            self.count(end - next);
+        }
+        self.next = next.max(end);
+        self.shared.segments.find(self.next).is_some()
+    }
+
+    /// Opens the segment that holds the next record, unless it is open; false when there is none.
+    fn position_scan(&mut self) -> io::Result<bool> {
+        if let Some(scan) = &mut self.scan
+            && let Some((meta, below)) = self.shared.segments.get(&scan.path)
+            && scan.expected == self.next
+        {
+            (scan.limit, scan.below) = (meta.bytes, below);
+            return Ok(true);
+        }
+        loop {
+            let Some((meta, below)) = self.shared.segments.find(self.next) else { return Ok(false) };
+            match Scan::open(&meta, below, self.shared.seed) {
+                Ok(scan) => {
+                    self.scan = Some(scan);
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    error!(segment = %meta.path.display(), "segment was deleted by somebody else");
+                    self.shared.segments.forget(&meta.path);
+                }
+                Err(error) if self.failures >= TRIES && !will_pass(&error) => {
+                    error!(segment = %meta.path.display(), error = %Chain(&error), "segment cannot be read; skipped");
+                    self.shared.segments.forget(&meta.path);
+                    self.failures = 0;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn accept(&mut self, mut chunk: Chunk) -> Chunk {
+        chunk.lost = chunk.first.saturating_sub(self.next);
+        self.count(chunk.lost);
+        self.next = chunk.end;
+        self.damaged = false;
+        self.failures = 0;
+        chunk
+    }
+
+    fn count(&self, lost: u64) {
+        if lost == 0 {
+            return;
+        }
+        self.shared.missing.fetch_add(lost, Ordering::AcqRel);
+        if self.damaged {
+            self.shared.metrics.spool_corrupt_records.inc_by(lost);
+        } else {
+            self.shared.metrics.spool_missing_records.inc_by(lost);
+        }
+        error!(lost, offset = self.next, damaged = self.damaged, "records cannot be read any more");
+    }
+
+    fn note(&mut self, error: &io::Error) {
+        self.failures += 1;
+        if self.failures == 1 {
+            warn!(error = %Chain(error), "spool cannot be read; trying again");
+        }
+        self.scan = None;
+    }
+}
+
+/// Whether waiting helps: no descriptors, no memory.
+fn will_pass(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOMEM].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}

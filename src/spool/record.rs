@@ -1,0 +1,185 @@
+//! One record: its bytes, and the only place that writes or reads them. The layout is in the module doc of [`super`].
+
+use uuid::Uuid;
+
+use crate::{
+    event::Decided,
+    units::{ByteSize, Micros},
+};
+
+/// `len` and `crc32c`.
+pub(crate) const PREFIX: usize = 8;
+/// Everything in front of the channel.
+pub(crate) const HEAD: usize = 54;
+/// The longest record that is written or believed: Redis itself cuts a subscriber off at half of it.
+pub(crate) const MAX: usize = 64 << 20;
+
+const OWN_TIME: u8 = 1;
+const OPENED: u8 = 2;
+
+/// What a record holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// An accepted training message, as received.
+    Event = 1,
+    /// A rejected message: [`SetAside`](crate::frame::SetAside) and what is kept of its bytes.
+    Rejected = 2,
+    /// A command, as received.
+    Control = 3,
+    /// A hole in what was received.
+    Gap = 4,
+    /// The outcome of a command.
+    Receipt = 5,
+}
+
+impl RecordKind {
+    fn from_byte(byte: u8) -> Option<Self> {
+        Some(match byte {
+            1 => Self::Event,
+            2 => Self::Rejected,
+            3 => Self::Control,
+            4 => Self::Gap,
+            5 => Self::Receipt,
+            _ => return None,
+        })
+    }
+
+    /// Whether it may use the part of the memory segment that is kept for accounts of what was lost or commanded.
+    pub(crate) fn is_reserved_for(self) -> bool {
+        matches!(self, Self::Control | Self::Gap | Self::Receipt)
+    }
+}
+
+/// A record about to be appended.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRecord<'a> {
+    /// What the payload is.
+    pub kind: RecordKind,
+    /// What intake decided about it; `run_id` is nil where there is none.
+    pub decided: Decided,
+    /// Where it came from; may be empty.
+    pub channel: &'a str,
+    /// Its bytes.
+    pub payload: &'a [u8],
+}
+
+/// A record as read back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Record<'a> {
+    /// Its position in the log: one per record.
+    pub offset: u64,
+    /// What the payload is.
+    pub kind: RecordKind,
+    /// What intake decided about it.
+    pub decided: Decided,
+    /// Where it came from.
+    pub channel: &'a str,
+    /// Its bytes.
+    pub payload: &'a [u8],
+}
+
+/// What the bytes at some place are.
+#[derive(Debug)]
+pub(crate) enum Parsed<'a> {
+    /// A valid record, and its length.
+    Record(Record<'a>, usize),
+    /// The beginning of something that would be this long.
+    Short(usize),
+    /// No record.
+    Bad,
+}
+
+/// What every checksum starts from. A payload that holds the bytes of a record, or blocks of another spool, must not pass as
+/// records of this one when a damaged place is searched for the next record.
+pub(crate) fn seed(id: Uuid) -> u32 {
+    crc32c::crc32c(id.as_bytes())
+}
+
+/// Length of the encoded record.
+pub(crate) fn size(record: &NewRecord<'_>) -> usize {
+    HEAD + record.channel.len() + record.payload.len()
+}
+
+/// Appends the record's bytes to `buffer`. The caller has checked that `size` is at most [`MAX`].
+pub(crate) fn encode(buffer: &mut Vec<u8>, seed: u32, offset: u64, record: &NewRecord<'_>) {
+    let NewRecord { kind, decided, channel, payload } = record;
+    let mut head = [0; HEAD];
+    let length = u32::try_from(size(record) - PREFIX).expect("records are at most 64 MiB long").to_le_bytes();
+    head[..4].copy_from_slice(&length);
+    head[8..16].copy_from_slice(&offset.to_le_bytes());
+    head[16] = *kind as u8;
+    head[17] = (u8::from(decided.own_time) * OWN_TIME) | (u8::from(decided.opened) * OPENED);
+    head[18..26].copy_from_slice(&decided.received_at.to_le_bytes());
+    head[26..34].copy_from_slice(&decided.event_time.to_le_bytes());
+    head[34..50].copy_from_slice(decided.run_id.as_bytes());
+    head[50..54].copy_from_slice(&(channel.len() as u32).to_le_bytes());
+    let mut crc = crc32c::crc32c_append(seed, &length);
+    for part in [&head[PREFIX..], channel.as_bytes(), payload] {
+        crc = crc32c::crc32c_append(crc, part);
+    }
+    head[4..8].copy_from_slice(&crc.to_le_bytes());
+    buffer.reserve(size(record));
+    buffer.extend_from_slice(&head);
+    buffer.extend_from_slice(channel.as_bytes());
+    buffer.extend_from_slice(payload);
+}
+
+/// Reads the record at the start of `bytes`, of which `rest` more or fewer are left in the file. A length is believed only when
+/// it fits into `rest` and [`MAX`], and a record only when its checksum matches.
+pub(crate) fn parse(bytes: &[u8], rest: u64, seed: u32) -> Parsed<'_> {
+    let Some(total) = length(bytes) else {
+        return if rest < HEAD as u64 { Parsed::Bad } else { Parsed::Short(HEAD) };
+    };
+    if !(HEAD..=MAX).contains(&total) || total as u64 > rest {
+        return Parsed::Bad;
+    }
+    let Some(record) = bytes.get(..total) else { return Parsed::Short(total) };
+    let crc = crc32c::crc32c_append(crc32c::crc32c_append(seed, &record[..4]), &record[PREFIX..]);
+    if crc.to_le_bytes() != record[4..8] {
+        return Parsed::Bad;
+    }
+    decode(record).map_or(Parsed::Bad, |record| Parsed::Record(record, total))
+}
+
+/// The whole length that the record at the start of `bytes` claims.
+pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
+    Some(PREFIX + u32::from_le_bytes(*bytes.first_chunk()?) as usize)
+}
+
+/// Whether a record could start here: what is worth the computation of a checksum. `offsets` are those that fit.
+pub(crate) fn is_plausible(bytes: &[u8], rest: u64, offsets: &std::ops::Range<u64>) -> bool {
+    let Some(head) = bytes.first_chunk::<HEAD>() else { return false };
+    let total = PREFIX + u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+    (HEAD..=MAX).contains(&total)
+        && total as u64 <= rest
+        && RecordKind::from_byte(head[16]).is_some()
+        && u64_at(head, 8).is_some_and(|offset| offsets.contains(&offset))
+}
+
+/// Reads a record whose checksum is known to match; `bytes` is exactly one record.
+pub(crate) fn decode(bytes: &[u8]) -> Option<Record<'_>> {
+    let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
+    let channel_bytes = u32::from_le_bytes(*head.last_chunk()?) as usize;
+    let (channel, payload) = rest.split_at_checked(channel_bytes)?;
+    Some(Record {
+        offset: u64_at(head, 8)?,
+        kind: RecordKind::from_byte(head[16])?,
+        decided: Decided {
+            received_at: u64_at(head, 18)?.cast_signed() as Micros,
+            event_time: u64_at(head, 26)?.cast_signed() as Micros,
+            run_id: Uuid::from_bytes(*head[34..].first_chunk()?),
+            own_time: head[17] & OWN_TIME != 0,
+            opened: head[17] & OPENED != 0,
+        },
+        channel: std::str::from_utf8(channel).ok()?,
+        payload,
+    })
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// The longest message that a spool can take on a channel with a short name.
+pub const PAYLOAD_MAX: ByteSize = ByteSize::mib(63);

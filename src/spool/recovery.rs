@@ -1,0 +1,335 @@
+//! Opening a spool: what is there is read, what is torn is cut, and nothing that is stored prevents the start.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use tracing::{error, warn};
+use uuid::Uuid;
+
+use super::{
+    Config, Opened, SpoolError,
+    appender::Appender,
+    checkpoint::{self, Checkpoint},
+    chunk::Chunk,
+    commit::{Commits, Committer},
+    disk::{self, Disk},
+    quarantine::Quarantine,
+    reader::Reader,
+    record,
+    scan::{CHUNK, Scan, Step},
+    segment::{self, HEADER, Header, Meta, Segments},
+    shared::{Found, Shared, View},
+};
+use crate::{logging::Chain, metrics::Metrics, units::Micros};
+
+/// How much is read at most to find the end of the log. More than one segment is read only when the last ones hold no record.
+const SCANNED_MAX: u64 = 64 << 20;
+/// Somebody who only looks at a spool holds its lock for an instant.
+const LOCK_TRIES: u32 = 5;
+
+/// What was found when the spool was opened.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    /// Offset of the first record that is not committed.
+    pub first_uncommitted: u64,
+    /// Offset that the next record gets.
+    pub next: u64,
+    /// Records to replay, by their offsets.
+    pub pending: u64,
+    /// Bytes that were cut from the end because they are no record.
+    pub torn_bytes: u64,
+    /// Whether there was a checkpoint that can be believed; without one everything is replayed.
+    pub checkpoint: bool,
+    /// When the last record that is still there was received.
+    pub last_received_at: Option<Micros>,
+    /// The last moment at which this spool was certainly in use: its last record, or the last write of a file.
+    pub last_alive_at: Option<Micros>,
+    shared: Arc<Shared>,
+}
+
+impl Recovery {
+    /// The records from `offset` on that were there at the start, to rebuild what depends on them. Leaves the reader alone.
+    pub fn records_from(&self, offset: u64) -> Replay {
+        Replay { shared: Arc::clone(&self.shared), next: offset, end: self.next, scan: None }
+    }
+}
+
+impl View {
+    /// The records from `offset` up to now, for who wants to see one of them again. Leaves the reader alone; does not see what is in
+    /// memory only.
+    pub fn records_from(&self, offset: u64) -> Replay {
+        Replay { shared: Arc::clone(&self.0), next: offset, end: self.end(), scan: None }
+    }
+}
+
+/// Chunks of records, beside the reader.
+#[derive(Debug)]
+pub struct Replay {
+    shared: Arc<Shared>,
+    next: u64,
+    end: u64,
+    scan: Option<Scan>,
+}
+
+impl Iterator for Replay {
+    type Item = io::Result<Chunk>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.next < self.end {
+            if self.scan.is_none() {
+                let (meta, below) = self.shared.segments.find(self.next)?;
+                if meta.first >= self.end {
+                    return None;
+                }
+                match Scan::open(&meta, below, self.shared.seed) {
+                    Ok(scan) => self.scan = Some(scan),
+                    Err(error) => {
+                        self.next = meta.end;
+                        return Some(Err(error));
+                    }
+                }
+            }
+            let scan = self.scan.as_mut()?;
+            match scan.step(CHUNK) {
+                Ok(Step::Records(chunk)) if chunk.end <= self.next => {}
+                Ok(Step::Records(chunk)) => {
+                    let chunk = chunk.starting_at(self.next);
+                    self.next = chunk.end;
+                    return Some(Ok(chunk));
+                }
+                Ok(Step::Damage(_)) => {}
+                Ok(Step::End) => {
+                    self.next = self.next.max(scan.below.min(self.end));
+                    self.scan = None;
+                }
+                Err(error) => {
+                    self.next = scan.below;
+                    self.scan = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    }
+}
+
+pub(crate) fn open(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Result<Opened, SpoolError> {
+    let dir = config.dir.clone();
+    let failed = |operation| move |error| SpoolError::Io { operation, error };
+    disk::create_dir(&dir).map_err(|error| SpoolError::CreateDir { dir: dir.clone(), error })?;
+    let lock = lock(&dir)?;
+    let checkpoint = checkpoint::read(&dir).map_err(failed("read the checkpoint"))?;
+    let mut list = segment::list(&dir).map_err(failed("list the segments"))?;
+    refuse_newer(&dir, checkpoint, &list)?;
+    remove_temporaries(&dir);
+
+    let known_end = list.iter().map(|meta| meta.first).max().unwrap_or(0);
+    let (id, committed) = identify(checkpoint, &list);
+    let last_write = last_write(&dir, &list);
+    let end = find_end(&dir, &mut list, record::seed(id));
+    // Offsets are never used twice, not even those of records that were committed from memory, or cut.
+    let next = end.offset.max(committed.unwrap_or(0)).max(known_end);
+    if let Some(last) = list.last_mut() {
+        last.end = end.offset;
+    }
+    let first = list.first().map_or(next, |meta| meta.first);
+    let first_uncommitted = committed.unwrap_or(first);
+    let segments = Segments::new(list);
+    let capacity = config.capacity.0;
+    let found = Found { dir, id, capacity, disk, segments, metrics, committed: first_uncommitted, end: next, lock };
+    let shared = Arc::new(Shared::new(found));
+    if committed.is_none()
+        && let Err(error) = checkpoint::write(&shared.disk, &shared.dir, id, first_uncommitted)
+    {
+        // The spool still works; the committer will try again.
+        warn!(error = %Chain(&error), "checkpoint could not be written");
+    }
+    shared.show();
+    let recovery = Recovery {
+        first_uncommitted,
+        next,
+        pending: end.offset.saturating_sub(first_uncommitted),
+        torn_bytes: end.torn,
+        checkpoint: committed.is_some(),
+        last_received_at: end.received_at,
+        last_alive_at: last_write.max(end.received_at),
+        shared: Arc::clone(&shared),
+    };
+    let commits = Arc::new(Commits::default());
+    let committer =
+        Committer::start(Arc::clone(&shared), Arc::clone(&commits)).map_err(failed("start the thread of commits"))?;
+    Ok(Opened {
+        appender: Appender::new(Arc::clone(&shared), config, next),
+        reader: Reader::new(Arc::clone(&shared), commits, first_uncommitted),
+        committer,
+        view: View(shared),
+        recovery,
+    })
+}
+
+fn lock(dir: &Path) -> Result<File, SpoolError> {
+    let path = dir.join("lock");
+    let failed = |error| SpoolError::Lock { path: path.clone(), error };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed)?;
+    for attempt in 1.. {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+            Err(TryLockError::WouldBlock) if attempt < LOCK_TRIES => thread::sleep(Duration::from_millis(20)),
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.take(32).read_to_string(&mut holder);
+                let (dir, holder) = (dir.to_owned(), holder.trim().to_owned());
+                return Err(SpoolError::Locked { dir, holder });
+            }
+        }
+    }
+    // Only for people; the lock itself is the kernel's. On a full disk the name of the holder is missing, nothing else.
+    let _ = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
+    Ok(file)
+}
+
+/// Only the checkpoint, the first and the last segment are looked at: a newer program would have written one of them.
+fn refuse_newer(dir: &Path, checkpoint: Checkpoint, list: &[Meta]) -> Result<(), SpoolError> {
+    if let Checkpoint::Newer(version) = checkpoint {
+        return Err(SpoolError::Newer { path: checkpoint::path(dir), version, known: segment::VERSION });
+    }
+    for meta in list.first().into_iter().chain(list.last()) {
+        if let Ok(Header::Newer(version)) = Header::read(&meta.path) {
+            return Err(SpoolError::Newer { path: meta.path.clone(), version, known: segment::VERSION });
+        }
+    }
+    Ok(())
+}
+
+fn remove_temporaries(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "tmp") {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The id of the spool and, where the checkpoint can be believed, the committed offset. A checkpoint of another spool commits
+/// nothing here.
+fn identify(checkpoint: Checkpoint, list: &[Meta]) -> (Uuid, Option<u64>) {
+    let headers = || list.iter().rev().filter_map(|meta| Header::read(&meta.path).ok());
+    let of_segments = headers().find_map(|header| match header {
+        Header::Good { id, .. } => Some(id),
+        _ => None,
+    });
+    match (checkpoint, of_segments) {
+        (Checkpoint::Good { id, committed }, segments) if segments.is_none_or(|segments| segments == id) => {
+            (id, Some(committed))
+        }
+        (checkpoint, segments) => {
+            if !list.is_empty() || checkpoint != Checkpoint::Missing {
+                warn!("checkpoint is missing or cannot be believed; everything in the spool is replayed");
+            }
+            let claimed = || headers().find_map(|header| if let Header::Bad(id) = header { id } else { None });
+            (segments.or_else(claimed).unwrap_or_else(Uuid::new_v4), None)
+        }
+    }
+}
+
+fn last_write(dir: &Path, list: &[Meta]) -> Option<Micros> {
+    let files = [Some(checkpoint::path(dir)), list.last().map(|meta| meta.path.clone())];
+    let times = files.into_iter().flatten().filter_map(|path: PathBuf| fs::metadata(path).ok());
+    times.map(|metadata| metadata.mtime() * 1_000_000 + metadata.mtime_nsec() / 1_000).max()
+}
+
+#[derive(Default)]
+struct End {
+    offset: u64,
+    torn: u64,
+    received_at: Option<Micros>,
+}
+
+/// Finds the last valid record, cuts what is torn behind it, and removes last segments that hold no record.
+fn find_end(dir: &Path, list: &mut Vec<Meta>, seed: u32) -> End {
+    let quarantine = Quarantine::new(dir);
+    let (mut end, mut scanned) = (End::default(), 0);
+    while let Some(last) = list.last_mut() {
+        end.offset = end.offset.max(last.first);
+        scanned += last.bytes;
+        let scan = match Scan::open(last, u64::MAX, seed) {
+            Ok(scan) if scanned <= SCANNED_MAX || scanned == last.bytes => scan,
+            Ok(_) => break,
+            Err(error) => {
+                error!(segment = %last.path.display(), error = %Chain(&error), "segment cannot be read");
+                // Its offsets are taken, however many there are.
+                end.offset = end.offset.max(last.first + last.bytes / record::HEAD as u64);
+                break;
+            }
+        };
+        let valid_to = last_record(scan, &mut end);
+        let torn = last.bytes.saturating_sub(valid_to.unwrap_or(HEADER as u64));
+        if torn > 0 {
+            end.torn += torn;
+            warn!(segment = %last.path.display(), bytes = torn, "torn end is cut; its bytes go to quarantine");
+        }
+        if let Some(valid_to) = valid_to {
+            cut(last, valid_to, &quarantine, seed);
+            break;
+        }
+        let removed = if torn > 0 { quarantine.take(&last.path) } else { disk::remove(&last.path) };
+        if let Err(error) = removed {
+            warn!(segment = %last.path.display(), error = %Chain(&error), "segment without records could not be removed");
+        }
+        list.pop();
+    }
+    end
+}
+
+/// Where the last valid record of the segment ends, if there is one.
+fn last_record(mut scan: Scan, end: &mut End) -> Option<u64> {
+    let mut valid_to = None;
+    loop {
+        match scan.step(CHUNK) {
+            Ok(Step::Records(chunk)) => {
+                valid_to = Some(scan.position());
+                end.offset = end.offset.max(chunk.end);
+                end.received_at = chunk.records().last().map(|record| record.decided.received_at);
+            }
+            Ok(Step::Damage(_)) => {}
+            Ok(Step::End) => return valid_to,
+            Err(error) => {
+                warn!(segment = %scan.path.display(), error = %Chain(&error), "segment cannot be read to its end");
+                return valid_to;
+            }
+        }
+    }
+}
+
+fn cut(last: &mut Meta, valid_to: u64, quarantine: &Quarantine, seed: u32) {
+    if last.bytes <= valid_to {
+        return;
+    }
+    if let Ok(scan) = Scan::open(last, u64::MAX, seed) {
+        quarantine.keep(&scan, valid_to, last.bytes);
+    }
+    let file = OpenOptions::new().write(true).open(&last.path);
+    if let Err(error) = file.and_then(|file| file.set_len(valid_to).and_then(|()| file.sync_all())) {
+        // It is not read, and nothing is appended to it.
+        warn!(segment = %last.path.display(), error = %Chain(&error), "torn end could not be cut");
+    }
+    last.bytes = valid_to;
+}

@@ -1,0 +1,252 @@
+//! Segment files: their header and names, the list of those that exist, and the one that is being written.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use uuid::Uuid;
+
+use super::disk::{self, Disk};
+
+pub(crate) const MAGIC: [u8; 8] = *b"CASSPOOL";
+/// The only format there is so far.
+pub(crate) const VERSION: u32 = 1;
+/// `magic | version | id | first offset | crc32c`.
+pub(crate) const HEADER: usize = 40;
+
+/// What the beginning of a segment (or a checkpoint, which has the same layout) says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Header {
+    /// Written by us.
+    Good { id: Uuid, offset: u64 },
+    /// Written by a newer version of the program.
+    Newer(u32),
+    /// Damaged; what it claims to be the id may still be right.
+    Bad(Option<Uuid>),
+}
+
+impl Header {
+    pub(crate) fn encode(magic: [u8; 8], id: Uuid, offset: u64) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        bytes[..8].copy_from_slice(&magic);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..28].copy_from_slice(id.as_bytes());
+        bytes[28..36].copy_from_slice(&offset.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..36]);
+        bytes[36..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// A version is believed only when the checksum matches: a flipped bit must not look like a newer format.
+    pub(crate) fn decode(magic: [u8; 8], bytes: &[u8]) -> Self {
+        let Some(bytes) = bytes.first_chunk::<HEADER>() else { return Self::Bad(None) };
+        let (mut version, mut id, mut offset) = ([0; 4], [0; 16], [0; 8]);
+        version.copy_from_slice(&bytes[8..12]);
+        id.copy_from_slice(&bytes[12..28]);
+        offset.copy_from_slice(&bytes[28..36]);
+        if bytes[..8] != magic || crc32c::crc32c(&bytes[..36]).to_le_bytes() != bytes[36..] {
+            return Self::Bad(Some(Uuid::from_bytes(id)));
+        }
+        match u32::from_le_bytes(version) {
+            VERSION => Self::Good { id: Uuid::from_bytes(id), offset: u64::from_le_bytes(offset) },
+            version => Self::Newer(version),
+        }
+    }
+
+    /// The header of a segment file.
+    pub(crate) fn read(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::FileExt;
+        let mut bytes = [0; HEADER];
+        match File::open(path)?.read_exact_at(&mut bytes, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Self::Bad(None)),
+            Err(error) => Err(error),
+            Ok(()) => Ok(Self::decode(MAGIC, &bytes)),
+        }
+    }
+}
+
+/// A segment, as far as its name and size tell.
+#[derive(Clone, Debug)]
+pub(crate) struct Meta {
+    /// Offset of its first record.
+    pub(crate) first: u64,
+    /// Tells apart two segments that begin at the same offset: the later one counts.
+    pub(crate) generation: u32,
+    /// Offset after its last record; for an older segment the beginning of the next.
+    pub(crate) end: u64,
+    /// Bytes that may be read.
+    pub(crate) bytes: u64,
+    /// Whether it is being written.
+    pub(crate) active: bool,
+    pub(crate) path: PathBuf,
+}
+
+/// Segments in order of their offsets.
+#[derive(Debug, Default)]
+pub(crate) struct Segments(Mutex<Vec<Meta>>);
+
+impl Segments {
+    pub(crate) fn new(list: Vec<Meta>) -> Self {
+        Self(Mutex::new(list))
+    }
+
+    /// The list. A panic elsewhere leaves it whole: every change is one push, pop or assignment.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<Meta>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.lock().iter().map(|meta| meta.bytes).sum()
+    }
+
+    /// The segment that holds `offset`, or else the first one behind it; and the offset at which the next segment begins.
+    pub(crate) fn find(&self, offset: u64) -> Option<(Meta, u64)> {
+        let list = self.lock();
+        let index = list.partition_point(|meta| meta.first <= offset).saturating_sub(1);
+        let index = (index..list.len()).find(|&index| list[index].end > offset)?;
+        Some((list[index].clone(), list.get(index + 1).map_or(u64::MAX, |meta| meta.first)))
+    }
+
+    /// The current state of one segment.
+    pub(crate) fn get(&self, path: &Path) -> Option<(Meta, u64)> {
+        let list = self.lock();
+        let index = list.iter().position(|meta| meta.path == path)?;
+        Some((list[index].clone(), list.get(index + 1).map_or(u64::MAX, |meta| meta.first)))
+    }
+
+    pub(crate) fn forget(&self, path: &Path) {
+        self.lock().retain(|meta| meta.path != path);
+    }
+
+    fn update(&self, path: &Path, change: impl FnOnce(&mut Meta)) {
+        if let Some(meta) = self.lock().iter_mut().rev().find(|meta| meta.path == path) {
+            change(meta);
+        }
+    }
+}
+
+/// The segments of a directory; the end of the last one is not known yet. Other names are somebody else's.
+pub(crate) fn list(dir: &Path) -> io::Result<Vec<Meta>> {
+    let mut list = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some((first, generation)) = name.to_str().and_then(parse_name) else { continue };
+        let metadata = match entry.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            metadata => metadata?,
+        };
+        if metadata.is_file() {
+            let (end, bytes, path) = (u64::MAX, metadata.len(), entry.path());
+            list.push(Meta { first, generation, end, bytes, active: false, path });
+        }
+    }
+    list.sort_unstable_by_key(|meta| (meta.first, meta.generation));
+    for index in 1..list.len() {
+        list[index - 1].end = list[index].first;
+    }
+    Ok(list)
+}
+
+fn parse_name(name: &str) -> Option<(u64, u32)> {
+    let (first, generation) = name.strip_suffix(".seg")?.split_once('-')?;
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    (first.len() == 20 && digits(first) && digits(generation)).then_some(())?;
+    Some((first.parse().ok()?, generation.parse().ok()?))
+}
+
+/// Writes groups of records to the end of a list of segments.
+#[derive(Debug)]
+pub(crate) struct SegmentWriter {
+    dir: PathBuf,
+    id: Uuid,
+    limit: u64,
+    disk: Disk,
+    current: Option<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    file: File,
+    path: PathBuf,
+    bytes: u64,
+    empty: bool,
+}
+
+impl SegmentWriter {
+    pub(crate) fn new(dir: PathBuf, id: Uuid, limit: u64, disk: Disk) -> Self {
+        Self { dir, id, limit, disk, current: None }
+    }
+
+    /// Writes the records `first..end` with one write and one sync. After an error nothing of them counts, and the file is never
+    /// written again: the kernel may have dropped the pages that it could not write, so that a second sync would lie.
+    pub(crate) fn write(&mut self, segments: &Segments, bytes: &[u8], first: u64, end: u64) -> io::Result<()> {
+        let full = |current: &Current| !current.empty && current.bytes + bytes.len() as u64 > self.limit;
+        if self.current.as_ref().is_some_and(full) {
+            self.finish(segments);
+        }
+        let mut current = match self.current.take() {
+            Some(current) => current,
+            None => self.begin(segments, first)?,
+        };
+        if let Err(error) = self.disk.write(&current.file, bytes).and_then(|()| self.disk.sync(&current.file)) {
+            abandon(segments, &current);
+            return Err(error);
+        }
+        current.bytes += bytes.len() as u64;
+        current.empty = false;
+        segments.update(&current.path, |meta| (meta.bytes, meta.end) = (current.bytes, end));
+        self.current = Some(current);
+        Ok(())
+    }
+
+    /// Closes the segment; the next write begins another.
+    pub(crate) fn finish(&mut self, segments: &Segments) {
+        if let Some(current) = self.current.take() {
+            segments.update(&current.path, |meta| meta.active = false);
+        }
+    }
+
+    fn begin(&self, segments: &Segments, first: u64) -> io::Result<Current> {
+        let (file, generation, path) = self.create(first)?;
+        let header = Header::encode(MAGIC, self.id, first);
+        if let Err(error) = self.disk.write(&file, &header).and_then(|()| disk::sync_dir(&self.dir)) {
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        let bytes = HEADER as u64;
+        let meta = Meta { first, generation, end: first, bytes, active: true, path: path.clone() };
+        segments.lock().push(meta);
+        Ok(Current { file, path, bytes, empty: true })
+    }
+
+    /// A name that is taken belongs to a segment that failed and could not be removed.
+    fn create(&self, first: u64) -> io::Result<(File, u32, PathBuf)> {
+        let mut generation = 0;
+        loop {
+            let path = self.dir.join(format!("{first:020}-{generation:03}.seg"));
+            match self.disk.create(&path) {
+                Ok(file) => return Ok((file, generation, path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && generation < 999 => generation += 1,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !self.dir.exists() => {
+                    disk::create_dir(&self.dir)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Best effort: what cannot be cut now is cut at the next start, or ignored because the next segment begins before it.
+fn abandon(segments: &Segments, current: &Current) {
+    if current.empty {
+        segments.forget(&current.path);
+        let _ = fs::remove_file(&current.path);
+    } else {
+        let _ = current.file.set_len(current.bytes);
+        segments.update(&current.path, |meta| meta.active = false);
+    }
+}

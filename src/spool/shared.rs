@@ -1,0 +1,169 @@
+//! What the ends of a spool share, and the view of it that others get.
+
+use std::{
+    fs::File,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::{disk::Disk, quarantine::Quarantine, segment::Segments, tail::Tail};
+use crate::metrics::Metrics;
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) dir: PathBuf,
+    pub(crate) id: Uuid,
+    pub(crate) seed: u32,
+    pub(crate) capacity: u64,
+    pub(crate) disk: Disk,
+    pub(crate) segments: Segments,
+    pub(crate) quarantine: Quarantine,
+    pub(crate) metrics: Arc<Metrics>,
+    tail: Mutex<Tail>,
+    /// Offset after the last record that a reader may see: durable, or in memory while the disk takes nothing.
+    pub(crate) visible: watch::Sender<u64>,
+    pub(crate) durable: AtomicU64,
+    pub(crate) committed: AtomicU64,
+    /// Bytes that are in memory only.
+    pub(crate) held: AtomicU64,
+    pub(crate) healthy: AtomicBool,
+    pub(crate) missing: AtomicU64,
+    /// Held until the last end is dropped.
+    pub(crate) _lock: File,
+}
+
+/// What [`Shared::new`] needs.
+pub(crate) struct Found {
+    pub(crate) dir: PathBuf,
+    pub(crate) id: Uuid,
+    pub(crate) capacity: u64,
+    pub(crate) disk: Disk,
+    pub(crate) segments: Segments,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) committed: u64,
+    pub(crate) end: u64,
+    pub(crate) lock: File,
+}
+
+impl Shared {
+    pub(crate) fn new(found: Found) -> Self {
+        let Found { dir, id, capacity, disk, segments, metrics, committed, end, lock } = found;
+        metrics.spool_healthy.set(1);
+        Self {
+            quarantine: Quarantine::new(&dir),
+            seed: super::record::seed(id),
+            tail: Mutex::default(),
+            visible: watch::Sender::new(end),
+            durable: AtomicU64::new(end),
+            committed: AtomicU64::new(committed),
+            held: AtomicU64::new(0),
+            healthy: AtomicBool::new(true),
+            missing: AtomicU64::new(0),
+            _lock: lock,
+            dir,
+            id,
+            capacity,
+            disk,
+            segments,
+            metrics,
+        }
+    }
+
+    pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    /// Drops what memory need not keep, and shows how much is left.
+    pub(crate) fn trim(&self, tail: &mut Tail) {
+        let durable = self.durable();
+        tail.trim(durable, self.committed());
+        let held = tail.held(durable) as u64;
+        self.held.store(held, Ordering::Release);
+        self.metrics.spool_memory_bytes.set(held as i64);
+    }
+
+    pub(crate) fn show(&self) {
+        self.metrics.spool_bytes.set(self.segments.bytes() as i64);
+        self.metrics.spool_records.set(self.visible.borrow().saturating_sub(self.committed()) as i64);
+    }
+
+    pub(crate) fn set_healthy(&self, healthy: bool) {
+        self.healthy.store(healthy, Ordering::Release);
+        self.metrics.spool_healthy.set(i64::from(healthy));
+    }
+}
+
+/// The state of a spool, for those who only look. Cheap to clone; does not end with the spool's other ends.
+#[derive(Clone, Debug)]
+pub struct View(pub(crate) Arc<Shared>);
+
+impl View {
+    /// Offset after the last record that is on disk (or was committed from memory).
+    pub fn durable(&self) -> u64 {
+        self.0.durable()
+    }
+
+    /// Every record below is stored and, where the store may forget, has been for the linger. A reader can rewind to here.
+    pub fn committed(&self) -> u64 {
+        self.0.committed()
+    }
+
+    /// Offset after the last record that readers see.
+    pub fn end(&self) -> u64 {
+        *self.0.visible.borrow()
+    }
+
+    /// Changes of [`end`](Self::end).
+    pub fn ends(&self) -> watch::Receiver<u64> {
+        self.0.visible.subscribe()
+    }
+
+    /// Bytes of all segments.
+    pub fn bytes(&self) -> u64 {
+        self.0.segments.bytes()
+    }
+
+    /// Bytes that the segments may take.
+    pub fn capacity(&self) -> u64 {
+        self.0.capacity
+    }
+
+    /// Number of segments.
+    pub fn segments(&self) -> usize {
+        self.0.segments.lock().len()
+    }
+
+    /// Whether records go to disk. While they do not, they are in memory and lost with the process.
+    pub fn healthy(&self) -> bool {
+        self.0.healthy.load(Ordering::Acquire)
+    }
+
+    /// Bytes of the records that are in memory only.
+    pub fn memory_bytes(&self) -> u64 {
+        self.0.held.load(Ordering::Acquire)
+    }
+
+    /// Records that could not be read any more since the start.
+    pub fn missing(&self) -> u64 {
+        self.0.missing.load(Ordering::Acquire)
+    }
+
+    /// Tells this spool from all others.
+    pub fn id(&self) -> Uuid {
+        self.0.id
+    }
+}

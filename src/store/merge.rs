@@ -1,0 +1,46 @@
+//! The one rule of writing runs and datasets that every backend shares: what is present replaces, what is absent stays.
+
+use crate::event::{DatasetRow, RunRow};
+
+/// Puts the columns that `change` has into `row`.
+pub fn apply(change: &RunRow, row: &mut RunRow) {
+    macro_rules! replace {
+        ($($column:ident),+) => { $( if change.$column.is_some() { row.$column.clone_from(&change.$column); } )+ };
+    }
+    replace!(
+        run_name,
+        start_time,
+        end_time,
+        duration_seconds,
+        status,
+        dataset_name,
+        dataset_size,
+        config_json,
+        final_epoch,
+        final_train_loss,
+        final_train_accuracy,
+        final_val_loss,
+        final_val_accuracy,
+        best_val_accuracy,
+        best_epoch,
+        total_hidden_units,
+        total_parameters,
+        notes,
+        created_by,
+        last_event_time
+    );
+    if !change.tags.is_empty() {
+        row.tags.clone_from(&change.tags);
+    }
+}
+
+/// The same for a dataset.
+pub fn apply_dataset(change: &DatasetRow, row: &mut DatasetRow) {
+    macro_rules! replace {
+        ($($column:ident),+) => { $( if change.$column.is_some() { row.$column.clone_from(&change.$column); } )+ };
+    }
+    replace!(name, description, num_samples, num_features, num_classes, created_at, file_path, checksum);
+    if !change.class_distribution.is_empty() {
+        row.class_distribution.clone_from(&change.class_distribution);
+    }
+}

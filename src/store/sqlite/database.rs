@@ -1,0 +1,178 @@
+//! The file: how it is created, opened and migrated, and whether it is still the one at its path.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+
+use super::error::{self, Hint};
+use crate::{store::StoreError, units::Micros};
+
+/// The numbered migrations, compiled in; the number is the version that the file has after it.
+const MIGRATIONS: [(i64, &str); 1] = [(1, include_str!("../../../schema/sqlite/0001_tables.sql"))];
+
+/// The component that `schema_version` records these tables under.
+const COMPONENT: &str = "cascor";
+
+/// How long a statement waits for another process that holds the write lock.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Pages in the write-ahead log before a commit moves them into the file: 16 MiB, so that a burst is moved once.
+const CHECKPOINT_PAGES: i64 = 4_096;
+
+/// Where the file is, and whether this process may create and migrate it.
+#[derive(Clone, Debug)]
+pub(super) struct Database {
+    pub path: PathBuf,
+    pub create: bool,
+}
+
+/// An open file, and which one it is.
+pub(super) struct Open {
+    pub connection: Connection,
+    identity: (u64, u64),
+}
+
+impl Database {
+    /// A connection that writes; the file is created and brought to the current version.
+    pub fn writer(&self) -> Result<Open, StoreError> {
+        if !self.create {
+            return Err(error::misconfigured(Hint::ReadOnly(self.path.clone())));
+        }
+        create(&self.path)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = self.connect(flags)?;
+        self.migrate(&mut connection)?;
+        self.identify(connection)
+    }
+
+    /// A connection that only reads, and never waits for the writer.
+    pub fn reader(&self) -> Result<Open, StoreError> {
+        if self.create {
+            // Whoever comes first creates the tables; a reader must not fail because it was faster than the writer.
+            if !self.path.exists() || self.is_old()? {
+                self.writer()?;
+            }
+        } else if !self.path.exists() {
+            return Err(error::misconfigured(Hint::Missing(self.path.clone())));
+        }
+        let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        self.check_version(version(&connection).map_err(|e| error::classify(e, &self.path))?)?;
+        self.identify(connection)
+    }
+
+    /// Whether `open` is no longer the file at the path: somebody moved or deleted it, and what is written to it is lost.
+    pub fn was_replaced(&self, open: &Open) -> bool {
+        fs::metadata(&self.path).map_or(true, |found| (found.dev(), found.ino()) != open.identity)
+    }
+
+    fn identify(&self, connection: Connection) -> Result<Open, StoreError> {
+        let found = fs::metadata(&self.path).map_err(|e| error::of_file(e, &self.path))?;
+        Ok(Open { connection, identity: (found.dev(), found.ino()) })
+    }
+
+    fn connect(&self, flags: OpenFlags) -> Result<Connection, StoreError> {
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open_with_flags(&self.path, flags)?;
+            connection.busy_timeout(BUSY)?;
+            connection.set_prepared_statement_cache_capacity(32);
+            if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+                connection.pragma_update(None, "journal_mode", "WAL")?;
+                connection.pragma_update(None, "synchronous", "FULL")?;
+                connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+                connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+            }
+            connection.pragma_update(None, "cache_size", -8_192)?;
+            Ok(connection)
+        };
+        open().map_err(|e| error::classify(e, &self.path))
+    }
+
+    fn is_old(&self) -> Result<bool, StoreError> {
+        let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        Ok(version(&connection).map_err(|e| error::classify(e, &self.path))? < latest())
+    }
+
+    /// Applies what is missing, in one transaction: two processes that open at once take turns, the second finds it done.
+    fn migrate(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        let found = version(connection).map_err(|e| error::classify(e, &self.path))?;
+        if found < latest() {
+            apply(connection).map_err(|e| error::classify(e, &self.path))?;
+        } else if found > latest() {
+            self.check_version(found)?;
+        }
+        Ok(())
+    }
+
+    fn check_version(&self, found: i64) -> Result<(), StoreError> {
+        if found == latest() {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        Err(error::misconfigured(Hint::Version { path, found, known: latest() }))
+    }
+}
+
+/// The version that this program writes.
+pub(super) fn latest() -> i64 {
+    MIGRATIONS[MIGRATIONS.len() - 1].0
+}
+
+/// The statements of every migration, in order, as `schema print` shows them.
+pub fn migrations() -> impl Iterator<Item = (i64, &'static str)> {
+    MIGRATIONS.into_iter()
+}
+
+fn apply(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS schema_version (
+             component TEXT NOT NULL PRIMARY KEY, version INTEGER NOT NULL, applied_at INTEGER NOT NULL)",
+    )?;
+    let found = version(&transaction)?;
+    for (number, statements) in MIGRATIONS.into_iter().filter(|(number, _)| *number > found) {
+        transaction.execute_batch(statements)?;
+        transaction.execute(
+            "INSERT OR REPLACE INTO schema_version (component, version, applied_at) VALUES (?1, ?2, ?3)",
+            (COMPONENT, number, now()),
+        )?;
+    }
+    transaction.commit()
+}
+
+/// The version of the file; 0 when nothing is in it yet.
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    let exists = connection
+        .query_row("SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'", (), |_| Ok(()))
+        .optional()?
+        .is_some();
+    if !exists {
+        return Ok(0);
+    }
+    let sql = "SELECT version FROM schema_version WHERE component = ?1";
+    Ok(connection.query_row(sql, [COMPONENT], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+/// Creates the file before SQLite does, because only then nobody else can read it (the log files beside it inherit this).
+fn create(path: &Path) -> Result<(), StoreError> {
+    let try_create = || -> io::Result<()> {
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    };
+    try_create().map_err(|e| error::of_file(e, path))
+}
+
+/// The wall clock.
+pub(super) fn now() -> Micros {
+    jiff::Timestamp::now().as_microsecond()
+}

@@ -1,0 +1,136 @@
+//! Values as they are kept in columns: times, maps and what a number cannot say.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
+
+use serde_json::{Map, Value, value::RawValue};
+
+use crate::units::Micros;
+
+/// The name that stands for a number which JSON (and, for NaN, SQLite) does not have.
+pub(super) fn name_of(value: f64) -> Option<&'static str> {
+    match value {
+        value if value.is_nan() => Some("NaN"),
+        f64::INFINITY => Some("Infinity"),
+        f64::NEG_INFINITY => Some("-Infinity"),
+        _ => None,
+    }
+}
+
+fn named(name: &str) -> Option<f64> {
+    match name {
+        "NaN" => Some(f64::NAN),
+        "Infinity" => Some(f64::INFINITY),
+        "-Infinity" => Some(f64::NEG_INFINITY),
+        _ => None,
+    }
+}
+
+/// A map of numbers as a JSON object; `None` when it is empty.
+pub(super) fn numbers(map: &BTreeMap<String, f64>) -> Option<String> {
+    if map.is_empty() {
+        return None;
+    }
+    let value = |value: &f64| match name_of(*value) {
+        Some(name) => Value::from(name),
+        None => Value::from(*value),
+    };
+    let object: Map<String, Value> = map.iter().map(|(key, number)| (key.clone(), value(number))).collect();
+    Some(Value::Object(object).to_string())
+}
+
+/// The inverse of [`numbers`]; what is no number is skipped.
+pub(super) fn read_numbers(json: Option<&str>) -> BTreeMap<String, f64> {
+    // The text of each number goes to the standard library, whose parsing is exact to the last bit; serde_json's is not.
+    let Some(Ok(object)) = json.map(serde_json::from_str::<BTreeMap<String, &RawValue>>) else {
+        return BTreeMap::new();
+    };
+    let number = |text: &str| match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+        Some(name) => named(name),
+        None => text.parse().ok(),
+    };
+    object.into_iter().filter_map(|(key, value)| Some((key, number(value.get())?))).collect()
+}
+
+/// Counts as a JSON object; `None` when there are none.
+pub(super) fn counts(map: &BTreeMap<String, i32>) -> Option<String> {
+    (!map.is_empty()).then(|| serde_json::to_string(map).expect("text and numbers always serialise"))
+}
+
+/// The inverse of [`counts`].
+pub(super) fn read_counts(json: Option<&str>) -> BTreeMap<String, i32> {
+    json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+}
+
+/// A set as a JSON array; `None` when it is empty.
+pub(super) fn set(set: &BTreeSet<String>) -> Option<String> {
+    (!set.is_empty()).then(|| serde_json::to_string(set).expect("text always serialises"))
+}
+
+/// The inverse of [`set`].
+pub(super) fn read_set(json: Option<&str>) -> BTreeSet<String> {
+    json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+}
+
+/// The columns that hold NaN, as `{"column": "NaN"}`; `None`, without any work, when no column does.
+pub(super) fn nan_columns(columns: &[(&str, Option<f64>)]) -> Option<String> {
+    if !columns.iter().any(|(_, value)| value.is_some_and(f64::is_nan)) {
+        return None;
+    }
+    let mut json = String::from("{");
+    for (name, _) in columns.iter().filter(|(_, value)| value.is_some_and(f64::is_nan)) {
+        let comma = if json.len() > 1 { "," } else { "" };
+        let _ = write!(json, "{comma}\"{name}\":\"NaN\"");
+    }
+    json.push('}');
+    Some(json)
+}
+
+/// The value of a column that is NULL: NaN when `non_finite` names it.
+pub(super) fn read_nan(stored: Option<f64>, column: &str, non_finite: Option<&Map<String, Value>>) -> Option<f64> {
+    stored.or_else(|| named(non_finite?.get(column)?.as_str()?))
+}
+
+/// `2026-11-21`, the partition of a day's rows.
+pub(super) fn day(time: Micros) -> String {
+    text(time, "%Y-%m-%d")
+}
+
+/// `2026-11`, the partition of a month's runs.
+pub(super) fn month(time: Micros) -> String {
+    text(time, "%Y-%m")
+}
+
+fn text(time: Micros, format: &str) -> String {
+    // Beyond the years that can be written (±9999) rows share the last partition of that side.
+    let bounds = if time < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
+    jiff::Timestamp::from_microsecond(time).unwrap_or(bounds).strftime(format).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_json_lacks_come_back() {
+        let map: BTreeMap<String, f64> =
+            [("a", f64::INFINITY), ("b", f64::NEG_INFINITY), ("c", 1.5), ("d\"", f64::NAN)]
+                .map(|(key, value)| (key.to_owned(), value))
+                .into();
+        let back = read_numbers(numbers(&map).as_deref());
+        assert_eq!(format!("{back:?}"), format!("{map:?}"));
+        assert_eq!(numbers(&BTreeMap::new()), None);
+        let columns = [("x", Some(f64::NAN)), ("y", Some(1.0)), ("z", Some(f64::NAN))];
+        assert_eq!(nan_columns(&columns).as_deref(), Some(r#"{"x":"NaN","z":"NaN"}"#));
+        assert_eq!(nan_columns(&columns[1..2]), None);
+    }
+
+    #[test]
+    fn partitions_are_utc() {
+        assert_eq!((day(1_763_633_700_000_000), month(1_763_633_700_000_000)), ("2025-11-20".into(), "2025-11".into()));
+        assert_eq!(day(-1), "1969-12-31");
+        assert_eq!(day(i64::MAX), "9999-12-30");
+    }
+}

@@ -1,0 +1,179 @@
+//! What an error of SQLite means for the caller.
+
+use std::{
+    error::Error,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+
+use rusqlite::ErrorCode;
+
+use crate::{
+    logging::Chain,
+    store::{BoxError, StoreError},
+};
+
+/// Trouble that a person must mend, and how.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Hint {
+    #[error("there is no database at `{}`: is `store.sqlite.path` (or `state_dir`) that of the daemon?", .0.display())]
+    Missing(PathBuf),
+    #[error("`{}` was opened for reading only", .0.display())]
+    ReadOnly(PathBuf),
+    #[error("`{}` has schema version {found}, this program knows {known}: {}", .path.display(), version_advice(*found, *known))]
+    Version { path: PathBuf, found: i64, known: i64 },
+    #[error("`{}` is damaged or not a SQLite database: move it away (a new one is created; `sqlite3 FILE .recover` may save rows of the old one), or set `store.sqlite.path`", .path.display())]
+    Damaged {
+        path: PathBuf,
+        #[source]
+        error: rusqlite::Error,
+    },
+    #[error("`{}` cannot be written: make the file and its folder writable for the user of the daemon", .path.display())]
+    NotWritable {
+        path: PathBuf,
+        #[source]
+        error: rusqlite::Error,
+    },
+    #[error("the tables in `{}` are not those of this program: move the file away, or set `store.sqlite.path`", .path.display())]
+    Foreign {
+        path: PathBuf,
+        #[source]
+        error: rusqlite::Error,
+    },
+    #[error("`{}` cannot be opened: make the file and its folder accessible for the user of the daemon, or set `store.sqlite.path`", .path.display())]
+    Inaccessible {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+}
+
+/// Trouble that passes.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    #[error("cannot use `{}` now", .path.display())]
+    Database {
+        path: PathBuf,
+        #[source]
+        error: rusqlite::Error,
+    },
+    #[error("cannot open `{}` now", .path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+    #[error("`{}` was moved or deleted while it was written", .0.display())]
+    Replaced(PathBuf),
+    #[error("the thread of the database has ended")]
+    Gone,
+}
+
+fn version_advice(found: i64, known: i64) -> &'static str {
+    if found > known { "update this program" } else { "start the daemon once, which updates it" }
+}
+
+pub(super) fn misconfigured(hint: Hint) -> StoreError {
+    StoreError::Misconfigured(Box::new(hint))
+}
+
+pub(super) fn unavailable(trouble: Trouble) -> StoreError {
+    StoreError::Unavailable(Box::new(trouble))
+}
+
+/// Sorts an error of the file system.
+pub(super) fn of_file(error: io::Error, path: &Path) -> StoreError {
+    let path = path.to_owned();
+    match error.kind() {
+        ErrorKind::PermissionDenied
+        | ErrorKind::ReadOnlyFilesystem
+        | ErrorKind::NotADirectory
+        | ErrorKind::IsADirectory
+        | ErrorKind::AlreadyExists
+        | ErrorKind::InvalidFilename => misconfigured(Hint::Inaccessible { path, error }),
+        _ => unavailable(Trouble::File { path, error }),
+    }
+}
+
+/// Sorts an error of SQLite. What is unknown is worth another try: nothing is set aside because of a guess.
+pub(super) fn classify(error: rusqlite::Error, path: &Path) -> StoreError {
+    let path = path.to_owned();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
+            StoreError::Rejected(Box::new(error))
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => misconfigured(Hint::Damaged { path, error }),
+        // SQLite says "read only" also of a file that was moved away while it was open; then opening anew helps.
+        Some(ErrorCode::ReadOnly) if !is_moved(&error) => misconfigured(Hint::NotWritable { path, error }),
+        Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
+            misconfigured(Hint::NotWritable { path, error })
+        }
+        // SQLITE_ERROR: a missing table or column; our own statements have no other fault.
+        Some(ErrorCode::Unknown) => misconfigured(Hint::Foreign { path, error }),
+        Some(_) => unavailable(Trouble::Database { path, error }),
+        None => match error {
+            rusqlite::Error::SqlInputError { .. } | rusqlite::Error::InvalidColumnName(_) => {
+                misconfigured(Hint::Foreign { path, error })
+            }
+            rusqlite::Error::ToSqlConversionFailure(_)
+            | rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::NulError(_)
+            | rusqlite::Error::Utf8Error(..) => StoreError::Rejected(Box::new(error)),
+            _ => unavailable(Trouble::Database { path, error }),
+        },
+    }
+}
+
+fn is_moved(error: &rusqlite::Error) -> bool {
+    matches!(error, rusqlite::Error::SqliteFailure(cause, _)
+        if cause.extended_code == rusqlite::ffi::SQLITE_READONLY_DBMOVED)
+}
+
+/// Whether the rows themselves are at fault, so that the neighbours of a batch must be tried without it.
+pub(super) fn is_of_the_rows(error: &StoreError) -> bool {
+    matches!(error, StoreError::Rejected(_))
+}
+
+/// The same answer for everyone who shared a transaction.
+pub(super) fn repeat(error: &StoreError) -> StoreError {
+    let cause = |cause: &BoxError| Box::<dyn Error + Send + Sync>::from(Chain(&**cause).to_string());
+    match error {
+        StoreError::Unavailable(error) => StoreError::Unavailable(cause(error)),
+        StoreError::Misconfigured(error) => StoreError::Misconfigured(cause(error)),
+        StoreError::Rejected(error) => StoreError::Rejected(cause(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn errors_say_what_to_do_next() {
+        for (code, expected) in [
+            (ffi::SQLITE_FULL, "unavailable"),
+            (ffi::SQLITE_BUSY, "unavailable"),
+            (ffi::SQLITE_IOERR, "unavailable"),
+            (ffi::SQLITE_CANTOPEN, "unavailable"),
+            (ffi::SQLITE_READONLY_DBMOVED, "unavailable"),
+            (ffi::SQLITE_NOTADB, "misconfigured"),
+            (ffi::SQLITE_CORRUPT, "misconfigured"),
+            (ffi::SQLITE_READONLY, "misconfigured"),
+            (ffi::SQLITE_ERROR, "misconfigured"),
+            (ffi::SQLITE_CONSTRAINT_NOTNULL, "rejected"),
+            (ffi::SQLITE_TOOBIG, "rejected"),
+        ] {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            let found = match classify(error, Path::new("x.db")) {
+                StoreError::Unavailable(_) => "unavailable",
+                StoreError::Misconfigured(_) => "misconfigured",
+                StoreError::Rejected(_) => "rejected",
+            };
+            assert_eq!(found, expected, "{code}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! One SQLite file: the store where one machine is enough.
+//!
+//! One thread writes, a few threads read; write-ahead logging lets them work at the same time, also with other processes.
+//! The file is created (mode 0600) and migrated when it is first used. Nothing here fails at start: a file that cannot be
+//! used is an answer to each call, and it is opened anew with the next one.
+
+mod database;
+mod encode;
+mod error;
+mod expire;
+mod read;
+mod rows;
+mod write;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tracing::error;
+use uuid::Uuid;
+
+pub use self::database::migrations;
+use self::{
+    database::{Database, Open},
+    error::Trouble,
+    write::{Job, Work, Writer},
+};
+use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, Store, StoreError};
+use crate::{
+    event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
+    logging::Chain,
+    metrics::{Label, Metrics},
+    units::Micros,
+};
+
+/// Batches that may wait for the writing thread; the caller waits when it is full.
+const WRITES_MAX: usize = 64;
+/// Reads that may wait for a reading thread; the caller waits when it is full.
+const READS_MAX: usize = 64;
+/// Reading threads: one long read leaves room for others.
+const READERS: usize = 2;
+
+/// Where the file is.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Empty: `<state_dir>/cascor.db`.
+    pub path: PathBuf,
+}
+
+type Read = Box<dyn FnOnce(&mut Reader) + Send>;
+
+/// A file, open for reading and writing; its threads end when this is dropped, after what was queued.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writes: mpsc::Sender<Job>,
+    reads: mpsc::Sender<Read>,
+    metrics: Arc<Metrics>,
+    read_only: bool,
+}
+
+/// Opens the file of `config`, creating and migrating it as needed (now if possible, else with the first call that can).
+pub fn open(config: &Config, retention: &Retention, metrics: Arc<Metrics>) -> SqliteStore {
+    start(Database { path: config.path.clone(), create: true }, retention, metrics)
+}
+
+/// The same for reading only: never creates or changes a file, so that a reader run by another user cannot get in the way of
+/// the daemon. Writes are refused.
+pub fn open_read_only(config: &Config, metrics: Arc<Metrics>) -> SqliteStore {
+    start(Database { path: config.path.clone(), create: false }, &Retention::default(), metrics)
+}
+
+fn start(database: Database, retention: &Retention, metrics: Arc<Metrics>) -> SqliteStore {
+    let read_only = !database.create;
+    let (writes, queue) = mpsc::channel(WRITES_MAX);
+    let writer = Writer::new(database.clone(), retention.clone(), metrics.clone());
+    spawn("sqlite-write", move || writer.run(queue));
+    let (reads, queue) = mpsc::channel::<Read>(READS_MAX);
+    let queue = Arc::new(Mutex::new(queue));
+    for _ in 0..READERS {
+        let (queue, mut reader) = (queue.clone(), Reader { database: database.clone(), open: None });
+        spawn("sqlite-read", move || {
+            loop {
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+                let Some(read) = next else { return };
+                read(&mut reader);
+            }
+        });
+    }
+    SqliteStore { writes, reads, metrics, read_only }
+}
+
+/// Without its thread a queue has no receiver, and each call says so.
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = thread::Builder::new().name(name.into()).spawn(work) {
+        error!(error = %Chain(&error), name, "cannot start a thread of the database");
+    }
+}
+
+/// The state of a reading thread.
+struct Reader {
+    database: Database,
+    open: Option<Open>,
+}
+
+impl Reader {
+    fn read<T>(&mut self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        if self.open.as_ref().is_some_and(|open| self.database.was_replaced(open)) {
+            self.open = None;
+        }
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => self.database.reader()?,
+        };
+        // Only a connection that worked is kept.
+        let result = query(&open.connection).map_err(|e| error::classify(e, &self.database.path))?;
+        self.open = Some(open);
+        Ok(result)
+    }
+}
+
+impl SqliteStore {
+    async fn submit(&self, kind: &'static str, work: Work) -> Result<(), StoreError> {
+        self.timed(kind, async {
+            let (done, answer) = oneshot::channel();
+            let gone = || error::unavailable(Trouble::Gone);
+            self.writes.send(Job { work, done }).await.map_err(|_| gone())?;
+            answer.await.unwrap_or_else(|_| Err(gone()))
+        })
+        .await
+    }
+
+    async fn query<T, F>(&self, kind: &'static str, query: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.timed(kind, async {
+            let (done, answer) = oneshot::channel();
+            let gone = || error::unavailable(Trouble::Gone);
+            let read: Read = Box::new(move |reader| {
+                // Whoever asked may have gone meanwhile: then the work is saved.
+                if !done.is_closed() {
+                    let _ = done.send(reader.read(query));
+                }
+            });
+            self.reads.send(read).await.map_err(|_| gone())?;
+            answer.await.unwrap_or_else(|_| Err(gone()))
+        })
+        .await
+    }
+
+    async fn timed<T>(
+        &self,
+        kind: &'static str,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let began = Instant::now();
+        let result = call.await;
+        let seconds = began.elapsed().as_secs_f64();
+        self.metrics.store_latency_seconds.get_or_create(&Label::of(kind)).observe(seconds);
+        if let Err(error) = &result {
+            let name = match error {
+                StoreError::Unavailable(_) => "unavailable",
+                StoreError::Misconfigured(_) => "misconfigured",
+                StoreError::Rejected(_) => "rejected",
+            };
+            self.metrics.store_errors.get_or_create(&Label::of(name)).inc();
+        }
+        result
+    }
+}
+
+impl Store for SqliteStore {
+    fn write<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.submit("write", Work::Rows(batch.clone())))
+    }
+
+    fn read_run(&self, run_id: Uuid) -> BoxFuture<'_, Result<Option<RunRow>, StoreError>> {
+        Box::pin(self.query("read_run", move |connection| read::run(connection, run_id)))
+    }
+
+    fn write_run<'a>(
+        &'a self,
+        change: &'a RunRow,
+        stored_start: Option<Micros>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.submit("write_run", Work::Run { change: Box::new(change.clone()), stored_start }))
+    }
+
+    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        if self.read_only {
+            return Box::pin(self.query("ping", |connection| connection.query_row("SELECT 1", (), |_| Ok(()))));
+        }
+        Box::pin(self.submit("ping", Work::Ping))
+    }
+
+    fn runs<'a>(&'a self, query: &'a RunsQuery) -> BoxFuture<'a, Result<Vec<RunRow>, StoreError>> {
+        let query = query.clone();
+        Box::pin(self.query("runs", move |connection| read::runs(connection, &query)))
+    }
+
+    fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {
+        let query = query.clone();
+        Box::pin(self.query("metrics", move |connection| read::metrics(connection, &query)))
+    }
+
+    fn count_metrics(&self, run_id: Uuid) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(self.query("count_metrics", move |connection| read::count_metrics(connection, run_id)))
+    }
+
+    fn topology<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<TopologyRow>, StoreError>> {
+        let query = query.clone();
+        Box::pin(self.query("topology", move |connection| read::topology(connection, &query)))
+    }
+
+    fn events<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<EventRow>, StoreError>> {
+        let query = query.clone();
+        Box::pin(self.query("events", move |connection| read::events(connection, &query)))
+    }
+
+    fn dataset(&self, dataset_id: Uuid) -> BoxFuture<'_, Result<Option<DatasetRow>, StoreError>> {
+        Box::pin(self.query("dataset", move |connection| read::dataset(connection, dataset_id)))
+    }
+
+    fn gaps<'a>(&'a self, query: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<GapRow>, StoreError>> {
+        let query = query.clone();
+        Box::pin(self.query("gaps", move |connection| read::gaps(connection, &query)))
+    }
+
+    fn control_log<'a>(&'a self, query: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<ControlRow>, StoreError>> {
+        let query = query.clone();
+        Box::pin(self.query("control_log", move |connection| read::control_log(connection, &query)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! The queries of the contract, bounded, on a connection of their own.
+
+use rusqlite::{Connection, OptionalExtension, Row as Stored, ToSql, params};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{database::now, encode};
+use crate::{
+    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
+    store::{DaysQuery, RangeQuery, RunsQuery},
+};
+
+/// The stored row of a run.
+pub(super) fn run(connection: &Connection, run_id: Uuid) -> rusqlite::Result<Option<RunRow>> {
+    let mut statement = connection.prepare_cached("SELECT * FROM training_runs WHERE run_id = ?1")?;
+    statement.query_row([run_id.to_string()], to_run).optional()
+}
+
+/// The newest runs, in the order of the index.
+pub(super) fn runs(connection: &Connection, query: &RunsQuery) -> rusqlite::Result<Vec<RunRow>> {
+    // CROSS JOIN: the index decides the order, the rows are looked up one by one until the limit is reached.
+    let mut sql = String::from(
+        "SELECT r.* FROM runs_by_month m CROSS JOIN training_runs r
+         ON r.run_id = m.run_id AND r.start_time = m.start_time WHERE true",
+    );
+    let mut values: Vec<Box<dyn ToSql>> = Vec::new();
+    let mut add = |sql: &mut String, condition: &str, value: Box<dyn ToSql>| {
+        values.push(value);
+        sql.push_str(&condition.replace('$', &format!("?{}", values.len())));
+    };
+    if let Some(status) = &query.status {
+        add(&mut sql, " AND r.status = $", Box::new(status.clone()));
+    }
+    if let Some(dataset) = &query.dataset {
+        add(&mut sql, " AND r.dataset_name = $", Box::new(dataset.clone()));
+    }
+    if let Some((start, run_id)) = query.before {
+        add(&mut sql, " AND m.month <= $", Box::new(encode::month(start)));
+        add(&mut sql, " AND (m.start_time < $", Box::new(start));
+        add(&mut sql, " OR (m.start_time = $", Box::new(start));
+        add(&mut sql, " AND m.run_id > $))", Box::new(run_id.to_string()));
+    }
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    add(&mut sql, " ORDER BY m.month DESC, m.start_time DESC, m.run_id LIMIT $", Box::new(limit));
+    let values: Vec<&dyn ToSql> = values.iter().map(|value| &**value).collect();
+    connection.prepare_cached(&sql)?.query_map(values.as_slice(), to_run)?.collect()
+}
+
+/// Metrics of a run.
+pub(super) fn metrics(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<MetricsRow>> {
+    range(connection, "training_metrics", query, to_metrics)
+}
+
+/// Topology snapshots of a run.
+pub(super) fn topology(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<TopologyRow>> {
+    range(connection, "network_topology", query, |row| {
+        Ok(TopologyRow {
+            key: to_key(row)?,
+            epoch: row.get("epoch")?,
+            input_size: row.get("input_size")?,
+            output_size: row.get("output_size")?,
+            hidden_units: row.get("hidden_units")?,
+            total_parameters: row.get("total_parameters")?,
+            topology_json: row.get("topology_json")?,
+            weights_summary: row.get("weights_summary")?,
+        })
+    })
+}
+
+/// Events of a run.
+pub(super) fn events(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<EventRow>> {
+    range(connection, "training_events", query, |row| {
+        Ok(EventRow {
+            key: to_key(row)?,
+            r#type: row.get("type")?,
+            payload_json: row.get("payload_json")?,
+            epoch: row.get("epoch")?,
+        })
+    })
+}
+
+fn range<T>(
+    connection: &Connection,
+    table: &str,
+    query: &RangeQuery,
+    to_row: impl FnMut(&Stored<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    // The bounds of the cursor and of the range become one pair of row values, so that the key's tree is entered at the
+    // right place however far the reader has paged.
+    let (order, beyond) = if query.ascending { ("ASC", ">") } else { ("DESC", "<") };
+    let outermost = if query.ascending { (i64::MIN, i64::MIN) } else { (i64::MAX, i64::MAX) };
+    let after = query.after.unwrap_or(outermost);
+    let sql = format!(
+        "SELECT * FROM {table} WHERE run_id = ?1 AND timestamp >= ?2 AND timestamp <= ?3
+         AND (timestamp, event_id) {beyond} (?4, ?5) AND (expires_at IS NULL OR expires_at > ?6)
+         ORDER BY timestamp {order}, event_id {order} LIMIT ?7"
+    );
+    connection
+        .prepare_cached(&sql)?
+        .query_map(
+            params![
+                query.run_id.to_string(),
+                query.start.unwrap_or(i64::MIN),
+                query.end.unwrap_or(i64::MAX),
+                after.0,
+                after.1,
+                now(),
+                i64::try_from(query.limit).unwrap_or(i64::MAX),
+            ],
+            to_row,
+        )?
+        .collect()
+}
+
+/// Number of metrics rows of a run.
+pub(super) fn count_metrics(connection: &Connection, run_id: Uuid) -> rusqlite::Result<u64> {
+    connection
+        .prepare_cached(
+            "SELECT COUNT(*) FROM training_metrics WHERE run_id = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
+        )?
+        .query_row(params![run_id.to_string(), now()], |row| row.get::<_, i64>(0))
+        .map(i64::unsigned_abs)
+}
+
+/// One dataset.
+pub(super) fn dataset(connection: &Connection, dataset_id: Uuid) -> rusqlite::Result<Option<DatasetRow>> {
+    connection
+        .prepare_cached("SELECT * FROM dataset_info WHERE dataset_id = ?1")?
+        .query_row([dataset_id.to_string()], |row| {
+            Ok(DatasetRow {
+                dataset_id: uuid(row, "dataset_id")?,
+                name: row.get("name")?,
+                description: row.get("description")?,
+                num_samples: row.get("num_samples")?,
+                num_features: row.get("num_features")?,
+                num_classes: row.get("num_classes")?,
+                class_distribution: encode::read_counts(row.get::<_, Option<String>>("class_distribution")?.as_deref()),
+                created_at: row.get("created_at")?,
+                file_path: row.get("file_path")?,
+                checksum: row.get("checksum")?,
+            })
+        })
+        .optional()
+}
+
+/// What was missed, newest first.
+pub(super) fn gaps(connection: &Connection, query: &DaysQuery) -> rusqlite::Result<Vec<GapRow>> {
+    days(connection, "ingest_gaps", "started_at", "gap_id DESC", query, |row| {
+        Ok(GapRow {
+            started_at: row.get("started_at")?,
+            gap_id: uuid(row, "gap_id")?,
+            ended_at: row.get("ended_at")?,
+            reason: row.get("reason")?,
+            source: row.get("source")?,
+            channel: row.get("channel")?,
+            instance: row.get("instance")?,
+            run_id: row.get::<_, Option<String>>("run_id")?.and_then(|id| Uuid::try_parse(&id).ok()),
+            lost: row.get("lost")?,
+        })
+    })
+}
+
+/// Commands that were received, newest first.
+pub(super) fn control_log(connection: &Connection, query: &DaysQuery) -> rusqlite::Result<Vec<ControlRow>> {
+    days(connection, "control_log", "timestamp", "event_id DESC, instance", query, |row| {
+        Ok(ControlRow {
+            timestamp: row.get("timestamp")?,
+            event_id: row.get("event_id")?,
+            instance: row.get("instance")?,
+            command: row.get("command")?,
+            command_id: row.get("command_id")?,
+            target: row.get("target")?,
+            source: row.get("source")?,
+            outcome: row.get("outcome")?,
+            payload_json: row.get("payload_json")?,
+        })
+    })
+}
+
+fn days<T>(
+    connection: &Connection,
+    table: &str,
+    time: &str,
+    rest: &str,
+    query: &DaysQuery,
+    to_row: impl FnMut(&Stored<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    let sql = format!(
+        "SELECT * FROM {table} WHERE day >= ?1 AND day <= ?2 AND {time} >= ?3 AND {time} <= ?4
+         AND (expires_at IS NULL OR expires_at > ?5) ORDER BY day DESC, {time} DESC, {rest} LIMIT ?6"
+    );
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let (first, last) = (encode::day(query.start), encode::day(query.end));
+    connection
+        .prepare_cached(&sql)?
+        .query_map(params![first, last, query.start, query.end, now(), limit], to_row)?
+        .collect()
+}
+
+fn uuid(row: &Stored<'_>, column: &str) -> rusqlite::Result<Uuid> {
+    let text: String = row.get(column)?;
+    Uuid::try_parse(&text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(text.len(), rusqlite::types::Type::Text, Box::new(error))
+    })
+}
+
+fn to_key(row: &Stored<'_>) -> rusqlite::Result<EventKey> {
+    Ok(EventKey { run_id: uuid(row, "run_id")?, timestamp: row.get("timestamp")?, event_id: row.get("event_id")? })
+}
+
+fn non_finite(row: &Stored<'_>) -> rusqlite::Result<Option<Map<String, Value>>> {
+    let text: Option<String> = row.get("non_finite")?;
+    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+}
+
+fn to_metrics(row: &Stored<'_>) -> rusqlite::Result<MetricsRow> {
+    let nan = non_finite(row)?;
+    let double = |column: &str| Ok::<_, rusqlite::Error>(encode::read_nan(row.get(column)?, column, nan.as_ref()));
+    Ok(MetricsRow {
+        key: to_key(row)?,
+        epoch: row.get("epoch")?,
+        step: row.get("step")?,
+        train_loss: double("train_loss")?,
+        train_accuracy: double("train_accuracy")?,
+        val_loss: double("val_loss")?,
+        val_accuracy: double("val_accuracy")?,
+        learning_rate: double("learning_rate")?,
+        hidden_units: row.get("hidden_units")?,
+        phase: row.get("phase")?,
+        seq: row.get("seq")?,
+        extra: encode::read_numbers(row.get::<_, Option<String>>("extra")?.as_deref()),
+        rest_json: row.get("rest_json")?,
+    })
+}
+
+fn to_run(row: &Stored<'_>) -> rusqlite::Result<RunRow> {
+    let nan = non_finite(row)?;
+    let double = |column: &str| Ok::<_, rusqlite::Error>(encode::read_nan(row.get(column)?, column, nan.as_ref()));
+    Ok(RunRow {
+        run_id: uuid(row, "run_id")?,
+        run_name: row.get("run_name")?,
+        start_time: row.get("start_time")?,
+        end_time: row.get("end_time")?,
+        duration_seconds: row.get("duration_seconds")?,
+        status: row.get("status")?,
+        dataset_name: row.get("dataset_name")?,
+        dataset_size: row.get("dataset_size")?,
+        config_json: row.get("config_json")?,
+        final_epoch: row.get("final_epoch")?,
+        final_train_loss: double("final_train_loss")?,
+        final_train_accuracy: double("final_train_accuracy")?,
+        final_val_loss: double("final_val_loss")?,
+        final_val_accuracy: double("final_val_accuracy")?,
+        best_val_accuracy: double("best_val_accuracy")?,
+        best_epoch: row.get("best_epoch")?,
+        total_hidden_units: row.get("total_hidden_units")?,
+        total_parameters: row.get("total_parameters")?,
+        notes: row.get("notes")?,
+        tags: encode::read_set(row.get::<_, Option<String>>("tags")?.as_deref()),
+        created_by: row.get("created_by")?,
+        last_event_time: row.get("last_event_time")?,
+    })
+}

@@ -1,0 +1,227 @@
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    event::{EventKey, Row},
+    store::sqlite::database::now,
+};
+
+struct Fixture {
+    folder: TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("cascor.db")
+    }
+
+    fn store(&self) -> SqliteStore {
+        open(&Config { path: self.path() }, &Retention::default(), Metrics::new())
+    }
+
+    fn writer(&self, retention: Retention) -> Writer {
+        let database = Database { path: self.path(), create: true };
+        Writer::new(database, retention, Metrics::new())
+    }
+
+    fn count(&self, table: &str) -> i64 {
+        let connection = Connection::open(self.path()).unwrap();
+        connection.query_row(&format!("SELECT COUNT(*) FROM {table}"), (), |row| row.get(0)).unwrap()
+    }
+}
+
+fn batch(run_id: Uuid, epochs: std::ops::Range<i32>) -> Batch {
+    let at = now();
+    let row = |epoch: i32| MetricsRow {
+        key: EventKey { run_id, timestamp: at + i64::from(epoch), event_id: i64::from(epoch) },
+        epoch: Some(epoch),
+        step: None,
+        train_loss: Some(0.5),
+        train_accuracy: Some(0.75),
+        val_loss: Some(0.25),
+        val_accuracy: None,
+        learning_rate: Some(0.01),
+        hidden_units: Some(3),
+        phase: Some("output".into()),
+        seq: Some(7),
+        extra: [].into(),
+        rest_json: None,
+    };
+    let rows: Vec<Row> = epochs.map(|epoch| Row::Metrics(row(epoch))).collect();
+    let (table, partition) = rows[0].destination();
+    Batch { table, partition, rows }
+}
+
+fn job(batch: Batch) -> (Job, oneshot::Receiver<Result<(), StoreError>>) {
+    let (done, answer) = oneshot::channel();
+    (Job { work: Work::Rows(batch), done }, answer)
+}
+
+#[test]
+fn a_bad_row_costs_its_neighbours_nothing() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer(Retention::default());
+    let open = writer.database.writer().unwrap();
+    open.connection
+        .execute_batch(
+            "CREATE TRIGGER no_beast BEFORE INSERT ON training_metrics WHEN new.epoch = 666
+             BEGIN SELECT RAISE(ABORT, 'not this one'); END",
+        )
+        .unwrap();
+    let runs = [0..5, 600..700, 10..15].map(|epochs| job(batch(Uuid::new_v4(), epochs)));
+    let (mut group, answers): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
+    writer.serve(&mut group);
+    let answers: Vec<_> = answers.into_iter().map(|mut answer| answer.try_recv().unwrap()).collect();
+    assert!(matches!(&answers[..], [Ok(()), Err(StoreError::Rejected(_)), Ok(())]), "{answers:?}");
+    assert_eq!(fixture.count("training_metrics"), 10, "the bad batch left nothing");
+}
+
+#[test]
+fn a_full_disk_is_waited_for() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer(Retention::default());
+    let open = writer.database.writer().unwrap();
+    let pages: i64 = open.connection.query_row("PRAGMA page_count", (), |row| row.get(0)).unwrap();
+    open.connection.pragma_update(None, "max_page_count", pages).unwrap();
+    writer.open = Some(open);
+    let (mut group, answers): (Vec<_>, Vec<_>) =
+        [0..5_000, 0..5_000].map(|epochs| job(batch(Uuid::new_v4(), epochs))).into_iter().unzip();
+    writer.serve(&mut group);
+    for mut answer in answers {
+        let answer = answer.try_recv().unwrap();
+        assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+    }
+    assert_eq!(fixture.count("training_metrics"), 0);
+    let (again, mut answer) = job(batch(Uuid::new_v4(), 0..5_000));
+    writer.serve(&mut vec![again]);
+    assert!(answer.try_recv().unwrap().is_ok(), "a new connection has room");
+}
+
+#[test]
+fn rows_past_their_time_are_not_read_and_then_deleted_in_chunks() {
+    let fixture = Fixture::new();
+    let short = Retention { metrics: Duration::from_micros(1), ..Retention::default() };
+    let mut writer = fixture.writer(short);
+    let run_id = Uuid::new_v4();
+    writer.serve(&mut vec![job(batch(run_id, 0..100)).0]);
+    writer.retention.metrics = Duration::ZERO;
+    writer.serve(&mut vec![job(batch(run_id, 100..110)).0]);
+    let connection = &writer.open.as_ref().unwrap().connection;
+    assert_eq!(read::count_metrics(connection, run_id).unwrap(), 10);
+    let rows = read::metrics(connection, &RangeQuery::newest(run_id, 1_000)).unwrap();
+    assert!(rows.len() == 10 && rows.iter().all(|row| row.epoch >= Some(100)));
+    let mut sweep = expire::Sweep::default();
+    for left in [80, 50, 20, 10, 10] {
+        sweep.step(connection, now(), 30).unwrap();
+        assert_eq!(fixture.count("training_metrics"), left);
+    }
+    sweep.step(connection, i64::MAX, 30).unwrap();
+    assert_eq!(fixture.count("training_metrics"), 10, "zero keeps for ever");
+}
+
+#[test]
+fn every_table_with_a_lifetime_is_swept() {
+    let fixture = Fixture::new();
+    let open = fixture.writer(Retention::default()).database.writer().unwrap();
+    open.connection
+        .execute_batch(
+            "INSERT INTO network_topology VALUES ('r', 1, 1, 0, 0, 0, 0, 0, '{}', NULL, 50);
+             INSERT INTO training_events VALUES ('r', 1, 1, 't', '{}', 0, 50);
+             INSERT INTO control_log VALUES ('d', 1, 1, 'i', 'c', NULL, NULL, 's', NULL, '{}', 50);
+             INSERT INTO ingest_gaps VALUES ('d', 1, 'g', 1, 'r', 's', NULL, 'i', NULL, NULL, 50);",
+        )
+        .unwrap();
+    let mut sweep = expire::Sweep::default();
+    for (now, deleted) in [(49, 0), (50, 4), (51, 0)] {
+        assert_eq!(sweep.step(&open.connection, now, 10).unwrap(), deleted, "at {now}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_taken_away_is_noticed() {
+    let fixture = Fixture::new();
+    let (store, run_id) = (fixture.store(), Uuid::new_v4());
+    store.write(&batch(run_id, 0..3)).await.unwrap();
+    assert_eq!(store.count_metrics(run_id).await.unwrap(), 3);
+    fs::remove_file(fixture.path()).unwrap();
+    for suffix in ["-wal", "-shm"] {
+        let _ = fs::remove_file(fixture.folder.path().join(format!("cascor.db{suffix}")));
+    }
+    let lost = store.write(&batch(run_id, 3..5)).await;
+    assert!(matches!(lost, Err(StoreError::Unavailable(_))), "not confirmed: {lost:?}");
+    store.write(&batch(run_id, 3..5)).await.unwrap();
+    assert_eq!(store.count_metrics(run_id).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_ours_is_left_alone() {
+    for (name, content) in [("damaged", None), ("newer", Some("UPDATE schema_version SET version = 99"))] {
+        let fixture = Fixture::new();
+        match content {
+            None => fs::write(fixture.path(), "not a database, but long enough to look at it".repeat(100)).unwrap(),
+            Some(sql) => {
+                fixture.store().ping().await.unwrap();
+                Connection::open(fixture.path()).unwrap().execute_batch(sql).unwrap();
+            }
+        }
+        let store = fixture.store();
+        let run_id = Uuid::new_v4();
+        for result in [store.ping().await, store.read_run(run_id).await.map(|_| ())] {
+            assert!(matches!(result, Err(StoreError::Misconfigured(_))), "{name}: {result:?}");
+        }
+        assert!(matches!(store.write(&batch(run_id, 0..1)).await, Err(StoreError::Misconfigured(_))), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_file_is_private_and_shared_by_processes() {
+    let fixture = Fixture::new();
+    let (one, two) = (fixture.store(), fixture.store());
+    let run_id = Uuid::new_v4();
+    for n in 0..20 {
+        let (first, second) = (batch(run_id, n * 10..n * 10 + 5), batch(run_id, n * 10 + 5..n * 10 + 10));
+        let (first, second) = tokio::join!(one.write(&first), two.write(&second));
+        first.and(second).unwrap();
+    }
+    assert_eq!(two.count_metrics(run_id).await.unwrap(), 200);
+    for suffix in ["", "-wal", "-shm"] {
+        let mode = fs::metadata(fixture.folder.path().join(format!("cascor.db{suffix}"))).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "cascor.db{suffix}");
+    }
+}
+
+/// `cargo test --lib sqlite -- --ignored --nocapture throughput`
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn throughput() {
+    let fixture = Fixture::new();
+    let store = Arc::new(fixture.store());
+    store.ping().await.unwrap();
+    let runs: Vec<Uuid> = (0..8).map(|_| Uuid::new_v4()).collect();
+    let batches: Vec<Vec<Batch>> =
+        runs.iter().map(|run_id| (0..500).map(|n| batch(*run_id, n * 100..(n + 1) * 100)).collect()).collect();
+    let cpu = || {
+        let stat = fs::read_to_string("/proc/self/stat").unwrap();
+        let after = stat.rsplit(')').next().unwrap().split_whitespace().skip(11).take(2);
+        after.map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() * 10_000.0
+    };
+    let (began, cpu_before) = (Instant::now(), cpu());
+    let mut tasks = tokio::task::JoinSet::new();
+    for batches in batches {
+        let store = store.clone();
+        tasks.spawn(async move {
+            for batch in &batches {
+                store.write(batch).await.unwrap();
+            }
+        });
+    }
+    while tasks.join_next().await.is_some() {}
+    let (rows, seconds) = (400_000.0, began.elapsed().as_secs_f64());
+    println!("{:.0} rows/s, {:.2} µs of CPU a row", rows / seconds, (cpu() - cpu_before) / rows);
+}

@@ -1,0 +1,196 @@
+//! The thread that writes: takes what is queued and commits all of it in one transaction.
+//!
+//! One transaction is one `fsync`, however many batches share it. A batch whose rows are at fault costs its neighbours nothing:
+//! the group is rolled back and every batch is tried in a transaction of its own.
+
+use std::{sync::Arc, time::Duration};
+
+use rusqlite::TransactionBehavior;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tracing::{debug, warn};
+
+use super::{
+    database::{Database, Open, now},
+    error::{self, Trouble},
+    expire::Sweep,
+    rows,
+};
+use crate::{
+    event::RunRow,
+    logging::Chain,
+    metrics::Metrics,
+    store::{Batch, Retention, StoreError},
+    units::Micros,
+};
+
+/// Rows of one transaction, about: enough to make the `fsync` cheap, few enough that nobody waits long for it.
+const GROUP_ROWS: usize = 8_192;
+/// Bytes of one transaction, about.
+const GROUP_BYTES: usize = 16 << 20;
+/// How often rows that have outlived their time are looked for, and how many of a table are deleted at once.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+const EXPIRE_ROWS: i64 = 4_000;
+
+/// Something to write, and who waits for it.
+pub(super) struct Job {
+    pub work: Work,
+    pub done: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// What there is to write.
+pub(super) enum Work {
+    Rows(Batch),
+    Run {
+        change: Box<RunRow>,
+        stored_start: Option<Micros>,
+    },
+    /// Nothing: only proves that the file can be used.
+    Ping,
+}
+
+impl Work {
+    fn size(&self) -> (usize, usize) {
+        match self {
+            Self::Rows(batch) => (batch.rows.len(), batch.rows.iter().map(crate::event::Row::bytes).sum()),
+            Self::Run { .. } => (1, 512),
+            Self::Ping => (0, 0),
+        }
+    }
+}
+
+/// The state of the thread.
+pub(super) struct Writer {
+    pub database: Database,
+    pub retention: Retention,
+    pub metrics: Arc<Metrics>,
+    pub open: Option<Open>,
+    sweep: Sweep,
+}
+
+impl Writer {
+    pub fn new(database: Database, retention: Retention, metrics: Arc<Metrics>) -> Self {
+        Self { database, retention, metrics, open: None, sweep: Sweep::default() }
+    }
+
+    /// Serves the queue until its senders are gone, and what they left in it.
+    pub fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let clock = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(clock) => clock,
+            Err(error) => return warn!(error = %Chain(&error), "the thread of the database cannot start"),
+        };
+        if self.database.create
+            && let Err(error) = self.connect()
+        {
+            warn!(error = %Chain(&error), "the database cannot be opened yet");
+        }
+        let mut group = Vec::new();
+        let mut expired_at = now();
+        loop {
+            match clock.block_on(async { timeout(EXPIRE_EVERY, queue.recv()).await }) {
+                Ok(Some(job)) => {
+                    gather(job, &mut queue, &mut group);
+                    self.serve(&mut group);
+                }
+                Ok(None) => return,
+                Err(_) => {}
+            }
+            let now = now();
+            if (now - expired_at).unsigned_abs() >= EXPIRE_EVERY.as_micros() as u64 {
+                expired_at = now;
+                self.expire(now);
+            }
+        }
+    }
+
+    pub(super) fn serve(&mut self, group: &mut Vec<Job>) {
+        match self.commit(group.iter().map(|job| &job.work)) {
+            Ok(()) => group.drain(..).for_each(|job| answer(job, Ok(()))),
+            Err(error) if error::is_of_the_rows(&error) && group.len() > 1 => {
+                debug!(error = %Chain(&error), batches = group.len(), "group failed; trying each batch by itself");
+                for job in group.drain(..) {
+                    let result = self.commit(std::iter::once(&job.work));
+                    answer(job, result);
+                }
+            }
+            // Of the file: the others would only wait as long for the same answer.
+            Err(error) => group.drain(..).for_each(|job| answer(job, Err(error::repeat(&error)))),
+        }
+        self.metrics.store_connected.set(i64::from(self.open.is_some()));
+    }
+
+    /// One transaction, durable when this returns `Ok`.
+    fn commit<'a>(&mut self, works: impl Iterator<Item = &'a Work>) -> Result<(), StoreError> {
+        let path = self.database.path.clone();
+        let retention = self.retention.clone();
+        let open = self.connect()?;
+        let write = || -> rusqlite::Result<()> {
+            let transaction = open.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let now = now();
+            for work in works {
+                match work {
+                    Work::Rows(batch) => rows::write(&transaction, batch, now, &retention)?,
+                    Work::Run { change, stored_start } => rows::write_run(&transaction, change, *stored_start)?,
+                    Work::Ping => {}
+                }
+            }
+            transaction.commit()
+        };
+        let result = write().map_err(|e| error::classify(e, &path));
+        let replaced = self.open.as_ref().is_some_and(|open| self.database.was_replaced(open));
+        match result {
+            Ok(()) if replaced => {
+                self.open = None;
+                Err(error::unavailable(Trouble::Replaced(path)))
+            }
+            Err(error) => {
+                if replaced || !error::is_of_the_rows(&error) {
+                    self.open = None;
+                }
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn connect(&mut self) -> Result<&mut Open, StoreError> {
+        match self.open.take() {
+            Some(open) => Ok(self.open.insert(open)),
+            None => {
+                let open = self.database.writer()?;
+                Ok(self.open.insert(open))
+            }
+        }
+    }
+
+    /// Bounded: what is left is deleted a second later.
+    fn expire(&mut self, now: Micros) {
+        let Some(open) = &self.open else { return };
+        match self.sweep.step(&open.connection, now, EXPIRE_ROWS) {
+            Ok(0) => {}
+            Ok(rows) => debug!(rows, "deleted rows that have outlived their time"),
+            // Whatever it is, the next write meets it and reports it; rows past their time are not read meanwhile.
+            Err(error) => debug!(error = %Chain(&error), "rows that have outlived their time stay for now"),
+        }
+    }
+}
+
+/// `first`, and what waits behind it, as far as one transaction should go.
+fn gather(first: Job, queue: &mut mpsc::Receiver<Job>, group: &mut Vec<Job>) {
+    let (mut rows, mut bytes) = first.work.size();
+    group.push(first);
+    while rows < GROUP_ROWS && bytes < GROUP_BYTES {
+        let Ok(job) = queue.try_recv() else { break };
+        let size = job.work.size();
+        rows += size.0;
+        bytes += size.1;
+        group.push(job);
+    }
+}
+
+fn answer(job: Job, result: Result<(), StoreError>) {
+    // Nobody waits any more: the caller tries again, and repeating changes nothing.
+    let _ = job.done.send(result);
+}

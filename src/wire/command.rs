@@ -1,0 +1,97 @@
+//! Control messages: a bare word, or a map with a `command` at its top or in its `data`.
+
+use std::time::Duration;
+
+use super::{
+    Limits,
+    message::invalid,
+    not_an_object, open,
+    rows::whole_json,
+    trim,
+    value::{Raw, Value, write_text},
+};
+use crate::{
+    frame::{Reason, Rejection},
+    units,
+};
+
+/// A command, whoever it is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Command {
+    /// What to do.
+    pub command: String,
+    /// The sender's name for it; echoed.
+    pub id: Option<String>,
+    /// Who is to obey; absent: everyone.
+    pub target: Option<String>,
+    /// How long to wait, where the command waits.
+    pub timeout: Option<Duration>,
+    /// Its `params`, as JSON.
+    pub params_json: Option<String>,
+    /// The whole message, as JSON.
+    pub payload_json: String,
+}
+
+/// A bare word is at most this long.
+const WORD: usize = 64;
+
+/// Reads a message of a control channel.
+///
+/// # Errors
+/// The contract's reason why these bytes are no command.
+pub fn decode_control(payload: &[u8], limits: &Limits) -> Result<Command, Rejection> {
+    if let Some(word) = bare_word(payload) {
+        let mut payload_json = String::with_capacity(word.len() + 2);
+        write_text(&mut payload_json, word);
+        let command = word.to_owned();
+        return Ok(Command { command, id: None, target: None, timeout: None, params_json: None, payload_json });
+    }
+    if payload.len() <= limits.message.as_usize() && trim(payload).first().is_some_and(u8::is_ascii_alphabetic) {
+        return Err(not_an_object("is neither a map nor a bare word"));
+    }
+    let (whole, plain, longest) = open(payload, limits)?;
+    limits.too_long(longest)?;
+    let top = Value::Map(Raw { source: whole, len: 0 });
+    let data = top.get("data");
+    let field = |name: &str| data.as_ref().and_then(|data| data.get(name)).or_else(|| top.get(name));
+    let command = match field("command") {
+        Some(Value::Text(command)) if !command.trim().is_empty() => command.trim().to_owned(),
+        Some(value) => return Err(invalid("command", &value)),
+        None => return Err(Rejection { reason: Reason::UnknownShape, detail: "no `command`".into() }),
+    };
+    let text = |name: &str| match field(name) {
+        None => Ok(None),
+        Some(value) if value.is_container() => Err(invalid(name, &value)),
+        Some(value) => Ok(value.text().map(|text| text.into_owned())),
+    };
+    let params = field("params");
+    let timeout = match params.as_ref().and_then(|params| params.get("timeout")).or_else(|| field("timeout")) {
+        None => None,
+        Some(value) => Some(timeout(&value).ok_or_else(|| invalid("timeout", &value))?),
+    };
+    Ok(Command {
+        command,
+        id: text("id")?,
+        target: text("target")?,
+        timeout,
+        params_json: params.map(|params| params.to_json()),
+        payload_json: whole_json(whole, plain),
+    })
+}
+
+fn bare_word(payload: &[u8]) -> Option<&str> {
+    let word = trim(payload).trim_ascii_end();
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':');
+    let whole = (1..=WORD).contains(&word.len()) && word[0].is_ascii_alphabetic() && word.iter().all(plain);
+    std::str::from_utf8(word).ok().filter(|_| whole)
+}
+
+/// Seconds, or text with a unit.
+fn timeout(value: &Value<'_>) -> Option<Duration> {
+    if let Value::Text(text) = value
+        && let Ok(duration) = units::parse_duration(text)
+    {
+        return Some(duration);
+    }
+    Duration::try_from_secs_f64(value.double()?).ok()
+}

@@ -1,0 +1,424 @@
+//! JSON as Python writes it: RFC 8259 plus `NaN`, `Infinity` and `-Infinity`.
+//!
+//! [`check`] goes over the whole text once, without recursion and without building anything; everything else here reads text
+//! that has passed it. A lone surrogate escape is accepted and becomes U+FFFD.
+
+use std::borrow::Cow;
+
+use super::{
+    Limits,
+    value::{Raw, Source, Value, write_double, write_text},
+};
+use crate::frame::{Reason, Rejection};
+
+/// What [`check`] has seen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checked {
+    /// Length of the longest string, as written.
+    pub(super) longest: usize,
+    /// Whether every strict reader takes the text as it is: no non-finite number, no lone surrogate.
+    pub(super) plain: bool,
+}
+
+struct Scanner<'t> {
+    bytes: &'t [u8],
+    at: usize,
+    seen: Checked,
+}
+
+/// Whether `text` is one JSON value within the limits, with nothing but white space around it.
+///
+/// # Errors
+/// `malformed_json`, `too_deep`, or `too_large` for a map with too many fields.
+pub(super) fn check(text: &str, limits: &Limits) -> Result<Checked, Rejection> {
+    let mut scanner = Scanner { bytes: text.as_bytes(), at: 0, seen: Checked { longest: 0, plain: true } };
+    // For each open container: whether it is a map, and its items so far.
+    let mut open: Vec<(bool, usize)> = Vec::with_capacity(8);
+    'value: loop {
+        scanner.space();
+        match scanner.peek() {
+            Some(first @ (b'{' | b'[')) => {
+                if open.len() >= limits.depth {
+                    return Err(Limits::too_deep(limits.depth));
+                }
+                scanner.at += 1;
+                scanner.space();
+                let map = first == b'{';
+                let close = if map { b'}' } else { b']' };
+                if scanner.peek() == Some(close) {
+                    scanner.at += 1;
+                } else {
+                    open.push((map, 1));
+                    if map {
+                        scanner.key()?;
+                    }
+                    continue 'value;
+                }
+            }
+            _ => scanner.scalar()?,
+        }
+        // Behind a value: close what ends here, or go on to the next item.
+        loop {
+            scanner.space();
+            let Some((map, items)) = open.last_mut() else { break 'value };
+            match scanner.peek() {
+                Some(b',') => {
+                    scanner.at += 1;
+                    *items += 1;
+                    if *map {
+                        if *items > limits.fields {
+                            return Err(Limits::too_many_fields(limits.fields));
+                        }
+                        scanner.key()?;
+                    }
+                    continue 'value;
+                }
+                Some(b'}') if *map => scanner.at += 1,
+                Some(b']') if !*map => scanner.at += 1,
+                _ => return Err(scanner.error()),
+            }
+            open.pop();
+        }
+    }
+    if scanner.at == scanner.bytes.len() { Ok(scanner.seen) } else { Err(scanner.error()) }
+}
+
+impl Scanner<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn error(&self) -> Rejection {
+        let detail = match self.peek() {
+            Some(byte) => format!("unexpected {:?} at byte {}", char::from(byte), self.at),
+            None => "ends too early".into(),
+        };
+        Rejection { reason: Reason::MalformedJson, detail }
+    }
+
+    fn space(&mut self) {
+        self.at = skip_space(self.bytes, self.at);
+    }
+
+    fn key(&mut self) -> Result<(), Rejection> {
+        self.space();
+        if self.peek() != Some(b'"') {
+            return Err(self.error());
+        }
+        self.string()?;
+        self.space();
+        if self.peek() != Some(b':') {
+            return Err(self.error());
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn scalar(&mut self) -> Result<(), Rejection> {
+        match self.peek() {
+            Some(b'"') => self.string(),
+            Some(b'0'..=b'9') => self.number(),
+            Some(b'-') if self.bytes.get(self.at + 1) == Some(&b'I') => self.word("-Infinity", false),
+            Some(b'-') => self.number(),
+            Some(b't') => self.word("true", true),
+            Some(b'f') => self.word("false", true),
+            Some(b'n') => self.word("null", true),
+            Some(b'N') => self.word("NaN", false),
+            Some(b'I') => self.word("Infinity", false),
+            _ => Err(self.error()),
+        }
+    }
+
+    fn word(&mut self, word: &str, plain: bool) -> Result<(), Rejection> {
+        if !self.bytes[self.at..].starts_with(word.as_bytes()) {
+            return Err(self.error());
+        }
+        self.at += word.len();
+        self.seen.plain &= plain;
+        Ok(())
+    }
+
+    /// Steps over digits; there must be one.
+    fn digits(&mut self) -> Result<(), Rejection> {
+        let from = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9')) {
+            self.at += 1;
+        }
+        if self.at == from { Err(self.error()) } else { Ok(()) }
+    }
+
+    fn number(&mut self) -> Result<(), Rejection> {
+        let from = self.at;
+        let mut huge = false;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        if self.peek() == Some(b'0') {
+            self.at += 1;
+        } else {
+            self.digits()?;
+            huge |= self.at - from > 300;
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.peek(), Some(b'e' | b'E')) {
+            self.at += 1;
+            if matches!(self.peek(), Some(b'+' | b'-')) {
+                self.at += 1;
+            }
+            self.digits()?;
+            huge = true;
+        }
+        // Beyond the doubles: other readers refuse it, so it is written out as what Python makes of it.
+        if huge && double(&self.bytes[from..self.at]).is_infinite() {
+            self.seen.plain = false;
+        }
+        Ok(())
+    }
+
+    fn string(&mut self) -> Result<(), Rejection> {
+        self.at += 1;
+        let from = self.at;
+        loop {
+            match self.peek() {
+                Some(b'"') => break,
+                Some(b'\\') => self.escape()?,
+                Some(byte) if byte >= 0x20 => self.at += 1,
+                _ => return Err(self.error()),
+            }
+        }
+        self.seen.longest = self.seen.longest.max(self.at - from);
+        self.at += 1;
+        Ok(())
+    }
+
+    fn escape(&mut self) -> Result<(), Rejection> {
+        self.at += 1;
+        match self.peek() {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
+            Some(b'u') => {
+                let unit = hex(self.bytes, self.at + 1).ok_or_else(|| self.error())?;
+                self.at += 5;
+                if (0xd800..0xe000).contains(&unit) {
+                    match low_surrogate(self.bytes, self.at) {
+                        Some(_) if unit < 0xdc00 => self.at += 6,
+                        _ => self.seen.plain = false,
+                    }
+                }
+            }
+            _ => return Err(self.error()),
+        }
+        Ok(())
+    }
+}
+
+/// The first position from `at` on that is not white space.
+pub(super) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
+    while matches!(bytes.get(at), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+        at += 1;
+    }
+    at
+}
+
+fn hex(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.iter().try_fold(0, |unit, byte| Some(unit * 16 + char::from(*byte).to_digit(16)?))
+}
+
+fn low_surrogate(bytes: &[u8], at: usize) -> Option<u32> {
+    if bytes.get(at..at + 2)? != b"\\u" {
+        return None;
+    }
+    hex(bytes, at + 2).filter(|unit| (0xdc00..0xe000).contains(unit))
+}
+
+fn double(bytes: &[u8]) -> f64 {
+    std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN)
+}
+
+/// Steps from one item to the next; false at the end of the container, and then `at` is behind it.
+pub(super) fn step(text: &str, at: &mut usize) -> bool {
+    let bytes = text.as_bytes();
+    *at = skip_space(bytes, *at);
+    if bytes.get(*at) == Some(&b',') {
+        *at = skip_space(bytes, *at + 1);
+    }
+    match bytes.get(*at) {
+        None => false,
+        Some(b'}' | b']') => {
+            *at += 1;
+            false
+        }
+        Some(_) => true,
+    }
+}
+
+/// The position of the value that follows a key.
+pub(super) fn after_colon(text: &str, at: usize) -> usize {
+    let bytes = text.as_bytes();
+    skip_space(bytes, skip_space(bytes, at) + 1)
+}
+
+/// The end of the string that opens at `at`, and whether it holds escapes.
+fn string_end(bytes: &[u8], at: usize) -> (usize, bool) {
+    let mut escaped = false;
+    let mut at = at + 1;
+    loop {
+        match bytes.get(at) {
+            None => return (bytes.len(), escaped),
+            Some(b'"') => return (at, escaped),
+            Some(b'\\') => {
+                escaped = true;
+                at += 2;
+            }
+            Some(_) => at += 1,
+        }
+    }
+}
+
+/// Reads the string that opens at `at`.
+pub(super) fn read_text(text: &str, at: usize) -> Option<(Cow<'_, str>, usize)> {
+    let (end, escaped) = string_end(text.as_bytes(), at);
+    let inner = text.get(at + 1..end)?;
+    let inner = if escaped { Cow::Owned(unescape(inner)) } else { Cow::Borrowed(inner) };
+    Some((inner, end + 1))
+}
+
+fn unescape(inner: &str) -> String {
+    let bytes = inner.as_bytes();
+    let mut out = String::with_capacity(inner.len());
+    let mut rest = inner;
+    while let Some(plain) = rest.find('\\') {
+        out.push_str(&rest[..plain]);
+        let at = inner.len() - rest.len() + plain + 1;
+        let mut used = 1;
+        match bytes.get(at) {
+            Some(b'n') => out.push('\n'),
+            Some(b'r') => out.push('\r'),
+            Some(b't') => out.push('\t'),
+            Some(b'b') => out.push('\u{8}'),
+            Some(b'f') => out.push('\u{c}'),
+            Some(b'u') => {
+                let mut unit = hex(bytes, at + 1).unwrap_or(0xfffd);
+                used = 5;
+                if (0xd800..0xdc00).contains(&unit)
+                    && let Some(low) = low_surrogate(bytes, at + 5)
+                {
+                    unit = 0x10000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
+                    used = 11;
+                }
+                out.push(char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            Some(byte) => out.push(char::from(*byte)),
+            None => {}
+        }
+        rest = inner.get(at + used..).unwrap_or("");
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Reads the value at `at`; a container becomes a span.
+pub(super) fn read(text: &str, at: usize) -> Option<(Value<'_>, usize)> {
+    let bytes = text.as_bytes();
+    let word = |value, length| Some((value, at + length));
+    match bytes.get(at)? {
+        b'"' => read_text(text, at).map(|(text, at)| (Value::Text(text), at)),
+        first @ (b'{' | b'[') => {
+            let (end, len) = skip_container(bytes, at);
+            let raw = Raw { source: Source::Json(text.get(at..end)?), len };
+            Some((if *first == b'{' { Value::Map(raw) } else { Value::List(raw) }, end))
+        }
+        b't' => word(Value::Bool(true), 4),
+        b'f' => word(Value::Bool(false), 5),
+        b'n' => word(Value::Null, 4),
+        b'N' => word(Value::Float(f64::NAN), 3),
+        b'I' => word(Value::Float(f64::INFINITY), 8),
+        b'-' if bytes.get(at + 1) == Some(&b'I') => word(Value::Float(f64::NEG_INFINITY), 9),
+        _ => {
+            let (end, integer) = number_end(bytes, at);
+            let digits = text.get(at..end)?;
+            let value = match (integer, digits.parse::<i64>()) {
+                // -0 is the double it looks like to every producer.
+                (true, Ok(0)) if digits.starts_with('-') => Value::Float(-0.0),
+                (true, Ok(n)) => Value::Int(n),
+                (true, Err(_)) if !double(digits.as_bytes()).is_infinite() => Value::Big(Cow::Borrowed(digits)),
+                _ => Value::Float(double(digits.as_bytes())),
+            };
+            Some((value, end))
+        }
+    }
+}
+
+fn number_end(bytes: &[u8], mut at: usize) -> (usize, bool) {
+    let mut integer = true;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'0'..=b'9' | b'-' => {}
+            b'.' | b'e' | b'E' | b'+' => integer = false,
+            _ => break,
+        }
+        at += 1;
+    }
+    (at, integer)
+}
+
+/// The end of the container that opens at `at`, and the number of its items.
+fn skip_container(bytes: &[u8], mut at: usize) -> (usize, usize) {
+    let mut depth = 0_usize;
+    let mut len = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = string_end(bytes, at).0,
+            b'{' | b'[' => {
+                depth += 1;
+                if depth == 1 {
+                    len = usize::from(!matches!(bytes.get(skip_space(bytes, at + 1)), Some(b'}' | b']')));
+                }
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return (at + 1, len);
+                }
+            }
+            b',' if depth == 1 => len += 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    (bytes.len(), len)
+}
+
+/// Appends checked JSON as JSON that every reader takes.
+pub(super) fn transcode(text: &str, out: &mut String) {
+    let bytes = text.as_bytes();
+    let (mut at, mut copied) = (0, 0);
+    while let Some(byte) = bytes.get(at) {
+        let end = match byte {
+            b'"' => {
+                let (end, escaped) = string_end(bytes, at);
+                if escaped && let Some(inner) = text.get(at + 1..end) {
+                    out.push_str(&text[copied..at]);
+                    write_text(out, &unescape(inner));
+                    copied = end + 1;
+                }
+                end + 1
+            }
+            b'N' | b'I' | b'-' | b'0'..=b'9' => match read(text, at) {
+                Some((Value::Float(x), end)) if !x.is_finite() => {
+                    out.push_str(&text[copied..at]);
+                    write_double(out, x);
+                    copied = end;
+                    end
+                }
+                Some((_, end)) => end,
+                None => at + 1,
+            },
+            _ => at + 1,
+        };
+        at = end;
+    }
+    out.push_str(text.get(copied..).unwrap_or(""));
+}

@@ -1,0 +1,139 @@
+//! The objects of the latest-state keys: JSON that every client reads.
+
+use std::{collections::HashSet, fmt::Write as _};
+
+use super::{
+    message::{Field, Message},
+    names::Slot,
+    time,
+    value::{Value, write_double, write_text},
+};
+use crate::event::Decided;
+
+/// Appends the message's own fields, flattened, with the canonical names and `_ingest`.
+///
+/// A canonical name always holds the canonical value; of several own fields of one name the one that is looked up first is
+/// shown. A list that counts as `hidden_units` is shown as `hidden_units_list`.
+pub fn latest_json(message: &Message<'_>, decided: &Decided, instance: &str, out: &mut String) {
+    let mut object = Object::open(out);
+    canonical(message, decided, &mut object);
+    let mut order: Vec<&Field<'_>> = message.fields.iter().filter(|field| field.value != Value::Null).collect();
+    order.sort_by_key(|field| (field.place, u8::MAX - field.depth));
+    for field in order {
+        if field.key == "hidden_units" && matches!(field.value, Value::List(_)) {
+            object.add("hidden_units_list", |out| field.value.write_json(out));
+        }
+        object.add(&field.key, |out| field.value.write_json(out));
+    }
+    ingest(message, decided, instance, object);
+}
+
+/// The same with the canonical fields only, for objects that would be too large for the history.
+pub fn latest_json_canonical(message: &Message<'_>, decided: &Decided, instance: &str, out: &mut String) {
+    let mut object = Object::open(out);
+    object.add("type", |out| write_text(out, message.type_name()));
+    canonical(message, decided, &mut object);
+    ingest(message, decided, instance, object);
+}
+
+/// A JSON object in the making; the first value of a name stays.
+struct Object<'o> {
+    out: &'o mut String,
+    names: HashSet<String>,
+}
+
+impl<'o> Object<'o> {
+    fn open(out: &'o mut String) -> Self {
+        Self { out, names: HashSet::new() }
+    }
+
+    fn add(&mut self, name: &str, write: impl FnOnce(&mut String)) {
+        // The last member is ours, whatever a producer calls its own.
+        if name == "_ingest" || self.names.contains(name) {
+            return;
+        }
+        self.out.push(if self.names.is_empty() { '{' } else { ',' });
+        self.names.insert(name.to_owned());
+        write_text(self.out, name);
+        self.out.push(':');
+        write(self.out);
+    }
+
+    fn integer(&mut self, slot: Slot, value: Option<impl std::fmt::Display>) {
+        if let Some(value) = value {
+            self.add(slot.name(), |out| {
+                let _ = write!(out, "{value}");
+            });
+        }
+    }
+
+    fn double(&mut self, slot: Slot, value: Option<f64>) {
+        if let Some(value) = value {
+            self.add(slot.name(), |out| write_double(out, value));
+        }
+    }
+}
+
+fn canonical(message: &Message<'_>, decided: &Decided, object: &mut Object<'_>) {
+    let columns = &message.columns;
+    object.add("run_id", |out| {
+        let _ = write!(out, "\"{}\"", decided.run_id);
+    });
+    if let Some(name) = message.run_name() {
+        object.add("run_name", |out| write_text(out, name));
+    }
+    match message.get(Slot::Timestamp) {
+        // As the producer wrote it: its readers expect no other form.
+        Some(own) if decided.own_time => object.add("timestamp", |out| own.write_json(out)),
+        _ => object.add("timestamp", |out| moment(out, decided.event_time)),
+    }
+    object.integer(Slot::Seq, columns.seq);
+    object.integer(Slot::Epoch, columns.epoch);
+    object.integer(Slot::Step, columns.step);
+    object.double(Slot::TrainLoss, columns.train_loss);
+    object.double(Slot::TrainAccuracy, columns.train_accuracy);
+    object.double(Slot::ValLoss, columns.val_loss);
+    object.double(Slot::ValAccuracy, columns.val_accuracy);
+    object.double(Slot::LearningRate, columns.learning_rate);
+    object.integer(Slot::HiddenUnits, columns.hidden_units);
+    if let Some(phase) = &columns.phase {
+        object.add("phase", |out| write_text(out, phase));
+    }
+    object.integer(Slot::InputSize, columns.input_size);
+    object.integer(Slot::OutputSize, columns.output_size);
+    object.integer(Slot::TotalParameters, columns.total_parameters);
+}
+
+fn moment(out: &mut String, micros: i64) {
+    out.push('"');
+    time::write(out, micros);
+    out.push('"');
+}
+
+fn ingest(message: &Message<'_>, decided: &Decided, instance: &str, object: Object<'_>) {
+    let out = object.out;
+    let _ = write!(out, ",\"_ingest\":{{\"run_id\":\"{}\",\"received_at\":", decided.run_id);
+    moment(out, decided.received_at);
+    out.push_str(",\"published_at\":");
+    if decided.own_time {
+        moment(out, decided.event_time);
+    } else {
+        out.push_str("null");
+    }
+    out.push_str(",\"seq\":");
+    match message.seq() {
+        Some(seq) => {
+            let _ = write!(out, "{seq}");
+        }
+        None => out.push_str("null"),
+    }
+    out.push_str(",\"lag_ms\":");
+    if decided.own_time {
+        write_double(out, decided.received_at.saturating_sub(decided.event_time) as f64 / 1_000.0);
+    } else {
+        out.push_str("null");
+    }
+    out.push_str(",\"instance\":");
+    write_text(out, instance);
+    out.push_str("}}");
+}

@@ -1,0 +1,321 @@
+//! A decoded message and what was decided about it, as rows and as what it says about its run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::tz::TimeZone;
+use uuid::Uuid;
+
+use super::{
+    message::{Field, Message, invalid},
+    names::{Place, Slot},
+    time, topology,
+    value::{Number, Source, Value, write_text},
+};
+use crate::{
+    event::{
+        self, DatasetRow, Decided, EventKey, EventRow, Kind, Lifecycle, MetricsRow, Row, RunRow, RunTouch, event_id,
+        status,
+    },
+    frame::Rejection,
+};
+
+/// What one message becomes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rows {
+    /// Rows whose repetition changes nothing.
+    pub rows: Vec<Row>,
+    /// What it says about its run.
+    pub touch: RunTouch,
+}
+
+/// The rows of a message. A function of its bytes, its channel and what was decided, so that a replay writes the same.
+pub fn rows(message: &Message<'_>, decided: &Decided, channel: &str, payload: &[u8]) -> Rows {
+    let key = EventKey {
+        run_id: decided.run_id,
+        timestamp: decided.event_time,
+        event_id: event_id(decided.event_time, channel, payload),
+    };
+    let mut touch = touch(message, decided);
+    let rows = match message.kind {
+        Kind::Metrics => vec![Row::Metrics(metrics(message, decided, key))],
+        Kind::Topology => {
+            let row = topology::row(message, decided, key);
+            touch.values.total_parameters = row.total_parameters;
+            vec![Row::Topology(row)]
+        }
+        Kind::Dataset => {
+            let (row, whole) = dataset_message(message, decided.own_time);
+            // What the table has no column for is kept as an event, which has the message whole.
+            let event = (!whole).then(|| Row::Event(event(message, key)));
+            row.map(Row::Dataset).into_iter().chain(event).collect()
+        }
+        Kind::RunStart => {
+            let dataset = start(message, &mut touch.values);
+            std::iter::once(Row::Event(event(message, key))).chain(dataset.map(Row::Dataset)).collect()
+        }
+        Kind::RunEnd | Kind::State | Kind::Other => vec![Row::Event(event(message, key))],
+    };
+    Rows { rows, touch }
+}
+
+fn touch(message: &Message<'_>, decided: &Decided) -> RunTouch {
+    let lifecycle = match message.kind {
+        Kind::RunStart => Some(Lifecycle::Start),
+        Kind::RunEnd => Some(Lifecycle::End(end_status(message))),
+        // A run that nobody announced begins with the event that opened it.
+        _ => decided.opened.then_some(Lifecycle::Start),
+    };
+    let mut values = Box::new(RunRow {
+        run_id: decided.run_id,
+        run_name: message.run_name().map(str::to_owned),
+        ..RunRow::default()
+    });
+    let columns = &message.columns;
+    if matches!(message.kind, Kind::Metrics | Kind::RunEnd) {
+        values.final_epoch = columns.epoch;
+        values.final_train_loss = columns.train_loss;
+        values.final_train_accuracy = columns.train_accuracy;
+        values.final_val_loss = columns.val_loss;
+        values.final_val_accuracy = columns.val_accuracy;
+    }
+    values.total_hidden_units = columns.hidden_units;
+    RunTouch { event_time: decided.event_time, lifecycle, values }
+}
+
+/// The status that a run end means: what its type says, else what its status says.
+fn end_status(message: &Message<'_>) -> &'static str {
+    match message.type_name() {
+        "training_failed" | "training_error" => return status::FAILED,
+        "training_stopped" => return status::STOPPED,
+        _ => {}
+    }
+    let said = message.get(Slot::Status).and_then(Value::text).unwrap_or_default();
+    match said.trim().to_lowercase().as_str() {
+        "failed" | "error" => status::FAILED,
+        "stopped" | "cancelled" | "aborted" | "interrupted" => status::STOPPED,
+        _ => status::COMPLETED,
+    }
+}
+
+fn metrics(message: &Message<'_>, decided: &Decided, key: EventKey) -> MetricsRow {
+    let mut extra = BTreeMap::new();
+    let mut rest = Rest::default();
+    for field in leftovers(message, decided) {
+        let numeric = matches!(field.value, Value::Int(_) | Value::Float(_) | Value::Big(_))
+            || (super::names::meaning(&field.key).is_some() && field.value.number() == Number::TooLarge);
+        let double = field.value.double().filter(|_| numeric);
+        match double {
+            Some(x) => {
+                // Two numbers of one name come from two places; both are kept. An integer that a double cannot hold is
+                // also kept exactly.
+                let mut name = field.key.to_string();
+                while extra.contains_key(&name) {
+                    name = format!("{}.{name}", field.place.name());
+                }
+                extra.insert(name, x);
+                if !exact(&field.value, x) {
+                    rest.add(field);
+                }
+            }
+            None => rest.add(field),
+        }
+    }
+    let columns = &message.columns;
+    MetricsRow {
+        key,
+        epoch: columns.epoch,
+        step: columns.step,
+        train_loss: columns.train_loss,
+        train_accuracy: columns.train_accuracy,
+        val_loss: columns.val_loss,
+        val_accuracy: columns.val_accuracy,
+        learning_rate: columns.learning_rate,
+        hidden_units: columns.hidden_units,
+        phase: columns.phase.as_deref().map(str::to_owned),
+        seq: columns.seq,
+        extra,
+        rest_json: rest.finish(),
+    }
+}
+
+fn exact(value: &Value<'_>, x: f64) -> bool {
+    match value {
+        Value::Int(n) => n.unsigned_abs() <= 1 << 53 || x as i64 == *n && x < 9.2e18,
+        Value::Float(_) => true,
+        _ => false,
+    }
+}
+
+/// The fields that no column holds.
+fn leftovers<'m, 'a>(message: &'m Message<'a>, decided: &Decided) -> impl Iterator<Item = &'m Field<'a>> + use<'m, 'a> {
+    let own_time = decided.own_time;
+    let fields = message.fields.iter().enumerate().filter(move |(at, field)| {
+        !(field.used
+            || field.value == Value::Null
+            || (field.place == Place::Top && field.key == "type")
+            || (own_time && message.is_slot(Slot::Timestamp, *at)))
+    });
+    fields.map(|(_, field)| field)
+}
+
+/// A JSON object in the making.
+#[derive(Default)]
+pub(super) struct Rest {
+    json: String,
+    names: BTreeSet<String>,
+}
+
+impl Rest {
+    /// Adds a field; one whose name is taken is told apart by its place.
+    pub(super) fn add(&mut self, field: &Field<'_>) {
+        self.json.push(if self.json.is_empty() { '{' } else { ',' });
+        let mut name = field.key.to_string();
+        while !self.names.insert(name.clone()) {
+            name = format!("{}.{name}", field.place.name());
+        }
+        write_text(&mut self.json, &name);
+        self.json.push(':');
+        field.value.write_json(&mut self.json);
+    }
+
+    /// The object, if anything was added.
+    pub(super) fn finish(mut self) -> Option<String> {
+        if self.json.is_empty() {
+            return None;
+        }
+        self.json.push('}');
+        Some(self.json)
+    }
+}
+
+fn event(message: &Message<'_>, key: EventKey) -> EventRow {
+    EventRow {
+        key,
+        r#type: message.type_name().to_owned(),
+        payload_json: whole_json(message.whole, message.plain),
+        epoch: message.columns.epoch,
+    }
+}
+
+/// A message as JSON that every reader takes.
+pub(super) fn whole_json(whole: Source<'_>, plain: bool) -> String {
+    match whole {
+        Source::Json(text) if plain => text.to_owned(),
+        source => {
+            let mut json = String::new();
+            super::value::Raw { source, len: 0 }.write_json(&mut json);
+            json
+        }
+    }
+}
+
+/// What a run start says about its run, and the dataset it carries.
+fn start(message: &Message<'_>, values: &mut RunRow) -> Option<DatasetRow> {
+    let text = |slot| message.get(slot).and_then(Value::text).map(|text| text.into_owned());
+    values.notes = text(Slot::Notes);
+    values.created_by = text(Slot::CreatedBy);
+    values.config_json = message.get(Slot::Config).map(Value::to_json);
+    values.tags = match message.get(Slot::Tags) {
+        Some(tags @ Value::List(_)) => {
+            tags.elements().map(|tag| tag.text().map_or_else(|| tag.to_json(), |text| text.into_owned())).collect()
+        }
+        Some(tag) => tag.text().map(|text| text.into_owned()).into_iter().collect(),
+        None => BTreeSet::new(),
+    };
+    let described = message.named("dataset").filter(|value| matches!(value, Value::Map(_)));
+    let mut dataset = match (described, text(Slot::DatasetName)) {
+        (Some(map), _) => dataset(|name| map.get(name)).0,
+        (None, name) => {
+            name.and_then(|name| dataset(|key| (key == "name").then(|| Value::Text(name.clone().into()))).0)
+        }
+    };
+    values.dataset_name = text(Slot::DatasetName).or_else(|| dataset.as_ref()?.name.clone());
+    values.dataset_size = message.get(Slot::DatasetSize).and_then(column).or_else(|| dataset.as_ref()?.num_samples);
+    if let Some(dataset) = &mut dataset {
+        dataset.num_samples = dataset.num_samples.or(values.dataset_size);
+    }
+    dataset
+}
+
+fn column(value: &Value<'_>) -> Option<i32> {
+    match value.number() {
+        Number::Int(n) => i32::try_from(n).ok(),
+        _ => None,
+    }
+}
+
+/// A dataset message can only be a row when it names its dataset.
+pub(super) fn check_dataset(message: &Message<'_>) -> Result<(), Rejection> {
+    match dataset_message(message, false).0 {
+        Some(_) => Ok(()),
+        None => Err(invalid("dataset_id", &Value::Null)),
+    }
+}
+
+/// The row of a dataset message, and whether it says all that the message says.
+fn dataset_message(message: &Message<'_>, own_time: bool) -> (Option<DatasetRow>, bool) {
+    let described = message.named("dataset").filter(|value| matches!(value, Value::Map(_)));
+    let (row, used) = match described {
+        Some(map) => dataset(|name| map.get(name)),
+        None => dataset(|name| message.named(name).cloned()),
+    };
+    let whole = described.is_none()
+        && message.fields.iter().enumerate().all(|(at, field)| {
+            field.value == Value::Null
+                || (field.place == Place::Top && field.key == "type")
+                || message.is_slot(Slot::RunId, at)
+                || (own_time && message.is_slot(Slot::Timestamp, at))
+                || used.contains(&&*field.key)
+        });
+    (row, whole)
+}
+
+/// Reads a dataset through `get`; also which of the fields it could use.
+fn dataset<'a>(get: impl Fn(&str) -> Option<Value<'a>>) -> (Option<DatasetRow>, Vec<&'static str>) {
+    let mut used = Vec::new();
+    let text = |names: &[&'static str], used: &mut Vec<&'static str>| {
+        names.iter().find_map(|name| {
+            let text = get(name)?.text()?.into_owned();
+            used.push(*name);
+            Some(text)
+        })
+    };
+    let count = |names: &[&'static str], used: &mut Vec<&'static str>| {
+        names.iter().find_map(|name| {
+            let count = column(&get(name)?)?;
+            used.push(*name);
+            Some(count)
+        })
+    };
+    let name = text(&["name", "dataset_name", "dataset"], &mut used);
+    let id = text(&["dataset_id"], &mut used);
+    let dataset_id = match (&id, &name) {
+        (Some(id), _) => Uuid::try_parse(id.trim()).unwrap_or_else(|_| event::dataset_id(id)),
+        (None, Some(name)) => event::dataset_id(name),
+        (None, None) => return (None, used),
+    };
+    let classes = get("class_distribution");
+    let class_distribution: BTreeMap<String, i32> = classes
+        .iter()
+        .flat_map(Value::entries)
+        .filter_map(|(class, count)| Some((class.into_owned(), column(&count)?)))
+        .collect();
+    if matches!(classes, Some(Value::Map(raw)) if raw.len == class_distribution.len()) {
+        used.push("class_distribution");
+    }
+    let created_at = get("created_at").and_then(|value| time::read(&value, &TimeZone::UTC));
+    used.extend(created_at.map(|_| "created_at"));
+    let row = DatasetRow {
+        dataset_id,
+        name,
+        description: text(&["description"], &mut used),
+        num_samples: count(&["num_samples", "dataset_size"], &mut used),
+        num_features: count(&["num_features"], &mut used),
+        num_classes: count(&["num_classes"], &mut used),
+        class_distribution,
+        created_at,
+        file_path: text(&["file_path"], &mut used),
+        checksum: text(&["checksum"], &mut used),
+    };
+    (Some(row), used)
+}

@@ -1,0 +1,200 @@
+//! When an event happened: RFC 3339, ISO 8601 without a zone, or a number whose size tells its unit.
+
+use std::fmt::Write as _;
+
+use jiff::{civil, tz::TimeZone};
+
+use super::value::Value;
+use crate::units::Micros;
+
+/// How far ahead of its receipt an event may claim to be.
+const AHEAD: Micros = 5 * 60 * 1_000_000;
+/// How far back: ten years.
+const BACK: Micros = 3_653 * 86_400 * 1_000_000;
+/// 2000-01-01 and 2100-01-01: what a field that may hold something else must lie between to be taken for a time.
+const PLAUSIBLE: std::ops::Range<Micros> = 946_684_800_000_000..4_102_444_800_000_000;
+
+/// Whether an event at `time` may have been received at `received_at`.
+pub(super) fn usable(time: Micros, received_at: Micros) -> bool {
+    time <= received_at.saturating_add(AHEAD) && time >= received_at.saturating_sub(BACK)
+}
+
+/// Whether a field such as `time` or `ts` is meant as a time, and not, say, as seconds spent.
+pub(super) fn plausible(value: &Value<'_>) -> bool {
+    read(value, &TimeZone::UTC).is_some_and(|time| PLAUSIBLE.contains(&time))
+}
+
+/// The moment a value names; times without a zone are read in `zone`.
+pub(super) fn read(value: &Value<'_>, zone: &TimeZone) -> Option<Micros> {
+    match value {
+        Value::Time(micros) => Some(*micros),
+        Value::Int(n) => Some(from_integer(*n)),
+        Value::Float(x) => from_double(*x),
+        Value::Text(text) => {
+            let text = text.trim();
+            fast(text, zone).or_else(|| slow(text, zone)).or_else(|| match text.parse::<i64>() {
+                Ok(n) => Some(from_integer(n)),
+                Err(_) => from_double(text.parse().ok()?),
+            })
+        }
+        _ => None,
+    }
+}
+
+fn from_integer(n: i64) -> Micros {
+    match n.unsigned_abs() {
+        0..100_000_000_000 => n * 1_000_000,
+        100_000_000_000..100_000_000_000_000 => n * 1_000,
+        100_000_000_000_000..100_000_000_000_000_000 => n,
+        _ => n.saturating_add(500).div_euclid(1_000),
+    }
+}
+
+fn from_double(x: f64) -> Option<Micros> {
+    if !x.is_finite() {
+        return None;
+    }
+    let micros = match x.abs() {
+        size if size < 1e11 => x * 1e6,
+        size if size < 1e14 => x * 1e3,
+        size if size < 1e17 => x,
+        _ => x / 1e3,
+    };
+    // The cast saturates; what is that far away is unusable anyway.
+    Some(micros.round() as i64)
+}
+
+/// `YYYY-MM-DDTHH:MM:SS`, a fraction or none, `Z`, an offset or none: what nearly every producer writes.
+fn fast(text: &str, zone: &TimeZone) -> Option<Micros> {
+    let bytes = text.as_bytes();
+    let number = |from: usize, digits: usize| {
+        bytes
+            .get(from..from + digits)?
+            .iter()
+            .try_fold(0_i64, |n, byte| byte.is_ascii_digit().then(|| n * 10 + i64::from(byte - b'0')))
+    };
+    let separated = bytes.len() >= 19
+        && bytes[4] == b'-'
+        && bytes[7] == b'-'
+        && matches!(bytes[10], b'T' | b't' | b' ')
+        && bytes[13] == b':'
+        && bytes[16] == b':';
+    if !separated {
+        return None;
+    }
+    let (year, month, day) = (number(0, 4)?, number(5, 2)?, number(8, 2)?);
+    let (hour, minute, second) = (number(11, 2)?, number(14, 2)?, number(17, 2)?);
+    if !(1..=12).contains(&month) || day < 1 || day > days_in(year, month) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let mut at = 19;
+    let mut micros = 0;
+    if matches!(bytes.get(at), Some(b'.' | b',')) {
+        let digits = bytes[at + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        if digits == 0 {
+            return None;
+        }
+        for place in 1..=6 {
+            micros = micros * 10 + if place <= digits { i64::from(bytes[at + place] - b'0') } else { 0 };
+        }
+        // Rounded to the microsecond by the first digit behind it.
+        micros += i64::from(digits > 6 && bytes[at + 7] >= b'5');
+        at += 1 + digits;
+    }
+    let local = (days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second) * 1_000_000 + micros;
+    let offset = match bytes.get(at..)? {
+        b"Z" | b"z" => 0,
+        b"" if *zone == TimeZone::UTC => 0,
+        b"" => {
+            return in_zone(
+                civil::DateTime::new(
+                    i16::try_from(year).ok()?,
+                    i8::try_from(month).ok()?,
+                    i8::try_from(day).ok()?,
+                    i8::try_from(hour).ok()?,
+                    i8::try_from(minute).ok()?,
+                    i8::try_from(second).ok()?,
+                    0,
+                )
+                .ok()?,
+                zone,
+            )
+            .map(|whole| whole + micros);
+        }
+        [sign @ (b'+' | b'-'), rest @ ..] => {
+            let from = at + 1;
+            let (hours, minutes) = match rest {
+                [_, _] => (number(from, 2)?, 0),
+                [_, _, _, _] => (number(from, 2)?, number(from + 2, 2)?),
+                [_, _, b':', _, _] => (number(from, 2)?, number(from + 3, 2)?),
+                _ => return None,
+            };
+            if hours > 25 || minutes > 59 {
+                return None;
+            }
+            let seconds = hours * 3_600 + minutes * 60;
+            if *sign == b'-' { -seconds } else { seconds }
+        }
+        _ => return None,
+    };
+    Some(local - offset * 1_000_000)
+}
+
+/// Everything else that ISO 8601 allows.
+fn slow(text: &str, zone: &TimeZone) -> Option<Micros> {
+    // A bare number is no date, whatever a lenient reader makes of `20261120`.
+    if !text.contains('-') && !text.contains(['T', 't']) {
+        return None;
+    }
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return i64::try_from((time.as_nanosecond() + 500).div_euclid(1_000)).ok();
+    }
+    in_zone(text.parse::<civil::DateTime>().ok()?, zone)
+}
+
+fn in_zone(time: civil::DateTime, zone: &TimeZone) -> Option<Micros> {
+    let time = zone.to_ambiguous_timestamp(time).compatible().ok()?;
+    i64::try_from((time.as_nanosecond() + 500).div_euclid(1_000)).ok()
+}
+
+fn days_in(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days since 1970-01-01 of a date of the proleptic Gregorian calendar, counted from March so that leap days come last.
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// Appends `micros` as RFC 3339 in UTC with microseconds.
+pub fn write(out: &mut String, micros: Micros) {
+    let days = micros.div_euclid(86_400_000_000) + 719_468;
+    let of_day = micros.rem_euclid(86_400_000_000);
+    let era = days.div_euclid(146_097);
+    let of_era = days.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let seconds = of_day / 1_000_000;
+    // Writing to a `String` cannot fail.
+    let _ = write!(
+        out,
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
+        seconds / 3_600,
+        seconds / 60 % 60,
+        seconds % 60,
+        of_day % 1_000_000
+    );
+}

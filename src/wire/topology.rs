@@ -1,0 +1,168 @@
+//! Topology rows: the network as JSON, its size, and a summary of its weights, read over the listed connections as a stream.
+
+use std::fmt::Write as _;
+
+use super::{
+    message::{Field, Message},
+    names::{Place, Slot},
+    rows::Rest,
+    value::{Items, Raw, Source, Value, write_double},
+};
+use crate::event::{Decided, EventKey, TopologyRow};
+
+/// The row of a topology message.
+pub(super) fn row(message: &Message<'_>, decided: &Decided, key: EventKey) -> TopologyRow {
+    let columns = &message.columns;
+    let listed = message.get(Slot::Connections).map(summarise).unwrap_or_default();
+    let total_parameters = columns.total_parameters.or_else(|| match listed.connections {
+        0 => cascade_parameters(columns.input_size?, columns.hidden_units.unwrap_or(0), columns.output_size?),
+        connections => i32::try_from(connections).ok(),
+    });
+    let weights_summary = match message.get(Slot::WeightsSummary) {
+        Some(Value::Text(text)) => Some(text.to_string()),
+        Some(value) => Some(value.to_json()),
+        None => listed.write(),
+    };
+    TopologyRow {
+        key,
+        epoch: columns.epoch,
+        input_size: columns.input_size,
+        output_size: columns.output_size,
+        hidden_units: columns.hidden_units,
+        total_parameters,
+        topology_json: topology_json(message, decided),
+        weights_summary,
+    }
+}
+
+/// Parameters of a cascade network: each hidden unit sees the inputs, a bias and the units before it; each output all of them.
+pub(super) fn cascade_parameters(input: i32, hidden: i32, output: i32) -> Option<i32> {
+    let [input, hidden, output] = [input, hidden, output].map(i128::from);
+    if input < 0 || hidden < 0 || output < 0 {
+        return None;
+    }
+    let units = hidden * (input + 1) + hidden * (hidden - 1) / 2;
+    i32::try_from(units + output * (input + hidden + 1)).ok()
+}
+
+/// The message's data as JSON, with whatever else the message says and no column holds.
+fn topology_json(message: &Message<'_>, decided: &Decided) -> String {
+    let outer = message.fields.iter().any(|field| field.place == Place::Top && kept(message, decided, field));
+    if !outer && let Some(data) = data(message) {
+        return super::rows::whole_json(data, message.plain);
+    }
+    // Fields of `data` and of the message side by side; the maps inside them as they are.
+    let mut rest = Rest::default();
+    for field in &message.fields {
+        if matches!(field.place, Place::Data | Place::Top) && kept(message, decided, field) {
+            rest.add(field);
+        }
+    }
+    for (place, key, value) in nested(message) {
+        rest.add(&Field { place, depth: 0, key: key.into(), value, used: false });
+    }
+    rest.finish().unwrap_or_else(|| "{}".into())
+}
+
+/// Whether a field is part of the picture of the network: all are, but for what heads the message and is kept elsewhere.
+fn kept(message: &Message<'_>, decided: &Decided, field: &Field<'_>) -> bool {
+    let is = |slot| message.field(slot).is_some_and(|own| std::ptr::eq(own, field));
+    let header = field.place == Place::Top
+        && (field.key == "type" || is(Slot::RunId) || (decided.own_time && is(Slot::Timestamp)));
+    field.value != Value::Null && !header
+}
+
+/// The span of the message's `data`.
+fn data<'a>(message: &Message<'a>) -> Option<Source<'a>> {
+    let top = Value::Map(Raw { source: message.whole, len: 0 });
+    match top.get("data")? {
+        Value::Map(raw) => Some(raw.source),
+        _ => None,
+    }
+}
+
+/// The maps inside the message and inside its `data` that were looked into, as they are.
+fn nested<'a>(message: &Message<'a>) -> Vec<(Place, String, Value<'a>)> {
+    let mut found = Vec::new();
+    let mut search = vec![(Place::Top, message.whole)];
+    while let Some((place, source)) = search.pop() {
+        let mut items = Items::of(&Raw { source, len: 0 });
+        while let Some(key) = items.key() {
+            let value = items.value();
+            if let (Some(inner), Value::Map(raw)) = (place.inner(&key), &value) {
+                if inner == Place::Data {
+                    search.push((Place::Data, raw.source));
+                } else {
+                    found.push((place, key.into_owned(), value));
+                }
+            }
+        }
+    }
+    found
+}
+
+#[derive(Default)]
+pub(super) struct Summary {
+    connections: u64,
+    weights: u64,
+    min: f64,
+    max: f64,
+    mean: f64,
+    /// Sum of the squared distances from the mean, kept as it goes.
+    spread: f64,
+    non_finite: u64,
+}
+
+/// Goes over listed connections once; a weight is a `weight` (or `w`) of a map, the third of a triple, or a bare number.
+fn summarise(connections: &Value<'_>) -> Summary {
+    let mut summary = Summary::default();
+    for connection in connections.elements() {
+        summary.connections += 1;
+        let weight = match &connection {
+            Value::Map(_) => connection.get("weight").or_else(|| connection.get("w")),
+            Value::List(_) => connection.elements().nth(2),
+            _ => Some(connection),
+        };
+        if let Some(weight) = weight.and_then(|weight| weight.double()) {
+            summary.add(weight);
+        }
+    }
+    summary
+}
+
+impl Summary {
+    fn add(&mut self, weight: f64) {
+        if !weight.is_finite() {
+            self.non_finite += 1;
+            return;
+        }
+        self.weights += 1;
+        (self.min, self.max) = match self.weights {
+            1 => (weight, weight),
+            _ => (self.min.min(weight), self.max.max(weight)),
+        };
+        let off = weight - self.mean;
+        self.mean += off / self.weights as f64;
+        self.spread += off * (weight - self.mean);
+    }
+
+    /// `{"count", "min", "max", "mean", "std"}` over the finite weights, and how many were not finite.
+    fn write(&self) -> Option<String> {
+        if self.weights + self.non_finite == 0 {
+            return None;
+        }
+        let mut json = format!("{{\"count\":{}", self.weights);
+        if self.weights > 0 {
+            let std = (self.spread / self.weights as f64).sqrt();
+            for (name, x) in [("min", self.min), ("max", self.max), ("mean", self.mean), ("std", std)] {
+                let _ = write!(json, ",\"{name}\":");
+                write_double(&mut json, x);
+            }
+        }
+        if self.non_finite > 0 {
+            let _ = write!(json, ",\"non_finite\":{}", self.non_finite);
+        }
+        json.push('}');
+        Some(json)
+    }
+}

@@ -1,0 +1,337 @@
+//! One borrowed view of a decoded value, whichever the encoding.
+//!
+//! Scalars are read; lists and maps stay spans of bytes until somebody walks them with [`Items`], so that a large message costs
+//! no more memory than its own bytes. Spans come from a message that was checked whole, so walking them cannot fail; where a
+//! walk meets what a check would have refused, it ends.
+
+use std::{borrow::Cow, fmt::Write as _};
+
+use super::{json, pack, time};
+use crate::units::Micros;
+
+/// A value inside a message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// Absent.
+    Null,
+    /// A truth value.
+    Bool(bool),
+    /// An integer of 64 bits.
+    Int(i64),
+    /// An integer beyond that, in decimal.
+    Big(Cow<'a, str>),
+    /// Any other number; may be NaN or infinite.
+    Float(f64),
+    /// A string.
+    Text(Cow<'a, str>),
+    /// A MessagePack timestamp.
+    Time(Micros),
+    /// MessagePack bytes that are no text, or an extension with its type.
+    Bytes(Option<i8>, &'a [u8]),
+    /// A list.
+    List(Raw<'a>),
+    /// A map.
+    Map(Raw<'a>),
+}
+
+/// A list or map that was not looked into.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Raw<'a> {
+    /// Its bytes, from the opening to the closing one.
+    pub source: Source<'a>,
+    /// Its elements or entries.
+    pub len: usize,
+}
+
+/// Bytes and their encoding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Source<'a> {
+    /// JSON text.
+    Json(&'a str),
+    /// MessagePack.
+    Pack(&'a [u8]),
+}
+
+/// What a field holds where a number is expected.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Number {
+    Int(i64),
+    /// An integer that fits no column.
+    TooLarge,
+    Float(f64),
+    None,
+}
+
+impl<'a> Value<'a> {
+    /// The number, also where it comes as text; `5.0` is an integer.
+    pub(super) fn number(&self) -> Number {
+        match self {
+            Self::Int(n) => Number::Int(*n),
+            Self::Big(_) => Number::TooLarge,
+            Self::Float(x) => integral(*x),
+            Self::Text(text) => {
+                let text = text.trim();
+                if let Ok(n) = text.parse::<i64>() {
+                    return Number::Int(n);
+                }
+                match text.parse::<f64>() {
+                    Ok(x) => integral(x),
+                    Err(_) => Number::None,
+                }
+            }
+            _ => Number::None,
+        }
+    }
+
+    /// The number as a double, also where it comes as text.
+    pub(super) fn double(&self) -> Option<f64> {
+        match self {
+            Self::Int(n) => Some(*n as f64),
+            Self::Float(x) => Some(*x),
+            Self::Big(text) | Self::Text(text) => text.trim().parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// Text, also of a number; `None` for what is neither, and for blank text.
+    pub(super) fn text(&self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Text(text) if !text.trim().is_empty() => Some(text.clone()),
+            Self::Big(text) => Some(text.clone()),
+            Self::Int(n) => Some(Cow::Owned(n.to_string())),
+            Self::Float(x) => Some(Cow::Owned(format!("{x:?}"))),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a list or a map.
+    pub(super) fn is_container(&self) -> bool {
+        matches!(self, Self::List(_) | Self::Map(_))
+    }
+
+    /// The entries of a map; none of anything else.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Cow<'a, str>, Value<'a>)> + use<'a> {
+        let mut items = match self {
+            Self::Map(raw) => Some(Items::of(raw)),
+            _ => None,
+        };
+        std::iter::from_fn(move || {
+            let items = items.as_mut()?;
+            let key = items.key()?;
+            Some((key, items.value()))
+        })
+    }
+
+    /// The elements of a list; none of anything else.
+    pub(super) fn elements(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
+        let mut items = match self {
+            Self::List(raw) => Some(Items::of(raw)),
+            _ => None,
+        };
+        std::iter::from_fn(move || {
+            let items = items.as_mut()?;
+            items.more().then(|| items.value())
+        })
+    }
+
+    /// The value of a map's last entry of that name.
+    pub(super) fn get(&self, name: &str) -> Option<Value<'a>> {
+        self.entries().filter(|(key, value)| key == name && *value != Value::Null).last().map(|(_, value)| value)
+    }
+
+    /// Appends it as JSON that every reader takes: non-finite numbers become strings.
+    pub(super) fn write_json(&self, out: &mut String) {
+        match self {
+            Self::Null => out.push_str("null"),
+            Self::Bool(true) => out.push_str("true"),
+            Self::Bool(false) => out.push_str("false"),
+            Self::Int(n) => write_display(out, n),
+            Self::Big(text) => out.push_str(text),
+            Self::Float(x) => write_double(out, *x),
+            Self::Text(text) => write_text(out, text),
+            Self::Time(micros) => {
+                out.push('"');
+                time::write(out, *micros);
+                out.push('"');
+            }
+            Self::Bytes(kind, bytes) => write_bytes(out, *kind, bytes),
+            Self::List(raw) | Self::Map(raw) => raw.write_json(out),
+        }
+    }
+
+    /// See [`write_json`](Self::write_json).
+    pub(super) fn to_json(&self) -> String {
+        let mut out = String::new();
+        self.write_json(&mut out);
+        out
+    }
+}
+
+impl Raw<'_> {
+    /// Appends it as JSON that every reader takes.
+    pub(super) fn write_json(&self, out: &mut String) {
+        match self.source {
+            Source::Json(text) => json::transcode(text, out),
+            Source::Pack(bytes) => pack::transcode(bytes, out),
+        }
+    }
+}
+
+fn integral(x: f64) -> Number {
+    // 2^63 is exact as a double; everything below it in size converts without loss of the integer part.
+    if x.fract() != 0.0 || !x.is_finite() {
+        Number::Float(x)
+    } else if x.abs() < 9_223_372_036_854_775_808.0 {
+        Number::Int(x as i64)
+    } else {
+        Number::TooLarge
+    }
+}
+
+fn write_display(out: &mut String, value: impl std::fmt::Display) {
+    // Writing to a `String` cannot fail.
+    let _ = write!(out, "{value}");
+}
+
+/// Appends a double: the shortest text that reads back the same, or a string where it is not finite.
+pub(super) fn write_double(out: &mut String, x: f64) {
+    if x.is_finite() {
+        let _ = write!(out, "{x:?}");
+    } else {
+        out.push_str(match x {
+            f64::INFINITY => "\"Infinity\"",
+            f64::NEG_INFINITY => "\"-Infinity\"",
+            _ => "\"NaN\"",
+        });
+    }
+}
+
+/// Appends a JSON string.
+pub(super) fn write_text(out: &mut String, text: &str) {
+    out.push('"');
+    let mut from = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.push_str(&text[from..at]);
+        from = at + 1;
+        match byte {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            b'\n' => out.push_str("\\n"),
+            b'\r' => out.push_str("\\r"),
+            b'\t' => out.push_str("\\t"),
+            _ => {
+                let _ = write!(out, "\\u{byte:04x}");
+            }
+        }
+    }
+    out.push_str(&text[from..]);
+    out.push('"');
+}
+
+/// Appends bytes as `"hex:…"`, an extension as `"ext:<type>:…"`.
+fn write_bytes(out: &mut String, kind: Option<i8>, bytes: &[u8]) {
+    out.push('"');
+    let _ = match kind {
+        Some(kind) => write!(out, "ext:{kind}:"),
+        None => write!(out, "hex:"),
+    };
+    for byte in bytes {
+        let _ = write!(out, "{byte:02x}");
+    }
+    out.push('"');
+}
+
+/// Walks the items of one list or map.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Items<'a> {
+    source: Source<'a>,
+    at: usize,
+    /// Items still to come; only MessagePack says how many.
+    left: usize,
+}
+
+impl<'a> Items<'a> {
+    /// Before the first item of `raw`.
+    pub(super) fn of(raw: &Raw<'a>) -> Self {
+        Self::at(raw.source, 0)
+    }
+
+    /// Before the first item of the container that opens at `at`.
+    fn at(source: Source<'a>, at: usize) -> Self {
+        match source {
+            Source::Json(_) => Self { source, at: at + 1, left: 0 },
+            Source::Pack(bytes) => {
+                let (left, at) = pack::open(bytes, at).unwrap_or((0, bytes.len()));
+                Self { source, at, left }
+            }
+        }
+    }
+
+    /// Steps to the next element of a list; false: there is none.
+    pub(super) fn more(&mut self) -> bool {
+        match self.source {
+            Source::Json(text) => json::step(text, &mut self.at),
+            Source::Pack(_) => {
+                let more = self.left > 0;
+                self.left = self.left.saturating_sub(1);
+                more
+            }
+        }
+    }
+
+    /// Steps to the next entry of a map and reads its key.
+    pub(super) fn key(&mut self) -> Option<Cow<'a, str>> {
+        if !self.more() {
+            return None;
+        }
+        match self.source {
+            Source::Json(text) => {
+                let (key, at) = json::read_text(text, self.at)?;
+                self.at = json::after_colon(text, at);
+                Some(key)
+            }
+            Source::Pack(bytes) => {
+                let (key, at) = pack::read(bytes, self.at)?;
+                self.at = at;
+                Some(pack::key_text(key))
+            }
+        }
+    }
+
+    /// Reads the value stepped to.
+    pub(super) fn value(&mut self) -> Value<'a> {
+        let read = match self.source {
+            Source::Json(text) => json::read(text, self.at),
+            Source::Pack(bytes) => pack::read(bytes, self.at),
+        };
+        let Some((value, at)) = read else {
+            // Cannot happen in a checked message; ends every walk.
+            *self = Self { source: Source::Pack(&[]), at: 0, left: 0 };
+            return Value::Null;
+        };
+        self.at = at;
+        value
+    }
+
+    /// Where the value stepped to is a map: a walk through it, to be handed back to [`leave`](Self::leave) at its end.
+    pub(super) fn enter(&self) -> Option<Self> {
+        let map = match self.source {
+            Source::Json(text) => text.as_bytes().get(self.at) == Some(&b'{'),
+            Source::Pack(bytes) => bytes.get(self.at).is_some_and(|byte| matches!(byte, 0x80..=0x8f | 0xde | 0xdf)),
+        };
+        map.then(|| Self::at(self.source, self.at))
+    }
+
+    /// Goes on behind the map that `inner` has walked to its end; returns its span.
+    pub(super) fn leave(&mut self, inner: &Self) -> Source<'a> {
+        let (from, to) = (self.at, inner.at);
+        self.at = to;
+        match self.source {
+            Source::Json(text) => Source::Json(text.get(from..to).unwrap_or("{}")),
+            Source::Pack(bytes) => Source::Pack(bytes.get(from..to).unwrap_or(&[0x80])),
+        }
+    }
+}

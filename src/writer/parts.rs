@@ -1,0 +1,131 @@
+//! What the writer needs of its neighbours, as small traits: the application adapts the spool, the decoder and the dead letters.
+//!
+//! All are generic parameters of [`run`](super::run): one task owns them, so calls are direct and tests bring their own.
+
+use std::future::Future;
+
+use uuid::Uuid;
+
+use crate::{
+    event::{Row, RunTouch},
+    frame::SetAside,
+    store::BoxError,
+    units::Micros,
+};
+
+/// Where records come from, in order.
+pub trait Records: Send {
+    /// Some records in a row.
+    type Chunk: Chunk;
+
+    /// The records after those of the last chunk, as soon as there are any. Safe to drop and call again.
+    fn next(&mut self) -> impl Future<Output = Self::Chunk> + Send;
+
+    /// The next chunk begins at `offset`, or at the first record after it. What was handed out before is handed out again.
+    fn rewind(&mut self, offset: u64);
+}
+
+/// A few records, held as bytes; at most about a megabyte, or one record.
+pub trait Chunk: Send + Sync {
+    /// What each record means. Lazy: a record is decoded when the writer has room for it.
+    fn records(&self) -> impl Iterator<Item = Decoded> + Send;
+}
+
+/// One record, decoded.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    /// Its position in the log; grows from record to record, with holes where a record was unreadable.
+    pub offset: u64,
+    /// When it was received.
+    pub received_at: Micros,
+    /// What it means.
+    pub content: Content,
+}
+
+/// What a record means for the store.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// Immutable rows, and what the event says about its run.
+    Rows {
+        /// In the order in which they shall be written.
+        rows: Vec<Row>,
+        /// The run, and what to merge into its row.
+        touch: Option<(Uuid, RunTouch)>,
+    },
+    /// One dead letter: a message that intake rejected, or that cannot be decoded any more.
+    Aside {
+        /// Where it was published.
+        channel: String,
+        /// Why.
+        aside: SetAside,
+        /// The bytes that are kept.
+        kept: Vec<u8>,
+    },
+    /// Nothing to store.
+    Nothing,
+}
+
+/// Where confirmed positions go.
+pub trait Commit: Send {
+    /// Every record below `next` is stored, or set aside.
+    fn commit(&self, next: u64);
+
+    /// Takes back every commit that is not yet final (because it lingers), and says where reading begins again.
+    fn withdraw(&self) -> u64;
+}
+
+/// Where what cannot be stored is kept.
+pub trait Aside: Send + Sync + 'static {
+    /// Keeps the letters. They are durable when it returns `Ok`; putting one again, by its offset and row, changes nothing.
+    fn put(&self, letters: &[Letter]) -> impl Future<Output = Result<(), BoxError>> + Send;
+}
+
+/// What cannot be stored, and why.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// The record it comes from.
+    pub offset: u64,
+    /// Which part of the record: its rows are numbered from 0; [`WHOLE`](Self::WHOLE) is the record, [`RUN`](Self::RUN) its run.
+    pub part: u32,
+    /// When the record was received.
+    pub received_at: Micros,
+    /// What it is.
+    pub kept: Kept,
+}
+
+/// The content of a [`Letter`].
+#[derive(Clone, Debug)]
+pub enum Kept {
+    /// A rejected message.
+    Message {
+        /// Where it was published.
+        channel: String,
+        /// Why.
+        aside: SetAside,
+        /// The bytes that are kept.
+        bytes: Vec<u8>,
+    },
+    /// A row (or columns of a run's row) that the store refuses; the message itself is still in the spool at the offset.
+    Refused {
+        /// What the store said.
+        error: String,
+        /// The row, for people.
+        row: String,
+    },
+}
+
+impl Letter {
+    /// The part that stands for the whole record.
+    pub const WHOLE: u32 = u32::MAX;
+    /// The part that stands for what the record says about its run.
+    pub const RUN: u32 = u32::MAX - 1;
+
+    /// Roughly how much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + match &self.kept {
+                Kept::Message { channel, bytes, .. } => channel.len() + bytes.len(),
+                Kept::Refused { error, row } => error.len() + row.len(),
+            }
+    }
+}

@@ -1,0 +1,165 @@
+//! What the results of calls mean for the task's state.
+
+use std::time::Duration;
+
+use tokio::{task::JoinError, time::Instant};
+use tracing::{error, warn};
+
+use super::Writer;
+use crate::{
+    event::Table,
+    logging::Chain,
+    metrics::Label,
+    store::StoreError,
+    writer::{
+        WriterError,
+        flight::{Landed, RowsLanded},
+        frontier::Ticket,
+        parts::{Aside, Commit, Kept, Letter},
+    },
+};
+
+/// Between two tries to keep dead letters.
+const LETTERS_AGAIN: Duration = Duration::from_secs(1);
+
+impl<C: Commit, A: Aside> Writer<C, A> {
+    /// Takes in the result of a call.
+    pub(super) fn land(&mut self, landed: Result<Landed, JoinError>, now: Instant) -> Result<(), WriterError> {
+        match landed.map_err(WriterError::Panicked)? {
+            Landed::Rows(rows) => self.land_rows(rows, now),
+            Landed::Read { run_id, result, trying } => {
+                self.runs_flying -= 1;
+                match result {
+                    Ok(stored) => {
+                        self.runs_gate.succeeded(trying, now);
+                        let free = self.runs.read(run_id, stored);
+                        self.release(&free);
+                    }
+                    Err(error) => {
+                        self.runs_gate.failed(trying, &error, self.rows_gate.is_closed(), now);
+                        self.runs.failed(run_id);
+                    }
+                }
+            }
+            Landed::Run { run_id, result, trying } => {
+                self.runs_flying -= 1;
+                match result {
+                    Ok(refused) => {
+                        self.runs_gate.succeeded(trying, now);
+                        self.ends.metrics.writer_run_writes.inc();
+                        self.land_run(run_id, refused, now);
+                    }
+                    Err(error) => {
+                        self.runs_gate.failed(trying, &error, self.rows_gate.is_closed(), now);
+                        self.runs.failed(run_id);
+                    }
+                }
+            }
+            Landed::Letters { letters, tickets, result } => self.land_letters(letters, tickets, result, now),
+        }
+        Ok(())
+    }
+
+    /// Sets a record, or a part of it, aside; the record waits until that is durable.
+    pub(super) fn set_aside(&mut self, letter: Letter, ticket: Ticket) {
+        self.bytes += letter.bytes();
+        self.letters.waiting.push(letter);
+        self.letters.tickets.push(ticket);
+    }
+
+    fn land_rows(&mut self, landed: RowsLanded, now: Instant) {
+        self.rows_flying -= 1;
+        self.ordered_flying.retain(|table| *table != landed.table);
+        self.bytes -= landed.bytes;
+        for origin in &landed.stored {
+            self.frontier.release(origin.ticket);
+        }
+        let metrics = &self.ends.metrics;
+        let rows = landed.stored.len() as u64;
+        metrics.writer_rows.get_or_create(&Label::of(name(landed.table))).inc_by(rows);
+        if let Some((_, _, error)) = landed.refused.first() {
+            let table = name(landed.table);
+            warn!(table, rows = landed.refused.len(), error, "store refuses rows; they become dead letters");
+        }
+        for (origin, row, error) in landed.refused {
+            let (offset, received_at) = self.frontier.origin(origin.ticket);
+            let kept = Kept::Refused { error, row: format!("{row:?}") };
+            self.set_aside(Letter { offset, part: origin.row, received_at, kept }, origin.ticket);
+        }
+        match landed.left {
+            None => {
+                self.ends.metrics.writer_batches.inc();
+                self.rows_gate.succeeded(landed.trying, now);
+                self.limit.succeeded(landed.rows, landed.took, landed.saturated);
+            }
+            Some((left, error)) => {
+                self.ends.metrics.writer_retries.inc();
+                if !self.rows_gate.is_closed() && matches!(error, StoreError::Unavailable(_)) {
+                    self.limit.failed();
+                }
+                self.rows_gate.failed(landed.trying, &error, false, now);
+                self.bytes += left.bytes;
+                self.ready.push_front(left);
+            }
+        }
+    }
+
+    fn land_run(&mut self, run_id: uuid::Uuid, refused: Vec<(String, String)>, now: Instant) {
+        // One letter a write, under the newest record of it; that record waits for the letter instead of the row.
+        let newest = self.runs.writing(run_id).filter(|_| !refused.is_empty());
+        let mut free = self.runs.written(run_id, now);
+        if let Some(ticket) = newest {
+            free.pop();
+            let (offset, received_at) = self.frontier.origin(ticket);
+            let (rows, errors): (Vec<_>, Vec<_>) = refused.into_iter().unzip();
+            warn!(run_id = %run_id, error = errors[0], "store refuses columns of a run; they become a dead letter");
+            let kept = Kept::Refused { error: errors.join("; "), row: rows.join("; ") };
+            self.set_aside(Letter { offset, part: Letter::RUN, received_at, kept }, ticket);
+        }
+        self.release(&free);
+    }
+
+    fn land_letters(
+        &mut self,
+        mut letters: Vec<Letter>,
+        mut tickets: Vec<Ticket>,
+        result: Result<(), crate::store::BoxError>,
+        now: Instant,
+    ) {
+        self.letters.flying = false;
+        match result {
+            Ok(()) => {
+                self.letters.again = None;
+                self.bytes -= letters.iter().map(Letter::bytes).sum::<usize>();
+                self.release(&tickets);
+            }
+            Err(error) => {
+                if self.letters.again.is_none() {
+                    error!(error = %Chain(&*error), "dead letters cannot be kept; holding, trying again every second");
+                }
+                self.letters.again = Some(now + LETTERS_AGAIN);
+                letters.append(&mut self.letters.waiting);
+                tickets.append(&mut self.letters.tickets);
+                self.letters.waiting = letters;
+                self.letters.tickets = tickets;
+            }
+        }
+    }
+
+    fn release(&mut self, tickets: &[Ticket]) {
+        for ticket in tickets {
+            self.frontier.release(*ticket);
+        }
+    }
+}
+
+fn name(table: Table) -> &'static str {
+    match table {
+        Table::Metrics => "training_metrics",
+        Table::Topology => "network_topology",
+        Table::Events => "training_events",
+        Table::Datasets => "dataset_info",
+        Table::Control => "control_log",
+        Table::Gaps => "ingest_gaps",
+    }
+}

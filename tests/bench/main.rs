@@ -1,0 +1,86 @@
+//! The benchmarks: what the README's figures come from.
+//!
+//! `tests/bench/run` starts a Cassandra node and calls this. Every figure of the daemon stands next to that of a bare loop doing only
+//! the unavoidable part, measured in the same run against the same servers; quote the ratios, not the absolute values.
+//!
+//! ```text
+//! tests/bench/run [drain] [load] [flood] [--seconds 60] [--repeat 3] [--rows 200000]
+//! ```
+
+mod bare;
+mod daemon;
+mod drain;
+mod flood;
+mod load;
+mod resp;
+
+use std::env;
+
+use scylla::client::{session::Session, session_builder::SessionBuilder};
+
+/// Any error: a benchmark has no one to recover for.
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// What to measure, and how long.
+struct Options {
+    parts: Vec<String>,
+    seconds: u64,
+    repeat: usize,
+    rows: u64,
+    cassandra: String,
+}
+
+impl Options {
+    fn read() -> Result<Self, Error> {
+        let cassandra = env::var("CASCOR_TEST_CASSANDRA")
+            .map_err(|_| "CASCOR_TEST_CASSANDRA (host:port) is not set; call tests/bench/run, which starts a node")?;
+        let mut options = Self { parts: Vec::new(), seconds: 60, repeat: 3, rows: 200_000, cassandra };
+        let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
+        while let Some(argument) = arguments.next() {
+            let mut number =
+                || arguments.next().and_then(|n| n.parse().ok()).ok_or(format!("{argument} needs a number"));
+            match argument.as_str() {
+                "--seconds" => options.seconds = number()?,
+                "--repeat" => options.repeat = number()? as usize,
+                "--rows" => options.rows = number()?,
+                part @ ("drain" | "load" | "flood") => options.parts.push(part.into()),
+                other => return Err(format!("unknown argument `{other}`").into()),
+            }
+        }
+        if options.parts.is_empty() {
+            options.parts = ["drain", "load", "flood"].map(Into::into).to_vec();
+        }
+        Ok(options)
+    }
+}
+
+/// A session like the daemon's own, for the bare loops and for reading back.
+async fn session(address: &str) -> Result<Session, Error> {
+    Ok(SessionBuilder::new().known_node(address).build().await?)
+}
+
+/// The value below which the fraction `q` of the sorted `values` lies.
+fn quantile(values: &mut [f64], q: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(((values.len() as f64 * q) as usize).min(values.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+}
+
+fn median(values: &[f64]) -> f64 {
+    quantile(&mut values.to_vec(), 0.5)
+}
+
+fn main() -> Result<(), Error> {
+    let options = Options::read()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        for part in &options.parts {
+            println!("\n== {part}");
+            match part.as_str() {
+                "drain" => drain::run(&options).await?,
+                "load" => load::run(&options).await?,
+                _ => flood::run(&options).await?,
+            }
+        }
+        Ok(())
+    })
+}

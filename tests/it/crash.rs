@@ -1,0 +1,165 @@
+//! kill -9, absent servers: everything published while the daemon was ready and early enough before the fault is a row, once.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::support::{
+    cassandra::{Cassandra, Cluster},
+    daemon::Daemon,
+    redis::Redis,
+    resp::Resp,
+    skip, sqlite, wait_until,
+};
+
+const TRAINING: &str = "cascor:training";
+const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Publishes at a steady rate and remembers when it published what.
+struct Producer {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<BTreeMap<i64, Instant>>,
+}
+
+impl Producer {
+    fn start(port: u16, rate: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut client = Resp::connect(port).unwrap();
+            let (start, mut ledger, mut seq) = (Instant::now(), BTreeMap::new(), 0);
+            while !stopped.load(Ordering::Relaxed) {
+                let due = (start.elapsed().as_secs_f64() * rate as f64) as i64;
+                let messages: Vec<_> = (seq..due).map(message).collect();
+                client.publish_all(TRAINING, &messages).unwrap();
+                let now = Instant::now();
+                ledger.extend((seq..due).map(|seq| (seq, now)));
+                seq = due.max(seq);
+                thread::sleep(Duration::from_millis(2));
+            }
+            ledger
+        });
+        Self { stop, thread }
+    }
+
+    fn finish(self) -> BTreeMap<i64, Instant> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+fn message(seq: i64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
+    json!({"type": "metrics", "run_id": RUN, "seq": seq, "timestamp": now as u64,
+           "data": {"epoch": seq, "train_loss": 0.25, "phase": "output"}})
+    .to_string()
+}
+
+#[test]
+fn kill_9_loses_nothing_that_was_published_25_ms_before_and_repeats_nothing() {
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).start_ready();
+    let producer = Producer::start(redis.port, 2_000);
+    // While not ready, or within 25 ms before a kill, a message may be missing.
+    let mut excused: Vec<(Instant, Instant)> = Vec::new();
+    for n in 0..20u64 {
+        thread::sleep(Duration::from_millis(150 + n * 37 % 200));
+        let killed = Instant::now();
+        daemon.kill9();
+        daemon.launch();
+        daemon.wait_ready();
+        excused.push((killed - Duration::from_millis(25), Instant::now()));
+    }
+    thread::sleep(Duration::from_millis(500));
+    let ledger = producer.finish();
+    let last = *ledger.keys().next_back().unwrap();
+    wait_until("the last row", LIMIT, || {
+        sqlite::count(&daemon.database(), "SELECT max(seq) FROM training_metrics") == last
+    });
+    thread::sleep(Duration::from_secs(1));
+    let rows = sqlite::rows(
+        &daemon.database(),
+        "SELECT seq, count(*) AS n, min(train_loss) AS loss FROM training_metrics GROUP BY seq",
+    );
+    let mut found = BTreeMap::new();
+    for row in &rows {
+        assert_eq!((&row["n"], &row["loss"]), (&json!(1), &json!(0.25)), "{row:?}");
+        found.insert(row["seq"].as_i64().unwrap(), ());
+    }
+    let lost: Vec<_> = ledger
+        .iter()
+        .filter(|(seq, at)| !found.contains_key(*seq) && !excused.iter().any(|(from, to)| (from..=to).contains(&at)))
+        .map(|(seq, _)| *seq)
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "{} of {} durable messages are lost: {:?}",
+        lost.len(),
+        ledger.len(),
+        &lost[..lost.len().min(20)]
+    );
+    // What is missing is told, to the number.
+    let missing = ledger.len() as i64 - found.len() as i64;
+    wait_until("gap rows", LIMIT, || {
+        sqlite::count(&daemon.database(), "SELECT sum(lost) FROM ingest_gaps WHERE reason = 'sequence'") == missing
+    });
+}
+
+#[test]
+fn cassandra_absent_at_start_and_in_the_middle_loses_nothing_and_keeps_the_keys_fresh() {
+    let name = "cassandra_absent_at_start_and_in_the_middle_loses_nothing_and_keeps_the_keys_fresh";
+    let Some(cluster) = Cluster::start(1, "127.0.92", 19_442, &[]) else { return skip(name, "no Cassandra jars") };
+    let redis = Redis::start();
+    let cassandra = cluster.keyspace();
+    let mut daemon = Daemon::on(&redis).cassandra(&cassandra).prepare();
+    daemon.apply_schema();
+    cluster.kill(1);
+    daemon.launch();
+    daemon.wait_ready();
+    let producer = Producer::start(redis.port, 500);
+    fresh_keys(&redis, Duration::from_secs(4));
+    cluster.up(1);
+    wait_rows(&cassandra, 1_500);
+    cluster.kill(1);
+    fresh_keys(&redis, Duration::from_secs(8));
+    cluster.up(1);
+    thread::sleep(Duration::from_secs(2));
+    let ledger = producer.finish();
+    wait_rows(&cassandra, ledger.len() as i64);
+    assert_eq!(
+        cassandra.count("SELECT count(*) FROM training_metrics"),
+        ledger.len() as i64,
+        "nothing missing, nothing twice"
+    );
+}
+
+/// The latest metrics are never older than a second.
+fn fresh_keys(redis: &Redis, during: Duration) {
+    let mut client = redis.client();
+    thread::sleep(Duration::from_millis(200));
+    let start = Instant::now();
+    while start.elapsed() < during {
+        let latest = client.get_json("cascor:metrics:latest").expect("the key is there");
+        let lag = latest["_ingest"]["lag_ms"].as_f64().unwrap();
+        assert!(lag < 1_000.0, "{latest}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn wait_rows(cassandra: &Cassandra, expected: i64) {
+    wait_until(&format!("{expected} rows"), LIMIT, || {
+        cassandra
+            .try_rows(&cassandra.keyspace, "SELECT count(*) FROM training_metrics")
+            .is_ok_and(|rows| rows[0].values().next().and_then(serde_json::Value::as_i64).unwrap_or(0) >= expected)
+    });
+}

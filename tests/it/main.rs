@@ -1,0 +1,11 @@
+//! The integration tests: one binary that drives the real daemon against real servers.
+//!
+//! `tests/run` prepares what they need and starts the Cassandra node they share. Run by hand, tests whose servers are
+//! missing say so and are counted as skipped.
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+mod crash;
+mod layers;
+mod pipeline;
+mod store_contract;
+mod support;

@@ -1,0 +1,469 @@
+//! What every store promises, asked of each of them in the same words.
+//!
+//! Cassandra keeps milliseconds: events have their microseconds in `event_id`, other times here are whole milliseconds.
+
+#![allow(clippy::unwrap_used, reason = "a call that fails is a test that fails")]
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
+
+use cascor_ingest::{
+    event::{
+        ControlRow, DAY, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Row, RunRow, TopologyRow, event_id,
+        gap_id, status,
+    },
+    metrics::Metrics,
+    store::{Batch, DaysQuery, RangeQuery, Retention, RunsQuery, Store, StoreError, memory::MemoryStore, sqlite},
+    units::Micros,
+};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+type Shared = Arc<dyn Store>;
+
+#[tokio::test]
+async fn memory_keeps_the_contract() {
+    contract(Arc::new(MemoryStore::new())).await;
+}
+
+#[tokio::test]
+async fn sqlite_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    contract(Arc::new(sqlite_at(&folder.path().join("state/cascor.db")))).await;
+}
+
+fn sqlite_at(path: &Path) -> sqlite::SqliteStore {
+    sqlite::open(&sqlite::Config { path: path.to_owned() }, &Retention::default(), Metrics::new())
+}
+
+/// Every promise of the trait. The store may hold other rows: each part works on runs of its own.
+pub async fn contract(store: Shared) {
+    store.ping().await.unwrap();
+    repeating_a_batch_changes_nothing(&store).await;
+    one_millisecond_holds_many_rows(&store).await;
+    ranges_are_inclusive_to_the_microsecond(&store).await;
+    pages_join_without_a_seam(&store).await;
+    every_number_comes_back_as_it_was(&store).await;
+    absent_values_stay_absent(&store).await;
+    a_big_topology_and_events_come_back(&store).await;
+    runs_take_the_columns_that_are_present(&store).await;
+    a_run_takes_and_loses_a_nan(&store).await;
+    a_moved_start_leaves_one_entry(&store).await;
+    runs_are_listed_by_start_status_and_dataset(&store).await;
+    a_dataset_keeps_what_a_later_description_leaves_out(&store).await;
+    gaps_are_found_by_day(&store).await;
+    an_outcome_is_added_to_a_command_and_stays(&store).await;
+    writers_at_once_lose_nothing(&store).await;
+}
+
+/// A recent moment, so that no row is past its lifetime and no time-to-live passes 2038.
+fn now() -> Micros {
+    jiff::Timestamp::now().as_microsecond() / 1_000_000 * 1_000_000
+}
+
+fn key(run_id: Uuid, timestamp: Micros, payload: &str) -> EventKey {
+    EventKey { run_id, timestamp, event_id: event_id(timestamp, "test", payload.as_bytes()) }
+}
+
+fn metrics_row(run_id: Uuid, timestamp: Micros, payload: &str) -> MetricsRow {
+    MetricsRow {
+        key: key(run_id, timestamp, payload),
+        epoch: None,
+        step: None,
+        train_loss: Some(0.5),
+        train_accuracy: None,
+        val_loss: None,
+        val_accuracy: None,
+        learning_rate: None,
+        hidden_units: None,
+        phase: None,
+        seq: None,
+        extra: [].into(),
+        rest_json: None,
+    }
+}
+
+fn batch(rows: impl IntoIterator<Item = Row>) -> Batch {
+    let rows: Vec<Row> = rows.into_iter().collect();
+    let (table, partition) = rows[0].destination();
+    assert!(rows.iter().all(|row| row.destination() == (table, partition)), "a batch has one partition");
+    Batch { table, partition, rows }
+}
+
+async fn put(store: &Shared, rows: impl IntoIterator<Item = Row>) {
+    store.write(&batch(rows)).await.unwrap();
+}
+
+async fn newest(store: &Shared, run_id: Uuid) -> Vec<MetricsRow> {
+    store.metrics(&RangeQuery::newest(run_id, 1_000_000)).await.unwrap()
+}
+
+async fn repeating_a_batch_changes_nothing(store: &Shared) {
+    let (run_id, now) = (Uuid::new_v4(), now());
+    assert_eq!((newest(store, run_id).await, store.count_metrics(run_id).await.unwrap()), (vec![], 0));
+    let rows: Vec<MetricsRow> = (0..50).map(|n| metrics_row(run_id, now + n * 1_000, "x")).collect();
+    for _ in 0..3 {
+        put(store, rows.iter().cloned().map(Row::Metrics)).await;
+    }
+    let newest_first: Vec<_> = rows.into_iter().rev().collect();
+    assert_eq!(newest(store, run_id).await, newest_first);
+    assert_eq!(store.count_metrics(run_id).await.unwrap(), 50);
+    assert_eq!(store.metrics(&RangeQuery::newest(run_id, 7)).await.unwrap(), newest_first[..7]);
+}
+
+async fn one_millisecond_holds_many_rows(store: &Shared) {
+    let (run_id, now) = (Uuid::new_v4(), now());
+    let mut rows: Vec<_> = (0..10).map(|n| metrics_row(run_id, now + n * 100 + 7, "same bytes")).collect();
+    rows.push(metrics_row(run_id, now + 7, "other bytes"));
+    put(store, rows.iter().rev().cloned().map(Row::Metrics)).await;
+    rows.sort_by_key(|row| std::cmp::Reverse(row.key));
+    assert_eq!(newest(store, run_id).await, rows);
+}
+
+async fn ranges_are_inclusive_to_the_microsecond(store: &Shared) {
+    let (run_id, now) = (Uuid::new_v4(), now());
+    // Around the borders of milliseconds.
+    let times: Vec<Micros> = [0, 1, 998, 999, 1_000, 1_001, 1_999, 2_000, 5_500].map(|n| now + n).into();
+    put(store, times.iter().map(|at| Row::Metrics(metrics_row(run_id, *at, "x")))).await;
+    for start in [None, Some(0), Some(1), Some(999), Some(1_000), Some(1_500), Some(2_000), Some(9_999)] {
+        for end in [None, Some(-1), Some(0), Some(998), Some(999), Some(1_000), Some(1_001), Some(5_500)] {
+            for (ascending, limit) in [(true, 100), (false, 100), (true, 2), (false, 2)] {
+                let (start, end) = (start.map(|n| now + n), end.map(|n| now + n));
+                let query = RangeQuery { run_id, start, end, limit, ascending, after: None };
+                let mut expected: Vec<_> = times
+                    .iter()
+                    .copied()
+                    .filter(|at| start.is_none_or(|start| *at >= start) && end.is_none_or(|end| *at <= end))
+                    .collect();
+                if !ascending {
+                    expected.reverse();
+                }
+                expected.truncate(limit);
+                let found = store.metrics(&query).await.unwrap();
+                assert_eq!(found.iter().map(|row| row.key.timestamp).collect::<Vec<_>>(), expected, "{query:?}");
+            }
+        }
+    }
+}
+
+async fn pages_join_without_a_seam(store: &Shared) {
+    let (run_id, now) = (Uuid::new_v4(), now());
+    let rows: Vec<_> = (0..40).map(|n| metrics_row(run_id, now + n / 4 * 333, &format!("{n}"))).collect();
+    put(store, rows.iter().cloned().map(Row::Metrics)).await;
+    for ascending in [true, false] {
+        let mut query = RangeQuery { ascending, ..RangeQuery::newest(run_id, 3) };
+        let mut found = Vec::new();
+        loop {
+            let page = store.metrics(&query).await.unwrap();
+            let Some(last) = page.last() else { break };
+            assert!(page.len() <= 3);
+            query.after = Some((last.key.timestamp, last.key.event_id));
+            found.extend(page.into_iter().map(|row| row.key));
+        }
+        let mut expected: Vec<_> = rows.iter().map(|row| row.key).collect();
+        expected.sort();
+        if !ascending {
+            expected.reverse();
+        }
+        assert_eq!(found, expected, "ascending: {ascending}");
+    }
+}
+
+async fn every_number_comes_back_as_it_was(store: &Shared) {
+    let (run_id, now) = (Uuid::new_v4(), now());
+    let row = MetricsRow {
+        epoch: Some(i32::MAX),
+        step: Some(-1),
+        train_loss: Some(f64::NAN),
+        train_accuracy: Some(f64::INFINITY),
+        val_loss: Some(f64::NEG_INFINITY),
+        val_accuracy: Some(0.1 + 0.2),
+        learning_rate: Some(5e-324),
+        hidden_units: Some(0),
+        phase: Some("candidate \u{1F393} \0 'x'".into()),
+        seq: Some(i64::MAX),
+        extra: [
+            ("nan", f64::NAN),
+            ("inf", f64::INFINITY),
+            ("neg", f64::NEG_INFINITY),
+            ("tiny", f64::MIN_POSITIVE),
+            ("third", 1.0 / 3.0),
+            ("whole", 3.0),
+            ("long", 0.123_456_789_012_345_67e-200),
+            ("big", 9_007_199_254_740_993.0),
+            ("\"quoted\\\"", 1.5),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into(),
+        rest_json: Some(r#"{"a":[1,null]}"#.into()),
+        ..metrics_row(run_id, now + 1, "x")
+    };
+    put(store, [Row::Metrics(row.clone())]).await;
+    // NaN is not equal to itself, but it is written like itself.
+    assert_eq!(format!("{:?}", newest(store, run_id).await), format!("{:?}", [row]));
+}
+
+async fn absent_values_stay_absent(store: &Shared) {
+    let (run_id, now) = (Uuid::new_v4(), now());
+    let rows = [
+        MetricsRow { train_loss: None, ..metrics_row(run_id, now + 1, "nothing") },
+        MetricsRow { phase: Some(String::new()), train_loss: Some(0.0), ..metrics_row(run_id, now, "empty") },
+    ];
+    put(store, rows.iter().cloned().map(Row::Metrics)).await;
+    assert_eq!(format!("{:?}", newest(store, run_id).await), format!("{rows:?}"));
+}
+
+async fn a_big_topology_and_events_come_back(store: &Shared) {
+    let (run_id, now) = (Uuid::new_v4(), now());
+    let big = TopologyRow {
+        key: key(run_id, now + 2, "big"),
+        epoch: Some(3),
+        input_size: Some(2),
+        output_size: Some(1),
+        hidden_units: Some(40_000),
+        total_parameters: Some(7),
+        topology_json: format!("{{\"nodes\":\"{}\"}}", "n".repeat(8 << 20)),
+        weights_summary: Some(r#"{"count":7}"#.into()),
+    };
+    let bare = TopologyRow {
+        key: key(run_id, now, "bare"),
+        epoch: None,
+        input_size: None,
+        output_size: None,
+        hidden_units: None,
+        total_parameters: None,
+        topology_json: "{}".into(),
+        weights_summary: None,
+    };
+    for row in [&big, &bare, &big] {
+        put(store, [Row::Topology(row.clone())]).await;
+    }
+    assert!(store.topology(&RangeQuery::newest(run_id, 10)).await.unwrap() == [big, bare.clone()], "as written");
+    let ascending = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, 1) };
+    assert_eq!(store.topology(&ascending).await.unwrap(), [bare]);
+
+    let events = [(2, "training_end", Some(9)), (1, "cascade_add", None)].map(|(at, kind, epoch)| EventRow {
+        key: key(run_id, now + at, kind),
+        r#type: kind.into(),
+        payload_json: format!("{{\"type\":\"{kind}\"}}"),
+        epoch,
+    });
+    put(store, events.iter().cloned().map(Row::Event)).await;
+    put(store, events.iter().cloned().map(Row::Event)).await;
+    assert_eq!(store.events(&RangeQuery::newest(run_id, 10)).await.unwrap(), events);
+}
+
+fn run_row(run_id: Uuid) -> RunRow {
+    RunRow { run_id, ..RunRow::default() }
+}
+
+async fn runs_take_the_columns_that_are_present(store: &Shared) {
+    let (run_id, now) = (Uuid::new_v4(), now());
+    assert_eq!(store.read_run(run_id).await.unwrap(), None);
+    let full = RunRow {
+        run_id,
+        run_name: Some("spiral-7".into()),
+        start_time: Some(now),
+        end_time: Some(now + 1_000),
+        duration_seconds: Some(0),
+        status: Some(status::RUNNING.into()),
+        dataset_name: Some("spiral".into()),
+        dataset_size: Some(194),
+        config_json: Some("{}".into()),
+        final_epoch: Some(5),
+        final_train_loss: Some(0.25),
+        final_train_accuracy: Some(0.5),
+        final_val_loss: Some(f64::INFINITY),
+        final_val_accuracy: Some(0.75),
+        best_val_accuracy: Some(0.875),
+        best_epoch: Some(4),
+        total_hidden_units: Some(3),
+        total_parameters: Some(21),
+        notes: Some("note".into()),
+        tags: BTreeSet::from(["a".into(), "b \"quoted\"".into()]),
+        created_by: Some("me".into()),
+        last_event_time: Some(now + 1_000),
+    };
+    store.write_run(&full, None).await.unwrap();
+    assert_eq!(store.read_run(run_id).await.unwrap().as_ref(), Some(&full));
+    let change =
+        RunRow { status: Some(status::COMPLETED.into()), final_epoch: Some(6), notes: None, ..run_row(run_id) };
+    for _ in 0..2 {
+        store.write_run(&change, Some(now)).await.unwrap();
+    }
+    let expected = RunRow { status: change.status, final_epoch: change.final_epoch, ..full };
+    assert_eq!(store.read_run(run_id).await.unwrap(), Some(expected));
+}
+
+async fn a_run_takes_and_loses_a_nan(store: &Shared) {
+    let run_id = Uuid::new_v4();
+    for losses in [Some(f64::NAN), None, Some(0.5), Some(f64::NAN), Some(f64::NEG_INFINITY)] {
+        let change = RunRow { final_train_loss: losses, best_epoch: Some(1), ..run_row(run_id) };
+        store.write_run(&change, None).await.unwrap();
+        let stored = store.read_run(run_id).await.unwrap().unwrap();
+        let expected = losses.or(Some(f64::NAN));
+        assert_eq!(format!("{:?}", stored.final_train_loss), format!("{expected:?}"));
+        assert_eq!((stored.final_val_loss, stored.best_epoch), (None, Some(1)));
+    }
+}
+
+async fn a_moved_start_leaves_one_entry(store: &Shared) {
+    let (run_id, dataset, now) = (Uuid::new_v4(), Uuid::new_v4().to_string(), now());
+    let query = RunsQuery { limit: 10, dataset: Some(dataset.clone()), ..RunsQuery::default() };
+    let mut stored_start = None;
+    // Back by an hour, across a month, and forward again.
+    for start in [now, now - 3_600_000_000, now - 40 * DAY, now] {
+        let change = RunRow { start_time: Some(start), dataset_name: Some(dataset.clone()), ..run_row(run_id) };
+        store.write_run(&change, stored_start).await.unwrap();
+        stored_start = Some(start);
+        assert_eq!(store.runs(&query).await.unwrap(), [change]);
+    }
+}
+
+async fn runs_are_listed_by_start_status_and_dataset(store: &Shared) {
+    let (dataset, now) = (Uuid::new_v4().to_string(), now());
+    let mut expected = Vec::new();
+    for n in 0..12 {
+        // Every fourth in the month before; written oldest first.
+        let start = now - (12 - n) * 60_000_000 - if n < 3 { 35 * DAY } else { 0 };
+        let run = RunRow {
+            start_time: Some(start),
+            status: Some(if n % 2 == 0 { status::RUNNING } else { status::FAILED }.into()),
+            dataset_name: Some(dataset.clone()),
+            ..run_row(Uuid::new_v4())
+        };
+        store.write_run(&run, None).await.unwrap();
+        expected.insert(0, run);
+    }
+    let query = RunsQuery { limit: 100, dataset: Some(dataset.clone()), ..RunsQuery::default() };
+    assert_eq!(store.runs(&query).await.unwrap(), expected);
+    assert_eq!(store.runs(&RunsQuery { limit: 4, ..query.clone() }).await.unwrap(), expected[..4]);
+    let failed = RunsQuery { status: Some(status::FAILED.into()), limit: 3, ..query.clone() };
+    let of_failed: Vec<_> = expected.iter().filter(|run| run.status == failed.status).take(3).cloned().collect();
+    assert_eq!(store.runs(&failed).await.unwrap(), of_failed);
+    let none = RunsQuery { dataset: Some("no such dataset".into()), ..query.clone() };
+    assert_eq!(store.runs(&none).await.unwrap(), []);
+
+    let mut paged = Vec::new();
+    let mut page = RunsQuery { limit: 5, ..query };
+    loop {
+        let runs = store.runs(&page).await.unwrap();
+        let Some(last) = runs.last() else { break };
+        page.before = last.start_time.map(|start| (start, last.run_id));
+        paged.extend(runs);
+    }
+    assert_eq!(paged, expected);
+    let all = store.runs(&RunsQuery { limit: 1_000, ..RunsQuery::default() }).await.unwrap();
+    assert!(expected.iter().all(|run| all.contains(run)), "without a filter too");
+    assert!(all.is_sorted_by_key(|run| std::cmp::Reverse(run.start_time)), "newest first");
+}
+
+async fn a_dataset_keeps_what_a_later_description_leaves_out(store: &Shared) {
+    let id = Uuid::new_v4();
+    assert_eq!(store.dataset(id).await.unwrap(), None);
+    let first = DatasetRow {
+        dataset_id: id,
+        name: Some("spiral".into()),
+        description: Some("two spirals".into()),
+        num_samples: Some(194),
+        num_features: Some(2),
+        num_classes: Some(2),
+        class_distribution: [("0".to_owned(), 97), ("1".to_owned(), 97)].into(),
+        created_at: Some(now()),
+        file_path: Some("/data/spiral".into()),
+        checksum: Some("abc".into()),
+    };
+    put(store, [Row::Dataset(first.clone())]).await;
+    assert_eq!(store.dataset(id).await.unwrap().as_ref(), Some(&first));
+    let later = DatasetRow { dataset_id: id, num_samples: Some(200), ..DatasetRow::default() };
+    put(store, [Row::Dataset(later)]).await;
+    assert_eq!(store.dataset(id).await.unwrap(), Some(DatasetRow { num_samples: Some(200), ..first }));
+}
+
+async fn gaps_are_found_by_day(store: &Shared) {
+    let (instance, now) = (Uuid::new_v4().to_string(), now());
+    // Newest first: one of today, two of yesterday.
+    let gaps = [0, DAY, DAY + 60_000_000].map(|ago| GapRow {
+        started_at: now - ago,
+        gap_id: gap_id(&instance, "redis", None, "disconnected", now - ago),
+        ended_at: now - ago + 5_000,
+        reason: "disconnected".into(),
+        source: "redis".into(),
+        channel: (ago > 0).then(|| "cascor:training".into()),
+        instance: instance.clone(),
+        run_id: (ago > DAY).then(Uuid::new_v4),
+        lost: (ago > 0).then_some(17),
+    });
+    for gap in gaps.iter().chain(&gaps) {
+        put(store, [Row::Gap(gap.clone())]).await;
+    }
+    let found = async |start, end, limit| {
+        let found = store.gaps(&DaysQuery { start, end, limit }).await.unwrap();
+        found.into_iter().filter(|gap| gap.instance == instance).collect::<Vec<_>>()
+    };
+    assert_eq!(found(now - 3 * DAY, now, 1_000).await, gaps);
+    assert_eq!(found(now - DAY, now - DAY, 1_000).await, gaps[1..2]);
+    assert_eq!(found(now - DAY + 1_000, now, 1_000).await, gaps[..1]);
+    assert_eq!(found(now - 9 * DAY, now - 5 * DAY, 1_000).await, []);
+}
+
+async fn an_outcome_is_added_to_a_command_and_stays(store: &Shared) {
+    let (instance, now) = (Uuid::new_v4().to_string(), now());
+    let received = ControlRow {
+        timestamp: now + 123,
+        event_id: event_id(now + 123, "cascor:control", b"pause"),
+        instance: instance.clone(),
+        command: "pause".into(),
+        command_id: Some("c-1".into()),
+        target: None,
+        source: "cascor:control".into(),
+        outcome: None,
+        payload_json: "\"pause\"".into(),
+    };
+    let done = ControlRow { outcome: Some("done".into()), ..received.clone() };
+    for (row, expected) in [(&received, &received), (&done, &done), (&received, &done)] {
+        put(store, [Row::Control(row.clone())]).await;
+        let log = store.control_log(&DaysQuery { start: now, end: now + DAY, limit: 1_000 }).await.unwrap();
+        let of_us: Vec<_> = log.into_iter().filter(|row| row.instance == instance).collect();
+        assert_eq!(of_us.as_slice(), std::slice::from_ref(expected));
+    }
+    let before = DaysQuery { start: now - DAY, end: now + 122, limit: 1_000 };
+    assert!(store.control_log(&before).await.unwrap().iter().all(|row| row.instance != instance));
+}
+
+async fn writers_at_once_lose_nothing(store: &Shared) {
+    let now = now();
+    let runs: Vec<Uuid> = (0..8).map(|_| Uuid::new_v4()).collect();
+    let mut writers = JoinSet::new();
+    for (n, run_id) in runs.iter().copied().cycle().take(64).enumerate() {
+        let store = store.clone();
+        writers.spawn(async move {
+            let at = now + n as Micros * 10_000;
+            let rows = (0..50).map(|i| Row::Metrics(metrics_row(run_id, at + i, "x")));
+            store.write(&batch(rows)).await.unwrap();
+            store.metrics(&RangeQuery::newest(run_id, 10)).await.unwrap().len()
+        });
+    }
+    while let Some(read) = writers.join_next().await {
+        assert_eq!(read.unwrap(), 10, "what was confirmed can be read");
+    }
+    for run_id in runs {
+        assert_eq!(store.count_metrics(run_id).await.unwrap(), 400);
+    }
+}
+
+#[tokio::test]
+async fn rows_of_sqlite_survive_and_a_reader_needs_no_writer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cascor.db");
+    let config = sqlite::Config { path: path.clone() };
+    let run_id = Uuid::new_v4();
+    let read_only = sqlite::open_read_only(&config, Metrics::new());
+    assert!(matches!(read_only.ping().await, Err(StoreError::Misconfigured(_))), "there is no file");
+    assert!(!path.exists(), "a reader does not create one");
+    let store = sqlite_at(&path);
+    store.write(&batch([Row::Metrics(metrics_row(run_id, now(), "x"))])).await.unwrap();
+    assert_eq!(read_only.count_metrics(run_id).await.unwrap(), 1);
+    assert!(matches!(read_only.write_run(&run_row(run_id), None).await, Err(StoreError::Misconfigured(_))));
+    drop(store);
+    assert_eq!(sqlite_at(&path).count_metrics(run_id).await.unwrap(), 1);
+}
