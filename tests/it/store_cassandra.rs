@@ -1,12 +1,7 @@
-//! The Cassandra store and the schema tool against a real server.
-//!
-//! `CASCOR_TEST_CASSANDRA=host:port` names it. `CASCOR_TEST_CASSANDRA_NODE=DIR` is the folder of a node that may be killed,
-//! run by the script in `CASCOR_TEST_CASSANDRA_SCRIPT`; `CASCOR_TEST_CASSANDRA_TLS=host:port,ca.pem` one with TLS and login.
+//! The Cassandra store against a real server: the shared node, and nodes of its own for login, TLS and faults.
 
 use std::{
-    env,
     future::Future,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,7 +16,7 @@ use cascor_ingest::{
     },
     lifecycle::{Signal, Tasks},
     metrics::Metrics,
-    schema::{CassandraSchema, Options, Replication, SchemaError},
+    schema::{CassandraSchema, Options, Replication},
     secret::Secret,
     store::{
         Batch, DaysQuery, RangeQuery, Retention, RunsQuery, Store, StoreError,
@@ -32,17 +27,19 @@ use scylla::client::{session::Session, session_builder::SessionBuilder};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use crate::support::{cassandra::Cluster, skip};
+
 const NOW: i64 = 1_795_228_200_123_456;
 
-fn server() -> Option<String> {
-    let server = env::var("CASCOR_TEST_CASSANDRA").ok();
+pub fn server() -> Option<String> {
+    let server = std::env::var("CASCOR_TEST_CASSANDRA").ok();
     if server.is_none() {
-        eprintln!("SKIPPED: CASCOR_TEST_CASSANDRA is not set, so nothing of this test ran");
+        skip("store_cassandra", "CASCOR_TEST_CASSANDRA is not set");
     }
     server
 }
 
-fn config(server: &str) -> Config {
+pub fn config(server: &str) -> Config {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
     Config {
@@ -52,12 +49,12 @@ fn config(server: &str) -> Config {
     }
 }
 
-fn tool(config: &Config) -> CassandraSchema {
+pub fn tool(config: &Config) -> CassandraSchema {
     let replication = Some(Replication::Simple(1));
     CassandraSchema::new(config, Options { replication, wait: Duration::from_secs(30), dir: None })
 }
 
-async fn admin(server: &str) -> Session {
+pub async fn admin(server: &str) -> Session {
     SessionBuilder::new().known_node(server).build().await.unwrap()
 }
 
@@ -382,73 +379,14 @@ async fn the_store_says_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn two_applies_at_once_make_one_schema_and_verify_names_what_differs() {
-    let Some(server) = server() else { return };
-    let config = config(&server);
-    let tool = tool(&config);
-    let plan = tool.plan().await.unwrap();
-    assert_eq!(plan.steps.len(), 12, "{:?}", plan.steps);
-    let missing = tool.verify().await.unwrap();
-    assert!(missing[0].to_string().contains(&format!("keyspace {} is missing", config.keyspace)), "{missing:?}");
-    let (one, two) = tokio::join!(tool.apply(&|_| {}), tool.apply(&|_| {}));
-    one.unwrap();
-    two.unwrap();
-    assert_eq!(tool.apply(&|_| {}).await.unwrap().steps, [], "nothing is left to do");
-
-    let admin = admin(&server).await;
-    for change in [
-        "ALTER TABLE {k}.training_metrics DROP seq",
-        "ALTER TABLE {k}.training_metrics WITH compaction = {'class': 'SizeTieredCompactionStrategy'}",
-        "DROP TABLE {k}.dataset_info",
-        "DROP INDEX {k}.training_runs_status",
-        "DROP TABLE {k}.training_events",
-        "CREATE TABLE {k}.training_events (run_id uuid, timestamp timestamp, event_id int, type text, payload_json text, \
-         epoch int, PRIMARY KEY (run_id, timestamp, event_id))",
-    ] {
-        admin.query_unpaged(change.replace("{k}", &config.keyspace), ()).await.unwrap();
-    }
-    let differences = tool.verify().await.unwrap();
-    let text: Vec<String> = differences.iter().map(|d| d.to_string().replace(&config.keyspace, "k")).collect();
-    for expected in [
-        "column k.training_metrics.seq is missing (bigint)",
-        "table k.dataset_info is missing",
-        "index on k.training_runs (status) is missing",
-        "type of column k.training_events.event_id is int, not bigint",
-        "role of column k.training_events.timestamp is clustering key 1 asc, not clustering key 1 desc",
-    ] {
-        assert!(text.iter().any(|found| found == expected), "{expected}: {text:#?}");
-    }
-    assert!(
-        text.iter().any(|found| found.starts_with("option compaction of table k.training_metrics is")),
-        "{text:#?}"
-    );
-    let Err(SchemaError::Differs(left)) = tool.apply(&|_| {}).await else { panic!("apply cannot mend types") };
-    assert!(!left.iter().any(|difference| difference.object.contains("dataset_info")), "{left:?}");
-    admin.query_unpaged(format!("DROP KEYSPACE {}", config.keyspace), ()).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_folder_of_statements_is_applied_with_the_same_care() {
-    let Some(server) = server() else { return };
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("schema/pekko");
-    let options = Options { replication: Some(Replication::Simple(1)), wait: Duration::from_secs(30), dir: Some(dir) };
-    let tool = CassandraSchema::new(&config(&server), options);
-    tool.apply(&|_| {}).await.unwrap();
-    assert_eq!(tool.verify().await.unwrap(), []);
-    assert_eq!(tool.plan().await.unwrap().steps, []);
-}
-
-#[tokio::test]
 async fn login_and_tls_are_needed_where_the_server_asks() {
-    let Ok(place) = env::var("CASCOR_TEST_CASSANDRA_TLS") else {
-        eprintln!("SKIPPED: CASCOR_TEST_CASSANDRA_TLS is not set, so nothing of this test ran");
-        return;
+    let Some(cluster) = Cluster::start(1, "127.0.22", 19044, &["--auth", "--tls"]) else {
+        return skip("login_and_tls_are_needed_where_the_server_asks", "no Cassandra to start");
     };
-    let (server, ca) = place.split_once(',').unwrap();
-    let mut config = config(server);
-    config.tls.ca = Some(ca.into());
+    let mut config = config(&format!("{}:19044", cluster.host(1)));
+    config.tls.ca = Some(cluster.ca());
     config.username = Some("cassandra".into());
-    let password = env::temp_dir().join(format!("cassandra-password-{}", std::process::id()));
+    let password = std::env::temp_dir().join(format!("cassandra-password-{}", std::process::id()));
     std::fs::write(&password, "cassandra\n").unwrap();
     config.password_file = Some(password.clone());
     tool(&config).apply(&|_| {}).await.unwrap();
@@ -474,17 +412,10 @@ async fn login_and_tls_are_needed_where_the_server_asks() {
 
 #[tokio::test]
 async fn a_killed_server_is_unavailable_and_found_again() {
-    let (Ok(dir), Ok(script), Some(server)) =
-        (env::var("CASCOR_TEST_CASSANDRA_NODE"), env::var("CASCOR_TEST_CASSANDRA_SCRIPT"), server())
-    else {
-        eprintln!("SKIPPED: CASCOR_TEST_CASSANDRA_NODE or _SCRIPT is not set, so nothing of this test ran");
-        return;
+    let Some(cluster) = Cluster::start(1, "127.0.21", 19044, &[]) else {
+        return skip("a_killed_server_is_unavailable_and_found_again", "no Cassandra to start");
     };
-    let run = |verb: &str| {
-        let status = std::process::Command::new("bash").args([&script, verb, &dir, "1"]).status().unwrap();
-        assert!(status.success(), "{verb}");
-    };
-    let config = config(&server);
+    let config = config(&format!("{}:19044", cluster.host(1)));
     tool(&config).apply(&|_| {}).await.unwrap();
     let store = CassandraStore::new(&config, &Retention::default(), Metrics::new());
     let (stopper, stop) = Signal::new();
@@ -503,27 +434,27 @@ async fn a_killed_server_is_unavailable_and_found_again() {
     store.write(&row).await.unwrap();
     assert_eq!(store.restarts(), 0);
 
-    run("kill");
+    cluster.kill(1);
     let result = store.write(&row).await;
     assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
     until(false).await;
-    run("up");
+    cluster.up(1);
     let took = until(true).await;
     assert!(took < Duration::from_secs(3), "{took:?}");
     store.write(&row).await.unwrap();
     assert!(store.restarts() >= 1, "rows acknowledged before may be forgotten");
 
     let before = store.restarts();
-    run("pause");
+    cluster.pause(1);
     let started = Instant::now();
     let result = store.write(&row).await;
     assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
     assert!(started.elapsed() < Duration::from_secs(13));
-    run("resume");
+    cluster.resume(1);
     until(true).await;
     store.write(&row).await.unwrap();
     assert!(store.restarts() >= before);
     let grace = Duration::from_secs(1);
     stopper.stop();
-    tasks.run(stopper, stop, grace).await.unwrap();
+    tasks.run(Arc::new(stopper), stop, grace).await.unwrap();
 }
