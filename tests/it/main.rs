@@ -7,5 +7,7 @@
 mod crash;
 mod layers;
 mod pipeline;
+mod schema_cassandra;
+mod store_cassandra;
 mod store_contract;
 mod support;

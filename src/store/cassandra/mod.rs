@@ -116,6 +116,7 @@ impl Config {
         if self.pool_size == 0 {
             problems.push("`store.cassandra.pool_size` must be at least 1".into());
         }
+        self.tls.problems("store.cassandra", problems);
         if self.username.is_some() != (self.password.is_some() || self.password_file.is_some()) {
             problems.push("`store.cassandra` needs both a username and a password, or neither".into());
         }

@@ -24,7 +24,7 @@ use super::{
     errors::{self, SCHEMA_HINT, Trouble, Verdict},
     statements::Statements,
 };
-use crate::lifecycle::Signal;
+use crate::{lifecycle::Signal, logging::Chain};
 
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 const PREPARE_EVERY: Duration = Duration::from_secs(1);
@@ -81,16 +81,12 @@ pub(crate) async fn open(config: &Config) -> Result<Session, Trouble> {
 }
 
 fn tls(config: &Config) -> Result<Option<Arc<rustls::ClientConfig>>, Trouble> {
-    if config.tls == crate::tls::Tls::default() {
+    if !config.tls.is_set() {
         return Ok(None);
     }
-    client_config(&config.tls)
+    crate::tls::client_config(&config.tls)
         .map(Some)
-        .map_err(|error| Trouble::misconfigured(format!("`store.cassandra.tls`: {error}")))
-}
-
-fn client_config(_tls: &crate::tls::Tls) -> Result<Arc<rustls::ClientConfig>, String> {
-    Err("not available yet".into())
+        .map_err(|error| Trouble::misconfigured(format!("`store.cassandra.tls`: {}", Chain(&error))))
 }
 
 fn password(config: &Config) -> Result<Option<String>, Trouble> {

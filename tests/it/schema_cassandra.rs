@@ -1,0 +1,64 @@
+//! The schema tool against a real Cassandra.
+
+use std::{path::PathBuf, time::Duration};
+
+use cascor_ingest::schema::{CassandraSchema, Options, Replication, SchemaError};
+
+use crate::store_cassandra::{admin, config, server, tool};
+
+#[tokio::test]
+async fn two_applies_at_once_make_one_schema_and_verify_names_what_differs() {
+    let Some(server) = server() else { return };
+    let config = config(&server);
+    let tool = tool(&config);
+    let plan = tool.plan().await.unwrap();
+    assert_eq!(plan.steps.len(), 12, "{:?}", plan.steps);
+    let missing = tool.verify().await.unwrap();
+    assert!(missing[0].to_string().contains(&format!("keyspace {} is missing", config.keyspace)), "{missing:?}");
+    let (one, two) = tokio::join!(tool.apply(&|_| {}), tool.apply(&|_| {}));
+    one.unwrap();
+    two.unwrap();
+    assert_eq!(tool.apply(&|_| {}).await.unwrap().steps, [], "nothing is left to do");
+
+    let admin = admin(&server).await;
+    for change in [
+        "ALTER TABLE {k}.training_metrics DROP seq",
+        "ALTER TABLE {k}.training_metrics WITH compaction = {'class': 'SizeTieredCompactionStrategy'}",
+        "DROP TABLE {k}.dataset_info",
+        "DROP INDEX {k}.training_runs_status",
+        "DROP TABLE {k}.training_events",
+        "CREATE TABLE {k}.training_events (run_id uuid, timestamp timestamp, event_id int, type text, payload_json text, \
+         epoch int, PRIMARY KEY (run_id, timestamp, event_id))",
+    ] {
+        admin.query_unpaged(change.replace("{k}", &config.keyspace), ()).await.unwrap();
+    }
+    let differences = tool.verify().await.unwrap();
+    let text: Vec<String> = differences.iter().map(|d| d.to_string().replace(&config.keyspace, "k")).collect();
+    for expected in [
+        "column k.training_metrics.seq is missing (bigint)",
+        "table k.dataset_info is missing",
+        "index on k.training_runs (status) is missing",
+        "type of column k.training_events.event_id is int, not bigint",
+        "role of column k.training_events.timestamp is clustering key 1 asc, not clustering key 1 desc",
+    ] {
+        assert!(text.iter().any(|found| found == expected), "{expected}: {text:#?}");
+    }
+    assert!(
+        text.iter().any(|found| found.starts_with("option compaction of table k.training_metrics is")),
+        "{text:#?}"
+    );
+    let Err(SchemaError::Differs(left)) = tool.apply(&|_| {}).await else { panic!("apply cannot mend types") };
+    assert!(!left.iter().any(|difference| difference.object.contains("dataset_info")), "{left:?}");
+    admin.query_unpaged(format!("DROP KEYSPACE {}", config.keyspace), ()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_of_statements_is_applied_with_the_same_care() {
+    let Some(server) = server() else { return };
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("schema/pekko");
+    let options = Options { replication: Some(Replication::Simple(1)), wait: Duration::from_secs(30), dir: Some(dir) };
+    let tool = CassandraSchema::new(&config(&server), options);
+    tool.apply(&|_| {}).await.unwrap();
+    assert_eq!(tool.verify().await.unwrap(), []);
+    assert_eq!(tool.plan().await.unwrap().steps, []);
+}
