@@ -8,7 +8,7 @@ for source in $(sed -n '/--from=/d; s/^COPY \(.*\) [^ ]*$/\1/p' "$file"); do
     grep -qx "!$source" "$file.dockerignore" || { echo "$file copies $source, which $file.dockerignore keeps out"; exit 1; }
     [[ -e $source ]] || { echo "$file copies $source, which is not there"; exit 1; }
 done
-# With what it copies, the manifest must be whole: every target that Cargo.toml names has its file.
+# With what it copies, the manifest must be readable: a target that it names without a path must have its file.
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # shellcheck disable=SC2046 # names without spaces, checked above
