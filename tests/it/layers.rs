@@ -8,9 +8,9 @@ use std::{
 
 /// From leaf to assembly. Within a layer no module uses another, unless [`BESIDE`] says so.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("leaves", &["units", "event", "frame", "backoff", "lifecycle", "metrics", "logging", "secret", "tls"]),
+    ("leaves", &["units", "event", "frame", "backoff", "lifecycle", "metrics", "logging", "notify", "secret", "tls"]),
     ("formats", &["wire", "render"]),
-    ("parts", &["spool", "source", "redis", "latest", "store", "schema", "dead_letter", "runs"]),
+    ("parts", &["spool", "source", "redis", "latest", "store", "schema", "dead_letter", "runs", "gaps"]),
     ("stages", &["intake", "writer", "control", "api"]),
     ("assembly", &["config", "app", "cli", "demo", "main"]),
 ];
@@ -22,6 +22,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("frame", "units", "time of receipt"),
     ("lifecycle", "logging", "how a task's error is written"),
     ("metrics", "frame", "reasons are labels"),
+    ("notify", "lifecycle", "stops with everything else"),
     ("wire", "render", "writes JSON with its number rules"),
     ("render", "wire", "the fields of a decoded message"),
     ("dead_letter", "spool", "a second log of the same format"),
