@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use crate::{
+    control,
     event::{self, ControlRow, GapRow, Row},
     frame::{Gap, Reason, Rejection, SetAside},
     spool::{self, Record, RecordKind},
-    units::{ByteSize, Micros},
+    units::ByteSize,
     wire::{self, Limits},
     writer::{Chunk, Content, Decoded, Records},
 };
@@ -63,13 +64,9 @@ impl Decoder {
 
     fn command(&self, record: &Record<'_>) -> Result<Content, Rejection> {
         let command = wire::decode_control(record.payload, &self.limits)?;
-        Ok(one(Row::Control(control_row(
-            &command,
-            &self.instance,
-            record.channel,
-            record.payload,
-            record.decided.received_at,
-        ))))
+        let received_at = record.decided.received_at;
+        let row = control::control_row(&command, record.channel, record.payload, received_at, &self.instance);
+        Ok(one(Row::Control(row)))
     }
 
     fn gap(&self, record: &Record<'_>) -> Result<Content, Rejection> {
@@ -86,27 +83,6 @@ impl Decoder {
             run_id: gap.run_id,
             lost: gap.lost.map(|lost| i64::try_from(lost).unwrap_or(i64::MAX)),
         })))
-    }
-}
-
-/// The row of a command, as written at its receipt.
-pub fn control_row(
-    command: &wire::Command,
-    instance: &str,
-    channel: &str,
-    payload: &[u8],
-    received_at: Micros,
-) -> ControlRow {
-    ControlRow {
-        timestamp: received_at,
-        event_id: event::event_id(received_at, channel, payload),
-        instance: instance.to_owned(),
-        command: command.command.clone(),
-        command_id: command.id.clone(),
-        target: command.target.clone(),
-        source: channel.to_owned(),
-        outcome: None,
-        payload_json: command.payload_json.clone(),
     }
 }
 

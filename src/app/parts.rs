@@ -22,6 +22,9 @@ use crate::{
     writer::{Aside, Commit, Kept, Letter},
 };
 
+/// How long intake waits for Redis to take news of an open run.
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// Renders latest values from the bytes of messages.
 pub struct Renderer {
     instance: String,
@@ -76,7 +79,13 @@ impl RunSharing for SharedRuns {
         let Ok(json) = serde_json::to_string(open) else { return };
         self.runtime.block_on(async {
             // Bounded: a slow Redis must not hold up intake.
-            let _ = tokio::time::timeout(Duration::from_millis(50), self.share.publish(channel, json)).await;
+            let _ = tokio::time::timeout(PATIENCE, self.share.publish(channel, json)).await;
+        });
+    }
+
+    fn forget(&mut self, channel: &str) {
+        self.runtime.block_on(async {
+            let _ = tokio::time::timeout(PATIENCE, self.share.forget(channel)).await;
         });
     }
 }

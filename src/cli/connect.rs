@@ -7,12 +7,12 @@ use fred::{
     interfaces::ClientLike,
     types::{
         Builder, RespVersion,
-        config::{Config, PerformanceConfig, ReconnectPolicy},
+        config::{Config, PerformanceConfig, ReconnectPolicy, TlsConfig, TlsConnector, TlsHostMapping},
     },
 };
 
 use super::CliError;
-use crate::redis;
+use crate::{redis, tls};
 
 /// Longest wait for Redis to take a connection or to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -28,9 +28,15 @@ pub async fn connect_for_long(redis: &redis::Config) -> Result<Client, CliError>
 }
 
 async fn connect_with(redis: &redis::Config, policy: ReconnectPolicy) -> Result<Client, CliError> {
-    // INTEGRATE: replace by `redis::connect`, which also knows `redis.tls.{ca,cert,key}`.
     let failed = |error: fred::error::Error| CliError::failed(format!("failed to connect to `{}`", redis.url), error);
-    let mut config = Config::from_url(&redis.url).map_err(failed)?;
+    // Certificates are read by us, from the files that the configuration names.
+    let mut config = Config::from_url(&redis.url.replacen("rediss://", "redis://", 1)).map_err(failed)?;
+    if redis.url.starts_with("rediss://") || redis.tls.is_set() {
+        let tls =
+            tls::client_config(&redis.tls).map_err(|error| CliError::failed("failed to set up TLS to Redis", error))?;
+        let connector = TlsConnector::from((*tls).clone());
+        config.tls = Some(TlsConfig { connector, hostnames: TlsHostMapping::None });
+    }
     config.username = redis.username.clone();
     config.password = redis.password.as_ref().map(|password| password.expose().to_owned());
     // Only here does a PING on a subscribed connection have an answer of its own.

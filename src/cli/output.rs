@@ -37,3 +37,8 @@ pub fn cell(value: Option<&Value>) -> String {
         Some(other) => other.to_string(),
     }
 }
+
+/// Writes bytes as they are.
+pub fn bytes(bytes: &[u8]) -> Result<(), CliError> {
+    io::stdout().lock().write_all(bytes).map_err(|error| CliError::failed("failed to write to standard output", error))
+}

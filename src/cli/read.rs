@@ -6,14 +6,18 @@ use super::{CliError, metrics::MetricsArgs, runs::RunsArgs, show::ShowArgs};
 use crate::{
     config::Settings,
     metrics::Metrics,
-    store::{Store, StoreKind, sqlite},
+    store::{Store, StoreKind, cassandra::CassandraStore, sqlite},
 };
 
 /// The store, never created or changed by this.
 async fn open(settings: &Settings) -> Result<Arc<dyn Store>, CliError> {
     match settings.store.kind {
         StoreKind::Sqlite => Ok(Arc::new(sqlite::open_read_only(&settings.store.sqlite, Metrics::new()))),
-        StoreKind::Cassandra => Err(CliError::NotYet("cassandra")),
+        StoreKind::Cassandra => {
+            let store = CassandraStore::new(&settings.store.cassandra, &settings.store.retention, Metrics::new());
+            store.connect().await.map_err(|error| CliError::failed("failed to reach Cassandra", error))?;
+            Ok(store)
+        }
     }
 }
 

@@ -9,7 +9,6 @@ mod stage;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use serde::{Deserialize, Serialize};
@@ -18,14 +17,8 @@ pub use self::{
     receipt::{control_row, receipt_json},
     stage::Stage,
 };
-pub use crate::wire::Command;
-use crate::{
-    frame::Arrival,
-    latest::Board,
-    lifecycle::Hold,
-    redis::Link,
-    units::{self, Micros},
-};
+pub use crate::wire::{Command, Job};
+use crate::{frame::Arrival, latest::Board, lifecycle::Hold, redis::Link, units};
 
 /// Which commands to obey.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -67,19 +60,6 @@ impl Config {
             problems.push("`control.flush_timeout` must be longer than zero".into());
         }
     }
-}
-
-/// A command that is durable and may be executed.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// What to do.
-    pub command: Command,
-    /// Where it came from.
-    pub channel: Arc<str>,
-    /// The message as received: with time and channel the key of its row.
-    pub payload: Bytes,
-    /// When it was received.
-    pub received_at: Micros,
 }
 
 /// What commands act on.

@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::{sleep, timeout};

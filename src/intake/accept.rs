@@ -5,7 +5,6 @@ use uuid::Uuid;
 
 use super::Intake;
 use crate::{
-    control::Job,
     event::{Decided, Kind},
     frame::{Frame, Rejection, SetAside},
     latest::{Subject, Update},
@@ -13,7 +12,7 @@ use crate::{
     metrics::Label,
     runs::{Choice, Facts},
     spool::{NewRecord, RecordKind},
-    wire::{self, Message},
+    wire::{self, Job, Message},
 };
 
 impl Intake {
@@ -69,10 +68,11 @@ impl Intake {
     }
 
     fn choose_run(&mut self, frame: &Frame, message: &Message<'_>, event_time: i64) -> Choice {
-        if message.run_id().is_none() && self.state.must_adopt(&frame.channel) {
-            if let Some(open) = self.parts.sharing.fetch(&frame.channel) {
-                self.resolver.adopt(&frame.channel, open, self.subscribed);
-            }
+        if message.run_id().is_none()
+            && self.state.must_adopt(&frame.channel)
+            && let Some(open) = self.parts.sharing.fetch(&frame.channel)
+        {
+            self.resolver.adopt(&frame.channel, open, self.subscribed);
         }
         let facts = Facts::of(message, event_time, frame.received_at, &frame.payload);
         let choice = self.resolver.decide(&frame.channel, &facts, self.subscribed);

@@ -15,6 +15,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::Arc,
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -27,7 +28,6 @@ use uuid::Uuid;
 use self::state::StateFile;
 pub use self::state::{Recovered, RunSharing};
 use crate::{
-    control::Job,
     event::Decided,
     frame::{Arrival, Frame, Gap, GapReason},
     gaps::SeqTracker,
@@ -38,7 +38,7 @@ use crate::{
     runs::Resolver,
     spool::{Appender, NewRecord, RecordKind},
     units::{self, Micros},
-    wire::Limits,
+    wire::{Job, Limits},
 };
 
 /// What is decided about a message.
@@ -209,6 +209,9 @@ impl Intake {
                     self.append_plain(RecordKind::Receipt, row.timestamp, &row.source, &payload);
                 }
                 Arrival::CloseRuns => {
+                    // Nobody shall adopt them again either.
+                    let channels: Vec<_> = self.resolver.open_runs().map(|(channel, _)| channel.to_owned()).collect();
+                    channels.iter().for_each(|channel| self.parts.sharing.forget(channel));
                     self.resolver.close_all();
                     self.state.changed();
                 }
@@ -251,21 +254,19 @@ impl Intake {
     }
 
     fn sync_when_due(&mut self) {
-        if !self.unsynced {
-            return;
-        }
         match self.parts.appender.sync_due() {
             // Asleep until the group is due: what arrives meanwhile belongs to the same group.
-            Some(due) if due > Instant::now() => std::thread::sleep((due - Instant::now()).min(HOUSEKEEPING)),
-            _ => self.sync(),
+            Some(due) if self.unsynced && due > Instant::now() => {
+                thread::sleep((due - Instant::now()).min(HOUSEKEEPING));
+            }
+            // Due without anything new: the disk failed, and is tried again.
+            Some(due) if due <= Instant::now() => self.sync(),
+            _ => {}
         }
     }
 
     /// The group becomes durable; only then are its commands passed on.
     fn sync(&mut self) {
-        if !self.unsynced {
-            return;
-        }
         self.parts.appender.sync();
         self.unsynced = false;
         let now = Instant::now();
@@ -305,7 +306,9 @@ impl Intake {
         }
         if last || self.state.save_is_due() {
             // Records of the group are not durable yet; the state must not be ahead of the log.
-            self.sync();
+            if self.unsynced {
+                self.sync();
+            }
             let runs = self.resolver.state(self.subscribed);
             self.state.save(runs, &self.seqs, self.parts.appender.end(), now);
         }

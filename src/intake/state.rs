@@ -48,6 +48,9 @@ pub trait RunSharing: Send {
 
     /// Tells the others.
     fn publish(&mut self, channel: &str, open: &OpenRun);
+
+    /// The run is closed: nobody shall adopt it.
+    fn forget(&mut self, channel: &str);
 }
 
 #[derive(Serialize, Deserialize)]

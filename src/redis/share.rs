@@ -45,4 +45,12 @@ impl RunShare {
             debug!(%error, "failed to share an open run");
         }
     }
+
+    /// Deletes what is shared about a channel.
+    pub async fn forget(&self, channel: &str) {
+        let Some(client) = self.link.client() else { return };
+        if let Err(error) = client.del::<(), _>(format!("{}{channel}", self.prefix)).await {
+            debug!(%error, "failed to delete a shared run");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Control messages: a bare word, or a map with a `command` at its top or in its `data`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
 
 use super::{
     Limits,
@@ -12,7 +14,7 @@ use super::{
 };
 use crate::{
     frame::{Reason, Rejection},
-    units,
+    units::{self, Micros},
 };
 
 /// A command, whoever it is for.
@@ -30,6 +32,19 @@ pub struct Command {
     pub params_json: Option<String>,
     /// The whole message, as JSON.
     pub payload_json: String,
+}
+
+/// A command with the message it came in.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What to do.
+    pub command: Command,
+    /// Where it came from.
+    pub channel: Arc<str>,
+    /// The message as received: with time and channel the key of its row.
+    pub payload: Bytes,
+    /// When it was received.
+    pub received_at: Micros,
 }
 
 /// A bare word is at most this long.

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use self::value::Source;
 pub use self::{
-    command::{Command, decode_control},
+    command::{Command, Job, decode_control},
     latest::{latest_json, latest_json_canonical},
     message::{Message, MessageTime},
     rows::{Rows, rows},

@@ -1,9 +1,8 @@
 //! Draining a backlog: the daemon after a pause, and the bare driver, in turn against the same warm node.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use uuid::Uuid;
 

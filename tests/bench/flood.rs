@@ -1,6 +1,8 @@
 //! A million events as fast as Redis takes them: every one is a row, or covered by a gap row with the exact number.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use futures::TryStreamExt;
 use uuid::Uuid;

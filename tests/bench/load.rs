@@ -3,8 +3,10 @@
 use std::{
     collections::HashSet,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
+
+use tokio::time::Instant;
 
 use futures::TryStreamExt;
 use scylla::client::session::Session;

@@ -98,7 +98,7 @@ fn kill_9_loses_nothing_that_was_published_25_ms_before_and_repeats_nothing() {
     }
     let lost: Vec<_> = ledger
         .iter()
-        .filter(|(seq, at)| !found.contains_key(*seq) && !excused.iter().any(|(from, to)| (from..=to).contains(&at)))
+        .filter(|(seq, at)| !found.contains_key(*seq) && !excused.iter().any(|(from, to)| (from..=to).contains(at)))
         .map(|(seq, _)| *seq)
         .collect();
     assert!(

@@ -7,6 +7,7 @@
 mod crash;
 mod layers;
 mod pipeline;
+mod redis;
 mod schema_cassandra;
 mod store_cassandra;
 mod store_contract;
