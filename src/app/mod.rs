@@ -40,11 +40,12 @@ use crate::{
     metrics::Metrics,
     notify::{self, Heartbeat},
     redis::{Link, RunShare},
-    source::{SourceStatus, pubsub::Source, queue},
+    source::{QueuedBytes, SourceStatus, pubsub::Source, queue},
     spool::{self, SpoolError},
     store::{Store, StoreKind},
     units::Micros,
-    wire, writer,
+    wire::{self, Job},
+    writer,
 };
 
 /// Commands that may wait to be executed, and frames that may wait on the control connection.
@@ -113,147 +114,220 @@ async fn serve(
     let (back_stopper, back) = Signal::new();
     let stopper = Arc::new(stopper);
     let reloads = signals::install(Arc::clone(&stopper)).map_err(AppError::Start)?;
-    let mut tasks = Tasks::new();
-    let readiness = Readiness::default();
-    let heartbeat = Heartbeat::default();
-    info!(version = env!("CARGO_PKG_VERSION"), instance = settings.instance, state_dir = %settings.state_dir.display(), "starting");
-
-    // Subscribe first: every millisecond before it is lost to us.
-    let redis_status = SourceStatus::new(readiness.clone());
-    let (training, training_arrivals, training_bytes) =
-        queue(settings.redis.queue_frames, settings.redis.queue_bytes.as_usize());
-    let (control, control_arrivals, control_bytes) = queue(CONTROL_QUEUE, settings.redis.queue_bytes.as_usize());
-    let to_intake = control.sender();
-    let gaps_to_intake = control.sender();
-    tasks.spawn(
-        "training source",
-        Source::training(&settings.redis, training, redis_status.clone(), Arc::clone(&metrics)).run(front.clone()),
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        instance = settings.instance,
+        state_dir = %settings.state_dir.display(),
+        "starting"
     );
-    tasks.spawn(
-        "control source",
-        Source::control(&settings.redis, control, redis_status.clone(), Arc::clone(&metrics)).run(front.clone()),
-    );
-    let (link, link_upkeep) = Link::new(&settings.redis, back.clone());
-    tasks.spawn("redis commands", link_upkeep);
+    let spool::Opened { appender, reader, committer, view, recovery } = spool;
+    let mut daemon = Daemon { settings, metrics, front, back, readiness: Readiness::default(), tasks: Tasks::new() };
 
-    let view = spool.view.clone();
+    let inlets = daemon.subscribe();
     let (hold_out, hold) = watch::channel(Hold::Open);
     let (progress_out, progress) = watch::channel(view.committed());
-    let board = Board::new(&settings.latest, &settings.redis.key_prefix, Arc::clone(&metrics));
-    let sources = Arc::new(Sources {
-        instance: settings.instance.clone(),
-        store: match settings.store.kind {
-            StoreKind::Sqlite => "sqlite",
-            StoreKind::Cassandra => "cassandra",
-        },
-        started_at: intake::now() - Micros::try_from(started.elapsed().as_micros()).unwrap_or(0),
-        started,
-        readiness: readiness.clone(),
-        redis: redis_status.clone(),
-        spool: view.clone(),
-        hold: hold.clone(),
-        progress: progress.clone(),
-        metrics: Arc::clone(&metrics),
-    });
+    let (flush_out, flush_to) = watch::channel(0);
+    let sources = daemon.sources(started, &inlets.status, &view, hold.clone(), progress.clone());
+    let board = Board::new(&settings.latest, &settings.redis.key_prefix, Arc::clone(&daemon.metrics));
+    // Takes up a pause of before the restart, so it comes before the writer.
+    let jobs = daemon.control(&sources, hold_out, &board, &inlets);
+    let (limits_out, limits) = watch::channel(settings.limits.clone());
+    let decoder = Arc::new(Decoder::new(&settings.instance));
+    let (drained, heartbeat, inlets) = daemon.receive(inlets, appender, &recovery, &decoder, &board, jobs, limits)?;
+    let store = daemon.write(SpoolRecords { reader, decoder }, committer, &view, (hold, flush_to), progress_out)?;
+    daemon.look(&sources, board, inlets.link, heartbeat);
 
-    // Control takes up a pause of before the restart, so it is built before the writer runs.
-    let (jobs_out, jobs) = mpsc::channel(CONTROL_QUEUE);
-    let stage = control::Stage::new(
-        &settings.control,
-        control::Identity {
+    let Daemon { mut tasks, front, readiness, .. } = daemon;
+    tasks.spawn("ready", tell_ready(inlets.status, front.clone()));
+    tasks.spawn("reload", reload_when_asked(reloads, reload, levels, limits_out, front.clone()));
+    tasks.spawn("drain", drain(front.clone(), readiness, drained, view, (flush_out, progress), store, back_stopper));
+    tasks.run(stopper, front, settings.shutdown_grace).await.map_err(AppError::Ended)?;
+    info!("stopped");
+    Ok(())
+}
+
+/// What every step of building needs.
+struct Daemon<'a> {
+    settings: &'a Settings,
+    metrics: Arc<Metrics>,
+    front: Signal,
+    back: Signal,
+    readiness: Readiness,
+    tasks: Tasks,
+}
+
+/// What the sources feed.
+struct Inlets {
+    status: SourceStatus,
+    link: Link,
+    training: mpsc::Receiver<Arrival>,
+    training_bytes: QueuedBytes,
+    control: mpsc::Receiver<Arrival>,
+    control_bytes: QueuedBytes,
+    to_intake: mpsc::Sender<Arrival>,
+}
+
+/// What is left of them once intake has its queues.
+struct Outlets {
+    status: SourceStatus,
+    link: Link,
+}
+
+impl Daemon<'_> {
+    /// First of all: every millisecond before it is lost to us.
+    fn subscribe(&mut self) -> Inlets {
+        let redis = &self.settings.redis;
+        let status = SourceStatus::new(self.readiness.clone());
+        let (training_queue, training, training_bytes) = queue(redis.queue_frames, redis.queue_bytes.as_usize());
+        let (control_queue, control, control_bytes) = queue(CONTROL_QUEUE, redis.queue_bytes.as_usize());
+        let to_intake = control_queue.sender();
+        let training_source = Source::training(redis, training_queue, status.clone(), Arc::clone(&self.metrics));
+        let control_source = Source::control(redis, control_queue, status.clone(), Arc::clone(&self.metrics));
+        self.tasks.spawn("training source", training_source.run(self.front.clone()));
+        self.tasks.spawn("control source", control_source.run(self.front.clone()));
+        let (link, upkeep) = Link::new(redis, self.back.clone());
+        self.tasks.spawn("redis commands", upkeep);
+        Inlets { status, link, training, training_bytes, control, control_bytes, to_intake }
+    }
+
+    fn sources(
+        &self,
+        started: Instant,
+        redis: &SourceStatus,
+        spool: &spool::View,
+        hold: watch::Receiver<Hold>,
+        progress: watch::Receiver<u64>,
+    ) -> Arc<Sources> {
+        Arc::new(Sources {
+            instance: self.settings.instance.clone(),
+            store: match self.settings.store.kind {
+                StoreKind::Sqlite => "sqlite",
+                StoreKind::Cassandra => "cassandra",
+            },
+            started_at: intake::now() - Micros::try_from(started.elapsed().as_micros()).unwrap_or(0),
+            started,
+            readiness: self.readiness.clone(),
+            redis: redis.clone(),
+            spool: spool.clone(),
+            hold,
+            progress,
+            metrics: Arc::clone(&self.metrics),
+        })
+    }
+
+    /// Executes durable commands; the returned queue takes them.
+    fn control(
+        &mut self,
+        sources: &Arc<Sources>,
+        hold: watch::Sender<Hold>,
+        board: &Arc<Board>,
+        inlets: &Inlets,
+    ) -> mpsc::Sender<Job> {
+        let settings = self.settings;
+        let identity = control::Identity {
             instance: settings.instance.clone(),
             key_prefix: settings.redis.key_prefix.clone(),
             state_dir: settings.state_dir.clone(),
             latest_ttl: settings.latest.enabled.then_some(settings.latest.control_ttl),
-        },
-        levers(&sources, hold_out, &board, to_intake, &link),
-        Arc::clone(&metrics),
-    );
-    tasks.spawn("control", stage.run(jobs, back.clone()));
+        };
+        let levers = levers(sources, hold, board, inlets.to_intake.clone(), &inlets.link);
+        let stage = control::Stage::new(&settings.control, identity, levers, Arc::clone(&self.metrics));
+        let (jobs_out, jobs) = mpsc::channel(CONTROL_QUEUE);
+        self.tasks.spawn("control", stage.run(jobs, self.back.clone()));
+        jobs_out
+    }
 
-    // Recover, then receive.
-    let (limits_out, limits) = watch::channel(settings.limits.clone());
-    let decoder = Arc::new(Decoder::new(&settings.instance));
-    let intake = Intake::new(
-        intake::Parts {
-            config: settings.intake.clone(),
+    /// Recovers the open runs, then receives, on a thread of its own.
+    #[allow(clippy::too_many_arguments, reason = "each is a different end that only intake gets")]
+    fn receive(
+        &mut self,
+        inlets: Inlets,
+        appender: spool::Appender,
+        recovery: &spool::Recovery,
+        decoder: &Decoder,
+        board: &Arc<Board>,
+        commands: mpsc::Sender<Job>,
+        limits: watch::Receiver<wire::Limits>,
+    ) -> Result<(oneshot::Receiver<()>, Heartbeat, Outlets), AppError> {
+        let Inlets { status, link, training, training_bytes, control, control_bytes, to_intake } = inlets;
+        let share = RunShare::new(link.clone(), &self.settings.redis.key_prefix);
+        let heartbeat = Heartbeat::default();
+        let parts = intake::Parts {
+            config: self.settings.intake.clone(),
             limits,
-            state_dir: settings.state_dir.clone(),
-            appender: spool.appender,
-            board: Arc::clone(&board),
-            commands: jobs_out,
-            sharing: Box::new(SharedRuns::new(
-                RunShare::new(link.clone(), &settings.redis.key_prefix),
-                Handle::current(),
-            )),
-            readiness: readiness.clone(),
-            metrics: Arc::clone(&metrics),
+            state_dir: self.settings.state_dir.clone(),
+            appender,
+            board: Arc::clone(board),
+            commands,
+            sharing: Box::new(SharedRuns::new(share, Handle::current())),
+            readiness: self.readiness.clone(),
+            metrics: Arc::clone(&self.metrics),
             heartbeat: heartbeat.clone(),
             release: Box::new(
-                move |frame| if frame.control { control_bytes.taken(frame) } else { training_bytes.taken(frame) },
+                move |frame| {
+                    if frame.control { control_bytes.taken(frame) } else { training_bytes.taken(frame) }
+                },
             ),
-        },
-        |as_of, tell| parts::recover(&spool.recovery, &decoder, as_of, tell),
-    );
-    let last_alive = intake.last_alive();
-    let (drained_out, drained) = oneshot::channel();
-    let handle = Handle::current();
-    thread::Builder::new()
-        .name("intake".into())
-        .spawn(move || {
-            intake.run(&handle, training_arrivals, control_arrivals);
+        };
+        let intake = Intake::new(parts, |as_of, tell| parts::recover(recovery, decoder, as_of, tell));
+        let restart = report_restart(intake.last_alive(), status.clone(), to_intake, self.front.clone());
+        self.tasks.spawn("restart gap", restart);
+        let (drained_out, drained) = oneshot::channel();
+        let handle = Handle::current();
+        let work = move || {
+            intake.run(&handle, training, control);
+            // Nobody waits for it when the daemon fails.
             let _ = drained_out.send(());
-        })
-        .map_err(AppError::Start)?;
-    tasks.spawn("restart gap", report_restart(last_alive, redis_status.clone(), gaps_to_intake, front.clone()));
+        };
+        thread::Builder::new().name("intake".into()).spawn(work).map_err(AppError::Start)?;
+        Ok((drained, heartbeat, Outlets { status, link }))
+    }
 
-    // Write.
-    let (store, upkeep) = stores::open(settings, &metrics, back.clone());
-    tasks.spawn("store", upkeep);
-    let dead_letters = DeadLetters::open(&settings.dead_letter, Arc::clone(&metrics)).map_err(AppError::DeadLetters)?;
-    let (_, flush_to) = watch::channel(0);
-    let ends = writer::Ends {
-        store: Arc::clone(&store),
-        commit: SpoolCommit::new(spool.committer, view.clone(), Arc::clone(&store), settings.spool.linger),
-        aside: Arc::new(Letters::new(dead_letters, view.clone())),
-        hold,
-        flush_to,
-        progress: progress_out,
-        metrics: Arc::clone(&metrics),
-    };
-    let records = SpoolRecords { reader: spool.reader, decoder };
-    tasks.spawn("writer", writer::run(settings.writer.clone(), records, ends, back.clone()));
+    fn write(
+        &mut self,
+        records: SpoolRecords,
+        committer: spool::Committer,
+        view: &spool::View,
+        (hold, flush_to): (watch::Receiver<Hold>, watch::Receiver<u64>),
+        progress: watch::Sender<u64>,
+    ) -> Result<Arc<dyn Store>, AppError> {
+        let settings = self.settings;
+        let (store, upkeep) = stores::open(settings, &self.metrics, self.back.clone());
+        self.tasks.spawn("store", upkeep);
+        let dead_letters =
+            DeadLetters::open(&settings.dead_letter, Arc::clone(&self.metrics)).map_err(AppError::DeadLetters)?;
+        let ends = writer::Ends {
+            store: Arc::clone(&store),
+            commit: SpoolCommit::new(committer, view.clone(), Arc::clone(&store), settings.spool.linger),
+            aside: Arc::new(Letters::new(dead_letters, view.clone())),
+            hold,
+            flush_to,
+            progress,
+            metrics: Arc::clone(&self.metrics),
+        };
+        self.tasks.spawn("writer", writer::run(settings.writer.clone(), records, ends, self.back.clone()));
+        Ok(store)
+    }
 
-    // Look.
-    let status_json: api::StatusFn = {
-        let sources = Arc::clone(&sources);
-        Arc::new(move || sources.status())
-    };
-    tasks.spawn(
-        "latest keys",
-        latest::flusher(
-            board,
-            link,
-            Arc::new(Renderer::new(&settings.instance)),
-            settings.instance.clone(),
-            parts::status_key(&status_json),
-            Arc::clone(&metrics),
-            back.clone(),
-        ),
-    );
-    let sight = api::Sight { readiness: readiness.clone(), metrics: Arc::clone(&metrics), status: status_json };
-    tasks.spawn("http", api::run(settings.http.clone(), sight, back.clone()));
-    let line = {
-        let sources = Arc::clone(&sources);
-        move || sources.line()
-    };
-    tasks.spawn("service manager", notify::run(vec![("intake", heartbeat)], line, front.clone()));
-    tasks.spawn("ready", tell_ready(redis_status, front.clone()));
-    tasks.spawn("reload", reload_when_asked(reloads, reload, levels, limits_out, front.clone()));
-    tasks.spawn("drain", drain(front.clone(), readiness, drained, view, progress, store, back_stopper));
-    tasks.run(stopper, front, settings.shutdown_grace).await.map_err(AppError::Ended)?;
-    info!("stopped");
-    Ok(())
+    /// Those who only look.
+    fn look(&mut self, sources: &Arc<Sources>, board: Arc<Board>, link: Link, heartbeat: Heartbeat) {
+        let settings = self.settings;
+        let status: api::StatusFn = {
+            let sources = Arc::clone(sources);
+            Arc::new(move || sources.status())
+        };
+        let render = Arc::new(Renderer::new(&settings.instance));
+        let (instance, key) = (settings.instance.clone(), parts::status_key(&status));
+        let keys = latest::flusher(board, link, render, instance, key, Arc::clone(&self.metrics), self.back.clone());
+        self.tasks.spawn("latest keys", keys);
+        let sight = api::Sight { readiness: self.readiness.clone(), metrics: Arc::clone(&self.metrics), status };
+        self.tasks.spawn("http", api::run(settings.http.clone(), sight, self.back.clone()));
+        let line = {
+            let sources = Arc::clone(sources);
+            move || sources.line()
+        };
+        self.tasks.spawn("service manager", notify::run(vec![("intake", heartbeat)], line, self.front.clone()));
+    }
 }
 
 /// What the commands move.
@@ -353,7 +427,7 @@ async fn drain(
     readiness: Readiness,
     drained: oneshot::Receiver<()>,
     spool: spool::View,
-    mut progress: watch::Receiver<u64>,
+    (flush_to, mut progress): (watch::Sender<u64>, watch::Receiver<u64>),
     store: Arc<dyn Store>,
     back: Stopper,
 ) -> Result<(), io::Error> {
@@ -372,6 +446,7 @@ async fn drain(
     }
     let reachable = tokio::time::timeout(Duration::from_millis(500), store.ping()).await;
     if matches!(reachable, Ok(Ok(()))) {
+        flush_to.send_replace(spool.end());
         let all = progress.wait_for(|stored| *stored >= spool.end());
         if tokio::time::timeout(LAST_WRITES, all).await.is_err() {
             info!("the store has not confirmed everything; the rest is in the spool");
