@@ -38,35 +38,38 @@ pub struct Cli {
     command: Command,
 }
 
+/// Above the flags of every subcommand, so that each one's own are seen first.
+const SETTINGS: &str = "Settings";
+
 /// Flags of every subcommand.
 #[derive(Debug, Args)]
 pub struct Global {
     /// Settings: TOML, or the YAML of an existing deployment (.yaml, .yml).
-    #[arg(long, short, global = true, value_name = "FILE", env = "CASCOR_INGEST_CONFIG")]
+    #[arg(long, short, global = true, help_heading = SETTINGS, value_name = "FILE", env = "CASCOR_INGEST_CONFIG")]
     config: Option<PathBuf>,
     /// Print JSON, for programs.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 900)]
     json: bool,
     /// Set any key: `--set spool.capacity=1GiB`.
-    #[arg(long, global = true, value_name = "KEY=VALUE", value_parser = pair)]
+    #[arg(long, global = true, help_heading = SETTINGS, value_name = "KEY=VALUE", value_parser = pair)]
     set: Vec<(String, String)>,
     /// Name of this daemon among others (`instance`).
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, help_heading = SETTINGS, value_name = "NAME")]
     instance: Option<String>,
     /// Where the spool and the database are (`state_dir`).
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, help_heading = SETTINGS, value_name = "DIR")]
     state_dir: Option<String>,
     /// Where Redis is (`redis.url`).
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = SETTINGS, value_name = "URL")]
     redis_url: Option<String>,
     /// Where rows are kept (`store.kind`): sqlite or cassandra.
-    #[arg(long, global = true, value_name = "KIND")]
+    #[arg(long, global = true, help_heading = SETTINGS, value_name = "KIND")]
     store: Option<String>,
     /// How much to log (`log.level`): `info`, or `info,cascor_ingest::writer=debug`.
-    #[arg(long, global = true, value_name = "LEVELS")]
+    #[arg(long, global = true, help_heading = SETTINGS, value_name = "LEVELS")]
     log_level: Option<String>,
     /// Shape of a log line (`log.format`): text or json.
-    #[arg(long, global = true, value_name = "FORMAT")]
+    #[arg(long, global = true, help_heading = SETTINGS, value_name = "FORMAT")]
     log_format: Option<String>,
 }
 

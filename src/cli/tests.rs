@@ -30,12 +30,48 @@ fn every_command_of_this_build_parses() {
         "spool status",
         "spool verify",
         "deadletter list --reason too_deep",
-        "deadletter show 1-2",
+        "deadletter show 12 --raw",
         "--log-level debug --log-format json --store cassandra --instance a --state-dir d status",
     ] {
         let words = ["cascor-ingest"].into_iter().chain(line.split(' '));
         assert!(Cli::try_parse_from(words).is_ok(), "{line}");
     }
+}
+
+#[test]
+fn every_command_in_the_documents_parses() {
+    let mut found = 0;
+    for file in [
+        "README.md",
+        "conf/cascor-ingest.toml",
+        "deploy/README.md",
+        "deploy/compose/compose.yaml",
+        "deploy/systemd/cascor-ingest.service",
+        "deploy/systemd/cascor-ingest@.service",
+    ] {
+        let text = std::fs::read_to_string(format!("{}/{file}", env!("CARGO_MANIFEST_DIR"))).expect(file);
+        for command in text.lines().flat_map(commands_in) {
+            let parsed = Cli::try_parse_from(command.split_whitespace());
+            assert!(parsed.is_ok(), "{file}: {command}\n{}", parsed.unwrap_err());
+            found += 1;
+        }
+    }
+    assert!(found > 15, "found only {found} commands: are they looked for where they are?");
+}
+
+/// What a line tells the reader to type: from the program's name to the end of the code, the command or a comment.
+fn commands_in(line: &str) -> Vec<&str> {
+    line.split(['`', ';']).flat_map(|code| code.split("&&")).filter_map(command_in).collect()
+}
+
+fn command_in(code: &str) -> Option<&str> {
+    let code = code.split(" #").next()?.trim();
+    let starts = ["", "$ ", "ExecStart=/usr/local/bin/", "docker compose -f deploy/compose/compose.yaml exec ingest "];
+    let command =
+        starts.iter().find_map(|start| code.strip_prefix(start).filter(|rest| rest.starts_with("cascor-ingest ")))?;
+    // The program in a sentence or a picture is followed by other words.
+    let word = command.split_whitespace().nth(1)?;
+    Cli::command().find_subcommand(word).map(|_| command)
 }
 
 #[test]
@@ -45,7 +81,7 @@ fn what_does_not_fit_is_a_usage_error() {
         "nosuch",
         "demo --runs 0",
         "demo --for 5",
-        "show no-uuid",
+        "show",
         "control",
         "schema",
         "check --set x",

@@ -39,16 +39,16 @@ const BURST: usize = 1_024;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Messages a second, of all runs together.
-    #[arg(long, visible_alias = "speed", default_value_t = 20.0)]
+    #[arg(long, value_name = "N", visible_alias = "speed", default_value_t = 20.0)]
     rate: f64,
     /// Runs at the same time.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
     /// Epochs of a run, at most.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
     /// Hidden units of a run, at most.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16)]
     max_hidden: usize,
     /// Where to publish; absent: the first of `redis.training_channels` that is no pattern.
     #[arg(long)]
