@@ -30,12 +30,6 @@ pub fn get(port: u16, path: &str) -> io::Result<Response> {
     request(port, &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"))
 }
 
-/// Posts JSON.
-pub fn post(port: u16, path: &str, body: &str) -> io::Result<Response> {
-    let head = "Host: localhost\r\nContent-Type: application/json";
-    request(port, &format!("POST {path} HTTP/1.0\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
-}
-
 /// HTTP/1.0, so that the end of the body is the end of the stream.
 fn request(port: u16, text: &str) -> io::Result<Response> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
