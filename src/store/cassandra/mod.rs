@@ -3,6 +3,7 @@
 //! [`CassandraStore`] exists whether or not a server does: its `run` connects, watches and connects again, and calls made
 //! meanwhile are answered at once with what is wrong. It never changes the schema; that is the work of the schema tool.
 
+mod days;
 mod errors;
 mod reads;
 mod runs;
@@ -262,11 +263,11 @@ impl Store for CassandraStore {
     }
 
     fn gaps<'a>(&'a self, query: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<GapRow>, StoreError>> {
-        Box::pin(self.call("gaps", async move |link| reads::gaps(link, query).await))
+        Box::pin(self.call("gaps", async move |link| days::gaps(link, query).await))
     }
 
     fn control_log<'a>(&'a self, query: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<ControlRow>, StoreError>> {
-        Box::pin(self.call("control_log", async move |link| reads::control_log(link, query).await))
+        Box::pin(self.call("control_log", async move |link| days::control_log(link, query).await))
     }
 
     fn restarts(&self) -> u64 {

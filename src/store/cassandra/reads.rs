@@ -17,8 +17,8 @@ use uuid::Uuid;
 
 use super::{errors, session::Link, statements::Range, time};
 use crate::{
-    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow, restore_micros},
-    store::{DaysQuery, RangeQuery, StoreError},
+    event::{DatasetRow, EventKey, EventRow, MetricsRow, RunRow, TopologyRow, restore_micros},
+    store::{RangeQuery, StoreError},
 };
 
 fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
@@ -71,7 +71,7 @@ where
     Ok(all)
 }
 
-fn cql_limit(limit: usize) -> i32 {
+pub(super) fn cql_limit(limit: usize) -> i32 {
     i32::try_from(limit).unwrap_or(i32::MAX)
 }
 
@@ -303,100 +303,6 @@ pub(super) async fn some_runs(link: &Link, ids: &[Uuid]) -> Result<Vec<RunRow>, 
 pub(super) async fn partitions(link: &Link, statement: &PreparedStatement) -> Result<Vec<String>, StoreError> {
     let mut all = collect(link, statement, (), usize::MAX, |(name,): (String,)| name).await?;
     all.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(all)
-}
-
-#[derive(DeserializeRow)]
-#[allow(dead_code, reason = "the partition is selected with the rest of the columns")]
-struct Gap {
-    day: String,
-    started_at: CqlTimestamp,
-    gap_id: Uuid,
-    ended_at: Option<CqlTimestamp>,
-    reason: Option<String>,
-    source: Option<String>,
-    channel: Option<String>,
-    instance: Option<String>,
-    run_id: Option<Uuid>,
-    lost: Option<i64>,
-}
-
-pub(super) async fn gaps(link: &Link, query: &DaysQuery) -> Result<Vec<GapRow>, StoreError> {
-    let (start, end) = (time::cql(query.start), time::cql(query.end));
-    let mut all = Vec::new();
-    for day in days(link, &link.statements.gap_days, query).await? {
-        let left = query.limit - all.len();
-        if left == 0 {
-            break;
-        }
-        let values = (day, start, end, cql_limit(left));
-        all.extend(
-            collect(link, &link.statements.gaps, values, left, |row: Gap| GapRow {
-                started_at: time::micros(row.started_at),
-                gap_id: row.gap_id,
-                ended_at: time::micros(row.ended_at.unwrap_or(row.started_at)),
-                reason: row.reason.unwrap_or_default(),
-                source: row.source.unwrap_or_default(),
-                channel: row.channel,
-                instance: row.instance.unwrap_or_default(),
-                run_id: row.run_id,
-                lost: row.lost,
-            })
-            .await?,
-        );
-    }
-    Ok(all)
-}
-
-async fn days(link: &Link, statement: &PreparedStatement, query: &DaysQuery) -> Result<Vec<String>, StoreError> {
-    if query.limit == 0 || query.start > query.end {
-        return Ok(Vec::new());
-    }
-    let (first, last) = (time::day(query.start), time::day(query.end));
-    let mut days = partitions(link, statement).await?;
-    days.retain(|day| *day >= first && *day <= last);
-    Ok(days)
-}
-
-#[derive(DeserializeRow)]
-#[allow(dead_code, reason = "the partition is selected with the rest of the columns")]
-struct Control {
-    day: String,
-    timestamp: CqlTimestamp,
-    event_id: i64,
-    instance: String,
-    command: Option<String>,
-    command_id: Option<String>,
-    target: Option<String>,
-    source: Option<String>,
-    outcome: Option<String>,
-    payload_json: Option<String>,
-}
-
-pub(super) async fn control_log(link: &Link, query: &DaysQuery) -> Result<Vec<ControlRow>, StoreError> {
-    let (first, last) = (time::event_ids(query.start).0, time::event_ids(query.end).1);
-    let mut all = Vec::new();
-    for day in days(link, &link.statements.control_days, query).await? {
-        let left = query.limit - all.len();
-        if left == 0 {
-            break;
-        }
-        let values = (day, time::cql(query.start), first, time::cql(query.end), last, cql_limit(left));
-        all.extend(
-            collect(link, &link.statements.control, values, left, |row: Control| ControlRow {
-                timestamp: restore_micros(row.timestamp.0, row.event_id),
-                event_id: row.event_id,
-                instance: row.instance,
-                command: row.command.unwrap_or_default(),
-                command_id: row.command_id,
-                target: row.target,
-                source: row.source.unwrap_or_default(),
-                outcome: row.outcome,
-                payload_json: row.payload_json.unwrap_or_default(),
-            })
-            .await?,
-        );
-    }
     Ok(all)
 }
 

@@ -10,18 +10,21 @@ use scylla::{
     SerializeRow,
     value::{CqlTimestamp, MaybeUnset},
 };
+use tracing::warn;
 use uuid::Uuid;
 
 use super::{errors, reads, session::Link, time};
 use crate::{
     event::RunRow,
+    render,
     store::{RunsQuery, StoreError},
     units::Micros,
 };
 
 /// Runs fetched by one request while walking the index.
 const CHUNK: usize = 32;
-/// Entries looked at by one query; a filter that matches nothing ends there.
+/// Entries looked at by one query: one with a filter that matches little ends there, as if older runs did not exist. The log
+/// says so, with the cursor that goes on behind them.
 const ENTRIES_MAX: usize = 20_000;
 
 #[derive(SerializeRow)]
@@ -108,13 +111,14 @@ pub(super) async fn newest(link: &Link, query: &RunsQuery) -> Result<Vec<RunRow>
         return Ok(found);
     }
     let newest_month = query.before.map(|(at, _)| time::month(at));
-    let mut looked_at = 0;
+    let (mut looked_at, mut oldest) = (0, None);
     for month in reads::partitions(link, &link.statements.months).await? {
         if newest_month.as_ref().is_some_and(|newest| month > *newest) {
             continue;
         }
         let entries = entries(link, month, query, ENTRIES_MAX - looked_at).await?;
         looked_at += entries.len();
+        oldest = entries.last().copied().or(oldest);
         for chunk in entries.chunks(CHUNK) {
             add_chunk(link, chunk, query, &mut found).await?;
             if found.len() == query.limit {
@@ -122,6 +126,12 @@ pub(super) async fn newest(link: &Link, query: &RunsQuery) -> Result<Vec<RunRow>
             }
         }
         if looked_at >= ENTRIES_MAX {
+            warn!(
+                looked_at,
+                found = found.len(),
+                cursor = oldest.and_then(cursor),
+                "stopped looking for runs; for older ones ask with this cursor"
+            );
             break;
         }
     }
@@ -130,7 +140,11 @@ pub(super) async fn newest(link: &Link, query: &RunsQuery) -> Result<Vec<RunRow>
 
 type Entry = (CqlTimestamp, Uuid);
 
-/// The entries of a month that sort after the cursor; unfiltered, twice as many as wanted leave room for those to ignore.
+fn cursor((start, run_id): Entry) -> Option<String> {
+    render::run_cursor(&RunRow { run_id, start_time: Some(time::micros(start)), ..RunRow::default() })
+}
+
+/// At most `max` entries of a month, those that sort after the cursor.
 async fn entries(link: &Link, month: String, query: &RunsQuery, max: usize) -> Result<Vec<Entry>, StoreError> {
     let upto = query.before.map_or(CqlTimestamp(i64::MAX), |(at, _)| time::cql(at));
     let mut entries = Vec::new();
