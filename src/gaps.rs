@@ -73,6 +73,14 @@ impl SeqTracker {
         track.last_at = received_at;
     }
 
+    /// The log says that the hole of this run was told here: how a replay of the log comes to the same holes, and tells none
+    /// of them again.
+    pub fn told(&mut self, run: Uuid) {
+        if let Some(track) = self.runs.get_mut(&run) {
+            track.hole = None;
+        }
+    }
+
     /// The gaps whose window is over; all of them when `force`.
     pub fn drain(&mut self, now: Micros, force: bool) -> Vec<Gap> {
         let over = |hole: &mut Hole| force || !(0..WINDOW).contains(&(now - hole.started_at));
@@ -150,6 +158,25 @@ mod tests {
         assert_eq!(lost(&mut tracker, WINDOW, false), [1]);
         tracker.observe(RUN, 1, "c", 300);
         assert!(lost(&mut tracker, 0, true).is_empty(), "an old message is no hole");
+    }
+
+    #[test]
+    fn a_replay_tells_no_hole_again_and_merges_none() {
+        let mut tracker = SeqTracker::default();
+        let mut replayed = SeqTracker::default();
+        let (mut told, mut holes) = (Vec::new(), Vec::new());
+        for (at, seq) in [(0, 1), (100, 4), (2 * WINDOW, 9), (4 * WINDOW, 12)] {
+            tracker.observe(RUN, seq, "c", at);
+            replayed.observe(RUN, seq, "c", at);
+            let gaps = tracker.drain(at, false);
+            gaps.iter().for_each(|_| replayed.told(RUN));
+            told.extend(gaps);
+        }
+        holes.extend(replayed.drain(9 * WINDOW, true));
+        assert!(!told.is_empty());
+        assert_eq!(holes, tracker.drain(9 * WINDOW, true), "only what was not told is left");
+        let all: u64 = told.iter().chain(&holes).filter_map(|gap| gap.lost).sum();
+        assert_eq!(all, 2 + 4 + 2);
     }
 
     #[test]

@@ -37,7 +37,7 @@ use crate::{
     latest::{self, Board},
     lifecycle::{Hold, Readiness, Signal, Stopper, Tasks},
     logging::{Chain, LevelHandle},
-    metrics::Metrics,
+    metrics::{Label, Metrics},
     notify::{self, Heartbeat},
     redis::{Link, RunShare},
     source::{QueuedBytes, SourceStatus, pubsub::Source, queue},
@@ -251,6 +251,8 @@ impl Daemon<'_> {
     ) -> Result<(oneshot::Receiver<()>, Heartbeat, Outlets), AppError> {
         let Inlets { status, link, training, training_bytes, control, control_bytes, to_intake } = inlets;
         let share = RunShare::new(link.clone(), &self.settings.redis.key_prefix);
+        let (sharing, share_runs) = SharedRuns::new(share, Handle::current(), self.back.clone());
+        self.tasks.spawn("shared runs", share_runs);
         let heartbeat = Heartbeat::default();
         let parts = intake::Parts {
             config: self.settings.intake.clone(),
@@ -259,7 +261,7 @@ impl Daemon<'_> {
             appender,
             board: Arc::clone(board),
             commands,
-            sharing: Box::new(SharedRuns::new(share, Handle::current())),
+            sharing: Box::new(sharing),
             readiness: self.readiness.clone(),
             metrics: Arc::clone(&self.metrics),
             heartbeat: heartbeat.clone(),
@@ -270,7 +272,13 @@ impl Daemon<'_> {
             ),
         };
         let intake = Intake::new(parts, |as_of, tell| parts::recover(recovery, decoder, as_of, tell));
-        let restart = report_restart(intake.last_alive(), status.clone(), to_intake, self.front.clone());
+        let restart = report_restart(
+            intake.last_alive(),
+            status.clone(),
+            to_intake,
+            Arc::clone(&self.metrics),
+            self.front.clone(),
+        );
         self.tasks.spawn("restart gap", restart);
         let (drained_out, drained) = oneshot::channel();
         let handle = Handle::current();
@@ -356,6 +364,7 @@ async fn report_restart(
     last_alive: Option<Micros>,
     redis: SourceStatus,
     to_intake: mpsc::Sender<Arrival>,
+    metrics: Arc<Metrics>,
     mut stop: Signal,
 ) -> Result<(), Infallible> {
     let mut first = redis.first_proven();
@@ -363,11 +372,11 @@ async fn report_restart(
         () = stop.stopped() => None,
         proven = first.wait_for(Option::is_some) => proven.ok().and_then(|at| *at),
     };
-    if let (Some(started_at), Some(ended_at)) = (last_alive, proven)
-        && started_at < ended_at
-    {
+    if let (Some(started_at), Some(ended_at)) = (last_alive, proven) {
+        metrics.gaps.get_or_create(&Label::of(GapReason::NotListening.as_str())).inc();
         let gap = Gap {
-            started_at,
+            // The clock may have been set back meanwhile.
+            started_at: started_at.min(ended_at),
             ended_at,
             reason: GapReason::NotListening,
             source: "redis".into(),

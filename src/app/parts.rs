@@ -1,18 +1,25 @@
 //! Small adapters between parts that do not know each other.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use serde_json::Value;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Notify};
 use tracing::{debug, warn};
 
 use super::decode::Decoder;
 use crate::{
     dead_letter::{DeadLetter, DeadLetters},
     event::Decided,
-    frame::{Reason, Rejection, SetAside},
+    frame::{Gap, GapReason, Reason, Rejection, SetAside},
     intake::{Recovered, RunSharing},
     latest::Render,
+    lifecycle::Signal,
     logging::Chain,
     redis::RunShare,
     runs::{Facts, OpenRun},
@@ -22,8 +29,8 @@ use crate::{
     writer::{Aside, Commit, Kept, Letter},
 };
 
-/// How long intake waits for Redis to take news of an open run.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How long Redis may take for news of an open run.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Renders latest values from the bytes of messages.
 pub struct Renderer {
@@ -54,16 +61,70 @@ pub fn status_key(status: &Arc<dyn Fn() -> Value + Send + Sync>) -> Arc<dyn Fn()
     Arc::new(move || status().to_string())
 }
 
-/// Open runs of other instances, for the intake thread.
+/// Open runs of other instances, for the intake thread. What it says is sent beside it: a slow Redis must not hold up intake,
+/// however many runs are opened.
 pub struct SharedRuns {
     share: RunShare,
     runtime: Handle,
+    news: Arc<News>,
+}
+
+/// The newest of each channel that is not sent yet; `None`: to be forgotten.
+#[derive(Default)]
+struct News {
+    waiting: Mutex<HashMap<String, Option<String>>>,
+    changed: Notify,
 }
 
 impl SharedRuns {
-    /// Over this connection; `runtime` drives it.
-    pub fn new(share: RunShare, runtime: Handle) -> Self {
-        Self { share, runtime }
+    /// Over this connection, which `runtime` drives; and the task that sends.
+    pub fn new(
+        share: RunShare,
+        runtime: Handle,
+        stop: Signal,
+    ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
+        let news = Arc::new(News::default());
+        let task = send_news(share.clone(), Arc::clone(&news), stop);
+        (Self { share, runtime, news }, task)
+    }
+}
+
+impl News {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Option<String>>> {
+        // Whoever panicked left plain values behind.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, channel: &str, json: Option<String>) {
+        self.lock().insert(channel.to_owned(), json);
+        self.changed.notify_one();
+    }
+}
+
+/// Sends what waits; a last time when stopping.
+async fn send_news(share: RunShare, news: Arc<News>, mut stop: Signal) -> Result<(), Infallible> {
+    loop {
+        let stopping = tokio::select! {
+            biased;
+            () = stop.stopped() => true,
+            () = news.changed.notified() => false,
+        };
+        let waiting = mem::take(&mut *news.lock());
+        for (channel, json) in waiting {
+            let sent = async {
+                match json {
+                    Some(json) => share.publish(&channel, json).await,
+                    None => share.forget(&channel).await,
+                }
+            };
+            // What Redis does not take is told again with the next change.
+            if tokio::time::timeout(PATIENCE, sent).await.is_err() && stopping {
+                break;
+            }
+        }
+        if stopping {
+            return Ok(());
+        }
     }
 }
 
@@ -76,17 +137,13 @@ impl RunSharing for SharedRuns {
     }
 
     fn publish(&mut self, channel: &str, open: &OpenRun) {
-        let Ok(json) = serde_json::to_string(open) else { return };
-        self.runtime.block_on(async {
-            // Bounded: a slow Redis must not hold up intake.
-            let _ = tokio::time::timeout(PATIENCE, self.share.publish(channel, json)).await;
-        });
+        if let Ok(json) = serde_json::to_string(open) {
+            self.news.tell(channel, Some(json));
+        }
     }
 
     fn forget(&mut self, channel: &str) {
-        self.runtime.block_on(async {
-            let _ = tokio::time::timeout(PATIENCE, self.share.forget(channel)).await;
-        });
+        self.news.tell(channel, None);
     }
 }
 
@@ -137,22 +194,23 @@ impl Letters {
         Self { letters: Arc::new(letters), view }
     }
 
-    fn written(&self, letter: &Letter) -> Written {
+    fn written(view: &spool::View, letter: &Letter) -> Written {
         match &letter.kept {
             Kept::Message { channel, aside, bytes } => {
                 Written { channel: channel.clone(), aside: aside.clone(), payload: bytes.clone() }
             }
-            Kept::Refused { error, row } => self.refused(letter.offset, error, row),
+            Kept::Refused { error, row } => Self::refused(view, letter.offset, error, row),
         }
     }
 
     /// The message behind a refused row is still in the spool: the letter keeps its bytes, so that it can be replayed.
-    fn refused(&self, offset: u64, error: &str, row: &str) -> Written {
-        let found = self.view.records_from(offset).filter_map(Result::ok).find_map(|chunk| {
+    fn refused(view: &spool::View, offset: u64, error: &str, row: &str) -> Written {
+        let found = view.records_from(offset).filter_map(Result::ok).find_map(|chunk| {
             let record = chunk.records().find(|record| record.offset >= offset)?;
-            Some((record.channel.to_owned(), record.payload.to_vec()))
+            // Another record: this one is damaged, or in memory only.
+            Some((record.offset == offset).then(|| (record.channel.to_owned(), record.payload.to_vec())))
         });
-        let (channel, payload) = found.unwrap_or_else(|| (String::new(), row.as_bytes().to_vec()));
+        let (channel, payload) = found.flatten().unwrap_or_else(|| (String::new(), row.as_bytes().to_vec()));
         let rejection = Rejection { reason: Reason::RejectedByStore, detail: error.to_owned() };
         let (aside, kept) = SetAside::new(rejection, &payload);
         Written { channel, aside, payload: kept.to_vec() }
@@ -161,9 +219,10 @@ impl Letters {
 
 impl Aside for Letters {
     async fn put(&self, letters: &[Letter]) -> Result<(), BoxError> {
-        let written: Vec<_> = letters.iter().map(|letter| (letter.clone(), self.written(letter))).collect();
-        let (sink, spool_id) = (Arc::clone(&self.letters), self.view.id());
+        let (sink, view, letters) = (Arc::clone(&self.letters), self.view.clone(), letters.to_vec());
         let put = move || {
+            let spool_id = view.id();
+            let written: Vec<_> = letters.iter().map(|letter| (letter, Self::written(&view, letter))).collect();
             let letters: Vec<_> = written
                 .iter()
                 .map(|(letter, written)| DeadLetter {
@@ -181,6 +240,12 @@ impl Aside for Letters {
         tokio::task::spawn_blocking(put).await??;
         Ok(())
     }
+}
+
+/// The run whose hole this gap tells.
+fn told(payload: &[u8]) -> Option<uuid::Uuid> {
+    let gap: Gap = serde_json::from_slice(payload).ok()?;
+    gap.run_id.filter(|_| gap.reason == GapReason::Sequence)
 }
 
 /// Tells intake what the log holds from `as_of` on.
@@ -205,6 +270,7 @@ pub fn recover(recovery: &spool::Recovery, decoder: &Decoder, as_of: u64, tell: 
                     .as_ref()
                     .map(|message| Facts::of(message, decided.event_time, decided.received_at, record.payload)),
                 seq: message.as_ref().and_then(wire::Message::seq),
+                told: (record.kind == RecordKind::Gap).then(|| told(record.payload)).flatten(),
             });
         }
     }

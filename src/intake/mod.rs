@@ -244,10 +244,14 @@ impl Intake {
         None
     }
 
-    fn append_gap(&mut self, gap: &Gap) {
+    /// Counts a gap that is found here; the sources count theirs.
+    fn count_gap(&self, gap: &Gap) {
         let label = Label::of(gap.reason.as_str());
         self.parts.metrics.gaps.get_or_create(&label).inc();
         self.parts.metrics.gap_lost.get_or_create(&label).inc_by(gap.lost.unwrap_or(0));
+    }
+
+    fn append_gap(&mut self, gap: &Gap) {
         let payload = serde_json::to_vec(gap).expect("strings and numbers always serialise");
         let channel = gap.channel.as_deref().unwrap_or("");
         self.append_plain(RecordKind::Gap, gap.started_at, channel, &payload);
@@ -296,7 +300,11 @@ impl Intake {
         }
         self.ticked = tick;
         let now = now();
+        if self.parts.readiness.is_subscribed() {
+            self.state.listening(now);
+        }
         for gap in self.seqs.drain(now, last) {
+            self.count_gap(&gap);
             self.append_gap(&gap);
         }
         self.report_refused(now, last);
@@ -309,8 +317,12 @@ impl Intake {
             if self.unsynced {
                 self.sync();
             }
+            if !self.parts.appender.healthy() {
+                // What is in memory only is lost with the process; a state that knew of it would hide that loss.
+                return self.state.put_off();
+            }
             let runs = self.resolver.state(self.subscribed);
-            self.state.save(runs, &self.seqs, self.parts.appender.end(), now);
+            self.state.save(runs, &self.seqs, self.parts.appender.end());
         }
     }
 
@@ -340,6 +352,7 @@ impl Intake {
                 self.refused.insert(channel, refused);
                 return;
             }
+            self.count_gap(&gap);
         }
     }
 }

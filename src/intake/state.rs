@@ -14,6 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tracing::warn;
+use uuid::Uuid;
 
 use crate::{
     event::Decided,
@@ -39,6 +40,8 @@ pub struct Recovered<'a> {
     pub facts: Option<Facts<'a>>,
     /// Its `seq`.
     pub seq: Option<i64>,
+    /// The run whose hole in `seq` it tells; only of gaps.
+    pub told: Option<Uuid>,
 }
 
 /// Open runs of other instances, shared through Redis. Both calls are bounded in time; neither may fail the caller.
@@ -56,7 +59,8 @@ pub trait RunSharing: Send {
 #[derive(Serialize, Deserialize)]
 struct Saved {
     as_of: u64,
-    alive_at: Micros,
+    /// When we were last known to listen.
+    alive_at: Option<Micros>,
     runs: State,
     seqs: SeqTracker,
 }
@@ -89,7 +93,7 @@ impl StateFile {
                 None
             }
         };
-        let last_alive = saved.as_ref().map(|saved| saved.alive_at);
+        let last_alive = saved.as_ref().and_then(|saved| saved.alive_at);
         let (as_of, mut resolver, mut seqs) = match saved {
             Some(saved) => (saved.as_of, Resolver::restore(run_idle_timeout, saved.runs), saved.seqs),
             None => (0, Resolver::new(run_idle_timeout), SeqTracker::default()),
@@ -103,6 +107,9 @@ impl StateFile {
             }
             if let Some(seq) = record.seq {
                 seqs.observe(record.decided.run_id, seq, record.channel, record.decided.received_at);
+            }
+            if let Some(run) = record.told {
+                seqs.told(run);
             }
         });
         let file =
@@ -134,10 +141,20 @@ impl StateFile {
         self.saved_at.is_none_or(|at| at.elapsed() >= SAVE_INTERVAL)
     }
 
-    /// Replaces the file; synced only when an open run changed, the rest may be read again from the log.
-    pub(super) fn save(&mut self, runs: State, seqs: &SeqTracker, as_of: u64, now: Micros) {
+    /// Nothing was saved, because the log does not hold it either; to be tried again when it is due.
+    pub(super) fn put_off(&mut self) {
         self.saved_at = Some(Instant::now());
-        match self.replace(runs, seqs, as_of, now) {
+    }
+
+    /// We listen now: what is published from now on, and is not received, is missed after this moment.
+    pub(super) fn listening(&mut self, now: Micros) {
+        self.last_alive = self.last_alive.max(Some(now));
+    }
+
+    /// Replaces the file; synced only when an open run changed, the rest may be read again from the log.
+    pub(super) fn save(&mut self, runs: State, seqs: &SeqTracker, as_of: u64) {
+        self.saved_at = Some(Instant::now());
+        match self.replace(runs, seqs, as_of) {
             Ok(()) => {
                 self.dirty = false;
                 self.failing = false;
@@ -150,15 +167,15 @@ impl StateFile {
         }
     }
 
-    fn replace(&self, runs: State, seqs: &SeqTracker, as_of: u64, now: Micros) -> io::Result<()> {
+    fn replace(&self, runs: State, seqs: &SeqTracker, as_of: u64) -> io::Result<()> {
         #[derive(Serialize)]
         struct Saving<'a> {
             as_of: u64,
-            alive_at: Micros,
+            alive_at: Option<Micros>,
             runs: State,
             seqs: &'a SeqTracker,
         }
-        let bytes = serde_json::to_vec(&Saving { as_of, alive_at: now, runs, seqs })?;
+        let bytes = serde_json::to_vec(&Saving { as_of, alive_at: self.last_alive, runs, seqs })?;
         let next = self.path.with_extension("json.new");
         fs::write(&next, bytes)?;
         if self.dirty {

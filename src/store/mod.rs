@@ -188,8 +188,9 @@ pub trait Store: Send + Sync + 'static {
     /// Commands that were received.
     fn control_log<'a>(&'a self, query: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<ControlRow>, StoreError>>;
 
-    /// A counter that grows when rows acknowledged before may have been forgotten (a node that was down is back): the writer
-    /// then reads again from the checkpoint.
+    /// A counter that grows when rows acknowledged before may have been forgotten (a node has gone down, or is back): the
+    /// writer then reads again from the checkpoint. It grows at once when a node goes down, because the checkpoint moves on
+    /// with time.
     fn restarts(&self) -> u64 {
         0
     }

@@ -99,14 +99,19 @@ fn kill_9_loses_nothing_that_was_published_25_ms_before_and_repeats_nothing() {
     let lost: Vec<_> = ledger
         .iter()
         .filter(|(seq, at)| !found.contains_key(*seq) && !excused.iter().any(|(from, to)| (from..=to).contains(at)))
-        .map(|(seq, _)| *seq)
+        .map(|(seq, at)| {
+            let kill = excused.iter().map(|(from, _)| *from).filter(|from| from > at).min();
+            let ready = excused.iter().map(|(_, to)| *to).filter(|to| to < at).max();
+            (*seq, ready.map(|ready| *at - ready), kill.map(|kill| kill - *at))
+        })
         .collect();
     assert!(
         lost.is_empty(),
-        "{} of {} durable messages are lost: {:?}",
+        "{} of {} durable messages are lost; with the time since ready and until the excused time: {:?} to {:?}",
         lost.len(),
         ledger.len(),
-        &lost[..lost.len().min(20)]
+        lost.first(),
+        lost.last()
     );
     // What is missing is told, to the number.
     let missing = ledger.len() as i64 - found.len() as i64;

@@ -240,6 +240,8 @@ impl CassandraStore {
                     if let Some(session) = session.take() {
                         self.watch(&session).await;
                     }
+                    // Now, not only when it is back: meanwhile the linger would run out, and the checkpoint pass forgotten rows.
+                    self.restarts.fetch_add(1, Ordering::AcqRel);
                     self.note(&Trouble::unavailable("every Cassandra node is gone"));
                 }
                 Err(trouble) => {
@@ -282,7 +284,10 @@ impl CassandraStore {
                         info!(node = %node.address, "Cassandra node is back");
                         self.restarts.fetch_add(1, Ordering::AcqRel);
                     }
-                    Some(true) if !up => warn!(node = %node.address, "Cassandra node is gone"),
+                    Some(true) if !up => {
+                        warn!(node = %node.address, "Cassandra node is gone");
+                        self.restarts.fetch_add(1, Ordering::AcqRel);
+                    }
                     _ => {}
                 }
             }
