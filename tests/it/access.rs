@@ -35,15 +35,15 @@ fn took(what: &str, condition: impl FnMut() -> bool) -> Duration {
 
 #[test]
 fn redis_with_tls_of_an_authority_of_its_own_and_a_password() {
-    let redis = Redis::with(Options { password: Some("sesame"), tls: true, more: vec![] });
+    let redis = Redis::with(Options { password: Some("open \"sesame\" 'é"), tls: true, more: vec![] });
     let mut daemon = Daemon::at(&redis.tls_url())
         .set("redis.tls.ca", format!("{:?}", redis.ca()))
-        .env("REDIS_PASSWORD", "sesame")
+        .env("REDIS_PASSWORD", "open \"sesame\" 'é")
         .start_ready();
     publish(&redis, TRAINING, 1);
     daemon.wait_rows(COUNT, 1);
     assert!(daemon.terminate().success());
-    assert!(!daemon.log().contains("sesame"));
+    assert!(!daemon.log().contains("open \"sesame\" 'é"));
 }
 
 #[test]
