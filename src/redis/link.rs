@@ -106,6 +106,16 @@ impl Connected {
     }
 }
 
+/// The client greets with an inline command, which Redis splits at spaces and quotes: whatever else than a plain character
+/// is written as an escape within quotes.
+fn inline(text: &str) -> String {
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        return text.to_owned();
+    }
+    let escaped: String = text.bytes().map(|byte| format!("\\x{byte:02x}")).collect();
+    format!("\"{escaped}\"")
+}
+
 fn classify(error: RedisError) -> ConnectError {
     let text = error.details();
     if matches!(error.kind(), ErrorKind::Auth)
@@ -158,6 +168,8 @@ async fn prepare(config: &Config, role: Role) -> Result<Client, ConnectError> {
     if let Some(password) = password(config).await? {
         settings.password = Some(password);
     }
+    settings.username = settings.username.map(|name| inline(&name));
+    settings.password = settings.password.map(|password| inline(&password));
     if config.url.starts_with("rediss://") || config.tls.is_set() {
         let tls = tls::client_config(&config.tls).map_err(ConnectError::Tls)?;
         let connector = TlsConnector::from((*tls).clone());

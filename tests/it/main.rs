@@ -4,7 +4,9 @@
 //! missing say so and are counted as skipped.
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+mod access;
 mod crash;
+mod fixtures;
 mod layers;
 mod pipeline;
 mod redis;

@@ -98,6 +98,11 @@ fn batch(rows: Vec<Row>) -> Batch {
 }
 
 #[tokio::test]
+async fn cassandra_keeps_the_contract_of_every_store() {
+    with_schema(async |_, config| crate::store_contract::contract(connected(&config).await).await).await;
+}
+
+#[tokio::test]
 async fn every_column_is_read_back() {
     with_schema(|server, config| async move {
         let store = connected(&config).await;

@@ -1,6 +1,7 @@
 """Runs CQL with the DataStax driver and prints the rows as JSON lines: a client that is not ours.
 
 usage: cql.py HOST PORT KEYSPACE [USER PASSWORD [CA]]; statements on standard input, one a line; '-' is no keyspace.
+After a tab may follow the values of its question marks, as a JSON array.
 """
 import datetime
 import json
@@ -34,6 +35,20 @@ def plain(value):
         return str(value)
 
 
+def bound(value):
+    try:
+        return uuid.UUID(value)
+    except (TypeError, AttributeError, ValueError):
+        return value
+
+
+def execute(session, line):
+    statement, _, values = line.partition("\t")
+    if not values:
+        return session.execute(statement)
+    return session.execute(session.prepare(statement), [bound(value) for value in json.loads(values)])
+
+
 def main():
     host, port, keyspace = sys.argv[1:4]
     login = PlainTextAuthProvider(*sys.argv[4:6]) if len(sys.argv) > 5 else None
@@ -51,7 +66,7 @@ def main():
     session = cluster.connect(None if keyspace == "-" else keyspace)
     for line in sys.stdin:
         if line.strip():
-            for row in session.execute(line.strip()):
+            for row in execute(session, line.strip()):
                 print(json.dumps({name: plain(value) for name, value in row.items()}))
     cluster.shutdown()
 

@@ -1,0 +1,253 @@
+//! Servers that are away, refuse us or want to be asked in another way; and what the operating system tells the daemon.
+
+use std::{fs, net::TcpListener, thread, time::Duration};
+
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::support::{
+    cassandra::{Cassandra, Cluster, python},
+    daemon::Daemon,
+    redis::{Options, Redis},
+    skip, sqlite, wait_until,
+};
+
+const TRAINING: &str = "cascor:training";
+const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
+const LIMIT: Duration = Duration::from_secs(30);
+const COUNT: &str = "SELECT count(*) FROM training_metrics";
+
+fn message(epoch: u32) -> String {
+    json!({"run_id": RUN, "epoch": epoch, "loss": 0.5}).to_string()
+}
+
+fn publish(redis: &Redis, channel: &str, epoch: u32) {
+    assert_eq!(redis.client().publish(channel, message(epoch)), 1, "{channel}");
+}
+
+/// How long a condition takes to hold.
+fn took(what: &str, condition: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    wait_until(what, LIMIT, condition);
+    start.elapsed()
+}
+
+#[test]
+fn redis_with_tls_of_an_authority_of_its_own_and_a_password() {
+    let redis = Redis::with(Options { password: Some("open \"sesame\" 'é"), tls: true, more: vec![] });
+    let mut daemon = Daemon::at(&redis.tls_url())
+        .set("redis.tls.ca", format!("{:?}", redis.ca()))
+        .env("REDIS_PASSWORD", "open \"sesame\" 'é")
+        .start_ready();
+    publish(&redis, TRAINING, 1);
+    daemon.wait_rows(COUNT, 1);
+    assert!(daemon.terminate().success());
+    assert!(!daemon.log().contains("open \"sesame\" 'é"));
+}
+
+#[test]
+fn a_wrong_password_of_redis_is_named_until_it_is_corrected() {
+    let redis = Redis::with(Options { password: Some("right"), ..Options::default() });
+    let mut daemon = Daemon::on(&redis).env("REDIS_PASSWORD", "wrong-secret").start();
+    daemon.wait_http("/readyz", 503);
+    wait_until("the reason", LIMIT, || daemon.get("/api/status").body.contains("WRONGPASS"));
+    assert!(!daemon.log().contains("wrong-secret"));
+    redis.client().command(&["CONFIG", "SET", "requirepass", "wrong-secret"]);
+    daemon.wait_ready();
+    let mut client = crate::support::resp::Resp::connect(redis.port).unwrap();
+    client.command(&["AUTH", "wrong-secret"]);
+    assert_eq!(client.publish(TRAINING, message(1)), 1);
+    daemon.wait_rows(COUNT, 1);
+}
+
+#[test]
+fn a_channel_that_is_forbidden_is_named_and_the_others_work() {
+    let redis = Redis::start();
+    let rule = "ACL SETUSER me on >pw +@all ~* resetchannels &cascor:training &cascor:control*";
+    redis.client().command(&rule.split(' ').collect::<Vec<_>>());
+    let mut daemon = Daemon::on(&redis)
+        .set("redis.username", "\"me\"")
+        .set("redis.training_channels", "[\"cascor:training\", \"cascor:events\"]")
+        .env("REDIS_PASSWORD", "pw")
+        .start();
+    wait_until("the subscription", LIMIT, || redis.subscribers(TRAINING) == 1);
+    daemon.wait_http("/healthz", 200);
+    wait_until("the refusal", LIMIT, || {
+        daemon.get("/api/status").json()["redis"]["unproven"] == json!(["cascor:events"])
+    });
+    assert_eq!(daemon.get("/readyz").status, 503);
+    publish(&redis, TRAINING, 1);
+    daemon.wait_rows(COUNT, 1);
+    redis.client().command(&["ACL", "SETUSER", "me", "&cascor:events"]);
+    daemon.wait_ready();
+    publish(&redis, "cascor:events", 2);
+    daemon.wait_rows(COUNT, 2);
+}
+
+#[test]
+fn redis_may_be_absent_at_the_start_be_killed_and_be_flushed() {
+    let mut redis = Redis::absent(Options::default());
+    let mut daemon = Daemon::on(&redis).start();
+    daemon.wait_http("/readyz", 503);
+    daemon.wait_http("/healthz", 200);
+    redis.launch();
+    daemon.wait_ready();
+    publish(&redis, TRAINING, 1);
+    redis.kill();
+    thread::sleep(Duration::from_millis(700));
+    redis.launch();
+    // `launch` returns at the first answer.
+    let after = took("the subscription", || redis.subscribers(TRAINING) == 1);
+    assert!(after < Duration::from_millis(250), "{after:?}");
+    publish(&redis, TRAINING, 2);
+    let gaps = "SELECT count(*) FROM ingest_gaps WHERE reason = 'disconnected'";
+    wait_until("a gap row", LIMIT, || sqlite::count(&daemon.database(), gaps) >= 1);
+    redis.client().command(&["FLUSHALL"]);
+    publish(&redis, TRAINING, 3);
+    daemon.wait_rows(COUNT, 3);
+}
+
+#[test]
+fn a_redis_that_stops_for_ten_seconds_loses_nothing_or_is_a_gap() {
+    let mut redis = Redis::start();
+    let daemon = Daemon::on(&redis).start_ready();
+    publish(&redis, TRAINING, 1);
+    redis.pause();
+    thread::sleep(Duration::from_secs(10));
+    redis.resume();
+    // It may still count the connection that was given up, and accept for it what nobody reads.
+    let published = redis.client().publish(TRAINING, message(2));
+    wait_until("its row, or a gap", LIMIT, || {
+        sqlite::count(&daemon.database(), COUNT) == 2
+            || sqlite::count(&daemon.database(), "SELECT count(*) FROM ingest_gaps") >= 1
+    });
+    wait_until("the subscription", LIMIT, || redis.subscribers(TRAINING) == 1);
+    assert!(published <= 2);
+    publish(&redis, TRAINING, 3);
+    wait_until("the row after it", LIMIT, || {
+        sqlite::count(&daemon.database(), "SELECT count(*) FROM training_metrics WHERE epoch = 3") == 1
+    });
+}
+
+#[test]
+fn cassandra_with_login_and_tls() {
+    let name = "cassandra_with_login_and_tls";
+    let Some(cluster) = Cluster::start(1, "127.0.32", 19_232, &["--auth", "--tls"]) else {
+        return skip(name, "no Cassandra jars");
+    };
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis)
+        .cassandra(&cluster.keyspace())
+        .set("store.cassandra.tls.ca", format!("{:?}", cluster.ca()))
+        .env("CASSANDRA_USERNAME", "cassandra")
+        .env("CASSANDRA_PASSWORD", "cassandra")
+        .prepare();
+    daemon.apply_schema();
+    daemon.launch();
+    daemon.wait_ready();
+    publish(&redis, TRAINING, 1);
+    wait_until("the row", LIMIT, || daemon.command(&["metrics", RUN, "--json"]).status.success());
+    wait_until("the store's word", LIMIT, || daemon.get("/api/status").json()["spool"]["pending_records"] == 0);
+}
+
+#[test]
+fn without_a_schema_the_daemon_keeps_everything_and_says_what_to_run() {
+    let name = "without_a_schema_the_daemon_keeps_everything_and_says_what_to_run";
+    let Some(cassandra) = Cassandra::shared() else { return skip(name, "CASCOR_TEST_CASSANDRA is not set") };
+    if python().is_none() {
+        return skip(name, "CASCOR_TEST_PYTHON is not set");
+    }
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis).cassandra(&cassandra).start_ready();
+    publish(&redis, TRAINING, 1);
+    daemon.wait_log("cascor-ingest schema apply");
+    assert!(daemon.get("/api/status").json()["spool"]["pending_records"].as_u64().unwrap() >= 1);
+    daemon.apply_schema();
+    wait_until("the row", LIMIT, || cassandra.count(COUNT) == 1);
+}
+
+#[test]
+fn every_problem_of_a_configuration_is_told_at_once() {
+    let redis = Redis::absent(Options::default());
+    let daemon = Daemon::on(&redis)
+        .set("no_such_key", "1")
+        .set("spool.capacity", "\"many\"")
+        .set("log.level", "\"loud=very\"")
+        .prepare();
+    let output = daemon.command(&["run"]);
+    assert_eq!(output.status.code(), Some(78));
+    let error = String::from_utf8_lossy(&output.stderr);
+    for key in ["no_such_key", "spool.capacity", "log.level"] {
+        assert!(error.contains(key), "{key}: {error}");
+    }
+}
+
+#[test]
+fn sighup_changes_the_log_level() {
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).start_ready();
+    let file = daemon.config_file();
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{text}log.level = \"nonsense=very\"\n")).unwrap();
+    daemon.process().signal(Signal::HUP);
+    daemon.wait_log("is not reloaded");
+    fs::write(&file, format!("{text}log.level = \"debug\"\n")).unwrap();
+    daemon.process().signal(Signal::HUP);
+    daemon.wait_log("configuration is reloaded");
+    redis.client().publish(TRAINING, "[1]");
+    daemon.wait_log("DEBUG");
+}
+
+/// An SQLite path under a file: no store for as long as the file is there.
+fn without_store(redis: &Redis) -> (tempfile::TempDir, Daemon) {
+    let dir = tempfile::tempdir().unwrap();
+    let blocker = dir.path().join("away");
+    fs::write(&blocker, "").unwrap();
+    let path = format!("{:?}", blocker.join("cascor.db"));
+    let daemon = Daemon::on(redis).set("store.sqlite.path", path).start_ready();
+    (dir, daemon)
+}
+
+#[test]
+fn sigterm_without_a_store_ends_promptly_and_loses_nothing() {
+    let redis = Redis::start();
+    let (dir, mut daemon) = without_store(&redis);
+    for epoch in 0..100 {
+        publish(&redis, TRAINING, epoch);
+    }
+    let start = Instant::now();
+    assert!(daemon.terminate().success(), "{}", daemon.log());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    fs::remove_file(dir.path().join("away")).unwrap();
+    daemon.launch();
+    let file = dir.path().join("away/cascor.db");
+    wait_until("every row", LIMIT, || sqlite::count(&file, COUNT) == 100);
+}
+
+#[test]
+fn a_second_sigterm_ends_at_once() {
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).start_ready();
+    // Both are pending before either is handled: standard signals of one number merge, so one is SIGINT.
+    daemon.process().signal(Signal::TERM);
+    daemon.process().signal(Signal::INT);
+    let start = Instant::now();
+    daemon.process().wait(LIMIT);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_port_in_use_is_tried_again() {
+    let redis = Redis::start();
+    let builder = Daemon::on(&redis);
+    let mut daemon = builder.prepare();
+    let taken = TcpListener::bind(("127.0.0.1", daemon.http_port())).unwrap();
+    daemon.launch();
+    daemon.wait_log("cannot be bound");
+    wait_until("the subscription", LIMIT, || redis.subscribers(TRAINING) == 1);
+    publish(&redis, TRAINING, 1);
+    daemon.wait_rows(COUNT, 1);
+    drop(taken);
+    daemon.wait_ready();
+}
