@@ -103,7 +103,7 @@ cql_close() {
 RSP_OP= RSP_BODY=
 cql_frame() { # opcode(hex) body(hex) [timeout]; sets RSP_OP, RSP_BODY (hex)
     local h len t=${3:-10}
-    hex "04000000$1$(printf %08x $((${#2} / 2)))$2" 2>/dev/null >&"$CQL_OUT" || return 1
+    (trap "" PIPE; hex "04000000$1$(printf %08x $((${#2} / 2)))$2") 2>/dev/null >&"$CQL_OUT" || return 1 # openssl may be gone: no reason to die
     h=$(timeout "$t" head -c 9 <&"$CQL_IN" 2>/dev/null | od -An -v -tx1 | tr -d ' \n') || true
     [[ ${#h} == 18 ]] || return 1
     RSP_OP=${h:8:2}; len=$((16#${h:10:8})); RSP_BODY=
