@@ -69,7 +69,8 @@ fn message(seq: i64) -> String {
 fn kill_9_loses_nothing_that_was_published_25_ms_before_and_repeats_nothing() {
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
-    let producer = Producer::start(redis.port, 2_000);
+    // An unoptimised daemon beside other tests falls more than 25 ms behind the full rate.
+    let producer = Producer::start(redis.port, if cfg!(debug_assertions) { 300 } else { 2_000 });
     // While not ready, or within 25 ms before a kill, a message may be missing.
     let mut excused: Vec<(Instant, Instant)> = Vec::new();
     for n in 0..20u64 {
