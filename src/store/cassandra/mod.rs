@@ -129,7 +129,8 @@ impl Config {
         points
             .map(|point| match point.rsplit_once(':') {
                 // More than one colon without brackets is an IPv6 address.
-                Some((host, _)) if host.contains(':') && !point.starts_with('[') => format!("[{point}]:{}", self.port),
+                _ if point.ends_with(']') => format!("{point}:{}", self.port),
+                Some((host, _)) if host.contains(':') && !host.ends_with(']') => format!("[{point}]:{}", self.port),
                 Some((_, port)) if port.parse::<u16>().is_ok() => point.to_owned(),
                 _ => format!("{point}:{}", self.port),
             })
