@@ -111,6 +111,8 @@ pub(super) struct Due {
 pub(super) struct News {
     pub(super) due: Vec<Due>,
     pub(super) history: VecDeque<Arc<Update>>,
+    /// Whether objects of the history were left.
+    pub(super) waits: bool,
     /// Changes when everything was cleared.
     pub(super) cleared: u64,
 }
@@ -182,8 +184,9 @@ impl Board {
         }
     }
 
-    /// What has to be written now. With `all`, every value that lives, written before or not.
-    pub(super) fn take(&self, now: Instant, all: bool) -> News {
+    /// What has to be written now. With `all`, every value that lives, written before or not. Without `history` its objects stay
+    /// here, where the older ones make room for the newer: what will never be shown is never rendered.
+    pub(super) fn take(&self, now: Instant, all: bool, history: bool) -> News {
         let mut state = self.lock();
         state.dirty = false;
         let lives = |due: &Due| now.duration_since(due.update.received) < due.subject.ttl(&self.config);
@@ -200,8 +203,14 @@ impl Board {
             }
         }
         due.retain(lives);
-        state.waiting_bytes = 0;
-        News { due, history: std::mem::take(&mut state.waiting), cleared: state.cleared }
+        let mut news = News { due, cleared: state.cleared, ..News::default() };
+        if history {
+            state.waiting_bytes = 0;
+            news.history = std::mem::take(&mut state.waiting);
+        } else {
+            news.waits = !state.waiting.is_empty();
+        }
+        news
     }
 
     /// Forgets everything. Returns the names of the keys that may exist.
@@ -304,15 +313,15 @@ mod tests {
         for n in 0..10u32 {
             board.offer(update(u128::from(n % 5), i64::from(n), None, start + Duration::from_millis(u64::from(n))));
         }
-        let news = board.take(start, false);
+        let news = board.take(start, false, true);
         let everybody: Vec<_> = news.due.iter().filter(|due| due.run.is_none()).collect();
         assert_eq!((everybody.len(), everybody[0].update.decided.event_time), (1, 9));
         assert_eq!(news.due.len() - 1, 3, "runs 2, 3 and 4");
         assert_eq!(news.history.iter().map(|held| held.decided.event_time).collect::<Vec<_>>(), [6, 7, 8, 9]);
-        assert!(board.take(start, false).due.is_empty());
-        assert_eq!(board.take(start, true).due.len(), 4, "again after a reconnect");
-        assert!(board.take(start + Duration::from_secs(2), true).due.is_empty(), "but not what has expired");
+        assert!(board.take(start, false, true).due.is_empty());
+        assert_eq!(board.take(start, true, true).due.len(), 4, "again after a reconnect");
+        assert!(board.take(start + Duration::from_secs(2), true, true).due.is_empty(), "but not what has expired");
         assert_eq!(board.forget().len(), 5 + 6);
-        assert!(board.take(start, true).due.is_empty());
+        assert!(board.take(start, true, true).due.is_empty());
     }
 }

@@ -86,14 +86,13 @@ pub async fn flusher(
                 continue;
             }
             () = flusher.board.news.notified() => {}
-            () = until(flusher.history_at()) => {}
+            () = until(flusher.history_due) => {}
         }
         if let Some(client) = link.client() {
             flusher.flush(&client, std::mem::take(&mut again)).await;
         } else {
-            // Nothing is taken from the board: it keeps the newest by itself, and all of it is due at the reconnect.
-            let news = flusher.board.take(Instant::now(), false);
-            flusher.remember(news.history, news.cleared);
+            // The board keeps the newest by itself, and all of it is due at the reconnect.
+            let _ = flusher.board.take(Instant::now(), false, false);
         }
         tokio::select! {
             biased;
@@ -122,17 +121,14 @@ struct Flusher {
 }
 
 impl Flusher {
-    /// When the history has to be written next.
-    fn history_at(&self) -> Option<Instant> {
-        self.history_due.map(|due| self.history_written.map_or(due, |written| due.max(written + HISTORY_PAUSE)))
-    }
-
     async fn flush(&mut self, client: &Client, again: bool) {
         let board = Arc::clone(&self.board);
         let _writing = board.writing.lock().await;
         let now = Instant::now();
-        let news = board.take(now, again);
-        self.remember(news.history, news.cleared);
+        let next = self.history_written.map_or(now, |written| written + HISTORY_PAUSE);
+        let news = board.take(now, again, again || next <= now);
+        self.history_due = news.waits.then_some(next);
+        let grown = self.remember(news.history, news.cleared);
         let mut writes = Vec::with_capacity(news.due.len() + 1);
         for due in news.due {
             let mut json = String::with_capacity(due.update.payload.len() + 256);
@@ -142,24 +138,23 @@ impl Flusher {
                 writes.push((board.key(due.subject, due.run), json, left));
             }
         }
-        if again || self.history_at().is_some_and(|at| at <= now) {
-            self.history_due = None;
-            if let Some(newest) = self.history.newest {
-                self.history_written = Some(now);
-                let left = board.config.history_ttl.saturating_sub(now.duration_since(newest));
-                writes.push((format!("{}history:latest", board.prefix), self.history.render(), left));
-            }
+        if (again || grown)
+            && let Some(newest) = self.history.newest
+        {
+            self.history_written = Some(now);
+            let left = board.config.history_ttl.saturating_sub(now.duration_since(newest));
+            writes.push((format!("{}history:latest", board.prefix), self.history.render(), left));
         }
         self.set(client, writes).await;
     }
 
-    /// Renders what is new for the history, once.
-    fn remember(&mut self, updates: impl IntoIterator<Item = Arc<super::Update>>, cleared: u64) {
+    /// Renders what is new for the history, once; whether there was anything.
+    fn remember(&mut self, updates: impl IntoIterator<Item = Arc<super::Update>>, cleared: u64) -> bool {
         if cleared != self.cleared {
             self.cleared = cleared;
             self.history.clear();
-            self.history_due = None;
         }
+        let mut grown = false;
         for update in updates {
             let mut json = String::new();
             self.render.render(&update.payload, &update.decided, update.payload.len() > OBJECT_BYTES, &mut json);
@@ -169,9 +164,10 @@ impl Flusher {
             }
             if !json.is_empty() {
                 self.history.push(json, update.received);
-                self.history_due.get_or_insert(update.received);
+                grown = true;
             }
         }
+        grown
     }
 
     async fn set(&mut self, client: &Client, writes: Vec<(String, String, Duration)>) {

@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, fmt::Write as _};
 
+use uuid::Uuid;
+
 use super::{
     message::{Field, Message},
     names::Slot,
@@ -14,7 +16,7 @@ use crate::event::Decided;
 ///
 /// A canonical name always holds the canonical value; of several own fields of one name the one that is looked up first is
 /// shown. A list that counts as `hidden_units` is shown as `hidden_units_list`.
-pub fn latest_json(message: &Message<'_>, decided: &Decided, instance: &str, out: &mut String) {
+pub fn latest_json<'o>(message: &'o Message<'_>, decided: &Decided, instance: &str, out: &'o mut String) {
     let mut object = Object::open(out);
     canonical(message, decided, &mut object);
     let mut order: Vec<&Field<'_>> = message.fields.iter().filter(|field| field.value != Value::Null).collect();
@@ -29,7 +31,7 @@ pub fn latest_json(message: &Message<'_>, decided: &Decided, instance: &str, out
 }
 
 /// The same with the canonical fields only, for objects that would be too large for the history.
-pub fn latest_json_canonical(message: &Message<'_>, decided: &Decided, instance: &str, out: &mut String) {
+pub fn latest_json_canonical<'o>(message: &'o Message<'_>, decided: &Decided, instance: &str, out: &'o mut String) {
     let mut object = Object::open(out);
     object.add("type", |out| write_text(out, message.type_name()));
     canonical(message, decided, &mut object);
@@ -39,21 +41,36 @@ pub fn latest_json_canonical(message: &Message<'_>, decided: &Decided, instance:
 /// A JSON object in the making; the first value of a name stays.
 struct Object<'o> {
     out: &'o mut String,
-    names: HashSet<String>,
+    /// The names so far. Few, as a rule: looking through them is cheaper than hashing.
+    names: Vec<&'o str>,
+    /// The same, once they are many.
+    many: HashSet<&'o str>,
 }
+
+/// Names that are looked through one by one.
+const FEW: usize = 48;
 
 impl<'o> Object<'o> {
     fn open(out: &'o mut String) -> Self {
-        Self { out, names: HashSet::new() }
+        Self { out, names: Vec::with_capacity(24), many: HashSet::new() }
     }
 
-    fn add(&mut self, name: &str, write: impl FnOnce(&mut String)) {
+    fn has(&self, name: &str) -> bool {
+        if self.many.is_empty() { self.names.contains(&name) } else { self.many.contains(name) }
+    }
+
+    fn add(&mut self, name: &'o str, write: impl FnOnce(&mut String)) {
         // The last member is ours, whatever a producer calls its own.
-        if name == "_ingest" || self.names.contains(name) {
+        if name == "_ingest" || self.has(name) {
             return;
         }
         self.out.push(if self.names.is_empty() { '{' } else { ',' });
-        self.names.insert(name.to_owned());
+        self.names.push(name);
+        if self.names.len() == FEW {
+            self.many.extend(&self.names);
+        } else if self.names.len() > FEW {
+            self.many.insert(name);
+        }
         write_text(self.out, name);
         self.out.push(':');
         write(self.out);
@@ -74,11 +91,9 @@ impl<'o> Object<'o> {
     }
 }
 
-fn canonical(message: &Message<'_>, decided: &Decided, object: &mut Object<'_>) {
+fn canonical<'o>(message: &'o Message<'_>, decided: &Decided, object: &mut Object<'o>) {
     let columns = &message.columns;
-    object.add("run_id", |out| {
-        let _ = write!(out, "\"{}\"", decided.run_id);
-    });
+    object.add("run_id", |out| identifier(out, decided.run_id));
     if let Some(name) = message.run_name() {
         object.add("run_name", |out| write_text(out, name));
     }
@@ -110,9 +125,17 @@ fn moment(out: &mut String, micros: i64) {
     out.push('"');
 }
 
+fn identifier(out: &mut String, id: Uuid) {
+    out.push('"');
+    out.push_str(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+    out.push('"');
+}
+
 fn ingest(message: &Message<'_>, decided: &Decided, instance: &str, object: Object<'_>) {
     let out = object.out;
-    let _ = write!(out, ",\"_ingest\":{{\"run_id\":\"{}\",\"received_at\":", decided.run_id);
+    out.push_str(",\"_ingest\":{\"run_id\":");
+    identifier(out, decided.run_id);
+    out.push_str(",\"received_at\":");
     moment(out, decided.received_at);
     out.push_str(",\"published_at\":");
     if decided.own_time {

@@ -1,7 +1,5 @@
 //! When an event happened: RFC 3339, ISO 8601 without a zone, or a number whose size tells its unit.
 
-use std::fmt::Write as _;
-
 use jiff::{civil, tz::TimeZone};
 
 use super::value::Value;
@@ -188,13 +186,20 @@ pub fn write(out: &mut String, micros: Micros) {
     let month = if month < 10 { month + 3 } else { month - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     let seconds = of_day / 1_000_000;
-    // Writing to a `String` cannot fail.
-    let _ = write!(
-        out,
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
-        seconds / 3_600,
-        seconds / 60 % 60,
-        seconds % 60,
-        of_day % 1_000_000
-    );
+    let mut number = |value: i64, width: u32, after: &str| {
+        for place in (0..width).rev() {
+            // Every part is below its power of ten, so each step is one digit.
+            let digit = value / 10_i64.pow(place) % 10;
+            out.push(char::from(b'0' + u8::try_from(digit).unwrap_or(0)));
+        }
+        out.push_str(after);
+    };
+    // RFC 3339 knows four digits; no plausible time needs more.
+    number(year.clamp(0, 9_999), 4, "-");
+    number(month, 2, "-");
+    number(day, 2, "T");
+    number(seconds / 3_600, 2, ":");
+    number(seconds / 60 % 60, 2, ":");
+    number(seconds % 60, 2, ".");
+    number(of_day % 1_000_000, 6, "Z");
 }
