@@ -4,11 +4,6 @@ use std::process::ExitCode;
 
 use cascor_ingest::{cli, logging::Chain};
 
-/// A fifth of the daemon's time went into the C library's allocator: every message is a handful of small buffers that are made on
-/// one thread and dropped on another.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // Two libraries bring TLS; which provider they share must be said before either asks.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {

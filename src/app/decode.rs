@@ -3,7 +3,9 @@
 //! A record is decoded under the widest limits there are: intake has accepted it under those of its day, and a replay must give
 //! the same rows whatever the configuration says now.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     control,
@@ -94,13 +96,25 @@ fn unreadable(what: &str) -> Rejection {
     Rejection { reason: Reason::InvalidField, detail: format!("the log holds {what} that this version cannot read") }
 }
 
+/// Between two looks at a log that was read to its end: a batch is gathered for `writer.flush_interval` anyway, and waking up for
+/// every group that becomes durable costs more than its records.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// The spool's reader, as the writer sees it.
 #[derive(Debug)]
 pub struct SpoolRecords {
-    /// The log.
-    pub reader: spool::Reader,
-    /// What its records mean.
-    pub decoder: Arc<Decoder>,
+    reader: spool::Reader,
+    view: spool::View,
+    decoder: Arc<Decoder>,
+    /// Kept here, so that a dropped `next` does not begin its pause again.
+    not_before: Instant,
+}
+
+impl SpoolRecords {
+    /// The records of this log.
+    pub fn new(reader: spool::Reader, view: spool::View, decoder: Arc<Decoder>) -> Self {
+        Self { reader, view, decoder, not_before: Instant::now() }
+    }
 }
 
 /// Some records of the log.
@@ -114,7 +128,12 @@ impl Records for SpoolRecords {
     type Chunk = SpoolChunk;
 
     async fn next(&mut self) -> SpoolChunk {
-        SpoolChunk { chunk: self.reader.next().await, decoder: Arc::clone(&self.decoder) }
+        tokio::time::sleep_until(self.not_before).await;
+        let chunk = self.reader.next().await;
+        if chunk.end() >= self.view.durable() {
+            self.not_before = Instant::now() + PAUSE;
+        }
+        SpoolChunk { chunk, decoder: Arc::clone(&self.decoder) }
     }
 
     fn rewind(&mut self, offset: u64) {

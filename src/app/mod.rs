@@ -134,7 +134,13 @@ async fn serve(
     let (limits_out, limits) = watch::channel(settings.limits.clone());
     let decoder = Arc::new(Decoder::new(&settings.instance));
     let (drained, heartbeat, inlets) = daemon.receive(inlets, appender, &recovery, &decoder, &board, jobs, limits)?;
-    let store = daemon.write(SpoolRecords { reader, decoder }, committer, &view, (hold, flush_to), progress_out)?;
+    let store = daemon.write(
+        SpoolRecords::new(reader, view.clone(), decoder),
+        committer,
+        &view,
+        (hold, flush_to),
+        progress_out,
+    )?;
     daemon.look(&sources, board, inlets.link, heartbeat);
 
     let Daemon { mut tasks, front, readiness, .. } = daemon;

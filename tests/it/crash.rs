@@ -135,13 +135,13 @@ fn cassandra_absent_at_start_and_in_the_middle_loses_nothing_and_keeps_the_keys_
     let producer = Producer::start(redis.port, 500);
     fresh_keys(&redis, Duration::from_secs(4));
     cluster.up(1);
-    wait_rows(&cassandra, 1_500);
+    wait_rows(&daemon, &cassandra, 1_500);
     cluster.kill(1);
     fresh_keys(&redis, Duration::from_secs(8));
     cluster.up(1);
     thread::sleep(Duration::from_secs(2));
     let ledger = producer.finish();
-    wait_rows(&cassandra, ledger.len() as i64);
+    wait_rows(&daemon, &cassandra, ledger.len() as i64);
     assert_eq!(
         cassandra.count("SELECT count(*) FROM training_metrics"),
         ledger.len() as i64,
@@ -162,10 +162,16 @@ fn fresh_keys(redis: &Redis, during: Duration) {
     }
 }
 
-fn wait_rows(cassandra: &Cassandra, expected: i64) {
-    wait_until(&format!("{expected} rows"), LIMIT, || {
-        cassandra
-            .try_rows(&cassandra.keyspace, "SELECT count(*) FROM training_metrics")
-            .is_ok_and(|rows| rows[0].values().next().and_then(serde_json::Value::as_i64).unwrap_or(0) >= expected)
-    });
+fn wait_rows(daemon: &Daemon, cassandra: &Cassandra, expected: i64) {
+    let mut rows = Ok(Vec::new());
+    let start = Instant::now();
+    while start.elapsed() < LIMIT {
+        rows = cassandra.try_rows(&cassandra.keyspace, "SELECT count(*) FROM training_metrics");
+        let count = rows.as_ref().ok().and_then(|rows| rows.first()?.values().next()?.as_i64());
+        if count.unwrap_or(0) >= expected {
+            return;
+        }
+        thread::sleep(Duration::from_millis(500));
+    }
+    panic!("{rows:?} instead of {expected}\n{}\n{}", daemon.get("/api/status").body, daemon.log());
 }
