@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::support::{
     cassandra::{Cassandra, Cluster},
-    daemon::Daemon,
+    daemon::{Daemon, OPTIMISED},
     redis::Redis,
     resp::Resp,
     skip, sqlite, wait_until,
@@ -70,7 +70,8 @@ fn kill_9_loses_nothing_that_was_published_25_ms_before_and_repeats_nothing() {
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
     // An unoptimised daemon beside other tests falls more than 25 ms behind the full rate.
-    let producer = Producer::start(redis.port, if cfg!(debug_assertions) { 300 } else { 2_000 });
+    let optimised = std::env::var_os(OPTIMISED).is_some();
+    let producer = Producer::start(redis.port, if optimised { 2_000 } else { 300 });
     // While not ready, or within 25 ms before a kill, a message may be missing.
     let mut excused: Vec<(Instant, Instant)> = Vec::new();
     for n in 0..20u64 {

@@ -20,7 +20,12 @@ use super::{
 };
 
 /// The binary under test.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_cascor-ingest");
+pub fn binary() -> String {
+    std::env::var(OPTIMISED).unwrap_or_else(|_| env!("CARGO_BIN_EXE_cascor-ingest").into())
+}
+
+/// Names an optimised build to test in place of the one that belongs to the tests: some promises are about speed, too.
+pub const OPTIMISED: &str = "CASCOR_TEST_BINARY";
 
 /// The instance name of a daemon that is not given another.
 pub const INSTANCE: &str = "test";
@@ -121,10 +126,10 @@ impl Daemon {
         let mut command = match self.builder.wrapper.split_first() {
             Some((wrapper, arguments)) => {
                 let mut command = Command::new(wrapper);
-                command.args(arguments).arg(BINARY);
+                command.args(arguments).arg(binary());
                 command
             }
-            None => Command::new(BINARY),
+            None => Command::new(binary()),
         };
         command.arg("run");
         self.settle(&mut command);
@@ -244,7 +249,7 @@ impl Daemon {
     /// Runs a command of the program with the same configuration, and waits for its end.
     #[track_caller]
     pub fn command(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(binary());
         command.args(arguments);
         self.settle(&mut command);
         command.stdin(Stdio::null()).output().unwrap()
