@@ -9,22 +9,24 @@
 
 mod decode;
 mod parts;
+mod phases;
 mod signals;
 mod status;
 pub mod stores;
 
-use std::{convert::Infallible, fs, io, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{fs, io, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
-use tracing::{info, warn};
+use tracing::info;
 
 use self::{
     decode::{Decoder, SpoolRecords},
     parts::{Letters, Renderer, SharedRuns, SpoolCommit},
+    phases::{drain, reload_when_asked, report_restart, tell_ready},
     status::Sources,
 };
 use crate::{
@@ -32,12 +34,12 @@ use crate::{
     config::Settings,
     control,
     dead_letter::{DeadLetterError, DeadLetters},
-    frame::{Arrival, Gap, GapReason},
+    frame::Arrival,
     intake::{self, Intake},
     latest::{self, Board},
-    lifecycle::{Hold, Readiness, Signal, Stopper, Tasks},
-    logging::{Chain, LevelHandle},
-    metrics::{Label, Metrics},
+    lifecycle::{Hold, Readiness, Signal, Tasks},
+    logging::LevelHandle,
+    metrics::Metrics,
     notify::{self, Heartbeat},
     redis::{Link, RunShare},
     source::{QueuedBytes, SourceStatus, pubsub::Source, queue},
@@ -50,12 +52,6 @@ use crate::{
 
 /// Commands that may wait to be executed, and frames that may wait on the control connection.
 const CONTROL_QUEUE: usize = 1_024;
-
-/// How long READY waits for the first try to reach Redis.
-const FIRST_TRY: Duration = Duration::from_secs(3);
-
-/// How long the writer may go on with what is in the spool once intake has drained.
-const LAST_WRITES: Duration = Duration::from_secs(3);
 
 /// Why the daemon could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -363,112 +359,4 @@ fn levers(
         to_intake,
         link: link.clone(),
     }
-}
-
-/// Nobody listened between the last sign of life of the process before and the first proven subscription of this one.
-async fn report_restart(
-    last_alive: Option<Micros>,
-    redis: SourceStatus,
-    to_intake: mpsc::Sender<Arrival>,
-    metrics: Arc<Metrics>,
-    mut stop: Signal,
-) -> Result<(), Infallible> {
-    let mut first = redis.first_proven();
-    let proven = tokio::select! {
-        () = stop.stopped() => None,
-        proven = first.wait_for(Option::is_some) => proven.ok().and_then(|at| *at),
-    };
-    if let (Some(started_at), Some(ended_at)) = (last_alive, proven) {
-        metrics.gaps.get_or_create(&Label::of(GapReason::NotListening.as_str())).inc();
-        let gap = Gap {
-            // The clock may have been set back meanwhile.
-            started_at: started_at.min(ended_at),
-            ended_at,
-            reason: GapReason::NotListening,
-            source: "redis".into(),
-            channel: None,
-            run_id: None,
-            lost: None,
-        };
-        let _ = to_intake.send(Arrival::Gap(gap)).await;
-    }
-    drop(to_intake); // intake drains until every sender is gone
-    stop.stopped().await;
-    Ok(())
-}
-
-/// READY: the spool is locked and the first connection was tried; Redis itself may be absent.
-async fn tell_ready(redis: SourceStatus, mut stop: Signal) -> Result<(), Infallible> {
-    let deadline = Instant::now() + FIRST_TRY;
-    let tried = || redis.connections().iter().any(|connection| connection.connects > 0 || connection.error.is_some());
-    while !tried() && Instant::now() < deadline && !stop.is_stopped() {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    notify::ready();
-    stop.stopped().await;
-    Ok(())
-}
-
-/// SIGHUP: log levels and the limits of a message are taken over; files with secrets are read at each connect anyway.
-async fn reload_when_asked(
-    mut asked: mpsc::Receiver<()>,
-    reload: Reload,
-    levels: Option<LevelHandle>,
-    limits: watch::Sender<wire::Limits>,
-    mut stop: Signal,
-) -> Result<(), Infallible> {
-    loop {
-        tokio::select! {
-            () = stop.stopped() => return Ok(()),
-            Some(()) = asked.recv() => {}
-        }
-        let outcome = reload().and_then(|settings| {
-            if let Some(levels) = &levels {
-                levels.set(&settings.log.level)?;
-            }
-            limits.send_replace(settings.limits);
-            Ok(())
-        });
-        match outcome {
-            Ok(()) => info!("configuration is reloaded: log levels, limits"),
-            Err(error) => warn!(error, "configuration is not reloaded; the old one stays"),
-        }
-    }
-}
-
-/// The order of stopping: once intake has drained, the writer may go on while it gets somewhere; then the rest ends.
-async fn drain(
-    mut front: Signal,
-    readiness: Readiness,
-    drained: oneshot::Receiver<()>,
-    spool: spool::View,
-    (flush_to, mut progress): (watch::Sender<u64>, watch::Receiver<u64>),
-    store: Arc<dyn Store>,
-    back: Stopper,
-) -> Result<(), io::Error> {
-    let mut drained = drained;
-    let early = tokio::select! {
-        () = front.stopped() => None,
-        ended = &mut drained => Some(ended),
-    };
-    if early.is_some() {
-        return Err(io::Error::other("intake ended before it was told to"));
-    }
-    readiness.set_stopping();
-    notify::stopping();
-    if drained.await.is_err() {
-        warn!("intake did not end in order; what it had not synced is lost");
-    }
-    let reachable = tokio::time::timeout(Duration::from_millis(500), store.ping()).await;
-    if matches!(reachable, Ok(Ok(()))) {
-        flush_to.send_replace(spool.end());
-        let all = progress.wait_for(|stored| *stored >= spool.end());
-        if tokio::time::timeout(LAST_WRITES, all).await.is_err() {
-            info!("the store has not confirmed everything; the rest is in the spool");
-        }
-    } else if let Ok(Err(error)) = reachable {
-        info!(error = %Chain(&error), "the store is away; everything not confirmed is in the spool");
-    }
-    back.stop();
-    Ok(())
 }
