@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{sync::watch, task::JoinSet, time::Instant};
-use tracing::{error, info, warn};
+use tracing::{debug, error, warn};
 
 /// Told to everyone who must stop. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -98,7 +98,7 @@ fn note(
 ) {
     let message = match ended {
         Ok((task, Ok(()))) if stopping => {
-            info!(task, "task ended");
+            debug!(task, "task ended");
             return;
         }
         Ok((task, Ok(()))) => format!("task `{task}` ended by itself"),

@@ -14,7 +14,7 @@ use crate::{
 /// What to see of them.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// The newest, with their reasons.
+    /// The newest first, with their reasons.
     List {
         /// At most this many.
         #[arg(long, short = 'n', default_value_t = 100)]
@@ -43,7 +43,8 @@ pub fn run(settings: &Settings, command: &Command, json: bool) -> Result<(), Cli
     match command {
         Command::List { limit, reason, channel } => {
             let filter = Filter { reason: *reason, channel: channel.clone(), since: None, limit: Some(*limit) };
-            let letters = dead_letter::list(dir, &filter).map_err(failed)?;
+            let mut letters = dead_letter::list(dir, &filter).map_err(failed)?;
+            letters.reverse();
             if json {
                 let letters: Vec<_> = letters.iter().map(value).collect();
                 return output::json(&json!({ "count": letters.len(), "deadletters": letters }));

@@ -12,9 +12,9 @@ use crate::{
 /// What to know about the log.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Segments, offsets and what waits for the store.
+    /// Segments, sizes and the committed offset; works on a spool in use.
     Status(Args),
-    /// Read every record and check it; status 1 when one is bad. For a spool that no daemon holds.
+    /// Read every record and check it; status 1 when one is bad. On a spool in use, what is being written may look torn.
     Verify(Args),
 }
 
@@ -74,10 +74,14 @@ fn print(report: &Report, verified: bool) -> Result<(), CliError> {
         .segments
         .iter()
         .map(|segment| {
-            let records = if verified { segment.records.to_string() } else { String::new() };
-            let damaged = if segment.header_valid { segment.damaged_bytes.to_string() } else { "header".into() };
-            vec![segment.name.clone(), segment.first.to_string(), segment.bytes.to_string(), records, damaged]
+            let mut row = vec![segment.name.clone(), segment.first.to_string(), segment.bytes.to_string()];
+            if verified {
+                row.push(segment.records.to_string());
+                row.push(if segment.header_valid { segment.damaged_bytes.to_string() } else { "header".into() });
+            }
+            row
         })
         .collect();
-    output::table(&["SEGMENT", "FIRST", "BYTES", "RECORDS", "DAMAGED"], segments)
+    let headers = ["SEGMENT", "FIRST", "BYTES", "RECORDS", "DAMAGED"];
+    output::table(if verified { &headers } else { &headers[..3] }, segments)
 }
