@@ -1,11 +1,21 @@
 //! Sizes and durations as people write them: `"64MiB"`, `"250ms"`.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// UTC microseconds since the Unix epoch: the one form of wall-clock time inside the program.
 pub type Micros = i64;
+
+/// The wall clock. A clock before 1970 reads as 1970.
+pub fn now() -> Micros {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
+}
 
 /// A number of bytes; written `"64KiB"`, `"10GiB"`, `"1MB"` or as a plain number of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -45,7 +45,7 @@ use crate::{
     source::{QueuedBytes, SourceStatus, pubsub::Source, queue},
     spool::{self, SpoolError},
     store::{Store, StoreKind},
-    units::Micros,
+    units::{self, Micros},
     wire::{self, Job},
     writer,
 };
@@ -206,7 +206,7 @@ impl Daemon<'_> {
                 StoreKind::Sqlite => "sqlite",
                 StoreKind::Cassandra => "cassandra",
             },
-            started_at: intake::now() - Micros::try_from(started.elapsed().as_micros()).unwrap_or(0),
+            started_at: units::now() - Micros::try_from(started.elapsed().as_micros()).unwrap_or(0),
             started,
             readiness: self.readiness.clone(),
             redis: redis.clone(),

@@ -7,13 +7,12 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     frame::{GapReason, Reason},
-    intake,
     lifecycle::{Hold, Readiness},
     metrics::{Label, Metrics},
     render,
     source::SourceStatus,
     spool::View,
-    units::Micros,
+    units::{self, Micros},
 };
 
 /// Everything the status is made of. Reading it disturbs nobody.
@@ -57,7 +56,7 @@ impl Sources {
             "missing": missing,
             "paused": paused,
             "started_at": render::time(self.started_at),
-            "at": render::time(intake::now()),
+            "at": render::time(units::now()),
             "uptime_seconds": self.started.elapsed().as_secs(),
             "redis": { "connections": self.redis.connections(), "unproven": self.redis.unproven() },
             "spool": {

@@ -15,11 +15,6 @@ const NEWEST: usize = 1_000;
 /// A running run that is silent for longer is shown as stale.
 pub const STALE_AFTER: Micros = 5 * 60 * 1_000_000;
 
-/// The wall clock.
-pub fn now() -> Micros {
-    jiff::Timestamp::now().as_microsecond()
-}
-
 /// The run that `text` names.
 ///
 /// # Errors

@@ -6,14 +6,14 @@ use serde::Serialize;
 
 use super::{
     CliError,
-    lookup::{STALE_AFTER, now, unreadable},
+    lookup::{STALE_AFTER, unreadable},
     table,
 };
 use crate::{
     event::{RunRow, status},
     render::{self, RunJson, STALE},
     store::{RunsQuery, Store},
-    units::Micros,
+    units::{self, Micros},
 };
 
 /// How many runs are looked at for those with the status that was asked for.
@@ -55,7 +55,7 @@ pub async fn runs(store: &dyn Store, args: RunsArgs, json: bool, out: &mut impl 
         ),
         None => None,
     };
-    let now = now();
+    let now = units::now();
     let query = RunsQuery { limit: args.limit, status: args.status, dataset: args.dataset, before };
     let (runs, next) = list(store, query, now, STALE_AFTER).await?;
     if json {
@@ -141,14 +141,14 @@ mod tests {
         for n in 0..6 {
             let status = [status::COMPLETED, status::RUNNING][usize::from(n >= 4)];
             let name = format!("run-{n}");
-            let start = now() - (6 - n) * 3_600_000_000;
+            let start = units::now() - (6 - n) * 3_600_000_000;
             let run = RunRow {
                 run_id: run_id_from_text(&name),
                 run_name: Some(name),
                 start_time: Some(start),
                 status: Some(status.into()),
                 notes: Some("\u{1b}[31mred".into()),
-                last_event_time: Some(if n == 5 { now() } else { start }),
+                last_event_time: Some(if n == 5 { units::now() } else { start }),
                 ..RunRow::default()
             };
             store.write_run(&run, None).await.unwrap();

@@ -6,14 +6,14 @@ use serde::Serialize;
 
 use super::{
     CliError,
-    lookup::{STALE_AFTER, find_run, now, unreadable},
+    lookup::{STALE_AFTER, find_run, unreadable},
     metrics, table,
 };
 use crate::{
     event::{EventRow, MetricsRow, RunRow},
     render::{JsonRows, RunJson, shown_status},
     store::{RangeQuery, Store},
-    units::Micros,
+    units::{self, Micros},
 };
 
 /// Arguments of `show`.
@@ -42,7 +42,7 @@ pub async fn show(store: &dyn Store, args: ShowArgs, json: bool, out: &mut impl 
     let newest = RangeQuery::newest(run.run_id, args.limit.unwrap_or(if json { 1_000 } else { 10 }));
     let rows = store.metrics(&newest).await.map_err(unreadable)?;
     let metric_count = store.count_metrics(run.run_id).await.map_err(unreadable)?;
-    let now = now();
+    let now = units::now();
     if json {
         let run = RunJson { run: &run, now, stale_after: STALE_AFTER };
         return table::json(out, &Answer { run, metrics: JsonRows(&rows), metric_count });

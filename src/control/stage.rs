@@ -1,11 +1,6 @@
 //! Executes commands, one after the other; what takes long (`flush`, `reset`) runs beside the rest.
 
-use std::{
-    collections::VecDeque,
-    convert::Infallible,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
 use fred::{
     interfaces::{KeysInterface, PubsubInterface},
@@ -29,7 +24,7 @@ use crate::{
     logging::{Chain, Untrusted},
     metrics::{Label, Metrics},
     redis::Link,
-    units::Micros,
+    units::{self, Micros},
 };
 
 /// Flushes and resets under way at once.
@@ -237,7 +232,7 @@ impl Stage {
 
     /// Ends a pause that has lasted too long, or that fills the spool.
     async fn end_of_pause(&mut self) -> Option<Finished> {
-        let (pause, now) = (self.pause?, wall_clock());
+        let (pause, now) = (self.pause?, units::now());
         let fill = (self.levers.spool_fill)();
         let why = if fill >= FILL_MAX {
             format!("the pause ended by itself: the spool is {:.0} % full", fill * 100.0)
@@ -328,11 +323,6 @@ async fn wait_stored(mut stored: watch::Receiver<u64>, end: u64, patience: Durat
             (Outcome::Failed, format!("the store has not confirmed {left} records yet; they are on disk"))
         }
     }
-}
-
-fn wall_clock() -> Micros {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
 }
 
 /// Publishes answers, each for a moment only: whoever asked waits no longer, either.

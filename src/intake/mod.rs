@@ -11,13 +11,7 @@
 mod accept;
 mod state;
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::Arc,
-    thread,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
@@ -299,7 +293,7 @@ impl Intake {
             self.subscribed += tick - self.ticked;
         }
         self.ticked = tick;
-        let now = now();
+        let now = units::now();
         if self.parts.readiness.is_subscribed() {
             self.state.listening(now);
         }
@@ -393,10 +387,4 @@ fn gather(
         }
         true
     })
-}
-
-/// The wall clock.
-pub fn now() -> Micros {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
 }

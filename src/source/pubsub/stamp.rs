@@ -1,8 +1,6 @@
 //! The time of receipt: strictly increasing, so that equal messages in one microsecond stay two events.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use crate::units::Micros;
+use crate::units::{self, Micros};
 
 /// A clock that is set back by more than this is followed; by less, it is waited for.
 const JUMP: Micros = 1_000_000;
@@ -14,8 +12,7 @@ pub(super) struct Stamper(Micros);
 impl Stamper {
     /// The next time of receipt.
     pub(super) fn now(&mut self) -> Micros {
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
-        self.next(Micros::try_from(clock).unwrap_or(Micros::MAX))
+        self.next(units::now())
     }
 
     fn next(&mut self, clock: Micros) -> Micros {

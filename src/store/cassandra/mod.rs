@@ -19,7 +19,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -213,14 +213,9 @@ fn verdict(error: &StoreError) -> Verdict {
     }
 }
 
-fn now() -> Micros {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Micros::try_from(since.as_micros()).unwrap_or(Micros::MAX)
-}
-
 impl Store for CassandraStore {
     fn write<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(self.call("write", async move |link| writes::write(link, &self.retention, batch, now()).await))
+        Box::pin(self.call("write", async move |link| writes::write(link, &self.retention, batch, units::now()).await))
     }
 
     fn read_run(&self, run_id: Uuid) -> BoxFuture<'_, Result<Option<RunRow>, StoreError>> {

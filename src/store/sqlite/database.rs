@@ -11,7 +11,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use super::error::{self, Hint};
-use crate::{store::StoreError, units::Micros};
+use crate::{store::StoreError, units::now};
 
 /// The numbered migrations, compiled in; the number is the version that the file has after it.
 const MIGRATIONS: [(i64, &str); 1] = [(1, include_str!("../../../schema/sqlite/0001_tables.sql"))];
@@ -170,9 +170,4 @@ fn create(path: &Path) -> Result<(), StoreError> {
         }
     };
     try_create().map_err(|e| error::of_file(e, path))
-}
-
-/// The wall clock.
-pub(super) fn now() -> Micros {
-    jiff::Timestamp::now().as_microsecond()
 }

@@ -4,10 +4,11 @@ use rusqlite::{Connection, OptionalExtension, Row as Stored, ToSql, params};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{database::now, encode};
+use super::encode;
 use crate::{
     event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
     store::{DaysQuery, RangeQuery, RunsQuery},
+    units::now,
 };
 
 /// The stored row of a run.

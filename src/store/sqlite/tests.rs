@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     event::{EventKey, Row},
-    store::sqlite::database::now,
+    units::now,
 };
 
 struct Fixture {

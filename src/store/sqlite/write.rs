@@ -13,7 +13,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    database::{Database, Open, now},
+    database::{Database, Open},
     error::{self, Trouble},
     expire::Sweep,
     rows,
@@ -23,7 +23,7 @@ use crate::{
     logging::Chain,
     metrics::Metrics,
     store::{Batch, Retention, StoreError},
-    units::Micros,
+    units::{Micros, now},
 };
 
 /// Rows of one transaction, about: enough to make the `fsync` cheap, few enough that nobody waits long for it.

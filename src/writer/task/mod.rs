@@ -20,7 +20,7 @@ use super::{
     parts::{Aside, Chunk, Commit, Content, Decoded, Kept, Letter, Records},
     runs::Runs,
 };
-use crate::event::Table;
+use crate::{event::Table, units};
 
 /// Records taken and not yet passed, at most.
 const PENDING_MAX: usize = 1 << 18;
@@ -321,11 +321,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
             *progress = at.max(*progress);
             ahead
         });
-        let lag = self.frontier.oldest().map_or(0.0, |received_at| {
-            let now =
-                SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
-            (now - received_at).max(0) as f64 / 1e6
-        });
+        let lag = self.frontier.oldest().map_or(0.0, |received_at| (units::now() - received_at).max(0) as f64 / 1e6);
         self.ends.metrics.writer_lag_seconds.set(lag);
         let paused = matches!(*self.ends.hold.borrow(), Hold::After(_));
         self.ends.metrics.writer_paused.set(i64::from(paused));

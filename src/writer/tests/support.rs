@@ -19,7 +19,7 @@ use crate::{
     },
     lifecycle::{Signal, Stopper},
     metrics::Metrics,
-    store::{Batch, BoxError, BoxFuture, DaysQuery, RangeQuery, RunsQuery, Store, StoreError},
+    store::{Batch, BoxError, BoxFuture, DaysQuery, RangeQuery, RunsQuery, Store, StoreError, merge},
     units::Micros,
     writer::{Aside, Chunk, Commit, Config, Content, Decoded, Ends, Hold, Letter, Records, WriterError, run},
 };
@@ -180,35 +180,8 @@ impl Store for Fake {
 
 /// What a store does with the columns of a change.
 pub fn overlay(row: &mut RunRow, change: &RunRow) {
-    macro_rules! columns {
-        ($($name:ident),+) => {$( if change.$name.is_some() { row.$name = change.$name.clone(); } )+};
-    }
     row.run_id = change.run_id;
-    columns!(
-        run_name,
-        start_time,
-        end_time,
-        duration_seconds,
-        status,
-        dataset_name,
-        dataset_size,
-        config_json,
-        final_epoch,
-        final_train_loss,
-        final_train_accuracy,
-        final_val_loss,
-        final_val_accuracy,
-        best_val_accuracy,
-        best_epoch,
-        total_hidden_units,
-        total_parameters,
-        notes,
-        created_by,
-        last_event_time
-    );
-    if !change.tags.is_empty() {
-        row.tags.clone_from(&change.tags);
-    }
+    merge::apply(change, row);
 }
 
 /// The log: a list, handed out a few at a time.
