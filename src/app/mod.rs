@@ -42,7 +42,7 @@ use crate::{
     metrics::Metrics,
     notify::{self, Heartbeat},
     redis::{Link, RunShare},
-    source::{QueuedBytes, SourceStatus, pubsub::Source, queue},
+    source::{self, QueuedBytes, SourceStatus, pubsub::Source, queue},
     spool::{self, SpoolError},
     store::{Store, StoreKind},
     units::{self, Micros},
@@ -119,7 +119,7 @@ async fn serve(
     let spool::Opened { appender, reader, committer, view, recovery } = spool;
     let mut daemon = Daemon { settings, metrics, front, back, readiness: Readiness::default(), tasks: Tasks::new() };
 
-    let inlets = daemon.subscribe();
+    let inlets = daemon.subscribe()?;
     let (hold_out, hold) = watch::channel(Hold::Open);
     let (progress_out, progress) = watch::channel(view.committed());
     let (flush_out, flush_to) = watch::channel(0);
@@ -129,7 +129,7 @@ async fn serve(
     let jobs = daemon.control(&sources, hold_out, &board, &inlets);
     let (limits_out, limits) = watch::channel(settings.limits.clone());
     let decoder = Arc::new(Decoder::new(&settings.instance));
-    let (drained, heartbeat, inlets) = daemon.receive(inlets, appender, &recovery, &decoder, &board, jobs, limits)?;
+    let (drained, heartbeat, inlets) = daemon.receive(inlets, appender, &recovery, &board, jobs, limits)?;
     let store = daemon.write(
         SpoolRecords::new(reader, view.clone(), decoder),
         committer,
@@ -177,7 +177,7 @@ struct Outlets {
 
 impl Daemon<'_> {
     /// First of all: every millisecond before it is lost to us.
-    fn subscribe(&mut self) -> Inlets {
+    fn subscribe(&mut self) -> Result<Inlets, AppError> {
         let redis = &self.settings.redis;
         let status = SourceStatus::new(self.readiness.clone());
         let (training_queue, training, training_bytes) = queue(redis.queue_frames, redis.queue_bytes.as_usize());
@@ -185,11 +185,11 @@ impl Daemon<'_> {
         let to_intake = control_queue.sender();
         let training_source = Source::training(redis, training_queue, status.clone(), Arc::clone(&self.metrics));
         let control_source = Source::control(redis, control_queue, status.clone(), Arc::clone(&self.metrics));
-        self.tasks.spawn("training source", training_source.run(self.front.clone()));
-        self.tasks.spawn("control source", control_source.run(self.front.clone()));
+        let sources = source::receive(vec![training_source, control_source], self.front.clone());
+        self.tasks.spawn("sources", sources.map_err(AppError::Start)?);
         let (link, upkeep) = Link::new(redis, self.back.clone());
         self.tasks.spawn("redis commands", upkeep);
-        Inlets { status, link, training, training_bytes, control, control_bytes, to_intake }
+        Ok(Inlets { status, link, training, training_bytes, control, control_bytes, to_intake })
     }
 
     fn sources(
@@ -246,7 +246,6 @@ impl Daemon<'_> {
         inlets: Inlets,
         appender: spool::Appender,
         recovery: &spool::Recovery,
-        decoder: &Decoder,
         board: &Arc<Board>,
         commands: mpsc::Sender<Job>,
         limits: watch::Receiver<wire::Limits>,
@@ -273,7 +272,7 @@ impl Daemon<'_> {
                 },
             ),
         };
-        let intake = Intake::new(parts, |as_of, tell| parts::recover(recovery, decoder, as_of, tell));
+        let intake = Intake::new(parts, |as_of, tell| parts::recover(recovery, as_of, tell));
         let restart = report_restart(
             intake.last_alive(),
             status.clone(),

@@ -12,7 +12,6 @@ use serde_json::Value;
 use tokio::{runtime::Handle, sync::Notify};
 use tracing::{debug, warn};
 
-use super::decode::Decoder;
 use crate::{
     dead_letter::{DeadLetter, DeadLetters},
     event::Decided,
@@ -25,7 +24,7 @@ use crate::{
     runs::{Facts, OpenRun},
     spool::{self, RecordKind},
     store::{BoxError, Store},
-    wire::{self, Limits},
+    wire,
     writer::{Aside, Commit, Kept, Letter},
 };
 
@@ -35,19 +34,18 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Renders latest values from the bytes of messages.
 pub struct Renderer {
     instance: String,
-    limits: Limits,
 }
 
 impl Renderer {
     /// For the keys of this instance.
     pub fn new(instance: &str) -> Self {
-        Self { instance: instance.to_owned(), limits: Decoder::new(instance).limits().clone() }
+        Self { instance: instance.to_owned() }
     }
 }
 
 impl Render for Renderer {
     fn render(&self, payload: &[u8], decided: &Decided, canonical_only: bool, out: &mut String) {
-        match wire::decode(payload, &self.limits) {
+        match wire::decode_accepted(payload) {
             Ok(message) if canonical_only => wire::latest_json_canonical(&message, decided, &self.instance, out),
             Ok(message) => wire::latest_json(&message, decided, &self.instance, out),
             Err(rejection) => debug!(%rejection, "an accepted message cannot be rendered"),
@@ -249,7 +247,7 @@ fn told(payload: &[u8]) -> Option<uuid::Uuid> {
 }
 
 /// Tells intake what the log holds from `as_of` on.
-pub fn recover(recovery: &spool::Recovery, decoder: &Decoder, as_of: u64, tell: &mut dyn FnMut(Recovered<'_>)) {
+pub fn recover(recovery: &spool::Recovery, as_of: u64, tell: &mut dyn FnMut(Recovered<'_>)) {
     for chunk in recovery.records_from(as_of) {
         let chunk = match chunk {
             Ok(chunk) => chunk,
@@ -259,9 +257,8 @@ pub fn recover(recovery: &spool::Recovery, decoder: &Decoder, as_of: u64, tell: 
             }
         };
         for record in chunk.records() {
-            let message = (record.kind == RecordKind::Event)
-                .then(|| wire::decode(record.payload, decoder.limits()).ok())
-                .flatten();
+            let message =
+                (record.kind == RecordKind::Event).then(|| wire::decode_accepted(record.payload).ok()).flatten();
             let decided = record.decided;
             tell(Recovered {
                 decided,

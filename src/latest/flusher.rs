@@ -1,4 +1,5 @@
-//! Writes what is new on the board: one pipeline, at most once in 50 ms; the history at most once in 250 ms.
+//! Writes what is new on the board: one pipeline, at most once in 50 ms; the history at most once in 250 ms, and once a second
+//! when most of it is new each time.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -21,6 +22,8 @@ use crate::{event::Decided, lifecycle::Signal, metrics::Metrics, redis::Link};
 const PAUSE: Duration = Duration::from_millis(50);
 /// Between two writes of the history.
 const HISTORY_PAUSE: Duration = Duration::from_millis(250);
+/// The same while most of it is new each time: no reader follows that, and rendering it costs more than everything else here.
+const HISTORY_PAUSE_BUSY: Duration = Duration::from_secs(1);
 /// Between two writes of the status key.
 const STATUS_PAUSE: Duration = Duration::from_secs(3);
 /// How long a deletion may take.
@@ -59,6 +62,7 @@ pub async fn flusher(
         history,
         history_due: None,
         history_written: None,
+        history_pause: HISTORY_PAUSE,
         cleared: 0,
         complaint: String::new(),
     };
@@ -116,6 +120,7 @@ struct Flusher {
     history: History,
     history_due: Option<Instant>,
     history_written: Option<Instant>,
+    history_pause: Duration,
     cleared: u64,
     complaint: String,
 }
@@ -125,9 +130,10 @@ impl Flusher {
         let board = Arc::clone(&self.board);
         let _writing = board.writing.lock().await;
         let now = Instant::now();
-        let next = self.history_written.map_or(now, |written| written + HISTORY_PAUSE);
+        let next = self.history_written.map_or(now, |written| written + self.history_pause);
         let news = board.take(now, again, again || next <= now);
         self.history_due = news.waits.then_some(next);
+        let busy = news.history.len() > board.config.history_objects / 2;
         let grown = self.remember(news.history, news.cleared);
         let mut writes = Vec::with_capacity(news.due.len() + 1);
         for due in news.due {
@@ -142,6 +148,7 @@ impl Flusher {
             && let Some(newest) = self.history.newest
         {
             self.history_written = Some(now);
+            self.history_pause = if busy { HISTORY_PAUSE_BUSY } else { HISTORY_PAUSE };
             let left = board.config.history_ttl.saturating_sub(now.duration_since(newest));
             writes.push((format!("{}history:latest", board.prefix), self.history.render(), left));
         }
