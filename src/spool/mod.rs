@@ -41,12 +41,12 @@
 mod appender;
 mod checkpoint;
 mod chunk;
-mod commit;
+pub(crate) mod commit;
 pub(crate) mod disk;
 mod quarantine;
 mod reader;
 pub(crate) mod record;
-mod recovery;
+pub(crate) mod recovery;
 mod report;
 pub(crate) mod scan;
 pub(crate) mod segment;

@@ -1,10 +1,9 @@
 //! Opening a spool: what is there is read, what is torn is cut, and nothing that is stored prevents the start.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read, Seek, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    fs::TryLockError,
+    io,
+    path::Path,
     sync::Arc,
     thread,
     time::Duration,
@@ -19,7 +18,7 @@ use super::{
     checkpoint::{self, Checkpoint},
     chunk::Chunk,
     commit::{Commits, Committer},
-    disk::{self, Disk},
+    disk::{Disk, Mode, OpenFile},
     quarantine::Quarantine,
     reader::Reader,
     record,
@@ -88,7 +87,7 @@ impl Iterator for Replay {
                 if meta.first >= self.end {
                     return None;
                 }
-                match Scan::open(&meta, below, self.shared.seed) {
+                match Scan::open(&self.shared.disk, &meta, below, self.shared.seed) {
                     Ok(scan) => self.scan = Some(scan),
                     Err(error) => {
                         self.next = meta.end;
@@ -121,19 +120,38 @@ impl Iterator for Replay {
 }
 
 pub(crate) fn open(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Result<Opened, SpoolError> {
+    let Prepared { shared, commits, appender, reader, recovery } = prepare(config, metrics, disk)?;
+    let committer = Committer::start(Arc::clone(&shared), commits)
+        .map_err(|error| SpoolError::Io { operation: "start the thread of commits", error })?;
+    Ok(Opened { appender, reader, committer, view: View(shared), recovery })
+}
+
+/// An open spool whose thread does not run yet.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) commits: Arc<Commits>,
+    pub(crate) appender: Appender,
+    pub(crate) reader: Reader,
+    pub(crate) recovery: Recovery,
+}
+
+/// Everything of [`open`] but the thread.
+pub(crate) fn prepare(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Result<Prepared, SpoolError> {
     let dir = config.dir.clone();
     let failed = |operation| move |error| SpoolError::Io { operation, error };
-    disk::create_dir(&dir).map_err(|error| SpoolError::CreateDir { dir: dir.clone(), error })?;
-    let lock = lock(&dir)?;
-    let checkpoint = checkpoint::read(&dir).map_err(failed("read the checkpoint"))?;
-    let mut list = segment::list(&dir).map_err(failed("list the segments"))?;
-    refuse_newer(&dir, checkpoint, &list)?;
-    remove_temporaries(&dir);
+    disk.create_dir(&dir).map_err(|error| SpoolError::CreateDir { dir: dir.clone(), error })?;
+    let lock = lock(&disk, &dir)?;
+    let checkpoint = checkpoint::read(&disk, &dir).map_err(failed("read the checkpoint"))?;
+    let mut list = segment::list(&disk, &dir).map_err(failed("list the segments"))?;
+    refuse_newer(&disk, &dir, checkpoint, &list)?;
+    // The half of a checkpoint. Other names are somebody else's.
+    let _ = disk.discard(&checkpoint::path(&dir).with_extension("tmp"));
 
     let known_end = list.iter().map(|meta| meta.first).max().unwrap_or(0);
-    let (id, committed) = identify(checkpoint, &list);
-    let last_write = last_write(&dir, &list);
-    let end = find_end(&dir, &mut list, record::seed(id));
+    let (id, committed) = identify(&disk, checkpoint, &list);
+    let last_write = last_write(&disk, &dir, &list);
+    let end = find_end(&disk, &dir, &mut list, record::seed(id));
     // Offsets are never used twice, not even those of records that were committed from memory, or cut.
     let next = end.offset.max(committed.unwrap_or(0)).max(known_end);
     if let Some(last) = list.last_mut() {
@@ -163,75 +181,58 @@ pub(crate) fn open(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Result
         shared: Arc::clone(&shared),
     };
     let commits = Arc::new(Commits::default());
-    let committer =
-        Committer::start(Arc::clone(&shared), Arc::clone(&commits)).map_err(failed("start the thread of commits"))?;
-    Ok(Opened {
+    Ok(Prepared {
         appender: Appender::new(Arc::clone(&shared), config, next),
-        reader: Reader::new(Arc::clone(&shared), commits, first_uncommitted),
-        committer,
-        view: View(shared),
+        reader: Reader::new(Arc::clone(&shared), Arc::clone(&commits), first_uncommitted),
+        shared,
+        commits,
         recovery,
     })
 }
 
-fn lock(dir: &Path) -> Result<File, SpoolError> {
+fn lock(disk: &Disk, dir: &Path) -> Result<OpenFile, SpoolError> {
     let path = dir.join("lock");
     let failed = |error| SpoolError::Lock { path: path.clone(), error };
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
+    let file = disk.open(&path, Mode::Keep).or_else(|error| match error.kind() {
+        // A read-only disk has records to read, and what arrives lives in memory.
+        io::ErrorKind::ReadOnlyFilesystem => disk.open(&path, Mode::Read),
+        _ => Err(error),
+    });
+    let file = file.map_err(failed)?;
     for attempt in 1.. {
         match file.try_lock() {
             Ok(()) => break,
             Err(TryLockError::Error(error)) => return Err(failed(error)),
             Err(TryLockError::WouldBlock) if attempt < LOCK_TRIES => thread::sleep(Duration::from_millis(20)),
             Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.take(32).read_to_string(&mut holder);
-                let (dir, holder) = (dir.to_owned(), holder.trim().to_owned());
-                return Err(SpoolError::Locked { dir, holder });
+                let holder = disk.beginning(&path, 32).unwrap_or_default();
+                let holder = String::from_utf8_lossy(&holder).trim().to_owned();
+                return Err(SpoolError::Locked { dir: dir.to_owned(), holder });
             }
         }
     }
     // Only for people; the lock itself is the kernel's. On a full disk the name of the holder is missing, nothing else.
-    let _ = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
+    let _ = file.set_len(0).and_then(|()| file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
     Ok(file)
 }
 
 /// Only the checkpoint, the first and the last segment are looked at: a newer program would have written one of them.
-fn refuse_newer(dir: &Path, checkpoint: Checkpoint, list: &[Meta]) -> Result<(), SpoolError> {
+fn refuse_newer(disk: &Disk, dir: &Path, checkpoint: Checkpoint, list: &[Meta]) -> Result<(), SpoolError> {
     if let Checkpoint::Newer(version) = checkpoint {
         return Err(SpoolError::Newer { path: checkpoint::path(dir), version, known: segment::VERSION });
     }
     for meta in list.first().into_iter().chain(list.last()) {
-        if let Ok(Header::Newer(version)) = Header::read(&meta.path) {
+        if let Ok(Header::Newer(version)) = Header::read(disk, &meta.path) {
             return Err(SpoolError::Newer { path: meta.path.clone(), version, known: segment::VERSION });
         }
     }
     Ok(())
 }
 
-fn remove_temporaries(dir: &Path) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        if entry.path().extension().is_some_and(|extension| extension == "tmp") {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
 /// The id of the spool and, where the checkpoint can be believed, the committed offset. A checkpoint of another spool commits
 /// nothing here.
-fn identify(checkpoint: Checkpoint, list: &[Meta]) -> (Uuid, Option<u64>) {
-    let headers = || list.iter().rev().filter_map(|meta| Header::read(&meta.path).ok());
+fn identify(disk: &Disk, checkpoint: Checkpoint, list: &[Meta]) -> (Uuid, Option<u64>) {
+    let headers = || list.iter().rev().filter_map(|meta| Header::read(disk, &meta.path).ok());
     let of_segments = headers().find_map(|header| match header {
         Header::Good { id, .. } => Some(id),
         _ => None,
@@ -250,10 +251,9 @@ fn identify(checkpoint: Checkpoint, list: &[Meta]) -> (Uuid, Option<u64>) {
     }
 }
 
-fn last_write(dir: &Path, list: &[Meta]) -> Option<Micros> {
+fn last_write(disk: &Disk, dir: &Path, list: &[Meta]) -> Option<Micros> {
     let files = [Some(checkpoint::path(dir)), list.last().map(|meta| meta.path.clone())];
-    let times = files.into_iter().flatten().filter_map(|path: PathBuf| fs::metadata(path).ok());
-    times.map(|metadata| metadata.mtime() * 1_000_000 + metadata.mtime_nsec() / 1_000).max()
+    files.into_iter().flatten().filter_map(|path| disk.stat(&path).ok()).map(|stat| stat.modified).max()
 }
 
 #[derive(Default)]
@@ -264,13 +264,13 @@ struct End {
 }
 
 /// Finds the last valid record, cuts what is torn behind it, and removes last segments that hold no record.
-fn find_end(dir: &Path, list: &mut Vec<Meta>, seed: u32) -> End {
-    let quarantine = Quarantine::new(dir);
+fn find_end(disk: &Disk, dir: &Path, list: &mut Vec<Meta>, seed: u32) -> End {
+    let quarantine = Quarantine::new(disk, dir);
     let (mut end, mut scanned) = (End::default(), 0);
     while let Some(last) = list.last_mut() {
         end.offset = end.offset.max(last.first);
         scanned += last.bytes;
-        let scan = match Scan::open(last, u64::MAX, seed) {
+        let scan = match Scan::open(disk, last, u64::MAX, seed) {
             Ok(scan) if scanned <= SCANNED_MAX || scanned == last.bytes => scan,
             Ok(_) => break,
             Err(error) => {
@@ -287,10 +287,10 @@ fn find_end(dir: &Path, list: &mut Vec<Meta>, seed: u32) -> End {
             warn!(segment = %last.path.display(), bytes = torn, "torn end is cut; its bytes go to quarantine");
         }
         if let Some(valid_to) = valid_to {
-            cut(last, valid_to, &quarantine, seed);
+            cut(disk, last, valid_to, &quarantine, seed);
             break;
         }
-        let removed = if torn > 0 { quarantine.take(&last.path) } else { disk::remove(&last.path) };
+        let removed = if torn > 0 { quarantine.take(&last.path) } else { disk.discard(&last.path) };
         if let Err(error) = removed {
             warn!(segment = %last.path.display(), error = %Chain(&error), "segment without records could not be removed");
         }
@@ -319,15 +319,15 @@ fn last_record(mut scan: Scan, end: &mut End) -> Option<u64> {
     }
 }
 
-fn cut(last: &mut Meta, valid_to: u64, quarantine: &Quarantine, seed: u32) {
+fn cut(disk: &Disk, last: &mut Meta, valid_to: u64, quarantine: &Quarantine, seed: u32) {
     if last.bytes <= valid_to {
         return;
     }
-    if let Ok(scan) = Scan::open(last, u64::MAX, seed) {
+    if let Ok(scan) = Scan::open(disk, last, u64::MAX, seed) {
         quarantine.keep(&scan, valid_to, last.bytes);
     }
-    let file = OpenOptions::new().write(true).open(&last.path);
-    if let Err(error) = file.and_then(|file| file.set_len(valid_to).and_then(|()| file.sync_all())) {
+    let file = disk.open(&last.path, Mode::Change);
+    if let Err(error) = file.and_then(|file| file.set_len(valid_to).and_then(|()| file.sync())) {
         // It is not read, and nothing is appended to it.
         warn!(segment = %last.path.display(), error = %Chain(&error), "torn end could not be cut");
     }

@@ -1,11 +1,12 @@
 //! Reads the records of one segment file, whatever has happened to its bytes.
 
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, path::PathBuf};
+use std::{io, ops::Range, path::PathBuf};
 
 use bytes::Bytes;
 
 use super::{
     chunk::Chunk,
+    disk::{Disk, Mode, OpenFile},
     record::{self, Parsed},
     segment::{HEADER, Meta},
 };
@@ -17,7 +18,7 @@ const BLOCK: usize = 4 << 10;
 /// A position in a segment.
 #[derive(Debug)]
 pub(crate) struct Scan {
-    file: File,
+    file: OpenFile,
     pub(crate) path: PathBuf,
     seed: u32,
     position: u64,
@@ -42,10 +43,9 @@ pub(crate) enum Step {
 
 impl Scan {
     /// At the first record. Name and metadata say what the header says, too; so a damaged header costs nothing.
-    pub(crate) fn open(meta: &Meta, below: u64, seed: u32) -> io::Result<Self> {
-        let file = File::open(&meta.path)?;
-        // A hint only.
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::WillNeed);
+    pub(crate) fn open(disk: &Disk, meta: &Meta, below: u64, seed: u32) -> io::Result<Self> {
+        let file = disk.open(&meta.path, Mode::Read)?;
+        file.read_soon();
         let (path, limit) = (meta.path.clone(), meta.bytes);
         Ok(Self { file, path, seed, position: HEADER as u64, limit, expected: meta.first, below })
     }

@@ -1,7 +1,6 @@
 //! What the ends of a spool share, and the view of it that others get.
 
 use std::{
-    fs::File,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -12,7 +11,8 @@ use std::{
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{disk::Disk, quarantine::Quarantine, segment::Segments, tail::Tail};
+use super::{
+    disk::{Disk, OpenFile}, quarantine::Quarantine, segment::Segments, tail::Tail};
 use crate::metrics::Metrics;
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(crate) struct Shared {
     pub(crate) healthy: AtomicBool,
     pub(crate) missing: AtomicU64,
     /// Held until the last end is dropped.
-    pub(crate) _lock: File,
+    pub(crate) _lock: OpenFile,
 }
 
 /// What [`Shared::new`] needs.
@@ -48,7 +48,7 @@ pub(crate) struct Found {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) committed: u64,
     pub(crate) end: u64,
-    pub(crate) lock: File,
+    pub(crate) lock: OpenFile,
 }
 
 impl Shared {
@@ -56,7 +56,7 @@ impl Shared {
         let Found { dir, id, capacity, disk, segments, metrics, committed, end, lock } = found;
         metrics.spool_healthy.set(1);
         Self {
-            quarantine: Quarantine::new(&dir),
+            quarantine: Quarantine::new(&disk, &dir),
             seed: super::record::seed(id),
             tail: Mutex::default(),
             visible: watch::Sender::new(end),
