@@ -1,6 +1,7 @@
 //! Opening a spool: what is there is read, what is torn is cut, and nothing that is stored prevents the start.
 
 use std::{
+    collections::HashSet,
     fs::TryLockError,
     io,
     path::Path,
@@ -30,6 +31,9 @@ use crate::{logging::Chain, metrics::Metrics, units::Micros};
 
 /// How much is read at most to find the end of the log. More than one segment is read only when the last ones hold no record.
 const SCANNED_MAX: u64 = 64 << 20;
+/// At each end so many segments are asked whose they are; and where they disagree, so many bytes of each.
+const PROBED: usize = 4;
+const PROBED_BYTES: u64 = 1 << 20;
 /// Somebody who only looks at a spool holds its lock for an instant.
 const LOCK_TRIES: u32 = 5;
 
@@ -230,23 +234,43 @@ fn refuse_newer(disk: &Disk, dir: &Path, checkpoint: Checkpoint, list: &[Meta]) 
 }
 
 /// The id of the spool and, where the checkpoint can be believed, the committed offset. A checkpoint of another spool commits
-/// nothing here.
+/// nothing here, and a segment of another spool changes nothing: where the files disagree, the records decide whose they are.
 fn identify(disk: &Disk, checkpoint: Checkpoint, list: &[Meta]) -> (Uuid, Option<u64>) {
-    let headers = || list.iter().rev().filter_map(|meta| Header::read(disk, &meta.path).ok());
-    let of_segments = headers().find_map(|header| match header {
-        Header::Good { id, .. } => Some(id),
-        _ => None,
-    });
-    match (checkpoint, of_segments) {
-        (Checkpoint::Good { id, committed }, segments) if segments.is_none_or(|segments| segments == id) => {
-            (id, Some(committed))
-        }
-        (checkpoint, segments) => {
+    let ends = list.iter().rev().take(PROBED).chain(list.iter().take(list.len().saturating_sub(PROBED).min(PROBED)));
+    let headers: Vec<_> = ends.map(|meta| (meta, Header::read(disk, &meta.path).unwrap_or(Header::Bad(None)))).collect();
+    let good = headers.iter().filter_map(|(_, header)| if let Header::Good { id, .. } = header { Some(*id) } else { None });
+    let ours = if let Checkpoint::Good { id, .. } = checkpoint { Some(id) } else { None };
+    let mut ids: Vec<Uuid> = ours.into_iter().chain(good).collect();
+    // The first of equals: the checkpoint, then the newest segment.
+    let mut seen = HashSet::new();
+    ids.retain(|id| seen.insert(*id));
+    if ids.len() > 1 {
+        warn!("files of several spools lie in this one; those of the others are not read");
+        let holds = |id: &Uuid| headers.iter().filter(|(meta, _)| has_record(disk, meta, record::seed(*id))).count();
+        ids.sort_by_cached_key(|id| std::cmp::Reverse(holds(id)));
+    }
+    let claimed = || headers.iter().find_map(|(_, header)| if let Header::Bad(id) = header { *id } else { None });
+    let id = ids.first().copied().or_else(claimed).unwrap_or_else(Uuid::new_v4);
+    match checkpoint {
+        Checkpoint::Good { id: ours, committed } if ours == id => (id, Some(committed)),
+        _ => {
             if !list.is_empty() || checkpoint != Checkpoint::Missing {
                 warn!("checkpoint is missing or cannot be believed; everything in the spool is replayed");
             }
-            let claimed = || headers().find_map(|header| if let Header::Bad(id) = header { id } else { None });
-            (segments.or_else(claimed).unwrap_or_else(Uuid::new_v4), None)
+            (id, None)
+        }
+    }
+}
+
+/// Whether the beginning of a segment holds a record of the spool with this seed.
+fn has_record(disk: &Disk, meta: &Meta, seed: u32) -> bool {
+    let beginning = Meta { bytes: meta.bytes.min(PROBED_BYTES), ..meta.clone() };
+    let Ok(mut scan) = Scan::open(disk, &beginning, u64::MAX, seed) else { return false };
+    loop {
+        match scan.step(CHUNK) {
+            Ok(Step::Records(_)) => return true,
+            Ok(Step::Damage(_)) => {}
+            Ok(Step::End) | Err(_) => return false,
         }
     }
 }
@@ -301,19 +325,17 @@ fn find_end(disk: &Disk, dir: &Path, list: &mut Vec<Meta>, seed: u32) -> End {
 
 /// Where the last valid record of the segment ends, if there is one.
 fn last_record(mut scan: Scan, end: &mut End) -> Option<u64> {
-    let mut valid_to = None;
     loop {
         match scan.step(CHUNK) {
             Ok(Step::Records(chunk)) => {
-                valid_to = Some(scan.position());
                 end.offset = end.offset.max(chunk.end);
                 end.received_at = chunk.records().last().map(|record| record.decided.received_at);
             }
             Ok(Step::Damage(_)) => {}
-            Ok(Step::End) => return valid_to,
+            Ok(Step::End) => return scan.valid_to(),
             Err(error) => {
                 warn!(segment = %scan.path.display(), error = %Chain(&error), "segment cannot be read to its end");
-                return valid_to;
+                return scan.valid_to();
             }
         }
     }

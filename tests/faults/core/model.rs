@@ -1,0 +1,2 @@
+use crate::harness::{Budget, Tried};
+pub fn histories(_: &Budget) -> Tried { Tried::default() }
