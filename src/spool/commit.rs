@@ -198,6 +198,7 @@ impl Keeper {
             match checkpoint::write(&shared.disk, &shared.dir, shared.id, due) {
                 Ok(()) => {
                     self.written = due;
+                    shared.checkpoint.store(due, Ordering::Release);
                     if std::mem::take(&mut self.failing) {
                         info!("checkpoint is written again");
                     }

@@ -161,15 +161,15 @@ pub(crate) fn prepare(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Res
     if let Some(last) = list.last_mut() {
         last.end = end.offset;
     }
+    settle(&disk, &dir, list.last());
     let first = list.first().map_or(next, |meta| meta.first);
     let first_uncommitted = committed.unwrap_or(first);
     let segments = Segments::new(list);
     let capacity = config.capacity.0;
     let found = Found { dir, id, capacity, disk, segments, metrics, committed: first_uncommitted, end: next, lock };
     let shared = Arc::new(Shared::new(found));
-    if committed.is_none()
-        && let Err(error) = checkpoint::write(&shared.disk, &shared.dir, id, first_uncommitted)
-    {
+    // Also one that is there: it may be in the page cache only, left by a sync that has failed.
+    if let Err(error) = checkpoint::write(&shared.disk, &shared.dir, id, first_uncommitted) {
         // The spool still works; the committer will try again.
         warn!(error = %Chain(&error), "checkpoint could not be written");
     }
@@ -338,6 +338,14 @@ fn last_record(mut scan: Scan, end: &mut End) -> Option<u64> {
                 return scan.valid_to();
             }
         }
+    }
+}
+
+/// A killed process may have left records and changed names that are in the page cache only; from now on they are called durable.
+fn settle(disk: &Disk, dir: &Path, last: Option<&Meta>) {
+    let synced = last.map_or(Ok(()), |last| disk.open(&last.path, Mode::Read)?.sync());
+    if let Err(error) = synced.and_then(|()| disk.sync_dir(dir)) {
+        warn!(error = %Chain(&error), "last segment could not be synced; a power cut may cost its end");
     }
 }
 

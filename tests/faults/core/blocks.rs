@@ -34,7 +34,7 @@ pub fn random_blocks(budget: &Budget) -> Tried {
                 _ => content[whole.clone()].copy_from_slice(&original.segments[(target + 1) % 3].1[whole]),
             }
         }
-        let sim = original.with(target, Some(&content));
+        let sim = original.with(target, content.clone());
         let intact = original.intact(target, &content);
         let outcome = original.check(&sim, &intact);
         let touched = intact.iter().filter(|intact| !**intact).count() as u64;

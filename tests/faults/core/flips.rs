@@ -15,7 +15,7 @@ const WRITTEN: u64 = 64;
 /// Once with the segment being the last one, whose end is looked for at the start, and once with another behind it.
 pub fn every_bit(budget: &Budget) -> Tried {
     let mut tried = Tried::default();
-    for (segments, what, step) in [(1, "last segment", 1), (2, "segment in front of it", if budget.times > 1 { 1 } else { 9 })] {
+    for (segments, what, step) in [(1, "last segment", 1), (2, "segment in front of it", if budget.times > 1 { 1 } else { 61 })] {
         let original = Original::new(budget.seed, segments, BYTES);
         let bytes = &original.segments[0].1;
         tried.count += each(budget, BYTES as u64 * 8 / step, |number| {
@@ -23,7 +23,7 @@ pub fn every_bit(budget: &Budget) -> Tried {
             let (byte, mask) = (bit as usize / 8, 1u8 << (bit % 8));
             let mut content = bytes.clone();
             content[byte] ^= mask;
-            let sim = original.with(0, Some(&content));
+            let sim = original.with(0, content.clone());
             let touched = original.places.iter().position(|(segment, place)| *segment == 0 && place.contains(&byte));
             let outcome = original.check(&sim, &original.intact(0, &content));
             match touched {
@@ -48,7 +48,7 @@ pub fn every_length(budget: &Budget) -> Tried {
         let original = Original::new(budget.seed, segments, BYTES);
         tried.count += each(budget, BYTES as u64, |length| {
             let content = &original.segments[0].1[..length as usize];
-            let sim = original.with(0, Some(content));
+            let sim = original.with(0, content.to_vec());
             let intact = original.intact(0, content);
             let outcome = original.check(&sim, &intact);
             let gone = intact.iter().filter(|intact| !**intact).count() as u64;

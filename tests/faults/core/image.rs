@@ -79,6 +79,8 @@ pub struct Original {
     pub segments: Vec<(PathBuf, Vec<u8>)>,
     /// Segment and place of each record, by offset.
     pub places: Vec<(usize, Range<usize>)>,
+    /// Copies without the content of one segment.
+    without: Vec<Sim>,
 }
 
 impl Original {
@@ -121,16 +123,19 @@ impl Original {
             }
         }
         assert_eq!(places.len() as u64, end);
-        Self { sim, config, segments, places }
+        let hollow = |path: &PathBuf| {
+            let sim = sim.copy();
+            sim.edit(path, Vec::clear);
+            sim
+        };
+        let without = segments.iter().map(|(path, _)| hollow(path)).collect();
+        Self { sim, config, segments, places, without }
     }
 
-    /// A copy in which one segment has another content (none: it is gone).
-    pub fn with(&self, segment: usize, content: Option<&[u8]>) -> Sim {
-        let sim = self.sim.copy();
-        match content {
-            Some(content) => sim.edit(&self.segments[segment].0, |bytes| content.clone_into(bytes)),
-            None => sim.delete(&self.segments[segment].0),
-        }
+    /// A copy in which one segment has another content.
+    pub fn with(&self, segment: usize, content: Vec<u8>) -> Sim {
+        let sim = self.without[segment].copy();
+        sim.edit(&self.segments[segment].0, |bytes| *bytes = content);
         sim
     }
 
