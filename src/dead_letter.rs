@@ -17,6 +17,7 @@ pub use self::letters::DeadLetters;
 use crate::{
     frame::{Reason, SetAside},
     spool::{
+        disk::Disk,
         record::{self, Record},
         scan::{CHUNK, Scan, Step},
         segment::{self, Header, Meta},
@@ -183,7 +184,7 @@ fn each(
     dir: &std::path::Path,
     mut visit: impl FnMut(Key, DeadLetterInfo, &[u8]) -> bool,
 ) -> Result<(), DeadLetterError> {
-    let list = match segment::list(dir) {
+    let list = match segment::list(&Disk::default(), dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         list => list.map_err(DeadLetterError::Read)?,
     };
@@ -201,7 +202,7 @@ fn each(
 }
 
 fn each_of(meta: &Meta, seed: u32, visit: &mut impl FnMut(Key, DeadLetterInfo, &[u8]) -> bool) -> io::Result<bool> {
-    let mut scan = Scan::open(meta, meta.end, seed)?;
+    let mut scan = Scan::open(&Disk::default(), meta, meta.end, seed)?;
     loop {
         match scan.step(CHUNK)? {
             Step::Records(chunk) => {
@@ -223,7 +224,7 @@ fn each_of(meta: &Meta, seed: u32, visit: &mut impl FnMut(Key, DeadLetterInfo, &
 fn identify(list: &[Meta]) -> Result<Uuid, DeadLetterError> {
     let mut claimed = None;
     for meta in list.iter().rev() {
-        match Header::read(&meta.path) {
+        match Header::read(&Disk::default(), &meta.path) {
             Ok(Header::Good { id, .. }) => return Ok(id),
             Ok(Header::Newer(version)) => return Err(DeadLetterError::Newer { path: meta.path.clone(), version }),
             Ok(Header::Bad(id)) => claimed = claimed.or(id),

@@ -19,7 +19,7 @@ use crate::{
     metrics::{Label, Metrics},
     spool::{
         NewRecord, RecordKind,
-        disk::{self, Disk},
+        disk::Disk,
         record,
         segment::{self, Meta, SegmentWriter, Segments},
     },
@@ -43,6 +43,7 @@ pub struct DeadLetters {
 struct Inner {
     capacity: u64,
     seed: u32,
+    disk: Disk,
     writer: SegmentWriter,
     segments: Segments,
     next: u64,
@@ -82,16 +83,17 @@ impl DeadLetters {
     pub(super) fn open_on(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Result<Self, DeadLetterError> {
         let dir = config.dir.clone();
         let failed = |error| DeadLetterError::Open { dir: dir.clone(), error };
-        disk::create_dir(&dir).map_err(failed)?;
+        disk.create_dir(&dir).map_err(failed)?;
         let lock = lock(&dir)?;
-        let mut list = segment::list(&dir).map_err(failed)?;
+        let mut list = segment::list(&disk, &dir).map_err(failed)?;
         let id = identify(&list)?;
         let (next, recent) = remember(&mut list, record::seed(id));
         let capacity = config.capacity.0;
         let inner = Inner {
             capacity,
             seed: record::seed(id),
-            writer: SegmentWriter::new(dir.clone(), id, SEGMENT.min(capacity / 4).max(1), disk),
+            writer: SegmentWriter::new(dir.clone(), id, SEGMENT.min(capacity / 4).max(1), disk.clone()),
+            disk,
             segments: Segments::new(list),
             next,
             recent,
@@ -166,7 +168,7 @@ impl Inner {
             if oldest.active {
                 self.writer.finish(&self.segments);
             }
-            if let Err(error) = disk::remove(&oldest.path) {
+            if let Err(error) = self.disk.discard(&oldest.path) {
                 warn!(segment = %oldest.path.display(), error = %Chain(&error), "dead letters could not be dropped");
                 return;
             }

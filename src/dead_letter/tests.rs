@@ -82,7 +82,7 @@ fn the_oldest_make_room_and_are_counted() {
 fn a_torn_letter_costs_only_itself() {
     let (_dir, config) = place();
     open(&config).0.put_all(&[letter(1, b"one"), letter(2, b"two")]).unwrap();
-    let path = segment::list(&config.dir).unwrap().remove(0).path;
+    let path = segment::list(&crate::spool::disk::Disk::default(), &config.dir).unwrap().remove(0).path;
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
     let (letters, _) = open(&config);
