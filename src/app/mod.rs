@@ -9,6 +9,7 @@
 
 mod decode;
 mod parts;
+mod pauses;
 mod phases;
 mod signals;
 mod status;
@@ -34,7 +35,7 @@ use crate::{
     config::Settings,
     control,
     dead_letter::{DeadLetterError, DeadLetters},
-    frame::Arrival,
+    frame::{Arrival, Gap},
     intake::{self, Intake},
     latest::{self, Board},
     lifecycle::{Hold, Readiness, Signal, Tasks},
@@ -123,13 +124,14 @@ async fn serve(
     let (hold_out, hold) = watch::channel(Hold::Open);
     let (progress_out, progress) = watch::channel(view.committed());
     let (flush_out, flush_to) = watch::channel(0);
-    let sources = daemon.sources(started, &inlets.status, &view, hold.clone(), progress.clone());
+    let (last_gap_out, last_gap) = watch::channel(None);
+    let sources = daemon.sources(started, &inlets.status, &view, (hold.clone(), progress.clone(), last_gap));
     let board = Board::new(&settings.latest, &settings.redis.key_prefix, Arc::clone(&daemon.metrics));
     // Takes up a pause of before the restart, so it comes before the writer.
     let jobs = daemon.control(&sources, hold_out, &board, &inlets);
     let (limits_out, limits) = watch::channel(settings.limits.clone());
     let decoder = Arc::new(Decoder::new(&settings.instance));
-    let (drained, heartbeat, inlets) = daemon.receive(inlets, appender, &recovery, &decoder, &board, jobs, limits)?;
+    let (drained, heartbeat, inlets) = daemon.receive(inlets, appender, &recovery, &decoder, &board, jobs, (limits, last_gap_out))?;
     let store = daemon.write(
         SpoolRecords::new(reader, view.clone(), decoder),
         committer,
@@ -197,8 +199,7 @@ impl Daemon<'_> {
         started: Instant,
         redis: &SourceStatus,
         spool: &spool::View,
-        hold: watch::Receiver<Hold>,
-        progress: watch::Receiver<u64>,
+        (hold, progress, last_gap): (watch::Receiver<Hold>, watch::Receiver<u64>, watch::Receiver<Option<Gap>>),
     ) -> Arc<Sources> {
         Arc::new(Sources {
             instance: self.settings.instance.clone(),
@@ -213,6 +214,7 @@ impl Daemon<'_> {
             spool: spool.clone(),
             hold,
             progress,
+            last_gap,
             metrics: Arc::clone(&self.metrics),
         })
     }
@@ -249,7 +251,7 @@ impl Daemon<'_> {
         decoder: &Decoder,
         board: &Arc<Board>,
         commands: mpsc::Sender<Job>,
-        limits: watch::Receiver<wire::Limits>,
+        (limits, last_gap): (watch::Receiver<wire::Limits>, watch::Sender<Option<Gap>>),
     ) -> Result<(oneshot::Receiver<()>, Heartbeat, Outlets), AppError> {
         let Inlets { status, link, training, training_bytes, control, control_bytes, to_intake } = inlets;
         let share = RunShare::new(link.clone(), &self.settings.redis.key_prefix);
@@ -265,6 +267,7 @@ impl Daemon<'_> {
             commands,
             sharing: Box::new(sharing),
             readiness: self.readiness.clone(),
+            last_gap,
             metrics: Arc::clone(&self.metrics),
             heartbeat: heartbeat.clone(),
             release: Box::new(
@@ -274,6 +277,9 @@ impl Daemon<'_> {
             ),
         };
         let intake = Intake::new(parts, |as_of, tell| parts::recover(recovery, decoder, as_of, tell));
+        let pauses =
+            pauses::report(status.clone(), to_intake.clone(), Arc::clone(&self.metrics), self.front.clone());
+        self.tasks.spawn("pauses", pauses);
         let restart = report_restart(
             intake.last_alive(),
             status.clone(),

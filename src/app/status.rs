@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    frame::{GapReason, Reason},
+    frame::{Gap, GapReason, Reason},
     lifecycle::{Hold, Readiness},
     metrics::{Label, Metrics},
     render,
@@ -35,6 +35,8 @@ pub struct Sources {
     pub hold: watch::Receiver<Hold>,
     /// What the store has confirmed.
     pub progress: watch::Receiver<u64>,
+    /// The newest gap since the start.
+    pub last_gap: watch::Receiver<Option<Gap>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -82,6 +84,7 @@ impl Sources {
                 "dead_letters": Reason::ALL.iter().map(|reason| m.dead_letters.get_or_create(&Label::of(reason.as_str())).get()).sum::<u64>(),
             },
             "gaps": self.gaps(),
+            "last_gap": self.last_gap.borrow().as_ref().map(gap),
         })
     }
 
@@ -132,3 +135,15 @@ impl Sources {
 /// The tables whose confirmed rows are counted together.
 const ROWS: [&str; 6] =
     ["training_metrics", "network_topology", "training_events", "dataset_info", "control_log", "ingest_gaps"];
+
+fn gap(gap: &Gap) -> Value {
+    json!({
+        "reason": gap.reason,
+        "source": gap.source,
+        "channel": gap.channel,
+        "run_id": gap.run_id,
+        "started_at": render::time(gap.started_at),
+        "ended_at": render::time(gap.ended_at),
+        "lost": gap.lost,
+    })
+}
