@@ -131,7 +131,8 @@ async fn serve(
     let jobs = daemon.control(&sources, hold_out, &board, &inlets);
     let (limits_out, limits) = watch::channel(settings.limits.clone());
     let decoder = Arc::new(Decoder::new(&settings.instance));
-    let (drained, heartbeat, inlets) = daemon.receive(inlets, appender, &recovery, &decoder, &board, jobs, (limits, last_gap_out))?;
+    let (drained, heartbeat, inlets) =
+        daemon.receive(inlets, appender, &recovery, &decoder, &board, jobs, (limits, last_gap_out))?;
     let store = daemon.write(
         SpoolRecords::new(reader, view.clone(), decoder),
         committer,
@@ -277,8 +278,7 @@ impl Daemon<'_> {
             ),
         };
         let intake = Intake::new(parts, |as_of, tell| parts::recover(recovery, decoder, as_of, tell));
-        let pauses =
-            pauses::report(status.clone(), to_intake.clone(), Arc::clone(&self.metrics), self.front.clone());
+        let pauses = pauses::report(status.clone(), to_intake.clone(), Arc::clone(&self.metrics), self.front.clone());
         self.tasks.spawn("pauses", pauses);
         let restart = report_restart(
             intake.last_alive(),

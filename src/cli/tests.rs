@@ -27,6 +27,7 @@ fn every_command_of_this_build_parses() {
         &format!("show {run}"),
         &format!("metrics {run} --limit 3 --ascending"),
         "control pause --wait --timeout 5s --target ingest",
+        "gaps --run spiral --reason queue_full --since 2026-11-20 --until 2026-11-21 --instance n1 --limit 5 --json",
         "spool status",
         "spool verify",
         "deadletter list --reason too_deep",

@@ -120,6 +120,11 @@ impl Intake {
             own_time: false,
             opened: false,
         };
-        self.append_message(&NewRecord { kind: RecordKind::Rejected, decided, channel: &frame.channel, payload: &payload });
+        self.append_message(&NewRecord {
+            kind: RecordKind::Rejected,
+            decided,
+            channel: &frame.channel,
+            payload: &payload,
+        });
     }
 }

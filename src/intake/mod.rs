@@ -25,8 +25,8 @@ use tokio::{
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use self::{losses::Losses, state::StateFile};
 pub use self::state::{Recovered, RunSharing};
+use self::{losses::Losses, state::StateFile};
 use crate::{
     event::Decided,
     frame::{Arrival, Frame, Gap},
