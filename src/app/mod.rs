@@ -125,7 +125,10 @@ async fn serve(
     let (progress_out, progress) = watch::channel(view.committed());
     let (flush_out, flush_to) = watch::channel(0);
     let (last_gap_out, last_gap) = watch::channel(None);
-    let sources = daemon.sources(started, &inlets.status, &view, (hold.clone(), progress.clone(), last_gap));
+    let dead_letters = DeadLetters::open(&settings.dead_letter, Arc::clone(&daemon.metrics));
+    let dead_letters = Arc::new(dead_letters.map_err(AppError::DeadLetters)?);
+    let watched = (hold.clone(), progress.clone(), last_gap);
+    let sources = daemon.sources(started, &inlets.status, (&view, &dead_letters), watched);
     let board = Board::new(&settings.latest, &settings.redis.key_prefix, Arc::clone(&daemon.metrics));
     // Takes up a pause of before the restart, so it comes before the writer.
     let jobs = daemon.control(&sources, hold_out, &board, &inlets);
@@ -138,8 +141,8 @@ async fn serve(
         committer,
         &view,
         (hold, flush_to),
-        progress_out,
-    )?;
+        (progress_out, dead_letters),
+    );
     daemon.look(&sources, board, inlets.link, heartbeat);
 
     let Daemon { mut tasks, front, readiness, .. } = daemon;
@@ -199,7 +202,7 @@ impl Daemon<'_> {
         &self,
         started: Instant,
         redis: &SourceStatus,
-        spool: &spool::View,
+        (spool, dead_letters): (&spool::View, &Arc<DeadLetters>),
         (hold, progress, last_gap): (watch::Receiver<Hold>, watch::Receiver<u64>, watch::Receiver<Option<Gap>>),
     ) -> Arc<Sources> {
         Arc::new(Sources {
@@ -213,6 +216,7 @@ impl Daemon<'_> {
             readiness: self.readiness.clone(),
             redis: redis.clone(),
             spool: spool.clone(),
+            dead_letters: Arc::clone(dead_letters),
             hold,
             progress,
             last_gap,
@@ -305,13 +309,11 @@ impl Daemon<'_> {
         committer: spool::Committer,
         view: &spool::View,
         (hold, flush_to): (watch::Receiver<Hold>, watch::Receiver<u64>),
-        progress: watch::Sender<u64>,
-    ) -> Result<Arc<dyn Store>, AppError> {
+        (progress, dead_letters): (watch::Sender<u64>, Arc<DeadLetters>),
+    ) -> Arc<dyn Store> {
         let settings = self.settings;
         let (store, upkeep) = stores::open(settings, &self.metrics, self.back.clone());
         self.tasks.spawn("store", upkeep);
-        let dead_letters =
-            DeadLetters::open(&settings.dead_letter, Arc::clone(&self.metrics)).map_err(AppError::DeadLetters)?;
         let ends = writer::Ends {
             store: Arc::clone(&store),
             commit: SpoolCommit::new(committer, view.clone(), Arc::clone(&store), settings.spool.linger),
@@ -322,7 +324,7 @@ impl Daemon<'_> {
             metrics: Arc::clone(&self.metrics),
         };
         self.tasks.spawn("writer", writer::run(settings.writer.clone(), records, ends, self.back.clone()));
-        Ok(store)
+        store
     }
 
     /// Those who only look.

@@ -211,7 +211,7 @@ mod tests {
 
     fn of(seqs: impl IntoIterator<Item = i64>) -> Missing {
         let mut spans = Spans::default();
-        seqs.into_iter().for_each(|seq| spans.insert(seq, seq * 10));
+        seqs.into_iter().for_each(|seq| spans.insert(seq, seq.saturating_mul(10)));
         spans.finish()
     }
 
