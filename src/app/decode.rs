@@ -33,7 +33,7 @@ impl Decoder {
             RecordKind::Event => self.event(record),
             RecordKind::Rejected => match SetAside::decode(record.payload) {
                 Some((aside, kept)) => {
-                    return Content::Aside { channel: record.channel.to_owned(), aside, kept: kept.to_vec() };
+                    return aside_of(record, aside, kept);
                 }
                 None => Err(unreadable("a rejected message")),
             },
@@ -45,7 +45,7 @@ impl Decoder {
         };
         decoded.unwrap_or_else(|rejection| {
             let (aside, kept) = SetAside::new(rejection, record.payload);
-            Content::Aside { channel: record.channel.to_owned(), aside, kept: kept.to_vec() }
+            aside_of(record, aside, kept)
         })
     }
 
@@ -77,6 +77,11 @@ impl Decoder {
             lost: gap.lost.map(|lost| i64::try_from(lost).unwrap_or(i64::MAX)),
         })))
     }
+}
+
+fn aside_of(record: &Record<'_>, aside: SetAside, kept: &[u8]) -> Content {
+    let (channel, run_id) = (record.channel.to_owned(), record.decided.run_id);
+    Content::Aside { channel, aside, kept: kept.to_vec(), run_id }
 }
 
 fn one(row: Row) -> Content {

@@ -9,6 +9,7 @@
 
 mod decode;
 mod parts;
+mod pauses;
 mod phases;
 mod signals;
 mod status;
@@ -34,7 +35,7 @@ use crate::{
     config::Settings,
     control,
     dead_letter::{DeadLetterError, DeadLetters},
-    frame::Arrival,
+    frame::{Arrival, Gap},
     intake::{self, Intake},
     latest::{self, Board},
     lifecycle::{Hold, Readiness, Signal, Tasks},
@@ -123,20 +124,25 @@ async fn serve(
     let (hold_out, hold) = watch::channel(Hold::Open);
     let (progress_out, progress) = watch::channel(view.committed());
     let (flush_out, flush_to) = watch::channel(0);
-    let sources = daemon.sources(started, &inlets.status, &view, hold.clone(), progress.clone());
+    let (last_gap_out, last_gap) = watch::channel(None);
+    let dead_letters = DeadLetters::open(&settings.dead_letter, Arc::clone(&daemon.metrics));
+    let dead_letters = Arc::new(dead_letters.map_err(AppError::DeadLetters)?);
+    let watched = (hold.clone(), progress.clone(), last_gap);
+    let sources = daemon.sources(started, &inlets.status, (&view, &dead_letters), watched);
     let board = Board::new(&settings.latest, &settings.redis.key_prefix, Arc::clone(&daemon.metrics));
     // Takes up a pause of before the restart, so it comes before the writer.
     let jobs = daemon.control(&sources, hold_out, &board, &inlets);
     let (limits_out, limits) = watch::channel(settings.limits.clone());
     let decoder = Arc::new(Decoder::new(&settings.instance));
-    let (drained, heartbeat, inlets) = daemon.receive(inlets, appender, &recovery, &board, jobs, limits)?;
+    let (drained, heartbeat, inlets) =
+        daemon.receive(inlets, appender, &recovery, &board, jobs, (limits, last_gap_out))?;
     let store = daemon.write(
         SpoolRecords::new(reader, view.clone(), decoder),
         committer,
         &view,
         (hold, flush_to),
-        progress_out,
-    )?;
+        (progress_out, dead_letters),
+    );
     daemon.look(&sources, board, inlets.link, heartbeat);
 
     let Daemon { mut tasks, front, readiness, .. } = daemon;
@@ -196,9 +202,8 @@ impl Daemon<'_> {
         &self,
         started: Instant,
         redis: &SourceStatus,
-        spool: &spool::View,
-        hold: watch::Receiver<Hold>,
-        progress: watch::Receiver<u64>,
+        (spool, dead_letters): (&spool::View, &Arc<DeadLetters>),
+        (hold, progress, last_gap): (watch::Receiver<Hold>, watch::Receiver<u64>, watch::Receiver<Option<Gap>>),
     ) -> Arc<Sources> {
         Arc::new(Sources {
             instance: self.settings.instance.clone(),
@@ -211,8 +216,10 @@ impl Daemon<'_> {
             readiness: self.readiness.clone(),
             redis: redis.clone(),
             spool: spool.clone(),
+            dead_letters: Arc::clone(dead_letters),
             hold,
             progress,
+            last_gap,
             metrics: Arc::clone(&self.metrics),
         })
     }
@@ -248,7 +255,7 @@ impl Daemon<'_> {
         recovery: &spool::Recovery,
         board: &Arc<Board>,
         commands: mpsc::Sender<Job>,
-        limits: watch::Receiver<wire::Limits>,
+        (limits, last_gap): (watch::Receiver<wire::Limits>, watch::Sender<Option<Gap>>),
     ) -> Result<(oneshot::Receiver<()>, Heartbeat, Outlets), AppError> {
         let Inlets { status, link, training, training_bytes, control, control_bytes, to_intake } = inlets;
         let share = RunShare::new(link.clone(), &self.settings.redis.key_prefix);
@@ -264,6 +271,7 @@ impl Daemon<'_> {
             commands,
             sharing: Box::new(sharing),
             readiness: self.readiness.clone(),
+            last_gap,
             metrics: Arc::clone(&self.metrics),
             heartbeat: heartbeat.clone(),
             release: Box::new(
@@ -273,6 +281,8 @@ impl Daemon<'_> {
             ),
         };
         let intake = Intake::new(parts, |as_of, tell| parts::recover(recovery, as_of, tell));
+        let pauses = pauses::report(status.clone(), to_intake.clone(), Arc::clone(&self.metrics), self.front.clone());
+        self.tasks.spawn("pauses", pauses);
         let restart = report_restart(
             intake.last_alive(),
             status.clone(),
@@ -298,13 +308,11 @@ impl Daemon<'_> {
         committer: spool::Committer,
         view: &spool::View,
         (hold, flush_to): (watch::Receiver<Hold>, watch::Receiver<u64>),
-        progress: watch::Sender<u64>,
-    ) -> Result<Arc<dyn Store>, AppError> {
+        (progress, dead_letters): (watch::Sender<u64>, Arc<DeadLetters>),
+    ) -> Arc<dyn Store> {
         let settings = self.settings;
         let (store, upkeep) = stores::open(settings, &self.metrics, self.back.clone());
         self.tasks.spawn("store", upkeep);
-        let dead_letters =
-            DeadLetters::open(&settings.dead_letter, Arc::clone(&self.metrics)).map_err(AppError::DeadLetters)?;
         let ends = writer::Ends {
             store: Arc::clone(&store),
             commit: SpoolCommit::new(committer, view.clone(), Arc::clone(&store), settings.spool.linger),
@@ -315,7 +323,7 @@ impl Daemon<'_> {
             metrics: Arc::clone(&self.metrics),
         };
         self.tasks.spawn("writer", writer::run(settings.writer.clone(), records, ends, self.back.clone()));
-        Ok(store)
+        store
     }
 
     /// Those who only look.

@@ -177,7 +177,8 @@ impl Original {
         // A file that ends with a record, or in front of its first, looks like one that has never held more.
         let last = self.segments.len() - 1;
         let bytes = sim.get(&self.segments[last].0).map_or(0, |bytes| bytes.len());
-        let unharmed = bytes <= HEADER || self.places.iter().any(|(segment, place)| *segment == last && place.end == bytes);
+        let unharmed =
+            bytes <= HEADER || self.places.iter().any(|(segment, place)| *segment == last && place.end == bytes);
         assert!(next == end || unharmed || spool.recovery.torn_bytes > 0, "says that the end is torn");
         let at_end = end - next;
         drop(spool);
