@@ -131,16 +131,22 @@ mod tests {
 
     #[tokio::test]
     async fn of_a_run_are_its_own_and_those_of_its_time() {
-        let store =
-            store([gap(1, 100, Some(7)), gap(2, 110, Some(8)), gap(3, 120, None), gap(4, 500, None), gap(5, 96, None)])
-                .await;
+        let at = |seconds: Micros| 10 * SLACK + seconds * 1_000_000;
+        let store = store([
+            gap(1, at(100), Some(7)),
+            gap(2, at(110), Some(8)),
+            gap(3, at(120), None),
+            gap(4, at(200) + SLACK + 1, None),
+            gap(5, at(100) - SLACK - 4, None),
+        ])
+        .await;
         let run = RunRow {
             run_id: Uuid::from_u128(7),
-            start_time: Some(100),
-            last_event_time: Some(200),
+            start_time: Some(at(100)),
+            last_event_time: Some(at(200)),
             ..RunRow::default()
         };
         let found = read(&store, &Filter::of_run(&run), 10).await.unwrap();
-        assert_eq!(found.iter().map(|gap| gap.started_at).collect::<Vec<_>>(), [120, 100, 96]);
+        assert_eq!(found.iter().map(|gap| gap.gap_id.as_u128()).collect::<Vec<_>>(), [3, 1, 5]);
     }
 }
