@@ -143,11 +143,11 @@ async fn serve(
         (hold, flush_to),
         (progress_out, dead_letters),
     );
-    daemon.look(&sources, board, inlets.link, heartbeat);
+    daemon.look(&sources, Arc::clone(&board), inlets.link, heartbeat);
 
     let Daemon { mut tasks, front, readiness, .. } = daemon;
     tasks.spawn("ready", tell_ready(inlets.status, front.clone()));
-    tasks.spawn("reload", reload_when_asked(reloads, reload, levels, limits_out, front.clone()));
+    tasks.spawn("reload", reload_when_asked(reloads, reload, levels, limits_out, board, front.clone()));
     tasks.spawn("drain", drain(front.clone(), readiness, drained, view, (flush_out, progress), store, back_stopper));
     tasks.run(stopper, front, settings.shutdown_grace).await.map_err(AppError::Ended)?;
     info!("stopped");

@@ -48,7 +48,7 @@ pub async fn flusher(
     metrics: Arc<Metrics>,
     mut stop: Signal,
 ) -> Result<(), Infallible> {
-    let config = board.config.clone();
+    let config = board.config();
     if !config.enabled {
         stop.stopped().await;
         return Ok(());
@@ -85,7 +85,7 @@ pub async fn flusher(
             }
             _ = statuses.tick() => {
                 if let Some(client) = link.client() {
-                    flusher.set(&client, vec![(status_key.clone(), status(), config.status_ttl)]).await;
+                    flusher.set(&client, vec![(status_key.clone(), status(), flusher.board.config().status_ttl)]).await;
                 }
                 continue;
             }
@@ -129,17 +129,17 @@ impl Flusher {
     async fn flush(&mut self, client: &Client, again: bool) {
         let board = Arc::clone(&self.board);
         let _writing = board.writing.lock().await;
-        let now = Instant::now();
+        let (config, now) = (board.config(), Instant::now());
         let next = self.history_written.map_or(now, |written| written + self.history_pause);
         let news = board.take(now, again, again || next <= now);
         self.history_due = news.waits.then_some(next);
-        let busy = news.history.len() > board.config.history_objects / 2;
+        let busy = news.history.len() > config.history_objects / 2;
         let grown = self.remember(news.history, news.cleared);
         let mut writes = Vec::with_capacity(news.due.len() + 1);
         for due in news.due {
             let mut json = String::with_capacity(due.update.payload.len() + 256);
             self.render.render(&due.update.payload, &due.update.decided, false, &mut json);
-            let left = due.subject.ttl(&board.config).saturating_sub(now.duration_since(due.update.received));
+            let left = due.subject.ttl(&config).saturating_sub(now.duration_since(due.update.received));
             if !json.is_empty() {
                 writes.push((board.key(due.subject, due.run), json, left));
             }
@@ -149,7 +149,7 @@ impl Flusher {
         {
             self.history_written = Some(now);
             self.history_pause = if busy { HISTORY_PAUSE_BUSY } else { HISTORY_PAUSE };
-            let left = board.config.history_ttl.saturating_sub(now.duration_since(newest));
+            let left = config.history_ttl.saturating_sub(now.duration_since(newest));
             writes.push((format!("{}history:latest", board.prefix), self.history.render(), left));
         }
         self.set(client, writes).await;
