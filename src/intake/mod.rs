@@ -15,7 +15,11 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread, time::Duratio
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
-use tokio::{runtime::Handle, sync::mpsc, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -23,7 +27,7 @@ use self::state::StateFile;
 pub use self::state::{Recovered, RunSharing};
 use crate::{
     event::Decided,
-    frame::{Arrival, Frame, Gap, GapReason},
+    frame::{Arrival, Frame, Gap, GapReason, Taken},
     gaps::SeqTracker,
     latest::Board,
     lifecycle::Readiness,
@@ -111,6 +115,8 @@ pub struct Intake {
     pending_commands: Vec<Job>,
     /// When the frames of the group were received.
     pending_since: Vec<Instant>,
+    /// Who waits for the group to be durable.
+    asked: Vec<oneshot::Sender<Taken>>,
     /// What the spool refused, by channel.
     refused: BTreeMap<Arc<str>, Refused>,
     rejected: u64,
@@ -142,6 +148,7 @@ impl Intake {
             ticked: Instant::now(),
             pending_commands: Vec::new(),
             pending_since: Vec::with_capacity(GROUP_MAX),
+            asked: Vec::new(),
             refused: BTreeMap::new(),
             rejected: 0,
             unsynced: false,
@@ -197,6 +204,11 @@ impl Intake {
                     self.accept(&frame);
                     (self.parts.release)(&frame);
                 }
+                Arrival::Asked(frame, answer) => match self.accept(&frame) {
+                    Taken::Durable => self.asked.push(answer),
+                    // Whoever asked may have gone.
+                    other => _ = answer.send(other),
+                },
                 Arrival::Gap(gap) => self.append_gap(&gap),
                 Arrival::Receipt(row) => {
                     let payload = serde_json::to_vec(&row).expect("strings and numbers always serialise");
@@ -277,6 +289,9 @@ impl Intake {
             }
         }
         self.note_health();
+        for answer in self.asked.drain(..) {
+            let _ = answer.send(if self.healthy { Taken::Durable } else { Taken::AtRisk });
+        }
     }
 
     fn note_health(&mut self) {
