@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod access;
+mod api;
 mod crash;
 mod fixtures;
 mod gaps;
