@@ -32,12 +32,18 @@ impl Decoder {
         Self { instance: instance.to_owned(), limits }
     }
 
+    /// A decoder that accepts what intake would accept under these limits.
+    pub fn limited(instance: &str, limits: Limits) -> Self {
+        Self { instance: instance.to_owned(), limits }
+    }
+
     /// The limits under which records are read back.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    fn content(&self, record: &Record<'_>) -> Content {
+    /// What a record means.
+    pub fn content(&self, record: &Record<'_>) -> Content {
         let decoded = match record.kind {
             RecordKind::Event => self.event(record),
             RecordKind::Rejected => match SetAside::decode(record.payload) {

@@ -11,6 +11,8 @@ mod decode;
 mod parts;
 mod pauses;
 mod phases;
+pub mod refill;
+pub mod replay;
 mod signals;
 mod status;
 pub mod stores;
@@ -87,6 +89,7 @@ pub fn run(settings: &Settings, reload: Reload, levels: Option<LevelHandle>) -> 
         .map_err(|error| AppError::StateDir { path: settings.state_dir.clone(), error })?;
     let metrics = Metrics::new();
     let spool = spool::open(&settings.spool, Arc::clone(&metrics)).map_err(AppError::Spool)?;
+    spool::set_owner(&settings.spool.dir, &settings.instance);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("runtime")
