@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Output, time::Duration
 
 use serde_json::{Value, json};
 
-use crate::support::{daemon::Daemon, redis::Redis, sqlite, wait_until};
+use crate::support::{cassandra::Cassandra, daemon::Daemon, redis::Redis, skip, sqlite, wait_until};
 
 const TRAINING: &str = "cascor:training";
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
@@ -249,5 +249,44 @@ fn an_orphan_is_listed_and_drained_into_the_store() {
     assert_eq!((sqlite::count(&file, own), &again["dead_letters"]), (1, &json!(1)));
     let twice = "SELECT count(*) FROM (SELECT seq FROM training_metrics GROUP BY seq HAVING count(*) > 1)";
     assert_eq!(sqlite::count(&file, twice), 0);
+    daemon.terminate();
+}
+
+#[test]
+fn an_orphan_and_dead_letters_go_to_cassandra_and_a_run_is_told_what_it_lacks_there() {
+    let name = "an_orphan_and_dead_letters_go_to_cassandra_and_a_run_is_told_what_it_lacks_there";
+    let Some(cassandra) = Cassandra::shared() else { return skip(name, "CASCOR_TEST_CASSANDRA is not set") };
+    let redis = Redis::start();
+    let orphan = killed_with_pending(&redis, 20);
+    let spool = orphan.state_dir().join("spool");
+    // One replica may forget for a while: what it confirmed counts after the linger.
+    let daemon = Daemon::on(&redis).cassandra(&cassandra).set("spool.linger", "\"3s\"").prepare();
+    let start = tokio::time::Instant::now();
+    daemon.apply_schema();
+    let drained = json_of(&daemon, &["spool", "drain", spool.to_str().unwrap(), "--json"]);
+    assert!(drained["records"].as_u64().unwrap() >= 22 && start.elapsed() > Duration::from_secs(3), "{drained}");
+    assert_eq!(cassandra.count("SELECT count(*) FROM training_metrics"), 20);
+    let letters = orphan.state_dir().join("deadletter");
+    let of_orphan = format!("deadletter.dir={}", letters.display());
+    assert_eq!(daemon.command(&["deadletter", "replay", "--set", &of_orphan]).status.code(), Some(1), "still broken");
+    assert_eq!(json_of(&daemon, &["deadletter", "drop", "--all", "--json", "--set", &of_orphan])["dropped"], 1);
+
+    let mut daemon = daemon;
+    daemon.launch();
+    daemon.wait_ready();
+    let mut client = redis.client();
+    for seq in [25, 26] {
+        client.publish(TRAINING, metrics(seq));
+    }
+    let missing = || json_of(&daemon, &["gaps", "--run", RUN, "--json"])["missing"].clone();
+    wait_until("the hole", LIMIT, || missing()["last_seq"] == 26);
+    let found = missing();
+    let expected = json!({"first": 21, "last": 24, "lost": 4});
+    let hole = &found["holes"][0];
+    assert_eq!(
+        (&hole["first"], &hole["last"], &hole["lost"]),
+        (&expected["first"], &expected["last"], &expected["lost"])
+    );
+    assert_eq!((&found["stored"], &found["lost"], &found["ranges"]), (&json!(22), &json!(4), &json!(1)), "{found}");
     daemon.terminate();
 }
