@@ -146,12 +146,17 @@ async fn serve(
         (hold, flush_to),
         (progress_out, dead_letters),
     );
+    let (prefix, instance) = (settings.redis.key_prefix.clone(), settings.instance.clone());
+    let farewell = latest::forget_status(inlets.link.clone(), prefix, instance);
     daemon.look(&sources, board, inlets.link, heartbeat);
 
     let Daemon { mut tasks, front, readiness, .. } = daemon;
     tasks.spawn("ready", tell_ready(inlets.status, front.clone()));
     tasks.spawn("reload", reload_when_asked(reloads, reload, levels, limits_out, front.clone()));
-    tasks.spawn("drain", drain(front.clone(), readiness, drained, view, (flush_out, progress), store, back_stopper));
+    tasks.spawn(
+        "drain",
+        drain((front.clone(), back_stopper), readiness, drained, view, (flush_out, progress), store, farewell),
+    );
     tasks.run(stopper, front, settings.shutdown_grace).await.map_err(AppError::Ended)?;
     info!("stopped");
     Ok(())

@@ -93,7 +93,7 @@ fn what_does_not_fit_is_a_usage_error() {
         "schema",
         "check --set x",
         "doctor",
-        "gaps",
+        "gapz",
         "tail",
     ] {
         let words = ["cascor-ingest"].into_iter().chain(line.split_whitespace());

@@ -21,6 +21,8 @@ use crate::{event::Decided, lifecycle::Signal, metrics::Metrics, redis::Link};
 const PAUSE: Duration = Duration::from_millis(50);
 /// Between two writes of the history.
 const HISTORY_PAUSE: Duration = Duration::from_millis(250);
+/// How long Redis may take to remove the status at the end.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// Between two writes of the status key.
 const STATUS_PAUSE: Duration = Duration::from_secs(3);
 /// How long a deletion may take.
@@ -51,7 +53,7 @@ pub async fn flusher(
         return Ok(());
     }
     let history = History::new(config.history_objects, config.history_bytes.as_usize());
-    let status_key = format!("{}ingest:{instance}", board.prefix);
+    let status_key = status_key(&board.prefix, &instance);
     let mut flusher = Flusher {
         board,
         render,
@@ -99,6 +101,17 @@ pub async fn flusher(
             () = stop.stopped() => return Ok(()),
             () = sleep(PAUSE) => {}
         }
+    }
+}
+
+fn status_key(prefix: &str, instance: &str) -> String {
+    format!("{prefix}ingest:{instance}")
+}
+
+/// Removes a daemon's status: until its TTL it would say that somebody runs who has ended. Best effort.
+pub async fn forget_status(link: Link, prefix: String, instance: String) {
+    if let Some(client) = link.client() {
+        let _ = timeout(FAREWELL, client.del::<Value, _>(status_key(&prefix, &instance))).await;
     }
 }
 

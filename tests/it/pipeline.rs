@@ -154,8 +154,10 @@ fn commands_are_obeyed_answered_and_recorded() {
     let mut daemon = Daemon::on(&redis).start_ready();
     let mut client = redis.client();
     let receipt = |daemon: &Daemon, command: &str| -> serde_json::Value {
-        let out = daemon.succeed(&["control", command, "--wait", "--json"]);
-        let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let output = daemon.command(&["control", command, "--wait", "--json"]);
+        // Nobody obeys what nobody knows: a slip of the keyboard must not look like success.
+        assert_eq!(output.status.success(), command != "dance", "{command}");
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         value[0].clone()
     };
     assert_eq!(receipt(&daemon, "pause")["outcome"], "done");

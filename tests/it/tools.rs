@@ -205,7 +205,7 @@ fn an_orphan_is_listed_and_drained_into_the_store() {
     let orphan = killed_with_pending(&redis, 60);
     let spool = orphan.state_dir().join("spool");
     let dir = spool.to_str().unwrap();
-    let mut daemon = Daemon::on(&redis).start_ready();
+    let daemon = Daemon::on(&redis).start_ready();
     let home = orphan.state_dir().to_str().unwrap();
     let status = json_of(&daemon, &["status", "--json", "--look-in", home]);
     let listed = &status["orphaned_spools"][0];
@@ -249,7 +249,26 @@ fn an_orphan_is_listed_and_drained_into_the_store() {
     assert_eq!((sqlite::count(&file, own), &again["dead_letters"]), (1, &json!(1)));
     let twice = "SELECT count(*) FROM (SELECT seq FROM training_metrics GROUP BY seq HAVING count(*) > 1)";
     assert_eq!(sqlite::count(&file, twice), 0);
+}
+
+#[test]
+fn a_daemon_that_was_stopped_is_not_said_to_run_and_an_absent_redis_is_named() {
+    let mut redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).start_ready();
+    let mut client = redis.client();
+    wait_until("its status", LIMIT, || client.get_json("cascor:ingest:test").is_some());
+    let unknown = daemon.command(&["control", "puase", "--wait"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).contains("no daemon obeys `puase`"), "{}", stderr(&unknown));
     daemon.terminate();
+    assert_eq!(client.get_json("cascor:ingest:test"), None, "gone with the daemon");
+    redis.kill();
+    let expected = format!("Redis does not answer at `redis://127.0.0.1:{}/0`", redis.port);
+    for command in [&["status"][..], &["demo", "--for", "1s"], &["control", "pause"]] {
+        let output = daemon.command(command);
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        assert!(stderr(&output).contains(&expected) && stderr(&output).lines().count() == 1, "{}", stderr(&output));
+    }
 }
 
 #[test]
