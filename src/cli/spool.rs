@@ -101,7 +101,13 @@ fn export(dir: &Path, to: Option<&Path>, pending: bool) -> Result<(), CliError> 
 async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), CliError> {
     let DrainArgs { dir, owner, deadletter } = args;
     refuse_held(&dir)?;
-    let dead_letters = deadletter.unwrap_or_else(|| dir.parent().unwrap_or(Path::new(".")).join("deadletter"));
+    let whole = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+    let own = settings.spool.dir.canonicalize().is_ok_and(|own| own == whole);
+    let beside = || match whole.parent() {
+        Some(parent) if !own => parent.join("deadletter"),
+        _ => settings.dead_letter.dir.clone(),
+    };
+    let dead_letters = deadletter.unwrap_or_else(beside);
     let orphan = Orphan { dir: dir.clone(), owner, dead_letters: dead_letters.clone() };
     let bar = Bar::new("drained");
     let drained = refill::drain(settings, orphan, |done, total| bar.show(done, total)).await;

@@ -139,6 +139,9 @@ fn a_refused_row_is_replayed_with_the_run_and_the_keys_that_were_decided() {
     client.publish(TRAINING, json!({"type": "metrics", "data": {"epoch": 2, "loss": 0.4}}).to_string());
     wait_until("the letter", LIMIT, || daemon.get("/api/status").json()["deadletter"]["letters"] == 1);
     assert_eq!(daemon.command(&["deadletter", "replay"]).status.code(), Some(1), "refused again");
+    let away = daemon.command(&["deadletter", "replay", "--store", "cassandra", "--set", "store.cassandra.port=17149"]);
+    assert!(away.status.code() == Some(1) && stderr(&away).contains("the store is away"), "{}", stderr(&away));
+    assert_eq!(json_of(&daemon, &["deadletter", "list", "--json"])["count"], 1, "nothing is dropped unconfirmed");
     database.execute_batch("DROP TRIGGER no").unwrap();
     daemon.terminate();
     assert_eq!(json_of(&daemon, &["deadletter", "replay", "--json"])["stored"], 1, "without the daemon");
