@@ -12,6 +12,8 @@ mod http;
 mod parts;
 mod pauses;
 mod phases;
+pub mod refill;
+pub mod replay;
 mod signals;
 mod status;
 pub mod stores;
@@ -90,6 +92,7 @@ pub fn run(settings: &Settings, reload: Reload, levels: Option<LevelHandle>) -> 
         .map_err(|error| AppError::StateDir { path: settings.state_dir.clone(), error })?;
     let metrics = Metrics::new();
     let spool = spool::open(&settings.spool, Arc::clone(&metrics)).map_err(AppError::Spool)?;
+    spool::set_owner(&settings.spool.dir, &settings.instance);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("runtime")
@@ -149,12 +152,17 @@ async fn serve(
         (progress_out, dead_letters),
     );
     let inlet = http::inlet(settings, &inlets.link, to_intake, receipts);
+    let (prefix, instance) = (settings.redis.key_prefix.clone(), settings.instance.clone());
+    let farewell = latest::forget_status(inlets.link.clone(), prefix, instance);
     daemon.look(&sources, Arc::clone(&board), inlets.link, heartbeat, Arc::clone(&store), inlet);
 
     let Daemon { mut tasks, front, readiness, .. } = daemon;
     tasks.spawn("ready", tell_ready(inlets.status, front.clone()));
     tasks.spawn("reload", reload_when_asked(reloads, reload, levels, limits_out, board, front.clone()));
-    tasks.spawn("drain", drain(front.clone(), readiness, drained, view, (flush_out, progress), store, back_stopper));
+    tasks.spawn(
+        "drain",
+        drain((front.clone(), back_stopper), readiness, drained, view, (flush_out, progress), store, farewell),
+    );
     tasks.run(stopper, front, settings.shutdown_grace).await.map_err(AppError::Ended)?;
     info!("stopped");
     Ok(())

@@ -16,3 +16,4 @@ mod schema_cassandra;
 mod store_cassandra;
 mod store_contract;
 mod support;
+mod tools;
