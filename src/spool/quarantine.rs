@@ -9,7 +9,8 @@ use tracing::warn;
 
 use super::{
     disk::{Disk, Mode},
-    scan::Scan};
+    scan::Scan,
+};
 use crate::logging::Chain;
 
 /// What all files together may take; more is not kept.

@@ -1,14 +1,6 @@
 //! Opening a spool: what is there is read, what is torn is cut, and nothing that is stored prevents the start.
 
-use std::{
-    collections::HashSet,
-    fs::TryLockError,
-    io,
-    path::Path,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{collections::HashSet, fs::TryLockError, io, path::Path, sync::Arc, thread, time::Duration};
 
 use tracing::{error, warn};
 use uuid::Uuid;
@@ -237,8 +229,10 @@ fn refuse_newer(disk: &Disk, dir: &Path, checkpoint: Checkpoint, list: &[Meta]) 
 /// nothing here, and a segment of another spool changes nothing: where the files disagree, the records decide whose they are.
 fn identify(disk: &Disk, checkpoint: Checkpoint, list: &[Meta]) -> (Uuid, Option<u64>) {
     let ends = list.iter().rev().take(PROBED).chain(list.iter().take(list.len().saturating_sub(PROBED).min(PROBED)));
-    let headers: Vec<_> = ends.map(|meta| (meta, Header::read(disk, &meta.path).unwrap_or(Header::Bad(None)))).collect();
-    let good = headers.iter().filter_map(|(_, header)| if let Header::Good { id, .. } = header { Some(*id) } else { None });
+    let headers: Vec<_> =
+        ends.map(|meta| (meta, Header::read(disk, &meta.path).unwrap_or(Header::Bad(None)))).collect();
+    let good =
+        headers.iter().filter_map(|(_, header)| if let Header::Good { id, .. } = header { Some(*id) } else { None });
     let ours = if let Checkpoint::Good { id, .. } = checkpoint { Some(id) } else { None };
     let mut ids: Vec<Uuid> = ours.into_iter().chain(good).collect();
     // The first of equals: the checkpoint, then the newest segment.

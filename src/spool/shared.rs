@@ -12,7 +12,11 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{
-    disk::{Disk, OpenFile}, quarantine::Quarantine, segment::Segments, tail::Tail};
+    disk::{Disk, OpenFile},
+    quarantine::Quarantine,
+    segment::Segments,
+    tail::Tail,
+};
 use crate::metrics::Metrics;
 
 #[derive(Debug)]

@@ -49,7 +49,9 @@ pub fn main_of(cases: &[Case]) -> ExitCode {
         let result = catch_unwind(AssertUnwindSafe(|| run(&budget)));
         let seconds = started.elapsed().as_secs_f64();
         match result {
-            Ok(tried) => println!("{name:<16} {:>8} tried, all survived  {seconds:6.1} s  {about}{}", tried.count, tried.notes),
+            Ok(tried) => {
+                println!("{name:<16} {:>8} tried, all survived  {seconds:6.1} s  {about}{}", tried.count, tried.notes)
+            }
             Err(_) => {
                 failed = true;
                 println!("{name:<16} FAILED  {seconds:6.1} s  {about}");
@@ -95,7 +97,10 @@ pub fn each(budget: &Budget, count: u64, try_one: impl Fn(u64) + Sync) -> u64 {
                 *pauses = if now == *number && !worker.is_finished() { *pauses + 1 } else { 0 };
                 *number = now;
                 if *pauses > HANGS {
-                    eprintln!("number {now} hangs; again with CASCOR_FAULTS_SEED={} CASCOR_FAULTS_ONLY={now}", budget.seed);
+                    eprintln!(
+                        "number {now} hangs; again with CASCOR_FAULTS_SEED={} CASCOR_FAULTS_ONLY={now}",
+                        budget.seed
+                    );
                     std::process::exit(1);
                 }
             }

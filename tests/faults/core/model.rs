@@ -27,28 +27,35 @@ use crate::{
     image::{config, decided, open, payload},
     random::Random,
     sim::{End, Sim},
-    spool::{
-        Chunk, Config, Full, NewRecord, RecordKind,
-        commit::Keeper,
-        recovery::Prepared,
-    },
+    spool::{Chunk, Config, Full, NewRecord, RecordKind, commit::Keeper, recovery::Prepared},
     units::ByteSize,
 };
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Append { count: usize, large: bool },
+    Append {
+        count: usize,
+        large: bool,
+    },
     Sync,
     Read,
     Rewind,
-    Commit { part: usize },
+    Commit {
+        part: usize,
+    },
     Keep,
-    Linger { ms: u64 },
-    Wait { ms: u64 },
+    Linger {
+        ms: u64,
+    },
+    Wait {
+        ms: u64,
+    },
     FailSyncs(u32),
     FailWrites(u32),
     /// No more than this is left.
-    Full { left: u64 },
+    Full {
+        left: u64,
+    },
     ReadOnly,
     Mend,
     /// The machine stops so many operations from now on.
@@ -218,7 +225,10 @@ impl World {
     fn tell(&self, what: fmt::Arguments<'_>) {
         if self.told {
             let state = self.spool.as_ref().map(|(spool, _)| (spool.appender.end(), spool.appender.healthy()));
-            println!("{} {what}   {state:?} durable {} confirmed {} read {}", self.number, self.durable, self.confirmed, self.read);
+            println!(
+                "{} {what}   {state:?} durable {} confirmed {} read {}",
+                self.number, self.durable, self.confirmed, self.read
+            );
         }
     }
 
@@ -233,7 +243,10 @@ impl World {
             Step::Sync => {
                 let synced = spool.appender.sync();
                 assert!(!synced.healthy || synced.durable == synced.end);
-                assert!(synced.durable >= self.durable && (synced.healthy || self.faulty || spool.shared.capacity < 1 << 20));
+                assert!(
+                    synced.durable >= self.durable
+                        && (synced.healthy || self.faulty || spool.shared.capacity < 1 << 20)
+                );
                 self.durable = synced.durable;
             }
             Step::Read => {
@@ -286,7 +299,8 @@ impl World {
         self.next_uid += if large { 97 - self.next_uid % 97 } else { 1 };
         let uid = self.next_uid;
         let (payload, offset) = (content(uid), spool.appender.end());
-        let record = NewRecord { kind: kind(uid), decided: decided(uid), channel: "cascor:training", payload: &payload };
+        let record =
+            NewRecord { kind: kind(uid), decided: decided(uid), channel: "cascor:training", payload: &payload };
         match spool.appender.append(&record) {
             Ok(at) => {
                 assert_eq!((at, spool.appender.end()), (offset, offset + 1));
@@ -310,7 +324,12 @@ impl World {
                 break;
             };
             assert_eq!(chunk.first(), self.read + chunk.lost(), "in order");
-            assert!(self.records.range(self.read..chunk.first()).next().is_none(), "lost {}..{}", self.read, chunk.first());
+            assert!(
+                self.records.range(self.read..chunk.first()).next().is_none(),
+                "lost {}..{}",
+                self.read,
+                chunk.first()
+            );
             compare(&self.records, &chunk);
             self.read = chunk.end();
         }
@@ -372,7 +391,11 @@ fn compare(records: &BTreeMap<u64, u64>, chunk: &Chunk) {
     for (record, offset) in chunk.records().zip(chunk.first()..) {
         let uid = *records.get(&offset).unwrap_or_else(|| panic!("{offset} was never written"));
         assert_eq!(record.offset, offset);
-        assert_eq!((record.kind, record.decided, record.channel), (kind(uid), decided(uid), "cascor:training"), "at {offset}");
+        assert_eq!(
+            (record.kind, record.decided, record.channel),
+            (kind(uid), decided(uid), "cascor:training"),
+            "at {offset}"
+        );
         assert!(record.payload == content(uid), "payload at {offset}");
         count += 1;
     }
