@@ -117,6 +117,12 @@ fn bad_messages_become_dead_letters_and_their_neighbours_rows() {
     for (n, (_, message)) in bad.iter().enumerate() {
         client.publish(TRAINING, message);
         client.publish(TRAINING, metrics(n as u64 + 1, 0.1));
+        // Together they are more than Redis keeps for a subscriber: on a busy machine it would cut the connection.
+        let received = || daemon.get("/api/status").json()["counters"]["received"].as_u64();
+        wait_until("what was sent so far", LIMIT, || {
+            assert_eq!(daemon.get("/api/status").json()["gaps"]["cut_by_redis"]["gaps"], 0, "{}", daemon.log());
+            received() >= Some(2 * n as u64 + 3)
+        });
     }
     daemon.wait_rows("SELECT count(*) FROM training_metrics", bad.len() as i64 + 1);
     wait_until("the dead letters", LIMIT, || {
