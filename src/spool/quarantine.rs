@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{
     disk::{Disk, Mode},
@@ -39,6 +39,18 @@ impl Quarantine {
         self.disk.rename(path, &self.dir.join(path.file_name().unwrap_or_default()))
     }
 
+    /// Takes over a file that has a segment's name and is none of this spool.
+    pub(crate) fn set_aside(&self, path: &Path) {
+        match self.take(path) {
+            Ok(()) => {
+                error!(path = %path.display(), "file has the name of a segment and is none of this spool; moved to quarantine")
+            }
+            Err(error) => {
+                error!(path = %path.display(), error = %Chain(&error), "file has the name of a segment and is none of this spool; ignored");
+            }
+        }
+    }
+
     /// Keeps bytes `from..to` of the scanned file, named by their place, so that a second reading keeps them once. Best effort:
     /// the log says what could not be kept, and nothing stops for it.
     pub(crate) fn keep(&self, scan: &Scan, from: u64, to: u64) {
@@ -51,7 +63,10 @@ impl Quarantine {
         let length = usize::try_from((to - from).min(room)).unwrap_or(usize::MAX);
         let kept = self.disk.create_dir(&self.dir).and_then(|()| scan.read(from, length)).and_then(|bytes| {
             let file = self.disk.open(&path, Mode::New)?;
-            file.write_all_at(&bytes, 0)
+            file.write_all_at(&bytes, 0)?;
+            // The original may be cut next.
+            file.sync()?;
+            self.disk.sync_dir(&self.dir)
         });
         if let Err(error) = kept {
             warn!(path = %path.display(), error = %Chain(&error), "damaged bytes could not be kept");

@@ -119,9 +119,8 @@ impl Reader {
                 }
                 Step::End => {
                     let path = scan.path.clone();
-                    let expected = scan.expected;
                     self.scan = None;
-                    if !self.leave(&path, expected) {
+                    if !self.leave(&path) {
                         return Ok(None);
                     }
                 }
@@ -130,15 +129,12 @@ impl Reader {
     }
 
     /// Goes on behind a segment that has nothing more; false when there is nothing to go on with.
-    fn leave(&mut self, path: &std::path::Path, expected: u64) -> bool {
+    fn leave(&mut self, path: &std::path::Path) -> bool {
         let Some((meta, below)) = self.shared.segments.get(path) else { return true };
         // Without this the segment would be found again for the offsets that it lost.
         let end = meta.end.min(below);
-        let next = self.next.max(expected);
-        if end > next {
-            self.count(end - next);
-        }
-        self.next = next.max(end);
+        self.count(end.saturating_sub(self.next));
+        self.next = self.next.max(end);
         self.shared.segments.find(self.next).is_some()
     }
 
@@ -152,7 +148,7 @@ impl Reader {
             return Ok(true);
         }
         loop {
-            let Some((meta, below)) = self.shared.segments.find(self.next) else { return Ok(false) };
+            let Some((meta, below)) = self.shared.find(self.next) else { return Ok(false) };
             match Scan::open(&self.shared.disk, &meta, below, self.shared.seed) {
                 Ok(scan) => {
                     self.scan = Some(scan);

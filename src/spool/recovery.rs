@@ -23,9 +23,8 @@ use crate::{logging::Chain, metrics::Metrics, units::Micros};
 
 /// How much is read at most to find the end of the log. More than one segment is read only when the last ones hold no record.
 const SCANNED_MAX: u64 = 64 << 20;
-/// At each end so many segments are asked whose they are; and where they disagree, so many bytes of each.
+/// At each end so many segments are asked whose they are.
 const PROBED: usize = 4;
-const PROBED_BYTES: u64 = 1 << 20;
 /// Somebody who only looks at a spool holds its lock for an instant.
 const LOCK_TRIES: u32 = 5;
 
@@ -79,7 +78,7 @@ impl Iterator for Replay {
     fn next(&mut self) -> Option<Self::Item> {
         while self.next < self.end {
             if self.scan.is_none() {
-                let (meta, below) = self.shared.segments.find(self.next)?;
+                let (meta, below) = self.shared.find(self.next)?;
                 if meta.first >= self.end {
                     return None;
                 }
@@ -144,12 +143,11 @@ pub(crate) fn prepare(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Res
     // The half of a checkpoint. Other names are somebody else's.
     let _ = disk.discard(&checkpoint::path(&dir).with_extension("tmp"));
 
-    let known_end = list.iter().map(|meta| meta.first).max().unwrap_or(0);
     let (id, committed) = identify(&disk, checkpoint, &list);
     let last_write = last_write(&disk, &dir, &list);
-    let end = find_end(&disk, &dir, &mut list, record::seed(id));
+    let end = find_end(&disk, &dir, &mut list, id);
     // Offsets are never used twice, not even those of records that were committed from memory, or cut.
-    let next = end.offset.max(committed.unwrap_or(0)).max(known_end);
+    let next = end.offset.max(committed.unwrap_or(0));
     if let Some(last) = list.last_mut() {
         last.end = end.offset;
     }
@@ -240,7 +238,7 @@ fn identify(disk: &Disk, checkpoint: Checkpoint, list: &[Meta]) -> (Uuid, Option
     ids.retain(|id| seen.insert(*id));
     if ids.len() > 1 {
         warn!("files of several spools lie in this one; those of the others are not read");
-        let holds = |id: &Uuid| headers.iter().filter(|(meta, _)| has_record(disk, meta, record::seed(*id))).count();
+        let holds = |id: &Uuid| headers.iter().filter(|(meta, _)| meta.has_record(disk, record::seed(*id))).count();
         ids.sort_by_cached_key(|id| std::cmp::Reverse(holds(id)));
     }
     let claimed = || headers.iter().find_map(|(_, header)| if let Header::Bad(id) = header { *id } else { None });
@@ -252,19 +250,6 @@ fn identify(disk: &Disk, checkpoint: Checkpoint, list: &[Meta]) -> (Uuid, Option
                 warn!("checkpoint is missing or cannot be believed; everything in the spool is replayed");
             }
             (id, None)
-        }
-    }
-}
-
-/// Whether the beginning of a segment holds a record of the spool with this seed.
-fn has_record(disk: &Disk, meta: &Meta, seed: u32) -> bool {
-    let beginning = Meta { bytes: meta.bytes.min(PROBED_BYTES), ..meta.clone() };
-    let Ok(mut scan) = Scan::open(disk, &beginning, u64::MAX, seed) else { return false };
-    loop {
-        match scan.step(CHUNK) {
-            Ok(Step::Records(_)) => return true,
-            Ok(Step::Damage(_)) => {}
-            Ok(Step::End) | Err(_) => return false,
         }
     }
 }
@@ -282,10 +267,20 @@ struct End {
 }
 
 /// Finds the last valid record, cuts what is torn behind it, and removes last segments that hold no record.
-fn find_end(disk: &Disk, dir: &Path, list: &mut Vec<Meta>, seed: u32) -> End {
-    let quarantine = Quarantine::new(disk, dir);
+fn find_end(disk: &Disk, dir: &Path, list: &mut Vec<Meta>, id: Uuid) -> End {
+    let (quarantine, seed) = (Quarantine::new(disk, dir), record::seed(id));
+    while let Some(first) = list.first().filter(|meta| !meta.is_of(disk, id)) {
+        quarantine.set_aside(&first.path);
+        list.remove(0);
+    }
     let (mut end, mut scanned) = (End::default(), 0);
     while let Some(last) = list.last_mut() {
+        if !last.is_of(disk, id) {
+            end.torn += last.bytes;
+            quarantine.set_aside(&last.path);
+            list.pop();
+            continue;
+        }
         end.offset = end.offset.max(last.first);
         scanned += last.bytes;
         let scan = match Scan::open(disk, last, u64::MAX, seed) {

@@ -9,13 +9,14 @@ mod survey;
 use std::{io, ops::Range, path::PathBuf};
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use self::survey::Survey;
 use super::{
     chunk::Chunk,
     disk::{Disk, Mode, OpenFile},
     record::{self, Parsed},
-    segment::{HEADER, Meta},
+    segment::{HEADER, Header, Meta},
 };
 
 /// How much is read at once, unless one record is larger.
@@ -50,6 +51,46 @@ pub(crate) enum Step {
     Damage(Range<u64>),
     /// Nothing more.
     End,
+}
+
+impl Meta {
+    /// Whether this is a segment of the spool with this id under the name that it was given. One whose header says something else
+    /// is, when it holds records of that spool, unless all of it is what the header says: then the name is wrong. One that cannot
+    /// be read or is of a newer format is not judged.
+    pub(crate) fn is_of(&self, disk: &Disk, id: Uuid) -> bool {
+        let seed = record::seed(id);
+        match Header::read(disk, &self.path) {
+            Ok(Header::Good { id: other, offset }) if other == id => {
+                offset == self.first || (self.has_record(disk, seed) && !self.is_whole(disk, seed, offset))
+            }
+            Ok(Header::Good { .. } | Header::Bad(_)) => self.has_record(disk, seed),
+            Ok(Header::Newer(_)) | Err(_) => true,
+        }
+    }
+
+    /// Whether it holds a record of the spool with this seed, with an offset that fits.
+    pub(crate) fn has_record(&self, disk: &Disk, seed: u32) -> bool {
+        let Ok(mut scan) = Scan::open(disk, self, u64::MAX, seed) else { return false };
+        loop {
+            match scan.step(CHUNK) {
+                Ok(Step::Records(chunk)) => return chunk.lost <= self.bytes / record::HEAD as u64,
+                Ok(Step::Damage(_)) => {}
+                Ok(Step::End) | Err(_) => return false,
+            }
+        }
+    }
+
+    /// Whether it is nothing but records from this offset on.
+    fn is_whole(&self, disk: &Disk, seed: u32, first: u64) -> bool {
+        let Ok(mut scan) = Scan::open(disk, &Self { first, ..self.clone() }, u64::MAX, seed) else { return false };
+        loop {
+            match scan.step(CHUNK) {
+                Ok(Step::Records(chunk)) if chunk.lost == 0 => {}
+                Ok(Step::End) => return true,
+                Ok(Step::Records(_) | Step::Damage(_)) | Err(_) => return false,
+            }
+        }
+    }
 }
 
 impl Scan {

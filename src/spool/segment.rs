@@ -114,6 +114,23 @@ impl Segments {
         self.lock().retain(|meta| meta.path != path);
     }
 
+    /// As if it had never been there: the one in front of it reaches to the one behind it.
+    pub(crate) fn disown(&self, path: &Path) {
+        let mut list = self.lock();
+        if let Some(index) = list.iter().position(|meta| meta.path == path) {
+            let end = list.remove(index).end;
+            if let Some(before) = index.checked_sub(1) {
+                list[before].end = end;
+            }
+        }
+    }
+
+    /// The one behind another.
+    pub(crate) fn after(&self, path: &Path) -> Option<Meta> {
+        let list = self.lock();
+        list.iter().position(|meta| meta.path == path).and_then(|index| list.get(index + 1).cloned())
+    }
+
     fn update(&self, path: &Path, change: impl FnOnce(&mut Meta)) {
         if let Some(meta) = self.lock().iter_mut().rev().find(|meta| meta.path == path) {
             change(meta);

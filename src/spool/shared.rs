@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{
     disk::{Disk, OpenFile},
     quarantine::Quarantine,
-    segment::Segments,
+    segment::{Meta, Segments},
     tail::Tail,
 };
 use crate::metrics::Metrics;
@@ -101,6 +101,22 @@ impl Shared {
         let held = tail.held(durable) as u64;
         self.held.store(held, Ordering::Release);
         self.metrics.spool_memory_bytes.set(held as i64);
+    }
+
+    /// As [`Segments::find`], for who opens the segment: it and the one behind it, which says where it ends, are no impostors.
+    pub(crate) fn find(&self, offset: u64) -> Option<(Meta, u64)> {
+        loop {
+            let (meta, below) = self.segments.find(offset)?;
+            let after = self.segments.after(&meta.path);
+            let impostor = [Some(&meta), after.as_ref()]
+                .into_iter()
+                .flatten()
+                .find(|meta| !meta.active && !meta.is_of(&self.disk, self.id))
+                .cloned();
+            let Some(impostor) = impostor else { return Some((meta, below)) };
+            self.quarantine.set_aside(&impostor.path);
+            self.segments.disown(&impostor.path);
+        }
     }
 
     pub(crate) fn show(&self) {

@@ -21,7 +21,11 @@ pub fn random_blocks(budget: &Budget) -> Tried {
             let mut place = || random.below(BYTES / size) * size;
             let (here, there) = (place(), place());
             let whole = here..here + size;
-            match random.below(6) {
+            let kind = random.below(6);
+            if budget.only.is_some() {
+                println!("{kind}: {size} bytes of segment {target}, here {here}, there {there}");
+            }
+            match kind {
                 0 => content[whole].fill(0),
                 1 => content.copy_within(there..there + size, here),
                 2 => {

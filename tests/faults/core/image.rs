@@ -196,7 +196,12 @@ impl Original {
         let (mut expected, mut got) = (spool.recovery.first_uncommitted, 0);
         while spool.reader.position() < next {
             let Some(chunk) = self::next(&mut spool.reader) else { break };
-            assert_eq!(chunk.first(), expected + chunk.lost(), "in order");
+            assert_eq!(
+                chunk.first(),
+                expected + chunk.lost(),
+                "in order, {} missing",
+                spool.shared.missing.load(Ordering::Acquire)
+            );
             assert!(
                 chunk.lost() == 0 || !intact[expected as usize..chunk.first() as usize].contains(&true),
                 "lost {expected}.."
