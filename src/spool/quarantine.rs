@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::{
     disk::{Disk, Mode},
@@ -43,10 +43,10 @@ impl Quarantine {
     pub(crate) fn set_aside(&self, path: &Path) {
         match self.take(path) {
             Ok(()) => {
-                error!(path = %path.display(), "file has the name of a segment and is none of this spool; moved to quarantine")
+                warn!(path = %path.display(), "file has the name of a segment and no record of its place; moved to quarantine")
             }
             Err(error) => {
-                error!(path = %path.display(), error = %Chain(&error), "file has the name of a segment and is none of this spool; ignored");
+                warn!(path = %path.display(), error = %Chain(&error), "file has the name of a segment and no record of its place; ignored");
             }
         }
     }

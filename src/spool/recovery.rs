@@ -269,15 +269,22 @@ struct End {
 /// Finds the last valid record, cuts what is torn behind it, and removes last segments that hold no record.
 fn find_end(disk: &Disk, dir: &Path, list: &mut Vec<Meta>, id: Uuid) -> End {
     let (quarantine, seed) = (Quarantine::new(disk, dir), record::seed(id));
-    while let Some(first) = list.first().filter(|meta| !meta.is_of(disk, id)) {
+    while let [first, _, ..] = &list[..]
+        && !first.is_of(disk, id)
+    {
         quarantine.set_aside(&first.path);
         list.remove(0);
     }
     let (mut end, mut scanned) = (End::default(), 0);
     while let Some(last) = list.last_mut() {
         if !last.is_of(disk, id) {
-            end.torn += last.bytes;
-            quarantine.set_aside(&last.path);
+            // Somebody else's, or torn before its first record; then its offsets are those behind the segment in front of it.
+            if last.bytes > HEADER as u64 {
+                end.torn += last.bytes - HEADER as u64;
+                quarantine.set_aside(&last.path);
+            } else {
+                let _ = disk.discard(&last.path);
+            }
             list.pop();
             continue;
         }
