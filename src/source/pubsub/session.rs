@@ -14,7 +14,7 @@ use tokio::{
         Receiver,
         error::{RecvError, TryRecvError},
     },
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use tracing::warn;
 
@@ -31,6 +31,8 @@ use crate::{
 const PING: Duration = Duration::from_secs(1);
 /// Silence after which a connection counts as lost.
 const SILENCE: Duration = Duration::from_secs(3);
+/// How long the answer to a last ping is waited for when stopping.
+const LAST_ANSWER: Duration = Duration::from_millis(250);
 /// Messages taken before others on this thread have their turn.
 const ROUND: usize = 2_048;
 /// Channel names kept, for patterns that match many.
@@ -199,7 +201,9 @@ impl Source {
             let first = tokio::select! {
                 biased;
                 () = stop.stopped() => {
-                    let _ = self.drain(&mut session, None);
+                    // Redis answers in order: what it had sent before is here when the answer is.
+                    let _ = timeout(LAST_ANSWER, client.ping::<()>(None)).await;
+                    while let Some((1.., _)) = self.drain(&mut session, None) {}
                     return End::Stopped;
                 }
                 answered = wait(&mut pong) => {
