@@ -14,3 +14,5 @@ mod schema_cassandra;
 mod store_cassandra;
 mod store_contract;
 mod support;
+#[path = "support/tests.rs"]
+mod support_tests;

@@ -136,6 +136,11 @@ impl Daemon {
         self.process = Some(Process::spawn(&mut command, &self.dir.path().join("daemon.log")));
     }
 
+    /// Whether it was started, and not ended by us.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// Waits until `/readyz` answers 200.
     #[track_caller]
     pub fn wait_ready(&mut self) {
