@@ -146,6 +146,12 @@ impl Appender {
         }
     }
 
+    /// Segments with records from `offset` on stay although they are committed: somebody would read them after a crash. At first,
+    /// and with the highest offset, none do.
+    pub fn keep_from(&self, offset: u64) {
+        self.shared.kept.store(offset, Ordering::Release);
+    }
+
     /// Whether the disk takes records.
     pub fn healthy(&self) -> bool {
         self.trouble.is_none()

@@ -117,7 +117,8 @@ impl Arena {
         daemon.wait_ready();
         let producer = Producer::start(redis.port, Uuid::new_v4(), &case.load);
         let store = cassandra.map_or(Store::Sqlite, Store::Cassandra);
-        let arena = Self { case, redis, daemon, producer, store, excused: Vec::new(), faults: 0, slowest: Duration::ZERO };
+        let arena =
+            Self { case, redis, daemon, producer, store, excused: Vec::new(), faults: 0, slowest: Duration::ZERO };
         arena.wait_row_of(arena.producer.next(), LIMIT);
         arena
     }
@@ -134,6 +135,26 @@ impl Arena {
         self.daemon.wait_ready();
         self.excuse(from, Instant::now());
         self.faults += 1;
+    }
+
+    /// Runs the daemon under a wrapper that kills it sooner or later, then without. Whether it did.
+    pub fn killed_under(&mut self, wrapper: Vec<String>) -> bool {
+        let mut killed = false;
+        self.lossy(|arena| {
+            arena.daemon.kill9();
+            arena.daemon.set_wrapper(wrapper);
+            arena.daemon.launch();
+            let process = arena.daemon.process();
+            let start = Instant::now();
+            while !killed && start.elapsed() < Duration::from_secs(3) {
+                thread::sleep(Duration::from_millis(5));
+                killed = process.ended().is_some();
+            }
+            arena.daemon.kill9();
+            arena.daemon.set_wrapper(Vec::new());
+            arena.daemon.launch();
+        });
+        killed
     }
 
     /// A fault that may not cost a single message.
@@ -169,7 +190,9 @@ impl Arena {
     /// The highest `seq` that is a row.
     pub fn highest(&self) -> i64 {
         match &self.store {
-            Store::Sqlite => sqlite::count(&self.daemon.database(), "SELECT coalesce(max(seq), -1) FROM training_metrics"),
+            Store::Sqlite => {
+                sqlite::count(&self.daemon.database(), "SELECT coalesce(max(seq), -1) FROM training_metrics")
+            }
             Store::Cassandra(cassandra) => {
                 let cql = format!("SELECT max(seq) FROM training_metrics WHERE run_id = {}", self.producer.run);
                 let rows = cassandra.try_rows(&cassandra.keyspace, &cql).unwrap_or_default();
@@ -235,14 +258,12 @@ impl Arena {
         complaints.extend(self.errors(&log));
         judge::publish(&verdict.line(self.case.name, self.case.injected, &format!("{0} of {0}", self.faults)));
         println!("    missing per fault {:?}; slowest return {:?}", verdict.each, self.slowest);
-        assert!(
-            complaints.is_empty(),
-            "{}: {}\n{verdict:?}\n{:?}\n{}\n{log}",
-            self.case.name,
-            complaints.join("\n"),
-            self.table().gaps,
-            self.daemon.get("/api/status").body
-        );
+        if !complaints.is_empty() {
+            let lines: Vec<_> = log.lines().collect();
+            println!("{:#?}\n{}", self.table().gaps, lines[lines.len().saturating_sub(60)..].join("\n"));
+            println!("{}", self.daemon.get("/api/status").body);
+        }
+        assert!(complaints.is_empty(), "{}: {}", self.case.name, complaints.join("\n"));
         verdict
     }
 

@@ -177,7 +177,9 @@ fn check(row: &Row, entry: &Entry, grain: i64, rules: Rules, verdict: &mut Verdi
         && row.rest.contains(&format!("\"{note}\""))
         && (!rules.own_time || row.timestamp / grain == time / grain);
     if !intact {
-        verdict.damaged.push(format!("{row:?}, sent with time {time}"));
+        let mut shown = format!("sent at {time}: {row:?}");
+        shown.truncate(300);
+        verdict.damaged.push(shown);
     }
 }
 

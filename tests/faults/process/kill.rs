@@ -2,7 +2,10 @@
 
 use std::{thread, time::Duration};
 
-use super::arena::{Arena, Case, tier};
+use super::{
+    arena::{Arena, Case, tier},
+    strace::{self, Points},
+};
 use crate::support::redis::Redis;
 
 /// Not random at all, and that is what makes a failure repeatable: moments that fall differently into each group.
@@ -26,7 +29,8 @@ fn kill_9_at_random_moments() {
 
 #[test]
 fn kill_9_while_segments_come_and_go() {
-    let case = Case::new("kill -9, segments of 16 KiB", "SIGKILL; each few milliseconds a rotation and an unlink").load(300, 2_000);
+    let case = Case::new("kill -9, segments of 16 KiB", "SIGKILL; each few milliseconds a rotation and an unlink")
+        .load(300, 2_000);
     let mut arena = Arena::with(case, Redis::start(), |daemon| daemon.set("spool.segment", "\"16KiB\""));
     for n in 0..tier(10, 500) {
         thread::sleep(Duration::from_millis(1_350) + moment(n) * 3);
@@ -36,4 +40,72 @@ fn kill_9_while_segments_come_and_go() {
         });
     }
     arena.judge();
+}
+
+/// Calls before which the program is killed: on a file of the state directory or on any, and at which of them (counted per
+/// thread). What lies between two of them is a step: killed before the later one is killed after the earlier one.
+const STEPS: [(&str, Option<&str>, &[u32]); 18] = [
+    ("write", None, &[17, 25, 33]),        // append: header and records of a segment
+    ("fdatasync", None, &[1, 2, 9, 20]),   // sync: the segment
+    ("openat", None, &[4, 30, 31, 32]),    // rotate: the next segment
+    ("openat", Some("spool"), &[1, 2, 3]), // to sync names
+    ("fsync", Some("spool"), &[1, 2, 3]),  // the names of segments and checkpoint
+    ("openat", Some("spool/checkpoint.tmp"), &[1, 2]), // checkpoint
+    ("write", Some("spool/checkpoint.tmp"), &[1, 2]),
+    ("fdatasync", Some("spool/checkpoint.tmp"), &[1, 2]),
+    ("rename", Some("spool/checkpoint.tmp"), &[1, 2]),
+    ("unlink", None, &[2, 3, 4]),         // unlink
+    ("write", Some("runs.tmp"), &[1, 2]), // open runs
+    ("fdatasync", Some("runs.tmp"), &[1, 2]),
+    ("rename", Some("runs.tmp"), &[1, 2]),
+    ("pwrite64", Some("cascor.db-wal"), &[1, 5, 20]), // send: rows into the database
+    ("fsync", Some("cascor.db-wal"), &[1, 2, 3]),     // acknowledge
+    ("ftruncate", None, &[1]),
+    ("writev", None, &[3, 20]), // subscriptions, latest keys
+    ("flock", None, &[1]),
+];
+
+/// Points that must have been hit, or the list above tests less than it says.
+const NAMED: [&str; 14] = [
+    "write segment",
+    "write checkpoint",
+    "write open runs",
+    "fdatasync segment",
+    "fdatasync checkpoint",
+    "fdatasync open runs",
+    "fsync database",
+    "fsync spool directory",
+    "openat segment",
+    "openat checkpoint",
+    "rename checkpoint",
+    "rename open runs",
+    "unlink segment",
+    "pwrite64 database",
+];
+
+#[test]
+fn kill_9_at_each_named_point() {
+    if !strace::usable("kill_9_at_each_named_point") {
+        return;
+    }
+    let injected = "strace: SIGKILL before each step of append, sync, rotate, checkpoint, unlink, send, acknowledge";
+    let case = Case::new("kill -9 at each named point", injected).load(300, 1_000);
+    let mut arena = Arena::with(case, Redis::start(), |daemon| daemon.set("spool.segment", "\"16KiB\""));
+    let state = arena.daemon.state_dir().to_owned();
+    let log = state.with_file_name("strace.log");
+    let mut points = Points::new();
+    for round in 0..tier(1, 20) {
+        for (call, path, counts) in STEPS {
+            let path = path.map(|path| state.join(path));
+            for nth in counts {
+                let killed = arena.killed_under(strace::killer(call, path.as_deref(), nth + round, &log));
+                let point = if killed { strace::point(&log) } else { format!("not killed: {call} {path:?} {nth}") };
+                *points.entry(point).or_default() += 1;
+            }
+        }
+    }
+    println!("killed before: {points:#?}");
+    arena.judge();
+    let missed: Vec<_> = NAMED.iter().filter(|name| !points.contains_key(**name)).collect();
+    assert!(missed.is_empty(), "never killed before {missed:?}: {points:?}");
 }

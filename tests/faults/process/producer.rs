@@ -40,7 +40,7 @@ pub struct Entry {
 pub fn values(seq: i64) -> (f64, f64, String) {
     // Dyadic, so that no way of writing a number can be blamed.
     let loss = (seq.wrapping_mul(7_919) & 0xffff) as f64 / 65_536.0;
-    (loss, 1.0 - loss, format!("n{}", seq.wrapping_mul(2_654_435_761) & 0xffff_ffff))
+    (loss, 1.0 + loss, format!("n{}", seq.wrapping_mul(2_654_435_761) & 0xffff_ffff))
 }
 
 fn message(run: Uuid, seq: i64, time: i64, pad: &str) -> String {
