@@ -10,8 +10,10 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod arena;
+mod disk;
 mod judge;
 mod kill;
+mod mount;
 mod producer;
 mod strace;
 #[path = "../../it/support/mod.rs"]
