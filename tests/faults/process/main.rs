@@ -13,8 +13,13 @@ mod arena;
 mod disk;
 mod judge;
 mod kill;
+mod load;
 mod mount;
 mod producer;
+mod proxy;
+mod redis;
+mod stop;
 mod strace;
 #[path = "../../it/support/mod.rs"]
 mod support;
+mod time;

@@ -62,6 +62,8 @@ pub struct Load {
     pub rate: u64,
     /// Bytes added to each.
     pub pad: usize,
+    /// What Redis asks for.
+    pub password: Option<&'static str>,
 }
 
 #[derive(Debug, Default)]
@@ -85,8 +87,8 @@ impl Producer {
     /// Publishes to this port until finished.
     pub fn start(port: u16, run: Uuid, load: &Load) -> Self {
         let shared = Arc::new(Shared { rate: load.rate.into(), port: port.into(), ..Shared::default() });
-        let (theirs, pad) = (Arc::clone(&shared), "x".repeat(load.pad));
-        let thread = thread::spawn(move || publish(&theirs, run, &pad));
+        let (theirs, pad, password) = (Arc::clone(&shared), "x".repeat(load.pad), load.password);
+        let thread = thread::spawn(move || publish(&theirs, run, &pad, password));
         Self { run, shared, thread }
     }
 
@@ -112,7 +114,15 @@ impl Producer {
     }
 }
 
-fn publish(shared: &Shared, run: Uuid, pad: &str) -> Vec<Entry> {
+fn connect(port: u16, password: Option<&str>) -> Option<Resp> {
+    let mut client = Resp::connect(port).ok()?;
+    if let Some(password) = password {
+        client.command_bytes(&[b"AUTH", password.as_bytes()]).ok()?;
+    }
+    Some(client)
+}
+
+fn publish(shared: &Shared, run: Uuid, pad: &str, password: Option<&str>) -> Vec<Entry> {
     let mut ledger: Vec<Entry> = Vec::new();
     let mut client = None;
     let (mut next, mut clock, mut ticked, mut owed) = (0_i64, 0, Instant::now(), 0.0);
@@ -124,7 +134,7 @@ fn publish(shared: &Shared, run: Uuid, pad: &str) -> Vec<Entry> {
         ticked = now;
         let port = shared.port.load(Ordering::Relaxed);
         if !matches!(&client, Some((to, _)) if *to == port) {
-            client = Resp::connect(port).ok().map(|client| (port, client));
+            client = connect(port, password).map(|client| (port, client));
         }
         while owed >= 1.0 {
             let Some((_, connection)) = &mut client else { break };
