@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod arena;
+mod cassandra;
 mod disk;
 mod judge;
 mod kill;
