@@ -246,7 +246,9 @@ impl Arena {
         // A last message closes every hole before it.
         let run = self.producer.run;
         self.wait_row_of(self.producer.next(), LIMIT);
-        let ledger = std::mem::replace(&mut self.producer, Producer::start(0, run, &Load { rate: 0, pad: 0, password: None })).finish();
+        let ledger =
+            std::mem::replace(&mut self.producer, Producer::start(0, run, &Load { rate: 0, pad: 0, password: None }))
+                .finish();
         let last = self.last_answered(&ledger);
         self.wait_row_of(last, LIMIT);
         self.settle();
@@ -278,7 +280,12 @@ impl Arena {
     pub fn survive(self) {
         let errors = self.errors(&self.daemon.log());
         assert!(errors.is_empty(), "{}: {errors:#?}", self.case.name);
-        let line = format!("| {} | {} | 1 of 1 | {} | - | - | - |\n", self.case.name, self.case.injected, self.producer.next());
+        let line = format!(
+            "| {} | {} | 1 of 1 | {} | - | - | - |\n",
+            self.case.name,
+            self.case.injected,
+            self.producer.next()
+        );
         judge::publish(&line);
     }
 

@@ -61,7 +61,8 @@ fn one_node() {
     let Some(cluster) = cluster("one_node", 1, 0, &["--sync", "batch"]) else { return };
     let one = "SimpleStrategy:1";
 
-    let (mut fight, _proxy) = arena(Case::new("Cassandra: kill -9", "SIGKILL, started again"), &cluster.keyspace(), one, &[]);
+    let (mut fight, _proxy) =
+        arena(Case::new("Cassandra: kill -9", "SIGKILL, started again"), &cluster.keyspace(), one, &[]);
     for _ in 0..tier(2, 20) {
         fight.harmless(|_| {
             cluster.kill(1);
@@ -71,7 +72,8 @@ fn one_node() {
     }
     fight.judge();
 
-    let (mut fight, _proxy) = arena(Case::new("Cassandra: SIGSTOP", "for 5 s; long tier: 40 s"), &cluster.keyspace(), one, &[]);
+    let (mut fight, _proxy) =
+        arena(Case::new("Cassandra: SIGSTOP", "for 5 s; long tier: 40 s"), &cluster.keyspace(), one, &[]);
     fight.harmless(|_| {
         cluster.pause(1);
         thread::sleep(Duration::from_secs(tier(5, 40)));
@@ -88,8 +90,10 @@ fn one_node() {
 }
 
 fn replies_that_vanish(cluster: &Cluster) {
-    let case = Case::new("Cassandra: replies vanish", "proxy: writes are applied, what the server answers is swallowed");
-    let (mut fight, proxy) = arena(case, &cluster.keyspace(), "SimpleStrategy:1", &[("store.cassandra.request_timeout", "\"2s\"")]);
+    let case =
+        Case::new("Cassandra: replies vanish", "proxy: writes are applied, what the server answers is swallowed");
+    let (mut fight, proxy) =
+        arena(case, &cluster.keyspace(), "SimpleStrategy:1", &[("store.cassandra.request_timeout", "\"2s\"")]);
     for _ in 0..tier(2, 10) {
         fight.harmless(|_| {
             proxy.set(DOWN, Mode::Swallow);
@@ -148,7 +152,10 @@ fn tables_and_columns(cluster: &Cluster) {
     let (mut fight, _proxy) = arena(case.errors(ATTENTION), &keyspace, "SimpleStrategy:1", &[]);
     let alarms = |fight: &Arena| fight.daemon.log().matches("store needs attention").count();
     let steps: [(&str, &str); 3] = [
-        ("ALTER TABLE {}.training_metrics DROP learning_rate", "ALTER TABLE {}.training_metrics ADD learning_rate double"),
+        (
+            "ALTER TABLE {}.training_metrics DROP learning_rate",
+            "ALTER TABLE {}.training_metrics ADD learning_rate double",
+        ),
         ("DROP TABLE {}.training_runs", ""),
         ("DROP TABLE {}.ingest_gaps", ""),
     ];
@@ -179,9 +186,11 @@ fn tables_and_columns(cluster: &Cluster) {
 
 fn refused_rows(cluster: &Cluster) {
     let case = Case::new("Cassandra: a row that is refused", "a topology larger than the server takes, among others");
-    let (mut fight, _proxy) = arena(case.errors(&["dead letter", "refused", "set aside"]), &cluster.keyspace(), "SimpleStrategy:1", &[]);
+    let (mut fight, _proxy) =
+        arena(case.errors(&["dead letter", "refused", "set aside"]), &cluster.keyspace(), "SimpleStrategy:1", &[]);
     let large = "1,".repeat(9 << 20);
-    let message = format!("{{\"type\":\"topology\",\"run_id\":\"large\",\"data\":{{\"input_size\":2,\"x\":[{}1]}}}}", large);
+    let message =
+        format!("{{\"type\":\"topology\",\"run_id\":\"large\",\"data\":{{\"input_size\":2,\"x\":[{}1]}}}}", large);
     fight.harmless(|fight| {
         fight.redis.client().publish("cascor:training", message);
     });
@@ -195,7 +204,11 @@ fn sigterm(cluster: &Cluster) {
     let case = Case::new("Cassandra: SIGTERM with the store down", "SIGKILL the node, SIGTERM, start, node up");
     let (mut fight, _proxy) = arena(case, &cluster.keyspace(), "SimpleStrategy:1", &[]);
     for hung in [false, true] {
-        if hung { cluster.pause(1) } else { cluster.kill(1) }
+        if hung {
+            cluster.pause(1)
+        } else {
+            cluster.kill(1)
+        }
         thread::sleep(Duration::from_secs(1));
         fight.lossy(|fight| {
             let asked = Instant::now();
@@ -204,7 +217,11 @@ fn sigterm(cluster: &Cluster) {
             assert!(asked.elapsed() < Duration::from_secs(3), "it took {:?} to end", asked.elapsed());
             fight.daemon.launch();
         });
-        if hung { cluster.resume(1) } else { cluster.up(1) }
+        if hung {
+            cluster.resume(1)
+        } else {
+            cluster.up(1)
+        }
         fight.lively_within(Duration::from_secs(20));
     }
     fight.judge();
@@ -217,7 +234,8 @@ fn a_node_that_forgets_what_it_acknowledged() {
     let _one = LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let test = "a_node_that_forgets_what_it_acknowledged";
     let Some(cluster) = cluster(test, 1, 1, &["--sync", "periodic"]) else { return };
-    let case = Case::new("Cassandra: kill -9, periodic commit log", "the server's default, which forgets acknowledged rows");
+    let case =
+        Case::new("Cassandra: kill -9, periodic commit log", "the server's default, which forgets acknowledged rows");
     let (mut fight, _proxy) = arena(case.load(600, 0), &cluster.keyspace(), "SimpleStrategy:1", &[]);
     for _ in 0..tier(2, 10) {
         thread::sleep(Duration::from_secs(2));
@@ -236,7 +254,8 @@ fn a_changed_password() {
     let Some(cluster) = cluster("a_changed_password", 1, 2, &["--sync", "batch", "--auth"]) else { return };
     let keyspace = cluster.keyspace().login("cassandra", "cassandra");
     cluster.query("CREATE ROLE daemon WITH PASSWORD = 'old' AND LOGIN = true AND SUPERUSER = true");
-    let case = Case::new("Cassandra: changed password", "ALTER ROLE, then every connection closed, then ALTER ROLE back");
+    let case =
+        Case::new("Cassandra: changed password", "ALTER ROLE, then every connection closed, then ALTER ROLE back");
     let settings = [("store.cassandra.username", "\"daemon\""), ("store.cassandra.password", "\"old\"")];
     let (mut fight, proxy) = arena(case.errors(ATTENTION), &keyspace, "SimpleStrategy:1", &settings);
     fight.harmless(|fight| {
@@ -260,7 +279,8 @@ fn two_of_three_nodes_down() {
     let case = Case::new("Cassandra: one and two of three nodes down", "QUORUM; SIGKILL, 20 s, started again");
     let redis = Redis::start();
     let keyspace = cluster.keyspace();
-    let daemon = Daemon::on(&redis).cassandra(&keyspace).set("store.cassandra.consistency_write", "\"QUORUM\"").prepare();
+    let daemon =
+        Daemon::on(&redis).cassandra(&keyspace).set("store.cassandra.consistency_write", "\"QUORUM\"").prepare();
     daemon.succeed(&["schema", "apply", "--wait", "60s", "--replication", "SimpleStrategy:3"]);
     let mut fight = Arena::of(case, redis, daemon, Some(keyspace));
     for down in [&[3][..], &[2, 3]] {

@@ -115,7 +115,8 @@ fn a_sync_that_fails_for_seconds_costs_nothing() {
 
 #[test]
 fn directory_and_database_syncs_that_fail_cost_nothing() {
-    let case = Case::new("fsync fails now and then", "strace: fsync EIO (database, directories), when=1+3").errors(DISK);
+    let case =
+        Case::new("fsync fails now and then", "strace: fsync EIO (database, directories), when=1+3").errors(DISK);
     injected("directory_and_database_syncs_that_fail_cost_nothing", case, "fsync", "error=EIO:when=1+3", 3, false);
 }
 

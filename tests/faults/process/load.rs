@@ -14,12 +14,7 @@ use super::{
     judge,
     producer::CHANNEL,
 };
-use crate::support::{
-    daemon::Daemon,
-    redis::Redis,
-    resp::Resp,
-    sqlite, wait_until,
-};
+use crate::support::{daemon::Daemon, redis::Redis, resp::Resp, sqlite, wait_until};
 
 /// The promise.
 const MEMORY_KIB: u64 = 256 << 10;
@@ -42,7 +37,8 @@ fn status(redis: &Redis, id: &str) -> Duration {
 #[test]
 fn ten_times_the_capacity_is_survived_and_counted() {
     let seconds = tier(10, 60);
-    let mut arena = Arena::start(Case::new("overload", "as much as Redis carries, for 10 s; long tier: 60 s").load(200, 0));
+    let mut arena =
+        Arena::start(Case::new("overload", "as much as Redis carries, for 10 s; long tier: 60 s").load(200, 0));
     let (before, start) = (arena.producer.next(), Instant::now());
     let mut slowest = Duration::ZERO;
     arena.producer.set_rate(5_000_000);
@@ -150,7 +146,11 @@ fn one_run_with_many_events() {
 
 #[test]
 fn many_runs_with_one_event_each() {
-    many("many runs with one event each", |n| Uuid::from_u128(0x6f0c_853b_0000_4000_8000_0000_0000_0000 + n as u128), i64::MAX);
+    many(
+        "many runs with one event each",
+        |n| Uuid::from_u128(0x6f0c_853b_0000_4000_8000_0000_0000_0000 + n as u128),
+        i64::MAX,
+    );
 }
 
 #[test]

@@ -115,7 +115,9 @@ fn a_redis_out_of_memory_costs_only_the_keys() {
         thread::sleep(Duration::from_secs(3));
         ok(&arena.redis, &["CONFIG", "SET", "maxmemory", "0"]);
     });
-    wait_until("fresh keys", Duration::from_secs(5), || arena.redis.client().get_json("cascor:metrics:latest").is_some());
+    wait_until("fresh keys", Duration::from_secs(5), || {
+        arena.redis.client().get_json("cascor:metrics:latest").is_some()
+    });
     arena.lively();
     arena.judge();
 }
@@ -130,7 +132,9 @@ fn a_redis_that_turns_read_only_costs_only_the_keys() {
         thread::sleep(Duration::from_secs(3));
         ok(&arena.redis, &["REPLICAOF", "NO", "ONE"]);
     });
-    wait_until("fresh keys", Duration::from_secs(5), || arena.redis.client().get_json("cascor:metrics:latest").is_some());
+    wait_until("fresh keys", Duration::from_secs(5), || {
+        arena.redis.client().get_json("cascor:metrics:latest").is_some()
+    });
     arena.lively();
     arena.judge();
 }

@@ -29,7 +29,13 @@ impl Cassandra {
     pub fn shared() -> Option<Self> {
         let address = std::env::var("CASCOR_TEST_CASSANDRA").ok()?;
         let (host, port) = address.split_once(':').unwrap_or((&address, "9042"));
-        Some(Self { host: host.to_owned(), port: port.parse().unwrap(), keyspace: unique("cascor_test"), owned: true, login: None })
+        Some(Self {
+            host: host.to_owned(),
+            port: port.parse().unwrap(),
+            keyspace: unique("cascor_test"),
+            owned: true,
+            login: None,
+        })
     }
 
     /// The same keyspace through another port of the same host.
