@@ -6,7 +6,7 @@ use super::{
     arena::{Arena, Case, tier},
     strace::{self, Points},
 };
-use crate::support::redis::Redis;
+use crate::support::{redis::Redis, sqlite};
 
 /// Not random at all, and that is what makes a failure repeatable: moments that fall differently into each group.
 fn moment(n: u64) -> Duration {
@@ -108,4 +108,39 @@ fn kill_9_at_each_named_point() {
     arena.judge();
     let missed: Vec<_> = NAMED.iter().filter(|name| !points.contains_key(**name)).collect();
     assert!(missed.is_empty(), "never killed before {missed:?}: {points:?}");
+}
+
+/// Who publishes without a `run_id` belongs to the channel's open run, also after any number of crashes: what opened it must not
+/// be forgotten, wherever its record is by now.
+#[test]
+fn open_runs_survive_any_number_of_kills() {
+    let case = Case::new("kill -9, messages without a run", "SIGKILL; segments of 16 KiB; one run start, then none");
+    let mut arena = Arena::with(case.load(300, 2_000), Redis::start(), |daemon| {
+        daemon
+            .set("spool.segment", "\"16KiB\"")
+            .set("redis.training_channels", "[\"cascor:training\", \"cascor:events\"]")
+    });
+    let run = "6f0c853b-6794-4685-b2f5-43019da8836b";
+    let publish = |arena: &Arena, message: &str| arena.redis.client().publish("cascor:events", message);
+    publish(&arena, &format!("{{\"type\":\"training_start\",\"run_id\":\"{run}\"}}"));
+    thread::sleep(Duration::from_millis(300));
+    for n in 0..tier(10, 200_u64) {
+        for epoch in 0..5 {
+            publish(&arena, &format!("{{\"type\":\"metrics\",\"epoch\":{},\"loss\":0.5}}", n * 5 + epoch));
+        }
+        thread::sleep(Duration::from_millis(200) + moment(n) * 7);
+        arena.lossy(|arena| {
+            arena.daemon.kill9();
+            // Whoever shares it through Redis must not be what saves us.
+            arena.redis.client().command(&["FLUSHALL"]);
+            arena.daemon.launch();
+        });
+    }
+    let file = arena.daemon.database();
+    arena.lively();
+    let sql = "SELECT run_id, count(*) AS n FROM training_metrics WHERE seq IS NULL GROUP BY run_id";
+    let rows = sqlite::rows(&file, sql);
+    let expected = (1, run, tier(10, 200_i64) * 5);
+    assert_eq!((rows.len(), rows[0]["run_id"].as_str().unwrap(), rows[0]["n"].as_i64().unwrap()), expected, "{rows:?}");
+    arena.judge();
 }

@@ -14,7 +14,12 @@ use super::{
     judge,
     producer::CHANNEL,
 };
-use crate::support::{daemon::Daemon, redis::Redis, resp::Resp, sqlite, wait_until};
+use crate::support::{
+    daemon::{Daemon, OPTIMISED},
+    redis::Redis,
+    resp::Resp,
+    sqlite, wait_until,
+};
 
 /// The promise.
 const MEMORY_KIB: u64 = 256 << 10;
@@ -49,10 +54,12 @@ fn ten_times_the_capacity_is_survived_and_counted() {
     }
     arena.producer.set_rate(200);
     let others = flood.finish();
-    println!("{}", arena.daemon.get("/api/status").body);
     let published = arena.producer.next() - before;
+    // The promise is 10 s; an unoptimised writer needs longer for what an unoptimised intake has taken.
+    let recovered = if std::env::var_os(OPTIMISED).is_some() { 10 } else { 60 };
+    arena.lively_within(Duration::from_secs(recovered));
+    // It is over when what had piled up is taken.
     arena.excuse(start, Instant::now());
-    arena.lively_within(Duration::from_secs(10));
     println!("{published} and {others} messages in {:?}; slowest control command {slowest:?}", start.elapsed());
     assert!(slowest < Duration::from_secs(2), "a command took {slowest:?}");
     let peak = arena.daemon.process().resident_peak_kib();

@@ -136,7 +136,11 @@ fn publish(shared: &Shared, run: Uuid, pad: &str, password: Option<&str>) -> Vec
         if !matches!(&client, Some((to, _)) if *to == port) {
             client = connect(port, password).map(|client| (port, client));
         }
-        while owed >= 1.0 {
+        // A few at a time, so that a change of the rate is heard.
+        for _ in 0..8 {
+            if owed < 1.0 {
+                break;
+            }
             let Some((_, connection)) = &mut client else { break };
             let count = (owed as usize).min(BATCH) as i64;
             owed -= count as f64;
@@ -154,7 +158,11 @@ fn publish(shared: &Shared, run: Uuid, pad: &str, password: Option<&str>) -> Vec
                 client = None;
             }
         }
-        thread::sleep(Duration::from_millis(if client.is_some() { 1 } else { 20 }));
+        if client.is_none() {
+            thread::sleep(Duration::from_millis(20));
+        } else if owed < BATCH as f64 {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
     ledger
 }

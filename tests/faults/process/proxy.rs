@@ -11,8 +11,6 @@ use std::{
     time::Duration,
 };
 
-use crate::support::wait_until;
-
 /// What happens to the bytes of one direction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
@@ -37,7 +35,6 @@ struct Shared {
     modes: [Mutex<Mode>; 2],
     connections: Mutex<Vec<[TcpStream; 2]>>,
     moved: [AtomicU64; 2],
-    refuse: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -63,7 +60,6 @@ impl Proxy {
             modes: [Mutex::new(Mode::Pass), Mutex::new(Mode::Pass)],
             connections: Mutex::default(),
             moved: Default::default(),
-            refuse: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
         listener.set_nonblocking(true).unwrap();
@@ -81,11 +77,6 @@ impl Proxy {
     pub fn both(&self, mode: Mode) {
         self.set(UP, mode);
         self.set(DOWN, mode);
-    }
-
-    /// Whether new connections are closed at once.
-    pub fn refuse(&self, yes: bool) {
-        self.shared.refuse.store(yes, Ordering::Relaxed);
     }
 
     /// Another server; connections that there are end.
@@ -124,18 +115,6 @@ impl Proxy {
             let _ = client.shutdown(Shutdown::Write);
         }
     }
-
-    /// Bytes that went in a direction.
-    pub fn moved(&self, direction: usize) -> u64 {
-        self.shared.moved[direction].load(Ordering::Relaxed)
-    }
-
-    /// Waits for a connection.
-    pub fn wait_connected(&self, count: usize) {
-        wait_until("a connection through the proxy", Duration::from_secs(20), || {
-            self.shared.connections.lock().unwrap().len() >= count
-        });
-    }
 }
 
 impl Drop for Proxy {
@@ -151,9 +130,6 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             thread::sleep(Duration::from_millis(2));
             continue;
         };
-        if shared.refuse.load(Ordering::Relaxed) {
-            continue;
-        }
         let target = shared.target.lock().unwrap().clone();
         let Ok(server) = TcpStream::connect((target.0.as_str(), target.1)) else { continue };
         for stream in [&client, &server] {
