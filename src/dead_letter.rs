@@ -3,20 +3,31 @@
 //! Each letter is a record whose payload is `spool id 16 | offset u64 | row u32 | set-aside description | kept bytes`; the record's
 //! own offset is the letter's printable id. A letter that is put again because the spool was replayed is recognised by where it
 //! came from and by its time and hash, and adds nothing. Nothing is ever committed here: the oldest segment makes room.
+//! The record's own kind says what the kept bytes are: a message that intake rejected, or the payload of a record of which the
+//! store refused a row, with what was decided about it. Which letters a person has dropped is in [`marks`].
 
+mod browse;
 mod letters;
+pub mod marks;
 #[cfg(test)]
 mod tests;
 
-use std::{io, path::PathBuf};
+use std::{collections::BTreeSet, io, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::letters::DeadLetters;
+use self::marks::Marks;
+pub use self::{
+    browse::{Browser, Letter},
+    letters::{DeadLetters, Kept},
+};
 use crate::{
+    event::Decided,
     frame::{Reason, SetAside},
     spool::{
+        RecordKind,
+        disk::Disk,
         record::{self, Record},
         scan::{CHUNK, Scan, Step},
         segment::{self, Header, Meta},
@@ -47,8 +58,10 @@ pub struct DeadLetter<'a> {
     pub aside: SetAside,
     /// Where it came from.
     pub channel: &'a str,
-    /// When.
-    pub received_at: Micros,
+    /// What was decided about it; of a rejected message only when it was received, and the run that was open.
+    pub decided: Decided,
+    /// What the payload is: the kind of the record in the spool.
+    pub kind: RecordKind,
     /// The spool that held the message.
     pub spool_id: Uuid,
     /// Its offset there.
@@ -93,6 +106,10 @@ pub struct Filter {
     pub channel: Option<String>,
     /// Only received at or after.
     pub since: Option<Micros>,
+    /// Only received at or before.
+    pub until: Option<Micros>,
+    /// Only these; empty: all.
+    pub ids: BTreeSet<u64>,
     /// Only the newest so many; `None`: all.
     pub limit: Option<usize>,
 }
@@ -102,6 +119,8 @@ impl Filter {
         self.reason.is_none_or(|reason| reason == info.reason)
             && self.channel.as_ref().is_none_or(|channel| *channel == info.channel)
             && self.since.is_none_or(|since| info.received_at >= since)
+            && self.until.is_none_or(|until| info.received_at <= until)
+            && (self.ids.is_empty() || self.ids.contains(&info.id))
     }
 }
 
@@ -140,6 +159,15 @@ pub enum DeadLetterError {
     /// A segment cannot be read.
     #[error("failed to read the dead letters")]
     Read(#[source] io::Error),
+    /// What was dropped cannot be written down; nothing was dropped.
+    #[error("failed to mark dead letters in `{}`", .dir.display())]
+    Mark {
+        /// Which directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
 }
 
 /// The letters in `dir`, oldest first. Reads only; the daemon may be running.
@@ -178,18 +206,25 @@ pub fn show(dir: &std::path::Path, id: u64) -> Result<Option<(DeadLetterInfo, Ve
 /// Where a letter came from, and what tells it from another message that got the same offset after a loss.
 type Key = (Uuid, u64, u32, Micros, u64);
 
-/// Goes over the letters of a directory until `visit` returns false.
+/// Goes over the letters of a directory, but those that were dropped, until `visit` returns false.
 fn each(
     dir: &std::path::Path,
     mut visit: impl FnMut(Key, DeadLetterInfo, &[u8]) -> bool,
 ) -> Result<(), DeadLetterError> {
-    let list = match segment::list(dir) {
+    let list = match segment::list(&Disk::default(), dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         list => list.map_err(DeadLetterError::Read)?,
     };
+    let marks = Marks::read(dir)?;
     let id = identify(&list)?;
     for meta in list {
-        match each_of(&meta, record::seed(id), &mut visit) {
+        let read = each_of(&meta, record::seed(id), &mut |key, mut info, kept, _| {
+            marks.is_dropped(info.id) || {
+                marks.apply(&mut info);
+                visit(key, info, kept)
+            }
+        });
+        match read {
             Ok(true) => {}
             Ok(false) => return Ok(()),
             // Dropped to make room since it was listed.
@@ -200,14 +235,18 @@ fn each(
     Ok(())
 }
 
-fn each_of(meta: &Meta, seed: u32, visit: &mut impl FnMut(Key, DeadLetterInfo, &[u8]) -> bool) -> io::Result<bool> {
-    let mut scan = Scan::open(meta, meta.end, seed)?;
+fn each_of(
+    meta: &Meta,
+    seed: u32,
+    visit: &mut impl FnMut(Key, DeadLetterInfo, &[u8], &Record<'_>) -> bool,
+) -> io::Result<bool> {
+    let mut scan = Scan::open(&Disk::default(), meta, meta.end, seed)?;
     loop {
         match scan.step(CHUNK)? {
             Step::Records(chunk) => {
                 for record in chunk.records() {
                     if let Some((key, info, kept)) = decode(&record)
-                        && !visit(key, info, kept)
+                        && !visit(key, info, kept, &record)
                     {
                         return Ok(false);
                     }
@@ -223,7 +262,7 @@ fn each_of(meta: &Meta, seed: u32, visit: &mut impl FnMut(Key, DeadLetterInfo, &
 fn identify(list: &[Meta]) -> Result<Uuid, DeadLetterError> {
     let mut claimed = None;
     for meta in list.iter().rev() {
-        match Header::read(&meta.path) {
+        match Header::read(&Disk::default(), &meta.path) {
             Ok(Header::Good { id, .. }) => return Ok(id),
             Ok(Header::Newer(version)) => return Err(DeadLetterError::Newer { path: meta.path.clone(), version }),
             Ok(Header::Bad(id)) => claimed = claimed.or(id),

@@ -33,7 +33,7 @@ pub struct Gap {
     pub ended_at: Micros,
     /// Why.
     pub reason: GapReason,
-    /// Where it was missed: `redis`, `control`, `queue`, `spool`.
+    /// Where it was missed: `redis`, `control`, `queue`, `spool`, `process`.
     pub source: String,
     /// On which channel; absent: on all of them.
     pub channel: Option<String>,
@@ -59,19 +59,22 @@ pub enum GapReason {
     QueueFull,
     /// The spool, disk and memory segment, was full.
     SpoolFull,
+    /// The process was stopped or the machine asleep; what was lost while it was, other gaps tell, too.
+    ProcessPaused,
     /// The producer's `seq` shows a hole; restates per run what the other reasons count per channel.
     Sequence,
 }
 
 impl GapReason {
     /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NotListening,
         Self::Disconnected,
         Self::CutByRedis,
         Self::ClientLag,
         Self::QueueFull,
         Self::SpoolFull,
+        Self::ProcessPaused,
         Self::Sequence,
     ];
 
@@ -84,6 +87,7 @@ impl GapReason {
             Self::ClientLag => "client_lag",
             Self::QueueFull => "queue_full",
             Self::SpoolFull => "spool_full",
+            Self::ProcessPaused => "process_paused",
             Self::Sequence => "sequence",
         }
     }

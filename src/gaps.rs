@@ -3,6 +3,9 @@
 //! Holes are coalesced: while losses go on, one gap per run and [`WINDOW`]; a message that only came late closes its hole again.
 //! The other kinds of gap come from those who lost something, and are counted there.
 
+pub mod ledger;
+pub mod missing;
+
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};

@@ -1,7 +1,7 @@
 //! What a spooled record means for the store: the writer's view of the log.
 //!
-//! A record is decoded under the widest limits there are: intake has accepted it under those of its day, and a replay must give
-//! the same rows whatever the configuration says now.
+//! A record is decoded without limits: intake has accepted it under those of its day, and a replay must give the same rows
+//! whatever the configuration says now.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,6 @@ use crate::{
     event::{self, ControlRow, GapRow, Row},
     frame::{Gap, Reason, Rejection, SetAside},
     spool::{self, Record, RecordKind},
-    units::ByteSize,
     wire::{self, Limits},
     writer::{Chunk, Content, Decoded, Records},
 };
@@ -21,20 +20,12 @@ use crate::{
 #[derive(Debug)]
 pub struct Decoder {
     instance: String,
-    limits: Limits,
 }
 
 impl Decoder {
     /// A decoder for the rows of this instance.
     pub fn new(instance: &str) -> Self {
-        let limits =
-            Limits { message: ByteSize::gib(1), depth: usize::MAX, fields: usize::MAX, string: ByteSize::gib(1) };
-        Self { instance: instance.to_owned(), limits }
-    }
-
-    /// The limits under which records are read back.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+        Self { instance: instance.to_owned() }
     }
 
     fn content(&self, record: &Record<'_>) -> Content {
@@ -42,7 +33,7 @@ impl Decoder {
             RecordKind::Event => self.event(record),
             RecordKind::Rejected => match SetAside::decode(record.payload) {
                 Some((aside, kept)) => {
-                    return Content::Aside { channel: record.channel.to_owned(), aside, kept: kept.to_vec() };
+                    return aside_of(record, aside, kept);
                 }
                 None => Err(unreadable("a rejected message")),
             },
@@ -54,18 +45,18 @@ impl Decoder {
         };
         decoded.unwrap_or_else(|rejection| {
             let (aside, kept) = SetAside::new(rejection, record.payload);
-            Content::Aside { channel: record.channel.to_owned(), aside, kept: kept.to_vec() }
+            aside_of(record, aside, kept)
         })
     }
 
     fn event(&self, record: &Record<'_>) -> Result<Content, Rejection> {
-        let message = wire::decode(record.payload, &self.limits)?;
+        let message = wire::decode_accepted(record.payload)?;
         let rows = wire::rows(&message, &record.decided, record.channel, record.payload);
         Ok(Content::Rows { rows: rows.rows, touch: Some((record.decided.run_id, rows.touch)) })
     }
 
     fn command(&self, record: &Record<'_>) -> Result<Content, Rejection> {
-        let command = wire::decode_control(record.payload, &self.limits)?;
+        let command = wire::decode_control(record.payload, &Limits::NONE)?;
         let received_at = record.decided.received_at;
         let row = control::control_row(&command, record.channel, record.payload, received_at, &self.instance);
         Ok(one(Row::Control(row)))
@@ -86,6 +77,11 @@ impl Decoder {
             lost: gap.lost.map(|lost| i64::try_from(lost).unwrap_or(i64::MAX)),
         })))
     }
+}
+
+fn aside_of(record: &Record<'_>, aside: SetAside, kept: &[u8]) -> Content {
+    let (channel, run_id) = (record.channel.to_owned(), record.decided.run_id);
+    Content::Aside { channel, aside, kept: kept.to_vec(), run_id }
 }
 
 fn one(row: Row) -> Content {

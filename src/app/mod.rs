@@ -9,6 +9,7 @@
 
 mod decode;
 mod parts;
+mod pauses;
 mod phases;
 mod signals;
 mod status;
@@ -34,7 +35,7 @@ use crate::{
     config::Settings,
     control,
     dead_letter::{DeadLetterError, DeadLetters},
-    frame::Arrival,
+    frame::{Arrival, Gap},
     intake::{self, Intake},
     latest::{self, Board},
     lifecycle::{Hold, Readiness, Signal, Tasks},
@@ -42,7 +43,7 @@ use crate::{
     metrics::Metrics,
     notify::{self, Heartbeat},
     redis::{Link, RunShare},
-    source::{QueuedBytes, SourceStatus, pubsub::Source, queue},
+    source::{self, QueuedBytes, SourceStatus, pubsub::Source, queue},
     spool::{self, SpoolError},
     store::{Store, StoreKind},
     units::{self, Micros},
@@ -119,29 +120,34 @@ async fn serve(
     let spool::Opened { appender, reader, committer, view, recovery } = spool;
     let mut daemon = Daemon { settings, metrics, front, back, readiness: Readiness::default(), tasks: Tasks::new() };
 
-    let inlets = daemon.subscribe();
+    let inlets = daemon.subscribe()?;
     let (hold_out, hold) = watch::channel(Hold::Open);
     let (progress_out, progress) = watch::channel(view.committed());
     let (flush_out, flush_to) = watch::channel(0);
-    let sources = daemon.sources(started, &inlets.status, &view, hold.clone(), progress.clone());
+    let (last_gap_out, last_gap) = watch::channel(None);
+    let dead_letters = DeadLetters::open(&settings.dead_letter, Arc::clone(&daemon.metrics));
+    let dead_letters = Arc::new(dead_letters.map_err(AppError::DeadLetters)?);
+    let watched = (hold.clone(), progress.clone(), last_gap);
+    let sources = daemon.sources(started, &inlets.status, (&view, &dead_letters), watched);
     let board = Board::new(&settings.latest, &settings.redis.key_prefix, Arc::clone(&daemon.metrics));
     // Takes up a pause of before the restart, so it comes before the writer.
     let jobs = daemon.control(&sources, hold_out, &board, &inlets);
     let (limits_out, limits) = watch::channel(settings.limits.clone());
     let decoder = Arc::new(Decoder::new(&settings.instance));
-    let (drained, heartbeat, inlets) = daemon.receive(inlets, appender, &recovery, &decoder, &board, jobs, limits)?;
+    let (drained, heartbeat, inlets) =
+        daemon.receive(inlets, appender, &recovery, &board, jobs, (limits, last_gap_out))?;
     let store = daemon.write(
         SpoolRecords::new(reader, view.clone(), decoder),
         committer,
         &view,
         (hold, flush_to),
-        progress_out,
-    )?;
-    daemon.look(&sources, board, inlets.link, heartbeat);
+        (progress_out, dead_letters),
+    );
+    daemon.look(&sources, Arc::clone(&board), inlets.link, heartbeat);
 
     let Daemon { mut tasks, front, readiness, .. } = daemon;
     tasks.spawn("ready", tell_ready(inlets.status, front.clone()));
-    tasks.spawn("reload", reload_when_asked(reloads, reload, levels, limits_out, front.clone()));
+    tasks.spawn("reload", reload_when_asked(reloads, reload, levels, limits_out, board, front.clone()));
     tasks.spawn("drain", drain(front.clone(), readiness, drained, view, (flush_out, progress), store, back_stopper));
     tasks.run(stopper, front, settings.shutdown_grace).await.map_err(AppError::Ended)?;
     info!("stopped");
@@ -177,7 +183,7 @@ struct Outlets {
 
 impl Daemon<'_> {
     /// First of all: every millisecond before it is lost to us.
-    fn subscribe(&mut self) -> Inlets {
+    fn subscribe(&mut self) -> Result<Inlets, AppError> {
         let redis = &self.settings.redis;
         let status = SourceStatus::new(self.readiness.clone());
         let (training_queue, training, training_bytes) = queue(redis.queue_frames, redis.queue_bytes.as_usize());
@@ -185,20 +191,19 @@ impl Daemon<'_> {
         let to_intake = control_queue.sender();
         let training_source = Source::training(redis, training_queue, status.clone(), Arc::clone(&self.metrics));
         let control_source = Source::control(redis, control_queue, status.clone(), Arc::clone(&self.metrics));
-        self.tasks.spawn("training source", training_source.run(self.front.clone()));
-        self.tasks.spawn("control source", control_source.run(self.front.clone()));
+        let sources = source::receive(vec![training_source, control_source], self.front.clone());
+        self.tasks.spawn("sources", sources.map_err(AppError::Start)?);
         let (link, upkeep) = Link::new(redis, self.back.clone());
         self.tasks.spawn("redis commands", upkeep);
-        Inlets { status, link, training, training_bytes, control, control_bytes, to_intake }
+        Ok(Inlets { status, link, training, training_bytes, control, control_bytes, to_intake })
     }
 
     fn sources(
         &self,
         started: Instant,
         redis: &SourceStatus,
-        spool: &spool::View,
-        hold: watch::Receiver<Hold>,
-        progress: watch::Receiver<u64>,
+        (spool, dead_letters): (&spool::View, &Arc<DeadLetters>),
+        (hold, progress, last_gap): (watch::Receiver<Hold>, watch::Receiver<u64>, watch::Receiver<Option<Gap>>),
     ) -> Arc<Sources> {
         Arc::new(Sources {
             instance: self.settings.instance.clone(),
@@ -211,8 +216,10 @@ impl Daemon<'_> {
             readiness: self.readiness.clone(),
             redis: redis.clone(),
             spool: spool.clone(),
+            dead_letters: Arc::clone(dead_letters),
             hold,
             progress,
+            last_gap,
             metrics: Arc::clone(&self.metrics),
         })
     }
@@ -246,10 +253,9 @@ impl Daemon<'_> {
         inlets: Inlets,
         appender: spool::Appender,
         recovery: &spool::Recovery,
-        decoder: &Decoder,
         board: &Arc<Board>,
         commands: mpsc::Sender<Job>,
-        limits: watch::Receiver<wire::Limits>,
+        (limits, last_gap): (watch::Receiver<wire::Limits>, watch::Sender<Option<Gap>>),
     ) -> Result<(oneshot::Receiver<()>, Heartbeat, Outlets), AppError> {
         let Inlets { status, link, training, training_bytes, control, control_bytes, to_intake } = inlets;
         let share = RunShare::new(link.clone(), &self.settings.redis.key_prefix);
@@ -265,6 +271,7 @@ impl Daemon<'_> {
             commands,
             sharing: Box::new(sharing),
             readiness: self.readiness.clone(),
+            last_gap,
             metrics: Arc::clone(&self.metrics),
             heartbeat: heartbeat.clone(),
             release: Box::new(
@@ -273,7 +280,9 @@ impl Daemon<'_> {
                 },
             ),
         };
-        let intake = Intake::new(parts, |as_of, tell| parts::recover(recovery, decoder, as_of, tell));
+        let intake = Intake::new(parts, |as_of, tell| parts::recover(recovery, as_of, tell));
+        let pauses = pauses::report(status.clone(), to_intake.clone(), Arc::clone(&self.metrics), self.front.clone());
+        self.tasks.spawn("pauses", pauses);
         let restart = report_restart(
             intake.last_alive(),
             status.clone(),
@@ -299,13 +308,11 @@ impl Daemon<'_> {
         committer: spool::Committer,
         view: &spool::View,
         (hold, flush_to): (watch::Receiver<Hold>, watch::Receiver<u64>),
-        progress: watch::Sender<u64>,
-    ) -> Result<Arc<dyn Store>, AppError> {
+        (progress, dead_letters): (watch::Sender<u64>, Arc<DeadLetters>),
+    ) -> Arc<dyn Store> {
         let settings = self.settings;
         let (store, upkeep) = stores::open(settings, &self.metrics, self.back.clone());
         self.tasks.spawn("store", upkeep);
-        let dead_letters =
-            DeadLetters::open(&settings.dead_letter, Arc::clone(&self.metrics)).map_err(AppError::DeadLetters)?;
         let ends = writer::Ends {
             store: Arc::clone(&store),
             commit: SpoolCommit::new(committer, view.clone(), Arc::clone(&store), settings.spool.linger),
@@ -316,7 +323,7 @@ impl Daemon<'_> {
             metrics: Arc::clone(&self.metrics),
         };
         self.tasks.spawn("writer", writer::run(settings.writer.clone(), records, ends, self.back.clone()));
-        Ok(store)
+        store
     }
 
     /// Those who only look.

@@ -11,8 +11,8 @@ use std::{
 use serde_json::Value;
 use tokio::{runtime::Handle, sync::Notify};
 use tracing::{debug, warn};
+use uuid::Uuid;
 
-use super::decode::Decoder;
 use crate::{
     dead_letter::{DeadLetter, DeadLetters},
     event::Decided,
@@ -25,7 +25,7 @@ use crate::{
     runs::{Facts, OpenRun},
     spool::{self, RecordKind},
     store::{BoxError, Store},
-    wire::{self, Limits},
+    wire,
     writer::{Aside, Commit, Kept, Letter},
 };
 
@@ -35,19 +35,18 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Renders latest values from the bytes of messages.
 pub struct Renderer {
     instance: String,
-    limits: Limits,
 }
 
 impl Renderer {
     /// For the keys of this instance.
     pub fn new(instance: &str) -> Self {
-        Self { instance: instance.to_owned(), limits: Decoder::new(instance).limits().clone() }
+        Self { instance: instance.to_owned() }
     }
 }
 
 impl Render for Renderer {
     fn render(&self, payload: &[u8], decided: &Decided, canonical_only: bool, out: &mut String) {
-        match wire::decode(payload, &self.limits) {
+        match wire::decode_accepted(payload) {
             Ok(message) if canonical_only => wire::latest_json_canonical(&message, decided, &self.instance, out),
             Ok(message) => wire::latest_json(&message, decided, &self.instance, out),
             Err(rejection) => debug!(%rejection, "an accepted message cannot be rendered"),
@@ -186,35 +185,54 @@ struct Written {
     channel: String,
     aside: SetAside,
     payload: Vec<u8>,
+    decided: Decided,
+    kind: RecordKind,
 }
 
 impl Letters {
     /// Letters about records of this spool.
-    pub fn new(letters: DeadLetters, view: spool::View) -> Self {
-        Self { letters: Arc::new(letters), view }
+    pub fn new(letters: Arc<DeadLetters>, view: spool::View) -> Self {
+        Self { letters, view }
     }
 
     fn written(view: &spool::View, letter: &Letter) -> Written {
+        let at = letter.received_at;
+        let plain = |run_id| Decided { run_id, event_time: at, received_at: at, own_time: false, opened: false };
         match &letter.kept {
-            Kept::Message { channel, aside, bytes } => {
-                Written { channel: channel.clone(), aside: aside.clone(), payload: bytes.clone() }
-            }
-            Kept::Refused { error, row } => Self::refused(view, letter.offset, error, row),
+            Kept::Message { channel, aside, bytes, run_id } => Written {
+                channel: channel.clone(),
+                aside: aside.clone(),
+                payload: bytes.clone(),
+                decided: plain(*run_id),
+                kind: RecordKind::Rejected,
+            },
+            Kept::Refused { error, row } => Self::refused(view, letter.offset, error).unwrap_or_else(|| {
+                let (aside, kept) = SetAside::new(refusal(error), row.as_bytes());
+                let (payload, decided) = (kept.to_vec(), plain(Uuid::nil()));
+                Written { channel: String::new(), aside, payload, decided, kind: RecordKind::Rejected }
+            }),
         }
     }
 
-    /// The message behind a refused row is still in the spool: the letter keeps its bytes, so that it can be replayed.
-    fn refused(view: &spool::View, offset: u64, error: &str, row: &str) -> Written {
-        let found = view.records_from(offset).filter_map(Result::ok).find_map(|chunk| {
+    /// The message behind a refused row is still in the spool: the letter keeps its bytes, so that it can be replayed. `None`:
+    /// the record is damaged, or in memory only.
+    fn refused(view: &spool::View, offset: u64, error: &str) -> Option<Written> {
+        view.records_from(offset).filter_map(Result::ok).find_map(|chunk| {
             let record = chunk.records().find(|record| record.offset >= offset)?;
-            // Another record: this one is damaged, or in memory only.
-            Some((record.offset == offset).then(|| (record.channel.to_owned(), record.payload.to_vec())))
-        });
-        let (channel, payload) = found.flatten().unwrap_or_else(|| (String::new(), row.as_bytes().to_vec()));
-        let rejection = Rejection { reason: Reason::RejectedByStore, detail: error.to_owned() };
-        let (aside, kept) = SetAside::new(rejection, &payload);
-        Written { channel, aside, payload: kept.to_vec() }
+            let (aside, kept) = SetAside::new(refusal(error), record.payload);
+            Some((record.offset == offset).then(|| Written {
+                channel: record.channel.to_owned(),
+                aside,
+                payload: kept.to_vec(),
+                decided: record.decided,
+                kind: record.kind,
+            }))
+        })?
     }
+}
+
+fn refusal(error: &str) -> Rejection {
+    Rejection { reason: Reason::RejectedByStore, detail: error.to_owned() }
 }
 
 impl Aside for Letters {
@@ -228,7 +246,8 @@ impl Aside for Letters {
                 .map(|(letter, written)| DeadLetter {
                     aside: written.aside.clone(),
                     channel: &written.channel,
-                    received_at: letter.received_at,
+                    decided: written.decided,
+                    kind: written.kind,
                     spool_id,
                     offset: letter.offset,
                     row: letter.part,
@@ -243,13 +262,13 @@ impl Aside for Letters {
 }
 
 /// The run whose hole this gap tells.
-fn told(payload: &[u8]) -> Option<uuid::Uuid> {
+fn told(payload: &[u8]) -> Option<Uuid> {
     let gap: Gap = serde_json::from_slice(payload).ok()?;
     gap.run_id.filter(|_| gap.reason == GapReason::Sequence)
 }
 
 /// Tells intake what the log holds from `as_of` on.
-pub fn recover(recovery: &spool::Recovery, decoder: &Decoder, as_of: u64, tell: &mut dyn FnMut(Recovered<'_>)) {
+pub fn recover(recovery: &spool::Recovery, as_of: u64, tell: &mut dyn FnMut(Recovered<'_>)) {
     for chunk in recovery.records_from(as_of) {
         let chunk = match chunk {
             Ok(chunk) => chunk,
@@ -259,9 +278,8 @@ pub fn recover(recovery: &spool::Recovery, decoder: &Decoder, as_of: u64, tell: 
             }
         };
         for record in chunk.records() {
-            let message = (record.kind == RecordKind::Event)
-                .then(|| wire::decode(record.payload, decoder.limits()).ok())
-                .flatten();
+            let message =
+                (record.kind == RecordKind::Event).then(|| wire::decode_accepted(record.payload).ok()).flatten();
             let decided = record.decided;
             tell(Recovered {
                 decided,

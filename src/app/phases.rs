@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::Reload;
 use crate::{
     frame::{Arrival, Gap, GapReason},
+    latest::Board,
     lifecycle::{Readiness, Signal, Stopper},
     logging::{Chain, LevelHandle},
     metrics::{Label, Metrics},
@@ -72,12 +73,13 @@ pub async fn tell_ready(redis: SourceStatus, mut stop: Signal) -> Result<(), Inf
     Ok(())
 }
 
-/// SIGHUP: log levels and the limits of a message are taken over; files with secrets are read at each connect anyway.
+/// SIGHUP: log levels, the limits of a message and the lifetimes of the latest keys are taken over; files with secrets are read at each connect anyway.
 pub async fn reload_when_asked(
     mut asked: mpsc::Receiver<()>,
     reload: Reload,
     levels: Option<LevelHandle>,
     limits: watch::Sender<wire::Limits>,
+    board: Arc<Board>,
     mut stop: Signal,
 ) -> Result<(), Infallible> {
     loop {
@@ -89,11 +91,12 @@ pub async fn reload_when_asked(
             if let Some(levels) = &levels {
                 levels.set(&settings.log.level)?;
             }
+            board.set_ttls(&settings.latest);
             limits.send_replace(settings.limits);
             Ok(())
         });
         match outcome {
-            Ok(()) => info!("configuration is reloaded: log levels, limits"),
+            Ok(()) => info!("configuration is reloaded: log levels, limits, lifetimes of the latest keys"),
             Err(error) => warn!(error, "configuration is not reloaded; the old one stays"),
         }
     }

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    frame::{GapReason, Reason},
+    dead_letter::{DeadLetters, Kept},
+    frame::{Gap, GapReason, Reason},
     lifecycle::{Hold, Readiness},
     metrics::{Label, Metrics},
     render,
@@ -31,10 +32,14 @@ pub struct Sources {
     pub redis: SourceStatus,
     /// The log.
     pub spool: View,
+    /// Messages and rows set aside.
+    pub dead_letters: Arc<DeadLetters>,
     /// Whether the writer is held.
     pub hold: watch::Receiver<Hold>,
     /// What the store has confirmed.
     pub progress: watch::Receiver<u64>,
+    /// The newest gap since the start.
+    pub last_gap: watch::Receiver<Option<Gap>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -46,7 +51,8 @@ impl Sources {
         let stored = *self.progress.borrow();
         let pending = self.spool.end().saturating_sub(stored);
         let paused = *self.hold.borrow() != Hold::Open;
-        self.refresh(pending, paused);
+        let kept = self.dead_letters.kept();
+        self.refresh(pending, paused, kept);
         let m = &self.metrics;
         json!({
             "instance": self.instance,
@@ -79,9 +85,16 @@ impl Sources {
                 "events": m.intake_events.get(),
                 "rows": ROWS.iter().map(|name| m.writer_rows.get_or_create(&Label::of(name)).get()).sum::<u64>(),
                 "rejected": Reason::ALL.iter().map(|reason| m.intake_rejected.get_or_create(&Label::of(reason.as_str())).get()).sum::<u64>(),
-                "dead_letters": Reason::ALL.iter().map(|reason| m.dead_letters.get_or_create(&Label::of(reason.as_str())).get()).sum::<u64>(),
+                "dead_letters": kept.letters,
+            },
+            "deadletter": {
+                "letters": kept.letters,
+                "used_bytes": kept.bytes,
+                "capacity_bytes": kept.capacity,
+                "dropped_for_room": m.dead_letters_dropped.get(),
             },
             "gaps": self.gaps(),
+            "last_gap": self.last_gap.borrow().as_ref().map(gap),
         })
     }
 
@@ -118,13 +131,15 @@ impl Sources {
             .into()
     }
 
-    fn refresh(&self, pending: u64, paused: bool) {
+    fn refresh(&self, pending: u64, paused: bool, kept: Kept) {
         let m = &self.metrics;
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         m.spool_bytes.set(gauge(self.spool.bytes()));
         m.spool_records.set(gauge(pending));
         m.spool_memory_bytes.set(gauge(self.spool.memory_bytes()));
         m.spool_healthy.set(i64::from(self.spool.healthy()));
+        m.dead_letters_kept.set(gauge(kept.letters));
+        m.dead_letters_bytes.set(gauge(kept.bytes));
         m.writer_paused.set(i64::from(paused));
     }
 }
@@ -132,3 +147,15 @@ impl Sources {
 /// The tables whose confirmed rows are counted together.
 const ROWS: [&str; 6] =
     ["training_metrics", "network_topology", "training_events", "dataset_info", "control_log", "ingest_gaps"];
+
+fn gap(gap: &Gap) -> Value {
+    json!({
+        "reason": gap.reason,
+        "source": gap.source,
+        "channel": gap.channel,
+        "run_id": gap.run_id,
+        "started_at": render::time(gap.started_at),
+        "ended_at": render::time(gap.ended_at),
+        "lost": gap.lost,
+    })
+}

@@ -42,7 +42,7 @@ pub fn run(settings: &Settings, command: &Command, json: bool) -> Result<(), Cli
     let failed = |error| CliError::failed(format!("failed to read the dead letters in `{}`", dir.display()), error);
     match command {
         Command::List { limit, reason, channel } => {
-            let filter = Filter { reason: *reason, channel: channel.clone(), since: None, limit: Some(*limit) };
+            let filter = Filter { reason: *reason, channel: channel.clone(), limit: Some(*limit), ..Filter::default() };
             let mut letters = dead_letter::list(dir, &filter).map_err(failed)?;
             letters.reverse();
             if json {

@@ -5,6 +5,7 @@ mod connect;
 mod control;
 mod deadletter;
 mod demo;
+pub mod gaps;
 pub mod lookup;
 pub mod metrics;
 mod output;
@@ -92,6 +93,8 @@ enum Command {
     Show(show::ShowArgs),
     /// Metrics of one run.
     Metrics(metrics::MetricsArgs),
+    /// What was missed, and what a run lacks by `seq`; with --instance only by that daemon.
+    Gaps(gaps::GapsArgs),
     /// Send a command, and wait for the receipts.
     Control(control::Args),
     /// The durable log on disk.
@@ -163,6 +166,10 @@ pub fn run() -> Result<(), CliError> {
         Command::Runs(args) => block_on(read::runs(settings, args, global.json)),
         Command::Show(args) => block_on(read::show(settings, args, global.json)),
         Command::Metrics(args) => block_on(read::metrics(settings, args, global.json)),
+        Command::Gaps(args) => {
+            let args = gaps::GapsArgs { instance: global.instance, ..args };
+            block_on(read::gaps(settings, args, global.json))
+        }
         Command::Control(args) => block_on(control::run(settings, args, global.json)),
         Command::Spool(command) => spool::run(&settings, &command, global.json),
         Command::Deadletter(command) => deadletter::run(&settings, &command, global.json),

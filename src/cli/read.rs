@@ -1,8 +1,8 @@
-//! `runs`, `show`, `metrics`: opens the configured store for those who only read.
+//! `runs`, `show`, `metrics`, `gaps`: opens the configured store for those who only read.
 
 use std::{io, sync::Arc};
 
-use super::{CliError, metrics::MetricsArgs, runs::RunsArgs, show::ShowArgs};
+use super::{CliError, gaps::GapsArgs, metrics::MetricsArgs, runs::RunsArgs, show::ShowArgs};
 use crate::{
     config::Settings,
     metrics::Metrics,
@@ -37,4 +37,10 @@ pub async fn show(settings: Settings, args: ShowArgs, json: bool) -> Result<(), 
 pub async fn metrics(settings: Settings, args: MetricsArgs, json: bool) -> Result<(), CliError> {
     let store = open(&settings).await?;
     super::metrics::metrics(&*store, args, json, &mut io::stdout().lock()).await
+}
+
+/// Prints what was missed.
+pub async fn gaps(settings: Settings, args: GapsArgs, json: bool) -> Result<(), CliError> {
+    let store = open(&settings).await?;
+    super::gaps::gaps(&*store, args, json, &mut io::stdout().lock()).await
 }

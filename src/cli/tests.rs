@@ -27,6 +27,7 @@ fn every_command_of_this_build_parses() {
         &format!("show {run}"),
         &format!("metrics {run} --limit 3 --ascending"),
         "control pause --wait --timeout 5s --target ingest",
+        "gaps --run spiral --reason queue_full --since 2026-11-20 --until 2026-11-21 --instance n1 --limit 5 --json",
         "spool status",
         "spool verify",
         "deadletter list --reason too_deep",
@@ -76,19 +77,9 @@ fn command_in(code: &str) -> Option<&str> {
 
 #[test]
 fn what_does_not_fit_is_a_usage_error() {
-    for line in [
-        "",
-        "nosuch",
-        "demo --runs 0",
-        "demo --for 5",
-        "show",
-        "control",
-        "schema",
-        "check --set x",
-        "doctor",
-        "gaps",
-        "tail",
-    ] {
+    for line in
+        ["", "nosuch", "demo --runs 0", "demo --for 5", "show", "control", "schema", "check --set x", "doctor", "tail"]
+    {
         let words = ["cascor-ingest"].into_iter().chain(line.split_whitespace());
         let error = Cli::try_parse_from(words).expect_err(line);
         assert_eq!(error.exit_code(), 2, "{line}");

@@ -7,19 +7,21 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
 };
 
 use tracing::{error, warn};
-use uuid::Uuid;
 
-use super::{Config, DeadLetter, DeadLetterError, Key, each_of, identify, key};
+use super::{
+    Config, DeadLetter, DeadLetterError, Key, each_of, identify, key,
+    marks::{self, Marks},
+};
 use crate::{
-    event::Decided,
     logging::Chain,
     metrics::{Label, Metrics},
     spool::{
-        NewRecord, RecordKind,
-        disk::{self, Disk},
+        NewRecord,
+        disk::Disk,
         record,
         segment::{self, Meta, SegmentWriter, Segments},
     },
@@ -43,11 +45,27 @@ pub struct DeadLetters {
 struct Inner {
     capacity: u64,
     seed: u32,
+    disk: Disk,
     writer: SegmentWriter,
     segments: Segments,
     next: u64,
     recent: Recent,
+    dir: PathBuf,
+    /// What a person has dropped, and when that was written down.
+    marks: Marks,
+    marked_at: Option<SystemTime>,
     _lock: File,
+}
+
+/// How many letters there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Letters on disk that nobody has dropped.
+    pub letters: u64,
+    /// Bytes of the segments; those of dropped letters count until their segment goes.
+    pub bytes: u64,
+    /// Bytes beyond which the oldest make room.
+    pub capacity: u64,
 }
 
 /// The newest keys.
@@ -82,19 +100,23 @@ impl DeadLetters {
     pub(super) fn open_on(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Result<Self, DeadLetterError> {
         let dir = config.dir.clone();
         let failed = |error| DeadLetterError::Open { dir: dir.clone(), error };
-        disk::create_dir(&dir).map_err(failed)?;
+        disk.create_dir(&dir).map_err(failed)?;
         let lock = lock(&dir)?;
-        let mut list = segment::list(&dir).map_err(failed)?;
+        let mut list = segment::list(&disk, &dir).map_err(failed)?;
         let id = identify(&list)?;
         let (next, recent) = remember(&mut list, record::seed(id));
         let capacity = config.capacity.0;
         let inner = Inner {
             capacity,
             seed: record::seed(id),
-            writer: SegmentWriter::new(dir.clone(), id, SEGMENT.min(capacity / 4).max(1), disk),
+            writer: SegmentWriter::new(dir.clone(), id, SEGMENT.min(capacity / 4).max(1), disk.clone()),
+            disk,
             segments: Segments::new(list),
             next,
             recent,
+            marks: Marks::default(),
+            marked_at: None,
+            dir,
             _lock: lock,
         };
         Ok(Self { inner: Mutex::new(inner), metrics })
@@ -119,7 +141,7 @@ impl DeadLetters {
         let mut new = Vec::new();
         let mut keys = HashSet::new();
         for letter in letters {
-            let key = key(letter.spool_id, letter.offset, letter.row, letter.received_at, &letter.aside.hash);
+            let key = key(letter.spool_id, letter.offset, letter.row, letter.decided.received_at, &letter.aside.hash);
             if inner.recent.set.contains(&key) || !keys.insert(key) {
                 continue;
             }
@@ -140,6 +162,14 @@ impl DeadLetters {
         Ok(())
     }
 
+    /// What is on disk, whoever put it there.
+    pub fn kept(&self) -> Kept {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.look_at_marks();
+        let letters = inner.segments.lock().iter().map(|meta| inner.marks.left(meta.first, meta.end)).sum();
+        Kept { letters, bytes: inner.segments.bytes(), capacity: inner.capacity }
+    }
+
     /// Bytes of all letters.
     pub fn bytes(&self) -> u64 {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).segments.bytes()
@@ -147,6 +177,20 @@ impl DeadLetters {
 }
 
 impl Inner {
+    /// Another process may have dropped letters, and removed the segments that held nothing else.
+    fn look_at_marks(&mut self) {
+        let marked_at = marks::changed_at(&self.dir);
+        if marked_at == self.marked_at {
+            return;
+        }
+        self.marked_at = marked_at;
+        match Marks::read(&self.dir) {
+            Ok(marks) => self.marks = marks,
+            Err(error) => warn!(error = %Chain(&error), "what was dropped of the dead letters cannot be read"),
+        }
+        self.segments.lock().retain(|meta| meta.active || meta.path.exists());
+    }
+
     /// As in the spool: a failed file is left alone, and one more try goes to a new one.
     fn write(&mut self, bytes: &[u8], first: u64, end: u64) -> Result<(), DeadLetterError> {
         let Self { writer, segments, .. } = self;
@@ -166,7 +210,7 @@ impl Inner {
             if oldest.active {
                 self.writer.finish(&self.segments);
             }
-            if let Err(error) = disk::remove(&oldest.path) {
+            if let Err(error) = self.disk.discard(&oldest.path) {
                 warn!(segment = %oldest.path.display(), error = %Chain(&error), "dead letters could not be dropped");
                 return;
             }
@@ -185,9 +229,7 @@ fn encode(bytes: &mut Vec<u8>, seed: u32, id: u64, letter: &DeadLetter<'_>) -> R
     payload.extend_from_slice(&letter.offset.to_le_bytes());
     payload.extend_from_slice(&letter.row.to_le_bytes());
     payload.extend_from_slice(&aside);
-    let received_at = letter.received_at;
-    let decided = Decided { run_id: Uuid::nil(), event_time: received_at, received_at, own_time: false, opened: false };
-    let record = NewRecord { kind: RecordKind::Rejected, decided, channel: letter.channel, payload: &payload };
+    let record = NewRecord { kind: letter.kind, decided: letter.decided, channel: letter.channel, payload: &payload };
     if record::size(&record) > record::MAX {
         return Err(DeadLetterError::TooLarge);
     }
@@ -207,7 +249,7 @@ fn remember(list: &mut [Meta], seed: u32) -> (u64, Recent) {
         }
         bytes += meta.bytes;
         let (mut keys, mut end) = (Vec::new(), meta.first);
-        let read = each_of(meta, seed, &mut |key, info, _| {
+        let read = each_of(meta, seed, &mut |key, info, _, _| {
             keys.push(key);
             end = end.max(info.id + 1);
             true

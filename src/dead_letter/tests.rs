@@ -14,7 +14,9 @@ fn letter(offset: u64, raw: &[u8]) -> DeadLetter<'_> {
     let rejection = Rejection { reason: Reason::MalformedJson, detail: format!("at {offset}") };
     let (aside, payload) = SetAside::new(rejection, raw);
     let spool_id = Uuid::from_u128(3);
-    DeadLetter { aside, channel: "cascor:training", received_at: 17, spool_id, offset, row: 0, payload }
+    let decided = Decided { run_id: Uuid::nil(), event_time: 17, received_at: 17, own_time: false, opened: false };
+    let kind = RecordKind::Rejected;
+    DeadLetter { aside, channel: "cascor:training", decided, kind, spool_id, offset, row: 0, payload }
 }
 
 fn open(config: &Config) -> (DeadLetters, Arc<Metrics>) {
@@ -82,7 +84,7 @@ fn the_oldest_make_room_and_are_counted() {
 fn a_torn_letter_costs_only_itself() {
     let (_dir, config) = place();
     open(&config).0.put_all(&[letter(1, b"one"), letter(2, b"two")]).unwrap();
-    let path = segment::list(&config.dir).unwrap().remove(0).path;
+    let path = segment::list(&crate::spool::disk::Disk::default(), &config.dir).unwrap().remove(0).path;
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
     let (letters, _) = open(&config);
@@ -109,4 +111,61 @@ fn after_an_error_nothing_is_kept_and_the_next_try_works() {
     disk.faults.full.store(false, Ordering::SeqCst);
     letters.put(&letter(1, b"one")).unwrap();
     assert_eq!(list(&config.dir, &Filter::default()).unwrap().len(), 1);
+}
+
+#[test]
+fn dropped_letters_are_gone_for_everybody_and_ids_go_on() {
+    let (_dir, mut config) = place();
+    config.capacity = ByteSize::kib(64);
+    let (letters, _) = open(&config);
+    let raw = vec![b'x'; 1_000];
+    for offset in 0..40 {
+        letters.put(&letter(offset, &raw)).unwrap();
+    }
+    assert_eq!(letters.kept().letters, 40);
+    let bytes = letters.kept().bytes;
+    // While it is open here: as beside a running daemon.
+    marks::mark(&config.dir, (0..30).chain([35]), []).unwrap();
+    let left: Vec<_> = list(&config.dir, &Filter::default()).unwrap().iter().map(|info| info.id).collect();
+    assert_eq!(left, (30..35).chain(36..40).collect::<Vec<_>>());
+    assert_eq!(letters.kept().letters, 9);
+    assert!(letters.kept().bytes < bytes, "segments without letters are gone");
+    assert!(show(&config.dir, 35).unwrap().is_none());
+    letters.put(&letter(40, &raw)).unwrap();
+    assert_eq!(letters.kept().letters, 10);
+    drop(letters);
+    let (letters, _) = open(&config);
+    assert_eq!(letters.kept().letters, 10, "the same after a restart");
+    marks::mark(&config.dir, 0..41, []).unwrap();
+    letters.put(&letter(41, &raw)).unwrap();
+    assert_eq!(list(&config.dir, &Filter::default()).unwrap()[0].id, 41, "no id is used twice");
+    assert_eq!(letters.kept().letters, 1);
+}
+
+#[test]
+fn letters_are_browsed_a_segment_at_a_time_with_their_newest_reason() {
+    let (_dir, mut config) = place();
+    config.capacity = ByteSize::kib(64);
+    let (letters, _) = open(&config);
+    let raw = vec![b'x'; 1_000];
+    for offset in 0..40 {
+        letters.put(&letter(offset, &raw)).unwrap();
+    }
+    let again = Rejection { reason: Reason::InvalidField, detail: "still".into() };
+    marks::mark(&config.dir, [1], [(2, again)]).unwrap();
+    let mut browser = Browser::open(&config.dir, Filter::default()).unwrap();
+    let (mut ids, mut rounds) = (Vec::new(), 0);
+    loop {
+        let some = browser.next_letters().unwrap();
+        if some.is_empty() {
+            break;
+        }
+        rounds += 1;
+        assert!(some.iter().all(|letter| letter.payload == raw && letter.decided.received_at == 17));
+        ids.extend(some.iter().map(|letter| letter.info.id));
+    }
+    assert_eq!(ids, [0].into_iter().chain(2..40).collect::<Vec<_>>());
+    assert!(rounds > 1);
+    let filter = Filter { reason: Some(Reason::InvalidField), ..Filter::default() };
+    assert_eq!(list(&config.dir, &filter).unwrap()[0].detail, "still");
 }

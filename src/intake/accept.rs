@@ -45,7 +45,7 @@ impl Intake {
             opened: choice.opened,
         };
         let record = NewRecord { kind: RecordKind::Event, decided, channel: &frame.channel, payload: &frame.payload };
-        if self.append(&record).is_none() {
+        if self.append_message(&record).is_none() {
             return;
         }
         self.parts.metrics.intake_events.inc();
@@ -86,7 +86,10 @@ impl Intake {
 
     fn accept_command(&mut self, frame: &Frame, command: wire::Command) {
         // Even a command that cannot be recorded is executed: refusing `resume` for want of space would be absurd.
-        self.append_plain(RecordKind::Control, frame.received_at, &frame.channel, &frame.payload);
+        let at = frame.received_at;
+        if self.append_plain(RecordKind::Control, at, &frame.channel, &frame.payload).is_none() {
+            self.losses.count(&frame.channel, at);
+        }
         self.unsynced = true;
         self.pending_commands.push(Job {
             command,
@@ -107,13 +110,20 @@ impl Intake {
         self.parts.metrics.intake_rejected.get_or_create(&Label::of(rejection.reason.as_str())).inc();
         let (aside, kept) = SetAside::new(rejection, &frame.payload);
         let payload = aside.encode(kept);
+        let open = self.resolver.open_run(&frame.channel).filter(|_| !frame.control);
         let decided = Decided {
-            run_id: Uuid::nil(),
+            // Where it would have gone, for a later replay of the dead letter.
+            run_id: open.map_or_else(Uuid::nil, |open| open.run_id),
             event_time: frame.received_at,
             received_at: frame.received_at,
             own_time: false,
             opened: false,
         };
-        self.append(&NewRecord { kind: RecordKind::Rejected, decided, channel: &frame.channel, payload: &payload });
+        self.append_message(&NewRecord {
+            kind: RecordKind::Rejected,
+            decided,
+            channel: &frame.channel,
+            payload: &payload,
+        });
     }
 }

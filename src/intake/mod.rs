@@ -6,24 +6,30 @@
 //!
 //! * Commands are served before training messages, so that a flood cannot delay them.
 //! * Only after the fsync a command is passed on to be executed.
-//! * What the spool cannot take is counted, and becomes one coalesced gap ([`GapReason::SpoolFull`]).
+//! * What the spool cannot take is counted, and becomes one coalesced gap ([`GapReason::SpoolFull`](crate::frame::GapReason)).
+//! * A gap for which there is no room either waits, merged with its like, until there is.
 
 mod accept;
+mod losses;
 mod state;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
-use tokio::{runtime::Handle, sync::mpsc, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use self::state::StateFile;
 pub use self::state::{Recovered, RunSharing};
+use self::{losses::Losses, state::StateFile};
 use crate::{
     event::Decided,
-    frame::{Arrival, Frame, Gap, GapReason},
+    frame::{Arrival, Frame, Gap},
     gaps::SeqTracker,
     latest::Board,
     lifecycle::Readiness,
@@ -75,7 +81,7 @@ pub struct Parts {
     /// Decisions.
     pub config: Config,
     /// Limits of a message; may be replaced while running.
-    pub limits: tokio::sync::watch::Receiver<Limits>,
+    pub limits: watch::Receiver<Limits>,
     /// Where open runs are remembered.
     pub state_dir: PathBuf,
     /// The log.
@@ -88,6 +94,8 @@ pub struct Parts {
     pub sharing: Box<dyn RunSharing>,
     /// Told whether the disk takes records.
     pub readiness: Readiness,
+    /// Shown the newest gap.
+    pub last_gap: watch::Sender<Option<Gap>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Moved each round.
@@ -111,18 +119,10 @@ pub struct Intake {
     pending_commands: Vec<Job>,
     /// When the frames of the group were received.
     pending_since: Vec<Instant>,
-    /// What the spool refused, by channel.
-    refused: BTreeMap<Arc<str>, Refused>,
+    losses: Losses,
     rejected: u64,
     unsynced: bool,
     healthy: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Refused {
-    from: Micros,
-    to: Micros,
-    count: u64,
 }
 
 impl Intake {
@@ -143,7 +143,7 @@ impl Intake {
             ticked: Instant::now(),
             pending_commands: Vec::new(),
             pending_since: Vec::with_capacity(GROUP_MAX),
-            refused: BTreeMap::new(),
+            losses: Losses::default(),
             rejected: 0,
             unsynced: false,
             healthy: false,
@@ -198,10 +198,12 @@ impl Intake {
                     self.accept(&frame);
                     (self.parts.release)(&frame);
                 }
-                Arrival::Gap(gap) => self.append_gap(&gap),
+                Arrival::Gap(gap) => self.append_gap(gap),
                 Arrival::Receipt(row) => {
                     let payload = serde_json::to_vec(&row).expect("strings and numbers always serialise");
-                    self.append_plain(RecordKind::Receipt, row.timestamp, &row.source, &payload);
+                    if self.append_plain(RecordKind::Receipt, row.timestamp, &row.source, &payload).is_none() {
+                        warn!(command = row.command, "outcome of a command is not recorded: the spool is full");
+                    }
                 }
                 Arrival::CloseRuns => {
                     // Nobody shall adopt them again either.
@@ -220,22 +222,18 @@ impl Intake {
     }
 
     fn append(&mut self, record: &NewRecord<'_>) -> Option<u64> {
-        if let Ok(offset) = self.parts.appender.append(record) {
-            self.unsynced = true;
-            return Some(offset);
+        let offset = self.parts.appender.append(record).ok()?;
+        self.unsynced = true;
+        Some(offset)
+    }
+
+    /// Appends a message, or counts it.
+    fn append_message(&mut self, record: &NewRecord<'_>) -> Option<u64> {
+        let offset = self.append(record);
+        if offset.is_none() && self.losses.count(record.channel, record.decided.received_at) {
+            error!(channel = record.channel, "spool is full; messages are being dropped, and counted");
         }
-        let at = record.decided.received_at;
-        match self.refused.get_mut(record.channel) {
-            Some(refused) => {
-                refused.to = at;
-                refused.count += 1;
-            }
-            None => {
-                error!(channel = record.channel, "spool is full; messages are being dropped, and counted");
-                self.refused.insert(record.channel.into(), Refused { from: at, to: at, count: 1 });
-            }
-        }
-        None
+        offset
     }
 
     /// Counts a gap that is found here; the sources count theirs.
@@ -245,10 +243,18 @@ impl Intake {
         self.parts.metrics.gap_lost.get_or_create(&label).inc_by(gap.lost.unwrap_or(0));
     }
 
-    fn append_gap(&mut self, gap: &Gap) {
-        let payload = serde_json::to_vec(gap).expect("strings and numbers always serialise");
+    /// Logs a gap; without room for it, it waits.
+    fn append_gap(&mut self, gap: Gap) {
+        self.parts.last_gap.send_replace(Some(gap.clone()));
+        self.log_gap(gap);
+    }
+
+    fn log_gap(&mut self, gap: Gap) {
+        let payload = serde_json::to_vec(&gap).expect("strings and numbers always serialise");
         let channel = gap.channel.as_deref().unwrap_or("");
-        self.append_plain(RecordKind::Gap, gap.started_at, channel, &payload);
+        if self.append_plain(RecordKind::Gap, gap.started_at, channel, &payload).is_none() {
+            self.losses.hold(gap);
+        }
     }
 
     fn sync_when_due(&mut self) {
@@ -297,11 +303,7 @@ impl Intake {
         if self.parts.readiness.is_subscribed() {
             self.state.listening(now);
         }
-        for gap in self.seqs.drain(now, last) {
-            self.count_gap(&gap);
-            self.append_gap(&gap);
-        }
-        self.report_refused(now, last);
+        self.tell_losses(now, last);
         if self.rejected > 0 && self.state.save_is_due() {
             warn!(count = self.rejected, "messages were rejected; see `cascor-ingest deadletter list`");
             self.rejected = 0;
@@ -311,7 +313,7 @@ impl Intake {
             if self.unsynced {
                 self.sync();
             }
-            if !self.parts.appender.healthy() {
+            if !self.parts.appender.healthy() || self.losses.are_waiting() {
                 // What is in memory only is lost with the process; a state that knew of it would hide that loss.
                 // Nor is anything kept for it: a disk that is full must not stay full for this.
                 self.parts.appender.keep_from(u64::MAX);
@@ -323,33 +325,21 @@ impl Intake {
         }
     }
 
-    /// One gap per channel and second for what the spool refused; it stays pending while there is no room even for that.
-    fn report_refused(&mut self, now: Micros, last: bool) {
-        let due: Vec<_> = self
-            .refused
-            .iter()
-            .filter(|(_, refused)| last || !(0..1_000_000).contains(&(now - refused.from)))
-            .map(|(channel, refused)| (channel.clone(), *refused))
-            .collect();
-        for (channel, refused) in due {
-            let gap = Gap {
-                started_at: refused.from,
-                ended_at: refused.to,
-                reason: GapReason::SpoolFull,
-                source: "spool".into(),
-                channel: Some(channel.to_string()),
-                run_id: None,
-                lost: Some(refused.count),
-            };
-            self.refused.remove(&channel);
-            let known = self.refused.len();
-            self.append_gap(&gap);
-            if self.refused.len() > known {
-                // The gap itself was refused: keep the original count.
-                self.refused.insert(channel, refused);
-                return;
-            }
+    /// Logs what waited for room, then the holes whose windows are over.
+    fn tell_losses(&mut self, now: Micros, last: bool) {
+        for gap in self.losses.take_waiting() {
+            self.log_gap(gap);
+        }
+        let mut found = self.seqs.drain(now, last);
+        found.extend(self.losses.due(now, last));
+        for gap in found {
             self.count_gap(&gap);
+            self.append_gap(gap);
+        }
+        if last {
+            for gap in self.losses.take_waiting() {
+                error!(?gap, "gap is not recorded: there is no room for it");
+            }
         }
     }
 }

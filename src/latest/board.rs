@@ -65,7 +65,7 @@ pub struct Update {
 /// The newest values. Shared by intake, which offers, and the flusher, which writes.
 #[derive(Debug)]
 pub struct Board {
-    pub(super) config: Config,
+    enabled: bool,
     pub(super) prefix: String,
     pub(super) news: Notify,
     /// Held while keys are written or deleted, so that a deletion is not undone by a write already under way.
@@ -76,6 +76,8 @@ pub struct Board {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Its lifetimes may be replaced.
+    config: Config,
     slots: [Slot; 3],
     runs: HashMap<Uuid, Run>,
     waiting: VecDeque<Arc<Update>>,
@@ -147,32 +149,51 @@ impl Board {
     /// An empty board for keys under `prefix`.
     pub fn new(config: &Config, prefix: &str, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
-            config: config.clone(),
+            enabled: config.enabled,
             prefix: prefix.to_owned(),
             news: Notify::new(),
             writing: tokio::sync::Mutex::default(),
             metrics,
-            state: Mutex::default(),
+            state: Mutex::new(State { config: config.clone(), ..State::default() }),
         })
+    }
+
+    /// Takes over the lifetimes of `config`; sizes and `enabled` stay as they were at the start.
+    pub fn set_ttls(&self, config: &Config) {
+        let mut state = self.lock();
+        let old = &state.config;
+        state.config = Config {
+            enabled: old.enabled,
+            history_objects: old.history_objects,
+            history_bytes: old.history_bytes,
+            runs: old.runs,
+            ..config.clone()
+        };
+    }
+
+    pub(super) fn config(&self) -> Config {
+        self.lock().config.clone()
     }
 
     /// Takes an update; never waits for Redis.
     pub fn offer(&self, update: Update) {
-        if !self.config.enabled {
+        if !self.enabled {
             return;
         }
         let update = Arc::new(update);
         let subject = update.subject;
-        let ttl = subject.ttl(&self.config);
         let mut state = self.lock();
+        let ttl = subject.ttl(&state.config);
         let mut skipped = u64::from(state.slots[subject as usize].offer(&update, ttl));
         if subject != Subject::State {
-            let run = state.run(&update, self.config.runs);
+            let runs_max = state.config.runs;
+            let run = state.run(&update, runs_max);
             let slot = if subject == Subject::Metrics { &mut run.metrics } else { &mut run.topology };
             skipped += u64::from(slot.offer(&update, ttl));
         }
         if subject == Subject::Metrics {
-            state.wait(update, self.config.history_objects);
+            let objects = state.config.history_objects;
+            state.wait(update, objects);
         }
         let first = !std::mem::replace(&mut state.dirty, true);
         drop(state);
@@ -189,7 +210,6 @@ impl Board {
     pub(super) fn take(&self, now: Instant, all: bool, history: bool) -> News {
         let mut state = self.lock();
         state.dirty = false;
-        let lives = |due: &Due| now.duration_since(due.update.received) < due.subject.ttl(&self.config);
         let mut due = Vec::new();
         for subject in Subject::ALL {
             let slot = &mut state.slots[subject as usize];
@@ -202,7 +222,7 @@ impl Board {
                 due.extend(slot.take().map(|update| Due { subject, run: Some(*id), update }));
             }
         }
-        due.retain(lives);
+        due.retain(|due: &Due| now.duration_since(due.update.received) < due.subject.ttl(&state.config));
         let mut news = News { due, cleared: state.cleared, ..News::default() };
         if history {
             state.waiting_bytes = 0;
@@ -221,7 +241,7 @@ impl Board {
         for id in state.runs.keys() {
             keys.extend([Subject::Metrics, Subject::Topology].map(|subject| self.key(subject, Some(*id))));
         }
-        *state = State { cleared: state.cleared + 1, ..State::default() };
+        *state = State { config: state.config.clone(), cleared: state.cleared + 1, ..State::default() };
         keys
     }
 

@@ -1,4 +1,5 @@
-//! Writes what is new on the board: one pipeline, at most once in 50 ms; the history at most once in 250 ms.
+//! Writes what is new on the board: one pipeline, at most once in 50 ms; the history at most once in 250 ms, and once a second
+//! when most of it is new each time.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -21,6 +22,8 @@ use crate::{event::Decided, lifecycle::Signal, metrics::Metrics, redis::Link};
 const PAUSE: Duration = Duration::from_millis(50);
 /// Between two writes of the history.
 const HISTORY_PAUSE: Duration = Duration::from_millis(250);
+/// The same while most of it is new each time: no reader follows that, and rendering it costs more than everything else here.
+const HISTORY_PAUSE_BUSY: Duration = Duration::from_secs(1);
 /// Between two writes of the status key.
 const STATUS_PAUSE: Duration = Duration::from_secs(3);
 /// How long a deletion may take.
@@ -45,7 +48,7 @@ pub async fn flusher(
     metrics: Arc<Metrics>,
     mut stop: Signal,
 ) -> Result<(), Infallible> {
-    let config = board.config.clone();
+    let config = board.config();
     if !config.enabled {
         stop.stopped().await;
         return Ok(());
@@ -59,6 +62,7 @@ pub async fn flusher(
         history,
         history_due: None,
         history_written: None,
+        history_pause: HISTORY_PAUSE,
         cleared: 0,
         complaint: String::new(),
     };
@@ -81,7 +85,7 @@ pub async fn flusher(
             }
             _ = statuses.tick() => {
                 if let Some(client) = link.client() {
-                    flusher.set(&client, vec![(status_key.clone(), status(), config.status_ttl)]).await;
+                    flusher.set(&client, vec![(status_key.clone(), status(), flusher.board.config().status_ttl)]).await;
                 }
                 continue;
             }
@@ -116,6 +120,7 @@ struct Flusher {
     history: History,
     history_due: Option<Instant>,
     history_written: Option<Instant>,
+    history_pause: Duration,
     cleared: u64,
     complaint: String,
 }
@@ -124,16 +129,17 @@ impl Flusher {
     async fn flush(&mut self, client: &Client, again: bool) {
         let board = Arc::clone(&self.board);
         let _writing = board.writing.lock().await;
-        let now = Instant::now();
-        let next = self.history_written.map_or(now, |written| written + HISTORY_PAUSE);
+        let (config, now) = (board.config(), Instant::now());
+        let next = self.history_written.map_or(now, |written| written + self.history_pause);
         let news = board.take(now, again, again || next <= now);
         self.history_due = news.waits.then_some(next);
+        let busy = news.history.len() > config.history_objects / 2;
         let grown = self.remember(news.history, news.cleared);
         let mut writes = Vec::with_capacity(news.due.len() + 1);
         for due in news.due {
             let mut json = String::with_capacity(due.update.payload.len() + 256);
             self.render.render(&due.update.payload, &due.update.decided, false, &mut json);
-            let left = due.subject.ttl(&board.config).saturating_sub(now.duration_since(due.update.received));
+            let left = due.subject.ttl(&config).saturating_sub(now.duration_since(due.update.received));
             if !json.is_empty() {
                 writes.push((board.key(due.subject, due.run), json, left));
             }
@@ -142,7 +148,8 @@ impl Flusher {
             && let Some(newest) = self.history.newest
         {
             self.history_written = Some(now);
-            let left = board.config.history_ttl.saturating_sub(now.duration_since(newest));
+            self.history_pause = if busy { HISTORY_PAUSE_BUSY } else { HISTORY_PAUSE };
+            let left = config.history_ttl.saturating_sub(now.duration_since(newest));
             writes.push((format!("{}history:latest", board.prefix), self.history.render(), left));
         }
         self.set(client, writes).await;

@@ -3,8 +3,10 @@
 pub mod pubsub;
 mod queue;
 mod status;
+mod strokes;
 
 pub use self::{
     queue::{Queue, QueuedBytes, queue},
     status::{ChannelStatus, ConnectionStatus, SourceStatus},
+    strokes::{Ended, receive},
 };

@@ -21,6 +21,7 @@ use self::{
 use super::{
     queue::{Delivery, Queue},
     status::SourceStatus,
+    strokes::Flow,
 };
 use crate::{
     frame::GapReason,
@@ -51,6 +52,7 @@ pub struct Source {
     status: SourceStatus,
     metrics: Arc<Metrics>,
     stamper: Stamper,
+    flow: Flow,
     /// Refused channels, since when each of them is not heard, and why.
     refused: Vec<(String, Micros, String)>,
     /// Since when nothing is heard after it once was, and by whose doing.
@@ -97,10 +99,16 @@ impl Source {
             status,
             metrics,
             stamper,
+            flow: Flow::default(),
             refused: Vec::new(),
             lost: None,
             server: None,
         }
+    }
+
+    /// Whom to tell that messages flow.
+    pub(super) fn set_flow(&mut self, flow: Flow) {
+        self.flow = flow;
     }
 
     /// Receives until told to stop, or until intake is gone.

@@ -223,6 +223,13 @@ impl Appender {
     fn recover(&mut self, now: Instant) {
         loop {
             let unwritten = self.shared.tail().unwritten(self.shared.durable(), self.batch);
+            // What was committed from memory leaves a hole in the segments, which only a checkpoint behind it explains.
+            let hole = unwritten.as_ref().map_or(self.next, |(first, ..)| *first);
+            if hole > self.shared.durable() && hole > self.shared.checkpoint.load(Ordering::Acquire) {
+                let error = io::Error::other("the checkpoint of what was committed from memory is not written yet");
+                self.fail(&error, now);
+                return;
+            }
             let Some((first, end, bytes)) = unwritten else { break };
             if let Err(error) = self.write_disk(&bytes, first, end) {
                 self.fail(&error, now);
@@ -245,8 +252,10 @@ impl Appender {
     }
 
     /// Whether there is room for more. Only capacity is asked: whether the disk works shows with the next group.
-    fn probe(&self) -> io::Result<()> {
+    fn probe(&mut self) -> io::Result<()> {
         if self.shared.segments.bytes() + super::segment::HEADER as u64 >= self.shared.capacity {
+            // As above: open, it would stay when it is committed.
+            self.writer.finish(&self.shared.segments);
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the spool has reached its capacity"));
         }
         Ok(())

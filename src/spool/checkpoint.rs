@@ -1,16 +1,14 @@
 //! The committed offset, in a file of its own.
 
 use std::{
-    fs::{self, OpenOptions},
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
 use uuid::Uuid;
 
 use super::{
-    disk::Disk,
+    disk::{Disk, Mode},
     segment::{HEADER, Header},
 };
 
@@ -33,8 +31,8 @@ pub(crate) fn path(dir: &Path) -> PathBuf {
     dir.join("checkpoint")
 }
 
-pub(crate) fn read(dir: &Path) -> io::Result<Checkpoint> {
-    let bytes = match fs::read(path(dir)) {
+pub(crate) fn read(disk: &Disk, dir: &Path) -> io::Result<Checkpoint> {
+    let bytes = match disk.beginning(&path(dir), HEADER) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Checkpoint::Missing),
         bytes => bytes?,
     };
@@ -54,8 +52,8 @@ pub(crate) fn write(disk: &Disk, dir: &Path, id: Uuid, committed: u64) -> io::Re
         if error.kind() != io::ErrorKind::StorageFull && error.kind() != io::ErrorKind::QuotaExceeded {
             return Err(error);
         }
-        let file = OpenOptions::new().write(true).open(&path).map_err(|_| error)?;
+        let file = disk.open(&path, Mode::Change).map_err(|_| error)?;
         file.write_all_at(&bytes, 0)?;
-        file.sync_data()
+        file.sync()
     })
 }

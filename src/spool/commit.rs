@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    fs, io,
+    io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     thread::{self, JoinHandle},
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{checkpoint, disk, shared::Shared};
+use super::{checkpoint, shared::Shared};
 use crate::logging::Chain;
 
 /// The shortest time between two checkpoints.
@@ -79,6 +79,19 @@ impl Commits {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn commit(&self, next: u64) {
+        let mut state = self.lock();
+        state.confirm(next, Instant::now());
+        if state.waiting {
+            self.changed.notify_all();
+        }
+    }
+
+    pub(crate) fn set_linger(&self, linger: Duration) {
+        self.lock().linger = linger;
+        self.changed.notify_all();
+    }
+
     /// Forgets what lingers beyond `offset`; returns the offset to read from.
     pub(crate) fn rewind(&self, shared: &Shared, offset: u64) -> u64 {
         let mut state = self.lock();
@@ -98,25 +111,19 @@ pub struct Committer {
 
 impl Committer {
     pub(crate) fn start(shared: Arc<Shared>, commits: Arc<Commits>) -> io::Result<Self> {
-        commits.lock().due = shared.committed();
-        let theirs = Arc::clone(&commits);
-        let thread = thread::Builder::new().name("spool-commit".into()).spawn(move || run(&shared, &theirs))?;
+        let mut keeper = Keeper::new(shared, Arc::clone(&commits));
+        let thread = thread::Builder::new().name("spool-commit".into()).spawn(move || keeper.run())?;
         Ok(Self { commits, thread: Some(thread) })
     }
 
     /// Every record below `next` is stored. Cheap; lower offsets than before are ignored.
     pub fn commit(&self, next: u64) {
-        let mut state = self.commits.lock();
-        state.confirm(next, Instant::now());
-        if state.waiting {
-            self.commits.changed.notify_all();
-        }
+        self.commits.commit(next);
     }
 
     /// How long a confirmation must be ago before the checkpoint covers it. Zero at first.
     pub fn set_linger(&self, linger: Duration) {
-        self.commits.lock().linger = linger;
-        self.commits.changed.notify_all();
+        self.commits.set_linger(linger);
     }
 
     /// Writes the last checkpoint and ends the thread. What lingers is replayed at the next start.
@@ -140,25 +147,64 @@ impl Drop for Committer {
     }
 }
 
-fn run(shared: &Shared, commits: &Commits) {
-    let mut written = shared.committed();
-    let mut failing = false;
-    loop {
-        let (due, stop) = wait(commits, written);
+/// What the thread does: checkpoints, and the removal of what they cover.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    shared: Arc<Shared>,
+    commits: Arc<Commits>,
+    /// The offset of the last checkpoint that is durable.
+    written: u64,
+    failing: bool,
+}
+
+impl Keeper {
+    pub(crate) fn new(shared: Arc<Shared>, commits: Arc<Commits>) -> Self {
+        let written = shared.committed();
+        commits.lock().due = written;
+        Self { shared, commits, written, failing: false }
+    }
+
+    fn run(&mut self) {
+        loop {
+            let (due, stop) = self.wait();
+            let pause = self.keep(due);
+            if stop {
+                return;
+            }
+            let state = self.commits.lock();
+            let _ = self.commits.changed.wait_timeout_while(state, pause, |state| !state.stop);
+        }
+    }
+
+    /// One round without waiting, for who has no thread.
+    #[allow(dead_code, reason = "the fault tests step through it")]
+    pub(crate) fn step(&mut self) {
+        let due = {
+            let mut state = self.commits.lock();
+            state.settle(Instant::now());
+            state.due
+        };
+        self.keep(due);
+    }
+
+    /// Everything below `due` need not be kept; returns how long to wait before the next round.
+    fn keep(&mut self, due: u64) -> Duration {
+        let shared = &self.shared;
         let mut pause = INTERVAL;
-        if due > written {
+        if due > self.written {
             // Memory may be given back whether or not the disk takes the checkpoint.
             shared.committed.fetch_max(due, Ordering::AcqRel);
             shared.trim(&mut shared.tail());
             match checkpoint::write(&shared.disk, &shared.dir, shared.id, due) {
                 Ok(()) => {
-                    written = due;
-                    if std::mem::take(&mut failing) {
+                    self.written = due;
+                    shared.checkpoint.store(due, Ordering::Release);
+                    if std::mem::take(&mut self.failing) {
                         info!("checkpoint is written again");
                     }
                 }
                 Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
+                    if !std::mem::replace(&mut self.failing, true) {
                         warn!(error = %Chain(&error), "checkpoint could not be written; a restart would replay more");
                     }
                     pause = RETRY;
@@ -166,32 +212,29 @@ fn run(shared: &Shared, commits: &Commits) {
             }
         }
         // Also without a new checkpoint: a segment may have been closed meanwhile.
-        remove_committed(shared, written);
+        remove_committed(shared, self.written);
         shared.show();
-        if stop {
-            return;
-        }
-        let state = commits.lock();
-        let _ = commits.changed.wait_timeout_while(state, pause, |state| !state.stop);
+        pause
     }
-}
 
-/// Waits until there is something to write, or a second has passed with closed segments possible.
-fn wait(commits: &Commits, written: u64) -> (u64, bool) {
-    let mut state = commits.lock();
-    loop {
-        state.settle(Instant::now());
-        if state.stop || state.due > written {
-            return (state.due, state.stop);
-        }
-        let lingering = !state.lingering.is_empty();
-        state.waiting = !lingering;
-        let timeout = if lingering { INTERVAL } else { RETRY };
-        let (woken, timed_out) = commits.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner);
-        state = woken;
-        state.waiting = false;
-        if timed_out.timed_out() && !lingering {
-            return (state.due, state.stop);
+    /// Waits until there is something to write, or a second has passed with closed segments possible.
+    fn wait(&self) -> (u64, bool) {
+        let mut state = self.commits.lock();
+        loop {
+            state.settle(Instant::now());
+            if state.stop || state.due > self.written {
+                return (state.due, state.stop);
+            }
+            let lingering = !state.lingering.is_empty();
+            state.waiting = !lingering;
+            let timeout = if lingering { INTERVAL } else { RETRY };
+            let (woken, timed_out) =
+                self.commits.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            state.waiting = false;
+            if timed_out.timed_out() && !lingering {
+                return (state.due, state.stop);
+            }
         }
     }
 }
@@ -208,16 +251,14 @@ fn remove_committed(shared: &Shared, checkpoint: u64) {
                 _ => break,
             }
         };
-        if let Err(error) = fs::remove_file(&path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        if let Err(error) = shared.disk.discard(&path) {
             warn!(segment = %path.display(), error = %Chain(&error), "committed segment could not be removed");
             break;
         }
         shared.segments.forget(&path);
         removed = true;
     }
-    if removed && let Err(error) = disk::sync_dir(&shared.dir) {
+    if removed && let Err(error) = shared.disk.sync_dir(&shared.dir) {
         warn!(error = %Chain(&error), "directory of the spool could not be synced");
     }
 }

@@ -34,19 +34,20 @@
 //! # Recovery
 //! Opening reads the checkpoint and the last segment, however many there are. Behind the last valid record everything is torn: it
 //! is cut and kept in quarantine. Without a believable checkpoint everything is replayed. Damage elsewhere is met when it is read:
-//! the search goes on at the place where the damaged record should end, else byte by byte, for a record whose checksum and offset
-//! fit; what lies between is kept in quarantine, and the offsets that are missing are counted. The same holds for segments that
+//! the rest of the segment is searched, byte by byte where it must be, and every record whose checksum and offset fit comes in the
+//! order of the offsets, wherever in the segment it lies; what belongs to none is kept in quarantine, and the offsets that are
+//! missing are counted. The same holds for segments that
 //! somebody has deleted. A name that is no segment is left alone. A newer format is refused before anything is changed.
 
 mod appender;
 mod checkpoint;
 mod chunk;
-mod commit;
+pub(crate) mod commit;
 pub(crate) mod disk;
 mod quarantine;
 mod reader;
 pub(crate) mod record;
-mod recovery;
+pub(crate) mod recovery;
 mod report;
 pub(crate) mod scan;
 pub(crate) mod segment;

@@ -153,7 +153,7 @@ impl Reader {
         }
         loop {
             let Some((meta, below)) = self.shared.segments.find(self.next) else { return Ok(false) };
-            match Scan::open(&meta, below, self.shared.seed) {
+            match Scan::open(&self.shared.disk, &meta, below, self.shared.seed) {
                 Ok(scan) => {
                     self.scan = Some(scan);
                     return Ok(true);

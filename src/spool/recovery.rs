@@ -1,14 +1,6 @@
 //! Opening a spool: what is there is read, what is torn is cut, and nothing that is stored prevents the start.
 
-use std::{
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{self, Read, Seek, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{collections::HashSet, fs::TryLockError, io, path::Path, sync::Arc, thread, time::Duration};
 
 use tracing::{error, warn};
 use uuid::Uuid;
@@ -19,7 +11,7 @@ use super::{
     checkpoint::{self, Checkpoint},
     chunk::Chunk,
     commit::{Commits, Committer},
-    disk::{self, Disk},
+    disk::{Disk, Mode, OpenFile},
     quarantine::Quarantine,
     reader::Reader,
     record,
@@ -31,6 +23,9 @@ use crate::{logging::Chain, metrics::Metrics, units::Micros};
 
 /// How much is read at most to find the end of the log. More than one segment is read only when the last ones hold no record.
 const SCANNED_MAX: u64 = 64 << 20;
+/// At each end so many segments are asked whose they are; and where they disagree, so many bytes of each.
+const PROBED: usize = 4;
+const PROBED_BYTES: u64 = 1 << 20;
 /// Somebody who only looks at a spool holds its lock for an instant.
 const LOCK_TRIES: u32 = 5;
 
@@ -88,7 +83,7 @@ impl Iterator for Replay {
                 if meta.first >= self.end {
                     return None;
                 }
-                match Scan::open(&meta, below, self.shared.seed) {
+                match Scan::open(&self.shared.disk, &meta, below, self.shared.seed) {
                     Ok(scan) => self.scan = Some(scan),
                     Err(error) => {
                         self.next = meta.end;
@@ -121,33 +116,52 @@ impl Iterator for Replay {
 }
 
 pub(crate) fn open(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Result<Opened, SpoolError> {
+    let Prepared { shared, commits, appender, reader, recovery } = prepare(config, metrics, disk)?;
+    let committer = Committer::start(Arc::clone(&shared), commits)
+        .map_err(|error| SpoolError::Io { operation: "start the thread of commits", error })?;
+    Ok(Opened { appender, reader, committer, view: View(shared), recovery })
+}
+
+/// An open spool whose thread does not run yet.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) commits: Arc<Commits>,
+    pub(crate) appender: Appender,
+    pub(crate) reader: Reader,
+    pub(crate) recovery: Recovery,
+}
+
+/// Everything of [`open`] but the thread.
+pub(crate) fn prepare(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Result<Prepared, SpoolError> {
     let dir = config.dir.clone();
     let failed = |operation| move |error| SpoolError::Io { operation, error };
-    disk::create_dir(&dir).map_err(|error| SpoolError::CreateDir { dir: dir.clone(), error })?;
-    let lock = lock(&dir)?;
-    let checkpoint = checkpoint::read(&dir).map_err(failed("read the checkpoint"))?;
-    let mut list = segment::list(&dir).map_err(failed("list the segments"))?;
-    refuse_newer(&dir, checkpoint, &list)?;
-    remove_temporaries(&dir);
+    disk.create_dir(&dir).map_err(|error| SpoolError::CreateDir { dir: dir.clone(), error })?;
+    let lock = lock(&disk, &dir)?;
+    let checkpoint = checkpoint::read(&disk, &dir).map_err(failed("read the checkpoint"))?;
+    let mut list = segment::list(&disk, &dir).map_err(failed("list the segments"))?;
+    refuse_newer(&disk, &dir, checkpoint, &list)?;
+    // The half of a checkpoint. Other names are somebody else's.
+    let _ = disk.discard(&checkpoint::path(&dir).with_extension("tmp"));
 
     let known_end = list.iter().map(|meta| meta.first).max().unwrap_or(0);
-    let (id, committed) = identify(checkpoint, &list);
-    let last_write = last_write(&dir, &list);
-    let end = find_end(&dir, &mut list, record::seed(id));
+    let (id, committed) = identify(&disk, checkpoint, &list);
+    let last_write = last_write(&disk, &dir, &list);
+    let end = find_end(&disk, &dir, &mut list, record::seed(id));
     // Offsets are never used twice, not even those of records that were committed from memory, or cut.
     let next = end.offset.max(committed.unwrap_or(0)).max(known_end);
     if let Some(last) = list.last_mut() {
         last.end = end.offset;
     }
+    settle(&disk, &dir, list.last());
     let first = list.first().map_or(next, |meta| meta.first);
     let first_uncommitted = committed.unwrap_or(first);
     let segments = Segments::new(list);
     let capacity = config.capacity.0;
     let found = Found { dir, id, capacity, disk, segments, metrics, committed: first_uncommitted, end: next, lock };
     let shared = Arc::new(Shared::new(found));
-    if committed.is_none()
-        && let Err(error) = checkpoint::write(&shared.disk, &shared.dir, id, first_uncommitted)
-    {
+    // Also one that is there: it may be in the page cache only, left by a sync that has failed.
+    if let Err(error) = checkpoint::write(&shared.disk, &shared.dir, id, first_uncommitted) {
         // The spool still works; the committer will try again.
         warn!(error = %Chain(&error), "checkpoint could not be written");
     }
@@ -163,97 +177,101 @@ pub(crate) fn open(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Result
         shared: Arc::clone(&shared),
     };
     let commits = Arc::new(Commits::default());
-    let committer =
-        Committer::start(Arc::clone(&shared), Arc::clone(&commits)).map_err(failed("start the thread of commits"))?;
-    Ok(Opened {
+    Ok(Prepared {
         appender: Appender::new(Arc::clone(&shared), config, next),
-        reader: Reader::new(Arc::clone(&shared), commits, first_uncommitted),
-        committer,
-        view: View(shared),
+        reader: Reader::new(Arc::clone(&shared), Arc::clone(&commits), first_uncommitted),
+        shared,
+        commits,
         recovery,
     })
 }
 
-fn lock(dir: &Path) -> Result<File, SpoolError> {
+fn lock(disk: &Disk, dir: &Path) -> Result<OpenFile, SpoolError> {
     let path = dir.join("lock");
     let failed = |error| SpoolError::Lock { path: path.clone(), error };
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
+    let file = disk.open(&path, Mode::Keep).or_else(|error| match error.kind() {
+        // A read-only disk has records to read, and what arrives lives in memory.
+        io::ErrorKind::ReadOnlyFilesystem => disk.open(&path, Mode::Read),
+        _ => Err(error),
+    });
+    let file = file.map_err(failed)?;
     for attempt in 1.. {
         match file.try_lock() {
             Ok(()) => break,
             Err(TryLockError::Error(error)) => return Err(failed(error)),
             Err(TryLockError::WouldBlock) if attempt < LOCK_TRIES => thread::sleep(Duration::from_millis(20)),
             Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.take(32).read_to_string(&mut holder);
-                let (dir, holder) = (dir.to_owned(), holder.trim().to_owned());
-                return Err(SpoolError::Locked { dir, holder });
+                let holder = disk.beginning(&path, 32).unwrap_or_default();
+                let holder = String::from_utf8_lossy(&holder).trim().to_owned();
+                return Err(SpoolError::Locked { dir: dir.to_owned(), holder });
             }
         }
     }
     // Only for people; the lock itself is the kernel's. On a full disk the name of the holder is missing, nothing else.
-    let _ = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()));
+    let _ = file.set_len(0).and_then(|()| file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
     Ok(file)
 }
 
 /// Only the checkpoint, the first and the last segment are looked at: a newer program would have written one of them.
-fn refuse_newer(dir: &Path, checkpoint: Checkpoint, list: &[Meta]) -> Result<(), SpoolError> {
+fn refuse_newer(disk: &Disk, dir: &Path, checkpoint: Checkpoint, list: &[Meta]) -> Result<(), SpoolError> {
     if let Checkpoint::Newer(version) = checkpoint {
         return Err(SpoolError::Newer { path: checkpoint::path(dir), version, known: segment::VERSION });
     }
     for meta in list.first().into_iter().chain(list.last()) {
-        if let Ok(Header::Newer(version)) = Header::read(&meta.path) {
+        if let Ok(Header::Newer(version)) = Header::read(disk, &meta.path) {
             return Err(SpoolError::Newer { path: meta.path.clone(), version, known: segment::VERSION });
         }
     }
     Ok(())
 }
 
-fn remove_temporaries(dir: &Path) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        if entry.path().extension().is_some_and(|extension| extension == "tmp") {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
 /// The id of the spool and, where the checkpoint can be believed, the committed offset. A checkpoint of another spool commits
-/// nothing here.
-fn identify(checkpoint: Checkpoint, list: &[Meta]) -> (Uuid, Option<u64>) {
-    let headers = || list.iter().rev().filter_map(|meta| Header::read(&meta.path).ok());
-    let of_segments = headers().find_map(|header| match header {
-        Header::Good { id, .. } => Some(id),
-        _ => None,
-    });
-    match (checkpoint, of_segments) {
-        (Checkpoint::Good { id, committed }, segments) if segments.is_none_or(|segments| segments == id) => {
-            (id, Some(committed))
-        }
-        (checkpoint, segments) => {
+/// nothing here, and a segment of another spool changes nothing: where the files disagree, the records decide whose they are.
+fn identify(disk: &Disk, checkpoint: Checkpoint, list: &[Meta]) -> (Uuid, Option<u64>) {
+    let ends = list.iter().rev().take(PROBED).chain(list.iter().take(list.len().saturating_sub(PROBED).min(PROBED)));
+    let headers: Vec<_> =
+        ends.map(|meta| (meta, Header::read(disk, &meta.path).unwrap_or(Header::Bad(None)))).collect();
+    let good =
+        headers.iter().filter_map(|(_, header)| if let Header::Good { id, .. } = header { Some(*id) } else { None });
+    let ours = if let Checkpoint::Good { id, .. } = checkpoint { Some(id) } else { None };
+    let mut ids: Vec<Uuid> = ours.into_iter().chain(good).collect();
+    // The first of equals: the checkpoint, then the newest segment.
+    let mut seen = HashSet::new();
+    ids.retain(|id| seen.insert(*id));
+    if ids.len() > 1 {
+        warn!("files of several spools lie in this one; those of the others are not read");
+        let holds = |id: &Uuid| headers.iter().filter(|(meta, _)| has_record(disk, meta, record::seed(*id))).count();
+        ids.sort_by_cached_key(|id| std::cmp::Reverse(holds(id)));
+    }
+    let claimed = || headers.iter().find_map(|(_, header)| if let Header::Bad(id) = header { *id } else { None });
+    let id = ids.first().copied().or_else(claimed).unwrap_or_else(Uuid::new_v4);
+    match checkpoint {
+        Checkpoint::Good { id: ours, committed } if ours == id => (id, Some(committed)),
+        _ => {
             if !list.is_empty() || checkpoint != Checkpoint::Missing {
                 warn!("checkpoint is missing or cannot be believed; everything in the spool is replayed");
             }
-            let claimed = || headers().find_map(|header| if let Header::Bad(id) = header { id } else { None });
-            (segments.or_else(claimed).unwrap_or_else(Uuid::new_v4), None)
+            (id, None)
         }
     }
 }
 
-fn last_write(dir: &Path, list: &[Meta]) -> Option<Micros> {
+/// Whether the beginning of a segment holds a record of the spool with this seed.
+fn has_record(disk: &Disk, meta: &Meta, seed: u32) -> bool {
+    let beginning = Meta { bytes: meta.bytes.min(PROBED_BYTES), ..meta.clone() };
+    let Ok(mut scan) = Scan::open(disk, &beginning, u64::MAX, seed) else { return false };
+    loop {
+        match scan.step(CHUNK) {
+            Ok(Step::Records(_)) => return true,
+            Ok(Step::Damage(_)) => {}
+            Ok(Step::End) | Err(_) => return false,
+        }
+    }
+}
+
+fn last_write(disk: &Disk, dir: &Path, list: &[Meta]) -> Option<Micros> {
     let files = [Some(checkpoint::path(dir)), list.last().map(|meta| meta.path.clone())];
-    let times = files.into_iter().flatten().filter_map(|path: PathBuf| fs::metadata(path).ok());
-    times.map(|metadata| metadata.mtime() * 1_000_000 + metadata.mtime_nsec() / 1_000).max()
+    files.into_iter().flatten().filter_map(|path| disk.stat(&path).ok()).map(|stat| stat.modified).max()
 }
 
 #[derive(Default)]
@@ -264,13 +282,13 @@ struct End {
 }
 
 /// Finds the last valid record, cuts what is torn behind it, and removes last segments that hold no record.
-fn find_end(dir: &Path, list: &mut Vec<Meta>, seed: u32) -> End {
-    let quarantine = Quarantine::new(dir);
+fn find_end(disk: &Disk, dir: &Path, list: &mut Vec<Meta>, seed: u32) -> End {
+    let quarantine = Quarantine::new(disk, dir);
     let (mut end, mut scanned) = (End::default(), 0);
     while let Some(last) = list.last_mut() {
         end.offset = end.offset.max(last.first);
         scanned += last.bytes;
-        let scan = match Scan::open(last, u64::MAX, seed) {
+        let scan = match Scan::open(disk, last, u64::MAX, seed) {
             Ok(scan) if scanned <= SCANNED_MAX || scanned == last.bytes => scan,
             Ok(_) => break,
             Err(error) => {
@@ -287,10 +305,10 @@ fn find_end(dir: &Path, list: &mut Vec<Meta>, seed: u32) -> End {
             warn!(segment = %last.path.display(), bytes = torn, "torn end is cut; its bytes go to quarantine");
         }
         if let Some(valid_to) = valid_to {
-            cut(last, valid_to, &quarantine, seed);
+            cut(disk, last, valid_to, &quarantine, seed);
             break;
         }
-        let removed = if torn > 0 { quarantine.take(&last.path) } else { disk::remove(&last.path) };
+        let removed = if torn > 0 { quarantine.take(&last.path) } else { disk.discard(&last.path) };
         if let Err(error) = removed {
             warn!(segment = %last.path.display(), error = %Chain(&error), "segment without records could not be removed");
         }
@@ -301,33 +319,39 @@ fn find_end(dir: &Path, list: &mut Vec<Meta>, seed: u32) -> End {
 
 /// Where the last valid record of the segment ends, if there is one.
 fn last_record(mut scan: Scan, end: &mut End) -> Option<u64> {
-    let mut valid_to = None;
     loop {
         match scan.step(CHUNK) {
             Ok(Step::Records(chunk)) => {
-                valid_to = Some(scan.position());
                 end.offset = end.offset.max(chunk.end);
                 end.received_at = chunk.records().last().map(|record| record.decided.received_at);
             }
             Ok(Step::Damage(_)) => {}
-            Ok(Step::End) => return valid_to,
+            Ok(Step::End) => return scan.valid_to(),
             Err(error) => {
                 warn!(segment = %scan.path.display(), error = %Chain(&error), "segment cannot be read to its end");
-                return valid_to;
+                return scan.valid_to();
             }
         }
     }
 }
 
-fn cut(last: &mut Meta, valid_to: u64, quarantine: &Quarantine, seed: u32) {
+/// A killed process may have left records and changed names that are in the page cache only; from now on they are called durable.
+fn settle(disk: &Disk, dir: &Path, last: Option<&Meta>) {
+    let synced = last.map_or(Ok(()), |last| disk.open(&last.path, Mode::Read)?.sync());
+    if let Err(error) = synced.and_then(|()| disk.sync_dir(dir)) {
+        warn!(error = %Chain(&error), "last segment could not be synced; a power cut may cost its end");
+    }
+}
+
+fn cut(disk: &Disk, last: &mut Meta, valid_to: u64, quarantine: &Quarantine, seed: u32) {
     if last.bytes <= valid_to {
         return;
     }
-    if let Ok(scan) = Scan::open(last, u64::MAX, seed) {
+    if let Ok(scan) = Scan::open(disk, last, u64::MAX, seed) {
         quarantine.keep(&scan, valid_to, last.bytes);
     }
-    let file = OpenOptions::new().write(true).open(&last.path);
-    if let Err(error) = file.and_then(|file| file.set_len(valid_to).and_then(|()| file.sync_all())) {
+    let file = disk.open(&last.path, Mode::Change);
+    if let Err(error) = file.and_then(|file| file.set_len(valid_to).and_then(|()| file.sync())) {
         // It is not read, and nothing is appended to it.
         warn!(segment = %last.path.display(), error = %Chain(&error), "torn end could not be cut");
     }

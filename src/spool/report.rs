@@ -1,6 +1,6 @@
 //! What a person wants to know about a spool, without opening or changing it.
 
-use std::{fs::OpenOptions, io, io::Read, path::Path};
+use std::{io, path::Path};
 
 use serde::Serialize;
 use uuid::Uuid;
@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     SpoolError,
     checkpoint::{self, Checkpoint},
+    disk::{Disk, Mode},
     quarantine::Quarantine,
     record,
     scan::{CHUNK, Scan, Step},
@@ -75,7 +76,7 @@ impl Report {
 /// # Errors
 /// When the directory cannot be read, or holds a newer format.
 pub fn inspect(dir: &Path) -> Result<Report, SpoolError> {
-    look(dir).map(|(report, _)| report)
+    look(&Disk::default(), dir).map(|(report, _)| report)
 }
 
 /// Reads every record. On a spool that is in use what is being written meanwhile may look torn.
@@ -83,25 +84,26 @@ pub fn inspect(dir: &Path) -> Result<Report, SpoolError> {
 /// # Errors
 /// When the directory or a segment cannot be read, or holds a newer format.
 pub fn verify(dir: &Path) -> Result<Report, SpoolError> {
-    let (mut report, list) = look(dir)?;
+    let disk = Disk::default();
+    let (mut report, list) = look(&disk, dir)?;
     let seed = record::seed(report.id.unwrap_or_default());
     let mut expected = list.first().map_or(0, |meta| meta.first);
     for (index, meta) in list.iter().enumerate() {
         let below = list.get(index + 1).map_or(u64::MAX, |next| next.first);
-        let scan = Scan::open(meta, below, seed);
+        let scan = Scan::open(&disk, meta, below, seed);
         let read = scan.and_then(|scan| check(scan, &mut report, index, &mut expected));
         read.map_err(|error| SpoolError::Io { operation: "read a segment", error })?;
     }
     Ok(report)
 }
 
-fn look(dir: &Path) -> Result<(Report, Vec<Meta>), SpoolError> {
+fn look(disk: &Disk, dir: &Path) -> Result<(Report, Vec<Meta>), SpoolError> {
     let failed = |operation| move |error| SpoolError::Io { operation, error };
-    let list = segment::list(dir).map_err(failed("list the segments"))?;
+    let list = segment::list(disk, dir).map_err(failed("list the segments"))?;
     let mut report =
-        Report { holder: holder(dir), quarantine_bytes: Quarantine::new(dir).bytes(), ..Report::default() };
+        Report { holder: holder(disk, dir), quarantine_bytes: Quarantine::new(disk, dir).bytes(), ..Report::default() };
     for meta in &list {
-        let header = match Header::read(&meta.path) {
+        let header = match Header::read(disk, &meta.path) {
             // Committed and removed since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             header => header.map_err(failed("read the header of a segment"))?,
@@ -121,7 +123,7 @@ fn look(dir: &Path) -> Result<(Report, Vec<Meta>), SpoolError> {
             header_valid: matches!(header, Header::Good { offset, .. } if offset == meta.first),
         });
     }
-    match checkpoint::read(dir).map_err(failed("read the checkpoint"))? {
+    match checkpoint::read(disk, dir).map_err(failed("read the checkpoint"))? {
         Checkpoint::Good { id, committed } if report.id.is_none_or(|segments| segments == id) => {
             (report.id, report.committed) = (Some(id), Some(committed));
         }
@@ -166,13 +168,12 @@ fn check(mut scan: Scan, report: &mut Report, index: usize, expected: &mut u64) 
 }
 
 /// Who holds the lock. Taking it for an instant is the only way to ask; a starting daemon waits that long.
-fn holder(dir: &Path) -> Option<String> {
-    let file = OpenOptions::new().read(true).open(dir.join("lock")).ok()?;
-    match file.try_lock() {
+fn holder(disk: &Disk, dir: &Path) -> Option<String> {
+    let path = dir.join("lock");
+    match disk.open(&path, Mode::Read).ok()?.try_lock() {
         Err(std::fs::TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            file.take(32).read_to_string(&mut pid).ok()?;
-            Some(pid.trim().to_owned())
+            let pid = disk.beginning(&path, 32).ok()?;
+            Some(String::from_utf8_lossy(&pid).trim().to_owned())
         }
         _ => None,
     }

@@ -1,11 +1,19 @@
 //! Reads the records of one segment file, whatever has happened to its bytes.
+//!
+//! As long as each record is where it should be they are read one after the other. At the first that is not, the rest of the
+//! segment is surveyed: every valid record in it, wherever it lies, comes in the order of the offsets. So neither a length that
+//! lies nor a block that was copied or moved hides a record that nobody has touched.
 
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, path::PathBuf};
+mod survey;
+
+use std::{io, ops::Range, path::PathBuf};
 
 use bytes::Bytes;
 
+use self::survey::Survey;
 use super::{
     chunk::Chunk,
+    disk::{Disk, Mode, OpenFile},
     record::{self, Parsed},
     segment::{HEADER, Meta},
 };
@@ -17,7 +25,7 @@ const BLOCK: usize = 4 << 10;
 /// A position in a segment.
 #[derive(Debug)]
 pub(crate) struct Scan {
-    file: File,
+    file: OpenFile,
     pub(crate) path: PathBuf,
     seed: u32,
     position: u64,
@@ -27,6 +35,10 @@ pub(crate) struct Scan {
     pub(crate) expected: u64,
     /// Where the next segment takes over. What this one holds from there on is the tail of a failed write.
     pub(crate) below: u64,
+    /// Where the last of the records returned so far ends.
+    valid_to: Option<u64>,
+    /// What is known about everything in front of the position that was not returned yet.
+    survey: Option<Survey>,
 }
 
 /// What was found at the position, which is now behind it.
@@ -42,23 +54,34 @@ pub(crate) enum Step {
 
 impl Scan {
     /// At the first record. Name and metadata say what the header says, too; so a damaged header costs nothing.
-    pub(crate) fn open(meta: &Meta, below: u64, seed: u32) -> io::Result<Self> {
-        let file = File::open(&meta.path)?;
-        // A hint only.
-        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::WillNeed);
-        let (path, limit) = (meta.path.clone(), meta.bytes);
-        Ok(Self { file, path, seed, position: HEADER as u64, limit, expected: meta.first, below })
+    pub(crate) fn open(disk: &Disk, meta: &Meta, below: u64, seed: u32) -> io::Result<Self> {
+        let file = disk.open(&meta.path, Mode::Read)?;
+        file.read_soon();
+        Ok(Self {
+            file,
+            path: meta.path.clone(),
+            seed,
+            position: HEADER as u64,
+            limit: meta.bytes,
+            expected: meta.first,
+            below,
+            valid_to: None,
+            survey: None,
+        })
     }
 
-    /// Where the next step begins.
-    pub(crate) fn position(&self) -> u64 {
-        self.position
+    /// Where the last record that was returned ends, if there was one; behind it the file holds no other.
+    pub(crate) fn valid_to(&self) -> Option<u64> {
+        self.valid_to
     }
 
     /// The next records, about `max` bytes of them; `lost` of the chunk counts from what was expected here.
     pub(crate) fn step(&mut self, max: usize) -> io::Result<Step> {
         let mut want = max;
         loop {
+            if let Some(step) = self.surveyed(max)? {
+                return Ok(step);
+            }
             let rest = self.limit.saturating_sub(self.position);
             if rest == 0 || self.expected >= self.below {
                 return Ok(Step::End);
@@ -69,97 +92,42 @@ impl Scan {
                 return Ok(Step::End);
             }
             match self.run(&bytes, rest) {
-                Run::Records { bytes: length, first, end } => {
-                    let lost = first.saturating_sub(self.expected);
+                Run::Records { bytes: length, end } => {
+                    let from = self.position;
                     self.position += length as u64;
-                    self.expected = end;
-                    let bytes = Bytes::from(bytes).slice(..length);
-                    return Ok(Step::Records(Chunk { bytes, first, end, lost }));
+                    return Ok(self.records(from, Bytes::from(bytes).slice(..length), self.expected, end));
                 }
                 Run::Past(length) => self.position += length as u64,
-                Run::Short(needed)
-                    if needed > bytes.len() && bytes.len() == want.min(rest as usize) && needed > want =>
-                {
-                    want = needed;
-                }
-                Run::Short(_) | Run::Bad => {
-                    let from = self.position;
-                    self.position = self.resynchronise()?;
-                    return Ok(Step::Damage(from..self.position));
-                }
+                Run::Short(needed) if needed > bytes.len() && bytes.len() == want.min(rest as usize) => want = needed,
+                Run::Short(_) | Run::Other => self.survey = Some(self.look_around()?),
             }
         }
     }
 
-    /// The offsets that a record from here on may have: each takes at least its header.
-    fn offsets(&self) -> Range<u64> {
-        let room = (self.limit.saturating_sub(self.position)) / record::HEAD as u64;
-        self.expected..self.below.min(self.expected.saturating_add(room + 1))
+    fn records(&mut self, from: u64, bytes: Bytes, first: u64, end: u64) -> Step {
+        let lost = first.saturating_sub(self.expected);
+        self.expected = end;
+        self.valid_to = self.valid_to.max(Some(from + bytes.len() as u64));
+        Step::Records(Chunk { bytes, first, end, lost })
     }
 
     fn run(&self, bytes: &[u8], rest: u64) -> Run {
-        let (mut at, mut first, mut end) = (0, self.expected, self.expected);
-        loop {
-            let parsed =
-                if at == bytes.len() { Parsed::Bad } else { record::parse(&bytes[at..], rest - at as u64, self.seed) };
-            match parsed {
-                Parsed::Record(record, length) if at == 0 && record.offset < self.expected => return Run::Past(length),
-                Parsed::Record(record, length) if at == 0 && record.offset < self.below => {
-                    (first, end) = (record.offset, record.offset + 1);
-                    at += length;
-                }
-                Parsed::Record(record, length) if at > 0 && record.offset == end && end < self.below => {
+        let (mut at, mut end) = (0, self.expected);
+        while at < bytes.len() && end < self.below {
+            match record::parse(&bytes[at..], rest - at as u64, self.seed) {
+                Parsed::Record(record, length) if record.offset == end => {
                     end += 1;
                     at += length;
                 }
-                _ if at > 0 => return Run::Records { bytes: at, first, end },
-                Parsed::Record(_, length) => return Run::Past(length),
-                Parsed::Short(needed) => return Run::Short(needed),
-                Parsed::Bad => return Run::Bad,
-            }
-        }
-    }
-
-    /// Where the next valid record begins; the limit when there is none.
-    fn resynchronise(&self) -> io::Result<u64> {
-        // When only the content is damaged, its length leads to the next record without a search.
-        let head = self.read(self.position, record::PREFIX)?;
-        if let Some(length) = record::length(&head) {
-            let next = self.position + length as u64;
-            if length >= record::HEAD && next < self.limit && self.is_record(next)? {
-                return Ok(next);
-            }
-        }
-        let offsets = self.offsets();
-        let mut start = self.position + 1;
-        while start < self.limit {
-            let window = self.read(start, CHUNK)?;
-            if window.len() < record::HEAD {
-                break;
-            }
-            let last = window.len() - record::HEAD;
-            for at in 0..=last {
-                let place = start + at as u64;
-                if record::is_plausible(&window[at..], self.limit - place, &offsets) && self.is_record(place)? {
-                    return Ok(place);
+                _ if at > 0 => break,
+                Parsed::Record(record, length) if record.offset < end || record.offset >= self.below => {
+                    return Run::Past(length);
                 }
+                Parsed::Record(..) | Parsed::Bad => return Run::Other,
+                Parsed::Short(needed) => return Run::Short(needed),
             }
-            start += last as u64 + 1;
         }
-        Ok(self.limit)
-    }
-
-    fn is_record(&self, place: u64) -> io::Result<bool> {
-        let rest = self.limit - place;
-        let head = self.read(place, record::HEAD)?;
-        let offsets = self.offsets();
-        if !record::is_plausible(&head, rest, &offsets) {
-            return Ok(false);
-        }
-        let bytes = self.read(place, record::length(&head).unwrap_or_default())?;
-        Ok(
-            matches!(record::parse(&bytes, rest, self.seed), Parsed::Record(record, _) if offsets.contains(&record.offset)),
-        )
+        Run::Records { bytes: at, end }
     }
 
     /// Up to `max` bytes from `place`, never beyond the limit. Blocks that the disk cannot read any more come as zeros: their
@@ -191,15 +159,12 @@ impl Scan {
 }
 
 enum Run {
-    /// So many bytes of records.
-    Records {
-        bytes: usize,
-        first: u64,
-        end: u64,
-    },
+    /// So many bytes of the records that are expected here.
+    Records { bytes: usize, end: u64 },
     /// A valid record of another place, so long.
     Past(usize),
     /// A record may begin here, of this length.
     Short(usize),
-    Bad,
+    /// No record, or not the one that is expected.
+    Other,
 }

@@ -1,7 +1,6 @@
 //! Segment files: their header and names, the list of those that exist, and the one that is being written.
 
 use std::{
-    fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -9,7 +8,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::disk::{self, Disk};
+use super::disk::{Disk, OpenFile};
 
 pub(crate) const MAGIC: [u8; 8] = *b"CASSPOOL";
 /// The only format there is so far.
@@ -57,14 +56,8 @@ impl Header {
     }
 
     /// The header of a segment file.
-    pub(crate) fn read(path: &Path) -> io::Result<Self> {
-        use std::os::unix::fs::FileExt;
-        let mut bytes = [0; HEADER];
-        match File::open(path)?.read_exact_at(&mut bytes, 0) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Self::Bad(None)),
-            Err(error) => Err(error),
-            Ok(()) => Ok(Self::decode(MAGIC, &bytes)),
-        }
+    pub(crate) fn read(disk: &Disk, path: &Path) -> io::Result<Self> {
+        disk.beginning(path, HEADER).map(|bytes| Self::decode(MAGIC, &bytes))
     }
 }
 
@@ -129,20 +122,12 @@ impl Segments {
 }
 
 /// The segments of a directory; the end of the last one is not known yet. Other names are somebody else's.
-pub(crate) fn list(dir: &Path) -> io::Result<Vec<Meta>> {
+pub(crate) fn list(disk: &Disk, dir: &Path) -> io::Result<Vec<Meta>> {
     let mut list = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some((first, generation)) = name.to_str().and_then(parse_name) else { continue };
-        let metadata = match entry.metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            metadata => metadata?,
-        };
-        if metadata.is_file() {
-            let (end, bytes, path) = (u64::MAX, metadata.len(), entry.path());
-            list.push(Meta { first, generation, end, bytes, active: false, path });
-        }
+    for (path, stat) in disk.list(dir)? {
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(parse_name);
+        let Some((first, generation)) = name.filter(|_| stat.is_file) else { continue };
+        list.push(Meta { first, generation, end: u64::MAX, bytes: stat.bytes, active: false, path });
     }
     list.sort_unstable_by_key(|meta| (meta.first, meta.generation));
     for index in 1..list.len() {
@@ -170,7 +155,7 @@ pub(crate) struct SegmentWriter {
 
 #[derive(Debug)]
 struct Current {
-    file: File,
+    file: OpenFile,
     path: PathBuf,
     bytes: u64,
     empty: bool,
@@ -192,8 +177,8 @@ impl SegmentWriter {
             Some(current) => current,
             None => self.begin(segments, first)?,
         };
-        if let Err(error) = self.disk.write(&current.file, bytes).and_then(|()| self.disk.sync(&current.file)) {
-            abandon(segments, &current);
+        if let Err(error) = self.append(&current, bytes) {
+            self.abandon(segments, &current);
             return Err(error);
         }
         current.bytes += bytes.len() as u64;
@@ -201,6 +186,11 @@ impl SegmentWriter {
         segments.update(&current.path, |meta| (meta.bytes, meta.end) = (current.bytes, end));
         self.current = Some(current);
         Ok(())
+    }
+
+    fn append(&self, current: &Current, bytes: &[u8]) -> io::Result<()> {
+        self.disk.write(&*current.file, bytes, current.bytes)?;
+        self.disk.sync(&*current.file)
     }
 
     /// Closes the segment; the next write begins another.
@@ -213,8 +203,8 @@ impl SegmentWriter {
     fn begin(&self, segments: &Segments, first: u64) -> io::Result<Current> {
         let (file, generation, path) = self.create(first)?;
         let header = Header::encode(MAGIC, self.id, first);
-        if let Err(error) = self.disk.write(&file, &header).and_then(|()| disk::sync_dir(&self.dir)) {
-            let _ = fs::remove_file(&path);
+        if let Err(error) = self.disk.write(&*file, &header, 0).and_then(|()| self.disk.sync_dir(&self.dir)) {
+            let _ = self.disk.remove(&path);
             return Err(error);
         }
         let bytes = HEADER as u64;
@@ -224,29 +214,29 @@ impl SegmentWriter {
     }
 
     /// A name that is taken belongs to a segment that failed and could not be removed.
-    fn create(&self, first: u64) -> io::Result<(File, u32, PathBuf)> {
+    fn create(&self, first: u64) -> io::Result<(OpenFile, u32, PathBuf)> {
         let mut generation = 0;
         loop {
             let path = self.dir.join(format!("{first:020}-{generation:03}.seg"));
             match self.disk.create(&path) {
                 Ok(file) => return Ok((file, generation, path)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && generation < 999 => generation += 1,
-                Err(error) if error.kind() == io::ErrorKind::NotFound && !self.dir.exists() => {
-                    disk::create_dir(&self.dir)?;
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.disk.stat(&self.dir).is_err() => {
+                    self.disk.create_dir(&self.dir)?;
                 }
                 Err(error) => return Err(error),
             }
         }
     }
-}
 
-/// Best effort: what cannot be cut now is cut at the next start, or ignored because the next segment begins before it.
-fn abandon(segments: &Segments, current: &Current) {
-    if current.empty {
-        segments.forget(&current.path);
-        let _ = fs::remove_file(&current.path);
-    } else {
-        let _ = current.file.set_len(current.bytes);
-        segments.update(&current.path, |meta| meta.active = false);
+    /// Best effort: what cannot be cut now is cut at the next start, or ignored because the next segment begins before it.
+    fn abandon(&self, segments: &Segments, current: &Current) {
+        if current.empty {
+            segments.forget(&current.path);
+            let _ = self.disk.remove(&current.path);
+        } else {
+            let _ = current.file.set_len(current.bytes);
+            segments.update(&current.path, |meta| meta.active = false);
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! What the ends of a spool share, and the view of it that others get.
 
 use std::{
-    fs::File,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -12,7 +11,12 @@ use std::{
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{disk::Disk, quarantine::Quarantine, segment::Segments, tail::Tail};
+use super::{
+    disk::{Disk, OpenFile},
+    quarantine::Quarantine,
+    segment::Segments,
+    tail::Tail,
+};
 use crate::metrics::Metrics;
 
 #[derive(Debug)]
@@ -32,12 +36,14 @@ pub(crate) struct Shared {
     pub(crate) committed: AtomicU64,
     /// Segments with records from here on stay, committed or not.
     pub(crate) kept: AtomicU64,
+    /// The committed offset that is on disk.
+    pub(crate) checkpoint: AtomicU64,
     /// Bytes that are in memory only.
     pub(crate) held: AtomicU64,
     pub(crate) healthy: AtomicBool,
     pub(crate) missing: AtomicU64,
     /// Held until the last end is dropped.
-    pub(crate) _lock: File,
+    pub(crate) _lock: OpenFile,
 }
 
 /// What [`Shared::new`] needs.
@@ -50,7 +56,7 @@ pub(crate) struct Found {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) committed: u64,
     pub(crate) end: u64,
-    pub(crate) lock: File,
+    pub(crate) lock: OpenFile,
 }
 
 impl Shared {
@@ -58,13 +64,14 @@ impl Shared {
         let Found { dir, id, capacity, disk, segments, metrics, committed, end, lock } = found;
         metrics.spool_healthy.set(1);
         Self {
-            quarantine: Quarantine::new(&dir),
+            quarantine: Quarantine::new(&disk, &dir),
             seed: super::record::seed(id),
             tail: Mutex::default(),
             visible: watch::Sender::new(end),
             durable: AtomicU64::new(end),
             committed: AtomicU64::new(committed),
             kept: AtomicU64::new(u64::MAX),
+            checkpoint: AtomicU64::new(committed),
             held: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
             missing: AtomicU64::new(0),

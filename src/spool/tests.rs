@@ -79,7 +79,7 @@ impl Place {
     }
 
     fn segments(&self) -> Vec<PathBuf> {
-        super::segment::list(self.path()).unwrap().into_iter().map(|meta| meta.path).collect()
+        super::segment::list(&Disk::default(), self.path()).unwrap().into_iter().map(|meta| meta.path).collect()
     }
 }
 

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, Partition, Row, RunRow, Table, TopologyRow},
+    event::{
+        ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Partition, Row, RunRow, Table, TopologyRow,
+    },
     units::{self, Micros},
 };
 
@@ -169,6 +171,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Metrics of a run.
     fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>>;
+
+    /// The `seq` of metrics of a run, without the rest of the rows; those that have none are left out, or given as `None`.
+    fn seqs<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<(EventKey, Option<i64>)>, StoreError>> {
+        Box::pin(async move { Ok(self.metrics(query).await?.iter().map(|row| (row.key, row.seq)).collect()) })
+    }
 
     /// Number of metrics rows of a run.
     fn count_metrics(&self, run_id: Uuid) -> BoxFuture<'_, Result<u64, StoreError>>;

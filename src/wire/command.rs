@@ -8,7 +8,7 @@ use super::{
     Limits,
     columns::invalid,
     not_an_object, open,
-    rows::whole_json,
+    rows::{is_plain, whole_json},
     trim,
     value::{Raw, Value, write_text},
 };
@@ -64,7 +64,7 @@ pub fn decode_control(payload: &[u8], limits: &Limits) -> Result<Command, Reject
     if payload.len() <= limits.message.as_usize() && trim(payload).first().is_some_and(u8::is_ascii_alphabetic) {
         return Err(not_an_object("is neither a map nor a bare word"));
     }
-    let (whole, plain, longest) = open(payload, limits)?;
+    let (whole, longest) = open(payload, limits)?;
     limits.too_long(longest)?;
     let top = Value::Map(Raw { source: whole, len: 0 });
     let data = top.get("data");
@@ -90,7 +90,7 @@ pub fn decode_control(payload: &[u8], limits: &Limits) -> Result<Command, Reject
         target: text("target")?,
         timeout,
         params_json: params.map(|params| params.to_json()),
-        payload_json: whole_json(whole, plain),
+        payload_json: whole_json(whole, is_plain(whole)),
     })
 }
 

@@ -182,10 +182,10 @@ impl Scanner<'_> {
         self.at += 1;
         let from = self.at;
         loop {
+            self.at = plain_end(self.bytes, self.at);
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => self.escape()?,
-                Some(byte) if byte >= 0x20 => self.at += 1,
                 _ => return Err(self.error()),
             }
         }
@@ -212,6 +212,30 @@ impl Scanner<'_> {
         }
         Ok(())
     }
+}
+
+/// The first position from `at` on that is not an ordinary character of a string.
+fn plain_end(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let (words, _) = rest.as_chunks::<8>();
+    for (n, word) in words.iter().enumerate() {
+        let special = special_bytes(u64::from_le_bytes(*word));
+        if special != 0 {
+            return at + n * 8 + special.trailing_zeros() as usize / 8;
+        }
+    }
+    let tail = words.len() * 8;
+    let in_tail = rest[tail..].iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\'));
+    at + tail + in_tail.unwrap_or(rest.len() - tail)
+}
+
+/// The highest bit of each byte that is a quote, a backslash or a control character; above the first such byte also of some
+/// others.
+fn special_bytes(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    (zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | control) & (ONES * 0x80)
 }
 
 /// The first position from `at` on that is not white space.
@@ -265,6 +289,7 @@ fn string_end(bytes: &[u8], at: usize) -> (usize, bool) {
     let mut escaped = false;
     let mut at = at + 1;
     loop {
+        at = plain_end(bytes, at);
         match bytes.get(at) {
             None => return (bytes.len(), escaped),
             Some(b'"') => return (at, escaped),

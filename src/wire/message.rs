@@ -29,12 +29,13 @@ pub(super) struct Field<'a> {
     pub(super) used: bool,
 }
 
+/// Room for the fields of most messages, in an allocation small enough for the allocator's fast path.
+const FIELDS: usize = 12;
+
 /// A training message. It borrows the bytes it was decoded from; what nobody looks at stays bytes.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
     pub(super) whole: Source<'a>,
-    /// Whether `whole` is JSON that every strict reader takes as it is.
-    pub(super) plain: bool,
     pub(super) kind: Kind,
     pub(super) type_name: Option<Cow<'a, str>>,
     pub(super) fields: Vec<Field<'a>>,
@@ -57,13 +58,12 @@ pub struct MessageTime {
 
 impl<'a> Message<'a> {
     /// Gathers the fields of a checked message and decides what it is.
-    pub(super) fn gather(whole: Source<'a>, plain: bool) -> Result<Self, Rejection> {
+    pub(super) fn gather(whole: Source<'a>) -> Result<Self, Rejection> {
         let mut message = Self {
             whole,
-            plain,
             kind: Kind::Other,
             type_name: None,
-            fields: Vec::with_capacity(16),
+            fields: Vec::with_capacity(FIELDS),
             slots: [None; Slot::COUNT],
             scores: [0; Slot::COUNT],
             columns: Columns::default(),

@@ -70,6 +70,10 @@ impl Limits {
 }
 
 impl Limits {
+    /// For what was accepted under the limits of its day.
+    pub const NONE: Self =
+        Self { message: ByteSize::gib(1), depth: usize::MAX, fields: usize::MAX, string: ByteSize::gib(1) };
+
     fn too_deep(depth: usize) -> Rejection {
         Rejection { reason: Reason::TooDeep, detail: format!("nested deeper than {depth}") }
     }
@@ -92,8 +96,8 @@ impl Limits {
 /// # Errors
 /// The contract's reason why these bytes are none.
 pub fn decode<'a>(payload: &'a [u8], limits: &Limits) -> Result<Message<'a>, Rejection> {
-    let (whole, plain, longest) = open(payload, limits)?;
-    let message = Message::gather(whole, plain)?;
+    let (whole, longest) = open(payload, limits)?;
+    let message = Message::gather(whole)?;
     if message.kind() == Kind::Dataset {
         rows::check_dataset(&message)?;
     }
@@ -104,12 +108,31 @@ pub fn decode<'a>(payload: &'a [u8], limits: &Limits) -> Result<Message<'a>, Rej
     Ok(message)
 }
 
-/// The map that a message is, checked whole; whether it is plain JSON; the length of its longest string.
-fn open<'a>(payload: &'a [u8], limits: &Limits) -> Result<(Source<'a>, bool, usize), Rejection> {
+/// Reads a message that [`decode`] has accepted before, under whatever limits, without checking it again: half the work. Bytes
+/// that were never accepted give some message or an error, nothing worse.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_accepted(payload: &[u8]) -> Result<Message<'_>, Rejection> {
+    Message::gather(encoding(payload)?)
+}
+
+/// The map that a message is, checked whole, and the length of its longest string.
+fn open<'a>(payload: &'a [u8], limits: &Limits) -> Result<(Source<'a>, usize), Rejection> {
     if payload.len() > limits.message.as_usize() {
         let detail = format!("{} bytes; the limit is {}", payload.len(), limits.message);
         return Err(Rejection { reason: Reason::TooLarge, detail });
     }
+    let whole = encoding(payload)?;
+    let longest = match whole {
+        Source::Json(text) => json::check(text, limits)?.longest,
+        Source::Pack(body) => pack::check(body, limits)?,
+    };
+    Ok((whole, longest))
+}
+
+/// The map that a message is, by its first byte.
+fn encoding(payload: &[u8]) -> Result<Source<'_>, Rejection> {
     let body = trim(payload);
     match body.first() {
         Some(b'{') => {
@@ -117,11 +140,9 @@ fn open<'a>(payload: &'a [u8], limits: &Limits) -> Result<(Source<'a>, bool, usi
                 reason: Reason::MalformedJson,
                 detail: format!("no UTF-8 at byte {}", error.valid_up_to()),
             })?;
-            let text = text.trim_end_matches([' ', '\t', '\n', '\r']);
-            let checked = json::check(text, limits)?;
-            Ok((Source::Json(text), checked.plain, checked.longest))
+            Ok(Source::Json(text.trim_end_matches([' ', '\t', '\n', '\r'])))
         }
-        Some(0x80..=0x8f | 0xde | 0xdf) => Ok((Source::Pack(body), false, pack::check(body, limits)?)),
+        Some(0x80..=0x8f | 0xde | 0xdf) => Ok(Source::Pack(body)),
         Some(byte) => Err(not_an_object(&format!("begins with byte 0x{byte:02x}"))),
         None => Err(not_an_object("is empty")),
     }

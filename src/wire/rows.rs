@@ -193,8 +193,16 @@ fn event(message: &Message<'_>, key: EventKey) -> EventRow {
     EventRow {
         key,
         r#type: message.type_name().to_owned(),
-        payload_json: whole_json(message.whole, message.plain),
+        payload_json: whole_json(message.whole, is_plain(message.whole)),
         epoch: message.columns.epoch,
+    }
+}
+
+/// Whether it is JSON that every strict reader takes as it is.
+pub(super) fn is_plain(whole: Source<'_>) -> bool {
+    match whole {
+        Source::Json(text) => super::json::check(text, &super::Limits::NONE).is_ok_and(|checked| checked.plain),
+        Source::Pack(_) => false,
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) fn cascade_parameters(input: i32, hidden: i32, output: i32) -> Option
 fn topology_json(message: &Message<'_>, decided: &Decided) -> String {
     let outer = message.fields.iter().any(|field| field.place == Place::Top && kept(message, decided, field));
     if !outer && let Some(data) = data(message) {
-        return super::rows::whole_json(data, message.plain);
+        return super::rows::whole_json(data, super::rows::is_plain(message.whole));
     }
     // Fields of `data` and of the message side by side; the maps inside them as they are.
     let mut rest = Rest::default();

@@ -60,6 +60,8 @@ pub enum Content {
         aside: SetAside,
         /// The bytes that are kept.
         kept: Vec<u8>,
+        /// The run that was open on the channel; nil: none.
+        run_id: Uuid,
     },
     /// Nothing to store.
     Nothing,
@@ -104,6 +106,8 @@ pub enum Kept {
         aside: SetAside,
         /// The bytes that are kept.
         bytes: Vec<u8>,
+        /// The run that was open on the channel; nil: none.
+        run_id: Uuid,
     },
     /// A row (or columns of a run's row) that the store refuses; the message itself is still in the spool at the offset.
     Refused {

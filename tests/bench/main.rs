@@ -4,7 +4,7 @@
 //! the unavoidable part, measured in the same run against the same servers; quote the ratios, not the absolute values.
 //!
 //! ```text
-//! tests/bench/run [drain] [load] [flood] [--seconds 60] [--repeat 3] [--rows 200000]
+//! tests/bench/run [stages] [drain] [load] [flood] [--seconds 60] [--repeat 3] [--rows 200000]
 //! ```
 
 mod bare;
@@ -13,6 +13,7 @@ mod drain;
 mod flood;
 mod load;
 mod resp;
+mod stages;
 
 use std::env;
 
@@ -43,12 +44,12 @@ impl Options {
                 "--seconds" => options.seconds = number()?,
                 "--repeat" => options.repeat = number()? as usize,
                 "--rows" => options.rows = number()?,
-                part @ ("drain" | "load" | "flood") => options.parts.push(part.into()),
+                part @ ("stages" | "drain" | "load" | "flood") => options.parts.push(part.into()),
                 other => return Err(format!("unknown argument `{other}`").into()),
             }
         }
         if options.parts.is_empty() {
-            options.parts = ["drain", "load", "flood"].map(Into::into).to_vec();
+            options.parts = ["stages", "drain", "load", "flood"].map(Into::into).to_vec();
         }
         Ok(options)
     }
@@ -76,6 +77,7 @@ fn main() -> Result<(), Error> {
         for part in &options.parts {
             println!("\n== {part}");
             match part.as_str() {
+                "stages" => stages::run(&options)?,
                 "drain" => drain::run(&options).await?,
                 "load" => load::run(&options).await?,
                 _ => flood::run(&options).await?,

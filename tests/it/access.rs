@@ -184,7 +184,7 @@ fn every_problem_of_a_configuration_is_told_at_once() {
 }
 
 #[test]
-fn sighup_changes_the_log_level() {
+fn sighup_changes_log_levels_and_lifetimes() {
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
     let file = daemon.config_file();
@@ -192,11 +192,14 @@ fn sighup_changes_the_log_level() {
     fs::write(&file, format!("{text}log.level = \"nonsense=very\"\n")).unwrap();
     daemon.process().signal(Signal::HUP);
     daemon.wait_log("is not reloaded");
-    fs::write(&file, format!("{text}log.level = \"debug\"\n")).unwrap();
+    fs::write(&file, format!("{text}log.level = \"debug\"\nlatest.metrics_ttl = \"1h\"\n")).unwrap();
     daemon.process().signal(Signal::HUP);
     daemon.wait_log("configuration is reloaded");
-    redis.client().publish(TRAINING, "[1]");
+    let mut client = redis.client();
+    client.publish(TRAINING, "[1]");
     daemon.wait_log("DEBUG");
+    publish(&redis, TRAINING, 1);
+    wait_until("the new lifetime", LIMIT, || client.command(&["PTTL", "cascor:metrics:latest"]).integer() > Some(3_000_000));
 }
 
 /// An SQLite path under a file: no store for as long as the file is there.

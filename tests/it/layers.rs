@@ -24,6 +24,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("metrics", "frame", "reasons are labels"),
     ("notify", "lifecycle", "stops with everything else"),
     ("dead_letter", "spool", "a second log of the same format"),
+    ("gaps", "store", "what a run's table lacks is read from it"),
     ("source", "redis", "subscribes through its clients"),
     ("latest", "redis", "sets keys through its clients"),
     ("schema", "store", "applies to a store's tables"),

@@ -7,6 +7,7 @@
 mod access;
 mod crash;
 mod fixtures;
+mod gaps;
 mod layers;
 mod pipeline;
 mod redis;

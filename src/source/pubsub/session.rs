@@ -31,10 +31,6 @@ use crate::{
 const PING: Duration = Duration::from_secs(1);
 /// Silence after which a connection counts as lost.
 const SILENCE: Duration = Duration::from_secs(3);
-/// Messages in one round from which on we sleep instead of being woken for each: below it, latency counts, above it, CPU.
-const BUSY: usize = 4;
-/// How long.
-const NAP: Duration = Duration::from_millis(1);
 /// Messages taken before others on this thread have their turn.
 const ROUND: usize = 2_048;
 /// Channel names kept, for patterns that match many.
@@ -197,13 +193,9 @@ impl Source {
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let client = session.connected.client.clone();
         let mut refused_next = Instant::now() + RETRY_REFUSED;
-        let mut nap = false;
         let mut pong: Option<Underway<Option<(Micros, Instant)>>> = None;
         let mut probe: Option<Underway<Vec<(String, String)>>> = None;
         loop {
-            if nap {
-                sleep(NAP).await;
-            }
             let first = tokio::select! {
                 biased;
                 () = stop.stopped() => {
@@ -263,8 +255,8 @@ impl Source {
                 Err(RecvError::Closed) => break,
             };
             let Some((count, at)) = round else { return End::Stopped };
-            nap = count >= BUSY;
             if count > 0 {
+                self.flow.note();
                 proven = (at, Instant::now());
             }
             if self.delivery.pending() && self.delivery.tell(Instant::now()).is_err() {

@@ -30,7 +30,7 @@ pub(crate) use self::errors::{Trouble, Verdict, of_execution};
 use self::session::{Link, State};
 use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, Store, StoreError};
 use crate::{
-    event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
+    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
     metrics::{Label, Metrics},
     secret::Secret,
     tls::Tls,
@@ -240,6 +240,10 @@ impl Store for CassandraStore {
 
     fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {
         Box::pin(self.call("metrics", async move |link| reads::metrics(link, query).await))
+    }
+
+    fn seqs<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<(EventKey, Option<i64>)>, StoreError>> {
+        Box::pin(self.call("seqs", async move |link| reads::seqs(link, query).await))
     }
 
     fn count_metrics(&self, run_id: Uuid) -> BoxFuture<'_, Result<u64, StoreError>> {

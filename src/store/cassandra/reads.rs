@@ -150,6 +150,12 @@ pub(super) async fn metrics(link: &Link, query: &RangeQuery) -> Result<Vec<Metri
     .await
 }
 
+pub(super) async fn seqs(link: &Link, query: &RangeQuery) -> Result<Vec<(EventKey, Option<i64>)>, StoreError> {
+    type Stored = (Uuid, CqlTimestamp, i64, Option<i64>);
+    range(link, &link.statements.seqs, query, |(run_id, at, event_id, seq): Stored| (key(run_id, at, event_id), seq))
+        .await
+}
+
 pub(super) async fn count_metrics(link: &Link, run_id: Uuid) -> Result<u64, StoreError> {
     let counts = collect(link, &link.statements.count_metrics, (run_id,), 1, |(n,): (i64,)| n).await?;
     Ok(counts.first().map_or(0, |n| u64::try_from(*n).unwrap_or(0)))

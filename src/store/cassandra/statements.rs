@@ -155,6 +155,9 @@ const RUNS: Columns = &[
     ("last_event_time", Type::Timestamp),
 ];
 
+const SEQS: Columns =
+    &[("run_id", Type::Uuid), ("timestamp", Type::Timestamp), ("event_id", Type::BigInt), ("seq", Type::BigInt)];
+
 const RUNS_BY_MONTH: Columns = &[("month", Type::Text), ("start_time", Type::Timestamp), ("run_id", Type::Uuid)];
 
 /// Rows fetched in one answer where rows are small, and where each may be large.
@@ -185,6 +188,7 @@ pub(super) struct Statements {
     pub(super) months: PreparedStatement,
     pub(super) month: PreparedStatement,
     pub(super) metrics: Range,
+    pub(super) seqs: Range,
     pub(super) count_metrics: PreparedStatement,
     pub(super) topology: Range,
     pub(super) events: Range,
@@ -237,6 +241,7 @@ impl Statements {
             months: k.distinct("month", "runs_by_month").await?,
             month: k.select(RUNS_BY_MONTH, "runs_by_month", "WHERE month = ? AND start_time <= ?", PAGE_SMALL).await?,
             metrics: k.range(METRICS, "training_metrics", PAGE_SMALL).await?,
+            seqs: k.range(SEQS, "training_metrics", PAGE_SMALL).await?,
             count_metrics: k.read("SELECT count(*) FROM", "training_metrics", "WHERE run_id = ?", PAGE_SMALL).await?,
             topology: k.range(TOPOLOGY, "network_topology", PAGE_LARGE / 8).await?,
             events: k.range(EVENTS, "training_events", PAGE_LARGE).await?,

@@ -35,7 +35,7 @@ use self::{
 };
 use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, Store, StoreError};
 use crate::{
-    event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
+    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
     logging::Chain,
     metrics::{Label, Metrics},
     units::Micros,
@@ -211,6 +211,11 @@ impl Store for SqliteStore {
     fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {
         let query = query.clone();
         Box::pin(self.query("metrics", move |connection| read::metrics(connection, &query)))
+    }
+
+    fn seqs<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<(EventKey, Option<i64>)>, StoreError>> {
+        let query = query.clone();
+        Box::pin(self.query("seqs", move |connection| read::seqs(connection, &query)))
     }
 
     fn count_metrics(&self, run_id: Uuid) -> BoxFuture<'_, Result<u64, StoreError>> {

@@ -49,12 +49,18 @@ pub(super) fn runs(connection: &Connection, query: &RunsQuery) -> rusqlite::Resu
 
 /// Metrics of a run.
 pub(super) fn metrics(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<MetricsRow>> {
-    range(connection, "training_metrics", query, to_metrics)
+    range(connection, "* FROM training_metrics", query, to_metrics)
+}
+
+/// The `seq` of metrics of a run.
+pub(super) fn seqs(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<(EventKey, Option<i64>)>> {
+    let columns = "run_id, timestamp, event_id, seq FROM training_metrics";
+    range(connection, columns, query, |row| Ok((to_key(row)?, row.get("seq")?)))
 }
 
 /// Topology snapshots of a run.
 pub(super) fn topology(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<TopologyRow>> {
-    range(connection, "network_topology", query, |row| {
+    range(connection, "* FROM network_topology", query, |row| {
         Ok(TopologyRow {
             key: to_key(row)?,
             epoch: row.get("epoch")?,
@@ -70,7 +76,7 @@ pub(super) fn topology(connection: &Connection, query: &RangeQuery) -> rusqlite:
 
 /// Events of a run.
 pub(super) fn events(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<EventRow>> {
-    range(connection, "training_events", query, |row| {
+    range(connection, "* FROM training_events", query, |row| {
         Ok(EventRow {
             key: to_key(row)?,
             r#type: row.get("type")?,
@@ -82,7 +88,7 @@ pub(super) fn events(connection: &Connection, query: &RangeQuery) -> rusqlite::R
 
 fn range<T>(
     connection: &Connection,
-    table: &str,
+    columns_from: &str,
     query: &RangeQuery,
     to_row: impl FnMut(&Stored<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Vec<T>> {
@@ -97,7 +103,7 @@ fn range<T>(
         end = end.min(after.0);
     }
     let sql = format!(
-        "SELECT * FROM {table} WHERE run_id = ?1 AND timestamp >= ?2 AND timestamp <= ?3
+        "SELECT {columns_from} WHERE run_id = ?1 AND timestamp >= ?2 AND timestamp <= ?3
          AND (timestamp, event_id) {beyond} (?4, ?5) AND (expires_at IS NULL OR expires_at > ?6)
          ORDER BY timestamp {order}, event_id {order} LIMIT ?7"
     );

@@ -213,9 +213,9 @@ impl<C: Commit, A: Aside> Writer<C, A> {
             Content::Nothing => {
                 self.frontier.take(offset, received_at, 0);
             }
-            Content::Aside { channel, aside, kept } => {
+            Content::Aside { channel, aside, kept, run_id } => {
                 let ticket = self.frontier.take(offset, received_at, 1);
-                let kept = Kept::Message { channel, aside, bytes: kept };
+                let kept = Kept::Message { channel, aside, bytes: kept, run_id };
                 self.set_aside(Letter { offset, part: Letter::WHOLE, received_at, kept }, ticket);
             }
             Content::Rows { rows, touch } => {

@@ -120,7 +120,7 @@ async fn a_run_row_is_written_at_once_then_once_a_second() {
 #[tokio::test(start_paused = true)]
 async fn rejected_messages_become_dead_letters_before_they_are_passed() {
     let (aside, kept) = SetAside::new(Rejection { reason: Reason::MalformedJson, detail: "x".into() }, b"{");
-    let content = Content::Aside { channel: "c".into(), aside, kept: kept.to_vec() };
+    let content = Content::Aside { channel: "c".into(), aside, kept: kept.to_vec(), run_id: uuid::Uuid::nil() };
     let records = vec![
         metrics(0, 0),
         Decoded { offset: 1, received_at: 5, content },

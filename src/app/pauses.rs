@@ -1,0 +1,108 @@
+//! The process itself did not run: stopped (SIGSTOP, a debugger, a frozen container), or asleep with its machine.
+//!
+//! A tick that comes far too late is the sign. It is taken from the clock that goes on while a machine sleeps, and from a task of
+//! the runtime: intake may rightly wait that long for a disk. Redis keeps what it can meanwhile; so a pause over which the
+//! connection held has lost nothing, and its gap says so with `lost` 0. What overflowed is told by gaps of its own.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::{sync::mpsc, time::Instant};
+use tracing::warn;
+
+use crate::{
+    frame::{Arrival, Gap, GapReason},
+    lifecycle::Signal,
+    metrics::{Label, Metrics},
+    source::SourceStatus,
+    units::{self, Micros},
+};
+
+/// Between two ticks.
+const TICK: Duration = Duration::from_millis(500);
+/// A tick that is later than this is a pause. A busy machine does not make it that late.
+const PAUSE: Duration = Duration::from_secs(3);
+/// How long after a pause it is certain whether the connection held.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Reports every pause, until `stop`.
+///
+/// # Errors
+/// Never.
+pub async fn report(
+    redis: SourceStatus,
+    to_intake: mpsc::Sender<Arrival>,
+    metrics: Arc<Metrics>,
+    mut stop: Signal,
+) -> Result<(), Infallible> {
+    let mut last = since_boot();
+    let mut settling: Option<(Gap, Instant)> = None;
+    loop {
+        tokio::select! {
+            () = stop.stopped() => break,
+            () = tokio::time::sleep(TICK) => {}
+        }
+        let now = since_boot();
+        let pause = pause(now.saturating_sub(last), units::now());
+        last = now;
+        if let Some(gap) = pause {
+            warn!(ms = (gap.ended_at - gap.started_at) / 1_000, "the process was stopped, or the machine asleep");
+            metrics.gaps.get_or_create(&Label::of(gap.reason.as_str())).inc();
+            // Its predecessor has not settled: whether anything was lost then stays unknown.
+            if let Some((before, _)) = settling.replace((gap, Instant::now() + SETTLE)) {
+                let _ = to_intake.send(Arrival::Gap(before)).await;
+            }
+        }
+        if let Some((gap, _)) = settling.take_if(|(_, at)| *at <= Instant::now()) {
+            let lost = held(&redis, gap.started_at).then_some(0);
+            let _ = to_intake.send(Arrival::Gap(Gap { lost, ..gap })).await;
+        }
+    }
+    if let Some((gap, _)) = settling {
+        let _ = to_intake.send(Arrival::Gap(gap)).await;
+    }
+    Ok(())
+}
+
+/// The gap of a tick that came `elapsed` after the one before.
+fn pause(elapsed: Duration, now: Micros) -> Option<Gap> {
+    let elapsed_us = Micros::try_from(elapsed.as_micros()).ok()?;
+    (elapsed >= PAUSE).then(|| Gap {
+        started_at: now - elapsed_us,
+        ended_at: now,
+        reason: GapReason::ProcessPaused,
+        source: "process".into(),
+        channel: None,
+        run_id: None,
+        lost: None,
+    })
+}
+
+/// Whether every connection is the one of before the pause.
+fn held(redis: &SourceStatus, paused_at: Micros) -> bool {
+    redis.connections().iter().all(|connection| connection.connected && connection.since <= paused_at)
+}
+
+fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_tick_is_a_pause_with_its_bounds() {
+        assert_eq!(pause(TICK, 100), None);
+        assert_eq!(pause(PAUSE - TICK, 100), None);
+        let gap = pause(Duration::from_secs(20), 90_000_000).unwrap();
+        assert_eq!((gap.started_at, gap.ended_at, gap.reason), (70_000_000, 90_000_000, GapReason::ProcessPaused));
+    }
+
+    #[test]
+    fn the_clock_moves() {
+        let before = since_boot();
+        assert!(!before.is_zero() && since_boot() >= before);
+    }
+}

@@ -1,0 +1,176 @@
+//! What people did with dead letters, beside the segments, so that it needs no daemon to stop: which were dropped, and why others
+//! failed again.
+//!
+//! `marks.json` is replaced as a whole, under a lock of its own. Letters are dropped in ranges of ids; a segment of which every
+//! letter is dropped is removed, but for the newest, which may be being written and from which ids go on.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::{DeadLetterError, DeadLetterInfo};
+use crate::{
+    frame::Rejection,
+    spool::{disk::Disk, segment},
+};
+
+/// New reasons that are kept; beyond, letters that fail again keep the old one.
+const AGAIN_MAX: usize = 100_000;
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Marks {
+    /// Dropped ids, first to last; neither touching nor overlapping.
+    dropped: BTreeMap<u64, u64>,
+    /// Why a letter failed when it was replayed, where that is not why it failed before.
+    again: BTreeMap<u64, Rejection>,
+}
+
+impl Marks {
+    /// The marks of a directory; none where there is no file. What cannot be understood is as good as none: letters that were
+    /// dropped are there again, and replaying one changes nothing.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(dir: &Path) -> Result<Self, DeadLetterError> {
+        match fs::read(path(dir)) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+                warn!(%error, "marks of dead letters are damaged: all letters count as not dropped");
+                Self::default()
+            })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(DeadLetterError::Read(error)),
+        }
+    }
+
+    /// Whether this letter was dropped.
+    pub fn is_dropped(&self, id: u64) -> bool {
+        self.dropped.range(..=id).next_back().is_some_and(|(_, last)| id <= *last)
+    }
+
+    /// How many of the letters `first..end` are not dropped.
+    pub fn left(&self, first: u64, end: u64) -> u64 {
+        let inside = |(from, to): (&u64, &u64)| (*to + 1).min(end).saturating_sub((*from).max(first));
+        let before = self.dropped.range(..first).next_back().into_iter();
+        let dropped: u64 = before.chain(self.dropped.range(first..end.max(first))).map(inside).sum();
+        end.saturating_sub(first).saturating_sub(dropped)
+    }
+
+    /// Puts the newest reason into a letter's description.
+    pub(super) fn apply(&self, info: &mut DeadLetterInfo) {
+        if let Some(rejection) = self.again.get(&info.id) {
+            (info.reason, info.detail) = (rejection.reason, rejection.detail.clone());
+        }
+    }
+
+    fn drop_letter(&mut self, id: u64) {
+        if self.is_dropped(id) {
+            return;
+        }
+        let (mut first, mut last) = (id, id);
+        if let Some((from, to)) = self.dropped.range(..id).next_back().map(|(from, to)| (*from, *to))
+            && to + 1 == id
+        {
+            first = from;
+        }
+        if let Some(to) = self.dropped.remove(&(id + 1)) {
+            last = to;
+        }
+        self.dropped.insert(first, last);
+        self.again.remove(&id);
+    }
+
+    /// Forgets what concerns letters that are gone.
+    fn forget_before(&mut self, first: u64) {
+        self.dropped.retain(|_, last| *last >= first);
+        self.again = self.again.split_off(&first);
+    }
+}
+
+/// Drops letters, and notes why others failed again. Once this returns `Ok` it is on disk.
+///
+/// # Errors
+/// When it cannot be written down; then nothing has changed.
+pub fn mark(
+    dir: &Path,
+    dropped: impl IntoIterator<Item = u64>,
+    again: impl IntoIterator<Item = (u64, Rejection)>,
+) -> Result<(), DeadLetterError> {
+    let failed = |error| DeadLetterError::Mark { dir: dir.to_owned(), error };
+    let mut options = OpenOptions::new();
+    let lock = options.write(true).create(true).truncate(false).mode(0o600).open(dir.join("marks.lock"));
+    let lock = lock.map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    let mut marks = Marks::read(dir)?;
+    dropped.into_iter().for_each(|id| marks.drop_letter(id));
+    for (id, rejection) in again {
+        if marks.again.len() < AGAIN_MAX {
+            marks.again.insert(id, rejection);
+        }
+    }
+    let disk = Disk::default();
+    let list = segment::list(&disk, dir).map_err(failed)?;
+    marks.forget_before(list.first().map_or(0, |meta| meta.first));
+    let bytes = serde_json::to_vec(&marks).map_err(|error| failed(error.into()))?;
+    disk.replace(&path(dir), &bytes).map_err(failed)?;
+    let (_, older) = list.split_last().map_or((None, &list[..]), |(last, older)| (Some(last), older));
+    for meta in older.iter().filter(|meta| marks.left(meta.first, meta.end) == 0) {
+        // What cannot be removed is only room that is not given back.
+        if let Err(error) = disk.remove(&meta.path) {
+            warn!(%error, segment = %meta.path.display(), "segment of dropped dead letters could not be removed");
+        }
+    }
+    Ok(())
+}
+
+/// When the marks were last replaced.
+pub(super) fn changed_at(dir: &Path) -> Option<SystemTime> {
+    fs::metadata(path(dir)).and_then(|metadata| metadata.modified()).ok()
+}
+
+fn path(dir: &Path) -> PathBuf {
+    dir.join("marks.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn dropped_ranges_are_the_set_of_dropped_letters(
+            ids in proptest::collection::vec(0u64..40, 0..60),
+            first in 0u64..40,
+            length in 0u64..40,
+        ) {
+            let mut marks = Marks::default();
+            ids.iter().for_each(|id| marks.drop_letter(*id));
+            for id in 0..41 {
+                proptest::prop_assert_eq!(marks.is_dropped(id), ids.contains(&id));
+            }
+            let left = (first..first + length).filter(|id| !ids.contains(id)).count() as u64;
+            proptest::prop_assert_eq!(marks.left(first, first + length), left);
+            let touching = marks.dropped.iter().zip(marks.dropped.iter().skip(1)).any(|((_, to), (from, _))| to + 1 >= *from);
+            proptest::prop_assert!(!touching, "{:?}", marks);
+        }
+    }
+
+    #[test]
+    fn damaged_marks_bring_letters_back_and_stop_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Marks::read(dir.path()).unwrap(), Marks::default());
+        mark(dir.path(), [3, 4], []).unwrap();
+        assert!(Marks::read(dir.path()).unwrap().is_dropped(4));
+        fs::write(path(dir.path()), b"{broken").unwrap();
+        assert!(!Marks::read(dir.path()).unwrap().is_dropped(4));
+    }
+}

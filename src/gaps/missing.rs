@@ -1,0 +1,259 @@
+//! What the tables lack of one run, told by the `seq` of the rows that are there.
+//!
+//! Rows are read page by page, and only the ranges of `seq` that were met are kept: one for each hole, [`SPANS_MAX`] at most. A
+//! range that is missing may have been lost, may have expired, or may be a message that makes no row in a run's tables (a
+//! dataset). What precedes the first and what follows the last stored `seq` is not known here.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    event::EventKey,
+    store::{RangeQuery, Store, StoreError},
+    units::Micros,
+};
+
+/// Ranges kept at once. Beyond, only the lowest are looked at, and the answer says that it is not exact.
+const SPANS_MAX: usize = 65_536;
+/// Rows read at once: of metrics only the key and `seq`, of events and topologies everything.
+const PAGE: usize = 2_000;
+const PAGE_EVENTS: usize = 64;
+const PAGE_TOPOLOGY: usize = 4;
+
+/// What is stored, and what is missing in between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// The lowest and the highest stored `seq`; absent: no row has one.
+    pub range: Option<(i64, i64)>,
+    /// How many different `seq` are stored.
+    pub stored: u64,
+    /// How many are not, in between.
+    pub lost: u64,
+    /// Whether that is all. When there are more holes than are followed, only those up to the end of `range` are told.
+    pub exact: bool,
+    /// The missing ranges, lowest first.
+    pub holes: Vec<Hole>,
+}
+
+/// `seq` that no row has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// First missing.
+    pub first: i64,
+    /// Last missing.
+    pub last: i64,
+    /// Time of the row in front of it.
+    pub after: Micros,
+    /// Time of the row behind it.
+    pub before: Micros,
+}
+
+/// Reads all rows of the run.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn missing(store: &dyn Store, run_id: Uuid) -> Result<Missing, StoreError> {
+    let mut spans = Spans::default();
+    let mut query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, PAGE) };
+    loop {
+        let rows = store.seqs(&query).await?;
+        let read = rows.len();
+        if !spans.take(rows, &mut query, read) {
+            break;
+        }
+    }
+    query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, PAGE_EVENTS) };
+    loop {
+        let rows = store.events(&query).await?;
+        let read = rows.len();
+        let rows = rows.into_iter().map(|row| (row.key, seq_in(&row.payload_json)));
+        if !spans.take(rows, &mut query, read) {
+            break;
+        }
+    }
+    query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, PAGE_TOPOLOGY) };
+    loop {
+        let rows = store.topology(&query).await?;
+        let read = rows.len();
+        let rows = rows.into_iter().map(|row| (row.key, seq_in(&row.topology_json)));
+        if !spans.take(rows, &mut query, read) {
+            break;
+        }
+    }
+    Ok(spans.finish())
+}
+
+/// The places of a message where `seq` may stand; everything else is passed over without being kept.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Places {
+    seq: Option<Value>,
+    sequence: Option<Value>,
+    seq_no: Option<Value>,
+    data: Option<Inner>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Inner {
+    seq: Option<Value>,
+    sequence: Option<Value>,
+    seq_no: Option<Value>,
+    details: Option<Value>,
+}
+
+/// The `seq` of a stored message: the canonical name first, wherever it stands.
+fn seq_in(json: &str) -> Option<i64> {
+    let places: Places = serde_json::from_str(json).ok()?;
+    let data = places.data.unwrap_or_default();
+    let details = data.details.unwrap_or_default();
+    let inner = |name: &str| details.get(name).cloned();
+    [
+        [inner("seq"), data.seq, places.seq],
+        [inner("sequence"), data.sequence, places.sequence],
+        [inner("seq_no"), data.seq_no, places.seq_no],
+    ]
+    .into_iter()
+    .flatten()
+    .flatten()
+    .find_map(|value| match value {
+        Value::Number(number) => number.as_i64().or_else(|| whole(number.as_f64()?)),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    })
+    .filter(|seq| *seq >= 0)
+}
+
+fn whole(number: f64) -> Option<i64> {
+    (number.fract() == 0.0 && number.abs() < 9.0e15).then_some(number as i64)
+}
+
+/// Ranges of `seq` without holes, by their first.
+#[derive(Default)]
+struct Spans {
+    spans: BTreeMap<i64, Span>,
+    /// From here on nothing is followed any more.
+    cut: Option<i64>,
+}
+
+#[derive(Clone, Copy)]
+struct Span {
+    last: i64,
+    first_at: Micros,
+    last_at: Micros,
+}
+
+impl Spans {
+    /// Takes in a page of `read` rows and moves the query behind it; false when that was the last.
+    fn take(
+        &mut self,
+        rows: impl IntoIterator<Item = (EventKey, Option<i64>)>,
+        query: &mut RangeQuery,
+        read: usize,
+    ) -> bool {
+        for (key, seq) in rows {
+            query.after = Some((key.timestamp, key.event_id));
+            if let Some(seq) = seq {
+                self.insert(seq, key.timestamp);
+            }
+        }
+        read == query.limit
+    }
+
+    fn insert(&mut self, seq: i64, at: Micros) {
+        if self.cut.is_some_and(|cut| seq >= cut) {
+            return;
+        }
+        let before = self.spans.range(..=seq).next_back().map(|(first, span)| (*first, *span));
+        let mut new = Span { last: seq, first_at: at, last_at: at };
+        let mut first = seq;
+        if let Some((start, span)) = before {
+            if seq <= span.last {
+                return; // the same message, delivered twice
+            }
+            if span.last + 1 == seq {
+                (first, new.first_at) = (start, span.first_at);
+            }
+        }
+        if let Some(next) = seq.checked_add(1).and_then(|next| self.spans.remove(&next)) {
+            (new.last, new.last_at) = (next.last, next.last_at);
+        }
+        self.spans.insert(first, new);
+        if self.spans.len() > SPANS_MAX {
+            self.cut = self.spans.pop_last().map(|(first, _)| first);
+        }
+    }
+
+    fn finish(self) -> Missing {
+        let range = self.spans.first_key_value().zip(self.spans.last_key_value());
+        let range = range.map(|((first, _), (_, span))| (*first, span.last));
+        let stored = self.spans.iter().map(|(first, span)| span.last.abs_diff(*first) + 1).sum();
+        let holes: Vec<_> = (self.spans.values())
+            .zip(self.spans.iter().skip(1))
+            .map(|(one, (next, other))| Hole {
+                first: one.last + 1,
+                last: next - 1,
+                after: one.last_at,
+                before: other.first_at,
+            })
+            .collect();
+        let lost = holes.iter().map(|hole| hole.last.abs_diff(hole.first) + 1).sum();
+        Missing { range, stored, lost, exact: self.cut.is_none(), holes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(seqs: impl IntoIterator<Item = i64>) -> Missing {
+        let mut spans = Spans::default();
+        seqs.into_iter().for_each(|seq| spans.insert(seq, seq.saturating_mul(10)));
+        spans.finish()
+    }
+
+    #[test]
+    fn holes_are_told_with_their_bounds_in_whatever_order_rows_come() {
+        let expected = Missing {
+            range: Some((3, 12)),
+            stored: 6,
+            lost: 4,
+            exact: true,
+            holes: vec![
+                Hole { first: 5, last: 7, after: 40, before: 80 },
+                Hole { first: 10, last: 10, after: 90, before: 110 },
+            ],
+        };
+        assert_eq!(of([3, 4, 8, 9, 11, 12]), expected);
+        assert_eq!(of([12, 3, 9, 9, 8, 4, 11, 3]), expected);
+        assert_eq!(of([]).range, None);
+        assert_eq!(of([0, 1, 2]).holes, []);
+        assert_eq!(of([i64::MAX, 0]).lost, i64::MAX.unsigned_abs() - 1);
+    }
+
+    #[test]
+    fn any_number_of_holes_takes_bounded_memory_and_the_answer_says_so() {
+        let found = of((0..200_000).map(|n| n * 2));
+        assert!(!found.exact && found.holes.len() < SPANS_MAX);
+        assert_eq!(found.lost, found.holes.len() as u64);
+        assert_eq!(found.holes[0], Hole { first: 1, last: 1, after: 0, before: 20 });
+    }
+
+    #[test]
+    fn seq_is_found_where_messages_have_it() {
+        for (json, seq) in [
+            (r#"{"type":"state","seq":7}"#, Some(7)),
+            (r#"{"data":{"sequence":"8"}}"#, Some(8)),
+            (r#"{"seq_no":1,"data":{"seq":9.0}}"#, Some(9)),
+            (r#"{"data":{"details":{"seq":4}}}"#, Some(4)),
+            (r#"{"seq":-1}"#, None),
+            (r#"{"nodes":[1,2]}"#, None),
+            ("broken", None),
+        ] {
+            assert_eq!(seq_in(json), seq, "{json}");
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The thread that receives, and its pace.
+//!
+//! Waking up costs more than the work it is done for: after a few idle milliseconds nothing of ours is in the caches any more. So
+//! the sources share one thread that, while messages flow, sleeps between strokes instead of being woken for each packet; the
+//! kernel keeps what arrives meanwhile. A message that comes after a silence is received at once.
+//!
+//! One thread, not several workers: the library's reader and our receive loop then take turns, so that the ring between them
+//! cannot overflow while one of them is not scheduled. A thread of their own, so that no other work delays a stroke.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, task::JoinSet, time::Instant};
+
+use super::pubsub::Source;
+use crate::lifecycle::Signal;
+
+/// Between the beginnings of two strokes while messages flow: what a message may wait before it is received.
+const STROKE: Duration = Duration::from_millis(8);
+
+/// The thread is gone.
+#[derive(Debug, thiserror::Error)]
+#[error("the thread of the sources ended")]
+pub struct Ended;
+
+/// Told by the sources that messages flow.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flow(Arc<AtomicBool>);
+
+impl Flow {
+    /// A message was received.
+    pub(super) fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Starts the thread; the future ends when all sources have ended.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn receive(
+    sources: Vec<Source>,
+    stop: Signal,
+) -> io::Result<impl Future<Output = Result<(), Ended>> + Send + 'static> {
+    let flow = Flow::default();
+    let runtime = {
+        let flow = flow.clone();
+        let stroke = std::sync::Mutex::new(Instant::now());
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            // Called when every task waits for something.
+            .on_thread_park(move || {
+                let Ok(mut began) = stroke.lock() else { return };
+                if flow.0.swap(false, Ordering::Relaxed) {
+                    thread::sleep((*began + STROKE).saturating_duration_since(Instant::now()));
+                }
+                *began = Instant::now();
+            })
+            .build()?
+    };
+    let (ended_out, ended) = oneshot::channel();
+    let work = move || {
+        let clean = runtime.block_on(async {
+            let mut running = JoinSet::new();
+            for mut source in sources {
+                source.set_flow(flow.clone());
+                running.spawn(source.run(stop.clone()));
+            }
+            let mut clean = true;
+            while let Some(ended) = running.join_next().await {
+                clean &= ended.is_ok();
+            }
+            clean
+        });
+        runtime.shutdown_background();
+        // Nobody waits for it when the daemon fails.
+        let _ = ended_out.send(clean);
+    };
+    thread::Builder::new().name("sources".into()).spawn(work)?;
+    Ok(async move { if ended.await == Ok(true) { Ok(()) } else { Err(Ended) } })
+}

@@ -1,0 +1,49 @@
+//! Attacks on the spool's core and on the decoders, in one process and in memory; `tests/faults/run` builds and starts it.
+//!
+//! The sources of the spool and of the decoders are compiled into this program, so that they alone are optimised while everything
+//! else comes from the development build as it is: hundreds of thousands of images and histories in seconds. The spool runs on
+//! [`sim`], through the same seam that carries it to real files; nothing of it is replaced.
+//!
+//! Every case is a function from a [`Budget`] to what it tried. A case that fails says with which seed and number it does so again.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(missing_docs, reason = "nobody links this")]
+
+mod blocks;
+mod flips;
+mod harness;
+mod image;
+mod model;
+mod random;
+mod sim;
+
+macro_rules! sources {
+    ($($path:literal $name:ident),* $(,)?) => {$(
+        #[allow(dead_code, unused_imports, unreachable_pub, reason = "the part that is attacked uses some of it")]
+        #[path = $path]
+        mod $name;
+    )*};
+}
+
+sources! {
+    "../../../src/event.rs" event,
+    "../../../src/frame.rs" frame,
+    "../../../src/logging.rs" logging,
+    "../../../src/metrics.rs" metrics,
+    "../../../src/spool/mod.rs" spool,
+    "../../../src/units.rs" units,
+}
+
+use harness::{Case, main_of};
+
+const CASES: &[Case] = &[
+    ("spool.flips", "every bit of a 64 KiB segment flipped", flips::every_bit),
+    ("spool.cuts", "the segment cut at every byte", flips::every_length),
+    ("spool.small", "every bit of headers, checkpoint and lock; cut at every byte", flips::small_files),
+    ("spool.blocks", "blocks zeroed, doubled, swapped, stale, random", blocks::random_blocks),
+    ("spool.model", "random histories with crashes, power cuts and failing disks", model::histories),
+];
+
+fn main() -> std::process::ExitCode {
+    main_of(CASES)
+}
