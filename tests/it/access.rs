@@ -199,7 +199,9 @@ fn sighup_changes_log_levels_and_lifetimes() {
     client.publish(TRAINING, "[1]");
     daemon.wait_log("DEBUG");
     publish(&redis, TRAINING, 1);
-    wait_until("the new lifetime", LIMIT, || client.command(&["PTTL", "cascor:metrics:latest"]).integer() > Some(3_000_000));
+    wait_until("the new lifetime", LIMIT, || {
+        client.command(&["PTTL", "cascor:metrics:latest"]).integer() > Some(3_000_000)
+    });
 }
 
 /// An SQLite path under a file: no store for as long as the file is there.

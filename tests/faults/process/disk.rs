@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::{
-    arena::{Arena, Case, tier},
+    arena::{Arena, Case, tier, times},
     mount::{Drive, Mount},
     strace::{self, Attached},
 };
@@ -154,7 +154,7 @@ fn a_power_cut_loses_25_ms_at_most() {
     let Some(mut drive) = Drive::new(test, daemon.state_dir(), 96) else { return };
     let case = Case::new("power cut", "ext4 on a loop device, its backing file copied and mounted again");
     let mut arena = Arena::of(case.load(300, 1_000), redis, daemon, None);
-    for n in 0..tier(10, 200_u64) {
+    for n in 0..times("CUTS", 10, 200) {
         thread::sleep(Duration::from_millis(300 + n * 613 % 1_700));
         arena.lossy(|arena| {
             arena.daemon.process().signal(Signal::STOP);

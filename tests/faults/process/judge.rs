@@ -101,8 +101,16 @@ impl Table {
     }
 }
 
-/// When messages may be missing: from, and to.
-pub type Window = (Instant, Instant);
+/// When messages may be missing.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// The fault.
+    pub fault: Instant,
+    /// How long before it.
+    pub bound: Duration,
+    /// When it was over.
+    pub over: Instant,
+}
 
 /// What the judge found.
 #[derive(Clone, Debug, Default)]
@@ -127,6 +135,8 @@ pub struct Verdict {
     pub told: i64,
     /// Missing in each excused window.
     pub each: Vec<i64>,
+    /// Of these, published before the fault itself: how many, and how long before it the first of them, in milliseconds.
+    pub before: Vec<(i64, f64)>,
 }
 
 /// How strict.
@@ -141,7 +151,12 @@ pub struct Rules {
 /// Compares. `excused`: when a message may be missing, as long as it is told.
 pub fn judge(ledger: &[Entry], table: &Table, run: Uuid, excused: &[Window], rules: Rules) -> Verdict {
     let mut found: BTreeMap<i64, &Row> = BTreeMap::new();
-    let mut verdict = Verdict { told: table.told(run), each: vec![0; excused.len()], ..Verdict::default() };
+    let mut verdict = Verdict {
+        told: table.told(run),
+        each: vec![0; excused.len()],
+        before: vec![(0, 0.0); excused.len()],
+        ..Verdict::default()
+    };
     for row in &table.rows {
         if found.insert(row.seq, row).is_some() {
             verdict.twice.push(row.seq);
@@ -187,10 +202,16 @@ fn miss(seq: i64, entry: &Entry, table: &Table, excused: &[Window], rules: Rules
     // Nobody can say whether Redis had it.
     let Some((answered, answered_wall)) = entry.answered else { return };
     // Somewhere between `sent` and `answered` it was published: one of them within the window excuses it.
-    match excused.iter().position(|(from, to)| entry.sent <= *to && answered >= *from) {
+    let excuses = |window: &Window| entry.sent <= window.over && answered + window.bound >= window.fault;
+    match excused.iter().position(excuses) {
         Some(window) => {
             verdict.excused += 1;
             verdict.each[window] += 1;
+            let (fault, before) = (excused[window].fault, &mut verdict.before[window]);
+            if answered <= fault {
+                before.0 += 1;
+                before.1 = before.1.max((fault - answered).as_secs_f64() * 1e3);
+            }
         }
         None => verdict.lost.push(seq),
     }
@@ -211,6 +232,23 @@ impl Verdict {
             self.excused,
             self.lost.len(),
             self.twice.len()
+        )
+    }
+
+    /// What the faults themselves cost: messages that Redis had before them, and how long before, at p50, p99 and at most.
+    pub fn cost(&self) -> String {
+        let mut counts: Vec<_> = self.before.iter().map(|(count, _)| *count).collect();
+        let mut ages: Vec<_> = self.before.iter().map(|(_, age)| *age).collect();
+        if counts.is_empty() {
+            return "nothing was lost".into();
+        }
+        counts.sort_unstable();
+        ages.sort_unstable_by(f64::total_cmp);
+        let last = counts.len() - 1;
+        let (p50, p99) = (last / 2, last * 99 / 100);
+        format!(
+            "lost of what was published before each fault: p50 {} ({:.1} ms), p99 {} ({:.1} ms), max {} ({:.1} ms)",
+            counts[p50], ages[p50], counts[p99], ages[p99], counts[last], ages[last]
         )
     }
 

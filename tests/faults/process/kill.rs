@@ -3,7 +3,7 @@
 use std::{thread, time::Duration};
 
 use super::{
-    arena::{Arena, Case, tier},
+    arena::{Arena, Case, tier, times},
     strace::{self, Points},
 };
 use crate::support::{redis::Redis, sqlite};
@@ -17,7 +17,7 @@ fn moment(n: u64) -> Duration {
 fn kill_9_at_random_moments() {
     let case = Case::new("kill -9 at random moments", "SIGKILL 20 to 200 ms after ready");
     let mut arena = Arena::start(case);
-    for n in 0..tier(50, 1_000) {
+    for n in 0..times("KILLS", 50, 1_000) {
         thread::sleep(moment(n));
         arena.lossy(|arena| {
             arena.daemon.kill9();
@@ -45,17 +45,17 @@ fn kill_9_while_segments_come_and_go() {
 /// Calls before which the program is killed: on a file of the state directory or on any, and at which of them (counted per
 /// thread). What lies between two of them is a step: killed before the later one is killed after the earlier one.
 const STEPS: [(&str, Option<&str>, &[u32]); 18] = [
-    ("write", None, &[17, 25, 33]),        // append: header and records of a segment
+    ("pwrite64", None, &[5, 9, 13]),       // append: header and records of a segment
     ("fdatasync", None, &[1, 2, 9, 20]),   // sync: the segment
     ("openat", None, &[4, 30, 31, 32]),    // rotate: the next segment
     ("openat", Some("spool"), &[1, 2, 3]), // to sync names
     ("fsync", Some("spool"), &[1, 2, 3]),  // the names of segments and checkpoint
     ("openat", Some("spool/checkpoint.tmp"), &[1, 2]), // checkpoint
-    ("write", Some("spool/checkpoint.tmp"), &[1, 2]),
+    ("pwrite64", Some("spool/checkpoint.tmp"), &[1, 2]),
     ("fdatasync", Some("spool/checkpoint.tmp"), &[1, 2]),
     ("rename", Some("spool/checkpoint.tmp"), &[1, 2]),
-    ("unlink", None, &[2, 3, 4]),         // unlink
-    ("write", Some("runs.tmp"), &[1, 2]), // open runs
+    ("unlink", None, &[2, 3, 4]),            // unlink
+    ("pwrite64", Some("runs.tmp"), &[1, 2]), // open runs
     ("fdatasync", Some("runs.tmp"), &[1, 2]),
     ("rename", Some("runs.tmp"), &[1, 2]),
     ("pwrite64", Some("cascor.db-wal"), &[1, 5, 20]), // send: rows into the database
@@ -67,9 +67,9 @@ const STEPS: [(&str, Option<&str>, &[u32]); 18] = [
 
 /// Points that must have been hit, or the list above tests less than it says.
 const NAMED: [&str; 14] = [
-    "write segment",
-    "write checkpoint",
-    "write open runs",
+    "pwrite64 segment",
+    "pwrite64 checkpoint",
+    "pwrite64 open runs",
     "fdatasync segment",
     "fdatasync checkpoint",
     "fdatasync open runs",
@@ -94,11 +94,11 @@ fn kill_9_at_each_named_point() {
     let state = arena.daemon.state_dir().to_owned();
     let log = state.with_file_name("strace.log");
     let mut points = Points::new();
-    for round in 0..tier(1, 20) {
+    for round in 0..times("ROUNDS", 1, 20) {
         for (call, path, counts) in STEPS {
             let path = path.map(|path| state.join(path));
             for nth in counts {
-                let killed = arena.killed_under(strace::killer(call, path.as_deref(), nth + round, &log));
+                let killed = arena.killed_under(strace::killer(call, path.as_deref(), nth + round as u32, &log));
                 let point = if killed { strace::point(&log) } else { format!("not killed: {call} {path:?} {nth}") };
                 *points.entry(point).or_default() += 1;
             }
