@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 use uuid::Uuid;
 
 use crate::{event::ControlRow, units::Micros};
@@ -201,12 +201,25 @@ impl Outcome {
 pub enum Arrival {
     /// A message.
     Frame(Frame),
+    /// A message whose sender waits to hear what became of it.
+    Asked(Frame, oneshot::Sender<Taken>),
     /// A hole.
     Gap(Gap),
     /// The outcome of a command, to be logged like everything else.
     Receipt(ControlRow),
     /// Close every open run (`reset`).
     CloseRuns,
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is on disk, and will be its rows.
+    Durable,
+    /// It is a dead letter, for this reason.
+    Rejected(Rejection),
+    /// The disk does not take it now: it may be lost.
+    AtRisk,
 }
 
 /// A message set aside: what a rejected record and a dead letter carry in front of the raw bytes.

@@ -16,6 +16,9 @@ use crate::{
 /// What a running run is called that has been silent for longer than `stale_after`; derived when it is read.
 pub const STALE: &str = "stale";
 
+/// A running run that is silent for longer is shown as [`STALE`].
+pub const STALE_AFTER: Micros = 5 * 60 * 1_000_000;
+
 /// RFC 3339, UTC, with microseconds.
 pub fn time(micros: Micros) -> String {
     let limit = if micros < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };

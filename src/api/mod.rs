@@ -1,147 +1,140 @@
-//! The HTTP side: is the process alive, is it ready, what does it count, what is its status.
+//! The HTTP side: what is stored, what is newest, what the daemon says about itself, and the few requests that change something.
 //!
-//! It sees readiness, counters and a status closure; it cannot reach the pipeline. A port in use is tried again, never fatal:
-//! receiving matters more than being asked about it.
+//! [`Sight`] is all it sees: the store (which it only reads), the Redis link for the latest values, a queue into intake for what
+//! is to be recorded. It cannot reach the pipeline, and runs on a thread of its own ([`serve`]). The routes are one table
+//! ([`routes`]), which the test of the OpenAPI document reads, too. The command line asks the same router from within.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+mod access;
+mod config;
+mod error;
+mod health;
+mod latest;
+mod params;
+mod range;
+mod rows;
+mod runs;
+mod serve;
+mod write;
+
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Request, State},
-    http::{StatusCode, header},
+    extract::{DefaultBodyLimit, Request, State},
+    http::{Method, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{MethodRouter, get, post},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tracing::{info, warn};
+use serde_json::Value;
 
+pub use self::{
+    access::{Access, Scope},
+    config::Config,
+    error::{Answer, ApiError},
+    serve::run,
+    write::{Ends, Inlet, ToIntake},
+};
 use crate::{
-    backoff::Backoff,
-    lifecycle::{Readiness, Signal},
     metrics::{Label, Metrics},
+    redis::Link,
+    store::Store,
 };
-
-/// Where to listen.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Address and port; empty: no HTTP.
-    pub listen: String,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { listen: "127.0.0.1:8050".into() }
-    }
-}
-
-impl Config {
-    /// Adds what is wrong with these settings.
-    pub fn problems(&self, problems: &mut Vec<String>) {
-        if !self.listen.is_empty() && self.listen.parse::<SocketAddr>().is_err() {
-            problems
-                .push(format!("`http.listen` = \"{}\" is not an address and port such as 127.0.0.1:8050", self.listen));
-        }
-    }
-}
 
 /// Makes the status object.
 pub type StatusFn = Arc<dyn Fn() -> Value + Send + Sync>;
 
+/// Says what is missing for being ready.
+pub type MissingFn = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// What the routes may look at.
 #[derive(Clone)]
 pub struct Sight {
+    /// Limits.
+    pub config: Arc<Config>,
+    /// Who may do what.
+    pub access: Access,
     /// For `/readyz`.
-    pub readiness: Readiness,
+    pub missing: MissingFn,
     /// For `/metrics`, and to count the requests.
     pub metrics: Arc<Metrics>,
     /// For `/api/status`, and run before a scrape to refresh the gauges.
     pub status: StatusFn,
+    /// The archive.
+    pub store: Arc<dyn Store>,
+    /// Where the latest values are; absent: they come from the store.
+    pub latest: Option<Latest>,
+    /// Where requests that change something go.
+    pub inlet: Inlet,
 }
 
-/// Serves until stopped.
-///
-/// # Errors
-/// Never: without a port it goes on trying.
-pub async fn run(config: Config, sight: Sight, mut stop: Signal) -> Result<(), Infallible> {
-    if config.listen.is_empty() {
-        stop.stopped().await;
-        return Ok(());
-    }
-    let Some(listener) = bind(&config.listen, stop.clone()).await else { return Ok(()) };
-    info!(address = config.listen, "HTTP is listening");
-    let serving = axum::serve(listener, router(sight)).with_graceful_shutdown({
-        let mut stop = stop.clone();
-        async move { stop.stopped().await }
-    });
-    // A client that keeps its connection open must not keep the daemon: a second after the signal it is dropped.
-    tokio::select! {
-        result = async { serving.await } => {
-            if let Err(error) = result {
-                warn!(%error, "HTTP stopped");
-            }
-        }
-        () = async { stop.stopped().await; tokio::time::sleep(Duration::from_secs(1)).await } => {}
-    }
-    Ok(())
+/// The latest-state keys.
+#[derive(Clone, Debug)]
+pub struct Latest {
+    /// The connection.
+    pub link: Link,
+    /// Prefix of the keys.
+    pub prefix: String,
 }
 
-async fn bind(address: &str, mut stop: Signal) -> Option<TcpListener> {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5), u64::from(std::process::id()));
-    loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => return Some(listener),
-            Err(error) if backoff.tries() == 0 => {
-                warn!(%error, address, "`http.listen` cannot be bound; trying again, the pipeline runs without it");
-            }
-            Err(_) => {}
-        }
-        tokio::select! {
-            () = stop.stopped() => return None,
-            () = tokio::time::sleep(backoff.next_delay()) => {}
-        }
-    }
+/// One route. Everything that the server answers is one of these.
+pub struct Route {
+    /// GET or POST.
+    pub method: Method,
+    /// As axum writes it: `/api/runs/{run_id}`.
+    pub path: &'static str,
+    /// Who may.
+    pub scope: Scope,
+    handler: MethodRouter<Sight>,
 }
 
-/// All routes.
+/// The table of routes.
+pub fn routes() -> Vec<Route> {
+    let read = |path, handler| Route { method: Method::GET, path, scope: Scope::Read, handler };
+    let open = |path, handler| Route { scope: Scope::Open, ..read(path, handler) };
+    let admin = |path, handler| Route { method: Method::POST, path, scope: Scope::Admin, handler };
+    vec![
+        open("/healthz", get(health::alive)),
+        open("/readyz", get(health::ready)),
+        open("/metrics", get(health::page)),
+        read("/api/status", get(health::status)),
+        read("/api/runs", get(runs::list)),
+        read("/api/runs/{run_id}", get(runs::one)),
+        read("/api/runs/{run_id}/topology", get(rows::topology)),
+        read("/api/runs/{run_id}/events", get(rows::events)),
+        read("/api/metrics/range", get(range::range)),
+        read("/api/metrics", get(latest::metrics)),
+        read("/api/topology", get(latest::topology)),
+        read("/api/network/topology", get(latest::topology)),
+        read("/api/history", get(latest::history)),
+        admin("/api/control", post(write::control)),
+        admin("/api/runs", post(write::create)),
+        admin("/api/runs/{run_id}/complete", post(write::complete)),
+        admin("/api/runs/{run_id}/notes", post(write::notes)),
+    ]
+}
+
+/// All routes, each behind its check.
 pub fn router(sight: Sight) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(page))
-        .route("/api/status", get(status))
-        .fallback(|| async { detail(StatusCode::NOT_FOUND, "Not Found") })
-        .layer(middleware::from_fn_with_state(sight.clone(), count))
+    let mut router = Router::new();
+    for route in routes() {
+        let guard = middleware::from_fn_with_state((sight.access, route.scope), access::guard);
+        router = router.route(route.path, route.handler.layer(guard));
+    }
+    router
+        .fallback(|| async { ApiError::not_found("Not Found") })
+        .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
+        .layer(DefaultBodyLimit::max(sight.config.body.as_usize()))
+        .layer(middleware::from_fn_with_state(sight.clone(), watch))
         .with_state(sight)
 }
 
-async fn ready(State(sight): State<Sight>) -> Response {
-    let missing = sight.readiness.missing();
-    if missing.is_empty() {
-        return "ready\n".into_response();
-    }
-    detail(StatusCode::SERVICE_UNAVAILABLE, &missing.join("; "))
-}
-
-async fn page(State(sight): State<Sight>) -> Response {
-    (sight.status)();
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], sight.metrics.page()).into_response()
-}
-
-async fn status(State(sight): State<Sight>) -> Json<Value> {
-    Json((sight.status)())
-}
-
-fn detail(code: StatusCode, text: &str) -> Response {
-    (code, Json(json!({ "detail": text }))).into_response()
-}
-
-async fn count(State(sight): State<Sight>, request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+/// Ends what takes too long, and counts the answers.
+async fn watch(State(sight): State<Sight>, request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(sight.config.request_timeout, next.run(request)).await;
+    let response = answer.unwrap_or_else(|_| {
+        ApiError::unavailable("no answer within `http.request_timeout`; ask for less at once").into_response()
+    });
     let class = match response.status().as_u16() {
         200..=299 => "2xx",
         400..=499 => "4xx",
@@ -150,4 +143,9 @@ async fn count(State(sight): State<Sight>, request: Request, next: Next) -> Resp
     };
     sight.metrics.api_requests.get_or_create(&Label::of(class)).inc();
     response
+}
+
+/// 200 with JSON.
+fn json(value: &impl serde::Serialize) -> Answer {
+    Ok(Json(value).into_response())
 }

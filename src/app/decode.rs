@@ -20,15 +20,23 @@ use crate::{
 #[derive(Debug)]
 pub struct Decoder {
     instance: String,
+    /// Absent: intake has accepted everything.
+    limits: Option<Limits>,
 }
 
 impl Decoder {
     /// A decoder for the rows of this instance.
     pub fn new(instance: &str) -> Self {
-        Self { instance: instance.to_owned() }
+        Self { instance: instance.to_owned(), limits: None }
     }
 
-    fn content(&self, record: &Record<'_>) -> Content {
+    /// A decoder of messages that intake has not accepted: it takes what intake would take under these limits.
+    pub fn limited(instance: &str, limits: Limits) -> Self {
+        Self { instance: instance.to_owned(), limits: Some(limits) }
+    }
+
+    /// What a record means.
+    pub fn content(&self, record: &Record<'_>) -> Content {
         let decoded = match record.kind {
             RecordKind::Event => self.event(record),
             RecordKind::Rejected => match SetAside::decode(record.payload) {
@@ -50,7 +58,10 @@ impl Decoder {
     }
 
     fn event(&self, record: &Record<'_>) -> Result<Content, Rejection> {
-        let message = wire::decode_accepted(record.payload)?;
+        let message = match &self.limits {
+            None => wire::decode_accepted(record.payload)?,
+            Some(limits) => wire::decode(record.payload, limits)?,
+        };
         let rows = wire::rows(&message, &record.decided, record.channel, record.payload);
         Ok(Content::Rows { rows: rows.rows, touch: Some((record.decided.run_id, rows.touch)) })
     }

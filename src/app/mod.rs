@@ -8,9 +8,12 @@
 //! and whoever only looks; `back` is raised when intake has drained and the writer has had its chance.
 
 mod decode;
+mod http;
 mod parts;
 mod pauses;
 mod phases;
+pub mod refill;
+pub mod replay;
 mod signals;
 mod status;
 pub mod stores;
@@ -19,7 +22,7 @@ use std::{fs, io, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     time::Instant,
 };
 use tracing::info;
@@ -53,6 +56,8 @@ use crate::{
 
 /// Commands that may wait to be executed, and frames that may wait on the control connection.
 const CONTROL_QUEUE: usize = 1_024;
+/// Receipts that those who asked by HTTP may be behind.
+const RECEIPTS: usize = 256;
 
 /// Why the daemon could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +92,7 @@ pub fn run(settings: &Settings, reload: Reload, levels: Option<LevelHandle>) -> 
         .map_err(|error| AppError::StateDir { path: settings.state_dir.clone(), error })?;
     let metrics = Metrics::new();
     let spool = spool::open(&settings.spool, Arc::clone(&metrics)).map_err(AppError::Spool)?;
+    spool::set_owner(&settings.spool.dir, &settings.instance);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("runtime")
@@ -131,7 +137,9 @@ async fn serve(
     let sources = daemon.sources(started, &inlets.status, (&view, &dead_letters), watched);
     let board = Board::new(&settings.latest, &settings.redis.key_prefix, Arc::clone(&daemon.metrics));
     // Takes up a pause of before the restart, so it comes before the writer.
-    let jobs = daemon.control(&sources, hold_out, &board, &inlets);
+    let (receipts, _) = broadcast::channel(RECEIPTS);
+    let jobs = daemon.control(&sources, hold_out, &board, &inlets, receipts.clone());
+    let to_intake = inlets.to_intake.downgrade();
     let (limits_out, limits) = watch::channel(settings.limits.clone());
     let decoder = Arc::new(Decoder::new(&settings.instance));
     let (drained, heartbeat, inlets) =
@@ -143,12 +151,18 @@ async fn serve(
         (hold, flush_to),
         (progress_out, dead_letters),
     );
-    daemon.look(&sources, Arc::clone(&board), inlets.link, heartbeat);
+    let inlet = http::inlet(settings, &inlets.link, to_intake, receipts);
+    let (prefix, instance) = (settings.redis.key_prefix.clone(), settings.instance.clone());
+    let farewell = latest::forget_status(inlets.link.clone(), prefix, instance);
+    daemon.look(&sources, Arc::clone(&board), inlets.link, heartbeat, Arc::clone(&store), inlet);
 
     let Daemon { mut tasks, front, readiness, .. } = daemon;
     tasks.spawn("ready", tell_ready(inlets.status, front.clone()));
     tasks.spawn("reload", reload_when_asked(reloads, reload, levels, limits_out, board, front.clone()));
-    tasks.spawn("drain", drain(front.clone(), readiness, drained, view, (flush_out, progress), store, back_stopper));
+    tasks.spawn(
+        "drain",
+        drain((front.clone(), back_stopper), readiness, drained, view, (flush_out, progress), store, farewell),
+    );
     tasks.run(stopper, front, settings.shutdown_grace).await.map_err(AppError::Ended)?;
     info!("stopped");
     Ok(())
@@ -231,6 +245,7 @@ impl Daemon<'_> {
         hold: watch::Sender<Hold>,
         board: &Arc<Board>,
         inlets: &Inlets,
+        receipts: broadcast::Sender<Arc<str>>,
     ) -> mpsc::Sender<Job> {
         let settings = self.settings;
         let identity = control::Identity {
@@ -239,7 +254,7 @@ impl Daemon<'_> {
             state_dir: settings.state_dir.clone(),
             latest_ttl: settings.latest.enabled.then_some(settings.latest.control_ttl),
         };
-        let levers = levers(sources, hold, board, inlets.to_intake.clone(), &inlets.link);
+        let levers = levers(sources, hold, board, inlets, receipts);
         let stage = control::Stage::new(&settings.control, identity, levers, Arc::clone(&self.metrics));
         let (jobs_out, jobs) = mpsc::channel(CONTROL_QUEUE);
         self.tasks.spawn("control", stage.run(jobs, self.back.clone()));
@@ -327,7 +342,15 @@ impl Daemon<'_> {
     }
 
     /// Those who only look.
-    fn look(&mut self, sources: &Arc<Sources>, board: Arc<Board>, link: Link, heartbeat: Heartbeat) {
+    fn look(
+        &mut self,
+        sources: &Arc<Sources>,
+        board: Arc<Board>,
+        link: Link,
+        heartbeat: Heartbeat,
+        store: Arc<dyn Store>,
+        inlet: api::Inlet,
+    ) {
         let settings = self.settings;
         let status: api::StatusFn = {
             let sources = Arc::clone(sources);
@@ -335,10 +358,13 @@ impl Daemon<'_> {
         };
         let render = Arc::new(Renderer::new(&settings.instance));
         let (instance, key) = (settings.instance.clone(), parts::status_key(&status));
-        let keys = latest::flusher(board, link, render, instance, key, Arc::clone(&self.metrics), self.back.clone());
+        let keys =
+            latest::flusher(board, link.clone(), render, instance, key, Arc::clone(&self.metrics), self.back.clone());
         self.tasks.spawn("latest keys", keys);
-        let sight = api::Sight { readiness: self.readiness.clone(), metrics: Arc::clone(&self.metrics), status };
-        self.tasks.spawn("http", api::run(settings.http.clone(), sight, self.back.clone()));
+        let readiness = self.readiness.clone();
+        let missing: api::MissingFn = Arc::new(move || readiness.missing().into_iter().map(str::to_owned).collect());
+        let seen = http::Seen { metrics: Arc::clone(&self.metrics), store, link, status, missing };
+        self.tasks.spawn("http", api::run(http::sight(settings, seen, inlet), self.back.clone()));
         let line = {
             let sources = Arc::clone(sources);
             move || sources.line()
@@ -352,8 +378,8 @@ fn levers(
     sources: &Arc<Sources>,
     hold: watch::Sender<Hold>,
     board: &Arc<Board>,
-    to_intake: mpsc::Sender<Arrival>,
-    link: &Link,
+    inlets: &Inlets,
+    receipts: broadcast::Sender<Arc<str>>,
 ) -> control::Levers {
     let (end, fill, status) = (Arc::clone(sources), Arc::clone(sources), Arc::clone(sources));
     control::Levers {
@@ -363,7 +389,8 @@ fn levers(
         spool_fill: Box::new(move || fill.spool.bytes() as f64 / fill.spool.capacity().max(1) as f64),
         status: Box::new(move || status.status().to_string()),
         board: Arc::clone(board),
-        to_intake,
-        link: link.clone(),
+        to_intake: inlets.to_intake.clone(),
+        link: inlets.link.clone(),
+        receipts,
     }
 }

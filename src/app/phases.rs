@@ -104,13 +104,13 @@ pub async fn reload_when_asked(
 
 /// The order of stopping: once intake has drained, the writer may go on while it gets somewhere; then the rest ends.
 pub async fn drain(
-    mut front: Signal,
+    (mut front, back): (Signal, Stopper),
     readiness: Readiness,
     drained: oneshot::Receiver<()>,
     spool: spool::View,
     (flush_to, mut progress): (watch::Sender<u64>, watch::Receiver<u64>),
     store: Arc<dyn Store>,
-    back: Stopper,
+    farewell: impl Future<Output = ()>,
 ) -> Result<(), io::Error> {
     let mut drained = drained;
     let early = tokio::select! {
@@ -135,6 +135,7 @@ pub async fn drain(
     } else if let Ok(Err(error)) = reachable {
         info!(error = %Chain(&error), "the store is away; everything not confirmed is in the spool");
     }
+    farewell.await;
     back.stop();
     Ok(())
 }

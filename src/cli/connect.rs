@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fred::{
     clients::Client,
+    error::ErrorKind,
     interfaces::ClientLike,
     types::{
         Builder, RespVersion,
@@ -53,7 +54,11 @@ async fn connect_with(redis: &redis::Config, policy: ReconnectPolicy) -> Result<
         .map_err(failed)?;
     match tokio::time::timeout(2 * PATIENCE, client.init()).await {
         Ok(Ok(_)) => Ok(client),
-        Ok(Err(error)) => Err(failed(error)),
-        Err(late) => Err(CliError::failed(format!("failed to connect to `{}`", redis.url), late)),
+        Ok(Err(error)) if !matches!(error.kind(), ErrorKind::IO | ErrorKind::Timeout) => Err(failed(error)),
+        // The client's words are those of a programmer.
+        _ => Err(CliError::No(format!(
+            "Redis does not answer at `{}`: is it running, and is `redis.url` right?",
+            redis.url
+        ))),
     }
 }

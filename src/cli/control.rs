@@ -14,8 +14,11 @@ use uuid::Uuid;
 use super::{CliError, connect::connect, output, status};
 use crate::{config::Settings, units};
 
-/// What the daemon itself obeys; other commands are for trainers.
+/// What the daemon itself obeys.
 const OURS: [&str; 5] = ["pause", "resume", "flush", "reset", "status"];
+
+/// What only trainers obey, and daemons rightly ignore.
+const THEIRS: [&str; 1] = ["stop"];
 
 /// Arguments of `control`.
 #[derive(Debug, clap::Args)]
@@ -56,7 +59,8 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
         return if json {
             output::json(&report)
         } else {
-            output::line(&format!("`{}` sent to {listeners} listeners on {channel}", args.command))
+            let noun = if listeners == 1 { "listener" } else { "listeners" };
+            output::line(&format!("`{}` sent to {listeners} {noun} on {channel}", args.command))
         };
     };
     let receipts = gather(receipts, &id, &expected, Instant::now() + args.timeout).await;
@@ -138,10 +142,15 @@ fn report(args: &Args, expected: &[String], receipts: &[Value], json: bool) -> R
         let whom = if silent.is_empty() { "any daemon".to_owned() } else { silent.join(", ") };
         return Err(CliError::No(format!("no receipt from {whom} within {}", units::format_duration(args.timeout))));
     }
-    // Daemons ignore what only trainers understand, and that is as it should be.
-    let fine = |receipt: &&Value| {
-        receipt["outcome"] == "done" || (receipt["outcome"] == "ignored" && !OURS.contains(&args.command.as_str()))
-    };
+    let command = args.command.as_str();
+    let theirs = THEIRS.contains(&command) || args.target.as_deref() == Some("trainer");
+    let fine = |receipt: &&Value| receipt["outcome"] == "done" || (receipt["outcome"] == "ignored" && theirs);
+    if !theirs && !OURS.contains(&command) && receipts.iter().any(|receipt| receipt["outcome"] == "ignored") {
+        return Err(CliError::No(format!(
+            "no daemon obeys `{command}`, so it was ignored; they obey {}",
+            OURS.join(", ")
+        )));
+    }
     match receipts.iter().find(|receipt| !fine(receipt)) {
         None => Ok(()),
         Some(bad) => {
@@ -198,6 +207,7 @@ mod tests {
             ("pause", "done", true),
             ("pause", "ignored", false),
             ("stop", "ignored", true),
+            ("puase", "ignored", false),
             ("flush", "failed", false),
         ] {
             let receipts = [json!({"instance": "a", "outcome": outcome})];

@@ -1,17 +1,25 @@
 //! `deadletter`: messages and rows that were set aside, and why.
 
-use serde_json::{Value, json};
+use std::path::PathBuf;
 
-use super::{CliError, output};
+use serde_json::{Map, Value, json};
+
+use super::{CliError, block_on, ndjson, output, progress::Bar};
 use crate::{
+    app::replay,
     config::Settings,
-    dead_letter::{self, DeadLetterInfo, Filter},
-    frame::Reason,
+    dead_letter::{self, Browser, DeadLetterInfo, Filter, Letter},
+    frame::{Reason, Rejection},
     logging::Untrusted,
     render,
+    units::Micros,
 };
 
-/// What to see of them.
+const HEADERS: [&str; 6] = ["ID", "RECEIVED", "REASON", "CHANNEL", "BYTES", "DETAIL"];
+/// Failures that are listed for people; `deadletter list` has them all.
+const FAILED_SHOWN: usize = 20;
+
+/// What to do with them.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// The newest first, with their reasons.
@@ -19,12 +27,8 @@ pub enum Command {
         /// At most this many.
         #[arg(long, short = 'n', default_value_t = 100)]
         limit: usize,
-        /// Only with this reason, such as `malformed_json`.
-        #[arg(long, value_parser = reason)]
-        reason: Option<Reason>,
-        /// Only from this channel.
-        #[arg(long)]
-        channel: Option<String>,
+        #[command(flatten)]
+        which: Which,
     },
     /// One of them, with its bytes.
     Show {
@@ -34,45 +38,175 @@ pub enum Command {
         #[arg(long)]
         raw: bool,
     },
+    /// Write them as JSON, one a line, oldest first.
+    Export {
+        #[command(flatten)]
+        which: Which,
+        /// A new file; absent: standard output.
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Decode them once more and store what can be stored now; drop that, keep the rest. A daemon may be running.
+    Replay {
+        #[command(flatten)]
+        which: Which,
+        /// Which, as `list` prints them; absent: all that the filters take.
+        ids: Vec<u64>,
+    },
+    /// Drop them for good. A daemon may be running.
+    Drop {
+        #[command(flatten)]
+        which: Which,
+        /// Which, as `list` prints them.
+        ids: Vec<u64>,
+        /// All of them.
+        #[arg(long)]
+        all: bool,
+    },
 }
 
-/// Reads the directory of dead letters; a daemon may be using it.
-pub fn run(settings: &Settings, command: &Command, json: bool) -> Result<(), CliError> {
+/// Filters of every command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Which {
+    /// Only with this reason, such as `malformed_json`.
+    #[arg(long, value_parser = reason)]
+    reason: Option<Reason>,
+    /// Only from this channel.
+    #[arg(long)]
+    channel: Option<String>,
+    /// Only those received at this moment or later.
+    #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
+    since: Option<Micros>,
+    /// Only those received at this moment or before.
+    #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
+    until: Option<Micros>,
+}
+
+impl Which {
+    fn filter(self, ids: Vec<u64>, limit: Option<usize>) -> Filter {
+        let Self { reason, channel, since, until } = self;
+        Filter { reason, channel, since, until, limit, ids: ids.into_iter().collect() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.reason.is_none() && self.channel.is_none() && self.since.is_none() && self.until.is_none()
+    }
+}
+
+/// Works on the directory of dead letters; a daemon may be using it.
+pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliError> {
     let dir = &settings.dead_letter.dir;
-    let failed = |error| CliError::failed(format!("failed to read the dead letters in `{}`", dir.display()), error);
+    let failed = |error| CliError::failed(format!("failed to use the dead letters in `{}`", dir.display()), error);
     match command {
-        Command::List { limit, reason, channel } => {
-            let filter = Filter { reason: *reason, channel: channel.clone(), limit: Some(*limit), ..Filter::default() };
-            let mut letters = dead_letter::list(dir, &filter).map_err(failed)?;
-            letters.reverse();
-            if json {
-                let letters: Vec<_> = letters.iter().map(value).collect();
-                return output::json(&json!({ "count": letters.len(), "deadletters": letters }));
-            }
-            if letters.is_empty() {
-                return output::line("no dead letters");
-            }
-            output::table(
-                &["ID", "RECEIVED", "REASON", "CHANNEL", "BYTES", "DETAIL"],
-                letters.iter().map(row).collect(),
-            )
+        Command::List { limit, which } => {
+            let letters = dead_letter::list(dir, &which.filter(Vec::new(), Some(limit))).map_err(failed)?;
+            show_list(letters, json)
         }
         Command::Show { id, raw } => {
-            let found = dead_letter::show(dir, *id).map_err(failed)?;
+            let found = dead_letter::show(dir, id).map_err(failed)?;
             let (info, bytes) = found.ok_or_else(|| CliError::No(format!("there is no dead letter {id}")))?;
-            if *raw {
-                return output::bytes(&bytes);
+            show_one(&info, &bytes, raw, json)
+        }
+        Command::Export { which, output } => {
+            let mut lines = ndjson::Lines::to(output.as_deref())?;
+            let mut browser = Browser::open(dir, which.filter(Vec::new(), None)).map_err(failed)?;
+            loop {
+                let letters = browser.next_letters().map_err(failed)?;
+                if letters.is_empty() || !letters.iter().all(|letter| lines.put(&object(letter))) {
+                    break;
+                }
             }
+            let count = lines.finish()?;
+            if output.is_some() {
+                eprintln!("{count} dead {} written", letters(count));
+            }
+            Ok(())
+        }
+        Command::Replay { which, ids } => block_on(replay(settings, which.filter(ids, None), json)),
+        Command::Drop { which, ids, all } => {
+            if all != (which.is_empty() && ids.is_empty()) {
+                return Err(CliError::Usage("name the dead letters, or filter them, or say --all".into()));
+            }
+            let found = dead_letter::list(dir, &which.filter(ids, None)).map_err(failed)?;
+            if !found.is_empty() {
+                dead_letter::marks::mark(dir, found.iter().map(|info| info.id), []).map_err(failed)?;
+            }
+            let count = found.len() as u64;
             if json {
-                let mut value = value(&info);
-                value["text"] = String::from_utf8_lossy(&bytes).into();
-                value["hex"] = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
-                return output::json(&value);
+                return output::json(&json!({ "dropped": count }));
             }
-            output::table(&["ID", "RECEIVED", "REASON", "CHANNEL", "BYTES", "DETAIL"], vec![row(&info)])?;
-            output::line(&format!("\n{}\n\nall {} bytes that are kept: --raw", Untrusted(&bytes), bytes.len()))
+            output::line(&format!("{count} dead {} dropped", letters(count)))
         }
     }
+}
+
+async fn replay(settings: &Settings, filter: Filter, json: bool) -> Result<(), CliError> {
+    let bar = Bar::new("replayed");
+    let replayed = replay::replay(settings, filter, |done, total| bar.show(done, total)).await;
+    drop(bar);
+    let replayed = replayed.map_err(|error| CliError::failed("failed to replay dead letters", error))?;
+    let replay::Replayed { stored, failed, cut } = &replayed;
+    if json {
+        let failed: Vec<_> = failed
+            .iter()
+            .map(|(id, why)| json!({ "id": id, "reason": why.reason.as_str(), "detail": why.detail }))
+            .collect();
+        output::json(&json!({ "stored": stored, "failed": failed, "not_replayable": cut }))?;
+    } else {
+        output::line(&format!("{stored} dead {} stored", letters(*stored)))?;
+        if *cut > 0 {
+            output::line(&format!("{cut} cannot be replayed: not all of their bytes were kept"))?;
+        }
+        let row = |(id, why): &(u64, Rejection)| {
+            vec![id.to_string(), why.reason.as_str().to_owned(), Untrusted(why.detail.as_bytes()).to_string()]
+        };
+        if !failed.is_empty() {
+            output::table(&["FAILED", "REASON", "DETAIL"], failed.iter().take(FAILED_SHOWN).map(row).collect())?;
+        }
+    }
+    match failed.len() as u64 {
+        0 => Ok(()),
+        count => Err(CliError::No(format!("{count} dead {} failed again, and stay", letters(count)))),
+    }
+}
+
+fn letters(count: u64) -> &'static str {
+    if count == 1 { "letter" } else { "letters" }
+}
+
+fn show_list(mut letters: Vec<DeadLetterInfo>, json: bool) -> Result<(), CliError> {
+    letters.reverse();
+    if json {
+        let letters: Vec<_> = letters.iter().map(value).collect();
+        return output::json(&json!({ "count": letters.len(), "deadletters": letters }));
+    }
+    if letters.is_empty() {
+        return output::line("no dead letters");
+    }
+    output::table(&HEADERS, letters.iter().map(row).collect())
+}
+
+fn show_one(info: &DeadLetterInfo, bytes: &[u8], raw: bool, json: bool) -> Result<(), CliError> {
+    if raw {
+        return output::bytes(bytes);
+    }
+    if json {
+        let mut value = value(info);
+        value["text"] = String::from_utf8_lossy(bytes).into();
+        value["hex"] = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+        return output::json(&value);
+    }
+    output::table(&HEADERS, vec![row(info)])?;
+    output::line(&format!("\n{}\n\nall {} bytes that are kept: --raw", Untrusted(bytes), bytes.len()))
+}
+
+fn object(letter: &Letter) -> Map<String, Value> {
+    let mut object = match value(&letter.info) {
+        Value::Object(object) => object,
+        _ => Map::new(),
+    };
+    ndjson::put_payload(&mut object, &letter.payload);
+    object
 }
 
 fn reason(text: &str) -> Result<Reason, String> {

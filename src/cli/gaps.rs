@@ -64,8 +64,7 @@ pub async fn gaps(store: &dyn Store, args: GapsArgs, json: bool, out: &mut impl 
         None => None,
     };
     let mut filter = run.as_ref().map(Filter::of_run).unwrap_or_default();
-    filter.since = filter.since.max(args.since);
-    filter.until = [filter.until, args.until].into_iter().flatten().min();
+    (filter.since, filter.until) = (args.since, args.until);
     (filter.reason, filter.instance) = (args.reason, args.instance);
     let rows = ledger::read(store, &filter, args.limit).await.map_err(unreadable)?;
     let lacking = match &run {

@@ -8,7 +8,9 @@ mod demo;
 pub mod gaps;
 pub mod lookup;
 pub mod metrics;
+mod ndjson;
 mod output;
+mod progress;
 mod read;
 mod run;
 pub mod runs;
@@ -171,8 +173,8 @@ pub fn run() -> Result<(), CliError> {
             block_on(read::gaps(settings, args, global.json))
         }
         Command::Control(args) => block_on(control::run(settings, args, global.json)),
-        Command::Spool(command) => spool::run(&settings, &command, global.json),
-        Command::Deadletter(command) => deadletter::run(&settings, &command, global.json),
+        Command::Spool(command) => spool::run(&settings, command, global.json),
+        Command::Deadletter(command) => deadletter::run(&settings, command, global.json),
     }
 }
 

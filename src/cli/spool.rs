@@ -1,21 +1,29 @@
-//! `spool`: what is in the durable log, without disturbing the daemon that holds it.
+//! `spool`: what is in the durable log, without disturbing the daemon that holds it; and emptying one that nobody holds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::{CliError, output};
+use serde_json::{Map, Value, json};
+
+use super::{CliError, block_on, ndjson, output, progress::Bar};
 use crate::{
+    app::refill::{self, Orphan},
     config::Settings,
+    frame::SetAside,
     render,
-    spool::{self, Report},
+    spool::{self, Record, RecordKind, Report, SpoolError},
 };
 
 /// What to know about the log.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Segments, sizes and the committed offset; works on a spool in use.
+    /// Segments, sizes, and how many records wait for the store; works on a spool in use.
     Status(Args),
-    /// Read every record and check it; status 1 when one is bad. On a spool in use, what is being written may look torn.
+    /// Read every record of a spool that nobody holds, and check it; status 1 when one is bad.
     Verify(Args),
+    /// Write the records of a spool that nobody holds as JSON, one a line.
+    Export(ExportArgs),
+    /// Write what a spool that nobody holds still has into the configured store, and leave it empty.
+    Drain(DrainArgs),
 }
 
 /// Which log.
@@ -25,48 +33,185 @@ pub struct Args {
     dir: Option<PathBuf>,
 }
 
-/// Reads the log's directory.
-pub fn run(settings: &Settings, command: &Command, json: bool) -> Result<(), CliError> {
-    let (Command::Status(args) | Command::Verify(args)) = command;
-    let dir = args.dir.as_ref().unwrap_or(&settings.spool.dir);
-    let failed = |error| CliError::failed(format!("failed to read the spool in `{}`", dir.display()), error);
-    let report = match command {
-        Command::Status(_) => spool::inspect(dir),
-        Command::Verify(_) => spool::verify(dir),
-    };
-    let report = report.map_err(failed)?;
-    let verified = matches!(command, Command::Verify(_));
-    if json {
-        let value = serde_json::to_value(&report).map_err(|error| CliError::failed("failed to print", error))?;
-        output::json(&value)?;
-    } else {
-        print(&report, verified)?;
-    }
-    if verified && !report.is_sound() {
-        return Err(CliError::No(format!("{} records are lost; the rest is read as always", report.lost)));
-    }
-    Ok(())
+/// Arguments of `export`.
+#[derive(Debug, clap::Args)]
+pub struct ExportArgs {
+    /// Its directory; absent: the configured one.
+    dir: Option<PathBuf>,
+    /// A new file; absent: standard output.
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Only what waits for the store.
+    #[arg(long)]
+    pending: bool,
 }
 
-fn print(report: &Report, verified: bool) -> Result<(), CliError> {
+/// Arguments of `drain`.
+#[derive(Debug, clap::Args)]
+pub struct DrainArgs {
+    /// Its directory.
+    dir: PathBuf,
+    /// Name of the daemon it belonged to; absent: as the spool says.
+    #[arg(long, value_name = "NAME")]
+    owner: Option<String>,
+    /// Where its dead letters go; absent: `deadletter` beside it.
+    #[arg(long, value_name = "DIR")]
+    deadletter: Option<PathBuf>,
+}
+
+/// Does what is asked with the log's directory.
+pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliError> {
+    match command {
+        Command::Status(args) => status(&args.dir.unwrap_or_else(|| settings.spool.dir.clone()), json),
+        Command::Verify(args) => verify(&args.dir.unwrap_or_else(|| settings.spool.dir.clone()), json),
+        Command::Export(args) => {
+            let dir = args.dir.unwrap_or_else(|| settings.spool.dir.clone());
+            export(&dir, args.output.as_deref(), args.pending)
+        }
+        Command::Drain(args) => block_on(drain(settings, args, json)),
+    }
+}
+
+fn status(dir: &Path, json: bool) -> Result<(), CliError> {
+    show(&spool::inspect(dir).map_err(failed(dir))?, json, false)
+}
+
+fn verify(dir: &Path, json: bool) -> Result<(), CliError> {
+    refuse_held(dir)?;
+    let report = spool::verify(dir).map_err(failed(dir))?;
+    refuse_held(dir)?;
+    show(&report, json, true)?;
+    sound(&report)
+}
+
+fn export(dir: &Path, to: Option<&Path>, pending: bool) -> Result<(), CliError> {
+    refuse_held(dir)?;
+    let from = if pending { spool::inspect(dir).map_err(failed(dir))?.committed.unwrap_or(0) } else { 0 };
+    let mut lines = ndjson::Lines::to(to)?;
+    let report = spool::read(dir, &mut |record| record.offset < from || lines.put(&object(record)));
+    let report = report.map_err(failed(dir))?;
+    let count = lines.finish()?;
+    refuse_held(dir)?;
+    if to.is_some() {
+        eprintln!("{count} {} written", records(count));
+    }
+    sound(&report)
+}
+
+async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), CliError> {
+    let DrainArgs { dir, owner, deadletter } = args;
+    refuse_held(&dir)?;
+    let whole = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+    let own = settings.spool.dir.canonicalize().is_ok_and(|own| own == whole);
+    let beside = || match whole.parent() {
+        Some(parent) if !own => parent.join("deadletter"),
+        _ => settings.dead_letter.dir.clone(),
+    };
+    let dead_letters = deadletter.unwrap_or_else(beside);
+    let orphan = Orphan { dir: dir.clone(), owner, dead_letters: dead_letters.clone() };
+    let bar = Bar::new("drained");
+    let drained = refill::drain(settings, orphan, |done, total| bar.show(done, total)).await;
+    drop(bar);
+    let failed = |error| CliError::failed(format!("failed to drain the spool in `{}`", dir.display()), error);
+    let drained = drained.map_err(failed)?;
+    if json {
+        return output::json(&json!({
+            "records": drained.records,
+            "unreadable": drained.unreadable,
+            "dead_letters": drained.dead_letters,
+            "dead_letters_in": dead_letters.display().to_string(),
+        }));
+    }
+    output::line(&format!("{} {} stored; the spool is empty", drained.records, records(drained.records)))?;
+    if drained.unreadable > 0 {
+        output::line(&format!("{} {} could not be read any more", drained.unreadable, records(drained.unreadable)))?;
+    }
+    match drained.dead_letters {
+        0 => Ok(()),
+        letters => output::line(&format!("dead letters in {}: {letters}", dead_letters.display())),
+    }
+}
+
+/// What is read while a daemon writes it looks torn, and what it removes looks lost.
+fn refuse_held(dir: &Path) -> Result<(), CliError> {
+    match spool::inspect(dir).map_err(failed(dir))?.holder {
+        None => Ok(()),
+        Some(holder) => Err(CliError::No(format!(
+            "spool `{}` is in use by process {holder}: stop it first, or ask it with `spool status`",
+            dir.display()
+        ))),
+    }
+}
+
+fn sound(report: &Report) -> Result<(), CliError> {
+    match (report.is_sound(), report.lost) {
+        (true, _) => Ok(()),
+        (false, 0) => Err(CliError::No("the spool is damaged, but no record is lost".into())),
+        (false, lost) => Err(CliError::No(format!("{lost} {} lost; the rest is read as always", records(lost)))),
+    }
+}
+
+fn records(count: u64) -> &'static str {
+    if count == 1 { "record" } else { "records" }
+}
+
+fn failed(dir: &Path) -> impl Fn(SpoolError) -> CliError {
+    move |error| match error {
+        SpoolError::Absent { .. } => CliError::No(error.to_string()),
+        error => CliError::failed(format!("failed to read the spool in `{}`", dir.display()), error),
+    }
+}
+
+fn object(record: &Record<'_>) -> Map<String, Value> {
+    let decided = &record.decided;
+    let mut object = Map::new();
+    let mut put = |name: &str, value: Value| _ = object.insert(name.to_owned(), value);
+    put("offset", record.offset.into());
+    let kind = match record.kind {
+        RecordKind::Event => "event",
+        RecordKind::Rejected => "rejected",
+        RecordKind::Control => "control",
+        RecordKind::Gap => "gap",
+        RecordKind::Receipt => "receipt",
+    };
+    put("kind", kind.into());
+    put("received_at", render::time(decided.received_at).into());
+    put("event_time", render::time(decided.event_time).into());
+    put("run_id", (!decided.run_id.is_nil()).then(|| decided.run_id.to_string()).into());
+    put("channel", record.channel.into());
+    let aside = if record.kind == RecordKind::Rejected { SetAside::decode(record.payload) } else { None };
+    if let Some((aside, _)) = &aside {
+        put("reason", aside.rejection.reason.as_str().into());
+        put("detail", aside.rejection.detail.as_str().into());
+        put("length", aside.length.into());
+    }
+    ndjson::put_payload(&mut object, aside.map_or(record.payload, |(_, kept)| kept));
+    object
+}
+
+fn show(report: &Report, json: bool, verified: bool) -> Result<(), CliError> {
+    if json {
+        let value = serde_json::to_value(report).map_err(|error| CliError::failed("failed to print", error))?;
+        return output::json(&value);
+    }
     let text = |value: Option<String>| value.unwrap_or_else(|| "-".into());
     let mut rows = vec![
         vec!["id".into(), text(report.id.map(|id| id.to_string()))],
+        vec!["instance".into(), text(report.owner.clone())],
         vec!["held by".into(), text(report.holder.clone())],
         vec!["committed".into(), text(report.committed.map(|offset| offset.to_string()))],
+        vec!["end".into(), report.end.to_string()],
+        vec!["waiting for the store".into(), report.pending.to_string()],
         vec!["bytes".into(), report.bytes.to_string()],
         vec!["quarantined bytes".into(), report.quarantine_bytes.to_string()],
     ];
     if verified {
+        let span = |(first, last)| format!("{} … {}", render::time(first), render::time(last));
         rows.extend([
             vec!["records".into(), report.records.to_string()],
-            vec!["waiting for the store".into(), report.pending.to_string()],
             vec!["lost".into(), report.lost.to_string()],
             vec!["torn bytes at the end".into(), report.torn_bytes.to_string()],
-            vec![
-                "received".into(),
-                text(report.received.map(|(first, last)| format!("{} … {}", render::time(first), render::time(last)))),
-            ],
+            vec!["received".into(), text(report.received.map(span))],
         ]);
     }
     output::table(&["SPOOL", ""], rows)?;

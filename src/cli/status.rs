@@ -1,23 +1,81 @@
-//! `status`: what the daemons say about themselves, read from their keys in Redis.
+//! `status`: what the daemons say about themselves, read from their keys in Redis; and what they have left on this machine.
+
+use std::path::{Path, PathBuf};
 
 use fred::{clients::Client, interfaces::KeysInterface, types::Value as Reply};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{CliError, connect::connect, output};
-use crate::config::Settings;
+use crate::{
+    config::Settings,
+    spool::{self, Report},
+};
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only this daemon; absent: all of them.
     daemon: Option<String>,
+    /// Also look here for spools that other instances have left (`spool.orphans_in`; absent: beside the state directory).
+    #[arg(long, value_name = "DIR")]
+    look_in: Vec<PathBuf>,
 }
 
-/// Prints the status of one daemon or of all.
+/// Prints the status of one daemon or of all, and the spools that nobody holds.
 pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliError> {
+    let orphans = spool::orphans(&places(&settings, &args.look_in), &settings.spool.dir);
+    let found = statuses(&settings, args.daemon).await;
+    if json {
+        let mut all: serde_json::Map<_, _> =
+            found.as_ref().map_or_else(|_| Vec::new(), Clone::clone).into_iter().collect();
+        all.insert(ORPHANS.into(), orphans.iter().map(orphan).collect());
+        output::json(&Value::Object(all))?;
+    } else {
+        for (instance, status) in found.iter().flatten() {
+            let mut rows = Vec::new();
+            flatten("", status, &mut rows);
+            output::table(&[instance, ""], rows)?;
+        }
+        if !orphans.is_empty() {
+            let row = |(dir, report): &(PathBuf, Report)| {
+                let owner = report.owner.clone().unwrap_or_else(|| "-".into());
+                vec![dir.display().to_string(), owner, report.pending.to_string(), report.bytes.to_string()]
+            };
+            output::table(&["ORPHANED SPOOL", "INSTANCE", "WAITING", "BYTES"], orphans.iter().map(row).collect())?;
+            output::line("nobody holds these: `cascor-ingest spool drain DIR` writes what waits into the store")?;
+        }
+    }
+    if found?.is_empty() {
+        return Err(CliError::No("no daemon has said anything within the last seconds".into()));
+    }
+    Ok(())
+}
+
+/// The key beside the names of instances.
+const ORPHANS: &str = "orphaned_spools";
+
+fn places(settings: &Settings, more: &[PathBuf]) -> Vec<PathBuf> {
+    let mut places = settings.spool.orphans_in.clone();
+    if places.is_empty() {
+        places.extend(settings.state_dir.parent().map(Path::to_owned));
+    }
+    places.extend_from_slice(more);
+    places
+}
+
+fn orphan((dir, report): &(PathBuf, Report)) -> Value {
+    json!({
+        "dir": dir.display().to_string(),
+        "instance": report.owner,
+        "pending": report.pending,
+        "bytes": report.bytes,
+    })
+}
+
+async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(String, Value)>, CliError> {
     let client = connect(&settings.redis).await?;
     let prefix = format!("{}ingest:", settings.redis.key_prefix);
-    let instances = match args.daemon {
+    let instances = match daemon {
         Some(instance) => vec![instance],
         None => instances(&client, &prefix).await?,
     };
@@ -32,19 +90,7 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
             found.push((instance, status));
         }
     }
-    if found.is_empty() {
-        return Err(CliError::No("no daemon has said anything within the last seconds".into()));
-    }
-    if json {
-        let all = found.into_iter().collect::<serde_json::Map<_, _>>();
-        return output::json(&Value::Object(all));
-    }
-    for (instance, status) in found {
-        let mut rows = Vec::new();
-        flatten("", &status, &mut rows);
-        output::table(&[&instance, ""], rows)?;
-    }
-    Ok(())
+    Ok(found)
 }
 
 /// Names of all daemons whose status is still there.

@@ -32,6 +32,12 @@ fn every_command_of_this_build_parses() {
         "spool verify",
         "deadletter list --reason too_deep",
         "deadletter show 12 --raw",
+        "deadletter export --output x.ndjson --since 2026-11-20 --until 2026-11-21T10:00:00Z",
+        "deadletter replay 1 2 3 --channel cascor:training",
+        "deadletter drop --all",
+        "spool export --pending --output x.ndjson /srv/spool",
+        "spool drain /srv/spool --owner n1 --deadletter /srv/deadletter",
+        "status --look-in /srv --look-in /mnt",
         "--log-level debug --log-format json --store cassandra --instance a --state-dir d status",
     ] {
         let words = ["cascor-ingest"].into_iter().chain(line.split(' '));
@@ -77,9 +83,19 @@ fn command_in(code: &str) -> Option<&str> {
 
 #[test]
 fn what_does_not_fit_is_a_usage_error() {
-    for line in
-        ["", "nosuch", "demo --runs 0", "demo --for 5", "show", "control", "schema", "check --set x", "doctor", "tail"]
-    {
+    for line in [
+        "",
+        "nosuch",
+        "demo --runs 0",
+        "demo --for 5",
+        "show",
+        "control",
+        "schema",
+        "check --set x",
+        "doctor",
+        "gapz",
+        "tail",
+    ] {
         let words = ["cascor-ingest"].into_iter().chain(line.split_whitespace());
         let error = Cli::try_parse_from(words).expect_err(line);
         assert_eq!(error.exit_code(), 2, "{line}");

@@ -78,7 +78,7 @@ fn redis(settings: &Settings, problems: &mut Vec<String>) {
 }
 
 /// Whether some channel matches both. A `[...]` counts as any one character, which can only see too many overlaps.
-fn overlap(a: &[u8], b: &[u8]) -> bool {
+pub fn overlap(a: &[u8], b: &[u8]) -> bool {
     let head = |pattern: &[u8]| -> Option<(Option<u8>, usize)> {
         match pattern {
             [] => None,

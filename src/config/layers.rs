@@ -1,6 +1,6 @@
 //! One value after the other laid over the defaults, each tried alone.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use figment::{
     Figment,
@@ -139,13 +139,18 @@ impl Layers {
         let candidate = self.figment.clone().merge(Serialized::default(key, value));
         match candidate.extract::<Settings>() {
             Ok(_) => self.figment = candidate,
-            Err(error) => self.problem(format!("`{key}` ({origin}): {}", error.kind)),
+            // The list of known names comes in quotes, and each of them, too.
+            Err(error) => self.problem(format!("`{key}` ({origin}): {}", error.kind).replace("``", "`")),
         }
     }
 
     fn unknown(&mut self, key: &str, origin: &str) {
         let mut keys = Vec::new();
         leaves("", &self.shape, &mut keys);
+        // A section may be misspelt as well.
+        let sections: BTreeSet<_> =
+            keys.iter().flat_map(|key| key.match_indices('.').map(|(at, _)| key[..at].to_owned())).collect();
+        keys.extend(sections);
         let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
         let nearest = keys
             .iter()

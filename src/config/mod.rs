@@ -22,6 +22,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{api, control, dead_letter, intake, latest, logging, redis, spool, store, units, wire::Limits, writer};
+pub use checks::overlap;
 use layers::{Layers, Rank};
 
 /// Prefix of the environment variables that set a key: `CASCOR_INGEST__SPOOL__CAPACITY` is `spool.capacity`.

@@ -217,7 +217,8 @@ fn every_problem_is_reported_at_once_by_key() {
     let problems = Case::new()
         .file(
             "a.toml",
-            "[spool]\ncapacty = \"1GiB\"\nsegment = \"5 parsecs\"\n[writer]\nbatch_rows = 0\n[redis]\nlisten = \"x\"",
+            "[spool]\ncapacty = \"1GiB\"\nsegment = \"5 parsecs\"\n[writer]\nbatch_rows = 0\n[redis]\nlisten = \"x\"\n\
+             [redis.tsl]\nca = \"x\"\n[spol]\ndir = \"x\"",
         )
         .env("CASCOR_INGEST__HTTP__LISTEN", "nowhere")
         .env("CASCOR_INGEST__STORE__CASSANDRA__PORT", "70000")
@@ -229,6 +230,8 @@ fn every_problem_is_reported_at_once_by_key() {
         .flag("intake.time_zone", "Mars/Olympus")
         .problems();
     for (key, words) in [
+        ("redis.tsl", "did you mean `redis.tls`?"),
+        ("spol", "did you mean `spool`?"),
         ("spool.capacty", "did you mean `spool.capacity`?"),
         ("spool.segment", "5 parsecs"),
         ("writer.batch_rows", "at least 1"),
@@ -245,7 +248,8 @@ fn every_problem_is_reported_at_once_by_key() {
         let named = |problem: &&String| problem.starts_with(&format!("`{key}`")) && problem.contains(words);
         assert_eq!(problems.iter().filter(named).count(), 1, "{key}: {problems:#?}");
     }
-    assert_eq!(problems.len(), 12, "{problems:#?}");
+    assert_eq!(problems.len(), 14, "{problems:#?}");
+    assert!(!problems.iter().any(|problem| problem.contains("``")), "{problems:#?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod stage;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,8 @@ pub struct Levers {
     pub to_intake: mpsc::Sender<Arrival>,
     /// For answers.
     pub link: Link,
+    /// The same answers for whoever listens within the process; nobody has to.
+    pub receipts: broadcast::Sender<Arc<str>>,
 }
 
 /// Where answers go, and who gives them.

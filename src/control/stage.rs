@@ -281,7 +281,12 @@ impl Stage {
         self.metrics.control_commands.get_or_create(&Label::of(outcome.as_str())).inc();
         self.record(Arrival::Receipt(finished_row(&job, &receipt)));
         // What is for somebody else is theirs to answer.
-        if !elsewhere && answers.try_send(receipt_json(&receipt)).is_err() {
+        if elsewhere {
+            return;
+        }
+        let answer = receipt_json(&receipt);
+        let _ = self.levers.receipts.send(answer.as_str().into());
+        if answers.try_send(answer).is_err() {
             warn!("an answer to a command cannot be published: too many wait for Redis");
         }
     }

@@ -42,6 +42,7 @@ impl Rig {
             board,
             to_intake,
             link,
+            receipts: tokio::sync::broadcast::channel(1).0,
         };
         let identity = Identity {
             instance: "one".into(),

@@ -2,11 +2,11 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    fs::{File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, TryLockError},
     time::SystemTime,
 };
 
@@ -38,6 +38,8 @@ const READ_MAX: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct DeadLetters {
     inner: Mutex<Inner>,
+    /// How it was when somebody looked last.
+    known: Mutex<Kept>,
     metrics: Arc<Metrics>,
 }
 
@@ -106,7 +108,7 @@ impl DeadLetters {
         let id = identify(&list)?;
         let (next, recent) = remember(&mut list, record::seed(id));
         let capacity = config.capacity.0;
-        let inner = Inner {
+        let mut inner = Inner {
             capacity,
             seed: record::seed(id),
             writer: SegmentWriter::new(dir.clone(), id, SEGMENT.min(capacity / 4).max(1), disk.clone()),
@@ -119,7 +121,8 @@ impl DeadLetters {
             dir,
             _lock: lock,
         };
-        Ok(Self { inner: Mutex::new(inner), metrics })
+        inner.look_at_marks();
+        Ok(Self { known: Mutex::new(inner.kept()), inner: Mutex::new(inner), metrics })
     }
 
     /// Keeps a letter: it is on disk when this returns `Ok`. One that is there already adds nothing.
@@ -162,12 +165,18 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// What is on disk, whoever put it there.
+    /// What is on disk, whoever put it there. While a letter is being written, what it was before: whoever only looks does not wait
+    /// for a disk.
     pub fn kept(&self) -> Kept {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = match self.inner.try_lock() {
+            Ok(inner) => inner,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return *known,
+        };
         inner.look_at_marks();
-        let letters = inner.segments.lock().iter().map(|meta| inner.marks.left(meta.first, meta.end)).sum();
-        Kept { letters, bytes: inner.segments.bytes(), capacity: inner.capacity }
+        *known = inner.kept();
+        *known
     }
 
     /// Bytes of all letters.
@@ -177,6 +186,11 @@ impl DeadLetters {
 }
 
 impl Inner {
+    fn kept(&self) -> Kept {
+        let letters = self.segments.lock().iter().map(|meta| self.marks.left(meta.first, meta.end)).sum();
+        Kept { letters, bytes: self.segments.bytes(), capacity: self.capacity }
+    }
+
     /// Another process may have dropped letters, and removed the segments that held nothing else.
     fn look_at_marks(&mut self) {
         let marked_at = marks::changed_at(&self.dir);
@@ -277,7 +291,7 @@ fn lock(dir: &Path) -> Result<File, DeadLetterError> {
     let file = options.write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DeadLetterError::Locked { dir: dir.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
+        Err(fs::TryLockError::WouldBlock) => Err(DeadLetterError::Locked { dir: dir.to_owned() }),
+        Err(fs::TryLockError::Error(error)) => Err(failed(error)),
     }
 }

@@ -17,9 +17,6 @@ const DAY: Micros = 86_400 * 1_000_000;
 /// How far ahead a clock that was wrong may have dated a gap.
 const AHEAD: Micros = 3_660 * DAY;
 
-/// The run's times are its producer's, those of gaps are ours, and what was sent takes a moment to arrive.
-const SLACK: Micros = 60 * 1_000_000;
-
 /// Which gaps.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -32,15 +29,29 @@ pub struct Filter {
     /// Only those that had begun by then.
     pub until: Option<Micros>,
     /// Only those of this run, and those of no run in particular that touch its time.
-    pub run: Option<Uuid>,
+    pub run: Option<Span>,
+}
+
+/// A run's time; the end of one that has not ended is open.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    run_id: Uuid,
+    from: Option<Micros>,
+    to: Option<Micros>,
+}
+
+impl Span {
+    fn takes(&self, gap: &GapRow) -> bool {
+        let touches =
+            self.from.is_none_or(|from| gap.ended_at >= from) && self.to.is_none_or(|to| gap.started_at <= to);
+        gap.run_id.map_or(touches, |run| run == self.run_id)
+    }
 }
 
 impl Filter {
     /// The gaps that may concern this run.
     pub fn of_run(run: &RunRow) -> Self {
-        let until = run.end_time.max(run.last_event_time).map(|until| until.saturating_add(SLACK));
-        let since = run.start_time.map(|since| since.saturating_sub(SLACK));
-        Self { run: Some(run.run_id), since, until, ..Self::default() }
+        Self { run: Some(Span { run_id: run.run_id, from: run.start_time, to: run.end_time }), ..Self::default() }
     }
 
     fn takes(&self, gap: &GapRow) -> bool {
@@ -48,7 +59,7 @@ impl Filter {
             && self.instance.as_ref().is_none_or(|instance| *instance == gap.instance)
             && self.since.is_none_or(|since| gap.ended_at >= since)
             && self.until.is_none_or(|until| gap.started_at <= until)
-            && self.run.is_none_or(|run| gap.run_id.is_none_or(|of| of == run))
+            && self.run.is_none_or(|run| run.takes(gap))
     }
 }
 
@@ -57,7 +68,8 @@ impl Filter {
 /// # Errors
 /// When the store does not answer.
 pub async fn read(store: &dyn Store, filter: &Filter, limit: usize) -> Result<Vec<GapRow>, StoreError> {
-    let start = filter.since.map_or(0, |since| since.saturating_sub(LOOK_BACK).max(0));
+    let since = filter.since.max(filter.run.and_then(|run| run.from));
+    let start = since.map_or(0, |since| since.saturating_sub(LOOK_BACK).max(0));
     let end = filter.until.unwrap_or_else(|| units::now() + AHEAD);
     let mut query = DaysQuery { start, end, limit: PAGE };
     let (mut found, mut seen): (Vec<GapRow>, Vec<Uuid>) = (Vec::new(), Vec::new());
@@ -131,21 +143,11 @@ mod tests {
 
     #[tokio::test]
     async fn of_a_run_are_its_own_and_those_of_its_time() {
-        let at = |seconds: Micros| 10 * SLACK + seconds * 1_000_000;
-        let store = store([
-            gap(1, at(100), Some(7)),
-            gap(2, at(110), Some(8)),
-            gap(3, at(120), None),
-            gap(4, at(200) + SLACK + 1, None),
-            gap(5, at(100) - SLACK - 4, None),
-        ])
-        .await;
-        let run = RunRow {
-            run_id: Uuid::from_u128(7),
-            start_time: Some(at(100)),
-            last_event_time: Some(at(200)),
-            ..RunRow::default()
-        };
+        let store =
+            store([gap(1, 100, Some(7)), gap(2, 110, Some(8)), gap(3, 120, None), gap(4, 500, None), gap(5, 96, None)])
+                .await;
+        let run =
+            RunRow { run_id: Uuid::from_u128(7), start_time: Some(100), end_time: Some(200), ..RunRow::default() };
         let found = read(&store, &Filter::of_run(&run), 10).await.unwrap();
         assert_eq!(found.iter().map(|gap| gap.gap_id.as_u128()).collect::<Vec<_>>(), [3, 1, 5]);
     }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::Intake;
 use crate::{
     event::{Decided, Kind},
-    frame::{Frame, Rejection, SetAside},
+    frame::{Frame, Rejection, SetAside, Taken},
     latest::{Subject, Update},
     logging::Untrusted,
     metrics::Label,
@@ -16,8 +16,9 @@ use crate::{
 };
 
 impl Intake {
-    /// Every message ends as one record: an event, a command, or a rejected message with its reason.
-    pub(super) fn accept(&mut self, frame: &Frame) {
+    /// Every message ends as one record: an event, a command, or a rejected message with its reason. What is appended is
+    /// durable with the next sync, and called so here.
+    pub(super) fn accept(&mut self, frame: &Frame) -> Taken {
         self.pending_since.push(frame.received);
         if frame.control {
             return match wire::decode_control(&frame.payload, &self.limits) {
@@ -31,7 +32,7 @@ impl Intake {
         }
     }
 
-    fn accept_event(&mut self, frame: &Frame, message: &Message<'_>) {
+    fn accept_event(&mut self, frame: &Frame, message: &Message<'_>) -> Taken {
         let time = message.time(frame.received_at, &self.zone);
         if !time.own {
             self.parts.metrics.intake_unusable_times.inc();
@@ -46,7 +47,7 @@ impl Intake {
         };
         let record = NewRecord { kind: RecordKind::Event, decided, channel: &frame.channel, payload: &frame.payload };
         if self.append_message(&record).is_none() {
-            return;
+            return Taken::AtRisk;
         }
         self.parts.metrics.intake_events.inc();
         if let Some(seq) = message.seq() {
@@ -56,7 +57,7 @@ impl Intake {
             Kind::Metrics => Subject::Metrics,
             Kind::Topology => Subject::Topology,
             Kind::State | Kind::RunStart | Kind::RunEnd => Subject::State,
-            Kind::Dataset | Kind::Other => return,
+            Kind::Dataset | Kind::Other => return Taken::Durable,
         };
         self.parts.board.offer(Update {
             subject,
@@ -65,6 +66,7 @@ impl Intake {
             seq: message.seq(),
             received: frame.received,
         });
+        Taken::Durable
     }
 
     fn choose_run(&mut self, frame: &Frame, message: &Message<'_>, event_time: i64) -> Choice {
@@ -84,10 +86,11 @@ impl Intake {
         choice
     }
 
-    fn accept_command(&mut self, frame: &Frame, command: wire::Command) {
+    fn accept_command(&mut self, frame: &Frame, command: wire::Command) -> Taken {
         // Even a command that cannot be recorded is executed: refusing `resume` for want of space would be absurd.
         let at = frame.received_at;
-        if self.append_plain(RecordKind::Control, at, &frame.channel, &frame.payload).is_none() {
+        let appended = self.append_plain(RecordKind::Control, at, &frame.channel, &frame.payload);
+        if appended.is_none() {
             self.losses.count(&frame.channel, at);
         }
         self.unsynced = true;
@@ -97,9 +100,10 @@ impl Intake {
             payload: frame.payload.clone(),
             received_at: frame.received_at,
         });
+        if appended.is_some() { Taken::Durable } else { Taken::AtRisk }
     }
 
-    fn reject(&mut self, frame: &Frame, rejection: Rejection) {
+    fn reject(&mut self, frame: &Frame, rejection: Rejection) -> Taken {
         debug!(
             channel = %Untrusted(frame.channel.as_bytes()),
             reason = rejection.reason.as_str(),
@@ -108,7 +112,7 @@ impl Intake {
         );
         self.rejected += 1;
         self.parts.metrics.intake_rejected.get_or_create(&Label::of(rejection.reason.as_str())).inc();
-        let (aside, kept) = SetAside::new(rejection, &frame.payload);
+        let (aside, kept) = SetAside::new(rejection.clone(), &frame.payload);
         let payload = aside.encode(kept);
         let open = self.resolver.open_run(&frame.channel).filter(|_| !frame.control);
         let decided = Decided {
@@ -125,5 +129,6 @@ impl Intake {
             channel: &frame.channel,
             payload: &payload,
         });
+        Taken::Rejected(rejection)
     }
 }

@@ -19,7 +19,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 use tracing::{error, info, warn};
@@ -29,7 +29,7 @@ pub use self::state::{Recovered, RunSharing};
 use self::{losses::Losses, state::StateFile};
 use crate::{
     event::Decided,
-    frame::{Arrival, Frame, Gap},
+    frame::{Arrival, Frame, Gap, Taken},
     gaps::SeqTracker,
     latest::Board,
     lifecycle::Readiness,
@@ -120,6 +120,8 @@ pub struct Intake {
     /// When the frames of the group were received.
     pending_since: Vec<Instant>,
     losses: Losses,
+    /// Who waits for the group to be durable.
+    asked: Vec<oneshot::Sender<Taken>>,
     rejected: u64,
     unsynced: bool,
     healthy: bool,
@@ -144,6 +146,7 @@ impl Intake {
             pending_commands: Vec::new(),
             pending_since: Vec::with_capacity(GROUP_MAX),
             losses: Losses::default(),
+            asked: Vec::new(),
             rejected: 0,
             unsynced: false,
             healthy: false,
@@ -198,6 +201,11 @@ impl Intake {
                     self.accept(&frame);
                     (self.parts.release)(&frame);
                 }
+                Arrival::Asked(frame, answer) => match self.accept(&frame) {
+                    Taken::Durable => self.asked.push(answer),
+                    // Whoever asked may have gone.
+                    other => _ = answer.send(other),
+                },
                 Arrival::Gap(gap) => self.append_gap(gap),
                 Arrival::Receipt(row) => {
                     let payload = serde_json::to_vec(&row).expect("strings and numbers always serialise");
@@ -283,6 +291,9 @@ impl Intake {
             }
         }
         self.note_health();
+        for answer in self.asked.drain(..) {
+            let _ = answer.send(if self.healthy { Taken::Durable } else { Taken::AtRisk });
+        }
     }
 
     fn note_health(&mut self) {

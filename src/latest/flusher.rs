@@ -24,6 +24,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const HISTORY_PAUSE: Duration = Duration::from_millis(250);
 /// The same while most of it is new each time: no reader follows that, and rendering it costs more than everything else here.
 const HISTORY_PAUSE_BUSY: Duration = Duration::from_secs(1);
+/// How long Redis may take to remove the status at the end.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// Between two writes of the status key.
 const STATUS_PAUSE: Duration = Duration::from_secs(3);
 /// How long a deletion may take.
@@ -54,7 +56,7 @@ pub async fn flusher(
         return Ok(());
     }
     let history = History::new(config.history_objects, config.history_bytes.as_usize());
-    let status_key = format!("{}ingest:{instance}", board.prefix);
+    let status_key = status_key(&board.prefix, &instance);
     let mut flusher = Flusher {
         board,
         render,
@@ -103,6 +105,17 @@ pub async fn flusher(
             () = stop.stopped() => return Ok(()),
             () = sleep(PAUSE) => {}
         }
+    }
+}
+
+fn status_key(prefix: &str, instance: &str) -> String {
+    format!("{prefix}ingest:{instance}")
+}
+
+/// Removes a daemon's status: until its TTL it would say that somebody runs who has ended. Best effort.
+pub async fn forget_status(link: Link, prefix: String, instance: String) {
+    if let Some(client) = link.client() {
+        let _ = timeout(FAREWELL, client.del::<Value, _>(status_key(&prefix, &instance))).await;
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     board::{Board, Subject, Update},
-    flusher::{Render, flusher},
+    flusher::{Render, flusher, forget_status},
 };
 use crate::units::{self, ByteSize};
 

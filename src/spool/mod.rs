@@ -44,6 +44,7 @@ mod checkpoint;
 mod chunk;
 pub(crate) mod commit;
 pub(crate) mod disk;
+mod orphans;
 mod quarantine;
 mod reader;
 pub(crate) mod record;
@@ -60,10 +61,11 @@ pub use self::{
     appender::{Appender, Full, Synced},
     chunk::{Chunk, Records},
     commit::Committer,
+    orphans::orphans,
     reader::Reader,
     record::{NewRecord, PAYLOAD_MAX, Record, RecordKind},
     recovery::{Recovery, Replay},
-    report::{Report, SegmentReport, inspect, verify},
+    report::{Report, SegmentReport, inspect, read, set_owner, verify},
     shared::View,
 };
 
@@ -102,6 +104,12 @@ pub enum SpoolError {
         /// Why.
         #[source]
         error: io::Error,
+    },
+    /// There is none.
+    #[error("there is no spool in `{}`: the daemon makes it when it is first started", .dir.display())]
+    Absent {
+        /// Where.
+        dir: PathBuf,
     },
     /// Another process writes it.
     #[error("spool `{}` is in use by process {holder}", .dir.display())]
@@ -168,6 +176,8 @@ pub struct Config {
     pub linger: Duration,
     /// Size of the memory segment, used while the disk takes nothing.
     pub memory: ByteSize,
+    /// Where `status` looks for spools that other instances have left; empty: beside the state directory.
+    pub orphans_in: Vec<PathBuf>,
 }
 
 impl Default for Config {
@@ -179,6 +189,7 @@ impl Default for Config {
             sync_interval: Duration::from_millis(5),
             linger: Duration::from_secs(15),
             memory: ByteSize::mib(32),
+            orphans_in: Vec::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{io, path::Path};
 
 use serde::Serialize;
+use tracing::warn;
 use uuid::Uuid;
 
 use super::{
@@ -10,17 +11,22 @@ use super::{
     checkpoint::{self, Checkpoint},
     disk::{Disk, Mode},
     quarantine::Quarantine,
-    record,
+    record::{self, Record},
     scan::{CHUNK, Scan, Step},
     segment::{self, Header, Meta},
 };
-use crate::units::Micros;
+use crate::{logging::Chain, units::Micros};
+
+/// The file that names the instance.
+const OWNER: &str = "instance";
 
 /// A spool as it lies on disk.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// Absent: nothing was ever written, or nothing can be believed.
     pub id: Option<Uuid>,
+    /// The instance that used it last, whose name its rows carry.
+    pub owner: Option<String>,
     /// The process that has it open.
     pub holder: Option<String>,
     /// The committed offset; absent: everything would be replayed.
@@ -33,10 +39,12 @@ pub struct Report {
     pub bytes: u64,
     /// Bytes in `quarantine/`.
     pub quarantine_bytes: u64,
+    /// Offset after the last record that can be read.
+    pub end: u64,
+    /// Records that wait for the store, as far as the last segment and the checkpoint tell.
+    pub pending: u64,
     /// Records that were read and match; only after `verify`.
     pub records: u64,
-    /// Of these, records that are not committed; only after `verify`.
-    pub pending: u64,
     /// Offsets between the first and the last record that no segment has; only after `verify`.
     pub lost: u64,
     /// Bytes behind the last record; only after `verify`. An unclean end leaves some, and the next start cuts them.
@@ -76,7 +84,28 @@ impl Report {
 /// # Errors
 /// When the directory cannot be read, or holds a newer format.
 pub fn inspect(dir: &Path) -> Result<Report, SpoolError> {
-    look(&Disk::default(), dir).map(|(report, _)| report)
+    let disk = Disk::default();
+    let (mut report, list) = look(&disk, dir)?;
+    let seed = record::seed(report.id.unwrap_or_default());
+    report.end = list.iter().map(|meta| meta.first).max().unwrap_or(0).max(report.committed.unwrap_or(0));
+    if let Some(last) = list.last() {
+        // Removed since it was listed: then all of it is committed.
+        let end = Scan::open(&disk, last, u64::MAX, seed).and_then(end_of);
+        report.end = report.end.max(end.unwrap_or(0));
+    }
+    report.pending = report.end - report.committed.unwrap_or(list.first().map_or(0, |meta| meta.first)).min(report.end);
+    Ok(report)
+}
+
+fn end_of(mut scan: Scan) -> io::Result<u64> {
+    let mut end = 0;
+    loop {
+        match scan.step(CHUNK)? {
+            Step::Records(chunk) => end = chunk.end,
+            Step::Damage(_) => {}
+            Step::End => return Ok(end),
+        }
+    }
 }
 
 /// Reads every record. On a spool that is in use what is being written meanwhile may look torn.
@@ -84,6 +113,14 @@ pub fn inspect(dir: &Path) -> Result<Report, SpoolError> {
 /// # Errors
 /// When the directory or a segment cannot be read, or holds a newer format.
 pub fn verify(dir: &Path) -> Result<Report, SpoolError> {
+    read(dir, &mut |_| true)
+}
+
+/// The same, and shows every record until `visit` returns false.
+///
+/// # Errors
+/// As [`verify`].
+pub fn read(dir: &Path, visit: &mut dyn FnMut(&Record<'_>) -> bool) -> Result<Report, SpoolError> {
     let disk = Disk::default();
     let (mut report, list) = look(&disk, dir)?;
     let seed = record::seed(report.id.unwrap_or_default());
@@ -91,17 +128,28 @@ pub fn verify(dir: &Path) -> Result<Report, SpoolError> {
     for (index, meta) in list.iter().enumerate() {
         let below = list.get(index + 1).map_or(u64::MAX, |next| next.first);
         let scan = Scan::open(&disk, meta, below, seed);
-        let read = scan.and_then(|scan| check(scan, &mut report, index, &mut expected));
-        read.map_err(|error| SpoolError::Io { operation: "read a segment", error })?;
+        let read = scan.and_then(|scan| check(scan, &mut report, index, &mut expected, visit));
+        if !read.map_err(|error| SpoolError::Io { operation: "read a segment", error })? {
+            break;
+        }
     }
     Ok(report)
 }
 
 fn look(disk: &Disk, dir: &Path) -> Result<(Report, Vec<Meta>), SpoolError> {
     let failed = |operation| move |error| SpoolError::Io { operation, error };
-    let list = segment::list(disk, dir).map_err(failed("list the segments"))?;
-    let mut report =
-        Report { holder: holder(disk, dir), quarantine_bytes: Quarantine::new(disk, dir).bytes(), ..Report::default() };
+    let list = match segment::list(disk, dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(SpoolError::Absent { dir: dir.to_owned() });
+        }
+        list => list.map_err(failed("list the segments"))?,
+    };
+    let mut report = Report {
+        owner: owner(dir),
+        holder: holder(disk, dir),
+        quarantine_bytes: Quarantine::new(disk, dir).bytes(),
+        ..Report::default()
+    };
     for meta in &list {
         let header = match Header::read(disk, &meta.path) {
             // Committed and removed since it was listed.
@@ -138,13 +186,20 @@ fn newer(path: &Path, version: u32) -> SpoolError {
     SpoolError::Newer { path: path.to_owned(), version, known: segment::VERSION }
 }
 
-fn check(mut scan: Scan, report: &mut Report, index: usize, expected: &mut u64) -> io::Result<()> {
+fn check(
+    mut scan: Scan,
+    report: &mut Report,
+    index: usize,
+    expected: &mut u64,
+    visit: &mut dyn FnMut(&Record<'_>) -> bool,
+) -> io::Result<bool> {
     let mut damage = 0;
     loop {
         match scan.step(CHUNK)? {
             Step::Records(chunk) => {
                 report.lost += chunk.first.saturating_sub(*expected);
                 *expected = chunk.end;
+                report.end = report.end.max(chunk.end);
                 let count = chunk.end - chunk.first;
                 report.records += count;
                 report.pending += chunk.end.saturating_sub(chunk.first.max(report.committed.unwrap_or(0)));
@@ -152,18 +207,36 @@ fn check(mut scan: Scan, report: &mut Report, index: usize, expected: &mut u64) 
                     segment.records += count;
                     segment.damaged_bytes += std::mem::take(&mut damage);
                 }
-                let times = chunk.records().map(|record| record.decided.received_at);
-                for time in times {
+                for record in chunk.records() {
+                    let time = record.decided.received_at;
                     let (first, last) = report.received.unwrap_or((time, time));
                     report.received = Some((first, last.max(time)));
+                    if !visit(&record) {
+                        return Ok(false);
+                    }
                 }
             }
             Step::Damage(range) => damage += range.end - range.start,
             Step::End => {
                 report.torn_bytes = damage;
-                return Ok(());
+                return Ok(true);
             }
         }
+    }
+}
+
+fn owner(dir: &Path) -> Option<String> {
+    let name = std::fs::read_to_string(dir.join(OWNER)).ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+/// Notes whose spool this is, for whoever finds it without its daemon. Without room for that, nothing else suffers.
+pub fn set_owner(dir: &Path, instance: &str) {
+    if owner(dir).as_deref() == Some(instance) {
+        return;
+    }
+    if let Err(error) = std::fs::write(dir.join(OWNER), format!("{instance}\n")) {
+        warn!(error = %Chain(&error), "the name of the spool's owner could not be written");
     }
 }
 

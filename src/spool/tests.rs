@@ -36,7 +36,6 @@ impl Faults {
 
 mod faults;
 mod files;
-mod model;
 
 use std::{fs, path::Path, path::PathBuf, time::Duration};
 

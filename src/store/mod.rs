@@ -135,6 +135,9 @@ impl RangeQuery {
     }
 }
 
+/// Keys of metrics rows, with their `seq`.
+pub type Seqs = Vec<(EventKey, Option<i64>)>;
+
 /// Which partition-by-day rows (gaps, control log), newest first.
 #[derive(Clone, Debug)]
 pub struct DaysQuery {
@@ -172,8 +175,8 @@ pub trait Store: Send + Sync + 'static {
     /// Metrics of a run.
     fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>>;
 
-    /// The `seq` of metrics of a run, without the rest of the rows; those that have none are left out, or given as `None`.
-    fn seqs<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<(EventKey, Option<i64>)>, StoreError>> {
+    /// The `seq` of metrics of a run, without the rest of the rows.
+    fn seqs<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Seqs, StoreError>> {
         Box::pin(async move { Ok(self.metrics(query).await?.iter().map(|row| (row.key, row.seq)).collect()) })
     }
 

@@ -31,7 +31,7 @@ pub use self::{
     command::{Command, Job, decode_control},
     latest::{latest_json, latest_json_canonical},
     message::{Message, MessageTime},
-    rows::{Rows, rows},
+    rows::{RUN_UPDATE, Rows, rows},
     time::write as write_time,
 };
 use crate::{

@@ -20,6 +20,9 @@ use crate::{
     frame::Rejection,
 };
 
+/// The type of an event that adds notes and tags to a run, whatever its status.
+pub const RUN_UPDATE: &str = "run_update";
+
 /// What one message becomes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rows {
@@ -78,6 +81,9 @@ fn touch(message: &Message<'_>, decided: &Decided) -> RunTouch {
         values.final_train_accuracy = columns.train_accuracy;
         values.final_val_loss = columns.val_loss;
         values.final_val_accuracy = columns.val_accuracy;
+    }
+    if message.kind == Kind::Other && message.type_name() == RUN_UPDATE {
+        annotate(message, &mut values);
     }
     values.total_hidden_units = columns.hidden_units;
     RunTouch { event_time: decided.event_time, lifecycle, values }
@@ -220,17 +226,10 @@ pub(super) fn whole_json(whole: Source<'_>, plain: bool) -> String {
 
 /// What a run start says about its run, and the dataset it carries.
 fn start(message: &Message<'_>, values: &mut RunRow) -> Option<DatasetRow> {
+    annotate(message, values);
     let text = |slot| message.get(slot).and_then(Value::text).map(|text| text.into_owned());
-    values.notes = text(Slot::Notes);
     values.created_by = text(Slot::CreatedBy);
     values.config_json = message.get(Slot::Config).map(Value::to_json);
-    values.tags = match message.get(Slot::Tags) {
-        Some(tags @ Value::List(_)) => {
-            tags.elements().map(|tag| tag.text().map_or_else(|| tag.to_json(), |text| text.into_owned())).collect()
-        }
-        Some(tag) => tag.text().map(|text| text.into_owned()).into_iter().collect(),
-        None => BTreeSet::new(),
-    };
     let described = message.named("dataset").filter(|value| matches!(value, Value::Map(_)));
     let mut dataset = match (described, text(Slot::DatasetName)) {
         (Some(map), _) => dataset(|name| map.get(name)).0,
@@ -244,6 +243,18 @@ fn start(message: &Message<'_>, values: &mut RunRow) -> Option<DatasetRow> {
         dataset.num_samples = dataset.num_samples.or(values.dataset_size);
     }
     dataset
+}
+
+/// The notes and tags of a run.
+fn annotate(message: &Message<'_>, values: &mut RunRow) {
+    values.notes = message.get(Slot::Notes).and_then(Value::text).map(|text| text.into_owned());
+    values.tags = match message.get(Slot::Tags) {
+        Some(tags @ Value::List(_)) => {
+            tags.elements().map(|tag| tag.text().map_or_else(|| tag.to_json(), |text| text.into_owned())).collect()
+        }
+        Some(tag) => tag.text().map(|text| text.into_owned()).into_iter().collect(),
+        None => BTreeSet::new(),
+    };
 }
 
 fn column(value: &Value<'_>) -> Option<i32> {

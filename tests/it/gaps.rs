@@ -36,7 +36,7 @@ fn a_stopped_process_is_a_gap_that_says_whether_the_connection_held() {
     // Redis keeps these; so nothing is missed.
     for seq in 0..5 {
         std::thread::sleep(Duration::from_millis(900));
-        client.publish(TRAINING, &metrics(seq, 0));
+        client.publish(TRAINING, metrics(seq, 0));
     }
     daemon.process().signal(Signal::CONT);
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 5);
@@ -61,12 +61,12 @@ fn a_run_is_told_what_its_tables_lack() {
     let topology = json!({"type": "topology", "run_id": RUN, "seq": 4, "timestamp": now(),
                           "data": {"input_size": 2, "output_size": 1, "nodes": []}});
     for seq in [1, 2] {
-        client.publish(TRAINING, &metrics(seq, 0));
+        client.publish(TRAINING, metrics(seq, 0));
     }
-    client.publish(TRAINING, &event.to_string());
-    client.publish(TRAINING, &topology.to_string());
+    client.publish(TRAINING, event.to_string());
+    client.publish(TRAINING, topology.to_string());
     for seq in [5, 9, 10, 12] {
-        client.publish(TRAINING, &metrics(seq, 0));
+        client.publish(TRAINING, metrics(seq, 0));
     }
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 6);
     daemon.wait_rows("SELECT sum(lost) FROM ingest_gaps WHERE reason = 'sequence'", 4);
@@ -83,7 +83,7 @@ fn a_run_is_told_what_its_tables_lack() {
     assert_eq!(gaps(&daemon, &["--since", "2100-01-01"])["count"], 0);
     // Not listening is a gap of every run that was going on.
     daemon.restart();
-    client.publish(TRAINING, &metrics(13, 0));
+    client.publish(TRAINING, metrics(13, 0));
     daemon.wait_rows("SELECT count(*) FROM ingest_gaps WHERE reason = 'not_listening'", 1);
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 7);
     wait_until("both in the list", LIMIT, || gaps(&daemon, &["--run", RUN])["count"] == 2);
@@ -99,13 +99,13 @@ fn a_gap_that_finds_no_room_is_still_counted() {
         .set("spool.memory", "\"300B\"")
         .start_ready();
     let mut client = redis.client();
-    client.publish(TRAINING, &metrics(0, 0));
+    client.publish(TRAINING, metrics(0, 0));
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
     let blocker = rusqlite::Connection::open(daemon.database()).unwrap();
     blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
     let published = 400;
     for seq in 1..=published {
-        client.publish(TRAINING, &metrics(seq, 400));
+        client.publish(TRAINING, metrics(seq, 400));
         std::thread::sleep(Duration::from_millis(10));
     }
     daemon.wait_log("spool is full");
@@ -121,7 +121,7 @@ fn a_gap_that_finds_no_room_is_still_counted() {
     let lost = sqlite::count(&file, "SELECT sum(lost) FROM ingest_gaps WHERE reason = 'spool_full'");
     assert_eq!(daemon.metric("cascor_source_lost_messages_total{name=\"spool_full\"}"), Some(lost as f64));
     wait_until("the spool takes messages again", LIMIT, || daemon.get("/readyz").status == 200);
-    client.publish(TRAINING, &metrics(published + 1, 0));
+    client.publish(TRAINING, metrics(published + 1, 0));
     wait_until("told by seq as well", LIMIT, || {
         sqlite::count(&file, "SELECT sum(lost) FROM ingest_gaps WHERE reason = 'sequence'") == lost
     });

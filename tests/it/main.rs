@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod access;
+mod api;
 mod crash;
 mod fixtures;
 mod gaps;
@@ -17,3 +18,4 @@ mod store_contract;
 mod support;
 #[path = "support/tests.rs"]
 mod support_tests;
+mod tools;

@@ -514,6 +514,7 @@ async fn commands_by_redis_cli_are_executed_and_answered() {
         board: Board::new(&latest::Config::default(), "cascor:", Arc::clone(&metrics)),
         to_intake,
         link: link.clone(),
+        receipts: tokio::sync::broadcast::channel(1).0,
     };
     let dir = tempfile::tempdir().unwrap();
     let identity = Identity {

@@ -154,6 +154,8 @@ async fn pages_join_without_a_seam(store: &Shared) {
         let mut found = Vec::new();
         loop {
             let page = store.metrics(&query).await.unwrap();
+            let seqs: Vec<_> = page.iter().map(|row| (row.key, row.seq)).collect();
+            assert_eq!(store.seqs(&query).await.unwrap(), seqs, "the same rows, only narrower");
             let Some(last) = page.last() else { break };
             assert!(page.len() <= 3);
             query.after = Some((last.key.timestamp, last.key.event_id));

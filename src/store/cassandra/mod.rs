@@ -28,9 +28,9 @@ use uuid::Uuid;
 
 pub(crate) use self::errors::{Trouble, Verdict, of_execution};
 use self::session::{Link, State};
-use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, Store, StoreError};
+use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, Seqs, Store, StoreError};
 use crate::{
-    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
+    event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
     metrics::{Label, Metrics},
     secret::Secret,
     tls::Tls,
@@ -242,7 +242,7 @@ impl Store for CassandraStore {
         Box::pin(self.call("metrics", async move |link| reads::metrics(link, query).await))
     }
 
-    fn seqs<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<(EventKey, Option<i64>)>, StoreError>> {
+    fn seqs<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Seqs, StoreError>> {
         Box::pin(self.call("seqs", async move |link| reads::seqs(link, query).await))
     }
 

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::{errors, session::Link, statements::Range, time};
 use crate::{
     event::{DatasetRow, EventKey, EventRow, MetricsRow, RunRow, TopologyRow, restore_micros},
-    store::{RangeQuery, StoreError},
+    store::{RangeQuery, Seqs, StoreError},
 };
 
 fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
@@ -150,7 +150,7 @@ pub(super) async fn metrics(link: &Link, query: &RangeQuery) -> Result<Vec<Metri
     .await
 }
 
-pub(super) async fn seqs(link: &Link, query: &RangeQuery) -> Result<Vec<(EventKey, Option<i64>)>, StoreError> {
+pub(super) async fn seqs(link: &Link, query: &RangeQuery) -> Result<Seqs, StoreError> {
     type Stored = (Uuid, CqlTimestamp, i64, Option<i64>);
     range(link, &link.statements.seqs, query, |(run_id, at, event_id, seq): Stored| (key(run_id, at, event_id), seq))
         .await

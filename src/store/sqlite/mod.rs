@@ -33,9 +33,9 @@ use self::{
     error::Trouble,
     write::{Job, Work, Writer},
 };
-use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, Store, StoreError};
+use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, Seqs, Store, StoreError};
 use crate::{
-    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
+    event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
     logging::Chain,
     metrics::{Label, Metrics},
     units::Micros,
@@ -213,7 +213,7 @@ impl Store for SqliteStore {
         Box::pin(self.query("metrics", move |connection| read::metrics(connection, &query)))
     }
 
-    fn seqs<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<(EventKey, Option<i64>)>, StoreError>> {
+    fn seqs<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Seqs, StoreError>> {
         let query = query.clone();
         Box::pin(self.query("seqs", move |connection| read::seqs(connection, &query)))
     }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::encode;
 use crate::{
     event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
-    store::{DaysQuery, RangeQuery, RunsQuery},
+    store::{DaysQuery, RangeQuery, RunsQuery, Seqs},
     units::now,
 };
 
@@ -53,7 +53,7 @@ pub(super) fn metrics(connection: &Connection, query: &RangeQuery) -> rusqlite::
 }
 
 /// The `seq` of metrics of a run.
-pub(super) fn seqs(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<(EventKey, Option<i64>)>> {
+pub(super) fn seqs(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Seqs> {
     let columns = "run_id, timestamp, event_id, seq FROM training_metrics";
     range(connection, columns, query, |row| Ok((to_key(row)?, row.get("seq")?)))
 }

@@ -188,6 +188,39 @@ impl Original {
     }
 }
 
+impl Original {
+    /// The same for files that were moved about: offsets behind the last record may be taken as well.
+    pub fn check_files(&self, sim: &Sim, intact: &[bool]) {
+        let mut spool = open(sim, &self.config).expect("always opens");
+        let next = spool.recovery.next;
+        let (mut expected, mut got) = (spool.recovery.first_uncommitted, 0);
+        while spool.reader.position() < next {
+            let Some(chunk) = self::next(&mut spool.reader) else { break };
+            assert_eq!(chunk.first(), expected + chunk.lost(), "in order");
+            assert!(
+                chunk.lost() == 0 || !intact[expected as usize..chunk.first() as usize].contains(&true),
+                "lost {expected}.."
+            );
+            for record in chunk.records() {
+                let (segment, place) = &self.places[record.offset as usize];
+                assert_eq!(record.payload.len() + record::HEAD + record.channel.len(), place.len());
+                assert!(
+                    self.segments[*segment].1[place.clone()].ends_with(record.payload),
+                    "{} is another",
+                    record.offset
+                );
+                got += 1;
+            }
+            expected = chunk.end();
+        }
+        assert_eq!(spool.reader.position(), next, "reads on to the end");
+        let rest = intact.get(expected as usize..).unwrap_or_default();
+        assert!(!rest.contains(&true), "lost from {expected}");
+        let missing = spool.shared.missing.load(Ordering::Acquire);
+        assert_eq!(missing + got + spool.recovery.first_uncommitted, next, "says how many");
+    }
+}
+
 /// See [`Original::check`].
 pub struct Outcome {
     /// Records that are reported as lost.

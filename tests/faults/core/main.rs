@@ -10,12 +10,16 @@
 #![allow(missing_docs, reason = "nobody links this")]
 
 mod blocks;
+mod files;
 mod flips;
+mod fuzz;
 mod harness;
 mod image;
 mod model;
 mod random;
+mod settings;
 mod sim;
+mod tree;
 
 macro_rules! sources {
     ($($path:literal $name:ident),* $(,)?) => {$(
@@ -32,6 +36,7 @@ sources! {
     "../../../src/metrics.rs" metrics,
     "../../../src/spool/mod.rs" spool,
     "../../../src/units.rs" units,
+    "../../../src/wire/mod.rs" wire,
 }
 
 use harness::{Case, main_of};
@@ -41,7 +46,16 @@ const CASES: &[Case] = &[
     ("spool.cuts", "the segment cut at every byte", flips::every_length),
     ("spool.small", "every bit of headers, checkpoint and lock; cut at every byte", flips::small_files),
     ("spool.blocks", "blocks zeroed, doubled, swapped, stale, random", blocks::random_blocks),
+    ("spool.files", "segments deleted, renamed, linked, copied; foreign and random files beside them", files::touched),
+    ("spool.newer", "a newer format in checkpoint, first or last segment", files::newer),
     ("spool.model", "random histories with crashes, power cuts and failing disks", model::histories),
+    ("fuzz.record", "mutated records, half of them with a checksum that matches", fuzz::records),
+    ("fuzz.json", "mutated JSON messages: decoded, to rows, to the latest JSON, replayed", fuzz::json),
+    ("fuzz.msgpack", "mutated MessagePack messages, likewise", fuzz::msgpack),
+    ("fuzz.deep", "nested as deep as no limit forbids", fuzz::deep),
+    ("fuzz.control", "mutated commands", fuzz::control),
+    ("fuzz.toml", "mutated configuration: refused, or loaded, printed and loaded again", settings::toml),
+    ("fuzz.yaml", "the same for the YAML of existing deployments", settings::yaml),
 ];
 
 fn main() -> std::process::ExitCode {

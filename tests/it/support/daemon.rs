@@ -39,10 +39,17 @@ pub struct Builder {
     toml: String,
     environment: Vec<(String, String)>,
     wrapper: Vec<String>,
+    http_host: &'static str,
     http_port: u16,
 }
 
 impl Builder {
+    /// Listens for HTTP on this address of the machine instead of on loopback.
+    pub fn listen_on(mut self, host: &'static str) -> Self {
+        self.http_host = host;
+        self
+    }
+
     /// A line of the configuration: `("writer.flush_interval", "\"50ms\"")`. The value is TOML.
     pub fn set(mut self, key: &str, value: impl AsRef<str>) -> Self {
         self.toml.push_str(&format!("{key} = {}\n", value.as_ref()));
@@ -72,7 +79,7 @@ impl Builder {
         let dir = TempDir::with_prefix("cascor-ingest").unwrap();
         let state = dir.path().join("state");
         fs::create_dir(&state).unwrap();
-        let head = format!("state_dir = {:?}\nhttp.listen = \"127.0.0.1:{}\"\n", state, self.http_port);
+        let head = format!("state_dir = {:?}\nhttp.listen = \"{}:{}\"\n", state, self.http_host, self.http_port);
         let instance = if self.toml.lines().any(|line| line.starts_with("instance")) {
             String::new()
         } else {
@@ -116,7 +123,7 @@ impl Daemon {
     /// A daemon on this Redis URL and an SQLite file of its own.
     pub fn at(url: &str) -> Builder {
         let toml = format!("redis.url = \"{url}\"\n");
-        Builder { toml, environment: Vec::new(), wrapper: Vec::new(), http_port: free_port() }
+        Builder { toml, environment: Vec::new(), wrapper: Vec::new(), http_host: "127.0.0.1", http_port: free_port() }
     }
 
     /// Starts it (again) on the same state.
@@ -180,6 +187,18 @@ impl Daemon {
     #[track_caller]
     pub fn get(&self, path: &str) -> Response {
         http::get(self.builder.http_port, path).unwrap_or_else(|error| panic!("GET {path}: {error}\n{}", self.log()))
+    }
+
+    /// POST on its HTTP port.
+    #[track_caller]
+    pub fn post(&self, path: &str, body: &serde_json::Value) -> Response {
+        http::post(self.builder.http_port, path, &body.to_string())
+            .unwrap_or_else(|error| panic!("POST {path}: {error}\n{}", self.log()))
+    }
+
+    /// Whether it writes to Cassandra.
+    pub fn uses_cassandra(&self) -> bool {
+        self.builder.toml.contains("store.kind = \"cassandra\"")
     }
 
     /// Its HTTP port.

@@ -1,0 +1,89 @@
+//! Settings of the HTTP side: where it listens, and the limit of everything that a client decides.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{self, ByteSize};
+
+/// Where to listen, and what a client may ask for.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address and port; empty: no HTTP.
+    pub listen: String,
+    /// Rows of one page, at most.
+    pub page_rows: usize,
+    /// Points of one curve, at most.
+    pub points: usize,
+    /// Runs in one comparison or export, at most.
+    pub runs: usize,
+    /// Exports at once; one more is told to come back.
+    pub exports: usize,
+    /// Connections at once; more wait until one ends.
+    pub connections: usize,
+    /// The head of a request, at most; at least 8 KiB.
+    pub header: ByteSize,
+    /// The body of a request, at most.
+    pub body: ByteSize,
+    /// How long a client may take to send the head of a request; an idle connection is closed after it, too.
+    #[serde(with = "units::duration")]
+    pub header_timeout: Duration,
+    /// How long an answer may take to begin.
+    #[serde(with = "units::duration")]
+    pub request_timeout: Duration,
+    /// A client that takes nothing of its answer for this long is dropped.
+    #[serde(with = "units::duration")]
+    pub write_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8050".into(),
+            page_rows: 10_000,
+            points: 20_000,
+            runs: 16,
+            exports: 4,
+            connections: 256,
+            header: ByteSize::kib(16),
+            body: ByteSize::mib(1),
+            header_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Config {
+    /// Adds what is wrong with these settings.
+    pub fn problems(&self, problems: &mut Vec<String>) {
+        if !self.listen.is_empty() && self.listen.parse::<SocketAddr>().is_err() {
+            problems
+                .push(format!("`http.listen` = \"{}\" is not an address and port such as 127.0.0.1:8050", self.listen));
+        }
+        let counts = [
+            ("page_rows", self.page_rows),
+            ("points", self.points),
+            ("runs", self.runs),
+            ("exports", self.exports),
+            ("connections", self.connections),
+        ];
+        problems
+            .extend(counts.iter().filter(|(_, n)| *n == 0).map(|(key, _)| format!("`http.{key}` must be at least 1")));
+        if self.header < ByteSize::kib(8) {
+            problems.push("`http.header` must be at least 8KiB".into());
+        }
+        let times = [
+            ("header_timeout", self.header_timeout),
+            ("request_timeout", self.request_timeout),
+            ("write_timeout", self.write_timeout),
+        ];
+        problems.extend(
+            times
+                .iter()
+                .filter(|(_, time)| time.is_zero())
+                .map(|(key, _)| format!("`http.{key}` must be longer than zero")),
+        );
+    }
+}

@@ -1,0 +1,68 @@
+//! What a client is told when there is no answer: `{"detail": "..."}`.
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+use crate::{logging::Chain, store::StoreError};
+
+/// A status and why.
+#[derive(Debug)]
+pub struct ApiError {
+    code: StatusCode,
+    detail: String,
+}
+
+/// What every handler returns.
+pub type Answer = Result<Response, ApiError>;
+
+impl ApiError {
+    /// Any status.
+    pub fn new(code: StatusCode, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into() }
+    }
+
+    /// 400: a parameter or a body that cannot be used; the detail names it.
+    pub fn bad(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// 404.
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    /// 404 in the contract's words.
+    pub fn no_run() -> Self {
+        Self::not_found("Run not found")
+    }
+
+    /// The same with more to say.
+    pub fn and(mut self, more: &str) -> Self {
+        self.detail.push_str(more);
+        self
+    }
+
+    /// 503: worth trying again.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) | StoreError::Misconfigured(_) => Self::unavailable(Chain(&error).to_string()),
+            StoreError::Rejected(_) => Self::bad(Chain(&error).to_string()),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.code, Json(json!({ "detail": self.detail }))).into_response()
+    }
+}

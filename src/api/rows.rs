@@ -1,0 +1,161 @@
+//! Pages of event rows: bounded in number and in bytes, because one row may be megabytes.
+
+use axum::extract::{Path, State};
+use serde::Serialize;
+
+use super::{Sight, error::Answer, json, params::Params, runs};
+use crate::{
+    event::{EventKey, EventRow, MetricsRow, TopologyRow},
+    render::{self, JsonRows},
+    store::{BoxFuture, RangeQuery, Store, StoreError},
+};
+
+/// A page ends with the row that passes this, and says where it goes on.
+const PAGE_BYTES: usize = 16 << 20;
+
+/// Rows that are read in pages.
+pub trait Paged: Sized + Send {
+    /// How many are read at a time.
+    const STEP: usize;
+    /// Where the row is.
+    fn key(&self) -> &EventKey;
+    /// Roughly its size.
+    fn bytes(&self) -> usize;
+    /// Reads rows.
+    fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>>;
+}
+
+fn text(text: &Option<String>) -> usize {
+    text.as_ref().map_or(0, String::len)
+}
+
+/// Small rows, but for what a producer adds.
+impl Paged for MetricsRow {
+    const STEP: usize = 1_000;
+
+    fn key(&self) -> &EventKey {
+        &self.key
+    }
+
+    fn bytes(&self) -> usize {
+        256 + text(&self.rest_json) + self.extra.keys().map(|key| key.len() + 32).sum::<usize>()
+    }
+
+    fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>> {
+        store.metrics(query)
+    }
+}
+
+/// Rows with the message whole.
+impl Paged for EventRow {
+    const STEP: usize = 32;
+
+    fn key(&self) -> &EventKey {
+        &self.key
+    }
+
+    fn bytes(&self) -> usize {
+        256 + self.payload_json.len()
+    }
+
+    fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>> {
+        store.events(query)
+    }
+}
+
+/// Rows with every connection of a network.
+impl Paged for TopologyRow {
+    const STEP: usize = 4;
+
+    fn key(&self) -> &EventKey {
+        &self.key
+    }
+
+    fn bytes(&self) -> usize {
+        256 + self.topology_json.len() + text(&self.weights_summary)
+    }
+
+    fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>> {
+        store.topology(query)
+    }
+}
+
+/// A page of at most `query.limit` rows, and the cursor of the next.
+///
+/// # Errors
+/// As the store fails.
+pub async fn page<T: Paged>(store: &dyn Store, mut query: RangeQuery) -> Result<(Vec<T>, Option<String>), StoreError> {
+    let limit = query.limit;
+    let (mut rows, mut bytes) = (Vec::<T>::new(), 0);
+    if limit == 0 {
+        return Ok((rows, None));
+    }
+    let more = loop {
+        // One more than is asked for tells whether there is a next page.
+        query.limit = (limit - rows.len()).saturating_add(1).min(T::STEP);
+        let read = T::read(store, &query).await?;
+        let complete = read.len() < query.limit;
+        bytes += read.iter().map(T::bytes).sum::<usize>();
+        query.after = read.last().map(|row| (row.key().timestamp, row.key().event_id)).or(query.after);
+        rows.extend(read);
+        if rows.len() > limit {
+            rows.truncate(limit);
+            break true;
+        }
+        if complete {
+            break false;
+        }
+        if bytes > PAGE_BYTES {
+            break true;
+        }
+    };
+    let next = rows.last().filter(|_| more).map(|row| render::event_cursor(row.key()));
+    Ok((rows, next))
+}
+
+/// What the ranges of all event tables have in common.
+pub const RANGE: [&str; 5] = ["start_time", "end_time", "limit", "order", "cursor"];
+
+/// The range that the parameters describe.
+pub fn range(params: &Params, run_id: uuid::Uuid, limit: usize, most: usize) -> Result<RangeQuery, super::ApiError> {
+    Ok(RangeQuery {
+        run_id,
+        start: params.time("start_time")?,
+        end: params.time("end_time")?,
+        limit: params.number("limit", limit, 1, most)?,
+        ascending: params.word("order", &["desc", "asc"])? == "asc",
+        after: params.cursor("cursor", render::parse_event_cursor)?,
+    })
+}
+
+#[derive(Serialize)]
+struct Events<'a> {
+    events: JsonRows<'a, EventRow>,
+    count: usize,
+    next: Option<String>,
+}
+
+/// `GET /api/runs/{run_id}/events`
+pub async fn events(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
+    let params = params.known(&RANGE, &[])?;
+    let run = runs::find(&*sight.store, &run_id).await?;
+    let query = range(&params, run.run_id, 1_000, sight.config.page_rows)?;
+    let (rows, next) = page::<EventRow>(&*sight.store, query).await?;
+    json(&Events { events: JsonRows(&rows), count: rows.len(), next })
+}
+
+#[derive(Serialize)]
+struct Topology<'a> {
+    topology: JsonRows<'a, TopologyRow>,
+    count: usize,
+    next: Option<String>,
+}
+
+/// `GET /api/runs/{run_id}/topology`
+pub async fn topology(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
+    let params = params.known(&RANGE, &[])?;
+    let run = runs::find(&*sight.store, &run_id).await?;
+    let query = range(&params, run.run_id, 100, sight.config.page_rows)?;
+    let (rows, next) = page::<TopologyRow>(&*sight.store, query).await?;
+    json(&Topology { topology: JsonRows(&rows), count: rows.len(), next })
+}

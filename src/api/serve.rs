@@ -1,0 +1,200 @@
+//! Listening: a thread and a runtime of its own, below the pipeline in priority, with a limit on whatever a client may hold.
+//!
+//! Nothing that a client asks for runs on the threads that receive and write. A port in use is tried again, never fatal:
+//! receiving matters more than being asked about it.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    thread,
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    task::JoinSet,
+    time::{Sleep, sleep},
+};
+use tracing::{debug, info, warn};
+
+use super::{Config, Sight, router};
+use crate::{backoff::Backoff, lifecycle::Signal};
+
+/// How long answers under way may take once the server stops.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// How much nicer than the pipeline the thread is.
+const NICE: i32 = 5;
+
+/// Serves until stopped.
+///
+/// # Errors
+/// When the thread cannot be started; without a port it goes on trying.
+pub async fn run(sight: Sight, mut stop: Signal) -> Result<(), io::Error> {
+    if sight.config.listen.is_empty() {
+        stop.stopped().await;
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (done, ended) = oneshot::channel();
+    thread::Builder::new().name("http".into()).spawn(move || {
+        // Counts for this thread only. Where it is not allowed, the server is as important as the rest.
+        let _ = rustix::process::setpriority_process(None, NICE);
+        runtime.block_on(listen(sight, stop));
+        runtime.shutdown_background();
+        let _ = done.send(());
+    })?;
+    let _ = ended.await;
+    Ok(())
+}
+
+async fn listen(sight: Sight, mut stop: Signal) {
+    let config = Arc::clone(&sight.config);
+    let Some(listener) = bind(&config.listen, stop.clone()).await else { return };
+    info!(address = config.listen, "HTTP is listening");
+    let router = router(sight);
+    let room = Arc::new(Semaphore::new(config.connections));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = async {
+            let permit = Arc::clone(&room).acquire_owned().await.ok()?;
+            Some((listener.accept().await, permit))
+        };
+        tokio::select! {
+            biased;
+            () = stop.stopped() => break,
+            _ = connections.join_next(), if !connections.is_empty() => {}
+            accepted = accepted => match accepted {
+                Some((Ok((stream, _)), permit)) => {
+                    connections.spawn(converse(stream, permit, router.clone(), Arc::clone(&config), stop.clone()));
+                }
+                Some((Err(error), _)) => {
+                    // Out of descriptors, as a rule: the pipeline needs the next one more.
+                    warn!(%error, "HTTP cannot take a connection");
+                    sleep(Duration::from_millis(200)).await;
+                }
+                None => break,
+            },
+        }
+    }
+    let all = async { while connections.join_next().await.is_some() {} };
+    // A client that keeps its connection open must not keep the daemon.
+    let _ = tokio::time::timeout(LAST_ANSWERS, all).await;
+}
+
+async fn bind(address: &str, mut stop: Signal) -> Option<TcpListener> {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5), u64::from(std::process::id()));
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return Some(listener),
+            Err(error) if backoff.tries() == 0 => {
+                warn!(%error, address, "`http.listen` cannot be bound; trying again, the pipeline runs without it");
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = stop.stopped() => return None,
+            () = sleep(backoff.next_delay()) => {}
+        }
+    }
+}
+
+/// One connection, request after request, until either side has had enough.
+async fn converse(
+    stream: TcpStream,
+    permit: OwnedSemaphorePermit,
+    router: Router,
+    config: Arc<Config>,
+    mut stop: Signal,
+) {
+    let _ = stream.set_nodelay(true);
+    let stream = TokioIo::new(Patient { stream, patience: config.write_timeout, waiting: None });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(config.header_timeout)
+        .max_buf_size(config.header.as_usize())
+        .half_close(false)
+        .serve_connection(stream, TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = stop.stopped() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        debug!(%error, "a client went away");
+    }
+    drop(permit);
+}
+
+/// A stream whose peer must take what is written to it, in time.
+struct Patient {
+    stream: TcpStream,
+    patience: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    /// `Pending` becomes an error when it has lasted too long.
+    fn bounded<T>(&mut self, polled: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.waiting = None;
+            return polled;
+        }
+        let patience = self.patience;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(waiting.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.bounded(polled, context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.bounded(polled, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(context);
+        self.bounded(polled, context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,328 @@
+//! What changes something: commands, and runs created, annotated and completed by HTTP. Each is the message that a program
+//! would have published, and takes the message's path; there is no second way to the store.
+//!
+//! * A message about a run goes into intake's queue, and is answered when its record is durable. In a process without a pipeline
+//!   (`serve`) it is published on the training channel, for the daemon that listens there.
+//! * A command is for everyone on the control channel, trainers included, so it is published there, and comes back to this
+//!   daemon as it comes to all others. One for this daemon alone (`target` is its name) goes into the queue directly, also
+//!   while Redis is away. Either way the answer is this daemon's receipt, given once the command is recorded.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Path, State},
+    http::StatusCode,
+    response::IntoResponse,
+};
+use fred::interfaces::PubsubInterface;
+use serde_json::{Map, Value, json};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    time::{Instant, timeout},
+};
+use uuid::Uuid;
+
+use super::{
+    Sight,
+    error::{Answer, ApiError},
+    params::uuid,
+};
+use crate::{
+    event::{Decided, Lifecycle, run_id_from_text, status},
+    frame::{Arrival, Frame, Taken},
+    redis::Link,
+    render, units,
+    wire::{self, Command, Limits},
+};
+
+/// How long a receipt is waited for beyond the time that the command itself may take.
+const RECEIPT: Duration = Duration::from_secs(2);
+/// The time that a command may take which says none, as `control.flush_timeout`.
+const COMMAND: Duration = Duration::from_secs(10);
+/// Runs remembered that were created here and may not be in the store yet.
+const CREATED_MAX: usize = 1_024;
+/// The channel of messages by HTTP where none is configured by its plain name.
+const NO_CHANNEL: &str = "http";
+
+/// Where requests that change something go.
+#[derive(Clone, Default)]
+pub struct Inlet(Option<Arc<Ends>>);
+
+/// The ends of an [`Inlet`].
+pub struct Ends {
+    /// The channel that messages about runs belong to: the first of the training channels that is no pattern.
+    pub training: Option<String>,
+    /// The channel of commands, likewise.
+    pub control: Option<String>,
+    /// To publish with.
+    pub link: Link,
+    /// What a message may be at most.
+    pub limits: Limits,
+    /// The pipeline of this process, if it has one.
+    pub intake: Option<ToIntake>,
+}
+
+/// The way into this process' intake.
+pub struct ToIntake {
+    /// Weak: intake has drained when every sender is gone, and this one may not keep it.
+    pub queue: mpsc::WeakSender<Arrival>,
+    /// What the control stage answers.
+    pub receipts: broadcast::Sender<Arc<str>>,
+    /// Name of this daemon.
+    pub instance: String,
+    /// Runs created by HTTP, the newest last.
+    pub created: Mutex<VecDeque<Uuid>>,
+}
+
+impl Inlet {
+    /// Through these ends.
+    pub fn new(ends: Ends) -> Self {
+        Self(Some(Arc::new(ends)))
+    }
+
+    fn ends(&self) -> Result<&Ends, ApiError> {
+        self.0.as_deref().ok_or_else(|| ApiError::unavailable("nothing can be changed from here"))
+    }
+}
+
+impl ToIntake {
+    /// Hands over a message and waits until it is durable.
+    async fn submit(&self, channel: &str, payload: Vec<u8>, control: bool) -> Result<(), ApiError> {
+        let (answer, taken) = oneshot::channel();
+        let frame = Frame {
+            channel: channel.into(),
+            payload: payload.into(),
+            received_at: units::now(),
+            received: Instant::now(),
+            control,
+        };
+        let queue = self.queue.upgrade().ok_or_else(|| ApiError::unavailable("the daemon is stopping"))?;
+        queue
+            .try_send(Arrival::Asked(frame, answer))
+            .map_err(|_| ApiError::unavailable("intake has no room; try again"))?;
+        // Kept, it would keep intake from draining.
+        drop(queue);
+        match taken.await {
+            Ok(Taken::Durable) => Ok(()),
+            Ok(Taken::Rejected(rejection)) => Err(ApiError::bad(rejection.to_string())),
+            Ok(Taken::AtRisk) => Err(ApiError::unavailable("received, but the disk does not take it; it may be lost")),
+            Err(_) => Err(ApiError::unavailable("the daemon is stopping")),
+        }
+    }
+
+    fn remember(&self, run_id: Uuid) {
+        let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
+        created.push_back(run_id);
+        if created.len() > CREATED_MAX {
+            created.pop_front();
+        }
+    }
+
+    fn remembers(&self, run_id: Uuid) -> bool {
+        self.created.lock().unwrap_or_else(PoisonError::into_inner).contains(&run_id)
+    }
+}
+
+impl Ends {
+    /// Records a message about a run, and returns once it is durable (or heard, without a pipeline here).
+    async fn message(&self, message: &Value) -> Result<(), ApiError> {
+        let payload = message.to_string().into_bytes();
+        // Looked at before it is sent: what is wrong with a request is the client's to hear, no dead letter.
+        wire::decode(&payload, &self.limits).map_err(|rejection| ApiError::bad(rejection.to_string()))?;
+        match (&self.intake, &self.training) {
+            (Some(intake), channel) => intake.submit(channel.as_deref().unwrap_or(NO_CHANNEL), payload, false).await,
+            (None, Some(channel)) => self.publish(channel, payload).await,
+            (None, None) => Err(ApiError::unavailable("`redis.training_channels` names no channel without a pattern")),
+        }
+    }
+
+    async fn publish(&self, channel: &str, payload: Vec<u8>) -> Result<(), ApiError> {
+        let client = self.link.client().ok_or_else(|| ApiError::unavailable("Redis is not connected"))?;
+        let listeners: Result<i64, _> = client.publish(channel, Bytes::from(payload)).await;
+        match listeners {
+            Ok(0) => Err(ApiError::unavailable(format!("nobody listens on `{channel}`"))),
+            Ok(_) => Ok(()),
+            Err(error) => Err(ApiError::unavailable(format!("failed to publish on `{channel}`: {error}"))),
+        }
+    }
+}
+
+/// The body as an object; nothing is an empty one.
+fn object(body: &Bytes) -> Result<Map<String, Value>, ApiError> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Map::new());
+    }
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err(ApiError::bad("the body must be a JSON object")),
+        Err(error) => Err(ApiError::bad(format!("the body is no JSON: {error}"))),
+    }
+}
+
+fn body(read: Result<Bytes, axum::extract::rejection::BytesRejection>) -> Result<Bytes, ApiError> {
+    read.map_err(|error| ApiError::new(error.status(), format!("{error}; see `http.body`")))
+}
+
+type Body = Result<Bytes, axum::extract::rejection::BytesRejection>;
+
+/// `POST /api/control`
+pub async fn control(State(sight): State<Sight>, read: Body) -> Answer {
+    let ends = sight.inlet.ends()?;
+    let (command, payload) = with_id(&body(read)?, &ends.limits)?;
+    let for_us = |intake: &ToIntake| match command.target.as_deref() {
+        None | Some("ingest") => true,
+        Some(target) => target == intake.instance,
+    };
+    let us = ends.intake.as_ref().filter(|intake| for_us(intake));
+    let receipts = us.map(|intake| intake.receipts.subscribe());
+    match (us, &command.target, &ends.control) {
+        (Some(intake), Some(target), channel) if *target == intake.instance => {
+            intake.submit(channel.as_deref().unwrap_or(NO_CHANNEL), payload, true).await?;
+        }
+        (_, _, Some(channel)) => ends.publish(channel, payload).await.map_err(|error| alone(error, us))?,
+        _ => return Err(ApiError::unavailable("`redis.control_channels` names no channel without a pattern")),
+    }
+    let id = command.id.clone().unwrap_or_default();
+    if let Some(receipts) = receipts
+        && let Some(receipt) = receipt(receipts, &id, command.timeout.unwrap_or(COMMAND) + RECEIPT).await
+    {
+        return super::json(&receipt);
+    }
+    let answer = json!({
+        "id": id, "command": command.command, "target": command.target, "instance": null, "outcome": null,
+        "detail": "sent; no receipt yet", "received_at": render::time(units::now()), "took_ms": null,
+    });
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+}
+
+/// Says what still works when others cannot be reached.
+fn alone(error: ApiError, us: Option<&ToIntake>) -> ApiError {
+    match us {
+        Some(intake) => error.and(&format!("; `\"target\": \"{}\"` commands this daemon alone", intake.instance)),
+        None => error,
+    }
+}
+
+/// The command with an id, so that its receipt can be told from others; as bytes, too.
+fn with_id(body: &Bytes, limits: &Limits) -> Result<(Command, Vec<u8>), ApiError> {
+    let wrong = |rejection: crate::frame::Rejection| ApiError::bad(rejection.to_string());
+    let mut command = wire::decode_control(body, limits).map_err(wrong)?;
+    if command.id.is_some() {
+        return Ok((command, body.to_vec()));
+    }
+    let id = Uuid::new_v4().to_string();
+    let mut object: Map<String, Value> = match serde_json::from_str(&command.payload_json) {
+        Ok(Value::Object(object)) => object,
+        _ => Map::from_iter([("command".to_owned(), command.command.clone().into())]),
+    };
+    object.insert("id".into(), id.clone().into());
+    command.id = Some(id);
+    Ok((command, Value::Object(object).to_string().into_bytes()))
+}
+
+async fn receipt(mut receipts: broadcast::Receiver<Arc<str>>, id: &str, patience: Duration) -> Option<Value> {
+    let found = async {
+        loop {
+            match receipts.recv().await {
+                Ok(text) => {
+                    if let Ok(receipt) = serde_json::from_str::<Value>(&text)
+                        && receipt["id"] == id
+                    {
+                        return Some(receipt);
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    };
+    timeout(patience, found).await.ok().flatten()
+}
+
+/// A message as a trainer publishes it.
+fn message(kind: &str, run_id: &Value, data: Map<String, Value>) -> Value {
+    json!({ "type": kind, "run_id": run_id, "timestamp": render::time(units::now()), "data": data })
+}
+
+/// `POST /api/runs`
+pub async fn create(State(sight): State<Sight>, read: Body) -> Answer {
+    let ends = sight.inlet.ends()?;
+    let mut data = object(&body(read)?)?;
+    let named = [data.remove("run_id"), data.remove("run_name")].into_iter().flatten().filter(|name| !name.is_null());
+    let id = match named.collect::<Vec<_>>().as_slice() {
+        [] => Value::from(Uuid::new_v4().to_string()),
+        [Value::String(name)] if !name.trim().is_empty() => Value::from(name.trim()),
+        [_] => return Err(ApiError::bad("`run_id` or `run_name` must be text")),
+        _ => return Err(ApiError::bad("`run_id` and `run_name` are one: give either")),
+    };
+    ends.message(&message("training_start", &id, data)).await?;
+    let text = id.as_str().unwrap_or_default();
+    let run_id = run_id_from_text(text);
+    if let Some(intake) = &ends.intake {
+        intake.remember(run_id);
+    }
+    let name = Uuid::try_parse(text).is_err().then_some(text);
+    let answer = json!({ "run_id": run_id, "run_name": name, "status": status::RUNNING });
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// `POST /api/runs/{run_id}/complete`
+pub async fn complete(State(sight): State<Sight>, Path(run_id): Path<String>, read: Body) -> Answer {
+    let ends = sight.inlet.ends()?;
+    let run_id = known(&sight, ends, &run_id).await?;
+    let message = message("training_end", &json!(run_id), object(&body(read)?)?);
+    ends.message(&message).await?;
+    super::json(&json!({ "run_id": run_id, "status": ended(&message, run_id, &ends.limits) }))
+}
+
+/// The status that an end means, by the one rule for it.
+fn ended(message: &Value, run_id: Uuid, limits: &Limits) -> &'static str {
+    let payload = message.to_string();
+    let decided = Decided { run_id, event_time: 0, received_at: 0, own_time: false, opened: false };
+    let lifecycle = wire::decode(payload.as_bytes(), limits)
+        .ok()
+        .and_then(|message| wire::rows(&message, &decided, NO_CHANNEL, payload.as_bytes()).touch.lifecycle);
+    match lifecycle {
+        Some(Lifecycle::End(status)) => status,
+        _ => status::COMPLETED,
+    }
+}
+
+/// `POST /api/runs/{run_id}/notes`
+pub async fn notes(State(sight): State<Sight>, Path(run_id): Path<String>, read: Body) -> Answer {
+    let ends = sight.inlet.ends()?;
+    let run_id = known(&sight, ends, &run_id).await?;
+    let data = object(&body(read)?)?;
+    let texts = |value: &Value| value.as_array().is_some_and(|tags| tags.iter().all(Value::is_string));
+    for (name, value) in &data {
+        match name.as_str() {
+            "notes" if value.is_string() => {}
+            "tags" if texts(value) => {}
+            "notes" => return Err(ApiError::bad("`notes` must be text")),
+            "tags" => return Err(ApiError::bad("`tags` must be a list of texts")),
+            other => return Err(ApiError::bad(format!("unknown field `{other}`; known: notes, tags"))),
+        }
+    }
+    if data.is_empty() {
+        return Err(ApiError::bad("give `notes`, `tags` or both"));
+    }
+    let answer = json!({ "run_id": run_id, "notes": data.get("notes"), "tags": data.get("tags") });
+    ends.message(&message(wire::RUN_UPDATE, &json!(run_id), data)).await?;
+    super::json(&answer)
+}
+
+/// A run that there is: in the store, or created here a moment ago. A store that does not answer is no reason to refuse.
+async fn known(sight: &Sight, ends: &Ends, run_id: &str) -> Result<Uuid, ApiError> {
+    let run_id = uuid(run_id)?;
+    let created = ends.intake.as_ref().is_some_and(|intake| intake.remembers(run_id));
+    if !created && let Ok(None) = sight.store.read_run(run_id).await {
+        return Err(ApiError::no_run());
+    }
+    Ok(run_id)
+}

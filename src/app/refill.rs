@@ -1,0 +1,200 @@
+//! Fills the store from what lies on disk, without a daemon: a spool that nobody holds, dead letters after their cause is mended.
+//!
+//! It is the daemon's own writer, decoder and commit that work here, so that rows come out the same. What is not confirmed by the
+//! store stays where it is: doing it again repeats nothing.
+
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    decode::{Decoder, SpoolRecords},
+    parts::{Letters, SpoolCommit},
+    stores,
+};
+use crate::{
+    config::Settings,
+    dead_letter::{self, DeadLetterError, DeadLetters},
+    lifecycle::{Hold, Signal},
+    metrics::Metrics,
+    spool::{self, SpoolError},
+    store::{Store, StoreError},
+    writer::{self, Aside, Commit, Ends, Records, WriterError},
+};
+
+/// How long the store may take to answer for the first time.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may confirm nothing, beyond the time that confirmations linger.
+const STALLED: Duration = Duration::from_secs(30);
+/// Between two looks at how far it is.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Why the store could not be filled. What is not stored is where it was.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum RefillError {
+    #[error("the store is away; nothing is lost, run it again when the store is back")]
+    Away(#[source] StoreError),
+    #[error("the store has confirmed nothing for {} s; the rest is where it was, run it again", .0.as_secs())]
+    Stalled(Duration),
+    #[error("failed to open the spool")]
+    Spool(#[source] SpoolError),
+    #[error(
+        "`{}` does not say which daemon it belonged to, and its rows carry that name; say it with --owner",
+        .0.display()
+    )]
+    Nameless(PathBuf),
+    #[error("failed to use the dead letters")]
+    DeadLetters(#[source] DeadLetterError),
+    #[error("the writer ended")]
+    Writer(#[source] WriterError),
+}
+
+/// What was drained.
+#[derive(Clone, Copy, Debug)]
+pub struct Drained {
+    /// Records that were waiting, and are stored now, or dead letters.
+    pub records: u64,
+    /// Records that could not be read any more.
+    pub unreadable: u64,
+    /// Dead letters that there are now beside the spool.
+    pub dead_letters: u64,
+}
+
+/// Where to drain from.
+#[derive(Clone, Debug)]
+pub struct Orphan {
+    /// The spool.
+    pub dir: PathBuf,
+    /// The instance whose rows they are; absent: as the spool says.
+    pub owner: Option<String>,
+    /// Where its dead letters go.
+    pub dead_letters: PathBuf,
+}
+
+/// Empties a spool that nobody holds into the store. `tell` hears how many of how many records are confirmed.
+///
+/// # Errors
+/// When the spool is held by somebody, the store is away, or the dead letters cannot be kept.
+pub async fn drain(settings: &Settings, orphan: Orphan, tell: impl FnMut(u64, u64)) -> Result<Drained, RefillError> {
+    let found = spool::inspect(&orphan.dir).map_err(RefillError::Spool)?;
+    let owner = orphan.owner.or(found.owner).ok_or_else(|| RefillError::Nameless(orphan.dir.clone()))?;
+    let metrics = Metrics::new();
+    let (_stopper, stop) = Signal::new();
+    let (store, upkeep) = stores::open(settings, &metrics, stop);
+    let work = async {
+        // Before anything is touched.
+        reach(&*store).await?;
+        drain_into(settings, &orphan.dir, &orphan.dead_letters, &owner, &store, &metrics, tell).await
+    };
+    beside(upkeep, work).await
+}
+
+async fn drain_into(
+    settings: &Settings,
+    dir: &Path,
+    dead_letters: &Path,
+    owner: &str,
+    store: &Arc<dyn Store>,
+    metrics: &Arc<Metrics>,
+    mut tell: impl FnMut(u64, u64),
+) -> Result<Drained, RefillError> {
+    let config = spool::Config { dir: dir.to_owned(), ..settings.spool.clone() };
+    let opened = spool::open(&config, Arc::clone(metrics)).map_err(RefillError::Spool)?;
+    let spool::Opened { appender, reader, committer, view, recovery } = opened;
+    drop(appender);
+    let (first, end) = (recovery.first_uncommitted.min(recovery.next), recovery.next);
+    drop(recovery);
+    let letters = dead_letter::Config { dir: dead_letters.to_owned(), ..settings.dead_letter.clone() };
+    let letters = Arc::new(DeadLetters::open(&letters, Arc::clone(metrics)).map_err(RefillError::DeadLetters)?);
+    let records = SpoolRecords::new(reader, view.clone(), Arc::new(Decoder::new(owner)));
+    let commit = SpoolCommit::new(committer, view.clone(), Arc::clone(store), settings.spool.linger);
+    let aside = Arc::new(Letters::new(Arc::clone(&letters), view.clone()));
+    let tell = |at: u64| tell(at.clamp(first, end) - first, end - first);
+    let until = Until { first, finished: || view.committed() >= end, tell };
+    if first < end {
+        pump(settings, store, metrics, (records, commit, aside), until).await?;
+    }
+    Ok(Drained { records: end - first, unreadable: view.missing(), dead_letters: letters.kept().letters })
+}
+
+/// When to stop, and who wants to know how far it is.
+pub(super) struct Until<F, T> {
+    pub(super) first: u64,
+    pub(super) finished: F,
+    pub(super) tell: T,
+}
+
+/// Runs the writer until `finished`, or until the store gets nowhere.
+pub(super) async fn pump<R: Records, C: Commit, A: Aside>(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    metrics: &Arc<Metrics>,
+    (records, commit, aside): (R, C, Arc<A>),
+    mut until: Until<impl Fn() -> bool, impl FnMut(u64)>,
+) -> Result<(), RefillError> {
+    let (stopper, stop) = Signal::new();
+    let (_hold, hold) = watch::channel(Hold::Open);
+    let (_flush, flush_to) = watch::channel(0);
+    let (progress_out, progress) = watch::channel(until.first);
+    let ends = Ends {
+        store: Arc::clone(store),
+        commit,
+        aside,
+        hold,
+        flush_to,
+        progress: progress_out,
+        metrics: Arc::clone(metrics),
+    };
+    let mut writer = Box::pin(writer::run(settings.writer.clone(), records, ends, stop));
+    let limit = STALLED + settings.spool.linger;
+    let (mut last, mut moved) = (until.first, Instant::now());
+    while !(until.finished)() {
+        tokio::select! {
+            ended = &mut writer => return ended.map_err(RefillError::Writer),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let at = *progress.borrow();
+        if at > last {
+            (last, moved) = (at, Instant::now());
+        }
+        (until.tell)(at);
+        if moved.elapsed() > limit {
+            return match store.ping().await {
+                Err(error) => Err(RefillError::Away(error)),
+                Ok(()) => Err(RefillError::Stalled(limit)),
+            };
+        }
+    }
+    stopper.stop();
+    writer.await.map_err(RefillError::Writer)
+}
+
+/// Waits for the first answer of the store.
+pub(super) async fn reach(store: &dyn Store) -> Result<(), RefillError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match store.ping().await {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() >= deadline => return Err(RefillError::Away(error)),
+            Err(_) => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+/// Works while the store's connection is kept up.
+pub(super) async fn beside<T>(upkeep: stores::Upkeep, work: impl Future<Output = T>) -> T {
+    let forever = async {
+        let _: Result<(), Infallible> = upkeep.await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        done = work => done,
+        never = forever => never,
+    }
+}

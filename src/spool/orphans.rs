@@ -1,0 +1,38 @@
+//! Spools that nobody holds although they still have something for the store: what is left of an instance that will not come back.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::report::{Report, inspect};
+
+/// Entries of one directory that are looked at.
+const ENTRIES_MAX: usize = 10_000;
+
+/// The orphans in these directories: a spool itself, `spool`, `spool*` and `*/spool` in it. What cannot be read is passed over; reads
+/// only.
+pub fn orphans(places: &[PathBuf], own: &Path) -> Vec<(PathBuf, Report)> {
+    let own = fs::canonicalize(own).ok();
+    let mut candidates = BTreeSet::new();
+    for place in places {
+        let entries = fs::read_dir(place).into_iter().flatten().take(ENTRIES_MAX).flatten().map(|entry| entry.path());
+        let inside = entries.flat_map(|path| {
+            let named = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"spool"));
+            named.then(|| path.clone()).into_iter().chain([path.join("spool")])
+        });
+        let all = inside.chain([place.clone()]).filter_map(|path| fs::canonicalize(path).ok());
+        candidates.extend(all.filter(|path| Some(path) != own.as_ref() && is_spool(path)));
+    }
+    candidates
+        .into_iter()
+        .filter_map(|dir| inspect(&dir).ok().map(|report| (dir, report)))
+        .filter(|(_, report)| report.holder.is_none() && report.pending > 0)
+        .collect()
+}
+
+/// Dead letters lie in segments of the same kind; only a spool names its owner, or has a checkpoint.
+fn is_spool(dir: &Path) -> bool {
+    dir.join("checkpoint").is_file() || dir.join("instance").is_file()
+}

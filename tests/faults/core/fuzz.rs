@@ -1,0 +1,393 @@
+//! Mutated messages and records through the decoders: seeded, so that every failure comes back with its number.
+//!
+//! The inputs begin with `tests/fixtures/messages` and with `tests/faults/corpus`, where whatever was found once stays. Plain
+//! mutation, no coverage guidance: the decoders are small and a run makes hundreds of thousands of inputs a second.
+
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+
+use serde::de::IgnoredAny;
+use tokio::time::Instant;
+
+use crate::{
+    event::{Decided, Row},
+    frame::SetAside,
+    harness::{Budget, Tried, each},
+    image,
+    random::Random,
+    spool::{NewRecord, PAYLOAD_MAX, RecordKind, record},
+    tree::Trees,
+    units::ByteSize,
+    wire::{self, Limits},
+};
+
+/// Inputs of one target in the short tier.
+const INPUTS: u64 = 100_000;
+/// No input may take longer; it takes microseconds.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// Pieces that mean something to one of the decoders.
+const TOKENS: &[&[u8]] = &[
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\"",
+    b"\\",
+    b"\\u0000",
+    b"\\ud800",
+    b"\\udc00",
+    b"null",
+    b"NaN",
+    b"-Infinity",
+    b"Infinity",
+    b"true",
+    b"1e309",
+    b"-0",
+    b"-0.0",
+    b"9223372036854775808",
+    b"18446744073709551616",
+    b"1e-400",
+    b"0.1",
+    b"\xef\xbb\xbf",
+    b"\xff",
+    b"\xc0\x80",
+    b"\xed\xa0\x80",
+    b"\x00",
+    b"\"type\":",
+    b"\"data\":{",
+    b"\"metrics\":{",
+    b"\"network_topology\":{",
+    b"\"connections\":[",
+    b"\"nodes\":[",
+    b"\"timestamp\":",
+    b"\"epoch\":",
+    b"\"hidden_units\":[",
+    b"\"run_id\":",
+    b"\"dataset\":{",
+    b"\"config\":{",
+    b"\"tags\":[",
+    b"\"seq\":",
+    b"\"event_type\":",
+    b"\"weights\":[",
+    b"\"class_distribution\":{",
+    b"\"command\":",
+    b"\"params\":{",
+    b"\"timeout\":",
+    b"\"topology\"",
+    b"\"training_start\"",
+    b"2026-11-20T10:15:00",
+    b"0000-01-01T00:00:00",
+    b"9999-12-31T23:59:60Z",
+    b"1e18",
+    b"-1",
+    b"\"_ingest\":",
+    b"\x80",
+    b"\x8f",
+    b"\x90",
+    b"\xc0",
+    b"\xc1",
+    b"\xc4\xff",
+    b"\xc6\xff\xff\xff\xff",
+    b"\xc7\x0c\xff",
+    b"\xca\x7f\xc0\x00\x00",
+    b"\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00",
+    b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"\xd3\x80\x00\x00\x00\x00\x00\x00\x00",
+    b"\xd6\xff\xff\xff\xff\xff",
+    b"\xdb\xff\xff\xff\xff",
+    b"\xdd\xff\xff\xff\xff",
+    b"\xde\xff\xff",
+    b"\xdf\xff\xff\xff\xff",
+    b"\xa0",
+];
+
+/// Every file of a folder of the repository whose name ends like this.
+pub fn seeds(folders: &[&str], ends: &[&str]) -> Vec<Vec<u8>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files: BTreeSet<_> = folders
+        .iter()
+        .flat_map(|folder| fs::read_dir(root.join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}")))
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| ends.iter().any(|end| path.to_string_lossy().ends_with(end)))
+        .collect();
+    assert!(!files.is_empty());
+    files.into_iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+/// One of the seeds, changed in a few places; small numbers are the seeds themselves.
+pub fn mutated(seeds: &[Vec<u8>], number: u64, random: &mut Random) -> Vec<u8> {
+    if let Some(seed) = seeds.get(number as usize) {
+        return seed.clone();
+    }
+    let mut bytes = random.pick(seeds).clone();
+    mutate(&mut bytes, seeds, random);
+    while random.coin() {
+        mutate(&mut bytes, seeds, random);
+    }
+    bytes
+}
+
+fn mutate(bytes: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
+    let at = random.below(bytes.len() + 1);
+    let longest = 1 << random.below(8);
+    let to = (at + 1 + random.below(longest)).min(bytes.len());
+    match random.below(12) {
+        0 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
+        1 if at < bytes.len() => bytes[at] = random.next() as u8,
+        2 => drop(bytes.drain(at..to)),
+        3 => {
+            let piece = bytes[at..to].to_vec();
+            let most = if random.one_in(50) { 300 } else { 3 };
+            let copies = 1 + random.below(most);
+            bytes.splice(at..at, piece.repeat(copies));
+        }
+        4 => {
+            let other = random.pick(seeds);
+            let from = random.below(other.len() + 1);
+            let until = (from + random.below(80)).min(other.len());
+            bytes.splice(at..to, other[from..until].iter().copied());
+        }
+        5 => {
+            // A length or a number, in either order of bytes.
+            let number = *random.pick(&[0u64, 1, 0x7f, 0x80, 0xff, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX]);
+            let width = *random.pick(&[1, 2, 4, 8]);
+            let raw = if random.coin() {
+                number.to_le_bytes()[..width].to_vec()
+            } else {
+                number.to_be_bytes()[8 - width..].to_vec()
+            };
+            let end = (at + width).min(bytes.len());
+            bytes.splice(at..end, raw);
+        }
+        6 => bytes.truncate(at),
+        7 => {
+            let deep = random.below(100);
+            let (open, close) = *random.pick(&[("[", "]"), ("{\"data\":", "}"), ("{\"a\":[", "]}")]);
+            bytes.splice(at..at, [open.repeat(deep), close.repeat(deep)].concat().into_bytes());
+        }
+        8 => {
+            let digits = (0..1 + random.below(30)).map(|_| b'0' + random.below(10) as u8).collect::<Vec<_>>();
+            bytes.splice(at..at, digits);
+        }
+        _ => {
+            let token = *random.pick(TOKENS);
+            let until = if random.coin() { at } else { to };
+            bytes.splice(at..until, token.iter().copied());
+        }
+    }
+}
+
+fn limits(random: &mut Random) -> Limits {
+    match random.below(4) {
+        0 => Limits { message: ByteSize(700), depth: 5, fields: 12, string: ByteSize(24) },
+        _ => Limits::default(),
+    }
+}
+
+pub fn json(budget: &Budget) -> Tried {
+    messages(budget, &[".json"])
+}
+
+pub fn msgpack(budget: &Budget) -> Tried {
+    messages(budget, &[".msgpack"])
+}
+
+const FOLDERS: &[&str] = &["tests/fixtures/messages", "tests/faults/corpus/messages"];
+
+fn messages(budget: &Budget, ends: &[&str]) -> Tried {
+    let (seeds, trees) = (seeds(FOLDERS, ends), Trees::new(&self::seeds(FOLDERS, &[".json", ".msgpack"])));
+    let accepted = std::sync::atomic::AtomicU64::new(0);
+    let count = each(budget, INPUTS * budget.times, |number| {
+        let mut random = Random::new(budget.seed ^ number << 3);
+        let bytes = match random.below(3) {
+            0 => mutated(&seeds, number, &mut random),
+            _ if ends == [".json"] => trees.json(&mut random),
+            _ => trees.msgpack(&mut random),
+        };
+        tell(budget, &bytes);
+        let started = Instant::now();
+        if message(&bytes, &limits(&mut random)) {
+            accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        assert!(started.elapsed() < SLOW, "takes {:?}", started.elapsed());
+    });
+    Tried { count, notes: format!("; accepted {}", accepted.into_inner()) }
+}
+
+/// A stack of the usual size, and no limit of the configuration.
+pub fn deep(_: &Budget) -> Tried {
+    let wide = Limits { message: ByteSize::gib(1), depth: usize::MAX, fields: usize::MAX, string: ByteSize::gib(1) };
+    let mut count = 0;
+    for depth in [100, 1_000, 10_000, 200_000] {
+        let json = |open: &str, close: &str| {
+            format!("{{\"epoch\":1,\"a\":{}1{}}}", open.repeat(depth), close.repeat(depth)).into_bytes()
+        };
+        let pack = |open: &[u8]| [b"\x82\xa5epoch\x01\xa1a", open.repeat(depth).as_slice(), b"\x01"].concat();
+        for bytes in [json("[", "]"), json("{\"a\":", "}"), pack(b"\x91"), pack(b"\x81\xa1a")] {
+            let wide = wide.clone();
+            let thread = std::thread::Builder::new().stack_size(2 << 20);
+            thread.spawn(move || message(&bytes, &wide)).unwrap().join().unwrap();
+            count += 1;
+        }
+    }
+    Tried { count, notes: String::new() }
+}
+
+fn tell(budget: &Budget, bytes: &[u8]) {
+    if budget.only.is_some() {
+        println!("{}", bytes.escape_ascii());
+    }
+}
+
+/// Whether it was accepted; all that follows from it must be right then.
+fn message(bytes: &[u8], limits: &Limits) -> bool {
+    const RECEIVED: i64 = 1_763_633_700_123_456;
+    let message = match wire::decode(bytes, limits) {
+        Ok(message) => message,
+        Err(rejection) => {
+            assert!(rejection.detail.len() < 1_000, "{rejection}");
+            let (aside, kept) = SetAside::new(rejection, bytes);
+            assert_eq!(SetAside::decode(&aside.encode(kept)), Some((aside.clone(), kept)));
+            return false;
+        }
+    };
+    let time = message.time(RECEIVED, &jiff::tz::TimeZone::UTC);
+    let run_id = message.run_id().unwrap_or_default();
+    let decided =
+        Decided { run_id, event_time: time.event_time, received_at: RECEIVED, own_time: time.own, opened: false };
+    let mut latest = String::new();
+    wire::latest_json(&message, &decided, "host", &mut latest);
+    object(&latest);
+    let mut canonical = String::new();
+    wire::latest_json_canonical(&message, &decided, "host", &mut canonical);
+    object(&canonical);
+    let rows = wire::rows(&message, &decided, "cascor:training", bytes);
+    let texts = rows.rows.iter().map(check).sum::<usize>() + latest.len() + canonical.len();
+    assert!(texts < 64 * bytes.len() + 8_192, "{texts} bytes of text from {}", bytes.len());
+    rows.touch.values.config_json.iter().for_each(|text| value(text));
+    // As the writer reads it back: under the widest limits.
+    let wide = Limits { message: ByteSize::gib(1), depth: usize::MAX, fields: usize::MAX, string: ByteSize::gib(1) };
+    let again = wire::decode(bytes, &wide).expect("accepted before");
+    let repeated = wire::rows(&again, &decided, "cascor:training", bytes);
+    assert_eq!(format!("{rows:?}"), format!("{repeated:?}"), "a replay writes the same");
+    true
+}
+
+fn object(text: &str) {
+    assert!(text.starts_with('{') && text.ends_with('}'), "{text}");
+    value(text);
+}
+
+fn value(text: &str) {
+    if let Err(error) = serde_json::from_str::<IgnoredAny>(text) {
+        panic!("{error}: {text}");
+    }
+}
+
+/// Checks the JSON in a row; returns the length of its texts.
+fn check(row: &Row) -> usize {
+    let json: Vec<&str> = match row {
+        Row::Metrics(row) => row.rest_json.iter().map(String::as_str).collect(),
+        Row::Topology(row) => {
+            let summary = row.weights_summary.iter().map(String::as_str);
+            summary.chain([row.topology_json.as_str()]).collect()
+        }
+        Row::Event(row) => vec![&row.payload_json],
+        Row::Control(row) => vec![&row.payload_json],
+        _ => Vec::new(),
+    };
+    json.iter().for_each(|text| value(text));
+    let key = match row {
+        Row::Metrics(row) => Some(row.key),
+        Row::Topology(row) => Some(row.key),
+        Row::Event(row) => Some(row.key),
+        _ => None,
+    };
+    if let Some(key) = key {
+        assert!((0..1 << 53).contains(&key.event_id), "{key:?}");
+        assert!((0..4_102_444_800_000_000).contains(&key.timestamp), "{key:?}");
+    }
+    json.iter().map(|text| text.len()).sum()
+}
+
+pub fn control(budget: &Budget) -> Tried {
+    let seeds = seeds(
+        FOLDERS,
+        &[
+            "control.msgpack",
+            "control_bad.txt",
+            "control_data.json",
+            "control_shape.json",
+            "control_top.json",
+            "control_word.txt",
+            ".control",
+        ],
+    );
+    let count = each(budget, INPUTS * budget.times, |number| {
+        let mut random = Random::new(budget.seed ^ number << 3);
+        let bytes = mutated(&seeds, number, &mut random);
+        tell(budget, &bytes);
+        let started = Instant::now();
+        if let Ok(command) = wire::decode_control(&bytes, &limits(&mut random)) {
+            assert!(!command.command.is_empty());
+            value(&command.payload_json);
+            command.params_json.iter().for_each(|text| value(text));
+        }
+        assert!(started.elapsed() < SLOW);
+    });
+    Tried { count, notes: String::new() }
+}
+
+/// Records with other bytes, half of them under a checksum that matches: what is accepted can be read, and is read to the end.
+pub fn records(budget: &Budget) -> Tried {
+    let seed = record::seed(uuid::Uuid::from_u128(7));
+    let mut seeds = Vec::new();
+    for (uid, channel) in ["", "cascor:training", "lab:\u{e9}:x"].into_iter().enumerate() {
+        let payload = image::payload(uid as u64, uid * 40);
+        let new =
+            NewRecord { kind: RecordKind::Event, decided: image::decided(uid as u64), channel, payload: &payload };
+        let mut bytes = Vec::new();
+        record::encode(&mut bytes, seed, uid as u64, &new);
+        seeds.push(bytes);
+    }
+    assert!(PAYLOAD_MAX.as_usize() < record::MAX);
+    let count = each(budget, INPUTS * budget.times, |number| {
+        let mut random = Random::new(budget.seed ^ number << 3);
+        let mut bytes = mutated(&seeds, number, &mut random);
+        tell(budget, &bytes);
+        if bytes.len() >= record::PREFIX && random.coin() {
+            if random.coin() {
+                let length = (bytes.len() - record::PREFIX) as u32;
+                bytes[..4].copy_from_slice(&length.to_le_bytes());
+            }
+            let length = record::length(&bytes).unwrap().min(bytes.len());
+            if length >= record::PREFIX {
+                let crc =
+                    crc32c::crc32c_append(crc32c::crc32c_append(seed, &bytes[..4]), &bytes[record::PREFIX..length]);
+                bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+            }
+        }
+        match record::parse(&bytes, bytes.len() as u64, seed) {
+            record::Parsed::Record(parsed, length) => {
+                assert!(length <= bytes.len());
+                assert_eq!(record::decode(&bytes[..length]), Some(parsed));
+                let mut again = Vec::new();
+                let record::Parsed::Record(parsed, _) = record::parse(&bytes, length as u64, seed) else { panic!() };
+                let new = NewRecord {
+                    kind: parsed.kind,
+                    decided: parsed.decided,
+                    channel: parsed.channel,
+                    payload: parsed.payload,
+                };
+                record::encode(&mut again, seed, parsed.offset, &new);
+                assert_eq!(again.len(), length);
+                SetAside::decode(parsed.payload);
+            }
+            record::Parsed::Short(needed) => assert!(needed <= record::MAX && needed > bytes.len()),
+            record::Parsed::Bad => {}
+        }
+    });
+    Tried { count, notes: String::new() }
+}

@@ -1,0 +1,314 @@
+//! What an operator does with dead letters and with a spool that has lost its daemon.
+
+use std::{collections::BTreeMap, fs, path::Path, process::Output, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::support::{cassandra::Cassandra, daemon::Daemon, redis::Redis, skip, sqlite, wait_until};
+
+const TRAINING: &str = "cascor:training";
+const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn now() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+fn metrics(seq: u64) -> String {
+    json!({"type": "metrics", "run_id": RUN, "seq": seq, "timestamp": now(), "data": {"epoch": seq, "train_loss": 0.5}})
+        .to_string()
+}
+
+fn json_of(daemon: &Daemon, arguments: &[&str]) -> Value {
+    serde_json::from_str(&daemon.succeed(arguments)).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Every file under a directory, with its bytes.
+fn image(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.insert(path.display().to_string(), Vec::new());
+            files.extend(image(&path));
+        } else {
+            files.insert(path.display().to_string(), fs::read(&path).unwrap());
+        }
+    }
+    files
+}
+
+/// A daemon that was killed with `count` messages that no store has taken.
+fn killed_with_pending(redis: &Redis, count: u64) -> Daemon {
+    let mut daemon = Daemon::on(redis).set("instance", "\"orphan\"").start_ready();
+    let mut client = redis.client();
+    client.publish(TRAINING, metrics(0));
+    daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
+    let blocker = rusqlite::Connection::open(daemon.database()).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for seq in 1..=count {
+        client.publish(TRAINING, metrics(seq));
+    }
+    client.publish(TRAINING, "{broken");
+    client.publish("cascor:control", r#"{"command": "stop"}"#);
+    wait_until("all of it in the spool", LIMIT, || {
+        let status = daemon.get("/api/status").json();
+        status["counters"]["events"] == count + 1 && status["counters"]["rejected"] == 1
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    daemon.kill9();
+    daemon
+}
+
+#[test]
+fn dead_letters_are_replayed_after_the_cause_is_mended() {
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).set("limits.depth", "3").start_ready();
+    let mut client = redis.client();
+    let deep = |epoch: u64| {
+        json!({"type": "metrics", "run_id": RUN, "timestamp": now(),
+               "data": {"epoch": epoch, "train_loss": 0.5, "note": [[[1]]]}})
+        .to_string()
+    };
+    let first = deep(1);
+    for message in [first.as_str(), &deep(2), "{broken", r#"{"type": "metrics", "data": {"epoch": "x"}}"#] {
+        client.publish(TRAINING, message);
+    }
+    // Without a run of its own: it belongs to the one that is open on its channel.
+    client.publish("cascor:training", json!({"type": "training_start", "run_id": RUN, "timestamp": now()}).to_string());
+    client.publish(TRAINING, json!({"type": "metrics", "data": {"epoch": 3, "loss": 0.1, "n": [[[1]]]}}).to_string());
+    let kept = |daemon: &Daemon| daemon.get("/api/status").json()["deadletter"]["letters"].as_u64();
+    wait_until("the letters", LIMIT, || kept(&daemon) == Some(5));
+    assert_eq!(json_of(&daemon, &["deadletter", "list", "--json"])["count"], 5);
+
+    // Not mended yet: they fail again, and stay.
+    let output = daemon.command(&["deadletter", "replay"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("5 dead letters failed again"), "{}", stderr(&output));
+    assert_eq!(kept(&daemon), Some(5));
+
+    daemon.configure("limits.depth", "64");
+    let text = fs::read_to_string(daemon.config_file()).unwrap().replace("limits.depth = 3\n", "");
+    fs::write(daemon.config_file(), text).unwrap();
+    let replayed = json_of(&daemon, &["deadletter", "replay", "--json", "--reason", "too_deep"]);
+    assert_eq!((&replayed["stored"], &replayed["failed"]), (&json!(3), &json!([])), "beside the daemon");
+    let query = "SELECT count(*) FROM training_metrics WHERE run_id = '6f0c853b-6794-4685-b2f5-43019da8836b'";
+    daemon.wait_rows(query, 3);
+    wait_until("the status says so", LIMIT, || kept(&daemon) == Some(2));
+    daemon.restart();
+    assert_eq!(kept(&daemon), Some(2), "also after a restart: it is what is on disk");
+    // The same message again is the same row: the replay gave it the keys of its receipt.
+    client.publish(TRAINING, &first);
+    client.publish(TRAINING, metrics(9));
+    daemon.wait_rows("SELECT count(*) FROM training_metrics", 4);
+
+    let exported = lines(&daemon.succeed(&["deadletter", "export"]));
+    assert_eq!(exported.len(), 2);
+    assert_eq!((&exported[0]["payload"], &exported[0]["reason"]), (&json!("{broken"), &json!("malformed_json")));
+    assert_eq!(daemon.command(&["deadletter", "drop"]).status.code(), Some(2), "it must be said which");
+    assert_eq!(daemon.command(&["deadletter", "drop", "--all", "--channel", "x"]).status.code(), Some(2));
+    let none = json_of(&daemon, &["deadletter", "drop", "--until", "2020-01-01", "--json"]);
+    assert_eq!(none["dropped"], 0);
+    let id = exported[0]["id"].to_string();
+    assert_eq!(json_of(&daemon, &["deadletter", "drop", &id, "--json"])["dropped"], 1);
+    assert_eq!(daemon.command(&["deadletter", "show", &id]).status.code(), Some(1));
+    assert_eq!(json_of(&daemon, &["deadletter", "drop", "--all", "--json"])["dropped"], 1);
+    wait_until("none", LIMIT, || kept(&daemon) == Some(0));
+    assert_eq!(daemon.metric("cascor_deadletter_kept_letters"), Some(0.0));
+}
+
+#[test]
+fn a_refused_row_is_replayed_with_the_run_and_the_keys_that_were_decided() {
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).start_ready();
+    let mut client = redis.client();
+    client.publish(TRAINING, json!({"type": "metrics", "data": {"epoch": 1, "loss": 0.5}}).to_string());
+    daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
+    let database = rusqlite::Connection::open(daemon.database()).unwrap();
+    database
+        .execute_batch("CREATE TRIGGER no BEFORE INSERT ON training_metrics WHEN new.epoch = 2 BEGIN SELECT RAISE(ABORT, 'no'); END")
+        .unwrap();
+    client.publish(TRAINING, json!({"type": "metrics", "data": {"epoch": 2, "loss": 0.4}}).to_string());
+    wait_until("the letter", LIMIT, || daemon.get("/api/status").json()["deadletter"]["letters"] == 1);
+    assert_eq!(daemon.command(&["deadletter", "replay"]).status.code(), Some(1), "refused again");
+    let away = daemon.command(&["deadletter", "replay", "--store", "cassandra", "--set", "store.cassandra.port=17149"]);
+    assert!(away.status.code() == Some(1) && stderr(&away).contains("the store is away"), "{}", stderr(&away));
+    assert_eq!(json_of(&daemon, &["deadletter", "list", "--json"])["count"], 1, "nothing is dropped unconfirmed");
+    database.execute_batch("DROP TRIGGER no").unwrap();
+    daemon.terminate();
+    assert_eq!(json_of(&daemon, &["deadletter", "replay", "--json"])["stored"], 1, "without the daemon");
+    let rows =
+        sqlite::rows(&daemon.database(), "SELECT count(*) AS n, count(DISTINCT run_id) AS runs FROM training_metrics");
+    assert_eq!((&rows[0]["n"], &rows[0]["runs"]), (&json!(2), &json!(1)), "in the run that was open");
+    assert_eq!(json_of(&daemon, &["deadletter", "list", "--json"])["count"], 0);
+}
+
+#[test]
+fn the_spool_is_looked_at_without_changing_a_byte() {
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).prepare();
+    let absent = daemon.command(&["spool", "status"]);
+    assert_eq!(absent.status.code(), Some(1));
+    assert!(stderr(&absent).contains("the daemon makes it when it is first started"), "{}", stderr(&absent));
+    daemon.launch();
+    daemon.wait_ready();
+    for command in ["verify", "export"] {
+        let held = daemon.command(&["spool", command]);
+        assert_eq!(held.status.code(), Some(1), "{command}");
+        assert!(stderr(&held).contains("is in use by process"), "{}", stderr(&held));
+    }
+    let live = json_of(&daemon, &["spool", "status", "--json"]);
+    assert_eq!((&live["holder"].is_null(), &live["owner"]), (&false, &json!("test")));
+    daemon.terminate();
+    drop(daemon);
+
+    let daemon = killed_with_pending(&redis, 40);
+    let spool = daemon.state_dir().join("spool");
+    let before = image(&spool);
+    let status = json_of(&daemon, &["spool", "status", "--json"]);
+    let verified = json_of(&daemon, &["spool", "verify", "--json"]);
+    assert_eq!(status["pending"], verified["pending"]);
+    assert!(status["pending"].as_u64().unwrap() >= 42, "{status}");
+    let exported = lines(&daemon.succeed(&["spool", "export", "--pending"]));
+    assert_eq!(exported.len() as u64, status["pending"].as_u64().unwrap());
+    let events: Vec<_> = exported.iter().filter(|record| record["kind"] == "event").collect();
+    let first: Value = serde_json::from_str(events[0]["payload"].as_str().unwrap()).unwrap();
+    assert_eq!((events.len(), &first["seq"], &events[0]["run_id"]), (40, &json!(1), &json!(RUN)));
+    let rejected = exported.iter().find(|record| record["kind"] == "rejected").unwrap();
+    assert_eq!((&rejected["payload"], &rejected["reason"]), (&json!("{broken"), &json!("malformed_json")));
+    assert_eq!(image(&spool), before, "not a byte");
+
+    assert_eq!(daemon.command(&["spool", "verify", "--nonsense"]).status.code(), Some(2));
+    let segment = fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path());
+    let segment = segment.filter(|path| path.extension().is_some_and(|e| e == "seg")).max().unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(&segment, bytes).unwrap();
+    let damaged = image(&spool);
+    for command in ["verify", "export"] {
+        let output = daemon.command(&["spool", command]);
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        assert!(stderr(&output).contains("1 record lost"), "{}", stderr(&output));
+    }
+    assert_eq!(image(&spool), damaged, "not a byte of a damaged one either");
+}
+
+#[test]
+fn an_orphan_is_listed_and_drained_into_the_store() {
+    let redis = Redis::start();
+    let orphan = killed_with_pending(&redis, 60);
+    let spool = orphan.state_dir().join("spool");
+    let dir = spool.to_str().unwrap();
+    let daemon = Daemon::on(&redis).start_ready();
+    let home = orphan.state_dir().to_str().unwrap();
+    let status = json_of(&daemon, &["status", "--json", "--look-in", home]);
+    let listed = &status["orphaned_spools"][0];
+    assert_eq!(listed["instance"], "orphan", "{status}");
+    assert!(listed["pending"].as_u64().unwrap() >= 62, "{status}");
+    wait_until("the daemon's own status beside it", LIMIT, || {
+        json_of(&daemon, &["status", "--json"])["test"].is_object()
+    });
+    let own = daemon.state_dir().join("spool");
+    let held = daemon.command(&["spool", "drain", own.to_str().unwrap()]);
+    assert!(held.status.code() == Some(1) && stderr(&held).contains("is in use"), "{}", stderr(&held));
+
+    let before = image(&spool);
+    let away = daemon.command(&["spool", "drain", dir, "--store", "cassandra", "--set", "store.cassandra.port=17149"]);
+    assert_eq!(away.status.code(), Some(1));
+    assert!(stderr(&away).contains("the store is away"), "{}", stderr(&away));
+    assert_eq!(image(&spool), before, "nothing has changed");
+
+    let drained = json_of(&daemon, &["spool", "drain", dir, "--json"]);
+    assert!(drained["records"].as_u64().unwrap() >= 62, "{drained}");
+    assert_eq!(drained["dead_letters"], 1, "{drained}");
+    let file = daemon.database();
+    assert_eq!(sqlite::count(&file, "SELECT count(*) FROM training_metrics"), 60);
+    assert_eq!(sqlite::count(&file, "SELECT final_epoch FROM training_runs"), 60, "run rows, too");
+    let own = "SELECT count(*) FROM control_log WHERE instance = 'orphan'";
+    assert_eq!(sqlite::count(&file, own), 1, "under the name of the daemon that was told");
+    assert!(fs::read_dir(&spool).unwrap().all(|entry| entry.unwrap().path().extension().is_none_or(|e| e != "seg")));
+    assert_eq!(json_of(&daemon, &["spool", "drain", dir, "--json"])["records"], 0);
+    let status = json_of(&daemon, &["status", "--json", "--look-in", home]);
+    assert_eq!(status["orphaned_spools"], json!([]), "{status}");
+
+    // From a copy of what it was: the same rows again change nothing.
+    for (path, bytes) in
+        before.iter().filter(|(path, _)| Path::new(path.as_str()).extension().is_some_and(|e| e == "seg"))
+    {
+        fs::write(path, bytes).unwrap();
+    }
+    fs::remove_file(spool.join("checkpoint")).unwrap();
+    let again = json_of(&daemon, &["spool", "drain", dir, "--json"]);
+    assert!(again["records"].as_u64().unwrap() >= 62, "{again}");
+    assert_eq!((sqlite::count(&file, own), &again["dead_letters"]), (1, &json!(1)));
+    let twice = "SELECT count(*) FROM (SELECT seq FROM training_metrics GROUP BY seq HAVING count(*) > 1)";
+    assert_eq!(sqlite::count(&file, twice), 0);
+}
+
+#[test]
+fn a_daemon_that_was_stopped_is_not_said_to_run_and_an_absent_redis_is_named() {
+    let mut redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).start_ready();
+    let mut client = redis.client();
+    wait_until("its status", LIMIT, || client.get_json("cascor:ingest:test").is_some());
+    let unknown = daemon.command(&["control", "puase", "--wait"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).contains("no daemon obeys `puase`"), "{}", stderr(&unknown));
+    daemon.terminate();
+    assert_eq!(client.get_json("cascor:ingest:test"), None, "gone with the daemon");
+    redis.kill();
+    let expected = format!("Redis does not answer at `redis://127.0.0.1:{}/0`", redis.port);
+    for command in [&["status"][..], &["demo", "--for", "1s"], &["control", "pause"]] {
+        let output = daemon.command(command);
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        assert!(stderr(&output).contains(&expected) && stderr(&output).lines().count() == 1, "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn an_orphan_and_dead_letters_go_to_cassandra_and_a_run_is_told_what_it_lacks_there() {
+    let name = "an_orphan_and_dead_letters_go_to_cassandra_and_a_run_is_told_what_it_lacks_there";
+    let Some(cassandra) = Cassandra::shared() else { return skip(name, "CASCOR_TEST_CASSANDRA is not set") };
+    let redis = Redis::start();
+    let orphan = killed_with_pending(&redis, 20);
+    let spool = orphan.state_dir().join("spool");
+    // One replica may forget for a while: what it confirmed counts after the linger.
+    let daemon = Daemon::on(&redis).cassandra(&cassandra).set("spool.linger", "\"3s\"").prepare();
+    let start = tokio::time::Instant::now();
+    daemon.apply_schema();
+    let drained = json_of(&daemon, &["spool", "drain", spool.to_str().unwrap(), "--json"]);
+    assert!(drained["records"].as_u64().unwrap() >= 22 && start.elapsed() > Duration::from_secs(3), "{drained}");
+    assert_eq!(cassandra.count("SELECT count(*) FROM training_metrics"), 20);
+    let letters = orphan.state_dir().join("deadletter");
+    let of_orphan = format!("deadletter.dir={}", letters.display());
+    assert_eq!(daemon.command(&["deadletter", "replay", "--set", &of_orphan]).status.code(), Some(1), "still broken");
+    assert_eq!(json_of(&daemon, &["deadletter", "drop", "--all", "--json", "--set", &of_orphan])["dropped"], 1);
+
+    let mut daemon = daemon;
+    daemon.launch();
+    daemon.wait_ready();
+    let mut client = redis.client();
+    for seq in [25, 26] {
+        client.publish(TRAINING, metrics(seq));
+    }
+    let missing = || json_of(&daemon, &["gaps", "--run", RUN, "--json"])["missing"].clone();
+    wait_until("the hole", LIMIT, || missing()["last_seq"] == 26);
+    let found = missing();
+    let expected = json!({"first": 21, "last": 24, "lost": 4});
+    let hole = &found["holes"][0];
+    assert_eq!(
+        (&hole["first"], &hole["last"], &hole["lost"]),
+        (&expected["first"], &expected["last"], &expected["lost"])
+    );
+    assert_eq!((&found["stored"], &found["lost"], &found["ranges"]), (&json!(22), &json!(4), &json!(1)), "{found}");
+    daemon.terminate();
+}
