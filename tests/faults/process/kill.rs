@@ -45,7 +45,7 @@ fn kill_9_while_segments_come_and_go() {
 /// Calls before which the program is killed: on a file of the state directory or on any, and at which of them (counted per
 /// thread). What lies between two of them is a step: killed before the later one is killed after the earlier one.
 const STEPS: [(&str, Option<&str>, &[u32]); 18] = [
-    ("pwrite64", None, &[5, 9, 13]),       // append: header and records of a segment
+    ("pwrite64", None, &[2, 3, 4]),        // append: header and records of a segment
     ("fdatasync", None, &[1, 2, 9, 20]),   // sync: the segment
     ("openat", None, &[4, 30, 31, 32]),    // rotate: the next segment
     ("openat", Some("spool"), &[1, 2, 3]), // to sync names
