@@ -48,3 +48,10 @@ pub fn wait_around(moment: Instant) -> Duration {
     let near = beats.iter().filter(|(begun, ended)| *begun <= moment + second && *ended + second >= moment);
     near.map(|(begun, ended)| (*ended - *begun).saturating_sub(REST)).max().unwrap_or_default()
 }
+
+/// Processes that want to run, for each core, over the last minute.
+pub fn load() -> f64 {
+    let load =
+        std::fs::read_to_string("/proc/loadavg").ok().and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
+    load.unwrap_or(1.0) / thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64)
+}
