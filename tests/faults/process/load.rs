@@ -131,7 +131,8 @@ fn many(name: &str, run: impl Fn(i64) -> Uuid, runs: i64) {
     let count = |sql: &str| sqlite::count(&daemon.database(), sql);
     wait_until("every row", Duration::from_secs(600), || {
         thread::sleep(Duration::from_millis(500));
-        daemon.get("/api/status").json()["spool"]["pending_records"] == 0
+        let status = daemon.get("/api/status").json();
+        status["counters"]["events"].as_i64() >= Some(total) && status["spool"]["pending_records"] == 0
     });
     let stored = start.elapsed();
     assert_eq!(count("SELECT count(*) FROM training_metrics"), total);
