@@ -4,7 +4,12 @@ use std::{error::Error, fmt, io, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::{
-    Layer, Registry, filter::Targets, fmt as tracing_fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
+    Layer, Registry,
+    filter::{LevelFilter, Targets},
+    fmt as tracing_fmt,
+    layer::SubscriberExt,
+    reload,
+    util::SubscriberInitExt,
 };
 
 /// How and how much to log.
@@ -75,10 +80,17 @@ pub fn install(config: &Config) -> Result<LevelHandle, String> {
 fn targets(level: &str) -> Result<Targets, String> {
     let targets =
         Targets::from_str(level).map_err(|error| format!("`log.level` = \"{level}\" cannot be read: {error}"))?;
-    Ok(["fred", "scylla", "hyper", "rustls"]
+    // Scylla calls each failed try to connect an error; whoever tries says it once, with the cause.
+    let quiet = [
+        ("fred", LevelFilter::ERROR),
+        ("scylla", LevelFilter::OFF),
+        ("hyper", LevelFilter::ERROR),
+        ("rustls", LevelFilter::ERROR),
+    ];
+    Ok(quiet
         .into_iter()
-        .filter(|name| !level.contains(name))
-        .fold(targets, |targets, name| targets.with_target(name, tracing::Level::ERROR)))
+        .filter(|(name, _)| !level.contains(name))
+        .fold(targets, |targets, (name, limit)| targets.with_target(name, limit)))
 }
 
 /// An error with all its causes on one line.

@@ -78,11 +78,10 @@ impl Intake {
         }
         let facts = Facts::of(message, event_time, frame.received_at, &frame.payload);
         let choice = self.resolver.decide(&frame.channel, &facts, self.subscribed);
-        if choice.changed {
-            self.state.changed();
-            if let Some(open) = self.resolver.open_run(&frame.channel) {
-                self.parts.sharing.publish(&frame.channel, open);
-            }
+        if choice.changed
+            && let Some(open) = self.resolver.open_run(&frame.channel)
+        {
+            self.parts.sharing.publish(&frame.channel, open);
         }
         choice
     }

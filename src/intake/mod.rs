@@ -130,6 +130,7 @@ pub struct Intake {
 impl Intake {
     /// Reads the open runs back, and what the spool knows beyond them.
     pub fn new(parts: Parts, recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>))) -> Self {
+        parts.appender.keep_from(0); // until the first save
         let (state, resolver, seqs) = StateFile::open(&parts.state_dir, parts.config.run_idle_timeout, recovered);
         let zone = TimeZone::get(&parts.config.time_zone).unwrap_or(TimeZone::UTC);
         let limits = parts.limits.borrow().clone();
@@ -217,7 +218,6 @@ impl Intake {
                     let channels: Vec<_> = self.resolver.open_runs().map(|(channel, _)| channel.to_owned()).collect();
                     channels.iter().for_each(|channel| self.parts.sharing.forget(channel));
                     self.resolver.close_all();
-                    self.state.changed();
                 }
             }
         }
@@ -326,10 +326,13 @@ impl Intake {
             }
             if !self.parts.appender.healthy() || self.losses.are_waiting() {
                 // What is in memory only is lost with the process; a state that knew of it would hide that loss.
+                // Nor is anything kept for it: a disk that is full must not stay full for this.
+                self.parts.appender.keep_from(u64::MAX);
                 return self.state.put_off();
             }
-            let runs = self.resolver.state(self.subscribed);
-            self.state.save(runs, &self.seqs, self.parts.appender.end());
+            let (runs, end) = (self.resolver.state(self.subscribed), self.parts.appender.end());
+            let saved = self.state.save(runs, &self.seqs, end);
+            self.parts.appender.keep_from(if saved { end } else { u64::MAX });
         }
     }
 

@@ -1,8 +1,9 @@
 //! What must survive a restart besides the log: the open runs, the last `seq` per run, and when we last listened.
 //!
 //! One small JSON file, replaced at most once a second. It may be behind the log, never ahead of it: `as_of` says from which
-//! offset on the log knows more, and those records are read again at the start. A missing or damaged file costs only that the
-//! log is asked for everything it still has.
+//! offset on the log knows more, and those records are read again at the start. So the log keeps them until a newer file is on
+//! disk, stored or not: else a crash would forget open runs, and take for a hole in `seq` what was stored and removed. A missing
+//! or damaged file costs that the log is asked for everything it still has.
 
 use std::{
     collections::HashSet,
@@ -21,6 +22,7 @@ use crate::{
     gaps::SeqTracker,
     logging::Chain,
     runs::{Facts, OpenRun, Resolver, State},
+    spool::disk::Disk,
     units::Micros,
 };
 
@@ -71,7 +73,6 @@ pub(super) struct StateFile {
     saved_at: Option<Instant>,
     last_alive: Option<Micros>,
     asked: HashSet<String>,
-    dirty: bool,
     failing: bool,
 }
 
@@ -112,18 +113,12 @@ impl StateFile {
                 seqs.told(run);
             }
         });
-        let file =
-            Self { path, saved_at: None, last_alive: newest, asked: HashSet::new(), dirty: true, failing: false };
+        let file = Self { path, saved_at: None, last_alive: newest, asked: HashSet::new(), failing: false };
         (file, resolver, seqs)
     }
 
     pub(super) fn last_alive(&self) -> Option<Micros> {
         self.last_alive
-    }
-
-    /// A run was opened or closed: save soon.
-    pub(super) fn changed(&mut self) {
-        self.dirty = true;
     }
 
     /// Whether the shared run of this channel must be asked for first: once in the life of the process.
@@ -151,20 +146,20 @@ impl StateFile {
         self.last_alive = self.last_alive.max(Some(now));
     }
 
-    /// Replaces the file; synced only when an open run changed, the rest may be read again from the log.
-    pub(super) fn save(&mut self, runs: State, seqs: &SeqTracker, as_of: u64) {
+    /// Replaces the file, and waits until it is on disk. Whether it is: the log need not keep what is before `as_of`.
+    pub(super) fn save(&mut self, runs: State, seqs: &SeqTracker, as_of: u64) -> bool {
         self.saved_at = Some(Instant::now());
-        match self.replace(runs, seqs, as_of) {
-            Ok(()) => {
-                self.dirty = false;
-                self.failing = false;
-            }
+        let saved = self.replace(runs, seqs, as_of);
+        let done = saved.is_ok();
+        match saved {
+            Ok(()) => self.failing = false,
             Err(error) if !self.failing => {
                 self.failing = true;
                 warn!(error = %Chain(&error), path = %self.path.display(), "open runs cannot be saved; trying again");
             }
             Err(_) => {}
         }
+        done
     }
 
     fn replace(&self, runs: State, seqs: &SeqTracker, as_of: u64) -> io::Result<()> {
@@ -176,11 +171,6 @@ impl StateFile {
             seqs: &'a SeqTracker,
         }
         let bytes = serde_json::to_vec(&Saving { as_of, alive_at: self.last_alive, runs, seqs })?;
-        let next = self.path.with_extension("json.new");
-        fs::write(&next, bytes)?;
-        if self.dirty {
-            fs::File::open(&next)?.sync_all()?;
-        }
-        fs::rename(&next, &self.path)
+        Disk::default().replace(&self.path, &bytes)
     }
 }

@@ -155,7 +155,7 @@ impl Source {
         let now = self.stamper.now();
         self.status.down(self.name, "stopped".into(), now);
         if let Some((since, reason)) = self.lost {
-            self.delivery.hole(reason, (since, now), None, None);
+            self.delivery.hole(reason, (since, now), None);
         }
         self.delivery.finish(Duration::from_secs(2)).await;
         Ok(())
@@ -197,7 +197,7 @@ impl Source {
         for (channel, since, _) in &before {
             if !refused.iter().any(|(name, _)| name == channel) {
                 info!(source = self.name, channel, "Redis allows a channel that it refused before");
-                self.delivery.hole(GapReason::NotListening, (*since, now), Some(channel.clone()), None);
+                self.delivery.hole(GapReason::NotListening, (*since, now), Some(channel.clone()));
             }
         }
         for (channel, reason) in refused {
@@ -223,7 +223,7 @@ impl Source {
                 && self.server.as_ref().is_some_and(|before| before.has_cut_us_off(&server));
             let reason = if cut { GapReason::CutByRedis } else { reason };
             let now = self.stamper.now();
-            self.delivery.hole(reason, (since, now), None, None);
+            self.delivery.hole(reason, (since, now), None);
             let missing_ms = (now - since) / 1_000;
             warn!(source = self.name, %reason, missing_ms, "listening again; what was published meanwhile is missed");
         } else {

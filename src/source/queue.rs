@@ -15,6 +15,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use tracing::warn;
+
 use crate::{
     frame::{Arrival, Frame, Gap, GapReason},
     metrics::{Label, Metrics},
@@ -99,7 +101,7 @@ pub(super) struct Delivery {
     queue: Queue,
     source: &'static str,
     metrics: Arc<Metrics>,
-    /// Dropped frames by channel; few channels drop at once.
+    /// What is being lost, by reason and channel; few channels lose at once.
     dropping: Vec<Gap>,
     dropping_since: Option<Instant>,
     dropped_last: Option<Instant>,
@@ -132,37 +134,43 @@ impl Delivery {
     }
 
     fn count(&mut self, frame: &Frame) {
-        self.dropping_since.get_or_insert(frame.received);
-        self.dropped_last = Some(frame.received);
-        self.metrics.gap_lost.get_or_create(&Label::of(GapReason::QueueFull.as_str())).inc();
-        match self.dropping.iter_mut().find(|gap| gap.channel.as_deref() == Some(&*frame.channel)) {
+        let bounds = (frame.received_at, frame.received_at);
+        self.lose(GapReason::QueueFull, bounds, Some(&frame.channel), 1, frame.received);
+    }
+
+    /// Counts what an overload costs: it may cost something many times a second, and is one hole.
+    pub(super) fn lose(
+        &mut self,
+        reason: GapReason,
+        bounds: (Micros, Micros),
+        channel: Option<&str>,
+        lost: u64,
+        now: Instant,
+    ) {
+        self.dropping_since.get_or_insert(now);
+        self.dropped_last = Some(now);
+        self.metrics.gap_lost.get_or_create(&Label::of(reason.as_str())).inc_by(lost);
+        let (started_at, ended_at) = (bounds.0, bounds.1.max(bounds.0));
+        match self.dropping.iter_mut().find(|gap| gap.reason == reason && gap.channel.as_deref() == channel) {
             Some(gap) => {
-                gap.ended_at = gap.ended_at.max(frame.received_at);
-                gap.lost = gap.lost.map(|lost| lost + 1);
+                gap.started_at = gap.started_at.min(started_at);
+                gap.ended_at = gap.ended_at.max(ended_at);
+                gap.lost = gap.lost.map(|before| before + lost);
             }
             None => self.dropping.push(Gap {
-                started_at: frame.received_at,
-                ended_at: frame.received_at,
-                reason: GapReason::QueueFull,
-                source: "queue".into(),
-                channel: Some(frame.channel.to_string()),
+                started_at,
+                ended_at,
+                reason,
+                source: if reason == GapReason::QueueFull { "queue" } else { self.source }.into(),
+                channel: channel.map(str::to_owned),
                 run_id: None,
-                lost: Some(1),
+                lost: Some(lost),
             }),
         }
     }
 
-    /// Notes a hole that was not the queue's doing.
-    pub(super) fn hole(
-        &mut self,
-        reason: GapReason,
-        bounds: (Micros, Micros),
-        channel: Option<String>,
-        lost: Option<u64>,
-    ) {
-        if let Some(lost) = lost {
-            self.metrics.gap_lost.get_or_create(&Label::of(reason.as_str())).inc_by(lost);
-        }
+    /// Notes a hole of unknown size.
+    pub(super) fn hole(&mut self, reason: GapReason, bounds: (Micros, Micros), channel: Option<String>) {
         self.push(Gap {
             started_at: bounds.0,
             ended_at: bounds.1.max(bounds.0),
@@ -170,7 +178,7 @@ impl Delivery {
             source: self.source.into(),
             channel,
             run_id: None,
-            lost,
+            lost: None,
         });
     }
 
@@ -230,6 +238,14 @@ impl Delivery {
     fn close_drops(&mut self) {
         (self.dropping_since, self.dropped_last) = (None, None);
         for gap in std::mem::take(&mut self.dropping) {
+            // Once for all that was lost meanwhile, which may have been something each millisecond.
+            warn!(
+                reason = gap.reason.as_str(),
+                source = gap.source,
+                channel = gap.channel,
+                lost = gap.lost,
+                "messages came faster than they could be taken; they are counted"
+            );
             self.push(gap);
         }
     }
@@ -285,6 +301,22 @@ mod tests {
             assert_eq!((gaps[0].lost, gaps[0].started_at, gaps[0].ended_at), (Some(6), 4, 9), "{name}");
             assert!(!delivery.pending());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_receive_buffer_that_overflows_many_times_is_one_hole() {
+        let (queue, mut arrivals, _bytes) = queue(4, 100);
+        let mut delivery = Delivery::new(queue, "training", Metrics::new());
+        for n in 0..50 {
+            delivery.lose(GapReason::ClientLag, (n, n + 2), None, 10, Instant::now());
+            delivery.tell(Instant::now()).unwrap();
+        }
+        tokio::time::advance(QUIET).await;
+        delivery.tell(Instant::now()).unwrap();
+        let Ok(Arrival::Gap(gap)) = arrivals.try_recv() else { panic!("no gap") };
+        let told = (gap.reason, gap.source.as_str(), gap.lost, gap.started_at, gap.ended_at);
+        assert_eq!(told, (GapReason::ClientLag, "training", Some(500), 0, 51));
+        assert!(arrivals.try_recv().is_err() && !delivery.pending());
     }
 
     #[tokio::test]

@@ -146,6 +146,12 @@ impl Appender {
         }
     }
 
+    /// Segments with records from `offset` on stay although they are committed: somebody would read them after a crash. At first,
+    /// and with the highest offset, none do.
+    pub fn keep_from(&self, offset: u64) {
+        self.shared.kept.store(offset, Ordering::Release);
+    }
+
     /// Whether the disk takes records.
     pub fn healthy(&self) -> bool {
         self.trouble.is_none()
@@ -171,8 +177,13 @@ impl Appender {
             self.writer.finish(segments);
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the spool has reached its capacity"));
         }
+        // Once it is known, it is not told again with each try.
+        let known = self.trouble.is_some();
         let written = self.writer.write(segments, bytes, first, end).or_else(|error| {
             self.shared.metrics.spool_sync_failures.inc();
+            if known {
+                return Err(error);
+            }
             error!(error = %Chain(&error), "segment failed; writing its unsynced records to a new one");
             self.writer.write(segments, bytes, first, end)
         });

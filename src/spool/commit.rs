@@ -239,14 +239,15 @@ impl Keeper {
     }
 }
 
-/// Removes the segments whose records are all below the durable checkpoint.
+/// Removes the segments whose records are all below the durable checkpoint, and needed by nobody else.
 fn remove_committed(shared: &Shared, checkpoint: u64) {
+    let unneeded = checkpoint.min(shared.kept.load(Ordering::Acquire));
     let mut removed = false;
     loop {
         let path = {
             let list = shared.segments.lock();
             match list.first() {
-                Some(meta) if !meta.active && meta.end <= checkpoint => meta.path.clone(),
+                Some(meta) if !meta.active && meta.end <= unneeded => meta.path.clone(),
                 _ => break,
             }
         };

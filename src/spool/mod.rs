@@ -26,7 +26,7 @@
 //! * A file is appended to by one process only, and never again after one of its writes or syncs has failed: the rest goes, from
 //!   memory, to a new segment. Where two segments hold the same offset, the later one counts.
 //! * Stored by the writer, then checkpoint durable, then segment removed; each step is on disk before the next. The directory is
-//!   synced after every create, rename and unlink.
+//!   synced after every create, rename and unlink. Intake keeps the segments that its own state does not cover yet.
 //! * A length is compared with the rest of the file and the maximum before anything is allocated for it.
 //! * While the disk takes nothing, records stay in memory under the same offsets, visible to the reader and never reported durable;
 //!   they are written, in order, when the disk takes them again, unless they were committed meanwhile.

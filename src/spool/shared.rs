@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) visible: watch::Sender<u64>,
     pub(crate) durable: AtomicU64,
     pub(crate) committed: AtomicU64,
+    /// Segments with records from here on stay, committed or not.
+    pub(crate) kept: AtomicU64,
     /// The committed offset that is on disk.
     pub(crate) checkpoint: AtomicU64,
     /// Bytes that are in memory only.
@@ -68,6 +70,7 @@ impl Shared {
             visible: watch::Sender::new(end),
             durable: AtomicU64::new(end),
             committed: AtomicU64::new(committed),
+            kept: AtomicU64::new(u64::MAX),
             checkpoint: AtomicU64::new(committed),
             held: AtomicU64::new(0),
             healthy: AtomicBool::new(true),

@@ -188,8 +188,13 @@ async fn committed_records_are_not_replayed_and_their_segments_are_removed() {
     append(&mut opened, 200);
     opened.appender.sync();
     let segments = place.segments().len();
+    opened.appender.keep_from(10);
     opened.committer.commit(250);
-    eventually("checkpoint", || opened.view.committed() == 250 && place.segments().len() < segments);
+    eventually("checkpoint", || opened.view.committed() == 250);
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert_eq!(place.segments().len(), segments, "somebody needs them still");
+    opened.appender.keep_from(250);
+    eventually("removal", || opened.view.committed() == 250 && place.segments().len() < segments);
     opened.committer.commit(260);
     let Opened { committer, appender, reader, view, recovery } = opened;
     committer.close();

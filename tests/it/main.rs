@@ -16,4 +16,6 @@ mod schema_cassandra;
 mod store_cassandra;
 mod store_contract;
 mod support;
+#[path = "support/tests.rs"]
+mod support_tests;
 mod tools;

@@ -322,8 +322,7 @@ impl Source {
 
     fn lagged(&mut self, lost: u64, since: Micros) {
         let now = self.stamper.now();
-        warn!(source = self.name, lost, "the receive buffer overflowed");
-        self.delivery.hole(GapReason::ClientLag, (since, now), None, Some(lost));
+        self.delivery.lose(GapReason::ClientLag, (since, now), None, lost, Instant::now());
     }
 }
 

@@ -36,7 +36,11 @@ pub(super) fn ttl(retention: Duration, now: Micros) -> Opt<i32> {
     }
     let wanted = i64::try_from(retention.as_secs()).unwrap_or(TTL_MAX_SECONDS);
     let until_the_end = LAST_EXPIRY_SECONDS - now.div_euclid(1_000_000);
-    let seconds = wanted.min(TTL_MAX_SECONDS).min(until_the_end).max(1);
+    if until_the_end <= 0 {
+        // Our clock has passed the end of Cassandra's time, or is wrong: better for ever than not at all.
+        return MaybeUnset::Unset;
+    }
+    let seconds = wanted.min(TTL_MAX_SECONDS).min(until_the_end);
     MaybeUnset::Set(i32::try_from(seconds).unwrap_or(i32::MAX))
 }
 
@@ -290,6 +294,6 @@ mod tests {
         assert_eq!(bound(2_592_000, now), Some(2_592_000));
         assert_eq!(bound(u64::MAX, now), Some((LAST_EXPIRY_SECONDS - now) as i32));
         assert_eq!(bound(u64::MAX, 1_000), Some(TTL_MAX_SECONDS as i32));
-        assert_eq!(bound(60, LAST_EXPIRY_SECONDS + 5), Some(1));
+        assert_eq!(bound(60, LAST_EXPIRY_SECONDS + 5), None, "rather than at once");
     }
 }

@@ -4,9 +4,52 @@
 //! turn instead; the rows of a run expire about in the order of their times, so a look at its oldest rows tells whether there is
 //! anything to delete. A late row that hides others only postpones them; readers skip what is past its time anyway.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use std::time::Duration;
 
-use crate::units::Micros;
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::time::Instant;
+
+use crate::units::{self, Micros};
+
+/// How far the wall clock may be set forward without rows being kept back from deletion.
+const SLACK: Micros = 86_400_000_000;
+
+/// The wall clock, held against one that nobody sets: a clock that jumps ahead by ten years must not empty the archive, and what
+/// is written while it is ten years behind must not be gone once it is right again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    wall: Micros,
+    since: Instant,
+}
+
+impl Clock {
+    pub fn start() -> Self {
+        Self { wall: units::now(), since: Instant::now() }
+    }
+
+    /// From when on a row that is written now is kept.
+    pub fn keeping(&self) -> Micros {
+        self.kept_from(units::now(), self.since.elapsed())
+    }
+
+    /// Until when rows have outlived their time for good. A clock that was wrong at the start and is set right later only
+    /// postpones: readers go by the wall clock, and the next start believes it.
+    pub fn deleting(&self) -> Micros {
+        self.deleted_to(units::now(), self.since.elapsed())
+    }
+
+    fn kept_from(&self, wall: Micros, elapsed: Duration) -> Micros {
+        wall.max(self.expected(elapsed))
+    }
+
+    fn deleted_to(&self, wall: Micros, elapsed: Duration) -> Micros {
+        wall.min(self.expected(elapsed).saturating_add(SLACK))
+    }
+
+    fn expected(&self, elapsed: Duration) -> Micros {
+        self.wall.saturating_add(Micros::try_from(elapsed.as_micros()).unwrap_or(Micros::MAX))
+    }
+}
 
 /// Rows that are looked at, and runs that are visited, at each call.
 const LOOK_ROWS: i64 = 16;
@@ -76,3 +119,23 @@ macro_rules! indexed {
 
 const INDEXED: [(&str, &str); 4] =
     [indexed!("network_topology"), indexed!("training_events"), indexed!("control_log"), indexed!("ingest_gaps")];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_neither_deletes_nor_shortens() {
+        const YEARS: Micros = 10 * 365 * SLACK;
+        let clock = Clock { wall: 1_000, since: Instant::now() };
+        let second = Duration::from_secs(1);
+        for (name, wall, kept, deleted) in [
+            ("right", 1_001_000, 1_001_000, 1_001_000),
+            ("an hour ahead", 3_601_001_000, 3_601_001_000, 3_601_001_000),
+            ("years ahead", YEARS, YEARS, 1_001_000 + SLACK),
+            ("years behind", -YEARS, 1_001_000, -YEARS),
+        ] {
+            assert_eq!((clock.kept_from(wall, second), clock.deleted_to(wall, second)), (kept, deleted), "{name}");
+        }
+    }
+}

@@ -8,14 +8,14 @@ use std::{sync::Arc, time::Duration};
 use rusqlite::TransactionBehavior;
 use tokio::{
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tracing::{debug, warn};
 
 use super::{
     database::{Database, Open},
     error::{self, Trouble},
-    expire::Sweep,
+    expire::{Clock, Sweep},
     rows,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     logging::Chain,
     metrics::Metrics,
     store::{Batch, Retention, StoreError},
-    units::{Micros, now},
+    units::Micros,
 };
 
 /// Rows of one transaction, about: enough to make the `fsync` cheap, few enough that nobody waits long for it.
@@ -67,12 +67,13 @@ pub(super) struct Writer {
     pub retention: Retention,
     pub metrics: Arc<Metrics>,
     pub open: Option<Open>,
+    clock: Clock,
     sweep: Sweep,
 }
 
 impl Writer {
     pub fn new(database: Database, retention: Retention, metrics: Arc<Metrics>) -> Self {
-        Self { database, retention, metrics, open: None, sweep: Sweep::default() }
+        Self { database, retention, metrics, open: None, clock: Clock::start(), sweep: Sweep::default() }
     }
 
     /// Serves the queue until its senders are gone, and what they left in it.
@@ -87,7 +88,7 @@ impl Writer {
             warn!(error = %Chain(&error), "the database cannot be opened yet");
         }
         let mut group = Vec::new();
-        let mut expired_at = now();
+        let mut expired_at = Instant::now();
         loop {
             match clock.block_on(async { timeout(EXPIRE_EVERY, queue.recv()).await }) {
                 Ok(Some(job)) => {
@@ -97,10 +98,9 @@ impl Writer {
                 Ok(None) => return,
                 Err(_) => {}
             }
-            let now = now();
-            if (now - expired_at).unsigned_abs() >= EXPIRE_EVERY.as_micros() as u64 {
-                expired_at = now;
-                self.expire(now);
+            if expired_at.elapsed() >= EXPIRE_EVERY {
+                expired_at = Instant::now();
+                self.expire();
             }
         }
     }
@@ -124,11 +124,10 @@ impl Writer {
     /// One transaction, durable when this returns `Ok`.
     fn commit<'a>(&mut self, works: impl Iterator<Item = &'a Work>) -> Result<(), StoreError> {
         let path = self.database.path.clone();
-        let retention = self.retention.clone();
+        let (retention, now) = (self.retention.clone(), self.clock.keeping());
         let open = self.connect()?;
         let write = || -> rusqlite::Result<()> {
             let transaction = open.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let now = now();
             for work in works {
                 match work {
                     Work::Rows(batch) => rows::write(&transaction, batch, now, &retention)?,
@@ -166,9 +165,9 @@ impl Writer {
     }
 
     /// Bounded: what is left is deleted a second later.
-    fn expire(&mut self, now: Micros) {
+    fn expire(&mut self) {
         let Some(open) = &self.open else { return };
-        match self.sweep.step(&open.connection, now, EXPIRE_ROWS) {
+        match self.sweep.step(&open.connection, self.clock.deleting(), EXPIRE_ROWS) {
             Ok(0) => {}
             Ok(rows) => debug!(rows, "deleted rows that have outlived their time"),
             // Whatever it is, the next write meets it and reports it; rows past their time are not read meanwhile.

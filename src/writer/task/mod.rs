@@ -7,7 +7,7 @@ use std::{collections::VecDeque, future::Future, future::pending, mem, time::Sys
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Duration, Instant, sleep_until},
+    time::{Duration, Instant, sleep_until, timeout_at},
 };
 
 use super::{
@@ -33,6 +33,10 @@ const RUN_CALLS: usize = 32;
 const STRIDE: usize = 32;
 /// How often the store is asked for restarts when nothing else happens.
 const TICK: Duration = Duration::from_millis(500);
+
+/// How long a store may take for what is in flight at the end. Nobody listens meanwhile: a store that hangs must not cost
+/// messages, and what it did not confirm is written again.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// The state of the task.
 pub struct Writer<C, A> {
@@ -358,13 +362,14 @@ impl<C: Commit, A: Aside> Writer<C, A> {
     /// Writes what has been gathered, unless the store is down: then it is on disk, and read again at the next start.
     async fn drain(&mut self) -> Result<(), WriterError> {
         self.stopping = true;
+        let deadline = Instant::now() + LAST_WRITES;
         loop {
             let now = Instant::now();
             self.work(now);
             if self.rows_gate.is_closed() || self.runs_gate.is_closed() || self.letters.again.is_some() {
                 break;
             }
-            let Some(landed) = self.flights.join_next().await else { break };
+            let Ok(Some(landed)) = timeout_at(deadline, self.flights.join_next()).await else { break };
             self.land(landed, Instant::now())?;
             self.settle();
         }

@@ -21,6 +21,7 @@ pub struct Cassandra {
     /// The keyspace; `schema apply` creates it.
     pub keyspace: String,
     owned: bool,
+    login: Option<(&'static str, &'static str)>,
 }
 
 impl Cassandra {
@@ -28,7 +29,24 @@ impl Cassandra {
     pub fn shared() -> Option<Self> {
         let address = std::env::var("CASCOR_TEST_CASSANDRA").ok()?;
         let (host, port) = address.split_once(':').unwrap_or((&address, "9042"));
-        Some(Self { host: host.to_owned(), port: port.parse().unwrap(), keyspace: unique("cascor_test"), owned: true })
+        Some(Self {
+            host: host.to_owned(),
+            port: port.parse().unwrap(),
+            keyspace: unique("cascor_test"),
+            owned: true,
+            login: None,
+        })
+    }
+
+    /// The same keyspace through another port of the same host.
+    pub fn at_port(&self, port: u16) -> Self {
+        Self { host: self.host.clone(), port, keyspace: self.keyspace.clone(), owned: false, login: self.login }
+    }
+
+    /// Read by this user.
+    pub fn login(mut self, user: &'static str, password: &'static str) -> Self {
+        self.login = Some((user, password));
+        self
     }
 
     /// Lines of the daemon's configuration that lead here.
@@ -58,6 +76,7 @@ impl Cassandra {
         let mut child = Command::new(python)
             .arg(repository("tests/it/support/cql.py"))
             .args([&self.host, &self.port.to_string(), keyspace])
+            .args(self.login.iter().flat_map(|(user, password)| [user, password]))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -110,7 +129,7 @@ impl Cluster {
 
     /// A keyspace of its own on the first node.
     pub fn keyspace(&self) -> Cassandra {
-        Cassandra { host: self.host(1), port: self.port, keyspace: unique("cascor_test"), owned: false }
+        Cassandra { host: self.host(1), port: self.port, keyspace: unique("cascor_test"), owned: false, login: None }
     }
 
     /// Address of a node, from 1.

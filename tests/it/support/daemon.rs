@@ -143,6 +143,16 @@ impl Daemon {
         self.process = Some(Process::spawn(&mut command, &self.dir.path().join("daemon.log")));
     }
 
+    /// From the next start on it is started by another program; by none, if empty.
+    pub fn set_wrapper(&mut self, wrapper: Vec<String>) {
+        self.builder.wrapper = wrapper;
+    }
+
+    /// Whether it was started, and not ended by us.
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
     /// Waits until `/readyz` answers 200.
     #[track_caller]
     pub fn wait_ready(&mut self) {

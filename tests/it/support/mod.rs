@@ -12,8 +12,6 @@ pub mod redis;
 pub mod resp;
 pub mod sqlite;
 
-mod tests;
-
 use std::{
     fs::OpenOptions,
     io::Write,

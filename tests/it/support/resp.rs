@@ -86,18 +86,29 @@ impl Resp {
     /// Publishes all in one write each 256 messages, the way a fast producer does; returns how many deliveries there
     /// were.
     pub fn publish_all<P: AsRef<[u8]>>(&mut self, channel: &str, payloads: &[P]) -> io::Result<i64> {
-        let (mut out, mut delivered) = (Vec::new(), 0);
+        let mut delivered = 0;
         for chunk in payloads.chunks(256) {
-            out.clear();
-            for payload in chunk {
-                encode(&[b"PUBLISH", channel.as_bytes(), payload.as_ref()], &mut out);
-            }
-            self.stream.get_mut().write_all(&out)?;
-            for _ in chunk {
-                delivered += self.read()?.integer().unwrap_or(0);
-            }
+            self.publish_each(channel, chunk, |answer| delivered += answer.integer().unwrap_or(0))?;
         }
         Ok(delivered)
+    }
+
+    /// Publishes all in one write, and hands over each answer.
+    pub fn publish_each<P: AsRef<[u8]>>(
+        &mut self,
+        channel: &str,
+        payloads: &[P],
+        mut answered: impl FnMut(Value),
+    ) -> io::Result<()> {
+        let mut out = Vec::new();
+        for payload in payloads {
+            encode(&[b"PUBLISH", channel.as_bytes(), payload.as_ref()], &mut out);
+        }
+        self.stream.get_mut().write_all(&out)?;
+        for _ in payloads {
+            answered(self.read()?);
+        }
+        Ok(())
     }
 
     /// The value of a key as JSON, if there is one.

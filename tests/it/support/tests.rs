@@ -2,7 +2,7 @@
 
 use std::{fs, net::TcpStream, time::Duration};
 
-use super::{
+use crate::support::{
     cassandra::{Cassandra, python},
     daemon::Daemon,
     http, ports,

@@ -1,0 +1,154 @@
+//! SIGKILL, SIGSTOP and SIGTERM.
+
+use std::{thread, time::Duration};
+
+use super::{
+    arena::{Arena, Case, tier, times},
+    strace::{self, Points},
+};
+use crate::support::{redis::Redis, sqlite};
+
+/// Not random at all, and that is what makes a failure repeatable: moments that fall differently into each group.
+fn moment(n: u64) -> Duration {
+    Duration::from_micros(20_000 + n.wrapping_mul(7_368_787) % 180_000)
+}
+
+#[test]
+fn kill_9_at_random_moments() {
+    let case = Case::new("kill -9 at random moments", "SIGKILL 20 to 200 ms after ready");
+    let mut arena = Arena::start(case);
+    for n in 0..times("KILLS", 50, 1_000) {
+        thread::sleep(moment(n));
+        arena.lossy(|arena| {
+            arena.daemon.kill9();
+            arena.daemon.launch();
+        });
+    }
+    arena.judge();
+}
+
+#[test]
+fn kill_9_while_segments_come_and_go() {
+    let case = Case::new("kill -9, segments of 16 KiB", "SIGKILL; each few milliseconds a rotation and an unlink")
+        .load(300, 2_000);
+    let mut arena = Arena::with(case, Redis::start(), |daemon| daemon.set("spool.segment", "\"16KiB\""));
+    for n in 0..tier(10, 500) {
+        thread::sleep(Duration::from_millis(1_350) + moment(n) * 3);
+        arena.lossy(|arena| {
+            arena.daemon.kill9();
+            arena.daemon.launch();
+        });
+    }
+    arena.judge();
+}
+
+/// Calls before which the program is killed: on a file of the state directory or on any, and at which of them (counted per
+/// thread). What lies between two of them is a step: killed before the later one is killed after the earlier one.
+const STEPS: [(&str, Option<&str>, &[u32]); 18] = [
+    ("pwrite64", None, &[60, 70, 81]),     // append: header and records of a segment
+    ("fdatasync", None, &[1, 2, 9, 20]),   // sync: the segment
+    ("openat", None, &[4, 30, 31, 32]),    // rotate: the next segment
+    ("openat", Some("spool"), &[1, 2, 3]), // to sync names
+    ("fsync", Some("spool"), &[1, 2, 3]),  // the names of segments and checkpoint
+    ("openat", Some("spool/checkpoint.tmp"), &[1, 2]), // checkpoint
+    ("pwrite64", Some("spool/checkpoint.tmp"), &[1, 2]),
+    ("fdatasync", Some("spool/checkpoint.tmp"), &[1, 2]),
+    ("rename", Some("spool/checkpoint.tmp"), &[1, 2]),
+    ("unlink", None, &[2, 3, 4]),            // unlink
+    ("pwrite64", Some("runs.tmp"), &[1, 2]), // open runs
+    ("fdatasync", Some("runs.tmp"), &[1, 2]),
+    ("rename", Some("runs.tmp"), &[1, 2]),
+    ("pwrite64", Some("cascor.db-wal"), &[1, 5, 20]), // send: rows into the database
+    ("fsync", Some("cascor.db-wal"), &[1, 2, 3]),     // acknowledge
+    ("ftruncate", None, &[1]),
+    ("writev", None, &[3, 20]), // subscriptions, latest keys
+    ("flock", None, &[1]),
+];
+
+/// Points that must have been hit, or the list above tests less than it says.
+const NAMED: [&str; 14] = [
+    "pwrite64 segment",
+    "pwrite64 checkpoint",
+    "pwrite64 open runs",
+    "fdatasync segment",
+    "fdatasync checkpoint",
+    "fdatasync open runs",
+    "fsync database",
+    "fsync spool directory",
+    "openat segment",
+    "openat checkpoint",
+    "rename checkpoint",
+    "rename open runs",
+    "unlink segment",
+    "pwrite64 database",
+];
+
+#[test]
+fn kill_9_at_each_named_point() {
+    if !strace::usable("kill_9_at_each_named_point") {
+        return;
+    }
+    let injected = "strace: SIGKILL before each step of append, sync, rotate, checkpoint, unlink, send, acknowledge";
+    let case = Case::new("kill -9 at each named point", injected).load(300, 150);
+    let mut arena = Arena::with(case, Redis::start(), |daemon| daemon.set("spool.segment", "\"16KiB\""));
+    let state = arena.daemon.state_dir().to_owned();
+    let log = state.with_file_name("strace.log");
+    let mut points = Points::new();
+    let rounds = times("ROUNDS", 1, 20) as u32;
+    // Which thread makes the nth call first is not the same each time: what was missed is tried some more.
+    for round in 0..rounds + 6 {
+        let missed = |points: &Points, call: &str| {
+            NAMED.iter().any(|name| name.starts_with(call) && !points.contains_key(*name))
+        };
+        for (call, path, counts) in STEPS {
+            let path = path.map(|path| state.join(path));
+            for nth in counts {
+                if round >= rounds && !missed(&points, call) {
+                    break;
+                }
+                let killed = arena.killed_under(strace::killer(call, path.as_deref(), nth + 3 * round, &log));
+                let point = if killed { strace::point(&log) } else { format!("not killed: {call} {path:?} {nth}") };
+                *points.entry(point).or_default() += 1;
+            }
+        }
+    }
+    println!("killed before: {points:#?}");
+    arena.judge();
+    let missed: Vec<_> = NAMED.iter().filter(|name| !points.contains_key(**name)).collect();
+    assert!(missed.is_empty(), "never killed before {missed:?}: {points:?}");
+}
+
+/// Who publishes without a `run_id` belongs to the channel's open run, also after any number of crashes: what opened it must not
+/// be forgotten, wherever its record is by now.
+#[test]
+fn open_runs_survive_any_number_of_kills() {
+    let case = Case::new("kill -9, messages without a run", "SIGKILL; segments of 16 KiB; one run start, then none");
+    let mut arena = Arena::with(case.load(300, 2_000), Redis::start(), |daemon| {
+        daemon
+            .set("spool.segment", "\"16KiB\"")
+            .set("redis.training_channels", "[\"cascor:training\", \"cascor:events\"]")
+    });
+    let run = "6f0c853b-6794-4685-b2f5-43019da8836b";
+    let publish = |arena: &Arena, message: &str| arena.redis.client().publish("cascor:events", message);
+    publish(&arena, &format!("{{\"type\":\"training_start\",\"run_id\":\"{run}\"}}"));
+    thread::sleep(Duration::from_millis(300));
+    for n in 0..tier(10, 200_u64) {
+        for epoch in 0..5 {
+            publish(&arena, &format!("{{\"type\":\"metrics\",\"epoch\":{},\"loss\":0.5}}", n * 5 + epoch));
+        }
+        thread::sleep(Duration::from_millis(200) + moment(n) * 7);
+        arena.lossy(|arena| {
+            arena.daemon.kill9();
+            // Whoever shares it through Redis must not be what saves us.
+            arena.redis.client().command(&["FLUSHALL"]);
+            arena.daemon.launch();
+        });
+    }
+    let file = arena.daemon.database();
+    arena.lively();
+    let sql = "SELECT run_id, count(*) AS n FROM training_metrics WHERE seq IS NULL GROUP BY run_id";
+    let rows = sqlite::rows(&file, sql);
+    let expected = (1, run, tier(10, 200_i64) * 5);
+    assert_eq!((rows.len(), rows[0]["run_id"].as_str().unwrap(), rows[0]["n"].as_i64().unwrap()), expected, "{rows:?}");
+    arena.judge();
+}
