@@ -1,4 +1,4 @@
-//! kill -9, absent servers: everything published while the daemon was ready and early enough before the fault is a row, once.
+//! An absent store: everything published meanwhile is a row, once. What else can happen is in `tests/faults/process`.
 
 use std::{
     collections::BTreeMap,
@@ -15,10 +15,10 @@ use tokio::time::Instant;
 
 use crate::support::{
     cassandra::{Cassandra, Cluster},
-    daemon::{Daemon, OPTIMISED},
+    daemon::Daemon,
     redis::Redis,
     resp::Resp,
-    skip, sqlite, wait_until,
+    skip,
 };
 
 const TRAINING: &str = "cascor:training";
@@ -63,63 +63,6 @@ fn message(seq: i64) -> String {
     json!({"type": "metrics", "run_id": RUN, "seq": seq, "timestamp": now as u64,
            "data": {"epoch": seq, "train_loss": 0.25, "phase": "output"}})
     .to_string()
-}
-
-#[test]
-fn kill_9_loses_nothing_that_was_published_25_ms_before_and_repeats_nothing() {
-    let redis = Redis::start();
-    let mut daemon = Daemon::on(&redis).start_ready();
-    // An unoptimised daemon beside other tests falls more than 25 ms behind the full rate.
-    let optimised = std::env::var_os(OPTIMISED).is_some();
-    let producer = Producer::start(redis.port, if optimised { 2_000 } else { 300 });
-    // While not ready, or within 25 ms before a kill, a message may be missing.
-    let mut excused: Vec<(Instant, Instant)> = Vec::new();
-    for n in 0..20u64 {
-        thread::sleep(Duration::from_millis(150 + n * 37 % 200));
-        let killed = Instant::now();
-        daemon.kill9();
-        daemon.launch();
-        daemon.wait_ready();
-        excused.push((killed - Duration::from_millis(25), Instant::now()));
-    }
-    thread::sleep(Duration::from_millis(500));
-    let ledger = producer.finish();
-    let last = *ledger.keys().next_back().unwrap();
-    wait_until("the last row", LIMIT, || {
-        sqlite::count(&daemon.database(), "SELECT max(seq) FROM training_metrics") == last
-    });
-    thread::sleep(Duration::from_secs(1));
-    let rows = sqlite::rows(
-        &daemon.database(),
-        "SELECT seq, count(*) AS n, min(train_loss) AS loss FROM training_metrics GROUP BY seq",
-    );
-    let mut found = BTreeMap::new();
-    for row in &rows {
-        assert_eq!((&row["n"], &row["loss"]), (&json!(1), &json!(0.25)), "{row:?}");
-        found.insert(row["seq"].as_i64().unwrap(), ());
-    }
-    let lost: Vec<_> = ledger
-        .iter()
-        .filter(|(seq, at)| !found.contains_key(*seq) && !excused.iter().any(|(from, to)| (from..=to).contains(at)))
-        .map(|(seq, at)| {
-            let kill = excused.iter().map(|(from, _)| *from).filter(|from| from > at).min();
-            let ready = excused.iter().map(|(_, to)| *to).filter(|to| to < at).max();
-            (*seq, ready.map(|ready| *at - ready), kill.map(|kill| kill - *at))
-        })
-        .collect();
-    assert!(
-        lost.is_empty(),
-        "{} of {} durable messages are lost; with the time since ready and until the excused time: {:?} to {:?}",
-        lost.len(),
-        ledger.len(),
-        lost.first(),
-        lost.last()
-    );
-    // What is missing is told, to the number.
-    let missing = ledger.len() as i64 - found.len() as i64;
-    wait_until("gap rows", LIMIT, || {
-        sqlite::count(&daemon.database(), "SELECT sum(lost) FROM ingest_gaps WHERE reason = 'sequence'") == missing
-    });
 }
 
 #[test]

@@ -16,11 +16,8 @@ use crate::support::{
     skip, wait_until,
 };
 
-/// Loopback addresses and port of the clusters of these tests; one at a time (see [`LOCK`]).
+/// Port of the clusters of these tests, each on its own addresses.
 const PORT: u16 = 17_290;
-
-/// One cluster at a time: two would not fit beside everything else on two cores.
-static LOCK: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 fn net(n: u8) -> String {
     let base = std::env::var("CASCOR_FAULTS_NET").unwrap_or_else(|_| "127.0.72".into());
@@ -54,10 +51,17 @@ fn arena(case: Case, cassandra: &Cassandra, replicas: &str, settings: &[(&str, &
     (Arena::of(case, redis, daemon, Some(cassandra.at_port(cassandra.port))), proxy)
 }
 
-/// One node and all that needs no other: each fault has its arena, the server is shared because it takes seconds to start.
+/// One cluster at a time, in one test: two would not fit beside everything else on two cores.
 #[test]
+fn cassandra_in_every_kind_of_trouble() {
+    one_node();
+    a_node_that_forgets_what_it_acknowledged();
+    a_changed_password();
+    two_of_three_nodes_down();
+}
+
+/// Each fault has its arena, the server is shared because it takes seconds to start.
 fn one_node() {
-    let _one = LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let Some(cluster) = cluster("one_node", 1, 0, &["--sync", "batch"]) else { return };
     let one = "SimpleStrategy:1";
 
@@ -229,9 +233,7 @@ fn sigterm(cluster: &Cluster) {
 
 /// With the server's default a killed node forgets up to 0.1 s of what it has acknowledged. The linger is why the table lacks
 /// nothing nevertheless.
-#[test]
 fn a_node_that_forgets_what_it_acknowledged() {
-    let _one = LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let test = "a_node_that_forgets_what_it_acknowledged";
     let Some(cluster) = cluster(test, 1, 1, &["--sync", "periodic"]) else { return };
     let case =
@@ -248,9 +250,7 @@ fn a_node_that_forgets_what_it_acknowledged() {
     fight.judge();
 }
 
-#[test]
 fn a_changed_password() {
-    let _one = LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let Some(cluster) = cluster("a_changed_password", 1, 2, &["--sync", "batch", "--auth"]) else { return };
     let keyspace = cluster.keyspace().login("cassandra", "cassandra");
     cluster.query("CREATE ROLE daemon WITH PASSWORD = 'old' AND LOGIN = true AND SUPERUSER = true");
@@ -273,12 +273,10 @@ fn a_changed_password() {
 }
 
 /// Three nodes take more memory than the short tier may.
-#[test]
 fn two_of_three_nodes_down() {
     if !super::arena::long() {
         return skip("two_of_three_nodes_down", "long tier only: three nodes take 1.4 GiB");
     }
-    let _one = LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let Some(cluster) = cluster("two_of_three_nodes_down", 3, 3, &["--sync", "batch"]) else { return };
     let case = Case::new("Cassandra: one and two of three nodes down", "QUORUM; SIGKILL, 20 s, started again");
     let redis = Redis::start();
