@@ -5,6 +5,7 @@
 //! ([`routes`]), which the test of the OpenAPI document reads, too. The command line asks the same router from within.
 
 mod access;
+mod compare;
 mod config;
 mod error;
 mod health;
@@ -14,6 +15,8 @@ mod range;
 mod rows;
 mod runs;
 mod serve;
+mod walk;
+mod whole;
 mod write;
 
 use std::sync::Arc;
@@ -102,6 +105,10 @@ pub fn routes() -> Vec<Route> {
         read("/api/runs/{run_id}", get(runs::one)),
         read("/api/runs/{run_id}/topology", get(rows::topology)),
         read("/api/runs/{run_id}/events", get(rows::events)),
+        read("/api/runs/{run_id}/aggregates", get(whole::aggregates)),
+        read("/api/runs/{run_id}/growth", get(whole::growth)),
+        read("/api/runs/{run_id}/gaps", get(whole::gaps)),
+        read("/api/compare", get(compare::compare)),
         read("/api/metrics/range", get(range::range)),
         read("/api/metrics", get(latest::metrics)),
         read("/api/topology", get(latest::topology)),

@@ -7,6 +7,7 @@
 mod access;
 mod api;
 mod crash;
+mod curves;
 mod fixtures;
 mod layers;
 mod pipeline;
