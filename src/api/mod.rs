@@ -8,6 +8,7 @@ mod access;
 mod compare;
 mod config;
 mod error;
+mod export;
 mod health;
 mod latest;
 mod params;
@@ -30,6 +31,7 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 pub use self::{
     access::{Access, Scope},
@@ -69,6 +71,8 @@ pub struct Sight {
     pub latest: Option<Latest>,
     /// Where requests that change something go.
     pub inlet: Inlet,
+    /// Exports that may still begin.
+    pub exports: Arc<Semaphore>,
 }
 
 /// The latest-state keys.
@@ -109,6 +113,7 @@ pub fn routes() -> Vec<Route> {
         read("/api/runs/{run_id}/growth", get(whole::growth)),
         read("/api/runs/{run_id}/gaps", get(whole::gaps)),
         read("/api/compare", get(compare::compare)),
+        read("/api/export", get(export::export)),
         read("/api/metrics/range", get(range::range)),
         read("/api/metrics", get(latest::metrics)),
         read("/api/topology", get(latest::topology)),

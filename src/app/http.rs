@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 
 use crate::{
     api::{Access, Ends, Inlet, Latest, MissingFn, Sight, StatusFn, ToIntake},
@@ -42,6 +42,7 @@ pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
         store: seen.store,
         latest: settings.latest.enabled.then_some(latest),
         inlet,
+        exports: Arc::new(Semaphore::new(settings.http.exports)),
     }
 }
 
