@@ -11,6 +11,7 @@ mod error;
 mod export;
 mod health;
 mod latest;
+mod openapi;
 mod params;
 mod range;
 mod rows;
@@ -104,6 +105,7 @@ pub fn routes() -> Vec<Route> {
         open("/healthz", get(health::alive)),
         open("/readyz", get(health::ready)),
         open("/metrics", get(health::page)),
+        read("/api/openapi.json", get(openapi::document)),
         read("/api/status", get(health::status)),
         read("/api/runs", get(runs::list)),
         read("/api/runs/{run_id}", get(runs::one)),

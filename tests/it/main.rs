@@ -8,6 +8,7 @@ mod access;
 mod api;
 mod crash;
 mod curves;
+mod document;
 mod fixtures;
 mod layers;
 mod pipeline;
