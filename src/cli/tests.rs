@@ -26,6 +26,14 @@ fn every_command_of_this_build_parses() {
         "runs --status running --dataset x --limit 5",
         &format!("show {run}"),
         &format!("metrics {run} --limit 3 --ascending"),
+        "runs tag spiral a b --url http://127.0.0.1:8050",
+        "runs note spiral text",
+        &format!("metrics {run} --points 100"),
+        &format!("compare {run} other --field val_loss --by time --json"),
+        &format!("export {run} -o a.csv --resume --url http://127.0.0.1:8050"),
+        &format!("export {run} other --format ndjson --table training_events"),
+        "tail",
+        &format!("tail {run} -n 3 --for 5s"),
         "control pause --wait --timeout 5s --target ingest",
         "spool status",
         "spool verify",
@@ -87,7 +95,6 @@ fn what_does_not_fit_is_a_usage_error() {
         "check --set x",
         "doctor",
         "gaps",
-        "tail",
     ] {
         let words = ["cascor-ingest"].into_iter().chain(line.split_whitespace());
         let error = Cli::try_parse_from(words).expect_err(line);
