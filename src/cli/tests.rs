@@ -34,6 +34,7 @@ fn every_command_of_this_build_parses() {
         &format!("export {run} other --format ndjson --table training_events"),
         "tail",
         &format!("tail {run} -n 3 --for 5s"),
+        "serve",
         "control pause --wait --timeout 5s --target ingest",
         "spool status",
         "spool verify",
