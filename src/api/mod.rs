@@ -5,15 +5,20 @@
 //! ([`routes`]), which the test of the OpenAPI document reads, too. The command line asks the same router from within.
 
 mod access;
+mod compare;
 mod config;
 mod error;
+mod export;
 mod health;
 mod latest;
+mod openapi;
 mod params;
 mod range;
 mod rows;
 mod runs;
 mod serve;
+mod walk;
+mod whole;
 mod write;
 
 use std::sync::Arc;
@@ -27,6 +32,7 @@ use axum::{
     routing::{MethodRouter, get, post},
 };
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 pub use self::{
     access::{Access, Scope},
@@ -66,6 +72,8 @@ pub struct Sight {
     pub latest: Option<Latest>,
     /// Where requests that change something go.
     pub inlet: Inlet,
+    /// Exports that may still begin.
+    pub exports: Arc<Semaphore>,
 }
 
 /// The latest-state keys.
@@ -97,11 +105,17 @@ pub fn routes() -> Vec<Route> {
         open("/healthz", get(health::alive)),
         open("/readyz", get(health::ready)),
         open("/metrics", get(health::page)),
+        read("/api/openapi.json", get(openapi::document)),
         read("/api/status", get(health::status)),
         read("/api/runs", get(runs::list)),
         read("/api/runs/{run_id}", get(runs::one)),
         read("/api/runs/{run_id}/topology", get(rows::topology)),
         read("/api/runs/{run_id}/events", get(rows::events)),
+        read("/api/runs/{run_id}/aggregates", get(whole::aggregates)),
+        read("/api/runs/{run_id}/growth", get(whole::growth)),
+        read("/api/runs/{run_id}/gaps", get(whole::gaps)),
+        read("/api/compare", get(compare::compare)),
+        read("/api/export", get(export::export)),
         read("/api/metrics/range", get(range::range)),
         read("/api/metrics", get(latest::metrics)),
         read("/api/topology", get(latest::topology)),

@@ -1,7 +1,8 @@
-//! Metrics of a run, as they are stored, page by page.
+//! Metrics of a run: page by page as they are stored, or the whole range as a curve of a given number of points.
 
 use axum::extract::State;
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::{Value, json};
 
 use super::{
     Sight,
@@ -9,8 +10,18 @@ use super::{
     json,
     params::Params,
     rows::{self, RANGE},
+    walk,
 };
-use crate::{event::MetricsRow, render::JsonRows};
+use crate::{
+    curve::{self, Axis, Bucket, Curve, Field, Reducer},
+    event::{GapRow, MetricsRow},
+    gaps::ledger::{self, Filter},
+    render::{self, JsonRows},
+    store::RangeQuery,
+};
+
+/// Gaps told with a curve, at most.
+const GAPS: usize = 200;
 
 #[derive(Serialize)]
 struct Exact<'a> {
@@ -22,9 +33,145 @@ struct Exact<'a> {
 
 /// `GET /api/metrics/range`
 pub async fn range(State(sight): State<Sight>, params: Params) -> Answer {
-    let names: Vec<_> = RANGE.into_iter().chain(["run_id"]).collect();
+    let names: Vec<_> = RANGE.into_iter().chain(["run_id", "max_points", "fields", "by", "attempts"]).collect();
     let params = params.known(&names, &[])?;
     let query = rows::range(&params, params.run_id()?, 1_000, sight.config.page_rows)?;
+    if params.text("max_points").is_some() {
+        return drawn(&sight, &params, query).await;
+    }
+    for name in ["fields", "by", "attempts"] {
+        if params.text(name).is_some() {
+            return Err(super::ApiError::bad(format!("`{name}` is for curves: give `max_points`, too")));
+        }
+    }
     let (rows, next) = rows::page::<MetricsRow>(&*sight.store, query).await?;
     json(&Exact { metrics: JsonRows(&rows), count: rows.len(), next, exact: true })
+}
+
+async fn drawn(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {
+    if query.after.is_some() {
+        return Err(super::ApiError::bad("`cursor` does not go with `max_points`: a curve is the whole range"));
+    }
+    let points = params.number("max_points", 0, 1, sight.config.points)?;
+    let fields = walk::fields(params)?;
+    let by = params.word("by", &["time", "epoch", "step"])?;
+    let axis = match by {
+        "epoch" => Axis::Epoch,
+        "step" => Axis::Step,
+        _ => Axis::Time(0),
+    };
+    let (run_id, ascending) = (query.run_id, query.ascending);
+    let mut reducer = Reducer::new(axis, fields.len(), points, walk::raw(params)?);
+    walk::walk(&*sight.store, query, &fields, &mut reducer).await?;
+    let curve = reducer.finish();
+    let bounds = (
+        curve.points.iter().map(|point| point.oldest_at).min(),
+        curve.points.iter().map(|point| point.newest.timestamp).max(),
+    );
+    let gaps = match bounds {
+        (Some(start), Some(end)) => ledger::read(&*sight.store, &Filter::of_span(run_id, start, end), GAPS).await?,
+        _ => Vec::new(),
+    };
+    let point = |point| Point { curve: &curve, point, fields: &fields };
+    let mut points: Vec<_> = curve.points.iter().map(point).collect();
+    if !ascending {
+        points.reverse();
+    }
+    json(&Reduced {
+        count: points.len(),
+        metrics: points,
+        next: None,
+        exact: exact(&curve, by),
+        replaced: curve.replaced,
+        left_out: curve.apart,
+        gaps: JsonRows(&gaps),
+    })
+}
+
+#[derive(Serialize)]
+struct Reduced<'a> {
+    metrics: Vec<Point<'a>>,
+    count: usize,
+    next: Option<String>,
+    exact: Value,
+    replaced: u64,
+    left_out: u64,
+    gaps: JsonRows<'a, GapRow>,
+}
+
+fn exact(curve: &Curve, by: &str) -> Value {
+    let Some(shift) = curve.shift else { return Value::Bool(true) };
+    let width = 1_i64 << shift;
+    let width = if by == "time" { json!(width as f64 / 1e6) } else { json!(width) };
+    json!({ "method": "buckets of first, min, max and last", "by": by, "width": width, "of": curve.of })
+}
+
+/// A point looks like its newest row; what its other rows say is in `spread`. Written as it is serialised: there are many.
+struct Point<'a> {
+    curve: &'a Curve,
+    point: &'a Bucket,
+    fields: &'a [Field],
+}
+
+impl Point<'_> {
+    fn values(&self) -> impl Iterator<Item = (&str, &curve::Spread)> {
+        self.fields.iter().map(Field::name).zip(&self.point.fields)
+    }
+}
+
+impl Serialize for Point<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (point, newest) = (self.point, &self.point.newest);
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("timestamp", &render::time(newest.timestamp))?;
+        map.serialize_entry("event_id", &newest.event_id)?;
+        map.serialize_entry("epoch", &newest.epoch)?;
+        map.serialize_entry("step", &newest.step)?;
+        map.serialize_entry("hidden_units", &newest.hidden_units)?;
+        map.serialize_entry("phase", &self.curve.phase(point))?;
+        map.serialize_entry("seq", &newest.seq)?;
+        map.serialize_entry("from", &render::time(point.oldest_at))?;
+        map.serialize_entry("rows", &point.rows)?;
+        for (name, values) in self.values().filter(|(name, _)| *name != "hidden_units") {
+            // serde_json writes what is not finite as null.
+            map.serialize_entry(name, &(values.count > 0).then_some(values.last))?;
+        }
+        let lost: Vec<_> = self.values().filter(|(_, values)| values.non_finite > 0).map(|(name, _)| name).collect();
+        map.serialize_entry("non_finite", &lost)?;
+        map.serialize_entry("spread", &Spreads(self))?;
+        map.end()
+    }
+}
+
+struct Spreads<'a>(&'a Point<'a>);
+
+impl Serialize for Spreads<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Of a single row there is no more to say.
+        let several = self.0.point.rows > 1;
+        serializer.collect_map(self.0.values().filter(|(_, values)| several && values.count > 0).map(
+            |(name, values)| {
+                let extreme = |value| values.has_finite().then_some(value);
+                let spread = Spread {
+                    first: values.first,
+                    min: extreme(values.min),
+                    max: extreme(values.max),
+                    last: values.last,
+                    count: values.count,
+                    non_finite: values.non_finite,
+                };
+                (name, spread)
+            },
+        ))
+    }
+}
+
+#[derive(Serialize)]
+struct Spread {
+    first: f64,
+    min: Option<f64>,
+    max: Option<f64>,
+    last: f64,
+    count: u32,
+    non_finite: u32,
 }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc};
 
 use crate::{
     api::{Access, Ends, Inlet, Latest, MissingFn, Sight, StatusFn, ToIntake},
@@ -42,6 +42,7 @@ pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
         store: seen.store,
         latest: settings.latest.enabled.then_some(latest),
         inlet,
+        exports: Arc::new(Semaphore::new(settings.http.exports)),
     }
 }
 
@@ -55,6 +56,11 @@ pub fn inlet(
     let created = Mutex::new(VecDeque::new());
     let intake = ToIntake { queue, receipts, instance: settings.instance.clone(), created };
     through(settings, link, Some(intake))
+}
+
+/// The way of a process without a pipeline: by Redis.
+pub fn by_redis(settings: &Settings, link: &Link) -> Inlet {
+    through(settings, link, None)
 }
 
 fn through(settings: &Settings, link: &Link, intake: Option<ToIntake>) -> Inlet {

@@ -14,6 +14,7 @@ mod pauses;
 mod phases;
 pub mod refill;
 pub mod replay;
+mod serve;
 mod signals;
 mod status;
 pub mod stores;
@@ -79,6 +80,8 @@ pub enum AppError {
     Ended(String),
 }
 
+pub use self::serve::run as serve;
+
 /// Reads the configuration again, for SIGHUP; `Err` says what is wrong with it.
 pub type Reload = Box<dyn Fn() -> Result<Settings, String> + Send>;
 
@@ -99,13 +102,13 @@ pub fn run(settings: &Settings, reload: Reload, levels: Option<LevelHandle>) -> 
         .enable_all()
         .build()
         .map_err(AppError::Start)?;
-    let outcome = runtime.block_on(serve(settings, spool, metrics, started, reload, levels));
+    let outcome = runtime.block_on(daemon(settings, spool, metrics, started, reload, levels));
     // What still runs is at an await, and holds nothing that is not on disk.
     runtime.shutdown_timeout(Duration::from_millis(500));
     outcome
 }
 
-async fn serve(
+async fn daemon(
     settings: &Settings,
     spool: spool::Opened,
     metrics: Arc<Metrics>,

@@ -1,17 +1,20 @@
 //! `gaps`: what was missed, as the daemons wrote it down, and what a run's tables lack by `seq`.
 
-use std::io::Write;
+use std::{io::Write, sync::Arc};
 
 use comfy_table::Cell;
 use serde::Serialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{
     CliError,
-    lookup::{find_run, unreadable},
+    ask::Asker,
+    lookup::{find_run, id},
     table,
 };
 use crate::{
+    api,
     event::GapRow,
     frame::GapReason,
     gaps::{
@@ -19,7 +22,7 @@ use crate::{
         missing::{Hole, Missing, missing},
     },
     render::{self, JsonRows},
-    store::Store,
+    store::{Store, StoreError},
     units::Micros,
 };
 
@@ -58,17 +61,33 @@ struct Answer<'a> {
 ///
 /// # Errors
 /// When there is no such run, or the store or the output fails.
-pub async fn gaps(store: &dyn Store, args: GapsArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
+pub async fn gaps(
+    store: Arc<dyn Store>,
+    limits: &api::Config,
+    args: GapsArgs,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), CliError> {
     let run = match &args.run {
-        Some(run) => Some(find_run(store, run).await?),
+        Some(text) => {
+            let found = find_run(&Asker::of(Arc::clone(&store), limits), text).await?;
+            let run_id = Uuid::try_parse(id(&found)).unwrap_or_default();
+            Some(
+                store
+                    .read_run(run_id)
+                    .await
+                    .map_err(unreadable)?
+                    .ok_or_else(|| CliError::No(format!("no run `{text}`")))?,
+            )
+        }
         None => None,
     };
     let mut filter = run.as_ref().map(Filter::of_run).unwrap_or_default();
     (filter.since, filter.until) = (args.since, args.until);
     (filter.reason, filter.instance) = (args.reason, args.instance);
-    let rows = ledger::read(store, &filter, args.limit).await.map_err(unreadable)?;
+    let rows = ledger::read(&*store, &filter, args.limit).await.map_err(unreadable)?;
     let lacking = match &run {
-        Some(run) => Some(missing(store, run.run_id).await.map_err(unreadable)?),
+        Some(run) => Some(missing(&*store, run.run_id).await.map_err(unreadable)?),
         None => None,
     };
     if json {
@@ -84,6 +103,10 @@ pub async fn gaps(store: &dyn Store, args: GapsArgs, json: bool, out: &mut impl 
     }
     let headers = ["STARTED (UTC)", "SECONDS", "REASON", "LOST", "CHANNEL", "RUN", "SOURCE", "INSTANCE"];
     table::table(out, &headers, rows.iter().map(cells).collect())
+}
+
+fn unreadable(error: StoreError) -> CliError {
+    CliError::failed("failed to read the store", error)
 }
 
 fn reason(text: &str) -> Result<GapReason, String> {

@@ -1,24 +1,31 @@
 //! The command line: one file a subcommand.
 
+mod ask;
+mod cells;
 mod check;
+mod compare;
 mod connect;
 mod control;
 mod deadletter;
 mod demo;
-pub mod gaps;
-pub mod lookup;
-pub mod metrics;
+mod export;
+mod gaps;
+mod lookup;
+mod metrics;
 mod ndjson;
 mod output;
 mod progress;
 mod read;
 mod run;
-pub mod runs;
+mod runs;
 mod schema;
-pub mod show;
+mod serve;
+mod show;
+mod spark;
 mod spool;
 mod status;
-pub mod table;
+mod table;
+mod tail;
 
 use std::path::PathBuf;
 
@@ -80,6 +87,8 @@ pub struct Global {
 enum Command {
     /// The daemon: receive, spool, store, keep the latest state.
     Run(run::Args),
+    /// The HTTP API alone, on the configured store: for machines that only read.
+    Serve(serve::Args),
     /// A training process to try it with: publishes a growing cascade-correlation run.
     Demo(demo::Args),
     /// Read the configuration and say everything that is wrong with it.
@@ -97,6 +106,12 @@ enum Command {
     Metrics(metrics::MetricsArgs),
     /// What was missed, and what a run lacks by `seq`; with --instance only by that daemon.
     Gaps(gaps::GapsArgs),
+    /// One field of several runs beside each other.
+    Compare(compare::CompareArgs),
+    /// Whole runs to a file: CSV, JSON or NDJSON.
+    Export(export::ExportArgs),
+    /// Rows of a run as they come.
+    Tail(tail::TailArgs),
     /// Send a command, and wait for the receipts.
     Control(control::Args),
     /// The durable log on disk.
@@ -167,6 +182,10 @@ pub fn run() -> Result<(), CliError> {
         Command::Status(args) => block_on(status::run(settings, args, global.json)),
         Command::Runs(args) => block_on(read::runs(settings, args, global.json)),
         Command::Show(args) => block_on(read::show(settings, args, global.json)),
+        Command::Compare(args) => block_on(read::compare(settings, args, global.json)),
+        Command::Export(args) => block_on(read::export(settings, args, global.json)),
+        Command::Tail(args) => block_on(read::tail(settings, args, global.json)),
+        Command::Serve(_) => serve::run(&settings),
         Command::Metrics(args) => block_on(read::metrics(settings, args, global.json)),
         Command::Gaps(args) => {
             let args = gaps::GapsArgs { instance: global.instance, ..args };

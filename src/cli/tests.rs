@@ -26,6 +26,15 @@ fn every_command_of_this_build_parses() {
         "runs --status running --dataset x --limit 5",
         &format!("show {run}"),
         &format!("metrics {run} --limit 3 --ascending"),
+        "runs tag spiral a b --url http://127.0.0.1:8050",
+        "runs note spiral text",
+        &format!("metrics {run} --points 100"),
+        &format!("compare {run} other --field val_loss --by time --json"),
+        &format!("export {run} -o a.csv --resume --url http://127.0.0.1:8050"),
+        &format!("export {run} other --format ndjson --table training_events"),
+        "tail",
+        &format!("tail {run} -n 3 --for 5s"),
+        "serve",
         "control pause --wait --timeout 5s --target ingest",
         "gaps --run spiral --reason queue_full --since 2026-11-20 --until 2026-11-21 --instance n1 --limit 5 --json",
         "spool status",
@@ -83,19 +92,9 @@ fn command_in(code: &str) -> Option<&str> {
 
 #[test]
 fn what_does_not_fit_is_a_usage_error() {
-    for line in [
-        "",
-        "nosuch",
-        "demo --runs 0",
-        "demo --for 5",
-        "show",
-        "control",
-        "schema",
-        "check --set x",
-        "doctor",
-        "gapz",
-        "tail",
-    ] {
+    for line in
+        ["", "nosuch", "demo --runs 0", "demo --for 5", "show", "control", "schema", "check --set x", "doctor", "gapz"]
+    {
         let words = ["cascor-ingest"].into_iter().chain(line.split_whitespace());
         let error = Cli::try_parse_from(words).expect_err(line);
         assert_eq!(error.exit_code(), 2, "{line}");

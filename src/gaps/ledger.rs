@@ -49,6 +49,11 @@ impl Span {
 }
 
 impl Filter {
+    /// The gaps that may concern a run between two moments.
+    pub fn of_span(run_id: Uuid, from: Micros, to: Micros) -> Self {
+        Self { run: Some(Span { run_id, from: Some(from), to: Some(to) }), ..Self::default() }
+    }
+
     /// The gaps that may concern this run.
     pub fn of_run(run: &RunRow) -> Self {
         Self { run: Some(Span { run_id: run.run_id, from: run.start_time, to: run.end_time }), ..Self::default() }

@@ -7,12 +7,17 @@
 mod access;
 mod api;
 mod crash;
+mod curves;
+mod document;
+mod export;
 mod fixtures;
 mod gaps;
 mod layers;
 mod pipeline;
+mod reading;
 mod redis;
 mod schema_cassandra;
+mod serve;
 mod store_cassandra;
 mod store_contract;
 mod support;

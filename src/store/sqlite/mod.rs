@@ -10,6 +10,7 @@ mod error;
 mod expire;
 mod read;
 mod rows;
+mod samples;
 mod write;
 
 use std::{
@@ -33,8 +34,9 @@ use self::{
     error::Trouble,
     write::{Job, Work, Writer},
 };
-use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, Seqs, Store, StoreError};
+use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, SamplesQuery, Seqs, Store, StoreError};
 use crate::{
+    curve::Samples,
     event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
     logging::Chain,
     metrics::{Label, Metrics},
@@ -47,6 +49,9 @@ const WRITES_MAX: usize = 64;
 const READS_MAX: usize = 64;
 /// Reading threads: one long read leaves room for others.
 const READERS: usize = 2;
+
+/// How much nicer than the writing thread they are.
+const NICE: i32 = 5;
 
 /// Where the file is.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -88,6 +93,10 @@ fn start(database: Database, retention: &Retention, metrics: Arc<Metrics>) -> Sq
     for _ in 0..READERS {
         let (queue, mut reader) = (queue.clone(), Reader { database: database.clone(), open: None });
         spawn("sqlite-read", move || {
+            // Counts for this thread only: beside a writer, who reads comes second.
+            if !read_only {
+                let _ = rustix::process::setpriority_process(None, NICE);
+            }
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
                 let Some(read) = next else { return };
@@ -216,6 +225,11 @@ impl Store for SqliteStore {
     fn seqs<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Seqs, StoreError>> {
         let query = query.clone();
         Box::pin(self.query("seqs", move |connection| read::seqs(connection, &query)))
+    }
+
+    fn samples<'a>(&'a self, query: &'a SamplesQuery) -> BoxFuture<'a, Result<Samples, StoreError>> {
+        let query = query.clone();
+        Box::pin(self.query("samples", move |connection| samples::read(connection, &query)))
     }
 
     fn count_metrics(&self, run_id: Uuid) -> BoxFuture<'_, Result<u64, StoreError>> {
