@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::{
     Board,
+    claim::Claim,
     history::{History, OBJECT_BYTES},
 };
 use crate::{event::Decided, lifecycle::Signal, metrics::Metrics, redis::Link};
@@ -71,7 +72,7 @@ pub async fn flusher(
     let mut connection = link.watch();
     connection.mark_changed();
     let mut statuses = interval(STATUS_PAUSE.min(config.status_ttl / 3));
-    let mut again = false;
+    let (mut again, mut claim) = (false, Claim::default());
     loop {
         tokio::select! {
             biased;
@@ -87,7 +88,11 @@ pub async fn flusher(
             }
             _ = statuses.tick() => {
                 if let Some(client) = link.client() {
-                    flusher.set(&client, vec![(status_key.clone(), status(), flusher.board.config().status_ttl)]).await;
+                    let ours = status();
+                    if let Ok(Some(found)) = client.get::<Option<String>, _>(&status_key).await {
+                        claim.check(&instance, &ours, &found);
+                    }
+                    flusher.set(&client, vec![(status_key.clone(), ours, flusher.board.config().status_ttl)]).await;
                 }
                 continue;
             }

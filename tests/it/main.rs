@@ -10,6 +10,7 @@ mod crash;
 mod fixtures;
 mod gaps;
 mod layers;
+mod overlap;
 mod pipeline;
 mod redis;
 mod schema_cassandra;
