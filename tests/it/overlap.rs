@@ -169,6 +169,46 @@ fn two_that_write_the_same_file_make_one_row_of_a_message_with_its_own_time() {
     }
 }
 
+/// Without an id the daemons decide which run an event belongs to: whoever takes over goes on with the run of the other.
+#[test]
+fn runs_without_an_id_go_on_across_hand_overs() {
+    let redis = Redis::start();
+    let (_dir, database) = shared();
+    let mut pair = [instance(&redis, "a", &database).start_ready(), instance(&redis, "b", &database).prepare()];
+    let mut client = redis.client();
+    let mut published = 0;
+    let mut publish = |epochs: std::ops::Range<u64>| {
+        for epoch in epochs {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64;
+            let message = json!({"type": "metrics", "timestamp": now, "data": {"epoch": epoch, "train_loss": 0.5}});
+            assert!(client.publish(TRAINING, message.to_string()) > 0);
+            published += 1;
+            thread::sleep(Duration::from_millis(2));
+        }
+    };
+    for n in 0..6u64 {
+        let [old, new] = [n as usize % 2, (n as usize + 1) % 2];
+        // A new run begins while one of them does not listen, and once while both do.
+        publish(0..50);
+        pair[new].launch();
+        pair[new].wait_ready();
+        publish(50..70);
+        if n == 3 {
+            publish(0..20);
+        }
+        assert!(pair[old].terminate().success());
+        publish(70..100);
+    }
+    let rows = || sqlite::count(&database, "SELECT count(*) FROM training_metrics");
+    wait_until("every message is a row", LIMIT, || rows() >= published);
+    assert!(pair[0].terminate().success());
+    assert_eq!(rows(), published, "none is two");
+    let runs = sqlite::rows(&database, "SELECT run_id, count(*) AS n FROM training_metrics GROUP BY run_id ORDER BY n");
+    let sizes: Vec<_> = runs.iter().map(|run| run["n"].as_i64().unwrap()).collect();
+    assert_eq!(sizes, [50, 70, 100, 100, 100, 100, 100], "{runs:?}");
+    assert_eq!(sqlite::count(&database, "SELECT count(*) FROM training_runs"), 7);
+}
+
 #[test]
 fn two_of_one_name_are_warned_of_each_other_once() {
     let redis = Redis::start();
