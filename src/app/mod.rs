@@ -224,6 +224,7 @@ impl Daemon<'_> {
     ) -> Arc<Sources> {
         Arc::new(Sources {
             instance: self.settings.instance.clone(),
+            process: format!("{}:{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id()),
             store: match self.settings.store.kind {
                 StoreKind::Sqlite => "sqlite",
                 StoreKind::Cassandra => "cassandra",

@@ -20,6 +20,8 @@ use crate::{
 pub struct Sources {
     /// Name of this daemon.
     pub instance: String,
+    /// Host and process id: tells two daemons apart that have the same name.
+    pub process: String,
     /// `sqlite` or `cassandra`.
     pub store: &'static str,
     /// When the process started.
@@ -56,6 +58,7 @@ impl Sources {
         let m = &self.metrics;
         json!({
             "instance": self.instance,
+            "process": self.process,
             "version": env!("CARGO_PKG_VERSION"),
             "phase": self.phase(&missing),
             "ready": missing.is_empty(),

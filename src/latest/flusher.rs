@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::{
     Board,
+    claim::Claim,
     history::{History, OBJECT_BYTES},
 };
 use crate::{event::Decided, lifecycle::Signal, metrics::Metrics, redis::Link};
@@ -66,12 +67,13 @@ pub async fn flusher(
         history_written: None,
         history_pause: HISTORY_PAUSE,
         cleared: 0,
+        took_over: false,
         complaint: String::new(),
     };
     let mut connection = link.watch();
     connection.mark_changed();
     let mut statuses = interval(STATUS_PAUSE.min(config.status_ttl / 3));
-    let mut again = false;
+    let (mut again, mut claim) = (false, Claim::default());
     loop {
         tokio::select! {
             biased;
@@ -87,7 +89,11 @@ pub async fn flusher(
             }
             _ = statuses.tick() => {
                 if let Some(client) = link.client() {
-                    flusher.set(&client, vec![(status_key.clone(), status(), flusher.board.config().status_ttl)]).await;
+                    let ours = status();
+                    if let Ok(Some(found)) = client.get::<Option<String>, _>(&status_key).await {
+                        claim.check(&instance, &ours, &found);
+                    }
+                    flusher.set(&client, vec![(status_key.clone(), ours, flusher.board.config().status_ttl)]).await;
                 }
                 continue;
             }
@@ -110,6 +116,10 @@ pub async fn flusher(
 
 fn status_key(prefix: &str, instance: &str) -> String {
     format!("{prefix}ingest:{instance}")
+}
+
+fn history_key(prefix: &str) -> String {
+    format!("{prefix}history:latest")
 }
 
 /// Removes a daemon's status: until its TTL it would say that somebody runs who has ended. Best effort.
@@ -135,6 +145,8 @@ struct Flusher {
     history_written: Option<Instant>,
     history_pause: Duration,
     cleared: u64,
+    /// Whether the history of whoever wrote it before was looked at.
+    took_over: bool,
     complaint: String,
 }
 
@@ -148,6 +160,9 @@ impl Flusher {
         self.history_due = news.waits.then_some(next);
         let busy = news.history.len() > config.history_objects / 2;
         let grown = self.remember(news.history, news.cleared);
+        if !std::mem::replace(&mut self.took_over, true) {
+            self.take_over(client, &config).await;
+        }
         let mut writes = Vec::with_capacity(news.due.len() + 1);
         for due in news.due {
             let mut json = String::with_capacity(due.update.payload.len() + 256);
@@ -163,9 +178,26 @@ impl Flusher {
             self.history_written = Some(now);
             self.history_pause = if busy { HISTORY_PAUSE_BUSY } else { HISTORY_PAUSE };
             let left = config.history_ttl.saturating_sub(now.duration_since(newest));
-            writes.push((format!("{}history:latest", board.prefix), self.history.render(), left));
+            writes.push((history_key(&board.prefix), self.history.render(), left));
         }
         self.set(client, writes).await;
+    }
+
+    /// Goes on with the history that is there, so that readers do not see it begin anew with each daemon that takes over, nor
+    /// two of them take turns with a long and a short one. Best effort.
+    async fn take_over(&mut self, client: &Client, config: &super::Config) {
+        let key = history_key(&self.board.prefix);
+        let read = async {
+            let (bytes, millis): (u64, i64) = (client.strlen(&key).await?, client.pttl(&key).await?);
+            let fits = bytes <= config.history_bytes.as_usize() as u64;
+            let array: Option<String> = if fits { client.get(&key).await? } else { None };
+            Ok::<_, RedisError>(array.zip(u64::try_from(millis).ok()))
+        };
+        if let Ok(Some((array, left))) = read.await {
+            let age = config.history_ttl.saturating_sub(Duration::from_millis(left));
+            let now = Instant::now();
+            self.history.take_over(&array, now.checked_sub(age).unwrap_or(now));
+        }
     }
 
     /// Renders what is new for the history, once; whether there was anything.

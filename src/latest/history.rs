@@ -1,7 +1,9 @@
 //! The newest metrics objects, rendered once each, bounded in number and in bytes.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem};
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 /// An object larger than this is kept with its canonical fields only.
@@ -34,6 +36,24 @@ impl History {
         }
     }
 
+    /// Puts the objects of an array in front that a daemon has written: who takes over goes on with what readers already see.
+    /// Only those received before our first; the rest we have ourselves. `newest`: when the last of them was received.
+    pub(super) fn take_over(&mut self, array: &str, newest: Instant) {
+        let Ok(theirs) = serde_json::from_str::<Vec<&RawValue>>(array) else { return };
+        let first = self.objects.front().and_then(|object| received_at(object));
+        let (ours, until) = (mem::take(&mut self.objects), self.newest);
+        self.bytes = 0;
+        for object in theirs {
+            let is_older = |at: String| first.as_ref().is_none_or(|first| at < *first);
+            if received_at(object.get()).is_some_and(is_older) {
+                self.push(object.get().to_owned(), newest);
+            }
+        }
+        for object in ours {
+            self.push(object, until.unwrap_or(newest));
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.objects.clear();
         (self.bytes, self.newest) = (0, None);
@@ -54,6 +74,19 @@ impl History {
     }
 }
 
+/// When the message of an object was received; written so that the order of the texts is that of the times.
+fn received_at(object: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Object {
+        _ingest: Ingest,
+    }
+    #[derive(Deserialize)]
+    struct Ingest {
+        received_at: String,
+    }
+    serde_json::from_str(object).ok().map(|object: Object| object._ingest.received_at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +105,25 @@ mod tests {
             let array = history.render();
             assert_eq!(array, expected, "{name}");
             assert!(array.len() <= bytes_max, "{name}");
+        }
+    }
+    #[test]
+    fn what_another_has_written_comes_first() {
+        let object = |n: u64| format!("{{\"_ingest\":{{\"received_at\":\"2026-11-21T00:00:0{n}\"}}}}");
+        let array = |range: &[u64]| format!("[{}]", range.iter().map(|n| object(*n)).collect::<Vec<_>>().join(","));
+        for (name, ours, theirs, expected) in [
+            ("both", &[3, 4][..], array(&[1, 2, 3, 4]), array(&[2, 3, 4])),
+            ("only theirs", &[], array(&[1, 2]), array(&[1, 2])),
+            ("only ours", &[3], "[]".into(), array(&[3])),
+            ("no array", &[3], "gone".into(), array(&[3])),
+            ("not ours", &[], "[{\"n\":1}, 7]".into(), "[]".into()),
+        ] {
+            let mut history = History::new(3, 1_000);
+            let start = Instant::now();
+            ours.iter().for_each(|n| history.push(object(*n), start));
+            history.take_over(&theirs, start);
+            assert_eq!(history.render(), expected, "{name}");
+            assert_eq!(history.bytes, history.objects.iter().map(|object| object.len() + 1).sum::<usize>(), "{name}");
         }
     }
 }

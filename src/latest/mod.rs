@@ -1,6 +1,7 @@
 //! The newest value per key, coalesced and written to Redis with short TTLs.
 
 mod board;
+mod claim;
 mod flusher;
 mod history;
 

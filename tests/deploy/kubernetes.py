@@ -91,8 +91,20 @@ def check(objects):
             need(selects(selector.get("matchLabels", selector)), f"{where}: selects no pod")
         if one["kind"] == "StatefulSet":
             need(("Service", spec["serviceName"]) in names, f"{where}: no service {spec['serviceName']}")
+            container = spec["template"]["spec"]["containers"][0]
             for probe in ("livenessProbe", "readinessProbe"):
-                need(probe in spec["template"]["spec"]["containers"][0], f"{where}: no {probe}")
+                need(probe in container, f"{where}: no {probe}")
+            # An update is an overlap: two pods, one at a time, the next only when Redis sends to the one before.
+            update = spec["updateStrategy"]
+            need(spec["replicas"] >= 2, f"{where}: nobody listens while the only pod is replaced")
+            need(update["type"] == "RollingUpdate", f"{where}: an update is no rolling one")
+            need(update.get("rollingUpdate", {}).get("maxUnavailable", 1) == 1, f"{where}: more than one pod at a time")
+            need(not update.get("rollingUpdate", {}).get("partition"), f"{where}: an update leaves some pods out")
+            need(container["readinessProbe"]["httpGet"]["path"] == "/readyz", f"{where}: ready means subscribed")
+            need(container["livenessProbe"]["httpGet"]["path"] == "/healthz", f"{where}: without Redis it is alive")
+            need(spec["template"]["spec"]["terminationGracePeriodSeconds"] > 20, f"{where}: shorter than shutdown_grace")
+        if one["kind"] == "PodDisruptionBudget":
+            need(spec.get("maxUnavailable") == 1, f"{where}: must leave one listening, and let one go")
     for kind in ("StatefulSet", "PodDisruptionBudget", "NetworkPolicy", "ServiceAccount", "ConfigMap", "Secret", "Job"):
         need(any(one["kind"] == kind for one in objects), f"no {kind}")
     return problems

@@ -12,6 +12,7 @@ for unit in cascor-ingest.service cascor-ingest@.service; do
     # The program must exist for `verify`; a template is verified as an instance.
     copy=$work/${unit/@/@a}
     sed 's#/usr/local/bin/cascor-ingest#/bin/true#' "deploy/systemd/$unit" >"$copy"
+    if [[ $unit == *@* ]]; then install -D -m 0644 deploy/systemd/shared-sqlite.conf "$copy.d/shared-sqlite.conf"; fi
     systemd-analyze verify --man=no --recursive-errors=yes "$copy"
     systemd-analyze security --offline=true --threshold=15 --no-pager "$copy" >"$work/security" || { cat "$work/security"; exit 1; }
     echo "$unit: $(grep -o 'Overall exposure.*[0-9.]*' "$work/security" | grep -oE '[0-9]+\.[0-9]+') of 1.5 exposure"

@@ -1,0 +1,76 @@
+//! Whether a daemon has its name for itself. Two of one name would overwrite each other's status, answer for each other, and
+//! merge their gaps into the same rows; neither would notice from within.
+
+use serde::Deserialize;
+use tracing::warn;
+
+/// What identifies a process in a status.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+struct Owner {
+    process: String,
+    started_at: String,
+}
+
+impl Owner {
+    fn of(status: &str) -> Option<Self> {
+        serde_json::from_str(status).ok()
+    }
+}
+
+/// Looks at what is in the status key before it is overwritten. Pure: the caller brings both texts.
+#[derive(Debug, Default)]
+pub(super) struct Claim {
+    /// Another's text, as it was found last.
+    foreign: Option<String>,
+    warned: Option<Owner>,
+}
+
+impl Claim {
+    /// Another process that goes on writing our key, the first time it is seen. One that does not change is only what an ended
+    /// process has left there.
+    fn rival(&mut self, ours: &str, found: &str) -> Option<Owner> {
+        let owner = Owner::of(found).filter(|owner| Owner::of(ours).is_some_and(|us| us != *owner))?;
+        let before = self.foreign.replace(found.to_owned());
+        let news = before.is_some_and(|before| before != found) && self.warned.as_ref() != Some(&owner);
+        news.then(|| self.warned.insert(owner).clone())
+    }
+
+    /// Warns of a rival, once.
+    pub(super) fn check(&mut self, instance: &str, ours: &str, found: &str) {
+        if let Some(rival) = self.rival(ours, found) {
+            warn!(
+                instance,
+                other = rival.process,
+                other_started_at = rival.started_at,
+                "another daemon runs under the same name, and both overwrite each other's status and gaps: set `instance` to a \
+                 name of its own in one of them"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(process: &str, at: u64) -> String {
+        format!("{{\"process\":\"{process}\",\"started_at\":\"x\",\"at\":{at}}}")
+    }
+
+    #[test]
+    fn only_another_that_goes_on_writing_is_a_rival() {
+        let ours = status("h:1", 0);
+        for (name, found, rivals) in [
+            ("ourselves", vec![status("h:1", 1), status("h:1", 2)], 0),
+            ("left behind by one that ended", vec![status("h:0", 1), status("h:0", 1), status("h:1", 2)], 0),
+            ("two that take turns", vec![status("h:2", 1), status("h:2", 2), status("h:2", 3)], 1),
+            ("with us in between", vec![status("h:2", 1), status("h:1", 2), status("h:2", 3)], 1),
+            ("one after the other", vec![status("h:2", 1), status("h:2", 2), status("h:3", 3), status("h:3", 4)], 2),
+            ("no status of ours", vec!["1".into(), "{}".into(), String::new()], 0),
+        ] {
+            let mut claim = Claim::default();
+            let told = found.iter().filter(|found| claim.rival(&ours, found).is_some()).count();
+            assert_eq!(told, rivals, "{name}");
+        }
+    }
+}
