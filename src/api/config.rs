@@ -20,6 +20,15 @@ pub struct Config {
     pub runs: usize,
     /// Exports at once; one more is told to come back.
     pub exports: usize,
+    /// Streams at once; one more is told so.
+    pub streams: usize,
+    /// How often a client of a stream gets something, at most.
+    #[serde(with = "units::duration")]
+    pub stream_interval: Duration,
+    /// Metrics of all runs in one piece of a stream, at most; what is left out is counted.
+    pub stream_points: usize,
+    /// Messages kept for streams, while there are any.
+    pub stream_buffer: ByteSize,
     /// Connections at once; more wait until one ends.
     pub connections: usize,
     /// The head of a request, at most; at least 8 KiB.
@@ -45,6 +54,10 @@ impl Default for Config {
             points: 20_000,
             runs: 16,
             exports: 4,
+            streams: 32,
+            stream_interval: Duration::from_millis(100),
+            stream_points: 500,
+            stream_buffer: ByteSize::mib(8),
             connections: 256,
             header: ByteSize::kib(16),
             body: ByteSize::mib(1),
@@ -67,6 +80,8 @@ impl Config {
             ("points", self.points),
             ("runs", self.runs),
             ("exports", self.exports),
+            ("streams", self.streams),
+            ("stream_points", self.stream_points),
             ("connections", self.connections),
         ];
         problems
@@ -74,7 +89,11 @@ impl Config {
         if self.header < ByteSize::kib(8) {
             problems.push("`http.header` must be at least 8KiB".into());
         }
+        if self.stream_buffer < ByteSize::kib(64) {
+            problems.push("`http.stream_buffer` must be at least 64KiB".into());
+        }
         let times = [
+            ("stream_interval", self.stream_interval),
             ("header_timeout", self.header_timeout),
             ("request_timeout", self.request_timeout),
             ("write_timeout", self.write_timeout),

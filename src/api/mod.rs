@@ -9,11 +9,13 @@ mod config;
 mod error;
 mod health;
 mod latest;
+mod page;
 mod params;
 mod range;
 mod rows;
 mod runs;
 mod serve;
+mod stream;
 mod write;
 
 use std::sync::Arc;
@@ -36,6 +38,7 @@ pub use self::{
     write::{Ends, Inlet, ToIntake},
 };
 use crate::{
+    live::Live,
     metrics::{Label, Metrics},
     redis::Link,
     store::Store,
@@ -66,6 +69,8 @@ pub struct Sight {
     pub latest: Option<Latest>,
     /// Where requests that change something go.
     pub inlet: Inlet,
+    /// What happens now.
+    pub live: Live,
 }
 
 /// The latest-state keys.
@@ -94,6 +99,8 @@ pub fn routes() -> Vec<Route> {
     let open = |path, handler| Route { scope: Scope::Open, ..read(path, handler) };
     let admin = |path, handler| Route { method: Method::POST, path, scope: Scope::Admin, handler };
     vec![
+        open("/", get(page::index)),
+        open("/assets/{*name}", get(page::asset)),
         open("/healthz", get(health::alive)),
         open("/readyz", get(health::ready)),
         open("/metrics", get(health::page)),
@@ -107,6 +114,7 @@ pub fn routes() -> Vec<Route> {
         read("/api/topology", get(latest::topology)),
         read("/api/network/topology", get(latest::topology)),
         read("/api/history", get(latest::history)),
+        read("/api/stream", get(stream::stream)),
         admin("/api/control", post(write::control)),
         admin("/api/runs", post(write::create)),
         admin("/api/runs/{run_id}/complete", post(write::complete)),

@@ -49,6 +49,11 @@ impl Params {
         self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.trim())
     }
 
+    /// Every value of a parameter that may be repeated.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.trim())
+    }
+
     /// A whole number from `least` to `most`.
     pub fn number(&self, name: &str, default: usize, least: usize, most: usize) -> Result<usize, ApiError> {
         let Some(text) = self.text(name) else { return Ok(default.min(most)) };

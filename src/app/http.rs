@@ -11,6 +11,7 @@ use crate::{
     api::{Access, Ends, Inlet, Latest, MissingFn, Sight, StatusFn, ToIntake},
     config::Settings,
     frame::Arrival,
+    live::Live,
     metrics::Metrics,
     redis::{Link, is_pattern},
     store::Store,
@@ -24,6 +25,8 @@ pub struct Seen {
     pub store: Arc<dyn Store>,
     /// For the latest values.
     pub link: Link,
+    /// What happens now.
+    pub live: Live,
     /// The status object.
     pub status: StatusFn,
     /// What is missing for being ready.
@@ -42,6 +45,7 @@ pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
         store: seen.store,
         latest: settings.latest.enabled.then_some(latest),
         inlet,
+        live: seen.live,
     }
 }
 

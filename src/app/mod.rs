@@ -39,6 +39,7 @@ use crate::{
     intake::{self, Intake},
     latest::{self, Board},
     lifecycle::{Hold, Readiness, Signal, Tasks},
+    live::Live,
     logging::LevelHandle,
     metrics::Metrics,
     notify::{self, Heartbeat},
@@ -120,7 +121,9 @@ async fn serve(
         "starting"
     );
     let spool::Opened { appender, reader, committer, view, recovery } = spool;
-    let mut daemon = Daemon { settings, metrics, front, back, readiness: Readiness::default(), tasks: Tasks::new() };
+    let live = Live::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
+    let readiness = Readiness::default();
+    let mut daemon = Daemon { settings, metrics, live, front, back, readiness, tasks: Tasks::new() };
 
     let inlets = daemon.subscribe();
     let (hold_out, hold) = watch::channel(Hold::Open);
@@ -158,6 +161,7 @@ async fn serve(
 struct Daemon<'a> {
     settings: &'a Settings,
     metrics: Arc<Metrics>,
+    live: Live,
     front: Signal,
     back: Signal,
     readiness: Readiness,
@@ -269,6 +273,7 @@ impl Daemon<'_> {
             state_dir: self.settings.state_dir.clone(),
             appender,
             board: Arc::clone(board),
+            live: self.live.clone(),
             commands,
             sharing: Box::new(sharing),
             readiness: self.readiness.clone(),
@@ -348,7 +353,8 @@ impl Daemon<'_> {
         self.tasks.spawn("latest keys", keys);
         let readiness = self.readiness.clone();
         let missing: api::MissingFn = Arc::new(move || readiness.missing().into_iter().map(str::to_owned).collect());
-        let seen = http::Seen { metrics: Arc::clone(&self.metrics), store, link, status, missing };
+        let live = self.live.clone();
+        let seen = http::Seen { metrics: Arc::clone(&self.metrics), store, link, live, status, missing };
         self.tasks.spawn("http", api::run(http::sight(settings, seen, inlet), self.back.clone()));
         let line = {
             let sources = Arc::clone(sources);

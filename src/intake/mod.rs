@@ -31,6 +31,7 @@ use crate::{
     gaps::SeqTracker,
     latest::Board,
     lifecycle::Readiness,
+    live::Live,
     metrics::{Label, Metrics},
     notify::Heartbeat,
     runs::Resolver,
@@ -86,6 +87,8 @@ pub struct Parts {
     pub appender: Appender,
     /// The newest values.
     pub board: Arc<Board>,
+    /// What happens now.
+    pub live: Live,
     /// Where durable commands go.
     pub commands: mpsc::Sender<Job>,
     /// Open runs of other instances.
