@@ -95,13 +95,13 @@ pub fn run(settings: &Settings, reload: Reload, levels: Option<LevelHandle>) -> 
         .enable_all()
         .build()
         .map_err(AppError::Start)?;
-    let outcome = runtime.block_on(serve(settings, spool, metrics, started, reload, levels));
+    let outcome = runtime.block_on(daemon(settings, spool, metrics, started, reload, levels));
     // What still runs is at an await, and holds nothing that is not on disk.
     runtime.shutdown_timeout(Duration::from_millis(500));
     outcome
 }
 
-async fn serve(
+async fn daemon(
     settings: &Settings,
     spool: spool::Opened,
     metrics: Arc<Metrics>,
