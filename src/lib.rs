@@ -24,6 +24,7 @@ pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod curve;
 pub mod dead_letter;
 pub mod demo;
 pub mod event;

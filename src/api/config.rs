@@ -1,6 +1,6 @@
 //! Settings of the HTTP side: where it listens, and the limit of everything that a client decides.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,8 @@ use crate::units::{self, ByteSize};
 pub struct Config {
     /// Address and port; empty: no HTTP.
     pub listen: String,
+    /// Who may do what: lines of `name scope token`, the scope `read` or `admin`. Read again at SIGHUP.
+    pub tokens_file: Option<PathBuf>,
     /// Rows of one page, at most.
     pub page_rows: usize,
     /// Points of one curve, at most.
@@ -50,6 +52,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8050".into(),
+            tokens_file: None,
             page_rows: 10_000,
             points: 20_000,
             runs: 16,
@@ -74,6 +77,9 @@ impl Config {
         if !self.listen.is_empty() && self.listen.parse::<SocketAddr>().is_err() {
             problems
                 .push(format!("`http.listen` = \"{}\" is not an address and port such as 127.0.0.1:8050", self.listen));
+        }
+        if let Some(Err(error)) = self.tokens_file.as_deref().map(super::tokens::read) {
+            problems.push(format!("`http.tokens_file`: {error}"));
         }
         let counts = [
             ("page_rows", self.page_rows),

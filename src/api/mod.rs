@@ -5,17 +5,24 @@
 //! ([`routes`]), which the test of the OpenAPI document reads, too. The command line asks the same router from within.
 
 mod access;
+mod compare;
 mod config;
 mod error;
+mod export;
 mod health;
 mod latest;
+mod openapi;
 mod page;
 mod params;
 mod range;
 mod rows;
 mod runs;
 mod serve;
+mod session;
 mod stream;
+mod tokens;
+mod walk;
+mod whole;
 mod write;
 
 use std::sync::Arc;
@@ -26,15 +33,18 @@ use axum::{
     http::{Method, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, get, post},
+    routing::{MethodRouter, delete, get, post},
 };
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 pub use self::{
     access::{Access, Scope},
     config::Config,
     error::{Answer, ApiError},
     serve::run,
+    session::Sessions,
+    tokens::{Keyring, TokensError},
     write::{Ends, Inlet, ToIntake},
 };
 use crate::{
@@ -71,6 +81,10 @@ pub struct Sight {
     pub inlet: Inlet,
     /// What happens now.
     pub live: Live,
+    /// Tokens and sessions.
+    pub keys: Arc<Keyring>,
+    /// Exports that may still begin.
+    pub exports: Arc<Semaphore>,
 }
 
 /// The latest-state keys.
@@ -84,7 +98,7 @@ pub struct Latest {
 
 /// One route. Everything that the server answers is one of these.
 pub struct Route {
-    /// GET or POST.
+    /// GET, POST or DELETE.
     pub method: Method,
     /// As axum writes it: `/api/runs/{run_id}`.
     pub path: &'static str,
@@ -98,23 +112,31 @@ pub fn routes() -> Vec<Route> {
     let read = |path, handler| Route { method: Method::GET, path, scope: Scope::Read, handler };
     let open = |path, handler| Route { scope: Scope::Open, ..read(path, handler) };
     let admin = |path, handler| Route { method: Method::POST, path, scope: Scope::Admin, handler };
+    let sign_in = |method, handler| Route { method, path: "/api/session", scope: Scope::SignIn, handler };
     vec![
-        open("/", get(page::index)),
-        open("/assets/{*name}", get(page::asset)),
         open("/healthz", get(health::alive)),
         open("/readyz", get(health::ready)),
         open("/metrics", get(health::page)),
+        read("/api/openapi.json", get(openapi::document)),
         read("/api/status", get(health::status)),
         read("/api/runs", get(runs::list)),
         read("/api/runs/{run_id}", get(runs::one)),
         read("/api/runs/{run_id}/topology", get(rows::topology)),
         read("/api/runs/{run_id}/events", get(rows::events)),
+        read("/api/runs/{run_id}/aggregates", get(whole::aggregates)),
+        read("/api/runs/{run_id}/growth", get(whole::growth)),
+        read("/api/runs/{run_id}/gaps", get(whole::gaps)),
+        read("/api/compare", get(compare::compare)),
+        read("/api/export", get(export::export)),
         read("/api/metrics/range", get(range::range)),
         read("/api/metrics", get(latest::metrics)),
         read("/api/topology", get(latest::topology)),
         read("/api/network/topology", get(latest::topology)),
         read("/api/history", get(latest::history)),
         read("/api/stream", get(stream::stream)),
+        sign_in(Method::POST, post(session::sign_in)),
+        sign_in(Method::DELETE, delete(session::sign_out)),
+        read("/api/session", get(session::who)),
         admin("/api/control", post(write::control)),
         admin("/api/runs", post(write::create)),
         admin("/api/runs/{run_id}/complete", post(write::complete)),
@@ -122,11 +144,11 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-/// All routes, each behind its check.
+/// All routes, each behind its check, and the dashboard, which is nothing to keep from anybody.
 pub fn router(sight: Sight) -> Router {
-    let mut router = Router::new();
+    let mut router = Router::new().route("/", get(page::index)).route("/assets/{*name}", get(page::asset));
     for route in routes() {
-        let guard = middleware::from_fn_with_state((sight.access, route.scope), access::guard);
+        let guard = middleware::from_fn_with_state((sight.clone(), route.scope), access::guard);
         router = router.route(route.path, route.handler.layer(guard));
     }
     router

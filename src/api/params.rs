@@ -54,6 +54,11 @@ impl Params {
         self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.trim())
     }
 
+    /// The names in comma-separated lists, as in `fields=a,b`.
+    pub fn list<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.all(name).flat_map(|list| list.split(',')).map(str::trim).filter(|one| !one.is_empty())
+    }
+
     /// A whole number from `least` to `most`.
     pub fn number(&self, name: &str, default: usize, least: usize, most: usize) -> Result<usize, ApiError> {
         let Some(text) = self.text(name) else { return Ok(default.min(most)) };

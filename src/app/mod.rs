@@ -96,13 +96,13 @@ pub fn run(settings: &Settings, reload: Reload, levels: Option<LevelHandle>) -> 
         .enable_all()
         .build()
         .map_err(AppError::Start)?;
-    let outcome = runtime.block_on(serve(settings, spool, metrics, started, reload, levels));
+    let outcome = runtime.block_on(daemon(settings, spool, metrics, started, reload, levels));
     // What still runs is at an await, and holds nothing that is not on disk.
     runtime.shutdown_timeout(Duration::from_millis(500));
     outcome
 }
 
-async fn serve(
+async fn daemon(
     settings: &Settings,
     spool: spool::Opened,
     metrics: Arc<Metrics>,
@@ -146,11 +146,12 @@ async fn serve(
         progress_out,
     )?;
     let inlet = http::inlet(settings, &inlets.link, to_intake, receipts);
-    daemon.look(&sources, board, inlets.link, heartbeat, Arc::clone(&store), inlet);
+    let keys = http::keys(settings, &inlets.link);
+    daemon.look(&sources, board, inlets.link, heartbeat, Arc::clone(&store), (inlet, Arc::clone(&keys)));
 
     let Daemon { mut tasks, front, readiness, .. } = daemon;
     tasks.spawn("ready", tell_ready(inlets.status, front.clone()));
-    tasks.spawn("reload", reload_when_asked(reloads, reload, levels, limits_out, front.clone()));
+    tasks.spawn("reload", reload_when_asked(reloads, reload, (levels, limits_out, keys), front.clone()));
     tasks.spawn("drain", drain(front.clone(), readiness, drained, view, (flush_out, progress), store, back_stopper));
     tasks.run(stopper, front, settings.shutdown_grace).await.map_err(AppError::Ended)?;
     info!("stopped");
@@ -339,7 +340,7 @@ impl Daemon<'_> {
         link: Link,
         heartbeat: Heartbeat,
         store: Arc<dyn Store>,
-        inlet: api::Inlet,
+        (inlet, keys): (api::Inlet, Arc<api::Keyring>),
     ) {
         let settings = self.settings;
         let status: api::StatusFn = {
@@ -348,13 +349,13 @@ impl Daemon<'_> {
         };
         let render = Arc::new(Renderer::new(&settings.instance));
         let (instance, key) = (settings.instance.clone(), parts::status_key(&status));
-        let keys =
+        let flusher =
             latest::flusher(board, link.clone(), render, instance, key, Arc::clone(&self.metrics), self.back.clone());
-        self.tasks.spawn("latest keys", keys);
+        self.tasks.spawn("latest keys", flusher);
         let readiness = self.readiness.clone();
         let missing: api::MissingFn = Arc::new(move || readiness.missing().into_iter().map(str::to_owned).collect());
         let live = self.live.clone();
-        let seen = http::Seen { metrics: Arc::clone(&self.metrics), store, link, live, status, missing };
+        let seen = http::Seen { metrics: Arc::clone(&self.metrics), store, link, live, keys, status, missing };
         self.tasks.spawn("http", api::run(http::sight(settings, seen, inlet), self.back.clone()));
         let line = {
             let sources = Arc::clone(sources);

@@ -8,8 +8,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::Reload;
+use super::{Reload, http};
 use crate::{
+    api::Keyring,
     frame::{Arrival, Gap, GapReason},
     lifecycle::{Readiness, Signal, Stopper},
     logging::{Chain, LevelHandle},
@@ -72,12 +73,11 @@ pub async fn tell_ready(redis: SourceStatus, mut stop: Signal) -> Result<(), Inf
     Ok(())
 }
 
-/// SIGHUP: log levels and the limits of a message are taken over; files with secrets are read at each connect anyway.
+/// SIGHUP: log levels, the limits of a message and the tokens are taken over; files with secrets are read at each connect anyway.
 pub async fn reload_when_asked(
     mut asked: mpsc::Receiver<()>,
     reload: Reload,
-    levels: Option<LevelHandle>,
-    limits: watch::Sender<wire::Limits>,
+    (levels, limits, keys): (Option<LevelHandle>, watch::Sender<wire::Limits>, Arc<Keyring>),
     mut stop: Signal,
 ) -> Result<(), Infallible> {
     loop {
@@ -89,11 +89,12 @@ pub async fn reload_when_asked(
             if let Some(levels) = &levels {
                 levels.set(&settings.log.level)?;
             }
+            http::load_tokens(&keys, &settings);
             limits.send_replace(settings.limits);
             Ok(())
         });
         match outcome {
-            Ok(()) => info!("configuration is reloaded: log levels, limits"),
+            Ok(()) => info!("configuration is reloaded: log levels, limits, tokens"),
             Err(error) => warn!(error, "configuration is not reloaded; the old one stays"),
         }
     }

@@ -1,58 +1,51 @@
 //! Which run a person means: its id, its name, or the beginning of either.
 
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::CliError;
-use crate::{
-    event::{RunRow, run_id_from_text},
-    store::{RunsQuery, Store},
-    units::Micros,
-};
+use super::{CliError, ask::Asker};
+use crate::event::run_id_from_text;
 
 /// Among how many of the newest runs a shortened id or a name is looked for.
 const NEWEST: usize = 1_000;
 
-/// A running run that is silent for longer is shown as stale.
-pub const STALE_AFTER: Micros = 5 * 60 * 1_000_000;
-
-/// The run that `text` names.
+/// The run that `text` names, as `/api/runs` shows it.
 ///
 /// # Errors
-/// When there is none, when there are several (the message lists some), or when the store does not answer.
-pub async fn find_run(store: &dyn Store, text: &str) -> Result<RunRow, CliError> {
+/// When there is none, when there are several (the message lists some), or when nobody answers.
+pub async fn find_run(asker: &Asker, text: &str) -> Result<Value, CliError> {
     let text = text.trim();
     // The whole id or the whole name: found by key, however old the run is.
-    if let Some(run) = store.read_run(run_id_from_text(text)).await.map_err(unreadable)? {
-        return Ok(run);
+    match asker.json(&format!("/api/runs/{}?limit=0", run_id_from_text(text))).await {
+        Ok(mut answer) => return Ok(answer["run"].take()),
+        Err(CliError::No(_)) => {}
+        Err(other) => return Err(other),
     }
     if text.is_empty() || Uuid::try_parse(text).is_ok() {
         return Err(CliError::No(format!("there is no run `{text}`")));
     }
-    let newest = RunsQuery { limit: NEWEST, ..RunsQuery::default() };
-    choose(store.runs(&newest).await.map_err(unreadable)?, text)
+    let newest = asker.json(&format!("/api/runs?limit={NEWEST}")).await?;
+    choose(newest["runs"].as_array().map(Vec::as_slice).unwrap_or_default(), text)
 }
 
-/// A failed read, for the person at the terminal.
-pub fn unreadable(error: crate::store::StoreError) -> CliError {
-    CliError::failed("failed to read the store", error)
+/// The id of a run.
+pub fn id(run: &Value) -> &str {
+    run["run_id"].as_str().unwrap_or_default()
 }
 
-fn choose(runs: Vec<RunRow>, text: &str) -> Result<RunRow, CliError> {
-    let named = |run: &RunRow| run.run_name.as_deref() == Some(text);
+fn choose(runs: &[Value], text: &str) -> Result<Value, CliError> {
     let prefix = text.to_ascii_lowercase();
-    let begins = |run: &RunRow| {
-        run.run_id.to_string().starts_with(&prefix)
-            || run.run_name.as_deref().is_some_and(|name| name.starts_with(text))
-    };
-    let exact: Vec<&RunRow> = runs.iter().filter(|run| named(run)).collect();
-    let found = if exact.is_empty() { runs.iter().filter(|run| begins(run)).collect() } else { exact };
+    let name = |run: &'_ Value| run["run_name"].as_str().map(str::to_owned);
+    let begins = |run: &&Value| id(run).starts_with(&prefix) || name(run).is_some_and(|name| name.starts_with(text));
+    let exact: Vec<&Value> = runs.iter().filter(|run| name(run).as_deref() == Some(text)).collect();
+    let found = if exact.is_empty() { runs.iter().filter(begins).collect() } else { exact };
     match found.as_slice() {
         [run] => Ok((*run).clone()),
         [] => {
             Err(CliError::No(format!("no run `{text}` among the newest {NEWEST}; give the whole id of an older one")))
         }
         several => {
-            let some: Vec<String> = several.iter().take(5).map(|run| run.run_id.to_string()).collect();
+            let some: Vec<&str> = several.iter().take(5).map(|run| id(run)).collect();
             Err(CliError::No(format!("`{text}` means {} runs: {}", several.len(), some.join(", "))))
         }
     }
@@ -60,17 +53,15 @@ fn choose(runs: Vec<RunRow>, text: &str) -> Result<RunRow, CliError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn a_run_is_found_by_what_is_unambiguous() {
-        let run = |id: u128, name: &str| RunRow {
-            run_id: Uuid::from_u128(id << 64),
-            run_name: Some(name.into()),
-            ..RunRow::default()
-        };
+        let run = |id: u128, name: &str| json!({"run_id": Uuid::from_u128(id << 64), "run_name": name});
         let runs =
-            vec![run(0x1234_0000_0000_0000, "spiral"), run(0x1235_0000_0000_0000, "spiral-2"), run(0xffff << 48, "x")];
+            [run(0x1234_0000_0000_0000, "spiral"), run(0x1235_0000_0000_0000, "spiral-2"), run(0xffff << 48, "x")];
         for (text, found) in [
             ("1234", Some(0)),
             ("123", None),
@@ -80,8 +71,8 @@ mod tests {
             ("FFFF", Some(2)),
             ("nothing", None),
         ] {
-            let expected = found.map(|n: usize| runs[n].run_id);
-            assert_eq!(choose(runs.clone(), text).ok().map(|run| run.run_id), expected, "{text}");
+            let expected = found.map(|n: usize| runs[n].clone());
+            assert_eq!(choose(&runs, text).ok(), expected, "{text}");
         }
     }
 }

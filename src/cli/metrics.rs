@@ -1,20 +1,21 @@
-//! `metrics RUN`: the rows of one run.
+//! `metrics RUN`: the rows of one run, or its curve.
 
 use std::io::Write;
 
-use serde::Serialize;
+use serde_json::Value;
 
 use super::{
     CliError,
-    lookup::{find_run, unreadable},
+    ask::{Asker, Place, escape},
+    cells,
+    lookup::{find_run, id},
+    show::print_curves,
     table,
 };
-use crate::{
-    event::MetricsRow,
-    render::{self, JsonRows},
-    store::{RangeQuery, Store},
-    units::Micros,
-};
+use crate::{render, units::Micros};
+
+/// Rows of one page.
+const PAGE: usize = 1_000;
 
 /// Arguments of `metrics`.
 #[derive(Clone, Debug, clap::Args)]
@@ -36,64 +37,78 @@ pub struct MetricsArgs {
     /// Only rows behind this cursor (`next` of the page before).
     #[arg(long, value_name = "CURSOR")]
     pub cursor: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Answer<'a> {
-    metrics: JsonRows<'a, MetricsRow>,
-    count: usize,
-    next: Option<String>,
-    exact: bool,
+    /// The whole range as a curve of this many points, which hides no extreme.
+    #[arg(long, value_name = "N", conflicts_with_all = ["cursor", "limit"])]
+    pub points: Option<usize>,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 /// Prints metrics of one run.
 ///
 /// # Errors
 /// When there is no such run, the cursor is none, or the store or the output fails.
-pub async fn metrics(store: &dyn Store, args: MetricsArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
-    let after = match &args.cursor {
-        Some(text) => Some(
-            render::parse_event_cursor(text)
-                .ok_or_else(|| CliError::Usage(format!("`{text}` is no cursor of `metrics`")))?,
-        ),
-        None => None,
-    };
-    let run_id = find_run(store, &args.run).await?.run_id;
-    // One more than is asked for tells whether there is a next page.
-    let limit = args.limit.saturating_add(1);
-    let query = RangeQuery { run_id, start: args.start, end: args.end, limit, ascending: args.ascending, after };
-    let mut rows = store.metrics(&query).await.map_err(unreadable)?;
-    let more = rows.len() > args.limit;
-    rows.truncate(args.limit);
-    let next = rows.last().filter(|_| more).map(|row| render::event_cursor(&row.key));
-    if json {
-        return table::json(out, &Answer { metrics: JsonRows(&rows), count: rows.len(), next, exact: true });
+pub async fn metrics(asker: &Asker, args: &MetricsArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
+    let run = find_run(asker, &args.run).await?;
+    let order = if args.ascending { "asc" } else { "desc" };
+    let mut path = format!("/api/metrics/range?run_id={}", id(&run));
+    for (name, at) in [("start_time", args.start), ("end_time", args.end)] {
+        if let Some(at) = at {
+            path.push_str(&format!("&{name}={}", escape(&render::time(at))));
+        }
     }
-    print(out, &rows)?;
-    match next {
+    if let Some(points) = args.points {
+        let answer = asker.json(&format!("{path}&max_points={points}&order=asc")).await?;
+        return if json { table::json(out, &answer) } else { print_curves(out, &answer) };
+    }
+    let answer = pages(asker, &format!("{path}&order={order}"), args).await?;
+    if json {
+        return table::json(out, &answer);
+    }
+    print(out, cells::list(&answer, "metrics"))?;
+    match answer["next"].as_str() {
         Some(cursor) => table::line(out, &format!("\nmore with --cursor {cursor}")),
         None => Ok(()),
     }
 }
 
+/// As many pages as make up the limit, as one.
+async fn pages(asker: &Asker, path: &str, args: &MetricsArgs) -> Result<Value, CliError> {
+    let (mut rows, mut cursor) = (Vec::new(), args.cursor.clone());
+    loop {
+        let limit = (args.limit - rows.len()).clamp(1, PAGE);
+        let after = cursor.as_deref().map(|cursor| format!("&cursor={}", escape(cursor))).unwrap_or_default();
+        let mut page = asker.json(&format!("{path}&limit={limit}{after}")).await?;
+        if let Value::Array(more) = page["metrics"].take() {
+            rows.extend(more);
+        }
+        cursor = page["next"].as_str().map(str::to_owned);
+        if cursor.is_none() || rows.len() >= args.limit {
+            page["count"] = rows.len().into();
+            page["metrics"] = Value::Array(rows);
+            return Ok(page);
+        }
+    }
+}
+
 /// The rows as a table.
-pub(super) fn print(out: &mut impl Write, rows: &[MetricsRow]) -> Result<(), CliError> {
+pub(super) fn print(out: &mut impl Write, rows: &[Value]) -> Result<(), CliError> {
     if rows.is_empty() {
         return table::line(out, "no metrics");
     }
-    let cells = |row: &MetricsRow| {
+    let row = |row: &Value| {
         vec![
-            table::moment(Some(row.key.timestamp)),
-            table::count(row.epoch),
-            table::text(row.phase.as_deref()),
-            table::count(row.hidden_units),
-            table::number(row.train_loss),
-            table::number(row.train_accuracy),
-            table::number(row.val_loss),
-            table::number(row.val_accuracy),
-            table::number(row.learning_rate),
+            cells::moment(row, "timestamp"),
+            cells::count(row, "epoch"),
+            cells::text(row, "phase"),
+            cells::count(row, "hidden_units"),
+            cells::number(row, "train_loss"),
+            cells::number(row, "train_accuracy"),
+            cells::number(row, "val_loss"),
+            cells::number(row, "val_accuracy"),
+            cells::number(row, "learning_rate"),
         ]
     };
     let headers = ["TIME (UTC)", "EPOCH", "PHASE", "UNITS", "LOSS", "ACC", "VAL LOSS", "VAL ACC", "LR"];
-    table::table(out, &headers, rows.iter().map(cells).collect())
+    table::table(out, &headers, rows.iter().map(row).collect())
 }

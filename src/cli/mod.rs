@@ -1,21 +1,28 @@
 //! The command line: one file a subcommand.
 
+mod ask;
+mod cache;
+mod cells;
 mod check;
+mod compare;
 mod connect;
 mod control;
 mod deadletter;
 mod demo;
-pub mod lookup;
-pub mod metrics;
+mod export;
+mod lookup;
+mod metrics;
 mod output;
 mod read;
 mod run;
-pub mod runs;
+mod runs;
 mod schema;
-pub mod show;
+mod show;
+mod spark;
 mod spool;
 mod status;
-pub mod table;
+mod table;
+mod tail;
 
 use std::path::PathBuf;
 
@@ -92,11 +99,20 @@ enum Command {
     Show(show::ShowArgs),
     /// Metrics of one run.
     Metrics(metrics::MetricsArgs),
+    /// One field of several runs beside each other.
+    Compare(compare::CompareArgs),
+    /// Whole runs to a file: CSV, JSON or NDJSON.
+    Export(export::ExportArgs),
+    /// Rows of a run as they come.
+    Tail(tail::TailArgs),
     /// Send a command, and wait for the receipts.
     Control(control::Args),
     /// The durable log on disk.
     #[command(subcommand)]
     Spool(spool::Command),
+    /// The latest-state keys in Redis.
+    #[command(subcommand)]
+    Cache(cache::Command),
     /// Messages and rows set aside.
     #[command(subcommand)]
     Deadletter(deadletter::Command),
@@ -162,9 +178,13 @@ pub fn run() -> Result<(), CliError> {
         Command::Status(args) => block_on(status::run(settings, args, global.json)),
         Command::Runs(args) => block_on(read::runs(settings, args, global.json)),
         Command::Show(args) => block_on(read::show(settings, args, global.json)),
+        Command::Compare(args) => block_on(read::compare(settings, args, global.json)),
+        Command::Export(args) => block_on(read::export(settings, args, global.json)),
+        Command::Tail(args) => block_on(read::tail(settings, args, global.json)),
         Command::Metrics(args) => block_on(read::metrics(settings, args, global.json)),
         Command::Control(args) => block_on(control::run(settings, args, global.json)),
         Command::Spool(command) => spool::run(&settings, &command, global.json),
+        Command::Cache(command) => block_on(cache::run(settings, command, global.json)),
         Command::Deadletter(command) => deadletter::run(&settings, &command, global.json),
     }
 }

@@ -1,40 +1,44 @@
-//! `runs`, `show`, `metrics`: opens the configured store for those who only read.
+//! `runs`, `show`, `metrics`, `compare`, `tail`: asks, and prints to standard output.
 
-use std::{io, sync::Arc};
+use std::io;
 
-use super::{CliError, metrics::MetricsArgs, runs::RunsArgs, show::ShowArgs};
-use crate::{
-    config::Settings,
-    metrics::Metrics,
-    store::{Store, StoreKind, cassandra::CassandraStore, sqlite},
+use super::{
+    CliError, ask::Asker, compare::CompareArgs, export::ExportArgs, metrics::MetricsArgs, runs::RunsArgs,
+    show::ShowArgs, tail::TailArgs,
 };
+use crate::config::Settings;
 
-/// The store, never created or changed by this.
-async fn open(settings: &Settings) -> Result<Arc<dyn Store>, CliError> {
-    match settings.store.kind {
-        StoreKind::Sqlite => Ok(Arc::new(sqlite::open_read_only(&settings.store.sqlite, Metrics::new()))),
-        StoreKind::Cassandra => {
-            let store = CassandraStore::new(&settings.store.cassandra, &settings.store.retention, Metrics::new());
-            store.connect().await.map_err(|error| CliError::failed("failed to reach Cassandra", error))?;
-            Ok(store)
-        }
-    }
-}
-
-/// Lists the newest runs.
+/// Lists the newest runs, or tags one.
 pub async fn runs(settings: Settings, args: RunsArgs, json: bool) -> Result<(), CliError> {
-    let store = open(&settings).await?;
-    super::runs::runs(&*store, args, json, &mut io::stdout().lock()).await
+    super::runs::run(settings, args, json, &mut io::stdout()).await
 }
 
 /// Shows one run.
 pub async fn show(settings: Settings, args: ShowArgs, json: bool) -> Result<(), CliError> {
-    let store = open(&settings).await?;
-    super::show::show(&*store, args, json, &mut io::stdout().lock()).await
+    let asker = Asker::at(&settings, &args.place).await?;
+    super::show::show(&asker, &args, json, &mut io::stdout()).await
 }
 
 /// Prints metrics of one run.
 pub async fn metrics(settings: Settings, args: MetricsArgs, json: bool) -> Result<(), CliError> {
-    let store = open(&settings).await?;
-    super::metrics::metrics(&*store, args, json, &mut io::stdout().lock()).await
+    let asker = Asker::at(&settings, &args.place).await?;
+    super::metrics::metrics(&asker, &args, json, &mut io::stdout()).await
+}
+
+/// Compares runs.
+pub async fn compare(settings: Settings, args: CompareArgs, json: bool) -> Result<(), CliError> {
+    let asker = Asker::at(&settings, &args.place).await?;
+    super::compare::compare(&asker, &args, json, &mut io::stdout()).await
+}
+
+/// Exports runs.
+pub async fn export(settings: Settings, args: ExportArgs, json: bool) -> Result<(), CliError> {
+    let asker = Asker::at(&settings, &args.place).await?;
+    super::export::export(&asker, &args, json).await
+}
+
+/// Follows a run.
+pub async fn tail(settings: Settings, args: TailArgs, json: bool) -> Result<(), CliError> {
+    let asker = Asker::at(&settings, &args.place).await?;
+    super::tail::tail(&asker, &args, json, &mut io::stdout()).await
 }

@@ -2,19 +2,18 @@
 
 use std::io::Write;
 
-use serde::Serialize;
+use serde_json::Value;
 
 use super::{
     CliError,
-    lookup::{STALE_AFTER, find_run, unreadable},
-    metrics, table,
+    ask::{Asker, Place},
+    cells,
+    lookup::{find_run, id},
+    metrics, spark, table,
 };
-use crate::{
-    event::{EventRow, MetricsRow, RunRow},
-    render::{JsonRows, RunJson, shown_status},
-    store::{RangeQuery, Store},
-    units::{self, Micros},
-};
+
+/// Points of a curve in one line.
+const WIDTH: usize = 60;
 
 /// Arguments of `show`.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,71 +23,89 @@ pub struct ShowArgs {
     /// How many of its newest metrics and events; absent: 10, with --json 1000 metrics.
     #[arg(long, short = 'n', value_name = "N")]
     pub limit: Option<usize>,
-}
-
-#[derive(Serialize)]
-struct Answer<'a> {
-    run: RunJson<'a>,
-    metrics: JsonRows<'a, MetricsRow>,
-    metric_count: u64,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 /// Shows one run.
 ///
 /// # Errors
 /// When there is no such run, or the store or the output fails.
-pub async fn show(store: &dyn Store, args: ShowArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
-    let run = find_run(store, &args.run).await?;
-    let newest = RangeQuery::newest(run.run_id, args.limit.unwrap_or(if json { 1_000 } else { 10 }));
-    let rows = store.metrics(&newest).await.map_err(unreadable)?;
-    let metric_count = store.count_metrics(run.run_id).await.map_err(unreadable)?;
-    let now = units::now();
+pub async fn show(asker: &Asker, args: &ShowArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
+    let run_id = id(&find_run(asker, &args.run).await?).to_owned();
+    let limit = args.limit.unwrap_or(if json { 1_000 } else { 10 });
+    let answer = asker.json(&format!("/api/runs/{run_id}?limit={limit}")).await?;
     if json {
-        let run = RunJson { run: &run, now, stale_after: STALE_AFTER };
-        return table::json(out, &Answer { run, metrics: JsonRows(&rows), metric_count });
+        return table::json(out, &answer);
     }
-    print_run(out, &run, now)?;
-    table::line(out, &format!("\nmetrics: {metric_count}"))?;
+    print_run(out, &answer["run"])?;
+    let path = format!("/api/metrics/range?run_id={run_id}&max_points={WIDTH}&order=asc");
+    print_curves(out, &asker.json(&path).await?)?;
+    table::line(out, &format!("\nmetrics: {}", answer["metric_count"]))?;
+    let rows = cells::list(&answer, "metrics");
     if !rows.is_empty() {
-        metrics::print(out, &rows)?;
+        metrics::print(out, rows)?;
     }
-    let events = store.events(&newest).await.map_err(unreadable)?;
+    let events = asker.json(&format!("/api/runs/{run_id}/events?limit={}", limit.max(1))).await?;
+    let events = cells::list(&events, "events");
     if events.is_empty() {
         return Ok(());
     }
     table::line(out, "\nevents:")?;
-    let cells = |row: &EventRow| {
-        vec![table::moment(Some(row.key.timestamp)), table::text(Some(&row.r#type)), table::count(row.epoch)]
-    };
-    table::table(out, &["TIME (UTC)", "TYPE", "EPOCH"], events.iter().map(cells).collect())
+    let row = |row: &Value| vec![cells::moment(row, "timestamp"), cells::text(row, "type"), cells::count(row, "epoch")];
+    table::table(out, &["TIME (UTC)", "TYPE", "EPOCH"], events.iter().map(row).collect())
 }
 
-fn print_run(out: &mut impl Write, run: &RunRow, now: Micros) -> Result<(), CliError> {
-    let tags: Vec<&str> = run.tags.iter().map(String::as_str).collect();
+/// A line for each field that has values.
+pub fn print_curves(out: &mut impl Write, curve: &Value) -> Result<(), CliError> {
+    let points = &curve["metrics"];
+    let mut rows = Vec::new();
+    for (field, name) in [
+        ("train_loss", "loss"),
+        ("val_loss", "val loss"),
+        ("train_accuracy", "accuracy"),
+        ("val_accuracy", "val accuracy"),
+    ] {
+        let values = || spark::of_points(points, field);
+        if values().flatten().count() > 1 {
+            let ends = |mut values: Box<dyn Iterator<Item = f64> + '_>| table::number(values.next());
+            let (first, last) = (ends(Box::new(values().flatten())), table::number(values().flatten().last()));
+            rows.push(vec![table::text(Some(name)), first, comfy_table::Cell::new(spark::line(values())), last]);
+        }
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    table::line(out, "")?;
+    table::table(out, &[], rows)
+}
+
+fn print_run(out: &mut impl Write, run: &Value) -> Result<(), CliError> {
+    let tags: Vec<&str> = cells::list(run, "tags").iter().filter_map(Value::as_str).collect();
     let tags = tags.join(", ");
     let fields = [
-        ("run", table::text(Some(&run.run_id.to_string()))),
-        ("name", table::text(run.run_name.as_deref())),
-        ("status", table::text(shown_status(run, now, STALE_AFTER))),
-        ("started", table::moment(run.start_time)),
-        ("ended", table::moment(run.end_time)),
-        ("seconds", table::count(run.duration_seconds)),
-        ("last event", table::moment(run.last_event_time)),
-        ("dataset", table::text(run.dataset_name.as_deref())),
-        ("dataset size", table::count(run.dataset_size)),
-        ("epoch", table::count(run.final_epoch)),
-        ("train loss", table::number(run.final_train_loss)),
-        ("train accuracy", table::number(run.final_train_accuracy)),
-        ("val loss", table::number(run.final_val_loss)),
-        ("val accuracy", table::number(run.final_val_accuracy)),
-        ("best val accuracy", table::number(run.best_val_accuracy)),
-        ("best epoch", table::count(run.best_epoch)),
-        ("hidden units", table::count(run.total_hidden_units)),
-        ("parameters", table::count(run.total_parameters)),
-        ("config", table::text(run.config_json.as_deref())),
-        ("notes", table::text(run.notes.as_deref())),
+        ("run", cells::text(run, "run_id")),
+        ("name", cells::text(run, "run_name")),
+        ("status", cells::text(run, "status")),
+        ("started", cells::moment(run, "start_time")),
+        ("ended", cells::moment(run, "end_time")),
+        ("seconds", cells::count(run, "duration_seconds")),
+        ("last event", cells::moment(run, "last_event_time")),
+        ("dataset", cells::text(run, "dataset_name")),
+        ("dataset size", cells::count(run, "dataset_size")),
+        ("epoch", cells::count(run, "final_epoch")),
+        ("train loss", cells::number(run, "final_train_loss")),
+        ("train accuracy", cells::number(run, "final_train_accuracy")),
+        ("val loss", cells::number(run, "final_val_loss")),
+        ("val accuracy", cells::number(run, "final_val_accuracy")),
+        ("best val accuracy", cells::number(run, "best_val_accuracy")),
+        ("best epoch", cells::count(run, "best_epoch")),
+        ("hidden units", cells::count(run, "total_hidden_units")),
+        ("parameters", cells::count(run, "total_parameters")),
+        ("config", cells::text(run, "config_json")),
+        ("notes", cells::text(run, "notes")),
         ("tags", table::text(Some(&tags))),
-        ("created by", table::text(run.created_by.as_deref())),
+        ("created by", cells::text(run, "created_by")),
     ];
     let rows = fields
         .into_iter()

@@ -10,8 +10,9 @@ use std::{
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Batch, BoxFuture, DaysQuery, RangeQuery, RunsQuery, Store, StoreError, merge};
+use super::{Batch, BoxFuture, DaysQuery, RangeQuery, RunsQuery, SamplesQuery, Store, StoreError, merge, samples};
 use crate::{
+    curve::Samples,
     event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Row, RunRow, TopologyRow},
     units::Micros,
 };
@@ -267,6 +268,10 @@ impl Store for MemoryStore {
 
     fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {
         self.read(|tables| range(&tables.metrics, query))
+    }
+
+    fn samples<'a>(&'a self, query: &'a SamplesQuery) -> BoxFuture<'a, Result<Samples, StoreError>> {
+        self.read(|tables| samples::of_rows(&range(&tables.metrics, &query.range), &query.fields))
     }
 
     fn count_metrics(&self, run_id: Uuid) -> BoxFuture<'_, Result<u64, StoreError>> {

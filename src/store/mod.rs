@@ -5,6 +5,7 @@
 pub mod cassandra;
 pub mod memory;
 pub mod merge;
+pub mod samples;
 pub mod sqlite;
 
 use std::{error::Error, future::Future, pin::Pin, time::Duration};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    curve::{Field, Samples},
     event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, Partition, Row, RunRow, Table, TopologyRow},
     units::{self, Micros},
 };
@@ -133,6 +135,15 @@ impl RangeQuery {
     }
 }
 
+/// Which numbers of which metrics rows.
+#[derive(Clone, Debug)]
+pub struct SamplesQuery {
+    /// The rows.
+    pub range: RangeQuery,
+    /// The numbers.
+    pub fields: Vec<Field>,
+}
+
 /// Which partition-by-day rows (gaps, control log), newest first.
 #[derive(Clone, Debug)]
 pub struct DaysQuery {
@@ -169,6 +180,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Metrics of a run.
     fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>>;
+
+    /// Some numbers of metrics rows, for those who read many: nothing else of a row is fetched.
+    fn samples<'a>(&'a self, query: &'a SamplesQuery) -> BoxFuture<'a, Result<Samples, StoreError>>;
 
     /// Number of metrics rows of a run.
     fn count_metrics(&self, run_id: Uuid) -> BoxFuture<'_, Result<u64, StoreError>>;

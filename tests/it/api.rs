@@ -43,7 +43,7 @@ fn publish(redis: &Redis, rows: u32) -> i64 {
     start
 }
 
-fn ready(builder: Builder, redis: &Redis, rows: u32) -> (Daemon, i64) {
+pub fn ready(builder: Builder, redis: &Redis, rows: u32) -> (Daemon, i64) {
     let mut daemon = builder.prepare();
     if daemon.uses_cassandra() {
         daemon.apply_schema();
@@ -60,7 +60,7 @@ fn ready(builder: Builder, redis: &Redis, rows: u32) -> (Daemon, i64) {
 }
 
 /// The same questions to both stores.
-fn both(test: &str, check: impl Fn(Builder, &Redis)) {
+pub fn both(test: &str, check: impl Fn(Builder, &Redis)) {
     let redis = Redis::start();
     check(Daemon::on(&redis), &redis);
     match Cassandra::shared() {

@@ -9,7 +9,7 @@ use std::{
 /// From leaf to assembly. Within a layer no module uses another, unless [`BESIDE`] says so.
 const LAYERS: &[(&str, &[&str])] = &[
     ("leaves", &["units", "event", "frame", "backoff", "lifecycle", "metrics", "logging", "notify", "secret", "tls"]),
-    ("formats", &["wire", "render"]),
+    ("formats", &["wire", "render", "curve"]),
     ("parts", &["spool", "source", "redis", "latest", "live", "store", "schema", "dead_letter", "runs", "gaps"]),
     ("stages", &["intake", "writer", "control", "api"]),
     ("assembly", &["config", "app", "cli", "demo", "main"]),
@@ -28,7 +28,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("latest", "redis", "sets keys through its clients"),
     ("schema", "store", "applies to a store's tables"),
     ("app", "config", "builds from the settings"),
-    ("cli", "app", "`run`"),
+    ("cli", "app", "`run`, `serve`, and the store that is configured"),
     ("cli", "config", "every command reads the settings"),
     ("cli", "demo", "`demo`"),
     ("main", "cli", "the exit status of the command"),

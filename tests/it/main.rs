@@ -7,9 +7,14 @@
 mod access;
 mod api;
 mod crash;
+mod curves;
+mod document;
+mod export;
 mod fixtures;
 mod layers;
+mod live;
 mod pipeline;
+mod reading;
 mod redis;
 mod schema_cassandra;
 mod store_cassandra;

@@ -7,12 +7,16 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use cascor_ingest::{
+    curve::Field,
     event::{
         ControlRow, DAY, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Row, RunRow, TopologyRow, event_id,
         gap_id, status,
     },
     metrics::Metrics,
-    store::{Batch, DaysQuery, RangeQuery, Retention, RunsQuery, Store, StoreError, memory::MemoryStore, sqlite},
+    store::{
+        Batch, DaysQuery, RangeQuery, Retention, RunsQuery, SamplesQuery, Store, StoreError, memory::MemoryStore,
+        samples, sqlite,
+    },
     units::Micros,
 };
 use tokio::task::JoinSet;
@@ -44,6 +48,7 @@ pub async fn contract(store: Shared) {
     pages_join_without_a_seam(&store).await;
     every_number_comes_back_as_it_was(&store).await;
     absent_values_stay_absent(&store).await;
+    samples_are_the_numbers_of_the_rows(&store).await;
     a_big_topology_and_events_come_back(&store).await;
     runs_take_the_columns_that_are_present(&store).await;
     a_run_takes_and_loses_a_nan(&store).await;
@@ -210,6 +215,35 @@ async fn absent_values_stay_absent(store: &Shared) {
     ];
     put(store, rows.iter().cloned().map(Row::Metrics)).await;
     assert_eq!(format!("{:?}", newest(store, run_id).await), format!("{rows:?}"));
+}
+
+async fn samples_are_the_numbers_of_the_rows(store: &Shared) {
+    let (run_id, now) = (Uuid::new_v4(), now());
+    let rows: Vec<_> = (0..30)
+        .map(|n| MetricsRow {
+            epoch: Some(n),
+            step: (n % 2 == 0).then_some(n * 10),
+            train_loss: [Some(f64::NAN), Some(f64::NEG_INFINITY), None, Some(0.1)][n as usize % 4],
+            learning_rate: Some(1.0 / f64::from(n + 3)),
+            hidden_units: Some(n / 7),
+            phase: [Some("output"), Some("candidate"), None][n as usize % 3].map(str::to_owned),
+            seq: Some(i64::from(n) + i64::MAX / 2),
+            extra: [("grad".to_owned(), f64::from(n)), ("inf".to_owned(), f64::INFINITY)].into(),
+            ..metrics_row(run_id, now + i64::from(n) * 333, "x")
+        })
+        .collect();
+    put(store, rows.iter().cloned().map(Row::Metrics)).await;
+    for names in [&["train_loss", "hidden_units", "lr"][..], &["grad", "loss", "inf", "none"], &[]] {
+        let fields: Vec<_> = names.iter().map(|name| Field::named(name)).collect();
+        for ascending in [true, false] {
+            let after = Some((rows[12].key.timestamp, rows[12].key.event_id));
+            let range = RangeQuery { ascending, after, ..RangeQuery::newest(run_id, 9) };
+            let of_rows = samples::of_rows(&store.metrics(&range).await.unwrap(), &fields);
+            assert_eq!(of_rows.rows.len(), 9);
+            let read = store.samples(&SamplesQuery { range, fields: fields.clone() }).await.unwrap();
+            assert_eq!(format!("{read:?}"), format!("{of_rows:?}"), "{names:?}");
+        }
+    }
 }
 
 async fn a_big_topology_and_events_come_back(store: &Shared) {

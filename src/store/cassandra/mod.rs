@@ -28,8 +28,9 @@ use uuid::Uuid;
 
 pub(crate) use self::errors::{Trouble, Verdict, of_execution};
 use self::session::{Link, State};
-use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, Store, StoreError};
+use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, SamplesQuery, Store, StoreError};
 use crate::{
+    curve::Samples,
     event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
     metrics::{Label, Metrics},
     secret::Secret,
@@ -240,6 +241,10 @@ impl Store for CassandraStore {
 
     fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {
         Box::pin(self.call("metrics", async move |link| reads::metrics(link, query).await))
+    }
+
+    fn samples<'a>(&'a self, query: &'a SamplesQuery) -> BoxFuture<'a, Result<Samples, StoreError>> {
+        Box::pin(self.call("samples", async move |link| reads::samples(link, query).await))
     }
 
     fn count_metrics(&self, run_id: Uuid) -> BoxFuture<'_, Result<u64, StoreError>> {

@@ -17,8 +17,9 @@ use uuid::Uuid;
 
 use super::{errors, session::Link, statements::Range, time};
 use crate::{
+    curve::{Field, Sample, Samples},
     event::{DatasetRow, EventKey, EventRow, MetricsRow, RunRow, TopologyRow, restore_micros},
-    store::{RangeQuery, StoreError},
+    store::{RangeQuery, SamplesQuery, StoreError, samples::of_rows},
 };
 
 fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
@@ -148,6 +149,74 @@ pub(super) async fn metrics(link: &Link, query: &RangeQuery) -> Result<Vec<Metri
         rest_json: row.rest_json,
     })
     .await
+}
+
+#[derive(DeserializeRow)]
+#[scylla(flavor = "enforce_order", skip_name_checks)]
+struct Numbered<'r> {
+    timestamp: CqlTimestamp,
+    event_id: i64,
+    epoch: Option<i32>,
+    step: Option<i32>,
+    hidden_units: Option<i32>,
+    seq: Option<i64>,
+    phase: Option<&'r str>,
+    train_loss: Option<f64>,
+    train_accuracy: Option<f64>,
+    val_loss: Option<f64>,
+    val_accuracy: Option<f64>,
+    learning_rate: Option<f64>,
+}
+
+/// The page is read where it lies; only its numbers are copied.
+pub(super) async fn samples(link: &Link, query: &SamplesQuery) -> Result<Samples, StoreError> {
+    if query.fields.iter().any(|field| matches!(field, Field::Extra(_))) {
+        return Ok(of_rows(&metrics(link, &query.range).await?, &query.fields));
+    }
+    let mut samples = Samples::default();
+    let Some((first, last)) = bounds(&query.range) else { return Ok(samples) };
+    let (statements, limit) = (&link.statements.samples, query.range.limit);
+    let statement = if query.range.ascending { &statements.oldest_first } else { &statements.newest_first };
+    let ends = (CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1);
+    let values = (query.range.run_id, ends.0, ends.1, ends.2, ends.3, cql_limit(limit));
+    pages(link, statement, values, |page| {
+        for row in page.rows::<Numbered<'_>>().map_err(unreadable)? {
+            if samples.rows.len() == limit {
+                return Ok(ControlFlow::Break(()));
+            }
+            add_sample(&mut samples, &row.map_err(unreadable)?, &query.fields);
+        }
+        Ok(ControlFlow::Continue(()))
+    })
+    .await?;
+    Ok(samples)
+}
+
+fn add_sample(samples: &mut Samples, row: &Numbered<'_>, fields: &[Field]) {
+    let phase = row.phase.map(|phase| samples.phase(phase));
+    samples.rows.push(Sample {
+        timestamp: restore_micros(row.timestamp.0, row.event_id),
+        event_id: row.event_id,
+        epoch: row.epoch,
+        step: row.step,
+        hidden_units: row.hidden_units,
+        seq: row.seq,
+        phase,
+    });
+    // In the order of `curve::COLUMNS`.
+    let numbers = [
+        row.train_loss,
+        row.train_accuracy,
+        row.val_loss,
+        row.val_accuracy,
+        row.learning_rate,
+        row.hidden_units.map(f64::from),
+    ];
+    let number = |field: &Field| match field {
+        Field::Column(at) => numbers.get(*at).copied().flatten(),
+        Field::Extra(_) => None,
+    };
+    samples.values.extend(fields.iter().map(number));
 }
 
 pub(super) async fn count_metrics(link: &Link, run_id: Uuid) -> Result<u64, StoreError> {

@@ -69,6 +69,22 @@ const METRICS: Columns = &[
     ("rest_json", Type::Text),
 ];
 
+/// The columns of samples.
+const SAMPLES: Columns = &[
+    ("timestamp", Type::Timestamp),
+    ("event_id", Type::BigInt),
+    ("epoch", Type::Int),
+    ("step", Type::Int),
+    ("hidden_units", Type::Int),
+    ("seq", Type::BigInt),
+    ("phase", Type::Text),
+    ("train_loss", Type::Double),
+    ("train_accuracy", Type::Double),
+    ("val_loss", Type::Double),
+    ("val_accuracy", Type::Double),
+    ("learning_rate", Type::Double),
+];
+
 const TOPOLOGY: Columns = &[
     ("run_id", Type::Uuid),
     ("timestamp", Type::Timestamp),
@@ -157,7 +173,8 @@ const RUNS: Columns = &[
 
 const RUNS_BY_MONTH: Columns = &[("month", Type::Text), ("start_time", Type::Timestamp), ("run_id", Type::Uuid)];
 
-/// Rows fetched in one answer where rows are small, and where each may be large.
+/// Rows fetched in one answer where rows are a few numbers, where they are small, and where each may be large.
+const PAGE_TINY: i32 = 5_000;
 const PAGE_SMALL: i32 = 2_000;
 const PAGE_LARGE: i32 = 64;
 
@@ -185,6 +202,7 @@ pub(super) struct Statements {
     pub(super) months: PreparedStatement,
     pub(super) month: PreparedStatement,
     pub(super) metrics: Range,
+    pub(super) samples: Range,
     pub(super) count_metrics: PreparedStatement,
     pub(super) topology: Range,
     pub(super) events: Range,
@@ -237,6 +255,7 @@ impl Statements {
             months: k.distinct("month", "runs_by_month").await?,
             month: k.select(RUNS_BY_MONTH, "runs_by_month", "WHERE month = ? AND start_time <= ?", PAGE_SMALL).await?,
             metrics: k.range(METRICS, "training_metrics", PAGE_SMALL).await?,
+            samples: k.range(SAMPLES, "training_metrics", PAGE_TINY).await?,
             count_metrics: k.read("SELECT count(*) FROM", "training_metrics", "WHERE run_id = ?", PAGE_SMALL).await?,
             topology: k.range(TOPOLOGY, "network_topology", PAGE_LARGE / 8).await?,
             events: k.range(EVENTS, "training_events", PAGE_LARGE).await?,

@@ -10,6 +10,7 @@ mod error;
 mod expire;
 mod read;
 mod rows;
+mod samples;
 mod write;
 
 use std::{
@@ -33,8 +34,9 @@ use self::{
     error::Trouble,
     write::{Job, Work, Writer},
 };
-use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, Store, StoreError};
+use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, SamplesQuery, Store, StoreError};
 use crate::{
+    curve::Samples,
     event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
     logging::Chain,
     metrics::{Label, Metrics},
@@ -211,6 +213,11 @@ impl Store for SqliteStore {
     fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {
         let query = query.clone();
         Box::pin(self.query("metrics", move |connection| read::metrics(connection, &query)))
+    }
+
+    fn samples<'a>(&'a self, query: &'a SamplesQuery) -> BoxFuture<'a, Result<Samples, StoreError>> {
+        let query = query.clone();
+        Box::pin(self.query("samples", move |connection| samples::read(connection, &query)))
     }
 
     fn count_metrics(&self, run_id: Uuid) -> BoxFuture<'_, Result<u64, StoreError>> {

@@ -49,12 +49,12 @@ pub(super) fn runs(connection: &Connection, query: &RunsQuery) -> rusqlite::Resu
 
 /// Metrics of a run.
 pub(super) fn metrics(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<MetricsRow>> {
-    range(connection, "training_metrics", query, to_metrics)
+    range(connection, "training_metrics", METRICS, query, |row| to_metrics(query.run_id, row))
 }
 
 /// Topology snapshots of a run.
 pub(super) fn topology(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<TopologyRow>> {
-    range(connection, "network_topology", query, |row| {
+    range(connection, "network_topology", "*", query, |row| {
         Ok(TopologyRow {
             key: to_key(row)?,
             epoch: row.get("epoch")?,
@@ -70,7 +70,7 @@ pub(super) fn topology(connection: &Connection, query: &RangeQuery) -> rusqlite:
 
 /// Events of a run.
 pub(super) fn events(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<EventRow>> {
-    range(connection, "training_events", query, |row| {
+    range(connection, "training_events", "*", query, |row| {
         Ok(EventRow {
             key: to_key(row)?,
             r#type: row.get("type")?,
@@ -83,9 +83,26 @@ pub(super) fn events(connection: &Connection, query: &RangeQuery) -> rusqlite::R
 fn range<T>(
     connection: &Connection,
     table: &str,
+    columns: &str,
     query: &RangeQuery,
-    to_row: impl FnMut(&Stored<'_>) -> rusqlite::Result<T>,
+    mut to_row: impl FnMut(&Stored<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Vec<T>> {
+    let mut all = Vec::new();
+    each_of(connection, table, columns, query, |row| {
+        all.push(to_row(row)?);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// Hands over these columns of each row of a range, in order.
+pub(super) fn each_of(
+    connection: &Connection,
+    table: &str,
+    columns: &str,
+    query: &RangeQuery,
+    mut each: impl FnMut(&Stored<'_>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
     let (order, beyond) = if query.ascending { ("ASC", ">") } else { ("DESC", "<") };
     let outermost = if query.ascending { (i64::MIN, i64::MIN) } else { (i64::MAX, i64::MAX) };
     let after = query.after.unwrap_or(outermost);
@@ -97,25 +114,18 @@ fn range<T>(
         end = end.min(after.0);
     }
     let sql = format!(
-        "SELECT * FROM {table} WHERE run_id = ?1 AND timestamp >= ?2 AND timestamp <= ?3
+        "SELECT {columns} FROM {table} WHERE run_id = ?1 AND timestamp >= ?2 AND timestamp <= ?3
          AND (timestamp, event_id) {beyond} (?4, ?5) AND (expires_at IS NULL OR expires_at > ?6)
          ORDER BY timestamp {order}, event_id {order} LIMIT ?7"
     );
-    connection
-        .prepare_cached(&sql)?
-        .query_map(
-            params![
-                query.run_id.to_string(),
-                start,
-                end,
-                after.0,
-                after.1,
-                now(),
-                i64::try_from(query.limit).unwrap_or(i64::MAX),
-            ],
-            to_row,
-        )?
-        .collect()
+    let mut statement = connection.prepare_cached(&sql)?;
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let values = params![query.run_id.to_string(), start, end, after.0, after.1, now(), limit];
+    let mut rows = statement.query(values)?;
+    while let Some(row) = rows.next()? {
+        each(row)?;
+    }
+    Ok(())
 }
 
 /// Number of metrics rows of a run.
@@ -219,24 +229,36 @@ fn non_finite(row: &Stored<'_>) -> rusqlite::Result<Option<Map<String, Value>>> 
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
-fn to_metrics(row: &Stored<'_>) -> rusqlite::Result<MetricsRow> {
-    let nan = non_finite(row)?;
-    let double = |column: &str| Ok::<_, rusqlite::Error>(encode::read_nan(row.get(column)?, column, nan.as_ref()));
+/// By number, not by name: these rows are read by the million.
+const METRICS: &str = "timestamp, event_id, epoch, step, train_loss, train_accuracy, val_loss, val_accuracy,
+    learning_rate, hidden_units, phase, seq, extra, rest_json, non_finite";
+
+fn to_metrics(run_id: Uuid, row: &Stored<'_>) -> rusqlite::Result<MetricsRow> {
+    let nan: Option<Map<String, Value>> = text(row, 14)?.and_then(|text| serde_json::from_str(text).ok());
+    let double =
+        |at: usize, column: &str| Ok::<_, rusqlite::Error>(encode::read_nan(row.get(at)?, column, nan.as_ref()));
     Ok(MetricsRow {
-        key: to_key(row)?,
-        epoch: row.get("epoch")?,
-        step: row.get("step")?,
-        train_loss: double("train_loss")?,
-        train_accuracy: double("train_accuracy")?,
-        val_loss: double("val_loss")?,
-        val_accuracy: double("val_accuracy")?,
-        learning_rate: double("learning_rate")?,
-        hidden_units: row.get("hidden_units")?,
-        phase: row.get("phase")?,
-        seq: row.get("seq")?,
-        extra: encode::read_numbers(row.get::<_, Option<String>>("extra")?.as_deref()),
-        rest_json: row.get("rest_json")?,
+        key: EventKey { run_id, timestamp: row.get(0)?, event_id: row.get(1)? },
+        epoch: row.get(2)?,
+        step: row.get(3)?,
+        train_loss: double(4, "train_loss")?,
+        train_accuracy: double(5, "train_accuracy")?,
+        val_loss: double(6, "val_loss")?,
+        val_accuracy: double(7, "val_accuracy")?,
+        learning_rate: double(8, "learning_rate")?,
+        hidden_units: row.get(9)?,
+        phase: row.get(10)?,
+        seq: row.get(11)?,
+        extra: encode::read_numbers(text(row, 12)?),
+        rest_json: row.get(13)?,
     })
+}
+
+/// A text of a row where it lies.
+pub(super) fn text<'a>(row: &'a Stored<'_>, at: usize) -> rusqlite::Result<Option<&'a str>> {
+    row.get_ref(at)?
+        .as_str_or_null()
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error)))
 }
 
 fn to_run(row: &Stored<'_>) -> rusqlite::Result<RunRow> {

@@ -155,6 +155,12 @@ impl Store for Fake {
     fn metrics<'a>(&'a self, _: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
+    fn samples<'a>(
+        &'a self,
+        _: &'a crate::store::SamplesQuery,
+    ) -> BoxFuture<'a, Result<crate::curve::Samples, StoreError>> {
+        Box::pin(async { Ok(crate::curve::Samples::default()) })
+    }
     fn count_metrics(&self, _: Uuid) -> BoxFuture<'_, Result<u64, StoreError>> {
         Box::pin(async { Ok(0) })
     }

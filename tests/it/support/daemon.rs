@@ -268,10 +268,15 @@ impl Daemon {
     /// Runs a command of the program with the same configuration, and waits for its end.
     #[track_caller]
     pub fn command(&self, arguments: &[&str]) -> Output {
+        self.prepared(arguments).output().unwrap()
+    }
+
+    /// The same, not started yet.
+    pub fn prepared(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
-        command.args(arguments);
+        command.args(arguments).stdin(Stdio::null());
         self.settle(&mut command);
-        command.stdin(Stdio::null()).output().unwrap()
+        command
     }
 
     /// Runs a command that must succeed, and returns what it printed.

@@ -1,0 +1,92 @@
+//! Rows of whole runs, exact and in order, written while they are read: one page in memory, and the next being fetched.
+//!
+//! The body ends with what a receiver checks it by: how many rows it should have, their checksum (XXH3-64 of the body up to
+//! there), what was missed while the run was recorded, and a cursor, from which a later export goes on. That is in the trailer of
+//! the answer (for clients that say `TE: trailers`), for JSON in the object itself, and with `trailer=line` in one last line.
+//! A client that goes away drops the body, and with it whatever was still to be read.
+
+mod body;
+mod csv;
+mod source;
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+use self::source::{Format, Job, Part};
+pub use self::{body::Trailer, source::TABLES};
+use super::{
+    Sight,
+    error::{Answer, ApiError},
+    params::Params,
+    runs,
+};
+use crate::render;
+
+/// `GET /api/export`
+pub async fn export(State(sight): State<Sight>, params: Params) -> Answer {
+    let params = params.known(&["format", "table", "start_time", "end_time", "cursor", "trailer"], &["run_id"])?;
+    let format = Format::named(params.word("format", &["csv", "json", "ndjson"])?);
+    let table = params.word("table", &TABLES)?;
+    let line = params.word("trailer", &["header", "line"])? == "line";
+    let ids: Vec<&str> = params.list("run_id").collect();
+    if ids.is_empty() || ids.len() > sight.config.runs {
+        return Err(ApiError::bad(format!("give `run_id` 1 to {} times", sight.config.runs)));
+    }
+    let mut parts = Vec::new();
+    for id in ids {
+        let run = runs::find(&*sight.store, id).await?;
+        parts.push(Part { run_id: run.run_id, start: run.start_time.unwrap_or(0), after: None });
+    }
+    // A cursor names the run that it is in; the runs before are done.
+    let read = |text: &str| {
+        let (run_id, key) = text.split_once('.')?;
+        let at = parts.iter().position(|part| part.run_id.as_simple().to_string() == run_id)?;
+        Some((at, render::parse_event_cursor(key)?))
+    };
+    if let Some((at, key)) = params.cursor("cursor", read)? {
+        parts.drain(..at);
+        parts[0].after = Some(key);
+    }
+    let permit = room(&sight)?;
+    let job = Job {
+        store: Arc::clone(&sight.store),
+        parts,
+        start: params.time("start_time")?,
+        end: params.time("end_time")?,
+        table,
+        format,
+        line,
+    };
+    Ok(answer(job, permit))
+}
+
+fn room(sight: &Sight) -> Result<OwnedSemaphorePermit, ApiError> {
+    let busy = || {
+        ApiError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            format!("{} exports are under way (`http.exports`); try again", sight.config.exports),
+        )
+    };
+    Arc::clone(&sight.exports).try_acquire_owned().map_err(|_| busy())
+}
+
+fn answer(job: Job, permit: OwnedSemaphorePermit) -> Response {
+    let (kind, extension) = job.format.kind();
+    let name = match &job.parts[..] {
+        [one] => format!("attachment; filename=\"{}-{}.{extension}\"", job.table, one.run_id),
+        _ => format!("attachment; filename=\"{}.{extension}\"", job.table),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
+        (header::TRAILER, HeaderValue::from_static(Trailer::NAMES)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::CONTENT_DISPOSITION, HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("attachment"))),
+    ];
+    (headers, axum::body::Body::new(body::Streamed::new(job, permit))).into_response()
+}

@@ -1,0 +1,119 @@
+//! The body of an export: what writes it runs only as it is read.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::Bytes,
+    http::{HeaderMap, HeaderName, HeaderValue},
+};
+use hyper::body::{Body, Frame};
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::source::{Job, write};
+use crate::{event::GapRow, render::JsonRows, store::StoreError};
+
+/// Pieces that wait for the client; the writer waits when it takes none.
+const PIECES: usize = 2;
+
+/// What a receiver checks an export by.
+#[derive(Clone, Debug, Default)]
+pub struct Trailer {
+    /// Rows.
+    pub rows: u64,
+    /// XXH3-64 of everything before.
+    pub checksum: u64,
+    /// Where a later export goes on; absent: there was no row.
+    pub cursor: Option<String>,
+    /// What was missed while the runs were recorded.
+    pub gaps: Vec<GapRow>,
+}
+
+impl Trailer {
+    /// The names of the fields, as the head of the answer announces them.
+    pub const NAMES: &str = "x-row-count, x-checksum-xxh3, x-cursor, x-gap-count, x-gaps";
+    /// Gap rows that fit a header.
+    const GAPS: usize = 20;
+
+    /// As JSON.
+    pub fn json(&self) -> Value {
+        json!({
+            "rows": self.rows,
+            "checksum_xxh3": format!("{:016x}", self.checksum),
+            "cursor": self.cursor,
+            "gaps": JsonRows(&self.gaps),
+        })
+    }
+
+    fn headers(&self) -> HeaderMap {
+        let some = &self.gaps[..self.gaps.len().min(Self::GAPS)];
+        let gaps = serde_json::to_string(&JsonRows(some)).unwrap_or_default();
+        let values = [
+            ("x-row-count", self.rows.to_string()),
+            ("x-checksum-xxh3", format!("{:016x}", self.checksum)),
+            ("x-cursor", self.cursor.clone().unwrap_or_default()),
+            ("x-gap-count", self.gaps.len().to_string()),
+            ("x-gaps", gaps),
+        ];
+        let header = |(name, value): (&'static str, String)| {
+            Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?))
+        };
+        values.into_iter().filter_map(header).collect()
+    }
+}
+
+/// What the writer hands over.
+pub enum Piece {
+    /// More of the body.
+    Bytes(Bytes),
+    /// Its end.
+    End(Box<Trailer>),
+}
+
+type Writer = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
+
+/// See the module.
+pub struct Streamed {
+    writer: Option<Writer>,
+    pieces: mpsc::Receiver<Piece>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Streamed {
+    /// The body of this job.
+    pub fn new(job: Job, permit: OwnedSemaphorePermit) -> Self {
+        let (sender, pieces) = mpsc::channel(PIECES);
+        Self { writer: Some(Box::pin(write(job, sender))), pieces, _permit: permit }
+    }
+}
+
+impl Body for Streamed {
+    type Data = Bytes;
+    type Error = StoreError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, StoreError>>> {
+        if let Some(writer) = &mut self.writer
+            && let Poll::Ready(ended) = writer.as_mut().poll(context)
+        {
+            self.writer = None;
+            if let Err(error) = ended {
+                // The client sees a body without an end, and knows.
+                tracing::warn!(error = %crate::logging::Chain(&error), "an export ended early");
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+        match self.pieces.poll_recv(context) {
+            Poll::Ready(Some(Piece::Bytes(bytes))) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Poll::Ready(Some(Piece::End(trailer))) => Poll::Ready(Some(Ok(Frame::trailers(trailer.headers())))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Reads the rows of an export page by page, and writes them as text.
+
+use std::{fmt::Write as _, mem, sync::Arc};
+
+use tokio::sync::mpsc;
+use uuid::Uuid;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{
+    body::{Piece, Trailer},
+    csv::Line,
+};
+use crate::{
+    api::{rows::Paged, walk},
+    event::{EventRow, MetricsRow, TopologyRow},
+    render,
+    store::{RangeQuery, Store, StoreError},
+    units::{self, Micros},
+};
+
+/// Rows of a page that are small. A page and its text are all the memory of an export.
+const STEP: usize = 4_000;
+/// Gap rows told of each run, at most.
+const GAPS: usize = 1_000;
+
+/// The tables that can be exported; the first unless told otherwise.
+pub const TABLES: [&str; 3] = ["training_metrics", "network_topology", "training_events"];
+
+/// The shape of the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "their names")]
+pub enum Format {
+    Csv,
+    Json,
+    Ndjson,
+}
+
+impl Format {
+    /// By its name; CSV when it is another.
+    pub fn named(name: &str) -> Self {
+        match name {
+            "json" => Self::Json,
+            "ndjson" => Self::Ndjson,
+            _ => Self::Csv,
+        }
+    }
+
+    /// The type of the body, and the end of a file's name.
+    pub fn kind(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Csv => ("text/csv; charset=utf-8", "csv"),
+            Self::Json => ("application/json", "json"),
+            Self::Ndjson => ("application/x-ndjson", "ndjson"),
+        }
+    }
+}
+
+/// One run of an export.
+pub struct Part {
+    /// The run.
+    pub run_id: Uuid,
+    /// When it began, for the gaps.
+    pub start: Micros,
+    /// Only rows behind this.
+    pub after: Option<(Micros, i64)>,
+}
+
+/// Everything that an export needs to know.
+pub struct Job {
+    /// Read only.
+    pub store: Arc<dyn Store>,
+    /// At least one, in order.
+    pub parts: Vec<Part>,
+    /// First moment.
+    pub start: Option<Micros>,
+    /// Last moment.
+    pub end: Option<Micros>,
+    /// One of [`TABLES`].
+    pub table: &'static str,
+    /// Shape of the body.
+    pub format: Format,
+    /// Whether the trailer is a line of the body, too.
+    pub line: bool,
+}
+
+/// Writes the body into the queue; ends early, without an error, when nobody takes it any more.
+///
+/// # Errors
+/// As the store fails; what was written until then has no end.
+pub async fn write(job: Job, pieces: mpsc::Sender<Piece>) -> Result<(), StoreError> {
+    match job.table {
+        "network_topology" => write_rows::<TopologyRow>(&job, pieces).await,
+        "training_events" => write_rows::<EventRow>(&job, pieces).await,
+        _ => write_rows::<MetricsRow>(&job, pieces).await,
+    }
+}
+
+async fn write_rows<T: Line + Paged>(job: &Job, pieces: mpsc::Sender<Piece>) -> Result<(), StoreError> {
+    // One page is made into text while the next one is read.
+    let (pages, mut queue) = mpsc::channel::<Vec<T>>(1);
+    let reading = async {
+        let read = read(job, &pages).await;
+        drop(pages);
+        read
+    };
+    let writing = async {
+        let mut text = Text::new(job.format);
+        text.head(T::HEADER, job);
+        while let Some(rows) = queue.recv().await {
+            text.rows(&rows);
+            if !text.send(&pieces).await {
+                return None;
+            }
+        }
+        Some(text)
+    };
+    tokio::pin!(writing);
+    tokio::pin!(reading);
+    let text = tokio::select! {
+        // Nobody listens any more: what is still being read is let go.
+        text = &mut writing => text,
+        read = &mut reading => { read?; writing.await }
+    };
+    if let Some(text) = text {
+        text.end(job, &pieces).await?;
+    }
+    Ok(())
+}
+
+async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Vec<T>>) -> Result<(), StoreError> {
+    let limit = if T::STEP < 1_000 { T::STEP } else { STEP };
+    for part in &job.parts {
+        let newest = RangeQuery::newest(part.run_id, limit);
+        let mut query = RangeQuery { start: job.start, end: job.end, ascending: true, after: part.after, ..newest };
+        loop {
+            let rows = T::read(&*job.store, &query).await?;
+            let complete = rows.len() < limit;
+            query.after = rows.last().map(|row| (row.key().timestamp, row.key().event_id)).or(query.after);
+            if pages.send(rows).await.is_err() {
+                return Ok(());
+            }
+            if complete {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The text so far, and what is said about it at the end.
+struct Text {
+    format: Format,
+    out: String,
+    hash: Xxh3,
+    trailer: Trailer,
+}
+
+impl Text {
+    fn new(format: Format) -> Self {
+        Self { format, out: String::new(), hash: Xxh3::new(), trailer: Trailer::default() }
+    }
+
+    fn head(&mut self, columns: &str, job: &Job) {
+        // Appended to what was exported before, a continued file has its head already.
+        let continued = job.parts[0].after.is_some();
+        match self.format {
+            Format::Csv if !continued => self.out.push_str(columns),
+            Format::Json => {
+                let _ = write!(self.out, "{{\"table\":\"{}\",\"rows\":[", job.table);
+            }
+            _ => {}
+        }
+    }
+
+    fn rows<T: Line + Paged>(&mut self, rows: &[T]) {
+        match self.format {
+            Format::Csv => rows.iter().for_each(|row| row.csv(&mut self.out)),
+            format => {
+                let mut bytes = mem::take(&mut self.out).into_bytes();
+                for row in rows {
+                    if format == Format::Json && self.trailer.rows > 0 {
+                        bytes.push(b',');
+                    }
+                    self.trailer.rows += 1;
+                    row.json(&mut bytes);
+                    if format == Format::Ndjson {
+                        bytes.push(b'\n');
+                    }
+                }
+                self.trailer.rows -= rows.len() as u64;
+                self.out = String::from_utf8(bytes).unwrap_or_default();
+            }
+        }
+        self.trailer.rows += rows.len() as u64;
+        if let Some(last) = rows.last() {
+            let key = last.key();
+            self.trailer.cursor = Some(format!("{}.{}", key.run_id.as_simple(), render::event_cursor(key)));
+        }
+    }
+
+    /// Hands over what there is. Whether anybody takes it.
+    async fn send(&mut self, pieces: &mpsc::Sender<Piece>) -> bool {
+        let room = self.out.capacity();
+        let bytes = mem::replace(&mut self.out, String::with_capacity(room)).into_bytes();
+        self.hash.update(&bytes);
+        bytes.is_empty() || pieces.send(Piece::Bytes(bytes.into())).await.is_ok()
+    }
+
+    async fn end(mut self, job: &Job, pieces: &mpsc::Sender<Piece>) -> Result<(), StoreError> {
+        if !self.send(pieces).await {
+            return Ok(());
+        }
+        self.trailer.checksum = self.hash.digest();
+        for part in &job.parts {
+            let bounds = (part.start, units::now());
+            for gap in walk::gaps(&*job.store, part.run_id, bounds, GAPS).await? {
+                if !self.trailer.gaps.contains(&gap) {
+                    self.trailer.gaps.push(gap);
+                }
+            }
+        }
+        let trailer = self.trailer.json();
+        match self.format {
+            Format::Json => {
+                let _ = write!(self.out, "],\"count\":{},\"trailer\":{trailer}}}", self.trailer.rows);
+            }
+            Format::Ndjson if job.line => {
+                let _ = writeln!(self.out, "{{\"_trailer\":{trailer}}}");
+            }
+            Format::Csv if job.line => {
+                let _ = write!(self.out, "# {trailer}\r\n");
+            }
+            _ => {}
+        }
+        // Whoever has gone meanwhile needs no trailer.
+        let _ = self.send(pieces).await && pieces.send(Piece::End(Box::new(self.trailer))).await.is_ok();
+        Ok(())
+    }
+}

@@ -1,0 +1,170 @@
+//! What is said of a whole run: aggregates, the growth of its network, and what is missing of it.
+
+use axum::extract::{Path, State};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Sight,
+    error::{Answer, ApiError},
+    json,
+    params::Params,
+    runs, walk,
+};
+use crate::{
+    curve::{Aggregate, Aggregates, Field, Growth, Level, Missing, Place},
+    event::{EventRow, RunRow},
+    render::{self, JsonRows},
+    store::{RangeQuery, Store, StoreError},
+    units::{self, Micros},
+};
+
+/// Events looked at for those that tell of a unit.
+const EVENTS: usize = 5_000;
+/// Holes and gap rows told, at most.
+const HOLES: usize = 1_000;
+
+fn all(run: &RunRow, params: &Params) -> Result<RangeQuery, ApiError> {
+    let (start, end) = (params.time("start_time")?, params.time("end_time")?);
+    Ok(RangeQuery { start, end, ..RangeQuery::newest(run.run_id, 1) })
+}
+
+/// `GET /api/runs/{run_id}/aggregates`
+pub async fn aggregates(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
+    let params = params.known(&["fields", "attempts", "start_time", "end_time"], &[])?;
+    let run = runs::find(&*sight.store, &run_id).await?;
+    let fields = walk::fields(&params)?;
+    let mut aggregates = Aggregates::new(fields.len(), walk::raw(&params)?);
+    walk::walk(&*sight.store, all(&run, &params)?, &fields, &mut aggregates).await?;
+    let by_field: Map<String, Value> = fields
+        .iter()
+        .zip(&aggregates.fields)
+        .map(|(field, of)| (field.name().to_owned(), aggregate(field, of)))
+        .collect();
+    json(&json!({
+        "run_id": run.run_id,
+        "rows": aggregates.rows,
+        "replaced": aggregates.replaced,
+        "first_timestamp": aggregates.bounds.map(|(_, oldest)| render::time(oldest)),
+        "last_timestamp": aggregates.bounds.map(|(newest, _)| render::time(newest)),
+        "fields": by_field,
+    }))
+}
+
+fn aggregate(field: &Field, of: &Aggregate) -> Value {
+    let best = if field.less_is_better() { of.min } else { of.max };
+    json!({
+        "count": of.count,
+        "non_finite": of.non_finite,
+        "min": of.min.map(|at| at.value),
+        "max": of.max.map(|at| at.value),
+        "mean": of.mean(),
+        "last": of.last.map(|at| number(at.value)),
+        "best": best.map(|at| place(&at)),
+        "best_epoch": best.and_then(|at| at.epoch),
+        "first_non_finite": of.first_non_finite.map(|at| place(&at)),
+        "first_non_finite_epoch": of.first_non_finite.and_then(|at| at.epoch),
+    })
+}
+
+/// A number; what JSON has none for, by its name.
+fn number(value: f64) -> Value {
+    match value {
+        value if value.is_nan() => "NaN".into(),
+        f64::INFINITY => "Infinity".into(),
+        f64::NEG_INFINITY => "-Infinity".into(),
+        value => value.into(),
+    }
+}
+
+fn place(at: &Place) -> Value {
+    json!({
+        "value": number(at.value), "epoch": at.epoch, "step": at.step, "timestamp": render::time(at.timestamp),
+    })
+}
+
+/// `GET /api/runs/{run_id}/growth`
+pub async fn growth(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
+    let params = params.known(&["field", "start_time", "end_time"], &[])?;
+    let run = runs::find(&*sight.store, &run_id).await?;
+    let field = params.text("field").map_or(Field::TRAIN_LOSS, Field::named);
+    let mut growth = Growth::default();
+    walk::walk(&*sight.store, all(&run, &params)?, std::slice::from_ref(&field), &mut growth).await?;
+    let arrivals = arrivals(&*sight.store, run.run_id).await?;
+    let mut levels = growth.levels;
+    levels.reverse();
+    let mut shown = Vec::new();
+    let mut before: Option<&Level> = None;
+    for level in &levels {
+        let since = before.map_or(Micros::MIN, |before| before.from);
+        // Announced between the first row of the level before and the last of this one; the newest is nearest.
+        let arrival = arrivals.iter().find(|arrival| arrival.at > since && arrival.at <= level.from.max(since));
+        let (earlier, later) = (before.and_then(|before| before.last), level.last);
+        shown.push(json!({
+            "hidden_units": level.hidden_units,
+            "timestamp": render::time(level.from),
+            "until": render::time(level.to),
+            "epoch": level.epoch,
+            "phase": level.phase,
+            "rows": level.rows,
+            "before": earlier,
+            "first": level.first,
+            "min": level.range.map(|(min, _)| min),
+            "max": level.range.map(|(_, max)| max),
+            "last": later,
+            "change": earlier.zip(later).map(|(earlier, later)| later - earlier),
+            "correlation": arrival.and_then(|arrival| arrival.correlation),
+        }));
+        before = Some(level);
+    }
+    json(&json!({ "run_id": run.run_id, "field": field.name(), "levels": shown, "count": shown.len() }))
+}
+
+/// A unit that a trainer announced.
+struct Arrival {
+    at: Micros,
+    correlation: Option<f64>,
+}
+
+/// The newest first.
+async fn arrivals(store: &dyn Store, run_id: uuid::Uuid) -> Result<Vec<Arrival>, StoreError> {
+    let (events, _) = super::rows::page::<EventRow>(store, RangeQuery::newest(run_id, EVENTS)).await?;
+    let arrival = |event: &EventRow| {
+        let payload: Value = serde_json::from_str(&event.payload_json).ok()?;
+        let details = [&payload, &payload["data"], &payload["details"], &payload["data"]["details"]];
+        let correlation = details.iter().find_map(|place| place["correlation"].as_f64());
+        Some(Arrival { at: event.key.timestamp, correlation })
+    };
+    Ok(events.iter().filter(|event| event.r#type == "cascade_add").filter_map(arrival).collect())
+}
+
+/// `GET /api/runs/{run_id}/gaps`
+pub async fn gaps(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
+    params.known(&[], &[])?;
+    let run = runs::find(&*sight.store, &run_id).await?;
+    let mut missing = Missing::default();
+    walk::walk(&*sight.store, RangeQuery::newest(run.run_id, 1), &[], &mut missing).await?;
+    let start = run.start_time.unwrap_or(0);
+    let end = run.end_time.or(run.last_event_time).unwrap_or_else(units::now);
+    let gaps = walk::gaps(&*sight.store, run.run_id, (start, end), HOLES).await?;
+    let (mut count, mut holes) = (0_u64, Vec::new());
+    for hole in missing.holes() {
+        count += hole.from.abs_diff(hole.to) + 1;
+        if holes.len() < HOLES {
+            holes.push(json!({
+                "from": hole.from, "to": hole.to, "count": hole.from.abs_diff(hole.to) + 1,
+                "after": render::time(hole.after), "before": render::time(hole.before),
+            }));
+        }
+    }
+    let truncated = missing.truncated || holes.len() == HOLES;
+    json(&json!({
+        "run_id": run.run_id,
+        "first_seq": missing.bounds().map(|(first, _)| first),
+        "last_seq": missing.bounds().map(|(_, last)| last),
+        "missing": holes,
+        "missing_count": count,
+        "truncated": truncated,
+        "gaps": JsonRows(&gaps),
+        "count": gaps.len(),
+    }))
+}

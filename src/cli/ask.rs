@@ -1,0 +1,202 @@
+//! Asking for what is stored: of the configured store directly, or of a daemon with `--url`. Both are the same questions and the
+//! same answers, those of the HTTP API; without a daemon its router is asked within this process.
+
+mod remote;
+
+use std::{future::poll_fn, pin::Pin, sync::Arc};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    http::{HeaderMap, Request, Response},
+};
+use hyper::{body::Body as _, service::Service};
+use hyper_util::service::TowerToHyperService;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use self::remote::{Remote, Url};
+use super::CliError;
+use crate::{
+    api::{self, Access, Inlet, Sight},
+    app::stores,
+    config::Settings,
+    live::Live,
+    metrics::Metrics,
+    store::Store,
+};
+
+/// Where to ask.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Place {
+    /// Ask a daemon instead of the store: http://host:port
+    #[arg(long, value_name = "URL", env = "CASCOR_INGEST_URL")]
+    pub url: Option<String>,
+}
+
+/// Someone who answers.
+pub enum Asker {
+    /// The API over the store, within this process.
+    Within(Box<Router>),
+    /// A daemon.
+    Daemon(Url),
+}
+
+/// An answer that arrives piece by piece.
+pub enum Reply {
+    /// From within.
+    Within(Box<Response<Body>>),
+    /// From a daemon.
+    Daemon(Box<Remote>),
+}
+
+impl Asker {
+    /// The one that `place` names, else the configured store.
+    ///
+    /// # Errors
+    /// When the address is none, or Cassandra cannot be reached.
+    pub async fn at(settings: &Settings, place: &Place) -> Result<Self, CliError> {
+        if let Some(url) = &place.url {
+            return Url::parse(url).map(Self::Daemon).map_err(CliError::Usage);
+        }
+        let store = stores::open_once(settings).await;
+        let store = store.map_err(|error| CliError::failed("failed to reach the store", error))?;
+        Ok(Self::of(store, &settings.http))
+    }
+
+    /// Of this store.
+    pub fn of(store: Arc<dyn Store>, limits: &api::Config) -> Self {
+        let sight = Sight {
+            config: Arc::new(limits.clone()),
+            access: Access::Internal,
+            missing: Arc::new(Vec::new),
+            metrics: Metrics::new(),
+            status: Arc::new(|| Value::Null),
+            store,
+            latest: None,
+            inlet: Inlet::default(),
+            exports: Arc::new(Semaphore::new(1)),
+            live: Live::new(0, 0),
+            keys: Arc::default(),
+        };
+        Self::Within(Box::new(api::router(sight)))
+    }
+
+    /// The answer to a GET.
+    ///
+    /// # Errors
+    /// What the answer says, when it is no 2xx: 400 is a wrong argument, 404 a plain no.
+    pub async fn get(&self, path: &str) -> Result<Reply, CliError> {
+        self.request("GET", path, String::new()).await
+    }
+
+    /// The same as JSON.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), and when the answer breaks off.
+    pub async fn json(&self, path: &str) -> Result<Value, CliError> {
+        self.get(path).await?.json().await
+    }
+
+    /// The answer to a POST.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, CliError> {
+        self.request("POST", path, body.to_string()).await?.json().await
+    }
+
+    async fn request(&self, method: &str, path: &str, body: String) -> Result<Reply, CliError> {
+        let reply = match self {
+            Self::Within(router) => {
+                let request = Request::builder().method(method).uri(path).body(Body::from(body));
+                let request = request.map_err(|error| CliError::Usage(error.to_string()))?;
+                let Ok(response) = TowerToHyperService::new((**router).clone()).call(request).await;
+                Reply::Within(Box::new(response))
+            }
+            Self::Daemon(url) => Reply::Daemon(Box::new(Remote::ask(url, method, path, &body).await?)),
+        };
+        match reply.status() {
+            200..=299 => Ok(reply),
+            status => {
+                let detail = match reply.json().await {
+                    Ok(answer) => answer["detail"].as_str().map(str::to_owned),
+                    Err(_) => None,
+                };
+                let detail = detail.unwrap_or_else(|| format!("the answer is {status}"));
+                Err(match status {
+                    400 => CliError::Usage(detail),
+                    404 => CliError::No(detail),
+                    _ => CliError::failed("failed to read", detail),
+                })
+            }
+        }
+    }
+}
+
+impl Reply {
+    fn status(&self) -> u16 {
+        match self {
+            Self::Within(response) => response.status().as_u16(),
+            Self::Daemon(remote) => remote.status,
+        }
+    }
+
+    /// The next piece of the body; `None` at its end.
+    ///
+    /// # Errors
+    /// When it breaks off.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, CliError> {
+        match self {
+            Self::Within(response) => loop {
+                let body = response.body_mut();
+                match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
+                    None => return Ok(None),
+                    Some(Err(error)) => return Err(CliError::failed("failed to read the store", error)),
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(bytes) => return Ok(Some(bytes)),
+                        Err(frame) => {
+                            if let Ok(trailers) = frame.into_trailers() {
+                                *response.headers_mut() = trailers;
+                            }
+                        }
+                    },
+                }
+            },
+            Self::Daemon(remote) => remote.next().await,
+        }
+    }
+
+    /// What came behind the body, once it has ended.
+    pub fn trailers(&self) -> &HeaderMap {
+        match self {
+            Self::Within(response) => response.headers(),
+            Self::Daemon(remote) => &remote.trailers,
+        }
+    }
+
+    /// The whole body as JSON.
+    ///
+    /// # Errors
+    /// When it breaks off, or is something else.
+    pub async fn json(mut self) -> Result<Value, CliError> {
+        let mut body = Vec::new();
+        while let Some(bytes) = self.next().await? {
+            body.extend_from_slice(&bytes);
+        }
+        serde_json::from_slice(&body).map_err(|error| CliError::failed("the answer is no JSON", error))
+    }
+}
+
+/// A value of a query, escaped.
+pub fn escape(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~:".contains(&byte);
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if plain(byte) {
+            out.push(byte.into())
+        } else {
+            out.push_str(&format!("%{byte:02X}"))
+        };
+        out
+    })
+}

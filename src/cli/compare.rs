@@ -1,0 +1,70 @@
+//! `compare RUN...`: one field of several runs beside each other.
+
+use std::io::Write;
+
+use serde_json::Value;
+
+use super::{
+    CliError,
+    ask::{Asker, Place, escape},
+    cells,
+    lookup::{find_run, id},
+    spark, table,
+};
+
+/// Points of a curve in one line.
+const WIDTH: usize = 60;
+
+/// Arguments of `compare`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CompareArgs {
+    /// The runs: ids or names, or the beginning of either.
+    #[arg(required = true)]
+    pub runs: Vec<String>,
+    /// What to compare: a column, or a number in `extra`.
+    #[arg(long, default_value = "train_loss")]
+    pub field: String,
+    /// How to align the runs.
+    #[arg(long, default_value = "epoch", value_parser = ["epoch", "step", "time"])]
+    pub by: String,
+    /// Points of a curve, at most; absent: 60, with --json 1000.
+    #[arg(long, value_name = "N")]
+    pub points: Option<usize>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Compares.
+///
+/// # Errors
+/// When a run is not found, or the store or the output fails.
+pub async fn compare(asker: &Asker, args: &CompareArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
+    let points = args.points.unwrap_or(if json { 1_000 } else { WIDTH });
+    let mut path = format!("/api/compare?field={}&by={}&max_points={points}", escape(&args.field), args.by);
+    for run in &args.runs {
+        path.push_str(&format!("&run_id={}", id(&find_run(asker, run).await?)));
+    }
+    let answer = asker.json(&path).await?;
+    if json {
+        return table::json(out, &answer);
+    }
+    let row = |curve: &Value| {
+        let column = |name| cells::list(curve, name).iter().map(Value::as_f64).collect::<Vec<_>>();
+        let last = column("last");
+        let least = column("min").into_iter().flatten().reduce(f64::min);
+        let greatest = column("max").into_iter().flatten().reduce(f64::max);
+        vec![
+            table::text(id(curve).get(..8)),
+            cells::text(curve, "run_name"),
+            cells::text(curve, "status"),
+            table::number(last.iter().flatten().next().copied()),
+            table::number(least),
+            table::number(greatest),
+            table::number(last.iter().flatten().next_back().copied()),
+            comfy_table::Cell::new(spark::line(last.into_iter())),
+        ]
+    };
+    let curve = format!("{} BY {}", args.field, args.by).to_uppercase();
+    let headers = ["RUN", "NAME", "STATUS", "FIRST", "MIN", "MAX", "LAST", &curve];
+    table::table(out, &headers, cells::list(&answer, "curves").iter().map(row).collect())
+}

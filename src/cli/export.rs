@@ -1,0 +1,221 @@
+//! `export RUN...`: whole runs to a file or to standard output.
+//!
+//! A file is written beside its name (`FILE.part`) and renamed once it is whole and its checksum is right; `FILE.meta.json` then
+//! says how many rows it has, their checksum, and what was missed while the run was recorded. `--resume` goes on behind the last
+//! whole row of the part, or of a finished file that the run has outgrown.
+
+mod resume;
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, IsTerminal, Read, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use axum::http::HeaderMap;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{
+    CliError,
+    ask::{Asker, Place, Reply, escape},
+    lookup::{find_run, id},
+    output,
+};
+use crate::{render, units::Micros};
+
+/// Arguments of `export`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExportArgs {
+    /// The runs: ids or names, or the beginning of either.
+    #[arg(required = true)]
+    pub runs: Vec<String>,
+    /// Where to; absent: standard output.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// csv, json or ndjson.
+    #[arg(long, default_value = "csv", value_parser = ["csv", "json", "ndjson"])]
+    pub format: String,
+    /// Which rows.
+    #[arg(long, default_value = "training_metrics",
+          value_parser = ["training_metrics", "network_topology", "training_events"])]
+    pub table: String,
+    /// Not before this moment.
+    #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
+    pub start: Option<Micros>,
+    /// Not after this moment.
+    #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
+    pub end: Option<Micros>,
+    /// Only rows behind this cursor (of an earlier export).
+    #[arg(long, value_name = "CURSOR", conflicts_with = "resume")]
+    pub cursor: Option<String>,
+    /// Go on where an earlier export into the same file ended.
+    #[arg(long, requires = "output")]
+    pub resume: bool,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> CliError {
+    move |error| CliError::failed(format!("failed to write `{}`", path.display()), error)
+}
+
+/// Exports.
+///
+/// # Errors
+/// When a run is not found, the store fails, or the file cannot be written or is not what it should be.
+pub async fn export(asker: &Asker, args: &ExportArgs, json: bool) -> Result<(), CliError> {
+    if args.resume && args.format == "json" {
+        return Err(CliError::Usage("--resume appends, which JSON cannot: use csv or ndjson".into()));
+    }
+    let mut ids = Vec::new();
+    for run in &args.runs {
+        ids.push(id(&find_run(asker, run).await?).to_owned());
+    }
+    let Some(file) = &args.output else {
+        let reply = asker.get(&path(args, &ids, args.cursor.as_deref())).await?;
+        let mut sink = Sink::new(BufWriter::new(io::stdout()), Xxh3::new(), bar(0));
+        let reply = sink.take(reply, &|error| CliError::failed("failed to write to standard output", error)).await?;
+        return check(&args.format, &sink, reply.trailers()).map(drop);
+    };
+    let part = file.with_file_name(format!("{}.part", name(file)?));
+    let begun = if args.resume { resume::begun(file, &part, &args.format).map_err(failed(&part))? } else { None };
+    let cursor = begun.as_ref().map(|begun| begun.cursor.clone()).or(args.cursor.clone());
+    let reply = asker.get(&path(args, &ids, cursor.as_deref())).await?;
+    let open =
+        OpenOptions::new().write(true).create(true).append(begun.is_some()).truncate(begun.is_none()).open(&part);
+    let target = BufWriter::with_capacity(1 << 20, open.map_err(failed(&part))?);
+    let mut sink = Sink::new(target, Xxh3::new(), bar(expected(asker, args, &ids).await));
+    let reply = sink.take(reply, &failed(&part)).await?;
+    let trailer = check(&args.format, &sink, reply.trailers())?;
+    sink.target.get_ref().sync_all().map_err(failed(&part))?;
+    let meta = describe(args, &ids, &part, begun.map_or(0, |begun| begun.rows), &trailer)?;
+    fs::rename(&part, file).map_err(failed(file))?;
+    let beside = file.with_file_name(format!("{}.meta.json", name(file)?));
+    fs::write(&beside, format!("{meta:#}\n")).map_err(failed(&beside))?;
+    if json { output::json(&meta) } else { output::line(&format!("{} rows in {}", meta["rows"], file.display())) }
+}
+
+fn name(file: &Path) -> Result<String, CliError> {
+    let name = file.file_name().ok_or_else(|| CliError::Usage(format!("`{}` names no file", file.display())))?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+fn path(args: &ExportArgs, ids: &[String], cursor: Option<&str>) -> String {
+    let mut path = format!("/api/export?format={}&table={}", args.format, args.table);
+    for id in ids {
+        path.push_str(&format!("&run_id={id}"));
+    }
+    for (name, at) in [("start_time", args.start), ("end_time", args.end)] {
+        if let Some(at) = at {
+            path.push_str(&format!("&{name}={}", escape(&render::time(at))));
+        }
+    }
+    if let Some(cursor) = cursor {
+        path.push_str(&format!("&cursor={}", escape(cursor)));
+    }
+    path
+}
+
+/// How many rows there will be, where that is known; only to be looked at.
+async fn expected(asker: &Asker, args: &ExportArgs, ids: &[String]) -> u64 {
+    if args.table != "training_metrics" || !io::stderr().is_terminal() {
+        return 0;
+    }
+    let mut rows = 0;
+    for id in ids {
+        let answer = asker.json(&format!("/api/runs/{id}?limit=0")).await;
+        rows += answer.ok().and_then(|answer| answer["metric_count"].as_u64()).unwrap_or(0);
+    }
+    rows
+}
+
+/// Rows and their rate, where somebody watches.
+fn bar(rows: u64) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = if rows > 0 {
+        "{wide_bar} {human_pos}/{human_len} rows  {per_sec}  {eta} left"
+    } else {
+        "{spinner} {human_pos} rows  {per_sec}"
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = if rows > 0 { ProgressBar::new(rows) } else { ProgressBar::new_spinner() };
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar.with_style(style)
+}
+
+/// Where the body goes, and what is found out on the way.
+struct Sink<W: Write> {
+    target: W,
+    hash: Xxh3,
+    bytes: u64,
+    bar: ProgressBar,
+}
+
+impl<W: Write> Sink<W> {
+    fn new(target: W, hash: Xxh3, bar: ProgressBar) -> Self {
+        Self { target, hash, bytes: 0, bar }
+    }
+
+    async fn take(&mut self, mut reply: Reply, failed: &impl Fn(io::Error) -> CliError) -> Result<Reply, CliError> {
+        while let Some(bytes) = reply.next().await? {
+            self.target.write_all(&bytes).map_err(failed)?;
+            self.hash.update(&bytes);
+            self.bytes += bytes.len() as u64;
+            // A row is a line, but for line ends within a text: near enough for somebody who watches.
+            self.bar.inc(bytes.iter().filter(|byte| **byte == b'\n').count() as u64);
+        }
+        self.target.flush().map_err(failed)?;
+        self.bar.finish_and_clear();
+        Ok(reply)
+    }
+}
+
+/// What the answer says about itself, once it is clear that this is what has arrived.
+fn check(format: &str, sink: &Sink<impl Write>, trailers: &HeaderMap) -> Result<Value, CliError> {
+    let text = |name: &str| trailers.get(name).and_then(|value| value.to_str().ok());
+    let said =
+        text("x-checksum-xxh3").ok_or_else(|| CliError::No("the answer has no trailer: it is not whole".into()))?;
+    let found = format!("{:016x}", sink.hash.digest());
+    // JSON closes its object behind what is summed.
+    if format != "json" && said != found {
+        return Err(CliError::No(format!("the checksum is {found}, and should be {said}: the file is damaged")));
+    }
+    let gaps = text("x-gaps").and_then(|gaps| serde_json::from_str::<Value>(gaps).ok());
+    Ok(json!({
+        "rows": text("x-row-count").and_then(|rows| rows.parse::<u64>().ok()),
+        "cursor": text("x-cursor"),
+        "gap_count": text("x-gap-count").and_then(|count| count.parse::<u64>().ok()),
+        "gaps": gaps,
+    }))
+}
+
+/// The side file: about the whole file, of which this export may be the last part only.
+fn describe(args: &ExportArgs, ids: &[String], part: &Path, before: u64, trailer: &Value) -> Result<Value, CliError> {
+    let mut file = File::open(part).map_err(failed(part))?;
+    let (mut hash, mut buffer, mut bytes) = (Xxh3::new(), vec![0; 1 << 20], 0_u64);
+    loop {
+        match file.read(&mut buffer).map_err(failed(part))? {
+            0 => break,
+            read => {
+                hash.update(&buffer[..read]);
+                bytes += read as u64;
+            }
+        }
+    }
+    Ok(json!({
+        "runs": ids,
+        "table": args.table,
+        "format": args.format,
+        "rows": before + trailer["rows"].as_u64().unwrap_or(0),
+        "bytes": bytes,
+        "checksum_xxh3": format!("{:016x}", hash.digest()),
+        "cursor": trailer["cursor"],
+        "gap_count": trailer["gap_count"],
+        "gaps": trailer["gaps"],
+    }))
+}

@@ -1,0 +1,51 @@
+//! A curve in one line of text.
+
+use serde_json::Value;
+
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// One character a value, between the smallest and the greatest; `×` is not finite, a blank is absent.
+pub fn line(values: impl Iterator<Item = Option<f64>>) -> String {
+    let values: Vec<_> = values.collect();
+    let finite = || values.iter().flatten().copied().filter(|value| value.is_finite());
+    let (min, max) = (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
+    let bar = |value: &Option<f64>| match value {
+        None => ' ',
+        Some(value) if !value.is_finite() => '×',
+        Some(value) if max > min => BARS[(((value - min) / (max - min)) * 7.0).round() as usize % 8],
+        Some(_) => BARS[3],
+    };
+    values.iter().map(bar).collect()
+}
+
+/// The field of each point of an answer, oldest first.
+pub fn of_points<'a>(points: &'a Value, field: &'a str) -> impl Iterator<Item = Option<f64>> + 'a {
+    let points = points.as_array().map(Vec::as_slice).unwrap_or_default();
+    points.iter().map(move |point| match point[field].as_f64() {
+        Some(value) => Some(value),
+        None if listed(point, field) => Some(f64::NAN),
+        None => None,
+    })
+}
+
+/// Whether a row says that its number of this name is not finite.
+pub fn listed(row: &Value, field: &str) -> bool {
+    row["non_finite"].as_array().is_some_and(|names| names.iter().any(|name| name == field))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_curve_is_drawn_from_its_least_to_its_greatest() {
+        for (values, expected) in [
+            (&[Some(0.0), Some(0.5), Some(1.0)][..], "▁▅█"),
+            (&[Some(1.0), None, Some(f64::NAN), Some(0.0)], "█ ×▁"),
+            (&[Some(3.0), Some(3.0)], "▄▄"),
+            (&[], ""),
+        ] {
+            assert_eq!(line(values.iter().copied()), expected);
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! A curve with as many points as were asked for, however long the run.
+//!
+//! Up to that number of rows it is exact. Beyond, rows are gathered in buckets whose width is a power of two and whose bounds are
+//! its multiples: they depend neither on where the range begins nor on what arrives later. More rows make the width double now
+//! and then, and two neighbours become one; between, no point moves.
+
+use std::{collections::BTreeMap, mem};
+
+use super::{Bucket, Effective, Fold, Phases, Sample, Samples};
+use crate::units::Micros;
+
+/// What the buckets divide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Axis {
+    /// Microseconds since this moment.
+    Time(Micros),
+    /// Epochs; rows without one are left out.
+    Epoch,
+    /// Steps; likewise.
+    Step,
+}
+
+impl Axis {
+    fn of(self, sample: &Sample) -> Option<i64> {
+        match self {
+            Self::Time(origin) => Some(sample.timestamp.saturating_sub(origin)),
+            Self::Epoch => sample.epoch.map(i64::from),
+            Self::Step => sample.step.map(i64::from),
+        }
+    }
+}
+
+/// Makes a [`Curve`] of the rows of a run, the newest first.
+#[derive(Debug)]
+pub struct Reducer {
+    axis: Axis,
+    points: usize,
+    /// One a field; empty: every value counts.
+    effective: Vec<Effective>,
+    fields: usize,
+    phases: Phases,
+    /// The rows themselves, as long as they are few enough.
+    exact: Option<Vec<Bucket>>,
+    shift: u32,
+    buckets: BTreeMap<i64, Bucket>,
+    current: Option<(i64, Bucket)>,
+    values: Vec<Option<f64>>,
+    of: u64,
+    replaced: u64,
+    apart: u64,
+}
+
+/// What a [`Reducer`] has made.
+#[derive(Clone, Debug)]
+pub struct Curve {
+    /// In the order of the axis (of time, when exact).
+    pub points: Vec<Bucket>,
+    /// The width of a bucket as a power of two; absent: each point is a row.
+    pub shift: Option<u32>,
+    /// How many rows the points stand for.
+    pub of: u64,
+    /// How many rows had a value that was replaced by a later attempt.
+    pub replaced: u64,
+    /// How many rows have no place on the axis.
+    pub apart: u64,
+    phases: Vec<String>,
+}
+
+impl Reducer {
+    /// At most `points` points of `fields` fields; `raw`: every attempt, not only what counts.
+    pub fn new(axis: Axis, fields: usize, points: usize, raw: bool) -> Self {
+        Self {
+            axis,
+            points: points.max(1),
+            effective: vec![Effective::default(); if raw { 0 } else { fields }],
+            fields,
+            phases: Phases::default(),
+            exact: Some(Vec::new()),
+            shift: 0,
+            buckets: BTreeMap::new(),
+            current: None,
+            values: Vec::new(),
+            of: 0,
+            replaced: 0,
+            apart: 0,
+        }
+    }
+
+    fn take(&mut self, sample: &Sample, values: &[Option<f64>]) {
+        let mut values = values;
+        let mut kept = mem::take(&mut self.values);
+        if !self.effective.is_empty() {
+            kept.clear();
+            let counts = self.effective.iter_mut().zip(values).map(|(effective, value)| {
+                value.filter(|_| effective.counts(sample.hidden_units, sample.phase, sample.epoch))
+            });
+            kept.extend(counts);
+            let present = |values: &[Option<f64>]| values.iter().flatten().count();
+            let (before, after) = (present(values), present(&kept));
+            values = &kept;
+            if after < before {
+                self.replaced += 1;
+            }
+            if after == 0 && before > 0 {
+                self.values = kept;
+                return;
+            }
+        }
+        match self.axis.of(sample) {
+            Some(x) => self.place(x, sample, values),
+            None => self.apart += 1,
+        }
+        self.values = kept;
+    }
+
+    fn place(&mut self, x: i64, sample: &Sample, values: &[Option<f64>]) {
+        self.of += 1;
+        if let Some(rows) = &mut self.exact {
+            rows.push(Bucket::one(x, sample, values));
+            if rows.len() > self.points {
+                let rows = self.exact.take().unwrap_or_default();
+                for row in rows {
+                    self.put(row.x, row);
+                }
+                self.widen();
+            }
+            return;
+        }
+        let at = x >> self.shift;
+        match &mut self.current {
+            Some((current, bucket)) if *current == at => bucket.add(sample, values),
+            _ => {
+                self.settle();
+                self.current = Some((x >> self.shift, Bucket::one(x, sample, values)));
+            }
+        }
+    }
+
+    /// Puts the current bucket to the others.
+    fn settle(&mut self) {
+        if let Some((at, bucket)) = self.current.take() {
+            self.put(at, bucket);
+            self.widen();
+        }
+    }
+
+    fn put(&mut self, at: i64, bucket: Bucket) {
+        match self.buckets.get_mut(&at) {
+            Some(known) => known.merge(bucket),
+            None => _ = self.buckets.insert(at, bucket),
+        }
+    }
+
+    /// Doubles the width until there are few enough.
+    fn widen(&mut self) {
+        while self.buckets.len() > self.points {
+            self.shift += 1;
+            // From the later to the earlier: of two at one moment the newer is met first.
+            for (at, bucket) in mem::take(&mut self.buckets).into_iter().rev() {
+                self.put(at >> 1, bucket);
+            }
+        }
+    }
+
+    /// The curve.
+    pub fn finish(mut self) -> Curve {
+        self.settle();
+        let shift = self.exact.is_none().then_some(self.shift);
+        let points = match self.exact {
+            Some(mut rows) => {
+                rows.reverse();
+                rows
+            }
+            None => self.buckets.into_iter().map(|(at, bucket)| Bucket { x: at << self.shift, ..bucket }).collect(),
+        };
+        Curve { points, shift, of: self.of, replaced: self.replaced, apart: self.apart, phases: self.phases.0 }
+    }
+}
+
+impl Fold for Reducer {
+    fn add(&mut self, page: &Samples) {
+        let phases = self.phases.of(page);
+        for (sample, values) in page.iter(self.fields) {
+            let phase = sample.phase.and_then(|at| phases.get(usize::from(at)).copied());
+            self.take(&Sample { phase, ..*sample }, values);
+        }
+    }
+}
+
+impl Curve {
+    /// The name of the phase of a point's newest row.
+    pub fn phase(&self, point: &Bucket) -> Option<&str> {
+        self.phases.get(usize::from(point.newest.phase?)).map(String::as_str)
+    }
+
+    /// The points by buckets of at least this width, so that curves can be laid beside each other.
+    pub fn widened(&self, shift: u32) -> BTreeMap<i64, Bucket> {
+        let mut buckets: BTreeMap<i64, Bucket> = BTreeMap::new();
+        for point in self.points.iter().rev() {
+            let at = (point.x >> shift) << shift;
+            match buckets.get_mut(&at) {
+                Some(known) => known.merge(point.clone()),
+                None => _ = buckets.insert(at, Bucket { x: at, ..point.clone() }),
+            }
+        }
+        buckets
+    }
+}

@@ -1,0 +1,118 @@
+//! The commands that read, on the store and on a daemon.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::{
+    api::both,
+    support::{daemon::Daemon, redis::Redis, wait_until},
+};
+
+const TRAINING: &str = "cascor:training";
+const LIMIT: Duration = Duration::from_secs(30);
+
+pub fn filled(mut daemon: Daemon, redis: &Redis) -> Daemon {
+    if daemon.uses_cassandra() {
+        daemon.apply_schema();
+    }
+    daemon.launch();
+    daemon.wait_ready();
+    let start = jiff::Timestamp::now().as_second() - 3_600;
+    for (at, run) in ["spiral-one", "spiral-two"].into_iter().enumerate() {
+        let start = start + at as i64;
+        let send = |message: Value| assert!(redis.client().publish(TRAINING, message.to_string()) >= 1);
+        send(json!({"type": "training_start", "run_id": run, "timestamp": start, "notes": "\u{1b}[31mred"}));
+        for epoch in 0..20 {
+            let at = start + 1 + epoch;
+            send(json!({"run_id": run, "timestamp": at, "epoch": epoch, "loss": 1.0 / (epoch + 1) as f64}));
+        }
+        let text = format!("{{\"run_id\":\"{run}\",\"timestamp\":{},\"epoch\":20,\"loss\":NaN}}", start + 30);
+        redis.client().publish(TRAINING, text);
+    }
+    wait_until("both runs", LIMIT, || {
+        let runs = daemon.get("/api/runs").json();
+        let epochs = |n: usize| runs["runs"][n]["final_epoch"].as_i64();
+        let id = |n: usize| runs["runs"][n]["run_id"].as_str().unwrap_or_default().to_owned();
+        let count = |n| daemon.get(&format!("/api/runs/{}?limit=0", id(n))).json()["metric_count"] == 21;
+        epochs(0) == Some(20) && epochs(1) == Some(20) && count(0) && count(1)
+    });
+    daemon
+}
+
+#[test]
+fn people_read_runs_from_the_store_and_from_a_daemon() {
+    both("people_read_runs_from_the_store_and_from_a_daemon", |builder, redis| {
+        let daemon = filled(builder.prepare(), redis);
+        let url = format!("http://127.0.0.1:{}", daemon.http_port());
+        for from in [&[][..], &["--url", &url]] {
+            let succeed = |words: &[&str]| daemon.succeed(&[words, from].concat());
+            let json =
+                |words: &[&str]| -> Value { serde_json::from_str(&succeed(&[words, &["--json"]].concat())).unwrap() };
+            assert_eq!(json(&["runs"])["count"], 2, "{from:?}");
+            assert!(succeed(&["runs", "--status", "stale"]).contains("spiral-two"));
+            // A name may be shortened while it is unambiguous.
+            assert_eq!(json(&["show", "spiral-o"])["metric_count"], 21);
+            let ambiguous = daemon.command(&[&["show", "spiral"], from].concat());
+            assert!(String::from_utf8_lossy(&ambiguous.stderr).contains("means 2 runs"), "{ambiguous:?}");
+            assert_eq!(daemon.command(&[&["show", "nobody"], from].concat()).status.code(), Some(1));
+            let shown = succeed(&["show", "spiral-one"]);
+            assert!(
+                shown.contains("NaN") && shown.contains("metrics: 21") && shown.contains('▁') && shown.contains('×'),
+                "{shown}"
+            );
+            assert!(!shown.contains('\u{1b}'), "what a producer sent does not steer the terminal: {shown}");
+            let rows = json(&["metrics", "spiral-one", "--ascending", "-n", "5"]);
+            let epochs: Vec<_> = rows["metrics"].as_array().unwrap().iter().map(|row| row["epoch"].clone()).collect();
+            assert_eq!(epochs, [0, 1, 2, 3, 4].map(Value::from));
+            let rest = json(&["metrics", "spiral-one", "--ascending", "--cursor", rows["next"].as_str().unwrap()]);
+            assert_eq!((&rest["count"], &rest["next"]), (&json!(16), &Value::Null));
+            assert_eq!(json(&["metrics", "spiral-one", "--points", "5"])["exact"]["of"], 21);
+            let compared = json(&["compare", "spiral-one", "spiral-two"]);
+            assert_eq!((&compared["count"], &compared["curves"][1]["last"][1]), (&json!(2), &json!(0.5)));
+            assert!(succeed(&["compare", "spiral-one", "spiral-two"]).contains("TRAIN_LOSS BY EPOCH"));
+            let tailed = succeed(&["tail", "spiral-two", "-n", "3", "--for", "100ms", "--json"]);
+            assert_eq!(tailed.lines().count(), 3, "{tailed}");
+            assert_eq!(
+                daemon.command(&[&["metrics", "spiral-one", "--cursor", "odd"], from].concat()).status.code(),
+                Some(2)
+            );
+        }
+        tags_and_notes(&daemon, &url);
+    });
+}
+
+fn tags_and_notes(daemon: &Daemon, url: &str) {
+    daemon.succeed(&["runs", "tag", "spiral-one", "good", "kept"]);
+    daemon.succeed(&["runs", "tag", "spiral-one", "by-url", "--url", url]);
+    daemon.succeed(&["runs", "note", "spiral-one", "a note", "--url", url]);
+    wait_until("tags and notes", LIMIT, || {
+        let shown: Value = serde_json::from_str(&daemon.succeed(&["show", "spiral-one", "--json"])).unwrap();
+        shown["run"]["tags"] == json!(["by-url", "good", "kept"]) && shown["run"]["notes"] == "a note"
+    });
+}
+
+#[test]
+fn a_tail_shows_what_comes_in_order_and_once() {
+    let redis = Redis::start();
+    let daemon = filled(Daemon::on(&redis).prepare(), &redis);
+    let publisher = redis.client();
+    let sender = std::thread::spawn(move || {
+        let mut publisher = publisher;
+        for epoch in 100..120 {
+            let at = jiff::Timestamp::now().as_millisecond();
+            publisher.publish(
+                TRAINING,
+                json!({"run_id": "spiral-two", "timestamp": at, "epoch": epoch, "loss": 0.1}).to_string(),
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let tailed = daemon.succeed(&["tail", "-n", "1", "--for", "5s", "--json"]);
+    sender.join().unwrap();
+    let epochs: Vec<i64> =
+        tailed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["epoch"].as_i64().unwrap()).collect();
+    assert!(epochs.windows(2).all(|two| two[0] < two[1]), "{epochs:?}");
+    assert_eq!(epochs.last(), Some(&119), "{epochs:?}");
+    assert!(epochs.len() >= 19, "{epochs:?}");
+}
