@@ -1,8 +1,8 @@
 //! Metrics of a run: page by page as they are stored, or the whole range as a curve of a given number of points.
 
 use axum::extract::State;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::{Value, json};
 
 use super::{
     Sight,
@@ -13,7 +13,7 @@ use super::{
     walk,
 };
 use crate::{
-    curve::{Axis, Bucket, Curve, Field, Reducer},
+    curve::{self, Axis, Bucket, Curve, Field, Reducer},
     event::{GapRow, MetricsRow},
     render::{self, JsonRows},
     store::RangeQuery,
@@ -36,7 +36,7 @@ pub async fn range(State(sight): State<Sight>, params: Params) -> Answer {
     let params = params.known(&names, &[])?;
     let query = rows::range(&params, params.run_id()?, 1_000, sight.config.page_rows)?;
     if params.text("max_points").is_some() {
-        return curve(&sight, &params, query).await;
+        return drawn(&sight, &params, query).await;
     }
     for name in ["fields", "by", "attempts"] {
         if params.text(name).is_some() {
@@ -47,7 +47,7 @@ pub async fn range(State(sight): State<Sight>, params: Params) -> Answer {
     json(&Exact { metrics: JsonRows(&rows), count: rows.len(), next, exact: true })
 }
 
-async fn curve(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {
+async fn drawn(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {
     if query.after.is_some() {
         return Err(super::ApiError::bad("`cursor` does not go with `max_points`: a curve is the whole range"));
     }
@@ -71,70 +71,106 @@ async fn curve(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {
         (Some(start), Some(end)) => walk::gaps(&*sight.store, run_id, (start, end), GAPS).await?,
         _ => Vec::new(),
     };
-    json(&answer(&curve, &fields, by, ascending, &gaps))
-}
-
-fn answer(curve: &Curve, fields: &[Field], by: &str, ascending: bool, gaps: &[GapRow]) -> Value {
-    let mut points: Vec<Value> = curve.points.iter().map(|point| shown(curve, point, fields)).collect();
+    let point = |point| Point { curve: &curve, point, fields: &fields };
+    let mut points: Vec<_> = curve.points.iter().map(point).collect();
     if !ascending {
         points.reverse();
     }
-    let exact = match curve.shift {
-        None => Value::Bool(true),
-        Some(shift) => {
-            let width = 1_i64 << shift;
-            let width = if by == "time" { json!(width as f64 / 1e6) } else { json!(width) };
-            json!({ "method": "buckets of first, min, max and last", "by": by, "width": width, "of": curve.of })
-        }
-    };
-    json!({
-        "metrics": points,
-        "count": points.len(),
-        "next": null,
-        "exact": exact,
-        "replaced": curve.replaced,
-        "left_out": curve.apart,
-        "gaps": JsonRows(gaps),
+    json(&Reduced {
+        count: points.len(),
+        metrics: points,
+        next: None,
+        exact: exact(&curve, by),
+        replaced: curve.replaced,
+        left_out: curve.apart,
+        gaps: JsonRows(&gaps),
     })
 }
 
-/// A point looks like its newest row; what its other rows say is in `spread`.
-fn shown(curve: &Curve, point: &Bucket, fields: &[Field]) -> Value {
-    let newest = &point.newest;
-    let mut object = Map::from_iter([
-        ("timestamp".to_owned(), json!(render::time(newest.timestamp))),
-        ("event_id".to_owned(), json!(newest.event_id)),
-        ("epoch".to_owned(), json!(newest.epoch)),
-        ("step".to_owned(), json!(newest.step)),
-        ("hidden_units".to_owned(), json!(newest.hidden_units)),
-        ("phase".to_owned(), json!(curve.phase(point))),
-        ("seq".to_owned(), json!(newest.seq)),
-        ("from".to_owned(), json!(render::time(point.oldest_at))),
-        ("rows".to_owned(), json!(point.rows)),
-    ]);
-    let (mut spread, mut non_finite) = (Map::new(), Vec::new());
-    for (field, values) in fields.iter().zip(&point.fields) {
-        let some = values.count > 0;
-        // `json!` makes what is not finite null.
-        let value = if some { json!(values.last) } else { Value::Null };
-        if values.non_finite > 0 {
-            non_finite.push(field.name());
-        }
-        if some && point.rows > 1 {
-            let finite = values.has_finite();
-            let extreme = |value: f64| if finite { json!(value) } else { Value::Null };
-            let (min, max) = (extreme(values.min), extreme(values.max));
-            let values = json!({
-                "first": values.first, "min": min, "max": max, "last": values.last,
-                "count": values.count, "non_finite": values.non_finite,
-            });
-            spread.insert(field.name().to_owned(), values);
-        }
-        if field.name() != "hidden_units" {
-            object.insert(field.name().to_owned(), value);
-        }
+#[derive(Serialize)]
+struct Reduced<'a> {
+    metrics: Vec<Point<'a>>,
+    count: usize,
+    next: Option<String>,
+    exact: Value,
+    replaced: u64,
+    left_out: u64,
+    gaps: JsonRows<'a, GapRow>,
+}
+
+fn exact(curve: &Curve, by: &str) -> Value {
+    let Some(shift) = curve.shift else { return Value::Bool(true) };
+    let width = 1_i64 << shift;
+    let width = if by == "time" { json!(width as f64 / 1e6) } else { json!(width) };
+    json!({ "method": "buckets of first, min, max and last", "by": by, "width": width, "of": curve.of })
+}
+
+/// A point looks like its newest row; what its other rows say is in `spread`. Written as it is serialised: there are many.
+struct Point<'a> {
+    curve: &'a Curve,
+    point: &'a Bucket,
+    fields: &'a [Field],
+}
+
+impl Point<'_> {
+    fn values(&self) -> impl Iterator<Item = (&str, &curve::Spread)> {
+        self.fields.iter().map(Field::name).zip(&self.point.fields)
     }
-    object.insert("non_finite".to_owned(), json!(non_finite));
-    object.insert("spread".to_owned(), Value::Object(spread));
-    Value::Object(object)
+}
+
+impl Serialize for Point<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (point, newest) = (self.point, &self.point.newest);
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("timestamp", &render::time(newest.timestamp))?;
+        map.serialize_entry("event_id", &newest.event_id)?;
+        map.serialize_entry("epoch", &newest.epoch)?;
+        map.serialize_entry("step", &newest.step)?;
+        map.serialize_entry("hidden_units", &newest.hidden_units)?;
+        map.serialize_entry("phase", &self.curve.phase(point))?;
+        map.serialize_entry("seq", &newest.seq)?;
+        map.serialize_entry("from", &render::time(point.oldest_at))?;
+        map.serialize_entry("rows", &point.rows)?;
+        for (name, values) in self.values().filter(|(name, _)| *name != "hidden_units") {
+            // serde_json writes what is not finite as null.
+            map.serialize_entry(name, &(values.count > 0).then_some(values.last))?;
+        }
+        let lost: Vec<_> = self.values().filter(|(_, values)| values.non_finite > 0).map(|(name, _)| name).collect();
+        map.serialize_entry("non_finite", &lost)?;
+        map.serialize_entry("spread", &Spreads(self))?;
+        map.end()
+    }
+}
+
+struct Spreads<'a>(&'a Point<'a>);
+
+impl Serialize for Spreads<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Of a single row there is no more to say.
+        let several = self.0.point.rows > 1;
+        serializer.collect_map(self.0.values().filter(|(_, values)| several && values.count > 0).map(
+            |(name, values)| {
+                let extreme = |value| values.has_finite().then_some(value);
+                let spread = Spread {
+                    first: values.first,
+                    min: extreme(values.min),
+                    max: extreme(values.max),
+                    last: values.last,
+                    count: values.count,
+                    non_finite: values.non_finite,
+                };
+                (name, spread)
+            },
+        ))
+    }
+}
+
+#[derive(Serialize)]
+struct Spread {
+    first: f64,
+    min: Option<f64>,
+    max: Option<f64>,
+    last: f64,
+    count: u32,
+    non_finite: u32,
 }

@@ -2,7 +2,7 @@
 //!
 //! | event | data |
 //! | --- | --- |
-//! | `hello` | `{"resumed", "instance_started"}`; not resumed: what was missed is in the store |
+//! | `hello` | `{"resumed", "live"}`; not resumed: what was missed is in the store; not live: everything is |
 //! | `metrics` | `{"run_id", "rows": [...], "skipped"}`: rows as `/api/metrics/range` has them, oldest first |
 //! | `topology` | the newest snapshot of a run; one that is large without its `topology_json` |
 //! | `event` | `{"run_id", "rows": [...], "skipped"}`: starts, ends, units added; of states the newest |
@@ -169,7 +169,7 @@ impl Viewer {
         if !self.greeted {
             self.greeted = true;
             out.push_str("retry: 1000\n\n");
-            event(out, "hello", &json!({ "resumed": self.watcher.resumed }).to_string(), Some(&self.watcher.place()));
+            event(out, "hello", &self.hello(), Some(&self.watcher.place()));
         }
         self.write_receipts(out);
         if self.items_sent.is_none_or(|at| at.elapsed() >= self.sight.config.stream_interval) {
@@ -182,6 +182,11 @@ impl Viewer {
         if out.is_empty() && self.spoke.elapsed() > HEARTBEAT {
             out.push_str(": here\n\n");
         }
+    }
+
+    /// Without a pipeline in this process there is nothing to hear: then the client asks the store.
+    fn hello(&self) -> String {
+        json!({ "resumed": self.watcher.resumed, "live": self.receipts.is_some() }).to_string()
     }
 
     fn write_receipts(&mut self, out: &mut String) {

@@ -87,6 +87,11 @@ pub fn inlet(
     through(settings, link, Some(intake))
 }
 
+/// The way of a process without a pipeline: by Redis.
+pub fn by_redis(settings: &Settings, link: &Link) -> Inlet {
+    through(settings, link, None)
+}
+
 fn through(settings: &Settings, link: &Link, intake: Option<ToIntake>) -> Inlet {
     let plain = |channels: &[String]| channels.iter().find(|channel| !is_pattern(channel)).cloned();
     Inlet::new(Ends {

@@ -11,6 +11,7 @@ mod decode;
 mod http;
 mod parts;
 mod phases;
+mod serve;
 mod signals;
 mod status;
 pub mod stores;
@@ -76,6 +77,8 @@ pub enum AppError {
     #[error("{0}")]
     Ended(String),
 }
+
+pub use self::serve::run as serve;
 
 /// Reads the configuration again, for SIGHUP; `Err` says what is wrong with it.
 pub type Reload = Box<dyn Fn() -> Result<Settings, String> + Send>;

@@ -17,6 +17,7 @@ mod read;
 mod run;
 mod runs;
 mod schema;
+mod serve;
 mod show;
 mod spark;
 mod spool;
@@ -84,6 +85,8 @@ pub struct Global {
 enum Command {
     /// The daemon: receive, spool, store, keep the latest state.
     Run(run::Args),
+    /// The HTTP API alone, on the configured store: for machines that only read.
+    Serve(serve::Args),
     /// A training process to try it with: publishes a growing cascade-correlation run.
     Demo(demo::Args),
     /// Read the configuration and say everything that is wrong with it.
@@ -181,6 +184,7 @@ pub fn run() -> Result<(), CliError> {
         Command::Compare(args) => block_on(read::compare(settings, args, global.json)),
         Command::Export(args) => block_on(read::export(settings, args, global.json)),
         Command::Tail(args) => block_on(read::tail(settings, args, global.json)),
+        Command::Serve(_) => serve::run(&settings),
         Command::Metrics(args) => block_on(read::metrics(settings, args, global.json)),
         Command::Control(args) => block_on(control::run(settings, args, global.json)),
         Command::Spool(command) => spool::run(&settings, &command, global.json),

@@ -34,6 +34,7 @@ fn every_command_of_this_build_parses() {
         &format!("export {run} other --format ndjson --table training_events"),
         "tail",
         &format!("tail {run} -n 3 --for 5s"),
+        "serve",
         "control pause --wait --timeout 5s --target ingest",
         "spool status",
         "spool verify",
@@ -84,19 +85,9 @@ fn command_in(code: &str) -> Option<&str> {
 
 #[test]
 fn what_does_not_fit_is_a_usage_error() {
-    for line in [
-        "",
-        "nosuch",
-        "demo --runs 0",
-        "demo --for 5",
-        "show",
-        "control",
-        "schema",
-        "check --set x",
-        "doctor",
-        "gaps",
-        "tail",
-    ] {
+    for line in
+        ["", "nosuch", "demo --runs 0", "demo --for 5", "show", "control", "schema", "check --set x", "doctor", "gaps"]
+    {
         let words = ["cascor-ingest"].into_iter().chain(line.split_whitespace());
         let error = Cli::try_parse_from(words).expect_err(line);
         assert_eq!(error.exit_code(), 2, "{line}");

@@ -5,7 +5,6 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     path::Path,
-    process::Command,
     time::Duration,
 };
 
@@ -13,12 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api::both,
-    support::{
-        daemon::{Daemon, binary},
-        http,
-        redis::Redis,
-        sqlite, wait_until,
-    },
+    support::{daemon::Daemon, http, process::Process, redis::Redis, sqlite, wait_until},
 };
 
 const TRAINING: &str = "cascor:training";
@@ -163,6 +157,7 @@ fn a_million_rows_are_exported_and_drawn() {
     daemon.launch();
     daemon.wait_ready();
     assert_eq!(sqlite::count(&daemon.database(), "SELECT count(*) FROM training_metrics"), 1_000_001);
+    println!("daemon's peak before: {} KiB", daemon.process().resident_peak_kib());
     for points in ["2000", "2000&by=epoch", "2000&fields=train_loss"] {
         for _ in 0..3 {
             let began = tokio::time::Instant::now();
@@ -175,6 +170,7 @@ fn a_million_rows_are_exported_and_drawn() {
             );
         }
     }
+    println!("daemon's peak after curves: {} KiB", daemon.process().resident_peak_kib());
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("run.csv");
     for format in ["csv", "ndjson"] {
@@ -191,11 +187,19 @@ fn a_million_rows_are_exported_and_drawn() {
 
 fn measure(daemon: &Daemon, file: &Path, format: &str) {
     let began = tokio::time::Instant::now();
-    let mut command = Command::new("/usr/bin/env");
-    command.args([&binary(), "export", RUN, "--format", format, "-o", file.to_str().unwrap()]);
-    command.env("CASCOR_INGEST_CONFIG", daemon.config_file());
-    let status = command.status().unwrap();
+    let mut command = daemon.prepared(&["export", RUN, "--format", format, "-o", file.to_str().unwrap()]);
+    let mut process = Process::spawn(&mut command, &file.with_extension("log"));
+    let mut peak = 0;
+    let status = loop {
+        if let Some(status) = process.ended() {
+            break status;
+        }
+        peak = process.resident_peak_kib().max(peak);
+        std::thread::sleep(Duration::from_millis(5));
+    };
     assert!(status.success());
-    let usage = began.elapsed();
-    println!("{format}: 1,000,001 rows in {usage:?}: {:.0} rows/s", 1_000_001.0 / usage.as_secs_f64());
+    let took = began.elapsed();
+    let rate = 1_000_001.0 / took.as_secs_f64();
+    println!("{format}: 1,000,001 rows in {took:?}: {rate:.0} rows/s, peak {} MiB", peak / 1_024);
+    assert!(peak <= 64 << 10, "{peak} KiB");
 }

@@ -17,6 +17,7 @@ mod pipeline;
 mod reading;
 mod redis;
 mod schema_cassandra;
+mod serve;
 mod store_cassandra;
 mod store_contract;
 mod support;

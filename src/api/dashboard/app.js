@@ -93,7 +93,7 @@ function connection() {
     pill.className = `pill ${now.replace(" ", "-")}`;
     say(text, now);
     pill.title = status ? `${status.instance}, version ${status.version}` : "";
-    const missing = state === "live" && status && !status.ready && status.missing.length ? `Not ready: ${status.missing.join("; ")}.` : "";
+    const missing = state === "live" && status && !status.ready && status.missing && status.missing.length ? `Not ready: ${status.missing.join("; ")}.` : "";
     const lost = state === "offline" ? "The daemon does not answer. This page goes on by itself when it does." : "";
     say(notice, missing || lost);
     notice.hidden = !(missing || lost);

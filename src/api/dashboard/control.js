@@ -30,7 +30,7 @@ function note(receipt) {
 
 function line(receipt) {
   const outcome = receipt.outcome || (receipt.error ? "failed" : "waiting");
-  const detail = receipt.error || (receipt.detail && typeof receipt.detail === "object" ? `phase ${receipt.detail.phase}, ${receipt.detail.spool.pending_records} records wait` : receipt.detail);
+  const detail = receipt.error || (receipt.detail && typeof receipt.detail === "object" && receipt.detail.spool ? `phase ${receipt.detail.phase}, ${receipt.detail.spool.pending_records} records wait` : receipt.detail);
   return h("li", { class: outcome, "data-command": receipt.command, "data-outcome": outcome },
     h("time", {}, clock(receipt.received_at || receipt.sent_at)), h("b", {}, receipt.command), h("span", { class: `outcome ${outcome}` }, outcome),
     h("span", {}, [receipt.instance, detail, receipt.took_ms !== null && receipt.took_ms !== undefined ? duration(receipt.took_ms / 1000) : ""].filter(Boolean).join(" · ")));

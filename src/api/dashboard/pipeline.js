@@ -29,6 +29,9 @@ function keep(name, value) {
 /** From the start on, so that there is something to see when the view is opened. */
 export function listen() {
   live.status.on((status) => {
+    newest = status;
+    // A server that only reads has no pipeline.
+    if (!status.counters) return draw();
     const at = seconds(status.at);
     if (before && before.instance === status.instance && at > seconds(before.at) && status.counters.received >= before.counters.received) {
       const past = at - seconds(before.at);
@@ -38,7 +41,6 @@ export function listen() {
     keep("lag", status.lag_seconds);
     keep("pending", status.spool.pending_records);
     before = status;
-    newest = status;
     draw();
   });
 }
@@ -46,7 +48,7 @@ export function listen() {
 function spark(values) {
   const [width, height] = [200, 36];
   const top = Math.max(1e-9, ...values);
-  const step = width / (KEPT - 1);
+  const step = width / (Math.max(40, values.length) - 1);
   const from = width - (values.length - 1) * step;
   const points = values.map((value, at) => `${(from + at * step).toFixed(1)},${(height - 2 - (value / top) * (height - 6)).toFixed(1)}`);
   const area = values.length > 1 ? `${from.toFixed(1)},${height} ${points.join(" ")} ${width},${height}` : "";
@@ -76,6 +78,7 @@ const facts = (pairs) => h("dl", {}, pairs.flatMap(([name, value]) => [h("dt", {
 function draw() {
   if (!parts || !newest) return;
   const status = newest;
+  if (!status.counters) return drawReader(status);
   const rate = history.rate[history.rate.length - 1] ?? null;
   const rows = history.rows[history.rows.length - 1] ?? null;
   parts.rate.set(rate === null ? "–" : `${number(rate, 3)} /s`, `${count(status.counters.received)} received`);
@@ -102,6 +105,14 @@ function draw() {
   ]));
   const missed = Object.entries(status.gaps).filter(([, gap]) => gap.gaps > 0 || gap.lost > 0);
   show(parts.gaps, missed.length ? missed.map(([reason, gap]) => h("tr", {}, h("th", { scope: "row" }, reason.replaceAll("_", " "), h("small", {}, REASONS[reason] || "")), h("td", {}, count(gap.gaps)), h("td", {}, gap.lost ? count(gap.lost) : "unknown"))) : h("tr", {}, h("td", { colspan: 3, class: "empty" }, "Nothing was missed since the start.")));
+}
+
+function drawReader(status) {
+  show(parts.state, state(status.ready, status.phase), state(status.store.connected, `store ${status.store.connected ? "answers" : "does not answer"}`));
+  show(parts.redis, facts([["Connection", state(Boolean(status.redis.connected), status.redis.connected ? "up" : "down")]]));
+  show(parts.spool, h("p", { class: "empty" }, "This server only reads; it has no pipeline."));
+  show(parts.gaps, h("tr", {}, h("td", { colspan: 3, class: "empty" }, "This server only reads; see the runs for what is missing.")));
+  show(parts.daemon, facts([["Instance", status.instance], ["Version", status.version], ["Up", duration(status.uptime_seconds)]]));
 }
 
 export function open(box) {

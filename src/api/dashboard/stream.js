@@ -6,6 +6,7 @@ import { path } from "./api.js";
 const RETRY_MS = 2000;
 const SILENCE_MS = 15000;
 const ASLEEP_MS = 5000;
+const POLL_MS = 3000;
 
 /** What arrives: `metrics`, `topology`, `event`, `activity`, `receipt`, `status`. */
 export const live = {
@@ -26,6 +27,7 @@ let runs = [];
 let place = null;
 let retry = null;
 let heard = 0;
+let polling = null;
 let known = "connecting";
 
 function note(state) {
@@ -50,6 +52,9 @@ function open() {
   heard = Date.now();
   const mine = source;
   handle("hello", (hello) => {
+    // A server without a pipeline has nothing to tell: the store is asked instead.
+    clearInterval(polling);
+    if (!hello.live) polling = setInterval(() => !document.hidden && live.behind.tell("poll"), POLL_MS);
     if (!hello.resumed) live.behind.tell("connected");
   });
   handle("skipped", () => live.behind.tell("skipped"));

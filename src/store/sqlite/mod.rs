@@ -50,6 +50,9 @@ const READS_MAX: usize = 64;
 /// Reading threads: one long read leaves room for others.
 const READERS: usize = 2;
 
+/// How much nicer than the writing thread they are.
+const NICE: i32 = 5;
+
 /// Where the file is.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -90,6 +93,10 @@ fn start(database: Database, retention: &Retention, metrics: Arc<Metrics>) -> Sq
     for _ in 0..READERS {
         let (queue, mut reader) = (queue.clone(), Reader { database: database.clone(), open: None });
         spawn("sqlite-read", move || {
+            // Counts for this thread only: beside a writer, who reads comes second.
+            if !read_only {
+                let _ = rustix::process::setpriority_process(None, NICE);
+            }
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
                 let Some(read) = next else { return };

@@ -1,0 +1,130 @@
+//! The API alone: reads of the configured store and of the latest keys, without a pipeline.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
+use tracing::info;
+
+use super::{AppError, http, signals, stores};
+use crate::{
+    api,
+    config::Settings,
+    lifecycle::{Signal, Tasks},
+    live::Live,
+    metrics::Metrics,
+    redis::Link,
+    render,
+    store::Store,
+    units,
+};
+
+/// How often the store is asked whether it answers, and how long it may take.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// Serves until a signal stops it.
+///
+/// # Errors
+/// When it cannot start, or a part of it fails.
+pub fn run(settings: &Settings) -> Result<(), AppError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("runtime")
+        .enable_all()
+        .build()
+        .map_err(AppError::Start)?;
+    let outcome = runtime.block_on(serve(settings));
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    outcome
+}
+
+async fn serve(settings: &Settings) -> Result<(), AppError> {
+    let started = Instant::now();
+    let (stopper, stop) = Signal::new();
+    let stopper = Arc::new(stopper);
+    let reloads = signals::install(Arc::clone(&stopper)).map_err(AppError::Start)?;
+    info!(version = env!("CARGO_PKG_VERSION"), instance = settings.instance, "serving the API alone");
+    let (metrics, mut tasks) = (Metrics::new(), Tasks::new());
+    let (store, upkeep) = stores::open_read_only(settings, &metrics, stop.clone());
+    tasks.spawn("store", upkeep);
+    let (link, upkeep) = Link::new(&settings.redis, stop.clone());
+    tasks.spawn("redis commands", upkeep);
+    let answers = Arc::new(AtomicBool::new(false));
+    tasks.spawn("probe", probe(Arc::clone(&store), Arc::clone(&answers), stop.clone()));
+
+    let keys = http::keys(settings, &link);
+    tasks.spawn("reload", reload_tokens(reloads, Arc::clone(&keys), settings.clone(), stop.clone()));
+    let inlet = http::by_redis(settings, &link);
+    let seen = http::Seen {
+        status: status(settings, started, &link, &answers),
+        missing: Arc::new(move || {
+            let missing = if answers.load(Ordering::Relaxed) { None } else { Some("store does not answer".to_owned()) };
+            missing.into_iter().collect()
+        }),
+        metrics,
+        store,
+        link,
+        // Nobody feeds it here: what a stream tells is the status, and the page asks the store.
+        live: Live::new(settings.http.stream_buffer.as_usize(), settings.http.streams),
+        keys,
+    };
+    tasks.spawn("http", api::run(http::sight(settings, seen, inlet), stop.clone()));
+    tasks.run(stopper, stop, settings.shutdown_grace).await.map_err(AppError::Ended)
+}
+
+/// SIGHUP: the tokens are read again; nothing else here changes while it runs.
+async fn reload_tokens(
+    mut asked: mpsc::Receiver<()>,
+    keys: Arc<api::Keyring>,
+    settings: Settings,
+    mut stop: Signal,
+) -> Result<(), Infallible> {
+    loop {
+        tokio::select! {
+            () = stop.stopped() => return Ok(()),
+            Some(()) = asked.recv() => http::load_tokens(&keys, &settings),
+        }
+    }
+}
+
+/// Without a pipeline there is little to say.
+fn status(settings: &Settings, started: Instant, link: &Link, answers: &Arc<AtomicBool>) -> api::StatusFn {
+    let (instance, link, answers) = (settings.instance.clone(), link.clone(), Arc::clone(answers));
+    Arc::new(move || -> Value {
+        json!({
+            "instance": instance,
+            "version": env!("CARGO_PKG_VERSION"),
+            "phase": "serving",
+            "ready": answers.load(Ordering::Relaxed),
+            "at": render::time(units::now()),
+            "uptime_seconds": started.elapsed().as_secs(),
+            "redis": { "connected": link.client().is_some() },
+            "store": { "connected": answers.load(Ordering::Relaxed) },
+        })
+    })
+}
+
+async fn probe(
+    store: Arc<dyn Store>,
+    answers: Arc<AtomicBool>,
+    mut stop: Signal,
+) -> Result<(), std::convert::Infallible> {
+    loop {
+        let answered = timeout(PROBE, store.ping()).await.is_ok_and(|answered| answered.is_ok());
+        answers.store(answered, Ordering::Relaxed);
+        tokio::select! {
+            () = stop.stopped() => return Ok(()),
+            () = sleep(PROBE) => {}
+        }
+    }
+}
