@@ -6,6 +6,7 @@
 
 mod access;
 mod api;
+mod browser;
 mod crash;
 mod curves;
 mod document;

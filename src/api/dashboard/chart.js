@@ -61,12 +61,20 @@ export class Chart {
     // Somebody who has zoomed in looks at something: it stays where it is.
     this.plot.setData(this.data, !this.zoomed);
     if (this.zoomed) this.plot.redraw();
+    this.#newest();
+  }
+
+  /** While nobody points at anything, the legend tells the newest values. */
+  #newest() {
+    const { plot } = this;
+    if (plot.cursor.idx === null || plot.cursor.idx === undefined) plot.setLegend({ idx: this.data[0].length - 1 }, false);
   }
 
   #build() {
     if (this.gone || this.box.clientWidth === 0) return;
     if (this.plot) this.plot.destroy();
     this.plot = new uPlot(this.#options(), this.data, this.box);
+    this.#newest();
     this.plot.root.setAttribute("role", "img");
     this.plot.root.setAttribute("aria-label", this.title);
     this.plot.over.addEventListener("dblclick", () => {

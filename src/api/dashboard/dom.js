@@ -33,16 +33,25 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Runs `draw` once before the next picture, however often it is asked for. */
+const PATIENCE_MS = 500;
+
+/**
+ * Runs `draw` once before the next picture, however often it is asked for. A page that nobody sees is asked for no picture; it
+ * is drawn now and then, so that it is right when it is looked at.
+ */
 export function coalesced(draw) {
-  let asked = false;
+  let frame = null;
+  let timer = null;
+  const go = () => {
+    cancelAnimationFrame(frame);
+    clearTimeout(timer);
+    frame = timer = null;
+    draw();
+  };
   return () => {
-    if (asked) return;
-    asked = true;
-    requestAnimationFrame(() => {
-      asked = false;
-      draw();
-    });
+    if (frame !== null) return;
+    frame = requestAnimationFrame(go);
+    timer = setTimeout(go, PATIENCE_MS);
   };
 }
 

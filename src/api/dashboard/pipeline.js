@@ -83,7 +83,7 @@ function draw() {
   const rows = history.rows[history.rows.length - 1] ?? null;
   parts.rate.set(rate === null ? "–" : `${number(rate, 3)} /s`, `${count(status.counters.received)} received`);
   parts.rows.set(rows === null ? "–" : `${number(rows, 3)} /s`, `${count(status.counters.rows)} rows stored`);
-  parts.lag.set(duration(status.lag_seconds), "oldest message not yet stored");
+  parts.lag.set(duration(status.lag_seconds), "oldest not yet stored");
   parts.pending.set(count(status.spool.pending_records), status.paused ? "held: paused" : "records wait for the store");
   const { spool, store, redis } = status;
   show(parts.state,

@@ -117,14 +117,14 @@ function entry(run) {
     h(
       "a",
       { href: `#/run/${run.run_id}`, "aria-current": run.run_id === current ? "page" : null },
-      h("span", { class: "line" }, h("i", { class: `dot ${status} ${speaks ? "speaks" : ""}` }), h("b", {}, runName(run)), h("span", { class: "when" }, ago(run.last_event_time || run.start_time))),
+      h("span", { class: "line" }, h("i", { class: `dot ${status} ${speaks ? "speaks" : ""}` }), h("b", {}, runName(run)), h("span", { class: "when" }, ago(run.last_event_time || run.start_time).replace(" ago", ""))),
       h(
         "span",
         { class: "line small" },
         h("span", { class: `status ${status}` }, status),
         h("span", {}, `loss ${loss}`),
         run.total_hidden_units !== null && h("span", {}, `${run.total_hidden_units} units`),
-        h("span", { class: "id" }, short(run.run_id)),
+        run.run_name && h("span", { class: "id" }, short(run.run_id)),
       ),
     ),
     h(
@@ -147,7 +147,7 @@ const draw = coalesced(() => {
   }
   more.hidden = !next;
   const running = [...known.values()].filter((run) => statusOf(run) === "running").length;
-  summary.textContent = failure || (runs.length === 0 ? (known.size ? "No run matches." : "No runs yet. They appear by themselves.") : `${runs.length} shown, ${running} running`);
+  summary.textContent = failure || (runs.length === 0 ? (known.size ? "No run matches." : "No runs yet. They appear by themselves.") : `${runs.length} shown, ${running} running. Tick to compare.`);
   summary.classList.toggle("failed", Boolean(failure));
   [...chips.children].forEach((chip) => chip.setAttribute("aria-pressed", String(chip.dataset.status === filter.status)));
 });

@@ -47,15 +47,12 @@ export class Series {
     try {
       const [answer, gaps] = await Promise.all([
         this.#range(),
-        optional(get(`api/runs/${this.runId}/gaps`), { gaps: [], missing: [] }),
+        optional(get(`api/runs/${this.runId}/gaps`), { gaps: [] }),
       ]);
       this.clear();
       this.exact = answer.exact;
       this.replaced = answer.replaced || 0;
-      this.gaps = [
-        ...gaps.gaps.map((gap) => ({ from: seconds(gap.started_at), to: seconds(gap.ended_at), lost: gap.lost, reason: gap.reason })),
-        ...gaps.missing.map((hole) => ({ from: seconds(hole.after), to: seconds(hole.before), lost: hole.count, reason: "sequence" })),
-      ];
+      this.gaps = gaps.gaps.map((gap) => ({ from: seconds(gap.started_at), to: seconds(gap.ended_at), lost: gap.lost, reason: gap.reason }));
       answer.metrics.forEach((row) => this.#push(row));
       this.loaded = true;
     } finally {

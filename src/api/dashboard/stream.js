@@ -57,6 +57,16 @@ function open() {
     if (!hello.live) polling = setInterval(() => !document.hidden && live.behind.tell("poll"), POLL_MS);
     if (!hello.resumed) live.behind.tell("connected");
   });
+  // What was received before we listened is in the store once this record is: read it then.
+  let target = null;
+  handle("status", ({ spool }) => {
+    if (!spool || target === Infinity) return;
+    target ??= spool.end;
+    if (spool.stored >= target) {
+      target = Infinity;
+      live.behind.tell("stored");
+    }
+  });
   handle("skipped", () => live.behind.tell("skipped"));
   handle("seen", () => {});
   for (const name of ["metrics", "topology", "event", "activity", "receipt", "status"]) handle(name, live[name].tell);
