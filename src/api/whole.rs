@@ -95,9 +95,7 @@ pub async fn growth(State(sight): State<Sight>, Path(run_id): Path<String>, para
     let mut shown = Vec::new();
     let mut before: Option<&Level> = None;
     for level in &levels {
-        let since = before.map_or(Micros::MIN, |before| before.from);
-        // Announced between the first row of the level before and the last of this one; the newest is nearest.
-        let arrival = arrivals.iter().find(|arrival| arrival.at > since && arrival.at <= level.from.max(since));
+        let arrival = before.and_then(|before| nearest(&arrivals, before.from, level));
         let (earlier, later) = (before.and_then(|before| before.last), level.last);
         shown.push(json!({
             "hidden_units": level.hidden_units,
@@ -117,6 +115,12 @@ pub async fn growth(State(sight): State<Sight>, Path(run_id): Path<String>, para
         before = Some(level);
     }
     json(&json!({ "run_id": run.run_id, "field": field.name(), "levels": shown, "count": shown.len() }))
+}
+
+/// What was announced about the unit of a level: nearest to its first row, be it a moment before or after.
+fn nearest<'a>(arrivals: &'a [Arrival], since: Micros, level: &Level) -> Option<&'a Arrival> {
+    let near = arrivals.iter().filter(|arrival| arrival.at > since && arrival.at <= level.to);
+    near.min_by_key(|arrival| arrival.at.abs_diff(level.from))
 }
 
 /// A unit that a trainer announced.

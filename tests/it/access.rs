@@ -162,7 +162,10 @@ fn without_a_schema_the_daemon_keeps_everything_and_says_what_to_run() {
     let daemon = Daemon::on(&redis).cassandra(&cassandra).start_ready();
     publish(&redis, TRAINING, 1);
     daemon.wait_log("cascor-ingest schema apply");
-    assert!(daemon.get("/api/status").json()["spool"]["pending_records"].as_u64().unwrap() >= 1);
+    // The log may say so before the message has come.
+    wait_until("the message in the spool", LIMIT, || {
+        daemon.get("/api/status").json()["spool"]["pending_records"].as_u64().is_some_and(|pending| pending >= 1)
+    });
     daemon.apply_schema();
     wait_until("the row", LIMIT, || cassandra.count(COUNT) == 1);
 }

@@ -291,6 +291,13 @@ fn slow_and_greedy_clients_are_dropped() {
         assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
     }
     assert_eq!(http::post(port, "/api/runs", &format!("{{\"notes\":\"{}\"}}", "x".repeat(2_000))).unwrap().status, 413);
+    // One that has its answer and keeps the connection is dropped, too.
+    let mut idle = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    idle.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut answer = Vec::new();
+    idle.read_to_end(&mut answer).expect("an idle connection is closed");
+    assert!(String::from_utf8_lossy(&answer).contains("200 OK"));
     let long = "x".repeat(64 << 10);
     let answer = http::send(port, "GET", "/api/runs", &[("X-Long", &long)], "");
     assert!(answer.is_err() || answer.unwrap().status == 431);

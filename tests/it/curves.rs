@@ -52,7 +52,8 @@ fn filled(mut daemon: Daemon, redis: &Redis) -> Daemon {
     let mut client = redis.client();
     client.publish(TRAINING, json!({"type": "training_start", "run_id": RUN, "timestamp": start}).to_string());
     for unit in 1..4 {
-        let at = start as f64 + f64::from(unit) * 10.0;
+        // One before its first row, one at it, one after it.
+        let at = start as f64 + f64::from(unit) * 10.0 + [-0.3, 0.1, 1.5][unit as usize - 1];
         let data = json!({"hidden_unit_index": unit, "correlation": 0.1 * f64::from(unit), "epoch": 0});
         let message = json!({"type": "cascade_add", "run_id": RUN, "timestamp": at, "data": data});
         client.publish(TRAINING, message.to_string());
@@ -145,7 +146,7 @@ fn growth(daemon: &Daemon) {
     assert_eq!(levels[1]["before"], json!(1.0 / 100.0));
     let correlations: Vec<_> = levels.iter().map(|level| level["correlation"].as_f64()).collect();
     assert_eq!(correlations[0], None);
-    assert!(correlations[1..].iter().all(Option::is_some), "{correlations:?}");
+    assert_eq!(correlations[1..], [0.1, 0.2, 0.1 * 3.0].map(Some));
     assert!(levels[1]["change"].as_f64().unwrap() < 0.0);
 }
 
