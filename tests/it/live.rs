@@ -217,6 +217,11 @@ fn a_token_opens_what_its_scope_allows() {
         let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(status(&daemon, method, path, &headers), expected, "{method} {path} {token}");
     }
+    let url = format!("http://127.0.0.1:{}", daemon.http_port());
+    let secret = dir.path().join("secret");
+    fs::write(&secret, format!("{READER}\n")).unwrap();
+    assert!(!daemon.command(&["runs", "--url", &url]).status.success());
+    daemon.succeed(&["runs", "--url", &url, "--token-file", &secret.display().to_string()]);
     fs::write(dir.path().join("tokens"), format!("ann admin {ADMIN}\n")).unwrap();
     daemon.process().signal(Signal::HUP);
     wait_until("the token is gone", LIMIT, || status(&daemon, "GET", "/api/runs", &[("Authorization", &bob)]) == 401);

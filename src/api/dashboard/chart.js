@@ -101,7 +101,7 @@ export class Chart {
       spanGaps: true,
     }));
     const bands = this.lines
-      .map((line, at) => line.band && { series: [line.band + 1, line.band], fill: `${colour(this.lines[at].stroke)}26` })
+      .map((line, at) => line.band && { series: [line.band + 1, line.band], fill: `${colour(this.lines[at].stroke)}66` })
       .filter(Boolean);
     return {
       width: this.box.clientWidth,

@@ -52,7 +52,8 @@ export class Series {
       this.clear();
       this.exact = answer.exact;
       this.replaced = answer.replaced || 0;
-      this.gaps = gaps.gaps.map((gap) => ({ from: seconds(gap.started_at), to: seconds(gap.ended_at), lost: gap.lost, reason: gap.reason }));
+      // What was missed of commands is no hole in a curve.
+      this.gaps = gaps.gaps.filter((gap) => gap.source !== "control").map((gap) => ({ from: seconds(gap.started_at), to: seconds(gap.ended_at), lost: gap.lost, reason: gap.reason }));
       answer.metrics.forEach((row) => this.#push(row));
       this.loaded = true;
     } finally {
