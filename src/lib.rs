@@ -33,6 +33,7 @@ pub mod gaps;
 pub mod intake;
 pub mod latest;
 pub mod lifecycle;
+pub mod live;
 pub mod logging;
 pub mod metrics;
 pub mod notify;

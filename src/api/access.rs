@@ -1,10 +1,11 @@
 //! Who may do what. Every route has a [`Scope`]; the check is made here, once, before its handler.
 //!
-//! There are no tokens yet. Until there are:
-//! * bound to loopback, reading is open and commands are taken, but only from a client that means this server: the `Host` header
-//!   must name loopback, so that a page of somebody else cannot reach it by a name that it made resolve here, and the `Origin` of
-//!   a command must be this server's own;
-//! * bound to anything else, only the open routes answer.
+//! * A token of `http.tokens_file` opens what its scope allows, from anywhere; so does the session of somebody who has signed in
+//!   with one, and then a request that changes something must prove that it comes from the dashboard.
+//! * Without either, and bound to loopback, reading is open; changing is, too, until there are tokens. But only for a client that
+//!   means this server: the `Host` header must name loopback, so that a page of somebody else cannot reach it by a name that it
+//!   made resolve here, and the `Origin` of a change must be this server's own.
+//! * Bound to anything else, only the open routes answer.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,17 +16,31 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::error::ApiError;
+use super::{Sight, error::ApiError, tokens::Token};
 
 /// What a route is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// For probes and scrapers: always.
     Open,
+    /// Where people sign in and out: needs no token yet.
+    SignIn,
     /// Looks at data.
     Read,
     /// Changes something.
     Admin,
+}
+
+impl Scope {
+    /// As tokens name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::SignIn => "sign_in",
+            Self::Read => "read",
+            Self::Admin => "admin",
+        }
+    }
 }
 
 /// The rule in force.
@@ -46,38 +61,49 @@ impl Access {
         if loopback { Self::Loopback } else { Self::Network }
     }
 
-    /// Whether a request may go on.
+    /// Whether a request without a token may go on; `tokens`: there are some.
     ///
     /// # Errors
-    /// 401 without a token where one is needed, 403 where none would help.
-    pub fn check(self, scope: Scope, headers: &HeaderMap) -> Result<(), ApiError> {
+    /// 401 where a token is needed, 403 where none would help.
+    pub fn without_token(self, scope: Scope, tokens: bool, headers: &HeaderMap) -> Result<(), ApiError> {
+        let needed = |why| Err(ApiError::new(StatusCode::UNAUTHORIZED, why));
         match (self, scope) {
-            (_, Scope::Open) | (Self::Internal, _) => Ok(()),
-            (Self::Network, _) => Err(ApiError::new(
-                StatusCode::UNAUTHORIZED,
-                "a token is needed, because `http.listen` is not a loopback address",
-            )),
-            (Self::Loopback, scope) => {
-                let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-                let host = text(header::HOST).unwrap_or_default();
+            (_, Scope::Open) | (Self::Internal, _) => return Ok(()),
+            (Self::Network, Scope::Read | Scope::Admin) => {
+                return needed("a token is needed, because `http.listen` is not a loopback address");
+            }
+            // Whoever signs in brings a token; a proxy may stand between.
+            (_, Scope::SignIn) if tokens => {}
+            _ => {
+                let host = text(headers, header::HOST).unwrap_or_default();
                 if !is_loopback(host) {
-                    let detail = format!("the Host header `{host}` does not name this machine; use 127.0.0.1");
+                    let detail =
+                        format!("the Host header `{host}` does not name this machine; use 127.0.0.1, or a token");
                     return Err(ApiError::new(StatusCode::FORBIDDEN, detail));
                 }
-                let foreign = |origin: &str| origin.split_once("://").is_none_or(|(_, origin)| origin != host);
-                if scope == Scope::Admin
-                    && headers.get(header::ORIGIN).is_some()
-                    && text(header::ORIGIN).is_none_or(foreign)
-                {
-                    return Err(ApiError::new(
-                        StatusCode::FORBIDDEN,
-                        "commands are not taken from pages of other sites",
-                    ));
-                }
-                Ok(())
             }
         }
+        if scope == Scope::Admin && tokens {
+            return needed("a token with the scope `admin` is needed; sign in, or send one as `Authorization: Bearer`");
+        }
+        if scope != Scope::Read && !same_origin(headers) {
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "commands are not taken from pages of other sites"));
+        }
+        Ok(())
     }
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Whether a request comes from no page, or from one of this server.
+pub fn same_origin(headers: &HeaderMap) -> bool {
+    let host = text(headers, header::HOST).unwrap_or_default();
+    headers.get(header::ORIGIN).is_none()
+        || text(headers, header::ORIGIN)
+            .and_then(|origin| origin.split_once("://"))
+            .is_some_and(|(_, origin)| origin == host)
 }
 
 /// Whether `host:port` names loopback.
@@ -88,9 +114,42 @@ fn is_loopback(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
+/// Whether a token goes far enough.
+fn allows(token: &Token, scope: Scope) -> Result<(), ApiError> {
+    if scope == Scope::Admin && token.scope != Scope::Admin {
+        let detail = format!("the token `{}` may only read", token.name);
+        return Err(ApiError::new(StatusCode::FORBIDDEN, detail));
+    }
+    Ok(())
+}
+
+async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<(), ApiError> {
+    if scope == Scope::Open || sight.access == Access::Internal {
+        return Ok(());
+    }
+    // Where there are no tokens, one that is sent is no reason to send anybody away.
+    let tokens = sight.keys.is_used();
+    if tokens && let Some(token) = sight.keys.bearer(headers)? {
+        return allows(&token, scope);
+    }
+    let refused = match sight.access.without_token(scope, tokens, headers) {
+        Ok(()) => return Ok(()),
+        Err(refused) => refused,
+    };
+    // Redis is asked only where it decides.
+    if tokens
+        && scope != Scope::SignIn
+        && let Some(session) = sight.keys.sessions()?.find(headers, &sight.keys).await?
+    {
+        allows(&session.token, scope)?;
+        return if scope == Scope::Admin { session.prove(headers) } else { Ok(()) };
+    }
+    Err(refused)
+}
+
 /// The check as a layer of a route.
-pub async fn guard(State((access, scope)): State<(Access, Scope)>, request: Request, next: Next) -> Response {
-    match access.check(scope, request.headers()) {
+pub async fn guard(State((sight, scope)): State<(Sight, Scope)>, request: Request, next: Next) -> Response {
+    match check(&sight, scope, request.headers()).await {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     }
@@ -117,12 +176,33 @@ mod tests {
             (Access::Network, Scope::Read, Some("localhost"), None, false),
             (Access::Network, Scope::Admin, Some("localhost"), None, false),
             (Access::Network, Scope::Open, None, None, true),
+            (Access::Loopback, Scope::SignIn, Some("evil.example"), None, false),
+            (Access::Loopback, Scope::SignIn, Some("localhost"), None, true),
         ] {
             let mut headers = HeaderMap::new();
             let pairs = [(header::HOST, host), (header::ORIGIN, origin)];
             headers.extend(pairs.into_iter().filter_map(|(name, value)| Some((name, value?.parse().unwrap()))));
-            let checked = access.check(scope, &headers).is_ok();
+            let checked = access.without_token(scope, false, &headers).is_ok();
             assert_eq!(checked, allowed, "{access:?} {scope:?} {host:?} {origin:?}");
+        }
+    }
+
+    #[test]
+    fn with_tokens_changing_needs_one_and_signing_in_does_not() {
+        for (access, scope, host, origin, status) in [
+            (Access::Loopback, Scope::Read, "localhost", None, None),
+            (Access::Loopback, Scope::Read, "dash.example", None, Some(StatusCode::FORBIDDEN)),
+            (Access::Loopback, Scope::Admin, "localhost", None, Some(StatusCode::UNAUTHORIZED)),
+            (Access::Network, Scope::Read, "dash.example", None, Some(StatusCode::UNAUTHORIZED)),
+            (Access::Network, Scope::SignIn, "dash.example", Some("https://dash.example"), None),
+            (Access::Network, Scope::SignIn, "dash.example", Some("https://evil.example"), Some(StatusCode::FORBIDDEN)),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            headers.extend(origin.map(|origin: &str| (header::ORIGIN, origin.parse().unwrap())));
+            let checked = access.without_token(scope, true, &headers).err();
+            let answered = checked.map(|refused| refused.into_response().status());
+            assert_eq!(answered, status, "{access:?} {scope:?} {host} {origin:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Settings of the HTTP side: where it listens, and the limit of everything that a client decides.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,8 @@ use crate::units::{self, ByteSize};
 pub struct Config {
     /// Address and port; empty: no HTTP.
     pub listen: String,
+    /// Who may do what: lines of `name scope token`, the scope `read` or `admin`. Read again at SIGHUP.
+    pub tokens_file: Option<PathBuf>,
     /// Rows of one page, at most.
     pub page_rows: usize,
     /// Points of one curve, at most.
@@ -20,6 +22,15 @@ pub struct Config {
     pub runs: usize,
     /// Exports at once; one more is told to come back.
     pub exports: usize,
+    /// Streams at once; one more is told so.
+    pub streams: usize,
+    /// How often a client of a stream gets something, at most.
+    #[serde(with = "units::duration")]
+    pub stream_interval: Duration,
+    /// Metrics of all runs in one piece of a stream, at most; what is left out is counted.
+    pub stream_points: usize,
+    /// Messages kept for streams, while there are any.
+    pub stream_buffer: ByteSize,
     /// Connections at once; more wait until one ends.
     pub connections: usize,
     /// The head of a request, at most; at least 8 KiB.
@@ -41,10 +52,15 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8050".into(),
+            tokens_file: None,
             page_rows: 10_000,
             points: 20_000,
             runs: 16,
             exports: 4,
+            streams: 32,
+            stream_interval: Duration::from_millis(100),
+            stream_points: 500,
+            stream_buffer: ByteSize::mib(8),
             connections: 256,
             header: ByteSize::kib(16),
             body: ByteSize::mib(1),
@@ -62,11 +78,16 @@ impl Config {
             problems
                 .push(format!("`http.listen` = \"{}\" is not an address and port such as 127.0.0.1:8050", self.listen));
         }
+        if let Some(Err(error)) = self.tokens_file.as_deref().map(super::tokens::read) {
+            problems.push(format!("`http.tokens_file`: {error}"));
+        }
         let counts = [
             ("page_rows", self.page_rows),
             ("points", self.points),
             ("runs", self.runs),
             ("exports", self.exports),
+            ("streams", self.streams),
+            ("stream_points", self.stream_points),
             ("connections", self.connections),
         ];
         problems
@@ -74,7 +95,11 @@ impl Config {
         if self.header < ByteSize::kib(8) {
             problems.push("`http.header` must be at least 8KiB".into());
         }
+        if self.stream_buffer < ByteSize::kib(64) {
+            problems.push("`http.stream_buffer` must be at least 64KiB".into());
+        }
         let times = [
+            ("stream_interval", self.stream_interval),
             ("header_timeout", self.header_timeout),
             ("request_timeout", self.request_timeout),
             ("write_timeout", self.write_timeout),

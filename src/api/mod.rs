@@ -12,11 +12,15 @@ mod export;
 mod health;
 mod latest;
 mod openapi;
+mod page;
 mod params;
 mod range;
 mod rows;
 mod runs;
 mod serve;
+mod session;
+mod stream;
+mod tokens;
 mod walk;
 mod whole;
 mod write;
@@ -29,7 +33,7 @@ use axum::{
     http::{Method, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, get, post},
+    routing::{MethodRouter, delete, get, post},
 };
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -39,9 +43,12 @@ pub use self::{
     config::Config,
     error::{Answer, ApiError},
     serve::run,
+    session::Sessions,
+    tokens::{Keyring, TokensError},
     write::{Ends, Inlet, ToIntake},
 };
 use crate::{
+    live::Live,
     metrics::{Label, Metrics},
     redis::Link,
     store::Store,
@@ -72,6 +79,10 @@ pub struct Sight {
     pub latest: Option<Latest>,
     /// Where requests that change something go.
     pub inlet: Inlet,
+    /// What happens now.
+    pub live: Live,
+    /// Tokens and sessions.
+    pub keys: Arc<Keyring>,
     /// Exports that may still begin.
     pub exports: Arc<Semaphore>,
 }
@@ -87,7 +98,7 @@ pub struct Latest {
 
 /// One route. Everything that the server answers is one of these.
 pub struct Route {
-    /// GET or POST.
+    /// GET, POST or DELETE.
     pub method: Method,
     /// As axum writes it: `/api/runs/{run_id}`.
     pub path: &'static str,
@@ -101,6 +112,7 @@ pub fn routes() -> Vec<Route> {
     let read = |path, handler| Route { method: Method::GET, path, scope: Scope::Read, handler };
     let open = |path, handler| Route { scope: Scope::Open, ..read(path, handler) };
     let admin = |path, handler| Route { method: Method::POST, path, scope: Scope::Admin, handler };
+    let sign_in = |method, handler| Route { method, path: "/api/session", scope: Scope::SignIn, handler };
     vec![
         open("/healthz", get(health::alive)),
         open("/readyz", get(health::ready)),
@@ -121,6 +133,10 @@ pub fn routes() -> Vec<Route> {
         read("/api/topology", get(latest::topology)),
         read("/api/network/topology", get(latest::topology)),
         read("/api/history", get(latest::history)),
+        read("/api/stream", get(stream::stream)),
+        sign_in(Method::POST, post(session::sign_in)),
+        sign_in(Method::DELETE, delete(session::sign_out)),
+        read("/api/session", get(session::who)),
         admin("/api/control", post(write::control)),
         admin("/api/runs", post(write::create)),
         admin("/api/runs/{run_id}/complete", post(write::complete)),
@@ -128,11 +144,11 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-/// All routes, each behind its check.
+/// All routes, each behind its check, and the dashboard, which is nothing to keep from anybody.
 pub fn router(sight: Sight) -> Router {
-    let mut router = Router::new();
+    let mut router = Router::new().route("/", get(page::index)).route("/assets/{*name}", get(page::asset));
     for route in routes() {
-        let guard = middleware::from_fn_with_state((sight.access, route.scope), access::guard);
+        let guard = middleware::from_fn_with_state((sight.clone(), route.scope), access::guard);
         router = router.route(route.path, route.handler.layer(guard));
     }
     router

@@ -62,6 +62,7 @@ async fn listen(sight: Sight, mut stop: Signal) {
     let config = Arc::clone(&sight.config);
     let Some(listener) = bind(&config.listen, stop.clone()).await else { return };
     info!(address = config.listen, "HTTP is listening");
+    let live = sight.live.clone();
     let router = router(sight);
     let room = Arc::new(Semaphore::new(config.connections));
     let mut connections = JoinSet::new();
@@ -87,6 +88,8 @@ async fn listen(sight: Sight, mut stop: Signal) {
             },
         }
     }
+    // Streams have no end of their own.
+    live.close();
     let all = async { while connections.join_next().await.is_some() {} };
     // A client that keeps its connection open must not keep the daemon.
     let _ = tokio::time::timeout(LAST_ANSWERS, all).await;

@@ -86,6 +86,11 @@ impl Inlet {
         Self(Some(Arc::new(ends)))
     }
 
+    /// The answers to commands, from now on.
+    pub(super) fn receipts(&self) -> Option<broadcast::Receiver<Arc<str>>> {
+        Some(self.0.as_deref()?.intake.as_ref()?.receipts.subscribe())
+    }
+
     fn ends(&self) -> Result<&Ends, ApiError> {
         self.0.as_deref().ok_or_else(|| ApiError::unavailable("nothing can be changed from here"))
     }

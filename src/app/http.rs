@@ -6,11 +6,13 @@ use std::{
 };
 
 use tokio::sync::{Semaphore, broadcast, mpsc};
+use tracing::{debug, warn};
 
 use crate::{
-    api::{Access, Ends, Inlet, Latest, MissingFn, Sight, StatusFn, ToIntake},
+    api::{Access, Ends, Inlet, Keyring, Latest, MissingFn, Sessions, Sight, StatusFn, ToIntake},
     config::Settings,
     frame::Arrival,
+    live::Live,
     metrics::Metrics,
     redis::{Link, is_pattern},
     store::Store,
@@ -24,10 +26,35 @@ pub struct Seen {
     pub store: Arc<dyn Store>,
     /// For the latest values.
     pub link: Link,
+    /// What happens now.
+    pub live: Live,
+    /// Tokens and sessions.
+    pub keys: Arc<Keyring>,
     /// The status object.
     pub status: StatusFn,
     /// What is missing for being ready.
     pub missing: MissingFn,
+}
+
+/// The tokens of the configuration, and the sessions in Redis.
+pub fn keys(settings: &Settings, link: &Link) -> Arc<Keyring> {
+    let keys = Keyring::new(Sessions::new(link.clone(), &settings.redis.key_prefix));
+    load_tokens(&keys, settings);
+    Arc::new(keys)
+}
+
+/// Takes the tokens of the file in place of those before.
+pub fn load_tokens(keys: &Keyring, settings: &Settings) {
+    match keys.load(settings.http.tokens_file.as_deref()) {
+        Ok(0) if Access::at(&settings.http.listen) == Access::Network && !settings.http.listen.is_empty() => {
+            warn!(
+                "`http.listen` is not a loopback address and there are no tokens: only /healthz, /readyz and /metrics answer"
+            );
+        }
+        Ok(tokens) => debug!(tokens, "tokens are loaded"),
+        // The configuration was checked a moment ago.
+        Err(error) => warn!(%error, "tokens are not loaded; those before stay"),
+    }
 }
 
 /// The sight of the routes.
@@ -42,6 +69,8 @@ pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
         store: seen.store,
         latest: settings.latest.enabled.then_some(latest),
         inlet,
+        live: seen.live,
+        keys: seen.keys,
         exports: Arc::new(Semaphore::new(settings.http.exports)),
     }
 }

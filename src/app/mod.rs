@@ -31,7 +31,7 @@ use tracing::info;
 use self::{
     decode::{Decoder, SpoolRecords},
     parts::{Letters, Renderer, SharedRuns, SpoolCommit},
-    phases::{drain, reload_when_asked, report_restart, tell_ready},
+    phases::{Reloaded, drain, reload_when_asked, report_restart, tell_ready},
     status::Sources,
 };
 use crate::{
@@ -43,6 +43,7 @@ use crate::{
     intake::{self, Intake},
     latest::{self, Board},
     lifecycle::{Hold, Readiness, Signal, Tasks},
+    live::Live,
     logging::LevelHandle,
     metrics::Metrics,
     notify::{self, Heartbeat},
@@ -127,7 +128,9 @@ async fn daemon(
         "starting"
     );
     let spool::Opened { appender, reader, committer, view, recovery } = spool;
-    let mut daemon = Daemon { settings, metrics, front, back, readiness: Readiness::default(), tasks: Tasks::new() };
+    let live = Live::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
+    let readiness = Readiness::default();
+    let mut daemon = Daemon { settings, metrics, live, front, back, readiness, tasks: Tasks::new() };
 
     let inlets = daemon.subscribe()?;
     let (hold_out, hold) = watch::channel(Hold::Open);
@@ -157,11 +160,13 @@ async fn daemon(
     let inlet = http::inlet(settings, &inlets.link, to_intake, receipts);
     let (prefix, instance) = (settings.redis.key_prefix.clone(), settings.instance.clone());
     let farewell = latest::forget_status(inlets.link.clone(), prefix, instance);
-    daemon.look(&sources, Arc::clone(&board), inlets.link, heartbeat, Arc::clone(&store), inlet);
+    let keys = http::keys(settings, &inlets.link);
+    let reloaded = Reloaded { levels, limits: limits_out, board: Arc::clone(&board), keys: Arc::clone(&keys) };
+    daemon.look(&sources, board, inlets.link, heartbeat, Arc::clone(&store), (inlet, keys));
 
     let Daemon { mut tasks, front, readiness, .. } = daemon;
     tasks.spawn("ready", tell_ready(inlets.status, front.clone()));
-    tasks.spawn("reload", reload_when_asked(reloads, reload, levels, limits_out, board, front.clone()));
+    tasks.spawn("reload", reload_when_asked(reloads, reload, reloaded, front.clone()));
     tasks.spawn(
         "drain",
         drain((front.clone(), back_stopper), readiness, drained, view, (flush_out, progress), store, farewell),
@@ -175,6 +180,7 @@ async fn daemon(
 struct Daemon<'a> {
     settings: &'a Settings,
     metrics: Arc<Metrics>,
+    live: Live,
     front: Signal,
     back: Signal,
     readiness: Readiness,
@@ -287,6 +293,7 @@ impl Daemon<'_> {
             state_dir: self.settings.state_dir.clone(),
             appender,
             board: Arc::clone(board),
+            live: self.live.clone(),
             commands,
             sharing: Box::new(sharing),
             readiness: self.readiness.clone(),
@@ -353,7 +360,7 @@ impl Daemon<'_> {
         link: Link,
         heartbeat: Heartbeat,
         store: Arc<dyn Store>,
-        inlet: api::Inlet,
+        (inlet, keys): (api::Inlet, Arc<api::Keyring>),
     ) {
         let settings = self.settings;
         let status: api::StatusFn = {
@@ -362,12 +369,13 @@ impl Daemon<'_> {
         };
         let render = Arc::new(Renderer::new(&settings.instance));
         let (instance, key) = (settings.instance.clone(), parts::status_key(&status));
-        let keys =
+        let flusher =
             latest::flusher(board, link.clone(), render, instance, key, Arc::clone(&self.metrics), self.back.clone());
-        self.tasks.spawn("latest keys", keys);
+        self.tasks.spawn("latest keys", flusher);
         let readiness = self.readiness.clone();
         let missing: api::MissingFn = Arc::new(move || readiness.missing().into_iter().map(str::to_owned).collect());
-        let seen = http::Seen { metrics: Arc::clone(&self.metrics), store, link, status, missing };
+        let live = self.live.clone();
+        let seen = http::Seen { metrics: Arc::clone(&self.metrics), store, link, live, keys, status, missing };
         self.tasks.spawn("http", api::run(http::sight(settings, seen, inlet), self.back.clone()));
         let line = {
             let sources = Arc::clone(sources);

@@ -8,8 +8,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::Reload;
+use super::{Reload, http};
 use crate::{
+    api::Keyring,
     frame::{Arrival, Gap, GapReason},
     latest::Board,
     lifecycle::{Readiness, Signal, Stopper},
@@ -73,13 +74,23 @@ pub async fn tell_ready(redis: SourceStatus, mut stop: Signal) -> Result<(), Inf
     Ok(())
 }
 
-/// SIGHUP: log levels, the limits of a message and the lifetimes of the latest keys are taken over; files with secrets are read at each connect anyway.
+/// What SIGHUP can change.
+pub struct Reloaded {
+    /// Log levels.
+    pub levels: Option<LevelHandle>,
+    /// Limits of a message.
+    pub limits: watch::Sender<wire::Limits>,
+    /// Lifetimes of the latest keys.
+    pub board: Arc<Board>,
+    /// Tokens.
+    pub keys: Arc<Keyring>,
+}
+
+/// SIGHUP: takes over what [`Reloaded`] names; files with secrets are read at each connect anyway.
 pub async fn reload_when_asked(
     mut asked: mpsc::Receiver<()>,
     reload: Reload,
-    levels: Option<LevelHandle>,
-    limits: watch::Sender<wire::Limits>,
-    board: Arc<Board>,
+    reloaded: Reloaded,
     mut stop: Signal,
 ) -> Result<(), Infallible> {
     loop {
@@ -88,15 +99,16 @@ pub async fn reload_when_asked(
             Some(()) = asked.recv() => {}
         }
         let outcome = reload().and_then(|settings| {
-            if let Some(levels) = &levels {
+            if let Some(levels) = &reloaded.levels {
                 levels.set(&settings.log.level)?;
             }
-            board.set_ttls(&settings.latest);
-            limits.send_replace(settings.limits);
+            reloaded.board.set_ttls(&settings.latest);
+            http::load_tokens(&reloaded.keys, &settings);
+            reloaded.limits.send_replace(settings.limits);
             Ok(())
         });
         match outcome {
-            Ok(()) => info!("configuration is reloaded: log levels, limits, lifetimes of the latest keys"),
+            Ok(()) => info!("configuration is reloaded: log levels, limits, lifetimes of the latest keys, tokens"),
             Err(error) => warn!(error, "configuration is not reloaded; the old one stays"),
         }
     }

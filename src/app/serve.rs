@@ -1,6 +1,7 @@
 //! The API alone: reads of the configured store and of the latest keys, without a pipeline.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,7 +10,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep, timeout},
+};
 use tracing::info;
 
 use super::{AppError, http, signals, stores};
@@ -17,6 +21,7 @@ use crate::{
     api,
     config::Settings,
     lifecycle::{Signal, Tasks},
+    live::Live,
     metrics::Metrics,
     redis::Link,
     render,
@@ -47,8 +52,7 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     let started = Instant::now();
     let (stopper, stop) = Signal::new();
     let stopper = Arc::new(stopper);
-    // There is nothing to reload.
-    let _reloads = signals::install(Arc::clone(&stopper)).map_err(AppError::Start)?;
+    let reloads = signals::install(Arc::clone(&stopper)).map_err(AppError::Start)?;
     info!(version = env!("CARGO_PKG_VERSION"), instance = settings.instance, "serving the API alone");
     let (metrics, mut tasks) = (Metrics::new(), Tasks::new());
     let (store, upkeep) = stores::open_read_only(settings, &metrics, stop.clone());
@@ -58,6 +62,8 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     let answers = Arc::new(AtomicBool::new(false));
     tasks.spawn("probe", probe(Arc::clone(&store), Arc::clone(&answers), stop.clone()));
 
+    let keys = http::keys(settings, &link);
+    tasks.spawn("reload", reload_tokens(reloads, Arc::clone(&keys), settings.clone(), stop.clone()));
     let inlet = http::by_redis(settings, &link);
     let seen = http::Seen {
         status: status(settings, started, &link, &answers),
@@ -68,9 +74,27 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
         metrics,
         store,
         link,
+        // Nobody feeds it here: what a stream tells is the status, and the page asks the store.
+        live: Live::new(settings.http.stream_buffer.as_usize(), settings.http.streams),
+        keys,
     };
     tasks.spawn("http", api::run(http::sight(settings, seen, inlet), stop.clone()));
     tasks.run(stopper, stop, settings.shutdown_grace).await.map_err(AppError::Ended)
+}
+
+/// SIGHUP: the tokens are read again; nothing else here changes while it runs.
+async fn reload_tokens(
+    mut asked: mpsc::Receiver<()>,
+    keys: Arc<api::Keyring>,
+    settings: Settings,
+    mut stop: Signal,
+) -> Result<(), Infallible> {
+    loop {
+        tokio::select! {
+            () = stop.stopped() => return Ok(()),
+            Some(()) = asked.recv() => http::load_tokens(&keys, &settings),
+        }
+    }
 }
 
 /// Without a pipeline there is little to say.

@@ -3,7 +3,7 @@
 
 mod remote;
 
-use std::{future::poll_fn, pin::Pin, sync::Arc};
+use std::{env, fs, future::poll_fn, path::PathBuf, pin::Pin, sync::Arc};
 
 use axum::{
     Router,
@@ -21,7 +21,9 @@ use crate::{
     api::{self, Access, Inlet, Sight},
     app::stores,
     config::Settings,
+    live::Live,
     metrics::Metrics,
+    secret::Secret,
     store::Store,
 };
 
@@ -31,6 +33,21 @@ pub struct Place {
     /// Ask a daemon instead of the store: http://host:port
     #[arg(long, value_name = "URL", env = "CASCOR_INGEST_URL")]
     pub url: Option<String>,
+    /// A file with the token for that daemon; absent: the variable CASCOR_INGEST_TOKEN, if it is set.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl Place {
+    /// The token to send.
+    fn token(&self) -> Result<Option<Secret>, CliError> {
+        let Some(path) = &self.token_file else {
+            return Ok(env::var("CASCOR_INGEST_TOKEN").ok().filter(|token| !token.is_empty()).map(Secret::new));
+        };
+        let text = fs::read_to_string(path);
+        let text = text.map_err(|error| CliError::failed(format!("failed to read `{}`", path.display()), error))?;
+        Ok(Some(Secret::new(text.trim())))
+    }
 }
 
 /// Someone who answers.
@@ -56,7 +73,8 @@ impl Asker {
     /// When the address is none, or Cassandra cannot be reached.
     pub async fn at(settings: &Settings, place: &Place) -> Result<Self, CliError> {
         if let Some(url) = &place.url {
-            return Url::parse(url).map(Self::Daemon).map_err(CliError::Usage);
+            let url = Url::parse(url).map_err(CliError::Usage)?;
+            return Ok(Self::Daemon(url.with_token(place.token()?)));
         }
         let store = stores::open_once(settings).await;
         let store = store.map_err(|error| CliError::failed("failed to reach the store", error))?;
@@ -75,6 +93,8 @@ impl Asker {
             latest: None,
             inlet: Inlet::default(),
             exports: Arc::new(Semaphore::new(1)),
+            live: Live::new(0, 0),
+            keys: Arc::default(),
         };
         Self::Within(Box::new(api::router(sight)))
     }

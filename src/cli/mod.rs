@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 mod ask;
+mod cache;
 mod cells;
 mod check;
 mod compare;
@@ -117,6 +118,9 @@ enum Command {
     /// The durable log on disk.
     #[command(subcommand)]
     Spool(spool::Command),
+    /// The latest-state keys in Redis.
+    #[command(subcommand)]
+    Cache(cache::Command),
     /// Messages and rows set aside.
     #[command(subcommand)]
     Deadletter(deadletter::Command),
@@ -193,6 +197,7 @@ pub fn run() -> Result<(), CliError> {
         }
         Command::Control(args) => block_on(control::run(settings, args, global.json)),
         Command::Spool(command) => spool::run(&settings, command, global.json),
+        Command::Cache(command) => block_on(cache::run(settings, command, global.json)),
         Command::Deadletter(command) => deadletter::run(&settings, command, global.json),
     }
 }

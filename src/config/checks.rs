@@ -1,6 +1,6 @@
 //! What no type can say: settings that cannot work, by key.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use super::Settings;
 use crate::{store::StoreKind, tls::Tls};
@@ -13,6 +13,7 @@ pub fn problems(settings: &Settings, problems: &mut Vec<String>) {
     settings.spool.problems(problems);
     settings.writer.problems(problems);
     settings.log.problems(problems);
+    settings.http.problems(problems);
     let mut check = |fine: bool, problem: &str| {
         if !fine {
             problems.push(problem.to_owned());
@@ -24,11 +25,6 @@ pub fn problems(settings: &Settings, problems: &mut Vec<String>) {
     check(
         jiff::tz::TimeZone::get(&settings.intake.time_zone).is_ok(),
         "`intake.time_zone` must be a name of the time zone database, such as \"UTC\" or \"Europe/Berlin\"",
-    );
-    let listen = &settings.http.listen;
-    check(
-        listen.is_empty() || listen.parse::<SocketAddr>().is_ok() || listen.starts_with("localhost:"),
-        "`http.listen` must be an address and a port, such as \"127.0.0.1:8050\", or empty",
     );
     let latest = &settings.latest;
     for (key, ttl) in [

@@ -8,6 +8,7 @@ use crate::{
     event::{Decided, Kind},
     frame::{Frame, Rejection, SetAside, Taken},
     latest::{Subject, Update},
+    live::Item,
     logging::Untrusted,
     metrics::Label,
     runs::{Choice, Facts},
@@ -53,6 +54,8 @@ impl Intake {
         if let Some(seq) = message.seq() {
             self.seqs.observe(choice.run_id, seq, &frame.channel, frame.received_at);
         }
+        let shown = || Item::new(message.kind(), decided, frame.channel.clone(), frame.payload.clone());
+        self.parts.live.offer(shown);
         let subject = match message.kind() {
             Kind::Metrics => Subject::Metrics,
             Kind::Topology => Subject::Topology,

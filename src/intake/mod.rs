@@ -33,6 +33,7 @@ use crate::{
     gaps::SeqTracker,
     latest::Board,
     lifecycle::Readiness,
+    live::Live,
     metrics::{Label, Metrics},
     notify::Heartbeat,
     runs::Resolver,
@@ -88,6 +89,8 @@ pub struct Parts {
     pub appender: Appender,
     /// The newest values.
     pub board: Arc<Board>,
+    /// What happens now.
+    pub live: Live,
     /// Where durable commands go.
     pub commands: mpsc::Sender<Job>,
     /// Open runs of other instances.

@@ -103,6 +103,11 @@ fn questions() -> Vec<(&'static str, &'static str, String, Option<Value>)> {
         get("/api/topology", "/api/topology".into()),
         get("/api/network/topology", "/api/network/topology".into()),
         get("/api/history", "/api/history".into()),
+        // Accepted, it would have no end.
+        get("/api/stream", "/api/stream?run_id=none".into()),
+        get("/api/session", "/api/session".into()),
+        post("/api/session", "/api/session".into(), json!({"token": "there are none"})),
+        ("delete", "/api/session", "/api/session".into(), None),
         post("/api/control", "/api/control".into(), json!({"command": "status"})),
         post("/api/control", "/api/control".into(), json!({"command": "stop", "target": "trainer"})),
         post("/api/runs", "/api/runs".into(), json!({"run_name": "documented"})),
@@ -136,6 +141,9 @@ fn check(daemon: &Daemon, document: &Value, (method, route): (&str, &str), path:
     let operation = &document["paths"][route][method];
     let response = &operation["responses"][answer.status.to_string()];
     assert!(response.is_object(), "{method} {path}: {} is not in the document: {}", answer.status, answer.body);
+    if answer.status == 204 {
+        return;
+    }
     let kind = answer.header("content-type").unwrap_or("text/plain").split(';').next().unwrap().to_owned();
     let schema = &response["content"][kind.as_str()]["schema"];
     assert!(schema.is_object(), "{method} {path}: {kind} is not in the document");

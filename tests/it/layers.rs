@@ -10,7 +10,7 @@ use std::{
 const LAYERS: &[(&str, &[&str])] = &[
     ("leaves", &["units", "event", "frame", "backoff", "lifecycle", "metrics", "logging", "notify", "secret", "tls"]),
     ("formats", &["wire", "render", "curve"]),
-    ("parts", &["spool", "source", "redis", "latest", "store", "schema", "dead_letter", "runs", "gaps"]),
+    ("parts", &["spool", "source", "redis", "latest", "live", "store", "schema", "dead_letter", "runs", "gaps"]),
     ("stages", &["intake", "writer", "control", "api"]),
     ("assembly", &["config", "app", "cli", "demo", "main"]),
 ];

@@ -6,6 +6,7 @@
 
 mod access;
 mod api;
+mod browser;
 mod crash;
 mod curves;
 mod document;
@@ -13,6 +14,7 @@ mod export;
 mod fixtures;
 mod gaps;
 mod layers;
+mod live;
 mod overlap;
 mod pipeline;
 mod reading;

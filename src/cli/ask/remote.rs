@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::cli::CliError;
+use crate::{cli::CliError, secret::Secret};
 
 /// How long a daemon may take to accept, and to go on with its answer.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -27,6 +27,7 @@ const PIECE: usize = 64 << 10;
 pub struct Url {
     authority: String,
     address: String,
+    token: Option<Secret>,
 }
 
 impl Url {
@@ -44,7 +45,12 @@ impl Url {
         }
         let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let address = if has_port { authority.to_owned() } else { format!("{authority}:80") };
-        Ok(Self { authority: authority.to_owned(), address })
+        Ok(Self { authority: authority.to_owned(), address, token: None })
+    }
+
+    /// The same, with a token to send.
+    pub fn with_token(self, token: Option<Secret>) -> Self {
+        Self { token, ..self }
     }
 }
 
@@ -83,10 +89,12 @@ impl Remote {
             |error: crate::store::BoxError| CliError::failed(format!("failed to reach `{}`", url.authority), error);
         let stream = timeout(CONNECT, TcpStream::connect(&url.address)).await.map_err(|late| failed(late.into()))?;
         let mut stream = BufReader::with_capacity(PIECE, stream.map_err(|error| failed(error.into()))?);
+        let token = url.token.as_ref().map(|token| format!("Authorization: Bearer {}\r\n", token.expose()));
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nTE: trailers\r\nContent-Type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\n{}Connection: close\r\nTE: trailers\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n{body}",
             url.authority,
+            token.unwrap_or_default(),
             body.len()
         );
         in_time(stream.write_all(head.as_bytes())).await?;

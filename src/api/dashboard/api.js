@@ -1,0 +1,66 @@
+// Questions to the daemon. What goes wrong is an `ApiError` with the daemon's own words.
+
+export class ApiError extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+let csrf = null;
+
+/** The token that requests of a signed-in page carry. */
+export function setCsrf(token) {
+  csrf = token;
+}
+
+async function ask(path, options) {
+  let response;
+  try {
+    response = await fetch(path, { cache: "no-store", credentials: "same-origin", ...options });
+  } catch {
+    throw new ApiError(0, "the daemon cannot be reached");
+  }
+  const text = await response.text();
+  let body = null;
+  try {
+    body = text ? JSON.parse(text) : null;
+  } catch {
+    body = null;
+  }
+  if (!response.ok) throw new ApiError(response.status, (body && body.detail) || `${response.status} ${response.statusText}`);
+  return body;
+}
+
+/** A path with its parameters; what is undefined or empty is left out, lists are repeated. */
+export function path(base, params = {}) {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(params)) {
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (one !== undefined && one !== null && one !== "") query.append(name, one);
+    }
+  }
+  const text = query.toString();
+  return text ? `${base}?${text}` : base;
+}
+
+export const get = (base, params, signal) => ask(path(base, params), { signal });
+
+function change(method, base, body) {
+  const headers = { "Content-Type": "application/json" };
+  if (csrf) headers["X-CSRF-Token"] = csrf;
+  return ask(base, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+}
+
+export const post = (base, body) => change("POST", base, body);
+export const remove = (base) => change("DELETE", base);
+
+/** A question whose route an older daemon may not have: then `other`. */
+export async function optional(question, other) {
+  try {
+    return await question;
+  } catch (error) {
+    if (error instanceof ApiError && (error.status === 404 || error.status === 405)) return other;
+    throw error;
+  }
+}

@@ -1,0 +1,139 @@
+//! `cache`: looks at the keys below our prefix in Redis, and deletes those that hold a latest value.
+//!
+//! Keys are walked with SCAN, page by page, so that a large Redis that others use is never held up. What is no cache is left
+//! alone whatever the pattern: sessions, and what the daemons share under `ingest:`.
+
+use fred::{clients::Client, interfaces::KeysInterface, types::scan::ScanType};
+use serde_json::{Value, json};
+
+use super::{CliError, connect::connect, output};
+use crate::config::Settings;
+
+/// Keys asked for in one step of a walk, and deleted in one command.
+const STEP: u32 = 500;
+/// Below our prefix, and no cache: deleting one would sign people out or make instances forget their runs.
+const KEPT: [&str; 2] = ["session:", "ingest:"];
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Print the value of a key: `metrics:latest`.
+    Get {
+        /// With or without the prefix.
+        key: String,
+    },
+    /// Delete the keys that match a pattern: `'metrics:*'`.
+    Invalidate {
+        /// As Redis matches: `*`, `?`, `[ab]`; with or without the prefix.
+        pattern: String,
+    },
+    /// Delete every latest-state key.
+    Clear,
+}
+
+/// Does it.
+pub async fn run(settings: Settings, command: Command, json: bool) -> Result<(), CliError> {
+    let prefix = &settings.redis.key_prefix;
+    if prefix.is_empty() {
+        return Err(CliError::Usage(
+            "`redis.key_prefix` is empty: our keys cannot be told from those of others".into(),
+        ));
+    }
+    let client = connect(&settings.redis).await?;
+    match command {
+        Command::Get { key } => get(&client, &below(prefix, &key), json).await,
+        Command::Invalidate { pattern } => {
+            let pattern = format!("{}{}", literal(prefix), without(prefix, &pattern));
+            let deleted = delete(&client, prefix, &pattern).await?;
+            report(deleted, json)
+        }
+        Command::Clear => {
+            let deleted = delete(&client, prefix, &format!("{}*", literal(prefix))).await?;
+            report(deleted, json)
+        }
+    }
+}
+
+fn without<'a>(prefix: &str, key: &'a str) -> &'a str {
+    key.strip_prefix(prefix).unwrap_or(key)
+}
+
+fn below(prefix: &str, key: &str) -> String {
+    format!("{prefix}{}", without(prefix, key))
+}
+
+/// A prefix as a pattern that matches itself only.
+fn literal(text: &str) -> String {
+    let special = |c: char| ['*', '?', '[', ']', '\\', '^'].contains(&c);
+    text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
+}
+
+/// Whether the key may be deleted.
+fn is_cache(prefix: &str, key: &str) -> bool {
+    key.strip_prefix(prefix).is_some_and(|rest| !KEPT.iter().any(|kept| rest.starts_with(kept)))
+}
+
+async fn get(client: &Client, key: &str, json: bool) -> Result<(), CliError> {
+    let failed = |error| CliError::failed(format!("failed to read `{key}`"), error);
+    if key.contains(":session:") {
+        return Err(CliError::Usage("sessions are not shown".into()));
+    }
+    let value: Option<String> = client.get(key).await.map_err(failed)?;
+    let value = value.ok_or_else(|| CliError::No(format!("there is no key `{key}`")))?;
+    if !json {
+        return output::line(&value);
+    }
+    let left: i64 = client.pttl(key).await.map_err(failed)?;
+    let value = serde_json::from_str::<Value>(&value).unwrap_or(Value::String(value));
+    output::json(&json!({ "key": key, "value": value, "ttl_ms": (left >= 0).then_some(left) }))
+}
+
+/// Walks the keys that match, and deletes those that are a cache.
+async fn delete(client: &Client, prefix: &str, pattern: &str) -> Result<u64, CliError> {
+    let failed = |error| CliError::failed("failed to delete keys", error);
+    let (mut cursor, mut deleted) = ("0".to_owned(), 0);
+    loop {
+        let (next, keys): (String, Vec<String>) =
+            client.scan_page(cursor, pattern, Some(STEP), Some(ScanType::String)).await.map_err(failed)?;
+        let ours: Vec<_> = keys.into_iter().filter(|key| is_cache(prefix, key)).collect();
+        if !ours.is_empty() {
+            deleted += client.unlink::<u64, _>(ours).await.map_err(failed)?;
+        }
+        if next == "0" {
+            return Ok(deleted);
+        }
+        cursor = next;
+    }
+}
+
+fn report(deleted: u64, json: bool) -> Result<(), CliError> {
+    match (json, deleted) {
+        (true, _) => output::json(&json!({ "deleted": deleted })),
+        (false, 1) => output::line("1 key is deleted"),
+        (false, _) => output::line(&format!("{deleted} keys are deleted")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_cache_below_our_prefix_is_deleted() {
+        for (key, cache) in [
+            ("cascor:metrics:latest", true),
+            ("cascor:metrics:6f0c:latest", true),
+            ("cascor:session:abc", false),
+            ("cascor:ingest:run:cascor:training", false),
+            ("other:metrics:latest", false),
+            ("cascor", false),
+        ] {
+            assert_eq!(is_cache("cascor:", key), cache, "{key}");
+        }
+        assert_eq!(
+            (below("cascor:", "metrics:latest"), below("cascor:", "cascor:x")),
+            ("cascor:metrics:latest".into(), "cascor:x".into())
+        );
+        assert_eq!(literal("a*b[c]:"), "a\\*b\\[c\\]:");
+    }
+}

@@ -1,0 +1,288 @@
+"""Drives the dashboard in a real headless browser.
+
+    dashboard.py walk URL REDIS_PORT      a run appears, its curve grows, commands, a sleeping page, a daemon restart
+    dashboard.py signin URL TOKEN         a command that needs a token
+    dashboard.py pictures URL DIRECTORY   the main views as pictures
+
+Started by tests/it/browser.rs, which restarts the daemon when a line says `restart` and answers `done`.
+Needs selenium, chromium and chromedriver. Prints what it measures; ends with status 0 when everything holds.
+"""
+
+import base64
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+import uuid
+
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+LIMIT = 20
+FLAGS = [
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-proxy-server",
+]
+
+
+class Browser:
+    """A browser with a profile of its own, and the questions that the checks ask."""
+
+    def __init__(self, width=1440, height=1000):
+        self.profile = tempfile.mkdtemp(prefix="cascor-browser")
+        options = webdriver.ChromeOptions()
+        for flag in [*FLAGS, f"--user-data-dir={self.profile}", f"--window-size={width},{height}"]:
+            options.add_argument(flag)
+        options.binary_location = os.environ["CASCOR_TEST_CHROMIUM"]
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        service = webdriver.ChromeService(executable_path=os.environ["CASCOR_TEST_CHROMEDRIVER"])
+        self.driver = webdriver.Chrome(options=options, service=service)
+        self.size(width, height)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind and os.environ.get("CASCOR_TEST_SCREENSHOTS"):
+            self.driver.save_screenshot(os.path.join(os.environ["CASCOR_TEST_SCREENSHOTS"], "failed.png"))
+        self.driver.quit()
+        shutil.rmtree(self.profile, ignore_errors=True)
+
+    def size(self, width, height, scheme="light"):
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 800}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def open(self, url):
+        self.driver.get(url)
+        self.until("the page is ready", "return document.documentElement.dataset.ready === 'yes'")
+
+    def run(self, script, *arguments):
+        return self.driver.execute_script(script, *arguments)
+
+    def until(self, what, script, *arguments, limit=LIMIT):
+        started = time.time()
+        try:
+            value = WebDriverWait(self.driver, limit, 0.05).until(lambda _: self.run(script, *arguments))
+        except Exception as error:
+            text = self.run("return document.body.innerText")
+            raise AssertionError(f"waited {limit} s for {what}; the page says:\n{text}") from error
+        return value, time.time() - started
+
+    def find(self, selector):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def complaints(self):
+        """What the browser's console complains about, but for connections that a restart breaks."""
+        lines = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+        return [line for line in lines if "net::ERR" not in line and "Failed to load resource" not in line]
+
+
+class Trainer:
+    """A training process that publishes one run, without any client library."""
+
+    def __init__(self, port, name):
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.name, self.epoch, self.seq = name, 0, 0
+
+    def publish(self, message):
+        self.seq += 1
+        text = json.dumps({"run_id": self.name, "seq": self.seq, "timestamp": time.time(), **message}).encode()
+        channel = b"cascor:training"
+        self.socket.sendall(b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (len(channel), channel, len(text), text))
+        assert self.socket.recv(64).startswith(b":"), "Redis takes the message"
+
+    def start(self):
+        self.publish({"type": "training_start", "data": {"dataset": {"name": "spiral", "num_samples": 194}}})
+
+    def train(self, epochs, pause=0.002):
+        for _ in range(epochs):
+            loss = 1 / (1 + self.epoch / 40)
+            data = {"epoch": self.epoch, "train_loss": loss, "val_loss": loss * 1.1, "train_accuracy": 1 - loss / 2,
+                    "hidden_units": self.epoch // 50, "phase": "candidate" if self.epoch % 50 > 35 else "output"}
+            self.publish({"type": "metrics", "data": data})
+            self.epoch += 1
+            time.sleep(pause)
+
+    def grow(self, hidden):
+        links = [{"from": f"input_{n}", "to": "output_0", "weight": 0.5 - n} for n in range(2)]
+        self.publish({"type": "topology", "data": {"input_units": 2, "output_units": 1, "hidden_units": hidden, "connections": links}})
+
+
+POINTS = "return Number((/^([\\d,]+) points/.exec(document.querySelector('.curve-note').textContent) || [0, '0'])[1].replaceAll(',', ''))"
+AT_LEAST = POINTS.replace("return ", "return (") + ") >= arguments[0]"
+PILL = "return document.querySelector('#connection span').textContent === arguments[0]"
+RECEIPT = "return document.querySelector(`.receipts li[data-command=${arguments[0]}][data-outcome=${arguments[1]}]`) !== null"
+# Colours of the lines on the first chart: a curve that is not drawn has none.
+DRAWN = """
+const canvas = document.querySelector('.plot canvas');
+if (!canvas) return 0;
+const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+let drawn = 0;
+for (let at = 0; at < pixels.length; at += 4) if (pixels[at + 3] > 200 && pixels[at + 2] > 150 && pixels[at] < 80) drawn += 1;
+return drawn;
+"""
+# Listens as any page would, and notes how late each row is.
+LISTEN = """
+window.late = [];
+const source = new EventSource('api/stream');
+source.addEventListener('metrics', (event) => {
+  const now = performance.timeOrigin + performance.now();
+  for (const row of JSON.parse(event.data).rows) window.late.push(now - Date.parse(row.timestamp));
+});
+return new Promise((heard) => source.addEventListener('hello', () => heard(true)));
+"""
+
+
+def walk(url, port):
+    name = f"browser {uuid.uuid4()}"
+    with Browser() as page:
+        page.open(url)
+        page.until("the stream", PILL, "live")
+        assert "cascor-ingest demo" in page.find("main").text, "without a run the page says what to do"
+
+        trainer = Trainer(port, name)
+        trainer.start()
+        trainer.train(20)
+        _, took = page.until("the run appears by itself", "return [...document.querySelectorAll('.entry b')].some((b) => b.textContent === arguments[0])", name)
+        print(f"a run appears after {took:.2f} s")
+        page.until("the newest run is shown", "return document.querySelector('h1').textContent === arguments[0]", name)
+        page.until("its first points", AT_LEAST, 20)
+        before = page.run(DRAWN)
+        trainer.train(180)
+        trainer.grow(3)
+        _, took = page.until("the curve grows", AT_LEAST, 200)
+        print(f"200 points are drawn {took:.2f} s after the last")
+        page.until("the line is drawn", "return (() => {" + DRAWN + "})() > 200")
+        print(f"pixels of the line: {before}, then {page.run(DRAWN)}")
+        page.until("the network", "return document.querySelectorAll('.network .unit.hidden').length === 3")
+        page.until("the growth", "return [...document.querySelectorAll('tbody tr')].some((row) => row.cells[0].textContent === '3')")
+
+        late(page, trainer)
+        commands(page, url)
+        sleep(page, trainer, url)
+        restart(page, trainer)
+        narrow(page, url)
+        complaints = page.complaints()
+        assert not complaints, complaints
+
+
+def late(page, trainer):
+    page.run(LISTEN)
+    trainer.train(300, pause=0.01)
+    page.until("every row", "return window.late.length >= 300")
+    late = sorted(page.run("return window.late"))
+    p50, p99 = late[len(late) // 2], late[len(late) * 99 // 100]
+    print(f"publish to browser: p50 {p50:.0f} ms, p99 {p99:.0f} ms")
+    assert p99 <= 200, f"p99 {p99} ms"
+
+
+def commands(page, url):
+    # By keyboard alone: to the tab, to the button, and the receipt is told.
+    page.find("[data-tab=pipeline]").send_keys(Keys.ENTER)
+    page.until("the commands", "return document.querySelector('[data-send=pause]') !== null")
+    page.find("[data-send=pause]").send_keys(Keys.ENTER)
+    page.until("the receipt of the pause", RECEIPT, "pause", "done")
+    page.until("the page says so", PILL, "paused")
+    assert page.run("return document.querySelector('.receipts').getAttribute('aria-live')") == "polite"
+    assert page.run("return document.activeElement.dataset.send") == "pause", "the focus stays"
+    page.find("[data-send=resume]").send_keys(Keys.SPACE)
+    page.until("the receipt of the resume", RECEIPT, "resume", "done")
+    page.until("the page says so", PILL, "live")
+
+
+def sleep(page, trainer, url):
+    page.find("[data-tab=runs]").click()
+    page.until("the curve again", AT_LEAST, trainer.epoch)
+    page.driver.execute_cdp_cmd("Page.setWebLifecycleState", {"state": "frozen"})
+    trainer.train(60)
+    time.sleep(0.5)
+    page.driver.execute_cdp_cmd("Page.setWebLifecycleState", {"state": "active"})
+    _, took = page.until("what was missed asleep", AT_LEAST, trainer.epoch)
+    print(f"a page that slept has caught up after {took:.2f} s")
+
+
+def restart(page, trainer):
+    page.run("window.marker = 'still here'")
+    print("restart", flush=True)
+    assert sys.stdin.readline().strip() == "done"
+    started = time.time()
+    page.until("the page is live again", PILL, "live")
+    print(f"live again {time.time() - started:.2f} s after the daemon was ready")
+    trainer.train(50)
+    page.until("the curve goes on", AT_LEAST, trainer.epoch)
+    assert page.run("return window.marker") == "still here", "without being loaded again"
+
+
+def narrow(page, url):
+    page.size(390, 844, "dark")
+    for view in ["#/runs", "#/compare", "#/pipeline"]:
+        page.run("location.hash = arguments[0]", view)
+        time.sleep(0.3)
+        wide = page.run("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, f"{view} is {wide} px too wide for a telephone"
+    dark = page.run("return getComputedStyle(document.body).backgroundColor")
+    page.find("#theme").click()
+    assert page.run("return getComputedStyle(document.body).backgroundColor") != dark, "the switch wins over the system"
+
+
+def signin(url, token):
+    with Browser() as page:
+        page.open(f"{url}/#/pipeline")
+        page.until("the commands", "return document.querySelector('[data-send=flush]') !== null")
+        page.find("[data-send=flush]").click()
+        page.until("it asks for a token", "return document.querySelector('dialog[open] input') !== null")
+        page.find("dialog input").send_keys("no-such-token-0123456789", Keys.ENTER)
+        page.until("it says that this is none", "return document.querySelector('.problem').textContent.includes('not one of')")
+        page.find("dialog input").clear()
+        page.find("dialog input").send_keys(token, Keys.ENTER)
+        page.until("it knows who we are", "return document.querySelector('#account').textContent.includes('ann')")
+        assert page.run("return document.cookie") == "", "no script reads the session"
+        page.until("the commands", "return document.querySelector('[data-send=flush]') !== null")
+        page.find("[data-send=flush]").click()
+        page.until("the receipt", RECEIPT, "flush", "done")
+        page.driver.refresh()
+        page.until("it still knows", "return document.querySelector('#account').textContent.includes('ann')")
+        page.find("#account").click()
+        page.until("signed out", "return document.querySelector('#account').textContent === 'Sign in'")
+
+
+VIEWS = [
+    ("run-light", "#/runs", 1440, 1000, "light"),
+    ("run-dark", "#/runs", 1440, 1000, "dark"),
+    ("compare-light", "#/compare", 1440, 900, "light"),
+    ("pipeline-dark", "#/pipeline", 1440, 800, "dark"),
+    ("phone-light", "#/run", 390, 844, "light"),
+    ("phone-dark", "#/pipeline", 390, 844, "dark"),
+]
+
+
+def pictures(url, directory):
+    with Browser() as page:
+        page.open(url)
+        page.until("a curve", AT_LEAST, 1)
+        newest = page.run("return location.hash")
+        ids = page.run("return [...document.querySelectorAll('#runs [data-run]')].map((entry) => entry.dataset.run).slice(0, 5)")
+        page.run("sessionStorage.setItem('picked', JSON.stringify(arguments[0]))", ids)
+        page.driver.refresh()
+        for name, view, width, height, scheme in VIEWS:
+            page.size(width, height, scheme)
+            page.run("location.hash = arguments[0]", newest if view.startswith("#/run") else view)
+            time.sleep(4 if "pipeline" in view else 2.5)
+            answer = page.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "webp", "quality": 82})
+            path = os.path.join(directory, f"{name}.webp")
+            with open(path, "wb") as file:
+                file.write(base64.b64decode(answer["data"]))
+            print(f"{path}: {os.path.getsize(path) // 1024} KiB")
+
+
+if __name__ == "__main__":
+    what, url, more = sys.argv[1:4]
+    {"walk": lambda: walk(url, int(more)), "signin": lambda: signin(url, more), "pictures": lambda: pictures(url, more)}[what]()
+    print("fine")

@@ -1,0 +1,85 @@
+//! The dashboard in a real browser. `tests/browser/dashboard.py` drives it; here are the servers that it looks at.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use crate::support::{cassandra::python, daemon::Daemon, redis::Redis, repository, skip};
+
+const TOKEN: &str = "admin-token-0123456789";
+
+/// The first of these programs that is there.
+fn program(variable: &str, names: &[&str]) -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
+        return Some(path.into());
+    }
+    let folders = std::env::var_os("PATH")?;
+    let found =
+        |name: &&str| std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file());
+    names.iter().find_map(found)
+}
+
+/// The script with its browser, or why not.
+fn script() -> Result<Command, &'static str> {
+    let python = python().ok_or("CASCOR_TEST_PYTHON is not set")?;
+    let browser = program("CASCOR_TEST_CHROMIUM", &["chromium", "chromium-browser", "google-chrome"]);
+    let driver = program("CASCOR_TEST_CHROMEDRIVER", &["chromedriver"]);
+    let (Some(browser), Some(driver)) = (browser, driver) else { return Err("no chromium with chromedriver") };
+    let selenium = Command::new(&python).args(["-c", "import selenium"]).stderr(Stdio::null()).status();
+    if !selenium.is_ok_and(|status| status.success()) {
+        return Err("no selenium");
+    }
+    let mut command = Command::new(python);
+    command.arg(repository("tests/browser/dashboard.py"));
+    command.env("CASCOR_TEST_CHROMIUM", browser).env("CASCOR_TEST_CHROMEDRIVER", driver);
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(command)
+}
+
+/// Runs it to its end; restarts the daemon when it asks for that.
+#[track_caller]
+fn drive(mut script: Command, daemon: &mut Daemon) {
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    for line in BufReader::new(from).lines() {
+        let line = line.unwrap();
+        println!("{line}");
+        if line == "restart" {
+            daemon.restart();
+            writeln!(to, "done").unwrap();
+        }
+    }
+    assert!(child.wait().unwrap().success(), "see above; the daemon's log:\n{}", daemon.log());
+}
+
+#[test]
+fn a_browser_sees_a_run_appear_and_grow_pauses_it_and_survives_a_restart() {
+    let name = "a_browser_sees_a_run_appear_and_grow_pauses_it_and_survives_a_restart";
+    let mut script = match script() {
+        Ok(script) => script,
+        Err(why) => return skip(name, why),
+    };
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).start_ready();
+    script.args(["walk", &format!("http://127.0.0.1:{}", daemon.http_port()), &redis.port.to_string()]);
+    drive(script, &mut daemon);
+}
+
+#[test]
+fn a_browser_signs_in_before_it_commands() {
+    let name = "a_browser_signs_in_before_it_commands";
+    let mut script = match script() {
+        Ok(script) => script,
+        Err(why) => return skip(name, why),
+    };
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens");
+    std::fs::write(&tokens, format!("ann admin {TOKEN}\n")).unwrap();
+    let file = format!("{:?}", tokens.display().to_string());
+    let mut daemon = Daemon::on(&redis).set("http.tokens_file", file).start_ready();
+    script.args(["signin", &format!("http://127.0.0.1:{}", daemon.http_port()), TOKEN]);
+    drive(script, &mut daemon);
+}
