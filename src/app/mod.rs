@@ -128,6 +128,8 @@ async fn daemon(
         "starting"
     );
     let spool::Opened { appender, reader, committer, view, recovery } = spool;
+    // Until intake knows what the open runs still need.
+    appender.keep_from(0);
     let live = Live::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
     let readiness = Readiness::default();
     let mut daemon = Daemon { settings, metrics, live, front, back, readiness, tasks: Tasks::new() };
@@ -287,6 +289,7 @@ impl Daemon<'_> {
         let (sharing, share_runs) = SharedRuns::new(share, Handle::current(), self.back.clone());
         self.tasks.spawn("shared runs", share_runs);
         let heartbeat = Heartbeat::default();
+        let heard = status.clone();
         let parts = intake::Parts {
             config: self.settings.intake.clone(),
             limits,
@@ -297,6 +300,7 @@ impl Daemon<'_> {
             commands,
             sharing: Box::new(sharing),
             readiness: self.readiness.clone(),
+            heard: Box::new(move || heard.heard_until()),
             last_gap,
             metrics: Arc::clone(&self.metrics),
             heartbeat: heartbeat.clone(),

@@ -80,7 +80,9 @@ fn pause(elapsed: Duration, now: Micros) -> Option<Gap> {
 
 /// Whether every connection is the one of before the pause.
 fn held(redis: &SourceStatus, paused_at: Micros) -> bool {
-    redis.connections().iter().all(|connection| connection.connected && connection.since <= paused_at)
+    let connections = redis.connections();
+    let mut listening = connections.iter().filter(|connection| !connection.channels.is_empty());
+    listening.all(|connection| connection.connected && connection.since <= paused_at)
 }
 
 fn since_boot() -> Duration {

@@ -74,6 +74,9 @@ const GROUP_MAX: usize = 1_024;
 /// Longest sleep: housekeeping (gaps, open runs, heartbeat) happens at least this often.
 const HOUSEKEEPING: Duration = Duration::from_millis(250);
 
+/// A loss that the sources know of is told within this time.
+const UNTOLD: Micros = 1_500_000;
+
 /// How long the outcomes of the last commands are waited for when stopping.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -103,6 +106,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Moved each round.
     pub heartbeat: Heartbeat,
+    /// The moment before which the sources have received everything, or told it as a gap.
+    pub heard: Box<dyn Fn() -> Option<Micros> + Send>,
     /// Gives back the bytes of a frame to the bound of the queue it came from.
     pub release: Box<dyn Fn(&Frame) + Send>,
 }
@@ -126,6 +131,8 @@ pub struct Intake {
     /// Who waits for the group to be durable.
     asked: Vec<oneshot::Sender<Taken>>,
     rejected: u64,
+    /// When the last frame was received.
+    last_received: Micros,
     unsynced: bool,
     healthy: bool,
 }
@@ -151,6 +158,7 @@ impl Intake {
             losses: Losses::default(),
             asked: Vec::new(),
             rejected: 0,
+            last_received: 0,
             unsynced: false,
             healthy: false,
         }
@@ -171,9 +179,22 @@ impl Intake {
             open = gather(handle, &mut training, &mut control, &mut group, self.unsynced);
             self.process(&mut group);
             self.sync_when_due();
-            self.housekeeping(false);
+            let alive_until = self.alive_until(training.is_empty() && control.is_empty());
+            self.housekeeping(alive_until, false);
         }
         self.drain(handle, control, &mut group);
+    }
+
+    /// When we last were not behind, for a restart: what it has not seen of us is told as a gap from here on. Too early is safe.
+    fn alive_until(&self, queues_are_empty: bool) -> Option<Micros> {
+        if !self.state.save_is_due() {
+            return None;
+        }
+        // Asked after the queues: a frame is in its queue before its source says that it has heard it. So an empty queue
+        // found before may be a little out of date, which the margin covers.
+        let heard = (self.parts.heard)()?;
+        let until = if queues_are_empty { heard } else { heard.min(self.last_received) };
+        Some(until - UNTOLD)
     }
 
     /// The sources have ended: the last commands are executed, their outcomes logged, everything synced.
@@ -189,7 +210,7 @@ impl Intake {
             self.process(group);
             self.sync();
         }
-        self.housekeeping(true);
+        self.housekeeping((self.parts.heard)(), true);
         self.sync();
         info!("intake has drained");
     }
@@ -201,6 +222,7 @@ impl Intake {
         for arrival in group.drain(..) {
             match arrival {
                 Arrival::Frame(frame) => {
+                    self.last_received = frame.received_at;
                     self.accept(&frame);
                     (self.parts.release)(&frame);
                 }
@@ -307,15 +329,15 @@ impl Intake {
         }
     }
 
-    fn housekeeping(&mut self, last: bool) {
+    fn housekeeping(&mut self, alive_until: Option<Micros>, last: bool) {
         let tick = Instant::now();
         if self.parts.readiness.is_subscribed() {
             self.subscribed += tick - self.ticked;
         }
         self.ticked = tick;
         let now = units::now();
-        if self.parts.readiness.is_subscribed() {
-            self.state.listening(now);
+        if let Some(until) = alive_until {
+            self.state.alive_until(until);
         }
         self.tell_losses(now, last);
         if self.rejected > 0 && self.state.save_is_due() {

@@ -99,7 +99,7 @@ impl StateFile {
             Some(saved) => (saved.as_of, Resolver::restore(run_idle_timeout, saved.runs), saved.seqs),
             None => (0, Resolver::new(run_idle_timeout), SeqTracker::default()),
         };
-        let mut newest = last_alive;
+        let mut newest = None;
         recovered(as_of, &mut |record| {
             newest = newest.max(Some(record.decided.received_at));
             if let Some(facts) = &record.facts {
@@ -113,7 +113,9 @@ impl StateFile {
                 seqs.told(run);
             }
         });
-        let file = Self { path, saved_at: None, last_alive: newest, asked: HashSet::new(), failing: false };
+        // Records may have been made while nobody listened, by other means; without the file they are the best there is.
+        let file =
+            Self { path, saved_at: None, last_alive: last_alive.or(newest), asked: HashSet::new(), failing: false };
         (file, resolver, seqs)
     }
 
@@ -141,9 +143,9 @@ impl StateFile {
         self.saved_at = Some(Instant::now());
     }
 
-    /// We listen now: what is published from now on, and is not received, is missed after this moment.
-    pub(super) fn listening(&mut self, now: Micros) {
-        self.last_alive = self.last_alive.max(Some(now));
+    /// What was published before is durable, or told as a gap, once the group is synced. May go back, as clocks do.
+    pub(super) fn alive_until(&mut self, until: Micros) {
+        self.last_alive = Some(until);
     }
 
     /// Replaces the file, and waits until it is on disk. Whether it is: the log need not keep what is before `as_of`.

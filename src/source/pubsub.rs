@@ -156,6 +156,7 @@ impl Source {
         self.status.down(self.name, "stopped".into(), now);
         if let Some((since, reason)) = self.lost {
             self.delivery.hole(reason, (since, now), None);
+            self.status.heard(self.name, now);
         }
         self.delivery.finish(Duration::from_secs(2)).await;
         Ok(())
@@ -230,6 +231,8 @@ impl Source {
             info!(source = self.name, channels = self.channels.len() - self.refused.len(), "listening to Redis");
         }
         self.server = Some(server);
+        let now = self.stamper.now();
+        self.status.heard(self.name, now);
         self.report_up();
         self.metrics.source_connected.get_or_create(&Label::of(self.name)).set(1);
         self.metrics.source_connects.get_or_create(&Label::of(self.name)).inc();

@@ -29,6 +29,8 @@ const OVERHEAD: usize = 96;
 const QUIET: Duration = Duration::from_millis(100);
 /// … or after this long.
 const LONGEST: Duration = Duration::from_secs(1);
+/// Channels that lose at once and are told apart.
+const CHANNELS_MAX: usize = 64;
 /// Holes that wait for room are merged beyond this many.
 const HOLES_MAX: usize = 1_024;
 
@@ -151,7 +153,14 @@ impl Delivery {
         self.dropped_last = Some(now);
         self.metrics.gap_lost.get_or_create(&Label::of(reason.as_str())).inc_by(lost);
         let (started_at, ended_at) = (bounds.0, bounds.1.max(bounds.0));
-        match self.dropping.iter_mut().find(|gap| gap.reason == reason && gap.channel.as_deref() == channel) {
+        let place =
+            |channel| self.dropping.iter().position(|gap| gap.reason == reason && gap.channel.as_deref() == channel);
+        // Beyond so many channels at once it is no longer told which.
+        let (at, channel) = match place(channel) {
+            None if self.dropping.len() >= CHANNELS_MAX => (place(None), None),
+            at => (at, channel),
+        };
+        match at.and_then(|at| self.dropping.get_mut(at)) {
             Some(gap) => {
                 gap.started_at = gap.started_at.min(started_at);
                 gap.ended_at = gap.ended_at.max(ended_at);
@@ -184,12 +193,13 @@ impl Delivery {
 
     fn push(&mut self, gap: Gap) {
         if self.holes.len() >= HOLES_MAX
-            && let Some(last) = self
-                .holes
-                .iter_mut()
-                .rev()
-                .find(|last| last.reason == gap.reason && last.channel == gap.channel && last.source == gap.source)
+            && let Some(last) =
+                self.holes.iter_mut().rev().find(|last| last.reason == gap.reason && last.source == gap.source)
         {
+            if last.channel != gap.channel {
+                last.channel = None;
+            }
+            last.started_at = last.started_at.min(gap.started_at);
             last.ended_at = last.ended_at.max(gap.ended_at);
             last.lost = last.lost.zip(gap.lost).map(|(one, other)| one + other);
             return;

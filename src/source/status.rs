@@ -33,6 +33,9 @@ pub struct ConnectionStatus {
     pub connects: u64,
     /// What it listens to.
     pub channels: Vec<ChannelStatus>,
+    /// What was published before has been received, or told as a gap.
+    #[serde(skip)]
+    heard: Option<Micros>,
 }
 
 /// One channel or pattern.
@@ -70,9 +73,23 @@ impl SourceStatus {
         self.0.first_proven.subscribe()
     }
 
+    /// What was published before this moment has been received, or told as a gap; absent: some source has not listened yet.
+    pub fn heard_until(&self) -> Option<Micros> {
+        let connections = self.lock();
+        let listening = connections.iter().filter(|connection| !connection.channels.is_empty());
+        listening.map(|connection| connection.heard).min().flatten()
+    }
+
+    pub(super) fn heard(&self, name: &str, until: Micros) {
+        if let Some(connection) = self.lock().iter_mut().find(|connection| connection.name == name) {
+            connection.heard = Some(until);
+        }
+    }
+
     pub(super) fn register(&self, name: &'static str, channels: &[String], now: Micros) {
         let channels = channels.iter().map(|name| ChannelStatus { name: name.clone(), proven: false }).collect();
-        let connection = ConnectionStatus { name, connected: false, since: now, error: None, connects: 0, channels };
+        let connection =
+            ConnectionStatus { name, connected: false, since: now, error: None, connects: 0, channels, heard: None };
         self.lock().push(connection);
         self.judge();
     }

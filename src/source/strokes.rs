@@ -73,11 +73,13 @@ pub fn receive(
                 source.set_flow(flow.clone());
                 running.spawn(source.run(stop.clone()));
             }
-            let mut clean = true;
+            // One that ends before it is told to is a fault of ours: the daemon must not go on half deaf.
             while let Some(ended) = running.join_next().await {
-                clean &= ended.is_ok();
+                if ended.is_err() || !stop.is_stopped() {
+                    return false;
+                }
             }
-            clean
+            true
         });
         runtime.shutdown_background();
         // Nobody waits for it when the daemon fails.

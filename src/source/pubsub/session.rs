@@ -202,8 +202,13 @@ impl Source {
                 biased;
                 () = stop.stopped() => {
                     // Redis answers in order: what it had sent before is here when the answer is.
-                    let _ = timeout(LAST_ANSWER, client.ping::<()>(None)).await;
+                    let answered = timeout(LAST_ANSWER, client.ping::<()>(None)).await;
                     while let Some((1.., _)) = self.drain(&mut session, None) {}
+                    if matches!(answered, Ok(Ok(()))) {
+                        self.status.heard(self.name, self.stamper.now());
+                    } else {
+                        self.lost = Some((proven.0, GapReason::Disconnected));
+                    }
                     return End::Stopped;
                 }
                 answered = wait(&mut pong) => {
@@ -211,6 +216,7 @@ impl Source {
                     if let Some((asked_at, asked)) = answered {
                         // Redis was there when we asked, or later; what was published since then may still be missed.
                         proven = (if asked > proven.1 { asked_at } else { proven.0 }, Instant::now());
+                        self.status.heard(self.name, proven.0);
                     }
                     continue;
                 }
@@ -262,6 +268,7 @@ impl Source {
             if count > 0 {
                 self.flow.note();
                 proven = (at, Instant::now());
+                self.status.heard(self.name, at);
             }
             if self.delivery.pending() && self.delivery.tell(Instant::now()).is_err() {
                 return End::Stopped;
