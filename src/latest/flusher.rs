@@ -69,6 +69,7 @@ pub async fn flusher(
         cleared: 0,
         took_over: false,
         complaint: String::new(),
+        stop: stop.clone(),
     };
     let mut connection = link.watch();
     connection.mark_changed();
@@ -148,6 +149,7 @@ struct Flusher {
     /// Whether the history of whoever wrote it before was looked at.
     took_over: bool,
     complaint: String,
+    stop: Signal,
 }
 
 impl Flusher {
@@ -243,6 +245,8 @@ impl Flusher {
         // The first word names the kind (OOM, READONLY, NOPERM); the rest may change with every answer.
         let kind = failures.first().map(|error| error.details().split(' ').next().unwrap_or_default().to_owned());
         match (kind, failures.first()) {
+            // The connection ends with us: what was on its way then is nobody's fault.
+            (Some(_), _) if self.stop.is_stopped() => {}
             (Some(kind), Some(error)) if kind != self.complaint => {
                 warn!(%error, "latest-state keys cannot be written");
                 self.complaint = kind;

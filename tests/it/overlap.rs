@@ -25,7 +25,11 @@ const TRAINING: &str = "cascor:training";
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const LIMIT: Duration = Duration::from_secs(60);
 const RATE: u64 = 500;
-const HAND_OVERS: usize = 10;
+
+/// Ten; another number from `CASCOR_TEST_HAND_OVERS`.
+fn hand_overs() -> usize {
+    std::env::var("CASCOR_TEST_HAND_OVERS").map_or(10, |number| number.parse().unwrap())
+}
 
 fn message(seq: u64) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
@@ -69,7 +73,8 @@ fn gaps(daemon: &Daemon, arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn ten_hand_overs_miss_nothing() {
+fn hand_overs_miss_nothing() {
+    let hand_overs = hand_overs();
     let redis = Redis::start();
     let (_dir, database) = shared();
     let mut pair = [instance(&redis, "a", &database).start_ready(), instance(&redis, "b", &database).prepare()];
@@ -81,7 +86,7 @@ fn ten_hand_overs_miss_nothing() {
     let mut client = redis.client();
     let mut overlapped = Duration::ZERO;
     let mut longest = 0;
-    for n in 0..HAND_OVERS {
+    for n in 0..hand_overs {
         let [old, new] = [n % 2, (n + 1) % 2];
         thread::sleep(Duration::from_millis(300));
         pair[new].launch();
@@ -107,7 +112,7 @@ fn ten_hand_overs_miss_nothing() {
     }
     stop.store(true, Ordering::Relaxed);
     let published = producer.join().unwrap() as i64;
-    let last = HAND_OVERS % 2;
+    let last = hand_overs % 2;
     wait_until("every message is a row", LIMIT, || {
         sqlite::count(&database, "SELECT count(DISTINCT seq) FROM training_metrics") == published
     });
@@ -127,7 +132,7 @@ fn ten_hand_overs_miss_nothing() {
     assert!(shown.contains(&format!("{published} stored, 0 missing")), "{shown}");
     let rows = found["gaps"].as_array().unwrap();
     // The first start of each has nothing to report.
-    assert_eq!(rows.iter().filter(|gap| gap["reason"] == "not_listening").count(), HAND_OVERS - 1, "{found}");
+    assert_eq!(rows.iter().filter(|gap| gap["reason"] == "not_listening").count(), hand_overs - 1, "{found}");
     for gap in rows {
         assert!(["a", "b"].contains(&gap["instance"].as_str().unwrap()), "{gap}");
         assert!(["not_listening", "sequence"].contains(&gap["reason"].as_str().unwrap()), "{gap}");
@@ -140,8 +145,8 @@ fn ten_hand_overs_miss_nothing() {
         );
     }
     println!(
-        "{published} published, {HAND_OVERS} hand-overs, ready to ended {:?} each",
-        overlapped / HAND_OVERS as u32
+        "{published} published, {hand_overs} hand-overs, ready to ended {:?} each",
+        overlapped / hand_overs as u32
     );
 }
 
