@@ -5,7 +5,8 @@
 //!
 //!  Redis ──► source ──frames──► intake ──append + fsync──► spool ──records──► writer ──batches──► store ──► api / cli
 //!                                 │    │                       ▲                  │  │
-//!                                 │    └──► latest ──► Redis   └─────commit───────┘  └──► dead letters
+//!                                 │    ├──► latest ──► Redis   └─────commit───────┘  └──► dead letters
+//!                                 │    └──► live ──► streams of the api, dashboard
 //!                                 └──► control ──► receipts
 //! ```
 //!
@@ -16,7 +17,7 @@
 //!   ([`intake`], [`runs`]), so that a replay writes the same rows under the same keys ([`event`]);
 //! * the commit frontier advances over the contiguous prefix only ([`writer`]);
 //! * what was not received is counted, with its bounds ([`source`], [`intake`]);
-//! * the latest keys are a cache: they may skip, and nothing waits for them ([`latest`]).
+//! * the latest keys are a cache: they may skip, and nothing waits for them ([`latest`]); nor for those who watch ([`live`]).
 
 pub mod api;
 pub mod app;

@@ -38,7 +38,7 @@ pub fn slots() -> [Slot; 2] {
         .map(|(key, credential)| Slot { key, credential, held: None })
 }
 
-/// Points the slots at systemd's credentials, where there are any.
+/// Points the slots, and the file of tokens, at systemd's credentials, where there are any.
 pub fn credentials(env: &BTreeMap<String, String>, layers: &mut Layers) {
     let Some(directory) = env.get("CREDENTIALS_DIRECTORY") else { return };
     for slot in slots() {
@@ -46,6 +46,10 @@ pub fn credentials(env: &BTreeMap<String, String>, layers: &mut Layers) {
         if path.exists() {
             layers.set_text(&format!("{}_file", slot.key), &path.to_string_lossy(), Rank::Credentials, "credential");
         }
+    }
+    let tokens = Path::new(directory).join("http-tokens");
+    if tokens.exists() {
+        layers.set_text("http.tokens_file", &tokens.to_string_lossy(), Rank::Credentials, "credential");
     }
 }
 

@@ -94,7 +94,9 @@ function connection() {
     say(text, now);
     pill.title = status ? `${status.instance}, version ${status.version}` : "";
     const missing = state === "live" && status && !status.ready && status.missing && status.missing.length ? `Not ready: ${status.missing.join("; ")}.` : "";
-    const lost = state === "offline" ? "The daemon does not answer. This page goes on by itself when it does." : "";
+    const locked = document.documentElement.hasAttribute("data-locked");
+    const why = locked ? "Reading needs a token here: sign in." : "The daemon does not answer. This page goes on by itself when it does.";
+    const lost = state === "offline" ? why : "";
     say(notice, missing || lost);
     notice.hidden = !(missing || lost);
   };

@@ -106,7 +106,7 @@ export class Chart {
     return {
       width: this.box.clientWidth,
       height: this.height,
-      padding: [10, 12, 0, 0],
+      padding: [10, 22, 0, 0],
       series: [{ label: this.by === "time" ? "time" : this.by, value: (u, v) => (v === null ? "–" : this.by === "time" ? clock(v * 1000) : number(v, 7)) }, ...series],
       bands,
       scales: {

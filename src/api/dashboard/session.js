@@ -12,6 +12,7 @@ let user = null;
 function take(session) {
   user = session && session.name ? session : null;
   setCsrf(user ? user.csrf : null);
+  document.documentElement.toggleAttribute("data-locked", Boolean(session && session.locked));
   button.hidden = !(user || (session && session.sign_in));
   say(button, user ? `${user.name} (${user.scope})` : "Sign in");
   button.title = user ? "Sign out" : "";
@@ -60,10 +61,8 @@ export async function mount() {
   try {
     take(await get("api/session"));
   } catch (error) {
-    take(null);
-    if (error.status === 401) {
-      button.hidden = false;
-      ask("Reading needs a token here.");
-    }
+    const locked = error.status === 401;
+    take({ sign_in: locked, locked });
+    if (locked) ask("Reading needs a token here.");
   }
 }
