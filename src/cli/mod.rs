@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod allocator;
 mod ask;
 mod cache;
 mod cells;
@@ -174,6 +175,9 @@ impl CliError {
 /// What failed; wrong arguments end the process here, with status 2.
 pub fn run() -> Result<(), CliError> {
     let Cli { global, command } = Cli::parse();
+    if matches!(command, Command::Run(_) | Command::Serve(_)) {
+        allocator::fix_threshold();
+    }
     if let Command::Check(args) = &command {
         return check::run(&global, args);
     }

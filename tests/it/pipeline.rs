@@ -135,6 +135,7 @@ fn bad_messages_become_dead_letters_and_their_neighbours_rows() {
         found == expected
     });
     let peak = daemon.process().resident_peak_kib() / 1024;
+    println!("peak {peak} MiB");
     assert!(peak <= 256, "{peak} MiB resident");
 }
 
