@@ -21,7 +21,7 @@ use crate::{
     metrics::{Label, Metrics},
     spool::{
         NewRecord,
-        disk::Disk,
+        disk::{Disk, Mode},
         record,
         segment::{self, Meta, SegmentWriter, Segments},
     },
@@ -106,7 +106,7 @@ impl DeadLetters {
         let lock = lock(&dir)?;
         let mut list = segment::list(&disk, &dir).map_err(failed)?;
         let id = identify(&list)?;
-        let (next, recent) = remember(&mut list, record::seed(id));
+        let (next, recent) = remember(&disk, &dir, &mut list, record::seed(id));
         let capacity = config.capacity.0;
         let mut inner = Inner {
             capacity,
@@ -253,7 +253,14 @@ fn encode(bytes: &mut Vec<u8>, seed: u32, id: u64, letter: &DeadLetter<'_>) -> R
 
 /// Reads segments, newest first, until enough letters are remembered; returns the next id, too. A segment that cannot be read
 /// only means that a replay may add its letters again.
-fn remember(list: &mut [Meta], seed: u32) -> (u64, Recent) {
+///
+/// A killed process may have left letters in the page cache only. One that is remembered is not written again, and its message may
+/// leave the spool: so only what is certainly on disk is remembered.
+fn remember(disk: &Disk, dir: &Path, list: &mut [Meta], seed: u32) -> (u64, Recent) {
+    let names = disk.sync_dir(dir);
+    if let Err(error) = &names {
+        warn!(error = %Chain(error), "directory of the dead letters could not be synced; letters may be kept twice");
+    }
     let mut next = list.last().map_or(0, |meta| meta.first);
     let mut segments: Vec<Vec<Key>> = Vec::new();
     let (mut count, mut bytes) = (0, 0);
@@ -272,6 +279,10 @@ fn remember(list: &mut [Meta], seed: u32) -> (u64, Recent) {
             warn!(segment = %meta.path.display(), error = %Chain(&error), "dead letters cannot be read");
             end = end.max(meta.first + meta.bytes / record::HEAD as u64);
         }
+        if let Err(error) = disk.open(&meta.path, Mode::Read).and_then(|file| disk.sync(&*file)) {
+            warn!(segment = %meta.path.display(), error = %Chain(&error), "dead letters could not be synced; they may be kept twice");
+            keys.clear();
+        }
         if meta.end == u64::MAX {
             meta.end = end;
         }
@@ -280,6 +291,9 @@ fn remember(list: &mut [Meta], seed: u32) -> (u64, Recent) {
         segments.push(keys);
     }
     let mut recent = Recent::default();
+    if names.is_err() {
+        return (next, recent);
+    }
     segments.into_iter().rev().flatten().for_each(|key| recent.insert(key));
     (next, recent)
 }

@@ -114,6 +114,19 @@ fn after_an_error_nothing_is_kept_and_the_next_try_works() {
 }
 
 #[test]
+fn a_letter_that_may_be_in_memory_only_is_written_again() {
+    use std::sync::atomic::Ordering;
+    let (_dir, config) = place();
+    open(&config).0.put(&letter(1, b"one")).unwrap();
+    let disk = crate::spool::disk::Disk::default();
+    disk.faults.syncs.store(1, Ordering::SeqCst);
+    let letters = DeadLetters::open_on(&config, Metrics::new(), disk.clone()).unwrap();
+    assert_eq!(disk.faults.syncs.load(Ordering::SeqCst), 0, "it tries, before it believes what it reads");
+    letters.put(&letter(1, b"one")).unwrap();
+    assert_eq!(list(&config.dir, &Filter::default()).unwrap().len(), 2);
+}
+
+#[test]
 fn dropped_letters_are_gone_for_everybody_and_ids_go_on() {
     let (_dir, mut config) = place();
     config.capacity = ByteSize::kib(64);
