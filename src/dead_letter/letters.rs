@@ -157,7 +157,7 @@ impl DeadLetters {
         let end = first + new.len() as u64;
         inner.make_room(bytes.len() as u64, &self.metrics);
         inner.write(&bytes, first, end)?;
-        inner.next = end;
+        inner.next = inner.next.max(end);
         for (key, reason) in new {
             inner.recent.insert(key);
             self.metrics.dead_letters.get_or_create(&Label::of(reason.as_str())).inc();
@@ -191,18 +191,20 @@ impl Inner {
         Kept { letters, bytes: self.segments.bytes(), capacity: self.capacity }
     }
 
-    /// Another process may have dropped letters, and removed the segments that held nothing else.
+    /// Another process may have dropped letters, and removed the segments that held nothing else: a moment after it has said so.
     fn look_at_marks(&mut self) {
         let marked_at = marks::changed_at(&self.dir);
-        if marked_at == self.marked_at {
-            return;
+        if marked_at != self.marked_at {
+            self.marked_at = marked_at;
+            match Marks::read(&self.dir) {
+                Ok(marks) => self.marks = marks,
+                Err(error) => warn!(error = %Chain(&error), "what was dropped of the dead letters cannot be read"),
+            }
+            // Where segments were lost the marks are what is left of their ids. Under one of those a new letter would be born
+            // dropped, and go unseen.
+            self.next = self.next.max(self.marks.end());
         }
-        self.marked_at = marked_at;
-        match Marks::read(&self.dir) {
-            Ok(marks) => self.marks = marks,
-            Err(error) => warn!(error = %Chain(&error), "what was dropped of the dead letters cannot be read"),
-        }
-        self.segments.lock().retain(|meta| meta.active || meta.path.exists());
+        self.segments.lock().retain(|meta| meta.active || meta.path.try_exists().unwrap_or(true));
     }
 
     /// As in the spool: a failed file is left alone, and one more try goes to a new one.
@@ -216,6 +218,9 @@ impl Inner {
 
     /// Drops the oldest segments until `bytes` more fit; the newest letters are worth more than the capacity.
     fn make_room(&mut self, bytes: u64, metrics: &Metrics) {
+        if self.segments.bytes() + bytes > self.capacity {
+            self.look_at_marks();
+        }
         while self.segments.bytes() + bytes > self.capacity {
             let oldest = match self.segments.lock().first() {
                 Some(meta) => meta.clone(),
@@ -229,9 +234,11 @@ impl Inner {
                 return;
             }
             self.segments.forget(&oldest.path);
-            let dropped = oldest.end.saturating_sub(oldest.first);
-            metrics.dead_letters_dropped.inc_by(dropped);
-            error!(dropped, "oldest dead letters were dropped to make room");
+            let dropped = self.marks.left(oldest.first, oldest.end);
+            if dropped > 0 {
+                metrics.dead_letters_dropped.inc_by(dropped);
+                error!(dropped, "oldest dead letters were dropped to make room");
+            }
         }
     }
 }
