@@ -4,9 +4,10 @@
 //! store stays where it is: doing it again repeats nothing.
 
 use std::{
+    collections::HashSet,
     convert::Infallible,
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -23,8 +24,8 @@ use crate::{
     lifecycle::{Hold, Signal},
     metrics::Metrics,
     spool::{self, SpoolError},
-    store::{Store, StoreError},
-    writer::{self, Aside, Commit, Ends, Records, WriterError},
+    store::{BoxError, Store, StoreError},
+    writer::{self, Aside, Commit, Ends, Letter, Records, WriterError},
 };
 
 /// How long the store may take to answer for the first time.
@@ -58,8 +59,10 @@ pub enum RefillError {
 /// What was drained.
 #[derive(Clone, Copy, Debug)]
 pub struct Drained {
-    /// Records that were waiting, and are stored now, or dead letters.
+    /// Records that were waiting.
     pub records: u64,
+    /// Those of them that are stored now, whole.
+    pub stored: u64,
     /// Records that could not be read any more.
     pub unreadable: u64,
     /// Dead letters that there are now beside the spool.
@@ -75,6 +78,24 @@ pub struct Orphan {
     pub owner: Option<String>,
     /// Where its dead letters go.
     pub dead_letters: PathBuf,
+    /// Whether its daemon will come back: its segments stay then. At its start it recovers from them the runs that were open and
+    /// what numbers were seen; without them it would report what is stored as lost, and removes them after that.
+    pub returns: bool,
+}
+
+/// Puts letters, and knows of how many records.
+struct Counted {
+    letters: Letters,
+    records: Mutex<HashSet<u64>>,
+}
+
+impl Aside for Counted {
+    async fn put(&self, letters: &[Letter]) -> Result<(), BoxError> {
+        self.letters.put(letters).await?;
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        records.extend(letters.iter().map(|letter| letter.offset));
+        Ok(())
+    }
 }
 
 /// Empties a spool that nobody holds into the store. `tell` hears how many of how many records are confirmed.
@@ -83,44 +104,50 @@ pub struct Orphan {
 /// When the spool is held by somebody, the store is away, or the dead letters cannot be kept.
 pub async fn drain(settings: &Settings, orphan: Orphan, tell: impl FnMut(u64, u64)) -> Result<Drained, RefillError> {
     let found = spool::inspect(&orphan.dir).map_err(RefillError::Spool)?;
-    let owner = orphan.owner.or(found.owner).ok_or_else(|| RefillError::Nameless(orphan.dir.clone()))?;
+    let owner = orphan.owner.clone().or(found.owner).ok_or_else(|| RefillError::Nameless(orphan.dir.clone()))?;
     let metrics = Metrics::new();
     let (_stopper, stop) = Signal::new();
     let (store, upkeep) = stores::open(settings, &metrics, stop);
     let work = async {
         // Before anything is touched.
         reach(&*store).await?;
-        drain_into(settings, &orphan.dir, &orphan.dead_letters, &owner, &store, &metrics, tell).await
+        drain_into(settings, &orphan, &owner, &store, &metrics, tell).await
     };
     beside(upkeep, work).await
 }
 
 async fn drain_into(
     settings: &Settings,
-    dir: &Path,
-    dead_letters: &Path,
+    orphan: &Orphan,
     owner: &str,
     store: &Arc<dyn Store>,
     metrics: &Arc<Metrics>,
     mut tell: impl FnMut(u64, u64),
 ) -> Result<Drained, RefillError> {
-    let config = spool::Config { dir: dir.to_owned(), ..settings.spool.clone() };
+    let config = spool::Config { dir: orphan.dir.clone(), ..settings.spool.clone() };
     let opened = spool::open(&config, Arc::clone(metrics)).map_err(RefillError::Spool)?;
     let spool::Opened { appender, reader, committer, view, recovery } = opened;
+    if orphan.returns {
+        appender.keep_from(0);
+    }
     drop(appender);
     let (first, end) = (recovery.first_uncommitted.min(recovery.next), recovery.next);
     drop(recovery);
-    let letters = dead_letter::Config { dir: dead_letters.to_owned(), ..settings.dead_letter.clone() };
+    let letters = dead_letter::Config { dir: orphan.dead_letters.clone(), ..settings.dead_letter.clone() };
     let letters = Arc::new(DeadLetters::open(&letters, Arc::clone(metrics)).map_err(RefillError::DeadLetters)?);
     let records = SpoolRecords::new(reader, view.clone(), Arc::new(Decoder::new(owner)));
     let commit = SpoolCommit::new(committer, view.clone(), Arc::clone(store), settings.spool.linger);
-    let aside = Arc::new(Letters::new(Arc::clone(&letters), view.clone()));
+    let aside = Letters::new(Arc::clone(&letters), view.clone());
+    let aside = Arc::new(Counted { letters: aside, records: Mutex::default() });
     let tell = |at: u64| tell(at.clamp(first, end) - first, end - first);
     let until = Until { first, finished: || view.committed() >= end, tell };
     if first < end {
-        pump(settings, store, metrics, (records, commit, aside), until).await?;
+        pump(settings, store, metrics, (records, commit, Arc::clone(&aside)), until).await?;
     }
-    Ok(Drained { records: end - first, unreadable: view.missing(), dead_letters: letters.kept().letters })
+    let (records, unreadable) = (end - first, view.missing());
+    let set_aside = aside.records.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+    let stored = records.saturating_sub(unreadable).saturating_sub(set_aside);
+    Ok(Drained { records, stored, unreadable, dead_letters: letters.kept().letters })
 }
 
 /// When to stop, and who wants to know how far it is.

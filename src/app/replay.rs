@@ -5,7 +5,7 @@
 //! rejected, else one named after it. So a second replay writes the same rows.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::{self, Settings},
-    dead_letter::{self, Browser, DeadLetterError, DeadLetterInfo, Filter, Letter as Kept},
+    dead_letter::{self, Browser, DeadLetterError, Filter, Letter as Kept},
     event::{Decided, Kind, implicit_run_id},
     frame::{Reason, Rejection, SetAside},
     lifecycle::Signal,
@@ -40,7 +40,7 @@ pub struct Replayed {
     pub stored: u64,
     /// Failed again, and kept with the reason of now; with their ids.
     pub failed: Vec<(u64, Rejection)>,
-    /// Cannot be replayed, because not all of their bytes were kept.
+    /// Cannot be replayed, because the message was not kept whole.
     pub cut: u64,
 }
 
@@ -53,8 +53,10 @@ pub async fn replay(
     filter: Filter,
     mut tell: impl FnMut(u64, u64),
 ) -> Result<Replayed, RefillError> {
-    let (ids, cut) = wanted(settings, &filter).map_err(RefillError::DeadLetters)?;
-    let Some(last) = ids.last().copied() else { return Ok(Replayed { cut, ..Replayed::default() }) };
+    let total = count(settings, &filter).map_err(RefillError::DeadLetters)?;
+    if total.whole == 0 {
+        return Ok(Replayed { cut: total.cut, ..Replayed::default() });
+    }
     let metrics = Metrics::new();
     let (_stopper, stop) = Signal::new();
     let (store, upkeep) = stores::open(settings, &metrics, stop);
@@ -67,34 +69,50 @@ pub async fn replay(
         let records = Letters { dir, filter, browser: None, shared: Arc::clone(&shared) };
         let until = Until {
             first: 0,
-            finished: || shared.lock().unreadable.is_some() || shared.confirmed(linger()) > last,
-            tell: |at: u64| tell(ids.partition_point(|id| *id < at) as u64, ids.len() as u64),
+            finished: || shared.is_finished(linger()),
+            tell: |at: u64| tell((shared.lock().read.range(..at).count() as u64).min(total.whole), total.whole),
         };
         pump(settings, &store, &metrics, (records, commit, Arc::clone(&shared)), until).await
     };
     let outcome = beside(upkeep, work).await;
     let confirmed = shared.confirmed(linger());
-    let failed = std::mem::take(&mut shared.lock().failed);
-    let stored: Vec<_> = ids.into_iter().filter(|id| *id < confirmed && !failed.contains_key(id)).collect();
-    let failed: Vec<_> = failed.into_iter().filter(|(id, _)| *id < confirmed).collect();
-    let count = stored.len() as u64;
-    dead_letter::marks::mark(&settings.dead_letter.dir, stored, failed.clone()).map_err(RefillError::DeadLetters)?;
+    let State { mut read, mut failed, cut, unreadable, .. } = std::mem::take(&mut *shared.lock());
+    failed.retain(|id, _| *id < confirmed);
+    read.retain(|id| *id < confirmed && !failed.contains_key(id));
+    let stored = read.len() as u64;
+    dead_letter::marks::mark(&settings.dead_letter.dir, read, failed.clone()).map_err(RefillError::DeadLetters)?;
     outcome?;
-    match shared.lock().unreadable.take() {
+    match unreadable {
         Some(error) => Err(RefillError::DeadLetters(error)),
-        None => Ok(Replayed { stored: count, failed, cut }),
+        None => Ok(Replayed { stored, failed: failed.into_iter().collect(), cut }),
     }
 }
 
-/// The ids of those that can be replayed, and how many cannot.
-fn wanted(settings: &Settings, filter: &Filter) -> Result<(Vec<u64>, u64), DeadLetterError> {
-    let letters = dead_letter::list(&settings.dead_letter.dir, filter)?;
-    let (whole, cut): (Vec<_>, Vec<_>) = letters.iter().partition(|info| is_whole(info));
-    Ok((whole.iter().map(|info| info.id).collect(), cut.len() as u64))
+/// How many letters there are at first: while they are replayed, some may go to make room, and others come.
+#[derive(Default)]
+struct Total {
+    whole: u64,
+    cut: u64,
 }
 
-fn is_whole(info: &DeadLetterInfo) -> bool {
-    info.kept == info.length && !info.channel.is_empty()
+fn count(settings: &Settings, filter: &Filter) -> Result<Total, DeadLetterError> {
+    let mut browser = Browser::open(&settings.dead_letter.dir, filter.clone())?;
+    let mut total = Total::default();
+    loop {
+        let letters = browser.next_letters()?;
+        if letters.is_empty() {
+            return Ok(total);
+        }
+        let whole = letters.iter().filter(|letter| is_whole(letter)).count() as u64;
+        total.whole += whole;
+        total.cut += letters.len() as u64 - whole;
+    }
+}
+
+/// Whether the letter has the message. A rejected one came from a channel: what has none is the text of a row whose record could
+/// not be read any more. Gaps and receipts may have none.
+fn is_whole(letter: &Kept) -> bool {
+    letter.info.kept == letter.info.length && (letter.kind != RecordKind::Rejected || !letter.info.channel.is_empty())
 }
 
 /// What the ends of the writer share.
@@ -111,6 +129,12 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// What was handed to the writer.
+    read: BTreeSet<u64>,
+    /// Letters that were passed over.
+    cut: u64,
+    /// Whether that is all there is.
+    ended: bool,
     failed: BTreeMap<u64, Rejection>,
     /// Everything below is stored, or has failed; since when.
     confirmed: Option<(u64, Instant)>,
@@ -136,6 +160,13 @@ impl Shared {
     /// What a store that may forget for so long has confirmed for good.
     fn confirmed(&self, linger: Duration) -> u64 {
         self.lock().confirmed.filter(|(_, at)| at.elapsed() >= linger).map_or(0, |(next, _)| next)
+    }
+
+    /// Whether everything is read and confirmed, or no more can be.
+    fn is_finished(&self, linger: Duration) -> bool {
+        let confirmed = self.confirmed(linger);
+        let state = self.lock();
+        state.unreadable.is_some() || (state.ended && state.read.last().is_none_or(|last| *last < confirmed))
     }
 
     fn content(&self, letter: &Kept) -> Content {
@@ -212,10 +243,14 @@ impl Records for Letters {
     async fn next(&mut self) -> Several {
         match self.read() {
             Ok(letters) if !letters.is_empty() => {
-                let letters = letters.into_iter().filter(|letter| is_whole(&letter.info)).collect();
+                let (letters, cut): (Vec<_>, Vec<_>) = letters.into_iter().partition(is_whole);
+                let mut state = self.shared.lock();
+                state.read.extend(letters.iter().map(|letter| letter.info.id));
+                state.cut += cut.len() as u64;
+                drop(state);
                 return Several { letters, shared: Arc::clone(&self.shared) };
             }
-            Ok(_) => {}
+            Ok(_) => self.shared.lock().ended = true,
             Err(error) => self.shared.lock().unreadable = Some(error),
         }
         std::future::pending().await
@@ -223,6 +258,9 @@ impl Records for Letters {
 
     fn rewind(&mut self, _offset: u64) {
         self.browser = None;
+        let mut state = self.shared.lock();
+        (state.ended, state.cut) = (false, 0);
+        state.read.clear();
     }
 }
 
@@ -267,5 +305,74 @@ impl Aside for Shared {
             state.failed.insert(letter.offset, rejection);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        dead_letter::{DeadLetter, DeadLetters},
+        units::ByteSize,
+    };
+
+    fn letter(offset: u64, kind: RecordKind, channel: &'static str) -> DeadLetter<'static> {
+        let rejection = Rejection { reason: Reason::RejectedByStore, detail: "no".into() };
+        let (aside, payload) = SetAside::new(rejection, &[b'x'; 1_000]);
+        let decided = Decided { run_id: Uuid::nil(), event_time: 17, received_at: 17, own_time: false, opened: false };
+        DeadLetter { aside, channel, decided, kind, spool_id: Uuid::nil(), offset, row: 0, payload }
+    }
+
+    /// The ids of everything that there is, as the writer reads it.
+    async fn read(letters: &mut Letters) -> Vec<u64> {
+        let mut ids = Vec::new();
+        while let Ok(some) = tokio::time::timeout(Duration::from_millis(50), letters.next()).await {
+            ids.extend(some.records().map(|record| record.offset));
+        }
+        ids
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_was_read_counts_and_the_end_is_where_reading_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.dead_letter.dir = dir.path().join("deadletter");
+        settings.dead_letter.capacity = ByteSize::kib(64);
+        let kept = DeadLetters::open(&settings.dead_letter, Metrics::new()).unwrap();
+        for offset in 0..40 {
+            kept.put(&letter(offset, RecordKind::Event, "cascor:training")).unwrap();
+        }
+        let shared = Arc::new(Shared::new(&settings));
+        let (dir, filter) = (settings.dead_letter.dir.clone(), Filter::default());
+        let browser = Some(Browser::open(&dir, filter.clone()).unwrap());
+        let mut letters = Letters { dir, filter, browser, shared: Arc::clone(&shared) };
+        // Some of the listed go to make room, or by hand: here the last ones.
+        let newest = std::fs::read_dir(&settings.dead_letter.dir).unwrap().map(|entry| entry.unwrap().path());
+        let newest = newest.filter(|path| path.extension().is_some_and(|e| e == "seg")).max().unwrap();
+        std::fs::remove_file(newest).unwrap();
+        let ids = read(&mut letters).await;
+        assert!(!ids.is_empty() && ids.len() < 40);
+        assert_eq!(shared.lock().read.iter().copied().collect::<Vec<_>>(), ids);
+        assert!(!shared.is_finished(Duration::ZERO), "nothing is confirmed");
+        Confirmed(Arc::clone(&shared)).commit(ids[ids.len() - 1] + 1);
+        assert!(shared.is_finished(Duration::ZERO));
+        letters.rewind(0);
+        assert!(!shared.is_finished(Duration::ZERO) && shared.lock().read.is_empty(), "all of it once more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gap_without_a_channel_can_be_replayed_and_a_row_without_its_message_cannot() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = Settings::default();
+        settings.dead_letter.dir = dir.path().join("deadletter");
+        let kept = DeadLetters::open(&settings.dead_letter, Metrics::new()).unwrap();
+        kept.put_all(&[letter(0, RecordKind::Rejected, ""), letter(1, RecordKind::Gap, "")]).unwrap();
+        let total = count(&settings, &Filter::default()).unwrap();
+        assert_eq!((total.whole, total.cut), (1, 1));
+        let shared = Arc::new(Shared::new(&settings));
+        let (dir, filter) = (settings.dead_letter.dir.clone(), Filter::default());
+        let mut letters = Letters { dir, filter, browser: None, shared: Arc::clone(&shared) };
+        assert_eq!(read(&mut letters).await, [1]);
+        assert_eq!(shared.lock().cut, 1);
     }
 }

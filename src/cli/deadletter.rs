@@ -155,7 +155,7 @@ async fn replay(settings: &Settings, filter: Filter, json: bool) -> Result<(), C
     } else {
         output::line(&format!("{stored} dead {} stored", letters(*stored)))?;
         if *cut > 0 {
-            output::line(&format!("{cut} cannot be replayed: not all of their bytes were kept"))?;
+            output::line(&format!("{cut} cannot be replayed: not all of the message was kept"))?;
         }
         let row = |(id, why): &(u64, Rejection)| {
             vec![id.to_string(), why.reason.as_str().to_owned(), Untrusted(why.detail.as_bytes()).to_string()]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{CliError, block_on, ndjson, output, progress::Bar};
 use crate::{
-    app::refill::{self, Orphan},
+    app::refill::{self, Drained, Orphan},
     config::Settings,
     frame::SetAside,
     render,
@@ -22,7 +22,7 @@ pub enum Command {
     Verify(Args),
     /// Write the records of a spool that nobody holds as JSON, one a line.
     Export(ExportArgs),
-    /// Write what a spool that nobody holds still has into the configured store, and leave it empty.
+    /// Write what a spool that nobody holds still has into the configured store, and leave it empty; status 1 when a record is lost.
     Drain(DrainArgs),
 }
 
@@ -108,25 +108,33 @@ async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), C
         _ => settings.dead_letter.dir.clone(),
     };
     let dead_letters = deadletter.unwrap_or_else(beside);
-    let orphan = Orphan { dir: dir.clone(), owner, dead_letters: dead_letters.clone() };
+    let orphan = Orphan { dir: dir.clone(), owner, dead_letters: dead_letters.clone(), returns: own };
     let bar = Bar::new("drained");
     let drained = refill::drain(settings, orphan, |done, total| bar.show(done, total)).await;
     drop(bar);
     let failed = |error| CliError::failed(format!("failed to drain the spool in `{}`", dir.display()), error);
     let drained = drained.map_err(failed)?;
+    show_drained(&drained, &dead_letters, own, json)?;
+    match drained.unreadable {
+        0 => Ok(()),
+        lost => Err(CliError::No(format!("{lost} {} could not be read any more", records(lost)))),
+    }
+}
+
+fn show_drained(drained: &Drained, dead_letters: &Path, own: bool, json: bool) -> Result<(), CliError> {
     if json {
         return output::json(&json!({
             "records": drained.records,
+            "stored": drained.stored,
             "unreadable": drained.unreadable,
             "dead_letters": drained.dead_letters,
             "dead_letters_in": dead_letters.display().to_string(),
         }));
     }
-    output::line(&format!("{} {} stored; the spool is empty", drained.records, records(drained.records)))?;
-    if drained.unreadable > 0 {
-        output::line(&format!("{} {} could not be read any more", drained.unreadable, records(drained.unreadable)))?;
-    }
-    match drained.dead_letters {
+    let left = if own { "the daemon removes the files when it is started" } else { "the spool is empty" };
+    let Drained { records: all, stored, dead_letters: letters, .. } = *drained;
+    output::line(&format!("{stored} of {all} {} stored; {left}", records(all)))?;
+    match letters {
         0 => Ok(()),
         letters => output::line(&format!("dead letters in {}: {letters}", dead_letters.display())),
     }

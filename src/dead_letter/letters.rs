@@ -21,7 +21,7 @@ use crate::{
     metrics::{Label, Metrics},
     spool::{
         NewRecord,
-        disk::Disk,
+        disk::{Disk, Mode},
         record,
         segment::{self, Meta, SegmentWriter, Segments},
     },
@@ -106,7 +106,7 @@ impl DeadLetters {
         let lock = lock(&dir)?;
         let mut list = segment::list(&disk, &dir).map_err(failed)?;
         let id = identify(&list)?;
-        let (next, recent) = remember(&mut list, record::seed(id));
+        let (next, recent) = remember(&disk, &dir, &mut list, record::seed(id));
         let capacity = config.capacity.0;
         let mut inner = Inner {
             capacity,
@@ -157,7 +157,7 @@ impl DeadLetters {
         let end = first + new.len() as u64;
         inner.make_room(bytes.len() as u64, &self.metrics);
         inner.write(&bytes, first, end)?;
-        inner.next = end;
+        inner.next = inner.next.max(end);
         for (key, reason) in new {
             inner.recent.insert(key);
             self.metrics.dead_letters.get_or_create(&Label::of(reason.as_str())).inc();
@@ -191,18 +191,20 @@ impl Inner {
         Kept { letters, bytes: self.segments.bytes(), capacity: self.capacity }
     }
 
-    /// Another process may have dropped letters, and removed the segments that held nothing else.
+    /// Another process may have dropped letters, and removed the segments that held nothing else: a moment after it has said so.
     fn look_at_marks(&mut self) {
         let marked_at = marks::changed_at(&self.dir);
-        if marked_at == self.marked_at {
-            return;
+        if marked_at != self.marked_at {
+            self.marked_at = marked_at;
+            match Marks::read(&self.dir) {
+                Ok(marks) => self.marks = marks,
+                Err(error) => warn!(error = %Chain(&error), "what was dropped of the dead letters cannot be read"),
+            }
+            // Where segments were lost the marks are what is left of their ids. Under one of those a new letter would be born
+            // dropped, and go unseen.
+            self.next = self.next.max(self.marks.end());
         }
-        self.marked_at = marked_at;
-        match Marks::read(&self.dir) {
-            Ok(marks) => self.marks = marks,
-            Err(error) => warn!(error = %Chain(&error), "what was dropped of the dead letters cannot be read"),
-        }
-        self.segments.lock().retain(|meta| meta.active || meta.path.exists());
+        self.segments.lock().retain(|meta| meta.active || meta.path.try_exists().unwrap_or(true));
     }
 
     /// As in the spool: a failed file is left alone, and one more try goes to a new one.
@@ -216,6 +218,9 @@ impl Inner {
 
     /// Drops the oldest segments until `bytes` more fit; the newest letters are worth more than the capacity.
     fn make_room(&mut self, bytes: u64, metrics: &Metrics) {
+        if self.segments.bytes() + bytes > self.capacity {
+            self.look_at_marks();
+        }
         while self.segments.bytes() + bytes > self.capacity {
             let oldest = match self.segments.lock().first() {
                 Some(meta) => meta.clone(),
@@ -229,9 +234,11 @@ impl Inner {
                 return;
             }
             self.segments.forget(&oldest.path);
-            let dropped = oldest.end.saturating_sub(oldest.first);
-            metrics.dead_letters_dropped.inc_by(dropped);
-            error!(dropped, "oldest dead letters were dropped to make room");
+            let dropped = self.marks.left(oldest.first, oldest.end);
+            if dropped > 0 {
+                metrics.dead_letters_dropped.inc_by(dropped);
+                error!(dropped, "oldest dead letters were dropped to make room");
+            }
         }
     }
 }
@@ -253,7 +260,14 @@ fn encode(bytes: &mut Vec<u8>, seed: u32, id: u64, letter: &DeadLetter<'_>) -> R
 
 /// Reads segments, newest first, until enough letters are remembered; returns the next id, too. A segment that cannot be read
 /// only means that a replay may add its letters again.
-fn remember(list: &mut [Meta], seed: u32) -> (u64, Recent) {
+///
+/// A killed process may have left letters in the page cache only. One that is remembered is not written again, and its message may
+/// leave the spool: so only what is certainly on disk is remembered.
+fn remember(disk: &Disk, dir: &Path, list: &mut [Meta], seed: u32) -> (u64, Recent) {
+    let names = disk.sync_dir(dir);
+    if let Err(error) = &names {
+        warn!(error = %Chain(error), "directory of the dead letters could not be synced; letters may be kept twice");
+    }
     let mut next = list.last().map_or(0, |meta| meta.first);
     let mut segments: Vec<Vec<Key>> = Vec::new();
     let (mut count, mut bytes) = (0, 0);
@@ -272,6 +286,10 @@ fn remember(list: &mut [Meta], seed: u32) -> (u64, Recent) {
             warn!(segment = %meta.path.display(), error = %Chain(&error), "dead letters cannot be read");
             end = end.max(meta.first + meta.bytes / record::HEAD as u64);
         }
+        if let Err(error) = disk.open(&meta.path, Mode::Read).and_then(|file| disk.sync(&*file)) {
+            warn!(segment = %meta.path.display(), error = %Chain(&error), "dead letters could not be synced; they may be kept twice");
+            keys.clear();
+        }
         if meta.end == u64::MAX {
             meta.end = end;
         }
@@ -280,6 +298,9 @@ fn remember(list: &mut [Meta], seed: u32) -> (u64, Recent) {
         segments.push(keys);
     }
     let mut recent = Recent::default();
+    if names.is_err() {
+        return (next, recent);
+    }
     segments.into_iter().rev().flatten().for_each(|key| recent.insert(key));
     (next, recent)
 }

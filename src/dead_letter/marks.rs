@@ -65,6 +65,13 @@ impl Marks {
         end.saturating_sub(first).saturating_sub(dropped)
     }
 
+    /// The first id behind all that are marked.
+    pub(super) fn end(&self) -> u64 {
+        let dropped = self.dropped.last_key_value().map(|(_, last)| *last);
+        let again = self.again.last_key_value().map(|(id, _)| *id);
+        dropped.max(again).map_or(0, |last| last.saturating_add(1))
+    }
+
     /// Puts the newest reason into a letter's description.
     pub(super) fn apply(&self, info: &mut DeadLetterInfo) {
         if let Some(rejection) = self.again.get(&info.id) {

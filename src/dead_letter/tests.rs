@@ -114,6 +114,19 @@ fn after_an_error_nothing_is_kept_and_the_next_try_works() {
 }
 
 #[test]
+fn a_letter_that_may_be_in_memory_only_is_written_again() {
+    use std::sync::atomic::Ordering;
+    let (_dir, config) = place();
+    open(&config).0.put(&letter(1, b"one")).unwrap();
+    let disk = crate::spool::disk::Disk::default();
+    disk.faults.syncs.store(1, Ordering::SeqCst);
+    let letters = DeadLetters::open_on(&config, Metrics::new(), disk.clone()).unwrap();
+    assert_eq!(disk.faults.syncs.load(Ordering::SeqCst), 0, "it tries, before it believes what it reads");
+    letters.put(&letter(1, b"one")).unwrap();
+    assert_eq!(list(&config.dir, &Filter::default()).unwrap().len(), 2);
+}
+
+#[test]
 fn dropped_letters_are_gone_for_everybody_and_ids_go_on() {
     let (_dir, mut config) = place();
     config.capacity = ByteSize::kib(64);
@@ -140,6 +153,49 @@ fn dropped_letters_are_gone_for_everybody_and_ids_go_on() {
     letters.put(&letter(41, &raw)).unwrap();
     assert_eq!(list(&config.dir, &Filter::default()).unwrap()[0].id, 41, "no id is used twice");
     assert_eq!(letters.kept().letters, 1);
+}
+
+#[test]
+fn no_id_is_used_twice_also_when_the_segments_were_lost() {
+    let (_dir, config) = place();
+    let (letters, _) = open(&config);
+    letters.put_all(&[letter(1, b"a"), letter(2, b"b"), letter(3, b"c"), letter(4, b"d")]).unwrap();
+    drop(letters);
+    let still = Rejection { reason: Reason::InvalidField, detail: "still".into() };
+    marks::mark(&config.dir, [0, 1], [(3, still)]).unwrap();
+    for meta in segment::list(&crate::spool::disk::Disk::default(), &config.dir).unwrap() {
+        fs::remove_file(meta.path).unwrap();
+    }
+    let (letters, _) = open(&config);
+    letters.put(&letter(5, b"e")).unwrap();
+    let found = list(&config.dir, &Filter::default()).unwrap();
+    assert_eq!(found.iter().map(|info| (info.id, info.reason)).collect::<Vec<_>>(), [(4, Reason::MalformedJson)]);
+    assert_eq!(letters.kept().letters, 1);
+}
+
+#[test]
+fn what_a_person_has_dropped_is_not_dropped_again_to_make_room() {
+    let (_dir, mut config) = place();
+    config.capacity = ByteSize::kib(64);
+    let (letters, metrics) = open(&config);
+    let raw = vec![b'x'; 1_000];
+    for offset in 0..40 {
+        letters.put(&letter(offset, &raw)).unwrap();
+    }
+    // All but one of each segment, so that every segment stays.
+    let segments = segment::list(&crate::spool::disk::Disk::default(), &config.dir).unwrap();
+    let left: Vec<_> = segments.iter().map(|meta| meta.first).collect();
+    marks::mark(&config.dir, (0..40).filter(|id| !left.contains(id)), []).unwrap();
+    for offset in 40..140 {
+        letters.put(&letter(offset, &raw)).unwrap();
+    }
+    let found = list(&config.dir, &Filter::default()).unwrap().len() as u64;
+    assert_eq!(metrics.dead_letters_dropped.get() + found, 100 + left.len() as u64);
+    // And one whose segment has gone since the marks were read.
+    let oldest = segment::list(&crate::spool::disk::Disk::default(), &config.dir).unwrap().remove(0);
+    let before = letters.kept().bytes;
+    fs::remove_file(&oldest.path).unwrap();
+    assert_eq!(letters.kept().bytes, before - oldest.bytes);
 }
 
 #[test]

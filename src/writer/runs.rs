@@ -1,7 +1,8 @@
 //! The runs that were touched lately: which must be read, which must be written and when, and which records wait for that.
 //!
 //! Pure: hands out [`Job`]s and takes their results. A run is read at its first touch, written when it changed, at most once per
-//! [`SPACING`] (the first time at once), and never has two jobs at a time. The table is bounded in runs and in bytes of text:
+//! [`SPACING`] (the first time at once), and never has two jobs at a time. It is read again before a write of what is combined with
+//! the stored value: others may have written meanwhile, and a lower best would take the place of theirs. The table is bounded in runs and in bytes of text:
 //! beyond, runs that are clean are forgotten (their next touch reads them again), and when none is, no record is taken until
 //! writes have made some clean.
 
@@ -63,6 +64,8 @@ struct Run {
     summary: Box<Summary>,
     text: usize,
     stored_start: Option<Micros>,
+    /// Whether it was read just now, for the write that comes next.
+    fresh: bool,
     written: Option<Instant>,
     /// Records whose touch is in no write yet.
     waiting: Vec<Ticket>,
@@ -135,10 +138,11 @@ impl Runs {
             if self.is_due(now, urgent) { self.later.pop().map(|Reverse((_, run_id))| run_id) } else { None }
         })?;
         let run = self.runs.get_mut(&run_id)?;
-        if !run.summary.is_loaded() {
+        if !run.summary.is_loaded() || (run.summary.combines() && !run.fresh) {
             run.state = State::Reading;
             return Some(Job::Read(run_id));
         }
+        run.fresh = false;
         let columns = run.summary.take_dirty();
         let change = Box::new(run.summary.change(columns));
         run.state = State::Writing { columns, start: run.summary.start(), tickets: mem::take(&mut run.waiting) };
@@ -160,12 +164,14 @@ impl Runs {
         let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
         run.stored_start = stored.as_ref().and_then(|row| row.start_time);
         run.summary.load(stored);
+        run.fresh = true;
         measure(run, &mut self.text);
         if run.summary.dirty() != 0 {
             run.state = State::Queued;
             self.now.push_back(run_id);
             return Vec::new();
         }
+        run.fresh = false;
         let free = mem::take(&mut run.waiting);
         self.rest(run_id);
         free
@@ -190,6 +196,7 @@ impl Runs {
     /// The read or the write failed and must be repeated, before anything else.
     pub fn failed(&mut self, run_id: Uuid) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
+        run.fresh = false;
         if let State::Writing { columns, mut tickets, .. } = mem::replace(&mut run.state, State::Queued) {
             run.summary.put_back(columns);
             tickets.append(&mut run.waiting);
@@ -244,6 +251,7 @@ impl Run {
             summary: Summary::unknown(run_id),
             text: 0,
             stored_start: None,
+            fresh: false,
             written: None,
             waiting: Vec::new(),
             state: State::Queued,

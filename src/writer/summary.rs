@@ -9,6 +9,9 @@
 //! * `tags` are united;
 //! * `status` is `running` from the first event on. An end not older than the stored one sets it, with `end_time`; a start later
 //!   than that end makes the run run again; nothing else changes it.
+//!
+//! A replay of dead letters, or another daemon, may write the same row: what is united with the stored value is read once more just
+//! before it is written.
 
 use std::mem;
 
@@ -41,6 +44,8 @@ const BEST: Columns = 1 << 17;
 const BEST_EPOCH: Columns = 1 << 18;
 const TAGS: Columns = 1 << 19;
 const LAST: Columns = 1 << 20;
+/// Columns whose new value depends on the stored one, which others may have changed since it was read.
+const COMBINED: Columns = START | BEST | BEST_EPOCH | TAGS;
 
 /// What is known of a run.
 #[derive(Debug)]
@@ -127,9 +132,15 @@ impl Summary {
         changed
     }
 
-    /// The stored row is now known (or known to be absent): what was merged so far is merged into it.
+    /// The stored row is now known (or known to be absent): what was merged so far is merged into it. Known already: what others
+    /// have written since is merged into what is to be written.
     pub fn load(&mut self, stored: Option<RunRow>) {
-        let Some(early) = self.early.take() else { return };
+        let Some(early) = self.early.take() else {
+            if let Some(stored) = stored {
+                self.refresh(stored);
+            }
+            return;
+        };
         let stored = stored.unwrap_or(RunRow { run_id: self.row.run_id, ..RunRow::default() });
         let as_of = stored.last_event_time.unwrap_or(Micros::MIN);
         let mut said = mem::replace(&mut self.row, stored);
@@ -158,6 +169,34 @@ impl Summary {
             self.row.last_event_time = said.last_event_time;
             self.dirty |= LAST;
         }
+    }
+
+    fn refresh(&mut self, stored: RunRow) {
+        let row = &mut self.row;
+        if stored.start_time.is_some() && (self.dirty & START == 0 || stored.start_time < row.start_time) {
+            row.start_time = stored.start_time;
+            self.dirty &= !START;
+        }
+        let ours = row.best_val_accuracy.filter(|best| !best.is_nan());
+        let theirs = stored.best_val_accuracy.filter(|best| !best.is_nan());
+        if theirs.is_some_and(|theirs| ours.is_none_or(|ours| theirs > ours)) {
+            (row.best_val_accuracy, row.best_epoch) = (theirs, stored.best_epoch);
+            self.dirty &= !(BEST | BEST_EPOCH);
+        }
+        row.tags.extend(stored.tags.iter().cloned());
+        if row.tags == stored.tags {
+            self.dirty &= !TAGS;
+        }
+        if stored.last_event_time > row.last_event_time {
+            row.last_event_time = stored.last_event_time;
+            self.dirty &= !LAST;
+        }
+        self.measure();
+    }
+
+    /// Whether what is to be written depends on what is stored now.
+    pub fn combines(&self) -> bool {
+        self.dirty & COMBINED != 0
     }
 
     /// Whether the stored row is known.
@@ -230,6 +269,12 @@ impl Summary {
             row.status = Some(next.to_owned());
             self.dirty |= STATUS;
         }
+        self.measure();
+    }
+
+    /// From start to end.
+    fn measure(&mut self) {
+        let row = &mut self.row;
         if let (Some(start), Some(end)) = (row.start_time, row.end_time) {
             let seconds = i32::try_from(end.saturating_sub(start).max(0) / 1_000_000).unwrap_or(i32::MAX);
             if row.duration_seconds != Some(seconds) {

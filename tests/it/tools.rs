@@ -230,6 +230,8 @@ fn an_orphan_is_listed_and_drained_into_the_store() {
     let drained = json_of(&daemon, &["spool", "drain", dir, "--json"]);
     assert!(drained["records"].as_u64().unwrap() >= 62, "{drained}");
     assert_eq!(drained["dead_letters"], 1, "{drained}");
+    let stored = drained["records"].as_u64().unwrap() - 1;
+    assert_eq!(drained["stored"], stored, "all but the dead letter: {drained}");
     let file = daemon.database();
     assert_eq!(sqlite::count(&file, "SELECT count(*) FROM training_metrics"), 60);
     assert_eq!(sqlite::count(&file, "SELECT final_epoch FROM training_runs"), 60, "run rows, too");
@@ -252,6 +254,43 @@ fn an_orphan_is_listed_and_drained_into_the_store() {
     assert_eq!((sqlite::count(&file, own), &again["dead_letters"]), (1, &json!(1)));
     let twice = "SELECT count(*) FROM (SELECT seq FROM training_metrics GROUP BY seq HAVING count(*) > 1)";
     assert_eq!(sqlite::count(&file, twice), 0);
+}
+
+#[test]
+fn a_daemon_whose_spool_was_drained_misses_nothing_when_it_comes_back() {
+    let redis = Redis::start();
+    let mut daemon = killed_with_pending(&redis, 30);
+    let spool = daemon.state_dir().join("spool");
+    let drained = json_of(&daemon, &["spool", "drain", spool.to_str().unwrap(), "--json"]);
+    assert_eq!(drained["unreadable"], 0, "{drained}");
+    daemon.launch();
+    daemon.wait_ready();
+    redis.client().publish(TRAINING, metrics(31));
+    daemon.wait_rows("SELECT count(*) FROM training_metrics", 32);
+    let holes = "SELECT count(*) FROM ingest_gaps WHERE reason = 'sequence'";
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(sqlite::count(&daemon.database(), holes), 0, "what was drained is not lost");
+    assert_eq!(json_of(&daemon, &["spool", "status", "--json"])["pending"], 0);
+}
+
+#[test]
+fn a_drain_says_what_could_not_be_read() {
+    let redis = Redis::start();
+    let orphan = killed_with_pending(&redis, 40);
+    let daemon = Daemon::on(&redis).start_ready();
+    let spool = orphan.state_dir().join("spool");
+    let segment = fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path());
+    let segment = segment.filter(|path| path.extension().is_some_and(|e| e == "seg")).max().unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(&segment, bytes).unwrap();
+    let output = daemon.command(&["spool", "drain", spool.to_str().unwrap(), "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("1 record could not be read any more"), "{}", stderr(&output));
+    let drained: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (records, stored) = (drained["records"].as_u64().unwrap(), drained["stored"].as_u64().unwrap());
+    assert_eq!((stored, &drained["unreadable"], &drained["dead_letters"]), (records - 2, &json!(1), &json!(1)));
 }
 
 #[test]

@@ -5,8 +5,11 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::Instant;
 
 use super::support::*;
-use crate::event::RunTouch;
-use crate::writer::{Config, Kept, Letter, runs::Runs};
+use crate::event::{RunRow, RunTouch};
+use crate::writer::{
+    Config, Kept, Letter,
+    runs::{Job, Runs},
+};
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_holds_the_writer_and_loses_nothing() {
@@ -107,6 +110,47 @@ async fn many_runs_of_one_event_each_make_progress() {
     running.reaches(30_000).await;
     let state = running.state();
     assert_eq!((state.rows.len(), state.runs.len()), (30_000, 30_000));
+}
+
+#[test]
+fn a_lower_best_does_not_replace_what_another_process_has_written() {
+    let (mut runs, now) = (Runs::new(10, 1 << 20), Instant::now());
+    let accuracy = |time: i64, best: f64, epoch: i32, tag: &str| RunTouch {
+        event_time: time,
+        lifecycle: None,
+        values: Box::new(RunRow {
+            final_val_accuracy: Some(best),
+            final_epoch: Some(epoch),
+            tags: [tag.to_owned()].into(),
+            ..RunRow::default()
+        }),
+    };
+    let mut row = RunRow { run_id: run_id(1), ..RunRow::default() };
+    let mut step = |row: &mut RunRow, touch: RunTouch, ticket: u64, at: Instant| {
+        assert!(runs.touch(run_id(1), touch, ticket));
+        let mut free = Vec::new();
+        while free.is_empty() {
+            match runs.job(at, true).expect("something is to be done") {
+                Job::Read(id) => free = runs.read(id, Some(row.clone())),
+                Job::Write { change, .. } => {
+                    overlay(row, &change);
+                    free = runs.written(run_id(1), at);
+                }
+            }
+        }
+        assert_eq!(free, [ticket]);
+    };
+    step(&mut row, accuracy(10, 0.80, 1, "a"), 1, now);
+    // A replay of dead letters, beside the daemon.
+    (row.best_val_accuracy, row.best_epoch) = (Some(0.95), Some(7));
+    row.tags.insert("b".into());
+    (row.start_time, row.last_event_time) = (Some(5), Some(15));
+    step(&mut row, accuracy(12, 0.85, 2, "c"), 2, now);
+    assert_eq!((row.best_val_accuracy, row.best_epoch), (Some(0.95), Some(7)));
+    assert_eq!(row.tags.iter().map(String::as_str).collect::<Vec<_>>(), ["a", "b", "c"]);
+    assert_eq!((row.start_time, row.last_event_time), (Some(5), Some(15)));
+    step(&mut row, accuracy(20, 0.97, 9, "a"), 3, now);
+    assert_eq!((row.best_val_accuracy, row.best_epoch, row.tags.len()), (Some(0.97), Some(9), 3), "a higher one does");
 }
 
 #[tokio::test(start_paused = true)]
