@@ -4,7 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{self, ByteSize};
+use crate::{
+    curve::POINTS_MIN,
+    units::{self, ByteSize},
+};
 
 /// Where to listen, and what a client may ask for.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -64,13 +67,15 @@ impl Config {
         }
         let counts = [
             ("page_rows", self.page_rows),
-            ("points", self.points),
             ("runs", self.runs),
             ("exports", self.exports),
             ("connections", self.connections),
         ];
         problems
             .extend(counts.iter().filter(|(_, n)| *n == 0).map(|(key, _)| format!("`http.{key}` must be at least 1")));
+        if self.points < POINTS_MIN {
+            problems.push(format!("`http.points` must be at least {POINTS_MIN}"));
+        }
         if self.header < ByteSize::kib(8) {
             problems.push("`http.header` must be at least 8KiB".into());
         }

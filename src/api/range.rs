@@ -52,7 +52,7 @@ async fn drawn(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {
     if query.after.is_some() {
         return Err(super::ApiError::bad("`cursor` does not go with `max_points`: a curve is the whole range"));
     }
-    let points = params.number("max_points", 0, 1, sight.config.points)?;
+    let points = params.number("max_points", 0, curve::POINTS_MIN, sight.config.points)?;
     let fields = walk::fields(params)?;
     let by = params.word("by", &["time", "epoch", "step"])?;
     let axis = match by {

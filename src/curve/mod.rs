@@ -17,7 +17,7 @@ pub use self::{
     bucket::{Bucket, Spread},
     effective::Effective,
     growth::{Growth, Level},
-    reduce::{Axis, Curve, Reducer},
+    reduce::{Axis, Curve, POINTS_MIN, Reducer, SHIFT_MAX},
 };
 use crate::units::Micros;
 

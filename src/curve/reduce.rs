@@ -9,6 +9,12 @@ use std::{collections::BTreeMap, mem};
 use super::{Bucket, Effective, Fold, Phases, Sample, Samples};
 use crate::units::Micros;
 
+/// Points of a curve, at least: the buckets on either side of zero never become one, however wide they are.
+pub const POINTS_MIN: usize = 2;
+
+/// The widest bucket as a power of two; a wider one could not be told as a number.
+pub const SHIFT_MAX: u32 = 62;
+
 /// What the buckets divide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Axis {
@@ -67,11 +73,11 @@ pub struct Curve {
 }
 
 impl Reducer {
-    /// At most `points` points of `fields` fields; `raw`: every attempt, not only what counts.
+    /// At most `points` points ([`POINTS_MIN`] at least) of `fields` fields; `raw`: every attempt, not only what counts.
     pub fn new(axis: Axis, fields: usize, points: usize, raw: bool) -> Self {
         Self {
             axis,
-            points: points.max(1),
+            points: points.max(POINTS_MIN),
             effective: vec![Effective::default(); if raw { 0 } else { fields }],
             fields,
             phases: Phases::default(),
@@ -153,7 +159,7 @@ impl Reducer {
 
     /// Doubles the width until there are few enough.
     fn widen(&mut self) {
-        while self.buckets.len() > self.points {
+        while self.buckets.len() > self.points && self.shift < SHIFT_MAX {
             self.shift += 1;
             // From the later to the earlier: of two at one moment the newer is met first.
             for (at, bucket) in mem::take(&mut self.buckets).into_iter().rev() {
