@@ -6,14 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
     event::EventKey,
     store::{RangeQuery, Store, StoreError},
     units::Micros,
+    wire,
 };
 
 /// Ranges kept at once. Beyond, only the lowest are looked at, and the answer says that it is not exact.
@@ -86,49 +85,9 @@ pub async fn missing(store: &dyn Store, run_id: Uuid) -> Result<Missing, StoreEr
     Ok(spans.finish())
 }
 
-/// The places of a message where `seq` may stand; everything else is passed over without being kept.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Places {
-    seq: Option<Value>,
-    sequence: Option<Value>,
-    seq_no: Option<Value>,
-    data: Option<Inner>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Inner {
-    seq: Option<Value>,
-    sequence: Option<Value>,
-    seq_no: Option<Value>,
-    details: Option<Value>,
-}
-
-/// The `seq` of a stored message: the canonical name first, wherever it stands.
+/// The `seq` of a stored message, by the rules that intake read it by.
 fn seq_in(json: &str) -> Option<i64> {
-    let places: Places = serde_json::from_str(json).ok()?;
-    let data = places.data.unwrap_or_default();
-    let details = data.details.unwrap_or_default();
-    let inner = |name: &str| details.get(name).cloned();
-    [
-        [inner("seq"), data.seq, places.seq],
-        [inner("sequence"), data.sequence, places.sequence],
-        [inner("seq_no"), data.seq_no, places.seq_no],
-    ]
-    .into_iter()
-    .flatten()
-    .flatten()
-    .find_map(|value| match value {
-        Value::Number(number) => number.as_i64().or_else(|| whole(number.as_f64()?)),
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
-    })
-    .filter(|seq| *seq >= 0)
-}
-
-fn whole(number: f64) -> Option<i64> {
-    (number.fract() == 0.0 && number.abs() < 9.0e15).then_some(number as i64)
+    wire::decode_accepted(json.as_bytes()).ok()?.seq()
 }
 
 /// Ranges of `seq` without holes, by their first.
@@ -246,9 +205,13 @@ mod tests {
     fn seq_is_found_where_messages_have_it() {
         for (json, seq) in [
             (r#"{"type":"state","seq":7}"#, Some(7)),
-            (r#"{"data":{"sequence":"8"}}"#, Some(8)),
-            (r#"{"seq_no":1,"data":{"seq":9.0}}"#, Some(9)),
-            (r#"{"data":{"details":{"seq":4}}}"#, Some(4)),
+            (r#"{"type":"state","data":{"sequence":"8"}}"#, Some(8)),
+            (r#"{"type":"state","seq_no":1,"data":{"seq":9.0}}"#, Some(9)),
+            (r#"{"type":"event","data":{"event_type":"x","details":{"seq":4}}}"#, Some(4)),
+            (r#"{"type":"state","seq":5,"data":"Started"}"#, Some(5)),
+            (r#"{"type":"state","seq":6,"data":[1,2]}"#, Some(6)),
+            (r#"{"type":"state","data":[1,2]}"#, None),
+            (r#"{"type":"state","seq":7,"data":{"details":["x"]}}"#, Some(7)),
             (r#"{"seq":-1}"#, None),
             (r#"{"nodes":[1,2]}"#, None),
             ("broken", None),
