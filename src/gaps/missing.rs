@@ -87,7 +87,7 @@ pub async fn missing(store: &dyn Store, run_id: Uuid) -> Result<Missing, StoreEr
 
 /// The `seq` of a stored message, by the rules that intake read it by.
 fn seq_in(json: &str) -> Option<i64> {
-    wire::decode_accepted(json.as_bytes()).ok()?.seq()
+    wire::seq(json.as_bytes())
 }
 
 /// Ranges of `seq` without holes, by their first.
@@ -212,6 +212,7 @@ mod tests {
             (r#"{"type":"state","seq":6,"data":[1,2]}"#, Some(6)),
             (r#"{"type":"state","data":[1,2]}"#, None),
             (r#"{"type":"state","seq":7,"data":{"details":["x"]}}"#, Some(7)),
+            (r#"{"edges":[1,2],"seq":10}"#, Some(10)),
             (r#"{"seq":-1}"#, None),
             (r#"{"nodes":[1,2]}"#, None),
             ("broken", None),
