@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::room;
 use crate::{
     curve::POINTS_MIN,
     units::{self, ByteSize},
@@ -23,6 +24,8 @@ pub struct Config {
     pub runs: usize,
     /// Exports at once; one more is told to come back.
     pub exports: usize,
+    /// Memory for the answers made of large rows, together; more wait until one is sent.
+    pub memory: ByteSize,
     /// Connections at once; more wait until one ends.
     pub connections: usize,
     /// The head of a request, at most; at least 8 KiB.
@@ -48,6 +51,7 @@ impl Default for Config {
             points: 20_000,
             runs: 16,
             exports: 4,
+            memory: ByteSize::mib(64),
             connections: 256,
             header: ByteSize::kib(16),
             body: ByteSize::mib(1),
@@ -75,6 +79,9 @@ impl Config {
             .extend(counts.iter().filter(|(_, n)| *n == 0).map(|(key, _)| format!("`http.{key}` must be at least 1")));
         if self.points < POINTS_MIN {
             problems.push(format!("`http.points` must be at least {POINTS_MIN}"));
+        }
+        if self.memory.as_usize() < room::PAGE {
+            problems.push("`http.memory` must be at least 16MiB".into());
         }
         if self.header < ByteSize::kib(8) {
             problems.push("`http.header` must be at least 8KiB".into());

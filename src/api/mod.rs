@@ -14,6 +14,7 @@ mod latest;
 mod openapi;
 mod params;
 mod range;
+mod room;
 mod rows;
 mod runs;
 mod serve;
@@ -38,6 +39,7 @@ pub use self::{
     access::{Access, Scope},
     config::Config,
     error::{Answer, ApiError},
+    room::budget,
     serve::run,
     write::{Ends, Inlet, ToIntake},
 };
@@ -74,6 +76,8 @@ pub struct Sight {
     pub inlet: Inlet,
     /// Exports that may still begin.
     pub exports: Arc<Semaphore>,
+    /// Memory for answers made of large rows.
+    pub memory: Arc<Semaphore>,
 }
 
 /// The latest-state keys.

@@ -9,6 +9,7 @@ use super::{
     error::Answer,
     json,
     params::Params,
+    room::Room,
     rows::{self, RANGE},
     walk,
 };
@@ -44,8 +45,9 @@ pub async fn range(State(sight): State<Sight>, params: Params) -> Answer {
             return Err(super::ApiError::bad(format!("`{name}` is for curves: give `max_points`, too")));
         }
     }
+    let room = Room::of(&sight).await?;
     let (rows, next) = rows::page::<MetricsRow>(&*sight.store, query).await?;
-    json(&Exact { metrics: JsonRows(&rows), count: rows.len(), next, exact: true })
+    room.json(&Exact { metrics: JsonRows(&rows), count: rows.len(), next, exact: true })
 }
 
 async fn drawn(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {

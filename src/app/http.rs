@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::{Semaphore, broadcast, mpsc};
 
 use crate::{
-    api::{Access, Ends, Inlet, Latest, MissingFn, Sight, StatusFn, ToIntake},
+    api::{self, Access, Ends, Inlet, Latest, MissingFn, Sight, StatusFn, ToIntake},
     config::Settings,
     frame::Arrival,
     metrics::Metrics,
@@ -43,6 +43,7 @@ pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
         latest: settings.latest.enabled.then_some(latest),
         inlet,
         exports: Arc::new(Semaphore::new(settings.http.exports)),
+        memory: api::budget(settings.http.memory),
     }
 }
 

@@ -75,6 +75,7 @@ impl Asker {
             latest: None,
             inlet: Inlet::default(),
             exports: Arc::new(Semaphore::new(1)),
+            memory: api::budget(limits.memory),
         };
         Self::Within(Box::new(api::router(sight)))
     }

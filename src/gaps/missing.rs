@@ -59,26 +59,29 @@ pub async fn missing(store: &dyn Store, run_id: Uuid) -> Result<Missing, StoreEr
     let mut query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, PAGE) };
     loop {
         let rows = store.seqs(&query).await?;
-        let read = rows.len();
-        if !spans.take(rows, &mut query, read) {
+        let more = rows.len() == query.limit;
+        spans.take(rows, &mut query);
+        if !more {
             break;
         }
     }
     query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, PAGE_EVENTS) };
     loop {
         let rows = store.events(&query).await?;
-        let read = rows.len();
+        let more = query.is_filled(&rows);
         let rows = rows.into_iter().map(|row| (row.key, seq_in(&row.payload_json)));
-        if !spans.take(rows, &mut query, read) {
+        spans.take(rows, &mut query);
+        if !more {
             break;
         }
     }
     query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, PAGE_TOPOLOGY) };
     loop {
         let rows = store.topology(&query).await?;
-        let read = rows.len();
+        let more = query.is_filled(&rows);
         let rows = rows.into_iter().map(|row| (row.key, seq_in(&row.topology_json)));
-        if !spans.take(rows, &mut query, read) {
+        spans.take(rows, &mut query);
+        if !more {
             break;
         }
     }
@@ -106,20 +109,14 @@ struct Span {
 }
 
 impl Spans {
-    /// Takes in a page of `read` rows and moves the query behind it; false when that was the last.
-    fn take(
-        &mut self,
-        rows: impl IntoIterator<Item = (EventKey, Option<i64>)>,
-        query: &mut RangeQuery,
-        read: usize,
-    ) -> bool {
+    /// Takes in a page and moves the query behind it.
+    fn take(&mut self, rows: impl IntoIterator<Item = (EventKey, Option<i64>)>, query: &mut RangeQuery) {
         for (key, seq) in rows {
             query.after = Some((key.timestamp, key.event_id));
             if let Some(seq) = seq {
                 self.insert(seq, key.timestamp);
             }
         }
-        read == query.limit
     }
 
     fn insert(&mut self, seq: i64, at: Micros) {

@@ -13,6 +13,7 @@ mod export;
 mod fixtures;
 mod gaps;
 mod layers;
+mod memory;
 mod pipeline;
 mod reading;
 mod redis;
