@@ -69,7 +69,7 @@ pub struct Curve {
     pub replaced: u64,
     /// How many rows have no place on the axis.
     pub apart: u64,
-    phases: Vec<String>,
+    phases: Phases,
 }
 
 impl Reducer {
@@ -179,7 +179,7 @@ impl Reducer {
             }
             None => self.buckets.into_iter().map(|(at, bucket)| Bucket { x: at << self.shift, ..bucket }).collect(),
         };
-        Curve { points, shift, of: self.of, replaced: self.replaced, apart: self.apart, phases: self.phases.0 }
+        Curve { points, shift, of: self.of, replaced: self.replaced, apart: self.apart, phases: self.phases }
     }
 }
 
@@ -196,7 +196,7 @@ impl Fold for Reducer {
 impl Curve {
     /// The name of the phase of a point's newest row.
     pub fn phase(&self, point: &Bucket) -> Option<&str> {
-        self.phases.get(usize::from(point.newest.phase?)).map(String::as_str)
+        self.phases.name(point.newest.phase)
     }
 
     /// The points by buckets of at least this width, so that curves can be laid beside each other.

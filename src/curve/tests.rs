@@ -194,3 +194,19 @@ fn rows_on_both_sides_of_zero_come_to_an_end() {
     let farthest = run.curve(Axis::Time(i64::MAX), 1, true);
     assert_eq!(farthest.points.iter().map(|point| point.rows).sum::<u32>(), 6);
 }
+
+#[test]
+fn a_phase_of_its_own_in_every_row_takes_bounded_memory() {
+    let mut all = Phases::default();
+    let mut numbers = std::collections::HashSet::new();
+    for n in 0..20 {
+        let mut page = Samples::default();
+        for row in 0..10_000 {
+            numbers.insert(page.phase(&format!("{n}-{row}-{}", "é".repeat(500))));
+        }
+        numbers.extend(all.of(&page));
+    }
+    assert_eq!((all.names.len(), numbers.len()), (PHASES_MAX, PHASES_MAX));
+    assert!(all.names.iter().all(|name| name.len() <= PHASE_BYTES));
+    assert_eq!(all.name(Some(0)).map(|name| &name[..4]), Some("0-0-"));
+}
