@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 
 use crate::{
     api::{self, Access, Ends, Inlet, Latest, MissingFn, Sight, StatusFn, ToIntake},
@@ -14,6 +14,7 @@ use crate::{
     metrics::Metrics,
     redis::{Link, is_pattern},
     store::Store,
+    wire::Limits,
 };
 
 /// What a process has to show.
@@ -53,24 +54,25 @@ pub fn inlet(
     link: &Link,
     queue: mpsc::WeakSender<Arrival>,
     receipts: broadcast::Sender<Arc<str>>,
+    limits: watch::Receiver<Limits>,
 ) -> Inlet {
     let created = Mutex::new(VecDeque::new());
     let intake = ToIntake { queue, receipts, instance: settings.instance.clone(), created };
-    through(settings, link, Some(intake))
+    through(settings, link, limits, Some(intake))
 }
 
 /// The way of a process without a pipeline: by Redis.
 pub fn by_redis(settings: &Settings, link: &Link) -> Inlet {
-    through(settings, link, None)
+    through(settings, link, watch::channel(settings.limits.clone()).1, None)
 }
 
-fn through(settings: &Settings, link: &Link, intake: Option<ToIntake>) -> Inlet {
+fn through(settings: &Settings, link: &Link, limits: watch::Receiver<Limits>, intake: Option<ToIntake>) -> Inlet {
     let plain = |channels: &[String]| channels.iter().find(|channel| !is_pattern(channel)).cloned();
     Inlet::new(Ends {
         training: plain(&settings.redis.training_channels),
         control: plain(&settings.redis.control_channels),
         link: link.clone(),
-        limits: settings.limits.clone(),
+        limits,
         intake,
     })
 }
