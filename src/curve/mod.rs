@@ -19,7 +19,7 @@ pub use self::{
     growth::{Growth, Level},
     reduce::{Axis, Curve, POINTS_MIN, Reducer, SHIFT_MAX},
 };
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::units::Micros;
 
@@ -125,7 +125,7 @@ const PHASE_BYTES: usize = 128;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Phases {
     names: Vec<String>,
-    known: HashMap<String, u16>,
+    known: BTreeMap<String, u16>,
 }
 
 impl Phases {
