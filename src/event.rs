@@ -202,20 +202,49 @@ impl Row {
 
     /// Roughly how many bytes the row takes in memory and on the wire.
     pub fn bytes(&self) -> usize {
-        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        96 + match self {
-            Self::Metrics(row) => {
-                text(&row.phase) + text(&row.rest_json) + row.extra.keys().map(|key| key.len() + 16).sum::<usize>()
-            }
-            Self::Topology(row) => row.topology_json.len() + text(&row.weights_summary),
-            Self::Event(row) => row.r#type.len() + row.payload_json.len(),
+        match self {
+            Self::Metrics(row) => row.bytes(),
+            Self::Topology(row) => row.bytes(),
+            Self::Event(row) => row.bytes(),
             Self::Dataset(row) => {
-                [&row.name, &row.description, &row.file_path, &row.checksum].into_iter().map(text).sum::<usize>()
+                ROW + [&row.name, &row.description, &row.file_path, &row.checksum].into_iter().map(text).sum::<usize>()
                     + row.class_distribution.keys().map(|key| key.len() + 8).sum::<usize>()
             }
-            Self::Control(row) => row.payload_json.len() + row.command.len(),
-            Self::Gap(row) => row.reason.len() + row.source.len(),
+            Self::Control(row) => ROW + row.payload_json.len() + row.command.len(),
+            Self::Gap(row) => ROW + row.reason.len() + row.source.len(),
         }
+    }
+}
+
+/// What every row takes, roughly.
+const ROW: usize = 96;
+
+/// Rows of which one may be megabytes.
+pub trait Weigh {
+    /// Roughly how many bytes the row takes in memory and on the wire.
+    fn bytes(&self) -> usize;
+}
+
+fn text(text: &Option<String>) -> usize {
+    text.as_ref().map_or(0, String::len)
+}
+
+impl Weigh for MetricsRow {
+    fn bytes(&self) -> usize {
+        let extra: usize = self.extra.keys().map(|key| key.len() + 16).sum();
+        ROW + text(&self.phase) + text(&self.rest_json) + extra
+    }
+}
+
+impl Weigh for TopologyRow {
+    fn bytes(&self) -> usize {
+        ROW + self.topology_json.len() + text(&self.weights_summary)
+    }
+}
+
+impl Weigh for EventRow {
+    fn bytes(&self) -> usize {
+        ROW + self.r#type.len() + self.payload_json.len()
     }
 }
 

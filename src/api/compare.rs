@@ -13,7 +13,7 @@ use super::{
     runs, walk,
 };
 use crate::{
-    curve::{Axis, Bucket, Curve, Field, Reducer},
+    curve::{Axis, Bucket, Curve, Field, POINTS_MIN, Reducer, SHIFT_MAX},
     event::RunRow,
     render,
     store::RangeQuery,
@@ -29,7 +29,7 @@ pub async fn compare(State(sight): State<Sight>, params: Params) -> Answer {
     }
     let field = params.text("field").map_or(Field::TRAIN_LOSS, Field::named);
     let by = params.word("by", &["epoch", "step", "time"])?;
-    let points = params.number("max_points", 1_000, 1, sight.config.points)?;
+    let points = params.number("max_points", 1_000, POINTS_MIN, sight.config.points)?;
     let raw = walk::raw(&params)?;
     let mut curves = Vec::new();
     for id in ids {
@@ -53,7 +53,7 @@ fn answer(curves: &[(RunRow, Curve)], field: &Field, by: &str, points: usize) ->
     let (laid, axis) = loop {
         let laid: Vec<BTreeMap<i64, Bucket>> = curves.iter().map(|(_, curve)| curve.widened(shift)).collect();
         let axis: BTreeSet<i64> = laid.iter().flat_map(BTreeMap::keys).copied().collect();
-        if axis.len() <= points {
+        if axis.len() <= points || shift >= SHIFT_MAX {
             break (laid, axis);
         }
         shift += 1;

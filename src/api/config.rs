@@ -4,7 +4,11 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{self, ByteSize};
+use super::room;
+use crate::{
+    curve::POINTS_MIN,
+    units::{self, ByteSize},
+};
 
 /// Where to listen, and what a client may ask for.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -31,6 +35,8 @@ pub struct Config {
     pub stream_points: usize,
     /// Messages kept for streams, while there are any.
     pub stream_buffer: ByteSize,
+    /// Memory for the answers made of large rows, together; more wait until one is sent.
+    pub memory: ByteSize,
     /// Connections at once; more wait until one ends.
     pub connections: usize,
     /// The head of a request, at most; at least 8 KiB.
@@ -61,6 +67,7 @@ impl Default for Config {
             stream_interval: Duration::from_millis(100),
             stream_points: 500,
             stream_buffer: ByteSize::mib(8),
+            memory: ByteSize::mib(64),
             connections: 256,
             header: ByteSize::kib(16),
             body: ByteSize::mib(1),
@@ -83,7 +90,6 @@ impl Config {
         }
         let counts = [
             ("page_rows", self.page_rows),
-            ("points", self.points),
             ("runs", self.runs),
             ("exports", self.exports),
             ("streams", self.streams),
@@ -92,6 +98,12 @@ impl Config {
         ];
         problems
             .extend(counts.iter().filter(|(_, n)| *n == 0).map(|(key, _)| format!("`http.{key}` must be at least 1")));
+        if self.points < POINTS_MIN {
+            problems.push(format!("`http.points` must be at least {POINTS_MIN}"));
+        }
+        if self.memory.as_usize() < room::PAGE {
+            problems.push("`http.memory` must be at least 16MiB".into());
+        }
         if self.header < ByteSize::kib(8) {
             problems.push("`http.header` must be at least 8KiB".into());
         }

@@ -15,6 +15,7 @@ mod openapi;
 mod page;
 mod params;
 mod range;
+mod room;
 mod rows;
 mod runs;
 mod serve;
@@ -42,6 +43,7 @@ pub use self::{
     access::{Access, Scope},
     config::Config,
     error::{Answer, ApiError},
+    room::budget,
     serve::run,
     session::Sessions,
     tokens::{Keyring, TokensError},
@@ -85,6 +87,8 @@ pub struct Sight {
     pub keys: Arc<Keyring>,
     /// Exports that may still begin.
     pub exports: Arc<Semaphore>,
+    /// Memory for answers made of large rows.
+    pub memory: Arc<Semaphore>,
 }
 
 /// The latest-state keys.

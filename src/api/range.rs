@@ -9,6 +9,7 @@ use super::{
     error::Answer,
     json,
     params::Params,
+    room::Room,
     rows::{self, RANGE},
     walk,
 };
@@ -44,15 +45,16 @@ pub async fn range(State(sight): State<Sight>, params: Params) -> Answer {
             return Err(super::ApiError::bad(format!("`{name}` is for curves: give `max_points`, too")));
         }
     }
+    let room = Room::of(&sight).await?;
     let (rows, next) = rows::page::<MetricsRow>(&*sight.store, query).await?;
-    json(&Exact { metrics: JsonRows(&rows), count: rows.len(), next, exact: true })
+    room.json(&Exact { metrics: JsonRows(&rows), count: rows.len(), next, exact: true })
 }
 
 async fn drawn(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {
     if query.after.is_some() {
         return Err(super::ApiError::bad("`cursor` does not go with `max_points`: a curve is the whole range"));
     }
-    let points = params.number("max_points", 0, 1, sight.config.points)?;
+    let points = params.number("max_points", 0, curve::POINTS_MIN, sight.config.points)?;
     let fields = walk::fields(params)?;
     let by = params.word("by", &["time", "epoch", "step"])?;
     let axis = match by {

@@ -3,30 +3,24 @@
 use axum::extract::{Path, State};
 use serde::Serialize;
 
-use super::{Sight, error::Answer, json, params::Params, runs};
+use super::{Sight, error::Answer, params::Params, room::Room, runs};
 use crate::{
-    event::{EventKey, EventRow, MetricsRow, TopologyRow},
+    event::{EventKey, EventRow, MetricsRow, TopologyRow, Weigh},
     render::{self, JsonRows},
     store::{BoxFuture, RangeQuery, Store, StoreError},
 };
 
 /// A page ends with the row that passes this, and says where it goes on.
-const PAGE_BYTES: usize = 16 << 20;
+pub const PAGE_BYTES: usize = 8 << 20;
 
 /// Rows that are read in pages.
-pub trait Paged: Sized + Send {
+pub trait Paged: Weigh + Sized + Send {
     /// How many are read at a time.
     const STEP: usize;
     /// Where the row is.
     fn key(&self) -> &EventKey;
-    /// Roughly its size.
-    fn bytes(&self) -> usize;
     /// Reads rows.
     fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>>;
-}
-
-fn text(text: &Option<String>) -> usize {
-    text.as_ref().map_or(0, String::len)
 }
 
 /// Small rows, but for what a producer adds.
@@ -35,10 +29,6 @@ impl Paged for MetricsRow {
 
     fn key(&self) -> &EventKey {
         &self.key
-    }
-
-    fn bytes(&self) -> usize {
-        256 + text(&self.rest_json) + self.extra.keys().map(|key| key.len() + 32).sum::<usize>()
     }
 
     fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>> {
@@ -54,10 +44,6 @@ impl Paged for EventRow {
         &self.key
     }
 
-    fn bytes(&self) -> usize {
-        256 + self.payload_json.len()
-    }
-
     fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>> {
         store.events(query)
     }
@@ -69,10 +55,6 @@ impl Paged for TopologyRow {
 
     fn key(&self) -> &EventKey {
         &self.key
-    }
-
-    fn bytes(&self) -> usize {
-        256 + self.topology_json.len() + text(&self.weights_summary)
     }
 
     fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>> {
@@ -94,7 +76,7 @@ pub async fn page<T: Paged>(store: &dyn Store, mut query: RangeQuery) -> Result<
         // One more than is asked for tells whether there is a next page.
         query.limit = (limit - rows.len()).saturating_add(1).min(T::STEP);
         let read = T::read(store, &query).await?;
-        let complete = read.len() < query.limit;
+        let complete = !query.is_filled(&read);
         bytes += read.iter().map(T::bytes).sum::<usize>();
         query.after = read.last().map(|row| (row.key().timestamp, row.key().event_id)).or(query.after);
         rows.extend(read);
@@ -105,7 +87,7 @@ pub async fn page<T: Paged>(store: &dyn Store, mut query: RangeQuery) -> Result<
         if complete {
             break false;
         }
-        if bytes > PAGE_BYTES {
+        if bytes >= PAGE_BYTES {
             break true;
         }
     };
@@ -119,12 +101,12 @@ pub const RANGE: [&str; 5] = ["start_time", "end_time", "limit", "order", "curso
 /// The range that the parameters describe.
 pub fn range(params: &Params, run_id: uuid::Uuid, limit: usize, most: usize) -> Result<RangeQuery, super::ApiError> {
     Ok(RangeQuery {
-        run_id,
         start: params.time("start_time")?,
         end: params.time("end_time")?,
         limit: params.number("limit", limit, 1, most)?,
         ascending: params.word("order", &["desc", "asc"])? == "asc",
         after: params.cursor("cursor", render::parse_event_cursor)?,
+        ..RangeQuery::newest(run_id, limit)
     })
 }
 
@@ -140,8 +122,9 @@ pub async fn events(State(sight): State<Sight>, Path(run_id): Path<String>, para
     let params = params.known(&RANGE, &[])?;
     let run = runs::find(&*sight.store, &run_id).await?;
     let query = range(&params, run.run_id, 1_000, sight.config.page_rows)?;
+    let room = Room::of(&sight).await?;
     let (rows, next) = page::<EventRow>(&*sight.store, query).await?;
-    json(&Events { events: JsonRows(&rows), count: rows.len(), next })
+    room.json(&Events { events: JsonRows(&rows), count: rows.len(), next })
 }
 
 #[derive(Serialize)]
@@ -156,6 +139,7 @@ pub async fn topology(State(sight): State<Sight>, Path(run_id): Path<String>, pa
     let params = params.known(&RANGE, &[])?;
     let run = runs::find(&*sight.store, &run_id).await?;
     let query = range(&params, run.run_id, 100, sight.config.page_rows)?;
+    let room = Room::of(&sight).await?;
     let (rows, next) = page::<TopologyRow>(&*sight.store, query).await?;
-    json(&Topology { topology: JsonRows(&rows), count: rows.len(), next })
+    room.json(&Topology { topology: JsonRows(&rows), count: rows.len(), next })
 }

@@ -8,6 +8,7 @@ use super::{
     error::{Answer, ApiError},
     json,
     params::{Params, uuid},
+    room::Room,
     rows,
 };
 use crate::{
@@ -88,10 +89,11 @@ pub async fn one(State(sight): State<Sight>, Path(run_id): Path<String>, params:
     let run = find(&*sight.store, &run_id).await?;
     let limit = params.number("limit", 1_000, 0, sight.config.page_rows)?;
     let query = RangeQuery::newest(run.run_id, limit);
+    let room = Room::of(&sight).await?;
     let (metrics, _) = rows::page::<MetricsRow>(&*sight.store, query).await?;
     let metric_count = sight.store.count_metrics(run.run_id).await?;
     let shown = RunJson { run: &run, now: units::now(), stale_after: STALE_AFTER };
-    json(&One { run: shown, metrics: JsonRows(&metrics), metric_count })
+    room.json(&One { run: shown, metrics: JsonRows(&metrics), metric_count })
 }
 
 /// The row of the run that a path names.

@@ -8,6 +8,7 @@ use super::{
     error::{Answer, ApiError},
     json,
     params::Params,
+    room::Room,
     runs, walk,
 };
 use crate::{
@@ -93,7 +94,9 @@ pub async fn growth(State(sight): State<Sight>, Path(run_id): Path<String>, para
     let field = params.text("field").map_or(Field::TRAIN_LOSS, Field::named);
     let mut growth = Growth::default();
     walk::walk(&*sight.store, all(&run, &params)?, std::slice::from_ref(&field), &mut growth).await?;
+    let room = Room::of(&sight).await?;
     let arrivals = arrivals(&*sight.store, run.run_id).await?;
+    drop(room);
     let mut levels = growth.levels;
     levels.reverse();
     let mut shown = Vec::new();
@@ -149,7 +152,9 @@ async fn arrivals(store: &dyn Store, run_id: uuid::Uuid) -> Result<Vec<Arrival>,
 pub async fn gaps(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
     params.known(&[], &[])?;
     let run = runs::find(&*sight.store, &run_id).await?;
+    let room = Room::of(&sight).await?;
     let missing = missing(&*sight.store, run.run_id).await?;
+    drop(room);
     let gaps = ledger::read(&*sight.store, &Filter::of_run(&run), HOLES).await?;
     let hole = |hole: &Hole| {
         json!({

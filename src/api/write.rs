@@ -23,7 +23,7 @@ use axum::{
 use fred::interfaces::PubsubInterface;
 use serde_json::{Map, Value, json};
 use tokio::{
-    sync::{broadcast, mpsc, oneshot},
+    sync::{broadcast, mpsc, oneshot, watch},
     time::{Instant, timeout},
 };
 use uuid::Uuid;
@@ -62,8 +62,8 @@ pub struct Ends {
     pub control: Option<String>,
     /// To publish with.
     pub link: Link,
-    /// What a message may be at most.
-    pub limits: Limits,
+    /// What a message may be at most, as intake goes by.
+    pub limits: watch::Receiver<Limits>,
     /// The pipeline of this process, if it has one.
     pub intake: Option<ToIntake>,
 }
@@ -97,7 +97,7 @@ impl Inlet {
 }
 
 impl ToIntake {
-    /// Hands over a message and waits until it is durable.
+    /// Hands over a message and waits until it is durable; a command, until it is taken.
     async fn submit(&self, channel: &str, payload: Vec<u8>, control: bool) -> Result<(), ApiError> {
         let (answer, taken) = oneshot::channel();
         let frame = Frame {
@@ -116,6 +116,8 @@ impl ToIntake {
         match taken.await {
             Ok(Taken::Durable) => Ok(()),
             Ok(Taken::Rejected(rejection)) => Err(ApiError::bad(rejection.to_string())),
+            // Not on disk, but obeyed all the same: its receipt says how that went.
+            Ok(Taken::AtRisk) if control => Ok(()),
             Ok(Taken::AtRisk) => Err(ApiError::unavailable("received, but the disk does not take it; it may be lost")),
             Err(_) => Err(ApiError::unavailable("the daemon is stopping")),
         }
@@ -139,7 +141,7 @@ impl Ends {
     async fn message(&self, message: &Value) -> Result<(), ApiError> {
         let payload = message.to_string().into_bytes();
         // Looked at before it is sent: what is wrong with a request is the client's to hear, no dead letter.
-        wire::decode(&payload, &self.limits).map_err(|rejection| ApiError::bad(rejection.to_string()))?;
+        wire::decode(&payload, &self.limits.borrow()).map_err(|rejection| ApiError::bad(rejection.to_string()))?;
         match (&self.intake, &self.training) {
             (Some(intake), channel) => intake.submit(channel.as_deref().unwrap_or(NO_CHANNEL), payload, false).await,
             (None, Some(channel)) => self.publish(channel, payload).await,
@@ -179,7 +181,7 @@ type Body = Result<Bytes, axum::extract::rejection::BytesRejection>;
 /// `POST /api/control`
 pub async fn control(State(sight): State<Sight>, read: Body) -> Answer {
     let ends = sight.inlet.ends()?;
-    let (command, payload) = with_id(&body(read)?, &ends.limits)?;
+    let (command, payload) = with_id(&body(read)?, &ends.limits.borrow())?;
     let for_us = |intake: &ToIntake| match command.target.as_deref() {
         None | Some("ingest") => true,
         Some(target) => target == intake.instance,
@@ -283,7 +285,7 @@ pub async fn complete(State(sight): State<Sight>, Path(run_id): Path<String>, re
     let run_id = known(&sight, ends, &run_id).await?;
     let message = message("training_end", &json!(run_id), object(&body(read)?)?);
     ends.message(&message).await?;
-    super::json(&json!({ "run_id": run_id, "status": ended(&message, run_id, &ends.limits) }))
+    super::json(&json!({ "run_id": run_id, "status": ended(&message, run_id, &ends.limits.borrow()) }))
 }
 
 /// The status that an end means, by the one rule for it.
@@ -330,4 +332,27 @@ async fn known(sight: &Sight, ends: &Ends, run_id: &str) -> Result<Uuid, ApiErro
         return Err(ApiError::no_run());
     }
     Ok(run_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_command_that_the_disk_does_not_take_is_obeyed_and_a_message_is_not_promised() {
+        let (queue, mut arrivals) = mpsc::channel(1);
+        let (receipts, _) = broadcast::channel(1);
+        let to = ToIntake { queue: queue.downgrade(), receipts, instance: "a".into(), created: Mutex::default() };
+        let intake = async {
+            for _ in 0..2 {
+                let Some(Arrival::Asked(_, answer)) = arrivals.recv().await else { panic!("nothing is asked") };
+                answer.send(Taken::AtRisk).unwrap();
+            }
+        };
+        let asker = async {
+            assert!(to.submit(NO_CHANNEL, b"pause".to_vec(), true).await.is_ok(), "its receipt is waited for");
+            assert!(to.submit(NO_CHANNEL, b"{}".to_vec(), false).await.is_err());
+        };
+        tokio::join!(intake, asker);
+    }
 }

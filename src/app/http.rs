@@ -5,17 +5,18 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::sync::{Semaphore, broadcast, mpsc};
+use tokio::sync::{Semaphore, broadcast, mpsc, watch};
 use tracing::{debug, warn};
 
 use crate::{
-    api::{Access, Ends, Inlet, Keyring, Latest, MissingFn, Sessions, Sight, StatusFn, ToIntake},
+    api::{self, Access, Ends, Inlet, Keyring, Latest, MissingFn, Sessions, Sight, StatusFn, ToIntake},
     config::Settings,
     frame::Arrival,
     live::Live,
     metrics::Metrics,
     redis::{Link, is_pattern},
     store::Store,
+    wire::Limits,
 };
 
 /// What a process has to show.
@@ -72,6 +73,7 @@ pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
         live: seen.live,
         keys: seen.keys,
         exports: Arc::new(Semaphore::new(settings.http.exports)),
+        memory: api::budget(settings.http.memory),
     }
 }
 
@@ -81,24 +83,25 @@ pub fn inlet(
     link: &Link,
     queue: mpsc::WeakSender<Arrival>,
     receipts: broadcast::Sender<Arc<str>>,
+    limits: watch::Receiver<Limits>,
 ) -> Inlet {
     let created = Mutex::new(VecDeque::new());
     let intake = ToIntake { queue, receipts, instance: settings.instance.clone(), created };
-    through(settings, link, Some(intake))
+    through(settings, link, limits, Some(intake))
 }
 
 /// The way of a process without a pipeline: by Redis.
 pub fn by_redis(settings: &Settings, link: &Link) -> Inlet {
-    through(settings, link, None)
+    through(settings, link, watch::channel(settings.limits.clone()).1, None)
 }
 
-fn through(settings: &Settings, link: &Link, intake: Option<ToIntake>) -> Inlet {
+fn through(settings: &Settings, link: &Link, limits: watch::Receiver<Limits>, intake: Option<ToIntake>) -> Inlet {
     let plain = |channels: &[String]| channels.iter().find(|channel| !is_pattern(channel)).cloned();
     Inlet::new(Ends {
         training: plain(&settings.redis.training_channels),
         control: plain(&settings.redis.control_channels),
         link: link.clone(),
-        limits: settings.limits.clone(),
+        limits,
         intake,
     })
 }

@@ -151,7 +151,7 @@ async fn daemon(
     let (limits_out, limits) = watch::channel(settings.limits.clone());
     let decoder = Arc::new(Decoder::new(&settings.instance));
     let (drained, heartbeat, inlets) =
-        daemon.receive(inlets, appender, &recovery, &board, jobs, (limits, last_gap_out))?;
+        daemon.receive(inlets, appender, &recovery, &board, jobs, (limits.clone(), last_gap_out))?;
     let store = daemon.write(
         SpoolRecords::new(reader, view.clone(), decoder),
         committer,
@@ -159,7 +159,7 @@ async fn daemon(
         (hold, flush_to),
         (progress_out, dead_letters),
     );
-    let inlet = http::inlet(settings, &inlets.link, to_intake, receipts);
+    let inlet = http::inlet(settings, &inlets.link, to_intake, receipts, limits);
     let (prefix, instance) = (settings.redis.key_prefix.clone(), settings.instance.clone());
     let farewell = latest::forget_status(inlets.link.clone(), prefix, instance);
     let keys = http::keys(settings, &inlets.link);

@@ -95,6 +95,7 @@ impl Asker {
             exports: Arc::new(Semaphore::new(1)),
             live: Live::new(0, 0),
             keys: Arc::default(),
+            memory: api::budget(limits.memory),
         };
         Self::Within(Box::new(api::router(sight)))
     }

@@ -65,7 +65,7 @@ impl Fold for Growth {
             }
             let Some(level) = self.levels.last_mut() else { continue };
             (level.from, level.epoch) = (sample.timestamp, sample.epoch);
-            level.phase = self.phases.name(phase);
+            level.phase = self.phases.name(phase).map(str::to_owned);
             level.rows += 1;
             if let Some(value) = value.filter(|value| value.is_finite()) {
                 level.last.get_or_insert(value);

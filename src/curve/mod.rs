@@ -17,8 +17,10 @@ pub use self::{
     bucket::{Bucket, Spread},
     effective::Effective,
     growth::{Growth, Level},
-    reduce::{Axis, Curve, Reducer},
+    reduce::{Axis, Curve, POINTS_MIN, Reducer, SHIFT_MAX},
 };
+use std::collections::BTreeMap;
+
 use crate::units::Micros;
 
 /// A number that metrics rows may have.
@@ -93,20 +95,13 @@ pub struct Samples {
     /// The numbers of all rows, one after the other, as many a row as fields were asked for.
     pub values: Vec<Option<f64>>,
     /// The phases that occur on this page.
-    pub phases: Vec<String>,
+    pub phases: Phases,
 }
 
 impl Samples {
-    /// The place of a phase in the table; beyond 65,535 different ones, all others are the last.
+    /// The place of a phase in the table.
     pub fn phase(&mut self, name: &str) -> u16 {
-        let known = self.phases.iter().rposition(|known| known == name);
-        let at = known.unwrap_or_else(|| {
-            if self.phases.len() < usize::from(u16::MAX) {
-                self.phases.push(name.to_owned());
-            }
-            self.phases.len() - 1
-        });
-        u16::try_from(at).unwrap_or(u16::MAX)
+        self.phases.number(name)
     }
 
     /// Each row with its numbers; `fields` as many as were asked for.
@@ -121,24 +116,40 @@ pub trait Fold {
     fn add(&mut self, page: &Samples);
 }
 
-/// Gives phases a number that holds from page to page.
-#[derive(Debug, Default)]
-pub(crate) struct Phases(Vec<String>);
+/// Phases that are told apart in one answer; all beyond are one, because a producer may name a new one in each message.
+const PHASES_MAX: usize = 1_024;
+/// Bytes of a name, at most.
+const PHASE_BYTES: usize = 128;
+
+/// Names of phases, by number.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Phases {
+    names: Vec<String>,
+    known: BTreeMap<String, u16>,
+}
 
 impl Phases {
-    /// The numbers of a page's phases, in the order of its table.
-    fn of(&mut self, page: &Samples) -> Vec<u16> {
-        let known = |name: &String| {
-            let at = self.0.iter().position(|known| known == name).unwrap_or_else(|| {
-                self.0.push(name.clone());
-                self.0.len() - 1
-            });
-            u16::try_from(at).unwrap_or(u16::MAX)
-        };
-        page.phases.iter().map(known).collect()
+    /// The number of a phase; beyond the first thousand, the last.
+    fn number(&mut self, name: &str) -> u16 {
+        let name = &name[..name.floor_char_boundary(PHASE_BYTES)];
+        if let Some(at) = self.known.get(name) {
+            return *at;
+        }
+        let at = self.names.len().min(PHASES_MAX - 1);
+        let number = u16::try_from(at).unwrap_or(u16::MAX);
+        if self.names.len() < PHASES_MAX {
+            self.names.push(name.to_owned());
+            self.known.insert(name.to_owned(), number);
+        }
+        number
     }
 
-    fn name(&self, phase: Option<u16>) -> Option<String> {
-        self.0.get(usize::from(phase?)).cloned()
+    /// The numbers of a page's phases, in the order of its table, which hold from page to page.
+    fn of(&mut self, page: &Samples) -> Vec<u16> {
+        page.phases.names.iter().map(|name| self.number(name)).collect()
+    }
+
+    fn name(&self, phase: Option<u16>) -> Option<&str> {
+        self.names.get(usize::from(phase?)).map(String::as_str)
     }
 }

@@ -9,6 +9,12 @@ use std::{collections::BTreeMap, mem};
 use super::{Bucket, Effective, Fold, Phases, Sample, Samples};
 use crate::units::Micros;
 
+/// Points of a curve, at least: the buckets on either side of zero never become one, however wide they are.
+pub const POINTS_MIN: usize = 2;
+
+/// The widest bucket as a power of two; a wider one could not be told as a number.
+pub const SHIFT_MAX: u32 = 62;
+
 /// What the buckets divide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Axis {
@@ -63,15 +69,15 @@ pub struct Curve {
     pub replaced: u64,
     /// How many rows have no place on the axis.
     pub apart: u64,
-    phases: Vec<String>,
+    phases: Phases,
 }
 
 impl Reducer {
-    /// At most `points` points of `fields` fields; `raw`: every attempt, not only what counts.
+    /// At most `points` points ([`POINTS_MIN`] at least) of `fields` fields; `raw`: every attempt, not only what counts.
     pub fn new(axis: Axis, fields: usize, points: usize, raw: bool) -> Self {
         Self {
             axis,
-            points: points.max(1),
+            points: points.max(POINTS_MIN),
             effective: vec![Effective::default(); if raw { 0 } else { fields }],
             fields,
             phases: Phases::default(),
@@ -153,7 +159,7 @@ impl Reducer {
 
     /// Doubles the width until there are few enough.
     fn widen(&mut self) {
-        while self.buckets.len() > self.points {
+        while self.buckets.len() > self.points && self.shift < SHIFT_MAX {
             self.shift += 1;
             // From the later to the earlier: of two at one moment the newer is met first.
             for (at, bucket) in mem::take(&mut self.buckets).into_iter().rev() {
@@ -173,7 +179,7 @@ impl Reducer {
             }
             None => self.buckets.into_iter().map(|(at, bucket)| Bucket { x: at << self.shift, ..bucket }).collect(),
         };
-        Curve { points, shift, of: self.of, replaced: self.replaced, apart: self.apart, phases: self.phases.0 }
+        Curve { points, shift, of: self.of, replaced: self.replaced, apart: self.apart, phases: self.phases }
     }
 }
 
@@ -190,7 +196,7 @@ impl Fold for Reducer {
 impl Curve {
     /// The name of the phase of a point's newest row.
     pub fn phase(&self, point: &Bucket) -> Option<&str> {
-        self.phases.get(usize::from(point.newest.phase?)).map(String::as_str)
+        self.phases.name(point.newest.phase)
     }
 
     /// The points by buckets of at least this width, so that curves can be laid beside each other.

@@ -69,7 +69,7 @@ fn a_reduced_run_hides_no_extreme_and_no_nan() {
     let run = long(5_000);
     for (axis, points) in [(Axis::Time(0), 50), (Axis::Epoch, 50), (Axis::Time(0), 1), (Axis::Epoch, 4_999)] {
         let curve = run.curve(axis, points, false);
-        assert!(curve.points.len() <= points && curve.shift.is_some(), "{axis:?} {points}");
+        assert!(curve.points.len() <= points.max(POINTS_MIN) && curve.shift.is_some(), "{axis:?} {points}");
         assert_eq!(curve.of, 5_000);
         assert_eq!(curve.points.iter().map(|point| point.rows).sum::<u32>(), 5_000);
         let fields: Vec<_> = curve.points.iter().map(|point| point.fields[0]).collect();
@@ -179,4 +179,34 @@ fn growth_tells_what_each_unit_did() {
     let levels: Vec<_> =
         growth.levels.iter().rev().map(|level| (level.hidden_units, level.first, level.last)).collect();
     assert_eq!(levels, [(0, Some(0.9), Some(0.5)), (1, Some(0.6), Some(0.2)), (2, Some(0.3), Some(0.3))]);
+}
+
+#[test]
+fn rows_on_both_sides_of_zero_come_to_an_end() {
+    let run = [-1, 0, -1_000_000, 1_000_000, i32::MIN, i32::MAX]
+        .into_iter()
+        .fold(Run::default(), |run, epoch| run.row(epoch, None, 1.0));
+    for points in [0, 1, 2, 3] {
+        let curve = run.curve(Axis::Epoch, points, true);
+        assert!(curve.points.len() <= points.max(POINTS_MIN), "{points}: {}", curve.points.len());
+        assert_eq!(curve.points.iter().map(|point| point.rows).sum::<u32>(), 6);
+    }
+    let farthest = run.curve(Axis::Time(i64::MAX), 1, true);
+    assert_eq!(farthest.points.iter().map(|point| point.rows).sum::<u32>(), 6);
+}
+
+#[test]
+fn a_phase_of_its_own_in_every_row_takes_bounded_memory() {
+    let mut all = Phases::default();
+    let mut numbers = std::collections::HashSet::new();
+    for n in 0..20 {
+        let mut page = Samples::default();
+        for row in 0..10_000 {
+            numbers.insert(page.phase(&format!("{n}-{row}-{}", "é".repeat(500))));
+        }
+        numbers.extend(all.of(&page));
+    }
+    assert_eq!((all.names.len(), numbers.len()), (PHASES_MAX, PHASES_MAX));
+    assert!(all.names.iter().all(|name| name.len() <= PHASE_BYTES));
+    assert_eq!(all.name(Some(0)).map(|name| &name[..4]), Some("0-0-"));
 }

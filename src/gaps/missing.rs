@@ -6,14 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
     event::EventKey,
     store::{RangeQuery, Store, StoreError},
     units::Micros,
+    wire,
 };
 
 /// Ranges kept at once. Beyond, only the lowest are looked at, and the answer says that it is not exact.
@@ -60,75 +59,38 @@ pub async fn missing(store: &dyn Store, run_id: Uuid) -> Result<Missing, StoreEr
     let mut query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, PAGE) };
     loop {
         let rows = store.seqs(&query).await?;
-        let read = rows.len();
-        if !spans.take(rows, &mut query, read) {
+        let more = rows.len() == query.limit;
+        spans.take(rows, &mut query);
+        if !more {
             break;
         }
     }
     query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, PAGE_EVENTS) };
     loop {
         let rows = store.events(&query).await?;
-        let read = rows.len();
+        let more = query.is_filled(&rows);
         let rows = rows.into_iter().map(|row| (row.key, seq_in(&row.payload_json)));
-        if !spans.take(rows, &mut query, read) {
+        spans.take(rows, &mut query);
+        if !more {
             break;
         }
     }
     query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, PAGE_TOPOLOGY) };
     loop {
         let rows = store.topology(&query).await?;
-        let read = rows.len();
+        let more = query.is_filled(&rows);
         let rows = rows.into_iter().map(|row| (row.key, seq_in(&row.topology_json)));
-        if !spans.take(rows, &mut query, read) {
+        spans.take(rows, &mut query);
+        if !more {
             break;
         }
     }
     Ok(spans.finish())
 }
 
-/// The places of a message where `seq` may stand; everything else is passed over without being kept.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Places {
-    seq: Option<Value>,
-    sequence: Option<Value>,
-    seq_no: Option<Value>,
-    data: Option<Inner>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Inner {
-    seq: Option<Value>,
-    sequence: Option<Value>,
-    seq_no: Option<Value>,
-    details: Option<Value>,
-}
-
-/// The `seq` of a stored message: the canonical name first, wherever it stands.
+/// The `seq` of a stored message, by the rules that intake read it by.
 fn seq_in(json: &str) -> Option<i64> {
-    let places: Places = serde_json::from_str(json).ok()?;
-    let data = places.data.unwrap_or_default();
-    let details = data.details.unwrap_or_default();
-    let inner = |name: &str| details.get(name).cloned();
-    [
-        [inner("seq"), data.seq, places.seq],
-        [inner("sequence"), data.sequence, places.sequence],
-        [inner("seq_no"), data.seq_no, places.seq_no],
-    ]
-    .into_iter()
-    .flatten()
-    .flatten()
-    .find_map(|value| match value {
-        Value::Number(number) => number.as_i64().or_else(|| whole(number.as_f64()?)),
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
-    })
-    .filter(|seq| *seq >= 0)
-}
-
-fn whole(number: f64) -> Option<i64> {
-    (number.fract() == 0.0 && number.abs() < 9.0e15).then_some(number as i64)
+    wire::seq(json.as_bytes())
 }
 
 /// Ranges of `seq` without holes, by their first.
@@ -147,20 +109,14 @@ struct Span {
 }
 
 impl Spans {
-    /// Takes in a page of `read` rows and moves the query behind it; false when that was the last.
-    fn take(
-        &mut self,
-        rows: impl IntoIterator<Item = (EventKey, Option<i64>)>,
-        query: &mut RangeQuery,
-        read: usize,
-    ) -> bool {
+    /// Takes in a page and moves the query behind it.
+    fn take(&mut self, rows: impl IntoIterator<Item = (EventKey, Option<i64>)>, query: &mut RangeQuery) {
         for (key, seq) in rows {
             query.after = Some((key.timestamp, key.event_id));
             if let Some(seq) = seq {
                 self.insert(seq, key.timestamp);
             }
         }
-        read == query.limit
     }
 
     fn insert(&mut self, seq: i64, at: Micros) {
@@ -246,9 +202,14 @@ mod tests {
     fn seq_is_found_where_messages_have_it() {
         for (json, seq) in [
             (r#"{"type":"state","seq":7}"#, Some(7)),
-            (r#"{"data":{"sequence":"8"}}"#, Some(8)),
-            (r#"{"seq_no":1,"data":{"seq":9.0}}"#, Some(9)),
-            (r#"{"data":{"details":{"seq":4}}}"#, Some(4)),
+            (r#"{"type":"state","data":{"sequence":"8"}}"#, Some(8)),
+            (r#"{"type":"state","seq_no":1,"data":{"seq":9.0}}"#, Some(9)),
+            (r#"{"type":"event","data":{"event_type":"x","details":{"seq":4}}}"#, Some(4)),
+            (r#"{"type":"state","seq":5,"data":"Started"}"#, Some(5)),
+            (r#"{"type":"state","seq":6,"data":[1,2]}"#, Some(6)),
+            (r#"{"type":"state","data":[1,2]}"#, None),
+            (r#"{"type":"state","seq":7,"data":{"details":["x"]}}"#, Some(7)),
+            (r#"{"edges":[1,2],"seq":10}"#, Some(10)),
             (r#"{"seq":-1}"#, None),
             (r#"{"nodes":[1,2]}"#, None),
             ("broken", None),

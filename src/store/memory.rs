@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{Batch, BoxFuture, DaysQuery, RangeQuery, RunsQuery, SamplesQuery, Store, StoreError, merge, samples};
 use crate::{
     curve::Samples,
-    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Row, RunRow, TopologyRow},
+    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Row, RunRow, TopologyRow, Weigh},
     units::Micros,
 };
 
@@ -194,20 +194,33 @@ impl Tables {
     }
 }
 
-fn range<T: Clone>(rows: &BTreeMap<EventKey, T>, query: &RangeQuery) -> Vec<T> {
+fn range<T: Clone + Weigh>(rows: &BTreeMap<EventKey, T>, query: &RangeQuery) -> Vec<T> {
     let key = |timestamp, event_id| EventKey { run_id: query.run_id, timestamp, event_id };
     let (start, end) = (query.start.unwrap_or(i64::MIN), query.end.unwrap_or(i64::MAX));
     if start > end {
         return Vec::new();
     }
+    let mut bytes = 0;
+    let mut fits = |row: &&T| {
+        let before = bytes;
+        bytes += row.bytes();
+        before < query.bytes
+    };
     let found =
         rows.range(key(start, i64::MIN)..=key(end, i64::MAX)).map(|(key, row)| ((key.timestamp, key.event_id), row));
     if query.ascending {
         let after = |at: &(Micros, i64)| query.after.is_none_or(|after| *at > after);
-        found.filter(|(at, _)| after(at)).take(query.limit).map(|(_, row)| row.clone()).collect()
+        found.filter(|(at, _)| after(at)).take(query.limit).map(|(_, row)| row).take_while(&mut fits).cloned().collect()
     } else {
         let after = |at: &(Micros, i64)| query.after.is_none_or(|after| *at < after);
-        found.rev().filter(|(at, _)| after(at)).take(query.limit).map(|(_, row)| row.clone()).collect()
+        found
+            .rev()
+            .filter(|(at, _)| after(at))
+            .take(query.limit)
+            .map(|(_, row)| row)
+            .take_while(&mut fits)
+            .cloned()
+            .collect()
     }
 }
 
@@ -271,7 +284,12 @@ impl Store for MemoryStore {
     }
 
     fn samples<'a>(&'a self, query: &'a SamplesQuery) -> BoxFuture<'a, Result<Samples, StoreError>> {
-        self.read(|tables| samples::of_rows(&range(&tables.metrics, &query.range), &query.fields))
+        self.read(|tables| {
+            samples::of_rows(
+                &range(&tables.metrics, &RangeQuery { bytes: usize::MAX, ..query.range.clone() }),
+                &query.fields,
+            )
+        })
     }
 
     fn count_metrics(&self, run_id: Uuid) -> BoxFuture<'_, Result<u64, StoreError>> {

@@ -17,6 +17,7 @@ use crate::{
     curve::{Field, Samples},
     event::{
         ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Partition, Row, RunRow, Table, TopologyRow,
+        Weigh,
     },
     units::{self, Micros},
 };
@@ -113,6 +114,9 @@ pub struct RunsQuery {
     pub before: Option<(Micros, Uuid)>,
 }
 
+/// What one read brings of large rows unless told otherwise, beyond the last of them.
+pub const READ_BYTES: usize = 2 << 20;
+
 /// Which rows of an event table, newest first unless `ascending`.
 #[derive(Clone, Debug)]
 pub struct RangeQuery {
@@ -124,6 +128,8 @@ pub struct RangeQuery {
     pub end: Option<Micros>,
     /// At most this many.
     pub limit: usize,
+    /// Whole rows end with the one that passes this many bytes, because one may be megabytes ([`is_filled`](Self::is_filled)).
+    pub bytes: usize,
     /// Oldest first.
     pub ascending: bool,
     /// Only rows that sort strictly after this `(timestamp, event_id)` in the chosen order.
@@ -133,7 +139,12 @@ pub struct RangeQuery {
 impl RangeQuery {
     /// The newest `limit` rows of a run.
     pub fn newest(run_id: Uuid, limit: usize) -> Self {
-        Self { run_id, start: None, end: None, limit, ascending: false, after: None }
+        Self { run_id, start: None, end: None, limit, bytes: READ_BYTES, ascending: false, after: None }
+    }
+
+    /// Whether an answer ended because of a limit, so that there may be more behind it.
+    pub fn is_filled<T: Weigh>(&self, rows: &[T]) -> bool {
+        rows.len() >= self.limit || rows.iter().map(T::bytes).sum::<usize>() >= self.bytes
     }
 }
 

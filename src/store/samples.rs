@@ -8,20 +8,23 @@ use crate::{
 /// The numbers of these rows.
 pub fn of_rows(rows: &[MetricsRow], fields: &[Field]) -> Samples {
     let mut samples = Samples::default();
-    for row in rows {
-        let phase = row.phase.as_deref().map(|phase| samples.phase(phase));
-        samples.rows.push(Sample {
-            timestamp: row.key.timestamp,
-            event_id: row.key.event_id,
-            epoch: row.epoch,
-            step: row.step,
-            hidden_units: row.hidden_units,
-            seq: row.seq,
-            phase,
-        });
-        samples.values.extend(fields.iter().map(|field| value(row, field)));
-    }
+    rows.iter().for_each(|row| add_row(&mut samples, row, fields));
     samples
+}
+
+/// Adds the numbers of a row.
+pub fn add_row(samples: &mut Samples, row: &MetricsRow, fields: &[Field]) {
+    let phase = row.phase.as_deref().map(|phase| samples.phase(phase));
+    samples.rows.push(Sample {
+        timestamp: row.key.timestamp,
+        event_id: row.key.event_id,
+        epoch: row.epoch,
+        step: row.step,
+        hidden_units: row.hidden_units,
+        seq: row.seq,
+        phase,
+    });
+    samples.values.extend(fields.iter().map(|field| value(row, field)));
 }
 
 fn value(row: &MetricsRow, field: &Field) -> Option<f64> {

@@ -90,7 +90,7 @@ impl Message<'_> {
         Ok(())
     }
 
-    fn seq_column(&mut self) -> Result<Option<i64>, Rejection> {
+    pub(super) fn seq_column(&mut self) -> Result<Option<i64>, Rejection> {
         let Some(value) = self.get(Slot::Seq) else { return Ok(None) };
         match value.number() {
             Number::Int(seq) if seq >= 0 => {

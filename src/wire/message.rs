@@ -59,6 +59,18 @@ pub struct MessageTime {
 impl<'a> Message<'a> {
     /// Gathers the fields of a checked message and decides what it is.
     pub(super) fn gather(whole: Source<'a>) -> Result<Self, Rejection> {
+        let mut message = Self::walked(whole);
+        message.decide_kind()?;
+        message.fill()?;
+        Ok(message)
+    }
+
+    /// The `seq` alone, whatever kind of message it is, or was before a part of it was stored.
+    pub(super) fn seq_of(whole: Source<'a>) -> Option<i64> {
+        Self::walked(whole).seq_column().ok().flatten()
+    }
+
+    fn walked(whole: Source<'a>) -> Self {
         let mut message = Self {
             whole,
             kind: Kind::Other,
@@ -71,9 +83,7 @@ impl<'a> Message<'a> {
         };
         message.walk(&mut Items::of(&Raw { source: whole, len: 0 }), Place::Top, 0);
         message.assign();
-        message.decide_kind()?;
-        message.fill()?;
-        Ok(message)
+        message
     }
 
     /// Takes in the entries of one map and of the places inside it; recursion ends with the places, at most four deep.

@@ -117,6 +117,11 @@ pub fn decode_accepted(payload: &[u8]) -> Result<Message<'_>, Rejection> {
     Message::gather(encoding(payload)?)
 }
 
+/// The `seq` of a message that was accepted, or of the part of it that a row holds; by the rules of [`decode`], but for the kind.
+pub fn seq(payload: &[u8]) -> Option<i64> {
+    Message::seq_of(encoding(payload).ok()?)
+}
+
 /// The map that a message is, checked whole, and the length of its longest string.
 fn open<'a>(payload: &'a [u8], limits: &Limits) -> Result<(Source<'a>, usize), Rejection> {
     if payload.len() > limits.message.as_usize() {

@@ -303,3 +303,16 @@ fn slow_and_greedy_clients_are_dropped() {
     assert!(answer.is_err() || answer.unwrap().status == 431);
     assert_eq!(daemon.get("/api/runs").status, 200);
 }
+
+#[test]
+fn requests_go_by_the_limits_that_a_reload_brought() {
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).set("limits.message", "\"20KiB\"").start_ready();
+    let create = |daemon: &Daemon, bytes: usize| daemon.post("/api/runs", &json!({"notes": "x".repeat(bytes)})).status;
+    assert_eq!(create(&daemon, 30_000), 400);
+    let text = std::fs::read_to_string(daemon.config_file()).unwrap().replace("20KiB", "40KiB");
+    std::fs::write(daemon.config_file(), text).unwrap();
+    daemon.process().signal(rustix::process::Signal::HUP);
+    daemon.wait_log("configuration is reloaded");
+    wait_until("the limit of now", LIMIT, || create(&daemon, 30_000) == 201);
+}

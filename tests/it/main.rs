@@ -15,6 +15,7 @@ mod fixtures;
 mod gaps;
 mod layers;
 mod live;
+mod memory;
 mod overlap;
 mod pipeline;
 mod reading;

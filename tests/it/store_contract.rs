@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 use cascor_ingest::{
     curve::Field,
     event::{
-        ControlRow, DAY, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Row, RunRow, TopologyRow, event_id,
+        ControlRow, DAY, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Row, RunRow, TopologyRow, Weigh, event_id,
         gap_id, status,
     },
     metrics::Metrics,
@@ -45,6 +45,7 @@ pub async fn contract(store: Shared) {
     repeating_a_batch_changes_nothing(&store).await;
     one_millisecond_holds_many_rows(&store).await;
     ranges_are_inclusive_to_the_microsecond(&store).await;
+    a_page_ends_with_the_row_that_passes_its_bytes(&store).await;
     pages_join_without_a_seam(&store).await;
     every_number_comes_back_as_it_was(&store).await;
     absent_values_stay_absent(&store).await;
@@ -99,7 +100,7 @@ async fn put(store: &Shared, rows: impl IntoIterator<Item = Row>) {
 }
 
 async fn newest(store: &Shared, run_id: Uuid) -> Vec<MetricsRow> {
-    store.metrics(&RangeQuery::newest(run_id, 1_000_000)).await.unwrap()
+    store.metrics(&RangeQuery { bytes: usize::MAX, ..RangeQuery::newest(run_id, 1_000_000) }).await.unwrap()
 }
 
 async fn repeating_a_batch_changes_nothing(store: &Shared) {
@@ -133,7 +134,7 @@ async fn ranges_are_inclusive_to_the_microsecond(store: &Shared) {
         for end in [None, Some(-1), Some(0), Some(998), Some(999), Some(1_000), Some(1_001), Some(5_500)] {
             for (ascending, limit) in [(true, 100), (false, 100), (true, 2), (false, 2)] {
                 let (start, end) = (start.map(|n| now + n), end.map(|n| now + n));
-                let query = RangeQuery { run_id, start, end, limit, ascending, after: None };
+                let query = RangeQuery { start, end, ascending, ..RangeQuery::newest(run_id, limit) };
                 let mut expected: Vec<_> = times
                     .iter()
                     .copied()
@@ -148,6 +149,46 @@ async fn ranges_are_inclusive_to_the_microsecond(store: &Shared) {
             }
         }
     }
+}
+
+async fn a_page_ends_with_the_row_that_passes_its_bytes(store: &Shared) {
+    let (run_id, now) = (Uuid::new_v4(), now());
+    let large = Some("x".repeat(300_000));
+    // Small rows first, so that a store which asks for more and more of them meets the large ones at speed.
+    let rows: Vec<_> = (0..150)
+        .map(|n| metrics_row(run_id, now + n * 1_000, &format!("{n}")))
+        .map(|row| MetricsRow { rest_json: large.clone().filter(|_| row.key.timestamp >= now + 100_000), ..row })
+        .collect();
+    for chunk in rows.chunks(25) {
+        put(store, chunk.iter().cloned().map(Row::Metrics)).await;
+    }
+    for ascending in [true, false] {
+        let mut query = RangeQuery { ascending, bytes: 1_000_000, ..RangeQuery::newest(run_id, 1_000) };
+        let mut found = Vec::new();
+        loop {
+            let page = store.metrics(&query).await.unwrap();
+            let bytes: usize = page.iter().map(Weigh::bytes).sum();
+            assert!(bytes < 1_000_000 + 301_000, "{bytes} bytes in {} rows", page.len());
+            let more = query.is_filled(&page);
+            let last = page.last().map(|row| (row.key.timestamp, row.key.event_id));
+            query.after = last.or(query.after);
+            found.extend(page);
+            if !more {
+                break;
+            }
+        }
+        if !ascending {
+            found.reverse();
+        }
+        assert!(found == rows, "each row once, in order");
+    }
+    let fields = vec![Field::Extra("none".into()), Field::TRAIN_LOSS];
+    let query = SamplesQuery { range: RangeQuery { bytes: 1, ..RangeQuery::newest(run_id, 120) }, fields };
+    assert_eq!(
+        store.samples(&query).await.unwrap().rows.len(),
+        120,
+        "numbers are small, whatever else their rows have"
+    );
 }
 
 async fn pages_join_without_a_seam(store: &Shared) {
@@ -273,7 +314,11 @@ async fn a_big_topology_and_events_come_back(store: &Shared) {
     for row in [&big, &bare, &big] {
         put(store, [Row::Topology(row.clone())]).await;
     }
-    assert!(store.topology(&RangeQuery::newest(run_id, 10)).await.unwrap() == [big, bare.clone()], "as written");
+    assert!(
+        store.topology(&RangeQuery { bytes: usize::MAX, ..RangeQuery::newest(run_id, 10) }).await.unwrap()
+            == [big, bare.clone()],
+        "as written"
+    );
     let ascending = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, 1) };
     assert_eq!(store.topology(&ascending).await.unwrap(), [bare]);
 

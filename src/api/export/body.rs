@@ -18,7 +18,7 @@ use super::source::{Job, write};
 use crate::{event::GapRow, render::JsonRows, store::StoreError};
 
 /// Pieces that wait for the client; the writer waits when it takes none.
-const PIECES: usize = 2;
+const PIECES: usize = 1;
 
 /// What a receiver checks an export by.
 #[derive(Clone, Debug, Default)]

@@ -134,12 +134,12 @@ async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Vec<T>>) -> Resul
         let newest = RangeQuery::newest(part.run_id, limit);
         let mut query = RangeQuery { start: job.start, end: job.end, ascending: true, after: part.after, ..newest };
         loop {
+            // Only once there is room for it: two pages, however large their rows, are never three.
+            let Ok(room) = pages.reserve().await else { return Ok(()) };
             let rows = T::read(&*job.store, &query).await?;
-            let complete = rows.len() < limit;
+            let complete = !query.is_filled(&rows);
             query.after = rows.last().map(|row| (row.key().timestamp, row.key().event_id)).or(query.after);
-            if pages.send(rows).await.is_err() {
-                return Ok(());
-            }
+            room.send(rows);
             if complete {
                 break;
             }

@@ -18,8 +18,8 @@ use uuid::Uuid;
 use super::{errors, session::Link, statements::Range, time};
 use crate::{
     curve::{Field, Sample, Samples},
-    event::{DatasetRow, EventKey, EventRow, MetricsRow, RunRow, TopologyRow, restore_micros},
-    store::{RangeQuery, SamplesQuery, Seqs, StoreError, samples::of_rows},
+    event::{DatasetRow, EventKey, EventRow, MetricsRow, RunRow, TopologyRow, Weigh, restore_micros},
+    store::{RangeQuery, SamplesQuery, Seqs, StoreError, samples::add_row},
 };
 
 fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
@@ -94,7 +94,54 @@ fn bounds(query: &RangeQuery) -> Option<Bounds> {
     (first <= last && query.limit > 0).then_some((first, last))
 }
 
-async fn range<R, T>(
+/// The bytes of a page that is asked for, and the rows of the first and of any: the server counts rows only, so their number
+/// follows the largest that was met, and is never so high that rows which have just become large do harm.
+const PAGE_BYTES: usize = 1 << 20;
+const PAGE_FIRST: usize = 16;
+const PAGE_MOST: usize = 64;
+
+/// How many rows the next page may have.
+fn next_page(rows: usize, largest: usize) -> usize {
+    (PAGE_BYTES / largest.max(1)).clamp(1, (rows * 2).min(PAGE_MOST))
+}
+
+/// Hands over whole rows one by one until it breaks.
+async fn each<R>(
+    link: &Link,
+    statements: &Range,
+    query: &RangeQuery,
+    mut take: impl FnMut(R) -> (usize, ControlFlow<()>),
+) -> Result<(), StoreError>
+where
+    R: for<'f, 'm> Row<'f, 'm>,
+{
+    let Some((first, last)) = bounds(query) else { return Ok(()) };
+    let mut statement = if query.ascending { &statements.oldest_first } else { &statements.newest_first }.clone();
+    let values = (query.run_id, CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1, cql_limit(query.limit));
+    let (mut from, mut read, mut largest) = (PagingState::start(), 0, 0);
+    let mut rows = PAGE_FIRST;
+    loop {
+        statement.set_page_size(i32::try_from(rows).unwrap_or(1));
+        let answer = link.session.execute_single_page(&statement, &values, from).await;
+        let (result, next) = answer.map_err(errors::store_error)?;
+        for row in result.into_rows_result().map_err(unreadable)?.rows::<R>().map_err(unreadable)? {
+            let (bytes, flow) = take(row.map_err(unreadable)?);
+            largest = largest.max(bytes);
+            read += 1;
+            if flow.is_break() || read == query.limit {
+                return Ok(());
+            }
+        }
+        match next.into_paging_control_flow() {
+            ControlFlow::Break(()) => return Ok(()),
+            ControlFlow::Continue(state) => from = state,
+        }
+        rows = next_page(rows, largest);
+    }
+}
+
+/// Whole rows: as many as fit the limits of the query.
+async fn range<R, T: Weigh>(
     link: &Link,
     statements: &Range,
     query: &RangeQuery,
@@ -103,10 +150,16 @@ async fn range<R, T>(
 where
     R: for<'f, 'm> Row<'f, 'm>,
 {
-    let Some((first, last)) = bounds(query) else { return Ok(Vec::new()) };
-    let statement = if query.ascending { &statements.oldest_first } else { &statements.newest_first };
-    let values = (query.run_id, CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1, cql_limit(query.limit));
-    collect(link, statement, values, query.limit, make).await
+    let (mut all, mut total) = (Vec::new(), 0);
+    each(link, statements, query, |row| {
+        let row = make(row);
+        let bytes = row.bytes();
+        total += bytes;
+        all.push(row);
+        (bytes, if total >= query.bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })
+    .await?;
+    Ok(all)
 }
 
 fn key(run_id: Uuid, timestamp: CqlTimestamp, event_id: i64) -> EventKey {
@@ -132,29 +185,40 @@ struct Metrics {
     rest_json: Option<String>,
 }
 
+impl From<Metrics> for MetricsRow {
+    fn from(row: Metrics) -> Self {
+        Self {
+            key: key(row.run_id, row.timestamp, row.event_id),
+            epoch: row.epoch,
+            step: row.step,
+            train_loss: row.train_loss,
+            train_accuracy: row.train_accuracy,
+            val_loss: row.val_loss,
+            val_accuracy: row.val_accuracy,
+            learning_rate: row.learning_rate,
+            hidden_units: row.hidden_units,
+            phase: row.phase,
+            seq: row.seq,
+            extra: row.extra.unwrap_or_default(),
+            rest_json: row.rest_json,
+        }
+    }
+}
+
 pub(super) async fn metrics(link: &Link, query: &RangeQuery) -> Result<Vec<MetricsRow>, StoreError> {
-    range(link, &link.statements.metrics, query, |row: Metrics| MetricsRow {
-        key: key(row.run_id, row.timestamp, row.event_id),
-        epoch: row.epoch,
-        step: row.step,
-        train_loss: row.train_loss,
-        train_accuracy: row.train_accuracy,
-        val_loss: row.val_loss,
-        val_accuracy: row.val_accuracy,
-        learning_rate: row.learning_rate,
-        hidden_units: row.hidden_units,
-        phase: row.phase,
-        seq: row.seq,
-        extra: row.extra.unwrap_or_default(),
-        rest_json: row.rest_json,
-    })
-    .await
+    range(link, &link.statements.metrics, query, |row: Metrics| MetricsRow::from(row)).await
 }
 
 pub(super) async fn seqs(link: &Link, query: &RangeQuery) -> Result<Seqs, StoreError> {
     type Stored = (Uuid, CqlTimestamp, i64, Option<i64>);
-    range(link, &link.statements.seqs, query, |(run_id, at, event_id, seq): Stored| (key(run_id, at, event_id), seq))
-        .await
+    let Some((first, last)) = bounds(query) else { return Ok(Vec::new()) };
+    let statements = &link.statements.seqs;
+    let statement = if query.ascending { &statements.oldest_first } else { &statements.newest_first };
+    let values = (query.run_id, CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1, cql_limit(query.limit));
+    collect(link, statement, values, query.limit, |(run_id, at, event_id, seq): Stored| {
+        (key(run_id, at, event_id), seq)
+    })
+    .await
 }
 
 #[derive(DeserializeRow)]
@@ -176,10 +240,16 @@ struct Numbered<'r> {
 
 /// The page is read where it lies; only its numbers are copied.
 pub(super) async fn samples(link: &Link, query: &SamplesQuery) -> Result<Samples, StoreError> {
-    if query.fields.iter().any(|field| matches!(field, Field::Extra(_))) {
-        return Ok(of_rows(&metrics(link, &query.range).await?, &query.fields));
-    }
     let mut samples = Samples::default();
+    if query.fields.iter().any(|field| matches!(field, Field::Extra(_))) {
+        each(link, &link.statements.metrics, &query.range, |row: Metrics| {
+            let row = MetricsRow::from(row);
+            add_row(&mut samples, &row, &query.fields);
+            (row.bytes(), ControlFlow::Continue(()))
+        })
+        .await?;
+        return Ok(samples);
+    }
     let Some((first, last)) = bounds(&query.range) else { return Ok(samples) };
     let (statements, limit) = (&link.statements.samples, query.range.limit);
     let statement = if query.range.ascending { &statements.oldest_first } else { &statements.newest_first };

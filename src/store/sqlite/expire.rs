@@ -14,17 +14,40 @@ use crate::units::{self, Micros};
 /// How far the wall clock may be set forward without rows being kept back from deletion.
 const SLACK: Micros = 86_400_000_000;
 
+/// How fast the time that is believed catches up with the wall clock, in multiples of the time that passes.
+const CATCH_UP: Micros = 4;
+
 /// The wall clock, held against one that nobody sets: a clock that jumps ahead by ten years must not empty the archive, and what
 /// is written while it is ten years behind must not be gone once it is right again.
+///
+/// The file knows the last time that was believed, in the minutes of its `user_version`, so that a restart does not make a wrong
+/// clock right. After a long rest the time believed lags behind, and catches up at [`CATCH_UP`]: deletion is late, never early.
+/// A file that is new believes the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
-    wall: Micros,
+    known: Micros,
     since: Instant,
 }
 
+const MINUTE: Micros = 60_000_000;
+
 impl Clock {
     pub fn start() -> Self {
-        Self { wall: units::now(), since: Instant::now() }
+        Self { known: units::now(), since: Instant::now() }
+    }
+
+    /// As the file says.
+    pub fn of(connection: &Connection) -> rusqlite::Result<Self> {
+        let minutes: i64 = connection.query_row("PRAGMA user_version", (), |row| row.get(0))?;
+        Ok(if minutes > 0 { Self { known: minutes * MINUTE, since: Instant::now() } } else { Self::start() })
+    }
+
+    /// Puts into the file what is believed now.
+    pub fn keep(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let believed = units::now().min(self.ahead(CATCH_UP, self.since.elapsed()));
+        // What was believed once stays: the wall clock may be behind for a while.
+        let minutes = i32::try_from(believed.max(self.known) / MINUTE).unwrap_or(i32::MAX);
+        connection.pragma_update(None, "user_version", minutes)
     }
 
     /// From when on a row that is written now is kept.
@@ -32,22 +55,22 @@ impl Clock {
         self.kept_from(units::now(), self.since.elapsed())
     }
 
-    /// Until when rows have outlived their time for good. A clock that was wrong at the start and is set right later only
-    /// postpones: readers go by the wall clock, and the next start believes it.
+    /// Until when rows have outlived their time for good.
     pub fn deleting(&self) -> Micros {
         self.deleted_to(units::now(), self.since.elapsed())
     }
 
     fn kept_from(&self, wall: Micros, elapsed: Duration) -> Micros {
-        wall.max(self.expected(elapsed))
+        wall.max(self.ahead(1, elapsed))
     }
 
     fn deleted_to(&self, wall: Micros, elapsed: Duration) -> Micros {
-        wall.min(self.expected(elapsed).saturating_add(SLACK))
+        wall.min(self.ahead(CATCH_UP, elapsed).saturating_add(SLACK))
     }
 
-    fn expected(&self, elapsed: Duration) -> Micros {
-        self.wall.saturating_add(Micros::try_from(elapsed.as_micros()).unwrap_or(Micros::MAX))
+    fn ahead(&self, speed: Micros, elapsed: Duration) -> Micros {
+        let elapsed = Micros::try_from(elapsed.as_micros()).unwrap_or(Micros::MAX);
+        self.known.saturating_add(elapsed.saturating_mul(speed))
     }
 }
 
@@ -127,15 +150,38 @@ mod tests {
     #[test]
     fn a_clock_that_jumps_neither_deletes_nor_shortens() {
         const YEARS: Micros = 10 * 365 * SLACK;
-        let clock = Clock { wall: 1_000, since: Instant::now() };
+        let clock = Clock { known: 1_000, since: Instant::now() };
         let second = Duration::from_secs(1);
         for (name, wall, kept, deleted) in [
             ("right", 1_001_000, 1_001_000, 1_001_000),
             ("an hour ahead", 3_601_001_000, 3_601_001_000, 3_601_001_000),
-            ("years ahead", YEARS, YEARS, 1_001_000 + SLACK),
+            ("years ahead", YEARS, YEARS, 4_001_000 + SLACK),
             ("years behind", -YEARS, 1_001_000, -YEARS),
         ] {
             assert_eq!((clock.kept_from(wall, second), clock.deleted_to(wall, second)), (kept, deleted), "{name}");
         }
+    }
+
+    #[test]
+    fn a_restart_does_not_make_a_wrong_clock_right() {
+        let connection = Connection::open_in_memory().unwrap();
+        let new = Clock::of(&connection).unwrap();
+        assert!(units::now() - new.deleting() < MINUTE, "a new file believes the wall clock");
+        // The file was last written ten years ago, says the clock.
+        let ago = units::now() - 3_650 * SLACK;
+        Clock { known: ago, since: Instant::now() }.keep(&connection).unwrap();
+        for _ in 0..100 {
+            let clock = Clock::of(&connection).unwrap();
+            assert!(clock.deleting() < ago + SLACK + MINUTE, "no restart gains anything");
+            clock.keep(&connection).unwrap();
+        }
+        let now = units::now();
+        let clock = Clock::of(&connection).unwrap();
+        assert_eq!(clock.kept_from(now, Duration::ZERO), now, "what is written now is kept by the clock of now");
+        // A right clock after two months of rest: late by less each day.
+        let rested = Clock { known: now - 60 * SLACK, since: Instant::now() };
+        let day = |n: i64| Duration::from_micros((n * SLACK).unsigned_abs());
+        assert!(rested.deleted_to(now + 10 * SLACK, day(10)) < now);
+        assert_eq!(rested.deleted_to(now + 20 * SLACK, day(20)), now + 20 * SLACK);
     }
 }

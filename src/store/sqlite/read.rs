@@ -1,12 +1,14 @@
 //! The queries of the contract, bounded, on a connection of their own.
 
+use std::ops::ControlFlow;
+
 use rusqlite::{Connection, OptionalExtension, Row as Stored, ToSql, params};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::encode;
 use crate::{
-    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
+    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow, Weigh},
     store::{DaysQuery, RangeQuery, RunsQuery, Seqs},
     units::now,
 };
@@ -55,7 +57,12 @@ pub(super) fn metrics(connection: &Connection, query: &RangeQuery) -> rusqlite::
 /// The `seq` of metrics of a run.
 pub(super) fn seqs(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Seqs> {
     let columns = "run_id, timestamp, event_id, seq";
-    range(connection, "training_metrics", columns, query, |row| Ok((to_key(row)?, row.get("seq")?)))
+    let mut all = Vec::new();
+    each_of(connection, "training_metrics", columns, query, |row| {
+        all.push((to_key(row)?, row.get("seq")?));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(all)
 }
 
 /// Topology snapshots of a run.
@@ -86,28 +93,31 @@ pub(super) fn events(connection: &Connection, query: &RangeQuery) -> rusqlite::R
     })
 }
 
-fn range<T>(
+/// Whole rows: as many as fit the limits of the query.
+fn range<T: Weigh>(
     connection: &Connection,
     table: &str,
     columns: &str,
     query: &RangeQuery,
     mut to_row: impl FnMut(&Stored<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Vec<T>> {
-    let mut all = Vec::new();
+    let (mut all, mut bytes) = (Vec::new(), 0);
     each_of(connection, table, columns, query, |row| {
-        all.push(to_row(row)?);
-        Ok(())
+        let row = to_row(row)?;
+        bytes += row.bytes();
+        all.push(row);
+        Ok(if bytes >= query.bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
     Ok(all)
 }
 
-/// Hands over these columns of each row of a range, in order.
+/// Hands over these columns of each row of a range, in order, until it breaks.
 pub(super) fn each_of(
     connection: &Connection,
     table: &str,
     columns: &str,
     query: &RangeQuery,
-    mut each: impl FnMut(&Stored<'_>) -> rusqlite::Result<()>,
+    mut each: impl FnMut(&Stored<'_>) -> rusqlite::Result<ControlFlow<()>>,
 ) -> rusqlite::Result<()> {
     let (order, beyond) = if query.ascending { ("ASC", ">") } else { ("DESC", "<") };
     let outermost = if query.ascending { (i64::MIN, i64::MIN) } else { (i64::MAX, i64::MAX) };
@@ -129,7 +139,9 @@ pub(super) fn each_of(
     let values = params![query.run_id.to_string(), start, end, after.0, after.1, now(), limit];
     let mut rows = statement.query(values)?;
     while let Some(row) = rows.next()? {
-        each(row)?;
+        if each(row)?.is_break() {
+            break;
+        }
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Some numbers of many rows: only their columns are read, and nothing is copied but the numbers.
 
+use std::ops::ControlFlow;
+
 use rusqlite::{Connection, Row as Stored, types::ValueRef};
 use serde_json::{Map, Value};
 
@@ -30,7 +32,8 @@ pub(super) fn read(connection: &Connection, query: &SamplesQuery) -> rusqlite::R
     samples.rows.reserve(query.range.limit.min(1 << 16));
     samples.values.reserve(query.range.limit.min(1 << 16) * query.fields.len());
     read::each_of(connection, "training_metrics", &columns, &query.range, |row| {
-        add(&mut samples, row, query, with_extra)
+        add(&mut samples, row, query, with_extra)?;
+        Ok(ControlFlow::Continue(()))
     })?;
     Ok(samples)
 }

@@ -33,6 +33,8 @@ const GROUP_BYTES: usize = 16 << 20;
 /// How often rows that have outlived their time are looked for, and how many of a table are deleted at once.
 const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 const EXPIRE_ROWS: i64 = 4_000;
+/// How often the file is told the time that is believed.
+const KEEP_CLOCK_EVERY: Duration = Duration::from_secs(600);
 
 /// Something to write, and who waits for it.
 pub(super) struct Job {
@@ -68,12 +70,21 @@ pub(super) struct Writer {
     pub metrics: Arc<Metrics>,
     pub open: Option<Open>,
     clock: Clock,
+    clock_kept: Instant,
     sweep: Sweep,
 }
 
 impl Writer {
     pub fn new(database: Database, retention: Retention, metrics: Arc<Metrics>) -> Self {
-        Self { database, retention, metrics, open: None, clock: Clock::start(), sweep: Sweep::default() }
+        Self {
+            database,
+            retention,
+            metrics,
+            open: None,
+            clock: Clock::start(),
+            clock_kept: Instant::now(),
+            sweep: Sweep::default(),
+        }
     }
 
     /// Serves the queue until its senders are gone, and what they left in it.
@@ -124,6 +135,8 @@ impl Writer {
     /// One transaction, durable when this returns `Ok`.
     fn commit<'a>(&mut self, works: impl Iterator<Item = &'a Work>) -> Result<(), StoreError> {
         let path = self.database.path.clone();
+        // The file's clock counts.
+        self.connect()?;
         let (retention, now) = (self.retention.clone(), self.clock.keeping());
         let open = self.connect()?;
         let write = || -> rusqlite::Result<()> {
@@ -159,6 +172,11 @@ impl Writer {
             Some(open) => Ok(self.open.insert(open)),
             None => {
                 let open = self.database.writer()?;
+                let path = &self.database.path;
+                self.clock = Clock::of(&open.connection).map_err(|e| error::classify(e, path))?;
+                // At once: a new file has none yet, and the next start may be one with a wrong clock.
+                self.clock.keep(&open.connection).map_err(|e| error::classify(e, path))?;
+                self.clock_kept = Instant::now();
                 Ok(self.open.insert(open))
             }
         }
@@ -167,6 +185,13 @@ impl Writer {
     /// Bounded: what is left is deleted a second later.
     fn expire(&mut self) {
         let Some(open) = &self.open else { return };
+        if self.clock_kept.elapsed() >= KEEP_CLOCK_EVERY {
+            self.clock_kept = Instant::now();
+            // Untold, it is only later that rows are deleted.
+            if let Err(error) = self.clock.keep(&open.connection) {
+                debug!(error = %Chain(&error), "the time is not noted in the database");
+            }
+        }
         match self.sweep.step(&open.connection, self.clock.deleting(), EXPIRE_ROWS) {
             Ok(0) => {}
             Ok(rows) => debug!(rows, "deleted rows that have outlived their time"),
