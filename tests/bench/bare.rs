@@ -34,11 +34,15 @@ pub async fn prepare(session: &Session, keyspace: &str) -> Result<PreparedStatem
     Ok(statement)
 }
 
-/// Rows a second with batches of 50 rows of one partition, 4 in flight, over 8 runs.
-pub async fn batches(session: Arc<Session>, insert: PreparedStatement, rows: u64) -> Result<f64, Error> {
+/// Rows a second with batches of 50 rows of one partition, 4 in flight, over these runs.
+pub async fn batches(
+    session: Arc<Session>,
+    insert: PreparedStatement,
+    runs: Vec<Uuid>,
+    rows: u64,
+) -> Result<f64, Error> {
     const BATCH: u64 = 50;
     let next = Arc::new(AtomicU64::new(0));
-    let runs: Vec<Uuid> = (0..8).map(|_| Uuid::new_v4()).collect();
     let start = Instant::now();
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..4 {

@@ -16,7 +16,17 @@ use crate::{Error, resp::http_get};
 pub struct Daemon {
     child: Child,
     http: u16,
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
+    environment: Vec<(&'static str, String)>,
+}
+
+/// Where it stores.
+#[derive(Clone, Copy)]
+pub enum Store<'a> {
+    /// A file in its state directory.
+    Sqlite,
+    /// A node (host:port) and the keyspace, which is created.
+    Cassandra { address: &'a str, keyspace: &'a str },
 }
 
 /// User and system time so far, in microseconds.
@@ -24,27 +34,38 @@ pub type Cpu = f64;
 
 impl Daemon {
     /// Starts it against this Redis and Cassandra, and waits until it is ready.
-    pub fn start(redis_port: u16, cassandra: &str, keyspace: &str) -> Result<Self, Error> {
+    pub fn start(redis_port: u16, address: &str, keyspace: &str) -> Result<Self, Error> {
+        Self::start_on(redis_port, Store::Cassandra { address, keyspace })
+    }
+
+    /// The same with any store.
+    pub fn start_on(redis_port: u16, store: Store<'_>) -> Result<Self, Error> {
         let state =
             tempfile::Builder::new().prefix("cascor-bench-").tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR")))?;
         let binary = env!("CARGO_BIN_EXE_cascor-ingest");
         let http = redis_port + 1;
-        let environment = [
+        let mut environment = vec![
             ("CASCOR_INGEST__STATE_DIR", state.path().display().to_string()),
             ("CASCOR_INGEST__REDIS__URL", format!("redis://127.0.0.1:{redis_port}/0")),
             ("CASCOR_INGEST__HTTP__LISTEN", format!("127.0.0.1:{http}")),
-            ("CASCOR_INGEST__STORE__KIND", "cassandra".into()),
-            ("CASCOR_INGEST__STORE__CASSANDRA__CONTACT_POINTS", cassandra.into()),
-            ("CASCOR_INGEST__STORE__CASSANDRA__KEYSPACE", keyspace.into()),
         ];
+        match store {
+            Store::Sqlite => environment.push(("CASCOR_INGEST__STORE__KIND", "sqlite".into())),
+            Store::Cassandra { address, keyspace } => environment.extend([
+                ("CASCOR_INGEST__STORE__KIND", "cassandra".into()),
+                ("CASCOR_INGEST__STORE__CASSANDRA__CONTACT_POINTS", address.into()),
+                ("CASCOR_INGEST__STORE__CASSANDRA__KEYSPACE", keyspace.into()),
+            ]),
+        }
         let apply =
             Command::new(binary).args(["schema", "apply", "--wait", "60s"]).envs(environment.clone()).output()?;
         if !apply.status.success() {
             return Err(format!("schema apply failed: {}", String::from_utf8_lossy(&apply.stderr)).into());
         }
         let log = fs::File::create(state.path().join("log"))?;
-        let child = Command::new(binary).arg("run").envs(environment).stdout(Stdio::null()).stderr(log).spawn()?;
-        let daemon = Self { child, http, _state: state };
+        let child =
+            Command::new(binary).arg("run").envs(environment.clone()).stdout(Stdio::null()).stderr(log).spawn()?;
+        let daemon = Self { child, http, state, environment };
         let deadline = Instant::now() + Duration::from_secs(20);
         while http_get(http, "/readyz").is_err() {
             if Instant::now() > deadline {
@@ -53,6 +74,23 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(daemon)
+    }
+
+    /// A command with the same settings.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cascor-ingest"));
+        command.envs(self.environment.clone());
+        command
+    }
+
+    /// Its port.
+    pub fn http(&self) -> u16 {
+        self.http
+    }
+
+    /// Its state directory.
+    pub fn state(&self) -> &Path {
+        self.state.path()
     }
 
     /// CPU time of the process and of each of its threads by name.
@@ -70,10 +108,7 @@ impl Daemon {
 
     /// Peak resident memory since the start, in MiB.
     pub fn peak_mib(&self) -> Result<f64, Error> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).ok_or("no VmHWM")?;
-        let kib: f64 = line.split_whitespace().nth(1).ok_or("no VmHWM")?.parse()?;
-        Ok(kib / 1024.0)
+        peak_mib(self.child.id())
     }
 
     /// The samples of `/metrics`, by name with labels.
@@ -93,6 +128,14 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Peak resident memory of a process since its start, in MiB.
+pub fn peak_mib(process: u32) -> Result<f64, Error> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).ok_or("no VmHWM")?;
+    let kib: f64 = line.split_whitespace().nth(1).ok_or("no VmHWM")?.parse()?;
+    Ok(kib / 1024.0)
 }
 
 /// utime + stime of a `/proc/…/stat` line, in microseconds (100 ticks a second).

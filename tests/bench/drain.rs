@@ -21,12 +21,12 @@ pub async fn run(options: &Options) -> Result<(), Error> {
     let insert = bare::prepare(&session, keyspace).await?;
     println!("warming the server");
     for _ in 0..5 {
-        bare::batches(session.clone(), insert.clone(), options.rows).await?;
+        bare::batches(session.clone(), insert.clone(), eight(), options.rows).await?;
         backlog(&daemon, redis.port, options.rows).await?;
     }
     let mut ratios = Vec::new();
     for pair in 0..options.repeat.max(3) {
-        let bare = bare::batches(session.clone(), insert.clone(), options.rows).await?;
+        let bare = bare::batches(session.clone(), insert.clone(), eight(), options.rows).await?;
         let (rate, cpu) = backlog(&daemon, redis.port, options.rows).await?;
         ratios.push(rate / bare);
         println!(
@@ -42,7 +42,7 @@ pub async fn run(options: &Options) -> Result<(), Error> {
 
 /// Pauses, publishes a backlog in 8 runs, resumes; rows a second from `resume` until the last is confirmed, and CPU per row.
 async fn backlog(daemon: &Daemon, port: u16, rows: u64) -> Result<(f64, f64), Error> {
-    let runs: Vec<Uuid> = (0..8).map(|_| Uuid::new_v4()).collect();
+    let runs = eight();
     let mut client = Client::connect(port)?;
     client.publish("cascor:control", b"pause");
     client.flush()?;
@@ -77,4 +77,8 @@ async fn backlog(daemon: &Daemon, port: u16, rows: u64) -> Result<(f64, f64), Er
 fn stored(daemon: &Daemon) -> Result<f64, Error> {
     let metrics = daemon.metrics()?;
     Ok(metrics.get("cascor_writer_rows_total{name=\"training_metrics\"}").copied().unwrap_or(0.0))
+}
+
+fn eight() -> Vec<Uuid> {
+    (0..8).map(|_| Uuid::new_v4()).collect()
 }

@@ -4,7 +4,7 @@
 //! the unavoidable part, measured in the same run against the same servers; quote the ratios, not the absolute values.
 //!
 //! ```text
-//! tests/bench/run [stages] [drain] [load] [flood] [--seconds 60] [--repeat 3] [--rows 200000]
+//! tests/bench/run [stages] [drain] [load] [flood] [reading] [--seconds 60] [--repeat 3] [--rows 200000]
 //! ```
 
 mod bare;
@@ -12,6 +12,7 @@ mod daemon;
 mod drain;
 mod flood;
 mod load;
+mod reading;
 mod resp;
 mod stages;
 
@@ -44,12 +45,12 @@ impl Options {
                 "--seconds" => options.seconds = number()?,
                 "--repeat" => options.repeat = number()? as usize,
                 "--rows" => options.rows = number()?,
-                part @ ("stages" | "drain" | "load" | "flood") => options.parts.push(part.into()),
+                part @ ("stages" | "drain" | "load" | "flood" | "reading") => options.parts.push(part.into()),
                 other => return Err(format!("unknown argument `{other}`").into()),
             }
         }
         if options.parts.is_empty() {
-            options.parts = ["stages", "drain", "load", "flood"].map(Into::into).to_vec();
+            options.parts = ["stages", "drain", "load", "flood", "reading"].map(Into::into).to_vec();
         }
         Ok(options)
     }
@@ -80,6 +81,7 @@ fn main() -> Result<(), Error> {
                 "stages" => stages::run(&options)?,
                 "drain" => drain::run(&options).await?,
                 "load" => load::run(&options).await?,
+                "reading" => reading::run(&options).await?,
                 _ => flood::run(&options).await?,
             }
         }

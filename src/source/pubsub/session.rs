@@ -35,6 +35,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 const LAST_ANSWER: Duration = Duration::from_millis(250);
 /// Messages taken before others on this thread have their turn.
 const ROUND: usize = 2_048;
+/// Bytes handed over together; the queue does not know of them yet.
+const TOGETHER: usize = 256 << 10;
 /// Channel names kept, for patterns that match many.
 const NAMES_MAX: usize = 1_024;
 
@@ -294,8 +296,12 @@ impl Source {
     }
 
     /// Takes what is there. `None`: intake is gone. Else how many, and when the last one was received.
+    ///
+    /// Handed over together: intake, woken by the first of them, would make it a group of its own, and the others would wait
+    /// for the next sync.
     fn drain(&mut self, session: &mut Session, first: Option<Message>) -> Option<(usize, Micros)> {
         let (mut count, mut bytes, mut at) = (0, 0, 0);
+        let (mut together, mut together_bytes) = (Vec::new(), 0);
         let mut next = first;
         loop {
             let message = match next.take() {
@@ -319,9 +325,14 @@ impl Source {
             let payload = Bytes::copy_from_slice(message.value.as_bytes().unwrap_or_default());
             (count, bytes) = (count + 1, bytes + payload.len());
             let channel = session.name(&message.channel);
-            let frame = Frame { channel, payload, received_at: at, received: Instant::now(), control: self.control };
-            self.delivery.frame(frame).ok()?;
+            together_bytes += payload.len();
+            together.push(Frame { channel, payload, received_at: at, received: Instant::now(), control: self.control });
+            if together_bytes >= TOGETHER {
+                together.drain(..).try_for_each(|frame| self.delivery.frame(frame)).ok()?;
+                together_bytes = 0;
+            }
         }
+        together.into_iter().try_for_each(|frame| self.delivery.frame(frame)).ok()?;
         self.metrics.source_messages.inc_by(count as u64);
         self.metrics.source_bytes.inc_by(bytes as u64);
         Some((count, at))

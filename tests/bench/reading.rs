@@ -1,0 +1,259 @@
+//! Reading back: pages while rows come in, beside the bare query; then a run of a million rows, drawn and exported, beside the
+//! driver's bare paging.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::TryStreamExt;
+use scylla::{client::session::Session, statement::prepared::PreparedStatement, value::Row};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    Error, Options, bare,
+    daemon::{Daemon, Store, histogram_quantile, peak_mib},
+    load, quantile,
+    resp::{Client, Redis, http_get},
+};
+
+const RATE: u64 = 2_000;
+const PAGE: usize = 1_000;
+/// Rows of the run that is read while others grow.
+const BOOK: u64 = 20_000;
+const MILLION: u64 = 1_000_000;
+const KEYSPACE: &str = "bench_reading";
+
+pub async fn run(options: &Options) -> Result<(), Error> {
+    let session = Arc::new(crate::session(&options.cassandra).await?);
+    for store in [Store::Sqlite, Store::Cassandra { address: &options.cassandra, keyspace: KEYSPACE }] {
+        let redis = Redis::start(16_930)?;
+        let daemon = Daemon::start_on(redis.port, store)?;
+        let bare = Bare::new(&daemon, store, &session).await?;
+        println!("{}:", bare.name());
+        beside_ingestion(options, &redis, &daemon, &bare).await?;
+        whole_run(options, &redis, &daemon, &bare).await?;
+    }
+    session.query_unpaged(format!("DROP KEYSPACE {KEYSPACE}"), ()).await?;
+    Ok(())
+}
+
+/// The same queries without us.
+enum Bare {
+    Sqlite(PathBuf),
+    Cassandra { session: Arc<Session>, page: PreparedStatement, whole: PreparedStatement },
+}
+
+impl Bare {
+    async fn new(daemon: &Daemon, store: Store<'_>, session: &Arc<Session>) -> Result<Self, Error> {
+        let Store::Cassandra { keyspace, .. } = store else {
+            return Ok(Self::Sqlite(daemon.state().join("cascor.db")));
+        };
+        let select = format!("SELECT * FROM {keyspace}.training_metrics WHERE run_id = ? ORDER BY timestamp DESC");
+        let page = session.prepare(format!("{select} LIMIT {PAGE}")).await?;
+        let mut whole = session.prepare(select).await?;
+        whole.set_page_size(5_000);
+        Ok(Self::Cassandra { session: Arc::clone(session), page, whole })
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "SQLite",
+            Self::Cassandra { .. } => "Cassandra",
+        }
+    }
+
+    /// The newest page of a run; how many rows.
+    async fn page(&self, run: Uuid) -> Result<usize, Error> {
+        Ok(match self {
+            Self::Sqlite(file) => {
+                let connection = rusqlite::Connection::open(file)?;
+                let mut statement = connection.prepare(
+                    "SELECT * FROM training_metrics WHERE run_id = ? ORDER BY timestamp DESC, event_id DESC LIMIT ?",
+                )?;
+                let columns = statement.column_count();
+                let mut rows = statement.query((run.to_string(), PAGE as i64))?;
+                let mut count = 0;
+                while let Some(row) = rows.next()? {
+                    for column in 0..columns {
+                        let _: rusqlite::types::Value = row.get(column)?;
+                    }
+                    count += 1;
+                }
+                count
+            }
+            Self::Cassandra { session, page, .. } => {
+                let answer = session.execute_unpaged(page, (run,)).await?.into_rows_result()?;
+                answer.rows::<Row>()?.filter(Result::is_ok).count()
+            }
+        })
+    }
+
+    /// A million rows as one run.
+    async fn fill(&self, run: Uuid) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(file) => {
+                let rows = format!(
+                    "INSERT INTO training_metrics (run_id, timestamp, event_id, epoch, train_loss, train_accuracy, val_loss,
+                     hidden_units, phase, seq, expires_at)
+                     WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {MILLION} - 1)
+                     SELECT '{run}', 1763633700000000 + i * 1000, i, i, 0.21 + 1.0 / (i + 1), 0.93, 0.3, 2, 'output', i, 9e15 FROM n"
+                );
+                rusqlite::Connection::open(file)?.execute(&rows, ())?;
+            }
+            Self::Cassandra { session, .. } => {
+                let insert = bare::prepare(session, KEYSPACE).await?;
+                bare::batches(Arc::clone(session), insert, vec![run], MILLION).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every row of a run by the driver's own paging, rows a second; nothing for SQLite, whose goal is a number.
+    async fn paging(&self, run: Uuid) -> Result<Option<f64>, Error> {
+        let Self::Cassandra { session, whole, .. } = self else { return Ok(None) };
+        let start = Instant::now();
+        let mut rows = session.execute_iter(whole.clone(), (run,)).await?.rows_stream::<Row>()?;
+        let mut count = 0u64;
+        while rows.try_next().await?.is_some() {
+            count += 1;
+        }
+        Ok(Some(count as f64 / start.elapsed().as_secs_f64()))
+    }
+}
+
+/// 2,000 events/s, first alone, then with three readers: one page after the other, a curve after the other, and the one that is
+/// measured, which alternates between a page and the bare query.
+async fn beside_ingestion(options: &Options, redis: &Redis, daemon: &Daemon, bare: &Bare) -> Result<(), Error> {
+    let book = Uuid::new_v4();
+    load::publish(redis.port, &[book], 5_000, Duration::from_secs(BOOK / 5_000), 0)?;
+    let mut rows = BOOK;
+    stored(daemon, rows).await?;
+    let mut durable = Vec::new();
+    let (mut pages, mut bares) = (Vec::new(), Vec::new());
+    for readers in [false, true] {
+        let runs: Vec<Uuid> = (0..8).map(|_| Uuid::new_v4()).collect();
+        let (port, duration) = (redis.port, Duration::from_secs(options.seconds));
+        let before = daemon.metrics()?;
+        let publisher = std::thread::spawn(move || load::publish(port, &runs, RATE, duration, 0));
+        let done = Arc::new(AtomicBool::new(false));
+        let mut others = Vec::new();
+        if readers {
+            for path in [page_of(book), format!("/api/metrics/range?run_id={book}&max_points=500")] {
+                let (http, done) = (daemon.http(), Arc::clone(&done));
+                others.push(std::thread::spawn(move || read_on(http, &path, &done)));
+            }
+            let end = Instant::now() + duration;
+            while Instant::now() < end {
+                pages.push(timed(async { http_get(daemon.http(), &page_of(book)).map(|body| body.len()) }).await?);
+                bares.push(timed(bare.page(book)).await?);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        let published =
+            tokio::task::spawn_blocking(|| publisher.join()).await?.map_err(|_| "the publisher panicked")??;
+        done.store(true, Ordering::Relaxed);
+        for other in others {
+            other.join().map_err(|_| "a reader panicked")??;
+        }
+        rows += published;
+        stored(daemon, rows).await?;
+        let after = daemon.metrics()?;
+        durable.push(histogram_quantile(&before, &after, "cascor_intake_durable_seconds", 0.99) * 1e3);
+    }
+    let (page, query) = (quantile(&mut pages, 0.99) * 1e3, quantile(&mut bares, 0.99) * 1e3);
+    println!(
+        "  page of {PAGE} rows at {RATE}/s: p50 {:.1} ms, p99 {page:.1} ms; bare query p50 {:.1} ms, p99 {query:.1} ms; goal {:.1} ms ({} pairs)",
+        quantile(&mut pages, 0.5) * 1e3,
+        quantile(&mut bares, 0.5) * 1e3,
+        1.5 * query + 5.0,
+        pages.len()
+    );
+    println!("  received → durable p99 without readers {:.2} ms, with readers {:.2} ms", durable[0], durable[1]);
+    Ok(())
+}
+
+fn page_of(run: Uuid) -> String {
+    format!("/api/metrics/range?run_id={run}&limit={PAGE}")
+}
+
+fn read_on(http: u16, path: &str, done: &AtomicBool) -> Result<(), Error> {
+    while !done.load(Ordering::Relaxed) {
+        http_get(http, path)?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+async fn timed<T>(work: impl Future<Output = Result<T, Error>>) -> Result<f64, Error> {
+    let start = Instant::now();
+    work.await?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// Waits until so many rows were stored since the start.
+async fn stored(daemon: &Daemon, rows: u64) -> Result<(), Error> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let written = "cascor_writer_rows_total{name=\"training_metrics\"}";
+        if daemon.metrics()?.get(written).copied().unwrap_or(0.0) >= rows as f64 {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err("what was published is not stored after a minute".into());
+        }
+    }
+}
+
+async fn whole_run(options: &Options, redis: &Redis, daemon: &Daemon, bare: &Bare) -> Result<(), Error> {
+    let run = Uuid::new_v4();
+    let mut client = Client::connect(redis.port)?;
+    client.publish("cascor:training", load::message(&[run], 0).as_bytes());
+    client.flush()?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bare.fill(run).await?;
+    let curve = format!("/api/metrics/range?run_id={run}&max_points=2000");
+    for _ in 0..options.repeat {
+        println!(
+            "  1,000,001 rows as a curve of 2,000 points: {:.2} s",
+            timed(async { http_get(daemon.http(), &curve) }).await?
+        );
+    }
+    let folder = tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR")))?;
+    for turn in 0..options.repeat {
+        let driver = bare.paging(run).await?;
+        let (rate, peak) = export(daemon, run, &folder.path().join(format!("{turn}.csv")))?;
+        let beside =
+            driver.map(|driver| format!("; bare paging {:.0} k rows/s, ratio {:.2}", driver / 1e3, rate / driver));
+        println!("  export as CSV: {:.0} k rows/s, peak {peak:.0} MiB{}", rate / 1e3, beside.unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// Rows a second of the command, its start included, and its peak memory in MiB.
+fn export(daemon: &Daemon, run: Uuid, file: &Path) -> Result<(f64, f64), Error> {
+    let start = Instant::now();
+    let mut child =
+        daemon.command().args(["export", &run.to_string(), "-o"]).arg(file).stderr(Stdio::null()).spawn()?;
+    let mut peak: f64 = 0.0;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        peak = peak_mib(child.id()).unwrap_or(0.0).max(peak);
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let seconds = start.elapsed().as_secs_f64();
+    let lines = std::fs::read_to_string(file)?.lines().filter(|line| line.starts_with(&run.to_string())).count();
+    if !status.success() || lines as u64 != MILLION + 1 {
+        return Err(format!("the export has {lines} rows of {}, {status}", MILLION + 1).into());
+    }
+    Ok((lines as f64 / seconds, peak))
+}
