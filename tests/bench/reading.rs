@@ -47,7 +47,7 @@ pub async fn run(options: &Options) -> Result<(), Error> {
 /// The same queries without us.
 enum Bare {
     Sqlite(PathBuf),
-    Cassandra { session: Arc<Session>, page: PreparedStatement, whole: PreparedStatement },
+    Cassandra { session: Arc<Session>, page: Box<PreparedStatement>, whole: Box<PreparedStatement> },
 }
 
 impl Bare {
@@ -59,7 +59,7 @@ impl Bare {
         let page = session.prepare(format!("{select} LIMIT {PAGE}")).await?;
         let mut whole = session.prepare(select).await?;
         whole.set_page_size(5_000);
-        Ok(Self::Cassandra { session: Arc::clone(session), page, whole })
+        Ok(Self::Cassandra { session: Arc::clone(session), page: Box::new(page), whole: Box::new(whole) })
     }
 
     fn name(&self) -> &'static str {
@@ -119,7 +119,7 @@ impl Bare {
     async fn paging(&self, run: Uuid) -> Result<Option<f64>, Error> {
         let Self::Cassandra { session, whole, .. } = self else { return Ok(None) };
         let start = Instant::now();
-        let mut rows = session.execute_iter(whole.clone(), (run,)).await?.rows_stream::<Row>()?;
+        let mut rows = session.execute_iter(PreparedStatement::clone(whole), (run,)).await?.rows_stream::<Row>()?;
         let mut count = 0u64;
         while rows.try_next().await?.is_some() {
             count += 1;
