@@ -80,7 +80,10 @@ fn answer(Asset(_, kind, bytes): &Asset, headers: &HeaderMap) -> Response {
         axum::body::Bytes::from_static(bytes).into_response()
     };
     let answered = response.headers_mut();
-    answered.extend(fixed.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    for (name, value) in fixed {
+        // In place of the type that a body of bytes has by itself.
+        answered.insert(name, HeaderValue::from_static(value));
+    }
     answered.extend(HeaderValue::try_from(tag).map(|tag| (header::ETAG, tag)));
     response
 }
@@ -115,6 +118,8 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_is_known_is_not_sent_again() {
         let first = index(HeaderMap::new()).await;
+        let kinds: Vec<_> = first.headers().get_all(header::CONTENT_TYPE).iter().collect();
+        assert_eq!(kinds, [HTML], "one type");
         let tag = first.headers()[header::ETAG].clone();
         let mut headers = HeaderMap::new();
         headers.insert(header::IF_NONE_MATCH, tag);
