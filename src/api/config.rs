@@ -37,7 +37,8 @@ pub struct Config {
     pub stream_buffer: ByteSize,
     /// Memory for the answers made of large rows, together; more wait until one is sent.
     pub memory: ByteSize,
-    /// Connections at once; more wait until one ends.
+    /// Connections at once. One more takes the place of the client that has kept the server waiting for a request longest; when
+    /// all are being answered, only the probes and `/metrics` still answer.
     pub connections: usize,
     /// The head of a request, at most; at least 8 KiB.
     pub header: ByteSize,

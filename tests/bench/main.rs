@@ -4,13 +4,16 @@
 //! the unavoidable part, measured in the same run against the same servers; quote the ratios, not the absolute values.
 //!
 //! ```text
-//! tests/bench/run [stages] [drain] [load] [flood] [--seconds 60] [--repeat 3] [--rows 200000]
+//! tests/bench/run [stages] [drain] [load] [flood] [hostile] [--seconds 60] [--repeat 3] [--rows 200000]
 //! ```
 
+mod attack;
 mod bare;
 mod daemon;
 mod drain;
 mod flood;
+mod histogram;
+mod hostile;
 mod load;
 mod resp;
 mod stages;
@@ -44,12 +47,12 @@ impl Options {
                 "--seconds" => options.seconds = number()?,
                 "--repeat" => options.repeat = number()? as usize,
                 "--rows" => options.rows = number()?,
-                part @ ("stages" | "drain" | "load" | "flood") => options.parts.push(part.into()),
+                part @ ("stages" | "drain" | "load" | "flood" | "hostile") => options.parts.push(part.into()),
                 other => return Err(format!("unknown argument `{other}`").into()),
             }
         }
         if options.parts.is_empty() {
-            options.parts = ["stages", "drain", "load", "flood"].map(Into::into).to_vec();
+            options.parts = ["stages", "drain", "load", "flood", "hostile"].map(Into::into).to_vec();
         }
         Ok(options)
     }
@@ -80,6 +83,7 @@ fn main() -> Result<(), Error> {
                 "stages" => stages::run(&options)?,
                 "drain" => drain::run(&options).await?,
                 "load" => load::run(&options).await?,
+                "hostile" => hostile::run(&options).await?,
                 _ => flood::run(&options).await?,
             }
         }

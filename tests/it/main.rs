@@ -13,6 +13,7 @@ mod document;
 mod export;
 mod fixtures;
 mod gaps;
+mod hostile;
 mod layers;
 mod live;
 mod memory;
