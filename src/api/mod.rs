@@ -6,6 +6,7 @@
 
 mod access;
 mod compare;
+mod compress;
 mod config;
 mod error;
 mod export;
@@ -91,6 +92,8 @@ pub struct Sight {
     pub exports: Arc<Semaphore>,
     /// Memory for answers made of large rows.
     pub memory: Arc<Semaphore>,
+    /// Answers that may still be compressed.
+    pub compressions: Arc<Semaphore>,
 }
 
 /// The latest-state keys.
@@ -183,6 +186,7 @@ fn finished(router: Router<Sight>, sight: Sight) -> Router {
         .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
         .layer(DefaultBodyLimit::max(sight.config.body.as_usize()))
         .layer(middleware::from_fn_with_state(sight.clone(), watch))
+        .layer(middleware::from_fn_with_state(Arc::clone(&sight.compressions), compress::layer))
         .with_state(sight)
 }
 

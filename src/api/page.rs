@@ -63,7 +63,8 @@ pub async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
 }
 
 fn answer(Asset(_, kind, bytes): &Asset, headers: &HeaderMap) -> Response {
-    let tag = format!("\"{:016x}\"", xxh3_64(bytes));
+    // Weak: the same for the page as it is and compressed.
+    let tag = format!("W/\"{:016x}\"", xxh3_64(bytes));
     let fixed = [
         (header::CONTENT_TYPE, *kind),
         // Kept, but asked for each time: a new daemon brings its own page.
