@@ -7,6 +7,7 @@
 mod access;
 mod api;
 mod browser;
+mod client;
 mod crash;
 mod curves;
 mod document;
