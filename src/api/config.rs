@@ -37,7 +37,10 @@ pub struct Config {
     pub stream_buffer: ByteSize,
     /// Memory for the answers made of large rows, together; more wait until one is sent.
     pub memory: ByteSize,
-    /// Connections at once; more wait until one ends.
+    /// Answers compressed at once; others are sent as they are. 0: none is.
+    pub compressions: usize,
+    /// Connections at once. One more takes the place of the client that has kept the server waiting for a request longest; when
+    /// all are being answered, only the probes and `/metrics` still answer.
     pub connections: usize,
     /// The head of a request, at most; at least 8 KiB.
     pub header: ByteSize,
@@ -68,6 +71,7 @@ impl Default for Config {
             stream_points: 500,
             stream_buffer: ByteSize::mib(8),
             memory: ByteSize::mib(64),
+            compressions: 32,
             connections: 256,
             header: ByteSize::kib(16),
             body: ByteSize::mib(1),

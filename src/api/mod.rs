@@ -6,6 +6,7 @@
 
 mod access;
 mod compare;
+mod compress;
 mod config;
 mod error;
 mod export;
@@ -18,6 +19,7 @@ mod range;
 mod room;
 mod rows;
 mod runs;
+mod seats;
 mod serve;
 mod session;
 mod stream;
@@ -30,8 +32,9 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
+    body::HttpBody,
     extract::{DefaultBodyLimit, Request, State},
-    http::{Method, StatusCode},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{MethodRouter, delete, get, post},
@@ -89,6 +92,8 @@ pub struct Sight {
     pub exports: Arc<Semaphore>,
     /// Memory for answers made of large rows.
     pub memory: Arc<Semaphore>,
+    /// Answers that may still be compressed.
+    pub compressions: Arc<Semaphore>,
 }
 
 /// The latest-state keys.
@@ -150,25 +155,49 @@ pub fn routes() -> Vec<Route> {
 
 /// All routes, each behind its check, and the dashboard, which is nothing to keep from anybody.
 pub fn router(sight: Sight) -> Router {
-    let mut router = Router::new().route("/", get(page::index)).route("/assets/{*name}", get(page::asset));
-    for route in routes() {
+    let router = Router::new().route("/", get(page::index)).route("/assets/{*name}", get(page::asset));
+    let router = with(router, &sight, routes()).fallback(|| async { ApiError::not_found("Not Found") });
+    finished(router, sight)
+}
+
+/// The routes that are always open, for when there is no room for more: whatever else is asked is told so.
+fn probes(sight: Sight) -> Router {
+    let open = routes().into_iter().filter(|route| route.scope == Scope::Open);
+    let full = || async {
+        ApiError::unavailable("as many clients as `http.connections` allows are being answered; try again")
+    };
+    // The next connection may find room for everything.
+    let ends = |mut answer: Response| async {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        answer
+    };
+    finished(with(Router::new(), &sight, open).fallback(full), sight).layer(middleware::map_response(ends))
+}
+
+fn with(router: Router<Sight>, sight: &Sight, routes: impl IntoIterator<Item = Route>) -> Router<Sight> {
+    routes.into_iter().fold(router, |router, route| {
         let guard = middleware::from_fn_with_state((sight.clone(), route.scope), access::guard);
-        router = router.route(route.path, route.handler.layer(guard));
-    }
+        router.route(route.path, route.handler.layer(guard))
+    })
+}
+
+fn finished(router: Router<Sight>, sight: Sight) -> Router {
     router
-        .fallback(|| async { ApiError::not_found("Not Found") })
         .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
         .layer(DefaultBodyLimit::max(sight.config.body.as_usize()))
         .layer(middleware::from_fn_with_state(sight.clone(), watch))
+        .layer(middleware::from_fn_with_state(Arc::clone(&sight.compressions), compress::layer))
         .with_state(sight)
 }
 
-/// Ends what takes too long, and counts the answers.
+/// Ends what takes too long, refuses bodies that say that they are too large, and counts the answers.
 async fn watch(State(sight): State<Sight>, request: Request, next: Next) -> Response {
-    let answer = tokio::time::timeout(sight.config.request_timeout, next.run(request)).await;
-    let response = answer.unwrap_or_else(|_| {
-        ApiError::unavailable("no answer within `http.request_timeout`; ask for less at once").into_response()
-    });
+    let response = match too_large(&sight, &request) {
+        Some(refused) => refused.into_response(),
+        None => tokio::time::timeout(sight.config.request_timeout, next.run(request)).await.unwrap_or_else(|_| {
+            ApiError::unavailable("no answer within `http.request_timeout`; ask for less at once").into_response()
+        }),
+    };
     let class = match response.status().as_u16() {
         200..=299 => "2xx",
         400..=499 => "4xx",
@@ -177,6 +206,15 @@ async fn watch(State(sight): State<Sight>, request: Request, next: Next) -> Resp
     };
     sight.metrics.api_requests.get_or_create(&Label::of(class)).inc();
     response
+}
+
+/// Nothing is read of a body that is too large by its own word.
+fn too_large(sight: &Sight, request: &Request) -> Option<ApiError> {
+    let said = request.body().size_hint().exact()?;
+    (said > sight.config.body.as_usize() as u64).then(|| {
+        let detail = format!("the body is larger than {}; see `http.body`", sight.config.body);
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    })
 }
 
 /// 200 with JSON.

@@ -63,7 +63,8 @@ pub async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
 }
 
 fn answer(Asset(_, kind, bytes): &Asset, headers: &HeaderMap) -> Response {
-    let tag = format!("\"{:016x}\"", xxh3_64(bytes));
+    // Weak: the same for the page as it is and compressed.
+    let tag = format!("W/\"{:016x}\"", xxh3_64(bytes));
     let fixed = [
         (header::CONTENT_TYPE, *kind),
         // Kept, but asked for each time: a new daemon brings its own page.
@@ -80,7 +81,10 @@ fn answer(Asset(_, kind, bytes): &Asset, headers: &HeaderMap) -> Response {
         axum::body::Bytes::from_static(bytes).into_response()
     };
     let answered = response.headers_mut();
-    answered.extend(fixed.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    for (name, value) in fixed {
+        // In place of the type that a body of bytes has by itself.
+        answered.insert(name, HeaderValue::from_static(value));
+    }
     answered.extend(HeaderValue::try_from(tag).map(|tag| (header::ETAG, tag)));
     response
 }
@@ -115,6 +119,8 @@ mod tests {
     #[tokio::test]
     async fn a_part_that_is_known_is_not_sent_again() {
         let first = index(HeaderMap::new()).await;
+        let kinds: Vec<_> = first.headers().get_all(header::CONTENT_TYPE).iter().collect();
+        assert_eq!(kinds, [HTML], "one type");
         let tag = first.headers()[header::ETAG].clone();
         let mut headers = HeaderMap::new();
         headers.insert(header::IF_NONE_MATCH, tag);

@@ -40,14 +40,52 @@ pub async fn range(State(sight): State<Sight>, params: Params) -> Answer {
     if params.text("max_points").is_some() {
         return drawn(&sight, &params, query).await;
     }
-    for name in ["fields", "by", "attempts"] {
+    for name in ["by", "attempts"] {
         if params.text(name).is_some() {
             return Err(super::ApiError::bad(format!("`{name}` is for curves: give `max_points`, too")));
         }
     }
+    let fields = params.text("fields").map(|_| walk::fields(&params)).transpose()?;
     let room = Room::of(&sight).await?;
     let (rows, next) = rows::page::<MetricsRow>(&*sight.store, query).await?;
-    room.json(&Exact { metrics: JsonRows(&rows), count: rows.len(), next, exact: true })
+    let Some(fields) = fields else {
+        return room.json(&Exact { metrics: JsonRows(&rows), count: rows.len(), next, exact: true });
+    };
+    let metrics = rows.iter().map(|row| Chosen { row, fields: &fields }).collect();
+    let names = fields.iter().map(Field::name).collect();
+    room.json(&Narrow { metrics, count: rows.len(), next, exact: true, fields: names })
+}
+
+/// Rows with their key and what was asked for.
+#[derive(Serialize)]
+struct Narrow<'a> {
+    metrics: Vec<Chosen<'a>>,
+    count: usize,
+    next: Option<String>,
+    exact: bool,
+    fields: Vec<&'a str>,
+}
+
+/// A column under its name; a number in `extra`, too.
+struct Chosen<'a> {
+    row: &'a MetricsRow,
+    fields: &'a [Field],
+}
+
+impl Serialize for Chosen<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let whole = serde_json::to_value(render::Json(self.row)).map_err(serde::ser::Error::custom)?;
+        const KEY: [&str; 3] = ["run_id", "timestamp", "event_id"];
+        let names: Vec<_> = self.fields.iter().map(Field::name).filter(|name| !KEY.contains(name)).collect();
+        let mut map = serializer.serialize_map(None)?;
+        for name in KEY.iter().chain(&names) {
+            map.serialize_entry(name, whole.get(name).unwrap_or(&whole["extra"][name]))?;
+        }
+        let lost = whole["non_finite"].as_array().into_iter().flatten();
+        let lost: Vec<_> = lost.filter(|lost| names.iter().any(|name| *lost == name)).collect();
+        map.serialize_entry("non_finite", &lost)?;
+        map.end()
+    }
 }
 
 async fn drawn(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {

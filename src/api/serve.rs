@@ -6,6 +6,7 @@
 use std::{
     future::Future,
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -13,26 +14,37 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, body::Body};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::oneshot,
     task::JoinSet,
     time::{Sleep, sleep},
 };
 use tracing::{debug, info, warn};
 
-use super::{Config, Sight, router};
+use super::{
+    Config, Sight, probes, router,
+    seats::{Asked, Row, Seat, Seats},
+};
 use crate::{backoff::Backoff, lifecycle::Signal};
 
 /// How long answers under way may take once the server stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// Connections that may wait to be taken, as far as the system allows (`net.core.somaxconn`). With the 128 that are usual, a
+/// burst of connections costs whoever comes next a second: his first packet is dropped.
+const BACKLOG: u32 = 4_096;
 /// How much nicer than the pipeline the thread is.
 const NICE: i32 = 5;
 
@@ -63,30 +75,35 @@ async fn listen(sight: Sight, mut stop: Signal) {
     let Some(listener) = bind(&config.listen, stop.clone()).await else { return };
     info!(address = config.listen, "HTTP is listening");
     let live = sight.live.clone();
-    let router = router(sight);
-    let room = Arc::new(Semaphore::new(config.connections));
+    let routers = (router(sight.clone()), probes(sight));
+    let seats = Seats::new(config.connections);
     let mut connections = JoinSet::new();
     loop {
-        let accepted = async {
-            let permit = Arc::clone(&room).acquire_owned().await.ok()?;
-            Some((listener.accept().await, permit))
-        };
-        tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = stop.stopped() => break,
-            _ = connections.join_next(), if !connections.is_empty() => {}
-            accepted = accepted => match accepted {
-                Some((Ok((stream, _)), permit)) => {
-                    connections.spawn(converse(stream, permit, router.clone(), Arc::clone(&config), stop.clone()));
-                }
-                Some((Err(error), _)) => {
-                    // Out of descriptors, as a rule: the pipeline needs the next one more.
-                    warn!(%error, "HTTP cannot take a connection");
-                    sleep(Duration::from_millis(200)).await;
-                }
-                None => break,
-            },
-        }
+            _ = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, as a rule: the pipeline needs the next one more.
+                warn!(%error, "HTTP cannot take a connection");
+                sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+        };
+        let seat = tokio::select! {
+            biased;
+            () = stop.stopped() => break,
+            seat = seats.take() => seat,
+        };
+        let router = match seat.row() {
+            Row::Any => routers.0.clone(),
+            Row::Probes => routers.1.clone(),
+        };
+        connections.spawn(converse(stream, Arc::new(seat), router, Arc::clone(&config), stop.clone()));
     }
     // Streams have no end of their own.
     live.close();
@@ -98,7 +115,7 @@ async fn listen(sight: Sight, mut stop: Signal) {
 async fn bind(address: &str, mut stop: Signal) -> Option<TcpListener> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5), u64::from(std::process::id()));
     loop {
-        match TcpListener::bind(address).await {
+        match listener(address) {
             Ok(listener) => return Some(listener),
             Err(error) if backoff.tries() == 0 => {
                 warn!(%error, address, "`http.listen` cannot be bound; trying again, the pipeline runs without it");
@@ -112,24 +129,35 @@ async fn bind(address: &str, mut stop: Signal) -> Option<TcpListener> {
     }
 }
 
-/// One connection, request after request, until either side has had enough.
-async fn converse(
-    stream: TcpStream,
-    permit: OwnedSemaphorePermit,
-    router: Router,
-    config: Arc<Config>,
-    mut stop: Signal,
-) {
+fn listener(address: &str) -> io::Result<TcpListener> {
+    let address: SocketAddr = address.parse().map_err(io::Error::other)?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// One connection, request after request, until either side has had enough, or somebody else gets its seat.
+async fn converse(stream: TcpStream, seat: Arc<Seat>, router: Router, config: Arc<Config>, mut stop: Signal) {
     let _ = stream.set_nodelay(true);
     let stream = TokioIo::new(Patient { stream, patience: config.write_timeout, waiting: None });
+    let (router, sitting) = (TowerToHyperService::new(router), Arc::clone(&seat));
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let asked = sitting.asked();
+        let answer = router.call(request);
+        async move { answer.await.map(|response: Response<Body>| response.map(|body| Answered { body, _asked: asked })) }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)
         .max_buf_size(config.header.as_usize())
         .half_close(false)
-        .serve_connection(stream, TowerToHyperService::new(router));
+        .serve_connection(stream, answer);
     tokio::pin!(connection);
     let served = tokio::select! {
+        biased;
+        // First: a request that comes too late is not begun.
+        () = seat.lost() => return,
         served = connection.as_mut() => served,
         () = stop.stopped() => {
             connection.as_mut().graceful_shutdown();
@@ -139,7 +167,32 @@ async fn converse(
     if let Err(error) = served {
         debug!(%error, "a client went away");
     }
-    drop(permit);
+}
+
+/// A body; until it is sent, the connection is being answered.
+struct Answered {
+    body: Body,
+    _asked: Asked,
+}
+
+impl hyper::body::Body for Answered {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// A stream whose peer must take what is written to it, in time.

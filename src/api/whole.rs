@@ -62,7 +62,7 @@ fn aggregate(field: &Field, of: &Aggregate) -> Value {
         "non_finite": of.non_finite,
         "min": of.min.map(|at| at.value),
         "max": of.max.map(|at| at.value),
-        "mean": of.mean(),
+        "avg": of.mean(),
         "last": of.last.map(|at| number(at.value)),
         "best": best.map(|at| place(&at)),
         "best_epoch": best.and_then(|at| at.epoch),

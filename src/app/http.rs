@@ -74,6 +74,7 @@ pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
         keys: seen.keys,
         exports: Arc::new(Semaphore::new(settings.http.exports)),
         memory: api::budget(settings.http.memory),
+        compressions: Arc::new(Semaphore::new(settings.http.compressions)),
     }
 }
 

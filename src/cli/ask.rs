@@ -96,6 +96,7 @@ impl Asker {
             live: Live::new(0, 0),
             keys: Arc::default(),
             memory: api::budget(limits.memory),
+            compressions: Arc::new(Semaphore::new(0)),
         };
         Self::Within(Box::new(api::router(sight)))
     }

@@ -107,7 +107,13 @@ fn end_status(message: &Message<'_>) -> &'static str {
 fn metrics(message: &Message<'_>, decided: &Decided, key: EventKey) -> MetricsRow {
     let mut extra = BTreeMap::new();
     let mut rest = Rest::default();
+    let time = message.field(Slot::Timestamp);
     for field in leftovers(message, decided) {
+        // A time that could not be used is no measurement; it is kept as it was sent.
+        if time.is_some_and(|time| std::ptr::eq(time, field)) {
+            rest.add(field);
+            continue;
+        }
         let numeric = matches!(field.value, Value::Int(_) | Value::Float(_) | Value::Big(_))
             || (super::names::meaning(&field.key).is_some() && field.value.number() == Number::TooLarge);
         let double = field.value.double().filter(|_| numeric);

@@ -10,7 +10,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{Error, resp::http_get};
+use crate::{
+    Error,
+    histogram::{self, Samples},
+    resp::http_get,
+};
 
 /// A running release build; killed when dropped.
 pub struct Daemon {
@@ -112,14 +116,8 @@ impl Daemon {
     }
 
     /// The samples of `/metrics`, by name with labels.
-    pub fn metrics(&self) -> Result<BTreeMap<String, f64>, Error> {
-        let page = http_get(self.http, "/metrics")?;
-        Ok(page
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| line.rsplit_once(' '))
-            .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
-            .collect())
+    pub fn metrics(&self) -> Result<Samples, Error> {
+        Ok(histogram::samples(&http_get(self.http, "/metrics")?))
     }
 }
 
@@ -143,28 +141,4 @@ fn ticks(stat: &str) -> Cpu {
     let fields: Vec<&str> = stat[stat.rfind(')').map_or(0, |at| at + 2)..].split(' ').collect();
     let tick = |n: usize| fields.get(n).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
     (tick(11) + tick(12)) * 10_000.0
-}
-
-/// A quantile of a histogram between two scrapes, interpolated within its bucket.
-pub fn histogram_quantile(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, name: &str, q: f64) -> f64 {
-    let prefix = format!("{name}_bucket{{le=\"");
-    let mut buckets: Vec<(f64, f64)> = after
-        .iter()
-        .filter_map(|(key, value)| {
-            let bound = key.strip_prefix(&prefix)?.strip_suffix("\"}")?;
-            let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? };
-            Some((bound, value - before.get(key).copied().unwrap_or(0.0)))
-        })
-        .collect();
-    buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let wanted = buckets.last().map_or(0.0, |last| last.1) * q;
-    let (mut low, mut below) = (0.0, 0.0);
-    for (bound, count) in buckets {
-        if count >= wanted {
-            let inside = if count > below { (wanted - below) / (count - below) } else { 1.0 };
-            return if bound.is_finite() { low + (bound - low) * inside } else { low };
-        }
-        (low, below) = (bound, count);
-    }
-    f64::NAN
 }

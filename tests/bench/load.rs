@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use crate::{
     Error, Options, bare,
-    daemon::{Daemon, histogram_quantile},
-    median, quantile,
+    daemon::Daemon,
+    histogram, median, quantile,
     resp::{Client, Redis},
 };
 
@@ -56,7 +56,7 @@ async fn once(options: &Options, session: &Arc<Session>, rate: u64, repetition: 
 
     let (lost, twice) = judge(session, &keyspace, &runs, first + published).await?;
     let per_event = (cpu_after - cpu_before) / published as f64;
-    let durable = |q| histogram_quantile(&before, &after, "cascor_intake_durable_seconds", q) * 1e3;
+    let durable = |q| histogram::quantile(&before, &after, "cascor_intake_durable_seconds", q) * 1e3;
     println!(
         "{rate}/s × {seconds} s: published {published}, lost {lost}, twice {twice}; CPU {per_event:.2} µs/event; peak {:.0} MiB",
         daemon.peak_mib()?

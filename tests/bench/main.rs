@@ -4,13 +4,16 @@
 //! the unavoidable part, measured in the same run against the same servers; quote the ratios, not the absolute values.
 //!
 //! ```text
-//! tests/bench/run [stages] [drain] [load] [flood] [reading] [--seconds 60] [--repeat 3] [--rows 200000]
+//! tests/bench/run [stages] [drain] [load] [flood] [reading] [hostile] [--seconds 60] [--repeat 3] [--rows 200000]
 //! ```
 
+mod attack;
 mod bare;
 mod daemon;
 mod drain;
 mod flood;
+mod histogram;
+mod hostile;
 mod load;
 mod reading;
 mod resp;
@@ -45,12 +48,14 @@ impl Options {
                 "--seconds" => options.seconds = number()?,
                 "--repeat" => options.repeat = number()? as usize,
                 "--rows" => options.rows = number()?,
-                part @ ("stages" | "drain" | "load" | "flood" | "reading") => options.parts.push(part.into()),
+                part @ ("stages" | "drain" | "load" | "flood" | "reading" | "hostile") => {
+                    options.parts.push(part.into())
+                }
                 other => return Err(format!("unknown argument `{other}`").into()),
             }
         }
         if options.parts.is_empty() {
-            options.parts = ["stages", "drain", "load", "flood", "reading"].map(Into::into).to_vec();
+            options.parts = ["stages", "drain", "load", "flood", "reading", "hostile"].map(Into::into).to_vec();
         }
         Ok(options)
     }
@@ -82,6 +87,7 @@ fn main() -> Result<(), Error> {
                 "drain" => drain::run(&options).await?,
                 "load" => load::run(&options).await?,
                 "reading" => reading::run(&options).await?,
+                "hostile" => hostile::run(&options).await?,
                 _ => flood::run(&options).await?,
             }
         }

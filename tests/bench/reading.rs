@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use crate::{
     Error, Options, bare,
-    daemon::{Daemon, Store, histogram_quantile, peak_mib},
-    load, quantile,
+    daemon::{Daemon, Store, peak_mib},
+    histogram, load, quantile,
     resp::{Client, Redis, http_get},
 };
 
@@ -165,7 +165,7 @@ async fn beside_ingestion(options: &Options, redis: &Redis, daemon: &Daemon, bar
         rows += published;
         stored(daemon, rows).await?;
         let after = daemon.metrics()?;
-        durable.push(histogram_quantile(&before, &after, "cascor_intake_durable_seconds", 0.99) * 1e3);
+        durable.push(histogram::quantile(&before, &after, "cascor_intake_durable_seconds", 0.99) * 1e3);
     }
     let (page, query) = (quantile(&mut pages, 0.99) * 1e3, quantile(&mut bares, 0.99) * 1e3);
     println!(

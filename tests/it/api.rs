@@ -305,6 +305,43 @@ fn slow_and_greedy_clients_are_dropped() {
 }
 
 #[test]
+fn answers_are_compressed_where_it_pays_and_for_those_who_ask() {
+    let redis = Redis::start();
+    let (daemon, _) = ready(Daemon::on(&redis).set("http.compressions", "1"), &redis, 25);
+    let port = daemon.http_port();
+    let run = format!("/api/runs/{RUN}");
+    let coding = |path: &str, accepts: &str| {
+        let answer = http::send(port, "GET", path, &[("Accept-Encoding", accepts)], "").unwrap();
+        assert_eq!(answer.status, 200, "{path}");
+        (answer.header("content-encoding").map(str::to_owned), answer)
+    };
+    let (plain, whole) = coding(&run, "identity");
+    assert_eq!((plain, whole.header("vary")), (None, Some("accept-encoding")));
+    for (path, packed) in [
+        (run.as_str(), true),
+        ("/", true),
+        ("/assets/vendor/uplot.js", true),
+        ("/healthz", false),
+        ("/metrics", false),
+        ("/api/runs?status=failed", false),
+    ] {
+        let (coding, answer) = coding(path, "gzip, deflate");
+        assert_eq!(coding.is_some(), packed, "{path}");
+        assert_eq!(answer.body, if path == run { whole.body.clone() } else { answer.body.clone() });
+    }
+    // Events must arrive one by one.
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let head = "HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\n\r\n";
+    stream.write_all(format!("GET /api/stream {head}").as_bytes()).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut start = [0; 512];
+    let read = stream.read(&mut start).unwrap();
+    let start = String::from_utf8_lossy(&start[..read]).to_lowercase();
+    assert!(start.contains("text/event-stream") && !start.contains("gzip"), "{start}");
+    assert_eq!(coding(&run, "gzip").0.as_deref(), Some("gzip"), "the place is free again");
+}
+
+#[test]
 fn requests_go_by_the_limits_that_a_reload_brought() {
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).set("limits.message", "\"20KiB\"").start_ready();

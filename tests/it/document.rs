@@ -97,6 +97,7 @@ fn questions() -> Vec<(&'static str, &'static str, String, Option<Value>)> {
         get("/api/compare", "/api/compare".into()),
         get("/api/export", format!("/api/export?run_id={RUN}&format=json")),
         get("/api/metrics/range", format!("/api/metrics/range?run_id={RUN}&limit=3")),
+        get("/api/metrics/range", format!("/api/metrics/range?run_id={RUN}&limit=3&fields=loss,grad,phase")),
         get("/api/metrics/range", format!("/api/metrics/range?run_id={RUN}&max_points=1000")),
         get("/api/metrics/range", format!("/api/metrics/range?run_id={RUN}&max_points=5&by=epoch&fields=loss,grad")),
         get("/api/metrics", "/api/metrics".into()),

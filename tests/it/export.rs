@@ -69,6 +69,16 @@ fn an_export_is_exact_and_says_what_it_should_be() {
         assert!(lines[8].contains(",NaN,"), "{}", lines[8]);
         assert!(lines[1].contains(",\"a,\"\"b\"\"\","), "{}", lines[1]);
 
+        let path = format!("/api/export?run_id={RUN}&format=csv");
+        let asked = [("TE", "trailers"), ("Accept-Encoding", "gzip")];
+        let packed = http::send(daemon.http_port(), "GET", &path, &asked, "").unwrap();
+        assert_eq!(packed.header("content-encoding"), Some("gzip"));
+        assert!(
+            packed.body == csv.body && packed.trailers == csv.trailers,
+            "compressed, it is the same: {}",
+            packed.trailers
+        );
+
         let ndjson = export(&daemon, "format=ndjson");
         let rows: Vec<Value> = ndjson.body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let epochs: Vec<_> = rows.iter().map(|row| row["epoch"].as_i64().unwrap()).collect();

@@ -7,12 +7,14 @@
 mod access;
 mod api;
 mod browser;
+mod client;
 mod crash;
 mod curves;
 mod document;
 mod export;
 mod fixtures;
 mod gaps;
+mod hostile;
 mod layers;
 mod live;
 mod memory;

@@ -13,7 +13,7 @@ pub struct Response {
     pub status: u16,
     /// The head, as sent.
     pub head: String,
-    /// The body, without the framing of chunks.
+    /// The body, without the framing of chunks and not compressed.
     pub body: String,
     /// What came after the last chunk.
     pub trailers: String,
@@ -65,13 +65,19 @@ pub fn parse(answer: &[u8]) -> io::Result<Response> {
     let end = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
     let (head, mut rest) = (String::from_utf8_lossy(&answer[..end]).into_owned(), &answer[end + 4..]);
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
-    if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
-        return Ok(Response {
-            status,
-            head,
-            body: String::from_utf8_lossy(rest).into_owned(),
-            trailers: String::new(),
-        });
+    let lower = head.to_ascii_lowercase();
+    let plain = |body: Vec<u8>| {
+        let mut text = Vec::new();
+        if lower.contains("content-encoding: gzip") {
+            flate2::read::GzDecoder::new(body.as_slice()).read_to_end(&mut text)?;
+        } else {
+            text = body;
+        }
+        Ok::<_, io::Error>(String::from_utf8_lossy(&text).into_owned())
+    };
+    if !lower.contains("transfer-encoding: chunked") {
+        let body = plain(rest.to_vec())?;
+        return Ok(Response { status, head, body, trailers: String::new() });
     }
     let mut body = Vec::new();
     loop {
@@ -85,6 +91,7 @@ pub fn parse(answer: &[u8]) -> io::Result<Response> {
         body.extend_from_slice(rest.get(..size).ok_or(io::ErrorKind::UnexpectedEof)?);
         rest = rest.get(size + 2..).ok_or(io::ErrorKind::UnexpectedEof)?;
     }
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok(Response { status, head, body: text(&body), trailers: text(rest) })
+    let trailers = String::from_utf8_lossy(rest).into_owned();
+    let body = plain(body)?;
+    Ok(Response { status, head, body, trailers })
 }

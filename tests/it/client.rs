@@ -1,0 +1,120 @@
+//! A client of the outside, written only against the contract: `tests/client` with requests, redis-py and cassandra-driver.
+
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    cassandra::{Cassandra, python},
+    daemon::{Builder, Daemon, INSTANCE},
+    ports::free_port,
+    redis::Redis,
+    repository, skip,
+};
+
+const CHANNELS: &str = "[\"cascor:training\", \"cascor:topology\"]";
+const TOKEN: &str = "admin-token-0123456789";
+
+/// The interpreter with these packages, or why not.
+fn interpreter(packages: &str) -> Result<Command, String> {
+    let python = python().ok_or("CASCOR_TEST_PYTHON is not set")?;
+    let import = Command::new(&python).args(["-c", &format!("import {packages}")]).stderr(Stdio::null()).status();
+    if !import.is_ok_and(|status| status.success()) {
+        return Err(format!("not all there: {packages}"));
+    }
+    let mut command = Command::new(python);
+    command.arg(repository("tests/client/contract.py")).env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(command)
+}
+
+/// Lets the client do one part of its work against a daemon; `more` says what else it must know.
+#[track_caller]
+fn play(mut client: Command, part: &str, redis: &Redis, daemon: &Daemon, more: &Value) {
+    let mut place = json!({
+        "url": format!("http://127.0.0.1:{}", daemon.http_port()), "redis_port": redis.port, "instance": INSTANCE,
+    });
+    place.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let output = client.args([part, &place.to_string()]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "see above; the daemon's log:\n{}", daemon.log());
+}
+
+fn walk(client: Command, builder: Builder, redis: &Redis, store: &Value) {
+    let mut daemon = builder.set("redis.training_channels", CHANNELS).prepare();
+    if daemon.uses_cassandra() {
+        daemon.apply_schema();
+    }
+    daemon.launch();
+    daemon.wait_ready();
+    let mut store = store.clone();
+    if store["store"] == "sqlite" {
+        store["database"] = json!(daemon.database());
+    }
+    play(client, "walk", redis, &daemon, &store);
+}
+
+#[test]
+fn a_client_of_the_contract_finds_everything_in_sqlite() {
+    let client = match interpreter("requests, redis") {
+        Ok(client) => client,
+        Err(why) => return skip("a_client_of_the_contract_finds_everything_in_sqlite", &why),
+    };
+    let redis = Redis::start();
+    walk(client, Daemon::on(&redis), &redis, &json!({"store": "sqlite"}));
+}
+
+#[test]
+fn a_client_of_the_contract_finds_everything_in_cassandra() {
+    let name = "a_client_of_the_contract_finds_everything_in_cassandra";
+    let client = match interpreter("requests, redis, cassandra") {
+        Ok(client) => client,
+        Err(why) => return skip(name, &why),
+    };
+    let Some(cassandra) = Cassandra::shared() else { return skip(name, "CASCOR_TEST_CASSANDRA is not set") };
+    let redis = Redis::start();
+    let store = json!({
+        "store": "cassandra", "host": cassandra.host, "port": cassandra.port, "keyspace": cassandra.keyspace,
+    });
+    walk(client, Daemon::on(&redis).cassandra(&cassandra), &redis, &store);
+}
+
+#[test]
+fn a_client_of_the_contract_needs_a_token_where_one_is_needed() {
+    let name = "a_client_of_the_contract_needs_a_token_where_one_is_needed";
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens");
+    std::fs::write(&tokens, format!("ann admin {TOKEN}\n")).unwrap();
+    let file = format!("{:?}", tokens.display().to_string());
+    let redis = Redis::start();
+    for (part, host, file) in
+        [("tokens", "127.0.0.1", Some(&file)), ("tokens", "0.0.0.0", Some(&file)), ("network", "0.0.0.0", None)]
+    {
+        let client = match interpreter("requests, redis") {
+            Ok(client) => client,
+            Err(why) => return skip(name, &why),
+        };
+        let mut builder = Daemon::on(&redis).listen_on(host).set("redis.training_channels", CHANNELS);
+        let mut more = json!({});
+        if let Some(file) = file {
+            builder = builder.set("http.tokens_file", file);
+            more["token"] = json!(TOKEN);
+        }
+        play(client, part, &redis, &builder.start_ready(), &more);
+    }
+}
+
+#[test]
+fn a_client_of_the_contract_is_told_that_the_store_is_away() {
+    let client = match interpreter("requests, redis") {
+        Ok(client) => client,
+        Err(why) => return skip("a_client_of_the_contract_is_told_that_the_store_is_away", &why),
+    };
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis)
+        .set("store.kind", "\"cassandra\"")
+        .set("store.cassandra.contact_points", "[\"127.0.0.1\"]")
+        .set("store.cassandra.port", free_port().to_string())
+        .start_ready();
+    play(client, "storeless", &redis, &daemon, &json!({}));
+}
