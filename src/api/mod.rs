@@ -43,7 +43,7 @@ pub use self::{
     access::{Access, Scope},
     config::Config,
     error::{Answer, ApiError},
-    room::budget,
+    room::Memory,
     serve::run,
     session::Sessions,
     tokens::{Keyring, TokensError},
@@ -87,8 +87,8 @@ pub struct Sight {
     pub keys: Arc<Keyring>,
     /// Exports that may still begin.
     pub exports: Arc<Semaphore>,
-    /// Memory for answers made of large rows.
-    pub memory: Arc<Semaphore>,
+    /// For answers made of large rows.
+    pub memory: Memory,
 }
 
 /// The latest-state keys.

@@ -73,7 +73,7 @@ pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
         live: seen.live,
         keys: seen.keys,
         exports: Arc::new(Semaphore::new(settings.http.exports)),
-        memory: api::budget(settings.http.memory),
+        memory: api::Memory::new(settings.http.memory),
     }
 }
 
