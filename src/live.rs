@@ -142,6 +142,17 @@ impl Live {
         }
     }
 
+    /// Says that something was not heard: everybody is told to have missed it, and what they had not taken yet.
+    pub fn skip(&self) {
+        let mut ring = self.ring();
+        *ring = Ring { next: ring.next + 1, watchers: ring.watchers, left: ring.left, ..Ring::default() };
+    }
+
+    /// Whether anybody watches, or may come back soon.
+    pub fn is_watched(&self) -> bool {
+        self.0.watched.load(Ordering::Relaxed)
+    }
+
     fn ring(&self) -> MutexGuard<'_, Ring> {
         // Whoever panicked left a ring behind that is whole.
         self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
@@ -274,6 +285,22 @@ mod tests {
         live.offer(|| Item::new(Kind::Topology, item(0).decided, "c".into(), vec![b' '; 1 << 20].into()));
         let seen = watcher.take();
         assert_eq!((seen.items.len(), seen.skipped), (0, 1), "one that is larger than the ring");
+    }
+
+    #[test]
+    fn what_was_not_heard_is_told_as_skipped_and_what_follows_is_seen() {
+        let live = Live::new(1 << 20, 8);
+        assert!(!live.is_watched());
+        let mut watcher = live.watch(None).unwrap();
+        assert!(live.is_watched());
+        live.offer(|| item(1));
+        live.skip();
+        live.offer(|| item(2));
+        let seen = watcher.take();
+        assert_eq!((epochs(&seen), seen.skipped), (vec![2], 2));
+        live.skip();
+        assert_eq!(watcher.take().skipped, 1);
+        assert_eq!(watcher.take().skipped, 0);
     }
 
     #[tokio::test(start_paused = true)]

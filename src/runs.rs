@@ -138,11 +138,6 @@ impl Resolver {
         State { clock: self.before + subscribed, channels: self.channels.clone() }
     }
 
-    /// Whether the channel has an open run (or one that ended); if not, a shared one should be adopted first.
-    pub fn knows(&self, channel: &str) -> bool {
-        self.channels.contains_key(channel)
-    }
-
     /// The open runs by channel.
     pub fn open_runs(&self) -> impl Iterator<Item = (&str, &OpenRun)> {
         self.channels.iter().map(|(name, channel)| (name.as_str(), &channel.run))
@@ -187,6 +182,14 @@ impl Resolver {
                 self.insert(channel, run, subscribed);
                 true
             }
+        }
+    }
+
+    /// Takes the word of another for a channel, whatever was decided here; `None`: nothing is known of it.
+    pub fn replace(&mut self, channel: &str, run: Option<OpenRun>, subscribed: Duration) {
+        match run {
+            Some(run) => self.insert(channel, run, subscribed),
+            None => _ = self.channels.remove(channel),
         }
     }
 

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use super::{
     Sight,
     error::{Answer, ApiError},
-    json,
     params::Params,
+    range::{POINT_BYTES, VALUE_BYTES},
+    room::Room,
     runs, walk,
 };
 use crate::{
@@ -31,6 +32,7 @@ pub async fn compare(State(sight): State<Sight>, params: Params) -> Answer {
     let by = params.word("by", &["epoch", "step", "time"])?;
     let points = params.number("max_points", 1_000, POINTS_MIN, sight.config.points)?;
     let raw = walk::raw(&params)?;
+    let room = Room::for_bytes(&sight, ids.len() * points * (POINT_BYTES + VALUE_BYTES)).await?;
     let mut curves = Vec::new();
     for id in ids {
         let run = runs::find(&*sight.store, id).await?;
@@ -44,7 +46,7 @@ pub async fn compare(State(sight): State<Sight>, params: Params) -> Answer {
         walk::walk(&*sight.store, RangeQuery::newest(run.run_id, 1), fields, &mut reducer).await?;
         curves.push((run, reducer.finish()));
     }
-    json(&answer(&curves, &field, by, points))
+    room.json(&answer(&curves, &field, by, points))
 }
 
 fn answer(curves: &[(RunRow, Curve)], field: &Field, by: &str, points: usize) -> Value {

@@ -14,10 +14,10 @@ use super::{
     Sight,
     error::{Answer, ApiError},
     params::{Params, uuid},
-    rows,
+    room::Room,
 };
 use crate::{
-    event::{MetricsRow, RunRow},
+    event::{MetricsRow, RunRow, TopologyRow},
     render::{Json, JsonRows},
     store::{RangeQuery, RunsQuery, Store},
 };
@@ -28,42 +28,47 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const NEWEST: usize = 32;
 /// Objects of a history from the store, as many as the key holds by default.
 const HISTORY: usize = 512;
+/// Room for a latest value, with its text: most need far less.
+const LATEST_BYTES: usize = 2 << 20;
 
 /// `GET /api/metrics`
 pub async fn metrics(State(sight): State<Sight>, params: Params) -> Answer {
     let run_id = given(params)?;
-    if let Some(value) = cached(&sight, "metrics", run_id).await {
-        return Ok(answer("HIT", value));
+    let mut room = Room::for_bytes(&sight, LATEST_BYTES).await?;
+    if let Some(value) = cached(&sight, &mut room, "metrics", run_id).await {
+        return Ok(answer("HIT", room, value));
     }
     let run = newest(&*sight.store, run_id).await?;
-    let rows = sight.store.metrics(&RangeQuery::newest(run, 1)).await?;
+    let (rows, _) = room.page::<MetricsRow>(&sight, RangeQuery::newest(run, 1)).await?;
     let row = rows.first().ok_or_else(|| ApiError::not_found("No metrics yet"))?;
-    Ok(answer("MISS", text(&Json(row))))
+    Ok(answer("MISS", room, text(&Json(row))))
 }
 
 /// `GET /api/topology`, `GET /api/network/topology`
 pub async fn topology(State(sight): State<Sight>, params: Params) -> Answer {
     let run_id = given(params)?;
-    if let Some(value) = cached(&sight, "topology", run_id).await {
-        return Ok(answer("HIT", value));
+    let mut room = Room::for_bytes(&sight, LATEST_BYTES).await?;
+    if let Some(value) = cached(&sight, &mut room, "topology", run_id).await {
+        return Ok(answer("HIT", room, value));
     }
     let run = newest(&*sight.store, run_id).await?;
-    let rows = sight.store.topology(&RangeQuery::newest(run, 1)).await?;
+    let (rows, _) = room.page::<TopologyRow>(&sight, RangeQuery::newest(run, 1)).await?;
     let row = rows.first().ok_or_else(|| ApiError::not_found("No topology yet"))?;
-    Ok(answer("MISS", text(&Json(row))))
+    Ok(answer("MISS", room, text(&Json(row))))
 }
 
 /// `GET /api/history`
 pub async fn history(State(sight): State<Sight>, params: Params) -> Answer {
     params.known(&[], &[])?;
-    if let Some(value) = cached(&sight, "history", None).await {
-        return Ok(answer("HIT", value));
+    let mut room = Room::of(&sight).await?;
+    if let Some(value) = cached(&sight, &mut room, "history", None).await {
+        return Ok(answer("HIT", room, value));
     }
     let run = newest(&*sight.store, None).await?;
     let query = RangeQuery::newest(run, HISTORY);
-    let (mut rows, _) = rows::page::<MetricsRow>(&*sight.store, query).await?;
+    let (mut rows, _) = room.page::<MetricsRow>(&sight, query).await?;
     rows.reverse();
-    Ok(answer("MISS", text(&JsonRows(&rows))))
+    Ok(answer("MISS", room, text(&JsonRows(&rows))))
 }
 
 fn given(params: Params) -> Result<Option<Uuid>, ApiError> {
@@ -71,7 +76,7 @@ fn given(params: Params) -> Result<Option<Uuid>, ApiError> {
 }
 
 /// The value of a key, counted as a hit or a miss.
-async fn cached(sight: &Sight, subject: &str, run_id: Option<Uuid>) -> Option<String> {
+async fn cached(sight: &Sight, room: &mut Room, subject: &str, run_id: Option<Uuid>) -> Option<String> {
     let read = async {
         let latest = sight.latest.as_ref()?;
         let client = latest.link.client()?;
@@ -79,7 +84,12 @@ async fn cached(sight: &Sight, subject: &str, run_id: Option<Uuid>) -> Option<St
             Some(run_id) => format!("{}{subject}:{run_id}:latest", latest.prefix),
             None => format!("{}{subject}:latest", latest.prefix),
         };
-        let value: Option<String> = client.get(key).await.ok()?;
+        let mut value: Option<String> = client.get(&key).await.ok()?;
+        if value.as_ref().is_some_and(|value| !room.may_keep(value.len())) {
+            drop(value.take());
+            room.wait().await;
+            value = client.get(&key).await.ok()?;
+        }
         // Others may write to these keys; what is no JSON is no value.
         value.filter(|value| serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok())
     };
@@ -106,10 +116,9 @@ fn text(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("rows always serialise")
 }
 
-fn answer(status: &'static str, body: String) -> Response {
-    let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+fn answer(status: &'static str, room: Room, body: String) -> Response {
     let cache = (HeaderName::from_static("x-cache-status"), HeaderValue::from_static(status));
     // Whoever is between must not keep what is newest.
     let keep = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    ([json, cache, keep], body).into_response()
+    ([cache, keep], room.text(body.into_bytes())).into_response()
 }

@@ -46,7 +46,7 @@ pub use self::{
     access::{Access, Scope},
     config::Config,
     error::{Answer, ApiError},
-    room::budget,
+    room::Memory,
     serve::run,
     session::Sessions,
     tokens::{Keyring, TokensError},
@@ -90,8 +90,8 @@ pub struct Sight {
     pub keys: Arc<Keyring>,
     /// Exports that may still begin.
     pub exports: Arc<Semaphore>,
-    /// Memory for answers made of large rows.
-    pub memory: Arc<Semaphore>,
+    /// For answers made of large rows.
+    pub memory: Memory,
     /// Answers that may still be compressed.
     pub compressions: Arc<Semaphore>,
 }

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::{
     Sight,
     error::Answer,
-    json,
     params::Params,
     room::Room,
     rows::{self, RANGE},
@@ -23,6 +22,9 @@ use crate::{
 
 /// Gaps told with a curve, at most.
 const GAPS: usize = 200;
+/// What a point takes, and what each of its fields does: in memory while it is made, and in the answer.
+pub const POINT_BYTES: usize = 512;
+pub const VALUE_BYTES: usize = 256;
 
 #[derive(Serialize)]
 struct Exact<'a> {
@@ -46,8 +48,8 @@ pub async fn range(State(sight): State<Sight>, params: Params) -> Answer {
         }
     }
     let fields = params.text("fields").map(|_| walk::fields(&params)).transpose()?;
-    let room = Room::of(&sight).await?;
-    let (rows, next) = rows::page::<MetricsRow>(&*sight.store, query).await?;
+    let mut room = Room::of(&sight).await?;
+    let (rows, next) = room.page::<MetricsRow>(&sight, query).await?;
     let Some(fields) = fields else {
         return room.json(&Exact { metrics: JsonRows(&rows), count: rows.len(), next, exact: true });
     };
@@ -101,7 +103,12 @@ async fn drawn(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {
         _ => Axis::Time(0),
     };
     let (run_id, ascending) = (query.run_id, query.ascending);
-    let mut reducer = Reducer::new(axis, fields.len(), points, walk::raw(params)?);
+    let raw = walk::raw(params)?;
+    // Which values still count only later rows tell: a part of a curve is the same as in the whole.
+    let until = query.end.filter(|_| !raw);
+    let query = RangeQuery { end: query.end.filter(|_| raw), ..query };
+    let room = Room::for_bytes(sight, points * (POINT_BYTES + fields.len() * VALUE_BYTES)).await?;
+    let mut reducer = Reducer::new(axis, fields.len(), points, raw).until(until);
     walk::walk(&*sight.store, query, &fields, &mut reducer).await?;
     let curve = reducer.finish();
     let bounds = (
@@ -117,7 +124,7 @@ async fn drawn(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {
     if !ascending {
         points.reverse();
     }
-    json(&Reduced {
+    room.json(&Reduced {
         count: points.len(),
         metrics: points,
         next: None,

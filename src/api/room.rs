@@ -1,4 +1,8 @@
 //! Memory for answers made of large rows: one budget for all of them, held until the client has taken its answer.
+//!
+//! How large a row is shows only when it is there, and one may be as large as a message. So whoever has read more than its share
+//! needs the turn ([`Turns`]) to keep it: while that is somebody else's, what was read is let go, and read again. However many
+//! ask at once, one of them holds such rows and what is made of them.
 
 use std::{
     convert::Infallible,
@@ -19,9 +23,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{
     Sight,
     error::{Answer, ApiError},
-    rows::PAGE_BYTES,
+    rows::{self, PAGE_BYTES, Paged},
 };
-use crate::units::ByteSize;
+use crate::{store::RangeQuery, units::ByteSize};
 
 /// One permit of the budget.
 const UNIT: usize = 1 << 10;
@@ -30,39 +34,130 @@ pub const PAGE: usize = 2 * PAGE_BYTES;
 /// What is handed to the connection at once: it asks for more only when most of it is written.
 const SLICE: usize = 64 << 10;
 
-/// The budget of this size.
-pub fn budget(size: ByteSize) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(size.as_usize() / UNIT))
+/// What all answers share.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    budget: Arc<Semaphore>,
+    units: usize,
+    pages: Turns,
+    /// For exports: a client that takes its time over one holds up no pages.
+    pub exports: Turns,
+}
+
+impl Memory {
+    /// A budget of this size.
+    pub fn new(size: ByteSize) -> Self {
+        let units = size.as_usize() / UNIT;
+        Self { budget: Arc::new(Semaphore::new(units)), units, pages: Turns::default(), exports: Turns::default() }
+    }
+}
+
+/// Whose turn it is to hold large rows: one at a time, in the order of asking.
+#[derive(Clone, Debug)]
+pub struct Turns(Arc<Semaphore>);
+
+/// Held, it is one's turn.
+pub type Turn = OwnedSemaphorePermit;
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
+}
+
+impl Turns {
+    /// The turn, if nobody has it.
+    pub fn now(&self) -> Option<Turn> {
+        Arc::clone(&self.0).try_acquire_owned().ok()
+    }
+
+    /// Waits for the turn; `None` never comes, because nobody closes it.
+    pub async fn wait(&self) -> Option<Turn> {
+        Arc::clone(&self.0).acquire_owned().await.ok()
+    }
 }
 
 /// Room for one page and the answer made of it.
-pub struct Room(OwnedSemaphorePermit);
+pub struct Room {
+    permit: OwnedSemaphorePermit,
+    turns: Turns,
+    turn: Option<Turn>,
+}
 
 impl Room {
-    /// Waits until there is room; `http.request_timeout` ends the wait.
+    /// Waits until there is room for a page; `http.request_timeout` ends the wait.
     ///
     /// # Errors
     /// When the server ends.
     pub async fn of(sight: &Sight) -> Result<Self, ApiError> {
-        let units = u32::try_from(PAGE / UNIT).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&sight.memory).acquire_many_owned(units).await;
-        permit.map(Self).map_err(|_| ApiError::unavailable("the daemon is stopping"))
+        Self::for_bytes(sight, PAGE).await
+    }
+
+    /// The same for so many bytes; for all there is, where that is less.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub async fn for_bytes(sight: &Sight, bytes: usize) -> Result<Self, ApiError> {
+        let units = u32::try_from((bytes / UNIT + 1).min(sight.memory.units)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&sight.memory.budget).acquire_many_owned(units).await;
+        let permit = permit.map_err(|_| ApiError::unavailable("the daemon is stopping"))?;
+        Ok(Self { permit, turns: sight.memory.pages.clone(), turn: None })
+    }
+
+    /// A page of rows, and the cursor of the next; one of large rows when it is its turn.
+    ///
+    /// # Errors
+    /// As the store fails.
+    pub async fn page<T: Paged>(
+        &mut self,
+        sight: &Sight,
+        query: RangeQuery,
+    ) -> Result<(Vec<T>, Option<String>), ApiError> {
+        loop {
+            let (rows, next) = rows::page::<T>(&*sight.store, query.clone()).await?;
+            if self.may_keep(rows.iter().map(T::bytes).sum()) {
+                return Ok((rows, next));
+            }
+            drop(rows);
+            self.wait().await;
+        }
+    }
+
+    /// Whether so many bytes may be kept until an answer is made of them. If not, they are dropped, and got again after
+    /// [`wait`](Self::wait).
+    pub fn may_keep(&mut self, bytes: usize) -> bool {
+        // As much again for the text.
+        if 2 * bytes <= self.permit.num_permits() * UNIT || self.turn.is_some() {
+            return true;
+        }
+        self.turn = self.turns.now();
+        self.turn.is_some()
+    }
+
+    /// Waits until it is this one's turn; then everything may be kept.
+    pub async fn wait(&mut self) {
+        self.turn = self.turns.wait().await;
     }
 
     /// 200 with JSON; keeps as much of the room as that takes, until it is sent.
-    pub fn json(mut self, value: &impl Serialize) -> Answer {
-        let rest = serde_json::to_vec(value).map_err(|error| ApiError::unavailable(error.to_string()))?;
-        drop(self.0.split(self.0.num_permits().saturating_sub(rest.len() / UNIT + 1)));
-        let body = Body::new(Held { rest: rest.into(), _permit: self.0 });
+    pub fn json(self, value: &impl Serialize) -> Answer {
+        let text = serde_json::to_vec(value).map_err(|error| ApiError::unavailable(error.to_string()))?;
+        Ok(self.text(text))
+    }
+
+    /// The same with JSON that is there.
+    pub fn text(mut self, text: Vec<u8>) -> Response {
+        drop(self.permit.split(self.permit.num_permits().saturating_sub(text.len() / UNIT + 1)));
+        let body = Body::new(Held { rest: text.into(), _room: self });
         let mut response: Response = body.into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(response)
+        response
     }
 }
 
 struct Held {
     rest: Bytes,
-    _permit: OwnedSemaphorePermit,
+    _room: Room,
 }
 
 impl HttpBody for Held {

@@ -10,7 +10,7 @@ use crate::{
     store::{BoxFuture, RangeQuery, Store, StoreError},
 };
 
-/// A page ends with the row that passes this, and says where it goes on.
+/// A page ends before the row that would pass this, if it has any, and says where it goes on.
 pub const PAGE_BYTES: usize = 8 << 20;
 
 /// Rows that are read in pages.
@@ -77,15 +77,18 @@ pub async fn page<T: Paged>(store: &dyn Store, mut query: RangeQuery) -> Result<
         query.limit = (limit - rows.len()).saturating_add(1).min(T::STEP);
         let read = T::read(store, &query).await?;
         let complete = !query.is_filled(&read);
-        bytes += read.iter().map(T::bytes).sum::<usize>();
         query.after = read.last().map(|row| (row.key().timestamp, row.key().event_id)).or(query.after);
-        rows.extend(read);
-        if rows.len() > limit {
-            rows.truncate(limit);
-            break true;
+        let mut full = false;
+        for row in read {
+            bytes += row.bytes();
+            full = rows.len() == limit || (bytes > PAGE_BYTES && !rows.is_empty());
+            if full {
+                break;
+            }
+            rows.push(row);
         }
-        if complete {
-            break false;
+        if full || complete {
+            break full;
         }
         if bytes >= PAGE_BYTES {
             break true;
@@ -122,8 +125,8 @@ pub async fn events(State(sight): State<Sight>, Path(run_id): Path<String>, para
     let params = params.known(&RANGE, &[])?;
     let run = runs::find(&*sight.store, &run_id).await?;
     let query = range(&params, run.run_id, 1_000, sight.config.page_rows)?;
-    let room = Room::of(&sight).await?;
-    let (rows, next) = page::<EventRow>(&*sight.store, query).await?;
+    let mut room = Room::of(&sight).await?;
+    let (rows, next) = room.page::<EventRow>(&sight, query).await?;
     room.json(&Events { events: JsonRows(&rows), count: rows.len(), next })
 }
 
@@ -139,7 +142,7 @@ pub async fn topology(State(sight): State<Sight>, Path(run_id): Path<String>, pa
     let params = params.known(&RANGE, &[])?;
     let run = runs::find(&*sight.store, &run_id).await?;
     let query = range(&params, run.run_id, 100, sight.config.page_rows)?;
-    let room = Room::of(&sight).await?;
-    let (rows, next) = page::<TopologyRow>(&*sight.store, query).await?;
+    let mut room = Room::of(&sight).await?;
+    let (rows, next) = room.page::<TopologyRow>(&sight, query).await?;
     room.json(&Topology { topology: JsonRows(&rows), count: rows.len(), next })
 }

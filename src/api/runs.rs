@@ -9,7 +9,6 @@ use super::{
     json,
     params::{Params, uuid},
     room::Room,
-    rows,
 };
 use crate::{
     event::{MetricsRow, RunRow, status},
@@ -81,6 +80,8 @@ struct One<'a> {
     run: RunJson<'a>,
     metrics: JsonRows<'a, MetricsRow>,
     metric_count: u64,
+    /// Where `/api/metrics/range` goes on; absent: these are all.
+    next: Option<String>,
 }
 
 /// `GET /api/runs/{run_id}`
@@ -89,11 +90,11 @@ pub async fn one(State(sight): State<Sight>, Path(run_id): Path<String>, params:
     let run = find(&*sight.store, &run_id).await?;
     let limit = params.number("limit", 1_000, 0, sight.config.page_rows)?;
     let query = RangeQuery::newest(run.run_id, limit);
-    let room = Room::of(&sight).await?;
-    let (metrics, _) = rows::page::<MetricsRow>(&*sight.store, query).await?;
+    let mut room = Room::of(&sight).await?;
+    let (metrics, next) = room.page::<MetricsRow>(&sight, query).await?;
     let metric_count = sight.store.count_metrics(run.run_id).await?;
     let shown = RunJson { run: &run, now: units::now(), stale_after: STALE_AFTER };
-    room.json(&One { run: shown, metrics: JsonRows(&metrics), metric_count })
+    room.json(&One { run: shown, metrics: JsonRows(&metrics), metric_count, next })
 }
 
 /// The row of the run that a path names.

@@ -2,7 +2,7 @@
 //!
 //! | event | data |
 //! | --- | --- |
-//! | `hello` | `{"resumed", "live"}`; not resumed: what was missed is in the store; not live: everything is |
+//! | `hello` | `{"resumed", "live"}`; not resumed: what was missed is in the store; not live: nothing is heard here |
 //! | `metrics` | `{"run_id", "rows": [...], "skipped"}`: rows as `/api/metrics/range` has them, oldest first |
 //! | `topology` | the newest snapshot of a run; one that is large without its `topology_json` |
 //! | `event` | `{"run_id", "rows": [...], "skipped"}`: starts, ends, units added; of states the newest |
@@ -184,7 +184,7 @@ impl Viewer {
         }
     }
 
-    /// Without a pipeline in this process there is nothing to hear: then the client asks the store.
+    /// Where nothing is heard the client asks the store.
     fn hello(&self) -> String {
         json!({ "resumed": self.watcher.resumed, "live": self.receipts.is_some() }).to_string()
     }

@@ -19,12 +19,14 @@ use crate::{
         missing::{Hole, missing},
     },
     render::{self, JsonRows},
-    store::{RangeQuery, Store, StoreError},
+    store::RangeQuery,
     units::Micros,
 };
 
 /// Events looked at for those that tell of a unit.
 const EVENTS: usize = 5_000;
+/// The message that tells of a unit is small; a larger one is not looked into.
+const ARRIVAL_BYTES: usize = 64 << 10;
 /// Holes and gap rows told, at most.
 const HOLES: usize = 1_000;
 
@@ -94,10 +96,8 @@ pub async fn growth(State(sight): State<Sight>, Path(run_id): Path<String>, para
     let field = params.text("field").map_or(Field::TRAIN_LOSS, Field::named);
     let mut growth = Growth::default();
     walk::walk(&*sight.store, all(&run, &params)?, std::slice::from_ref(&field), &mut growth).await?;
-    let room = Room::of(&sight).await?;
-    let arrivals = arrivals(&*sight.store, run.run_id).await?;
-    drop(room);
-    let mut levels = growth.levels;
+    let arrivals = arrivals(&sight, run.run_id).await?;
+    let (mut levels, truncated) = (growth.levels, growth.truncated);
     levels.reverse();
     let mut shown = Vec::new();
     let mut before: Option<&Level> = None;
@@ -121,7 +121,9 @@ pub async fn growth(State(sight): State<Sight>, Path(run_id): Path<String>, para
         }));
         before = Some(level);
     }
-    json(&json!({ "run_id": run.run_id, "field": field.name(), "levels": shown, "count": shown.len() }))
+    json(
+        &json!({ "run_id": run.run_id, "field": field.name(), "levels": shown, "count": shown.len(), "truncated": truncated }),
+    )
 }
 
 /// What was announced about the unit of a level: nearest to its first row, be it a moment before or after.
@@ -137,15 +139,17 @@ struct Arrival {
 }
 
 /// The newest first.
-async fn arrivals(store: &dyn Store, run_id: uuid::Uuid) -> Result<Vec<Arrival>, StoreError> {
-    let (events, _) = super::rows::page::<EventRow>(store, RangeQuery::newest(run_id, EVENTS)).await?;
+async fn arrivals(sight: &Sight, run_id: uuid::Uuid) -> Result<Vec<Arrival>, ApiError> {
+    let mut room = Room::of(sight).await?;
+    let (events, _) = room.page::<EventRow>(sight, RangeQuery::newest(run_id, EVENTS)).await?;
     let arrival = |event: &EventRow| {
         let payload: Value = serde_json::from_str(&event.payload_json).ok()?;
         let details = [&payload, &payload["data"], &payload["details"], &payload["data"]["details"]];
         let correlation = details.iter().find_map(|place| place["correlation"].as_f64());
         Some(Arrival { at: event.key.timestamp, correlation })
     };
-    Ok(events.iter().filter(|event| event.r#type == "cascade_add").filter_map(arrival).collect())
+    let tells = |event: &&EventRow| event.r#type == "cascade_add" && event.payload_json.len() <= ARRIVAL_BYTES;
+    Ok(events.iter().filter(tells).filter_map(arrival).collect())
 }
 
 /// `GET /api/runs/{run_id}/gaps`

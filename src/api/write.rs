@@ -64,6 +64,8 @@ pub struct Ends {
     pub link: Link,
     /// What a message may be at most, as intake goes by.
     pub limits: watch::Receiver<Limits>,
+    /// The answers of daemons to commands, as far as they are heard here.
+    pub receipts: broadcast::Sender<Arc<str>>,
     /// The pipeline of this process, if it has one.
     pub intake: Option<ToIntake>,
 }
@@ -72,8 +74,6 @@ pub struct Ends {
 pub struct ToIntake {
     /// Weak: intake has drained when every sender is gone, and this one may not keep it.
     pub queue: mpsc::WeakSender<Arrival>,
-    /// What the control stage answers.
-    pub receipts: broadcast::Sender<Arc<str>>,
     /// Name of this daemon.
     pub instance: String,
     /// Runs created by HTTP, the newest last.
@@ -88,7 +88,7 @@ impl Inlet {
 
     /// The answers to commands, from now on.
     pub(super) fn receipts(&self) -> Option<broadcast::Receiver<Arc<str>>> {
-        Some(self.0.as_deref()?.intake.as_ref()?.receipts.subscribe())
+        Some(self.0.as_deref()?.receipts.subscribe())
     }
 
     fn ends(&self) -> Result<&Ends, ApiError> {
@@ -187,7 +187,7 @@ pub async fn control(State(sight): State<Sight>, read: Body) -> Answer {
         Some(target) => target == intake.instance,
     };
     let us = ends.intake.as_ref().filter(|intake| for_us(intake));
-    let receipts = us.map(|intake| intake.receipts.subscribe());
+    let receipts = us.map(|_| ends.receipts.subscribe());
     match (us, &command.target, &ends.control) {
         (Some(intake), Some(target), channel) if *target == intake.instance => {
             intake.submit(channel.as_deref().unwrap_or(NO_CHANNEL), payload, true).await?;
@@ -341,8 +341,7 @@ mod tests {
     #[tokio::test]
     async fn a_command_that_the_disk_does_not_take_is_obeyed_and_a_message_is_not_promised() {
         let (queue, mut arrivals) = mpsc::channel(1);
-        let (receipts, _) = broadcast::channel(1);
-        let to = ToIntake { queue: queue.downgrade(), receipts, instance: "a".into(), created: Mutex::default() };
+        let to = ToIntake { queue: queue.downgrade(), instance: "a".into(), created: Mutex::default() };
         let intake = async {
             for _ in 0..2 {
                 let Some(Arrival::Asked(_, answer)) = arrivals.recv().await else { panic!("nothing is asked") };

@@ -73,7 +73,7 @@ pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
         live: seen.live,
         keys: seen.keys,
         exports: Arc::new(Semaphore::new(settings.http.exports)),
-        memory: api::budget(settings.http.memory),
+        memory: api::Memory::new(settings.http.memory),
         compressions: Arc::new(Semaphore::new(settings.http.compressions)),
     }
 }
@@ -87,22 +87,29 @@ pub fn inlet(
     limits: watch::Receiver<Limits>,
 ) -> Inlet {
     let created = Mutex::new(VecDeque::new());
-    let intake = ToIntake { queue, receipts, instance: settings.instance.clone(), created };
-    through(settings, link, limits, Some(intake))
+    let intake = ToIntake { queue, instance: settings.instance.clone(), created };
+    through(settings, link, receipts, limits, Some(intake))
 }
 
 /// The way of a process without a pipeline: by Redis.
-pub fn by_redis(settings: &Settings, link: &Link) -> Inlet {
-    through(settings, link, watch::channel(settings.limits.clone()).1, None)
+pub fn by_redis(settings: &Settings, link: &Link, receipts: broadcast::Sender<Arc<str>>) -> Inlet {
+    through(settings, link, receipts, watch::channel(settings.limits.clone()).1, None)
 }
 
-fn through(settings: &Settings, link: &Link, limits: watch::Receiver<Limits>, intake: Option<ToIntake>) -> Inlet {
+fn through(
+    settings: &Settings,
+    link: &Link,
+    receipts: broadcast::Sender<Arc<str>>,
+    limits: watch::Receiver<Limits>,
+    intake: Option<ToIntake>,
+) -> Inlet {
     let plain = |channels: &[String]| channels.iter().find(|channel| !is_pattern(channel)).cloned();
     Inlet::new(Ends {
         training: plain(&settings.redis.training_channels),
         control: plain(&settings.redis.control_channels),
         link: link.clone(),
         limits,
+        receipts,
         intake,
     })
 }

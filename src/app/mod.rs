@@ -8,6 +8,7 @@
 //! and whoever only looks; `back` is raised when intake has drained and the writer has had its chance.
 
 mod decode;
+mod follow;
 mod http;
 mod parts;
 mod pauses;

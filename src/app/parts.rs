@@ -129,10 +129,7 @@ async fn send_news(share: RunShare, news: Arc<News>, mut stop: Signal) -> Result
 
 impl RunSharing for SharedRuns {
     fn fetch(&mut self, channel: &str) -> Option<OpenRun> {
-        let json = self.runtime.block_on(self.share.fetch(channel))?;
-        serde_json::from_str(&json)
-            .inspect_err(|error| debug!(%error, "the shared run of a channel cannot be read"))
-            .ok()
+        read_open_run(&self.runtime.block_on(self.share.fetch(channel))?)
     }
 
     fn publish(&mut self, channel: &str, open: &OpenRun) {
@@ -144,6 +141,11 @@ impl RunSharing for SharedRuns {
     fn forget(&mut self, channel: &str) {
         self.news.tell(channel, None);
     }
+}
+
+/// A run as another instance shares it.
+pub fn read_open_run(json: &str) -> Option<OpenRun> {
+    serde_json::from_str(json).inspect_err(|error| debug!(%error, "the shared run of a channel cannot be read")).ok()
 }
 
 /// Commits to the spool; a store that may forget keeps the checkpoint behind.

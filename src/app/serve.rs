@@ -1,4 +1,4 @@
-//! The API alone: reads of the configured store and of the latest keys, without a pipeline.
+//! The API alone: reads of the configured store and of the latest keys, and what is heard on Redis, without a pipeline.
 
 use std::{
     convert::Infallible,
@@ -11,12 +11,12 @@ use std::{
 
 use serde_json::{Value, json};
 use tokio::{
-    sync::mpsc,
+    sync::{broadcast, mpsc},
     time::{Instant, sleep, timeout},
 };
 use tracing::info;
 
-use super::{AppError, http, signals, stores};
+use super::{AppError, RECEIPTS, follow, http, signals, stores};
 use crate::{
     api,
     config::Settings,
@@ -25,6 +25,7 @@ use crate::{
     metrics::Metrics,
     redis::Link,
     render,
+    source::SourceStatus,
     store::Store,
     units,
 };
@@ -64,9 +65,12 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
 
     let keys = http::keys(settings, &link);
     tasks.spawn("reload", reload_tokens(reloads, Arc::clone(&keys), settings.clone(), stop.clone()));
-    let inlet = http::by_redis(settings, &link);
+    let live = Live::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
+    let (receipts, _) = broadcast::channel(RECEIPTS);
+    let inlet = http::by_redis(settings, &link, receipts.clone());
+    let (heard, listening) = follow::listen(settings, &live, &link, receipts, stop.clone()).map_err(AppError::Start)?;
     let seen = http::Seen {
-        status: status(settings, started, &link, &answers),
+        status: status(settings, started, (&link, &heard.status), &answers),
         missing: Arc::new(move || {
             let missing = if answers.load(Ordering::Relaxed) { None } else { Some("store does not answer".to_owned()) };
             missing.into_iter().collect()
@@ -74,10 +78,11 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
         metrics,
         store,
         link,
-        // Nobody feeds it here: what a stream tells is the status, and the page asks the store.
-        live: Live::new(settings.http.stream_buffer.as_usize(), settings.http.streams),
+        live: live.clone(),
         keys,
     };
+    tasks.spawn("source", listening);
+    tasks.spawn("live", heard.tell());
     tasks.spawn("http", api::run(http::sight(settings, seen, inlet), stop.clone()));
     tasks.run(stopper, stop, settings.shutdown_grace).await.map_err(AppError::Ended)
 }
@@ -98,8 +103,14 @@ async fn reload_tokens(
 }
 
 /// Without a pipeline there is little to say.
-fn status(settings: &Settings, started: Instant, link: &Link, answers: &Arc<AtomicBool>) -> api::StatusFn {
-    let (instance, link, answers) = (settings.instance.clone(), link.clone(), Arc::clone(answers));
+fn status(
+    settings: &Settings,
+    started: Instant,
+    (link, heard): (&Link, &SourceStatus),
+    answers: &Arc<AtomicBool>,
+) -> api::StatusFn {
+    let (instance, answers) = (settings.instance.clone(), Arc::clone(answers));
+    let (link, heard) = (link.clone(), heard.clone());
     Arc::new(move || -> Value {
         json!({
             "instance": instance,
@@ -108,7 +119,11 @@ fn status(settings: &Settings, started: Instant, link: &Link, answers: &Arc<Atom
             "ready": answers.load(Ordering::Relaxed),
             "at": render::time(units::now()),
             "uptime_seconds": started.elapsed().as_secs(),
-            "redis": { "connected": link.client().is_some() },
+            "redis": {
+                "connected": link.client().is_some(),
+                "connections": heard.connections(),
+                "unproven": heard.unproven(),
+            },
             "store": { "connected": answers.load(Ordering::Relaxed) },
         })
     })

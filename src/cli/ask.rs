@@ -95,7 +95,7 @@ impl Asker {
             exports: Arc::new(Semaphore::new(1)),
             live: Live::new(0, 0),
             keys: Arc::default(),
-            memory: api::budget(limits.memory),
+            memory: api::Memory::new(limits.memory),
             compressions: Arc::new(Semaphore::new(0)),
         };
         Self::Within(Box::new(api::router(sight)))

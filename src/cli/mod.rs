@@ -89,7 +89,7 @@ pub struct Global {
 enum Command {
     /// The daemon: receive, spool, store, keep the latest state.
     Run(run::Args),
-    /// The HTTP API alone, on the configured store: for machines that only read.
+    /// The HTTP API alone, on the configured store, with what is heard on Redis: for machines that only read.
     Serve(serve::Args),
     /// A training process to try it with: publishes a growing cascade-correlation run.
     Demo(demo::Args),

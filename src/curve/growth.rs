@@ -34,12 +34,17 @@ pub struct Level {
 pub struct Growth {
     /// The newest first.
     pub levels: Vec<Level>,
+    /// Whether there were more before them than are kept.
+    pub truncated: bool,
     effective: Effective,
     phases: Phases,
 }
 
 impl Fold for Growth {
     fn add(&mut self, page: &Samples) {
+        if self.truncated {
+            return;
+        }
         let phases = self.phases.of(page);
         for (sample, values) in page.iter(1) {
             let (Some(units), value) = (sample.hidden_units, values[0]) else { continue };
@@ -49,6 +54,7 @@ impl Fold for Growth {
             }
             if self.levels.last().is_none_or(|level| level.hidden_units != units) {
                 if self.levels.len() == LEVELS_MAX {
+                    self.truncated = true;
                     return;
                 }
                 self.levels.push(Level {

@@ -41,6 +41,8 @@ impl Axis {
 pub struct Reducer {
     axis: Axis,
     points: usize,
+    /// Rows after it only tell which of those before still count.
+    until: Option<Micros>,
     /// One a field; empty: every value counts.
     effective: Vec<Effective>,
     fields: usize,
@@ -78,6 +80,7 @@ impl Reducer {
         Self {
             axis,
             points: points.max(POINTS_MIN),
+            until: None,
             effective: vec![Effective::default(); if raw { 0 } else { fields }],
             fields,
             phases: Phases::default(),
@@ -92,8 +95,14 @@ impl Reducer {
         }
     }
 
+    /// The part up to this moment of the curve that all rows make: those after it are to be added, too, and are not drawn.
+    pub fn until(self, until: Option<Micros>) -> Self {
+        Self { until, ..self }
+    }
+
     fn take(&mut self, sample: &Sample, values: &[Option<f64>]) {
         let mut values = values;
+        let beyond = self.until.is_some_and(|until| sample.timestamp > until);
         let mut kept = mem::take(&mut self.values);
         if !self.effective.is_empty() {
             kept.clear();
@@ -104,7 +113,7 @@ impl Reducer {
             let present = |values: &[Option<f64>]| values.iter().flatten().count();
             let (before, after) = (present(values), present(&kept));
             values = &kept;
-            if after < before {
+            if after < before && !beyond {
                 self.replaced += 1;
             }
             if after == 0 && before > 0 {
@@ -113,6 +122,7 @@ impl Reducer {
             }
         }
         match self.axis.of(sample) {
+            _ if beyond => {}
             Some(x) => self.place(x, sample, values),
             None => self.apart += 1,
         }

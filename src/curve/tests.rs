@@ -127,6 +127,28 @@ fn a_run_resumed_from_a_checkpoint_replaces_what_it_repeats() {
 }
 
 #[test]
+fn a_part_of_a_curve_is_as_in_the_whole() {
+    let run =
+        Run::default().row(1, None, 1.0).row(2, None, 2.0).row(3, None, 3.0).row(2, None, 102.0).row(3, None, 103.0);
+    let part = |until: Option<Micros>| {
+        let mut reducer = Reducer::new(Axis::Time(0), 1, 100, false).until(until);
+        run.fold(&mut reducer);
+        reducer.finish()
+    };
+    let at = |row: i64| Some(row * 1_000_000);
+    for (until, values, replaced) in
+        [(None, &[1.0, 102.0, 103.0][..], 2), (at(3), &[1.0, 102.0], 2), (at(2), &[1.0], 2), (at(1), &[1.0], 1)]
+    {
+        let curve = part(until);
+        assert_eq!(
+            (last(&curve), curve.of, curve.replaced),
+            (values.to_vec(), values.len() as u64, replaced),
+            "{until:?}"
+        );
+    }
+}
+
+#[test]
 fn epochs_that_begin_again_with_a_unit_or_a_phase_replace_nothing() {
     let cascade = Run::default().row(1, 0, 1.0).row(2, 0, 2.0).row(1, 1, 3.0).row(2, 1, 4.0).row(1, 2, 5.0);
     assert_eq!(last(&cascade.curve(Axis::Time(0), 100, false)), [1.0, 2.0, 3.0, 4.0, 5.0]);
@@ -179,6 +201,15 @@ fn growth_tells_what_each_unit_did() {
     let levels: Vec<_> =
         growth.levels.iter().rev().map(|level| (level.hidden_units, level.first, level.last)).collect();
     assert_eq!(levels, [(0, Some(0.9), Some(0.5)), (1, Some(0.6), Some(0.2)), (2, Some(0.3), Some(0.3))]);
+}
+
+#[test]
+fn a_network_that_grows_without_end_is_told_by_its_newest_levels() {
+    let run = (0..10_000).fold(Run::default(), |run, units| run.row(1, units, 0.5));
+    let mut growth = Growth::default();
+    run.fold(&mut growth);
+    assert_eq!((growth.levels.len(), growth.truncated), (4_096, true));
+    assert_eq!((growth.levels[0].hidden_units, growth.levels[4_095].hidden_units), (9_999, 5_904));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::{
     time::SystemTime,
 };
 
+use serde::de::IgnoredAny;
 use tracing::{error, warn};
 
 use super::{
@@ -54,7 +55,7 @@ struct Inner {
     recent: Recent,
     dir: PathBuf,
     /// What a person has dropped, and when that was written down.
-    marks: Marks,
+    marks: Marks<IgnoredAny>,
     marked_at: Option<SystemTime>,
     _lock: File,
 }

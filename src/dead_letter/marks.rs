@@ -13,7 +13,7 @@ use std::{
     time::SystemTime,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracing::warn;
 
 use super::{DeadLetterError, DeadLetterInfo};
@@ -25,17 +25,24 @@ use crate::{
 /// New reasons that are kept; beyond, letters that fail again keep the old one.
 const AGAIN_MAX: usize = 100_000;
 
-/// See the module.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Marks {
+/// See the module. With `Marks<IgnoredAny>` the reasons are not kept: who lists no letters needs none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Marks<Why = Rejection> {
     /// Dropped ids, first to last; neither touching nor overlapping.
+    #[serde(default)]
     dropped: BTreeMap<u64, u64>,
     /// Why a letter failed when it was replayed, where that is not why it failed before.
-    again: BTreeMap<u64, Rejection>,
+    #[serde(default = "BTreeMap::new")]
+    again: BTreeMap<u64, Why>,
 }
 
-impl Marks {
+impl<Why> Default for Marks<Why> {
+    fn default() -> Self {
+        Self { dropped: BTreeMap::new(), again: BTreeMap::new() }
+    }
+}
+
+impl<Why: DeserializeOwned> Marks<Why> {
     /// The marks of a directory; none where there is no file. What cannot be understood is as good as none: letters that were
     /// dropped are there again, and replaying one changes nothing.
     ///
@@ -71,7 +78,9 @@ impl Marks {
         let again = self.again.last_key_value().map(|(id, _)| *id);
         dropped.max(again).map_or(0, |last| last.saturating_add(1))
     }
+}
 
+impl Marks {
     /// Puts the newest reason into a letter's description.
     pub(super) fn apply(&self, info: &mut DeadLetterInfo) {
         if let Some(rejection) = self.again.get(&info.id) {
@@ -174,10 +183,11 @@ mod tests {
     #[test]
     fn damaged_marks_bring_letters_back_and_stop_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Marks::read(dir.path()).unwrap(), Marks::default());
+        let read = || <Marks>::read(dir.path()).unwrap();
+        assert_eq!(read(), Marks::default());
         mark(dir.path(), [3, 4], []).unwrap();
-        assert!(Marks::read(dir.path()).unwrap().is_dropped(4));
+        assert!(read().is_dropped(4));
         fs::write(path(dir.path()), b"{broken").unwrap();
-        assert!(!Marks::read(dir.path()).unwrap().is_dropped(4));
+        assert!(!read().is_dropped(4));
     }
 }

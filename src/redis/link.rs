@@ -153,17 +153,13 @@ pub async fn connect(config: &Config, role: Role) -> Result<Connected, ConnectEr
     Connected::greet(client).await
 }
 
-/// A client that has not connected yet, for a server that accepts connections.
-async fn prepare(config: &Config, role: Role) -> Result<Client, ConnectError> {
+/// Where to connect and how to log in, as the client wants it.
+///
+/// # Errors
+/// What cannot be used, or read.
+pub async fn settings(config: &Config) -> Result<RedisConfig, ConnectError> {
     let mut settings = parse(&config.url).map_err(ConnectError::Address)?;
-    // A bare connection first: it fails with the system's own words, and spares building a client (11 MB of rings) ten times a
-    // second while Redis is down.
-    let server = settings.server.hosts().into_iter().next().ok_or(ConnectError::Address("it names no host"))?;
-    let probe = timeout(CONNECT, TcpStream::connect((&*server.host, server.port)));
-    drop(probe.await.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::Unreachable)?);
-
     settings.version = RespVersion::RESP3;
-    settings.fail_fast = true;
     settings.username = config.username.clone().or(settings.username);
     if let Some(password) = password(config).await? {
         settings.password = Some(password);
@@ -175,7 +171,20 @@ async fn prepare(config: &Config, role: Role) -> Result<Client, ConnectError> {
         let connector = TlsConnector::from((*tls).clone());
         settings.tls = Some(TlsConfig { connector, hostnames: TlsHostMapping::None });
     }
-    build(settings, role).map_err(ConnectError::Greeting)
+    Ok(settings)
+}
+
+/// A client that has not connected yet, for a server that accepts connections.
+async fn prepare(config: &Config, role: Role) -> Result<Client, ConnectError> {
+    let parsed = parse(&config.url).map_err(ConnectError::Address)?;
+    // A bare connection first: it fails with the system's own words, and spares building a client (11 MB of rings) ten times a
+    // second while Redis is down.
+    let server = parsed.server.hosts().into_iter().next().ok_or(ConnectError::Address("it names no host"))?;
+    let probe = timeout(CONNECT, TcpStream::connect((&*server.host, server.port)));
+    drop(probe.await.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::Unreachable)?);
+
+    let settings = settings(config).await?;
+    build(RedisConfig { fail_fast: true, ..settings }, role).map_err(ConnectError::Greeting)
 }
 
 /// Read at each try, so that a corrected file needs no restart.

@@ -8,7 +8,7 @@ use std::{fmt, path::PathBuf};
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use self::{
-    link::{ConnectError, Connected, Link, Retry, Role, connect},
+    link::{ConnectError, Connected, Link, Retry, Role, connect, settings},
     share::RunShare,
 };
 use crate::{secret::Secret, tls::Tls, units::ByteSize};

@@ -98,7 +98,7 @@ fn the_newest_run_is_adopted_and_a_reset_forgets_all() {
         phases: Vec::new(),
     };
     let mut resolver = Resolver::new(IDLE);
-    assert!(!resolver.knows("c"));
+    assert!(resolver.open_run("c").is_none());
     assert!(resolver.adopt("c", run(1, 10), ZERO));
     assert!(!resolver.adopt("c", run(2, 9), ZERO), "older");
     assert!(resolver.adopt("c", run(3, 11), ZERO));
@@ -125,5 +125,5 @@ fn the_number_of_channels_is_bounded() {
         resolver.decide(&n.to_string(), &facts(Kind::State), ZERO);
     }
     assert_eq!(resolver.open_runs().count(), CHANNELS);
-    assert!(!resolver.knows("0") && resolver.knows(&(CHANNELS + 9).to_string()));
+    assert!(resolver.open_run("0").is_none() && resolver.open_run(&(CHANNELS + 9).to_string()).is_some());
 }

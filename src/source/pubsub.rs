@@ -28,7 +28,7 @@ use crate::{
     lifecycle::Signal,
     logging::Chain,
     metrics::{Label, Metrics},
-    redis::{Config, ConnectError, Retry, Role, connect},
+    redis::{Config, ConnectError, Retry, Role, connect, overlaps},
     units::Micros,
 };
 
@@ -36,8 +36,8 @@ use crate::{
 pub const TRAINING: &str = "training";
 /// The name of the source of commands.
 pub const CONTROL: &str = "control";
-/// Commands are few; their ring needs no 16,384 places.
-const CONTROL_RING: usize = 1_024;
+/// Commands are few, and what is only told may be missed: their ring needs no 16,384 places.
+const SMALL_RING: usize = 1_024;
 /// How often a refused channel is tried again.
 const RETRY_REFUSED: Duration = Duration::from_secs(2);
 
@@ -46,6 +46,8 @@ pub struct Source {
     name: &'static str,
     redis: Config,
     channels: Vec<String>,
+    /// Of our own channels the one that is read, if any.
+    own: Option<String>,
     ring: usize,
     control: bool,
     delivery: Delivery,
@@ -75,23 +77,44 @@ enum OpenError {
 impl Source {
     /// The source of training messages.
     pub fn training(config: &Config, queue: Queue, status: SourceStatus, metrics: Arc<Metrics>) -> Self {
-        Self::new(TRAINING, config, queue, status, metrics)
+        let channels = config.training_channels.clone();
+        let source = Self::new(TRAINING, config, channels, queue, status, metrics);
+        Self { ring: config.receive_buffer, ..source }
     }
 
     /// The source of commands, on a connection of its own.
     pub fn control(config: &Config, queue: Queue, status: SourceStatus, metrics: Arc<Metrics>) -> Self {
-        Self::new(CONTROL, config, queue, status, metrics)
+        Self::new(CONTROL, config, config.control_channels.clone(), queue, status, metrics)
     }
 
-    fn new(name: &'static str, config: &Config, queue: Queue, status: SourceStatus, metrics: Arc<Metrics>) -> Self {
+    /// For a process that only tells what it hears: training messages, and the answers of daemons to commands.
+    pub fn listener(config: &Config, queue: Queue, status: SourceStatus, metrics: Arc<Metrics>) -> Self {
+        let mut channels = config.training_channels.clone();
+        channels.push(config.ack_channel());
+        if !overlaps(&channels).is_empty() {
+            // A pattern brings them already.
+            channels.pop();
+        }
+        let source = Self::new(TRAINING, config, channels, queue, status, metrics);
+        Self { own: Some(config.ack_channel()), ..source }
+    }
+
+    fn new(
+        name: &'static str,
+        config: &Config,
+        channels: Vec<String>,
+        queue: Queue,
+        status: SourceStatus,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let control = name == CONTROL;
-        let channels = if control { &config.control_channels } else { &config.training_channels };
         let mut stamper = Stamper::default();
-        status.register(name, channels, stamper.now());
+        status.register(name, &channels, stamper.now());
         Self {
             name,
-            channels: channels.clone(),
-            ring: if control { CONTROL_RING.min(config.receive_buffer) } else { config.receive_buffer },
+            channels,
+            own: None,
+            ring: SMALL_RING.min(config.receive_buffer),
             control,
             // The contract's names of places where something is missed.
             delivery: Delivery::new(queue, if control { "control" } else { "redis" }, Arc::clone(&metrics)),
@@ -104,6 +127,11 @@ impl Source {
             lost: None,
             server: None,
         }
+    }
+
+    /// Whether a channel is one of ours that is not to be read.
+    fn is_unread(&self, channel: &str) -> bool {
+        self.redis.is_own_channel(channel) && self.own.as_deref() != Some(channel)
     }
 
     /// Whom to tell that messages flow.

@@ -38,8 +38,6 @@ pub struct Synced {
     pub end: u64,
     /// Whether the disk takes records. When it does, `durable` equals `end`.
     pub healthy: bool,
-    /// How long it took.
-    pub took: Duration,
 }
 
 /// Why records are in memory.
@@ -136,14 +134,8 @@ impl Appender {
             self.recover(started);
         }
         self.shared.show();
-        let ended = Instant::now();
         self.last_sync = Some(started);
-        Synced {
-            durable: self.shared.durable(),
-            end: self.next,
-            healthy: self.trouble.is_none(),
-            took: ended.saturating_duration_since(started),
-        }
+        Synced { durable: self.shared.durable(), end: self.next, healthy: self.trouble.is_none() }
     }
 
     /// Segments with records from `offset` on stay although they are committed: somebody would read them after a crash. At first,

@@ -153,11 +153,6 @@ impl View {
         *self.0.visible.borrow()
     }
 
-    /// Changes of [`end`](Self::end).
-    pub fn ends(&self) -> watch::Receiver<u64> {
-        self.0.visible.subscribe()
-    }
-
     /// Bytes of all segments.
     pub fn bytes(&self) -> u64 {
         self.0.segments.bytes()

@@ -1,6 +1,8 @@
 """Drives the dashboard in a real headless browser.
 
     dashboard.py walk URL REDIS_PORT      a run appears, its curve grows, commands, a sleeping page, a daemon restart
+    dashboard.py closer URL REDIS_PORT DATABASE   a part of a long curve, and rows that are not stored
+    dashboard.py served URL REDIS_PORT    a server without a pipeline
     dashboard.py signin URL TOKEN         a command that needs a token
     dashboard.py pictures URL DIRECTORY   the main views as pictures
 
@@ -13,12 +15,14 @@ import json
 import os
 import shutil
 import socket
+import sqlite3
 import sys
 import tempfile
 import time
 import uuid
 
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -232,6 +236,107 @@ def narrow(page, url):
     assert page.run("return getComputedStyle(document.body).backgroundColor") != dark, "the switch wins over the system"
 
 
+NOTE = "return document.querySelector('.curve-note').textContent"
+# Hatching of gaps on the first chart.
+HATCHED = """
+const canvas = document.querySelector('.plot canvas');
+const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+let drawn = 0;
+for (let at = 0; at < pixels.length; at += 4) if (pixels[at + 3] > 60 && pixels[at] > 170 && pixels[at] < 225 && pixels[at + 1] < 90 && pixels[at + 2] < 100) drawn += 1;
+return drawn;
+"""
+EPOCHS = 9000
+# Rows that the store loses: nobody but their numbers tells.
+LOST = (4001, 4040)
+
+
+def closer(url, port, database):
+    trainer = Trainer(port, f"long {uuid.uuid4()}")
+    trainer.start()
+    trainer.train(EPOCHS, pause=0)
+    with Browser() as page:
+        page.open(url)
+        page.until("the run", "return document.querySelector('h1') && document.querySelector('h1').textContent === arguments[0]", trainer.name)
+        # All of it, in as many points as a picture needs.
+        page.until("fewer points", f"return document.querySelector('.curve-note') && document.querySelector('.curve-note').textContent.includes('of {EPOCHS:,}')")
+        print(page.run(NOTE))
+        assert page.run(HATCHED) == 0, "nothing is missing yet"
+
+        drag(page, 0.40, 0.50)
+        _, took = page.until("every row of the part", "return document.querySelector('.curve-note').textContent.includes('exact, of this part')")
+        seen = page.run(POINTS)
+        print(f"a tenth of {EPOCHS} rows: {seen} points, {took:.2f} s after the drag: {page.run(NOTE)}")
+        assert EPOCHS * 0.09 < seen < EPOCHS * 0.12, seen
+        page.until("the line is drawn", "return (() => {" + DRAWN + "})() > 200")
+        drag(page, 0.2, 0.8)
+        time.sleep(0.5)
+        assert page.run(POINTS) == seen, "what is exact is not asked for again"
+        # What arrives meanwhile moves nothing.
+        trainer.train(20)
+        time.sleep(0.5)
+        assert page.run(POINTS) == seen and "of this part" in page.run(NOTE)
+        ActionChains(page.driver).double_click(page.find(".u-over")).perform()
+        page.until("the whole again", "return /points of [\\d,]+, buckets/.test(document.querySelector('.curve-note').textContent)")
+        drag(page, 0.1, 0.3)
+        page.until("another part", "return document.querySelector('.curve-note').textContent.includes('of this part')")
+        page.run("[...document.querySelectorAll('button')].find((button) => button.textContent === 'Whole run').focus()")
+        ActionChains(page.driver).send_keys(Keys.ENTER).perform()
+        page.until("the whole again, by keyboard", "return !document.querySelector('.curve-note').textContent.includes('of this part')")
+        assert page.run("return [...document.querySelectorAll('button')].find((button) => button.textContent === 'Whole run').hidden")
+
+        with sqlite3.connect(database, timeout=20) as store:
+            lost = store.execute("DELETE FROM training_metrics WHERE seq BETWEEN ? AND ?", LOST).rowcount
+        assert lost == LOST[1] - LOST[0] + 1
+        page.driver.refresh()
+        text, _ = page.until("what is not stored", "const hole = document.querySelector('.gaps li[data-reason=missing_seq]'); return hole && hole.textContent")
+        assert text.startswith(f"{lost} not stored, seq {LOST[0]} to {LOST[1]}"), text
+        hatched, _ = page.until("the hole on the curve", "return (() => {" + HATCHED + "})()")
+        print(f"{text}: {hatched} pixels")
+        # The hole is at the place of its rows; closer, it is wider, and elsewhere it is not seen.
+        part = LOST[0] / EPOCHS
+        drag(page, part - 0.02, part + 0.02)
+        wide, _ = page.until("a wider hole", "const now = (() => {" + HATCHED + "})(); return now > 3 * arguments[0] && now", hatched)
+        print(f"closer: {wide} pixels")
+        page.run("[...document.querySelectorAll('button')].find((button) => button.textContent === 'Whole run').click()")
+        page.until("the whole again", "return !document.querySelector('.curve-note').textContent.includes('of this part')")
+        drag(page, 0.7, 0.9)
+        page.until("a part without it", "return document.querySelector('.curve-note').textContent.includes('of this part') && (() => {" + HATCHED + "})() === 0")
+        assert not page.complaints(), page.complaints()
+
+
+def drag(page, start, end):
+    """Over this part of the first chart."""
+    over = page.find(".u-over")
+    page.run("arguments[0].scrollIntoView({block: 'center'})", over)
+    width = over.size["width"]
+    at = lambda part: round(width * (part - 0.5))
+    chain = ActionChains(page.driver, duration=50).move_to_element_with_offset(over, at(start), 0).click_and_hold()
+    chain.move_to_element_with_offset(over, at(end), 0).release().perform()
+
+
+def served(url, port):
+    with Browser() as page:
+        page.open(url)
+        page.until("the stream", PILL, "live")
+        trainer = Trainer(port, f"served {uuid.uuid4()}")
+        trainer.start()
+        trainer.train(20)
+        page.until("the newest run is shown", "return document.querySelector('h1') && document.querySelector('h1').textContent === arguments[0]", trainer.name)
+        page.until("its first points", AT_LEAST, 20)
+        # Sooner than a page that asks again and again would see it.
+        for _ in range(5):
+            trainer.train(10)
+            _, took = page.until("the curve grows", AT_LEAST, trainer.epoch)
+            assert took < 1.5, f"{took:.2f} s"
+        print(f"the last points after {took:.2f} s")
+        page.find("[data-tab=pipeline]").click()
+        page.until("what it listens to", "return document.querySelector('main').textContent.includes('subscribed')")
+        page.until("the commands", "return document.querySelector('[data-send=flush]') !== null")
+        page.find("[data-send=flush]").click()
+        page.until("the receipt of the daemon", RECEIPT, "flush", "done")
+        assert not page.complaints(), page.complaints()
+
+
 def signin(url, token):
     with Browser() as page:
         page.open(f"{url}/#/pipeline")
@@ -288,5 +393,5 @@ def pictures(url, directory):
 
 if __name__ == "__main__":
     what, url, more = sys.argv[1:4]
-    {"walk": lambda: walk(url, int(more)), "signin": lambda: signin(url, more), "pictures": lambda: pictures(url, more)}[what]()
+    {"walk": lambda: walk(url, int(more)), "closer": lambda: closer(url, int(more), sys.argv[4]), "served": lambda: served(url, int(more)), "signin": lambda: signin(url, more), "pictures": lambda: pictures(url, more)}[what]()
     print("fine")

@@ -83,7 +83,14 @@ fn runs_and_their_rows_are_read_page_by_page() {
         let one = daemon.get(&format!("/api/runs/{RUN}")).json();
         let run = &one["run"];
         assert_eq!((&run["notes"], &run["tags"], &run["dataset_size"]), (&json!("first"), &json!(["a"]), &json!(194)));
-        assert_eq!(one["metrics"].as_array().map(Vec::len), Some(25));
+        assert_eq!((one["metrics"].as_array().map(Vec::len), &one["next"]), (Some(25), &Value::Null));
+        // Cut short, it says where the range goes on.
+        let some = daemon.get(&format!("/api/runs/{RUN}?limit=10")).json();
+        let next = some["next"].as_str().unwrap();
+        let rest = daemon.get(&format!("/api/metrics/range?run_id={RUN}&cursor={next}")).json();
+        let rows = |answer: &Value| answer["metrics"].as_array().unwrap().clone();
+        assert_eq!((rows(&some).len(), rows(&rest).len(), &rest["next"]), (10, 15, &Value::Null));
+        assert_eq!([rows(&some), rows(&rest)].concat(), rows(&one), "none is missing, none is there twice");
 
         for (order, expected) in [("asc", (0..25).collect::<Vec<_>>()), ("desc", (0..25).rev().collect())] {
             let (mut epochs, mut cursor) = (Vec::new(), String::new());

@@ -6,7 +6,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::support::{cassandra::python, daemon::Daemon, redis::Redis, repository, skip};
+use crate::{
+    serve::serve,
+    support::{cassandra::python, daemon::Daemon, redis::Redis, repository, skip},
+};
 
 const TOKEN: &str = "admin-token-0123456789";
 
@@ -64,6 +67,34 @@ fn a_browser_sees_a_run_appear_and_grow_pauses_it_and_survives_a_restart() {
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
     script.args(["walk", &format!("http://127.0.0.1:{}", daemon.http_port()), &redis.port.to_string()]);
+    drive(script, &mut daemon);
+}
+
+#[test]
+fn a_browser_looks_closer_at_a_part_of_a_curve_and_sees_what_is_not_stored() {
+    let name = "a_browser_looks_closer_at_a_part_of_a_curve_and_sees_what_is_not_stored";
+    let mut script = match script() {
+        Ok(script) => script,
+        Err(why) => return skip(name, why),
+    };
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).start_ready();
+    script.args(["closer", &format!("http://127.0.0.1:{}", daemon.http_port()), &redis.port.to_string()]);
+    script.arg(daemon.database());
+    drive(script, &mut daemon);
+}
+
+#[test]
+fn a_browser_at_a_server_without_a_pipeline_sees_a_run_grow_and_a_receipt() {
+    let name = "a_browser_at_a_server_without_a_pipeline_sees_a_run_grow_and_a_receipt";
+    let mut script = match script() {
+        Ok(script) => script,
+        Err(why) => return skip(name, why),
+    };
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).start_ready();
+    let (_served, port) = serve(&daemon);
+    script.args(["served", &format!("http://127.0.0.1:{port}"), &redis.port.to_string()]);
     drive(script, &mut daemon);
 }
 

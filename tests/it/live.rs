@@ -1,21 +1,15 @@
 //! What happens, as a browser hears it; who may ask; the keys of the cache.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader, Write},
-    net::TcpStream,
-    thread,
-    time::Duration,
-};
+use std::{fs, thread, time::Duration};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::support::{
     daemon::{Daemon, INSTANCE},
     http,
     redis::Redis,
+    stream::{Event, Stream},
     wait_for, wait_until,
 };
 
@@ -25,62 +19,6 @@ const OTHER: &str = "00000000-0000-4000-8000-00000000000a";
 const ADMIN: &str = "admin-token-0123456789";
 const READER: &str = "reader-token-0123456789";
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// An open stream.
-struct Stream(BufReader<TcpStream>);
-
-/// One event.
-#[derive(Debug, Default)]
-struct Event {
-    name: String,
-    id: Option<String>,
-    data: Value,
-}
-
-impl Stream {
-    fn open(port: u16, query: &str, headers: &str) -> Self {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        write!(stream, "GET /api/stream{query} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").unwrap();
-        let mut stream = Self(BufReader::new(stream));
-        assert!(stream.line().starts_with("HTTP/1.1 200"));
-        while !stream.line().is_empty() {}
-        stream
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.0.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
-    }
-
-    /// The next event; the sizes of chunks and the comments between are passed over.
-    fn event(&mut self) -> Event {
-        let mut event = Event::default();
-        loop {
-            let line = self.line();
-            match line.split_once(": ") {
-                Some(("event", name)) => event.name = name.to_owned(),
-                Some(("id", id)) => event.id = Some(id.to_owned()),
-                Some(("data", data)) => event.data = serde_json::from_str(data).unwrap(),
-                _ if line.is_empty() && !event.name.is_empty() => return event,
-                _ => {}
-            }
-        }
-    }
-
-    /// The next event of a name.
-    fn next(&mut self, name: &str) -> Event {
-        let start = Instant::now();
-        loop {
-            let event = self.event();
-            if event.name == name {
-                return event;
-            }
-            assert!(start.elapsed() < LIMIT, "no `{name}`");
-        }
-    }
-}
 
 fn metrics(run: &str, epoch: u32) -> String {
     json!({"run_id": run, "epoch": epoch, "loss": 0.5, "timestamp": now()}).to_string()

@@ -22,9 +22,12 @@ mod overlap;
 mod pipeline;
 mod reading;
 mod redis;
+mod redis_keys;
+mod redis_rig;
 mod schema_cassandra;
 mod serve;
 mod store_cassandra;
+mod store_cassandra_errors;
 mod store_contract;
 mod support;
 #[path = "support/tests.rs"]

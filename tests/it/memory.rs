@@ -1,6 +1,12 @@
 //! What is read by HTTP stays within the memory that is promised, however large the rows are.
 
-use std::{thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::Duration,
+};
 
 use cascor_ingest::{
     event::{EventKey, MetricsRow, Row, RunRow},
@@ -14,14 +20,16 @@ use crate::support::{daemon::Daemon, http, redis::Redis};
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const ROWS: i64 = 300;
 const MOST_KIB: u64 = 200 << 10;
+/// What the program promises, whatever happens.
+const PROMISED_KIB: u64 = 256 << 10;
 
-/// A run whose rows are a megabyte each.
+/// A run of so many rows, each with these numbers and this text.
 #[allow(clippy::unwrap_used, reason = "a call that fails is a test that fails")]
-async fn fill(store: &dyn Store) {
+async fn fill(store: &dyn Store, rows: i64, extra: BTreeMap<String, f64>, rest: Option<String>) {
     let run_id = Uuid::try_parse(RUN).unwrap();
     let start = (jiff::Timestamp::now().as_second() - 3_600) * 1_000_000;
     store.write_run(&RunRow { run_id, start_time: Some(start), ..RunRow::default() }, None).await.unwrap();
-    for n in 0..ROWS {
+    for n in 0..rows {
         let row = MetricsRow {
             key: EventKey { run_id, timestamp: start + n, event_id: n },
             epoch: i32::try_from(n).ok(),
@@ -34,27 +42,93 @@ async fn fill(store: &dyn Store) {
             hidden_units: None,
             phase: None,
             seq: Some(n),
-            extra: [("grad".to_owned(), 0.5)].into(),
-            rest_json: Some(format!("{{\"text\":\"{}\"}}", "x".repeat(1 << 20))),
+            extra: extra.clone(),
+            rest_json: rest.clone(),
         };
         let (table, partition) = Row::Metrics(row.clone()).destination();
         store.write(&Batch { table, partition, rows: vec![Row::Metrics(row)] }).await.unwrap();
     }
 }
 
-#[test]
-fn rows_of_a_megabyte_are_read_in_bounded_memory() {
-    let redis = Redis::start();
-    let mut daemon = Daemon::on(&redis).prepare();
+/// A daemon on a store with such a run.
+fn filled(mut daemon: Daemon, rows: i64, extra: BTreeMap<String, f64>, rest: Option<String>) -> Daemon {
     let config = sqlite::Config { path: daemon.database() };
     let store = sqlite::open(&config, &Retention::default(), Metrics::new());
-    tokio::runtime::Runtime::new().unwrap().block_on(fill(&store));
+    tokio::runtime::Runtime::new().unwrap().block_on(fill(&store, rows, extra, rest));
     drop(store);
     daemon.launch();
     daemon.wait_ready();
+    daemon
+}
+
+/// The status of an answer, and its bytes with those of its framing, of which none is kept.
+fn drain(port: u16, path: &str) -> (String, usize) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let (mut piece, mut total, mut status) = (vec![0; 64 << 10], 0, String::new());
+    loop {
+        let read = stream.read(&mut piece).unwrap();
+        if total == 0 {
+            status = String::from_utf8_lossy(&piece[..read.min(12)]).into_owned();
+        }
+        total += read;
+        if read == 0 {
+            return (status, total);
+        }
+    }
+}
+
+#[test]
+fn four_exports_at_once_of_rows_of_twenty_mebibytes_stay_within_the_promise() {
+    const LARGE_ROWS: usize = 5;
+    const NUMBERS: usize = 4_096;
+    let extra: BTreeMap<String, f64> = (0..NUMBERS).map(|n| (format!("{n:06}{}", "x".repeat(5 << 10)), 0.5)).collect();
+    let row: usize = extra.keys().map(String::len).sum();
+    assert!(row >= 20 << 20);
+    let redis = Redis::start();
+    // Debug builds are slow.
+    let daemon = Daemon::on(&redis).set("http.request_timeout", "\"120s\"").prepare();
+    let mut daemon = filled(daemon, LARGE_ROWS as i64, extra, None);
+    let port = daemon.http_port();
+    let askers: Vec<_> = ["csv", "ndjson", "json", "csv"]
+        .map(|format| format!("/api/export?run_id={RUN}&format={format}"))
+        .into_iter()
+        .map(|path| thread::spawn(move || (drain(port, &path), path)))
+        .collect();
+    for asker in askers {
+        let ((status, bytes), path) = asker.join().unwrap();
+        assert!(status.starts_with("HTTP/1.1 200") && bytes > LARGE_ROWS * row, "{path}: {status}, {bytes} bytes");
+    }
+    println!("four exports: {} MiB at most", daemon.process().resident_peak_kib() >> 10);
+    // And with readers of pages beside them, and of what is told of a whole run.
+    let paths = (0..12).map(|n| match n % 6 {
+        0 | 1 => format!("/api/export?run_id={RUN}&format=ndjson"),
+        2 => format!("/api/metrics/range?run_id={RUN}&limit=100"),
+        3 => format!("/api/metrics?run_id={RUN}"),
+        4 => format!("/api/runs/{RUN}/gaps"),
+        _ => format!("/api/runs/{RUN}"),
+    });
+    let askers: Vec<_> = paths.map(|path| thread::spawn(move || (drain(port, &path), path))).collect();
+    for asker in askers {
+        let ((status, _), path) = asker.join().unwrap();
+        assert!(status.starts_with("HTTP/1.1 200"), "{path}: {status}");
+    }
+    let peak = daemon.process().resident_peak_kib();
+    println!("and eight readers beside four: {} MiB at most", peak >> 10);
+    assert!(peak < PROMISED_KIB, "{} MiB", peak >> 10);
+}
+
+#[test]
+fn rows_of_a_megabyte_are_read_in_bounded_memory() {
+    let redis = Redis::start();
+    let text = format!("{{\"text\":\"{}\"}}", "x".repeat(1 << 20));
+    let mut daemon = filled(Daemon::on(&redis).prepare(), ROWS, [("grad".to_owned(), 0.5)].into(), Some(text));
     let one = daemon.get(&format!("/api/runs/{RUN}")).json();
     assert_eq!(one["metric_count"], ROWS);
-    assert_eq!(one["metrics"].as_array().map(Vec::len), Some(8), "what a page holds");
+    assert_eq!(one["metrics"].as_array().map(Vec::len), Some(7), "what a page holds");
+    let rest = daemon.get(&format!("/api/metrics/range?run_id={RUN}&cursor={}", one["next"].as_str().unwrap())).json();
+    assert_eq!(rest["metrics"][0]["epoch"], ROWS - 8, "the cursor goes on behind it");
     println!("one page: {} MiB at most", daemon.process().resident_peak_kib() >> 10);
     let export = daemon.get(&format!("/api/export?run_id={RUN}&format=ndjson"));
     assert_eq!(export.body.lines().count(), ROWS as usize);

@@ -4,6 +4,8 @@ import { h, colour, coalesced } from "./dom.js";
 import { number, clock } from "./format.js";
 
 const HEIGHT = 240;
+/** Ranges that differ by less, as a share of their width, are the same. */
+const SAME = 1e-3;
 const charts = new Set();
 
 const logTicks = (u, splits) => splits.map((value) => (Math.abs(Math.log10(value) % 1) < 1e-9 ? value : null));
@@ -14,13 +16,14 @@ const along = (by) => (by === "time" ? undefined : (u, values) => values.map((va
 export class Chart {
   /**
    * `lines`: `{label, stroke, dash, band}` for each column behind the first; `band` names the pair of columns that hold the
-   * extremes, which are filled between and not listed.
+   * extremes, which are filled between and not listed. `onzoom` is told the range that somebody looks at, or null.
    */
-  constructor({ title, lines, height = HEIGHT, group, hooks = {}, percent = false }) {
-    Object.assign(this, { title, lines, height, group, hooks, percent });
+  constructor({ title, lines, height = HEIGHT, group, hooks = {}, percent = false, onzoom = () => {} }) {
+    Object.assign(this, { title, lines, height, group, hooks, percent, onzoom });
     this.by = "epoch";
     this.log = false;
-    this.zoomed = false;
+    /** What somebody looks at; null: everything. */
+    this.range = null;
     this.data = [[], ...lines.map(() => [])];
     this.box = h("div", { class: "plot" });
     this.redraw = coalesced(() => this.#apply());
@@ -45,8 +48,27 @@ export class Chart {
   /** Other settings need another plot. */
   change(settings) {
     Object.assign(this, settings);
-    this.zoomed = false;
+    this.range = null;
+    this.onzoom(null);
     this.#build();
+  }
+
+  /** Looks at this range. */
+  zoom(range) {
+    this.range = range;
+    if (this.plot) this.plot.setScale("x", { min: range[0], max: range[1] });
+  }
+
+  /** Somebody has chosen a range, or the plot has taken all of its data. */
+  #scaled(u) {
+    const { min, max } = u.scales.x;
+    const x = u.data[0];
+    if (min === null || min === undefined || x.length === 0) return;
+    const whole = min <= x[0] && max >= x[x.length - 1];
+    const known = this.range && Math.max(Math.abs(this.range[0] - min), Math.abs(this.range[1] - max)) <= (max - min) * SAME;
+    if (whole ? this.range === null : known) return;
+    this.range = whole ? null : [min, max];
+    this.onzoom(this.range);
   }
 
   #resize() {
@@ -59,8 +81,8 @@ export class Chart {
     if (this.gone) return;
     if (!this.plot) return void this.#build();
     // Somebody who has zoomed in looks at something: it stays where it is.
-    this.plot.setData(this.data, !this.zoomed);
-    if (this.zoomed) this.plot.redraw();
+    this.plot.setData(this.data, this.range === null);
+    if (this.range) this.zoom(this.range);
     this.#newest();
   }
 
@@ -77,10 +99,6 @@ export class Chart {
     this.#newest();
     this.plot.root.setAttribute("role", "img");
     this.plot.root.setAttribute("aria-label", this.title);
-    this.plot.over.addEventListener("dblclick", () => {
-      this.zoomed = false;
-      this.redraw();
-    });
   }
 
   #options() {
@@ -124,20 +142,15 @@ export class Chart {
       ],
       cursor: {
         sync: this.group ? { key: this.group } : undefined,
-        drag: { x: true, y: false },
+        drag: { x: true, y: false, dist: 5 },
         points: { size: 6 },
-        bind: {
-          mouseup: (u, target, handler) => (event) => {
-            if (u.select.width > 4) this.zoomed = true;
-            return handler(event);
-          },
-        },
       },
       legend: { live: true, markers: { width: 2 } },
       hooks: {
         drawClear: [(u) => this.hooks.behind && this.hooks.behind(u)],
         draw: [(u) => this.hooks.above && this.hooks.above(u)],
         ready: [(u) => hideBands(u, this.lines)],
+        setScale: [(u, scale) => scale === "x" && this.plot === u && this.#scaled(u)],
       },
     };
   }

@@ -22,6 +22,8 @@ let instance = "";
 
 function note(receipt) {
   const known = receipts.find((other) => other.id && other.id === receipt.id);
+  // The stream may be faster than the answer that there is no receipt yet.
+  if (known && known.outcome && !receipt.outcome) return;
   if (known) Object.assign(known, receipt);
   else receipts.unshift(receipt);
   receipts.length = Math.min(receipts.length, KEPT);

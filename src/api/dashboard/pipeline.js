@@ -97,8 +97,7 @@ function draw() {
     ["Durable to", `${count(spool.durable)} of ${count(spool.end)}`],
     ["Stored to", count(spool.stored)],
   ]));
-  const connections = (redis.connections || []).map((connection) => [connection.use || connection.name || "connection", state(Boolean(connection.connected ?? connection.proven), connection.error || (connection.connected ?? connection.proven ? "subscribed" : "down"))]);
-  show(parts.redis, facts([...connections, ["Unproven channels", redis.unproven && redis.unproven.length ? redis.unproven.join(", ") : "none"]]));
+  show(parts.redis, facts(listening(redis)));
   show(parts.daemon, facts([
     ["Instance", status.instance], ["Version", status.version], ["Started", date(status.started_at)], ["Up", duration(status.uptime_seconds)],
     ["Rejected", count(status.counters.rejected)], ["Dead letters", count(status.counters.dead_letters)],
@@ -107,9 +106,14 @@ function draw() {
   show(parts.gaps, missed.length ? missed.map(([reason, gap]) => h("tr", {}, h("th", { scope: "row" }, reason.replaceAll("_", " "), h("small", {}, REASONS[reason] || "")), h("td", {}, count(gap.gaps)), h("td", {}, gap.lost ? count(gap.lost) : "unknown"))) : h("tr", {}, h("td", { colspan: 3, class: "empty" }, "Nothing was missed since the start.")));
 }
 
+function listening(redis) {
+  const connections = (redis.connections || []).map((connection) => [connection.name || "connection", state(Boolean(connection.connected), connection.error || (connection.connected ? "subscribed" : "down"))]);
+  return [...connections, ["Unproven channels", redis.unproven && redis.unproven.length ? redis.unproven.join(", ") : "none"]];
+}
+
 function drawReader(status) {
   show(parts.state, state(status.ready, status.phase), state(status.store.connected, `store ${status.store.connected ? "answers" : "does not answer"}`));
-  show(parts.redis, facts([["Connection", state(Boolean(status.redis.connected), status.redis.connected ? "up" : "down")]]));
+  show(parts.redis, facts([["commands", state(Boolean(status.redis.connected), status.redis.connected ? "up" : "down")], ...listening(status.redis)]));
   show(parts.spool, h("p", { class: "empty" }, "This server only reads; it has no pipeline."));
   show(parts.gaps, h("tr", {}, h("td", { colspan: 3, class: "empty" }, "This server only reads; see the runs for what is missing.")));
   show(parts.daemon, facts([["Instance", status.instance], ["Version", status.version], ["Up", duration(status.uptime_seconds)]]));

@@ -22,6 +22,11 @@ let log = false;
 let snapshots = [];
 let shown = null;
 let renewing = null;
+/** The moments between which somebody looks more closely, and the curve between them when there is more to see of it. */
+let looked = null;
+let closer = null;
+
+const view = () => closer ?? series;
 
 const lines = (base, train, val) => [
   { label: `train ${base}`, stroke: "--train", field: train },
@@ -38,13 +43,50 @@ function makeChart(title, base, fields, isPercent) {
     lines: lines(base, ...fields),
     group: "run",
     percent: isPercent,
-    hooks: { behind: (u) => series && series.loaded && behind(u, series, by), above: (u) => series && series.loaded && above(u, series, by, fields) },
+    hooks: { behind: (u) => series && series.loaded && behind(u, view(), by), above: (u) => series && series.loaded && above(u, view(), by, fields) },
+    onzoom: look,
   });
-  chart.feed = () => chart.set([
-    series.axis(by),
-    ...chart.lines.map((line) => (line.extreme ? (series.spread ? series[line.extreme][line.field] : []) : series.values[line.field])).map((column) => (column.length ? column : new Array(series.time.length).fill(null))),
-  ]);
+  chart.feed = () => {
+    const shown = view();
+    chart.set([
+      shown.axis(by),
+      ...chart.lines.map((line) => (line.extreme ? (shown.spread ? shown[line.extreme][line.field] : []) : shown.values[line.field])).map((column) => (column.length ? column : new Array(shown.time.length).fill(null))),
+    ]);
+  };
   return chart;
+}
+
+/** Somebody looks at a range of the axis, or at everything again. */
+function look(range) {
+  if (!series || !parts || (range === null && !looked)) return;
+  parts.whole.hidden = range === null;
+  if (range === null) {
+    [looked, closer] = [null, null];
+    // Both charts look at the same.
+    charts.forEach((chart) => {
+      chart.range = null;
+    });
+    return fresh();
+  }
+  looked = { from: view().timeAt(by, range[0]), to: view().timeAt(by, range[1]) };
+  charts.forEach((chart) => chart.zoom(range));
+  lookCloser().catch((error) => say(parts.note, error.message));
+}
+
+/** Reads what is looked at as closely as the daemon gives it; `again` when it may have changed. */
+async function lookCloser(again = false) {
+  if (!looked || (!again && closer && closer.exact === true && closer.covers(looked.from, looked.to))) return fresh();
+  const mine = looked;
+  // Whoever sees every row sees everything.
+  const part = series.exact === true ? null : series.part(mine.from, mine.to);
+  if (part) await part.load();
+  if (looked !== mine || !series) return undefined;
+  closer = part;
+  const range = [view().place(by, mine.from), view().place(by, mine.to)];
+  charts.forEach((chart) => {
+    chart.range = range;
+  });
+  return fresh();
 }
 
 const tile = (label) => {
@@ -87,6 +129,7 @@ function build(box, id) {
   const growth = h("tbody", {});
   const events = h("ol", { class: "events" });
   const gaps = h("ul", { class: "gaps" });
+  const whole = h("button", { type: "button", class: "ghost small", hidden: true, onclick: () => look(null) }, "Whole run");
   const controls = h("div", { class: "bar" },
     toggle("Horizontal axis", [["epoch", "Epoch"], ["time", "Time"]], by, (value) => {
       by = value;
@@ -97,9 +140,10 @@ function build(box, id) {
       log = value;
       lossChart.change({ log });
     }),
+    whole,
     h("span", { class: "keys" }, h("i", { class: "key phase" }), "candidate phase", h("i", { class: "key unit" }), "unit added", h("i", { class: "key gap" }), "gap"),
   );
-  parts = { tiles, head, note, network, slider, caption, growth, events, gaps };
+  parts = { tiles, head, note, whole, network, slider, caption, growth, events, gaps };
   show(box, head.box,
     h("section", { class: "tiles", "aria-label": "Newest values" }, Object.values(tiles).map(({ box: one }) => one)),
     h("section", { class: "card" }, h("div", { class: "card-head" }, h("h2", {}, "Curves"), controls), note,
@@ -129,10 +173,12 @@ const fresh = coalesced(() => {
   say(tiles.epoch.value, count(at < 0 ? null : series.epochs[at]));
   say(tiles.epoch.note, at < 0 || !series.phase[at] ? "" : `${series.phase[at]} phase`);
   say(tiles.units.value, count(at < 0 ? null : series.hidden[at]));
-  const exact = series.exact === true ? `${count(series.time.length)} points, exact` : `${count(series.time.length)} points of ${count(series.exact.of)}, ${series.exact.method}`;
+  const curve = view();
+  const exact = curve.exact === true ? `${count(curve.time.length)} points, exact` : `${count(curve.time.length)} points of ${count(curve.exact.of)}, ${curve.exact.method}`;
+  const part = closer ? ", of this part" : "";
   const replaced = series.replaced ? `; ${count(series.replaced)} replaced by a resumed attempt` : "";
-  const odd = series.odd.length ? `; ${series.odd.length} not finite (▲)` : "";
-  say(note, series.time.length ? `${exact}${replaced}${odd}. Drag to zoom, double click to see all.` : "No metrics yet. They appear as they arrive.");
+  const odd = curve.odd.length ? `; ${curve.odd.length} not finite (▲)` : "";
+  say(note, series.time.length ? `${exact}${part}${replaced}${odd}. Drag to zoom, double click to see all.` : "No metrics yet. They appear as they arrive.");
   showGaps();
   showRun();
 });
@@ -161,7 +207,7 @@ function showRun() {
 
 function showGaps() {
   const words = series.gaps.map((gap) =>
-    h("li", {}, h("b", {}, gap.lost === null ? "unknown" : count(gap.lost)), ` ${gap.reason.replaceAll("_", " ")}, `, `${clock(gap.from * 1000)} to ${clock(gap.to * 1000)}`));
+    h("li", { "data-reason": gap.reason }, h("b", {}, gap.lost === null ? "unknown" : count(gap.lost)), ` ${gap.seq ? `not stored, seq ${gap.seq.join(" to ")}` : gap.reason.replaceAll("_", " ")}, `, `${clock(gap.from * 1000)} to ${clock(gap.to * 1000)}`));
   const key = JSON.stringify(series.gaps);
   if (parts.gaps.dataset.key === key) return;
   parts.gaps.dataset.key = key;
@@ -220,7 +266,7 @@ async function loadEvents(id) {
 async function load(id) {
   const tolerate = (question) => question.catch((error) => series && series.runId === id && error.status !== 404 && say(parts.note, error.message));
   const mine = series;
-  await tolerate(mine.load().then(() => mine === series && fresh()));
+  await tolerate(mine.load().then(() => mine === series && lookCloser(true)));
   await Promise.all([loadNetwork(id), loadEvents(id), loadGrowth(id)].map(tolerate));
 }
 
@@ -246,7 +292,7 @@ export function open(box, id) {
     live.metrics.on(({ run_id, rows, skipped }) => {
       if (run_id !== id) return;
       const stale = series.append(rows);
-      if (stale || skipped > 0) series.load().then(fresh).catch(() => {});
+      if (stale || skipped > 0) series.load().then(() => lookCloser(true)).catch(() => {});
       fresh();
     }),
     live.topology.on((row) => {
@@ -265,5 +311,5 @@ export function close() {
   leave.forEach((stop) => stop());
   charts.forEach((chart) => chart.destroy());
   clearTimeout(renewing);
-  [series, charts, parts, leave, renewing] = [null, [], null, [], null];
+  [series, charts, parts, leave, renewing, looked, closer] = [null, [], null, [], null, null, null];
 }

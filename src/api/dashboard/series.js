@@ -1,4 +1,4 @@
-// The curve of one run as columns: read from the store, then grown by what the stream brings.
+// The curve of one run as columns: read from the store, then grown by what the stream brings; or a part of it, more closely.
 
 import { get, optional, ApiError } from "./api.js";
 import { seconds } from "./format.js";
@@ -8,14 +8,52 @@ const POINTS = 4000;
 /** Beyond it the curve is asked for again, reduced by the daemon. */
 const MOST = 12000;
 
+/** Ours are cut to the millisecond. */
+const ROUNDED = 0.001;
+
 const later = (a, b) => a.timestamp > b.timestamp || (a.timestamp === b.timestamp && a.event_id > b.event_id);
+
+/** What the daemons know they missed; and what the run's `seq` lacks, where none of them says so. */
+function holes(answer) {
+  // What was missed of commands is no hole in a curve.
+  const told = answer.gaps.filter((gap) => gap.source !== "control").map((gap) => ({ from: seconds(gap.started_at), to: seconds(gap.ended_at), lost: gap.lost, reason: gap.reason }));
+  const same = (hole) => told.some((gap) => gap.reason === "sequence" && gap.lost >= hole.lost && gap.from <= hole.to + 1 && gap.to >= hole.from - 1);
+  const missing = (answer.missing || []).map((hole) => ({ from: seconds(hole.after), to: seconds(hole.before), lost: hole.count, reason: "missing_seq", seq: [hole.from, hole.to] }));
+  return [...told, ...missing.filter((hole) => !same(hole))].sort((a, b) => a.from - b.from);
+}
+
+/** The place in a sorted column behind which a value is, so that there is one more. */
+function pair(column, value) {
+  let [low, high] = [0, column.length - 1];
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (column[middle] <= value) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+/** What one column says where the other has a value; beyond its ends, what it says there. */
+function between(from, to, value) {
+  const last = from.length - 1;
+  if (last < 0) return value;
+  if (value <= from[0]) return to[0];
+  if (value >= from[last]) return to[last];
+  const low = pair(from, value);
+  const part = (value - from[low]) / (from[low + 1] - from[low] || 1);
+  return to[low] + part * (to[low + 1] - to[low]);
+}
 
 export class Series {
   constructor(runId) {
     this.runId = runId;
+    /** Only what is between; and where the curve was in front of it. */
+    this.within = null;
+    this.seed = null;
     this.waiting = [];
     this.loading = false;
     this.loaded = false;
+    this.gaps = [];
     this.clear();
   }
 
@@ -29,9 +67,10 @@ export class Series {
     this.low = Object.fromEntries(FIELDS.map((name) => [name, []]));
     this.high = Object.fromEntries(FIELDS.map((name) => [name, []]));
     this.odd = [];
-    this.gaps = [];
+    this.offsets = [];
     this.last = null;
-    this.offset = 0;
+    this.offset = this.seed ? this.seed.offset : 0;
+    this.lastEpoch = this.seed ? this.seed.epoch : null;
     this.exact = true;
     this.withEpochs = 0;
     this.spread = false;
@@ -47,13 +86,12 @@ export class Series {
     try {
       const [answer, gaps] = await Promise.all([
         this.#range(),
-        optional(get(`api/runs/${this.runId}/gaps`), { gaps: [] }),
+        this.within ? null : optional(get(`api/runs/${this.runId}/gaps`), { gaps: [] }),
       ]);
       this.clear();
       this.exact = answer.exact;
       this.replaced = answer.replaced || 0;
-      // What was missed of commands is no hole in a curve.
-      this.gaps = gaps.gaps.filter((gap) => gap.source !== "control").map((gap) => ({ from: seconds(gap.started_at), to: seconds(gap.ended_at), lost: gap.lost, reason: gap.reason }));
+      if (gaps) this.gaps = holes(gaps);
       answer.metrics.forEach((row) => this.#push(row));
       this.loaded = true;
     } finally {
@@ -70,12 +108,13 @@ export class Series {
   }
 
   async #range() {
-    const range = { run_id: this.runId, order: "asc" };
+    const range = { run_id: this.runId, order: "asc", ...this.within };
     try {
       return await get("api/metrics/range", { ...range, max_points: POINTS, fields: FIELDS.join(",") });
     } catch (error) {
       if (!(error instanceof ApiError) || error.status !== 400) throw error;
       // A daemon without curves: the newest rows as they are.
+      delete range.attempts;
       const answer = await get("api/metrics/range", { ...range, order: "desc", limit: POINTS });
       answer.metrics.reverse();
       return answer;
@@ -100,17 +139,18 @@ export class Series {
 
   #push(row, fromStream = false) {
     const at = this.time.length;
-    const hidden = row.hidden_units ?? (at ? this.hidden[at - 1] : null);
+    const front = at ? { x: this.x[at - 1], hidden: this.hidden[at - 1], phase: this.phase[at - 1] } : this.seed;
+    const hidden = row.hidden_units ?? (front ? front.hidden : null);
     const phase = row.phase ?? null;
     let epoch = row.epoch;
     if (epoch !== null && epoch !== undefined) {
       this.withEpochs += 1;
       const before = this.lastEpoch;
-      if (at && before !== undefined && before !== null && epoch < before) {
-        const resumed = this.phase[at - 1] === phase && this.hidden[at - 1] === hidden;
+      if (front && before !== null && epoch < before) {
+        const resumed = front.phase === phase && front.hidden === hidden;
         // Resumed from a checkpoint: only the whole curve tells what is replaced.
         if (resumed && fromStream) return false;
-        this.offset = this.x[at - 1] + 1 - epoch;
+        this.offset = front.x + 1 - epoch;
       }
       this.lastEpoch = epoch;
       epoch += this.offset;
@@ -118,7 +158,8 @@ export class Series {
     this.time.push(seconds(row.timestamp));
     this.epochs.push(row.epoch ?? null);
     // An axis never goes back.
-    this.x.push(Math.max(epoch ?? (at ? this.x[at - 1] : 0), at ? this.x[at - 1] : epoch ?? 0));
+    this.x.push(Math.max(epoch ?? (front ? front.x : 0), front ? front.x : epoch ?? 0));
+    this.offsets.push(this.offset);
     this.hidden.push(hidden);
     this.phase.push(phase);
     for (const name of FIELDS) {
@@ -142,17 +183,34 @@ export class Series {
   /** Where a time is on the axis. */
   place(by, time) {
     const axis = this.axis(by);
-    if (axis === this.time || axis.length === 0) return time;
-    let [low, high] = [0, this.time.length - 1];
-    if (time <= this.time[0]) return axis[0];
-    if (time >= this.time[high]) return axis[high];
-    while (high - low > 1) {
-      const middle = (low + high) >> 1;
-      if (this.time[middle] <= time) low = middle;
-      else high = middle;
-    }
-    const part = (time - this.time[low]) / (this.time[high] - this.time[low] || 1);
-    return axis[low] + part * (axis[high] - axis[low]);
+    return axis === this.time ? time : between(this.time, axis, time);
+  }
+
+  /** The time of a place on the axis. */
+  timeAt(by, place) {
+    const axis = this.axis(by);
+    return axis === this.time ? place : between(axis, this.time, place);
+  }
+
+  /** What is between two moments, and a point on either side, to be read as closely as the daemon gives it. */
+  part(from, to) {
+    const end = this.time.length - 1;
+    const first = Math.max(0, pair(this.time, from) - 1);
+    const last = Math.min(end, pair(this.time, to) + 2);
+    const part = new Series(this.runId);
+    // The first point stands for all rows before it. Without a second attempt all rows count, and no later ones are looked at.
+    part.within = { start_time: first ? this.time[first] : undefined, end_time: this.time[last] + ROUNDED, attempts: this.replaced ? undefined : "raw" };
+    const seed = first - 1;
+    part.seed = first ? { x: this.x[seed], epoch: this.epochs[seed], offset: this.offsets[seed], hidden: this.hidden[seed], phase: this.phase[seed] } : null;
+    part.gaps = this.gaps.filter((gap) => gap.to >= from && gap.from <= to);
+    part.clear();
+    return part;
+  }
+
+  /** Whether everything between two moments is here. */
+  covers(from, to) {
+    const end = this.time.length - 1;
+    return end > 0 && this.time[0] <= from && this.time[end] >= to;
   }
 
   /** Stretches of one phase, as indices from and to. */

@@ -52,7 +52,7 @@ function open() {
   heard = Date.now();
   const mine = source;
   handle("hello", (hello) => {
-    // A server without a pipeline has nothing to tell: the store is asked instead.
+    // A server that hears nothing has nothing to tell: the store is asked instead.
     clearInterval(polling);
     if (!hello.live) polling = setInterval(() => !document.hidden && live.behind.tell("poll"), POLL_MS);
     if (!hello.resumed) live.behind.tell("connected");
@@ -60,7 +60,13 @@ function open() {
   // What was received before we listened is in the store once this record is: read it then.
   let target = null;
   handle("status", ({ spool }) => {
-    if (!spool || target === Infinity) return;
+    if (target === Infinity) return;
+    if (!spool) {
+      // Without a pipeline nobody here knows when: soon.
+      target = Infinity;
+      setTimeout(() => mine === source && live.behind.tell("stored"), POLL_MS);
+      return;
+    }
     target ??= spool.end;
     if (spool.stored >= target) {
       target = Infinity;

@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, mem, sync::Arc};
 
+use axum::body::Bytes;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
@@ -11,16 +12,24 @@ use super::{
     csv::Line,
 };
 use crate::{
-    api::rows::Paged,
+    api::{
+        room::{Turn, Turns},
+        rows::Paged,
+    },
     event::{EventRow, MetricsRow, TopologyRow},
     gaps::ledger::{self, Filter},
     render,
-    store::{RangeQuery, Store, StoreError},
+    store::{READ_BYTES, RangeQuery, Store, StoreError},
     units::{self, Micros},
 };
 
-/// Rows of a page that are small. A page and its text are all the memory of an export.
+/// Rows of a page that are small. Two pages and their text are all the memory of an export.
 const STEP: usize = 4_000;
+/// A page that is larger is kept, and made into text, by one export at a time.
+const LARGE: usize = 2 * READ_BYTES;
+/// Text beyond this is handed over in slices of their own, so that it is gone when the last of them is taken.
+const WHOLE: usize = 4 << 20;
+const SLICE: usize = 64 << 10;
 /// Gap rows told of each run, at most.
 const GAPS: usize = 1_000;
 
@@ -82,6 +91,14 @@ pub struct Job {
     pub format: Format,
     /// Whether the trailer is a line of the body, too.
     pub line: bool,
+    /// Who may hold large rows.
+    pub turns: Turns,
+}
+
+/// Rows, and the turn of those that are large.
+struct Page<T> {
+    rows: Vec<T>,
+    turn: Option<Turn>,
 }
 
 /// Writes the body into the queue; ends early, without an error, when nobody takes it any more.
@@ -98,7 +115,7 @@ pub async fn write(job: Job, pieces: mpsc::Sender<Piece>) -> Result<(), StoreErr
 
 async fn write_rows<T: Line + Paged>(job: &Job, pieces: mpsc::Sender<Piece>) -> Result<(), StoreError> {
     // One page is made into text while the next one is read.
-    let (pages, mut queue) = mpsc::channel::<Vec<T>>(1);
+    let (pages, mut queue) = mpsc::channel::<Page<T>>(1);
     let reading = async {
         let read = read(job, &pages).await;
         drop(pages);
@@ -107,11 +124,13 @@ async fn write_rows<T: Line + Paged>(job: &Job, pieces: mpsc::Sender<Piece>) -> 
     let writing = async {
         let mut text = Text::new(job.format);
         text.head(T::HEADER, job);
-        while let Some(rows) = queue.recv().await {
+        while let Some(Page { rows, turn }) = queue.recv().await {
             text.rows(&rows);
+            drop(rows);
             if !text.send(&pieces).await {
                 return None;
             }
+            drop(turn);
         }
         Some(text)
     };
@@ -128,24 +147,43 @@ async fn write_rows<T: Line + Paged>(job: &Job, pieces: mpsc::Sender<Piece>) -> 
     Ok(())
 }
 
-async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Vec<T>>) -> Result<(), StoreError> {
+async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Page<T>>) -> Result<(), StoreError> {
     let limit = if T::STEP < 1_000 { T::STEP } else { STEP };
+    let mut large = false;
     for part in &job.parts {
         let newest = RangeQuery::newest(part.run_id, limit);
         let mut query = RangeQuery { start: job.start, end: job.end, ascending: true, after: part.after, ..newest };
         loop {
             // Only once there is room for it: two pages, however large their rows, are never three.
             let Ok(room) = pages.reserve().await else { return Ok(()) };
-            let rows = T::read(&*job.store, &query).await?;
-            let complete = !query.is_filled(&rows);
-            query.after = rows.last().map(|row| (row.key().timestamp, row.key().event_id)).or(query.after);
-            room.send(rows);
+            let page = page::<T>(job, &query, large).await?;
+            large = page.turn.is_some();
+            let complete = !query.is_filled(&page.rows);
+            query.after = page.rows.last().map(|row| (row.key().timestamp, row.key().event_id)).or(query.after);
+            room.send(page);
             if complete {
                 break;
             }
         }
     }
     Ok(())
+}
+
+/// Reads a page. Behind a large one the turn is waited for first: its rows are likely to be large, too.
+async fn page<T: Paged>(job: &Job, query: &RangeQuery, after_large: bool) -> Result<Page<T>, StoreError> {
+    let mut turn = if after_large { job.turns.wait().await } else { None };
+    loop {
+        let rows = T::read(&*job.store, query).await?;
+        if rows.iter().map(T::bytes).sum::<usize>() <= LARGE {
+            return Ok(Page { rows, turn: None });
+        }
+        turn = turn.or_else(|| job.turns.now());
+        if turn.is_some() {
+            return Ok(Page { rows, turn });
+        }
+        drop(rows);
+        turn = job.turns.wait().await;
+    }
 }
 
 /// The text so far, and what is said about it at the end.
@@ -201,10 +239,18 @@ impl Text {
 
     /// Hands over what there is. Whether anybody takes it.
     async fn send(&mut self, pieces: &mpsc::Sender<Piece>) -> bool {
-        let room = self.out.capacity();
+        let room = self.out.capacity().min(WHOLE);
         let bytes = mem::replace(&mut self.out, String::with_capacity(room)).into_bytes();
         self.hash.update(&bytes);
-        bytes.is_empty() || pieces.send(Piece::Bytes(bytes.into())).await.is_ok()
+        if bytes.len() <= WHOLE {
+            return bytes.is_empty() || pieces.send(Piece::Bytes(bytes.into())).await.is_ok();
+        }
+        for slice in bytes.chunks(SLICE) {
+            if pieces.send(Piece::Bytes(Bytes::copy_from_slice(slice))).await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     async fn end(mut self, job: &Job, pieces: &mpsc::Sender<Piece>) -> Result<(), StoreError> {

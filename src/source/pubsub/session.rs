@@ -317,7 +317,7 @@ impl Source {
                     Err(TryRecvError::Empty | TryRecvError::Closed) => break,
                 },
             };
-            if self.redis.is_own_channel(&message.channel) {
+            if self.is_unread(&message.channel) {
                 continue;
             }
             at = self.stamper.now();

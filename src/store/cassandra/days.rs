@@ -4,7 +4,8 @@ use scylla::{DeserializeRow, statement::prepared::PreparedStatement, value::CqlT
 use uuid::Uuid;
 
 use super::{
-    reads::{collect, cql_limit, partitions},
+    pages::{collect, cql_limit},
+    reads::partitions,
     session::Link,
     time,
 };

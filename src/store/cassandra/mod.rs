@@ -5,6 +5,7 @@
 
 mod days;
 mod errors;
+mod pages;
 mod reads;
 mod runs;
 pub(crate) mod session;

@@ -1,166 +1,24 @@
-//! The bounded reads. Every answer is fetched page by page and ends at its limit.
+//! The reads of the contract: what is asked for, and how a stored row becomes one of ours.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
 };
 
-use scylla::{
-    DeserializeRow,
-    deserialize::row::DeserializeRow as Row,
-    response::{PagingState, query_result::QueryRowsResult},
-    serialize::row::SerializeRow,
-    statement::prepared::PreparedStatement,
-    value::CqlTimestamp,
-};
+use scylla::{DeserializeRow, statement::prepared::PreparedStatement, value::CqlTimestamp};
 use uuid::Uuid;
 
-use super::{errors, session::Link, statements::Range, time};
+use super::{
+    errors,
+    pages::{bounds, collect, cql_limit, each, pages, range, unreadable},
+    session::Link,
+    time,
+};
 use crate::{
     curve::{Field, Sample, Samples},
     event::{DatasetRow, EventKey, EventRow, MetricsRow, RunRow, TopologyRow, Weigh, restore_micros},
     store::{RangeQuery, SamplesQuery, Seqs, StoreError, samples::add_row},
 };
-
-fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
-    StoreError::Misconfigured(Box::new(error))
-}
-
-/// Sends `statement` and hands every page to `page` until it breaks or there are no more.
-pub(super) async fn pages(
-    link: &Link,
-    statement: &PreparedStatement,
-    values: impl SerializeRow,
-    mut page: impl FnMut(QueryRowsResult) -> Result<ControlFlow<()>, StoreError>,
-) -> Result<(), StoreError> {
-    let mut from = PagingState::start();
-    loop {
-        let (result, next) =
-            link.session.execute_single_page(statement, &values, from).await.map_err(errors::store_error)?;
-        if page(result.into_rows_result().map_err(unreadable)?)?.is_break() {
-            return Ok(());
-        }
-        match next.into_paging_control_flow() {
-            ControlFlow::Break(()) => return Ok(()),
-            ControlFlow::Continue(state) => from = state,
-        }
-    }
-}
-
-/// At most `limit` rows, each read as `R` and made into `T`.
-pub(super) async fn collect<R, T>(
-    link: &Link,
-    statement: &PreparedStatement,
-    values: impl SerializeRow,
-    limit: usize,
-    make: impl Fn(R) -> T,
-) -> Result<Vec<T>, StoreError>
-where
-    R: for<'f, 'm> Row<'f, 'm>,
-{
-    let mut all = Vec::new();
-    pages(link, statement, values, |page| {
-        for row in page.rows::<R>().map_err(unreadable)? {
-            if all.len() == limit {
-                return Ok(ControlFlow::Break(()));
-            }
-            all.push(make(row.map_err(unreadable)?));
-        }
-        Ok(ControlFlow::Continue(()))
-    })
-    .await?;
-    Ok(all)
-}
-
-pub(super) fn cql_limit(limit: usize) -> i32 {
-    i32::try_from(limit).unwrap_or(i32::MAX)
-}
-
-type Bounds = ((i64, i64), (i64, i64));
-
-/// The first and the last `(millisecond, event_id)` of a range, inclusive; `None` when nothing can be between.
-fn bounds(query: &RangeQuery) -> Option<Bounds> {
-    let low = |at| (time::millis(at), time::event_ids(at).0);
-    let high = |at| (time::millis(at), time::event_ids(at).1);
-    let mut first = query.start.map_or((i64::MIN, i64::MIN), low);
-    let mut last = query.end.map_or((i64::MAX, i64::MAX), high);
-    if let Some((at, event_id)) = query.after {
-        if query.ascending {
-            first = first.max((time::millis(at), event_id.saturating_add(1)));
-        } else {
-            last = last.min((time::millis(at), event_id.saturating_sub(1)));
-        }
-    }
-    (first <= last && query.limit > 0).then_some((first, last))
-}
-
-/// The bytes of a page that is asked for, and the rows of the first and of any: the server counts rows only, so their number
-/// follows the largest that was met, and is never so high that rows which have just become large do harm.
-const PAGE_BYTES: usize = 1 << 20;
-const PAGE_FIRST: usize = 16;
-const PAGE_MOST: usize = 64;
-
-/// How many rows the next page may have.
-fn next_page(rows: usize, largest: usize) -> usize {
-    (PAGE_BYTES / largest.max(1)).clamp(1, (rows * 2).min(PAGE_MOST))
-}
-
-/// Hands over whole rows one by one until it breaks.
-async fn each<R>(
-    link: &Link,
-    statements: &Range,
-    query: &RangeQuery,
-    mut take: impl FnMut(R) -> (usize, ControlFlow<()>),
-) -> Result<(), StoreError>
-where
-    R: for<'f, 'm> Row<'f, 'm>,
-{
-    let Some((first, last)) = bounds(query) else { return Ok(()) };
-    let mut statement = if query.ascending { &statements.oldest_first } else { &statements.newest_first }.clone();
-    let values = (query.run_id, CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1, cql_limit(query.limit));
-    let (mut from, mut read, mut largest) = (PagingState::start(), 0, 0);
-    let mut rows = PAGE_FIRST;
-    loop {
-        statement.set_page_size(i32::try_from(rows).unwrap_or(1));
-        let answer = link.session.execute_single_page(&statement, &values, from).await;
-        let (result, next) = answer.map_err(errors::store_error)?;
-        for row in result.into_rows_result().map_err(unreadable)?.rows::<R>().map_err(unreadable)? {
-            let (bytes, flow) = take(row.map_err(unreadable)?);
-            largest = largest.max(bytes);
-            read += 1;
-            if flow.is_break() || read == query.limit {
-                return Ok(());
-            }
-        }
-        match next.into_paging_control_flow() {
-            ControlFlow::Break(()) => return Ok(()),
-            ControlFlow::Continue(state) => from = state,
-        }
-        rows = next_page(rows, largest);
-    }
-}
-
-/// Whole rows: as many as fit the limits of the query.
-async fn range<R, T: Weigh>(
-    link: &Link,
-    statements: &Range,
-    query: &RangeQuery,
-    make: impl Fn(R) -> T,
-) -> Result<Vec<T>, StoreError>
-where
-    R: for<'f, 'm> Row<'f, 'm>,
-{
-    let (mut all, mut total) = (Vec::new(), 0);
-    each(link, statements, query, |row| {
-        let row = make(row);
-        let bytes = row.bytes();
-        total += bytes;
-        all.push(row);
-        (bytes, if total >= query.bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    })
-    .await?;
-    Ok(all)
-}
 
 fn key(run_id: Uuid, timestamp: CqlTimestamp, event_id: i64) -> EventKey {
     EventKey { run_id, timestamp: restore_micros(timestamp.0, event_id), event_id }
@@ -453,29 +311,4 @@ pub(super) async fn partitions(link: &Link, statement: &PreparedStatement) -> Re
 
 pub(super) async fn ping(link: &Link) -> Result<(), StoreError> {
     link.session.execute_unpaged(&link.statements.ping, ()).await.map(drop).map_err(errors::store_error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_is_exact_to_the_row() {
-        let at = 1_763_683_199_123_456;
-        let id = (456 << 43) | 77;
-        let query = |ascending, after| RangeQuery {
-            start: Some(at - 5),
-            end: Some(at + 5),
-            ascending,
-            after,
-            ..RangeQuery::newest(Uuid::nil(), 10)
-        };
-        let ms = at / 1_000;
-        let whole = ((ms, 451 << 43), (ms, (461 << 43) | ((1 << 43) - 1)));
-        assert_eq!(bounds(&query(false, None)), Some(whole));
-        assert_eq!(bounds(&query(false, Some((at, id)))), Some((whole.0, (ms, id - 1))));
-        assert_eq!(bounds(&query(true, Some((at, id)))), Some(((ms, id + 1), whole.1)));
-        assert_eq!(bounds(&query(false, Some((at - 1_000, id)))), None, "nothing is left before the start");
-        assert_eq!(bounds(&RangeQuery::newest(Uuid::nil(), 0)), None);
-    }
 }

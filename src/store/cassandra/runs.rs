@@ -13,7 +13,7 @@ use scylla::{
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{errors, reads, session::Link, time};
+use super::{errors, pages, reads, session::Link, time};
 use crate::{
     event::RunRow,
     render,
@@ -148,7 +148,7 @@ fn cursor((start, run_id): Entry) -> Option<String> {
 async fn entries(link: &Link, month: String, query: &RunsQuery, max: usize) -> Result<Vec<Entry>, StoreError> {
     let upto = query.before.map_or(CqlTimestamp(i64::MAX), |(at, _)| time::cql(at));
     let mut entries = Vec::new();
-    reads::pages(link, &link.statements.month, (month, upto), |page| {
+    pages::pages(link, &link.statements.month, (month, upto), |page| {
         let rows =
             page.rows::<(String, CqlTimestamp, Uuid)>().map_err(|error| StoreError::Misconfigured(error.into()))?;
         for row in rows {

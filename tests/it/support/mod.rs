@@ -11,6 +11,7 @@ pub mod process;
 pub mod redis;
 pub mod resp;
 pub mod sqlite;
+pub mod stream;
 
 use std::{
     fs::OpenOptions,
