@@ -286,7 +286,7 @@ fn remember(disk: &Disk, dir: &Path, list: &mut [Meta], seed: u32) -> (u64, Rece
             warn!(segment = %meta.path.display(), error = %Chain(&error), "dead letters cannot be read");
             end = end.max(meta.first + meta.bytes / record::HEAD as u64);
         }
-        if let Err(error) = disk.open(&meta.path, Mode::Read).and_then(|file| disk.sync(&*file)) {
+        if let Err(error) = disk.open(&meta.path, Mode::Read).and_then(|file| disk.sync(&*file, &meta.path)) {
             warn!(segment = %meta.path.display(), error = %Chain(&error), "dead letters could not be synced; they may be kept twice");
             keys.clear();
         }
