@@ -16,43 +16,78 @@ use crate::{Error, resp::http_get};
 pub struct Daemon {
     child: Child,
     http: u16,
-    _state: tempfile::TempDir,
+    /// Removed with it, where it is its own.
+    state: Option<tempfile::TempDir>,
 }
 
 /// User and system time so far, in microseconds.
 pub type Cpu = f64;
 
+/// What a daemon is told beside its defaults.
+pub type Environment = Vec<(&'static str, String)>;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_cascor-ingest");
+
+/// A directory on the disk of the build.
+pub fn directory() -> Result<tempfile::TempDir, Error> {
+    Ok(tempfile::Builder::new().prefix("cascor-bench-").tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR")))?)
+}
+
+/// The settings of a daemon between this Redis and this Cassandra. It answers HTTP on the port behind that of Redis.
+pub fn environment(state: &Path, redis_port: u16, cassandra: &str, keyspace: &str) -> Environment {
+    vec![
+        ("CASCOR_INGEST__STATE_DIR", state.display().to_string()),
+        ("CASCOR_INGEST__REDIS__URL", format!("redis://127.0.0.1:{redis_port}/0")),
+        ("CASCOR_INGEST__HTTP__LISTEN", format!("127.0.0.1:{}", redis_port + 1)),
+        ("CASCOR_INGEST__STORE__KIND", "cassandra".into()),
+        ("CASCOR_INGEST__STORE__CASSANDRA__CONTACT_POINTS", cassandra.into()),
+        ("CASCOR_INGEST__STORE__CASSANDRA__KEYSPACE", keyspace.into()),
+    ]
+}
+
 impl Daemon {
     /// Starts it against this Redis and Cassandra, and waits until it is ready.
     pub fn start(redis_port: u16, cassandra: &str, keyspace: &str) -> Result<Self, Error> {
-        let state =
-            tempfile::Builder::new().prefix("cascor-bench-").tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR")))?;
-        let binary = env!("CARGO_BIN_EXE_cascor-ingest");
-        let http = redis_port + 1;
-        let environment = [
-            ("CASCOR_INGEST__STATE_DIR", state.path().display().to_string()),
-            ("CASCOR_INGEST__REDIS__URL", format!("redis://127.0.0.1:{redis_port}/0")),
-            ("CASCOR_INGEST__HTTP__LISTEN", format!("127.0.0.1:{http}")),
-            ("CASCOR_INGEST__STORE__KIND", "cassandra".into()),
-            ("CASCOR_INGEST__STORE__CASSANDRA__CONTACT_POINTS", cassandra.into()),
-            ("CASCOR_INGEST__STORE__CASSANDRA__KEYSPACE", keyspace.into()),
-        ];
+        let state = directory()?;
+        let environment = environment(state.path(), redis_port, cassandra, keyspace);
         let apply =
-            Command::new(binary).args(["schema", "apply", "--wait", "60s"]).envs(environment.clone()).output()?;
+            Command::new(BINARY).args(["schema", "apply", "--wait", "60s"]).envs(environment.clone()).output()?;
         if !apply.status.success() {
             return Err(format!("schema apply failed: {}", String::from_utf8_lossy(&apply.stderr)).into());
         }
-        let log = fs::File::create(state.path().join("log"))?;
-        let child = Command::new(binary).arg("run").envs(environment).stdout(Stdio::null()).stderr(log).spawn()?;
-        let daemon = Self { child, http, _state: state };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while http_get(http, "/readyz").is_err() {
+        let mut daemon = Self::launch(state.path(), redis_port, &environment)?;
+        daemon.state = Some(state);
+        daemon.wait_ready(Duration::from_secs(20))?;
+        Ok(daemon)
+    }
+
+    /// Starts it on a state directory that stays, and waits for nothing.
+    pub fn launch(state: &Path, redis_port: u16, environment: &Environment) -> Result<Self, Error> {
+        let log = fs::File::create(state.join("log"))?;
+        let child = Command::new(BINARY)
+            .arg("run")
+            .envs(environment.iter().cloned())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        Ok(Self { child, http: redis_port + 1, state: None })
+    }
+
+    /// Waits until `/readyz` says so.
+    pub fn wait_ready(&self, limit: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + limit;
+        while http_get(self.http, "/readyz").is_err() {
             if Instant::now() > deadline {
                 return Err("the daemon did not become ready".into());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(daemon)
+        Ok(())
+    }
+
+    /// The status object.
+    pub fn status(&self) -> Result<serde_json::Value, Error> {
+        Ok(serde_json::from_str(&http_get(self.http, "/api/status")?)?)
     }
 
     /// CPU time of the process and of each of its threads by name.
