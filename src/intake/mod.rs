@@ -132,7 +132,7 @@ pub struct Intake {
     asked: Vec<oneshot::Sender<Taken>>,
     rejected: u64,
     /// When the last frame was received.
-    last_received: Micros,
+    last_received: Option<Micros>,
     unsynced: bool,
     healthy: bool,
 }
@@ -159,7 +159,7 @@ impl Intake {
             losses: Losses::default(),
             asked: Vec::new(),
             rejected: 0,
-            last_received: 0,
+            last_received: None,
             unsynced: false,
             healthy: false,
         }
@@ -194,7 +194,8 @@ impl Intake {
         // Asked after the queues: a frame is in its queue before its source says that it has heard it. So an empty queue
         // found before may be a little out of date, which the margin covers.
         let heard = (self.parts.heard)()?;
-        let until = if queues_are_empty { heard } else { heard.min(self.last_received) };
+        // While the first frames still wait, what the last process has told stays true.
+        let until = if queues_are_empty { heard } else { heard.min(self.last_received?) };
         Some(until - UNTOLD)
     }
 
@@ -223,7 +224,7 @@ impl Intake {
         for arrival in group.drain(..) {
             match arrival {
                 Arrival::Frame(frame) => {
-                    self.last_received = frame.received_at;
+                    self.last_received = Some(frame.received_at);
                     self.accept(&frame);
                     (self.parts.release)(&frame);
                 }

@@ -154,6 +154,8 @@ fn a_segment_that_is_taken_away_while_it_is_written_costs_nothing() {
         // What was in it is in memory still.
         drop(away);
         arena.lively();
+        // Until it is committed: rows of runs are written once a second.
+        thread::sleep(Duration::from_millis(2_500));
         inflict(&mut arena, &[("kill -9 after it", |_| ())]);
     }
     arena.judge();
@@ -281,7 +283,8 @@ fn a_newest_segment_that_is_gone_is_counted_and_can_be_put_back() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).set("spool.segment", "\"16KiB\"").prepare();
     let abandoned = abandoned(redis, daemon);
-    let (segment, elsewhere) = (newest(&abandoned.spool), abandoned.spool.with_file_name("taken"));
+    let segment = newest(&abandoned.spool);
+    let elsewhere = abandoned.spool.ancestors().nth(2).unwrap().join("taken");
     fs::create_dir(&elsewhere).unwrap();
     fs::rename(&segment, elsewhere.join(segment.file_name().unwrap())).unwrap();
     directory(&segment);
