@@ -213,7 +213,7 @@ mod tests {
         let mut bytes = vec![0; HEADER];
         append(&mut bytes, 0, b"before");
         let torn = bytes.len();
-        append(&mut bytes, 1, &vec![b'x'; 100]);
+        append(&mut bytes, 1, &[b'x'; 100]);
         bytes[torn + 70] ^= 1;
         let (size, mut real) = (4 << 20, 2);
         while bytes.len() < size {
