@@ -179,7 +179,7 @@ fn unprivileged(test: &str, redis: &Redis) -> Option<Daemon> {
 }
 
 fn close(path: &Path) {
-    fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
 }
 
 #[test]
