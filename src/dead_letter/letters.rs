@@ -2,9 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::OpenOptionsExt,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, TryLockError},
     time::SystemTime,
@@ -21,7 +19,7 @@ use crate::{
     metrics::{Label, Metrics},
     spool::{
         NewRecord,
-        disk::{Disk, Mode},
+        disk::{Disk, Mode, OpenFile},
         record,
         segment::{self, Meta, SegmentWriter, Segments},
     },
@@ -56,7 +54,7 @@ struct Inner {
     /// What a person has dropped, and when that was written down.
     marks: Marks,
     marked_at: Option<SystemTime>,
-    _lock: File,
+    _lock: OpenFile,
 }
 
 /// How many letters there are.
@@ -103,7 +101,7 @@ impl DeadLetters {
         let dir = config.dir.clone();
         let failed = |error| DeadLetterError::Open { dir: dir.clone(), error };
         disk.create_dir(&dir).map_err(failed)?;
-        let lock = lock(&dir)?;
+        let lock = lock(&disk, &dir)?;
         let mut list = segment::list(&disk, &dir).map_err(failed)?;
         let id = identify(&list)?;
         let (next, recent) = remember(&disk, &dir, &mut list, record::seed(id));
@@ -305,11 +303,9 @@ fn remember(disk: &Disk, dir: &Path, list: &mut [Meta], seed: u32) -> (u64, Rece
     (next, recent)
 }
 
-fn lock(dir: &Path) -> Result<File, DeadLetterError> {
-    let path: PathBuf = dir.join("lock");
+fn lock(disk: &Disk, dir: &Path) -> Result<OpenFile, DeadLetterError> {
     let failed = |error: io::Error| DeadLetterError::Open { dir: dir.to_owned(), error };
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
+    let file = disk.open_lock(&dir.join("lock")).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(DeadLetterError::Locked { dir: dir.to_owned() }),

@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -85,7 +85,7 @@ impl StateFile {
         mut recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>)),
     ) -> (Self, Resolver, SeqTracker) {
         let path = state_dir.join("runs.json");
-        let saved: Option<Saved> = match fs::read(&path) {
+        let saved: Option<Saved> = match Disk::default().whole(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .inspect_err(|error| warn!(%error, path = %path.display(), "open runs cannot be read; asking the log"))
                 .ok(),

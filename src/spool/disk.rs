@@ -15,7 +15,7 @@ use std::{
 use rustix::fs::OFlags;
 use tracing::warn;
 
-use crate::units::Micros;
+use crate::{logging::Chain, units::Micros};
 
 /// What the spool needs of a file system. Paths and errors are as in `std::fs`.
 pub(crate) trait Files: fmt::Debug + Send + Sync {
@@ -198,21 +198,41 @@ impl Disk {
         }
     }
 
+    /// A file to lock, made where there is none. On a read-only disk one that exists.
+    pub(crate) fn open_lock(&self, path: &Path) -> io::Result<OpenFile> {
+        if let Err(error) = self.clear(path) {
+            warn!(path = %path.display(), error = %Chain(&error), "what lies in the way of a lock file could not be moved");
+        }
+        self.open(path, Mode::Keep).or_else(|error| match error.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => self.open(path, Mode::Read),
+            _ => Err(error),
+        })
+    }
+
     /// The first bytes of a file, at most `max`.
     pub(crate) fn beginning(&self, path: &Path, max: usize) -> io::Result<Vec<u8>> {
-        let file = self.open(path, Mode::Read)?;
-        let (mut bytes, mut done) = (vec![0; max], 0);
-        while done < max {
-            match file.read_at(&mut bytes[done..], done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        bytes.truncate(done);
-        Ok(bytes)
+        read(&*self.open(path, Mode::Read)?, max)
     }
+
+    /// All bytes of a file.
+    pub(crate) fn whole(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let file = self.open(path, Mode::Read)?;
+        read(&*file, usize::try_from(file.stat()?.bytes).unwrap_or(usize::MAX))
+    }
+}
+
+fn read(file: &dyn Handle, max: usize) -> io::Result<Vec<u8>> {
+    let (mut bytes, mut done) = (vec![0; max], 0);
+    while done < max {
+        match file.read_at(&mut bytes[done..], done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(done);
+    Ok(bytes)
 }
 
 /// What we need to be allowed with a file.

@@ -196,15 +196,8 @@ fn lock(disk: &Disk, dir: &Path) -> Result<[Option<OpenFile>; 2], SpoolError> {
     {
         return Err(locked(disk, dir, &path));
     }
-    if let Err(error) = disk.clear(&path) {
-        warn!(path = %path.display(), error = %Chain(&error), "what lies in the way of the lock file could not be moved");
-    }
-    let file = disk.open(&path, Mode::Keep).or_else(|error| match error.kind() {
-        // A read-only disk has records to read, and what arrives lives in memory.
-        io::ErrorKind::ReadOnlyFilesystem => disk.open(&path, Mode::Read),
-        _ => Err(error),
-    });
-    let file = file.map_err(failed)?;
+    // A read-only disk has records to read, and what arrives lives in memory.
+    let file = disk.open_lock(&path).map_err(failed)?;
     try_lock(&*file).map_err(|error| match error {
         TryLockError::Error(error) => failed(error),
         TryLockError::WouldBlock => locked(disk, dir, &path),

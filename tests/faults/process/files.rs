@@ -187,8 +187,12 @@ fn closed_files_and_directories_are_opened_again() {
     let test = "closed_files_and_directories_are_opened_again";
     let redis = Redis::start();
     let Some(daemon) = unprivileged(test, &redis) else { return };
-    let mut arena =
-        Arena::of(Case::new("wrong permissions", "mode 000 on spool, segments, checkpoint, lock"), redis, daemon, None);
+    let mut arena = Arena::of(
+        Case::new("wrong permissions", "mode 000 on spool, segments, checkpoint, lock, as another user than root"),
+        redis,
+        daemon,
+        None,
+    );
     for _ in 0..tier(1, 5) {
         inflict(
             &mut arena,
