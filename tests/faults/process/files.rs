@@ -162,6 +162,7 @@ fn a_segment_that_is_taken_away_while_it_is_written_costs_nothing() {
 }
 
 /// The user that owns nothing.
+const NOBODY_ID: &str = "65534:65534";
 const NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 
 /// A prepared daemon that is not root. None: the test is skipped.
@@ -169,7 +170,7 @@ fn unprivileged(test: &str, redis: &Redis) -> Option<Daemon> {
     let daemon = Daemon::on(redis).set("spool.segment", "\"16KiB\"").under(&NOBODY).prepare();
     let home = daemon.state_dir().parent().unwrap();
     let run = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-    if run(Command::new("chown").args(["-R", "65534:65534"]).arg(home))
+    if run(Command::new("chown").args(["-R", NOBODY_ID]).arg(home))
         && run(Command::new(NOBODY[0]).args(&NOBODY[1..]).arg(binary()).arg("--version"))
     {
         return Some(daemon);
@@ -215,6 +216,38 @@ fn closed_files_and_directories_are_opened_again() {
         });
         arena.lively();
     }
+    arena.judge();
+}
+
+fn give(path: &Path, user: &str) {
+    assert!(Command::new("chown").arg(user).arg(path).status().unwrap().success());
+}
+
+/// Where starting is impossible: what is wrong is said by name, and nothing has changed when it is mended.
+#[test]
+fn a_spool_of_somebody_else_is_named_and_used_when_it_is_ours_again() {
+    let test = "a_spool_of_somebody_else_is_named_and_used_when_it_is_ours_again";
+    let redis = Redis::start();
+    let Some(daemon) = unprivileged(test, &redis) else { return };
+    let case = Case::new("spool of another user", "kill -9, chown and mode 000; chown back, start");
+    let mut arena = Arena::of(case, redis, daemon, None);
+    let spool = arena.daemon.state_dir().join("spool");
+    let away = Away::of(&arena.daemon);
+    thread::sleep(Duration::from_millis(300));
+    arena.lossy(|arena| {
+        arena.daemon.kill9();
+        give(&spool, "root");
+        close(&spool);
+        arena.daemon.launch();
+        let status = arena.daemon.process().wait(LIMIT);
+        let expected = format!("failed to lock `{}`: Permission denied", spool.join("lock").display());
+        assert!(!status.success() && arena.daemon.log().contains(&expected), "{}", arena.daemon.log());
+        arena.daemon.kill9();
+        give(&spool, NOBODY_ID);
+        arena.daemon.launch();
+    });
+    drop(away);
+    arena.lively();
     arena.judge();
 }
 
@@ -305,7 +338,7 @@ fn a_segment_that_cannot_be_opened_is_set_aside_counted_and_can_be_put_back() {
     let list = segments(&abandoned.spool);
     let segment = &list[list.len() / 2];
     close(segment);
-    assert!(Command::new("chown").arg("root").arg(segment).status().unwrap().success());
+    give(segment, "root");
     let quarantine = abandoned.spool.join("quarantine");
     let case = Case::new("segment that cannot be opened", "kill -9, one segment belongs to root; later drained");
     abandoned.lacks(&case, |daemon| {
