@@ -2,9 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::OpenOptionsExt,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, TryLockError},
     time::SystemTime,
@@ -22,7 +20,7 @@ use crate::{
     metrics::{Label, Metrics},
     spool::{
         NewRecord,
-        disk::{Disk, Mode},
+        disk::{Disk, Mode, OpenFile},
         record,
         segment::{self, Meta, SegmentWriter, Segments},
     },
@@ -57,7 +55,7 @@ struct Inner {
     /// What a person has dropped, and when that was written down.
     marks: Marks<IgnoredAny>,
     marked_at: Option<SystemTime>,
-    _lock: File,
+    _lock: OpenFile,
 }
 
 /// How many letters there are.
@@ -104,7 +102,7 @@ impl DeadLetters {
         let dir = config.dir.clone();
         let failed = |error| DeadLetterError::Open { dir: dir.clone(), error };
         disk.create_dir(&dir).map_err(failed)?;
-        let lock = lock(&dir)?;
+        let lock = lock(&disk, &dir)?;
         let mut list = segment::list(&disk, &dir).map_err(failed)?;
         let id = identify(&list)?;
         let (next, recent) = remember(&disk, &dir, &mut list, record::seed(id));
@@ -287,7 +285,7 @@ fn remember(disk: &Disk, dir: &Path, list: &mut [Meta], seed: u32) -> (u64, Rece
             warn!(segment = %meta.path.display(), error = %Chain(&error), "dead letters cannot be read");
             end = end.max(meta.first + meta.bytes / record::HEAD as u64);
         }
-        if let Err(error) = disk.open(&meta.path, Mode::Read).and_then(|file| disk.sync(&*file)) {
+        if let Err(error) = disk.open(&meta.path, Mode::Read).and_then(|file| disk.sync(&*file, &meta.path)) {
             warn!(segment = %meta.path.display(), error = %Chain(&error), "dead letters could not be synced; they may be kept twice");
             keys.clear();
         }
@@ -306,11 +304,9 @@ fn remember(disk: &Disk, dir: &Path, list: &mut [Meta], seed: u32) -> (u64, Rece
     (next, recent)
 }
 
-fn lock(dir: &Path) -> Result<File, DeadLetterError> {
-    let path: PathBuf = dir.join("lock");
+fn lock(disk: &Disk, dir: &Path) -> Result<OpenFile, DeadLetterError> {
     let failed = |error: io::Error| DeadLetterError::Open { dir: dir.to_owned(), error };
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
+    let file = disk.open_lock(&dir.join("lock")).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(DeadLetterError::Locked { dir: dir.to_owned() }),

@@ -49,7 +49,7 @@ impl<Why: DeserializeOwned> Marks<Why> {
     /// # Errors
     /// When the file cannot be read.
     pub fn read(dir: &Path) -> Result<Self, DeadLetterError> {
-        match fs::read(path(dir)) {
+        match Disk::to_look().whole(&path(dir)) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
                 warn!(%error, "marks of dead letters are damaged: all letters count as not dropped");
                 Self::default()

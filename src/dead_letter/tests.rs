@@ -225,3 +225,23 @@ fn letters_are_browsed_a_segment_at_a_time_with_their_newest_reason() {
     let filter = Filter { reason: Some(Reason::InvalidField), ..Filter::default() };
     assert_eq!(list(&config.dir, &filter).unwrap()[0].detail, "still");
 }
+
+#[test]
+fn what_lies_in_the_way_of_the_lock_or_the_marks_stops_nothing() {
+    for name in ["lock", "marks.json"] {
+        for pipe in [false, true] {
+            let (_dir, config) = place();
+            open(&config).0.put(&letter(1, b"one")).unwrap();
+            let path = config.dir.join(name);
+            let _ = fs::remove_file(&path);
+            if pipe {
+                assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+            } else {
+                fs::create_dir(&path).unwrap();
+            }
+            open(&config).0.put(&letter(2, b"two")).unwrap();
+            let _ = fs::remove_dir(&path).or_else(|_| fs::remove_file(&path));
+            assert_eq!(list(&config.dir, &Filter::default()).unwrap().len(), 2, "{name}");
+        }
+    }
+}

@@ -133,16 +133,17 @@ pub struct Intake {
     asked: Vec<oneshot::Sender<Taken>>,
     rejected: u64,
     /// When the last frame was received.
-    last_received: Micros,
+    last_received: Option<Micros>,
     unsynced: bool,
     healthy: bool,
 }
 
 impl Intake {
     /// Reads the open runs back, and what the spool knows beyond them.
-    pub fn new(parts: Parts, recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>))) -> Self {
+    pub fn new(mut parts: Parts, recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>))) -> Self {
         parts.appender.keep_from(0); // until the first save
         let (state, resolver, seqs) = StateFile::open(&parts.state_dir, parts.config.run_idle_timeout, recovered);
+        parts.appender.resume_at(state.as_of());
         let zone = TimeZone::get(&parts.config.time_zone).unwrap_or(TimeZone::UTC);
         let limits = parts.limits.borrow().clone();
         Self {
@@ -159,7 +160,7 @@ impl Intake {
             losses: Losses::default(),
             asked: Vec::new(),
             rejected: 0,
-            last_received: 0,
+            last_received: None,
             unsynced: false,
             healthy: false,
         }
@@ -194,7 +195,8 @@ impl Intake {
         // Asked after the queues: a frame is in its queue before its source says that it has heard it. So an empty queue
         // found before may be a little out of date, which the margin covers.
         let heard = (self.parts.heard)()?;
-        let until = if queues_are_empty { heard } else { heard.min(self.last_received) };
+        // While the first frames still wait, what the last process has told stays true.
+        let until = if queues_are_empty { heard } else { heard.min(self.last_received?) };
         Some(until - UNTOLD)
     }
 
@@ -223,7 +225,7 @@ impl Intake {
         for arrival in group.drain(..) {
             match arrival {
                 Arrival::Frame(frame) => {
-                    self.last_received = frame.received_at;
+                    self.last_received = Some(frame.received_at);
                     self.accept(&frame);
                     (self.parts.release)(&frame);
                 }

@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -72,6 +72,7 @@ pub(super) struct StateFile {
     path: PathBuf,
     saved_at: Option<Instant>,
     last_alive: Option<Micros>,
+    as_of: u64,
     asked: HashSet<String>,
     failing: bool,
 }
@@ -84,7 +85,7 @@ impl StateFile {
         mut recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>)),
     ) -> (Self, Resolver, SeqTracker) {
         let path = state_dir.join("runs.json");
-        let saved: Option<Saved> = match fs::read(&path) {
+        let saved: Option<Saved> = match Disk::default().whole(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .inspect_err(|error| warn!(%error, path = %path.display(), "open runs cannot be read; asking the log"))
                 .ok(),
@@ -114,9 +115,14 @@ impl StateFile {
             }
         });
         // Records may have been made while nobody listened, by other means; without the file they are the best there is.
-        let file =
-            Self { path, saved_at: None, last_alive: last_alive.or(newest), asked: HashSet::new(), failing: false };
+        let last_alive = last_alive.or(newest);
+        let file = Self { path, saved_at: None, last_alive, as_of, asked: HashSet::new(), failing: false };
         (file, resolver, seqs)
+    }
+
+    /// How far the log had reached when the file was last saved, when it was opened.
+    pub(super) fn as_of(&self) -> u64 {
+        self.as_of
     }
 
     pub(super) fn last_alive(&self) -> Option<Micros> {

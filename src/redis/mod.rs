@@ -34,7 +34,7 @@ pub struct Config {
     pub control_channels: Vec<String>,
     /// Prefix of every key and channel of ours.
     pub key_prefix: String,
-    /// Messages that the client may hold before it drops the oldest.
+    /// Messages that the client may hold before it drops the oldest; one turn of its reader may bring 1 MiB of them.
     pub receive_buffer: usize,
     /// Frames that may wait for intake.
     pub queue_frames: usize,
@@ -53,7 +53,7 @@ impl Default for Config {
             training_channels: vec!["cascor:training".into()],
             control_channels: vec!["cascor:control".into()],
             key_prefix: "cascor:".into(),
-            receive_buffer: 16_384,
+            receive_buffer: 32_768,
             queue_frames: 65_536,
             queue_bytes: ByteSize::mib(64),
         }

@@ -36,7 +36,7 @@ use crate::{
 pub const TRAINING: &str = "training";
 /// The name of the source of commands.
 pub const CONTROL: &str = "control";
-/// Commands are few, and what is only told may be missed: their ring needs no 16,384 places.
+/// Commands are few, and what is only told may be missed: their ring needs no 32,768 places.
 const SMALL_RING: usize = 1_024;
 /// How often a refused channel is tried again.
 const RETRY_REFUSED: Duration = Duration::from_secs(2);

@@ -61,10 +61,12 @@ pub struct Appender {
     batch: usize,
     last_sync: Option<Instant>,
     trouble: Option<Trouble>,
+    /// Whether this is the spool that it was when it was last open: there was a checkpoint.
+    known: bool,
 }
 
 impl Appender {
-    pub(crate) fn new(shared: Arc<Shared>, config: &Config, next: u64) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, config: &Config, next: u64, known: bool) -> Self {
         let writer = SegmentWriter::new(shared.dir.clone(), shared.id, config.segment.0, shared.disk.clone());
         Self {
             shared,
@@ -77,7 +79,20 @@ impl Appender {
             batch: config.segment.0.min(BATCH) as usize,
             last_sync: None,
             trouble: None,
+            known,
         }
+    }
+
+    /// Somebody remembers that the offsets below this one were used. Where the end of the log is gone they are not used again, and
+    /// the reader counts them as lost. To be called before anything is appended.
+    pub fn resume_at(&mut self, offset: u64) {
+        if !self.known || !self.buffer.is_empty() || offset <= self.next {
+            return;
+        }
+        error!(lost = offset - self.next, "the end of the spool is gone; what of it was not stored is lost");
+        (self.first, self.next) = (offset, offset);
+        self.shared.durable.store(offset, Ordering::Release);
+        self.shared.visible.send_replace(offset);
     }
 
     /// Adds a record to the group and returns its offset. It is durable, and visible to the reader, after the next

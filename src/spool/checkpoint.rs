@@ -5,12 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tracing::warn;
 use uuid::Uuid;
 
 use super::{
     disk::{Disk, Mode},
     segment::{HEADER, Header},
 };
+use crate::logging::Chain;
 
 const MAGIC: [u8; 8] = *b"CASCHECK";
 
@@ -21,7 +23,7 @@ pub(crate) enum Checkpoint {
     Good { id: Uuid, committed: u64 },
     /// There is none.
     Missing,
-    /// It cannot be believed.
+    /// It cannot be read or believed.
     Bad,
     /// A newer version of the program wrote it.
     Newer(u32),
@@ -31,16 +33,22 @@ pub(crate) fn path(dir: &Path) -> PathBuf {
     dir.join("checkpoint")
 }
 
-pub(crate) fn read(disk: &Disk, dir: &Path) -> io::Result<Checkpoint> {
-    let bytes = match disk.beginning(&path(dir), HEADER) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Checkpoint::Missing),
-        bytes => bytes?,
+/// Never fails: to replay everything is always right.
+pub(crate) fn read(disk: &Disk, dir: &Path) -> Checkpoint {
+    let path = path(dir);
+    let bytes = match disk.beginning(&path, HEADER) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Checkpoint::Missing,
+        Err(error) => {
+            warn!(path = %path.display(), error = %Chain(&error), "checkpoint cannot be read");
+            return Checkpoint::Bad;
+        }
     };
-    Ok(match Header::decode(MAGIC, &bytes) {
+    match Header::decode(MAGIC, &bytes) {
         Header::Good { id, offset } => Checkpoint::Good { id, committed: offset },
         Header::Newer(version) => Checkpoint::Newer(version),
         Header::Bad(_) => Checkpoint::Bad,
-    })
+    }
 }
 
 /// Replaces the checkpoint. When a full disk has no room for a second file, the one that exists is overwritten: it lies within one

@@ -11,7 +11,7 @@ use std::{
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{checkpoint, shared::Shared};
+use super::{checkpoint, segment::Meta, shared::Shared};
 use crate::logging::Chain;
 
 /// The shortest time between two checkpoints.
@@ -155,13 +155,15 @@ pub(crate) struct Keeper {
     /// The offset of the last checkpoint that is durable.
     written: u64,
     failing: bool,
+    /// Whether a segment cannot be removed.
+    stuck: bool,
 }
 
 impl Keeper {
     pub(crate) fn new(shared: Arc<Shared>, commits: Arc<Commits>) -> Self {
         let written = shared.committed();
         commits.lock().due = written;
-        Self { shared, commits, written, failing: false }
+        Self { shared, commits, written, failing: false, stuck: false }
     }
 
     fn run(&mut self) {
@@ -212,7 +214,7 @@ impl Keeper {
             }
         }
         // Also without a new checkpoint: a segment may have been closed meanwhile.
-        remove_committed(shared, self.written);
+        self.stuck = !remove_committed(shared, self.written, self.stuck);
         shared.show();
         pause
     }
@@ -239,26 +241,32 @@ impl Keeper {
     }
 }
 
-/// Removes the segments whose records are all below the durable checkpoint, and needed by nobody else.
-fn remove_committed(shared: &Shared, checkpoint: u64) {
+/// Removes the segments whose records are all below the durable checkpoint, and needed by nobody else. Whether none was left. One
+/// that cannot be removed holds up no other: the spool would fill.
+fn remove_committed(shared: &Shared, checkpoint: u64, known: bool) -> bool {
     let unneeded = checkpoint.min(shared.kept.load(Ordering::Acquire));
-    let mut removed = false;
-    loop {
-        let path = {
-            let list = shared.segments.lock();
-            match list.first() {
-                Some(meta) if !meta.active && meta.end <= unneeded => meta.path.clone(),
-                _ => break,
+    let done = |meta: &&Meta| !meta.active && meta.end <= unneeded;
+    let list: Vec<_> = shared.segments.lock().iter().take_while(done).cloned().collect();
+    let (mut removed, mut failed) = (false, None);
+    for meta in list {
+        match shared.disk.discard(&meta.path) {
+            Ok(()) => removed = true,
+            // Somebody has put something else there, which is no segment.
+            Err(_) if shared.disk.stat(&meta.path).is_ok_and(|stat| !stat.is_file) => {}
+            Err(error) => {
+                failed.get_or_insert((meta.path, error));
+                continue;
             }
-        };
-        if let Err(error) = shared.disk.discard(&path) {
-            warn!(segment = %path.display(), error = %Chain(&error), "committed segment could not be removed");
-            break;
         }
-        shared.segments.forget(&path);
-        removed = true;
+        shared.segments.forget(&meta.path);
+    }
+    if let Some((path, error)) = &failed
+        && !known
+    {
+        warn!(segment = %path.display(), error = %Chain(error), "committed segment could not be removed; trying again");
     }
     if removed && let Err(error) = shared.disk.sync_dir(&shared.dir) {
         warn!(error = %Chain(&error), "directory of the spool could not be synced");
     }
+    failed.is_none()
 }

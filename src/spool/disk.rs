@@ -7,16 +7,22 @@ use std::{
     fmt,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use crate::units::Micros;
+use rustix::fs::OFlags;
+use tracing::warn;
+
+use crate::{logging::Chain, units::Micros};
 
 /// What the spool needs of a file system. Paths and errors are as in `std::fs`.
 pub(crate) trait Files: fmt::Debug + Send + Sync {
+    /// A regular file; anything else is an error, and is not waited for.
     fn open(&self, path: &Path, mode: Mode) -> io::Result<OpenFile>;
+    /// The directory itself, to lock it; an error where that cannot be.
+    fn open_dir(&self, dir: &Path) -> io::Result<OpenFile>;
     /// A directory that only we may enter, with what is missing above it.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Makes created, renamed and removed names durable.
@@ -64,10 +70,13 @@ pub(crate) struct Stat {
     pub(crate) bytes: u64,
     /// Whether it is a regular file (a link is none).
     pub(crate) is_file: bool,
-    /// Names that it has.
-    pub(crate) links: u64,
+    /// Tells it from every other file that there is now: device and inode.
+    pub(crate) id: (u64, u64),
     pub(crate) modified: Micros,
 }
+
+/// Numbers that are tried for a name that is taken.
+const NAMES_MAX: u32 = 10_000;
 
 /// Where files are made. A value, so that tests can hand in one that fails. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -79,7 +88,7 @@ pub(crate) struct Disk {
 
 impl Default for Disk {
     fn default() -> Self {
-        Self::new(Arc::new(Real))
+        Self::new(Arc::new(Real { ours: true }))
     }
 }
 
@@ -92,6 +101,11 @@ impl std::ops::Deref for Disk {
 }
 
 impl Disk {
+    /// For who only looks: changes no permissions either.
+    pub(crate) fn to_look() -> Self {
+        Self::new(Arc::new(Real { ours: false }))
+    }
+
     pub(crate) fn new(files: Arc<dyn Files>) -> Self {
         Self {
             files,
@@ -117,13 +131,19 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes the bytes durable. A segment that somebody has deleted meanwhile would keep them for nobody: that is a failure.
-    pub(crate) fn sync(&self, file: &dyn Handle) -> io::Result<()> {
+    /// Makes the bytes durable. A file that somebody has deleted, renamed or replaced meanwhile would keep them where nobody looks
+    /// for them: that is a failure.
+    pub(crate) fn sync(&self, file: &dyn Handle, path: &Path) -> io::Result<()> {
         #[cfg(test)]
         self.faults.sync()?;
         file.sync()?;
-        if file.stat()?.links == 0 {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the file was deleted while it was written"));
+        let there = match self.stat(path) {
+            Ok(stat) => stat.id == file.stat()?.id,
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        };
+        if !there {
+            let what = "the file was deleted, renamed or replaced while it was written";
+            return Err(io::Error::new(io::ErrorKind::NotFound, what));
         }
         Ok(())
     }
@@ -131,15 +151,43 @@ impl Disk {
     /// Replaces a small file: written, synced, renamed, the directory synced.
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let temporary = path.with_extension("tmp");
+        self.clear(path)?;
+        self.clear(&temporary)?;
         self.discard(&temporary)?;
         let file = self.create(&temporary)?;
-        let written = self.write(&*file, bytes, 0).and_then(|()| self.sync(&*file));
+        let written = self.write(&*file, bytes, 0).and_then(|()| self.sync(&*file, &temporary));
         if let Err(error) = written.and_then(|()| self.rename(&temporary, path)) {
             // On a full disk it takes room that is needed.
             let _ = self.discard(&temporary);
             return Err(error);
         }
         self.sync_dir(path.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// Moves away what is no regular file and has the name of one of ours, under another name beside it.
+    pub(crate) fn clear(&self, path: &Path) -> io::Result<()> {
+        match self.stat(path) {
+            Ok(stat) if !stat.is_file => {
+                let aside = self.move_to(path, path)?;
+                warn!(path = %path.display(), to = %aside.display(), "something that is no file lay in the way; moved");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Renames without replacing anything: a number is added to a name that is taken. Returns the name.
+    pub(crate) fn move_to(&self, from: &Path, to: &Path) -> io::Result<PathBuf> {
+        let names = (1..NAMES_MAX).map(|n| {
+            let mut name = to.as_os_str().to_owned();
+            name.push(format!(".{n}"));
+            name.into()
+        });
+        let taken = |name: &PathBuf| self.stat(name).is_ok();
+        let free = [to.to_owned()].into_iter().chain(names).find(|name| !taken(name));
+        let free = free.ok_or_else(|| io::Error::from(io::ErrorKind::AlreadyExists))?;
+        self.rename(from, &free)?;
+        Ok(free)
     }
 
     /// Removes a file that may be gone already.
@@ -150,37 +198,96 @@ impl Disk {
         }
     }
 
+    /// A file to lock, made where there is none. On a read-only disk one that exists.
+    pub(crate) fn open_lock(&self, path: &Path) -> io::Result<OpenFile> {
+        if let Err(error) = self.clear(path) {
+            warn!(path = %path.display(), error = %Chain(&error), "what lies in the way of a lock file could not be moved");
+        }
+        self.open(path, Mode::Keep).or_else(|error| match error.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => self.open(path, Mode::Read),
+            _ => Err(error),
+        })
+    }
+
     /// The first bytes of a file, at most `max`.
     pub(crate) fn beginning(&self, path: &Path, max: usize) -> io::Result<Vec<u8>> {
-        let file = self.open(path, Mode::Read)?;
-        let (mut bytes, mut done) = (vec![0; max], 0);
-        while done < max {
-            match file.read_at(&mut bytes[done..], done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        bytes.truncate(done);
-        Ok(bytes)
+        read(&*self.open(path, Mode::Read)?, max)
     }
+
+    /// All bytes of a file.
+    pub(crate) fn whole(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let file = self.open(path, Mode::Read)?;
+        read(&*file, usize::try_from(file.stat()?.bytes).unwrap_or(usize::MAX))
+    }
+}
+
+fn read(file: &dyn Handle, max: usize) -> io::Result<Vec<u8>> {
+    let (mut bytes, mut done) = (vec![0; max], 0);
+    while done < max {
+        match file.read_at(&mut bytes[done..], done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(done);
+    Ok(bytes)
+}
+
+/// What we need to be allowed with a file.
+const FILE: u32 = 0o600;
+/// And with a directory.
+const DIR: u32 = 0o700;
+
+/// Takes back the permissions that somebody has taken from what is ours. Whether that was what was wrong.
+fn restore(path: &Path, needed: u32) -> bool {
+    let Ok(metadata) = fs::metadata(path) else { return false };
+    let mode = metadata.permissions().mode();
+    if mode & needed == needed {
+        return false;
+    }
+    let restored = fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o7777 | needed)).is_ok();
+    if restored {
+        warn!(path = %path.display(), mode = format!("{:o}", mode & 0o7777), "permissions of the owner were missing; restored");
+    }
+    restored
 }
 
 /// The file system of the machine.
 #[derive(Debug)]
-struct Real;
+struct Real {
+    /// Whether to take back permissions that somebody has taken from us.
+    ours: bool,
+}
 
 impl Files for Real {
     fn open(&self, path: &Path, mode: Mode) -> io::Result<OpenFile> {
         let mut options = OpenOptions::new();
-        options.mode(0o600).read(mode != Mode::New).write(mode != Mode::Read);
+        options.mode(FILE).read(mode != Mode::New).write(mode != Mode::Read);
         options.create(mode == Mode::Keep).create_new(mode == Mode::New);
-        Ok(Box::new(options.open(path)?))
+        // A pipe with such a name would be waited for, for ever.
+        options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        let file = match options.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && self.ours && restore(path, FILE) => {
+                options.open(path)?
+            }
+            opened => opened?,
+        };
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        Ok(Box::new(file))
+    }
+
+    fn open_dir(&self, dir: &Path) -> io::Result<OpenFile> {
+        Ok(Box::new(File::open(dir)?))
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)
+        DirBuilder::new().recursive(true).mode(DIR).create(dir)?;
+        restore(dir, DIR);
+        Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -248,7 +355,7 @@ fn stat(metadata: &fs::Metadata) -> Stat {
     Stat {
         bytes: metadata.len(),
         is_file: metadata.is_file(),
-        links: metadata.nlink(),
+        id: (metadata.dev(), metadata.ino()),
         modified: metadata.mtime() * 1_000_000 + metadata.mtime_nsec() / 1_000,
     }
 }

@@ -8,13 +8,14 @@
 //! # Bytes
 //! A private directory (0700; files 0600) holds:
 //! ```text
-//! lock                          held with flock by the process that writes; its pid, for people
+//! lock                          held with flock, like the directory itself, by the process that writes; its pid, for people
+//! instance                      whose spool it is, for who finds it without its daemon
 //! checkpoint                    magic "CASCHECK" | version u32 | spool id 16 | committed offset u64 | crc32c u32
 //! 00000000000000000042-000.seg  named by the offset of its first record, and a generation:
 //!     header                    magic "CASSPOOL" | version u32 | spool id 16 | first offset u64 | crc32c u32
 //!     record...                 len u32 | crc32c u32 | offset u64 | kind u8 | flags u8 | received_at i64 | event_time i64
 //!                               | run_id 16 | channel_len u32 | channel | payload
-//! quarantine/                   bytes that are no records any more, named by where they were
+//! quarantine/                   bytes that are no records any more, named by where they were; segments that cannot be read
 //! ```
 //! Integers are little-endian. `len` counts what follows the checksum, which covers `len` and everything behind itself, and starts from the checksum of
 //! the spool id: neither a payload that quotes a record nor blocks of another spool can pass for a record. Flags: 1 the event's
@@ -23,8 +24,8 @@
 //! # Invariants
 //! * Segments alone say what was appended, the checkpoint alone what was committed. Sizes and counts are derived.
 //! * A group is one write and one `fdatasync`; only then the durable offset moves, and only then the reader sees the group.
-//! * A file is appended to by one process only, and never again after one of its writes or syncs has failed: the rest goes, from
-//!   memory, to a new segment. Where two segments hold the same offset, the later one counts.
+//! * A file is appended to by one process only, and never again after one of its writes or syncs has failed, or when it is not
+//!   under its name any more: the rest goes, from memory, to a new segment. Where two segments hold the same offset, the later one counts.
 //! * Stored by the writer, then checkpoint durable, then segment removed; each step is on disk before the next. The directory is
 //!   synced after every create, rename and unlink. Intake keeps the segments that its own state does not cover yet.
 //! * A length is compared with the rest of the file and the maximum before anything is allocated for it.
@@ -38,6 +39,9 @@
 //! order of the offsets, wherever in the segment it lies; what belongs to none is kept in quarantine, and the offsets that are
 //! missing are counted. The same holds for segments that
 //! somebody has deleted. A name that is no segment is left alone. A newer format is refused before anything is changed.
+//!
+//! What is no regular file in the place of one of ours is moved aside, and permissions that were taken from us are taken back. A
+//! segment that can nevertheless not be opened is set aside in quarantine, counted, and can be drained from there once it is mended.
 
 mod appender;
 mod checkpoint;

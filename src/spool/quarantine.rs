@@ -35,8 +35,19 @@ impl Quarantine {
 
     /// Takes over a whole file.
     pub(crate) fn take(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir(&self.dir)?;
-        self.disk.rename(path, &self.dir.join(path.file_name().unwrap_or_default()))
+        self.make()?;
+        self.disk.move_to(path, &self.dir.join(path.file_name().unwrap_or_default())).map(drop)
+    }
+
+    /// A file of that name is somebody else's; it is moved out of the way.
+    fn make(&self) -> io::Result<()> {
+        self.disk.create_dir(&self.dir).or_else(|error| match self.disk.stat(&self.dir) {
+            Ok(stat) if stat.is_file => {
+                self.disk.move_to(&self.dir, &self.dir)?;
+                self.disk.create_dir(&self.dir)
+            }
+            _ => Err(error),
+        })
     }
 
     /// Takes over a file that has a segment's name and is none of this spool.
@@ -61,7 +72,7 @@ impl Quarantine {
         }
         let room = MAX.saturating_sub(self.bytes());
         let length = usize::try_from((to - from).min(room)).unwrap_or(usize::MAX);
-        let kept = self.disk.create_dir(&self.dir).and_then(|()| scan.read(from, length)).and_then(|bytes| {
+        let kept = self.make().and_then(|()| scan.read(from, length)).and_then(|bytes| {
             let file = self.disk.open(&path, Mode::New)?;
             file.write_all_at(&bytes, 0)?;
             // The original may be cut next.

@@ -158,14 +158,25 @@ impl Reader {
                     error!(segment = %meta.path.display(), "segment was deleted by somebody else");
                     self.shared.segments.forget(&meta.path);
                 }
-                Err(error) if self.failures >= TRIES && !will_pass(&error) => {
-                    error!(segment = %meta.path.display(), error = %Chain(&error), "segment cannot be read; skipped");
+                Err(error) if self.failures >= TRIES && !will_pass(&error) && self.give_up(&meta.path, &error) => {
                     self.shared.segments.forget(&meta.path);
                     self.failures = 0;
                 }
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Sets a segment aside that cannot be read: committed with the rest it would be removed, unread. False: its directory is
+    /// closed to us as well, which somebody will have to mend; then all of it can be read again.
+    fn give_up(&self, path: &std::path::Path, error: &io::Error) -> bool {
+        let kept = self.shared.quarantine.take(path);
+        if kept.as_ref().is_err_and(|kept| kept.kind() == io::ErrorKind::PermissionDenied) {
+            return false;
+        }
+        let kept = kept.is_ok();
+        error!(segment = %path.display(), error = %Chain(error), kept, "segment cannot be read; set aside");
+        true
     }
 
     fn accept(&mut self, mut chunk: Chunk) -> Chunk {

@@ -147,14 +147,30 @@ pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
     Some(PREFIX + u32::from_le_bytes(*bytes.first_chunk()?) as usize)
 }
 
-/// Whether a record could start here: what is worth the computation of a checksum. `offsets` are those that fit.
-pub(crate) fn is_plausible(bytes: &[u8], rest: u64, offsets: &std::ops::Range<u64>) -> bool {
-    let Some(head) = bytes.first_chunk::<HEAD>() else { return false };
-    let total = PREFIX + u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-    (HEAD..=MAX).contains(&total)
+/// What may be the beginning of a record: what is worth the computation of a checksum.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate {
+    /// Length of the whole.
+    pub(crate) total: usize,
+    /// Its offset in the log.
+    pub(crate) offset: u64,
+    /// The checksum over what is in front of it, of which that over everything behind [`PREFIX`] goes on, ...
+    pub(crate) begun: u32,
+    /// ... and what it must come to.
+    pub(crate) wanted: u32,
+}
+
+/// Whether a record could start here, in a file of which `rest` bytes are left.
+pub(crate) fn candidate(bytes: &[u8], rest: u64, seed: u32) -> Option<Candidate> {
+    let head = bytes.first_chunk::<HEAD>()?;
+    let u32_at = |at: usize| head.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+    let total = length(head)?;
+    let plausible = (HEAD..=MAX).contains(&total)
         && total as u64 <= rest
         && RecordKind::from_byte(head[16]).is_some()
-        && u64_at(head, 8).is_some_and(|offset| offsets.contains(&offset))
+        && u32_at(50)? as usize <= total - HEAD;
+    let begun = crc32c::crc32c_append(seed, &head[..4]);
+    plausible.then_some(Candidate { total, offset: u64_at(head, 8)?, begun, wanted: u32_at(4)? })
 }
 
 /// Reads a record whose checksum is known to match; `bytes` is exactly one record.

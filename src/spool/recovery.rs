@@ -11,7 +11,7 @@ use super::{
     checkpoint::{self, Checkpoint},
     chunk::Chunk,
     commit::{Commits, Committer},
-    disk::{Disk, Mode, OpenFile},
+    disk::{Disk, Handle, Mode, OpenFile},
     quarantine::Quarantine,
     reader::Reader,
     record,
@@ -137,7 +137,7 @@ pub(crate) fn prepare(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Res
     let failed = |operation| move |error| SpoolError::Io { operation, error };
     disk.create_dir(&dir).map_err(|error| SpoolError::CreateDir { dir: dir.clone(), error })?;
     let lock = lock(&disk, &dir)?;
-    let checkpoint = checkpoint::read(&disk, &dir).map_err(failed("read the checkpoint"))?;
+    let checkpoint = checkpoint::read(&disk, &dir);
     let mut list = segment::list(&disk, &dir).map_err(failed("list the segments"))?;
     refuse_newer(&disk, &dir, checkpoint, &list)?;
     // The half of a checkpoint. Other names are somebody else's.
@@ -176,7 +176,7 @@ pub(crate) fn prepare(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Res
     };
     let commits = Arc::new(Commits::default());
     Ok(Prepared {
-        appender: Appender::new(Arc::clone(&shared), config, next),
+        appender: Appender::new(Arc::clone(&shared), config, next, committed.is_some()),
         reader: Reader::new(Arc::clone(&shared), Arc::clone(&commits), first_uncommitted),
         shared,
         commits,
@@ -184,30 +184,42 @@ pub(crate) fn prepare(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Res
     })
 }
 
-fn lock(disk: &Disk, dir: &Path) -> Result<OpenFile, SpoolError> {
+/// Locks the file that names the holder, and the directory with it: a lock file that somebody has deleted or replaced locks out
+/// nobody.
+fn lock(disk: &Disk, dir: &Path) -> Result<[Option<OpenFile>; 2], SpoolError> {
     let path = dir.join("lock");
     let failed = |error| SpoolError::Lock { path: path.clone(), error };
-    let file = disk.open(&path, Mode::Keep).or_else(|error| match error.kind() {
-        // A read-only disk has records to read, and what arrives lives in memory.
-        io::ErrorKind::ReadOnlyFilesystem => disk.open(&path, Mode::Read),
-        _ => Err(error),
-    });
-    let file = file.map_err(failed)?;
-    for attempt in 1.. {
-        match file.try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-            Err(TryLockError::WouldBlock) if attempt < LOCK_TRIES => thread::sleep(Duration::from_millis(20)),
-            Err(TryLockError::WouldBlock) => {
-                let holder = disk.beginning(&path, 32).unwrap_or_default();
-                let holder = String::from_utf8_lossy(&holder).trim().to_owned();
-                return Err(SpoolError::Locked { dir: dir.to_owned(), holder });
-            }
-        }
+    // Not every file system locks directories.
+    let whole = disk.open_dir(dir).ok();
+    if let Some(whole) = &whole
+        && let Err(TryLockError::WouldBlock) = try_lock(&**whole)
+    {
+        return Err(locked(disk, dir, &path));
     }
+    // A read-only disk has records to read, and what arrives lives in memory.
+    let file = disk.open_lock(&path).map_err(failed)?;
+    try_lock(&*file).map_err(|error| match error {
+        TryLockError::Error(error) => failed(error),
+        TryLockError::WouldBlock => locked(disk, dir, &path),
+    })?;
     // Only for people; the lock itself is the kernel's. On a full disk the name of the holder is missing, nothing else.
     let _ = file.set_len(0).and_then(|()| file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
-    Ok(file)
+    Ok([Some(file), whole])
+}
+
+fn try_lock(file: &dyn Handle) -> Result<(), TryLockError> {
+    for _ in 1..LOCK_TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(20)),
+            done => return done,
+        }
+    }
+    file.try_lock()
+}
+
+fn locked(disk: &Disk, dir: &Path, lock: &Path) -> SpoolError {
+    let holder = disk.beginning(lock, 32).unwrap_or_default();
+    SpoolError::Locked { dir: dir.to_owned(), holder: String::from_utf8_lossy(&holder).trim().to_owned() }
 }
 
 /// Only the checkpoint, the first and the last segment are looked at: a newer program would have written one of them.

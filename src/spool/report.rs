@@ -19,6 +19,8 @@ use crate::{logging::Chain, units::Micros};
 
 /// The file that names the instance.
 const OWNER: &str = "instance";
+/// The longest name that is believed.
+const OWNER_MAX: usize = 4_096;
 
 /// A spool as it lies on disk.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -84,7 +86,7 @@ impl Report {
 /// # Errors
 /// When the directory cannot be read, or holds a newer format.
 pub fn inspect(dir: &Path) -> Result<Report, SpoolError> {
-    let disk = Disk::default();
+    let disk = Disk::to_look();
     let (mut report, list) = look(&disk, dir)?;
     let seed = record::seed(report.id.unwrap_or_default());
     report.end = list.iter().map(|meta| meta.first).max().unwrap_or(0).max(report.committed.unwrap_or(0));
@@ -121,7 +123,7 @@ pub fn verify(dir: &Path) -> Result<Report, SpoolError> {
 /// # Errors
 /// As [`verify`].
 pub fn read(dir: &Path, visit: &mut dyn FnMut(&Record<'_>) -> bool) -> Result<Report, SpoolError> {
-    let disk = Disk::default();
+    let disk = Disk::to_look();
     let (mut report, list) = look(&disk, dir)?;
     let seed = record::seed(report.id.unwrap_or_default());
     let mut expected = list.first().map_or(0, |meta| meta.first);
@@ -171,7 +173,7 @@ fn look(disk: &Disk, dir: &Path) -> Result<(Report, Vec<Meta>), SpoolError> {
             header_valid: matches!(header, Header::Good { offset, .. } if offset == meta.first),
         });
     }
-    match checkpoint::read(disk, dir).map_err(failed("read the checkpoint"))? {
+    match checkpoint::read(disk, dir) {
         Checkpoint::Good { id, committed } if report.id.is_none_or(|segments| segments == id) => {
             (report.id, report.committed) = (Some(id), Some(committed));
         }
@@ -226,8 +228,8 @@ fn check(
 }
 
 fn owner(dir: &Path) -> Option<String> {
-    let name = std::fs::read_to_string(dir.join(OWNER)).ok()?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+    let name = Disk::to_look().beginning(&dir.join(OWNER), OWNER_MAX).ok()?;
+    Some(String::from_utf8(name).ok()?.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// Notes whose spool this is, for whoever finds it without its daemon. Without room for that, nothing else suffers.
@@ -235,7 +237,7 @@ pub fn set_owner(dir: &Path, instance: &str) {
     if owner(dir).as_deref() == Some(instance) {
         return;
     }
-    if let Err(error) = std::fs::write(dir.join(OWNER), format!("{instance}\n")) {
+    if let Err(error) = Disk::default().replace(&dir.join(OWNER), format!("{instance}\n").as_bytes()) {
         warn!(error = %Chain(&error), "the name of the spool's owner could not be written");
     }
 }

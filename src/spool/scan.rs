@@ -4,6 +4,7 @@
 //! segment is surveyed: every valid record in it, wherever it lies, comes in the order of the offsets. So neither a length that
 //! lies nor a block that was copied or moved hides a record that nobody has touched.
 
+mod sums;
 mod survey;
 
 use std::{io, ops::Range, path::PathBuf};

@@ -207,7 +207,7 @@ impl SegmentWriter {
 
     fn append(&self, current: &Current, bytes: &[u8]) -> io::Result<()> {
         self.disk.write(&*current.file, bytes, current.bytes)?;
-        self.disk.sync(&*current.file)
+        self.disk.sync(&*current.file, &current.path)
     }
 
     /// Closes the segment; the next write begins another.
@@ -232,14 +232,18 @@ impl SegmentWriter {
 
     /// A name that is taken belongs to a segment that failed and could not be removed.
     fn create(&self, first: u64) -> io::Result<(OpenFile, u32, PathBuf)> {
-        let mut generation = 0;
+        let (mut generation, mut made) = (0, false);
         loop {
             let path = self.dir.join(format!("{first:020}-{generation:03}.seg"));
             match self.disk.create(&path) {
                 Ok(file) => return Ok((file, generation, path)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && generation < 999 => generation += 1,
-                Err(error) if error.kind() == io::ErrorKind::NotFound && self.disk.stat(&self.dir).is_err() => {
+                // The directory is gone, or closed to us.
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) && !made =>
+                {
                     self.disk.create_dir(&self.dir)?;
+                    made = true;
                 }
                 Err(error) => return Err(error),
             }

@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) healthy: AtomicBool,
     pub(crate) missing: AtomicU64,
     /// Held until the last end is dropped.
-    pub(crate) _lock: OpenFile,
+    pub(crate) _lock: [Option<OpenFile>; 2],
 }
 
 /// What [`Shared::new`] needs.
@@ -56,7 +56,7 @@ pub(crate) struct Found {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) committed: u64,
     pub(crate) end: u64,
-    pub(crate) lock: OpenFile,
+    pub(crate) lock: [Option<OpenFile>; 2],
 }
 
 impl Shared {

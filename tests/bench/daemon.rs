@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -20,8 +20,10 @@ use crate::{
 pub struct Daemon {
     child: Child,
     http: u16,
-    state: tempfile::TempDir,
-    environment: Vec<(&'static str, String)>,
+    state: PathBuf,
+    environment: Environment,
+    /// Its state directory, where that is its own.
+    _own: Option<tempfile::TempDir>,
 }
 
 /// Where it stores.
@@ -36,6 +38,34 @@ pub enum Store<'a> {
 /// User and system time so far, in microseconds.
 pub type Cpu = f64;
 
+/// What a daemon is told beside its defaults.
+pub type Environment = Vec<(&'static str, String)>;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_cascor-ingest");
+
+/// A directory on the disk of the build.
+pub fn directory() -> Result<tempfile::TempDir, Error> {
+    Ok(tempfile::Builder::new().prefix("cascor-bench-").tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR")))?)
+}
+
+/// The settings of a daemon between this Redis and this store. It answers HTTP on the port behind that of Redis.
+pub fn environment(state: &Path, redis_port: u16, store: Store<'_>) -> Environment {
+    let mut environment = vec![
+        ("CASCOR_INGEST__STATE_DIR", state.display().to_string()),
+        ("CASCOR_INGEST__REDIS__URL", format!("redis://127.0.0.1:{redis_port}/0")),
+        ("CASCOR_INGEST__HTTP__LISTEN", format!("127.0.0.1:{}", redis_port + 1)),
+    ];
+    match store {
+        Store::Sqlite => environment.push(("CASCOR_INGEST__STORE__KIND", "sqlite".into())),
+        Store::Cassandra { address, keyspace } => environment.extend([
+            ("CASCOR_INGEST__STORE__KIND", "cassandra".into()),
+            ("CASCOR_INGEST__STORE__CASSANDRA__CONTACT_POINTS", address.into()),
+            ("CASCOR_INGEST__STORE__CASSANDRA__KEYSPACE", keyspace.into()),
+        ]),
+    }
+    environment
+}
+
 impl Daemon {
     /// Starts it against this Redis and Cassandra, and waits until it is ready.
     pub fn start(redis_port: u16, address: &str, keyspace: &str) -> Result<Self, Error> {
@@ -44,45 +74,48 @@ impl Daemon {
 
     /// The same with any store.
     pub fn start_on(redis_port: u16, store: Store<'_>) -> Result<Self, Error> {
-        let state =
-            tempfile::Builder::new().prefix("cascor-bench-").tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR")))?;
-        let binary = env!("CARGO_BIN_EXE_cascor-ingest");
-        let http = redis_port + 1;
-        let mut environment = vec![
-            ("CASCOR_INGEST__STATE_DIR", state.path().display().to_string()),
-            ("CASCOR_INGEST__REDIS__URL", format!("redis://127.0.0.1:{redis_port}/0")),
-            ("CASCOR_INGEST__HTTP__LISTEN", format!("127.0.0.1:{http}")),
-        ];
-        match store {
-            Store::Sqlite => environment.push(("CASCOR_INGEST__STORE__KIND", "sqlite".into())),
-            Store::Cassandra { address, keyspace } => environment.extend([
-                ("CASCOR_INGEST__STORE__KIND", "cassandra".into()),
-                ("CASCOR_INGEST__STORE__CASSANDRA__CONTACT_POINTS", address.into()),
-                ("CASCOR_INGEST__STORE__CASSANDRA__KEYSPACE", keyspace.into()),
-            ]),
-        }
+        let state = directory()?;
+        let environment = environment(state.path(), redis_port, store);
         let apply =
-            Command::new(binary).args(["schema", "apply", "--wait", "60s"]).envs(environment.clone()).output()?;
+            Command::new(BINARY).args(["schema", "apply", "--wait", "60s"]).envs(environment.clone()).output()?;
         if !apply.status.success() {
             return Err(format!("schema apply failed: {}", String::from_utf8_lossy(&apply.stderr)).into());
         }
-        let log = fs::File::create(state.path().join("log"))?;
+        let mut daemon = Self::launch(state.path(), redis_port, &environment)?;
+        daemon._own = Some(state);
+        daemon.wait_ready(Duration::from_secs(20))?;
+        Ok(daemon)
+    }
+
+    /// Starts it on a state directory that stays, and waits for nothing.
+    pub fn launch(state: &Path, redis_port: u16, environment: &Environment) -> Result<Self, Error> {
+        let log = fs::File::create(state.join("log"))?;
+        let environment = environment.clone();
         let child =
-            Command::new(binary).arg("run").envs(environment.clone()).stdout(Stdio::null()).stderr(log).spawn()?;
-        let daemon = Self { child, http, state, environment };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while http_get(http, "/readyz").is_err() {
+            Command::new(BINARY).arg("run").envs(environment.clone()).stdout(Stdio::null()).stderr(log).spawn()?;
+        Ok(Self { child, http: redis_port + 1, state: state.to_owned(), environment, _own: None })
+    }
+
+    /// Waits until `/readyz` says so.
+    pub fn wait_ready(&self, limit: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + limit;
+        while http_get(self.http, "/readyz").is_err() {
             if Instant::now() > deadline {
                 return Err("the daemon did not become ready".into());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(daemon)
+        Ok(())
+    }
+
+    /// The status object.
+    pub fn status(&self) -> Result<serde_json::Value, Error> {
+        Ok(serde_json::from_str(&http_get(self.http, "/api/status")?)?)
     }
 
     /// A command with the same settings.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cascor-ingest"));
+        let mut command = Command::new(BINARY);
         command.envs(self.environment.clone());
         command
     }
@@ -94,7 +127,7 @@ impl Daemon {
 
     /// Its state directory.
     pub fn state(&self) -> &Path {
-        self.state.path()
+        &self.state
     }
 
     /// CPU time of the process and of each of its threads by name.

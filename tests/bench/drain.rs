@@ -19,15 +19,16 @@ pub async fn run(options: &Options) -> Result<(), Error> {
     let keyspace = "bench_drain";
     let daemon = Daemon::start(redis.port, &options.cassandra, keyspace)?;
     let insert = bare::prepare(&session, keyspace).await?;
+    let rows = options.rows.unwrap_or(200_000);
     println!("warming the server");
     for _ in 0..5 {
-        bare::batches(session.clone(), insert.clone(), eight(), options.rows).await?;
-        backlog(&daemon, redis.port, options.rows).await?;
+        bare::batches(session.clone(), insert.clone(), eight(), rows).await?;
+        backlog(&daemon, redis.port, rows).await?;
     }
     let mut ratios = Vec::new();
     for pair in 0..options.repeat.max(3) {
-        let bare = bare::batches(session.clone(), insert.clone(), eight(), options.rows).await?;
-        let (rate, cpu) = backlog(&daemon, redis.port, options.rows).await?;
+        let bare = bare::batches(session.clone(), insert.clone(), eight(), rows).await?;
+        let (rate, cpu) = backlog(&daemon, redis.port, rows).await?;
         ratios.push(rate / bare);
         println!(
             "pair {pair}: bare driver {:.1} k rows/s, daemon {:.1} k rows/s, ratio {:.2}; daemon CPU {cpu:.2} µs/row",

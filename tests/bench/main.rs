@@ -5,6 +5,8 @@
 //!
 //! ```text
 //! tests/bench/run [stages] [drain] [load] [flood] [reading] [hostile] [--seconds 60] [--repeat 3] [--rows 200000]
+//! tests/bench/run start [--gib 10]              from process start to subscribed, with an empty spool and a large one
+//! tests/bench/run outage [--rows 1200000]       drain of what an outage has left, and who is late meanwhile
 //! ```
 
 mod attack;
@@ -15,9 +17,14 @@ mod flood;
 mod histogram;
 mod hostile;
 mod load;
+mod outage;
+#[allow(dead_code, clippy::unwrap_used, reason = "shared with the attacks, which use more of it")]
+#[path = "../faults/process/proxy.rs"]
+mod proxy;
 mod reading;
 mod resp;
 mod stages;
+mod start;
 
 use std::env;
 
@@ -31,7 +38,8 @@ struct Options {
     parts: Vec<String>,
     seconds: u64,
     repeat: usize,
-    rows: u64,
+    rows: Option<u64>,
+    gib: u64,
     cassandra: String,
 }
 
@@ -39,7 +47,7 @@ impl Options {
     fn read() -> Result<Self, Error> {
         let cassandra = env::var("CASCOR_TEST_CASSANDRA")
             .map_err(|_| "CASCOR_TEST_CASSANDRA (host:port) is not set; call tests/bench/run, which starts a node")?;
-        let mut options = Self { parts: Vec::new(), seconds: 60, repeat: 3, rows: 200_000, cassandra };
+        let mut options = Self { parts: Vec::new(), seconds: 60, repeat: 3, rows: None, gib: 10, cassandra };
         let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
         while let Some(argument) = arguments.next() {
             let mut number =
@@ -47,8 +55,9 @@ impl Options {
             match argument.as_str() {
                 "--seconds" => options.seconds = number()?,
                 "--repeat" => options.repeat = number()? as usize,
-                "--rows" => options.rows = number()?,
-                part @ ("stages" | "drain" | "load" | "flood" | "reading" | "hostile") => {
+                "--rows" => options.rows = Some(number()?),
+                "--gib" => options.gib = number()?,
+                part @ ("stages" | "drain" | "load" | "flood" | "reading" | "hostile" | "start" | "outage") => {
                     options.parts.push(part.into())
                 }
                 other => return Err(format!("unknown argument `{other}`").into()),
@@ -88,6 +97,8 @@ fn main() -> Result<(), Error> {
                 "load" => load::run(&options).await?,
                 "reading" => reading::run(&options).await?,
                 "hostile" => hostile::run(&options).await?,
+                "start" => start::run(&options)?,
+                "outage" => outage::run(&options).await?,
                 _ => flood::run(&options).await?,
             }
         }

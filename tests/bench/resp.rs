@@ -64,6 +64,32 @@ impl Client {
         self.waiting += 1;
     }
 
+    /// The value of a key. Nothing may be queued.
+    pub fn get(&mut self, key: &str) -> Result<Option<String>, Error> {
+        write!(self.stream, "*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len())?;
+        let Ok(length) = self.line()?.trim_start_matches('$').parse::<usize>() else { return Ok(None) };
+        let mut bytes = vec![0; length + 2];
+        self.replies.read_exact(&mut bytes)?;
+        bytes.truncate(length);
+        Ok(Some(String::from_utf8(bytes)?))
+    }
+
+    /// How many clients have subscribed to a channel. Nothing may be queued.
+    pub fn subscribers(&mut self, channel: &str) -> Result<u64, Error> {
+        let length = channel.len();
+        write!(self.stream, "*3\r\n$6\r\nPUBSUB\r\n$6\r\nNUMSUB\r\n${length}\r\n{channel}\r\n")?;
+        for _ in 0..3 {
+            self.line()?;
+        }
+        Ok(self.line()?.trim_start_matches(':').parse()?)
+    }
+
+    fn line(&mut self) -> Result<String, Error> {
+        let mut line = String::new();
+        self.replies.read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    }
+
     /// Sends what is queued and reads the replies.
     pub fn flush(&mut self) -> Result<(), Error> {
         self.stream.write_all(&self.out)?;

@@ -52,6 +52,22 @@ fn a_stopped_process_is_a_gap_that_says_whether_the_connection_held() {
     assert_eq!(status["gaps"]["process_paused"]["gaps"], 1, "{status}");
 }
 
+/// The smallest there are, and as many at once as sockets hold: nothing between the socket and our queue overflows.
+#[test]
+fn a_flood_of_tiny_messages_after_a_stop_is_received_whole() {
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).start_ready();
+    let mut client = redis.client();
+    daemon.process().signal(Signal::STOP);
+    let total = 60_000; // fewer than the queue takes
+    client.publish_all(TRAINING, &vec!["{\"epoch\":1}"; total]).unwrap();
+    daemon.process().signal(Signal::CONT);
+    let counted = |name: &str| daemon.metric(name).unwrap() as usize;
+    let lost = || counted("cascor_source_lost_messages_total{name=\"client_lag\"}");
+    wait_until("all of them", LIMIT, || counted("cascor_source_messages_total") + lost() >= total);
+    assert_eq!((lost(), counted("cascor_source_lost_messages_total{name=\"queue_full\"}")), (0, 0));
+}
+
 #[test]
 fn a_run_is_told_what_its_tables_lack() {
     let redis = Redis::start();

@@ -201,3 +201,125 @@ async fn a_start_in_the_middle_of_a_large_segment_finds_its_place() {
     let chunk = tokio::time::timeout(Duration::from_secs(5), opened.reader.next()).await.unwrap();
     assert_eq!((chunk.first(), chunk.lost()), (8_765, 0));
 }
+
+#[tokio::test]
+async fn what_lies_in_the_way_of_a_small_file_is_moved_and_costs_nothing() {
+    for (name, pipe) in [
+        ("checkpoint", false),
+        ("checkpoint.tmp", false),
+        ("lock", false),
+        ("instance", false),
+        ("checkpoint", true),
+        ("lock", true),
+        ("instance", true),
+        ("00000000000000000005-000.seg", true),
+        ("00000000000000000005-000.seg", false),
+    ] {
+        let place = small();
+        let path = place.path().join(name);
+        let _ = fs::remove_file(&path);
+        if pipe {
+            assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        } else {
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("notes"), b"mine").unwrap();
+        }
+        crate::spool::set_owner(place.path(), "me");
+        let mut opened = place.open();
+        append(&mut opened, 1);
+        opened.appender.sync();
+        assert_eq!(drain(&mut opened).await, [0, 1, 2, 3, 4, 5], "{name}");
+        opened.committer.commit(6);
+        eventually(name, || opened.view.committed() == 6);
+        drop(opened);
+        let report = inspect(place.path()).unwrap();
+        assert_eq!((report.committed, report.owner.as_deref()), (Some(6), Some("me")), "{name}");
+        if !pipe {
+            let moved = place.path().join(format!("{name}.1")).join("notes");
+            assert!(moved.exists() || path.join("notes").exists(), "{name}: nobody's files are deleted");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_in_place_of_the_quarantine_is_moved_and_nothing_is_replaced_in_it() {
+    let place = small();
+    let segment = place.segments().remove(0);
+    let bytes = fs::read(&segment).unwrap();
+    fs::write(place.path().join("quarantine"), b"mine").unwrap();
+    for junk in ["one", "two"] {
+        let other = place.path().join("00000000000000000099-000.seg");
+        fs::write(&other, [bytes.as_slice(), junk.as_bytes()].concat()).unwrap();
+        // As if it were another spool's.
+        let mut foreign = fs::read(&other).unwrap();
+        foreign[15] ^= 1;
+        foreign[60] ^= 1;
+        foreign.truncate(120);
+        foreign.extend_from_slice(junk.as_bytes());
+        fs::write(&other, foreign).unwrap();
+        drop(place.open());
+    }
+    let kept = fs::read_dir(place.path().join("quarantine")).unwrap().count();
+    assert_eq!((kept, fs::read(place.path().join("quarantine.1")).unwrap()), (2, b"mine".to_vec()));
+}
+
+#[test]
+fn a_lock_file_that_was_deleted_or_replaced_locks_nobody_out_of_the_first_one() {
+    let place = Place::new();
+    let opened = place.open();
+    let lock = place.path().join("lock");
+    for replaced in [false, true] {
+        let _ = fs::remove_file(&lock);
+        if replaced {
+            fs::write(&lock, b"1\n").unwrap();
+        }
+        assert!(matches!(place.try_open(), Err(SpoolError::Locked { .. })), "replaced: {replaced}");
+    }
+    drop(opened);
+    place.open();
+}
+
+#[tokio::test]
+async fn a_segment_that_is_moved_while_it_is_written_costs_nothing_that_comes_later() {
+    for replaced in [false, true] {
+        let place = Place::new();
+        let mut opened = place.open();
+        append(&mut opened, 3);
+        opened.appender.sync();
+        let segment = place.segments().remove(0);
+        fs::rename(&segment, place.dir.path().join("elsewhere")).unwrap();
+        if replaced {
+            fs::create_dir(&segment).unwrap();
+        }
+        append(&mut opened, 3);
+        assert!(opened.appender.sync().healthy);
+        assert_eq!(drain(&mut opened).await, [0, 1, 2, 3, 4, 5], "in memory all are there");
+        drop(opened);
+        let mut opened = place.open();
+        assert_eq!(drain(&mut opened).await, [3, 4, 5]);
+        assert_eq!(opened.view.missing(), 3);
+        // What is in its place is no reason to keep what is behind it.
+        opened.committer.commit(6);
+        eventually("removal", || opened.view.committed() == 6 && place.segments().len() < 2);
+    }
+}
+
+#[tokio::test]
+async fn offsets_that_somebody_remembers_are_lost_when_the_end_is_gone_and_not_used_again() {
+    let place = small();
+    drop(place.open());
+    fs::remove_file(place.segments().remove(0)).unwrap();
+    let mut opened = place.open();
+    opened.appender.resume_at(5);
+    opened.appender.resume_at(3);
+    append(&mut opened, 2);
+    assert!(opened.appender.sync().healthy);
+    assert_eq!(drain(&mut opened).await, [5, 6]);
+    assert_eq!(opened.view.missing(), 5);
+    drop(opened);
+    // Without a checkpoint nobody knows whether it is the same spool.
+    fs::remove_dir_all(place.path()).unwrap();
+    let mut opened = place.open();
+    opened.appender.resume_at(5);
+    assert_eq!(opened.appender.end(), 0);
+}

@@ -1,7 +1,7 @@
 //! Mutated messages and records through the decoders: seeded, so that every failure comes back with its number.
 //!
 //! The inputs begin with `tests/fixtures/messages` and with `tests/faults/corpus`, where whatever was found once stays. Plain
-//! mutation, no coverage guidance: the decoders are small and a run makes hundreds of thousands of inputs a second.
+//! mutation, no coverage guidance: the decoders are small and a run makes tens of thousands of inputs a second.
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 

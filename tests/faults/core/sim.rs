@@ -293,8 +293,7 @@ impl State {
     }
 
     fn stat(&self, node: usize) -> Stat {
-        let links = self.names.values().filter(|other| **other == node).count() as u64;
-        Stat { bytes: self.nodes[node].bytes.len() as u64, is_file: true, links, modified: 0 }
+        Stat { bytes: self.nodes[node].bytes.len() as u64, is_file: true, id: (0, node as u64), modified: 0 }
     }
 }
 
@@ -320,6 +319,11 @@ impl Files for Sim {
             (None, _) => state.make(path),
         };
         Ok(Box::new(SimFile { sim: self.clone(), node, lock: Arc::default() }))
+    }
+
+    fn open_dir(&self, _: &Path) -> io::Result<OpenFile> {
+        // The lock file is enough: nobody deletes it here.
+        Err(ErrorKind::Unsupported.into())
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
@@ -358,7 +362,7 @@ impl Files for Sim {
         match state.names.get(path) {
             Some(node) => Ok(state.stat(*node)),
             None if state.dirs.iter().any(|dir| dir == path) => {
-                Ok(Stat { bytes: 0, is_file: false, links: 2, modified: 0 })
+                Ok(Stat { bytes: 0, is_file: false, id: (1, 0), modified: 0 })
             }
             None => Err(ErrorKind::NotFound.into()),
         }

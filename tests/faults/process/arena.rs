@@ -275,7 +275,7 @@ impl Arena {
         let log = self.daemon.log();
         let mut complaints = verdict.complaints();
         complaints.extend(self.errors(&log));
-        judge::publish(&verdict.line(self.case.name, self.case.injected, &format!("{0} of {0}", self.faults)));
+        judge::publish(&verdict.line(self.case.name, self.case.injected, &format!("{0} of {0}", self.faults.max(1))));
         println!("    missing per fault {:?}; slowest return {:?}; {}", verdict.each, self.slowest, verdict.cost());
         if !complaints.is_empty() {
             let lines: Vec<_> = log.lines().collect();

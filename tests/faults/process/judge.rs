@@ -176,6 +176,8 @@ pub fn judge(ledger: &[Entry], table: &Table, run: Uuid, excused: &[Window], rul
         }
     }
     verdict.damaged.extend(found.keys().map(|seq| format!("{seq} was never published")));
+    let unbounded = table.gaps.iter().filter(|gap| gap.from <= 0 || gap.to < gap.from);
+    verdict.damaged.extend(unbounded.map(|gap| format!("the bounds of a gap are none: {gap:?}")));
     // Where the numbers agree, every single one is told, whatever its bounds.
     if verdict.told == verdict.holes {
         verdict.untold.clear();

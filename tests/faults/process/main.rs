@@ -12,6 +12,7 @@
 mod arena;
 mod cassandra;
 mod disk;
+mod files;
 mod judge;
 mod kill;
 mod load;
