@@ -2,7 +2,7 @@
 //!
 //! The body is compressed slice by slice as it is sent, so an export stays as small in memory as it is, and its trailer comes
 //! behind it as ever; the checksum in there is that of the body before it was compressed. Streams of events are left alone: they
-//! would wait in the compressor. So is everything beyond `http.compressions` answers at once: each costs a quarter of a
+//! would wait in the compressor. So is everything beyond `http.compressions` answers at once: each costs about a third of a
 //! mebibyte, and time of the one thread that serves all.
 
 use std::{

@@ -141,7 +141,7 @@ fn rows_of_a_megabyte_are_read_in_bounded_memory() {
     ] {
         assert_eq!(daemon.get(&path).status, 200, "{path}");
     }
-    // Many at once, two of them exports; every one gets an answer.
+    // Many at once, two of them exports, every other compressed; every one gets an answer.
     let port = daemon.http_port();
     let askers: Vec<_> = (0..18)
         .map(|n| {
@@ -151,7 +151,8 @@ fn rows_of_a_megabyte_are_read_in_bounded_memory() {
             };
             thread::spawn(move || {
                 thread::sleep(Duration::from_millis(n));
-                http::get(port, &path).unwrap().status
+                let coding = if n % 2 == 0 { "gzip" } else { "identity" };
+                http::send(port, "GET", &path, &[("Accept-Encoding", coding)], "").unwrap().status
             })
         })
         .collect();
