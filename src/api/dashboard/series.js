@@ -50,7 +50,8 @@ export class Series {
     /** Only what is between; and where the curve was in front of it. */
     this.within = null;
     this.seed = null;
-    this.waiting = [];
+    /** What the stream brought last: the store has it a moment later, so a curve read again may still be without it. */
+    this.recent = [];
     this.loading = false;
     this.loaded = false;
     this.gaps = [];
@@ -76,7 +77,7 @@ export class Series {
     this.spread = false;
   }
 
-  /** Reads the whole curve. Rows that arrive meanwhile are kept and appended. */
+  /** Reads the whole curve; rows of the stream that the answer does not have yet are appended again. */
   async load() {
     if (this.loading) {
       this.again = true;
@@ -96,9 +97,7 @@ export class Series {
       this.loaded = true;
     } finally {
       this.loading = false;
-      const waiting = this.waiting;
-      this.waiting = [];
-      if (this.loaded) this.append(waiting);
+      if (this.loaded) this.#add(this.recent);
     }
     if (this.again) {
       this.again = false;
@@ -123,12 +122,13 @@ export class Series {
 
   /** Appends rows of the stream; whether the curve must be read again. */
   append(rows) {
-    if (!this.loaded || this.loading) {
-      this.waiting.push(...rows);
-      // Without a limit a page in the background would hold everything.
-      if (this.waiting.length > MOST) this.waiting.splice(0, this.waiting.length - MOST);
-      return false;
-    }
+    this.recent.push(...rows);
+    // Without a limit a page in the background would hold everything.
+    if (this.recent.length > MOST) this.recent.splice(0, this.recent.length - MOST);
+    return this.loaded && !this.loading && this.#add(rows);
+  }
+
+  #add(rows) {
     let stale = false;
     for (const row of rows) {
       if (this.last && !later(row, this.last)) continue;
