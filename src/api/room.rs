@@ -48,32 +48,41 @@ impl Memory {
     /// A budget of this size.
     pub fn new(size: ByteSize) -> Self {
         let units = size.as_usize() / UNIT;
-        Self { budget: Arc::new(Semaphore::new(units)), units, pages: Turns::default(), exports: Turns::default() }
+        let looks = Arc::new(Semaphore::new(1));
+        let turns = || Turns { turn: Arc::new(Semaphore::new(1)), looks: Arc::clone(&looks) };
+        Self { budget: Arc::new(Semaphore::new(units)), units, pages: turns(), exports: turns() }
     }
 }
 
 /// Whose turn it is to hold large rows: one at a time, in the order of asking.
 #[derive(Clone, Debug)]
-pub struct Turns(Arc<Semaphore>);
+pub struct Turns {
+    turn: Arc<Semaphore>,
+    /// Of all turns together.
+    looks: Arc<Semaphore>,
+}
 
 /// Held, it is one's turn.
 pub type Turn = OwnedSemaphorePermit;
 
-impl Default for Turns {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(1)))
-    }
-}
-
 impl Turns {
+    /// Before rows are read by somebody whose turn it is not, and held until they are kept or dropped: while somebody else
+    /// holds large ones, one at a time looks how large others are.
+    pub async fn look(&self) -> Option<OwnedSemaphorePermit> {
+        match self.turn.available_permits() {
+            0 => Arc::clone(&self.looks).acquire_owned().await.ok(),
+            _ => None,
+        }
+    }
+
     /// The turn, if nobody has it.
     pub fn now(&self) -> Option<Turn> {
-        Arc::clone(&self.0).try_acquire_owned().ok()
+        Arc::clone(&self.turn).try_acquire_owned().ok()
     }
 
     /// Waits for the turn; `None` never comes, because nobody closes it.
     pub async fn wait(&self) -> Option<Turn> {
-        Arc::clone(&self.0).acquire_owned().await.ok()
+        Arc::clone(&self.turn).acquire_owned().await.ok()
     }
 }
 
@@ -114,11 +123,12 @@ impl Room {
         query: RangeQuery,
     ) -> Result<(Vec<T>, Option<String>), ApiError> {
         loop {
+            let look = if self.turn.is_none() { self.turns.look().await } else { None };
             let (rows, next) = rows::page::<T>(&*sight.store, query.clone()).await?;
             if self.may_keep(rows.iter().map(T::bytes).sum()) {
                 return Ok((rows, next));
             }
-            drop(rows);
+            drop((rows, look));
             self.wait().await;
         }
     }

@@ -44,6 +44,7 @@ pub async fn contract(store: Shared) {
     ranges_are_inclusive_to_the_microsecond(&store).await;
     a_page_ends_with_the_row_that_passes_its_bytes(&store).await;
     pages_join_without_a_seam(&store).await;
+    a_limit_is_exact_whatever_it_is(&store).await;
     every_number_comes_back_as_it_was(&store).await;
     absent_values_stay_absent(&store).await;
     samples_are_the_numbers_of_the_rows(&store).await;
@@ -210,6 +211,25 @@ async fn pages_join_without_a_seam(store: &Shared) {
             expected.reverse();
         }
         assert_eq!(found, expected, "ascending: {ascending}");
+    }
+}
+
+/// A server that is read page by page must not begin again where a page could take all that is left.
+async fn a_limit_is_exact_whatever_it_is(store: &Shared) {
+    let (run_id, now) = (Uuid::new_v4(), now());
+    let metrics: Vec<MetricsRow> = (0..150).map(|n| metrics_row(run_id, now - n * 1_000_000, "x")).collect();
+    put(store, metrics.iter().cloned().map(Row::Metrics)).await;
+    let event =
+        |row: &MetricsRow| EventRow { key: row.key, r#type: "state".into(), payload_json: "{}".into(), epoch: None };
+    let events: Vec<EventRow> = metrics.iter().map(event).collect();
+    put(store, events.iter().cloned().map(Row::Event)).await;
+    for limit in (1..=70).chain([127, 128, 129, 149, 150, 151, 1_000]) {
+        let mut query = RangeQuery::newest(run_id, limit);
+        assert_eq!(store.metrics(&query).await.unwrap(), metrics[..limit.min(150)], "{limit}");
+        assert_eq!(store.events(&query).await.unwrap(), events[..limit.min(150)], "{limit}");
+        query.ascending = true;
+        let oldest: Vec<_> = metrics.iter().rev().take(limit).cloned().collect();
+        assert_eq!(store.metrics(&query).await.unwrap(), oldest, "{limit}, the oldest first");
     }
 }
 

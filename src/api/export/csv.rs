@@ -1,6 +1,6 @@
 //! Rows as lines: CSV after RFC 4180 (an absent value is empty, an empty text is `""`), and JSON.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
     event::{EventKey, EventRow, MetricsRow, TopologyRow},
@@ -58,13 +58,40 @@ impl<'o> Cells<'o> {
             return self;
         }
         self.0.push('"');
+        self.inside(value);
+        self.0.push('"');
+        self
+    }
+
+    /// Text between quotes.
+    fn inside(&mut self, value: &str) {
         for (n, part) in value.split('"').enumerate() {
             if n > 0 {
                 self.0.push_str("\"\"");
             }
             self.0.push_str(part);
         }
-        self.0.push('"');
+    }
+
+    /// A JSON object, written where it stays: it may be large.
+    fn numbers(&mut self, numbers: &BTreeMap<String, f64>) -> &mut Self {
+        if numbers.is_empty() {
+            return self.text(None);
+        }
+        self.0.push_str(",\"{");
+        for (n, (name, value)) in numbers.iter().enumerate() {
+            if n > 0 {
+                self.0.push(',');
+            }
+            self.inside(&serde_json::to_string(name).unwrap_or_default());
+            let _ = match *value {
+                f64::INFINITY => self.0.write_str(":\"\"Infinity\"\""),
+                f64::NEG_INFINITY => self.0.write_str(":\"\"-Infinity\"\""),
+                value if value.is_nan() => self.0.write_str(":\"\"NaN\"\""),
+                value => write!(self.0, ":{value:?}"),
+            };
+        }
+        self.0.push_str("}\"");
         self
     }
 
@@ -82,24 +109,7 @@ impl Line for MetricsRow {
         cells.integer(self.epoch).integer(self.step).double(self.train_loss).double(self.train_accuracy);
         cells.double(self.val_loss).double(self.val_accuracy).double(self.learning_rate).integer(self.hidden_units);
         cells.text(self.phase.as_deref()).integer(self.seq);
-        if self.extra.is_empty() {
-            cells.text(None);
-        } else {
-            let mut object = String::from("{");
-            for (n, (name, value)) in self.extra.iter().enumerate() {
-                let name = serde_json::to_string(name).unwrap_or_default();
-                let comma = if n > 0 { "," } else { "" };
-                let _ = match *value {
-                    f64::INFINITY => write!(object, "{comma}{name}:\"Infinity\""),
-                    f64::NEG_INFINITY => write!(object, "{comma}{name}:\"-Infinity\""),
-                    value if value.is_nan() => write!(object, "{comma}{name}:\"NaN\""),
-                    value => write!(object, "{comma}{name}:{value:?}"),
-                };
-            }
-            object.push('}');
-            cells.text(Some(&object));
-        }
-        cells.text(self.rest_json.as_deref()).end();
+        cells.numbers(&self.extra).text(self.rest_json.as_deref()).end();
     }
 
     fn json(&self, out: &mut Vec<u8>) {

@@ -173,6 +173,7 @@ async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Page<T>>) -> Resu
 async fn page<T: Paged>(job: &Job, query: &RangeQuery, after_large: bool) -> Result<Page<T>, StoreError> {
     let mut turn = if after_large { job.turns.wait().await } else { None };
     loop {
+        let look = if turn.is_none() { job.turns.look().await } else { None };
         let rows = T::read(&*job.store, query).await?;
         if rows.iter().map(T::bytes).sum::<usize>() <= LARGE {
             return Ok(Page { rows, turn: None });
@@ -181,7 +182,7 @@ async fn page<T: Paged>(job: &Job, query: &RangeQuery, after_large: bool) -> Res
         if turn.is_some() {
             return Ok(Page { rows, turn });
         }
-        drop(rows);
+        drop((rows, look));
         turn = job.turns.wait().await;
     }
 }

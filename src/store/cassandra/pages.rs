@@ -89,14 +89,18 @@ pub(super) fn bounds(query: &RangeQuery) -> Option<Bounds> {
 }
 
 /// The bytes of a page that is asked for, and the rows of the first and of any: the server counts rows only, so their number
-/// follows the largest that was met, and is never so high that rows which have just become large do harm.
+/// follows the largest that was met. The first page is one row, because one may be as large as a message, and a page of many
+/// such is more than the heap of a small server and our memory take; and no page is so large that rows which have just become
+/// large do much harm.
 const PAGE_BYTES: usize = 1 << 20;
-const PAGE_FIRST: usize = 16;
+const PAGE_FIRST: usize = 1;
 const PAGE_MOST: usize = 64;
 
-/// How many rows the next page may have.
-fn next_page(rows: usize, largest: usize) -> usize {
-    (PAGE_BYTES / largest.max(1)).clamp(1, (rows * 2).min(PAGE_MOST))
+/// How many rows the next page may have. Fewer than the query's limit: where a page takes all of it, the server sees nothing to
+/// be paged, and begins from the start whatever paging state it is given.
+fn next_page(rows: usize, largest: usize, limit: usize) -> usize {
+    let most = (rows * 4).min(PAGE_MOST).min(limit.saturating_sub(1)).max(1);
+    (PAGE_BYTES / largest.max(1)).clamp(1, most)
 }
 
 /// Hands over whole rows one by one until it breaks.
@@ -130,7 +134,7 @@ where
             ControlFlow::Break(()) => return Ok(()),
             ControlFlow::Continue(state) => from = state,
         }
-        rows = next_page(rows, largest);
+        rows = next_page(rows, largest, query.limit);
     }
 }
 
