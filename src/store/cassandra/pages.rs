@@ -91,10 +91,10 @@ pub(super) fn bounds(query: &RangeQuery) -> Option<Bounds> {
 /// The bytes of a page that is asked for, and the rows of the first and of any: the server counts rows only, so their number
 /// follows the largest that was met. The first page is one row, because one may be as large as a message, and a page of many
 /// such is more than the heap of a small server and our memory take; and no page is so large that rows which have just become
-/// large do much harm.
+/// large do much harm. Each page costs a round trip: with at most 64 rows a thousand took three times as long as the bare query.
 const PAGE_BYTES: usize = 1 << 20;
 const PAGE_FIRST: usize = 1;
-const PAGE_MOST: usize = 64;
+const PAGE_MOST: usize = 256;
 
 /// How many rows the next page may have. Fewer than the query's limit: where a page takes all of it, the server sees nothing to
 /// be paged, and begins from the start whatever paging state it is given.
