@@ -6,8 +6,15 @@ use crate::{
     config::Settings,
     lifecycle::Signal,
     metrics::Metrics,
-    store::{Store, StoreError, StoreKind, cassandra::CassandraStore, sqlite},
+    store::{
+        Store, StoreError, StoreKind,
+        cassandra::{CassandraStore, Config},
+        sqlite,
+    },
 };
+
+/// Rows that one command asks Cassandra for at once: its memory is nobody else's.
+const PAGE_ROWS: usize = 4_096;
 
 /// What keeps a store's connection up; to be spawned beside its users.
 pub type Upkeep = Pin<Box<dyn Future<Output = Result<(), Infallible>> + Send>>;
@@ -44,7 +51,8 @@ pub async fn open_once(settings: &Settings) -> Result<Arc<dyn Store>, StoreError
     match store.kind {
         StoreKind::Sqlite => Ok(Arc::new(sqlite::open_read_only(&store.sqlite, Metrics::new()))),
         StoreKind::Cassandra => {
-            let cassandra = CassandraStore::new(&store.cassandra, &store.retention, Metrics::new());
+            let config = Config { page_rows: store.cassandra.page_rows.max(PAGE_ROWS), ..store.cassandra.clone() };
+            let cassandra = CassandraStore::new(&config, &store.retention, Metrics::new());
             cassandra.connect().await?;
             Ok(cassandra)
         }

@@ -114,6 +114,7 @@ fn cassandra(settings: &Settings, problems: &mut Vec<String>) {
     );
     check(cluster.port != 0, "`store.cassandra.port` must not be 0".into());
     check(cluster.pool_size != 0, "`store.cassandra.pool_size` must be at least 1".into());
+    check((1..=5_000).contains(&cluster.page_rows), "`store.cassandra.page_rows` must be between 1 and 5000".into());
     let keyspace = &cluster.keyspace;
     // Cassandra's own rule for the name of a keyspace.
     check(

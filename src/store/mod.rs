@@ -134,12 +134,15 @@ pub struct RangeQuery {
     pub ascending: bool,
     /// Only rows that sort strictly after this `(timestamp, event_id)` in the chosen order.
     pub after: Option<(Micros, i64)>,
+    /// Bytes of the largest row of what was read just before, where somebody reads on; 0: nothing is known. A store whose server
+    /// counts rows only asks for so many at once that they are not too many bytes.
+    pub largest: usize,
 }
 
 impl RangeQuery {
     /// The newest `limit` rows of a run.
     pub fn newest(run_id: Uuid, limit: usize) -> Self {
-        Self { run_id, start: None, end: None, limit, bytes: READ_BYTES, ascending: false, after: None }
+        Self { run_id, start: None, end: None, limit, bytes: READ_BYTES, ascending: false, after: None, largest: 0 }
     }
 
     /// Whether an answer ended because of a limit, so that there may be more behind it.

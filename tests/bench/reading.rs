@@ -55,9 +55,10 @@ impl Bare {
         let Store::Cassandra { keyspace, .. } = store else {
             return Ok(Self::Sqlite(daemon.state().join("cascor.db")));
         };
-        let select = format!("SELECT * FROM {keyspace}.training_metrics WHERE run_id = ? ORDER BY timestamp DESC");
-        let page = session.prepare(format!("{select} LIMIT {PAGE}")).await?;
-        let mut whole = session.prepare(select).await?;
+        let select = format!("SELECT * FROM {keyspace}.training_metrics WHERE run_id = ? ORDER BY timestamp");
+        let page = session.prepare(format!("{select} DESC LIMIT {PAGE}")).await?;
+        // Oldest first, as an export is.
+        let mut whole = session.prepare(format!("{select} ASC")).await?;
         whole.set_page_size(5_000);
         Ok(Self::Cassandra { session: Arc::clone(session), page: Box::new(page), whole: Box::new(whole) })
     }

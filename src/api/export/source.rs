@@ -159,6 +159,7 @@ async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Page<T>>) -> Resu
             let page = page::<T>(job, &query, large).await?;
             large = page.turn.is_some();
             let complete = !query.is_filled(&page.rows);
+            query.largest = page.rows.iter().map(T::bytes).max().unwrap_or(0);
             query.after = page.rows.last().map(|row| (row.key().timestamp, row.key().event_id)).or(query.after);
             room.send(page);
             if complete {

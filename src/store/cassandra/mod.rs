@@ -69,6 +69,9 @@ pub struct Config {
     pub connect_timeout: Duration,
     /// Connections to each node.
     pub pool_size: usize,
+    /// Rows asked of the server at once when many are read, at most. Fewer take longer; more are more memory when they have just
+    /// become large. A command that reads once asks for more.
+    pub page_rows: usize,
     /// TLS; used when `ca` is set or `enabled`.
     pub tls: Tls,
 }
@@ -88,6 +91,7 @@ impl Default for Config {
             request_timeout: Duration::from_secs(12),
             connect_timeout: Duration::from_secs(5),
             pool_size: 2,
+            page_rows: 256,
             tls: Tls::default(),
         }
     }

@@ -88,18 +88,20 @@ pub(super) fn bounds(query: &RangeQuery) -> Option<Bounds> {
     (first <= last && query.limit > 0).then_some((first, last))
 }
 
-/// The bytes of a page that is asked for, and the rows of the first and of any: the server counts rows only, so their number
-/// follows the largest that was met. The first page is one row, because one may be as large as a message, and a page of many
-/// such is more than the heap of a small server and our memory take; and no page is so large that rows which have just become
-/// large do much harm. Each page costs a round trip: with at most 64 rows a thousand took three times as long as the bare query.
-const PAGE_BYTES: usize = 1 << 20;
-const PAGE_FIRST: usize = 1;
-const PAGE_MOST: usize = 256;
+/// The bytes of a page that is asked for. The server counts rows only, so their number follows the largest that was met, up to
+/// `page_rows`: each page costs a round trip, but rows which have just become large must not do much harm.
+const PAGE_BYTES: usize = 2 << 20;
+
+/// How many rows the first page may have. One, unless it is known how large they are: it may be as large as a message, and a page
+/// of many such is more than the heap of a small server and our memory take.
+fn first_page(query: &RangeQuery, most: usize) -> usize {
+    if query.largest == 0 { 1 } else { (PAGE_BYTES / query.largest).clamp(1, most) }
+}
 
 /// How many rows the next page may have. Fewer than the query's limit: where a page takes all of it, the server sees nothing to
 /// be paged, and begins from the start whatever paging state it is given.
-fn next_page(rows: usize, largest: usize, limit: usize) -> usize {
-    let most = (rows * 4).min(PAGE_MOST).min(limit.saturating_sub(1)).max(1);
+fn next_page(rows: usize, largest: usize, limit: usize, most: usize) -> usize {
+    let most = (rows * 4).min(most).min(limit.saturating_sub(1)).max(1);
     (PAGE_BYTES / largest.max(1)).clamp(1, most)
 }
 
@@ -116,8 +118,8 @@ where
     let Some((first, last)) = bounds(query) else { return Ok(()) };
     let mut statement = if query.ascending { &statements.oldest_first } else { &statements.newest_first }.clone();
     let values = (query.run_id, CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1, cql_limit(query.limit));
-    let (mut from, mut read, mut largest) = (PagingState::start(), 0, 0);
-    let mut rows = PAGE_FIRST;
+    let (mut from, mut read, mut largest) = (PagingState::start(), 0, query.largest);
+    let mut rows = first_page(query, link.page_rows);
     loop {
         statement.set_page_size(i32::try_from(rows).unwrap_or(1));
         let answer = link.session.execute_single_page(&statement, &values, from).await;
@@ -134,7 +136,7 @@ where
             ControlFlow::Break(()) => return Ok(()),
             ControlFlow::Continue(state) => from = state,
         }
-        rows = next_page(rows, largest, query.limit);
+        rows = next_page(rows, largest, query.limit, link.page_rows);
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Link {
     pub(super) statements: Statements,
     /// Whether one replica alone confirms a write.
     pub(super) single_replica: bool,
+    /// Rows asked for at once, at most.
+    pub(super) page_rows: usize,
 }
 
 /// What calls find.
@@ -199,7 +201,7 @@ async fn link(config: &Config, session: &Arc<Session>) -> Result<Link, Trouble> 
     let statements = Box::pin(Statements::prepare(session, &config.keyspace, write, read)).await?;
     info!(keyspace = config.keyspace, replicas, ?write, ?read, "connected to Cassandra");
     let single_replica = replicas <= 1 || matches!(write, Consistency::Any | Consistency::One | Consistency::LocalOne);
-    Ok(Link { session: session.clone(), statements, single_replica })
+    Ok(Link { session: session.clone(), statements, single_replica, page_rows: config.page_rows })
 }
 
 impl CassandraStore {
