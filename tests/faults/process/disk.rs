@@ -148,9 +148,9 @@ fn a_disk_that_turns_read_only_costs_nothing_while_memory_lasts() {
 /// of the spool's own tests tears those.
 #[test]
 fn a_power_cut_loses_25_ms_at_most() {
-    // A drive of its own for every fifty: what they store has to fit.
+    // A drive of its own for every twenty-five: what they store has to fit.
     let cuts: Vec<u64> = (0..times("CUTS", 10, 200)).collect();
-    cuts.chunks(50).for_each(power_cuts);
+    cuts.chunks(25).for_each(power_cuts);
 }
 
 fn power_cuts(cuts: &[u64]) {
