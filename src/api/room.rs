@@ -33,12 +33,16 @@ const UNIT: usize = 1 << 10;
 pub const PAGE: usize = 2 * PAGE_BYTES;
 /// What is handed to the connection at once: it asks for more only when most of it is written.
 const SLICE: usize = 64 << 10;
+/// A value that is there needs no more, as a rule: the history's limit. Larger ones are as large rows.
+const VALUE: usize = 1 << 20;
 
 /// What all answers share.
 #[derive(Clone, Debug)]
 pub struct Memory {
     budget: Arc<Semaphore>,
     units: usize,
+    /// The part of the budget for values that are there, so that they need not wait for those who wait for the store.
+    values: Arc<Semaphore>,
     pages: Turns,
     /// For exports: a client that takes its time over one holds up no pages.
     pub exports: Turns,
@@ -47,10 +51,11 @@ pub struct Memory {
 impl Memory {
     /// A budget of this size.
     pub fn new(size: ByteSize) -> Self {
-        let units = size.as_usize() / UNIT;
+        let all = size.as_usize() / UNIT;
+        let (units, values) = (all - all / 8, Arc::new(Semaphore::new(all / 8)));
         let looks = Arc::new(Semaphore::new(1));
         let turns = || Turns { turn: Arc::new(Semaphore::new(1)), looks: Arc::clone(&looks) };
-        Self { budget: Arc::new(Semaphore::new(units)), units, pages: turns(), exports: turns() }
+        Self { budget: Arc::new(Semaphore::new(units)), units, values, pages: turns(), exports: turns() }
     }
 }
 
@@ -111,6 +116,29 @@ impl Room {
         let permit = Arc::clone(&sight.memory.budget).acquire_many_owned(units).await;
         let permit = permit.map_err(|_| ApiError::unavailable("the daemon is stopping"))?;
         Ok(Self { permit, turns: sight.memory.pages.clone(), turn: None })
+    }
+
+    /// The same for a value of so many bytes that is got next and sent as it is; for a large one it is this one's turn.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub async fn for_value(sight: &Sight, bytes: usize) -> Result<Self, ApiError> {
+        if bytes <= VALUE {
+            let units = u32::try_from(bytes / UNIT + 1).unwrap_or(u32::MAX);
+            if let Ok(permit) = Arc::clone(&sight.memory.values).try_acquire_many_owned(units) {
+                return Ok(Self { permit, turns: sight.memory.pages.clone(), turn: None });
+            }
+        }
+        let mut room = Self::for_bytes(sight, bytes.min(2 * VALUE)).await?;
+        if bytes > room.bytes() {
+            room.wait().await;
+        }
+        Ok(room)
+    }
+
+    /// How much may be kept: when it is this one's turn, everything.
+    pub fn bytes(&self) -> usize {
+        if self.turn.is_some() { usize::MAX } else { self.permit.num_permits() * UNIT }
     }
 
     /// A page of rows, and the cursor of the next; one of large rows when it is its turn.
