@@ -172,9 +172,17 @@ impl Room {
         self.turn.is_some()
     }
 
-    /// Waits until it is this one's turn; then everything may be kept.
+    /// Waits until it is this one's turn; then everything may be kept. Meanwhile the room is others'.
+    ///
+    /// Whoever waits for room with the turn is not waited for by those who have room: they wait for the turn without.
     pub async fn wait(&mut self) {
+        let (units, budget) = (self.permit.num_permits(), Arc::clone(self.permit.semaphore()));
+        drop(self.permit.split(units));
         self.turn = self.turns.wait().await;
+        // Nobody closes it; and it is no more than there was.
+        if let Ok(permit) = budget.acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)).await {
+            self.permit = permit;
+        }
     }
 
     /// 200 with JSON; keeps as much of the room as that takes, until it is sent.
@@ -185,6 +193,10 @@ impl Room {
 
     /// The same with JSON that is there.
     pub fn text(mut self, text: Vec<u8>) -> Response {
+        // A client that takes its time has the turn only for what does not fit without.
+        if text.len() <= self.permit.num_permits() * UNIT {
+            self.turn = None;
+        }
         drop(self.permit.split(self.permit.num_permits().saturating_sub(text.len() / UNIT + 1)));
         let body = Body::new(Held { rest: text.into(), _room: self });
         let mut response: Response = body.into_response();
