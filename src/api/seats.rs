@@ -25,6 +25,9 @@ pub const PROBES: usize = 16;
 /// Nobody loses a seat sooner: the head of somebody who has just connected is under way. It also bounds what a flood of
 /// connections costs.
 const GRACE: Duration = Duration::from_millis(100);
+/// While fewer connections than this wait for their client and the rest is being answered, they make room for too few who come:
+/// so many every [`GRACE`].
+const FEW: usize = 16;
 
 /// Which routes a seat is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,7 @@ struct Rows {
 /// What is free in a row, or may become so.
 #[derive(Debug)]
 struct Free {
+    all: usize,
     seats: usize,
     /// The connections that wait for their client, the longest first.
     waiting: BTreeMap<u64, (Instant, Arc<Ticket>)>,
@@ -88,31 +92,48 @@ impl Rows {
 
     /// A seat for somebody who comes now; else when to look again: at a moment, or (`None`) when something has changed.
     fn take(&mut self, now: Instant) -> Result<Row, Option<Instant>> {
-        for row in [Row::Any, Row::Probes] {
-            let free = self.row(row);
-            if free.seats > 0 {
-                free.seats -= 1;
-                return Ok(row);
-            }
-            let Some(longest) = free.waiting.first_entry() else { continue };
-            let due = longest.get().0 + GRACE;
-            if due > now {
-                // A seat for everything in a moment is worth more than one for probes now.
-                return Err(Some(due));
-            }
-            let (_, ticket) = longest.remove();
-            ticket.lost.store(true, Ordering::Relaxed);
-            ticket.told.notify_one();
-            return Ok(row);
+        let due = match self.any.take(now) {
+            Ok(()) => return Ok(Row::Any),
+            // A seat for everything in a moment is worth more than one for probes now, unless there are few such moments: probes
+            // would queue behind everybody.
+            Err(Some(due)) if !self.any.is_busy() => return Err(Some(due)),
+            Err(due) => due,
+        };
+        match self.probes.take(now) {
+            Ok(()) => Ok(Row::Probes),
+            Err(other) => Err(due.into_iter().chain(other).min()),
         }
-        Err(None)
+    }
+}
+
+impl Free {
+    /// As [`Rows::take`], of this row.
+    fn take(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+        if self.seats > 0 {
+            self.seats -= 1;
+            return Ok(());
+        }
+        let Some(longest) = self.waiting.first_entry() else { return Err(None) };
+        let due = longest.get().0 + GRACE;
+        if due > now {
+            return Err(Some(due));
+        }
+        let (_, ticket) = longest.remove();
+        ticket.lost.store(true, Ordering::Relaxed);
+        ticket.told.notify_one();
+        Ok(())
+    }
+
+    /// Whether nearly all of a full row are being answered.
+    fn is_busy(&self) -> bool {
+        self.waiting.len() < FEW.min(self.all / 2)
     }
 }
 
 impl Seats {
     /// So many for all routes, and [`PROBES`] more.
     pub fn new(any: usize) -> Arc<Self> {
-        let free = |seats| Free { seats, waiting: BTreeMap::new() };
+        let free = |seats| Free { all: seats, seats, waiting: BTreeMap::new() };
         let rows = Mutex::new(Rows { any: free(any), probes: free(PROBES), waits: 0 });
         Arc::new(Self { rows, changed: Notify::new() })
     }
@@ -253,6 +274,25 @@ mod tests {
         assert_eq!(seat(&seats).await.row(), Row::Probes);
         drop((asked, first));
         assert_eq!(seat(&seats).await.row(), Row::Any, "given back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn probes_do_not_queue_behind_a_flood_while_nearly_all_are_being_answered() {
+        let seats = Seats::new(40);
+        let mut taken = Vec::new();
+        for _ in 0..40 {
+            taken.push(seat(&seats).await);
+        }
+        let answers: Vec<_> = taken.iter().skip(FEW - 1).map(Seat::asked).collect();
+        let (began, mut flood) = (Instant::now(), Vec::new());
+        for _ in 0..100 {
+            flood.push(seat(&seats).await);
+        }
+        assert!(began.elapsed() <= GRACE * 4, "{:?}: those of both rows make room", began.elapsed());
+        assert!(flood.iter().take(PROBES).all(|seat| seat.row() == Row::Probes), "at once");
+        drop((flood, answers));
+        let full: Vec<_> = [seat(&seats).await, seat(&seats).await].into();
+        assert!(full.iter().all(|seat| seat.row() == Row::Any), "there is enough to be moved");
     }
 
     #[tokio::test(start_paused = true)]
