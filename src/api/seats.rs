@@ -75,7 +75,16 @@ pub struct Seat {
     seats: Arc<Seats>,
     row: Row,
     ticket: Arc<Ticket>,
-    wait: Mutex<Option<u64>>,
+    own: Mutex<Own>,
+}
+
+/// What a seat is doing.
+#[derive(Debug, Default)]
+struct Own {
+    /// How many [`Asked`] there are.
+    asked: usize,
+    /// Its wait, while there is none.
+    wait: Option<u64>,
 }
 
 /// While it lives, the connection of the seat is being answered.
@@ -149,7 +158,7 @@ impl Seats {
             let taken = self.rows().take(Instant::now());
             match taken {
                 Ok(row) => {
-                    let seat = Seat { seats: Arc::clone(self), row, ticket: Arc::default(), wait: Mutex::default() };
+                    let seat = Seat { seats: Arc::clone(self), row, ticket: Arc::default(), own: Mutex::default() };
                     seat.waits();
                     return seat;
                 }
@@ -174,8 +183,9 @@ impl Seat {
         self.ticket.told.notified().await;
     }
 
-    /// A request has come.
+    /// A request has come, or something of an answer is still to be written.
     pub fn asked(self: &Arc<Self>) -> Asked {
+        self.own().asked += 1;
         self.busy();
         Asked(Arc::clone(self))
     }
@@ -185,20 +195,20 @@ impl Seat {
         rows.waits += 1;
         let wait = rows.waits;
         rows.row(self.row).waiting.insert(wait, (Instant::now(), Arc::clone(&self.ticket)));
-        *self.own() = Some(wait);
+        self.own().wait = Some(wait);
         drop(rows);
         self.seats.changed.notify_one();
     }
 
     fn busy(&self) {
-        let wait = self.own().take();
+        let wait = self.own().wait.take();
         if let Some(wait) = wait {
             self.seats.rows().row(self.row).waiting.remove(&wait);
         }
     }
 
-    fn own(&self) -> MutexGuard<'_, Option<u64>> {
-        self.wait.lock().unwrap_or_else(PoisonError::into_inner)
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -214,8 +224,13 @@ impl Drop for Seat {
 
 impl Drop for Asked {
     fn drop(&mut self) {
+        let asked = {
+            let mut own = self.0.own();
+            own.asked -= 1;
+            own.asked
+        };
         // A seat that was lost meanwhile is nobody's to lose again.
-        if !self.0.ticket.lost.load(Ordering::Relaxed) {
+        if asked == 0 && !self.0.ticket.lost.load(Ordering::Relaxed) {
             self.0.waits();
         }
     }
@@ -246,7 +261,15 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         let fourth = seat(&seats).await;
         assert!(is_lost(&third).await && !is_lost(&other).await);
-        drop((third, asked));
+        drop(third);
+        // What is still to be written is a part of it.
+        let written = other.asked();
+        drop(asked);
+        tokio::time::advance(GRACE * 2).await;
+        let third = seat(&seats).await;
+        assert!(is_lost(&fourth).await && !is_lost(&other).await);
+        drop((fourth, written));
+        let fourth = third;
         tokio::time::advance(GRACE * 2).await;
         let _fifth = seat(&seats).await;
         assert!(is_lost(&fourth).await && !is_lost(&other).await);
