@@ -97,7 +97,7 @@ const PAGE_BYTES: usize = 2 << 20;
 /// How many rows the first page may have. One, unless it is known how large those before were: it may be as large as a message, and
 /// a page of many such is more than the heap of a small server and our memory take.
 fn first_page(query: &RangeQuery, most: usize) -> usize {
-    if query.largest == 0 { 1 } else { (PAGE_BYTES / query.largest).clamp(1, most) }
+    PAGE_BYTES.checked_div(query.largest).unwrap_or(1).clamp(1, most)
 }
 
 /// How many rows the next page may have: as many as fit by the largest met so far, and no more than four times as many as before.
