@@ -22,7 +22,7 @@ use crate::{
     store::{RangeQuery, RunsQuery, Store},
 };
 
-/// How long Redis may take; then the store is asked.
+/// How long Redis may take for an answer; then the store is asked.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Among how many of the newest runs the one is looked for that spoke last.
 const NEWEST: usize = 32;
@@ -30,76 +30,92 @@ const NEWEST: usize = 32;
 const HISTORY: usize = 512;
 /// Room for a latest value, with its text: most need far less.
 const LATEST_BYTES: usize = 2 << 20;
+/// What a value from Redis may have without room: no more than a connection is handed at once anyway.
+const SMALL: usize = 64 << 10;
 
 /// `GET /api/metrics`
 pub async fn metrics(State(sight): State<Sight>, params: Params) -> Answer {
     let run_id = given(params)?;
-    let mut room = Room::for_bytes(&sight, LATEST_BYTES).await?;
-    if let Some(value) = cached(&sight, &mut room, "metrics", run_id).await {
-        return Ok(answer("HIT", room, value));
+    if let Some(hit) = cached(&sight, "metrics", run_id).await? {
+        return Ok(hit);
     }
+    let mut room = Room::for_bytes(&sight, LATEST_BYTES).await?;
     let run = newest(&*sight.store, run_id).await?;
     let (rows, _) = room.page::<MetricsRow>(&sight, RangeQuery::newest(run, 1)).await?;
     let row = rows.first().ok_or_else(|| ApiError::not_found("No metrics yet"))?;
-    Ok(answer("MISS", room, text(&Json(row))))
+    Ok(answer("MISS", Some(room), text(&Json(row))))
 }
 
 /// `GET /api/topology`, `GET /api/network/topology`
 pub async fn topology(State(sight): State<Sight>, params: Params) -> Answer {
     let run_id = given(params)?;
-    let mut room = Room::for_bytes(&sight, LATEST_BYTES).await?;
-    if let Some(value) = cached(&sight, &mut room, "topology", run_id).await {
-        return Ok(answer("HIT", room, value));
+    if let Some(hit) = cached(&sight, "topology", run_id).await? {
+        return Ok(hit);
     }
+    let mut room = Room::for_bytes(&sight, LATEST_BYTES).await?;
     let run = newest(&*sight.store, run_id).await?;
     let (rows, _) = room.page::<TopologyRow>(&sight, RangeQuery::newest(run, 1)).await?;
     let row = rows.first().ok_or_else(|| ApiError::not_found("No topology yet"))?;
-    Ok(answer("MISS", room, text(&Json(row))))
+    Ok(answer("MISS", Some(room), text(&Json(row))))
 }
 
 /// `GET /api/history`
 pub async fn history(State(sight): State<Sight>, params: Params) -> Answer {
     params.known(&[], &[])?;
-    let mut room = Room::of(&sight).await?;
-    if let Some(value) = cached(&sight, &mut room, "history", None).await {
-        return Ok(answer("HIT", room, value));
+    if let Some(hit) = cached(&sight, "history", None).await? {
+        return Ok(hit);
     }
+    let mut room = Room::of(&sight).await?;
     let run = newest(&*sight.store, None).await?;
     let query = RangeQuery::newest(run, HISTORY);
     let (mut rows, _) = room.page::<MetricsRow>(&sight, query).await?;
     rows.reverse();
-    Ok(answer("MISS", room, text(&JsonRows(&rows))))
+    Ok(answer("MISS", Some(room), text(&JsonRows(&rows))))
 }
 
 fn given(params: Params) -> Result<Option<Uuid>, ApiError> {
     params.known(&["run_id"], &[])?.text("run_id").map(uuid).transpose()
 }
 
-/// The value of a key, counted as a hit or a miss.
-async fn cached(sight: &Sight, room: &mut Room, subject: &str, run_id: Option<Uuid>) -> Option<String> {
-    let read = async {
-        let latest = sight.latest.as_ref()?;
-        let client = latest.link.client()?;
-        let key = match run_id {
-            Some(run_id) => format!("{}{subject}:{run_id}:latest", latest.prefix),
-            None => format!("{}{subject}:latest", latest.prefix),
-        };
-        let mut value: Option<String> = client.get(&key).await.ok()?;
-        if value.as_ref().is_some_and(|value| !room.may_keep(value.len())) {
-            drop(value.take());
-            room.wait().await;
-            value = client.get(&key).await.ok()?;
-        }
-        // Others may write to these keys; what is no JSON is no value.
-        value.filter(|value| serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok())
-    };
-    let value = tokio::time::timeout(PATIENCE, read).await.ok().flatten();
+/// The answer from Redis, counted as a hit or a miss.
+async fn cached(sight: &Sight, subject: &str, run_id: Option<Uuid>) -> Result<Option<Response>, ApiError> {
+    let value = value(sight, subject, run_id).await?;
     if value.is_some() {
         sight.metrics.api_latest_hits.inc()
     } else {
         sight.metrics.api_latest_misses.inc()
     };
-    value
+    Ok(value.map(|(room, value)| answer("HIT", room, value)))
+}
+
+/// The value of a key, and the room that a large one needs. How large it is is asked first: what Redis has is not kept waiting by
+/// those who wait for the store, and room and turn are there before the value is.
+async fn value(sight: &Sight, subject: &str, run_id: Option<Uuid>) -> Result<Option<(Option<Room>, String)>, ApiError> {
+    let Some(latest) = sight.latest.as_ref() else { return Ok(None) };
+    let Some(client) = latest.link.client() else { return Ok(None) };
+    let key = match run_id {
+        Some(run_id) => format!("{}{subject}:{run_id}:latest", latest.prefix),
+        None => format!("{}{subject}:latest", latest.prefix),
+    };
+    // Nothing is as long as a key that is not there.
+    let mut bytes = soon(client.strlen::<usize, _>(&key)).await.unwrap_or(0);
+    while bytes > 0 {
+        let room = if bytes > SMALL { Some(Room::for_value(sight, bytes).await?) } else { None };
+        let Some(value) = soon(client.get::<Option<String>, _>(&key)).await.flatten() else { break };
+        if value.len() <= room.as_ref().map_or(SMALL, Room::bytes) {
+            // Others may write to these keys; what is no JSON is no value.
+            let json = serde_json::from_str::<serde::de::IgnoredAny>(&value).is_ok();
+            return Ok(json.then_some((room, value)));
+        }
+        // It has grown meanwhile.
+        bytes = value.len();
+    }
+    Ok(None)
+}
+
+/// What Redis answers in time.
+async fn soon<T>(answer: impl Future<Output = fred::prelude::FredResult<T>>) -> Option<T> {
+    tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()
 }
 
 /// The run that spoke last, unless one is named.
@@ -116,9 +132,13 @@ fn text(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("rows always serialise")
 }
 
-fn answer(status: &'static str, room: Room, body: String) -> Response {
+fn answer(status: &'static str, room: Option<Room>, body: String) -> Response {
     let cache = (HeaderName::from_static("x-cache-status"), HeaderValue::from_static(status));
     // Whoever is between must not keep what is newest.
     let keep = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    ([cache, keep], room.text(body.into_bytes())).into_response()
+    let answer = match room {
+        Some(room) => room.text(body.into_bytes()),
+        None => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+    };
+    ([cache, keep], answer).into_response()
 }

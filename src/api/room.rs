@@ -33,12 +33,16 @@ const UNIT: usize = 1 << 10;
 pub const PAGE: usize = 2 * PAGE_BYTES;
 /// What is handed to the connection at once: it asks for more only when most of it is written.
 const SLICE: usize = 64 << 10;
+/// A value that is there needs no more, as a rule: the history's limit. Larger ones are as large rows.
+const VALUE: usize = 1 << 20;
 
 /// What all answers share.
 #[derive(Clone, Debug)]
 pub struct Memory {
     budget: Arc<Semaphore>,
     units: usize,
+    /// The part of the budget for values that are there, so that they need not wait for those who wait for the store.
+    values: Arc<Semaphore>,
     pages: Turns,
     /// For exports: a client that takes its time over one holds up no pages.
     pub exports: Turns,
@@ -47,10 +51,11 @@ pub struct Memory {
 impl Memory {
     /// A budget of this size.
     pub fn new(size: ByteSize) -> Self {
-        let units = size.as_usize() / UNIT;
+        let all = size.as_usize() / UNIT;
+        let (units, values) = (all - all / 8, Arc::new(Semaphore::new(all / 8)));
         let looks = Arc::new(Semaphore::new(1));
         let turns = || Turns { turn: Arc::new(Semaphore::new(1)), looks: Arc::clone(&looks) };
-        Self { budget: Arc::new(Semaphore::new(units)), units, pages: turns(), exports: turns() }
+        Self { budget: Arc::new(Semaphore::new(units)), units, values, pages: turns(), exports: turns() }
     }
 }
 
@@ -113,6 +118,29 @@ impl Room {
         Ok(Self { permit, turns: sight.memory.pages.clone(), turn: None })
     }
 
+    /// The same for a value of so many bytes that is got next and sent as it is; for a large one it is this one's turn.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub async fn for_value(sight: &Sight, bytes: usize) -> Result<Self, ApiError> {
+        if bytes <= VALUE {
+            let units = u32::try_from(bytes / UNIT + 1).unwrap_or(u32::MAX);
+            if let Ok(permit) = Arc::clone(&sight.memory.values).try_acquire_many_owned(units) {
+                return Ok(Self { permit, turns: sight.memory.pages.clone(), turn: None });
+            }
+        }
+        let mut room = Self::for_bytes(sight, bytes.min(2 * VALUE)).await?;
+        if bytes > room.bytes() {
+            room.wait().await;
+        }
+        Ok(room)
+    }
+
+    /// How much may be kept: when it is this one's turn, everything.
+    pub fn bytes(&self) -> usize {
+        if self.turn.is_some() { usize::MAX } else { self.permit.num_permits() * UNIT }
+    }
+
     /// A page of rows, and the cursor of the next; one of large rows when it is its turn.
     ///
     /// # Errors
@@ -144,9 +172,17 @@ impl Room {
         self.turn.is_some()
     }
 
-    /// Waits until it is this one's turn; then everything may be kept.
+    /// Waits until it is this one's turn; then everything may be kept. Meanwhile the room is others'.
+    ///
+    /// Whoever waits for room with the turn is not waited for by those who have room: they wait for the turn without.
     pub async fn wait(&mut self) {
+        let (units, budget) = (self.permit.num_permits(), Arc::clone(self.permit.semaphore()));
+        drop(self.permit.split(units));
         self.turn = self.turns.wait().await;
+        // Nobody closes it; and it is no more than there was.
+        if let Ok(permit) = budget.acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)).await {
+            self.permit = permit;
+        }
     }
 
     /// 200 with JSON; keeps as much of the room as that takes, until it is sent.
@@ -157,6 +193,10 @@ impl Room {
 
     /// The same with JSON that is there.
     pub fn text(mut self, text: Vec<u8>) -> Response {
+        // A client that takes its time has the turn only for what does not fit without.
+        if text.len() <= self.permit.num_permits() * UNIT {
+            self.turn = None;
+        }
         drop(self.permit.split(self.permit.num_permits().saturating_sub(text.len() / UNIT + 1)));
         let body = Body::new(Held { rest: text.into(), _room: self });
         let mut response: Response = body.into_response();

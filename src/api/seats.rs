@@ -25,6 +25,9 @@ pub const PROBES: usize = 16;
 /// Nobody loses a seat sooner: the head of somebody who has just connected is under way. It also bounds what a flood of
 /// connections costs.
 const GRACE: Duration = Duration::from_millis(100);
+/// While fewer connections than this wait for their client and the rest is being answered, they make room for too few who come:
+/// so many every [`GRACE`].
+const FEW: usize = 16;
 
 /// Which routes a seat is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,7 @@ struct Rows {
 /// What is free in a row, or may become so.
 #[derive(Debug)]
 struct Free {
+    all: usize,
     seats: usize,
     /// The connections that wait for their client, the longest first.
     waiting: BTreeMap<u64, (Instant, Arc<Ticket>)>,
@@ -71,7 +75,16 @@ pub struct Seat {
     seats: Arc<Seats>,
     row: Row,
     ticket: Arc<Ticket>,
-    wait: Mutex<Option<u64>>,
+    own: Mutex<Own>,
+}
+
+/// What a seat is doing.
+#[derive(Debug, Default)]
+struct Own {
+    /// How many [`Asked`] there are.
+    asked: usize,
+    /// Its wait, while there is none.
+    wait: Option<u64>,
 }
 
 /// While it lives, the connection of the seat is being answered.
@@ -88,31 +101,48 @@ impl Rows {
 
     /// A seat for somebody who comes now; else when to look again: at a moment, or (`None`) when something has changed.
     fn take(&mut self, now: Instant) -> Result<Row, Option<Instant>> {
-        for row in [Row::Any, Row::Probes] {
-            let free = self.row(row);
-            if free.seats > 0 {
-                free.seats -= 1;
-                return Ok(row);
-            }
-            let Some(longest) = free.waiting.first_entry() else { continue };
-            let due = longest.get().0 + GRACE;
-            if due > now {
-                // A seat for everything in a moment is worth more than one for probes now.
-                return Err(Some(due));
-            }
-            let (_, ticket) = longest.remove();
-            ticket.lost.store(true, Ordering::Relaxed);
-            ticket.told.notify_one();
-            return Ok(row);
+        let due = match self.any.take(now) {
+            Ok(()) => return Ok(Row::Any),
+            // A seat for everything in a moment is worth more than one for probes now, unless there are few such moments: probes
+            // would queue behind everybody.
+            Err(Some(due)) if !self.any.is_busy() => return Err(Some(due)),
+            Err(due) => due,
+        };
+        match self.probes.take(now) {
+            Ok(()) => Ok(Row::Probes),
+            Err(other) => Err(due.into_iter().chain(other).min()),
         }
-        Err(None)
+    }
+}
+
+impl Free {
+    /// As [`Rows::take`], of this row.
+    fn take(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+        if self.seats > 0 {
+            self.seats -= 1;
+            return Ok(());
+        }
+        let Some(longest) = self.waiting.first_entry() else { return Err(None) };
+        let due = longest.get().0 + GRACE;
+        if due > now {
+            return Err(Some(due));
+        }
+        let (_, ticket) = longest.remove();
+        ticket.lost.store(true, Ordering::Relaxed);
+        ticket.told.notify_one();
+        Ok(())
+    }
+
+    /// Whether nearly all of a full row are being answered.
+    fn is_busy(&self) -> bool {
+        self.waiting.len() < FEW.min(self.all / 2)
     }
 }
 
 impl Seats {
     /// So many for all routes, and [`PROBES`] more.
     pub fn new(any: usize) -> Arc<Self> {
-        let free = |seats| Free { seats, waiting: BTreeMap::new() };
+        let free = |seats| Free { all: seats, seats, waiting: BTreeMap::new() };
         let rows = Mutex::new(Rows { any: free(any), probes: free(PROBES), waits: 0 });
         Arc::new(Self { rows, changed: Notify::new() })
     }
@@ -128,7 +158,7 @@ impl Seats {
             let taken = self.rows().take(Instant::now());
             match taken {
                 Ok(row) => {
-                    let seat = Seat { seats: Arc::clone(self), row, ticket: Arc::default(), wait: Mutex::default() };
+                    let seat = Seat { seats: Arc::clone(self), row, ticket: Arc::default(), own: Mutex::default() };
                     seat.waits();
                     return seat;
                 }
@@ -153,8 +183,9 @@ impl Seat {
         self.ticket.told.notified().await;
     }
 
-    /// A request has come.
+    /// A request has come, or something of an answer is still to be written.
     pub fn asked(self: &Arc<Self>) -> Asked {
+        self.own().asked += 1;
         self.busy();
         Asked(Arc::clone(self))
     }
@@ -164,20 +195,20 @@ impl Seat {
         rows.waits += 1;
         let wait = rows.waits;
         rows.row(self.row).waiting.insert(wait, (Instant::now(), Arc::clone(&self.ticket)));
-        *self.own() = Some(wait);
+        self.own().wait = Some(wait);
         drop(rows);
         self.seats.changed.notify_one();
     }
 
     fn busy(&self) {
-        let wait = self.own().take();
+        let wait = self.own().wait.take();
         if let Some(wait) = wait {
             self.seats.rows().row(self.row).waiting.remove(&wait);
         }
     }
 
-    fn own(&self) -> MutexGuard<'_, Option<u64>> {
-        self.wait.lock().unwrap_or_else(PoisonError::into_inner)
+    fn own(&self) -> MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -193,8 +224,13 @@ impl Drop for Seat {
 
 impl Drop for Asked {
     fn drop(&mut self) {
+        let asked = {
+            let mut own = self.0.own();
+            own.asked -= 1;
+            own.asked
+        };
         // A seat that was lost meanwhile is nobody's to lose again.
-        if !self.0.ticket.lost.load(Ordering::Relaxed) {
+        if asked == 0 && !self.0.ticket.lost.load(Ordering::Relaxed) {
             self.0.waits();
         }
     }
@@ -225,7 +261,15 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         let fourth = seat(&seats).await;
         assert!(is_lost(&third).await && !is_lost(&other).await);
-        drop((third, asked));
+        drop(third);
+        // What is still to be written is a part of it.
+        let written = other.asked();
+        drop(asked);
+        tokio::time::advance(GRACE * 2).await;
+        let third = seat(&seats).await;
+        assert!(is_lost(&fourth).await && !is_lost(&other).await);
+        drop((fourth, written));
+        let fourth = third;
         tokio::time::advance(GRACE * 2).await;
         let _fifth = seat(&seats).await;
         assert!(is_lost(&fourth).await && !is_lost(&other).await);
@@ -253,6 +297,25 @@ mod tests {
         assert_eq!(seat(&seats).await.row(), Row::Probes);
         drop((asked, first));
         assert_eq!(seat(&seats).await.row(), Row::Any, "given back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn probes_do_not_queue_behind_a_flood_while_nearly_all_are_being_answered() {
+        let seats = Seats::new(40);
+        let mut taken = Vec::new();
+        for _ in 0..40 {
+            taken.push(seat(&seats).await);
+        }
+        let answers: Vec<_> = taken.iter().skip(FEW - 1).map(Seat::asked).collect();
+        let (began, mut flood) = (Instant::now(), Vec::new());
+        for _ in 0..100 {
+            flood.push(seat(&seats).await);
+        }
+        assert!(began.elapsed() <= GRACE * 4, "{:?}: those of both rows make room", began.elapsed());
+        assert!(flood.iter().take(PROBES).all(|seat| seat.row() == Row::Probes), "at once");
+        drop((flood, answers));
+        let full: Vec<_> = [seat(&seats).await, seat(&seats).await].into();
+        assert!(full.iter().all(|seat| seat.row() == Row::Any), "there is enough to be moved");
     }
 
     #[tokio::test(start_paused = true)]

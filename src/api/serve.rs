@@ -140,7 +140,8 @@ fn listener(address: &str) -> io::Result<TcpListener> {
 /// One connection, request after request, until either side has had enough, or somebody else gets its seat.
 async fn converse(stream: TcpStream, seat: Arc<Seat>, router: Router, config: Arc<Config>, mut stop: Signal) {
     let _ = stream.set_nodelay(true);
-    let stream = TokioIo::new(Patient { stream, patience: config.write_timeout, waiting: None });
+    let stream =
+        TokioIo::new(Patient { stream, patience: config.write_timeout, seat: Arc::clone(&seat), waiting: None });
     let (router, sitting) = (TowerToHyperService::new(router), Arc::clone(&seat));
     let answer = service_fn(move |request: Request<Incoming>| {
         let asked = sitting.asked();
@@ -169,7 +170,7 @@ async fn converse(stream: TcpStream, seat: Arc<Seat>, router: Router, config: Ar
     }
 }
 
-/// A body; until it is sent, the connection is being answered.
+/// A body; until it is handed over, the connection is being answered. While its end waits to be written, see [`Patient`].
 struct Answered {
     body: Body,
     _asked: Asked,
@@ -195,11 +196,12 @@ impl hyper::body::Body for Answered {
     }
 }
 
-/// A stream whose peer must take what is written to it, in time.
+/// A stream whose peer must take what is written to it, in time. Meanwhile its connection is being answered.
 struct Patient {
     stream: TcpStream,
     patience: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
+    seat: Arc<Seat>,
+    waiting: Option<(Pin<Box<Sleep>>, Asked)>,
 }
 
 impl Patient {
@@ -209,8 +211,8 @@ impl Patient {
             self.waiting = None;
             return polled;
         }
-        let patience = self.patience;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(patience)));
+        let (patience, seat) = (self.patience, &self.seat);
+        let (waiting, _) = self.waiting.get_or_insert_with(|| (Box::pin(sleep(patience)), seat.asked()));
         ready!(waiting.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

@@ -17,11 +17,13 @@ use cascor_ingest::{
         sqlite,
     },
 };
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::support::{cassandra::Cassandra, daemon::Daemon, http, redis::Redis, skip, wait_until};
 
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
+const LIMIT: Duration = Duration::from_secs(30);
 const ROWS: i64 = 300;
 const MOST_KIB: u64 = 200 << 10;
 /// What the program promises, whatever happens.
@@ -201,4 +203,48 @@ fn rows_of_a_megabyte_are_read_in_bounded_memory() {
     let peak = daemon.process().resident_peak_kib();
     println!("and eighteen at once: {} MiB at most", peak >> 10);
     assert!(peak < MOST_KIB, "{} MiB", peak >> 10);
+}
+
+#[test]
+fn what_redis_has_is_answered_while_the_memory_for_rows_is_taken() {
+    let redis = Redis::start();
+    let builder = Daemon::on(&redis).set("http.memory", "\"16MiB\"").set("http.request_timeout", "\"3s\"");
+    let text = format!("{{\"text\":\"{}\"}}", "x".repeat(1 << 20));
+    let mut daemon = filled(builder.prepare(), None, 10, BTreeMap::new(), Some(text));
+    let mut client = redis.client();
+    let port = daemon.http_port();
+    let ask = |path: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        stream
+    };
+    // Its answer is as large as a page may be, and nobody reads it.
+    let range = format!("/api/metrics/range?run_id={RUN}");
+    let slow = ask(&range);
+    wait_until("no room for a page", LIMIT, || http::get(port, &range).unwrap().status == 503);
+    for (subject, bytes) in [("metrics", 1_000), ("history", 900_000), ("topology", 60_000), ("history", 60_000)] {
+        client.command(&["SET", &format!("cascor:{subject}:latest"), &format!("\"{}\"", "x".repeat(bytes))]);
+        let asked = Instant::now();
+        let answer = daemon.get(&format!("/api/{subject}"));
+        assert_eq!((answer.header("x-cache-status"), answer.body.len()), (Some("HIT"), bytes + 2), "{subject}");
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    }
+    drop(slow);
+    // Large values are got one at a time, however many ask; who waits for that has a hit all the same.
+    let large = format!("\"{}\"", "x".repeat(20 << 20));
+    let large_kib = (large.len() >> 10) as u64;
+    client.command(&["SET", "cascor:topology:latest", &large]);
+    let before = daemon.process().resident_peak_kib();
+    let greedy: Vec<_> = (0..32).map(|_| ask("/api/topology")).collect();
+    thread::sleep(Duration::from_secs(2));
+    let peak = daemon.process().resident_peak_kib();
+    println!("{} MiB before, {} MiB with 32 large values asked for", before >> 10, peak >> 10);
+    assert!(peak < before + 5 * large_kib, "{} MiB", peak >> 10);
+    drop(greedy);
+    let together: Vec<_> = (0..3).map(|_| thread::spawn(move || http::get(port, "/api/topology").unwrap())).collect();
+    for answer in together {
+        let answer = answer.join().unwrap();
+        assert_eq!((answer.header("x-cache-status"), answer.body.len()), (Some("HIT"), large.len()));
+    }
 }

@@ -89,17 +89,20 @@ pub(super) fn bounds(query: &RangeQuery) -> Option<Bounds> {
 }
 
 /// The bytes of a page that is asked for. The server counts rows only, so their number follows the largest that was met, up to
-/// `page_rows`: each page costs a round trip, but rows which have just become large must not do much harm.
+/// `page_rows`: more rows are fewer round trips. That is a guess, no limit: where rows have just become large, one page has as many
+/// of them as were asked for when they were small, all in memory at once, and only the next has fewer. `page_rows` is what bounds
+/// that.
 const PAGE_BYTES: usize = 2 << 20;
 
-/// How many rows the first page may have. One, unless it is known how large they are: it may be as large as a message, and a page
-/// of many such is more than the heap of a small server and our memory take.
+/// How many rows the first page may have. One, unless it is known how large those before were: it may be as large as a message, and
+/// a page of many such is more than the heap of a small server and our memory take.
 fn first_page(query: &RangeQuery, most: usize) -> usize {
-    if query.largest == 0 { 1 } else { (PAGE_BYTES / query.largest).clamp(1, most) }
+    PAGE_BYTES.checked_div(query.largest).unwrap_or(1).clamp(1, most)
 }
 
-/// How many rows the next page may have. Fewer than the query's limit: where a page takes all of it, the server sees nothing to
-/// be paged, and begins from the start whatever paging state it is given.
+/// How many rows the next page may have: as many as fit by the largest met so far, and no more than four times as many as before.
+/// Fewer than the query's limit: where a page takes all of it, the server sees nothing to be paged, and begins from the start
+/// whatever paging state it is given.
 fn next_page(rows: usize, largest: usize, limit: usize, most: usize) -> usize {
     let most = (rows * 4).min(most).min(limit.saturating_sub(1)).max(1);
     (PAGE_BYTES / largest.max(1)).clamp(1, most)
