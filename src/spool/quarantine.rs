@@ -13,7 +13,10 @@ use super::{
 };
 use crate::logging::Chain;
 
-/// What all files together may take; more is not kept.
+/// Its name in the spool's directory.
+pub const NAME: &str = "quarantine";
+/// What all damaged pieces together may take; more is not kept. Whole segments are moved here, and take no room that they did not
+/// take before.
 const MAX: u64 = 64 << 20;
 
 #[derive(Debug)]
@@ -24,7 +27,7 @@ pub(crate) struct Quarantine {
 
 impl Quarantine {
     pub(crate) fn new(disk: &Disk, spool: &Path) -> Self {
-        Self { disk: disk.clone(), dir: spool.join("quarantine") }
+        Self { disk: disk.clone(), dir: spool.join(NAME) }
     }
 
     /// Bytes kept so far.
