@@ -19,6 +19,9 @@ pub const NAME: &str = "quarantine";
 /// take before.
 const MAX: u64 = 64 << 20;
 
+/// How the names of damaged pieces end.
+const PIECE: &str = "bin";
+
 #[derive(Debug)]
 pub(crate) struct Quarantine {
     disk: Disk,
@@ -32,8 +35,12 @@ impl Quarantine {
 
     /// Bytes kept so far.
     pub(crate) fn bytes(&self) -> u64 {
+        self.count(|_| true)
+    }
+
+    fn count(&self, counts: impl Fn(&Path) -> bool) -> u64 {
         let entries = self.disk.list(&self.dir).unwrap_or_default();
-        entries.iter().map(|(_, stat)| stat.bytes).sum()
+        entries.iter().filter(|(path, _)| counts(path)).map(|(_, stat)| stat.bytes).sum()
     }
 
     /// Takes over a whole file.
@@ -69,12 +76,16 @@ impl Quarantine {
     /// the log says what could not be kept, and nothing stops for it.
     pub(crate) fn keep(&self, scan: &Scan, from: u64, to: u64) {
         let segment = scan.path.file_stem().map(|name| name.to_string_lossy()).unwrap_or_default();
-        let path = self.dir.join(format!("{segment}-{from:010}.bin"));
+        let path = self.dir.join(format!("{segment}-{from:010}.{PIECE}"));
         if self.disk.stat(&path).is_ok() {
             return;
         }
-        let room = MAX.saturating_sub(self.bytes());
-        let length = usize::try_from((to - from).min(room)).unwrap_or(usize::MAX);
+        let room = MAX.saturating_sub(self.count(|path| path.extension().is_some_and(|extension| extension == PIECE)));
+        let (all, kept) = (to - from, (to - from).min(room));
+        if kept < all {
+            warn!(path = %path.display(), all, kept, "quarantine is full; not all damaged bytes are kept");
+        }
+        let length = usize::try_from(kept).unwrap_or(usize::MAX);
         let kept = self.make().and_then(|()| scan.read(from, length)).and_then(|bytes| {
             let file = self.disk.open(&path, Mode::New)?;
             file.write_all_at(&bytes, 0)?;
