@@ -125,11 +125,7 @@ impl Live {
     fn push(&self, item: Item) {
         let cost = item.cost();
         let mut ring = self.ring();
-        if ring.watchers == 0 && ring.left.is_none_or(|left| left.elapsed() > LINGER) {
-            self.0.watched.store(false, Ordering::Relaxed);
-            *ring = Ring { next: ring.next, ..Ring::default() };
-            // What follows is not shown, so that whoever comes back knows that it has missed something.
-            ring.next += 1;
+        if self.is_left(&mut ring) {
             return;
         }
         ring.next += 1;
@@ -145,12 +141,26 @@ impl Live {
     /// Says that something was not heard: everybody is told to have missed it, and what they had not taken yet.
     pub fn skip(&self) {
         let mut ring = self.ring();
+        if self.is_left(&mut ring) {
+            return;
+        }
         *ring = Ring { next: ring.next + 1, watchers: ring.watchers, left: ring.left, ..Ring::default() };
     }
 
     /// Whether anybody watches, or may come back soon.
     pub fn is_watched(&self) -> bool {
-        self.0.watched.load(Ordering::Relaxed)
+        self.0.watched.load(Ordering::Relaxed) && !self.is_left(&mut self.ring())
+    }
+
+    /// Whether nobody will come back; then the ring is emptied, and closed until somebody watches.
+    fn is_left(&self, ring: &mut Ring) -> bool {
+        let left = ring.watchers == 0 && ring.left.is_none_or(|left| left.elapsed() > LINGER);
+        if left {
+            self.0.watched.store(false, Ordering::Relaxed);
+            // What follows is not shown, so that whoever comes back knows that it has missed something.
+            *ring = Ring { next: ring.next + 1, ..Ring::default() };
+        }
+        left
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -324,6 +334,17 @@ mod tests {
             let mut late = live.watch(Some(lost)).unwrap();
             assert!(!late.resumed && late.take().items.is_empty(), "{lost}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_watches_when_the_last_one_has_left_and_does_not_come_back() {
+        let live = Live::new(1 << 20, 8);
+        drop(live.watch(None).unwrap());
+        live.skip();
+        assert!(live.is_watched(), "it may come back");
+        tokio::time::advance(LINGER + Duration::from_secs(1)).await;
+        assert!(!live.is_watched());
+        live.offer(|| panic!("nobody is coming back"));
     }
 
     #[test]

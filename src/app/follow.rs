@@ -33,7 +33,7 @@ use crate::{
     redis::{Link, RunShare},
     runs::{Facts, OpenRun, Resolver},
     source::{self, QueuedBytes, SourceStatus, pubsub::Source, queue},
-    units::Micros,
+    units::{self, Micros},
     wire::{self, Limits},
 };
 
@@ -43,7 +43,7 @@ const REFRESH: Duration = Duration::from_millis(100);
 const UNKNOWN: Duration = Duration::from_millis(50);
 /// A run that has just begun is asked for this often …
 const AGAIN: Duration = Duration::from_millis(20);
-/// … and this long.
+/// … and this long after it was heard; then for as long not at all: who is silent about one run is silent about the next.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How far the daemon's clock may be from ours, and we behind it.
 const SKEW: Micros = 500_000;
@@ -58,6 +58,7 @@ pub struct Heard {
     pub status: SourceStatus,
     follower: Follower,
     arrivals: mpsc::Receiver<Arrival>,
+    stop: Signal,
 }
 
 /// Starts to listen; with the future that ends when the listening does.
@@ -76,7 +77,7 @@ pub fn listen(
     let status = SourceStatus::new(Readiness::default());
     // Counted apart: what is missed here is no loss of the archive's.
     let listener = Source::listener(redis, queue, status.clone(), Metrics::new());
-    let ended = source::receive(vec![listener], stop)?;
+    let ended = source::receive(vec![listener], stop.clone())?;
     let follower = Follower {
         limits: settings.limits.clone(),
         zone: TimeZone::get(&settings.intake.time_zone).unwrap_or(TimeZone::UTC),
@@ -87,27 +88,22 @@ pub fn listen(
         share: RunShare::new(link.clone(), &redis.key_prefix),
         resolver: Resolver::new(settings.intake.run_idle_timeout),
         words: HashMap::new(),
+        silent: HashMap::new(),
         began: Instant::now(),
     };
-    Ok((Heard { status, follower, arrivals }, ended))
+    Ok((Heard { status, follower, arrivals, stop }, ended))
 }
 
 impl Heard {
-    /// Tells what is heard until nothing more comes.
+    /// Tells what is heard until nothing more comes, or nobody wants it any more: what still waits then is in the store.
     ///
     /// # Errors
     /// None.
     pub async fn tell(self) -> Result<(), Infallible> {
-        let Self { mut follower, mut arrivals, .. } = self;
-        while let Some(arrival) = arrivals.recv().await {
-            match arrival {
-                Arrival::Frame(frame) => {
-                    follower.take(&frame).await;
-                    follower.bytes.taken(&frame);
-                }
-                Arrival::Gap(_) => follower.live.skip(),
-                Arrival::Asked(..) | Arrival::Receipt(_) | Arrival::CloseRuns => {}
-            }
+        let Self { follower, arrivals, mut stop, .. } = self;
+        tokio::select! {
+            () = stop.stopped() => {}
+            () = follower.tell(arrivals) => {}
         }
         Ok(())
     }
@@ -124,10 +120,26 @@ struct Follower {
     resolver: Resolver,
     /// The daemon's word on a channel, and when it was asked for.
     words: HashMap<Arc<str>, (Instant, Option<OpenRun>)>,
+    /// Channels on which it did not say what began, and until when nobody waits for that.
+    silent: HashMap<Arc<str>, Instant>,
     began: Instant,
 }
 
 impl Follower {
+    async fn tell(mut self, mut arrivals: mpsc::Receiver<Arrival>) {
+        while let Some(arrival) = arrivals.recv().await {
+            match arrival {
+                Arrival::Frame(frame) => {
+                    self.take(&frame).await;
+                    self.bytes.taken(&frame);
+                }
+                Arrival::Gap(_) => self.live.skip(),
+                // Only intake is told these; a listener's queue never has them.
+                Arrival::Asked(..) | Arrival::Receipt(_) | Arrival::CloseRuns => {}
+            }
+        }
+    }
+
     async fn take(&mut self, frame: &Frame) {
         if *frame.channel == *self.ack {
             return self.receipt(&frame.payload);
@@ -136,6 +148,7 @@ impl Follower {
             // What happens meanwhile is not seen; the daemon knows it.
             self.resolver.close_all();
             self.words.clear();
+            self.silent.clear();
             return;
         }
         // What the daemon rejects is not told either.
@@ -201,6 +214,7 @@ impl Follower {
     /// Goes on with a run that this message has opened.
     fn begin(&mut self, channel: &str, facts: &Facts<'_>, run: OpenRun) -> Option<(Uuid, bool)> {
         let run_id = run.run_id;
+        self.silent.remove(channel);
         self.resolver.replace(channel, Some(run), self.began.elapsed());
         Some((run_id, facts.kind != Kind::RunStart))
     }
@@ -216,15 +230,25 @@ impl Follower {
 
     /// The run that the daemon has opened with this message, once it says so.
     async fn begun(&mut self, channel: &Arc<str>, facts: &Facts<'_>, own_time: bool) -> Option<OpenRun> {
-        let began = Instant::now();
-        while began.elapsed() < PATIENCE {
+        if self.silent.get(channel).is_some_and(|until| Instant::now() < *until) {
+            return None;
+        }
+        // All others wait meanwhile. One that has waited already is not waited for again, or they would fall back ever further.
+        let age = Duration::from_micros(u64::try_from(units::now() - facts.received_at).unwrap_or_default());
+        let until = Instant::now() + PATIENCE.saturating_sub(age);
+        loop {
             match self.ask(channel).await {
                 Some(word) if opened_by(&word, channel, facts, own_time) => return Some(word),
                 // The daemon is further already, and does not tell of the runs between.
                 Some(word) if word.opened_at > facts.received_at => return None,
+                _ if Instant::now() >= until => break,
                 _ => sleep(AGAIN).await,
             }
         }
+        if self.silent.len() >= CHANNELS_MAX {
+            self.silent.clear();
+        }
+        self.silent.insert(Arc::clone(channel), Instant::now() + PATIENCE);
         None
     }
 

@@ -65,6 +65,8 @@ pub struct Drained {
     pub stored: u64,
     /// Records that could not be read any more.
     pub unreadable: u64,
+    /// Offsets between segments that were set aside, whose records are no business of theirs.
+    pub elsewhere: u64,
     /// Dead letters that there are now beside the spool.
     pub dead_letters: u64,
 }
@@ -81,6 +83,8 @@ pub struct Orphan {
     /// Whether its daemon will come back: its segments stay then. At its start it recovers from them the runs that were open and
     /// what numbers were seen; without them it would report what is stored as lost, and removes them after that.
     pub returns: bool,
+    /// Whether it is a `quarantine/`: segments of a spool that went on without them, so that what is between them is not missing.
+    pub quarantine: bool,
 }
 
 /// Puts letters, and knows of how many records.
@@ -144,10 +148,12 @@ async fn drain_into(
     if first < end {
         pump(settings, store, metrics, (records, commit, Arc::clone(&aside)), until).await?;
     }
-    let (records, unreadable) = (end - first, view.missing());
+    // Where a segment is damaged, what lacks is damaged: it may have been in it.
+    let elsewhere = if orphan.quarantine { metrics.spool_missing_records.get() } else { 0 };
+    let (records, unreadable) = (end - first - elsewhere, view.missing() - elsewhere);
     let set_aside = aside.records.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
     let stored = records.saturating_sub(unreadable).saturating_sub(set_aside);
-    Ok(Drained { records, stored, unreadable, dead_letters: letters.kept().letters })
+    Ok(Drained { records, stored, unreadable, elsewhere, dead_letters: letters.kept().letters })
 }
 
 /// When to stop, and who wants to know how far it is.

@@ -51,7 +51,7 @@ pub struct ExportArgs {
 pub struct DrainArgs {
     /// Its directory.
     dir: PathBuf,
-    /// Name of the daemon it belonged to; absent: as the spool says.
+    /// Name of the daemon it belonged to; absent: as the spool says, which a `quarantine/` does not.
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
     /// Where its dead letters go; absent: `deadletter` beside it.
@@ -103,12 +103,13 @@ async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), C
     refuse_held(&dir)?;
     let whole = dir.canonicalize().unwrap_or_else(|_| dir.clone());
     let own = settings.spool.dir.canonicalize().is_ok_and(|own| own == whole);
+    let quarantine = whole.file_name().is_some_and(|name| name == spool::QUARANTINE);
     let beside = || match whole.parent() {
         Some(parent) if !own => parent.join("deadletter"),
         _ => settings.dead_letter.dir.clone(),
     };
     let dead_letters = deadletter.unwrap_or_else(beside);
-    let orphan = Orphan { dir: dir.clone(), owner, dead_letters: dead_letters.clone(), returns: own };
+    let orphan = Orphan { dir: dir.clone(), owner, dead_letters: dead_letters.clone(), returns: own, quarantine };
     let bar = Bar::new("drained");
     let drained = refill::drain(settings, orphan, |done, total| bar.show(done, total)).await;
     drop(bar);
@@ -127,13 +128,20 @@ fn show_drained(drained: &Drained, dead_letters: &Path, own: bool, json: bool) -
             "records": drained.records,
             "stored": drained.stored,
             "unreadable": drained.unreadable,
+            "elsewhere": drained.elsewhere,
             "dead_letters": drained.dead_letters,
             "dead_letters_in": dead_letters.display().to_string(),
         }));
     }
     let left = if own { "the daemon removes the files when it is started" } else { "the spool is empty" };
-    let Drained { records: all, stored, dead_letters: letters, .. } = *drained;
+    let Drained { records: all, stored, elsewhere, dead_letters: letters, .. } = *drained;
     output::line(&format!("{stored} of {all} {} stored; {left}", records(all)))?;
+    if elsewhere > 0 {
+        output::line(&format!(
+            "not in this directory, but between what was set aside: {elsewhere} {}",
+            records(elsewhere)
+        ))?;
+    }
     match letters {
         0 => Ok(()),
         letters => output::line(&format!("dead letters in {}: {letters}", dead_letters.display())),

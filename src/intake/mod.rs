@@ -142,8 +142,11 @@ impl Intake {
     /// Reads the open runs back, and what the spool knows beyond them.
     pub fn new(mut parts: Parts, recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>))) -> Self {
         parts.appender.keep_from(0); // until the first save
-        let (state, resolver, seqs) = StateFile::open(&parts.state_dir, parts.config.run_idle_timeout, recovered);
-        parts.appender.resume_at(state.as_of());
+        let (state, resolver, seqs) =
+            StateFile::open(&parts.state_dir, parts.appender.spool_id(), parts.config.run_idle_timeout, recovered);
+        if let Some(offset) = state.as_of() {
+            parts.appender.resume_at(offset);
+        }
         let zone = TimeZone::get(&parts.config.time_zone).unwrap_or(TimeZone::UTC);
         let limits = parts.limits.borrow().clone();
         Self {

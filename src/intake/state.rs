@@ -61,6 +61,9 @@ pub trait RunSharing: Send {
 #[derive(Serialize, Deserialize)]
 struct Saved {
     as_of: u64,
+    /// The log that `as_of` is of; absent in files of before.
+    #[serde(default)]
+    spool: Option<Uuid>,
     /// When we were last known to listen.
     alive_at: Option<Micros>,
     runs: State,
@@ -72,7 +75,9 @@ pub(super) struct StateFile {
     path: PathBuf,
     saved_at: Option<Instant>,
     last_alive: Option<Micros>,
-    as_of: u64,
+    spool: Uuid,
+    /// Only of this log.
+    as_of: Option<u64>,
     asked: HashSet<String>,
     failing: bool,
 }
@@ -81,6 +86,7 @@ impl StateFile {
     /// Reads the file, then lets the log tell what it knows beyond.
     pub(super) fn open(
         state_dir: &Path,
+        spool: Uuid,
         run_idle_timeout: Duration,
         mut recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>)),
     ) -> (Self, Resolver, SeqTracker) {
@@ -96,12 +102,19 @@ impl StateFile {
             }
         };
         let last_alive = saved.as_ref().and_then(|saved| saved.alive_at);
+        let of = saved.as_ref().and_then(|saved| saved.spool);
+        let resumable = saved.as_ref().filter(|_| of == Some(spool)).map(|saved| saved.as_of);
+        // Offsets of another log say nothing here: what is newer in this one shows by its time.
+        let other = of.is_some_and(|of| of != spool);
         let (as_of, mut resolver, mut seqs) = match saved {
             Some(saved) => (saved.as_of, Resolver::restore(run_idle_timeout, saved.runs), saved.seqs),
             None => (0, Resolver::new(run_idle_timeout), SeqTracker::default()),
         };
         let mut newest = None;
-        recovered(as_of, &mut |record| {
+        recovered(if other { 0 } else { as_of }, &mut |record| {
+            if other && last_alive.is_some_and(|alive| record.decided.received_at <= alive) {
+                return;
+            }
             newest = newest.max(Some(record.decided.received_at));
             if let Some(facts) = &record.facts {
                 let decided = &record.decided;
@@ -116,12 +129,13 @@ impl StateFile {
         });
         // Records may have been made while nobody listened, by other means; without the file they are the best there is.
         let last_alive = last_alive.or(newest);
-        let file = Self { path, saved_at: None, last_alive, as_of, asked: HashSet::new(), failing: false };
+        let file =
+            Self { path, saved_at: None, last_alive, spool, as_of: resumable, asked: HashSet::new(), failing: false };
         (file, resolver, seqs)
     }
 
-    /// How far the log had reached when the file was last saved, when it was opened.
-    pub(super) fn as_of(&self) -> u64 {
+    /// How far the log had reached when the file was last saved, when it was opened; `None`: nobody knows it of this log.
+    pub(super) fn as_of(&self) -> Option<u64> {
         self.as_of
     }
 
@@ -174,11 +188,43 @@ impl StateFile {
         #[derive(Serialize)]
         struct Saving<'a> {
             as_of: u64,
+            spool: Uuid,
             alive_at: Option<Micros>,
             runs: State,
             seqs: &'a SeqTracker,
         }
-        let bytes = serde_json::to_vec(&Saving { as_of, alive_at: self.last_alive, runs, seqs })?;
+        let bytes = serde_json::to_vec(&Saving { as_of, spool: self.spool, alive_at: self.last_alive, runs, seqs })?;
         Disk::default().replace(&self.path, &bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+
+    fn open(dir: &Path, spool: u128, asked: &mut Option<u64>) -> StateFile {
+        StateFile::open(dir, Uuid::from_u128(spool), IDLE, |from, _| *asked = Some(from)).0
+    }
+
+    #[test]
+    fn an_offset_says_nothing_of_another_log_and_files_without_the_id_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut asked = None;
+        let mut file = open(dir.path(), 1, &mut asked);
+        assert_eq!((asked, file.as_of()), (Some(0), None));
+        file.alive_until(77);
+        assert!(file.save(Resolver::new(IDLE).state(Duration::ZERO), &SeqTracker::default(), 1_000));
+        let again = open(dir.path(), 1, &mut asked);
+        assert_eq!((asked, again.as_of(), again.last_alive()), (Some(1_000), Some(1_000), Some(77)));
+        let other = open(dir.path(), 2, &mut asked);
+        assert_eq!((asked, other.as_of(), other.last_alive()), (Some(0), None, Some(77)));
+        let path = dir.path().join("runs.json");
+        let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        json.as_object_mut().unwrap().remove("spool").unwrap();
+        std::fs::write(&path, json.to_string()).unwrap();
+        let old = open(dir.path(), 1, &mut asked);
+        assert_eq!((asked, old.as_of(), old.last_alive()), (Some(1_000), None, Some(77)));
     }
 }

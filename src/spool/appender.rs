@@ -4,6 +4,7 @@ use std::{io, sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{error, info};
+use uuid::Uuid;
 
 use super::{
     Config,
@@ -83,7 +84,12 @@ impl Appender {
         }
     }
 
-    /// Somebody remembers that the offsets below this one were used. Where the end of the log is gone they are not used again, and
+    /// Tells this spool from all others.
+    pub fn spool_id(&self) -> Uuid {
+        self.shared.id
+    }
+
+    /// Somebody remembers that the offsets of this spool below this one were used. Where the end of the log is gone they are not used again, and
     /// the reader counts them as lost. To be called before anything is appended.
     pub fn resume_at(&mut self, offset: u64) {
         if !self.known || !self.buffer.is_empty() || offset <= self.next {

@@ -66,6 +66,7 @@ pub use self::{
     chunk::{Chunk, Records},
     commit::Committer,
     orphans::orphans,
+    quarantine::NAME as QUARANTINE,
     reader::Reader,
     record::{NewRecord, PAYLOAD_MAX, Record, RecordKind},
     recovery::{Recovery, Replay},

@@ -13,8 +13,14 @@ use super::{
 };
 use crate::logging::Chain;
 
-/// What all files together may take; more is not kept.
+/// Its name in the spool's directory.
+pub const NAME: &str = "quarantine";
+/// What all damaged pieces together may take; more is not kept. Whole segments are moved here, and take no room that they did not
+/// take before.
 const MAX: u64 = 64 << 20;
+
+/// How the names of damaged pieces end.
+const PIECE: &str = "bin";
 
 #[derive(Debug)]
 pub(crate) struct Quarantine {
@@ -24,13 +30,17 @@ pub(crate) struct Quarantine {
 
 impl Quarantine {
     pub(crate) fn new(disk: &Disk, spool: &Path) -> Self {
-        Self { disk: disk.clone(), dir: spool.join("quarantine") }
+        Self { disk: disk.clone(), dir: spool.join(NAME) }
     }
 
     /// Bytes kept so far.
     pub(crate) fn bytes(&self) -> u64 {
+        self.count(|_| true)
+    }
+
+    fn count(&self, counts: impl Fn(&Path) -> bool) -> u64 {
         let entries = self.disk.list(&self.dir).unwrap_or_default();
-        entries.iter().map(|(_, stat)| stat.bytes).sum()
+        entries.iter().filter(|(path, _)| counts(path)).map(|(_, stat)| stat.bytes).sum()
     }
 
     /// Takes over a whole file.
@@ -66,12 +76,16 @@ impl Quarantine {
     /// the log says what could not be kept, and nothing stops for it.
     pub(crate) fn keep(&self, scan: &Scan, from: u64, to: u64) {
         let segment = scan.path.file_stem().map(|name| name.to_string_lossy()).unwrap_or_default();
-        let path = self.dir.join(format!("{segment}-{from:010}.bin"));
+        let path = self.dir.join(format!("{segment}-{from:010}.{PIECE}"));
         if self.disk.stat(&path).is_ok() {
             return;
         }
-        let room = MAX.saturating_sub(self.bytes());
-        let length = usize::try_from((to - from).min(room)).unwrap_or(usize::MAX);
+        let room = MAX.saturating_sub(self.count(|path| path.extension().is_some_and(|extension| extension == PIECE)));
+        let (all, kept) = (to - from, (to - from).min(room));
+        if kept < all {
+            warn!(path = %path.display(), all, kept, "quarantine is full; not all damaged bytes are kept");
+        }
+        let length = usize::try_from(kept).unwrap_or(usize::MAX);
         let kept = self.make().and_then(|()| scan.read(from, length)).and_then(|bytes| {
             let file = self.disk.open(&path, Mode::New)?;
             file.write_all_at(&bytes, 0)?;

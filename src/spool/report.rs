@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{
     SpoolError,
     checkpoint::{self, Checkpoint},
-    disk::{Disk, Mode},
+    disk::{Disk, Mode, OpenFile},
     quarantine::Quarantine,
     record::{self, Record},
     scan::{CHUNK, Scan, Step},
@@ -242,14 +242,17 @@ pub fn set_owner(dir: &Path, instance: &str) {
     }
 }
 
-/// Who holds the lock. Taking it for an instant is the only way to ask; a starting daemon waits that long.
+/// Who holds the lock, on the file or, where that was deleted or replaced, on the directory. Taking it for an instant is the only
+/// way to ask; a starting daemon waits that long.
 fn holder(disk: &Disk, dir: &Path) -> Option<String> {
     let path = dir.join("lock");
-    match disk.open(&path, Mode::Read).ok()?.try_lock() {
-        Err(std::fs::TryLockError::WouldBlock) => {
-            let pid = disk.beginning(&path, 32).ok()?;
-            Some(String::from_utf8_lossy(&pid).trim().to_owned())
-        }
-        _ => None,
+    let held = |file: io::Result<OpenFile>| {
+        file.is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
+    };
+    if !held(disk.open(&path, Mode::Read)) && !held(disk.open_dir(dir)) {
+        return None;
     }
+    let pid = disk.beginning(&path, 32).unwrap_or_default();
+    let pid = String::from_utf8_lossy(&pid).trim().to_owned();
+    Some(if pid.is_empty() { "unknown".to_owned() } else { pid })
 }

@@ -294,6 +294,42 @@ fn a_drain_says_what_could_not_be_read() {
 }
 
 #[test]
+fn what_is_between_segments_that_were_set_aside_is_not_missing() {
+    let redis = Redis::start();
+    let mut orphan = killed_with_pending(&redis, 5);
+    let blocker = rusqlite::Connection::open(orphan.database()).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for seq in [6, 7] {
+        orphan.launch();
+        wait_until("it listens", LIMIT, || redis.subscribers(TRAINING) == 1);
+        redis.client().publish(TRAINING, metrics(seq));
+        orphan.wait_http("/healthz", 200);
+        wait_until("it is in the spool", LIMIT, || orphan.get("/api/status").json()["counters"]["events"] == 1);
+        std::thread::sleep(Duration::from_millis(300));
+        orphan.kill9();
+    }
+    let spool = orphan.state_dir().join("spool");
+    let segments = fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path());
+    let mut segments: Vec<_> = segments.filter(|path| path.extension().is_some_and(|e| e == "seg")).collect();
+    segments.sort();
+    assert!(segments.len() >= 3, "{segments:?}");
+    let aside = spool.join("quarantine");
+    fs::create_dir_all(&aside).unwrap();
+    for path in [&segments[0], &segments[segments.len() - 1]] {
+        fs::rename(path, aside.join(path.file_name().unwrap())).unwrap();
+    }
+    let daemon = Daemon::on(&redis).start_ready();
+    let dir = aside.to_str().unwrap();
+    let nameless = daemon.command(&["spool", "drain", dir]);
+    assert!(stderr(&nameless).contains("--owner"), "{}", stderr(&nameless));
+    let drained = json_of(&daemon, &["spool", "drain", dir, "--owner", "orphan", "--json"]);
+    assert_eq!(drained["unreadable"], 0, "{drained}");
+    assert!(drained["elsewhere"].as_u64().unwrap() > 0, "{drained}");
+    assert_eq!(sqlite::count(&daemon.database(), "SELECT count(*) FROM training_metrics WHERE seq = 7"), 1);
+    assert_eq!(sqlite::count(&daemon.database(), "SELECT count(*) FROM training_metrics WHERE seq = 6"), 0);
+}
+
+#[test]
 fn a_daemon_that_was_stopped_is_not_said_to_run_and_an_absent_redis_is_named() {
     let mut redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();

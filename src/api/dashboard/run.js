@@ -12,6 +12,9 @@ import * as runs from "./runs.js";
 
 const EVENTS = 200;
 const GROWTH_MS = 3000;
+/** Between two readings of the whole curve that the stream asks for; and the longest, while the store stays behind. */
+const CURVE_MS = 3000;
+const CURVE_MOST_MS = 24000;
 
 let series = null;
 let charts = [];
@@ -22,6 +25,8 @@ let log = false;
 let snapshots = [];
 let shown = null;
 let renewing = null;
+/** Whether the curve is being read again, when it may be next, and whether it must be. */
+let curve = { reading: false, resting: null, wanted: false, pause: CURVE_MS };
 /** The moments between which somebody looks more closely, and the curve between them when there is more to see of it. */
 let looked = null;
 let closer = null;
@@ -266,8 +271,35 @@ async function loadEvents(id) {
 async function load(id) {
   const tolerate = (question) => question.catch((error) => series && series.runId === id && error.status !== 404 && say(parts.note, error.message));
   const mine = series;
-  await tolerate(mine.load().then(() => mine === series && lookCloser(true)));
+  await tolerate(mine.load().then(() => {
+    if (mine !== series) return undefined;
+    if (mine.stale) reread();
+    return lookCloser(true);
+  }));
   await Promise.all([loadNetwork(id), loadEvents(id), loadGrowth(id)].map(tolerate));
+}
+
+/** Reads the whole curve again, but not all the time: what is asked for meanwhile is done once, after a rest. */
+async function reread() {
+  const mine = series;
+  const state = curve;
+  state.wanted = true;
+  if (state.reading || state.resting !== null) return;
+  [state.reading, state.wanted] = [true, false];
+  try {
+    await mine.load();
+    if (mine === series) await lookCloser(true);
+  } catch {
+    // The store is away; the next row asks again.
+  }
+  state.reading = false;
+  if (mine !== series) return;
+  state.wanted ||= mine.stale;
+  state.resting = setTimeout(() => {
+    state.resting = null;
+    if (state.wanted) reread();
+  }, mine.stale ? state.pause : CURVE_MS);
+  state.pause = mine.stale ? Math.min(2 * state.pause, CURVE_MOST_MS) : CURVE_MS;
 }
 
 /** Soon, and not more often than that: growth, events and gaps change slowly. */
@@ -292,7 +324,7 @@ export function open(box, id) {
     live.metrics.on(({ run_id, rows, skipped }) => {
       if (run_id !== id) return;
       const stale = series.append(rows);
-      if (stale || skipped > 0) series.load().then(() => lookCloser(true)).catch(() => {});
+      if (stale || skipped > 0) reread();
       fresh();
     }),
     live.topology.on((row) => {
@@ -311,5 +343,7 @@ export function close() {
   leave.forEach((stop) => stop());
   charts.forEach((chart) => chart.destroy());
   clearTimeout(renewing);
+  clearTimeout(curve.resting);
+  curve = { reading: false, resting: null, wanted: false, pause: CURVE_MS };
   [series, charts, parts, leave, renewing, looked, closer] = [null, [], null, [], null, null, null];
 }

@@ -54,6 +54,8 @@ export class Series {
     this.recent = [];
     this.loading = false;
     this.loaded = false;
+    /** Whether the store did not have yet, when it was read, what tells how the curve goes on. */
+    this.stale = false;
     this.gaps = [];
     this.clear();
   }
@@ -97,7 +99,7 @@ export class Series {
       this.loaded = true;
     } finally {
       this.loading = false;
-      if (this.loaded) this.#add(this.recent);
+      if (this.loaded) this.stale = this.#add(this.recent);
     }
     if (this.again) {
       this.again = false;

@@ -323,3 +323,17 @@ async fn offsets_that_somebody_remembers_are_lost_when_the_end_is_gone_and_not_u
     opened.appender.resume_at(5);
     assert_eq!(opened.appender.end(), 0);
 }
+
+#[test]
+fn who_holds_a_spool_is_seen_without_its_lock_file() {
+    let place = Place::new();
+    let opened = place.open();
+    let lock = place.path().join("lock");
+    assert_eq!(inspect(place.path()).unwrap().holder, Some(std::process::id().to_string()));
+    fs::remove_file(&lock).unwrap();
+    assert_eq!(inspect(place.path()).unwrap().holder.as_deref(), Some("unknown"));
+    fs::write(&lock, "").unwrap();
+    assert_eq!(inspect(place.path()).unwrap().holder.as_deref(), Some("unknown"));
+    drop(opened);
+    assert_eq!(inspect(place.path()).unwrap().holder, None);
+}
