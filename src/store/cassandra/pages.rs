@@ -95,7 +95,7 @@ const PAGE_BYTES: usize = 2 << 20;
 /// How many rows the first page may have. One, unless it is known how large they are: it may be as large as a message, and a page
 /// of many such is more than the heap of a small server and our memory take.
 fn first_page(query: &RangeQuery, most: usize) -> usize {
-    if query.largest == 0 { 1 } else { (PAGE_BYTES / query.largest).clamp(1, most) }
+    PAGE_BYTES.checked_div(query.largest).map_or(1, |rows| rows.clamp(1, most))
 }
 
 /// How many rows the next page may have. Fewer than the query's limit: where a page takes all of it, the server sees nothing to
