@@ -172,10 +172,11 @@ fn unprivileged(test: &str, redis: &Redis) -> Option<Daemon> {
     let run = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
     if run(Command::new("chown").args(["-R", NOBODY_ID]).arg(home))
         && run(Command::new(NOBODY[0]).args(&NOBODY[1..]).arg(binary()).arg("--version"))
+        && run(Command::new(NOBODY[0]).args(&NOBODY[1..]).args(["ls"]).arg(home))
     {
         return Some(daemon);
     }
-    skip(test, "needs root and setpriv, to run as somebody else, who can reach the program");
+    skip(test, "needs root and setpriv, to run as somebody else, who can reach the program and its directory");
     None
 }
 
