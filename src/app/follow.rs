@@ -264,7 +264,8 @@ impl Follower {
 }
 
 /// Whether the run is named after this message: an implicit id is made of the channel, the message and its time, which is that
-/// of its receipt where it has none of its own.
+/// of its receipt where it has none of its own. Of several messages without a time that are the same to the byte, each could have
+/// opened it: where such open runs within a moment, one may be told under the run of another. The store has each in its own.
 fn opened_by(run: &OpenRun, channel: &str, facts: &Facts<'_>, own_time: bool) -> bool {
     let at = if own_time { facts.event_time } else { run.opened_at };
     implicit_run_id(channel, at, facts.payload) == run.run_id

@@ -117,8 +117,8 @@ fn what_happens_is_told_without_a_pipeline_as_the_daemon_stores_it() {
     wait_until("the row of the new run", LIMIT, || stored(&daemon, run) == *rows);
 
     // Several runs within a moment: what is told is right, what is not told is counted.
-    for epoch in [3, 0, 1, 0, 1, 2, 0, 1, 2, 3] {
-        client.publish(TRAINING, json!({"epoch": epoch, "loss": f64::from(epoch)}).to_string());
+    for (n, epoch) in [3, 0, 1, 0, 1, 2, 0, 1, 2, 3].into_iter().enumerate() {
+        client.publish(TRAINING, json!({"epoch": epoch, "loss": n}).to_string());
     }
     let (mut seen, mut skipped): (BTreeMap<String, Vec<i64>>, u64) = (BTreeMap::new(), 0);
     while seen.values().map(Vec::len).sum::<usize>() as u64 + skipped < 10 {
