@@ -3,7 +3,7 @@
 # in which order, and that it leaves somebody listening when something goes wrong. systemd itself is not tested here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-for tool in redis-server redis-cli curl flock; do
+for tool in redis-server redis-cli curl flock python3; do
     command -v "$tool" >/dev/null || { echo "SKIPPED: no $tool"; exit 77; }
 done
 cargo build --locked --quiet
@@ -86,7 +86,10 @@ configure b "http.listen = \"127.0.0.1:$((port + 2))\"" "nonsense = 1"
 expect 1 "the settings of b are wrong" ""
 configure b "http.listen = \"127.0.0.1:$((port + 1))\""
 expect 1 "is the same: give each a port" ""
-configure b "http.listen = \"localhost:$((port + 1))\""
+python3 -m http.server --bind 127.0.0.1 $((port + 3)) >/dev/null 2>&1 &
+echo $! >"$work/run/other.pid"
+for _ in {1..100}; do if curl --silent --noproxy '*' --output /dev/null "http://127.0.0.1:$((port + 3))/"; then break; fi; sleep 0.1; done
+configure b "http.listen = \"127.0.0.1:$((port + 3))\""
 expect 1 "something else answers" ""
 configure b "http.listen = \"\""
 expect 1 "cannot be asked" ""
