@@ -89,8 +89,8 @@ impl Appender {
         self.shared.id
     }
 
-    /// Somebody remembers that the offsets of this spool below this one were used. Where the end of the log is gone they are not used again, and
-    /// the reader counts them as lost. To be called before anything is appended.
+    /// Somebody remembers that the offsets of this spool below this one were used. Where the end of the log is gone they are not
+    /// used again, and the reader counts them as lost. To be called before anything is appended.
     pub fn resume_at(&mut self, offset: u64) {
         if !self.known || !self.buffer.is_empty() || offset <= self.next {
             return;

@@ -68,6 +68,16 @@ fn killed_with_pending(redis: &Redis, count: u64) -> Daemon {
     daemon
 }
 
+/// Flips a bit in the middle of the newest segment.
+fn damage(spool: &Path) {
+    let segment = fs::read_dir(spool).unwrap().map(|entry| entry.unwrap().path());
+    let segment = segment.filter(|path| path.extension().is_some_and(|e| e == "seg")).max().unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(&segment, bytes).unwrap();
+}
+
 #[test]
 fn dead_letters_are_replayed_after_the_cause_is_mended() {
     let redis = Redis::start();
@@ -187,12 +197,7 @@ fn the_spool_is_looked_at_without_changing_a_byte() {
     assert_eq!(image(&spool), before, "not a byte");
 
     assert_eq!(daemon.command(&["spool", "verify", "--nonsense"]).status.code(), Some(2));
-    let segment = fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path());
-    let segment = segment.filter(|path| path.extension().is_some_and(|e| e == "seg")).max().unwrap();
-    let mut bytes = fs::read(&segment).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x10;
-    fs::write(&segment, bytes).unwrap();
+    damage(&spool);
     let damaged = image(&spool);
     for command in ["verify", "export"] {
         let output = daemon.command(&["spool", command]);
@@ -279,12 +284,7 @@ fn a_drain_says_what_could_not_be_read() {
     let orphan = killed_with_pending(&redis, 40);
     let daemon = Daemon::on(&redis).start_ready();
     let spool = orphan.state_dir().join("spool");
-    let segment = fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path());
-    let segment = segment.filter(|path| path.extension().is_some_and(|e| e == "seg")).max().unwrap();
-    let mut bytes = fs::read(&segment).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x10;
-    fs::write(&segment, bytes).unwrap();
+    damage(&spool);
     let output = daemon.command(&["spool", "drain", spool.to_str().unwrap(), "--json"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stderr(&output).contains("1 record could not be read any more"), "{}", stderr(&output));
