@@ -129,32 +129,80 @@ impl Bare {
     }
 }
 
-/// 2,000 events/s, first alone, then with three readers: one page after the other, a curve each second, and the one that is
-/// measured, which alternates between a page and the bare query.
+/// What happens beside 2,000 events/s.
+#[derive(Clone, Copy, PartialEq)]
+enum Beside {
+    Nothing,
+    /// One page after the other, another each 50 ms, and a curve each second.
+    Readers,
+    /// The same, with the bare query after each page: it is a load on the same cores that nobody who reads through us makes.
+    Pairs,
+}
+
 async fn beside_ingestion(options: &Options, redis: &Redis, daemon: &Daemon, bare: &Bare) -> Result<(), Error> {
     let book = Uuid::new_v4();
     load::publish(redis.port, &[book], 5_000, Duration::from_secs(BOOK / 5_000), 0)?;
-    let mut rows = BOOK;
-    stored(daemon, rows).await?;
-    let mut durable = Vec::new();
-    let (mut pages, mut bares) = (Vec::new(), Vec::new());
-    for readers in [false, true] {
+    let mut reading = Reading { book, rows: BOOK, pages: Vec::new(), bares: Vec::new() };
+    stored(daemon, reading.rows).await?;
+    for _ in 0..options.repeat {
+        let alone = reading.phase(options, redis, daemon, bare, Beside::Nothing).await?;
+        let beside = reading.phase(options, redis, daemon, bare, Beside::Readers).await?;
+        println!(
+            "  received → durable p99 without readers {alone:.2} ms, with readers {beside:.2} ms, ratio {:.1}",
+            beside / alone
+        );
+    }
+    let beside = reading.phase(options, redis, daemon, bare, Beside::Pairs).await?;
+    let Reading { mut pages, mut bares, .. } = reading;
+    let (page, query) = (quantile(&mut pages, 0.99) * 1e3, quantile(&mut bares, 0.99) * 1e3);
+    println!(
+        "  page of {PAGE} rows at {RATE}/s: p50 {:.1} ms, p99 {page:.1} ms; bare query p50 {:.1} ms, p99 {query:.1} ms; goal {:.1} ms ({} pairs; durable p99 {beside:.2} ms)",
+        quantile(&mut pages, 0.5) * 1e3,
+        quantile(&mut bares, 0.5) * 1e3,
+        1.5 * query + 5.0,
+        pages.len()
+    );
+    Ok(())
+}
+
+struct Reading {
+    /// The run that is read.
+    book: Uuid,
+    /// All that were published.
+    rows: u64,
+    pages: Vec<f64>,
+    bares: Vec<f64>,
+}
+
+impl Reading {
+    /// The p99 of received → durable meanwhile, in milliseconds.
+    async fn phase(
+        &mut self,
+        options: &Options,
+        redis: &Redis,
+        daemon: &Daemon,
+        bare: &Bare,
+        beside: Beside,
+    ) -> Result<f64, Error> {
         let runs: Vec<Uuid> = (0..8).map(|_| Uuid::new_v4()).collect();
         let (port, duration) = (redis.port, Duration::from_secs(options.seconds));
         let before = daemon.metrics()?;
         let publisher = std::thread::spawn(move || load::publish(port, &runs, RATE, duration, 0));
         let done = Arc::new(AtomicBool::new(false));
         let mut others = Vec::new();
-        if readers {
-            let curve = format!("/api/metrics/range?run_id={book}&max_points=500");
-            for (path, pause) in [(page_of(book), 50), (curve, 1_000)] {
+        if beside != Beside::Nothing {
+            let curve = format!("/api/metrics/range?run_id={}&max_points=500", self.book);
+            for (path, pause) in [(page_of(self.book), 50), (curve, 1_000)] {
                 let (http, done, pause) = (daemon.http(), Arc::clone(&done), Duration::from_millis(pause));
                 others.push(std::thread::spawn(move || read_on(http, &path, pause, &done)));
             }
             let end = Instant::now() + duration;
             while Instant::now() < end {
-                pages.push(timed(async { http_get(daemon.http(), &page_of(book)).map(|body| body.len()) }).await?);
-                bares.push(timed(bare.page(book)).await?);
+                let page = timed(async { http_get(daemon.http(), &page_of(self.book)).map(drop) }).await?;
+                if beside == Beside::Pairs {
+                    self.pages.push(page);
+                    self.bares.push(timed(bare.page(self.book)).await?);
+                }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
@@ -164,21 +212,10 @@ async fn beside_ingestion(options: &Options, redis: &Redis, daemon: &Daemon, bar
         for other in others {
             other.join().map_err(|_| "a reader panicked")??;
         }
-        rows += published;
-        stored(daemon, rows).await?;
-        let after = daemon.metrics()?;
-        durable.push(histogram::quantile(&before, &after, "cascor_intake_durable_seconds", 0.99) * 1e3);
+        self.rows += published;
+        stored(daemon, self.rows).await?;
+        Ok(histogram::quantile(&before, &daemon.metrics()?, "cascor_intake_durable_seconds", 0.99) * 1e3)
     }
-    let (page, query) = (quantile(&mut pages, 0.99) * 1e3, quantile(&mut bares, 0.99) * 1e3);
-    println!(
-        "  page of {PAGE} rows at {RATE}/s: p50 {:.1} ms, p99 {page:.1} ms; bare query p50 {:.1} ms, p99 {query:.1} ms; goal {:.1} ms ({} pairs)",
-        quantile(&mut pages, 0.5) * 1e3,
-        quantile(&mut bares, 0.5) * 1e3,
-        1.5 * query + 5.0,
-        pages.len()
-    );
-    println!("  received → durable p99 without readers {:.2} ms, with readers {:.2} ms", durable[0], durable[1]);
-    Ok(())
 }
 
 fn page_of(run: Uuid) -> String {
