@@ -1,6 +1,7 @@
 //! TLS to Redis and to Cassandra, from PEM files.
 
 use std::{
+    fs::File,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -53,7 +54,13 @@ impl Tls {
     /// Adds what is wrong with these settings, which sit under `section`.
     pub fn problems(&self, section: &str, problems: &mut Vec<String>) {
         if self.cert.is_some() != self.key.is_some() {
-            problems.push(format!("`{section}.tls.cert` and `{section}.tls.key` belong together; one is missing"));
+            problems.push(format!("`{section}.tls.cert` and `{section}.tls.key` must be set together; one is missing"));
+        }
+        for (key, path) in [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)] {
+            let Some(path) = path else { continue };
+            if let Err(error) = File::open(path) {
+                problems.push(format!("`{section}.tls.{key}`: `{}` cannot be read: {error}", path.display()));
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use super::room;
 use crate::{
@@ -103,6 +104,11 @@ impl Config {
         ];
         problems
             .extend(counts.iter().filter(|(_, n)| *n == 0).map(|(key, _)| format!("`http.{key}` must be at least 1")));
+        for (key, n) in [("exports", self.exports), ("compressions", self.compressions)] {
+            if n > Semaphore::MAX_PERMITS {
+                problems.push(format!("`http.{key}` must be at most {}", Semaphore::MAX_PERMITS));
+            }
+        }
         if self.points < POINTS_MIN {
             problems.push(format!("`http.points` must be at least {POINTS_MIN}"));
         }

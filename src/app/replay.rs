@@ -21,12 +21,13 @@ use super::{
     stores,
 };
 use crate::{
-    config::{self, Settings},
+    config::Settings,
     dead_letter::{self, Browser, DeadLetterError, Filter, Letter as Kept},
     event::{Decided, Kind, implicit_run_id},
     frame::{Reason, Rejection, SetAside},
     lifecycle::Signal,
     metrics::Metrics,
+    redis,
     spool::{Record, RecordKind},
     store::BoxError,
     wire,
@@ -210,7 +211,7 @@ impl Shared {
     }
 
     fn is_control(&self, channel: &str) -> bool {
-        self.control_channels.iter().any(|pattern| config::overlap(pattern.as_bytes(), channel.as_bytes()))
+        self.control_channels.iter().any(|pattern| redis::overlap(pattern, channel))
     }
 }
 

@@ -4,7 +4,6 @@
 //! once, by key. The names of the environment decide the type of a value, never its looks (`0123` stays text where text is
 //! meant). Secrets take a path of their own ([`secrets`]) and reach neither the merged layers nor an error.
 
-mod checks;
 mod layers;
 mod legacy;
 mod secrets;
@@ -22,7 +21,6 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{api, control, dead_letter, intake, latest, logging, redis, spool, store, units, wire::Limits, writer};
-pub use checks::overlap;
 use layers::{Layers, Rank};
 
 /// Prefix of the environment variables that set a key: `CASCOR_INGEST__SPOOL__CAPACITY` is `spool.capacity`.
@@ -156,7 +154,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     }
     let (mut settings, mut problems, warnings) = layers.finish();
     settings.fill_in(&sources.env, &mut problems);
-    checks::problems(&settings, &mut problems);
+    settings.problems(&mut problems);
     if problems.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(Problems(problems)) }
 }
 
@@ -193,6 +191,26 @@ impl Settings {
                 *path = state_dir.join(name);
             }
         }
+    }
+
+    /// Adds everything that is wrong and that no type can say, by key; each section knows its own.
+    fn problems(&self, problems: &mut Vec<String>) {
+        if self.instance.is_empty() || self.instance.contains(char::is_control) {
+            problems.push("`instance` must be a name without control characters".into());
+        }
+        if self.shutdown_grace.is_zero() {
+            problems.push("`shutdown_grace` must be above zero".into());
+        }
+        self.redis.problems(problems);
+        self.limits.problems(problems);
+        self.intake.problems(problems);
+        self.spool.problems(problems);
+        self.writer.problems(problems);
+        self.store.problems(problems);
+        self.latest.problems(problems);
+        self.control.problems(problems);
+        self.http.problems(problems);
+        self.log.problems(problems);
     }
 
     /// The settings as TOML, with secrets hidden.

@@ -1,3 +1,5 @@
+mod bounds;
+
 use figment::value::Value;
 
 use super::*;

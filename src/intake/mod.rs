@@ -64,7 +64,12 @@ impl Config {
     /// Adds what is wrong with these settings.
     pub fn problems(&self, problems: &mut Vec<String>) {
         if let Err(error) = TimeZone::get(&self.time_zone) {
-            problems.push(format!("`intake.time_zone` = \"{}\": {error}", self.time_zone));
+            problems.push(format!(
+                "`intake.time_zone` must be a name of the time zone database, such as \"UTC\" or \"Europe/Berlin\": {error}"
+            ));
+        }
+        if self.run_idle_timeout.is_zero() {
+            problems.push("`intake.run_idle_timeout` must be longer than zero".into());
         }
     }
 }

@@ -11,8 +11,8 @@ use fred::{
     types::{
         Builder, ConnectHandle, RespVersion,
         config::{
-            Config as RedisConfig, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig, TlsConfig,
-            TlsConnector, TlsHostMapping, UnresponsiveConfig,
+            Config as RedisConfig, ConnectionConfig, PerformanceConfig, TcpConfig, TlsConfig, TlsConnector,
+            TlsHostMapping, UnresponsiveConfig,
         },
     },
 };
@@ -39,7 +39,7 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(3);
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum ConnectError {
-    #[error("the address of Redis cannot be used: {0}")]
+    #[error("`redis.url` {0}")]
     Address(&'static str),
     #[error("failed to read the password file of Redis")]
     PasswordFile(#[source] io::Error),
@@ -130,18 +130,17 @@ fn classify(error: RedisError) -> ConnectError {
     }
 }
 
-/// Reads the address. The password in it never gets into the error.
+/// Reads the address; the error says what it must be. The password in it never gets into the error.
 pub(super) fn parse(url: &str) -> Result<RedisConfig, &'static str> {
     if !["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme)) {
-        return Err("write it like \"redis://host:6379/0\", or \"rediss://\" for TLS");
+        return Err("must begin with redis:// or rediss://; write it like \"redis://host:6379/0\"");
+    }
+    if url.contains('?') {
+        return Err("carries parameters behind `?`, which are not understood; set keys instead");
     }
     // Certificates are read by us, from the files that the configuration names.
     let plain = url.replacen("rediss://", "redis://", 1);
-    let config = RedisConfig::from_url(&plain).map_err(|_| "write it like \"redis://host:6379/0\"")?;
-    match config.server {
-        ServerConfig::Centralized { .. } => Ok(config),
-        _ => Err("only a single server can be used, no cluster and no sentinel"),
-    }
+    RedisConfig::from_url_centralized(&plain).map_err(|_| "cannot be read; write it like \"redis://host:6379/0\"")
 }
 
 /// Makes one connection, logged in and ready; one try.

@@ -28,7 +28,7 @@ use crate::{
     lifecycle::Signal,
     logging::Chain,
     metrics::{Label, Metrics},
-    redis::{Config, ConnectError, Retry, Role, connect, overlaps},
+    redis::{Config, ConnectError, Retry, Role, connect, overlap},
     units::Micros,
 };
 
@@ -90,10 +90,9 @@ impl Source {
     /// For a process that only tells what it hears: training messages, and the answers of daemons to commands.
     pub fn listener(config: &Config, queue: Queue, status: SourceStatus, metrics: Arc<Metrics>) -> Self {
         let mut channels = config.training_channels.clone();
-        channels.push(config.ack_channel());
-        if !overlaps(&channels).is_empty() {
-            // A pattern brings them already.
-            channels.pop();
+        // A pattern may bring them already.
+        if !channels.iter().any(|channel| overlap(channel, &config.ack_channel())) {
+            channels.push(config.ack_channel());
         }
         let source = Self::new(TRAINING, config, channels, queue, status, metrics);
         Self { own: Some(config.ack_channel()), ..source }

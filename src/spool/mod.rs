@@ -163,6 +163,9 @@ pub fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Opened, SpoolError
     recovery::open(config, metrics, disk::Disk::default())
 }
 
+/// Segments below this size would be little more than their headers, and a spool of two of them would take nothing.
+const SEGMENT_MIN: ByteSize = ByteSize::kib(4);
+
 /// Where and how much to spool.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -202,6 +205,9 @@ impl Default for Config {
 impl Config {
     /// Adds what is wrong with these settings.
     pub fn problems(&self, problems: &mut Vec<String>) {
+        if self.segment < SEGMENT_MIN {
+            problems.push(format!("`spool.segment` must be at least {SEGMENT_MIN}"));
+        }
         if self.capacity.0 < 2 * self.segment.0 {
             problems.push("`spool.capacity` must hold at least two segments (`spool.segment`)".into());
         }

@@ -36,6 +36,16 @@ pub struct Config {
     pub retention: Retention,
 }
 
+impl Config {
+    /// Adds what is wrong with these settings; those of a store that is not used do not matter.
+    pub fn problems(&self, problems: &mut Vec<String>) {
+        match self.kind {
+            StoreKind::Sqlite => {}
+            StoreKind::Cassandra => self.cassandra.problems(problems),
+        }
+    }
+}
+
 /// The backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]

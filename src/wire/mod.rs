@@ -66,6 +66,16 @@ impl Limits {
         if self.message > ByteSize::mib(32) {
             problems.push("`limits.message` is above 32MiB, where Redis cuts the connection of a subscriber".into());
         }
+        for (key, is_zero) in [
+            ("message", self.message.0 == 0),
+            ("depth", self.depth == 0),
+            ("fields", self.fields == 0),
+            ("string", self.string.0 == 0),
+        ] {
+            if is_zero {
+                problems.push(format!("`limits.{key}` must be above zero"));
+            }
+        }
     }
 }
 

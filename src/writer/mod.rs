@@ -83,6 +83,9 @@ impl Config {
         if self.in_flight == 0 {
             problems.push("`writer.in_flight` must be at least 1".into());
         }
+        if self.memory.0 == 0 {
+            problems.push("`writer.memory` must be above zero: without it nothing is ever read".into());
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use scylla::statement::Consistency;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
@@ -38,6 +39,9 @@ use crate::{
     tls::Tls,
     units::{self, Micros},
 };
+
+/// Most rows of one page: all of them are in memory at once.
+const PAGE_ROWS_MAX: usize = 5_000;
 
 /// Where the cluster is.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -100,9 +104,24 @@ impl Default for Config {
 impl Config {
     /// Adds what is wrong with these settings.
     pub fn problems(&self, problems: &mut Vec<String>) {
-        if self.contact_points.iter().all(|point| point.trim().is_empty()) {
-            problems.push("`store.cassandra.contact_points` must name at least one host".into());
+        if self.contact_points.is_empty() || self.contact_points.iter().any(|point| point.trim().is_empty()) {
+            problems
+                .push("`store.cassandra.contact_points` must name at least one host, and hold no empty name".into());
         }
+        for (key, count) in [("port", usize::from(self.port)), ("pool_size", self.pool_size)] {
+            if count == 0 {
+                problems.push(format!("`store.cassandra.{key}` must be at least 1"));
+            }
+        }
+        if !(1..=PAGE_ROWS_MAX).contains(&self.page_rows) {
+            problems.push(format!("`store.cassandra.page_rows` must be between 1 and {PAGE_ROWS_MAX}"));
+        }
+        for (key, time) in [("request_timeout", self.request_timeout), ("connect_timeout", self.connect_timeout)] {
+            if time.is_zero() {
+                problems.push(format!("`store.cassandra.{key}` must be longer than zero"));
+            }
+        }
+        // Cassandra's own rule for the name of a keyspace.
         let named = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if self.keyspace.is_empty() || self.keyspace.len() > 48 || !self.keyspace.chars().all(named) {
             problems.push(format!(
@@ -110,22 +129,40 @@ impl Config {
                 self.keyspace.escape_debug()
             ));
         }
+        self.consistency_problems(problems);
+        self.login_problems(problems);
+        self.tls.problems("store.cassandra", problems);
+    }
+
+    fn consistency_problems(&self, problems: &mut Vec<String>) {
         for (key, name) in [("write", &self.consistency_write), ("read", &self.consistency_read)] {
-            if let Some(name) = name
-                && session::consistency(name).is_none()
-            {
+            let Some(name) = name else { continue };
+            // The server takes ANY for writes only.
+            let usable = |level: &Consistency| key == "write" || *level != Consistency::Any;
+            if session::consistency(name).is_none_or(|level| !usable(&level)) {
+                let levels = session::CONSISTENCIES.iter().filter(|(_, level)| usable(level));
                 problems.push(format!(
-                    "`store.cassandra.consistency_{key}` is `{}`; write a name such as LOCAL_QUORUM",
-                    name.escape_debug()
+                    "`store.cassandra.consistency_{key}` is `{}`; it must be one of {}",
+                    name.escape_debug(),
+                    levels.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
                 ));
             }
         }
-        if self.pool_size == 0 {
-            problems.push("`store.cassandra.pool_size` must be at least 1".into());
+    }
+
+    fn login_problems(&self, problems: &mut Vec<String>) {
+        let username = self.username.as_ref().is_some_and(|name| !name.is_empty());
+        let password = self.password.is_some() || self.password_file.is_some();
+        // The driver would not log in at all.
+        if password && !username {
+            problems.push("`store.cassandra.username` must be set when there is a password".into());
         }
-        self.tls.problems("store.cassandra", problems);
-        if self.username.is_some() != (self.password.is_some() || self.password_file.is_some()) {
-            problems.push("`store.cassandra` needs both a username and a password, or neither".into());
+        if username && !password {
+            problems.push(
+                "`store.cassandra.password_file` (or a systemd credential, or CASSANDRA_PASSWORD) must be set when there is a \
+                 `store.cassandra.username`"
+                    .into(),
+            );
         }
     }
 

@@ -177,20 +177,23 @@ fn replication_factor(replication: &HashMap<String, String>, datacenter: Option<
     replication.iter().filter(|(key, _)| *key != "class").filter_map(|(_, value)| factor(value)).max().unwrap_or(1)
 }
 
-/// The consistency of this name.
+/// Every consistency that a row can be written or read with.
+pub(super) const CONSISTENCIES: [(&str, Consistency); 9] = [
+    ("ANY", Consistency::Any),
+    ("ONE", Consistency::One),
+    ("TWO", Consistency::Two),
+    ("THREE", Consistency::Three),
+    ("QUORUM", Consistency::Quorum),
+    ("ALL", Consistency::All),
+    ("LOCAL_ONE", Consistency::LocalOne),
+    ("LOCAL_QUORUM", Consistency::LocalQuorum),
+    ("EACH_QUORUM", Consistency::EachQuorum),
+];
+
+/// The consistency of this name, in whatever case it is written.
 pub(super) fn consistency(name: &str) -> Option<Consistency> {
-    Some(match name.to_ascii_uppercase().as_str() {
-        "ANY" => Consistency::Any,
-        "ONE" => Consistency::One,
-        "TWO" => Consistency::Two,
-        "THREE" => Consistency::Three,
-        "QUORUM" => Consistency::Quorum,
-        "ALL" => Consistency::All,
-        "LOCAL_ONE" => Consistency::LocalOne,
-        "LOCAL_QUORUM" => Consistency::LocalQuorum,
-        "EACH_QUORUM" => Consistency::EachQuorum,
-        _ => return None,
-    })
+    let found = CONSISTENCIES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    found.map(|(_, consistency)| *consistency)
 }
 
 async fn link(config: &Config, session: &Arc<Session>) -> Result<Link, Trouble> {

@@ -11,6 +11,8 @@
 //! One gap: after a kill -9 between a failed sync and the cut that follows it, the page cache holds records that the disk does not,
 //! and nothing can tell a later process. Here they count as unsynced then.
 
+mod steps;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -22,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+use self::steps::{Step, step};
 use crate::{
     harness::{Budget, Tried, each},
     image::{config, decided, open, payload},
@@ -30,62 +33,6 @@ use crate::{
     spool::{Chunk, Config, Full, NewRecord, RecordKind, commit::Keeper, recovery::Prepared},
     units::ByteSize,
 };
-
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Append {
-        count: usize,
-        large: bool,
-    },
-    Sync,
-    Read,
-    Rewind,
-    Commit {
-        part: usize,
-    },
-    Keep,
-    Linger {
-        ms: u64,
-    },
-    Wait {
-        ms: u64,
-    },
-    FailSyncs(u32),
-    FailWrites(u32),
-    /// No more than this is left.
-    Full {
-        left: u64,
-    },
-    ReadOnly,
-    Mend,
-    /// The machine stops so many operations from now on.
-    StopIn(u32),
-    Crash(End),
-    Close,
-}
-
-fn step(random: &mut Random) -> Step {
-    let end = |random: &mut Random| if random.coin() { End::Killed } else { End::PowerCut };
-    match random.below(100) {
-        0..24 => Step::Append { count: 1 + random.below(8), large: random.one_in(12) },
-        24..46 => Step::Sync,
-        46..56 => Step::Read,
-        56..58 => Step::Rewind,
-        58..64 => Step::Commit { part: random.below(256) },
-        64..72 => Step::Keep,
-        72..73 => Step::Linger { ms: *random.pick(&[0, 0, 300]) },
-        73..78 => Step::Wait { ms: *random.pick(&[1, 60, 150, 1_500]) },
-        78..80 => Step::FailSyncs(*random.pick(&[1, 1, 2, 3, 1_000])),
-        80..82 => Step::FailWrites(*random.pick(&[1, 2, 3, 1_000])),
-        82..85 => Step::Full { left: *random.pick(&[0, 20, 100, 700, 3_000]) },
-        85..86 => Step::ReadOnly,
-        86..91 => Step::Mend,
-        91..95 => Step::StopIn(random.below(14) as u32),
-        95..97 => Step::Crash(end(random)),
-        97 => Step::Close,
-        _ => Step::Sync,
-    }
-}
 
 struct World {
     number: u64,

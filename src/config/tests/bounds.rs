@@ -1,0 +1,136 @@
+//! What each section refuses, seen from the loading of a whole configuration.
+
+use super::{Case, SHIPPED};
+
+/// Files that are refused for one key, which the problem begins with, and a word that it says about it.
+const REFUSED: &[(&str, &str, &str)] = &[
+    ("shutdown_grace = \"0s\"", "shutdown_grace", "above zero"),
+    ("instance = \"a\\nb\"", "instance", "control characters"),
+    ("redis.url = \"http://h\"", "redis.url", "redis:// or rediss://"),
+    ("redis.url = \"redis://h?db=1\"", "redis.url", "behind `?`"),
+    ("redis.url = \"redis://h/words\"", "redis.url", "cannot be read"),
+    ("redis.url = \"redis://\"", "redis.url", "cannot be read"),
+    ("redis.url = \"valkey://h\"", "redis.url", "redis:// or rediss://"),
+    ("redis.training_channels = []", "redis.training_channels", "at least one"),
+    ("redis.training_channels = [\"\"]", "redis.training_channels", "empty name"),
+    ("redis.control_channels = [\"\"]", "redis.control_channels", "empty name"),
+    ("redis.training_channels = [\"a\", \"a\"]", "redis.training_channels", "twice"),
+    ("redis.training_channels = [\"*\"]", "redis.training_channels", "`redis.control_channels` = \"cascor:control\""),
+    ("redis.control_channels = [\"a\", \"?\"]", "redis.control_channels", "twice"),
+    ("redis.receive_buffer = 0", "redis.receive_buffer", "between 1"),
+    ("redis.receive_buffer = 1000000000000", "redis.receive_buffer", "between 1"),
+    ("redis.queue_frames = 0", "redis.queue_frames", "between 1"),
+    ("redis.queue_frames = 9223372036854775807", "redis.queue_frames", "between 1"),
+    ("redis.queue_bytes = \"1023KiB\"", "redis.queue_bytes", "1MiB"),
+    ("redis.tls.cert = \"/dev/null\"", "redis.tls.cert", "set together"),
+    ("redis.tls.ca = \"/nowhere/ca.pem\"", "redis.tls.ca", "/nowhere/ca.pem"),
+    ("limits.message = \"33MiB\"", "limits.message", "32MiB"),
+    ("limits.message = \"0B\"", "limits.message", "above zero"),
+    ("limits.depth = 0", "limits.depth", "above zero"),
+    ("limits.fields = 0", "limits.fields", "above zero"),
+    ("limits.string = \"0B\"", "limits.string", "above zero"),
+    ("intake.time_zone = \"Mars\"", "intake.time_zone", "`Mars`"),
+    ("intake.run_idle_timeout = \"0s\"", "intake.run_idle_timeout", "zero"),
+    ("spool.capacity = \"17MiB\"", "spool.capacity", "two segments"),
+    ("spool.segment = \"1KiB\"", "spool.segment", "4KiB"),
+    ("writer.batch_rows = 0", "writer.batch_rows", "at least 1"),
+    ("writer.in_flight = 0", "writer.in_flight", "at least 1"),
+    ("writer.memory = \"0B\"", "writer.memory", "above zero"),
+    ("latest.metrics_ttl = \"99ms\"", "latest.metrics_ttl", "100ms"),
+    ("latest.topology_ttl = \"0s\"", "latest.topology_ttl", "100ms"),
+    ("latest.state_ttl = \"0s\"", "latest.state_ttl", "100ms"),
+    ("latest.history_ttl = \"0s\"", "latest.history_ttl", "100ms"),
+    ("latest.control_ttl = \"0s\"", "latest.control_ttl", "100ms"),
+    ("latest.status_ttl = \"0s\"", "latest.status_ttl", "100ms"),
+    ("latest.history_objects = 0", "latest.history_objects", "at least 1"),
+    ("latest.history_bytes = \"0B\"", "latest.history_bytes", "8KiB"),
+    ("latest.runs = 0", "latest.runs", "at least 1"),
+    ("control.pause_max = \"0s\"", "control.pause_max", "zero"),
+    ("control.flush_timeout = \"0s\"", "control.flush_timeout", "zero"),
+    ("http.listen = \"nowhere\"", "http.listen", "address and port"),
+    ("http.exports = 9223372036854775807", "http.exports", "at most"),
+    ("http.compressions = 9223372036854775807", "http.compressions", "at most"),
+    ("http.connections = 0", "http.connections", "at least 1"),
+    ("http.stream_buffer = \"63KiB\"", "http.stream_buffer", "64KiB"),
+    ("http.points = 1", "http.points", "at least"),
+    ("http.write_timeout = \"0s\"", "http.write_timeout", "zero"),
+    ("http.memory = \"15MiB\"", "http.memory", "16MiB"),
+    ("http.header = \"7KiB\"", "http.header", "8KiB"),
+    ("log.level = \"x=loud\"", "log.level", "cannot be read"),
+];
+
+/// The same of `store.cassandra`, whose keys these are.
+const REFUSED_OF_CASSANDRA: &[(&str, &str, &str)] = &[
+    ("contact_points = []", "contact_points", "at least one host"),
+    ("contact_points = [\"db1\", \" \"]", "contact_points", "no empty name"),
+    ("port = 0", "port", "at least 1"),
+    ("pool_size = 0", "pool_size", "at least 1"),
+    ("page_rows = 0", "page_rows", "between 1 and 5000"),
+    ("page_rows = 5001", "page_rows", "between 1 and 5000"),
+    ("request_timeout = \"0s\"", "request_timeout", "zero"),
+    ("connect_timeout = \"0s\"", "connect_timeout", "zero"),
+    ("keyspace = \"\"", "keyspace", "1 to 48"),
+    ("keyspace = \"a-b\"", "keyspace", "`a-b`"),
+    ("consistency_write = \"MOST\"", "consistency_write", "LOCAL_QUORUM"),
+    ("consistency_read = \"MOST\"", "consistency_read", "LOCAL_QUORUM"),
+    ("consistency_read = \"any\"", "consistency_read", "LOCAL_QUORUM"),
+    ("password = \"x\"", "username", "when there is a password"),
+    ("username = \"x\"", "password_file", "`store.cassandra.username`"),
+    ("tls.key = \"/dev/null\"", "tls.cert", "set together"),
+    ("tls.ca = \"/nowhere/ca.pem\"", "tls.ca", "/nowhere/ca.pem"),
+];
+
+fn assert_refused(text: &str, key: &str, word: &str) {
+    let problems = Case::new().file("a.toml", text).problems();
+    let said = |problem: &String| problem.starts_with(&format!("`{key}`")) && problem.contains(word);
+    assert!(problems.len() == 1 && problems.iter().all(said), "{text}: {problems:?}");
+}
+
+#[test]
+fn what_cannot_work_is_refused_by_its_key() {
+    for (text, key, word) in REFUSED {
+        assert_refused(text, key, word);
+    }
+}
+
+#[test]
+fn cassandra_is_judged_only_where_it_is_used() {
+    for (text, key, word) in REFUSED_OF_CASSANDRA {
+        let section = format!("[store.cassandra]\n{text}");
+        Case::new().file("a.toml", &section).settings();
+        assert_refused(&format!("store.kind = \"cassandra\"\n{section}"), &format!("store.cassandra.{key}"), word);
+    }
+}
+
+#[test]
+fn what_is_just_possible_loads() {
+    for text in [
+        "redis.url = \"rediss://[::1]/15\"",
+        "redis.receive_buffer = 1\nredis.queue_frames = 1\nredis.queue_bytes = \"1MiB\"",
+        "redis.control_channels = []",
+        "limits = {message = \"32MiB\", depth = 1, fields = 1, string = \"1B\"}",
+        "spool = {capacity = \"8KiB\", segment = \"4KiB\", memory = \"0B\", sync_interval = \"0s\", linger = \"0s\"}",
+        "writer = {batch_rows = 1, batch_bytes = \"0B\", flush_interval = \"0s\", in_flight = 1, memory = \"1B\"}",
+        "latest = {metrics_ttl = \"100ms\", history_objects = 1, history_bytes = \"8KiB\", runs = 1}",
+        "control = {pause_max = \"1us\", flush_timeout = \"1us\"}",
+        "store = {kind = \"cassandra\", cassandra = {page_rows = 5000, pool_size = 1, consistency_read = \"each_quorum\"}}",
+        "store = {kind = \"cassandra\", cassandra = {username = \"\", password = \"\"}}",
+        "store = {kind = \"cassandra\", cassandra = {username = \"u\", password = \"p\", consistency_write = \"ANY\"}}",
+    ] {
+        Case::new().file("a.toml", text).settings();
+    }
+}
+
+#[test]
+fn the_configurations_of_deployments_load() {
+    let corpus = include_str!("../../../tests/faults/corpus/config/deployment.yaml");
+    for (name, case) in [
+        ("shipped", Case::new().file("a.toml", SHIPPED)),
+        ("shipped, on Cassandra", Case::new().file("a.toml", SHIPPED).flag("store.kind", "cassandra")),
+        ("pods", Case::new().file("a.toml", include_str!("../../../deploy/kubernetes/config.toml"))),
+        ("small", Case::new().file("a.toml", include_str!("../../../tests/faults/corpus/config/small.toml"))),
+        ("existing", Case::new().file("a.yaml", corpus).env("PASSWORD", "p")),
+    ] {
+        assert!(case.load().is_ok(), "{name}: {:?}", case.load());
+    }
+}
