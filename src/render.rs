@@ -9,6 +9,7 @@ use serde::{
 use uuid::Uuid;
 
 use crate::{
+    courtesy::Courtesy,
     event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow, status},
     units::Micros,
 };
@@ -92,8 +93,10 @@ where
 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut rows = serializer.serialize_seq(Some(self.0.len()))?;
+        let mut courtesy = Courtesy::default();
         for row in self.0 {
             rows.serialize_element(&Json(row))?;
+            courtesy.row();
         }
         rows.end()
     }

@@ -79,20 +79,23 @@ async fn shown(store: &dyn Store, query: RunsQuery, now: Micros) -> Result<(Vec<
 struct One<'a> {
     run: RunJson<'a>,
     metrics: JsonRows<'a, MetricsRow>,
-    metric_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metric_count: Option<u64>,
     /// Where `/api/metrics/range` goes on; absent: these are all.
     next: Option<String>,
 }
 
 /// `GET /api/runs/{run_id}`
 pub async fn one(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
-    let params = params.known(&["limit"], &[])?;
+    let params = params.known(&["limit", "count"], &[])?;
+    let counted = params.word("count", &["exact", "none"])? == "exact";
     let run = find(&*sight.store, &run_id).await?;
     let limit = params.number("limit", 1_000, 0, sight.config.page_rows)?;
     let query = RangeQuery::newest(run.run_id, limit);
     let mut room = Room::of(&sight).await?;
     let (metrics, next) = room.page::<MetricsRow>(&sight, query).await?;
-    let metric_count = sight.store.count_metrics(run.run_id).await?;
+    // Cassandra reads every row of the run for that: seconds, where there are a million.
+    let metric_count = if counted { Some(sight.store.count_metrics(run.run_id).await?) } else { None };
     let shown = RunJson { run: &run, now: units::now(), stale_after: STALE_AFTER };
     room.json(&One { run: shown, metrics: JsonRows(&metrics), metric_count, next })
 }

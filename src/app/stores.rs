@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Rows that one command asks Cassandra for at once: its memory is nobody else's.
-const PAGE_ROWS: usize = 4_096;
+const PAGE_ROWS: usize = 5_000;
 
 /// What keeps a store's connection up; to be spawned beside its users.
 pub type Upkeep = Pin<Box<dyn Future<Output = Result<(), Infallible>> + Send>>;

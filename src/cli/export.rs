@@ -8,6 +8,7 @@ mod resume;
 
 use std::{
     fs::{self, File, OpenOptions},
+    future,
     io::{self, BufWriter, IsTerminal, Read, Write},
     path::{Path, PathBuf},
     time::Duration,
@@ -76,7 +77,7 @@ pub async fn export(asker: &Asker, args: &ExportArgs, json: bool) -> Result<(), 
     }
     let Some(file) = &args.output else {
         let reply = asker.get(&path(args, &ids, args.cursor.as_deref())).await?;
-        let mut sink = Sink::new(BufWriter::new(io::stdout()), Xxh3::new(), bar(0));
+        let mut sink = Sink::new(BufWriter::new(io::stdout()), Xxh3::new(), bar());
         let reply = sink.take(reply, &|error| CliError::failed("failed to write to standard output", error)).await?;
         return check(&args.format, &sink, reply.trailers()).map(drop);
     };
@@ -87,8 +88,18 @@ pub async fn export(asker: &Asker, args: &ExportArgs, json: bool) -> Result<(), 
     let open =
         OpenOptions::new().write(true).create(true).append(begun.is_some()).truncate(begun.is_none()).open(&part);
     let target = BufWriter::with_capacity(1 << 20, open.map_err(failed(&part))?);
-    let mut sink = Sink::new(target, Xxh3::new(), bar(expected(asker, args, &ids).await));
-    let reply = sink.take(reply, &failed(&part)).await?;
+    let bar = bar();
+    let mut sink = Sink::new(target, Xxh3::new(), bar.clone());
+    // The file does not wait for the number of rows, which is only to be looked at, and may take a while.
+    let watched = async {
+        length(&bar, expected(asker, args, &ids).await);
+        future::pending().await
+    };
+    let failed_part = failed(&part);
+    let reply = tokio::select! {
+        reply = sink.take(reply, &failed_part) => reply?,
+        reply = watched => reply,
+    };
     let trailer = check(&args.format, &sink, reply.trailers())?;
     sink.target.get_ref().sync_all().map_err(failed(&part))?;
     let meta = describe(args, &ids, &part, begun.map_or(0, |begun| begun.rows), &trailer)?;
@@ -133,19 +144,25 @@ async fn expected(asker: &Asker, args: &ExportArgs, ids: &[String]) -> u64 {
 }
 
 /// Rows and their rate, where somebody watches.
-fn bar(rows: u64) -> ProgressBar {
+fn bar() -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let template = if rows > 0 {
-        "{wide_bar} {human_pos}/{human_len} rows  {per_sec}  {eta} left"
-    } else {
-        "{spinner} {human_pos} rows  {per_sec}"
-    };
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = if rows > 0 { ProgressBar::new(rows) } else { ProgressBar::new_spinner() };
+    let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(200));
-    bar.with_style(style)
+    bar.with_style(style("{spinner} {human_pos} rows  {per_sec}"))
+}
+
+/// Now it is known how many there will be.
+fn length(bar: &ProgressBar, rows: u64) {
+    if rows > 0 {
+        bar.set_length(rows);
+        bar.set_style(style("{wide_bar} {human_pos}/{human_len} rows  {per_sec}  {eta} left"));
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// Where the body goes, and what is found out on the way.

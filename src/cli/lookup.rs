@@ -16,7 +16,7 @@ const NEWEST: usize = 1_000;
 pub async fn find_run(asker: &Asker, text: &str) -> Result<Value, CliError> {
     let text = text.trim();
     // The whole id or the whole name: found by key, however old the run is.
-    match asker.json(&format!("/api/runs/{}?limit=0", run_id_from_text(text))).await {
+    match asker.json(&format!("/api/runs/{}?limit=0&count=none", run_id_from_text(text))).await {
         Ok(mut answer) => return Ok(answer["run"].take()),
         Err(CliError::No(_)) => {}
         Err(other) => return Err(other),

@@ -21,7 +21,7 @@ pub use self::{
 };
 use std::collections::BTreeMap;
 
-use crate::units::Micros;
+use crate::{courtesy::Courtesy, units::Micros};
 
 /// A number that metrics rows may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +106,11 @@ impl Samples {
 
     /// Each row with its numbers; `fields` as many as were asked for.
     pub fn iter(&self, fields: usize) -> impl Iterator<Item = (&Sample, &[Option<f64>])> {
-        self.rows.iter().enumerate().map(move |(n, row)| (row, &self.values[n * fields..(n + 1) * fields]))
+        let mut courtesy = Courtesy::default();
+        self.rows.iter().enumerate().map(move |(n, row)| {
+            courtesy.row();
+            (row, &self.values[n * fields..(n + 1) * fields])
+        })
     }
 }
 

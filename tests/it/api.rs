@@ -85,6 +85,8 @@ fn runs_and_their_rows_are_read_page_by_page() {
         assert_eq!((&run["notes"], &run["tags"], &run["dataset_size"]), (&json!("first"), &json!(["a"]), &json!(194)));
         assert_eq!((one["metrics"].as_array().map(Vec::len), &one["next"]), (Some(25), &Value::Null));
         // Cut short, it says where the range goes on.
+        let uncounted = daemon.get(&format!("/api/runs/{RUN}?limit=0&count=none")).json();
+        assert_eq!((&uncounted["run"], uncounted.get("metric_count")), (&one["run"], None));
         let some = daemon.get(&format!("/api/runs/{RUN}?limit=10")).json();
         let next = some["next"].as_str().unwrap();
         let rest = daemon.get(&format!("/api/metrics/range?run_id={RUN}&cursor={next}")).json();
@@ -157,6 +159,7 @@ fn what_cannot_be_answered_says_why() {
     for (path, status, detail) in [
         ("/api/runs/xyz".to_owned(), 400, "Invalid UUID"),
         (format!("/api/runs/{nobody}"), 404, "Run not found"),
+        (format!("/api/runs/{nobody}?count=all"), 400, "`count` must be one of exact, none"),
         (format!("/api/runs/{nobody}/events"), 404, "Run not found"),
         ("/api/nothing".to_owned(), 404, "Not Found"),
         ("/api/runs?limit=0".to_owned(), 400, "`limit` must be a whole number from 1 to 10000, not `0`"),

@@ -8,7 +8,22 @@ use std::{
 
 /// From leaf to assembly. Within a layer no module uses another, unless [`BESIDE`] says so.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("leaves", &["units", "event", "frame", "backoff", "lifecycle", "metrics", "logging", "notify", "secret", "tls"]),
+    (
+        "leaves",
+        &[
+            "units",
+            "event",
+            "frame",
+            "backoff",
+            "courtesy",
+            "lifecycle",
+            "metrics",
+            "logging",
+            "notify",
+            "secret",
+            "tls",
+        ],
+    ),
     ("formats", &["wire", "render", "curve"]),
     ("parts", &["spool", "source", "redis", "latest", "live", "store", "schema", "dead_letter", "runs", "gaps"]),
     ("stages", &["intake", "writer", "control", "api"]),

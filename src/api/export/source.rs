@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Rows of a page that are small. Two pages and their text are all the memory of an export.
-const STEP: usize = 4_000;
+const STEP: usize = 5_000;
 /// A page that is larger is kept, and made into text, by one export at a time.
 const LARGE: usize = 2 * READ_BYTES;
 /// Text beyond this is handed over in slices of their own, so that it is gone when the last of them is taken.
@@ -113,7 +113,7 @@ pub async fn write(job: Job, pieces: mpsc::Sender<Piece>) -> Result<(), StoreErr
     }
 }
 
-async fn write_rows<T: Line + Paged>(job: &Job, pieces: mpsc::Sender<Piece>) -> Result<(), StoreError> {
+async fn write_rows<T: Line + Paged + 'static>(job: &Job, pieces: mpsc::Sender<Piece>) -> Result<(), StoreError> {
     // One page is made into text while the next one is read.
     let (pages, mut queue) = mpsc::channel::<Page<T>>(1);
     let reading = async {
@@ -125,8 +125,7 @@ async fn write_rows<T: Line + Paged>(job: &Job, pieces: mpsc::Sender<Piece>) -> 
         let mut text = Text::new(job.format);
         text.head(T::HEADER, job);
         while let Some(Page { rows, turn }) = queue.recv().await {
-            text.rows(&rows);
-            drop(rows);
+            text = text.with(rows).await?;
             if !text.send(&pieces).await {
                 return None;
             }
@@ -210,6 +209,19 @@ impl Text {
                 let _ = write!(self.out, "{{\"table\":\"{}\",\"rows\":[", job.table);
             }
             _ => {}
+        }
+    }
+
+    /// With these rows, too. A page takes milliseconds, in which its thread could not ask the store for the next one: so it is
+    /// made on another. `None`: everything ends.
+    async fn with<T: Line + Paged + 'static>(mut self, rows: Vec<T>) -> Option<Self> {
+        let work = move || {
+            self.rows(&rows);
+            self
+        };
+        match tokio::task::spawn_blocking(work).await {
+            Ok(text) => Some(text),
+            Err(error) => error.try_into_panic().map(|panic| std::panic::resume_unwind(panic)).ok(),
         }
     }
 

@@ -152,17 +152,10 @@ impl Config {
 
     fn login_problems(&self, problems: &mut Vec<String>) {
         let username = self.username.as_ref().is_some_and(|name| !name.is_empty());
-        let password = self.password.is_some() || self.password_file.is_some();
-        // The driver would not log in at all.
-        if password && !username {
+        // The driver would not log in at all. A name without a password is no reason to refuse: an old file may have one that a
+        // server without logins never asked for.
+        if (self.password.is_some() || self.password_file.is_some()) && !username {
             problems.push("`store.cassandra.username` must be set when there is a password".into());
-        }
-        if username && !password {
-            problems.push(
-                "`store.cassandra.password_file` (or a systemd credential, or CASSANDRA_PASSWORD) must be set when there is a \
-                 `store.cassandra.username`"
-                    .into(),
-            );
         }
     }
 

@@ -12,6 +12,7 @@ use scylla::{
 
 use super::{errors, session::Link, statements::Range, time};
 use crate::{
+    courtesy::Courtesy,
     event::Weigh,
     store::{RangeQuery, StoreError},
 };
@@ -52,13 +53,14 @@ pub(super) async fn collect<R, T>(
 where
     R: for<'f, 'm> Row<'f, 'm>,
 {
-    let mut all = Vec::new();
+    let (mut all, mut courtesy) = (Vec::new(), Courtesy::default());
     pages(link, statement, values, |page| {
         for row in page.rows::<R>().map_err(unreadable)? {
             if all.len() == limit {
                 return Ok(ControlFlow::Break(()));
             }
             all.push(make(row.map_err(unreadable)?));
+            courtesy.row();
         }
         Ok(ControlFlow::Continue(()))
     })
@@ -95,7 +97,8 @@ pub(super) fn bounds(query: &RangeQuery) -> Option<Bounds> {
 const PAGE_BYTES: usize = 2 << 20;
 
 /// How many rows the first page may have. One, unless it is known how large those before were: it may be as large as a message, and
-/// a page of many such is more than the heap of a small server and our memory take.
+/// a page of many such is more than the heap of a small server and our memory take. All of the query's, if they fit: a page that
+/// is one row short costs a second round trip.
 fn first_page(query: &RangeQuery, most: usize) -> usize {
     PAGE_BYTES.checked_div(query.largest).unwrap_or(1).clamp(1, most)
 }
@@ -122,13 +125,14 @@ where
     let mut statement = if query.ascending { &statements.oldest_first } else { &statements.newest_first }.clone();
     let values = (query.run_id, CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1, cql_limit(query.limit));
     let (mut from, mut read, mut largest) = (PagingState::start(), 0, query.largest);
-    let mut rows = first_page(query, link.page_rows);
+    let (mut rows, mut courtesy) = (first_page(query, link.page_rows), Courtesy::default());
     loop {
         statement.set_page_size(i32::try_from(rows).unwrap_or(1));
         let answer = link.session.execute_single_page(&statement, &values, from).await;
         let (result, next) = answer.map_err(errors::store_error)?;
         for row in result.into_rows_result().map_err(unreadable)?.rows::<R>().map_err(unreadable)? {
             let (bytes, flow) = take(row.map_err(unreadable)?);
+            courtesy.row();
             largest = largest.max(bytes);
             read += 1;
             if flow.is_break() || read == query.limit {

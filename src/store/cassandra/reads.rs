@@ -15,6 +15,7 @@ use super::{
     time,
 };
 use crate::{
+    courtesy::Courtesy,
     curve::{Field, Sample, Samples},
     event::{DatasetRow, EventKey, EventRow, MetricsRow, RunRow, TopologyRow, Weigh, restore_micros},
     store::{RangeQuery, SamplesQuery, Seqs, StoreError, samples::add_row},
@@ -113,12 +114,14 @@ pub(super) async fn samples(link: &Link, query: &SamplesQuery) -> Result<Samples
     let statement = if query.range.ascending { &statements.oldest_first } else { &statements.newest_first };
     let ends = (CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1);
     let values = (query.range.run_id, ends.0, ends.1, ends.2, ends.3, cql_limit(limit));
+    let mut courtesy = Courtesy::default();
     pages(link, statement, values, |page| {
         for row in page.rows::<Numbered<'_>>().map_err(unreadable)? {
             if samples.rows.len() == limit {
                 return Ok(ControlFlow::Break(()));
             }
             add_sample(&mut samples, &row.map_err(unreadable)?, &query.fields);
+            courtesy.row();
         }
         Ok(ControlFlow::Continue(()))
     })
