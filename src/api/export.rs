@@ -62,7 +62,7 @@ pub async fn export(State(sight): State<Sight>, params: Params) -> Answer {
         table,
         format,
         line,
-        turns: sight.memory.exports.clone(),
+        memory: sight.memory.clone(),
     };
     Ok(answer(job, permit))
 }

@@ -39,9 +39,9 @@ pub async fn metrics(State(sight): State<Sight>, params: Params) -> Answer {
     if let Some(hit) = cached(&sight, "metrics", run_id).await? {
         return Ok(hit);
     }
-    let mut room = Room::for_bytes(&sight, LATEST_BYTES).await?;
+    let mut room = Room::for_bytes(&sight.memory, LATEST_BYTES).await;
     let run = newest(&*sight.store, run_id).await?;
-    let (rows, _) = room.page::<MetricsRow>(&sight, RangeQuery::newest(run, 1)).await?;
+    let (rows, _) = room.page::<MetricsRow>(&*sight.store, &RangeQuery::newest(run, 1)).await?;
     let row = rows.first().ok_or_else(|| ApiError::not_found("No metrics yet"))?;
     Ok(answer("MISS", Some(room), text(&Json(row))))
 }
@@ -52,9 +52,9 @@ pub async fn topology(State(sight): State<Sight>, params: Params) -> Answer {
     if let Some(hit) = cached(&sight, "topology", run_id).await? {
         return Ok(hit);
     }
-    let mut room = Room::for_bytes(&sight, LATEST_BYTES).await?;
+    let mut room = Room::for_bytes(&sight.memory, LATEST_BYTES).await;
     let run = newest(&*sight.store, run_id).await?;
-    let (rows, _) = room.page::<TopologyRow>(&sight, RangeQuery::newest(run, 1)).await?;
+    let (rows, _) = room.page::<TopologyRow>(&*sight.store, &RangeQuery::newest(run, 1)).await?;
     let row = rows.first().ok_or_else(|| ApiError::not_found("No topology yet"))?;
     Ok(answer("MISS", Some(room), text(&Json(row))))
 }
@@ -65,10 +65,10 @@ pub async fn history(State(sight): State<Sight>, params: Params) -> Answer {
     if let Some(hit) = cached(&sight, "history", None).await? {
         return Ok(hit);
     }
-    let mut room = Room::of(&sight).await?;
+    let mut room = Room::of(&sight.memory).await;
     let run = newest(&*sight.store, None).await?;
     let query = RangeQuery::newest(run, HISTORY);
-    let (mut rows, _) = room.page::<MetricsRow>(&sight, query).await?;
+    let (mut rows, _) = room.page::<MetricsRow>(&*sight.store, &query).await?;
     rows.reverse();
     Ok(answer("MISS", Some(room), text(&JsonRows(&rows))))
 }
@@ -100,7 +100,7 @@ async fn value(sight: &Sight, subject: &str, run_id: Option<Uuid>) -> Result<Opt
     // Nothing is as long as a key that is not there.
     let mut bytes = soon(client.strlen::<usize, _>(&key)).await.unwrap_or(0);
     while bytes > 0 {
-        let room = if bytes > SMALL { Some(Room::for_value(sight, bytes).await?) } else { None };
+        let room = if bytes > SMALL { Some(Room::for_value(&sight.memory, bytes).await) } else { None };
         let Some(value) = soon(client.get::<Option<String>, _>(&key)).await.flatten() else { break };
         if value.len() <= room.as_ref().map_or(SMALL, Room::bytes) {
             // Others may write to these keys; what is no JSON is no value.

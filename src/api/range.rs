@@ -48,8 +48,8 @@ pub async fn range(State(sight): State<Sight>, params: Params) -> Answer {
         }
     }
     let fields = params.text("fields").map(|_| walk::fields(&params)).transpose()?;
-    let mut room = Room::of(&sight).await?;
-    let (rows, next) = room.page::<MetricsRow>(&sight, query).await?;
+    let mut room = Room::of(&sight.memory).await;
+    let (rows, next) = room.page::<MetricsRow>(&*sight.store, &query).await?;
     let Some(fields) = fields else {
         return room.json(&Exact { metrics: JsonRows(&rows), count: rows.len(), next, exact: true });
     };
@@ -107,7 +107,7 @@ async fn drawn(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {
     // Which values still count only later rows tell: a part of a curve is the same as in the whole.
     let until = query.end.filter(|_| !raw);
     let query = RangeQuery { end: query.end.filter(|_| raw), ..query };
-    let room = Room::for_bytes(sight, points * (POINT_BYTES + fields.len() * VALUE_BYTES)).await?;
+    let room = Room::for_bytes(&sight.memory, points * (POINT_BYTES + fields.len() * VALUE_BYTES)).await;
     let mut reducer = Reducer::new(axis, fields.len(), points, raw).until(until);
     walk::walk(&*sight.store, query, &fields, &mut reducer).await?;
     let curve = reducer.finish();

@@ -125,8 +125,8 @@ pub async fn events(State(sight): State<Sight>, Path(run_id): Path<String>, para
     let params = params.known(&RANGE, &[])?;
     let run = runs::find(&*sight.store, &run_id).await?;
     let query = range(&params, run.run_id, 1_000, sight.config.page_rows)?;
-    let mut room = Room::of(&sight).await?;
-    let (rows, next) = room.page::<EventRow>(&sight, query).await?;
+    let mut room = Room::of(&sight.memory).await;
+    let (rows, next) = room.page::<EventRow>(&*sight.store, &query).await?;
     room.json(&Events { events: JsonRows(&rows), count: rows.len(), next })
 }
 
@@ -142,7 +142,7 @@ pub async fn topology(State(sight): State<Sight>, Path(run_id): Path<String>, pa
     let params = params.known(&RANGE, &[])?;
     let run = runs::find(&*sight.store, &run_id).await?;
     let query = range(&params, run.run_id, 100, sight.config.page_rows)?;
-    let mut room = Room::of(&sight).await?;
-    let (rows, next) = room.page::<TopologyRow>(&sight, query).await?;
+    let mut room = Room::of(&sight.memory).await;
+    let (rows, next) = room.page::<TopologyRow>(&*sight.store, &query).await?;
     room.json(&Topology { topology: JsonRows(&rows), count: rows.len(), next })
 }

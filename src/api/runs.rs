@@ -90,8 +90,8 @@ pub async fn one(State(sight): State<Sight>, Path(run_id): Path<String>, params:
     let run = find(&*sight.store, &run_id).await?;
     let limit = params.number("limit", 1_000, 0, sight.config.page_rows)?;
     let query = RangeQuery::newest(run.run_id, limit);
-    let mut room = Room::of(&sight).await?;
-    let (metrics, next) = room.page::<MetricsRow>(&sight, query).await?;
+    let mut room = Room::of(&sight.memory).await;
+    let (metrics, next) = room.page::<MetricsRow>(&*sight.store, &query).await?;
     let metric_count = sight.store.count_metrics(run.run_id).await?;
     let shown = RunJson { run: &run, now: units::now(), stale_after: STALE_AFTER };
     room.json(&One { run: shown, metrics: JsonRows(&metrics), metric_count, next })

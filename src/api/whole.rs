@@ -140,8 +140,8 @@ struct Arrival {
 
 /// The newest first.
 async fn arrivals(sight: &Sight, run_id: uuid::Uuid) -> Result<Vec<Arrival>, ApiError> {
-    let mut room = Room::of(sight).await?;
-    let (events, _) = room.page::<EventRow>(sight, RangeQuery::newest(run_id, EVENTS)).await?;
+    let mut room = Room::of(&sight.memory).await;
+    let (events, _) = room.page::<EventRow>(&*sight.store, &RangeQuery::newest(run_id, EVENTS)).await?;
     let arrival = |event: &EventRow| {
         let payload: Value = serde_json::from_str(&event.payload_json).ok()?;
         let details = [&payload, &payload["data"], &payload["details"], &payload["data"]["details"]];
@@ -156,7 +156,7 @@ async fn arrivals(sight: &Sight, run_id: uuid::Uuid) -> Result<Vec<Arrival>, Api
 pub async fn gaps(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
     params.known(&[], &[])?;
     let run = runs::find(&*sight.store, &run_id).await?;
-    let room = Room::of(&sight).await?;
+    let room = Room::of(&sight.memory).await;
     let missing = missing(&*sight.store, run.run_id).await?;
     drop(room);
     let gaps = ledger::read(&*sight.store, &Filter::of_run(&run), HOLES).await?;

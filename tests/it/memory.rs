@@ -9,7 +9,7 @@ use std::{
 };
 
 use cascor_ingest::{
-    event::{EventKey, MetricsRow, Row, RunRow},
+    event::{EventKey, MetricsRow, Row, RunRow, TopologyRow},
     metrics::Metrics,
     store::{
         Batch, Retention, Store,
@@ -54,6 +54,24 @@ async fn fill(store: &dyn Store, rows: i64, extra: BTreeMap<String, f64>, rest: 
         let (table, partition) = Row::Metrics(row.clone()).destination();
         store.write(&Batch { table, partition, rows: vec![Row::Metrics(row)] }).await.unwrap();
     }
+}
+
+/// A snapshot of a network of that run.
+fn snapshot(n: i64, topology_json: String) -> Batch {
+    let run_id = Uuid::try_parse(RUN).unwrap();
+    let timestamp = (jiff::Timestamp::now().as_second() - 3_600) * 1_000_000 + n;
+    let row = Row::Topology(TopologyRow {
+        key: EventKey { run_id, timestamp, event_id: n },
+        epoch: None,
+        input_size: None,
+        output_size: None,
+        hidden_units: None,
+        total_parameters: None,
+        topology_json,
+        weights_summary: None,
+    });
+    let (table, partition) = row.destination();
+    Batch { table, partition, rows: vec![row] }
 }
 
 /// A daemon on a store with such a run.
@@ -160,6 +178,50 @@ fn large_rows(cassandra: Option<&Cassandra>, rows: usize, mebibytes: usize) {
     }
     let peak = daemon.process().resident_peak_kib();
     println!("and eight readers beside four: {} MiB at most", peak >> 10);
+    assert!(peak < PROMISED_KIB, "{} MiB", peak >> 10);
+}
+
+/// Whoever asks for large rows waits for memory that all share: pages, single rows, what is told of a whole run, and exports.
+#[test]
+fn all_that_is_made_of_large_rows_shares_one_budget() {
+    const ROWS: usize = 5;
+    let redis = Redis::start();
+    // Debug builds are slow.
+    let daemon = Daemon::on(&redis).set("http.request_timeout", "\"200s\"").prepare();
+    // As many quotes as a network has: they take two bytes in the answer, so that its text is larger than its row.
+    let text = format!("{{\"connections\":[{}0]}}", "{\"w\":0.12345},".repeat((20 << 20) / 14));
+    let config = sqlite::Config { path: daemon.database() };
+    let mut daemon = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let store = sqlite::open(&config, &Retention::default(), Metrics::new());
+        fill(&store, 3, BTreeMap::new(), Some(text.clone())).await;
+        for n in 0..ROWS {
+            store.write(&snapshot(n as i64, text.clone())).await.unwrap();
+        }
+        daemon
+    });
+    daemon.launch();
+    daemon.wait_ready();
+    let port = daemon.http_port();
+    println!("before: {} MiB", daemon.process().resident_kib() >> 10);
+    for round in 0..2 {
+        let paths = (0..24).map(|n| match n % 8 {
+            0 => format!("/api/export?run_id={RUN}&table=network_topology&format=csv"),
+            1 => format!("/api/export?run_id={RUN}&format=ndjson"),
+            2 | 3 => format!("/api/runs/{RUN}/topology"),
+            4 => format!("/api/metrics/range?run_id={RUN}&limit=100"),
+            5 => format!("/api/topology?run_id={RUN}"),
+            6 => format!("/api/metrics?run_id={RUN}"),
+            _ => format!("/api/runs/{RUN}/growth"),
+        });
+        let askers: Vec<_> = paths.map(|path| thread::spawn(move || (drain(port, &path), path))).collect();
+        for asker in askers {
+            let ((status, bytes), path) = asker.join().unwrap();
+            println!("{path}: {status}, {bytes} bytes");
+        }
+        let peak = daemon.process().resident_peak_kib();
+        println!("round {round}: {} MiB at most, {} now", peak >> 10, daemon.process().resident_kib() >> 10);
+        assert!(peak < PROMISED_KIB, "{} MiB", peak >> 10);
+    }
 }
 
 #[test]
