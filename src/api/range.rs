@@ -76,15 +76,9 @@ struct Chosen<'a> {
 
 impl Serialize for Chosen<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let whole = serde_json::to_value(render::Json(self.row)).map_err(serde::ser::Error::custom)?;
-        const KEY: [&str; 3] = ["run_id", "timestamp", "event_id"];
-        let names: Vec<_> = self.fields.iter().map(Field::name).filter(|name| !KEY.contains(name)).collect();
+        let names = || self.fields.iter().map(Field::name).filter(|name| !render::KEY.contains(name));
         let mut map = serializer.serialize_map(None)?;
-        for name in KEY.iter().chain(&names) {
-            map.serialize_entry(name, whole.get(name).unwrap_or(&whole["extra"][name]))?;
-        }
-        let lost = whole["non_finite"].as_array().into_iter().flatten();
-        let lost: Vec<_> = lost.filter(|lost| names.iter().any(|name| *lost == name)).collect();
+        let lost = render::columns(&mut map, self.row, names())?;
         map.serialize_entry("non_finite", &lost)?;
         map.end()
     }
