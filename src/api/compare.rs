@@ -35,7 +35,7 @@ pub async fn compare(State(sight): State<Sight>, params: Params) -> Answer {
     let room = Room::for_bytes(&sight.memory, ids.len() * points * (POINT_BYTES + VALUE_BYTES)).await;
     let mut curves = Vec::new();
     for id in ids {
-        let run = runs::find(&*sight.store, id).await?;
+        let run = runs::find(&sight, id).await?;
         let axis = match by {
             "epoch" => Axis::Epoch,
             "step" => Axis::Step,

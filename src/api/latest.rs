@@ -17,9 +17,9 @@ use super::{
     room::Room,
 };
 use crate::{
-    event::{MetricsRow, RunRow, TopologyRow},
+    event::{MetricsRow, TopologyRow},
     render::{Json, JsonRows},
-    store::{RangeQuery, RunsQuery, Store},
+    store::{RangeQuery, RunsQuery},
 };
 
 /// How long Redis may take for an answer; then the store is asked.
@@ -40,7 +40,7 @@ pub async fn metrics(State(sight): State<Sight>, params: Params) -> Answer {
         return Ok(hit);
     }
     let mut room = Room::for_bytes(&sight.memory, LATEST_BYTES).await;
-    let run = newest(&*sight.store, run_id).await?;
+    let run = newest(&sight, run_id).await?;
     let (rows, _) = room.page::<MetricsRow>(&*sight.store, &RangeQuery::newest(run, 1)).await?;
     let row = rows.first().ok_or_else(|| ApiError::not_found("No metrics yet"))?;
     Ok(answer("MISS", Some(room), text(&Json(row))))
@@ -53,7 +53,7 @@ pub async fn topology(State(sight): State<Sight>, params: Params) -> Answer {
         return Ok(hit);
     }
     let mut room = Room::for_bytes(&sight.memory, LATEST_BYTES).await;
-    let run = newest(&*sight.store, run_id).await?;
+    let run = newest(&sight, run_id).await?;
     let (rows, _) = room.page::<TopologyRow>(&*sight.store, &RangeQuery::newest(run, 1)).await?;
     let row = rows.first().ok_or_else(|| ApiError::not_found("No topology yet"))?;
     Ok(answer("MISS", Some(room), text(&Json(row))))
@@ -66,7 +66,7 @@ pub async fn history(State(sight): State<Sight>, params: Params) -> Answer {
         return Ok(hit);
     }
     let mut room = Room::of(&sight.memory).await;
-    let run = newest(&*sight.store, None).await?;
+    let run = newest(&sight, None).await?;
     let query = RangeQuery::newest(run, HISTORY);
     let (mut rows, _) = room.page::<MetricsRow>(&*sight.store, &query).await?;
     rows.reverse();
@@ -119,13 +119,22 @@ async fn soon<T>(answer: impl Future<Output = fred::prelude::FredResult<T>>) -> 
 }
 
 /// The run that spoke last, unless one is named.
-async fn newest(store: &dyn Store, named: Option<Uuid>) -> Result<Uuid, ApiError> {
+async fn newest(sight: &Sight, named: Option<Uuid>) -> Result<Uuid, ApiError> {
     if let Some(run_id) = named {
         return Ok(run_id);
     }
-    let runs = store.runs(&RunsQuery { limit: NEWEST, ..RunsQuery::default() }).await?;
-    let spoke = |run: &&RunRow| run.last_event_time.or(run.start_time);
-    Ok(runs.iter().max_by_key(spoke).ok_or_else(ApiError::no_run)?.run_id)
+    let _turn = sight.memory.turn().await;
+    let (mut query, mut spoke) = (RunsQuery { limit: NEWEST, ..RunsQuery::default() }, Vec::new());
+    loop {
+        let runs = sight.store.runs(&query).await?;
+        spoke.extend(runs.iter().map(|run| (run.last_event_time.or(run.start_time), run.run_id)));
+        let filled = query.is_filled(&runs);
+        query.before = runs.last().and_then(|run| Some((run.start_time?, run.run_id)));
+        if !filled || query.before.is_none() || spoke.len() >= NEWEST {
+            break;
+        }
+    }
+    Ok(spoke.iter().max_by_key(|(at, _)| at).ok_or_else(ApiError::no_run)?.1)
 }
 
 fn text(value: &impl serde::Serialize) -> String {

@@ -27,6 +27,7 @@ use super::{
     rows::{self, PAGE_BYTES, Paged},
 };
 use crate::{
+    event::Weigh,
     store::{BoxFuture, RangeQuery, Store, StoreError},
     units::ByteSize,
 };
@@ -70,6 +71,12 @@ impl Memory {
             values: part(all / 8),
             reads: part(READS),
         }
+    }
+
+    /// Waits for one's turn to read rows of which nobody knows how large they are; held until they are gone.
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // Nobody closes it.
+        Arc::clone(&self.reads).acquire_owned().await.ok()
     }
 }
 
@@ -153,16 +160,19 @@ impl Room {
         Ok(rows)
     }
 
-    /// What is read, once there is room for it and for its text.
-    async fn keep<'r, V>(
+    /// What is read, once there is room for what it weighs, and for its text.
+    ///
+    /// # Errors
+    /// As the store fails.
+    pub async fn keep<'r, V>(
         &mut self,
         read: impl Fn() -> BoxFuture<'r, Result<V, StoreError>>,
-        weight: impl Fn(&V) -> usize,
+        weigh: impl Fn(&V) -> usize,
     ) -> Result<V, StoreError> {
         loop {
             let turn = Arc::clone(&self.reads).acquire_owned().await;
             let rows = read().await?;
-            let bytes = with_text(weight(&rows));
+            let bytes = with_text(weigh(&rows));
             if bytes <= self.bytes() || self.grow(bytes) {
                 return Ok(rows);
             }
@@ -228,7 +238,8 @@ fn units(bytes: usize, most: usize) -> u32 {
     u32::try_from((bytes / UNIT + 1).min(most)).unwrap_or(u32::MAX)
 }
 
-fn weight<T: Paged>(rows: &[T]) -> usize {
+/// What these rows take.
+pub fn weight<T: Weigh>(rows: &[T]) -> usize {
     rows.iter().map(T::bytes).sum()
 }
 
