@@ -280,3 +280,60 @@ impl HttpBody for Held {
         SizeHint::with_exact(self.rest.len() as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A store's answer of so many bytes, of which nothing else matters.
+    async fn kept(mut room: Room, bytes: usize) -> Room {
+        room.keep(|| Box::pin(async { Ok(()) }), |()| bytes).await.unwrap();
+        room
+    }
+
+    fn free(memory: &Memory) -> [usize; 4] {
+        [&memory.budget, &memory.exports, &memory.values, &memory.reads].map(|part| part.available_permits())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_is_counted_until_it_is_sent() {
+        let memory = Memory::new(ByteSize::mib(64));
+        let (all, patience) = (free(&memory), Duration::from_secs(1));
+        let large = kept(Room::of(&memory).await, 20 << 20).await;
+        assert_eq!(large.units(), (40 << 10) + 1, "its text, too");
+        let second = Room::for_bytes(&memory, 8 << 20).await;
+        assert!(timeout(patience, kept(second, 20 << 20)).await.is_err(), "no room for another");
+        let text = large.hold(vec![0; 24 << 20]);
+        assert_eq!(all[0] - free(&memory)[0], (24 << 10) + 1, "no more than the text takes");
+        let slice = text.slice(..9);
+        drop(text);
+        assert_ne!(free(&memory), all, "a part of it is still to be sent");
+        drop(slice);
+        assert_eq!(free(&memory), all);
+        // More than there is: all of it.
+        let room = kept(Room::of(&memory).await, 1 << 30).await;
+        assert_eq!((free(&memory)[0], room.bytes()), (0, usize::MAX));
+        drop(room.hold(vec![0; 80 << 20]));
+        assert_eq!(free(&memory), all);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn exports_leave_room_for_a_page_and_values_need_none_of_it() {
+        for size in [16, 64] {
+            let memory = Memory::new(ByteSize::mib(size));
+            let all = free(&memory);
+            let export = kept(Room::for_export(&memory, 1 << 20).await, 1 << 30).await;
+            let waits = timeout(Duration::from_secs(1), Room::for_export(&memory, 1)).await;
+            assert!(waits.is_err(), "exports have a part");
+            let page = Room::for_bytes(&memory, PAGE.min(6 << 20)).await;
+            let value = timeout(Duration::from_secs(1), Room::for_value(&memory, VALUE)).await.unwrap();
+            assert_eq!(value.bytes(), VALUE + UNIT);
+            drop((export, page, value));
+            assert_eq!(free(&memory), all, "{size} MiB");
+        }
+    }
+}
