@@ -248,6 +248,15 @@ impl Weigh for EventRow {
     }
 }
 
+impl Weigh for RunRow {
+    fn bytes(&self) -> usize {
+        let texts =
+            [&self.run_name, &self.status, &self.dataset_name, &self.config_json, &self.notes, &self.created_by];
+        let tags: usize = self.tags.iter().map(String::len).sum();
+        2 * ROW + texts.into_iter().map(text).sum::<usize>() + tags
+    }
+}
+
 /// A row of `training_runs` as stored. `None` and empty mean that the column is absent.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[allow(missing_docs, reason = "the columns of the contract, by name")]

@@ -147,6 +147,50 @@ impl Serialize for Json<'_, MetricsRow> {
     }
 }
 
+/// What a row of metrics is found by: in every answer that has some of its columns.
+pub const KEY: [&str; 3] = ["run_id", "timestamp", "event_id"];
+
+/// Writes the key of a row and these of its columns, of a number in `extra` as if it were one; returns those of them that are not
+/// finite.
+///
+/// # Errors
+/// As the serializer fails.
+pub fn columns<'n, M: SerializeMap>(
+    map: &mut M,
+    row: &MetricsRow,
+    names: impl Iterator<Item = &'n str>,
+) -> Result<Vec<&'n str>, M::Error> {
+    let mut lost = Vec::new();
+    key(map, &row.key)?;
+    for name in names {
+        let number = match name {
+            "epoch" => map.serialize_entry(name, &row.epoch).map(|()| None),
+            "step" => map.serialize_entry(name, &row.step).map(|()| None),
+            "hidden_units" => map.serialize_entry(name, &row.hidden_units).map(|()| None),
+            "phase" => map.serialize_entry(name, &row.phase).map(|()| None),
+            "seq" => map.serialize_entry(name, &row.seq).map(|()| None),
+            "extra" => map.serialize_entry(name, &row.extra).map(|()| None),
+            "rest_json" => map.serialize_entry(name, &row.rest_json).map(|()| None),
+            name => {
+                let number = match name {
+                    "train_loss" => row.train_loss,
+                    "train_accuracy" => row.train_accuracy,
+                    "val_loss" => row.val_loss,
+                    "val_accuracy" => row.val_accuracy,
+                    "learning_rate" => row.learning_rate,
+                    name => row.extra.get(name).copied(),
+                };
+                // serde_json writes what is not finite as null.
+                map.serialize_entry(name, &number).map(|()| number)
+            }
+        }?;
+        if number.is_some_and(|number| !number.is_finite()) {
+            lost.push(name);
+        }
+    }
+    Ok(lost)
+}
+
 impl Serialize for Json<'_, TopologyRow> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let row = self.0;

@@ -32,10 +32,10 @@ pub async fn compare(State(sight): State<Sight>, params: Params) -> Answer {
     let by = params.word("by", &["epoch", "step", "time"])?;
     let points = params.number("max_points", 1_000, POINTS_MIN, sight.config.points)?;
     let raw = walk::raw(&params)?;
-    let room = Room::for_bytes(&sight, ids.len() * points * (POINT_BYTES + VALUE_BYTES)).await?;
+    let room = Room::for_bytes(&sight.memory, ids.len() * points * (POINT_BYTES + VALUE_BYTES)).await;
     let mut curves = Vec::new();
     for id in ids {
-        let run = runs::find(&*sight.store, id).await?;
+        let run = runs::find(&sight, id).await?;
         let axis = match by {
             "epoch" => Axis::Epoch,
             "step" => Axis::Step,

@@ -36,8 +36,8 @@ pub struct Config {
     pub stream_points: usize,
     /// Messages kept for streams, while there are any.
     pub stream_buffer: ByteSize,
-    /// Memory for the answers made of large rows and of curves, together; more wait until one is sent. Rows larger than an
-    /// answer's share are read for one answer, and for one export, at a time.
+    /// Memory for the rows and curves that answers and exports are made of, and for their text until it is sent, together; more
+    /// wait until some is sent. What needs more than there is takes all of it, and is alone.
     pub memory: ByteSize,
     /// Answers compressed at once; others are sent as they are. 0: none is.
     pub compressions: usize,

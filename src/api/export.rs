@@ -40,7 +40,7 @@ pub async fn export(State(sight): State<Sight>, params: Params) -> Answer {
     }
     let mut parts = Vec::new();
     for id in ids {
-        let run = runs::find(&*sight.store, id).await?;
+        let run = runs::find(&sight, id).await?;
         parts.push(Part { run_id: run.run_id, start: run.start_time.unwrap_or(0), after: None });
     }
     // A cursor names the run that it is in; the runs before are done.
@@ -62,7 +62,7 @@ pub async fn export(State(sight): State<Sight>, params: Params) -> Answer {
         table,
         format,
         line,
-        turns: sight.memory.exports.clone(),
+        memory: sight.memory.clone(),
     };
     Ok(answer(job, permit))
 }

@@ -17,9 +17,9 @@ use super::{
     room::Room,
 };
 use crate::{
-    event::{MetricsRow, RunRow, TopologyRow},
+    event::{MetricsRow, TopologyRow},
     render::{Json, JsonRows},
-    store::{RangeQuery, RunsQuery, Store},
+    store::{RangeQuery, RunsQuery},
 };
 
 /// How long Redis may take for an answer; then the store is asked.
@@ -39,9 +39,9 @@ pub async fn metrics(State(sight): State<Sight>, params: Params) -> Answer {
     if let Some(hit) = cached(&sight, "metrics", run_id).await? {
         return Ok(hit);
     }
-    let mut room = Room::for_bytes(&sight, LATEST_BYTES).await?;
-    let run = newest(&*sight.store, run_id).await?;
-    let (rows, _) = room.page::<MetricsRow>(&sight, RangeQuery::newest(run, 1)).await?;
+    let mut room = Room::for_bytes(&sight.memory, LATEST_BYTES).await;
+    let run = newest(&sight, run_id).await?;
+    let (rows, _) = room.page::<MetricsRow>(&*sight.store, &RangeQuery::newest(run, 1)).await?;
     let row = rows.first().ok_or_else(|| ApiError::not_found("No metrics yet"))?;
     Ok(answer("MISS", Some(room), text(&Json(row))))
 }
@@ -52,9 +52,9 @@ pub async fn topology(State(sight): State<Sight>, params: Params) -> Answer {
     if let Some(hit) = cached(&sight, "topology", run_id).await? {
         return Ok(hit);
     }
-    let mut room = Room::for_bytes(&sight, LATEST_BYTES).await?;
-    let run = newest(&*sight.store, run_id).await?;
-    let (rows, _) = room.page::<TopologyRow>(&sight, RangeQuery::newest(run, 1)).await?;
+    let mut room = Room::for_bytes(&sight.memory, LATEST_BYTES).await;
+    let run = newest(&sight, run_id).await?;
+    let (rows, _) = room.page::<TopologyRow>(&*sight.store, &RangeQuery::newest(run, 1)).await?;
     let row = rows.first().ok_or_else(|| ApiError::not_found("No topology yet"))?;
     Ok(answer("MISS", Some(room), text(&Json(row))))
 }
@@ -65,10 +65,10 @@ pub async fn history(State(sight): State<Sight>, params: Params) -> Answer {
     if let Some(hit) = cached(&sight, "history", None).await? {
         return Ok(hit);
     }
-    let mut room = Room::of(&sight).await?;
-    let run = newest(&*sight.store, None).await?;
+    let mut room = Room::of(&sight.memory).await;
+    let run = newest(&sight, None).await?;
     let query = RangeQuery::newest(run, HISTORY);
-    let (mut rows, _) = room.page::<MetricsRow>(&sight, query).await?;
+    let (mut rows, _) = room.page::<MetricsRow>(&*sight.store, &query).await?;
     rows.reverse();
     Ok(answer("MISS", Some(room), text(&JsonRows(&rows))))
 }
@@ -100,7 +100,7 @@ async fn value(sight: &Sight, subject: &str, run_id: Option<Uuid>) -> Result<Opt
     // Nothing is as long as a key that is not there.
     let mut bytes = soon(client.strlen::<usize, _>(&key)).await.unwrap_or(0);
     while bytes > 0 {
-        let room = if bytes > SMALL { Some(Room::for_value(sight, bytes).await?) } else { None };
+        let room = if bytes > SMALL { Some(Room::for_value(&sight.memory, bytes).await) } else { None };
         let Some(value) = soon(client.get::<Option<String>, _>(&key)).await.flatten() else { break };
         if value.len() <= room.as_ref().map_or(SMALL, Room::bytes) {
             // Others may write to these keys; what is no JSON is no value.
@@ -119,13 +119,22 @@ async fn soon<T>(answer: impl Future<Output = fred::prelude::FredResult<T>>) -> 
 }
 
 /// The run that spoke last, unless one is named.
-async fn newest(store: &dyn Store, named: Option<Uuid>) -> Result<Uuid, ApiError> {
+async fn newest(sight: &Sight, named: Option<Uuid>) -> Result<Uuid, ApiError> {
     if let Some(run_id) = named {
         return Ok(run_id);
     }
-    let runs = store.runs(&RunsQuery { limit: NEWEST, ..RunsQuery::default() }).await?;
-    let spoke = |run: &&RunRow| run.last_event_time.or(run.start_time);
-    Ok(runs.iter().max_by_key(spoke).ok_or_else(ApiError::no_run)?.run_id)
+    let _turn = sight.memory.turn().await;
+    let (mut query, mut spoke) = (RunsQuery { limit: NEWEST, ..RunsQuery::default() }, Vec::new());
+    loop {
+        let runs = sight.store.runs(&query).await?;
+        spoke.extend(runs.iter().map(|run| (run.last_event_time.or(run.start_time), run.run_id)));
+        let filled = query.is_filled(&runs);
+        query.before = runs.last().and_then(|run| Some((run.start_time?, run.run_id)));
+        if !filled || query.before.is_none() || spoke.len() >= NEWEST {
+            break;
+        }
+    }
+    Ok(spoke.iter().max_by_key(|(at, _)| at).ok_or_else(ApiError::no_run)?.1)
 }
 
 fn text(value: &impl serde::Serialize) -> String {

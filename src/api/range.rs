@@ -48,8 +48,8 @@ pub async fn range(State(sight): State<Sight>, params: Params) -> Answer {
         }
     }
     let fields = params.text("fields").map(|_| walk::fields(&params)).transpose()?;
-    let mut room = Room::of(&sight).await?;
-    let (rows, next) = room.page::<MetricsRow>(&sight, query).await?;
+    let mut room = Room::of(&sight.memory).await;
+    let (rows, next) = room.page::<MetricsRow>(&*sight.store, &query).await?;
     let Some(fields) = fields else {
         return room.json(&Exact { metrics: JsonRows(&rows), count: rows.len(), next, exact: true });
     };
@@ -76,15 +76,9 @@ struct Chosen<'a> {
 
 impl Serialize for Chosen<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let whole = serde_json::to_value(render::Json(self.row)).map_err(serde::ser::Error::custom)?;
-        const KEY: [&str; 3] = ["run_id", "timestamp", "event_id"];
-        let names: Vec<_> = self.fields.iter().map(Field::name).filter(|name| !KEY.contains(name)).collect();
+        let names = || self.fields.iter().map(Field::name).filter(|name| !render::KEY.contains(name));
         let mut map = serializer.serialize_map(None)?;
-        for name in KEY.iter().chain(&names) {
-            map.serialize_entry(name, whole.get(name).unwrap_or(&whole["extra"][name]))?;
-        }
-        let lost = whole["non_finite"].as_array().into_iter().flatten();
-        let lost: Vec<_> = lost.filter(|lost| names.iter().any(|name| *lost == name)).collect();
+        let lost = render::columns(&mut map, self.row, names())?;
         map.serialize_entry("non_finite", &lost)?;
         map.end()
     }
@@ -107,7 +101,7 @@ async fn drawn(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {
     // Which values still count only later rows tell: a part of a curve is the same as in the whole.
     let until = query.end.filter(|_| !raw);
     let query = RangeQuery { end: query.end.filter(|_| raw), ..query };
-    let room = Room::for_bytes(sight, points * (POINT_BYTES + fields.len() * VALUE_BYTES)).await?;
+    let room = Room::for_bytes(&sight.memory, points * (POINT_BYTES + fields.len() * VALUE_BYTES)).await;
     let mut reducer = Reducer::new(axis, fields.len(), points, raw).until(until);
     walk::walk(&*sight.store, query, &fields, &mut reducer).await?;
     let curve = reducer.finish();

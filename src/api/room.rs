@@ -1,8 +1,10 @@
-//! Memory for answers made of large rows: one budget for all of them, held until the client has taken its answer.
+//! Memory for answers made of stored rows: one budget of bytes, which pages, values and exports all draw from until their clients
+//! have taken what was made.
 //!
-//! How large a row is shows only when it is there, and one may be as large as a message. So whoever has read more than its share
-//! needs the turn ([`Turns`]) to keep it: while that is somebody else's, what was read is let go, and read again. However many
-//! ask at once, one of them holds such rows and what is made of them.
+//! How large a row is shows only when it is there, and one may be as large as a message. So only a few read at a time
+//! ([`READS`]), and whoever has read more than it has room for lets it go, waits for as much room as that takes, and reads again:
+//! what no room was taken for is never more than those few have just read. What needs more than there is takes all of it, and is
+//! alone with it.
 
 use std::{
     convert::Infallible,
@@ -21,167 +23,191 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    Sight,
     error::{Answer, ApiError},
     rows::{self, PAGE_BYTES, Paged},
 };
-use crate::{store::RangeQuery, units::ByteSize};
+use crate::{
+    event::Weigh,
+    store::{BoxFuture, RangeQuery, Store, StoreError},
+    units::ByteSize,
+};
 
 /// One permit of the budget.
 const UNIT: usize = 1 << 10;
 /// What a page needs while it is made: its rows, and their text.
 pub const PAGE: usize = 2 * PAGE_BYTES;
 /// What is handed to the connection at once: it asks for more only when most of it is written.
-const SLICE: usize = 64 << 10;
+pub const SLICE: usize = 64 << 10;
 /// A value that is there needs no more, as a rule: the history's limit. Larger ones are as large rows.
 const VALUE: usize = 1 << 20;
+/// Who reads rows at once, not knowing how large they are.
+const READS: usize = 2;
 
 /// What all answers share.
 #[derive(Clone, Debug)]
 pub struct Memory {
     budget: Arc<Semaphore>,
     units: usize,
-    /// The part of the budget for values that are there, so that they need not wait for those who wait for the store.
+    /// What exports may have of it: their clients may take their time, and leave room for a page.
+    exports: Arc<Semaphore>,
+    export_units: usize,
+    /// The part for values that are there, so that they need not wait for those who wait for the store.
     values: Arc<Semaphore>,
-    pages: Turns,
-    /// For exports: a client that takes its time over one holds up no pages.
-    pub exports: Turns,
+    reads: Arc<Semaphore>,
 }
 
 impl Memory {
     /// A budget of this size.
     pub fn new(size: ByteSize) -> Self {
         let all = size.as_usize() / UNIT;
-        let (units, values) = (all - all / 8, Arc::new(Semaphore::new(all / 8)));
-        let looks = Arc::new(Semaphore::new(1));
-        let turns = || Turns { turn: Arc::new(Semaphore::new(1)), looks: Arc::clone(&looks) };
-        Self { budget: Arc::new(Semaphore::new(units)), units, values, pages: turns(), exports: turns() }
-    }
-}
-
-/// Whose turn it is to hold large rows: one at a time, in the order of asking.
-#[derive(Clone, Debug)]
-pub struct Turns {
-    turn: Arc<Semaphore>,
-    /// Of all turns together.
-    looks: Arc<Semaphore>,
-}
-
-/// Held, it is one's turn.
-pub type Turn = OwnedSemaphorePermit;
-
-impl Turns {
-    /// Before rows are read by somebody whose turn it is not, and held until they are kept or dropped: while somebody else
-    /// holds large ones, one at a time looks how large others are.
-    pub async fn look(&self) -> Option<OwnedSemaphorePermit> {
-        match self.turn.available_permits() {
-            0 => Arc::clone(&self.looks).acquire_owned().await.ok(),
-            _ => None,
+        let units = all - all / 8;
+        let export_units = units.saturating_sub(PAGE / UNIT).max(units / 2);
+        let part = |units| Arc::new(Semaphore::new(units));
+        Self {
+            budget: part(units),
+            units,
+            exports: part(export_units),
+            export_units,
+            values: part(all / 8),
+            reads: part(READS),
         }
     }
 
-    /// The turn, if nobody has it.
-    pub fn now(&self) -> Option<Turn> {
-        Arc::clone(&self.turn).try_acquire_owned().ok()
-    }
-
-    /// Waits for the turn; `None` never comes, because nobody closes it.
-    pub async fn wait(&self) -> Option<Turn> {
-        Arc::clone(&self.turn).acquire_owned().await.ok()
+    /// Waits for one's turn to read rows of which nobody knows how large they are; held until they are gone.
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // Nobody closes it.
+        Arc::clone(&self.reads).acquire_owned().await.ok()
     }
 }
 
-/// Room for one page and the answer made of it.
+/// Room for rows, and for the text made of them.
+#[derive(Debug)]
 pub struct Room {
-    permit: OwnedSemaphorePermit,
-    turns: Turns,
-    turn: Option<Turn>,
+    /// As many of each: those of the budget, and before them those of a part of it.
+    held: Vec<OwnedSemaphorePermit>,
+    /// All that may be held.
+    most: usize,
+    reads: Arc<Semaphore>,
 }
 
 impl Room {
     /// Waits until there is room for a page; `http.request_timeout` ends the wait.
-    ///
-    /// # Errors
-    /// When the server ends.
-    pub async fn of(sight: &Sight) -> Result<Self, ApiError> {
-        Self::for_bytes(sight, PAGE).await
+    pub async fn of(memory: &Memory) -> Self {
+        Self::for_bytes(memory, PAGE).await
     }
 
     /// The same for so many bytes; for all there is, where that is less.
-    ///
-    /// # Errors
-    /// As [`of`](Self::of).
-    pub async fn for_bytes(sight: &Sight, bytes: usize) -> Result<Self, ApiError> {
-        let units = u32::try_from((bytes / UNIT + 1).min(sight.memory.units)).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&sight.memory.budget).acquire_many_owned(units).await;
-        let permit = permit.map_err(|_| ApiError::unavailable("the daemon is stopping"))?;
-        Ok(Self { permit, turns: sight.memory.pages.clone(), turn: None })
+    pub async fn for_bytes(memory: &Memory, bytes: usize) -> Self {
+        Self::begin(&[&memory.budget], memory.units, memory, bytes).await
     }
 
-    /// The same for a value of so many bytes that is got next and sent as it is; for a large one it is this one's turn.
-    ///
-    /// # Errors
-    /// As [`of`](Self::of).
-    pub async fn for_value(sight: &Sight, bytes: usize) -> Result<Self, ApiError> {
-        if bytes <= VALUE {
-            let units = u32::try_from(bytes / UNIT + 1).unwrap_or(u32::MAX);
-            if let Ok(permit) = Arc::clone(&sight.memory.values).try_acquire_many_owned(units) {
-                return Ok(Self { permit, turns: sight.memory.pages.clone(), turn: None });
-            }
-        }
-        let mut room = Self::for_bytes(sight, bytes.min(2 * VALUE)).await?;
-        if bytes > room.bytes() {
-            room.wait().await;
-        }
-        Ok(room)
+    /// The same for an export.
+    pub async fn for_export(memory: &Memory, bytes: usize) -> Self {
+        // In this order: who waits for other exports waits in nobody else's way.
+        Self::begin(&[&memory.exports, &memory.budget], memory.export_units, memory, bytes).await
     }
 
-    /// How much may be kept: when it is this one's turn, everything.
+    /// The same for a value of so many bytes that is got next and sent as it is.
+    pub async fn for_value(memory: &Memory, bytes: usize) -> Self {
+        if bytes > VALUE {
+            // It is there twice for a moment: as it came, and as it is sent.
+            return Self::for_bytes(memory, 2 * bytes).await;
+        }
+        match Arc::clone(&memory.values).try_acquire_many_owned(units(bytes, usize::MAX)) {
+            Ok(permit) => Self { held: vec![permit], most: usize::MAX, reads: Arc::clone(&memory.reads) },
+            Err(_) => Self::for_bytes(memory, bytes).await,
+        }
+    }
+
+    async fn begin(from: &[&Arc<Semaphore>], most: usize, memory: &Memory, bytes: usize) -> Self {
+        let mut held = Vec::with_capacity(from.len());
+        for &part in from {
+            // Nobody closes it.
+            held.extend(Arc::clone(part).acquire_many_owned(units(bytes, most)).await);
+        }
+        Self { held, most, reads: Arc::clone(&memory.reads) }
+    }
+
+    /// How much may be kept: everything, when there is no more room to be had.
     pub fn bytes(&self) -> usize {
-        if self.turn.is_some() { usize::MAX } else { self.permit.num_permits() * UNIT }
+        let units = self.units();
+        if units == self.most { usize::MAX } else { units * UNIT }
     }
 
-    /// A page of rows, and the cursor of the next; one of large rows when it is its turn.
+    fn units(&self) -> usize {
+        self.held.first().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
+    /// A page of rows, and the cursor of the next.
     ///
     /// # Errors
     /// As the store fails.
     pub async fn page<T: Paged>(
         &mut self,
-        sight: &Sight,
-        query: RangeQuery,
-    ) -> Result<(Vec<T>, Option<String>), ApiError> {
-        loop {
-            let look = if self.turn.is_none() { self.turns.look().await } else { None };
-            let (rows, next) = rows::page::<T>(&*sight.store, query.clone()).await?;
-            if self.may_keep(rows.iter().map(T::bytes).sum()) {
-                return Ok((rows, next));
-            }
-            drop((rows, look));
-            self.wait().await;
-        }
+        store: &dyn Store,
+        query: &RangeQuery,
+    ) -> Result<(Vec<T>, Option<String>), StoreError> {
+        self.keep(|| Box::pin(rows::page::<T>(store, query.clone())), |(rows, _)| weight(rows)).await
     }
 
-    /// Whether so many bytes may be kept until an answer is made of them. If not, they are dropped, and got again after
-    /// [`wait`](Self::wait).
-    pub fn may_keep(&mut self, bytes: usize) -> bool {
-        // As much again for the text.
-        if 2 * bytes <= self.permit.num_permits() * UNIT || self.turn.is_some() {
-            return true;
-        }
-        self.turn = self.turns.now();
-        self.turn.is_some()
-    }
-
-    /// Waits until it is this one's turn; then everything may be kept. Meanwhile the room is others'.
+    /// Rows as they are read, and no more room than they need.
     ///
-    /// Whoever waits for room with the turn is not waited for by those who have room: they wait for the turn without.
-    pub async fn wait(&mut self) {
-        let (units, budget) = (self.permit.num_permits(), Arc::clone(self.permit.semaphore()));
-        drop(self.permit.split(units));
-        self.turn = self.turns.wait().await;
-        // Nobody closes it; and it is no more than there was.
-        if let Ok(permit) = budget.acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX)).await {
-            self.permit = permit;
+    /// # Errors
+    /// As the store fails.
+    pub async fn rows<T: Paged>(&mut self, store: &dyn Store, query: &RangeQuery) -> Result<Vec<T>, StoreError> {
+        let rows = self.keep(|| T::read(store, query), |rows| weight(rows)).await?;
+        self.shrink(with_text(weight(&rows)));
+        Ok(rows)
+    }
+
+    /// What is read, once there is room for what it weighs, and for its text.
+    ///
+    /// # Errors
+    /// As the store fails.
+    pub async fn keep<'r, V>(
+        &mut self,
+        read: impl Fn() -> BoxFuture<'r, Result<V, StoreError>>,
+        weigh: impl Fn(&V) -> usize,
+    ) -> Result<V, StoreError> {
+        loop {
+            let turn = Arc::clone(&self.reads).acquire_owned().await;
+            let rows = read().await?;
+            let bytes = with_text(weigh(&rows));
+            if bytes <= self.bytes() || self.grow(bytes) {
+                return Ok(rows);
+            }
+            drop((rows, turn));
+            self.wait(bytes).await;
+        }
+    }
+
+    /// Takes more, for so many bytes in all, if that is there at once.
+    fn grow(&mut self, bytes: usize) -> bool {
+        let more = units(bytes, self.most).saturating_sub(u32::try_from(self.units()).unwrap_or(u32::MAX));
+        let take = |held: &OwnedSemaphorePermit| Arc::clone(held.semaphore()).try_acquire_many_owned(more).ok();
+        let Some(taken) = self.held.iter().map(take).collect::<Option<Vec<_>>>() else { return false };
+        self.held.iter_mut().zip(taken).for_each(|(held, more)| held.merge(more));
+        true
+    }
+
+    /// Waits for room for so many bytes. Meanwhile what it had is others': nobody waits with room for more of it.
+    async fn wait(&mut self, bytes: usize) {
+        self.release(0);
+        for held in &mut self.held {
+            if let Ok(permit) = Arc::clone(held.semaphore()).acquire_many_owned(units(bytes, self.most)).await {
+                held.merge(permit);
+            }
+        }
+    }
+
+    /// Keeps room for no more than so many bytes.
+    fn shrink(&mut self, bytes: usize) {
+        self.release(bytes / UNIT + 1);
+    }
+
+    fn release(&mut self, units: usize) {
+        for held in &mut self.held {
+            drop(held.split(held.num_permits().saturating_sub(units)));
         }
     }
 
@@ -192,22 +218,49 @@ impl Room {
     }
 
     /// The same with JSON that is there.
-    pub fn text(mut self, text: Vec<u8>) -> Response {
-        // A client that takes its time has the turn only for what does not fit without.
-        if text.len() <= self.permit.num_permits() * UNIT {
-            self.turn = None;
-        }
-        drop(self.permit.split(self.permit.num_permits().saturating_sub(text.len() / UNIT + 1)));
-        let body = Body::new(Held { rest: text.into(), _room: self });
-        let mut response: Response = body.into_response();
+    pub fn text(self, text: Vec<u8>) -> Response {
+        let mut response: Response = Body::new(Held { rest: self.hold(text) }).into_response();
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
+    }
+
+    /// This text, which keeps as much of the room as it takes until the last of it is dropped.
+    pub fn hold(mut self, text: Vec<u8>) -> Bytes {
+        // There may be more of it than was thought; then it is there, and counts if it can.
+        self.grow(text.len());
+        self.shrink(text.len());
+        Bytes::from_owner(Text { text, _room: self })
+    }
+}
+
+/// Permits for so many bytes.
+fn units(bytes: usize, most: usize) -> u32 {
+    u32::try_from((bytes / UNIT + 1).min(most)).unwrap_or(u32::MAX)
+}
+
+/// What these rows take.
+pub fn weight<T: Weigh>(rows: &[T]) -> usize {
+    rows.iter().map(T::bytes).sum()
+}
+
+/// What rows of so many bytes need while text is made of them: as much again.
+fn with_text(bytes: usize) -> usize {
+    2 * bytes
+}
+
+struct Text {
+    text: Vec<u8>,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        &self.text
     }
 }
 
 struct Held {
     rest: Bytes,
-    _room: Room,
 }
 
 impl HttpBody for Held {
@@ -225,5 +278,62 @@ impl HttpBody for Held {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A store's answer of so many bytes, of which nothing else matters.
+    async fn kept(mut room: Room, bytes: usize) -> Room {
+        room.keep(|| Box::pin(async { Ok(()) }), |()| bytes).await.unwrap();
+        room
+    }
+
+    fn free(memory: &Memory) -> [usize; 4] {
+        [&memory.budget, &memory.exports, &memory.values, &memory.reads].map(|part| part.available_permits())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_is_counted_until_it_is_sent() {
+        let memory = Memory::new(ByteSize::mib(64));
+        let (all, patience) = (free(&memory), Duration::from_secs(1));
+        let large = kept(Room::of(&memory).await, 20 << 20).await;
+        assert_eq!(large.units(), (40 << 10) + 1, "its text, too");
+        let second = Room::for_bytes(&memory, 8 << 20).await;
+        assert!(timeout(patience, kept(second, 20 << 20)).await.is_err(), "no room for another");
+        let text = large.hold(vec![0; 24 << 20]);
+        assert_eq!(all[0] - free(&memory)[0], (24 << 10) + 1, "no more than the text takes");
+        let slice = text.slice(..9);
+        drop(text);
+        assert_ne!(free(&memory), all, "a part of it is still to be sent");
+        drop(slice);
+        assert_eq!(free(&memory), all);
+        // More than there is: all of it.
+        let room = kept(Room::of(&memory).await, 1 << 30).await;
+        assert_eq!((free(&memory)[0], room.bytes()), (0, usize::MAX));
+        drop(room.hold(vec![0; 80 << 20]));
+        assert_eq!(free(&memory), all);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn exports_leave_room_for_a_page_and_values_need_none_of_it() {
+        for size in [16, 64] {
+            let memory = Memory::new(ByteSize::mib(size));
+            let all = free(&memory);
+            let export = kept(Room::for_export(&memory, 1 << 20).await, 1 << 30).await;
+            let waits = timeout(Duration::from_secs(1), Room::for_export(&memory, 1)).await;
+            assert!(waits.is_err(), "exports have a part");
+            let page = Room::for_bytes(&memory, PAGE.min(6 << 20)).await;
+            let value = timeout(Duration::from_secs(1), Room::for_value(&memory, VALUE)).await.unwrap();
+            assert_eq!(value.bytes(), VALUE + UNIT);
+            drop((export, page, value));
+            assert_eq!(free(&memory), all, "{size} MiB");
+        }
     }
 }

@@ -123,10 +123,10 @@ struct Events<'a> {
 /// `GET /api/runs/{run_id}/events`
 pub async fn events(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
     let params = params.known(&RANGE, &[])?;
-    let run = runs::find(&*sight.store, &run_id).await?;
+    let run = runs::find(&sight, &run_id).await?;
     let query = range(&params, run.run_id, 1_000, sight.config.page_rows)?;
-    let mut room = Room::of(&sight).await?;
-    let (rows, next) = room.page::<EventRow>(&sight, query).await?;
+    let mut room = Room::of(&sight.memory).await;
+    let (rows, next) = room.page::<EventRow>(&*sight.store, &query).await?;
     room.json(&Events { events: JsonRows(&rows), count: rows.len(), next })
 }
 
@@ -140,9 +140,9 @@ struct Topology<'a> {
 /// `GET /api/runs/{run_id}/topology`
 pub async fn topology(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
     let params = params.known(&RANGE, &[])?;
-    let run = runs::find(&*sight.store, &run_id).await?;
+    let run = runs::find(&sight, &run_id).await?;
     let query = range(&params, run.run_id, 100, sight.config.page_rows)?;
-    let mut room = Room::of(&sight).await?;
-    let (rows, next) = room.page::<TopologyRow>(&sight, query).await?;
+    let mut room = Room::of(&sight.memory).await;
+    let (rows, next) = room.page::<TopologyRow>(&*sight.store, &query).await?;
     room.json(&Topology { topology: JsonRows(&rows), count: rows.len(), next })
 }

@@ -38,7 +38,7 @@ fn all(run: &RunRow, params: &Params) -> Result<RangeQuery, ApiError> {
 /// `GET /api/runs/{run_id}/aggregates`
 pub async fn aggregates(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
     let params = params.known(&["fields", "attempts", "start_time", "end_time"], &[])?;
-    let run = runs::find(&*sight.store, &run_id).await?;
+    let run = runs::find(&sight, &run_id).await?;
     let fields = walk::fields(&params)?;
     let mut aggregates = Aggregates::new(fields.len(), walk::raw(&params)?);
     walk::walk(&*sight.store, all(&run, &params)?, &fields, &mut aggregates).await?;
@@ -92,7 +92,7 @@ fn place(at: &Place) -> Value {
 /// `GET /api/runs/{run_id}/growth`
 pub async fn growth(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
     let params = params.known(&["field", "start_time", "end_time"], &[])?;
-    let run = runs::find(&*sight.store, &run_id).await?;
+    let run = runs::find(&sight, &run_id).await?;
     let field = params.text("field").map_or(Field::TRAIN_LOSS, Field::named);
     let mut growth = Growth::default();
     walk::walk(&*sight.store, all(&run, &params)?, std::slice::from_ref(&field), &mut growth).await?;
@@ -140,8 +140,8 @@ struct Arrival {
 
 /// The newest first.
 async fn arrivals(sight: &Sight, run_id: uuid::Uuid) -> Result<Vec<Arrival>, ApiError> {
-    let mut room = Room::of(sight).await?;
-    let (events, _) = room.page::<EventRow>(sight, RangeQuery::newest(run_id, EVENTS)).await?;
+    let mut room = Room::of(&sight.memory).await;
+    let (events, _) = room.page::<EventRow>(&*sight.store, &RangeQuery::newest(run_id, EVENTS)).await?;
     let arrival = |event: &EventRow| {
         let payload: Value = serde_json::from_str(&event.payload_json).ok()?;
         let details = [&payload, &payload["data"], &payload["details"], &payload["data"]["details"]];
@@ -155,8 +155,8 @@ async fn arrivals(sight: &Sight, run_id: uuid::Uuid) -> Result<Vec<Arrival>, Api
 /// `GET /api/runs/{run_id}/gaps`
 pub async fn gaps(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
     params.known(&[], &[])?;
-    let run = runs::find(&*sight.store, &run_id).await?;
-    let room = Room::of(&sight).await?;
+    let run = runs::find(&sight, &run_id).await?;
+    let room = Room::of(&sight.memory).await;
     let missing = missing(&*sight.store, run.run_id).await?;
     drop(room);
     let gaps = ledger::read(&*sight.store, &Filter::of_run(&run), HOLES).await?;

@@ -24,8 +24,15 @@ pub async fn find_run(asker: &Asker, text: &str) -> Result<Value, CliError> {
     if text.is_empty() || Uuid::try_parse(text).is_ok() {
         return Err(CliError::No(format!("there is no run `{text}`")));
     }
-    let newest = asker.json(&format!("/api/runs?limit={NEWEST}")).await?;
-    choose(newest["runs"].as_array().map(Vec::as_slice).unwrap_or_default(), text)
+    let (mut runs, mut path) = (Vec::new(), format!("/api/runs?limit={NEWEST}"));
+    while runs.len() < NEWEST {
+        let mut answer = asker.json(&path).await?;
+        runs.append(answer["runs"].as_array_mut().unwrap_or(&mut Vec::new()));
+        // It has fewer than there are where they are large.
+        let Some(next) = answer["next"].as_str() else { break };
+        path = format!("/api/runs?limit={NEWEST}&before={next}");
+    }
+    choose(&runs, text)
 }
 
 /// The id of a run.

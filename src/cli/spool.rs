@@ -6,8 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::{CliError, block_on, ndjson, output, progress::Bar};
 use crate::{
-    app::refill::{self, Drained, Orphan},
+    app::refill::{self, Drained, Orphan, RefillError},
     config::Settings,
+    dead_letter::DeadLetterError,
     frame::SetAside,
     render,
     spool::{self, Record, RecordKind, Report, SpoolError},
@@ -54,7 +55,7 @@ pub struct DrainArgs {
     /// Name of the daemon it belonged to; absent: as the spool says, which a `quarantine/` does not.
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
-    /// Where its dead letters go; absent: `deadletter` beside it.
+    /// Where its dead letters go; absent: `deadletter` beside the spool, which of the configured one is `dead_letter.dir`.
     #[arg(long, value_name = "DIR")]
     deadletter: Option<PathBuf>,
 }
@@ -102,10 +103,13 @@ async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), C
     let DrainArgs { dir, owner, deadletter } = args;
     refuse_held(&dir)?;
     let whole = dir.canonicalize().unwrap_or_else(|_| dir.clone());
-    let own = settings.spool.dir.canonicalize().is_ok_and(|own| own == whole);
     let quarantine = whole.file_name().is_some_and(|name| name == spool::QUARANTINE);
-    let beside = || match whole.parent() {
-        Some(parent) if !own => parent.join("deadletter"),
+    // What was set aside of a spool is beneath it, and its dead letters belong with those of that spool.
+    let of = if quarantine { whole.parent().unwrap_or(&whole) } else { &whole };
+    let configured = settings.spool.dir.canonicalize().ok();
+    let (own, owns) = (configured.as_ref() == Some(&whole), configured.as_deref() == Some(of));
+    let beside = || match of.parent() {
+        Some(parent) if !owns => parent.join("deadletter"),
         _ => settings.dead_letter.dir.clone(),
     };
     let dead_letters = deadletter.unwrap_or_else(beside);
@@ -113,8 +117,12 @@ async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), C
     let bar = Bar::new("drained");
     let drained = refill::drain(settings, orphan, |done, total| bar.show(done, total)).await;
     drop(bar);
-    let failed = |error| CliError::failed(format!("failed to drain the spool in `{}`", dir.display()), error);
-    let drained = drained.map_err(failed)?;
+    let drained = drained.map_err(|error| match error {
+        RefillError::DeadLetters(error @ DeadLetterError::Locked { .. }) => {
+            CliError::No(format!("{error}: stop it first, or say with --deadletter where else they go"))
+        }
+        error => CliError::failed(format!("failed to drain the spool in `{}`", dir.display()), error),
+    })?;
     show_drained(&drained, &dead_letters, own, json)?;
     match drained.unreadable {
         0 => Ok(()),

@@ -210,6 +210,7 @@ impl Board {
     pub(super) fn take(&self, now: Instant, all: bool, history: bool) -> News {
         let mut state = self.lock();
         state.dirty = false;
+        state.expire(now);
         let mut due = Vec::new();
         for subject in Subject::ALL {
             let slot = &mut state.slots[subject as usize];
@@ -222,7 +223,6 @@ impl Board {
                 due.extend(slot.take().map(|update| Due { subject, run: Some(*id), update }));
             }
         }
-        due.retain(|due: &Due| now.duration_since(due.update.received) < due.subject.ttl(&state.config));
         let mut news = News { due, cleared: state.cleared, ..News::default() };
         if history {
             state.waiting_bytes = 0;
@@ -231,6 +231,11 @@ impl Board {
             news.waits = !state.waiting.is_empty();
         }
         news
+    }
+
+    /// Lets go of the values that live no longer: they may be large, and whatever comes replaces them.
+    pub(super) fn expire(&self, now: Instant) {
+        self.lock().expire(now);
     }
 
     /// Forgets everything. Returns the names of the keys that may exist.
@@ -260,6 +265,19 @@ impl Board {
 }
 
 impl State {
+    fn expire(&mut self, now: Instant) {
+        let ttl = Subject::ALL.map(|subject| subject.ttl(&self.config));
+        let of_runs = self
+            .runs
+            .values_mut()
+            .flat_map(|run| [(Subject::Metrics, &mut run.metrics), (Subject::Topology, &mut run.topology)]);
+        for (subject, slot) in Subject::ALL.into_iter().zip(&mut self.slots).chain(of_runs) {
+            if slot.value.as_ref().is_some_and(|held| now.duration_since(held.received) >= ttl[subject as usize]) {
+                *slot = Slot::default();
+            }
+        }
+    }
+
     /// The slots of the update's run; the run that was silent for longest makes room.
     fn run(&mut self, update: &Update, runs_max: usize) -> &mut Run {
         let id = update.decided.run_id;
@@ -343,5 +361,21 @@ mod tests {
         assert!(board.take(start + Duration::from_secs(2), true, true).due.is_empty(), "but not what has expired");
         assert_eq!(board.forget().len(), 5 + 6);
         assert!(board.take(start, true, true).due.is_empty());
+    }
+
+    #[test]
+    fn what_lives_no_longer_is_not_held() {
+        let board = Board::new(&Config::default(), "cascor:", Metrics::new());
+        let (start, payload) = (Instant::now(), Bytes::from(vec![b' '; 9]));
+        for run in 0..9 {
+            let update = update(run, 1, None, start);
+            board.offer(Update { subject: Subject::Topology, payload: payload.clone(), ..update });
+        }
+        let ttl = Subject::Topology.ttl(&board.config());
+        board.expire(start + ttl - Duration::from_millis(1));
+        assert_eq!(board.take(start, true, true).due.len(), 10);
+        assert!(!payload.is_unique());
+        board.expire(start + ttl);
+        assert!(payload.is_unique());
     }
 }

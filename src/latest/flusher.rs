@@ -30,6 +30,8 @@ const HISTORY_PAUSE_BUSY: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_millis(500);
 /// Between two writes of the status key.
 const STATUS_PAUSE: Duration = Duration::from_secs(3);
+/// Values that are written together: one may be as large as a message, and is there twice until Redis has it.
+const TOGETHER: usize = 1 << 20;
 /// How long a deletion may take.
 const CLEAR: Duration = Duration::from_secs(2);
 
@@ -90,6 +92,7 @@ pub async fn flusher(
                 statuses.reset_immediately();
             }
             _ = statuses.tick() => {
+                flusher.board.expire(Instant::now());
                 if let Some(client) = link.client() {
                     let ours = status();
                     if let Ok(Some(found)) = client.get::<Option<String>, _>(&status_key).await {
@@ -166,13 +169,18 @@ impl Flusher {
         if !std::mem::replace(&mut self.took_over, true) {
             self.take_over(client, &config).await;
         }
-        let mut writes = Vec::with_capacity(news.due.len() + 1);
+        let (mut writes, mut bytes) = (Vec::with_capacity(news.due.len() + 1), 0);
         for due in news.due {
             let mut json = String::with_capacity(due.update.payload.len() + 256);
             self.render.render(&due.update.payload, &due.update.decided, false, &mut json);
             let left = due.subject.ttl(&config).saturating_sub(now.duration_since(due.update.received));
             if !json.is_empty() {
+                bytes += json.len();
                 writes.push((board.key(due.subject, due.run), json, left));
+            }
+            if bytes > TOGETHER {
+                bytes = 0;
+                self.set(client, std::mem::take(&mut writes)).await;
             }
         }
         if (again || grown)

@@ -200,12 +200,7 @@ fn range<T: Clone + Weigh>(rows: &BTreeMap<EventKey, T>, query: &RangeQuery) -> 
     if start > end {
         return Vec::new();
     }
-    let mut bytes = 0;
-    let mut fits = |row: &&T| {
-        let before = bytes;
-        bytes += row.bytes();
-        before < query.bytes
-    };
+    let mut fits = until(query.bytes);
     let found =
         rows.range(key(start, i64::MIN)..=key(end, i64::MAX)).map(|(key, row)| ((key.timestamp, key.event_id), row));
     if query.ascending {
@@ -224,6 +219,16 @@ fn range<T: Clone + Weigh>(rows: &BTreeMap<EventKey, T>, query: &RangeQuery) -> 
     }
 }
 
+/// As many rows as it takes to pass so many bytes.
+fn until<T: Weigh>(most: usize) -> impl FnMut(&&T) -> bool {
+    let mut bytes = 0;
+    move |row| {
+        let before = bytes;
+        bytes += row.bytes();
+        before < most
+    }
+}
+
 fn newest_runs(runs: &BTreeMap<Uuid, RunRow>, query: &RunsQuery) -> Vec<RunRow> {
     let order = |row: &RunRow| row.start_time.map(|start| (Reverse(start), row.run_id));
     let is_of = |stored: &Option<String>, wanted: &Option<String>| wanted.is_none() || stored == wanted;
@@ -234,7 +239,7 @@ fn newest_runs(runs: &BTreeMap<Uuid, RunRow>, query: &RunsQuery) -> Vec<RunRow> 
         .filter(|row| order(row).is_some_and(|order| before.is_none_or(|before| order > before)))
         .collect();
     found.sort_by_key(|row| order(row));
-    found.into_iter().take(query.limit).cloned().collect()
+    found.into_iter().take(query.limit).take_while(until(query.bytes)).cloned().collect()
 }
 
 impl Store for MemoryStore {

@@ -112,16 +112,31 @@ pub enum StoreError {
 }
 
 /// Which of the newest runs.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RunsQuery {
     /// At most this many.
     pub limit: usize,
+    /// An answer may end with the one that passes this many bytes: the configuration of a run may be megabytes.
+    pub bytes: usize,
     /// Only with this stored status.
     pub status: Option<String>,
     /// Only of this dataset.
     pub dataset: Option<String>,
     /// Only runs that sort after this one (newest first): the cursor of the previous page.
     pub before: Option<(Micros, Uuid)>,
+}
+
+impl Default for RunsQuery {
+    fn default() -> Self {
+        Self { limit: 0, bytes: READ_BYTES, status: None, dataset: None, before: None }
+    }
+}
+
+impl RunsQuery {
+    /// As [`RangeQuery::is_filled`].
+    pub fn is_filled(&self, runs: &[RunRow]) -> bool {
+        runs.len() >= self.limit || runs.iter().map(RunRow::bytes).sum::<usize>() >= self.bytes
+    }
 }
 
 /// What one read brings of large rows unless told otherwise, beyond the last of them.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use cascor_ingest::{
-    event::{EventKey, MetricsRow, Row, RunRow},
+    event::{EventKey, MetricsRow, Row, RunRow, TopologyRow},
     metrics::Metrics,
     store::{
         Batch, Retention, Store,
@@ -54,6 +54,24 @@ async fn fill(store: &dyn Store, rows: i64, extra: BTreeMap<String, f64>, rest: 
         let (table, partition) = Row::Metrics(row.clone()).destination();
         store.write(&Batch { table, partition, rows: vec![Row::Metrics(row)] }).await.unwrap();
     }
+}
+
+/// A snapshot of a network of that run.
+fn snapshot(n: i64, topology_json: String) -> Batch {
+    let run_id = Uuid::try_parse(RUN).unwrap();
+    let timestamp = (jiff::Timestamp::now().as_second() - 3_600) * 1_000_000 + n;
+    let row = Row::Topology(TopologyRow {
+        key: EventKey { run_id, timestamp, event_id: n },
+        epoch: None,
+        input_size: None,
+        output_size: None,
+        hidden_units: None,
+        total_parameters: None,
+        topology_json,
+        weights_summary: None,
+    });
+    let (table, partition) = row.destination();
+    Batch { table, partition, rows: vec![row] }
 }
 
 /// A daemon on a store with such a run.
@@ -160,6 +178,101 @@ fn large_rows(cassandra: Option<&Cassandra>, rows: usize, mebibytes: usize) {
     }
     let peak = daemon.process().resident_peak_kib();
     println!("and eight readers beside four: {} MiB at most", peak >> 10);
+    assert!(peak < PROMISED_KIB, "{} MiB", peak >> 10);
+}
+
+/// Whoever asks for large rows waits for memory that all share: pages, single rows, what is told of a whole run, and exports.
+#[test]
+fn all_that_is_made_of_large_rows_shares_one_budget() {
+    const ROWS: usize = 5;
+    let redis = Redis::start();
+    // Debug builds are slow.
+    let daemon = Daemon::on(&redis).set("http.request_timeout", "\"200s\"").prepare();
+    // As many quotes as a network has: they take two bytes in the answer, so that its text is larger than its row.
+    let text = format!("{{\"connections\":[{}0]}}", "{\"w\":0.12345},".repeat((20 << 20) / 14));
+    let config = sqlite::Config { path: daemon.database() };
+    let mut daemon = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let store = sqlite::open(&config, &Retention::default(), Metrics::new());
+        fill(&store, 3, BTreeMap::new(), Some(text.clone())).await;
+        for n in 0..ROWS {
+            store.write(&snapshot(n as i64, text.clone())).await.unwrap();
+        }
+        daemon
+    });
+    daemon.launch();
+    daemon.wait_ready();
+    let port = daemon.http_port();
+    // The second finds what the first has left.
+    for round in 1..=2 {
+        let paths = (0..24).map(|n| match n % 8 {
+            0 => format!("/api/export?run_id={RUN}&table=network_topology&format=csv"),
+            1 => format!("/api/export?run_id={RUN}&format=ndjson"),
+            2 | 3 => format!("/api/runs/{RUN}/topology"),
+            4 => format!("/api/metrics/range?run_id={RUN}&limit=100"),
+            5 => format!("/api/topology?run_id={RUN}"),
+            6 => format!("/api/metrics?run_id={RUN}"),
+            _ => format!("/api/runs/{RUN}/growth"),
+        });
+        let askers: Vec<_> = paths.map(|path| thread::spawn(move || (drain(port, &path), path))).collect();
+        for asker in askers {
+            let ((status, bytes), path) = asker.join().unwrap();
+            let refused = path.starts_with("/api/export") && status == "HTTP/1.1 429";
+            let whole = status == "HTTP/1.1 200" && (bytes > 20 << 20 || path.ends_with("/growth"));
+            assert!(whole || refused, "{path}: {status}, {bytes} bytes");
+        }
+        let peak = daemon.process().resident_peak_kib();
+        println!("round {round}: {} MiB at most, {} now", peak >> 10, daemon.process().resident_kib() >> 10);
+        assert!(peak < PROMISED_KIB, "{} MiB", peak >> 10);
+    }
+}
+
+/// What a trainer says about its run may be as large as a message, too.
+#[test]
+fn runs_with_large_configurations_are_listed_and_asked_for_in_bounded_memory() {
+    const RUNS: i64 = 8;
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).set("http.request_timeout", "\"200s\"").prepare();
+    let config = sqlite::Config { path: daemon.database() };
+    let text = format!("{{\"text\":\"{}\"}}", "x".repeat(20 << 20));
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let store = sqlite::open(&config, &Retention::default(), Metrics::new());
+        fill(&store, 3, BTreeMap::new(), None).await;
+        let start = jiff::Timestamp::now().as_second() * 1_000_000 - RUNS;
+        for n in 0..RUNS {
+            let run = RunRow { run_id: Uuid::from_u128(n as u128), start_time: Some(start + n), ..RunRow::default() };
+            store.write_run(&RunRow { config_json: Some(text.clone()), ..run }, None).await.unwrap();
+        }
+    });
+    daemon.launch();
+    daemon.wait_ready();
+    let port = daemon.http_port();
+    let paths = (0..40).map(|n| match n % 5 {
+        0 => "/api/runs".to_owned(),
+        1 => format!("/api/runs/{}", Uuid::nil()),
+        2 => format!("/api/runs/{}/topology", Uuid::from_u128(1)),
+        3 => "/api/metrics".to_owned(),
+        _ => format!("/api/compare?run_id={}&run_id={RUN}", Uuid::from_u128(2)),
+    });
+    let askers: Vec<_> = paths.map(|path| thread::spawn(move || (drain(port, &path), path))).collect();
+    for asker in askers {
+        let ((status, bytes), path) = asker.join().unwrap();
+        let large = path == "/api/runs" || path.ends_with(&Uuid::nil().to_string());
+        // Of the run that spoke last there are no metrics.
+        let wanted = if path == "/api/metrics" { "HTTP/1.1 404" } else { "HTTP/1.1 200" };
+        assert!(status == wanted && (bytes > 20 << 20) == large, "{path}: {status}, {bytes} bytes");
+    }
+    let peak = daemon.process().resident_peak_kib();
+    println!("runs with large configurations: {} MiB at most", peak >> 10);
+    assert!(peak < PROMISED_KIB, "{} MiB", peak >> 10);
+    // Few fit one answer; the cursor goes on to the rest.
+    let (mut seen, mut path) = (0, "/api/runs?limit=5".to_owned());
+    loop {
+        let page = daemon.get(&path).json();
+        seen += page["count"].as_i64().unwrap();
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/api/runs?limit=5&before={next}");
+    }
+    assert_eq!(seen, RUNS + 1);
 }
 
 #[test]
@@ -184,8 +297,25 @@ fn rows_of_a_megabyte_are_read_in_bounded_memory() {
     ] {
         assert_eq!(daemon.get(&path).status, 200, "{path}");
     }
-    // Many at once, two of them exports, every other compressed; every one gets an answer.
+    // Exports that nobody reads have no turn that others wait for.
     let port = daemon.http_port();
+    let slow: Vec<_> = (0..4)
+        .map(|_| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            write!(stream, "GET /api/export?run_id={RUN} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    thread::sleep(Duration::from_secs(2));
+    let asked = Instant::now();
+    assert_eq!(daemon.get(&format!("/api/runs/{RUN}?limit=1")).status, 200);
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    drop(slow);
+    wait_until("room for exports", LIMIT, || {
+        let path = format!("/api/export?run_id={RUN}&end_time=2000-01-01");
+        http::get(port, &path).unwrap().status == 200
+    });
+    // Many at once, two of them exports, every other compressed; every one gets an answer.
     let askers: Vec<_> = (0..18)
         .map(|n| {
             let path = match n % 9 {
@@ -199,7 +329,7 @@ fn rows_of_a_megabyte_are_read_in_bounded_memory() {
             })
         })
         .collect();
-    assert!(askers.into_iter().all(|asker| asker.join().unwrap() == 200));
+    assert!(askers.into_iter().all(|asker| asker.join().is_ok_and(|status| status == 200)), "{}", daemon.log());
     let peak = daemon.process().resident_peak_kib();
     println!("and eighteen at once: {} MiB at most", peak >> 10);
     assert!(peak < MOST_KIB, "{} MiB", peak >> 10);

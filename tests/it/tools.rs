@@ -387,3 +387,31 @@ fn an_orphan_and_dead_letters_go_to_cassandra_and_a_run_is_told_what_it_lacks_th
     assert_eq!((&found["stored"], &found["lost"], &found["ranges"]), (&json!(22), &json!(4), &json!(1)), "{found}");
     daemon.terminate();
 }
+
+#[test]
+fn dead_letters_of_what_was_set_aside_are_where_those_of_its_daemon_are() {
+    let redis = Redis::start();
+    let daemon = killed_with_pending(&redis, 3);
+    let spool = daemon.state_dir().join("spool");
+    let aside = spool.join("quarantine");
+    fs::create_dir_all(&aside).unwrap();
+    for entry in fs::read_dir(&spool).unwrap().map(Result::unwrap) {
+        if entry.path().extension().is_some_and(|extension| extension == "seg") {
+            fs::rename(entry.path(), aside.join(entry.file_name())).unwrap();
+        }
+    }
+    let letters = daemon.state_dir().join("deadletter");
+    fs::remove_dir_all(&letters).unwrap();
+    let listed = || json_of(&daemon, &["deadletter", "list", "--json"])["count"].clone();
+    assert_eq!(listed(), 0);
+    // While its daemon runs, they are the daemon's.
+    fs::create_dir(&letters).unwrap();
+    let held = fs::File::create(letters.join("lock")).unwrap();
+    held.lock().unwrap();
+    let refused = daemon.command(&["spool", "drain", aside.to_str().unwrap(), "--owner", "orphan"]);
+    assert!(stderr(&refused).contains("--deadletter"), "{}", stderr(&refused));
+    drop(held);
+    let drained = json_of(&daemon, &["spool", "drain", aside.to_str().unwrap(), "--owner", "orphan", "--json"]);
+    assert_eq!((&drained["dead_letters"], listed()), (&json!(1), json!(1)), "{drained}");
+    assert!(!spool.join("deadletter").exists());
+}

@@ -1,7 +1,8 @@
-//! The body of an export: what writes it runs only as it is read.
+//! The body of an export: what writes it ends with it.
+//!
+//! It is a task of its own, so that it goes on while its client takes nothing: it may have the turn to read that others wait for.
 
 use std::{
-    future::Future,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -12,7 +13,10 @@ use axum::{
 };
 use hyper::body::{Body, Frame};
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::JoinSet,
+};
 
 use super::source::{Job, write};
 use crate::{event::GapRow, render::JsonRows, store::StoreError};
@@ -74,11 +78,10 @@ pub enum Piece {
     End(Box<Trailer>),
 }
 
-type Writer = Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>;
-
 /// See the module.
 pub struct Streamed {
-    writer: Option<Writer>,
+    /// The only one in it; let go with it.
+    writer: JoinSet<Result<(), StoreError>>,
     pieces: mpsc::Receiver<Piece>,
     _permit: OwnedSemaphorePermit,
 }
@@ -87,7 +90,9 @@ impl Streamed {
     /// The body of this job.
     pub fn new(job: Job, permit: OwnedSemaphorePermit) -> Self {
         let (sender, pieces) = mpsc::channel(PIECES);
-        Self { writer: Some(Box::pin(write(job, sender))), pieces, _permit: permit }
+        let mut writer = JoinSet::new();
+        writer.spawn(write(job, sender));
+        Self { writer, pieces, _permit: permit }
     }
 }
 
@@ -99,15 +104,10 @@ impl Body for Streamed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StoreError>>> {
-        if let Some(writer) = &mut self.writer
-            && let Poll::Ready(ended) = writer.as_mut().poll(context)
-        {
-            self.writer = None;
-            if let Err(error) = ended {
-                // The client sees a body without an end, and knows.
-                tracing::warn!(error = %crate::logging::Chain(&error), "an export ended early");
-                return Poll::Ready(Some(Err(error)));
-            }
+        if let Poll::Ready(Some(Ok(Err(error)))) = self.writer.poll_join_next(context) {
+            // The client sees a body without an end, and knows.
+            tracing::warn!(error = %crate::logging::Chain(&error), "an export ended early");
+            return Poll::Ready(Some(Err(error)));
         }
         match self.pieces.poll_recv(context) {
             Poll::Ready(Some(Piece::Bytes(bytes))) => Poll::Ready(Some(Ok(Frame::data(bytes)))),

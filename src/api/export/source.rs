@@ -2,7 +2,6 @@
 
 use std::{fmt::Write as _, mem, sync::Arc};
 
-use axum::body::Bytes;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
@@ -13,7 +12,7 @@ use super::{
 };
 use crate::{
     api::{
-        room::{Turn, Turns},
+        room::{Memory, Room, SLICE},
         rows::Paged,
     },
     event::{EventRow, MetricsRow, TopologyRow},
@@ -23,13 +22,10 @@ use crate::{
     units::{self, Micros},
 };
 
-/// Rows of a page that are small. Two pages and their text are all the memory of an export.
+/// Rows of a page that are small. Two pages, one of them as text, are all the memory of an export.
 const STEP: usize = 5_000;
-/// A page that is larger is kept, and made into text, by one export at a time.
-const LARGE: usize = 2 * READ_BYTES;
-/// Text beyond this is handed over in slices of their own, so that it is gone when the last of them is taken.
-const WHOLE: usize = 4 << 20;
-const SLICE: usize = 64 << 10;
+/// What a page takes unless its rows are large.
+const PAGE: usize = 2 * READ_BYTES;
 /// Gap rows told of each run, at most.
 const GAPS: usize = 1_000;
 
@@ -91,14 +87,14 @@ pub struct Job {
     pub format: Format,
     /// Whether the trailer is a line of the body, too.
     pub line: bool,
-    /// Who may hold large rows.
-    pub turns: Turns,
+    /// For the rows, and their text.
+    pub memory: Memory,
 }
 
-/// Rows, and the turn of those that are large.
+/// Rows, and the room that they and their text have.
 struct Page<T> {
     rows: Vec<T>,
-    turn: Option<Turn>,
+    room: Room,
 }
 
 /// Writes the body into the queue; ends early, without an error, when nobody takes it any more.
@@ -124,12 +120,11 @@ async fn write_rows<T: Line + Paged + 'static>(job: &Job, pieces: mpsc::Sender<P
     let writing = async {
         let mut text = Text::new(job.format);
         text.head(T::HEADER, job);
-        while let Some(Page { rows, turn }) = queue.recv().await {
+        while let Some(Page { rows, room }) = queue.recv().await {
             text = text.with(rows).await?;
-            if !text.send(&pieces).await {
+            if !text.send(&pieces, Some(room)).await {
                 return None;
             }
-            drop(turn);
         }
         Some(text)
     };
@@ -148,43 +143,25 @@ async fn write_rows<T: Line + Paged + 'static>(job: &Job, pieces: mpsc::Sender<P
 
 async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Page<T>>) -> Result<(), StoreError> {
     let limit = if T::STEP < 1_000 { T::STEP } else { STEP };
-    let mut large = false;
     for part in &job.parts {
         let newest = RangeQuery::newest(part.run_id, limit);
         let mut query = RangeQuery { start: job.start, end: job.end, ascending: true, after: part.after, ..newest };
         loop {
             // Only once there is room for it: two pages, however large their rows, are never three.
-            let Ok(room) = pages.reserve().await else { return Ok(()) };
-            let page = page::<T>(job, &query, large).await?;
-            large = page.turn.is_some();
-            let complete = !query.is_filled(&page.rows);
-            query.largest = page.rows.iter().map(T::bytes).max().unwrap_or(0);
-            query.after = page.rows.last().map(|row| (row.key().timestamp, row.key().event_id)).or(query.after);
-            room.send(page);
+            let Ok(place) = pages.reserve().await else { return Ok(()) };
+            // Behind large rows the next are likely to be large, too.
+            let mut room = Room::for_export(&job.memory, 2 * PAGE.max(query.largest)).await;
+            let rows = room.rows::<T>(&*job.store, &query).await?;
+            let complete = !query.is_filled(&rows);
+            query.largest = rows.iter().map(T::bytes).max().unwrap_or(0);
+            query.after = rows.last().map(|row| (row.key().timestamp, row.key().event_id)).or(query.after);
+            place.send(Page { rows, room });
             if complete {
                 break;
             }
         }
     }
     Ok(())
-}
-
-/// Reads a page. Behind a large one the turn is waited for first: its rows are likely to be large, too.
-async fn page<T: Paged>(job: &Job, query: &RangeQuery, after_large: bool) -> Result<Page<T>, StoreError> {
-    let mut turn = if after_large { job.turns.wait().await } else { None };
-    loop {
-        let look = if turn.is_none() { job.turns.look().await } else { None };
-        let rows = T::read(&*job.store, query).await?;
-        if rows.iter().map(T::bytes).sum::<usize>() <= LARGE {
-            return Ok(Page { rows, turn: None });
-        }
-        turn = turn.or_else(|| job.turns.now());
-        if turn.is_some() {
-            return Ok(Page { rows, turn });
-        }
-        drop((rows, look));
-        turn = job.turns.wait().await;
-    }
 }
 
 /// The text so far, and what is said about it at the end.
@@ -251,16 +228,17 @@ impl Text {
         }
     }
 
-    /// Hands over what there is. Whether anybody takes it.
-    async fn send(&mut self, pieces: &mpsc::Sender<Piece>) -> bool {
-        let room = self.out.capacity().min(WHOLE);
-        let bytes = mem::replace(&mut self.out, String::with_capacity(room)).into_bytes();
-        self.hash.update(&bytes);
-        if bytes.len() <= WHOLE {
-            return bytes.is_empty() || pieces.send(Piece::Bytes(bytes.into())).await.is_ok();
-        }
-        for slice in bytes.chunks(SLICE) {
-            if pieces.send(Piece::Bytes(Bytes::copy_from_slice(slice))).await.is_err() {
+    /// Hands over what there is, in slices; it has its room until the last of them is taken. Whether anybody takes it.
+    async fn send(&mut self, pieces: &mpsc::Sender<Piece>, room: Option<Room>) -> bool {
+        let text = mem::take(&mut self.out).into_bytes();
+        self.hash.update(&text);
+        let mut rest = match room {
+            Some(room) => room.hold(text),
+            None => text.into(),
+        };
+        while !rest.is_empty() {
+            let slice = rest.split_to(rest.len().min(SLICE));
+            if pieces.send(Piece::Bytes(slice)).await.is_err() {
                 return false;
             }
         }
@@ -268,7 +246,7 @@ impl Text {
     }
 
     async fn end(mut self, job: &Job, pieces: &mpsc::Sender<Piece>) -> Result<(), StoreError> {
-        if !self.send(pieces).await {
+        if !self.send(pieces, None).await {
             return Ok(());
         }
         self.trailer.checksum = self.hash.digest();
@@ -294,7 +272,7 @@ impl Text {
             _ => {}
         }
         // Whoever has gone meanwhile needs no trailer.
-        let _ = self.send(pieces).await && pieces.send(Piece::End(Box::new(self.trailer))).await.is_ok();
+        let _ = self.send(pieces, None).await && pieces.send(Piece::End(Box::new(self.trailer))).await.is_ok();
         Ok(())
     }
 }

@@ -46,7 +46,17 @@ pub(super) fn runs(connection: &Connection, query: &RunsQuery) -> rusqlite::Resu
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
     add(&mut sql, " ORDER BY m.month DESC, m.start_time DESC, m.run_id LIMIT $", Box::new(limit));
     let values: Vec<&dyn ToSql> = values.iter().map(|value| &**value).collect();
-    connection.prepare_cached(&sql)?.query_map(values.as_slice(), to_run)?.collect()
+    let mut statement = connection.prepare_cached(&sql)?;
+    let (mut all, mut bytes) = (Vec::new(), 0);
+    for run in statement.query_map(values.as_slice(), to_run)? {
+        let run = run?;
+        bytes += run.bytes();
+        all.push(run);
+        if bytes >= query.bytes {
+            break;
+        }
+    }
+    Ok(all)
 }
 
 /// Metrics of a run.
