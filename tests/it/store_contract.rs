@@ -53,6 +53,7 @@ pub async fn contract(store: Shared) {
     runs::a_run_takes_and_loses_a_nan(&store).await;
     runs::a_moved_start_leaves_one_entry(&store).await;
     runs::runs_are_listed_by_start_status_and_dataset(&store).await;
+    runs::a_list_of_large_runs_ends_where_it_has_bytes_enough(&store).await;
     runs::a_dataset_keeps_what_a_later_description_leaves_out(&store).await;
     runs::gaps_are_found_by_day(&store).await;
     runs::an_outcome_is_added_to_a_command_and_stays(&store).await;

@@ -115,6 +115,33 @@ pub async fn runs_are_listed_by_start_status_and_dataset(store: &Shared) {
     assert!(all.is_sorted_by_key(|run| std::cmp::Reverse(run.start_time)), "newest first");
 }
 
+pub async fn a_list_of_large_runs_ends_where_it_has_bytes_enough(store: &Shared) {
+    let (dataset, now) = (Uuid::new_v4().to_string(), now());
+    let mut expected = Vec::new();
+    for n in 0..8 {
+        let run = RunRow {
+            start_time: Some(now - (8 - n) * 60_000_000),
+            dataset_name: Some(dataset.clone()),
+            config_json: Some(format!("\"{}\"", "x".repeat(1 << 20))),
+            ..run_row(Uuid::new_v4())
+        };
+        store.write_run(&run, None).await.unwrap();
+        expected.insert(0, run);
+    }
+    let mut page = RunsQuery { limit: 100, dataset: Some(dataset), bytes: 2 << 20, ..RunsQuery::default() };
+    let (mut paged, mut pages) = (Vec::new(), 0);
+    loop {
+        let runs = store.runs(&page).await.unwrap();
+        let Some(last) = runs.last() else { break };
+        assert!(runs.len() <= 4, "{} MiB are more than was asked for", runs.len());
+        assert!(page.is_filled(&runs) || paged.len() + runs.len() == expected.len());
+        page.before = last.start_time.map(|start| (start, last.run_id));
+        pages += 1;
+        paged.extend(runs);
+    }
+    assert!(paged == expected && pages >= 2, "{} runs on {pages} pages", paged.len());
+}
+
 pub async fn a_dataset_keeps_what_a_later_description_leaves_out(store: &Shared) {
     let id = Uuid::new_v4();
     assert_eq!(store.dataset(id).await.unwrap(), None);

@@ -106,7 +106,7 @@ fn first_page(query: &RangeQuery, most: usize) -> usize {
 /// How many rows the next page may have: as many as fit by the largest met so far, and no more than four times as many as before.
 /// Fewer than the query's limit: where a page takes all of it, the server sees nothing to be paged, and begins from the start
 /// whatever paging state it is given.
-fn next_page(rows: usize, largest: usize, limit: usize, most: usize) -> usize {
+pub(super) fn next_page(rows: usize, largest: usize, limit: usize, most: usize) -> usize {
     let most = (rows * 4).min(most).min(limit.saturating_sub(1)).max(1);
     (PAGE_BYTES / largest.max(1)).clamp(1, most)
 }

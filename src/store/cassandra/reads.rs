@@ -25,7 +25,9 @@ fn key(run_id: Uuid, timestamp: CqlTimestamp, event_id: i64) -> EventKey {
     EventKey { run_id, timestamp: restore_micros(timestamp.0, event_id), event_id }
 }
 
+// In the order in which they are asked for: found by their names, they would take half as long again.
 #[derive(DeserializeRow)]
+#[scylla(flavor = "enforce_order")]
 struct Metrics {
     run_id: Uuid,
     timestamp: CqlTimestamp,

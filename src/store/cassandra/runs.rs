@@ -15,13 +15,14 @@ use uuid::Uuid;
 
 use super::{errors, pages, reads, session::Link, time};
 use crate::{
-    event::RunRow,
+    event::{RunRow, Weigh},
     render,
     store::{RunsQuery, StoreError},
     units::Micros,
 };
 
-/// Runs fetched by one request while walking the index.
+/// Runs fetched by one request while walking the index, at most: fewer, while it is not known how large they are, and where they
+/// are large.
 const CHUNK: usize = 32;
 /// Entries looked at by one query: one with a filter that matches little ends there, as if older runs did not exist. The log
 /// says so, with the cursor that goes on behind them.
@@ -112,6 +113,7 @@ pub(super) async fn newest(link: &Link, query: &RunsQuery) -> Result<Vec<RunRow>
     }
     let newest_month = query.before.map(|(at, _)| time::month(at));
     let (mut looked_at, mut oldest) = (0, None);
+    let (mut chunk, mut largest) = (1, 0);
     for month in reads::partitions(link, &link.statements.months).await? {
         if newest_month.as_ref().is_some_and(|newest| month > *newest) {
             continue;
@@ -119,11 +121,15 @@ pub(super) async fn newest(link: &Link, query: &RunsQuery) -> Result<Vec<RunRow>
         let entries = entries(link, month, query, ENTRIES_MAX - looked_at).await?;
         looked_at += entries.len();
         oldest = entries.last().copied().or(oldest);
-        for chunk in entries.chunks(CHUNK) {
-            add_chunk(link, chunk, query, &mut found).await?;
-            if found.len() == query.limit {
+        let mut rest = entries.as_slice();
+        while !rest.is_empty() {
+            let (some, later) = rest.split_at(chunk.min(rest.len()));
+            largest = largest.max(add_chunk(link, some, query, &mut found).await?);
+            if query.is_filled(&found) {
                 return Ok(found);
             }
+            chunk = pages::next_page(chunk, largest, usize::MAX, CHUNK);
+            rest = later;
         }
         if looked_at >= ENTRIES_MAX {
             warn!(
@@ -171,9 +177,16 @@ fn sorts_after((start, run_id): Entry, (at, id): (Micros, Uuid)) -> bool {
     time::millis(at).cmp(&start.0).then_with(|| time::uuid_order(run_id, id)).is_gt()
 }
 
-async fn add_chunk(link: &Link, chunk: &[Entry], query: &RunsQuery, found: &mut Vec<RunRow>) -> Result<(), StoreError> {
+/// How large the largest of them is.
+async fn add_chunk(
+    link: &Link,
+    chunk: &[Entry],
+    query: &RunsQuery,
+    found: &mut Vec<RunRow>,
+) -> Result<usize, StoreError> {
     let ids: Vec<Uuid> = chunk.iter().map(|(_, id)| *id).collect();
     let rows = reads::some_runs(link, &ids).await?;
+    let largest = rows.iter().map(RunRow::bytes).max().unwrap_or(0);
     let mut rows: HashMap<Uuid, RunRow> = rows.into_iter().map(|row| (row.run_id, row)).collect();
     for (start, id) in chunk {
         let wanted = rows.get(id).is_some_and(|row| {
@@ -188,7 +201,7 @@ async fn add_chunk(link: &Link, chunk: &[Entry], query: &RunsQuery, found: &mut 
             }
         }
     }
-    Ok(())
+    Ok(largest)
 }
 
 #[cfg(test)]
