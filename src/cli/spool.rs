@@ -55,7 +55,8 @@ pub struct DrainArgs {
     /// Name of the daemon it belonged to; absent: as the spool says, which a `quarantine/` does not.
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
-    /// Where its dead letters go; absent: `deadletter` beside the spool, which of the configured one is `dead_letter.dir`.
+    /// Where its dead letters go; absent: `deadletter` beside the spool, which of the configured one is `dead_letter.dir`; of a
+    /// `quarantine/` whose daemon runs: `deadletter` in it.
     #[arg(long, value_name = "DIR")]
     deadletter: Option<PathBuf>,
 }
@@ -112,11 +113,23 @@ async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), C
         Some(parent) if !owns => parent.join("deadletter"),
         _ => settings.dead_letter.dir.clone(),
     };
-    let dead_letters = deadletter.unwrap_or_else(beside);
-    let orphan = Orphan { dir: dir.clone(), owner, dead_letters: dead_letters.clone(), returns: own, quarantine };
-    let bar = Bar::new("drained");
-    let drained = refill::drain(settings, orphan, |done, total| bar.show(done, total)).await;
-    drop(bar);
+    let told = deadletter.is_some();
+    let mut dead_letters = deadletter.unwrap_or_else(beside);
+    let drain = async |dead_letters: &Path| {
+        let (dir, dead_letters) = (dir.clone(), dead_letters.to_owned());
+        let bar = Bar::new("drained");
+        let orphan = Orphan { dir, owner: owner.clone(), dead_letters, returns: own, quarantine };
+        refill::drain(settings, orphan, |done, total| bar.show(done, total)).await
+    };
+    let mut drained = drain(&dead_letters).await;
+    if let Err(RefillError::DeadLetters(DeadLetterError::Locked { .. })) = drained
+        && quarantine
+        && !told
+    {
+        // Those are its daemon's while that runs, which is no reason to keep what can be stored waiting.
+        dead_letters = whole.join("deadletter");
+        drained = drain(&dead_letters).await;
+    }
     let drained = drained.map_err(|error| match error {
         RefillError::DeadLetters(error @ DeadLetterError::Locked { .. }) => {
             CliError::No(format!("{error}: stop it first, or say with --deadletter where else they go"))

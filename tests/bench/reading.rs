@@ -148,19 +148,25 @@ async fn beside_ingestion(options: &Options, redis: &Redis, daemon: &Daemon, bar
         let alone = reading.phase(options, redis, daemon, bare, Beside::Nothing).await?;
         let beside = reading.phase(options, redis, daemon, bare, Beside::Readers).await?;
         println!(
-            "  received → durable p99 without readers {alone:.2} ms, with readers {beside:.2} ms, ratio {:.1}",
-            beside / alone
+            "  received → durable p99 without readers {:.2} ms, with readers {:.2} ms, ratio {:.1}; bare fdatasync {:.2} and {:.2} ms, ratio {:.1}",
+            alone.0,
+            beside.0,
+            beside.0 / alone.0,
+            alone.1,
+            beside.1,
+            beside.1 / alone.1,
         );
     }
     let beside = reading.phase(options, redis, daemon, bare, Beside::Pairs).await?;
     let Reading { mut pages, mut bares, .. } = reading;
     let (page, query) = (quantile(&mut pages, 0.99) * 1e3, quantile(&mut bares, 0.99) * 1e3);
     println!(
-        "  page of {PAGE} rows at {RATE}/s: p50 {:.1} ms, p99 {page:.1} ms; bare query p50 {:.1} ms, p99 {query:.1} ms; goal {:.1} ms ({} pairs; durable p99 {beside:.2} ms)",
+        "  page of {PAGE} rows at {RATE}/s: p50 {:.1} ms, p99 {page:.1} ms; bare query p50 {:.1} ms, p99 {query:.1} ms; goal {:.1} ms ({} pairs; durable p99 {:.2} ms)",
         quantile(&mut pages, 0.5) * 1e3,
         quantile(&mut bares, 0.5) * 1e3,
         1.5 * query + 5.0,
-        pages.len()
+        pages.len(),
+        beside.0,
     );
     Ok(())
 }
@@ -175,7 +181,7 @@ struct Reading {
 }
 
 impl Reading {
-    /// The p99 of received → durable meanwhile, in milliseconds.
+    /// The p99 of received → durable meanwhile, and that of a bare fdatasync beside it, in milliseconds.
     async fn phase(
         &mut self,
         options: &Options,
@@ -183,11 +189,13 @@ impl Reading {
         daemon: &Daemon,
         bare: &Bare,
         beside: Beside,
-    ) -> Result<f64, Error> {
+    ) -> Result<(f64, f64), Error> {
         let runs: Vec<Uuid> = (0..8).map(|_| Uuid::new_v4()).collect();
         let (port, duration) = (redis.port, Duration::from_secs(options.seconds));
         let before = daemon.metrics()?;
         let publisher = std::thread::spawn(move || load::publish(port, &runs, RATE, duration, 0));
+        let bytes = usize::try_from(RATE)? * 260 / 200;
+        let syncs = std::thread::spawn(move || bare::fdatasync(duration, bytes));
         let done = Arc::new(AtomicBool::new(false));
         let mut others = Vec::new();
         if beside != Beside::Nothing {
@@ -212,9 +220,11 @@ impl Reading {
         for other in others {
             other.join().map_err(|_| "a reader panicked")??;
         }
+        let mut syncs = syncs.join().map_err(|_| "the bare loop panicked")??;
         self.rows += published;
         stored(daemon, self.rows).await?;
-        Ok(histogram::quantile(&before, &daemon.metrics()?, "cascor_intake_durable_seconds", 0.99) * 1e3)
+        let durable = histogram::quantile(&before, &daemon.metrics()?, "cascor_intake_durable_seconds", 0.99);
+        Ok((durable * 1e3, quantile(&mut syncs, 0.99) * 1e3))
     }
 }
 

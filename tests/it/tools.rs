@@ -408,10 +408,20 @@ fn dead_letters_of_what_was_set_aside_are_where_those_of_its_daemon_are() {
     fs::create_dir(&letters).unwrap();
     let held = fs::File::create(letters.join("lock")).unwrap();
     held.lock().unwrap();
-    let refused = daemon.command(&["spool", "drain", aside.to_str().unwrap(), "--owner", "orphan"]);
+    let (place, told) = (aside.to_str().unwrap(), letters.to_str().unwrap());
+    let refused = daemon.command(&["spool", "drain", place, "--owner", "orphan", "--deadletter", told]);
     assert!(stderr(&refused).contains("--deadletter"), "{}", stderr(&refused));
+    let before = image(&aside);
+    let drain = ["spool", "drain", place, "--owner", "orphan", "--json"];
+    let drained = json_of(&daemon, &drain);
+    assert_eq!(drained["dead_letters"], 1, "{drained}");
+    assert!(drained["dead_letters_in"].as_str().unwrap().ends_with("quarantine/deadletter"), "{drained}");
     drop(held);
-    let drained = json_of(&daemon, &["spool", "drain", aside.to_str().unwrap(), "--owner", "orphan", "--json"]);
+    // And when it is stopped, they are among its own.
+    fs::remove_dir_all(&aside).unwrap();
+    fs::create_dir(&aside).unwrap();
+    before.iter().for_each(|(name, bytes)| fs::write(aside.join(name), bytes).unwrap());
+    let drained = json_of(&daemon, &drain);
     assert_eq!((&drained["dead_letters"], listed()), (&json!(1), json!(1)), "{drained}");
-    assert!(!spool.join("deadletter").exists());
+    assert!(!aside.join("deadletter").exists() && !spool.join("deadletter").exists());
 }

@@ -93,6 +93,7 @@ const DEEDS: &[Deed] = &[
     ("directory, pipe and socket as segments", |spool| {
         directory(&later(spool, 1));
         pipe(&later(spool, 2));
+        let _ = fs::remove_file(later(spool, 3));
         drop(UnixListener::bind(later(spool, 3)).unwrap());
     }),
     ("segment with two more names", |spool| {
