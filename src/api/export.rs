@@ -19,7 +19,10 @@ use axum::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use self::source::{Format, Job, Part};
-pub use self::{body::Trailer, source::TABLES};
+pub use self::{
+    body::Trailer,
+    source::{TABLES, head},
+};
 use super::{
     Sight,
     error::{Answer, ApiError},

@@ -46,6 +46,7 @@ pub use self::{
     access::{Access, Scope},
     config::Config,
     error::{Answer, ApiError},
+    export::head as export_head,
     room::Memory,
     serve::run,
     session::Sessions,

@@ -48,9 +48,10 @@ const READS: usize = 2;
 pub struct Memory {
     budget: Arc<Semaphore>,
     units: usize,
-    /// What exports may have of it: their clients may take their time, and leave room for a page.
-    exports: Arc<Semaphore>,
-    export_units: usize,
+    /// The part for what needs no more than a page: it does not queue behind those who wait for more, nor behind exports, whose
+    /// clients may take their time.
+    pages: Arc<Semaphore>,
+    page_units: usize,
     /// The part for values that are there, so that they need not wait for those who wait for the store.
     values: Arc<Semaphore>,
     reads: Arc<Semaphore>,
@@ -60,14 +61,14 @@ impl Memory {
     /// A budget of this size.
     pub fn new(size: ByteSize) -> Self {
         let all = size.as_usize() / UNIT;
-        let units = all - all / 8;
-        let export_units = units.saturating_sub(PAGE / UNIT).max(units / 2);
+        let page_units = (PAGE / UNIT + 1).min((all - all / 8) / 2);
+        let units = all - all / 8 - page_units;
         let part = |units| Arc::new(Semaphore::new(units));
         Self {
             budget: part(units),
             units,
-            exports: part(export_units),
-            export_units,
+            pages: part(page_units),
+            page_units,
             values: part(all / 8),
             reads: part(READS),
         }
@@ -83,28 +84,31 @@ impl Memory {
 /// Room for rows, and for the text made of them.
 #[derive(Debug)]
 pub struct Room {
-    /// As many of each: those of the budget, and before them those of a part of it.
-    held: Vec<OwnedSemaphorePermit>,
+    /// Of the budget, or of a part of it.
+    held: Option<OwnedSemaphorePermit>,
     /// All that may be held.
     most: usize,
-    reads: Arc<Semaphore>,
+    memory: Memory,
 }
 
 impl Room {
     /// Waits until there is room for a page; `http.request_timeout` ends the wait.
     pub async fn of(memory: &Memory) -> Self {
-        Self::for_bytes(memory, PAGE).await
+        tokio::select! {
+            biased;
+            // Where that is less than a page takes, more of it waits for the rest as other large ones do.
+            Ok(permit) = Arc::clone(&memory.pages).acquire_many_owned(units(PAGE, memory.page_units)) => {
+                Self { held: Some(permit), most: usize::MAX, memory: memory.clone() }
+            }
+            room = Self::for_bytes(memory, PAGE) => room,
+        }
     }
 
     /// The same for so many bytes; for all there is, where that is less.
     pub async fn for_bytes(memory: &Memory, bytes: usize) -> Self {
-        Self::begin(&[&memory.budget], memory.units, memory, bytes).await
-    }
-
-    /// The same for an export.
-    pub async fn for_export(memory: &Memory, bytes: usize) -> Self {
-        // In this order: who waits for other exports waits in nobody else's way.
-        Self::begin(&[&memory.exports, &memory.budget], memory.export_units, memory, bytes).await
+        // Nobody closes it.
+        let held = Arc::clone(&memory.budget).acquire_many_owned(units(bytes, memory.units)).await.ok();
+        Self { held, most: memory.units, memory: memory.clone() }
     }
 
     /// The same for a value of so many bytes that is got next and sent as it is.
@@ -114,18 +118,9 @@ impl Room {
             return Self::for_bytes(memory, 2 * bytes).await;
         }
         match Arc::clone(&memory.values).try_acquire_many_owned(units(bytes, usize::MAX)) {
-            Ok(permit) => Self { held: vec![permit], most: usize::MAX, reads: Arc::clone(&memory.reads) },
+            Ok(permit) => Self { held: Some(permit), most: usize::MAX, memory: memory.clone() },
             Err(_) => Self::for_bytes(memory, bytes).await,
         }
-    }
-
-    async fn begin(from: &[&Arc<Semaphore>], most: usize, memory: &Memory, bytes: usize) -> Self {
-        let mut held = Vec::with_capacity(from.len());
-        for &part in from {
-            // Nobody closes it.
-            held.extend(Arc::clone(part).acquire_many_owned(units(bytes, most)).await);
-        }
-        Self { held, most, reads: Arc::clone(&memory.reads) }
     }
 
     /// How much may be kept: everything, when there is no more room to be had.
@@ -135,7 +130,7 @@ impl Room {
     }
 
     fn units(&self) -> usize {
-        self.held.first().map_or(0, OwnedSemaphorePermit::num_permits)
+        self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
     }
 
     /// A page of rows, and the cursor of the next.
@@ -170,7 +165,7 @@ impl Room {
         weigh: impl Fn(&V) -> usize,
     ) -> Result<V, StoreError> {
         loop {
-            let turn = Arc::clone(&self.reads).acquire_owned().await;
+            let turn = self.memory.turn().await;
             let rows = read().await?;
             let bytes = with_text(weigh(&rows));
             if bytes <= self.bytes() || self.grow(bytes) {
@@ -183,31 +178,29 @@ impl Room {
 
     /// Takes more, for so many bytes in all, if that is there at once.
     fn grow(&mut self, bytes: usize) -> bool {
-        let more = units(bytes, self.most).saturating_sub(u32::try_from(self.units()).unwrap_or(u32::MAX));
-        let take = |held: &OwnedSemaphorePermit| Arc::clone(held.semaphore()).try_acquire_many_owned(more).ok();
-        let Some(taken) = self.held.iter().map(take).collect::<Option<Vec<_>>>() else { return false };
-        self.held.iter_mut().zip(taken).for_each(|(held, more)| held.merge(more));
+        // Of the budget, whatever it had until now.
+        let most = self.memory.units;
+        let had = if self.most == most { self.units() } else { 0 };
+        let more = units(bytes, most).saturating_sub(u32::try_from(had).unwrap_or(u32::MAX));
+        let Ok(taken) = Arc::clone(&self.memory.budget).try_acquire_many_owned(more) else { return false };
+        match &mut self.held {
+            Some(held) if self.most == most => held.merge(taken),
+            held => *held = Some(taken),
+        }
+        self.most = most;
         true
     }
 
     /// Waits for room for so many bytes. Meanwhile what it had is others': nobody waits with room for more of it.
     async fn wait(&mut self, bytes: usize) {
-        self.release(0);
-        for held in &mut self.held {
-            if let Ok(permit) = Arc::clone(held.semaphore()).acquire_many_owned(units(bytes, self.most)).await {
-                held.merge(permit);
-            }
-        }
+        self.held = None;
+        *self = Self::for_bytes(&self.memory, bytes).await;
     }
 
     /// Keeps room for no more than so many bytes.
     fn shrink(&mut self, bytes: usize) {
-        self.release(bytes / UNIT + 1);
-    }
-
-    fn release(&mut self, units: usize) {
-        for held in &mut self.held {
-            drop(held.split(held.num_permits().saturating_sub(units)));
+        if let Some(held) = &mut self.held {
+            drop(held.split(held.num_permits().saturating_sub(bytes / UNIT + 1)));
         }
     }
 
@@ -226,7 +219,8 @@ impl Room {
 
     /// This text, which keeps as much of the room as it takes until the last of it is dropped.
     pub fn hold(mut self, text: Vec<u8>) -> Bytes {
-        // There may be more of it than was thought; then it is there, and counts if it can.
+        // There may be more of it than was thought; then it is there, and counts if it can. And the part for pages is for the
+        // next one, however long this one's client takes.
         self.grow(text.len());
         self.shrink(text.len());
         Bytes::from_owner(Text { text, _room: self })
@@ -296,16 +290,16 @@ mod tests {
     }
 
     fn free(memory: &Memory) -> [usize; 4] {
-        [&memory.budget, &memory.exports, &memory.values, &memory.reads].map(|part| part.available_permits())
+        [&memory.budget, &memory.pages, &memory.values, &memory.reads].map(|part| part.available_permits())
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_kept_is_counted_until_it_is_sent() {
-        let memory = Memory::new(ByteSize::mib(64));
+        let memory = Memory::new(ByteSize::mib(72));
         let (all, patience) = (free(&memory), Duration::from_secs(1));
         let large = kept(Room::of(&memory).await, 20 << 20).await;
         assert_eq!(large.units(), (40 << 10) + 1, "its text, too");
-        let second = Room::for_bytes(&memory, 8 << 20).await;
+        let second = Room::for_bytes(&memory, 4 << 20).await;
         assert!(timeout(patience, kept(second, 20 << 20)).await.is_err(), "no room for another");
         let text = large.hold(vec![0; 24 << 20]);
         assert_eq!(all[0] - free(&memory)[0], (24 << 10) + 1, "no more than the text takes");
@@ -326,10 +320,13 @@ mod tests {
         for size in [16, 64] {
             let memory = Memory::new(ByteSize::mib(size));
             let all = free(&memory);
-            let export = kept(Room::for_export(&memory, 1 << 20).await, 1 << 30).await;
-            let waits = timeout(Duration::from_secs(1), Room::for_export(&memory, 1)).await;
-            assert!(waits.is_err(), "exports have a part");
-            let page = Room::for_bytes(&memory, PAGE.min(6 << 20)).await;
+            let patience = Duration::from_secs(1);
+            let export = kept(Room::for_bytes(&memory, 1 << 20).await, 1 << 30).await;
+            assert_eq!(free(&memory)[0], 0, "an export may have all of the budget");
+            let other = timeout(patience, Room::for_bytes(&memory, 1)).await;
+            assert!(other.is_err(), "another waits");
+            let page = timeout(patience, Room::of(&memory)).await.unwrap();
+            let page = timeout(patience, kept(page, PAGE / 8)).await.unwrap();
             let value = timeout(Duration::from_secs(1), Room::for_value(&memory, VALUE)).await.unwrap();
             assert_eq!(value.bytes(), VALUE + UNIT);
             drop((export, page, value));

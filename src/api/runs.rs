@@ -102,6 +102,8 @@ pub async fn one(State(sight): State<Sight>, Path(run_id): Path<String>, params:
     let run_id = uuid(&run_id)?;
     let limit = params.number("limit", 1_000, 0, sight.config.page_rows)?;
     let (store, query) = (&*sight.store, &RangeQuery::newest(run_id, limit));
+    // Cassandra reads every row of the run for that, seconds where there are a million: no room is held meanwhile.
+    let metric_count = if counted { Some(store.count_metrics(run_id).await?) } else { None };
     let mut room = Room::of(&sight.memory).await;
     let read = || -> BoxFuture<'_, Result<_, StoreError>> {
         Box::pin(async {
@@ -113,8 +115,6 @@ pub async fn one(State(sight): State<Sight>, Path(run_id): Path<String>, params:
         found.as_ref().map_or(0, |(run, (metrics, _))| run.bytes() + weight(metrics))
     };
     let (run, (metrics, next)) = room.keep(read, bytes).await?.ok_or_else(ApiError::no_run)?;
-    // Cassandra reads every row of the run for that: seconds, where there are a million.
-    let metric_count = if counted { Some(sight.store.count_metrics(run.run_id).await?) } else { None };
     let shown = RunJson { run: &run, now: units::now(), stale_after: STALE_AFTER };
     room.json(&One { run: shown, metrics: JsonRows(&metrics), metric_count, next })
 }

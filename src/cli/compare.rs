@@ -57,7 +57,6 @@ pub async fn compare(asker: &Asker, args: &CompareArgs, json: bool, out: &mut im
             table::text(id(curve).get(..8)),
             cells::text(curve, "run_name"),
             cells::text(curve, "status"),
-            table::number(last.iter().flatten().next().copied()),
             table::number(least),
             table::number(greatest),
             table::number(last.iter().flatten().next_back().copied()),
@@ -65,6 +64,6 @@ pub async fn compare(asker: &Asker, args: &CompareArgs, json: bool, out: &mut im
         ]
     };
     let curve = format!("{} BY {}", args.field, args.by).to_uppercase();
-    let headers = ["RUN", "NAME", "STATUS", "FIRST", "MIN", "MAX", "LAST", &curve];
+    let headers = ["RUN", "NAME", "STATUS", "MIN", "MAX", "LAST", &curve];
     table::table(out, &headers, cells::list(&answer, "curves").iter().map(row).collect())
 }

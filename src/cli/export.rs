@@ -25,7 +25,7 @@ use super::{
     lookup::{find_run, id},
     output,
 };
-use crate::{render, units::Micros};
+use crate::{api::export_head, render, units::Micros};
 
 /// Arguments of `export`.
 #[derive(Clone, Debug, clap::Args)]
@@ -82,7 +82,7 @@ pub async fn export(asker: &Asker, args: &ExportArgs, json: bool) -> Result<(), 
         return check(&args.format, &sink, reply.trailers()).map(drop);
     };
     let part = file.with_file_name(format!("{}.part", name(file)?));
-    let begun = if args.resume { resume::begun(file, &part, &args.format).map_err(failed(&part))? } else { None };
+    let begun = if args.resume { begun(args, &ids, file, &part)? } else { None };
     let cursor = begun.as_ref().map(|begun| begun.cursor.clone()).or(args.cursor.clone());
     let reply = asker.get(&path(args, &ids, cursor.as_deref())).await?;
     let open =
@@ -107,6 +107,25 @@ pub async fn export(asker: &Asker, args: &ExportArgs, json: bool) -> Result<(), 
     let beside = file.with_file_name(format!("{}.meta.json", name(file)?));
     fs::write(&beside, format!("{meta:#}\n")).map_err(failed(&beside))?;
     if json { output::json(&meta) } else { output::line(&format!("{} rows in {}", meta["rows"], file.display())) }
+}
+
+/// What there is to be gone on with; an error, and nothing changed, where that is another export.
+fn begun(args: &ExportArgs, ids: &[String], file: &Path, part: &Path) -> Result<Option<resume::Begun>, CliError> {
+    let refuse = |what: &str| {
+        let file = file.display();
+        Err(CliError::No(format!("`{file}` cannot be gone on with: {what}; name another file, or leave out --resume")))
+    };
+    // Two tables can look alike; what was written beside the file knows.
+    let meta = fs::read(file.with_file_name(format!("{}.meta.json", name(file)?))).unwrap_or_default();
+    let meta: Value = serde_json::from_slice(&meta).unwrap_or_default();
+    if meta["table"].as_str().is_some_and(|table| table != args.table) {
+        return refuse("it is of another table");
+    }
+    let wanted = resume::Wanted { format: &args.format, ids, head: export_head(&args.table) };
+    match resume::begun(file, part, &wanted) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => refuse(&error.to_string()),
+        begun => begun.map_err(failed(part)),
+    }
 }
 
 fn name(file: &Path) -> Result<String, CliError> {

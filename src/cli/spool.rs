@@ -55,7 +55,7 @@ pub struct DrainArgs {
     /// Name of the daemon it belonged to; absent: as the spool says, which a `quarantine/` does not.
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
-    /// Where its dead letters go; absent: `deadletter` beside the spool, which of the configured one is `dead_letter.dir`; of a
+    /// Where its dead letters go; absent: `deadletter` beside the spool, which of the configured one is `deadletter.dir`; of a
     /// `quarantine/` whose daemon runs: `deadletter` in it.
     #[arg(long, value_name = "DIR")]
     deadletter: Option<PathBuf>,

@@ -15,9 +15,6 @@ pub use self::{
 };
 use crate::units::{self, ByteSize};
 
-/// Room for one object of any size that is kept, with the brackets of the array.
-const HISTORY_MIN: ByteSize = ByteSize::kib(8);
-
 /// Lifetimes and sizes of the latest-state keys. Their prefix is `redis.key_prefix`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -73,18 +70,12 @@ impl Config {
             ("control_ttl", self.control_ttl),
             ("status_ttl", self.status_ttl),
         ] {
-            // A key is set again at most every 50 ms; one that lives shorter would come and go under a steady stream.
-            if ttl < Duration::from_millis(100) {
-                problems.push(format!("`latest.{name}` must be at least 100ms"));
+            if ttl < Duration::from_millis(1) {
+                problems.push(format!("`latest.{name}` must be at least 1ms"));
             }
         }
-        for (name, count) in [("history_objects", self.history_objects), ("runs", self.runs)] {
-            if count == 0 {
-                problems.push(format!("`latest.{name}` must be at least 1"));
-            }
-        }
-        if self.history_bytes < HISTORY_MIN {
-            problems.push(format!("`latest.history_bytes` must be at least {HISTORY_MIN}"));
+        if self.runs == 0 {
+            problems.push("`latest.runs` must be at least 1".into());
         }
     }
 }

@@ -131,6 +131,16 @@ fn by_command(daemon: &Daemon, expected: &str) {
         assert_eq!(serde_json::from_str::<Value>(&meta).unwrap()["checksum_xxh3"], checksum(expected));
     }
     assert!(daemon.succeed(&["export", RUN]) == expected, "to standard output");
+    // Something else is not gone on with, and stays as it is.
+    let other = folder.path().join("other.csv");
+    fs::write(&other, "mine\n").unwrap();
+    for (target, table, text) in [(&file, "training_events", expected), (&other, "training_metrics", "mine\n")] {
+        let target = target.to_str().unwrap();
+        let refused = daemon.command(&["export", RUN, "-o", target, "--resume", "--table", table]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("cannot be gone on with"), "{refused:?}");
+        assert!(fs::read_to_string(target).unwrap() == text && !fs::exists(format!("{target}.part")).unwrap());
+    }
 }
 
 #[test]

@@ -64,7 +64,7 @@ export function renew(id) {
     await Promise.all(
       ids.map(async (one) => {
         try {
-          const { run } = await get(`api/runs/${one}`, { limit: 0 });
+          const { run } = await get(`api/runs/${one}`, { limit: 0, count: "none" });
           known.set(one, run);
         } catch (error) {
           // The store follows the stream by a moment.

@@ -83,6 +83,7 @@ pub struct Streamed {
     /// The only one in it; let go with it.
     writer: JoinSet<Result<(), StoreError>>,
     pieces: mpsc::Receiver<Piece>,
+    ended: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -92,7 +93,7 @@ impl Streamed {
         let (sender, pieces) = mpsc::channel(PIECES);
         let mut writer = JoinSet::new();
         writer.spawn(write(job, sender));
-        Self { writer, pieces, _permit: permit }
+        Self { writer, pieces, ended: false, _permit: permit }
     }
 }
 
@@ -111,8 +112,13 @@ impl Body for Streamed {
         }
         match self.pieces.poll_recv(context) {
             Poll::Ready(Some(Piece::Bytes(bytes))) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-            Poll::Ready(Some(Piece::End(trailer))) => Poll::Ready(Some(Ok(Frame::trailers(trailer.headers())))),
-            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Ready(Some(Piece::End(trailer))) => {
+                self.ended = true;
+                Poll::Ready(Some(Ok(Frame::trailers(trailer.headers()))))
+            }
+            Poll::Ready(None) if self.ended => Poll::Ready(None),
+            // Whatever became of the writer: without its trailer a body must not look whole.
+            Poll::Ready(None) => Poll::Ready(Some(Err(StoreError::Unavailable("the export ended early".into())))),
             Poll::Pending => Poll::Pending,
         }
     }

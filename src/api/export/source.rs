@@ -32,6 +32,15 @@ const GAPS: usize = 1_000;
 /// The tables that can be exported; the first unless told otherwise.
 pub const TABLES: [&str; 3] = ["training_metrics", "network_topology", "training_events"];
 
+/// The columns of one of [`TABLES`], as the first line of a CSV file.
+pub fn head(table: &str) -> &'static str {
+    match table {
+        "network_topology" => TopologyRow::HEADER,
+        "training_events" => EventRow::HEADER,
+        _ => MetricsRow::HEADER,
+    }
+}
+
 /// The shape of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "their names")]
@@ -150,7 +159,7 @@ async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Page<T>>) -> Resu
             // Only once there is room for it: two pages, however large their rows, are never three.
             let Ok(place) = pages.reserve().await else { return Ok(()) };
             // Behind large rows the next are likely to be large, too.
-            let mut room = Room::for_export(&job.memory, 2 * PAGE.max(query.largest)).await;
+            let mut room = Room::for_bytes(&job.memory, 2 * PAGE.max(query.largest)).await;
             let rows = room.rows::<T>(&*job.store, &query).await?;
             let complete = !query.is_filled(&rows);
             query.largest = rows.iter().map(T::bytes).max().unwrap_or(0);

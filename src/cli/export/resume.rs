@@ -20,18 +20,29 @@ pub struct Begun {
     pub rows: u64,
 }
 
+/// What is to be gone on with.
+pub struct Wanted<'a> {
+    /// `csv` or `ndjson`.
+    pub format: &'a str,
+    /// The runs.
+    pub ids: &'a [String],
+    /// The columns of the table, as the first line of a CSV file.
+    pub head: &'a str,
+}
+
 /// Looks at the part, or makes the finished file a part again. The last row is dropped: it may be torn.
 ///
 /// # Errors
-/// When a file cannot be read, renamed or cut.
-pub fn begun(file: &Path, part: &Path, format: &str) -> io::Result<Option<Begun>> {
-    if !part.exists() {
-        if !file.exists() {
-            return Ok(None);
-        }
-        fs::rename(file, part)?;
+/// When a file cannot be read, renamed or cut; or, before anything of it is changed, when it holds something else than what is
+/// wanted (`InvalidData`).
+pub fn begun(file: &Path, part: &Path, wanted: &Wanted<'_>) -> io::Result<Option<Begun>> {
+    let there = if part.exists() { part } else { file };
+    if !there.exists() {
+        return Ok(None);
     }
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(part)?);
+    let format = wanted.format;
+    let other = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    let mut reader = BufReader::with_capacity(1 << 20, File::open(there)?);
     let (mut at, mut line, mut rows) = (0_u64, Vec::new(), 0_u64);
     // The last two rows: where each begins, and where it is in the run.
     let (mut last, mut before): (Option<(u64, String)>, Option<String>) = (None, None);
@@ -41,6 +52,13 @@ pub fn begun(file: &Path, part: &Path, format: &str) -> io::Result<Option<Begun>
         if read == 0 {
             break;
         }
+        // Torn, it is the beginning of it.
+        if at == 0 && format == "csv" && !wanted.head.as_bytes().starts_with(&line) {
+            return other("it does not begin as this export does".into());
+        }
+        if at == 0 && format != "csv" && line.ends_with(b"\n") && cursor(&line, format).is_none() {
+            return other("it does not begin as this export does".into());
+        }
         // A line that is no row is within a text of the row before, or the head.
         if let Some(cursor) = cursor(&line, format) {
             rows += 1;
@@ -48,6 +66,15 @@ pub fn begun(file: &Path, part: &Path, format: &str) -> io::Result<Option<Begun>
             last = Some((at, cursor));
         }
         at += read;
+    }
+    for place in before.iter().chain(last.iter().map(|(_, place)| place)) {
+        let run = place.split('.').next().and_then(|run| Uuid::try_parse(run).ok()).unwrap_or_default().to_string();
+        if !wanted.ids.contains(&run) {
+            return other(format!("it holds rows of run {run}"));
+        }
+    }
+    if there == file {
+        fs::rename(file, part)?;
     }
     let (Some((begins, _)), Some(cursor)) = (last, before) else { return Ok(None) };
     OpenOptions::new().write(true).open(part)?.set_len(begins)?;
@@ -75,13 +102,24 @@ mod tests {
     fn a_torn_row_is_written_again() {
         let folder = tempfile::tempdir().unwrap();
         let (file, part) = (folder.path().join("a.csv"), folder.path().join("a.csv.part"));
-        assert_eq!(begun(&file, &part, "csv").unwrap(), None);
+        let run = "00000000-0000-0000-0000-000000000007".to_owned();
+        let wanted = |head, ids: &[String], file, part| {
+            begun(file, part, &Wanted { format: "csv", ids, head }).map_err(|e| e.to_string())
+        };
+        let head = "run_id,timestamp,event_id,x,y\r\n";
+        let ours = std::slice::from_ref(&run);
+        assert_eq!(wanted(head, ours, &file, &part), Ok(None));
         let row =
             |n: u32| format!("00000000-0000-0000-0000-000000000007,2025-11-20T10:15:0{n}.000001Z,{n},\"a\nb\",1\r\n");
         let whole = format!("run_id,timestamp,event_id,x,y\r\n{}{}", row(1), row(2));
         for torn in ["", "00000000-0000-0000-0000-000000000007,2025-11-20T10:15:03.000001Z,3,\"a\nb"] {
             fs::write(&part, format!("{whole}{torn}")).unwrap();
-            let begun = begun(&file, &part, "csv").unwrap().unwrap();
+            // What is not ours is left as it is.
+            for (head, ids) in [("run_id,timestamp,event_id,z\r\n", ours), (head, &["7".to_owned()][..])] {
+                assert!(wanted(head, ids, &file, &part).is_err());
+                assert_eq!(fs::read_to_string(&part).unwrap(), format!("{whole}{torn}"));
+            }
+            let begun = wanted(head, ours, &file, &part).unwrap().unwrap();
             let expected = if torn.is_empty() { 1 } else { 2 };
             assert_eq!(begun.rows, expected);
             assert!(
@@ -91,5 +129,14 @@ mod tests {
             let kept = whole.replace(&row(2), if torn.is_empty() { "" } else { "\u{0}" }).replace('\u{0}', &row(2));
             assert_eq!(fs::read_to_string(&part).unwrap(), kept);
         }
+        fs::remove_file(&part).unwrap();
+        for foreign in ["mine\n", "mine"] {
+            fs::write(&file, foreign).unwrap();
+            assert_eq!(wanted(head, ours, &file, &part), Err("it does not begin as this export does".into()));
+            assert!(!part.exists() && fs::read_to_string(&file).unwrap() == foreign);
+        }
+        // Nothing but a torn head: anew.
+        fs::write(&file, &head[..9]).unwrap();
+        assert_eq!(wanted(head, ours, &file, &part), Ok(None));
     }
 }
