@@ -89,7 +89,7 @@ async fn cached(sight: &Sight, subject: &str, run_id: Option<Uuid>) -> Result<Op
 }
 
 /// The value of a key, and the room that a large one needs. How large it is is asked first: what Redis has is not kept waiting by
-/// those who wait for the store, and room and turn are there before the value is.
+/// those who wait for the store, and the room is there before the value is; a large one waits for its room as rows do.
 async fn value(sight: &Sight, subject: &str, run_id: Option<Uuid>) -> Result<Option<(Option<Room>, String)>, ApiError> {
     let Some(latest) = sight.latest.as_ref() else { return Ok(None) };
     let Some(client) = latest.link.client() else { return Ok(None) };

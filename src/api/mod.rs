@@ -91,7 +91,7 @@ pub struct Sight {
     pub keys: Arc<Keyring>,
     /// Exports that may still begin.
     pub exports: Arc<Semaphore>,
-    /// For answers made of large rows.
+    /// For answers made of stored rows, and for exports.
     pub memory: Memory,
     /// Answers that may still be compressed.
     pub compressions: Arc<Semaphore>,

@@ -22,7 +22,7 @@ use crate::{
     units::{self, Micros},
 };
 
-/// Rows of a page that are small. Two pages, one of them as text, are all the memory of an export.
+/// Rows of a page that are small. Two pages and the text that a client has not taken yet are all the memory of an export.
 const STEP: usize = 5_000;
 /// What a page takes unless its rows are large.
 const PAGE: usize = 2 * READ_BYTES;

@@ -342,7 +342,7 @@ mod tests {
             keyspace: "a\"b".into(),
             consistency_write: Some("MOST".into()),
             pool_size: 0,
-            username: Some("someone".into()),
+            password: Some(Secret::new("x")),
             ..Config::default()
         };
         let mut problems = Vec::new();
