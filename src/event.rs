@@ -225,6 +225,11 @@ pub trait Weigh {
     fn bytes(&self) -> usize;
 }
 
+/// What these rows take, in bytes.
+pub fn weight<T: Weigh>(rows: &[T]) -> usize {
+    rows.iter().map(T::bytes).sum()
+}
+
 fn text(text: &Option<String>) -> usize {
     text.as_ref().map_or(0, String::len)
 }

@@ -27,7 +27,7 @@ use super::{
     rows::{self, PAGE_BYTES, Paged},
 };
 use crate::{
-    event::Weigh,
+    event::weight,
     store::{BoxFuture, RangeQuery, Store, StoreError},
     units::ByteSize,
 };
@@ -86,8 +86,6 @@ impl Memory {
 pub struct Room {
     /// Of the budget, or of a part of it.
     held: Option<OwnedSemaphorePermit>,
-    /// All that may be held.
-    most: usize,
     memory: Memory,
 }
 
@@ -98,7 +96,7 @@ impl Room {
             biased;
             // Where that is less than a page takes, more of it waits for the rest as other large ones do.
             Ok(permit) = Arc::clone(&memory.pages).acquire_many_owned(units(PAGE, memory.page_units)) => {
-                Self { held: Some(permit), most: usize::MAX, memory: memory.clone() }
+                Self { held: Some(permit), memory: memory.clone() }
             }
             room = Self::for_bytes(memory, PAGE) => room,
         }
@@ -108,7 +106,7 @@ impl Room {
     pub async fn for_bytes(memory: &Memory, bytes: usize) -> Self {
         // Nobody closes it.
         let held = Arc::clone(&memory.budget).acquire_many_owned(units(bytes, memory.units)).await.ok();
-        Self { held, most: memory.units, memory: memory.clone() }
+        Self { held, memory: memory.clone() }
     }
 
     /// The same for a value of so many bytes that is got next and sent as it is.
@@ -118,15 +116,20 @@ impl Room {
             return Self::for_bytes(memory, 2 * bytes).await;
         }
         match Arc::clone(&memory.values).try_acquire_many_owned(units(bytes, usize::MAX)) {
-            Ok(permit) => Self { held: Some(permit), most: usize::MAX, memory: memory.clone() },
+            Ok(permit) => Self { held: Some(permit), memory: memory.clone() },
             Err(_) => Self::for_bytes(memory, bytes).await,
         }
     }
 
     /// How much may be kept: everything, when there is no more room to be had.
     pub fn bytes(&self) -> usize {
-        let units = self.units();
-        if units == self.most { usize::MAX } else { units * UNIT }
+        if self.of_budget() == self.memory.units { usize::MAX } else { self.units() * UNIT }
+    }
+
+    /// What it has of the budget itself, in units: nothing, while it has room in a part of it.
+    fn of_budget(&self) -> usize {
+        let held = self.held.as_ref().filter(|held| Arc::ptr_eq(held.semaphore(), &self.memory.budget));
+        held.map_or(0, OwnedSemaphorePermit::num_permits)
     }
 
     fn units(&self) -> usize {
@@ -178,16 +181,13 @@ impl Room {
 
     /// Takes more, for so many bytes in all, if that is there at once.
     fn grow(&mut self, bytes: usize) -> bool {
-        // Of the budget, whatever it had until now.
-        let most = self.memory.units;
-        let had = if self.most == most { self.units() } else { 0 };
-        let more = units(bytes, most).saturating_sub(u32::try_from(had).unwrap_or(u32::MAX));
+        let had = self.of_budget();
+        let more = units(bytes, self.memory.units).saturating_sub(u32::try_from(had).unwrap_or(u32::MAX));
         let Ok(taken) = Arc::clone(&self.memory.budget).try_acquire_many_owned(more) else { return false };
         match &mut self.held {
-            Some(held) if self.most == most => held.merge(taken),
+            Some(held) if had > 0 => held.merge(taken),
             held => *held = Some(taken),
         }
-        self.most = most;
         true
     }
 
@@ -230,11 +230,6 @@ impl Room {
 /// Permits for so many bytes.
 fn units(bytes: usize, most: usize) -> u32 {
     u32::try_from((bytes / UNIT + 1).min(most)).unwrap_or(u32::MAX)
-}
-
-/// What these rows take.
-pub fn weight<T: Weigh>(rows: &[T]) -> usize {
-    rows.iter().map(T::bytes).sum()
 }
 
 /// What rows of so many bytes need while text is made of them: as much again.

@@ -9,11 +9,11 @@ use super::{
     Sight,
     error::{Answer, ApiError},
     params::{Params, uuid},
-    room::{Room, weight},
+    room::Room,
     rows::{self, PAGE_BYTES},
 };
 use crate::{
-    event::{MetricsRow, RunRow, Weigh, status},
+    event::{MetricsRow, RunRow, Weigh, status, weight},
     render::{self, JsonRows, RunJson, STALE, STALE_AFTER},
     store::{BoxFuture, RangeQuery, RunsQuery, Store, StoreError},
     units::{self, Micros},

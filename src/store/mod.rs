@@ -17,7 +17,7 @@ use crate::{
     curve::{Field, Samples},
     event::{
         ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Partition, Row, RunRow, Table, TopologyRow,
-        Weigh,
+        Weigh, weight,
     },
     units::{self, Micros},
 };
@@ -135,7 +135,7 @@ impl Default for RunsQuery {
 impl RunsQuery {
     /// As [`RangeQuery::is_filled`].
     pub fn is_filled(&self, runs: &[RunRow]) -> bool {
-        runs.len() >= self.limit || runs.iter().map(RunRow::bytes).sum::<usize>() >= self.bytes
+        runs.len() >= self.limit || weight(runs) >= self.bytes
     }
 }
 
@@ -172,7 +172,7 @@ impl RangeQuery {
 
     /// Whether an answer ended because of a limit, so that there may be more behind it.
     pub fn is_filled<T: Weigh>(&self, rows: &[T]) -> bool {
-        rows.len() >= self.limit || rows.iter().map(T::bytes).sum::<usize>() >= self.bytes
+        rows.len() >= self.limit || weight(rows) >= self.bytes
     }
 }
 

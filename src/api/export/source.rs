@@ -129,8 +129,9 @@ async fn write_rows<T: Line + Paged + 'static>(job: &Job, pieces: mpsc::Sender<P
     let writing = async {
         let mut text = Text::new(job.format);
         text.head(T::HEADER, job);
-        while let Some(Page { rows, room }) = queue.recv().await {
-            text = text.with(rows).await?;
+        while let Some(page) = queue.recv().await {
+            let room;
+            (text, room) = text.with(page).await?;
             if !text.send(&pieces, Some(room)).await {
                 return None;
             }
@@ -199,14 +200,16 @@ impl Text {
     }
 
     /// With these rows, too. A page takes milliseconds, in which its thread could not ask the store for the next one: so it is
-    /// made on another. `None`: everything ends.
-    async fn with<T: Line + Paged + 'static>(mut self, rows: Vec<T>) -> Option<Self> {
+    /// made on another. The room goes with them: they are there until that is done, even where nobody waits for it any more.
+    /// `None`: everything ends.
+    async fn with<T: Line + Paged + 'static>(mut self, Page { rows, room }: Page<T>) -> Option<(Self, Room)> {
         let work = move || {
             self.rows(&rows);
-            self
+            drop(rows);
+            (self, room)
         };
         match tokio::task::spawn_blocking(work).await {
-            Ok(text) => Some(text),
+            Ok(made) => Some(made),
             Err(error) => error.try_into_panic().map(|panic| std::panic::resume_unwind(panic)).ok(),
         }
     }
@@ -216,17 +219,15 @@ impl Text {
             Format::Csv => rows.iter().for_each(|row| row.csv(&mut self.out)),
             format => {
                 let mut bytes = mem::take(&mut self.out).into_bytes();
-                for row in rows {
-                    if format == Format::Json && self.trailer.rows > 0 {
+                for (n, row) in rows.iter().enumerate() {
+                    if format == Format::Json && self.trailer.rows + n as u64 > 0 {
                         bytes.push(b',');
                     }
-                    self.trailer.rows += 1;
                     row.json(&mut bytes);
                     if format == Format::Ndjson {
                         bytes.push(b'\n');
                     }
                 }
-                self.trailer.rows -= rows.len() as u64;
                 self.out = String::from_utf8(bytes).unwrap_or_default();
             }
         }

@@ -52,26 +52,26 @@ pub fn begun(file: &Path, part: &Path, wanted: &Wanted<'_>) -> io::Result<Option
         if read == 0 {
             break;
         }
-        // Torn, it is the beginning of it.
-        if at == 0 && format == "csv" && !wanted.head.as_bytes().starts_with(&line) {
-            return other("it does not begin as this export does".into());
-        }
-        if at == 0 && format != "csv" && line.ends_with(b"\n") && cursor(&line, format).is_none() {
-            return other("it does not begin as this export does".into());
-        }
-        // A line that is no row is within a text of the row before, or the head.
-        if let Some(cursor) = cursor(&line, format) {
-            rows += 1;
-            before = last.take().map(|(_, cursor)| cursor);
-            last = Some((at, cursor));
+        match cursor(&line, format) {
+            Some((run, cursor)) => {
+                if !wanted.ids.contains(&run) {
+                    return other(format!("it holds rows of run {run}"));
+                }
+                rows += 1;
+                before = last.take().map(|(_, cursor)| cursor);
+                last = Some((at, cursor));
+            }
+            // The head, or what was written of it or of the first row. What was exported from a cursor on has no head.
+            None if at == 0 => {
+                let torn = format != "csv" && !line.ends_with(b"\n");
+                if !torn && !wanted.head.as_bytes().starts_with(&line) {
+                    return other("it does not begin as this export does".into());
+                }
+            }
+            // Within a text of the row before.
+            None => {}
         }
         at += read;
-    }
-    for place in before.iter().chain(last.iter().map(|(_, place)| place)) {
-        let run = place.split('.').next().and_then(|run| Uuid::try_parse(run).ok()).unwrap_or_default().to_string();
-        if !wanted.ids.contains(&run) {
-            return other(format!("it holds rows of run {run}"));
-        }
     }
     if there == file {
         fs::rename(file, part)?;
@@ -81,8 +81,8 @@ pub fn begun(file: &Path, part: &Path, wanted: &Wanted<'_>) -> io::Result<Option
     Ok(Some(Begun { cursor, rows: rows - 1 }))
 }
 
-/// Where the row that this line begins is in its run.
-fn cursor(line: &[u8], format: &str) -> Option<String> {
+/// The run of the row that this line begins, and where in it that is.
+fn cursor(line: &[u8], format: &str) -> Option<(String, String)> {
     let (run_id, time, event_id) = if format == "csv" {
         let mut cells = line.splitn(4, |byte| *byte == b',').map(|cell| std::str::from_utf8(cell).ok());
         (cells.next()??.to_owned(), cells.next()??.to_owned(), cells.next()??.parse::<i64>().ok()?)
@@ -91,7 +91,8 @@ fn cursor(line: &[u8], format: &str) -> Option<String> {
         (row["run_id"].as_str()?.to_owned(), row["timestamp"].as_str()?.to_owned(), row["event_id"].as_i64()?)
     };
     let run_id = Uuid::try_parse(&run_id).ok()?;
-    Some(format!("{}.{}.{event_id}", run_id.as_simple(), render::parse_time(&time).ok()?))
+    let cursor = format!("{}.{}.{event_id}", run_id.as_simple(), render::parse_time(&time).ok()?);
+    Some((run_id.to_string(), cursor))
 }
 
 #[cfg(test)]
@@ -135,6 +136,10 @@ mod tests {
             assert_eq!(wanted(head, ours, &file, &part), Err("it does not begin as this export does".into()));
             assert!(!part.exists() && fs::read_to_string(&file).unwrap() == foreign);
         }
+        // What was exported from a cursor on is gone on with.
+        fs::write(&file, format!("{}{}", row(1), row(2))).unwrap();
+        assert_eq!(wanted(head, ours, &file, &part).unwrap().unwrap().rows, 1);
+        fs::remove_file(&part).unwrap();
         // Nothing but a torn head: anew.
         fs::write(&file, &head[..9]).unwrap();
         assert_eq!(wanted(head, ours, &file, &part), Ok(None));
