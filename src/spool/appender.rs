@@ -20,6 +20,9 @@ const GROUP: usize = 8 << 20;
 const BATCH: u64 = 1 << 20;
 /// The part of the memory segment that only gaps, commands and receipts may use.
 const RESERVED: u64 = 1 << 20;
+/// Syncs that may be ahead of their pace: a group that came late, because something else had the core, must not make the next one
+/// wait. On average they are an interval apart all the same.
+const AHEAD: u32 = 4;
 /// How long to wait before a failing disk is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long to wait before a full spool is looked at again.
@@ -60,7 +63,8 @@ pub struct Appender {
     interval: Duration,
     memory: u64,
     batch: usize,
-    last_sync: Option<Instant>,
+    /// When the pace allows the next sync; `None` before the first.
+    paced: Option<Instant>,
     trouble: Option<Trouble>,
     /// Whether this is the spool that it was when it was last open: there was a checkpoint.
     known: bool,
@@ -78,7 +82,7 @@ impl Appender {
             interval: config.sync_interval,
             memory: config.memory.0,
             batch: config.segment.0.min(BATCH) as usize,
-            last_sync: None,
+            paced: None,
             trouble: None,
             known,
         }
@@ -127,12 +131,12 @@ impl Appender {
         Ok(offset)
     }
 
-    /// When [`sync`](Self::sync) is due: at once (a moment that has passed) when the last one is long enough ago; `None` when
-    /// there is nothing to do. While the disk takes nothing it says when to try it again, even without new records.
+    /// When [`sync`](Self::sync) is due: at once (a moment that has passed) while the last ones were an interval apart on average;
+    /// `None` when there is nothing to do. While the disk takes nothing it says when to try it again, even without new records.
     pub fn sync_due(&self) -> Option<Instant> {
-        let group = (!self.buffer.is_empty()).then(|| match self.last_sync {
-            Some(last) if self.buffer.len() < GROUP / 2 => last + self.interval,
-            last => last.unwrap_or_else(Instant::now),
+        let group = (!self.buffer.is_empty()).then(|| match self.paced {
+            Some(paced) if self.buffer.len() < GROUP / 2 => paced,
+            _ => Instant::now(),
         });
         let retry = self.trouble.map(|trouble| trouble.retry_at);
         group.into_iter().chain(retry).min()
@@ -155,7 +159,8 @@ impl Appender {
             self.recover(started);
         }
         self.shared.show();
-        self.last_sync = Some(started);
+        let behind = started.checked_sub(self.interval * (AHEAD - 1)).unwrap_or(started);
+        self.paced = Some(self.paced.map_or(behind, |paced| paced.clamp(behind, started)) + self.interval);
         Synced { durable: self.shared.durable(), end: self.next, healthy: self.trouble.is_none() }
     }
 

@@ -11,6 +11,7 @@ mod client;
 mod crash;
 mod curves;
 mod document;
+mod drain;
 mod export;
 mod fixtures;
 mod gaps;

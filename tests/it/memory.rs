@@ -122,6 +122,28 @@ fn drain(port: u16, path: &str) -> (String, usize) {
     }
 }
 
+/// What many who ask at once are answered.
+fn drain_all(port: u16, paths: impl IntoIterator<Item = String>) -> Vec<(String, String, usize)> {
+    let askers: Vec<_> = paths
+        .into_iter()
+        .map(|path| {
+            thread::spawn(move || {
+                let (status, bytes) = drain(port, &path);
+                (path, status, bytes)
+            })
+        })
+        .collect();
+    askers.into_iter().map(|asker| asker.join().unwrap()).collect()
+}
+
+/// Says how much memory it has taken at most, and demands that it is less than `most`.
+fn assert_peak(daemon: &mut Daemon, what: &str, most_kib: u64) {
+    let process = daemon.process();
+    let (peak, now) = (process.resident_peak_kib(), process.resident_kib());
+    println!("{what}: {} MiB at most, {} now", peak >> 10, now >> 10);
+    assert!(peak < most_kib, "{what}: {} MiB", peak >> 10);
+}
+
 #[test]
 fn four_exports_at_once_of_rows_of_twenty_mebibytes_stay_within_the_promise() {
     large_rows(None, 5, 20);
@@ -151,18 +173,11 @@ fn large_rows(cassandra: Option<&Cassandra>, rows: usize, mebibytes: usize) {
     };
     let mut daemon = filled(builder.prepare(), cassandra, rows as i64, extra, None);
     let port = daemon.http_port();
-    let askers: Vec<_> = ["csv", "ndjson", "json", "csv"]
-        .map(|format| format!("/api/export?run_id={RUN}&format={format}"))
-        .into_iter()
-        .map(|path| thread::spawn(move || (drain(port, &path), path)))
-        .collect();
-    for asker in askers {
-        let ((status, bytes), path) = asker.join().unwrap();
+    let exports = ["csv", "ndjson", "json", "csv"].map(|format| format!("/api/export?run_id={RUN}&format={format}"));
+    for (path, status, bytes) in drain_all(port, exports) {
         assert!(status.starts_with("HTTP/1.1 200") && bytes > rows * row, "{path}: {status}, {bytes} bytes");
     }
-    let peak = daemon.process().resident_peak_kib();
-    println!("four exports: {} MiB at most", peak >> 10);
-    assert!(peak < PROMISED_KIB, "{} MiB", peak >> 10);
+    assert_peak(&mut daemon, "four exports", PROMISED_KIB);
     // And with readers of pages beside them, and of what is told of a whole run.
     let paths = (0..12).map(|n| match n % 6 {
         0 | 1 => format!("/api/export?run_id={RUN}&format=ndjson"),
@@ -171,14 +186,10 @@ fn large_rows(cassandra: Option<&Cassandra>, rows: usize, mebibytes: usize) {
         4 => format!("/api/runs/{RUN}/gaps"),
         _ => format!("/api/runs/{RUN}"),
     });
-    let askers: Vec<_> = paths.map(|path| thread::spawn(move || (drain(port, &path), path))).collect();
-    for asker in askers {
-        let ((status, _), path) = asker.join().unwrap();
+    for (path, status, _) in drain_all(port, paths) {
         assert!(status.starts_with("HTTP/1.1 200"), "{path}: {status}");
     }
-    let peak = daemon.process().resident_peak_kib();
-    println!("and eight readers beside four: {} MiB at most", peak >> 10);
-    assert!(peak < PROMISED_KIB, "{} MiB", peak >> 10);
+    assert_peak(&mut daemon, "and eight readers beside four", PROMISED_KIB);
 }
 
 /// Whoever asks for large rows waits for memory that all share: pages, single rows, what is told of a whole run, and exports.
@@ -213,16 +224,12 @@ fn all_that_is_made_of_large_rows_shares_one_budget() {
             6 => format!("/api/metrics?run_id={RUN}"),
             _ => format!("/api/runs/{RUN}/growth"),
         });
-        let askers: Vec<_> = paths.map(|path| thread::spawn(move || (drain(port, &path), path))).collect();
-        for asker in askers {
-            let ((status, bytes), path) = asker.join().unwrap();
+        for (path, status, bytes) in drain_all(port, paths) {
             let refused = path.starts_with("/api/export") && status == "HTTP/1.1 429";
             let whole = status == "HTTP/1.1 200" && (bytes > 20 << 20 || path.ends_with("/growth"));
             assert!(whole || refused, "{path}: {status}, {bytes} bytes");
         }
-        let peak = daemon.process().resident_peak_kib();
-        println!("round {round}: {} MiB at most, {} now", peak >> 10, daemon.process().resident_kib() >> 10);
-        assert!(peak < PROMISED_KIB, "{} MiB", peak >> 10);
+        assert_peak(&mut daemon, &format!("round {round}"), PROMISED_KIB);
     }
 }
 
@@ -253,17 +260,13 @@ fn runs_with_large_configurations_are_listed_and_asked_for_in_bounded_memory() {
         3 => "/api/metrics".to_owned(),
         _ => format!("/api/compare?run_id={}&run_id={RUN}", Uuid::from_u128(2)),
     });
-    let askers: Vec<_> = paths.map(|path| thread::spawn(move || (drain(port, &path), path))).collect();
-    for asker in askers {
-        let ((status, bytes), path) = asker.join().unwrap();
+    for (path, status, bytes) in drain_all(port, paths) {
         let large = path == "/api/runs" || path.ends_with(&Uuid::nil().to_string());
         // Of the run that spoke last there are no metrics.
         let wanted = if path == "/api/metrics" { "HTTP/1.1 404" } else { "HTTP/1.1 200" };
         assert!(status == wanted && (bytes > 20 << 20) == large, "{path}: {status}, {bytes} bytes");
     }
-    let peak = daemon.process().resident_peak_kib();
-    println!("runs with large configurations: {} MiB at most", peak >> 10);
-    assert!(peak < PROMISED_KIB, "{} MiB", peak >> 10);
+    assert_peak(&mut daemon, "runs with large configurations", PROMISED_KIB);
     // Few fit one answer; the cursor goes on to the rest.
     let (mut seen, mut path) = (0, "/api/runs?limit=5".to_owned());
     loop {
@@ -330,9 +333,7 @@ fn rows_of_a_megabyte_are_read_in_bounded_memory() {
         })
         .collect();
     assert!(askers.into_iter().all(|asker| asker.join().is_ok_and(|status| status == 200)), "{}", daemon.log());
-    let peak = daemon.process().resident_peak_kib();
-    println!("and eighteen at once: {} MiB at most", peak >> 10);
-    assert!(peak < MOST_KIB, "{} MiB", peak >> 10);
+    assert_peak(&mut daemon, "and eighteen at once", MOST_KIB);
 }
 
 #[test]

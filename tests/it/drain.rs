@@ -1,0 +1,207 @@
+//! `spool drain`: what a daemon has left behind goes into the store.
+
+use std::{fs, path::Path, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::tools::{LIMIT, RUN, TRAINING, damage, image, json_of, killed_with_pending, metrics, stderr};
+use crate::support::{cassandra::Cassandra, daemon::Daemon, redis::Redis, skip, sqlite, wait_until};
+
+#[test]
+fn an_orphan_is_listed_and_drained_into_the_store() {
+    let redis = Redis::start();
+    let orphan = killed_with_pending(&redis, 60);
+    let spool = orphan.state_dir().join("spool");
+    let dir = spool.to_str().unwrap();
+    let daemon = Daemon::on(&redis).start_ready();
+    let home = orphan.state_dir().to_str().unwrap();
+    let status = json_of(&daemon, &["status", "--json", "--look-in", home]);
+    let listed = &status["orphaned_spools"][0];
+    assert_eq!(listed["instance"], "orphan", "{status}");
+    assert!(listed["pending"].as_u64().unwrap() >= 62, "{status}");
+    wait_until("the daemon's own status beside it", LIMIT, || {
+        json_of(&daemon, &["status", "--json"])["test"].is_object()
+    });
+    let own = daemon.state_dir().join("spool");
+    let held = daemon.command(&["spool", "drain", own.to_str().unwrap()]);
+    assert!(held.status.code() == Some(1) && stderr(&held).contains("is in use"), "{}", stderr(&held));
+
+    let before = image(&spool);
+    let away = daemon.command(&["spool", "drain", dir, "--store", "cassandra", "--set", "store.cassandra.port=17149"]);
+    assert_eq!(away.status.code(), Some(1));
+    assert!(stderr(&away).contains("the store is away"), "{}", stderr(&away));
+    assert_eq!(image(&spool), before, "nothing has changed");
+
+    let drained = json_of(&daemon, &["spool", "drain", dir, "--json"]);
+    assert!(drained["records"].as_u64().unwrap() >= 62, "{drained}");
+    assert_eq!(drained["dead_letters"], 1, "{drained}");
+    let stored = drained["records"].as_u64().unwrap() - 1;
+    assert_eq!(drained["stored"], stored, "all but the dead letter: {drained}");
+    let file = daemon.database();
+    assert_eq!(sqlite::count(&file, "SELECT count(*) FROM training_metrics"), 60);
+    assert_eq!(sqlite::count(&file, "SELECT final_epoch FROM training_runs"), 60, "run rows, too");
+    let own = "SELECT count(*) FROM control_log WHERE instance = 'orphan'";
+    assert_eq!(sqlite::count(&file, own), 1, "under the name of the daemon that was told");
+    assert!(fs::read_dir(&spool).unwrap().all(|entry| entry.unwrap().path().extension().is_none_or(|e| e != "seg")));
+    assert_eq!(json_of(&daemon, &["spool", "drain", dir, "--json"])["records"], 0);
+    let status = json_of(&daemon, &["status", "--json", "--look-in", home]);
+    assert_eq!(status["orphaned_spools"], json!([]), "{status}");
+
+    // From a copy of what it was: the same rows again change nothing.
+    for (path, bytes) in
+        before.iter().filter(|(path, _)| Path::new(path.as_str()).extension().is_some_and(|e| e == "seg"))
+    {
+        fs::write(path, bytes).unwrap();
+    }
+    fs::remove_file(spool.join("checkpoint")).unwrap();
+    let again = json_of(&daemon, &["spool", "drain", dir, "--json"]);
+    assert!(again["records"].as_u64().unwrap() >= 62, "{again}");
+    assert_eq!((sqlite::count(&file, own), &again["dead_letters"]), (1, &json!(1)));
+    let twice = "SELECT count(*) FROM (SELECT seq FROM training_metrics GROUP BY seq HAVING count(*) > 1)";
+    assert_eq!(sqlite::count(&file, twice), 0);
+}
+
+#[test]
+fn a_daemon_whose_spool_was_drained_misses_nothing_when_it_comes_back() {
+    let redis = Redis::start();
+    let mut daemon = killed_with_pending(&redis, 30);
+    let spool = daemon.state_dir().join("spool");
+    let drained = json_of(&daemon, &["spool", "drain", spool.to_str().unwrap(), "--json"]);
+    assert_eq!(drained["unreadable"], 0, "{drained}");
+    daemon.launch();
+    daemon.wait_ready();
+    redis.client().publish(TRAINING, metrics(31));
+    daemon.wait_rows("SELECT count(*) FROM training_metrics", 32);
+    let holes = "SELECT count(*) FROM ingest_gaps WHERE reason = 'sequence'";
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(sqlite::count(&daemon.database(), holes), 0, "what was drained is not lost");
+    assert_eq!(json_of(&daemon, &["spool", "status", "--json"])["pending"], 0);
+}
+
+#[test]
+fn a_drain_says_what_could_not_be_read() {
+    let redis = Redis::start();
+    let orphan = killed_with_pending(&redis, 40);
+    let daemon = Daemon::on(&redis).start_ready();
+    let spool = orphan.state_dir().join("spool");
+    damage(&spool);
+    let output = daemon.command(&["spool", "drain", spool.to_str().unwrap(), "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("1 record could not be read any more"), "{}", stderr(&output));
+    let drained: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let (records, stored) = (drained["records"].as_u64().unwrap(), drained["stored"].as_u64().unwrap());
+    assert_eq!((stored, &drained["unreadable"], &drained["dead_letters"]), (records - 2, &json!(1), &json!(1)));
+}
+
+#[test]
+fn what_is_between_segments_that_were_set_aside_is_not_missing() {
+    let redis = Redis::start();
+    let mut orphan = killed_with_pending(&redis, 5);
+    let blocker = rusqlite::Connection::open(orphan.database()).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for seq in [6, 7] {
+        orphan.launch();
+        wait_until("it listens", LIMIT, || redis.subscribers(TRAINING) == 1);
+        redis.client().publish(TRAINING, metrics(seq));
+        orphan.wait_http("/healthz", 200);
+        wait_until("it is in the spool", LIMIT, || orphan.get("/api/status").json()["counters"]["events"] == 1);
+        std::thread::sleep(Duration::from_millis(300));
+        orphan.kill9();
+    }
+    let spool = orphan.state_dir().join("spool");
+    let segments = fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path());
+    let mut segments: Vec<_> = segments.filter(|path| path.extension().is_some_and(|e| e == "seg")).collect();
+    segments.sort();
+    assert!(segments.len() >= 3, "{segments:?}");
+    let aside = spool.join("quarantine");
+    fs::create_dir_all(&aside).unwrap();
+    for path in [&segments[0], &segments[segments.len() - 1]] {
+        fs::rename(path, aside.join(path.file_name().unwrap())).unwrap();
+    }
+    let daemon = Daemon::on(&redis).start_ready();
+    let dir = aside.to_str().unwrap();
+    let nameless = daemon.command(&["spool", "drain", dir]);
+    assert!(stderr(&nameless).contains("--owner"), "{}", stderr(&nameless));
+    let drained = json_of(&daemon, &["spool", "drain", dir, "--owner", "orphan", "--json"]);
+    assert_eq!(drained["unreadable"], 0, "{drained}");
+    assert!(drained["elsewhere"].as_u64().unwrap() > 0, "{drained}");
+    assert_eq!(sqlite::count(&daemon.database(), "SELECT count(*) FROM training_metrics WHERE seq = 7"), 1);
+    assert_eq!(sqlite::count(&daemon.database(), "SELECT count(*) FROM training_metrics WHERE seq = 6"), 0);
+}
+
+#[test]
+fn an_orphan_and_dead_letters_go_to_cassandra_and_a_run_is_told_what_it_lacks_there() {
+    let name = "an_orphan_and_dead_letters_go_to_cassandra_and_a_run_is_told_what_it_lacks_there";
+    let Some(cassandra) = Cassandra::shared() else { return skip(name, "CASCOR_TEST_CASSANDRA is not set") };
+    let redis = Redis::start();
+    let orphan = killed_with_pending(&redis, 20);
+    let spool = orphan.state_dir().join("spool");
+    // One replica may forget for a while: what it confirmed counts after the linger.
+    let daemon = Daemon::on(&redis).cassandra(&cassandra).set("spool.linger", "\"3s\"").prepare();
+    let start = tokio::time::Instant::now();
+    daemon.apply_schema();
+    let drained = json_of(&daemon, &["spool", "drain", spool.to_str().unwrap(), "--json"]);
+    assert!(drained["records"].as_u64().unwrap() >= 22 && start.elapsed() > Duration::from_secs(3), "{drained}");
+    assert_eq!(cassandra.count("SELECT count(*) FROM training_metrics"), 20);
+    let letters = orphan.state_dir().join("deadletter");
+    let of_orphan = format!("deadletter.dir={}", letters.display());
+    assert_eq!(daemon.command(&["deadletter", "replay", "--set", &of_orphan]).status.code(), Some(1), "still broken");
+    assert_eq!(json_of(&daemon, &["deadletter", "drop", "--all", "--json", "--set", &of_orphan])["dropped"], 1);
+
+    let mut daemon = daemon;
+    daemon.launch();
+    daemon.wait_ready();
+    let mut client = redis.client();
+    for seq in [25, 26] {
+        client.publish(TRAINING, metrics(seq));
+    }
+    let missing = || json_of(&daemon, &["gaps", "--run", RUN, "--json"])["missing"].clone();
+    wait_until("the hole", LIMIT, || missing()["last_seq"] == 26);
+    let found = missing();
+    let expected = json!({"first": 21, "last": 24, "lost": 4});
+    let hole = &found["holes"][0];
+    assert_eq!(
+        (&hole["first"], &hole["last"], &hole["lost"]),
+        (&expected["first"], &expected["last"], &expected["lost"])
+    );
+    assert_eq!((&found["stored"], &found["lost"], &found["ranges"]), (&json!(22), &json!(4), &json!(1)), "{found}");
+    daemon.terminate();
+}
+
+#[test]
+fn dead_letters_of_what_was_set_aside_are_where_those_of_its_daemon_are() {
+    let redis = Redis::start();
+    let daemon = killed_with_pending(&redis, 3);
+    let spool = daemon.state_dir().join("spool");
+    let aside = spool.join("quarantine");
+    fs::create_dir_all(&aside).unwrap();
+    for entry in fs::read_dir(&spool).unwrap().map(Result::unwrap) {
+        if entry.path().extension().is_some_and(|extension| extension == "seg") {
+            fs::rename(entry.path(), aside.join(entry.file_name())).unwrap();
+        }
+    }
+    let letters = daemon.state_dir().join("deadletter");
+    fs::remove_dir_all(&letters).unwrap();
+    let listed = || json_of(&daemon, &["deadletter", "list", "--json"])["count"].clone();
+    assert_eq!(listed(), 0);
+    // While its daemon runs, they are the daemon's.
+    fs::create_dir(&letters).unwrap();
+    let held = fs::File::create(letters.join("lock")).unwrap();
+    held.lock().unwrap();
+    let (place, told) = (aside.to_str().unwrap(), letters.to_str().unwrap());
+    let refused = daemon.command(&["spool", "drain", place, "--owner", "orphan", "--deadletter", told]);
+    assert!(stderr(&refused).contains("--deadletter"), "{}", stderr(&refused));
+    let before = image(&aside);
+    let drain = ["spool", "drain", place, "--owner", "orphan", "--json"];
+    let drained = json_of(&daemon, &drain);
+    assert_eq!(drained["dead_letters"], 1, "{drained}");
+    assert!(drained["dead_letters_in"].as_str().unwrap().ends_with("quarantine/deadletter"), "{drained}");
+    drop(held);
+    // And when it is stopped, they are among its own.
+    fs::remove_dir_all(&aside).unwrap();
+    fs::create_dir(&aside).unwrap();
+    before.iter().for_each(|(name, bytes)| fs::write(aside.join(name), bytes).unwrap());
+    let drained = json_of(&daemon, &drain);
+    assert_eq!((&drained["dead_letters"], listed()), (&json!(1), json!(1)), "{drained}");
+    assert!(!aside.join("deadletter").exists() && !spool.join("deadletter").exists());
+}
