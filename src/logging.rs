@@ -78,6 +78,15 @@ pub fn install(config: &Config) -> Result<LevelHandle, String> {
 
 /// The drivers are quiet unless asked: our own lines say what their troubles mean.
 fn targets(level: &str) -> Result<Targets, String> {
+    // A word that is no level would be taken for a part of the program, and silence the rest.
+    if let Some(word) =
+        level.split(',').map(str::trim).find(|part| !part.contains('=') && LevelFilter::from_str(part).is_err())
+    {
+        return Err(format!(
+            "`log.level` = \"{level}\" cannot be read: `{word}` is none of off, error, warn, info, debug and trace; for a part of \
+             the program write it like `cascor_ingest=debug`"
+        ));
+    }
     let targets =
         Targets::from_str(level).map_err(|error| format!("`log.level` = \"{level}\" cannot be read: {error}"))?;
     // Scylla calls each failed try to connect an error; whoever tries says it once, with the cause.
@@ -145,7 +154,10 @@ mod tests {
         let mut problems = Vec::new();
         Config { level: "info,cascor_ingest::writer=debug".into(), ..Config::default() }.problems(&mut problems);
         assert!(problems.is_empty());
-        Config { level: "info,x=loud".into(), ..Config::default() }.problems(&mut problems);
-        assert!(problems[0].contains("log.level"));
+        for wrong in ["info,x=loud", "bogus", "info,cascor_ingest"] {
+            problems.clear();
+            Config { level: wrong.into(), ..Config::default() }.problems(&mut problems);
+            assert!(problems[0].contains("log.level"), "{wrong}");
+        }
     }
 }

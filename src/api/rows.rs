@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{Sight, error::Answer, params::Params, room::Room, runs};
 use crate::{
-    event::{EventKey, EventRow, MetricsRow, TopologyRow, Weigh},
+    event::{EventRow, MetricsRow, Placed, TopologyRow},
     render::{self, JsonRows},
     store::{BoxFuture, RangeQuery, Store, StoreError},
 };
@@ -14,11 +14,9 @@ use crate::{
 pub const PAGE_BYTES: usize = 8 << 20;
 
 /// Rows that are read in pages.
-pub trait Paged: Weigh + Sized + Send {
+pub trait Paged: Placed + Sized + Send {
     /// How many are read at a time.
     const STEP: usize;
-    /// Where the row is.
-    fn key(&self) -> &EventKey;
     /// Reads rows.
     fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>>;
 }
@@ -26,10 +24,6 @@ pub trait Paged: Weigh + Sized + Send {
 /// Small rows, but for what a producer adds.
 impl Paged for MetricsRow {
     const STEP: usize = 1_000;
-
-    fn key(&self) -> &EventKey {
-        &self.key
-    }
 
     fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>> {
         store.metrics(query)
@@ -40,10 +34,6 @@ impl Paged for MetricsRow {
 impl Paged for EventRow {
     const STEP: usize = 32;
 
-    fn key(&self) -> &EventKey {
-        &self.key
-    }
-
     fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>> {
         store.events(query)
     }
@@ -52,10 +42,6 @@ impl Paged for EventRow {
 /// Rows with every connection of a network.
 impl Paged for TopologyRow {
     const STEP: usize = 4;
-
-    fn key(&self) -> &EventKey {
-        &self.key
-    }
 
     fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>> {
         store.topology(query)

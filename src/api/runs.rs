@@ -19,7 +19,7 @@ use crate::{
     units::{self, Micros},
 };
 
-/// How many runs are looked at for those with the status that was asked for.
+/// How many runs one request looks at for those with the status that was asked for.
 const LOOKED_AT: usize = 10_000;
 /// Room for a list of runs, with its text: most need far less.
 const LIST_BYTES: usize = 2 << 20;
@@ -56,7 +56,8 @@ pub async fn list(State(sight): State<Sight>, params: Params) -> Answer {
     room.json(&Listed { runs: shown, count: runs.len(), next })
 }
 
-/// A page of runs by the status that is shown, which tells stale from running; and the cursor of the next page.
+/// A page of runs by the status that is shown, which tells stale from running; and the cursor of the next page. Where few have the
+/// status, the page ends early, maybe empty, and the cursor is behind the last one that was looked at.
 async fn shown(store: &dyn Store, query: RunsQuery, now: Micros) -> Result<(Vec<RunRow>, Option<String>), StoreError> {
     let wanted = query.status.clone();
     let stored = wanted.as_deref().map(|wanted| if wanted == STALE { status::RUNNING } else { wanted }.to_owned());
@@ -65,23 +66,26 @@ async fn shown(store: &dyn Store, query: RunsQuery, now: Micros) -> Result<(Vec<
     // One more than is asked for tells whether there is a next page.
     page.limit = limit.saturating_add(1).min(LOOKED_AT);
     let is_wanted = |run: &RunRow| wanted.is_none() || render::shown_status(run, now, STALE_AFTER) == wanted.as_deref();
-    let more = 'pages: loop {
+    let next = 'pages: loop {
         let runs = store.runs(&page).await?;
         let complete = !page.is_filled(&runs);
         page.before = runs.last().and_then(|run| Some((run.start_time?, run.run_id)));
+        let looked_to = runs.last().and_then(render::run_cursor);
         looked_at += runs.len();
         for run in runs.into_iter().filter(is_wanted) {
             bytes += run.bytes();
             if found.len() == limit || (bytes > PAGE_BYTES && !found.is_empty()) {
-                break 'pages true;
+                break 'pages found.last().and_then(render::run_cursor);
             }
             found.push(run);
         }
-        if complete || page.before.is_none() || looked_at >= LOOKED_AT {
-            break false;
+        if complete || page.before.is_none() {
+            break None;
+        }
+        if looked_at >= LOOKED_AT {
+            break looked_to;
         }
     };
-    let next = found.last().filter(|_| more).and_then(render::run_cursor);
     Ok((found, next))
 }
 
@@ -128,4 +132,36 @@ pub async fn find(sight: &Sight, run_id: &str) -> Result<RunRow, ApiError> {
     let _turn = sight.memory.turn().await;
     let run = sight.store.read_run(run_id).await?.ok_or_else(ApiError::no_run)?;
     Ok(RunRow { config_json: None, notes: None, tags: BTreeSet::new(), ..run })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+
+    /// Which are stale the store does not know: it has to be gone through.
+    #[tokio::test]
+    async fn a_list_that_ends_before_all_were_looked_at_says_where_it_goes_on() {
+        let store = MemoryStore::default();
+        let now = units::now();
+        let run = |n: i64, last_event_time: Micros| RunRow {
+            run_id: uuid::Uuid::from_u128(n as u128),
+            start_time: Some(now - 3_600_000_000 - n),
+            status: Some(status::RUNNING.into()),
+            last_event_time: Some(last_event_time),
+            ..RunRow::default()
+        };
+        for n in 0..LOOKED_AT as i64 + 5 {
+            store.write_run(&run(n, now), None).await.unwrap();
+        }
+        let stale = run(LOOKED_AT as i64 + 5, now - 3_000_000_000);
+        store.write_run(&stale, None).await.unwrap();
+        let query = RunsQuery { limit: 2_499, status: Some(STALE.into()), ..RunsQuery::default() };
+        let (runs, next) = shown(&store, query.clone(), now).await.unwrap();
+        assert!(runs.is_empty());
+        let before = render::parse_run_cursor(&next.unwrap());
+        assert_eq!(before.unwrap().1.as_u128(), LOOKED_AT as u128 - 1);
+        let (runs, next) = shown(&store, RunsQuery { before, ..query }, now).await.unwrap();
+        assert_eq!((runs.len(), runs[0].run_id, next), (1, stale.run_id, None));
+    }
 }

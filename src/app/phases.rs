@@ -20,17 +20,18 @@ use crate::{
     source::SourceStatus,
     spool,
     store::Store,
-    units::Micros,
+    units::{self, Micros},
     wire,
 };
 
-/// How long READY waits for the first try to reach Redis.
+/// How long the first try to reach Redis may take: READY waits for it, and what it misses is nobody's loss.
 const FIRST_TRY: Duration = Duration::from_secs(3);
 
 /// How long the writer may go on with what is in the spool once intake has drained.
 const LAST_WRITES: Duration = Duration::from_secs(3);
 
-/// Nobody listened between the last sign of life of the process before and the first proven subscription of this one.
+/// Nobody listened between the last sign of life of the process before, if there was one, and the first proven subscription of
+/// this one. The first process of all misses what is published after its start, unless it subscribes at once as it should.
 pub async fn report_restart(
     last_alive: Option<Micros>,
     redis: SourceStatus,
@@ -38,12 +39,14 @@ pub async fn report_restart(
     metrics: Arc<Metrics>,
     mut stop: Signal,
 ) -> Result<(), Infallible> {
+    let (began, start) = (units::now(), Instant::now());
     let mut first = redis.first_proven();
     let proven = tokio::select! {
         () = stop.stopped() => None,
         proven = first.wait_for(Option::is_some) => proven.ok().and_then(|at| *at),
     };
-    if let (Some(started_at), Some(ended_at)) = (last_alive, proven) {
+    let since = last_alive.or_else(|| (start.elapsed() > FIRST_TRY).then_some(began));
+    if let (Some(started_at), Some(ended_at)) = (since, proven) {
         metrics.gaps.get_or_create(&Label::of(GapReason::NotListening.as_str())).inc();
         let gap = Gap {
             // The clock may have been set back meanwhile.

@@ -65,5 +65,10 @@ pub async fn compare(asker: &Asker, args: &CompareArgs, json: bool, out: &mut im
     };
     let curve = format!("{} BY {}", args.field, args.by).to_uppercase();
     let headers = ["RUN", "NAME", "STATUS", "MIN", "MAX", "LAST", &curve];
-    table::table(out, &headers, cells::list(&answer, "curves").iter().map(row).collect())
+    let curves = cells::list(&answer, "curves");
+    table::table(out, &headers, curves.iter().map(row).collect())?;
+    if curves.iter().all(|curve| cells::list(curve, "last").iter().all(Value::is_null)) {
+        return table::line(out, &format!("\nno row of these runs has a number `{}`", args.field));
+    }
+    Ok(())
 }

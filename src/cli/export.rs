@@ -36,9 +36,9 @@ pub struct ExportArgs {
     /// Where to; absent: standard output.
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// csv, json or ndjson.
-    #[arg(long, default_value = "csv", value_parser = ["csv", "json", "ndjson"])]
-    pub format: String,
+    /// csv, json or ndjson; absent: csv, with --json and no file json.
+    #[arg(long, value_parser = ["csv", "json", "ndjson"])]
+    format: Option<String>,
     /// Which rows.
     #[arg(long, default_value = "training_metrics",
           value_parser = ["training_metrics", "network_topology", "training_events"])]
@@ -59,6 +59,12 @@ pub struct ExportArgs {
     pub place: Place,
 }
 
+impl ExportArgs {
+    fn format(&self) -> &str {
+        self.format.as_deref().unwrap_or("csv")
+    }
+}
+
 fn failed(path: &Path) -> impl Fn(io::Error) -> CliError {
     move |error| CliError::failed(format!("failed to write `{}`", path.display()), error)
 }
@@ -67,8 +73,12 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> CliError {
 ///
 /// # Errors
 /// When a run is not found, the store fails, or the file cannot be written or is not what it should be.
-pub async fn export(asker: &Asker, args: &ExportArgs, json: bool) -> Result<(), CliError> {
-    if args.resume && args.format == "json" {
+pub async fn export(asker: &Asker, mut args: ExportArgs, json: bool) -> Result<(), CliError> {
+    if json && args.output.is_none() {
+        args.format.get_or_insert_with(|| "json".into());
+    }
+    let args = &args;
+    if args.resume && args.format() == "json" {
         return Err(CliError::Usage("--resume appends, which JSON cannot: use csv or ndjson".into()));
     }
     let mut ids = Vec::new();
@@ -79,7 +89,7 @@ pub async fn export(asker: &Asker, args: &ExportArgs, json: bool) -> Result<(), 
         let reply = asker.get(&path(args, &ids, args.cursor.as_deref())).await?;
         let mut sink = Sink::new(BufWriter::new(io::stdout()), Xxh3::new(), bar());
         let reply = sink.take(reply, &|error| CliError::failed("failed to write to standard output", error)).await?;
-        return check(&args.format, &sink, reply.trailers()).map(drop);
+        return check(args.format(), &sink, reply.trailers()).map(drop);
     };
     let part = file.with_file_name(format!("{}.part", name(file)?));
     let begun = if args.resume { begun(args, &ids, file, &part)? } else { None };
@@ -100,7 +110,7 @@ pub async fn export(asker: &Asker, args: &ExportArgs, json: bool) -> Result<(), 
         reply = sink.take(reply, &failed_part) => reply?,
         reply = watched => reply,
     };
-    let trailer = check(&args.format, &sink, reply.trailers())?;
+    let trailer = check(args.format(), &sink, reply.trailers())?;
     sink.target.get_ref().sync_all().map_err(failed(&part))?;
     let meta = describe(args, &ids, &part, begun.map_or(0, |begun| begun.rows), &trailer)?;
     fs::rename(&part, file).map_err(failed(file))?;
@@ -121,7 +131,7 @@ fn begun(args: &ExportArgs, ids: &[String], file: &Path, part: &Path) -> Result<
     if meta["table"].as_str().is_some_and(|table| table != args.table) {
         return refuse("it is of another table");
     }
-    let wanted = resume::Wanted { format: &args.format, ids, head: export_head(&args.table) };
+    let wanted = resume::Wanted { format: args.format(), ids, head: export_head(&args.table) };
     match resume::begun(file, part, &wanted) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => refuse(&error.to_string()),
         begun => begun.map_err(failed(part)),
@@ -134,7 +144,7 @@ fn name(file: &Path) -> Result<String, CliError> {
 }
 
 fn path(args: &ExportArgs, ids: &[String], cursor: Option<&str>) -> String {
-    let mut path = format!("/api/export?format={}&table={}", args.format, args.table);
+    let mut path = format!("/api/export?format={}&table={}", args.format(), args.table);
     for id in ids {
         path.push_str(&format!("&run_id={id}"));
     }
@@ -246,7 +256,7 @@ fn describe(args: &ExportArgs, ids: &[String], part: &Path, before: u64, trailer
     Ok(json!({
         "runs": ids,
         "table": args.table,
-        "format": args.format,
+        "format": args.format(),
         "rows": before + trailer["rows"].as_u64().unwrap_or(0),
         "bytes": bytes,
         "checksum_xxh3": format!("{:016x}", hash.digest()),

@@ -11,7 +11,7 @@ use super::{
     CliError,
     ask::Asker,
     lookup::{find_run, id},
-    table,
+    read, table,
 };
 use crate::{
     api,
@@ -45,7 +45,7 @@ pub struct GapsArgs {
     #[arg(skip)]
     pub instance: Option<String>,
     /// At most this many, the newest; of a run also at most this many missing ranges, the lowest.
-    #[arg(long, short = 'n', default_value_t = 100, value_name = "N")]
+    #[arg(long, short = 'n', default_value_t = 100, value_name = "N", value_parser = read::at_least_one)]
     pub limit: usize,
 }
 

@@ -9,6 +9,7 @@ use super::{
     ask::{Asker, Place, escape},
     cells,
     lookup::{find_run, id},
+    read,
     show::print_curves,
     table,
 };
@@ -23,7 +24,7 @@ pub struct MetricsArgs {
     /// The run: its id or its name, or the beginning of either.
     pub run: String,
     /// At most this many.
-    #[arg(long, short = 'n', default_value_t = 50, value_name = "N")]
+    #[arg(long, short = 'n', default_value_t = 50, value_name = "N", value_parser = read::at_least_one)]
     pub limit: usize,
     /// The oldest first.
     #[arg(long)]
@@ -59,7 +60,13 @@ pub async fn metrics(asker: &Asker, args: &MetricsArgs, json: bool, out: &mut im
     }
     if let Some(points) = args.points {
         let answer = asker.json(&format!("{path}&max_points={points}&order=asc")).await?;
-        return if json { table::json(out, &answer) } else { print_curves(out, &answer) };
+        if json {
+            return table::json(out, &answer);
+        }
+        return match print_curves(out, &answer)? {
+            true => Ok(()),
+            false => table::line(out, "no curve: it takes two rows with a loss or an accuracy"),
+        };
     }
     let answer = pages(asker, &format!("{path}&order={order}"), args).await?;
     if json {

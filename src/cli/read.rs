@@ -8,6 +8,17 @@ use super::{
 };
 use crate::{app::stores, config::Settings};
 
+/// How many rows to print.
+///
+/// # Errors
+/// When it is no number, or none would be.
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Err("at least 1".into()),
+        parsed => parsed.map_err(|error| error.to_string()),
+    }
+}
+
 /// Lists the newest runs, or tags one.
 pub async fn runs(settings: Settings, args: RunsArgs, json: bool) -> Result<(), CliError> {
     super::runs::run(settings, args, json, &mut io::stdout()).await
@@ -34,7 +45,7 @@ pub async fn compare(settings: Settings, args: CompareArgs, json: bool) -> Resul
 /// Exports runs.
 pub async fn export(settings: Settings, args: ExportArgs, json: bool) -> Result<(), CliError> {
     let asker = Asker::at(&settings, &args.place).await?;
-    super::export::export(&asker, &args, json).await
+    super::export::export(&asker, args, json).await
 }
 
 /// Follows a run.

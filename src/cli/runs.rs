@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use clap::builder::NonEmptyStringValueParser;
 use fred::interfaces::PubsubInterface;
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ use super::{
     cells,
     connect::connect,
     lookup::{find_run, id},
-    table,
+    read, table,
 };
 use crate::{
     config::Settings,
@@ -28,7 +29,7 @@ pub struct RunsArgs {
     #[command(subcommand)]
     change: Option<Change>,
     /// At most this many.
-    #[arg(long, short = 'n', default_value_t = 20, value_name = "N")]
+    #[arg(long, short = 'n', default_value_t = 20, value_name = "N", value_parser = read::at_least_one)]
     pub limit: usize,
     /// Only those: running, stale, completed, failed or stopped.
     #[arg(long, value_parser = [status::RUNNING, STALE, status::COMPLETED, status::FAILED, status::STOPPED])]
@@ -46,12 +47,12 @@ pub struct RunsArgs {
 /// What can be added to a run. It goes to the daemon as a message, so that it is merged like everything else about the run.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Change {
-    /// Add tags to a run.
+    /// Add tags to a run. What is added stays: a tag cannot be taken away.
     Tag {
         /// The run: its id or its name, or the beginning of either.
         run: String,
         /// The tags.
-        #[arg(required = true)]
+        #[arg(required = true, value_parser = NonEmptyStringValueParser::new())]
         tags: Vec<String>,
         #[command(flatten)]
         place: Place,
@@ -60,7 +61,8 @@ pub enum Change {
     Note {
         /// The run: its id or its name, or the beginning of either.
         run: String,
-        /// The notes.
+        /// The notes; not empty, as what is empty in a message changes nothing.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         text: String,
         #[command(flatten)]
         place: Place,
@@ -130,10 +132,11 @@ pub async fn list(asker: &Asker, args: &RunsArgs, json: bool, out: &mut impl Wri
     }
     let runs = cells::list(&answer, "runs");
     if runs.is_empty() {
-        return table::line(out, "no runs");
+        table::line(out, if answer["next"].is_null() { "no runs" } else { "none among the newest of these" })?;
+    } else {
+        let headers = ["RUN", "NAME", "STATUS", "STARTED", "EPOCH", "LOSS", "BEST VAL ACC", "UNITS", "DATASET"];
+        table::table(out, &headers, runs.iter().map(row).collect())?;
     }
-    let headers = ["RUN", "NAME", "STATUS", "STARTED", "EPOCH", "LOSS", "BEST VAL ACC", "UNITS", "DATASET"];
-    table::table(out, &headers, runs.iter().map(row).collect())?;
     match answer["next"].as_str() {
         Some(cursor) => table::line(out, &format!("\nmore with --before {cursor}")),
         None => Ok(()),

@@ -56,8 +56,8 @@ pub async fn show(asker: &Asker, args: &ShowArgs, json: bool, out: &mut impl Wri
     table::table(out, &["TIME (UTC)", "TYPE", "EPOCH"], events.iter().map(row).collect())
 }
 
-/// A line for each field that has values.
-pub fn print_curves(out: &mut impl Write, curve: &Value) -> Result<(), CliError> {
+/// A line for each field that has values; whether there is any.
+pub fn print_curves(out: &mut impl Write, curve: &Value) -> Result<bool, CliError> {
     let points = &curve["metrics"];
     let mut rows = Vec::new();
     for (field, name) in [
@@ -68,16 +68,16 @@ pub fn print_curves(out: &mut impl Write, curve: &Value) -> Result<(), CliError>
     ] {
         let values = || spark::of_points(points, field);
         if values().flatten().count() > 1 {
-            let ends = |mut values: Box<dyn Iterator<Item = f64> + '_>| table::number(values.next());
-            let (first, last) = (ends(Box::new(values().flatten())), table::number(values().flatten().last()));
+            let (first, last) = (table::number(spark::first(points, field)), table::number(values().flatten().last()));
             rows.push(vec![table::text(Some(name)), first, comfy_table::Cell::new(spark::line(values())), last]);
         }
     }
     if rows.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     table::line(out, "")?;
-    table::table(out, &[], rows)
+    table::table(out, &[], rows)?;
+    Ok(true)
 }
 
 fn print_run(out: &mut impl Write, run: &Value) -> Result<(), CliError> {

@@ -28,6 +28,12 @@ pub fn of_points<'a>(points: &'a Value, field: &'a str) -> impl Iterator<Item = 
     })
 }
 
+/// The oldest value that the points stand for: a point that stands for several rows is like the newest of them.
+pub fn first(points: &Value, field: &str) -> Option<f64> {
+    let points = points.as_array().map(Vec::as_slice).unwrap_or_default();
+    points.iter().find_map(|point| point["spread"][field]["first"].as_f64().or_else(|| point[field].as_f64()))
+}
+
 /// Whether a row says that its number of this name is not finite.
 pub fn listed(row: &Value, field: &str) -> bool {
     row["non_finite"].as_array().is_some_and(|names| names.iter().any(|name| name == field))
@@ -36,6 +42,15 @@ pub fn listed(row: &Value, field: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_value_of_a_curve_is_that_of_its_first_row() {
+        let points = serde_json::json!([
+            {"loss": null}, {"loss": 0.5, "spread": {"loss": {"first": 0.9, "last": 0.5}}}, {"loss": 0.4},
+        ]);
+        assert_eq!((first(&points, "loss"), first(&points, "none")), (Some(0.9), None));
+        assert_eq!(first(&serde_json::json!([{"loss": 0.7, "spread": {}}]), "loss"), Some(0.7));
+    }
 
     #[test]
     fn a_curve_is_drawn_from_its_least_to_its_greatest() {

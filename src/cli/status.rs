@@ -5,7 +5,12 @@ use std::path::{Path, PathBuf};
 use fred::{clients::Client, interfaces::KeysInterface, types::Value as Reply};
 use serde_json::{Value, json};
 
-use super::{CliError, connect::connect, output};
+use super::{
+    CliError,
+    ask::{Asker, Place},
+    connect::connect,
+    output,
+};
 use crate::{
     config::Settings,
     spool::{self, Report},
@@ -14,21 +19,31 @@ use crate::{
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only this daemon; absent: all of them.
+    /// Only this daemon; absent: all of them that share our Redis.
     daemon: Option<String>,
     /// Also look here for spools that other instances have left (`spool.orphans_in`; absent: beside the state directory).
     #[arg(long, value_name = "DIR")]
     look_in: Vec<PathBuf>,
+    #[command(flatten)]
+    place: Place,
 }
 
 /// Prints the status of one daemon or of all, and the spools that nobody holds.
 pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliError> {
-    let orphans = spool::orphans(&places(&settings, &args.look_in), &settings.spool.dir);
-    let found = statuses(&settings, args.daemon).await;
+    let found = match &args.place.url {
+        Some(_) => told(&Asker::at(&settings, &args.place).await?, args.daemon.as_deref()).await,
+        None => statuses(&settings, args.daemon.clone()).await,
+    };
+    // Those of another machine cannot be seen from here.
+    let here = args.place.url.is_none();
+    let places = if here { places(&settings, &args.look_in) } else { Vec::new() };
+    let orphans = spool::orphans(&places, &settings.spool.dir);
     if json {
         let mut all: serde_json::Map<_, _> =
             found.as_ref().map_or_else(|_| Vec::new(), Clone::clone).into_iter().collect();
-        all.insert(ORPHANS.into(), orphans.iter().map(orphan).collect());
+        if here {
+            all.insert(ORPHANS.into(), orphans.iter().map(orphan).collect());
+        }
         output::json(&Value::Object(all))?;
     } else {
         for (instance, status) in found.iter().flatten() {
@@ -46,7 +61,8 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
         }
     }
     if found?.is_empty() {
-        return Err(CliError::No("no daemon has said anything within the last seconds".into()));
+        let whom = args.daemon.map_or_else(|| "no daemon".into(), |daemon| format!("no daemon `{daemon}`"));
+        return Err(CliError::No(format!("{whom} has said anything within the last seconds")));
     }
     Ok(())
 }
@@ -70,6 +86,13 @@ fn orphan((dir, report): &(PathBuf, Report)) -> Value {
         "pending": report.pending,
         "bytes": report.bytes,
     })
+}
+
+/// What one daemon says at the moment, unless it is another.
+async fn told(asker: &Asker, daemon: Option<&str>) -> Result<Vec<(String, Value)>, CliError> {
+    let status = asker.json("/api/status").await?;
+    let name = status["instance"].as_str().unwrap_or_default().to_owned();
+    Ok(if daemon.is_none_or(|daemon| daemon == name) { vec![(name, status)] } else { Vec::new() })
 }
 
 async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(String, Value)>, CliError> {

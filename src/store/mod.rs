@@ -8,7 +8,15 @@ pub mod merge;
 pub mod samples;
 pub mod sqlite;
 
-use std::{error::Error, future::Future, pin::Pin, time::Duration};
+use std::{
+    any::Any,
+    error::Error,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -162,12 +170,46 @@ pub struct RangeQuery {
     /// Bytes of the largest row of what was read just before, where somebody reads on; 0: nothing is known. A store whose server
     /// counts rows only asks for so many at once that they are not too many bytes.
     pub largest: usize,
+    /// Where somebody reads on: a store may begin with the next page while this one is taken.
+    pub ahead: Option<Ahead>,
+}
+
+/// What a store has begun to read because the next query is expected to go on where one ends. Whoever asks hands the same one from
+/// query to query; what was begun is let go with it.
+#[derive(Clone, Default)]
+pub struct Ahead(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
+
+impl Ahead {
+    pub(crate) fn put(&self, begun: impl Any + Send) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(begun));
+    }
+
+    pub(crate) fn take<T: Any>(&self) -> Option<T> {
+        let begun = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        begun.downcast().ok().map(|begun| *begun)
+    }
+}
+
+impl fmt::Debug for Ahead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ahead")
+    }
 }
 
 impl RangeQuery {
     /// The newest `limit` rows of a run.
     pub fn newest(run_id: Uuid, limit: usize) -> Self {
-        Self { run_id, start: None, end: None, limit, bytes: READ_BYTES, ascending: false, after: None, largest: 0 }
+        Self {
+            run_id,
+            start: None,
+            end: None,
+            limit,
+            bytes: READ_BYTES,
+            ascending: false,
+            after: None,
+            largest: 0,
+            ahead: None,
+        }
     }
 
     /// Whether an answer ended because of a limit, so that there may be more behind it.

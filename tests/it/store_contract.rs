@@ -10,7 +10,9 @@ use cascor_ingest::{
     curve::Field,
     event::{EventKey, EventRow, MetricsRow, Row, TopologyRow, Weigh, event_id},
     metrics::Metrics,
-    store::{Batch, RangeQuery, Retention, SamplesQuery, Store, StoreError, memory::MemoryStore, samples, sqlite},
+    store::{
+        Ahead, Batch, RangeQuery, Retention, SamplesQuery, Store, StoreError, memory::MemoryStore, samples, sqlite,
+    },
     units::Micros,
 };
 use tokio::task::JoinSet;
@@ -161,8 +163,8 @@ async fn a_page_ends_with_the_row_that_passes_its_bytes(store: &Shared) {
     for chunk in rows.chunks(25) {
         put(store, chunk.iter().cloned().map(Row::Metrics)).await;
     }
-    for ascending in [true, false] {
-        let mut query = RangeQuery { ascending, bytes: 1_000_000, ..RangeQuery::newest(run_id, 1_000) };
+    for (ascending, limit, ahead) in [(true, 1_000, None), (false, 1_000, None), (true, 20, Some(Ahead::default()))] {
+        let mut query = RangeQuery { ascending, bytes: 1_000_000, ahead, ..RangeQuery::newest(run_id, limit) };
         let mut found = Vec::new();
         loop {
             let page = store.metrics(&query).await.unwrap();
@@ -194,11 +196,16 @@ async fn pages_join_without_a_seam(store: &Shared) {
     let (run_id, now) = (Uuid::new_v4(), now());
     let rows: Vec<_> = (0..40).map(|n| metrics_row(run_id, now + n / 4 * 333, &format!("{n}"))).collect();
     put(store, rows.iter().cloned().map(Row::Metrics)).await;
-    for ascending in [true, false] {
-        let mut query = RangeQuery { ascending, ..RangeQuery::newest(run_id, 3) };
+    let ahead = || Some(Ahead::default());
+    for (ascending, ahead) in [(true, None), (false, None), (true, ahead()), (false, ahead())] {
+        let mut query = RangeQuery { ascending, ahead, ..RangeQuery::newest(run_id, 3) };
         let mut found = Vec::new();
         loop {
             let page = store.metrics(&query).await.unwrap();
+            // Who has no room for a page asks for it again.
+            if found.len() % 2 == 1 {
+                assert_eq!(store.metrics(&query).await.unwrap(), page);
+            }
             let seqs: Vec<_> = page.iter().map(|row| (row.key, row.seq)).collect();
             assert_eq!(store.seqs(&query).await.unwrap(), seqs, "the same rows, only narrower");
             let Some(last) = page.last() else { break };

@@ -18,11 +18,12 @@ use crate::{
     event::{EventRow, MetricsRow, TopologyRow},
     gaps::ledger::{self, Filter},
     render,
-    store::{READ_BYTES, RangeQuery, Store, StoreError},
+    store::{Ahead, READ_BYTES, RangeQuery, Store, StoreError},
     units::{self, Micros},
 };
 
-/// Rows of a page that are small. Two pages and the text that a client has not taken yet are all the memory of an export.
+/// Rows of a page that are small. Two pages, one more as the server sends it, and the text that a client has not taken yet are all
+/// the memory of an export.
 const STEP: usize = 5_000;
 /// What a page takes unless its rows are large.
 const PAGE: usize = 2 * READ_BYTES;
@@ -156,6 +157,7 @@ async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Page<T>>) -> Resu
     for part in &job.parts {
         let newest = RangeQuery::newest(part.run_id, limit);
         let mut query = RangeQuery { start: job.start, end: job.end, ascending: true, after: part.after, ..newest };
+        query.ahead = Some(Ahead::default());
         loop {
             // Only once there is room for it: two pages, however large their rows, are never three.
             let Ok(place) = pages.reserve().await else { return Ok(()) };

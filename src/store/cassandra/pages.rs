@@ -1,20 +1,28 @@
 //! Reading page by page: every answer ends at its limit, in rows or in bytes.
 
-use std::ops::ControlFlow;
+use std::{future::pending, ops::ControlFlow, panic::resume_unwind, sync::Arc};
 
 use scylla::{
+    client::session::Session,
     deserialize::row::DeserializeRow as Row,
-    response::{PagingState, query_result::QueryRowsResult},
+    errors::ExecutionError,
+    response::{
+        PagingState, PagingStateResponse,
+        query_result::{QueryResult, QueryRowsResult},
+    },
     serialize::row::SerializeRow,
     statement::prepared::PreparedStatement,
     value::CqlTimestamp,
 };
+use tokio::task::{JoinSet, yield_now};
+use uuid::Uuid;
 
 use super::{errors, session::Link, statements::Range, time};
 use crate::{
     courtesy::Courtesy,
-    event::Weigh,
-    store::{RangeQuery, StoreError},
+    event::Placed,
+    store::{Ahead, RangeQuery, StoreError},
+    units::Micros,
 };
 
 pub(super) fn unreadable(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
@@ -111,44 +119,130 @@ pub(super) fn next_page(rows: usize, largest: usize, limit: usize, most: usize) 
     (PAGE_BYTES / largest.max(1)).clamp(1, most)
 }
 
+type Values = (Uuid, CqlTimestamp, i64, CqlTimestamp, i64, i32);
+type Page = (QueryResult, PagingStateResponse);
+
+/// What it takes to ask for any page of a query.
+#[derive(Clone)]
+struct Asking {
+    session: Arc<Session>,
+    statement: PreparedStatement,
+    values: Values,
+}
+
+impl Asking {
+    /// `None`: there is nothing between the bounds.
+    fn new(link: &Link, statements: &Range, query: &RangeQuery) -> Option<Self> {
+        let (first, last) = bounds(query)?;
+        let statement = if query.ascending { &statements.oldest_first } else { &statements.newest_first }.clone();
+        // With a limit of its own, the answer would end there for good.
+        let limit = if query.ahead.is_some() { i32::MAX } else { cql_limit(query.limit) };
+        let values = (query.run_id, CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1, limit);
+        Some(Self { session: Arc::clone(&link.session), statement, values })
+    }
+
+    async fn page(&mut self, from: PagingState, rows: usize) -> Result<Page, ExecutionError> {
+        self.statement.set_page_size(i32::try_from(rows).unwrap_or(1));
+        self.session.execute_single_page(&self.statement, &self.values, from).await
+    }
+
+    /// The same, on its way when this returns.
+    async fn send(mut self, from: PagingState, rows: usize) -> Sent {
+        let mut sent = JoinSet::new();
+        sent.spawn(async move { self.page(from, rows).await });
+        // On a thread that all share, others have to write it to the socket before rows are taken.
+        yield_now().await;
+        Sent(sent)
+    }
+}
+
+/// A page that nobody waits for yet. Dropped, nobody will.
+struct Sent(JoinSet<Result<Page, ExecutionError>>);
+
+impl Sent {
+    async fn page(mut self) -> Result<Page, ExecutionError> {
+        match self.0.join_next().await {
+            Some(Ok(page)) => page,
+            Some(Err(error)) if error.is_panic() => resume_unwind(error.into_panic()),
+            // The runtime ends, and whoever waits here with it.
+            _ => pending().await,
+        }
+    }
+}
+
+/// The page behind the row with this key.
+struct Onward {
+    after: (Micros, i64),
+    sent: Sent,
+}
+
+/// Hands over whole rows one by one until it breaks. Where somebody reads on, the page behind the last row may be on its way then.
+async fn hand_over<R>(
+    link: &Link,
+    statements: &Range,
+    query: &RangeQuery,
+    mut begun: Option<Sent>,
+    mut take: impl FnMut(R) -> (usize, ControlFlow<()>),
+) -> Result<Option<Sent>, StoreError>
+where
+    R: for<'f, 'm> Row<'f, 'm>,
+{
+    let Some(mut asking) = Asking::new(link, statements, query) else { return Ok(None) };
+    let most = link.page_rows.min(query.limit);
+    let (mut from, mut read, mut largest) = (PagingState::start(), 0, query.largest);
+    let (mut rows, mut courtesy) = (first_page(query, most), Courtesy::default());
+    loop {
+        let page = match begun.take() {
+            Some(sent) => sent.page().await,
+            None => asking.page(from, rows).await,
+        };
+        let (result, next) = page.map_err(errors::store_error)?;
+        let (page, next) = (result.into_rows_result().map_err(unreadable)?, next.into_paging_control_flow());
+        let (count, bytes) = (page.rows_num(), page.rows_bytes_size());
+        let mut ahead = None;
+        if let ControlFlow::Continue(state) = &next
+            && query.ahead.is_some()
+            && read + count == query.limit
+            && bytes <= PAGE_BYTES
+        {
+            let rows = PAGE_BYTES / largest.max(bytes / count.max(1)).max(1);
+            ahead = Some(asking.clone().send(state.clone(), rows.clamp(1, most)).await);
+        }
+        for row in page.rows::<R>().map_err(unreadable)? {
+            let (bytes, flow) = take(row.map_err(unreadable)?);
+            courtesy.row();
+            largest = largest.max(bytes);
+            read += 1;
+            if flow.is_break() {
+                return Ok(None);
+            }
+            if read == query.limit {
+                return Ok(ahead);
+            }
+        }
+        match next {
+            ControlFlow::Break(()) => return Ok(None),
+            ControlFlow::Continue(state) => from = state,
+        }
+        rows = next_page(rows, largest, query.limit, link.page_rows).min(query.limit - read);
+    }
+}
+
 /// Hands over whole rows one by one until it breaks.
 pub(super) async fn each<R>(
     link: &Link,
     statements: &Range,
     query: &RangeQuery,
-    mut take: impl FnMut(R) -> (usize, ControlFlow<()>),
+    take: impl FnMut(R) -> (usize, ControlFlow<()>),
 ) -> Result<(), StoreError>
 where
     R: for<'f, 'm> Row<'f, 'm>,
 {
-    let Some((first, last)) = bounds(query) else { return Ok(()) };
-    let mut statement = if query.ascending { &statements.oldest_first } else { &statements.newest_first }.clone();
-    let values = (query.run_id, CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1, cql_limit(query.limit));
-    let (mut from, mut read, mut largest) = (PagingState::start(), 0, query.largest);
-    let (mut rows, mut courtesy) = (first_page(query, link.page_rows), Courtesy::default());
-    loop {
-        statement.set_page_size(i32::try_from(rows).unwrap_or(1));
-        let answer = link.session.execute_single_page(&statement, &values, from).await;
-        let (result, next) = answer.map_err(errors::store_error)?;
-        for row in result.into_rows_result().map_err(unreadable)?.rows::<R>().map_err(unreadable)? {
-            let (bytes, flow) = take(row.map_err(unreadable)?);
-            courtesy.row();
-            largest = largest.max(bytes);
-            read += 1;
-            if flow.is_break() || read == query.limit {
-                return Ok(());
-            }
-        }
-        match next.into_paging_control_flow() {
-            ControlFlow::Break(()) => return Ok(()),
-            ControlFlow::Continue(state) => from = state,
-        }
-        rows = next_page(rows, largest, query.limit, link.page_rows);
-    }
+    hand_over(link, statements, query, None, take).await.map(drop)
 }
 
 /// Whole rows: as many as fit the limits of the query.
-pub(super) async fn range<R, T: Weigh>(
+pub(super) async fn range<R, T: Placed>(
     link: &Link,
     statements: &Range,
     query: &RangeQuery,
@@ -157,8 +251,10 @@ pub(super) async fn range<R, T: Weigh>(
 where
     R: for<'f, 'm> Row<'f, 'm>,
 {
+    let onward = query.ahead.as_ref().and_then(Ahead::take::<Onward>);
+    let begun = onward.filter(|onward| Some(onward.after) == query.after).map(|onward| onward.sent);
     let (mut all, mut total) = (Vec::new(), 0);
-    each(link, statements, query, |row| {
+    let sent = hand_over(link, statements, query, begun, |row| {
         let row = make(row);
         let bytes = row.bytes();
         total += bytes;
@@ -166,13 +262,14 @@ where
         (bytes, if total >= query.bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })
     .await?;
+    if let (Some(ahead), Some(sent), Some(last)) = (&query.ahead, sent, all.last()) {
+        ahead.put(Onward { after: (last.key().timestamp, last.key().event_id), sent });
+    }
     Ok(all)
 }
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
 
     #[test]

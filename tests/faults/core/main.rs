@@ -30,7 +30,7 @@ macro_rules! sources {
 }
 
 sources! {
-    "../../../src/event.rs" event,
+    "../../../src/event/mod.rs" event,
     "../../../src/frame.rs" frame,
     "../../../src/logging.rs" logging,
     "../../../src/metrics.rs" metrics,

@@ -1,6 +1,10 @@
 //! What can happen to Cassandra, and on the way to it. The store may be away; nothing may be lost for that, and nothing twice.
 
-use std::{thread, time::Duration};
+use std::{
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -51,49 +55,53 @@ fn arena(case: Case, cassandra: &Cassandra, replicas: &str, settings: &[(&str, &
     (Arena::of(case, redis, daemon, Some(cassandra.at_port(cassandra.port))), proxy)
 }
 
-/// One cluster at a time, in one test: two would not fit beside everything else on two cores.
-#[test]
-fn cassandra_in_every_kind_of_trouble() {
-    one_node();
-    a_node_that_forgets_what_it_acknowledged();
-    a_changed_password();
-    two_of_three_nodes_down();
-}
+/// One cluster at a time: two would not fit beside everything else on two cores.
+static ONE: Mutex<()> = Mutex::new(());
 
 /// Each fault has its arena, the server is shared because it takes seconds to start.
+#[test]
 fn one_node() {
+    let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(cluster) = cluster("one_node", 1, 0, &["--sync", "batch"]) else { return };
-    let one = "SimpleStrategy:1";
-
-    // At a rate whose rows such a server can count in the end.
-    let case = Case::new("Cassandra: kill -9", "SIGKILL, started again").load(600, 0);
-    let (mut fight, _proxy) = arena(case, &cluster.keyspace(), one, &[]);
-    for _ in 0..tier(2, 20) {
-        fight.harmless(|_| {
-            cluster.kill(1);
-            cluster.up(1);
-        });
-        // What a server acknowledged less than `spool.linger` before its end is written again before what is new: of many kills
-        // in a row, everything since the first.
-        fight.lively_within(Duration::from_secs(tier(15, 60)));
-    }
-    fight.judge();
-
-    let (mut fight, _proxy) =
-        arena(Case::new("Cassandra: SIGSTOP", "for 5 s; long tier: 40 s"), &cluster.keyspace(), one, &[]);
-    fight.harmless(|_| {
-        cluster.pause(1);
-        thread::sleep(Duration::from_secs(tier(5, 40)));
-        cluster.resume(1);
-    });
-    fight.lively_within(Duration::from_secs(tier(15, 60)));
-    fight.judge();
-
+    kills(&cluster);
+    a_pause(&cluster);
     replies_that_vanish(&cluster);
     networks(&cluster);
     tables_and_columns(&cluster);
     refused_rows(&cluster);
     sigterm(&cluster);
+}
+
+/// Until a fresh message is a row. What a server acknowledged less than `spool.linger` before its end is written again before what
+/// is new: of many kills in a row, everything since the first.
+fn patience() -> Duration {
+    Duration::from_secs(tier(20, 60))
+}
+
+fn kills(cluster: &Cluster) {
+    // At a rate whose rows such a server can count in the end.
+    let case = Case::new("Cassandra: kill -9", "SIGKILL, started again").load(600, 0);
+    let (mut fight, _proxy) = arena(case, &cluster.keyspace(), "SimpleStrategy:1", &[]);
+    for _ in 0..tier(2, 20) {
+        fight.harmless(|_| {
+            cluster.kill(1);
+            cluster.up(1);
+        });
+        fight.lively_within(patience());
+    }
+    fight.judge();
+}
+
+fn a_pause(cluster: &Cluster) {
+    let case = Case::new("Cassandra: SIGSTOP", "for 5 s; long tier: 40 s");
+    let (mut fight, _proxy) = arena(case, &cluster.keyspace(), "SimpleStrategy:1", &[]);
+    fight.harmless(|_| {
+        cluster.pause(1);
+        thread::sleep(Duration::from_secs(tier(5, 40)));
+        cluster.resume(1);
+    });
+    fight.lively_within(patience());
+    fight.judge();
 }
 
 fn replies_that_vanish(cluster: &Cluster) {
@@ -109,7 +117,7 @@ fn replies_that_vanish(cluster: &Cluster) {
             // A stream with a hole in it is no good any more.
             proxy.reset();
         });
-        fight.lively_within(Duration::from_secs(15));
+        fight.lively_within(patience());
     }
     fight.judge();
 }
@@ -140,14 +148,14 @@ fn networks(cluster: &Cluster) {
         }
         fight.lively();
         fight.harmless(|_| proxy.half_close());
-        fight.lively_within(Duration::from_secs(15));
+        fight.lively_within(patience());
         fight.harmless(|_| {
             proxy.both(Mode::Swallow);
             seconds(5);
             proxy.both(Mode::Pass);
             proxy.close();
         });
-        fight.lively_within(Duration::from_secs(15));
+        fight.lively_within(patience());
     }
     fight.judge();
 }
@@ -180,7 +188,7 @@ fn tables_and_columns(cluster: &Cluster) {
                 cluster.query(&mend_it.replace("{}", &name));
             }
         });
-        fight.lively_within(Duration::from_secs(15));
+        fight.lively_within(patience());
     }
     // Statements that the server has forgotten, for no reason that anybody sees.
     fight.harmless(|_| {
@@ -229,14 +237,16 @@ fn sigterm(cluster: &Cluster) {
         } else {
             cluster.up(1)
         }
-        fight.lively_within(Duration::from_secs(20));
+        fight.lively_within(patience());
     }
     fight.judge();
 }
 
 /// With the server's default a killed node forgets up to 0.1 s of what it has acknowledged. The linger is why the table lacks
 /// nothing nevertheless.
+#[test]
 fn a_node_that_forgets_what_it_acknowledged() {
+    let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let test = "a_node_that_forgets_what_it_acknowledged";
     let Some(cluster) = cluster(test, 1, 1, &["--sync", "periodic"]) else { return };
     let case =
@@ -248,12 +258,14 @@ fn a_node_that_forgets_what_it_acknowledged() {
             cluster.kill(1);
             cluster.up(1);
         });
-        fight.lively_within(Duration::from_secs(20));
+        fight.lively_within(patience());
     }
     fight.judge();
 }
 
+#[test]
 fn a_changed_password() {
+    let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(cluster) = cluster("a_changed_password", 1, 2, &["--sync", "batch", "--auth"]) else { return };
     let keyspace = cluster.keyspace().login("cassandra", "cassandra");
     cluster.query("CREATE ROLE daemon WITH PASSWORD = 'old' AND LOGIN = true AND SUPERUSER = true");
@@ -271,12 +283,14 @@ fn a_changed_password() {
         pause();
         cluster.query("ALTER ROLE daemon WITH PASSWORD = 'old'");
     });
-    fight.lively_within(Duration::from_secs(20));
+    fight.lively_within(patience());
     fight.judge();
 }
 
 /// Three nodes take more memory than the short tier may.
+#[test]
 fn two_of_three_nodes_down() {
+    let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     if !super::arena::long() {
         return skip("two_of_three_nodes_down", "long tier only: three nodes take 1.4 GiB");
     }
@@ -294,7 +308,7 @@ fn two_of_three_nodes_down() {
             thread::sleep(Duration::from_secs(20));
             down.iter().for_each(|node| cluster.up(*node));
         });
-        fight.lively_within(Duration::from_secs(60));
+        fight.lively_within(patience());
     }
     fight.judge();
 }

@@ -3,12 +3,16 @@
 //! Rows are plain values. Their keys and contents are a function of the message, the channel and what intake decided once and
 //! stored beside it ([`Decided`]); nothing here reads a clock or a configuration.
 
+mod weigh;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
+pub use self::weigh::{Placed, Weigh, weight};
+use self::weigh::{ROW, text};
 use crate::units::Micros;
 
 /// Namespace of every derived UUID.
@@ -213,52 +217,6 @@ impl Row {
             Self::Control(row) => ROW + row.payload_json.len() + row.command.len(),
             Self::Gap(row) => ROW + row.reason.len() + row.source.len(),
         }
-    }
-}
-
-/// What every row takes, roughly.
-const ROW: usize = 96;
-
-/// Rows of which one may be megabytes.
-pub trait Weigh {
-    /// Roughly how many bytes the row takes in memory and on the wire.
-    fn bytes(&self) -> usize;
-}
-
-/// What these rows take, in bytes.
-pub fn weight<T: Weigh>(rows: &[T]) -> usize {
-    rows.iter().map(T::bytes).sum()
-}
-
-fn text(text: &Option<String>) -> usize {
-    text.as_ref().map_or(0, String::len)
-}
-
-impl Weigh for MetricsRow {
-    fn bytes(&self) -> usize {
-        let extra: usize = self.extra.keys().map(|key| key.len() + 16).sum();
-        ROW + text(&self.phase) + text(&self.rest_json) + extra
-    }
-}
-
-impl Weigh for TopologyRow {
-    fn bytes(&self) -> usize {
-        ROW + self.topology_json.len() + text(&self.weights_summary)
-    }
-}
-
-impl Weigh for EventRow {
-    fn bytes(&self) -> usize {
-        ROW + self.r#type.len() + self.payload_json.len()
-    }
-}
-
-impl Weigh for RunRow {
-    fn bytes(&self) -> usize {
-        let texts =
-            [&self.run_name, &self.status, &self.dataset_name, &self.config_json, &self.notes, &self.created_by];
-        let tags: usize = self.tags.iter().map(String::len).sum();
-        2 * ROW + texts.into_iter().map(text).sum::<usize>() + tags
     }
 }
 
