@@ -52,6 +52,29 @@ fn a_stopped_process_is_a_gap_that_says_whether_the_connection_held() {
     assert_eq!(status["gaps"]["process_paused"]["gaps"], 1, "{status}");
 }
 
+/// Nobody was there before: what the first process missed since its start is missed all the same.
+#[test]
+fn a_first_start_that_finds_no_redis_is_a_gap() {
+    let mut redis = Redis::start();
+    redis.kill();
+    let mut daemon = Daemon::on(&redis).start();
+    std::thread::sleep(Duration::from_secs(4));
+    redis.launch();
+    daemon.wait_ready();
+    daemon.wait_rows("SELECT count(*) FROM ingest_gaps WHERE reason = 'not_listening'", 1);
+    let span = sqlite::count(&daemon.database(), "SELECT (ended_at - started_at) / 1000000 FROM ingest_gaps");
+    assert!((3..30).contains(&span), "{span} s");
+}
+
+#[test]
+fn a_first_start_that_listens_at_once_is_none() {
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis).start_ready();
+    redis.client().publish(TRAINING, metrics(0, 0));
+    daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
+    assert_eq!(gaps(&daemon, &[])["count"], 0);
+}
+
 /// The smallest there are, and as many at once as sockets hold: nothing between the socket and our queue overflows.
 #[test]
 fn a_flood_of_tiny_messages_after_a_stop_is_received_whole() {

@@ -77,12 +77,30 @@ fn people_read_runs_from_the_store_and_from_a_daemon() {
                 daemon.command(&[&["metrics", "spiral-one", "--cursor", "odd"], from].concat()).status.code(),
                 Some(2)
             );
+            assert!(
+                succeed(&["compare", "spiral-one", "spiral-two", "--field", "nonsense"]).contains("number `nonsense`")
+            );
+            let reduced = succeed(&["metrics", "spiral-one", "--points", "5"]);
+            assert!(reduced.lines().any(|line| line.trim_start().starts_with("loss  1 ")), "its first loss: {reduced}");
+            let exported = json(&["export", "spiral-one"]);
+            assert_eq!((&exported["count"], &exported["trailer"]["rows"]), (&json!(21), &json!(21)));
+            for nothing in [&["runs", "-n", "0"][..], &["metrics", "spiral-one", "-n", "0"]] {
+                let refused = daemon.command(&[nothing, from].concat());
+                assert!(
+                    refused.status.code() == Some(2) && String::from_utf8_lossy(&refused.stderr).contains("at least 1")
+                );
+            }
         }
+        let status: Value = serde_json::from_str(&daemon.succeed(&["status", "--json", "--url", &url])).unwrap();
+        assert_eq!(status["test"]["instance"], "test", "{status}");
+        assert_eq!(daemon.command(&["status", "nosuch", "--url", &url]).status.code(), Some(1));
         tags_and_notes(&daemon, &url);
     });
 }
 
 fn tags_and_notes(daemon: &Daemon, url: &str) {
+    // What is empty in a message changes nothing.
+    assert_eq!(daemon.command(&["runs", "note", "spiral-one", ""]).status.code(), Some(2));
     daemon.succeed(&["runs", "tag", "spiral-one", "good", "kept"]);
     daemon.succeed(&["runs", "tag", "spiral-one", "by-url", "--url", url]);
     daemon.succeed(&["runs", "note", "spiral-one", "a note", "--url", url]);
