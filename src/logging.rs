@@ -78,17 +78,16 @@ pub fn install(config: &Config) -> Result<LevelHandle, String> {
 
 /// The drivers are quiet unless asked: our own lines say what their troubles mean.
 fn targets(level: &str) -> Result<Targets, String> {
-    // A word that is no level would be taken for a part of the program, and silence the rest.
-    if let Some(word) =
-        level.split(',').map(str::trim).find(|part| !part.contains('=') && LevelFilter::from_str(part).is_err())
-    {
+    // A space would make a part of the program of a level, as would a word that is none, and silence the rest.
+    let parts: Vec<&str> = level.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    if let Some(word) = parts.iter().find(|part| !part.contains('=') && LevelFilter::from_str(part).is_err()) {
         return Err(format!(
             "`log.level` = \"{level}\" cannot be read: `{word}` is none of off, error, warn, info, debug and trace; for a part of \
              the program write it like `cascor_ingest=debug`"
         ));
     }
-    let targets =
-        Targets::from_str(level).map_err(|error| format!("`log.level` = \"{level}\" cannot be read: {error}"))?;
+    let targets = Targets::from_str(&parts.join(","))
+        .map_err(|error| format!("`log.level` = \"{level}\" cannot be read: {error}"))?;
     // Scylla calls each failed try to connect an error; whoever tries says it once, with the cause.
     let quiet = [
         ("fred", LevelFilter::ERROR),
@@ -154,6 +153,7 @@ mod tests {
         let mut problems = Vec::new();
         Config { level: "info,cascor_ingest::writer=debug".into(), ..Config::default() }.problems(&mut problems);
         assert!(problems.is_empty());
+        assert_eq!(targets(" info , fred=warn,").unwrap().to_string(), targets("info,fred=warn").unwrap().to_string());
         for wrong in ["info,x=loud", "bogus", "info,cascor_ingest"] {
             problems.clear();
             Config { level: wrong.into(), ..Config::default() }.problems(&mut problems);

@@ -50,7 +50,12 @@ pub fn shown_status(run: &RunRow, now: Micros, stale_after: Micros) -> Option<&s
 
 /// The cursor that continues a list of runs behind `run`.
 pub fn run_cursor(run: &RunRow) -> Option<String> {
-    run.start_time.map(|start| format!("{start}.{}", run.run_id.as_simple()))
+    run.start_time.map(|start| run_cursor_at((start, run.run_id)))
+}
+
+/// The same by its parts.
+pub fn run_cursor_at((start, run_id): (Micros, Uuid)) -> String {
+    format!("{start}.{}", run_id.as_simple())
 }
 
 /// The inverse of [`run_cursor`].

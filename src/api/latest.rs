@@ -126,7 +126,7 @@ async fn newest(sight: &Sight, named: Option<Uuid>) -> Result<Uuid, ApiError> {
     let _turn = sight.memory.turn().await;
     let (mut query, mut spoke) = (RunsQuery { limit: NEWEST, ..RunsQuery::default() }, Vec::new());
     loop {
-        let runs = sight.store.runs(&query).await?;
+        let runs = sight.store.runs(&query).await?.rows;
         spoke.extend(runs.iter().map(|run| (run.last_event_time.or(run.start_time), run.run_id)));
         let filled = query.is_filled(&runs);
         query.before = runs.last().and_then(|run| Some((run.start_time?, run.run_id)));

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     event::{MetricsRow, RunRow, Weigh, status, weight},
     render::{self, JsonRows, RunJson, STALE, STALE_AFTER},
-    store::{BoxFuture, RangeQuery, RunsQuery, Store, StoreError},
+    store::{BoxFuture, RangeQuery, Runs, RunsQuery, Store, StoreError},
     units::{self, Micros},
 };
 
@@ -67,10 +67,9 @@ async fn shown(store: &dyn Store, query: RunsQuery, now: Micros) -> Result<(Vec<
     page.limit = limit.saturating_add(1).min(LOOKED_AT);
     let is_wanted = |run: &RunRow| wanted.is_none() || render::shown_status(run, now, STALE_AFTER) == wanted.as_deref();
     let next = 'pages: loop {
-        let runs = store.runs(&page).await?;
-        let complete = !page.is_filled(&runs);
-        page.before = runs.last().and_then(|run| Some((run.start_time?, run.run_id)));
-        let looked_to = runs.last().and_then(render::run_cursor);
+        let Runs { rows: runs, looked_to } = store.runs(&page).await?;
+        let complete = looked_to.is_none() && !page.is_filled(&runs);
+        page.before = looked_to.or_else(|| runs.last().and_then(|run| Some((run.start_time?, run.run_id))));
         looked_at += runs.len();
         for run in runs.into_iter().filter(is_wanted) {
             bytes += run.bytes();
@@ -79,11 +78,11 @@ async fn shown(store: &dyn Store, query: RunsQuery, now: Micros) -> Result<(Vec<
             }
             found.push(run);
         }
-        if complete || page.before.is_none() {
+        if complete {
             break None;
         }
-        if looked_at >= LOOKED_AT {
-            break looked_to;
+        if page.before.is_none() || looked_to.is_some() || looked_at >= LOOKED_AT {
+            break page.before.map(render::run_cursor_at);
         }
     };
     Ok((found, next))

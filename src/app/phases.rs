@@ -39,14 +39,14 @@ pub async fn report_restart(
     metrics: Arc<Metrics>,
     mut stop: Signal,
 ) -> Result<(), Infallible> {
-    let (began, start) = (units::now(), Instant::now());
+    let began = units::now();
     let mut first = redis.first_proven();
     let proven = tokio::select! {
         () = stop.stopped() => None,
         proven = first.wait_for(Option::is_some) => proven.ok().and_then(|at| *at),
     };
-    let since = last_alive.or_else(|| (start.elapsed() > FIRST_TRY).then_some(began));
-    if let (Some(started_at), Some(ended_at)) = (since, proven) {
+    let slow = proven.is_some_and(|at| at - began > FIRST_TRY.as_micros() as Micros);
+    if let (Some(started_at), Some(ended_at)) = (last_alive.or(slow.then_some(began)), proven) {
         metrics.gaps.get_or_create(&Label::of(GapReason::NotListening.as_str())).inc();
         let gap = Gap {
             // The clock may have been set back meanwhile.

@@ -68,7 +68,10 @@ pub async fn compare(asker: &Asker, args: &CompareArgs, json: bool, out: &mut im
     let curves = cells::list(&answer, "curves");
     table::table(out, &headers, curves.iter().map(row).collect())?;
     if curves.iter().all(|curve| cells::list(curve, "last").iter().all(Value::is_null)) {
-        return table::line(out, &format!("\nno row of these runs has a number `{}`", args.field));
+        return table::line(
+            out,
+            &format!("\nno row of these runs that has its {} has a finite number `{}`", args.by, args.field),
+        );
     }
     Ok(())
 }

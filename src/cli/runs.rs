@@ -132,7 +132,7 @@ pub async fn list(asker: &Asker, args: &RunsArgs, json: bool, out: &mut impl Wri
     }
     let runs = cells::list(&answer, "runs");
     if runs.is_empty() {
-        table::line(out, if answer["next"].is_null() { "no runs" } else { "none among the newest of these" })?;
+        table::line(out, if answer["next"].is_null() { "no runs" } else { "none among those that were looked at" })?;
     } else {
         let headers = ["RUN", "NAME", "STATUS", "STARTED", "EPOCH", "LOSS", "BEST VAL ACC", "UNITS", "DATASET"];
         table::table(out, &headers, runs.iter().map(row).collect())?;

@@ -22,20 +22,26 @@ pub struct Args {
     /// Only this daemon; absent: all of them that share our Redis.
     daemon: Option<String>,
     /// Also look here for spools that other instances have left (`spool.orphans_in`; absent: beside the state directory).
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "url")]
     look_in: Vec<PathBuf>,
-    #[command(flatten)]
-    place: Place,
+    /// Ask this daemon instead of Redis: http://host:port
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// A file with the token for that daemon; absent: the variable CASCOR_INGEST_TOKEN, if it is set.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    token_file: Option<PathBuf>,
 }
 
 /// Prints the status of one daemon or of all, and the spools that nobody holds.
 pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliError> {
-    let found = match &args.place.url {
-        Some(_) => told(&Asker::at(&settings, &args.place).await?, args.daemon.as_deref()).await,
-        None => statuses(&settings, args.daemon.clone()).await,
+    // Orphans of another machine cannot be seen from here.
+    let here = args.url.is_none();
+    let place = Place { url: args.url, token_file: args.token_file };
+    let found = if here {
+        statuses(&settings, args.daemon.clone()).await
+    } else {
+        told(&Asker::at(&settings, &place).await?, args.daemon.as_deref()).await
     };
-    // Those of another machine cannot be seen from here.
-    let here = args.place.url.is_none();
     let places = if here { places(&settings, &args.look_in) } else { Vec::new() };
     let orphans = spool::orphans(&places, &settings.spool.dir);
     if json {
@@ -88,11 +94,14 @@ fn orphan((dir, report): &(PathBuf, Report)) -> Value {
     })
 }
 
-/// What one daemon says at the moment, unless it is another.
+/// What one daemon says at the moment.
 async fn told(asker: &Asker, daemon: Option<&str>) -> Result<Vec<(String, Value)>, CliError> {
     let status = asker.json("/api/status").await?;
     let name = status["instance"].as_str().unwrap_or_default().to_owned();
-    Ok(if daemon.is_none_or(|daemon| daemon == name) { vec![(name, status)] } else { Vec::new() })
+    match daemon {
+        Some(daemon) if daemon != name => Err(CliError::No(format!("the daemon there is `{name}`, not `{daemon}`"))),
+        _ => Ok(vec![(name, status)]),
+    }
 }
 
 async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(String, Value)>, CliError> {

@@ -20,9 +20,9 @@ const GROUP: usize = 8 << 20;
 const BATCH: u64 = 1 << 20;
 /// The part of the memory segment that only gaps, commands and receipts may use.
 const RESERVED: u64 = 1 << 20;
-/// Syncs that may be ahead of their pace: a group that came late, because something else had the core, must not make the next one
-/// wait. On average they are an interval apart all the same.
-const AHEAD: u32 = 4;
+/// Syncs that may follow each other at once: a group that came late, because something else had the core, must not make the next
+/// one wait. On average they are an interval apart all the same.
+const BURST: u32 = 4;
 /// How long to wait before a failing disk is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long to wait before a full spool is looked at again.
@@ -159,7 +159,7 @@ impl Appender {
             self.recover(started);
         }
         self.shared.show();
-        let behind = started.checked_sub(self.interval * (AHEAD - 1)).unwrap_or(started);
+        let behind = started.checked_sub(self.interval * (BURST - 1)).unwrap_or(started);
         self.paced = Some(self.paced.map_or(behind, |paced| paced.clamp(behind, started)) + self.interval);
         Synced { durable: self.shared.durable(), end: self.next, healthy: self.trouble.is_none() }
     }

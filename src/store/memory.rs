@@ -10,7 +10,9 @@ use std::{
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{Batch, BoxFuture, DaysQuery, RangeQuery, RunsQuery, SamplesQuery, Store, StoreError, merge, samples};
+use super::{
+    Batch, BoxFuture, DaysQuery, RangeQuery, Runs, RunsQuery, SamplesQuery, Store, StoreError, merge, samples,
+};
 use crate::{
     curve::Samples,
     event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Row, RunRow, TopologyRow, Weigh},
@@ -280,8 +282,8 @@ impl Store for MemoryStore {
         self.read(|_| ())
     }
 
-    fn runs<'a>(&'a self, query: &'a RunsQuery) -> BoxFuture<'a, Result<Vec<RunRow>, StoreError>> {
-        self.read(|tables| newest_runs(&tables.runs, query))
+    fn runs<'a>(&'a self, query: &'a RunsQuery) -> BoxFuture<'a, Result<Runs, StoreError>> {
+        self.read(|tables| newest_runs(&tables.runs, query).into())
     }
 
     fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {

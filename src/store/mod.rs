@@ -147,6 +147,21 @@ impl RunsQuery {
     }
 }
 
+/// Some of the newest runs.
+#[derive(Clone, Debug, Default)]
+pub struct Runs {
+    /// Newest first.
+    pub rows: Vec<RunRow>,
+    /// Where to go on, as [`RunsQuery::before`], when the store has stopped looking for what the query wants before it had enough.
+    pub looked_to: Option<(Micros, Uuid)>,
+}
+
+impl From<Vec<RunRow>> for Runs {
+    fn from(rows: Vec<RunRow>) -> Self {
+        Self { rows, looked_to: None }
+    }
+}
+
 /// What one read brings of large rows unless told otherwise, beyond the last of them.
 pub const READ_BYTES: usize = 2 << 20;
 
@@ -170,7 +185,7 @@ pub struct RangeQuery {
     /// Bytes of the largest row of what was read just before, where somebody reads on; 0: nothing is known. A store whose server
     /// counts rows only asks for so many at once that they are not too many bytes.
     pub largest: usize,
-    /// Where somebody reads on: a store may begin with the next page while this one is taken.
+    /// Where somebody reads on: a store may begin with the next page while this one is taken. That page is as old as its sending.
     pub ahead: Option<Ahead>,
 }
 
@@ -262,7 +277,7 @@ pub trait Store: Send + Sync + 'static {
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// The newest runs by start time, through the index.
-    fn runs<'a>(&'a self, query: &'a RunsQuery) -> BoxFuture<'a, Result<Vec<RunRow>, StoreError>>;
+    fn runs<'a>(&'a self, query: &'a RunsQuery) -> BoxFuture<'a, Result<Runs, StoreError>>;
 
     /// Metrics of a run.
     fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>>;

@@ -22,8 +22,8 @@ use crate::{
     units::{self, Micros},
 };
 
-/// Rows of a page that are small. Two pages, one more as the server sends it, and the text that a client has not taken yet are all
-/// the memory of an export.
+/// Rows of a page that are small. Two pages (a command has one more, as the server sends it) and the text that a client has not
+/// taken yet are all the memory of an export.
 const STEP: usize = 5_000;
 /// What a page takes unless its rows are large.
 const PAGE: usize = 2 * READ_BYTES;

@@ -30,7 +30,9 @@ use uuid::Uuid;
 
 pub(crate) use self::errors::{Trouble, Verdict, of_execution};
 use self::session::{Link, State};
-use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, SamplesQuery, Seqs, Store, StoreError};
+use super::{
+    Batch, BoxFuture, DaysQuery, RangeQuery, Retention, Runs, RunsQuery, SamplesQuery, Seqs, Store, StoreError,
+};
 use crate::{
     curve::Samples,
     event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
@@ -270,7 +272,7 @@ impl Store for CassandraStore {
         Box::pin(self.call("ping", async move |link| reads::ping(link).await))
     }
 
-    fn runs<'a>(&'a self, query: &'a RunsQuery) -> BoxFuture<'a, Result<Vec<RunRow>, StoreError>> {
+    fn runs<'a>(&'a self, query: &'a RunsQuery) -> BoxFuture<'a, Result<Runs, StoreError>> {
         Box::pin(self.call("runs", async move |link| runs::newest(link, query).await))
     }
 

@@ -122,6 +122,12 @@ pub(super) fn next_page(rows: usize, largest: usize, limit: usize, most: usize) 
 type Values = (Uuid, CqlTimestamp, i64, CqlTimestamp, i64, i32);
 type Page = (QueryResult, PagingStateResponse);
 
+/// Whether a page may be on its way before it is wanted: only for who takes all of a query in one page, as commands do that read
+/// once. What many read through one daemon has turns and a budget, of which such a page would know nothing.
+fn is_ahead(link: &Link, query: &RangeQuery) -> bool {
+    query.ahead.is_some() && link.page_rows >= query.limit
+}
+
 /// What it takes to ask for any page of a query.
 #[derive(Clone)]
 struct Asking {
@@ -136,7 +142,7 @@ impl Asking {
         let (first, last) = bounds(query)?;
         let statement = if query.ascending { &statements.oldest_first } else { &statements.newest_first }.clone();
         // With a limit of its own, the answer would end there for good.
-        let limit = if query.ahead.is_some() { i32::MAX } else { cql_limit(query.limit) };
+        let limit = if is_ahead(link, query) { i32::MAX } else { cql_limit(query.limit) };
         let values = (query.run_id, CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1, limit);
         Some(Self { session: Arc::clone(&link.session), statement, values })
     }
@@ -193,7 +199,11 @@ where
     let (mut rows, mut courtesy) = (first_page(query, most), Courtesy::default());
     loop {
         let page = match begun.take() {
-            Some(sent) => sent.page().await,
+            // What failed while nobody waited for it may succeed by now. The query begins where that page would.
+            Some(sent) => match sent.page().await {
+                Ok(page) => Ok(page),
+                Err(_) => asking.page(PagingState::start(), rows).await,
+            },
             None => asking.page(from, rows).await,
         };
         let (result, next) = page.map_err(errors::store_error)?;
@@ -201,7 +211,7 @@ where
         let (count, bytes) = (page.rows_num(), page.rows_bytes_size());
         let mut ahead = None;
         if let ControlFlow::Continue(state) = &next
-            && query.ahead.is_some()
+            && is_ahead(link, query)
             && read + count == query.limit
             && bytes <= PAGE_BYTES
         {

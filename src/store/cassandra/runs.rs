@@ -10,22 +10,19 @@ use scylla::{
     SerializeRow,
     value::{CqlTimestamp, MaybeUnset},
 };
-use tracing::warn;
 use uuid::Uuid;
 
 use super::{errors, pages, reads, session::Link, time};
 use crate::{
     event::{RunRow, Weigh},
-    render,
-    store::{RunsQuery, StoreError},
+    store::{Runs, RunsQuery, StoreError},
     units::Micros,
 };
 
 /// Runs fetched by one request while walking the index, at most: fewer, while it is not known how large they are, and where they
 /// are large.
 const CHUNK: usize = 32;
-/// Entries looked at by one query: one with a filter that matches little ends there, as if older runs did not exist. The log
-/// says so, with the cursor that goes on behind them.
+/// Entries looked at by one query: one with a filter that matches little ends there, and says where it goes on.
 const ENTRIES_MAX: usize = 20_000;
 
 #[derive(SerializeRow)]
@@ -106,10 +103,10 @@ pub(super) async fn write(link: &Link, change: &RunRow, stored_start: Option<Mic
 }
 
 /// The newest runs: the months that hold any, newest first, and the rows of their entries in chunks.
-pub(super) async fn newest(link: &Link, query: &RunsQuery) -> Result<Vec<RunRow>, StoreError> {
+pub(super) async fn newest(link: &Link, query: &RunsQuery) -> Result<Runs, StoreError> {
     let mut found = Vec::new();
     if query.limit == 0 {
-        return Ok(found);
+        return Ok(found.into());
     }
     let newest_month = query.before.map(|(at, _)| time::month(at));
     let (mut looked_at, mut oldest) = (0, None);
@@ -126,29 +123,19 @@ pub(super) async fn newest(link: &Link, query: &RunsQuery) -> Result<Vec<RunRow>
             let (some, later) = rest.split_at(chunk.min(rest.len()));
             largest = largest.max(add_chunk(link, some, query, &mut found).await?);
             if query.is_filled(&found) {
-                return Ok(found);
+                return Ok(found.into());
             }
             chunk = pages::next_page(chunk, largest, usize::MAX, CHUNK);
             rest = later;
         }
         if looked_at >= ENTRIES_MAX {
-            warn!(
-                looked_at,
-                found = found.len(),
-                cursor = oldest.and_then(cursor),
-                "stopped looking for runs; for older ones ask with this cursor"
-            );
-            break;
+            return Ok(Runs { rows: found, looked_to: oldest.map(|(start, run_id)| (time::micros(start), run_id)) });
         }
     }
-    Ok(found)
+    Ok(found.into())
 }
 
 type Entry = (CqlTimestamp, Uuid);
-
-fn cursor((start, run_id): Entry) -> Option<String> {
-    render::run_cursor(&RunRow { run_id, start_time: Some(time::micros(start)), ..RunRow::default() })
-}
 
 /// At most `max` entries of a month, those that sort after the cursor.
 async fn entries(link: &Link, month: String, query: &RunsQuery, max: usize) -> Result<Vec<Entry>, StoreError> {

@@ -34,7 +34,9 @@ use self::{
     error::Trouble,
     write::{Job, Work, Writer},
 };
-use super::{Batch, BoxFuture, DaysQuery, RangeQuery, Retention, RunsQuery, SamplesQuery, Seqs, Store, StoreError};
+use super::{
+    Batch, BoxFuture, DaysQuery, RangeQuery, Retention, Runs, RunsQuery, SamplesQuery, Seqs, Store, StoreError,
+};
 use crate::{
     curve::Samples,
     event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
@@ -212,9 +214,9 @@ impl Store for SqliteStore {
         Box::pin(self.submit("ping", Work::Ping))
     }
 
-    fn runs<'a>(&'a self, query: &'a RunsQuery) -> BoxFuture<'a, Result<Vec<RunRow>, StoreError>> {
+    fn runs<'a>(&'a self, query: &'a RunsQuery) -> BoxFuture<'a, Result<Runs, StoreError>> {
         let query = query.clone();
-        Box::pin(self.query("runs", move |connection| read::runs(connection, &query)))
+        Box::pin(self.query("runs", move |connection| read::runs(connection, &query).map(Runs::from)))
     }
 
     fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {

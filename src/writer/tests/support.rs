@@ -19,7 +19,7 @@ use crate::{
     },
     lifecycle::{Signal, Stopper},
     metrics::Metrics,
-    store::{Batch, BoxError, BoxFuture, DaysQuery, RangeQuery, RunsQuery, Store, StoreError, merge},
+    store::{Batch, BoxError, BoxFuture, DaysQuery, RangeQuery, Runs, RunsQuery, Store, StoreError, merge},
     units::Micros,
     writer::{Aside, Chunk, Commit, Config, Content, Decoded, Ends, Hold, Letter, Records, WriterError, run},
 };
@@ -149,8 +149,8 @@ impl Store for Fake {
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async { Ok(()) })
     }
-    fn runs<'a>(&'a self, _: &'a RunsQuery) -> BoxFuture<'a, Result<Vec<RunRow>, StoreError>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn runs<'a>(&'a self, _: &'a RunsQuery) -> BoxFuture<'a, Result<Runs, StoreError>> {
+        Box::pin(async { Ok(Runs::default()) })
     }
     fn metrics<'a>(&'a self, _: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {
         Box::pin(async { Ok(Vec::new()) })

@@ -44,6 +44,10 @@ fn cluster(test: &str, nodes: u8, n: u8, options: &[&str]) -> Option<Cluster> {
 /// What a store that needs a person says.
 const ATTENTION: &[&str] = &["needs attention"];
 
+/// Messages a second: a server that shares two cores with everything else can take, count and, where one replica was away, take
+/// again what they are.
+const RATE: u64 = 600;
+
 /// A daemon whose way to the cluster leads through a proxy, with the schema applied.
 fn arena(case: Case, cassandra: &Cassandra, replicas: &str, settings: &[(&str, &str)]) -> (Arena, Proxy) {
     let redis = Redis::start();
@@ -52,7 +56,7 @@ fn arena(case: Case, cassandra: &Cassandra, replicas: &str, settings: &[(&str, &
     let builder = Daemon::on(&redis).cassandra(&through);
     let daemon = settings.iter().fold(builder, |builder, (key, value)| builder.set(key, value)).prepare();
     daemon.succeed(&["schema", "apply", "--wait", "60s", "--replication", replicas]);
-    (Arena::of(case, redis, daemon, Some(cassandra.at_port(cassandra.port))), proxy)
+    (Arena::of(case.load(RATE, 0), redis, daemon, Some(cassandra.at_port(cassandra.port))), proxy)
 }
 
 /// One cluster at a time: two would not fit beside everything else on two cores.
@@ -66,6 +70,14 @@ fn one_node() {
     kills(&cluster);
     a_pause(&cluster);
     replies_that_vanish(&cluster);
+}
+
+/// The same node, on which nothing but the daemon has to catch up.
+#[test]
+fn one_node_with_everything_in_its_way() {
+    let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let test = "one_node_with_everything_in_its_way";
+    let Some(cluster) = cluster(test, 1, 0, &["--sync", "batch"]) else { return };
     networks(&cluster);
     tables_and_columns(&cluster);
     refused_rows(&cluster);
@@ -79,8 +91,7 @@ fn patience() -> Duration {
 }
 
 fn kills(cluster: &Cluster) {
-    // At a rate whose rows such a server can count in the end.
-    let case = Case::new("Cassandra: kill -9", "SIGKILL, started again").load(600, 0);
+    let case = Case::new("Cassandra: kill -9", "SIGKILL, started again");
     let (mut fight, _proxy) = arena(case, &cluster.keyspace(), "SimpleStrategy:1", &[]);
     for _ in 0..tier(2, 20) {
         fight.harmless(|_| {
@@ -251,7 +262,7 @@ fn a_node_that_forgets_what_it_acknowledged() {
     let Some(cluster) = cluster(test, 1, 1, &["--sync", "periodic"]) else { return };
     let case =
         Case::new("Cassandra: kill -9, periodic commit log", "the server's default, which forgets acknowledged rows");
-    let (mut fight, _proxy) = arena(case.load(600, 0), &cluster.keyspace(), "SimpleStrategy:1", &[]);
+    let (mut fight, _proxy) = arena(case, &cluster.keyspace(), "SimpleStrategy:1", &[]);
     for _ in 0..tier(2, 10) {
         thread::sleep(Duration::from_secs(2));
         fight.harmless(|_| {
@@ -301,7 +312,7 @@ fn two_of_three_nodes_down() {
     let daemon =
         Daemon::on(&redis).cassandra(&keyspace).set("store.cassandra.consistency_write", "\"QUORUM\"").prepare();
     daemon.succeed(&["schema", "apply", "--wait", "60s", "--replication", "SimpleStrategy:3"]);
-    let mut fight = Arena::of(case, redis, daemon, Some(keyspace));
+    let mut fight = Arena::of(case.load(RATE, 0), redis, daemon, Some(keyspace));
     for down in [&[3][..], &[2, 3]] {
         fight.harmless(|_| {
             down.iter().for_each(|node| cluster.kill(*node));
