@@ -301,10 +301,10 @@ fn a_changed_password() {
 /// Three nodes take more memory than the short tier may.
 #[test]
 fn two_of_three_nodes_down() {
-    let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     if !super::arena::long() {
         return skip("two_of_three_nodes_down", "long tier only: three nodes take 1.4 GiB");
     }
+    let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(cluster) = cluster("two_of_three_nodes_down", 3, 3, &["--sync", "batch"]) else { return };
     let case = Case::new("Cassandra: one and two of three nodes down", "QUORUM; SIGKILL, 20 s, started again");
     let redis = Redis::start();
