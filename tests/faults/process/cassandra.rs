@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     arena::{Arena, Case, tier},
     proxy::{DOWN, Mode, Proxy, UP},
+    strace::{self, Attached},
 };
 use crate::support::{
     cassandra::{Cassandra, Cluster, python},
@@ -62,8 +63,9 @@ fn arena(case: Case, cassandra: &Cassandra, replicas: &str, settings: &[(&str, &
 #[test]
 fn cassandra_in_every_kind_of_trouble() {
     let wanted = std::env::var("CASCOR_FAULTS_CASSANDRA").unwrap_or_default();
-    let parts: [(&str, fn()); 5] = [
+    let parts: [(&str, fn()); 6] = [
         ("catches_up", one_node_that_catches_up),
+        ("slow_disk", a_slow_disk),
         ("in_its_way", one_node_with_everything_in_its_way),
         ("forgets", a_node_that_forgets_what_it_acknowledged),
         ("password", a_changed_password),
@@ -118,6 +120,30 @@ fn a_pause(cluster: &Cluster) {
         cluster.resume(1);
     });
     fight.lively_within(patience());
+    fight.judge();
+}
+
+fn a_slow_disk() {
+    let test = "a_slow_disk";
+    if !super::arena::long() {
+        return skip(test, "long tier only: a traced server is slow for a while");
+    }
+    if !strace::usable(test) {
+        return;
+    }
+    let Some(cluster) = cluster(test, 1, 0, &["--sync", "batch"]) else { return };
+    let case = Case::new(
+        "Cassandra: slow disk",
+        "strace: each msync, fdatasync and fsync of the server takes 200 ms, for 10 s",
+    );
+    let (mut fight, _proxy) = arena(case, &cluster.keyspace(), "SimpleStrategy:1", &[]);
+    for _ in 0..5 {
+        fight.harmless(|_| {
+            let _slow = Attached::to(cluster.pid(1), "msync,fdatasync,fsync", "delay_enter=200000", &[]);
+            thread::sleep(Duration::from_secs(10));
+        });
+        fight.lively_within(patience());
+    }
     fight.judge();
 }
 

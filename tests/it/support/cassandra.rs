@@ -142,6 +142,13 @@ impl Cluster {
         self.dir.path().join("tls/ca.pem")
     }
 
+    /// The server's process.
+    #[allow(dead_code, reason = "only the attacks trace a server")]
+    pub fn pid(&self, node: u8) -> u32 {
+        let file = self.dir.path().join(format!("node{node}/pid"));
+        std::fs::read_to_string(file).unwrap().trim().parse().unwrap()
+    }
+
     /// SIGKILL.
     pub fn kill(&self, node: u8) {
         self.script("kill", &[&node.to_string()]);
