@@ -50,7 +50,7 @@ pub fn shown_status(run: &RunRow, now: Micros, stale_after: Micros) -> Option<&s
 
 /// The cursor that continues a list of runs behind `run`.
 pub fn run_cursor(run: &RunRow) -> Option<String> {
-    run.start_time.map(|start| run_cursor_at((start, run.run_id)))
+    run.place().map(run_cursor_at)
 }
 
 /// The same by its parts.

@@ -17,7 +17,7 @@ use super::{
     room::Room,
 };
 use crate::{
-    event::{MetricsRow, TopologyRow},
+    event::{MetricsRow, RunRow, TopologyRow},
     render::{Json, JsonRows},
     store::{RangeQuery, RunsQuery},
 };
@@ -129,7 +129,7 @@ async fn newest(sight: &Sight, named: Option<Uuid>) -> Result<Uuid, ApiError> {
         let runs = sight.store.runs(&query).await?.rows;
         spoke.extend(runs.iter().map(|run| (run.last_event_time.or(run.start_time), run.run_id)));
         let filled = query.is_filled(&runs);
-        query.before = runs.last().and_then(|run| Some((run.start_time?, run.run_id)));
+        query.before = runs.last().and_then(RunRow::place);
         if !filled || query.before.is_none() || spoke.len() >= NEWEST {
             break;
         }

@@ -63,7 +63,7 @@ pub async fn page<T: Paged>(store: &dyn Store, mut query: RangeQuery) -> Result<
         query.limit = (limit - rows.len()).saturating_add(1).min(T::STEP);
         let read = T::read(store, &query).await?;
         let complete = !query.is_filled(&read);
-        query.after = read.last().map(|row| (row.key().timestamp, row.key().event_id)).or(query.after);
+        query.after = read.last().map(|row| row.key().place()).or(query.after);
         let mut full = false;
         for row in read {
             bytes += row.bytes();

@@ -69,7 +69,7 @@ async fn shown(store: &dyn Store, query: RunsQuery, now: Micros) -> Result<(Vec<
     let next = 'pages: loop {
         let Runs { rows: runs, looked_to } = store.runs(&page).await?;
         let complete = looked_to.is_none() && !page.is_filled(&runs);
-        page.before = looked_to.or_else(|| runs.last().and_then(|run| Some((run.start_time?, run.run_id))));
+        page.before = looked_to.or_else(|| runs.last().and_then(RunRow::place));
         looked_at += runs.len();
         for run in runs.into_iter().filter(is_wanted) {
             bytes += run.bytes();

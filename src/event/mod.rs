@@ -63,6 +63,13 @@ pub struct EventKey {
     pub event_id: i64,
 }
 
+impl EventKey {
+    /// Its place in its run: what is read next is behind it.
+    pub fn place(&self) -> (Micros, i64) {
+        (self.timestamp, self.event_id)
+    }
+}
+
 /// A row of `training_metrics`.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the columns of the contract, by name")]
@@ -246,6 +253,13 @@ pub struct RunRow {
     pub tags: BTreeSet<String>,
     pub created_by: Option<String>,
     pub last_event_time: Option<Micros>,
+}
+
+impl RunRow {
+    /// Its place among all runs, newest first, if it has one.
+    pub fn place(&self) -> Option<(Micros, Uuid)> {
+        Some((self.start_time?, self.run_id))
+    }
 }
 
 /// What one event says about its run; the writer merges it, by value, into the run's row.

@@ -203,8 +203,7 @@ fn range<T: Clone + Weigh>(rows: &BTreeMap<EventKey, T>, query: &RangeQuery) -> 
         return Vec::new();
     }
     let mut fits = until(query.bytes);
-    let found =
-        rows.range(key(start, i64::MIN)..=key(end, i64::MAX)).map(|(key, row)| ((key.timestamp, key.event_id), row));
+    let found = rows.range(key(start, i64::MIN)..=key(end, i64::MAX)).map(|(key, row)| (key.place(), row));
     if query.ascending {
         let after = |at: &(Micros, i64)| query.after.is_none_or(|after| *at > after);
         found.filter(|(at, _)| after(at)).take(query.limit).map(|(_, row)| row).take_while(&mut fits).cloned().collect()

@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::tools::{LIMIT, RUN, TRAINING, damage, image, json_of, killed_with_pending, metrics, stderr};
+use super::tools::{LIMIT, RUN, TRAINING, damage, image, json_of, killed_with_pending, metrics, segments, stderr};
 use crate::support::{cassandra::Cassandra, daemon::Daemon, redis::Redis, skip, sqlite, wait_until};
 
 #[test]
@@ -42,7 +42,7 @@ fn an_orphan_is_listed_and_drained_into_the_store() {
     assert_eq!(sqlite::count(&file, "SELECT final_epoch FROM training_runs"), 60, "run rows, too");
     let own = "SELECT count(*) FROM control_log WHERE instance = 'orphan'";
     assert_eq!(sqlite::count(&file, own), 1, "under the name of the daemon that was told");
-    assert!(fs::read_dir(&spool).unwrap().all(|entry| entry.unwrap().path().extension().is_none_or(|e| e != "seg")));
+    assert!(segments(&spool).is_empty());
     assert_eq!(json_of(&daemon, &["spool", "drain", dir, "--json"])["records"], 0);
     let status = json_of(&daemon, &["status", "--json", "--look-in", home]);
     assert_eq!(status["orphaned_spools"], json!([]), "{status}");
@@ -109,9 +109,7 @@ fn what_is_between_segments_that_were_set_aside_is_not_missing() {
         orphan.kill9();
     }
     let spool = orphan.state_dir().join("spool");
-    let segments = fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path());
-    let mut segments: Vec<_> = segments.filter(|path| path.extension().is_some_and(|e| e == "seg")).collect();
-    segments.sort();
+    let segments = segments(&spool);
     assert!(segments.len() >= 3, "{segments:?}");
     let aside = spool.join("quarantine");
     fs::create_dir_all(&aside).unwrap();
@@ -175,10 +173,8 @@ fn dead_letters_of_what_was_set_aside_are_where_those_of_its_daemon_are() {
     let spool = daemon.state_dir().join("spool");
     let aside = spool.join("quarantine");
     fs::create_dir_all(&aside).unwrap();
-    for entry in fs::read_dir(&spool).unwrap().map(Result::unwrap) {
-        if entry.path().extension().is_some_and(|extension| extension == "seg") {
-            fs::rename(entry.path(), aside.join(entry.file_name())).unwrap();
-        }
+    for segment in segments(&spool) {
+        fs::rename(&segment, aside.join(segment.file_name().unwrap())).unwrap();
     }
     let letters = daemon.state_dir().join("deadletter");
     fs::remove_dir_all(&letters).unwrap();

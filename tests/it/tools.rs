@@ -1,6 +1,12 @@
 //! What an operator does with dead letters and with a spool that no daemon holds.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Output, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Output,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -68,14 +74,22 @@ pub(super) fn killed_with_pending(redis: &Redis, count: u64) -> Daemon {
     daemon
 }
 
+/// The segments of a spool, the newest last.
+pub(super) fn segments(spool: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(spool).unwrap().map(|entry| entry.unwrap().path());
+    let mut segments: Vec<_> = paths.filter(|path| path.extension().is_some_and(|e| e == "seg")).collect();
+    segments.sort();
+    segments
+}
+
 /// Flips a bit in the middle of the newest segment.
 pub(super) fn damage(spool: &Path) {
-    let segment = fs::read_dir(spool).unwrap().map(|entry| entry.unwrap().path());
-    let segment = segment.filter(|path| path.extension().is_some_and(|e| e == "seg")).max().unwrap();
-    let mut bytes = fs::read(&segment).unwrap();
+    let segments = segments(spool);
+    let segment = segments.last().unwrap();
+    let mut bytes = fs::read(segment).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x10;
-    fs::write(&segment, bytes).unwrap();
+    fs::write(segment, bytes).unwrap();
 }
 
 #[test]

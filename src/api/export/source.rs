@@ -155,9 +155,14 @@ async fn write_rows<T: Line + Paged + 'static>(job: &Job, pieces: mpsc::Sender<P
 async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Page<T>>) -> Result<(), StoreError> {
     let limit = if T::STEP < 1_000 { T::STEP } else { STEP };
     for part in &job.parts {
-        let newest = RangeQuery::newest(part.run_id, limit);
-        let mut query = RangeQuery { start: job.start, end: job.end, ascending: true, after: part.after, ..newest };
-        query.ahead = Some(Ahead::default());
+        let mut query = RangeQuery {
+            start: job.start,
+            end: job.end,
+            ascending: true,
+            after: part.after,
+            ahead: Some(Ahead::default()),
+            ..RangeQuery::newest(part.run_id, limit)
+        };
         loop {
             // Only once there is room for it: two pages, however large their rows, are never three.
             let Ok(place) = pages.reserve().await else { return Ok(()) };
@@ -166,7 +171,7 @@ async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Page<T>>) -> Resu
             let rows = room.rows::<T>(&*job.store, &query).await?;
             let complete = !query.is_filled(&rows);
             query.largest = rows.iter().map(T::bytes).max().unwrap_or(0);
-            query.after = rows.last().map(|row| (row.key().timestamp, row.key().event_id)).or(query.after);
+            query.after = rows.last().map(|row| row.key().place()).or(query.after);
             place.send(Page { rows, room });
             if complete {
                 break;

@@ -116,7 +116,12 @@ fn first_page(query: &RangeQuery, most: usize) -> usize {
 /// whatever paging state it is given.
 pub(super) fn next_page(rows: usize, largest: usize, limit: usize, most: usize) -> usize {
     let most = (rows * 4).min(most).min(limit.saturating_sub(1)).max(1);
-    (PAGE_BYTES / largest.max(1)).clamp(1, most)
+    that_fit(largest, most)
+}
+
+/// How many rows as large as this fit a page.
+fn that_fit(bytes: usize, most: usize) -> usize {
+    (PAGE_BYTES / bytes.max(1)).clamp(1, most)
 }
 
 type Values = (Uuid, CqlTimestamp, i64, CqlTimestamp, i64, i32);
@@ -215,8 +220,9 @@ where
             && read + count == query.limit
             && bytes <= PAGE_BYTES
         {
-            let rows = PAGE_BYTES / largest.max(bytes / count.max(1)).max(1);
-            ahead = Some(asking.clone().send(state.clone(), rows.clamp(1, most)).await);
+            // How large the largest of this page is shows only when it is read: so far the average has to do.
+            let rows = that_fit(largest.max(bytes / count.max(1)), most);
+            ahead = Some(asking.clone().send(state.clone(), rows).await);
         }
         for row in page.rows::<R>().map_err(unreadable)? {
             let (bytes, flow) = take(row.map_err(unreadable)?);
@@ -273,7 +279,7 @@ where
     })
     .await?;
     if let (Some(ahead), Some(sent), Some(last)) = (&query.ahead, sent, all.last()) {
-        ahead.put(Onward { after: (last.key().timestamp, last.key().event_id), sent });
+        ahead.put(Onward { after: last.key().place(), sent });
     }
     Ok(all)
 }
