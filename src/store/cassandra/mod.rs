@@ -11,6 +11,7 @@ mod runs;
 pub(crate) mod session;
 mod statements;
 mod time;
+mod turns;
 mod writes;
 
 use std::{

@@ -17,7 +17,7 @@ use scylla::{
 use tokio::task::{JoinSet, yield_now};
 use uuid::Uuid;
 
-use super::{errors, session::Link, statements::Range, time};
+use super::{errors, session::Link, statements::Range, time, turns::PIECE};
 use crate::{
     courtesy::Courtesy,
     event::Placed,
@@ -29,17 +29,18 @@ pub(super) fn unreadable(error: impl std::error::Error + Send + Sync + 'static) 
     StoreError::Misconfigured(Box::new(error))
 }
 
-/// Sends `statement` and hands every page to `page` until it breaks or there are no more.
+/// Sends `statement` and hands every page to `page` until it breaks or there are no more. Others go first from the second page on.
 pub(super) async fn pages(
     link: &Link,
     statement: &PreparedStatement,
     values: impl SerializeRow,
     mut page: impl FnMut(QueryRowsResult) -> Result<ControlFlow<()>, StoreError>,
 ) -> Result<(), StoreError> {
-    let mut from = PagingState::start();
+    let (mut from, mut turn) = (PagingState::start(), link.turns.begin());
     loop {
         let (result, next) =
             link.session.execute_single_page(statement, &values, from).await.map_err(errors::store_error)?;
+        drop(turn);
         if page(result.into_rows_result().map_err(unreadable)?)?.is_break() {
             return Ok(());
         }
@@ -47,6 +48,7 @@ pub(super) async fn pages(
             ControlFlow::Break(()) => return Ok(()),
             ControlFlow::Continue(state) => from = state,
         }
+        turn = link.turns.go_on().await;
     }
 }
 
@@ -127,10 +129,10 @@ fn that_fit(bytes: usize, most: usize) -> usize {
 type Values = (Uuid, CqlTimestamp, i64, CqlTimestamp, i64, i32);
 type Page = (QueryResult, PagingStateResponse);
 
-/// Whether a page may be on its way before it is wanted: only for who takes all of a query in one page, as commands do that read
-/// once. What many read through one daemon has turns and a budget, of which such a page would know nothing.
+/// Whether a page may be on its way before it is wanted: only for a command that reads once, and takes all of a query in one page.
+/// What many read through one daemon has a budget, of which such a page would know nothing.
 fn is_ahead(link: &Link, query: &RangeQuery) -> bool {
-    query.ahead.is_some() && link.page_rows >= query.limit
+    link.once && query.ahead.is_some() && link.page_rows >= query.limit
 }
 
 /// What it takes to ask for any page of a query.
@@ -199,6 +201,7 @@ where
     R: for<'f, 'm> Row<'f, 'm>,
 {
     let Some(mut asking) = Asking::new(link, statements, query) else { return Ok(None) };
+    let mut turn = (link.turns.begin(), 0);
     let most = link.page_rows.min(query.limit);
     let (mut from, mut read, mut largest) = (PagingState::start(), 0, query.largest);
     let (mut rows, mut courtesy) = (first_page(query, most), Courtesy::default());
@@ -239,6 +242,10 @@ where
         match next {
             ControlFlow::Break(()) => return Ok(None),
             ControlFlow::Continue(state) => from = state,
+        }
+        if read - turn.1 >= PIECE {
+            drop(turn);
+            turn = (link.turns.go_on().await, read);
         }
         rows = next_page(rows, largest, query.limit, link.page_rows).min(query.limit - read);
     }

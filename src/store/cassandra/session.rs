@@ -23,6 +23,7 @@ use super::{
     CassandraStore, Config,
     errors::{self, SCHEMA_HINT, Trouble, Verdict},
     statements::Statements,
+    turns::Turns,
 };
 use crate::{lifecycle::Signal, logging::Chain};
 
@@ -39,6 +40,10 @@ pub(super) struct Link {
     pub(super) single_replica: bool,
     /// Rows asked for at once, at most.
     pub(super) page_rows: usize,
+    /// Whether it is for one command, which reads once.
+    pub(super) once: bool,
+    /// Who reads many rows lets others go first.
+    pub(super) turns: Turns,
 }
 
 /// What calls find.
@@ -196,7 +201,7 @@ pub(super) fn consistency(name: &str) -> Option<Consistency> {
     found.map(|(_, consistency)| *consistency)
 }
 
-async fn link(config: &Config, session: &Arc<Session>) -> Result<Link, Trouble> {
+async fn link(config: &Config, session: &Arc<Session>, once: bool) -> Result<Link, Trouble> {
     let replicas = replicas(config, session).await?;
     let default = if replicas <= 1 { Consistency::LocalOne } else { Consistency::LocalQuorum };
     let chosen = |name: &Option<String>| name.as_deref().and_then(consistency).unwrap_or(default);
@@ -204,7 +209,14 @@ async fn link(config: &Config, session: &Arc<Session>) -> Result<Link, Trouble> 
     let statements = Box::pin(Statements::prepare(session, &config.keyspace, write, read)).await?;
     info!(keyspace = config.keyspace, replicas, ?write, ?read, "connected to Cassandra");
     let single_replica = replicas <= 1 || matches!(write, Consistency::Any | Consistency::One | Consistency::LocalOne);
-    Ok(Link { session: session.clone(), statements, single_replica, page_rows: config.page_rows })
+    Ok(Link {
+        session: session.clone(),
+        statements,
+        single_replica,
+        page_rows: config.page_rows,
+        once,
+        turns: Turns::default(),
+    })
 }
 
 impl CassandraStore {
@@ -220,12 +232,12 @@ impl CassandraStore {
         }
     }
 
-    /// Connects once.
+    /// Connects once, for a command that reads once.
     ///
     /// # Errors
     /// Why there is no usable session.
     pub async fn connect(&self) -> Result<(), crate::store::StoreError> {
-        self.establish(&mut None).await.map_err(|trouble| {
+        self.establish(&mut None, true).await.map_err(|trouble| {
             self.note(&trouble);
             trouble.into()
         })
@@ -235,7 +247,7 @@ impl CassandraStore {
         let mut session = None;
         let mut connected_before = false;
         loop {
-            match self.establish(&mut session).await {
+            match self.establish(&mut session, false).await {
                 Ok(()) => {
                     if connected_before {
                         // Every node was gone: rows acknowledged just before may be forgotten.
@@ -262,12 +274,12 @@ impl CassandraStore {
         }
     }
 
-    async fn establish(&self, session: &mut Option<Arc<Session>>) -> Result<(), Trouble> {
+    async fn establish(&self, session: &mut Option<Arc<Session>>, once: bool) -> Result<(), Trouble> {
         let current = match session {
             Some(session) => session.clone(),
             None => session.insert(Arc::new(open(&self.config).await?)).clone(),
         };
-        let link = link(&self.config, &current).await?;
+        let link = link(&self.config, &current, once).await?;
         self.metrics.store_connected.set(1);
         self.state.send_replace(State::Up(Arc::new(link)));
         Ok(())

@@ -9,7 +9,10 @@ use scylla::{
     statement::{Consistency, Statement, prepared::PreparedStatement},
 };
 
-use super::errors::{SCHEMA_HINT, Trouble, of_prepare};
+use super::{
+    errors::{SCHEMA_HINT, Trouble, of_prepare},
+    turns,
+};
 use crate::event::Table;
 
 /// The types of our columns.
@@ -176,8 +179,8 @@ const SEQS: Columns =
 
 const RUNS_BY_MONTH: Columns = &[("month", Type::Text), ("start_time", Type::Timestamp), ("run_id", Type::Uuid)];
 
-/// Rows fetched in one answer where rows are a few numbers, where they are small, and where each may be large.
-const PAGE_TINY: i32 = 5_000;
+/// Rows fetched in one answer where many are read in turns, where they are small, and where each may be large.
+const PAGE_TURN: i32 = turns::PIECE as i32;
 const PAGE_SMALL: i32 = 2_000;
 const PAGE_LARGE: i32 = 64;
 
@@ -260,7 +263,7 @@ impl Statements {
             month: k.select(RUNS_BY_MONTH, "runs_by_month", "WHERE month = ? AND start_time <= ?", PAGE_SMALL).await?,
             metrics: k.range(METRICS, "training_metrics", PAGE_SMALL).await?,
             seqs: k.range(SEQS, "training_metrics", PAGE_SMALL).await?,
-            samples: k.range(SAMPLES, "training_metrics", PAGE_TINY).await?,
+            samples: k.range(SAMPLES, "training_metrics", PAGE_TURN).await?,
             count_metrics: k.read("SELECT count(*) FROM", "training_metrics", "WHERE run_id = ?", PAGE_SMALL).await?,
             topology: k.range(TOPOLOGY, "network_topology", PAGE_LARGE / 8).await?,
             events: k.range(EVENTS, "training_events", PAGE_LARGE).await?,

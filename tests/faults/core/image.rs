@@ -148,6 +148,8 @@ impl Original {
 
     /// Opens a damaged copy, reads all of it and compares; returns what was missing and how much is in quarantine.
     pub fn check(&self, sim: &Sim, intact: &[bool]) -> Outcome {
+        let last = self.segments.len() - 1;
+        let content = sim.get(&self.segments[last].0).unwrap_or_default();
         let mut spool = open(sim, &self.config).expect("always opens");
         assert!(spool.recovery.checkpoint, "nobody has touched it");
         let (end, next) = (self.places.len() as u64, spool.recovery.next);
@@ -175,11 +177,10 @@ impl Original {
         let missing = got[..next as usize].iter().filter(|got| !**got).count() as u64;
         assert_eq!(spool.shared.missing.load(Ordering::Acquire), missing, "says how many");
         // A file that ends with a record, or in front of its first, looks like one that has never held more.
-        let last = self.segments.len() - 1;
-        let bytes = sim.get(&self.segments[last].0).map_or(0, |bytes| bytes.len());
-        let unharmed =
-            bytes <= HEADER || self.places.iter().any(|(segment, place)| *segment == last && place.end == bytes);
-        assert!(next == end || unharmed || spool.recovery.torn_bytes > 0, "says that the end is torn");
+        let ends_with =
+            |(segment, place): &(usize, Range<usize>)| content.ends_with(&self.segments[*segment].1[place.clone()]);
+        let unharmed = || content.len() <= HEADER || self.places.iter().any(ends_with);
+        assert!(next == end || spool.recovery.torn_bytes > 0 || unharmed(), "says that the end is torn");
         let at_end = end - next;
         drop(spool);
         let quarantined = sim.names(&Path::new(DIR).join("quarantine"));
