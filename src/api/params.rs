@@ -1,6 +1,6 @@
 //! Query parameters: each is known, given once and in range, or the client is told which is not.
 
-use std::{fmt::Display, str::FromStr};
+use std::fmt::Display;
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
@@ -73,14 +73,12 @@ impl Params {
         words.iter().find(|word| **word == text).copied().ok_or_else(wrong)
     }
 
-    /// A moment: RFC 3339, or a number of seconds since 1970.
+    /// A moment, in any form of [`render::parse_time`].
     pub fn time(&self, name: &str) -> Result<Option<Micros>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        if let Ok(seconds) = f64::from_str(text) {
-            return Ok(Some((seconds * 1e6).round() as Micros));
-        }
-        // An unescaped `+` of a zone arrives as a space.
-        let read = render::parse_time(text).or_else(|_| render::parse_time(&text.replace(' ', "+")));
+        // An unescaped `+` of a zone, which comes last, arrives as a space.
+        let with_plus = || text.rsplit_once(' ').and_then(|(time, zone)| render::parse_time(&format!("{time}+{zone}")).ok());
+        let read = render::parse_time(text).or_else(|error| with_plus().ok_or(error));
         read.map(Some).map_err(|error| ApiError::bad(format!("`{name}`: {error}")))
     }
 

@@ -32,7 +32,7 @@ pub use self::{
     latest::{latest_json, latest_json_canonical},
     message::{Message, MessageTime},
     rows::{RUN_UPDATE, Rows, rows},
-    time::write as write_time,
+    time::{parse as parse_time, write as write_time},
 };
 use crate::{
     event::Kind,
