@@ -37,7 +37,7 @@ pub async fn export(State(sight): State<Sight>, params: Params) -> Answer {
     let format = Format::named(params.word("format", &["csv", "json", "ndjson"])?);
     let table = params.word("table", &TABLES)?;
     let line = params.word("trailer", &["header", "line"])? == "line";
-    let ids: Vec<&str> = params.list("run_id").collect();
+    let ids = params.runs("run_id");
     if ids.is_empty() || ids.len() > sight.config.runs {
         return Err(ApiError::bad(format!("give `run_id` 1 to {} times", sight.config.runs)));
     }
