@@ -46,7 +46,7 @@ pub use self::{
     access::{Access, Scope},
     config::Config,
     error::{Answer, ApiError},
-    export::head as export_head,
+    export::{BOM, head as export_head},
     room::Memory,
     serve::run,
     session::Sessions,
