@@ -8,6 +8,7 @@ mod access;
 mod compare;
 mod compress;
 mod config;
+mod cors;
 mod error;
 mod export;
 mod health;
@@ -193,8 +194,11 @@ fn finished(router: Router<Sight>, sight: Sight) -> Router {
 
 /// Ends what takes too long, refuses bodies that say that they are too large, and counts the answers.
 async fn watch(State(sight): State<Sight>, request: Request, next: Next) -> Response {
-    let response = match too_large(&sight, &request) {
-        Some(refused) => refused.into_response(),
+    let reader = cors::Reader::of(&sight.config, request.headers());
+    let early = cors::preflight(&sight.config, request.method(), request.headers())
+        .or_else(|| too_large(&sight, &request).map(IntoResponse::into_response));
+    let mut response = match early {
+        Some(response) => response,
         None => tokio::time::timeout(sight.config.request_timeout, next.run(request)).await.unwrap_or_else(|_| {
             ApiError::unavailable("no answer within `http.request_timeout`; ask for less at once").into_response()
         }),
@@ -206,6 +210,7 @@ async fn watch(State(sight): State<Sight>, request: Request, next: Next) -> Resp
         _ => "other",
     };
     sight.metrics.api_requests.get_or_create(&Label::of(class)).inc();
+    reader.mark(response.headers_mut());
     response
 }
 
