@@ -12,7 +12,8 @@ use axum::{
 use super::Config;
 
 /// What a page may send beside what every page may.
-const HEADERS: &str = "authorization, content-type, x-csrf-token, last-event-id, cache-control, if-none-match, x-requested-with";
+const HEADERS: &str =
+    "authorization, content-type, x-csrf-token, last-event-id, cache-control, if-none-match, x-requested-with";
 /// What a page may send them with.
 const METHODS: &str = "GET, HEAD, POST, PATCH, DELETE";
 /// What a page may see of an answer beside its body.

@@ -15,6 +15,7 @@ mod health;
 mod latest;
 mod openapi;
 mod page;
+mod panels;
 mod params;
 mod range;
 mod room;
@@ -22,10 +23,12 @@ mod rows;
 mod runs;
 mod seats;
 mod serve;
+mod servers;
 mod session;
 mod stream;
 mod tokens;
 mod walk;
+mod weights;
 mod whole;
 mod write;
 
@@ -82,6 +85,8 @@ pub struct Sight {
     pub status: StatusFn,
     /// The archive.
     pub store: Arc<dyn Store>,
+    /// The connection to Redis; absent in a process without one.
+    pub redis: Option<Link>,
     /// Where the latest values are; absent: they come from the store.
     pub latest: Option<Latest>,
     /// Where requests that change something go.
@@ -144,6 +149,15 @@ pub fn routes() -> Vec<Route> {
         read("/api/topology", get(latest::topology)),
         read("/api/network/topology", get(latest::topology)),
         read("/api/history", get(latest::history)),
+        read("/api/state", get(latest::state)),
+        read("/api/metrics/history", get(panels::history)),
+        read("/api/dataset", get(panels::dataset)),
+        read("/api/network/stats", get(panels::network_stats)),
+        read("/api/health", get(servers::health)),
+        read("/api/v1/redis/status", get(servers::redis_status)),
+        read("/api/v1/redis/metrics", get(servers::redis_metrics)),
+        read("/api/v1/cassandra/status", get(servers::cassandra_status)),
+        read("/api/v1/cassandra/metrics", get(servers::cassandra_metrics)),
         read("/api/stream", get(stream::stream)),
         sign_in(Method::POST, post(session::sign_in)),
         sign_in(Method::DELETE, delete(session::sign_out)),

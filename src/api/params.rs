@@ -90,7 +90,8 @@ impl Params {
     pub fn time(&self, name: &str) -> Result<Option<Micros>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         // An unescaped `+` of a zone, which comes last, arrives as a space.
-        let with_plus = || text.rsplit_once(' ').and_then(|(time, zone)| render::parse_time(&format!("{time}+{zone}")).ok());
+        let with_plus =
+            || text.rsplit_once(' ').and_then(|(time, zone)| render::parse_time(&format!("{time}+{zone}")).ok());
         let read = render::parse_time(text).or_else(|error| with_plus().ok_or(error));
         read.map(Some).map_err(|error| ApiError::bad(format!("`{name}`: {error}")))
     }

@@ -150,19 +150,8 @@ fn exact(curve: &Curve, by: &str) -> Value {
 }
 
 /// What every point has, beside the fields that were asked for.
-const FIXED: [&str; 11] = [
-    "timestamp",
-    "event_id",
-    "epoch",
-    "step",
-    "hidden_units",
-    "phase",
-    "seq",
-    "from",
-    "rows",
-    "non_finite",
-    "spread",
-];
+const FIXED: [&str; 11] =
+    ["timestamp", "event_id", "epoch", "step", "hidden_units", "phase", "seq", "from", "rows", "non_finite", "spread"];
 
 /// A point looks like its newest row; what its other rows say is in `spread`. Written as it is serialised: there are many.
 struct Point<'a> {

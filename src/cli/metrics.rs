@@ -84,7 +84,11 @@ pub async fn metrics(asker: &Asker, args: &MetricsArgs, json: bool, out: &mut im
         return table::json(out, &answer);
     }
     let rows = cells::list(&answer, "metrics");
-    if named.is_empty() { print(out, rows)? } else { print_fields(out, rows, &named)? }
+    if named.is_empty() {
+        print(out, rows)?
+    } else {
+        print_fields(out, rows, &named)?
+    }
     match answer["next"].as_str() {
         Some(cursor) => table::line(out, &format!("\nmore with --cursor {cursor}")),
         None => Ok(()),

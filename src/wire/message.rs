@@ -70,7 +70,7 @@ impl<'a> Message<'a> {
         Self::walked(whole).seq_column().ok().flatten()
     }
 
-    fn walked(whole: Source<'a>) -> Self {
+    pub(super) fn walked(whole: Source<'a>) -> Self {
         let mut message = Self {
             whole,
             kind: Kind::Other,

@@ -15,6 +15,7 @@ mod json;
 mod latest;
 mod message;
 mod names;
+mod network;
 mod pack;
 mod rows;
 mod time;
@@ -29,8 +30,9 @@ use serde::{Deserialize, Serialize};
 use self::value::Source;
 pub use self::{
     command::{Command, Job, decode_control},
-    latest::{latest_json, latest_json_canonical},
+    latest::{append_stored, latest_json, latest_json_canonical},
     message::{Message, MessageTime},
+    network::{Network, configured, network},
     rows::{RUN_UPDATE, Rows, rows},
     time::{parse as parse_time, write as write_time},
 };
