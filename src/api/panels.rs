@@ -22,11 +22,14 @@ use super::{
     weights::statistics,
 };
 use crate::{
-    event::{MetricsRow, RunRow, TopologyRow, dataset_id},
+    event::{DatasetRow, Decided, EventRow, MetricsRow, Row, RunRow, TopologyRow, dataset_id},
     render::{self, Json},
     store::RangeQuery,
     wire,
 };
+
+/// Among so many of a run's first events the one is looked for that names its dataset.
+const FIRST_EVENTS: usize = 64;
 
 /// Sizes of a network's layers, as far as they are known.
 #[derive(Clone, Copy, Debug, Default)]
@@ -154,18 +157,42 @@ fn of_objects(objects: &[Value], limit: usize) -> Vec<Value> {
 pub async fn dataset(State(sight): State<Sight>, params: Params) -> Answer {
     let run = run(&sight, params).await?;
     let Some(name) = &run.dataset_name else { return Err(ApiError::not_found("No dataset yet")) };
-    let stored = sight.store.dataset(dataset_id(name)).await?;
+    let stored = match sight.store.dataset(dataset_id(name)).await? {
+        Some(row) => Some(row),
+        // One with an id of its own is not found by its name; the message that named it has it whole.
+        None => announced(&sight, run.run_id).await?,
+    };
     let mut answer = match &stored {
         Some(row) => serde_json::to_value(Json(row)).unwrap_or_default(),
         // A run start may carry no more than a name.
-        None => json!({ "name": name, "num_samples": null, "num_features": null, "num_classes": null }),
+        None => json!({ "num_samples": null, "num_features": null, "num_classes": null }),
     };
+    answer["name"] = json!(name);
     if answer["num_samples"].is_null() {
         answer["num_samples"] = json!(run.dataset_size);
     }
     answer["dataset_name"] = json!(name);
     answer["run_id"] = json!(run.run_id);
     json(&answer)
+}
+
+/// The dataset that the start of a run carries.
+async fn announced(sight: &Sight, run_id: Uuid) -> Result<Option<DatasetRow>, ApiError> {
+    let mut room = Room::of(&sight.memory).await;
+    let query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, FIRST_EVENTS) };
+    let (rows, _) = room.page::<EventRow>(&*sight.store, &query).await?;
+    Ok(rows.iter().rev().find_map(dataset_of))
+}
+
+fn dataset_of(event: &EventRow) -> Option<DatasetRow> {
+    let payload = event.payload_json.as_bytes();
+    let message = wire::decode_accepted(payload).ok()?;
+    let (run_id, event_time) = (event.key.run_id, event.key.timestamp);
+    let decided = Decided { run_id, event_time, received_at: event_time, own_time: false, opened: false };
+    wire::rows(&message, &decided, "", payload).rows.into_iter().find_map(|row| match row {
+        Row::Dataset(row) => Some(row),
+        _ => None,
+    })
 }
 
 /// `GET /api/network/stats`

@@ -20,6 +20,7 @@ mod layers;
 mod live;
 mod memory;
 mod overlap;
+mod panels;
 mod pipeline;
 mod reading;
 mod redis;
