@@ -21,6 +21,7 @@ mod live;
 mod memory;
 mod overlap;
 mod panels;
+mod parameters;
 mod pipeline;
 mod reading;
 mod redis;
