@@ -15,6 +15,8 @@ mod json;
 mod latest;
 mod message;
 mod names;
+mod nested;
+mod outcome;
 mod pack;
 mod rows;
 mod time;
@@ -31,6 +33,7 @@ pub use self::{
     command::{Command, Job, decode_control},
     latest::{latest_json, latest_json_canonical},
     message::{Message, MessageTime},
+    outcome::Outcome,
     rows::{RUN_UPDATE, Rows, rows},
     time::write as write_time,
 };
