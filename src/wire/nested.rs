@@ -109,53 +109,78 @@ fn is_measured(path: &str, value: &Value<'_>) -> bool {
     value.is_number() || (!value.is_container() && is_column() && value.double().is_some())
 }
 
-/// Appends the map of a field as JSON without the numbers whose paths are in `held`; whether anything is left. `null` is absent.
-pub(super) fn write_rest(field: &Field<'_>, held: &HashSet<&str>, out: &mut String) -> bool {
-    match (&field.value, root(field)) {
-        (Value::Map(raw), Some((path, levels))) => write_map(raw, &Path { text: path, levels }, held, out),
-        _ => {
-            field.value.write_json(out);
-            true
-        }
-    }
+/// The numbers of a message that are held elsewhere whole, so that their maps need not hold them again.
+#[derive(Default)]
+pub(super) struct HeldNumbers<'m> {
+    paths: HashSet<&'m str>,
+    /// The maps around them.
+    maps: HashSet<&'m str>,
 }
 
-fn write_map(raw: &Raw<'_>, path: &Path, held: &HashSet<&str>, out: &mut String) -> bool {
-    let start = out.len();
-    out.push('{');
-    let empty = out.len();
-    let mut items = Items::of(raw);
-    while let Some(name) = items.key() {
-        let value = items.value();
-        let inner = path.with(&name);
-        let is_held =
-            inner.as_ref().is_some_and(|inner| held.contains(inner.text.as_str()) && is_measured(&inner.text, &value));
-        if value == Value::Null || is_held {
-            continue;
+impl<'m> HeldNumbers<'m> {
+    /// Of these paths.
+    pub(super) fn new(paths: impl Iterator<Item = &'m str>) -> Self {
+        let mut held = Self::default();
+        for path in paths {
+            held.paths.insert(path);
+            held.maps.extend(path.match_indices('.').map(|(at, _)| &path[..at]));
         }
-        let before = out.len();
-        if before > empty {
-            out.push(',');
-        }
-        write_text(out, &name);
-        out.push(':');
-        let written = match (&value, inner) {
-            (Value::Map(raw), Some(inner)) if !is_configuration(&name) && raw.len > 0 => {
-                write_map(raw, &inner, held, out)
+        held
+    }
+
+    /// Appends the value of a field as JSON without what is held; whether anything is left. A map that holds nothing of it stays
+    /// as it is; in others `null` is absent.
+    pub(super) fn write_rest(&self, field: &Field<'_>, out: &mut String) -> bool {
+        match (&field.value, root(field)) {
+            (Value::Map(raw), Some((text, levels))) if self.maps.contains(text.as_str()) => {
+                self.write_map(raw, &Path { text, levels }, out)
             }
             _ => {
-                value.write_json(out);
+                field.value.write_json(out);
                 true
             }
-        };
-        if !written {
-            out.truncate(before);
         }
     }
-    if out.len() == empty {
-        out.truncate(start);
-        return false;
+
+    fn holds(&self, path: &str, value: &Value<'_>) -> bool {
+        self.paths.contains(path) && is_measured(path, value)
     }
-    out.push('}');
-    true
+
+    fn write_map(&self, raw: &Raw<'_>, path: &Path, out: &mut String) -> bool {
+        let start = out.len();
+        out.push('{');
+        let empty = out.len();
+        let mut items = Items::of(raw);
+        while let Some(name) = items.key() {
+            let value = items.value();
+            let inner = path.with(&name);
+            if value == Value::Null || inner.as_ref().is_some_and(|inner| self.holds(&inner.text, &value)) {
+                continue;
+            }
+            let before = out.len();
+            if before > empty {
+                out.push(',');
+            }
+            write_text(out, &name);
+            out.push(':');
+            let is_left = match (&value, inner) {
+                (Value::Map(raw), Some(inner)) if self.maps.contains(inner.text.as_str()) => {
+                    self.write_map(raw, &inner, out)
+                }
+                _ => {
+                    value.write_json(out);
+                    true
+                }
+            };
+            if !is_left {
+                out.truncate(before);
+            }
+        }
+        if out.len() == empty {
+            out.truncate(start);
+            return false;
+        }
+        out.push('}');
+        true
+    }
 }

@@ -1,6 +1,6 @@
 //! A decoded message and what was decided about it, as rows and as what it says about its run.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::tz::TimeZone;
 use uuid::Uuid;
@@ -9,7 +9,8 @@ use super::{
     columns::invalid,
     message::{Field, Held, Message},
     names::{self, Place, Slot, Takes},
-    nested, time, topology,
+    nested::HeldNumbers,
+    time, topology,
     value::{Number, Source, Value, write_text},
 };
 use crate::{
@@ -112,12 +113,12 @@ fn metrics(message: &Message<'_>, decided: &Decided, key: EventKey) -> MetricsRo
 fn without_column(message: &Message<'_>, decided: &Decided) -> (BTreeMap<String, f64>, Option<String>) {
     let mut extra = BTreeMap::new();
     let mut rest = Rest::default();
-    // The numbers in maps that are held whole elsewhere.
-    let held: HashSet<&str> = message.fields[message.flat..]
-        .iter()
-        .filter(|field| field.value.double().is_some_and(|x| exact(&field.value, x)))
-        .map(|field| &*field.key)
-        .collect();
+    let held = HeldNumbers::new(
+        message.fields[message.flat..]
+            .iter()
+            .filter(|field| field.value.double().is_some_and(|x| exact(&field.value, x)))
+            .map(|field| &*field.key),
+    );
     for (at, field) in leftovers(message, decided) {
         let is_nested = at >= message.flat;
         if is_nested && field.held == Held::Column {
@@ -126,11 +127,12 @@ fn without_column(message: &Message<'_>, decided: &Decided) -> (BTreeMap<String,
         let slot = names::meaning(&field.key).map(|(slot, _)| slot);
         // A time that could not be used is no measurement; it is kept as it was sent.
         let is_kept_as_sent = field.held == Held::Invalid || message.is_slot(Slot::Timestamp, at);
-        let is_number = field.value.is_number() || is_nested || field.held == Held::WholePart || {
-            // Text, where its column would have taken it were it smaller.
-            slot.is_some_and(|slot| slot.takes() == Takes::Number)
-                && matches!(field.value.number(), Number::Int(_) | Number::TooLarge)
-        };
+        // Text and lists of one are numbers where a column would take them as such. The list of the hidden units counts them.
+        let is_number = field.value.is_number()
+            || is_nested
+            || slot.is_some_and(|slot| {
+                slot.takes() == Takes::Number && !(slot == Slot::HiddenUnits && matches!(field.value, Value::List(_)))
+            });
         let Some(x) = field.value.double().filter(|_| is_number && !is_kept_as_sent) else {
             rest.add_field(field, &held);
             continue;
@@ -197,12 +199,12 @@ impl Rest {
     }
 
     /// Adds a field without the numbers of its map that are `held` elsewhere, where anything is left of it then.
-    fn add_field(&mut self, field: &Field<'_>, held: &HashSet<&str>) {
-        if held.is_empty() || !matches!(field.value, Value::Map(_)) {
+    fn add_field(&mut self, field: &Field<'_>, held: &HeldNumbers<'_>) {
+        if !matches!(field.value, Value::Map(_)) {
             return self.add(field);
         }
         let mut left = String::new();
-        if nested::write_rest(field, held, &mut left) {
+        if held.write_rest(field, &mut left) {
             self.add_value(field, |out| out.push_str(&left));
         }
     }

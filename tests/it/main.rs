@@ -34,3 +34,4 @@ mod support;
 #[path = "support/tests.rs"]
 mod support_tests;
 mod tools;
+mod trainers;
