@@ -19,6 +19,7 @@ mod hostile;
 mod layers;
 mod live;
 mod memory;
+mod messages;
 mod overlap;
 mod pipeline;
 mod reading;

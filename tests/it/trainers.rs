@@ -1,11 +1,6 @@
 //! What training programs really publish, in both encodings, and what another client then reads from both stores.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::PathBuf,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use serde_json::{Map, Value, json};
 

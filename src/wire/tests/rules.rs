@@ -229,3 +229,41 @@ fn times_of_logs_and_http_are_read() {
         assert_eq!(time::read_moment(&Value::Text(text.into()), &zone), None, "{text}");
     }
 }
+
+#[test]
+fn latest_values_carry_the_names_of_the_row() {
+    let payload = br#"{"epoch":0.33,"step":12.5,"loss":[0.5],"train":{"f1":0.8},"host":"a"}"#;
+    let message = decode(payload, &Limits::default()).unwrap();
+    let mut text = String::new();
+    latest_json(&message, &decided(&message, RECEIVED), "i", &mut text);
+    let object: Json = serde_json::from_str(&text).unwrap();
+    for (name, value) in [
+        ("epoch", json!(0)),
+        ("extra.epoch", json!(0.33)),
+        ("step", json!(12)),
+        ("extra.step", json!(12.5)),
+        ("train_loss", json!(0.5)),
+        ("train.f1", json!(0.8)),
+        ("train", json!({"f1": 0.8})),
+        ("host", json!("a")),
+    ] {
+        assert_eq!(object[name], value, "{name} in {text}");
+    }
+}
+
+#[test]
+fn what_was_decided_by_older_rules_stays_and_loses_nothing() {
+    // An older version took the time without a zone that stands nearer.
+    let payload = br#"{"timestamp":1763633700,"data":{"loss":0.5,"timestamp":"2025-11-20T04:15:00"}}"#;
+    let message = decode_accepted(payload).unwrap();
+    let naive = 1_763_633_700_000_000 - 6 * 3_600_000_000;
+    for (event_time, rest) in [
+        (naive, r#"{"timestamp":1763633700,"data.timestamp":"2025-11-20T04:15:00"}"#),
+        (1_763_633_700_000_000, r#"{"timestamp":"2025-11-20T04:15:00"}"#),
+    ] {
+        let decided = Decided { event_time, ..decided(&message, RECEIVED) };
+        let Row::Metrics(row) = rows(&message, &decided, "c", payload).rows.remove(0) else { panic!("no metrics") };
+        assert_eq!(row.key.timestamp, event_time);
+        assert_eq!(parsed(row.rest_json.as_deref()), parsed(Some(rest)));
+    }
+}
