@@ -80,6 +80,10 @@ impl<'a> Numbers<'a> {
             && let Some(name) = items.key()
         {
             let value = items.value();
+            // Only such values can be a number, or hold some: a path is not made for every other.
+            if !(value.is_number() || matches!(value, Value::Map(_) | Value::Text(_))) {
+                continue;
+            }
             let Some(path) = path.with(&name) else { continue };
             match &value {
                 Value::Map(raw) if !is_configuration(&name) => self.walk(&mut Items::of(raw), path, place),
