@@ -52,6 +52,10 @@ pub struct Metrics {
     pub intake_events: Counter,
     pub intake_rejected: Counters,
     pub intake_unusable_times: Counter,
+    /// Fields whose value their column cannot take; the rest of their message became its row.
+    pub intake_invalid_fields: Counter,
+    /// Ends of runs whose status is no known word; counted as stopped.
+    pub intake_unknown_outcomes: Counter,
     pub intake_durable_seconds: Histogram,
     pub spool_bytes: Gauge,
     pub spool_records: Gauge,
@@ -108,6 +112,16 @@ impl Metrics {
                 r,
                 "intake_unusable_times",
                 "Events whose own time was absent or implausible",
+            ),
+            intake_invalid_fields: counter(
+                r,
+                "intake_invalid_fields",
+                "Fields whose value their column cannot take; the rest of the message became its row",
+            ),
+            intake_unknown_outcomes: counter(
+                r,
+                "intake_unknown_outcomes",
+                "Ends of runs whose status is no known word; stored as stopped",
             ),
             intake_durable_seconds: Histogram::new(exponential_buckets(0.000_1, 1.5, 24)),
             spool_bytes: gauge(r, "spool_used_bytes", "Bytes of all segments"),

@@ -37,24 +37,45 @@ pub struct Facts<'a> {
     pub phase: Option<&'a str>,
     pub hidden_units: Option<i32>,
     pub event_time: Micros,
+    /// Whether the event time is the message's own, and not that of its receipt.
+    pub own_time: bool,
     pub received_at: Micros,
     pub payload: &'a [u8],
 }
 
 impl<'a> Facts<'a> {
-    /// The facts of a decoded message.
-    pub fn of(message: &'a Message<'_>, event_time: Micros, received_at: Micros, payload: &'a [u8]) -> Self {
+    /// The facts of a decoded message, whose time is known.
+    pub fn of(message: &'a Message<'_>, time: EventTime, received_at: Micros, payload: &'a [u8]) -> Self {
         Self {
             kind: message.kind(),
             run_id: message.run_id(),
             epoch: message.epoch(),
             phase: message.phase(),
             hidden_units: message.hidden_units(),
-            event_time,
+            event_time: time.micros,
+            own_time: time.own,
             received_at,
             payload,
         }
     }
+}
+
+/// When an event happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventTime {
+    /// The moment.
+    pub micros: Micros,
+    /// Whether the message says so itself; else it is the time of receipt.
+    pub own: bool,
+}
+
+/// When a run without events, or one that has ended, is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Silence after which a run is over, counting only time subscribed.
+    pub idle: Duration,
+    /// For how long after its end metrics without an id still belong to a run.
+    pub end_grace: Duration,
 }
 
 /// The run of an event.
@@ -78,12 +99,35 @@ pub struct OpenRun {
     /// Whether it has ended.
     #[serde(default)]
     pub ended: bool,
+    /// When it did; absent in what versions without it have written.
+    #[serde(default)]
+    ended_at: Option<EndTime>,
     /// The epoch of its last metrics.
     #[serde(default)]
     last_epoch: Option<i32>,
     /// The last metrics of each phase, the most recent phase last.
     #[serde(default)]
     phases: Vec<Mark>,
+}
+
+/// When a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct EndTime {
+    /// By its end event, where that has a time of its own.
+    event_time: Option<Micros>,
+    /// By the receipt of that event.
+    received_at: Micros,
+}
+
+impl EndTime {
+    /// Whether a message is at most `grace` later: by event times where both have one, else by receipt.
+    fn is_within(&self, facts: &Facts<'_>, grace: Duration) -> bool {
+        let later = match self.event_time {
+            Some(ended) if facts.own_time => facts.event_time.saturating_sub(ended),
+            _ => facts.received_at.saturating_sub(self.received_at),
+        };
+        u128::try_from(later).map_or(true, |later| later <= grace.as_micros())
+    }
 }
 
 /// Where a phase of a run has come to.
@@ -114,7 +158,7 @@ pub struct State {
 /// Decides which run each event belongs to.
 #[derive(Debug)]
 pub struct Resolver {
-    idle_timeout: Duration,
+    timeouts: Timeouts,
     /// Time subscribed before this start.
     before: Duration,
     uses: u64,
@@ -123,14 +167,14 @@ pub struct Resolver {
 
 impl Resolver {
     /// Without any open run.
-    pub fn new(idle_timeout: Duration) -> Self {
-        Self::restore(idle_timeout, State::default())
+    pub fn new(timeouts: Timeouts) -> Self {
+        Self::restore(timeouts, State::default())
     }
 
     /// As it was when `state` was taken.
-    pub fn restore(idle_timeout: Duration, state: State) -> Self {
+    pub fn restore(timeouts: Timeouts, state: State) -> Self {
         let uses = state.channels.values().map(|channel| channel.used).max().unwrap_or(0);
-        Self { idle_timeout, before: state.clock, uses, channels: state.channels }
+        Self { timeouts, before: state.clock, uses, channels: state.channels }
     }
 
     /// What [`restore`](Self::restore) takes; `subscribed` as for [`decide`](Self::decide).
@@ -152,9 +196,11 @@ impl Resolver {
     pub fn decide(&mut self, channel: &str, facts: &Facts<'_>, subscribed: Duration) -> Choice {
         if facts.run_id.is_none() && facts.kind != Kind::RunStart {
             let now = self.before + subscribed;
-            let idle = self.idle_timeout;
-            let open =
-                self.channels.get(channel).filter(|open| !open.run.is_over(facts, now.saturating_sub(open.seen), idle));
+            let timeouts = self.timeouts;
+            let open = self
+                .channels
+                .get(channel)
+                .filter(|open| !open.run.is_over(facts, now.saturating_sub(open.seen), timeouts));
             if let Some(run_id) = open.map(|open| open.run.run_id) {
                 return Choice { run_id, opened: false, changed: self.note(channel, facts, run_id, false, subscribed) };
             }
@@ -175,6 +221,7 @@ impl Resolver {
         match self.channels.get_mut(channel) {
             Some(ours) if ours.run.run_id == run.run_id => {
                 ours.run.ended |= run.ended;
+                ours.run.ended_at = ours.run.ended_at.or(run.ended_at);
                 false
             }
             Some(ours) if ours.run.opened_at >= run.opened_at => false,
@@ -209,6 +256,7 @@ impl Resolver {
                     run_id,
                     opened_at: facts.received_at,
                     ended: false,
+                    ended_at: None,
                     last_epoch: None,
                     phases: Vec::new(),
                 };
@@ -241,13 +289,16 @@ impl Resolver {
 
 impl OpenRun {
     /// Whether an event without an id can no longer belong to it.
-    fn is_over(&self, facts: &Facts<'_>, idle: Duration, idle_timeout: Duration) -> bool {
+    fn is_over(&self, facts: &Facts<'_>, idle: Duration, timeouts: Timeouts) -> bool {
+        if idle >= timeouts.idle {
+            return true;
+        }
         let epoch = facts.epoch.filter(|_| facts.kind == Kind::Metrics);
         if self.ended {
-            return matches!((epoch, self.last_epoch), (Some(epoch), Some(last)) if epoch < last);
-        }
-        if idle >= idle_timeout {
-            return true;
+            let restarts = matches!((epoch, self.last_epoch), (Some(epoch), Some(last)) if epoch < last);
+            let is_late = self.ended_at.is_none_or(|ended_at| !ended_at.is_within(facts, timeouts.end_grace));
+            // Only metrics begin the next run: a state or a summary that comes late is still about the ended one.
+            return facts.kind == Kind::Metrics && (restarts || is_late);
         }
         let Some(epoch @ (0 | 1)) = epoch else { return false };
         let Some(mark) = self.phases.iter().find(|mark| mark.is_of(facts.phase)) else { return false };
@@ -261,6 +312,8 @@ impl OpenRun {
         if facts.kind == Kind::RunEnd {
             // Without metrics the end itself says how far the run came.
             self.last_epoch = self.last_epoch.or(facts.epoch);
+            let event_time = facts.own_time.then_some(facts.event_time);
+            self.ended_at = Some(EndTime { event_time, received_at: facts.received_at });
             return !std::mem::replace(&mut self.ended, true);
         }
         let Some(epoch) = facts.epoch.filter(|_| facts.kind == Kind::Metrics) else { return false };

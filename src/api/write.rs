@@ -34,11 +34,11 @@ use super::{
     params::uuid,
 };
 use crate::{
-    event::{Decided, Lifecycle, run_id_from_text, status},
+    event::{run_id_from_text, status},
     frame::{Arrival, Frame, Taken},
     redis::Link,
     render, units,
-    wire::{self, Command, Limits},
+    wire::{self, Command, Limits, Outcome},
 };
 
 /// How long a receipt is waited for beyond the time that the command itself may take.
@@ -137,16 +137,22 @@ impl ToIntake {
 }
 
 impl Ends {
-    /// Records a message about a run, and returns once it is durable (or heard, without a pipeline here).
-    async fn message(&self, message: &Value) -> Result<(), ApiError> {
+    /// Records a message about a run, and returns once it is durable (or heard, without a pipeline here). Answers the outcome that
+    /// the message has as the end of a run.
+    async fn message(&self, message: &Value) -> Result<Outcome, ApiError> {
         let payload = message.to_string().into_bytes();
         // Looked at before it is sent: what is wrong with a request is the client's to hear, no dead letter.
-        wire::decode(&payload, &self.limits.borrow()).map_err(|rejection| ApiError::bad(rejection.to_string()))?;
+        let outcome = wire::decode(&payload, &self.limits.borrow())
+            .map_err(|rejection| ApiError::bad(rejection.to_string()))?
+            .outcome();
         match (&self.intake, &self.training) {
-            (Some(intake), channel) => intake.submit(channel.as_deref().unwrap_or(NO_CHANNEL), payload, false).await,
-            (None, Some(channel)) => self.publish(channel, payload).await,
-            (None, None) => Err(ApiError::unavailable("`redis.training_channels` names no channel without a pattern")),
+            (Some(intake), channel) => intake.submit(channel.as_deref().unwrap_or(NO_CHANNEL), payload, false).await?,
+            (None, Some(channel)) => self.publish(channel, payload).await?,
+            (None, None) => {
+                return Err(ApiError::unavailable("`redis.training_channels` names no channel without a pattern"));
+            }
         }
+        Ok(outcome)
     }
 
     async fn publish(&self, channel: &str, payload: Vec<u8>) -> Result<(), ApiError> {
@@ -261,12 +267,13 @@ fn message(kind: &str, run_id: &Value, data: Map<String, Value>) -> Value {
 pub async fn create(State(sight): State<Sight>, read: Body) -> Answer {
     let ends = sight.inlet.ends()?;
     let mut data = object(&body(read)?)?;
-    let named = [data.remove("run_id"), data.remove("run_name")].into_iter().flatten().filter(|name| !name.is_null());
-    let id = match named.collect::<Vec<_>>().as_slice() {
+    let named = ["run_id", "run_name", "name"].into_iter().filter_map(|name| data.remove(name));
+    let id = match named.filter(|name| !name.is_null()).collect::<Vec<_>>().as_slice() {
         [] => Value::from(Uuid::new_v4().to_string()),
-        [Value::String(name)] if !name.trim().is_empty() => Value::from(name.trim()),
-        [_] => return Err(ApiError::bad("`run_id` or `run_name` must be text")),
-        _ => return Err(ApiError::bad("`run_id` and `run_name` are one: give either")),
+        // As it is, blanks included: a trainer that publishes the same text means the same run.
+        [Value::String(name)] if !name.trim().is_empty() => Value::from(name.as_str()),
+        [_] => return Err(ApiError::bad("`run_id`, `run_name` or `name` must be text")),
+        _ => return Err(ApiError::bad("`run_id`, `run_name` and `name` are one: give either")),
     };
     ends.message(&message("training_start", &id, data)).await?;
     let text = id.as_str().unwrap_or_default();
@@ -274,7 +281,7 @@ pub async fn create(State(sight): State<Sight>, read: Body) -> Answer {
     if let Some(intake) = &ends.intake {
         intake.remember(run_id);
     }
-    let name = Uuid::try_parse(text).is_err().then_some(text);
+    let name = Uuid::try_parse(text.trim()).is_err().then_some(text);
     let answer = json!({ "run_id": run_id, "run_name": name, "status": status::RUNNING });
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
@@ -284,21 +291,8 @@ pub async fn complete(State(sight): State<Sight>, Path(run_id): Path<String>, re
     let ends = sight.inlet.ends()?;
     let run_id = known(&sight, ends, &run_id).await?;
     let message = message("training_end", &json!(run_id), object(&body(read)?)?);
-    ends.message(&message).await?;
-    super::json(&json!({ "run_id": run_id, "status": ended(&message, run_id, &ends.limits.borrow()) }))
-}
-
-/// The status that an end means, by the one rule for it.
-fn ended(message: &Value, run_id: Uuid, limits: &Limits) -> &'static str {
-    let payload = message.to_string();
-    let decided = Decided { run_id, event_time: 0, received_at: 0, own_time: false, opened: false };
-    let lifecycle = wire::decode(payload.as_bytes(), limits)
-        .ok()
-        .and_then(|message| wire::rows(&message, &decided, NO_CHANNEL, payload.as_bytes()).touch.lifecycle);
-    match lifecycle {
-        Some(Lifecycle::End(status)) => status,
-        _ => status::COMPLETED,
-    }
+    let outcome = ends.message(&message).await?;
+    super::json(&json!({ "run_id": run_id, "status": outcome.status }))
 }
 
 /// `POST /api/runs/{run_id}/notes`

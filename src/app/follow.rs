@@ -31,7 +31,7 @@ use crate::{
     live::{Item, Live},
     metrics::Metrics,
     redis::{Link, RunShare},
-    runs::{Facts, OpenRun, Resolver},
+    runs::{EventTime, Facts, OpenRun, Resolver},
     source::{self, QueuedBytes, SourceStatus, pubsub::Source, queue},
     units::{self, Micros},
     wire::{self, Limits},
@@ -86,7 +86,7 @@ pub fn listen(
         live: live.clone(),
         receipts,
         share: RunShare::new(link.clone(), &redis.key_prefix),
-        resolver: Resolver::new(settings.intake.run_idle_timeout),
+        resolver: Resolver::new(settings.intake.timeouts()),
         words: HashMap::new(),
         silent: HashMap::new(),
         began: Instant::now(),
@@ -154,8 +154,13 @@ impl Follower {
         // What the daemon rejects is not told either.
         let Ok(message) = wire::decode(&frame.payload, &self.limits) else { return };
         let time = message.time(frame.received_at, &self.zone);
-        let facts = Facts::of(&message, time.event_time, frame.received_at, &frame.payload);
-        let Some((run_id, opened)) = self.run_of(&frame.channel, &facts, time.own).await else {
+        let facts = Facts::of(
+            &message,
+            EventTime { micros: time.event_time, own: time.own },
+            frame.received_at,
+            &frame.payload,
+        );
+        let Some((run_id, opened)) = self.run_of(&frame.channel, &facts).await else {
             return self.live.skip();
         };
         let decided =
@@ -174,7 +179,7 @@ impl Follower {
     }
 
     /// The run of a message, and whether the message opened it; `None`: the daemon's word is not clear.
-    async fn run_of(&mut self, channel: &Arc<str>, facts: &Facts<'_>, own_time: bool) -> Option<(Uuid, bool)> {
+    async fn run_of(&mut self, channel: &Arc<str>, facts: &Facts<'_>) -> Option<(Uuid, bool)> {
         let subscribed = self.began.elapsed();
         if facts.run_id.is_some() {
             let choice = self.resolver.decide(channel, facts, subscribed);
@@ -182,7 +187,7 @@ impl Follower {
         }
         let known = self.resolver.open_run(channel).map(|run| run.run_id);
         if let Some(word) = self.word(channel, known.is_some()).await {
-            if opened_by(&word, channel, facts, own_time) {
+            if opened_by(&word, channel, facts) {
                 return self.begin(channel, facts, word);
             }
             match known {
@@ -202,7 +207,7 @@ impl Follower {
             return Some((choice.run_id, choice.opened));
         }
         // A run begins by the daemon's word alone.
-        match self.begun(channel, facts, own_time).await {
+        match self.begun(channel, facts).await {
             Some(run) => self.begin(channel, facts, run),
             None => {
                 self.resolver.replace(channel, None, subscribed);
@@ -229,7 +234,7 @@ impl Follower {
     }
 
     /// The run that the daemon has opened with this message, once it says so.
-    async fn begun(&mut self, channel: &Arc<str>, facts: &Facts<'_>, own_time: bool) -> Option<OpenRun> {
+    async fn begun(&mut self, channel: &Arc<str>, facts: &Facts<'_>) -> Option<OpenRun> {
         if self.silent.get(channel).is_some_and(|until| Instant::now() < *until) {
             return None;
         }
@@ -238,7 +243,7 @@ impl Follower {
         let until = Instant::now() + PATIENCE.saturating_sub(age);
         loop {
             match self.ask(channel).await {
-                Some(word) if opened_by(&word, channel, facts, own_time) => return Some(word),
+                Some(word) if opened_by(&word, channel, facts) => return Some(word),
                 // The daemon is further already, and does not tell of the runs between.
                 Some(word) if word.opened_at > facts.received_at => return None,
                 _ if Instant::now() >= until => break,
@@ -266,7 +271,7 @@ impl Follower {
 /// Whether the run is named after this message: an implicit id is made of the channel, the message and its time, which is that
 /// of its receipt where it has none of its own. Of several messages without a time that are the same to the byte, each could have
 /// opened it: where such open runs within a moment, one may be told under the run of another. The store has each in its own.
-fn opened_by(run: &OpenRun, channel: &str, facts: &Facts<'_>, own_time: bool) -> bool {
-    let at = if own_time { facts.event_time } else { run.opened_at };
+fn opened_by(run: &OpenRun, channel: &str, facts: &Facts<'_>) -> bool {
+    let at = if facts.own_time { facts.event_time } else { run.opened_at };
     implicit_run_id(channel, at, facts.payload) == run.run_id
 }

@@ -22,7 +22,7 @@ use crate::{
     lifecycle::Signal,
     logging::Chain,
     redis::RunShare,
-    runs::{Facts, OpenRun},
+    runs::{EventTime, Facts, OpenRun},
     spool::{self, RecordKind},
     store::{BoxError, Store},
     wire,
@@ -286,9 +286,10 @@ pub fn recover(recovery: &spool::Recovery, as_of: u64, tell: &mut dyn FnMut(Reco
             tell(Recovered {
                 decided,
                 channel: record.channel,
-                facts: message
-                    .as_ref()
-                    .map(|message| Facts::of(message, decided.event_time, decided.received_at, record.payload)),
+                facts: message.as_ref().map(|message| {
+                    let time = EventTime { micros: decided.event_time, own: decided.own_time };
+                    Facts::of(message, time, decided.received_at, record.payload)
+                }),
                 seq: message.as_ref().and_then(wire::Message::seq),
                 told: (record.kind == RecordKind::Gap).then(|| told(record.payload)).flatten(),
             });

@@ -11,7 +11,7 @@ use crate::{
     live::Item,
     logging::Untrusted,
     metrics::Label,
-    runs::{Choice, Facts},
+    runs::{Choice, EventTime, Facts},
     spool::{NewRecord, RecordKind},
     wire::{self, Job, Message},
 };
@@ -38,7 +38,10 @@ impl Intake {
         if !time.own {
             self.parts.metrics.intake_unusable_times.inc();
         }
-        let choice = self.choose_run(frame, message, time.event_time);
+        if let Some(naive) = time.naive {
+            self.zone_check.observe(&frame.channel, naive, frame.received_at, &self.parts.config.time_zone);
+        }
+        let choice = self.choose_run(frame, message, EventTime { micros: time.event_time, own: time.own });
         let decided = Decided {
             run_id: choice.run_id,
             event_time: time.event_time,
@@ -51,6 +54,7 @@ impl Intake {
             return Taken::AtRisk;
         }
         self.parts.metrics.intake_events.inc();
+        self.count_doubtful(message);
         if let Some(seq) = message.seq() {
             self.seqs.observe(choice.run_id, seq, &frame.channel, frame.received_at);
         }
@@ -72,14 +76,25 @@ impl Intake {
         Taken::Durable
     }
 
-    fn choose_run(&mut self, frame: &Frame, message: &Message<'_>, event_time: i64) -> Choice {
+    /// Counts what is stored otherwise than its trainer may have meant it.
+    fn count_doubtful(&self, message: &Message<'_>) {
+        let invalid = message.invalid_fields();
+        if invalid > 0 {
+            self.parts.metrics.intake_invalid_fields.inc_by(invalid.into());
+        }
+        if message.kind() == Kind::RunEnd && !message.outcome().known {
+            self.parts.metrics.intake_unknown_outcomes.inc();
+        }
+    }
+
+    fn choose_run(&mut self, frame: &Frame, message: &Message<'_>, time: EventTime) -> Choice {
         if message.run_id().is_none()
             && self.state.must_adopt(&frame.channel)
             && let Some(open) = self.parts.sharing.fetch(&frame.channel)
         {
             self.resolver.adopt(&frame.channel, open, self.subscribed);
         }
-        let facts = Facts::of(message, event_time, frame.received_at, &frame.payload);
+        let facts = Facts::of(message, time, frame.received_at, &frame.payload);
         let choice = self.resolver.decide(&frame.channel, &facts, self.subscribed);
         if choice.changed
             && let Some(open) = self.resolver.open_run(&frame.channel)

@@ -13,6 +13,7 @@ mod accept;
 mod gather;
 mod losses;
 mod state;
+mod zone;
 
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
@@ -27,7 +28,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 pub use self::state::{Recovered, RunSharing};
-use self::{gather::gather, losses::Losses, state::StateFile};
+use self::{gather::gather, losses::Losses, state::StateFile, zone::ZoneCheck};
 use crate::{
     event::Decided,
     frame::{Arrival, Frame, Gap, Taken},
@@ -37,7 +38,7 @@ use crate::{
     live::Live,
     metrics::{Label, Metrics},
     notify::Heartbeat,
-    runs::Resolver,
+    runs::{Resolver, Timeouts},
     spool::{Appender, NewRecord, RecordKind},
     units::{self, Micros},
     wire::{Job, Limits},
@@ -52,15 +53,27 @@ pub struct Config {
     /// A channel's open run ends after this long without an event, counting only time subscribed.
     #[serde(with = "units::duration")]
     pub run_idle_timeout: Duration,
+    /// For how long after the end of a channel's run metrics without a run id still belong to it.
+    #[serde(with = "units::duration")]
+    pub run_end_grace: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { time_zone: "UTC".into(), run_idle_timeout: Duration::from_secs(6 * 3_600) }
+        Self {
+            time_zone: "UTC".into(),
+            run_idle_timeout: Duration::from_secs(6 * 3_600),
+            run_end_grace: Duration::from_secs(5),
+        }
     }
 }
 
 impl Config {
+    /// When runs are left.
+    pub fn timeouts(&self) -> Timeouts {
+        Timeouts { idle: self.run_idle_timeout, end_grace: self.run_end_grace }
+    }
+
     /// Adds what is wrong with these settings.
     pub fn problems(&self, problems: &mut Vec<String>) {
         if let Err(error) = TimeZone::get(&self.time_zone) {
@@ -123,6 +136,7 @@ pub struct Intake {
     parts: Parts,
     limits: Limits,
     zone: TimeZone,
+    zone_check: ZoneCheck,
     resolver: Resolver,
     seqs: SeqTracker,
     state: StateFile,
@@ -148,7 +162,7 @@ impl Intake {
     pub fn new(mut parts: Parts, recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>))) -> Self {
         parts.appender.keep_from(0); // until the first save
         let (state, resolver, seqs) =
-            StateFile::open(&parts.state_dir, parts.appender.spool_id(), parts.config.run_idle_timeout, recovered);
+            StateFile::open(&parts.state_dir, parts.appender.spool_id(), parts.config.timeouts(), recovered);
         if let Some(offset) = state.as_of() {
             parts.appender.resume_at(offset);
         }
@@ -158,6 +172,7 @@ impl Intake {
             parts,
             limits,
             zone,
+            zone_check: ZoneCheck::default(),
             resolver,
             seqs,
             state,

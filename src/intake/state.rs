@@ -21,7 +21,7 @@ use crate::{
     event::Decided,
     gaps::SeqTracker,
     logging::Chain,
-    runs::{Facts, OpenRun, Resolver, State},
+    runs::{Facts, OpenRun, Resolver, State, Timeouts},
     spool::disk::Disk,
     units::Micros,
 };
@@ -87,7 +87,7 @@ impl StateFile {
     pub(super) fn open(
         state_dir: &Path,
         spool: Uuid,
-        run_idle_timeout: Duration,
+        timeouts: Timeouts,
         mut recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>)),
     ) -> (Self, Resolver, SeqTracker) {
         let path = state_dir.join("runs.json");
@@ -107,8 +107,8 @@ impl StateFile {
         // Offsets of another log say nothing here: what is newer in this one shows by its time.
         let other = of.is_some_and(|of| of != spool);
         let (as_of, mut resolver, mut seqs) = match saved {
-            Some(saved) => (saved.as_of, Resolver::restore(run_idle_timeout, saved.runs), saved.seqs),
-            None => (0, Resolver::new(run_idle_timeout), SeqTracker::default()),
+            Some(saved) => (saved.as_of, Resolver::restore(timeouts, saved.runs), saved.seqs),
+            None => (0, Resolver::new(timeouts), SeqTracker::default()),
         };
         let mut newest = None;
         recovered(if other { 0 } else { as_of }, &mut |record| {
@@ -202,10 +202,10 @@ impl StateFile {
 mod tests {
     use super::*;
 
-    const IDLE: Duration = Duration::from_secs(60);
+    const TIMEOUTS: Timeouts = Timeouts { idle: Duration::from_secs(60), end_grace: Duration::from_secs(5) };
 
     fn open(dir: &Path, spool: u128, asked: &mut Option<u64>) -> StateFile {
-        StateFile::open(dir, Uuid::from_u128(spool), IDLE, |from, _| *asked = Some(from)).0
+        StateFile::open(dir, Uuid::from_u128(spool), TIMEOUTS, |from, _| *asked = Some(from)).0
     }
 
     #[test]
@@ -215,7 +215,7 @@ mod tests {
         let mut file = open(dir.path(), 1, &mut asked);
         assert_eq!((asked, file.as_of()), (Some(0), None));
         file.alive_until(77);
-        assert!(file.save(Resolver::new(IDLE).state(Duration::ZERO), &SeqTracker::default(), 1_000));
+        assert!(file.save(Resolver::new(TIMEOUTS).state(Duration::ZERO), &SeqTracker::default(), 1_000));
         let again = open(dir.path(), 1, &mut asked);
         assert_eq!((asked, again.as_of(), again.last_alive()), (Some(1_000), Some(1_000), Some(77)));
         let other = open(dir.path(), 2, &mut asked);

@@ -1,6 +1,7 @@
 use super::*;
 
 const IDLE: Duration = Duration::from_secs(6 * 3_600);
+const TIMEOUTS: Timeouts = Timeouts { idle: IDLE, end_grace: Duration::from_secs(5) };
 const ZERO: Duration = Duration::ZERO;
 
 fn facts(kind: Kind) -> Facts<'static> {
@@ -11,6 +12,7 @@ fn facts(kind: Kind) -> Facts<'static> {
         phase: None,
         hidden_units: None,
         event_time: 1,
+        own_time: true,
         received_at: 2,
         payload: b"{}",
     }
@@ -26,7 +28,7 @@ fn at(resolver: &mut Resolver, facts: &Facts<'_>) -> Choice {
 
 #[test]
 fn the_own_id_decides_and_does_not_disturb_the_open_run() {
-    let mut resolver = Resolver::new(IDLE);
+    let mut resolver = Resolver::new(TIMEOUTS);
     let open = at(&mut resolver, &facts(Kind::Metrics));
     assert_eq!((open.run_id, open.opened, open.changed), (implicit_run_id("c", 1, b"{}"), true, true));
     for kind in [Kind::Metrics, Kind::RunEnd, Kind::State] {
@@ -39,7 +41,7 @@ fn the_own_id_decides_and_does_not_disturb_the_open_run() {
 
 #[test]
 fn a_start_opens_a_run_and_the_end_keeps_it_until_the_next() {
-    let mut resolver = Resolver::new(IDLE);
+    let mut resolver = Resolver::new(TIMEOUTS);
     let own = Uuid::from_u128(5);
     let start = at(&mut resolver, &Facts { run_id: Some(own), ..facts(Kind::RunStart) });
     assert_eq!(start, Choice { run_id: own, opened: false, changed: true });
@@ -67,7 +69,7 @@ fn epochs_that_start_again_are_a_new_run_unless_the_network_grew() {
         ("not at the beginning", (7, "output", 2), (2, "output", 2), false),
         ("not below", (1, "output", 2), (1, "output", 2), false),
     ] {
-        let mut resolver = Resolver::new(IDLE);
+        let mut resolver = Resolver::new(TIMEOUTS);
         let first = at(&mut resolver, &metrics(before.0, before.1, before.2));
         let second = at(&mut resolver, &Facts { event_time: 99, ..metrics(then.0, then.1, then.2) });
         assert_eq!(second.opened, new, "{name}");
@@ -78,10 +80,10 @@ fn epochs_that_start_again_are_a_new_run_unless_the_network_grew() {
 #[test]
 fn silence_counts_only_while_subscribed_and_over_a_restart() {
     let half = IDLE / 2;
-    let mut resolver = Resolver::new(IDLE);
+    let mut resolver = Resolver::new(TIMEOUTS);
     let first = resolver.decide("c", &facts(Kind::Metrics), ZERO);
     let json = serde_json::to_string(&resolver.state(half)).unwrap();
-    let restored = || Resolver::restore(IDLE, serde_json::from_str(&json).unwrap());
+    let restored = || Resolver::restore(TIMEOUTS, serde_json::from_str(&json).unwrap());
     let later = Facts { event_time: 5, ..facts(Kind::State) };
     assert_eq!(restored().decide("c", &later, half - Duration::from_secs(1)).run_id, first.run_id);
     let second = restored().decide("c", &later, half);
@@ -94,10 +96,11 @@ fn the_newest_run_is_adopted_and_a_reset_forgets_all() {
         run_id: Uuid::from_u128(id),
         opened_at,
         ended: false,
+        ended_at: None,
         last_epoch: None,
         phases: Vec::new(),
     };
-    let mut resolver = Resolver::new(IDLE);
+    let mut resolver = Resolver::new(TIMEOUTS);
     assert!(resolver.open_run("c").is_none());
     assert!(resolver.adopt("c", run(1, 10), ZERO));
     assert!(!resolver.adopt("c", run(2, 9), ZERO), "older");
@@ -111,7 +114,7 @@ fn the_newest_run_is_adopted_and_a_reset_forgets_all() {
 
 #[test]
 fn open_runs_are_rebuilt_from_what_was_decided() {
-    let mut resolver = Resolver::new(IDLE);
+    let mut resolver = Resolver::new(TIMEOUTS);
     let id = Uuid::from_u128(4);
     resolver.observe("c", &metrics(7, "output", 2), id, false, ZERO);
     assert_eq!(at(&mut resolver, &metrics(8, "output", 2)).run_id, id);
@@ -120,10 +123,54 @@ fn open_runs_are_rebuilt_from_what_was_decided() {
 
 #[test]
 fn the_number_of_channels_is_bounded() {
-    let mut resolver = Resolver::new(IDLE);
+    let mut resolver = Resolver::new(TIMEOUTS);
     for n in 0..CHANNELS + 10 {
         resolver.decide(&n.to_string(), &facts(Kind::State), ZERO);
     }
     assert_eq!(resolver.open_runs().count(), CHANNELS);
     assert!(resolver.open_run("0").is_none() && resolver.open_run(&(CHANNELS + 9).to_string()).is_some());
+}
+
+#[test]
+fn metrics_belong_to_an_ended_run_for_the_grace_only() {
+    const SECOND: Micros = 1_000_000;
+    let end = Facts { event_time: 100 * SECOND, received_at: 200 * SECOND, ..metrics_at(0, true) };
+    for (name, end_own, then, new) in [
+        ("own times within", true, Facts { received_at: 900 * SECOND, ..metrics_at(105, true) }, false),
+        ("own times beyond", true, Facts { received_at: 200 * SECOND, ..metrics_at(106, true) }, true),
+        ("before the end", true, Facts { received_at: 900 * SECOND, ..metrics_at(60, true) }, false),
+        ("receipt within", true, Facts { received_at: 205 * SECOND, ..metrics_at(0, false) }, false),
+        ("receipt beyond", true, Facts { received_at: 206 * SECOND, ..metrics_at(0, false) }, true),
+        ("the end has no time", false, Facts { received_at: 204 * SECOND, ..metrics_at(900, true) }, false),
+        ("no metrics", true, Facts { kind: Kind::State, received_at: 240 * SECOND, ..metrics_at(0, false) }, false),
+    ] {
+        let mut resolver = Resolver::new(TIMEOUTS);
+        let first = at(&mut resolver, &metrics_at(90, true));
+        at(&mut resolver, &Facts { kind: Kind::RunEnd, own_time: end_own, ..end });
+        let json = serde_json::to_string(&resolver.state(ZERO)).unwrap();
+        for mut resolver in [resolver, Resolver::restore(TIMEOUTS, serde_json::from_str(&json).unwrap())] {
+            let choice = at(&mut resolver, &then);
+            assert_eq!((choice.opened, choice.run_id != first.run_id), (new, new), "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_ended_run_without_the_time_of_its_end_is_over_and_silence_ends_every_other() {
+    let mut resolver = Resolver::new(TIMEOUTS);
+    let first = at(&mut resolver, &metrics(3, "output", 1));
+    at(&mut resolver, &facts(Kind::RunEnd));
+    let json = serde_json::to_value(resolver.open_run("c").unwrap()).unwrap();
+    let old: serde_json::Map<_, _> =
+        json.as_object().unwrap().clone().into_iter().filter(|(key, _)| key != "ended_at").collect();
+    resolver.replace("c", Some(serde_json::from_value(old.into()).unwrap()), ZERO);
+    assert_eq!(at(&mut resolver, &facts(Kind::State)).run_id, first.run_id, "no metrics");
+    let late = Facts { event_time: 9, ..facts(Kind::State) };
+    assert!(resolver.decide("c", &late, IDLE).opened, "silent for too long");
+    resolver.replace("c", Some(serde_json::from_value(json).unwrap()), ZERO);
+    assert_eq!(at(&mut resolver, &facts(Kind::Metrics)).run_id, first.run_id, "within the grace");
+}
+
+fn metrics_at(seconds: Micros, own_time: bool) -> Facts<'static> {
+    Facts { event_time: seconds * 1_000_000, own_time, ..facts(Kind::Metrics) }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use uuid::Uuid;
 
 use super::{
-    message::Message,
+    message::{Held, Message},
     names::Slot,
     value::{Number, Source, Value},
 };
@@ -32,24 +32,36 @@ pub(super) struct Columns<'a> {
     pub(super) total_parameters: Option<i32>,
 }
 
-impl Message<'_> {
-    /// Reads the typed columns. What holds no value of its type rejects the message where it is a row of columns; an event keeps
-    /// its whole payload, so there the column just stays empty.
+/// What a column makes of a value.
+enum Reading<T> {
+    /// It takes it.
+    Whole(T),
+    /// It takes the whole part of a number with a fraction.
+    WholePart(T),
+    /// A number too large for the column; kept elsewhere.
+    TooLarge,
+    /// A list counts, and stays.
+    Counted(T),
+    /// It takes no such value.
+    Invalid,
+}
+
+impl<'a> Message<'a> {
+    /// Reads the typed columns. A value that its column cannot take is set aside, and the rest of the message becomes the row,
+    /// unless nothing of what the row is for is left; a run id that is no text rejects the message.
     pub(super) fn fill(&mut self) -> Result<(), Rejection> {
         self.run = match self.get(Slot::RunId) {
             None => None,
-            Some(value) => match (value.text(), value) {
-                (Some(text), _) => Some(run_of(text)),
-                (None, Value::Text(_)) => None,
-                (None, value) => return Err(invalid("run_id", value)),
+            Some(value) => match value.text() {
+                Some(text) => Some(run_of(text)),
+                None => return Err(invalid("run_id", value)),
             },
         };
         if self.run.is_some() {
-            self.mark(Slot::RunId);
+            self.mark(Slot::RunId, Held::Column);
         }
-        let strict = matches!(self.kind, Kind::Metrics | Kind::Topology);
         let metrics = self.kind == Kind::Metrics;
-        let mut columns = Columns { seq: self.seq_column()?, ..Columns::default() };
+        let mut columns = Columns { seq: self.seq_column(), ..Columns::default() };
         for (slot, column) in [
             (Slot::Epoch, &mut columns.epoch),
             (Slot::Step, &mut columns.step),
@@ -64,7 +76,7 @@ impl Message<'_> {
                 _ => self.kind == Kind::Topology,
             };
             if relevant {
-                *column = self.integer(slot, strict)?;
+                *column = self.column(slot, |value| integer(slot, value));
             }
         }
         for (slot, column) in [
@@ -75,71 +87,96 @@ impl Message<'_> {
             (Slot::LearningRate, &mut columns.learning_rate),
         ] {
             if self.kind != Kind::Topology {
-                *column = self.double(slot, metrics)?;
+                *column = self.column(slot, |value| value.double().map_or(Reading::Invalid, Reading::Whole));
             }
         }
-        if let Some(value) = self.get(Slot::Phase) {
-            columns.phase = value.text();
-            if columns.phase.is_some() {
-                self.mark(Slot::Phase);
-            } else if metrics && !matches!(value, Value::Text(_)) {
-                return Err(self.invalid_slot(Slot::Phase));
-            }
-        }
+        columns.phase = self.phase_column();
         self.columns = columns;
-        Ok(())
+        self.require_something_left()
     }
 
-    pub(super) fn seq_column(&mut self) -> Result<Option<i64>, Rejection> {
-        let Some(value) = self.get(Slot::Seq) else { return Ok(None) };
-        match value.number() {
-            Number::Int(seq) if seq >= 0 => {
-                self.mark(Slot::Seq);
-                Ok(Some(seq))
-            }
-            Number::TooLarge => Ok(None),
-            _ => Err(self.invalid_slot(Slot::Seq)),
-        }
-    }
-
-    fn integer(&mut self, slot: Slot, strict: bool) -> Result<Option<i32>, Rejection> {
-        let Some(value) = self.get(slot) else { return Ok(None) };
-        let number = match value {
-            Value::List(raw) if slot == Slot::HiddenUnits => Number::Int(i64::try_from(raw.len).unwrap_or(i64::MAX)),
-            value => value.number(),
-        };
-        match number {
-            Number::Int(n) => {
-                let column = i32::try_from(n).ok();
-                // A list says more than its length: it stays with what has no column.
-                if column.is_some() && !self.get(slot).is_some_and(Value::is_container) {
-                    self.mark(slot);
+    /// The `seq`. Counted where it is none, whatever the kind of message: gaps are found by it.
+    pub(super) fn seq_column(&mut self) -> Option<i64> {
+        while let Some(value) = self.get(Slot::Seq) {
+            match value.number() {
+                Number::Int(seq) if seq >= 0 => {
+                    self.mark(Slot::Seq, Held::Column);
+                    return Some(seq);
                 }
-                Ok(column)
+                Number::TooLarge => return None,
+                _ => self.reject_field(Slot::Seq, true),
             }
-            Number::TooLarge => Ok(None),
-            _ if strict => Err(self.invalid_slot(slot)),
-            _ => Ok(None),
         }
+        None
     }
 
-    fn double(&mut self, slot: Slot, strict: bool) -> Result<Option<f64>, Rejection> {
-        let Some(value) = self.get(slot) else { return Ok(None) };
-        match value.double() {
-            Some(x) => {
-                self.mark(slot);
-                Ok(Some(x))
+    fn phase_column(&mut self) -> Option<Cow<'a, str>> {
+        let counted = self.kind == Kind::Metrics;
+        while let Some(value) = self.get(Slot::Phase) {
+            match (value.text(), value.is_blank()) {
+                (Some(phase), _) => {
+                    self.mark(Slot::Phase, Held::Column);
+                    return Some(phase);
+                }
+                (None, true) => return None,
+                (None, false) => self.reject_field(Slot::Phase, counted),
             }
-            None if strict => Err(self.invalid_slot(slot)),
-            None => Ok(None),
         }
+        None
     }
 
-    fn invalid_slot(&self, slot: Slot) -> Rejection {
-        match self.field(slot) {
-            Some(field) => invalid(&field.key, &field.value),
-            None => invalid(slot.name(), &Value::Null),
+    /// Reads a column from the field that means it; where that is of no use, from the next best.
+    fn column<T>(&mut self, slot: Slot, read: impl Fn(&Value<'_>) -> Reading<T>) -> Option<T> {
+        // An event keeps its whole payload, so there the column just stays empty.
+        let counted = matches!(self.kind, Kind::Metrics | Kind::Topology);
+        while let Some(value) = self.get(slot) {
+            let (held, value) = match read(value) {
+                Reading::Whole(value) => (Held::Column, value),
+                Reading::WholePart(value) => (Held::WholePart, value),
+                Reading::Counted(value) => return Some(value),
+                Reading::TooLarge => return None,
+                Reading::Invalid => {
+                    self.reject_field(slot, counted);
+                    continue;
+                }
+            };
+            self.mark(slot, held);
+            return Some(value);
         }
+        None
+    }
+
+    /// A message whose invalid fields leave nothing of what its row is for is rejected, with the first of them.
+    fn require_something_left(&self) -> Result<(), Rejection> {
+        let Some(first) = self.invalid.1.map(usize::from) else { return Ok(()) };
+        let is_left = match self.kind {
+            Kind::Metrics => self.measures_something(),
+            Kind::Topology => {
+                let sizes = [self.columns.input_size, self.columns.output_size, self.columns.hidden_units];
+                [Slot::Nodes, Slot::Connections].iter().any(|slot| self.get(*slot).is_some())
+                    || sizes.iter().any(Option::is_some)
+            }
+            _ => true,
+        };
+        if is_left { Ok(()) } else { Err(invalid(&self.fields[first].key, &self.fields[first].value)) }
+    }
+}
+
+fn integer(slot: Slot, value: &Value<'_>) -> Reading<i32> {
+    let fits = |n: i64| i32::try_from(n).map_or(Reading::TooLarge, Reading::Whole);
+    match (value, value.number()) {
+        // A list says more than its length: it stays with what has no column.
+        (Value::List(raw), _) if slot == Slot::HiddenUnits => {
+            i32::try_from(raw.len).map_or(Reading::TooLarge, Reading::Counted)
+        }
+        (_, Number::Int(n)) => fits(n),
+        (_, Number::TooLarge) => Reading::TooLarge,
+        // Trainers that log within an epoch say 0.33.
+        (_, Number::Float(x)) if x.is_finite() && matches!(slot, Slot::Epoch | Slot::Step) => {
+            // The cast saturates; no column takes what is beyond it.
+            i32::try_from(x.trunc() as i64).map_or(Reading::TooLarge, Reading::WholePart)
+        }
+        _ => Reading::Invalid,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Control messages: a bare word, or a map with a `command` at its top or in its `data`.
+//! Control messages: a bare word (also as a JSON text), or a map with a `command` at its top or in its `data`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -96,6 +96,11 @@ pub fn decode_control(payload: &[u8], limits: &Limits) -> Result<Command, Reject
 
 fn bare_word(payload: &[u8]) -> Option<&str> {
     let word = trim(payload).trim_ascii_end();
+    // What `json.dumps("pause")` writes. A word needs no escapes.
+    let word = match word {
+        [b'"', inner @ .., b'"'] => inner,
+        word => word,
+    };
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':');
     let whole = (1..=WORD).contains(&word.len()) && word[0].is_ascii_alphabetic() && word.iter().all(plain);
     std::str::from_utf8(word).ok().filter(|_| whole)

@@ -5,7 +5,7 @@ use std::{collections::HashSet, fmt::Write as _};
 use uuid::Uuid;
 
 use super::{
-    message::{Field, Message},
+    message::{Field, Held, Message},
     names::Slot,
     time,
     value::{Value, write_double, write_text},
@@ -117,6 +117,12 @@ fn canonical<'o>(message: &'o Message<'_>, decided: &Decided, object: &mut Objec
     object.integer(Slot::Seq, columns.seq);
     object.integer(Slot::Epoch, columns.epoch);
     object.integer(Slot::Step, columns.step);
+    // As the row has it: the whole part in the column, the number in `extra`.
+    for (slot, name) in [(Slot::Epoch, "extra.epoch"), (Slot::Step, "extra.step")] {
+        if let Some(field) = message.field(slot).filter(|field| field.held == Held::WholePart) {
+            object.add(name, |out| write_double(out, field.value.double().unwrap_or(f64::NAN)));
+        }
+    }
     object.double(Slot::TrainLoss, columns.train_loss);
     object.double(Slot::TrainAccuracy, columns.train_accuracy);
     object.double(Slot::ValLoss, columns.val_loss);

@@ -7,9 +7,10 @@ use uuid::Uuid;
 
 use super::{
     columns::{Columns, invalid},
-    names::{self, Place, Slot},
+    names::{self, Place, Slot, Takes},
+    outcome::{self, Outcome},
     time,
-    value::{Items, Number, Raw, Source, Value},
+    value::{Items, Raw, Source, Value},
 };
 use crate::{
     event::Kind,
@@ -25,8 +26,20 @@ pub(super) struct Field<'a> {
     pub(super) depth: u8,
     pub(super) key: Cow<'a, str>,
     pub(super) value: Value<'a>,
-    /// A column holds it.
-    pub(super) used: bool,
+    pub(super) held: Held,
+}
+
+/// What holds the value of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    /// No column: `extra`, or `rest_json`.
+    NoColumn,
+    /// A column.
+    Column,
+    /// A column holds the whole part of the number, `extra` the number.
+    WholePart,
+    /// No column, because the value is none that its column takes: `rest_json`.
+    Invalid,
 }
 
 /// Room for the fields of most messages, in an allocation small enough for the allocator's fast path.
@@ -39,10 +52,15 @@ pub struct Message<'a> {
     pub(super) kind: Kind,
     pub(super) type_name: Option<Cow<'a, str>>,
     pub(super) fields: Vec<Field<'a>>,
-    slots: [Option<u16>; Slot::COUNT],
-    scores: [u16; Slot::COUNT],
+    /// How many of the fields are in the message itself and the places inside it; those behind are numbers in other maps.
+    pub(super) flat: usize,
+    /// The field of each meaning, and how well it fits.
+    pub(super) slots: [Option<u16>; Slot::COUNT],
+    pub(super) scores: [u16; Slot::COUNT],
     pub(super) columns: Columns<'a>,
     pub(super) run: Option<(Uuid, Option<Cow<'a, str>>)>,
+    /// Fields that hold nothing that their column takes, and the first of them.
+    pub(super) invalid: (u32, Option<u16>),
 }
 
 /// When an event happened, as far as its message can be believed.
@@ -54,6 +72,8 @@ pub struct MessageTime {
     pub own: bool,
     /// Whether the own time is absent, or too far from the receipt to be used; counted.
     pub unusable: bool,
+    /// What it says of itself without naming a zone, usable or not.
+    pub naive: Option<Micros>,
 }
 
 impl<'a> Message<'a> {
@@ -65,9 +85,19 @@ impl<'a> Message<'a> {
         Ok(message)
     }
 
+    /// How the run ended, of a run end.
+    pub fn outcome(&self) -> Outcome {
+        outcome::of(self)
+    }
+
+    /// How many fields hold a value that their column cannot take; they are kept in `rest_json`.
+    pub fn invalid_fields(&self) -> u32 {
+        self.invalid.0
+    }
+
     /// The `seq` alone, whatever kind of message it is, or was before a part of it was stored.
     pub(super) fn seq_of(whole: Source<'a>) -> Option<i64> {
-        Self::walked(whole).seq_column().ok().flatten()
+        Self::walked(whole).seq_column()
     }
 
     pub(super) fn walked(whole: Source<'a>) -> Self {
@@ -76,13 +106,16 @@ impl<'a> Message<'a> {
             kind: Kind::Other,
             type_name: None,
             fields: Vec::with_capacity(FIELDS),
+            flat: 0,
             slots: [None; Slot::COUNT],
             scores: [0; Slot::COUNT],
             columns: Columns::default(),
             run: None,
+            invalid: (0, None),
         };
         message.walk(&mut Items::of(&Raw { source: whole, len: 0 }), Place::Top, 0);
-        message.assign();
+        message.flat = message.fields.len();
+        message.assign(0);
         message
     }
 
@@ -121,7 +154,7 @@ impl<'a> Message<'a> {
             }
             seen |= bit;
             let value = items.value();
-            self.fields.push(Field { place, depth, key, value, used: false });
+            self.fields.push(Field { place, depth, key, value, held: Held::NoColumn });
         }
         if many {
             self.blank_duplicates(from, depth);
@@ -139,27 +172,6 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// Finds the field of each meaning: a canonical name anywhere before an alias anywhere, then the nearer place, the deeper
-    /// map, the earlier alias.
-    fn assign(&mut self) {
-        for (at, field) in self.fields.iter().enumerate() {
-            let Some((slot, rank)) = names::meaning(&field.key) else { continue };
-            if field.value == Value::Null || (rank > 0 && !fits_alias(slot, &field.value)) {
-                continue;
-            }
-            let near = 7 - field.place as u16;
-            let score = u16::from(rank == 0) << 12 | near << 8 | u16::from(field.depth) << 4 | u16::from(15 - rank);
-            let slot = slot as usize;
-            // No message within the limits of the configuration has that many fields; further ones stay ordinary.
-            if score >= self.scores[slot]
-                && let Ok(at) = u16::try_from(at)
-            {
-                self.slots[slot] = Some(at);
-                self.scores[slot] = score;
-            }
-        }
-    }
-
     fn decide_kind(&mut self) -> Result<(), Rejection> {
         let named = self
             .fields
@@ -170,32 +182,63 @@ impl<'a> Message<'a> {
             let Value::Text(name) = &field.value else { return Err(invalid("type", &field.value)) };
             if !name.is_empty() {
                 let name = match self.get(Slot::EventType) {
-                    Some(Value::Text(inner)) if name == "event" && !inner.is_empty() => inner.clone(),
+                    Some(Value::Text(inner)) if name == "event" => inner.clone(),
                     _ => name.clone(),
                 };
                 self.kind = names::kind(&name);
                 self.type_name = Some(name);
+                if self.kind == Kind::Metrics {
+                    self.add_nested();
+                }
                 return Ok(());
             }
         }
+        self.add_nested();
+        self.kind = self.kind_by_fields().ok_or_else(|| {
+            let detail = "neither a `type` nor a field that tells what it is".into();
+            Rejection { reason: Reason::UnknownShape, detail }
+        })?;
+        if self.kind != Kind::Metrics {
+            self.drop_nested();
+        }
+        Ok(())
+    }
+
+    /// What a message without a type is.
+    fn kind_by_fields(&self) -> Option<Kind> {
         let any = |slots: &[Slot]| slots.iter().any(|slot| self.get(*slot).is_some());
         let measured = any(&[Slot::TrainLoss, Slot::ValLoss, Slot::TrainAccuracy, Slot::ValAccuracy]);
         let network = any(&[Slot::Nodes, Slot::Connections]);
         // An epoch makes metrics, unless the message lists a network and measures nothing.
-        self.kind = if measured || (any(&[Slot::Epoch]) && !network) {
-            Kind::Metrics
+        if measured || (any(&[Slot::Epoch]) && !network) {
+            Some(Kind::Metrics)
         } else if network || any(&[Slot::InputSize, Slot::OutputSize]) {
-            Kind::Topology
+            Some(Kind::Topology)
         } else {
-            let detail = "neither a `type` nor a field that tells what it is".into();
-            return Err(Rejection { reason: Reason::UnknownShape, detail });
-        };
-        Ok(())
+            (any(&[Slot::RunId, Slot::Epoch, Slot::Step]) && self.measures_something()).then_some(Kind::Metrics)
+        }
     }
 
-    pub(super) fn mark(&mut self, slot: Slot) {
+    /// Whether it holds a number that is neither an epoch, a step, a `seq` nor a time, and was not found unfit for its column.
+    pub(super) fn measures_something(&self) -> bool {
+        self.fields.iter().enumerate().any(|(at, field)| {
+            let slot = names::meaning(&field.key).map(|(slot, _)| slot);
+            let counts = match slot {
+                Some(Slot::Epoch | Slot::Step | Slot::Seq | Slot::RunId) => false,
+                Some(Slot::Timestamp) => !self.is_slot(Slot::Timestamp, at),
+                _ => true,
+            };
+            let takes_numbers = slot.is_some_and(|slot| slot.takes() == Takes::Number);
+            counts
+                && field.held != Held::Invalid
+                && (field.value.is_number() || (takes_numbers && field.value.double().is_some()))
+        })
+    }
+
+    /// Says what holds the field that was taken for `slot`.
+    pub(super) fn mark(&mut self, slot: Slot, held: Held) {
         if let Some(at) = self.slots[slot as usize] {
-            self.fields[usize::from(at)].used = true;
+            self.fields[usize::from(at)].held = held;
         }
     }
 
@@ -221,6 +264,16 @@ impl<'a> Message<'a> {
             .map(|field| &field.value)
     }
 
+    /// The values of a name that are given (blank text is not), the nearest place first.
+    pub(super) fn given(&self, name: &str) -> impl Iterator<Item = (Place, &Value<'a>)> {
+        let mut found: Vec<_> = self.fields[..self.flat]
+            .iter()
+            .filter(|field| field.key == name && field.value != Value::Null && !field.value.is_blank())
+            .collect();
+        found.sort_by_key(|field| (field.place, u8::MAX - field.depth));
+        found.into_iter().map(|field| (field.place, &field.value))
+    }
+
     /// What the message is about.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -238,10 +291,11 @@ impl<'a> Message<'a> {
 
     /// When it happened. Times without a zone are read in `zone`.
     pub fn time(&self, received_at: Micros, zone: &TimeZone) -> MessageTime {
-        let own = self.get(Slot::Timestamp).and_then(|value| time::read(value, zone));
-        match own.filter(|time| time::usable(*time, received_at)) {
-            Some(event_time) => MessageTime { event_time, own: true, unusable: false },
-            None => MessageTime { event_time: received_at, own: false, unusable: true },
+        let own = self.get(Slot::Timestamp).and_then(|value| time::read_moment(value, zone));
+        let naive = own.filter(|moment| !moment.absolute).map(|moment| moment.micros);
+        match own.filter(|moment| time::usable(moment.micros, received_at)) {
+            Some(moment) => MessageTime { event_time: moment.micros, own: true, unusable: false, naive },
+            None => MessageTime { event_time: received_at, own: false, unusable: true, naive },
         }
     }
 
@@ -268,17 +322,5 @@ impl<'a> Message<'a> {
     /// Its type: that of the message, for an `event` its `event_type`, else that of its kind.
     pub fn type_name(&self) -> &str {
         self.type_name.as_deref().unwrap_or(if self.kind == Kind::Topology { "topology" } else { "metrics" })
-    }
-}
-
-/// An alias is an ordinary word too: with a value that its column could not hold it is an ordinary field.
-fn fits_alias(slot: Slot, value: &Value<'_>) -> bool {
-    match slot {
-        Slot::Timestamp => time::plausible(value),
-        Slot::Seq => matches!(value.number(), Number::Int(0..)),
-        Slot::RunId | Slot::Notes | Slot::CreatedBy => value.text().is_some(),
-        Slot::HiddenUnits => !matches!(value, Value::Map(_)),
-        Slot::DatasetName | Slot::Config => true,
-        _ => !value.is_container(),
     }
 }

@@ -1,14 +1,15 @@
 //! JSON and MessagePack messages to typed events; reasons of rejection.
 //!
 //! Every message goes through the same steps: its size; its encoding by the first byte; one pass over all of it that knows its
-//! limits and builds nothing ([`json`], [`pack`]); its fields, flat, as borrowed values ([`value`]); which of them mean which
-//! column ([`names`], [`message`]). What follows cannot fail: rows for the store ([`rows()`]) and the objects of the latest-state
-//! keys ([`latest_json`]).
+//! limits and builds nothing ([`json`], [`pack`]); its fields, flat, as borrowed values ([`value`], [`nested`]); which of them mean
+//! which column ([`names`], [`assign`], [`columns`]); how a run ended ([`outcome`]). What follows cannot fail: rows for the store
+//! ([`rows()`]) and the objects of the latest-state keys ([`latest_json`]).
 //!
 //! Nothing a producer sends is dropped: what has no column goes to `extra` or `rest_json`, or is part of a payload that is kept
 //! whole. The exceptions say the same in another way: the `type` of metrics (the table says it), the own time where it is
 //! used, and `null`.
 
+mod assign;
 mod columns;
 mod command;
 mod json;
@@ -16,6 +17,8 @@ mod latest;
 mod message;
 mod names;
 mod network;
+mod nested;
+mod outcome;
 mod pack;
 mod rows;
 mod time;
@@ -33,6 +36,7 @@ pub use self::{
     latest::{append_stored, latest_json, latest_json_canonical},
     message::{Message, MessageTime},
     network::{Network, configured, network},
+    outcome::Outcome,
     rows::{RUN_UPDATE, Rows, rows},
     time::{parse as parse_time, write as write_time},
 };

@@ -1,5 +1,6 @@
 //! The contract's field names: which column a name means, and whether it is its canonical name or an alias.
 
+use super::outcome;
 use crate::event::Kind;
 
 /// What a field of a message can mean.
@@ -70,6 +71,47 @@ impl Slot {
     }
 }
 
+/// What values a field of a meaning takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// A number.
+    Number,
+    /// Text, or a number as text.
+    Text,
+    /// Anything.
+    Any,
+}
+
+impl Slot {
+    /// What values this field takes.
+    pub(super) fn takes(self) -> Takes {
+        match self {
+            Self::Seq
+            | Self::Epoch
+            | Self::Step
+            | Self::TrainLoss
+            | Self::TrainAccuracy
+            | Self::ValLoss
+            | Self::ValAccuracy
+            | Self::LearningRate
+            | Self::HiddenUnits
+            | Self::InputSize
+            | Self::OutputSize
+            | Self::TotalParameters
+            | Self::DatasetSize => Takes::Number,
+            Self::RunId | Self::Phase | Self::Notes | Self::CreatedBy | Self::EventType => Takes::Text,
+            Self::Timestamp
+            | Self::WeightsSummary
+            | Self::DatasetName
+            | Self::Config
+            | Self::Tags
+            | Self::Status
+            | Self::Nodes
+            | Self::Connections => Takes::Any,
+        }
+    }
+}
+
 /// The meaning of a name, and its rank among the names of that meaning: 0 is the canonical one.
 pub(super) fn meaning(name: &str) -> Option<(Slot, u8)> {
     // By length first: this runs for every field of every message, and most names then meet a handful of others.
@@ -99,6 +141,7 @@ pub(super) fn meaning(name: &str) -> Option<(Slot, u8)> {
             "phase" => (Slot::Phase, 0),
             "notes" => (Slot::Notes, 0),
             "nodes" => (Slot::Nodes, 0),
+            "event" => (Slot::EventType, 1),
             _ => return None,
         },
         6 => match name {
@@ -111,6 +154,10 @@ pub(super) fn meaning(name: &str) -> Option<(Slot, u8)> {
         },
         7 => match name {
             "dataset" => (Slot::DatasetName, 1),
+            "outcome" => (Slot::Status, 2),
+            "val_acc" => (Slot::ValAccuracy, 3),
+            "val/acc" => (Slot::ValAccuracy, 7),
+            "val.acc" => (Slot::ValAccuracy, 10),
             _ => return None,
         },
         8 => match name {
@@ -118,17 +165,28 @@ pub(super) fn meaning(name: &str) -> Option<(Slot, u8)> {
             "accuracy" => (Slot::TrainAccuracy, 1),
             "val_loss" => (Slot::ValLoss, 0),
             "n_hidden" => (Slot::HiddenUnits, 3),
+            "val/loss" => (Slot::ValLoss, 5),
+            "val.loss" => (Slot::ValLoss, 7),
             _ => return None,
         },
         9 => match name {
             "timestamp" => (Slot::Timestamp, 0),
             "iteration" => (Slot::Step, 2),
+            "eval_loss" => (Slot::ValLoss, 4),
+            "eval/loss" => (Slot::ValLoss, 6),
+            "eval.loss" => (Slot::ValLoss, 8),
+            "train_acc" => (Slot::TrainAccuracy, 4),
+            "train/acc" => (Slot::TrainAccuracy, 6),
+            "train.acc" => (Slot::TrainAccuracy, 8),
             _ => return None,
         },
         10 => match name {
             "created_at" => (Slot::Timestamp, 3),
             "train_loss" => (Slot::TrainLoss, 0),
             "value_loss" => (Slot::ValLoss, 2),
+            "valid_loss" => (Slot::ValLoss, 3),
+            "train/loss" => (Slot::TrainLoss, 3),
+            "train.loss" => (Slot::TrainLoss, 4),
             "input_size" => (Slot::InputSize, 0),
             "created_by" => (Slot::CreatedBy, 0),
             "event_type" => (Slot::EventType, 0),
@@ -149,6 +207,9 @@ pub(super) fn meaning(name: &str) -> Option<(Slot, u8)> {
             "output_units" => (Slot::OutputSize, 1),
             "dataset_name" => (Slot::DatasetName, 0),
             "dataset_size" => (Slot::DatasetSize, 0),
+            "final_status" => (Slot::Status, 1),
+            "val/accuracy" => (Slot::ValAccuracy, 6),
+            "val.accuracy" => (Slot::ValAccuracy, 9),
             _ => return None,
         },
         13 => match name {
@@ -156,12 +217,18 @@ pub(super) fn meaning(name: &str) -> Option<(Slot, u8)> {
             "training_loss" => (Slot::TrainLoss, 2),
             "learning_rate" => (Slot::LearningRate, 0),
             "cascade_phase" => (Slot::Phase, 1),
+            "eval_accuracy" => (Slot::ValAccuracy, 5),
+            "eval/accuracy" => (Slot::ValAccuracy, 8),
+            "eval.accuracy" => (Slot::ValAccuracy, 11),
             _ => return None,
         },
         14 => match name {
             "train_accuracy" => (Slot::TrainAccuracy, 0),
             "value_accuracy" => (Slot::ValAccuracy, 2),
             "training_phase" => (Slot::Phase, 2),
+            "valid_accuracy" => (Slot::ValAccuracy, 4),
+            "train/accuracy" => (Slot::TrainAccuracy, 5),
+            "train.accuracy" => (Slot::TrainAccuracy, 7),
             _ => return None,
         },
         15 => match name {
@@ -187,6 +254,7 @@ pub(super) fn meaning(name: &str) -> Option<(Slot, u8)> {
         },
         19 => match name {
             "validation_accuracy" => (Slot::ValAccuracy, 1),
+            "trainer/global_step" => (Slot::Step, 3),
             _ => return None,
         },
         _ => return None,
@@ -200,11 +268,11 @@ pub(super) fn kind(name: &str) -> Kind {
             Kind::Metrics
         }
         "topology" | "topology_update" | "network_topology" => Kind::Topology,
-        "training_start" | "training_started" | "run_start" => Kind::RunStart,
-        "training_end" | "training_complete" | "training_completed" | "training_stopped" | "training_failed"
-        | "training_error" | "run_end" => Kind::RunEnd,
+        "training_start" | "training_started" | "training_begin" | "run_start" | "run_started" => Kind::RunStart,
+        "training_end" | "run_end" => Kind::RunEnd,
         "dataset" | "dataset_info" => Kind::Dataset,
         "state" | "state_change" | "status" => Kind::State,
+        name if outcome::named_by_type(name).is_some() => Kind::RunEnd,
         _ => Kind::Other,
     }
 }

@@ -1,6 +1,9 @@
 //! MessagePack: the same reading as of JSON, over the other encoding.
 //!
-//! A length is checked against what is left before it is believed. `bin` that is UTF-8 is text; the extension -1 is a time.
+//! A length is checked against what is left before it is believed. `bin` that is UTF-8 is text, text that is not is bytes; the
+//! extension -1 is a time; a NumPy scalar, as the package `msgpack-numpy` writes it, is its number.
+
+mod numpy;
 
 use std::borrow::Cow;
 
@@ -39,7 +42,7 @@ pub(super) fn check(bytes: &[u8], limits: &Limits) -> Result<usize, Rejection> {
         match head {
             Head::Scalar(value) => match value {
                 Value::Text(text) => longest = longest.max(text.len()),
-                Value::Bytes(..) | Value::Time(_) if key => return Err(malformed("a key that is no text", at)),
+                Value::Bytes(Some(_), _) | Value::Time(_) if key => return Err(malformed("a key that is no text", at)),
                 _ => {}
             },
             Head::List(_) | Head::Map(_) if key => return Err(malformed("a key that is no text", at)),
@@ -97,12 +100,9 @@ fn head(bytes: &[u8], at: usize) -> Option<(Head<'_>, usize)> {
         0x00..=0x7f => (Value::Int(i64::from(first)), at),
         0xe0..=0xff => (Value::Int(i64::from(first.cast_signed())), at),
         0xa0..=0xbf => text(bytes, (usize::from(first & 0x1f), at))?,
-        0xd9 => text(bytes, length(bytes, at, 1)?)?,
-        0xda => text(bytes, length(bytes, at, 2)?)?,
-        0xdb => text(bytes, length(bytes, at, 4)?)?,
-        0xc4 => bin(bytes, length(bytes, at, 1)?)?,
-        0xc5 => bin(bytes, length(bytes, at, 2)?)?,
-        0xc6 => bin(bytes, length(bytes, at, 4)?)?,
+        0xc4 | 0xd9 => text(bytes, length(bytes, at, 1)?)?,
+        0xc5 | 0xda => text(bytes, length(bytes, at, 2)?)?,
+        0xc6 | 0xdb => text(bytes, length(bytes, at, 4)?)?,
         0xc7 => extension(bytes, length(bytes, at, 1)?)?,
         0xc8 => extension(bytes, length(bytes, at, 2)?)?,
         0xc9 => extension(bytes, length(bytes, at, 4)?)?,
@@ -133,12 +133,8 @@ fn slice(bytes: &[u8], (len, at): (usize, usize)) -> Option<(&[u8], usize)> {
     Some((bytes.get(at..end)?, end))
 }
 
+/// `str` and `bin` alike.
 fn text(bytes: &[u8], span: (usize, usize)) -> Option<(Value<'_>, usize)> {
-    let (slice, end) = slice(bytes, span)?;
-    Some((Value::Text(Cow::Borrowed(std::str::from_utf8(slice).ok()?)), end))
-}
-
-fn bin(bytes: &[u8], span: (usize, usize)) -> Option<(Value<'_>, usize)> {
     let (slice, end) = slice(bytes, span)?;
     let value = match std::str::from_utf8(slice) {
         Ok(text) => Value::Text(Cow::Borrowed(text)),
@@ -190,6 +186,11 @@ pub(super) fn read(bytes: &[u8], at: usize) -> Option<(Value<'_>, usize)> {
         }
         (Head::Map(len), next) => {
             let end = skip(bytes, next, 2 * len)?;
+            if len == numpy::FIELDS
+                && let Some(number) = numpy::scalar(bytes, next)
+            {
+                return Some((number, end));
+            }
             Some((Value::Map(raw(len, end)?), end))
         }
     }

@@ -7,15 +7,15 @@ use uuid::Uuid;
 
 use super::{
     columns::invalid,
-    message::{Field, Message},
-    names::{Place, Slot},
+    message::{Field, Held, Message},
+    names::{self, Place, Slot, Takes},
+    nested::HeldNumbers,
     time, topology,
     value::{Number, Source, Value, write_text},
 };
 use crate::{
     event::{
         self, DatasetRow, Decided, EventKey, EventRow, Kind, Lifecycle, MetricsRow, Row, RunRow, RunTouch, event_id,
-        status,
     },
     frame::Rejection,
 };
@@ -65,7 +65,7 @@ pub fn rows(message: &Message<'_>, decided: &Decided, channel: &str, payload: &[
 fn touch(message: &Message<'_>, decided: &Decided) -> RunTouch {
     let lifecycle = match message.kind {
         Kind::RunStart => Some(Lifecycle::Start),
-        Kind::RunEnd => Some(Lifecycle::End(end_status(message))),
+        Kind::RunEnd => Some(Lifecycle::End(message.outcome().status)),
         // A run that nobody announced begins with the event that opened it.
         _ => decided.opened.then_some(Lifecycle::Start),
     };
@@ -89,50 +89,8 @@ fn touch(message: &Message<'_>, decided: &Decided) -> RunTouch {
     RunTouch { event_time: decided.event_time, lifecycle, values }
 }
 
-/// The status that a run end means: what its type says, else what its status says.
-fn end_status(message: &Message<'_>) -> &'static str {
-    match message.type_name() {
-        "training_failed" | "training_error" => return status::FAILED,
-        "training_stopped" => return status::STOPPED,
-        _ => {}
-    }
-    let said = message.get(Slot::Status).and_then(Value::text).unwrap_or_default();
-    match said.trim().to_lowercase().as_str() {
-        "failed" | "error" => status::FAILED,
-        "stopped" | "cancelled" | "aborted" | "interrupted" => status::STOPPED,
-        _ => status::COMPLETED,
-    }
-}
-
 fn metrics(message: &Message<'_>, decided: &Decided, key: EventKey) -> MetricsRow {
-    let mut extra = BTreeMap::new();
-    let mut rest = Rest::default();
-    let time = message.field(Slot::Timestamp);
-    for field in leftovers(message, decided) {
-        // A time that could not be used is no measurement; it is kept as it was sent.
-        if time.is_some_and(|time| std::ptr::eq(time, field)) {
-            rest.add(field);
-            continue;
-        }
-        let numeric = matches!(field.value, Value::Int(_) | Value::Float(_) | Value::Big(_))
-            || (super::names::meaning(&field.key).is_some() && field.value.number() == Number::TooLarge);
-        let double = field.value.double().filter(|_| numeric);
-        match double {
-            Some(x) => {
-                // Two numbers of one name come from two places; both are kept. An integer that a double cannot hold is
-                // also kept exactly.
-                let mut name = field.key.to_string();
-                while extra.contains_key(&name) {
-                    name = format!("{}.{name}", field.place.name());
-                }
-                extra.insert(name, x);
-                if !exact(&field.value, x) {
-                    rest.add(field);
-                }
-            }
-            None => rest.add(field),
-        }
-    }
+    let (extra, rest_json) = without_column(message, decided);
     let columns = &message.columns;
     MetricsRow {
         key,
@@ -147,28 +105,84 @@ fn metrics(message: &Message<'_>, decided: &Decided, key: EventKey) -> MetricsRo
         phase: columns.phase.as_deref().map(str::to_owned),
         seq: columns.seq,
         extra,
-        rest_json: rest.finish(),
+        rest_json,
     }
+}
+
+/// What no column of a metrics row holds: the numbers by name, and everything else as JSON.
+fn without_column(message: &Message<'_>, decided: &Decided) -> (BTreeMap<String, f64>, Option<String>) {
+    let mut extra = BTreeMap::new();
+    let mut rest = Rest::default();
+    let held = HeldNumbers::new(
+        message.fields[message.flat..]
+            .iter()
+            .filter(|field| field.value.double().is_some_and(|x| exact(&field.value, x)))
+            .map(|field| &*field.key),
+    );
+    for (at, field) in leftovers(message, decided) {
+        let is_nested = at >= message.flat;
+        if is_nested && field.held == Held::Column {
+            continue;
+        }
+        let slot = names::meaning(&field.key).map(|(slot, _)| slot);
+        // A time that could not be used is no measurement; it is kept as it was sent.
+        let is_kept_as_sent = field.held == Held::Invalid || message.is_slot(Slot::Timestamp, at);
+        // Text and lists of one are numbers where a column would take them as such. The list of the hidden units counts them.
+        let is_number = field.value.is_number()
+            || is_nested
+            || slot.is_some_and(|slot| {
+                slot.takes() == Takes::Number && !(slot == Slot::HiddenUnits && matches!(field.value, Value::List(_)))
+            });
+        let Some(x) = field.value.double().filter(|_| is_number && !is_kept_as_sent) else {
+            rest.add_field(field, &held);
+            continue;
+        };
+        let mut name = match slot {
+            Some(slot) if field.held == Held::WholePart => slot.name().to_owned(),
+            _ => field.key.to_string(),
+        };
+        // Two numbers of one name come from two places; both are kept. An integer that a double cannot hold is also kept
+        // exactly.
+        while extra.contains_key(&name) {
+            name = format!("{}.{name}", field.place.name());
+        }
+        extra.insert(name, x);
+        if !is_nested && !exact(&field.value, x) {
+            rest.add(field);
+        }
+    }
+    (extra, rest.finish())
 }
 
 fn exact(value: &Value<'_>, x: f64) -> bool {
     match value {
         Value::Int(n) => n.unsigned_abs() <= 1 << 53 || x as i64 == *n && x < 9.2e18,
         Value::Float(_) => true,
+        // Text or a list that was read as a number; a fraction says all that it said.
+        Value::Text(_) | Value::List(_) => !matches!(value.number(), Number::TooLarge),
         _ => false,
     }
 }
 
-/// The fields that no column holds.
-fn leftovers<'m, 'a>(message: &'m Message<'a>, decided: &Decided) -> impl Iterator<Item = &'m Field<'a>> + use<'m, 'a> {
-    let own_time = decided.own_time;
-    let fields = message.fields.iter().enumerate().filter(move |(at, field)| {
-        !(field.used
+/// The fields that no column holds whole.
+fn leftovers<'m, 'a>(
+    message: &'m Message<'a>,
+    decided: &Decided,
+) -> impl Iterator<Item = (usize, &'m Field<'a>)> + use<'m, 'a> {
+    let is_row_time = decided.own_time && message.field(Slot::Timestamp).is_some_and(|field| tells(field, decided));
+    message.fields.iter().enumerate().filter(move |(at, field)| {
+        !(field.held == Held::Column
             || field.value == Value::Null
             || (field.place == Place::Top && field.key == "type")
-            || (own_time && message.is_slot(Slot::Timestamp, *at)))
-    });
-    fields.map(|(_, field)| field)
+            || (is_row_time && message.is_slot(Slot::Timestamp, *at)))
+    })
+}
+
+/// Whether the time that was decided is the one in this field. It was read from another one where a version that looked for the
+/// time elsewhere decided; a time without a zone may have been read in a zone that is not known here.
+fn tells(field: &Field<'_>, decided: &Decided) -> bool {
+    time::read_moment(&field.value, &TimeZone::UTC)
+        .is_some_and(|moment| !moment.absolute || moment.micros == decided.event_time)
 }
 
 /// A JSON object in the making.
@@ -181,6 +195,21 @@ pub(super) struct Rest {
 impl Rest {
     /// Adds a field; one whose name is taken is told apart by its place.
     pub(super) fn add(&mut self, field: &Field<'_>) {
+        self.add_value(field, |out| field.value.write_json(out));
+    }
+
+    /// Adds a field without the numbers of its map that are `held` elsewhere, where anything is left of it then.
+    fn add_field(&mut self, field: &Field<'_>, held: &HeldNumbers<'_>) {
+        if !matches!(field.value, Value::Map(_)) {
+            return self.add(field);
+        }
+        let mut left = String::new();
+        if held.write_rest(field, &mut left) {
+            self.add_value(field, |out| out.push_str(&left));
+        }
+    }
+
+    fn add_value(&mut self, field: &Field<'_>, write: impl FnOnce(&mut String)) {
         self.json.push(if self.json.is_empty() { '{' } else { ',' });
         let mut name = field.key.to_string();
         while !self.names.insert(name.clone()) {
@@ -188,7 +217,7 @@ impl Rest {
         }
         write_text(&mut self.json, &name);
         self.json.push(':');
-        field.value.write_json(&mut self.json);
+        write(&mut self.json);
     }
 
     /// The object, if anything was added.

@@ -1,3 +1,6 @@
+mod properties;
+mod rules;
+
 use std::{fs, path::PathBuf};
 
 use jiff::tz::TimeZone;

@@ -1,6 +1,6 @@
-//! When an event happened: RFC 3339, ISO 8601 without a zone, or a number whose size tells its unit.
+//! When an event happened: RFC 3339, ISO 8601 without a zone, what logs and HTTP write, or a number whose size tells its unit.
 
-use jiff::{civil, tz::TimeZone};
+use jiff::{civil, fmt::rfc2822, tz::TimeZone};
 
 use super::value::Value;
 use crate::units::Micros;
@@ -22,21 +22,52 @@ pub(super) fn plausible(value: &Value<'_>) -> bool {
     read(value, &TimeZone::UTC).is_some_and(|time| PLAUSIBLE.contains(&time))
 }
 
+/// A moment as it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment {
+    pub(super) micros: Micros,
+    /// Whether it needs no zone from elsewhere.
+    pub(super) absolute: bool,
+}
+
+impl Moment {
+    fn absolute(micros: Micros) -> Self {
+        Self { micros, absolute: true }
+    }
+
+    fn naive(micros: Micros) -> Self {
+        Self { micros, absolute: false }
+    }
+}
+
 /// The moment a value names; times without a zone are read in `zone`.
 pub(super) fn read(value: &Value<'_>, zone: &TimeZone) -> Option<Micros> {
+    read_moment(value, zone).map(|moment| moment.micros)
+}
+
+/// See [`read`]; also whether the value itself says which moment that is.
+pub(super) fn read_moment(value: &Value<'_>, zone: &TimeZone) -> Option<Moment> {
     match value {
-        Value::Time(micros) => Some(*micros),
-        Value::Int(n) => Some(from_integer(*n)),
-        Value::Float(x) => from_double(*x),
-        Value::Text(text) => {
-            let text = text.trim();
-            fast(text, zone).or_else(|| slow(text, zone)).or_else(|| match text.parse::<i64>() {
-                Ok(n) => Some(from_integer(n)),
-                Err(_) => from_double(text.parse().ok()?),
-            })
-        }
+        Value::Time(micros) => Some(Moment::absolute(*micros)),
+        Value::Int(n) => Some(Moment::absolute(from_integer(*n))),
+        Value::Float(x) => from_double(*x).map(Moment::absolute),
+        Value::Text(text) => read_text(text, zone),
         _ => None,
     }
+}
+
+/// The moment a text names, in any form of the contract.
+fn read_text(text: &str, zone: &TimeZone) -> Option<Moment> {
+    let text = text.trim();
+    fast(text, zone).or_else(|| slow(text, zone)).or_else(|| match text.parse::<i64>() {
+        Ok(n) => Some(Moment::absolute(from_integer(n))),
+        Err(_) => from_double(text.parse().ok()?).map(Moment::absolute),
+    })
+}
+
+/// Whether a value names a moment by itself, and a plausible one.
+pub(super) fn is_absolute(value: &Value<'_>) -> bool {
+    read_moment(value, &TimeZone::UTC).is_some_and(|moment| moment.absolute && PLAUSIBLE.contains(&moment.micros))
 }
 
 fn from_integer(n: i64) -> Micros {
@@ -62,8 +93,9 @@ fn from_double(x: f64) -> Option<Micros> {
     Some(micros.round() as i64)
 }
 
-/// `YYYY-MM-DDTHH:MM:SS`, a fraction or none, `Z`, an offset or none: what nearly every producer writes.
-fn fast(text: &str, zone: &TimeZone) -> Option<Micros> {
+/// `YYYY-MM-DDTHH:MM:SS`, a fraction or none, `Z`, an offset or none: what nearly every producer writes. Also with slashes, and
+/// with a blank before the zone, as logs have it.
+fn fast(text: &str, zone: &TimeZone) -> Option<Moment> {
     let bytes = text.as_bytes();
     let number = |from: usize, digits: usize| {
         bytes
@@ -72,8 +104,8 @@ fn fast(text: &str, zone: &TimeZone) -> Option<Micros> {
             .try_fold(0_i64, |n, byte| byte.is_ascii_digit().then(|| n * 10 + i64::from(byte - b'0')))
     };
     let separated = bytes.len() >= 19
-        && bytes[4] == b'-'
-        && bytes[7] == b'-'
+        && matches!(bytes[4], b'-' | b'/')
+        && bytes[7] == bytes[4]
         && matches!(bytes[10], b'T' | b't' | b' ')
         && bytes[13] == b':'
         && bytes[16] == b':';
@@ -100,9 +132,12 @@ fn fast(text: &str, zone: &TimeZone) -> Option<Micros> {
         at += 1 + digits;
     }
     let local = (days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second) * 1_000_000 + micros;
+    if matches!(bytes.get(at..), Some([b' ', _, ..])) {
+        at += 1;
+    }
     let offset = match bytes.get(at..)? {
-        b"Z" | b"z" => 0,
-        b"" if *zone == TimeZone::UTC => 0,
+        b"Z" | b"z" | b"UTC" | b"GMT" => 0,
+        b"" if *zone == TimeZone::UTC => return Some(Moment::naive(local)),
         b"" => {
             return in_zone(
                 civil::DateTime::new(
@@ -117,7 +152,7 @@ fn fast(text: &str, zone: &TimeZone) -> Option<Micros> {
                 .ok()?,
                 zone,
             )
-            .map(|whole| whole + micros);
+            .map(|whole| Moment::naive(whole + micros));
         }
         [sign @ (b'+' | b'-'), rest @ ..] => {
             let from = at + 1;
@@ -135,19 +170,28 @@ fn fast(text: &str, zone: &TimeZone) -> Option<Micros> {
         }
         _ => return None,
     };
-    Some(local - offset * 1_000_000)
+    Some(Moment::absolute(local - offset * 1_000_000))
 }
 
-/// Everything else that ISO 8601 allows.
-fn slow(text: &str, zone: &TimeZone) -> Option<Micros> {
+/// Longest text that RFC 2822 makes of a time, with room for a comment.
+const RFC_2822_BYTES: usize = 64;
+
+/// Everything else that ISO 8601 allows, and RFC 2822, which HTTP and mail use.
+fn slow(text: &str, zone: &TimeZone) -> Option<Moment> {
+    if text.len() <= RFC_2822_BYTES && text.contains(':') && text.contains(' ') {
+        let parser = rfc2822::DateTimeParser::new().relaxed_weekday(true);
+        if let Ok(time) = parser.parse_timestamp(text) {
+            return Some(Moment::absolute(time.as_microsecond()));
+        }
+    }
     // A bare number is no date, whatever a lenient reader makes of `20261120`.
     if !text.contains('-') && !text.contains(['T', 't']) {
         return None;
     }
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        return i64::try_from((time.as_nanosecond() + 500).div_euclid(1_000)).ok();
+        return i64::try_from((time.as_nanosecond() + 500).div_euclid(1_000)).ok().map(Moment::absolute);
     }
-    in_zone(text.parse::<civil::DateTime>().ok()?, zone)
+    in_zone(text.parse::<civil::DateTime>().ok()?, zone).map(Moment::naive)
 }
 
 fn in_zone(time: civil::DateTime, zone: &TimeZone) -> Option<Micros> {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    message::{Field, Message},
+    message::{Field, Held, Message},
     names::{Place, Slot},
     rows::Rest,
     value::{Items, Raw, Source, Value, write_double},
@@ -59,7 +59,7 @@ fn topology_json(message: &Message<'_>, decided: &Decided) -> String {
         }
     }
     for (place, key, value) in nested(message) {
-        rest.add(&Field { place, depth: 0, key: key.into(), value, used: false });
+        rest.add(&Field { place, depth: 0, key: key.into(), value, held: Held::NoColumn });
     }
     rest.finish().unwrap_or_else(|| "{}".into())
 }

@@ -63,9 +63,10 @@ pub(super) enum Number {
 }
 
 impl<'a> Value<'a> {
-    /// The number, also where it comes as text; `5.0` is an integer.
+    /// The number, also where it comes as text or as the one item of a list; `5.0` is an integer.
     pub(super) fn number(&self) -> Number {
         match self {
+            Self::List(_) => self.only_item().map_or(Number::None, |item| item.number()),
             Self::Int(n) => Number::Int(*n),
             Self::Big(_) => Number::TooLarge,
             Self::Float(x) => integral(*x),
@@ -83,14 +84,33 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The number as a double, also where it comes as text.
+    /// The number as a double, also where it comes as text or as the one item of a list.
     pub(super) fn double(&self) -> Option<f64> {
         match self {
+            Self::List(_) => self.only_item()?.double(),
             Self::Int(n) => Some(*n as f64),
             Self::Float(x) => Some(*x),
             Self::Big(text) | Self::Text(text) => text.trim().parse().ok(),
             _ => None,
         }
+    }
+
+    /// The item of a list of one, where that is no list or map itself.
+    fn only_item(&self) -> Option<Value<'a>> {
+        match self {
+            Self::List(raw) if raw.len == 1 => self.elements().next().filter(|item| !item.is_container()),
+            _ => None,
+        }
+    }
+
+    /// Whether it was sent as a number, and not as text or a list that may be read as one.
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self, Self::Int(_) | Self::Float(_) | Self::Big(_))
+    }
+
+    /// Whether it is text of white space only.
+    pub(super) fn is_blank(&self) -> bool {
+        matches!(self, Self::Text(text) if text.trim().is_empty())
     }
 
     /// Text, also of a number; `None` for what is neither, and for blank text.

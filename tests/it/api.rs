@@ -262,11 +262,29 @@ fn a_run_created_annotated_and_completed_by_http_is_as_by_message() {
             let run = daemon.get(&format!("/api/runs/{id}")).json()["run"].clone();
             run["tags"].as_array().unwrap().len() == 3 && run["status"] == "completed"
         });
+        for (body, status) in [
+            (json!({"status": "OUT_OF_MEMORY"}), "failed"),
+            (json!({"status": "no such word"}), "stopped"),
+            (json!({"success": false, "final_metrics": {"train_loss": 0.5}}), "failed"),
+            (json!({"exit_code": "0:15"}), "failed"),
+            (json!({"reason": "early stopping"}), "completed"),
+        ] {
+            // The blanks belong to the name: a trainer that publishes it means this run.
+            let name = format!(" {status} by {body}");
+            let created = daemon.post("/api/runs", &json!({ "name": name })).json();
+            assert_eq!(created["run_name"], name);
+            assert_eq!(created["run_id"], json!(cascor_ingest::event::run_id_from_text(&name)));
+            let path = format!("/api/runs/{}", created["run_id"].as_str().unwrap());
+            let ended = daemon.post(&format!("{path}/complete"), &body).json();
+            assert_eq!(ended["status"], status, "{body}");
+            wait_until("the same in its row", LIMIT, || daemon.get(&path).json()["run"]["status"] == status);
+        }
         let nobody = "/api/runs/00000000-0000-4000-8000-000000000000/complete";
         assert_eq!(daemon.post(nobody, &json!({})).status, 404);
         for (path, body) in [
             ("/api/runs".to_owned(), json!({"run_id": 7})),
             ("/api/runs".to_owned(), json!({"run_id": "a", "run_name": "b"})),
+            ("/api/runs".to_owned(), json!({"name": "  "})),
             (format!("/api/runs/{id}/notes"), json!({"note": "n"})),
         ] {
             assert_eq!(daemon.post(&path, &body).status, 400, "{path} {body}");

@@ -89,7 +89,7 @@ fn commands(messages: &[Value], found: &[Row]) {
 }
 
 /// A row without its key, absent columns and what only the store needs; JSON parsed, non-finite numbers by name.
-fn plain(row: &Row) -> Row {
+pub fn plain(row: &Row) -> Row {
     let non_finite: Row =
         row.get("non_finite").and_then(Value::as_str).map_or_else(Row::new, |text| serde_json::from_str(text).unwrap());
     let mut columns = Row::new();

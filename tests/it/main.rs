@@ -19,6 +19,7 @@ mod hostile;
 mod layers;
 mod live;
 mod memory;
+mod messages;
 mod overlap;
 mod panels;
 mod parameters;
@@ -36,3 +37,4 @@ mod support;
 #[path = "support/tests.rs"]
 mod support_tests;
 mod tools;
+mod trainers;

@@ -109,7 +109,7 @@ fn bad_messages_become_dead_letters_and_their_neighbours_rows() {
         ("not_an_object", b"[1]".to_vec()),
         ("not_an_object", hostile.into_bytes()),
         ("unknown_shape", b"{\"hello\": 1}".to_vec()),
-        ("invalid_field", b"{\"epoch\": \"many\", \"loss\": 1}".to_vec()),
+        ("invalid_field", b"{\"epoch\": \"many\", \"loss\": \"low\"}".to_vec()),
         ("too_large", format!("{{\"epoch\":1,\"x\":\"{}\"}}", "x".repeat(20 << 20)).into_bytes()),
         ("unknown_shape", wide.into_bytes()),
     ];

@@ -1,0 +1,113 @@
+//! Which field of a message means what, where several have a name of the same meaning.
+
+use super::{
+    message::{Held, Message},
+    names::{self, Slot, Takes},
+    nested, time,
+    value::{Number, Value},
+};
+
+impl Message<'_> {
+    /// Finds, among the fields from `from` on, the field of each meaning: a canonical name anywhere before an alias anywhere, then
+    /// the nearer place, the deeper map, the earlier alias. Numbers in other maps come after all of these.
+    pub(super) fn assign(&mut self, from: usize) {
+        let mut times = 0;
+        for at in from..self.fields.len() {
+            let Some((slot, score)) = self.score(at) else { continue };
+            times += u8::from(slot == Slot::Timestamp);
+            self.offer(slot, score, at);
+        }
+        if times > 1 {
+            self.prefer_absolute_time();
+        }
+    }
+
+    /// Takes the field for the meaning if none that scored higher was. Of equal scores the last counts among the fields of the
+    /// message itself, the first among numbers in other maps.
+    fn offer(&mut self, slot: Slot, score: u16, at: usize) {
+        let best = self.scores[slot as usize];
+        // No message within the limits of the configuration has that many fields; further ones stay ordinary.
+        if (score > best || (score == best && at < self.flat))
+            && let Ok(at) = u16::try_from(at)
+        {
+            self.slots[slot as usize] = Some(at);
+            self.scores[slot as usize] = score;
+        }
+    }
+
+    /// What a field means, and how well it fits: above zero, greater is better.
+    fn score(&self, at: usize) -> Option<(Slot, u16)> {
+        let field = &self.fields[at];
+        let (slot, rank) = names::meaning(&field.key)?;
+        if field.held == Held::Invalid || !fits(slot, rank, &field.value) {
+            return None;
+        }
+        let near = 7 - field.place as u16;
+        let depth = if at < self.flat { u16::from(field.depth) + 1 } else { 0 };
+        Some((slot, u16::from(rank == 0) << 12 | near << 8 | depth << 4 | u16::from(15 - rank)))
+    }
+
+    /// A time that names a moment anywhere before one without a zone anywhere. Asked only where a message has several.
+    fn prefer_absolute_time(&mut self) {
+        for at in 0..self.flat {
+            if let Some((Slot::Timestamp, score)) = self.score(at)
+                && time::is_absolute(&self.fields[at].value)
+            {
+                self.offer(Slot::Timestamp, score | 1 << 13, at);
+            }
+        }
+    }
+
+    /// The field that was taken for `slot` holds nothing that its column takes: sets it aside, and takes the next best.
+    pub(super) fn reject_field(&mut self, slot: Slot, counted: bool) {
+        let Some(at) = self.slots[slot as usize].take() else { return };
+        self.scores[slot as usize] = 0;
+        self.fields[usize::from(at)].held = Held::Invalid;
+        if counted {
+            self.invalid = (self.invalid.0 + 1, self.invalid.1.or(Some(at)));
+        }
+        for at in 0..self.fields.len() {
+            if let Some((found, score)) = self.score(at)
+                && found == slot
+            {
+                self.offer(slot, score, at);
+            }
+        }
+    }
+
+    /// Adds the numbers in maps of a metrics message, or of one that may be one.
+    pub(super) fn add_nested(&mut self) {
+        nested::gather(&mut self.fields);
+        if self.fields.len() > self.flat {
+            self.assign(self.flat);
+        }
+    }
+
+    /// Forgets them again.
+    pub(super) fn drop_nested(&mut self) {
+        if self.fields.len() > self.flat {
+            self.fields.truncate(self.flat);
+            (self.slots, self.scores) = ([None; Slot::COUNT], [0; Slot::COUNT]);
+            self.assign(0);
+        }
+    }
+}
+
+/// Whether a value may be the field of this meaning. An alias is an ordinary word too: with a value that its column could not hold
+/// it is an ordinary field.
+fn fits(slot: Slot, rank: u8, value: &Value<'_>) -> bool {
+    let is_alias = rank > 0;
+    match (slot, value) {
+        (_, Value::Null) => false,
+        // Blank text is not given: another name of the same meaning may be.
+        (Slot::RunId | Slot::Status | Slot::EventType, value) if value.is_blank() => false,
+        (Slot::EventType, value) => matches!(value, Value::Text(_)),
+        (Slot::Timestamp, value) => !is_alias || time::plausible(value),
+        (Slot::Seq, value) => !is_alias || matches!(value.number(), Number::Int(0..)),
+        (Slot::RunId | Slot::Notes | Slot::CreatedBy, value) => !is_alias || value.text().is_some(),
+        // The numbers in a map have names of their own.
+        (slot, Value::Map(_)) if slot.takes() == Takes::Number => false,
+        (Slot::HiddenUnits | Slot::DatasetName | Slot::Config | Slot::Status, _) => true,
+        (_, value) => !is_alias || !value.is_container() || value.double().is_some(),
+    }
+}

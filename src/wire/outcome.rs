@@ -1,0 +1,184 @@
+//! How a run ended: the contract's table of words, and which field of a run end decides.
+//!
+//! The first field that is given decides; blank text is not given. A word that is in no list is never success.
+
+use super::{
+    message::Message,
+    names::{Place, Slot},
+    value::{Number, Value},
+};
+use crate::event::status;
+
+const COMPLETED: [&str; 12] = [
+    "completed",
+    "complete",
+    "success",
+    "succeeded",
+    "successful",
+    "finished",
+    "finish",
+    "done",
+    "ok",
+    "converged",
+    "earlystopping",
+    "earlystopped",
+];
+const FAILED: [&str; 12] = [
+    "failed",
+    "fail",
+    "failure",
+    "error",
+    "errored",
+    "crashed",
+    "crash",
+    "exception",
+    "diverged",
+    "oom",
+    "outofmemory",
+    "nodefail",
+];
+const STOPPED: [&str; 11] = [
+    "stopped",
+    "stop",
+    "cancelled",
+    "canceled",
+    "aborted",
+    "interrupted",
+    "killed",
+    "terminated",
+    "preempted",
+    "timeout",
+    "timedout",
+];
+
+/// Consecutive words of a reason that are joined at most: `out of memory` is three.
+const WORDS_MAX: usize = 3;
+
+/// The status of an ended run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// `completed`, `failed` or `stopped`.
+    pub status: &'static str,
+    /// Whether the deciding field held a word of the contract's table; an unknown one is `stopped`, and counted.
+    pub known: bool,
+}
+
+impl Outcome {
+    const UNKNOWN: Self = Self { status: status::STOPPED, known: false };
+
+    fn known(status: &'static str) -> Self {
+        Self { status, known: true }
+    }
+
+    fn of_truth(value: bool) -> Self {
+        Self::known(if value { status::COMPLETED } else { status::FAILED })
+    }
+}
+
+/// The status that a word of the table means; `word` is written as [`normalised`] writes it.
+fn lookup(word: &str) -> Option<&'static str> {
+    match word {
+        "true" => return Some(status::COMPLETED),
+        "false" | "nan" | "nodefailure" => return Some(status::FAILED),
+        _ => {}
+    }
+    [(&COMPLETED[..], status::COMPLETED), (&FAILED, status::FAILED), (&STOPPED, status::STOPPED)]
+        .into_iter()
+        .find_map(|(words, status)| words.contains(&word).then_some(status))
+}
+
+/// Lower case, without `_`, `-` and blanks.
+fn normalised(text: &str) -> String {
+    text.chars().filter(|c| !matches!(c, '_' | '-') && !c.is_whitespace()).flat_map(char::to_lowercase).collect()
+}
+
+/// Words that mean something else within a longer text.
+fn is_ambiguous(word: &str) -> bool {
+    matches!(word, "true" | "false" | "nan" | "ok")
+}
+
+/// The status that a type such as `training_failed` or `run_timeout` names.
+pub(super) fn named_by_type(name: &str) -> Option<&'static str> {
+    let word = name.strip_prefix("training_").or_else(|| name.strip_prefix("run_"))?;
+    let word = normalised(word);
+    lookup(&word).filter(|_| !is_ambiguous(&word))
+}
+
+/// The outcome that a run end tells.
+pub(super) fn of(message: &Message<'_>) -> Outcome {
+    let by_field = of_status(message)
+        .or_else(|| message.given("success").find_map(|(place, value)| of_success(place, value)))
+        .or_else(|| {
+            let failed = ["error", "exception"]
+                .iter()
+                .any(|name| message.given(name).any(|(place, value)| is_error(place, value)));
+            failed.then(|| Outcome::known(status::FAILED))
+        })
+        .or_else(|| message.given("exit_code").map(|(_, value)| of_exit_code(value)).next())
+        .or_else(|| message.given("reason").find_map(|(_, value)| of_reason(value)));
+    by_field.unwrap_or_else(|| Outcome::known(named_by_type(message.type_name()).unwrap_or(status::COMPLETED)))
+}
+
+fn of_status(message: &Message<'_>) -> Option<Outcome> {
+    Some(match message.get(Slot::Status)? {
+        Value::Bool(value) => Outcome::of_truth(*value),
+        Value::Text(text) => lookup(&normalised(text)).map_or(Outcome::UNKNOWN, Outcome::known),
+        _ => Outcome::UNKNOWN,
+    })
+}
+
+/// A truth value, also as text or as 1 and 0. Numbers among metrics are a rate of success, and decide nothing.
+fn of_success(place: Place, value: &Value<'_>) -> Option<Outcome> {
+    match value {
+        Value::Bool(value) => Some(Outcome::of_truth(*value)),
+        Value::Int(number @ (0 | 1)) if place != Place::Metrics => Some(Outcome::of_truth(*number == 1)),
+        Value::Text(text) => match normalised(text).as_str() {
+            "true" => Some(Outcome::of_truth(true)),
+            "false" => Some(Outcome::of_truth(false)),
+            _ => Some(Outcome::UNKNOWN),
+        },
+        _ => None,
+    }
+}
+
+/// Whether this is an error: anything but `false`, zero and what is empty. A number among metrics measures an error.
+fn is_error(place: Place, value: &Value<'_>) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Int(_) | Value::Float(_) | Value::Big(_) => place != Place::Metrics && value.double() != Some(0.0),
+        Value::List(raw) | Value::Map(raw) => raw.len > 0,
+        Value::Bytes(_, bytes) => !bytes.is_empty(),
+        Value::Text(_) | Value::Time(_) | Value::Bool(true) => true,
+    }
+}
+
+/// 0 is success; of Slurm's `n:m` (exit code and signal) both must be 0.
+fn of_exit_code(value: &Value<'_>) -> Outcome {
+    let is_zero = match value {
+        Value::Text(text) if text.contains(':') => {
+            text.split(':').all(|part| part.trim().parse::<i64>().is_ok_and(|code| code == 0))
+        }
+        value => value.number() == Number::Int(0),
+    };
+    Outcome::of_truth(is_zero)
+}
+
+/// The whole of a reason may be a word of the table; else consecutive words of it may be one that means failure, unless `no`,
+/// `without` or `0` stands directly before them.
+fn of_reason(value: &Value<'_>) -> Option<Outcome> {
+    let Value::Text(text) = value else { return None };
+    if let Some(status) = lookup(&normalised(text)) {
+        return Some(Outcome::known(status));
+    }
+    let words: Vec<String> =
+        text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
+    let fails = (0..words.len()).any(|from| {
+        let negated = from > 0 && matches!(words[from - 1].as_str(), "no" | "without" | "0");
+        !negated
+            && (1..=WORDS_MAX.min(words.len() - from)).any(|count| {
+                let word = words[from..from + count].concat();
+                lookup(&word) == Some(status::FAILED) && !is_ambiguous(&word)
+            })
+    });
+    fails.then(|| Outcome::known(status::FAILED))
+}
