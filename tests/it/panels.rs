@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api::both,
-    support::{daemon::Daemon, ports::free_port, redis::Redis, wait_for, wait_until},
+    support::{cassandra::Cluster, daemon::Daemon, ports::free_port, redis::Redis, skip, wait_for, wait_until},
 };
 
 const TRAINING: &str = "cascor:training";
@@ -234,6 +234,32 @@ fn servers_that_are_away_are_told_with_200() {
     daemon.launch();
     daemon.wait_http("/healthz", 200);
     wait_until("it never answered", LIMIT, || ask(&daemon, "/api/v1/redis/status")["status"] == "UNAVAILABLE");
+}
+
+#[test]
+fn a_cassandra_that_is_killed_is_down_and_comes_back() {
+    let name = "a_cassandra_that_is_killed_is_down_and_comes_back";
+    let Some(cluster) = Cluster::start(1, "127.0.101", 19_451, &[]) else { return skip(name, "no Cassandra jars") };
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).cassandra(&cluster.keyspace()).prepare();
+    daemon.apply_schema();
+    daemon.launch();
+    daemon.wait_http("/api/runs", 200);
+    let told = |path: &str| ask(&daemon, &format!("/api/v1/cassandra/{path}"));
+    assert_eq!(told("status")["status"], "UP");
+    // Alive, but without an answer.
+    cluster.pause(1);
+    let silent = told("status");
+    assert_eq!((&silent["status"], &silent["mode"]), (&json!("DOWN"), &json!("LIVE")), "{silent}");
+    cluster.resume(1);
+    cluster.kill(1);
+    wait_until("it is known to be gone", LIMIT, || {
+        let answer = told("status");
+        answer["status"] == "DOWN" && answer["details"]["port"].is_u64() && told("metrics")["metrics"] == json!({})
+    });
+    cluster.up(1);
+    wait_until("it is back", LIMIT, || told("status")["status"] == "UP");
+    assert_eq!(told("metrics")["metrics"]["cluster_stats"]["live_nodes"], 1);
 }
 
 #[test]
