@@ -1,8 +1,8 @@
-//! Pages of other origins. A browser lets a page use the answers of another origin only where that origin says so; here those of
-//! `http.allow_origins` may, with the cookie of a session, too, and may send what changes something as the dashboard's own page
-//! may. With `"*"` in that list every page may read what needs no cookie, and nothing more. By default no other page may anything.
+//! Cross-origin requests. A browser shows an answer to a page of another origin only if the answer allows it. Pages of the origins
+//! in `http.allow_origins` are allowed: they may read, with the cookie of a session, too, and send commands as our own dashboard
+//! does. `"*"` in that list lets the pages of every origin read, without a session. By default the list is empty.
 //!
-//! None of this replaces the checks of [`access`](super::access): whoever needs a token without it needs one with it.
+//! This does not replace the checks of [`access`](super::access): a request that needs a token without it needs one with it.
 
 use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
@@ -11,16 +11,16 @@ use axum::{
 
 use super::Config;
 
-/// What a page may send beside what every page may.
+/// Request headers that an allowed page may send.
 const HEADERS: &str =
     "authorization, content-type, x-csrf-token, last-event-id, cache-control, if-none-match, x-requested-with";
-/// What a page may send them with.
+/// Methods that an allowed page may use.
 const METHODS: &str = "GET, HEAD, POST, PATCH, DELETE";
-/// What a page may see of an answer beside its body.
+/// Response headers that an allowed page may read.
 const EXPOSED: &str = "x-cache-status, content-disposition, etag, retry-after, www-authenticate";
-/// Seconds for which a browser need not ask again.
+/// Seconds for which a browser may keep the answer to a preflight request.
 const MAX_AGE: &str = "600";
-/// For every page.
+/// Stands for every origin.
 const ANY: &str = "*";
 
 /// The origin of a request as its page's browser sends it.
@@ -43,12 +43,12 @@ pub fn is_listed(config: &Config, headers: &HeaderMap) -> bool {
     origin(headers).is_some_and(listed)
 }
 
-/// Whether a request may change something as far as the page that sends it decides: there is none, it is ours, or it is listed.
+/// Whether the origin of a request is no reason to refuse a change: the request comes from no page, from ours, or from a listed one.
 pub fn is_trusted(config: &Config, headers: &HeaderMap) -> bool {
     same_origin(headers) || is_listed(config, headers)
 }
 
-/// The answer to a browser that asks what a page of an allowed origin may send; `None` for every other request.
+/// The answer to a preflight request of an allowed origin; `None` for every other request.
 pub fn preflight(config: &Config, method: &Method, headers: &HeaderMap) -> Option<Response> {
     let asks = *method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     if !asks || origin(headers).is_none() || !(is_listed(config, headers) || allows_any(config)) {

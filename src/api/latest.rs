@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fred::interfaces::KeysInterface;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{
@@ -132,10 +132,9 @@ fn tells_state(row: &EventRow) -> bool {
     message.is_ok_and(|message| matches!(message.kind(), Kind::State | Kind::RunStart | Kind::RunEnd))
 }
 
-/// The objects of the history in Redis, oldest first, if it has one.
-pub async fn newest_history(sight: &Sight) -> Result<Option<Vec<Value>>, ApiError> {
-    let value = value(sight, "history", None).await?;
-    Ok(value.and_then(|(_, text)| serde_json::from_str(&text).ok()))
+/// The history in Redis, if it has one, with the memory that a large one was given.
+pub async fn newest_history(sight: &Sight) -> Result<Option<(Option<Room>, String)>, ApiError> {
+    value(sight, "history", None).await
 }
 
 /// `GET /api/history`

@@ -12,6 +12,7 @@ mod cors;
 mod error;
 mod export;
 mod health;
+mod history;
 mod latest;
 mod openapi;
 mod page;
@@ -150,7 +151,7 @@ pub fn routes() -> Vec<Route> {
         read("/api/network/topology", get(latest::topology)),
         read("/api/history", get(latest::history)),
         read("/api/state", get(latest::state)),
-        read("/api/metrics/history", get(panels::history)),
+        read("/api/metrics/history", get(history::history)),
         read("/api/dataset", get(panels::dataset)),
         read("/api/network/stats", get(panels::network_stats)),
         read("/api/health", get(servers::health)),

@@ -45,7 +45,7 @@ fn varies(answer: &Response) -> bool {
 }
 
 #[test]
-fn by_default_no_other_page_may_anything() {
+fn by_default_no_other_origin_is_allowed() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).start_ready();
     for path in ["/api/runs", "/healthz", "/api/nothing"] {
@@ -57,7 +57,7 @@ fn by_default_no_other_page_may_anything() {
 }
 
 #[test]
-fn a_listed_origin_may_what_our_own_page_may() {
+fn a_listed_origin_is_allowed_what_our_own_page_is() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).env("CASCOR_INGEST__HTTP__ALLOW_ORIGINS", DASH).start_ready();
     redis.client().publish(TRAINING, json!({"run_id": "r", "epoch": 1, "loss": 0.5}).to_string());
@@ -112,7 +112,7 @@ fn a_listed_origin_may_what_our_own_page_may() {
 }
 
 #[test]
-fn every_page_may_read_where_all_may_and_nothing_else() {
+fn a_wildcard_allows_reading_and_nothing_else() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).set("http.allow_origins", format!("[\"*\", {DASH:?}]")).start_ready();
     let answer = send(&daemon, "GET", "/api/runs", &[("Origin", EVIL)]);
