@@ -12,6 +12,7 @@ use crate::{
     courtesy::Courtesy,
     event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow, status},
     units::Micros,
+    wire,
 };
 
 /// What a running run is called that has been silent for longer than `stale_after`; derived when it is read.
@@ -26,16 +27,15 @@ pub fn time(micros: Micros) -> String {
     format!("{:.6}", jiff::Timestamp::from_microsecond(micros).unwrap_or(limit))
 }
 
-/// Reads RFC 3339, or ISO 8601 without a zone as UTC, or a date.
+/// Reads a time that a person or a program gives as a parameter: every form that a message may use, and a date; UTC where the
+/// text names no zone, because every time that this program shows is in UTC.
 ///
 /// # Errors
 /// Says what a time looks like.
 pub fn parse_time(text: &str) -> Result<Micros, String> {
-    let civil = |text: &str| text.parse::<jiff::civil::DateTime>()?.to_zoned(jiff::tz::TimeZone::UTC);
-    let parsed = text.parse::<jiff::Timestamp>().or_else(|_| civil(text).map(|zoned| zoned.timestamp()));
-    parsed
-        .map(jiff::Timestamp::as_microsecond)
-        .map_err(|_| format!("`{text}` is not a time; write it like 2026-11-20T10:15:00Z"))
+    wire::parse_time(text, &jiff::tz::TimeZone::UTC).ok_or_else(|| {
+        format!("`{text}` is not a time; write it like 2026-11-20T10:15:00Z, or as a number of seconds or milliseconds")
+    })
 }
 
 /// The status to show: the stored one, or [`STALE`].
@@ -285,11 +285,21 @@ mod tests {
     fn times_have_six_digits_and_come_back() {
         let at = 1_763_633_700_120_000;
         assert_eq!(time(at), "2025-11-20T10:15:00.120000Z");
-        for text in ["2025-11-20T10:15:00.12Z", "2025-11-20T11:15:00.12+01:00", "2025-11-20T10:15:00.12"] {
+        for text in [
+            "2025-11-20T10:15:00.12Z",
+            "2025-11-20T11:15:00.12+01:00",
+            "2025-11-20T10:15:00.12",
+            "1763633700.12",
+            "1763633700120",
+            "1763633700120000",
+            "1763633700120000000",
+        ] {
             assert_eq!(parse_time(text), Ok(at), "{text}");
         }
         assert_eq!(parse_time("2025-11-20"), Ok(at - at.rem_euclid(86_400_000_000)));
-        assert!(parse_time("yesterday").is_err());
+        for text in ["yesterday", "", "NaN", "inf", "1e300", "2025-13-01"] {
+            assert!(parse_time(text).is_err(), "{text}");
+        }
     }
 
     #[test]

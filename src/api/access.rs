@@ -4,7 +4,7 @@
 //!   with one, and then a request that changes something must prove that it comes from the dashboard.
 //! * Without either, and bound to loopback, reading is open; changing is, too, until there are tokens. But only for a client that
 //!   means this server: the `Host` header must name loopback, so that a page of somebody else cannot reach it by a name that it
-//!   made resolve here, and the `Origin` of a change must be this server's own.
+//!   made resolve here, and the `Origin` of a change must be this server's own, or one of `http.allow_origins`.
 //! * Bound to anything else, only the open routes answer.
 
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Sight, error::ApiError, tokens::Token};
+use super::{Config, Sight, cors::is_trusted, error::ApiError, tokens::Token};
 
 /// What a route is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,13 @@ impl Access {
     ///
     /// # Errors
     /// 401 where a token is needed, 403 where none would help.
-    pub fn without_token(self, scope: Scope, tokens: bool, headers: &HeaderMap) -> Result<(), ApiError> {
+    pub fn without_token(
+        self,
+        scope: Scope,
+        tokens: bool,
+        headers: &HeaderMap,
+        config: &Config,
+    ) -> Result<(), ApiError> {
         let needed = |why| Err(ApiError::new(StatusCode::UNAUTHORIZED, why));
         match (self, scope) {
             (_, Scope::Open) | (Self::Internal, _) => return Ok(()),
@@ -86,7 +92,7 @@ impl Access {
         if scope == Scope::Admin && tokens {
             return needed("a token with the scope `admin` is needed; sign in, or send one as `Authorization: Bearer`");
         }
-        if scope != Scope::Read && !same_origin(headers) {
+        if scope != Scope::Read && !is_trusted(config, headers) {
             return Err(ApiError::new(StatusCode::FORBIDDEN, "commands are not taken from pages of other sites"));
         }
         Ok(())
@@ -95,15 +101,6 @@ impl Access {
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-/// Whether a request comes from no page, or from one of this server.
-pub fn same_origin(headers: &HeaderMap) -> bool {
-    let host = text(headers, header::HOST).unwrap_or_default();
-    headers.get(header::ORIGIN).is_none()
-        || text(headers, header::ORIGIN)
-            .and_then(|origin| origin.split_once("://"))
-            .is_some_and(|(_, origin)| origin == host)
 }
 
 /// Whether `host:port` names loopback.
@@ -132,7 +129,7 @@ async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<(), A
     if tokens && let Some(token) = sight.keys.bearer(headers)? {
         return allows(&token, scope);
     }
-    let refused = match sight.access.without_token(scope, tokens, headers) {
+    let refused = match sight.access.without_token(scope, tokens, headers, &sight.config) {
         Ok(()) => return Ok(()),
         Err(refused) => refused,
     };
@@ -142,7 +139,7 @@ async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<(), A
         && let Some(session) = sight.keys.sessions()?.find(headers, &sight.keys).await?
     {
         allows(&session.token, scope)?;
-        return if scope == Scope::Admin { session.prove(headers) } else { Ok(()) };
+        return if scope == Scope::Admin { session.prove(headers, &sight.config) } else { Ok(()) };
     }
     Err(refused)
 }
@@ -161,6 +158,7 @@ mod tests {
 
     #[test]
     fn only_a_client_that_means_this_machine_gets_in() {
+        let config = Config { allow_origins: vec!["*".into(), "http://dash.example".into()], ..Config::default() };
         for (access, scope, host, origin, allowed) in [
             (Access::Loopback, Scope::Read, Some("127.0.0.1:8050"), None, true),
             (Access::Loopback, Scope::Read, Some("localhost"), None, true),
@@ -173,6 +171,10 @@ mod tests {
             (Access::Loopback, Scope::Admin, Some("localhost:8050"), Some("null"), false),
             (Access::Loopback, Scope::Admin, Some("localhost:8050"), Some("http://localhost:8050"), true),
             (Access::Loopback, Scope::Admin, Some("localhost:8050"), None, true),
+            // A listed origin is trusted, as long as it means this machine.
+            (Access::Loopback, Scope::Admin, Some("localhost:8050"), Some("http://dash.example"), true),
+            (Access::Loopback, Scope::Admin, Some("dash.example"), Some("http://dash.example"), false),
+            (Access::Network, Scope::Read, Some("localhost"), Some("http://dash.example"), false),
             (Access::Network, Scope::Read, Some("localhost"), None, false),
             (Access::Network, Scope::Admin, Some("localhost"), None, false),
             (Access::Network, Scope::Open, None, None, true),
@@ -182,7 +184,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             let pairs = [(header::HOST, host), (header::ORIGIN, origin)];
             headers.extend(pairs.into_iter().filter_map(|(name, value)| Some((name, value?.parse().unwrap()))));
-            let checked = access.without_token(scope, false, &headers).is_ok();
+            let checked = access.without_token(scope, false, &headers, &config).is_ok();
             assert_eq!(checked, allowed, "{access:?} {scope:?} {host:?} {origin:?}");
         }
     }
@@ -200,7 +202,7 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().unwrap());
             headers.extend(origin.map(|origin: &str| (header::ORIGIN, origin.parse().unwrap())));
-            let checked = access.without_token(scope, true, &headers).err();
+            let checked = access.without_token(scope, true, &headers, &Config::default()).err();
             let answered = checked.map(|refused| refused.into_response().status());
             assert_eq!(answered, status, "{access:?} {scope:?} {host} {origin:?}");
         }

@@ -1,4 +1,4 @@
-//! One field of several runs, on one axis.
+//! Fields of several runs, on one axis.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use super::{
     runs, walk,
 };
 use crate::{
-    curve::{Axis, Bucket, Curve, Field, POINTS_MIN, Reducer, SHIFT_MAX},
+    curve::{Axis, Bucket, Curve, Field, POINTS_MIN, Reducer, SHIFT_MAX, Spread},
     event::RunRow,
     render,
     store::RangeQuery,
@@ -23,16 +23,17 @@ use crate::{
 
 /// `GET /api/compare`
 pub async fn compare(State(sight): State<Sight>, params: Params) -> Answer {
-    let params = params.known(&["field", "by", "max_points", "attempts"], &["run_id"])?;
-    let ids: Vec<&str> = params.list("run_id").collect();
+    let params = params.known(&["by", "max_points", "attempts"], &["run_id", "field"])?;
+    let ids = params.runs("run_id");
     if ids.is_empty() || ids.len() > sight.config.runs {
         return Err(ApiError::bad(format!("give `run_id` 1 to {} times", sight.config.runs)));
     }
-    let field = params.text("field").map_or(Field::TRAIN_LOSS, Field::named);
+    let fields = if walk::names_fields(&params) { walk::fields(&params)? } else { vec![Field::TRAIN_LOSS] };
     let by = params.word("by", &["epoch", "step", "time"])?;
     let points = params.number("max_points", 1_000, POINTS_MIN, sight.config.points)?;
     let raw = walk::raw(&params)?;
-    let room = Room::for_bytes(&sight.memory, ids.len() * points * (POINT_BYTES + VALUE_BYTES)).await;
+    let bytes = ids.len() * points * (POINT_BYTES + fields.len() * VALUE_BYTES);
+    let room = Room::for_bytes(&sight.memory, bytes).await;
     let mut curves = Vec::new();
     for id in ids {
         let run = runs::find(&sight, id).await?;
@@ -41,15 +42,14 @@ pub async fn compare(State(sight): State<Sight>, params: Params) -> Answer {
             "step" => Axis::Step,
             _ => Axis::Time(run.start_time.unwrap_or(0)),
         };
-        let mut reducer = Reducer::new(axis, 1, points, raw);
-        let fields = std::slice::from_ref(&field);
-        walk::walk(&*sight.store, RangeQuery::newest(run.run_id, 1), fields, &mut reducer).await?;
+        let mut reducer = Reducer::new(axis, fields.len(), points, raw);
+        walk::walk(&*sight.store, RangeQuery::newest(run.run_id, 1), &fields, &mut reducer).await?;
         curves.push((run, reducer.finish()));
     }
-    room.json(&answer(&curves, &field, by, points))
+    room.json(&answer(&curves, &fields, by, points))
 }
 
-fn answer(curves: &[(RunRow, Curve)], field: &Field, by: &str, points: usize) -> Value {
+fn answer(curves: &[(RunRow, Curve)], fields: &[Field], by: &str, points: usize) -> Value {
     // The widest of all: a bucket of one run must be a bucket of each.
     let mut shift = curves.iter().filter_map(|(_, curve)| curve.shift).max().unwrap_or(0);
     let (laid, axis) = loop {
@@ -62,9 +62,14 @@ fn answer(curves: &[(RunRow, Curve)], field: &Field, by: &str, points: usize) ->
     };
     let unit = if by == "time" { 1e-6 } else { 1.0 };
     let scaled = |x: i64| if by == "time" { json!(x as f64 * unit) } else { json!(x) };
-    let shown: Vec<Value> = curves.iter().zip(&laid).map(|((run, curve), laid)| one(run, curve, laid, &axis)).collect();
+    let of_field = |(n, field): (usize, &Field)| {
+        let runs = curves.iter().zip(&laid);
+        runs.map(|((run, curve), laid)| one(run, curve, &Column { field, n, laid, axis: &axis })).collect::<Vec<_>>()
+    };
+    let shown: Vec<Value> = fields.iter().enumerate().flat_map(of_field).collect();
     json!({
-        "field": field.name(),
+        "field": fields[0].name(),
+        "fields": fields.iter().map(Field::name).collect::<Vec<_>>(),
         "by": by,
         "width": scaled(1 << shift),
         "x": axis.iter().map(|x| scaled(*x)).collect::<Vec<_>>(),
@@ -73,19 +78,33 @@ fn answer(curves: &[(RunRow, Curve)], field: &Field, by: &str, points: usize) ->
     })
 }
 
-fn one(run: &RunRow, curve: &Curve, laid: &BTreeMap<i64, Bucket>, axis: &BTreeSet<i64>) -> Value {
-    let column = |value: fn(&Bucket) -> f64| -> Vec<Option<f64>> {
+/// One field of the buckets of a run.
+struct Column<'a> {
+    field: &'a Field,
+    /// Its place among the fields.
+    n: usize,
+    laid: &'a BTreeMap<i64, Bucket>,
+    axis: &'a BTreeSet<i64>,
+}
+
+impl Column<'_> {
+    fn values(&self, value: fn(&Spread) -> f64) -> Vec<Option<f64>> {
+        let at = |x| self.laid.get(x).map(|bucket| value(&bucket.fields[self.n]));
         // What is not finite has no place in JSON: null, and counted.
-        axis.iter().map(|x| laid.get(x).map(value).filter(|value| value.is_finite())).collect()
-    };
-    let non_finite: u32 = laid.values().map(|bucket| bucket.fields[0].non_finite).sum();
+        self.axis.iter().map(|x| at(x).filter(|value| value.is_finite())).collect()
+    }
+}
+
+fn one(run: &RunRow, curve: &Curve, column: &Column<'_>) -> Value {
+    let non_finite: u32 = column.laid.values().map(|bucket| bucket.fields[column.n].non_finite).sum();
     json!({
         "run_id": run.run_id,
+        "field": column.field.name(),
         "run_name": run.run_name,
         "status": render::shown_status(run, units::now(), render::STALE_AFTER),
-        "last": column(|bucket| bucket.fields[0].last),
-        "min": column(|bucket| bucket.fields[0].min),
-        "max": column(|bucket| bucket.fields[0].max),
+        "last": column.values(|spread| spread.last),
+        "min": column.values(|spread| spread.min),
+        "max": column.values(|spread| spread.max),
         "of": curve.of,
         "replaced": curve.replaced,
         "left_out": curve.apart,

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use super::room;
+use super::{cors, room};
 use crate::{
     curve::POINTS_MIN,
     units::{self, ByteSize},
@@ -19,6 +19,9 @@ pub struct Config {
     pub listen: String,
     /// Who may do what: lines of `name scope token`, the scope `read` or `admin`. Read again at SIGHUP.
     pub tokens_file: Option<PathBuf>,
+    /// Origins of other dashboards, whose pages may use the API from their browsers, signed in, too; `*`: every page may read what
+    /// needs no session.
+    pub allow_origins: Vec<String>,
     /// Rows of one page, at most.
     pub page_rows: usize,
     /// Points of one curve, at most.
@@ -64,6 +67,7 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:8050".into(),
             tokens_file: None,
+            allow_origins: Vec::new(),
             page_rows: 10_000,
             points: 20_000,
             runs: 16,
@@ -94,6 +98,7 @@ impl Config {
         if let Some(Err(error)) = self.tokens_file.as_deref().map(super::tokens::read) {
             problems.push(format!("`http.tokens_file`: {error}"));
         }
+        cors::problems(&self.allow_origins, problems);
         let counts = [
             ("page_rows", self.page_rows),
             ("runs", self.runs),

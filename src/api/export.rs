@@ -21,7 +21,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use self::source::{Format, Job, Part};
 pub use self::{
     body::Trailer,
-    source::{TABLES, head},
+    source::{BOM, TABLES, head},
 };
 use super::{
     Sight,
@@ -33,11 +33,14 @@ use crate::render;
 
 /// `GET /api/export`
 pub async fn export(State(sight): State<Sight>, params: Params) -> Answer {
-    let params = params.known(&["format", "table", "start_time", "end_time", "cursor", "trailer"], &["run_id"])?;
+    let names = ["format", "table", "start_time", "end_time", "cursor", "trailer", "raw", "bom"];
+    let params = params.known(&names, &["run_id"])?;
     let format = Format::named(params.word("format", &["csv", "json", "ndjson"])?);
     let table = params.word("table", &TABLES)?;
     let line = params.word("trailer", &["header", "line"])? == "line";
-    let ids: Vec<&str> = params.list("run_id").collect();
+    let [raw, bom] = ["raw", "bom"].map(|name| csv_only(&params, name, format));
+    let (raw, bom) = (raw?, bom?);
+    let ids = params.runs("run_id");
     if ids.is_empty() || ids.len() > sight.config.runs {
         return Err(ApiError::bad(format!("give `run_id` 1 to {} times", sight.config.runs)));
     }
@@ -65,9 +68,20 @@ pub async fn export(State(sight): State<Sight>, params: Params) -> Answer {
         table,
         format,
         line,
+        raw,
+        bom,
         memory: sight.memory.clone(),
     };
     Ok(answer(job, permit))
+}
+
+/// A yes or no that makes a difference to CSV alone.
+fn csv_only(params: &Params, name: &str, format: Format) -> Result<bool, ApiError> {
+    let yes = params.word(name, &["false", "true"])? == "true";
+    if yes && format != Format::Csv {
+        return Err(ApiError::bad(format!("`{name}` is for `format=csv`")));
+    }
+    Ok(yes)
 }
 
 fn room(sight: &Sight) -> Result<OwnedSemaphorePermit, ApiError> {

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fred::interfaces::KeysInterface;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
@@ -15,21 +16,25 @@ use super::{
     error::{Answer, ApiError},
     params::{Params, uuid},
     room::Room,
+    rows,
 };
 use crate::{
-    event::{MetricsRow, RunRow, TopologyRow},
+    event::{Decided, EventKey, EventRow, Kind, MetricsRow, RunRow, TopologyRow, weight},
     render::{Json, JsonRows},
-    store::{RangeQuery, RunsQuery},
+    store::{BoxFuture, RangeQuery, RunsQuery},
+    wire,
 };
 
 /// How long Redis may take for an answer; then the store is asked.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Among how many of the newest runs the one is looked for that spoke last.
 const NEWEST: usize = 32;
+/// Of so many of a run's newest events the state is looked for.
+const EVENTS: usize = 256;
 /// Objects of a history from the store, as many as the key holds by default.
 const HISTORY: usize = 512;
 /// Room for a latest value, with its text: most need far less.
-const LATEST_BYTES: usize = 2 << 20;
+pub const LATEST_BYTES: usize = 2 << 20;
 /// What a value from Redis may have without room: no more than a connection is handed at once anyway.
 const SMALL: usize = 64 << 10;
 
@@ -54,9 +59,83 @@ pub async fn topology(State(sight): State<Sight>, params: Params) -> Answer {
     }
     let mut room = Room::for_bytes(&sight.memory, LATEST_BYTES).await;
     let run = newest(&sight, run_id).await?;
-    let (rows, _) = room.page::<TopologyRow>(&*sight.store, &RangeQuery::newest(run, 1)).await?;
+    let (store, query) = (&*sight.store, RangeQuery::newest(run, 1));
+    let read = || -> BoxFuture<'_, _> { Box::pin(rows::page::<TopologyRow>(store, query.clone())) };
+    // The network is told twice: as the table has it, and as Redis does.
+    let (rows, _) = room.keep(read, |(rows, _)| weight(rows) + weight(rows) / 2).await?;
     let row = rows.first().ok_or_else(|| ApiError::not_found("No topology yet"))?;
-    Ok(answer("MISS", Some(room), text(&Json(row))))
+    Ok(answer("MISS", Some(room), topology_text(row)))
+}
+
+/// The row, with the fields of its message beside its columns, so that it is read like the value in Redis.
+fn topology_text(row: &TopologyRow) -> String {
+    let mut out = text(&Json(row));
+    let sizes = [("input_units", row.input_size), ("output_units", row.output_size)];
+    let columns = [
+        "run_id",
+        "timestamp",
+        "event_id",
+        "epoch",
+        "input_size",
+        "output_size",
+        "hidden_units",
+        "total_parameters",
+        "topology_json",
+        "weights_summary",
+        "input_units",
+        "output_units",
+    ];
+    out.pop();
+    for (name, size) in sizes {
+        out.push_str(&format!(",\"{name}\":{}", json!(size)));
+    }
+    append(&row.topology_json, &row.key, &columns, &mut out);
+    out.push('}');
+    out
+}
+
+/// Adds the fields of a message that is stored as JSON.
+fn append(json: &str, key: &EventKey, taken: &[&str], out: &mut String) {
+    let Ok(message) = wire::decode_accepted(json.as_bytes()) else { return };
+    let (run_id, event_time) = (key.run_id, key.timestamp);
+    let decided = Decided { run_id, event_time, received_at: event_time, own_time: false, opened: false };
+    wire::append_stored(&message, &decided, taken, out);
+}
+
+/// `GET /api/state`
+pub async fn state(State(sight): State<Sight>, params: Params) -> Answer {
+    let run_id = given(params)?;
+    // Redis has one for everybody, none for each run.
+    if run_id.is_none()
+        && let Some(hit) = cached(&sight, "state", None).await?
+    {
+        return Ok(hit);
+    }
+    let mut room = Room::of(&sight.memory).await;
+    let run = newest(&sight, run_id).await?;
+    let (rows, _) = room.page::<EventRow>(&*sight.store, &RangeQuery::newest(run, EVENTS)).await?;
+    let row = rows.iter().find(|row| tells_state(row)).ok_or_else(|| ApiError::not_found("No state yet"))?;
+    let mut out = text(&Json(row));
+    out.pop();
+    append(
+        &row.payload_json,
+        &row.key,
+        &["run_id", "timestamp", "event_id", "type", "epoch", "payload_json"],
+        &mut out,
+    );
+    out.push('}');
+    Ok(answer("MISS", Some(room), out))
+}
+
+fn tells_state(row: &EventRow) -> bool {
+    let message = wire::decode_accepted(row.payload_json.as_bytes());
+    message.is_ok_and(|message| matches!(message.kind(), Kind::State | Kind::RunStart | Kind::RunEnd))
+}
+
+/// The objects of the history in Redis, oldest first, if it has one.
+pub async fn newest_history(sight: &Sight) -> Result<Option<Vec<Value>>, ApiError> {
+    let value = value(sight, "history", None).await?;
+    Ok(value.and_then(|(_, text)| serde_json::from_str(&text).ok()))
 }
 
 /// `GET /api/history`
@@ -73,7 +152,8 @@ pub async fn history(State(sight): State<Sight>, params: Params) -> Answer {
     Ok(answer("MISS", Some(room), text(&JsonRows(&rows))))
 }
 
-fn given(params: Params) -> Result<Option<Uuid>, ApiError> {
+/// The run that a request names, where it may name none.
+pub fn given(params: Params) -> Result<Option<Uuid>, ApiError> {
     params.known(&["run_id"], &[])?.text("run_id").map(uuid).transpose()
 }
 
@@ -119,7 +199,7 @@ async fn soon<T>(answer: impl Future<Output = fred::prelude::FredResult<T>>) -> 
 }
 
 /// The run that spoke last, unless one is named.
-async fn newest(sight: &Sight, named: Option<Uuid>) -> Result<Uuid, ApiError> {
+pub async fn newest(sight: &Sight, named: Option<Uuid>) -> Result<Uuid, ApiError> {
     if let Some(run_id) = named {
         return Ok(run_id);
     }

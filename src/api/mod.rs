@@ -8,12 +8,14 @@ mod access;
 mod compare;
 mod compress;
 mod config;
+mod cors;
 mod error;
 mod export;
 mod health;
 mod latest;
 mod openapi;
 mod page;
+mod panels;
 mod params;
 mod range;
 mod room;
@@ -21,10 +23,12 @@ mod rows;
 mod runs;
 mod seats;
 mod serve;
+mod servers;
 mod session;
 mod stream;
 mod tokens;
 mod walk;
+mod weights;
 mod whole;
 mod write;
 
@@ -46,7 +50,7 @@ pub use self::{
     access::{Access, Scope},
     config::Config,
     error::{Answer, ApiError},
-    export::head as export_head,
+    export::{BOM, head as export_head},
     room::Memory,
     serve::run,
     session::Sessions,
@@ -81,6 +85,8 @@ pub struct Sight {
     pub status: StatusFn,
     /// The archive.
     pub store: Arc<dyn Store>,
+    /// The connection to Redis; absent in a process without one.
+    pub redis: Option<Link>,
     /// Where the latest values are; absent: they come from the store.
     pub latest: Option<Latest>,
     /// Where requests that change something go.
@@ -143,6 +149,15 @@ pub fn routes() -> Vec<Route> {
         read("/api/topology", get(latest::topology)),
         read("/api/network/topology", get(latest::topology)),
         read("/api/history", get(latest::history)),
+        read("/api/state", get(latest::state)),
+        read("/api/metrics/history", get(panels::history)),
+        read("/api/dataset", get(panels::dataset)),
+        read("/api/network/stats", get(panels::network_stats)),
+        read("/api/health", get(servers::health)),
+        read("/api/v1/redis/status", get(servers::redis_status)),
+        read("/api/v1/redis/metrics", get(servers::redis_metrics)),
+        read("/api/v1/cassandra/status", get(servers::cassandra_status)),
+        read("/api/v1/cassandra/metrics", get(servers::cassandra_metrics)),
         read("/api/stream", get(stream::stream)),
         sign_in(Method::POST, post(session::sign_in)),
         sign_in(Method::DELETE, delete(session::sign_out)),
@@ -193,8 +208,11 @@ fn finished(router: Router<Sight>, sight: Sight) -> Router {
 
 /// Ends what takes too long, refuses bodies that say that they are too large, and counts the answers.
 async fn watch(State(sight): State<Sight>, request: Request, next: Next) -> Response {
-    let response = match too_large(&sight, &request) {
-        Some(refused) => refused.into_response(),
+    let reader = cors::Reader::of(&sight.config, request.headers());
+    let early = cors::preflight(&sight.config, request.method(), request.headers())
+        .or_else(|| too_large(&sight, &request).map(IntoResponse::into_response));
+    let mut response = match early {
+        Some(response) => response,
         None => tokio::time::timeout(sight.config.request_timeout, next.run(request)).await.unwrap_or_else(|_| {
             ApiError::unavailable("no answer within `http.request_timeout`; ask for less at once").into_response()
         }),
@@ -206,6 +224,7 @@ async fn watch(State(sight): State<Sight>, request: Request, next: Next) -> Resp
         _ => "other",
     };
     sight.metrics.api_requests.get_or_create(&Label::of(class)).inc();
+    reader.mark(response.headers_mut());
     response
 }
 

@@ -1,6 +1,6 @@
 //! Query parameters: each is known, given once and in range, or the client is told which is not.
 
-use std::{fmt::Display, str::FromStr};
+use std::fmt::Display;
 
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
@@ -54,9 +54,22 @@ impl Params {
         self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.trim())
     }
 
+    /// Every value of a parameter that may be repeated, with the blanks around it: the name of a metric may have some.
+    pub fn exact<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
     /// The names in comma-separated lists, as in `fields=a,b`.
     pub fn list<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.all(name).flat_map(|list| list.split(',')).map(str::trim).filter(|one| !one.is_empty())
+    }
+
+    /// The runs that are named: the parameter is repeated, and a value is a list where every part between its commas is a UUID.
+    /// The name of a run may have commas.
+    pub fn runs<'a>(&'a self, name: &'a str) -> Vec<&'a str> {
+        let parts = |value: &'a str| value.split(',').map(str::trim).filter(|part| !part.is_empty());
+        let is_list = |value| parts(value).all(|part| Uuid::try_parse(part).is_ok());
+        self.all(name).flat_map(|value| if is_list(value) { parts(value).collect() } else { vec![value] }).collect()
     }
 
     /// A whole number from `least` to `most`.
@@ -73,14 +86,13 @@ impl Params {
         words.iter().find(|word| **word == text).copied().ok_or_else(wrong)
     }
 
-    /// A moment: RFC 3339, or a number of seconds since 1970.
+    /// A moment, in any form of [`render::parse_time`].
     pub fn time(&self, name: &str) -> Result<Option<Micros>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        if let Ok(seconds) = f64::from_str(text) {
-            return Ok(Some((seconds * 1e6).round() as Micros));
-        }
-        // An unescaped `+` of a zone arrives as a space.
-        let read = render::parse_time(text).or_else(|_| render::parse_time(&text.replace(' ', "+")));
+        // An unescaped `+` of a zone, which comes last, arrives as a space.
+        let with_plus =
+            || text.rsplit_once(' ').and_then(|(time, zone)| render::parse_time(&format!("{time}+{zone}")).ok());
+        let read = render::parse_time(text).or_else(|error| with_plus().ok_or(error));
         read.map(Some).map_err(|error| ApiError::bad(format!("`{name}`: {error}")))
     }
 
@@ -100,4 +112,22 @@ impl Params {
 /// A run id, or 400 in the contract's words.
 pub fn uuid(text: impl AsRef<str> + Display) -> Result<Uuid, ApiError> {
     Uuid::try_parse(text.as_ref().trim()).map_err(|_| ApiError::bad("Invalid UUID"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_runs_is_one_of_uuids_only() {
+        let (one, two) = (Uuid::from_u128(1).to_string(), Uuid::from_u128(2).simple().to_string());
+        let named = |values: &[&str]| {
+            let params = Params(values.iter().map(|value| ("run_id".to_owned(), (*value).to_owned())).collect());
+            params.runs("run_id").into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(named(&[&format!("{one}, {two},"), &one]), [&*one, &*two, &*one]);
+        for name in ["lr=0.1,units=4", &*format!("{one},second half")] {
+            assert_eq!(named(&[name]), [name]);
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Metrics of a run: page by page as they are stored, or the whole range as a curve of a given number of points.
 
+use std::borrow::Cow;
+
 use axum::extract::State;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Value, json};
@@ -37,7 +39,7 @@ struct Exact<'a> {
 /// `GET /api/metrics/range`
 pub async fn range(State(sight): State<Sight>, params: Params) -> Answer {
     let names: Vec<_> = RANGE.into_iter().chain(["run_id", "max_points", "fields", "by", "attempts"]).collect();
-    let params = params.known(&names, &[])?;
+    let params = params.known(&names, &["field"])?;
     let query = rows::range(&params, params.run_id()?, 1_000, sight.config.page_rows)?;
     if params.text("max_points").is_some() {
         return drawn(&sight, &params, query).await;
@@ -47,7 +49,7 @@ pub async fn range(State(sight): State<Sight>, params: Params) -> Answer {
             return Err(super::ApiError::bad(format!("`{name}` is for curves: give `max_points`, too")));
         }
     }
-    let fields = params.text("fields").map(|_| walk::fields(&params)).transpose()?;
+    let fields = walk::names_fields(&params).then(|| walk::fields(&params)).transpose()?;
     let mut room = Room::of(&sight.memory).await;
     let (rows, next) = room.page::<MetricsRow>(&*sight.store, &query).await?;
     let Some(fields) = fields else {
@@ -147,6 +149,10 @@ fn exact(curve: &Curve, by: &str) -> Value {
     json!({ "method": "buckets of first, min, max and last", "by": by, "width": width, "of": curve.of })
 }
 
+/// What every point has, beside the fields that were asked for.
+const FIXED: [&str; 11] =
+    ["timestamp", "event_id", "epoch", "step", "hidden_units", "phase", "seq", "from", "rows", "non_finite", "spread"];
+
 /// A point looks like its newest row; what its other rows say is in `spread`. Written as it is serialised: there are many.
 struct Point<'a> {
     curve: &'a Curve,
@@ -174,8 +180,11 @@ impl Serialize for Point<'_> {
         map.serialize_entry("from", &render::time(point.oldest_at))?;
         map.serialize_entry("rows", &point.rows)?;
         for (name, values) in self.values().filter(|(name, _)| *name != "hidden_units") {
+            // A number in `extra` may be called like what every point has.
+            let clashes = FIXED.contains(&name);
+            let name = if clashes { Cow::Owned(format!("extra.{name}")) } else { Cow::Borrowed(name) };
             // serde_json writes what is not finite as null.
-            map.serialize_entry(name, &(values.count > 0).then_some(values.last))?;
+            map.serialize_entry(&name, &(values.count > 0).then_some(values.last))?;
         }
         let lost: Vec<_> = self.values().filter(|(_, values)| values.non_finite > 0).map(|(name, _)| name).collect();
         map.serialize_entry("non_finite", &lost)?;

@@ -127,10 +127,17 @@ pub async fn one(State(sight): State<Sight>, Path(run_id): Path<String>, params:
 /// # Errors
 /// 400 when it is no UUID, 404 when there is no such run.
 pub async fn find(sight: &Sight, run_id: &str) -> Result<RunRow, ApiError> {
-    let run_id = uuid(run_id)?;
-    let _turn = sight.memory.turn().await;
-    let run = sight.store.read_run(run_id).await?.ok_or_else(ApiError::no_run)?;
+    let run = find_by_id(sight, uuid(run_id)?).await?;
     Ok(RunRow { config_json: None, notes: None, tags: BTreeSet::new(), ..run })
+}
+
+/// The same with all that is in it.
+///
+/// # Errors
+/// 404 when there is no such run.
+pub async fn find_by_id(sight: &Sight, run_id: uuid::Uuid) -> Result<RunRow, ApiError> {
+    let _turn = sight.memory.turn().await;
+    sight.store.read_run(run_id).await?.ok_or_else(ApiError::no_run)
 }
 
 #[cfg(test)]

@@ -21,8 +21,8 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
-    Sight,
-    access::same_origin,
+    Config, Sight,
+    cors::{is_listed, is_trusted, same_origin},
     error::{Answer, ApiError},
     tokens::{Keyring, Token, same},
 };
@@ -132,13 +132,13 @@ impl Sessions {
 }
 
 impl Session {
-    /// That a request which changes something comes from a page of ours.
+    /// That a request which changes something comes from a page of ours, or of an origin that is listed.
     ///
     /// # Errors
     /// 403 when it does not prove it.
-    pub fn prove(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    pub fn prove(&self, headers: &HeaderMap, config: &Config) -> Result<(), ApiError> {
         let given = headers.get(CSRF).is_some_and(|value| same(value.as_bytes(), self.csrf.as_bytes()));
-        if given && same_origin(headers) {
+        if given && is_trusted(config, headers) {
             return Ok(());
         }
         Err(ApiError::new(
@@ -165,8 +165,14 @@ fn cookie(headers: &HeaderMap) -> Option<(String, String)> {
         .map(|(id, secret)| (id.to_owned(), secret.to_owned()))
 }
 
-fn with_cookie(mut response: Response, value: &str, seconds: i64) -> Response {
-    let text = format!("{COOKIE}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Strict");
+/// To whom a browser gives the cookie back. To a page of ours alone; where a page of a listed origin signs in, to that: the
+/// browser keeps the cookie for pages of that site only (`Partitioned`), so that no other site's requests carry it.
+fn audience(headers: &HeaderMap, config: &Config) -> &'static str {
+    if !same_origin(headers) && is_listed(config, headers) { "SameSite=None; Partitioned" } else { "SameSite=Strict" }
+}
+
+fn with_cookie(mut response: Response, value: &str, seconds: i64, audience: &str) -> Response {
+    let text = format!("{COOKIE}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; {audience}");
     response.headers_mut().extend(HeaderValue::try_from(text).map(|text| (header::SET_COOKIE, text)));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
@@ -178,7 +184,7 @@ struct Given {
 }
 
 /// `POST /api/session`
-pub async fn sign_in(State(sight): State<Sight>, body: Bytes) -> Answer {
+pub async fn sign_in(State(sight): State<Sight>, headers: HeaderMap, body: Bytes) -> Answer {
     let wrong = |_| ApiError::bad("the body must be {\"token\": \"...\"}");
     let given: Given = serde_json::from_slice(&body).map_err(wrong)?;
     if !sight.keys.is_used() {
@@ -186,7 +192,8 @@ pub async fn sign_in(State(sight): State<Sight>, body: Bytes) -> Answer {
     }
     let token = sight.keys.admit(given.token.trim())?;
     let (session, cookie) = sight.keys.sessions()?.begin(token).await?;
-    Ok(with_cookie((StatusCode::CREATED, Json(session.answer())).into_response(), &cookie, LASTS))
+    let answer = (StatusCode::CREATED, Json(session.answer())).into_response();
+    Ok(with_cookie(answer, &cookie, LASTS, audience(&headers, &sight.config)))
 }
 
 /// `GET /api/session`
@@ -204,10 +211,10 @@ pub async fn who(State(sight): State<Sight>, headers: HeaderMap) -> Answer {
 pub async fn sign_out(State(sight): State<Sight>, headers: HeaderMap) -> Answer {
     let sessions = sight.keys.sessions()?;
     if let Some(session) = sessions.find(&headers, &sight.keys).await? {
-        session.prove(&headers)?;
+        session.prove(&headers, &sight.config)?;
         sessions.end(&session).await?;
     }
-    Ok(with_cookie(StatusCode::NO_CONTENT.into_response(), "", 0))
+    Ok(with_cookie(StatusCode::NO_CONTENT.into_response(), "", 0, audience(&headers, &sight.config)))
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ const RECEIPTS: usize = 64;
 /// `GET /api/stream`
 pub async fn stream(State(sight): State<Sight>, headers: HeaderMap, params: Params) -> Answer {
     let params = params.known(&["last_event_id"], &["run_id"])?;
-    let runs = params.all("run_id").map(uuid).collect::<Result<Vec<_>, _>>()?;
+    let runs = params.runs("run_id").into_iter().map(uuid).collect::<Result<Vec<_>, _>>()?;
     if runs.len() > sight.config.runs {
         return Err(ApiError::bad(format!("`run_id` may be given {} times, at most", sight.config.runs)));
     }

@@ -40,19 +40,26 @@ pub async fn walk(
     }
 }
 
-/// The fields that a request names, or the usual ones.
+/// Whether a request names fields.
+pub fn names_fields(params: &Params) -> bool {
+    params.list("fields").next().is_some() || params.exact("field").next().is_some()
+}
+
+/// The fields that a request names, or the usual ones: `fields` is a list with commas, `field` is repeated, and takes a name as it
+/// is, commas and all.
 ///
 /// # Errors
 /// 400 when they are too many.
 pub fn fields(params: &Params) -> Result<Vec<Field>, ApiError> {
     let mut fields: Vec<Field> = Vec::new();
-    for field in params.list("fields").map(Field::named) {
+    for field in params.list("fields").chain(params.exact("field")).map(Field::named) {
         if !fields.contains(&field) {
             fields.push(field);
         }
     }
     if fields.len() > FIELDS_MAX {
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, format!("`fields` names more than {FIELDS_MAX}")));
+        let detail = format!("`fields` and `field` name more than {FIELDS_MAX}");
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
     Ok(if fields.is_empty() { Field::usual() } else { fields })
 }

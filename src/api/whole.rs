@@ -37,7 +37,7 @@ fn all(run: &RunRow, params: &Params) -> Result<RangeQuery, ApiError> {
 
 /// `GET /api/runs/{run_id}/aggregates`
 pub async fn aggregates(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
-    let params = params.known(&["fields", "attempts", "start_time", "end_time"], &[])?;
+    let params = params.known(&["fields", "attempts", "start_time", "end_time"], &["field"])?;
     let run = runs::find(&sight, &run_id).await?;
     let fields = walk::fields(&params)?;
     let mut aggregates = Aggregates::new(fields.len(), walk::raw(&params)?);
@@ -93,7 +93,7 @@ fn place(at: &Place) -> Value {
 pub async fn growth(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
     let params = params.known(&["field", "start_time", "end_time"], &[])?;
     let run = runs::find(&sight, &run_id).await?;
-    let field = params.text("field").map_or(Field::TRAIN_LOSS, Field::named);
+    let field = params.exact("field").next().map_or(Field::TRAIN_LOSS, Field::named);
     let mut growth = Growth::default();
     walk::walk(&*sight.store, all(&run, &params)?, std::slice::from_ref(&field), &mut growth).await?;
     let arrivals = arrivals(&sight, run.run_id).await?;

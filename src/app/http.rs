@@ -60,7 +60,7 @@ pub fn load_tokens(keys: &Keyring, settings: &Settings) {
 
 /// The sight of the routes.
 pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
-    let latest = Latest { link: seen.link, prefix: settings.redis.key_prefix.clone() };
+    let latest = Latest { link: seen.link.clone(), prefix: settings.redis.key_prefix.clone() };
     Sight {
         config: Arc::new(settings.http.clone()),
         access: Access::at(&settings.http.listen),
@@ -68,6 +68,7 @@ pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
         metrics: seen.metrics,
         status: seen.status,
         store: seen.store,
+        redis: Some(seen.link),
         latest: settings.latest.enabled.then_some(latest),
         inlet,
         live: seen.live,

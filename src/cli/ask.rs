@@ -90,6 +90,7 @@ impl Asker {
             metrics: Metrics::new(),
             status: Arc::new(|| Value::Null),
             store,
+            redis: None,
             latest: None,
             inlet: Inlet::default(),
             exports: Arc::new(Semaphore::new(1)),

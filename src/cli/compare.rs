@@ -21,9 +21,9 @@ pub struct CompareArgs {
     /// The runs: ids or names, or the beginning of either.
     #[arg(required = true)]
     pub runs: Vec<String>,
-    /// What to compare: a column, or a number in `extra`.
-    #[arg(long, default_value = "train_loss")]
-    pub field: String,
+    /// What to compare: a column, or a number in `extra`, whatever is in its name; may be repeated.
+    #[arg(long, default_value = "train_loss", value_name = "NAME")]
+    pub field: Vec<String>,
     /// How to align the runs.
     #[arg(long, default_value = "epoch", value_parser = ["epoch", "step", "time"])]
     pub by: String,
@@ -40,7 +40,10 @@ pub struct CompareArgs {
 /// When a run is not found, or the store or the output fails.
 pub async fn compare(asker: &Asker, args: &CompareArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
     let points = args.points.unwrap_or(if json { 1_000 } else { WIDTH });
-    let mut path = format!("/api/compare?field={}&by={}&max_points={points}", escape(&args.field), args.by);
+    let mut path = format!("/api/compare?by={}&max_points={points}", args.by);
+    for field in &args.field {
+        path.push_str(&format!("&field={}", escape(field)));
+    }
     for run in &args.runs {
         path.push_str(&format!("&run_id={}", id(&find_run(asker, run).await?)));
     }
@@ -63,15 +66,19 @@ pub async fn compare(asker: &Asker, args: &CompareArgs, json: bool, out: &mut im
             comfy_table::Cell::new(spark::line(last.into_iter())),
         ]
     };
-    let curve = format!("{} BY {}", args.field, args.by).to_uppercase();
-    let headers = ["RUN", "NAME", "STATUS", "MIN", "MAX", "LAST", &curve];
-    let curves = cells::list(&answer, "curves");
-    table::table(out, &headers, curves.iter().map(row).collect())?;
-    if curves.iter().all(|curve| cells::list(curve, "last").iter().all(Value::is_null)) {
-        return table::line(
-            out,
-            &format!("\nno row of these runs that has its {} has a finite number `{}`", args.by, args.field),
-        );
+    let (curves, fields) = (cells::list(&answer, "curves"), cells::list(&answer, "fields"));
+    // Field by field, each as often as there are runs.
+    for (n, curves) in curves.chunks(args.runs.len()).enumerate() {
+        if n > 0 {
+            table::line(out, "")?;
+        }
+        let field = fields.get(n).and_then(Value::as_str).unwrap_or(&args.field[0]);
+        let curve = format!("{field} BY {}", args.by).to_uppercase();
+        table::table(out, &["RUN", "NAME", "STATUS", "MIN", "MAX", "LAST", &curve], curves.iter().map(row).collect())?;
+        if curves.iter().all(|curve| cells::list(curve, "last").iter().all(Value::is_null)) {
+            let none = format!("no row of these runs that has its {} has a finite number `{field}`", args.by);
+            table::line(out, &format!("\n{none}"))?;
+        }
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! `export RUN...`: whole runs to a file or to standard output.
 //!
-//! A file is written beside its name (`FILE.part`) and renamed once it is whole and its checksum is right; `FILE.meta.json` then
+//! A file is written beside its name (`FILE.part`, with what it is in `FILE.part.meta.json`) and renamed once it is whole and its
+//! checksum is right; `FILE.meta.json` then
 //! says how many rows it has, their checksum, and what was missed while the run was recorded. `--resume` goes on behind the last
 //! whole row of the part, or of a finished file that the run has outgrown.
 
@@ -43,6 +44,12 @@ pub struct ExportArgs {
     #[arg(long, default_value = "training_metrics",
           value_parser = ["training_metrics", "network_topology", "training_events"])]
     pub table: String,
+    /// Of CSV: texts stay as they are, even where a spreadsheet would run them; otherwise those get a `'` in front.
+    #[arg(long)]
+    pub raw: bool,
+    /// Of CSV: begin with the byte-order mark by which spreadsheets know UTF-8; a file that is resumed stays as it began.
+    #[arg(long)]
+    pub bom: bool,
     /// Not before this moment.
     #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
     pub start: Option<Micros>,
@@ -81,6 +88,11 @@ pub async fn export(asker: &Asker, mut args: ExportArgs, json: bool) -> Result<(
     if args.resume && args.format() == "json" {
         return Err(CliError::Usage("--resume appends, which JSON cannot: use csv or ndjson".into()));
     }
+    for (flag, given) in [("--raw", args.raw), ("--bom", args.bom)] {
+        if given && args.format() != "csv" {
+            return Err(CliError::Usage(format!("{flag} is for csv")));
+        }
+    }
     let mut ids = Vec::new();
     for run in &args.runs {
         ids.push(id(&find_run(asker, run).await?).to_owned());
@@ -95,6 +107,8 @@ pub async fn export(asker: &Asker, mut args: ExportArgs, json: bool) -> Result<(
     let begun = if args.resume { begun(args, &ids, file, &part)? } else { None };
     let cursor = begun.as_ref().map(|begun| begun.cursor.clone()).or(args.cursor.clone());
     let reply = asker.get(&path(args, &ids, cursor.as_deref())).await?;
+    let part_meta = beside(&part)?;
+    fs::write(&part_meta, format!("{:#}\n", kind(args, &ids))).map_err(failed(&part_meta))?;
     let open =
         OpenOptions::new().write(true).create(true).append(begun.is_some()).truncate(begun.is_none()).open(&part);
     let target = BufWriter::with_capacity(1 << 20, open.map_err(failed(&part))?);
@@ -114,8 +128,10 @@ pub async fn export(asker: &Asker, mut args: ExportArgs, json: bool) -> Result<(
     sink.target.get_ref().sync_all().map_err(failed(&part))?;
     let meta = describe(args, &ids, &part, begun.map_or(0, |begun| begun.rows), &trailer)?;
     fs::rename(&part, file).map_err(failed(file))?;
-    let beside = file.with_file_name(format!("{}.meta.json", name(file)?));
-    fs::write(&beside, format!("{meta:#}\n")).map_err(failed(&beside))?;
+    let meta_file = beside(file)?;
+    fs::write(&meta_file, format!("{meta:#}\n")).map_err(failed(&meta_file))?;
+    // What was written beside the part is told by that now.
+    let _ = fs::remove_file(&part_meta);
     if json { output::json(&meta) } else { output::line(&format!("{} rows in {}", meta["rows"], file.display())) }
 }
 
@@ -125,17 +141,33 @@ fn begun(args: &ExportArgs, ids: &[String], file: &Path, part: &Path) -> Result<
         let file = file.display();
         Err(CliError::No(format!("`{file}` cannot be gone on with: {what}; name another file, or leave out --resume")))
     };
-    // Two tables can look alike; what was written beside the file knows.
-    let meta = fs::read(file.with_file_name(format!("{}.meta.json", name(file)?))).unwrap_or_default();
+    // Two tables can look alike, and so can rows of two kinds; what was written beside the file knows.
+    let there = if part.exists() { part } else { file };
+    let meta = fs::read(beside(there)?).unwrap_or_default();
     let meta: Value = serde_json::from_slice(&meta).unwrap_or_default();
     if meta["table"].as_str().is_some_and(|table| table != args.table) {
         return refuse("it is of another table");
+    }
+    match meta["raw"].as_bool() {
+        Some(true) if !args.raw => return refuse("it was written with --raw"),
+        Some(false) if args.raw => return refuse("it was written without --raw"),
+        _ => {}
     }
     let wanted = resume::Wanted { format: args.format(), ids, head: export_head(&args.table) };
     match resume::begun(file, part, &wanted) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => refuse(&error.to_string()),
         begun => begun.map_err(failed(part)),
     }
+}
+
+/// The side file of an export, or of the part of one.
+fn beside(file: &Path) -> Result<PathBuf, CliError> {
+    Ok(file.with_file_name(format!("{}.meta.json", name(file)?)))
+}
+
+/// What is exported, and how.
+fn kind(args: &ExportArgs, ids: &[String]) -> Value {
+    json!({ "runs": ids, "table": args.table, "format": args.format(), "raw": args.raw })
 }
 
 fn name(file: &Path) -> Result<String, CliError> {
@@ -147,6 +179,11 @@ fn path(args: &ExportArgs, ids: &[String], cursor: Option<&str>) -> String {
     let mut path = format!("/api/export?format={}&table={}", args.format(), args.table);
     for id in ids {
         path.push_str(&format!("&run_id={id}"));
+    }
+    for (name, given) in [("raw", args.raw), ("bom", args.bom)] {
+        if given {
+            path.push_str(&format!("&{name}=true"));
+        }
     }
     for (name, at) in [("start_time", args.start), ("end_time", args.end)] {
         if let Some(at) = at {
@@ -253,15 +290,12 @@ fn describe(args: &ExportArgs, ids: &[String], part: &Path, before: u64, trailer
             }
         }
     }
-    Ok(json!({
-        "runs": ids,
-        "table": args.table,
-        "format": args.format(),
-        "rows": before + trailer["rows"].as_u64().unwrap_or(0),
-        "bytes": bytes,
-        "checksum_xxh3": format!("{:016x}", hash.digest()),
-        "cursor": trailer["cursor"],
-        "gap_count": trailer["gap_count"],
-        "gaps": trailer["gaps"],
-    }))
+    let mut meta = kind(args, ids);
+    meta["rows"] = json!(before + trailer["rows"].as_u64().unwrap_or(0));
+    meta["bytes"] = json!(bytes);
+    meta["checksum_xxh3"] = json!(format!("{:016x}", hash.digest()));
+    for name in ["cursor", "gap_count", "gaps"] {
+        meta[name] = trailer[name].clone();
+    }
+    Ok(meta)
 }

@@ -10,10 +10,10 @@ use super::{
     cells,
     lookup::{find_run, id},
     read,
-    show::print_curves,
+    show::{print_curves, print_curves_of},
     table,
 };
-use crate::{render, units::Micros};
+use crate::{curve::Field, render, units::Micros};
 
 /// Rows of one page.
 const PAGE: usize = 1_000;
@@ -38,6 +38,9 @@ pub struct MetricsArgs {
     /// Only rows behind this cursor (`next` of the page before).
     #[arg(long, value_name = "CURSOR")]
     pub cursor: Option<String>,
+    /// Only this column, or number in `extra`, whatever is in its name; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub field: Vec<String>,
     /// The whole range as a curve of this many points, which hides no extreme.
     #[arg(long, value_name = "N", conflicts_with_all = ["cursor", "limit"])]
     pub points: Option<usize>,
@@ -58,13 +61,21 @@ pub async fn metrics(asker: &Asker, args: &MetricsArgs, json: bool, out: &mut im
             path.push_str(&format!("&{name}={}", escape(&render::time(at))));
         }
     }
+    for field in &args.field {
+        path.push_str(&format!("&field={}", escape(field)));
+    }
+    let named: Vec<&str> = args.field.iter().map(|name| Field::canonical(name)).collect();
     if let Some(points) = args.points {
         let answer = asker.json(&format!("{path}&max_points={points}&order=asc")).await?;
         if json {
             return table::json(out, &answer);
         }
-        return match print_curves(out, &answer)? {
+        let named: Vec<(&str, &str)> = named.iter().map(|name| (*name, *name)).collect();
+        let printed =
+            if named.is_empty() { print_curves(out, &answer)? } else { print_curves_of(out, &answer, &named)? };
+        return match printed {
             true => Ok(()),
+            false if !named.is_empty() => table::line(out, "no curve: it takes two rows with a number of that name"),
             false => table::line(out, "no curve: it takes two rows with a loss or an accuracy"),
         };
     }
@@ -72,7 +83,12 @@ pub async fn metrics(asker: &Asker, args: &MetricsArgs, json: bool, out: &mut im
     if json {
         return table::json(out, &answer);
     }
-    print(out, cells::list(&answer, "metrics"))?;
+    let rows = cells::list(&answer, "metrics");
+    if named.is_empty() {
+        print(out, rows)?
+    } else {
+        print_fields(out, rows, &named)?
+    }
     match answer["next"].as_str() {
         Some(cursor) => table::line(out, &format!("\nmore with --cursor {cursor}")),
         None => Ok(()),
@@ -117,5 +133,22 @@ pub(super) fn print(out: &mut impl Write, rows: &[Value]) -> Result<(), CliError
         ]
     };
     let headers = ["TIME (UTC)", "EPOCH", "PHASE", "UNITS", "LOSS", "ACC", "VAL LOSS", "VAL ACC", "LR"];
+    table::table(out, &headers, rows.iter().map(row).collect())
+}
+
+/// The same, of each row only these numbers.
+fn print_fields(out: &mut impl Write, rows: &[Value], fields: &[&str]) -> Result<(), CliError> {
+    if rows.is_empty() {
+        return table::line(out, "no metrics");
+    }
+    let cell = |row: &Value, field: &str| match &row[field] {
+        Value::String(text) => table::text(Some(text)),
+        _ => cells::number(row, field),
+    };
+    let row = |row: &Value| {
+        let numbers = fields.iter().map(|field| cell(row, field));
+        [cells::moment(row, "timestamp")].into_iter().chain(numbers).collect()
+    };
+    let headers: Vec<&str> = ["TIME (UTC)"].into_iter().chain(fields.iter().copied()).collect();
     table::table(out, &headers, rows.iter().map(row).collect())
 }

@@ -58,14 +58,20 @@ pub async fn show(asker: &Asker, args: &ShowArgs, json: bool, out: &mut impl Wri
 
 /// A line for each field that has values; whether there is any.
 pub fn print_curves(out: &mut impl Write, curve: &Value) -> Result<bool, CliError> {
-    let points = &curve["metrics"];
-    let mut rows = Vec::new();
-    for (field, name) in [
+    let usual = [
         ("train_loss", "loss"),
         ("val_loss", "val loss"),
         ("train_accuracy", "accuracy"),
         ("val_accuracy", "val accuracy"),
-    ] {
+    ];
+    print_curves_of(out, curve, &usual)
+}
+
+/// The same for these fields, each with what it is called.
+pub fn print_curves_of(out: &mut impl Write, curve: &Value, fields: &[(&str, &str)]) -> Result<bool, CliError> {
+    let points = &curve["metrics"];
+    let mut rows = Vec::new();
+    for (field, name) in fields {
         let values = || spark::of_points(points, field);
         if values().flatten().count() > 1 {
             let (first, last) = (table::number(spark::first(points, field)), table::number(values().flatten().last()));

@@ -42,15 +42,20 @@ impl Field {
 
     /// The field of this name: a column, one of its short names, else a number in `extra`.
     pub fn named(name: &str) -> Self {
-        let canonical = match name {
+        let canonical = Self::canonical(name);
+        match COLUMNS.iter().position(|column| *column == canonical) {
+            Some(at) => Self::Column(at),
+            None => Self::Extra(canonical.to_owned()),
+        }
+    }
+
+    /// The name of a column for one of its short names; any other name as it is.
+    pub fn canonical(name: &str) -> &str {
+        match name {
             "loss" => "train_loss",
             "accuracy" => "train_accuracy",
             "lr" => "learning_rate",
             name => name,
-        };
-        match COLUMNS.iter().position(|column| *column == canonical) {
-            Some(at) => Self::Column(at),
-            None => Self::Extra(canonical.to_owned()),
         }
     }
 

@@ -1,7 +1,11 @@
 //! One connection to Redis at a time, made by us: the client's own reconnecting gives up on a refused login, replays commands
 //! and does not say when it has subscribed again.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use fred::{
     clients::Client,
@@ -264,6 +268,16 @@ impl Retry {
 #[derive(Clone, Debug)]
 pub struct Link {
     current: watch::Receiver<Option<Client>>,
+    outages: Arc<Mutex<Outages>>,
+}
+
+/// What is known of the times without a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Outages {
+    /// Whether there has been a connection.
+    pub connected_before: bool,
+    /// Why the newest try failed; absent since it worked.
+    pub error: Option<String>,
 }
 
 impl Link {
@@ -271,10 +285,17 @@ impl Link {
     pub fn new(config: &Config, stop: Signal) -> (Self, impl Future<Output = Result<(), ConnectError>> + Send + use<>) {
         let (sender, current) = watch::channel(None);
         let config = config.clone();
-        (Self { current }, async move {
-            keep_up(&config, &sender, stop).await;
+        let link = Self { current, outages: Arc::default() };
+        let outages = Arc::clone(&link.outages);
+        (link, async move {
+            keep_up(&config, &sender, &outages, stop).await;
             Ok(())
         })
+    }
+
+    /// What is known of the times without a connection.
+    pub fn outages(&self) -> Outages {
+        self.outages.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A client that is connected now, if any.
@@ -293,7 +314,8 @@ impl Link {
     }
 }
 
-async fn keep_up(config: &Config, current: &watch::Sender<Option<Client>>, mut stop: Signal) {
+async fn keep_up(config: &Config, current: &watch::Sender<Option<Client>>, outages: &Mutex<Outages>, mut stop: Signal) {
+    let note = |outage: Outages| *outages.lock().unwrap_or_else(PoisonError::into_inner) = outage;
     let mut retry = Retry::default();
     let mut complaint = String::new();
     loop {
@@ -307,6 +329,7 @@ async fn keep_up(config: &Config, current: &watch::Sender<Option<Client>>, mut s
                 info!("connected to Redis for commands");
                 complaint.clear();
                 retry.reset();
+                note(Outages { connected_before: true, error: None });
                 current.send_replace(Some(connected.client.clone()));
                 let stopped = tokio::select! {
                     () = stop.stopped() => true,
@@ -321,6 +344,7 @@ async fn keep_up(config: &Config, current: &watch::Sender<Option<Client>>, mut s
             }
             Err(error) => {
                 let text = Chain(&error).to_string();
+                outages.lock().unwrap_or_else(PoisonError::into_inner).error = Some(text.clone());
                 if text != complaint {
                     warn!(error = text, "no connection to Redis for commands; trying again");
                     complaint = text;

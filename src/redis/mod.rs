@@ -9,7 +9,7 @@ use std::{fmt, path::PathBuf};
 use serde::{Deserialize, Serialize, Serializer};
 
 pub use self::{
-    link::{ConnectError, Connected, Link, Retry, Role, connect, settings},
+    link::{ConnectError, Connected, Link, Outages, Retry, Role, connect, settings},
     pattern::{is_pattern, overlap},
     share::RunShare,
 };

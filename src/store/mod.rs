@@ -6,6 +6,7 @@ pub mod cassandra;
 pub mod memory;
 pub mod merge;
 pub mod samples;
+pub mod server;
 pub mod sqlite;
 
 use std::{
@@ -21,6 +22,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::server::Server;
 use crate::{
     curve::{Field, Samples},
     event::{
@@ -307,6 +309,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Commands that were received.
     fn control_log<'a>(&'a self, query: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<ControlRow>, StoreError>>;
+
+    /// What the server says about itself, within two seconds; absent: there is no server.
+    fn server(&self) -> BoxFuture<'_, Option<Server>> {
+        Box::pin(async { None })
+    }
 
     /// A counter that grows when rows acknowledged before may have been forgotten (a node has gone down, or is back): the
     /// writer then reads again from the checkpoint. It grows at once when a node goes down, because the checkpoint moves on

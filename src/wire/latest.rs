@@ -19,14 +19,7 @@ use crate::event::Decided;
 pub fn latest_json<'o>(message: &'o Message<'_>, decided: &Decided, instance: &str, out: &'o mut String) {
     let mut object = Object::open(out);
     canonical(message, decided, &mut object);
-    let mut order: Vec<&Field<'_>> = message.fields.iter().filter(|field| field.value != Value::Null).collect();
-    order.sort_by_key(|field| (field.place, u8::MAX - field.depth));
-    for field in order {
-        if field.key == "hidden_units" && matches!(field.value, Value::List(_)) {
-            object.add("hidden_units_list", |out| field.value.write_json(out));
-        }
-        object.add(&field.key, |out| field.value.write_json(out));
-    }
+    own(message, &mut object);
     ingest(message, decided, instance, object);
 }
 
@@ -36,6 +29,25 @@ pub fn latest_json_canonical<'o>(message: &'o Message<'_>, decided: &Decided, in
     object.add("type", |out| write_text(out, message.type_name()));
     canonical(message, decided, &mut object);
     ingest(message, decided, instance, object);
+}
+
+/// Appends the same, but for `_ingest`, of a message that is stored as JSON, to an object that has members already: those `taken`.
+pub fn append_stored<'o>(message: &'o Message<'_>, decided: &Decided, taken: &[&'o str], out: &'o mut String) {
+    let mut object = Object { names: taken.to_vec(), ..Object::open(out) };
+    canonical(message, decided, &mut object);
+    own(message, &mut object);
+}
+
+/// The message's own fields, flattened.
+fn own<'o>(message: &'o Message<'_>, object: &mut Object<'o>) {
+    let mut order: Vec<&Field<'_>> = message.fields.iter().filter(|field| field.value != Value::Null).collect();
+    order.sort_by_key(|field| (field.place, u8::MAX - field.depth));
+    for field in order {
+        if field.key == "hidden_units" && matches!(field.value, Value::List(_)) {
+            object.add("hidden_units_list", |out| field.value.write_json(out));
+        }
+        object.add(&field.key, |out| field.value.write_json(out));
+    }
 }
 
 /// A JSON object in the making; the first value of a name stays.

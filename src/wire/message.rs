@@ -100,7 +100,7 @@ impl<'a> Message<'a> {
         Self::walked(whole).seq_column()
     }
 
-    fn walked(whole: Source<'a>) -> Self {
+    pub(super) fn walked(whole: Source<'a>) -> Self {
         let mut message = Self {
             whole,
             kind: Kind::Other,

@@ -16,6 +16,7 @@ mod json;
 mod latest;
 mod message;
 mod names;
+mod network;
 mod nested;
 mod outcome;
 mod pack;
@@ -32,11 +33,12 @@ use serde::{Deserialize, Serialize};
 use self::value::Source;
 pub use self::{
     command::{Command, Job, decode_control},
-    latest::{latest_json, latest_json_canonical},
+    latest::{append_stored, latest_json, latest_json_canonical},
     message::{Message, MessageTime},
+    network::{Network, configured, network},
     outcome::Outcome,
     rows::{RUN_UPDATE, Rows, rows},
-    time::write as write_time,
+    time::{parse as parse_time, write as write_time},
 };
 use crate::{
     event::Kind,

@@ -247,3 +247,9 @@ pub fn write(out: &mut String, micros: Micros) {
     number(seconds % 60, 2, ".");
     number(of_day % 1_000_000, 6, "Z");
 }
+
+/// The moment that the text of a parameter names, in any form that a message may use; times without a zone are read in `zone`.
+/// `None` also for a number that no calendar has a date for.
+pub fn parse(text: &str, zone: &TimeZone) -> Option<Micros> {
+    read(&Value::Text(text.into()), zone).filter(|micros| jiff::Timestamp::from_microsecond(*micros).is_ok())
+}

@@ -118,16 +118,20 @@ fn summarise(connections: &Value<'_>) -> Summary {
     let mut summary = Summary::default();
     for connection in connections.elements() {
         summary.connections += 1;
-        let weight = match &connection {
-            Value::Map(_) => connection.get("weight").or_else(|| connection.get("w")),
-            Value::List(_) => connection.elements().nth(2),
-            _ => Some(connection),
-        };
-        if let Some(weight) = weight.and_then(|weight| weight.double()) {
+        if let Some(weight) = weight_of(&connection) {
             summary.add(weight);
         }
     }
     summary
+}
+
+/// The weight of a listed connection.
+pub(super) fn weight_of(connection: &Value<'_>) -> Option<f64> {
+    match connection {
+        Value::Map(_) => connection.get("weight").or_else(|| connection.get("w"))?.double(),
+        Value::List(_) => connection.elements().nth(2)?.double(),
+        number => number.double(),
+    }
 }
 
 impl Summary {

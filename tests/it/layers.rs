@@ -35,6 +35,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("event", "units", "times of rows"),
     ("frame", "event", "what was decided about a message"),
     ("frame", "units", "time of receipt"),
+    ("render", "wire", "a time given as a parameter has the forms of one in a message"),
     ("lifecycle", "logging", "how a task's error is written"),
     ("metrics", "frame", "reasons are labels"),
     ("notify", "lifecycle", "stops with everything else"),

@@ -21,6 +21,8 @@ mod live;
 mod memory;
 mod messages;
 mod overlap;
+mod panels;
+mod parameters;
 mod pipeline;
 mod reading;
 mod redis;

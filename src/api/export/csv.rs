@@ -12,54 +12,67 @@ use crate::{
 pub trait Line {
     /// The columns, in order, as the first line of a CSV file.
     const HEADER: &str;
-    /// Appends a line of CSV.
-    fn csv(&self, out: &mut String);
+    /// Appends a line of CSV; unless `raw`, a spreadsheet runs nothing of it.
+    fn csv(&self, out: &mut String, raw: bool);
     /// Appends a JSON object.
     fn json(&self, out: &mut Vec<u8>);
 }
 
+/// Whether a spreadsheet would take this text for a formula: white space in front does not keep one from it, and some take the
+/// wide forms of the characters, too.
+fn is_formula(text: &str) -> bool {
+    let first = text.trim_start_matches(|c: char| c.is_whitespace() || c.is_control()).chars().next();
+    first.is_some_and(|c| "=+-@＝＋－＠".contains(c))
+}
+
 /// A line of CSV in the making; begins with the key.
-struct Cells<'o>(&'o mut String);
+struct Cells<'o> {
+    out: &'o mut String,
+    raw: bool,
+}
 
 impl<'o> Cells<'o> {
-    fn begin(out: &'o mut String, key: &EventKey) -> Self {
+    fn begin(out: &'o mut String, key: &EventKey, raw: bool) -> Self {
         out.push_str(key.run_id.as_hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
         out.push(',');
         write_time(out, key.timestamp);
         let _ = write!(out, ",{}", key.event_id);
-        Self(out)
+        Self { out, raw }
     }
 
     fn integer(&mut self, value: Option<impl std::fmt::Display>) -> &mut Self {
-        self.0.push(',');
+        self.out.push(',');
         if let Some(value) = value {
-            let _ = write!(self.0, "{value}");
+            let _ = write!(self.out, "{value}");
         }
         self
     }
 
     fn double(&mut self, value: Option<f64>) -> &mut Self {
-        self.0.push(',');
+        self.out.push(',');
         let _ = match value {
             None => Ok(()),
-            Some(f64::INFINITY) => self.0.write_str("Infinity"),
-            Some(f64::NEG_INFINITY) => self.0.write_str("-Infinity"),
+            Some(f64::INFINITY) => self.out.write_str("Infinity"),
+            Some(f64::NEG_INFINITY) => self.out.write_str("-Infinity"),
             // The shortest text that reads back as the same bits.
-            Some(value) => write!(self.0, "{value:?}"),
+            Some(value) => write!(self.out, "{value:?}"),
         };
         self
     }
 
     fn text(&mut self, value: Option<&str>) -> &mut Self {
-        self.0.push(',');
+        self.out.push(',');
         let Some(value) = value else { return self };
+        let quote = if !self.raw && is_formula(value) { "'" } else { "" };
         if !value.is_empty() && !value.contains(['"', ',', '\n', '\r']) {
-            self.0.push_str(value);
+            self.out.push_str(quote);
+            self.out.push_str(value);
             return self;
         }
-        self.0.push('"');
+        self.out.push('"');
+        self.out.push_str(quote);
         self.inside(value);
-        self.0.push('"');
+        self.out.push('"');
         self
     }
 
@@ -67,9 +80,9 @@ impl<'o> Cells<'o> {
     fn inside(&mut self, value: &str) {
         for (n, part) in value.split('"').enumerate() {
             if n > 0 {
-                self.0.push_str("\"\"");
+                self.out.push_str("\"\"");
             }
-            self.0.push_str(part);
+            self.out.push_str(part);
         }
     }
 
@@ -78,25 +91,25 @@ impl<'o> Cells<'o> {
         if numbers.is_empty() {
             return self.text(None);
         }
-        self.0.push_str(",\"{");
+        self.out.push_str(",\"{");
         for (n, (name, value)) in numbers.iter().enumerate() {
             if n > 0 {
-                self.0.push(',');
+                self.out.push(',');
             }
             self.inside(&serde_json::to_string(name).unwrap_or_default());
             let _ = match *value {
-                f64::INFINITY => self.0.write_str(":\"\"Infinity\"\""),
-                f64::NEG_INFINITY => self.0.write_str(":\"\"-Infinity\"\""),
-                value if value.is_nan() => self.0.write_str(":\"\"NaN\"\""),
-                value => write!(self.0, ":{value:?}"),
+                f64::INFINITY => self.out.write_str(":\"\"Infinity\"\""),
+                f64::NEG_INFINITY => self.out.write_str(":\"\"-Infinity\"\""),
+                value if value.is_nan() => self.out.write_str(":\"\"NaN\"\""),
+                value => write!(self.out, ":{value:?}"),
             };
         }
-        self.0.push_str("}\"");
+        self.out.push_str("}\"");
         self
     }
 
     fn end(&mut self) {
-        self.0.push_str("\r\n");
+        self.out.push_str("\r\n");
     }
 }
 
@@ -104,8 +117,8 @@ impl Line for MetricsRow {
     const HEADER: &str = "run_id,timestamp,event_id,epoch,step,train_loss,train_accuracy,val_loss,val_accuracy,\
                           learning_rate,hidden_units,phase,seq,extra,rest_json\r\n";
 
-    fn csv(&self, out: &mut String) {
-        let mut cells = Cells::begin(out, &self.key);
+    fn csv(&self, out: &mut String, raw: bool) {
+        let mut cells = Cells::begin(out, &self.key, raw);
         cells.integer(self.epoch).integer(self.step).double(self.train_loss).double(self.train_accuracy);
         cells.double(self.val_loss).double(self.val_accuracy).double(self.learning_rate).integer(self.hidden_units);
         cells.text(self.phase.as_deref()).integer(self.seq);
@@ -121,8 +134,8 @@ impl Line for TopologyRow {
     const HEADER: &str = "run_id,timestamp,event_id,epoch,input_size,output_size,hidden_units,total_parameters,\
                           topology_json,weights_summary\r\n";
 
-    fn csv(&self, out: &mut String) {
-        let mut cells = Cells::begin(out, &self.key);
+    fn csv(&self, out: &mut String, raw: bool) {
+        let mut cells = Cells::begin(out, &self.key, raw);
         cells.integer(self.epoch).integer(self.input_size).integer(self.output_size).integer(self.hidden_units);
         cells.integer(self.total_parameters).text(Some(&self.topology_json)).text(self.weights_summary.as_deref());
         cells.end();
@@ -136,8 +149,8 @@ impl Line for TopologyRow {
 impl Line for EventRow {
     const HEADER: &str = "run_id,timestamp,event_id,type,payload_json,epoch\r\n";
 
-    fn csv(&self, out: &mut String) {
-        let mut cells = Cells::begin(out, &self.key);
+    fn csv(&self, out: &mut String, raw: bool) {
+        let mut cells = Cells::begin(out, &self.key, raw);
         cells.text(Some(&self.r#type)).text(Some(&self.payload_json)).integer(self.epoch).end();
     }
 
@@ -170,7 +183,7 @@ mod tests {
             rest_json: Some(String::new()),
         };
         let mut line = String::new();
-        row.csv(&mut line);
+        row.csv(&mut line, false);
         assert_eq!(
             line,
             "00000000-0000-0000-0000-000000000000,2025-11-20T10:15:00.123456Z,7,1,,NaN,Infinity,-Infinity,\
@@ -179,5 +192,32 @@ mod tests {
         );
         let columns = MetricsRow::HEADER.trim().split(',').count();
         assert_eq!(columns, 15);
+    }
+    #[test]
+    fn a_spreadsheet_runs_no_text_unless_it_is_to_be_raw() {
+        let key = EventKey { run_id: Uuid::nil(), timestamp: 0, event_id: 1 };
+        let line = |text: &str, raw: bool| {
+            let row = EventRow { key, r#type: text.into(), payload_json: "{}".into(), epoch: Some(-1) };
+            let mut line = String::new();
+            row.csv(&mut line, raw);
+            line.split_once(",1,").unwrap().1.to_owned()
+        };
+        for (text, quoted, raw) in [
+            ("=1+1", "'=1+1", "=1+1"),
+            ("+1", "'+1", "+1"),
+            ("-1", "'-1", "-1"),
+            ("@SUM(A1)", "'@SUM(A1)", "@SUM(A1)"),
+            ("=A(\"x\",1)", "\"'=A(\"\"x\"\",1)\"", "\"=A(\"\"x\"\",1)\""),
+            ("\t =1", "'\t =1", "\t =1"),
+            ("\r=1", "\"'\r=1\"", "\"\r=1\""),
+            ("＝1", "'＝1", "＝1"),
+            ("'=1", "'=1", "'=1"),
+            ("a=1", "a=1", "a=1"),
+            ("", "\"\"", "\"\""),
+        ] {
+            // What is a number stays one.
+            assert_eq!(line(text, false), format!("{quoted},{{}},-1\r\n"), "{text:?}");
+            assert_eq!(line(text, true), format!("{raw},{{}},-1\r\n"), "{text:?}");
+        }
     }
 }

@@ -30,6 +30,9 @@ const PAGE: usize = 2 * READ_BYTES;
 /// Gap rows told of each run, at most.
 const GAPS: usize = 1_000;
 
+/// The byte-order mark, without which spreadsheets take UTF-8 for something else.
+pub const BOM: &str = "\u{feff}";
+
 /// The tables that can be exported; the first unless told otherwise.
 pub const TABLES: [&str; 3] = ["training_metrics", "network_topology", "training_events"];
 
@@ -97,6 +100,10 @@ pub struct Job {
     pub format: Format,
     /// Whether the trailer is a line of the body, too.
     pub line: bool,
+    /// Of CSV: whether texts stay as they are even where a spreadsheet would run them.
+    pub raw: bool,
+    /// Of CSV: whether a byte-order mark tells a spreadsheet that this is UTF-8.
+    pub bom: bool,
     /// For the rows, and their text.
     pub memory: Memory,
 }
@@ -128,7 +135,7 @@ async fn write_rows<T: Line + Paged + 'static>(job: &Job, pieces: mpsc::Sender<P
         read
     };
     let writing = async {
-        let mut text = Text::new(job.format);
+        let mut text = Text::new(job);
         text.head(T::HEADER, job);
         while let Some(page) = queue.recv().await {
             let room;
@@ -184,21 +191,26 @@ async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Page<T>>) -> Resu
 /// The text so far, and what is said about it at the end.
 struct Text {
     format: Format,
+    raw: bool,
     out: String,
     hash: Xxh3,
     trailer: Trailer,
 }
 
 impl Text {
-    fn new(format: Format) -> Self {
-        Self { format, out: String::new(), hash: Xxh3::new(), trailer: Trailer::default() }
+    fn new(job: &Job) -> Self {
+        let (format, raw) = (job.format, job.raw);
+        Self { format, raw, out: String::new(), hash: Xxh3::new(), trailer: Trailer::default() }
     }
 
     fn head(&mut self, columns: &str, job: &Job) {
         // Appended to what was exported before, a continued file has its head already.
         let continued = job.parts[0].after.is_some();
         match self.format {
-            Format::Csv if !continued => self.out.push_str(columns),
+            Format::Csv if !continued => {
+                self.out.push_str(if job.bom { BOM } else { "" });
+                self.out.push_str(columns);
+            }
             Format::Json => {
                 let _ = write!(self.out, "{{\"table\":\"{}\",\"rows\":[", job.table);
             }
@@ -223,7 +235,7 @@ impl Text {
 
     fn rows<T: Line + Paged>(&mut self, rows: &[T]) {
         match self.format {
-            Format::Csv => rows.iter().for_each(|row| row.csv(&mut self.out)),
+            Format::Csv => rows.iter().for_each(|row| row.csv(&mut self.out, self.raw)),
             format => {
                 let mut bytes = mem::take(&mut self.out).into_bytes();
                 for (n, row) in rows.iter().enumerate() {

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::render;
+use crate::{api::BOM, render};
 
 /// What is there already.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,7 +64,10 @@ pub fn begun(file: &Path, part: &Path, wanted: &Wanted<'_>) -> io::Result<Option
             // The head, or what was written of it or of the first row. What was exported from a cursor on has no head.
             None if at == 0 => {
                 let torn = format != "csv" && !line.ends_with(b"\n");
-                if !torn && !wanted.head.as_bytes().starts_with(&line) {
+                // It may begin with the byte-order mark, or with what was written of that.
+                let line = line.strip_prefix(BOM.as_bytes()).unwrap_or(&line);
+                let is_head = wanted.head.as_bytes().starts_with(line) || BOM.as_bytes().starts_with(line);
+                if !torn && !is_head {
                     return other("it does not begin as this export does".into());
                 }
             }
@@ -140,6 +143,16 @@ mod tests {
         fs::write(&file, format!("{}{}", row(1), row(2))).unwrap();
         assert_eq!(wanted(head, ours, &file, &part).unwrap().unwrap().rows, 1);
         fs::remove_file(&part).unwrap();
+        // Behind a byte-order mark as without; one that is torn is begun anew.
+        fs::write(&file, format!("{BOM}{whole}")).unwrap();
+        assert_eq!(wanted(head, ours, &file, &part).unwrap().unwrap().rows, 1);
+        assert_eq!(fs::read_to_string(&part).unwrap(), format!("{BOM}{}", whole.replace(&row(2), "")));
+        fs::remove_file(&part).unwrap();
+        for torn in [&BOM.as_bytes()[..2], BOM.as_bytes(), format!("{BOM}run_").as_bytes()] {
+            fs::write(&file, torn).unwrap();
+            assert_eq!(wanted(head, ours, &file, &part), Ok(None));
+            fs::remove_file(&part).unwrap();
+        }
         // Nothing but a torn head: anew.
         fs::write(&file, &head[..9]).unwrap();
         assert_eq!(wanted(head, ours, &file, &part), Ok(None));

@@ -8,6 +8,7 @@ mod errors;
 mod pages;
 mod reads;
 mod runs;
+mod server;
 pub(crate) mod session;
 mod statements;
 mod time;
@@ -32,7 +33,7 @@ use uuid::Uuid;
 pub(crate) use self::errors::{Trouble, Verdict, of_execution};
 use self::session::{Link, State};
 use super::{
-    Batch, BoxFuture, DaysQuery, RangeQuery, Retention, Runs, RunsQuery, SamplesQuery, Seqs, Store, StoreError,
+    Batch, BoxFuture, DaysQuery, RangeQuery, Retention, Runs, RunsQuery, SamplesQuery, Seqs, Server, Store, StoreError,
 };
 use crate::{
     curve::Samples,
@@ -311,6 +312,10 @@ impl Store for CassandraStore {
 
     fn control_log<'a>(&'a self, query: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<ControlRow>, StoreError>> {
         Box::pin(self.call("control_log", async move |link| days::control_log(link, query).await))
+    }
+
+    fn server(&self) -> BoxFuture<'_, Option<Server>> {
+        Box::pin(async { Some(server::describe(self).await) })
     }
 
     fn restarts(&self) -> u64 {

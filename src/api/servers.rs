@@ -1,0 +1,281 @@
+//! Whether this daemon and the servers behind it are well, in the form that the panels of existing dashboards read: always 200,
+//! with `status` UP, DOWN (it answered before), UNAVAILABLE (it never did) or DISABLED (there is none).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use axum::extract::State;
+use fred::{clients::Client, interfaces::ClientLike, types::InfoKind};
+use serde_json::{Map, Value, json};
+use tokio::time::{Instant, timeout};
+
+use super::{Sight, error::Answer, json, params::Params};
+use crate::{
+    render,
+    store::{
+        Server,
+        server::{Node, Replication},
+    },
+    units,
+};
+
+/// How long Redis may take for all that is asked: a panel waits two seconds.
+const PATIENCE: Duration = Duration::from_millis(1_000);
+
+const UP: &str = "UP";
+const DOWN: &str = "DOWN";
+const UNAVAILABLE: &str = "UNAVAILABLE";
+const DISABLED: &str = "DISABLED";
+
+/// What every answer here begins with.
+fn told(status: &str, message: &str) -> Map<String, Value> {
+    let mode = if status == DISABLED { DISABLED } else { "LIVE" };
+    let head = [("status", status), ("mode", mode), ("message", message), ("timestamp", &render::time(units::now()))];
+    head.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect()
+}
+
+/// `GET /api/health`
+pub async fn health(State(sight): State<Sight>, params: Params) -> Answer {
+    params.known(&[], &[])?;
+    let (missing, said) = ((sight.missing)(), (sight.status)());
+    let mut answer = match missing.is_empty() {
+        true => told(UP, "ready"),
+        false => told(DOWN, &missing.join("; ")),
+    };
+    let details = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "instance": said["instance"],
+        "uptime_seconds": said["uptime_seconds"],
+        "paused": said["paused"],
+        "missing": missing,
+    });
+    answer.insert("details".into(), details);
+    json(&answer)
+}
+
+/// `GET /api/v1/redis/status`
+pub async fn redis_status(State(sight): State<Sight>, params: Params) -> Answer {
+    params.known(&[], &[])?;
+    let (mut answer, info) = redis(&sight).await;
+    let details = json!({
+        "version": info.text("redis_version"),
+        "uptime_seconds": info.whole("uptime_in_seconds"),
+        "connected_clients": info.whole("connected_clients"),
+        "used_memory_human": info.text("used_memory_human"),
+        "latency_ms": info.latency.map(|latency| (latency.as_secs_f64() * 1e5).round() / 1e2),
+    });
+    answer.insert("details".into(), present(details));
+    json(&answer)
+}
+
+/// `GET /api/v1/redis/metrics`
+pub async fn redis_metrics(State(sight): State<Sight>, params: Params) -> Answer {
+    params.known(&[], &[])?;
+    let (mut answer, info) = redis(&sight).await;
+    let (hits, misses) = (info.whole("keyspace_hits"), info.whole("keyspace_misses"));
+    let rate = hits.zip(misses).map(|(hits, misses)| match hits + misses {
+        0 => 0.0,
+        all => (hits as f64 / all as f64 * 1e4).round() / 1e2,
+    });
+    let metrics = match info.latency {
+        None => json!({}),
+        Some(_) => json!({
+            "memory": present(json!({
+                "used_memory_bytes": info.whole("used_memory"),
+                "used_memory_human": info.text("used_memory_human"),
+                "used_memory_peak_human": info.text("used_memory_peak_human"),
+                "mem_fragmentation_ratio": info.number("mem_fragmentation_ratio"),
+            })),
+            "stats": present(json!({
+                "total_connections_received": info.whole("total_connections_received"),
+                "total_commands_processed": info.whole("total_commands_processed"),
+                "instantaneous_ops_per_sec": info.whole("instantaneous_ops_per_sec"),
+                "keyspace_hits": hits,
+                "keyspace_misses": misses,
+                "hit_rate_percent": rate,
+            })),
+            "clients": present(json!({
+                "connected_clients": info.whole("connected_clients"),
+                "blocked_clients": info.whole("blocked_clients"),
+            })),
+            "keyspace": info.keyspace(),
+        }),
+    };
+    answer.insert("metrics".into(), metrics);
+    json(&answer)
+}
+
+/// The head of an answer about Redis, and what Redis says.
+async fn redis(sight: &Sight) -> (Map<String, Value>, Info) {
+    let Some(link) = &sight.redis else {
+        return (told(DISABLED, "this process uses no Redis"), Info::default());
+    };
+    let Some(client) = link.client() else {
+        let outages = link.outages();
+        let status = if outages.connected_before { DOWN } else { UNAVAILABLE };
+        let why = outages.error.unwrap_or_else(|| "there is no connection to Redis".into());
+        return (told(status, &why), Info::default());
+    };
+    match timeout(PATIENCE, Info::ask(&client)).await {
+        Ok(Ok(info)) => {
+            let message = info.refused.clone().unwrap_or_else(|| "Redis answers".into());
+            (told(UP, &message), info)
+        }
+        Ok(Err(error)) => (told(DOWN, error.details()), Info::default()),
+        Err(_) => (told(DOWN, &format!("Redis does not answer within {PATIENCE:?}")), Info::default()),
+    }
+}
+
+/// What Redis says of itself.
+#[derive(Debug, Default)]
+struct Info {
+    fields: BTreeMap<String, String>,
+    /// Of a PING; absent: there was no answer.
+    latency: Option<Duration>,
+    /// Why there are no fields, though it answers.
+    refused: Option<String>,
+}
+
+impl Info {
+    async fn ask(client: &Client) -> Result<Self, fred::error::Error> {
+        let began = Instant::now();
+        client.ping::<()>(None).await?;
+        let mut info = Self { latency: Some(began.elapsed()), ..Self::default() };
+        match client.info::<String>(Some(InfoKind::Default)).await {
+            Ok(text) => info.fields = fields(&text),
+            // A user of the access list may be without this command.
+            Err(error) => info.refused = Some(format!("Redis answers, but not to INFO: {}", error.details())),
+        }
+        Ok(info)
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
+    }
+
+    fn whole(&self, name: &str) -> Option<u64> {
+        self.text(name)?.parse().ok()
+    }
+
+    fn number(&self, name: &str) -> Option<f64> {
+        self.text(name)?.parse().ok()
+    }
+
+    /// The databases that hold keys: `db0:keys=1,expires=0,avg_ttl=0`.
+    fn keyspace(&self) -> Value {
+        let is_database = |name: &str| name.strip_prefix("db").is_some_and(|n| n.parse::<u32>().is_ok());
+        let counts = |text: &str| -> Map<String, Value> {
+            let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+            pairs.filter_map(|(name, count)| Some((name.to_owned(), count.parse::<u64>().ok()?.into()))).collect()
+        };
+        let databases = self.fields.iter().filter(|(name, _)| is_database(name));
+        databases.map(|(name, text)| (name.clone(), Value::Object(counts(text)))).collect()
+    }
+}
+
+/// The lines `name:value` of INFO.
+fn fields(text: &str) -> BTreeMap<String, String> {
+    let pairs = text.lines().filter_map(|line| line.split_once(':'));
+    pairs.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect()
+}
+
+/// Without what is not known: a panel shows a dash for what is not there.
+fn present(mut object: Value) -> Value {
+    if let Some(object) = object.as_object_mut() {
+        object.retain(|_, value| !value.is_null());
+    }
+    object
+}
+
+/// `GET /api/v1/cassandra/status`
+pub async fn cassandra_status(State(sight): State<Sight>, params: Params) -> Answer {
+    params.known(&[], &[])?;
+    let (mut answer, server) = cassandra(&sight).await;
+    let hosts: Vec<Value> = server.nodes.iter().map(host).collect();
+    let details = present(json!({
+        "contact_points": server.contact_points,
+        "port": (server.port > 0).then_some(server.port),
+        "keyspace": Some(&server.keyspace).filter(|name| !name.is_empty()),
+        "cluster_name": server.name,
+        "version": server.version,
+        "data_center": server.nodes.iter().find_map(|node| node.datacenter.as_deref()),
+        "hosts": hosts,
+    }));
+    // The panel looks for some of it beside `details`.
+    for name in ["contact_points", "port", "keyspace", "hosts"] {
+        if let Some(value) = details.get(name) {
+            answer.insert(name.into(), value.clone());
+        }
+    }
+    answer.insert("details".into(), details);
+    json(&answer)
+}
+
+fn host(node: &Node) -> Value {
+    json!({
+        "address": node.address,
+        "datacenter": node.datacenter,
+        "data_center": node.datacenter,
+        "rack": node.rack,
+        "is_up": node.is_up,
+        "status": if node.is_up { UP } else { DOWN },
+    })
+}
+
+/// `GET /api/v1/cassandra/metrics`
+pub async fn cassandra_metrics(State(sight): State<Sight>, params: Params) -> Answer {
+    params.known(&[], &[])?;
+    let (mut answer, server) = cassandra(&sight).await;
+    let (Some(replication), false) = (&server.replication, server.error.is_some()) else {
+        answer.insert("metrics".into(), json!({}));
+        return json(&answer);
+    };
+    let Replication { strategy, factor } = replication;
+    let tables: Vec<Value> = server.tables.iter().map(|name| json!({ "name": name })).collect();
+    let live = server.nodes.iter().filter(|node| node.is_up).count();
+    let metrics = json!({
+        "keyspaces": [{
+            "name": server.keyspace,
+            "replication_strategy": strategy,
+            "replication_factor": factor,
+            "tables": tables,
+        }],
+        "cluster_stats": {
+            "total_nodes": server.nodes.len(), "live_nodes": live, "down_nodes": server.nodes.len() - live,
+        },
+    });
+    // The panel looks for a summary beside `metrics`.
+    let schema = json!({
+        "keyspace_count": 1,
+        "table_count": server.tables.len(),
+        "replication_strategies": [format!("{}: {strategy} ({factor})", server.keyspace)],
+    });
+    answer.insert("metrics".into(), metrics);
+    answer.insert("schema".into(), schema);
+    json(&answer)
+}
+
+/// The head of an answer about Cassandra, and what the cluster says.
+async fn cassandra(sight: &Sight) -> (Map<String, Value>, Server) {
+    let Some(server) = sight.store.server().await else {
+        return (told(DISABLED, "the store is SQLite"), Server::default());
+    };
+    let (status, message) = match &server.error {
+        None => (UP, format!("connected to the cluster `{}`", server.name.as_deref().unwrap_or_default())),
+        Some(error) if server.connected_before => (DOWN, error.clone()),
+        Some(error) => (UNAVAILABLE, error.clone()),
+    };
+    (told(status, &message), server)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_redis_says_is_read_by_name() {
+        let text = "# Server\r\nredis_version:7.0.15\r\n# Keyspace\r\ndb0:keys=2,expires=1,avg_ttl=9\r\ndbsize:7\r\n";
+        let info = Info { fields: fields(text), ..Info::default() };
+        assert_eq!((info.text("redis_version"), info.whole("keyspace_hits")), (Some("7.0.15"), None));
+        assert_eq!(info.keyspace(), json!({"db0": {"keys": 2, "expires": 1, "avg_ttl": 9}}));
+    }
+}

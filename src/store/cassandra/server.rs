@@ -1,0 +1,91 @@
+//! What the cluster says about itself. Most of it the driver knows; the rest is one small query.
+
+use std::time::Duration;
+
+use scylla::{
+    client::session::Session,
+    cluster::metadata::{Keyspace, Strategy},
+    statement::Statement,
+};
+use tokio::time::timeout;
+
+use super::{CassandraStore, session::State};
+use crate::{
+    logging::Chain,
+    store::{
+        Store, StoreError,
+        server::{Node, Replication, Server},
+    },
+};
+
+/// How long the cluster may take: whoever looks at it waits a few seconds, at most.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// The cluster as it is now.
+pub(super) async fn describe(store: &CassandraStore) -> Server {
+    let config = &store.config;
+    let mut server = Server {
+        contact_points: config.contact_points.clone(),
+        port: config.port,
+        keyspace: config.keyspace.clone(),
+        // It grows with every loss of the connection.
+        connected_before: store.restarts() > 0,
+        ..Server::default()
+    };
+    let link = match &*store.state.borrow() {
+        State::Up(link) => link.clone(),
+        State::Down(trouble) => {
+            server.error = Some(trouble.to_string());
+            return server;
+        }
+    };
+    server.connected_before = true;
+    let state = link.session.get_cluster_state();
+    server.name = Some(state.cluster_name().to_owned()).filter(|name| !name.is_empty());
+    let node = |node: &scylla::cluster::Node| Node {
+        address: node.address.ip().to_string(),
+        datacenter: node.datacenter.clone(),
+        rack: node.rack.clone(),
+        is_up: node.is_connected(),
+    };
+    server.nodes = state.get_nodes_info().iter().map(|known| node(known)).collect();
+    server.nodes.sort_by(|a, b| a.address.cmp(&b.address));
+    if let Some(keyspace) = state.get_keyspace(&config.keyspace) {
+        server.replication = Some(replication(keyspace));
+        server.tables = keyspace.tables.keys().cloned().collect();
+        server.tables.sort_unstable();
+    }
+    let asked = async {
+        store.ping().await?;
+        Ok::<_, StoreError>(version(&link.session).await)
+    };
+    match timeout(PATIENCE, asked).await {
+        Ok(Ok(version)) => server.version = version,
+        Ok(Err(error)) => server.error = Some(Chain(&error).to_string()),
+        Err(_) => server.error = Some(format!("no answer within {PATIENCE:?}")),
+    }
+    server
+}
+
+fn replication(keyspace: &Keyspace) -> Replication {
+    let (strategy, factor) = match &keyspace.strategy {
+        Strategy::SimpleStrategy { replication_factor } => ("SimpleStrategy", *replication_factor),
+        Strategy::NetworkTopologyStrategy { datacenter_repfactors } => {
+            ("NetworkTopologyStrategy", datacenter_repfactors.values().sum())
+        }
+        Strategy::LocalStrategy => ("LocalStrategy", 1),
+        Strategy::Other { name, data } => {
+            let factor = data.get("replication_factor").and_then(|factor| factor.parse().ok());
+            return Replication { strategy: name.clone(), factor: factor.unwrap_or(1) };
+        }
+        _ => ("unknown", 1),
+    };
+    Replication { strategy: strategy.to_owned(), factor }
+}
+
+/// What a node says it is; a role that may not read it is no reason to call the cluster down.
+async fn version(session: &Session) -> Option<String> {
+    let query = Statement::new("SELECT release_version FROM system.local");
+    let rows = session.query_unpaged(query, ()).await.ok()?.into_rows_result().ok()?;
+    rows.maybe_first_row::<(Option<String>,)>().ok()??.0
+}
