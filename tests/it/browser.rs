@@ -1,14 +1,16 @@
-//! The dashboard in a real browser. `tests/browser/dashboard.py` drives it; here are the servers that it looks at.
+//! The dashboard, and pages of other origins, in a real browser. The scripts of `tests/browser` drive it; here are the servers
+//! that it looks at.
 
 use std::{
     io::{BufRead, BufReader, Write},
     path::PathBuf,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use crate::{
     serve::serve,
-    support::{cassandra::python, daemon::Daemon, redis::Redis, repository, skip},
+    support::{cassandra::python, daemon::Daemon, ports::free_port, redis::Redis, repository, skip, wait_until},
 };
 
 const TOKEN: &str = "admin-token-0123456789";
@@ -24,8 +26,13 @@ fn program(variable: &str, names: &[&str]) -> Option<PathBuf> {
     names.iter().find_map(found)
 }
 
-/// The script with its browser, or why not.
+/// The script of the dashboard with its browser, or why not.
 fn script() -> Result<Command, &'static str> {
+    script_of("dashboard.py")
+}
+
+/// A script with its browser, or why not.
+fn script_of(name: &str) -> Result<Command, &'static str> {
     let python = python().ok_or("CASCOR_TEST_PYTHON is not set")?;
     let browser = program("CASCOR_TEST_CHROMIUM", &["chromium", "chromium-browser", "google-chrome"]);
     let driver = program("CASCOR_TEST_CHROMEDRIVER", &["chromedriver"]);
@@ -35,7 +42,7 @@ fn script() -> Result<Command, &'static str> {
         return Err("no selenium");
     }
     let mut command = Command::new(python);
-    command.arg(repository("tests/browser/dashboard.py"));
+    command.arg(repository(&format!("tests/browser/{name}")));
     command.env("CASCOR_TEST_CHROMIUM", browser).env("CASCOR_TEST_CHROMEDRIVER", driver);
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     Ok(command)
@@ -115,4 +122,27 @@ fn a_browser_signs_in_before_it_commands_or_where_it_may_not_even_read() {
         script.args(["signin", &format!("http://127.0.0.1:{}", daemon.http_port()), TOKEN]);
         drive(script, &mut daemon);
     }
+}
+
+#[test]
+fn a_browser_lets_pages_of_listed_origins_in_and_no_others() {
+    let name = "a_browser_lets_pages_of_listed_origins_in_and_no_others";
+    let mut script = match script_of("origins.py") {
+        Ok(script) => script,
+        Err(why) => return skip(name, why),
+    };
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens");
+    std::fs::write(&tokens, format!("ann admin {TOKEN}\n")).unwrap();
+    let (listed, foreign) = (free_port(), free_port());
+    let mut daemon = Daemon::on(&redis)
+        .set("http.tokens_file", format!("{:?}", tokens.display().to_string()))
+        .set("http.allow_origins", format!("[\"http://localhost:{listed}\"]"))
+        .start_ready();
+    redis.client().publish("cascor:training", r#"{"run_id":"r","epoch":1,"loss":0.5}"#);
+    wait_until("the metrics", Duration::from_secs(30), || daemon.get("/api/metrics").status == 200);
+    script.args([&format!("http://127.0.0.1:{}", daemon.http_port()), TOKEN]);
+    script.args([listed.to_string(), foreign.to_string()]);
+    drive(script, &mut daemon);
 }

@@ -143,6 +143,100 @@ fn by_command(daemon: &Daemon, expected: &str) {
     }
 }
 
+/// Texts that a spreadsheet would run, and an umlaut.
+const PHASES: [&str; 4] = ["=1+1", "-2", "Übergang", "@SUM(A1),x"];
+
+#[test]
+fn a_spreadsheet_shows_every_text_and_runs_none() {
+    both("a_spreadsheet_shows_every_text_and_runs_none", |builder, redis| {
+        let mut daemon = builder.prepare();
+        if daemon.uses_cassandra() {
+            daemon.apply_schema();
+        }
+        daemon.launch();
+        daemon.wait_ready();
+        let start = jiff::Timestamp::now().as_second() - 60;
+        for (n, phase) in (0_i64..).zip(PHASES) {
+            let message = json!({"run_id": RUN, "timestamp": start + n, "epoch": n, "loss": -0.5, "phase": phase});
+            redis.client().publish(TRAINING, message.to_string());
+        }
+        redis.client().publish(TRAINING, json!({"type": "=cmd", "run_id": RUN, "timestamp": start}).to_string());
+        wait_until("every row", LIMIT, || {
+            daemon.get(&format!("/api/runs/{RUN}?limit=0")).json()["metric_count"] == 4
+                && daemon.get(&format!("/api/runs/{RUN}/events")).json()["count"] == 1
+        });
+        let plain = export(&daemon, "format=csv");
+        let phases = |csv: &str| -> Vec<String> {
+            csv.lines().skip(1).map(|line| line.split(",-0.5,,,,,,").nth(1).unwrap().to_owned()).collect()
+        };
+        assert_eq!(phases(&plain.body), ["'=1+1,,,", "'-2,,,", "Übergang,,,", "\"'@SUM(A1),x\",,,"]);
+        let raw = export(&daemon, "format=csv&raw=true");
+        assert_eq!(phases(&raw.body), ["=1+1,,,", "-2,,,", "Übergang,,,", "\"@SUM(A1),x\",,,"]);
+        let marked = export(&daemon, "format=csv&bom=true");
+        assert_eq!(marked.body, format!("\u{feff}{}", plain.body), "the mark, once");
+        for answer in [&plain, &raw, &marked] {
+            assert_eq!(answer.header("x-checksum-xxh3"), Some(&*checksum(&answer.body)));
+        }
+        // Appended to what is there, a continued file has its mark already.
+        let cursor =
+            export(&daemon, &format!("format=csv&end_time={}", start + 1)).header("x-cursor").unwrap().to_owned();
+        let rest = export(&daemon, &format!("format=csv&bom=true&cursor={cursor}"));
+        assert!(rest.body.starts_with(RUN) && marked.body.ends_with(&rest.body), "{}", rest.body);
+        let events = export(&daemon, "format=csv&table=training_events");
+        assert!(events.body.contains(",'=cmd,"), "{}", events.body);
+        // JSON is for programs.
+        let rows = export(&daemon, "format=ndjson").body;
+        assert_eq!(serde_json::from_str::<Value>(rows.lines().next().unwrap()).unwrap()["phase"], PHASES[0]);
+        for more in ["format=json&bom=true", "format=ndjson&raw=true", "raw=yes"] {
+            let refused = daemon.get(&format!("/api/export?run_id={RUN}&{more}"));
+            assert_eq!(refused.status, 400, "{more}");
+            assert!(refused.body.contains(if more.contains("bom") { "`bom`" } else { "`raw`" }), "{}", refused.body);
+        }
+        resumed(&daemon, &plain.body, &raw.body);
+    });
+}
+
+/// What was begun in one way is gone on with in that way, or not at all.
+fn resumed(daemon: &Daemon, plain: &str, raw: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, part) = (folder.path().join("a.csv"), folder.path().join("a.csv.part"));
+    let name = file.to_str().unwrap();
+    let read = || fs::read_to_string(&file).unwrap();
+    let refused = |more: &[&str], why: &str| {
+        let output = daemon.command(&[&["export", RUN, "-o", name, "--resume"], more].concat());
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && error.contains(why), "{error}");
+    };
+    let marked = format!("\u{feff}{plain}");
+    let meta: Value = serde_json::from_str(&daemon.succeed(&["export", RUN, "-o", name, "--bom", "--json"])).unwrap();
+    assert_eq!(read(), marked);
+    assert_eq!((&meta["checksum_xxh3"], &meta["raw"]), (&json!(checksum(&marked)), &json!(false)));
+    refused(&["--raw"], "without --raw");
+    // Broken off, it goes on behind its mark, whether that is asked for again or not.
+    for (cut, more) in [(marked.len() - 7, &[][..]), (marked.len() / 2, &["--bom"])] {
+        fs::remove_file(&file).unwrap();
+        fs::write(&part, &marked.as_bytes()[..cut]).unwrap();
+        let meta = daemon.succeed(&[&["export", RUN, "-o", name, "--json", "--resume"], more].concat());
+        assert_eq!(read(), marked);
+        let meta: Value = serde_json::from_str(&meta).unwrap();
+        assert_eq!((&meta["checksum_xxh3"], &meta["rows"]), (&json!(checksum(&marked)), &json!(4)));
+    }
+    daemon.succeed(&["export", RUN, "-o", name, "--raw"]);
+    assert_eq!(read(), raw);
+    refused(&[], "with --raw");
+    // A part says what it is, too.
+    fs::rename(&file, &part).unwrap();
+    fs::rename(folder.path().join("a.csv.meta.json"), folder.path().join("a.csv.part.meta.json")).unwrap();
+    refused(&[], "with --raw");
+    daemon.succeed(&["export", RUN, "-o", name, "--raw", "--resume"]);
+    assert_eq!(read(), raw);
+    let left = fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 2, "the file and what is told of it");
+    for flag in ["--raw", "--bom"] {
+        assert_eq!(daemon.command(&["export", RUN, "--format", "ndjson", flag]).status.code(), Some(2), "{flag}");
+    }
+}
+
 #[test]
 fn exports_have_a_limit_and_end_with_their_client() {
     let redis = Redis::start();

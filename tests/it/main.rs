@@ -8,6 +8,7 @@ mod access;
 mod api;
 mod browser;
 mod client;
+mod cors;
 mod crash;
 mod curves;
 mod document;
