@@ -197,6 +197,9 @@ fn dashboards(redis: &Redis, cassandra: &Cassandra) {
             .first()
             .is_some_and(|run| run["status"] == "stopped" && run["final_epoch"] == 20)
     });
+    // The run's row may be written before the batch of its metrics.
+    let count = "SELECT epoch FROM training_metrics WHERE run_id = ?";
+    wait_until("the metrics of the run", LIMIT, || ask(count, json!([RUN])).len() == 20);
     let epochs = |rows: Vec<Row>| rows.iter().map(|row| row["epoch"].as_i64().unwrap()).collect::<Vec<_>>();
     let newest = "SELECT * FROM training_metrics WHERE run_id = ? ORDER BY timestamp DESC LIMIT ?";
     assert_eq!(epochs(ask(newest, json!([RUN, 3]))), [20, 19, 18]);
