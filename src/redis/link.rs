@@ -21,8 +21,10 @@ use tracing::{info, warn};
 
 use super::Config;
 use crate::{
+    host,
     lifecycle::Signal,
     logging::Chain,
+    secret::Secret,
     tls::{self, TlsError},
 };
 
@@ -140,7 +142,14 @@ pub(super) fn parse(url: &str) -> Result<RedisConfig, &'static str> {
     }
     // Certificates are read by us, from the files that the configuration names.
     let plain = url.replacen("rediss://", "redis://", 1);
-    RedisConfig::from_url_centralized(&plain).map_err(|_| "cannot be read; write it like \"redis://host:6379/0\"")
+    let settings = RedisConfig::from_url_centralized(&plain)
+        .map_err(|_| "cannot be read; write it like \"redis://host:6379/0\"")?;
+    // The address of an IPv6 host stands in brackets.
+    let is_host = |host: &str| host::check(host.trim_start_matches('[').trim_end_matches(']')).is_ok();
+    if !settings.server.hosts().iter().all(|server| is_host(&server.host)) {
+        return Err("names no host that there can be; write it like \"redis://host:6379/0\", with one host");
+    }
+    Ok(settings)
 }
 
 /// Makes one connection, logged in and ready; one try.
@@ -190,12 +199,12 @@ async fn prepare(config: &Config, role: Role) -> Result<Client, ConnectError> {
 async fn password(config: &Config) -> Result<Option<String>, ConnectError> {
     match &config.password_file {
         Some(path) => {
-            let text = tokio::task::spawn_blocking({
+            let read = tokio::task::spawn_blocking({
                 let path = path.clone();
-                move || std::fs::read_to_string(path)
+                move || Secret::read(&path)
             });
-            let text = text.await.map_err(io::Error::other).and_then(|read| read);
-            Ok(Some(text.map_err(ConnectError::PasswordFile)?.trim_end_matches(['\r', '\n']).to_owned()))
+            let secret = read.await.map_err(io::Error::other).and_then(|read| read);
+            Ok(Some(secret.map_err(ConnectError::PasswordFile)?.expose().to_owned()))
         }
         None => Ok(config.password.as_ref().map(|password| password.expose().to_owned())),
     }
