@@ -27,6 +27,7 @@ mod redis_keys;
 mod redis_rig;
 mod schema_cassandra;
 mod serve;
+mod service_manager;
 mod store_cassandra;
 mod store_cassandra_errors;
 mod store_contract;
