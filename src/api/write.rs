@@ -264,7 +264,7 @@ pub async fn create(State(sight): State<Sight>, read: Body) -> Answer {
     let named = [data.remove("run_id"), data.remove("run_name")].into_iter().flatten().filter(|name| !name.is_null());
     let id = match named.collect::<Vec<_>>().as_slice() {
         [] => Value::from(Uuid::new_v4().to_string()),
-        [Value::String(name)] if !name.trim().is_empty() => Value::from(name.trim()),
+        [Value::String(name)] if !name.trim().is_empty() => Value::from(name.as_str()),
         [_] => return Err(ApiError::bad("`run_id` or `run_name` must be text")),
         _ => return Err(ApiError::bad("`run_id` and `run_name` are one: give either")),
     };

@@ -25,6 +25,7 @@ mod reading;
 mod redis;
 mod redis_keys;
 mod redis_rig;
+mod run_names;
 mod schema_cassandra;
 mod serve;
 mod service_manager;
