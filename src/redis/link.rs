@@ -19,7 +19,7 @@ use fred::{
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tracing::{info, warn};
 
-use super::Config;
+use super::{Acl, Config, Refusal, Touched, is_refusal};
 use crate::{
     host,
     lifecycle::Signal,
@@ -51,6 +51,8 @@ pub enum ConnectError {
     Unreachable(#[source] io::Error),
     #[error("Redis refuses the login ({0}); see `redis.username`, `redis.password_file`")]
     Login(String),
+    #[error(transparent)]
+    Forbidden(Refusal),
     #[error("Redis does not answer in time")]
     Timeout,
     #[error("failed to greet Redis (version 6 or newer is needed)")]
@@ -89,7 +91,7 @@ impl Drop for Connected {
 }
 
 impl Connected {
-    async fn greet(client: Client) -> Result<Self, ConnectError> {
+    async fn greet(client: Client, acl: &Acl) -> Result<Self, ConnectError> {
         let task = client.connect();
         let mut connected = Self { client, task };
         let client = connected.client.clone();
@@ -103,7 +105,10 @@ impl Connected {
                 }),
             }
         };
-        timeout(2 * CONNECT, greeted).await.map_err(|_| ConnectError::Timeout)?.map_err(classify)?;
+        timeout(2 * CONNECT, greeted)
+            .await
+            .map_err(|_| ConnectError::Timeout)?
+            .map_err(|error| classify(error, acl))?;
         Ok(connected)
     }
 }
@@ -118,10 +123,14 @@ fn inline(text: &str) -> String {
     format!("\"{escaped}\"")
 }
 
-fn classify(error: RedisError) -> ConnectError {
+fn classify(error: RedisError, acl: &Acl) -> ConnectError {
     let text = error.details();
+    // Logging in needs no permission, but choosing a database does.
+    if let Some(refusal) = acl.refusal(text, Touched::Nothing) {
+        return ConnectError::Forbidden(refusal);
+    }
     if matches!(error.kind(), ErrorKind::Auth)
-        || ["NOAUTH", "WRONGPASS", "NOPERM", "invalid username"].iter().any(|word| text.contains(word))
+        || ["NOAUTH", "WRONGPASS", "invalid username"].iter().any(|word| text.contains(word))
     {
         // Redis' words name the case and never the password.
         return ConnectError::Login(text.to_owned());
@@ -158,7 +167,7 @@ pub(super) fn parse(url: &str) -> Result<RedisConfig, &'static str> {
 /// Which step failed, for a person to read.
 pub async fn connect(config: &Config, role: Role) -> Result<Connected, ConnectError> {
     let client = prepare(config, role).await?;
-    Connected::greet(client).await
+    Connected::greet(client, &Acl::of(config)).await
 }
 
 /// Where to connect and how to log in, as the client wants it.
@@ -168,6 +177,8 @@ pub async fn connect(config: &Config, role: Role) -> Result<Connected, ConnectEr
 pub async fn settings(config: &Config) -> Result<RedisConfig, ConnectError> {
     let mut settings = parse(&config.url).map_err(ConnectError::Address)?;
     settings.version = RespVersion::RESP3;
+    // A connection begins in database 0: no SELECT is sent for it, which the ACL user may not be allowed.
+    settings.database = settings.database.filter(|database| *database != 0);
     settings.username = config.username.clone().or(settings.username);
     if let Some(password) = password(config).await? {
         settings.password = Some(password);
@@ -273,15 +284,16 @@ impl Retry {
 #[derive(Clone, Debug)]
 pub struct Link {
     current: watch::Receiver<Option<Client>>,
+    acl: Acl,
 }
 
 impl Link {
     /// The link, and the future that keeps it up until told to stop.
     pub fn new(config: &Config, stop: Signal) -> (Self, impl Future<Output = Result<(), ConnectError>> + Send + use<>) {
         let (sender, current) = watch::channel(None);
-        let config = config.clone();
-        (Self { current }, async move {
-            keep_up(&config, &sender, stop).await;
+        let (config, acl) = (config.clone(), Acl::of(config));
+        (Self { current, acl: acl.clone() }, async move {
+            keep_up(&config, &acl, &sender, stop).await;
             Ok(())
         })
     }
@@ -296,13 +308,18 @@ impl Link {
         self.current.clone()
     }
 
+    /// To say what the user of this connection lacks.
+    pub fn acl(&self) -> &Acl {
+        &self.acl
+    }
+
     /// Waits for a connection.
     pub async fn connected(&mut self) -> Option<Client> {
         self.current.wait_for(Option::is_some).await.ok().and_then(|client| client.clone())
     }
 }
 
-async fn keep_up(config: &Config, current: &watch::Sender<Option<Client>>, mut stop: Signal) {
+async fn keep_up(config: &Config, acl: &Acl, current: &watch::Sender<Option<Client>>, mut stop: Signal) {
     let mut retry = Retry::default();
     let mut complaint = String::new();
     loop {
@@ -315,6 +332,7 @@ async fn keep_up(config: &Config, current: &watch::Sender<Option<Client>>, mut s
             Ok(mut connected) => {
                 info!("connected to Redis for commands");
                 complaint.clear();
+                acl.forget_warnings();
                 retry.reset();
                 current.send_replace(Some(connected.client.clone()));
                 let stopped = tokio::select! {
@@ -345,6 +363,11 @@ async fn keep_up(config: &Config, current: &watch::Sender<Option<Client>>, mut s
     }
 }
 
+/// Whether Redis answers a PING. That the user may not send one is an answer, too.
+pub(crate) async fn answers(client: &Client) -> bool {
+    client.ping::<()>(None).await.map_or_else(|error| is_refusal(&error), |()| true)
+}
+
 /// Returns when the connection is gone, or silent for too long.
 async fn lost(connected: &mut Connected) {
     let client = connected.client.clone();
@@ -352,7 +375,7 @@ async fn lost(connected: &mut Connected) {
         let mut failures = 0;
         while failures < 2 {
             tokio::time::sleep(PING).await;
-            failures = if client.ping::<()>(None).await.is_ok() { 0 } else { failures + 1 };
+            failures = if answers(&client).await { 0 } else { failures + 1 };
         }
     };
     tokio::select! {

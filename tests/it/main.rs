@@ -23,6 +23,7 @@ mod overlap;
 mod pipeline;
 mod reading;
 mod redis;
+mod redis_acl;
 mod redis_keys;
 mod redis_rig;
 mod run_names;
