@@ -3,6 +3,7 @@
 mod acl;
 mod link;
 mod pattern;
+mod retry;
 mod share;
 mod subscribe;
 
@@ -13,8 +14,9 @@ use serde::{Deserialize, Serialize, Serializer};
 pub(crate) use self::link::answers;
 pub use self::{
     acl::{Acl, Refusal, Touched, is_refusal},
-    link::{ConnectError, Connected, Link, Outages, Retry, Role, connect, settings},
+    link::{ConnectError, Connected, Link, Outages, Role, connect, settings},
     pattern::{is_pattern, overlap},
+    retry::Retry,
     share::RunShare,
     subscribe::{SubscribeError, subscribe},
 };
