@@ -32,6 +32,7 @@ pub mod demo;
 pub mod event;
 pub mod frame;
 pub mod gaps;
+pub mod host;
 pub mod intake;
 pub mod latest;
 pub mod lifecycle;

@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use fred::interfaces::KeysInterface;
+use fred::{error::Error as RedisError, interfaces::KeysInterface};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     event::{Decided, EventKey, EventRow, Kind, MetricsRow, RunRow, TopologyRow, weight},
+    redis::Touched,
     render::{Json, JsonRows},
     store::{BoxFuture, RangeQuery, RunsQuery},
     wire,
@@ -177,10 +178,11 @@ async fn value(sight: &Sight, subject: &str, run_id: Option<Uuid>) -> Result<Opt
         None => format!("{}{subject}:latest", latest.prefix),
     };
     // Nothing is as long as a key that is not there.
-    let mut bytes = soon(client.strlen::<usize, _>(&key)).await.unwrap_or(0);
+    let refused = |error: &RedisError| latest.link.acl().warn(error, Touched::Key(&key));
+    let mut bytes = soon(client.strlen::<usize, _>(&key), refused).await.unwrap_or(0);
     while bytes > 0 {
         let room = if bytes > SMALL { Some(Room::for_value(&sight.memory, bytes).await) } else { None };
-        let Some(value) = soon(client.get::<Option<String>, _>(&key)).await.flatten() else { break };
+        let Some(value) = soon(client.get::<Option<String>, _>(&key), refused).await.flatten() else { break };
         if value.len() <= room.as_ref().map_or(SMALL, Room::bytes) {
             // Others may write to these keys; what is no JSON is no value.
             let json = serde_json::from_str::<serde::de::IgnoredAny>(&value).is_ok();
@@ -192,9 +194,9 @@ async fn value(sight: &Sight, subject: &str, run_id: Option<Uuid>) -> Result<Opt
     Ok(None)
 }
 
-/// What Redis answers in time.
-async fn soon<T>(answer: impl Future<Output = fred::prelude::FredResult<T>>) -> Option<T> {
-    tokio::time::timeout(PATIENCE, answer).await.ok()?.ok()
+/// What Redis answers in time; what it refuses is told.
+async fn soon<T>(answer: impl Future<Output = Result<T, RedisError>>, refused: impl FnOnce(&RedisError)) -> Option<T> {
+    tokio::time::timeout(PATIENCE, answer).await.ok()?.inspect_err(refused).ok()
 }
 
 /// The run that spoke last, unless one is named.

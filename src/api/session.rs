@@ -27,7 +27,7 @@ use super::{
     tokens::{Keyring, Token, same},
 };
 use crate::{
-    redis::Link,
+    redis::{Link, Touched, is_refusal},
     tls::{hex, sha256},
 };
 
@@ -75,6 +75,10 @@ fn away() -> ApiError {
     ApiError::unavailable("Redis does not answer, and sessions are kept there; use a token, or try again")
 }
 
+fn forbidden() -> ApiError {
+    ApiError::unavailable("Redis refuses to keep sessions, and the log says which permission is missing; use a token")
+}
+
 impl Sessions {
     /// Over this connection, under this key prefix.
     pub fn new(link: Link, key_prefix: &str) -> Self {
@@ -86,7 +90,11 @@ impl Sessions {
     }
 
     async fn ask<T>(&self, question: impl Future<Output = Result<T, fred::error::Error>>) -> Result<T, ApiError> {
-        timeout(PATIENCE, question).await.map_err(|_| away())?.map_err(|_| away())
+        timeout(PATIENCE, question).await.map_err(|_| away())?.map_err(|error| {
+            // Whoever signs in is not told what the user of this program may do; the log is.
+            self.link.acl().warn(&error, Touched::Key(&self.prefix));
+            if is_refusal(&error) { forbidden() } else { away() }
+        })
     }
 
     /// A new session; also the cookie.

@@ -36,7 +36,7 @@ use super::{
 use crate::{
     event::{run_id_from_text, status},
     frame::{Arrival, Frame, Taken},
-    redis::Link,
+    redis::{Link, Touched},
     render, units,
     wire::{self, Command, Limits, Outcome},
 };
@@ -161,7 +161,10 @@ impl Ends {
         match listeners {
             Ok(0) => Err(ApiError::unavailable(format!("nobody listens on `{channel}`"))),
             Ok(_) => Ok(()),
-            Err(error) => Err(ApiError::unavailable(format!("failed to publish on `{channel}`: {error}"))),
+            Err(error) => {
+                let error = self.link.acl().explain(&error, Touched::Channel(channel));
+                Err(ApiError::unavailable(format!("failed to publish on `{channel}`: {error}")))
+            }
         }
     }
 }

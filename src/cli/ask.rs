@@ -3,7 +3,7 @@
 
 mod remote;
 
-use std::{env, fs, future::poll_fn, path::PathBuf, pin::Pin, sync::Arc};
+use std::{env, future::poll_fn, path::PathBuf, pin::Pin, sync::Arc};
 
 use axum::{
     Router,
@@ -42,11 +42,10 @@ impl Place {
     /// The token to send.
     fn token(&self) -> Result<Option<Secret>, CliError> {
         let Some(path) = &self.token_file else {
-            return Ok(env::var("CASCOR_INGEST_TOKEN").ok().filter(|token| !token.is_empty()).map(Secret::new));
+            return Ok(env::var("CASCOR_INGEST_TOKEN").ok().map(Secret::new).filter(|token| !token.is_empty()));
         };
-        let text = fs::read_to_string(path);
-        let text = text.map_err(|error| CliError::failed(format!("failed to read `{}`", path.display()), error))?;
-        Ok(Some(Secret::new(text.trim())))
+        let read = Secret::read(path);
+        read.map(Some).map_err(|error| CliError::failed(format!("failed to read `{}`", path.display()), error))
     }
 }
 

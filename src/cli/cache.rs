@@ -6,8 +6,15 @@
 use fred::{clients::Client, interfaces::KeysInterface, types::scan::ScanType};
 use serde_json::{Value, json};
 
-use super::{CliError, connect::connect, output};
-use crate::config::Settings;
+use super::{
+    CliError,
+    connect::{connect, failed},
+    output,
+};
+use crate::{
+    config::Settings,
+    redis::{self, Touched},
+};
 
 /// Keys asked for in one step of a walk, and deleted in one command.
 const STEP: u32 = 500;
@@ -40,15 +47,16 @@ pub async fn run(settings: Settings, command: Command, json: bool) -> Result<(),
         ));
     }
     let client = connect(&settings.redis).await?;
+    let redis = &settings.redis;
     match command {
-        Command::Get { key } => get(&client, &below(prefix, &key), json).await,
+        Command::Get { key } => get(&client, redis, &below(prefix, &key), json).await,
         Command::Invalidate { pattern } => {
             let pattern = format!("{}{}", literal(prefix), without(prefix, &pattern));
-            let deleted = delete(&client, prefix, &pattern).await?;
+            let deleted = delete(&client, redis, &pattern).await?;
             report(deleted, json)
         }
         Command::Clear => {
-            let deleted = delete(&client, prefix, &format!("{}*", literal(prefix))).await?;
+            let deleted = delete(&client, redis, &format!("{}*", literal(prefix))).await?;
             report(deleted, json)
         }
     }
@@ -73,8 +81,8 @@ fn is_cache(prefix: &str, key: &str) -> bool {
     key.strip_prefix(prefix).is_some_and(|rest| !KEPT.iter().any(|kept| rest.starts_with(kept)))
 }
 
-async fn get(client: &Client, key: &str, json: bool) -> Result<(), CliError> {
-    let failed = |error| CliError::failed(format!("failed to read `{key}`"), error);
+async fn get(client: &Client, redis: &redis::Config, key: &str, json: bool) -> Result<(), CliError> {
+    let failed = |error| failed(redis, format!("failed to read `{key}`"), Touched::Key(key), error);
     if key.contains(":session:") {
         return Err(CliError::Usage("sessions are not shown".into()));
     }
@@ -89,8 +97,9 @@ async fn get(client: &Client, key: &str, json: bool) -> Result<(), CliError> {
 }
 
 /// Walks the keys that match, and deletes those that are a cache.
-async fn delete(client: &Client, prefix: &str, pattern: &str) -> Result<u64, CliError> {
-    let failed = |error| CliError::failed("failed to delete keys", error);
+async fn delete(client: &Client, redis: &redis::Config, pattern: &str) -> Result<u64, CliError> {
+    let prefix = redis.key_prefix.as_str();
+    let failed = |error| failed(redis, "failed to delete keys", Touched::Key(prefix), error);
     let (mut cursor, mut deleted) = ("0".to_owned(), 0);
     loop {
         let (next, keys): (String, Vec<String>) =

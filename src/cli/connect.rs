@@ -13,10 +13,36 @@ use fred::{
 };
 
 use super::CliError;
-use crate::redis;
+use crate::{
+    redis::{self, Acl, Touched},
+    store::BoxError,
+};
 
 /// Longest wait for Redis to take a connection or to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// An operation that Redis did not do, and why; with the missing permission, where an ACL refuses it.
+pub fn failed(
+    redis: &redis::Config,
+    what: impl Into<String>,
+    touched: Touched<'_>,
+    error: fred::error::Error,
+) -> CliError {
+    match Acl::of(redis).refusal(error.details(), touched) {
+        Some(refusal) => CliError::failed(what, refusal),
+        None => CliError::failed(what, error),
+    }
+}
+
+/// Subscribes, and returns once Redis has taken it.
+pub async fn subscribe(client: &Client, redis: &redis::Config, channel: &str) -> Result<(), CliError> {
+    let failed = |error: BoxError| CliError::failed(format!("failed to subscribe to `{channel}`"), error);
+    match redis::subscribe(client, channel, redis).await {
+        Ok(None) => Ok(()),
+        Ok(Some(refusal)) => Err(failed(refusal.into())),
+        Err(error) => Err(failed(error.into())),
+    }
+}
 
 /// Connects for one command, or says why not.
 pub async fn connect(redis: &redis::Config) -> Result<Client, CliError> {
@@ -30,7 +56,7 @@ pub async fn connect_for_long(redis: &redis::Config) -> Result<Client, CliError>
 
 async fn connect_with(redis: &redis::Config, policy: ReconnectPolicy) -> Result<Client, CliError> {
     let url = redis::redact(&redis.url);
-    let failed = |error: fred::error::Error| CliError::failed(format!("failed to connect to `{url}`"), error);
+    let failed = |error| failed(redis, format!("failed to connect to `{url}`"), Touched::Nothing, error);
     let settings = redis::settings(redis).await;
     let settings = settings.map_err(|error| CliError::failed(format!("failed to connect to `{url}`"), error))?;
     let client = Builder::from_config(settings)

@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use fred::{
     clients::Client,
-    interfaces::{ClientLike, EventInterface, PubsubInterface},
+    interfaces::{EventInterface, PubsubInterface},
     types::Message,
 };
 use serde_json::{Value, json};
 use tokio::{sync::broadcast::Receiver, time::Instant};
 use uuid::Uuid;
 
-use super::{CliError, connect::connect, output, status};
-use crate::{config::Settings, units};
+use super::{
+    CliError,
+    connect::{self, connect, failed},
+    output, status,
+};
+use crate::{config::Settings, redis::Touched, units};
 
 /// What the daemon itself obeys.
 const OURS: [&str; 5] = ["pause", "resume", "flush", "reset", "status"];
@@ -50,10 +54,9 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
     let (id, message) = message(&args);
     let receipts = if args.wait { Some(subscribe(redis).await?) } else { None };
     let expected = if args.wait { expected(&client, &settings, args.target.as_deref()).await? } else { Vec::new() };
-    let listeners: i64 = client
-        .publish(channel.as_str(), message.to_string())
-        .await
-        .map_err(|error| CliError::failed(format!("failed to publish on `{channel}`"), error))?;
+    let listeners: i64 = client.publish(channel.as_str(), message.to_string()).await.map_err(|error| {
+        failed(redis, format!("failed to publish on `{channel}`"), Touched::Channel(&channel), error)
+    })?;
     let Some((_ack_client, receipts)) = receipts else {
         let report = json!({"id": id, "command": args.command, "channel": channel, "listeners": listeners});
         return if json {
@@ -79,22 +82,18 @@ fn message(args: &Args) -> (String, Value) {
     (id, message)
 }
 
-/// Listens for receipts on a connection of its own. Returns once Redis has taken the subscription: the answer to a PING
-/// behind it proves that, and a refusal arrives in its place.
+/// Listens for receipts on a connection of its own. Returns once Redis has taken the subscription.
 async fn subscribe(redis: &crate::redis::Config) -> Result<(Client, Receiver<Message>), CliError> {
     let channel = format!("{}control:ack", redis.key_prefix);
-    let failed = |error| CliError::failed(format!("failed to subscribe to `{channel}`"), error);
     let client = connect(redis).await?;
     let receipts = client.message_rx();
-    client.subscribe(channel.as_str()).await.map_err(failed)?;
-    client.ping::<()>(None).await.map_err(failed)?;
+    connect::subscribe(&client, redis, &channel).await?;
     Ok((client, receipts))
 }
 
 /// The daemons that will answer.
 async fn expected(client: &Client, settings: &Settings, target: Option<&str>) -> Result<Vec<String>, CliError> {
-    let prefix = format!("{}ingest:", settings.redis.key_prefix);
-    let all = status::instances(client, &prefix).await?;
+    let all = status::instances(client, &settings.redis).await?;
     Ok(match target {
         None | Some("ingest" | "trainer") => all,
         Some(one) => vec![one.to_owned()],

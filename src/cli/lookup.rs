@@ -9,19 +9,21 @@ use crate::event::run_id_from_text;
 /// Among how many of the newest runs a shortened id or a name is looked for.
 const NEWEST: usize = 1_000;
 
-/// The run that `text` names, as `/api/runs` shows it.
+/// The run that `text` names, as `/api/runs` shows it. Names may begin or end with blanks, so that the text is looked for as it
+/// is first, then without the blanks around it.
 ///
 /// # Errors
 /// When there is none, when there are several (the message lists some), or when nobody answers.
 pub async fn find_run(asker: &Asker, text: &str) -> Result<Value, CliError> {
-    let text = text.trim();
     // The whole id or the whole name: found by key, however old the run is.
-    match asker.json(&format!("/api/runs/{}?limit=0&count=none", run_id_from_text(text))).await {
-        Ok(mut answer) => return Ok(answer["run"].take()),
-        Err(CliError::No(_)) => {}
-        Err(other) => return Err(other),
+    for reading in readings(text) {
+        match asker.json(&format!("/api/runs/{}?limit=0&count=none", run_id_from_text(reading))).await {
+            Ok(mut answer) => return Ok(answer["run"].take()),
+            Err(CliError::No(_)) => {}
+            Err(other) => return Err(other),
+        }
     }
-    if text.is_empty() || Uuid::try_parse(text).is_ok() {
+    if text.is_empty() || Uuid::try_parse(text.trim()).is_ok() {
         return Err(CliError::No(format!("there is no run `{text}`")));
     }
     let (mut runs, mut path) = (Vec::new(), format!("/api/runs?limit={NEWEST}"));
@@ -35,17 +37,29 @@ pub async fn find_run(asker: &Asker, text: &str) -> Result<Value, CliError> {
     choose(&runs, text)
 }
 
+/// What a text may mean, the likeliest first.
+fn readings(text: &str) -> impl Iterator<Item = &str> {
+    let trimmed = Some(text.trim()).filter(|trimmed| *trimmed != text);
+    [Some(text), trimmed].into_iter().flatten().filter(|reading| !reading.is_empty())
+}
+
 /// The id of a run.
 pub fn id(run: &Value) -> &str {
     run["run_id"].as_str().unwrap_or_default()
 }
 
 fn choose(runs: &[Value], text: &str) -> Result<Value, CliError> {
-    let prefix = text.to_ascii_lowercase();
-    let name = |run: &'_ Value| run["run_name"].as_str().map(str::to_owned);
-    let begins = |run: &&Value| id(run).starts_with(&prefix) || name(run).is_some_and(|name| name.starts_with(text));
-    let exact: Vec<&Value> = runs.iter().filter(|run| name(run).as_deref() == Some(text)).collect();
-    let found = if exact.is_empty() { runs.iter().filter(begins).collect() } else { exact };
+    let name = |run: &Value| run["run_name"].as_str().map(str::to_owned);
+    let named =
+        |reading: &str| -> Vec<&Value> { runs.iter().filter(|run| name(run).as_deref() == Some(reading)).collect() };
+    let begins = |reading: &str| -> Vec<&Value> {
+        let prefix = reading.to_ascii_lowercase();
+        let fits =
+            |run: &&Value| id(run).starts_with(&prefix) || name(run).is_some_and(|name| name.starts_with(reading));
+        runs.iter().filter(fits).collect()
+    };
+    let mut found = readings(text).map(named).chain(readings(text).map(begins));
+    let found = found.find(|found| !found.is_empty()).unwrap_or_default();
     match found.as_slice() {
         [run] => Ok((*run).clone()),
         [] => {
@@ -67,19 +81,39 @@ mod tests {
     #[test]
     fn a_run_is_found_by_what_is_unambiguous() {
         let run = |id: u128, name: &str| json!({"run_id": Uuid::from_u128(id << 64), "run_name": name});
-        let runs =
-            [run(0x1234_0000_0000_0000, "spiral"), run(0x1235_0000_0000_0000, "spiral-2"), run(0xffff << 48, "x")];
+        let runs = [
+            run(0x1234_0000_0000_0000, "spiral"),
+            run(0x1235_0000_0000_0000, "spiral-2"),
+            run(0xffff << 48, "x"),
+            run(0xa1 << 56, " lead"),
+            run(0xa2 << 56, "lead"),
+            run(0xa3 << 56, "  "),
+            run(0xa4 << 56, "tail "),
+        ];
         for (text, found) in [
             ("1234", Some(0)),
             ("123", None),
             ("spiral", Some(0)),
             ("spiral-", Some(1)),
+            (" spiral\n", Some(0)),
+            (" spiral- ", Some(1)),
             ("spi", None),
             ("FFFF", Some(2)),
             ("nothing", None),
+            (" lead", Some(3)),
+            ("lead", Some(4)),
+            ("lead ", Some(4)),
+            ("  lead", Some(4)),
+            (" le", Some(3)),
+            ("le", Some(4)),
+            ("  ", Some(5)),
+            ("\t", None),
+            ("tail ", Some(6)),
+            ("tail", Some(6)),
+            ("", None),
         ] {
             let expected = found.map(|n: usize| runs[n].clone());
-            assert_eq!(choose(&runs, text).ok(), expected, "{text}");
+            assert_eq!(choose(&runs, text).ok(), expected, "{text:?}");
         }
     }
 }

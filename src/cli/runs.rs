@@ -10,14 +10,14 @@ use super::{
     CliError,
     ask::{Asker, Place, escape},
     cells,
-    connect::connect,
+    connect::{connect, failed},
     lookup::{find_run, id},
     read, table,
 };
 use crate::{
     config::Settings,
     event::status,
-    redis::is_pattern,
+    redis::{Touched, is_pattern},
     render::{self, STALE},
     units, wire,
 };
@@ -105,10 +105,9 @@ async fn publish(settings: &Settings, run_id: &str, data: &Value) -> Result<(), 
     let now = render::time(units::now());
     let message = json!({ "type": wire::RUN_UPDATE, "run_id": run_id, "timestamp": now, "data": data });
     let client = connect(&settings.redis).await?;
-    let listeners: i64 = client
-        .publish(channel.as_str(), message.to_string())
-        .await
-        .map_err(|error| CliError::failed(format!("failed to publish on `{channel}`"), error))?;
+    let listeners: i64 = client.publish(channel.as_str(), message.to_string()).await.map_err(|error| {
+        failed(&settings.redis, format!("failed to publish on `{channel}`"), Touched::Channel(channel), error)
+    })?;
     if listeners == 0 {
         return Err(CliError::No(format!("no daemon listens on `{channel}`; nothing was changed")));
     }

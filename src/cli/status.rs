@@ -8,11 +8,12 @@ use serde_json::{Value, json};
 use super::{
     CliError,
     ask::{Asker, Place},
-    connect::connect,
+    connect::{connect, failed},
     output,
 };
 use crate::{
     config::Settings,
+    redis::{self, Touched},
     spool::{self, Report},
 };
 
@@ -109,14 +110,15 @@ async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(St
     let prefix = format!("{}ingest:", settings.redis.key_prefix);
     let instances = match daemon {
         Some(instance) => vec![instance],
-        None => instances(&client, &prefix).await?,
+        None => instances(&client, &settings.redis).await?,
     };
     let mut found = Vec::new();
     for instance in instances {
+        let key = format!("{prefix}{instance}");
         let text: Option<String> = client
-            .get(format!("{prefix}{instance}"))
+            .get(&key)
             .await
-            .map_err(|error| CliError::failed("failed to read a status", error))?;
+            .map_err(|error| failed(&settings.redis, "failed to read a status", Touched::Key(&key), error))?;
         // A key that expired between the scan and now, or that somebody else wrote, is no daemon.
         if let Some(status) = text.and_then(|text| serde_json::from_str::<Value>(&text).ok()) {
             found.push((instance, status));
@@ -126,14 +128,15 @@ async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(St
 }
 
 /// Names of all daemons whose status is still there.
-pub async fn instances(client: &Client, prefix: &str) -> Result<Vec<String>, CliError> {
-    let failed = |error| CliError::failed("failed to look for daemons", error);
-    let pattern = format!("{}*", escape(prefix));
+pub async fn instances(client: &Client, redis: &redis::Config) -> Result<Vec<String>, CliError> {
+    let failed = |error| failed(redis, "failed to look for daemons", Touched::Nothing, error);
+    let prefix = format!("{}ingest:", redis.key_prefix);
+    let pattern = format!("{}*", escape(&prefix));
     let (mut cursor, mut names) = ("0".to_owned(), Vec::new());
     loop {
         let page: Reply = client.scan_page(cursor, pattern.clone(), Some(1_000), None).await.map_err(failed)?;
         let (next, keys): (String, Vec<String>) = page.convert().map_err(failed)?;
-        names.extend(keys.iter().filter_map(|key| key.strip_prefix(prefix)).map(str::to_owned));
+        names.extend(keys.iter().filter_map(|key| key.strip_prefix(&prefix)).map(str::to_owned));
         cursor = next;
         if cursor == "0" {
             break;

@@ -9,7 +9,7 @@ use figment::{
 };
 
 use super::{
-    Settings,
+    Settings, lists,
     secrets::{self, Slot},
 };
 
@@ -48,9 +48,11 @@ impl Layers {
         }
     }
 
-    /// Notes what is wrong.
+    /// Notes what is wrong, once.
     pub fn problem(&mut self, problem: String) {
-        self.problems.push(problem);
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     /// Notes what is odd.
@@ -80,6 +82,7 @@ impl Layers {
             match (known, value) {
                 (Some(Value::Dict(..)), Value::Dict(_, inner)) => self.set_dict(&key, inner, origin),
                 (None, _) => self.unknown(&key, origin),
+                (Some(Value::Array(..)), Value::String(_, text)) => self.set_text(&key, &text, Rank::File, origin),
                 (Some(_), value) => self.set(&key, value, Rank::File, origin),
             }
         }
@@ -91,14 +94,24 @@ impl Layers {
             None => return self.unknown(key, origin),
             Some(Value::Bool(..)) => boolean(text).map(Value::from),
             Some(Value::Num(..)) => number(text),
-            Some(Value::Array(..)) => {
-                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-                Ok(Value::from(items.map(Value::from).collect::<Vec<_>>()))
-            }
+            Some(Value::Array(..)) => lists::read(key, text).map(Value::from),
             Some(_) => Ok(Value::from(text)),
         };
         match value {
             Ok(value) => self.set(key, value, rank, origin),
+            Err(problem) => self.problem(format!("`{key}` ({origin}) {problem}")),
+        }
+    }
+
+    /// Lays the items of a list over `key`, each read as [`set_text`](Self::set_text) reads a whole list. Where the key is no
+    /// list, they are one text.
+    pub fn set_items(&mut self, key: &str, items: &[String], rank: Rank, origin: &str) {
+        if !matches!(self.find(key), Some(Value::Array(..))) {
+            return self.set_text(key, &items.join(","), rank, origin);
+        }
+        let read: Result<Vec<_>, _> = items.iter().map(|item| lists::read(key, item)).collect();
+        match read {
+            Ok(lists) => self.set(key, Value::from(lists.concat()), rank, origin),
             Err(problem) => self.problem(format!("`{key}` ({origin}) {problem}")),
         }
     }
@@ -118,11 +131,25 @@ impl Layers {
             }
             return;
         }
+        // A name comes out of the same file of secrets as its password, with the same line end.
+        if matches!(key, "redis.username" | "store.cassandra.username") {
+            value = value.as_str().map(|name| Value::from(name.trim())).unwrap_or(value);
+        }
+        // Whichever store is chosen: contact points are shown, and this would show a password.
+        if key == "store.cassandra.contact_points"
+            && value
+                .as_array()
+                .is_some_and(|items| items.iter().filter_map(Value::as_str).any(|item| item.contains('@')))
+        {
+            return self.problem(format!(
+                "`{key}` ({origin}) holds a login; set `store.cassandra.username` and `store.cassandra.password_file`"
+            ));
+        }
         if key == "redis.url" {
             let Some(url) = value.as_str() else {
                 return self.problem(format!("`{key}` ({origin}) must be text"));
             };
-            let split = secrets::split_url(url);
+            let split = secrets::split_url(url.trim());
             value = Value::from(split.url);
             if let Some(username) = split.username {
                 self.lay("redis.username", Value::from(username), origin);

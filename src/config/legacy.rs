@@ -33,12 +33,17 @@ pub fn apply(env: &BTreeMap<String, String>, layers: &mut Layers) {
             layers.set_text(key, text, Rank::OldEnvironment, &origin);
         }
     }
-    if let Some(text) = set("CASCOR_CACHE_TYPE") {
+    if let Some(text) = cache_type_of(env) {
         cache_type(text, Rank::OldEnvironment, "environment variable CASCOR_CACHE_TYPE", layers);
     }
     if let Some(text) = set("CASCOR_CASSANDRA_ENABLED") {
         cassandra_enabled(text, Rank::OldEnvironment, "environment variable CASCOR_CASSANDRA_ENABLED", layers);
     }
+}
+
+/// What the environment says of the kind of cache.
+pub fn cache_type_of(env: &BTreeMap<String, String>) -> Option<&str> {
+    env.get("CASCOR_CACHE_TYPE").map(String::as_str).filter(|text| !text.is_empty())
 }
 
 /// `redis` keeps the keys; `memory` is as disabled, because a cache inside the daemon is no use to anyone else.

@@ -6,9 +6,11 @@
 
 mod layers;
 mod legacy;
+mod lists;
 mod secrets;
 #[cfg(test)]
 mod tests;
+mod variables;
 mod yaml;
 
 use std::{

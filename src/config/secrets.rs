@@ -56,13 +56,15 @@ pub fn credentials(env: &BTreeMap<String, String>, layers: &mut Layers) {
 impl Slot {
     /// Takes a password as text; an empty one is none.
     pub fn set_text(&mut self, text: &str, rank: Rank, weak: bool, problems: &mut Vec<String>) {
-        if !text.is_empty() {
-            self.set(Held { value: Value::Text(Secret::new(text)), rank, weak }, problems);
+        let secret = Secret::new(text);
+        if !secret.is_empty() {
+            self.set(Held { value: Value::Text(secret), rank, weak }, problems);
         }
     }
 
     /// Takes the file that holds the password.
     pub fn set_file(&mut self, path: &str, rank: Rank, problems: &mut Vec<String>) {
+        let path = path.trim();
         if !path.is_empty() {
             self.set(Held { value: Value::File(path.into()), rank, weak: false }, problems);
         }
@@ -87,11 +89,9 @@ impl Slot {
             Some(Value::Text(secret)) => (Some(secret), None),
             Some(Value::File(path)) => {
                 let problem = |what: String| format!("`{}_file`: `{}` {what}", self.key, path.display());
-                match std::fs::read_to_string(&path) {
-                    Ok(text) if text.trim_end_matches(['\r', '\n']).is_empty() => {
-                        problems.push(problem("is empty".into()))
-                    }
-                    Ok(text) => return (Some(Secret::new(text.trim_end_matches(['\r', '\n']))), Some(path)),
+                match Secret::read(&path) {
+                    Ok(secret) if secret.is_empty() => problems.push(problem("is empty".into())),
+                    Ok(secret) => return (Some(secret), Some(path)),
                     Err(error) => problems.push(problem(format!("cannot be read: {error}"))),
                 }
                 (None, Some(path))
@@ -122,7 +122,7 @@ pub fn split_url(url: &str) -> SplitUrl {
     if user.contains(['?', '/']) || userinfo.contains("?password=") {
         return whole();
     }
-    let some = |text: &str| Some(percent_decode(text)).filter(|text| !text.is_empty());
+    let some = |text: &str| Some(percent_decode(text).trim().to_owned()).filter(|text| !text.is_empty());
     SplitUrl { url: format!("{scheme}://{rest}"), username: some(user), password: some(password) }
 }
 

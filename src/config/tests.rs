@@ -1,4 +1,5 @@
 mod bounds;
+mod deployments;
 
 use figment::value::Value;
 
@@ -204,14 +205,6 @@ fn the_yaml_of_a_deployment_works() {
     }
     let over = case.env("CASCOR_CASSANDRA_PORT", "9044").settings();
     assert_eq!(over.store.cassandra.port, 9044, "the environment wins over the file");
-}
-
-#[test]
-fn yaml_without_its_variables_keeps_the_defaults_and_says_so() {
-    let case = Case::new().file("conf.yml", "backend:\n  cache: {password: \"${NOWHERE}\", type: memory}\n");
-    let Loaded { settings, warnings } = case.load().unwrap();
-    assert_eq!((settings.redis.password, settings.latest.enabled), (None, false));
-    assert!(warnings.len() == 1 && warnings[0].contains("NOWHERE"), "{warnings:?}");
 }
 
 #[test]

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
     layers::{Layers, Rank, boolean},
     legacy,
+    variables::{self, Fault},
 };
 
 /// A section of the old file and the keys it sets.
@@ -58,6 +60,13 @@ pub fn apply(text: &str, path: &Path, env: &BTreeMap<String, String>, layers: &m
     let name = path.display();
     let root = match serde_saphyr::from_str::<Value>(text) {
         Ok(Value::Object(root)) => root,
+        Err(error) if is_second_document(&error) => {
+            let line = error.location().map_or(0, |location| location.line());
+            return layers.problem(format!(
+                "`{name}` line {line} begins a second YAML document; a configuration is one document, so take out what is \
+                 behind the `---`, or give it a file of its own"
+            ));
+        }
         Ok(_) => return layers.problem(format!("`{name}` holds no mapping")),
         // The error's own display quotes the line, which may hold a password.
         Err(error) => {
@@ -65,7 +74,15 @@ pub fn apply(text: &str, path: &Path, env: &BTreeMap<String, String>, layers: &m
             return layers.problem(format!("`{name}` line {line} is no YAML"));
         }
     };
-    let mut file = File { origin: format!("in {name}"), env, layers, ignored: Vec::new(), unset: Vec::new() };
+    let mut file = File {
+        origin: format!("in {name}"),
+        env,
+        layers,
+        ignored: Vec::new(),
+        unset: Vec::new(),
+        disabled: false,
+        written: written(text),
+    };
     for (key, value) in &root {
         match (key.as_str(), value) {
             ("backend", Value::Object(backend)) => file.backend(backend),
@@ -77,7 +94,15 @@ pub fn apply(text: &str, path: &Path, env: &BTreeMap<String, String>, layers: &m
         layers.warn(format!("`{name}`: ignored, because it is not ours: {}", ignored.join(", ")));
     }
     if !unset.is_empty() {
-        layers.warn(format!("`{name}`: not set in the environment, so the default is used: {}", unset.join(", ")));
+        layers
+            .warn(format!("`{name}`: variables that are not set, in a section that is disabled: {}", unset.join(", ")));
+    }
+}
+
+fn is_second_document(error: &serde_saphyr::Error) -> bool {
+    match error {
+        serde_saphyr::Error::WithSnippet { error, .. } => is_second_document(error),
+        other => matches!(other, serde_saphyr::Error::MultipleDocuments { .. }),
     }
 }
 
@@ -86,7 +111,18 @@ struct File<'a> {
     env: &'a BTreeMap<String, String>,
     layers: &'a mut Layers,
     ignored: Vec<String>,
+    /// Variables without a value in a section that is disabled.
     unset: Vec<String>,
+    /// The section that is read now is disabled.
+    disabled: bool,
+    /// By their names here: texts as they stand in the file, where YAML would make a number of them.
+    written: BTreeMap<&'static str, String>,
+}
+
+/// One of our keys, and where its value stands.
+struct Target<'a> {
+    key: &'a str,
+    origin: String,
 }
 
 impl File<'_> {
@@ -100,92 +136,195 @@ impl File<'_> {
         }
     }
 
+    fn target<'k>(&self, key: &'k str, old: &str) -> Target<'k> {
+        Target { key, origin: format!("backend.{old} {}", self.origin) }
+    }
+
     fn cassandra(&mut self, section: &Map<String, Value>) {
-        let login = section.get("auth_provider").and_then(|auth| auth.get("enabled")).cloned();
-        let login = login.and_then(|value| self.scalar(&value)).is_none_or(|text| boolean(&text).unwrap_or(true));
+        let enabled = section.get("enabled").map(|value| (self.target("store.kind", "cassandra.enabled"), value));
+        self.disabled = enabled.and_then(|(target, value)| self.text(&target, value)).is_some_and(|text| {
+            // What is neither is a problem, told where the key is laid.
+            boolean(&text) == Ok(false)
+        });
+        let login = section.get("auth_provider").and_then(|auth| auth.get("enabled"));
+        let target = self.target("store.cassandra.username", "cassandra.auth_provider.enabled");
+        let login = login.is_none_or(|value| self.yes(&target, value).unwrap_or(true));
         for (key, value) in flat(section) {
             if !login && key.starts_with("auth_provider.") {
                 continue;
             }
-            self.one("backend.cassandra", CASSANDRA, &key, value);
+            self.one("cassandra", CASSANDRA, &key, value);
         }
+        self.disabled = false;
     }
 
     fn cache(&mut self, section: &Map<String, Value>) {
         let flat = flat(section);
         // Two old keys make one of ours: the URL, and whether it is encrypted.
-        let mut find = |names: &[&str]| {
-            let value = flat.iter().find(|(key, _)| names.contains(&key.as_str()))?.1;
-            self.scalar(value)
-        };
-        let (url, ssl) = (find(&["redis_url"]), find(&["ssl", "ssl.enabled"]));
-        let url = url.map(|url| match ssl.as_deref().map(boolean) {
-            Some(Ok(true)) if url.starts_with("redis://") => url.replacen("redis://", "rediss://", 1),
-            _ => url,
+        let find = |name: &str| flat.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
+        let ssl = ["ssl", "ssl.enabled"].iter().find_map(|name| Some((*name, find(name)?)));
+        let ssl = ssl.and_then(|(name, value)| {
+            let target = self.target("redis.url", &format!("cache.{name}"));
+            self.yes(&target, value)
         });
+        let target = self.target("redis.url", "cache.redis_url");
+        let given = find("redis_url").and_then(|value| self.text(&target, value));
+        let url = match (given, ssl) {
+            (Some(url), Some(true)) => Some(encrypted(url.trim())),
+            (None, Some(true)) => Some(encrypted(&crate::redis::Config::default().url)),
+            (given, _) => given,
+        };
         if let Some(url) = url {
-            self.layers.set_text("redis.url", &url, Rank::File, &format!("backend.cache.redis_url {}", self.origin));
+            self.layers.set_text("redis.url", &url, Rank::File, &target.origin);
         }
         // `enabled` first, because `type: memory` disables what it enabled.
         for (key, value) in flat {
             match key.as_str() {
                 "redis_url" | "ssl" | "ssl.enabled" => {}
                 key if key.starts_with("connection_pool") => {}
-                key => self.one("backend.cache", CACHE, key, value),
+                key => self.one("cache", CACHE, key, value),
             }
         }
     }
 
     fn one(&mut self, section: &str, table: Table, key: &str, value: &Value) {
+        let old = format!("{section}.{key}");
         let Some((_, meaning)) = table.iter().find(|(name, _)| *name == key) else {
-            self.ignored.push(format!("{section}.{key}"));
+            self.ignored.push(format!("backend.{old}"));
             return;
         };
-        let Some(text) = self.scalar(value) else { return };
-        let origin = format!("{section}.{key} {}", self.origin);
+        let written = match value {
+            Value::Bool(_) | Value::Number(_) => self.written.get(&*old).cloned().map(Value::from),
+            _ => None,
+        };
+        let value = written.as_ref().unwrap_or(value);
         match meaning {
-            Key(ours) => self.layers.set_text(ours, &text, Rank::File, &origin),
-            Seconds(ours) => legacy::seconds(ours, &text, Rank::File, &origin, self.layers),
-            CassandraEnabled => legacy::cassandra_enabled(&text, Rank::File, &origin, self.layers),
-            CacheType => legacy::cache_type(&text, Rank::File, &origin, self.layers),
+            Key(ours) => {
+                let target = self.target(ours, &old);
+                let items: Option<Vec<String>> = match value {
+                    Value::Array(items) => Some(items.iter().filter_map(|item| self.text(&target, item)).collect()),
+                    value => self.text(&target, value).map(|text| vec![text]),
+                };
+                if let Some(items) = items.filter(|items| !items.is_empty()) {
+                    self.layers.set_items(ours, &items, Rank::File, &target.origin);
+                }
+            }
+            Seconds(ours) => self.with_text(ours, &old, value, |text, target, layers| {
+                legacy::seconds(target.key, text, Rank::File, &target.origin, layers)
+            }),
+            CassandraEnabled => self.with_text("store.kind", &old, value, |text, target, layers| {
+                legacy::cassandra_enabled(text, Rank::File, &target.origin, layers)
+            }),
+            // The environment decides in place of the file, also where it says `redis`, which changes nothing by itself.
+            CacheType if legacy::cache_type_of(self.env).is_some() => {}
+            CacheType => self.with_text("latest.enabled", &old, value, |text, target, layers| {
+                legacy::cache_type(text, Rank::File, &target.origin, layers)
+            }),
             Nothing => {}
         }
     }
 
-    /// A value as the environment would give it; lists are comma separated. Nothing when it is empty.
-    fn scalar(&mut self, value: &Value) -> Option<String> {
+    fn with_text(&mut self, key: &str, old: &str, value: &Value, lay: impl FnOnce(&str, &Target<'_>, &mut Layers)) {
+        let target = self.target(key, old);
+        if let Some(text) = self.text(&target, value) {
+            lay(&text, &target, self.layers);
+        }
+    }
+
+    fn yes(&mut self, target: &Target<'_>, value: &Value) -> Option<bool> {
+        let text = self.text(target, value)?;
+        boolean(&text)
+            .map_err(|problem| self.layers.problem(format!("`{}` ({}) {problem}", target.key, target.origin)))
+            .ok()
+    }
+
+    /// A value as the environment would give it; a list is separated by commas. Nothing when it is empty or cannot be made.
+    ///
+    /// Variables are replaced after parsing, so that a password cannot change the file's structure.
+    fn text(&mut self, target: &Target<'_>, value: &Value) -> Option<String> {
         let text = match value {
             Value::Null | Value::Object(_) => return None,
             Value::Bool(yes) => yes.to_string(),
             Value::Number(number) => number.to_string(),
-            Value::String(text) => self.expand(text),
-            Value::Array(items) => items.iter().filter_map(|item| self.scalar(item)).collect::<Vec<_>>().join(","),
+            Value::String(text) => self.expand(target, text)?,
+            Value::Array(items) => {
+                items.iter().filter_map(|item| self.text(target, item)).collect::<Vec<_>>().join(",")
+            }
         };
         Some(text).filter(|text| !text.is_empty())
     }
 
-    /// Replaces `${VAR}` and `${VAR:-default}`. After parsing, so that a password cannot change the file's structure.
-    fn expand(&mut self, text: &str) -> String {
-        let mut out = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once("${") {
-            let Some((inside, tail)) = after.split_once('}') else { break };
-            let (name, default) = inside.split_once(":-").map_or((inside, None), |(name, text)| (name, Some(text)));
-            out.push_str(before);
-            match (self.env.get(name).filter(|value| !value.is_empty()), default) {
-                (Some(value), _) => out.push_str(value),
-                (None, Some(default)) => out.push_str(default),
-                (None, None) => {
-                    if !self.unset.iter().any(|known| known == name) {
-                        self.unset.push(name.to_owned());
-                    }
+    fn expand(&mut self, target: &Target<'_>, text: &str) -> Option<String> {
+        let secret = target.key.ends_with("password") || target.key == "redis.url";
+        let problem = match variables::expand(text, self.env) {
+            Ok(text) => return Some(text),
+            Err(Fault::Unset { name, .. }) if self.disabled => {
+                if !self.unset.contains(&name) {
+                    self.unset.push(name);
                 }
+                return None;
             }
-            rest = tail;
-        }
-        out.push_str(rest);
-        out
+            // The dollar sign may belong to a password, and the name be a part of it.
+            Err(Fault::Unset { bare: true, .. }) if secret => {
+                "names a variable that is not set behind a `$`; write `$$` for a dollar sign".to_owned()
+            }
+            Err(Fault::Unset { name, bare }) => {
+                let dollar = if bare { ", and `$$` for a dollar sign" } else { "" };
+                format!(
+                    "needs the variable `{name}`, which is not set and has no default; write `${{{name}:-...}}` for \
+                     one{dollar}"
+                )
+            }
+            Err(Fault::Syntax(what)) => format!("holds {what}; write `$$` for a dollar sign"),
+        };
+        self.layers.problem(format!("`{}` ({}) {problem}", target.key, target.origin));
+        None
     }
+}
+
+/// The texts that may look like numbers: a password of `0123` is not 123.
+fn written(text: &str) -> BTreeMap<&'static str, String> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Root {
+        backend: Option<Backend>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Backend {
+        cache: Option<Login>,
+        cassandra: Option<Cluster>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Cluster {
+        keyspace: Option<String>,
+        auth_provider: Option<Login>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Login {
+        username: Option<String>,
+        password: Option<String>,
+    }
+    // Where one of them is no text, none is needed: the value is no number then.
+    let root: Root = serde_saphyr::from_str(text).unwrap_or_default();
+    let backend = root.backend.unwrap_or_default();
+    let (cache, cassandra) = (backend.cache.unwrap_or_default(), backend.cassandra.unwrap_or_default());
+    let auth = cassandra.auth_provider.unwrap_or_default();
+    [
+        ("cache.password", cache.password),
+        ("cassandra.keyspace", cassandra.keyspace),
+        ("cassandra.auth_provider.username", auth.username),
+        ("cassandra.auth_provider.password", auth.password),
+    ]
+    .into_iter()
+    .filter_map(|(key, text)| Some((key, text?)))
+    .collect()
+}
+
+fn encrypted(url: &str) -> String {
+    url.strip_prefix("redis://").map_or_else(|| url.to_owned(), |rest| format!("rediss://{rest}"))
 }
 
 /// The values of a section with dotted names, in the order of their names.

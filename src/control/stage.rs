@@ -23,7 +23,7 @@ use crate::{
     lifecycle::{Hold, Signal},
     logging::{Chain, Untrusted},
     metrics::{Label, Metrics},
-    redis::Link,
+    redis::{Link, Touched},
     units::{self, Micros},
 };
 
@@ -220,9 +220,9 @@ impl Stage {
 
     fn reset(&mut self, job: Job, started: Instant) {
         self.record(Arrival::CloseRuns);
-        let (board, client) = (Arc::clone(&self.levers.board), self.levers.link.client());
+        let (board, link) = (Arc::clone(&self.levers.board), self.levers.link.clone());
         self.slow.spawn(async move {
-            let detail = match board.clear(client.as_ref()).await {
+            let detail = match board.clear(&link).await {
                 Ok(keys) => format!("the next message without a run id begins a run; {keys} keys deleted"),
                 Err(error) => format!("the next message without a run id begins a run; keys will expire: {error}"),
             };
@@ -341,9 +341,11 @@ async fn publish(link: Link, identity: Identity, mut answers: mpsc::Receiver<Str
             if let Some(ttl) = identity.latest_ttl {
                 let expire = Some(Expiration::PX(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)));
                 // Whether the key can be set does not matter to whoever waits for the answer.
-                let _ = client.set::<(), _, _>(latest.as_str(), answer.as_str(), expire, None, false).await;
+                let set = client.set::<(), _, _>(latest.as_str(), answer.as_str(), expire, None, false).await;
+                let _ = set.inspect_err(|error| link.acl().warn(error, Touched::Key(&latest)));
             }
-            client.publish::<(), _, _>(ack.as_str(), answer).await.ok()
+            let published = client.publish::<(), _, _>(ack.as_str(), answer).await;
+            published.inspect_err(|error| link.acl().warn(error, Touched::Channel(&ack))).ok()
         });
         if published.await.ok().flatten().is_none() {
             warn!("the answer to a command could not be published");

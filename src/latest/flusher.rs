@@ -17,7 +17,12 @@ use super::{
     claim::Claim,
     history::{History, OBJECT_BYTES},
 };
-use crate::{event::Decided, lifecycle::Signal, metrics::Metrics, redis::Link};
+use crate::{
+    event::Decided,
+    lifecycle::Signal,
+    metrics::Metrics,
+    redis::{Acl, Link, Touched},
+};
 
 /// Between two writes of a key. The contract allows 50 ms; at 2,000 events/s twice the pause takes 1 µs of CPU per event less,
 /// and whoever wants each message has the live stream.
@@ -72,6 +77,7 @@ pub async fn flusher(
         cleared: 0,
         took_over: false,
         complaint: String::new(),
+        acl: link.acl().clone(),
         stop: stop.clone(),
     };
     let mut connection = link.watch();
@@ -95,8 +101,10 @@ pub async fn flusher(
                 flusher.board.expire(Instant::now());
                 if let Some(client) = link.client() {
                     let ours = status();
-                    if let Ok(Some(found)) = client.get::<Option<String>, _>(&status_key).await {
-                        claim.check(&instance, &ours, &found);
+                    match client.get::<Option<String>, _>(&status_key).await {
+                        Ok(Some(found)) => claim.check(&instance, &ours, &found),
+                        Ok(None) => {}
+                        Err(error) => flusher.acl.warn(&error, Touched::Key(&status_key)),
                     }
                     flusher.set(&client, vec![(status_key.clone(), ours, flusher.board.config().status_ttl)]).await;
                 }
@@ -130,7 +138,10 @@ fn history_key(prefix: &str) -> String {
 /// Removes a daemon's status: until its TTL it would say that somebody runs who has ended. Best effort.
 pub async fn forget_status(link: Link, prefix: String, instance: String) {
     if let Some(client) = link.client() {
-        let _ = timeout(FAREWELL, client.del::<Value, _>(status_key(&prefix, &instance))).await;
+        let key = status_key(&prefix, &instance);
+        if let Ok(Err(error)) = timeout(FAREWELL, client.del::<Value, _>(&key)).await {
+            link.acl().warn(&error, Touched::Key(&key));
+        }
     }
 }
 
@@ -153,6 +164,7 @@ struct Flusher {
     /// Whether the history of whoever wrote it before was looked at.
     took_over: bool,
     complaint: String,
+    acl: Acl,
     stop: Signal,
 }
 
@@ -204,7 +216,11 @@ impl Flusher {
             let array: Option<String> = if fits { client.get(&key).await? } else { None };
             Ok::<_, RedisError>(array.zip(u64::try_from(millis).ok()))
         };
-        if let Ok(Some((array, left))) = read.await {
+        let read = read.await;
+        if let Err(error) = &read {
+            self.acl.warn(error, Touched::Key(&key));
+        }
+        if let Ok(Some((array, left))) = read {
             let age = config.history_ttl.saturating_sub(Duration::from_millis(left));
             let now = Instant::now();
             self.history.take_over(&array, now.checked_sub(age).unwrap_or(now));
@@ -235,29 +251,35 @@ impl Flusher {
 
     async fn set(&mut self, client: &Client, writes: Vec<(String, String, Duration)>) {
         let pipeline = client.pipeline();
-        let mut count = 0u64;
+        let mut keys = Vec::with_capacity(writes.len());
         for (key, value, left) in writes {
             let millis = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
             if millis > 0 {
                 // Queued only: the answer comes with the pipeline's.
-                let _ = pipeline.set::<Value, _, _>(key, value, Some(Expiration::PX(millis)), None, false).await;
-                count += 1;
+                let _ = pipeline.set::<Value, _, _>(&key, value, Some(Expiration::PX(millis)), None, false).await;
+                keys.push(key);
             }
         }
-        if count == 0 {
+        if keys.is_empty() {
             return;
         }
         let answers = pipeline.try_all::<Value>().await;
-        let failures: Vec<&RedisError> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+        let failures: Vec<(&String, &RedisError)> =
+            keys.iter().zip(&answers).filter_map(|(key, answer)| Some((key, answer.as_ref().err()?))).collect();
         self.metrics.latest_errors.inc_by(failures.len() as u64);
-        self.metrics.latest_writes.inc_by(count.saturating_sub(failures.len() as u64));
-        // The first word names the kind (OOM, READONLY, NOPERM); the rest may change with every answer.
-        let kind = failures.first().map(|error| error.details().split(' ').next().unwrap_or_default().to_owned());
+        self.metrics.latest_writes.inc_by(keys.len().saturating_sub(failures.len()) as u64);
+        // The first word names the kind (OOM, READONLY), the rule what an ACL lacks; the rest may change with every answer.
+        let refusal = |(key, error): &(&String, &RedisError)| self.acl.refusal(error.details(), Touched::Key(key));
+        let kind = failures.first().map(|failure| match refusal(failure) {
+            Some(refusal) => refusal.rule,
+            None => failure.1.details().split(' ').next().unwrap_or_default().to_owned(),
+        });
         match (kind, failures.first()) {
             // The connection ends with us: what was on its way then is nobody's fault.
             (Some(_), _) if self.stop.is_stopped() => {}
-            (Some(kind), Some(error)) if kind != self.complaint => {
-                warn!(%error, "latest-state keys cannot be written");
+            (Some(kind), Some((key, error))) if kind != self.complaint => {
+                let error = self.acl.explain(error, Touched::Key(key));
+                warn!(error, "latest-state keys cannot be written");
                 self.complaint = kind;
             }
             (None, _) if !self.complaint.is_empty() => {
@@ -274,12 +296,13 @@ impl Board {
     ///
     /// # Errors
     /// Why Redis did not delete them; the values are forgotten all the same, and the keys expire by themselves.
-    pub async fn clear(&self, client: Option<&Client>) -> Result<u64, String> {
+    pub async fn clear(&self, link: &Link) -> Result<u64, String> {
         let cleared = async {
             let _writing = self.writing.lock().await;
             let keys = self.forget();
-            let Some(client) = client else { return Err("Redis is not connected".to_owned()) };
-            client.del::<u64, _>(keys).await.map_err(|error| error.to_string())
+            let Some(client) = link.client() else { return Err("Redis is not connected".to_owned()) };
+            let first = keys.first().cloned().unwrap_or_default();
+            client.del::<u64, _>(keys).await.map_err(|error| link.acl().explain(&error, Touched::Key(&first)))
         };
         match timeout(CLEAR, cleared).await {
             Ok(cleared) => cleared,

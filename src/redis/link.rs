@@ -23,10 +23,12 @@ use fred::{
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tracing::{info, warn};
 
-use super::Config;
+use super::{Acl, Config, Refusal, Touched, is_refusal};
 use crate::{
+    host,
     lifecycle::Signal,
     logging::Chain,
+    secret::Secret,
     tls::{self, TlsError},
 };
 
@@ -53,6 +55,8 @@ pub enum ConnectError {
     Unreachable(#[source] io::Error),
     #[error("Redis refuses the login ({0}); see `redis.username`, `redis.password_file`")]
     Login(String),
+    #[error(transparent)]
+    Forbidden(Refusal),
     #[error("Redis does not answer in time")]
     Timeout,
     #[error("failed to greet Redis (version 6 or newer is needed)")]
@@ -91,7 +95,7 @@ impl Drop for Connected {
 }
 
 impl Connected {
-    async fn greet(client: Client) -> Result<Self, ConnectError> {
+    async fn greet(client: Client, acl: &Acl) -> Result<Self, ConnectError> {
         let task = client.connect();
         let mut connected = Self { client, task };
         let client = connected.client.clone();
@@ -105,7 +109,10 @@ impl Connected {
                 }),
             }
         };
-        timeout(2 * CONNECT, greeted).await.map_err(|_| ConnectError::Timeout)?.map_err(classify)?;
+        timeout(2 * CONNECT, greeted)
+            .await
+            .map_err(|_| ConnectError::Timeout)?
+            .map_err(|error| classify(error, acl))?;
         Ok(connected)
     }
 }
@@ -120,10 +127,14 @@ fn inline(text: &str) -> String {
     format!("\"{escaped}\"")
 }
 
-fn classify(error: RedisError) -> ConnectError {
+fn classify(error: RedisError, acl: &Acl) -> ConnectError {
     let text = error.details();
+    // Logging in needs no permission, but choosing a database does.
+    if let Some(refusal) = acl.refusal(text, Touched::Nothing) {
+        return ConnectError::Forbidden(refusal);
+    }
     if matches!(error.kind(), ErrorKind::Auth)
-        || ["NOAUTH", "WRONGPASS", "NOPERM", "invalid username"].iter().any(|word| text.contains(word))
+        || ["NOAUTH", "WRONGPASS", "invalid username"].iter().any(|word| text.contains(word))
     {
         // Redis' words name the case and never the password.
         return ConnectError::Login(text.to_owned());
@@ -144,7 +155,14 @@ pub(super) fn parse(url: &str) -> Result<RedisConfig, &'static str> {
     }
     // Certificates are read by us, from the files that the configuration names.
     let plain = url.replacen("rediss://", "redis://", 1);
-    RedisConfig::from_url_centralized(&plain).map_err(|_| "cannot be read; write it like \"redis://host:6379/0\"")
+    let settings = RedisConfig::from_url_centralized(&plain)
+        .map_err(|_| "cannot be read; write it like \"redis://host:6379/0\"")?;
+    // The address of an IPv6 host stands in brackets.
+    let is_host = |host: &str| host::check(host.trim_start_matches('[').trim_end_matches(']')).is_ok();
+    if !settings.server.hosts().iter().all(|server| is_host(&server.host)) {
+        return Err("names no host that there can be; write it like \"redis://host:6379/0\", with one host");
+    }
+    Ok(settings)
 }
 
 /// Makes one connection, logged in and ready; one try.
@@ -153,7 +171,7 @@ pub(super) fn parse(url: &str) -> Result<RedisConfig, &'static str> {
 /// Which step failed, for a person to read.
 pub async fn connect(config: &Config, role: Role) -> Result<Connected, ConnectError> {
     let client = prepare(config, role).await?;
-    Connected::greet(client).await
+    Connected::greet(client, &Acl::of(config)).await
 }
 
 /// Where to connect and how to log in, as the client wants it.
@@ -163,6 +181,8 @@ pub async fn connect(config: &Config, role: Role) -> Result<Connected, ConnectEr
 pub async fn settings(config: &Config) -> Result<RedisConfig, ConnectError> {
     let mut settings = parse(&config.url).map_err(ConnectError::Address)?;
     settings.version = RespVersion::RESP3;
+    // A connection begins in database 0: no SELECT is sent for it, which the ACL user may not be allowed.
+    settings.database = settings.database.filter(|database| *database != 0);
     settings.username = config.username.clone().or(settings.username);
     if let Some(password) = password(config).await? {
         settings.password = Some(password);
@@ -194,12 +214,12 @@ async fn prepare(config: &Config, role: Role) -> Result<Client, ConnectError> {
 async fn password(config: &Config) -> Result<Option<String>, ConnectError> {
     match &config.password_file {
         Some(path) => {
-            let text = tokio::task::spawn_blocking({
+            let read = tokio::task::spawn_blocking({
                 let path = path.clone();
-                move || std::fs::read_to_string(path)
+                move || Secret::read(&path)
             });
-            let text = text.await.map_err(io::Error::other).and_then(|read| read);
-            Ok(Some(text.map_err(ConnectError::PasswordFile)?.trim_end_matches(['\r', '\n']).to_owned()))
+            let secret = read.await.map_err(io::Error::other).and_then(|read| read);
+            Ok(Some(secret.map_err(ConnectError::PasswordFile)?.expose().to_owned()))
         }
         None => Ok(config.password.as_ref().map(|password| password.expose().to_owned())),
     }
@@ -268,6 +288,7 @@ impl Retry {
 #[derive(Clone, Debug)]
 pub struct Link {
     current: watch::Receiver<Option<Client>>,
+    acl: Acl,
     outages: Arc<Mutex<Outages>>,
 }
 
@@ -284,11 +305,11 @@ impl Link {
     /// The link, and the future that keeps it up until told to stop.
     pub fn new(config: &Config, stop: Signal) -> (Self, impl Future<Output = Result<(), ConnectError>> + Send + use<>) {
         let (sender, current) = watch::channel(None);
-        let config = config.clone();
-        let link = Self { current, outages: Arc::default() };
+        let (config, acl) = (config.clone(), Acl::of(config));
+        let link = Self { current, acl: acl.clone(), outages: Arc::default() };
         let outages = Arc::clone(&link.outages);
         (link, async move {
-            keep_up(&config, &sender, &outages, stop).await;
+            keep_up(&config, &acl, &sender, &outages, stop).await;
             Ok(())
         })
     }
@@ -308,13 +329,24 @@ impl Link {
         self.current.clone()
     }
 
+    /// To say what the user of this connection lacks.
+    pub fn acl(&self) -> &Acl {
+        &self.acl
+    }
+
     /// Waits for a connection.
     pub async fn connected(&mut self) -> Option<Client> {
         self.current.wait_for(Option::is_some).await.ok().and_then(|client| client.clone())
     }
 }
 
-async fn keep_up(config: &Config, current: &watch::Sender<Option<Client>>, outages: &Mutex<Outages>, mut stop: Signal) {
+async fn keep_up(
+    config: &Config,
+    acl: &Acl,
+    current: &watch::Sender<Option<Client>>,
+    outages: &Mutex<Outages>,
+    mut stop: Signal,
+) {
     let note = |outage: Outages| *outages.lock().unwrap_or_else(PoisonError::into_inner) = outage;
     let mut retry = Retry::default();
     let mut complaint = String::new();
@@ -328,6 +360,7 @@ async fn keep_up(config: &Config, current: &watch::Sender<Option<Client>>, outag
             Ok(mut connected) => {
                 info!("connected to Redis for commands");
                 complaint.clear();
+                acl.forget_warnings();
                 retry.reset();
                 note(Outages { connected_before: true, error: None });
                 current.send_replace(Some(connected.client.clone()));
@@ -360,6 +393,11 @@ async fn keep_up(config: &Config, current: &watch::Sender<Option<Client>>, outag
     }
 }
 
+/// Whether Redis answers a PING. That the user may not send one is an answer, too.
+pub(crate) async fn answers(client: &Client) -> bool {
+    client.ping::<()>(None).await.map_or_else(|error| is_refusal(&error), |()| true)
+}
+
 /// Returns when the connection is gone, or silent for too long.
 async fn lost(connected: &mut Connected) {
     let client = connected.client.clone();
@@ -367,7 +405,7 @@ async fn lost(connected: &mut Connected) {
         let mut failures = 0;
         while failures < 2 {
             tokio::time::sleep(PING).await;
-            failures = if client.ping::<()>(None).await.is_ok() { 0 } else { failures + 1 };
+            failures = if answers(&client).await { 0 } else { failures + 1 };
         }
     };
     tokio::select! {

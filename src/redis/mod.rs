@@ -1,17 +1,22 @@
 //! How to reach Redis: settings, TLS, and clients that know when they are cut off.
 
+mod acl;
 mod link;
 mod pattern;
 mod share;
+mod subscribe;
 
 use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
 
+pub(crate) use self::link::answers;
 pub use self::{
+    acl::{Acl, Refusal, Touched, is_refusal},
     link::{ConnectError, Connected, Link, Outages, Retry, Role, connect, settings},
     pattern::{is_pattern, overlap},
     share::RunShare,
+    subscribe::{SubscribeError, subscribe},
 };
 use crate::{secret::Secret, tls::Tls, units::ByteSize};
 

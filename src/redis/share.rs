@@ -6,7 +6,7 @@ use fred::{interfaces::KeysInterface, types::Expiration};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::Link;
+use super::{Link, Touched};
 
 /// How long the first message without an id may wait for another instance's word.
 const FETCH: Duration = Duration::from_millis(250);
@@ -31,7 +31,9 @@ impl RunShare {
         let mut link = self.link.clone();
         let read = async {
             let client = link.connected().await?;
-            client.get::<Option<String>, _>(format!("{}{channel}", self.prefix)).await.ok().flatten()
+            let key = format!("{}{channel}", self.prefix);
+            let read = client.get::<Option<String>, _>(&key).await;
+            read.inspect_err(|error| link.acl().warn(error, Touched::Key(&key))).ok().flatten()
         };
         timeout(FETCH, read).await.ok().flatten()
     }
@@ -40,8 +42,9 @@ impl RunShare {
     pub async fn publish(&self, channel: &str, json: String) {
         let Some(client) = self.link.client() else { return };
         let expire = Some(Expiration::EX(KEPT_SECONDS));
-        let set = client.set::<(), _, _>(format!("{}{channel}", self.prefix), json, expire, None, false).await;
-        if let Err(error) = set {
+        let key = format!("{}{channel}", self.prefix);
+        if let Err(error) = client.set::<(), _, _>(&key, json, expire, None, false).await {
+            self.link.acl().warn(&error, Touched::Key(&key));
             debug!(%error, "failed to share an open run");
         }
     }
@@ -49,7 +52,9 @@ impl RunShare {
     /// Deletes what is shared about a channel.
     pub async fn forget(&self, channel: &str) {
         let Some(client) = self.link.client() else { return };
-        if let Err(error) = client.del::<(), _>(format!("{}{channel}", self.prefix)).await {
+        let key = format!("{}{channel}", self.prefix);
+        if let Err(error) = client.del::<(), _>(&key).await {
+            self.link.acl().warn(&error, Touched::Key(&key));
             debug!(%error, "failed to delete a shared run");
         }
     }

@@ -1,16 +1,13 @@
 //! Redis Pub/Sub: subscribes, proves it, receives, and reports every hole.
 //!
-//! A session is one connection. SUBSCRIBE is answered by a push that the client library swallows, or by an error that it hands
-//! to the next command, or to nobody. So each SUBSCRIBE is followed by CLIENT INFO on the same connection: one subscription more
-//! is the proof. A refusal may leave a stray reply behind, which would shift all later ones: after one, the connection is used
-//! again only when it answers in step. Refused channels are tried again on a connection of their own.
+//! A session is one connection, whose subscriptions are proven. Refused channels are tried again on a connection of their own.
 
 mod session;
 mod stamp;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use fred::{error::Error as RedisError, interfaces::EventInterface};
+use fred::interfaces::EventInterface;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
@@ -28,7 +25,7 @@ use crate::{
     lifecycle::Signal,
     logging::Chain,
     metrics::{Label, Metrics},
-    redis::{Config, ConnectError, Retry, Role, connect, overlap},
+    redis::{Acl, Config, ConnectError, Retry, Role, SubscribeError, connect, overlap, subscribe},
     units::Micros,
 };
 
@@ -45,6 +42,7 @@ const RETRY_REFUSED: Duration = Duration::from_secs(2);
 pub struct Source {
     name: &'static str,
     redis: Config,
+    acl: Acl,
     channels: Vec<String>,
     /// Of our own channels the one that is read, if any.
     own: Option<String>,
@@ -68,9 +66,9 @@ pub struct Source {
 enum OpenError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("failed to subscribe")]
-    Subscribe(#[source] RedisError),
-    #[error("Redis refuses every channel ({0}); allow them with ACL SETUSER")]
+    #[error(transparent)]
+    Subscribe(#[from] SubscribeError),
+    #[error("Redis refuses every channel: {0}")]
     Refused(String),
 }
 
@@ -118,6 +116,7 @@ impl Source {
             // The contract's names of places where something is missed.
             delivery: Delivery::new(queue, if control { "control" } else { "redis" }, Arc::clone(&metrics)),
             redis: config.clone(),
+            acl: Acl::of(config),
             status,
             metrics,
             stamper,
@@ -166,7 +165,9 @@ impl Source {
                     self.failed(&error);
                     match &error {
                         OpenError::Connect(connect) => retry.next_delay(Some(connect)),
-                        OpenError::Refused(_) => Duration::from_secs(1),
+                        OpenError::Refused(_) | OpenError::Subscribe(SubscribeError::Forbidden(_)) => {
+                            Duration::from_secs(1)
+                        }
                         _ => retry.next_delay(None),
                     }
                 }
@@ -204,8 +205,8 @@ impl Source {
         let messages = connected.client.message_rx();
         let mut refused = Vec::new();
         for channel in &self.channels {
-            if let Some(reason) = session::subscribe(&connected.client, channel).await? {
-                refused.push((channel.clone(), reason));
+            if let Some(reason) = subscribe(&connected.client, channel, &self.redis).await? {
+                refused.push((channel.clone(), reason.to_string()));
             }
         }
         self.set_refused(refused);
@@ -213,7 +214,7 @@ impl Source {
             let reason = self.refused.first().map(|(_, _, reason)| reason.clone());
             return Err(OpenError::Refused(reason.unwrap_or_default()));
         }
-        let server = session::ask_server(&connected.client).await;
+        let server = session::ask_server(&connected.client, &self.acl).await;
         self.opened(server);
         Ok(Session::new(connected, messages))
     }
@@ -231,7 +232,7 @@ impl Source {
         for (channel, reason) in refused {
             let known = before.iter().find(|(name, ..)| *name == channel).map(|(_, since, _)| *since);
             if known.is_none() {
-                error!(source = self.name, channel, reason, "Redis refuses a channel; allow it with ACL SETUSER");
+                error!(source = self.name, channel, reason, "Redis refuses a channel");
             }
             let since = known.or(self.lost.map(|(since, _)| since)).unwrap_or(now);
             self.refused.push((channel, since, reason));
@@ -270,9 +271,9 @@ impl Source {
         if let Ok(connected) = connect(&redis, Role::Commands).await {
             let mut still = Vec::new();
             for (channel, reason) in &refused {
-                match session::subscribe(&connected.client, channel).await {
+                match subscribe(&connected.client, channel, &redis).await {
                     Ok(None) => {}
-                    Ok(Some(reason)) => still.push((channel.clone(), reason)),
+                    Ok(Some(reason)) => still.push((channel.clone(), reason.to_string())),
                     Err(_) => still.push((channel.clone(), reason.clone())),
                 }
             }
@@ -285,8 +286,8 @@ impl Source {
     async fn take_allowed(&mut self, session: &Session, still: Vec<(String, String)>) -> Result<(), OpenError> {
         for (channel, ..) in &self.refused {
             let allowed = !still.iter().any(|(name, _)| name == channel);
-            if allowed && let Some(reason) = session.subscribe(channel).await? {
-                return Err(OpenError::Refused(reason));
+            if allowed && let Some(reason) = subscribe(&session.connected.client, channel, &self.redis).await? {
+                return Err(OpenError::Refused(reason.to_string()));
             }
         }
         self.set_refused(still);

@@ -14,6 +14,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "units",
             "event",
             "frame",
+            "host",
             "backoff",
             "courtesy",
             "lifecycle",

@@ -114,7 +114,7 @@ async fn latest_keys_are_set_coalesced_set_again_and_cleared() {
     sleep(Duration::from_millis(200)).await;
     assert_eq!(server.cli(&["GET", "cascor:state:latest"]), "{\"s\":3}");
     server.cli(&["SET", "somebody:else", "1"]);
-    board.clear(link.client().as_ref()).await.unwrap();
+    board.clear(&link).await.unwrap();
     sleep(Duration::from_millis(200)).await;
     let keys = server.cli(&["KEYS", "*"]);
     assert!(keys.lines().all(|key| key == "somebody:else" || key == "cascor:ingest:one"), "{keys}");

@@ -2,16 +2,19 @@
 
 use fred::{
     clients::Client,
-    interfaces::{EventInterface, PubsubInterface},
+    interfaces::EventInterface,
     types::{Message, config::Server},
 };
 use serde_json::Value;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use crate::{
-    cli::{CliError, connect::connect_for_long},
+    cli::{
+        CliError,
+        connect::{self, connect_for_long},
+    },
     logging::Chain,
-    redis,
+    redis::{self, Acl},
 };
 
 /// What a trainer obeys.
@@ -26,7 +29,7 @@ pub enum Command {
 /// The subscription, on a connection of its own.
 pub struct Commands {
     client: Client,
-    channels: Vec<String>,
+    redis: redis::Config,
     messages: Receiver<Message>,
     reconnects: Receiver<Server>,
 }
@@ -35,21 +38,22 @@ impl Commands {
     /// Subscribes to every control channel.
     pub async fn listen(redis: &redis::Config) -> Result<Self, CliError> {
         let client = connect_for_long(redis).await?;
-        let channels = redis.control_channels.clone();
-        let commands = Self { messages: client.message_rx(), reconnects: client.reconnect_rx(), client, channels };
-        commands.subscribe().await.map_err(|error| CliError::failed("failed to subscribe to control", error))?;
+        let commands =
+            Self { messages: client.message_rx(), reconnects: client.reconnect_rx(), client, redis: redis.clone() };
+        commands.subscribe().await?;
         Ok(commands)
     }
 
-    async fn subscribe(&self) -> Result<(), fred::error::Error> {
-        for channel in &self.channels {
-            if channel.contains(['*', '?', '[']) {
-                self.client.psubscribe(channel.as_str()).await?;
-            } else {
-                self.client.subscribe(channel.as_str()).await?;
-            }
+    async fn subscribe(&self) -> Result<(), CliError> {
+        for channel in &self.redis.control_channels {
+            connect::subscribe(&self.client, &self.redis, channel).await?;
         }
         Ok(())
+    }
+
+    /// To say what the user of this connection lacks.
+    pub fn acl(&self) -> Acl {
+        Acl::of(&self.redis)
     }
 
     /// The next command for trainers. Safe to drop and call again.

@@ -22,7 +22,7 @@ use super::{CliError, connect::connect_for_long, output};
 use crate::{
     config::Settings,
     demo::trainer::{Plan, Trainer},
-    logging::Chain,
+    redis::{Acl, Touched},
     units,
 };
 use commands::{Command, Commands};
@@ -169,6 +169,7 @@ impl Demo {
         lines: &Lines,
         interrupted: &AtomicBool,
     ) -> u64 {
+        let acl = commands.acl();
         let deadline = self.args.duration.map(|duration| Instant::now() + duration);
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -196,7 +197,7 @@ impl Demo {
                 return published;
             }
             if !burst.is_empty() {
-                published += send(client, channel, &burst, interrupted).await;
+                published += send(client, channel, &burst, &acl, interrupted).await;
                 burst.clear();
             }
             lines.show(self.runs.iter().map(|run| run.trainer.progress()), self.paused, published);
@@ -279,7 +280,7 @@ impl Demo {
 }
 
 /// Publishes a burst in one pipeline, again and again until Redis has taken it: the same bytes twice are one row.
-async fn send(client: &Client, channel: &str, burst: &[Bytes], interrupted: &AtomicBool) -> u64 {
+async fn send(client: &Client, channel: &str, burst: &[Bytes], acl: &Acl, interrupted: &AtomicBool) -> u64 {
     loop {
         let pipeline = client.pipeline();
         let mut outcome = Ok(());
@@ -292,7 +293,10 @@ async fn send(client: &Client, channel: &str, burst: &[Bytes], interrupted: &Ato
         };
         match outcome {
             Ok(()) => return burst.len() as u64,
-            Err(error) => tracing::warn!(error = %Chain(&error), "redis does not take the messages; trying again"),
+            Err(error) => {
+                let error = acl.explain(&error, Touched::Channel(channel));
+                tracing::warn!(error, "redis does not take the messages; trying again");
+            }
         }
         if interrupted.load(Ordering::Relaxed) {
             return 0;

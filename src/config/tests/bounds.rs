@@ -10,6 +10,10 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("redis.url = \"redis://h?db=1\"", "redis.url", "behind `?`"),
     ("redis.url = \"redis://h/words\"", "redis.url", "cannot be read"),
     ("redis.url = \"redis://\"", "redis.url", "cannot be read"),
+    ("redis.url = \"redis://a,b:6379/0\"", "redis.url", "no host"),
+    ("redis.url = \"redis://a;b\"", "redis.url", "no host"),
+    ("redis.training_channels = \"a;b\"", "redis.training_channels", "`a;b`"),
+    ("store.cassandra.contact_points = [\"u:p@c1\"]", "store.cassandra.contact_points", "login"),
     ("redis.url = \"valkey://h\"", "redis.url", "redis:// or rediss://"),
     ("redis.training_channels = []", "redis.training_channels", "at least one"),
     ("redis.training_channels = [\"\"]", "redis.training_channels", "empty name"),
@@ -60,7 +64,10 @@ const REFUSED: &[(&str, &str, &str)] = &[
 /// The same of `store.cassandra`, whose keys these are.
 const REFUSED_OF_CASSANDRA: &[(&str, &str, &str)] = &[
     ("contact_points = []", "contact_points", "at least one host"),
-    ("contact_points = [\"db1\", \" \"]", "contact_points", "no empty name"),
+    ("contact_points = [\"db1\", \" \"]", "contact_points", "is empty"),
+    ("contact_points = [\"c1;c2\"]", "contact_points", "`c1;c2`"),
+    ("contact_points = [\"c1:cql\"]", "contact_points", "`c1:cql`"),
+    ("contact_points = \"[\\\"c1\\\", c2\"", "contact_points", "`[\\\"c1\\\"`"),
     ("port = 0", "port", "at least 1"),
     ("pool_size = 0", "pool_size", "at least 1"),
     ("page_rows = 0", "page_rows", "between 1 and 5000"),

@@ -5,8 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use fred::{
     clients::Client,
-    error::{Error as RedisError, ErrorKind},
-    interfaces::{ClientInterface, ClientLike, PubsubInterface},
+    interfaces::ClientLike,
     types::{InfoKind, Message},
 };
 use tokio::{
@@ -14,16 +13,16 @@ use tokio::{
         Receiver,
         error::{RecvError, TryRecvError},
     },
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tracing::warn;
 
-use super::{OpenError, RETRY_REFUSED, Source};
+use super::{RETRY_REFUSED, Source};
 use crate::{
     frame::{Frame, GapReason},
     lifecycle::Signal,
     metrics::Label,
-    redis::{Connected, is_pattern},
+    redis::{Acl, Connected, Touched, answers},
     units::Micros,
 };
 
@@ -53,7 +52,7 @@ type Underway<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A proven connection.
 pub(super) struct Session {
-    connected: Connected,
+    pub(super) connected: Connected,
     messages: Receiver<Message>,
     names: Vec<Arc<str>>,
 }
@@ -82,94 +81,21 @@ impl Server {
     }
 }
 
-/// Subscribes to one channel and waits until Redis has taken it. `Some`: it is refused, and why.
-pub(super) async fn subscribe(client: &Client, channel: &str) -> Result<Option<String>, OpenError> {
-    let before = match subscriptions(client).await {
-        Ok(before) => before,
-        // Where CLIENT INFO is forbidden or unknown, an answer without an error behind the SUBSCRIBE has to do.
-        Err(error) if !error.details().is_empty() && client.is_connected() => {
-            return subscribe_blindly(client, channel).await;
-        }
-        Err(error) => return Err(OpenError::Subscribe(error)),
-    };
-    let (sent, after) = tokio::join!(send_subscribe(client, channel), subscriptions(client));
-    sent.map_err(OpenError::Subscribe)?;
-    let refused = refusal(after.map(|after| after > before))?;
-    if refused.is_some() {
-        fall_in_step(client).await?;
-    }
-    Ok(refused)
-}
-
-async fn subscribe_blindly(client: &Client, channel: &str) -> Result<Option<String>, OpenError> {
-    let text = format!("subscribed {channel}");
-    let (sent, answer) = tokio::join!(send_subscribe(client, channel), client.ping::<String>(Some(text.clone())));
-    sent.map_err(OpenError::Subscribe)?;
-    let refused = refusal(answer.map(|answer| answer == text))?;
-    if refused.is_some() {
-        fall_in_step(client).await?;
-    }
-    Ok(refused)
-}
-
-/// Waits until stray replies are gone: those that come while nobody waits for one are dropped. A ping that gets its own text
-/// back has none before it.
-async fn fall_in_step(client: &Client) -> Result<(), OpenError> {
-    for n in 0..10 {
-        sleep(Duration::from_millis(1 << n.min(5))).await;
-        let text = format!("in step {n}");
-        match client.ping::<String>(Some(text.clone())).await {
-            Ok(answer) if answer == text => return Ok(()),
-            // Any other answer, error or not, was meant for somebody else.
-            _ if client.is_connected() => {}
-            Ok(_) => break,
-            Err(error) => return Err(OpenError::Subscribe(error)),
+/// What the server says about itself; empty where it may not be asked: a cut by Redis is not told from any other then.
+pub(super) async fn ask_server(client: &Client, acl: &Acl) -> Server {
+    let mut info = String::new();
+    for kind in [InfoKind::Server, InfoKind::Stats] {
+        match client.info::<String>(Some(kind)).await {
+            Ok(part) => info.push_str(&part),
+            Err(error) => acl.warn(&error, Touched::Nothing),
         }
     }
-    Err(OpenError::Subscribe(RedisError::new(ErrorKind::Protocol, "the answers are out of step")))
-}
-
-fn refusal(proven: Result<bool, RedisError>) -> Result<Option<String>, OpenError> {
-    match proven {
-        Ok(true) => Ok(None),
-        // The error came before anybody waited for an answer.
-        Ok(false) => Ok(Some("NOPERM this user has no permissions to access the channel".into())),
-        Err(error) if error.details().contains("NOPERM") => Ok(Some(error.details().to_owned())),
-        Err(error) => Err(OpenError::Subscribe(error)),
-    }
-}
-
-async fn send_subscribe(client: &Client, channel: &str) -> Result<(), RedisError> {
-    if is_pattern(channel) { client.psubscribe(channel).await } else { client.subscribe(channel).await }
-}
-
-/// How many subscriptions Redis says this connection has.
-async fn subscriptions(client: &Client) -> Result<u64, RedisError> {
-    let info = client.client_info::<String>().await?;
-    let count = |name: &str| {
-        let value = info.split_ascii_whitespace().find_map(|field| field.strip_prefix(name));
-        value.and_then(|value| value.parse::<u64>().ok())
-    };
-    count("sub=")
-        .zip(count("psub="))
-        .map(|(plain, patterns)| plain + patterns)
-        .ok_or_else(|| RedisError::new(ErrorKind::Protocol, "CLIENT INFO tells no subscriptions"))
-}
-
-/// What the server says about itself; empty where it may not be asked.
-pub(super) async fn ask_server(client: &Client) -> Server {
-    let mut info = client.info::<String>(Some(InfoKind::Server)).await.unwrap_or_default();
-    info.push_str(&client.info::<String>(Some(InfoKind::Stats)).await.unwrap_or_default());
     Server::read(&info)
 }
 
 impl Session {
     pub(super) fn new(connected: Connected, messages: Receiver<Message>) -> Self {
         Self { connected, messages, names: Vec::new() }
-    }
-
-    pub(super) async fn subscribe(&self, channel: &str) -> Result<Option<String>, OpenError> {
-        subscribe(&self.connected.client, channel).await
     }
 
     /// The channel's shared name; most messages come on few channels.
@@ -204,9 +130,9 @@ impl Source {
                 biased;
                 () = stop.stopped() => {
                     // Redis answers in order: what it had sent before is here when the answer is.
-                    let answered = timeout(LAST_ANSWER, client.ping::<()>(None)).await;
+                    let answered = timeout(LAST_ANSWER, answers(&client)).await;
                     while let Some((1.., _)) = self.drain(&mut session, None) {}
-                    if matches!(answered, Ok(Ok(()))) {
+                    if matches!(answered, Ok(true)) {
                         self.status.heard(self.name, self.stamper.now());
                     } else {
                         self.lost = Some((proven.0, GapReason::Disconnected));
@@ -246,7 +172,7 @@ impl Source {
                     }
                     if pong.is_none() {
                         let (client, asked) = (client.clone(), (self.stamper.now(), now));
-                        pong = Some(Box::pin(async move { client.ping::<()>(None).await.is_ok().then_some(asked) }));
+                        pong = Some(Box::pin(async move { answers(&client).await.then_some(asked) }));
                     }
                     if !self.refused.is_empty() && probe.is_none() && now >= refused_next {
                         refused_next = now + RETRY_REFUSED;

@@ -3,6 +3,7 @@
 //! [`CassandraStore`] exists whether or not a server does: its `run` connects, watches and connects again, and calls made
 //! meanwhile are answered at once with what is wrong. It never changes the schema; that is the work of the schema tool.
 
+mod contact_points;
 mod days;
 mod errors;
 mod pages;
@@ -108,10 +109,7 @@ impl Default for Config {
 impl Config {
     /// Adds what is wrong with these settings.
     pub fn problems(&self, problems: &mut Vec<String>) {
-        if self.contact_points.is_empty() || self.contact_points.iter().any(|point| point.trim().is_empty()) {
-            problems
-                .push("`store.cassandra.contact_points` must name at least one host, and hold no empty name".into());
-        }
+        self.contact_point_problems(problems);
         for (key, count) in [("port", usize::from(self.port)), ("pool_size", self.pool_size)] {
             if count == 0 {
                 problems.push(format!("`store.cassandra.{key}` must be at least 1"));
@@ -163,18 +161,20 @@ impl Config {
         }
     }
 
+    fn contact_point_problems(&self, problems: &mut Vec<String>) {
+        if self.contact_points.is_empty() {
+            problems.push("`store.cassandra.contact_points` must name at least one host".into());
+        }
+        for entry in &self.contact_points {
+            if let Err(problem) = contact_points::address(entry, self.port) {
+                problems.push(format!("`store.cassandra.contact_points`: `{}` {problem}", entry.escape_debug()));
+            }
+        }
+    }
+
     /// The contact points as `host:port`.
     pub(crate) fn addresses(&self) -> Vec<String> {
-        let points = self.contact_points.iter().map(|point| point.trim()).filter(|point| !point.is_empty());
-        points
-            .map(|point| match point.rsplit_once(':') {
-                // More than one colon without brackets is an IPv6 address.
-                _ if point.ends_with(']') => format!("{point}:{}", self.port),
-                Some((host, _)) if host.contains(':') && !host.ends_with(']') => format!("[{point}]:{}", self.port),
-                Some((_, port)) if port.parse::<u16>().is_ok() => point.to_owned(),
-                _ => format!("{point}:{}", self.port),
-            })
-            .collect()
+        self.contact_points.iter().filter_map(|entry| contact_points::address(entry, self.port).ok()).collect()
     }
 }
 
@@ -334,14 +334,6 @@ impl Store for CassandraStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn contact_points_may_carry_a_port() {
-        let points = ["db1", "db2:9043", " 10.0.0.1 ", "::1", "[::1]", "[::1]:9044", ""];
-        let config = Config { contact_points: points.map(String::from).to_vec(), port: 9042, ..Config::default() };
-        let expected = ["db1:9042", "db2:9043", "10.0.0.1:9042", "[::1]:9042", "[::1]:9042", "[::1]:9044"];
-        assert_eq!(config.addresses(), expected);
-    }
 
     #[test]
     fn every_problem_is_named_by_its_key() {

@@ -5,7 +5,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -25,7 +24,7 @@ use super::{
     statements::Statements,
     turns::Turns,
 };
-use crate::{lifecycle::Signal, logging::Chain};
+use crate::{lifecycle::Signal, logging::Chain, secret::Secret};
 
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 const PREPARE_EVERY: Duration = Duration::from_secs(1);
@@ -101,8 +100,8 @@ fn password(config: &Config) -> Result<Option<String>, Trouble> {
         return Ok(config.password.as_ref().map(|secret| secret.expose().to_owned()));
     };
     // Read at each connect, so that a rotated password is found.
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
+    match Secret::read(path) {
+        Ok(secret) => Ok(Some(secret.expose().to_owned())),
         Err(error) => Err(Trouble::misconfigured(format!(
             "`store.cassandra.password_file` cannot be read: {}: {error}",
             path.display()

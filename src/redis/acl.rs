@@ -1,0 +1,177 @@
+//! What an ACL of Redis refuses, and the rule that would allow it.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use fred::error::Error as RedisError;
+use tracing::warn;
+
+use super::Config;
+
+/// What a command works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Touched<'a> {
+    /// Neither a key nor a channel.
+    Nothing,
+    /// A key.
+    Key(&'a str),
+    /// A channel or a pattern of channels.
+    Channel(&'a str),
+}
+
+/// Whether an error is Redis saying that the ACL forbids something: an answer like any other, not a sign of a lost connection.
+pub fn is_refusal(error: &RedisError) -> bool {
+    error.details().starts_with("NOPERM")
+}
+
+/// Says what the ACL user lacks.
+#[derive(Clone, Debug)]
+pub struct Acl {
+    user: Arc<str>,
+    prefix: Arc<str>,
+    /// Rules that were warned of.
+    warned: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// Something that an ACL refuses.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub struct Refusal {
+    user: Arc<str>,
+    /// What may not be done.
+    what: String,
+    /// Redis' own words.
+    words: String,
+    /// What `ACL SETUSER` must add.
+    pub rule: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { user, what, words, rule } = self;
+        let quoted = if user.contains([' ', '"']) { format!("{user:?}") } else { user.to_string() };
+        write!(f, "the ACL user `{user}` may not {what} ({words}); allow it with `ACL SETUSER {quoted} {rule}`")
+    }
+}
+
+impl Acl {
+    /// Of the user that is logged in with these settings.
+    pub fn of(config: &Config) -> Self {
+        let user = config.username.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
+        Self { user: user.into(), prefix: config.key_prefix.as_str().into(), warned: Arc::default() }
+    }
+
+    /// What the words of an error refuse; nothing, when they are about something else.
+    pub fn refusal(&self, words: &str, touched: Touched<'_>) -> Option<Refusal> {
+        if !words.starts_with("NOPERM") {
+            return None;
+        }
+        let command = words.split_once("run the '").and_then(|(_, rest)| rest.split_once('\'')).map(|(name, _)| name);
+        let (what, rule) = match (command, touched) {
+            (Some(command), _) => {
+                (format!("run {}", command.replace('|', " ").to_ascii_uppercase()), format!("+{command}"))
+            }
+            (None, Touched::Key(key)) => (format!("use the key `{key}`"), format!("~{}", self.keys(key))),
+            (None, Touched::Channel(channel)) => (format!("use the channel `{channel}`"), format!("&{channel}")),
+            (None, Touched::Nothing) => ("do this".to_owned(), "with what Redis names".to_owned()),
+        };
+        Some(Refusal { user: Arc::clone(&self.user), what, words: words.to_owned(), rule })
+    }
+
+    /// A subscription that Redis did not take, in words that reached nobody: the command or the channel is forbidden.
+    pub fn unsaid(&self, command: &str, channel: &str) -> Refusal {
+        Refusal {
+            user: Arc::clone(&self.user),
+            what: format!("use the channel `{channel}`, or not run {}", command.to_ascii_uppercase()),
+            words: "NOPERM".to_owned(),
+            rule: format!("+{command} &{channel}"),
+        }
+    }
+
+    /// An error for a person to read: with the missing permission, where that is what it is about.
+    pub fn explain(&self, error: &RedisError, touched: Touched<'_>) -> String {
+        match self.refusal(error.details(), touched) {
+            Some(refusal) => refusal.to_string(),
+            None => error.to_string(),
+        }
+    }
+
+    /// Warns of a missing permission where what is refused is no error for anybody else; once for each rule and connection.
+    pub fn warn(&self, error: &RedisError, touched: Touched<'_>) {
+        let Some(refusal) = self.refusal(error.details(), touched) else { return };
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.insert(refusal.rule.clone()) {
+            warn!(%refusal, "Redis refuses a command");
+        }
+    }
+
+    /// Begins to warn anew: the permissions may be others now.
+    pub(super) fn forget_warnings(&self) {
+        self.warned.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The pattern of our keys, when the key is one of them: another one would be refused next.
+    fn keys(&self, key: &str) -> String {
+        let literal = |text: &str| -> String {
+            let special = |c: char| "*?[]\\".contains(c).then_some('\\');
+            text.chars().flat_map(|c| special(c).into_iter().chain([c])).collect()
+        };
+        if !self.prefix.is_empty() && key.starts_with(&*self.prefix) {
+            format!("{}*", literal(&self.prefix))
+        } else {
+            literal(key)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_names_what_is_missing_in_the_words_of_every_version() {
+        let acl = Acl::of(&Config { username: Some("me".into()), ..Config::default() });
+        let (key, channel) = (Touched::Key("cascor:metrics:latest"), Touched::Channel("lab:*"));
+        for (words, touched, what, rule) in [
+            (
+                "NOPERM this user has no permissions to run the 'select' command",
+                Touched::Nothing,
+                "run SELECT",
+                "+select",
+            ),
+            ("NOPERM this user has no permissions to run the 'set' command or its subcommand", key, "run SET", "+set"),
+            (
+                "NOPERM User me has no permissions to run the 'client|info' command",
+                channel,
+                "run CLIENT INFO",
+                "+client|info",
+            ),
+            (
+                "NOPERM this user has no permissions to access one of the keys used as arguments",
+                key,
+                "use the key `cascor:metrics:latest`",
+                "~cascor:*",
+            ),
+            ("NOPERM No permissions to access a key", Touched::Key("a*b"), "use the key `a*b`", "~a\\*b"),
+            (
+                "NOPERM this user has no permissions to access one of the channels used as arguments",
+                channel,
+                "use the channel `lab:*`",
+                "&lab:*",
+            ),
+            ("NOPERM No permissions to access a channel", channel, "use the channel `lab:*`", "&lab:*"),
+        ] {
+            let refusal = acl.refusal(words, touched).unwrap();
+            assert_eq!((refusal.what.as_str(), refusal.rule.as_str()), (what, rule), "{words}");
+            let shown = refusal.to_string();
+            assert!(shown.contains(words) && shown.ends_with(&format!("`ACL SETUSER me {rule}`")), "{shown}");
+        }
+        for other in ["WRONGPASS invalid", "NOAUTH Authentication required.", "OOM command not allowed", ""] {
+            assert_eq!(acl.refusal(other, key), None, "{other}");
+        }
+        let nameless = Acl::of(&Config::default()).refusal("NOPERM No permissions to access a key", key).unwrap();
+        assert!(nameless.to_string().contains("ACL SETUSER default ~cascor:*"), "{nameless}");
+    }
+}

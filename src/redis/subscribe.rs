@@ -1,0 +1,154 @@
+//! Subscriptions that are proven.
+//!
+//! SUBSCRIBE is answered by a push that the client library swallows, or by an error that it hands to the next command, or to
+//! nobody. So each one is followed by CLIENT INFO on the same connection: one subscription more is the proof; where that is forbidden or unknown, a connection of its own tries the subscription out. A refusal may leave
+//! a stray reply behind, which would shift all later ones: after one, the connection is used again only when it answers in step.
+
+use std::time::Duration;
+
+use fred::{
+    clients::Client,
+    error::{Error as RedisError, ErrorKind},
+    interfaces::{ClientInterface, ClientLike, PubsubInterface},
+    types::{CustomCommand, Value},
+};
+use tokio::time::sleep;
+
+use super::{
+    Acl, Config, ConnectError, Refusal, Touched, is_pattern,
+    link::{Role, answers, connect},
+};
+
+/// Why it is not known whether a subscription is in force.
+#[derive(Debug, thiserror::Error)]
+pub enum SubscribeError {
+    /// The connection does not answer as it should.
+    #[error("failed to subscribe")]
+    Failed(#[source] RedisError),
+    /// After a refusal the replies cannot be brought in step again.
+    #[error("Redis refuses what must follow a subscription that it refused: {0}")]
+    Forbidden(Refusal),
+    /// The connection that tries the subscription out.
+    #[error("failed to try a subscription out")]
+    TryOut(#[source] ConnectError),
+}
+
+/// Subscribes to one channel and waits until Redis has taken it. `Some`: it is refused, why, and what would allow it.
+///
+/// # Errors
+/// When that cannot be found out.
+pub async fn subscribe(client: &Client, channel: &str, config: &Config) -> Result<Option<Refusal>, SubscribeError> {
+    let acl = &Acl::of(config);
+    let before = match subscriptions(client).await {
+        Ok(before) => before,
+        Err(error) if !error.details().is_empty() && client.is_connected() => {
+            return subscribe_blindly(client, channel, config).await;
+        }
+        Err(error) => return Err(SubscribeError::Failed(error)),
+    };
+    let (sent, after) = tokio::join!(send_subscribe(client, channel), subscriptions(client));
+    sent.map_err(SubscribeError::Failed)?;
+    let refused = refusal(after.map(|after| after > before), channel, acl)?;
+    if refused.is_some() {
+        fall_in_step(client, acl).await?;
+    }
+    Ok(refused)
+}
+
+/// Where CLIENT INFO is forbidden or unknown: a connection of its own finds out whether Redis takes the subscription.
+async fn subscribe_blindly(client: &Client, channel: &str, config: &Config) -> Result<Option<Refusal>, SubscribeError> {
+    if let Some(refusal) = try_out(channel, config).await? {
+        return Ok(Some(refusal));
+    }
+    let (sent, answered) = tokio::join!(send_subscribe(client, channel), answers(client));
+    sent.map_err(SubscribeError::Failed)?;
+    if answered {
+        return Ok(None);
+    }
+    Err(SubscribeError::Failed(RedisError::new(ErrorKind::Timeout, "Redis does not answer behind a subscription")))
+}
+
+/// Sends the command as one whose reply is waited for. When Redis takes it there is none, and the reply to the PING behind it
+/// comes in its place: good for one question only, because every later reply would be shifted as well.
+async fn try_out(channel: &str, config: &Config) -> Result<Option<Refusal>, SubscribeError> {
+    let connected = connect(config, Role::Commands).await.map_err(SubscribeError::TryOut)?;
+    let client = &connected.client;
+    let command = CustomCommand::new(command_for(channel).to_ascii_uppercase(), None, false);
+    let behind = async {
+        let _ = client.ping::<Value>(None).await;
+        std::future::pending::<()>().await
+    };
+    let answer = tokio::select! {
+        biased;
+        answer = client.custom::<Value, _>(command, vec![channel.to_owned()]) => answer,
+        () = behind => return Ok(None),
+    };
+    let Err(error) = answer else { return Ok(None) };
+    match Acl::of(config).refusal(error.details(), Touched::Channel(channel)) {
+        // The refusal of the PING, which is behind.
+        Some(refusal) if refusal.rule == "+ping" => Ok(None),
+        Some(refusal) => Ok(Some(refusal)),
+        None => Err(SubscribeError::Failed(error)),
+    }
+}
+
+fn command_for(channel: &str) -> &'static str {
+    if is_pattern(channel) { "psubscribe" } else { "subscribe" }
+}
+
+/// Waits until stray replies are gone: those that come while nobody waits for one are dropped. A ping that gets its own text
+/// back has none before it.
+async fn fall_in_step(client: &Client, acl: &Acl) -> Result<(), SubscribeError> {
+    for n in 0..10 {
+        sleep(Duration::from_millis(1 << n.min(5))).await;
+        let text = format!("in step {n}");
+        let answer = client.ping::<String>(Some(text.clone())).await;
+        forbidden_ping(&answer, acl)?;
+        match answer {
+            Ok(answer) if answer == text => return Ok(()),
+            // Any other answer, error or not, was meant for somebody else.
+            _ if client.is_connected() => {}
+            Ok(_) => break,
+            Err(error) => return Err(SubscribeError::Failed(error)),
+        }
+    }
+    Err(SubscribeError::Failed(RedisError::new(ErrorKind::Protocol, "the answers are out of step")))
+}
+
+/// Where PING is forbidden its answer is the same error each time, and tells nothing.
+fn forbidden_ping(answer: &Result<String, RedisError>, acl: &Acl) -> Result<(), SubscribeError> {
+    let refusal = answer.as_ref().err().and_then(|error| acl.refusal(error.details(), Touched::Nothing));
+    match refusal {
+        Some(refusal) if refusal.rule == "+ping" => Err(SubscribeError::Forbidden(refusal)),
+        _ => Ok(()),
+    }
+}
+
+fn refusal(proven: Result<bool, RedisError>, channel: &str, acl: &Acl) -> Result<Option<Refusal>, SubscribeError> {
+    match proven {
+        Ok(true) => Ok(None),
+        // The error came before anybody waited for an answer.
+        Ok(false) => Ok(Some(acl.unsaid(command_for(channel), channel))),
+        Err(error) => match acl.refusal(error.details(), Touched::Channel(channel)) {
+            Some(refusal) => Ok(Some(refusal)),
+            None => Err(SubscribeError::Failed(error)),
+        },
+    }
+}
+
+async fn send_subscribe(client: &Client, channel: &str) -> Result<(), RedisError> {
+    if is_pattern(channel) { client.psubscribe(channel).await } else { client.subscribe(channel).await }
+}
+
+/// How many subscriptions Redis says this connection has.
+async fn subscriptions(client: &Client) -> Result<u64, RedisError> {
+    let info = client.client_info::<String>().await?;
+    let count = |name: &str| {
+        let value = info.split_ascii_whitespace().find_map(|field| field.strip_prefix(name));
+        value.and_then(|value| value.parse::<u64>().ok())
+    };
+    count("sub=")
+        .zip(count("psub="))
+        .map(|(plain, patterns)| plain + patterns)
+        .ok_or_else(|| RedisError::new(ErrorKind::Protocol, "CLIENT INFO tells no subscriptions"))
+}

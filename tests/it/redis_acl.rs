@@ -1,0 +1,219 @@
+//! ACL users: what a daemon needs, and that whatever is missing is named with the rule that allows it.
+
+use std::{thread, time::Duration};
+
+use cascor_ingest::{
+    redis::{Config, Role, connect, subscribe},
+    secret::Secret,
+};
+use serde_json::json;
+
+use crate::support::{
+    daemon::{Builder, Daemon},
+    redis::Redis,
+    sqlite, wait_until,
+};
+
+const TRAINING: &str = "cascor:training";
+const LIMIT: Duration = Duration::from_secs(30);
+const COUNT: &str = "SELECT count(*) FROM training_metrics";
+
+/// Everything of the rule that the page on deployment shows, but for the name and the password.
+fn shown_rule() -> Vec<String> {
+    let page = include_str!("../../deploy/README.md");
+    let rule = page.split_once("ACL SETUSER ingest on >password ").expect("the page shows a rule").1;
+    let rule = rule.split("```").next().unwrap();
+    rule.split_whitespace().filter(|word| *word != "\\").map(str::to_owned).collect()
+}
+
+/// A user with the rule of the page, and with what else is said. Commands that only the command line needs are left out.
+fn user(redis: &Redis, name: &str, more: &[&str]) {
+    let rule = shown_rule();
+    let mut command = vec!["ACL", "SETUSER", name, "on", ">pw"];
+    command.extend(rule.iter().map(String::as_str));
+    command.extend(more);
+    redis.client().command(&command);
+}
+
+fn daemon_of(redis: &Redis, name: &str) -> Builder {
+    Daemon::on(redis).set("redis.username", format!("{name:?}")).env("REDIS_PASSWORD", "pw")
+}
+
+fn publish(redis: &Redis, channel: &str, epoch: u32) {
+    let message = json!({"run_id": "a", "epoch": epoch, "loss": 0.5}).to_string();
+    assert_eq!(redis.client().publish(channel, message), 1, "{channel}");
+}
+
+/// Whether something holds the advice.
+fn advises(text: &str, user: &str, rule: &str) -> bool {
+    let advice = format!("`ACL SETUSER {user} ");
+    text.split(&advice)
+        .skip(1)
+        .any(|rest| rest.split('`').next().unwrap_or_default().split(' ').any(|word| word == rule))
+}
+
+#[test]
+fn the_rule_of_the_page_is_enough_for_everything() {
+    let redis = Redis::start();
+    user(&redis, "ingest", &[]);
+    let mut daemon = daemon_of(&redis, "ingest").start_ready();
+    publish(&redis, TRAINING, 1);
+    daemon.wait_rows(COUNT, 1);
+    // The command line shares the login: a command and its receipt, the daemons there are, the keys.
+    let receipts = daemon.succeed(&["control", "flush", "--wait", "--json"]);
+    assert!(receipts.contains("\"done\""), "{receipts}");
+    assert!(daemon.succeed(&["status", "--json"]).contains("\"test\""));
+    publish(&redis, TRAINING, 2);
+    wait_until("the history", LIMIT, || daemon.command(&["cache", "get", "history:latest", "--json"]).status.success());
+    daemon.succeed(&["cache", "clear"]);
+    daemon.succeed(&["runs", "tag", "a", "good"]);
+    assert!(daemon.terminate().success());
+    let log = daemon.log();
+    assert!(!log.contains("WARN") && !log.contains("ERROR") && !log.contains("NOPERM"), "{log}");
+}
+
+#[test]
+fn what_a_daemon_lacks_is_named_with_the_rule_that_allows_it() {
+    let redis = Redis::start();
+    for (n, (missing, settings, rule)) in [
+        (&["-set"][..], "", "+set"),
+        (&["-get"], "", "+get"),
+        (&["-strlen"], "", "+strlen"),
+        (&["-del"], "", "+del"),
+        (&["-info"], "", "+info"),
+        (&["resetkeys"], "", "~cascor:*"),
+        (&["-publish"], "", "+publish"),
+        (&["resetchannels", "&cascor:training", "&cascor:control"], "", "&cascor:control:ack"),
+        (&["-psubscribe"], "lab:*", "+psubscribe"),
+        (&[], "lab:*", "&lab:*"),
+        (&[], "lab", "&lab"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("lacks{n}");
+        user(&redis, &name, missing);
+        let mut daemon = daemon_of(&redis, &name);
+        if !settings.is_empty() {
+            daemon = daemon.set("redis.training_channels", format!("[\"cascor:training\", {settings:?}]"));
+        }
+        let mut daemon = daemon.start();
+        wait_until("the subscription", LIMIT, || redis.subscribers(TRAINING) == 1);
+        publish(&redis, TRAINING, 1);
+        daemon.wait_rows(COUNT, 1);
+        wait_until("control", LIMIT, || redis.subscribers("cascor:control") == 1);
+        redis.client().publish("cascor:control", "status");
+        if rule == "+del" {
+            assert!(daemon.terminate().success());
+        }
+        wait_until(&format!("{missing:?} named"), LIMIT, || advises(&daemon.log(), &name, rule));
+        assert!(!daemon.log().contains("refuses the login"), "{}", daemon.log());
+    }
+}
+
+#[test]
+fn what_keeps_a_daemon_from_listening_is_in_its_status() {
+    let redis = Redis::start();
+    for (n, (missing, database, rule)) in [
+        (&["-subscribe"][..], 0, "+subscribe"),
+        (&["resetchannels"], 0, "&cascor:training"),
+        (&["resetchannels", "-client|info"], 0, "&cascor:training"),
+        (&["-subscribe", "-client|info"], 0, "+subscribe"),
+        (&["resetchannels", "-ping", "-client|info"], 0, "&cascor:training"),
+        (&["resetchannels", "-ping"], 0, "+ping"),
+        (&[], 3, "+select"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("deaf{n}");
+        user(&redis, &name, missing);
+        let url = format!("redis://127.0.0.1:{}/{database}", redis.port);
+        let daemon = Daemon::at(&url).set("redis.username", format!("{name:?}")).env("REDIS_PASSWORD", "pw");
+        let mut daemon = daemon.start();
+        daemon.wait_http("/readyz", 503);
+        let told = |daemon: &Daemon| daemon.get("/api/status").json()["redis"].to_string();
+        wait_until(&format!("{missing:?} in the status"), LIMIT, || advises(&told(&daemon), &name, rule));
+        assert!(!told(&daemon).contains("login"), "{}", told(&daemon));
+        redis.client().command(&["ACL", "SETUSER", &name, "+subscribe", "+ping", "+select", "allchannels"]);
+        daemon.wait_ready();
+        publish(&redis, TRAINING, 1);
+        daemon.wait_rows(COUNT, 1);
+    }
+}
+
+#[test]
+fn a_daemon_that_may_not_ping_or_not_ask_about_itself_listens_all_the_same() {
+    let redis = Redis::start();
+    for (n, missing) in [&["-ping"][..], &["-client|info"], &["-ping", "-client|info"]].into_iter().enumerate() {
+        let name = format!("quiet{n}");
+        user(&redis, &name, missing);
+        let mut daemon = daemon_of(&redis, &name).start_ready();
+        // Longer than the silence after which a connection is given up.
+        thread::sleep(Duration::from_secs(5));
+        publish(&redis, TRAINING, 1);
+        daemon.wait_rows(COUNT, 1);
+        assert_eq!(sqlite::count(&daemon.database(), "SELECT count(*) FROM ingest_gaps"), 0, "{missing:?}");
+        assert!(daemon.terminate().success());
+        assert!(!daemon.log().contains("lost the connection"), "{missing:?}: {}", daemon.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_subscription_is_never_taken_for_one_in_force() {
+    let server = Redis::start();
+    user(&server, "half", &["resetchannels", "&cascor:control"]);
+    user(&server, "blind", &["resetchannels", "&cascor:control", "-client|info"]);
+    user(&server, "dumb", &["resetchannels", "&cascor:control", "-client|info", "-ping"]);
+    for name in ["half", "blind", "dumb"] {
+        let config = Config {
+            url: server.url(),
+            username: Some(name.to_owned()),
+            password: Some(Secret::new("pw")),
+            ..Config::default()
+        };
+        for round in 0..100 {
+            let connected = connect(&config, Role::Subscriber(16)).await.unwrap();
+            for (channel, allowed) in [("cascor:control", true), (TRAINING, false), ("lab:*", false)] {
+                let refused = subscribe(&connected.client, channel, &config).await.unwrap();
+                assert_eq!(refused.is_none(), allowed, "{name} {round} {channel}: {refused:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_command_lacks_is_named_with_the_rule_that_allows_it() {
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).start_ready();
+    publish(&redis, TRAINING, 1);
+    daemon.wait_rows(COUNT, 1);
+    let url = format!("redis://127.0.0.1:{}/0", redis.port);
+    for (n, (missing, database, command, rule)) in [
+        (&["-scan"][..], "0", &["status"][..], "+scan"),
+        (&["-get"], "0", &["status"], "+get"),
+        (&["-get"], "0", &["cache", "get", "history:latest"], "+get"),
+        (&["resetkeys"], "0", &["cache", "get", "history:latest"], "~cascor:*"),
+        (&["-unlink"], "0", &["cache", "clear"], "+unlink"),
+        (&["resetkeys"], "0", &["cache", "clear"], "~cascor:*"),
+        (&["-publish"], "0", &["control", "flush"], "+publish"),
+        (&["resetchannels"], "0", &["control", "flush"], "&cascor:control"),
+        (&["resetchannels", "&cascor:control"], "0", &["control", "flush", "--wait"], "&cascor:control:ack"),
+        (&["-publish"], "0", &["runs", "tag", "a", "good"], "+publish"),
+        (&["resetchannels"], "0", &["demo", "--for", "2s"], "&cascor:control"),
+        (&[], "3", &["status"], "+select"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("cli{n}");
+        user(&redis, &name, missing);
+        let (login, place) = (format!("redis.username={name}"), url.replace("/0", &format!("/{database}")));
+        let set = format!("redis.url={place}");
+        let mut command = daemon.prepared(&[&["--set", &login, "--set", &set], command].concat());
+        let output = command.env("REDIS_PASSWORD", "pw").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && advises(&said, &name, rule), "{command:?} {missing:?}: {said}");
+    }
+    assert!(daemon.terminate().success());
+}
