@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::{
     api::both,
-    support::{cassandra::Cluster, daemon::Daemon, ports::free_port, redis::Redis, skip, wait_for, wait_until},
+    serve::serve,
+    support::{cassandra::Cluster, daemon::Daemon, http, ports::free_port, redis::Redis, skip, wait_for, wait_until},
 };
 
 const TRAINING: &str = "cascor:training";
@@ -74,6 +75,16 @@ fn the_panels_of_the_fields_dashboard_find_what_they_read() {
         history(&daemon);
         network(&daemon, redis);
         servers(&daemon);
+        // The API alone answers the same.
+        let (_served, port) = serve(&daemon);
+        for path in ["/api/metrics/history", "/api/dataset", "/api/network/stats", "/api/v1/cassandra/metrics"] {
+            let mut answers = [http::get(port, path).unwrap().json(), ask(&daemon, path)];
+            answers.iter_mut().for_each(|answer| answer["timestamp"] = json!(null));
+            assert_eq!(answers[0], answers[1], "{path}");
+        }
+        for path in ["/api/health", "/api/v1/redis/status", "/api/v1/redis/metrics"] {
+            assert_eq!(http::get(port, path).unwrap().json()["status"], "UP", "{path}");
+        }
         for path in ["state", "metrics/history", "dataset", "network/stats", "health"] {
             let answer = daemon.get(&format!("/api/{path}?_=1&nonsense=2"));
             assert_eq!(answer.status, 400, "{path}");
