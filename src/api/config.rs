@@ -19,8 +19,8 @@ pub struct Config {
     pub listen: String,
     /// Who may do what: lines of `name scope token`, the scope `read` or `admin`. Read again at SIGHUP.
     pub tokens_file: Option<PathBuf>,
-    /// Origins of other dashboards, whose pages may use the API from their browsers, signed in, too; `*`: every page may read what
-    /// needs no session.
+    /// Origins of other dashboards, whose pages may use the API from their browsers, also for commands; those of another host send
+    /// a token. `*`: every page may read what needs no session.
     pub allow_origins: Vec<String>,
     /// Rows of one page, at most.
     pub page_rows: usize,

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::{
     Config, Sight,
-    cors::{is_listed, is_trusted, same_origin},
+    cors::is_trusted,
     error::{Answer, ApiError},
     tokens::{Keyring, Token, same},
 };
@@ -173,14 +173,8 @@ fn cookie(headers: &HeaderMap) -> Option<(String, String)> {
         .map(|(id, secret)| (id.to_owned(), secret.to_owned()))
 }
 
-/// To whom a browser gives the cookie back. To a page of ours alone; where a page of a listed origin signs in, to that: the
-/// browser keeps the cookie for pages of that site only (`Partitioned`), so that no other site's requests carry it.
-fn audience(headers: &HeaderMap, config: &Config) -> &'static str {
-    if !same_origin(headers) && is_listed(config, headers) { "SameSite=None; Partitioned" } else { "SameSite=Strict" }
-}
-
-fn with_cookie(mut response: Response, value: &str, seconds: i64, audience: &str) -> Response {
-    let text = format!("{COOKIE}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; {audience}");
+fn with_cookie(mut response: Response, value: &str, seconds: i64) -> Response {
+    let text = format!("{COOKIE}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Strict");
     response.headers_mut().extend(HeaderValue::try_from(text).map(|text| (header::SET_COOKIE, text)));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
@@ -192,7 +186,7 @@ struct Given {
 }
 
 /// `POST /api/session`
-pub async fn sign_in(State(sight): State<Sight>, headers: HeaderMap, body: Bytes) -> Answer {
+pub async fn sign_in(State(sight): State<Sight>, body: Bytes) -> Answer {
     let wrong = |_| ApiError::bad("the body must be {\"token\": \"...\"}");
     let given: Given = serde_json::from_slice(&body).map_err(wrong)?;
     if !sight.keys.is_used() {
@@ -201,7 +195,7 @@ pub async fn sign_in(State(sight): State<Sight>, headers: HeaderMap, body: Bytes
     let token = sight.keys.admit(given.token.trim())?;
     let (session, cookie) = sight.keys.sessions()?.begin(token).await?;
     let answer = (StatusCode::CREATED, Json(session.answer())).into_response();
-    Ok(with_cookie(answer, &cookie, LASTS, audience(&headers, &sight.config)))
+    Ok(with_cookie(answer, &cookie, LASTS))
 }
 
 /// `GET /api/session`
@@ -222,7 +216,7 @@ pub async fn sign_out(State(sight): State<Sight>, headers: HeaderMap) -> Answer 
         session.prove(&headers, &sight.config)?;
         sessions.end(&session).await?;
     }
-    Ok(with_cookie(StatusCode::NO_CONTENT.into_response(), "", 0, audience(&headers, &sight.config)))
+    Ok(with_cookie(StatusCode::NO_CONTENT.into_response(), "", 0))
 }
 
 #[cfg(test)]

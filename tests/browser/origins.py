@@ -83,15 +83,13 @@ def listed(tab, token):
     latest = tab.ask("/api/metrics")
     check("and sees where a value comes from", latest["cache"] in ("HIT", "MISS"), latest)
     refused = tab.send("/api/control", {"command": "status"})
-    check("a command needs somebody who is signed in", refused["status"] == 401, refused)
+    check("a command needs a token", refused["status"] == 401, refused)
     signed = tab.send("/api/session", {"token": token})
     check("it signs in", signed["status"] == 201, signed)
     session = json.loads(tab.ask("/api/session")["text"])
-    check("the browser keeps the session of another site's page", session["name"] == "ann", session)
-    unproven = tab.send("/api/control", {"command": "status"})
-    check("a command must prove its page", unproven["status"] == 403, unproven)
-    done = tab.send("/api/control", {"command": "status"}, X_CSRF_Token=session["csrf"])
-    check("and is taken then", done["status"] == 200, done)
+    check("the browser keeps no session for a page of another site", session["name"] is None, session)
+    done = tab.send("/api/control", {"command": "status"}, Authorization=f"Bearer {token}")
+    check("a command with a token is taken", done["status"] == 200, done)
     hello = tab.driver.execute_async_script(STREAM, tab.daemon + "/api/stream")
     check("the stream of events opens", hello is not None, hello)
 
@@ -112,7 +110,6 @@ def main(daemon, token, listed_port, foreign_port):
     with Browser() as browser:
         browser.driver.set_script_timeout(20)
         listed(Tab(browser, serve(int(listed_port)), daemon), token)
-        # With the session of the other page in the same browser.
         foreign(Tab(browser, serve(int(foreign_port)), daemon), token)
 
 
