@@ -8,9 +8,10 @@ use uuid::Uuid;
 use super::{
     batch::{Gathered, Origin, bytes_of},
     frontier::Ticket,
+    history,
     parts::{Aside, Letter},
     runs::Job,
-    summary::{Columns, only},
+    summary::{Columns, History, only},
 };
 use crate::{
     event::{Row, RunRow, Table},
@@ -29,6 +30,15 @@ pub enum Landed {
         run_id: Uuid,
         /// Its row.
         result: Result<Option<RunRow>, StoreError>,
+        /// Whether it was a try during an outage.
+        trying: bool,
+    },
+    /// Of a read of a run's history.
+    History {
+        /// The run.
+        run_id: Uuid,
+        /// What was read.
+        result: Result<History, StoreError>,
         /// Whether it was a try during an outage.
         trying: bool,
     },
@@ -120,10 +130,13 @@ pub async fn rows(store: Arc<dyn Store>, gathered: Gathered, trying: bool, satur
     Landed::Rows(landed)
 }
 
-/// Reads or writes a run's row.
+/// Reads or writes a run's row, or reads its history.
 pub async fn run(store: Arc<dyn Store>, job: Job, trying: bool) -> Landed {
     match job {
         Job::Read(run_id) => Landed::Read { run_id, result: store.read_run(run_id).await, trying },
+        Job::History(run_id, wanted) => {
+            Landed::History { run_id, result: history::read(&*store, run_id, wanted).await, trying }
+        }
         Job::Write { change, columns, stored_start } => {
             let result = write_run(&*store, &change, columns, stored_start).await;
             Landed::Run { run_id: change.run_id, result, trying }

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::{
     frontier::Ticket,
-    summary::{Columns, Summary},
+    summary::{Columns, History, Summary, Wanted},
 };
 use crate::{
     event::{RunRow, RunTouch},
@@ -33,6 +33,8 @@ pub const SPACING: Duration = Duration::from_secs(1);
 pub enum Job {
     /// Read the stored row.
     Read(Uuid),
+    /// Read part of the history.
+    History(Uuid, Wanted),
     /// Write these columns.
     Write {
         /// The columns that changed.
@@ -138,6 +140,10 @@ impl Runs {
             if self.is_due(now, urgent) { self.later.pop().map(|Reverse((_, run_id))| run_id) } else { None }
         })?;
         let run = self.runs.get_mut(&run_id)?;
+        if let Some(wanted) = run.summary.wanted() {
+            run.state = State::Reading;
+            return Some(Job::History(run_id, wanted));
+        }
         if !run.summary.is_loaded() || (run.summary.combines() && !run.fresh) {
             run.state = State::Reading;
             return Some(Job::Read(run_id));
@@ -164,9 +170,22 @@ impl Runs {
         let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
         run.stored_start = stored.as_ref().and_then(|row| row.start_time);
         run.summary.load(stored);
+        self.go_on(run_id)
+    }
+
+    /// Part of its history. Returns the records that need not wait any longer.
+    pub fn recall(&mut self, run_id: Uuid, history: History) -> Vec<Ticket> {
+        let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
+        run.summary.recall(history);
+        self.go_on(run_id)
+    }
+
+    /// Something was read of the run just now: what comes next, if anything does.
+    fn go_on(&mut self, run_id: Uuid) -> Vec<Ticket> {
+        let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
         run.fresh = true;
         measure(run, &mut self.text);
-        if run.summary.dirty() != 0 {
+        if run.summary.dirty() != 0 || run.summary.wanted().is_some() {
             run.state = State::Queued;
             self.now.push_back(run_id);
             return Vec::new();

@@ -267,6 +267,7 @@ struct Run {
     tags: Option<BTreeSet<String>>,
     created_by: Option<String>,
     last_event_time: Option<CqlTimestamp>,
+    restarted_at: Option<CqlTimestamp>,
 }
 
 impl From<Run> for RunRow {
@@ -294,6 +295,7 @@ impl From<Run> for RunRow {
             tags: row.tags.unwrap_or_default(),
             created_by: row.created_by,
             last_event_time: row.last_event_time.map(time::micros),
+            restarted_at: row.restarted_at.map(time::micros),
         }
     }
 }

@@ -172,6 +172,7 @@ const RUNS: Columns = &[
     ("tags", Type::Texts),
     ("created_by", Type::Text),
     ("last_event_time", Type::Timestamp),
+    ("restarted_at", Type::Timestamp),
 ];
 
 const SEQS: Columns =

@@ -315,5 +315,6 @@ fn to_run(row: &Stored<'_>) -> rusqlite::Result<RunRow> {
         tags: encode::read_set(row.get::<_, Option<String>>("tags")?.as_deref()),
         created_by: row.get("created_by")?,
         last_event_time: row.get("last_event_time")?,
+        restarted_at: row.get("restarted_at")?,
     })
 }

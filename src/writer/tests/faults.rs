@@ -132,6 +132,7 @@ fn a_lower_best_does_not_replace_what_another_process_has_written() {
         while free.is_empty() {
             match runs.job(at, true).expect("something is to be done") {
                 Job::Read(id) => free = runs.read(id, Some(row.clone())),
+                Job::History(..) => panic!("nothing of it is in doubt"),
                 Job::Write { change, .. } => {
                     overlay(row, &change);
                     free = runs.written(run_id(1), at);

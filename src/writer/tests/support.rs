@@ -69,6 +69,22 @@ impl Fake {
         *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (((*random >> 40) as u8) >= *share, Duration::from_millis(*random >> 58))
     }
+
+    /// Rows of a run from `start` to `end`, newest first.
+    fn stored<T>(&self, query: &RangeQuery, of: impl Fn(&Row) -> Option<(EventKey, T)>) -> Result<Vec<T>, StoreError> {
+        let mut state = self.state.lock().unwrap();
+        if let Some(fault) = state.runs_fault {
+            return Err(fault.error());
+        }
+        if !Self::lucky(&mut state).0 {
+            return Err(Fault::Down.error());
+        }
+        let range = query.start.unwrap_or(Micros::MIN)..=query.end.unwrap_or(Micros::MAX);
+        let is_wanted = |key: &EventKey| key.run_id == query.run_id && range.contains(&key.timestamp);
+        let mut found: Vec<_> = state.rows.values().filter_map(of).filter(|(key, _)| is_wanted(key)).collect();
+        found.sort_by_key(|(key, _)| std::cmp::Reverse(key.place()));
+        Ok(found.into_iter().take(query.limit).map(|(_, row)| row).collect())
+    }
 }
 
 fn key(row: &Row) -> String {
@@ -152,8 +168,10 @@ impl Store for Fake {
     fn runs<'a>(&'a self, _: &'a RunsQuery) -> BoxFuture<'a, Result<Runs, StoreError>> {
         Box::pin(async { Ok(Runs::default()) })
     }
-    fn metrics<'a>(&'a self, _: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {
+        Box::pin(async {
+            self.stored(query, |row| if let Row::Metrics(row) = row { Some((row.key, row.clone())) } else { None })
+        })
     }
     fn samples<'a>(
         &'a self,
@@ -167,8 +185,10 @@ impl Store for Fake {
     fn topology<'a>(&'a self, _: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<TopologyRow>, StoreError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
-    fn events<'a>(&'a self, _: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<EventRow>, StoreError>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn events<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<EventRow>, StoreError>> {
+        Box::pin(async {
+            self.stored(query, |row| if let Row::Event(row) = row { Some((row.key, row.clone())) } else { None })
+        })
     }
     fn dataset(&self, _: Uuid) -> BoxFuture<'_, Result<Option<DatasetRow>, StoreError>> {
         Box::pin(async { Ok(None) })
