@@ -27,6 +27,7 @@ mod gate;
 mod history;
 mod lifetime;
 mod limit;
+mod names;
 mod parts;
 mod runs;
 mod summary;

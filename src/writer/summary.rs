@@ -67,7 +67,7 @@ impl Summary {
             oldest: Micros::MAX,
             dirty: 0,
             loaded: false,
-            past: Past { floor: Micros::MIN, known: true, left: 0 },
+            past: Past { floor: Micros::MIN, known: true, blind: false, left: 0 },
             late: None,
         })
     }
@@ -126,7 +126,18 @@ impl Summary {
     }
 
     /// Merges an event, but for what follows from all of them.
-    fn take(&mut self, touch: RunTouch) {
+    fn take(&mut self, mut touch: RunTouch) {
+        let time = touch.event_time;
+        self.candidate(touch.values.final_val_accuracy, touch.values.final_epoch);
+        self.unite(mem::take(&mut touch.values.tags));
+        self.lifetime.first.get_or_insert(time);
+        self.last(Some(time));
+        self.oldest = self.oldest.min(time);
+        self.learn(touch);
+    }
+
+    /// Merges what depends on the time of an event alone, not on when it arrived.
+    fn learn(&mut self, touch: RunTouch) {
         let RunTouch { event_time: time, lifecycle, mut values } = touch;
         macro_rules! take {
             ($($at:literal $bit:literal $name:ident),+) => {$(
@@ -134,9 +145,6 @@ impl Summary {
             )+};
         }
         each_newest!(take);
-        self.candidate(values.final_val_accuracy, values.final_epoch);
-        self.unite(mem::take(&mut values.tags));
-        self.lifetime.first.get_or_insert(time);
         match lifecycle {
             Some(Lifecycle::Start) => self.lifetime.start(self.stored_instant(time)),
             Some(Lifecycle::End(how)) => self.lifetime.end(time, how),
@@ -146,8 +154,6 @@ impl Summary {
             Some(Lifecycle::End(_)) => self.given.take(&values, time),
             _ => self.measured.take(&values, time),
         }
-        self.last(Some(time));
-        self.oldest = self.oldest.min(time);
     }
 
     /// Merges what was said while something was read.

@@ -25,6 +25,7 @@ mod reading;
 mod redis;
 mod redis_keys;
 mod redis_rig;
+mod restarts;
 mod schema_cassandra;
 mod serve;
 mod store_cassandra;
@@ -34,3 +35,4 @@ mod support;
 #[path = "support/tests.rs"]
 mod support_tests;
 mod tools;
+mod upgrade;

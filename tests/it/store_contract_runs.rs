@@ -83,6 +83,22 @@ pub async fn a_restart_takes_away_the_end(store: &Shared) {
     assert_eq!(store.read_run(run_id).await.unwrap(), Some(expected));
 }
 
+pub async fn metric_names_are_kept_once(store: &Shared) {
+    let (run_id, other) = (Uuid::new_v4(), Uuid::new_v4());
+    let mut names: Vec<String> = (0..250).map(|n| format!("layer.{n:03}/norm")).collect();
+    names.extend(["".into(), "ü ß".into(), "Z".into(), "a".into(), "x".repeat(5_000)]);
+    for _ in 0..2 {
+        store.write_metric_names(run_id, &names).await.unwrap();
+        store.write_metric_names(run_id, &names[3..5]).await.unwrap();
+        store.write_metric_names(other, &["a".to_owned()]).await.unwrap();
+        store.write_metric_names(other, &[]).await.unwrap();
+    }
+    names.sort();
+    assert_eq!(store.metric_names(run_id).await.unwrap(), names);
+    assert_eq!(store.metric_names(other).await.unwrap(), ["a"]);
+    assert_eq!(store.metric_names(Uuid::new_v4()).await.unwrap(), Vec::<String>::new());
+}
+
 pub async fn a_run_takes_and_loses_a_nan(store: &Shared) {
     let run_id = Uuid::new_v4();
     for losses in [Some(f64::NAN), None, Some(0.5), Some(f64::NAN), Some(f64::NEG_INFINITY)] {

@@ -12,7 +12,7 @@ use scylla::{
 };
 use uuid::Uuid;
 
-use super::{errors, pages, reads, session::Link, time};
+use super::{errors, pages, reads, session::Link, time, writes};
 use crate::{
     event::{RunRow, Weigh},
     store::{Runs, RunsQuery, StoreError},
@@ -22,6 +22,8 @@ use crate::{
 /// Runs fetched by one request while walking the index, at most: fewer, while it is not known how large they are, and where they
 /// are large.
 const CHUNK: usize = 32;
+/// Names written at once.
+const NAMES: usize = 100;
 /// Entries looked at by one query: one with a filter that matches little ends there, and says where it goes on.
 const ENTRIES_MAX: usize = 20_000;
 
@@ -105,6 +107,15 @@ pub(super) async fn write(link: &Link, change: &RunRow, stored_start: Option<Mic
     link.session.execute_unpaged(&link.statements.insert_run, values(change)).await.map_err(errors::store_error)?;
     if let (Some(_), Some(old)) = (moved, stored) {
         execute(&link.statements.delete_month, entry(old)).await?;
+    }
+    Ok(())
+}
+
+/// Adds names to those of a run, a batch of one partition at a time.
+pub(super) async fn write_names(link: &Link, run_id: Uuid, names: &[String]) -> Result<(), StoreError> {
+    for some in names.chunks(NAMES) {
+        let values: Vec<_> = some.iter().map(|name| (run_id, name.as_str())).collect();
+        writes::send(&link.session, &link.statements.insert_name, values).await.map_err(errors::store_error)?;
     }
     Ok(())
 }

@@ -227,6 +227,15 @@ pub(super) fn write_run(
     Ok(())
 }
 
+/// Adds names to those of a run.
+pub(super) fn write_names(connection: &Connection, run_id: Uuid, names: &[String]) -> rusqlite::Result<()> {
+    let buffer = &mut buffer();
+    let run_id = text(run_id, buffer);
+    let mut statement =
+        connection.prepare_cached("INSERT OR IGNORE INTO run_metric_names (run_id, name) VALUES (?1, ?2)")?;
+    names.iter().try_for_each(|name| statement.execute(params![run_id, name]).map(drop))
+}
+
 fn put_run(connection: &Connection, row: &RunRow) -> rusqlite::Result<()> {
     let nan = encode::nan_columns(&[
         ("final_train_loss", row.final_train_loss),

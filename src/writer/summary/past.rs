@@ -25,6 +25,8 @@ pub(super) struct Past {
     pub(super) floor: Micros,
     /// Whether its starts and ends are known.
     pub(super) known: bool,
+    /// Whether it started again at a time that its row does not say.
+    pub(super) blind: bool,
     /// How often it may still be read.
     pub(super) left: u8,
 }
@@ -55,7 +57,7 @@ impl Summary {
         let mut summary = Self::unknown(row.run_id);
         // Some stores keep milliseconds.
         let floor = row.last_event_time.map_or(Micros::MIN, |last| if last % 1_000 == 0 { last + 999 } else { last });
-        summary.past = Past { floor, known: false, left: HISTORIES };
+        summary.past = Past { floor, known: false, blind: false, left: HISTORIES };
         summary.loaded = true;
         summary.times = [floor; NEWEST];
         summary.measured = Finals::of(&row, floor);
@@ -64,7 +66,8 @@ impl Summary {
         if let (Some(end), Some(how)) = (row.end_time, row.status.as_deref().and_then(ended)) {
             summary.lifetime.end(end, how);
         } else if let Some(end) = row.end_time {
-            // It runs again, and was written by a version that knew no restarts: that is when it was, at the earliest.
+            // It runs again, and was written by a version that knew no restarts. At the earliest it was then; its events say when.
+            summary.past.blind = true;
             row.restarted_at = row.restarted_at.max(Some(end));
             (row.end_time, row.duration_seconds) = (None, None);
             summary.dirty = RESTARTED | END | DURATION;
@@ -95,10 +98,11 @@ impl Summary {
         self.past = Past {
             floor: late.oldest.saturating_sub(1).min(floor),
             known: true,
+            blind: false,
             left: self.past.left.saturating_sub(1),
         };
         for touch in history.touches {
-            self.take(touch);
+            self.learn(touch);
         }
         self.join(*late);
     }
@@ -107,14 +111,15 @@ impl Summary {
     pub(super) fn is_doubtful(&self, touch: &RunTouch) -> bool {
         self.past.left > 0
             && (touch.event_time <= self.past.floor
+                || self.past.blind
                 || (!self.past.known && (self.row.end_time.is_some() || touch.lifecycle.is_some())))
     }
 
     /// Whether what `late` says must wait for the history of the run.
     pub(super) fn needs_history(&self, late: &Self) -> bool {
         let (row, past) = (&self.row, &self.past);
-        if past.left == 0 {
-            return false;
+        if past.left == 0 || past.blind {
+            return past.blind;
         }
         macro_rules! differ {
             ($($at:literal $bit:literal $name:ident),+) => {

@@ -55,6 +55,20 @@ impl<C: Commit, A: Aside> Writer<C, A> {
                     }
                 }
             }
+            Landed::Names { run_id, result, trying } => {
+                self.runs_flying -= 1;
+                match result {
+                    Ok(names) => {
+                        self.runs_gate.succeeded(trying, now);
+                        let free = self.runs.read_names(run_id, names);
+                        self.release(&free);
+                    }
+                    Err(error) => {
+                        self.runs_gate.failed(trying, &error, self.rows_gate.is_closed(), now);
+                        self.runs.failed(run_id);
+                    }
+                }
+            }
             Landed::Run { run_id, result, trying } => {
                 self.runs_flying -= 1;
                 match result {
