@@ -76,6 +76,37 @@ async fn a_sqlite_file_of_version_1_keeps_its_rows_and_gets_what_is_new() {
     open(path).ping().await.unwrap();
 }
 
+/// The statements of `deploy/README.md`, by which an older program can use the file again.
+#[tokio::test]
+async fn a_sqlite_file_goes_back_to_version_1_as_the_manual_says_and_up_again() {
+    let (_folder, path) = old_file();
+    let manual = fs::read_to_string(repository("deploy/README.md")).unwrap();
+    let (_, rest) = manual.split_once("cascor.db \"BEGIN;").unwrap();
+    let statements = format!("BEGIN;{}", rest.split_once('"').unwrap().0);
+    let schema = |path: &PathBuf| -> Vec<String> {
+        let connection = Connection::open(path).unwrap();
+        let mut statement = connection.prepare("SELECT name FROM pragma_table_list WHERE schema = 'main'").unwrap();
+        let tables: Vec<String> = statement.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let mut columns = Vec::new();
+        for table in tables {
+            let statement = connection.prepare(&format!("SELECT * FROM \"{table}\"")).unwrap();
+            columns.push(format!("{table}: {}", statement.column_names().collect::<Vec<_>>().join(", ")));
+        }
+        columns.sort();
+        columns
+    };
+    let before = schema(&path);
+    let store = open(path.clone());
+    let run = store.read_run(COMPLETED).await.unwrap();
+    drop(store);
+    assert_ne!(schema(&path), before);
+    Connection::open(&path).unwrap().execute_batch(&statements).unwrap();
+    assert_eq!(schema(&path), before);
+    let store = open(path.clone());
+    assert_eq!(store.read_run(COMPLETED).await.unwrap(), run);
+    store.write_metric_names(COMPLETED, &["a".to_owned()]).await.unwrap();
+}
+
 /// The daemon of before wrote the end of a run that runs again into its row: its next message mends it.
 #[test]
 fn a_run_that_ran_again_in_version_1_loses_its_old_end() {
