@@ -58,9 +58,11 @@ impl Names {
         self.fresh.len() > before
     }
 
-    /// The run is not stored, so that none of its names is.
+    /// The run is not stored, so that none of its names is: it is new, or somebody has removed it. What its next metrics say is
+    /// written anew.
     pub fn none_stored(&mut self) {
-        self.complete = true;
+        self.known = self.fresh.iter().map(|name| xxh3_64(name.as_bytes())).collect();
+        (self.last, self.complete, self.full) = (0, true, false);
     }
 
     /// Whether the stored names must be read before any is written.
@@ -135,6 +137,9 @@ mod tests {
         assert!(names.note(run_id, &extra(["b", "c"])));
         names.put_back(taken);
         assert_eq!(names.take(), ["a", "b", "c"]);
+        names.none_stored();
+        assert!(names.note(run_id, &extra(["b", "c"])), "somebody has removed the run with all that was of it");
+        assert_eq!(names.take(), ["b", "c"]);
     }
 
     #[test]

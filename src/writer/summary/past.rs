@@ -41,7 +41,7 @@ pub struct Wanted {
 }
 
 /// Part of a run's history, from its stored rows.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct History {
     /// What its metrics and events say, in no order.
     pub touches: Vec<RunTouch>,
@@ -49,6 +49,13 @@ pub struct History {
     pub metrics_from: Micros,
     /// The events are.
     pub events_from: Micros,
+}
+
+impl History {
+    /// Of a run whose rows cannot be read: what is stored counts as being as new as its row.
+    pub fn none() -> Self {
+        Self { touches: Vec::new(), metrics_from: Micros::MAX, events_from: Micros::MAX }
+    }
 }
 
 impl Summary {

@@ -220,6 +220,26 @@ fn a_run_that_failed_once(which: [u8; 4]) -> Vec<RunTouch> {
     ]
 }
 
+#[test]
+fn without_its_history_a_stored_run_counts_as_being_new() {
+    let stored = RunRow {
+        run_id: run_id(0),
+        start_time: Some(0),
+        status: Some("running".into()),
+        final_epoch: Some(7),
+        last_event_time: Some(50 * S),
+        ..RunRow::default()
+    };
+    let mut summary = Summary::unknown(run_id(0));
+    assert!(summary.apply(numbers(seen(40), 3)));
+    summary.load(Some(stored));
+    assert!(summary.wanted().is_some() && summary.apply(numbers(seen(60), 2)));
+    summary.recall(History::none());
+    let row = summary.change(u32::MAX);
+    assert_eq!((row.final_epoch, row.final_train_loss, summary.wanted()), (Some(7), Some(60.0), None));
+    assert!(!summary.apply(numbers(seen(45), 1)), "it is not asked for again");
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_000))]
 
