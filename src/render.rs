@@ -271,7 +271,7 @@ impl Serialize for RunJson<'_> {
         doubles!(map, lost, row, final_train_loss, final_train_accuracy, final_val_loss, final_val_accuracy);
         doubles!(map, lost, row, best_val_accuracy);
         plain!(map, row, best_epoch, total_hidden_units, total_parameters, notes, tags, created_by);
-        times!(map, row, last_event_time);
+        times!(map, row, last_event_time, restarted_at);
         map.serialize_entry("non_finite", &lost)?;
         map.end()
     }

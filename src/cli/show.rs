@@ -94,6 +94,7 @@ fn print_run(out: &mut impl Write, run: &Value) -> Result<(), CliError> {
         ("name", cells::text(run, "run_name")),
         ("status", cells::text(run, "status")),
         ("started", cells::moment(run, "start_time")),
+        ("restarted", cells::moment(run, "restarted_at")),
         ("ended", cells::moment(run, "end_time")),
         ("seconds", cells::count(run, "duration_seconds")),
         ("last event", cells::moment(run, "last_event_time")),

@@ -253,6 +253,9 @@ pub struct RunRow {
     pub tags: BTreeSet<String>,
     pub created_by: Option<String>,
     pub last_event_time: Option<Micros>,
+    /// The latest start after the first. A change that carries it says all of `end_time` and `duration_seconds`: absent, they
+    /// are cleared.
+    pub restarted_at: Option<Micros>,
 }
 
 impl RunRow {

@@ -41,6 +41,10 @@ pub(super) async fn exists(server: &Server, object: &Object) -> Result<bool, Sch
         Object::Keyspace { name, .. } => server.keyspace(name).await?.is_some(),
         Object::Table(table) => server.table(&table.keyspace, &table.name).await?.is_some(),
         Object::Index { keyspace, table, column, .. } => server.indexed(keyspace, table).await?.contains(column),
+        Object::Column(table) => {
+            let actual = server.columns(&table.keyspace, &table.name).await?;
+            table.columns.iter().all(|column| actual.contains_key(&column.name))
+        }
     })
 }
 
@@ -64,6 +68,10 @@ pub(super) async fn differences(
                 .map(|d| Difference { object: format!("replication of keyspace {name}"), ..d })
                 .into_iter()
                 .collect())
+        }
+        Object::Column(table) => {
+            let actual = server.columns(&table.keyspace, &table.name).await?;
+            Ok(table.columns.iter().flat_map(|column| of_column(table, column, actual.get(&column.name))).collect())
         }
         Object::Table(table) => {
             let Some(row) = server.table(&table.keyspace, &table.name).await? else {

@@ -1,6 +1,6 @@
 //! The schema tool: what `schema plan|apply|verify|print` do, for the compiled-in Cassandra schema or any folder of `.cql` files.
 //!
-//! Numbered migrations only ever add. A statement that creates something is sent when that thing is missing, every other one
+//! Numbered migrations only ever add. A statement that creates something or adds a column is sent when that thing is missing, every other one
 //! when its migration is not recorded yet; so `apply` can be repeated, mends what was dropped, and does nothing twice. All
 //! statements go through one node and each waits for schema agreement, so that two `apply` at once make one schema.
 
@@ -17,8 +17,10 @@ use self::{model::Object, server::Server};
 use crate::store::cassandra;
 
 /// The compiled-in migrations: number, file name, text.
-const MIGRATIONS: [(i32, &str, &str); 1] =
-    [(1, "001_tables.cql", include_str!("../../schema/cassandra/001_tables.cql"))];
+const MIGRATIONS: [(i32, &str, &str); 2] = [
+    (1, "001_tables.cql", include_str!("../../schema/cassandra/001_tables.cql")),
+    (2, "002_restarts_and_names.cql", include_str!("../../schema/cassandra/002_restarts_and_names.cql")),
+];
 
 const COMPONENT: &str = "cascor";
 
@@ -303,7 +305,7 @@ mod tests {
 
     #[test]
     fn every_statement_of_ours_is_understood() {
-        for (dir, tables) in [(None, 9), (Some("schema/cassandra"), 9), (Some("schema/pekko"), 7)] {
+        for (dir, tables) in [(None, 10), (Some("schema/cassandra"), 10), (Some("schema/pekko"), 7)] {
             for is_5 in [true, false] {
                 let mut found = 0;
                 for migration in tool(dir).migrations(&Replication::Simple(1), is_5).unwrap() {

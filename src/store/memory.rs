@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::{
-    Batch, BoxFuture, DaysQuery, RangeQuery, Runs, RunsQuery, SamplesQuery, Store, StoreError, merge, samples,
+    Batch, BoxFuture, DaysQuery, METRIC_NAMES_MAX, RangeQuery, Runs, RunsQuery, SamplesQuery, Store, StoreError, merge,
+    samples,
 };
 use crate::{
     curve::Samples,
@@ -56,6 +57,7 @@ struct Tables {
     control: BTreeMap<(Micros, i64, String), ControlRow>,
     gaps: BTreeMap<(Micros, Uuid), GapRow>,
     runs: BTreeMap<Uuid, RunRow>,
+    names: BTreeSet<(Uuid, String)>,
     batches: u64,
 }
 
@@ -274,6 +276,21 @@ impl Store for MemoryStore {
             let empty = || RunRow { run_id: change.run_id, ..RunRow::default() };
             merge::apply(change, tables.runs.entry(change.run_id).or_insert_with(empty));
             Ok(())
+        })
+    }
+
+    fn write_metric_names<'a>(&'a self, run_id: Uuid, names: &'a [String]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.enter(|faults| &mut faults.writes).await?;
+            self.tables().names.extend(names.iter().map(|name| (run_id, name.clone())));
+            Ok(())
+        })
+    }
+
+    fn metric_names(&self, run_id: Uuid) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        self.read(move |tables| {
+            let from = tables.names.range((run_id, String::new())..);
+            from.take_while(|(id, _)| *id == run_id).take(METRIC_NAMES_MAX).map(|(_, name)| name.clone()).collect()
         })
     }
 

@@ -1,9 +1,13 @@
-//! The one rule of writing runs and datasets that every backend shares: what is present replaces, what is absent stays.
+//! The one rule of writing runs and datasets that every backend shares: what is present replaces, what is absent stays. One
+//! exception: a run that starts again has no end, so `restarted_at` takes away an `end_time` that does not come with it.
 
 use crate::event::{DatasetRow, RunRow};
 
 /// Puts the columns that `change` has into `row`.
 pub fn apply(change: &RunRow, row: &mut RunRow) {
+    if change.restarted_at.is_some() {
+        (row.end_time, row.duration_seconds) = (None, None);
+    }
     macro_rules! replace {
         ($($column:ident),+) => { $( if change.$column.is_some() { row.$column.clone_from(&change.$column); } )+ };
     }
@@ -27,7 +31,8 @@ pub fn apply(change: &RunRow, row: &mut RunRow) {
         total_parameters,
         notes,
         created_by,
-        last_event_time
+        last_event_time,
+        restarted_at
     );
     if !change.tags.is_empty() {
         row.tags.clone_from(&change.tags);

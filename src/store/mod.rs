@@ -164,6 +164,9 @@ impl From<Vec<RunRow>> for Runs {
     }
 }
 
+/// Names of other numbers that are kept of a run, at most.
+pub const METRIC_NAMES_MAX: usize = 4_096;
+
 /// What one read brings of large rows unless told otherwise, beyond the last of them.
 pub const READ_BYTES: usize = 2 << 20;
 
@@ -274,6 +277,13 @@ pub trait Store: Send + Sync + 'static {
         change: &'a RunRow,
         stored_start: Option<Micros>,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Adds names to those of the run's other numbers (the keys of [`MetricsRow::extra`]); they never expire. Who calls keeps to
+    /// [`METRIC_NAMES_MAX`] a run.
+    fn write_metric_names<'a>(&'a self, run_id: Uuid, names: &'a [String]) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// The names of a run's other numbers, each once, in the order of their bytes; at most [`METRIC_NAMES_MAX`].
+    fn metric_names(&self, run_id: Uuid) -> BoxFuture<'_, Result<Vec<String>, StoreError>>;
 
     /// One cheap round trip.
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>>;

@@ -8,9 +8,10 @@ use uuid::Uuid;
 use super::{
     batch::{Gathered, Origin, bytes_of},
     frontier::Ticket,
+    history,
     parts::{Aside, Letter},
     runs::Job,
-    summary::{Columns, only},
+    summary::{Columns, History, only},
 };
 use crate::{
     event::{Row, RunRow, Table},
@@ -29,6 +30,24 @@ pub enum Landed {
         run_id: Uuid,
         /// Its row.
         result: Result<Option<RunRow>, StoreError>,
+        /// Whether it was a try during an outage.
+        trying: bool,
+    },
+    /// Of a read of a run's history.
+    History {
+        /// The run.
+        run_id: Uuid,
+        /// What was read.
+        result: Result<History, StoreError>,
+        /// Whether it was a try during an outage.
+        trying: bool,
+    },
+    /// Of a read of the stored names of a run's other numbers.
+    Names {
+        /// The run.
+        run_id: Uuid,
+        /// What was read.
+        result: Result<Vec<String>, StoreError>,
         /// Whether it was a try during an outage.
         trying: bool,
     },
@@ -120,12 +139,16 @@ pub async fn rows(store: Arc<dyn Store>, gathered: Gathered, trying: bool, satur
     Landed::Rows(landed)
 }
 
-/// Reads or writes a run's row.
+/// Reads or writes a run's row, or reads its history.
 pub async fn run(store: Arc<dyn Store>, job: Job, trying: bool) -> Landed {
     match job {
         Job::Read(run_id) => Landed::Read { run_id, result: store.read_run(run_id).await, trying },
-        Job::Write { change, columns, stored_start } => {
-            let result = write_run(&*store, &change, columns, stored_start).await;
+        Job::History(run_id, wanted) => {
+            Landed::History { run_id, result: history::read(&*store, run_id, wanted).await, trying }
+        }
+        Job::Names(run_id) => Landed::Names { run_id, result: store.metric_names(run_id).await, trying },
+        Job::Write { change, columns, stored_start, names } => {
+            let result = write(&*store, &change, columns, stored_start, names).await;
             Landed::Run { run_id: change.run_id, result, trying }
         }
     }
@@ -135,6 +158,39 @@ pub async fn run(store: Arc<dyn Store>, job: Job, trying: bool) -> Landed {
 pub async fn letters<A: Aside>(aside: Arc<A>, letters: Vec<Letter>, tickets: Vec<Ticket>) -> Landed {
     let result = aside.put(&letters).await;
     Landed::Letters { letters, tickets, result }
+}
+
+/// Writes the names first: the record that brought them waits for both.
+async fn write(
+    store: &dyn Store,
+    change: &RunRow,
+    columns: Columns,
+    stored_start: Option<Micros>,
+    names: Vec<String>,
+) -> Result<Vec<(String, String)>, StoreError> {
+    let mut refused = write_names(store, change.run_id, names).await?;
+    refused.append(&mut write_run(store, change, columns, stored_start).await?);
+    Ok(refused)
+}
+
+/// Writes the names; when they are rejected, halves of them, down to the name that is to blame.
+async fn write_names(store: &dyn Store, run_id: Uuid, names: Vec<String>) -> Result<Vec<(String, String)>, StoreError> {
+    let mut refused = Vec::new();
+    let mut rest = if names.is_empty() { Vec::new() } else { vec![names] };
+    while let Some(mut part) = rest.pop() {
+        match store.write_metric_names(run_id, &part).await {
+            Ok(()) => {}
+            Err(StoreError::Rejected(_)) if part.len() > 1 => {
+                rest.push(part.split_off(part.len() / 2));
+                rest.push(part);
+            }
+            Err(StoreError::Rejected(error)) => {
+                refused.push((format!("a name of metrics: {:?}", part[0]), Chain(&*error).to_string()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(refused)
 }
 
 /// Writes the columns; when they are rejected, halves of them, down to the column that is to blame.

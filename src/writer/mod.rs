@@ -19,10 +19,15 @@
 //! * nothing is decided here that a replay would decide differently: rows come as they are, runs are merged [by value](summary).
 
 mod batch;
+mod columns;
+mod finals;
 mod flight;
 mod frontier;
 mod gate;
+mod history;
+mod lifetime;
 mod limit;
+mod names;
 mod parts;
 mod runs;
 mod summary;

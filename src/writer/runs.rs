@@ -18,10 +18,11 @@ use uuid::Uuid;
 
 use super::{
     frontier::Ticket,
-    summary::{Columns, Summary},
+    names::Names,
+    summary::{Columns, History, Summary, Wanted},
 };
 use crate::{
-    event::{RunRow, RunTouch},
+    event::{Row, RunRow, RunTouch},
     units::Micros,
 };
 
@@ -33,6 +34,10 @@ pub const SPACING: Duration = Duration::from_secs(1);
 pub enum Job {
     /// Read the stored row.
     Read(Uuid),
+    /// Read part of the history.
+    History(Uuid, Wanted),
+    /// Read the stored names of its other numbers.
+    Names(Uuid),
     /// Write these columns.
     Write {
         /// The columns that changed.
@@ -41,6 +46,8 @@ pub enum Job {
         columns: Columns,
         /// The start time in the index now.
         stored_start: Option<Micros>,
+        /// Names of other numbers that are new.
+        names: Vec<String>,
     },
 }
 
@@ -62,6 +69,7 @@ pub struct Runs {
 #[derive(Debug)]
 struct Run {
     summary: Box<Summary>,
+    names: Names,
     text: usize,
     stored_start: Option<Micros>,
     /// Whether it was read just now, for the write that comes next.
@@ -81,9 +89,10 @@ enum State {
     /// In `now` or `later`.
     Queued,
     Reading,
-    /// The columns and the start that are being written, and the records that wait for that.
+    /// What is being written, and the records that wait for that.
     Writing {
         columns: Columns,
+        names: Vec<String>,
         start: Option<Micros>,
         tickets: Vec<Ticket>,
     },
@@ -108,15 +117,21 @@ impl Runs {
         (self.runs.len() < self.runs_max && self.text < self.text_max) || !self.clean.is_empty()
     }
 
-    /// Merges what an event says of its run. `true`: the record waits for a write of the run's row.
-    pub fn touch(&mut self, run_id: Uuid, touch: RunTouch, ticket: Ticket) -> bool {
+    /// Merges what an event says of its run, and takes the names in its rows. `true`: the record waits for a write of the run.
+    pub fn touch(&mut self, run_id: Uuid, touch: RunTouch, rows: &[Row], ticket: Ticket) -> bool {
         if !self.runs.contains_key(&run_id) {
             self.forget();
             self.runs.insert(run_id, Run::new(run_id));
             self.now.push_back(run_id);
         }
         let run = self.runs.get_mut(&run_id).expect("it was just inserted");
-        if !run.summary.apply(touch) {
+        let mut is_new = run.summary.apply(touch);
+        for row in rows {
+            if let Row::Metrics(row) = row {
+                is_new |= run.names.note(run_id, &row.extra);
+            }
+        }
+        if !is_new {
             // Whatever it says is said already: by what is stored, or by an earlier record that waits.
             return false;
         }
@@ -138,15 +153,25 @@ impl Runs {
             if self.is_due(now, urgent) { self.later.pop().map(|Reverse((_, run_id))| run_id) } else { None }
         })?;
         let run = self.runs.get_mut(&run_id)?;
+        if let Some(wanted) = run.summary.wanted() {
+            run.state = State::Reading;
+            return Some(Job::History(run_id, wanted));
+        }
         if !run.summary.is_loaded() || (run.summary.combines() && !run.fresh) {
             run.state = State::Reading;
             return Some(Job::Read(run_id));
         }
+        if run.names.is_wanted() {
+            run.state = State::Reading;
+            return Some(Job::Names(run_id));
+        }
         run.fresh = false;
         let columns = run.summary.take_dirty();
+        let names = run.names.take();
         let change = Box::new(run.summary.change(columns));
-        run.state = State::Writing { columns, start: run.summary.start(), tickets: mem::take(&mut run.waiting) };
-        Some(Job::Write { change, columns, stored_start: run.stored_start })
+        let tickets = mem::take(&mut run.waiting);
+        run.state = State::Writing { columns, names: names.clone(), start: run.summary.start(), tickets };
+        Some(Job::Write { change, columns, stored_start: run.stored_start, names })
     }
 
     /// Whether [`job`](Self::job) has one.
@@ -163,10 +188,33 @@ impl Runs {
     pub fn read(&mut self, run_id: Uuid, stored: Option<RunRow>) -> Vec<Ticket> {
         let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
         run.stored_start = stored.as_ref().and_then(|row| row.start_time);
+        if stored.is_none() {
+            run.names.none_stored();
+        }
         run.summary.load(stored);
+        self.go_on(run_id)
+    }
+
+    /// Part of its history. Returns the records that need not wait any longer.
+    pub fn recall(&mut self, run_id: Uuid, history: History) -> Vec<Ticket> {
+        let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
+        run.summary.recall(history);
+        self.go_on(run_id)
+    }
+
+    /// The stored names of its other numbers. Returns the records that need not wait any longer.
+    pub fn read_names(&mut self, run_id: Uuid, stored: Vec<String>) -> Vec<Ticket> {
+        let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
+        run.names.stored(run_id, stored);
+        self.go_on(run_id)
+    }
+
+    /// Something was read of the run just now: what comes next, if anything does.
+    fn go_on(&mut self, run_id: Uuid) -> Vec<Ticket> {
+        let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
         run.fresh = true;
         measure(run, &mut self.text);
-        if run.summary.dirty() != 0 {
+        if run.summary.dirty() != 0 || run.summary.wanted().is_some() || run.names.is_dirty() {
             run.state = State::Queued;
             self.now.push_back(run_id);
             return Vec::new();
@@ -197,8 +245,9 @@ impl Runs {
     pub fn failed(&mut self, run_id: Uuid) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         run.fresh = false;
-        if let State::Writing { columns, mut tickets, .. } = mem::replace(&mut run.state, State::Queued) {
+        if let State::Writing { columns, names, mut tickets, .. } = mem::replace(&mut run.state, State::Queued) {
             run.summary.put_back(columns);
+            run.names.put_back(names);
             tickets.append(&mut run.waiting);
             run.waiting = tickets;
         }
@@ -249,6 +298,7 @@ impl Run {
     fn new(run_id: Uuid) -> Self {
         Self {
             summary: Summary::unknown(run_id),
+            names: Names::default(),
             text: 0,
             stored_start: None,
             fresh: false,
@@ -261,7 +311,7 @@ impl Run {
 }
 
 fn measure(run: &mut Run, total: &mut usize) {
-    let text = run.summary.text_bytes();
+    let text = run.summary.text_bytes() + run.names.bytes();
     *total = *total + text - run.text;
     run.text = text;
 }

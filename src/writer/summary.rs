@@ -3,131 +3,101 @@
 //! Pure, and the same whether the stored row is known before the events or only after them, so that events need not wait for it:
 //! * `start_time` is the earliest: of start events, and of the event that created the row;
 //! * `last_event_time` is the latest;
-//! * the other values are the newest by event time, column by column; of a column read from the store only the row's
-//!   `last_event_time` is known, so it counts as being that new. A column that is absent takes any value;
+//! * the final values are the newest that metrics gave, unless an [end gave them](super::finals);
+//! * the other values are the newest by event time, column by column. A column that is absent takes any value;
 //! * `best_val_accuracy` is the greatest (NaN is none), and `best_epoch` is the epoch it was first seen in;
 //! * `tags` are united;
-//! * `status` is `running` from the first event on. An end not older than the stored one sets it, with `end_time`; a start later
-//!   than that end makes the run run again; nothing else changes it.
+//! * `status`, `end_time` and `restarted_at` follow from [starts and ends](super::lifetime); nothing else changes them.
+//!
+//! What the stored row does not tell is read from the [history](super::history) of the run, when an event needs it: an older one that
+//! says something else, a start, and metrics after the end.
 //!
 //! A replay of dead letters, or another daemon, may write the same row: what is united with the stored value is read once more just
 //! before it is written.
 
+mod past;
+
 use std::mem;
 
+use self::past::Past;
+pub use self::past::{History, Wanted};
+pub use super::columns::{Columns, only};
+use super::{
+    columns::{
+        BEST, BEST_EPOCH, COMBINED, DURATION, END, LAST, NEWEST, RESTARTED, START, STATUS, TAGS, each_newest, newest,
+    },
+    finals::{self, Finals},
+    lifetime::Lifetime,
+};
 use crate::{
     event::{Lifecycle, RunRow, RunTouch, status},
     units::Micros,
 };
 
-/// Columns, as a set of bits.
-pub type Columns = u32;
-
-/// Calls the macro with every column whose newest value counts: its number and its name.
-macro_rules! newest {
-    ($call:ident) => {
-        $call! {
-            0 run_name, 1 dataset_name, 2 dataset_size, 3 config_json, 4 final_epoch, 5 final_train_loss,
-            6 final_train_accuracy, 7 final_val_loss, 8 final_val_accuracy, 9 total_hidden_units, 10 total_parameters,
-            11 notes, 12 created_by
-        }
-    };
-}
-
-/// The number of columns whose newest value counts.
-const NEWEST: usize = 13;
-const START: Columns = 1 << 13;
-const END: Columns = 1 << 14;
-const DURATION: Columns = 1 << 15;
-const STATUS: Columns = 1 << 16;
-const BEST: Columns = 1 << 17;
-const BEST_EPOCH: Columns = 1 << 18;
-const TAGS: Columns = 1 << 19;
-const LAST: Columns = 1 << 20;
-/// Columns whose new value depends on the stored one, which others may have changed since it was read.
-const COMBINED: Columns = START | BEST | BEST_EPOCH | TAGS;
-
 /// What is known of a run.
 #[derive(Debug)]
 pub struct Summary {
+    /// As it is to be shown. Final values, start, end and status are there once the stored row is known.
     row: RunRow,
     /// When each of the newest-value columns was said.
     times: [Micros; NEWEST],
+    measured: Finals,
+    given: Finals,
+    lifetime: Lifetime,
+    /// The time of the oldest event merged.
+    oldest: Micros,
     /// Columns that differ from what is stored.
     dirty: Columns,
-    /// Until the stored row is known: what must be applied to it in order.
-    early: Option<Early>,
-}
-
-#[derive(Debug, Default)]
-struct Early {
-    /// The time of the first event seen: the start, should the row be new.
-    first: Option<Micros>,
-    /// Starts and ends, in the order of the log.
-    lifecycle: Vec<(Micros, Lifecycle)>,
-}
-
-/// Whether the column takes the value; equal bits are no change.
-trait Same {
-    fn same(&self, other: &Self) -> bool;
-}
-
-impl Same for String {
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-}
-
-impl Same for i32 {
-    fn same(&self, other: &Self) -> bool {
-        self == other
-    }
-}
-
-impl Same for f64 {
-    fn same(&self, other: &Self) -> bool {
-        // By bits: NaN is a value like any other, and does not change into itself.
-        self.to_bits() == other.to_bits()
-    }
+    /// Whether the stored row is known.
+    loaded: bool,
+    past: Past,
+    /// What waits for the history of the run.
+    late: Option<Box<Summary>>,
 }
 
 impl Summary {
     /// Of a run whose stored row is not known yet.
     pub fn unknown(run_id: uuid::Uuid) -> Box<Self> {
-        let row = RunRow { run_id, ..RunRow::default() };
-        Box::new(Self { row, times: [Micros::MIN; NEWEST], dirty: 0, early: Some(Early::default()) })
+        Box::new(Self {
+            row: RunRow { run_id, ..RunRow::default() },
+            times: [Micros::MIN; NEWEST],
+            measured: Finals::default(),
+            given: Finals::default(),
+            lifetime: Lifetime::default(),
+            oldest: Micros::MAX,
+            dirty: 0,
+            loaded: false,
+            past: Past { floor: Micros::MIN, known: true, blind: false, left: 0 },
+            late: None,
+        })
     }
 
-    /// Merges what an event says. Whether that changes the row; always `true` while the stored row is unknown.
+    /// Merges what an event says. Whether that changes the row; always `true` while something must be read first.
     pub fn apply(&mut self, touch: RunTouch) -> bool {
-        let RunTouch { event_time: time, lifecycle, mut values } = touch;
+        if !self.loaded {
+            self.take(touch);
+            return true;
+        }
+        if let Some(late) = &mut self.late {
+            late.take(touch);
+            return true;
+        }
         let before = mem::take(&mut self.dirty);
-        macro_rules! take {
-            ($($column:literal $name:ident),+) => {$(
-                newest(&mut self.row.$name, values.$name.take(), &mut self.times[$column], time, 1 << $column, &mut self.dirty);
-            )+};
-        }
-        // Read before they are moved: this event's accuracy is a candidate whether or not it is the newest.
-        let best = (values.final_val_accuracy, values.final_epoch);
-        newest!(take);
-        self.candidate(best.0, best.1);
-        for tag in mem::take(&mut values.tags) {
-            if self.row.tags.insert(tag) {
-                self.dirty |= TAGS;
+        if self.is_doubtful(&touch) {
+            let mut late = Self::unknown(self.row.run_id);
+            late.take(touch);
+            if self.needs_history(&late) {
+                self.late = Some(late);
+                self.dirty = before;
+                return true;
             }
+            self.join(*late);
+        } else {
+            let lifecycle = touch.lifecycle.is_some();
+            self.take(touch);
+            self.settle(lifecycle);
         }
-        match &mut self.early {
-            Some(early) => {
-                early.first.get_or_insert(time);
-                early.lifecycle.extend(lifecycle.map(|lifecycle| (time, lifecycle)));
-            }
-            None => self.live(time, lifecycle),
-        }
-        if self.row.last_event_time.is_none_or(|last| time > last) {
-            self.row.last_event_time = Some(time);
-            self.dirty |= LAST;
-        }
-        let changed = self.dirty != 0 || self.early.is_some();
+        let changed = self.dirty != 0;
         self.dirty |= before;
         changed
     }
@@ -135,43 +105,116 @@ impl Summary {
     /// The stored row is now known (or known to be absent): what was merged so far is merged into it. Known already: what others
     /// have written since is merged into what is to be written.
     pub fn load(&mut self, stored: Option<RunRow>) {
-        let Some(early) = self.early.take() else {
-            if let Some(stored) = stored {
-                self.refresh(stored);
+        match (self.loaded, stored) {
+            (true, Some(stored)) => self.refresh(stored),
+            (true, None) => {}
+            (false, Some(stored)) => {
+                let said = mem::replace(self, *Self::stored(stored));
+                if self.needs_history(&said) {
+                    self.late = Some(Box::new(said));
+                } else {
+                    self.join(said);
+                }
             }
-            return;
-        };
-        let stored = stored.unwrap_or(RunRow { run_id: self.row.run_id, ..RunRow::default() });
-        let as_of = stored.last_event_time.unwrap_or(Micros::MIN);
-        let mut said = mem::replace(&mut self.row, stored);
-        let times = mem::replace(&mut self.times, [as_of; NEWEST]);
-        self.dirty = 0;
-        macro_rules! take {
-            ($($column:literal $name:ident),+) => {$(
-                let time = times[$column];
-                newest(&mut self.row.$name, said.$name.take(), &mut self.times[$column], time, 1 << $column, &mut self.dirty);
-            )+};
-        }
-        newest!(take);
-        self.candidate(said.best_val_accuracy, said.best_epoch);
-        for tag in mem::take(&mut said.tags) {
-            if self.row.tags.insert(tag) {
-                self.dirty |= TAGS;
+            (false, None) => {
+                let mut new = Self::unknown(self.row.run_id);
+                new.loaded = true;
+                let said = mem::replace(self, *new);
+                self.join(said);
             }
-        }
-        if let Some(first) = early.first {
-            self.live(first, None);
-        }
-        for (time, lifecycle) in early.lifecycle {
-            self.live(time, Some(lifecycle));
-        }
-        if said.last_event_time > self.row.last_event_time {
-            self.row.last_event_time = said.last_event_time;
-            self.dirty |= LAST;
         }
     }
 
+    /// Merges an event, but for what follows from all of them.
+    fn take(&mut self, mut touch: RunTouch) {
+        let time = touch.event_time;
+        self.candidate(touch.values.final_val_accuracy, touch.values.final_epoch);
+        self.unite(mem::take(&mut touch.values.tags));
+        self.lifetime.first.get_or_insert(time);
+        self.last(Some(time));
+        self.oldest = self.oldest.min(time);
+        self.learn(touch);
+    }
+
+    /// Merges what depends on the time of an event alone, not on when it arrived.
+    fn learn(&mut self, touch: RunTouch) {
+        let RunTouch { event_time: time, lifecycle, mut values } = touch;
+        macro_rules! take {
+            ($($at:literal $bit:literal $name:ident),+) => {$(
+                newest(&mut self.row.$name, values.$name.take(), &mut self.times[$at], time, 1 << $bit, &mut self.dirty);
+            )+};
+        }
+        each_newest!(take);
+        match lifecycle {
+            Some(Lifecycle::Start) => self.lifetime.start(self.stored_instant(time)),
+            Some(Lifecycle::End(how)) => self.lifetime.end(time, how),
+            None => {}
+        }
+        match lifecycle {
+            Some(Lifecycle::End(_)) => self.given.take(&values, time),
+            _ => self.measured.take(&values, time),
+        }
+    }
+
+    /// Merges what was said while something was read.
+    fn join(&mut self, mut said: Self) {
+        macro_rules! take {
+            ($($at:literal $bit:literal $name:ident),+) => {$(
+                let time = said.times[$at];
+                newest(&mut self.row.$name, said.row.$name.take(), &mut self.times[$at], time, 1 << $bit, &mut self.dirty);
+            )+};
+        }
+        each_newest!(take);
+        self.candidate(said.row.best_val_accuracy, said.row.best_epoch);
+        self.unite(mem::take(&mut said.row.tags));
+        self.lifetime.join(&said.lifetime);
+        self.measured.join(&said.measured);
+        self.given.join(&said.given);
+        self.last(said.row.last_event_time);
+        self.settle(true);
+    }
+
+    /// Puts into the row what follows from all events: the final values and, after a start or an end, when it was.
+    fn settle(&mut self, lifecycle: bool) {
+        if lifecycle || self.row.start_time.is_none() || self.row.status.is_none() {
+            self.live();
+        }
+        let restarts = self.lifetime.restarts(self.row.start_time);
+        self.dirty |= finals::show(&mut self.row, &self.measured, &self.given, restarts);
+    }
+
+    fn live(&mut self) {
+        let (row, lifetime) = (&mut self.row, &self.lifetime);
+        let start = row.start_time.or(lifetime.first).into_iter().chain(lifetime.earliest_start()).min();
+        let restarted = row.restarted_at.max(lifetime.restarted_at(start));
+        let (end, status) = match lifetime.ended(restarted) {
+            Some((end, how)) => (Some(end), how),
+            None => (None, status::RUNNING),
+        };
+        self.dirty |= [
+            (row.start_time != start, START),
+            (row.restarted_at != restarted, RESTARTED),
+            (row.end_time != end, END),
+            (row.status.as_deref() != Some(status), STATUS),
+        ]
+        .into_iter()
+        .filter_map(|(changed, column)| changed.then_some(column))
+        .fold(0, |columns, column| columns | column);
+        (row.start_time, row.restarted_at, row.end_time) = (start, restarted, end);
+        if row.status.as_deref() != Some(status) {
+            row.status = Some(status.to_owned());
+        }
+        self.measure();
+    }
+
     fn refresh(&mut self, stored: RunRow) {
+        if let (Some(end), Some(how)) = (stored.end_time, stored.status.as_deref().and_then(ended)) {
+            self.lifetime.end(end, how);
+        }
+        self.row.restarted_at = self.row.restarted_at.max(stored.restarted_at);
+        if let Some(restarted) = stored.restarted_at {
+            self.lifetime.start(restarted);
+        }
         let row = &mut self.row;
         if stored.start_time.is_some() && (self.dirty & START == 0 || stored.start_time < row.start_time) {
             row.start_time = stored.start_time;
@@ -191,7 +234,15 @@ impl Summary {
             row.last_event_time = stored.last_event_time;
             self.dirty &= !LAST;
         }
-        self.measure();
+        self.settle(true);
+        for (same, columns) in [
+            (self.row.status == stored.status, STATUS),
+            (self.row.restarted_at == stored.restarted_at, RESTARTED),
+            (self.row.end_time == stored.end_time, END),
+            (self.row.duration_seconds == stored.duration_seconds, DURATION),
+        ] {
+            self.dirty = if same { self.dirty & !columns } else { self.dirty | columns };
+        }
     }
 
     /// Whether what is to be written depends on what is stored now.
@@ -201,7 +252,7 @@ impl Summary {
 
     /// Whether the stored row is known.
     pub fn is_loaded(&self) -> bool {
-        self.early.is_none()
+        self.loaded
     }
 
     /// The columns that differ from what is stored.
@@ -237,50 +288,20 @@ impl Summary {
             .flatten()
             .map(String::len)
             .chain(row.tags.iter().map(|tag| tag.len() + 64))
+            .chain(self.late.as_ref().map(|late| late.text_bytes()))
             .sum()
-    }
-
-    /// Start and status, once the stored row is known.
-    fn live(&mut self, time: Micros, lifecycle: Option<Lifecycle>) {
-        let row = &mut self.row;
-        let starts = matches!(lifecycle, Some(Lifecycle::Start));
-        if row.start_time.is_none_or(|start| starts && time < start) {
-            row.start_time = Some(time);
-            self.dirty |= START;
-        }
-        let running = row.status.as_deref().is_none_or(|stored| stored == status::RUNNING);
-        let next = match lifecycle {
-            // A run that runs again after an end is only ended by a later one: the old end may be replayed.
-            Some(Lifecycle::End(_)) if row.end_time.is_some_and(|end| time < end || time == end && running) => None,
-            Some(Lifecycle::End(how)) => {
-                if row.end_time != Some(time) {
-                    row.end_time = Some(time);
-                    self.dirty |= END;
-                }
-                Some(how)
-            }
-            Some(Lifecycle::Start) if row.end_time.is_none_or(|end| time > end) => Some(status::RUNNING),
-            _ => None,
-        };
-        let next = next.or(row.status.is_none().then_some(status::RUNNING));
-        if let Some(next) = next
-            && row.status.as_deref() != Some(next)
-        {
-            row.status = Some(next.to_owned());
-            self.dirty |= STATUS;
-        }
-        self.measure();
     }
 
     /// From start to end.
     fn measure(&mut self) {
         let row = &mut self.row;
-        if let (Some(start), Some(end)) = (row.start_time, row.end_time) {
-            let seconds = i32::try_from(end.saturating_sub(start).max(0) / 1_000_000).unwrap_or(i32::MAX);
-            if row.duration_seconds != Some(seconds) {
-                row.duration_seconds = Some(seconds);
-                self.dirty |= DURATION;
-            }
+        let seconds = row
+            .start_time
+            .zip(row.end_time)
+            .map(|(start, end)| i32::try_from(end.saturating_sub(start).max(0) / 1_000_000).unwrap_or(i32::MAX));
+        if row.duration_seconds != seconds {
+            row.duration_seconds = seconds;
+            self.dirty |= DURATION;
         }
     }
 
@@ -299,50 +320,29 @@ impl Summary {
             self.dirty |= BEST_EPOCH;
         }
     }
-}
 
-/// The newest value by time wins, the later of two equally new ones; an absent column takes any.
-fn newest<T: Same>(
-    column: &mut Option<T>,
-    value: Option<T>,
-    said: &mut Micros,
-    time: Micros,
-    bit: Columns,
-    dirty: &mut Columns,
-) {
-    let Some(value) = value else { return };
-    if column.is_some() && time < *said {
-        return;
+    fn unite(&mut self, tags: std::collections::BTreeSet<String>) {
+        for tag in tags {
+            if self.row.tags.insert(tag) {
+                self.dirty |= TAGS;
+            }
+        }
     }
-    *said = time;
-    if !column.as_ref().is_some_and(|old| old.same(&value)) {
-        *column = Some(value);
-        *dirty |= bit;
+
+    fn last(&mut self, time: Option<Micros>) {
+        if time > self.row.last_event_time {
+            self.row.last_event_time = time;
+            self.dirty |= LAST;
+        }
     }
 }
 
-/// The row with these columns only.
-pub fn only(row: &RunRow, columns: Columns) -> RunRow {
-    fn keep<T: Clone>(value: &Option<T>, columns: Columns, bit: Columns) -> Option<T> {
-        if columns & bit == 0 { None } else { value.clone() }
+/// The stored status of a run that has ended.
+fn ended(stored: &str) -> Option<&'static str> {
+    match stored {
+        status::RUNNING => None,
+        status::COMPLETED => Some(status::COMPLETED),
+        status::FAILED => Some(status::FAILED),
+        _ => Some(status::STOPPED),
     }
-    let mut change = RunRow {
-        run_id: row.run_id,
-        start_time: keep(&row.start_time, columns, START),
-        end_time: keep(&row.end_time, columns, END),
-        duration_seconds: keep(&row.duration_seconds, columns, DURATION),
-        status: keep(&row.status, columns, STATUS),
-        best_val_accuracy: keep(&row.best_val_accuracy, columns, BEST),
-        best_epoch: keep(&row.best_epoch, columns, BEST_EPOCH),
-        last_event_time: keep(&row.last_event_time, columns, LAST),
-        ..RunRow::default()
-    };
-    if columns & TAGS != 0 {
-        change.tags.clone_from(&row.tags);
-    }
-    macro_rules! take {
-        ($($column:literal $name:ident),+) => {$( change.$name = keep(&row.$name, columns, 1 << $column); )+};
-    }
-    newest!(take);
-    change
 }

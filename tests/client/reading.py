@@ -18,6 +18,7 @@ RUN_COLUMNS = {
     "run_id", "run_name", "start_time", "end_time", "duration_seconds", "status", "dataset_name", "dataset_size", "config_json", "final_epoch",
     "final_train_loss", "final_train_accuracy", "final_val_loss", "final_val_accuracy", "best_val_accuracy", "best_epoch",
     "total_hidden_units", "total_parameters", "notes", "tags", "created_by", "last_event_time",
+    "restarted_at",
 }
 
 

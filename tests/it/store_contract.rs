@@ -52,6 +52,8 @@ pub async fn contract(store: Shared) {
     samples_are_the_numbers_of_the_rows(&store).await;
     a_big_topology_and_events_come_back(&store).await;
     runs::runs_take_the_columns_that_are_present(&store).await;
+    runs::a_restart_takes_away_the_end(&store).await;
+    runs::metric_names_are_kept_once(&store).await;
     runs::a_run_takes_and_loses_a_nan(&store).await;
     runs::a_moved_start_leaves_one_entry(&store).await;
     runs::runs_are_listed_by_start_status_and_dataset(&store).await;

@@ -40,6 +40,7 @@ pub async fn runs_take_the_columns_that_are_present(store: &Shared) {
         tags: BTreeSet::from(["a".into(), "b \"quoted\"".into()]),
         created_by: Some("me".into()),
         last_event_time: Some(now + 1_000),
+        restarted_at: Some(now + 1_000),
     };
     store.write_run(&full, None).await.unwrap();
     assert_eq!(store.read_run(run_id).await.unwrap().as_ref(), Some(&full));
@@ -50,6 +51,52 @@ pub async fn runs_take_the_columns_that_are_present(store: &Shared) {
     }
     let expected = RunRow { status: change.status, final_epoch: change.final_epoch, ..full };
     assert_eq!(store.read_run(run_id).await.unwrap(), Some(expected));
+}
+
+pub async fn a_restart_takes_away_the_end(store: &Shared) {
+    let (run_id, now) = (Uuid::new_v4(), now());
+    let ended = RunRow {
+        start_time: Some(now),
+        end_time: Some(now + 7_000_000),
+        duration_seconds: Some(7),
+        status: Some(status::FAILED.into()),
+        final_epoch: Some(3),
+        ..run_row(run_id)
+    };
+    store.write_run(&ended, None).await.unwrap();
+    let again = RunRow { restarted_at: Some(now + 9_000_000), status: Some(status::RUNNING.into()), ..run_row(run_id) };
+    let running =
+        RunRow { end_time: None, duration_seconds: None, final_epoch: Some(3), start_time: Some(now), ..again.clone() };
+    for _ in 0..2 {
+        store.write_run(&again, Some(now)).await.unwrap();
+        assert_eq!(store.read_run(run_id).await.unwrap().as_ref(), Some(&running));
+    }
+    let end = RunRow {
+        end_time: Some(now + 20_000_000),
+        duration_seconds: Some(20),
+        status: Some(status::COMPLETED.into()),
+        restarted_at: again.restarted_at,
+        ..run_row(run_id)
+    };
+    store.write_run(&end, Some(now)).await.unwrap();
+    let expected = RunRow { end_time: end.end_time, duration_seconds: Some(20), status: end.status, ..running };
+    assert_eq!(store.read_run(run_id).await.unwrap(), Some(expected));
+}
+
+pub async fn metric_names_are_kept_once(store: &Shared) {
+    let (run_id, other) = (Uuid::new_v4(), Uuid::new_v4());
+    let mut names: Vec<String> = (0..250).map(|n| format!("layer.{n:03}/norm")).collect();
+    names.extend(["".into(), "ü ß".into(), "Z".into(), "a".into(), "x".repeat(5_000)]);
+    for _ in 0..2 {
+        store.write_metric_names(run_id, &names).await.unwrap();
+        store.write_metric_names(run_id, &names[3..5]).await.unwrap();
+        store.write_metric_names(other, &["a".to_owned()]).await.unwrap();
+        store.write_metric_names(other, &[]).await.unwrap();
+    }
+    names.sort();
+    assert_eq!(store.metric_names(run_id).await.unwrap(), names);
+    assert_eq!(store.metric_names(other).await.unwrap(), ["a"]);
+    assert_eq!(store.metric_names(Uuid::new_v4()).await.unwrap(), Vec::<String>::new());
 }
 
 pub async fn a_run_takes_and_loses_a_nan(store: &Shared) {

@@ -270,6 +270,14 @@ impl Store for CassandraStore {
         Box::pin(self.call("write_run", async move |link| runs::write(link, change, stored_start).await))
     }
 
+    fn write_metric_names<'a>(&'a self, run_id: Uuid, names: &'a [String]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.call("write_metric_names", async move |link| runs::write_names(link, run_id, names).await))
+    }
+
+    fn metric_names(&self, run_id: Uuid) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        Box::pin(self.call("metric_names", async move |link| reads::metric_names(link, run_id).await))
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.call("ping", async move |link| reads::ping(link).await))
     }

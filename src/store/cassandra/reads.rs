@@ -18,7 +18,7 @@ use crate::{
     courtesy::Courtesy,
     curve::{Field, Sample, Samples},
     event::{DatasetRow, EventKey, EventRow, MetricsRow, RunRow, TopologyRow, Weigh, restore_micros},
-    store::{RangeQuery, SamplesQuery, Seqs, StoreError, samples::add_row},
+    store::{METRIC_NAMES_MAX, RangeQuery, SamplesQuery, Seqs, StoreError, samples::add_row},
 };
 
 fn key(run_id: Uuid, timestamp: CqlTimestamp, event_id: i64) -> EventKey {
@@ -267,6 +267,7 @@ struct Run {
     tags: Option<BTreeSet<String>>,
     created_by: Option<String>,
     last_event_time: Option<CqlTimestamp>,
+    restarted_at: Option<CqlTimestamp>,
 }
 
 impl From<Run> for RunRow {
@@ -294,6 +295,7 @@ impl From<Run> for RunRow {
             tags: row.tags.unwrap_or_default(),
             created_by: row.created_by,
             last_event_time: row.last_event_time.map(time::micros),
+            restarted_at: row.restarted_at.map(time::micros),
         }
     }
 }
@@ -305,6 +307,11 @@ pub(super) async fn run(link: &Link, run_id: Uuid) -> Result<Option<RunRow>, Sto
 /// The rows of these runs, in no order.
 pub(super) async fn some_runs(link: &Link, ids: &[Uuid]) -> Result<Vec<RunRow>, StoreError> {
     collect(link, &link.statements.runs, (ids,), usize::MAX, |row: Run| RunRow::from(row)).await
+}
+
+pub(super) async fn metric_names(link: &Link, run_id: Uuid) -> Result<Vec<String>, StoreError> {
+    let values = (run_id, METRIC_NAMES_MAX as i32);
+    collect(link, &link.statements.names, values, METRIC_NAMES_MAX, |(_, name): (Uuid, String)| name).await
 }
 
 /// The partitions of a table, newest first; there are as many as days kept, or months of use.

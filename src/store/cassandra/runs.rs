@@ -12,7 +12,7 @@ use scylla::{
 };
 use uuid::Uuid;
 
-use super::{errors, pages, reads, session::Link, time};
+use super::{errors, pages, reads, session::Link, time, writes};
 use crate::{
     event::{RunRow, Weigh},
     store::{Runs, RunsQuery, StoreError},
@@ -22,6 +22,8 @@ use crate::{
 /// Runs fetched by one request while walking the index, at most: fewer, while it is not known how large they are, and where they
 /// are large.
 const CHUNK: usize = 32;
+/// Names written at once.
+const NAMES: usize = 100;
 /// Entries looked at by one query: one with a filter that matches little ends there, and says where it goes on.
 const ENTRIES_MAX: usize = 20_000;
 
@@ -30,8 +32,8 @@ struct Values<'a> {
     run_id: Uuid,
     run_name: MaybeUnset<&'a str>,
     start_time: MaybeUnset<CqlTimestamp>,
-    end_time: MaybeUnset<CqlTimestamp>,
-    duration_seconds: MaybeUnset<i32>,
+    end_time: MaybeUnset<Option<CqlTimestamp>>,
+    duration_seconds: MaybeUnset<Option<i32>>,
     status: MaybeUnset<&'a str>,
     dataset_name: MaybeUnset<&'a str>,
     dataset_size: MaybeUnset<i32>,
@@ -49,6 +51,7 @@ struct Values<'a> {
     tags: MaybeUnset<&'a std::collections::BTreeSet<String>>,
     created_by: MaybeUnset<&'a str>,
     last_event_time: MaybeUnset<CqlTimestamp>,
+    restarted_at: MaybeUnset<CqlTimestamp>,
 }
 
 fn values(row: &RunRow) -> Values<'_> {
@@ -58,12 +61,17 @@ fn values(row: &RunRow) -> Values<'_> {
     fn at(value: Option<Micros>) -> MaybeUnset<CqlTimestamp> {
         MaybeUnset::from_option(value.map(time::cql))
     }
+    // Without an end, a restart takes away the stored one: the only NULL that is ever written.
+    fn of_end<T>(value: Option<T>, restarted: bool) -> MaybeUnset<Option<T>> {
+        if value.is_some() || restarted { MaybeUnset::Set(value) } else { MaybeUnset::Unset }
+    }
+    let restarted = row.restarted_at.is_some();
     Values {
         run_id: row.run_id,
         run_name: text(&row.run_name),
         start_time: at(row.start_time),
-        end_time: at(row.end_time),
-        duration_seconds: MaybeUnset::from_option(row.duration_seconds),
+        end_time: of_end(row.end_time.map(time::cql), restarted),
+        duration_seconds: of_end(row.duration_seconds, restarted),
         status: text(&row.status),
         dataset_name: text(&row.dataset_name),
         dataset_size: MaybeUnset::from_option(row.dataset_size),
@@ -81,6 +89,7 @@ fn values(row: &RunRow) -> Values<'_> {
         tags: if row.tags.is_empty() { MaybeUnset::Unset } else { MaybeUnset::Set(&row.tags) },
         created_by: text(&row.created_by),
         last_event_time: at(row.last_event_time),
+        restarted_at: at(row.restarted_at),
     }
 }
 
@@ -98,6 +107,15 @@ pub(super) async fn write(link: &Link, change: &RunRow, stored_start: Option<Mic
     link.session.execute_unpaged(&link.statements.insert_run, values(change)).await.map_err(errors::store_error)?;
     if let (Some(_), Some(old)) = (moved, stored) {
         execute(&link.statements.delete_month, entry(old)).await?;
+    }
+    Ok(())
+}
+
+/// Adds names to those of a run, a batch of one partition at a time.
+pub(super) async fn write_names(link: &Link, run_id: Uuid, names: &[String]) -> Result<(), StoreError> {
+    for some in names.chunks(NAMES) {
+        let values: Vec<_> = some.iter().map(|name| (run_id, name.as_str())).collect();
+        writes::send(&link.session, &link.statements.insert_name, values).await.map_err(errors::store_error)?;
     }
     Ok(())
 }

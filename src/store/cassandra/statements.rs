@@ -172,7 +172,10 @@ const RUNS: Columns = &[
     ("tags", Type::Texts),
     ("created_by", Type::Text),
     ("last_event_time", Type::Timestamp),
+    ("restarted_at", Type::Timestamp),
 ];
+
+const NAMES: Columns = &[("run_id", Type::Uuid), ("name", Type::Text)];
 
 const SEQS: Columns =
     &[("run_id", Type::Uuid), ("timestamp", Type::Timestamp), ("event_id", Type::BigInt), ("seq", Type::BigInt)];
@@ -201,10 +204,12 @@ pub(super) struct Statements {
     pub(super) insert_control: PreparedStatement,
     pub(super) insert_gap: PreparedStatement,
     pub(super) insert_run: PreparedStatement,
+    pub(super) insert_name: PreparedStatement,
     pub(super) insert_month: PreparedStatement,
     pub(super) delete_month: PreparedStatement,
     pub(super) run: PreparedStatement,
     pub(super) runs: PreparedStatement,
+    pub(super) names: PreparedStatement,
     pub(super) months: PreparedStatement,
     pub(super) month: PreparedStatement,
     pub(super) metrics: Range,
@@ -253,12 +258,14 @@ impl Statements {
             insert_control: k.insert("control_log", CONTROL, true).await?,
             insert_gap: k.insert("ingest_gaps", GAPS, true).await?,
             insert_run: k.insert("training_runs", RUNS, false).await?,
+            insert_name: k.insert("run_metric_names", NAMES, false).await?,
             insert_month: k.insert("runs_by_month", RUNS_BY_MONTH, false).await?,
             delete_month: k
                 .modify("DELETE FROM", "runs_by_month", "WHERE month = ? AND start_time = ? AND run_id = ?")
                 .await?,
             run: k.select(RUNS, "training_runs", "WHERE run_id = ?", PAGE_LARGE).await?,
             runs: k.select(RUNS, "training_runs", "WHERE run_id IN ?", PAGE_LARGE).await?,
+            names: k.select(NAMES, "run_metric_names", "WHERE run_id = ? LIMIT ?", PAGE_SMALL).await?,
             months: k.distinct("month", "runs_by_month").await?,
             month: k.select(RUNS_BY_MONTH, "runs_by_month", "WHERE month = ? AND start_time <= ?", PAGE_SMALL).await?,
             metrics: k.range(METRICS, "training_metrics", PAGE_SMALL).await?,

@@ -114,7 +114,8 @@ fn values<'a, V>(rows: &'a [Row], value: impl Fn(&'a Row) -> Option<V>) -> Resul
         .ok_or_else(|| StoreError::Rejected("a row of another table is in this batch".into()))
 }
 
-async fn send<V: SerializeRow>(
+/// Sends rows of one partition.
+pub(super) async fn send<V: SerializeRow>(
     session: &Session,
     statement: &PreparedStatement,
     values: Vec<V>,

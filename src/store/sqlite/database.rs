@@ -14,7 +14,10 @@ use super::error::{self, Hint};
 use crate::{courtesy, store::StoreError, units::now};
 
 /// The numbered migrations, compiled in; the number is the version that the file has after it.
-const MIGRATIONS: [(i64, &str); 1] = [(1, include_str!("../../../schema/sqlite/0001_tables.sql"))];
+const MIGRATIONS: [(i64, &str); 2] = [
+    (1, include_str!("../../../schema/sqlite/0001_tables.sql")),
+    (2, include_str!("../../../schema/sqlite/0002_restarts_and_names.sql")),
+];
 
 /// The component that `schema_version` records these tables under.
 const COMPONENT: &str = "cascor";

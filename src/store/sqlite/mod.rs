@@ -207,6 +207,14 @@ impl Store for SqliteStore {
         Box::pin(self.submit("write_run", Work::Run { change: Box::new(change.clone()), stored_start }))
     }
 
+    fn write_metric_names<'a>(&'a self, run_id: Uuid, names: &'a [String]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.submit("write_metric_names", Work::Names { run_id, names: names.to_vec() }))
+    }
+
+    fn metric_names(&self, run_id: Uuid) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        Box::pin(self.query("metric_names", move |connection| read::metric_names(connection, run_id)))
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         if self.read_only {
             return Box::pin(self.query("ping", |connection| connection.query_row("SELECT 1", (), |_| Ok(()))));

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::encode;
 use crate::{
     event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow, Weigh},
-    store::{DaysQuery, RangeQuery, RunsQuery, Seqs},
+    store::{DaysQuery, METRIC_NAMES_MAX, RangeQuery, RunsQuery, Seqs},
     units::now,
 };
 
@@ -17,6 +17,14 @@ use crate::{
 pub(super) fn run(connection: &Connection, run_id: Uuid) -> rusqlite::Result<Option<RunRow>> {
     let mut statement = connection.prepare_cached("SELECT * FROM training_runs WHERE run_id = ?1")?;
     statement.query_row([run_id.to_string()], to_run).optional()
+}
+
+/// The names of a run's other numbers.
+pub(super) fn metric_names(connection: &Connection, run_id: Uuid) -> rusqlite::Result<Vec<String>> {
+    connection
+        .prepare_cached("SELECT name FROM run_metric_names WHERE run_id = ?1 ORDER BY name LIMIT ?2")?
+        .query_map(params![run_id.to_string(), METRIC_NAMES_MAX as i64], |row| row.get(0))?
+        .collect()
 }
 
 /// The newest runs, in the order of the index.
@@ -315,5 +323,6 @@ fn to_run(row: &Stored<'_>) -> rusqlite::Result<RunRow> {
         tags: encode::read_set(row.get::<_, Option<String>>("tags")?.as_deref()),
         created_by: row.get("created_by")?,
         last_event_time: row.get("last_event_time")?,
+        restarted_at: row.get("restarted_at")?,
     })
 }

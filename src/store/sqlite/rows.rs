@@ -195,8 +195,10 @@ fn gap(statement: &mut CachedStatement<'_>, row: &GapRow, expires: Option<Micros
 const RUNS: &str = "INSERT OR REPLACE INTO training_runs
     (run_id, run_name, start_time, end_time, duration_seconds, status, dataset_name, dataset_size, config_json,
      final_epoch, final_train_loss, final_train_accuracy, final_val_loss, final_val_accuracy, best_val_accuracy,
-     best_epoch, total_hidden_units, total_parameters, notes, tags, created_by, last_event_time, non_finite)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)";
+     best_epoch, total_hidden_units, total_parameters, notes, tags, created_by, last_event_time, non_finite,
+     restarted_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
+     ?24)";
 
 /// Writes the present columns of `change` and moves the entry in the index; all within the caller's transaction, so that
 /// reading the row first is safe and no reader sees a run twice or not at all.
@@ -223,6 +225,15 @@ pub(super) fn write_run(
         }
     }
     Ok(())
+}
+
+/// Adds names to those of a run.
+pub(super) fn write_names(connection: &Connection, run_id: Uuid, names: &[String]) -> rusqlite::Result<()> {
+    let buffer = &mut buffer();
+    let run_id = text(run_id, buffer);
+    let mut statement =
+        connection.prepare_cached("INSERT OR IGNORE INTO run_metric_names (run_id, name) VALUES (?1, ?2)")?;
+    names.iter().try_for_each(|name| statement.execute(params![run_id, name]).map(drop))
 }
 
 fn put_run(connection: &Connection, row: &RunRow) -> rusqlite::Result<()> {
@@ -257,6 +268,7 @@ fn put_run(connection: &Connection, row: &RunRow) -> rusqlite::Result<()> {
         row.created_by,
         row.last_event_time,
         nan,
+        row.restarted_at,
     ])?;
     Ok(())
 }

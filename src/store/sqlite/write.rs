@@ -11,6 +11,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tracing::{debug, warn};
+use uuid::Uuid;
 
 use super::{
     database::{Database, Open},
@@ -49,6 +50,10 @@ pub(super) enum Work {
         change: Box<RunRow>,
         stored_start: Option<Micros>,
     },
+    Names {
+        run_id: Uuid,
+        names: Vec<String>,
+    },
     /// Nothing: only proves that the file can be used.
     Ping,
 }
@@ -58,6 +63,7 @@ impl Work {
         match self {
             Self::Rows(batch) => (batch.rows.len(), batch.rows.iter().map(crate::event::Row::bytes).sum()),
             Self::Run { .. } => (1, 512),
+            Self::Names { names, .. } => (names.len(), names.iter().map(|name| name.len() + 64).sum()),
             Self::Ping => (0, 0),
         }
     }
@@ -145,6 +151,7 @@ impl Writer {
                 match work {
                     Work::Rows(batch) => rows::write(&transaction, batch, now, &retention)?,
                     Work::Run { change, stored_start } => rows::write_run(&transaction, change, *stored_start)?,
+                    Work::Names { run_id, names } => rows::write_names(&transaction, *run_id, names)?,
                     Work::Ping => {}
                 }
             }

@@ -41,6 +41,34 @@ impl<C: Commit, A: Aside> Writer<C, A> {
                     }
                 }
             }
+            Landed::History { run_id, result, trying } => {
+                self.runs_flying -= 1;
+                match result {
+                    Ok(history) => {
+                        self.runs_gate.succeeded(trying, now);
+                        let free = self.runs.recall(run_id, history);
+                        self.release(&free);
+                    }
+                    Err(error) => {
+                        self.runs_gate.failed(trying, &error, self.rows_gate.is_closed(), now);
+                        self.runs.failed(run_id);
+                    }
+                }
+            }
+            Landed::Names { run_id, result, trying } => {
+                self.runs_flying -= 1;
+                match result {
+                    Ok(names) => {
+                        self.runs_gate.succeeded(trying, now);
+                        let free = self.runs.read_names(run_id, names);
+                        self.release(&free);
+                    }
+                    Err(error) => {
+                        self.runs_gate.failed(trying, &error, self.rows_gate.is_closed(), now);
+                        self.runs.failed(run_id);
+                    }
+                }
+            }
             Landed::Run { run_id, result, trying } => {
                 self.runs_flying -= 1;
                 match result {

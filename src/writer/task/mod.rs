@@ -221,16 +221,16 @@ impl<C: Commit, A: Aside> Writer<C, A> {
             Content::Rows { rows, touch } => {
                 let parts = rows.len() as u32 + u32::from(touch.is_some());
                 let ticket = self.frontier.take(offset, received_at, parts);
+                if let Some((run_id, touch)) = touch
+                    && !self.runs.touch(run_id, touch, &rows, ticket)
+                {
+                    self.frontier.release(ticket);
+                }
                 for (number, row) in rows.into_iter().enumerate() {
                     let bytes = bytes_of(&row);
                     self.bytes += bytes;
                     let origin = Origin { ticket, row: number as u32 };
                     self.batches.push(row, bytes, origin, now, &mut self.ready);
-                }
-                if let Some((run_id, touch)) = touch
-                    && !self.runs.touch(run_id, touch, ticket)
-                {
-                    self.frontier.release(ticket);
                 }
             }
         }

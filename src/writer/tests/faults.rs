@@ -127,11 +127,12 @@ fn a_lower_best_does_not_replace_what_another_process_has_written() {
     };
     let mut row = RunRow { run_id: run_id(1), ..RunRow::default() };
     let mut step = |row: &mut RunRow, touch: RunTouch, ticket: u64, at: Instant| {
-        assert!(runs.touch(run_id(1), touch, ticket));
+        assert!(runs.touch(run_id(1), touch, &[], ticket));
         let mut free = Vec::new();
         while free.is_empty() {
             match runs.job(at, true).expect("something is to be done") {
                 Job::Read(id) => free = runs.read(id, Some(row.clone())),
+                Job::History(..) | Job::Names(_) => panic!("nothing of it is in doubt"),
                 Job::Write { change, .. } => {
                     overlay(row, &change);
                     free = runs.written(run_id(1), at);
@@ -160,7 +161,7 @@ async fn a_million_runs_are_not_remembered() {
     for n in 0..1_000_000u64 {
         assert!(runs.has_room());
         let touch = RunTouch { event_time: n as i64, ..RunTouch::default() };
-        assert!(runs.touch(run_id(n), touch, n));
+        assert!(runs.touch(run_id(n), touch, &[], n));
         assert!(runs.job(now, false).is_some());
         assert!(runs.read(run_id(n), None).is_empty());
         assert!(runs.job(now, false).is_some());

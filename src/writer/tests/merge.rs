@@ -1,10 +1,12 @@
 //! Every rule by which a run's row is merged.
 
+use proptest::strategy::Strategy;
+
 use crate::{
     event::{Lifecycle, RunRow, RunTouch},
     units::Micros,
     writer::{
-        summary::Summary,
+        summary::{History, Summary},
         tests::support::{overlay, run_id},
     },
 };
@@ -38,29 +40,47 @@ fn accuracy(time: Micros, value: f64, epoch: i32) -> RunTouch {
 
 /// What is stored after these events, with the stored row known after `late` of them, and read again after each `restart`.
 pub fn stored(events: &[RunTouch], late: usize, restart: usize) -> RunRow {
+    replayed(events, |index| index % restart == late % restart, |index| index % restart == restart - 1)
+}
+
+/// The same with the row read before the events that `reads`, and forgotten after those that `forgets`.
+fn replayed(events: &[RunTouch], reads: impl Fn(usize) -> bool, forgets: impl Fn(usize) -> bool) -> RunRow {
     let mut stored: Option<RunRow> = None;
     let mut summary = Summary::unknown(run_id(0));
     for (index, event) in events.iter().enumerate() {
-        if index % restart == late % restart {
-            summary.load(stored.clone());
+        let known = &events[..index];
+        if reads(index) {
+            settle(&mut summary, &mut stored, known);
         }
         summary.apply(event.clone());
+        let known = &events[..=index];
         if summary.is_loaded() {
-            let columns = summary.take_dirty();
-            overlay(stored.get_or_insert_default(), &summary.change(columns));
+            settle(&mut summary, &mut stored, known);
         }
-        if index % restart == restart - 1 {
-            summary.load(stored.clone());
-            let columns = summary.take_dirty();
-            overlay(stored.get_or_insert_default(), &summary.change(columns));
+        if forgets(index) {
+            settle(&mut summary, &mut stored, known);
             summary = Summary::unknown(run_id(0));
         }
     }
-    summary.load(stored.clone());
+    settle(&mut summary, &mut stored, events);
+    stored.unwrap_or_default()
+}
+
+/// Reads what the summary needs and writes what changed, in a store that holds the rows of the events so far.
+fn settle(summary: &mut Summary, stored: &mut Option<RunRow>, events: &[RunTouch]) {
+    if !summary.is_loaded() {
+        summary.load(stored.clone());
+    }
+    if let Some(wanted) = summary.wanted() {
+        let is_read = |touch: &&RunTouch| touch.lifecycle.is_some() || touch.event_time >= wanted.from;
+        let touches = events.iter().filter(is_read).cloned().collect();
+        summary.recall(History { touches, metrics_from: wanted.from, events_from: Micros::MIN });
+        assert_eq!(summary.wanted(), None, "once is enough");
+    }
     let columns = summary.take_dirty();
-    let mut row = stored.unwrap_or_default();
-    overlay(&mut row, &summary.change(columns));
-    row
+    if columns != 0 || stored.is_some() || !events.is_empty() {
+        overlay(stored.get_or_insert_default(), &summary.change(columns));
+    }
 }
 
 type Check = fn(&RunRow) -> bool;
@@ -91,7 +111,20 @@ fn rows_are_merged_by_value() {
             row.status.as_deref() == Some("failed") && row.end_time == Some(12 * S)
         }),
         ("a start after the end runs again", vec![began(1), ended(11, "completed"), began(20)], |row| {
-            row.status.as_deref() == Some("running") && row.start_time == Some(S)
+            row.status.as_deref() == Some("running")
+                && row.start_time == Some(S)
+                && (row.end_time, row.duration_seconds, row.restarted_at) == (None, None, Some(20 * S))
+        }),
+        ("whatever arrives first", vec![began(20), ended(11, "failed"), began(1)], |row| {
+            (row.status.as_deref(), row.start_time, row.end_time, row.restarted_at)
+                == (Some("running"), Some(S), None, Some(20 * S))
+        }),
+        ("and ends again", vec![began(1), ended(11, "failed"), began(20), ended(31, "completed")], |row| {
+            (row.status.as_deref(), row.end_time, row.duration_seconds, row.restarted_at)
+                == (Some("completed"), Some(31 * S), Some(30), Some(20 * S))
+        }),
+        ("one start is no restart", vec![seen(1), began(2), began(2), ended(9, "completed"), began(2)], |row| {
+            row.restarted_at.is_none() && row.end_time == Some(9 * S)
         }),
         (
             "and the old end does not end it twice",
@@ -148,7 +181,117 @@ fn what_says_nothing_new_changes_nothing() {
     assert_eq!(summary.dirty(), 0);
 }
 
+const NUMBERS: usize = 5;
+
+/// Metrics (or an end) that say some of the final values, each of its own.
+fn numbers(mut touch: RunTouch, which: u8) -> RunTouch {
+    let values = &mut touch.values;
+    let value = touch.event_time / S;
+    let said = |column: u8| (which >> column & 1 == 1).then_some(value as f64);
+    values.final_epoch = said(0).map(|_| value as i32);
+    values.final_train_loss = said(1);
+    values.final_train_accuracy = said(2);
+    values.final_val_loss = said(3);
+    values.final_val_accuracy = said(4);
+    touch
+}
+
+/// What is shown of each number: by the rules, from all events at once.
+fn shown(row: &RunRow) -> [Option<i64>; NUMBERS] {
+    let whole = |value: Option<f64>| value.map(|value| value as i64);
+    [
+        row.final_epoch.map(i64::from),
+        whole(row.final_train_loss),
+        whole(row.final_train_accuracy),
+        whole(row.final_val_loss),
+        whole(row.final_val_accuracy),
+    ]
+}
+
+/// Start at 0, metrics at 20, failed at 40, started again at 50, metrics at 60, completed at 80.
+fn a_run_that_failed_once(which: [u8; 4]) -> Vec<RunTouch> {
+    vec![
+        began(0),
+        numbers(seen(20), which[0]),
+        numbers(ended(40, "failed"), which[1]),
+        began(50),
+        numbers(seen(60), which[2]),
+        numbers(ended(80, "completed"), which[3]),
+    ]
+}
+
+#[test]
+fn without_its_history_a_stored_run_counts_as_being_new() {
+    let stored = RunRow {
+        run_id: run_id(0),
+        start_time: Some(0),
+        status: Some("running".into()),
+        final_epoch: Some(7),
+        last_event_time: Some(50 * S),
+        ..RunRow::default()
+    };
+    let mut summary = Summary::unknown(run_id(0));
+    assert!(summary.apply(numbers(seen(40), 3)));
+    summary.load(Some(stored));
+    assert!(summary.wanted().is_some() && summary.apply(numbers(seen(60), 2)));
+    summary.recall(History::none());
+    let row = summary.change(u32::MAX);
+    assert_eq!((row.final_epoch, row.final_train_loss, summary.wanted()), (Some(7), Some(60.0), None));
+    assert!(!summary.apply(numbers(seen(45), 1)), "it is not asked for again");
+}
+
 proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_000))]
+
+    /// In any order, some of them twice, with the row read and forgotten at any moment.
+    #[test]
+    fn neither_order_nor_repetition_nor_forgetting_changes_a_run(
+        order in proptest::sample::subsequence((0usize..6).collect::<Vec<_>>(), 6)
+            .prop_flat_map(|all| (proptest::strategy::Just(all).prop_shuffle(), proptest::collection::vec(0usize..6, 0..6)))
+            .prop_map(|(all, again)| all.into_iter().chain(again).collect::<Vec<_>>()),
+        which in proptest::array::uniform4(0u8..32),
+        reads in 0u32..1 << 12,
+        forgets in 0u32..1 << 12,
+    ) {
+        let all = a_run_that_failed_once(which);
+        let events: Vec<_> = order.iter().map(|at| all[*at].clone()).collect();
+        let row = replayed(&events, |at| reads >> at & 1 == 1, |at| forgets >> at & 1 == 1);
+        proptest::prop_assert_eq!(
+            (row.status.as_deref(), row.start_time, row.restarted_at, row.end_time, row.duration_seconds),
+            (Some("completed"), Some(0), Some(50 * S), Some(80 * S), Some(80))
+        );
+        let said = |at: usize, column: usize| which[at] >> column & 1 == 1;
+        for (column, shown) in shown(&row).into_iter().enumerate() {
+            // The end's own; else of the metrics after the restart; else the earlier end's own; else of the earlier metrics.
+            let expected = [(3, 80), (2, 60), (1, 40), (0, 20)].into_iter().find(|(at, _)| said(*at, column));
+            proptest::prop_assert_eq!(shown, expected.map(|(_, value)| value), "column {}", column);
+        }
+        proptest::prop_assert_eq!(row.last_event_time, Some(80 * S));
+    }
+
+    /// What an end gave is not changed by metrics, older or newer, before or after it; what it did not give follows their time.
+    #[test]
+    fn what_the_end_gave_stays(
+        times in proptest::sample::subsequence((1i64..60).collect::<Vec<_>>(), 1..12).prop_shuffle(),
+        which in proptest::collection::vec(0u8..32, 12),
+        given in 0u8..32,
+        place in 0usize..13,
+        forgets in 0u32..1 << 14,
+    ) {
+        let metrics = times.iter().zip(&which).filter(|(time, _)| **time != 30);
+        let metrics: Vec<_> = metrics.map(|(time, which)| numbers(seen(*time), *which)).collect();
+        let mut events = vec![began(0)];
+        events.extend(metrics.iter().cloned());
+        events.insert((1 + place).min(events.len()), numbers(ended(30, "completed"), given));
+        let row = replayed(&events, |_| true, |at| forgets >> at & 1 == 1);
+        for (column, shown_value) in shown(&row).into_iter().enumerate() {
+            let newest = metrics.iter().filter_map(|touch| shown(&touch.values)[column]).max();
+            let expected = if given >> column & 1 == 1 { Some(30) } else { newest };
+            proptest::prop_assert_eq!(shown_value, expected, "column {}", column);
+        }
+        proptest::prop_assert_eq!(row.end_time, Some(30 * S));
+    }
+
     /// Whether the stored row is known before or after the events makes no difference.
     #[test]
     fn reading_late_is_reading_early(

@@ -3,5 +3,6 @@
 mod faults;
 mod flow;
 mod merge;
+mod names;
 mod replay;
 mod support;

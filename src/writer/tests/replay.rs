@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, sync::atomic::Ordering, time::Duratio
 
 use super::{merge, support::*};
 use crate::{
-    event::{Lifecycle, RunRow, RunTouch},
+    event::{EventRow, Lifecycle, Row, RunRow, RunTouch},
     writer::{Config, Content, Decoded, Hold},
 };
 
@@ -12,13 +12,27 @@ fn log(kinds: &[(u8, u8)]) -> Vec<Decoded> {
     let record = |(index, (run, what)): (usize, &(u8, u8))| {
         let offset = index as u64 * 2;
         let mut record = metrics(offset, u64::from(*run));
-        if let Content::Rows { touch: Some((_, touch)), .. } = &mut record.content {
-            touch.lifecycle = match what {
-                0 => Some(Lifecycle::Start),
-                1 => Some(Lifecycle::End("completed")),
-                _ => None,
+        if let Content::Rows { rows, touch: Some((_, touch)) } = &mut record.content {
+            let (lifecycle, payload) = match what {
+                0 => (Some(Lifecycle::Start), r#"{"type": "training_start"}"#.to_owned()),
+                1 => (
+                    Some(Lifecycle::End("completed")),
+                    format!(r#"{{"type": "training_end", "status": "completed", "epoch": {offset}}}"#),
+                ),
+                _ => (None, String::new()),
             };
+            touch.lifecycle = lifecycle;
+            if *what == 0 {
+                touch.values.final_epoch = None;
+            }
+            if let (Some(_), Row::Metrics(row)) = (lifecycle, &rows[0]) {
+                let (key, epoch) = (row.key, touch.values.final_epoch);
+                rows[0] = Row::Event(EventRow { key, r#type: String::new(), payload_json: payload, epoch });
+            }
             touch.values.final_val_accuracy = (*what > 4).then(|| f64::from(*what) / 16.0);
+            if let Row::Metrics(row) = &mut rows[0] {
+                (row.train_loss, row.val_accuracy) = (None, touch.values.final_val_accuracy);
+            }
             touch.values.tags.extend((*what == 3).then(|| format!("tag{index}")));
         }
         record

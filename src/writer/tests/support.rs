@@ -1,10 +1,10 @@
 //! A store, a log and dead letters that remember what they were asked.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     future::pending,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -46,6 +46,8 @@ pub struct State {
     /// Of every batch that was tried: when, where, how many rows.
     pub tries: Vec<(Instant, Table, usize)>,
     pub run_writes: Vec<(Instant, RunRow, Option<Micros>)>,
+    /// Every name written, as often as it was.
+    pub name_writes: Vec<(Uuid, String)>,
     pub rows_fault: Option<Fault>,
     pub runs_fault: Option<Fault>,
     /// Fail calls by chance: the state of a generator, and the share in 256.
@@ -68,6 +70,23 @@ impl Fake {
         let Some((random, share)) = &mut state.chance else { return (true, state.delay) };
         *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (((*random >> 40) as u8) >= *share, Duration::from_millis(*random >> 58))
+    }
+
+    /// The state, unless this read fails.
+    fn readable(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+        let mut state = self.state.lock().unwrap();
+        let unlucky = (!Self::lucky(&mut state).0).then_some(Fault::Down);
+        state.runs_fault.or(unlucky).map_or(Ok(state), |fault| Err(fault.error()))
+    }
+
+    /// Rows of a run from `start` to `end`, newest first.
+    fn stored<T>(&self, query: &RangeQuery, of: impl Fn(&Row) -> Option<(EventKey, T)>) -> Result<Vec<T>, StoreError> {
+        let state = self.readable()?;
+        let range = query.start.unwrap_or(Micros::MIN)..=query.end.unwrap_or(Micros::MAX);
+        let is_wanted = |key: &EventKey| key.run_id == query.run_id && range.contains(&key.timestamp);
+        let mut found: Vec<_> = state.rows.values().filter_map(of).filter(|(key, _)| is_wanted(key)).collect();
+        found.sort_by_key(|(key, _)| std::cmp::Reverse(key.place()));
+        Ok(found.into_iter().take(query.limit).map(|(_, row)| row).collect())
     }
 }
 
@@ -146,14 +165,35 @@ impl Store for Fake {
         })
     }
 
+    fn write_metric_names<'a>(&'a self, run_id: Uuid, names: &'a [String]) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut state = self.readable()?;
+            if names.iter().any(|name| name == "poison") {
+                return Err(StoreError::Rejected("poison".into()));
+            }
+            state.name_writes.extend(names.iter().map(|name| (run_id, name.clone())));
+            Ok(())
+        })
+    }
+
+    fn metric_names(&self, run_id: Uuid) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
+        Box::pin(async move {
+            let state = self.readable()?;
+            let of_run = state.name_writes.iter().filter(|(id, _)| *id == run_id);
+            Ok(of_run.map(|(_, name)| name.clone()).collect::<BTreeSet<_>>().into_iter().collect())
+        })
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async { Ok(()) })
     }
     fn runs<'a>(&'a self, _: &'a RunsQuery) -> BoxFuture<'a, Result<Runs, StoreError>> {
         Box::pin(async { Ok(Runs::default()) })
     }
-    fn metrics<'a>(&'a self, _: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {
+        Box::pin(async {
+            self.stored(query, |row| if let Row::Metrics(row) = row { Some((row.key, row.clone())) } else { None })
+        })
     }
     fn samples<'a>(
         &'a self,
@@ -167,8 +207,10 @@ impl Store for Fake {
     fn topology<'a>(&'a self, _: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<TopologyRow>, StoreError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
-    fn events<'a>(&'a self, _: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<EventRow>, StoreError>> {
-        Box::pin(async { Ok(Vec::new()) })
+    fn events<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<EventRow>, StoreError>> {
+        Box::pin(async {
+            self.stored(query, |row| if let Row::Event(row) = row { Some((row.key, row.clone())) } else { None })
+        })
     }
     fn dataset(&self, _: Uuid) -> BoxFuture<'_, Result<Option<DatasetRow>, StoreError>> {
         Box::pin(async { Ok(None) })

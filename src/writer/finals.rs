@@ -1,0 +1,143 @@
+//! The final values of a run: which of those that its metrics and its ends gave is shown.
+//!
+//! Pure. The newest value of metrics and the newest value of ends are kept apart, column by column, each with its time. A value
+//! that an end gave is shown until the run has started again and metrics newer than that start give another: so the order of
+//! arrival does not matter, nor does what arrived in between.
+
+use super::summary::Columns;
+use crate::{event::RunRow, units::Micros};
+
+/// Calls the macro with every column: its number here, its bit and its name.
+macro_rules! finals {
+    ($call:ident) => {
+        $call! { 0 4 final_epoch, 1 5 final_train_loss, 2 6 final_train_accuracy, 3 7 final_val_loss, 4 8 final_val_accuracy }
+    };
+}
+
+const COLUMNS: usize = 5;
+
+/// The newest values of one source.
+#[derive(Clone, Debug)]
+pub struct Finals {
+    final_epoch: Option<i32>,
+    final_train_loss: Option<f64>,
+    final_train_accuracy: Option<f64>,
+    final_val_loss: Option<f64>,
+    final_val_accuracy: Option<f64>,
+    times: [Micros; COLUMNS],
+}
+
+/// Whether the column takes the value; equal bits are no change.
+pub trait Same {
+    /// Whether they are the same value.
+    fn same(&self, other: &Self) -> bool;
+}
+
+impl Same for String {
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+impl Same for i32 {
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+impl Same for f64 {
+    fn same(&self, other: &Self) -> bool {
+        // By bits: NaN is a value like any other, and does not change into itself.
+        self.to_bits() == other.to_bits()
+    }
+}
+
+impl Default for Finals {
+    fn default() -> Self {
+        Self {
+            final_epoch: None,
+            final_train_loss: None,
+            final_train_accuracy: None,
+            final_val_loss: None,
+            final_val_accuracy: None,
+            times: [Micros::MIN; COLUMNS],
+        }
+    }
+}
+
+impl Finals {
+    /// What is in a row, all of it said at `time`.
+    pub fn of(row: &RunRow, time: Micros) -> Self {
+        let mut finals = Self::default();
+        finals.take(row, time);
+        finals
+    }
+
+    /// Takes the final values of a row that are not older than what is known.
+    pub fn take(&mut self, values: &RunRow, time: Micros) {
+        macro_rules! take {
+            ($($at:literal $bit:literal $name:ident),+) => {$(
+                if values.$name.is_some() && (self.$name.is_none() || time >= self.times[$at]) {
+                    self.$name = values.$name;
+                    self.times[$at] = time;
+                }
+            )+};
+        }
+        finals!(take);
+    }
+
+    /// Takes what a later summary of the same source holds.
+    pub fn join(&mut self, later: &Self) {
+        macro_rules! join {
+            ($($at:literal $bit:literal $name:ident),+) => {$(
+                if later.$name.is_some() && (self.$name.is_none() || later.times[$at] >= self.times[$at]) {
+                    self.$name = later.$name;
+                    self.times[$at] = later.times[$at];
+                }
+            )+};
+        }
+        finals!(join);
+    }
+
+    /// Values of which only an upper bound of the time was known are at least as old as `time`, for all that is known now.
+    pub fn lower(&mut self, floor: Micros, time: Micros) {
+        for known in &mut self.times {
+            if *known <= floor {
+                *known = time.min(*known);
+            }
+        }
+    }
+
+    /// Whether one of these would take the place of another value in the row.
+    pub fn differ(&self, row: &RunRow) -> bool {
+        macro_rules! differ {
+            ($($at:literal $bit:literal $name:ident),+) => {
+                false $(|| matches!((&self.$name, &row.$name), (Some(new), Some(old)) if !new.same(old)))+
+            };
+        }
+        finals!(differ)
+    }
+}
+
+/// Puts what is to be shown into the row, and returns the columns that changed. `restarts` are the starts after the first.
+pub fn show(row: &mut RunRow, measured: &Finals, given: &Finals, restarts: &[Micros]) -> Columns {
+    let mut changed = 0;
+    macro_rules! show {
+        ($($at:literal $bit:literal $name:ident),+) => {$(
+            let value = match (measured.$name, given.$name) {
+                (Some(measured_value), Some(given_value)) => {
+                    let (from, to) = (given.times[$at], measured.times[$at]);
+                    let freed = restarts.iter().any(|start| (from..=to).contains(start));
+                    Some(if freed { measured_value } else { given_value })
+                }
+                (measured, given) => measured.or(given),
+            };
+            if let Some(value) = value && !row.$name.is_some_and(|old| old.same(&value)) {
+                row.$name = Some(value);
+                changed |= 1 << $bit;
+            }
+        )+};
+    }
+    finals!(show);
+    changed
+}

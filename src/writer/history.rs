@@ -1,0 +1,83 @@
+//! Part of a run's history, read from its stored rows: what its row does not tell.
+//!
+//! Bounded: the newest metrics down to the time that is asked for, and the newest events. Metrics and events that are older than
+//! what was read count as they did before.
+
+use tracing::warn;
+use uuid::Uuid;
+
+use super::summary::{History, Wanted};
+use crate::{
+    event::{Decided, EventRow, MetricsRow, RunRow, RunTouch},
+    logging::Chain,
+    store::{RangeQuery, Store, StoreError},
+    units::Micros,
+    wire,
+};
+
+/// Rows of each kind, and bytes.
+const ROWS: usize = 256;
+const BYTES: usize = 256 << 10;
+
+/// Reads what is wanted.
+///
+/// # Errors
+/// What the store says, unless asking again cannot help: then nothing is known.
+pub async fn read(store: &dyn Store, run_id: Uuid, wanted: Wanted) -> Result<History, StoreError> {
+    match rows(store, run_id, wanted).await {
+        Err(StoreError::Rejected(error)) => {
+            warn!(run_id = %run_id, error = %Chain(&*error), "store refuses to read the history of a run; its row counts as it is");
+            Ok(History::none())
+        }
+        result => result,
+    }
+}
+
+async fn rows(store: &dyn Store, run_id: Uuid, wanted: Wanted) -> Result<History, StoreError> {
+    let newest = RangeQuery { bytes: BYTES, ..RangeQuery::newest(run_id, ROWS) };
+    let events = store.events(&newest).await?;
+    let oldest = events.last().map(|row| row.key.timestamp).filter(|_| newest.is_filled(&events));
+    let mut touches: Vec<RunTouch> = events.iter().filter_map(of_event).collect();
+    if let (Some(end), Some(oldest)) = (wanted.end, oldest)
+        && end < oldest
+    {
+        // Stored times may have lost their microseconds.
+        let at = RangeQuery { start: Some(end), end: Some(end.saturating_add(999)), ..newest.clone() };
+        touches.extend(store.events(&at).await?.iter().filter_map(of_event));
+    }
+    let since = RangeQuery { start: Some(wanted.from), ..newest };
+    let metrics = store.metrics(&since).await?;
+    let metrics_from = metrics.last().map(|row| row.key.timestamp).filter(|_| since.is_filled(&metrics));
+    touches.extend(metrics.iter().map(of_metrics));
+    Ok(History {
+        touches,
+        metrics_from: metrics_from.unwrap_or(wanted.from),
+        events_from: oldest.unwrap_or(Micros::MIN),
+    })
+}
+
+fn of_metrics(row: &MetricsRow) -> RunTouch {
+    let values = RunRow {
+        final_epoch: row.epoch,
+        final_train_loss: row.train_loss,
+        final_train_accuracy: row.train_accuracy,
+        final_val_loss: row.val_loss,
+        final_val_accuracy: row.val_accuracy,
+        total_hidden_units: row.hidden_units,
+        ..RunRow::default()
+    };
+    RunTouch { event_time: row.key.timestamp, lifecycle: None, values: Box::new(values) }
+}
+
+/// An event holds its message whole, so that it is read as it was; `None`: it is no message, which a person wrote.
+fn of_event(row: &EventRow) -> Option<RunTouch> {
+    let decided = Decided {
+        run_id: row.key.run_id,
+        event_time: row.key.timestamp,
+        received_at: row.key.timestamp,
+        own_time: true,
+        opened: false,
+    };
+    let message = wire::decode_accepted(row.payload_json.as_bytes()).ok()?;
+    Some(wire::rows(&message, &decided, "", b"").touch)
+}

@@ -1,0 +1,89 @@
+//! When a run started, started again and ended, from its start and end events in whatever order they arrive.
+//!
+//! Pure: what is kept grows by union, so that neither order nor repetition matters.
+//! * A start that is later than another start, or than an end, is a restart; the run restarted at the latest of them.
+//! * An end that is not later than that is of the past. Of the others the latest counts; the run has ended with it.
+
+use crate::units::Micros;
+
+/// Starts that are remembered of one run, at most: the latest.
+const STARTS_MAX: usize = 64;
+
+/// The start and end events of a run, as far as they are known.
+#[derive(Clone, Debug, Default)]
+pub struct Lifetime {
+    /// The time of the first event seen: the start, should the row be new.
+    pub first: Option<Micros>,
+    /// In order, each once.
+    starts: Vec<Micros>,
+    earliest_end: Option<Micros>,
+    end: Option<(Micros, &'static str)>,
+}
+
+impl Lifetime {
+    /// A start event.
+    pub fn start(&mut self, time: Micros) {
+        if let Err(at) = self.starts.binary_search(&time) {
+            self.starts.insert(at, time);
+            if self.starts.len() > STARTS_MAX {
+                // The earliest stays: it makes the others restarts.
+                self.starts.remove(1);
+            }
+        }
+    }
+
+    /// An end event; the later of two equally new ones counts.
+    pub fn end(&mut self, time: Micros, how: &'static str) {
+        self.earliest_end = Some(self.earliest_end.map_or(time, |earliest| earliest.min(time)));
+        if self.end.is_none_or(|(latest, _)| time >= latest) {
+            self.end = Some((time, how));
+        }
+    }
+
+    /// Takes what was seen later.
+    pub fn join(&mut self, later: &Self) {
+        if self.first.is_none() {
+            self.first = later.first;
+        }
+        for start in &later.starts {
+            self.start(*start);
+        }
+        if let Some((time, how)) = later.end {
+            self.end(time, how);
+        }
+        self.earliest_end = self.earliest_end.into_iter().chain(later.earliest_end).min();
+    }
+
+    /// The earliest start event.
+    pub fn earliest_start(&self) -> Option<Micros> {
+        self.starts.first().copied()
+    }
+
+    /// The starts after the first, which was at `start`.
+    pub fn restarts(&self, start: Option<Micros>) -> &[Micros] {
+        let from = start.map_or(0, |start| self.starts.partition_point(|time| *time <= start));
+        &self.starts[from..]
+    }
+
+    /// When it started again, if it did.
+    pub fn restarted_at(&self, start: Option<Micros>) -> Option<Micros> {
+        let latest = self.restarts(start).last().copied()?;
+        let again = self.starts.first().is_some_and(|first| *first < latest);
+        (again || self.earliest_end.is_some_and(|end| end < latest)).then_some(latest)
+    }
+
+    /// The end that counts, when the run last started again at `restarted`.
+    pub fn ended(&self, restarted: Option<Micros>) -> Option<(Micros, &'static str)> {
+        self.end.filter(|(end, _)| restarted.is_none_or(|restarted| *end > restarted))
+    }
+
+    /// The latest end seen.
+    pub fn latest_end(&self) -> Option<Micros> {
+        self.end.map(|(end, _)| end)
+    }
+
+    /// Whether there is a start that is none of these.
+    pub fn has_other_starts(&self, known: [Option<Micros>; 2]) -> bool {
+        self.starts.iter().any(|start| !known.contains(&Some(*start)))
+    }
+}

@@ -1,0 +1,74 @@
+//! The names of a run's other numbers, through the writer.
+
+use std::{sync::Arc, sync::atomic::Ordering};
+
+use super::support::*;
+use crate::{
+    event::Row,
+    store::METRIC_NAMES_MAX,
+    writer::{Config, Content, Decoded, Hold},
+};
+
+/// Metrics whose other numbers have these names.
+fn named(offset: u64, run: u64, names: &[&str]) -> Decoded {
+    let mut record = metrics(offset, run);
+    if let Content::Rows { rows, .. } = &mut record.content
+        && let Row::Metrics(row) = &mut rows[0]
+    {
+        row.extra = names.iter().map(|name| ((*name).to_owned(), 0.5)).collect();
+    }
+    record
+}
+
+/// What was written of a run, in order.
+fn written(running: &Running, run: u64) -> Vec<String> {
+    running.state().name_writes.iter().filter(|(id, _)| *id == run_id(run)).map(|(_, name)| name.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_is_passed_when_its_names_are_written() {
+    let mut records: Vec<_> = (0..10).map(|n| named(n, 0, &["a", "b"])).collect();
+    records.extend((10..500).map(|n| named(n, n % 2, &["a", "c"])));
+    let mut running = start(Config::default(), records.clone());
+    running.state().runs_fault = Some(Fault::Down);
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    assert_eq!(*running.progress.borrow(), 0, "the names of the first record are not written");
+    running.state().runs_fault = None;
+    running.reaches(500).await;
+    assert_eq!(
+        (written(&running, 0), written(&running, 1)),
+        (vec!["a".into(), "b".into(), "c".into()], vec!["a".into(), "c".into()])
+    );
+    // The process starts again in the middle and reads the log once more: only what is new is written.
+    running.task.abort_all();
+    while running.task.join_next().await.is_some() {}
+    records.push(named(500, 0, &["c", "d"]));
+    running.checkpoint.checkpoint.store(100, Ordering::SeqCst);
+    let (store, aside) = (running.store.clone(), running.aside.clone());
+    let mut running =
+        start_with(Config::default(), Arc::new(records), store, aside, running.checkpoint.clone(), Hold::Open);
+    running.reaches(501).await;
+    assert_eq!(written(&running, 0), ["a", "b", "c", "d"]);
+    assert_eq!(written(&running, 1), ["a", "c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_names_stay_and_a_refused_one_costs_no_other() {
+    let all: Vec<String> = (0..METRIC_NAMES_MAX + 50).map(|n| format!("name-{n:05}")).collect();
+    let records = all.chunks(7).enumerate().map(|(at, names)| {
+        let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+        if at == 3 {
+            names[0] = "poison";
+        }
+        named(at as u64, 0, &names)
+    });
+    let records: Vec<_> = records.collect();
+    let end = records.len() as u64;
+    let mut running = start(Config::default(), records);
+    running.reaches(end).await;
+    let written = written(&running, 0);
+    assert_eq!(written.len(), METRIC_NAMES_MAX - 1, "all but the refused one");
+    assert!(written.contains(&all[0]) && !written.contains(&all[METRIC_NAMES_MAX + 49]));
+    assert_eq!(running.aside.letters.lock().unwrap().len(), 1);
+    assert_eq!(running.state().rows.len() as u64, end, "every row is stored");
+}

@@ -1,0 +1,223 @@
+//! Stores that an earlier version made.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use cascor_ingest::{
+    event::{Row, RunRow},
+    metrics::Metrics,
+    schema::{CassandraSchema, Options, Replication},
+    store::{
+        Retention, RunsQuery, Store, StoreError,
+        cassandra::CassandraStore,
+        sqlite::{self, SqliteStore},
+    },
+};
+use rusqlite::Connection;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    store_cassandra::{NOW, admin, batch, config, connected, metrics_row, server, tool},
+    support::{cassandra::Cassandra, daemon::Daemon, redis::Redis, repository, skip, wait_until},
+};
+
+const COMPLETED: Uuid = Uuid::from_u128(0x1111_1111_1111_4111_8111_1111_1111_1111);
+const AGAIN: Uuid = Uuid::from_u128(0x2222_2222_2222_4222_8222_2222_2222_2222);
+
+/// A file as version 1 left it.
+fn old_file() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cascor.db");
+    let text = fs::read_to_string(repository("tests/fixtures/stores/sqlite_version_1.sql")).unwrap();
+    Connection::open(&path).unwrap().execute_batch(&text).unwrap();
+    (folder, path)
+}
+
+fn open(path: PathBuf) -> SqliteStore {
+    sqlite::open(&sqlite::Config { path }, &Retention::default(), Metrics::new())
+}
+
+#[tokio::test]
+async fn a_sqlite_file_of_version_1_keeps_its_rows_and_gets_what_is_new() {
+    let (_folder, path) = old_file();
+    let tables =
+        ["training_metrics", "network_topology", "training_events", "training_runs", "runs_by_month", "control_log"];
+    let all = |path: &PathBuf| -> Vec<Vec<String>> {
+        let connection = Connection::open(path).unwrap();
+        let rows = |table: &&str| {
+            let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
+            let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
+            let old = names.iter().enumerate().filter(|(_, name)| *name != "restarted_at").map(|(at, _)| at);
+            let old: Vec<usize> = old.collect();
+            let text = |row: &rusqlite::Row<'_>| {
+                Ok(old.iter().map(|at| format!("{:?}", row.get_ref(*at).unwrap())).collect::<Vec<_>>().join("|"))
+            };
+            statement.query_map((), text).unwrap().map(Result::unwrap).collect()
+        };
+        tables.iter().map(rows).collect()
+    };
+    let before = all(&path);
+    assert!(before.iter().all(|rows: &Vec<String>| !rows.is_empty()), "every table holds something: {before:?}");
+    let store = open(path.clone());
+    store.ping().await.unwrap();
+    assert_eq!(all(&path), before);
+    let run = store.read_run(COMPLETED).await.unwrap().unwrap();
+    assert_eq!((run.status.as_deref(), run.final_train_loss, run.restarted_at), (Some("completed"), Some(0.125), None));
+    assert_eq!(store.runs(&RunsQuery { limit: 9, ..RunsQuery::default() }).await.unwrap().rows.len(), 2);
+    assert_eq!(store.metric_names(COMPLETED).await.unwrap(), Vec::<String>::new());
+    store.write_metric_names(COMPLETED, &["grad_norm".to_owned()]).await.unwrap();
+    assert_eq!(store.metric_names(COMPLETED).await.unwrap(), ["grad_norm"]);
+    let change = RunRow { run_id: COMPLETED, restarted_at: run.end_time, ..RunRow::default() };
+    store.write_run(&change, run.start_time).await.unwrap();
+    let expected = RunRow { end_time: None, duration_seconds: None, restarted_at: run.end_time, ..run };
+    assert_eq!(store.read_run(COMPLETED).await.unwrap(), Some(expected));
+    // Opened once more, nothing is left to do.
+    drop(store);
+    open(path).ping().await.unwrap();
+}
+
+/// The statements of `deploy/README.md`, by which an older program can use the file again.
+#[tokio::test]
+async fn a_sqlite_file_goes_back_to_version_1_as_the_manual_says_and_up_again() {
+    let (_folder, path) = old_file();
+    let manual = fs::read_to_string(repository("deploy/README.md")).unwrap();
+    let (_, rest) = manual.split_once("cascor.db \"BEGIN;").unwrap();
+    let statements = format!("BEGIN;{}", rest.split_once('"').unwrap().0);
+    let schema = |path: &PathBuf| -> Vec<String> {
+        let connection = Connection::open(path).unwrap();
+        let mut statement = connection.prepare("SELECT name FROM pragma_table_list WHERE schema = 'main'").unwrap();
+        let tables: Vec<String> = statement.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let mut columns = Vec::new();
+        for table in tables {
+            let statement = connection.prepare(&format!("SELECT * FROM \"{table}\"")).unwrap();
+            columns.push(format!("{table}: {}", statement.column_names().collect::<Vec<_>>().join(", ")));
+        }
+        columns.sort();
+        columns
+    };
+    let before = schema(&path);
+    let store = open(path.clone());
+    let run = store.read_run(COMPLETED).await.unwrap();
+    drop(store);
+    assert_ne!(schema(&path), before);
+    Connection::open(&path).unwrap().execute_batch(&statements).unwrap();
+    assert_eq!(schema(&path), before);
+    let store = open(path.clone());
+    assert_eq!(store.read_run(COMPLETED).await.unwrap(), run);
+    store.write_metric_names(COMPLETED, &["a".to_owned()]).await.unwrap();
+}
+
+/// The daemon of before wrote the end of a run that runs again into its row: its next message mends it.
+#[test]
+fn a_run_that_ran_again_in_version_1_loses_its_old_end() {
+    let (_folder, path) = old_file();
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis).set("store.sqlite.path", format!("{path:?}")).start_ready();
+    let row = |daemon: &Daemon| daemon.get(&format!("/api/runs/{AGAIN}")).json()["run"].clone();
+    let before = row(&daemon);
+    assert!(!before["end_time"].is_null() && before["restarted_at"].is_null(), "{before}");
+    let message = json!({"type": "metrics", "run_id": AGAIN, "epoch": 2, "loss": 0.25});
+    redis.client().publish("cascor:training", message.to_string());
+    wait_until("the row is whole", Duration::from_secs(20), || {
+        let run = row(&daemon);
+        run["final_epoch"] == 2
+            && run["end_time"].is_null()
+            && run["duration_seconds"].is_null()
+            && run["restarted_at"] == "2026-11-28T13:43:49.700007Z"
+    });
+}
+
+/// The keyspace of version 1, as `schema apply` of that version left it.
+async fn apply_version_1(config: &cascor_ingest::store::cassandra::Config, server: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(repository("schema/cassandra/001_tables.cql"), folder.path().join("001_tables.cql")).unwrap();
+    let options = Options {
+        replication: Some(Replication::Simple(1)),
+        wait: Duration::from_secs(30),
+        dir: Some(folder.path().to_owned()),
+    };
+    CassandraSchema::new(config, options).apply(&|_| {}).await.unwrap();
+    let version = format!(
+        "INSERT INTO {}.schema_version (component, version, applied_at) VALUES ('cascor', 1, toTimestamp(now()))",
+        config.keyspace
+    );
+    admin(server).await.query_unpaged(version, ()).await.unwrap();
+}
+
+#[tokio::test]
+async fn schema_apply_brings_a_keyspace_of_version_1_up_and_keeps_its_rows() {
+    let Some(server) = server() else { return };
+    let config = config(&server);
+    apply_version_1(&config, &server).await;
+    let (admin, run_id) = (admin(&server).await, Uuid::new_v4());
+    let insert = format!(
+        "INSERT INTO {}.training_runs (run_id, status, end_time) VALUES ({run_id}, 'failed', 5000)",
+        config.keyspace
+    );
+    admin.query_unpaged(insert, ()).await.unwrap();
+    let store = CassandraStore::new(&config, &Retention::default(), Metrics::new());
+    let Err(StoreError::Misconfigured(error)) = store.connect().await else { panic!("a column is missing") };
+    assert!(error.to_string().contains("cascor-ingest schema apply"), "{error}");
+
+    let tool = tool(&config);
+    let missing: Vec<String> = tool.verify().await.unwrap().iter().map(ToString::to_string).collect();
+    assert!(
+        missing.iter().any(|text| text.contains("training_runs.restarted_at is missing (timestamp)")),
+        "{missing:?}"
+    );
+    assert!(missing.iter().any(|text| text == "version is 1, not 2"), "{missing:?}");
+    let steps = tool.plan().await.unwrap().steps;
+    let steps: Vec<&str> = steps.iter().map(|step| step.text.split_whitespace().next().unwrap()).collect();
+    assert_eq!(steps, ["ALTER", "CREATE"], "only what is new");
+    let (one, two) = tokio::join!(tool.apply(&|_| {}), tool.apply(&|_| {}));
+    one.unwrap();
+    two.unwrap();
+    assert_eq!((tool.verify().await.unwrap(), tool.plan().await.unwrap().steps), (vec![], vec![]));
+
+    let store = connected(&config).await;
+    let run = store.read_run(run_id).await.unwrap().unwrap();
+    assert_eq!((run.status.as_deref(), run.end_time, run.restarted_at), (Some("failed"), Some(5_000_000), None));
+    store.write_run(&RunRow { run_id, restarted_at: Some(6_000_000), ..RunRow::default() }, None).await.unwrap();
+    let run = store.read_run(run_id).await.unwrap().unwrap();
+    assert_eq!((run.end_time, run.restarted_at), (None, Some(6_000_000)));
+    store.write(&batch(vec![Row::Metrics(metrics_row(run_id, NOW, 1))])).await.unwrap();
+    store.write_metric_names(run_id, &["a".to_owned()]).await.unwrap();
+    assert_eq!(store.metric_names(run_id).await.unwrap(), ["a"]);
+    admin.query_unpaged(format!("DROP KEYSPACE {}", config.keyspace), ()).await.unwrap();
+}
+
+#[test]
+fn a_daemon_on_a_keyspace_of_version_1_holds_and_loses_nothing() {
+    let Some(cassandra) = Cassandra::shared() else { return skip("upgrade", "CASCOR_TEST_CASSANDRA is not set") };
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).cassandra(&cassandra).prepare();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = format!("{}:{}", cassandra.host, cassandra.port);
+    let config = cascor_ingest::store::cassandra::Config {
+        contact_points: vec![server.clone()],
+        keyspace: cassandra.keyspace.clone(),
+        ..Default::default()
+    };
+    runtime.block_on(apply_version_1(&config, &server));
+    daemon.launch();
+    wait_until("the subscription", Duration::from_secs(20), || redis.subscribers("cascor:training") == 1);
+    let mut client = redis.client();
+    let run = Uuid::new_v4();
+    for n in 0..20 {
+        client.publish("cascor:training", json!({"run_id": run, "epoch": n, "loss": 0.5, "lr_x": 0.25}).to_string());
+    }
+    daemon.wait_log("cascor-ingest schema apply");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(cassandra.count("SELECT count(*) FROM training_metrics"), 0, "it holds");
+    daemon.apply_schema();
+    let count = format!("SELECT count(*) FROM training_metrics WHERE run_id = {run}");
+    wait_until("every row", Duration::from_secs(30), || cassandra.count(&count) == 20);
+    wait_until("its row", Duration::from_secs(10), || {
+        cassandra
+            .rows(&format!("SELECT final_epoch FROM training_runs WHERE run_id = {run}"))
+            .first()
+            .is_some_and(|row| row["final_epoch"] == 19)
+    });
+    let dead: serde_json::Value = serde_json::from_str(&daemon.succeed(&["deadletter", "list", "--json"])).unwrap();
+    assert!(!dead.to_string().contains("reason"), "nothing is set aside: {dead}");
+}
