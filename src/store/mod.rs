@@ -273,6 +273,15 @@ pub trait Store: Send + Sync + 'static {
         stored_start: Option<Micros>,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
+    /// Whether the index of recent runs has this run under this start time.
+    fn is_listed(&self, run_id: Uuid, start: Micros) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// A counter that grows when somebody else has changed what is stored, at the latest when a write after that is confirmed.
+    /// `None`: this store cannot tell, and what is stored must be looked at.
+    fn outside_changes(&self) -> Option<u64> {
+        None
+    }
+
     /// One cheap round trip.
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 

@@ -9,13 +9,13 @@ use super::{
     batch::{Gathered, Origin, bytes_of},
     frontier::Ticket,
     parts::{Aside, Letter},
-    runs::Job,
-    summary::{Columns, only},
+    run::{Also, Found, Job},
+    summary::{Columns, TAGS, only},
 };
 use crate::{
-    event::{Row, RunRow, Table},
+    event::{DatasetRow, Partition, Row, RunRow, Table},
     logging::Chain,
-    store::{BoxError, Store, StoreError},
+    store::{Batch, BoxError, Store, StoreError},
     units::Micros,
 };
 
@@ -27,8 +27,8 @@ pub enum Landed {
     Read {
         /// The run.
         run_id: Uuid,
-        /// Its row.
-        result: Result<Option<RunRow>, StoreError>,
+        /// What is stored of it.
+        result: Result<Found, StoreError>,
         /// Whether it was a try during an outage.
         trying: bool,
     },
@@ -36,8 +36,8 @@ pub enum Landed {
     Run {
         /// The run.
         run_id: Uuid,
-        /// The refused columns and what the store said.
-        result: Result<Vec<(String, String)>, StoreError>,
+        /// What was refused.
+        result: Result<Vec<Refused>, StoreError>,
         /// Whether it was a try during an outage.
         trying: bool,
     },
@@ -50,6 +50,19 @@ pub enum Landed {
         /// Whether it is.
         result: Result<(), BoxError>,
     },
+}
+
+/// A value of a run's row that the store refuses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// Its column.
+    pub columns: Columns,
+    /// The one tag of that column.
+    pub tag: Option<String>,
+    /// The value, for people.
+    pub row: String,
+    /// What the store said.
+    pub error: String,
 }
 
 /// What came of a batch.
@@ -123,9 +136,9 @@ pub async fn rows(store: Arc<dyn Store>, gathered: Gathered, trying: bool, satur
 /// Reads or writes a run's row.
 pub async fn run(store: Arc<dyn Store>, job: Job, trying: bool) -> Landed {
     match job {
-        Job::Read(run_id) => Landed::Read { run_id, result: store.read_run(run_id).await, trying },
-        Job::Write { change, columns, stored_start } => {
-            let result = write_run(&*store, &change, columns, stored_start).await;
+        Job::Read { run_id, also } => Landed::Read { run_id, result: read_run(&*store, run_id, also).await, trying },
+        Job::Write { change, columns, stored_start, dataset } => {
+            let result = write_run(&*store, &change, columns, stored_start, dataset).await;
             Landed::Run { run_id: change.run_id, result, trying }
         }
     }
@@ -137,13 +150,30 @@ pub async fn letters<A: Aside>(aside: Arc<A>, letters: Vec<Letter>, tickets: Vec
     Landed::Letters { letters, tickets, result }
 }
 
+async fn read_run(store: &dyn Store, run_id: Uuid, also: Also) -> Result<Found, StoreError> {
+    let row = store.read_run(run_id).await?;
+    let unlisted = match also.start {
+        Some(start) => !store.is_listed(run_id, start).await?,
+        None => false,
+    };
+    let dataset_missing = match also.dataset {
+        Some(dataset_id) => store.dataset(dataset_id).await?.is_none(),
+        None => false,
+    };
+    Ok(Found { row, unlisted, dataset_missing })
+}
+
 /// Writes the columns; when they are rejected, halves of them, down to the column that is to blame.
 async fn write_run(
     store: &dyn Store,
     change: &RunRow,
     columns: Columns,
     stored_start: Option<Micros>,
-) -> Result<Vec<(String, String)>, StoreError> {
+    dataset: Option<Box<DatasetRow>>,
+) -> Result<Vec<Refused>, StoreError> {
+    if let Some(dataset) = dataset {
+        write_dataset(store, *dataset).await?;
+    }
     let mut refused = Vec::new();
     let mut rest = if columns == 0 { Vec::new() } else { vec![columns] };
     while let Some(columns) = rest.pop() {
@@ -155,11 +185,46 @@ async fn write_run(
                 rest.push(columns & !low);
                 rest.push(low);
             }
-            Err(StoreError::Rejected(error)) => refused.push((format!("{part:?}"), Chain(&*error).to_string())),
+            Err(StoreError::Rejected(_)) if columns == TAGS => write_tags(store, part, &mut refused).await?,
+            Err(StoreError::Rejected(error)) => {
+                let (row, error) = (format!("{part:?}"), Chain(&*error).to_string());
+                refused.push(Refused { columns, tag: None, row, error });
+            }
             Err(error) => return Err(error),
         }
     }
     Ok(refused)
+}
+
+/// Writes the tags without the largest ones, as many as the store takes: each write replaces the set, so that tags could not be
+/// tried one by one without losing others for a moment.
+async fn write_tags(store: &dyn Store, mut part: RunRow, refused: &mut Vec<Refused>) -> Result<(), StoreError> {
+    while let Some(largest) = part.tags.iter().max_by_key(|tag| tag.len()).cloned() {
+        match store.write_run(&part, None).await {
+            Ok(()) => return Ok(()),
+            Err(StoreError::Rejected(error)) => {
+                part.tags.remove(&largest);
+                let (row, error) = (format!("tag {largest:?}"), Chain(&*error).to_string());
+                refused.push(Refused { columns: TAGS, tag: Some(largest), row, error });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Writes a dataset again that was stored before; should it be refused now, the message is long confirmed, and there is no more to
+/// be done than to say so.
+async fn write_dataset(store: &dyn Store, dataset: DatasetRow) -> Result<(), StoreError> {
+    let partition = Partition::Id(dataset.dataset_id);
+    let batch = Batch { table: Table::Datasets, partition, rows: vec![Row::Dataset(dataset)] };
+    match store.write(&batch).await {
+        Err(StoreError::Rejected(error)) => {
+            tracing::error!(error = %Chain(&*error), "a dataset that had vanished is refused by the store");
+            Ok(())
+        }
+        result => result,
+    }
 }
 
 fn lowest(columns: Columns) -> Columns {
@@ -173,6 +238,6 @@ fn split(part: &mut Gathered) -> Gathered {
     let origins = part.origins.split_off(half);
     let bytes = rows.iter().map(bytes_of).sum();
     part.bytes = part.bytes.saturating_sub(bytes);
-    let batch = crate::store::Batch { table: part.batch.table, partition: part.batch.partition, rows };
+    let batch = Batch { table: part.batch.table, partition: part.batch.partition, rows };
     Gathered { batch, origins, bytes }
 }

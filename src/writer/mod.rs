@@ -19,16 +19,19 @@
 //! * nothing is decided here that a replay would decide differently: rows come as they are, runs are merged [by value](summary).
 
 mod batch;
+mod checks;
 mod flight;
 mod frontier;
 mod gate;
 mod limit;
 mod parts;
+mod run;
 mod runs;
 mod summary;
 mod task;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::{sync::Arc, time::Duration};
 

@@ -5,6 +5,10 @@
 //! the stored value: others may have written meanwhile, and a lower best would take the place of theirs. The table is bounded in runs and in bytes of text:
 //! beyond, runs that are clean are forgotten (their next touch reads them again), and when none is, no record is taken until
 //! writes have made some clean.
+//!
+//! A stored row may vanish while the run is remembered (a file was removed, rows were deleted): a run that is touched is read again
+//! when others have changed the store, or now and then where the store cannot tell ([`Checks`]), and what its row has lost is
+//! written again.
 
 use std::{
     cmp::Reverse,
@@ -17,32 +21,18 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
+    checks::{self, Checks},
+    flight::Refused,
     frontier::Ticket,
-    summary::{Columns, Summary},
+    run::{Found, Job, Run, State},
+    waiting::Written,
 };
-use crate::{
-    event::{RunRow, RunTouch},
-    units::Micros,
-};
+use crate::event::{DatasetRow, RunTouch};
 
 /// Time between two writes of one run's row.
 pub const SPACING: Duration = Duration::from_secs(1);
-
-/// Something to do in the store.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Job {
-    /// Read the stored row.
-    Read(Uuid),
-    /// Write these columns.
-    Write {
-        /// The columns that changed.
-        change: Box<RunRow>,
-        /// Which those are.
-        columns: Columns,
-        /// The start time in the index now.
-        stored_start: Option<Micros>,
-    },
-}
+/// A run whose last touch is not older than this when others change the store: its row may have been gone before.
+const LATELY: Duration = Duration::from_secs(5);
 
 /// The table of runs.
 #[derive(Debug)]
@@ -57,36 +47,8 @@ pub struct Runs {
     later: BinaryHeap<Reverse<(Instant, Uuid)>>,
     /// Runs that were clean, oldest first: the first to be forgotten.
     clean: VecDeque<Uuid>,
-}
-
-#[derive(Debug)]
-struct Run {
-    summary: Box<Summary>,
-    text: usize,
-    stored_start: Option<Micros>,
-    /// Whether it was read just now, for the write that comes next.
-    fresh: bool,
-    written: Option<Instant>,
-    /// Records whose touch is in no write yet.
-    waiting: Vec<Ticket>,
-    state: State,
-    /// Whether it is in `clean`.
-    listed: bool,
-}
-
-#[derive(Debug)]
-enum State {
-    /// Nothing to do.
-    Clean,
-    /// In `now` or `later`.
-    Queued,
-    Reading,
-    /// The columns and the start that are being written, and the records that wait for that.
-    Writing {
-        columns: Columns,
-        start: Option<Micros>,
-        tickets: Vec<Ticket>,
-    },
+    /// Touched runs that are to be read again because of the time; `None`: the store tells when.
+    checks: Option<Checks>,
 }
 
 impl Runs {
@@ -100,7 +62,14 @@ impl Runs {
             now: VecDeque::new(),
             later: BinaryHeap::new(),
             clean: VecDeque::new(),
+            checks: None,
         }
+    }
+
+    /// For a store that cannot tell whether others have changed it: touched runs are read again now and then.
+    pub fn checked_by_time(mut self, yes: bool) -> Self {
+        self.checks = yes.then(Checks::default);
+        self
     }
 
     /// Whether another touch may be taken.
@@ -109,19 +78,34 @@ impl Runs {
     }
 
     /// Merges what an event says of its run. `true`: the record waits for a write of the run's row.
-    pub fn touch(&mut self, run_id: Uuid, touch: RunTouch, ticket: Ticket) -> bool {
+    pub fn touch(&mut self, run_id: Uuid, touch: RunTouch, ticket: Ticket, now: Instant) -> bool {
         if !self.runs.contains_key(&run_id) {
             self.forget();
-            self.runs.insert(run_id, Run::new(run_id));
+            self.runs.insert(run_id, Run::new(run_id, now));
             self.now.push_back(run_id);
         }
         let run = self.runs.get_mut(&run_id).expect("it was just inserted");
-        if !run.summary.apply(touch) {
+        run.touched = now;
+        if let Some(checks) = &mut self.checks
+            && !run.check_queued
+            && run.summary.is_loaded()
+        {
+            run.check_queued = true;
+            checks.add(run.checked.map_or(now, |checked| now.max(checked + checks::INTERVAL)), run_id);
+        }
+        for tag in &touch.values.tags {
+            run.waiting.push_tag(tag.clone(), ticket);
+        }
+        let before = run.summary.take_dirty();
+        let changed = run.summary.apply(touch);
+        let columns = run.summary.dirty();
+        run.summary.put_back(before);
+        if !changed && !run.doubted && !run.restoring {
             // Whatever it says is said already: by what is stored, or by an earlier record that waits.
             return false;
         }
-        run.waiting.push(ticket);
-        measure(run, &mut self.text);
+        run.waiting.push(ticket, columns);
+        run.measure(&mut self.text);
         if matches!(run.state, State::Clean) {
             run.state = State::Queued;
             match run.written {
@@ -132,41 +116,96 @@ impl Runs {
         true
     }
 
+    /// A record of the run describes a dataset: it is remembered with the run.
+    pub fn describe(&mut self, run_id: Uuid, dataset: &DatasetRow) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        run.describe(dataset);
+        run.measure(&mut self.text);
+    }
+
+    /// Others have changed what is stored: no row is known to be there any more. Runs that were touched lately are read again,
+    /// the others when they are touched.
+    pub fn doubt(&mut self, now: Instant) {
+        for (run_id, run) in &mut self.runs {
+            run.doubted = true;
+            if matches!(run.state, State::Clean) && now < run.touched + LATELY {
+                run.state = State::Queued;
+                let at = run.written.map_or(now, |written| written + SPACING);
+                self.later.push(Reverse((at, *run_id)));
+            }
+        }
+    }
+
     /// The next thing to do, if any is due; `urgent`: everything is.
     pub fn job(&mut self, now: Instant, urgent: bool) -> Option<Job> {
-        let run_id = self.now.pop_front().or_else(|| {
-            if self.is_due(now, urgent) { self.later.pop().map(|Reverse((_, run_id))| run_id) } else { None }
-        })?;
+        let run_id = self.next(now, urgent)?;
         let run = self.runs.get_mut(&run_id)?;
-        if !run.summary.is_loaded() || (run.summary.combines() && !run.fresh) {
+        if !run.summary.is_loaded() || ((run.doubted || run.summary.combines()) && !run.fresh) {
             run.state = State::Reading;
-            return Some(Job::Read(run_id));
+            let also = run.also();
+            run.doubted = false;
+            if !run.summary.is_loaded() {
+                run.checked = Some(now);
+            }
+            return Some(Job::Read { run_id, also });
         }
         run.fresh = false;
         let columns = run.summary.take_dirty();
         let change = Box::new(run.summary.change(columns));
-        run.state = State::Writing { columns, start: run.summary.start(), tickets: mem::take(&mut run.waiting) };
-        Some(Job::Write { change, columns, stored_start: run.stored_start })
+        run.state = State::Writing { columns, start: run.summary.start(), records: mem::take(&mut run.waiting) };
+        Some(Job::Write { change, columns, stored_start: run.stored_start, dataset: run.lost_dataset() })
+    }
+
+    /// The run whose turn it is.
+    fn next(&mut self, now: Instant, urgent: bool) -> Option<Uuid> {
+        if let Some(run_id) = self.now.pop_front() {
+            return Some(run_id);
+        }
+        if self.later.peek().is_some_and(|Reverse((at, _))| urgent || *at <= now) {
+            return self.later.pop().map(|Reverse((_, run_id))| run_id);
+        }
+        let checks = self.checks.as_mut()?;
+        while let Some(run_id) = checks.next(now) {
+            let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.check_queued) else { continue };
+            run.check_queued = false;
+            run.doubted = true;
+            run.checked = Some(now);
+            checks.charge(run.also().reads(), now);
+            if matches!(run.state, State::Clean) {
+                return Some(run_id);
+            }
+            // It has its turn anyway.
+        }
+        None
     }
 
     /// Whether [`job`](Self::job) has one.
     pub fn is_due(&self, now: Instant, urgent: bool) -> bool {
-        !self.now.is_empty() || self.later.peek().is_some_and(|Reverse((at, _))| urgent || *at <= now)
+        let is_now = |at: Instant| at <= now;
+        !self.now.is_empty()
+            || self.later.peek().is_some_and(|Reverse((at, _))| urgent || is_now(*at))
+            || self.check_at().is_some_and(is_now)
     }
 
     /// When the next job is due.
     pub fn due_at(&self, now: Instant) -> Option<Instant> {
-        if self.now.is_empty() { self.later.peek().map(|Reverse((at, _))| *at) } else { Some(now) }
+        if !self.now.is_empty() {
+            return Some(now);
+        }
+        let later = self.later.peek().map(|Reverse((at, _))| *at);
+        [later, self.check_at()].into_iter().flatten().min()
     }
 
-    /// The stored row, or its absence. Returns the records that need not wait any longer.
-    pub fn read(&mut self, run_id: Uuid, stored: Option<RunRow>) -> Vec<Ticket> {
+    fn check_at(&self) -> Option<Instant> {
+        self.checks.as_ref()?.due_at()
+    }
+
+    /// What is stored of the run. Returns the records that need not wait any longer.
+    pub fn read(&mut self, run_id: Uuid, found: Found) -> Vec<Ticket> {
         let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
-        run.stored_start = stored.as_ref().and_then(|row| row.start_time);
-        run.summary.load(stored);
-        run.fresh = true;
-        measure(run, &mut self.text);
-        if run.summary.dirty() != 0 {
+        run.load(found);
+        run.measure(&mut self.text);
+        if run.is_pending() {
             run.state = State::Queued;
             self.now.push_back(run_id);
             return Vec::new();
@@ -174,48 +213,51 @@ impl Runs {
         run.fresh = false;
         let free = mem::take(&mut run.waiting);
         self.rest(run_id);
-        free
+        free.tickets()
     }
 
-    /// The write is confirmed. Returns the records that waited for it.
-    pub fn written(&mut self, run_id: Uuid, now: Instant) -> Vec<Ticket> {
-        let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
+    /// The write is confirmed, but for what is refused. Returns the records that waited for it.
+    pub fn written(&mut self, run_id: Uuid, refused: Vec<Refused>, now: Instant) -> Written {
+        let Some(run) = self.runs.get_mut(&run_id) else { return Written::default() };
         run.written = Some(now);
-        let State::Writing { start, tickets, .. } = mem::replace(&mut run.state, State::Queued) else {
-            return Vec::new();
+        let State::Writing { start, records, .. } = mem::replace(&mut run.state, State::Queued) else {
+            return Written::default();
         };
         run.stored_start = start;
-        if run.summary.dirty() == 0 && run.waiting.is_empty() {
+        (run.restoring, run.dataset_missing) = (false, false);
+        for refused in &refused {
+            match &refused.tag {
+                Some(tag) => run.summary.forget_tag(tag),
+                None => run.summary.forget(refused.columns),
+            }
+        }
+        run.measure(&mut self.text);
+        if !run.is_pending() && run.waiting.is_empty() {
             self.rest(run_id);
         } else {
             self.later.push(Reverse((now + SPACING, run_id)));
         }
-        tickets
+        records.settle(refused)
     }
 
     /// The read or the write failed and must be repeated, before anything else.
     pub fn failed(&mut self, run_id: Uuid) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         run.fresh = false;
-        if let State::Writing { columns, mut tickets, .. } = mem::replace(&mut run.state, State::Queued) {
-            run.summary.put_back(columns);
-            tickets.append(&mut run.waiting);
-            run.waiting = tickets;
+        match mem::replace(&mut run.state, State::Queued) {
+            State::Writing { columns, records, .. } => {
+                run.summary.put_back(columns);
+                run.waiting.put_back(records);
+            }
+            // What was looked for is still not known.
+            _ => run.doubted |= run.summary.is_loaded(),
         }
         self.now.push_front(run_id);
     }
 
-    /// The newest record that waits for the write under way: it names the write in a dead letter.
-    pub fn writing(&self, run_id: Uuid) -> Option<Ticket> {
-        match &self.runs.get(&run_id)?.state {
-            State::Writing { tickets, .. } => tickets.last().copied(),
-            _ => None,
-        }
-    }
-
     /// Forgets everything.
     pub fn clear(&mut self) {
-        *self = Self::new(self.runs_max, self.text_max);
+        *self = Self::new(self.runs_max, self.text_max).checked_by_time(self.checks.is_some());
     }
 
     fn rest(&mut self, run_id: Uuid) {
@@ -243,25 +285,4 @@ impl Runs {
     pub fn len(&self) -> usize {
         self.runs.len()
     }
-}
-
-impl Run {
-    fn new(run_id: Uuid) -> Self {
-        Self {
-            summary: Summary::unknown(run_id),
-            text: 0,
-            stored_start: None,
-            fresh: false,
-            written: None,
-            waiting: Vec::new(),
-            state: State::Queued,
-            listed: false,
-        }
-    }
-}
-
-fn measure(run: &mut Run, total: &mut usize) {
-    let text = run.summary.text_bytes();
-    *total = *total + text - run.text;
-    run.text = text;
 }

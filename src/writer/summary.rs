@@ -34,6 +34,9 @@ macro_rules! newest {
     };
 }
 
+// Below the macro, which it uses.
+mod restore;
+
 /// The number of columns whose newest value counts.
 const NEWEST: usize = 13;
 const START: Columns = 1 << 13;
@@ -42,7 +45,8 @@ const DURATION: Columns = 1 << 15;
 const STATUS: Columns = 1 << 16;
 const BEST: Columns = 1 << 17;
 const BEST_EPOCH: Columns = 1 << 18;
-const TAGS: Columns = 1 << 19;
+/// The tags.
+pub const TAGS: Columns = 1 << 19;
 const LAST: Columns = 1 << 20;
 /// Columns whose new value depends on the stored one, which others may have changed since it was read.
 const COMBINED: Columns = START | BEST | BEST_EPOCH | TAGS;

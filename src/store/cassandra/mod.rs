@@ -269,6 +269,10 @@ impl Store for CassandraStore {
         Box::pin(self.call("write_run", async move |link| runs::write(link, change, stored_start).await))
     }
 
+    fn is_listed(&self, run_id: Uuid, start: Micros) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(self.call("is_listed", async move |link| runs::is_listed(link, run_id, start).await))
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.call("ping", async move |link| reads::ping(link).await))
     }

@@ -207,6 +207,7 @@ pub(super) struct Statements {
     pub(super) runs: PreparedStatement,
     pub(super) months: PreparedStatement,
     pub(super) month: PreparedStatement,
+    pub(super) month_entry: PreparedStatement,
     pub(super) metrics: Range,
     pub(super) seqs: Range,
     pub(super) samples: Range,
@@ -260,6 +261,9 @@ impl Statements {
             run: k.select(RUNS, "training_runs", "WHERE run_id = ?", PAGE_LARGE).await?,
             runs: k.select(RUNS, "training_runs", "WHERE run_id IN ?", PAGE_LARGE).await?,
             months: k.distinct("month", "runs_by_month").await?,
+            month_entry: k
+                .select(RUNS_BY_MONTH, "runs_by_month", "WHERE month = ? AND start_time = ? AND run_id = ?", PAGE_SMALL)
+                .await?,
             month: k.select(RUNS_BY_MONTH, "runs_by_month", "WHERE month = ? AND start_time <= ?", PAGE_SMALL).await?,
             metrics: k.range(METRICS, "training_metrics", PAGE_SMALL).await?,
             seqs: k.range(SEQS, "training_metrics", PAGE_SMALL).await?,

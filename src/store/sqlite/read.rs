@@ -10,13 +10,19 @@ use super::encode;
 use crate::{
     event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow, Weigh},
     store::{DaysQuery, RangeQuery, RunsQuery, Seqs},
-    units::now,
+    units::{Micros, now},
 };
 
 /// The stored row of a run.
 pub(super) fn run(connection: &Connection, run_id: Uuid) -> rusqlite::Result<Option<RunRow>> {
     let mut statement = connection.prepare_cached("SELECT * FROM training_runs WHERE run_id = ?1")?;
     statement.query_row([run_id.to_string()], to_run).optional()
+}
+
+/// Whether the index has the run under this start.
+pub(super) fn is_listed(connection: &Connection, run_id: Uuid, start: Micros) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM runs_by_month WHERE month = ?1 AND start_time = ?2 AND run_id = ?3";
+    connection.prepare_cached(sql)?.exists((encode::month(start), start, run_id.to_string()))
 }
 
 /// The newest runs, in the order of the index.

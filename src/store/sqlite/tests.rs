@@ -27,7 +27,7 @@ impl Fixture {
 
     fn writer(&self, retention: Retention) -> Writer {
         let database = Database { path: self.path(), create: true };
-        Writer::new(database, retention, Metrics::new())
+        Writer::new(database, retention, Metrics::new(), std::sync::Arc::default())
     }
 
     fn count(&self, table: &str) -> i64 {

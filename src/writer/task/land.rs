@@ -13,7 +13,7 @@ use crate::{
     store::StoreError,
     writer::{
         WriterError,
-        flight::{Landed, RowsLanded},
+        flight::{Landed, Refused, RowsLanded},
         frontier::Ticket,
         parts::{Aside, Commit, Kept, Letter},
     },
@@ -25,7 +25,14 @@ const LETTERS_AGAIN: Duration = Duration::from_secs(1);
 impl<C: Commit, A: Aside> Writer<C, A> {
     /// Takes in the result of a call.
     pub(super) fn land(&mut self, landed: Result<Landed, JoinError>, now: Instant) -> Result<(), WriterError> {
-        match landed.map_err(WriterError::Panicked)? {
+        let landed = landed.map_err(WriterError::Panicked)?;
+        // Before anything is confirmed of it.
+        let changes = self.ends.store.outside_changes();
+        if changes != self.outside_changes {
+            self.outside_changes = changes;
+            self.runs.doubt(now);
+        }
+        match landed {
             Landed::Rows(rows) => self.land_rows(rows, now),
             Landed::Read { run_id, result, trying } => {
                 self.runs_flying -= 1;
@@ -106,19 +113,22 @@ impl<C: Commit, A: Aside> Writer<C, A> {
         }
     }
 
-    fn land_run(&mut self, run_id: uuid::Uuid, refused: Vec<(String, String)>, now: Instant) {
-        // One letter a write, under the newest record of it; that record waits for the letter instead of the row.
-        let newest = self.runs.writing(run_id).filter(|_| !refused.is_empty());
-        let mut free = self.runs.written(run_id, now);
-        if let Some(ticket) = newest {
-            free.pop();
+    fn land_run(&mut self, run_id: uuid::Uuid, refused: Vec<Refused>, now: Instant) {
+        let written = self.runs.written(run_id, refused, now);
+        // One letter a record whose value is refused; it waits for the letter instead of the row.
+        for (ticket, refused) in written.refused {
             let (offset, received_at) = self.frontier.origin(ticket);
-            let (rows, errors): (Vec<_>, Vec<_>) = refused.into_iter().unzip();
-            warn!(run_id = %run_id, error = errors[0], "store refuses columns of a run; they become a dead letter");
+            let (rows, errors): (Vec<_>, Vec<_>) =
+                refused.into_iter().map(|refused| (refused.row, refused.error)).unzip();
+            warn!(run_id = %run_id, offset, error = errors[0], "store refuses columns of a run; they become a dead letter");
             let kept = Kept::Refused { error: errors.join("; "), row: rows.join("; ") };
             self.set_aside(Letter { offset, part: Letter::RUN, received_at, kept }, ticket);
         }
-        self.release(&free);
+        for refused in written.of_the_past {
+            let error = refused.error;
+            error!(run_id = %run_id, error, "a column of a run that had vanished is refused by the store and stays absent");
+        }
+        self.release(&written.stored);
     }
 
     fn land_letters(

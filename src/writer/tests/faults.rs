@@ -8,7 +8,8 @@ use super::support::*;
 use crate::event::{RunRow, RunTouch};
 use crate::writer::{
     Config, Kept, Letter,
-    runs::{Job, Runs},
+    run::{Found, Job},
+    runs::Runs,
 };
 
 #[tokio::test(start_paused = true)]
@@ -127,14 +128,16 @@ fn a_lower_best_does_not_replace_what_another_process_has_written() {
     };
     let mut row = RunRow { run_id: run_id(1), ..RunRow::default() };
     let mut step = |row: &mut RunRow, touch: RunTouch, ticket: u64, at: Instant| {
-        assert!(runs.touch(run_id(1), touch, ticket));
+        assert!(runs.touch(run_id(1), touch, ticket, at));
         let mut free = Vec::new();
         while free.is_empty() {
             match runs.job(at, true).expect("something is to be done") {
-                Job::Read(id) => free = runs.read(id, Some(row.clone())),
+                Job::Read { run_id, .. } => {
+                    free = runs.read(run_id, Found { row: Some(row.clone()), ..Found::default() });
+                }
                 Job::Write { change, .. } => {
                     overlay(row, &change);
-                    free = runs.written(run_id(1), at);
+                    free = runs.written(run_id(1), Vec::new(), at).stored;
                 }
             }
         }
@@ -160,11 +163,11 @@ async fn a_million_runs_are_not_remembered() {
     for n in 0..1_000_000u64 {
         assert!(runs.has_room());
         let touch = RunTouch { event_time: n as i64, ..RunTouch::default() };
-        assert!(runs.touch(run_id(n), touch, n));
+        assert!(runs.touch(run_id(n), touch, n, now));
         assert!(runs.job(now, false).is_some());
-        assert!(runs.read(run_id(n), None).is_empty());
+        assert!(runs.read(run_id(n), Found::default()).is_empty());
         assert!(runs.job(now, false).is_some());
-        assert_eq!(runs.written(run_id(n), now), [n]);
+        assert_eq!(runs.written(run_id(n), Vec::new(), now).stored, [n]);
     }
     assert!(runs.len() <= 1_000);
 }

@@ -2,6 +2,8 @@
 
 mod faults;
 mod flow;
+mod lost;
 mod merge;
+mod refused;
 mod replay;
 mod support;

@@ -53,6 +53,13 @@ pub struct State {
     /// Event ids that can never be stored.
     pub poison: HashSet<i64>,
     pub delay: Duration,
+    /// What the store says of changes that others made.
+    pub outside_changes: Option<u64>,
+    /// Runs that are not in the index.
+    pub unlisted: HashSet<Uuid>,
+    pub datasets: HashMap<Uuid, DatasetRow>,
+    /// When each run's row was read.
+    pub run_reads: Vec<(Instant, Uuid)>,
     pub flying: usize,
     pub flying_max: usize,
 }
@@ -103,6 +110,9 @@ impl Store for Fake {
                 return Err(StoreError::Rejected("poison".into()));
             }
             for row in &batch.rows {
+                if let Row::Dataset(row) = row {
+                    state.datasets.insert(row.dataset_id, row.clone());
+                }
                 assert_eq!(row.destination(), (batch.table, batch.partition));
                 state.rows.insert(key(row), row.clone());
             }
@@ -115,7 +125,8 @@ impl Store for Fake {
         Box::pin(async move {
             let (lucky, delay) = Self::lucky(&mut self.state.lock().unwrap());
             tokio::time::sleep(delay).await;
-            let state = self.state.lock().unwrap();
+            let mut state = self.state.lock().unwrap();
+            state.run_reads.push((Instant::now(), run_id));
             match state.runs_fault {
                 Some(fault) => Err(fault.error()),
                 None if !lucky => Err(Fault::Down.error()),
@@ -136,14 +147,30 @@ impl Store for Fake {
             if let Some(fault) = state.runs_fault {
                 return Err(fault.error());
             }
-            if change.notes.as_deref() == Some("poison") {
+            let poison = |text: &String| text.starts_with("poison");
+            if change.notes.iter().chain(&change.config_json).chain(&change.tags).any(poison) {
                 return Err(StoreError::Rejected("poison".into()));
             }
             state.run_writes.push((Instant::now(), change.clone(), stored_start));
+            if change.start_time.is_some() && stored_start.is_none() {
+                state.unlisted.remove(&change.run_id);
+            }
             let row = state.runs.entry(change.run_id).or_default();
             overlay(row, change);
             if lucky { Ok(()) } else { Err(Fault::Down.error()) }
         })
+    }
+
+    fn is_listed(&self, run_id: Uuid, start: Micros) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(async move {
+            let state = self.state.lock().unwrap();
+            Ok(!state.unlisted.contains(&run_id)
+                && state.runs.get(&run_id).is_some_and(|row| row.start_time == Some(start)))
+        })
+    }
+
+    fn outside_changes(&self) -> Option<u64> {
+        self.state.lock().unwrap().outside_changes
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -170,8 +197,8 @@ impl Store for Fake {
     fn events<'a>(&'a self, _: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<EventRow>, StoreError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
-    fn dataset(&self, _: Uuid) -> BoxFuture<'_, Result<Option<DatasetRow>, StoreError>> {
-        Box::pin(async { Ok(None) })
+    fn dataset(&self, id: Uuid) -> BoxFuture<'_, Result<Option<DatasetRow>, StoreError>> {
+        Box::pin(async move { Ok(self.state.lock().unwrap().datasets.get(&id).cloned()) })
     }
     fn gaps<'a>(&'a self, _: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<GapRow>, StoreError>> {
         Box::pin(async { Ok(Vec::new()) })
