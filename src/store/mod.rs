@@ -5,6 +5,7 @@
 pub mod cassandra;
 pub mod memory;
 pub mod merge;
+mod problem;
 pub mod samples;
 pub mod sqlite;
 
@@ -29,6 +30,9 @@ use crate::{
     },
     units::{self, Micros},
 };
+
+pub use self::problem::Problem;
+pub(crate) use self::problem::{Mendable, remedy};
 
 /// Which store, and how long it keeps rows.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -279,6 +283,11 @@ pub trait Store: Send + Sync + 'static {
     /// A counter that grows when somebody else has changed what is stored, at the latest when a write after that is confirmed.
     /// `None`: this store cannot tell, and what is stored must be looked at.
     fn outside_changes(&self) -> Option<u64> {
+        None
+    }
+
+    /// What is known to be wrong with the store, without asking it.
+    fn problem(&self) -> Option<Problem> {
         None
     }
 

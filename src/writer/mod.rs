@@ -41,7 +41,7 @@ use tokio::sync::watch;
 use crate::{
     lifecycle::Signal,
     metrics::Metrics,
-    store::Store,
+    store::{Problem, Store},
     units::{self, ByteSize},
 };
 
@@ -104,6 +104,8 @@ pub struct Ends<C, A> {
     pub hold: watch::Receiver<Hold>,
     /// Everything below this offset is written at once, without waiting for more of its batch.
     pub flush_to: watch::Receiver<u64>,
+    /// Out: what holds the writer.
+    pub problem: watch::Sender<Option<Problem>>,
     /// Out: the first offset that is not yet confirmed. Never goes back.
     pub progress: watch::Sender<u64>,
     /// What is counted.

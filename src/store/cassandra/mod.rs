@@ -32,7 +32,7 @@ use uuid::Uuid;
 pub(crate) use self::errors::{Trouble, Verdict, of_execution};
 use self::session::{Link, State};
 use super::{
-    Batch, BoxFuture, DaysQuery, RangeQuery, Retention, Runs, RunsQuery, SamplesQuery, Seqs, Store, StoreError,
+    Batch, BoxFuture, DaysQuery, Problem, RangeQuery, Retention, Runs, RunsQuery, SamplesQuery, Seqs, Store, StoreError,
 };
 use crate::{
     curve::Samples,
@@ -200,7 +200,7 @@ impl CassandraStore {
             config: config.clone(),
             retention: retention.clone(),
             metrics,
-            state: watch::Sender::new(State::Down(down)),
+            state: watch::Sender::new(State::Down { trouble: down, since: units::now() }),
             restarts: AtomicU64::new(0),
         })
     }
@@ -216,7 +216,7 @@ impl CassandraStore {
     fn link(&self) -> Result<Arc<Link>, StoreError> {
         match &*self.state.borrow() {
             State::Up(link) => Ok(link.clone()),
-            State::Down(trouble) => Err(trouble.clone().into()),
+            State::Down { trouble, .. } => Err(trouble.clone().into()),
         }
     }
 
@@ -321,11 +321,18 @@ impl Store for CassandraStore {
         self.restarts.load(Ordering::Acquire)
     }
 
+    fn problem(&self) -> Option<Problem> {
+        match &*self.state.borrow() {
+            State::Up(_) => None,
+            State::Down { trouble, since } => Some(Problem::of("store", &trouble.clone().into(), *since)),
+        }
+    }
+
     /// True until the replication is known.
     fn forgets(&self) -> bool {
         match &*self.state.borrow() {
             State::Up(link) => link.single_replica,
-            State::Down(_) => true,
+            State::Down { .. } => true,
         }
     }
 }

@@ -10,7 +10,7 @@ use scylla::{
 };
 
 use super::{
-    errors::{SCHEMA_HINT, Trouble, of_prepare},
+    errors::{Trouble, of_prepare},
     turns,
 };
 use crate::event::Table;
@@ -307,7 +307,7 @@ impl Preparer<'_> {
         let mut prepared =
             self.session.prepare(Statement::new(text)).await.map_err(|error| match of_prepare(&error) {
                 super::errors::Verdict::Unavailable => Trouble::unavailable(error.to_string()),
-                _ => Trouble::misconfigured(format!("the schema does not fit: {error}; {SCHEMA_HINT}")),
+                _ => Trouble::of_schema(format_args!("the schema does not fit: {error}")),
             })?;
         prepared.set_is_idempotent(true);
         prepared.set_consistency(consistency);
@@ -326,8 +326,8 @@ impl Preparer<'_> {
             if let Some((name, expected)) = expected
                 && !expected.is(spec.typ())
             {
-                return Err(Trouble::misconfigured(format!(
-                    "column `{name}` of table `{}.{table}` is not of the type this program writes ({expected:?}); {SCHEMA_HINT}",
+                return Err(Trouble::of_schema(format_args!(
+                    "column `{name}` of table `{}.{table}` is not of the type this program writes ({expected:?})",
                     self.keyspace
                 )));
             }

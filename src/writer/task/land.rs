@@ -10,11 +10,13 @@ use crate::{
     event::Table,
     logging::Chain,
     metrics::Label,
-    store::StoreError,
+    store::{Problem, StoreError},
+    units,
     writer::{
         WriterError,
         flight::{Landed, Refused, RowsLanded},
         frontier::Ticket,
+        gate::Failure,
         parts::{Aside, Commit, Kept, Letter},
     },
 };
@@ -25,25 +27,19 @@ const LETTERS_AGAIN: Duration = Duration::from_secs(1);
 impl<C: Commit, A: Aside> Writer<C, A> {
     /// Takes in the result of a call.
     pub(super) fn land(&mut self, landed: Result<Landed, JoinError>, now: Instant) -> Result<(), WriterError> {
-        let landed = landed.map_err(WriterError::Panicked)?;
-        // Before anything is confirmed of it.
-        let changes = self.ends.store.outside_changes();
-        if changes != self.outside_changes {
-            self.outside_changes = changes;
-            self.runs.doubt(now);
-        }
-        match landed {
+        match landed.map_err(WriterError::Panicked)? {
             Landed::Rows(rows) => self.land_rows(rows, now),
             Landed::Read { run_id, result, trying } => {
                 self.runs_flying -= 1;
                 match result {
                     Ok(stored) => {
-                        self.runs_gate.succeeded(trying, now);
+                        self.runs_gate.read_succeeded(trying, now);
                         let free = self.runs.read(run_id, stored);
                         self.release(&free);
                     }
                     Err(error) => {
-                        self.runs_gate.failed(trying, &error, self.rows_gate.is_closed(), now);
+                        let quiet = self.rows_gate.is_closed();
+                        self.runs_gate.failed(trying, Failure { error: &error, of_write: false, quiet }, now);
                         self.runs.failed(run_id);
                     }
                 }
@@ -57,7 +53,8 @@ impl<C: Commit, A: Aside> Writer<C, A> {
                         self.land_run(run_id, refused, now);
                     }
                     Err(error) => {
-                        self.runs_gate.failed(trying, &error, self.rows_gate.is_closed(), now);
+                        let quiet = self.rows_gate.is_closed();
+                        self.runs_gate.failed(trying, Failure { error: &error, of_write: true, quiet }, now);
                         self.runs.failed(run_id);
                     }
                 }
@@ -106,7 +103,8 @@ impl<C: Commit, A: Aside> Writer<C, A> {
                 if !self.rows_gate.is_closed() && matches!(error, StoreError::Unavailable(_)) {
                     self.limit.failed();
                 }
-                self.rows_gate.failed(landed.trying, &error, false, now);
+                let failure = Failure { error: &error, of_write: true, quiet: false };
+                self.rows_gate.failed(landed.trying, failure, now);
                 self.bytes += left.bytes;
                 self.ready.push_front(left);
             }
@@ -141,7 +139,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
         self.letters.flying = false;
         match result {
             Ok(()) => {
-                self.letters.again = None;
+                (self.letters.again, self.letters.problem) = (None, None);
                 self.bytes -= letters.iter().map(Letter::bytes).sum::<usize>();
                 self.release(&tickets);
             }
@@ -150,6 +148,8 @@ impl<C: Commit, A: Aside> Writer<C, A> {
                     error!(error = %Chain(&*error), "dead letters cannot be kept; holding, trying again every second");
                 }
                 self.letters.again = Some(now + LETTERS_AGAIN);
+                let since = self.letters.problem.take().map_or_else(units::now, |problem| problem.since);
+                self.letters.problem = Some(Problem::of("dead letters", &StoreError::Unavailable(error), since));
                 letters.append(&mut self.letters.waiting);
                 tickets.append(&mut self.letters.tickets);
                 self.letters.waiting = letters;

@@ -1,6 +1,7 @@
 //! The writer's one task: takes records while there is room, starts what is due, and waits for whatever happens first.
 
 mod land;
+mod report;
 mod take;
 
 use std::{collections::VecDeque, future::Future, future::pending, mem, time::SystemTime};
@@ -21,7 +22,7 @@ use super::{
     parts::{Aside, Chunk, Commit, Letter, Records},
     runs::Runs,
 };
-use crate::{event::Table, units};
+use crate::{event::Table, store::Problem};
 
 /// Records taken and not yet passed, at most.
 const PENDING_MAX: usize = 1 << 18;
@@ -65,6 +66,8 @@ pub struct Writer<C, A> {
     runs_gate: Gate,
     restarts: u64,
     outside_changes: Option<u64>,
+    /// When others had last changed the store.
+    doubted_at: Option<Instant>,
 }
 
 /// Dead letters that are not durable yet.
@@ -75,6 +78,8 @@ struct Letters {
     flying: bool,
     /// The last try failed; the next one is then.
     again: Option<Instant>,
+    /// Why.
+    problem: Option<Problem>,
 }
 
 /// What a look around says.
@@ -112,6 +117,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
             runs_gate: Gate::new("runs", seed.rotate_left(17)),
             restarts: ends.store.restarts(),
             outside_changes,
+            doubted_at: None,
             config,
             ends,
         };
@@ -189,6 +195,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
             self.land(landed, now)?;
         }
         self.settle();
+        self.tell_problem();
         Ok(came.ok_or_else(|| self.flow()))
     }
 
@@ -277,24 +284,13 @@ impl<C: Commit, A: Aside> Writer<C, A> {
 
     /// Commits what the frontier has passed.
     fn settle(&mut self) {
+        self.look_for_changes();
         let at = self.frontier.advance();
         if at > self.committed {
             self.committed = at;
             self.ends.commit.commit(at);
         }
         self.report(at);
-    }
-
-    fn report(&self, at: u64) {
-        self.ends.progress.send_if_modified(|progress| {
-            let ahead = at > *progress;
-            *progress = at.max(*progress);
-            ahead
-        });
-        let lag = self.frontier.oldest().map_or(0.0, |received_at| (units::now() - received_at).max(0) as f64 / 1e6);
-        self.ends.metrics.writer_lag_seconds.set(lag);
-        let paused = matches!(*self.ends.hold.borrow(), Hold::After(_));
-        self.ends.metrics.writer_paused.set(i64::from(paused));
     }
 
     /// Reads again from where the store cannot have forgotten anything.

@@ -45,8 +45,11 @@ async fn what_a_person_must_mend_is_tried_once_a_second() {
     let tries = running.state().tries.len();
     assert!((9..=11).contains(&tries), "{tries}");
     assert!(running.aside.letters.lock().unwrap().is_empty(), "nothing is set aside for a missing table");
+    let problem = running.problem.borrow().clone().expect("it says what holds it");
+    assert_eq!((problem.holds, problem.needs_attention, problem.reason.as_str()), ("rows", true, "no such table"));
     running.state().rows_fault = None;
     assert!(running.reaches(10).await <= Duration::from_secs(2));
+    assert_eq!(*running.problem.borrow(), None);
 }
 
 #[tokio::test(start_paused = true)]

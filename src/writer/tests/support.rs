@@ -19,7 +19,7 @@ use crate::{
     },
     lifecycle::{Signal, Stopper},
     metrics::Metrics,
-    store::{Batch, BoxError, BoxFuture, DaysQuery, RangeQuery, Runs, RunsQuery, Store, StoreError, merge},
+    store::{Batch, BoxError, BoxFuture, DaysQuery, Problem, RangeQuery, Runs, RunsQuery, Store, StoreError, merge},
     units::Micros,
     writer::{Aside, Chunk, Commit, Config, Content, Decoded, Ends, Hold, Letter, Records, WriterError, run},
 };
@@ -291,6 +291,7 @@ pub struct Running {
     pub hold: watch::Sender<Hold>,
     pub flush_to: watch::Sender<u64>,
     pub progress: watch::Receiver<u64>,
+    pub problem: watch::Receiver<Option<Problem>>,
     pub stopper: Stopper,
     pub task: JoinSet<Result<(), WriterError>>,
 }
@@ -310,6 +311,7 @@ pub fn start_with(
     let (hold, hold_receiver) = watch::channel(hold);
     let (flush_to, flush_receiver) = watch::channel(0);
     let (progress_sender, progress) = watch::channel(0);
+    let (problem_sender, problem) = watch::channel(None);
     let (stopper, stop) = Signal::new();
     let ends = Ends {
         store: store.clone(),
@@ -317,6 +319,7 @@ pub fn start_with(
         aside: aside.clone(),
         hold: hold_receiver,
         flush_to: flush_receiver,
+        problem: problem_sender,
         progress: progress_sender,
         metrics: Metrics::new(),
     };
@@ -325,7 +328,7 @@ pub fn start_with(
     log.rewind(from);
     let mut task = JoinSet::new();
     task.spawn(run(config, log, ends, stop));
-    Running { store, aside, checkpoint, hold, flush_to, progress, stopper, task }
+    Running { store, aside, checkpoint, hold, flush_to, progress, problem, stopper, task }
 }
 
 impl Running {
