@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_read_does_not_end_the_outage_of_writes() {
         let now = Instant::now();
-        let mut gate = Gate::new("run rows", 1);
+        let mut gate = Gate::new("runs", 1);
         let refused = StoreError::Misconfigured("no MODIFY permission".into());
         gate.failed(false, write(&refused), now);
         let since = gate.problem().unwrap().since;

@@ -44,10 +44,14 @@ impl<C: Commit, A: Aside> Writer<C, A> {
 
     /// Tells what holds the writer: first what a person must mend.
     pub(super) fn tell_problem(&self) {
-        let held = [self.rows_gate.problem(), self.runs_gate.problem(), self.letters.problem.as_ref()];
-        let held = held.into_iter().flatten().max_by_key(|problem| problem.needs_attention).cloned();
+        // Of equal ones the last: rows before runs, whose reads fail for another reason than their writes would.
+        let held = [self.letters.problem.as_ref(), self.runs_gate.problem(), self.rows_gate.problem()];
         // With nothing to write, the store may know that it could not.
-        let problem = held.or_else(|| self.ends.store.problem());
+        let store = self.ends.store.problem();
+        let problems = || store.as_ref().into_iter().chain(held.into_iter().flatten());
+        let since = problems().map(|problem| problem.since).min();
+        let worst = problems().max_by_key(|problem| problem.needs_attention);
+        let problem = worst.zip(since).map(|(worst, since)| Problem { since, ..worst.clone() });
         let attention = problem.as_ref().is_some_and(|problem| problem.needs_attention);
         self.ends.metrics.store_needs_attention.set(i64::from(attention));
         self.ends.problem.send_if_modified(|told: &mut Option<Problem>| {
