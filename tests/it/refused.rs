@@ -36,7 +36,7 @@ fn server(net: &str) -> Option<(Cluster, Cassandra)> {
     let yaml = dir.path().join("guardrails.yaml");
     fs::write(
         &yaml,
-        "column_value_size_fail_threshold: 100KiB\npermissions_validity: 200ms\nroles_validity: 200ms\n\
+        "column_value_size_fail_threshold: 40KiB\npermissions_validity: 200ms\nroles_validity: 200ms\n\
          credentials_validity: 200ms\n",
     )
     .unwrap();
@@ -115,6 +115,53 @@ fn the_dead_letter_of_a_refused_value_is_the_message_that_brought_it() {
     wait_until("the next epoch", LIMIT, || row().get("final_epoch") == Some(&json!(3)));
     check(&daemon);
     assert!(problem(&daemon).is_null());
+}
+
+#[test]
+fn each_refused_column_is_blamed_on_its_own_message() {
+    let Some((cluster, cassandra)) = server("127.0.133") else {
+        return skip("each_refused_column_is_blamed_on_its_own_message", "no Cassandra to start");
+    };
+    let redis = Redis::start();
+    apply_schema(&redis, &cassandra);
+    for permission in ["SELECT", "MODIFY"] {
+        cluster.query(&format!("GRANT {permission} ON KEYSPACE {} TO {ROLE}", cassandra.keyspace));
+    }
+    let daemon = login(Daemon::on(&redis).cassandra(&cassandra), ROLE, "secret").start_ready();
+    let mut client = redis.client();
+    let large = "x".repeat(50 << 10);
+    // In one go, so that one write of the run's row has to do with all of them.
+    publish(&mut client, "training_start", json!({"notes": large, "created_by": "first"}));
+    publish(&mut client, "training_start", json!({"tags": [large, "fair"], "created_by": "second"}));
+    publish(&mut client, "training_start", json!({"tags": ["good"], "created_by": "third"}));
+    publish(
+        &mut client,
+        "training_start",
+        json!({"dataset": {"name": "spiral", "description": large}, "created_by": "fourth"}),
+    );
+    publish(&mut client, "metrics", json!({"epoch": 1, "train_loss": 0.5}));
+    let named = json!({"type": "metrics", "run_id": large, "timestamp": now(), "epoch": 7, "loss": 0.5});
+    client.publish(TRAINING, named.to_string());
+    publish(&mut client, "metrics", json!({"epoch": 2, "train_loss": 0.5}));
+    let rows = || cassandra.rows("SELECT * FROM training_runs");
+    let has = |epoch: i32| rows().iter().any(|row| row["final_epoch"] == epoch);
+    wait_until("both runs", LIMIT, || has(2) && has(7));
+    let row = rows().into_iter().find(|row| row["final_epoch"] == 2).unwrap();
+    assert_eq!(
+        (&row["notes"], &row["tags"], &row["created_by"], &row["dataset_name"]),
+        (&Value::Null, &json!(["fair", "good"]), &json!("fourth"), &json!("spiral"))
+    );
+    let blamed = |column: &str| -> Vec<String> {
+        let letters = letters(&daemon).into_iter().filter(|(detail, _)| detail.contains(column));
+        letters.map(|(_, letter)| letter.to_string()).collect()
+    };
+    for (column, message) in [("notes", "first"), ("tags", "second"), ("description", "fourth"), ("run_name", "epoch")]
+    {
+        wait_until(column, LIMIT, || !blamed(column).is_empty());
+        let letters = blamed(column);
+        assert!(letters.len() == 1 && letters[0].contains(message), "{column}: {}", letters.len());
+    }
+    assert_eq!(daemon.get("/api/runs").json()["count"], 2);
 }
 
 #[test]
