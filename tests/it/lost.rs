@@ -1,11 +1,9 @@
 //! Rows of a run that somebody else removes from the store while the run goes on: they are whole again after its next message.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use crate::support::{cassandra::Cassandra, daemon::Daemon, redis::Redis, resp::Resp, skip, sqlite, wait_until};
 
