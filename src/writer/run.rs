@@ -4,6 +4,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
+    checks,
     summary::{Columns, Summary},
     waiting::Waiting,
 };
@@ -79,6 +80,8 @@ pub struct Run {
     pub checked: Option<Instant>,
     /// Whether it is in `checks`.
     pub check_queued: bool,
+    /// Others have changed the store since then; the run is looked at when it is touched.
+    pub suspect: bool,
     /// Others may have changed the stored row: it is read before the run is clean again.
     pub doubted: bool,
     /// The stored row has lost something that is not written again yet.
@@ -125,12 +128,18 @@ impl Run {
             touched: now,
             checked: None,
             check_queued: false,
+            suspect: false,
             doubted: false,
             restoring: false,
             dataset: None,
             dataset_missing: false,
             listed: false,
         }
+    }
+
+    /// When its stored row may be looked at again.
+    pub fn check_at(&self) -> Instant {
+        self.checked.map_or(self.touched, |checked| checked + checks::INTERVAL)
     }
 
     /// What is looked for beside the row, when others may have changed the store.

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    checks::{self, Checks},
+    checks::Checks,
     flight::Refused,
     frontier::Ticket,
     run::{Found, Job, Run, State},
@@ -47,8 +47,10 @@ pub struct Runs {
     later: BinaryHeap<Reverse<(Instant, Uuid)>>,
     /// Runs that were clean, oldest first: the first to be forgotten.
     clean: VecDeque<Uuid>,
-    /// Touched runs that are to be read again because of the time; `None`: the store tells when.
-    checks: Option<Checks>,
+    /// Touched runs that are to be read again, because of the time or because others have changed the store.
+    checks: Checks,
+    /// Whether the store cannot tell when others have changed it.
+    by_time: bool,
 }
 
 impl Runs {
@@ -62,13 +64,14 @@ impl Runs {
             now: VecDeque::new(),
             later: BinaryHeap::new(),
             clean: VecDeque::new(),
-            checks: None,
+            checks: Checks::default(),
+            by_time: false,
         }
     }
 
     /// For a store that cannot tell whether others have changed it: touched runs are read again now and then.
     pub fn checked_by_time(mut self, yes: bool) -> Self {
-        self.checks = yes.then(Checks::default);
+        self.by_time = yes;
         self
     }
 
@@ -86,12 +89,14 @@ impl Runs {
         }
         let run = self.runs.get_mut(&run_id).expect("it was just inserted");
         run.touched = now;
-        if let Some(checks) = &mut self.checks
-            && !run.check_queued
-            && run.summary.is_loaded()
-        {
-            run.check_queued = true;
-            checks.add(run.checked.map_or(now, |checked| now.max(checked + checks::INTERVAL)), run_id);
+        if self.by_time || run.suspect {
+            if mem::take(&mut run.suspect) && run.check_at() <= now {
+                // Its record waits for what comes of it.
+                run.doubted = true;
+            } else if !run.check_queued && run.summary.is_loaded() {
+                run.check_queued = true;
+                self.checks.add(run.check_at().max(now), run_id);
+            }
         }
         for tag in &touch.values.tags {
             run.waiting.push_tag(tag.clone(), ticket);
@@ -127,13 +132,17 @@ impl Runs {
     /// the others when they are touched.
     pub fn doubt(&mut self, now: Instant) {
         for (run_id, run) in &mut self.runs {
-            run.doubted = true;
-            if matches!(run.state, State::Clean) && now < run.touched + LATELY {
-                run.state = State::Queued;
-                let at = run.written.map_or(now, |written| written + SPACING);
-                self.later.push(Reverse((at, *run_id)));
+            run.suspect = true;
+            let is_touched = now < run.touched + LATELY || !matches!(run.state, State::Clean);
+            if is_touched && !mem::replace(&mut run.check_queued, true) {
+                self.checks.add(run.check_at().max(now), *run_id);
             }
         }
+    }
+
+    /// From now on only what is needed to come to an end.
+    pub fn check_no_more(&mut self) {
+        (self.checks, self.by_time) = (Checks::default(), false);
     }
 
     /// The next thing to do, if any is due; `urgent`: everything is.
@@ -143,8 +152,7 @@ impl Runs {
         if !run.summary.is_loaded() || ((run.doubted || run.summary.combines()) && !run.fresh) {
             run.state = State::Reading;
             let also = run.also();
-            run.doubted = false;
-            if !run.summary.is_loaded() {
+            if mem::take(&mut run.doubted) || !run.summary.is_loaded() {
                 run.checked = Some(now);
             }
             return Some(Job::Read { run_id, also });
@@ -164,13 +172,18 @@ impl Runs {
         if self.later.peek().is_some_and(|Reverse((at, _))| urgent || *at <= now) {
             return self.later.pop().map(|Reverse((_, run_id))| run_id);
         }
-        let checks = self.checks.as_mut()?;
-        while let Some(run_id) = checks.next(now) {
+        while let Some(run_id) = self.checks.next(now) {
             let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.check_queued) else { continue };
-            run.check_queued = false;
-            run.doubted = true;
-            run.checked = Some(now);
-            checks.charge(run.also().reads(), now);
+            if run.check_at() > now {
+                // It has been looked at meanwhile, for another reason; what others did after that is not known.
+                self.checks.add(run.check_at(), run_id);
+                continue;
+            }
+            (run.check_queued, run.suspect) = (false, false);
+            (run.doubted, run.checked) = (true, Some(now));
+            if self.by_time {
+                self.checks.charge(run.also().reads(), now);
+            }
             if matches!(run.state, State::Clean) {
                 return Some(run_id);
             }
@@ -184,7 +197,7 @@ impl Runs {
         let is_now = |at: Instant| at <= now;
         !self.now.is_empty()
             || self.later.peek().is_some_and(|Reverse((at, _))| urgent || is_now(*at))
-            || self.check_at().is_some_and(is_now)
+            || self.checks.due_at().is_some_and(is_now)
     }
 
     /// When the next job is due.
@@ -193,11 +206,7 @@ impl Runs {
             return Some(now);
         }
         let later = self.later.peek().map(|Reverse((at, _))| *at);
-        [later, self.check_at()].into_iter().flatten().min()
-    }
-
-    fn check_at(&self) -> Option<Instant> {
-        self.checks.as_ref()?.due_at()
+        [later, self.checks.due_at()].into_iter().flatten().min()
     }
 
     /// What is stored of the run. Returns the records that need not wait any longer.
@@ -257,7 +266,7 @@ impl Runs {
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        *self = Self::new(self.runs_max, self.text_max).checked_by_time(self.checks.is_some());
+        *self = Self::new(self.runs_max, self.text_max).checked_by_time(self.by_time);
     }
 
     fn rest(&mut self, run_id: Uuid) {

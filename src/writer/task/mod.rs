@@ -324,6 +324,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
     /// Writes what has been gathered, unless the store is down: then it is on disk, and read again at the next start.
     async fn drain(&mut self) -> Result<(), WriterError> {
         self.stopping = true;
+        self.runs.check_no_more();
         let deadline = Instant::now() + LAST_WRITES;
         loop {
             let now = Instant::now();

@@ -176,3 +176,23 @@ async fn ten_thousand_busy_runs_share_the_reads() {
     let most = most.max().unwrap();
     assert!((80..=100).contains(&most), "{most}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_neighbour_that_writes_all_the_time_costs_a_look_every_five_seconds() {
+    let all: Vec<_> = (0..400).map(|n| metrics(n, n % 2)).collect();
+    let running = rested(all, 2, Some(0)).await;
+    let before = running.state().run_reads.len();
+    for end in (4..=400).step_by(2) {
+        running.state().outside_changes = Some(end);
+        running.hold.send_replace(Hold::After(end));
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    let reads = running.state().run_reads.len() - before;
+    // 50 s, two runs.
+    assert!((18..=26).contains(&reads), "{reads}");
+    // The last change counts, too.
+    running.state().runs.clear();
+    running.state().outside_changes = Some(1_000);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(running.state().runs.len(), 2, "both were touched just before");
+}
