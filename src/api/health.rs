@@ -17,11 +17,31 @@ pub async fn alive() -> &'static str {
 
 /// Whether it does its work; what is missing.
 pub async fn ready(State(sight): State<Sight>) -> Response {
-    let missing = (sight.missing)();
+    let mut missing = (sight.missing)();
+    let problem = problem(&(sight.status)());
     if missing.is_empty() {
-        return "ready\n".into_response();
+        // Messages are received and kept: that the store does not take them is said, and is no reason to stop sending.
+        return problem.map_or_else(|| "ready\n".to_owned(), |problem| format!("ready\n{problem}\n")).into_response();
     }
+    missing.extend(problem);
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, missing.join("; ")).into_response()
+}
+
+/// What holds the rows back, since when, and what mends it.
+fn problem(status: &Value) -> Option<String> {
+    let problem = status["store"]["problem"].as_object()?;
+    let text = |name: &str| problem.get(name).and_then(Value::as_str);
+    let mut said = format!(
+        "store problem, holding {} since {}: {}",
+        text("holds").unwrap_or_default(),
+        text("since").unwrap_or_default(),
+        text("reason").unwrap_or_default()
+    );
+    if let Some(remedy) = text("remedy") {
+        said.push_str("; to mend it: ");
+        said.push_str(remedy);
+    }
+    Some(said)
 }
 
 /// OpenMetrics.

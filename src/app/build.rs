@@ -16,7 +16,7 @@ use super::{
     parts::{self, Letters, Renderer, SharedRuns, SpoolCommit},
     pauses,
     phases::report_restart,
-    status::Sources,
+    status::{Sources, Watched},
     stores,
 };
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
     redis::{Link, RunShare},
     source::{self, QueuedBytes, SourceStatus, pubsub::Source, queue},
     spool,
-    store::{Store, StoreKind},
+    store::{Problem, Store, StoreKind},
     units::{self, Micros},
     wire::{self, Job},
     writer,
@@ -94,7 +94,7 @@ impl Daemon<'_> {
         started: Instant,
         redis: &SourceStatus,
         (spool, dead_letters): (&spool::View, &Arc<DeadLetters>),
-        (hold, progress, last_gap): (watch::Receiver<Hold>, watch::Receiver<u64>, watch::Receiver<Option<Gap>>),
+        watched: Watched,
     ) -> Arc<Sources> {
         Arc::new(Sources {
             instance: self.settings.instance.clone(),
@@ -109,9 +109,7 @@ impl Daemon<'_> {
             redis: redis.clone(),
             spool: spool.clone(),
             dead_letters: Arc::clone(dead_letters),
-            hold,
-            progress,
-            last_gap,
+            watched,
             metrics: Arc::clone(&self.metrics),
         })
     }
@@ -205,7 +203,7 @@ impl Daemon<'_> {
         committer: spool::Committer,
         view: &spool::View,
         (hold, flush_to): (watch::Receiver<Hold>, watch::Receiver<u64>),
-        (progress, dead_letters): (watch::Sender<u64>, Arc<DeadLetters>),
+        (progress, problem, dead_letters): (watch::Sender<u64>, watch::Sender<Option<Problem>>, Arc<DeadLetters>),
     ) -> Arc<dyn Store> {
         let settings = self.settings;
         let (store, upkeep) = stores::open(settings, &self.metrics, self.back.clone());
@@ -216,6 +214,7 @@ impl Daemon<'_> {
             aside: Arc::new(Letters::new(dead_letters, view.clone())),
             hold,
             flush_to,
+            problem,
             progress,
             metrics: Arc::clone(&self.metrics),
         };
@@ -267,7 +266,7 @@ fn levers(
     let (end, fill, status) = (Arc::clone(sources), Arc::clone(sources), Arc::clone(sources));
     control::Levers {
         hold,
-        stored: sources.progress.clone(),
+        stored: sources.watched.progress.clone(),
         end: Box::new(move || end.spool.end()),
         spool_fill: Box::new(move || fill.spool.bytes() as f64 / fill.spool.capacity().max(1) as f64),
         status: Box::new(move || status.status().to_string()),

@@ -34,6 +34,7 @@ use self::{
     build::Daemon,
     decode::{Decoder, SpoolRecords},
     phases::{Reloaded, drain, reload_when_asked, tell_ready},
+    status::Watched,
 };
 use crate::{
     config::Settings,
@@ -129,7 +130,8 @@ async fn daemon(
     let (last_gap_out, last_gap) = watch::channel(None);
     let dead_letters = DeadLetters::open(&settings.dead_letter, Arc::clone(&daemon.metrics));
     let dead_letters = Arc::new(dead_letters.map_err(AppError::DeadLetters)?);
-    let watched = (hold.clone(), progress.clone(), last_gap);
+    let (problem_out, problem) = watch::channel(None);
+    let watched = Watched { hold: hold.clone(), progress: progress.clone(), last_gap, problem };
     let sources = daemon.sources(started, &inlets.status, (&view, &dead_letters), watched);
     let board = Board::new(&settings.latest, &settings.redis.key_prefix, Arc::clone(&daemon.metrics));
     // Takes up a pause of before the restart, so it comes before the writer.
@@ -145,7 +147,7 @@ async fn daemon(
         committer,
         &view,
         (hold, flush_to),
-        (progress_out, dead_letters),
+        (progress_out, problem_out, dead_letters),
     );
     let inlet = http::inlet(settings, &inlets.link, to_intake, receipts, limits);
     let (prefix, instance) = (settings.redis.key_prefix.clone(), settings.instance.clone());

@@ -181,6 +181,8 @@ pub(super) async fn pump<R: Records, C: Commit, A: Aside>(
         aside,
         hold,
         flush_to,
+        // The command says itself why it does not get on.
+        problem: watch::Sender::new(None),
         progress: progress_out,
         metrics: Arc::clone(metrics),
     };

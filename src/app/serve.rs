@@ -1,22 +1,15 @@
 //! The API alone: reads of the configured store and of the latest keys, and what is heard on Redis, without a pipeline.
 
-use std::{
-    convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
-    sync::{broadcast, mpsc},
+    sync::{broadcast, mpsc, watch},
     time::{Instant, sleep, timeout},
 };
 use tracing::info;
 
-use super::{AppError, RECEIPTS, follow, http, signals, stores};
+use super::{AppError, RECEIPTS, follow, http, signals, status::told, stores};
 use crate::{
     api,
     config::Settings,
@@ -26,12 +19,19 @@ use crate::{
     redis::Link,
     render,
     source::SourceStatus,
-    store::Store,
+    store::{Problem, Store, StoreError},
     units,
 };
 
 /// How often the store is asked whether it answers, and how long it may take.
 const PROBE: Duration = Duration::from_secs(2);
+
+/// Whether the store answers, and what it says when it does not.
+#[derive(Clone, Debug)]
+struct Answers {
+    yes: bool,
+    problem: Option<Problem>,
+}
 
 /// Serves until a signal stops it.
 ///
@@ -60,8 +60,8 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     tasks.spawn("store", upkeep);
     let (link, upkeep) = Link::new(&settings.redis, stop.clone());
     tasks.spawn("redis commands", upkeep);
-    let answers = Arc::new(AtomicBool::new(false));
-    tasks.spawn("probe", probe(Arc::clone(&store), Arc::clone(&answers), stop.clone()));
+    let (answers_out, answers) = watch::channel(Answers { yes: false, problem: None });
+    tasks.spawn("probe", probe(Arc::clone(&store), answers_out, stop.clone()));
 
     let keys = http::keys(settings, &link);
     tasks.spawn("reload", reload_tokens(reloads, Arc::clone(&keys), settings.clone(), stop.clone()));
@@ -72,7 +72,7 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     let seen = http::Seen {
         status: status(settings, started, (&link, &heard.status), &answers),
         missing: Arc::new(move || {
-            let missing = if answers.load(Ordering::Relaxed) { None } else { Some("store does not answer".to_owned()) };
+            let missing = if answers.borrow().yes { None } else { Some("store does not answer".to_owned()) };
             missing.into_iter().collect()
         }),
         metrics,
@@ -107,16 +107,17 @@ fn status(
     settings: &Settings,
     started: Instant,
     (link, heard): (&Link, &SourceStatus),
-    answers: &Arc<AtomicBool>,
+    answers: &watch::Receiver<Answers>,
 ) -> api::StatusFn {
-    let (instance, answers) = (settings.instance.clone(), Arc::clone(answers));
+    let (instance, answers) = (settings.instance.clone(), answers.clone());
     let (link, heard) = (link.clone(), heard.clone());
     Arc::new(move || -> Value {
+        let Answers { yes, problem } = answers.borrow().clone();
         json!({
             "instance": instance,
             "version": env!("CARGO_PKG_VERSION"),
             "phase": "serving",
-            "ready": answers.load(Ordering::Relaxed),
+            "ready": yes,
             "at": render::time(units::now()),
             "uptime_seconds": started.elapsed().as_secs(),
             "redis": {
@@ -124,19 +125,24 @@ fn status(
                 "connections": heard.connections(),
                 "unproven": heard.unproven(),
             },
-            "store": { "connected": answers.load(Ordering::Relaxed) },
+            "store": { "connected": yes, "problem": problem.as_ref().map(told) },
         })
     })
 }
 
 async fn probe(
     store: Arc<dyn Store>,
-    answers: Arc<AtomicBool>,
+    answers: watch::Sender<Answers>,
     mut stop: Signal,
 ) -> Result<(), std::convert::Infallible> {
     loop {
-        let answered = timeout(PROBE, store.ping()).await.is_ok_and(|answered| answered.is_ok());
-        answers.store(answered, Ordering::Relaxed);
+        let late = |_| Err(StoreError::Unavailable("no answer in time".into()));
+        let answer = timeout(PROBE, store.ping()).await.unwrap_or_else(late);
+        answers.send_modify(|answers| {
+            let since = answers.problem.take().map_or_else(units::now, |problem| problem.since);
+            answers.yes = answer.is_ok();
+            answers.problem = answer.err().map(|error| Problem::of("reads", &error, since));
+        });
         tokio::select! {
             () = stop.stopped() => return Ok(()),
             () = sleep(PROBE) => {}

@@ -13,6 +13,7 @@ use crate::{
     render,
     source::SourceStatus,
     spool::View,
+    store::Problem,
     units::{self, Micros},
 };
 
@@ -36,25 +37,34 @@ pub struct Sources {
     pub spool: View,
     /// Messages and rows set aside.
     pub dead_letters: Arc<DeadLetters>,
+    /// What its tasks tell.
+    pub watched: Watched,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the tasks of the daemon tell of themselves.
+pub struct Watched {
     /// Whether the writer is held.
     pub hold: watch::Receiver<Hold>,
     /// What the store has confirmed.
     pub progress: watch::Receiver<u64>,
     /// The newest gap since the start.
     pub last_gap: watch::Receiver<Option<Gap>>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
+    /// What keeps the writer from writing.
+    pub problem: watch::Receiver<Option<Problem>>,
 }
 
 impl Sources {
     /// The status object. Also brings the gauges that mirror other parts up to date.
     pub fn status(&self) -> Value {
         let missing = self.readiness.missing();
-        let stored = *self.progress.borrow();
+        let stored = *self.watched.progress.borrow();
         let pending = self.spool.end().saturating_sub(stored);
-        let paused = *self.hold.borrow() != Hold::Open;
+        let paused = *self.watched.hold.borrow() != Hold::Open;
         let kept = self.dead_letters.kept();
         self.refresh(pending, paused, kept);
+        let problem = self.watched.problem.borrow().clone();
         let m = &self.metrics;
         json!({
             "instance": self.instance,
@@ -81,7 +91,7 @@ impl Sources {
                 "committed": self.spool.committed(),
                 "pending_records": pending,
             },
-            "store": { "kind": self.store, "connected": m.store_connected.get() == 1 },
+            "store": { "kind": self.store, "connected": m.store_connected.get() == 1, "problem": problem.as_ref().map(told) },
             "lag_seconds": m.writer_lag_seconds.get(),
             "counters": {
                 "received": m.source_messages.get(),
@@ -97,18 +107,20 @@ impl Sources {
                 "dropped_for_room": m.dead_letters_dropped.get(),
             },
             "gaps": self.gaps(),
-            "last_gap": self.last_gap.borrow().as_ref().map(gap),
+            "last_gap": self.watched.last_gap.borrow().as_ref().map(gap),
         })
     }
 
     /// One line for the service manager.
     pub fn line(&self) -> String {
         let missing = self.readiness.missing();
+        let problem = self.watched.problem.borrow().clone();
         format!(
-            "{}; {} events, {} records wait for the store",
+            "{}; {} events, {} records wait for the store{}",
             self.phase(&missing),
             self.metrics.intake_events.get(),
-            self.spool.end().saturating_sub(*self.progress.borrow())
+            self.spool.end().saturating_sub(*self.watched.progress.borrow()),
+            problem.map_or_else(String::new, |problem| format!(": {}", problem.reason))
         )
     }
 
@@ -116,7 +128,7 @@ impl Sources {
         match () {
             () if missing.contains(&"stopping") => "stopping",
             () if !missing.is_empty() => "degraded",
-            () if *self.hold.borrow() != Hold::Open => "paused",
+            () if *self.watched.hold.borrow() != Hold::Open => "paused",
             () => "running",
         }
     }
@@ -150,6 +162,17 @@ impl Sources {
 /// The tables whose confirmed rows are counted together.
 const ROWS: [&str; 6] =
     ["training_metrics", "network_topology", "training_events", "dataset_info", "control_log", "ingest_gaps"];
+
+/// What is wrong with the store, as a part of a status.
+pub fn told(problem: &Problem) -> Value {
+    json!({
+        "holds": problem.holds,
+        "since": render::time(problem.since),
+        "needs_attention": problem.needs_attention,
+        "reason": problem.reason,
+        "remedy": problem.remedy,
+    })
+}
 
 fn gap(gap: &Gap) -> Value {
     json!({

@@ -294,6 +294,10 @@ impl Store for MemoryStore {
         })
     }
 
+    fn is_listed(&self, run_id: Uuid, start: Micros) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.read(move |tables| tables.runs.get(&run_id).is_some_and(|row| row.start_time == Some(start)))
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.read(|_| ())
     }

@@ -5,6 +5,7 @@
 pub mod cassandra;
 pub mod memory;
 pub mod merge;
+mod problem;
 pub mod samples;
 pub mod server;
 pub mod sqlite;
@@ -31,6 +32,9 @@ use crate::{
     },
     units::{self, Micros},
 };
+
+pub use self::problem::Problem;
+pub(crate) use self::problem::{Mendable, remedy};
 
 /// Which store, and how long it keeps rows.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -284,6 +288,20 @@ pub trait Store: Send + Sync + 'static {
 
     /// The names of a run's other numbers, each once, in the order of their bytes; at most [`METRIC_NAMES_MAX`].
     fn metric_names(&self, run_id: Uuid) -> BoxFuture<'_, Result<Vec<String>, StoreError>>;
+
+    /// Whether the index of recent runs has this run under this start time.
+    fn is_listed(&self, run_id: Uuid, start: Micros) -> BoxFuture<'_, Result<bool, StoreError>>;
+
+    /// A counter that grows when somebody else has changed what is stored, at the latest when a write after that is confirmed.
+    /// `None`: this store cannot tell, and what is stored must be looked at.
+    fn outside_changes(&self) -> Option<u64> {
+        None
+    }
+
+    /// What is known to be wrong with the store, without asking it.
+    fn problem(&self) -> Option<Problem> {
+        None
+    }
 
     /// One cheap round trip.
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>>;

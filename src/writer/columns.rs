@@ -1,7 +1,10 @@
 //! The columns of a run's row as bits, and the one rule of most of them: the newest value counts.
 
 use super::finals::Same;
-use crate::{event::RunRow, units::Micros};
+use crate::{
+    event::{Lifecycle, RunRow, RunTouch},
+    units::Micros,
+};
 
 /// Columns, as a set of bits.
 pub type Columns = u32;
@@ -17,8 +20,21 @@ macro_rules! each_newest {
     };
 }
 
-/// The number of those columns.
+/// Calls the macro with those columns and the final values: the bit of each and its name.
+macro_rules! each_timed {
+    ($call:ident) => {
+        $call! {
+            0 run_name, 1 dataset_name, 2 dataset_size, 3 config_json, 4 final_epoch, 5 final_train_loss,
+            6 final_train_accuracy, 7 final_val_loss, 8 final_val_accuracy, 9 total_hidden_units, 10 total_parameters,
+            11 notes, 12 created_by
+        }
+    };
+}
+
+/// The number of columns whose newest value counts.
 pub const NEWEST: usize = 8;
+/// The number of columns of which the time of their value is known: those, and the final values. Theirs are the lowest bits.
+pub const TIMED: usize = 13;
 /// `start_time`.
 pub const START: Columns = 1 << 13;
 /// `end_time`.
@@ -39,7 +55,26 @@ pub const LAST: Columns = 1 << 20;
 pub const RESTARTED: Columns = 1 << 21;
 /// Columns whose new value depends on the stored one, which others may have changed since it was read.
 pub const COMBINED: Columns = START | BEST | BEST_EPOCH | TAGS | END | RESTARTED;
-pub(super) use each_newest;
+pub(super) use {each_newest, each_timed};
+
+/// The columns that an event says something of, whether or not that changes them.
+pub fn said(touch: &RunTouch) -> Columns {
+    let values = &touch.values;
+    // The first event of a run makes its start and its status.
+    let mut said = START | STATUS | LAST;
+    said |= match touch.lifecycle {
+        Some(Lifecycle::Start) => RESTARTED | END | DURATION,
+        Some(Lifecycle::End(_)) => END | DURATION,
+        None => 0,
+    };
+    said |= if values.final_val_accuracy.is_some() { BEST | BEST_EPOCH } else { 0 };
+    said |= if values.tags.is_empty() { 0 } else { TAGS };
+    macro_rules! note {
+        ($($column:literal $name:ident),+) => {$( said |= if values.$name.is_some() { 1 << $column } else { 0 }; )+};
+    }
+    each_timed!(note);
+    said
+}
 
 /// The newest value by time wins, the later of two equally new ones; an absent column takes any.
 pub fn newest<T: Same>(
@@ -86,10 +121,6 @@ pub fn only(row: &RunRow, columns: Columns) -> RunRow {
     macro_rules! take {
         ($($column:literal $name:ident),+) => {$( change.$name = keep(&row.$name, columns, 1 << $column); )+};
     }
-    take! {
-        0 run_name, 1 dataset_name, 2 dataset_size, 3 config_json, 4 final_epoch, 5 final_train_loss,
-        6 final_train_accuracy, 7 final_val_loss, 8 final_val_accuracy, 9 total_hidden_units, 10 total_parameters,
-        11 notes, 12 created_by
-    }
+    each_timed!(take);
     change
 }

@@ -4,7 +4,7 @@
 //! that an end gave is shown until the run has started again and metrics newer than that start give another: so the order of
 //! arrival does not matter, nor does what arrived in between.
 
-use super::summary::Columns;
+use super::columns::{Columns, TIMED};
 use crate::{event::RunRow, units::Micros};
 
 /// Calls the macro with every column: its number here, its bit and its name.
@@ -106,6 +106,32 @@ impl Finals {
                 *known = time.min(*known);
             }
         }
+    }
+
+    /// When the values that the row shows were said, by their bits, as far as they are these.
+    pub fn shown_since(&self, row: &RunRow, times: &mut [Micros; TIMED]) {
+        macro_rules! note {
+            ($($at:literal $bit:literal $name:ident),+) => {$(
+                if matches!((&self.$name, &row.$name), (Some(value), Some(shown)) if value.same(shown)) {
+                    times[$bit] = self.times[$at];
+                }
+            )+};
+        }
+        finals!(note);
+    }
+
+    /// Forgets the values of these columns that the row shows.
+    pub fn forget(&mut self, row: &RunRow, columns: Columns) {
+        macro_rules! forget {
+            ($($at:literal $bit:literal $name:ident),+) => {$(
+                if columns & (1 << $bit) != 0
+                    && matches!((&self.$name, &row.$name), (Some(value), Some(shown)) if value.same(shown))
+                {
+                    (self.$name, self.times[$at]) = (None, Micros::MIN);
+                }
+            )+};
+        }
+        finals!(forget);
     }
 
     /// Whether one of these would take the place of another value in the row.

@@ -7,16 +7,16 @@ use uuid::Uuid;
 
 use super::{
     batch::{Gathered, Origin, bytes_of},
+    columns::{Columns, TAGS, only},
     frontier::Ticket,
     history,
     parts::{Aside, Letter},
-    runs::Job,
-    summary::{Columns, History, only},
+    run::{Also, Found, Job, Known, RunWrite},
 };
 use crate::{
-    event::{Row, RunRow, Table},
+    event::{DatasetRow, Partition, Row, RunRow, Table},
     logging::Chain,
-    store::{BoxError, Store, StoreError},
+    store::{Batch, BoxError, Store, StoreError},
     units::Micros,
 };
 
@@ -24,30 +24,12 @@ use crate::{
 pub enum Landed {
     /// Of a batch.
     Rows(RowsLanded),
-    /// Of a read of a run's row.
+    /// Of a read of a run.
     Read {
         /// The run.
         run_id: Uuid,
-        /// Its row.
-        result: Result<Option<RunRow>, StoreError>,
-        /// Whether it was a try during an outage.
-        trying: bool,
-    },
-    /// Of a read of a run's history.
-    History {
-        /// The run.
-        run_id: Uuid,
         /// What was read.
-        result: Result<History, StoreError>,
-        /// Whether it was a try during an outage.
-        trying: bool,
-    },
-    /// Of a read of the stored names of a run's other numbers.
-    Names {
-        /// The run.
-        run_id: Uuid,
-        /// What was read.
-        result: Result<Vec<String>, StoreError>,
+        result: Result<Known, StoreError>,
         /// Whether it was a try during an outage.
         trying: bool,
     },
@@ -55,8 +37,8 @@ pub enum Landed {
     Run {
         /// The run.
         run_id: Uuid,
-        /// The refused columns and what the store said.
-        result: Result<Vec<(String, String)>, StoreError>,
+        /// What was refused.
+        result: Result<Vec<Refused>, StoreError>,
         /// Whether it was a try during an outage.
         trying: bool,
     },
@@ -69,6 +51,28 @@ pub enum Landed {
         /// Whether it is.
         result: Result<(), BoxError>,
     },
+}
+
+/// A value of a run that the store refuses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// Which.
+    pub what: What,
+    /// The value, for people.
+    pub row: String,
+    /// What the store said.
+    pub error: String,
+}
+
+/// The part of a run that a value is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// A column, as its bit.
+    Column(Columns),
+    /// One of the tags.
+    Tag(String),
+    /// The name of another number.
+    Name(String),
 }
 
 /// What came of a batch.
@@ -139,17 +143,24 @@ pub async fn rows(store: Arc<dyn Store>, gathered: Gathered, trying: bool, satur
     Landed::Rows(landed)
 }
 
-/// Reads or writes a run's row, or reads its history.
+/// Reads or writes something of a run.
 pub async fn run(store: Arc<dyn Store>, job: Job, trying: bool) -> Landed {
     match job {
-        Job::Read(run_id) => Landed::Read { run_id, result: store.read_run(run_id).await, trying },
-        Job::History(run_id, wanted) => {
-            Landed::History { run_id, result: history::read(&*store, run_id, wanted).await, trying }
+        Job::Read { run_id, also } => {
+            let result = read_run(&*store, run_id, also).await.map(|found| Known::Row(Box::new(found)));
+            Landed::Read { run_id, result, trying }
         }
-        Job::Names(run_id) => Landed::Names { run_id, result: store.metric_names(run_id).await, trying },
-        Job::Write { change, columns, stored_start, names } => {
-            let result = write(&*store, &change, columns, stored_start, names).await;
-            Landed::Run { run_id: change.run_id, result, trying }
+        Job::History(run_id, wanted) => {
+            let result = history::read(&*store, run_id, wanted).await.map(Known::History);
+            Landed::Read { run_id, result, trying }
+        }
+        Job::Names(run_id) => {
+            let result = store.metric_names(run_id).await.map(Known::Names);
+            Landed::Read { run_id, result, trying }
+        }
+        Job::Write(write) => {
+            let run_id = write.change.run_id;
+            Landed::Run { run_id, result: self::write(&*store, *write).await, trying }
         }
     }
 }
@@ -160,21 +171,32 @@ pub async fn letters<A: Aside>(aside: Arc<A>, letters: Vec<Letter>, tickets: Vec
     Landed::Letters { letters, tickets, result }
 }
 
-/// Writes the names first: the record that brought them waits for both.
-async fn write(
-    store: &dyn Store,
-    change: &RunRow,
-    columns: Columns,
-    stored_start: Option<Micros>,
-    names: Vec<String>,
-) -> Result<Vec<(String, String)>, StoreError> {
+async fn read_run(store: &dyn Store, run_id: Uuid, also: Also) -> Result<Found, StoreError> {
+    let row = store.read_run(run_id).await?;
+    let unlisted = match also.start {
+        Some(start) => !store.is_listed(run_id, start).await?,
+        None => false,
+    };
+    let dataset_missing = match also.dataset {
+        Some(dataset_id) => store.dataset(dataset_id).await?.is_none(),
+        None => false,
+    };
+    Ok(Found { row, unlisted, dataset_missing })
+}
+
+/// Writes the row last: the records that wait for it wait for all.
+async fn write(store: &dyn Store, write: RunWrite) -> Result<Vec<Refused>, StoreError> {
+    let RunWrite { change, columns, stored_start, names, dataset } = write;
+    if let Some(dataset) = dataset {
+        write_dataset(store, *dataset).await?;
+    }
     let mut refused = write_names(store, change.run_id, names).await?;
-    refused.append(&mut write_run(store, change, columns, stored_start).await?);
+    refused.append(&mut write_run(store, &change, columns, stored_start).await?);
     Ok(refused)
 }
 
 /// Writes the names; when they are rejected, halves of them, down to the name that is to blame.
-async fn write_names(store: &dyn Store, run_id: Uuid, names: Vec<String>) -> Result<Vec<(String, String)>, StoreError> {
+async fn write_names(store: &dyn Store, run_id: Uuid, names: Vec<String>) -> Result<Vec<Refused>, StoreError> {
     let mut refused = Vec::new();
     let mut rest = if names.is_empty() { Vec::new() } else { vec![names] };
     while let Some(mut part) = rest.pop() {
@@ -185,7 +207,11 @@ async fn write_names(store: &dyn Store, run_id: Uuid, names: Vec<String>) -> Res
                 rest.push(part);
             }
             Err(StoreError::Rejected(error)) => {
-                refused.push((format!("a name of metrics: {:?}", part[0]), Chain(&*error).to_string()));
+                let error = Chain(&*error).to_string();
+                refused.extend(part.pop().map(|name| {
+                    let row = format!("a name of metrics: {name:?}");
+                    Refused { what: What::Name(name), row, error }
+                }));
             }
             Err(error) => return Err(error),
         }
@@ -199,7 +225,7 @@ async fn write_run(
     change: &RunRow,
     columns: Columns,
     stored_start: Option<Micros>,
-) -> Result<Vec<(String, String)>, StoreError> {
+) -> Result<Vec<Refused>, StoreError> {
     let mut refused = Vec::new();
     let mut rest = if columns == 0 { Vec::new() } else { vec![columns] };
     while let Some(columns) = rest.pop() {
@@ -211,11 +237,46 @@ async fn write_run(
                 rest.push(columns & !low);
                 rest.push(low);
             }
-            Err(StoreError::Rejected(error)) => refused.push((format!("{part:?}"), Chain(&*error).to_string())),
+            Err(StoreError::Rejected(_)) if columns == TAGS => write_tags(store, part, &mut refused).await?,
+            Err(StoreError::Rejected(error)) => {
+                let (row, error) = (format!("{part:?}"), Chain(&*error).to_string());
+                refused.push(Refused { what: What::Column(columns), row, error });
+            }
             Err(error) => return Err(error),
         }
     }
     Ok(refused)
+}
+
+/// Writes the tags without the largest ones, as many as the store takes: each write replaces the set, so that tags could not be
+/// tried one by one without losing others for a moment.
+async fn write_tags(store: &dyn Store, mut part: RunRow, refused: &mut Vec<Refused>) -> Result<(), StoreError> {
+    while let Some(largest) = part.tags.iter().max_by_key(|tag| tag.len()).cloned() {
+        match store.write_run(&part, None).await {
+            Ok(()) => return Ok(()),
+            Err(StoreError::Rejected(error)) => {
+                part.tags.remove(&largest);
+                let (row, error) = (format!("tag {largest:?}"), Chain(&*error).to_string());
+                refused.push(Refused { what: What::Tag(largest), row, error });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Writes a dataset again that was stored before; should it be refused now, the message is long confirmed, and there is no more to
+/// be done than to say so.
+async fn write_dataset(store: &dyn Store, dataset: DatasetRow) -> Result<(), StoreError> {
+    let partition = Partition::Id(dataset.dataset_id);
+    let batch = Batch { table: Table::Datasets, partition, rows: vec![Row::Dataset(dataset)] };
+    match store.write(&batch).await {
+        Err(StoreError::Rejected(error)) => {
+            tracing::error!(error = %Chain(&*error), "a dataset that had vanished is refused by the store");
+            Ok(())
+        }
+        result => result,
+    }
 }
 
 fn lowest(columns: Columns) -> Columns {
@@ -229,6 +290,6 @@ fn split(part: &mut Gathered) -> Gathered {
     let origins = part.origins.split_off(half);
     let bytes = rows.iter().map(bytes_of).sum();
     part.bytes = part.bytes.saturating_sub(bytes);
-    let batch = crate::store::Batch { table: part.batch.table, partition: part.batch.partition, rows };
+    let batch = Batch { table: part.batch.table, partition: part.batch.partition, rows };
     Gathered { batch, origins, bytes }
 }

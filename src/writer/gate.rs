@@ -8,7 +8,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::{backoff::Backoff, logging::Chain, store::StoreError};
+use crate::{
+    backoff::Backoff,
+    logging::Chain,
+    store::{Problem, StoreError},
+    units,
+};
 
 /// Between two tries of something that a person must mend.
 const MENDING: Duration = Duration::from_secs(1);
@@ -30,6 +35,20 @@ struct Outage {
     failures: u64,
     mending: bool,
     trying: bool,
+    /// Whether it is a write that fails.
+    of_write: bool,
+    problem: Problem,
+}
+
+/// A call that failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Failure<'a> {
+    /// What the store said.
+    pub error: &'a StoreError,
+    /// Whether it was a write. What a user may read it may not always write.
+    pub of_write: bool,
+    /// Whether it is logged elsewhere.
+    pub quiet: bool,
 }
 
 impl Gate {
@@ -60,6 +79,19 @@ impl Gate {
         self.outage.as_ref().filter(|outage| !outage.trying).map(|outage| outage.until)
     }
 
+    /// What holds the calls.
+    pub fn problem(&self) -> Option<&Problem> {
+        self.outage.as_ref().map(|outage| &outage.problem)
+    }
+
+    /// A read succeeded. Where it is a write that fails, that says nothing of it: the write may be tried now.
+    pub fn read_succeeded(&mut self, trying: bool, now: Instant) {
+        match &mut self.outage {
+            Some(outage) if outage.of_write && trying => (outage.trying, outage.until) = (false, now),
+            _ => self.succeeded(trying, now),
+        }
+    }
+
     /// A call succeeded.
     pub fn succeeded(&mut self, trying: bool, now: Instant) {
         if !trying {
@@ -73,17 +105,23 @@ impl Gate {
     }
 
     /// A call failed and will be repeated.
-    pub fn failed(&mut self, trying: bool, error: &StoreError, quiet: bool, now: Instant) {
+    pub fn failed(&mut self, trying: bool, failure: Failure<'_>, now: Instant) {
+        let Failure { error, of_write, quiet } = failure;
         let mending = !matches!(error, StoreError::Unavailable(_));
         let known = self.outage.as_ref().map(|outage| outage.mending);
-        let outage = self.outage.get_or_insert(Outage { since: now, until: now, failures: 0, mending, trying: false });
+        let what = self.what;
+        let outage = self.outage.get_or_insert_with(|| {
+            let problem = Problem::of(what, error, units::now());
+            Outage { since: now, until: now, failures: 0, mending, trying: false, of_write, problem }
+        });
         outage.failures += 1;
         if known.is_some() && !trying {
             // It began before the outage did and says nothing new.
             return;
         }
         outage.trying = false;
-        outage.mending = mending;
+        (outage.mending, outage.of_write) = (mending, of_write);
+        outage.problem = Problem::of(what, error, outage.problem.since);
         outage.until = now + if mending { MENDING } else { self.backoff.next_delay() };
         let error = Chain(error);
         if known == Some(mending) || quiet {
@@ -100,14 +138,43 @@ impl Gate {
 mod tests {
     use super::*;
 
+    fn write(error: &StoreError) -> Failure<'_> {
+        Failure { error, of_write: true, quiet: false }
+    }
+
+    #[test]
+    fn a_read_does_not_end_the_outage_of_writes() {
+        let now = Instant::now();
+        let mut gate = Gate::new("runs", 1);
+        let refused = StoreError::Misconfigured("no MODIFY permission".into());
+        gate.failed(false, write(&refused), now);
+        let since = gate.problem().unwrap().since;
+        for second in 1..10 {
+            let now = now + MENDING * second;
+            assert_eq!(gate.admit(now), Some(true));
+            gate.read_succeeded(true, now);
+            assert_eq!(gate.admit(now), Some(true), "the write is tried");
+            gate.failed(true, write(&refused), now);
+            assert_eq!(gate.problem().map(|problem| problem.since), Some(since));
+        }
+        let now = now + MENDING * 10;
+        assert_eq!(gate.admit(now), Some(true));
+        gate.succeeded(true, now);
+        assert_eq!(gate.problem(), None);
+        gate.failed(false, Failure { of_write: false, ..write(&refused) }, now);
+        assert_eq!(gate.admit(now + MENDING), Some(true));
+        gate.read_succeeded(true, now);
+        assert!(!gate.is_closed());
+    }
+
     #[test]
     fn one_try_at_a_time_until_one_succeeds() {
         let mut now = Instant::now();
         let mut gate = Gate::new("rows", 1);
         let down = StoreError::Unavailable("down".into());
         assert_eq!(gate.admit(now), Some(false));
-        gate.failed(false, &down, false, now);
-        gate.failed(false, &down, false, now);
+        gate.failed(false, write(&down), now);
+        gate.failed(false, write(&down), now);
         assert_eq!(gate.admit(now), None, "first the delay");
         let mut longest = Duration::ZERO;
         for _ in 0..20 {
@@ -117,10 +184,11 @@ mod tests {
             assert_eq!((gate.admit(now), gate.admit(now)), (Some(true), None));
             gate.succeeded(false, now);
             assert!(gate.is_closed(), "a call that began before the outage does not end it");
-            gate.failed(true, &down, false, now);
+            gate.failed(true, write(&down), now);
         }
         assert!(longest > CAP / 2 && longest <= CAP);
-        gate.failed(true, &StoreError::Misconfigured("no table".into()), false, now);
+        gate.failed(true, write(&StoreError::Misconfigured("no table".into())), now);
+        assert_eq!(gate.problem().map(|problem| problem.reason.as_str()), Some("no table"));
         assert_eq!(gate.until(), Some(now + MENDING));
         now += MENDING;
         assert_eq!(gate.admit(now), Some(true));

@@ -1,7 +1,7 @@
 //! When a run started, started again and ended, from its start and end events in whatever order they arrive.
 //!
 //! Pure: what is kept grows by union, so that neither order nor repetition matters.
-//! * A start that is later than another start, or than an end, is a restart; the run restarted at the latest of them.
+//! * A start that is later than an end makes the run run again; it restarted at the latest of them.
 //! * An end that is not later than that is of the past. Of the others the latest counts; the run has ended with it.
 
 use crate::units::Micros;
@@ -26,10 +26,17 @@ impl Lifetime {
         if let Err(at) = self.starts.binary_search(&time) {
             self.starts.insert(at, time);
             if self.starts.len() > STARTS_MAX {
-                // The earliest stays: it makes the others restarts.
+                // The earliest stays: the run began with it.
                 self.starts.remove(1);
             }
         }
+    }
+
+    /// The run is known to have started again at this time: it had ended before, whenever that was.
+    pub fn restart(&mut self, time: Micros) {
+        self.start(time);
+        let before = time.saturating_sub(1);
+        self.earliest_end = Some(self.earliest_end.map_or(before, |earliest| earliest.min(before)));
     }
 
     /// An end event; the later of two equally new ones counts.
@@ -68,8 +75,7 @@ impl Lifetime {
     /// When it started again, if it did.
     pub fn restarted_at(&self, start: Option<Micros>) -> Option<Micros> {
         let latest = self.restarts(start).last().copied()?;
-        let again = self.starts.first().is_some_and(|first| *first < latest);
-        (again || self.earliest_end.is_some_and(|end| end < latest)).then_some(latest)
+        self.earliest_end.is_some_and(|end| end < latest).then_some(latest)
     }
 
     /// The end that counts, when the run last started again at `restarted`.
@@ -77,9 +83,9 @@ impl Lifetime {
         self.end.filter(|(end, _)| restarted.is_none_or(|restarted| *end > restarted))
     }
 
-    /// The latest end seen.
-    pub fn latest_end(&self) -> Option<Micros> {
-        self.end.map(|(end, _)| end)
+    /// The earliest and the latest end seen: the one can make a start a restart, with the other the run may have ended.
+    pub fn ends(&self) -> impl Iterator<Item = Micros> {
+        self.earliest_end.into_iter().chain(self.end.map(|(end, _)| end))
     }
 
     /// Whether there is a start that is none of these.

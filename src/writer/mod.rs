@@ -19,6 +19,7 @@
 //! * nothing is decided here that a replay would decide differently: rows come as they are, runs are merged [by value](summary).
 
 mod batch;
+mod checks;
 mod columns;
 mod finals;
 mod flight;
@@ -29,11 +30,13 @@ mod lifetime;
 mod limit;
 mod names;
 mod parts;
+mod run;
 mod runs;
 mod summary;
 mod task;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,7 +46,7 @@ use tokio::sync::watch;
 use crate::{
     lifecycle::Signal,
     metrics::Metrics,
-    store::Store,
+    store::{Problem, Store},
     units::{self, ByteSize},
 };
 
@@ -106,6 +109,8 @@ pub struct Ends<C, A> {
     pub hold: watch::Receiver<Hold>,
     /// Everything below this offset is written at once, without waiting for more of its batch.
     pub flush_to: watch::Receiver<u64>,
+    /// Out: what holds the writer.
+    pub problem: watch::Sender<Option<Problem>>,
     /// Out: the first offset that is not yet confirmed. Never goes back.
     pub progress: watch::Sender<u64>,
     /// What is counted.

@@ -5,6 +5,10 @@
 //! the stored value: others may have written meanwhile, and a lower best would take the place of theirs. The table is bounded in runs and in bytes of text:
 //! beyond, runs that are clean are forgotten (their next touch reads them again), and when none is, no record is taken until
 //! writes have made some clean.
+//!
+//! A stored row may vanish while the run is remembered (a file was removed, rows were deleted): a run that is touched is read again
+//! when others have changed the store, or now and then where the store cannot tell ([`Checks`]), and what its row has lost is
+//! written again.
 
 use std::{
     cmp::Reverse,
@@ -17,38 +21,29 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
+    checks::Checks,
+    columns,
+    flight::{Refused, What},
     frontier::Ticket,
-    names::Names,
-    summary::{Columns, History, Summary, Wanted},
+    run::{Job, Known, Run, State},
+    waiting::{Said, Written},
 };
-use crate::{
-    event::{Row, RunRow, RunTouch},
-    units::Micros,
-};
+use crate::event::{Row, RunTouch};
 
 /// Time between two writes of one run's row.
 pub const SPACING: Duration = Duration::from_secs(1);
+/// A run whose last touch is not older than this when others change the store: its row may have been gone before.
+const LATELY: Duration = Duration::from_secs(5);
 
-/// Something to do in the store.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Job {
-    /// Read the stored row.
-    Read(Uuid),
-    /// Read part of the history.
-    History(Uuid, Wanted),
-    /// Read the stored names of its other numbers.
-    Names(Uuid),
-    /// Write these columns.
-    Write {
-        /// The columns that changed.
-        change: Box<RunRow>,
-        /// Which those are.
-        columns: Columns,
-        /// The start time in the index now.
-        stored_start: Option<Micros>,
-        /// Names of other numbers that are new.
-        names: Vec<String>,
-    },
+/// What a record says of a run.
+#[derive(Debug)]
+pub struct Says<'a> {
+    /// What to merge into its row.
+    pub touch: RunTouch,
+    /// The rows of the record: they name other numbers and describe the dataset.
+    pub rows: &'a [Row],
+    /// The record.
+    pub ticket: Ticket,
 }
 
 /// The table of runs.
@@ -64,38 +59,10 @@ pub struct Runs {
     later: BinaryHeap<Reverse<(Instant, Uuid)>>,
     /// Runs that were clean, oldest first: the first to be forgotten.
     clean: VecDeque<Uuid>,
-}
-
-#[derive(Debug)]
-struct Run {
-    summary: Box<Summary>,
-    names: Names,
-    text: usize,
-    stored_start: Option<Micros>,
-    /// Whether it was read just now, for the write that comes next.
-    fresh: bool,
-    written: Option<Instant>,
-    /// Records whose touch is in no write yet.
-    waiting: Vec<Ticket>,
-    state: State,
-    /// Whether it is in `clean`.
-    listed: bool,
-}
-
-#[derive(Debug)]
-enum State {
-    /// Nothing to do.
-    Clean,
-    /// In `now` or `later`.
-    Queued,
-    Reading,
-    /// What is being written, and the records that wait for that.
-    Writing {
-        columns: Columns,
-        names: Vec<String>,
-        start: Option<Micros>,
-        tickets: Vec<Ticket>,
-    },
+    /// Touched runs that are to be read again, because of the time or because others have changed the store.
+    checks: Checks,
+    /// Whether the store cannot tell when others have changed it.
+    by_time: bool,
 }
 
 impl Runs {
@@ -109,7 +76,15 @@ impl Runs {
             now: VecDeque::new(),
             later: BinaryHeap::new(),
             clean: VecDeque::new(),
+            checks: Checks::default(),
+            by_time: false,
         }
+    }
+
+    /// For a store that cannot tell whether others have changed it: touched runs are read again now and then.
+    pub fn checked_by_time(mut self, yes: bool) -> Self {
+        self.by_time = yes;
+        self
     }
 
     /// Whether another touch may be taken.
@@ -117,26 +92,44 @@ impl Runs {
         (self.runs.len() < self.runs_max && self.text < self.text_max) || !self.clean.is_empty()
     }
 
-    /// Merges what an event says of its run, and takes the names in its rows. `true`: the record waits for a write of the run.
-    pub fn touch(&mut self, run_id: Uuid, touch: RunTouch, rows: &[Row], ticket: Ticket) -> bool {
+    /// Merges what a record says of its run. `true`: the record waits for a write of the run.
+    pub fn touch(&mut self, run_id: Uuid, says: Says<'_>, now: Instant) -> bool {
         if !self.runs.contains_key(&run_id) {
             self.forget();
-            self.runs.insert(run_id, Run::new(run_id));
+            self.runs.insert(run_id, Run::new(run_id, now));
             self.now.push_back(run_id);
         }
         let run = self.runs.get_mut(&run_id).expect("it was just inserted");
-        let mut is_new = run.summary.apply(touch);
-        for row in rows {
-            if let Row::Metrics(row) = row {
-                is_new |= run.names.note(run_id, &row.extra);
+        run.touched = now;
+        if self.by_time || run.suspect {
+            if mem::take(&mut run.suspect) && run.check_at() <= now {
+                // Its record waits for what comes of it.
+                run.doubted = true;
+            } else if !run.check_queued && run.summary.is_loaded() {
+                run.check_queued = true;
+                self.checks.add(run.check_at().max(now), run_id);
             }
         }
-        if !is_new {
+        let Says { touch, rows, ticket } = says;
+        let said = Said { ticket, time: touch.event_time, columns: columns::said(&touch) };
+        let tags = touch.values.tags.iter().cloned().collect();
+        let mut changed = run.summary.apply(touch);
+        for row in rows {
+            match row {
+                Row::Metrics(row) => changed |= run.names.note(run_id, &row.extra, ticket),
+                Row::Dataset(row) => {
+                    run.describe(row);
+                    run.measure(&mut self.text);
+                }
+                _ => {}
+            }
+        }
+        if !changed && !run.doubted && !run.restoring {
             // Whatever it says is said already: by what is stored, or by an earlier record that waits.
             return false;
         }
-        run.waiting.push(ticket);
-        measure(run, &mut self.text);
+        run.waiting.push(said, tags);
+        run.measure(&mut self.text);
         if matches!(run.state, State::Clean) {
             run.state = State::Queued;
             match run.written {
@@ -147,74 +140,80 @@ impl Runs {
         true
     }
 
+    /// Others have changed what is stored: no row is known to be there any more. Runs that were touched lately are read again,
+    /// the others when they are touched.
+    pub fn doubt(&mut self, now: Instant) {
+        for (run_id, run) in &mut self.runs {
+            run.suspect = true;
+            let is_touched = now < run.touched + LATELY || !matches!(run.state, State::Clean);
+            if is_touched && !mem::replace(&mut run.check_queued, true) {
+                self.checks.add(run.check_at().max(now), *run_id);
+            }
+        }
+    }
+
+    /// From now on only what is needed to come to an end.
+    pub fn check_no_more(&mut self) {
+        (self.checks, self.by_time) = (Checks::default(), false);
+    }
+
     /// The next thing to do, if any is due; `urgent`: everything is.
     pub fn job(&mut self, now: Instant, urgent: bool) -> Option<Job> {
-        let run_id = self.now.pop_front().or_else(|| {
-            if self.is_due(now, urgent) { self.later.pop().map(|Reverse((_, run_id))| run_id) } else { None }
-        })?;
-        let run = self.runs.get_mut(&run_id)?;
-        if let Some(wanted) = run.summary.wanted() {
-            run.state = State::Reading;
-            return Some(Job::History(run_id, wanted));
+        let run_id = self.next(now, urgent)?;
+        Some(self.runs.get_mut(&run_id)?.job(run_id, now))
+    }
+
+    /// The run whose turn it is.
+    fn next(&mut self, now: Instant, urgent: bool) -> Option<Uuid> {
+        if let Some(run_id) = self.now.pop_front() {
+            return Some(run_id);
         }
-        if !run.summary.is_loaded() || (run.summary.combines() && !run.fresh) {
-            run.state = State::Reading;
-            return Some(Job::Read(run_id));
+        if self.later.peek().is_some_and(|Reverse((at, _))| urgent || *at <= now) {
+            return self.later.pop().map(|Reverse((_, run_id))| run_id);
         }
-        if run.names.is_wanted() {
-            run.state = State::Reading;
-            return Some(Job::Names(run_id));
+        while let Some(run_id) = self.checks.next(now) {
+            let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.check_queued) else { continue };
+            if run.check_at() > now {
+                // It has been looked at meanwhile, for another reason; what others did after that is not known.
+                self.checks.add(run.check_at(), run_id);
+                continue;
+            }
+            (run.check_queued, run.suspect) = (false, false);
+            (run.doubted, run.checked) = (true, Some(now));
+            if self.by_time {
+                self.checks.charge(run.also().reads(), now);
+            }
+            if matches!(run.state, State::Clean) {
+                return Some(run_id);
+            }
+            // It has its turn anyway.
         }
-        run.fresh = false;
-        let columns = run.summary.take_dirty();
-        let names = run.names.take();
-        let change = Box::new(run.summary.change(columns));
-        let tickets = mem::take(&mut run.waiting);
-        run.state = State::Writing { columns, names: names.clone(), start: run.summary.start(), tickets };
-        Some(Job::Write { change, columns, stored_start: run.stored_start, names })
+        None
     }
 
     /// Whether [`job`](Self::job) has one.
     pub fn is_due(&self, now: Instant, urgent: bool) -> bool {
-        !self.now.is_empty() || self.later.peek().is_some_and(|Reverse((at, _))| urgent || *at <= now)
+        let is_now = |at: Instant| at <= now;
+        !self.now.is_empty()
+            || self.later.peek().is_some_and(|Reverse((at, _))| urgent || is_now(*at))
+            || self.checks.due_at().is_some_and(is_now)
     }
 
     /// When the next job is due.
     pub fn due_at(&self, now: Instant) -> Option<Instant> {
-        if self.now.is_empty() { self.later.peek().map(|Reverse((at, _))| *at) } else { Some(now) }
-    }
-
-    /// The stored row, or its absence. Returns the records that need not wait any longer.
-    pub fn read(&mut self, run_id: Uuid, stored: Option<RunRow>) -> Vec<Ticket> {
-        let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
-        run.stored_start = stored.as_ref().and_then(|row| row.start_time);
-        if stored.is_none() {
-            run.names.none_stored();
+        if !self.now.is_empty() {
+            return Some(now);
         }
-        run.summary.load(stored);
-        self.go_on(run_id)
+        let later = self.later.peek().map(|Reverse((at, _))| *at);
+        [later, self.checks.due_at()].into_iter().flatten().min()
     }
 
-    /// Part of its history. Returns the records that need not wait any longer.
-    pub fn recall(&mut self, run_id: Uuid, history: History) -> Vec<Ticket> {
+    /// What was read of the run. Returns the records that need not wait any longer.
+    pub fn read(&mut self, run_id: Uuid, known: Known) -> Vec<Ticket> {
         let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
-        run.summary.recall(history);
-        self.go_on(run_id)
-    }
-
-    /// The stored names of its other numbers. Returns the records that need not wait any longer.
-    pub fn read_names(&mut self, run_id: Uuid, stored: Vec<String>) -> Vec<Ticket> {
-        let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
-        run.names.stored(run_id, stored);
-        self.go_on(run_id)
-    }
-
-    /// Something was read of the run just now: what comes next, if anything does.
-    fn go_on(&mut self, run_id: Uuid) -> Vec<Ticket> {
-        let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
-        run.fresh = true;
-        measure(run, &mut self.text);
-        if run.summary.dirty() != 0 || run.summary.wanted().is_some() || run.names.is_dirty() {
+        run.learn(run_id, known);
+        run.measure(&mut self.text);
+        if run.is_pending() {
             run.state = State::Queued;
             self.now.push_back(run_id);
             return Vec::new();
@@ -222,49 +221,53 @@ impl Runs {
         run.fresh = false;
         let free = mem::take(&mut run.waiting);
         self.rest(run_id);
-        free
+        free.tickets()
     }
 
-    /// The write is confirmed. Returns the records that waited for it.
-    pub fn written(&mut self, run_id: Uuid, now: Instant) -> Vec<Ticket> {
-        let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
+    /// The write is confirmed, but for what is refused. Returns the records that waited for it.
+    pub fn written(&mut self, run_id: Uuid, refused: Vec<Refused>, now: Instant) -> Written {
+        let Some(run) = self.runs.get_mut(&run_id) else { return Written::default() };
         run.written = Some(now);
-        let State::Writing { start, tickets, .. } = mem::replace(&mut run.state, State::Queued) else {
-            return Vec::new();
+        let State::Writing(sent) = mem::replace(&mut run.state, State::Queued) else {
+            return Written::default();
         };
-        run.stored_start = start;
-        if run.summary.dirty() == 0 && run.waiting.is_empty() {
+        run.stored_start = sent.start;
+        (run.restoring, run.dataset_missing) = (false, false);
+        for refused in &refused {
+            match &refused.what {
+                What::Column(column) => run.summary.forget(*column),
+                What::Tag(tag) => run.summary.forget_tag(tag),
+                What::Name(name) => run.names.refused(name),
+            }
+        }
+        run.measure(&mut self.text);
+        if !run.is_pending() && run.waiting.is_empty() {
             self.rest(run_id);
         } else {
             self.later.push(Reverse((now + SPACING, run_id)));
         }
-        tickets
+        sent.settle(refused)
     }
 
     /// The read or the write failed and must be repeated, before anything else.
     pub fn failed(&mut self, run_id: Uuid) {
         let Some(run) = self.runs.get_mut(&run_id) else { return };
         run.fresh = false;
-        if let State::Writing { columns, names, mut tickets, .. } = mem::replace(&mut run.state, State::Queued) {
-            run.summary.put_back(columns);
-            run.names.put_back(names);
-            tickets.append(&mut run.waiting);
-            run.waiting = tickets;
+        match mem::replace(&mut run.state, State::Queued) {
+            State::Writing(sent) => {
+                run.summary.put_back(sent.columns);
+                run.names.put_back(sent.names);
+                run.waiting.put_back(sent.records);
+            }
+            // What was looked for is still not known.
+            _ => run.doubted |= run.summary.is_loaded(),
         }
         self.now.push_front(run_id);
     }
 
-    /// The newest record that waits for the write under way: it names the write in a dead letter.
-    pub fn writing(&self, run_id: Uuid) -> Option<Ticket> {
-        match &self.runs.get(&run_id)?.state {
-            State::Writing { tickets, .. } => tickets.last().copied(),
-            _ => None,
-        }
-    }
-
     /// Forgets everything.
     pub fn clear(&mut self) {
-        *self = Self::new(self.runs_max, self.text_max);
+        *self = Self::new(self.runs_max, self.text_max).checked_by_time(self.by_time);
     }
 
     fn rest(&mut self, run_id: Uuid) {
@@ -292,26 +295,4 @@ impl Runs {
     pub fn len(&self) -> usize {
         self.runs.len()
     }
-}
-
-impl Run {
-    fn new(run_id: Uuid) -> Self {
-        Self {
-            summary: Summary::unknown(run_id),
-            names: Names::default(),
-            text: 0,
-            stored_start: None,
-            fresh: false,
-            written: None,
-            waiting: Vec::new(),
-            state: State::Queued,
-            listed: false,
-        }
-    }
-}
-
-fn measure(run: &mut Run, total: &mut usize) {
-    let text = run.summary.text_bytes() + run.names.bytes();
-    *total = *total + text - run.text;
-    run.text = text;
 }

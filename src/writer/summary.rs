@@ -16,15 +16,16 @@
 //! before it is written.
 
 mod past;
+mod restore;
 
 use std::mem;
 
-use self::past::Past;
 pub use self::past::{History, Wanted};
-pub use super::columns::{Columns, only};
+use self::past::{Past, is_stored};
 use super::{
     columns::{
-        BEST, BEST_EPOCH, COMBINED, DURATION, END, LAST, NEWEST, RESTARTED, START, STATUS, TAGS, each_newest, newest,
+        BEST, BEST_EPOCH, COMBINED, Columns, DURATION, END, LAST, NEWEST, RESTARTED, START, STATUS, TAGS, TIMED,
+        each_newest, newest, only,
     },
     finals::{self, Finals},
     lifetime::Lifetime,
@@ -213,7 +214,7 @@ impl Summary {
         }
         self.row.restarted_at = self.row.restarted_at.max(stored.restarted_at);
         if let Some(restarted) = stored.restarted_at {
-            self.lifetime.start(restarted);
+            self.lifetime.restart(restarted);
         }
         let row = &mut self.row;
         if stored.start_time.is_some() && (self.dirty & START == 0 || stored.start_time < row.start_time) {
@@ -235,10 +236,14 @@ impl Summary {
             self.dirty &= !LAST;
         }
         self.settle(true);
+        let is_same = |ours: Option<Micros>, theirs: Option<Micros>| match (ours, theirs) {
+            (Some(ours), Some(theirs)) => is_stored(theirs, ours),
+            (ours, theirs) => ours == theirs,
+        };
         for (same, columns) in [
             (self.row.status == stored.status, STATUS),
-            (self.row.restarted_at == stored.restarted_at, RESTARTED),
-            (self.row.end_time == stored.end_time, END),
+            (is_same(self.row.restarted_at, stored.restarted_at), RESTARTED),
+            (is_same(self.row.end_time, stored.end_time), END),
             (self.row.duration_seconds == stored.duration_seconds, DURATION),
         ] {
             self.dirty = if same { self.dirty & !columns } else { self.dirty | columns };
@@ -278,6 +283,18 @@ impl Summary {
     /// The row with these columns only.
     pub fn change(&self, columns: Columns) -> RunRow {
         only(&self.row, columns)
+    }
+
+    /// When the values of the row were said, by the bits of their columns.
+    pub fn said_at(&self) -> [Micros; TIMED] {
+        let mut times = [Micros::MIN; TIMED];
+        macro_rules! note {
+            ($($at:literal $bit:literal $name:ident),+) => {$( times[$bit] = self.times[$at]; )+};
+        }
+        each_newest!(note);
+        self.measured.shown_since(&self.row, &mut times);
+        self.given.shown_since(&self.row, &mut times);
+        times
     }
 
     /// Roughly how much memory its texts take.

@@ -44,6 +44,9 @@ pub async fn runs_take_the_columns_that_are_present(store: &Shared) {
     };
     store.write_run(&full, None).await.unwrap();
     assert_eq!(store.read_run(run_id).await.unwrap().as_ref(), Some(&full));
+    for (id, start, listed) in [(run_id, now, true), (run_id, now + 1_000, false), (Uuid::new_v4(), now, false)] {
+        assert_eq!(store.is_listed(id, start).await.unwrap(), listed, "{id} {start}");
+    }
     let change =
         RunRow { status: Some(status::COMPLETED.into()), final_epoch: Some(6), notes: None, ..run_row(run_id) };
     for _ in 0..2 {

@@ -88,9 +88,10 @@ function draw() {
   const { spool, store, redis } = status;
   show(parts.state,
     state(status.ready, status.ready ? `${status.phase}` : status.missing.join("; ")),
-    state(store.connected, `store ${store.kind} ${store.connected ? "answers" : "does not answer"}`),
+    state(store.connected && !store.problem, `store ${store.kind} ${answers(store)}`),
     state(spool.healthy, spool.healthy ? "spool writes to disk" : "spool holds in memory"),
     status.paused ? state(false, "paused") : null);
+  show(parts.problem, problem(store));
   show(parts.spool, meter(spool.used_bytes / Math.max(1, spool.capacity_bytes)), facts([
     ["Used", `${bytes(spool.used_bytes)} of ${bytes(spool.capacity_bytes)} in ${count(spool.segments)} segments`],
     ["In memory", bytes(spool.memory_bytes)],
@@ -106,6 +107,17 @@ function draw() {
   show(parts.gaps, missed.length ? missed.map(([reason, gap]) => h("tr", {}, h("th", { scope: "row" }, reason.replaceAll("_", " "), h("small", {}, REASONS[reason] || "")), h("td", {}, count(gap.gaps)), h("td", {}, gap.lost ? count(gap.lost) : "unknown"))) : h("tr", {}, h("td", { colspan: 3, class: "empty" }, "Nothing was missed since the start.")));
 }
 
+const answers = (store) => (store.problem ? "holds rows back" : store.connected ? "answers" : "does not answer");
+
+/** What keeps rows from being stored, and the command that mends it. */
+function problem(store) {
+  if (!store.problem) return null;
+  const { holds, since, reason, remedy, needs_attention: attention } = store.problem;
+  return h("section", { class: "card", role: "alert" }, h("div", { class: "card-head" }, h("h2", {}, attention ? "The store needs attention" : "The store is unavailable")), facts([
+    ["Waiting", `${holds}, since ${date(since)}`], ["Reason", reason], ["To mend it", remedy ? h("code", {}, remedy) : attention ? "see the reason" : "nothing: it is tried again"],
+  ]));
+}
+
 function listening(redis) {
   const connections = (redis.connections || []).map((connection) => [connection.name || "connection", state(Boolean(connection.connected), connection.error || (connection.connected ? "subscribed" : "down"))]);
   return [...connections, ["Unproven channels", redis.unproven && redis.unproven.length ? redis.unproven.join(", ") : "none"]];
@@ -113,6 +125,7 @@ function listening(redis) {
 
 function drawReader(status) {
   show(parts.state, state(status.ready, status.phase), state(status.store.connected, `store ${status.store.connected ? "answers" : "does not answer"}`));
+  show(parts.problem, problem(status.store));
   show(parts.redis, facts([["commands", state(Boolean(status.redis.connected), status.redis.connected ? "up" : "down")], ...listening(status.redis)]));
   show(parts.spool, h("p", { class: "empty" }, "This server only reads; it has no pipeline."));
   show(parts.gaps, h("tr", {}, h("td", { colspan: 3, class: "empty" }, "This server only reads; see the runs for what is missing.")));
@@ -122,11 +135,12 @@ function drawReader(status) {
 export function open(box) {
   parts = {
     rate: tile("Received", history.rate), rows: tile("Stored", history.rows), lag: tile("Lag", history.lag), pending: tile("Waiting", history.pending),
-    state: h("div", { class: "states", role: "status" }), spool: h("div", {}), redis: h("div", {}), daemon: h("div", {}), gaps: h("tbody", {}),
+    state: h("div", { class: "states", role: "status" }), problem: h("div", {}), spool: h("div", {}), redis: h("div", {}), daemon: h("div", {}), gaps: h("tbody", {}),
   };
   const card = (title, ...children) => h("section", { class: "card" }, h("div", { class: "card-head" }, h("h2", {}, title)), children);
   show(box,
     h("div", { class: "head" }, h("div", { class: "title" }, h("h1", {}, "Pipeline")), parts.state),
+    parts.problem,
     h("section", { class: "tiles four", "aria-label": "Flow" }, [parts.rate, parts.rows, parts.lag, parts.pending].map((one) => one.box)),
     h("div", { class: "pair" }, card("Commands", control.panel()), card("What was missed", h("table", {}, h("thead", {}, h("tr", {}, ["Reason", "Gaps", "Messages"].map((text) => h("th", { scope: "col" }, text)))), parts.gaps))),
     h("div", { class: "triple" }, card("Spool", parts.spool), card("Redis", parts.redis), card("Daemon", parts.daemon)),

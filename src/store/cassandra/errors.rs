@@ -10,7 +10,7 @@ use scylla::errors::{
     MetadataError, NewSessionError, PrepareError, RequestAttemptError,
 };
 
-use crate::store::{BoxError, StoreError};
+use crate::store::{Mendable, StoreError};
 
 /// The three answers of the store, without their cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +39,23 @@ impl Verdict {
 pub(crate) struct Trouble {
     pub(crate) verdict: Verdict,
     pub(crate) text: String,
+    /// The command, or the setting, that mends it.
+    pub(crate) remedy: Option<String>,
 }
 
 impl Trouble {
     pub(crate) fn unavailable(text: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Unavailable, text: text.into() }
+        Self { verdict: Verdict::Unavailable, text: text.into(), remedy: None }
     }
 
     pub(crate) fn misconfigured(text: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Misconfigured, text: text.into() }
+        Self { verdict: Verdict::Misconfigured, text: text.into(), remedy: None }
+    }
+
+    /// The schema does not fit.
+    pub(crate) fn of_schema(text: impl fmt::Display) -> Self {
+        let text = format!("{text}; {SCHEMA_HINT}");
+        Self { verdict: Verdict::Misconfigured, text, remedy: Some(SCHEMA_REMEDY.into()) }
     }
 }
 
@@ -61,10 +69,15 @@ impl std::error::Error for Trouble {}
 
 impl From<Trouble> for StoreError {
     fn from(trouble: Trouble) -> Self {
-        match trouble.verdict {
-            Verdict::Unavailable => Self::Unavailable(trouble.into()),
-            Verdict::Misconfigured => Self::Misconfigured(trouble.into()),
-            Verdict::Rejected => Self::Rejected(trouble.into()),
+        let verdict = trouble.verdict;
+        let cause = match trouble.remedy {
+            None => trouble.into(),
+            Some(remedy) => Mendable { what: trouble.text, remedy, error: None }.into(),
+        };
+        match verdict {
+            Verdict::Unavailable => Self::Unavailable(cause),
+            Verdict::Misconfigured => Self::Misconfigured(cause),
+            Verdict::Rejected => Self::Rejected(cause),
         }
     }
 }
@@ -73,13 +86,8 @@ impl From<Trouble> for StoreError {
 pub(super) const SCHEMA_HINT: &str = "create what is missing with `cascor-ingest schema apply`; \
                                       `cascor-ingest schema verify` names every difference";
 
-#[derive(Debug, thiserror::Error)]
-#[error("{hint}")]
-struct Hint {
-    hint: &'static str,
-    #[source]
-    error: BoxError,
-}
+/// The command that mends it.
+const SCHEMA_REMEDY: &str = "cascor-ingest schema apply";
 
 /// The store's answer for a failed request.
 pub(super) fn store_error(error: ExecutionError) -> StoreError {
@@ -87,24 +95,45 @@ pub(super) fn store_error(error: ExecutionError) -> StoreError {
         Verdict::Unavailable => StoreError::Unavailable(error.into()),
         Verdict::Rejected => StoreError::Rejected(error.into()),
         Verdict::Misconfigured => {
-            let hint = if is_login(&error) {
-                "the user may not do this; grant it SELECT and MODIFY on the keyspace"
-            } else {
-                SCHEMA_HINT
+            let (what, remedy) = match refusal(&error) {
+                Some(text) => ("the user may not do this; grant it SELECT and MODIFY on the keyspace", grant(text)),
+                None => (SCHEMA_HINT, SCHEMA_REMEDY.into()),
             };
-            StoreError::Misconfigured(Hint { hint, error: error.into() }.into())
+            StoreError::Misconfigured(Mendable { what: what.into(), remedy, error: Some(error.into()) }.into())
         }
     }
 }
 
-fn is_login(error: &ExecutionError) -> bool {
-    matches!(
-        error,
+/// What the server said, when it refuses the user and not the statement.
+fn refusal(error: &ExecutionError) -> Option<&str> {
+    match error {
         ExecutionError::LastAttemptError(RequestAttemptError::DbError(
             DbError::Unauthorized | DbError::AuthenticationError,
-            _
-        ))
-    )
+            text,
+        )) => Some(text),
+        _ => None,
+    }
+}
+
+/// The statement that gives what is missing, from "User x has no MODIFY permission on <table k.t> or any of its parents".
+fn grant(text: &str) -> String {
+    let parts = || {
+        let (user, rest) = text.strip_prefix("User ")?.split_once(" has no ")?;
+        let (permission, rest) = rest.split_once(" permission on <")?;
+        let (_, name) = rest.split_once('>')?.0.split_once(' ')?;
+        let keyspace = name.split('.').next()?;
+        Some(format!("GRANT {permission} ON KEYSPACE {} TO {};", quoted(keyspace), quoted(user)))
+    };
+    parts().unwrap_or_else(|| "GRANT SELECT ON KEYSPACE <keyspace> TO <user>; and the same with MODIFY".into())
+}
+
+/// As CQL wants a name: in quotes unless it is in lower case.
+fn quoted(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(plain) {
+        return name.to_owned();
+    }
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The verdict on a failed request.
@@ -209,7 +238,12 @@ pub(super) fn of_session(error: &NewSessionError) -> Trouble {
     } else {
         ""
     };
-    Trouble { verdict, text: format!("no session with Cassandra: {error}{hint}") }
+    let remedy = (verdict == Verdict::Misconfigured).then(|| {
+        "set `store.cassandra.username` and `store.cassandra.password_file` to a login that works (or `store.cassandra.tls`), \
+         and restart"
+            .to_owned()
+    });
+    Trouble { verdict, text: format!("no session with Cassandra: {error}{hint}"), remedy }
 }
 
 #[cfg(test)]
@@ -236,6 +270,23 @@ mod tests {
             (DbError::Other(0x7777), "", Verdict::Unavailable),
         ] {
             assert_eq!(of_server(&error, text), verdict, "{error:?} {text}");
+        }
+    }
+
+    #[test]
+    fn a_missing_permission_is_named_with_the_statement_that_grants_it() {
+        for (text, statement) in [
+            (
+                "User writer has no MODIFY permission on <table cascor.training_metrics> or any of its parents",
+                "GRANT MODIFY ON KEYSPACE cascor TO writer;",
+            ),
+            (
+                "User Lab 2 has no SELECT permission on <keyspace Lab> or any of its parents",
+                "GRANT SELECT ON KEYSPACE \"Lab\" TO \"Lab 2\";",
+            ),
+            ("You have not logged in", "GRANT SELECT ON KEYSPACE <keyspace> TO <user>; and the same with MODIFY"),
+        ] {
+            assert_eq!(grant(text), statement);
         }
     }
 

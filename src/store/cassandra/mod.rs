@@ -34,7 +34,8 @@ use uuid::Uuid;
 pub(crate) use self::errors::{Trouble, Verdict, of_execution};
 use self::session::{Link, State};
 use super::{
-    Batch, BoxFuture, DaysQuery, RangeQuery, Retention, Runs, RunsQuery, SamplesQuery, Seqs, Server, Store, StoreError,
+    Batch, BoxFuture, DaysQuery, Problem, RangeQuery, Retention, Runs, RunsQuery, SamplesQuery, Seqs, Server, Store,
+    StoreError,
 };
 use crate::{
     curve::Samples,
@@ -201,7 +202,7 @@ impl CassandraStore {
             config: config.clone(),
             retention: retention.clone(),
             metrics,
-            state: watch::Sender::new(State::Down(down)),
+            state: watch::Sender::new(State::Down { trouble: down, since: units::now() }),
             restarts: AtomicU64::new(0),
         })
     }
@@ -217,7 +218,7 @@ impl CassandraStore {
     fn link(&self) -> Result<Arc<Link>, StoreError> {
         match &*self.state.borrow() {
             State::Up(link) => Ok(link.clone()),
-            State::Down(trouble) => Err(trouble.clone().into()),
+            State::Down { trouble, .. } => Err(trouble.clone().into()),
         }
     }
 
@@ -278,6 +279,10 @@ impl Store for CassandraStore {
         Box::pin(self.call("metric_names", async move |link| reads::metric_names(link, run_id).await))
     }
 
+    fn is_listed(&self, run_id: Uuid, start: Micros) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(self.call("is_listed", async move |link| runs::is_listed(link, run_id, start).await))
+    }
+
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.call("ping", async move |link| reads::ping(link).await))
     }
@@ -330,11 +335,18 @@ impl Store for CassandraStore {
         self.restarts.load(Ordering::Acquire)
     }
 
+    fn problem(&self) -> Option<Problem> {
+        match &*self.state.borrow() {
+            State::Up(_) => None,
+            State::Down { trouble, since } => Some(Problem::of("store", &trouble.clone().into(), *since)),
+        }
+    }
+
     /// True until the replication is known.
     fn forgets(&self) -> bool {
         match &*self.state.borrow() {
             State::Up(link) => link.single_replica,
-            State::Down(_) => true,
+            State::Down { .. } => true,
         }
     }
 }

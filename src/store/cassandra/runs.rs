@@ -120,6 +120,14 @@ pub(super) async fn write_names(link: &Link, run_id: Uuid, names: &[String]) -> 
     Ok(())
 }
 
+/// Whether the index has the run under this start.
+pub(super) async fn is_listed(link: &Link, run_id: Uuid, start: Micros) -> Result<bool, StoreError> {
+    let entry = (time::month(start), time::cql(start), run_id);
+    let found = link.session.execute_unpaged(&link.statements.month_entry, entry).await.map_err(errors::store_error)?;
+    let rows = found.into_rows_result().map_err(|error| StoreError::Misconfigured(error.into()))?;
+    Ok(rows.rows_num() > 0)
+}
+
 /// The newest runs: the months that hold any, newest first, and the rows of their entries in chunks.
 pub(super) async fn newest(link: &Link, query: &RunsQuery) -> Result<Runs, StoreError> {
     let mut found = Vec::new();

@@ -34,7 +34,7 @@ pub(super) async fn describe(store: &CassandraStore) -> Server {
     };
     let link = match &*store.state.borrow() {
         State::Up(link) => link.clone(),
-        State::Down(trouble) => {
+        State::Down { trouble, .. } => {
             server.error = Some(trouble.to_string());
             return server;
         }

@@ -20,11 +20,16 @@ use uuid::Uuid;
 
 use super::{
     CassandraStore, Config,
-    errors::{self, SCHEMA_HINT, Trouble, Verdict},
+    errors::{self, Trouble, Verdict},
     statements::Statements,
     turns::Turns,
 };
-use crate::{lifecycle::Signal, logging::Chain, secret::Secret};
+use crate::{
+    lifecycle::Signal,
+    logging::Chain,
+    secret::Secret,
+    units::{self, Micros},
+};
 
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 const PREPARE_EVERY: Duration = Duration::from_secs(1);
@@ -48,7 +53,7 @@ pub(super) struct Link {
 /// What calls find.
 #[derive(Clone, Debug)]
 pub(super) enum State {
-    Down(Trouble),
+    Down { trouble: Trouble, since: Micros },
     Up(Arc<Link>),
 }
 
@@ -167,7 +172,7 @@ async fn replicas(config: &Config, session: &Session) -> Result<usize, Trouble> 
         .map_err(|error| unavailable(error.to_string()))?;
     let row = result.maybe_first_row::<(HashMap<String, String>,)>().map_err(|error| unavailable(error.to_string()))?;
     let Some((replication,)) = row else {
-        return Err(Trouble::misconfigured(format!("keyspace `{}` does not exist; {SCHEMA_HINT}", config.keyspace)));
+        return Err(Trouble::of_schema(format_args!("keyspace `{}` does not exist", config.keyspace)));
     };
     Ok(replication_factor(&replication, config.local_datacenter.as_deref()))
 }
@@ -317,14 +322,16 @@ impl CassandraStore {
     /// Answers `trouble` to every call from now on; logs it when it is news.
     fn note(&self, trouble: &Trouble) {
         self.metrics.store_connected.set(0);
-        let news = match &*self.state.borrow() {
-            State::Up(_) => true,
+        let (news, since) = match &*self.state.borrow() {
+            State::Up(_) => (true, units::now()),
             // Texts carry addresses and ports of single tries; the kind is what matters, and every change for a person to mend.
-            State::Down(old) => {
-                old.verdict != trouble.verdict || (trouble.verdict != Verdict::Unavailable && old != trouble)
+            State::Down { trouble: old, since } => {
+                let same_kind = old.verdict == trouble.verdict;
+                let news = !same_kind || (trouble.verdict != Verdict::Unavailable && old != trouble);
+                (news, if same_kind { *since } else { units::now() })
             }
         };
-        self.state.send_replace(State::Down(trouble.clone()));
+        self.state.send_replace(State::Down { trouble: trouble.clone(), since });
         if news {
             match trouble.verdict {
                 Verdict::Unavailable => warn!(error = %trouble, "Cassandra is unavailable"),

@@ -10,7 +10,7 @@ use scylla::{
 };
 
 use super::{
-    errors::{SCHEMA_HINT, Trouble, of_prepare},
+    errors::{Trouble, of_prepare},
     turns,
 };
 use crate::event::Table;
@@ -212,6 +212,7 @@ pub(super) struct Statements {
     pub(super) names: PreparedStatement,
     pub(super) months: PreparedStatement,
     pub(super) month: PreparedStatement,
+    pub(super) month_entry: PreparedStatement,
     pub(super) metrics: Range,
     pub(super) seqs: Range,
     pub(super) samples: Range,
@@ -267,6 +268,9 @@ impl Statements {
             runs: k.select(RUNS, "training_runs", "WHERE run_id IN ?", PAGE_LARGE).await?,
             names: k.select(NAMES, "run_metric_names", "WHERE run_id = ? LIMIT ?", PAGE_SMALL).await?,
             months: k.distinct("month", "runs_by_month").await?,
+            month_entry: k
+                .select(RUNS_BY_MONTH, "runs_by_month", "WHERE month = ? AND start_time = ? AND run_id = ?", PAGE_SMALL)
+                .await?,
             month: k.select(RUNS_BY_MONTH, "runs_by_month", "WHERE month = ? AND start_time <= ?", PAGE_SMALL).await?,
             metrics: k.range(METRICS, "training_metrics", PAGE_SMALL).await?,
             seqs: k.range(SEQS, "training_metrics", PAGE_SMALL).await?,
@@ -310,7 +314,7 @@ impl Preparer<'_> {
         let mut prepared =
             self.session.prepare(Statement::new(text)).await.map_err(|error| match of_prepare(&error) {
                 super::errors::Verdict::Unavailable => Trouble::unavailable(error.to_string()),
-                _ => Trouble::misconfigured(format!("the schema does not fit: {error}; {SCHEMA_HINT}")),
+                _ => Trouble::of_schema(format_args!("the schema does not fit: {error}")),
             })?;
         prepared.set_is_idempotent(true);
         prepared.set_consistency(consistency);
@@ -329,8 +333,8 @@ impl Preparer<'_> {
             if let Some((name, expected)) = expected
                 && !expected.is(spec.typ())
             {
-                return Err(Trouble::misconfigured(format!(
-                    "column `{name}` of table `{}.{table}` is not of the type this program writes ({expected:?}); {SCHEMA_HINT}",
+                return Err(Trouble::of_schema(format_args!(
+                    "column `{name}` of table `{}.{table}` is not of the type this program writes ({expected:?})",
                     self.keyspace
                 )));
             }

@@ -1,7 +1,6 @@
 //! What an error of SQLite means for the caller.
 
 use std::{
-    error::Error,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
@@ -10,7 +9,7 @@ use rusqlite::ErrorCode;
 
 use crate::{
     logging::Chain,
-    store::{BoxError, StoreError},
+    store::{BoxError, Mendable, StoreError, remedy},
 };
 
 /// Trouble that a person must mend, and how.
@@ -48,6 +47,38 @@ pub(super) enum Hint {
     },
 }
 
+impl Hint {
+    /// The command that mends it, for the simplest case.
+    fn remedy(&self) -> Option<String> {
+        let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
+        let owned = |path: &Path| {
+            let user = rustix::process::geteuid().as_raw();
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            format!(
+                "chown {user} {folder} {file}* && chmod u+rwX {folder} {file}*",
+                folder = quoted(folder),
+                file = quoted(path)
+            )
+        };
+        let moved = |path: &Path| format!("mv {0} {0}.aside", quoted(path));
+        match self {
+            Self::Missing(_) | Self::ReadOnly(_) | Self::Version { .. } => None,
+            Self::Damaged { path, .. } | Self::Foreign { path, .. } => Some(moved(path)),
+            Self::NotWritable { path, .. } | Self::Inaccessible { path, .. } => Some(owned(path)),
+        }
+    }
+
+    fn into_cause(self) -> Option<BoxError> {
+        match self {
+            Self::Missing(_) | Self::ReadOnly(_) | Self::Version { .. } => None,
+            Self::Damaged { error, .. } | Self::Foreign { error, .. } | Self::NotWritable { error, .. } => {
+                Some(error.into())
+            }
+            Self::Inaccessible { error, .. } => Some(error.into()),
+        }
+    }
+}
+
 /// Trouble that passes.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Trouble {
@@ -74,7 +105,15 @@ fn version_advice(found: i64, known: i64) -> &'static str {
 }
 
 pub(super) fn misconfigured(hint: Hint) -> StoreError {
-    StoreError::Misconfigured(Box::new(hint))
+    match hint.remedy() {
+        None => StoreError::Misconfigured(Box::new(hint)),
+        Some(remedy) => {
+            let what = hint.to_string();
+            // The cause of the hint, not the hint: it is said already.
+            let error = hint.into_cause();
+            StoreError::Misconfigured(Box::new(Mendable { what, remedy, error }))
+        }
+    }
 }
 
 pub(super) fn unavailable(trouble: Trouble) -> StoreError {
@@ -138,7 +177,13 @@ pub(super) fn is_of_the_rows(error: &StoreError) -> bool {
 
 /// The same answer for everyone who shared a transaction.
 pub(super) fn repeat(error: &StoreError) -> StoreError {
-    let cause = |cause: &BoxError| Box::<dyn Error + Send + Sync>::from(Chain(&**cause).to_string());
+    let cause = |cause: &BoxError| -> BoxError {
+        let what = Chain(&**cause).to_string();
+        match remedy(&**cause) {
+            None => what.into(),
+            Some(remedy) => Mendable { what, remedy: remedy.to_owned(), error: None }.into(),
+        }
+    };
     match error {
         StoreError::Unavailable(error) => StoreError::Unavailable(cause(error)),
         StoreError::Misconfigured(error) => StoreError::Misconfigured(cause(error)),

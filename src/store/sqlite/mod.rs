@@ -15,7 +15,10 @@ mod write;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
 };
 
@@ -72,6 +75,7 @@ pub struct SqliteStore {
     reads: mpsc::Sender<Read>,
     metrics: Arc<Metrics>,
     read_only: bool,
+    outside_changes: Arc<AtomicU64>,
 }
 
 /// Opens the file of `config`, creating and migrating it as needed (now if possible, else with the first call that can).
@@ -88,7 +92,8 @@ pub fn open_read_only(config: &Config, metrics: Arc<Metrics>) -> SqliteStore {
 fn start(database: Database, retention: &Retention, metrics: Arc<Metrics>) -> SqliteStore {
     let read_only = !database.create;
     let (writes, queue) = mpsc::channel(WRITES_MAX);
-    let writer = Writer::new(database.clone(), retention.clone(), metrics.clone());
+    let outside_changes = Arc::new(AtomicU64::new(0));
+    let writer = Writer::new(database.clone(), retention.clone(), metrics.clone(), Arc::clone(&outside_changes));
     spawn("sqlite-write", move || writer.run(queue));
     let (reads, queue) = mpsc::channel::<Read>(READS_MAX);
     let queue = Arc::new(Mutex::new(queue));
@@ -106,7 +111,7 @@ fn start(database: Database, retention: &Retention, metrics: Arc<Metrics>) -> Sq
             }
         });
     }
-    SqliteStore { writes, reads, metrics, read_only }
+    SqliteStore { writes, reads, metrics, read_only, outside_changes }
 }
 
 /// Without its thread a queue has no receiver, and each call says so.
@@ -213,6 +218,14 @@ impl Store for SqliteStore {
 
     fn metric_names(&self, run_id: Uuid) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
         Box::pin(self.query("metric_names", move |connection| read::metric_names(connection, run_id)))
+    }
+
+    fn is_listed(&self, run_id: Uuid, start: Micros) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(self.query("is_listed", move |connection| read::is_listed(connection, run_id, start)))
+    }
+
+    fn outside_changes(&self) -> Option<u64> {
+        Some(self.outside_changes.load(Ordering::Acquire))
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {

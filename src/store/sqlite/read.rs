@@ -10,7 +10,7 @@ use super::encode;
 use crate::{
     event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow, Weigh},
     store::{DaysQuery, METRIC_NAMES_MAX, RangeQuery, RunsQuery, Seqs},
-    units::now,
+    units::{Micros, now},
 };
 
 /// The stored row of a run.
@@ -25,6 +25,12 @@ pub(super) fn metric_names(connection: &Connection, run_id: Uuid) -> rusqlite::R
         .prepare_cached("SELECT name FROM run_metric_names WHERE run_id = ?1 ORDER BY name LIMIT ?2")?
         .query_map(params![run_id.to_string(), METRIC_NAMES_MAX as i64], |row| row.get(0))?
         .collect()
+}
+
+/// Whether the index has the run under this start.
+pub(super) fn is_listed(connection: &Connection, run_id: Uuid, start: Micros) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM runs_by_month WHERE month = ?1 AND start_time = ?2 AND run_id = ?3";
+    connection.prepare_cached(sql)?.exists((encode::month(start), start, run_id.to_string()))
 }
 
 /// The newest runs, in the order of the index.

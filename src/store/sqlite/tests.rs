@@ -27,7 +27,7 @@ impl Fixture {
 
     fn writer(&self, retention: Retention) -> Writer {
         let database = Database { path: self.path(), create: true };
-        Writer::new(database, retention, Metrics::new())
+        Writer::new(database, retention, Metrics::new(), std::sync::Arc::default())
     }
 
     fn count(&self, table: &str) -> i64 {
@@ -224,4 +224,26 @@ async fn throughput() {
     while tasks.join_next().await.is_some() {}
     let (rows, seconds) = (400_000.0, began.elapsed().as_secs_f64());
     println!("{:.0} rows/s, {:.2} µs of CPU a row", rows / seconds, (cpu() - cpu_before) / rows);
+}
+
+#[tokio::test]
+async fn changes_that_others_make_are_counted_and_our_own_are_not() {
+    let fixture = Fixture::new();
+    let store = fixture.store();
+    let write = async |epoch: i32| store.write(&batch(Uuid::from_u128(1), epoch..epoch + 1)).await;
+    write(0).await.unwrap();
+    let before = store.outside_changes().unwrap();
+    for epoch in 1..5 {
+        write(epoch).await.unwrap();
+        store.count_metrics(Uuid::from_u128(1)).await.unwrap();
+    }
+    assert_eq!(store.outside_changes(), Some(before));
+    let other = Connection::open(fixture.path()).unwrap();
+    other.execute("DELETE FROM training_metrics WHERE epoch = 3", ()).unwrap();
+    write(5).await.unwrap();
+    assert_eq!(store.outside_changes(), Some(before + 1));
+    drop(other);
+    fs::remove_file(fixture.path()).unwrap();
+    while write(6).await.is_err() {}
+    assert_eq!(store.outside_changes(), Some(before + 2), "another file");
 }

@@ -3,7 +3,13 @@
 //! One transaction is one `fsync`, however many batches share it. A batch whose rows are at fault costs its neighbours nothing:
 //! the group is rolled back and every batch is tried in a transaction of its own.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use rusqlite::TransactionBehavior;
 use tokio::{
@@ -75,18 +81,29 @@ pub(super) struct Writer {
     pub retention: Retention,
     pub metrics: Arc<Metrics>,
     pub open: Option<Open>,
+    /// Grows when another connection has changed the file, or another file is in its place.
+    outside_changes: Arc<AtomicU64>,
+    /// What SQLite counted of that when it was last asked; of the open file only.
+    data_version: Option<i64>,
     clock: Clock,
     clock_kept: Instant,
     sweep: Sweep,
 }
 
 impl Writer {
-    pub fn new(database: Database, retention: Retention, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        database: Database,
+        retention: Retention,
+        metrics: Arc<Metrics>,
+        outside_changes: Arc<AtomicU64>,
+    ) -> Self {
         Self {
             database,
             retention,
             metrics,
             open: None,
+            outside_changes,
+            data_version: None,
             clock: Clock::start(),
             clock_kept: Instant::now(),
             sweep: Sweep::default(),
@@ -145,7 +162,7 @@ impl Writer {
         self.connect()?;
         let (retention, now) = (self.retention.clone(), self.clock.keeping());
         let open = self.connect()?;
-        let write = || -> rusqlite::Result<()> {
+        let write = || -> rusqlite::Result<i64> {
             let transaction = open.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for work in works {
                 match work {
@@ -155,12 +172,15 @@ impl Writer {
                     Work::Ping => {}
                 }
             }
-            transaction.commit()
+            // Within the transaction, so that no other change comes between: a few microseconds, and our own do not count.
+            let version = transaction.prepare_cached("PRAGMA data_version")?.query_row((), |row| row.get(0))?;
+            transaction.commit()?;
+            Ok(version)
         };
         let result = write().map_err(|e| error::classify(e, &path));
         let replaced = self.open.as_ref().is_some_and(|open| self.database.was_replaced(open));
         match result {
-            Ok(()) if replaced => {
+            Ok(_) if replaced => {
                 self.open = None;
                 Err(error::unavailable(Trouble::Replaced(path)))
             }
@@ -170,7 +190,12 @@ impl Writer {
                 }
                 Err(error)
             }
-            Ok(()) => Ok(()),
+            Ok(version) => {
+                if self.data_version.replace(version) != Some(version) {
+                    self.outside_changes.fetch_add(1, Ordering::AcqRel);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -184,6 +209,7 @@ impl Writer {
                 // At once: a new file has none yet, and the next start may be one with a wrong clock.
                 self.clock.keep(&open.connection).map_err(|e| error::classify(e, path))?;
                 self.clock_kept = Instant::now();
+                self.data_version = None;
                 Ok(self.open.insert(open))
             }
         }

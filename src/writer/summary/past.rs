@@ -80,7 +80,7 @@ impl Summary {
             summary.dirty = RESTARTED | END | DURATION;
         }
         if let Some(restarted) = row.restarted_at {
-            summary.lifetime.start(restarted);
+            summary.lifetime.restart(restarted);
         }
         summary
     }
@@ -133,7 +133,7 @@ impl Summary {
                 false $(|| matches!((&late.row.$name, &row.$name), (Some(new), Some(old)) if !new.same(old)))+
             };
         }
-        let ends_otherwise = late.lifetime.latest_end().is_some_and(|end| {
+        let ends_otherwise = late.lifetime.ends().any(|end| {
             row.end_time.is_none_or(|stored| !is_stored(stored, end)) && row.restarted_at.is_none_or(|at| end > at)
         });
         let is_late = late.oldest <= past.floor
@@ -150,6 +150,6 @@ impl Summary {
 }
 
 /// Whether `time` is what is stored, in microseconds or milliseconds.
-fn is_stored(stored: Micros, time: Micros) -> bool {
+pub(super) fn is_stored(stored: Micros, time: Micros) -> bool {
     stored == time || (stored % 1_000 == 0 && (0..1_000).contains(&(time - stored)))
 }

@@ -10,11 +10,13 @@ use crate::{
     event::Table,
     logging::Chain,
     metrics::Label,
-    store::StoreError,
+    store::{Problem, StoreError},
+    units,
     writer::{
         WriterError,
-        flight::{Landed, RowsLanded},
+        flight::{Landed, Refused, RowsLanded},
         frontier::Ticket,
+        gate::Failure,
         parts::{Aside, Commit, Kept, Letter},
     },
 };
@@ -30,41 +32,14 @@ impl<C: Commit, A: Aside> Writer<C, A> {
             Landed::Read { run_id, result, trying } => {
                 self.runs_flying -= 1;
                 match result {
-                    Ok(stored) => {
-                        self.runs_gate.succeeded(trying, now);
-                        let free = self.runs.read(run_id, stored);
+                    Ok(known) => {
+                        self.runs_gate.read_succeeded(trying, now);
+                        let free = self.runs.read(run_id, known);
                         self.release(&free);
                     }
                     Err(error) => {
-                        self.runs_gate.failed(trying, &error, self.rows_gate.is_closed(), now);
-                        self.runs.failed(run_id);
-                    }
-                }
-            }
-            Landed::History { run_id, result, trying } => {
-                self.runs_flying -= 1;
-                match result {
-                    Ok(history) => {
-                        self.runs_gate.succeeded(trying, now);
-                        let free = self.runs.recall(run_id, history);
-                        self.release(&free);
-                    }
-                    Err(error) => {
-                        self.runs_gate.failed(trying, &error, self.rows_gate.is_closed(), now);
-                        self.runs.failed(run_id);
-                    }
-                }
-            }
-            Landed::Names { run_id, result, trying } => {
-                self.runs_flying -= 1;
-                match result {
-                    Ok(names) => {
-                        self.runs_gate.succeeded(trying, now);
-                        let free = self.runs.read_names(run_id, names);
-                        self.release(&free);
-                    }
-                    Err(error) => {
-                        self.runs_gate.failed(trying, &error, self.rows_gate.is_closed(), now);
+                        let quiet = self.rows_gate.is_closed();
+                        self.runs_gate.failed(trying, Failure { error: &error, of_write: false, quiet }, now);
                         self.runs.failed(run_id);
                     }
                 }
@@ -78,7 +53,8 @@ impl<C: Commit, A: Aside> Writer<C, A> {
                         self.land_run(run_id, refused, now);
                     }
                     Err(error) => {
-                        self.runs_gate.failed(trying, &error, self.rows_gate.is_closed(), now);
+                        let quiet = self.rows_gate.is_closed();
+                        self.runs_gate.failed(trying, Failure { error: &error, of_write: true, quiet }, now);
                         self.runs.failed(run_id);
                     }
                 }
@@ -127,26 +103,30 @@ impl<C: Commit, A: Aside> Writer<C, A> {
                 if !self.rows_gate.is_closed() && matches!(error, StoreError::Unavailable(_)) {
                     self.limit.failed();
                 }
-                self.rows_gate.failed(landed.trying, &error, false, now);
+                let failure = Failure { error: &error, of_write: true, quiet: false };
+                self.rows_gate.failed(landed.trying, failure, now);
                 self.bytes += left.bytes;
                 self.ready.push_front(left);
             }
         }
     }
 
-    fn land_run(&mut self, run_id: uuid::Uuid, refused: Vec<(String, String)>, now: Instant) {
-        // One letter a write, under the newest record of it; that record waits for the letter instead of the row.
-        let newest = self.runs.writing(run_id).filter(|_| !refused.is_empty());
-        let mut free = self.runs.written(run_id, now);
-        if let Some(ticket) = newest {
-            free.pop();
+    fn land_run(&mut self, run_id: uuid::Uuid, refused: Vec<Refused>, now: Instant) {
+        let written = self.runs.written(run_id, refused, now);
+        // One letter a record whose value is refused; it waits for the letter instead of the row.
+        for (ticket, refused) in written.refused {
             let (offset, received_at) = self.frontier.origin(ticket);
-            let (rows, errors): (Vec<_>, Vec<_>) = refused.into_iter().unzip();
-            warn!(run_id = %run_id, error = errors[0], "store refuses columns of a run; they become a dead letter");
+            let (rows, errors): (Vec<_>, Vec<_>) =
+                refused.into_iter().map(|refused| (refused.row, refused.error)).unzip();
+            warn!(run_id = %run_id, offset, error = errors[0], "store refuses values of a run; they become a dead letter");
             let kept = Kept::Refused { error: errors.join("; "), row: rows.join("; ") };
             self.set_aside(Letter { offset, part: Letter::RUN, received_at, kept }, ticket);
         }
-        self.release(&free);
+        for refused in written.of_the_past {
+            let error = refused.error;
+            error!(run_id = %run_id, error, "a value of a run that had vanished is refused by the store and stays absent");
+        }
+        self.release(&written.stored);
     }
 
     fn land_letters(
@@ -159,7 +139,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
         self.letters.flying = false;
         match result {
             Ok(()) => {
-                self.letters.again = None;
+                (self.letters.again, self.letters.problem) = (None, None);
                 self.bytes -= letters.iter().map(Letter::bytes).sum::<usize>();
                 self.release(&tickets);
             }
@@ -168,6 +148,8 @@ impl<C: Commit, A: Aside> Writer<C, A> {
                     error!(error = %Chain(&*error), "dead letters cannot be kept; holding, trying again every second");
                 }
                 self.letters.again = Some(now + LETTERS_AGAIN);
+                let since = self.letters.problem.take().map_or_else(units::now, |problem| problem.since);
+                self.letters.problem = Some(Problem::of("dead letters", &StoreError::Unavailable(error), since));
                 letters.append(&mut self.letters.waiting);
                 tickets.append(&mut self.letters.tickets);
                 self.letters.waiting = letters;

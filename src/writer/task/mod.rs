@@ -1,6 +1,8 @@
 //! The writer's one task: takes records while there is room, starts what is due, and waits for whatever happens first.
 
 mod land;
+mod report;
+mod take;
 
 use std::{collections::VecDeque, future::Future, future::pending, mem, time::SystemTime};
 
@@ -12,15 +14,15 @@ use tokio::{
 
 use super::{
     Config, Ends, Hold, WriterError,
-    batch::{Batches, Gathered, Origin, bytes_of},
+    batch::{Batches, Gathered},
     flight::{self, Landed},
     frontier::{Frontier, Ticket},
     gate::Gate,
     limit::Limit,
-    parts::{Aside, Chunk, Commit, Content, Decoded, Kept, Letter, Records},
+    parts::{Aside, Chunk, Commit, Letter, Records},
     runs::Runs,
 };
-use crate::{event::Table, units};
+use crate::{event::Table, store::Problem};
 
 /// Records taken and not yet passed, at most.
 const PENDING_MAX: usize = 1 << 18;
@@ -63,6 +65,9 @@ pub struct Writer<C, A> {
     rows_gate: Gate,
     runs_gate: Gate,
     restarts: u64,
+    outside_changes: Option<u64>,
+    /// When others had last changed the store.
+    doubted_at: Option<Instant>,
 }
 
 /// Dead letters that are not durable yet.
@@ -73,6 +78,8 @@ struct Letters {
     flying: bool,
     /// The last try failed; the next one is then.
     again: Option<Instant>,
+    /// Why.
+    problem: Option<Problem>,
 }
 
 /// What a look around says.
@@ -90,6 +97,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
         let start = ends.commit.withdraw();
         let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
         let batches = Batches::new(config.batch_rows, config.batch_bytes.as_usize(), config.flush_interval);
+        let outside_changes = ends.store.outside_changes();
         let writer = Self {
             stop,
             stopping: false,
@@ -97,7 +105,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
             committed: start,
             batches,
             ready: VecDeque::new(),
-            runs: Runs::new(RUNS_MAX, RUNS_TEXT),
+            runs: Runs::new(RUNS_MAX, RUNS_TEXT).checked_by_time(outside_changes.is_none()),
             letters: Letters::default(),
             flights: JoinSet::new(),
             rows_flying: 0,
@@ -108,6 +116,8 @@ impl<C: Commit, A: Aside> Writer<C, A> {
             rows_gate: Gate::new("rows", seed),
             runs_gate: Gate::new("runs", seed.rotate_left(17)),
             restarts: ends.store.restarts(),
+            outside_changes,
+            doubted_at: None,
             config,
             ends,
         };
@@ -185,6 +195,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
             self.land(landed, now)?;
         }
         self.settle();
+        self.tell_problem();
         Ok(came.ok_or_else(|| self.flow()))
     }
 
@@ -195,44 +206,6 @@ impl<C: Commit, A: Aside> Writer<C, A> {
             Flow::Rewind
         } else {
             Flow::Go
-        }
-    }
-
-    fn may_take(&self, offset: u64) -> bool {
-        let held = matches!(*self.ends.hold.borrow(), Hold::After(end) if offset >= end);
-        !held
-            && self.bytes < self.config.memory.as_usize()
-            && self.ready.len() < 2 * self.limit.get() + 8
-            && self.frontier.len() < PENDING_MAX
-            && self.runs.has_room()
-    }
-
-    fn take(&mut self, record: Decoded, now: Instant) {
-        let Decoded { offset, received_at, content } = record;
-        match content {
-            Content::Nothing => {
-                self.frontier.take(offset, received_at, 0);
-            }
-            Content::Aside { channel, aside, kept, run_id } => {
-                let ticket = self.frontier.take(offset, received_at, 1);
-                let kept = Kept::Message { channel, aside, bytes: kept, run_id };
-                self.set_aside(Letter { offset, part: Letter::WHOLE, received_at, kept }, ticket);
-            }
-            Content::Rows { rows, touch } => {
-                let parts = rows.len() as u32 + u32::from(touch.is_some());
-                let ticket = self.frontier.take(offset, received_at, parts);
-                if let Some((run_id, touch)) = touch
-                    && !self.runs.touch(run_id, touch, &rows, ticket)
-                {
-                    self.frontier.release(ticket);
-                }
-                for (number, row) in rows.into_iter().enumerate() {
-                    let bytes = bytes_of(&row);
-                    self.bytes += bytes;
-                    let origin = Origin { ticket, row: number as u32 };
-                    self.batches.push(row, bytes, origin, now, &mut self.ready);
-                }
-            }
         }
     }
 
@@ -311,24 +284,13 @@ impl<C: Commit, A: Aside> Writer<C, A> {
 
     /// Commits what the frontier has passed.
     fn settle(&mut self) {
+        self.look_for_changes();
         let at = self.frontier.advance();
         if at > self.committed {
             self.committed = at;
             self.ends.commit.commit(at);
         }
         self.report(at);
-    }
-
-    fn report(&self, at: u64) {
-        self.ends.progress.send_if_modified(|progress| {
-            let ahead = at > *progress;
-            *progress = at.max(*progress);
-            ahead
-        });
-        let lag = self.frontier.oldest().map_or(0.0, |received_at| (units::now() - received_at).max(0) as f64 / 1e6);
-        self.ends.metrics.writer_lag_seconds.set(lag);
-        let paused = matches!(*self.ends.hold.borrow(), Hold::After(_));
-        self.ends.metrics.writer_paused.set(i64::from(paused));
     }
 
     /// Reads again from where the store cannot have forgotten anything.
@@ -362,6 +324,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
     /// Writes what has been gathered, unless the store is down: then it is on disk, and read again at the next start.
     async fn drain(&mut self) -> Result<(), WriterError> {
         self.stopping = true;
+        self.runs.check_no_more();
         let deadline = Instant::now() + LAST_WRITES;
         loop {
             let now = Instant::now();

@@ -8,7 +8,8 @@ use super::support::*;
 use crate::event::{RunRow, RunTouch};
 use crate::writer::{
     Config, Kept, Letter,
-    runs::{Job, Runs},
+    run::{Found, Job, Known},
+    runs::{Runs, Says},
 };
 
 #[tokio::test(start_paused = true)]
@@ -44,8 +45,11 @@ async fn what_a_person_must_mend_is_tried_once_a_second() {
     let tries = running.state().tries.len();
     assert!((9..=11).contains(&tries), "{tries}");
     assert!(running.aside.letters.lock().unwrap().is_empty(), "nothing is set aside for a missing table");
+    let problem = running.problem.borrow().clone().expect("it says what holds it");
+    assert_eq!((problem.holds, problem.needs_attention, problem.reason.as_str()), ("rows", true, "no such table"));
     running.state().rows_fault = None;
     assert!(running.reaches(10).await <= Duration::from_secs(2));
+    assert_eq!(*running.problem.borrow(), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,15 +131,18 @@ fn a_lower_best_does_not_replace_what_another_process_has_written() {
     };
     let mut row = RunRow { run_id: run_id(1), ..RunRow::default() };
     let mut step = |row: &mut RunRow, touch: RunTouch, ticket: u64, at: Instant| {
-        assert!(runs.touch(run_id(1), touch, &[], ticket));
+        assert!(runs.touch(run_id(1), Says { touch, rows: &[], ticket }, at));
         let mut free = Vec::new();
         while free.is_empty() {
             match runs.job(at, true).expect("something is to be done") {
-                Job::Read(id) => free = runs.read(id, Some(row.clone())),
+                Job::Read { run_id, .. } => {
+                    free =
+                        runs.read(run_id, Known::Row(Box::new(Found { row: Some(row.clone()), ..Found::default() })));
+                }
                 Job::History(..) | Job::Names(_) => panic!("nothing of it is in doubt"),
-                Job::Write { change, .. } => {
-                    overlay(row, &change);
-                    free = runs.written(run_id(1), at);
+                Job::Write(write) => {
+                    overlay(row, &write.change);
+                    free = runs.written(run_id(1), Vec::new(), at).stored;
                 }
             }
         }
@@ -161,11 +168,11 @@ async fn a_million_runs_are_not_remembered() {
     for n in 0..1_000_000u64 {
         assert!(runs.has_room());
         let touch = RunTouch { event_time: n as i64, ..RunTouch::default() };
-        assert!(runs.touch(run_id(n), touch, &[], n));
+        assert!(runs.touch(run_id(n), Says { touch, rows: &[], ticket: n }, now));
         assert!(runs.job(now, false).is_some());
-        assert!(runs.read(run_id(n), None).is_empty());
+        assert!(runs.read(run_id(n), Known::Row(Box::default())).is_empty());
         assert!(runs.job(now, false).is_some());
-        assert_eq!(runs.written(run_id(n), now), [n]);
+        assert_eq!(runs.written(run_id(n), Vec::new(), now).stored, [n]);
     }
     assert!(runs.len() <= 1_000);
 }

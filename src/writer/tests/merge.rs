@@ -123,6 +123,12 @@ fn rows_are_merged_by_value() {
             (row.status.as_deref(), row.end_time, row.duration_seconds, row.restarted_at)
                 == (Some("completed"), Some(31 * S), Some(30), Some(20 * S))
         }),
+        ("without an end a second start is none either", vec![began(1), began(5), seen(6)], |row| {
+            (row.start_time, row.restarted_at, row.status.as_deref()) == (Some(S), None, Some("running"))
+        }),
+        ("unless the end between them comes late", vec![began(1), began(5), seen(6), ended(3, "failed")], |row| {
+            (row.restarted_at, row.status.as_deref(), row.end_time) == (Some(5 * S), Some("running"), None)
+        }),
         ("one start is no restart", vec![seen(1), began(2), began(2), ended(9, "completed"), began(2)], |row| {
             row.restarted_at.is_none() && row.end_time == Some(9 * S)
         }),
@@ -267,6 +273,26 @@ proptest::proptest! {
             proptest::prop_assert_eq!(shown, expected.map(|(_, value)| value), "column {}", column);
         }
         proptest::prop_assert_eq!(row.last_event_time, Some(80 * S));
+    }
+
+    /// Any starts and ends in any order: of those that are later than an end the latest start counts, and the latest end after it.
+    #[test]
+    fn starts_and_ends_in_any_order_make_the_same_life(
+        times in proptest::sample::subsequence((1i64..40).collect::<Vec<_>>(), 1..10).prop_shuffle(),
+        ends in 0u32..1 << 10,
+        forgets in 0u32..1 << 12,
+    ) {
+        let is_end = |index: usize| ends >> index & 1 == 1;
+        let others = times.iter().enumerate();
+        let events = others.map(|(index, time)| if is_end(index) { ended(*time, "failed") } else { began(*time) });
+        let events: Vec<_> = [began(0)].into_iter().chain(events).collect();
+        let row = replayed(&events, |_| true, |at| forgets >> at & 1 == 1);
+        let of = |end: bool| times.iter().enumerate().filter(move |(index, _)| is_end(*index) == end).map(|(_, time)| *time);
+        let restart = of(false).max().filter(|start| of(true).any(|end| end < *start));
+        let end = of(true).max().filter(|end| restart.is_none_or(|restart| *end > restart));
+        proptest::prop_assert_eq!((row.start_time, row.restarted_at), (Some(0), restart.map(|time| time * S)));
+        proptest::prop_assert_eq!((row.end_time, row.duration_seconds), (end.map(|time| time * S), end.map(|end| end as i32)));
+        proptest::prop_assert_eq!(row.status.as_deref(), Some(if end.is_some() { "failed" } else { "running" }));
     }
 
     /// What an end gave is not changed by metrics, older or newer, before or after it; what it did not give follows their time.

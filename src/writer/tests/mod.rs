@@ -1,8 +1,11 @@
 //! The writer against an in-memory store that fails and dawdles as told, with time paused.
 
+mod fake;
 mod faults;
 mod flow;
+mod lost;
 mod merge;
 mod names;
+mod refused;
 mod replay;
 mod support;

@@ -1,10 +1,10 @@
-//! A store, a log and dead letters that remember what they were asked.
+//! A log and dead letters that remember what they were asked, and a writer between them and the [store](super::fake).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::BTreeMap,
     future::pending,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -13,224 +13,14 @@ use std::{
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use uuid::Uuid;
 
+pub use super::fake::*;
 use crate::{
-    event::{
-        ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Row, RunRow, RunTouch, Table, TopologyRow,
-    },
+    event::{EventKey, MetricsRow, Row, RunRow, RunTouch},
     lifecycle::{Signal, Stopper},
     metrics::Metrics,
-    store::{Batch, BoxError, BoxFuture, DaysQuery, RangeQuery, Runs, RunsQuery, Store, StoreError, merge},
-    units::Micros,
+    store::{BoxError, Problem},
     writer::{Aside, Chunk, Commit, Config, Content, Decoded, Ends, Hold, Letter, Records, WriterError, run},
 };
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    Down,
-    Misconfigured,
-}
-
-impl Fault {
-    fn error(self) -> StoreError {
-        match self {
-            Self::Down => StoreError::Unavailable("down".into()),
-            Self::Misconfigured => StoreError::Misconfigured("no such table".into()),
-        }
-    }
-}
-
-#[derive(Default)]
-pub struct State {
-    pub rows: BTreeMap<String, Row>,
-    pub runs: HashMap<Uuid, RunRow>,
-    /// Of every batch that was tried: when, where, how many rows.
-    pub tries: Vec<(Instant, Table, usize)>,
-    pub run_writes: Vec<(Instant, RunRow, Option<Micros>)>,
-    /// Every name written, as often as it was.
-    pub name_writes: Vec<(Uuid, String)>,
-    pub rows_fault: Option<Fault>,
-    pub runs_fault: Option<Fault>,
-    /// Fail calls by chance: the state of a generator, and the share in 256.
-    pub chance: Option<(u64, u8)>,
-    /// Event ids that can never be stored.
-    pub poison: HashSet<i64>,
-    pub delay: Duration,
-    pub flying: usize,
-    pub flying_max: usize,
-}
-
-#[derive(Default)]
-pub struct Fake {
-    pub state: Mutex<State>,
-    pub restarts: AtomicU64,
-}
-
-impl Fake {
-    fn lucky(state: &mut State) -> (bool, Duration) {
-        let Some((random, share)) = &mut state.chance else { return (true, state.delay) };
-        *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (((*random >> 40) as u8) >= *share, Duration::from_millis(*random >> 58))
-    }
-
-    /// The state, unless this read fails.
-    fn readable(&self) -> Result<MutexGuard<'_, State>, StoreError> {
-        let mut state = self.state.lock().unwrap();
-        let unlucky = (!Self::lucky(&mut state).0).then_some(Fault::Down);
-        state.runs_fault.or(unlucky).map_or(Ok(state), |fault| Err(fault.error()))
-    }
-
-    /// Rows of a run from `start` to `end`, newest first.
-    fn stored<T>(&self, query: &RangeQuery, of: impl Fn(&Row) -> Option<(EventKey, T)>) -> Result<Vec<T>, StoreError> {
-        let state = self.readable()?;
-        let range = query.start.unwrap_or(Micros::MIN)..=query.end.unwrap_or(Micros::MAX);
-        let is_wanted = |key: &EventKey| key.run_id == query.run_id && range.contains(&key.timestamp);
-        let mut found: Vec<_> = state.rows.values().filter_map(of).filter(|(key, _)| is_wanted(key)).collect();
-        found.sort_by_key(|(key, _)| std::cmp::Reverse(key.place()));
-        Ok(found.into_iter().take(query.limit).map(|(_, row)| row).collect())
-    }
-}
-
-fn key(row: &Row) -> String {
-    match row {
-        Row::Metrics(row) => format!("m{:?}", row.key),
-        Row::Topology(row) => format!("t{:?}", row.key),
-        Row::Event(row) => format!("e{:?}", row.key),
-        Row::Dataset(row) => format!("d{}", row.dataset_id),
-        Row::Control(row) => format!("c{}/{}", row.timestamp, row.event_id),
-        Row::Gap(row) => format!("g{}", row.gap_id),
-    }
-}
-
-impl Store for Fake {
-    fn write<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move {
-            let (lucky, delay) = {
-                let mut state = self.state.lock().unwrap();
-                state.tries.push((Instant::now(), batch.table, batch.rows.len()));
-                state.flying += 1;
-                state.flying_max = state.flying_max.max(state.flying);
-                Self::lucky(&mut state)
-            };
-            tokio::time::sleep(delay).await;
-            let mut state = self.state.lock().unwrap();
-            state.flying -= 1;
-            if let Some(fault) = state.rows_fault {
-                return Err(fault.error());
-            }
-            let bad = |row: &Row| matches!(row, Row::Metrics(row) if state.poison.contains(&row.key.event_id));
-            if batch.rows.iter().any(bad) {
-                return Err(StoreError::Rejected("poison".into()));
-            }
-            for row in &batch.rows {
-                assert_eq!(row.destination(), (batch.table, batch.partition));
-                state.rows.insert(key(row), row.clone());
-            }
-            // A write that fails may have been applied.
-            if lucky { Ok(()) } else { Err(Fault::Down.error()) }
-        })
-    }
-
-    fn read_run(&self, run_id: Uuid) -> BoxFuture<'_, Result<Option<RunRow>, StoreError>> {
-        Box::pin(async move {
-            let (lucky, delay) = Self::lucky(&mut self.state.lock().unwrap());
-            tokio::time::sleep(delay).await;
-            let state = self.state.lock().unwrap();
-            match state.runs_fault {
-                Some(fault) => Err(fault.error()),
-                None if !lucky => Err(Fault::Down.error()),
-                None => Ok(state.runs.get(&run_id).cloned()),
-            }
-        })
-    }
-
-    fn write_run<'a>(
-        &'a self,
-        change: &'a RunRow,
-        stored_start: Option<Micros>,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move {
-            let (lucky, delay) = Self::lucky(&mut self.state.lock().unwrap());
-            tokio::time::sleep(delay).await;
-            let mut state = self.state.lock().unwrap();
-            if let Some(fault) = state.runs_fault {
-                return Err(fault.error());
-            }
-            if change.notes.as_deref() == Some("poison") {
-                return Err(StoreError::Rejected("poison".into()));
-            }
-            state.run_writes.push((Instant::now(), change.clone(), stored_start));
-            let row = state.runs.entry(change.run_id).or_default();
-            overlay(row, change);
-            if lucky { Ok(()) } else { Err(Fault::Down.error()) }
-        })
-    }
-
-    fn write_metric_names<'a>(&'a self, run_id: Uuid, names: &'a [String]) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move {
-            let mut state = self.readable()?;
-            if names.iter().any(|name| name == "poison") {
-                return Err(StoreError::Rejected("poison".into()));
-            }
-            state.name_writes.extend(names.iter().map(|name| (run_id, name.clone())));
-            Ok(())
-        })
-    }
-
-    fn metric_names(&self, run_id: Uuid) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
-        Box::pin(async move {
-            let state = self.readable()?;
-            let of_run = state.name_writes.iter().filter(|(id, _)| *id == run_id);
-            Ok(of_run.map(|(_, name)| name.clone()).collect::<BTreeSet<_>>().into_iter().collect())
-        })
-    }
-
-    fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async { Ok(()) })
-    }
-    fn runs<'a>(&'a self, _: &'a RunsQuery) -> BoxFuture<'a, Result<Runs, StoreError>> {
-        Box::pin(async { Ok(Runs::default()) })
-    }
-    fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {
-        Box::pin(async {
-            self.stored(query, |row| if let Row::Metrics(row) = row { Some((row.key, row.clone())) } else { None })
-        })
-    }
-    fn samples<'a>(
-        &'a self,
-        _: &'a crate::store::SamplesQuery,
-    ) -> BoxFuture<'a, Result<crate::curve::Samples, StoreError>> {
-        Box::pin(async { Ok(crate::curve::Samples::default()) })
-    }
-    fn count_metrics(&self, _: Uuid) -> BoxFuture<'_, Result<u64, StoreError>> {
-        Box::pin(async { Ok(0) })
-    }
-    fn topology<'a>(&'a self, _: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<TopologyRow>, StoreError>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-    fn events<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<EventRow>, StoreError>> {
-        Box::pin(async {
-            self.stored(query, |row| if let Row::Event(row) = row { Some((row.key, row.clone())) } else { None })
-        })
-    }
-    fn dataset(&self, _: Uuid) -> BoxFuture<'_, Result<Option<DatasetRow>, StoreError>> {
-        Box::pin(async { Ok(None) })
-    }
-    fn gaps<'a>(&'a self, _: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<GapRow>, StoreError>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-    fn control_log<'a>(&'a self, _: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<ControlRow>, StoreError>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-    fn restarts(&self) -> u64 {
-        self.restarts.load(Ordering::SeqCst)
-    }
-}
-
-/// What a store does with the columns of a change.
-pub fn overlay(row: &mut RunRow, change: &RunRow) {
-    row.run_id = change.run_id;
-    merge::apply(change, row);
-}
 
 /// The log: a list, handed out a few at a time.
 pub struct Log {
@@ -306,6 +96,7 @@ pub struct Running {
     pub hold: watch::Sender<Hold>,
     pub flush_to: watch::Sender<u64>,
     pub progress: watch::Receiver<u64>,
+    pub problem: watch::Receiver<Option<Problem>>,
     pub stopper: Stopper,
     pub task: JoinSet<Result<(), WriterError>>,
 }
@@ -325,6 +116,7 @@ pub fn start_with(
     let (hold, hold_receiver) = watch::channel(hold);
     let (flush_to, flush_receiver) = watch::channel(0);
     let (progress_sender, progress) = watch::channel(0);
+    let (problem_sender, problem) = watch::channel(None);
     let (stopper, stop) = Signal::new();
     let ends = Ends {
         store: store.clone(),
@@ -332,6 +124,7 @@ pub fn start_with(
         aside: aside.clone(),
         hold: hold_receiver,
         flush_to: flush_receiver,
+        problem: problem_sender,
         progress: progress_sender,
         metrics: Metrics::new(),
     };
@@ -340,7 +133,7 @@ pub fn start_with(
     log.rewind(from);
     let mut task = JoinSet::new();
     task.spawn(run(config, log, ends, stop));
-    Running { store, aside, checkpoint, hold, flush_to, progress, stopper, task }
+    Running { store, aside, checkpoint, hold, flush_to, progress, problem, stopper, task }
 }
 
 impl Running {

@@ -1,0 +1,83 @@
+//! What is to be written again because the stored row has lost it, and what is not to be written again because it was refused.
+
+use super::Summary;
+use crate::{
+    event::RunRow,
+    units::Micros,
+    writer::columns::{
+        BEST, BEST_EPOCH, Columns, DURATION, END, LAST, RESTARTED, START, STATUS, TAGS, each_newest, each_timed,
+    },
+};
+
+impl Summary {
+    /// Marks every column that is known here and absent in the stored row (`None`: all of it is), and a start that is earlier
+    /// than the stored one. Whether there is any.
+    ///
+    /// When the run ended is restored with its status only: of a stored row that has one, the [merge](Self::load) decides that.
+    /// Another process may have seen the run begin again, which clears its end.
+    pub fn restore(&mut self, stored: Option<&RunRow>) -> bool {
+        let nothing = RunRow::default();
+        let (row, stored) = (&self.row, stored.unwrap_or(&nothing));
+        let mut lost = 0;
+        let mut note = |bit: Columns, is_lost: bool| lost |= if is_lost { bit } else { 0 };
+        macro_rules! note_timed {
+            ($($column:literal $name:ident),+) => {$(
+                note(1 << $column, row.$name.is_some() && stored.$name.is_none());
+            )+};
+        }
+        each_timed!(note_timed);
+        let start = row.start_time.is_some_and(|start| stored.start_time.is_none_or(|stored| start < stored));
+        note(START, start);
+        if stored.status.is_none() {
+            note(STATUS, row.status.is_some());
+            note(END, row.end_time.is_some() && stored.end_time.is_none());
+            note(DURATION, row.duration_seconds.is_some() && stored.duration_seconds.is_none());
+            note(RESTARTED, row.restarted_at.is_some() && stored.restarted_at.is_none());
+        }
+        note(BEST, row.best_val_accuracy.is_some() && stored.best_val_accuracy.is_none());
+        note(BEST_EPOCH, row.best_epoch.is_some() && stored.best_epoch.is_none());
+        note(TAGS, !row.tags.is_subset(&stored.tags));
+        note(LAST, row.last_event_time.is_some() && stored.last_event_time.is_none());
+        let lost = lost & !self.dirty;
+        self.dirty |= lost;
+        lost != 0
+    }
+
+    /// The index of recent runs lacks the run: its start is written again, which brings the entry back.
+    pub fn restore_start(&mut self) {
+        if self.row.start_time.is_some() {
+            self.dirty |= START;
+        }
+    }
+
+    /// The store refuses the values of these columns: they are forgotten, unless a newer one has come meanwhile, so that none is
+    /// written again. Of a final value the next one counts then: what metrics said, where the end's own was refused.
+    pub fn forget(&mut self, columns: Columns) {
+        let columns = columns & !self.dirty;
+        self.measured.forget(&self.row, columns);
+        self.given.forget(&self.row, columns);
+        macro_rules! forget_times {
+            ($($at:literal $bit:literal $name:ident),+) => {$(
+                if columns & (1 << $bit) != 0 {
+                    self.times[$at] = Micros::MIN;
+                }
+            )+};
+        }
+        each_newest!(forget_times);
+        let row = &mut self.row;
+        macro_rules! forget {
+            ($($column:literal $name:ident),+) => {$(
+                if columns & (1 << $column) != 0 {
+                    row.$name = None;
+                }
+            )+};
+        }
+        each_timed!(forget);
+        self.settle(false);
+    }
+
+    /// The same for one tag.
+    pub fn forget_tag(&mut self, tag: &str) {
+        self.row.tags.remove(tag);
+    }
+}

@@ -1,0 +1,90 @@
+//! Which record a refused value of a run's row is blamed on.
+
+use std::sync::Arc;
+
+use super::support::*;
+use crate::{
+    event::{Lifecycle, RunRow, RunTouch},
+    writer::{Config, Decoded, Hold, Kept, Letter},
+};
+
+fn says(offset: u64, fill: impl FnOnce(&mut RunRow)) -> Decoded {
+    let mut values = Box::<RunRow>::default();
+    fill(&mut values);
+    let lifecycle = (offset == 0).then_some(Lifecycle::Start);
+    let touch = RunTouch { event_time: offset as i64 * 1_000, lifecycle, values };
+    record(offset, vec![metrics_row(offset, 0)], Some((run_id(0), touch)))
+}
+
+fn blamed(running: &Running) -> Vec<(u64, u32)> {
+    running.aside.letters.lock().unwrap().keys().copied().collect()
+}
+
+fn poison() -> Option<String> {
+    Some("poison".to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_record_whose_value_is_refused_is_set_aside_however_many_came_after_it() {
+    let all = vec![
+        says(0, |row| (row.config_json, row.run_name) = (poison(), Some("spiral".into()))),
+        metrics(1, 0),
+        says(2, |row| row.notes = poison()),
+        says(3, |row| row.tags = ["good".to_owned()].into()),
+        says(4, |row| row.tags = ["poisonous".to_owned(), "fair".to_owned()].into()),
+        says(5, |row| row.tags = ["last".to_owned()].into()),
+        metrics(6, 0),
+    ];
+    let mut running = start(Config::default(), all);
+    running.reaches(7).await;
+    assert_eq!(blamed(&running), [(0, Letter::RUN), (2, Letter::RUN), (4, Letter::RUN)]);
+    let state = running.state();
+    let row = &state.runs[&run_id(0)];
+    assert_eq!((row.run_name.as_deref(), row.final_epoch, row.start_time), (Some("spiral"), Some(6), Some(0)));
+    assert_eq!((&row.config_json, &row.notes), (&None, &None));
+    assert_eq!(row.tags.iter().map(String::as_str).collect::<Vec<_>>(), ["fair", "good", "last"]);
+    let letters = running.aside.letters.lock().unwrap();
+    let Kept::Refused { row, error } = &letters[&(4, Letter::RUN)].kept else { panic!() };
+    assert_eq!((row.as_str(), error.as_str()), ("tag \"poisonous\"", "poison"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_value_is_not_tried_again_with_what_comes_later() {
+    let all = vec![
+        says(0, |row| (row.notes, row.tags) = (poison(), ["poisonous".to_owned()].into())),
+        metrics(1, 0),
+        says(2, |row| row.tags = ["good".to_owned()].into()),
+        says(3, |row| row.notes = poison()),
+        says(4, |row| row.notes = Some("good".into())),
+    ];
+    let mut running =
+        start_with(Config::default(), Arc::new(all), Arc::default(), Arc::default(), Arc::default(), Hold::After(1));
+    for end in 1..=5 {
+        running.hold.send_replace(Hold::After(end));
+        running.reaches(end).await;
+    }
+    assert_eq!(blamed(&running), [(0, Letter::RUN), (3, Letter::RUN)], "once for each record that says it");
+    let state = running.state();
+    let row = &state.runs[&run_id(0)];
+    assert_eq!((row.notes.as_deref(), row.tags.len(), row.final_epoch), (Some("good"), 1, Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_blames_the_same_record() {
+    let all = Arc::new(vec![says(0, |row| row.config_json = poison()), metrics(1, 0), metrics(2, 0)]);
+    for from in 0..3 {
+        let (store, aside) = (Arc::<Fake>::default(), Arc::<Box_>::default());
+        let start = |checkpoint| {
+            start_with(Config::default(), all.clone(), store.clone(), aside.clone(), checkpoint, Hold::Open)
+        };
+        let mut running = start(Arc::default());
+        running.reaches(3).await;
+        let checkpoint = Arc::<Checkpoint>::default();
+        checkpoint.checkpoint.store(from, std::sync::atomic::Ordering::SeqCst);
+        drop(running);
+        let mut running = start(checkpoint);
+        running.reaches(3).await;
+        assert_eq!(blamed(&running), [(0, Letter::RUN)], "from {from}");
+        assert_eq!(running.state().runs[&run_id(0)].final_epoch, Some(2));
+    }
+}
