@@ -26,6 +26,10 @@ fn program(variable: &str, names: &[&str]) -> Option<PathBuf> {
 
 /// The script with its browser, or why not.
 fn script() -> Result<Command, &'static str> {
+    browser_script("dashboard.py")
+}
+
+fn browser_script(name: &str) -> Result<Command, &'static str> {
     let python = python().ok_or("CASCOR_TEST_PYTHON is not set")?;
     let browser = program("CASCOR_TEST_CHROMIUM", &["chromium", "chromium-browser", "google-chrome"]);
     let driver = program("CASCOR_TEST_CHROMEDRIVER", &["chromedriver"]);
@@ -35,7 +39,7 @@ fn script() -> Result<Command, &'static str> {
         return Err("no selenium");
     }
     let mut command = Command::new(python);
-    command.arg(repository("tests/browser/dashboard.py"));
+    command.arg(repository(&format!("tests/browser/{name}")));
     command.env("CASCOR_TEST_CHROMIUM", browser).env("CASCOR_TEST_CHROMEDRIVER", driver);
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     Ok(command)
@@ -115,4 +119,21 @@ fn a_browser_signs_in_before_it_commands_or_where_it_may_not_even_read() {
         script.args(["signin", &format!("http://127.0.0.1:{}", daemon.http_port()), TOKEN]);
         drive(script, &mut daemon);
     }
+}
+
+#[test]
+fn a_browser_sees_what_holds_the_rows_and_how_to_mend_it() {
+    let mut script = match browser_script("problem.py") {
+        Ok(script) => script,
+        Err(why) => return skip("a_browser_sees_what_holds_the_rows_and_how_to_mend_it", why),
+    };
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).prepare();
+    std::fs::write(daemon.database(), "not a database, and longer than the head of one. ".repeat(100)).unwrap();
+    daemon.launch();
+    daemon.wait_ready();
+    redis.client().publish("cascor:training", r#"{"epoch": 1, "loss": 0.5}"#);
+    script.arg(format!("http://127.0.0.1:{}", daemon.http_port())).arg(daemon.database());
+    drive(script, &mut daemon);
+    daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
 }
