@@ -146,3 +146,20 @@ fn a_browser_lets_pages_of_listed_origins_in_and_no_others() {
     script.args([listed.to_string(), foreign.to_string()]);
     drive(script, &mut daemon);
 }
+
+#[test]
+fn a_browser_sees_what_holds_the_rows_and_how_to_mend_it() {
+    let mut script = match script_of("problem.py") {
+        Ok(script) => script,
+        Err(why) => return skip("a_browser_sees_what_holds_the_rows_and_how_to_mend_it", why),
+    };
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).prepare();
+    std::fs::write(daemon.database(), "not a database, and longer than the head of one. ".repeat(100)).unwrap();
+    daemon.launch();
+    daemon.wait_ready();
+    redis.client().publish("cascor:training", r#"{"epoch": 1, "loss": 0.5}"#);
+    script.arg(format!("http://127.0.0.1:{}", daemon.http_port())).arg(daemon.database());
+    drive(script, &mut daemon);
+    daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
+}

@@ -261,20 +261,22 @@ fn a_file_that_cannot_be_written_is_named_with_the_command_that_mends_it() {
     let mut client = redis.client();
     publish(&mut client, "metrics", json!({"epoch": 1, "train_loss": 0.5}));
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
-    daemon.terminate();
     let file = daemon.database();
-    let set_mode = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-    set_mode(0o444);
-    daemon.launch();
-    daemon.wait_ready();
-    publish(&mut client, "metrics", json!({"epoch": 2, "train_loss": 0.5}));
-    wait_until("the problem", LIMIT, || problem(&daemon)["needs_attention"] == true);
-    let said = problem(&daemon);
-    assert!(said["reason"].as_str().unwrap().contains("cannot be written"), "{said}");
-    let remedy = said["remedy"].as_str().unwrap();
-    assert!(daemon.get("/readyz").body.contains(remedy), "{}", daemon.get("/readyz").body);
-    // The command itself, as it is told.
-    assert!(Command::new("sh").args(["-c", remedy]).status().unwrap().success(), "{remedy}");
-    daemon.wait_rows("SELECT count(*) FROM training_metrics", 2);
-    wait_until("mended", LIMIT, || problem(&daemon).is_null());
+    // For reading only, and not even that.
+    for (epoch, mode, reason) in [(2, 0o444, "cannot be written"), (3, 0o000, "cannot be opened")] {
+        daemon.terminate();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        daemon.launch();
+        daemon.wait_ready();
+        publish(&mut client, "metrics", json!({"epoch": epoch, "train_loss": 0.5}));
+        wait_until(reason, LIMIT, || problem(&daemon)["reason"].as_str().is_some_and(|said| said.contains(reason)));
+        let said = problem(&daemon);
+        assert_eq!(said["needs_attention"], true, "{said}");
+        let remedy = said["remedy"].as_str().unwrap();
+        assert!(daemon.get("/readyz").body.contains(remedy), "{}", daemon.get("/readyz").body);
+        // The command itself, as it is told.
+        assert!(Command::new("sh").args(["-c", remedy]).status().unwrap().success(), "{remedy}");
+        daemon.wait_rows("SELECT count(*) FROM training_metrics", epoch);
+        wait_until("mended", LIMIT, || problem(&daemon).is_null());
+    }
 }

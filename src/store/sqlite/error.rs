@@ -1,6 +1,7 @@
 //! What an error of SQLite means for the caller.
 
 use std::{
+    fs,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
@@ -64,7 +65,9 @@ impl Hint {
         match self {
             Self::Missing(_) | Self::ReadOnly(_) | Self::Version { .. } => None,
             Self::Damaged { path, .. } | Self::Foreign { path, .. } => Some(moved(path)),
-            Self::NotWritable { path, .. } | Self::Inaccessible { path, .. } => Some(owned(path)),
+            Self::NotWritable { path, .. } => Some(owned(path)),
+            Self::Inaccessible { path, error } if error.kind() == ErrorKind::PermissionDenied => Some(owned(path)),
+            Self::Inaccessible { .. } => Some("set `store.sqlite.path` to another file, and restart".into()),
         }
     }
 
@@ -147,6 +150,12 @@ pub(super) fn classify(error: rusqlite::Error, path: &Path) -> StoreError {
         Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
             misconfigured(Hint::NotWritable { path, error })
         }
+        // SQLite does not say why it cannot open a file.
+        Some(ErrorCode::CannotOpen) if path.is_dir() => of_file(ErrorKind::IsADirectory.into(), &path),
+        Some(ErrorCode::CannotOpen) => match fs::File::open(&path) {
+            Err(denied) if denied.kind() == ErrorKind::PermissionDenied => of_file(denied, &path),
+            _ => unavailable(Trouble::Database { path, error }),
+        },
         // SQLITE_ERROR: a missing table or column; our own statements have no other fault.
         Some(ErrorCode::Unknown) => misconfigured(Hint::Foreign { path, error }),
         Some(_) => unavailable(Trouble::Database { path, error }),
@@ -220,5 +229,9 @@ mod tests {
             };
             assert_eq!(found, expected, "{code}");
         }
+        let cannot_open = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), None);
+        let error = classify(cannot_open, Path::new("/tmp"));
+        let StoreError::Misconfigured(cause) = error else { panic!("a directory is no file: {error:?}") };
+        assert!(remedy(&*cause).is_some_and(|remedy| remedy.contains("store.sqlite.path")), "{cause:?}");
     }
 }
