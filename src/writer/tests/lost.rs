@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::support::*;
 use crate::{
-    event::{DatasetRow, Lifecycle, Row, RunRow, RunTouch},
-    writer::{Config, Decoded, Hold},
+    event::{DatasetRow, EventRow, Lifecycle, MetricsRow, Row, RunRow, RunTouch},
+    writer::{Config, Content, Decoded, Hold, Letter},
 };
 
 const DATASET: Uuid = Uuid::from_u128(77);
@@ -93,6 +93,88 @@ async fn an_entry_of_the_index_and_a_dataset_that_vanished_alone_come_back() {
         tokio::time::sleep(Duration::from_secs(4)).await;
         let state = running.state();
         assert_eq!((state.unlisted.len(), state.datasets.len()), (0, 1), "{told:?}");
+    }
+}
+
+/// A start or an end of the run, and its event row.
+fn lives(offset: u64, lifecycle: Lifecycle) -> Decoded {
+    let payload_json = match lifecycle {
+        Lifecycle::Start => r#"{"type": "training_start"}"#,
+        Lifecycle::End(_) => r#"{"type": "training_end", "status": "failed"}"#,
+    };
+    let Row::Metrics(MetricsRow { key, .. }) = metrics_row(offset, 0) else { panic!() };
+    let row = Row::Event(EventRow { key, r#type: String::new(), payload_json: payload_json.into(), epoch: None });
+    let touch = RunTouch { event_time: key.timestamp, lifecycle: Some(lifecycle), ..RunTouch::default() };
+    record(offset, vec![row], Some((run_id(0), touch)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_names_and_the_restart_come_back_with_the_row() {
+    for (told, keeps_a_stub) in [(Some(0), false), (None, false), (None, true)] {
+        let name = |offset, names: &[&str]| {
+            let mut record = metrics(offset, 0);
+            if let Content::Rows { rows, .. } = &mut record.content
+                && let Row::Metrics(row) = &mut rows[0]
+            {
+                row.extra = names.iter().map(|name| ((*name).to_owned(), 0.5)).collect();
+            }
+            record
+        };
+        let all = vec![
+            begin(0, 0),
+            name(1, &["a", "poison"]),
+            lives(2, Lifecycle::End("failed")),
+            lives(3, Lifecycle::Start),
+            name(4, &["b"]),
+            metrics(5, 0),
+        ];
+        let mut running = rested(all, 5, told).await;
+        let whole = {
+            let mut state = running.state();
+            state.outside_changes = told.map(|n| n + 1);
+            assert_eq!(state.name_writes.len(), 2);
+            state.name_writes.clear();
+            let whole = state.runs.remove(&run_id(0)).unwrap();
+            if keeps_a_stub {
+                let stub = RunRow { run_id: run_id(0), final_epoch: Some(4), ..RunRow::default() };
+                state.runs.insert(run_id(0), stub);
+            }
+            whole
+        };
+        assert_eq!((whole.restarted_at, whole.end_time, whole.status.as_deref()), (Some(3_000), None, Some("running")));
+        running.hold.send_replace(Hold::Open);
+        running.reaches(6).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let state = running.state();
+        let expected = RunRow { final_epoch: Some(5), last_event_time: Some(5_000), ..whole };
+        assert_eq!(state.runs.get(&run_id(0)), Some(&expected), "{told:?} {keeps_a_stub}");
+        let names: Vec<_> = state.name_writes.iter().map(|(_, name)| name.as_str()).collect();
+        assert_eq!(names, ["a", "b"], "{told:?} {keeps_a_stub}: what was refused is not tried again");
+        let letters = running.aside.letters.lock().unwrap();
+        assert_eq!(letters.keys().collect::<Vec<_>>(), [&(1, Letter::RUN)], "under the record that brought it");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_another_process_has_cleared_does_not_come_back() {
+    for told in [Some(0), None] {
+        let all = vec![begin(0, 0), lives(2, Lifecycle::End("failed")), metrics(5, 0)];
+        let mut running = rested(all, 3, told).await;
+        {
+            let mut state = running.state();
+            state.outside_changes = told.map(|n| n + 1);
+            let row = state.runs.get_mut(&run_id(0)).unwrap();
+            assert_eq!((row.end_time, row.status.as_deref()), (Some(2_000), Some("failed")));
+            (row.end_time, row.duration_seconds) = (None, None);
+            (row.restarted_at, row.status) = (Some(4_000), Some("running".into()));
+        }
+        running.hold.send_replace(Hold::Open);
+        running.reaches(6).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let state = running.state();
+        let row = &state.runs[&run_id(0)];
+        assert_eq!((row.end_time, row.restarted_at, row.status.as_deref()), (None, Some(4_000), Some("running")));
+        assert_eq!((row.duration_seconds, row.final_epoch, row.last_event_time), (None, Some(5), Some(5_000)));
     }
 }
 

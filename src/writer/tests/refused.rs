@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::support::*;
 use crate::{
-    event::{Lifecycle, RunRow, RunTouch},
-    writer::{Config, Decoded, Hold, Kept, Letter},
+    event::{EventKey, EventRow, Lifecycle, MetricsRow, Row, RunRow, RunTouch},
+    writer::{Config, Content, Decoded, Hold, Kept, Letter, summary::Summary},
 };
 
 fn says(offset: u64, fill: impl FnOnce(&mut RunRow)) -> Decoded {
@@ -46,6 +46,71 @@ async fn the_record_whose_value_is_refused_is_set_aside_however_many_came_after_
     let letters = running.aside.letters.lock().unwrap();
     let Kept::Refused { row, error } = &letters[&(4, Letter::RUN)].kept else { panic!() };
     assert_eq!((row.as_str(), error.as_str()), ("tag \"poisonous\"", "poison"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_an_older_value_nor_a_wait_for_the_history_moves_the_blame() {
+    let dated = |offset, time: i64, fill: fn(&mut RunRow)| {
+        let mut record = says(offset, fill);
+        if let Content::Rows { rows, touch: Some((_, touch)) } = &mut record.content
+            && let Row::Metrics(MetricsRow { key, .. }) = &rows[0]
+        {
+            touch.event_time = time * 1_000;
+            touch.lifecycle = (offset == 1).then_some(Lifecycle::Start);
+            let key = EventKey { timestamp: touch.event_time, ..*key };
+            let payload_json = r#"{"type": "training_start", "created_by": "me"}"#.to_owned();
+            if offset == 1 {
+                rows[0] = Row::Event(EventRow { key, r#type: String::new(), payload_json, epoch: None });
+            }
+        }
+        record
+    };
+    let all = vec![
+        says(0, |row| row.notes = Some("first".into())),
+        dated(1, 50, |row| row.created_by = Some("me".into())),
+        // From here on of a run that has been forgotten: what is older than its row waits for the history.
+        dated(2, 40, |row| row.created_by = Some("her".into())),
+        dated(3, 45, |row| row.notes = poison()),
+        dated(4, 30, |row| row.notes = Some("older".into())),
+        dated(5, 20, |row| row.tags = ["poisonous".to_owned()].into()),
+        dated(6, 60, |row| row.final_train_loss = Some(0.5)),
+    ];
+    let (all, store, aside) = (Arc::new(all), Arc::<Fake>::default(), Arc::<Box_>::default());
+    let mut running =
+        start_with(Config::default(), all.clone(), store.clone(), aside.clone(), Arc::default(), Hold::After(2));
+    running.reaches(2).await;
+    drop(running);
+    let checkpoint = Arc::<Checkpoint>::default();
+    checkpoint.checkpoint.store(2, std::sync::atomic::Ordering::SeqCst);
+    let mut running = start_with(Config::default(), all, store, aside, checkpoint, Hold::Open);
+    running.reaches(7).await;
+    assert_eq!(blamed(&running), [(3, Letter::RUN), (5, Letter::RUN)]);
+    let state = running.state();
+    let row = &state.runs[&run_id(0)];
+    assert_eq!((row.created_by.as_deref(), row.final_train_loss, row.tags.len()), (Some("me"), Some(0.5), 0));
+}
+
+#[test]
+fn a_refused_final_value_gives_way_to_the_next_and_is_not_restored() {
+    let touch = |time, lifecycle, loss| {
+        let values = Box::new(RunRow { final_train_loss: Some(loss), ..RunRow::default() });
+        RunTouch { event_time: time, lifecycle, values }
+    };
+    let mut summary = Summary::unknown(run_id(0));
+    summary.load(None);
+    summary.apply(touch(1, Some(Lifecycle::Start), 0.5));
+    summary.apply(touch(2, Some(Lifecycle::End("completed")), 0.1));
+    let columns = summary.take_dirty();
+    let column = (0..13).map(|bit| 1 << bit).find(|bit| summary.change(*bit).final_train_loss.is_some()).unwrap();
+    assert_eq!((columns & column, summary.change(column).final_train_loss), (column, Some(0.1)));
+    summary.forget(column);
+    assert_eq!((summary.dirty(), summary.change(column).final_train_loss), (column, Some(0.5)), "what metrics said");
+    summary.take_dirty();
+    summary.forget(column);
+    assert_eq!((summary.dirty(), summary.change(column).final_train_loss), (0, None));
+    assert!(summary.restore(None));
+    assert_eq!(summary.dirty() & column, 0);
+    assert!(summary.apply(touch(1, None, 0.7)), "a column that is absent takes any value");
 }
 
 #[tokio::test(start_paused = true)]
