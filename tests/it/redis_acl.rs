@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::support::{
     daemon::{Builder, Daemon},
+    http,
     redis::Redis,
     sqlite, wait_until,
 };
@@ -157,6 +158,25 @@ fn a_daemon_that_may_not_ping_or_not_ask_about_itself_listens_all_the_same() {
         assert!(daemon.terminate().success());
         assert!(!daemon.log().contains("lost the connection"), "{missing:?}: {}", daemon.log());
     }
+}
+
+#[test]
+fn what_sessions_lack_is_in_the_log_and_not_told_to_whoever_signs_in() {
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokens");
+    std::fs::write(&path, "ann admin 0123456789abcdef\n").unwrap();
+    user(&redis, "brief", &["-expire"]);
+    let tokens = format!("{:?}", path.display().to_string());
+    let daemon = daemon_of(&redis, "brief").set("http.tokens_file", tokens).start_ready();
+    let token = json!({"token": "0123456789abcdef"}).to_string();
+    let signed = http::post(daemon.http_port(), "/api/session", &token).unwrap();
+    assert_eq!(signed.status, 201, "{}", signed.body);
+    let cookie = signed.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let refused = http::send(daemon.http_port(), "GET", "/api/session", &[("Cookie", &cookie)], "").unwrap();
+    assert_eq!(refused.status, 503);
+    assert!(refused.body.contains("log") && !refused.body.contains("brief"), "{}", refused.body);
+    assert!(advises(&daemon.log(), "brief", "+expire"), "{}", daemon.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
