@@ -19,7 +19,7 @@ use fred::{
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tracing::{info, warn};
 
-use super::{Acl, Config, Refusal, Touched, is_refusal};
+use super::{Acl, Config, Refusal, Resource, is_refusal};
 use crate::{
     host,
     lifecycle::Signal,
@@ -126,7 +126,7 @@ fn inline(text: &str) -> String {
 fn classify(error: RedisError, acl: &Acl) -> ConnectError {
     let text = error.details();
     // Logging in needs no permission, but choosing a database does.
-    if let Some(refusal) = acl.refusal(text, Touched::Nothing) {
+    if let Some(refusal) = acl.refusal(text, Resource::None) {
         return ConnectError::Forbidden(refusal);
     }
     if matches!(error.kind(), ErrorKind::Auth)

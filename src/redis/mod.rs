@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 pub(crate) use self::link::answers;
 pub use self::{
-    acl::{Acl, Refusal, Touched, is_refusal},
+    acl::{Acl, Refusal, Resource, is_refusal},
     link::{ConnectError, Connected, Link, Retry, Role, connect, settings},
     pattern::{is_pattern, overlap},
     share::RunShare,

@@ -105,6 +105,8 @@ fn what_a_daemon_lacks_is_named_with_the_rule_that_allows_it() {
         wait_until("control", LIMIT, || redis.subscribers("cascor:control") == 1);
         redis.client().publish("cascor:control", "status");
         if rule == "+del" {
+            let receipts = daemon.succeed(&["control", "reset", "--wait", "--json"]);
+            assert!(advises(&receipts, &name, rule), "{receipts}");
             assert!(daemon.terminate().success());
         }
         wait_until(&format!("{missing:?} named"), LIMIT, || advises(&daemon.log(), &name, rule));
@@ -184,8 +186,8 @@ async fn a_refused_subscription_is_never_taken_for_one_in_force() {
     let server = Redis::start();
     user(&server, "half", &["resetchannels", "&cascor:control"]);
     user(&server, "blind", &["resetchannels", "&cascor:control", "-client|info"]);
-    user(&server, "dumb", &["resetchannels", "&cascor:control", "-client|info", "-ping"]);
-    for name in ["half", "blind", "dumb"] {
+    user(&server, "silent", &["resetchannels", "&cascor:control", "-client|info", "-ping"]);
+    for name in ["half", "blind", "silent"] {
         let config = Config {
             url: server.url(),
             username: Some(name.to_owned()),
@@ -221,6 +223,7 @@ fn what_a_command_lacks_is_named_with_the_rule_that_allows_it() {
         (&["resetchannels", "&cascor:control"], "0", &["control", "flush", "--wait"], "&cascor:control:ack"),
         (&["-publish"], "0", &["runs", "tag", "a", "good"], "+publish"),
         (&["resetchannels"], "0", &["demo", "--for", "2s"], "&cascor:control"),
+        (&["-publish"], "0", &["demo", "--for", "2s"], "+publish"),
         (&[], "3", &["status"], "+select"),
     ]
     .into_iter()
