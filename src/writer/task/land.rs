@@ -42,31 +42,15 @@ impl<C: Commit, A: Aside> Writer<C, A> {
                 }
             }
             Landed::History { run_id, result, trying } => {
-                self.runs_flying -= 1;
-                match result {
-                    Ok(history) => {
-                        self.runs_gate.succeeded(trying, now);
-                        let free = self.runs.recall(run_id, history);
-                        self.release(&free);
-                    }
-                    Err(error) => {
-                        self.runs_gate.failed(trying, &error, self.rows_gate.is_closed(), now);
-                        self.runs.failed(run_id);
-                    }
+                if let Some(history) = self.answer(run_id, result, trying, now) {
+                    let free = self.runs.recall(run_id, history);
+                    self.release(&free);
                 }
             }
             Landed::Names { run_id, result, trying } => {
-                self.runs_flying -= 1;
-                match result {
-                    Ok(names) => {
-                        self.runs_gate.succeeded(trying, now);
-                        let free = self.runs.read_names(run_id, names);
-                        self.release(&free);
-                    }
-                    Err(error) => {
-                        self.runs_gate.failed(trying, &error, self.rows_gate.is_closed(), now);
-                        self.runs.failed(run_id);
-                    }
+                if let Some(names) = self.answer(run_id, result, trying, now) {
+                    let free = self.runs.read_names(run_id, names);
+                    self.release(&free);
                 }
             }
             Landed::Run { run_id, result, trying } => {
@@ -86,6 +70,28 @@ impl<C: Commit, A: Aside> Writer<C, A> {
             Landed::Letters { letters, tickets, result } => self.land_letters(letters, tickets, result, now),
         }
         Ok(())
+    }
+
+    /// What the store says of a run, or `None`: it will be asked again.
+    fn answer<T>(
+        &mut self,
+        run_id: uuid::Uuid,
+        result: Result<T, StoreError>,
+        trying: bool,
+        now: Instant,
+    ) -> Option<T> {
+        self.runs_flying -= 1;
+        match result {
+            Ok(answer) => {
+                self.runs_gate.succeeded(trying, now);
+                Some(answer)
+            }
+            Err(error) => {
+                self.runs_gate.failed(trying, &error, self.rows_gate.is_closed(), now);
+                self.runs.failed(run_id);
+                None
+            }
+        }
     }
 
     /// Sets a record, or a part of it, aside; the record waits until that is durable.
