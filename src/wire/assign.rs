@@ -79,7 +79,7 @@ impl Message<'_> {
 
     /// Adds the numbers in maps of a metrics message, or of one that may be one.
     pub(super) fn add_nested(&mut self) {
-        self.nested = NestedNumbers::append(&mut self.fields);
+        self.nested = NestedNumbers::append(&mut self.fields).map(Box::new);
         if self.fields.len() > self.flat {
             self.assign(self.flat);
         }
@@ -89,31 +89,36 @@ impl Message<'_> {
     pub(super) fn drop_nested(&mut self) {
         if self.fields.len() > self.flat {
             self.fields.truncate(self.flat);
-            self.nested = NestedNumbers::default();
+            self.nested = None;
             (self.slots, self.scores) = ([None; Slot::COUNT], [0; Slot::COUNT]);
             self.assign(0);
         }
     }
 }
 
-/// Whether a value may be the field of this meaning. An alias is an ordinary word too: with a value that its column could not hold
-/// it is an ordinary field.
+/// Whether a value may be the field of this meaning.
 fn fits(slot: Slot, rank: u8, value: &Value<'_>) -> bool {
-    let is_alias = rank > 0;
-    match (slot, value) {
-        (_, Value::Null) => false,
+    match value {
+        Value::Null => return false,
         // Blank text is not given: another name of the same meaning may be.
-        (Slot::RunId | Slot::Status | Slot::EventType, value) if value.is_blank() => false,
-        (Slot::EventType, value) => matches!(value, Value::Text(_)),
-        (Slot::Timestamp, value) => !is_alias || time::plausible(value),
-        (Slot::Seq, value) => !is_alias || matches!(value.number(), Number::Int(0..)),
-        (Slot::RunId | Slot::Notes | Slot::CreatedBy, value) => !is_alias || value.text().is_some(),
+        Value::Text(_) if matches!(slot, Slot::RunId | Slot::Status | Slot::EventType) => return !value.is_blank(),
         // The numbers in a map have names of their own.
-        (slot, Value::Map(_)) if slot.takes() == Takes::Number => false,
-        (Slot::HiddenUnits | Slot::DatasetName | Slot::Config | Slot::Status, _) => true,
-        (slot, value) if slot.takes() == Takes::Number => {
-            !is_alias || !value.is_container() || value.double().is_some()
-        }
-        (_, value) => !is_alias || !value.is_container(),
+        Value::Map(_) if slot.takes() == Takes::Number => return false,
+        Value::Text(_) => {}
+        _ if slot == Slot::EventType => return false,
+        _ => {}
+    }
+    rank == 0 || fits_alias(slot, value)
+}
+
+/// An alias is an ordinary word, too: with a value that its column could not hold it is an ordinary field.
+fn fits_alias(slot: Slot, value: &Value<'_>) -> bool {
+    match slot {
+        Slot::Timestamp => time::plausible(value),
+        Slot::Seq => matches!(value.number(), Number::Int(0..)),
+        Slot::RunId | Slot::Notes | Slot::CreatedBy => value.text().is_some(),
+        Slot::HiddenUnits | Slot::DatasetName | Slot::Config | Slot::Status => true,
+        slot if slot.takes() == Takes::Number => !value.is_container() || value.double().is_some(),
+        _ => !value.is_container(),
     }
 }

@@ -64,7 +64,7 @@ pub struct Message<'a> {
     /// Whether more than one field tells a time.
     pub(super) has_several_times: bool,
     /// Which numbers of which maps the fields behind `flat` are.
-    pub(super) nested: NestedNumbers,
+    pub(super) nested: Option<Box<NestedNumbers>>,
 }
 
 /// Fields whose value their column cannot take.
@@ -134,7 +134,7 @@ impl<'a> Message<'a> {
             run: None,
             invalid: InvalidFields::default(),
             has_several_times: false,
-            nested: NestedNumbers::default(),
+            nested: None,
         };
         message.walk(&mut Items::of(&Raw { source: whole, len: 0 }), Place::Top, 0);
         message.flat = message.fields.len();

@@ -51,10 +51,10 @@ pub(super) struct NestedNumbers {
 }
 
 impl NestedNumbers {
-    /// Appends a field for each number in the maps among `fields`.
-    pub(super) fn append(fields: &mut Vec<Field<'_>>) -> Self {
+    /// Appends a field for each number in the maps among `fields`; `None`: there are no maps.
+    pub(super) fn append(fields: &mut Vec<Field<'_>>) -> Option<Self> {
         if !fields.iter().any(|field| matches!(field.value, Value::Map(_))) {
-            return Self::default();
+            return None;
         }
         // A path has a dot, so no other name can be equal to one.
         let taken = fields
@@ -80,7 +80,7 @@ impl NestedNumbers {
                 fields.push(found.field);
             }
         }
-        nested
+        Some(nested)
     }
 
     /// Appends the map of the field at `root` as JSON without the numbers that are held elsewhere; whether anything is left.

@@ -204,7 +204,7 @@ impl Rest {
     fn add_field(&mut self, message: &Message<'_>, at: usize) {
         let field = &message.fields[at];
         let mut left = String::new();
-        match message.nested.write_rest(field, at, &mut left) {
+        match message.nested.as_ref().and_then(|nested| nested.write_rest(field, at, &mut left)) {
             None => self.add(field),
             Some(true) => self.add_value(field, |out| out.push_str(&left)),
             Some(false) => {}
