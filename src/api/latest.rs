@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     event::{Decided, EventKey, EventRow, Kind, MetricsRow, RunRow, TopologyRow, weight},
-    redis::Touched,
+    redis::Resource,
     render::{Json, JsonRows},
     store::{BoxFuture, RangeQuery, RunsQuery},
     wire,
@@ -178,7 +178,7 @@ async fn value(sight: &Sight, subject: &str, run_id: Option<Uuid>) -> Result<Opt
         None => format!("{}{subject}:latest", latest.prefix),
     };
     // Nothing is as long as a key that is not there.
-    let refused = |error: &RedisError| latest.link.acl().warn(error, Touched::Key(&key));
+    let refused = |error: &RedisError| latest.link.acl().warn(error, Resource::Key(&key));
     let mut bytes = soon(client.strlen::<usize, _>(&key), refused).await.unwrap_or(0);
     while bytes > 0 {
         let room = if bytes > SMALL { Some(Room::for_value(&sight.memory, bytes).await) } else { None };

@@ -27,7 +27,7 @@ use super::{
     tokens::{Keyring, Token, same},
 };
 use crate::{
-    redis::{Link, Touched, is_refusal},
+    redis::{Link, Resource, is_refusal},
     tls::{hex, sha256},
 };
 
@@ -91,8 +91,8 @@ impl Sessions {
 
     async fn ask<T>(&self, question: impl Future<Output = Result<T, fred::error::Error>>) -> Result<T, ApiError> {
         timeout(PATIENCE, question).await.map_err(|_| away())?.map_err(|error| {
-            // Whoever signs in is not told what the user of this program may do; the log is.
-            self.link.acl().warn(&error, Touched::Key(&self.prefix));
+            // The missing permission is named in the log, and not to a client that has not signed in.
+            self.link.acl().warn(&error, Resource::Key(&self.prefix));
             if is_refusal(&error) { forbidden() } else { away() }
         })
     }

@@ -36,7 +36,7 @@ use super::{
 use crate::{
     event::{run_id_from_text, status},
     frame::{Arrival, Frame, Taken},
-    redis::{Link, Touched},
+    redis::{Link, Resource},
     render, units,
     wire::{self, Command, Limits, Outcome},
 };
@@ -162,7 +162,7 @@ impl Ends {
             Ok(0) => Err(ApiError::unavailable(format!("nobody listens on `{channel}`"))),
             Ok(_) => Ok(()),
             Err(error) => {
-                let error = self.link.acl().explain(&error, Touched::Channel(channel));
+                let error = self.link.acl().explain(&error, Resource::Channel(channel));
                 Err(ApiError::unavailable(format!("failed to publish on `{channel}`: {error}")))
             }
         }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    redis::{self, Touched},
+    redis::{self, Resource},
 };
 
 /// Keys asked for in one step of a walk, and deleted in one command.
@@ -82,7 +82,7 @@ fn is_cache(prefix: &str, key: &str) -> bool {
 }
 
 async fn get(client: &Client, redis: &redis::Config, key: &str, json: bool) -> Result<(), CliError> {
-    let failed = |error| failed(redis, format!("failed to read `{key}`"), Touched::Key(key), error);
+    let failed = |error| failed(redis, format!("failed to read `{key}`"), Resource::Key(key), error);
     if key.contains(":session:") {
         return Err(CliError::Usage("sessions are not shown".into()));
     }
@@ -99,7 +99,7 @@ async fn get(client: &Client, redis: &redis::Config, key: &str, json: bool) -> R
 /// Walks the keys that match, and deletes those that are a cache.
 async fn delete(client: &Client, redis: &redis::Config, pattern: &str) -> Result<u64, CliError> {
     let prefix = redis.key_prefix.as_str();
-    let failed = |error| failed(redis, "failed to delete keys", Touched::Key(prefix), error);
+    let failed = |error| failed(redis, "failed to delete keys", Resource::Key(prefix), error);
     let (mut cursor, mut deleted) = ("0".to_owned(), 0);
     loop {
         let (next, keys): (String, Vec<String>) =

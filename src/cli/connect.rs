@@ -14,7 +14,7 @@ use fred::{
 
 use super::CliError;
 use crate::{
-    redis::{self, Acl, Touched},
+    redis::{self, Acl, Resource},
     store::BoxError,
 };
 
@@ -25,10 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub fn failed(
     redis: &redis::Config,
     what: impl Into<String>,
-    touched: Touched<'_>,
+    resource: Resource<'_>,
     error: fred::error::Error,
 ) -> CliError {
-    match Acl::of(redis).refusal(error.details(), touched) {
+    match Acl::of(redis).refusal(error.details(), resource) {
         Some(refusal) => CliError::failed(what, refusal),
         None => CliError::failed(what, error),
     }
@@ -56,7 +56,7 @@ pub async fn connect_for_long(redis: &redis::Config) -> Result<Client, CliError>
 
 async fn connect_with(redis: &redis::Config, policy: ReconnectPolicy) -> Result<Client, CliError> {
     let url = redis::redact(&redis.url);
-    let failed = |error| failed(redis, format!("failed to connect to `{url}`"), Touched::Nothing, error);
+    let failed = |error| failed(redis, format!("failed to connect to `{url}`"), Resource::None, error);
     let settings = redis::settings(redis).await;
     let settings = settings.map_err(|error| CliError::failed(format!("failed to connect to `{url}`"), error))?;
     let client = Builder::from_config(settings)

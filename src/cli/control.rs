@@ -16,7 +16,7 @@ use super::{
     connect::{self, connect, failed},
     output, status,
 };
-use crate::{config::Settings, redis::Touched, units};
+use crate::{config::Settings, redis::Resource, units};
 
 /// What the daemon itself obeys.
 const OURS: [&str; 5] = ["pause", "resume", "flush", "reset", "status"];
@@ -55,7 +55,7 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
     let receipts = if args.wait { Some(subscribe(redis).await?) } else { None };
     let expected = if args.wait { expected(&client, &settings, args.target.as_deref()).await? } else { Vec::new() };
     let listeners: i64 = client.publish(channel.as_str(), message.to_string()).await.map_err(|error| {
-        failed(redis, format!("failed to publish on `{channel}`"), Touched::Channel(&channel), error)
+        failed(redis, format!("failed to publish on `{channel}`"), Resource::Channel(&channel), error)
     })?;
     let Some((_ack_client, receipts)) = receipts else {
         let report = json!({"id": id, "command": args.command, "channel": channel, "listeners": listeners});

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::Settings,
     event::status,
-    redis::{Touched, is_pattern},
+    redis::{Resource, is_pattern},
     render::{self, STALE},
     units, wire,
 };
@@ -106,7 +106,7 @@ async fn publish(settings: &Settings, run_id: &str, data: &Value) -> Result<(), 
     let message = json!({ "type": wire::RUN_UPDATE, "run_id": run_id, "timestamp": now, "data": data });
     let client = connect(&settings.redis).await?;
     let listeners: i64 = client.publish(channel.as_str(), message.to_string()).await.map_err(|error| {
-        failed(&settings.redis, format!("failed to publish on `{channel}`"), Touched::Channel(channel), error)
+        failed(&settings.redis, format!("failed to publish on `{channel}`"), Resource::Channel(channel), error)
     })?;
     if listeners == 0 {
         return Err(CliError::No(format!("no daemon listens on `{channel}`; nothing was changed")));

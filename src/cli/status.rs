@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    redis::{self, Touched},
+    redis::{self, Resource},
     spool::{self, Report},
 };
 
@@ -118,7 +118,7 @@ async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(St
         let text: Option<String> = client
             .get(&key)
             .await
-            .map_err(|error| failed(&settings.redis, "failed to read a status", Touched::Key(&key), error))?;
+            .map_err(|error| failed(&settings.redis, "failed to read a status", Resource::Key(&key), error))?;
         // A key that expired between the scan and now, or that somebody else wrote, is no daemon.
         if let Some(status) = text.and_then(|text| serde_json::from_str::<Value>(&text).ok()) {
             found.push((instance, status));
@@ -129,7 +129,7 @@ async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(St
 
 /// Names of all daemons whose status is still there.
 pub async fn instances(client: &Client, redis: &redis::Config) -> Result<Vec<String>, CliError> {
-    let failed = |error| failed(redis, "failed to look for daemons", Touched::Nothing, error);
+    let failed = |error| failed(redis, "failed to look for daemons", Resource::None, error);
     let prefix = format!("{}ingest:", redis.key_prefix);
     let pattern = format!("{}*", escape(&prefix));
     let (mut cursor, mut names) = ("0".to_owned(), Vec::new());

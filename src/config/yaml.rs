@@ -148,7 +148,7 @@ impl File<'_> {
         });
         let login = section.get("auth_provider").and_then(|auth| auth.get("enabled"));
         let target = self.target("store.cassandra.username", "cassandra.auth_provider.enabled");
-        let login = login.is_none_or(|value| self.yes(&target, value).unwrap_or(true));
+        let login = login.is_none_or(|value| self.bool_of(&target, value).unwrap_or(true));
         for (key, value) in flat(section) {
             if !login && key.starts_with("auth_provider.") {
                 continue;
@@ -165,7 +165,7 @@ impl File<'_> {
         let ssl = ["ssl", "ssl.enabled"].iter().find_map(|name| Some((*name, find(name)?)));
         let ssl = ssl.and_then(|(name, value)| {
             let target = self.target("redis.url", &format!("cache.{name}"));
-            self.yes(&target, value)
+            self.bool_of(&target, value)
         });
         let target = self.target("redis.url", "cache.redis_url");
         let given = find("redis_url").and_then(|value| self.text(&target, value));
@@ -231,7 +231,7 @@ impl File<'_> {
         }
     }
 
-    fn yes(&mut self, target: &Target<'_>, value: &Value) -> Option<bool> {
+    fn bool_of(&mut self, target: &Target<'_>, value: &Value) -> Option<bool> {
         let text = self.text(target, value)?;
         boolean(&text)
             .map_err(|problem| self.layers.problem(format!("`{}` ({}) {problem}", target.key, target.origin)))

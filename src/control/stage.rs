@@ -23,7 +23,7 @@ use crate::{
     lifecycle::{Hold, Signal},
     logging::{Chain, Untrusted},
     metrics::{Label, Metrics},
-    redis::{Link, Touched},
+    redis::{Link, Resource},
     units::{self, Micros},
 };
 
@@ -342,10 +342,10 @@ async fn publish(link: Link, identity: Identity, mut answers: mpsc::Receiver<Str
                 let expire = Some(Expiration::PX(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)));
                 // Whether the key can be set does not matter to whoever waits for the answer.
                 let set = client.set::<(), _, _>(latest.as_str(), answer.as_str(), expire, None, false).await;
-                let _ = set.inspect_err(|error| link.acl().warn(error, Touched::Key(&latest)));
+                let _ = set.inspect_err(|error| link.acl().warn(error, Resource::Key(&latest)));
             }
             let published = client.publish::<(), _, _>(ack.as_str(), answer).await;
-            published.inspect_err(|error| link.acl().warn(error, Touched::Channel(&ack))).ok()
+            published.inspect_err(|error| link.acl().warn(error, Resource::Channel(&ack))).ok()
         });
         if published.await.ok().flatten().is_none() {
             warn!("the answer to a command could not be published");

@@ -21,7 +21,7 @@ use crate::{
     event::Decided,
     lifecycle::Signal,
     metrics::Metrics,
-    redis::{Acl, Link, Touched},
+    redis::{Acl, Link, Resource},
 };
 
 /// Between two writes of a key. The contract allows 50 ms; at 2,000 events/s twice the pause takes 1 µs of CPU per event less,
@@ -104,7 +104,7 @@ pub async fn flusher(
                     match client.get::<Option<String>, _>(&status_key).await {
                         Ok(Some(found)) => claim.check(&instance, &ours, &found),
                         Ok(None) => {}
-                        Err(error) => flusher.acl.warn(&error, Touched::Key(&status_key)),
+                        Err(error) => flusher.acl.warn(&error, Resource::Key(&status_key)),
                     }
                     flusher.set(&client, vec![(status_key.clone(), ours, flusher.board.config().status_ttl)]).await;
                 }
@@ -140,7 +140,7 @@ pub async fn forget_status(link: Link, prefix: String, instance: String) {
     if let Some(client) = link.client() {
         let key = status_key(&prefix, &instance);
         if let Ok(Err(error)) = timeout(FAREWELL, client.del::<Value, _>(&key)).await {
-            link.acl().warn(&error, Touched::Key(&key));
+            link.acl().warn(&error, Resource::Key(&key));
         }
     }
 }
@@ -218,7 +218,7 @@ impl Flusher {
         };
         let read = read.await;
         if let Err(error) = &read {
-            self.acl.warn(error, Touched::Key(&key));
+            self.acl.warn(error, Resource::Key(&key));
         }
         if let Ok(Some((array, left))) = read {
             let age = config.history_ttl.saturating_sub(Duration::from_millis(left));
@@ -269,7 +269,7 @@ impl Flusher {
         self.metrics.latest_errors.inc_by(failures.len() as u64);
         self.metrics.latest_writes.inc_by(keys.len().saturating_sub(failures.len()) as u64);
         // The first word names the kind (OOM, READONLY), the rule what an ACL lacks; the rest may change with every answer.
-        let refusal = |(key, error): &(&String, &RedisError)| self.acl.refusal(error.details(), Touched::Key(key));
+        let refusal = |(key, error): &(&String, &RedisError)| self.acl.refusal(error.details(), Resource::Key(key));
         let kind = failures.first().map(|failure| match refusal(failure) {
             Some(refusal) => refusal.rule,
             None => failure.1.details().split(' ').next().unwrap_or_default().to_owned(),
@@ -278,7 +278,7 @@ impl Flusher {
             // The connection ends with us: what was on its way then is nobody's fault.
             (Some(_), _) if self.stop.is_stopped() => {}
             (Some(kind), Some((key, error))) if kind != self.complaint => {
-                let error = self.acl.explain(error, Touched::Key(key));
+                let error = self.acl.explain(error, Resource::Key(key));
                 warn!(error, "latest-state keys cannot be written");
                 self.complaint = kind;
             }
@@ -302,7 +302,7 @@ impl Board {
             let keys = self.forget();
             let Some(client) = link.client() else { return Err("Redis is not connected".to_owned()) };
             let first = keys.first().cloned().unwrap_or_default();
-            client.del::<u64, _>(keys).await.map_err(|error| link.acl().explain(&error, Touched::Key(&first)))
+            client.del::<u64, _>(keys).await.map_err(|error| link.acl().explain(&error, Resource::Key(&first)))
         };
         match timeout(CLEAR, cleared).await {
             Ok(cleared) => cleared,

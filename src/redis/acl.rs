@@ -13,9 +13,9 @@ use super::Config;
 
 /// What a command works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Touched<'a> {
+pub enum Resource<'a> {
     /// Neither a key nor a channel.
-    Nothing,
+    None,
     /// A key.
     Key(&'a str),
     /// A channel or a pattern of channels.
@@ -64,24 +64,24 @@ impl Acl {
     }
 
     /// What the words of an error refuse; nothing, when they are about something else.
-    pub fn refusal(&self, words: &str, touched: Touched<'_>) -> Option<Refusal> {
+    pub fn refusal(&self, words: &str, resource: Resource<'_>) -> Option<Refusal> {
         if !words.starts_with("NOPERM") {
             return None;
         }
         let command = words.split_once("run the '").and_then(|(_, rest)| rest.split_once('\'')).map(|(name, _)| name);
-        let (what, rule) = match (command, touched) {
+        let (what, rule) = match (command, resource) {
             (Some(command), _) => {
                 (format!("run {}", command.replace('|', " ").to_ascii_uppercase()), format!("+{command}"))
             }
-            (None, Touched::Key(key)) => (format!("use the key `{key}`"), format!("~{}", self.keys(key))),
-            (None, Touched::Channel(channel)) => (format!("use the channel `{channel}`"), format!("&{channel}")),
-            (None, Touched::Nothing) => ("do this".to_owned(), "with what Redis names".to_owned()),
+            (None, Resource::Key(key)) => (format!("use the key `{key}`"), format!("~{}", self.keys(key))),
+            (None, Resource::Channel(channel)) => (format!("use the channel `{channel}`"), format!("&{channel}")),
+            (None, Resource::None) => ("run this command".to_owned(), "<what ACL LOG names>".to_owned()),
         };
         Some(Refusal { user: Arc::clone(&self.user), what, words: words.to_owned(), rule })
     }
 
-    /// A subscription that Redis did not take, in words that reached nobody: the command or the channel is forbidden.
-    pub fn unsaid(&self, command: &str, channel: &str) -> Refusal {
+    /// A refused subscription whose error reply the client library dropped: the command or the channel is forbidden.
+    pub fn unnamed_refusal(&self, command: &str, channel: &str) -> Refusal {
         Refusal {
             user: Arc::clone(&self.user),
             what: format!("use the channel `{channel}`, or not run {}", command.to_ascii_uppercase()),
@@ -91,16 +91,16 @@ impl Acl {
     }
 
     /// An error for a person to read: with the missing permission, where that is what it is about.
-    pub fn explain(&self, error: &RedisError, touched: Touched<'_>) -> String {
-        match self.refusal(error.details(), touched) {
+    pub fn explain(&self, error: &RedisError, resource: Resource<'_>) -> String {
+        match self.refusal(error.details(), resource) {
             Some(refusal) => refusal.to_string(),
             None => error.to_string(),
         }
     }
 
-    /// Warns of a missing permission where what is refused is no error for anybody else; once for each rule and connection.
-    pub fn warn(&self, error: &RedisError, touched: Touched<'_>) {
-        let Some(refusal) = self.refusal(error.details(), touched) else { return };
+    /// Logs a missing permission where a refusal is otherwise ignored; once for each rule and connection.
+    pub fn warn(&self, error: &RedisError, resource: Resource<'_>) {
+        let Some(refusal) = self.refusal(error.details(), resource) else { return };
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.insert(refusal.rule.clone()) {
             warn!(%refusal, "Redis refuses a command");
@@ -133,11 +133,11 @@ mod tests {
     #[test]
     fn a_refusal_names_what_is_missing_in_the_words_of_every_version() {
         let acl = Acl::of(&Config { username: Some("me".into()), ..Config::default() });
-        let (key, channel) = (Touched::Key("cascor:metrics:latest"), Touched::Channel("lab:*"));
-        for (words, touched, what, rule) in [
+        let (key, channel) = (Resource::Key("cascor:metrics:latest"), Resource::Channel("lab:*"));
+        for (words, resource, what, rule) in [
             (
                 "NOPERM this user has no permissions to run the 'select' command",
-                Touched::Nothing,
+                Resource::None,
                 "run SELECT",
                 "+select",
             ),
@@ -154,7 +154,7 @@ mod tests {
                 "use the key `cascor:metrics:latest`",
                 "~cascor:*",
             ),
-            ("NOPERM No permissions to access a key", Touched::Key("a*b"), "use the key `a*b`", "~a\\*b"),
+            ("NOPERM No permissions to access a key", Resource::Key("a*b"), "use the key `a*b`", "~a\\*b"),
             (
                 "NOPERM this user has no permissions to access one of the channels used as arguments",
                 channel,
@@ -163,7 +163,7 @@ mod tests {
             ),
             ("NOPERM No permissions to access a channel", channel, "use the channel `lab:*`", "&lab:*"),
         ] {
-            let refusal = acl.refusal(words, touched).unwrap();
+            let refusal = acl.refusal(words, resource).unwrap();
             assert_eq!((refusal.what.as_str(), refusal.rule.as_str()), (what, rule), "{words}");
             let shown = refusal.to_string();
             assert!(shown.contains(words) && shown.ends_with(&format!("`ACL SETUSER me {rule}`")), "{shown}");

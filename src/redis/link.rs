@@ -15,15 +15,15 @@ use fred::{
     types::{
         Builder, ConnectHandle, RespVersion,
         config::{
-            Config as RedisConfig, ConnectionConfig, PerformanceConfig, TcpConfig, TlsConfig, TlsConnector,
-            TlsHostMapping, UnresponsiveConfig,
+            Config as RedisConfig, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig, TlsConfig,
+            TlsConnector, TlsHostMapping, UnresponsiveConfig,
         },
     },
 };
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tracing::{info, warn};
 
-use super::{Acl, Config, Refusal, Retry, Touched, is_refusal};
+use super::{Acl, Config, Refusal, Resource, Retry, is_refusal};
 use crate::{
     host,
     lifecycle::Signal,
@@ -130,7 +130,7 @@ fn inline(text: &str) -> String {
 fn classify(error: RedisError, acl: &Acl) -> ConnectError {
     let text = error.details();
     // Logging in needs no permission, but choosing a database does.
-    if let Some(refusal) = acl.refusal(text, Touched::Nothing) {
+    if let Some(refusal) = acl.refusal(text, Resource::None) {
         return ConnectError::Forbidden(refusal);
     }
     if matches!(error.kind(), ErrorKind::Auth)
@@ -155,13 +155,15 @@ pub(super) fn parse(url: &str) -> Result<RedisConfig, &'static str> {
     }
     // Certificates are read by us, from the files that the configuration names.
     let plain = url.replacen("rediss://", "redis://", 1);
-    let settings = RedisConfig::from_url_centralized(&plain)
+    let mut settings = RedisConfig::from_url_centralized(&plain)
         .map_err(|_| "cannot be read; write it like \"redis://host:6379/0\"")?;
-    // The address of an IPv6 host stands in brackets.
-    let is_host = |host: &str| host::check(host.trim_start_matches('[').trim_end_matches(']')).is_ok();
-    if !settings.server.hosts().iter().all(|server| is_host(&server.host)) {
+    let [server] = &settings.server.hosts()[..] else { return Err("must name one host") };
+    // In a URL the address of an IPv6 host stands in brackets, which no resolver understands.
+    let host = server.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    if host::check(&host).is_err() {
         return Err("names no host that there can be; write it like \"redis://host:6379/0\", with one host");
     }
+    settings.server = ServerConfig::new_centralized(host, server.port);
     Ok(settings)
 }
 

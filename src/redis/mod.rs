@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 pub(crate) use self::link::answers;
 pub use self::{
-    acl::{Acl, Refusal, Touched, is_refusal},
+    acl::{Acl, Refusal, Resource, is_refusal},
     link::{ConnectError, Connected, Link, Outages, Role, connect, settings},
     pattern::{is_pattern, overlap},
     retry::Retry,

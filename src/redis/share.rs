@@ -6,7 +6,7 @@ use fred::{interfaces::KeysInterface, types::Expiration};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Link, Touched};
+use super::{Link, Resource};
 
 /// How long the first message without an id may wait for another instance's word.
 const FETCH: Duration = Duration::from_millis(250);
@@ -33,7 +33,7 @@ impl RunShare {
             let client = link.connected().await?;
             let key = format!("{}{channel}", self.prefix);
             let read = client.get::<Option<String>, _>(&key).await;
-            read.inspect_err(|error| link.acl().warn(error, Touched::Key(&key))).ok().flatten()
+            read.inspect_err(|error| link.acl().warn(error, Resource::Key(&key))).ok().flatten()
         };
         timeout(FETCH, read).await.ok().flatten()
     }
@@ -44,7 +44,7 @@ impl RunShare {
         let expire = Some(Expiration::EX(KEPT_SECONDS));
         let key = format!("{}{channel}", self.prefix);
         if let Err(error) = client.set::<(), _, _>(&key, json, expire, None, false).await {
-            self.link.acl().warn(&error, Touched::Key(&key));
+            self.link.acl().warn(&error, Resource::Key(&key));
             debug!(%error, "failed to share an open run");
         }
     }
@@ -54,7 +54,7 @@ impl RunShare {
         let Some(client) = self.link.client() else { return };
         let key = format!("{}{channel}", self.prefix);
         if let Err(error) = client.del::<(), _>(&key).await {
-            self.link.acl().warn(&error, Touched::Key(&key));
+            self.link.acl().warn(&error, Resource::Key(&key));
             debug!(%error, "failed to delete a shared run");
         }
     }

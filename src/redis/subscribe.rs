@@ -1,8 +1,10 @@
 //! Subscriptions that are proven.
 //!
-//! SUBSCRIBE is answered by a push that the client library swallows, or by an error that it hands to the next command, or to
-//! nobody. So each one is followed by CLIENT INFO on the same connection: one subscription more is the proof; where that is forbidden or unknown, a connection of its own tries the subscription out. A refusal may leave
-//! a stray reply behind, which would shift all later ones: after one, the connection is used again only when it answers in step.
+//! SUBSCRIBE is answered by a push that the client library drops, or by an error that it hands to the next command in flight, or
+//! drops when there is none. So each one is followed by CLIENT INFO on the same connection: one subscription more is the proof.
+//! Where that command is forbidden or unknown, a probe on a connection of its own finds out whether Redis refuses the
+//! subscription. A refusal may leave a stray reply behind, which would shift all later ones: after one, the connection is used
+//! again only when it answers in step.
 
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use fred::{
 use tokio::time::sleep;
 
 use super::{
-    Acl, Config, ConnectError, Refusal, Touched, is_pattern,
+    Acl, Config, ConnectError, Refusal, Resource, is_pattern,
     link::{Role, answers, connect},
 };
 
@@ -28,9 +30,9 @@ pub enum SubscribeError {
     /// After a refusal the replies cannot be brought in step again.
     #[error("Redis refuses what must follow a subscription that it refused: {0}")]
     Forbidden(Refusal),
-    /// The connection that tries the subscription out.
-    #[error("failed to try a subscription out")]
-    TryOut(#[source] ConnectError),
+    /// The connection of the probe.
+    #[error("failed to probe a subscription")]
+    Probe(#[source] ConnectError),
 }
 
 /// Subscribes to one channel and waits until Redis has taken it. `Some`: it is refused, why, and what would allow it.
@@ -42,7 +44,7 @@ pub async fn subscribe(client: &Client, channel: &str, config: &Config) -> Resul
     let before = match subscriptions(client).await {
         Ok(before) => before,
         Err(error) if !error.details().is_empty() && client.is_connected() => {
-            return subscribe_blindly(client, channel, config).await;
+            return subscribe_unconfirmed(client, channel, config).await;
         }
         Err(error) => return Err(SubscribeError::Failed(error)),
     };
@@ -50,14 +52,18 @@ pub async fn subscribe(client: &Client, channel: &str, config: &Config) -> Resul
     sent.map_err(SubscribeError::Failed)?;
     let refused = refusal(after.map(|after| after > before), channel, acl)?;
     if refused.is_some() {
-        fall_in_step(client, acl).await?;
+        resync_replies(client, acl).await?;
     }
     Ok(refused)
 }
 
 /// Where CLIENT INFO is forbidden or unknown: a connection of its own finds out whether Redis takes the subscription.
-async fn subscribe_blindly(client: &Client, channel: &str, config: &Config) -> Result<Option<Refusal>, SubscribeError> {
-    if let Some(refusal) = try_out(channel, config).await? {
+async fn subscribe_unconfirmed(
+    client: &Client,
+    channel: &str,
+    config: &Config,
+) -> Result<Option<Refusal>, SubscribeError> {
+    if let Some(refusal) = probe(channel, config).await? {
         return Ok(Some(refusal));
     }
     let (sent, answered) = tokio::join!(send_subscribe(client, channel), answers(client));
@@ -70,8 +76,8 @@ async fn subscribe_blindly(client: &Client, channel: &str, config: &Config) -> R
 
 /// Sends the command as one whose reply is waited for. When Redis takes it there is none, and the reply to the PING behind it
 /// comes in its place: good for one question only, because every later reply would be shifted as well.
-async fn try_out(channel: &str, config: &Config) -> Result<Option<Refusal>, SubscribeError> {
-    let connected = connect(config, Role::Commands).await.map_err(SubscribeError::TryOut)?;
+async fn probe(channel: &str, config: &Config) -> Result<Option<Refusal>, SubscribeError> {
+    let connected = connect(config, Role::Commands).await.map_err(SubscribeError::Probe)?;
     let client = &connected.client;
     let command = CustomCommand::new(command_for(channel).to_ascii_uppercase(), None, false);
     let behind = async {
@@ -84,7 +90,7 @@ async fn try_out(channel: &str, config: &Config) -> Result<Option<Refusal>, Subs
         () = behind => return Ok(None),
     };
     let Err(error) = answer else { return Ok(None) };
-    match Acl::of(config).refusal(error.details(), Touched::Channel(channel)) {
+    match Acl::of(config).refusal(error.details(), Resource::Channel(channel)) {
         // The refusal of the PING, which is behind.
         Some(refusal) if refusal.rule == "+ping" => Ok(None),
         Some(refusal) => Ok(Some(refusal)),
@@ -98,7 +104,7 @@ fn command_for(channel: &str) -> &'static str {
 
 /// Waits until stray replies are gone: those that come while nobody waits for one are dropped. A ping that gets its own text
 /// back has none before it.
-async fn fall_in_step(client: &Client, acl: &Acl) -> Result<(), SubscribeError> {
+async fn resync_replies(client: &Client, acl: &Acl) -> Result<(), SubscribeError> {
     for n in 0..10 {
         sleep(Duration::from_millis(1 << n.min(5))).await;
         let text = format!("in step {n}");
@@ -117,7 +123,7 @@ async fn fall_in_step(client: &Client, acl: &Acl) -> Result<(), SubscribeError> 
 
 /// Where PING is forbidden its answer is the same error each time, and tells nothing.
 fn forbidden_ping(answer: &Result<String, RedisError>, acl: &Acl) -> Result<(), SubscribeError> {
-    let refusal = answer.as_ref().err().and_then(|error| acl.refusal(error.details(), Touched::Nothing));
+    let refusal = answer.as_ref().err().and_then(|error| acl.refusal(error.details(), Resource::None));
     match refusal {
         Some(refusal) if refusal.rule == "+ping" => Err(SubscribeError::Forbidden(refusal)),
         _ => Ok(()),
@@ -127,9 +133,9 @@ fn forbidden_ping(answer: &Result<String, RedisError>, acl: &Acl) -> Result<(), 
 fn refusal(proven: Result<bool, RedisError>, channel: &str, acl: &Acl) -> Result<Option<Refusal>, SubscribeError> {
     match proven {
         Ok(true) => Ok(None),
-        // The error came before anybody waited for an answer.
-        Ok(false) => Ok(Some(acl.unsaid(command_for(channel), channel))),
-        Err(error) => match acl.refusal(error.details(), Touched::Channel(channel)) {
+        // The error came when no command was in flight, and was dropped.
+        Ok(false) => Ok(Some(acl.unnamed_refusal(command_for(channel), channel))),
+        Err(error) => match acl.refusal(error.details(), Resource::Channel(channel)) {
             Some(refusal) => Ok(Some(refusal)),
             None => Err(SubscribeError::Failed(error)),
         },

@@ -3,13 +3,14 @@
 use super::{
     message::{Held, Message},
     names::{self, Slot, Takes},
-    nested, time,
+    nested::NestedNumbers,
+    time,
     value::{Number, Value},
 };
 
 impl Message<'_> {
     /// Finds, among the fields from `from` on, the field of each meaning: a canonical name anywhere before an alias anywhere, then
-    /// the nearer place, the deeper map, the earlier alias. Numbers in other maps come after all of these.
+    /// the nearer place, the deeper map, the earlier alias. Numbers in other maps come last within their place.
     pub(super) fn assign(&mut self, from: usize) {
         let mut times = 0;
         for at in from..self.fields.len() {
@@ -18,6 +19,7 @@ impl Message<'_> {
             self.offer(slot, score, at);
         }
         if times > 1 {
+            self.has_several_times = true;
             self.prefer_absolute_time();
         }
     }
@@ -26,7 +28,7 @@ impl Message<'_> {
     /// message itself, the first among numbers in other maps.
     fn offer(&mut self, slot: Slot, score: u16, at: usize) {
         let best = self.scores[slot as usize];
-        // No message within the limits of the configuration has that many fields; further ones stay ordinary.
+        // Fields beyond the 65,536th stay ordinary.
         if (score > best || (score == best && at < self.flat))
             && let Ok(at) = u16::try_from(at)
         {
@@ -58,26 +60,26 @@ impl Message<'_> {
         }
     }
 
-    /// The field that was taken for `slot` holds nothing that its column takes: sets it aside, and takes the next best.
-    pub(super) fn reject_field(&mut self, slot: Slot, counted: bool) {
-        let Some(at) = self.slots[slot as usize].take() else { return };
-        self.scores[slot as usize] = 0;
-        self.fields[usize::from(at)].held = Held::Invalid;
-        if counted {
-            self.invalid = (self.invalid.0 + 1, self.invalid.1.or(Some(at)));
-        }
-        for at in 0..self.fields.len() {
-            if let Some((found, score)) = self.score(at)
-                && found == slot
-            {
-                self.offer(slot, score, at);
-            }
-        }
+    /// The fields that may be taken for `slot`, the best first.
+    pub(super) fn candidates(&self, slot: Slot) -> Vec<u16> {
+        let mut found: Vec<(u16, u16)> = (0..self.fields.len())
+            .filter_map(|at| {
+                let (_, score) = self.score(at).filter(|(found, _)| *found == slot)?;
+                Some((score, u16::try_from(at).ok()?))
+            })
+            .collect();
+        found.sort_by(|a, b| b.cmp(a));
+        found.into_iter().map(|(_, at)| at).collect()
+    }
+
+    /// Whether this field tells a time, whether or not it is the one that counts.
+    pub(super) fn is_time(&self, at: usize) -> bool {
+        matches!(self.score(at), Some((Slot::Timestamp, _)))
     }
 
     /// Adds the numbers in maps of a metrics message, or of one that may be one.
     pub(super) fn add_nested(&mut self) {
-        nested::gather(&mut self.fields);
+        self.nested = NestedNumbers::append(&mut self.fields).map(Box::new);
         if self.fields.len() > self.flat {
             self.assign(self.flat);
         }
@@ -87,27 +89,36 @@ impl Message<'_> {
     pub(super) fn drop_nested(&mut self) {
         if self.fields.len() > self.flat {
             self.fields.truncate(self.flat);
+            self.nested = None;
             (self.slots, self.scores) = ([None; Slot::COUNT], [0; Slot::COUNT]);
             self.assign(0);
         }
     }
 }
 
-/// Whether a value may be the field of this meaning. An alias is an ordinary word too: with a value that its column could not hold
-/// it is an ordinary field.
+/// Whether a value may be the field of this meaning.
 fn fits(slot: Slot, rank: u8, value: &Value<'_>) -> bool {
-    let is_alias = rank > 0;
-    match (slot, value) {
-        (_, Value::Null) => false,
+    match value {
+        Value::Null => return false,
         // Blank text is not given: another name of the same meaning may be.
-        (Slot::RunId | Slot::Status | Slot::EventType, value) if value.is_blank() => false,
-        (Slot::EventType, value) => matches!(value, Value::Text(_)),
-        (Slot::Timestamp, value) => !is_alias || time::plausible(value),
-        (Slot::Seq, value) => !is_alias || matches!(value.number(), Number::Int(0..)),
-        (Slot::RunId | Slot::Notes | Slot::CreatedBy, value) => !is_alias || value.text().is_some(),
+        Value::Text(_) if matches!(slot, Slot::RunId | Slot::Status | Slot::EventType) => return !value.is_blank(),
         // The numbers in a map have names of their own.
-        (slot, Value::Map(_)) if slot.takes() == Takes::Number => false,
-        (Slot::HiddenUnits | Slot::DatasetName | Slot::Config | Slot::Status, _) => true,
-        (_, value) => !is_alias || !value.is_container() || value.double().is_some(),
+        Value::Map(_) if slot.takes() == Takes::Number => return false,
+        Value::Text(_) => {}
+        _ if slot == Slot::EventType => return false,
+        _ => {}
+    }
+    rank == 0 || fits_alias(slot, value)
+}
+
+/// An alias is an ordinary word, too: with a value that its column could not hold it is an ordinary field.
+fn fits_alias(slot: Slot, value: &Value<'_>) -> bool {
+    match slot {
+        Slot::Timestamp => time::plausible(value),
+        Slot::Seq => matches!(value.number(), Number::Int(0..)),
+        Slot::RunId | Slot::Notes | Slot::CreatedBy => value.text().is_some(),
+        Slot::HiddenUnits | Slot::DatasetName | Slot::Config | Slot::Status => true,
+        slot if slot.takes() == Takes::Number => !value.is_container() || value.double().is_some(),
+        _ => !value.is_container(),
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use uuid::Uuid;
 
 use super::{
-    message::{Held, Message},
+    message::{Held, Message, Strictness},
     names::Slot,
     value::{Number, Source, Value},
 };
@@ -34,33 +34,39 @@ pub(super) struct Columns<'a> {
 
 /// What a column makes of a value.
 enum Reading<T> {
-    /// It takes it.
-    Whole(T),
-    /// It takes the whole part of a number with a fraction.
+    /// The column holds the value.
+    Value(T),
+    /// The column holds the whole part of a number with a fraction.
     WholePart(T),
-    /// A number too large for the column; kept elsewhere.
+    /// The number is too large for the column.
     TooLarge,
-    /// A list counts, and stays.
-    Counted(T),
-    /// It takes no such value.
+    /// The column holds the length of a list, which is kept, too.
+    Length(T),
+    /// The column stays empty, and the value is no error.
+    Blank,
+    /// The column cannot take the value.
     Invalid,
 }
 
 impl<'a> Message<'a> {
-    /// Reads the typed columns. A value that its column cannot take is set aside, and the rest of the message becomes the row,
-    /// unless nothing of what the row is for is left; a run id that is no text rejects the message.
-    pub(super) fn fill(&mut self) -> Result<(), Rejection> {
+    /// Reads the typed columns. A value that its column cannot take goes to `rest_json`, and the rest of the message becomes the
+    /// row. A received message is rejected when its run id is no text, or when such values leave no metric (or no part of a network).
+    pub(super) fn fill(&mut self, strictness: Strictness) -> Result<(), Rejection> {
+        let is_strict = strictness == Strictness::Received;
         self.run = match self.get(Slot::RunId) {
             None => None,
             Some(value) => match value.text() {
                 Some(text) => Some(run_of(text)),
-                None => return Err(invalid("run_id", value)),
+                None if is_strict => return Err(invalid("run_id", value)),
+                None => None,
             },
         };
         if self.run.is_some() {
             self.mark(Slot::RunId, Held::Column);
         }
         let metrics = self.kind == Kind::Metrics;
+        // An event keeps its whole payload, so there the column just stays empty.
+        let counted = matches!(self.kind, Kind::Metrics | Kind::Topology);
         let mut columns = Columns { seq: self.seq_column(), ..Columns::default() };
         for (slot, column) in [
             (Slot::Epoch, &mut columns.epoch),
@@ -76,7 +82,7 @@ impl<'a> Message<'a> {
                 _ => self.kind == Kind::Topology,
             };
             if relevant {
-                *column = self.column(slot, |value| integer(slot, value));
+                *column = self.column(slot, counted, |value| integer(slot, value));
             }
         }
         for (slot, column) in [
@@ -87,68 +93,67 @@ impl<'a> Message<'a> {
             (Slot::LearningRate, &mut columns.learning_rate),
         ] {
             if self.kind != Kind::Topology {
-                *column = self.column(slot, |value| value.double().map_or(Reading::Invalid, Reading::Whole));
+                *column = self.column(slot, counted, |value| value.double().map_or(Reading::Invalid, Reading::Value));
             }
         }
-        columns.phase = self.phase_column();
+        columns.phase = self.column(Slot::Phase, metrics, |value| match value.text() {
+            Some(phase) => Reading::Value(phase),
+            None if value.is_blank() => Reading::Blank,
+            None => Reading::Invalid,
+        });
         self.columns = columns;
-        self.require_something_left()
+        if is_strict { self.require_something_left() } else { Ok(()) }
     }
 
-    /// The `seq`. Counted where it is none, whatever the kind of message: gaps are found by it.
+    /// The `seq`. An invalid one is counted in every kind of message: gaps are found by it.
     pub(super) fn seq_column(&mut self) -> Option<i64> {
-        while let Some(value) = self.get(Slot::Seq) {
-            match value.number() {
-                Number::Int(seq) if seq >= 0 => {
-                    self.mark(Slot::Seq, Held::Column);
-                    return Some(seq);
-                }
-                Number::TooLarge => return None,
-                _ => self.reject_field(Slot::Seq, true),
-            }
-        }
-        None
+        self.column(Slot::Seq, true, |value| match value.number() {
+            Number::Int(seq) if seq >= 0 => Reading::Value(seq),
+            Number::TooLarge => Reading::TooLarge,
+            _ => Reading::Invalid,
+        })
     }
 
-    fn phase_column(&mut self) -> Option<Cow<'a, str>> {
-        let counted = self.kind == Kind::Metrics;
-        while let Some(value) = self.get(Slot::Phase) {
-            match (value.text(), value.is_blank()) {
-                (Some(phase), _) => {
-                    self.mark(Slot::Phase, Held::Column);
-                    return Some(phase);
-                }
-                (None, true) => return None,
-                (None, false) => self.reject_field(Slot::Phase, counted),
-            }
+    /// Reads a column from the field that means it; where that is invalid, from the next best.
+    fn column<T>(&mut self, slot: Slot, counted: bool, read: impl Fn(&Value<'a>) -> Reading<T>) -> Option<T> {
+        let best = self.slots[slot as usize]?;
+        match read(&self.fields[usize::from(best)].value) {
+            Reading::Invalid => {}
+            reading => return self.hold(slot, reading),
         }
-        None
-    }
-
-    /// Reads a column from the field that means it; where that is of no use, from the next best.
-    fn column<T>(&mut self, slot: Slot, read: impl Fn(&Value<'_>) -> Reading<T>) -> Option<T> {
-        // An event keeps its whole payload, so there the column just stays empty.
-        let counted = matches!(self.kind, Kind::Metrics | Kind::Topology);
-        while let Some(value) = self.get(slot) {
-            let (held, value) = match read(value) {
-                Reading::Whole(value) => (Held::Column, value),
-                Reading::WholePart(value) => (Held::WholePart, value),
-                Reading::Counted(value) => return Some(value),
-                Reading::TooLarge => return None,
+        for at in self.candidates(slot) {
+            match read(&self.fields[usize::from(at)].value) {
                 Reading::Invalid => {
-                    self.reject_field(slot, counted);
-                    continue;
+                    self.fields[usize::from(at)].held = Held::Invalid;
+                    if counted {
+                        self.invalid.count += 1;
+                        self.invalid.first.get_or_insert(usize::from(at));
+                    }
                 }
-            };
-            self.mark(slot, held);
-            return Some(value);
+                reading => {
+                    self.slots[slot as usize] = Some(at);
+                    return self.hold(slot, reading);
+                }
+            }
         }
+        self.slots[slot as usize] = None;
         None
+    }
+
+    fn hold<T>(&mut self, slot: Slot, reading: Reading<T>) -> Option<T> {
+        let (held, value) = match reading {
+            Reading::Value(value) => (Held::Column, value),
+            Reading::WholePart(value) => (Held::WholePart, value),
+            Reading::Length(value) => return Some(value),
+            Reading::TooLarge | Reading::Blank | Reading::Invalid => return None,
+        };
+        self.mark(slot, held);
+        Some(value)
     }
 
     /// A message whose invalid fields leave nothing of what its row is for is rejected, with the first of them.
     fn require_something_left(&self) -> Result<(), Rejection> {
-        let Some(first) = self.invalid.1.map(usize::from) else { return Ok(()) };
+        let Some(first) = self.invalid.first else { return Ok(()) };
         let is_left = match self.kind {
             Kind::Metrics => self.measures_something(),
             Kind::Topology => {
@@ -163,11 +168,11 @@ impl<'a> Message<'a> {
 }
 
 fn integer(slot: Slot, value: &Value<'_>) -> Reading<i32> {
-    let fits = |n: i64| i32::try_from(n).map_or(Reading::TooLarge, Reading::Whole);
+    let fits = |n: i64| i32::try_from(n).map_or(Reading::TooLarge, Reading::Value);
     match (value, value.number()) {
         // A list says more than its length: it stays with what has no column.
         (Value::List(raw), _) if slot == Slot::HiddenUnits => {
-            i32::try_from(raw.len).map_or(Reading::TooLarge, Reading::Counted)
+            i32::try_from(raw.len).map_or(Reading::TooLarge, Reading::Length)
         }
         (_, Number::Int(n)) => fits(n),
         (_, Number::TooLarge) => Reading::TooLarge,

@@ -14,8 +14,8 @@ use crate::event::Decided;
 
 /// Appends the message's own fields, flattened, with the canonical names and `_ingest`.
 ///
-/// A canonical name always holds the canonical value; of several own fields of one name the one that is looked up first is
-/// shown. A list that counts as `hidden_units` is shown as `hidden_units_list`.
+/// A canonical name holds the canonical value where there is one; of several own fields of one name the one that is looked up first
+/// is shown. A list that counts as `hidden_units` is shown as `hidden_units_list`.
 pub fn latest_json<'o>(message: &'o Message<'_>, decided: &Decided, instance: &str, out: &'o mut String) {
     let mut object = Object::open(out);
     canonical(message, decided, &mut object);
@@ -78,7 +78,7 @@ impl<'o> Object<'o> {
         }
         self.out.push(if self.names.is_empty() { '{' } else { ',' });
         self.names.push(name);
-        if self.names.len() == FEW {
+        if self.names.len() >= FEW && self.many.is_empty() {
             self.many.extend(&self.names);
         } else if self.names.len() > FEW {
             self.many.insert(name);

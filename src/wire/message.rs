@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     columns::{Columns, invalid},
     names::{self, Place, Slot, Takes},
+    nested::NestedNumbers,
     outcome::{self, Outcome},
     time,
     value::{Items, Raw, Source, Value},
@@ -38,7 +39,7 @@ pub(super) enum Held {
     Column,
     /// A column holds the whole part of the number, `extra` the number.
     WholePart,
-    /// No column, because the value is none that its column takes: `rest_json`.
+    /// No column: its column cannot take the value, which `rest_json` keeps.
     Invalid,
 }
 
@@ -59,8 +60,28 @@ pub struct Message<'a> {
     pub(super) scores: [u16; Slot::COUNT],
     pub(super) columns: Columns<'a>,
     pub(super) run: Option<(Uuid, Option<Cow<'a, str>>)>,
-    /// Fields that hold nothing that their column takes, and the first of them.
-    pub(super) invalid: (u32, Option<u16>),
+    pub(super) invalid: InvalidFields,
+    /// Whether more than one field tells a time.
+    pub(super) has_several_times: bool,
+    /// Which numbers of which maps the fields behind `flat` are.
+    pub(super) nested: Option<Box<NestedNumbers>>,
+}
+
+/// Fields whose value their column cannot take.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct InvalidFields {
+    pub(super) count: u32,
+    /// The position of the first.
+    pub(super) first: Option<usize>,
+}
+
+/// How much is asked of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Strictness {
+    /// What the contract asks of a message that is received.
+    Received,
+    /// Nothing beyond what an older version may have asked: it was accepted then, and its run is decided.
+    Accepted,
 }
 
 /// When an event happened, as far as its message can be believed.
@@ -78,10 +99,10 @@ pub struct MessageTime {
 
 impl<'a> Message<'a> {
     /// Gathers the fields of a checked message and decides what it is.
-    pub(super) fn gather(whole: Source<'a>) -> Result<Self, Rejection> {
+    pub(super) fn gather(whole: Source<'a>, strictness: Strictness) -> Result<Self, Rejection> {
         let mut message = Self::walked(whole);
         message.decide_kind()?;
-        message.fill()?;
+        message.fill(strictness)?;
         Ok(message)
     }
 
@@ -92,7 +113,7 @@ impl<'a> Message<'a> {
 
     /// How many fields hold a value that their column cannot take; they are kept in `rest_json`.
     pub fn invalid_fields(&self) -> u32 {
-        self.invalid.0
+        self.invalid.count
     }
 
     /// The `seq` alone, whatever kind of message it is, or was before a part of it was stored.
@@ -111,7 +132,9 @@ impl<'a> Message<'a> {
             scores: [0; Slot::COUNT],
             columns: Columns::default(),
             run: None,
-            invalid: (0, None),
+            invalid: InvalidFields::default(),
+            has_several_times: false,
+            nested: None,
         };
         message.walk(&mut Items::of(&Raw { source: whole, len: 0 }), Place::Top, 0);
         message.flat = message.fields.len();
@@ -119,7 +142,8 @@ impl<'a> Message<'a> {
         message
     }
 
-    /// Takes in the entries of one map and of the places inside it; recursion ends with the places, at most four deep.
+    /// Takes in the entries of one map and of the places inside it. A place opens only places that are looked at before it
+    /// ([`Place::inner`]), which bounds the recursion.
     fn walk(&mut self, items: &mut Items<'a>, place: Place, depth: u8) {
         let from = self.fields.len();
         let mut entered: [Option<(usize, usize)>; 2 * Place::COUNT] = [None; 2 * Place::COUNT];
@@ -130,7 +154,10 @@ impl<'a> Message<'a> {
                 let range = inner as usize + if key == "final_metrics" { Place::COUNT } else { 0 };
                 if let Some((from, to)) = entered[range].take() {
                     // The last entry of a name counts, and it alone.
-                    self.fields[from..to].iter_mut().for_each(|field| field.value = Value::Null);
+                    self.fields.drain(from..to);
+                    for (start, end) in entered.iter_mut().flatten().filter(|(start, _)| *start >= to) {
+                        (*start, *end) = (*start - (to - from), *end - (to - from));
+                    }
                 }
                 if let Some(mut nested) = items.enter() {
                     let from = self.fields.len();
@@ -206,16 +233,19 @@ impl<'a> Message<'a> {
 
     /// What a message without a type is.
     fn kind_by_fields(&self) -> Option<Kind> {
+        const MEASURED: [Slot; 4] = [Slot::TrainLoss, Slot::ValLoss, Slot::TrainAccuracy, Slot::ValAccuracy];
         let any = |slots: &[Slot]| slots.iter().any(|slot| self.get(*slot).is_some());
-        let measured = any(&[Slot::TrainLoss, Slot::ValLoss, Slot::TrainAccuracy, Slot::ValAccuracy]);
+        let measures = MEASURED.iter().any(|slot| self.get(*slot).is_some_and(|value| value.double().is_some()));
         let network = any(&[Slot::Nodes, Slot::Connections]);
         // An epoch makes metrics, unless the message lists a network and measures nothing.
-        if measured || (any(&[Slot::Epoch]) && !network) {
+        if measures || (any(&[Slot::Epoch]) && !network) {
             Some(Kind::Metrics)
         } else if network || any(&[Slot::InputSize, Slot::OutputSize]) {
             Some(Kind::Topology)
+        } else if any(&MEASURED) {
+            Some(Kind::Metrics)
         } else {
-            (any(&[Slot::RunId, Slot::Epoch, Slot::Step]) && self.measures_something()).then_some(Kind::Metrics)
+            (any(&[Slot::RunId, Slot::Step]) && self.measures_something()).then_some(Kind::Metrics)
         }
     }
 
@@ -225,7 +255,7 @@ impl<'a> Message<'a> {
             let slot = names::meaning(&field.key).map(|(slot, _)| slot);
             let counts = match slot {
                 Some(Slot::Epoch | Slot::Step | Slot::Seq | Slot::RunId) => false,
-                Some(Slot::Timestamp) => !self.is_slot(Slot::Timestamp, at),
+                Some(Slot::Timestamp) => !self.is_time(at),
                 _ => true,
             };
             let takes_numbers = slot.is_some_and(|slot| slot.takes() == Takes::Number);
@@ -264,8 +294,8 @@ impl<'a> Message<'a> {
             .map(|field| &field.value)
     }
 
-    /// The values of a name that are given (blank text is not), the nearest place first.
-    pub(super) fn given(&self, name: &str) -> impl Iterator<Item = (Place, &Value<'a>)> {
+    /// The values of a name, without blank text, the nearest place first.
+    pub(super) fn non_blank_values(&self, name: &str) -> impl Iterator<Item = (Place, &Value<'a>)> {
         let mut found: Vec<_> = self.fields[..self.flat]
             .iter()
             .filter(|field| field.key == name && field.value != Value::Null && !field.value.is_blank())

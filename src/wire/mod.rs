@@ -30,7 +30,6 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use self::value::Source;
 pub use self::{
     command::{Command, Job, decode_control},
     latest::{append_stored, latest_json, latest_json_canonical},
@@ -40,6 +39,7 @@ pub use self::{
     rows::{RUN_UPDATE, Rows, rows},
     time::{parse as parse_time, write as write_time},
 };
+use self::{message::Strictness, value::Source};
 use crate::{
     event::Kind,
     frame::{Reason, Rejection},
@@ -113,7 +113,7 @@ impl Limits {
 /// The contract's reason why these bytes are none.
 pub fn decode<'a>(payload: &'a [u8], limits: &Limits) -> Result<Message<'a>, Rejection> {
     let (whole, longest) = open(payload, limits)?;
-    let message = Message::gather(whole)?;
+    let message = Message::gather(whole, Strictness::Received)?;
     if message.kind() == Kind::Dataset {
         rows::check_dataset(&message)?;
     }
@@ -130,7 +130,7 @@ pub fn decode<'a>(payload: &'a [u8], limits: &Limits) -> Result<Message<'a>, Rej
 /// # Errors
 /// As [`decode`].
 pub fn decode_accepted(payload: &[u8]) -> Result<Message<'_>, Rejection> {
-    Message::gather(encoding(payload)?)
+    Message::gather(encoding(payload)?, Strictness::Accepted)
 }
 
 /// The `seq` of a message that was accepted, or of the part of it that a row holds; by the rules of [`decode`], but for the kind.

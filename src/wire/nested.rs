@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use super::{
     message::{Field, Held},
     names::{self, Place, Takes},
+    rows::exact,
     value::{Items, Raw, Value, write_text},
 };
 
@@ -24,7 +25,7 @@ fn is_configuration(name: &str) -> bool {
 }
 
 /// The path that the numbers in a field's map begin with, and its names; `None`: they are no fields.
-fn root(field: &Field<'_>) -> Option<(String, usize)> {
+fn root_path(field: &Field<'_>) -> Option<(String, usize)> {
     match (&field.value, field.place) {
         (Value::Map(_), _) if is_configuration(&field.key) => None,
         (Value::Map(_), Place::Network) => Some((format!("{}.{}", Place::Network.name(), field.key), 2)),
@@ -33,27 +34,107 @@ fn root(field: &Field<'_>) -> Option<(String, usize)> {
     }
 }
 
-/// Appends a field for each number in the maps among `fields`.
-pub(super) fn gather(fields: &mut Vec<Field<'_>>) {
-    if !fields.iter().any(|field| matches!(field.value, Value::Map(_))) {
-        return;
-    }
-    let flat = fields.len();
-    // A path has a dot, so no other name can be equal to one.
-    let taken: HashSet<String> = fields
-        .iter()
-        .filter(|field| field.value != Value::Null && field.key.contains('.'))
-        .map(|field| field.key.to_string())
-        .collect();
-    let mut found = Numbers { taken, fields: Vec::new() };
-    for field in &fields[..flat] {
-        if let (Value::Map(raw), Some((path, levels))) = (&field.value, root(field)) {
-            let from = found.fields.len();
-            found.walk(&mut Items::of(raw), Path { text: path, levels }, field.place);
-            found.merge_duplicates(from);
+/// Where a number stands: in the map of which field, and the how manyth number of that map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Position {
+    root: usize,
+    number: usize,
+}
+
+/// The numbers of a message that are fields of their own.
+#[derive(Clone, Debug, Default)]
+pub(super) struct NestedNumbers {
+    /// Those that their map need not hold as well.
+    held: HashSet<Position>,
+    /// Fields that hold one of these.
+    roots: HashSet<usize>,
+}
+
+impl NestedNumbers {
+    /// Appends a field for each number in the maps among `fields`; `None`: there are no maps.
+    pub(super) fn append(fields: &mut Vec<Field<'_>>) -> Option<Self> {
+        if !fields.iter().any(|field| matches!(field.value, Value::Map(_))) {
+            return None;
         }
+        // A path has a dot, so no other name can be equal to one.
+        let taken = fields
+            .iter()
+            .filter(|field| field.value != Value::Null && field.key.contains('.'))
+            .map(|field| field.key.to_string())
+            .collect();
+        let mut search = Search { taken, place: Place::Top, at: Position { root: 0, number: 0 }, found: Vec::new() };
+        let mut nested = Self::default();
+        for (root, field) in fields.iter().enumerate() {
+            if let (Value::Map(raw), Some((text, levels))) = (&field.value, root_path(field)) {
+                (search.place, search.at) = (field.place, Position { root, number: 0 });
+                search.walk(&mut Items::of(raw), &Path { text, levels });
+            }
+        }
+        for found in search.found {
+            // An integer that a double cannot hold stays in its map, too.
+            if found.is_superseded || found.field.value.double().is_some_and(|x| exact(&found.field.value, x)) {
+                nested.held.insert(found.at);
+                nested.roots.insert(found.at.root);
+            }
+            if !found.is_superseded {
+                fields.push(found.field);
+            }
+        }
+        Some(nested)
     }
-    fields.append(&mut found.fields);
+
+    /// Appends the map of the field at `root` as JSON without the numbers that are held elsewhere; whether anything is left.
+    /// `None`: it holds none of them, and nothing is appended.
+    pub(super) fn write_rest(&self, field: &Field<'_>, root: usize, out: &mut String) -> Option<bool> {
+        let Value::Map(raw) = &field.value else { return None };
+        let (text, levels) = root_path(field).filter(|_| self.roots.contains(&root))?;
+        let mut at = Position { root, number: 0 };
+        Some(self.write_map(raw, &Path { text, levels }, &mut at, out))
+    }
+
+    fn write_map(&self, raw: &Raw<'_>, path: &Path, at: &mut Position, out: &mut String) -> bool {
+        let start = out.len();
+        // Whether the map lacks something that is held elsewhere, and whether it has anything of its own; `null` is nothing.
+        let (mut lacks_any, mut has_any) = (false, false);
+        out.push('{');
+        let empty = out.len();
+        let mut items = Items::of(raw);
+        while let Some(name) = items.key() {
+            let value = items.value();
+            let inner = path.of_number(&name, &value);
+            if inner.as_ref().is_some_and(|inner| is_measured(&inner.text, &value)) {
+                let number = *at;
+                at.number += 1;
+                if self.held.contains(&number) {
+                    lacks_any = true;
+                    continue;
+                }
+            }
+            let before = out.len();
+            if before > empty {
+                out.push(',');
+            }
+            write_text(out, &name);
+            out.push(':');
+            match (&value, inner) {
+                (Value::Map(raw), Some(inner)) if !is_configuration(&name) => {
+                    if !self.write_map(raw, &inner, at, out) {
+                        lacks_any = true;
+                        out.truncate(before);
+                        continue;
+                    }
+                }
+                _ => value.write_json(out),
+            }
+            has_any |= value != Value::Null;
+        }
+        if lacks_any && !has_any {
+            out.truncate(start);
+            return false;
+        }
+        out.push('}');
+        true
+    }
 }
 
 struct Path {
@@ -62,46 +143,57 @@ struct Path {
 }
 
 impl Path {
-    /// This path with one more name, where it is within the bounds.
-    fn with(&self, name: &str) -> Option<Self> {
+    /// The path of an entry of this map that may be a number or hold some, where that is within the bounds.
+    fn of_number(&self, name: &str, value: &Value<'_>) -> Option<Self> {
+        // A path is not made for every other value.
+        let may_be = value.is_number() || matches!(value, Value::Map(_) | Value::Text(_));
         let fits = self.levels < LEVELS_MAX && self.text.len() + 1 + name.len() <= PATH_BYTES_MAX;
-        fits.then(|| Self { text: format!("{}.{name}", self.text), levels: self.levels + 1 })
+        (may_be && fits).then(|| Self { text: format!("{}.{name}", self.text), levels: self.levels + 1 })
     }
 }
 
-struct Numbers<'a> {
-    taken: HashSet<String>,
-    fields: Vec<Field<'a>>,
+/// A number that was found.
+struct Found<'a> {
+    at: Position,
+    field: Field<'a>,
+    /// A later entry of the same map has the same name, and counts in its place.
+    is_superseded: bool,
 }
 
-impl<'a> Numbers<'a> {
-    fn walk(&mut self, items: &mut Items<'a>, path: Path, place: Place) {
-        while self.fields.len() < NUMBERS_MAX
+struct Search<'a> {
+    taken: HashSet<String>,
+    place: Place,
+    /// The next number.
+    at: Position,
+    found: Vec<Found<'a>>,
+}
+
+impl<'a> Search<'a> {
+    fn walk(&mut self, items: &mut Items<'a>, path: &Path) {
+        // The numbers of this very map.
+        let mut own: Vec<usize> = Vec::new();
+        while self.found.len() < NUMBERS_MAX
             && let Some(name) = items.key()
         {
             let value = items.value();
-            // Only such values can be a number, or hold some: a path is not made for every other.
-            if !(value.is_number() || matches!(value, Value::Map(_) | Value::Text(_))) {
-                continue;
-            }
-            let Some(path) = path.with(&name) else { continue };
+            let Some(inner) = path.of_number(&name, &value) else { continue };
             match &value {
-                Value::Map(raw) if !is_configuration(&name) => self.walk(&mut Items::of(raw), path, place),
-                value if is_measured(&path.text, value) && !self.taken.contains(&path.text) => {
-                    let key = path.text.into();
-                    self.fields.push(Field { place, depth: 0, key, value: value.clone(), held: Held::NoColumn });
+                Value::Map(raw) if !is_configuration(&name) => self.walk(&mut Items::of(raw), &inner),
+                value if is_measured(&inner.text, value) => {
+                    let at = self.at;
+                    self.at.number += 1;
+                    if self.taken.contains(&inner.text) {
+                        continue;
+                    }
+                    if let Some(earlier) = own.iter().find(|earlier| self.found[**earlier].field.key == inner.text) {
+                        self.found[*earlier].is_superseded = true;
+                    }
+                    own.push(self.found.len());
+                    let key = inner.text.into();
+                    let field = Field { place: self.place, depth: 0, key, value: value.clone(), held: Held::NoColumn };
+                    self.found.push(Found { at, field, is_superseded: false });
                 }
                 _ => {}
-            }
-        }
-    }
-
-    /// The last number of a path counts, as the last entry of a name does.
-    fn merge_duplicates(&mut self, from: usize) {
-        let mut later: HashSet<String> = HashSet::new();
-        for at in (from..self.fields.len()).rev() {
-            if !later.insert(self.fields[at].key.to_string()) {
-                self.fields.remove(at);
             }
         }
     }
@@ -111,80 +203,4 @@ impl<'a> Numbers<'a> {
 fn is_measured(path: &str, value: &Value<'_>) -> bool {
     let is_column = || names::meaning(path).is_some_and(|(slot, _)| slot.takes() == Takes::Number);
     value.is_number() || (!value.is_container() && is_column() && value.double().is_some())
-}
-
-/// The numbers of a message that are held elsewhere whole, so that their maps need not hold them again.
-#[derive(Default)]
-pub(super) struct HeldNumbers<'m> {
-    paths: HashSet<&'m str>,
-    /// The maps around them.
-    maps: HashSet<&'m str>,
-}
-
-impl<'m> HeldNumbers<'m> {
-    /// Of these paths.
-    pub(super) fn new(paths: impl Iterator<Item = &'m str>) -> Self {
-        let mut held = Self::default();
-        for path in paths {
-            held.paths.insert(path);
-            held.maps.extend(path.match_indices('.').map(|(at, _)| &path[..at]));
-        }
-        held
-    }
-
-    /// Appends the value of a field as JSON without what is held; whether anything is left. A map that holds nothing of it stays
-    /// as it is; in others `null` is absent.
-    pub(super) fn write_rest(&self, field: &Field<'_>, out: &mut String) -> bool {
-        match (&field.value, root(field)) {
-            (Value::Map(raw), Some((text, levels))) if self.maps.contains(text.as_str()) => {
-                self.write_map(raw, &Path { text, levels }, out)
-            }
-            _ => {
-                field.value.write_json(out);
-                true
-            }
-        }
-    }
-
-    fn holds(&self, path: &str, value: &Value<'_>) -> bool {
-        self.paths.contains(path) && is_measured(path, value)
-    }
-
-    fn write_map(&self, raw: &Raw<'_>, path: &Path, out: &mut String) -> bool {
-        let start = out.len();
-        out.push('{');
-        let empty = out.len();
-        let mut items = Items::of(raw);
-        while let Some(name) = items.key() {
-            let value = items.value();
-            let inner = path.with(&name);
-            if value == Value::Null || inner.as_ref().is_some_and(|inner| self.holds(&inner.text, &value)) {
-                continue;
-            }
-            let before = out.len();
-            if before > empty {
-                out.push(',');
-            }
-            write_text(out, &name);
-            out.push(':');
-            let is_left = match (&value, inner) {
-                (Value::Map(raw), Some(inner)) if self.maps.contains(inner.text.as_str()) => {
-                    self.write_map(raw, &inner, out)
-                }
-                _ => {
-                    value.write_json(out);
-                    true
-                }
-            };
-            if !is_left {
-                out.truncate(before);
-            }
-        }
-        if out.len() == empty {
-            out.truncate(start);
-            return false;
-        }
-        out.push('}');
-        true
-    }
 }

@@ -70,7 +70,7 @@ impl Outcome {
         Self { status, known: true }
     }
 
-    fn of_truth(value: bool) -> Self {
+    fn from_bool(value: bool) -> Self {
         Self::known(if value { status::COMPLETED } else { status::FAILED })
     }
 }
@@ -107,21 +107,21 @@ pub(super) fn named_by_type(name: &str) -> Option<&'static str> {
 /// The outcome that a run end tells.
 pub(super) fn of(message: &Message<'_>) -> Outcome {
     let by_field = of_status(message)
-        .or_else(|| message.given("success").find_map(|(place, value)| of_success(place, value)))
+        .or_else(|| message.non_blank_values("success").find_map(|(place, value)| of_success(place, value)))
         .or_else(|| {
             let failed = ["error", "exception"]
                 .iter()
-                .any(|name| message.given(name).any(|(place, value)| is_error(place, value)));
+                .any(|name| message.non_blank_values(name).any(|(place, value)| is_error(place, value)));
             failed.then(|| Outcome::known(status::FAILED))
         })
-        .or_else(|| message.given("exit_code").map(|(_, value)| of_exit_code(value)).next())
-        .or_else(|| message.given("reason").find_map(|(_, value)| of_reason(value)));
+        .or_else(|| message.non_blank_values("exit_code").map(|(_, value)| of_exit_code(value)).next())
+        .or_else(|| message.non_blank_values("reason").find_map(|(_, value)| of_reason(value)));
     by_field.unwrap_or_else(|| Outcome::known(named_by_type(message.type_name()).unwrap_or(status::COMPLETED)))
 }
 
 fn of_status(message: &Message<'_>) -> Option<Outcome> {
     Some(match message.get(Slot::Status)? {
-        Value::Bool(value) => Outcome::of_truth(*value),
+        Value::Bool(value) => Outcome::from_bool(*value),
         Value::Text(text) => lookup(&normalised(text)).map_or(Outcome::UNKNOWN, Outcome::known),
         _ => Outcome::UNKNOWN,
     })
@@ -129,15 +129,16 @@ fn of_status(message: &Message<'_>) -> Option<Outcome> {
 
 /// A truth value, also as text or as 1 and 0. Numbers among metrics are a rate of success, and decide nothing.
 fn of_success(place: Place, value: &Value<'_>) -> Option<Outcome> {
-    match value {
-        Value::Bool(value) => Some(Outcome::of_truth(*value)),
-        Value::Int(number @ (0 | 1)) if place != Place::Metrics => Some(Outcome::of_truth(*number == 1)),
-        Value::Text(text) => match normalised(text).as_str() {
-            "true" => Some(Outcome::of_truth(true)),
-            "false" => Some(Outcome::of_truth(false)),
+    match (value, value.number()) {
+        (Value::Bool(value), _) => Some(Outcome::from_bool(*value)),
+        (value, _) if value.is_number() && place == Place::Metrics => None,
+        (_, Number::Int(number @ (0 | 1))) => Some(Outcome::from_bool(number == 1)),
+        (Value::Text(text), _) => match normalised(text).as_str() {
+            "true" => Some(Outcome::from_bool(true)),
+            "false" => Some(Outcome::from_bool(false)),
             _ => Some(Outcome::UNKNOWN),
         },
-        _ => None,
+        _ => Some(Outcome::UNKNOWN),
     }
 }
 
@@ -160,7 +161,7 @@ fn of_exit_code(value: &Value<'_>) -> Outcome {
         }
         value => value.number() == Number::Int(0),
     };
-    Outcome::of_truth(is_zero)
+    Outcome::from_bool(is_zero)
 }
 
 /// The whole of a reason may be a word of the table; else consecutive words of it may be one that means failure, unless `no`,
@@ -170,15 +171,31 @@ fn of_reason(value: &Value<'_>) -> Option<Outcome> {
     if let Some(status) = lookup(&normalised(text)) {
         return Some(Outcome::known(status));
     }
-    let words: Vec<String> =
-        text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
-    let fails = (0..words.len()).any(|from| {
+    let words = words(text);
+    let mut from = 0;
+    while from < words.len() {
+        let longest = (1..=WORDS_MAX.min(words.len() - from)).rev().find(|count| {
+            let word = words[from..from + count].concat();
+            lookup(&word) == Some(status::FAILED) && !is_ambiguous(&word)
+        });
         let negated = from > 0 && matches!(words[from - 1].as_str(), "no" | "without" | "0");
-        !negated
-            && (1..=WORDS_MAX.min(words.len() - from)).any(|count| {
-                let word = words[from..from + count].concat();
-                lookup(&word) == Some(status::FAILED) && !is_ambiguous(&word)
-            })
-    });
-    fails.then(|| Outcome::known(status::FAILED))
+        match longest {
+            Some(_) if !negated => return Some(Outcome::known(status::FAILED)),
+            count => from += count.unwrap_or(1),
+        }
+    }
+    None
+}
+
+/// The words of a text in lower case; a number with a fraction is one.
+fn words(text: &str) -> Vec<String> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '.')
+        .flat_map(|piece| {
+            let piece = piece.trim_matches('.');
+            let separator = if piece.parse::<f64>().is_ok() { ' ' } else { '.' };
+            piece.split(separator)
+        })
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect()
 }

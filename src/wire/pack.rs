@@ -175,6 +175,14 @@ pub(super) fn open(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     }
 }
 
+/// Whether the value at `at` is a map, and not a scalar that is written as one.
+pub(super) fn is_map(bytes: &[u8], at: usize) -> bool {
+    match head(bytes, at) {
+        Some((Head::Map(len), next)) => len != numpy::FIELDS || numpy::scalar(bytes, next).is_none(),
+        _ => false,
+    }
+}
+
 /// Reads the value at `at`; a container becomes a span.
 pub(super) fn read(bytes: &[u8], at: usize) -> Option<(Value<'_>, usize)> {
     let raw = |len, end| Some(Raw { source: Source::Pack(bytes.get(at..end)?), len });

@@ -9,7 +9,6 @@ use super::{
     columns::invalid,
     message::{Field, Held, Message},
     names::{self, Place, Slot, Takes},
-    nested::HeldNumbers,
     time, topology,
     value::{Number, Source, Value, write_text},
 };
@@ -113,76 +112,79 @@ fn metrics(message: &Message<'_>, decided: &Decided, key: EventKey) -> MetricsRo
 fn without_column(message: &Message<'_>, decided: &Decided) -> (BTreeMap<String, f64>, Option<String>) {
     let mut extra = BTreeMap::new();
     let mut rest = Rest::default();
-    let held = HeldNumbers::new(
-        message.fields[message.flat..]
-            .iter()
-            .filter(|field| field.value.double().is_some_and(|x| exact(&field.value, x)))
-            .map(|field| &*field.key),
-    );
-    for (at, field) in leftovers(message, decided) {
-        let is_nested = at >= message.flat;
-        if is_nested && field.held == Held::Column {
-            continue;
+    // First, so that no other number takes their names.
+    for slot in [Slot::Epoch, Slot::Step] {
+        if let Some(field) = message.field(slot).filter(|field| field.held == Held::WholePart) {
+            extra.extend(field.value.double().map(|x| (slot.name().to_owned(), x)));
         }
-        let slot = names::meaning(&field.key).map(|(slot, _)| slot);
-        // A time that could not be used is no measurement; it is kept as it was sent.
-        let is_kept_as_sent = field.held == Held::Invalid || message.is_slot(Slot::Timestamp, at);
-        // Text and lists of one are numbers where a column would take them as such. The list of the hidden units counts them.
-        let is_number = field.value.is_number()
-            || is_nested
-            || slot.is_some_and(|slot| {
-                slot.takes() == Takes::Number && !(slot == Slot::HiddenUnits && matches!(field.value, Value::List(_)))
-            });
-        let Some(x) = field.value.double().filter(|_| is_number && !is_kept_as_sent) else {
-            rest.add_field(field, &held);
+    }
+    for (at, field) in leftovers(message, decided) {
+        let Some(x) = extra_number(message, at) else {
+            rest.add_field(message, at);
             continue;
         };
-        let mut name = match slot {
-            Some(slot) if field.held == Held::WholePart => slot.name().to_owned(),
-            _ => field.key.to_string(),
-        };
-        // Two numbers of one name come from two places; both are kept. An integer that a double cannot hold is also kept
-        // exactly.
+        // Two numbers of one name come from two places, or from two maps; both are kept. An integer that a double cannot hold is
+        // also kept exactly, one in a map there.
+        let mut name = field.key.to_string();
         while extra.contains_key(&name) {
             name = format!("{}.{name}", field.place.name());
         }
         extra.insert(name, x);
-        if !is_nested && !exact(&field.value, x) {
+        if at < message.flat && !exact(&field.value, x) {
             rest.add(field);
         }
     }
     (extra, rest.finish())
 }
 
-fn exact(value: &Value<'_>, x: f64) -> bool {
-    match value {
-        Value::Int(n) => n.unsigned_abs() <= 1 << 53 || x as i64 == *n && x < 9.2e18,
-        Value::Float(_) => true,
-        // Text or a list that was read as a number; a fraction says all that it said.
-        Value::Text(_) | Value::List(_) => !matches!(value.number(), Number::TooLarge),
+/// The number that `extra` holds for a field; `None`: `rest_json` keeps the field.
+fn extra_number(message: &Message<'_>, at: usize) -> Option<f64> {
+    let field = &message.fields[at];
+    // A time is no measurement; it is kept as it was sent.
+    if field.held == Held::Invalid || message.is_time(at) {
+        return None;
+    }
+    // Text and lists of one are numbers where a column would take them as such. The list of the hidden units counts them.
+    let is_number = field.value.is_number()
+        || at >= message.flat
+        || names::meaning(&field.key).is_some_and(|(slot, _)| {
+            slot.takes() == Takes::Number && !(slot == Slot::HiddenUnits && matches!(field.value, Value::List(_)))
+        });
+    field.value.double().filter(|_| is_number)
+}
+
+/// Whether a double says all that the number said.
+pub(super) fn exact(value: &Value<'_>, x: f64) -> bool {
+    match (value, value.number()) {
+        (Value::Float(_), _) | (_, Number::Float(_)) => true,
+        (_, Number::Int(n)) => n.unsigned_abs() <= 1 << 53 || (x as i64 == n && x < 9.2e18),
         _ => false,
     }
 }
 
-/// The fields that no column holds whole.
+/// The fields that no column holds, with their positions.
 fn leftovers<'m, 'a>(
     message: &'m Message<'a>,
     decided: &Decided,
 ) -> impl Iterator<Item = (usize, &'m Field<'a>)> + use<'m, 'a> {
-    let is_row_time = decided.own_time && message.field(Slot::Timestamp).is_some_and(|field| tells(field, decided));
+    let row_time = row_time(message, decided);
     message.fields.iter().enumerate().filter(move |(at, field)| {
-        !(field.held == Held::Column
+        !(matches!(field.held, Held::Column | Held::WholePart)
             || field.value == Value::Null
             || (field.place == Place::Top && field.key == "type")
-            || (is_row_time && message.is_slot(Slot::Timestamp, *at)))
+            || row_time == Some(*at))
     })
 }
 
-/// Whether the time that was decided is the one in this field. It was read from another one where a version that looked for the
-/// time elsewhere decided; a time without a zone may have been read in a zone that is not known here.
-fn tells(field: &Field<'_>, decided: &Decided) -> bool {
-    time::read_moment(&field.value, &TimeZone::UTC)
-        .is_some_and(|moment| !moment.absolute || moment.micros == decided.event_time)
+/// The position of the field that holds the time of the row. An older version may have taken the time from another field; a time
+/// without a zone may have been read in a zone that is not known here.
+fn row_time(message: &Message<'_>, decided: &Decided) -> Option<usize> {
+    let at = usize::from(message.slots[Slot::Timestamp as usize]?);
+    let says_so = || {
+        time::read_moment(&message.fields[at].value, &TimeZone::UTC)
+            .is_some_and(|moment| !moment.absolute || moment.micros == decided.event_time)
+    };
+    (decided.own_time && (!message.has_several_times || says_so())).then_some(at)
 }
 
 /// A JSON object in the making.
@@ -198,14 +200,14 @@ impl Rest {
         self.add_value(field, |out| field.value.write_json(out));
     }
 
-    /// Adds a field without the numbers of its map that are `held` elsewhere, where anything is left of it then.
-    fn add_field(&mut self, field: &Field<'_>, held: &HeldNumbers<'_>) {
-        if !matches!(field.value, Value::Map(_)) {
-            return self.add(field);
-        }
+    /// Adds a field of metrics. A map is added without the numbers that `extra` or a column holds, where anything is left of it then.
+    fn add_field(&mut self, message: &Message<'_>, at: usize) {
+        let field = &message.fields[at];
         let mut left = String::new();
-        if held.write_rest(field, &mut left) {
-            self.add_value(field, |out| out.push_str(&left));
+        match message.nested.as_ref().and_then(|nested| nested.write_rest(field, at, &mut left)) {
+            None => self.add(field),
+            Some(true) => self.add_value(field, |out| out.push_str(&left)),
+            Some(false) => {}
         }
     }
 
@@ -314,13 +316,16 @@ fn dataset_message(message: &Message<'_>, own_time: bool) -> (Option<DatasetRow>
         Some(map) => dataset(|name| map.get(name)),
         None => dataset(|name| message.named(name).cloned()),
     };
+    // Of two values of one name the row has one.
+    let is_only =
+        |name: &str| message.fields.iter().filter(|field| field.key == name && field.value != Value::Null).count() == 1;
     let whole = described.is_none()
         && message.fields.iter().enumerate().all(|(at, field)| {
             field.value == Value::Null
                 || (field.place == Place::Top && field.key == "type")
                 || message.is_slot(Slot::RunId, at)
                 || (own_time && message.is_slot(Slot::Timestamp, at))
-                || used.contains(&&*field.key)
+                || (used.contains(&&*field.key) && is_only(&field.key))
         });
     (row, whole)
 }

@@ -340,7 +340,7 @@ impl<'a> Items<'a> {
     pub(super) fn enter(&self) -> Option<Self> {
         let map = match self.source {
             Source::Json(text) => text.as_bytes().get(self.at) == Some(&b'{'),
-            Source::Pack(bytes) => bytes.get(self.at).is_some_and(|byte| matches!(byte, 0x80..=0x8f | 0xde | 0xdf)),
+            Source::Pack(bytes) => pack::is_map(bytes, self.at),
         };
         map.then(|| Self::at(self.source, self.at))
     }

@@ -12,7 +12,10 @@ use cascor_ingest::{
 };
 use tokio::time::{sleep, timeout};
 
-use crate::redis_rig::{Rig, SOON, Server};
+use crate::{
+    redis_rig::{Rig, SOON, Server},
+    support::skip,
+};
 
 /// RESP of `PUBLISH channel payload`, over and over.
 fn publishes(channel: &str, payload: &str, times: usize) -> String {
@@ -127,6 +130,18 @@ async fn a_paused_redis_is_noticed_and_heard_again() {
     assert!(gap.ended_at - gap.started_at > 5_000_000, "{gap:?}");
     server.cli(&["PUBLISH", "cascor:training", "back"]);
     assert_eq!(&rig.frame().await.payload[..], b"back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ipv6_address_of_redis_is_reached() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        return skip("an_ipv6_address_of_redis_is_reached", "no IPv6");
+    }
+    let server = Server::start(16_411, &["--bind", "127.0.0.1", "::1"]).await;
+    let mut rig = Rig::start(&Config { url: "redis://[::1]:16411/0".into(), ..server.config() });
+    rig.ready(SOON).await;
+    server.cli(&["PUBLISH", "cascor:training", "in"]);
+    assert_eq!(&rig.frame().await.payload[..], b"in");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

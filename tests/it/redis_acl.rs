@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::support::{
     daemon::{Builder, Daemon},
+    http,
     redis::Redis,
     sqlite, wait_until,
 };
@@ -104,6 +105,8 @@ fn what_a_daemon_lacks_is_named_with_the_rule_that_allows_it() {
         wait_until("control", LIMIT, || redis.subscribers("cascor:control") == 1);
         redis.client().publish("cascor:control", "status");
         if rule == "+del" {
+            let receipts = daemon.succeed(&["control", "reset", "--wait", "--json"]);
+            assert!(advises(&receipts, &name, rule), "{receipts}");
             assert!(daemon.terminate().success());
         }
         wait_until(&format!("{missing:?} named"), LIMIT, || advises(&daemon.log(), &name, rule));
@@ -159,13 +162,32 @@ fn a_daemon_that_may_not_ping_or_not_ask_about_itself_listens_all_the_same() {
     }
 }
 
+#[test]
+fn what_sessions_lack_is_in_the_log_and_not_told_to_whoever_signs_in() {
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tokens");
+    std::fs::write(&path, "ann admin 0123456789abcdef\n").unwrap();
+    user(&redis, "brief", &["-expire"]);
+    let tokens = format!("{:?}", path.display().to_string());
+    let daemon = daemon_of(&redis, "brief").set("http.tokens_file", tokens).start_ready();
+    let token = json!({"token": "0123456789abcdef"}).to_string();
+    let signed = http::post(daemon.http_port(), "/api/session", &token).unwrap();
+    assert_eq!(signed.status, 201, "{}", signed.body);
+    let cookie = signed.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let refused = http::send(daemon.http_port(), "GET", "/api/session", &[("Cookie", &cookie)], "").unwrap();
+    assert_eq!(refused.status, 503);
+    assert!(refused.body.contains("log") && !refused.body.contains("brief"), "{}", refused.body);
+    assert!(advises(&daemon.log(), "brief", "+expire"), "{}", daemon.log());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_subscription_is_never_taken_for_one_in_force() {
     let server = Redis::start();
     user(&server, "half", &["resetchannels", "&cascor:control"]);
     user(&server, "blind", &["resetchannels", "&cascor:control", "-client|info"]);
-    user(&server, "dumb", &["resetchannels", "&cascor:control", "-client|info", "-ping"]);
-    for name in ["half", "blind", "dumb"] {
+    user(&server, "silent", &["resetchannels", "&cascor:control", "-client|info", "-ping"]);
+    for name in ["half", "blind", "silent"] {
         let config = Config {
             url: server.url(),
             username: Some(name.to_owned()),
@@ -201,6 +223,7 @@ fn what_a_command_lacks_is_named_with_the_rule_that_allows_it() {
         (&["resetchannels", "&cascor:control"], "0", &["control", "flush", "--wait"], "&cascor:control:ack"),
         (&["-publish"], "0", &["runs", "tag", "a", "good"], "+publish"),
         (&["resetchannels"], "0", &["demo", "--for", "2s"], "&cascor:control"),
+        (&["-publish"], "0", &["demo", "--for", "2s"], "+publish"),
         (&[], "3", &["status"], "+select"),
     ]
     .into_iter()

@@ -22,7 +22,8 @@ use super::{CliError, connect::connect_for_long, output};
 use crate::{
     config::Settings,
     demo::trainer::{Plan, Trainer},
-    redis::{Acl, Touched},
+    logging::Chain,
+    redis::{Acl, Resource},
     units,
 };
 use commands::{Command, Commands};
@@ -121,6 +122,7 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
     let began = Instant::now();
     let published = demo.publish_all(&client, &channel, commands, &lines, &interrupted).await;
     lines.finish();
+    let published = published?;
     let seconds = began.elapsed().as_secs_f64();
     if json {
         return output::json(&json!({
@@ -160,7 +162,7 @@ impl Demo {
         Run { trainer: Trainer::new(plan), run_id: Uuid::new_v4(), seq: 0 }
     }
 
-    /// Sends what is due, tick by tick; returns how many messages Redis took.
+    /// Sends what is due, tick by tick; returns how many messages Redis took. Fails when the ACL forbids it.
     async fn publish_all(
         &mut self,
         client: &Client,
@@ -168,7 +170,7 @@ impl Demo {
         mut commands: Commands,
         lines: &Lines,
         interrupted: &AtomicBool,
-    ) -> u64 {
+    ) -> Result<u64, CliError> {
         let acl = commands.acl();
         let deadline = self.args.duration.map(|duration| Instant::now() + duration);
         let mut ticks = interval(TICK);
@@ -194,10 +196,10 @@ impl Demo {
             self.fill(&mut burst, due);
             owed -= burst.len() as f64;
             if burst.is_empty() && self.is_over() {
-                return published;
+                return Ok(published);
             }
             if !burst.is_empty() {
-                published += send(client, channel, &burst, &acl, interrupted).await;
+                published += send(client, channel, &burst, &acl, interrupted).await?;
                 burst.clear();
             }
             lines.show(self.runs.iter().map(|run| run.trainer.progress()), self.paused, published);
@@ -279,8 +281,18 @@ impl Demo {
     }
 }
 
-/// Publishes a burst in one pipeline, again and again until Redis has taken it: the same bytes twice are one row.
-async fn send(client: &Client, channel: &str, burst: &[Bytes], acl: &Acl, interrupted: &AtomicBool) -> u64 {
+/// Publishes a burst in one pipeline, again and again until Redis has taken it: the same bytes twice are one row. Returns the
+/// number of messages.
+///
+/// # Errors
+/// When the ACL forbids it, which no new attempt changes.
+async fn send(
+    client: &Client,
+    channel: &str,
+    burst: &[Bytes],
+    acl: &Acl,
+    interrupted: &AtomicBool,
+) -> Result<u64, CliError> {
     loop {
         let pipeline = client.pipeline();
         let mut outcome = Ok(());
@@ -292,14 +304,16 @@ async fn send(client: &Client, channel: &str, burst: &[Bytes], acl: &Acl, interr
             Err(error) => Err(error),
         };
         match outcome {
-            Ok(()) => return burst.len() as u64,
+            Ok(()) => return Ok(burst.len() as u64),
             Err(error) => {
-                let error = acl.explain(&error, Touched::Channel(channel));
-                tracing::warn!(error, "redis does not take the messages; trying again");
+                if let Some(refusal) = acl.refusal(error.details(), Resource::Channel(channel)) {
+                    return Err(CliError::failed(format!("failed to publish on `{channel}`"), refusal));
+                }
+                tracing::warn!(error = %Chain(&error), "redis does not take the messages; trying again");
             }
         }
         if interrupted.load(Ordering::Relaxed) {
-            return 0;
+            return Ok(0);
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

@@ -129,12 +129,14 @@ fn what_is_just_possible_loads() {
 #[test]
 fn the_configurations_of_deployments_load() {
     let corpus = include_str!("../../../tests/faults/corpus/config/deployment.yaml");
+    let variables = include_str!("../../../tests/faults/corpus/config/variables.yaml");
     for (name, case) in [
         ("shipped", Case::new().file("a.toml", SHIPPED)),
         ("shipped, on Cassandra", Case::new().file("a.toml", SHIPPED).flag("store.kind", "cassandra")),
         ("pods", Case::new().file("a.toml", include_str!("../../../deploy/kubernetes/config.toml"))),
         ("small", Case::new().file("a.toml", include_str!("../../../tests/faults/corpus/config/small.toml"))),
         ("existing", Case::new().file("a.yaml", corpus).env("PASSWORD", "p")),
+        ("variables", Case::new().file("a.yaml", variables)),
     ] {
         assert!(case.load().is_ok(), "{name}: {:?}", case.load());
     }

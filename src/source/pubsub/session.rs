@@ -22,7 +22,7 @@ use crate::{
     frame::{Frame, GapReason},
     lifecycle::Signal,
     metrics::Label,
-    redis::{Acl, Connected, Touched, answers},
+    redis::{Acl, Connected, Resource, answers},
     units::Micros,
 };
 
@@ -87,7 +87,7 @@ pub(super) async fn ask_server(client: &Client, acl: &Acl) -> Server {
     for kind in [InfoKind::Server, InfoKind::Stats] {
         match client.info::<String>(Some(kind)).await {
             Ok(part) => info.push_str(&part),
-            Err(error) => acl.warn(&error, Touched::Nothing),
+            Err(error) => acl.warn(&error, Resource::None),
         }
     }
     Server::read(&info)

@@ -96,6 +96,67 @@ fn spelled(word: &str, style: u8) -> String {
     }
 }
 
+/// Names that meet each other: columns, aliases, paths, places.
+const NAMES: [&str; 24] = [
+    "epoch",
+    "loss",
+    "train_loss",
+    "train",
+    "val",
+    "acc",
+    "a",
+    "b",
+    "a.b",
+    "config",
+    "x",
+    "data",
+    "details",
+    "metrics",
+    "final_metrics",
+    "network_topology",
+    "hidden_units",
+    "step",
+    "timestamp",
+    "seq",
+    "train.loss",
+    "metrics.x",
+    "lr",
+    "phase",
+];
+
+/// A map of such names, four levels deep, whose leaves are told apart by [`numbered`].
+fn maps() -> impl Strategy<Value = Node> {
+    let leaf = (0..6_u8).prop_map(|form| Node::Leaf(json!(form)));
+    let map = |inner| prop::collection::btree_map(select(&NAMES[..]), inner, 1..5);
+    let nodes = leaf.prop_recursive(4, 40, 5, move |inner| map(inner).prop_map(entries));
+    map(nodes.boxed()).prop_map(entries)
+}
+
+fn entries(map: std::collections::BTreeMap<&'static str, Node>) -> Node {
+    Node::Map(map.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+/// The same with a different value in each leaf: a number, a number as text or in a list, or a word.
+fn numbered(node: &Node, leaves: &mut Vec<String>) -> Node {
+    match node {
+        Node::Map(entries) => {
+            Node::Map(entries.iter().map(|(name, value)| (name.clone(), numbered(value, leaves))).collect())
+        }
+        Node::Leaf(form) => {
+            let n = 10_001 + leaves.len();
+            leaves.push(n.to_string());
+            match form.as_u64() {
+                Some(0) => Node::Leaf(json!(n.to_string())),
+                Some(1) => Node::List(vec![Node::Leaf(json!(n))]),
+                Some(2) => Node::Leaf(json!(format!("w{n}"))),
+                Some(3) => Node::Leaf(json!(n as f64 + 0.5)),
+                _ => Node::Leaf(json!(n)),
+            }
+        }
+        Node::List(_) => node.clone(),
+    }
+}
+
 /// What an end may say: the name of a field, a value, and the outcome if it decides.
 fn claims() -> [Vec<(&'static str, Json, &'static str)>; 4] {
     [
@@ -118,6 +179,22 @@ fn claims() -> [Vec<(&'static str, Json, &'static str)>; 4] {
 }
 
 proptest! {
+    #[test]
+    fn no_value_of_a_message_is_lost(map in maps()) {
+        let mut leaves = Vec::new();
+        let Node::Map(mut entries) = numbered(&map, &mut leaves) else { unreachable!() };
+        entries.push(("type".into(), Node::Leaf(json!("metrics"))));
+        let message = Node::Map(entries);
+        for payload in [serde_json::to_vec(&message).unwrap(), rmp_serde::to_vec(&message).unwrap()] {
+            // What intake refuses is a dead letter, whole.
+            let message = decode_accepted(&payload).unwrap();
+            let made = format!("{:?}", rows(&message, &decided(&message, RECEIVED), "c", &payload).rows);
+            for leaf in &leaves {
+                prop_assert!(made.contains(leaf), "{} of {:?} is not in {}", leaf, map, made);
+            }
+        }
+    }
+
     #[test]
     fn any_mix_of_claims_is_decided_in_the_order_of_the_contract(
         picks in prop::collection::vec((any::<bool>(), any::<Index>(), select(&PLACES[..])), 4),

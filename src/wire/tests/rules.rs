@@ -57,6 +57,11 @@ fn the_outcome_of_a_run_is_that_of_the_first_field_that_is_given() {
         (json!({"type": "training_end", "reason": "0 errors, no crash"}), known("completed")),
         (json!({"type": "training_end", "reason": "loss is nan"}), known("completed")),
         (json!({"type": "training_end", "reason": "stopped by the user"}), known("completed")),
+        (json!({"type": "training_end", "reason": "val loss reached 100.0, diverged"}), known("failed")),
+        (json!({"type": "training_end", "reason": "finished without node failure"}), known("completed")),
+        (json!({"type": "training_end", "reason": "worker.failed."}), known("failed")),
+        (json!({"type": "training_end", "success": 0.0}), known("failed")),
+        (json!({"type": "training_end", "success": {"a": 1}}), unknown),
         (json!({"type": "training_stopped", "reason": "patience"}), known("stopped")),
     ] {
         let payload = json.to_string();
@@ -191,6 +196,38 @@ fn nested_numbers_are_bounded_and_nothing_is_lost_beyond_the_bounds() {
     ] {
         assert_eq!(row(&json), expected, "{json}");
     }
+    for (text, expected) in [
+        // Equal paths of different places.
+        (
+            r#"{"loss":1,"train":{"a":{"b":11},"a.b":22}}"#,
+            r#"{"extra":{"message.train.a.b":22.0,"train.a.b":11.0},"train_loss":1.0}"#,
+        ),
+        (
+            r#"{"loss":1,"train":{"config.x":5,"config":{"x":66}}}"#,
+            r#"{"extra":{"train.config.x":5.0},"rest_json":{"train":{"config":{"x":66}}},"train_loss":1.0}"#,
+        ),
+        (
+            r#"{"loss":1,"train":{"n":1},"data":{"train":{"n":99999999999999999999}}}"#,
+            r#"{"extra":{"data.train.n":1e20,"train.n":1.0},"rest_json":{"train":{"n":1e20}},"train_loss":1.0}"#,
+        ),
+        (r#"{"loss":1,"train":{"f1":1,"f1":2,"n":null}}"#, r#"{"extra":{"train.f1":2.0},"train_loss":1.0}"#),
+        (
+            r#"{"loss":1,"step":"9007199254740993"}"#,
+            r#"{"extra":{"step":9007199254740992.0},"rest_json":{"step":"9007199254740993"},"train_loss":1.0}"#,
+        ),
+        (
+            r#"{"epoch":7,"data":{"epoch":0.5,"loss":1}}"#,
+            r#"{"epoch":0,"extra":{"epoch":0.5,"message.epoch":7.0},"train_loss":1.0}"#,
+        ),
+    ] {
+        let (_, found) = super::columns(&Row::Metrics(metrics_of(text.as_bytes())));
+        assert_eq!(found, serde_json::from_str::<Json>(expected).unwrap(), "{text}");
+    }
+    let numbers = |n: usize| (0..n).map(|n| format!("\"k{n:03}\":{n}")).collect::<Vec<_>>().join(",");
+    let text =
+        format!("{{\"loss\":1,\"data\":{{\"train\":{{{}}}}},\"train\":{{\"k000\":777,\"f\":\"x\"}}}}", numbers(512));
+    let (_, found) = super::columns(&Row::Metrics(metrics_of(text.as_bytes())));
+    assert_eq!(found["rest_json"], json!({"train": {"k000": 777, "f": "x"}}), "beyond the bound");
     let many: serde_json::Map<_, _> = (0..600).map(|n| (format!("k{n:03}"), json!(n))).collect();
     let found = row(&json!({"loss": 1, "a": many}));
     assert_eq!(found["extra"].as_object().unwrap().len(), 512);
@@ -266,4 +303,53 @@ fn what_was_decided_by_older_rules_stays_and_loses_nothing() {
         assert_eq!(row.key.timestamp, event_time);
         assert_eq!(parsed(row.rest_json.as_deref()), parsed(Some(rest)));
     }
+}
+
+#[test]
+fn what_an_older_version_accepted_is_never_rejected_at_replay() {
+    for text in [
+        r#"{"type":"metrics","epoch":5,"val_acc":"n/a"}"#,
+        r#"{"epoch":5,"eval_loss":""}"#,
+        r#"{"type":"event","event":"epoch_end","data":{"text":"done"},"loss":"low"}"#,
+        r#"{"type":"event","event":"topology","hidden_units":"x"}"#,
+        r#"{"type":"event","event":"dataset","num_samples":5}"#,
+        r#"{"data":{"run_id":""},"run_id":true,"loss":1}"#,
+        r#"{"epoch":5,"cascade_phase":[1]}"#,
+    ] {
+        let message = decode_accepted(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let made = rows(&message, &decided(&message, RECEIVED), "c", text.as_bytes());
+        assert!(!made.rows.is_empty(), "{text}");
+    }
+    // An alias that holds no number decides nothing about a network.
+    for text in
+        [r#"{"nodes":[1,2],"connections":[],"train_acc":"n/a"}"#, r#"{"nodes":[1,2],"eval_loss":"pending","epoch":4}"#]
+    {
+        assert_eq!(decode(text.as_bytes(), &Limits::default()).unwrap().kind(), Kind::Topology, "{text}");
+    }
+    let second_time = br#"{"type":"metrics","data":{"timestamp":1763633700},"timestamp":1763633700,"loss":"x"}"#;
+    assert_eq!(rejection(second_time), Some(Reason::InvalidField), "a time is no metric");
+}
+
+#[test]
+fn a_numpy_scalar_is_a_number_wherever_it_stands() {
+    let scalar = b"\x83\xa2nd\xc2\xa4type\xa3<f4\xa4data\xc4\x04\x00\x00\x80\x3e";
+    let with = |head: &[u8]| [head, scalar].concat();
+    let row = metrics_of(&with(b"\x82\xa4loss\x01\xa7metrics"));
+    assert_eq!((row.train_loss, row.extra.get("metrics")), (Some(1.0), Some(&0.25)));
+    let row = metrics_of(&with(b"\x82\xa4loss\x01\xa5train\x81\xa2f1"));
+    assert_eq!(row.extra.get("train.f1"), Some(&0.25));
+    let payload = with(b"\x83\xa4type\xa8topology\xa5nodes\x91\x01\xa7details");
+    let message = decode(&payload, &Limits::default()).unwrap();
+    let Row::Topology(row) = rows(&message, &decided(&message, RECEIVED), "c", &payload).rows.remove(0) else {
+        panic!("no topology")
+    };
+    assert_eq!(row.topology_json, r#"{"nodes":[1],"details":0.25}"#);
+}
+
+#[test]
+fn of_two_values_of_a_dataset_none_is_lost() {
+    let payload = br#"{"type":"dataset","name":"a","num_samples":3,"data":{"num_samples":4}}"#;
+    let message = decode(payload, &Limits::default()).unwrap();
+    let made = rows(&message, &decided(&message, RECEIVED), "c", payload).rows;
+    assert!(matches!(&made[..], [Row::Dataset(_), Row::Event(_)]), "{made:?}");
 }
