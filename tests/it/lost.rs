@@ -17,12 +17,14 @@ fn now() -> f64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
-/// A run with every column that a start gives, and a best value.
+/// A run with every column that a start gives, a best value and a number without a column.
 fn begin(client: &mut Resp, run: &str, name: &str) {
     let start = json!({"type": "training_start", "run_id": run, "timestamp": now(), "data": {
         "dataset": {"name": "spiral", "num_samples": 194, "num_classes": 2},
         "config": {"learning_rate": 0.01}, "notes": name, "tags": ["a", "b"], "created_by": "me"}});
     client.publish(TRAINING, start.to_string());
+    let other = json!({"type": "metrics", "run_id": run, "timestamp": now(), "data": {"epoch": 0, "f1": 0.5}});
+    client.publish(TRAINING, other.to_string());
     epoch(client, run, 1);
 }
 
@@ -72,6 +74,8 @@ fn a_run_is_whole_again_after_its_sqlite_rows_or_file_are_removed() {
     let file = daemon.database();
     begin(&mut client, RUN, "lead");
     wait_until("the run", LIMIT, || sqlite::count(&file, "SELECT best_epoch FROM training_runs") == 1);
+    let names = || sqlite::count(&file, "SELECT count(*) FROM run_metric_names WHERE name = 'f1'");
+    wait_until("the name", LIMIT, || names() == 1);
     let datasets = || sqlite::count(&file, "SELECT count(*) FROM dataset_info WHERE num_samples = 194");
     let execute = |sql: &str| {
         let connection = rusqlite::Connection::open(&file).unwrap();
@@ -80,13 +84,17 @@ fn a_run_is_whole_again_after_its_sqlite_rows_or_file_are_removed() {
     };
     comes_back(&daemon, &mut client, "DELETE", || execute("DELETE FROM training_runs"));
     comes_back(&daemon, &mut client, "the index", || execute("DELETE FROM runs_by_month"));
-    comes_back(&daemon, &mut client, "both", || execute("DELETE FROM training_runs; DELETE FROM runs_by_month"));
+    comes_back(&daemon, &mut client, "all", || {
+        execute("BEGIN; DELETE FROM training_runs; DELETE FROM runs_by_month; DELETE FROM run_metric_names; COMMIT");
+    });
+    wait_until("the name again", WHOLE, || names() == 1);
     comes_back(&daemon, &mut client, "the file", || {
         for end in ["", "-wal", "-shm"] {
             let _ = fs::remove_file(format!("{}{end}", file.display()));
         }
     });
     wait_until("the dataset", WHOLE, || datasets() == 1);
+    wait_until("the name in the new file", WHOLE, || names() == 1);
     execute("DELETE FROM dataset_info");
     epoch(&mut client, RUN, 3);
     wait_until("the dataset alone", WHOLE, || datasets() == 1);
@@ -144,8 +152,9 @@ fn a_run_is_whole_again_after_its_cassandra_rows_are_removed() {
     comes_back(&daemon, &mut client, "TRUNCATE", || execute("TRUNCATE training_runs"));
     comes_back(&daemon, &mut client, "the index", || execute("TRUNCATE runs_by_month"));
     comes_back(&daemon, &mut client, "all", || {
-        execute("TRUNCATE training_runs\nTRUNCATE runs_by_month\nTRUNCATE dataset_info");
+        execute("TRUNCATE run_metric_names\nTRUNCATE training_runs\nTRUNCATE runs_by_month\nTRUNCATE dataset_info");
     });
+    wait_until("the name", WHOLE, || cassandra.count("SELECT count(*) FROM run_metric_names") == 1);
     wait_until("the dataset", WHOLE, || {
         cassandra.count("SELECT count(*) FROM dataset_info WHERE num_samples = 194 ALLOW FILTERING") == 1
     });
