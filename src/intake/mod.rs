@@ -10,6 +10,7 @@
 //! * A gap for which there is no room either waits, merged with its like, until there is.
 
 mod accept;
+mod config;
 mod gather;
 mod losses;
 mod state;
@@ -18,7 +19,6 @@ mod zone;
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
@@ -27,7 +27,10 @@ use tokio::{
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-pub use self::state::{Recovered, RunSharing};
+pub use self::{
+    config::Config,
+    state::{Recovered, RunSharing},
+};
 use self::{gather::gather, losses::Losses, state::StateFile, zone::ZoneCheck};
 use crate::{
     event::Decided,
@@ -38,54 +41,11 @@ use crate::{
     live::Live,
     metrics::{Label, Metrics},
     notify::Heartbeat,
-    runs::{Resolver, Timeouts},
+    runs::Resolver,
     spool::{Appender, NewRecord, RecordKind},
     units::{self, Micros},
     wire::{Job, Limits},
 };
-
-/// What is decided about a message.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Zone of times that carry none.
-    pub time_zone: String,
-    /// A channel's open run ends after this long without an event, counting only time subscribed.
-    #[serde(with = "units::duration")]
-    pub run_idle_timeout: Duration,
-    /// For how long after the end of a channel's run metrics without a run id still belong to it.
-    #[serde(with = "units::duration")]
-    pub run_end_grace: Duration,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            time_zone: "UTC".into(),
-            run_idle_timeout: Duration::from_secs(6 * 3_600),
-            run_end_grace: Duration::from_secs(5),
-        }
-    }
-}
-
-impl Config {
-    /// When runs are left.
-    pub fn timeouts(&self) -> Timeouts {
-        Timeouts { idle: self.run_idle_timeout, end_grace: self.run_end_grace }
-    }
-
-    /// Adds what is wrong with these settings.
-    pub fn problems(&self, problems: &mut Vec<String>) {
-        if let Err(error) = TimeZone::get(&self.time_zone) {
-            problems.push(format!(
-                "`intake.time_zone` must be a name of the time zone database, such as \"UTC\" or \"Europe/Berlin\": {error}"
-            ));
-        }
-        if self.run_idle_timeout.is_zero() {
-            problems.push("`intake.run_idle_timeout` must be longer than zero".into());
-        }
-    }
-}
 
 /// Messages taken in one round; bounds the memory of a group beside the queue's own bound.
 const GROUP_MAX: usize = 1_024;

@@ -1,0 +1,51 @@
+//! Settings of intake.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use crate::{runs::Timeouts, units};
+
+/// What is decided about a message.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Zone of times that carry none.
+    pub time_zone: String,
+    /// A channel's open run ends after this long without an event, counting only time subscribed.
+    #[serde(with = "units::duration")]
+    pub run_idle_timeout: Duration,
+    /// For how long after the end of a channel's run metrics without a run id still belong to it.
+    #[serde(with = "units::duration")]
+    pub run_end_grace: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            time_zone: "UTC".into(),
+            run_idle_timeout: Duration::from_secs(6 * 3_600),
+            run_end_grace: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Config {
+    /// When runs are left.
+    pub fn timeouts(&self) -> Timeouts {
+        Timeouts { idle: self.run_idle_timeout, end_grace: self.run_end_grace }
+    }
+
+    /// Adds what is wrong with these settings.
+    pub fn problems(&self, problems: &mut Vec<String>) {
+        if let Err(error) = TimeZone::get(&self.time_zone) {
+            problems.push(format!(
+                "`intake.time_zone` must be a name of the time zone database, such as \"UTC\" or \"Europe/Berlin\": {error}"
+            ));
+        }
+        if self.run_idle_timeout.is_zero() {
+            problems.push("`intake.run_idle_timeout` must be longer than zero".into());
+        }
+    }
+}
