@@ -26,6 +26,7 @@ impl Message<'_> {
 
     /// Takes the field for the meaning if none that scored higher was. Of equal scores the last counts among the fields of the
     /// message itself, the first among numbers in other maps.
+    #[inline]
     fn offer(&mut self, slot: Slot, score: u16, at: usize) {
         let best = self.scores[slot as usize];
         // Fields beyond the 65,536th stay ordinary.
@@ -38,6 +39,7 @@ impl Message<'_> {
     }
 
     /// What a field means, and how well it fits: above zero, greater is better.
+    #[inline]
     fn score(&self, at: usize) -> Option<(Slot, u16)> {
         let field = &self.fields[at];
         let (slot, rank) = names::meaning(&field.key)?;
@@ -97,6 +99,7 @@ impl Message<'_> {
 }
 
 /// Whether a value may be the field of this meaning.
+#[inline]
 fn fits(slot: Slot, rank: u8, value: &Value<'_>) -> bool {
     match value {
         Value::Null => return false,

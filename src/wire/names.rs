@@ -113,6 +113,7 @@ impl Slot {
 }
 
 /// The meaning of a name, and its rank among the names of that meaning: 0 is the canonical one.
+#[inline]
 pub(super) fn meaning(name: &str) -> Option<(Slot, u8)> {
     // By length first: this runs for every field of every message, and most names then meet a handful of others.
     Some(match name.len() {
