@@ -255,12 +255,15 @@ impl File<'_> {
     }
 
     fn expand(&mut self, target: &Target<'_>, text: &str) -> Option<String> {
-        let secret = target.key.ends_with("password") || target.key == "redis.url";
+        let secret =
+            ["password", "username", "contact_points", "redis.url"].iter().any(|end| target.key.ends_with(end));
         let problem = match variables::expand(text, self.env) {
             Ok(text) => return Some(text),
-            Err(Fault::Unset { name, .. }) if self.disabled => {
-                if !self.unset.contains(&name) {
-                    self.unset.push(name);
+            Err(Fault::Unset { name, bare }) if self.disabled => {
+                // A bare name may be a part of a password; it is not shown.
+                let shown = if bare && secret { format!("one of `{}`", target.key) } else { name };
+                if !self.unset.contains(&shown) {
+                    self.unset.push(shown);
                 }
                 return None;
             }

@@ -80,6 +80,17 @@ fn a_dollar_sign_in_a_password_is_never_shown() {
 }
 
 #[test]
+fn a_part_of_a_password_is_not_taken_for_a_variable_to_be_named() {
+    let disabled =
+        "backend: {cassandra: {enabled: false, auth_provider: {username: 'u$hunter1', password: 'abc$hunter2'}}}";
+    let warnings = yaml(disabled).load().unwrap().warnings.join("\n");
+    assert!(warnings.contains("store.cassandra.password") && !warnings.contains("hunter"), "{warnings}");
+    let login = "backend: {cassandra: {enabled: true, contact_points: ['cassandra://ann:$hunter2@c1']}}";
+    let problems = yaml(login).problems().join("\n");
+    assert!(problems.contains("store.cassandra.contact_points") && !problems.contains("hunter"), "{problems}");
+}
+
+#[test]
 fn a_second_yaml_document_is_named_as_such() {
     for text in ["backend: {cache: {enabled: true}}\n---\nbackend: {}\n", "---\na: 1\n---\n- b\n"] {
         let problems = yaml(text).problems();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use rusqlite::ErrorCode;
+use rustix::fs::Access;
 
 use crate::{
     logging::Chain,
@@ -55,13 +56,20 @@ impl Hint {
         let owned = |path: &Path| {
             let user = rustix::process::geteuid().as_raw();
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            format!(
-                "chown {user} {folder} {file}* && chmod u+rwX {folder} {file}*",
-                folder = quoted(folder),
-                file = quoted(path)
-            )
+            let mut names = format!("{}*", quoted(path));
+            // The folder only where it is in the way: it may be one that others use, too.
+            if rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+                names = format!("{} {names}", quoted(folder));
+            }
+            format!("chown {user} {names} && chmod u+rwX {names}")
         };
-        let moved = |path: &Path| format!("mv {0} {0}.aside", quoted(path));
+        // The log beside the file holds the newest rows: the three files stay together, under their names.
+        let moved = |path: &Path| {
+            let [file, wal, shm] =
+                ["", "-wal", "-shm"].map(|end| quoted(Path::new(&format!("{}{end}", path.display()))));
+            let aside = quoted(Path::new(&format!("{}.aside", path.display())));
+            format!("stop the daemon, then: mkdir {aside} && mv {file} {wal} {shm} {aside}")
+        };
         match self {
             Self::Missing(_) | Self::ReadOnly(_) | Self::Version { .. } => None,
             Self::Damaged { path, .. } | Self::Foreign { path, .. } => Some(moved(path)),
@@ -233,5 +241,11 @@ mod tests {
         let error = classify(cannot_open, Path::new("/tmp"));
         let StoreError::Misconfigured(cause) = error else { panic!("a directory is no file: {error:?}") };
         assert!(remedy(&*cause).is_some_and(|remedy| remedy.contains("store.sqlite.path")), "{cause:?}");
+        // The newest rows may be in the log beside the file: none of the three is left behind.
+        let damaged = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None);
+        let StoreError::Misconfigured(cause) = classify(damaged, Path::new("a b.db")) else { panic!("it is damaged") };
+        let told =
+            "stop the daemon, then: mkdir 'a b.db.aside' && mv 'a b.db' 'a b.db-wal' 'a b.db-shm' 'a b.db.aside'";
+        assert_eq!(remedy(&*cause).as_deref(), Some(told));
     }
 }
