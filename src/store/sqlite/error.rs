@@ -68,7 +68,7 @@ impl Hint {
             let [file, wal, shm] =
                 ["", "-wal", "-shm"].map(|end| quoted(Path::new(&format!("{}{end}", path.display()))));
             let aside = quoted(Path::new(&format!("{}.aside", path.display())));
-            format!("stop the daemon, then: mkdir {aside} && mv {file} {wal} {shm} {aside}")
+            format!("mkdir {aside} && for f in {file} {wal} {shm}; do [ ! -e \"$f\" ] || mv \"$f\" {aside}; done")
         };
         match self {
             Self::Missing(_) | Self::ReadOnly(_) | Self::Version { .. } => None,
@@ -244,8 +244,16 @@ mod tests {
         // The newest rows may be in the log beside the file: none of the three is left behind.
         let damaged = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None);
         let StoreError::Misconfigured(cause) = classify(damaged, Path::new("a b.db")) else { panic!("it is damaged") };
-        let told =
-            "stop the daemon, then: mkdir 'a b.db.aside' && mv 'a b.db' 'a b.db-wal' 'a b.db-shm' 'a b.db.aside'";
-        assert_eq!(remedy(&*cause).as_deref(), Some(told));
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a b.db", "a b.db-wal"] {
+            fs::write(folder.path().join(name), name).unwrap();
+        }
+        let told = remedy(&*cause).unwrap().to_owned();
+        let done = std::process::Command::new("sh").args(["-c", &told]).current_dir(folder.path()).status().unwrap();
+        assert!(done.success(), "{told}");
+        for name in ["a b.db", "a b.db-wal"] {
+            assert_eq!(fs::read(folder.path().join("a b.db.aside").join(name)).unwrap(), name.as_bytes());
+            assert!(!folder.path().join(name).exists());
+        }
     }
 }
