@@ -191,12 +191,9 @@ impl Runs {
         None
     }
 
-    /// Whether [`job`](Self::job) has one.
-    pub fn is_due(&self, now: Instant, urgent: bool) -> bool {
-        let is_now = |at: Instant| at <= now;
-        !self.now.is_empty()
-            || self.later.peek().is_some_and(|Reverse((at, _))| urgent || is_now(*at))
-            || self.checks.due_at().is_some_and(is_now)
+    /// Whether no run waits for its turn, now or later.
+    pub fn is_idle(&self) -> bool {
+        self.now.is_empty() && self.later.is_empty()
     }
 
     /// When the next job is due.
@@ -218,7 +215,8 @@ impl Runs {
             self.now.push_back(run_id);
             return Vec::new();
         }
-        run.fresh = false;
+        // Whatever was missing is stored again, by others.
+        (run.fresh, run.restoring) = (false, false);
         let free = mem::take(&mut run.waiting);
         self.rest(run_id);
         free.tickets()
@@ -241,12 +239,15 @@ impl Runs {
             }
         }
         run.measure(&mut self.text);
-        if !run.is_pending() && run.waiting.is_empty() {
-            self.rest(run_id);
-        } else {
+        let mut written = sent.settle(refused);
+        if run.is_pending() {
             self.later.push(Reverse((now + SPACING, run_id)));
+        } else {
+            // What came meanwhile said nothing that is not stored now: there is nothing to write for it.
+            written.stored.append(&mut mem::take(&mut run.waiting).tickets());
+            self.rest(run_id);
         }
-        sent.settle(refused)
+        written
     }
 
     /// The read or the write failed and must be repeated, before anything else.

@@ -231,7 +231,7 @@ impl Summary {
         if row.tags == stored.tags {
             self.dirty &= !TAGS;
         }
-        if stored.last_event_time > row.last_event_time {
+        if stored.last_event_time >= row.last_event_time {
             row.last_event_time = stored.last_event_time;
             self.dirty &= !LAST;
         }

@@ -6,6 +6,7 @@ mod flow;
 mod lost;
 mod merge;
 mod names;
+mod outage;
 mod refused;
 mod replay;
 mod support;
