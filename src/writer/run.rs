@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     checks,
     columns::Columns,
+    frontier::Ticket,
     names::Names,
     summary::{History, Summary, Wanted},
     waiting::{Sent, Waiting},
@@ -119,6 +120,8 @@ pub struct Run {
     pub dataset_missing: bool,
     /// Whether it is in `clean`.
     pub listed: bool,
+    /// The store refused to read it the last time.
+    pub unreadable: bool,
 }
 
 /// What is being done with a run.
@@ -155,6 +158,7 @@ impl Run {
             dataset: None,
             dataset_missing: false,
             listed: false,
+            unreadable: false,
         }
     }
 
@@ -204,8 +208,18 @@ impl Run {
         Job::Write(write)
     }
 
+    /// What is stored cannot be read: nothing of the run is known, as if it had been forgotten, but for when it may be read again.
+    /// Returns the records that wait for it, and whether the store refused already the time before.
+    pub fn give_up(&mut self, run_id: Uuid, now: Instant) -> (Vec<Ticket>, bool) {
+        let (records, before) = (mem::take(&mut self.waiting), self.unreadable);
+        let (text, listed, check_queued) = (self.text, self.listed, self.check_queued);
+        *self = Self { text, listed, check_queued, unreadable: true, written: Some(now), ..Self::new(run_id, now) };
+        (records.tickets(), before)
+    }
+
     /// Takes in what was read.
     pub fn learn(&mut self, run_id: Uuid, known: Known) {
+        self.unreadable = false;
         match known {
             Known::Row(found) => self.load(*found),
             Known::History(history) => self.summary.recall(history),

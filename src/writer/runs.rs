@@ -266,6 +266,16 @@ impl Runs {
         self.now.push_front(run_id);
     }
 
+    /// What is stored of the run cannot be read, and asking again cannot help. Returns the records that wait for it, and whether
+    /// that is news.
+    pub fn unreadable(&mut self, run_id: Uuid, now: Instant) -> (Vec<Ticket>, bool) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return Default::default() };
+        let (records, before) = run.give_up(run_id, now);
+        run.measure(&mut self.text);
+        self.rest(run_id);
+        (records, !before)
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Self::new(self.runs_max, self.text_max).checked_by_time(self.by_time);
