@@ -83,6 +83,18 @@ pub struct Found {
     pub dataset_missing: bool,
 }
 
+/// Bytes of the names of all runs, beyond which only their hashes are kept.
+pub const NAMES_MAX: usize = 32 << 20;
+
+/// What runs take in memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Size {
+    /// Bytes of the texts, and of names that are to be written.
+    pub text: usize,
+    /// Bytes of the names that are written.
+    pub names: usize,
+}
+
 /// A run in the table.
 #[derive(Debug)]
 pub struct Run {
@@ -90,8 +102,8 @@ pub struct Run {
     pub summary: Box<Summary>,
     /// The names of its other numbers.
     pub names: Names,
-    /// Bytes of its texts.
-    pub text: usize,
+    /// Bytes of its texts and names.
+    pub size: Size,
     /// The start time in the index now.
     pub stored_start: Option<Micros>,
     /// Whether it was read just now, for the write that comes next.
@@ -143,7 +155,7 @@ impl Run {
         Self {
             summary: Summary::unknown(run_id),
             names: Names::default(),
-            text: 0,
+            size: Size::default(),
             stored_start: None,
             fresh: false,
             written: None,
@@ -212,8 +224,8 @@ impl Run {
     /// Returns the records that wait for it, and whether the store refused already the time before.
     pub fn give_up(&mut self, run_id: Uuid, now: Instant) -> (Vec<Ticket>, bool) {
         let (records, before) = (mem::take(&mut self.waiting), self.unreadable);
-        let (text, listed, check_queued) = (self.text, self.listed, self.check_queued);
-        *self = Self { text, listed, check_queued, unreadable: true, written: Some(now), ..Self::new(run_id, now) };
+        let (size, listed, check_queued) = (self.size, self.listed, self.check_queued);
+        *self = Self { size, listed, check_queued, unreadable: true, written: Some(now), ..Self::new(run_id, now) };
         (records.tickets(), before)
     }
 
@@ -279,11 +291,17 @@ impl Run {
             || self.doubted
     }
 
-    /// Brings its share of `total` up to date.
-    pub fn measure(&mut self, total: &mut usize) {
-        let text = self.summary.text_bytes() + self.names.bytes() + self.dataset.as_deref().map_or(0, dataset_bytes);
-        *total = *total + text - self.text;
-        self.text = text;
+    /// Brings its share of `total` up to date. Of its names only their hashes are kept when those of all runs are too many.
+    pub fn measure(&mut self, total: &mut Size) {
+        let dataset = self.dataset.as_deref().map_or(0, dataset_bytes);
+        let text = self.summary.text_bytes() + self.names.fresh_bytes() + dataset;
+        total.text = total.text + text - self.size.text;
+        let others = total.names - self.size.names;
+        if others + self.names.known_bytes() > NAMES_MAX {
+            self.names.drop_texts();
+        }
+        self.size = Size { text, names: self.names.known_bytes() };
+        total.names = others + self.size.names;
     }
 }
 
