@@ -62,16 +62,18 @@ impl Gate {
         self.outage.is_some()
     }
 
-    /// Whether a call may begin now, and whether it is a try during an outage.
-    pub fn admit(&mut self, now: Instant) -> Option<bool> {
-        match &mut self.outage {
-            None => Some(false),
-            Some(outage) if !outage.trying && outage.until <= now => {
-                outage.trying = true;
-                Some(true)
-            }
-            Some(_) => None,
+    /// Whether a call may begin now.
+    pub fn admits(&self, now: Instant) -> bool {
+        self.outage.as_ref().is_none_or(|outage| !outage.trying && outage.until <= now)
+    }
+
+    /// A call that is [admitted](Self::admits) begins, and must come to an end: until then no other is admitted, if it is a try
+    /// during an outage. Whether it is.
+    pub fn begin(&mut self) -> bool {
+        if let Some(outage) = &mut self.outage {
+            outage.trying = true;
         }
+        self.outage.is_some()
     }
 
     /// When the next try is due.
@@ -101,6 +103,15 @@ impl Gate {
         if let Some(outage) = self.outage.take() {
             let seconds = (now - outage.since).as_secs_f64();
             info!(what = self.what, seconds, failures = outage.failures, "store is available again");
+        }
+    }
+
+    /// No call waits and none is under way: there is nothing left that could fail.
+    pub fn nothing_waits(&mut self, now: Instant) {
+        if let Some(outage) = self.outage.take() {
+            self.backoff.reset();
+            let seconds = (now - outage.since).as_secs_f64();
+            info!(what = self.what, seconds, failures = outage.failures, "nothing waits for the store any more");
         }
     }
 
@@ -142,6 +153,10 @@ mod tests {
         Failure { error, of_write: true, quiet: false }
     }
 
+    fn admit(gate: &mut Gate, now: Instant) -> Option<bool> {
+        gate.admits(now).then(|| gate.begin())
+    }
+
     #[test]
     fn a_read_does_not_end_the_outage_of_writes() {
         let now = Instant::now();
@@ -151,18 +166,18 @@ mod tests {
         let since = gate.problem().unwrap().since;
         for second in 1..10 {
             let now = now + MENDING * second;
-            assert_eq!(gate.admit(now), Some(true));
+            assert_eq!(admit(&mut gate, now), Some(true));
             gate.read_succeeded(true, now);
-            assert_eq!(gate.admit(now), Some(true), "the write is tried");
+            assert_eq!(admit(&mut gate, now), Some(true), "the write is tried");
             gate.failed(true, write(&refused), now);
             assert_eq!(gate.problem().map(|problem| problem.since), Some(since));
         }
         let now = now + MENDING * 10;
-        assert_eq!(gate.admit(now), Some(true));
+        assert_eq!(admit(&mut gate, now), Some(true));
         gate.succeeded(true, now);
         assert_eq!(gate.problem(), None);
         gate.failed(false, Failure { of_write: false, ..write(&refused) }, now);
-        assert_eq!(gate.admit(now + MENDING), Some(true));
+        assert_eq!(admit(&mut gate, now + MENDING), Some(true));
         gate.read_succeeded(true, now);
         assert!(!gate.is_closed());
     }
@@ -172,16 +187,16 @@ mod tests {
         let mut now = Instant::now();
         let mut gate = Gate::new("rows", 1);
         let down = StoreError::Unavailable("down".into());
-        assert_eq!(gate.admit(now), Some(false));
+        assert_eq!(admit(&mut gate, now), Some(false));
         gate.failed(false, write(&down), now);
         gate.failed(false, write(&down), now);
-        assert_eq!(gate.admit(now), None, "first the delay");
+        assert_eq!(admit(&mut gate, now), None, "first the delay");
         let mut longest = Duration::ZERO;
         for _ in 0..20 {
             let until = gate.until().unwrap();
             longest = longest.max(until - now);
             now = until;
-            assert_eq!((gate.admit(now), gate.admit(now)), (Some(true), None));
+            assert_eq!((admit(&mut gate, now), admit(&mut gate, now)), (Some(true), None));
             gate.succeeded(false, now);
             assert!(gate.is_closed(), "a call that began before the outage does not end it");
             gate.failed(true, write(&down), now);
@@ -191,8 +206,8 @@ mod tests {
         assert_eq!(gate.problem().map(|problem| problem.reason.as_str()), Some("no table"));
         assert_eq!(gate.until(), Some(now + MENDING));
         now += MENDING;
-        assert_eq!(gate.admit(now), Some(true));
+        assert_eq!(admit(&mut gate, now), Some(true));
         gate.succeeded(true, now);
-        assert_eq!((gate.is_closed(), gate.admit(now)), (false, Some(false)));
+        assert_eq!((gate.is_closed(), admit(&mut gate, now)), (false, Some(false)));
     }
 }

@@ -4,6 +4,7 @@
 //! * A start that is later than an end makes the run run again; it restarted at the latest of them.
 //! * An end that is not later than that is of the past. Of the others the latest counts; the run has ended with it.
 
+use super::summary::is_stored;
 use crate::units::Micros;
 
 /// Starts that are remembered of one run, at most: the latest.
@@ -18,6 +19,9 @@ pub struct Lifetime {
     starts: Vec<Micros>,
     earliest_end: Option<Micros>,
     end: Option<(Micros, &'static str)>,
+    /// An end and the last restart of one stored row that says that the run has ended. Stores that keep milliseconds may give both
+    /// one time.
+    stored: Option<(Micros, Micros)>,
 }
 
 impl Lifetime {
@@ -47,6 +51,16 @@ impl Lifetime {
         }
     }
 
+    /// The stored row says that the run has ended then, beside this restart.
+    pub fn ended_as_stored(&mut self, end: Micros, restarted: Option<Micros>) {
+        self.stored = restarted.map(|restarted| (end, restarted));
+    }
+
+    /// Whether an end at this time, as stored, is later than any that is known.
+    pub fn is_news(&self, stored: Micros) -> bool {
+        self.end.is_none_or(|(latest, _)| stored > latest)
+    }
+
     /// Takes what was seen later.
     pub fn join(&mut self, later: &Self) {
         if self.first.is_none() {
@@ -59,11 +73,17 @@ impl Lifetime {
             self.end(time, how);
         }
         self.earliest_end = self.earliest_end.into_iter().chain(later.earliest_end).min();
+        self.stored = later.stored.or(self.stored);
     }
 
     /// The earliest start event.
     pub fn earliest_start(&self) -> Option<Micros> {
         self.starts.first().copied()
+    }
+
+    /// The latest start event.
+    pub fn latest_start(&self) -> Option<Micros> {
+        self.starts.last().copied()
     }
 
     /// The starts after the first, which was at `start`.
@@ -80,7 +100,11 @@ impl Lifetime {
 
     /// The end that counts, when the run last started again at `restarted`.
     pub fn ended(&self, restarted: Option<Micros>) -> Option<(Micros, &'static str)> {
-        self.end.filter(|(end, _)| restarted.is_none_or(|restarted| *end > restarted))
+        self.end.filter(|(end, _)| {
+            let is_stored =
+                |restarted| self.stored.is_some_and(|(at, before)| at == *end && is_stored(before, restarted));
+            restarted.is_none_or(|restarted| *end > restarted || is_stored(restarted))
+        })
     }
 
     /// The earliest and the latest end seen: the one can make a start a restart, with the other the run may have ended.

@@ -1,11 +1,12 @@
 //! The names of a run's other numbers: which are stored, and which are to be written with the run's row.
 //!
 //! Pure. A name is found by its hash, and metrics that say what the last ones said cost one pass over their names and no look into
-//! the table. The names themselves are kept, too: what the store has lost is written again. At most [`METRIC_NAMES_MAX`] names of a run are kept, the first ones: of a
-//! run that is stored already its names are read before another one is added.
+//! the table. The names themselves are kept, too, as long as there is room for all runs' names: what the store has lost is written
+//! again. At most [`METRIC_NAMES_MAX`] names of a run are kept, the first ones: of a run that is stored already its names are read
+//! before another one is added.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     mem,
 };
 
@@ -16,8 +17,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::frontier::Ticket;
 use crate::store::METRIC_NAMES_MAX;
 
-/// Bytes that a name takes here once it is written, beside its text.
-const KNOWN: usize = 48;
+/// Bytes that a name takes here once it is written, without its text.
+const KNOWN: usize = 24;
 
 /// A name that is to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,10 +32,14 @@ pub struct NewName {
 /// The names of one run.
 #[derive(Debug, Default)]
 pub struct Names {
-    /// By their hashes; without its text: the store has refused it.
-    known: HashMap<u64, Option<Box<str>>>,
-    /// Bytes of the texts in `known`.
+    /// Their hashes.
+    known: HashSet<u64>,
+    /// The names, but for those that the store has refused; none, when they are `dropped`.
+    texts: Vec<Box<str>>,
+    /// Bytes of `texts`.
     text: usize,
+    /// There was no room for the texts.
+    dropped: bool,
     /// Names that are in no write yet.
     fresh: Vec<NewName>,
     /// The sum of the hashes of metrics of which every name was known (or one too many).
@@ -78,10 +83,19 @@ impl Names {
             // Those that are known are all new. Which are stored is read before they are written.
             return;
         }
-        let fresh: HashSet<u64> = self.fresh.iter().map(|new| hash(&new.name)).collect();
-        let written =
-            self.known.iter().filter(|(hash, _)| !fresh.contains(hash)).filter_map(|(_, name)| name.as_deref());
-        let mut again: Vec<_> = written.map(|name| NewName { name: name.to_owned(), ticket: None }).collect();
+        if self.dropped {
+            // They cannot be written from here: those that metrics still say come back with the next ones, the others do not.
+            let fresh = mem::take(&mut self.fresh);
+            *self = Self::default();
+            for new in &fresh {
+                self.know(&new.name);
+            }
+            self.fresh = fresh;
+            return;
+        }
+        let fresh: HashSet<&str> = self.fresh.iter().map(|new| &*new.name).collect();
+        let written = self.texts.iter().filter(|name| !fresh.contains(&***name));
+        let mut again: Vec<_> = written.map(|name| NewName { name: (**name).to_owned(), ticket: None }).collect();
         again.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         self.put_back(again);
     }
@@ -121,20 +135,29 @@ impl Names {
 
     /// The store refuses this name: it is not written again.
     pub fn refused(&mut self, name: &str) {
-        if let Some(text) = self.known.get_mut(&hash(name)).and_then(Option::take) {
-            self.text -= text.len();
+        if let Some(at) = self.texts.iter().position(|text| **text == *name) {
+            self.text -= bytes_of(&self.texts.swap_remove(at));
         }
     }
 
-    /// Roughly how much memory they take.
-    pub fn bytes(&self) -> usize {
-        let fresh = self.fresh.iter().map(|new| new.name.len() + size_of::<NewName>()).sum::<usize>();
-        self.known.len() * KNOWN + self.text + fresh
+    /// Roughly how much memory those take that are to be written.
+    pub fn fresh_bytes(&self) -> usize {
+        self.fresh.iter().map(|new| new.name.len() + size_of::<NewName>()).sum()
+    }
+
+    /// Roughly how much memory the others take.
+    pub fn known_bytes(&self) -> usize {
+        self.known.len() * KNOWN + self.text
+    }
+
+    /// There is no room for the texts: only their hashes are kept.
+    pub fn drop_texts(&mut self) {
+        (self.texts, self.text, self.dropped) = (Vec::new(), 0, true);
     }
 
     /// Takes a name that is to be written, unless it is known or one too many.
     fn add(&mut self, run_id: Uuid, name: &str, ticket: Option<Ticket>) {
-        if self.known.contains_key(&hash(name)) {
+        if self.known.contains(&hash(name)) {
             return;
         }
         if self.known.len() < METRIC_NAMES_MAX {
@@ -146,8 +169,9 @@ impl Names {
     }
 
     fn know(&mut self, name: &str) {
-        if self.known.insert(hash(name), Some(name.into())).is_none() {
-            self.text += name.len();
+        if self.known.insert(hash(name)) && !self.dropped {
+            self.text += bytes_of(name);
+            self.texts.push(name.into());
         }
     }
 
@@ -156,6 +180,10 @@ impl Names {
             warn!(run_id = %run_id, kept = METRIC_NAMES_MAX, "run has more names of metrics than are kept; the others are only in `extra`");
         }
     }
+}
+
+fn bytes_of(text: &str) -> usize {
+    text.len() + size_of::<Box<str>>()
 }
 
 fn hash(name: &str) -> u64 {
@@ -198,13 +226,29 @@ mod tests {
         names.stored(run_id, vec!["old".to_owned()]);
         assert_eq!(names.take().len(), 3);
         names.refused("b");
-        let before = names.bytes();
+        let before = names.known_bytes();
         assert!(names.note(run_id, &extra(["a", "d"]), 2));
         names.lost();
         let past = |name: &str| (name.to_owned(), None);
         assert_eq!(taken(&mut names), [past("a"), past("c"), past("old"), ("d".to_owned(), Some(2))]);
-        assert_eq!(names.bytes(), before + KNOWN + 1);
+        assert_eq!((names.known_bytes(), names.fresh_bytes()), (before + KNOWN + bytes_of("d"), 0));
         assert!(!names.note(run_id, &extra(["a", "b"]), 3), "a refused name is not tried with every message");
+    }
+
+    #[test]
+    fn without_their_texts_names_are_known_and_those_still_said_come_back() {
+        let (mut names, run_id) = (Names::default(), Uuid::from_u128(1));
+        names.none_stored();
+        assert!(names.note(run_id, &extra(["a", "b"]), 1));
+        names.take();
+        names.drop_texts();
+        assert_eq!(names.known_bytes(), 2 * KNOWN);
+        assert!(!names.note(run_id, &extra(["b"]), 2), "it is known");
+        assert!(names.note(run_id, &extra(["c"]), 3));
+        names.lost();
+        assert!(names.note(run_id, &extra(["b", "c"]), 4) && names.is_wanted());
+        names.stored(run_id, Vec::new());
+        assert_eq!(taken(&mut names), [("c".to_owned(), Some(3)), ("b".to_owned(), Some(4))]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{
     checks,
     columns::Columns,
+    frontier::Ticket,
     names::Names,
     summary::{History, Summary, Wanted},
     waiting::{Sent, Waiting},
@@ -82,6 +83,18 @@ pub struct Found {
     pub dataset_missing: bool,
 }
 
+/// Bytes of the names of all runs, beyond which only their hashes are kept.
+pub const NAMES_MAX: usize = 32 << 20;
+
+/// What runs take in memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Size {
+    /// Bytes of the texts, and of names that are to be written.
+    pub text: usize,
+    /// Bytes of the names that are written.
+    pub names: usize,
+}
+
 /// A run in the table.
 #[derive(Debug)]
 pub struct Run {
@@ -89,8 +102,8 @@ pub struct Run {
     pub summary: Box<Summary>,
     /// The names of its other numbers.
     pub names: Names,
-    /// Bytes of its texts.
-    pub text: usize,
+    /// Bytes of its texts and names.
+    pub size: Size,
     /// The start time in the index now.
     pub stored_start: Option<Micros>,
     /// Whether it was read just now, for the write that comes next.
@@ -119,6 +132,8 @@ pub struct Run {
     pub dataset_missing: bool,
     /// Whether it is in `clean`.
     pub listed: bool,
+    /// The store refused to read it the last time.
+    pub unreadable: bool,
 }
 
 /// What is being done with a run.
@@ -140,7 +155,7 @@ impl Run {
         Self {
             summary: Summary::unknown(run_id),
             names: Names::default(),
-            text: 0,
+            size: Size::default(),
             stored_start: None,
             fresh: false,
             written: None,
@@ -155,6 +170,7 @@ impl Run {
             dataset: None,
             dataset_missing: false,
             listed: false,
+            unreadable: false,
         }
     }
 
@@ -204,8 +220,18 @@ impl Run {
         Job::Write(write)
     }
 
+    /// What is stored cannot be read: nothing of the run is known, as if it had been forgotten, but for when it may be read again.
+    /// Returns the records that wait for it, and whether the store refused already the time before.
+    pub fn give_up(&mut self, run_id: Uuid, now: Instant) -> (Vec<Ticket>, bool) {
+        let (records, before) = (mem::take(&mut self.waiting), self.unreadable);
+        let (size, listed, check_queued) = (self.size, self.listed, self.check_queued);
+        *self = Self { size, listed, check_queued, unreadable: true, written: Some(now), ..Self::new(run_id, now) };
+        (records.tickets(), before)
+    }
+
     /// Takes in what was read.
     pub fn learn(&mut self, run_id: Uuid, known: Known) {
+        self.unreadable = false;
         match known {
             Known::Row(found) => self.load(*found),
             Known::History(history) => self.summary.recall(history),
@@ -265,11 +291,17 @@ impl Run {
             || self.doubted
     }
 
-    /// Brings its share of `total` up to date.
-    pub fn measure(&mut self, total: &mut usize) {
-        let text = self.summary.text_bytes() + self.names.bytes() + self.dataset.as_deref().map_or(0, dataset_bytes);
-        *total = *total + text - self.text;
-        self.text = text;
+    /// Brings its share of `total` up to date. Of its names only their hashes are kept when those of all runs are too many.
+    pub fn measure(&mut self, total: &mut Size) {
+        let dataset = self.dataset.as_deref().map_or(0, dataset_bytes);
+        let text = self.summary.text_bytes() + self.names.fresh_bytes() + dataset;
+        total.text = total.text + text - self.size.text;
+        let others = total.names - self.size.names;
+        if others + self.names.known_bytes() > NAMES_MAX {
+            self.names.drop_texts();
+        }
+        self.size = Size { text, names: self.names.known_bytes() };
+        total.names = others + self.size.names;
     }
 }
 

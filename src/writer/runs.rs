@@ -2,8 +2,8 @@
 //!
 //! Pure: hands out [`Job`]s and takes their results. A run is read at its first touch, written when it changed, at most once per
 //! [`SPACING`] (the first time at once), and never has two jobs at a time. It is read again before a write of what is combined with
-//! the stored value: others may have written meanwhile, and a lower best would take the place of theirs. The table is bounded in runs and in bytes of text:
-//! beyond, runs that are clean are forgotten (their next touch reads them again), and when none is, no record is taken until
+//! the stored value: others may have written meanwhile, and a lower best would take the place of theirs. The table is bounded in runs
+//! and in bytes of text, and beside that in bytes of names: beyond, runs that are clean are forgotten (their next touch reads them again), and when none is, no record is taken until
 //! writes have made some clean.
 //!
 //! A stored row may vanish while the run is remembered (a file was removed, rows were deleted): a run that is touched is read again
@@ -25,7 +25,7 @@ use super::{
     columns,
     flight::{Refused, What},
     frontier::Ticket,
-    run::{Job, Known, Run, State},
+    run::{Job, Known, NAMES_MAX, Run, Size, State},
     waiting::{Said, Written},
 };
 use crate::event::{Row, RunTouch};
@@ -52,7 +52,7 @@ pub struct Runs {
     runs: HashMap<Uuid, Run>,
     runs_max: usize,
     text_max: usize,
-    text: usize,
+    size: Size,
     /// To be read or written now.
     now: VecDeque<Uuid>,
     /// To be written when their time has come.
@@ -72,7 +72,7 @@ impl Runs {
             runs: HashMap::new(),
             runs_max,
             text_max,
-            text: 0,
+            size: Size::default(),
             now: VecDeque::new(),
             later: BinaryHeap::new(),
             clean: VecDeque::new(),
@@ -89,7 +89,10 @@ impl Runs {
 
     /// Whether another touch may be taken.
     pub fn has_room(&self) -> bool {
-        (self.runs.len() < self.runs_max && self.text < self.text_max) || !self.clean.is_empty()
+        // A run that is alone has room whatever it holds: there is nothing that could be forgotten for it.
+        self.runs.len() < 2
+            || (self.runs.len() < self.runs_max && self.size.text < self.text_max)
+            || !self.clean.is_empty()
     }
 
     /// Merges what a record says of its run. `true`: the record waits for a write of the run.
@@ -119,7 +122,7 @@ impl Runs {
                 Row::Metrics(row) => changed |= run.names.note(run_id, &row.extra, ticket),
                 Row::Dataset(row) => {
                     run.describe(row);
-                    run.measure(&mut self.text);
+                    run.measure(&mut self.size);
                 }
                 _ => {}
             }
@@ -129,7 +132,7 @@ impl Runs {
             return false;
         }
         run.waiting.push(said, tags);
-        run.measure(&mut self.text);
+        run.measure(&mut self.size);
         if matches!(run.state, State::Clean) {
             run.state = State::Queued;
             match run.written {
@@ -191,12 +194,9 @@ impl Runs {
         None
     }
 
-    /// Whether [`job`](Self::job) has one.
-    pub fn is_due(&self, now: Instant, urgent: bool) -> bool {
-        let is_now = |at: Instant| at <= now;
-        !self.now.is_empty()
-            || self.later.peek().is_some_and(|Reverse((at, _))| urgent || is_now(*at))
-            || self.checks.due_at().is_some_and(is_now)
+    /// Whether no run waits for its turn, now or later.
+    pub fn is_idle(&self) -> bool {
+        self.now.is_empty() && self.later.is_empty()
     }
 
     /// When the next job is due.
@@ -212,13 +212,14 @@ impl Runs {
     pub fn read(&mut self, run_id: Uuid, known: Known) -> Vec<Ticket> {
         let Some(run) = self.runs.get_mut(&run_id) else { return Vec::new() };
         run.learn(run_id, known);
-        run.measure(&mut self.text);
+        run.measure(&mut self.size);
         if run.is_pending() {
             run.state = State::Queued;
             self.now.push_back(run_id);
             return Vec::new();
         }
-        run.fresh = false;
+        // Whatever was missing is stored again, by others.
+        (run.fresh, run.restoring) = (false, false);
         let free = mem::take(&mut run.waiting);
         self.rest(run_id);
         free.tickets()
@@ -240,13 +241,16 @@ impl Runs {
                 What::Name(name) => run.names.refused(name),
             }
         }
-        run.measure(&mut self.text);
-        if !run.is_pending() && run.waiting.is_empty() {
-            self.rest(run_id);
-        } else {
+        run.measure(&mut self.size);
+        let mut written = sent.settle(refused);
+        if run.is_pending() {
             self.later.push(Reverse((now + SPACING, run_id)));
+        } else {
+            // What came meanwhile said nothing that is not stored now: there is nothing to write for it.
+            written.stored.append(&mut mem::take(&mut run.waiting).tickets());
+            self.rest(run_id);
         }
-        sent.settle(refused)
+        written
     }
 
     /// The read or the write failed and must be repeated, before anything else.
@@ -265,6 +269,16 @@ impl Runs {
         self.now.push_front(run_id);
     }
 
+    /// What is stored of the run cannot be read, and asking again cannot help. Returns the records that wait for it, and whether
+    /// that is news.
+    pub fn unreadable(&mut self, run_id: Uuid, now: Instant) -> (Vec<Ticket>, bool) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return Default::default() };
+        let (records, before) = run.give_up(run_id, now);
+        run.measure(&mut self.size);
+        self.rest(run_id);
+        (records, !before)
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         *self = Self::new(self.runs_max, self.text_max).checked_by_time(self.by_time);
@@ -280,12 +294,17 @@ impl Runs {
 
     /// Makes room for one more run, if clean ones are there.
     fn forget(&mut self) {
-        while self.runs.len() >= self.runs_max || self.text >= self.text_max {
+        while self.runs.len() >= self.runs_max
+            || self.size.text >= self.text_max
+            // Of so many names even the hashes are too many.
+            || self.size.names >= 2 * NAMES_MAX
+        {
             let Some(run_id) = self.clean.pop_front() else { return };
             let Some(run) = self.runs.get_mut(&run_id) else { continue };
             run.listed = false;
             if matches!(run.state, State::Clean) {
-                self.text -= run.text;
+                self.size.text -= run.size.text;
+                self.size.names -= run.size.names;
                 self.runs.remove(&run_id);
             }
         }

@@ -20,8 +20,8 @@ mod restore;
 
 use std::mem;
 
-pub use self::past::{History, Wanted};
-use self::past::{Past, is_stored};
+use self::past::Past;
+pub use self::past::{History, Wanted, is_stored};
 use super::{
     columns::{
         BEST, BEST_EPOCH, COMBINED, Columns, DURATION, END, LAST, NEWEST, RESTARTED, START, STATUS, TAGS, TIMED,
@@ -52,6 +52,9 @@ pub struct Summary {
     /// Whether the stored row is known.
     loaded: bool,
     past: Past,
+    /// The stored status says that the run has ended, and nothing says when: a person wrote that. It stays until a start that is
+    /// later than this, or an end.
+    closed: Option<Micros>,
     /// What waits for the history of the run.
     late: Option<Box<Summary>>,
 }
@@ -69,6 +72,7 @@ impl Summary {
             dirty: 0,
             loaded: false,
             past: Past { floor: Micros::MIN, known: true, blind: false, left: 0 },
+            closed: None,
             late: None,
         })
     }
@@ -188,9 +192,11 @@ impl Summary {
         let (row, lifetime) = (&mut self.row, &self.lifetime);
         let start = row.start_time.or(lifetime.first).into_iter().chain(lifetime.earliest_start()).min();
         let restarted = row.restarted_at.max(lifetime.restarted_at(start));
+        let is_closed = self.closed.is_some_and(|closed| lifetime.latest_start().is_none_or(|start| start <= closed));
+        let kept = row.status.clone().filter(|_| is_closed);
         let (end, status) = match lifetime.ended(restarted) {
             Some((end, how)) => (Some(end), how),
-            None => (None, status::RUNNING),
+            None => (None, kept.as_deref().unwrap_or(status::RUNNING)),
         };
         self.dirty |= [
             (row.start_time != start, START),
@@ -209,9 +215,7 @@ impl Summary {
     }
 
     fn refresh(&mut self, stored: RunRow) {
-        if let (Some(end), Some(how)) = (stored.end_time, stored.status.as_deref().and_then(ended)) {
-            self.lifetime.end(end, how);
-        }
+        self.refresh_end(&stored);
         self.row.restarted_at = self.row.restarted_at.max(stored.restarted_at);
         if let Some(restarted) = stored.restarted_at {
             self.lifetime.restart(restarted);
@@ -231,7 +235,7 @@ impl Summary {
         if row.tags == stored.tags {
             self.dirty &= !TAGS;
         }
-        if stored.last_event_time > row.last_event_time {
+        if stored.last_event_time >= row.last_event_time {
             row.last_event_time = stored.last_event_time;
             self.dirty &= !LAST;
         }
@@ -248,6 +252,24 @@ impl Summary {
         ] {
             self.dirty = if same { self.dirty & !columns } else { self.dirty | columns };
         }
+    }
+
+    /// Takes in how the stored row says that the run ended, if it does.
+    fn refresh_end(&mut self, stored: &RunRow) {
+        if stored.status.is_some() {
+            self.closed = closed(stored);
+        }
+        if self.closed.is_some() && stored.status.is_some() {
+            self.row.status.clone_from(&stored.status);
+        }
+        let (Some(end), Some(how)) = (stored.end_time, stored.status.as_deref().and_then(ended)) else { return };
+        if self.lifetime.is_news(end) {
+            // Its own values are to stay, and of a stored row it is not known which those are.
+            let late = self.late.get_or_insert_with(|| Self::unknown(stored.run_id));
+            late.oldest = late.oldest.min(end);
+        }
+        self.lifetime.end(end, how);
+        self.lifetime.ended_as_stored(end, stored.restarted_at);
     }
 
     /// Whether what is to be written depends on what is stored now.
@@ -352,6 +374,18 @@ impl Summary {
             self.dirty |= LAST;
         }
     }
+}
+
+/// A stored row that has ended at a time that it does not say: the latest time that its events can have.
+fn closed(stored: &RunRow) -> Option<Micros> {
+    stored.status.as_deref().and_then(ended).filter(|_| stored.end_time.is_none())?;
+    let latest = stored.last_event_time.max(stored.start_time).max(stored.restarted_at);
+    Some(latest.map_or(Micros::MIN, whole))
+}
+
+/// The latest time that may be stored as this one: some stores keep milliseconds.
+fn whole(stored: Micros) -> Micros {
+    if stored % 1_000 == 0 { stored.saturating_add(999) } else { stored }
 }
 
 /// The stored status of a run that has ended.

@@ -64,11 +64,6 @@ impl Waiting {
         self.tags.extend(tags.into_iter().map(|tag| (tag, said.ticket)));
     }
 
-    /// Whether no record waits.
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
-
     /// The write of these records failed: they wait again, before those that came later.
     pub fn put_back(&mut self, mut earlier: Self) {
         earlier.records.append(&mut self.records);

@@ -247,3 +247,17 @@ async fn changes_that_others_make_are_counted_and_our_own_are_not() {
     while write(6).await.is_err() {}
     assert_eq!(store.outside_changes(), Some(before + 2), "another file");
 }
+
+#[tokio::test]
+async fn a_row_that_a_person_has_spoilt_is_told_from_a_store_that_fails() {
+    let fixture = Fixture::new();
+    let store = fixture.store();
+    let row = RunRow { run_id: Uuid::from_u128(1), start_time: Some(5), ..RunRow::default() };
+    store.write_run(&row, None).await.unwrap();
+    let other = Connection::open(fixture.path()).unwrap();
+    other.execute("UPDATE training_runs SET end_time = '2026-11-20 10:00:00'", ()).unwrap();
+    let Err(StoreError::Rejected(error)) = store.read_run(Uuid::from_u128(1)).await else { panic!() };
+    assert!(crate::logging::Chain(&*error).to_string().contains("end_time"), "{error}");
+    other.execute("UPDATE training_runs SET end_time = NULL", ()).unwrap();
+    assert_eq!(store.read_run(Uuid::from_u128(1)).await.unwrap().map(|row| row.start_time), Some(Some(5)));
+}

@@ -3,7 +3,7 @@
 //! Of a stored row only its `last_event_time` is known, so that each of its columns counts as being that new. An event that this
 //! could do wrong waits until the [history](crate::writer::history) of the run has been read.
 
-use super::{Finals, Summary, ended};
+use super::{Finals, Summary, closed, ended, whole};
 use crate::{
     event::{RunRow, RunTouch},
     units::Micros,
@@ -62,16 +62,17 @@ impl Summary {
     /// Of a stored row.
     pub(super) fn stored(row: RunRow) -> Box<Self> {
         let mut summary = Self::unknown(row.run_id);
-        // Some stores keep milliseconds.
-        let floor = row.last_event_time.map_or(Micros::MIN, |last| if last % 1_000 == 0 { last + 999 } else { last });
+        let floor = row.last_event_time.map_or(Micros::MIN, whole);
         summary.past = Past { floor, known: false, blind: false, left: HISTORIES };
         summary.loaded = true;
         summary.times = [floor; NEWEST];
         summary.measured = Finals::of(&row, floor);
+        summary.closed = closed(&row);
         summary.row = row;
         let row = &mut summary.row;
         if let (Some(end), Some(how)) = (row.end_time, row.status.as_deref().and_then(ended)) {
             summary.lifetime.end(end, how);
+            summary.lifetime.ended_as_stored(end, row.restarted_at);
         } else if let Some(end) = row.end_time {
             // It runs again, and was written by a version that knew no restarts. At the earliest it was then; its events say when.
             summary.past.blind = true;
@@ -150,6 +151,6 @@ impl Summary {
 }
 
 /// Whether `time` is what is stored, in microseconds or milliseconds.
-pub(super) fn is_stored(stored: Micros, time: Micros) -> bool {
+pub fn is_stored(stored: Micros, time: Micros) -> bool {
     stored == time || (stored % 1_000 == 0 && (0..1_000).contains(&(time - stored)))
 }

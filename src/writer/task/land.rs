@@ -37,6 +37,11 @@ impl<C: Commit, A: Aside> Writer<C, A> {
                         let free = self.runs.read(run_id, known);
                         self.release(&free);
                     }
+                    Err(StoreError::Rejected(error)) => {
+                        // The store answers: only this run cannot be read.
+                        self.runs_gate.read_succeeded(trying, now);
+                        self.land_unreadable(run_id, &Chain(&*error).to_string(), now);
+                    }
                     Err(error) => {
                         let quiet = self.rows_gate.is_closed();
                         self.runs_gate.failed(trying, Failure { error: &error, of_write: false, quiet }, now);
@@ -127,6 +132,20 @@ impl<C: Commit, A: Aside> Writer<C, A> {
             error!(run_id = %run_id, error, "a value of a run that had vanished is refused by the store and stays absent");
         }
         self.release(&written.stored);
+    }
+
+    /// What is stored of a run cannot be read. What its records say of it waits as dead letters, until a person has mended that.
+    fn land_unreadable(&mut self, run_id: uuid::Uuid, said: &str, now: Instant) {
+        let (records, is_news) = self.runs.unreadable(run_id, now);
+        if is_news {
+            error!(run_id = %run_id, error = said, "stored row of a run cannot be read; what its records say becomes dead letters");
+        }
+        for ticket in records {
+            let (offset, received_at) = self.frontier.origin(ticket);
+            let error = format!("the stored row of run {run_id} cannot be read: {said}");
+            let kept = Kept::Refused { error, row: format!("what the message says of run {run_id}") };
+            self.set_aside(Letter { offset, part: Letter::RUN, received_at, kept }, ticket);
+        }
     }
 
     fn land_letters(

@@ -217,9 +217,10 @@ impl<C: Commit, A: Aside> Writer<C, A> {
         }
         while self.rows_flying < self.limit.get()
             && let Some(index) = self.ready.iter().position(|next| !self.ordered_flying.contains(&next.batch.table))
-            && let Some(trying) = self.rows_gate.admit(now)
+            && self.rows_gate.admits(now)
             && let Some(gathered) = self.ready.remove(index)
         {
+            let trying = self.rows_gate.begin();
             self.rows_flying += 1;
             if is_ordered(gathered.batch.table) {
                 self.ordered_flying.push(gathered.batch.table);
@@ -229,12 +230,15 @@ impl<C: Commit, A: Aside> Writer<C, A> {
         }
         let urgent = urgent || self.frontier.len() > PENDING_MAX / 2 || !self.runs.has_room();
         while self.runs_flying < RUN_CALLS
-            && self.runs.is_due(now, urgent)
-            && let Some(trying) = self.runs_gate.admit(now)
+            && self.runs_gate.admits(now)
             && let Some(job) = self.runs.job(now, urgent)
         {
+            let trying = self.runs_gate.begin();
             self.runs_flying += 1;
             self.flights.spawn(flight::run(self.ends.store.clone(), job, trying));
+        }
+        if self.runs_flying == 0 && self.runs.is_idle() {
+            self.runs_gate.nothing_waits(now);
         }
         let letters = &mut self.letters;
         if !letters.flying && !letters.waiting.is_empty() && letters.again.is_none_or(|at| at <= now) {

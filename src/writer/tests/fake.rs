@@ -44,6 +44,10 @@ pub struct State {
     pub name_writes: Vec<(Uuid, String)>,
     pub rows_fault: Option<Fault>,
     pub runs_fault: Option<Fault>,
+    /// Of writes of a run's row alone.
+    pub run_writes_fault: Option<Fault>,
+    /// Runs whose stored row cannot be decoded.
+    pub garbled: HashSet<Uuid>,
     /// Fail calls by chance: the state of a generator, and the share in 256.
     pub chance: Option<(u64, u8)>,
     /// Event ids that can never be stored.
@@ -143,6 +147,7 @@ impl Store for Fake {
             match state.runs_fault {
                 Some(fault) => Err(fault.error()),
                 None if !lucky => Err(Fault::Down.error()),
+                None if state.garbled.contains(&run_id) => Err(StoreError::Rejected("end_time is a text".into())),
                 None => Ok(state.runs.get(&run_id).cloned()),
             }
         })
@@ -157,7 +162,7 @@ impl Store for Fake {
             let (lucky, delay) = Self::lucky(&mut self.state.lock().unwrap());
             tokio::time::sleep(delay).await;
             let mut state = self.state.lock().unwrap();
-            if let Some(fault) = state.runs_fault {
+            if let Some(fault) = state.runs_fault.or(state.run_writes_fault) {
                 return Err(fault.error());
             }
             let poison = |text: &String| text.starts_with("poison");

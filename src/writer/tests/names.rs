@@ -72,3 +72,24 @@ async fn the_first_names_stay_and_a_refused_one_costs_no_other() {
     assert_eq!(running.aside.letters.lock().unwrap().len(), 1);
     assert_eq!(running.state().rows.len() as u64, end, "every row is stored");
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_runs_with_many_names_are_remembered_together() {
+    let (runs, names) = (600, (0..512).map(|n| format!("validation/metric-{n:04}")).collect::<Vec<_>>());
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let all: Vec<_> = (0..2 * runs).map(|n| named(n, n % runs, &names)).collect();
+    let store = Arc::<super::fake::Fake>::default();
+    store.state.lock().unwrap().outside_changes = Some(0);
+    let mut running =
+        start_with(Config::default(), Arc::new(all), store, Arc::default(), Arc::default(), Hold::After(0));
+    // Names that are not written yet count otherwise.
+    for end in (100..=runs).step_by(100) {
+        running.hold.send_replace(Hold::After(end));
+        running.reaches(end).await;
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    }
+    let before = running.state().run_reads.len();
+    running.hold.send_replace(Hold::Open);
+    running.reaches(2 * runs).await;
+    assert_eq!(running.state().run_reads.len(), before, "none was forgotten");
+}

@@ -153,3 +153,24 @@ async fn a_replay_blames_the_same_record() {
         assert_eq!(running.state().runs[&run_id(0)].final_epoch, Some(2));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_cannot_be_read_holds_no_other_and_its_records_wait_as_letters() {
+    let all: Vec<_> = (0..20).map(|n| metrics(n, n % 2)).collect();
+    let (store, aside) = (Arc::<Fake>::default(), Arc::<Box_>::default());
+    store.state.lock().unwrap().garbled.insert(run_id(0));
+    let mut running =
+        start_with(Config::default(), Arc::new(all), store, aside.clone(), Arc::default(), Hold::After(10));
+    running.reaches(10).await;
+    assert_eq!(*running.problem.borrow(), None);
+    assert_eq!(blamed(&running), [0, 2, 4, 6, 8].map(|offset| (offset, Letter::RUN)));
+    let kept = aside.letters.lock().unwrap()[&(0, Letter::RUN)].kept.clone();
+    let Kept::Refused { error, .. } = kept else { panic!() };
+    assert!(error.contains(&run_id(0).to_string()) && error.ends_with("end_time is a text"), "{error}");
+    assert_eq!(running.state().runs[&run_id(1)].final_epoch, Some(9));
+    assert_eq!(running.state().rows.len(), 10, "every row is stored");
+    running.state().garbled.clear();
+    running.hold.send_replace(Hold::Open);
+    running.reaches(20).await;
+    assert_eq!((blamed(&running).len(), running.state().runs[&run_id(0)].final_epoch), (5, Some(18)));
+}
