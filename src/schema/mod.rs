@@ -1,7 +1,7 @@
 //! The schema tool: what `schema plan|apply|verify|print` do, for the compiled-in Cassandra schema or any folder of `.cql` files.
 //!
-//! Numbered migrations only ever add. A statement that creates something or adds a column is sent when that thing is missing, every other one
-//! when its migration is not recorded yet; so `apply` can be repeated, mends what was dropped, and does nothing twice. All
+//! Numbered migrations only ever add. A statement that creates something or adds a column is sent when that thing is missing,
+//! every other one when its migration is not recorded yet; so `apply` can be repeated, mends what was dropped, and does nothing twice. All
 //! statements go through one node and each waits for schema agreement, so that two `apply` at once make one schema.
 
 mod compare;

@@ -1,4 +1,5 @@
-//! What a `CREATE` or `ALTER TABLE .. ADD` statement makes, read from its text, so that any folder of `.cql` files can be verified against a server.
+//! What a `CREATE` or `ALTER TABLE .. ADD` statement makes, read from its text, so that any folder of `.cql` files
+//! can be verified against a server.
 
 use std::collections::BTreeMap;
 

@@ -8,7 +8,8 @@ use crate::{logging::Chain, units::Micros};
 /// Why rows are held back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// What waits because of it: `rows`, `runs` (their rows), `dead letters`, or everything (`store`); of a process that only reads: `reads`.
+    /// What waits because of it: `rows`, `runs` (their rows), `dead letters`, or everything (`store`); of a process that only reads:
+    /// `reads`.
     pub holds: &'static str,
     /// Since when.
     pub since: Micros,
