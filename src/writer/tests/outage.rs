@@ -94,7 +94,7 @@ async fn a_row_of_which_nothing_has_changed_is_not_written() {
         let mut record = metrics(offset, 0);
         if let Content::Rows { touch: Some((_, touch)), .. } = &mut record.content {
             touch.event_time = 1_000;
-            touch.values = Box::new(RunRow { final_epoch: Some(1), ..RunRow::default() });
+            *touch.values = RunRow { final_epoch: Some(1), ..RunRow::default() };
         }
         record
     };
