@@ -66,7 +66,7 @@ pub fn preflight(config: &Config, method: &Method, headers: &HeaderMap) -> Optio
 /// Which page may use the answer to a request.
 #[derive(Debug)]
 pub enum Reader {
-    /// A page of ours; there are no others.
+    /// A page of our own; no other origin is allowed.
     Own,
     /// A page of ours; pages of other origins are told apart.
     OwnOfSeveral,

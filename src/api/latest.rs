@@ -106,7 +106,7 @@ fn append(json: &str, key: &EventKey, taken: &[&str], out: &mut String) {
 /// `GET /api/state`
 pub async fn state(State(sight): State<Sight>, params: Params) -> Answer {
     let run_id = given(params)?;
-    // Redis has one for everybody, none for each run.
+    // Redis keeps the newest value of all runs, and none for each run.
     if run_id.is_none()
         && let Some(hit) = cached(&sight, "state", None).await?
     {

@@ -74,7 +74,7 @@ pub async fn network_stats(State(sight): State<Sight>, params: Params) -> Answer
     let mut room = Room::for_bytes(&sight.memory, LATEST_BYTES).await;
     let (mut rows, _) = room.page::<TopologyRow>(&*sight.store, &RangeQuery::newest(run.run_id, 1)).await?;
     let row = rows.pop().ok_or_else(|| ApiError::not_found("No topology yet"))?;
-    // A million weights take a while to sort: not on the thread that answers everybody.
+    // A million weights take a while to sort: not on the thread that answers requests.
     let made = tokio::task::spawn_blocking(move || stats(&run, named, &row)).await;
     let answer = made.map_err(|error| ApiError::unavailable(error.to_string()))?;
     drop(room);

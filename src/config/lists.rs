@@ -18,7 +18,7 @@ pub fn read(key: &str, text: &str) -> Result<Vec<String>, String> {
     let separates = |c: char| c == ',' || key == OF_HOSTS && (c == ';' || c.is_whitespace());
     let items: Vec<String> =
         text.split(separates).map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect();
-    // A channel may be called `a b` or `a;b`, but whoever writes that into a list mostly means two.
+    // A channel may be called `a b` or `a;b`, but in a list that mostly means two channels.
     if key.ends_with("_channels")
         && let Some(item) =
             items.iter().find(|item| item.contains([';', '"', '\'']) || item.contains(char::is_whitespace))

@@ -107,7 +107,7 @@ impl Acl {
         }
     }
 
-    /// Begins to warn anew: the permissions may be others now.
+    /// Warns again from now on: the permissions may have changed.
     pub(super) fn forget_warnings(&self) {
         self.warned.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }

@@ -102,7 +102,7 @@ fn command_for(channel: &str) -> &'static str {
     if is_pattern(channel) { "psubscribe" } else { "subscribe" }
 }
 
-/// Waits until stray replies are gone: those that come while nobody waits for one are dropped. A ping that gets its own text
+/// Waits until stray replies are gone: a reply that no command waits for is dropped. A ping that gets its own text
 /// back has none before it.
 async fn resync_replies(client: &Client, acl: &Acl) -> Result<(), SubscribeError> {
     for n in 0..10 {
@@ -112,7 +112,7 @@ async fn resync_replies(client: &Client, acl: &Acl) -> Result<(), SubscribeError
         forbidden_ping(&answer, acl)?;
         match answer {
             Ok(answer) if answer == text => return Ok(()),
-            // Any other answer, error or not, was meant for somebody else.
+            // Any other answer, error or not, belongs to another command.
             _ if client.is_connected() => {}
             Ok(_) => break,
             Err(error) => return Err(SubscribeError::Failed(error)),

@@ -282,7 +282,7 @@ pub trait Store: Send + Sync + 'static {
         stored_start: Option<Micros>,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Adds names to those of the run's other numbers (the keys of [`MetricsRow::extra`]); they never expire. Who calls keeps to
+    /// Adds names to those of the run's other numbers (the keys of [`MetricsRow::extra`]); they never expire. The caller keeps to
     /// [`METRIC_NAMES_MAX`] a run.
     fn write_metric_names<'a>(&'a self, run_id: Uuid, names: &'a [String]) -> BoxFuture<'a, Result<(), StoreError>>;
 
@@ -292,7 +292,7 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the index of recent runs has this run under this start time.
     fn is_listed(&self, run_id: Uuid, start: Micros) -> BoxFuture<'_, Result<bool, StoreError>>;
 
-    /// A counter that grows when somebody else has changed what is stored, at the latest when a write after that is confirmed.
+    /// A counter that grows when another process has changed what is stored, at the latest when a write after that is confirmed.
     /// `None`: this store cannot tell, and what is stored must be looked at.
     fn outside_changes(&self) -> Option<u64> {
         None

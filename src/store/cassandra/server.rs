@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// How long the cluster may take: whoever looks at it waits a few seconds, at most.
+/// How long the cluster may take: a reader of the page waits a few seconds, at most.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// The cluster as it is now.

@@ -57,7 +57,7 @@ impl Hint {
             let user = rustix::process::geteuid().as_raw();
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let mut names = format!("{}*", quoted(path));
-            // The folder only where it is in the way: it may be one that others use, too.
+            // The folder only where it is in the way: other programs may use it, too.
             if rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).is_err() {
                 names = format!("{} {names}", quoted(folder));
             }
