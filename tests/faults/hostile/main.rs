@@ -1,0 +1,8 @@
+//! Hostile input against the real program: messages, keys in Redis, HTTP requests and clients that are made to stop it, to fill its
+//! memory or to do what they may not.
+//!
+//! `tests/run` runs the short tier. The long one has its own command: `tests/faults/hostile/run --long`.
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+#[path = "../../it/support/mod.rs"]
+mod support;
