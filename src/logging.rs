@@ -12,6 +12,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use crate::terminal;
+
 /// How and how much to log.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -68,9 +70,10 @@ pub fn install(config: &Config) -> Result<LevelHandle, String> {
     let (filter, handle) = reload::Layer::new(targets(&config.level)?);
     let lines: Box<dyn Layer<_> + Send + Sync> = match config.format {
         Format::Text => {
-            tracing_fmt::layer().with_writer(io::stderr).with_ansi(io::IsTerminal::is_terminal(&io::stderr())).boxed()
+            let colours = io::IsTerminal::is_terminal(&io::stderr());
+            tracing_fmt::layer().with_writer(terminal::log()).with_ansi(colours).boxed()
         }
-        Format::Json => tracing_fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed(),
+        Format::Json => tracing_fmt::layer().json().flatten_event(true).with_writer(terminal::log()).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|error| error.to_string())?;
     Ok(LevelHandle(handle))
@@ -116,20 +119,14 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// Untrusted bytes, fit for a log line: control characters escaped, cut to 200 bytes.
+/// Untrusted bytes, fit for a log line: what a terminal would obey escaped, cut to 200 bytes.
 pub struct Untrusted<'a>(pub &'a [u8]);
 
 impl fmt::Display for Untrusted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cut = &self.0[..self.0.len().min(200)];
         for character in String::from_utf8_lossy(cut).chars() {
-            if character.is_control()
-                || matches!(character, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-            {
-                write!(f, "{}", character.escape_unicode())?;
-            } else {
-                write!(f, "{character}")?;
-            }
+            terminal::put(f, character)?;
         }
         if cut.len() < self.0.len() {
             write!(f, "… ({} bytes)", self.0.len())?;
@@ -144,7 +141,7 @@ mod tests {
 
     #[test]
     fn untrusted_text_cannot_forge_a_line() {
-        assert_eq!(Untrusted(b"a\nERROR \x1b[31m").to_string(), "a\\u{a}ERROR \\u{1b}[31m");
+        assert_eq!(Untrusted(b"a\nERROR \x1b[31m").to_string(), "a\\u000aERROR \\u001b[31m");
         assert!(Untrusted(&[b'x'; 500]).to_string().ends_with("… (500 bytes)"));
     }
 

@@ -22,7 +22,7 @@ mod signals;
 mod status;
 pub mod stores;
 
-use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{broadcast, watch},
@@ -39,6 +39,7 @@ use self::{
 use crate::{
     config::Settings,
     dead_letter::{DeadLetterError, DeadLetters},
+    files,
     latest::{self, Board},
     lifecycle::{Hold, Readiness, Signal, Tasks},
     live::Live,
@@ -81,7 +82,7 @@ pub type Reload = Box<dyn Fn() -> Result<Settings, String> + Send>;
 /// When it cannot start (the spool is locked, the state directory cannot be made), or a part of it fails.
 pub fn run(settings: &Settings, reload: Reload, levels: Option<LevelHandle>) -> Result<(), AppError> {
     let started = Instant::now();
-    fs::create_dir_all(&settings.state_dir)
+    files::create_dir(&settings.state_dir)
         .map_err(|error| AppError::StateDir { path: settings.state_dir.clone(), error })?;
     let metrics = Metrics::new();
     let spool = spool::open(&settings.spool, Arc::clone(&metrics)).map_err(AppError::Spool)?;

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     config::Settings,
     redis::{self, Resource},
+    terminal,
 };
 
 /// Keys asked for in one step of a walk, and deleted in one command.
@@ -89,7 +90,7 @@ async fn get(client: &Client, redis: &redis::Config, key: &str, json: bool) -> R
     let value: Option<String> = client.get(key).await.map_err(failed)?;
     let value = value.ok_or_else(|| CliError::No(format!("there is no key `{key}`")))?;
     if !json {
-        return output::line(&value);
+        return output::line(&terminal::field(&value));
     }
     let left: i64 = client.pttl(key).await.map_err(failed)?;
     let value = serde_json::from_str::<Value>(&value).unwrap_or(Value::String(value));

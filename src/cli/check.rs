@@ -1,7 +1,7 @@
 //! `check`: everything that is wrong with the configuration, without touching a server.
 
 use super::{CliError, Global, output};
-use crate::config;
+use crate::{config, terminal};
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         }));
     }
     for warning in &loaded.warnings {
-        eprintln!("cascor-ingest: warning: {warning}");
+        terminal::tell(format_args!("cascor-ingest: warning: {warning}"));
     }
     if args.print {
         let toml = settings.to_toml().map_err(|error| CliError::failed("failed to write the settings", error))?;

@@ -11,7 +11,7 @@ use crate::{
     dead_letter::{self, Browser, DeadLetterInfo, Filter, Letter},
     frame::{Reason, Rejection},
     logging::Untrusted,
-    render,
+    render, terminal,
     units::Micros,
 };
 
@@ -45,6 +45,8 @@ pub enum Command {
         /// A new file; absent: standard output.
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
+        #[command(flatten)]
+        permissions: output::Permissions,
     },
     /// Decode them once more and store what can be stored now; drop that, keep the rest. A daemon may be running.
     Replay {
@@ -107,8 +109,8 @@ pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliE
             let (info, bytes) = found.ok_or_else(|| CliError::No(format!("there is no dead letter {id}")))?;
             show_one(&info, &bytes, raw, json)
         }
-        Command::Export { which, output } => {
-            let mut lines = ndjson::Lines::to(output.as_deref())?;
+        Command::Export { which, output, permissions } => {
+            let mut lines = ndjson::Lines::to(output.as_deref(), permissions)?;
             let mut browser = Browser::open(dir, which.filter(Vec::new(), None)).map_err(failed)?;
             loop {
                 let letters = browser.next_letters().map_err(failed)?;
@@ -118,7 +120,7 @@ pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliE
             }
             let count = lines.finish()?;
             if output.is_some() {
-                eprintln!("{count} dead {} written", letters(count));
+                terminal::tell(format_args!("{count} dead {} written", letters(count)));
             }
             Ok(())
         }

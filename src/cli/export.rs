@@ -8,9 +8,10 @@
 mod resume;
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Permissions as Mode},
     future,
     io::{self, BufWriter, IsTerminal, Read, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -24,9 +25,9 @@ use super::{
     CliError,
     ask::{Asker, Place, Reply, escape},
     lookup::{find_run, id},
-    output,
+    output::{self, Permissions},
 };
-use crate::{api::export_head, render, units::Micros};
+use crate::{api::export_head, files, render, terminal, units::Micros};
 
 /// Arguments of `export`.
 #[derive(Clone, Debug, clap::Args)]
@@ -37,6 +38,8 @@ pub struct ExportArgs {
     /// Where to; absent: standard output.
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub permissions: Permissions,
     /// csv, json or ndjson; absent: csv, with --json and no file json.
     #[arg(long, value_parser = ["csv", "json", "ndjson"])]
     format: Option<String>,
@@ -99,7 +102,7 @@ pub async fn export(asker: &Asker, mut args: ExportArgs, json: bool) -> Result<(
     }
     let Some(file) = &args.output else {
         let reply = asker.get(&path(args, &ids, args.cursor.as_deref())).await?;
-        let mut sink = Sink::new(BufWriter::new(io::stdout()), Xxh3::new(), bar());
+        let mut sink = Sink::new(BufWriter::new(terminal::stdout()), Xxh3::new(), bar());
         let reply = sink.take(reply, &|error| CliError::failed("failed to write to standard output", error)).await?;
         return check(args.format(), &sink, reply.trailers()).map(drop);
     };
@@ -108,10 +111,11 @@ pub async fn export(asker: &Asker, mut args: ExportArgs, json: bool) -> Result<(
     let cursor = begun.as_ref().map(|begun| begun.cursor.clone()).or(args.cursor.clone());
     let reply = asker.get(&path(args, &ids, cursor.as_deref())).await?;
     let part_meta = beside(&part)?;
-    fs::write(&part_meta, format!("{:#}\n", kind(args, &ids))).map_err(failed(&part_meta))?;
-    let open =
-        OpenOptions::new().write(true).create(true).append(begun.is_some()).truncate(begun.is_none()).open(&part);
-    let target = BufWriter::with_capacity(1 << 20, open.map_err(failed(&part))?);
+    let mode = args.permissions.mode;
+    let text = format!("{:#}\n", kind(args, &ids));
+    files::replace(&part_meta, text.as_bytes(), mode).map_err(failed(&part_meta))?;
+    let open = open(&part, begun.is_some(), mode).map_err(failed(&part))?;
+    let target = BufWriter::with_capacity(1 << 20, open);
     let bar = bar();
     let mut sink = Sink::new(target, Xxh3::new(), bar.clone());
     // The file does not wait for the number of rows, which is only to be looked at, and may take a while.
@@ -129,7 +133,7 @@ pub async fn export(asker: &Asker, mut args: ExportArgs, json: bool) -> Result<(
     let meta = describe(args, &ids, &part, begun.map_or(0, |begun| begun.rows), &trailer)?;
     fs::rename(&part, file).map_err(failed(file))?;
     let meta_file = beside(file)?;
-    fs::write(&meta_file, format!("{meta:#}\n")).map_err(failed(&meta_file))?;
+    files::replace(&meta_file, format!("{meta:#}\n").as_bytes(), mode).map_err(failed(&meta_file))?;
     // What was written beside the part is told by that now.
     let _ = fs::remove_file(&part_meta);
     if json { output::json(&meta) } else { output::line(&format!("{} rows in {}", meta["rows"], file.display())) }
@@ -156,7 +160,20 @@ fn begun(args: &ExportArgs, ids: &[String], file: &Path, part: &Path) -> Result<
     let wanted = resume::Wanted { format: args.format(), ids, head: export_head(&args.table) };
     match resume::begun(file, part, &wanted) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => refuse(&error.to_string()),
-        begun => begun.map_err(failed(part)),
+        begun => begun.map_err(failed(there)),
+    }
+}
+
+/// The part to write to: a new file, in the place of what an earlier export has left, or the one that is gone on with.
+fn open(part: &Path, resumed: bool, mode: u32) -> io::Result<File> {
+    if resumed {
+        let file = files::open_own(part)?;
+        file.set_permissions(Mode::from_mode(mode))?;
+        return Ok(file);
+    }
+    match fs::remove_file(part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => files::create_new(part, mode),
     }
 }
 

@@ -36,6 +36,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     app::Reload,
     config::{self, Problems, Settings, Sources},
+    files,
     logging::{self, LevelHandle},
     store::BoxError,
 };
@@ -174,6 +175,7 @@ impl CliError {
 /// # Errors
 /// What failed; wrong arguments end the process here, with status 2.
 pub fn run() -> Result<(), CliError> {
+    files::protect_process();
     let Cli { global, command } = Cli::parse();
     if matches!(command, Command::Run(_) | Command::Serve(_)) {
         allocator::fix_threshold();

@@ -1,15 +1,14 @@
 //! One JSON object a line, to a file or to standard output.
 
 use std::{
-    fs::OpenOptions,
     io::{self, BufWriter, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use serde_json::{Map, Value};
 
-use super::CliError;
+use super::{CliError, output::Permissions};
+use crate::{files, terminal};
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -23,15 +22,15 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Into a new file that nobody else may read; absent: to standard output.
+    /// Into a new file with these permissions; absent: to standard output.
     ///
     /// # Errors
     /// When the file is there already, or cannot be made.
-    pub fn to(path: Option<&Path>) -> Result<Self, CliError> {
+    pub fn to(path: Option<&Path>, permissions: Permissions) -> Result<Self, CliError> {
         let out: Box<dyn Write> = match path {
-            None => Box::new(io::stdout()),
+            None => Box::new(terminal::stdout()),
             Some(path) => {
-                let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+                let file = files::create_new(path, permissions.mode);
                 let failed = |error| CliError::failed(format!("failed to create `{}`", path.display()), error);
                 Box::new(file.map_err(failed)?)
             }

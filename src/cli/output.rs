@@ -6,10 +6,29 @@ use comfy_table::{Table, presets};
 use serde_json::Value;
 
 use super::CliError;
+use crate::terminal::{self, Escaped};
+
+/// Permissions of a file that a command writes.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Permissions {
+    /// Permissions of the file, in octal as for chmod: with 0644 everybody may read it, with 0640 its group.
+    #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode, requires = "output")]
+    pub mode: u32,
+}
+
+fn mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode & !0o666 == 0 && mode & 0o600 == 0o600 => Ok(mode),
+        _ => {
+            Err("write it like 0640: 6 for the owner, and for group and others 0, 4 (read) or 6 (read and write)"
+                .into())
+        }
+    }
+}
 
 /// Writes one line to standard output. A reader that has gone away (`| head`) is no error of ours.
 pub fn line(text: &str) -> Result<(), CliError> {
-    match writeln!(io::stdout().lock(), "{text}") {
+    match writeln!(terminal::stdout(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(CliError::failed("failed to write to standard output", error))
         }
@@ -22,10 +41,12 @@ pub fn json(value: &Value) -> Result<(), CliError> {
     line(&value.to_string())
 }
 
-/// Writes a table, as wide as the terminal.
+/// Writes a table, as wide as the terminal. No cell reaches beyond its place.
 pub fn table(headers: &[&str], rows: Vec<Vec<String>>) -> Result<(), CliError> {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(headers.to_vec()).add_rows(rows);
+    let shown = |cells: Vec<String>| cells.iter().map(|cell| Escaped(cell).to_string()).collect::<Vec<_>>();
+    let headers = headers.iter().map(|header| (*header).to_owned()).collect();
+    table.load_style(presets::NOTHING).set_header(shown(headers)).add_rows(rows.into_iter().map(shown));
     line(&table.trim_fmt())
 }
 
@@ -38,7 +59,24 @@ pub fn cell(value: Option<&Value>) -> String {
     }
 }
 
-/// Writes bytes as they are.
+/// Writes bytes, to a program as they are.
 pub fn bytes(bytes: &[u8]) -> Result<(), CliError> {
-    io::stdout().lock().write_all(bytes).map_err(|error| CliError::failed("failed to write to standard output", error))
+    let mut out = terminal::stdout();
+    let written = out.write_all(bytes).and_then(|()| out.flush());
+    written.map_err(|error| CliError::failed("failed to write to standard output", error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissions_are_those_of_a_file_that_its_owner_can_use() {
+        for (text, expected) in [("0600", Some(0o600)), ("644", Some(0o644)), ("0660", Some(0o660))] {
+            assert_eq!(mode(text).ok(), expected);
+        }
+        for text in ["0755", "0400", "4600", "0800", "", "rw", "-600"] {
+            assert!(mode(text).is_err(), "{text}");
+        }
+    }
 }

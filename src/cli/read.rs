@@ -1,12 +1,10 @@
 //! `runs`, `show`, `metrics`, `compare`, `tail`, `gaps`: asks, and prints to standard output.
 
-use std::io;
-
 use super::{
     CliError, ask::Asker, compare::CompareArgs, export::ExportArgs, gaps::GapsArgs, metrics::MetricsArgs,
     runs::RunsArgs, show::ShowArgs, tail::TailArgs,
 };
-use crate::{app::stores, config::Settings};
+use crate::{app::stores, config::Settings, terminal};
 
 /// How many rows to print.
 ///
@@ -21,25 +19,25 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 
 /// Lists the newest runs, or tags one.
 pub async fn runs(settings: Settings, args: RunsArgs, json: bool) -> Result<(), CliError> {
-    super::runs::run(settings, args, json, &mut io::stdout()).await
+    super::runs::run(settings, args, json, &mut terminal::stdout()).await
 }
 
 /// Shows one run.
 pub async fn show(settings: Settings, args: ShowArgs, json: bool) -> Result<(), CliError> {
     let asker = Asker::at(&settings, &args.place).await?;
-    super::show::show(&asker, &args, json, &mut io::stdout()).await
+    super::show::show(&asker, &args, json, &mut terminal::stdout()).await
 }
 
 /// Prints metrics of one run.
 pub async fn metrics(settings: Settings, args: MetricsArgs, json: bool) -> Result<(), CliError> {
     let asker = Asker::at(&settings, &args.place).await?;
-    super::metrics::metrics(&asker, &args, json, &mut io::stdout()).await
+    super::metrics::metrics(&asker, &args, json, &mut terminal::stdout()).await
 }
 
 /// Compares runs.
 pub async fn compare(settings: Settings, args: CompareArgs, json: bool) -> Result<(), CliError> {
     let asker = Asker::at(&settings, &args.place).await?;
-    super::compare::compare(&asker, &args, json, &mut io::stdout()).await
+    super::compare::compare(&asker, &args, json, &mut terminal::stdout()).await
 }
 
 /// Exports runs.
@@ -51,12 +49,12 @@ pub async fn export(settings: Settings, args: ExportArgs, json: bool) -> Result<
 /// Follows a run.
 pub async fn tail(settings: Settings, args: TailArgs, json: bool) -> Result<(), CliError> {
     let asker = Asker::at(&settings, &args.place).await?;
-    super::tail::tail(&asker, &args, json, &mut io::stdout()).await
+    super::tail::tail(&asker, &args, json, &mut terminal::stdout()).await
 }
 
 /// Prints what was missed.
 pub async fn gaps(settings: Settings, args: GapsArgs, json: bool) -> Result<(), CliError> {
     let store = stores::open_once(&settings).await;
     let store = store.map_err(|error| CliError::failed("failed to reach the store", error))?;
-    super::gaps::gaps(store, &settings.http, args, json, &mut io::stdout()).await
+    super::gaps::gaps(store, &settings.http, args, json, &mut terminal::stdout()).await
 }

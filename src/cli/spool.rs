@@ -12,6 +12,7 @@ use crate::{
     frame::SetAside,
     render,
     spool::{self, Record, RecordKind, Report, SpoolError},
+    terminal,
 };
 
 /// What to know about the log.
@@ -42,6 +43,8 @@ pub struct ExportArgs {
     /// A new file; absent: standard output.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    permissions: output::Permissions,
     /// Only what waits for the store.
     #[arg(long)]
     pending: bool,
@@ -67,8 +70,8 @@ pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliE
         Command::Status(args) => status(&args.dir.unwrap_or_else(|| settings.spool.dir.clone()), json),
         Command::Verify(args) => verify(&args.dir.unwrap_or_else(|| settings.spool.dir.clone()), json),
         Command::Export(args) => {
-            let dir = args.dir.unwrap_or_else(|| settings.spool.dir.clone());
-            export(&dir, args.output.as_deref(), args.pending)
+            let dir = args.dir.clone().unwrap_or_else(|| settings.spool.dir.clone());
+            export(&dir, &args)
         }
         Command::Drain(args) => block_on(drain(settings, args, json)),
     }
@@ -86,16 +89,16 @@ fn verify(dir: &Path, json: bool) -> Result<(), CliError> {
     sound(&report)
 }
 
-fn export(dir: &Path, to: Option<&Path>, pending: bool) -> Result<(), CliError> {
+fn export(dir: &Path, args: &ExportArgs) -> Result<(), CliError> {
     refuse_held(dir)?;
-    let from = if pending { spool::inspect(dir).map_err(failed(dir))?.committed.unwrap_or(0) } else { 0 };
-    let mut lines = ndjson::Lines::to(to)?;
+    let from = if args.pending { spool::inspect(dir).map_err(failed(dir))?.committed.unwrap_or(0) } else { 0 };
+    let mut lines = ndjson::Lines::to(args.output.as_deref(), args.permissions)?;
     let report = spool::read(dir, &mut |record| record.offset < from || lines.put(&object(record)));
     let report = report.map_err(failed(dir))?;
     let count = lines.finish()?;
     refuse_held(dir)?;
-    if to.is_some() {
-        eprintln!("{count} {} written", records(count));
+    if args.output.is_some() {
+        terminal::tell(format_args!("{count} {} written", records(count)));
     }
     sound(&report)
 }

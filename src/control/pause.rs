@@ -2,13 +2,13 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::Micros;
+use crate::{spool::disk::Disk, units::Micros};
 
 /// A pause in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,25 +32,20 @@ impl PauseFile {
 
     /// The pause that was in force, if any. A file that cannot be read is no pause: writing on loses nothing.
     pub(super) fn load(&self) -> Option<Pause> {
-        serde_json::from_slice(&fs::read(&self.0).ok()?).ok()
+        let disk = Disk::default();
+        disk.remove_leftovers(&self.0);
+        serde_json::from_slice(&disk.whole(&self.0).ok()?).ok()
     }
 
     /// Keeps the pause, or its end.
     pub(super) fn store(&self, pause: Option<Pause>) -> io::Result<()> {
         let dir = self.0.parent().unwrap_or(Path::new("."));
         match pause {
-            Some(pause) => {
-                let new = self.0.with_extension("json.new");
-                let mut file = File::create(&new)?;
-                file.write_all(&serde_json::to_vec(&pause)?)?;
-                file.sync_all()?;
-                fs::rename(&new, &self.0)?;
-            }
+            Some(pause) => Disk::default().replace(&self.0, &serde_json::to_vec(&pause)?),
             None => match fs::remove_file(&self.0) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => File::open(dir)?.sync_all(),
             },
         }
-        File::open(dir)?.sync_all()
     }
 }

@@ -6,9 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, OpenOptions},
-    io,
-    os::unix::fs::OpenOptionsExt,
+    fs, io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -18,6 +16,7 @@ use tracing::warn;
 
 use super::{DeadLetterError, DeadLetterInfo};
 use crate::{
+    files,
     frame::Rejection,
     spool::{disk::Disk, segment},
 };
@@ -122,10 +121,10 @@ pub fn mark(
     again: impl IntoIterator<Item = (u64, Rejection)>,
 ) -> Result<(), DeadLetterError> {
     let failed = |error| DeadLetterError::Mark { dir: dir.to_owned(), error };
-    let mut options = OpenOptions::new();
-    let lock = options.write(true).create(true).truncate(false).mode(0o600).open(dir.join("marks.lock"));
-    let lock = lock.map_err(failed)?;
+    let disk = Disk::default();
+    let lock = files::open_lock(&dir.join("marks.lock")).map_err(failed)?;
     lock.lock().map_err(failed)?;
+    disk.remove_leftovers(&path(dir));
     let mut marks = Marks::read(dir)?;
     dropped.into_iter().for_each(|id| marks.drop_letter(id));
     for (id, rejection) in again {
@@ -133,7 +132,6 @@ pub fn mark(
             marks.again.insert(id, rejection);
         }
     }
-    let disk = Disk::default();
     let list = segment::list(&disk, dir).map_err(failed)?;
     marks.forget_before(list.first().map_or(0, |meta| meta.first));
     let bytes = serde_json::to_vec(&marks).map_err(|error| failed(error.into()))?;

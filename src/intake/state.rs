@@ -91,7 +91,9 @@ impl StateFile {
         mut recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>)),
     ) -> (Self, Resolver, SeqTracker) {
         let path = state_dir.join("runs.json");
-        let saved: Option<Saved> = match Disk::default().whole(&path) {
+        let disk = Disk::default();
+        disk.remove_leftovers(&path);
+        let saved: Option<Saved> = match disk.whole(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .inspect_err(|error| warn!(%error, path = %path.display(), "open runs cannot be read; asking the log"))
                 .ok(),

@@ -14,6 +14,7 @@ use std::{
 
 use rustix::fs::OFlags;
 use tracing::warn;
+use uuid::Uuid;
 
 use crate::{logging::Chain, units::Micros};
 
@@ -148,12 +149,10 @@ impl Disk {
         Ok(())
     }
 
-    /// Replaces a small file: written, synced, renamed, the directory synced.
+    /// Replaces a small file: written under a name that nobody can foresee, synced, renamed, the directory synced.
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let temporary = path.with_extension("tmp");
+        let temporary = temporary(path);
         self.clear(path)?;
-        self.clear(&temporary)?;
-        self.discard(&temporary)?;
         let file = self.create(&temporary)?;
         let written = self.write(&*file, bytes, 0).and_then(|()| self.sync(&*file, &temporary));
         if let Err(error) = written.and_then(|()| self.rename(&temporary, path)) {
@@ -162,6 +161,16 @@ impl Disk {
             return Err(error);
         }
         self.sync_dir(path.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// Removes what a crash has left of [`replace`](Self::replace) of this file, also by earlier versions. Others' names stay.
+    pub(crate) fn remove_leftovers(&self, path: &Path) {
+        let found = self.list(path.parent().unwrap_or(Path::new("."))).unwrap_or_default();
+        for (left, stat) in found.iter().filter(|(left, stat)| stat.is_file && is_temporary(left, path)) {
+            if let Err(error) = self.discard(left) {
+                warn!(path = %left.display(), bytes = stat.bytes, %error, "a temporary file could not be removed");
+            }
+        }
     }
 
     /// Moves away what is no regular file and has the name of one of ours, under another name beside it.
@@ -221,6 +230,20 @@ impl Disk {
     }
 }
 
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{name}.{}.tmp", Uuid::new_v4().simple()))
+}
+
+fn is_temporary(found: &Path, path: &Path) -> bool {
+    let random = || {
+        let rest = found.file_name()?.to_str()?.strip_prefix(path.file_name()?.to_str()?)?;
+        let random = rest.strip_prefix('.')?.strip_suffix(".tmp")?;
+        Some(random.len() == 32 && Uuid::try_parse(random).is_ok())
+    };
+    found == path.with_extension("tmp") || random() == Some(true)
+}
+
 fn read(file: &dyn Handle, max: usize) -> io::Result<Vec<u8>> {
     let (mut bytes, mut done) = (vec![0; max], 0);
     while done < max {
@@ -266,9 +289,12 @@ impl Files for Real {
         let mut options = OpenOptions::new();
         options.mode(FILE).read(mode != Mode::New).write(mode != Mode::Read);
         options.create(mode == Mode::Keep).create_new(mode == Mode::New);
-        // A pipe with such a name would be waited for, for ever.
-        options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+        // A pipe with such a name would be waited for, for ever; a link could lead anywhere.
+        options.custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed());
         let file = match options.open(path) {
+            Err(_) if path.is_symlink() => {
+                return Err(io::Error::other("it is a symbolic link, which is not followed"));
+            }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied && self.ours && restore(path, FILE) => {
                 options.open(path)?
             }

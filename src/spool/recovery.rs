@@ -140,8 +140,8 @@ pub(crate) fn prepare(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Res
     let checkpoint = checkpoint::read(&disk, &dir);
     let mut list = segment::list(&disk, &dir).map_err(failed("list the segments"))?;
     refuse_newer(&disk, &dir, checkpoint, &list)?;
-    // The half of a checkpoint. Other names are somebody else's.
-    let _ = disk.discard(&checkpoint::path(&dir).with_extension("tmp"));
+    // Halves of a checkpoint. Other names are somebody else's.
+    disk.remove_leftovers(&checkpoint::path(&dir));
 
     let (id, committed) = identify(&disk, checkpoint, &list);
     let last_write = last_write(&disk, &dir, &list);

@@ -13,6 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "units",
             "event",
+            "files",
             "frame",
             "host",
             "backoff",
@@ -22,6 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "logging",
             "notify",
             "secret",
+            "terminal",
             "tls",
         ],
     ),
@@ -38,6 +40,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("frame", "units", "time of receipt"),
     ("render", "wire", "a time given as a parameter has the forms of one in a message"),
     ("lifecycle", "logging", "how a task's error is written"),
+    ("logging", "terminal", "what comes from outside is escaped in a log line, and on a terminal"),
     ("metrics", "frame", "reasons are labels"),
     ("notify", "lifecycle", "stops with everything else"),
     ("dead_letter", "spool", "a second log of the same format"),

@@ -1,7 +1,7 @@
 //! Where an earlier export ended.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs,
     io::{self, BufRead, BufReader},
     path::Path,
 };
@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{api::BOM, render};
+use crate::{api::BOM, files, render};
 
 /// What is there already.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub fn begun(file: &Path, part: &Path, wanted: &Wanted<'_>) -> io::Result<Option
     }
     let format = wanted.format;
     let other = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(there)?);
+    let mut reader = BufReader::with_capacity(1 << 20, files::open_own(there)?);
     let (mut at, mut line, mut rows) = (0_u64, Vec::new(), 0_u64);
     // The last two rows: where each begins, and where it is in the run.
     let (mut last, mut before): (Option<(u64, String)>, Option<String>) = (None, None);
@@ -80,7 +80,7 @@ pub fn begun(file: &Path, part: &Path, wanted: &Wanted<'_>) -> io::Result<Option
         fs::rename(file, part)?;
     }
     let (Some((begins, _)), Some(cursor)) = (last, before) else { return Ok(None) };
-    OpenOptions::new().write(true).open(part)?.set_len(begins)?;
+    reader.into_inner().set_len(begins)?;
     Ok(Some(Begun { cursor, rows: rows - 1 }))
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use super::error::{self, Hint};
-use crate::{courtesy, store::StoreError, units::now};
+use crate::{courtesy, files, store::StoreError, units::now};
 
 /// The numbered migrations, compiled in; the number is the version that the file has after it.
 const MIGRATIONS: [(i64, &str); 2] = [
@@ -88,6 +88,7 @@ impl Database {
     }
 
     fn connect(&self, flags: OpenFlags) -> Result<Connection, StoreError> {
+        files::refuse_planted_link(&self.path).map_err(|e| error::of_file(e, &self.path))?;
         let open = || -> rusqlite::Result<Connection> {
             let connection = Connection::open_with_flags(&self.path, flags)?;
             connection.busy_timeout(BUSY)?;
@@ -173,9 +174,12 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
 fn create(path: &Path) -> Result<(), StoreError> {
     let try_create = || -> io::Result<()> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+            files::create_dir(folder)?;
         }
-        match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        if path.is_symlink() {
+            return files::refuse_planted_link(path);
+        }
+        match files::create_new(path, files::FILE_MODE) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),
         }

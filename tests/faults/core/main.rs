@@ -35,6 +35,7 @@ sources! {
     "../../../src/logging.rs" logging,
     "../../../src/metrics.rs" metrics,
     "../../../src/spool/mod.rs" spool,
+    "../../../src/terminal.rs" terminal,
     "../../../src/units.rs" units,
     "../../../src/wire/mod.rs" wire,
 }

@@ -1,0 +1,238 @@
+//! Files and directories of this program, which nobody but their owner may read; and its memory, which no core dump holds.
+//!
+//! The spool has a seam of its own for tests ([`crate::spool`]), with the same modes and flags.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::OFlags,
+    process::{DumpableBehavior, Resource, Rlimit, geteuid, set_dumpable_behavior, setrlimit, umask},
+};
+use uuid::Uuid;
+
+/// Permissions of a file.
+pub const FILE_MODE: u32 = 0o600;
+/// Permissions of a directory.
+pub const DIR_MODE: u32 = 0o700;
+
+/// To be called once, before anything is opened: what libraries create is closed to others as well, and neither a core dump nor
+/// a debugger of the same user gets at passwords and tokens in memory.
+///
+/// Root may still attach a debugger.
+pub fn protect_process() {
+    umask(rustix::fs::Mode::from_raw_mode(0o777 & !DIR_MODE));
+    // The unit of systemd forbids the call, and sets the same limit itself.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    // Also covers dumps that the kernel pipes to a program, for which that limit does not count.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// A directory that only we may enter, with what is missing above it. One that exists keeps its permissions.
+///
+/// # Errors
+/// As [`DirBuilder::create`].
+pub fn create_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)
+}
+
+/// A new file with exactly this mode, whatever the umask.
+///
+/// # Errors
+/// When something of this name exists, also a symbolic link, which is not followed; and as [`OpenOptions::open`].
+pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // Others get their permissions once it is ours for certain.
+    options.write(true).create_new(true).mode(FILE_MODE & mode).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    let file = options.open(path).map_err(|error| explain_link(path, error))?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    Ok(file)
+}
+
+/// A file to lock, made where there is none.
+///
+/// # Errors
+/// When it is a symbolic link, and as [`OpenOptions::open`].
+pub fn open_lock(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options.open(path).map_err(|error| explain_link(path, error))
+}
+
+/// Opens a file of ours to write behind what it holds.
+///
+/// # Errors
+/// When it is a symbolic link, no regular file, of another user, or has a second name: then somebody else may have put it there.
+pub fn open_own(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+    let file = options.open(path).map_err(|error| explain_link(path, error))?;
+    let metadata = file.metadata()?;
+    let refused = if !metadata.is_file() {
+        "it is no regular file"
+    } else if metadata.uid() != geteuid().as_raw() {
+        "it belongs to another user"
+    } else if metadata.nlink() > 1 {
+        "it has a second name (a hard link)"
+    } else {
+        return Ok(file);
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{refused}; remove it, or name another file")))
+}
+
+/// Replaces a small file: a temporary one beside it is written, synced and renamed, and the directory synced.
+///
+/// # Errors
+/// As the file system fails; the file is then as it was.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = temporary(path);
+    let mut file = create_new(&temporary, mode)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    File::open(directory(path))?.sync_all()
+}
+
+/// Refuses a symbolic link in a directory where somebody else may have put it; elsewhere it is the owner's own.
+///
+/// # Errors
+/// When it is one.
+pub fn refuse_planted_link(path: &Path) -> io::Result<()> {
+    if !path.is_symlink() {
+        return Ok(());
+    }
+    let metadata = fs::metadata(directory(path))?;
+    let (user, owner) = (geteuid().as_raw(), metadata.uid());
+    if metadata.mode() & 0o022 == 0 && (owner == user || owner == 0) {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        "it is a symbolic link in a directory that others may write, and is not followed",
+    ))
+}
+
+/// What others may do with a file or directory of ours that exists, as a warning; `None` where that is no danger.
+///
+/// A directory that others may only read shows them names: what we make in it is closed. A group counts when it is not the one
+/// that we run with: a volume of Kubernetes gives its files to that.
+pub fn exposure(path: &Path) -> Option<String> {
+    let metadata = fs::metadata(path).ok()?;
+    let who = if metadata.gid() == rustix::process::getegid().as_raw() { 0o007 } else { 0o077 };
+    let danger = if metadata.is_dir() { 0o022 } else { 0o066 };
+    let open = metadata.mode() & who & danger;
+    if open == 0 {
+        return None;
+    }
+    let verb = if open & 0o022 == 0 { "read" } else { "write" };
+    let (path, mode, take) = (path.display(), metadata.mode() & 0o7777, if metadata.is_dir() { "go-w" } else { "go=" });
+    Some(format!("other users may {verb} `{path}` (mode {mode:04o}); `chmod {take} '{path}'` mends it"))
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{name}.{}.tmp", Uuid::new_v4().simple()))
+}
+
+/// The system says "too many levels" or "exists" of a symbolic link.
+fn explain_link(path: &Path, error: io::Error) -> io::Error {
+    if path.is_symlink() {
+        return io::Error::new(io::ErrorKind::AlreadyExists, "it is a symbolic link, which is not followed");
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn what_is_made_is_closed_to_others_unless_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        create_dir(&inner).unwrap();
+        assert_eq!([mode(&inner), mode(&dir.path().join("a"))], [DIR_MODE; 2]);
+        create_new(&inner.join("own"), FILE_MODE).unwrap();
+        create_new(&inner.join("shared"), 0o664).unwrap();
+        replace(&inner.join("replaced"), b"1", FILE_MODE).unwrap();
+        replace(&inner.join("replaced"), b"2", FILE_MODE).unwrap();
+        assert_eq!(["own", "shared", "replaced"].map(|name| mode(&inner.join(name))), [0o600, 0o664, 0o600]);
+        assert_eq!(fs::read(inner.join("replaced")).unwrap(), b"2");
+        assert_eq!(fs::read_dir(&inner).unwrap().count(), 3, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_file_is_never_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (victim, link) = (dir.path().join("victim"), dir.path().join("link"));
+        fs::write(&victim, "theirs").unwrap();
+        for target in [&victim, &dir.path().join("nothing")] {
+            symlink(target, &link).unwrap();
+            assert!(create_new(&link, FILE_MODE).unwrap_err().to_string().contains("symbolic link"));
+            assert!(open_own(&link).unwrap_err().to_string().contains("symbolic link"));
+            // The link itself is replaced, not what it names.
+            replace(&link, b"ours", FILE_MODE).unwrap();
+            assert!(!link.is_symlink() && fs::read(&link).unwrap() == b"ours");
+            fs::remove_file(&link).unwrap();
+        }
+        assert_eq!(fs::read(&victim).unwrap(), b"theirs");
+        fs::hard_link(&victim, &link).unwrap();
+        assert!(open_own(&link).unwrap_err().to_string().contains("hard link"));
+        fs::remove_file(&link).unwrap();
+        assert!(open_own(&victim).is_ok());
+    }
+
+    #[test]
+    fn a_link_is_refused_where_others_may_have_put_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        symlink("/etc/hostname", &link).unwrap();
+        for (mode, fine) in [(0o700, true), (0o755, true), (0o775, false), (0o1777, false)] {
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(refuse_planted_link(&link).is_ok(), fine, "{mode:o}");
+        }
+        assert!(refuse_planted_link(&dir.path().join("absent")).is_ok());
+    }
+
+    #[test]
+    fn what_others_may_do_is_said_with_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        for (path, mode, words) in [
+            (dir.path(), 0o755, ""),
+            (dir.path(), 0o770, ""),
+            (dir.path(), 0o1777, "may write"),
+            (&*file, 0o600, ""),
+            (&*file, 0o640, ""),
+            (&*file, 0o644, "may read"),
+            (&*file, 0o602, "may write"),
+        ] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+            let found = exposure(path).unwrap_or_default();
+            assert!(found.contains(words) && found.is_empty() == words.is_empty(), "{mode:o}: {found}");
+        }
+        assert_eq!(exposure(&dir.path().join("absent")), None);
+    }
+}

@@ -1,0 +1,220 @@
+//! What comes from outside, shown on a terminal: a message that is printed must not move the cursor, change colours or the title,
+//! answer for the user, hide text or turn it around.
+//!
+//! One rule ([`is_unsafe`]) and one writer ([`Output`]) for everything that the program prints: on a terminal what is unsafe is
+//! escaped, everywhere else the bytes are written as they are.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+};
+
+/// Whether a terminal would do something else with this character than show it: C0 and C1 controls, DEL, what turns the direction
+/// of text around, and what has no width.
+pub fn is_unsafe(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}'
+                | '\u{61c}'
+                | '\u{115f}' | '\u{1160}'
+                | '\u{17b4}' | '\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{feff}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
+/// Text of one field: every unsafe character is escaped, line ends and tabs among them.
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped<'a>(pub &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|character| put(f, character))
+    }
+}
+
+/// Writes a character, or its escape. JSON understands the escape of all that has four digits.
+pub fn put(out: &mut impl fmt::Write, character: char) -> fmt::Result {
+    match u32::from(character) {
+        _ if !is_unsafe(character) => out.write_char(character),
+        code @ 0..=0xffff => write!(out, "\\u{code:04x}"),
+        code => write!(out, "\\u{{{code:x}}}"),
+    }
+}
+
+/// A stream of lines that is escaped when it goes to a terminal. Line ends and tabs stay: they are ours.
+#[derive(Debug)]
+pub struct Output<W: Write> {
+    out: W,
+    kind: Kind,
+    /// The beginning of a character, or a carriage return, whose next byte is still to come.
+    pending: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// No terminal.
+    Raw,
+    /// Every unsafe character is escaped.
+    Text,
+    /// The same, but escape characters are ours: colours. What is from outside has lost its own before.
+    Coloured,
+}
+
+impl Kind {
+    fn of(out: &impl IsTerminal) -> Self {
+        if out.is_terminal() { Self::Text } else { Self::Raw }
+    }
+}
+
+/// Standard output.
+pub fn stdout() -> Output<io::Stdout> {
+    Output::new(io::stdout(), Kind::of(&io::stdout()))
+}
+
+/// Standard error.
+pub fn stderr() -> Output<io::Stderr> {
+    Output::new(io::stderr(), Kind::of(&io::stderr()))
+}
+
+/// Makes standard error for log lines, which have colours on a terminal.
+pub fn log() -> impl Fn() -> Output<io::Stderr> {
+    let kind = if io::stderr().is_terminal() { Kind::Coloured } else { Kind::Raw };
+    move || Output::new(io::stderr(), kind)
+}
+
+/// A message for whoever started the program, on a line of its own. That standard error is closed is no failure.
+pub fn tell(message: fmt::Arguments<'_>) {
+    let _ = writeln!(stderr(), "{message}");
+}
+
+/// The text of a field as it is printed on standard output: escaped as a whole on a terminal, as it is elsewhere.
+pub fn field(text: &str) -> String {
+    if io::stdout().is_terminal() { Escaped(text).to_string() } else { text.to_owned() }
+}
+
+impl<W: Write> Output<W> {
+    fn new(out: W, kind: Kind) -> Self {
+        Self { out, kind, pending: Vec::new() }
+    }
+
+    /// Escapes what is whole of the pending bytes and these. `last`: nothing more will come.
+    fn escape(&mut self, bytes: &[u8], last: bool) -> io::Result<()> {
+        self.pending.extend_from_slice(bytes);
+        let bytes = std::mem::take(&mut self.pending);
+        let mut shown = String::with_capacity(bytes.len());
+        let mut rest = bytes.as_slice();
+        while let Some(chunk) = rest.utf8_chunks().next() {
+            let (valid, invalid) = (chunk.valid(), chunk.invalid());
+            rest = &rest[valid.len() + invalid.len()..];
+            let ends = rest.is_empty() && invalid.is_empty() && !last;
+            // `\r\n` is a line end, `\r` alone would write over the line.
+            let whole = if ends { valid.strip_suffix('\r').unwrap_or(valid) } else { valid };
+            self.show(whole, &mut shown);
+            if rest.is_empty() && !last && is_beginning(invalid) {
+                self.pending.extend_from_slice(invalid);
+            } else {
+                invalid.iter().for_each(|byte| shown.push_str(&format!("\\x{byte:02x}")));
+            }
+            if whole.len() < valid.len() {
+                self.pending.push(b'\r');
+            }
+        }
+        self.out.write_all(shown.as_bytes())
+    }
+
+    fn show(&self, text: &str, shown: &mut String) {
+        let mut characters = text.chars().peekable();
+        while let Some(character) = characters.next() {
+            match character {
+                '\n' | '\t' => shown.push(character),
+                '\r' if characters.peek() == Some(&'\n') => {}
+                '\x1b' if self.kind == Kind::Coloured => shown.push(character),
+                _ => put(shown, character).unwrap_or_default(),
+            }
+        }
+    }
+}
+
+/// Whether these bytes, which are no character, could be the beginning of one.
+fn is_beginning(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+impl<W: Write> Write for Output<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.kind == Kind::Raw {
+            return self.out.write(bytes);
+        }
+        self.escape(bytes, false)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl<W: Write> Drop for Output<W> {
+    fn drop(&mut self) {
+        if !self.pending.is_empty() {
+            let _ = self.escape(&[], true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn through(kind: Kind, pieces: &[&[u8]]) -> String {
+        let mut out = Vec::new();
+        let mut output = Output::new(&mut out, kind);
+        pieces.iter().for_each(|piece| output.write_all(piece).unwrap());
+        drop(output);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn nothing_but_text_and_line_ends_reaches_a_terminal() {
+        for (text, shown) in [
+            ("grün 日本 e\u{301} 👍\tx\n", "grün 日本 e\u{301} 👍\tx\n"),
+            ("\x1b[31mred\x07\x08\x7f", "\\u001b[31mred\\u0007\\u0008\\u007f"),
+            ("\u{9b}31m\u{85}\0", "\\u009b31m\\u0085\\u0000"),
+            ("a\u{202e}b\u{2066}c\u{200b}d\u{feff}e\u{ad}f", "a\\u202eb\\u2066c\\u200bd\\ufeffe\\u00adf"),
+            ("\u{e0041}\u{2028}\u{61c}\u{3164}", "\\u{e0041}\\u2028\\u061c\\u3164"),
+            ("a,b\r\nc\rd\r", "a,b\nc\\u000dd\\u000d"),
+        ] {
+            assert_eq!(through(Kind::Text, &[text.as_bytes()]), shown);
+            // In whatever pieces it comes.
+            let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+            assert_eq!(through(Kind::Text, &bytes), shown, "byte by byte");
+            assert_eq!(through(Kind::Raw, &bytes), text);
+        }
+        assert_eq!(through(Kind::Text, &[b"\x9b31m\xc3", b"(\xe2\x80"]), "\\x9b31m\\xc3(\\xe2\\x80");
+        assert_eq!(through(Kind::Coloured, &[b"\x1b[2mINFO\x1b[0m \xc2\x9b\r"]), "\x1b[2mINFO\x1b[0m \\u009b\\u000d");
+    }
+
+    #[test]
+    fn a_field_keeps_to_its_line() {
+        assert_eq!(Escaped("a\nb\tc\u{202e}").to_string(), "a\\u000ab\\u0009c\\u202e");
+    }
+
+    #[test]
+    fn what_is_escaped_within_json_is_still_that_json() {
+        let value = serde_json::json!({ "a": "\x1b]0;x\x07\u{9b}\u{202e}\u{7f}" });
+        let shown = through(Kind::Text, &[value.to_string().as_bytes()]);
+        assert!(shown.is_ascii() && !shown.contains('\x1b'), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
+}
