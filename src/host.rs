@@ -1,7 +1,16 @@
 //! Names and addresses of servers, as people write them into settings: what cannot be one is refused before a name server is
 //! asked for it.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6};
+
+/// Whether this name or address is always this machine.
+pub fn is_loopback(host: &str) -> bool {
+    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    match name.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => name == "localhost" || name.ends_with(".localhost"),
+    }
+}
 
 /// Why `text` is neither the name nor the address of a host, if it is not.
 ///

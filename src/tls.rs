@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
+    /// Use it, with the authorities of the operating system where `ca` names none. Naming a file enables it as well.
+    pub enabled: bool,
     /// PEM file of the authorities to trust; absent: those of the operating system.
     pub ca: Option<PathBuf>,
     /// PEM file of our certificate.
@@ -46,8 +48,8 @@ pub enum TlsError {
 }
 
 impl Tls {
-    /// Whether anything is set.
-    pub fn is_set(&self) -> bool {
+    /// Whether it is to be used: it is enabled, or a file is named.
+    pub fn is_enabled(&self) -> bool {
         *self != Self::default()
     }
 
@@ -100,6 +102,11 @@ pub fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>, TlsError> {
         _ => return Err(TlsError::Half),
     };
     Ok(Arc::new(config))
+}
+
+/// The warning about a password that others can read on its way to another machine.
+pub fn plain_password(server: &str, host: &str, remedy: &str) -> String {
+    format!("the password of {server} goes to `{host}` unencrypted, where others may read it on the way: {remedy}")
 }
 
 /// The SHA-256 of some bytes.

@@ -32,7 +32,8 @@ pub struct Args {
     /// How long to wait for the database.
     #[arg(long, default_value = "60s", value_parser = units::parse_duration)]
     pub wait: Duration,
-    /// `SimpleStrategy:1` or `NetworkTopologyStrategy:dc1=3,dc2=2`; may be left out on a cluster of one node.
+    /// `SimpleStrategy:1` or `NetworkTopologyStrategy:dc1=3,dc2=2`; absent: `store.cassandra.replication`, which may be absent on a
+    /// cluster of one node.
     #[arg(long)]
     pub replication: Option<Replication>,
     /// Apply this folder of `.cql` files, in the order of their names, in place of our own tables.

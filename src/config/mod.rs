@@ -22,7 +22,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{api, control, dead_letter, intake, latest, logging, redis, spool, store, units, wire::Limits, writer};
+use crate::{
+    api, control, dead_letter, files, intake, latest, logging, redis, spool, store, units, wire::Limits, writer,
+};
 use layers::{Layers, Rank};
 
 /// Prefix of the environment variables that set a key: `CASCOR_INGEST__SPOOL__CAPACITY` is `spool.capacity`.
@@ -154,9 +156,10 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     for (key, text) in &sources.flags {
         layers.set_text(key, text, Rank::Flags, "command line");
     }
-    let (mut settings, mut problems, warnings) = layers.finish();
+    let (mut settings, mut problems, mut warnings) = layers.finish();
     settings.fill_in(&sources.env, &mut problems);
     settings.problems(&mut problems);
+    settings.warnings(&mut warnings);
     if problems.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(Problems(problems)) }
 }
 
@@ -213,6 +216,15 @@ impl Settings {
         self.control.problems(problems);
         self.http.problems(problems);
         self.log.problems(problems);
+    }
+
+    /// Adds what is dangerous and works all the same: directories and files that others may write or read, passwords that they
+    /// may read on their way.
+    fn warnings(&self, warnings: &mut Vec<String>) {
+        let dirs = [&self.state_dir, &self.spool.dir, &self.dead_letter.dir];
+        warnings.extend(dirs.into_iter().filter_map(|dir| files::exposure(dir)));
+        self.redis.warnings(warnings);
+        self.store.warnings(warnings);
     }
 
     /// The settings as TOML, with secrets hidden.

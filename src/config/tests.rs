@@ -1,4 +1,5 @@
 mod bounds;
+mod dangers;
 mod deployments;
 
 use figment::value::Value;
@@ -199,7 +200,8 @@ fn the_yaml_of_a_deployment_works() {
     assert_eq!(cluster.consistency_write.as_deref(), Some("LOCAL_QUORUM"));
     assert_eq!(cluster.consistency_read.as_deref(), Some("ONE"));
     assert_eq!((settings.writer.batch_rows, settings.writer.flush_interval.as_millis()), (25, 1_500));
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[1].contains("password of Cassandra"), "{warnings:?}");
     for ignored in ["application", "backend.training", "backend.cassandra.replication_factor"] {
         assert!(warnings[0].contains(ignored), "{warnings:?}");
     }

@@ -167,6 +167,12 @@ pub(super) fn parse(url: &str) -> Result<RedisConfig, &'static str> {
     Ok(settings)
 }
 
+/// The host that an address names.
+pub(super) fn host(url: &str) -> Option<String> {
+    let server = parse(url).ok()?.server.hosts().into_iter().next()?;
+    Some(server.host.to_string())
+}
+
 /// Makes one connection, logged in and ready; one try.
 ///
 /// # Errors
@@ -191,7 +197,7 @@ pub async fn settings(config: &Config) -> Result<RedisConfig, ConnectError> {
     }
     settings.username = settings.username.map(|name| inline(&name));
     settings.password = settings.password.map(|password| inline(&password));
-    if config.url.starts_with("rediss://") || config.tls.is_set() {
+    if config.uses_tls() {
         let tls = tls::client_config(&config.tls).map_err(ConnectError::Tls)?;
         let connector = TlsConnector::from((*tls).clone());
         settings.tls = Some(TlsConfig { connector, hostnames: TlsHostMapping::None });

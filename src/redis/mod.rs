@@ -20,7 +20,12 @@ pub use self::{
     share::RunShare,
     subscribe::{SubscribeError, subscribe},
 };
-use crate::{secret::Secret, tls::Tls, units::ByteSize};
+use crate::{
+    host,
+    secret::Secret,
+    tls::{self, Tls},
+    units::ByteSize,
+};
 
 /// Most messages that a buffer may hold. The client takes the memory of its own at once: 12 GiB for so many.
 const MESSAGES_MAX: usize = 1 << 24;
@@ -38,7 +43,7 @@ pub struct Config {
     pub password: Option<Secret>,
     /// A file that holds the password.
     pub password_file: Option<PathBuf>,
-    /// TLS.
+    /// TLS; also used when the URL begins with `rediss://`.
     pub tls: Tls,
     /// Channels and patterns (`lab:*:training`) with training messages.
     pub training_channels: Vec<String>,
@@ -89,6 +94,21 @@ impl Config {
             problems.push("`redis.queue_bytes` must be at least 1MiB".into());
         }
         self.tls.problems("redis", problems);
+    }
+
+    /// Adds what is dangerous about these settings.
+    pub fn warnings(&self, warnings: &mut Vec<String>) {
+        if self.uses_tls() || (self.password.is_none() && self.password_file.is_none()) {
+            return;
+        }
+        if let Some(host) = link::host(&self.url).filter(|host| !host::is_loopback(host)) {
+            warnings.push(tls::plain_password("Redis", &host, "let `redis.url` begin with rediss://"));
+        }
+    }
+
+    /// Whether connections are encrypted.
+    pub(super) fn uses_tls(&self) -> bool {
+        self.url.starts_with("rediss://") || self.tls.is_enabled()
     }
 
     fn channel_problems(&self, problems: &mut Vec<String>) {

@@ -7,14 +7,14 @@
 mod compare;
 mod cql;
 mod model;
-mod replication;
 mod server;
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
-pub use self::{compare::Difference, cql::Statement, replication::Replication};
+pub use self::{compare::Difference, cql::Statement};
 use self::{model::Object, server::Server};
 use crate::store::cassandra;
+pub use crate::store::cassandra::Replication;
 
 /// The compiled-in migrations: number, file name, text.
 const MIGRATIONS: [(i32, &str, &str); 2] = [
@@ -27,7 +27,8 @@ const COMPONENT: &str = "cascor";
 /// What the commands take.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// For keyspaces that are created; absent: `SimpleStrategy:1` on a cluster of one node, else an error.
+    /// For keyspaces that are created; absent: that of the configuration, else `SimpleStrategy:1` on a cluster of one node, else an
+    /// error.
     pub replication: Option<Replication>,
     /// How long to wait for the database.
     pub wait: Duration,
@@ -59,7 +60,7 @@ pub enum SchemaError {
     Execute { place: String, error: String },
     #[error(
         "the cluster has {nodes} nodes in {datacenters}: say how many copies to keep, \
-         for example `--replication {example}`"
+         for example `store.cassandra.replication = \"{example}\"` or `--replication {example}`"
     )]
     NoReplication { nodes: usize, datacenters: String, example: String },
     #[error("the schema in the database is version {found}, this program knows {known}: use a newer program")]
@@ -97,7 +98,8 @@ pub struct CassandraSchema {
 
 impl CassandraSchema {
     /// The tool; nothing is read or connected yet.
-    pub fn new(config: &cassandra::Config, options: Options) -> Self {
+    pub fn new(config: &cassandra::Config, mut options: Options) -> Self {
+        options.replication = options.replication.or_else(|| config.replication.clone());
         Self { config: config.clone(), options }
     }
 

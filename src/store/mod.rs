@@ -30,6 +30,7 @@ use crate::{
         ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Partition, Row, RunRow, Table, TopologyRow,
         Weigh, weight,
     },
+    files,
     units::{self, Micros},
 };
 
@@ -56,6 +57,14 @@ impl Config {
         match self.kind {
             StoreKind::Sqlite => {}
             StoreKind::Cassandra => self.cassandra.problems(problems),
+        }
+    }
+
+    /// Adds what is dangerous about the settings of the store that is used.
+    pub fn warnings(&self, warnings: &mut Vec<String>) {
+        match self.kind {
+            StoreKind::Sqlite => warnings.extend(files::exposure(&self.sqlite.path)),
+            StoreKind::Cassandra => self.cassandra.warnings(warnings),
         }
     }
 }

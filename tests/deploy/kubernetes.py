@@ -5,6 +5,7 @@ usage: kubernetes.py build DIR | check FILE
 import hashlib
 import pathlib
 import sys
+import tomllib
 
 import yaml
 
@@ -105,6 +106,15 @@ def check(objects):
             need(spec["template"]["spec"]["terminationGracePeriodSeconds"] > 20, f"{where}: shorter than shutdown_grace")
         if one["kind"] == "PodDisruptionBudget":
             need(spec.get("maxUnavailable") == 1, f"{where}: must leave one listening, and let one go")
+    # The replication is a setting like others, in one place.
+    settings = [tomllib.loads(one["data"]["config.toml"]) for one in objects if one["kind"] == "ConfigMap"]
+    replication = settings[0]["store"]["cassandra"].get("replication") if settings else None
+    need(replication, "config.toml: the schema job knows no store.cassandra.replication")
+    for one in objects:
+        if one["kind"] == "Job":
+            args = " ".join(one["spec"]["template"]["spec"]["containers"][0]["args"])
+            need("--config=/etc/cascor-ingest/config.toml" in args, "the schema job does not read config.toml")
+            need("--replication" not in args, "the schema job has a replication of its own")
     for kind in ("StatefulSet", "PodDisruptionBudget", "NetworkPolicy", "ServiceAccount", "ConfigMap", "Secret", "Job"):
         need(any(one["kind"] == kind for one in objects), f"no {kind}")
     return problems

@@ -47,6 +47,23 @@ fn redis_with_tls_of_an_authority_of_its_own_and_a_password() {
 }
 
 #[test]
+fn redis_with_tls_of_an_authority_of_the_system() {
+    let redis = Redis::with(Options { tls: true, ..Options::default() });
+    let authority = redis.ca().display().to_string();
+    // By the URL, or by the key.
+    let by_key = redis.tls_url().replacen("rediss://", "redis://", 1);
+    for (url, enabled) in [(redis.tls_url(), "false"), (by_key, "true")] {
+        let builder = Daemon::at(&url).set("redis.tls.enabled", enabled);
+        let mut daemon = builder.clone().env("SSL_CERT_FILE", &authority).start_ready();
+        assert!(daemon.terminate().success());
+        // Without that authority the certificate is worth nothing.
+        let stranger = builder.prepare().command(&["status"]);
+        let error = String::from_utf8_lossy(&stranger.stderr).into_owned();
+        assert!(!stranger.status.success() && error.contains("ertificate"), "{error}");
+    }
+}
+
+#[test]
 fn a_wrong_password_of_redis_is_named_until_it_is_corrected() {
     let redis = Redis::with(Options { password: Some("right"), ..Options::default() });
     let mut daemon = Daemon::on(&redis).env("REDIS_PASSWORD", "wrong-secret").start();
@@ -151,6 +168,18 @@ fn cassandra_with_login_and_tls() {
     publish(&redis, TRAINING, 1);
     wait_until("the row", LIMIT, || daemon.command(&["metrics", RUN, "--json"]).status.success());
     wait_until("the store's word", LIMIT, || daemon.get("/api/status").json()["spool"]["pending_records"] == 0);
+
+    // With the authorities of the system, of which no file is named.
+    let builder = Daemon::on(&redis)
+        .cassandra(&cluster.keyspace())
+        .set("store.cassandra.tls.enabled", "true")
+        .env("CASSANDRA_USERNAME", "cassandra")
+        .env("CASSANDRA_PASSWORD", "cassandra");
+    let known = builder.clone().env("SSL_CERT_FILE", cluster.ca().display().to_string()).prepare();
+    assert!(known.succeed(&["schema", "plan"]).contains("CREATE KEYSPACE"), "it is a keyspace of its own");
+    let stranger = builder.prepare().command(&["schema", "plan", "--wait", "3s"]);
+    let error = String::from_utf8_lossy(&stranger.stderr).into_owned();
+    assert!(!stranger.status.success() && error.contains("ertificate"), "{error}");
 }
 
 #[test]

@@ -40,6 +40,7 @@ mod service_manager;
 mod store_cassandra;
 mod store_cassandra_errors;
 mod store_contract;
+mod supply;
 mod support;
 #[path = "support/tests.rs"]
 mod support_tests;

@@ -274,8 +274,12 @@ async fn tls_with_certificates_on_both_sides() {
     )
     .await;
     let url = "rediss://127.0.0.1:16410/0".to_owned();
-    let tls =
-        cascor_ingest::tls::Tls { ca: Some(path("ca.pem")), cert: Some(path("one.pem")), key: Some(path("one.key")) };
+    let tls = cascor_ingest::tls::Tls {
+        enabled: false,
+        ca: Some(path("ca.pem")),
+        cert: Some(path("one.pem")),
+        key: Some(path("one.key")),
+    };
     let rig = Rig::start(&Config { url: url.clone(), tls, ..Config::default() });
     rig.ready(Duration::from_secs(1)).await;
     // Without the CA its certificate is nobody's.

@@ -10,6 +10,25 @@ const SCHEME: &str = "cassandra://";
 /// # Errors
 /// What is wrong with it.
 pub(super) fn address(entry: &str, port: u16) -> Result<String, &'static str> {
+    let (host, given) = parts(entry)?;
+    let port = match given {
+        None => port,
+        Some(text) => {
+            text.parse().ok().filter(|port| *port > 0).ok_or("has a port that is no number from 1 to 65535")?
+        }
+    };
+    Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+}
+
+/// The host of a contact point.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn host(entry: &str) -> Result<&str, &'static str> {
+    parts(entry).map(|(host, _)| host)
+}
+
+fn parts(entry: &str) -> Result<(&str, Option<&str>), &'static str> {
     let entry = entry.trim();
     let plain = match entry.get(..SCHEME.len()) {
         Some(scheme) if scheme.eq_ignore_ascii_case(SCHEME) => {
@@ -18,15 +37,9 @@ pub(super) fn address(entry: &str, port: u16) -> Result<String, &'static str> {
         }
         _ => entry,
     };
-    let (host, given) = split(plain)?;
+    let (host, port) = split(plain)?;
     host::check(host)?;
-    let port = match given {
-        None => port,
-        Some(text) => {
-            text.parse().ok().filter(|port| *port > 0).ok_or("has a port that is no number from 1 to 65535")?
-        }
-    };
-    Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+    Ok((host, port))
 }
 
 /// The host without its brackets, and the port where there is one.

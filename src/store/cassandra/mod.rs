@@ -8,6 +8,7 @@ mod days;
 mod errors;
 mod pages;
 mod reads;
+mod replication;
 mod runs;
 mod server;
 pub(crate) mod session;
@@ -32,6 +33,7 @@ use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
 pub(crate) use self::errors::{Trouble, Verdict, of_execution};
+pub use self::replication::Replication;
 use self::session::{Link, State};
 use super::{
     Batch, BoxFuture, DaysQuery, Problem, RangeQuery, Retention, Runs, RunsQuery, SamplesQuery, Seqs, Server, Store,
@@ -40,9 +42,10 @@ use super::{
 use crate::{
     curve::Samples,
     event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
+    host,
     metrics::{Label, Metrics},
     secret::Secret,
-    tls::Tls,
+    tls::{self, Tls},
     units::{self, Micros},
 };
 
@@ -67,6 +70,9 @@ pub struct Config {
     pub password_file: Option<PathBuf>,
     /// Preferred datacenter; absent: all are equal.
     pub local_datacenter: Option<String>,
+    /// Copies of every row in a keyspace that the schema tool creates, such as `NetworkTopologyStrategy:dc1=3`; absent: one copy on
+    /// a cluster of one node.
+    pub replication: Option<Replication>,
     /// Absent: LOCAL_ONE for one replica, else LOCAL_QUORUM.
     pub consistency_write: Option<String>,
     /// Absent: LOCAL_ONE for one replica, else LOCAL_QUORUM.
@@ -82,7 +88,7 @@ pub struct Config {
     /// Rows asked of the server at once when many are read, at most. Fewer take longer; more are more memory when they have just
     /// become large. A command that reads once asks for more.
     pub page_rows: usize,
-    /// TLS; used when `ca` is set or `enabled`.
+    /// TLS.
     pub tls: Tls,
 }
 
@@ -96,6 +102,7 @@ impl Default for Config {
             password: None,
             password_file: None,
             local_datacenter: None,
+            replication: None,
             consistency_write: None,
             consistency_read: None,
             request_timeout: Duration::from_secs(12),
@@ -170,6 +177,18 @@ impl Config {
             if let Err(problem) = contact_points::address(entry, self.port) {
                 problems.push(format!("`store.cassandra.contact_points`: `{}` {problem}", entry.escape_debug()));
             }
+        }
+    }
+
+    /// Adds what is dangerous about these settings.
+    pub fn warnings(&self, warnings: &mut Vec<String>) {
+        let password = self.password.is_some() || self.password_file.is_some();
+        let hosts = self.contact_points.iter().filter_map(|entry| contact_points::host(entry).ok());
+        if let Some(host) = hosts.into_iter().find(|host| !host::is_loopback(host))
+            && password
+            && !self.tls.is_enabled()
+        {
+            warnings.push(tls::plain_password("Cassandra", host, "set `store.cassandra.tls.enabled = true`"));
         }
     }
 

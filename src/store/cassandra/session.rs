@@ -92,7 +92,7 @@ pub(crate) async fn open(config: &Config) -> Result<Session, Trouble> {
 }
 
 fn tls(config: &Config) -> Result<Option<Arc<rustls::ClientConfig>>, Trouble> {
-    if !config.tls.is_set() {
+    if !config.tls.is_enabled() {
         return Ok(None);
     }
     crate::tls::client_config(&config.tls)

@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 /// How many copies of every row there are, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Replication {
     /// This many, on any nodes: for one datacenter.
     Simple(u32),
@@ -53,6 +56,20 @@ fn datacenters(text: &str) -> Result<BTreeMap<String, u32>, String> {
         }
     }
     Ok(map)
+}
+
+impl TryFrom<String> for Replication {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Replication> for String {
+    fn from(replication: Replication) -> Self {
+        replication.to_string()
+    }
 }
 
 impl Replication {

@@ -1,0 +1,81 @@
+//! What works and is dangerous: a warning at every start and in `check`.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use super::{Case, PASSWORD};
+
+fn warnings(case: &Case) -> Vec<String> {
+    case.load().unwrap().warnings
+}
+
+#[test]
+fn a_password_in_clear_to_another_machine_is_a_warning() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("LICENSE").display().to_string();
+    let redis = |url: &str| Case::new().flag("redis.url", url);
+    for (case, warned) in [
+        (redis("redis://cache.lab:6379/0").env("REDIS_PASSWORD", PASSWORD), true),
+        (redis("redis://cache.lab:6379/0").env("REDIS_PASSWORD_FILE", &file), true),
+        (redis(&format!("redis://me:{PASSWORD}@10.0.0.7/0")), true),
+        (redis(&format!("redis://me:{PASSWORD}@[2001:db8::1]/0")), true),
+        (redis(&format!("redis://me:{PASSWORD}@localhost.lab/0")), true),
+        (redis(&format!("redis://me:{PASSWORD}@127.0.0.1/0")), false),
+        (redis(&format!("redis://me:{PASSWORD}@127.3.4.5/0")), false),
+        (redis(&format!("redis://me:{PASSWORD}@localhost/0")), false),
+        (redis(&format!("redis://me:{PASSWORD}@[::1]/0")), false),
+        (redis(&format!("redis://me:{PASSWORD}@[::ffff:127.0.0.1]/0")), false),
+        (redis(&format!("rediss://me:{PASSWORD}@cache.lab/0")), false),
+        (redis(&format!("redis://me:{PASSWORD}@cache.lab/0")).flag("redis.tls.enabled", "true"), false),
+        (redis(&format!("redis://me:{PASSWORD}@cache.lab/0")).flag("redis.tls.ca", &file), false),
+        (redis("redis://cache.lab:6379/0"), false),
+    ] {
+        let found = warnings(&case);
+        assert_eq!(found.len(), usize::from(warned), "{:?}: {found:?}", case.sources);
+        let named = |warning: &String| warning.contains("password of Redis") && warning.contains("rediss://");
+        assert!(found.iter().all(named) && !format!("{found:?}").contains("hunter2"), "{found:?}");
+    }
+    let cluster = |hosts: &str| {
+        let case = Case::new().flag("store.kind", "cassandra").flag("store.cassandra.contact_points", hosts);
+        case.flag("store.cassandra.username", "me").env("CASSANDRA_PASSWORD", PASSWORD)
+    };
+    for (case, host) in [
+        (cluster("127.0.0.1,db2.lab"), Some("`db2.lab`")),
+        (cluster("[2001:db8::1]:9042"), Some("`2001:db8::1`")),
+        (cluster("127.0.0.1,localhost,[::1]:9042"), None),
+        (cluster("db1.lab").env("CASCOR_INGEST__STORE__CASSANDRA__TLS__ENABLED", "yes"), None),
+        (cluster("db1.lab").flag("store.cassandra.tls.ca", &file), None),
+        // The store that is not used sends nothing.
+        (cluster("db1.lab").flag("store.kind", "sqlite"), None),
+    ] {
+        let found = warnings(&case);
+        assert_eq!(found.len(), usize::from(host.is_some()), "{found:?}");
+        let said = |warning: &String| warning.contains(host.unwrap_or("-")) && warning.contains("tls.enabled");
+        assert!(found.iter().all(said), "{found:?}");
+    }
+}
+
+#[test]
+fn what_others_may_write_or_read_of_ours_is_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let case = Case::new().flag("state_dir", &state.display().to_string());
+    assert_eq!(warnings(&case), Vec::<String>::new(), "there is nothing yet");
+    fs::create_dir_all(state.join("spool")).unwrap();
+    fs::write(state.join("cascor.db"), "").unwrap();
+    for (name, mode, warned) in [
+        ("", 0o755, false),
+        ("", 0o1777, true),
+        ("spool", 0o757, true),
+        ("spool", 0o700, false),
+        ("cascor.db", 0o644, true),
+        ("cascor.db", 0o600, false),
+    ] {
+        let path = state.join(name);
+        for (path, mode) in [(state.join("spool"), 0o700), (state.join("cascor.db"), 0o600), (state.clone(), 0o700)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let found = warnings(&case);
+        assert_eq!(found.len(), usize::from(warned), "{name} {mode:o}: {found:?}");
+        assert!(found.iter().all(|warning| warning.contains("chmod")), "{found:?}");
+    }
+}
