@@ -44,6 +44,7 @@ mod supply;
 mod support;
 #[path = "support/tests.rs"]
 mod support_tests;
+mod terminals;
 mod tools;
 mod trainers;
 mod upgrade;

@@ -1,0 +1,191 @@
+//! On a terminal, nothing that comes from Redis, from a message or from the store is obeyed; a program gets every byte.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::json;
+
+use crate::support::{daemon::Daemon, process::Process, redis::Redis, sqlite, wait_for, wait_until};
+
+const TRAINING: &str = "cascor:training";
+const LIMIT: Duration = Duration::from_secs(30);
+/// Sets the title, changes colours (7 bits and 8), hides and turns text around, writes over the line.
+const HOSTILE: &str = "\u{1b}]0;pwned\u{7}\u{1b}[31m\u{9b}31m\u{202e}\u{200b}\u{feff}\u{7f}pwned\rx\u{8}";
+
+/// What a terminal would do something else with than show it, but for the ends of lines.
+fn unsafe_in(shown: &str) -> String {
+    let is_unsafe = |c: &char| {
+        c.is_control() && *c != '\n' && *c != '\t' || ('\u{200b}'..='\u{206f}').contains(c) || *c == '\u{feff}'
+    };
+    shown.replace("\r\n", "\n").chars().filter(is_unsafe).collect()
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// The same command on a terminal of its own.
+fn on_terminal(command: &Command, more: &str) -> Command {
+    let words: Vec<_> = [command.get_program()].into_iter().chain(command.get_args()).collect();
+    let words: Vec<_> = words.iter().map(|word| quoted(word.to_str().unwrap())).collect();
+    let mut script = Command::new("script");
+    script.args(["-qec", &format!("stty cols 4000; {} {more}", words.join(" ")), "/dev/null"]);
+    script.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm");
+    script.current_dir(command.get_current_dir().unwrap());
+    script
+}
+
+/// What a person sees of a command, on both outputs or, with `2>FILE` in `more`, on one.
+fn seen(daemon: &Daemon, arguments: &[&str], more: &str) -> String {
+    let mut script = on_terminal(&daemon.prepared(arguments), more);
+    // Standard input stays open: its end would be typed, and shown.
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let stdin = child.stdin.take();
+    let output = child.wait_with_output().unwrap();
+    drop(stdin);
+    String::from_utf8(output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+}
+
+fn publish(redis: &Redis, message: impl Into<String>) {
+    redis.client().publish(TRAINING, message.into());
+}
+
+/// A daemon whose store, dead letters, spool and keys hold what a hostile trainer has sent.
+fn attacked(redis: &Redis) -> (Daemon, String) {
+    let daemon = Daemon::on(redis)
+        .set("latest.metrics_ttl", "\"1h\"")
+        .set("redis.training_channels", "[\"cascor:training\", \"lab:*\"]")
+        .start_ready();
+    let at = jiff::Timestamp::now().as_second();
+    let start = json!({"type": "training_start", "run_id": HOSTILE, "timestamp": at, "notes": HOSTILE,
+        "config": {HOSTILE: HOSTILE}, "tags": [HOSTILE], "dataset": HOSTILE, "created_by": HOSTILE});
+    publish(redis, start.to_string());
+    for epoch in 0..3 {
+        let row = json!({"type": "metrics", "run_id": HOSTILE, "timestamp": at + epoch, "seq": epoch * 2, "data":
+            {"epoch": epoch, "train_loss": 0.5, "phase": HOSTILE, HOSTILE: 1.0, "more": HOSTILE}});
+        publish(redis, row.to_string());
+    }
+    publish(redis, json!({"type": HOSTILE, "run_id": HOSTILE, "timestamp": at, "data": {"x": HOSTILE}}).to_string());
+    redis.client().publish(&format!("lab:{HOSTILE}"), format!("no JSON {HOSTILE}"));
+    let command = json!({"command": HOSTILE, "target": HOSTILE, "id": "1"});
+    redis.client().publish("cascor:control", command.to_string());
+    daemon.wait_rows("SELECT count(*) FROM training_metrics", 3);
+    wait_until("the run's name", LIMIT, || {
+        sqlite::count(&daemon.database(), "SELECT count(*) FROM training_runs WHERE run_name IS NOT NULL") == 1
+    });
+    wait_until("the dead letter", LIMIT, || {
+        daemon.metric("cascor_deadletter_kept_letters").is_some_and(|kept| kept >= 1.0)
+    });
+    let mut client = redis.client();
+    client.command(&["SET", "cascor:odd:latest", &format!("a{HOSTILE}\nb\t")]);
+    let status = json!({"phase": HOSTILE, HOSTILE: HOSTILE}).to_string();
+    client.command(&["SET", &format!("cascor:ingest:{HOSTILE}\nforged"), &status]);
+    let run = daemon.get("/api/runs").json()["runs"][0]["run_id"].as_str().unwrap().to_owned();
+    (daemon, run)
+}
+
+#[test]
+fn no_command_lets_a_message_steer_the_terminal() {
+    let redis = Redis::start();
+    let (mut daemon, run) = attacked(&redis);
+    let run = run.as_str();
+    for arguments in [
+        &["runs"][..],
+        &["runs", "--json"],
+        &["show", run],
+        &["show", run, "--json"],
+        &["metrics", run],
+        &["metrics", run, "--json"],
+        &["metrics", run, "--field", HOSTILE],
+        &["compare", run, run, "--field", HOSTILE],
+        &["compare", run, run, "--json"],
+        &["tail", run, "--for", "50ms"],
+        &["tail", run, "--for", "50ms", "--json"],
+        &["export", run],
+        &["export", run, "--format", "ndjson"],
+        &["export", run, "--format", "json", "--table", "training_events"],
+        &["gaps", "--run", run],
+        &["gaps", "--json"],
+        &["cache", "get", "odd:latest"],
+        &["cache", "get", "odd:latest", "--json"],
+        &["cache", "get", "metrics:latest"],
+        &["deadletter", "list"],
+        &["deadletter", "list", "--json"],
+        &["deadletter", "show", "0"],
+        &["deadletter", "show", "0", "--raw"],
+        &["deadletter", "show", "0", "--json"],
+        &["deadletter", "export"],
+        &["deadletter", "replay"],
+        &["status"],
+        &["status", "--json"],
+        &["control", "status", "--wait", "--timeout", "300ms"],
+        &["show", HOSTILE],
+        &["show", "pwned"],
+        &["spool", "status"],
+    ] {
+        // Progress is drawn on standard error: there, escape sequences are ours.
+        let more = if arguments[0] == "export" || arguments.contains(&"replay") { "2>/dev/null" } else { "" };
+        let shown = seen(&daemon, arguments, more);
+        assert_eq!(unsafe_in(&shown), "", "{arguments:?}: {shown:?}");
+        let silent = [&["gaps"][..], &["spool", "status"], &["compare", run, run, "--json"]];
+        let silent = silent.iter().any(|silent| arguments.starts_with(silent)) || arguments.contains(&"replay");
+        assert!(silent || shown.contains("pwned"), "{arguments:?} shows what it is about: {shown:?}");
+    }
+    let shown = seen(&daemon, &["cache", "get", "odd:latest"], "");
+    assert_eq!(shown.matches('\n').count(), 1, "a value cannot forge a line: {shown:?}");
+    let shown = seen(&daemon, &["status"], "");
+    assert!(!shown.lines().any(|line| line.trim_start().starts_with("forged")), "{shown:?}");
+    assert!(daemon.terminate().success());
+    for arguments in [&["spool", "export"][..], &["spool", "verify"], &["deadletter", "export"]] {
+        let shown = seen(&daemon, arguments, "");
+        assert_eq!(unsafe_in(&shown), "", "{arguments:?}: {shown:?}");
+    }
+}
+
+#[test]
+fn a_program_gets_every_byte() {
+    let redis = Redis::start();
+    let (daemon, run) = attacked(&redis);
+    let run = run.as_str();
+    let value = format!("a{HOSTILE}\nb\t");
+    assert_eq!(daemon.succeed(&["cache", "get", "odd:latest"]), format!("{value}\n"));
+    assert_eq!(daemon.succeed(&["deadletter", "show", "0", "--raw"]), format!("no JSON {HOSTILE}"));
+    let rows = daemon.succeed(&["export", run, "--format", "ndjson"]);
+    assert_eq!(rows, daemon.get(&format!("/api/export?format=ndjson&run_id={run}")).body);
+    let row: serde_json::Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
+    assert_eq!((&row["phase"], &row["extra"][HOSTILE]), (&json!(HOSTILE), &json!(1.0)));
+    let csv = daemon.succeed(&["export", run]);
+    assert!(csv.contains(HOSTILE) && csv.contains("\r\n"), "{csv:?}");
+}
+
+#[test]
+fn the_log_of_a_daemon_on_a_terminal_is_escaped_too() {
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis).set("log.level", "\"info,cascor_ingest::intake=debug\"").prepare();
+    let log = daemon.state_dir().join("seen.log");
+    let _process = Process::spawn(&mut on_terminal(&daemon.prepared(&["run"]), ""), &log);
+    wait_until("the daemon", LIMIT, || redis.subscribers("cascor:control") == 1);
+    let command = json!({"command": HOSTILE, "target": "ingest", "id": "1"}).to_string();
+    redis.client().publish("cascor:control", command);
+    publish(&redis, format!("no JSON {HOSTILE}"));
+    let text = || String::from_utf8(fs::read(&log).unwrap()).unwrap_or_default();
+    wait_until("both in the log", LIMIT, || text().matches("pwned").count() >= 4);
+    // The lock of its spool names the process, which is no child of ours.
+    let pid = wait_for("the process", LIMIT, || {
+        fs::read_to_string(daemon.state_dir().join("spool/lock")).ok()?.trim().parse().ok()
+    });
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::TERM).unwrap();
+    wait_until("its end", LIMIT, || text().contains("stopped"));
+    let shown = text();
+    assert!(shown.contains("\u{1b}[2m"), "our own colours stay: {shown:?}");
+    // The end of our standard input is typed, and shown.
+    let mut rest = shown.replace("^D\u{8}\u{8}", "");
+    for code in [0, 1, 2, 3, 31, 32, 33, 34] {
+        // What an attacker has sent has lost its escape character, so that these are ours.
+        rest = rest.replace(&format!("\u{1b}[{code}m"), "");
+    }
+    assert_eq!(unsafe_in(&rest), "", "{shown:?}");
+}
