@@ -26,6 +26,7 @@ mod overlap;
 mod panels;
 mod parameters;
 mod pipeline;
+mod private;
 mod reading;
 mod redis;
 mod redis_acl;
