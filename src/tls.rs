@@ -43,6 +43,14 @@ pub enum TlsError {
     NoRoots,
     #[error("`tls.cert` and `tls.key` belong together; one is missing")]
     Half,
+    #[error(
+        "the server at `{host}` is not trusted or does not speak TLS; see `tls.ca` and the names in its certificate"
+    )]
+    Handshake {
+        host: String,
+        #[source]
+        error: rustls::Error,
+    },
     #[error("failed to use the certificates")]
     Refused(#[source] rustls::Error),
 }

@@ -14,7 +14,7 @@ use fred::{
 
 use super::CliError;
 use crate::{
-    redis::{self, Acl, Resource},
+    redis::{self, Acl, ConnectError, Resource},
     store::BoxError,
 };
 
@@ -72,7 +72,10 @@ async fn connect_with(redis: &redis::Config, policy: ReconnectPolicy) -> Result<
     match tokio::time::timeout(2 * PATIENCE, client.init()).await {
         Ok(Ok(_)) => Ok(client),
         Ok(Err(error)) if !matches!(error.kind(), ErrorKind::IO | ErrorKind::Timeout) => Err(failed(error)),
-        // The client's words are those of a programmer.
-        _ => Err(CliError::No(format!("Redis does not answer at `{url}`: is it running, and is `redis.url` right?"))),
+        // The client's words are those of a programmer, and of TLS it has none.
+        _ => Err(match redis::probe(redis).await {
+            Err(error @ ConnectError::Tls(_)) => CliError::failed(format!("failed to connect to `{url}`"), error),
+            _ => CliError::No(format!("Redis does not answer at `{url}`: is it running, and is `redis.url` right?")),
+        }),
     }
 }

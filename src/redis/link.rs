@@ -20,10 +20,10 @@ use fred::{
         },
     },
 };
-use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tokio::{sync::watch, time::timeout};
 use tracing::{info, warn};
 
-use super::{Acl, Config, Refusal, Resource, Retry, is_refusal};
+use super::{Acl, Config, Refusal, Resource, Retry, is_refusal, probe::probe};
 use crate::{
     host,
     lifecycle::Signal,
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// How long a server may take to accept a connection, and to answer each step of the greeting.
-const CONNECT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT: Duration = Duration::from_secs(2);
 /// How long a command may take.
 pub(crate) const COMMAND: Duration = Duration::from_secs(2);
 /// How often a connection is proven.
@@ -207,13 +207,7 @@ pub async fn settings(config: &Config) -> Result<RedisConfig, ConnectError> {
 
 /// A client that has not connected yet, for a server that accepts connections.
 async fn prepare(config: &Config, role: Role) -> Result<Client, ConnectError> {
-    let parsed = parse(&config.url).map_err(ConnectError::Address)?;
-    // A bare connection first: it fails with the system's own words, and spares building a client (11 MB of rings) ten times a
-    // second while Redis is down.
-    let server = parsed.server.hosts().into_iter().next().ok_or(ConnectError::Address("it names no host"))?;
-    let probe = timeout(CONNECT, TcpStream::connect((&*server.host, server.port)));
-    drop(probe.await.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::Unreachable)?);
-
+    probe(config).await?;
     let settings = settings(config).await?;
     build(RedisConfig { fail_fast: true, ..settings }, role).map_err(ConnectError::Greeting)
 }

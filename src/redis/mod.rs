@@ -3,6 +3,7 @@
 mod acl;
 mod link;
 mod pattern;
+mod probe;
 mod retry;
 mod share;
 mod subscribe;
@@ -16,6 +17,7 @@ pub use self::{
     acl::{Acl, Refusal, Resource, is_refusal},
     link::{ConnectError, Connected, Link, Outages, Role, connect, settings},
     pattern::{is_pattern, overlap},
+    probe::probe,
     retry::Retry,
     share::RunShare,
     subscribe::{SubscribeError, subscribe},
