@@ -1,4 +1,4 @@
-//! TLS to Redis and to Cassandra, from PEM files.
+//! TLS to Redis and to Cassandra, with the authorities of the operating system or from PEM files.
 
 use std::{
     fs::File,

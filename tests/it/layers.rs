@@ -117,6 +117,29 @@ fn the_rules_catch_what_they_must() {
     assert!(forbidden("cli", "app").is_none());
 }
 
+/// What is made is closed to others, and what is printed is escaped on a terminal, because there is one place that does it.
+#[test]
+fn files_are_made_and_terminals_written_in_one_place() {
+    let places = [
+        (
+            &["File::create", "create_dir_all", "DirBuilder", "fs::write(", "OpenOptions"][..],
+            &["files.rs", "spool/disk.rs"][..],
+        ),
+        (&["print!(", "println!(", "io::stdout()", "stdout().lock"], &["terminal.rs"]),
+    ];
+    let mut wrong = Vec::new();
+    for (file, text) in sources() {
+        let code = without_comments(without_tests(&text));
+        for (words, places) in places {
+            let own = places.iter().any(|place| file.ends_with(Path::new("src").join(place)));
+            let found = words.iter().filter(|word| !own && code.contains(**word));
+            wrong.extend(found.map(|word| format!("{}: `{word}`; use {}", file.display(), places[0])));
+        }
+    }
+    wrong.retain(|line| !line.contains("/tests.rs"));
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// Long files and functions are seams to look for, not faults: they are printed, and fail nothing.
 #[test]
 fn long_files_and_functions_are_reported() {

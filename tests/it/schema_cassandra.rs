@@ -4,7 +4,13 @@ use std::{path::PathBuf, time::Duration};
 
 use cascor_ingest::schema::{CassandraSchema, Options, Replication, SchemaError};
 
-use crate::store_cassandra::{admin, config, server, tool};
+use crate::{
+    store_cassandra::{admin, config, server, tool},
+    support::{
+        daemon::Daemon,
+        redis::{Options as RedisOptions, Redis},
+    },
+};
 
 #[tokio::test]
 async fn two_applies_at_once_make_one_schema_and_verify_names_what_differs() {
@@ -64,4 +70,22 @@ async fn a_folder_of_statements_is_applied_with_the_same_care() {
     tool.apply(&|_| {}).await.unwrap();
     assert_eq!(tool.verify().await.unwrap(), []);
     assert_eq!(tool.plan().await.unwrap().steps, []);
+}
+
+#[test]
+fn the_replication_is_a_setting_and_the_flag_comes_first() {
+    let redis = Redis::absent(RedisOptions::default());
+    let daemon = Daemon::on(&redis)
+        .set("store.kind", "\"cassandra\"")
+        .set("store.cassandra.replication", "\"NetworkTopologyStrategy:dc1=3\"")
+        .prepare();
+    let printed = daemon.succeed(&["schema", "print"]);
+    assert!(printed.contains("{'class': 'NetworkTopologyStrategy', 'dc1': 3}"), "{printed}");
+    let printed = daemon.succeed(&["schema", "print", "--replication", "SimpleStrategy:2"]);
+    assert!(printed.contains("{'class': 'SimpleStrategy', 'replication_factor': 2}"), "{printed}");
+    daemon.configure("store.cassandra.local_datacenter", "\"dc1\"");
+    let wrong = daemon.command(&["check", "--set", "store.cassandra.replication=three"]);
+    let error = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(wrong.status.code() == Some(78) && error.contains("`store.cassandra.replication`"), "{error}");
+    assert!(daemon.succeed(&["check", "--print"]).contains("NetworkTopologyStrategy:dc1=3"));
 }

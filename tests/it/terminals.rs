@@ -166,17 +166,18 @@ fn the_log_of_a_daemon_on_a_terminal_is_escaped_too() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).set("log.level", "\"info,cascor_ingest::intake=debug\"").prepare();
     let log = daemon.state_dir().join("seen.log");
-    let _process = Process::spawn(&mut on_terminal(&daemon.prepared(&["run"]), ""), &log);
+    // A path is logged as it is.
+    let state = daemon.state_dir().join("pwned\u{9b}\u{202e}\u{200b}");
+    let run = daemon.prepared(&["run", "--state-dir", state.to_str().unwrap()]);
+    let _process = Process::spawn(&mut on_terminal(&run, ""), &log);
     wait_until("the daemon", LIMIT, || redis.subscribers("cascor:control") == 1);
     let command = json!({"command": HOSTILE, "target": "ingest", "id": "1"}).to_string();
     redis.client().publish("cascor:control", command);
     publish(&redis, format!("no JSON {HOSTILE}"));
     let text = || String::from_utf8(fs::read(&log).unwrap()).unwrap_or_default();
-    wait_until("both in the log", LIMIT, || text().matches("pwned").count() >= 4);
+    wait_until("both in the log", LIMIT, || text().matches("pwned").count() >= 5);
     // The lock of its spool names the process, which is no child of ours.
-    let pid = wait_for("the process", LIMIT, || {
-        fs::read_to_string(daemon.state_dir().join("spool/lock")).ok()?.trim().parse().ok()
-    });
+    let pid = wait_for("the process", LIMIT, || fs::read_to_string(state.join("spool/lock")).ok()?.trim().parse().ok());
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::TERM).unwrap();
     wait_until("its end", LIMIT, || text().contains("stopped"));
     let shown = text();
