@@ -222,7 +222,10 @@ impl Settings {
     /// may read on their way.
     fn warnings(&self, warnings: &mut Vec<String>) {
         let dirs = [&self.state_dir, &self.spool.dir, &self.dead_letter.dir];
-        warnings.extend(dirs.into_iter().filter_map(|dir| files::exposure(dir)));
+        let (redis, cluster) = (&self.redis, &self.store.cassandra);
+        let secrets = [&redis.password_file, &redis.tls.key, &cluster.password_file, &cluster.tls.key];
+        let paths = dirs.into_iter().chain(secrets.into_iter().flatten());
+        warnings.extend(paths.filter_map(|path| files::exposure(path)));
         self.redis.warnings(warnings);
         self.store.warnings(warnings);
     }

@@ -1,6 +1,6 @@
 //! What works and is dangerous: a warning at every start and in `check`.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use super::{Case, PASSWORD};
 
@@ -9,8 +9,32 @@ fn warnings(case: &Case) -> Vec<String> {
 }
 
 #[test]
+fn a_secret_that_others_may_read_is_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secret");
+    fs::write(&file, PASSWORD).unwrap();
+    let path = file.display().to_string();
+    for (mode, warned) in [(0o600, false), (0o440, false), (0o644, true)] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        for case in [
+            Case::new().flag("redis.password_file", &path),
+            Case::new().flag("redis.tls.key", &path).flag("redis.tls.cert", &path),
+            Case::new().env("CASSANDRA_PASSWORD_FILE", &path),
+        ] {
+            let found = warnings(&case);
+            assert_eq!(found.len(), usize::from(warned), "{mode:o}: {found:?}");
+            assert!(found.iter().all(|warning| warning.contains(&path) && warning.contains("chmod go=")), "{found:?}");
+        }
+    }
+}
+
+#[test]
 fn a_password_in_clear_to_another_machine_is_a_warning() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("LICENSE").display().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secret");
+    fs::write(&file, PASSWORD).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let file = file.display().to_string();
     let redis = |url: &str| Case::new().flag("redis.url", url);
     for (case, warned) in [
         (redis("redis://cache.lab:6379/0").env("REDIS_PASSWORD", PASSWORD), true),
