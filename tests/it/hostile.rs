@@ -87,7 +87,8 @@ fn slow_clients_and_endless_bodies_do_not_touch_ingestion() {
         let (quiet, _) = observed(&daemon);
         let attack = attack::Attack::start(daemon.http_port(), SLOW);
         let (attacked, slowest) = observed(&daemon);
-        let files = fs::read_dir(format!("/proc/{}/fd", daemon.process().id())).unwrap().count();
+        // Only root may look at the files of a process that no debugger of its user may look into.
+        let files = fs::read_dir(format!("/proc/{}/fd", daemon.process().id())).map_or(0, Iterator::count);
         let tally = attack.end();
         println!("p99 {quiet:.4} s, attacked {attacked:.4} s; /healthz at most {slowest:?}; {files} files; {tally:?}");
         assert!(slowest < ANSWER, "{slowest:?}");
