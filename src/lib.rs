@@ -38,6 +38,7 @@ pub mod latest;
 pub mod lifecycle;
 pub mod live;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod notify;
 pub mod redis;

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use serde_json::Value;
 use tokio::{runtime::Handle, sync::Notify};
 use tracing::{debug, warn};
@@ -21,6 +22,7 @@ use crate::{
     latest::Render,
     lifecycle::Signal,
     logging::Chain,
+    memory::{LARGE, MemoryLimit},
     redis::RunShare,
     runs::{EventTime, Facts, OpenRun},
     spool::{self, RecordKind},
@@ -45,6 +47,10 @@ impl Renderer {
 }
 
 impl Render for Renderer {
+    fn text_bytes(&self, payload: &[u8]) -> usize {
+        wire::text_bytes(payload)
+    }
+
     fn render(&self, payload: &[u8], decided: &Decided, canonical_only: bool, out: &mut String) {
         match wire::decode_accepted(payload) {
             Ok(message) if canonical_only => wire::latest_json_canonical(&message, decided, &self.instance, out),
@@ -180,21 +186,22 @@ impl Commit for SpoolCommit {
 pub struct Letters {
     letters: Arc<DeadLetters>,
     view: spool::View,
+    memory: MemoryLimit,
 }
 
 /// A letter with everything that it borrows.
 struct Written {
     channel: String,
     aside: SetAside,
-    payload: Vec<u8>,
+    payload: Bytes,
     decided: Decided,
     kind: RecordKind,
 }
 
 impl Letters {
-    /// Letters about records of this spool.
-    pub fn new(letters: Arc<DeadLetters>, view: spool::View) -> Self {
-        Self { letters, view }
+    /// Letters about records of this spool; what large ones take is counted in `memory`.
+    pub fn new(letters: Arc<DeadLetters>, view: spool::View, memory: MemoryLimit) -> Self {
+        Self { letters, view, memory }
     }
 
     fn written(view: &spool::View, letter: &Letter) -> Written {
@@ -208,9 +215,9 @@ impl Letters {
                 decided: plain(*run_id),
                 kind: RecordKind::Rejected,
             },
-            Kept::Refused { error, row } => Self::refused(view, letter.offset, error).unwrap_or_else(|| {
+            Kept::Refused { error, row, .. } => Self::refused(view, letter.offset, error).unwrap_or_else(|| {
                 let (aside, kept) = SetAside::new(refusal(error), row.as_bytes());
-                let (payload, decided) = (kept.to_vec(), plain(Uuid::nil()));
+                let (payload, decided) = (Bytes::copy_from_slice(kept), plain(Uuid::nil()));
                 Written { channel: String::new(), aside, payload, decided, kind: RecordKind::Rejected }
             }),
         }
@@ -225,7 +232,7 @@ impl Letters {
             Some((record.offset == offset).then(|| Written {
                 channel: record.channel.to_owned(),
                 aside,
-                payload: kept.to_vec(),
+                payload: Bytes::copy_from_slice(kept),
                 decided: record.decided,
                 kind: record.kind,
             }))
@@ -239,7 +246,34 @@ fn refusal(error: &str) -> Rejection {
 
 impl Aside for Letters {
     async fn put(&self, letters: &[Letter]) -> Result<(), BoxError> {
-        let (sink, view, letters) = (Arc::clone(&self.letters), self.view.clone(), letters.to_vec());
+        let mut rest = letters;
+        while let Some((first, others)) = rest.split_first() {
+            // A large one by itself: it is there up to three times while it is written.
+            let small = others.iter().take_while(|letter| large(first) == 0 && large(letter) == 0).count();
+            let (group, after) = rest.split_at(1 + small);
+            let reserved = match large(first) {
+                0 => None,
+                bytes => Some(self.memory.reserve_for_writer(3 * bytes).await),
+            };
+            self.put_group(group.to_vec()).await?;
+            drop(reserved);
+            rest = after;
+        }
+        Ok(())
+    }
+}
+
+/// The size of the message that a letter is about, where it is large. Of a rejected one it is counted already.
+fn large(letter: &Letter) -> usize {
+    match &letter.kept {
+        Kept::Refused { size, .. } if *size >= LARGE => *size,
+        _ => 0,
+    }
+}
+
+impl Letters {
+    async fn put_group(&self, letters: Vec<Letter>) -> Result<(), BoxError> {
+        let (sink, view) = (Arc::clone(&self.letters), self.view.clone());
         let put = move || {
             let spool_id = view.id();
             let written: Vec<_> = letters.iter().map(|letter| (letter, Self::written(&view, letter))).collect();

@@ -11,7 +11,11 @@ use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
 use super::Config;
-use crate::{event::Decided, metrics::Metrics};
+use crate::{
+    event::Decided,
+    memory::{LARGE, MemoryLimit},
+    metrics::Metrics,
+};
 
 /// Bytes of metrics messages that wait to become history; a few huge ones must not fill the memory.
 const WAITING_BYTES: usize = 4 << 20;
@@ -70,32 +74,36 @@ pub struct Board {
     pub(super) news: Notify,
     /// Held while keys are written or deleted, so that a deletion is not undone by a write already under way.
     pub(super) writing: tokio::sync::Mutex<()>,
+    /// Counts what large values take while they are written.
+    pub(super) memory: MemoryLimit,
     metrics: Arc<Metrics>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     /// Its lifetimes may be replaced.
     config: Config,
-    slots: [Slot; 3],
-    runs: HashMap<Uuid, Run>,
+    pub(super) slots: [Slot; 3],
+    pub(super) runs: HashMap<Uuid, Run>,
     waiting: VecDeque<Arc<Update>>,
     waiting_bytes: usize,
-    dirty: bool,
+    pub(super) dirty: bool,
     cleared: u64,
+    /// The large values in the slots, oldest first.
+    pub(super) large: VecDeque<Arc<Update>>,
 }
 
 #[derive(Debug, Default)]
-struct Slot {
-    value: Option<Arc<Update>>,
-    dirty: bool,
+pub(super) struct Slot {
+    pub(super) value: Option<Arc<Update>>,
+    pub(super) dirty: bool,
 }
 
 #[derive(Debug)]
-struct Run {
-    metrics: Slot,
-    topology: Slot,
+pub(super) struct Run {
+    pub(super) metrics: Slot,
+    pub(super) topology: Slot,
     active: Instant,
 }
 
@@ -147,12 +155,13 @@ fn supersedes(update: &Update, held: &Update, ttl: Duration) -> bool {
 
 impl Board {
     /// An empty board for keys under `prefix`.
-    pub fn new(config: &Config, prefix: &str, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(config: &Config, prefix: &str, memory: MemoryLimit, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             enabled: config.enabled,
             prefix: prefix.to_owned(),
             news: Notify::new(),
             writing: tokio::sync::Mutex::default(),
+            memory,
             metrics,
             state: Mutex::new(State { config: config.clone(), ..State::default() }),
         })
@@ -190,6 +199,9 @@ impl Board {
             let run = state.run(&update, runs_max);
             let slot = if subject == Subject::Metrics { &mut run.metrics } else { &mut run.topology };
             skipped += u64::from(slot.offer(&update, ttl));
+        }
+        if update.payload.len() >= LARGE {
+            skipped += state.keep_large(&update);
         }
         if subject == Subject::Metrics {
             let objects = state.config.history_objects;
@@ -258,7 +270,7 @@ impl Board {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Whoever panicked left plain values behind.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -276,6 +288,7 @@ impl State {
                 *slot = Slot::default();
             }
         }
+        self.forget_replaced();
     }
 
     /// The slots of the update's run; the run that was silent for longest makes room.
@@ -346,7 +359,7 @@ mod tests {
     #[test]
     fn many_updates_are_one_write_and_the_busiest_runs_keep_their_keys() {
         let config = Config { runs: 3, history_objects: 4, ..Config::default() };
-        let board = Board::new(&config, "cascor:", Metrics::new());
+        let board = Board::new(&config, "cascor:", MemoryLimit::default(), Metrics::new());
         let start = Instant::now();
         for n in 0..10u32 {
             board.offer(update(u128::from(n % 5), i64::from(n), None, start + Duration::from_millis(u64::from(n))));
@@ -365,7 +378,7 @@ mod tests {
 
     #[test]
     fn what_lives_no_longer_is_not_held() {
-        let board = Board::new(&Config::default(), "cascor:", Metrics::new());
+        let board = Board::new(&Config::default(), "cascor:", MemoryLimit::default(), Metrics::new());
         let (start, payload) = (Instant::now(), Bytes::from(vec![b' '; 9]));
         for run in 0..9 {
             let update = update(run, 1, None, start);

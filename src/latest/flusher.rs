@@ -20,6 +20,7 @@ use super::{
 use crate::{
     event::Decided,
     lifecycle::Signal,
+    memory::LARGE,
     metrics::Metrics,
     redis::{Acl, Link, Resource},
 };
@@ -37,6 +38,9 @@ const FAREWELL: Duration = Duration::from_millis(500);
 const STATUS_PAUSE: Duration = Duration::from_secs(3);
 /// Values that are written together: one may be as large as a message, and is there twice until Redis has it.
 const TOGETHER: usize = 1 << 20;
+/// The longest value of a key, as long as a message may be: of a longer one only the canonical fields are written. The client keeps
+/// a buffer as long as the longest value that it has sent.
+const TEXT_MAX: usize = 20 << 20;
 /// How long a deletion may take.
 const CLEAR: Duration = Duration::from_secs(2);
 
@@ -44,6 +48,9 @@ const CLEAR: Duration = Duration::from_secs(2);
 pub trait Render: Send + Sync {
     /// Appends the object to `out`; nothing, when the message cannot be read. `canonical_only` leaves out the other fields.
     fn render(&self, payload: &[u8], decided: &Decided, canonical_only: bool, out: &mut String);
+
+    /// How long the text of all its fields is, about.
+    fn text_bytes(&self, payload: &[u8]) -> usize;
 }
 
 /// Writes until told to stop. `status` makes the JSON of `<prefix>ingest:<instance>`.
@@ -108,6 +115,10 @@ pub async fn flusher(
                     }
                     flusher.set(&client, vec![(status_key.clone(), ours, flusher.board.config().status_ttl)]).await;
                 }
+                continue;
+            }
+            () = flusher.board.memory.pressure() => {
+                flusher.board.drop_large();
                 continue;
             }
             () = flusher.board.news.notified() => {}
@@ -182,9 +193,23 @@ impl Flusher {
             self.take_over(client, &config).await;
         }
         let (mut writes, mut bytes) = (Vec::with_capacity(news.due.len() + 1), 0);
+        let mut reserved = Vec::new();
         for due in news.due {
-            let mut json = String::with_capacity(due.update.payload.len() + 256);
-            self.render.render(&due.update.payload, &due.update.decided, false, &mut json);
+            let (mut canonical_only, payload) = (false, &due.update.payload);
+            if payload.len() >= LARGE {
+                let text = self.render.text_bytes(payload);
+                canonical_only = text > TEXT_MAX;
+                // Once as text, once in the client's buffer.
+                match board.memory.try_reserve(if canonical_only { 0 } else { 2 * text }) {
+                    Some(room) => reserved.push(room),
+                    None => {
+                        board.put_back(&due);
+                        continue;
+                    }
+                }
+            }
+            let mut json = String::with_capacity(if canonical_only { 1 << 10 } else { payload.len() + 256 });
+            self.render.render(payload, &due.update.decided, canonical_only, &mut json);
             let left = due.subject.ttl(&config).saturating_sub(now.duration_since(due.update.received));
             if !json.is_empty() {
                 bytes += json.len();
@@ -193,6 +218,7 @@ impl Flusher {
             if bytes > TOGETHER {
                 bytes = 0;
                 self.set(client, std::mem::take(&mut writes)).await;
+                reserved.clear();
             }
         }
         if (again || grown)

@@ -67,7 +67,7 @@ impl Default for Config {
             key_prefix: "cascor:".into(),
             receive_buffer: 32_768,
             queue_frames: 65_536,
-            queue_bytes: ByteSize::mib(64),
+            queue_bytes: ByteSize::mib(80),
         }
     }
 }

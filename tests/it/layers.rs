@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lifecycle",
             "metrics",
             "logging",
+            "memory",
             "notify",
             "secret",
             "tls",
