@@ -6,6 +6,7 @@ mod pattern;
 mod retry;
 mod share;
 mod subscribe;
+mod value;
 
 use std::{fmt, path::PathBuf};
 
@@ -19,6 +20,7 @@ pub use self::{
     retry::Retry,
     share::RunShare,
     subscribe::{SubscribeError, subscribe},
+    value::{Found, LATEST_EXTRA, SMALL_VALUE, Unusable, read_value, value_length, value_range},
 };
 use crate::{secret::Secret, tls::Tls, units::ByteSize};
 
