@@ -288,6 +288,17 @@ impl Resolver {
 }
 
 impl OpenRun {
+    /// A run as somebody else has written it, without more phases and longer names of them than we keep ourselves.
+    #[must_use]
+    pub fn within_bounds(mut self) -> Self {
+        self.phases.drain(..self.phases.len().saturating_sub(PHASES));
+        for mark in &mut self.phases {
+            mark.phase = mark.phase.as_deref().map(|phase| short(phase).to_owned());
+        }
+        self.phases.shrink_to_fit();
+        self
+    }
+
     /// Whether an event without an id can no longer belong to it.
     fn is_over(&self, facts: &Facts<'_>, idle: Duration, timeouts: Timeouts) -> bool {
         if idle >= timeouts.idle {

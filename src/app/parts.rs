@@ -31,6 +31,8 @@ use crate::{
 
 /// How long Redis may take for news of an open run.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Channels whose news may wait for Redis.
+const NEWS_MAX: usize = 16_384;
 
 /// Renders latest values from the bytes of messages.
 pub struct Renderer {
@@ -95,7 +97,12 @@ impl News {
     }
 
     fn tell(&self, channel: &str, json: Option<String>) {
-        self.lock().insert(channel.to_owned(), json);
+        let mut waiting = self.lock();
+        // With a slow Redis, news of more channels than that waits for their next change.
+        if waiting.len() < NEWS_MAX || waiting.contains_key(channel) {
+            waiting.insert(channel.to_owned(), json);
+        }
+        drop(waiting);
         self.changed.notify_one();
     }
 }
@@ -145,7 +152,10 @@ impl RunSharing for SharedRuns {
 
 /// A run as another instance shares it.
 pub fn read_open_run(json: &str) -> Option<OpenRun> {
-    serde_json::from_str(json).inspect_err(|error| debug!(%error, "the shared run of a channel cannot be read")).ok()
+    serde_json::from_str(json)
+        .inspect_err(|error| debug!(%error, "the shared run of a channel cannot be read"))
+        .ok()
+        .map(OpenRun::within_bounds)
 }
 
 /// Commits to the spool; a store that may forget keeps the checkpoint behind.
