@@ -13,9 +13,10 @@ use super::{
     AppError,
     decode::SpoolRecords,
     http,
-    parts::{self, Letters, Renderer, SharedRuns, SpoolCommit},
+    parts::{self, Letters, Renderer, SpoolCommit},
     pauses,
     phases::report_restart,
+    shared_runs::SharedRuns,
     status::{Sources, Watched},
     stores,
 };

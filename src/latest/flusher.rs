@@ -181,6 +181,7 @@ impl Flusher {
         if !std::mem::replace(&mut self.took_over, true) {
             self.take_over(client, &config).await;
         }
+        self.delete(client, news.stale).await;
         let (mut writes, mut bytes) = (Vec::with_capacity(news.due.len() + 1), 0);
         for due in news.due {
             let mut json = String::with_capacity(due.update.payload.len() + 256);
@@ -248,6 +249,14 @@ impl Flusher {
         grown
     }
 
+    /// Deletes the keys of runs that are no longer among the most recently active. Best effort: they expire by themselves.
+    async fn delete(&self, client: &Client, keys: Vec<String>) {
+        let Some(first) = keys.first().cloned() else { return };
+        if let Err(error) = client.del::<Value, _>(keys).await {
+            self.link.acl().warn(&error, Resource::Key(&first));
+        }
+    }
+
     async fn set(&mut self, client: &Client, writes: Vec<(String, String, Duration)>) {
         let pipeline = client.pipeline();
         let mut keys = Vec::with_capacity(writes.len());
@@ -268,7 +277,8 @@ impl Flusher {
         self.metrics.latest_errors.inc_by(failures.len() as u64);
         self.metrics.latest_writes.inc_by(keys.len().saturating_sub(failures.len()) as u64);
         // The first word names the kind (OOM, READONLY), the rule what an ACL lacks; the rest may change with every answer.
-        let refusal = |(key, error): &(&String, &RedisError)| self.link.acl().refusal(error.details(), Resource::Key(key));
+        let refusal =
+            |(key, error): &(&String, &RedisError)| self.link.acl().refusal(error.details(), Resource::Key(key));
         let kind = failures.first().map(|failure| match refusal(failure) {
             Some(refusal) => refusal.rule,
             None => failure.1.details().split(' ').next().unwrap_or_default().to_owned(),

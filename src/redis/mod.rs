@@ -27,6 +27,9 @@ use crate::{secret::Secret, tls::Tls, units::ByteSize};
 /// Most messages that a buffer may hold. The client takes the memory of its own at once: 12 GiB for so many.
 const MESSAGES_MAX: usize = 1 << 24;
 
+/// Longest name of a channel as it is: it is kept for each message that waits, and for each open run.
+pub const CHANNEL_BYTES: usize = 256;
+
 /// Where Redis is, and what to listen to.
 #[derive(Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -104,6 +107,9 @@ impl Config {
         for (at, (key, channel)) in channels.iter().enumerate() {
             if channel.is_empty() {
                 problems.push(format!("`{key}` holds an empty name"));
+            }
+            if channel.len() > CHANNEL_BYTES {
+                problems.push(format!("`{key}` holds a name of more than {CHANNEL_BYTES} bytes"));
             }
             for (other_key, other) in channels[at + 1..].iter().filter(|(_, other)| overlap(channel, other)) {
                 problems.push(format!(
