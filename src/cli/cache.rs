@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    redis::{self, Found, LATEST_EXTRA, Resource, SMALL_VALUE},
+    redis::{self, Found, LATEST_EXTRA, Resource, SMALL_VALUE, STATUS_VALUE},
 };
 
 /// Keys asked for in one step of a walk, and deleted in one command.
@@ -95,6 +95,7 @@ fn value_max(settings: &Settings, key: &str) -> usize {
     match without(&settings.redis.key_prefix, key) {
         "history:latest" => settings.latest.history_bytes.as_usize(),
         name if name.ends_with(":latest") => settings.limits.message.as_usize() + LATEST_EXTRA,
+        name if name.starts_with("ingest:") && !name.starts_with("ingest:run:") => STATUS_VALUE,
         _ => SMALL_VALUE,
     }
 }

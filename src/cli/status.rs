@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    redis::{self, Found, Resource, SMALL_VALUE},
+    redis::{self, Found, Resource, STATUS_VALUE},
     spool::{self, Report},
 };
 
@@ -115,7 +115,7 @@ async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(St
     let mut found = Vec::new();
     for instance in instances {
         let key = format!("{prefix}{instance}");
-        let text = redis::read_value(&client, &key, SMALL_VALUE)
+        let text = redis::read_value(&client, &key, STATUS_VALUE)
             .await
             .map_err(|error| failed(&settings.redis, "failed to read a status", Resource::Key(&key), error))?;
         // A key that expired between the scan and now, or whose value no daemon has written, is no daemon.

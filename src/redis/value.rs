@@ -21,8 +21,10 @@ use crate::{
     metrics::{Counters, Label, Metrics},
 };
 
-/// Most bytes of a value of ours, but for those that hold messages.
+/// Most bytes of a value of ours, but for those that hold messages, and the status.
 pub const SMALL_VALUE: usize = 64 << 10;
+/// Most bytes of a status, which names every channel of the configuration.
+pub const STATUS_VALUE: usize = 1 << 20;
 /// What a message may grow by when it becomes a latest value: canonical names, and `_ingest`.
 pub const LATEST_EXTRA: usize = 64 << 10;
 /// How often an unusable value is logged, at most; each is counted.

@@ -6,7 +6,11 @@ use cascor_ingest::{
     redis::{Config, Found, Link, Role, Unusable, connect, read_value, value_range},
 };
 
-use crate::support::redis::Redis;
+use crate::support::{
+    daemon::Daemon,
+    redis::{Options, Redis},
+    resp::Value,
+};
 
 const KEY: &str = "cascor:ingest:test";
 
@@ -55,4 +59,33 @@ async fn a_value_of_ours_is_read_whole_and_anything_else_counts_as_absent() {
     let counted = |name| metrics.redis_unusable_values.get_or_create(&Label::of(name)).get();
     assert_eq!((counted("too_large"), counted("wrong_type"), counted("not_text")), (2, 5, 1));
     assert!(metrics.page().contains("cascor_redis_unusable_values_total{name=\"too_large\"} 2"), "{}", metrics.page());
+}
+
+#[test]
+fn the_panels_ask_redis_for_what_they_show_and_not_for_what_scripts_may_add() {
+    let server = Redis::with(Options { more: vec!["--slowlog-log-slower-than", "0"], ..Options::default() });
+    let mut redis = server.client();
+    for n in 0..100 {
+        redis.command(&["EVAL", "return redis.error_reply('KIND' .. ARGV[1] .. ' of error')", "0", &n.to_string()]);
+    }
+    assert!(redis.command(&["INFO"]).text().unwrap().contains("errorstat_KIND99"), "a script adds to the reply");
+    let daemon = Daemon::on(&server).start_ready();
+    redis.command(&["SLOWLOG", "RESET"]);
+    let shown = daemon.get("/api/v1/redis/metrics").json();
+    assert_eq!(shown["status"], "UP");
+    for (group, field) in
+        [("memory", "used_memory_bytes"), ("stats", "keyspace_hits"), ("clients", "connected_clients")]
+    {
+        assert!(shown["metrics"][group][field].is_number(), "{group}.{field}: {shown}");
+    }
+    let Value::Array(entries) = redis.command(&["SLOWLOG", "GET", "100"]) else { panic!("no slow log") };
+    let asked: Vec<Vec<String>> = entries
+        .iter()
+        .filter_map(|entry| if let Value::Array(parts) = entry { parts.get(3) } else { None })
+        .filter_map(|words| if let Value::Array(words) = words { Some(words) } else { None })
+        .map(|words| words.iter().filter_map(Value::text).collect())
+        .filter(|words: &Vec<String>| words[0].eq_ignore_ascii_case("info"))
+        .collect();
+    assert!(asked.len() >= 5 && asked.iter().all(|words| words.len() == 2), "{asked:?}");
+    assert!(!asked.iter().any(|words| ["default", "all", "everything"].contains(&&*words[1])), "{asked:?}");
 }
