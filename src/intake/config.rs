@@ -61,3 +61,17 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_channels_are_remembered_and_not_any_number() {
+        for (channels_max, expected) in [(0, 1), (1, 0), (CHANNELS_LIMIT, 0), (CHANNELS_LIMIT + 1, 1)] {
+            let mut problems = Vec::new();
+            Config { channels_max, ..Config::default() }.problems(&mut problems);
+            assert_eq!(problems.len(), expected, "{channels_max}: {problems:?}");
+        }
+    }
+}

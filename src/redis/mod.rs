@@ -181,6 +181,15 @@ mod tests {
     }
 
     #[test]
+    fn a_channel_is_named_as_it_is_kept() {
+        for (bytes, expected) in [(CHANNEL_BYTES, 0), (CHANNEL_BYTES + 1, 1)] {
+            let mut problems = Vec::new();
+            Config { training_channels: vec!["x".repeat(bytes)], ..Config::default() }.problems(&mut problems);
+            assert_eq!(problems.len(), expected, "{problems:?}");
+        }
+    }
+
+    #[test]
     fn our_own_channels_are_known() {
         let config = Config::default();
         for (channel, own) in [

@@ -180,6 +180,11 @@ fn is_ours(text: &[u8]) -> bool {
     newest.is_some_and(|value| names.iter().any(|name| value.get(name).is_some()))
 }
 
+/// Whether a key is read before it is written.
+fn is_read_first(key: &str) -> bool {
+    key.contains(":ingest:") || key == "cascor:history:latest" || key == SESSION
+}
+
 #[test]
 fn large_values_that_are_there_at_the_start_cost_no_memory() {
     let server = Redis::start();
@@ -188,19 +193,25 @@ fn large_values_that_are_there_at_the_start_cost_no_memory() {
     // The long tier puts them into one key after the other, because Redis needs the memory, too; the short one into those that are
     // read at the start.
     for turn in 0..sets {
-        let at_start = |key: &str| key.contains(":ingest:") || key == "cascor:history:latest" || key == SESSION;
-        let chosen: Vec<_> = keys().into_iter().map(|(key, _)| key).enumerate().collect();
-        let chosen = chosen.into_iter().filter(|(n, key)| if is_long() { *n == turn } else { at_start(key) });
-        for (_, key) in chosen {
-            Harm::Large(bytes).to(&mut redis, &key);
+        let keys: Vec<_> = keys().into_iter().map(|(key, _)| key).collect();
+        let chosen = if is_long() {
+            vec![keys[turn].clone()]
+        } else {
+            keys.into_iter().filter(|key| is_read_first(key)).collect()
+        };
+        for key in &chosen {
+            Harm::Large(bytes).to(&mut redis, key);
         }
-        let what = format!("{} MiB at the start, set {turn}", bytes / MIB);
+        let what = format!("{} MiB at the start in {}", bytes / MIB, chosen.join(", "));
         let mut attacked = Attacked::start(&server);
         attacked.assert_ingests(&what);
         attacked.assert_overwritten(&what);
-        let unusable = attacked.daemon.metric("cascor_redis_unusable_values_total{name=\"too_large\"}").unwrap();
-        assert!(unusable >= 1.0, "{what}: {unusable}");
-        assert!(attacked.daemon.log().contains("counts as absent"), "{}", attacked.daemon.log());
+        // The others are written before anybody reads them.
+        if chosen.iter().any(|key| is_read_first(key)) {
+            let unusable = attacked.daemon.metric("cascor_redis_unusable_values_total{name=\"too_large\"}").unwrap();
+            assert!(unusable >= 1.0, "{what}: {unusable}");
+            assert!(attacked.daemon.log().contains("counts as absent"), "{}", attacked.daemon.log());
+        }
         assert_peak(&mut attacked.daemon, &what);
         assert!(attacked.daemon.terminate().success());
         redis.command(&["FLUSHALL"]);
