@@ -1,6 +1,11 @@
 //! Redis as an enemy: whoever shares it may put anything below our prefix, and publish on any channel that a pattern matches.
 
-use std::{fs::OpenOptions, io::Write, time::Duration};
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    thread,
+    time::Duration,
+};
 
 use serde_json::json;
 use tokio::time::Instant;
@@ -24,21 +29,17 @@ const MOST_KIB: u64 = 256 << 10;
 const MIB: usize = 1 << 20;
 /// No value of these tests is longer.
 const MOST_BYTES: i64 = 1 << 20;
-/// What a session in the browser is asked for with.
-const COOKIE: &str = "cascor_session=0123456789abcdef0123456789abcdef.0123456789abcdef";
-const SESSION: &str = "cascor:session:0123456789abcdef0123456789abcdef";
 
 fn is_long() -> bool {
     std::env::var("CASCOR_FAULTS").is_ok_and(|tier| tier == "long")
 }
 
-/// Every key of ours, and whether the daemon writes it by itself.
-fn keys() -> Vec<(String, bool)> {
+/// Every key that the daemon writes.
+fn keys() -> Vec<String> {
     let latest = ["metrics", "topology", "state", "history", "control"].map(|name| format!("cascor:{name}:latest"));
     let of_run = ["metrics", "topology"].map(|name| format!("cascor:{name}:{RUN}:latest"));
     let shared = [format!("cascor:ingest:{INSTANCE}"), format!("cascor:ingest:run:{TRAINING}")];
-    let written = latest.into_iter().chain(of_run).chain(shared).map(|key| (key, true));
-    written.chain([(SESSION.to_owned(), false)]).collect()
+    latest.into_iter().chain(of_run).chain(shared).collect()
 }
 
 /// What is done to a key.
@@ -148,18 +149,13 @@ impl Attacked {
             assert_eq!(answer.status, 200, "{what}: {path}: {}", answer.body);
             assert!(answer.json().is_object() || answer.json().is_array(), "{what}: {path}: {}", answer.body);
         }
-        let port = self.daemon.http_port();
-        let session = http::send(port, "GET", "/api/session", &[("Cookie", COOKIE)], "").unwrap();
-        assert!(session.status < 500, "{what}: {} {}", session.status, session.body);
         assert_eq!(self.redis.publish("cascor:control", "status"), 1, "{what}");
     }
 
     /// The keys that the daemon writes are its own again, and will expire.
     #[track_caller]
     fn assert_overwritten(&mut self, what: &str) {
-        for (key, _) in keys().iter().filter(|(_, written)| *written) {
-            self.assert_ours(key, what);
-        }
+        keys().iter().for_each(|key| self.assert_ours(key, what));
     }
 
     #[track_caller]
@@ -182,7 +178,7 @@ fn is_ours(text: &[u8]) -> bool {
 
 /// Whether a key is read before it is written.
 fn is_read_first(key: &str) -> bool {
-    key.contains(":ingest:") || key == "cascor:history:latest" || key == SESSION
+    key.contains(":ingest:") || key == "cascor:history:latest"
 }
 
 #[test]
@@ -193,7 +189,7 @@ fn large_values_that_are_there_at_the_start_cost_no_memory() {
     // The long tier puts them into one key after the other, because Redis needs the memory, too; the short one into those that are
     // read at the start.
     for turn in 0..sets {
-        let keys: Vec<_> = keys().into_iter().map(|(key, _)| key).collect();
+        let keys = keys();
         let chosen = if is_long() {
             vec![keys[turn].clone()]
         } else {
@@ -226,29 +222,25 @@ fn whatever_becomes_of_our_keys_while_it_runs_ingestion_goes_on() {
     let mut redis = server.client();
     // The long tier harms each key alone as well, and leaves each with a large value.
     for harm in Harm::SMALL {
-        keys().iter().for_each(|(key, _)| harm.to(&mut redis, key));
+        keys().iter().for_each(|key| harm.to(&mut redis, key));
         attacked.assert_ingests(&format!("{harm:?}"));
         if is_long() {
             attacked.assert_overwritten(&format!("{harm:?}"));
-            for (key, _) in keys() {
+            for key in keys() {
                 harm.to(&mut redis, &key);
                 attacked.assert_ingests(&format!("{harm:?} of {key}"));
             }
         }
     }
     let (bytes, chosen) = if is_long() { (400 * MIB, keys()) } else { (320 * MIB, keys()[7..].to_vec()) };
-    for (key, written) in chosen {
+    for key in chosen {
         let what = format!("{} MiB in {key}", bytes / MIB);
         Harm::Large(bytes).to(&mut redis, &key);
         attacked.assert_ingests(&what);
         // The command line is no way around the bound.
         let shown = attacked.daemon.command(&["cache", "get", &key]);
         assert!(shown.stdout.len() < 2 * MIB, "{} bytes of {key}", shown.stdout.len());
-        if written {
-            attacked.assert_ours(&key, &what);
-        } else {
-            redis.command(&["DEL", &key]);
-        }
+        attacked.assert_ours(&key, &what);
     }
     attacked.assert_ingests("all of it");
     attacked.assert_overwritten("all of it");
@@ -256,6 +248,40 @@ fn whatever_becomes_of_our_keys_while_it_runs_ingestion_goes_on() {
     let log = attacked.daemon.log();
     assert!(!log.contains("ERROR") && !log.contains('\u{1b}'), "{log}");
     assert!(attacked.daemon.terminate().success());
+}
+
+#[test]
+fn whatever_becomes_of_a_session_it_is_over_and_nothing_else() {
+    let server = Redis::start();
+    let mut redis = server.client();
+    let dir = tempfile::tempdir().unwrap();
+    let tokens = dir.path().join("tokens");
+    fs::write(&tokens, "ann admin 0123456789abcdef\n").unwrap();
+    let tokens = format!("{:?}", tokens.display().to_string());
+    let mut daemon = Daemon::on(&server).under(LIMITED).set("http.tokens_file", tokens).start_ready();
+    let port = daemon.http_port();
+    let large = Harm::Large(if is_long() { 400 } else { 320 } * MIB);
+    for harm in Harm::SMALL.into_iter().chain([large]) {
+        let token = json!({"token": "0123456789abcdef"}).to_string();
+        let signed = http::post(port, "/api/session", &token).unwrap();
+        assert_eq!(signed.status, 201, "{harm:?}: {}", signed.body);
+        let cookie = signed.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+        let ask = || http::send(port, "GET", "/api/session", &[("Cookie", &cookie)], "").unwrap();
+        assert!(ask().json()["name"] == "ann", "{harm:?}: {}", ask().body);
+        let sessions = names(&mut redis, "cascor:session:*");
+        assert!(!sessions.is_empty(), "{harm:?}");
+        sessions.iter().for_each(|key| harm.to(&mut redis, key));
+        // One that is used in its last millisecond lasts on.
+        thread::sleep(Duration::from_millis(20));
+        wait_until(&format!("the end of the session: {harm:?}"), LIMIT, || {
+            let answer = ask();
+            assert!(answer.status < 500, "{harm:?}: {} {}", answer.status, answer.body);
+            !answer.body.contains("ann")
+        });
+        sessions.iter().for_each(|key| _ = redis.command(&["DEL", key]));
+    }
+    assert_peak(&mut daemon, "the key of a session replaced");
+    assert!(daemon.terminate().success());
 }
 
 /// All keys with this beginning, and that each of them expires.
