@@ -2,7 +2,9 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    io::{Read, Write},
+    net::TcpStream,
+    process::Command,
     thread,
     time::Duration,
 };
@@ -13,6 +15,8 @@ use tokio::time::Instant;
 use crate::support::{
     daemon::{Daemon, INSTANCE},
     http,
+    ports::free_port,
+    process::Process,
     redis::Redis,
     resp::{Resp, Value},
     sqlite, wait_until,
@@ -248,6 +252,61 @@ fn whatever_becomes_of_our_keys_while_it_runs_ingestion_goes_on() {
     let log = attacked.daemon.log();
     assert!(!log.contains("ERROR") && !log.contains('\u{1b}'), "{log}");
     assert!(attacked.daemon.terminate().success());
+}
+
+#[test]
+fn the_api_alone_and_the_command_line_read_no_more_than_a_value_of_ours() {
+    let server = Redis::start();
+    let mut attacked = Attacked::start(&server);
+    attacked.assert_ingests("nothing");
+    let (daemon, mut redis) = (&attacked.daemon, server.client());
+    let port = free_port();
+    let listen = format!("http.listen=127.0.0.1:{port}");
+    let log = daemon.state_dir().join("serve.log");
+    let mut served = Process::spawn(&mut daemon.prepared(&["serve", "--set", &listen]), &log);
+    wait_until("the API", LIMIT, || http::get(port, "/readyz").is_ok_and(|answer| answer.status == 200));
+    let limited = [&format!("--pid={}", served.id()), LIMITED[1]];
+    assert!(Command::new(LIMITED[0]).args(limited).status().unwrap().success());
+    // While somebody watches, it asks what the daemon has decided about a message without a run.
+    let mut watcher = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(watcher, "GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    watcher.read_exact(&mut [0; 12]).unwrap();
+    let large = Harm::Large(320 * MIB);
+    for key in
+        [format!("cascor:ingest:run:{TRAINING}"), "cascor:history:latest".into(), "cascor:topology:latest".into()]
+    {
+        large.to(&mut redis, &key);
+        for epoch in 0..20 {
+            redis.publish(TRAINING, json!({"epoch": epoch, "loss": 0.5}).to_string());
+            thread::sleep(Duration::from_millis(10));
+        }
+        for path in ["metrics", "topology", "history", "metrics/history", "status"] {
+            large.to(&mut redis, "cascor:topology:latest");
+            let answer = http::get(port, &format!("/api/{path}")).unwrap();
+            assert!(answer.status < 500 && answer.body.len() < MIB, "{key}: {path}: {}", answer.status);
+        }
+    }
+    let status = format!("cascor:ingest:{INSTANCE}");
+    for command in [&["status"][..], &["cache", "get", &status], &["control", "status", "--wait"]] {
+        large.to(&mut redis, &status);
+        let command = daemon.prepared(command);
+        let limited = Command::new(LIMITED[0])
+            .arg(LIMITED[1])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .current_dir(daemon.state_dir())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&limited.stderr);
+        assert!(limited.status.code().is_some_and(|code| code < 100), "{command:?}: {} {said}", limited.status);
+        assert!(limited.stdout.len() < MIB, "{command:?}: {} bytes", limited.stdout.len());
+    }
+    let peak = served.resident_peak_kib();
+    assert!(peak < MOST_KIB, "{} MiB", peak >> 10);
+    tell("large values read by `serve`", peak);
+    let log = served.log();
+    assert!(served.ended().is_none() && log.contains("counts as absent") && !log.contains("ERROR"), "{log}");
 }
 
 #[test]
