@@ -13,9 +13,10 @@ use super::{
     AppError,
     decode::SpoolRecords,
     http,
-    parts::{self, Letters, Renderer, SharedRuns, SpoolCommit},
+    parts::{self, Letters, Renderer, SpoolCommit},
     pauses,
     phases::report_restart,
+    shared_runs::SharedRuns,
     status::{Sources, Watched},
     stores,
 };
@@ -88,6 +89,7 @@ impl Daemon<'_> {
         let sources = source::receive(vec![training_source, control_source], self.front.clone());
         self.tasks.spawn("sources", sources.map_err(AppError::Start)?);
         let (link, upkeep) = Link::new(redis, self.back.clone());
+        let link = link.counted_in(&self.metrics);
         self.tasks.spawn("redis commands", upkeep);
         Ok(Inlets { status, link, training, training_bytes, control, control_bytes, to_intake })
     }

@@ -18,6 +18,7 @@ mod phases;
 pub mod refill;
 pub mod replay;
 mod serve;
+mod shared_runs;
 mod signals;
 mod status;
 pub mod stores;

@@ -1,16 +1,9 @@
 //! Small adapters between parts that do not know each other.
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::{runtime::Handle, sync::Notify};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
@@ -18,21 +11,16 @@ use crate::{
     dead_letter::{DeadLetter, DeadLetters},
     event::Decided,
     frame::{Gap, GapReason, Reason, Rejection, SetAside},
-    intake::{Recovered, RunSharing},
+    intake::Recovered,
     latest::Render,
-    lifecycle::Signal,
     logging::Chain,
     memory::{LARGE, MemoryLimit},
-    redis::RunShare,
-    runs::{EventTime, Facts, OpenRun},
+    runs::{EventTime, Facts},
     spool::{self, RecordKind},
     store::{BoxError, Store},
     wire,
     writer::{Aside, Commit, Kept, Letter},
 };
-
-/// How long Redis may take for news of an open run.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Renders latest values from the bytes of messages.
 pub struct Renderer {
@@ -64,94 +52,6 @@ impl Render for Renderer {
 pub fn status_key(status: &Arc<dyn Fn() -> Value + Send + Sync>) -> Arc<dyn Fn() -> String + Send + Sync> {
     let status = Arc::clone(status);
     Arc::new(move || status().to_string())
-}
-
-/// Open runs of other instances, for the intake thread. What it says is sent beside it: a slow Redis must not hold up intake,
-/// however many runs are opened.
-pub struct SharedRuns {
-    share: RunShare,
-    runtime: Handle,
-    news: Arc<News>,
-}
-
-/// The newest of each channel that is not sent yet; `None`: to be forgotten.
-#[derive(Default)]
-struct News {
-    waiting: Mutex<HashMap<String, Option<String>>>,
-    changed: Notify,
-}
-
-impl SharedRuns {
-    /// Over this connection, which `runtime` drives; and the task that sends.
-    pub fn new(
-        share: RunShare,
-        runtime: Handle,
-        stop: Signal,
-    ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
-        let news = Arc::new(News::default());
-        let task = send_news(share.clone(), Arc::clone(&news), stop);
-        (Self { share, runtime, news }, task)
-    }
-}
-
-impl News {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Option<String>>> {
-        // Whoever panicked left plain values behind.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tell(&self, channel: &str, json: Option<String>) {
-        self.lock().insert(channel.to_owned(), json);
-        self.changed.notify_one();
-    }
-}
-
-/// Sends what waits; a last time when stopping.
-async fn send_news(share: RunShare, news: Arc<News>, mut stop: Signal) -> Result<(), Infallible> {
-    loop {
-        let stopping = tokio::select! {
-            biased;
-            () = stop.stopped() => true,
-            () = news.changed.notified() => false,
-        };
-        let waiting = mem::take(&mut *news.lock());
-        for (channel, json) in waiting {
-            let sent = async {
-                match json {
-                    Some(json) => share.publish(&channel, json).await,
-                    None => share.forget(&channel).await,
-                }
-            };
-            // What Redis does not take is told again with the next change.
-            if tokio::time::timeout(PATIENCE, sent).await.is_err() && stopping {
-                break;
-            }
-        }
-        if stopping {
-            return Ok(());
-        }
-    }
-}
-
-impl RunSharing for SharedRuns {
-    fn fetch(&mut self, channel: &str) -> Option<OpenRun> {
-        read_open_run(&self.runtime.block_on(self.share.fetch(channel))?)
-    }
-
-    fn publish(&mut self, channel: &str, open: &OpenRun) {
-        if let Ok(json) = serde_json::to_string(open) {
-            self.news.tell(channel, Some(json));
-        }
-    }
-
-    fn forget(&mut self, channel: &str) {
-        self.news.tell(channel, None);
-    }
-}
-
-/// A run as another instance shares it.
-pub fn read_open_run(json: &str) -> Option<OpenRun> {
-    serde_json::from_str(json).inspect_err(|error| debug!(%error, "the shared run of a channel cannot be read")).ok()
 }
 
 /// Commits to the spool; a store that may forget keeps the checkpoint behind.

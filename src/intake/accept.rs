@@ -107,6 +107,9 @@ impl Intake {
         {
             self.parts.sharing.publish(&frame.channel, open);
         }
+        if let Some(channel) = self.resolver.take_forgotten() {
+            self.parts.sharing.forget(&channel);
+        }
         choice
     }
 

@@ -128,7 +128,7 @@ impl Intake {
     pub fn new(mut parts: Parts, recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>))) -> Self {
         parts.appender.keep_from(0); // until the first save
         let (state, resolver, seqs) =
-            StateFile::open(&parts.state_dir, parts.appender.spool_id(), parts.config.timeouts(), recovered);
+            StateFile::open(&parts.state_dir, parts.appender.spool_id(), &parts.config, recovered);
         if let Some(offset) = state.as_of() {
             parts.appender.resume_at(offset);
         }

@@ -22,7 +22,7 @@ use crate::{
     lifecycle::Signal,
     memory::LARGE,
     metrics::Metrics,
-    redis::{Acl, Link, Resource},
+    redis::{Link, Resource, STATUS_VALUE},
 };
 
 /// Between two writes of a key. The contract allows 50 ms; at 2,000 events/s twice the pause takes 1 µs of CPU per event less,
@@ -84,7 +84,7 @@ pub async fn flusher(
         cleared: 0,
         took_over: false,
         complaint: String::new(),
-        acl: link.acl().clone(),
+        link: link.clone(),
         stop: stop.clone(),
     };
     let mut connection = link.watch();
@@ -108,10 +108,10 @@ pub async fn flusher(
                 flusher.board.expire(Instant::now());
                 if let Some(client) = link.client() {
                     let ours = status();
-                    match client.get::<Option<String>, _>(&status_key).await {
+                    match link.read(&client, &status_key, STATUS_VALUE).await {
                         Ok(Some(found)) => claim.check(&instance, &ours, &found),
                         Ok(None) => {}
-                        Err(error) => flusher.acl.warn(&error, Resource::Key(&status_key)),
+                        Err(error) => link.acl().warn(&error, Resource::Key(&status_key)),
                     }
                     flusher.set(&client, vec![(status_key.clone(), ours, flusher.board.config().status_ttl)]).await;
                 }
@@ -175,7 +175,7 @@ struct Flusher {
     /// Whether the history of whoever wrote it before was looked at.
     took_over: bool,
     complaint: String,
-    acl: Acl,
+    link: Link,
     stop: Signal,
 }
 
@@ -192,6 +192,7 @@ impl Flusher {
         if !std::mem::replace(&mut self.took_over, true) {
             self.take_over(client, &config).await;
         }
+        self.delete(client, news.stale).await;
         let (mut writes, mut bytes) = (Vec::with_capacity(news.due.len() + 1), 0);
         let mut reserved = Vec::new();
         for due in news.due {
@@ -237,14 +238,13 @@ impl Flusher {
     async fn take_over(&mut self, client: &Client, config: &super::Config) {
         let key = history_key(&self.board.prefix);
         let read = async {
-            let (bytes, millis): (u64, i64) = (client.strlen(&key).await?, client.pttl(&key).await?);
-            let fits = bytes <= config.history_bytes.as_usize() as u64;
-            let array: Option<String> = if fits { client.get(&key).await? } else { None };
+            let millis: i64 = client.pttl(&key).await?;
+            let array = self.link.read(client, &key, config.history_bytes.as_usize()).await?;
             Ok::<_, RedisError>(array.zip(u64::try_from(millis).ok()))
         };
         let read = read.await;
         if let Err(error) = &read {
-            self.acl.warn(error, Resource::Key(&key));
+            self.link.acl().warn(error, Resource::Key(&key));
         }
         if let Ok(Some((array, left))) = read {
             let age = config.history_ttl.saturating_sub(Duration::from_millis(left));
@@ -275,6 +275,14 @@ impl Flusher {
         grown
     }
 
+    /// Deletes the keys of runs that are no longer among the most recently active. Best effort: they expire by themselves.
+    async fn delete(&self, client: &Client, keys: Vec<String>) {
+        let Some(first) = keys.first().cloned() else { return };
+        if let Err(error) = client.del::<Value, _>(keys).await {
+            self.link.acl().warn(&error, Resource::Key(&first));
+        }
+    }
+
     async fn set(&mut self, client: &Client, writes: Vec<(String, String, Duration)>) {
         let pipeline = client.pipeline();
         let mut keys = Vec::with_capacity(writes.len());
@@ -295,7 +303,8 @@ impl Flusher {
         self.metrics.latest_errors.inc_by(failures.len() as u64);
         self.metrics.latest_writes.inc_by(keys.len().saturating_sub(failures.len()) as u64);
         // The first word names the kind (OOM, READONLY), the rule what an ACL lacks; the rest may change with every answer.
-        let refusal = |(key, error): &(&String, &RedisError)| self.acl.refusal(error.details(), Resource::Key(key));
+        let refusal =
+            |(key, error): &(&String, &RedisError)| self.link.acl().refusal(error.details(), Resource::Key(key));
         let kind = failures.first().map(|failure| match refusal(failure) {
             Some(refusal) => refusal.rule,
             None => failure.1.details().split(' ').next().unwrap_or_default().to_owned(),
@@ -304,7 +313,7 @@ impl Flusher {
             // The connection ends with us: what was on its way then is nobody's fault.
             (Some(_), _) if self.stop.is_stopped() => {}
             (Some(kind), Some((key, error))) if kind != self.complaint => {
-                let error = self.acl.explain(error, Resource::Key(key));
+                let error = self.link.acl().explain(error, Resource::Key(key));
                 warn!(error, "latest-state keys cannot be written");
                 self.complaint = kind;
             }

@@ -6,6 +6,7 @@ mod pattern;
 mod retry;
 mod share;
 mod subscribe;
+mod value;
 
 use std::{fmt, path::PathBuf};
 
@@ -19,11 +20,15 @@ pub use self::{
     retry::Retry,
     share::RunShare,
     subscribe::{SubscribeError, subscribe},
+    value::{Found, LATEST_EXTRA, SMALL_VALUE, STATUS_VALUE, Unusable, read_value, value_length, value_range},
 };
 use crate::{secret::Secret, tls::Tls, units::ByteSize};
 
 /// Most messages that a buffer may hold. The client takes the memory of its own at once: 12 GiB for so many.
 const MESSAGES_MAX: usize = 1 << 24;
+
+/// Longest name of a channel as it is: it is kept for each message that waits, and for each open run.
+pub const CHANNEL_BYTES: usize = 256;
 
 /// Where Redis is, and what to listen to.
 #[derive(Clone, PartialEq, Deserialize, Serialize)]
@@ -103,6 +108,9 @@ impl Config {
             if channel.is_empty() {
                 problems.push(format!("`{key}` holds an empty name"));
             }
+            if channel.len() > CHANNEL_BYTES {
+                problems.push(format!("`{key}` holds a name of more than {CHANNEL_BYTES} bytes"));
+            }
             for (other_key, other) in channels[at + 1..].iter().filter(|(_, other)| overlap(channel, other)) {
                 problems.push(format!(
                     "`{key}` = \"{channel}\" and `{other_key}` = \"{other}\" overlap: a message would arrive twice"
@@ -170,6 +178,15 @@ mod tests {
         let mut problems = Vec::new();
         Config { url: "nonsense://:s3cret@host".into(), ..config }.problems(&mut problems);
         assert!(problems[0].contains("redis.url") && !problems[0].contains("s3cret"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_channel_is_named_as_it_is_kept() {
+        for (bytes, expected) in [(CHANNEL_BYTES, 0), (CHANNEL_BYTES + 1, 1)] {
+            let mut problems = Vec::new();
+            Config { training_channels: vec!["x".repeat(bytes)], ..Config::default() }.problems(&mut problems);
+            assert_eq!(problems.len(), expected, "{problems:?}");
+        }
     }
 
     #[test]
