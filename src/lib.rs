@@ -39,6 +39,7 @@ pub mod latest;
 pub mod lifecycle;
 pub mod live;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod notify;
 pub mod redis;

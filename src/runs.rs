@@ -20,8 +20,8 @@ use crate::{
     wire::Message,
 };
 
-/// Channels that are remembered; beyond that the least recently used is forgotten.
-const CHANNELS: usize = 4_096;
+/// Channels that are remembered, unless another number is given; beyond that the least recently used is forgotten.
+pub const CHANNELS: usize = 4_096;
 /// Phases of a run that are remembered.
 const PHASES: usize = 16;
 /// Longest name of a phase that is told apart.
@@ -163,6 +163,9 @@ pub struct Resolver {
     before: Duration,
     uses: u64,
     channels: HashMap<String, Channel>,
+    channels_max: usize,
+    /// The channel that was forgotten last, until somebody asks.
+    forgotten: Option<String>,
 }
 
 impl Resolver {
@@ -174,7 +177,34 @@ impl Resolver {
     /// As it was when `state` was taken.
     pub fn restore(timeouts: Timeouts, state: State) -> Self {
         let uses = state.channels.values().map(|channel| channel.used).max().unwrap_or(0);
-        Self { timeouts, before: state.clock, uses, channels: state.channels }
+        Self { timeouts, before: state.clock, uses, channels: state.channels, channels_max: CHANNELS, forgotten: None }
+    }
+
+    /// Remembers at most so many channels.
+    #[must_use]
+    pub fn with_channels(mut self, channels_max: usize) -> Self {
+        self.channels_max = channels_max.max(1);
+        let surplus = self.channels.len().saturating_sub(self.channels_max);
+        if surplus > 0 {
+            let mut uses: Vec<_> = self.channels.values().map(|open| open.used).collect();
+            uses.sort_unstable();
+            self.channels.retain(|_, open| open.used >= uses[surplus]);
+        }
+        self
+    }
+
+    /// The channel that was forgotten since the last question, because there are too many: nobody shall adopt its run. A decision
+    /// forgets at most one.
+    pub fn take_forgotten(&mut self) -> Option<String> {
+        self.forgotten.take()
+    }
+
+    fn forget_one(&mut self) {
+        let oldest = self.channels.iter().min_by_key(|(_, open)| open.used).map(|(name, _)| name.clone());
+        if let Some(oldest) = oldest {
+            self.channels.remove(&oldest);
+            self.forgotten = Some(oldest);
+        }
     }
 
     /// What [`restore`](Self::restore) takes; `subscribed` as for [`decide`](Self::decide).
@@ -277,9 +307,8 @@ impl Resolver {
     }
 
     fn insert(&mut self, channel: &str, run: OpenRun, subscribed: Duration) {
-        if self.channels.len() >= CHANNELS && !self.channels.contains_key(channel) {
-            let oldest = self.channels.iter().min_by_key(|(_, open)| open.used).map(|(name, _)| name.clone());
-            self.channels.remove(&oldest.unwrap_or_default());
+        if self.channels.len() >= self.channels_max && !self.channels.contains_key(channel) {
+            self.forget_one();
         }
         self.uses += 1;
         let open = Channel { run, seen: self.before + subscribed, used: self.uses };
@@ -288,6 +317,17 @@ impl Resolver {
 }
 
 impl OpenRun {
+    /// A run as somebody else has written it, without more phases and longer names of them than we keep ourselves.
+    #[must_use]
+    pub fn within_bounds(mut self) -> Self {
+        self.phases.drain(..self.phases.len().saturating_sub(PHASES));
+        for mark in &mut self.phases {
+            mark.phase = mark.phase.as_deref().map(|phase| short(phase).to_owned());
+        }
+        self.phases.shrink_to_fit();
+        self
+    }
+
     /// Whether an event without an id can no longer belong to it.
     fn is_over(&self, facts: &Facts<'_>, idle: Duration, timeouts: Timeouts) -> bool {
         if idle >= timeouts.idle {

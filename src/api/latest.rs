@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use fred::{error::Error as RedisError, interfaces::KeysInterface};
+use fred::error::Error as RedisError;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     event::{Decided, EventKey, EventRow, Kind, MetricsRow, RunRow, TopologyRow, weight},
-    redis::Resource,
+    redis::{self, Found, Resource, Unusable},
     render::{Json, JsonRows},
     store::{BoxFuture, RangeQuery, RunsQuery},
     wire,
@@ -34,6 +34,8 @@ const NEWEST: usize = 32;
 const EVENTS: usize = 256;
 /// Objects of a history from the store, as many as the key holds by default.
 const HISTORY: usize = 512;
+/// How often a value is asked for that grows while it is read.
+const TRIES: usize = 3;
 /// Room for a latest value, with its text: most need far less.
 pub const LATEST_BYTES: usize = 2 << 20;
 /// What a value from Redis may have without room: no more than a connection is handed at once anyway.
@@ -177,19 +179,23 @@ async fn value(sight: &Sight, subject: &str, run_id: Option<Uuid>) -> Result<Opt
         Some(run_id) => format!("{}{subject}:{run_id}:latest", latest.prefix),
         None => format!("{}{subject}:latest", latest.prefix),
     };
-    // Nothing is as long as a key that is not there.
-    let refused = |error: &RedisError| latest.link.acl().warn(error, Resource::Key(&key));
-    let mut bytes = soon(client.strlen::<usize, _>(&key), refused).await.unwrap_or(0);
-    while bytes > 0 {
+    let (link, max) = (&latest.link, latest.value_max(subject));
+    let refused = |error: &RedisError| link.acl().warn(error, Resource::Key(&key));
+    for _ in 0..TRIES {
+        let length = soon(redis::value_length(&client, &key, max), refused).await.unwrap_or(Found::Absent);
+        let Some(bytes) = link.usable(&key, length) else { break };
         let room = if bytes > SMALL { Some(Room::for_value(&sight.memory, bytes).await) } else { None };
-        let Some(value) = soon(client.get::<Option<String>, _>(&key), refused).await.flatten() else { break };
-        if value.len() <= room.as_ref().map_or(SMALL, Room::bytes) {
-            // Others may write to these keys; what is no JSON is no value.
-            let json = serde_json::from_str::<serde::de::IgnoredAny>(&value).is_ok();
-            return Ok(json.then_some((room, value)));
+        let fits = room.as_ref().map_or(SMALL, Room::bytes).min(max);
+        match soon(redis::value_range(&client, &key, fits), refused).await {
+            // It has grown meanwhile.
+            Some(Found::Unusable(Unusable::TooLarge(_))) => {}
+            found => {
+                let value = link.usable(&key, found.unwrap_or(Found::Absent));
+                // Others may write to these keys; what is no JSON is no value.
+                let json = value.filter(|value| serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok());
+                return Ok(json.map(|value| (room, value)));
+            }
         }
-        // It has grown meanwhile.
-        bytes = value.len();
     }
     Ok(None)
 }

@@ -45,7 +45,7 @@ use axum::{
     routing::{MethodRouter, delete, get, post},
 };
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub use self::{
     access::{Access, Scope},
@@ -61,8 +61,9 @@ pub use self::{
 use crate::{
     live::Live,
     metrics::{Label, Metrics},
-    redis::Link,
+    redis::{LATEST_EXTRA, Link},
     store::Store,
+    wire::Limits,
 };
 
 /// Makes the status object.
@@ -111,6 +112,20 @@ pub struct Latest {
     pub link: Link,
     /// Prefix of the keys.
     pub prefix: String,
+    /// Most bytes of the history.
+    pub history_bytes: usize,
+    /// Limits of a message, which is what the other values hold.
+    pub limits: watch::Receiver<Limits>,
+}
+
+impl Latest {
+    /// The most that a value of ours has.
+    fn value_max(&self, subject: &str) -> usize {
+        match subject {
+            "history" => self.history_bytes,
+            _ => self.limits.borrow().message.as_usize() + LATEST_EXTRA,
+        }
+    }
 }
 
 /// One route. Everything that the server answers is one of these.

@@ -21,6 +21,11 @@ use crate::{
 /// How long Redis may take for all that is asked: a panel waits two seconds.
 const PATIENCE: Duration = Duration::from_millis(1_000);
 
+/// The sections of INFO that are shown. By default it also has a line for each kind of error that a script has ever returned, and a
+/// script of anybody may return any number of them.
+const SECTIONS: [InfoKind; 5] =
+    [InfoKind::Server, InfoKind::Clients, InfoKind::Memory, InfoKind::Stats, InfoKind::Keyspace];
+
 const UP: &str = "UP";
 const DOWN: &str = "DOWN";
 const UNAVAILABLE: &str = "UNAVAILABLE";
@@ -140,10 +145,15 @@ impl Info {
         let began = Instant::now();
         client.ping::<()>(None).await?;
         let mut info = Self { latency: Some(began.elapsed()), ..Self::default() };
-        match client.info::<String>(Some(InfoKind::Default)).await {
-            Ok(text) => info.fields = fields(&text),
-            // A user of the access list may be without this command.
-            Err(error) => info.refused = Some(format!("Redis answers, but not to INFO: {}", error.details())),
+        for section in SECTIONS {
+            match client.info::<String>(Some(section)).await {
+                Ok(text) => info.fields.extend(fields(&text)),
+                // A user of the access list may be without this command.
+                Err(error) => {
+                    info.refused = Some(format!("Redis answers, but not to INFO: {}", error.details()));
+                    break;
+                }
+            }
         }
         Ok(info)
     }

@@ -27,7 +27,7 @@ use super::{
     tokens::{Keyring, Token, same},
 };
 use crate::{
-    redis::{Link, Resource, is_refusal},
+    redis::{Link, Resource, SMALL_VALUE, is_refusal},
     tls::{hex, sha256},
 };
 
@@ -122,7 +122,7 @@ impl Sessions {
     pub async fn find(&self, headers: &HeaderMap, keys: &Keyring) -> Result<Option<Session>, ApiError> {
         let Some((id, secret)) = cookie(headers) else { return Ok(None) };
         let client = self.link.client().ok_or_else(away)?;
-        let text: Option<String> = self.ask(client.get(self.key(&id))).await?;
+        let text = self.ask(self.link.read(&client, &self.key(&id), SMALL_VALUE)).await?;
         // Others may write to these keys: what is no session is none.
         let Some(kept) = text.and_then(|text| serde_json::from_str::<Kept>(&text).ok()) else { return Ok(None) };
         if !same(kept.secret.as_bytes(), hex(&sha256(secret.as_bytes())).as_bytes()) {

@@ -47,7 +47,6 @@ use super::{
 use crate::{
     event::Kind,
     live::{Item, Watcher},
-    units::ByteSize,
     wire::Limits,
 };
 
@@ -132,8 +131,7 @@ impl Viewer {
     fn new(sight: Sight, watcher: Watcher, runs: Vec<Uuid>) -> Self {
         let receipts = sight.inlet.receipts();
         // Intake has accepted what is shown.
-        let limits =
-            Limits { message: ByteSize::gib(1), depth: usize::MAX, fields: usize::MAX, string: ByteSize::gib(1) };
+        let limits = Limits::NONE;
         let began = Instant::now();
         Self {
             sight,

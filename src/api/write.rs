@@ -91,6 +91,11 @@ impl Inlet {
         Some(self.0.as_deref()?.receipts.subscribe())
     }
 
+    /// Limits of a message, as they are now.
+    pub fn limits(&self) -> Option<watch::Receiver<Limits>> {
+        Some(self.0.as_deref()?.limits.clone())
+    }
+
     fn ends(&self) -> Result<&Ends, ApiError> {
         self.0.as_deref().ok_or_else(|| ApiError::unavailable("nothing can be changed from here"))
     }

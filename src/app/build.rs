@@ -13,9 +13,10 @@ use super::{
     AppError,
     decode::SpoolRecords,
     http,
-    parts::{self, Letters, Renderer, SharedRuns, SpoolCommit},
+    parts::{self, Letters, Renderer, SpoolCommit},
     pauses,
     phases::report_restart,
+    shared_runs::SharedRuns,
     status::{Sources, Watched},
     stores,
 };
@@ -29,6 +30,7 @@ use crate::{
     latest::{self, Board},
     lifecycle::{Hold, Readiness, Signal, Tasks},
     live::Live,
+    memory::MemoryLimit,
     metrics::Metrics,
     notify::{self, Heartbeat},
     redis::{Link, RunShare},
@@ -47,6 +49,7 @@ const CONTROL_QUEUE: usize = 1_024;
 pub(super) struct Daemon<'a> {
     pub(super) settings: &'a Settings,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) memory: MemoryLimit,
     pub(super) live: Live,
     pub(super) front: Signal,
     pub(super) back: Signal,
@@ -78,12 +81,15 @@ impl Daemon<'_> {
         let status = SourceStatus::new(self.readiness.clone());
         let (training_queue, training, training_bytes) = queue(redis.queue_frames, redis.queue_bytes.as_usize());
         let (control_queue, control, control_bytes) = queue(CONTROL_QUEUE, redis.queue_bytes.as_usize());
+        let [training_queue, control_queue] =
+            [training_queue, control_queue].map(|queue| queue.charging(self.memory.clone()));
         let to_intake = control_queue.sender();
         let training_source = Source::training(redis, training_queue, status.clone(), Arc::clone(&self.metrics));
         let control_source = Source::control(redis, control_queue, status.clone(), Arc::clone(&self.metrics));
         let sources = source::receive(vec![training_source, control_source], self.front.clone());
         self.tasks.spawn("sources", sources.map_err(AppError::Start)?);
         let (link, upkeep) = Link::new(redis, self.back.clone());
+        let link = link.counted_in(&self.metrics);
         self.tasks.spawn("redis commands", upkeep);
         Ok(Inlets { status, link, training, training_bytes, control, control_bytes, to_intake })
     }
@@ -211,7 +217,7 @@ impl Daemon<'_> {
         let ends = writer::Ends {
             store: Arc::clone(&store),
             commit: SpoolCommit::new(committer, view.clone(), Arc::clone(&store), settings.spool.linger),
-            aside: Arc::new(Letters::new(dead_letters, view.clone())),
+            aside: Arc::new(Letters::new(dead_letters, view.clone(), self.memory.clone())),
             hold,
             flush_to,
             problem,

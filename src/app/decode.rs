@@ -3,14 +3,16 @@
 //! A record is decoded without limits: intake has accepted it under those of its day, and a replay must give the same rows
 //! whatever the configuration says now.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
     control,
-    event::{self, ControlRow, GapRow, Row},
+    event::{self, ControlRow, GapRow, Guard, Row},
     frame::{Gap, Reason, Rejection, SetAside},
+    memory::{LARGE, MemoryLimit},
     spool::{self, Record, RecordKind},
     wire::{self, Limits},
     writer::{Chunk, Content, Decoded, Records},
@@ -92,7 +94,7 @@ impl Decoder {
 
 fn aside_of(record: &Record<'_>, aside: SetAside, kept: &[u8]) -> Content {
     let (channel, run_id) = (record.channel.to_owned(), record.decided.run_id);
-    Content::Aside { channel, aside, kept: kept.to_vec(), run_id }
+    Content::Aside { channel, aside, kept: Bytes::copy_from_slice(kept), run_id }
 }
 
 fn one(row: Row) -> Content {
@@ -115,13 +117,31 @@ pub struct SpoolRecords {
     decoder: Arc<Decoder>,
     /// Kept here, so that a dropped `next` does not begin its pause again.
     not_before: Instant,
+    memory: MemoryLimit,
+    /// What was read, and waits for the memory that its rows take; for the same reason.
+    waiting: Option<spool::Chunk>,
 }
 
 impl SpoolRecords {
-    /// The records of this log.
-    pub fn new(reader: spool::Reader, view: spool::View, decoder: Arc<Decoder>) -> Self {
-        Self { reader, view, decoder, not_before: Instant::now() }
+    /// The records of this log; what large ones of them become is counted in `memory`.
+    pub fn new(reader: spool::Reader, view: spool::View, decoder: Arc<Decoder>, memory: MemoryLimit) -> Self {
+        Self { reader, view, decoder, not_before: Instant::now(), memory, waiting: None }
     }
+}
+
+/// What the large records of a chunk take while they are stored: the texts that they become, and the longest of them twice more, for
+/// the store's own copies.
+fn needed(chunk: &spool::Chunk) -> usize {
+    if chunk.len_bytes() < LARGE {
+        return 0;
+    }
+    let text = |record: Record<'_>| match record.kind {
+        RecordKind::Event => wire::text_bytes(record.payload),
+        _ => record.payload.len(),
+    };
+    let large = chunk.records().filter(|record| record.payload.len() >= LARGE / 4).map(text);
+    let (sum, longest) = large.fold((0, 0), |(sum, longest), text| (sum + text, text.max(longest)));
+    sum + 2 * longest
 }
 
 /// Some records of the log.
@@ -129,6 +149,8 @@ impl SpoolRecords {
 pub struct SpoolChunk {
     chunk: spool::Chunk,
     decoder: Arc<Decoder>,
+    /// Memory for what its records become, until the last of that is gone.
+    reserved: Option<Guard>,
 }
 
 impl Records for SpoolRecords {
@@ -136,24 +158,60 @@ impl Records for SpoolRecords {
 
     async fn next(&mut self) -> SpoolChunk {
         tokio::time::sleep_until(self.not_before).await;
-        let chunk = self.reader.next().await;
+        let chunk = match &self.waiting {
+            Some(chunk) => chunk,
+            None => self.waiting.insert(self.reader.next().await),
+        };
+        let reserved: Option<Guard> = match needed(chunk) {
+            0 => None,
+            bytes => Some(Arc::new(self.memory.reserve_for_writer(bytes).await)),
+        };
+        let chunk = self.waiting.take().unwrap_or_default();
         if chunk.end() >= self.view.durable() {
             self.not_before = Instant::now() + PAUSE;
         }
-        SpoolChunk { chunk, decoder: Arc::clone(&self.decoder) }
+        SpoolChunk { chunk, decoder: Arc::clone(&self.decoder), reserved }
     }
 
     fn rewind(&mut self, offset: u64) {
+        self.waiting = None;
         self.reader.rewind(offset);
+    }
+}
+
+struct Guarded {
+    bytes: Bytes,
+    _reserved: Guard,
+}
+
+impl AsRef<[u8]> for Guarded {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Whatever holds the large texts of a record holds the memory that was reserved for them.
+fn keep(reserved: &Guard, content: &mut Content) {
+    match content {
+        Content::Rows { rows, .. } => {
+            rows.iter_mut().filter_map(Row::text_mut).for_each(|text| text.keep(reserved.clone()))
+        }
+        Content::Aside { kept, .. } => {
+            let (bytes, reserved) = (mem::take(kept), reserved.clone());
+            *kept = Bytes::from_owner(Guarded { bytes, _reserved: reserved });
+        }
+        Content::Nothing => {}
     }
 }
 
 impl Chunk for SpoolChunk {
     fn records(&self) -> impl Iterator<Item = Decoded> + Send {
-        self.chunk.records().map(|record| Decoded {
-            offset: record.offset,
-            received_at: record.decided.received_at,
-            content: self.decoder.content(&record),
+        self.chunk.records().map(|record| {
+            let mut content = self.decoder.content(&record);
+            if let Some(reserved) = &self.reserved {
+                keep(reserved, &mut content);
+            }
+            Decoded { offset: record.offset, received_at: record.decided.received_at, content }
         })
     }
 }

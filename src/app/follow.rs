@@ -22,7 +22,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::parts::read_open_run;
+use super::shared_runs::read_open_run;
 use crate::{
     config::Settings,
     event::{Decided, Kind, implicit_run_id},
@@ -86,7 +86,7 @@ pub fn listen(
         live: live.clone(),
         receipts,
         share: RunShare::new(link.clone(), &redis.key_prefix),
-        resolver: Resolver::new(settings.intake.timeouts()),
+        resolver: Resolver::new(settings.intake.timeouts()).with_channels(settings.intake.channels_max),
         words: HashMap::new(),
         silent: HashMap::new(),
         began: Instant::now(),

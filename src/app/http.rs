@@ -60,7 +60,12 @@ pub fn load_tokens(keys: &Keyring, settings: &Settings) {
 
 /// The sight of the routes.
 pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
-    let latest = Latest { link: seen.link.clone(), prefix: settings.redis.key_prefix.clone() };
+    let latest = Latest {
+        link: seen.link.clone(),
+        prefix: settings.redis.key_prefix.clone(),
+        history_bytes: settings.latest.history_bytes.as_usize(),
+        limits: inlet.limits().unwrap_or_else(|| watch::channel(settings.limits.clone()).1),
+    };
     Sight {
         config: Arc::new(settings.http.clone()),
         access: Access::at(&settings.http.listen),

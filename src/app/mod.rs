@@ -18,6 +18,7 @@ mod phases;
 pub mod refill;
 pub mod replay;
 mod serve;
+mod shared_runs;
 mod signals;
 mod status;
 pub mod stores;
@@ -44,6 +45,7 @@ use crate::{
     lifecycle::{Hold, Readiness, Signal, Tasks},
     live::Live,
     logging::LevelHandle,
+    memory::MemoryLimit,
     metrics::Metrics,
     spool::{self, SpoolError},
 };
@@ -122,7 +124,9 @@ async fn daemon(
     appender.keep_from(0);
     let live = Live::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
     let readiness = Readiness::default();
-    let mut daemon = Daemon { settings, metrics, live, front, back, readiness, tasks: Tasks::new() };
+    let memory = MemoryLimit::default();
+    let mut daemon =
+        Daemon { settings, metrics, memory: memory.clone(), live, front, back, readiness, tasks: Tasks::new() };
 
     let inlets = daemon.subscribe()?;
     let (hold_out, hold) = watch::channel(Hold::Open);
@@ -134,7 +138,7 @@ async fn daemon(
     let (problem_out, problem) = watch::channel(None);
     let watched = Watched { hold: hold.clone(), progress: progress.clone(), last_gap, problem };
     let sources = daemon.sources(started, &inlets.status, (&view, &dead_letters), watched);
-    let board = Board::new(&settings.latest, &settings.redis.key_prefix, Arc::clone(&daemon.metrics));
+    let board = Board::new(&settings.latest, &settings.redis.key_prefix, memory.clone(), Arc::clone(&daemon.metrics));
     // Takes up a pause of before the restart, so it comes before the writer.
     let (receipts, _) = broadcast::channel(RECEIPTS);
     let jobs = daemon.control(&sources, hold_out, &board, &inlets, receipts.clone());
@@ -144,7 +148,7 @@ async fn daemon(
     let (drained, heartbeat, inlets) =
         daemon.receive(inlets, appender, &recovery, &board, jobs, (limits.clone(), last_gap_out))?;
     let store = daemon.write(
-        SpoolRecords::new(reader, view.clone(), decoder),
+        SpoolRecords::new(reader, view.clone(), decoder, memory),
         committer,
         &view,
         (hold, flush_to),

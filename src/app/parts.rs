@@ -1,15 +1,9 @@
 //! Small adapters between parts that do not know each other.
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use serde_json::Value;
-use tokio::{runtime::Handle, sync::Notify};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
@@ -17,20 +11,16 @@ use crate::{
     dead_letter::{DeadLetter, DeadLetters},
     event::Decided,
     frame::{Gap, GapReason, Reason, Rejection, SetAside},
-    intake::{Recovered, RunSharing},
+    intake::Recovered,
     latest::Render,
-    lifecycle::Signal,
     logging::Chain,
-    redis::RunShare,
-    runs::{EventTime, Facts, OpenRun},
+    memory::{LARGE, MemoryLimit},
+    runs::{EventTime, Facts},
     spool::{self, RecordKind},
     store::{BoxError, Store},
     wire,
     writer::{Aside, Commit, Kept, Letter},
 };
-
-/// How long Redis may take for news of an open run.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Renders latest values from the bytes of messages.
 pub struct Renderer {
@@ -45,6 +35,10 @@ impl Renderer {
 }
 
 impl Render for Renderer {
+    fn text_bytes(&self, payload: &[u8]) -> usize {
+        wire::text_bytes(payload)
+    }
+
     fn render(&self, payload: &[u8], decided: &Decided, canonical_only: bool, out: &mut String) {
         match wire::decode_accepted(payload) {
             Ok(message) if canonical_only => wire::latest_json_canonical(&message, decided, &self.instance, out),
@@ -58,94 +52,6 @@ impl Render for Renderer {
 pub fn status_key(status: &Arc<dyn Fn() -> Value + Send + Sync>) -> Arc<dyn Fn() -> String + Send + Sync> {
     let status = Arc::clone(status);
     Arc::new(move || status().to_string())
-}
-
-/// Open runs of other instances, for the intake thread. What it says is sent beside it: a slow Redis must not hold up intake,
-/// however many runs are opened.
-pub struct SharedRuns {
-    share: RunShare,
-    runtime: Handle,
-    news: Arc<News>,
-}
-
-/// The newest of each channel that is not sent yet; `None`: to be forgotten.
-#[derive(Default)]
-struct News {
-    waiting: Mutex<HashMap<String, Option<String>>>,
-    changed: Notify,
-}
-
-impl SharedRuns {
-    /// Over this connection, which `runtime` drives; and the task that sends.
-    pub fn new(
-        share: RunShare,
-        runtime: Handle,
-        stop: Signal,
-    ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
-        let news = Arc::new(News::default());
-        let task = send_news(share.clone(), Arc::clone(&news), stop);
-        (Self { share, runtime, news }, task)
-    }
-}
-
-impl News {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Option<String>>> {
-        // Whoever panicked left plain values behind.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tell(&self, channel: &str, json: Option<String>) {
-        self.lock().insert(channel.to_owned(), json);
-        self.changed.notify_one();
-    }
-}
-
-/// Sends what waits; a last time when stopping.
-async fn send_news(share: RunShare, news: Arc<News>, mut stop: Signal) -> Result<(), Infallible> {
-    loop {
-        let stopping = tokio::select! {
-            biased;
-            () = stop.stopped() => true,
-            () = news.changed.notified() => false,
-        };
-        let waiting = mem::take(&mut *news.lock());
-        for (channel, json) in waiting {
-            let sent = async {
-                match json {
-                    Some(json) => share.publish(&channel, json).await,
-                    None => share.forget(&channel).await,
-                }
-            };
-            // What Redis does not take is told again with the next change.
-            if tokio::time::timeout(PATIENCE, sent).await.is_err() && stopping {
-                break;
-            }
-        }
-        if stopping {
-            return Ok(());
-        }
-    }
-}
-
-impl RunSharing for SharedRuns {
-    fn fetch(&mut self, channel: &str) -> Option<OpenRun> {
-        read_open_run(&self.runtime.block_on(self.share.fetch(channel))?)
-    }
-
-    fn publish(&mut self, channel: &str, open: &OpenRun) {
-        if let Ok(json) = serde_json::to_string(open) {
-            self.news.tell(channel, Some(json));
-        }
-    }
-
-    fn forget(&mut self, channel: &str) {
-        self.news.tell(channel, None);
-    }
-}
-
-/// A run as another instance shares it.
-pub fn read_open_run(json: &str) -> Option<OpenRun> {
-    serde_json::from_str(json).inspect_err(|error| debug!(%error, "the shared run of a channel cannot be read")).ok()
 }
 
 /// Commits to the spool; a store that may forget keeps the checkpoint behind.
@@ -180,21 +86,22 @@ impl Commit for SpoolCommit {
 pub struct Letters {
     letters: Arc<DeadLetters>,
     view: spool::View,
+    memory: MemoryLimit,
 }
 
 /// A letter with everything that it borrows.
 struct Written {
     channel: String,
     aside: SetAside,
-    payload: Vec<u8>,
+    payload: Bytes,
     decided: Decided,
     kind: RecordKind,
 }
 
 impl Letters {
-    /// Letters about records of this spool.
-    pub fn new(letters: Arc<DeadLetters>, view: spool::View) -> Self {
-        Self { letters, view }
+    /// Letters about records of this spool; what large ones take is counted in `memory`.
+    pub fn new(letters: Arc<DeadLetters>, view: spool::View, memory: MemoryLimit) -> Self {
+        Self { letters, view, memory }
     }
 
     fn written(view: &spool::View, letter: &Letter) -> Written {
@@ -208,9 +115,9 @@ impl Letters {
                 decided: plain(*run_id),
                 kind: RecordKind::Rejected,
             },
-            Kept::Refused { error, row } => Self::refused(view, letter.offset, error).unwrap_or_else(|| {
+            Kept::Refused { error, row, .. } => Self::refused(view, letter.offset, error).unwrap_or_else(|| {
                 let (aside, kept) = SetAside::new(refusal(error), row.as_bytes());
-                let (payload, decided) = (kept.to_vec(), plain(Uuid::nil()));
+                let (payload, decided) = (Bytes::copy_from_slice(kept), plain(Uuid::nil()));
                 Written { channel: String::new(), aside, payload, decided, kind: RecordKind::Rejected }
             }),
         }
@@ -225,7 +132,7 @@ impl Letters {
             Some((record.offset == offset).then(|| Written {
                 channel: record.channel.to_owned(),
                 aside,
-                payload: kept.to_vec(),
+                payload: Bytes::copy_from_slice(kept),
                 decided: record.decided,
                 kind: record.kind,
             }))
@@ -239,7 +146,34 @@ fn refusal(error: &str) -> Rejection {
 
 impl Aside for Letters {
     async fn put(&self, letters: &[Letter]) -> Result<(), BoxError> {
-        let (sink, view, letters) = (Arc::clone(&self.letters), self.view.clone(), letters.to_vec());
+        let mut rest = letters;
+        while let Some((first, others)) = rest.split_first() {
+            // A large one by itself: it is there up to three times while it is written.
+            let small = others.iter().take_while(|letter| large(first) == 0 && large(letter) == 0).count();
+            let (group, after) = rest.split_at(1 + small);
+            let reserved = match large(first) {
+                0 => None,
+                bytes => Some(self.memory.reserve_for_writer(3 * bytes).await),
+            };
+            self.put_group(group.to_vec()).await?;
+            drop(reserved);
+            rest = after;
+        }
+        Ok(())
+    }
+}
+
+/// The size of the message that a letter is about, where it is large. Of a rejected one it is counted already.
+fn large(letter: &Letter) -> usize {
+    match &letter.kept {
+        Kept::Refused { size, .. } if *size >= LARGE => *size,
+        _ => 0,
+    }
+}
+
+impl Letters {
+    async fn put_group(&self, letters: Vec<Letter>) -> Result<(), BoxError> {
+        let (sink, view) = (Arc::clone(&self.letters), self.view.clone());
         let put = move || {
             let spool_id = view.id();
             let written: Vec<_> = letters.iter().map(|letter| (letter, Self::written(&view, letter))).collect();

@@ -22,6 +22,7 @@ use crate::{
     config::Settings,
     dead_letter::{self, DeadLetterError, DeadLetters},
     lifecycle::{Hold, Signal},
+    memory::MemoryLimit,
     metrics::Metrics,
     spool::{self, SpoolError},
     store::{BoxError, Store, StoreError},
@@ -139,9 +140,10 @@ async fn drain_into(
     drop(recovery);
     let letters = dead_letter::Config { dir: orphan.dead_letters.clone(), ..settings.dead_letter.clone() };
     let letters = Arc::new(DeadLetters::open(&letters, Arc::clone(metrics)).map_err(RefillError::DeadLetters)?);
-    let records = SpoolRecords::new(reader, view.clone(), Arc::new(Decoder::new(owner)));
+    let memory = MemoryLimit::default();
+    let records = SpoolRecords::new(reader, view.clone(), Arc::new(Decoder::new(owner)), memory.clone());
     let commit = SpoolCommit::new(committer, view.clone(), Arc::clone(store), settings.spool.linger);
-    let aside = Letters::new(Arc::clone(&letters), view.clone());
+    let aside = Letters::new(Arc::clone(&letters), view.clone(), memory);
     let aside = Arc::new(Counted { letters: aside, records: Mutex::default() });
     let tell = |at: u64| tell(at.clamp(first, end) - first, end - first);
     let until = Until { first, finished: || view.committed() >= end, tell };

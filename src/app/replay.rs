@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use jiff::tz::TimeZone;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -189,7 +190,7 @@ impl Shared {
                     Content::Aside {
                         channel: letter.info.channel.clone(),
                         aside,
-                        kept: Vec::new(),
+                        kept: Bytes::new(),
                         run_id: Uuid::nil(),
                     }
                 }

@@ -59,6 +59,7 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     let (store, upkeep) = stores::open_read_only(settings, &metrics, stop.clone());
     tasks.spawn("store", upkeep);
     let (link, upkeep) = Link::new(&settings.redis, stop.clone());
+    let link = link.counted_in(&metrics);
     tasks.spawn("redis commands", upkeep);
     let (answers_out, answers) = watch::channel(Answers { yes: false, problem: None });
     tasks.spawn("probe", probe(Arc::clone(&store), answers_out, stop.clone()));

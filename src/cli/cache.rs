@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    redis::{self, Resource},
+    redis::{self, Found, LATEST_EXTRA, Resource, SMALL_VALUE, STATUS_VALUE},
     terminal,
 };
 
@@ -50,7 +50,10 @@ pub async fn run(settings: Settings, command: Command, json: bool) -> Result<(),
     let client = connect(&settings.redis).await?;
     let redis = &settings.redis;
     match command {
-        Command::Get { key } => get(&client, redis, &below(prefix, &key), json).await,
+        Command::Get { key } => {
+            let key = below(prefix, &key);
+            get(&client, redis, &Wanted { max: value_max(&settings, &key), key }, json).await
+        }
         Command::Invalidate { pattern } => {
             let pattern = format!("{}{}", literal(prefix), without(prefix, &pattern));
             let deleted = delete(&client, redis, &pattern).await?;
@@ -82,13 +85,33 @@ fn is_cache(prefix: &str, key: &str) -> bool {
     key.strip_prefix(prefix).is_some_and(|rest| !KEPT.iter().any(|kept| rest.starts_with(kept)))
 }
 
-async fn get(client: &Client, redis: &redis::Config, key: &str, json: bool) -> Result<(), CliError> {
+/// A key to show, and how long its value may be.
+struct Wanted {
+    key: String,
+    max: usize,
+}
+
+/// The most that a value of ours has under this key.
+fn value_max(settings: &Settings, key: &str) -> usize {
+    match without(&settings.redis.key_prefix, key) {
+        "history:latest" => settings.latest.history_bytes.as_usize(),
+        name if name.ends_with(":latest") => settings.limits.message.as_usize() + LATEST_EXTRA,
+        name if name.starts_with("ingest:") && !name.starts_with("ingest:run:") => STATUS_VALUE,
+        _ => SMALL_VALUE,
+    }
+}
+
+async fn get(client: &Client, redis: &redis::Config, wanted: &Wanted, json: bool) -> Result<(), CliError> {
+    let key = wanted.key.as_str();
     let failed = |error| failed(redis, format!("failed to read `{key}`"), Resource::Key(key), error);
     if key.contains(":session:") {
         return Err(CliError::Usage("sessions are not shown".into()));
     }
-    let value: Option<String> = client.get(key).await.map_err(failed)?;
-    let value = value.ok_or_else(|| CliError::No(format!("there is no key `{key}`")))?;
+    let value = match redis::read_value(client, key, wanted.max).await.map_err(failed)? {
+        Found::Usable(value) => value,
+        Found::Absent => return Err(CliError::No(format!("there is no key `{key}`"))),
+        Found::Unusable(why) => return Err(CliError::No(format!("`{key}` holds {why}; it is not shown"))),
+    };
     if !json {
         return output::line(&terminal::field(&value));
     }

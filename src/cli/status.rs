@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    redis::{self, Resource},
+    redis::{self, Found, Resource, STATUS_VALUE},
     spool::{self, Report},
 };
 
@@ -115,12 +115,13 @@ async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(St
     let mut found = Vec::new();
     for instance in instances {
         let key = format!("{prefix}{instance}");
-        let text: Option<String> = client
-            .get(&key)
+        let text = redis::read_value(&client, &key, STATUS_VALUE)
             .await
             .map_err(|error| failed(&settings.redis, "failed to read a status", Resource::Key(&key), error))?;
-        // A key that expired between the scan and now, or that somebody else wrote, is no daemon.
-        if let Some(status) = text.and_then(|text| serde_json::from_str::<Value>(&text).ok()) {
+        // A key that expired between the scan and now, or whose value no daemon has written, is no daemon.
+        if let Found::Usable(text) = text
+            && let Ok(status) = serde_json::from_str::<Value>(&text)
+        {
             found.push((instance, status));
         }
     }
@@ -136,14 +137,14 @@ pub async fn instances(client: &Client, redis: &redis::Config) -> Result<Vec<Str
     loop {
         let page: Reply = client.scan_page(cursor, pattern.clone(), Some(1_000), None).await.map_err(failed)?;
         let (next, keys): (String, Vec<String>) = page.convert().map_err(failed)?;
-        names.extend(keys.iter().filter_map(|key| key.strip_prefix(&prefix)).map(str::to_owned));
+        // Under the same prefix are the shared open runs and the canaries of readiness.
+        let is_daemon = |name: &&str| !name.starts_with("run:") && !name.starts_with("canary:");
+        names.extend(keys.iter().filter_map(|key| key.strip_prefix(&prefix)).filter(is_daemon).map(str::to_owned));
         cursor = next;
         if cursor == "0" {
             break;
         }
     }
-    // Under the same prefix are the shared open runs and the canaries of readiness.
-    names.retain(|name| !name.starts_with("run:") && !name.starts_with("canary:"));
     names.sort();
     names.dedup();
     Ok(names)

@@ -245,7 +245,8 @@ impl Stage {
         self.resume().await;
         let payload_json = r#"{"command":"resume"}"#;
         let command = Command { command: "resume".into(), payload_json: payload_json.into(), ..Command::default() };
-        let job = Job { command, channel: OWN.into(), payload: payload_json.into(), received_at: now };
+        let payload = payload_json.into();
+        let job = Job { command, channel: OWN.into(), payload, received_at: now, reserved: None };
         Some(Finished { job, started: Instant::now(), outcome: Outcome::Done, detail: why })
     }
 

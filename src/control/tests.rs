@@ -22,7 +22,12 @@ impl Rig {
         let (stopper, stop) = Signal::new();
         let metrics = Metrics::new();
         let (link, _) = redis::Link::new(&redis::Config::default(), stop.clone());
-        let board = Board::new(&latest::Config::default(), "cascor:", Arc::clone(&metrics));
+        let board = Board::new(
+            &latest::Config::default(),
+            "cascor:",
+            crate::memory::MemoryLimit::default(),
+            Arc::clone(&metrics),
+        );
         let (hold, hold_seen) = watch::channel(Hold::Open);
         let (stored, stored_seen) = watch::channel(0);
         let (to_intake, arrivals) = mpsc::channel(64);
@@ -67,7 +72,8 @@ impl Rig {
             payload_json: "{}".into(),
             ..Command::default()
         };
-        let job = Job { command, channel: "cascor:control".into(), payload: "{}".into(), received_at: 1 };
+        let job =
+            Job { command, channel: "cascor:control".into(), payload: "{}".into(), received_at: 1, reserved: None };
         self.jobs.send(job).await.unwrap();
     }
 
@@ -143,7 +149,7 @@ async fn a_flush_waits_for_the_store_and_delays_nobody() {
     assert_eq!((row.command.as_str(), row.outcome.as_deref()), ("flush", Some("done")));
     rig.end.store(201, Ordering::Relaxed);
     let command = Command { command: "flush".into(), timeout: Some(Duration::from_millis(10)), ..Command::default() };
-    let job = Job { command, channel: "c".into(), payload: Bytes::new(), received_at: 1 };
+    let job = Job { command, channel: "c".into(), payload: Bytes::new(), received_at: 1, reserved: None };
     rig.jobs.send(job).await.unwrap();
     assert_eq!(rig.row().await.outcome.as_deref(), Some("failed"));
 }

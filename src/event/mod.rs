@@ -3,16 +3,21 @@
 //! Rows are plain values. Their keys and contents are a function of the message, the channel and what intake decided once and
 //! stored beside it ([`Decided`]); nothing here reads a clock or a configuration.
 
+mod text;
 mod weigh;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use sha1_smol::Sha1;
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
-pub use self::weigh::{Placed, Weigh, weight};
 use self::weigh::{ROW, text};
+pub use self::{
+    text::{Guard, SharedText},
+    weigh::{Placed, Weigh, weight},
+};
 use crate::units::Micros;
 
 /// Namespace of every derived UUID.
@@ -86,7 +91,7 @@ pub struct MetricsRow {
     pub phase: Option<String>,
     pub seq: Option<i64>,
     pub extra: BTreeMap<String, f64>,
-    pub rest_json: Option<String>,
+    pub rest_json: Option<SharedText>,
 }
 
 /// A row of `network_topology`.
@@ -99,7 +104,7 @@ pub struct TopologyRow {
     pub output_size: Option<i32>,
     pub hidden_units: Option<i32>,
     pub total_parameters: Option<i32>,
-    pub topology_json: String,
+    pub topology_json: SharedText,
     pub weights_summary: Option<String>,
 }
 
@@ -109,7 +114,7 @@ pub struct TopologyRow {
 pub struct EventRow {
     pub key: EventKey,
     pub r#type: String,
-    pub payload_json: String,
+    pub payload_json: SharedText,
     pub epoch: Option<i32>,
 }
 
@@ -211,6 +216,16 @@ impl Row {
         }
     }
 
+    /// The text that may be as long as a message.
+    pub fn text_mut(&mut self) -> Option<&mut SharedText> {
+        match self {
+            Self::Metrics(row) => row.rest_json.as_mut(),
+            Self::Topology(row) => Some(&mut row.topology_json),
+            Self::Event(row) => Some(&mut row.payload_json),
+            Self::Dataset(_) | Self::Control(_) | Self::Gap(_) => None,
+        }
+    }
+
     /// Roughly how many bytes the row takes in memory and on the wire.
     pub fn bytes(&self) -> usize {
         match self {
@@ -239,7 +254,7 @@ pub struct RunRow {
     pub status: Option<String>,
     pub dataset_name: Option<String>,
     pub dataset_size: Option<i32>,
-    pub config_json: Option<String>,
+    pub config_json: Option<SharedText>,
     pub final_epoch: Option<i32>,
     pub final_train_loss: Option<f64>,
     pub final_train_accuracy: Option<f64>,
@@ -318,14 +333,13 @@ pub fn run_id_from_text(text: &str) -> Uuid {
 
 /// The UUID of a run that nobody named: by channel, time and bytes of the message that opens it.
 pub fn implicit_run_id(channel: &str, event_time: Micros, payload: &[u8]) -> Uuid {
-    let time = event_time.to_string();
-    let mut name = Vec::with_capacity(channel.len() + time.len() + payload.len() + 2);
-    name.extend_from_slice(channel.as_bytes());
-    name.push(0);
-    name.extend_from_slice(time.as_bytes());
-    name.push(0);
-    name.extend_from_slice(payload);
-    Uuid::new_v5(&NS, &name)
+    // As `Uuid::new_v5`, which would need a copy of the payload.
+    let mut hash = Sha1::new();
+    for part in [NS.as_bytes(), channel.as_bytes(), &[0], event_time.to_string().as_bytes(), &[0], payload] {
+        hash.update(part);
+    }
+    let [first @ .., _, _, _, _] = hash.digest().bytes();
+    uuid::Builder::from_sha1_bytes(first).into_uuid()
 }
 
 /// The UUID of a dataset that has only a name.
@@ -352,6 +366,12 @@ mod tests {
         assert_eq!(restore_micros(time.div_euclid(1_000), id), time);
         assert_ne!(id, event_id(time, "cascor:other", b"{}"), "the channel is part of the id");
         assert!(id < event_id(time + 1, "cascor:training", b"{}"), "ordered within the millisecond");
+    }
+
+    #[test]
+    fn a_run_that_nobody_named_has_a_version_5_uuid() {
+        let expected = Uuid::new_v5(&NS, b"cascor:training\x001763633700123456\x00{}");
+        assert_eq!(implicit_run_id("cascor:training", 1_763_633_700_123_456, b"{}"), expected);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! How large a row is, and where it is: what pages of rows end by.
 
-use super::{EventKey, EventRow, MetricsRow, RunRow, TopologyRow};
+use super::{EventKey, EventRow, MetricsRow, RunRow, SharedText, TopologyRow};
 
 /// What every row takes, roughly.
 pub(super) const ROW: usize = 96;
@@ -26,10 +26,14 @@ pub(super) fn text(text: &Option<String>) -> usize {
     text.as_ref().map_or(0, String::len)
 }
 
+fn shared(text: &Option<SharedText>) -> usize {
+    text.as_ref().map_or(0, |text| text.len())
+}
+
 impl Weigh for MetricsRow {
     fn bytes(&self) -> usize {
         let extra: usize = self.extra.keys().map(|key| key.len() + 16).sum();
-        ROW + text(&self.phase) + text(&self.rest_json) + extra
+        ROW + text(&self.phase) + shared(&self.rest_json) + extra
     }
 }
 
@@ -65,9 +69,8 @@ impl Placed for EventRow {
 
 impl Weigh for RunRow {
     fn bytes(&self) -> usize {
-        let texts =
-            [&self.run_name, &self.status, &self.dataset_name, &self.config_json, &self.notes, &self.created_by];
+        let texts = [&self.run_name, &self.status, &self.dataset_name, &self.notes, &self.created_by];
         let tags: usize = self.tags.iter().map(String::len).sum();
-        2 * ROW + texts.into_iter().map(text).sum::<usize>() + tags
+        2 * ROW + texts.into_iter().map(text).sum::<usize>() + shared(&self.config_json) + tags
     }
 }

@@ -1,6 +1,8 @@
 //! One message: decoded, decided, appended, and shown to those who keep the newest values.
 
-use tracing::debug;
+use std::sync::Arc;
+
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::Intake;
@@ -15,6 +17,10 @@ use crate::{
     spool::{NewRecord, RecordKind},
     wire::{self, Job, Message},
 };
+
+/// What a command takes beside its bytes, and how many copies of these there are until it is executed.
+const COMMAND_BYTES: usize = 1 << 10;
+const COMMAND_COPIES: usize = 4;
 
 impl Intake {
     /// Every message ends as one record: an event, a command, or a rejected message with its reason. What is appended is
@@ -101,6 +107,9 @@ impl Intake {
         {
             self.parts.sharing.publish(&frame.channel, open);
         }
+        if let Some(channel) = self.resolver.take_forgotten() {
+            self.parts.sharing.forget(&channel);
+        }
         choice
     }
 
@@ -112,11 +121,16 @@ impl Intake {
             self.losses.count(&frame.channel, at);
         }
         self.unsynced = true;
+        let Some(reserved) = self.commands.try_reserve(COMMAND_BYTES + COMMAND_COPIES * frame.payload.len()) else {
+            warn!("command is recorded but not executed: too many at once");
+            return if appended.is_some() { Taken::Durable } else { Taken::AtRisk };
+        };
         self.pending_commands.push(Job {
             command,
             channel: frame.channel.clone(),
             payload: frame.payload.clone(),
             received_at: frame.received_at,
+            reserved: Some(Arc::new(reserved)),
         });
         if appended.is_some() { Taken::Durable } else { Taken::AtRisk }
     }

@@ -5,7 +5,13 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use crate::{runs::Timeouts, units};
+use crate::{
+    runs::{CHANNELS, Timeouts},
+    units,
+};
+
+/// All channels are looked through when one is forgotten, and saved once a second.
+const CHANNELS_LIMIT: usize = 65_536;
 
 /// What is decided about a message.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -19,6 +25,8 @@ pub struct Config {
     /// For how long after the end of a channel's run metrics without a run id still belong to it.
     #[serde(with = "units::duration")]
     pub run_end_grace: Duration,
+    /// Channels whose open runs are remembered, and shared in Redis; beyond that the least recently used is forgotten.
+    pub channels_max: usize,
 }
 
 impl Default for Config {
@@ -27,6 +35,7 @@ impl Default for Config {
             time_zone: "UTC".into(),
             run_idle_timeout: Duration::from_secs(6 * 3_600),
             run_end_grace: Duration::from_secs(5),
+            channels_max: CHANNELS,
         }
     }
 }
@@ -46,6 +55,23 @@ impl Config {
         }
         if self.run_idle_timeout.is_zero() {
             problems.push("`intake.run_idle_timeout` must be longer than zero".into());
+        }
+        if !(1..=CHANNELS_LIMIT).contains(&self.channels_max) {
+            problems.push(format!("`intake.channels_max` must be between 1 and {CHANNELS_LIMIT}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_channels_are_remembered_and_not_any_number() {
+        for (channels_max, expected) in [(0, 1), (1, 0), (CHANNELS_LIMIT, 0), (CHANNELS_LIMIT + 1, 1)] {
+            let mut problems = Vec::new();
+            Config { channels_max, ..Config::default() }.problems(&mut problems);
+            assert_eq!(problems.len(), expected, "{channels_max}: {problems:?}");
         }
     }
 }

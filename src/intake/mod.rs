@@ -39,6 +39,7 @@ use crate::{
     latest::Board,
     lifecycle::Readiness,
     live::Live,
+    memory::MemoryLimit,
     metrics::{Label, Metrics},
     notify::Heartbeat,
     runs::Resolver,
@@ -55,6 +56,9 @@ const HOUSEKEEPING: Duration = Duration::from_millis(250);
 
 /// A loss that the sources know of is told within this time.
 const UNTOLD: Micros = 1_500_000;
+
+/// Memory of the commands that wait to be executed; more are recorded, and not executed.
+const COMMANDS_BYTES: usize = 8 << 20;
 
 /// How long the outcomes of the last commands are waited for when stopping.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -103,6 +107,8 @@ pub struct Intake {
     /// For how long this process has been subscribed; a silent run ages only then.
     subscribed: Duration,
     ticked: Instant,
+    /// What commands may take until they are executed.
+    commands: MemoryLimit,
     /// Commands of the group that is not durable yet.
     pending_commands: Vec<Job>,
     /// When the frames of the group were received.
@@ -122,7 +128,7 @@ impl Intake {
     pub fn new(mut parts: Parts, recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>))) -> Self {
         parts.appender.keep_from(0); // until the first save
         let (state, resolver, seqs) =
-            StateFile::open(&parts.state_dir, parts.appender.spool_id(), parts.config.timeouts(), recovered);
+            StateFile::open(&parts.state_dir, parts.appender.spool_id(), &parts.config, recovered);
         if let Some(offset) = state.as_of() {
             parts.appender.resume_at(offset);
         }
@@ -138,6 +144,7 @@ impl Intake {
             state,
             subscribed: Duration::ZERO,
             ticked: Instant::now(),
+            commands: MemoryLimit::new(COMMANDS_BYTES),
             pending_commands: Vec::new(),
             pending_since: Vec::with_capacity(GROUP_MAX),
             losses: Losses::default(),

@@ -17,20 +17,18 @@ use tokio::time::Instant;
 use tracing::warn;
 use uuid::Uuid;
 
+use super::Config;
 use crate::{
     event::Decided,
     gaps::SeqTracker,
     logging::Chain,
-    runs::{Facts, OpenRun, Resolver, State, Timeouts},
+    runs::{Facts, OpenRun, Resolver, State},
     spool::disk::Disk,
     units::Micros,
 };
 
 /// How often the file is replaced.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Channels for which it is remembered that the shared run was asked for.
-const CHANNELS_MAX: usize = 4_096;
 
 /// A record of the log, as far as the open runs and the gaps depend on it.
 pub struct Recovered<'a> {
@@ -80,6 +78,8 @@ pub(super) struct StateFile {
     as_of: Option<u64>,
     asked: HashSet<String>,
     failing: bool,
+    /// Channels for which it is remembered that the shared run was asked for.
+    channels_max: usize,
 }
 
 impl StateFile {
@@ -87,7 +87,7 @@ impl StateFile {
     pub(super) fn open(
         state_dir: &Path,
         spool: Uuid,
-        timeouts: Timeouts,
+        config: &Config,
         mut recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>)),
     ) -> (Self, Resolver, SeqTracker) {
         let path = state_dir.join("runs.json");
@@ -108,10 +108,11 @@ impl StateFile {
         let resumable = saved.as_ref().filter(|_| of == Some(spool)).map(|saved| saved.as_of);
         // Offsets of another log say nothing here: what is newer in this one shows by its time.
         let other = of.is_some_and(|of| of != spool);
-        let (as_of, mut resolver, mut seqs) = match saved {
-            Some(saved) => (saved.as_of, Resolver::restore(timeouts, saved.runs), saved.seqs),
-            None => (0, Resolver::new(timeouts), SeqTracker::default()),
+        let (as_of, runs, mut seqs) = match saved {
+            Some(saved) => (saved.as_of, saved.runs, saved.seqs),
+            None => (0, State::default(), SeqTracker::default()),
         };
+        let mut resolver = Resolver::restore(config.timeouts(), runs).with_channels(config.channels_max);
         let mut newest = None;
         recovered(if other { 0 } else { as_of }, &mut |record| {
             if other && last_alive.is_some_and(|alive| record.decided.received_at <= alive) {
@@ -131,8 +132,16 @@ impl StateFile {
         });
         // Records may have been made while nobody listened, by other means; without the file they are the best there is.
         let last_alive = last_alive.or(newest);
-        let file =
-            Self { path, saved_at: None, last_alive, spool, as_of: resumable, asked: HashSet::new(), failing: false };
+        let file = Self {
+            path,
+            saved_at: None,
+            last_alive,
+            spool,
+            as_of: resumable,
+            asked: HashSet::new(),
+            failing: false,
+            channels_max: config.channels_max,
+        };
         (file, resolver, seqs)
     }
 
@@ -150,7 +159,7 @@ impl StateFile {
         if self.asked.contains(channel) {
             return false;
         }
-        if self.asked.len() >= CHANNELS_MAX {
+        if self.asked.len() >= self.channels_max {
             self.asked.clear();
         }
         self.asked.insert(channel.to_owned())
@@ -204,10 +213,8 @@ impl StateFile {
 mod tests {
     use super::*;
 
-    const TIMEOUTS: Timeouts = Timeouts { idle: Duration::from_secs(60), end_grace: Duration::from_secs(5) };
-
     fn open(dir: &Path, spool: u128, asked: &mut Option<u64>) -> StateFile {
-        StateFile::open(dir, Uuid::from_u128(spool), TIMEOUTS, |from, _| *asked = Some(from)).0
+        StateFile::open(dir, Uuid::from_u128(spool), &Config::default(), |from, _| *asked = Some(from)).0
     }
 
     #[test]
@@ -217,7 +224,11 @@ mod tests {
         let mut file = open(dir.path(), 1, &mut asked);
         assert_eq!((asked, file.as_of()), (Some(0), None));
         file.alive_until(77);
-        assert!(file.save(Resolver::new(TIMEOUTS).state(Duration::ZERO), &SeqTracker::default(), 1_000));
+        assert!(file.save(
+            Resolver::new(Config::default().timeouts()).state(Duration::ZERO),
+            &SeqTracker::default(),
+            1_000
+        ));
         let again = open(dir.path(), 1, &mut asked);
         assert_eq!((asked, again.as_of(), again.last_alive()), (Some(1_000), Some(1_000), Some(77)));
         let other = open(dir.path(), 2, &mut asked);

@@ -1,5 +1,8 @@
 //! The newest value of each key, in memory. Taking an update costs a lock and a comparison; rendering happens in the flusher.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,7 +14,11 @@ use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
 use super::Config;
-use crate::{event::Decided, metrics::Metrics};
+use crate::{
+    event::Decided,
+    memory::{LARGE, MemoryLimit},
+    metrics::Metrics,
+};
 
 /// Bytes of metrics messages that wait to become history; a few huge ones must not fill the memory.
 const WAITING_BYTES: usize = 4 << 20;
@@ -70,33 +77,41 @@ pub struct Board {
     pub(super) news: Notify,
     /// Held while keys are written or deleted, so that a deletion is not undone by a write already under way.
     pub(super) writing: tokio::sync::Mutex<()>,
+    /// Counts what large values take while they are written.
+    pub(super) memory: MemoryLimit,
     metrics: Arc<Metrics>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     /// Its lifetimes may be replaced.
     config: Config,
-    slots: [Slot; 3],
-    runs: HashMap<Uuid, Run>,
+    pub(super) slots: [Slot; 3],
+    pub(super) runs: HashMap<Uuid, Run>,
+    /// Runs that have made room for others, and whose keys may exist.
+    evicted: Vec<Uuid>,
     waiting: VecDeque<Arc<Update>>,
     waiting_bytes: usize,
-    dirty: bool,
+    pub(super) dirty: bool,
     cleared: u64,
+    /// The large values in the slots, oldest first.
+    pub(super) large: VecDeque<Arc<Update>>,
 }
 
 #[derive(Debug, Default)]
-struct Slot {
-    value: Option<Arc<Update>>,
-    dirty: bool,
+pub(super) struct Slot {
+    pub(super) value: Option<Arc<Update>>,
+    pub(super) dirty: bool,
 }
 
 #[derive(Debug)]
-struct Run {
-    metrics: Slot,
-    topology: Slot,
+pub(super) struct Run {
+    pub(super) metrics: Slot,
+    pub(super) topology: Slot,
     active: Instant,
+    /// Whether its keys may exist.
+    written: bool,
 }
 
 /// A value that has to be written.
@@ -112,6 +127,8 @@ pub(super) struct Due {
 #[derive(Debug, Default)]
 pub(super) struct News {
     pub(super) due: Vec<Due>,
+    /// Keys of runs that have made room for others; to be deleted before anything is written.
+    pub(super) stale: Vec<String>,
     pub(super) history: VecDeque<Arc<Update>>,
     /// Whether objects of the history were left.
     pub(super) waits: bool,
@@ -147,12 +164,13 @@ fn supersedes(update: &Update, held: &Update, ttl: Duration) -> bool {
 
 impl Board {
     /// An empty board for keys under `prefix`.
-    pub fn new(config: &Config, prefix: &str, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(config: &Config, prefix: &str, memory: MemoryLimit, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             enabled: config.enabled,
             prefix: prefix.to_owned(),
             news: Notify::new(),
             writing: tokio::sync::Mutex::default(),
+            memory,
             metrics,
             state: Mutex::new(State { config: config.clone(), ..State::default() }),
         })
@@ -191,6 +209,9 @@ impl Board {
             let slot = if subject == Subject::Metrics { &mut run.metrics } else { &mut run.topology };
             skipped += u64::from(slot.offer(&update, ttl));
         }
+        if update.payload.len() >= LARGE {
+            skipped += state.keep_large(&update);
+        }
         if subject == Subject::Metrics {
             let objects = state.config.history_objects;
             state.wait(update, objects);
@@ -220,10 +241,14 @@ impl Board {
         for (id, run) in &mut state.runs {
             for (subject, slot) in [(Subject::Metrics, &mut run.metrics), (Subject::Topology, &mut run.topology)] {
                 slot.dirty |= all && slot.value.is_some();
-                due.extend(slot.take().map(|update| Due { subject, run: Some(*id), update }));
+                let value = slot.take();
+                run.written |= value.is_some();
+                due.extend(value.map(|update| Due { subject, run: Some(*id), update }));
             }
         }
-        let mut news = News { due, cleared: state.cleared, ..News::default() };
+        let evicted = std::mem::take(&mut state.evicted);
+        let stale = evicted.into_iter().flat_map(|id| self.keys_of(id)).collect();
+        let mut news = News { due, stale, cleared: state.cleared, ..News::default() };
         if history {
             state.waiting_bytes = 0;
             news.history = std::mem::take(&mut state.waiting);
@@ -243,11 +268,16 @@ impl Board {
         let mut state = self.lock();
         let mut keys: Vec<_> = Subject::ALL.iter().map(|subject| self.key(*subject, None)).collect();
         keys.extend(["history:latest", "control:latest"].map(|name| format!("{}{name}", self.prefix)));
-        for id in state.runs.keys() {
-            keys.extend([Subject::Metrics, Subject::Topology].map(|subject| self.key(subject, Some(*id))));
+        for id in state.runs.keys().chain(&state.evicted) {
+            keys.extend(self.keys_of(*id));
         }
         *state = State { config: state.config.clone(), cleared: state.cleared + 1, ..State::default() };
         keys
+    }
+
+    /// The keys of a run of its own.
+    fn keys_of(&self, run: Uuid) -> [String; 2] {
+        [Subject::Metrics, Subject::Topology].map(|subject| self.key(subject, Some(run)))
     }
 
     pub(super) fn key(&self, subject: Subject, run: Option<Uuid>) -> String {
@@ -258,7 +288,7 @@ impl Board {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Whoever panicked left plain values behind.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -276,6 +306,7 @@ impl State {
                 *slot = Slot::default();
             }
         }
+        self.forget_replaced();
     }
 
     /// The slots of the update's run; the run that was silent for longest makes room.
@@ -285,11 +316,19 @@ impl State {
             && !self.runs.contains_key(&id)
             && let Some(oldest) = self.runs.iter().min_by_key(|(_, run)| run.active).map(|(id, _)| *id)
         {
-            self.runs.remove(&oldest);
+            let evicted = self.runs.remove(&oldest);
+            // At most as many as there are runs between two writes.
+            if evicted.is_some_and(|run| run.written) {
+                self.evicted.push(oldest);
+            }
         }
         let active = update.received;
-        let run =
-            self.runs.entry(id).or_insert_with(|| Run { metrics: Slot::default(), topology: Slot::default(), active });
+        let run = self.runs.entry(id).or_insert_with(|| Run {
+            metrics: Slot::default(),
+            topology: Slot::default(),
+            active,
+            written: false,
+        });
         run.active = active;
         run
     }
@@ -301,81 +340,5 @@ impl State {
             let Some(oldest) = self.waiting.pop_front() else { break };
             self.waiting_bytes -= oldest.payload.len();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn update(run: u128, time: i64, seq: Option<i64>, received: Instant) -> Update {
-        Update {
-            subject: Subject::Metrics,
-            payload: Bytes::from_static(b"{}"),
-            decided: Decided {
-                run_id: Uuid::from_u128(run),
-                event_time: time,
-                received_at: time,
-                own_time: true,
-                opened: false,
-            },
-            seq,
-            received,
-        }
-    }
-
-    #[test]
-    fn the_newest_wins_within_a_run_and_the_last_between_runs() {
-        let start = Instant::now();
-        let ttl = Duration::from_secs(1);
-        for (name, held, new, later, wins) in [
-            ("later time", (1, 10, None), (1, 11, None), 0, true),
-            ("earlier time", (1, 10, None), (1, 9, None), 0, false),
-            ("same time, no seq: arrival", (1, 10, None), (1, 10, Some(1)), 0, true),
-            ("same time, lower seq", (1, 10, Some(5)), (1, 10, Some(4)), 0, false),
-            ("same time, higher seq", (1, 10, Some(5)), (1, 10, Some(6)), 0, true),
-            ("earlier time, but what is held has expired", (1, 10, None), (1, 9, None), 1_000, true),
-            ("another run, earlier time", (1, 10, None), (2, 9, None), 0, true),
-        ] {
-            let held = update(held.0, held.1, held.2, start);
-            let new = update(new.0, new.1, new.2, start + Duration::from_millis(later));
-            assert_eq!(supersedes(&new, &held, ttl), wins, "{name}");
-        }
-    }
-
-    #[test]
-    fn many_updates_are_one_write_and_the_busiest_runs_keep_their_keys() {
-        let config = Config { runs: 3, history_objects: 4, ..Config::default() };
-        let board = Board::new(&config, "cascor:", Metrics::new());
-        let start = Instant::now();
-        for n in 0..10u32 {
-            board.offer(update(u128::from(n % 5), i64::from(n), None, start + Duration::from_millis(u64::from(n))));
-        }
-        let news = board.take(start, false, true);
-        let everybody: Vec<_> = news.due.iter().filter(|due| due.run.is_none()).collect();
-        assert_eq!((everybody.len(), everybody[0].update.decided.event_time), (1, 9));
-        assert_eq!(news.due.len() - 1, 3, "runs 2, 3 and 4");
-        assert_eq!(news.history.iter().map(|held| held.decided.event_time).collect::<Vec<_>>(), [6, 7, 8, 9]);
-        assert!(board.take(start, false, true).due.is_empty());
-        assert_eq!(board.take(start, true, true).due.len(), 4, "again after a reconnect");
-        assert!(board.take(start + Duration::from_secs(2), true, true).due.is_empty(), "but not what has expired");
-        assert_eq!(board.forget().len(), 5 + 6);
-        assert!(board.take(start, true, true).due.is_empty());
-    }
-
-    #[test]
-    fn what_lives_no_longer_is_not_held() {
-        let board = Board::new(&Config::default(), "cascor:", Metrics::new());
-        let (start, payload) = (Instant::now(), Bytes::from(vec![b' '; 9]));
-        for run in 0..9 {
-            let update = update(run, 1, None, start);
-            board.offer(Update { subject: Subject::Topology, payload: payload.clone(), ..update });
-        }
-        let ttl = Subject::Topology.ttl(&board.config());
-        board.expire(start + ttl - Duration::from_millis(1));
-        assert_eq!(board.take(start, true, true).due.len(), 10);
-        assert!(!payload.is_unique());
-        board.expire(start + ttl);
-        assert!(payload.is_unique());
     }
 }

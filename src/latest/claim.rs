@@ -4,6 +4,8 @@
 use serde::Deserialize;
 use tracing::warn;
 
+use crate::logging::Untrusted;
+
 /// What identifies a process in a status.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 struct Owner {
@@ -40,8 +42,8 @@ impl Claim {
         if let Some(rival) = self.rival(ours, found) {
             warn!(
                 instance,
-                other = rival.process,
-                other_started_at = rival.started_at,
+                other = %Untrusted(rival.process.as_bytes()),
+                other_started_at = %Untrusted(rival.started_at.as_bytes()),
                 "another daemon runs under the same name, and both overwrite each other's status and gaps: set `instance` to a \
                  name of its own in one of them"
             );

@@ -20,8 +20,9 @@ use super::{
 use crate::{
     event::Decided,
     lifecycle::Signal,
+    memory::LARGE,
     metrics::Metrics,
-    redis::{Acl, Link, Resource},
+    redis::{Link, Resource, STATUS_VALUE},
 };
 
 /// Between two writes of a key. The contract allows 50 ms; at 2,000 events/s twice the pause takes 1 µs of CPU per event less,
@@ -37,6 +38,9 @@ const FAREWELL: Duration = Duration::from_millis(500);
 const STATUS_PAUSE: Duration = Duration::from_secs(3);
 /// Values that are written together: one may be as large as a message, and is there twice until Redis has it.
 const TOGETHER: usize = 1 << 20;
+/// The longest value of a key, as long as a message may be: of a longer one only the canonical fields are written. The client keeps
+/// a buffer as long as the longest value that it has sent.
+const TEXT_MAX: usize = 20 << 20;
 /// How long a deletion may take.
 const CLEAR: Duration = Duration::from_secs(2);
 
@@ -44,6 +48,9 @@ const CLEAR: Duration = Duration::from_secs(2);
 pub trait Render: Send + Sync {
     /// Appends the object to `out`; nothing, when the message cannot be read. `canonical_only` leaves out the other fields.
     fn render(&self, payload: &[u8], decided: &Decided, canonical_only: bool, out: &mut String);
+
+    /// How long the text of all its fields is, about.
+    fn text_bytes(&self, payload: &[u8]) -> usize;
 }
 
 /// Writes until told to stop. `status` makes the JSON of `<prefix>ingest:<instance>`.
@@ -77,7 +84,7 @@ pub async fn flusher(
         cleared: 0,
         took_over: false,
         complaint: String::new(),
-        acl: link.acl().clone(),
+        link: link.clone(),
         stop: stop.clone(),
     };
     let mut connection = link.watch();
@@ -101,13 +108,17 @@ pub async fn flusher(
                 flusher.board.expire(Instant::now());
                 if let Some(client) = link.client() {
                     let ours = status();
-                    match client.get::<Option<String>, _>(&status_key).await {
+                    match link.read(&client, &status_key, STATUS_VALUE).await {
                         Ok(Some(found)) => claim.check(&instance, &ours, &found),
                         Ok(None) => {}
-                        Err(error) => flusher.acl.warn(&error, Resource::Key(&status_key)),
+                        Err(error) => link.acl().warn(&error, Resource::Key(&status_key)),
                     }
                     flusher.set(&client, vec![(status_key.clone(), ours, flusher.board.config().status_ttl)]).await;
                 }
+                continue;
+            }
+            () = flusher.board.memory.pressure() => {
+                flusher.board.drop_large();
                 continue;
             }
             () = flusher.board.news.notified() => {}
@@ -164,7 +175,7 @@ struct Flusher {
     /// Whether the history of whoever wrote it before was looked at.
     took_over: bool,
     complaint: String,
-    acl: Acl,
+    link: Link,
     stop: Signal,
 }
 
@@ -181,10 +192,25 @@ impl Flusher {
         if !std::mem::replace(&mut self.took_over, true) {
             self.take_over(client, &config).await;
         }
+        self.delete(client, news.stale).await;
         let (mut writes, mut bytes) = (Vec::with_capacity(news.due.len() + 1), 0);
+        let mut reserved = Vec::new();
         for due in news.due {
-            let mut json = String::with_capacity(due.update.payload.len() + 256);
-            self.render.render(&due.update.payload, &due.update.decided, false, &mut json);
+            let (mut canonical_only, payload) = (false, &due.update.payload);
+            if payload.len() >= LARGE {
+                let text = self.render.text_bytes(payload);
+                canonical_only = text > TEXT_MAX;
+                // Once as text, once in the client's buffer.
+                match board.memory.try_reserve(if canonical_only { 0 } else { 2 * text }) {
+                    Some(room) => reserved.push(room),
+                    None => {
+                        board.put_back(&due);
+                        continue;
+                    }
+                }
+            }
+            let mut json = String::with_capacity(if canonical_only { 1 << 10 } else { payload.len() + 256 });
+            self.render.render(payload, &due.update.decided, canonical_only, &mut json);
             let left = due.subject.ttl(&config).saturating_sub(now.duration_since(due.update.received));
             if !json.is_empty() {
                 bytes += json.len();
@@ -193,6 +219,7 @@ impl Flusher {
             if bytes > TOGETHER {
                 bytes = 0;
                 self.set(client, std::mem::take(&mut writes)).await;
+                reserved.clear();
             }
         }
         if (again || grown)
@@ -211,14 +238,13 @@ impl Flusher {
     async fn take_over(&mut self, client: &Client, config: &super::Config) {
         let key = history_key(&self.board.prefix);
         let read = async {
-            let (bytes, millis): (u64, i64) = (client.strlen(&key).await?, client.pttl(&key).await?);
-            let fits = bytes <= config.history_bytes.as_usize() as u64;
-            let array: Option<String> = if fits { client.get(&key).await? } else { None };
+            let millis: i64 = client.pttl(&key).await?;
+            let array = self.link.read(client, &key, config.history_bytes.as_usize()).await?;
             Ok::<_, RedisError>(array.zip(u64::try_from(millis).ok()))
         };
         let read = read.await;
         if let Err(error) = &read {
-            self.acl.warn(error, Resource::Key(&key));
+            self.link.acl().warn(error, Resource::Key(&key));
         }
         if let Ok(Some((array, left))) = read {
             let age = config.history_ttl.saturating_sub(Duration::from_millis(left));
@@ -249,6 +275,14 @@ impl Flusher {
         grown
     }
 
+    /// Deletes the keys of runs that are no longer among the most recently active. Best effort: they expire by themselves.
+    async fn delete(&self, client: &Client, keys: Vec<String>) {
+        let Some(first) = keys.first().cloned() else { return };
+        if let Err(error) = client.del::<Value, _>(keys).await {
+            self.link.acl().warn(&error, Resource::Key(&first));
+        }
+    }
+
     async fn set(&mut self, client: &Client, writes: Vec<(String, String, Duration)>) {
         let pipeline = client.pipeline();
         let mut keys = Vec::with_capacity(writes.len());
@@ -269,7 +303,8 @@ impl Flusher {
         self.metrics.latest_errors.inc_by(failures.len() as u64);
         self.metrics.latest_writes.inc_by(keys.len().saturating_sub(failures.len()) as u64);
         // The first word names the kind (OOM, READONLY), the rule what an ACL lacks; the rest may change with every answer.
-        let refusal = |(key, error): &(&String, &RedisError)| self.acl.refusal(error.details(), Resource::Key(key));
+        let refusal =
+            |(key, error): &(&String, &RedisError)| self.link.acl().refusal(error.details(), Resource::Key(key));
         let kind = failures.first().map(|failure| match refusal(failure) {
             Some(refusal) => refusal.rule,
             None => failure.1.details().split(' ').next().unwrap_or_default().to_owned(),
@@ -278,7 +313,7 @@ impl Flusher {
             // The connection ends with us: what was on its way then is nobody's fault.
             (Some(_), _) if self.stop.is_stopped() => {}
             (Some(kind), Some((key, error))) if kind != self.complaint => {
-                let error = self.acl.explain(error, Resource::Key(key));
+                let error = self.link.acl().explain(error, Resource::Key(key));
                 warn!(error, "latest-state keys cannot be written");
                 self.complaint = kind;
             }

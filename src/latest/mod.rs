@@ -4,6 +4,7 @@ mod board;
 mod claim;
 mod flusher;
 mod history;
+mod large;
 
 use std::time::Duration;
 

@@ -11,6 +11,9 @@ use tracing::warn;
 
 use super::Config;
 
+/// Rules that are warned of, at most: without a prefix each key has a rule of its own.
+const WARNED_MAX: usize = 256;
+
 /// What a command works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource<'a> {
@@ -102,7 +105,7 @@ impl Acl {
     pub fn warn(&self, error: &RedisError, resource: Resource<'_>) {
         let Some(refusal) = self.refusal(error.details(), resource) else { return };
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.insert(refusal.rule.clone()) {
+        if warned.len() < WARNED_MAX && warned.insert(refusal.rule.clone()) {
             warn!(%refusal, "Redis refuses a command");
         }
     }

@@ -23,7 +23,7 @@ use fred::{
 use tokio::{sync::watch, time::timeout};
 use tracing::{info, warn};
 
-use super::{Acl, Config, Refusal, Resource, Retry, is_refusal, probe::probe};
+use super::{Acl, Config, Refusal, Resource, Retry, is_refusal, probe::probe, value::UnusableValues};
 use crate::{
     host,
     lifecycle::Signal,
@@ -269,6 +269,7 @@ pub struct Link {
     current: watch::Receiver<Option<Client>>,
     acl: Acl,
     outages: Arc<Mutex<Outages>>,
+    pub(super) unusable: UnusableValues,
 }
 
 /// What is known of the times without a connection.
@@ -285,7 +286,7 @@ impl Link {
     pub fn new(config: &Config, stop: Signal) -> (Self, impl Future<Output = Result<(), ConnectError>> + Send + use<>) {
         let (sender, current) = watch::channel(None);
         let (config, acl) = (config.clone(), Acl::of(config));
-        let link = Self { current, acl: acl.clone(), outages: Arc::default() };
+        let link = Self { current, acl: acl.clone(), outages: Arc::default(), unusable: UnusableValues::default() };
         let outages = Arc::clone(&link.outages);
         (link, async move {
             keep_up(&config, &acl, &sender, &outages, stop).await;

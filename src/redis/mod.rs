@@ -7,6 +7,7 @@ mod probe;
 mod retry;
 mod share;
 mod subscribe;
+mod value;
 
 use std::{fmt, path::PathBuf};
 
@@ -21,6 +22,7 @@ pub use self::{
     retry::Retry,
     share::RunShare,
     subscribe::{SubscribeError, subscribe},
+    value::{Found, LATEST_EXTRA, SMALL_VALUE, STATUS_VALUE, Unusable, read_value, value_length, value_range},
 };
 use crate::{
     host,
@@ -31,6 +33,9 @@ use crate::{
 
 /// Most messages that a buffer may hold. The client takes the memory of its own at once: 12 GiB for so many.
 const MESSAGES_MAX: usize = 1 << 24;
+
+/// Longest name of a channel as it is: it is kept for each message that waits, and for each open run.
+pub const CHANNEL_BYTES: usize = 256;
 
 /// Where Redis is, and what to listen to.
 #[derive(Clone, PartialEq, Deserialize, Serialize)]
@@ -74,7 +79,7 @@ impl Default for Config {
             key_prefix: "cascor:".into(),
             receive_buffer: 32_768,
             queue_frames: 65_536,
-            queue_bytes: ByteSize::mib(64),
+            queue_bytes: ByteSize::mib(80),
         }
     }
 }
@@ -124,6 +129,9 @@ impl Config {
         for (at, (key, channel)) in channels.iter().enumerate() {
             if channel.is_empty() {
                 problems.push(format!("`{key}` holds an empty name"));
+            }
+            if channel.len() > CHANNEL_BYTES {
+                problems.push(format!("`{key}` holds a name of more than {CHANNEL_BYTES} bytes"));
             }
             for (other_key, other) in channels[at + 1..].iter().filter(|(_, other)| overlap(channel, other)) {
                 problems.push(format!(
@@ -192,6 +200,15 @@ mod tests {
         let mut problems = Vec::new();
         Config { url: "nonsense://:s3cret@host".into(), ..config }.problems(&mut problems);
         assert!(problems[0].contains("redis.url") && !problems[0].contains("s3cret"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_channel_is_named_as_it_is_kept() {
+        for (bytes, expected) in [(CHANNEL_BYTES, 0), (CHANNEL_BYTES + 1, 1)] {
+            let mut problems = Vec::new();
+            Config { training_channels: vec!["x".repeat(bytes)], ..Config::default() }.problems(&mut problems);
+            assert_eq!(problems.len(), expected, "{problems:?}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use fred::{interfaces::KeysInterface, types::Expiration};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Link, Resource};
+use super::{Link, Resource, SMALL_VALUE};
 
 /// How long the first message without an id may wait for another instance's word.
 const FETCH: Duration = Duration::from_millis(250);
@@ -32,7 +32,7 @@ impl RunShare {
         let read = async {
             let client = link.connected().await?;
             let key = format!("{}{channel}", self.prefix);
-            let read = client.get::<Option<String>, _>(&key).await;
+            let read = link.read(&client, &key, SMALL_VALUE).await;
             read.inspect_err(|error| link.acl().warn(error, Resource::Key(&key))).ok().flatten()
         };
         timeout(FETCH, read).await.ok().flatten()

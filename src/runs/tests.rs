@@ -174,3 +174,34 @@ fn an_ended_run_without_the_time_of_its_end_is_over_and_silence_ends_every_other
 fn metrics_at(seconds: Micros, own_time: bool) -> Facts<'static> {
     Facts { event_time: seconds * 1_000_000, own_time, ..facts(Kind::Metrics) }
 }
+
+#[test]
+fn the_least_recently_used_channel_is_forgotten_and_named() {
+    let mut resolver = Resolver::new(TIMEOUTS).with_channels(3);
+    let mut open = |channel: &str| {
+        resolver.decide(channel, &metrics(5, "output", 0), ZERO);
+        resolver.take_forgotten()
+    };
+    for (channel, forgotten) in
+        [("a", None), ("b", None), ("c", None), ("a", None), ("d", Some("b")), ("b", Some("c")), ("d", None)]
+    {
+        assert_eq!(open(channel).as_deref(), forgotten, "{channel}");
+    }
+    let state = resolver.state(Duration::ZERO);
+    let fewer = Resolver::restore(TIMEOUTS, state).with_channels(2);
+    let mut left: Vec<_> = fewer.open_runs().map(|(channel, _)| channel.to_owned()).collect();
+    left.sort();
+    assert_eq!(left, ["b", "d"], "those used last");
+}
+
+#[test]
+fn what_somebody_else_has_written_is_cut_to_our_own_bounds() {
+    let phases: Vec<_> = (0..500)
+        .map(|n| serde_json::json!({"phase": format!("{n}{}", "x".repeat(1_000)), "epoch": n, "hidden_units": null}))
+        .collect();
+    let run = serde_json::json!({"run_id": Uuid::from_u128(1), "opened_at": 7, "phases": phases});
+    let run: OpenRun = serde_json::from_value(run).unwrap();
+    let run = run.within_bounds();
+    assert_eq!((run.phases.len(), run.phases[PHASES - 1].epoch), (PHASES, 499));
+    assert!(run.phases.iter().all(|mark| mark.phase.as_ref().unwrap().len() == PHASE_BYTES));
+}

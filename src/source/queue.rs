@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     time::{Instant, timeout},
@@ -19,6 +21,7 @@ use tracing::warn;
 
 use crate::{
     frame::{Arrival, Frame, Gap, GapReason},
+    memory::{LARGE, MemoryLimit, Reserved},
     metrics::{Label, Metrics},
     units::Micros,
 };
@@ -40,6 +43,7 @@ pub struct Queue {
     sender: mpsc::Sender<Arrival>,
     bytes: QueuedBytes,
     bytes_max: usize,
+    memory: Option<MemoryLimit>,
 }
 
 /// How many bytes wait; whoever takes a frame out says so.
@@ -62,7 +66,19 @@ impl QueuedBytes {
 pub fn queue(frames: usize, bytes_max: usize) -> (Queue, mpsc::Receiver<Arrival>, QueuedBytes) {
     let (sender, receiver) = mpsc::channel(frames);
     let bytes = QueuedBytes::default();
-    (Queue { sender, bytes: bytes.clone(), bytes_max }, receiver, bytes)
+    (Queue { sender, bytes: bytes.clone(), bytes_max, memory: None }, receiver, bytes)
+}
+
+/// The bytes of a large message, counted until the last who holds them lets go: the queue, intake, watchers, the latest values.
+struct Charged {
+    payload: Bytes,
+    _reserved: Reserved,
+}
+
+impl AsRef<[u8]> for Charged {
+    fn as_ref(&self) -> &[u8] {
+        &self.payload
+    }
 }
 
 impl Queue {
@@ -71,8 +87,17 @@ impl Queue {
         self.sender.clone()
     }
 
-    fn offer(&self, frame: Frame) -> Result<(), Refused> {
+    /// Large messages are counted in this budget.
+    pub fn charging(self, memory: MemoryLimit) -> Self {
+        Self { memory: Some(memory), ..self }
+    }
+
+    fn offer(&self, mut frame: Frame) -> Result<(), Refused> {
         let bytes = frame.payload.len() + OVERHEAD;
+        if let Some(memory) = self.memory.as_ref().filter(|_| bytes > LARGE) {
+            let (payload, _reserved) = (mem::take(&mut frame.payload), memory.charge(bytes));
+            frame.payload = Bytes::from_owner(Charged { payload, _reserved });
+        }
         // An empty queue takes any message, however large.
         let before = self.bytes.0.fetch_add(bytes, Ordering::AcqRel);
         if before > 0 && before + bytes > self.bytes_max {

@@ -13,6 +13,7 @@ use super::{
     value::{Raw, Value, write_text},
 };
 use crate::{
+    event::Guard,
     frame::{Reason, Rejection},
     units::{self, Micros},
 };
@@ -45,6 +46,8 @@ pub struct Job {
     pub payload: Bytes,
     /// When it was received.
     pub received_at: Micros,
+    /// Memory that is reserved for it until it is executed.
+    pub reserved: Option<Guard>,
 }
 
 /// A bare word is at most this long.
@@ -61,7 +64,12 @@ pub fn decode_control(payload: &[u8], limits: &Limits) -> Result<Command, Reject
         let command = word.to_owned();
         return Ok(Command { command, id: None, target: None, timeout: None, params_json: None, payload_json });
     }
-    if payload.len() <= limits.message.as_usize() && trim(payload).first().is_some_and(u8::is_ascii_alphabetic) {
+    if payload.len() > limits.command.as_usize() {
+        let detail =
+            format!("a command of {} bytes; the limit is {} (`limits.command`)", payload.len(), limits.command);
+        return Err(Rejection { reason: Reason::TooLarge, detail });
+    }
+    if trim(payload).first().is_some_and(u8::is_ascii_alphabetic) {
         return Err(not_an_object("is neither a map nor a bare word"));
     }
     let (whole, longest) = open(payload, limits)?;

@@ -5,10 +5,10 @@
 
 mod check;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 pub(super) use self::check::check;
-use super::value::{Raw, Source, Value, write_double, write_text};
+use super::value::{Raw, Source, Value, put, write_double, write_text};
 
 /// The first position from `at` on that is not an ordinary character of a string.
 fn plain_end(bytes: &[u8], at: usize) -> usize {
@@ -213,7 +213,7 @@ fn skip_container(bytes: &[u8], mut at: usize) -> (usize, usize) {
 }
 
 /// Appends checked JSON as JSON that every reader takes.
-pub(super) fn transcode(text: &str, out: &mut String) {
+pub(super) fn transcode<W: fmt::Write + ?Sized>(text: &str, out: &mut W) {
     let bytes = text.as_bytes();
     let (mut at, mut copied) = (0, 0);
     while let Some(byte) = bytes.get(at) {
@@ -221,7 +221,7 @@ pub(super) fn transcode(text: &str, out: &mut String) {
             b'"' => {
                 let (end, escaped) = string_end(bytes, at);
                 if escaped && let Some(inner) = text.get(at + 1..end) {
-                    out.push_str(&text[copied..at]);
+                    put(out, &text[copied..at]);
                     write_text(out, &unescape(inner));
                     copied = end + 1;
                 }
@@ -229,7 +229,7 @@ pub(super) fn transcode(text: &str, out: &mut String) {
             }
             b'N' | b'I' | b'-' | b'0'..=b'9' => match read(text, at) {
                 Some((Value::Float(x), end)) if !x.is_finite() => {
-                    out.push_str(&text[copied..at]);
+                    put(out, &text[copied..at]);
                     write_double(out, x);
                     copied = end;
                     end
@@ -241,5 +241,5 @@ pub(super) fn transcode(text: &str, out: &mut String) {
         };
         at = end;
     }
-    out.push_str(text.get(copied..).unwrap_or(""));
+    put(out, text.get(copied..).unwrap_or(""));
 }

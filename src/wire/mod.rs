@@ -39,7 +39,10 @@ pub use self::{
     rows::{RUN_UPDATE, Rows, rows},
     time::{parse as parse_time, write as write_time},
 };
-use self::{message::Strictness, value::Source};
+use self::{
+    message::Strictness,
+    value::{Count, Raw, Source},
+};
 use crate::{
     event::Kind,
     frame::{Reason, Rejection},
@@ -56,13 +59,27 @@ pub struct Limits {
     pub depth: usize,
     /// Fields in one map.
     pub fields: usize,
+    /// Values in a message, lists and maps and what they hold.
+    pub elements: usize,
     /// Length of one string outside a topology.
     pub string: ByteSize,
+    /// Size of a command.
+    pub command: ByteSize,
+    /// The JSON text that a message is stored as: MessagePack may become six times as long.
+    pub text: ByteSize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { message: ByteSize::mib(20), depth: 64, fields: 4_096, string: ByteSize::kib(64) }
+        Self {
+            message: ByteSize::mib(20),
+            depth: 64,
+            fields: 4_096,
+            elements: 4_000_000,
+            string: ByteSize::kib(64),
+            command: ByteSize::kib(64),
+            text: ByteSize::mib(48),
+        }
     }
 }
 
@@ -76,6 +93,9 @@ impl Limits {
             ("message", self.message.0 == 0),
             ("depth", self.depth == 0),
             ("fields", self.fields == 0),
+            ("elements", self.elements == 0),
+            ("command", self.command.0 == 0),
+            ("text", self.text.0 == 0),
             ("string", self.string.0 == 0),
         ] {
             if is_zero {
@@ -87,8 +107,15 @@ impl Limits {
 
 impl Limits {
     /// For what was accepted under the limits of its day.
-    pub const NONE: Self =
-        Self { message: ByteSize::gib(1), depth: usize::MAX, fields: usize::MAX, string: ByteSize::gib(1) };
+    pub const NONE: Self = Self {
+        message: ByteSize::gib(1),
+        depth: usize::MAX,
+        fields: usize::MAX,
+        elements: usize::MAX,
+        string: ByteSize::gib(1),
+        command: ByteSize::gib(1),
+        text: ByteSize::gib(8),
+    };
 
     fn too_deep(depth: usize) -> Rejection {
         Rejection { reason: Reason::TooDeep, detail: format!("nested deeper than {depth}") }
@@ -96,6 +123,27 @@ impl Limits {
 
     fn too_many_fields(fields: usize) -> Rejection {
         Rejection { reason: Reason::TooLarge, detail: format!("a map with more than {fields} fields") }
+    }
+
+    fn too_many_elements(elements: usize) -> Rejection {
+        Rejection { reason: Reason::TooLarge, detail: format!("more than {elements} values; see `limits.elements`") }
+    }
+
+    /// Counts the JSON text of a message, without making it, where it may be beyond the limit.
+    fn too_much_text(&self, whole: Source<'_>) -> Result<(), Rejection> {
+        let most = match whole {
+            Source::Json(text) => text.len() / 2 * JSON_GROWTH,
+            Source::Pack(bytes) => bytes.len() * PACK_GROWTH,
+        };
+        if most <= self.text.as_usize() {
+            return Ok(());
+        }
+        let text = json_bytes(whole);
+        if text <= self.text.as_usize() {
+            return Ok(());
+        }
+        let detail = format!("its JSON text has {text} bytes; the limit is {} (`limits.text`)", self.text);
+        Err(Rejection { reason: Reason::TooLarge, detail })
     }
 
     fn too_long(&self, longest: usize) -> Result<(), Rejection> {
@@ -107,12 +155,29 @@ impl Limits {
     }
 }
 
+/// Halves of its length that JSON takes at most when it is written for every reader: `NaN` becomes `"NaN"`.
+const JSON_GROWTH: usize = 4;
+/// How much longer MessagePack may become: a control character in a text is one byte, and `\u0001` in JSON.
+const PACK_GROWTH: usize = 6;
+
+/// How long the JSON text of a message is; it is counted, not made. Zero for bytes that are no message.
+pub fn text_bytes(payload: &[u8]) -> usize {
+    encoding(payload).map_or(0, json_bytes)
+}
+
+fn json_bytes(whole: Source<'_>) -> usize {
+    let mut count = Count::default();
+    Raw { source: whole, len: 0 }.write_json(&mut count);
+    count.0
+}
+
 /// Reads a training message.
 ///
 /// # Errors
 /// The contract's reason why these bytes are none.
 pub fn decode<'a>(payload: &'a [u8], limits: &Limits) -> Result<Message<'a>, Rejection> {
     let (whole, longest) = open(payload, limits)?;
+    limits.too_much_text(whole)?;
     let message = Message::gather(whole, Strictness::Received)?;
     if message.kind() == Kind::Dataset {
         rows::check_dataset(&message)?;

@@ -5,11 +5,11 @@
 
 mod numpy;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use super::{
     Limits,
-    value::{Raw, Source, Value, write_text},
+    value::{Raw, Source, Value, put, write_text},
 };
 use crate::{
     frame::{Reason, Rejection},
@@ -26,13 +26,13 @@ enum Head<'a> {
 /// Whether `bytes` is one value within the limits and nothing else; returns the length of the longest string.
 ///
 /// # Errors
-/// `malformed_msgpack`, `too_deep`, or `too_large` for a map with too many fields.
+/// `malformed_msgpack`, `too_deep`, or `too_large` for a map with too many fields, or too many values in all.
 pub(super) fn check(bytes: &[u8], limits: &Limits) -> Result<usize, Rejection> {
     let malformed =
         |what: &str, at: usize| Rejection { reason: Reason::MalformedMsgpack, detail: format!("{what} at byte {at}") };
     // For each open container: the values still to come, and whether it is a map, whose keys and values take turns.
     let mut open: Vec<(usize, bool)> = Vec::with_capacity(8);
-    let (mut at, mut longest) = (0, 0);
+    let (mut at, mut longest, mut elements) = (0, 0, 0_usize);
     loop {
         let key = open.last().is_some_and(|(left, map)| *map && left % 2 == 0);
         let (head, next) = head(bytes, at).ok_or_else(|| malformed("no value", at))?;
@@ -56,6 +56,10 @@ pub(super) fn check(bytes: &[u8], limits: &Limits) -> Result<usize, Rejection> {
         }
         if open.len() > limits.depth {
             return Err(Limits::too_deep(limits.depth));
+        }
+        elements += usize::from(!key);
+        if elements > limits.elements {
+            return Err(Limits::too_many_elements(limits.elements));
         }
         at = next;
         while open.last().is_some_and(|(left, _)| *left == 0) {
@@ -228,7 +232,7 @@ pub(super) fn key_text(key: Value<'_>) -> Cow<'_, str> {
 }
 
 /// Appends a checked value as JSON.
-pub(super) fn transcode(bytes: &[u8], out: &mut String) {
+pub(super) fn transcode<W: fmt::Write + ?Sized>(bytes: &[u8], out: &mut W) {
     // For each open container: the values still to come, and whether it is a map.
     let mut open: Vec<(usize, bool)> = Vec::new();
     let mut at = 0;
@@ -239,32 +243,34 @@ pub(super) fn transcode(bytes: &[u8], out: &mut String) {
             key = *map && *left % 2 == 0;
             *left -= 1;
         }
+        let mut opened = false;
         match head {
             Head::Scalar(value) if key => {
                 write_text(out, &key_text(value));
-                out.push(':');
+                put(out, ":");
                 continue;
             }
             Head::Scalar(value) => value.write_json(out),
             Head::List(len) => {
-                out.push('[');
+                put(out, "[");
                 open.push((len, false));
+                opened = len > 0;
             }
             Head::Map(len) => {
-                out.push('{');
+                put(out, "{");
                 open.push((2 * len, true));
+                opened = len > 0;
             }
         }
-        let opened = out.ends_with(['[', '{']) && open.last().is_some_and(|(left, _)| *left > 0);
         while let Some((0, map)) = open.last() {
-            out.push(if *map { '}' } else { ']' });
+            put(out, if *map { "}" } else { "]" });
             open.pop();
         }
         if open.is_empty() {
             break;
         }
         if !opened {
-            out.push(',');
+            put(out, ",");
         }
     }
 }

@@ -21,6 +21,15 @@ use crate::{
 
 /// The type of an event that adds notes and tags to a run, whatever its status.
 pub const RUN_UPDATE: &str = "run_update";
+/// The longest configuration, as JSON, that the row of a run holds. A longer one is in the event of the run's start, whole: the row
+/// is read and written with every change of the run, many of them at once.
+const CONFIG_BYTES_MAX: usize = 1 << 20;
+/// The longest name of a number in `extra`, and the bytes of all names of a message there; `rest_json` has the others.
+const NAME_BYTES_MAX: usize = 1 << 10;
+const NAMES_BYTES_MAX: usize = 1 << 20;
+/// Tags of a message that become tags of its run, and the bytes of all of them; the event has the others.
+const TAGS_MAX: usize = 1_024;
+const TAGS_BYTES_MAX: usize = 64 << 10;
 
 /// What one message becomes.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,7 +113,7 @@ fn metrics(message: &Message<'_>, decided: &Decided, key: EventKey) -> MetricsRo
         phase: columns.phase.as_deref().map(str::to_owned),
         seq: columns.seq,
         extra,
-        rest_json,
+        rest_json: rest_json.map(Into::into),
     }
 }
 
@@ -112,6 +121,7 @@ fn metrics(message: &Message<'_>, decided: &Decided, key: EventKey) -> MetricsRo
 fn without_column(message: &Message<'_>, decided: &Decided) -> (BTreeMap<String, f64>, Option<String>) {
     let mut extra = BTreeMap::new();
     let mut rest = Rest::default();
+    let mut bytes = 0;
     // First, so that no other number takes their names.
     for slot in [Slot::Epoch, Slot::Step] {
         if let Some(field) = message.field(slot).filter(|field| field.held == Held::WholePart) {
@@ -119,7 +129,12 @@ fn without_column(message: &Message<'_>, decided: &Decided) -> (BTreeMap<String,
         }
     }
     for (at, field) in leftovers(message, decided) {
-        let Some(x) = extra_number(message, at) else {
+        let number = extra_number(message, at).filter(|_| {
+            let fits = field.key.len() <= NAME_BYTES_MAX && bytes + field.key.len() <= NAMES_BYTES_MAX;
+            bytes += if fits { field.key.len() } else { 0 };
+            fits
+        });
+        let Some(x) = number else {
             rest.add_field(message, at);
             continue;
         };
@@ -197,21 +212,27 @@ pub(super) struct Rest {
 impl Rest {
     /// Adds a field; one whose name is taken is told apart by its place.
     pub(super) fn add(&mut self, field: &Field<'_>) {
-        self.add_value(field, |out| field.value.write_json(out));
+        self.open(field);
+        field.value.write_json(&mut self.json);
     }
 
     /// Adds a field of metrics. A map is added without the numbers that `extra` or a column holds, where anything is left of it then.
     fn add_field(&mut self, message: &Message<'_>, at: usize) {
         let field = &message.fields[at];
-        let mut left = String::new();
-        match message.nested.as_ref().and_then(|nested| nested.write_rest(field, at, &mut left)) {
-            None => self.add(field),
-            Some(true) => self.add_value(field, |out| out.push_str(&left)),
-            Some(false) => {}
+        let Some(nested) = &message.nested else { return self.add(field) };
+        let (before, name) = (self.json.len(), self.open(field));
+        match nested.write_rest(field, at, &mut self.json) {
+            None => field.value.write_json(&mut self.json),
+            Some(true) => {}
+            Some(false) => {
+                self.json.truncate(before);
+                self.names.remove(&name);
+            }
         }
     }
 
-    fn add_value(&mut self, field: &Field<'_>, write: impl FnOnce(&mut String)) {
+    /// Appends the name of a field, which is returned; its value comes next.
+    fn open(&mut self, field: &Field<'_>) -> String {
         self.json.push(if self.json.is_empty() { '{' } else { ',' });
         let mut name = field.key.to_string();
         while !self.names.insert(name.clone()) {
@@ -219,7 +240,7 @@ impl Rest {
         }
         write_text(&mut self.json, &name);
         self.json.push(':');
-        write(&mut self.json);
+        name
     }
 
     /// The object, if anything was added.
@@ -236,7 +257,7 @@ fn event(message: &Message<'_>, key: EventKey) -> EventRow {
     EventRow {
         key,
         r#type: message.type_name().to_owned(),
-        payload_json: whole_json(message.whole, is_plain(message.whole)),
+        payload_json: whole_json(message.whole, is_plain(message.whole)).into(),
         epoch: message.columns.epoch,
     }
 }
@@ -266,7 +287,10 @@ fn start(message: &Message<'_>, values: &mut RunRow) -> Option<DatasetRow> {
     annotate(message, values);
     let text = |slot| message.get(slot).and_then(Value::text).map(|text| text.into_owned());
     values.created_by = text(Slot::CreatedBy);
-    values.config_json = message.get(Slot::Config).map(Value::to_json);
+    values.config_json = message
+        .get(Slot::Config)
+        .filter(|config| config.json_bytes() <= CONFIG_BYTES_MAX)
+        .map(|config| config.to_json().into());
     let described = message.named("dataset").filter(|value| matches!(value, Value::Map(_)));
     let mut dataset = match (described, text(Slot::DatasetName)) {
         (Some(map), _) => dataset(|name| map.get(name)).0,
@@ -287,7 +311,12 @@ fn annotate(message: &Message<'_>, values: &mut RunRow) {
     values.notes = message.get(Slot::Notes).and_then(Value::text).map(|text| text.into_owned());
     values.tags = match message.get(Slot::Tags) {
         Some(tags @ Value::List(_)) => {
-            tags.elements().map(|tag| tag.text().map_or_else(|| tag.to_json(), |text| text.into_owned())).collect()
+            let mut bytes = 0;
+            let tags = tags.elements().take(TAGS_MAX).take_while(|tag| {
+                bytes += tag.json_bytes();
+                bytes <= TAGS_BYTES_MAX
+            });
+            tags.map(|tag| tag.text().map_or_else(|| tag.to_json(), |text| text.into_owned())).collect()
         }
         Some(tag) => tag.text().map(|text| text.into_owned()).into_iter().collect(),
         None => BTreeSet::new(),

@@ -1,5 +1,7 @@
 //! When an event happened: RFC 3339, ISO 8601 without a zone, what logs and HTTP write, or a number whose size tells its unit.
 
+use std::fmt;
+
 use jiff::{civil, fmt::rfc2822, tz::TimeZone};
 
 use super::value::Value;
@@ -218,7 +220,7 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// Appends `micros` as RFC 3339 in UTC with microseconds.
-pub fn write(out: &mut String, micros: Micros) {
+pub fn write<W: fmt::Write + ?Sized>(out: &mut W, micros: Micros) {
     let days = micros.div_euclid(86_400_000_000) + 719_468;
     let of_day = micros.rem_euclid(86_400_000_000);
     let era = days.div_euclid(146_097);
@@ -234,9 +236,9 @@ pub fn write(out: &mut String, micros: Micros) {
         for place in (0..width).rev() {
             // Every part is below its power of ten, so each step is one digit.
             let digit = value / 10_i64.pow(place) % 10;
-            out.push(char::from(b'0' + u8::try_from(digit).unwrap_or(0)));
+            let _ = out.write_char(char::from(b'0' + u8::try_from(digit).unwrap_or(0)));
         }
-        out.push_str(after);
+        let _ = out.write_str(after);
     };
     // RFC 3339 knows four digits; no plausible time needs more.
     number(year.clamp(0, 9_999), 4, "-");

@@ -10,6 +10,9 @@ use super::{
 };
 use crate::event::{Decided, EventKey, TopologyRow};
 
+/// The longest summary of the weights that is taken from a message.
+const SUMMARY_BYTES_MAX: usize = 64 << 10;
+
 /// The row of a topology message.
 pub(super) fn row(message: &Message<'_>, decided: &Decided, key: EventKey) -> TopologyRow {
     let columns = &message.columns;
@@ -18,7 +21,9 @@ pub(super) fn row(message: &Message<'_>, decided: &Decided, key: EventKey) -> To
         0 => cascade_parameters(columns.input_size?, columns.hidden_units.unwrap_or(0), columns.output_size?),
         connections => i32::try_from(connections).ok(),
     });
-    let weights_summary = match message.get(Slot::WeightsSummary) {
+    // A longer one is in the picture of the network, as all that the message says is.
+    let given = message.get(Slot::WeightsSummary).filter(|given| given.json_bytes() <= SUMMARY_BYTES_MAX);
+    let weights_summary = match given {
         Some(Value::Text(text)) => Some(text.to_string()),
         Some(value) => Some(value.to_json()),
         None => listed.write(),
@@ -30,7 +35,7 @@ pub(super) fn row(message: &Message<'_>, decided: &Decided, key: EventKey) -> To
         output_size: columns.output_size,
         hidden_units: columns.hidden_units,
         total_parameters,
-        topology_json: topology_json(message, decided),
+        topology_json: topology_json(message, decided).into(),
         weights_summary,
     }
 }

@@ -4,7 +4,7 @@
 //! no more memory than its own bytes. Spans come from a message that was checked whole, so walking them cannot fail; where a
 //! walk meets what a check would have refused, it ends.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{borrow::Cow, fmt};
 
 use super::{json, pack, time};
 use crate::units::Micros;
@@ -160,23 +160,30 @@ impl<'a> Value<'a> {
     }
 
     /// Appends it as JSON that every reader takes: non-finite numbers become strings.
-    pub(super) fn write_json(&self, out: &mut String) {
+    pub(super) fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) {
         match self {
-            Self::Null => out.push_str("null"),
-            Self::Bool(true) => out.push_str("true"),
-            Self::Bool(false) => out.push_str("false"),
+            Self::Null => put(out, "null"),
+            Self::Bool(true) => put(out, "true"),
+            Self::Bool(false) => put(out, "false"),
             Self::Int(n) => write_display(out, n),
-            Self::Big(text) => out.push_str(text),
+            Self::Big(text) => put(out, text),
             Self::Float(x) => write_double(out, *x),
             Self::Text(text) => write_text(out, text),
             Self::Time(micros) => {
-                out.push('"');
+                put(out, "\"");
                 time::write(out, *micros);
-                out.push('"');
+                put(out, "\"");
             }
             Self::Bytes(kind, bytes) => write_bytes(out, *kind, bytes),
             Self::List(raw) | Self::Map(raw) => raw.write_json(out),
         }
+    }
+
+    /// How long its JSON is.
+    pub(super) fn json_bytes(&self) -> usize {
+        let mut count = Count::default();
+        self.write_json(&mut count);
+        count.0
     }
 
     /// See [`write_json`](Self::write_json).
@@ -189,7 +196,7 @@ impl<'a> Value<'a> {
 
 impl Raw<'_> {
     /// Appends it as JSON that every reader takes.
-    pub(super) fn write_json(&self, out: &mut String) {
+    pub(super) fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) {
         match self.source {
             Source::Json(text) => json::transcode(text, out),
             Source::Pack(bytes) => pack::transcode(bytes, out),
@@ -208,52 +215,68 @@ fn integral(x: f64) -> Number {
     }
 }
 
-fn write_display(out: &mut String, value: impl std::fmt::Display) {
-    // Writing to a `String` cannot fail.
+/// Appends text to a string, or to what only counts: neither can fail.
+pub(super) fn put<W: fmt::Write + ?Sized>(out: &mut W, text: &str) {
+    let _ = out.write_str(text);
+}
+
+fn write_display<W: fmt::Write + ?Sized>(out: &mut W, value: impl fmt::Display) {
     let _ = write!(out, "{value}");
 }
 
+/// Takes text and keeps its length only.
+#[derive(Debug, Default)]
+pub(super) struct Count(pub(super) usize);
+
+impl fmt::Write for Count {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len();
+        Ok(())
+    }
+}
+
 /// Appends a double: the shortest text that reads back the same, or a string where it is not finite.
-pub(super) fn write_double(out: &mut String, x: f64) {
+pub(super) fn write_double<W: fmt::Write + ?Sized>(out: &mut W, x: f64) {
     if x.is_finite() {
         let _ = write!(out, "{x:?}");
     } else {
-        out.push_str(match x {
+        let name = match x {
             f64::INFINITY => "\"Infinity\"",
             f64::NEG_INFINITY => "\"-Infinity\"",
             _ => "\"NaN\"",
-        });
+        };
+        put(out, name);
     }
 }
 
 /// Appends a JSON string.
-pub(super) fn write_text(out: &mut String, text: &str) {
-    out.push('"');
+pub(super) fn write_text<W: fmt::Write + ?Sized>(out: &mut W, text: &str) {
+    put(out, "\"");
     let mut from = 0;
     for (at, byte) in text.bytes().enumerate() {
         if byte >= 0x20 && byte != b'"' && byte != b'\\' {
             continue;
         }
-        out.push_str(&text[from..at]);
+        put(out, &text[from..at]);
         from = at + 1;
         match byte {
-            b'"' => out.push_str("\\\""),
-            b'\\' => out.push_str("\\\\"),
-            b'\n' => out.push_str("\\n"),
-            b'\r' => out.push_str("\\r"),
-            b'\t' => out.push_str("\\t"),
+            b'"' => put(out, "\\\""),
+            b'\\' => put(out, "\\\\"),
+            b'\n' => put(out, "\\n"),
+            b'\r' => put(out, "\\r"),
+            b'\t' => put(out, "\\t"),
             _ => {
                 let _ = write!(out, "\\u{byte:04x}");
             }
         }
     }
-    out.push_str(&text[from..]);
-    out.push('"');
+    put(out, &text[from..]);
+    put(out, "\"");
 }
 
 /// Appends bytes as `"hex:…"`, an extension as `"ext:<type>:…"`.
-fn write_bytes(out: &mut String, kind: Option<i8>, bytes: &[u8]) {
-    out.push('"');
+fn write_bytes<W: fmt::Write + ?Sized>(out: &mut W, kind: Option<i8>, bytes: &[u8]) {
+    put(out, "\"");
     let _ = match kind {
         Some(kind) => write!(out, "ext:{kind}:"),
         None => write!(out, "hex:"),
@@ -261,7 +284,7 @@ fn write_bytes(out: &mut String, kind: Option<i8>, bytes: &[u8]) {
     for byte in bytes {
         let _ = write!(out, "{byte:02x}");
     }
-    out.push('"');
+    put(out, "\"");
 }
 
 /// Walks the items of one list or map.

@@ -5,7 +5,10 @@
 //! arrival does not matter, nor does what arrived in between.
 
 use super::columns::{Columns, TIMED};
-use crate::{event::RunRow, units::Micros};
+use crate::{
+    event::{RunRow, SharedText},
+    units::Micros,
+};
 
 /// Calls the macro with every column: its number here, its bit and its name.
 macro_rules! finals {
@@ -31,6 +34,12 @@ pub struct Finals {
 pub trait Same {
     /// Whether they are the same value.
     fn same(&self, other: &Self) -> bool;
+}
+
+impl Same for SharedText {
+    fn same(&self, other: &Self) -> bool {
+        self == other
+    }
 }
 
 impl Same for String {

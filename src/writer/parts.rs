@@ -2,8 +2,12 @@
 //!
 //! All are generic parameters of [`run`](super::run): one task owns them, so calls are direct and tests bring their own.
 
-use std::future::Future;
+use std::{
+    fmt::{self, Write as _},
+    future::Future,
+};
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
@@ -12,6 +16,9 @@ use crate::{
     store::BoxError,
     units::Micros,
 };
+
+/// How much is kept of a refused row for people to read; the message itself is kept whole.
+const ROW_TEXT_MAX: usize = 64 << 10;
 
 /// Where records come from, in order.
 pub trait Records: Send {
@@ -59,7 +66,7 @@ pub enum Content {
         /// Why.
         aside: SetAside,
         /// The bytes that are kept.
-        kept: Vec<u8>,
+        kept: Bytes,
         /// The run that was open on the channel; nil: none.
         run_id: Uuid,
     },
@@ -105,7 +112,7 @@ pub enum Kept {
         /// Why.
         aside: SetAside,
         /// The bytes that are kept.
-        bytes: Vec<u8>,
+        bytes: Bytes,
         /// The run that was open on the channel; nil: none.
         run_id: Uuid,
     },
@@ -113,9 +120,32 @@ pub enum Kept {
     Refused {
         /// What the store said.
         error: String,
-        /// The row, for people.
+        /// The row, for people, cut.
         row: String,
+        /// What the row takes in memory.
+        size: usize,
     },
+}
+
+impl Kept {
+    /// A refused value as people read it, without most of a long one, which would be there several times.
+    pub fn refused(error: String, row: &impl fmt::Debug, size: usize) -> Self {
+        let mut cut = Cut(String::new());
+        // Ends early, where the row is longer.
+        let _ = write!(cut, "{row:?}");
+        Self::Refused { error, row: cut.0, size }
+    }
+}
+
+/// Takes the beginning of a text.
+struct Cut(String);
+
+impl fmt::Write for Cut {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let left = ROW_TEXT_MAX - self.0.len();
+        self.0.push_str(&text[..text.floor_char_boundary(left)]);
+        if text.len() > left { Err(fmt::Error) } else { Ok(()) }
+    }
 }
 
 impl Letter {
@@ -129,7 +159,7 @@ impl Letter {
         size_of::<Self>()
             + match &self.kept {
                 Kept::Message { channel, bytes, .. } => channel.len() + bytes.len(),
-                Kept::Refused { error, row } => error.len() + row.len(),
+                Kept::Refused { error, row, .. } => error.len() + row.len(),
             }
     }
 }

@@ -322,10 +322,11 @@ impl Summary {
     /// Roughly how much memory its texts take.
     pub fn text_bytes(&self) -> usize {
         let row = &self.row;
-        [&row.run_name, &row.dataset_name, &row.config_json, &row.notes, &row.created_by]
+        [&row.run_name, &row.dataset_name, &row.notes, &row.created_by]
             .into_iter()
             .flatten()
             .map(String::len)
+            .chain(row.config_json.as_ref().map(|config| config.len()))
             .chain(row.tags.iter().map(|tag| tag.len() + 64))
             .chain(self.late.as_ref().map(|late| late.text_bytes()))
             .sum()

@@ -50,7 +50,12 @@ pub fn run(options: &Options) -> Result<(), Error> {
     measure(options, "decode, rows (writer)", &messages, rows)?;
     measure(options, "decode, latest object", &messages, latest)?;
 
-    let board = Board::new(&latest::Config::default(), "cascor:", Metrics::new());
+    let board = Board::new(
+        &latest::Config::default(),
+        "cascor:",
+        cascor_ingest::memory::MemoryLimit::default(),
+        Metrics::new(),
+    );
     let offer = |text: &String| {
         board.offer(Update {
             subject: Subject::Metrics,

@@ -16,7 +16,11 @@ for name, service in services.items():
         if other not in services:
             problems.append(f"{name} depends on {other}, which is not there")
     for volume in service.get("volumes", []):
-        if volume.split(":")[0] not in volumes:
+        source = volume.split(":")[0]
+        if source.startswith("."):
+            if not (file.parent / source).is_dir():
+                problems.append(f"{name} mounts {source}, which is not there")
+        elif source not in volumes:
             problems.append(f"{name} mounts {volume}, which is not declared")
     for port in service.get("ports", []):
         if not port.startswith("127.0.0.1:"):

@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "lifecycle",
             "metrics",
             "logging",
+            "memory",
             "notify",
             "secret",
             "terminal",

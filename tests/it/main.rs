@@ -32,6 +32,8 @@ mod redis;
 mod redis_acl;
 mod redis_keys;
 mod redis_rig;
+mod redis_users;
+mod redis_values;
 mod refused;
 mod restarts;
 mod run_names;

@@ -49,7 +49,7 @@ async fn fill(store: &dyn Store, rows: i64, extra: BTreeMap<String, f64>, rest: 
             phase: None,
             seq: Some(n),
             extra: extra.clone(),
-            rest_json: rest.clone(),
+            rest_json: rest.clone().map(Into::into),
         };
         let (table, partition) = Row::Metrics(row.clone()).destination();
         store.write(&Batch { table, partition, rows: vec![Row::Metrics(row)] }).await.unwrap();
@@ -67,7 +67,7 @@ fn snapshot(n: i64, topology_json: String) -> Batch {
         output_size: None,
         hidden_units: None,
         total_parameters: None,
-        topology_json,
+        topology_json: topology_json.into(),
         weights_summary: None,
     });
     let (table, partition) = row.destination();
@@ -247,7 +247,7 @@ fn runs_with_large_configurations_are_listed_and_asked_for_in_bounded_memory() {
         let start = jiff::Timestamp::now().as_second() * 1_000_000 - RUNS;
         for n in 0..RUNS {
             let run = RunRow { run_id: Uuid::from_u128(n as u128), start_time: Some(start + n), ..RunRow::default() };
-            store.write_run(&RunRow { config_json: Some(text.clone()), ..run }, None).await.unwrap();
+            store.write_run(&RunRow { config_json: Some(text.as_str().into()), ..run }, None).await.unwrap();
         }
     });
     daemon.launch();

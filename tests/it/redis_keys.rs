@@ -24,6 +24,10 @@ use crate::redis_rig::{Rig, SOON, Server};
 struct AsIs;
 
 impl Render for AsIs {
+    fn text_bytes(&self, payload: &[u8]) -> usize {
+        payload.len()
+    }
+
     fn render(&self, payload: &[u8], _: &Decided, _: bool, out: &mut String) {
         out.push_str(&String::from_utf8_lossy(payload));
     }
@@ -42,7 +46,12 @@ async fn latest_keys_are_set_coalesced_set_again_and_cleared() {
     let (_stopper, stop) = Signal::new();
     let metrics = Metrics::new();
     let (mut link, keep_up) = Link::new(&server.config(), stop.clone());
-    let board = Board::new(&latest::Config::default(), "cascor:", Arc::clone(&metrics));
+    let board = Board::new(
+        &latest::Config::default(),
+        "cascor:",
+        cascor_ingest::memory::MemoryLimit::default(),
+        Arc::clone(&metrics),
+    );
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let _ = keep_up.await;
@@ -137,7 +146,12 @@ async fn commands_by_redis_cli_are_executed_and_answered() {
         end: Box::new(|| 7),
         spool_fill: Box::new(|| 0.0),
         status: Box::new(|| r#"{"phase":"running"}"#.into()),
-        board: Board::new(&latest::Config::default(), "cascor:", Arc::clone(&metrics)),
+        board: Board::new(
+            &latest::Config::default(),
+            "cascor:",
+            cascor_ingest::memory::MemoryLimit::default(),
+            Arc::clone(&metrics),
+        ),
         to_intake,
         link: link.clone(),
         receipts: tokio::sync::broadcast::channel(1).0,
@@ -180,7 +194,7 @@ async fn commands_by_redis_cli_are_executed_and_answered() {
             ..Command::default()
         };
         let (channel, payload, received_at) = (frame.channel, frame.payload, frame.received_at);
-        jobs.send(Job { command, channel, payload, received_at }).await.unwrap();
+        jobs.send(Job { command, channel, payload, received_at, reserved: None }).await.unwrap();
         let row = loop {
             match receipts.recv().await.unwrap() {
                 Arrival::Receipt(row) => break row,

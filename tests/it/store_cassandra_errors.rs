@@ -36,7 +36,7 @@ async fn the_store_says_what_is_wrong() {
     let huge = EventRow {
         key: EventKey { run_id, timestamp: NOW, event_id: 1 },
         r#type: "x".into(),
-        payload_json: "x".repeat(20 << 20),
+        payload_json: "x".repeat(20 << 20).into(),
         epoch: None,
     };
     let huge = batch(vec![Row::Event(huge)]);

@@ -160,7 +160,10 @@ async fn a_page_ends_with_the_row_that_passes_its_bytes(store: &Shared) {
     // Small rows first, so that a store which asks for more and more of them meets the large ones at speed.
     let rows: Vec<_> = (0..150)
         .map(|n| metrics_row(run_id, now + n * 1_000, &format!("{n}")))
-        .map(|row| MetricsRow { rest_json: large.clone().filter(|_| row.key.timestamp >= now + 100_000), ..row })
+        .map(|row| MetricsRow {
+            rest_json: large.as_deref().filter(|_| row.key.timestamp >= now + 100_000).map(Into::into),
+            ..row
+        })
         .collect();
     for chunk in rows.chunks(25) {
         put(store, chunk.iter().cloned().map(Row::Metrics)).await;
@@ -325,7 +328,7 @@ async fn a_big_topology_and_events_come_back(store: &Shared) {
         output_size: Some(1),
         hidden_units: Some(40_000),
         total_parameters: Some(7),
-        topology_json: format!("{{\"nodes\":\"{}\"}}", "n".repeat(8 << 20)),
+        topology_json: format!("{{\"nodes\":\"{}\"}}", "n".repeat(8 << 20)).into(),
         weights_summary: Some(r#"{"count":7}"#.into()),
     };
     let bare = TopologyRow {
@@ -352,7 +355,7 @@ async fn a_big_topology_and_events_come_back(store: &Shared) {
     let events = [(2, "training_end", Some(9)), (1, "cascade_add", None)].map(|(at, kind, epoch)| EventRow {
         key: key(run_id, now + at, kind),
         r#type: kind.into(),
-        payload_json: format!("{{\"type\":\"{kind}\"}}"),
+        payload_json: format!("{{\"type\":\"{kind}\"}}").into(),
         epoch,
     });
     put(store, events.iter().cloned().map(Row::Event)).await;

@@ -172,7 +172,7 @@ pub async fn a_list_of_large_runs_ends_where_it_has_bytes_enough(store: &Shared)
         let run = RunRow {
             start_time: Some(now - (8 - n) * 60_000_000),
             dataset_name: Some(dataset.clone()),
-            config_json: Some(format!("\"{}\"", "x".repeat(1 << 20))),
+            config_json: Some(format!("\"{}\"", "x".repeat(1 << 20)).into()),
             ..run_row(Uuid::new_v4())
         };
         store.write_run(&run, None).await.unwrap();

@@ -180,7 +180,7 @@ mod tests {
             phase: Some("a \"b\", c\n".into()),
             seq: Some(i64::MAX),
             extra: [("g".to_owned(), 1e300), ("n".to_owned(), f64::NAN)].into(),
-            rest_json: Some(String::new()),
+            rest_json: Some("".into()),
         };
         let mut line = String::new();
         row.csv(&mut line, false);

@@ -1,6 +1,6 @@
 //! One connection's life: proven, receiving, lost.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{borrow::Cow, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fred::{
@@ -16,13 +16,14 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tracing::warn;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{RETRY_REFUSED, Source};
 use crate::{
     frame::{Frame, GapReason},
     lifecycle::Signal,
     metrics::Label,
-    redis::{Acl, Connected, Resource, answers},
+    redis::{Acl, CHANNEL_BYTES, Connected, Resource, answers},
     units::Micros,
 };
 
@@ -93,6 +94,17 @@ pub(super) async fn ask_server(client: &Client, acl: &Acl) -> Server {
     Server::read(&info)
 }
 
+/// The name of a channel as it is kept. A pattern matches names of any length, and each message that waits has its own: of a long one
+/// the beginning is kept, and a hash of the whole, which tells it from others.
+fn bounded_name(channel: &str) -> Cow<'_, str> {
+    if channel.len() <= CHANNEL_BYTES {
+        return Cow::Borrowed(channel);
+    }
+    let hash = format!("…{:016x}", xxh3_64(channel.as_bytes()));
+    let head = &channel[..channel.floor_char_boundary(CHANNEL_BYTES - hash.len())];
+    Cow::Owned(format!("{head}{hash}"))
+}
+
 impl Session {
     pub(super) fn new(connected: Connected, messages: Receiver<Message>) -> Self {
         Self { connected, messages, names: Vec::new() }
@@ -100,6 +112,7 @@ impl Session {
 
     /// The channel's shared name; most messages come on few channels.
     fn name(&mut self, channel: &str) -> Arc<str> {
+        let channel = &*bounded_name(channel);
         if let Some(at) = self.names.iter().position(|name| **name == *channel) {
             if at > 0 {
                 self.names.swap(0, at);
@@ -275,5 +288,20 @@ async fn wait<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_any_length_are_kept_short_and_apart() {
+        let exact = "é".repeat(CHANNEL_BYTES / 2);
+        assert_eq!(bounded_name(&exact), exact);
+        let [one, other] = ["1", "2"].map(|end| "é".repeat(1 << 20) + end);
+        let (one, other) = (bounded_name(&one), bounded_name(&other));
+        assert!(one.len() <= CHANNEL_BYTES && one.len() > CHANNEL_BYTES - 4, "{}", one.len());
+        assert!(one.starts_with("ééé") && one != other);
     }
 }

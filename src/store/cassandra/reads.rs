@@ -61,7 +61,7 @@ impl From<Metrics> for MetricsRow {
             phase: row.phase,
             seq: row.seq,
             extra: row.extra.unwrap_or_default(),
-            rest_json: row.rest_json,
+            rest_json: row.rest_json.map(Into::into),
         }
     }
 }
@@ -185,7 +185,7 @@ pub(super) async fn topology(link: &Link, query: &RangeQuery) -> Result<Vec<Topo
         output_size: row.output_size,
         hidden_units: row.hidden_units,
         total_parameters: row.total_parameters,
-        topology_json: row.topology_json.unwrap_or_default(),
+        topology_json: row.topology_json.unwrap_or_default().into(),
         weights_summary: row.weights_summary,
     })
     .await
@@ -206,7 +206,7 @@ pub(super) async fn events(link: &Link, query: &RangeQuery) -> Result<Vec<EventR
     range(link, &link.statements.events, query, |row: Event| EventRow {
         key: key(row.run_id, row.timestamp, row.event_id),
         r#type: row.kind.unwrap_or_default(),
-        payload_json: row.payload_json.unwrap_or_default(),
+        payload_json: row.payload_json.unwrap_or_default().into(),
         epoch: row.epoch,
     })
     .await
@@ -281,7 +281,7 @@ impl From<Run> for RunRow {
             status: row.status,
             dataset_name: row.dataset_name,
             dataset_size: row.dataset_size,
-            config_json: row.config_json,
+            config_json: row.config_json.map(Into::into),
             final_epoch: row.final_epoch,
             final_train_loss: row.final_train_loss,
             final_train_accuracy: row.final_train_accuracy,

@@ -75,7 +75,7 @@ fn values(row: &RunRow) -> Values<'_> {
         status: text(&row.status),
         dataset_name: text(&row.dataset_name),
         dataset_size: MaybeUnset::from_option(row.dataset_size),
-        config_json: text(&row.config_json),
+        config_json: MaybeUnset::from_option(row.config_json.as_deref()),
         final_epoch: MaybeUnset::from_option(row.final_epoch),
         final_train_loss: MaybeUnset::from_option(row.final_train_loss),
         final_train_accuracy: MaybeUnset::from_option(row.final_train_accuracy),

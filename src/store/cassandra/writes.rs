@@ -180,7 +180,7 @@ fn metrics(row: &MetricsRow, ttl: Opt<i32>) -> Metrics<'_> {
         text(&row.phase),
         opt(row.seq),
         map(&row.extra),
-        text(&row.rest_json),
+        MaybeUnset::from_option(row.rest_json.as_deref()),
         ttl,
     )
 }

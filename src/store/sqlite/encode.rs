@@ -5,9 +5,25 @@ use std::{
     fmt::Write as _,
 };
 
+use rusqlite::{
+    ToSql,
+    types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef},
+};
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::units::Micros;
+use crate::{event::SharedText, units::Micros};
+
+impl ToSql for SharedText {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        (**self).to_sql()
+    }
+}
+
+impl FromSql for SharedText {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        String::column_result(value).map(Into::into)
+    }
+}
 
 /// The name that stands for a number which JSON (and, for NaN, SQLite) does not have.
 pub(super) fn name_of(value: f64) -> Option<&'static str> {

@@ -24,12 +24,17 @@ struct Scanner<'t> {
 /// Whether `text` is one JSON value within the limits, with nothing but white space around it.
 ///
 /// # Errors
-/// `malformed_json`, `too_deep`, or `too_large` for a map with too many fields.
+/// `malformed_json`, `too_deep`, or `too_large` for a map with too many fields, or too many values in all.
 pub(in crate::wire) fn check(text: &str, limits: &Limits) -> Result<Checked, Rejection> {
     let mut scanner = Scanner { bytes: text.as_bytes(), at: 0, seen: Checked { longest: 0, plain: true } };
     // For each open container: whether it is a map, and its items so far.
     let mut open: Vec<(bool, usize)> = Vec::with_capacity(8);
+    let mut elements = 0_usize;
     'value: loop {
+        elements += 1;
+        if elements > limits.elements {
+            return Err(Limits::too_many_elements(limits.elements));
+        }
         scanner.space();
         match scanner.peek() {
             Some(first @ (b'{' | b'[')) => {

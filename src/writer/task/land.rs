@@ -92,7 +92,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
         }
         for (origin, row, error) in landed.refused {
             let (offset, received_at) = self.frontier.origin(origin.ticket);
-            let kept = Kept::Refused { error, row: format!("{row:?}") };
+            let kept = Kept::refused(error, &row, row.bytes());
             self.set_aside(Letter { offset, part: origin.row, received_at, kept }, origin.ticket);
         }
         match landed.left {
@@ -124,7 +124,8 @@ impl<C: Commit, A: Aside> Writer<C, A> {
             let (rows, errors): (Vec<_>, Vec<_>) =
                 refused.into_iter().map(|refused| (refused.row, refused.error)).unzip();
             warn!(run_id = %run_id, offset, error = errors[0], "store refuses values of a run; they become a dead letter");
-            let kept = Kept::Refused { error: errors.join("; "), row: rows.join("; ") };
+            let row = rows.join("; ");
+            let kept = Kept::Refused { error: errors.join("; "), size: row.len(), row };
             self.set_aside(Letter { offset, part: Letter::RUN, received_at, kept }, ticket);
         }
         for refused in written.of_the_past {
@@ -143,7 +144,8 @@ impl<C: Commit, A: Aside> Writer<C, A> {
         for ticket in records {
             let (offset, received_at) = self.frontier.origin(ticket);
             let error = format!("the stored row of run {run_id} cannot be read: {said}");
-            let kept = Kept::Refused { error, row: format!("what the message says of run {run_id}") };
+            let row = format!("what the message says of run {run_id}");
+            let kept = Kept::Refused { error, size: row.len(), row };
             self.set_aside(Letter { offset, part: Letter::RUN, received_at, kept }, ticket);
         }
     }

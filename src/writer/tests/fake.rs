@@ -165,8 +165,9 @@ impl Store for Fake {
             if let Some(fault) = state.runs_fault.or(state.run_writes_fault) {
                 return Err(fault.error());
             }
-            let poison = |text: &String| text.starts_with("poison");
-            if change.notes.iter().chain(&change.config_json).chain(&change.tags).any(poison) {
+            let poison = |text: &str| text.starts_with("poison");
+            let texts = change.notes.iter().map(String::as_str).chain(change.config_json.as_deref());
+            if texts.chain(change.tags.iter().map(String::as_str)).any(poison) {
                 return Err(StoreError::Rejected("poison".into()));
             }
             state.run_writes.push((Instant::now(), change.clone(), stored_start));

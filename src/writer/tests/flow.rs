@@ -27,7 +27,7 @@ async fn batches_are_due_by_rows_bytes_and_age() {
             output_size: None,
             hidden_units: None,
             total_parameters: None,
-            topology_json: "x".repeat(bytes),
+            topology_json: "x".repeat(bytes).into(),
             weights_summary: None,
         };
         record(n, vec![Row::Topology(row)], None)
@@ -120,7 +120,7 @@ async fn a_run_row_is_written_at_once_then_once_a_second() {
 #[tokio::test(start_paused = true)]
 async fn rejected_messages_become_dead_letters_before_they_are_passed() {
     let (aside, kept) = SetAside::new(Rejection { reason: Reason::MalformedJson, detail: "x".into() }, b"{");
-    let content = Content::Aside { channel: "c".into(), aside, kept: kept.to_vec(), run_id: uuid::Uuid::nil() };
+    let content = Content::Aside { channel: "c".into(), aside, kept: kept.to_vec().into(), run_id: uuid::Uuid::nil() };
     let records = vec![
         metrics(0, 0),
         Decoded { offset: 1, received_at: 5, content },

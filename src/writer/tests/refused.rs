@@ -27,7 +27,7 @@ fn poison() -> Option<String> {
 #[tokio::test(start_paused = true)]
 async fn the_record_whose_value_is_refused_is_set_aside_however_many_came_after_it() {
     let all = vec![
-        says(0, |row| (row.config_json, row.run_name) = (poison(), Some("spiral".into()))),
+        says(0, |row| (row.config_json, row.run_name) = (poison().map(Into::into), Some("spiral".into()))),
         metrics(1, 0),
         says(2, |row| row.notes = poison()),
         says(3, |row| row.tags = ["good".to_owned()].into()),
@@ -44,7 +44,7 @@ async fn the_record_whose_value_is_refused_is_set_aside_however_many_came_after_
     assert_eq!((&row.config_json, &row.notes), (&None, &None));
     assert_eq!(row.tags.iter().map(String::as_str).collect::<Vec<_>>(), ["fair", "good", "last"]);
     let letters = running.aside.letters.lock().unwrap();
-    let Kept::Refused { row, error } = &letters[&(4, Letter::RUN)].kept else { panic!() };
+    let Kept::Refused { row, error, .. } = &letters[&(4, Letter::RUN)].kept else { panic!() };
     assert_eq!((row.as_str(), error.as_str()), ("tag \"poisonous\"", "poison"));
 }
 
@@ -60,7 +60,8 @@ async fn neither_an_older_value_nor_a_wait_for_the_history_moves_the_blame() {
             let key = EventKey { timestamp: touch.event_time, ..*key };
             let payload_json = r#"{"type": "training_start", "created_by": "me"}"#.to_owned();
             if offset == 1 {
-                rows[0] = Row::Event(EventRow { key, r#type: String::new(), payload_json, epoch: None });
+                rows[0] =
+                    Row::Event(EventRow { key, r#type: String::new(), payload_json: payload_json.into(), epoch: None });
             }
         }
         record
@@ -136,7 +137,7 @@ async fn a_refused_value_is_not_tried_again_with_what_comes_later() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replay_blames_the_same_record() {
-    let all = Arc::new(vec![says(0, |row| row.config_json = poison()), metrics(1, 0), metrics(2, 0)]);
+    let all = Arc::new(vec![says(0, |row| row.config_json = poison().map(Into::into)), metrics(1, 0), metrics(2, 0)]);
     for from in 0..3 {
         let (store, aside) = (Arc::<Fake>::default(), Arc::<Box_>::default());
         let start = |checkpoint| {

@@ -27,7 +27,7 @@ fn log(kinds: &[(u8, u8)]) -> Vec<Decoded> {
             }
             if let (Some(_), Row::Metrics(row)) = (lifecycle, &rows[0]) {
                 let (key, epoch) = (row.key, touch.values.final_epoch);
-                rows[0] = Row::Event(EventRow { key, r#type: String::new(), payload_json: payload, epoch });
+                rows[0] = Row::Event(EventRow { key, r#type: String::new(), payload_json: payload.into(), epoch });
             }
             touch.values.final_val_accuracy = (*what > 4).then(|| f64::from(*what) / 16.0);
             if let Row::Metrics(row) = &mut rows[0] {

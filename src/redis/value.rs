@@ -1,0 +1,181 @@
+//! The values of our own keys, read within a bound.
+//!
+//! Everybody who shares the Redis may write to our keys, and a client library builds whatever the server sends. So the length is
+//! asked for first, and then no more than the bound is: a value that is replaced in between costs no more memory than that. What
+//! is larger than anything that we write, of another type or no text is the same as no value: it is counted, logged, and gone
+//! with the next write of ours.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use fred::{clients::Client, error::Error as RedisError, interfaces::KeysInterface, types::Value};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::Link;
+use crate::{
+    logging::Untrusted,
+    metrics::{Counters, Label, Metrics},
+};
+
+/// Most bytes of a value of ours, but for those that hold messages, and the status.
+pub const SMALL_VALUE: usize = 64 << 10;
+/// Most bytes of a status, which names every channel of the configuration.
+pub const STATUS_VALUE: usize = 1 << 20;
+/// What a message may grow by when it becomes a latest value: canonical names, and `_ingest`.
+pub const LATEST_EXTRA: usize = 64 << 10;
+/// How often an unusable value is logged, at most; each is counted.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What a key of ours holds.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found<T> {
+    /// Nothing.
+    Absent,
+    /// A value within the bound.
+    Usable(T),
+    /// Something that we did not write.
+    Unusable(Unusable),
+}
+
+/// Why a value cannot be one of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It has more bytes than the bound: at least so many.
+    TooLarge(usize),
+    /// It is no string.
+    WrongType,
+    /// It is not UTF-8.
+    NotText,
+}
+
+impl Unusable {
+    /// Every kind, for metrics.
+    pub const ALL: [&str; 3] = ["too_large", "wrong_type", "not_text"];
+
+    /// The name of the kind.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TooLarge(_) => "too_large",
+            Self::WrongType => "wrong_type",
+            Self::NotText => "not_text",
+        }
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge(bytes) => write!(f, "{bytes} bytes, more than cascor-ingest ever writes there"),
+            Self::WrongType => f.write_str("a value of another type than text"),
+            Self::NotText => f.write_str("bytes that are not UTF-8"),
+        }
+    }
+}
+
+/// The length of a value of at most `max` bytes; asks for STRLEN.
+///
+/// # Errors
+/// What Redis, or the connection to it, says. A value of another type is no error.
+pub async fn value_length(client: &Client, key: &str, max: usize) -> Result<Found<usize>, RedisError> {
+    Ok(match typed(client.strlen::<usize, _>(key).await)? {
+        None => Found::Unusable(Unusable::WrongType),
+        Some(0) => Found::Absent,
+        Some(bytes) if bytes > max => Found::Unusable(Unusable::TooLarge(bytes)),
+        Some(bytes) => Found::Usable(bytes),
+    })
+}
+
+/// The whole value, when it has at most `max` bytes; asks for GETRANGE, which is one moment: nothing is cut.
+///
+/// # Errors
+/// As [`value_length`].
+pub async fn value_range(client: &Client, key: &str, max: usize) -> Result<Found<String>, RedisError> {
+    // The end is inclusive: one byte more than the bound tells that there is more.
+    let Some(value) = typed(client.getrange::<Value, _>(key, 0, max).await)? else {
+        return Ok(Found::Unusable(Unusable::WrongType));
+    };
+    let bytes = value.into_bytes().unwrap_or_default();
+    Ok(match bytes.len() {
+        0 => Found::Absent,
+        length if length > max => Found::Unusable(Unusable::TooLarge(length)),
+        _ => match String::from_utf8(bytes.into()) {
+            Ok(text) => Found::Usable(text),
+            Err(_) => Found::Unusable(Unusable::NotText),
+        },
+    })
+}
+
+/// The value of a key of ours, which has at most `max` bytes.
+///
+/// # Errors
+/// As [`value_length`].
+pub async fn read_value(client: &Client, key: &str, max: usize) -> Result<Found<String>, RedisError> {
+    Ok(match value_length(client, key, max).await? {
+        Found::Absent => Found::Absent,
+        Found::Unusable(why) => Found::Unusable(why),
+        Found::Usable(_) => value_range(client, key, max).await?,
+    })
+}
+
+/// `None`: the key holds a value of another type.
+fn typed<T>(answer: Result<T, RedisError>) -> Result<Option<T>, RedisError> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.details().starts_with("WRONGTYPE") => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where unusable values are counted, and when one was logged last. Clones share both.
+#[derive(Clone, Debug, Default)]
+pub(super) struct UnusableValues {
+    counters: Counters,
+    logged: Arc<Mutex<Option<Instant>>>,
+}
+
+impl UnusableValues {
+    fn note(&self, key: &str, why: Unusable) {
+        self.counters.get_or_create(&Label::of(why.name())).inc();
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+            *logged = Some(Instant::now());
+            let key = Untrusted(key.as_bytes());
+            warn!(%key, holds = %why, "a key of ours in Redis holds what we did not write there; it counts as absent");
+        }
+    }
+}
+
+impl Link {
+    /// Counts unusable values there.
+    pub fn counted_in(mut self, metrics: &Metrics) -> Self {
+        self.unusable.counters = metrics.redis_unusable_values.clone();
+        for name in Unusable::ALL {
+            let _ = self.unusable.counters.get_or_create(&Label::of(name));
+        }
+        self
+    }
+
+    /// The value of a key of ours; what is unusable is counted, logged and absent.
+    ///
+    /// # Errors
+    /// What Redis, or the connection to it, says; a refusal by the ACL is one, and the caller's to tell.
+    pub async fn read(&self, client: &Client, key: &str, max: usize) -> Result<Option<String>, RedisError> {
+        Ok(self.usable(key, read_value(client, key, max).await?))
+    }
+
+    /// The usable part of what was found; the rest is counted and logged.
+    pub fn usable<T>(&self, key: &str, found: Found<T>) -> Option<T> {
+        match found {
+            Found::Usable(value) => Some(value),
+            Found::Absent => None,
+            Found::Unusable(why) => {
+                self.unusable.note(key, why);
+                None
+            }
+        }
+    }
+}
