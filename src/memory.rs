@@ -18,7 +18,7 @@ use tokio::{sync::Notify, time::timeout};
 /// From this size on a value is counted.
 pub const LARGE: usize = 1 << 20;
 /// See [`MemoryLimit::default`]. What needs more is alone with it.
-const LIMIT: usize = 112 << 20;
+const LIMIT: usize = 96 << 20;
 /// How long the writer waits for clients to take their answers before those with large ones are cut off.
 const CLIENTS_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -32,6 +32,8 @@ struct Inner {
     used: Mutex<usize>,
     /// Writers that wait: nobody else gets anything before them.
     writers: AtomicUsize,
+    /// The longest row seen so far.
+    largest: AtomicUsize,
     released: Notify,
     pressure: Notify,
 }
@@ -57,6 +59,7 @@ impl MemoryLimit {
             limit,
             used: Mutex::default(),
             writers: AtomicUsize::new(0),
+            largest: AtomicUsize::new(0),
             released: Notify::new(),
             pressure: Notify::new(),
         }))
@@ -65,6 +68,16 @@ impl MemoryLimit {
     /// Bytes that are in use.
     pub fn used(&self) -> usize {
         *self.0.used()
+    }
+
+    /// There are rows as long as this.
+    pub fn note(&self, row: usize) {
+        self.0.largest.fetch_max(row, Ordering::AcqRel);
+    }
+
+    /// The longest row seen so far: what somebody reads may be as long.
+    pub fn largest(&self) -> usize {
+        self.0.largest.load(Ordering::Acquire)
     }
 
     /// Counts what is there already.
@@ -140,6 +153,16 @@ impl Drop for Reserved {
 }
 
 impl Reserved {
+    /// How many bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes over what another one has of the same budget.
+    pub fn merge(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Keeps no more than so many bytes.
     pub fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
@@ -198,10 +221,11 @@ mod tests {
         let limit = MemoryLimit::new(100);
         let all = limit.reserve(1_000).await;
         let pressed = limit.clone();
-        let client = tokio::spawn(async move { timeout(CLIENTS_TIMEOUT * 2, pressed.pressure()).await.is_ok() });
+        let mut client = tokio::task::JoinSet::new();
+        client.spawn(async move { timeout(CLIENTS_TIMEOUT * 2, pressed.pressure()).await.is_ok() });
         tokio::task::yield_now().await;
         assert!(timeout(CLIENTS_TIMEOUT + Duration::from_secs(1), limit.reserve_for_writer(1)).await.is_err());
-        assert!(client.await.expect("the task"), "clients are told to let go");
+        assert!(client.join_next().await.expect("a task").expect("its end"), "clients are told to let go");
         drop(all);
         assert!(limit.try_reserve(1_000).is_some(), "a writer that gave up holds up nobody");
     }

@@ -11,6 +11,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -20,7 +21,10 @@ use axum::{
 };
 use hyper::body::{Frame, SizeHint};
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use super::{
     error::{Answer, ApiError},
@@ -28,6 +32,7 @@ use super::{
 };
 use crate::{
     event::weight,
+    memory::{LARGE, MemoryLimit, Reserved},
     store::{BoxFuture, RangeQuery, Store, StoreError},
     units::ByteSize,
 };
@@ -40,6 +45,8 @@ pub const PAGE: usize = 2 * PAGE_BYTES;
 pub const SLICE: usize = 64 << 10;
 /// A value that is there needs no more, as a rule: the history's limit. Larger ones are as large rows.
 const VALUE: usize = 1 << 20;
+/// How long a read waits for the memory that it may need; see [`Room::expect`].
+const EXPECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Who reads rows at once, not knowing how large they are.
 const READS: usize = 2;
 
@@ -55,11 +62,13 @@ pub struct Memory {
     /// The part for values that are there, so that they need not wait for those who wait for the store.
     values: Arc<Semaphore>,
     reads: Arc<Semaphore>,
+    /// What the whole process may take for large values; what is drawn from the budget counts there, too.
+    process: MemoryLimit,
 }
 
 impl Memory {
-    /// A budget of this size.
-    pub fn new(size: ByteSize) -> Self {
+    /// A budget of this size, within that of the process.
+    pub fn new(size: ByteSize, process: MemoryLimit) -> Self {
         let all = size.as_usize() / UNIT;
         let page_units = (PAGE / UNIT + 1).min((all - all / 8) / 2);
         let units = all - all / 8 - page_units;
@@ -71,7 +80,13 @@ impl Memory {
             page_units,
             values: part(all / 8),
             reads: part(READS),
+            process,
         }
+    }
+
+    /// Returns when answers that take much memory shall end: the writer needs it.
+    pub async fn pressure(&self) {
+        self.process.pressure().await;
     }
 
     /// Waits for one's turn to read rows of which nobody knows how large they are; held until they are gone.
@@ -86,6 +101,8 @@ impl Memory {
 pub struct Room {
     /// Of the budget, or of a part of it.
     held: Option<OwnedSemaphorePermit>,
+    /// The same bytes of the process.
+    counted: Option<Reserved>,
     memory: Memory,
 }
 
@@ -96,7 +113,7 @@ impl Room {
             biased;
             // Where that is less than a page takes, more of it waits for the rest as other large ones do.
             Ok(permit) = Arc::clone(&memory.pages).acquire_many_owned(units(PAGE, memory.page_units)) => {
-                Self { held: Some(permit), memory: memory.clone() }
+                Self { held: Some(permit), counted: None, memory: memory.clone() }
             }
             room = Self::for_bytes(memory, PAGE) => room,
         }
@@ -106,7 +123,8 @@ impl Room {
     pub async fn for_bytes(memory: &Memory, bytes: usize) -> Self {
         // Nobody closes it.
         let held = Arc::clone(&memory.budget).acquire_many_owned(units(bytes, memory.units)).await.ok();
-        Self { held, memory: memory.clone() }
+        let counted = Some(memory.process.reserve(bytes).await);
+        Self { held, counted, memory: memory.clone() }
     }
 
     /// The same for a value of so many bytes that is got next and sent as it is.
@@ -116,7 +134,7 @@ impl Room {
             return Self::for_bytes(memory, 2 * bytes).await;
         }
         match Arc::clone(&memory.values).try_acquire_many_owned(units(bytes, usize::MAX)) {
-            Ok(permit) => Self { held: Some(permit), memory: memory.clone() },
+            Ok(permit) => Self { held: Some(permit), counted: None, memory: memory.clone() },
             Err(_) => Self::for_bytes(memory, bytes).await,
         }
     }
@@ -169,8 +187,10 @@ impl Room {
     ) -> Result<V, StoreError> {
         loop {
             let turn = self.memory.turn().await;
+            self.expect(with_text(self.memory.process.largest())).await;
             let rows = read().await?;
             let bytes = with_text(weigh(&rows));
+            self.memory.process.note(weigh(&rows).saturating_sub(PAGE_BYTES));
             if bytes <= self.bytes() || self.grow(bytes) {
                 return Ok(rows);
             }
@@ -179,11 +199,30 @@ impl Room {
         }
     }
 
+    /// What is read next may take so many bytes: counts them before, if others let go of them soon. Most of what is read is small, so
+    /// it is read in any case.
+    async fn expect(&mut self, bytes: usize) {
+        if bytes < LARGE || self.counted.as_ref().is_some_and(|counted| counted.bytes() >= bytes) {
+            return;
+        }
+        // Others wait for what this one has, so it has nothing while it waits.
+        self.counted = None;
+        self.counted = timeout(EXPECT_TIMEOUT, self.memory.process.reserve(bytes)).await.ok();
+    }
+
     /// Takes more, for so many bytes in all, if that is there at once.
     fn grow(&mut self, bytes: usize) -> bool {
         let had = self.of_budget();
         let more = units(bytes, self.memory.units).saturating_sub(u32::try_from(had).unwrap_or(u32::MAX));
         let Ok(taken) = Arc::clone(&self.memory.budget).try_acquire_many_owned(more) else { return false };
+        let counted = self.counted.as_ref().map_or(0, Reserved::bytes);
+        if counted < bytes {
+            let Some(more) = self.memory.process.try_reserve(bytes - counted) else { return false };
+            match &mut self.counted {
+                Some(counted) => counted.merge(more),
+                counted => *counted = Some(more),
+            }
+        }
         match &mut self.held {
             Some(held) if had > 0 => held.merge(taken),
             held => *held = Some(taken),
@@ -193,7 +232,7 @@ impl Room {
 
     /// Waits for room for so many bytes. Meanwhile what it had is others': nobody waits with room for more of it.
     async fn wait(&mut self, bytes: usize) {
-        self.held = None;
+        (self.held, self.counted) = (None, None);
         *self = Self::for_bytes(&self.memory, bytes).await;
     }
 
@@ -201,6 +240,9 @@ impl Room {
     fn shrink(&mut self, bytes: usize) {
         if let Some(held) = &mut self.held {
             drop(held.split(held.num_permits().saturating_sub(bytes / UNIT + 1)));
+        }
+        if let Some(counted) = &mut self.counted {
+            counted.shrink(bytes);
         }
     }
 
@@ -272,10 +314,6 @@ impl HttpBody for Held {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use tokio::time::timeout;
-
     use super::*;
 
     /// A store's answer of so many bytes, of which nothing else matters.
@@ -290,7 +328,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_kept_is_counted_until_it_is_sent() {
-        let memory = Memory::new(ByteSize::mib(72));
+        let memory = Memory::new(ByteSize::mib(72), MemoryLimit::default());
         let (all, patience) = (free(&memory), Duration::from_secs(1));
         let large = kept(Room::of(&memory).await, 20 << 20).await;
         assert_eq!(large.units(), (40 << 10) + 1, "its text, too");
@@ -313,7 +351,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn exports_leave_room_for_a_page_and_values_need_none_of_it() {
         for size in [16, 64] {
-            let memory = Memory::new(ByteSize::mib(size));
+            let memory = Memory::new(ByteSize::mib(size), MemoryLimit::default());
             let all = free(&memory);
             let patience = Duration::from_secs(1);
             let export = kept(Room::for_bytes(&memory, 1 << 20).await, 1 << 30).await;
@@ -321,7 +359,7 @@ mod tests {
             let other = timeout(patience, Room::for_bytes(&memory, 1)).await;
             assert!(other.is_err(), "another waits");
             let page = timeout(patience, Room::of(&memory)).await.unwrap();
-            let page = timeout(patience, kept(page, PAGE / 8)).await.unwrap();
+            let page = timeout(EXPECT_TIMEOUT * 2, kept(page, PAGE / 8)).await.unwrap();
             let value = timeout(Duration::from_secs(1), Room::for_value(&memory, VALUE)).await.unwrap();
             assert_eq!(value.bytes(), VALUE + UNIT);
             drop((export, page, value));

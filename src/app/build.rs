@@ -251,7 +251,8 @@ impl Daemon<'_> {
         let readiness = self.readiness.clone();
         let missing: api::MissingFn = Arc::new(move || readiness.missing().into_iter().map(str::to_owned).collect());
         let live = self.live.clone();
-        let seen = http::Seen { metrics: Arc::clone(&self.metrics), store, link, live, keys, status, missing };
+        let (metrics, memory) = (Arc::clone(&self.metrics), self.memory.clone());
+        let seen = http::Seen { metrics, store, link, live, memory, keys, status, missing };
         self.tasks.spawn("http", api::run(http::sight(settings, seen, inlet), self.back.clone()));
         let line = {
             let sources = Arc::clone(sources);

@@ -129,19 +129,18 @@ impl SpoolRecords {
     }
 }
 
-/// What the large records of a chunk take while they are stored: the texts that they become, and the longest of them twice more, for
-/// the store's own copies.
-fn needed(chunk: &spool::Chunk) -> usize {
+/// How long the texts are that the large records of a chunk become, and the longest of them. While they are stored, the longest is
+/// there twice more: the store's own copies.
+fn needed(chunk: &spool::Chunk) -> (usize, usize) {
     if chunk.len_bytes() < LARGE {
-        return 0;
+        return (0, 0);
     }
     let text = |record: Record<'_>| match record.kind {
         RecordKind::Event => wire::text_bytes(record.payload),
         _ => record.payload.len(),
     };
     let large = chunk.records().filter(|record| record.payload.len() >= LARGE / 4).map(text);
-    let (sum, longest) = large.fold((0, 0), |(sum, longest), text| (sum + text, text.max(longest)));
-    sum + 2 * longest
+    large.fold((0, 0), |(sum, longest), text| (sum + text, text.max(longest)))
 }
 
 /// Some records of the log.
@@ -163,8 +162,11 @@ impl Records for SpoolRecords {
             None => self.waiting.insert(self.reader.next().await),
         };
         let reserved: Option<Guard> = match needed(chunk) {
-            0 => None,
-            bytes => Some(Arc::new(self.memory.reserve_for_writer(bytes).await)),
+            (0, _) => None,
+            (texts, longest) => {
+                self.memory.note(longest);
+                Some(Arc::new(self.memory.reserve_for_writer(texts + 2 * longest).await))
+            }
         };
         let chunk = self.waiting.take().unwrap_or_default();
         if chunk.end() >= self.view.durable() {

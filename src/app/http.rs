@@ -13,6 +13,7 @@ use crate::{
     config::Settings,
     frame::Arrival,
     live::Live,
+    memory::MemoryLimit,
     metrics::Metrics,
     redis::{Link, is_pattern},
     store::Store,
@@ -29,6 +30,8 @@ pub struct Seen {
     pub link: Link,
     /// What happens now.
     pub live: Live,
+    /// For answers.
+    pub memory: MemoryLimit,
     /// Tokens and sessions.
     pub keys: Arc<Keyring>,
     /// The status object.
@@ -79,7 +82,7 @@ pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
         live: seen.live,
         keys: seen.keys,
         exports: Arc::new(Semaphore::new(settings.http.exports)),
-        memory: api::Memory::new(settings.http.memory),
+        memory: api::Memory::new(settings.http.memory, seen.memory),
         compressions: Arc::new(Semaphore::new(settings.http.compressions)),
     }
 }

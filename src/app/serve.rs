@@ -15,6 +15,7 @@ use crate::{
     config::Settings,
     lifecycle::{Signal, Tasks},
     live::Live,
+    memory::MemoryLimit,
     metrics::Metrics,
     redis::Link,
     render,
@@ -71,6 +72,7 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     let inlet = http::by_redis(settings, &link, receipts.clone());
     let (heard, listening) = follow::listen(settings, &live, &link, receipts, stop.clone()).map_err(AppError::Start)?;
     let seen = http::Seen {
+        memory: MemoryLimit::default(),
         status: status(settings, started, (&link, &heard.status), &answers),
         missing: Arc::new(move || {
             let missing = if answers.borrow().yes { None } else { Some("store does not answer".to_owned()) };

@@ -22,6 +22,7 @@ use crate::{
     app::stores,
     config::Settings,
     live::Live,
+    memory::MemoryLimit,
     metrics::Metrics,
     secret::Secret,
     store::Store,
@@ -95,7 +96,7 @@ impl Asker {
             exports: Arc::new(Semaphore::new(1)),
             live: Live::new(0, 0),
             keys: Arc::default(),
-            memory: api::Memory::new(limits.memory),
+            memory: api::Memory::new(limits.memory, MemoryLimit::default()),
             compressions: Arc::new(Semaphore::new(0)),
         };
         Self::Within(Box::new(api::router(sight)))

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use fred::{clients::Client, error::Error as RedisError, interfaces::KeysInterface, types::Value};
 use tokio::time::Instant;
 use tracing::warn;
@@ -27,6 +28,10 @@ pub const SMALL_VALUE: usize = 64 << 10;
 pub const STATUS_VALUE: usize = 1 << 20;
 /// What a message may grow by when it becomes a latest value: canonical names, and `_ingest`.
 pub const LATEST_EXTRA: usize = 64 << 10;
+/// How much of a value is asked for at once.
+const PIECE: usize = 1 << 20;
+/// The end of a value, which tells it from the one before: `_ingest` is there.
+const END: usize = 256;
 /// How often an unusable value is logged, at most; each is counted.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -89,24 +94,46 @@ pub async fn value_length(client: &Client, key: &str, max: usize) -> Result<Foun
     })
 }
 
-/// The whole value, when it has at most `max` bytes; asks for GETRANGE, which is one moment: nothing is cut.
+/// The whole value, when it has at most `max` bytes; asks for GETRANGE.
 ///
 /// # Errors
 /// As [`value_length`].
 pub async fn value_range(client: &Client, key: &str, max: usize) -> Result<Found<String>, RedisError> {
     // The end is inclusive: one byte more than the bound tells that there is more.
-    let Some(value) = typed(client.getrange::<Value, _>(key, 0, max).await)? else {
+    let Some(first) = piece(client, key, 0, max.min(PIECE)).await? else {
         return Ok(Found::Unusable(Unusable::WrongType));
     };
-    let bytes = value.into_bytes().unwrap_or_default();
+    let bytes = if first.len() <= PIECE { first.to_vec() } else { pieces(client, key, &first, max).await? };
     Ok(match bytes.len() {
         0 => Found::Absent,
         length if length > max => Found::Unusable(Unusable::TooLarge(length)),
-        _ => match String::from_utf8(bytes.into()) {
+        _ => match String::from_utf8(bytes) {
             Ok(text) => Found::Usable(text),
             Err(_) => Found::Unusable(Unusable::NotText),
         },
     })
+}
+
+/// A long value, piece by piece, because the client keeps a buffer as long as the longest answer. A value that was replaced meanwhile
+/// has another end, which is asked for again: then it counts as absent.
+async fn pieces(client: &Client, key: &str, first: &[u8], max: usize) -> Result<Vec<u8>, RedisError> {
+    let mut bytes = first.to_vec();
+    while bytes.len() <= max {
+        let next = piece(client, key, bytes.len(), bytes.len() + PIECE - 1).await?.unwrap_or_default();
+        bytes.extend_from_slice(&next);
+        if next.len() < PIECE {
+            break;
+        }
+    }
+    let end = bytes.len().saturating_sub(END);
+    let again = piece(client, key, end, bytes.len()).await?.unwrap_or_default();
+    Ok(if again == bytes[end..] { bytes } else { Vec::new() })
+}
+
+/// The bytes from `from` to `to`, both inclusive; `None`: the key holds a value of another type.
+async fn piece(client: &Client, key: &str, from: usize, to: usize) -> Result<Option<Bytes>, RedisError> {
+    let value = typed(client.getrange::<Value, _>(key, from, to).await)?;
+    Ok(value.map(|value| value.into_bytes().unwrap_or_default()))
 }
 
 /// The value of a key of ours, which has at most `max` bytes.

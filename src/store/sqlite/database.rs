@@ -93,13 +93,15 @@ impl Database {
             let connection = Connection::open_with_flags(&self.path, flags)?;
             connection.busy_timeout(BUSY)?;
             connection.set_prepared_statement_cache_capacity(32);
-            if !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+            let writes = !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY);
+            if writes {
                 connection.pragma_update(None, "journal_mode", "WAL")?;
                 connection.pragma_update(None, "synchronous", "FULL")?;
                 connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
                 connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
             }
-            connection.pragma_update(None, "cache_size", -8_192)?;
+            // KiB. What is read stays in the system's cache; a long row would fill this one for nothing.
+            connection.pragma_update(None, "cache_size", if writes { -8_192 } else { -2_048 })?;
             Ok(connection)
         };
         open().map_err(|e| error::classify(e, &self.path))
