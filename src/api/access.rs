@@ -2,21 +2,31 @@
 //!
 //! * A token of `http.tokens_file` opens what its scope allows, from anywhere; so does the session of somebody who has signed in
 //!   with one, and then a request that changes something must prove that it comes from the dashboard.
-//! * Without either, and bound to loopback, reading is open; changing is, too, until there are tokens. But only for a client that
-//!   means this server: the `Host` header must name loopback, so that a page of somebody else cannot reach it by a name that it
-//!   made resolve here, and the `Origin` of a change must be this server's own, or one of `http.allow_origins`.
+//! * Without either, and bound to loopback, local requests may read and change until there are tokens; from then on they may do
+//!   neither, but for reading where `http.anonymous_read` is `loopback`. A request is local if no proxy has passed it on
+//!   ([`target::is_proxied`]) and its `Host` header names loopback, so that a page of somebody else cannot reach this server by a
+//!   name that it made resolve here. The `Origin` of a change must be this server's own, or one of `http.allow_origins`.
 //! * Bound to anything else, only the open routes answer.
+//! * Pages of other sites are kept from changing and holding anything by [`fetch_site`], whatever they send along.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use super::{Config, Sight, cors::is_trusted, error::ApiError, tokens::Token};
+use super::{
+    Config, Sight,
+    config::AnonymousRead,
+    cors::is_trusted,
+    error::ApiError,
+    fetch_site,
+    target::{self, is_loopback, is_proxied},
+    tokens::Token,
+};
 
 /// What a route is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,42 +83,38 @@ impl Access {
         config: &Config,
     ) -> Result<(), ApiError> {
         let needed = |why| Err(ApiError::new(StatusCode::UNAUTHORIZED, why));
+        let forbidden = |why: String| Err(ApiError::new(StatusCode::FORBIDDEN, why));
+        let host = target::host(headers);
         match (self, scope) {
             (_, Scope::Open) | (Self::Internal, _) => return Ok(()),
-            (Self::Network, Scope::Read | Scope::Admin) => {
-                return needed("a token is needed, because `http.listen` is not a loopback address");
-            }
             // Whoever signs in brings a token; a proxy may stand between.
             (_, Scope::SignIn) if tokens => {}
-            _ => {
-                let host = text(headers, header::HOST).unwrap_or_default();
-                if !is_loopback(host) {
-                    let detail =
-                        format!("the Host header `{host}` does not name this machine; use 127.0.0.1, or a token");
-                    return Err(ApiError::new(StatusCode::FORBIDDEN, detail));
-                }
+            (Self::Network, scope) if scope != Scope::SignIn => {
+                return needed("a token is needed, because `http.listen` is not a loopback address");
             }
-        }
-        if scope == Scope::Admin && tokens {
-            return needed("a token with the scope `admin` is needed; sign in, or send one as `Authorization: Bearer`");
+            (_, Scope::Read) if tokens && config.anonymous_read == AnonymousRead::None => {
+                return needed("a token is needed; sign in, or send one as `Authorization: Bearer`");
+            }
+            (_, scope) if tokens && scope != Scope::Read => {
+                return needed("a token that may do this is needed; sign in, or send one as `Authorization: Bearer`");
+            }
+            _ if is_proxied(headers) => {
+                let why = "the request came through a proxy, and then a token is needed (`http.tokens_file`)";
+                return if tokens { needed(why) } else { forbidden(why.into()) };
+            }
+            _ if !is_loopback(host) => {
+                let host = host.escape_debug();
+                return forbidden(format!(
+                    "the Host header `{host}` does not name this machine; use 127.0.0.1, or a token"
+                ));
+            }
+            _ => {}
         }
         if scope != Scope::Read && !is_trusted(config, headers) {
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "commands are not taken from pages of other sites"));
+            return forbidden("commands are not taken from pages of other sites".into());
         }
         Ok(())
     }
-}
-
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-/// Whether `host:port` names loopback.
-fn is_loopback(host: &str) -> bool {
-    let Ok(uri) = format!("http://{host}/").parse::<Uri>() else { return false };
-    let name = uri.host().unwrap_or_default();
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Whether a token goes far enough.
@@ -124,6 +130,7 @@ async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<(), A
     if scope == Scope::Open || sight.access == Access::Internal {
         return Ok(());
     }
+    target::check_trusted(&sight.config, headers)?;
     // Where there are no tokens, one that is sent is no reason to send anybody away.
     let tokens = sight.keys.is_used();
     if tokens && let Some(token) = sight.keys.bearer(headers)? {
@@ -146,7 +153,8 @@ async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<(), A
 
 /// The check as a layer of a route.
 pub async fn guard(State((sight, scope)): State<(Sight, Scope)>, request: Request, next: Next) -> Response {
-    match check(&sight, scope, request.headers()).await {
+    let checked = check(&sight, scope, request.headers()).await;
+    match checked.and_then(|()| fetch_site::check(&sight, &request)) {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     }
@@ -154,6 +162,8 @@ pub async fn guard(State((sight, scope)): State<(Sight, Scope)>, request: Reques
 
 #[cfg(test)]
 mod tests {
+    use axum::http::header;
+
     use super::*;
 
     #[test]
@@ -192,8 +202,8 @@ mod tests {
     #[test]
     fn with_tokens_changing_needs_one_and_signing_in_does_not() {
         for (access, scope, host, origin, status) in [
-            (Access::Loopback, Scope::Read, "localhost", None, None),
-            (Access::Loopback, Scope::Read, "dash.example", None, Some(StatusCode::FORBIDDEN)),
+            (Access::Loopback, Scope::Read, "localhost", None, Some(StatusCode::UNAUTHORIZED)),
+            (Access::Loopback, Scope::Read, "dash.example", None, Some(StatusCode::UNAUTHORIZED)),
             (Access::Loopback, Scope::Admin, "localhost", None, Some(StatusCode::UNAUTHORIZED)),
             (Access::Network, Scope::Read, "dash.example", None, Some(StatusCode::UNAUTHORIZED)),
             (Access::Network, Scope::SignIn, "dash.example", Some("https://dash.example"), None),
@@ -205,6 +215,45 @@ mod tests {
             let checked = access.without_token(scope, true, &headers, &Config::default()).err();
             let answered = checked.map(|refused| refused.into_response().status());
             assert_eq!(answered, status, "{access:?} {scope:?} {host} {origin:?}");
+        }
+    }
+
+    #[test]
+    fn behind_a_proxy_nothing_is_local() {
+        let loopback = Config { anonymous_read: AnonymousRead::Loopback, ..Config::default() };
+        for header in ["x-forwarded-for", "x-forwarded-host", "forwarded", "via", "x-real-ip"] {
+            for (config, scope, tokens, status) in [
+                (Config::default(), Scope::Read, false, Some(StatusCode::FORBIDDEN)),
+                (Config::default(), Scope::Admin, false, Some(StatusCode::FORBIDDEN)),
+                (Config::default(), Scope::SignIn, false, Some(StatusCode::FORBIDDEN)),
+                (Config::default(), Scope::Open, false, None),
+                (Config::default(), Scope::Read, true, Some(StatusCode::UNAUTHORIZED)),
+                (Config::default(), Scope::SignIn, true, None),
+                (loopback.clone(), Scope::Read, true, Some(StatusCode::UNAUTHORIZED)),
+            ] {
+                let mut headers = HeaderMap::new();
+                headers.insert(header::HOST, "127.0.0.1:8050".parse().unwrap());
+                headers.insert(header, "10.0.0.1".parse().unwrap());
+                let checked = Access::Loopback.without_token(scope, tokens, &headers, &config).err();
+                let answered = checked.map(|refused| refused.into_response().status());
+                assert_eq!(answered, status, "{header} {scope:?} {tokens}");
+            }
+        }
+    }
+
+    #[test]
+    fn with_tokens_reading_stays_open_only_where_that_is_configured() {
+        let config = Config { anonymous_read: AnonymousRead::Loopback, ..Config::default() };
+        for (access, scope, host, status) in [
+            (Access::Loopback, Scope::Read, "localhost", None),
+            (Access::Loopback, Scope::Read, "dash.example", Some(StatusCode::FORBIDDEN)),
+            (Access::Loopback, Scope::Admin, "localhost", Some(StatusCode::UNAUTHORIZED)),
+            (Access::Network, Scope::Read, "localhost", Some(StatusCode::UNAUTHORIZED)),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            let checked = access.without_token(scope, true, &headers, &config).err();
+            assert_eq!(checked.map(|refused| refused.into_response().status()), status, "{access:?} {scope:?} {host}");
         }
     }
 

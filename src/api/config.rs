@@ -5,11 +5,22 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use super::{cors, room};
+use super::{cors, room, target};
 use crate::{
     curve::POINTS_MIN,
     units::{self, ByteSize},
 };
+
+/// Who may read without a token once there are tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnonymousRead {
+    /// Nobody: reading needs a token everywhere.
+    #[default]
+    None,
+    /// Local requests, where `http.listen` is a loopback address.
+    Loopback,
+}
 
 /// Where to listen, and what a client may ask for.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -19,6 +30,11 @@ pub struct Config {
     pub listen: String,
     /// Who may do what: lines of `name scope token`, the scope `read` or `admin`. Read again at SIGHUP.
     pub tokens_file: Option<PathBuf>,
+    /// Who may read without a token once there are tokens.
+    pub anonymous_read: AnonymousRead,
+    /// Host names and addresses, without a port. Where there are any, requests but for the probes must name one of them, or
+    /// loopback, as their `Host`. Connections from those that are addresses (proxies) have no share of their own.
+    pub trusted_hosts: Vec<String>,
     /// Origins of other dashboards, whose pages may use the API from their browsers, also for commands; those of another host send
     /// a token. `*`: every page may read what needs no session.
     pub allow_origins: Vec<String>,
@@ -67,6 +83,8 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:8050".into(),
             tokens_file: None,
+            anonymous_read: AnonymousRead::None,
+            trusted_hosts: Vec::new(),
             allow_origins: Vec::new(),
             page_rows: 10_000,
             points: 20_000,
@@ -99,6 +117,7 @@ impl Config {
             problems.push(format!("`http.tokens_file`: {error}"));
         }
         cors::problems(&self.allow_origins, problems);
+        target::problems(&self.trusted_hosts, problems);
         let counts = [
             ("page_rows", self.page_rows),
             ("runs", self.runs),

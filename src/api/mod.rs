@@ -11,6 +11,7 @@ mod config;
 mod cors;
 mod error;
 mod export;
+mod fetch_site;
 mod health;
 mod history;
 mod latest;
@@ -23,10 +24,12 @@ mod room;
 mod rows;
 mod runs;
 mod seats;
+mod security_headers;
 mod serve;
 mod servers;
 mod session;
 mod stream;
+mod target;
 mod tokens;
 mod walk;
 mod weights;
@@ -204,13 +207,17 @@ fn finished(router: Router<Sight>, sight: Sight) -> Router {
         .layer(DefaultBodyLimit::max(sight.config.body.as_usize()))
         .layer(middleware::from_fn_with_state(sight.clone(), watch))
         .layer(middleware::from_fn_with_state(Arc::clone(&sight.compressions), compress::layer))
+        .layer(middleware::from_fn(security_headers::layer))
         .with_state(sight)
 }
 
-/// Ends what takes too long, refuses bodies that say that they are too large, and counts the answers.
+/// Ends what takes too long, refuses what names no one server and bodies that say that they are too large, and counts the answers.
 async fn watch(State(sight): State<Sight>, request: Request, next: Next) -> Response {
     let reader = cors::Reader::of(&sight.config, request.headers());
-    let early = cors::preflight(&sight.config, request.method(), request.headers())
+    let early = target::check(&request)
+        .err()
+        .map(IntoResponse::into_response)
+        .or_else(|| cors::preflight(&sight.config, request.method(), request.headers()))
         .or_else(|| too_large(&sight, &request).map(IntoResponse::into_response));
     let mut response = match early {
         Some(response) => response,

@@ -22,6 +22,7 @@ mod live;
 mod lost;
 mod memory;
 mod messages;
+mod origin;
 mod overlap;
 mod panels;
 mod parameters;
