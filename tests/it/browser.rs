@@ -5,12 +5,11 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::PathBuf,
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use crate::{
     serve::serve,
-    support::{cassandra::python, daemon::Daemon, ports::free_port, redis::Redis, repository, skip, wait_until},
+    support::{cassandra::python, daemon::Daemon, ports::free_port, redis::Redis, repository, skip},
 };
 
 const TOKEN: &str = "admin-token-0123456789";
@@ -141,7 +140,7 @@ fn a_browser_lets_pages_of_listed_origins_in_and_no_others() {
         .set("http.allow_origins", format!("[\"http://localhost:{listed}\"]"))
         .start_ready();
     redis.client().publish("cascor:training", r#"{"run_id":"r","epoch":1,"loss":0.5}"#);
-    wait_until("the metrics", Duration::from_secs(30), || daemon.get("/api/metrics").status == 200);
+    daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
     script.args([&format!("http://127.0.0.1:{}", daemon.http_port()), TOKEN]);
     script.args([listed.to_string(), foreign.to_string()]);
     drive(script, &mut daemon);
