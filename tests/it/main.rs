@@ -17,6 +17,7 @@ mod export;
 mod fixtures;
 mod gaps;
 mod hostile;
+mod https;
 mod layers;
 mod live;
 mod lost;
