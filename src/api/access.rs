@@ -13,13 +13,13 @@ use std::net::SocketAddr;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
 use super::{
-    Config, Sight,
+    Config, Sight, anonymous_body,
     config::AnonymousRead,
     cors::is_trusted,
     error::ApiError,
@@ -151,19 +151,39 @@ async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<(), A
     Err(refused)
 }
 
+/// Whether a request carries a token or a session that is in force.
+pub async fn is_authenticated(sight: &Sight, headers: &HeaderMap) -> bool {
+    if !sight.keys.is_used() {
+        return false;
+    }
+    if headers.contains_key(header::AUTHORIZATION) {
+        return sight.keys.bearer(headers).is_ok_and(|token| token.is_some());
+    }
+    match sight.keys.sessions() {
+        Ok(sessions) => sessions.find(headers, &sight.keys).await.is_ok_and(|session| session.is_some()),
+        Err(_) => false,
+    }
+}
+
 /// The check as a layer of a route.
 pub async fn guard(State((sight, scope)): State<(Sight, Scope)>, request: Request, next: Next) -> Response {
     let checked = check(&sight, scope, request.headers()).await;
-    match checked.and_then(|()| fetch_site::check(&sight, &request)) {
-        Ok(()) => next.run(request).await,
+    if let Err(refused) = checked.and_then(|()| fetch_site::check(&sight, &request)) {
+        return refused.into_response();
+    }
+    // Where there are tokens, what passes with a body carries one, but for signing in.
+    let anonymous = scope == Scope::SignIn || !sight.keys.is_used();
+    if !anonymous || sight.access == Access::Internal {
+        return next.run(request).await;
+    }
+    match anonymous_body::read(&sight.config, request).await {
+        Ok(request) => next.run(request).await,
         Err(refused) => refused.into_response(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::header;
-
     use super::*;
 
     #[test]

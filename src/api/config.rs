@@ -61,8 +61,23 @@ pub struct Config {
     /// Answers compressed at once; others are sent as they are. 0: none is.
     pub compressions: usize,
     /// Connections at once. One more takes the place of the client that has kept the server waiting for a request longest; when
-    /// all are being answered, only the probes and `/metrics` still answer.
+    /// all are being answered, only the probes, the dashboard's page and authenticated requests still are.
     pub connections: usize,
+    /// Connections of one address, at most, of those; not of loopback and of addresses in `trusted_hosts`. With more, only
+    /// authenticated requests are answered.
+    pub connections_per_address: usize,
+    /// Connections beyond `connections` that authenticated requests alone may keep.
+    pub reserved_connections: usize,
+    /// Of `streams` and `exports`, so many are for authenticated requests alone, where others may read beside them. One is
+    /// always left to those.
+    pub reserved_streams: usize,
+    /// See `reserved_streams`.
+    pub reserved_exports: usize,
+    /// The body of a request without a token or a session, at most.
+    pub anonymous_body: ByteSize,
+    /// How long that may take to come.
+    #[serde(with = "units::duration")]
+    pub anonymous_body_timeout: Duration,
     /// The head of a request, at most; at least 8 KiB.
     pub header: ByteSize,
     /// The body of a request, at most.
@@ -97,6 +112,12 @@ impl Default for Config {
             memory: ByteSize::mib(64),
             compressions: 32,
             connections: 256,
+            connections_per_address: 64,
+            reserved_connections: 32,
+            reserved_streams: 8,
+            reserved_exports: 1,
+            anonymous_body: ByteSize::kib(64),
+            anonymous_body_timeout: Duration::from_secs(5),
             header: ByteSize::kib(16),
             body: ByteSize::mib(1),
             header_timeout: Duration::from_secs(5),
@@ -125,6 +146,7 @@ impl Config {
             ("streams", self.streams),
             ("stream_points", self.stream_points),
             ("connections", self.connections),
+            ("connections_per_address", self.connections_per_address),
         ];
         problems
             .extend(counts.iter().filter(|(_, n)| *n == 0).map(|(key, _)| format!("`http.{key}` must be at least 1")));
@@ -150,6 +172,7 @@ impl Config {
             ("header_timeout", self.header_timeout),
             ("request_timeout", self.request_timeout),
             ("write_timeout", self.write_timeout),
+            ("anonymous_body_timeout", self.anonymous_body_timeout),
         ];
         problems.extend(
             times

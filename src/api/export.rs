@@ -91,6 +91,9 @@ fn room(sight: &Sight) -> Result<OwnedSemaphorePermit, ApiError> {
             format!("{} exports are under way (`http.exports`); try again", sight.config.exports),
         )
     };
+    if sight.exports.available_permits() <= sight.reserved.exports {
+        return Err(busy());
+    }
     Arc::clone(&sight.exports).try_acquire_owned().map_err(|_| busy())
 }
 

@@ -5,6 +5,7 @@
 //! ([`routes`]), which the test of the OpenAPI document reads, too. The command line asks the same router from within.
 
 mod access;
+mod anonymous_body;
 mod compare;
 mod compress;
 mod config;
@@ -20,6 +21,7 @@ mod page;
 mod panels;
 mod params;
 mod range;
+mod reception;
 mod room;
 mod rows;
 mod runs;
@@ -42,7 +44,7 @@ use axum::{
     Json, Router,
     body::HttpBody,
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{Method, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{MethodRouter, delete, get, post},
@@ -55,8 +57,9 @@ pub use self::{
     config::Config,
     error::{Answer, ApiError},
     export::{BOM, head as export_head},
+    reception::Reserved,
     room::Memory,
-    serve::run,
+    serve::{ClientAddress, run},
     session::Sessions,
     tokens::{Keyring, TokensError},
     write::{Ends, Inlet, ToIntake},
@@ -101,6 +104,8 @@ pub struct Sight {
     pub keys: Arc<Keyring>,
     /// Exports that may still begin.
     pub exports: Arc<Semaphore>,
+    /// What must be left of exports and streams.
+    pub reserved: Reserved,
     /// For answers made of stored rows, and for exports.
     pub memory: Memory,
     /// Answers that may still be compressed.
@@ -180,18 +185,9 @@ pub fn router(sight: Sight) -> Router {
     finished(router, sight)
 }
 
-/// The routes that are always open, for when there is no room for more: whatever else is asked is told so.
-fn probes(sight: Sight) -> Router {
-    let open = routes().into_iter().filter(|route| route.scope == Scope::Open);
-    let full = || async {
-        ApiError::unavailable("as many clients as `http.connections` allows are being answered; try again")
-    };
-    // The next connection may find room for everything.
-    let ends = |mut answer: Response| async {
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        answer
-    };
-    finished(with(Router::new(), &sight, open).fallback(full), sight).layer(middleware::map_response(ends))
+/// One answer to every request.
+fn refusing<F: Future<Output = ApiError> + Send + 'static>(sight: Sight, answer: fn() -> F) -> Router {
+    finished(Router::new().fallback(answer), sight)
 }
 
 fn with(router: Router<Sight>, sight: &Sight, routes: impl IntoIterator<Item = Route>) -> Router<Sight> {

@@ -6,7 +6,7 @@
 use std::{
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -14,17 +14,14 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body};
+use axum::body::Body;
 use hyper::{
-    Request, Response,
+    Request,
     body::{Bytes, Frame, Incoming, SizeHint},
     server::conn::http1,
-    service::{Service, service_fn},
+    service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -35,10 +32,16 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Config, Sight, probes, router,
-    seats::{Asked, Row, Seat, Seats},
+    Sight,
+    reception::Reception,
+    seats::{Asked, Limits, Seat, Seats},
+    target,
 };
 use crate::{backoff::Backoff, lifecycle::Signal};
+
+/// The address of the client that a request comes from, as an extension of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress(pub IpAddr);
 
 /// How long answers under way may take once the server stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -75,8 +78,12 @@ async fn listen(sight: Sight, mut stop: Signal) {
     let Some(listener) = bind(&config.listen, stop.clone()).await else { return };
     info!(address = config.listen, "HTTP is listening");
     let live = sight.live.clone();
-    let routers = (router(sight.clone()), probes(sight));
-    let seats = Seats::new(config.connections);
+    let reception = Arc::new(Reception::new(sight));
+    let seats = Seats::new(Limits {
+        any: config.connections,
+        reserved: config.reserved_connections,
+        per_address: config.connections_per_address,
+    });
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -85,8 +92,8 @@ async fn listen(sight: Sight, mut stop: Signal) {
             _ = connections.join_next(), if !connections.is_empty() => continue,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
             Err(error) => {
                 // Out of descriptors, as a rule: the pipeline needs the next one more.
                 warn!(%error, "HTTP cannot take a connection");
@@ -94,16 +101,14 @@ async fn listen(sight: Sight, mut stop: Signal) {
                 continue;
             }
         };
+        let limited = (!target::is_trusted_address(&config, peer)).then_some(peer);
         let seat = tokio::select! {
             biased;
             () = stop.stopped() => break,
-            seat = seats.take() => seat,
+            seat = seats.take(limited) => seat,
         };
-        let router = match seat.row() {
-            Row::Any => routers.0.clone(),
-            Row::Probes => routers.1.clone(),
-        };
-        connections.spawn(converse(stream, Arc::new(seat), router, Arc::clone(&config), stop.clone()));
+        let client = Client { stream, address: ClientAddress(peer), seat: Arc::new(seat) };
+        connections.spawn(converse(client, Arc::clone(&reception), stop.clone()));
     }
     // Streams have no end of their own.
     live.close();
@@ -137,16 +142,30 @@ fn listener(address: &str) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// A connection, and its seat.
+struct Client {
+    stream: TcpStream,
+    address: ClientAddress,
+    seat: Arc<Seat>,
+}
+
 /// One connection, request after request, until either side has had enough, or somebody else gets its seat.
-async fn converse(stream: TcpStream, seat: Arc<Seat>, router: Router, config: Arc<Config>, mut stop: Signal) {
+async fn converse(client: Client, reception: Arc<Reception>, mut stop: Signal) {
+    let Client { stream, address, seat } = client;
+    let config = Arc::clone(&reception.config);
     let _ = stream.set_nodelay(true);
     let stream =
         TokioIo::new(Patient { stream, patience: config.write_timeout, seat: Arc::clone(&seat), waiting: None });
-    let (router, sitting) = (TowerToHyperService::new(router), Arc::clone(&seat));
+    let sitting = Arc::clone(&seat);
     let answer = service_fn(move |request: Request<Incoming>| {
-        let asked = sitting.asked();
-        let answer = router.call(request);
-        async move { answer.await.map(|response: Response<Body>| response.map(|body| Answered { body, _asked: asked })) }
+        let (reception, sitting) = (Arc::clone(&reception), Arc::clone(&sitting));
+        async move {
+            let asked = sitting.asked();
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(address);
+            let response = reception.answer(request, &sitting).await;
+            Ok::<_, std::convert::Infallible>(response.map(|body| Answered { body, _asked: asked }))
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

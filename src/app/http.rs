@@ -74,6 +74,7 @@ pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
         live: seen.live,
         keys: seen.keys,
         exports: Arc::new(Semaphore::new(settings.http.exports)),
+        reserved: api::Reserved::default(),
         memory: api::Memory::new(settings.http.memory),
         compressions: Arc::new(Semaphore::new(settings.http.compressions)),
     }

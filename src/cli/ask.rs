@@ -86,6 +86,7 @@ impl Asker {
             latest: None,
             inlet: Inlet::default(),
             exports: Arc::new(Semaphore::new(1)),
+            reserved: api::Reserved::default(),
             live: Live::new(0, 0),
             keys: Arc::default(),
             memory: api::Memory::new(limits.memory),

@@ -1,0 +1,109 @@
+//! What becomes of a request once its head is there: who asks, and what is kept free for those who are known.
+//!
+//! Slow clients hold connections, streams, exports and memory for answers. Where clients without a token are answered beside those
+//! with one (`http.anonymous_read`), a part of each is for the latter alone. A connection of the reserve ([`seats`](super::seats))
+//! gets an answer only if its request is authenticated, or is one of the short ones by which an operator gets in: the probes, the
+//! dashboard's page, signing in.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::{HeaderValue, Method, header},
+    response::Response,
+};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+
+use super::{
+    Access, Config, Memory, Scope, Sight, access,
+    config::AnonymousRead,
+    error::ApiError,
+    refusing, router, routes,
+    seats::{Row, Seat},
+};
+use crate::units::ByteSize;
+
+/// What requests that are not authenticated leave to those that are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reserved {
+    /// Of `http.exports`.
+    pub exports: usize,
+    /// Of `http.streams`.
+    pub streams: usize,
+}
+
+/// The routes, for each kind of client.
+pub struct Reception {
+    /// Limits.
+    pub config: Arc<Config>,
+    sight: Sight,
+    anonymous: Router,
+    authenticated: Router,
+    /// For whom there is no room.
+    full: Router,
+    /// Whether the first two differ.
+    divided: bool,
+    short: Vec<(Method, &'static str)>,
+}
+
+impl Reception {
+    /// For these routes.
+    pub fn new(mut sight: Sight) -> Self {
+        let config = Arc::clone(&sight.config);
+        // Elsewhere clients without a token are either all there are, or are told to bring one.
+        let divided = config.tokens_file.is_some()
+            && config.anonymous_read == AnonymousRead::Loopback
+            && sight.access == Access::Loopback;
+        let mut anonymous = sight.clone();
+        if divided {
+            let half = ByteSize::kib(config.memory.as_usize() as u64 / 2048);
+            (sight.memory, anonymous.memory) = (Memory::new(half), Memory::new(half));
+            anonymous.reserved = Reserved {
+                exports: config.reserved_exports.min(config.exports - 1),
+                streams: config.reserved_streams.min(config.streams - 1),
+            };
+        }
+        let anonymous = router(anonymous);
+        let open = |scope| scope == Scope::Open || scope == Scope::SignIn;
+        let short =
+            routes().into_iter().filter(|route| open(route.scope)).map(|route| (route.method, route.path)).collect();
+        let (authenticated, full) = (router(sight.clone()), refusing(sight.clone(), full));
+        Self { config, sight, anonymous, authenticated, full, divided, short }
+    }
+
+    /// The answer to a request that came on a connection with this seat.
+    pub async fn answer(&self, request: Request<Body>, seat: &Seat) -> Response {
+        let reserve = seat.row() == Row::Reserve;
+        let authenticated = (self.divided || reserve) && access::is_authenticated(&self.sight, request.headers()).await;
+        let router = match authenticated {
+            _ if reserve && !(authenticated && seat.admit()) && !self.is_short(&request) => &self.full,
+            true => &self.authenticated,
+            false => &self.anonymous,
+        };
+        let Ok(answer) = TowerToHyperService::new(router.clone()).call(request).await;
+        // The next connection may find room for everything.
+        if reserve { ends(answer) } else { answer }
+    }
+
+    /// Whether anybody may ask this on a connection of the reserve: it is answered at once, or the seat goes to the next.
+    fn is_short(&self, request: &Request<Body>) -> bool {
+        let path = request.uri().path();
+        let listed = self.short.iter().any(|(method, route)| method == request.method() && *route == path);
+        listed || path == "/" || path.starts_with("/assets/")
+    }
+}
+
+async fn full() -> ApiError {
+    ApiError::unavailable(
+        "as many clients as `http.connections` allows (or `http.connections_per_address`, `http.reserved_connections`) are being \
+         answered; try again, or send a token, for which there are connections in reserve",
+    )
+}
+
+fn ends(mut answer: Response) -> Response {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
