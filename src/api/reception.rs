@@ -4,6 +4,9 @@
 //! with one (`http.anonymous_read`), a part of each is for the latter alone. A connection of the reserve ([`seats`](super::seats))
 //! gets an answer only if its request is authenticated, or is one of the short ones by which an operator gets in: the probes, the
 //! dashboard's page, signing in.
+//!
+//! Making an answer may take a while of a core. Those of requests that are not authenticated are made on a thread of their own, so
+//! that heads are read, and others answered, however many of them there are.
 
 use std::sync::Arc;
 
@@ -12,10 +15,11 @@ use axum::{
     body::Body,
     extract::Request,
     http::{HeaderValue, Method, header},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
+use tokio::{runtime::Handle, task::JoinSet};
 
 use super::{
     Access, Config, Memory, Scope, Sight, access,
@@ -44,14 +48,17 @@ pub struct Reception {
     authenticated: Router,
     /// For whom there is no room.
     full: Router,
-    /// Whether the first two differ.
-    divided: bool,
     short: Vec<(Method, &'static str)>,
+    /// The runtime on whose thread answers to requests that are not authenticated are made.
+    background: Handle,
 }
 
+/// Routes that cost next to nothing, and must be answered in time: whether the process lives, and whether a token is right.
+const PROMPT: [&str; 3] = ["/healthz", "/readyz", "/api/session"];
+
 impl Reception {
-    /// For these routes.
-    pub fn new(mut sight: Sight) -> Self {
+    /// For these routes, and with this runtime for requests that are not authenticated.
+    pub fn new(mut sight: Sight, background: Handle) -> Self {
         let config = Arc::clone(&sight.config);
         // Elsewhere clients without a token are either all there are, or are told to bring one.
         let divided = config.tokens_file.is_some()
@@ -71,19 +78,32 @@ impl Reception {
         let short =
             routes().into_iter().filter(|route| open(route.scope)).map(|route| (route.method, route.path)).collect();
         let (authenticated, full) = (router(sight.clone()), refusing(sight.clone(), full));
-        Self { config, sight, anonymous, authenticated, full, divided, short }
+        Self { config, sight, anonymous, authenticated, full, short, background }
     }
 
     /// The answer to a request that came on a connection with this seat.
     pub async fn answer(&self, request: Request<Body>, seat: &Seat) -> Response {
         let reserve = seat.row() == Row::Reserve;
-        let authenticated = (self.divided || reserve) && access::is_authenticated(&self.sight, request.headers()).await;
+        let authenticated = access::is_authenticated(&self.sight, request.headers()).await;
         let router = match authenticated {
             _ if reserve && !(authenticated && seat.admit()) && !self.is_short(&request) => &self.full,
             true => &self.authenticated,
             false => &self.anonymous,
         };
-        let Ok(answer) = TowerToHyperService::new(router.clone()).call(request).await;
+        let is_prompt = authenticated || PROMPT.contains(&request.uri().path());
+        let made = TowerToHyperService::new(router.clone()).call(request);
+        let answer = if is_prompt {
+            let Ok(answer) = made.await;
+            answer
+        } else {
+            // The set ends it when the client goes away.
+            let mut making = JoinSet::new();
+            making.spawn_on(made, &self.background);
+            match making.join_next().await {
+                Some(Ok(Ok(answer))) => answer,
+                _ => ApiError::unavailable("the server is stopping").into_response(),
+            }
+        };
         // The next connection may find room for everything.
         if reserve { ends(answer) } else { answer }
     }

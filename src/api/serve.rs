@@ -4,7 +4,7 @@
 //! receiving matters more than being asked about it.
 
 use std::{
-    future::Future,
+    future::{Future, pending},
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
@@ -25,6 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream},
+    runtime::Handle,
     sync::oneshot,
     task::JoinSet,
     time::{Sleep, sleep},
@@ -60,25 +61,42 @@ pub async fn run(sight: Sight, mut stop: Signal) -> Result<(), io::Error> {
         stop.stopped().await;
         return Ok(());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (done, ended) = oneshot::channel();
-    thread::Builder::new().name("http".into()).spawn(move || {
-        // Counts for this thread only. Where it is not allowed, the server is as important as the rest.
-        let _ = rustix::process::setpriority_process(None, NICE);
-        runtime.block_on(listen(sight, stop));
-        runtime.shutdown_background();
-        let _ = done.send(());
-    })?;
+    let (background, served) = on_thread("http-anonymous", pending())?;
+    let (_, ended) = on_thread("http", listen(sight, stop, background))?;
     let _ = ended.await;
+    drop(served);
     Ok(())
 }
 
-async fn listen(sight: Sight, mut stop: Signal) {
+/// Runs a future on a thread and a runtime of its own; what else is spawned there ends with it, or when the receiver is dropped.
+fn on_thread(
+    name: &str,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> Result<(Handle, oneshot::Receiver<()>), io::Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    let (mut done, ended) = oneshot::channel();
+    thread::Builder::new().name(name.into()).spawn(move || {
+        // Counts for this thread only. Where it is not allowed, the server is as important as the rest.
+        let _ = rustix::process::setpriority_process(None, NICE);
+        runtime.block_on(async {
+            tokio::select! {
+                () = work => {}
+                () = done.closed() => {}
+            }
+        });
+        runtime.shutdown_background();
+        let _ = done.send(());
+    })?;
+    Ok((handle, ended))
+}
+
+async fn listen(sight: Sight, mut stop: Signal, background: Handle) {
     let config = Arc::clone(&sight.config);
     let Some(listener) = bind(&config.listen, stop.clone()).await else { return };
     info!(address = config.listen, "HTTP is listening");
     let live = sight.live.clone();
-    let reception = Arc::new(Reception::new(sight));
+    let reception = Arc::new(Reception::new(sight, background));
     let seats = Seats::new(Limits {
         any: config.connections,
         reserved: config.reserved_connections,

@@ -158,7 +158,8 @@ fn a_token_opens_what_its_scope_allows() {
     let url = format!("http://127.0.0.1:{}", daemon.http_port());
     let secret = dir.path().join("secret");
     fs::write(&secret, format!("{READER}\n")).unwrap();
-    assert!(!daemon.command(&["runs", "--url", &url]).status.success());
+    let wrong = daemon.prepared(&["runs", "--url", &url]).env("CASCOR_INGEST_TOKEN", "nonsense").output().unwrap();
+    assert!(!wrong.status.success());
     daemon.succeed(&["runs", "--url", &url, "--token-file", &secret.display().to_string()]);
     fs::write(dir.path().join("tokens"), format!("ann admin {ADMIN}\n")).unwrap();
     daemon.process().signal(Signal::HUP);

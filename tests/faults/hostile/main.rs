@@ -6,3 +6,8 @@
 
 #[path = "../../it/support/mod.rs"]
 mod support;
+
+mod clients;
+#[path = "../../bench/histogram.rs"]
+mod histogram;
+mod slow;
