@@ -5,6 +5,7 @@
 //! ([`routes`]), which the test of the OpenAPI document reads, too. The command line asks the same router from within.
 
 mod access;
+mod client;
 mod compare;
 mod compress;
 mod config;

@@ -35,7 +35,9 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Config, Sight, probes, router,
+    Config, Sight,
+    client::ClientAddress,
+    probes, router,
     seats::{Asked, Row, Seat, Seats},
 };
 use crate::{backoff::Backoff, lifecycle::Signal};
@@ -140,10 +142,13 @@ fn listener(address: &str) -> io::Result<TcpListener> {
 /// One connection, request after request, until either side has had enough, or somebody else gets its seat.
 async fn converse(stream: TcpStream, seat: Arc<Seat>, router: Router, config: Arc<Config>, mut stop: Signal) {
     let _ = stream.set_nodelay(true);
+    // Without a peer there is nothing to answer any more.
+    let Ok(peer) = stream.peer_addr().map(ClientAddress::from) else { return };
     let stream =
         TokioIo::new(Patient { stream, patience: config.write_timeout, seat: Arc::clone(&seat), waiting: None });
     let (router, sitting) = (TowerToHyperService::new(router), Arc::clone(&seat));
-    let answer = service_fn(move |request: Request<Incoming>| {
+    let answer = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         let asked = sitting.asked();
         let answer = router.call(request);
         async move { answer.await.map(|response: Response<Body>| response.map(|body| Answered { body, _asked: asked })) }
