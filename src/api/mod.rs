@@ -6,6 +6,7 @@
 
 mod access;
 mod anonymous_body;
+mod client;
 mod compare;
 mod compress;
 mod config;
@@ -59,7 +60,7 @@ pub use self::{
     export::{BOM, head as export_head},
     reception::Reserved,
     room::Memory,
-    serve::{ClientAddress, run},
+    serve::run,
     session::Sessions,
     tokens::{Keyring, TokensError},
     write::{Ends, Inlet, ToIntake},

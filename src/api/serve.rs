@@ -6,7 +6,7 @@
 use std::{
     future::{Future, pending},
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -34,15 +34,12 @@ use tracing::{debug, info, warn};
 
 use super::{
     Sight,
+    client::ClientAddress,
     reception::Reception,
     seats::{Asked, Limits, Seat, Seats},
     target,
 };
 use crate::{backoff::Backoff, lifecycle::Signal};
-
-/// The address of the client that a request comes from, as an extension of the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientAddress(pub IpAddr);
 
 /// How long answers under way may take once the server stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -111,7 +108,7 @@ async fn listen(sight: Sight, mut stop: Signal, background: Handle) {
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
-            Ok((stream, peer)) => (stream, peer.ip().to_canonical()),
+            Ok((stream, peer)) => (stream, ClientAddress::from(peer)),
             Err(error) => {
                 // Out of descriptors, as a rule: the pipeline needs the next one more.
                 warn!(%error, "HTTP cannot take a connection");
@@ -119,13 +116,13 @@ async fn listen(sight: Sight, mut stop: Signal, background: Handle) {
                 continue;
             }
         };
-        let limited = (!target::is_trusted_address(&config, peer)).then_some(peer);
+        let limited = (!target::is_trusted_address(&config, peer.0)).then_some(peer.0);
         let seat = tokio::select! {
             biased;
             () = stop.stopped() => break,
             seat = seats.take(limited) => seat,
         };
-        let client = Client { stream, address: ClientAddress(peer), seat: Arc::new(seat) };
+        let client = Client { stream, address: peer, seat: Arc::new(seat) };
         connections.spawn(converse(client, Arc::clone(&reception), stop.clone()));
     }
     // Streams have no end of their own.
