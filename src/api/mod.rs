@@ -58,6 +58,7 @@ pub use self::{
     config::Config,
     error::{Answer, ApiError},
     export::{BOM, head as export_head},
+    health::Pages,
     reception::Reserved,
     room::Memory,
     serve::run,
@@ -105,6 +106,8 @@ pub struct Sight {
     pub keys: Arc<Keyring>,
     /// Exports that may still begin.
     pub exports: Arc<Semaphore>,
+    /// Pages for probes and scrapers.
+    pub pages: Arc<Pages>,
     /// What must be left of exports and streams.
     pub reserved: Reserved,
     /// For answers made of stored rows, and for exports.

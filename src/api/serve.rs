@@ -28,13 +28,14 @@ use tokio::{
     runtime::Handle,
     sync::oneshot,
     task::JoinSet,
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 use tracing::{debug, info, warn};
 
 use super::{
     Sight,
     client::ClientAddress,
+    health::Arrived,
     reception::Reception,
     seats::{Asked, Limits, Seat, Seats},
     target,
@@ -178,6 +179,7 @@ async fn converse(client: Client, reception: Arc<Reception>, mut stop: Signal) {
             let asked = sitting.asked();
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(address);
+            request.extensions_mut().insert(Arrived(Instant::now()));
             let response = reception.answer(request, &sitting).await;
             Ok::<_, std::convert::Infallible>(response.map(|body| Answered { body, _asked: asked }))
         }

@@ -75,6 +75,7 @@ pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
         keys: seen.keys,
         exports: Arc::new(Semaphore::new(settings.http.exports)),
         reserved: api::Reserved::default(),
+        pages: Arc::default(),
         memory: api::Memory::new(settings.http.memory),
         compressions: Arc::new(Semaphore::new(settings.http.compressions)),
     }

@@ -87,6 +87,7 @@ impl Asker {
             inlet: Inlet::default(),
             exports: Arc::new(Semaphore::new(1)),
             reserved: api::Reserved::default(),
+            pages: Arc::default(),
             live: Live::new(0, 0),
             keys: Arc::default(),
             memory: api::Memory::new(limits.memory),

@@ -58,7 +58,7 @@ fn with_token(redis: &Redis, host: &'static str, more: &[(&str, &str)]) -> (temp
 }
 
 /// One request of the administrator, and how long it took to its first bytes and, but for a stream, to its end.
-fn ask(server: SocketAddr, method: &str, path: &str) -> (u16, Duration) {
+fn ask(server: SocketAddr, method: &str, path: &str) -> (u16, Duration, String) {
     let asked = Instant::now();
     let mut stream = TcpStream::connect_timeout(&server, LIMIT).unwrap();
     stream.set_read_timeout(Some(LIMIT)).unwrap();
@@ -78,9 +78,9 @@ fn ask(server: SocketAddr, method: &str, path: &str) -> (u16, Duration) {
             }
         }
     }
-    let text = String::from_utf8_lossy(&answer);
+    let text = String::from_utf8_lossy(&answer).into_owned();
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    (status, asked.elapsed())
+    (status, asked.elapsed(), text)
 }
 
 /// What an administrator does, again and again for a span. Returns the slowest answer, or which was no good one in time.
@@ -101,7 +101,7 @@ fn administer(server: SocketAddr, span: Duration) -> Result<Duration, String> {
     while let Some((n, (method, path))) = times.next()
         && (began.elapsed() < span || n < requests.len())
     {
-        let (status, took) = ask(server, method, path);
+        let (status, took, _) = ask(server, method, path);
         if !(200..300).contains(&status) || took > ANSWER {
             return Err(format!("{method} {path}: {status} after {took:?}"));
         }
@@ -114,9 +114,10 @@ fn administer(server: SocketAddr, span: Duration) -> Result<Duration, String> {
 /// The administrator's work, and seconds from receipt to disk meanwhile, p99.
 fn observed(daemon: &Daemon, span: Duration) -> Result<(Duration, f64), String> {
     let server = SocketAddr::from(([127, 0, 0, 1], daemon.http_port()));
-    let before = histogram::samples(&daemon.get("/metrics").body);
+    let samples = || histogram::samples(&ask(server, "GET", "/metrics").2);
+    let before = samples();
     let slowest = administer(server, span)?;
-    let after = histogram::samples(&daemon.get("/metrics").body);
+    let after = samples();
     Ok((slowest, histogram::quantile(&before, &after, "cascor_intake_durable_seconds", 0.99)))
 }
 
