@@ -141,6 +141,10 @@ impl Asker {
                 Err(match status {
                     400 => CliError::Usage(detail),
                     404 => CliError::No(detail),
+                    401 => CliError::failed(
+                        "the daemon wants a token that it knows (--token-file, or the variable CASCOR_INGEST_TOKEN)",
+                        detail,
+                    ),
                     _ => CliError::failed("failed to read", detail),
                 })
             }

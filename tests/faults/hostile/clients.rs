@@ -19,7 +19,14 @@ use tokio::time::Instant;
 use crate::{
     histogram,
     slow::{Attack, SHAPES, Shape},
-    support::{daemon::Daemon, redis::Redis, skip, stream::Stream, wait_until},
+    support::{
+        cassandra::{Cassandra, python},
+        daemon::{Builder, Daemon},
+        redis::Redis,
+        skip,
+        stream::Stream,
+        wait_until,
+    },
 };
 
 const TRAINING: &str = "cascor:training";
@@ -34,7 +41,7 @@ const GROUP: u64 = 5;
 /// Beyond twice the time without clients: other tests run beside this one.
 const FLOOR: f64 = 0.02;
 /// Rows of the run that is read, and what is beside their numbers: one page is some megabytes.
-const ROWS: usize = 1_000;
+const ROWS: u64 = 1_000;
 const BESIDE: usize = 4_000;
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -47,14 +54,18 @@ fn span() -> Duration {
     if is_long() { Duration::from_secs(15) } else { Duration::from_millis(800) }
 }
 
-/// A daemon with a token, and lines of its configuration.
-fn with_token(redis: &Redis, host: &'static str, more: &[(&str, &str)]) -> (tempfile::TempDir, Daemon) {
+/// A daemon with a token.
+fn with_token(builder: Builder) -> (tempfile::TempDir, Daemon) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokens");
     fs::write(&path, format!("ann admin {ADMIN}\n")).unwrap();
-    let file = format!("{:?}", path.display().to_string());
-    let builder = Daemon::on(redis).listen_on(host).set("http.tokens_file", file);
-    (dir, more.iter().fold(builder, |builder, (key, value)| builder.set(key, value)).start_ready())
+    let mut daemon = builder.set("http.tokens_file", format!("{:?}", path.display().to_string())).prepare();
+    if daemon.uses_cassandra() {
+        daemon.apply_schema();
+    }
+    daemon.launch();
+    daemon.wait_ready();
+    (dir, daemon)
 }
 
 /// One request of the administrator, and how long it took to its first bytes and, but for a stream, to its end.
@@ -138,22 +149,42 @@ fn train(redis: &Redis, stop: Arc<AtomicBool>) -> thread::JoinHandle<u64> {
     })
 }
 
+/// Waits for rows in the store, and for no more.
+fn wait_rows(daemon: &Daemon, cassandra: Option<&Cassandra>, rows: u64) {
+    let sql = "SELECT count(*) FROM training_metrics";
+    match cassandra {
+        None => daemon.wait_rows(sql, rows.cast_signed()),
+        Some(cassandra) => {
+            let count = || cassandra.count(sql);
+            wait_until("the rows", LIMIT, || count() >= rows.cast_signed());
+            assert_eq!(count(), rows.cast_signed());
+        }
+    }
+}
+
 /// A run with much to read.
-fn fill(redis: &Redis, daemon: &Daemon, rows: usize) {
+fn fill(redis: &Redis, rows: u64) {
     let note = "x".repeat(BESIDE);
     let messages: Vec<_> = (0..rows)
         .map(|n| json!({"run_id": RUN, "seq": n, "epoch": n, "loss": 0.5, "note": note}).to_string())
         .collect();
     redis.client().publish_all(TRAINING, &messages).unwrap();
-    daemon.wait_rows("SELECT count(*) FROM training_metrics", rows.try_into().unwrap());
 }
 
-/// The administrator beside clients of these shapes: whether answers and what is received are in time, or why not.
-fn beside(daemon: &Daemon, shapes: &[Shape]) -> Result<(), String> {
+/// How many files and connections the daemon has open.
+fn files(daemon: &mut Daemon) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", daemon.process().id())).unwrap().count()
+}
+
+/// The administrator beside clients of these shapes, `idle` being the files without any: whether answers and what is received are in time, or why not.
+fn beside(daemon: &mut Daemon, idle: usize, shapes: &[Shape]) -> Result<(), String> {
     let server = SocketAddr::from(([127, 0, 0, 1], daemon.http_port()));
     let (alone, quiet) = observed(daemon, span() / 2)?;
     let attack = Attack::start(server, CLIENTS, shapes, RUN);
     wait_until("the clients", LIMIT, || attack.tally.opened.load(Ordering::Relaxed) >= CLIENTS as u64);
+    let held = files(daemon).saturating_sub(idle);
+    // A command without a token is refused before its body.
+    assert!(held > CLIENTS / 2 || shapes == [Shape::Body], "{shapes:?} hold {held} connections: no attack");
     let (slowest, attacked) = observed(daemon, span())?;
     let seen = format!(
         "answers {slowest:?}, alone {alone:?}; durable p99 {attacked:.4} s, alone {quiet:.4} s; {:?}",
@@ -163,23 +194,43 @@ fn beside(daemon: &Daemon, shapes: &[Shape]) -> Result<(), String> {
     if attacked <= 2.0 * quiet + FLOOR { Ok(()) } else { Err(seen) }
 }
 
-#[test]
-fn an_administrator_is_answered_beside_slow_clients_of_every_shape() {
-    let redis = Redis::start();
+fn answered_beside_slow_clients(redis: &Redis, cassandra: Option<&Cassandra>) {
     // With others who read beside the administrator there is most to hold.
-    let (_dir, daemon) = with_token(&redis, "127.0.0.1", &[("http.anonymous_read", "\"loopback\"")]);
-    fill(&redis, &daemon, ROWS);
+    let builder = Daemon::on(redis).set("http.anonymous_read", "\"loopback\"");
+    let (_dir, mut daemon) = with_token(cassandra.into_iter().fold(builder, Builder::cassandra));
+    fill(redis, ROWS);
+    wait_rows(&daemon, cassandra, ROWS);
+    let idle = files(&mut daemon);
     let stop = Arc::new(AtomicBool::new(false));
-    let trainer = train(&redis, Arc::clone(&stop));
+    let trainer = train(redis, Arc::clone(&stop));
     let mixed = [SHAPES.as_slice()];
     for shapes in SHAPES.iter().map(std::slice::from_ref).chain(mixed) {
         // Other tests may disturb a span; several in a row they do not.
-        let tries: Vec<_> = (0..4).map_while(|_| beside(&daemon, shapes).err()).collect();
+        let tries: Vec<_> = (0..4).map_while(|_| beside(&mut daemon, idle, shapes).err()).collect();
         assert!(tries.len() < 4, "{shapes:?}: {tries:#?}");
     }
     stop.store(true, Ordering::Relaxed);
     let sent = trainer.join().unwrap();
-    daemon.wait_rows("SELECT count(*) FROM training_metrics", (sent + ROWS as u64).cast_signed());
+    wait_rows(&daemon, cassandra, sent + ROWS);
+}
+
+#[test]
+fn an_administrator_is_answered_beside_slow_clients_of_every_shape() {
+    answered_beside_slow_clients(&Redis::start(), None);
+}
+
+#[test]
+fn an_administrator_is_answered_beside_slow_clients_who_read_cassandra() {
+    let name = "an_administrator_is_answered_beside_slow_clients_who_read_cassandra";
+    if !is_long() {
+        println!("{name} is a part of the long tier");
+        return;
+    }
+    let Some(cassandra) = Cassandra::shared() else { return skip(name, "CASCOR_TEST_CASSANDRA is not set") };
+    if python().is_none() {
+        return skip(name, "CASCOR_TEST_PYTHON is not set");
+    }
+    answered_beside_slow_clients(&Redis::start(), Some(&cassandra));
 }
 
 #[test]
@@ -194,10 +245,11 @@ fn an_address_cannot_take_every_connection() {
         return skip("an_address_cannot_take_every_connection", "this machine has no address but loopback");
     };
     let redis = Redis::start();
-    let (_dir, mut daemon) = with_token(&redis, "0.0.0.0", &[("http.connections_per_address", "20")]);
-    fill(&redis, &daemon, 1);
+    let builder = Daemon::on(&redis).listen_on("0.0.0.0").set("http.connections_per_address", "20");
+    let (_dir, mut daemon) = with_token(builder);
+    fill(&redis, 1);
+    wait_rows(&daemon, None, 1);
     let server = SocketAddr::new(address, daemon.http_port());
-    let files = |daemon: &mut Daemon| fs::read_dir(format!("/proc/{}/fd", daemon.process().id())).unwrap().count();
     let before = files(&mut daemon);
     for shape in [Shape::Header, Shape::SignIn] {
         let attack = Attack::start(server, CLIENTS, &[shape], RUN);
