@@ -86,6 +86,8 @@ impl Reception {
         let reserve = seat.row() == Row::Reserve;
         let authenticated = access::is_authenticated(&self.sight, request.headers()).await;
         let router = match authenticated {
+            // It is told so, and counted as a guess.
+            false if self.is_wrong(&request) => &self.anonymous,
             _ if reserve && !(authenticated && seat.admit()) && !self.is_short(&request) => &self.full,
             true => &self.authenticated,
             false => &self.anonymous,
@@ -106,6 +108,11 @@ impl Reception {
         };
         // The next connection may find room for everything.
         if reserve { ends(answer) } else { answer }
+    }
+
+    /// Whether a request that is not authenticated brings a token, which then is none.
+    fn is_wrong(&self, request: &Request<Body>) -> bool {
+        self.sight.keys.is_used() && request.headers().contains_key(header::AUTHORIZATION)
     }
 
     /// Whether anybody may ask this on a connection of the reserve: it is answered at once, or the seat goes to the next.

@@ -18,7 +18,7 @@ use std::{
 };
 
 use tokio::{
-    sync::Notify,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until},
 };
 
@@ -31,6 +31,9 @@ const GRACE: Duration = Duration::from_millis(100);
 /// While fewer connections than this wait for their client and the rest is being answered, they make room for too few who come:
 /// so many every [`GRACE`].
 const FEW: usize = 16;
+
+/// Connections beyond their address' share that may wait for a seat, apart from all others. Any more are closed.
+const QUEUED: usize = 256;
 
 /// Which requests a seat is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,10 @@ pub struct Limits {
 pub struct Seats {
     rows: Mutex<Rows>,
     changed: Notify,
+    /// Places in the queue of connections beyond their address' share.
+    queue: Arc<Semaphore>,
+    /// The turn of the first of them.
+    turn: Semaphore,
 }
 
 #[derive(Debug)]
@@ -125,7 +132,7 @@ impl Rows {
 
     /// A seat for somebody who comes now; else when to look again: at a moment, or (`None`) when something has changed.
     fn take(&mut self, now: Instant, peer: Option<IpAddr>) -> Result<Row, Option<Instant>> {
-        if peer.is_some_and(|peer| self.shares.get(&peer).is_some_and(|taken| *taken >= self.per_address)) {
+        if peer.is_some_and(|peer| self.is_beyond(peer)) {
             return self.reserve.take(now).map(|()| Row::Reserve);
         }
         let due = match self.any.take(now) {
@@ -142,6 +149,11 @@ impl Rows {
             Ok(()) => Ok(Row::Reserve),
             Err(other) => Err(due.into_iter().chain(other).min()),
         }
+    }
+
+    /// Whether an address has its share.
+    fn is_beyond(&self, peer: IpAddr) -> bool {
+        self.shares.get(&peer).is_some_and(|taken| *taken >= self.per_address)
     }
 
     /// Takes a seat of an address' share back.
@@ -191,11 +203,28 @@ impl Seats {
             shares: HashMap::new(),
             waits: 0,
         });
-        Arc::new(Self { rows, changed: Notify::new() })
+        let queue = Arc::new(Semaphore::new(QUEUED));
+        Arc::new(Self { rows, changed: Notify::new(), queue, turn: Semaphore::new(1) })
     }
 
     fn rows(&self) -> MutexGuard<'_, Rows> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an address has its share. Its next connection waits apart, so that it does not hold up those of others.
+    pub fn is_beyond(&self, peer: IpAddr) -> bool {
+        self.rows().is_beyond(peer)
+    }
+
+    /// A place to wait in for such a connection; `None`: it is to be closed.
+    pub fn queue(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.queue).try_acquire_owned().ok()
+    }
+
+    /// As [`take`](Self::take), in the order of the queue.
+    pub async fn take_queued(self: &Arc<Self>, peer: IpAddr, _place: OwnedSemaphorePermit) -> Seat {
+        let _turn = self.turn.acquire().await;
+        self.take(Some(peer)).await
     }
 
     /// A seat, as soon as there is one. `peer`: an address that may have no more than its share. Dropping the future takes none.

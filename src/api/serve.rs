@@ -118,13 +118,21 @@ async fn listen(sight: Sight, mut stop: Signal, background: Handle) {
             }
         };
         let limited = (!target::is_trusted_address(&config, peer.0)).then_some(peer.0);
+        if let Some(address) = limited.filter(|address| seats.is_beyond(*address)) {
+            let Some(place) = seats.queue() else { continue };
+            let (seats, reception, stop) = (Arc::clone(&seats), Arc::clone(&reception), stop.clone());
+            connections.spawn(async move {
+                let seat = Arc::new(seats.take_queued(address, place).await);
+                converse(Client { stream, address: peer, seat }, reception, stop).await;
+            });
+            continue;
+        }
         let seat = tokio::select! {
             biased;
             () = stop.stopped() => break,
-            seat = seats.take(limited) => seat,
+            seat = seats.take(limited) => Arc::new(seat),
         };
-        let client = Client { stream, address: peer, seat: Arc::new(seat) };
-        connections.spawn(converse(client, Arc::clone(&reception), stop.clone()));
+        connections.spawn(converse(Client { stream, address: peer, seat }, Arc::clone(&reception), stop.clone()));
     }
     // Streams have no end of their own.
     live.close();

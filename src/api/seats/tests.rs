@@ -85,9 +85,11 @@ async fn an_address_has_its_share_and_leaves_the_rest_to_others() {
     assert_eq!(row(&seats.take(Some(other)).await), Row::Any);
     assert_eq!(row(&seats.take(None).await), Row::Any);
     taken.remove(0);
-    assert_eq!(row(&seats.take(Some(one)).await), Row::Any, "given back");
+    taken.push(seats.take(Some(one)).await);
+    assert_eq!(taken.last().map(row), Some(Row::Any), "given back");
+    assert!(seats.is_beyond(one) && !seats.is_beyond(other));
     drop(taken);
-    assert!(seats.rows().shares.is_empty());
+    assert!(seats.rows().shares.is_empty() && !seats.is_beyond(one));
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,4 +124,28 @@ async fn seats_are_neither_lost_nor_made() {
     let rows = seats.rows();
     assert_eq!((rows.any.seats, rows.reserve.seats, rows.reserved), (3, UNRESERVED + 3, 3));
     assert!(rows.any.waiting.is_empty() && rows.reserve.waiting.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_one_address_waits_apart_and_in_order() {
+    let (seats, one, other) = (seats(4), IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+    let held: Vec<_> = [seats.take(Some(one)).await, seats.take(Some(one)).await].into();
+    let (sender, mut taken) = tokio::sync::mpsc::channel(QUEUED);
+    let mut waiting = tokio::task::JoinSet::new();
+    for n in 0..QUEUED {
+        let (seats, sender, place) = (Arc::clone(&seats), sender.clone(), seats.queue().expect("a place"));
+        waiting.spawn(async move {
+            let seat = seats.take_queued(one, place).await;
+            let _ = sender.send((n, seat)).await;
+        });
+    }
+    assert!(seats.queue().is_none(), "more are closed");
+    let began = Instant::now();
+    let seat = seats.take(Some(other)).await;
+    assert_eq!((seat.row(), began.elapsed()), (Row::Any, Duration::ZERO), "others are not held up");
+    for n in 0..QUEUED {
+        assert_eq!(taken.recv().await.map(|(n, _)| n), Some(n));
+    }
+    assert!(seats.queue().is_some());
+    drop(held);
 }
