@@ -16,7 +16,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Config, Sight, cors::is_trusted, error::ApiError, tokens::Token};
+use super::{
+    Config, Sight,
+    audit::Refusal,
+    client::ClientAddress,
+    cors::is_trusted,
+    error::ApiError,
+    recheck::Recheck,
+    session::Session,
+    tokens::{Keyring, Token},
+};
+use crate::frame::SOURCE_HTTP;
 
 /// What a route is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +37,8 @@ pub enum Scope {
     SignIn,
     /// Looks at data.
     Read,
+    /// Hands over messages of training processes, and nothing else.
+    Publish,
     /// Changes something.
     Admin,
 }
@@ -38,6 +50,7 @@ impl Scope {
             Self::Open => "open",
             Self::SignIn => "sign_in",
             Self::Read => "read",
+            Self::Publish => "publish",
             Self::Admin => "admin",
         }
     }
@@ -75,7 +88,7 @@ impl Access {
         let needed = |why| Err(ApiError::new(StatusCode::UNAUTHORIZED, why));
         match (self, scope) {
             (_, Scope::Open) | (Self::Internal, _) => return Ok(()),
-            (Self::Network, Scope::Read | Scope::Admin) => {
+            (Self::Network, Scope::Read | Scope::Publish | Scope::Admin) => {
                 return needed("a token is needed, because `http.listen` is not a loopback address");
             }
             // Whoever signs in brings a token; a proxy may stand between.
@@ -89,8 +102,11 @@ impl Access {
                 }
             }
         }
-        if scope == Scope::Admin && tokens {
-            return needed("a token with the scope `admin` is needed; sign in, or send one as `Authorization: Bearer`");
+        if matches!(scope, Scope::Publish | Scope::Admin) && tokens {
+            let (name, sign_in) = if scope == Scope::Admin { ("admin", "sign in, or ") } else { ("publish", "") };
+            let detail =
+                format!("a token with the scope `{name}` is needed; {sign_in}send one as `Authorization: Bearer`");
+            return Err(ApiError::new(StatusCode::UNAUTHORIZED, detail));
         }
         if scope != Scope::Read && !is_trusted(config, headers) {
             return Err(ApiError::new(StatusCode::FORBIDDEN, "commands are not taken from pages of other sites"));
@@ -104,7 +120,7 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
 }
 
 /// Whether `host:port` names loopback.
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let Ok(uri) = format!("http://{host}/").parse::<Uri>() else { return false };
     let name = uri.host().unwrap_or_default();
     let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
@@ -113,42 +129,126 @@ fn is_loopback(host: &str) -> bool {
 
 /// Whether a token goes far enough.
 fn allows(token: &Token, scope: Scope) -> Result<(), ApiError> {
-    if scope == Scope::Admin && token.scope != Scope::Admin {
-        let detail = format!("the token `{}` may only read", token.name);
-        return Err(ApiError::new(StatusCode::FORBIDDEN, detail));
+    if token.scope == scope || token.scope == Scope::Admin {
+        return Ok(());
     }
-    Ok(())
+    let only = if token.scope == Scope::Publish { "publish" } else { "read" };
+    let detail = format!("the token `{}` may only {only}", token.name);
+    Err(ApiError::new(StatusCode::FORBIDDEN, detail))
 }
 
-async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<(), ApiError> {
+/// Whom a request is from, as an extension of it.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// The token that it brings, or that its session is of; absent: it was let in without.
+    pub token: Option<Token>,
+    /// Its session.
+    pub session: Option<Session>,
+}
+
+impl Caller {
+    /// As `control_log` names it. Nothing that comes by Redis has such a name.
+    pub fn source(&self) -> String {
+        self.token.as_ref().map_or_else(|| SOURCE_HTTP.to_owned(), |token| format!("{SOURCE_HTTP}:{}", token.name))
+    }
+
+    /// The name of its token.
+    pub fn name(&self) -> Option<&str> {
+        self.token.as_ref().map(|token| token.name.as_str())
+    }
+
+    /// Whether the token, and the session, that let it in still would, as far as is known without asking Redis.
+    pub fn is_in_force(&self, keys: &Keyring) -> bool {
+        let session = |session| keys.sessions().is_ok_and(|sessions| sessions.is_in_force(session));
+        self.token.as_ref().is_none_or(|token| keys.has(token)) && self.session.as_ref().is_none_or(session)
+    }
+}
+
+/// A request that goes no further.
+pub struct Refused {
+    /// What it is answered.
+    pub error: ApiError,
+    why: Refusal,
+    name: Option<String>,
+}
+
+impl Refused {
+    fn new(why: Refusal, error: ApiError) -> Self {
+        Self { error, why, name: None }
+    }
+
+    /// For a token that is one, and is not enough.
+    fn of(token: &Token, why: Refusal) -> impl FnOnce(ApiError) -> Self {
+        let name = Some(token.name.clone());
+        move |error| Self { error, why, name }
+    }
+}
+
+/// Who asks, if it may. `Err` with 503: that cannot be found out now.
+pub async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<Caller, Refused> {
     if scope == Scope::Open || sight.access == Access::Internal {
-        return Ok(());
+        return Ok(Caller::default());
     }
     // Where there are no tokens, one that is sent is no reason to send anybody away.
     let tokens = sight.keys.is_used();
-    if tokens && let Some(token) = sight.keys.bearer(headers)? {
-        return allows(&token, scope);
+    let wrong = |error| Refused::new(Refusal::WrongToken, error);
+    if tokens && let Some(token) = sight.keys.bearer(headers).map_err(wrong)? {
+        if scope != Scope::SignIn {
+            allows(&token, scope).map_err(Refused::of(&token, Refusal::Scope))?;
+        }
+        return Ok(Caller { token: Some(token), session: None });
     }
     let refused = match sight.access.without_token(scope, tokens, headers, &sight.config) {
-        Ok(()) => return Ok(()),
+        Ok(()) => return Ok(Caller::default()),
         Err(refused) => refused,
     };
+    let why = if refused.status() == StatusCode::FORBIDDEN { Refusal::Origin } else { Refusal::Anonymous };
     // Redis is asked only where it decides.
+    let unknown = |error| Refused::new(Refusal::Anonymous, error);
     if tokens
         && scope != Scope::SignIn
-        && let Some(session) = sight.keys.sessions()?.find(headers, &sight.keys).await?
+        && let Some(session) =
+            sight.keys.sessions().map_err(unknown)?.find(headers, &sight.keys).await.map_err(unknown)?
     {
-        allows(&session.token, scope)?;
-        return if scope == Scope::Admin { session.prove(headers, &sight.config) } else { Ok(()) };
+        let token = session.token.clone();
+        allows(&token, scope).map_err(Refused::of(&token, Refusal::Scope))?;
+        if scope != Scope::Read {
+            session.prove(headers, &sight.config).map_err(Refused::of(&token, Refusal::Origin))?;
+        }
+        return Ok(Caller { token: Some(token), session: Some(session) });
     }
-    Err(refused)
+    Err(Refused::new(why, refused))
 }
 
 /// The check as a layer of a route.
-pub async fn guard(State((sight, scope)): State<(Sight, Scope)>, request: Request, next: Next) -> Response {
-    match check(&sight, scope, request.headers()).await {
-        Ok(()) => next.run(request).await,
-        Err(refused) => refused.into_response(),
+pub async fn guard(State((sight, scope)): State<(Sight, Scope)>, mut request: Request, next: Next) -> Response {
+    let caller = match check(&sight, scope, request.headers()).await {
+        Ok(caller) => caller,
+        Err(refused) => {
+            let client = request.extensions().get().copied();
+            return refusal(&sight, refused, client).into_response();
+        }
+    };
+    // What is read may be a stream, and goes on only while its reader may read.
+    let again = (scope == Scope::Read).then(|| Recheck::new(&sight, request.headers(), &caller));
+    request.extensions_mut().insert(caller);
+    let response = next.run(request).await;
+    match again {
+        Some(again) => again.watch(response),
+        None => response,
+    }
+}
+
+/// Writes a refusal down, and says what is answered.
+fn refusal(sight: &Sight, refused: Refused, client: Option<ClientAddress>) -> ApiError {
+    match refused.why {
+        Refusal::WrongToken => sight.keys.wrong_token(client),
+        // It could not be found out.
+        _ if refused.error.status().is_server_error() => refused.error,
+        why => {
+            sight.keys.audit().refused(why, refused.name.as_deref(), client);
+            refused.error
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! ([`routes`]), which the test of the OpenAPI document reads, too. The command line asks the same router from within.
 
 mod access;
+mod audit;
 mod client;
 mod compare;
 mod compress;
@@ -20,6 +21,8 @@ mod page;
 mod panels;
 mod params;
 mod range;
+mod recheck;
+mod record;
 mod room;
 mod rows;
 mod runs;
@@ -28,6 +31,7 @@ mod serve;
 mod servers;
 mod session;
 mod stream;
+mod throttle;
 mod tokens;
 mod walk;
 mod weights;
@@ -56,7 +60,7 @@ pub use self::{
     room::Memory,
     serve::run,
     session::Sessions,
-    tokens::{Keyring, TokensError},
+    tokens::{Counts, Keyring, TokensError, is_name},
     write::{Ends, Inlet, ToIntake},
 };
 use crate::{

@@ -82,11 +82,12 @@ impl Asker {
 
     /// Of this store.
     pub fn of(store: Arc<dyn Store>, limits: &api::Config) -> Self {
+        let metrics = Metrics::new();
         let sight = Sight {
             config: Arc::new(limits.clone()),
             access: Access::Internal,
             missing: Arc::new(Vec::new),
-            metrics: Metrics::new(),
+            metrics: Arc::clone(&metrics),
             status: Arc::new(|| Value::Null),
             store,
             redis: None,
@@ -94,7 +95,7 @@ impl Asker {
             inlet: Inlet::default(),
             exports: Arc::new(Semaphore::new(1)),
             live: Live::new(0, 0),
-            keys: Arc::default(),
+            keys: Arc::new(api::Keyring::new(None, metrics)),
             memory: api::Memory::new(limits.memory),
             compressions: Arc::new(Semaphore::new(0)),
         };
