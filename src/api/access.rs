@@ -20,13 +20,18 @@ use axum::{
 
 use super::{
     Config, Sight, anonymous_body,
+    audit::Refusal,
+    client::ClientAddress,
     config::AnonymousRead,
     cors::is_trusted,
     error::ApiError,
     fetch_site,
+    recheck::Recheck,
+    session::Session,
     target::{self, is_loopback, is_proxied},
-    tokens::Token,
+    tokens::{Keyring, Token},
 };
+use crate::frame::SOURCE_HTTP;
 
 /// What a route is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +42,8 @@ pub enum Scope {
     SignIn,
     /// Looks at data.
     Read,
+    /// Hands over messages of training processes, and nothing else.
+    Publish,
     /// Changes something.
     Admin,
 }
@@ -48,6 +55,7 @@ impl Scope {
             Self::Open => "open",
             Self::SignIn => "sign_in",
             Self::Read => "read",
+            Self::Publish => "publish",
             Self::Admin => "admin",
         }
     }
@@ -95,8 +103,13 @@ impl Access {
             (_, Scope::Read) if tokens && config.anonymous_read == AnonymousRead::None => {
                 return needed("a token is needed; sign in, or send one as `Authorization: Bearer`");
             }
-            (_, scope) if tokens && scope != Scope::Read => {
-                return needed("a token that may do this is needed; sign in, or send one as `Authorization: Bearer`");
+            (_, Scope::Publish) if tokens => {
+                return needed("a token with the scope `publish` is needed; send one as `Authorization: Bearer`");
+            }
+            (_, Scope::Admin) if tokens => {
+                return needed(
+                    "a token with the scope `admin` is needed; sign in, or send one as `Authorization: Bearer`",
+                );
             }
             _ if is_proxied(headers) => {
                 let why = "the request came through a proxy, and then a token is needed (`http.tokens_file`)";
@@ -119,36 +132,101 @@ impl Access {
 
 /// Whether a token goes far enough.
 fn allows(token: &Token, scope: Scope) -> Result<(), ApiError> {
-    if scope == Scope::Admin && token.scope != Scope::Admin {
-        let detail = format!("the token `{}` may only read", token.name);
-        return Err(ApiError::new(StatusCode::FORBIDDEN, detail));
-    }
-    Ok(())
-}
-
-async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<(), ApiError> {
-    if scope == Scope::Open || sight.access == Access::Internal {
+    if token.scope == scope || token.scope == Scope::Admin {
         return Ok(());
     }
-    target::check_trusted(&sight.config, headers)?;
+    let only = if token.scope == Scope::Publish { "publish" } else { "read" };
+    let detail = format!("the token `{}` may only {only}", token.name);
+    Err(ApiError::new(StatusCode::FORBIDDEN, detail))
+}
+
+/// Whom a request is from, as an extension of it.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// The token that it brings, or that its session is of; absent: it was let in without.
+    pub token: Option<Token>,
+    /// Its session.
+    pub session: Option<Session>,
+}
+
+impl Caller {
+    /// As `control_log` names it. Nothing that comes by Redis has such a name.
+    pub fn source(&self) -> String {
+        self.token.as_ref().map_or_else(|| SOURCE_HTTP.to_owned(), |token| format!("{SOURCE_HTTP}:{}", token.name))
+    }
+
+    /// The name of its token.
+    pub fn name(&self) -> Option<&str> {
+        self.token.as_ref().map(|token| token.name.as_str())
+    }
+
+    /// Whether the token, and the session, that let it in still would, as far as is known without asking Redis.
+    pub fn is_in_force(&self, keys: &Keyring) -> bool {
+        let session = |session| keys.sessions().is_ok_and(|sessions| sessions.is_in_force(session));
+        self.token.as_ref().is_none_or(|token| keys.has(token)) && self.session.as_ref().is_none_or(session)
+    }
+}
+
+/// A request that goes no further.
+pub struct Refused {
+    /// What it is answered.
+    pub error: ApiError,
+    why: Refusal,
+    name: Option<String>,
+}
+
+impl Refused {
+    fn new(why: Refusal, error: ApiError) -> Self {
+        Self { error, why, name: None }
+    }
+
+    /// For a page of another site.
+    pub fn of_page(caller: &Caller, error: ApiError) -> Self {
+        Self { error, why: Refusal::Origin, name: caller.name().map(str::to_owned) }
+    }
+
+    /// For a token that is one, and is not enough.
+    fn of(token: &Token, why: Refusal) -> impl FnOnce(ApiError) -> Self {
+        let name = Some(token.name.clone());
+        move |error| Self { error, why, name }
+    }
+}
+
+/// Who asks, if it may. `Err` with 503: that cannot be found out now.
+pub async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<Caller, Refused> {
+    if scope == Scope::Open || sight.access == Access::Internal {
+        return Ok(Caller::default());
+    }
+    target::check_trusted(&sight.config, headers).map_err(|error| Refused::new(Refusal::Origin, error))?;
     // Where there are no tokens, one that is sent is no reason to send anybody away.
     let tokens = sight.keys.is_used();
-    if tokens && let Some(token) = sight.keys.bearer(headers)? {
-        return allows(&token, scope);
+    let wrong = |error| Refused::new(Refusal::WrongToken, error);
+    if tokens && let Some(token) = sight.keys.bearer(headers).map_err(wrong)? {
+        if scope != Scope::SignIn {
+            allows(&token, scope).map_err(Refused::of(&token, Refusal::Scope))?;
+        }
+        return Ok(Caller { token: Some(token), session: None });
     }
     let refused = match sight.access.without_token(scope, tokens, headers, &sight.config) {
-        Ok(()) => return Ok(()),
+        Ok(()) => return Ok(Caller::default()),
         Err(refused) => refused,
     };
+    let why = if refused.status() == StatusCode::FORBIDDEN { Refusal::Origin } else { Refusal::Anonymous };
     // Redis is asked only where it decides.
+    let unknown = |error| Refused::new(Refusal::Anonymous, error);
     if tokens
         && scope != Scope::SignIn
-        && let Some(session) = sight.keys.sessions()?.find(headers, &sight.keys).await?
+        && let Some(session) =
+            sight.keys.sessions().map_err(unknown)?.find(headers, &sight.keys).await.map_err(unknown)?
     {
-        allows(&session.token, scope)?;
-        return if scope == Scope::Admin { session.prove(headers, &sight.config) } else { Ok(()) };
+        let token = session.token.clone();
+        allows(&token, scope).map_err(Refused::of(&token, Refusal::Scope))?;
+        if scope != Scope::Read {
+            session.prove(headers, &sight.config).map_err(Refused::of(&token, Refusal::Origin))?;
+        }
+        return Ok(Caller { token: Some(token), session: Some(session) });
     }
-    Err(refused)
+    Err(Refused::new(why, refused))
 }
 
 /// Whether a request carries a token or a session that is in force.
@@ -167,18 +245,46 @@ pub async fn is_authenticated(sight: &Sight, headers: &HeaderMap) -> bool {
 
 /// The check as a layer of a route.
 pub async fn guard(State((sight, scope)): State<(Sight, Scope)>, request: Request, next: Next) -> Response {
+    let client = request.extensions().get().copied();
     let checked = check(&sight, scope, request.headers()).await;
-    if let Err(refused) = checked.and_then(|()| fetch_site::check(&sight, &request)) {
-        return refused.into_response();
+    let checked = checked.and_then(|caller| fetch_site::check(&sight, &request, &caller).map(|()| caller));
+    let caller = match checked {
+        Ok(caller) => caller,
+        Err(refused) => return refusal(&sight, refused, client).into_response(),
+    };
+    let mut request = match bounded(&sight, scope, &caller, request).await {
+        Ok(request) => request,
+        Err(refused) => return refused.into_response(),
+    };
+    // What is read may be a stream, and goes on only while its reader may read.
+    let again = (scope == Scope::Read).then(|| Recheck::new(&sight, request.headers(), &caller));
+    request.extensions_mut().insert(caller);
+    let response = next.run(request).await;
+    match again {
+        Some(again) => again.watch(response),
+        None => response,
     }
-    // Where there are tokens, what passes with a body carries one, but for signing in.
-    let anonymous = scope == Scope::SignIn || !sight.keys.is_used();
-    if !anonymous || sight.access == Access::Internal {
-        return next.run(request).await;
+}
+
+/// The request, with its body read within the limits for clients without a token.
+async fn bounded(sight: &Sight, scope: Scope, caller: &Caller, request: Request) -> Result<Request, ApiError> {
+    let has_none = matches!(scope, Scope::Open | Scope::Read);
+    if has_none || caller.token.is_some() || sight.access == Access::Internal {
+        return Ok(request);
     }
-    match anonymous_body::read(&sight.config, request).await {
-        Ok(request) => next.run(request).await,
-        Err(refused) => refused.into_response(),
+    anonymous_body::read(&sight.config, request).await
+}
+
+/// Writes a refusal down, and says what is answered.
+fn refusal(sight: &Sight, refused: Refused, client: Option<ClientAddress>) -> ApiError {
+    match refused.why {
+        Refusal::WrongToken => sight.keys.wrong_token(client),
+        // It could not be found out.
+        _ if refused.error.status().is_server_error() => refused.error,
+        why => {
+            sight.keys.audit().refused(why, refused.name.as_deref(), client);
+            refused.error
+        }
     }
 }
 

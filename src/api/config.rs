@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use super::{cors, room, target};
+use super::{cors, room, session::SessionKey, target, tokens};
 use crate::{
     curve::POINTS_MIN,
     units::{self, ByteSize},
@@ -22,19 +22,30 @@ pub enum AnonymousRead {
     Loopback,
 }
 
+/// Sessions that are remembered of one token, at most.
+const SESSIONS_MAX: usize = 1_024;
+
 /// Where to listen, and what a client may ask for.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Address and port; empty: no HTTP.
     pub listen: String,
-    /// Who may do what: lines of `name scope token`, the scope `read` or `admin`. Read again at SIGHUP.
+    /// Who may do what: lines of `name scope token`, the scope `read`, `publish` or `admin`. Read again at SIGHUP.
     pub tokens_file: Option<PathBuf>,
     /// Who may read without a token once there are tokens.
     pub anonymous_read: AnonymousRead,
     /// Host names and addresses, without a port. Where there are any, requests but for the probes must name one of them, or
     /// loopback, as their `Host`. Connections from those that are addresses (proxies) have no share of their own.
     pub trusted_hosts: Vec<String>,
+    /// The key that sessions are signed with; absent: one that is made in the state directory. Daemons that share it share
+    /// their sessions.
+    pub session_key_file: Option<PathBuf>,
+    /// A session ends this long after it began, however much it is used.
+    #[serde(with = "units::duration")]
+    pub session_lifetime: Duration,
+    /// Sessions of one token at once; one more ends the oldest.
+    pub sessions: usize,
     /// Origins of other dashboards, whose pages may use the API from their browsers, also for commands; those of another host send
     /// a token. `*`: every page may read what needs no session.
     pub allow_origins: Vec<String>,
@@ -100,6 +111,9 @@ impl Default for Config {
             tokens_file: None,
             anonymous_read: AnonymousRead::None,
             trusted_hosts: Vec::new(),
+            session_key_file: None,
+            session_lifetime: Duration::from_secs(7 * 24 * 3_600),
+            sessions: 32,
             allow_origins: Vec::new(),
             page_rows: 10_000,
             points: 20_000,
@@ -128,14 +142,28 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Adds what is odd about these settings, and loses nothing.
+    pub fn warnings(&self, warnings: &mut Vec<String>) {
+        for (key, path) in [("tokens_file", &self.tokens_file), ("session_key_file", &self.session_key_file)] {
+            let loose = path.as_deref().and_then(tokens::loose);
+            warnings.extend(loose.map(|what| format!("`http.{key}`: {what}")));
+        }
+    }
+
     /// Adds what is wrong with these settings.
     pub fn problems(&self, problems: &mut Vec<String>) {
         if !self.listen.is_empty() && self.listen.parse::<SocketAddr>().is_err() {
             problems
                 .push(format!("`http.listen` = \"{}\" is not an address and port such as 127.0.0.1:8050", self.listen));
         }
-        if let Some(Err(error)) = self.tokens_file.as_deref().map(super::tokens::read) {
+        if let Some(Err(error)) = self.tokens_file.as_deref().map(tokens::read) {
             problems.push(format!("`http.tokens_file`: {error}"));
+        }
+        if let Some(Err(error)) = self.session_key_file.as_deref().map(SessionKey::read) {
+            problems.push(format!("`http.session_key_file`: {error}"));
+        }
+        if self.sessions > SESSIONS_MAX {
+            problems.push(format!("`http.sessions` must be at most {SESSIONS_MAX}"));
         }
         cors::problems(&self.allow_origins, problems);
         target::problems(&self.trusted_hosts, problems);
@@ -147,6 +175,7 @@ impl Config {
             ("stream_points", self.stream_points),
             ("connections", self.connections),
             ("connections_per_address", self.connections_per_address),
+            ("sessions", self.sessions),
         ];
         problems
             .extend(counts.iter().filter(|(_, n)| *n == 0).map(|(key, _)| format!("`http.{key}` must be at least 1")));
@@ -169,6 +198,7 @@ impl Config {
         }
         let times = [
             ("stream_interval", self.stream_interval),
+            ("session_lifetime", self.session_lifetime),
             ("header_timeout", self.header_timeout),
             ("request_timeout", self.request_timeout),
             ("write_timeout", self.write_timeout),

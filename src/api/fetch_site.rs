@@ -6,10 +6,15 @@
 
 use axum::{
     extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode},
 };
 
-use super::{Config, Sight, cors::is_listed, error::ApiError};
+use super::{
+    Config, Sight,
+    access::{Caller, Refused},
+    cors::is_listed,
+    error::ApiError,
+};
 
 /// Where the page is from that caused a request.
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -22,19 +27,18 @@ const HOLDING: [&str; 2] = ["/api/stream", "/api/export"];
 ///
 /// # Errors
 /// 403 where the page's origin is not in `http.allow_origins`, or where it is of another site and sends no token.
-pub fn check(sight: &Sight, request: &Request) -> Result<(), ApiError> {
+pub fn check(sight: &Sight, request: &Request, caller: &Caller) -> Result<(), Refused> {
     if !is_guarded(request.method(), request.uri().path()) {
         return Ok(());
     }
     let headers = request.headers();
-    // A token that is not in force has been refused already, but for where there are none.
-    let bearer = sight.keys.is_used() && headers.contains_key(header::AUTHORIZATION);
+    let bearer = caller.token.is_some() && caller.session.is_none();
     if allows(&sight.config, headers, bearer) {
         return Ok(());
     }
     let detail = "pages of other sites may not do this; list the origin in `http.allow_origins` and send a token as \
         `Authorization: Bearer`";
-    Err(ApiError::new(StatusCode::FORBIDDEN, detail))
+    Err(Refused::of_page(caller, ApiError::new(StatusCode::FORBIDDEN, detail)))
 }
 
 fn is_guarded(method: &Method, path: &str) -> bool {
@@ -52,6 +56,8 @@ fn allows(config: &Config, headers: &HeaderMap, bearer: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::header;
+
     use super::*;
 
     #[test]

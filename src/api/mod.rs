@@ -6,6 +6,7 @@
 
 mod access;
 mod anonymous_body;
+mod audit;
 mod client;
 mod compare;
 mod compress;
@@ -23,6 +24,8 @@ mod panels;
 mod params;
 mod range;
 mod reception;
+mod recheck;
+mod record;
 mod room;
 mod rows;
 mod runs;
@@ -33,6 +36,7 @@ mod servers;
 mod session;
 mod stream;
 mod target;
+mod throttle;
 mod tokens;
 mod walk;
 mod weights;
@@ -63,7 +67,7 @@ pub use self::{
     room::Memory,
     serve::run,
     session::Sessions,
-    tokens::{Keyring, TokensError},
+    tokens::{Counts, Keyring, TokensError, is_name},
     write::{Ends, Inlet, ToIntake},
 };
 use crate::{

@@ -75,11 +75,12 @@ impl Asker {
 
     /// Of this store.
     pub fn of(store: Arc<dyn Store>, limits: &api::Config) -> Self {
+        let metrics = Metrics::new();
         let sight = Sight {
             config: Arc::new(limits.clone()),
             access: Access::Internal,
             missing: Arc::new(Vec::new),
-            metrics: Metrics::new(),
+            metrics: Arc::clone(&metrics),
             status: Arc::new(|| Value::Null),
             store,
             redis: None,
@@ -89,7 +90,7 @@ impl Asker {
             reserved: api::Reserved::default(),
             pages: Arc::default(),
             live: Live::new(0, 0),
-            keys: Arc::default(),
+            keys: Arc::new(api::Keyring::new(None, metrics)),
             memory: api::Memory::new(limits.memory),
             compressions: Arc::new(Semaphore::new(0)),
         };

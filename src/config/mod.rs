@@ -154,9 +154,10 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     for (key, text) in &sources.flags {
         layers.set_text(key, text, Rank::Flags, "command line");
     }
-    let (mut settings, mut problems, warnings) = layers.finish();
+    let (mut settings, mut problems, mut warnings) = layers.finish();
     settings.fill_in(&sources.env, &mut problems);
     settings.problems(&mut problems);
+    settings.http.warnings(&mut warnings);
     if problems.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(Problems(problems)) }
 }
 
