@@ -229,8 +229,8 @@ pub async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<C
     Err(Refused::new(why, refused))
 }
 
-/// Whether a request carries a token or a session that is in force.
-pub async fn is_authenticated(sight: &Sight, headers: &HeaderMap) -> bool {
+/// Whether a request carries a token that is in force; with `sessions` (which asks Redis) or a session.
+pub async fn is_authenticated(sight: &Sight, headers: &HeaderMap, sessions: bool) -> bool {
     if !sight.keys.is_used() {
         return false;
     }
@@ -238,8 +238,8 @@ pub async fn is_authenticated(sight: &Sight, headers: &HeaderMap) -> bool {
         return sight.keys.bearer(headers).is_ok_and(|token| token.is_some());
     }
     match sight.keys.sessions() {
-        Ok(sessions) => sessions.find(headers, &sight.keys).await.is_ok_and(|session| session.is_some()),
-        Err(_) => false,
+        Ok(found) if sessions => found.find(headers, &sight.keys).await.is_ok_and(|session| session.is_some()),
+        _ => false,
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Reception {
     authenticated: Router,
     /// For whom there is no room.
     full: Router,
+    /// Whether the first two differ.
+    divided: bool,
     short: Vec<(Method, &'static str)>,
     /// The runtime on whose thread answers to requests that are not authenticated are made.
     background: Handle,
@@ -78,13 +80,15 @@ impl Reception {
         let short =
             routes().into_iter().filter(|route| open(route.scope)).map(|route| (route.method, route.path)).collect();
         let (authenticated, full) = (router(sight.clone()), refusing(sight.clone(), full));
-        Self { config, sight, anonymous, authenticated, full, short, background }
+        Self { config, sight, anonymous, authenticated, full, divided, short, background }
     }
 
     /// The answer to a request that came on a connection with this seat.
     pub async fn answer(&self, request: Request<Body>, seat: &Seat) -> Response {
         let reserve = seat.row() == Row::Reserve;
-        let authenticated = access::is_authenticated(&self.sight, request.headers()).await;
+        // Where nothing is kept free for sessions, the check of the route is soon enough.
+        let sessions = self.divided || reserve;
+        let authenticated = access::is_authenticated(&self.sight, request.headers(), sessions).await;
         let router = match authenticated {
             // It is told so, and counted as a guess.
             false if self.is_wrong(&request) => &self.anonymous,
