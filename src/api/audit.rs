@@ -61,11 +61,30 @@ struct Lines {
 #[derive(Debug)]
 pub struct Audit {
     metrics: Arc<Metrics>,
-    lines: Mutex<Option<Lines>>,
+    /// Of refusals without a known token, and of those with one: guesses do not hide what a known token tries.
+    lines: [Mutex<Option<Lines>>; 2],
 }
 
 fn shown(client: Option<ClientAddress>) -> Option<IpAddr> {
     client.map(|ClientAddress(address)| address)
+}
+
+/// Whether one more line may be written, and how many were left out before it.
+fn line(lines: &Mutex<Option<Lines>>) -> Option<u64> {
+    let now = Instant::now();
+    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    let lines = lines.get_or_insert(Lines { since: now, written: 0, left_out: 0 });
+    let mut left_out = 0;
+    if now.duration_since(lines.since) >= WINDOW {
+        left_out = lines.left_out;
+        *lines = Lines { since: now, written: 0, left_out: 0 };
+    }
+    if lines.written == LINES {
+        lines.left_out += 1;
+        return None;
+    }
+    lines.written += 1;
+    Some(left_out)
 }
 
 impl Audit {
@@ -74,7 +93,7 @@ impl Audit {
         for refusal in Refusal::ALL {
             let _ = metrics.api_refusals.get_or_create(&Label::of(refusal.name()));
         }
-        Self { metrics, lines: Mutex::default() }
+        Self { metrics, lines: Default::default() }
     }
 
     /// The counters.
@@ -89,30 +108,12 @@ impl Audit {
         if why == Refusal::Anonymous {
             return;
         }
-        let Some(left_out) = self.line() else { return };
+        let Some(left_out) = line(&self.lines[usize::from(name.is_some())]) else { return };
         let client = shown(client);
         warn!(why = why.name(), token = name, client = client.map(tracing::field::display), "a request was refused");
         if left_out > 0 {
             warn!(left_out, "more requests were refused since, and are only counted");
         }
-    }
-
-    /// Whether one more line may be written, and how many were left out before it.
-    fn line(&self) -> Option<u64> {
-        let now = Instant::now();
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = lines.get_or_insert(Lines { since: now, written: 0, left_out: 0 });
-        let mut left_out = 0;
-        if now.duration_since(lines.since) >= WINDOW {
-            left_out = lines.left_out;
-            *lines = Lines { since: now, written: 0, left_out: 0 };
-        }
-        if lines.written == LINES {
-            lines.left_out += 1;
-            return None;
-        }
-        lines.written += 1;
-        Some(left_out)
     }
 
     /// Somebody has signed in.
@@ -136,11 +137,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn refusals_are_all_counted_and_logged_at_a_bounded_rate() {
         let audit = Audit::new(Metrics::new());
-        let written = |times| (0..times).filter(|_| audit.line().is_some()).count();
+        let written = |times| (0..times).filter(|_| line(&audit.lines[0]).is_some()).count();
         assert_eq!(written(1_000), LINES as usize);
         tokio::time::advance(WINDOW).await;
-        assert_eq!(audit.line(), Some(1_000 - u64::from(LINES)));
-        assert_eq!(audit.line(), Some(0));
+        assert_eq!(line(&audit.lines[0]), Some(1_000 - u64::from(LINES)));
+        assert_eq!(line(&audit.lines[0]), Some(0));
         (0..30).for_each(|_| audit.refused(Refusal::Throttled, None, None));
         let page = audit.metrics.page();
         assert!(page.contains("cascor_api_refusals_total{name=\"throttled\"} 30"), "{page}");

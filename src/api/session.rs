@@ -55,7 +55,7 @@ use crate::{
 /// How long a session lasts without being used.
 const IDLE: Duration = Duration::from_secs(24 * 3_600);
 /// How old the stored time of the last use may get.
-const USED_WITHIN: Duration = Duration::from_secs(60);
+const USED_WITHIN: Duration = Duration::from_secs(5);
 /// How long Redis may take.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 /// The header in which a page proves that a request is its own.

@@ -45,6 +45,7 @@ mod store_contract;
 mod support;
 #[path = "support/tests.rs"]
 mod support_tests;
+mod tokens;
 mod tools;
 mod trainers;
 mod upgrade;

@@ -31,7 +31,7 @@ pub struct Stored {
     pub issued: Micros,
     /// When it ends, however much it is used.
     pub expires: Micros,
-    /// When it was last used, within a minute.
+    /// When it was last used, within some seconds.
     pub used: Micros,
 }
 

@@ -4,6 +4,8 @@
 //! `tests/run` runs the short tier. The long one has its own command: `tests/faults/hostile/run --long`.
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+mod routes;
+mod sessions;
 #[path = "../../it/support/mod.rs"]
 mod support;
 
