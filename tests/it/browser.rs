@@ -9,7 +9,13 @@ use std::{
 
 use crate::{
     serve::serve,
-    support::{cassandra::python, daemon::Daemon, ports::free_port, redis::Redis, repository, skip},
+    support::{
+        cassandra::python,
+        daemon::Daemon,
+        ports::free_port,
+        redis::{Redis, make_certificates},
+        repository, skip,
+    },
 };
 
 const TOKEN: &str = "admin-token-0123456789";
@@ -121,6 +127,23 @@ fn a_browser_signs_in_before_it_commands_or_where_it_may_not_even_read() {
         script.args(["signin", &format!("http://127.0.0.1:{}", daemon.http_port()), TOKEN]);
         drive(script, &mut daemon);
     }
+}
+
+#[test]
+fn a_browser_behind_tls_keeps_a_session_that_is_for_this_host_alone() {
+    let mut script = match script() {
+        Ok(script) => script,
+        Err(why) => return skip("a_browser_behind_tls_keeps_a_session_that_is_for_this_host_alone", why),
+    };
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    make_certificates(dir.path());
+    let tokens = dir.path().join("tokens");
+    std::fs::write(&tokens, format!("ann admin {TOKEN}\n")).unwrap();
+    let file = format!("{:?}", tokens.display().to_string());
+    let mut daemon = Daemon::on(&redis).set("http.tokens_file", &file).start_ready();
+    script.args(["tls", &format!("http://127.0.0.1:{}", daemon.http_port()), TOKEN]).arg(dir.path());
+    drive(script, &mut daemon);
 }
 
 #[test]
