@@ -24,6 +24,18 @@ pub struct Frame {
     pub control: bool,
 }
 
+/// The source, in `control_log`, of what people and programs ask by HTTP; behind a colon the name of their token.
+pub const SOURCE_HTTP: &str = "http";
+/// The source of what the daemon does by itself.
+pub const SOURCE_SELF: &str = "self";
+
+/// The name to record a channel of Redis by, where its own would claim to be one of our sources: anybody may publish on a channel
+/// that is called `http:somebody`, if a pattern subscribes to it.
+pub fn disclaimed(channel: &str) -> Option<String> {
+    let ours = channel == SOURCE_SELF || channel.split(':').next() == Some(SOURCE_HTTP);
+    ours.then(|| format!("redis:{channel}"))
+}
+
 /// A hole in what was received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
@@ -265,6 +277,21 @@ impl SetAside {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_channel_has_the_name_of_a_source_of_ours() {
+        for (channel, recorded) in [
+            ("http:ann", Some("redis:http:ann")),
+            ("http", Some("redis:http")),
+            ("self", Some("redis:self")),
+            ("cascor:control", None),
+            ("https:ann", None),
+            ("redis:http:ann", None),
+            ("", None),
+        ] {
+            assert_eq!(disclaimed(channel).as_deref(), recorded, "{channel}");
+        }
+    }
 
     #[test]
     fn a_set_aside_message_keeps_its_bytes_and_its_reason() {

@@ -169,9 +169,9 @@ impl Live {
     }
 
     /// A new watcher, from now on, or from behind the item that `last` names; `None` when there are too many.
-    pub fn watch(&self, last: Option<&str>) -> Option<Watcher> {
+    pub fn watch(&self, last: Option<&str>, spare: usize) -> Option<Watcher> {
         let mut ring = self.ring();
-        if ring.watchers >= self.0.watchers_max {
+        if ring.watchers + spare >= self.0.watchers_max {
             return None;
         }
         let known = last.and_then(|last| {
@@ -278,7 +278,7 @@ mod tests {
     fn nothing_is_made_while_nobody_watches() {
         let live = Live::new(1 << 20, 8);
         live.offer(|| panic!("made"));
-        let mut watcher = live.watch(None).unwrap();
+        let mut watcher = live.watch(None, 0).unwrap();
         live.offer(|| item(1));
         live.offer(|| item(2));
         assert_eq!(epochs(&watcher.take()), [1, 2]);
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn a_slow_watcher_loses_the_oldest_and_is_told_how_many() {
         let live = Live::new(4 * item(0).cost(), 8);
-        let mut watcher = live.watch(None).unwrap();
+        let mut watcher = live.watch(None, 0).unwrap();
         (0..10).for_each(|epoch| live.offer(|| item(epoch)));
         let seen = watcher.take();
         assert_eq!((epochs(&seen), seen.skipped), (vec![6, 7, 8, 9], 6));
@@ -301,7 +301,7 @@ mod tests {
     fn what_was_not_heard_is_told_as_skipped_and_what_follows_is_seen() {
         let live = Live::new(1 << 20, 8);
         assert!(!live.is_watched());
-        let mut watcher = live.watch(None).unwrap();
+        let mut watcher = live.watch(None, 0).unwrap();
         assert!(live.is_watched());
         live.offer(|| item(1));
         live.skip();
@@ -316,13 +316,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_who_comes_back_soon_goes_on_where_it_was() {
         let live = Live::new(1 << 20, 8);
-        let mut watcher = live.watch(None).unwrap();
+        let mut watcher = live.watch(None, 0).unwrap();
         live.offer(|| item(1));
         watcher.take();
         let place = watcher.place();
         drop(watcher);
         live.offer(|| item(2));
-        let mut again = live.watch(Some(&place)).unwrap();
+        let mut again = live.watch(Some(&place), 0).unwrap();
         assert!(again.resumed);
         assert_eq!(epochs(&again.take()), [2]);
         let place = again.place();
@@ -331,7 +331,7 @@ mod tests {
         live.offer(|| item(3));
         live.offer(|| panic!("nobody is coming back"));
         for lost in [place.as_str(), "1-1", "nonsense", ""] {
-            let mut late = live.watch(Some(lost)).unwrap();
+            let mut late = live.watch(Some(lost), 0).unwrap();
             assert!(!late.resumed && late.take().items.is_empty(), "{lost}");
         }
     }
@@ -339,7 +339,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_watches_when_the_last_one_has_left_and_does_not_come_back() {
         let live = Live::new(1 << 20, 8);
-        drop(live.watch(None).unwrap());
+        drop(live.watch(None, 0).unwrap());
         live.skip();
         assert!(live.is_watched(), "it may come back");
         tokio::time::advance(LINGER + Duration::from_secs(1)).await;
@@ -350,9 +350,9 @@ mod tests {
     #[test]
     fn there_is_room_for_so_many() {
         let live = Live::new(1 << 20, 1);
-        let watcher = live.watch(None).unwrap();
-        assert!(live.watch(None).is_none());
+        let watcher = live.watch(None, 0).unwrap();
+        assert!(live.watch(None, 0).is_none());
         drop(watcher);
-        assert!(live.watch(None).is_some());
+        assert!(live.watch(None, 0).is_some());
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use rustls::{
     ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
+    crypto::{aws_lc_rs, tls13::OkmBlock},
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
 use serde::{Deserialize, Serialize};
@@ -124,6 +124,23 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
+/// The HMAC-SHA256 of some bytes.
+pub fn hmac_sha256(key: &[u8; 32], bytes: &[u8]) -> [u8; 32] {
+    let suite = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().expect("it is a suite of TLS 1.3");
+    let tag = suite.hkdf_provider.hmac_sign(&OkmBlock::new(key), bytes);
+    tag.as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+/// Bytes of the system's random number generator.
+///
+/// # Panics
+/// When the system has none; nothing that needs them may go on without.
+pub fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    aws_lc_rs::default_provider().secure_random.fill(&mut bytes).expect("the system has random numbers");
+    bytes
+}
+
 /// Bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -143,6 +160,16 @@ mod tests {
     fn the_digest_is_the_known_one() {
         let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(hex(&sha256(b"abc")), known);
+    }
+
+    #[test]
+    fn the_hmac_is_the_known_one_and_random_bytes_are_no_constant() {
+        // RFC 4231, test case 1, its key filled up with zeros, which changes nothing.
+        let mut key = [0; 32];
+        key[..20].fill(0x0b);
+        let known = "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7";
+        assert_eq!(hex(&hmac_sha256(&key, b"Hi There")), known);
+        assert_ne!(random(), random());
     }
 
     #[test]

@@ -2,21 +2,36 @@
 //!
 //! * A token of `http.tokens_file` opens what its scope allows, from anywhere; so does the session of somebody who has signed in
 //!   with one, and then a request that changes something must prove that it comes from the dashboard.
-//! * Without either, and bound to loopback, reading is open; changing is, too, until there are tokens. But only for a client that
-//!   means this server: the `Host` header must name loopback, so that a page of somebody else cannot reach it by a name that it
-//!   made resolve here, and the `Origin` of a change must be this server's own, or one of `http.allow_origins`.
+//! * Without either, and bound to loopback, local requests may read and change until there are tokens; from then on they may do
+//!   neither, but for reading where `http.anonymous_read` is `loopback`. A request is local if no proxy has passed it on
+//!   ([`target::is_proxied`]) and its `Host` header names loopback, so that a page of somebody else cannot reach this server by a
+//!   name that it made resolve here. The `Origin` of a change must be this server's own, or one of `http.allow_origins`.
 //! * Bound to anything else, only the open routes answer.
+//! * Pages of other sites are kept from changing and holding anything by [`fetch_site`], whatever they send along.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 
-use super::{Config, Sight, cors::is_trusted, error::ApiError, tokens::Token};
+use super::{
+    Config, Sight, anonymous_body,
+    audit::Refusal,
+    client::ClientAddress,
+    config::AnonymousRead,
+    cors::is_trusted,
+    error::ApiError,
+    fetch_site,
+    recheck::Recheck,
+    session::Session,
+    target::{self, is_loopback, is_proxied},
+    tokens::{Keyring, Token},
+};
+use crate::frame::SOURCE_HTTP;
 
 /// What a route is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +42,8 @@ pub enum Scope {
     SignIn,
     /// Looks at data.
     Read,
+    /// Hands over messages of training processes, and nothing else.
+    Publish,
     /// Changes something.
     Admin,
 }
@@ -38,6 +55,7 @@ impl Scope {
             Self::Open => "open",
             Self::SignIn => "sign_in",
             Self::Read => "read",
+            Self::Publish => "publish",
             Self::Admin => "admin",
         }
     }
@@ -73,82 +91,200 @@ impl Access {
         config: &Config,
     ) -> Result<(), ApiError> {
         let needed = |why| Err(ApiError::new(StatusCode::UNAUTHORIZED, why));
+        let forbidden = |why: String| Err(ApiError::new(StatusCode::FORBIDDEN, why));
+        let host = target::host(headers);
         match (self, scope) {
             (_, Scope::Open) | (Self::Internal, _) => return Ok(()),
-            (Self::Network, Scope::Read | Scope::Admin) => {
-                return needed("a token is needed, because `http.listen` is not a loopback address");
-            }
             // Whoever signs in brings a token; a proxy may stand between.
             (_, Scope::SignIn) if tokens => {}
-            _ => {
-                let host = text(headers, header::HOST).unwrap_or_default();
-                if !is_loopback(host) {
-                    let detail =
-                        format!("the Host header `{host}` does not name this machine; use 127.0.0.1, or a token");
-                    return Err(ApiError::new(StatusCode::FORBIDDEN, detail));
-                }
+            (Self::Network, scope) if scope != Scope::SignIn => {
+                return needed("a token is needed, because `http.listen` is not a loopback address");
             }
-        }
-        if scope == Scope::Admin && tokens {
-            return needed("a token with the scope `admin` is needed; sign in, or send one as `Authorization: Bearer`");
+            (_, Scope::Read) if tokens && config.anonymous_read == AnonymousRead::None => {
+                return needed("a token is needed; sign in, or send one as `Authorization: Bearer`");
+            }
+            (_, Scope::Publish) if tokens => {
+                return needed("a token with the scope `publish` is needed; send one as `Authorization: Bearer`");
+            }
+            (_, Scope::Admin) if tokens => {
+                return needed(
+                    "a token with the scope `admin` is needed; sign in, or send one as `Authorization: Bearer`",
+                );
+            }
+            _ if is_proxied(headers) => {
+                let why = "the request came through a proxy, and then a token is needed (`http.tokens_file`)";
+                return if tokens { needed(why) } else { forbidden(why.into()) };
+            }
+            _ if !is_loopback(host) => {
+                let host = host.escape_debug();
+                return forbidden(format!(
+                    "the Host header `{host}` does not name this machine; use 127.0.0.1, or a token"
+                ));
+            }
+            _ => {}
         }
         if scope != Scope::Read && !is_trusted(config, headers) {
-            return Err(ApiError::new(StatusCode::FORBIDDEN, "commands are not taken from pages of other sites"));
+            return forbidden("commands are not taken from pages of other sites".into());
         }
         Ok(())
     }
 }
 
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-/// Whether `host:port` names loopback.
-fn is_loopback(host: &str) -> bool {
-    let Ok(uri) = format!("http://{host}/").parse::<Uri>() else { return false };
-    let name = uri.host().unwrap_or_default();
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
-}
-
 /// Whether a token goes far enough.
 fn allows(token: &Token, scope: Scope) -> Result<(), ApiError> {
-    if scope == Scope::Admin && token.scope != Scope::Admin {
-        let detail = format!("the token `{}` may only read", token.name);
-        return Err(ApiError::new(StatusCode::FORBIDDEN, detail));
-    }
-    Ok(())
-}
-
-async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<(), ApiError> {
-    if scope == Scope::Open || sight.access == Access::Internal {
+    if token.scope == scope || token.scope == Scope::Admin {
         return Ok(());
     }
+    let only = if token.scope == Scope::Publish { "publish" } else { "read" };
+    let detail = format!("the token `{}` may only {only}", token.name);
+    Err(ApiError::new(StatusCode::FORBIDDEN, detail))
+}
+
+/// Whom a request is from, as an extension of it.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// The token that it brings, or that its session is of; absent: it was let in without.
+    pub token: Option<Token>,
+    /// Its session.
+    pub session: Option<Session>,
+}
+
+impl Caller {
+    /// As `control_log` names it. Nothing that comes by Redis has such a name.
+    pub fn source(&self) -> String {
+        self.token.as_ref().map_or_else(|| SOURCE_HTTP.to_owned(), |token| format!("{SOURCE_HTTP}:{}", token.name))
+    }
+
+    /// The name of its token.
+    pub fn name(&self) -> Option<&str> {
+        self.token.as_ref().map(|token| token.name.as_str())
+    }
+
+    /// Whether the token, and the session, that let it in still would, as far as is known without asking Redis.
+    pub fn is_in_force(&self, keys: &Keyring) -> bool {
+        let session = |session| keys.sessions().is_ok_and(|sessions| sessions.is_in_force(session));
+        self.token.as_ref().is_none_or(|token| keys.has(token)) && self.session.as_ref().is_none_or(session)
+    }
+}
+
+/// A request that goes no further.
+pub struct Refused {
+    /// What it is answered.
+    pub error: ApiError,
+    why: Refusal,
+    name: Option<String>,
+}
+
+impl Refused {
+    fn new(why: Refusal, error: ApiError) -> Self {
+        Self { error, why, name: None }
+    }
+
+    /// For a page of another site.
+    pub fn of_page(caller: &Caller, error: ApiError) -> Self {
+        Self { error, why: Refusal::Origin, name: caller.name().map(str::to_owned) }
+    }
+
+    /// For a token that is one, and is not enough.
+    fn of(token: &Token, why: Refusal) -> impl FnOnce(ApiError) -> Self {
+        let name = Some(token.name.clone());
+        move |error| Self { error, why, name }
+    }
+}
+
+/// Who asks, if it may. `Err` with 503: that cannot be found out now.
+pub async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<Caller, Refused> {
+    if scope == Scope::Open || sight.access == Access::Internal {
+        return Ok(Caller::default());
+    }
+    target::check_trusted(&sight.config, headers).map_err(|error| Refused::new(Refusal::Origin, error))?;
     // Where there are no tokens, one that is sent is no reason to send anybody away.
     let tokens = sight.keys.is_used();
-    if tokens && let Some(token) = sight.keys.bearer(headers)? {
-        return allows(&token, scope);
+    let wrong = |error| Refused::new(Refusal::WrongToken, error);
+    if tokens && let Some(token) = sight.keys.bearer(headers).map_err(wrong)? {
+        if scope != Scope::SignIn {
+            allows(&token, scope).map_err(Refused::of(&token, Refusal::Scope))?;
+        }
+        return Ok(Caller { token: Some(token), session: None });
     }
     let refused = match sight.access.without_token(scope, tokens, headers, &sight.config) {
-        Ok(()) => return Ok(()),
+        Ok(()) => return Ok(Caller::default()),
         Err(refused) => refused,
     };
+    let why = if refused.status() == StatusCode::FORBIDDEN { Refusal::Origin } else { Refusal::Anonymous };
     // Redis is asked only where it decides.
+    let unknown = |error| Refused::new(Refusal::Anonymous, error);
     if tokens
         && scope != Scope::SignIn
-        && let Some(session) = sight.keys.sessions()?.find(headers, &sight.keys).await?
+        && let Some(session) =
+            sight.keys.sessions().map_err(unknown)?.find(headers, &sight.keys).await.map_err(unknown)?
     {
-        allows(&session.token, scope)?;
-        return if scope == Scope::Admin { session.prove(headers, &sight.config) } else { Ok(()) };
+        let token = session.token.clone();
+        allows(&token, scope).map_err(Refused::of(&token, Refusal::Scope))?;
+        if scope != Scope::Read {
+            session.prove(headers, &sight.config).map_err(Refused::of(&token, Refusal::Origin))?;
+        }
+        return Ok(Caller { token: Some(token), session: Some(session) });
     }
-    Err(refused)
+    Err(Refused::new(why, refused))
+}
+
+/// Whether a request carries a token that is in force; with `sessions` (which asks Redis) or a session.
+pub async fn is_authenticated(sight: &Sight, headers: &HeaderMap, sessions: bool) -> bool {
+    if !sight.keys.is_used() {
+        return false;
+    }
+    if headers.contains_key(header::AUTHORIZATION) {
+        return sight.keys.bearer(headers).is_ok_and(|token| token.is_some());
+    }
+    match sight.keys.sessions() {
+        Ok(found) if sessions => found.find(headers, &sight.keys).await.is_ok_and(|session| session.is_some()),
+        _ => false,
+    }
 }
 
 /// The check as a layer of a route.
 pub async fn guard(State((sight, scope)): State<(Sight, Scope)>, request: Request, next: Next) -> Response {
-    match check(&sight, scope, request.headers()).await {
-        Ok(()) => next.run(request).await,
-        Err(refused) => refused.into_response(),
+    let client = request.extensions().get().copied();
+    let checked = check(&sight, scope, request.headers()).await;
+    let checked = checked.and_then(|caller| fetch_site::check(&sight, &request, &caller).map(|()| caller));
+    let caller = match checked {
+        Ok(caller) => caller,
+        Err(refused) => return refusal(&sight, refused, client).into_response(),
+    };
+    let mut request = match bounded(&sight, scope, &caller, request).await {
+        Ok(request) => request,
+        Err(refused) => return refused.into_response(),
+    };
+    // What is read may be a stream, and goes on only while its reader may read.
+    let again = (scope == Scope::Read).then(|| Recheck::new(&sight, request.headers(), &caller));
+    request.extensions_mut().insert(caller);
+    let response = next.run(request).await;
+    match again {
+        Some(again) => again.watch(response),
+        None => response,
+    }
+}
+
+/// The request, with its body read within the limits for clients without a token.
+async fn bounded(sight: &Sight, scope: Scope, caller: &Caller, request: Request) -> Result<Request, ApiError> {
+    let has_none = matches!(scope, Scope::Open | Scope::Read);
+    if has_none || caller.token.is_some() || sight.access == Access::Internal {
+        return Ok(request);
+    }
+    anonymous_body::read(&sight.config, request).await
+}
+
+/// Writes a refusal down, and says what is answered.
+fn refusal(sight: &Sight, refused: Refused, client: Option<ClientAddress>) -> ApiError {
+    match refused.why {
+        Refusal::WrongToken => sight.keys.wrong_token(client),
+        // It could not be found out.
+        _ if refused.error.status().is_server_error() => refused.error,
+        why => {
+            sight.keys.audit().refused(why, refused.name.as_deref(), client);
+            refused.error
+        }
     }
 }
 
@@ -192,8 +328,8 @@ mod tests {
     #[test]
     fn with_tokens_changing_needs_one_and_signing_in_does_not() {
         for (access, scope, host, origin, status) in [
-            (Access::Loopback, Scope::Read, "localhost", None, None),
-            (Access::Loopback, Scope::Read, "dash.example", None, Some(StatusCode::FORBIDDEN)),
+            (Access::Loopback, Scope::Read, "localhost", None, Some(StatusCode::UNAUTHORIZED)),
+            (Access::Loopback, Scope::Read, "dash.example", None, Some(StatusCode::UNAUTHORIZED)),
             (Access::Loopback, Scope::Admin, "localhost", None, Some(StatusCode::UNAUTHORIZED)),
             (Access::Network, Scope::Read, "dash.example", None, Some(StatusCode::UNAUTHORIZED)),
             (Access::Network, Scope::SignIn, "dash.example", Some("https://dash.example"), None),
@@ -205,6 +341,45 @@ mod tests {
             let checked = access.without_token(scope, true, &headers, &Config::default()).err();
             let answered = checked.map(|refused| refused.into_response().status());
             assert_eq!(answered, status, "{access:?} {scope:?} {host} {origin:?}");
+        }
+    }
+
+    #[test]
+    fn behind_a_proxy_nothing_is_local() {
+        let loopback = Config { anonymous_read: AnonymousRead::Loopback, ..Config::default() };
+        for header in ["x-forwarded-for", "x-forwarded-host", "forwarded", "via", "x-real-ip"] {
+            for (config, scope, tokens, status) in [
+                (Config::default(), Scope::Read, false, Some(StatusCode::FORBIDDEN)),
+                (Config::default(), Scope::Admin, false, Some(StatusCode::FORBIDDEN)),
+                (Config::default(), Scope::SignIn, false, Some(StatusCode::FORBIDDEN)),
+                (Config::default(), Scope::Open, false, None),
+                (Config::default(), Scope::Read, true, Some(StatusCode::UNAUTHORIZED)),
+                (Config::default(), Scope::SignIn, true, None),
+                (loopback.clone(), Scope::Read, true, Some(StatusCode::UNAUTHORIZED)),
+            ] {
+                let mut headers = HeaderMap::new();
+                headers.insert(header::HOST, "127.0.0.1:8050".parse().unwrap());
+                headers.insert(header, "10.0.0.1".parse().unwrap());
+                let checked = Access::Loopback.without_token(scope, tokens, &headers, &config).err();
+                let answered = checked.map(|refused| refused.into_response().status());
+                assert_eq!(answered, status, "{header} {scope:?} {tokens}");
+            }
+        }
+    }
+
+    #[test]
+    fn with_tokens_reading_stays_open_only_where_that_is_configured() {
+        let config = Config { anonymous_read: AnonymousRead::Loopback, ..Config::default() };
+        for (access, scope, host, status) in [
+            (Access::Loopback, Scope::Read, "localhost", None),
+            (Access::Loopback, Scope::Read, "dash.example", Some(StatusCode::FORBIDDEN)),
+            (Access::Loopback, Scope::Admin, "localhost", Some(StatusCode::UNAUTHORIZED)),
+            (Access::Network, Scope::Read, "localhost", Some(StatusCode::UNAUTHORIZED)),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            let checked = access.without_token(scope, true, &headers, &config).err();
+            assert_eq!(checked.map(|refused| refused.into_response().status()), status, "{access:?} {scope:?} {host}");
         }
     }
 

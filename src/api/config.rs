@@ -5,11 +5,25 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use super::{cors, room};
+use super::{cors, room, session::SessionKey, target, tokens};
 use crate::{
     curve::POINTS_MIN,
     units::{self, ByteSize},
 };
+
+/// Who may read without a token once there are tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnonymousRead {
+    /// Nobody: reading needs a token everywhere.
+    #[default]
+    None,
+    /// Local requests, where `http.listen` is a loopback address.
+    Loopback,
+}
+
+/// Sessions that are remembered of one token, at most.
+const SESSIONS_MAX: usize = 1_024;
 
 /// Where to listen, and what a client may ask for.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -17,8 +31,21 @@ use crate::{
 pub struct Config {
     /// Address and port; empty: no HTTP.
     pub listen: String,
-    /// Who may do what: lines of `name scope token`, the scope `read` or `admin`. Read again at SIGHUP.
+    /// Who may do what: lines of `name scope token`, the scope `read`, `publish` or `admin`. Read again at SIGHUP.
     pub tokens_file: Option<PathBuf>,
+    /// Who may read without a token once there are tokens.
+    pub anonymous_read: AnonymousRead,
+    /// Host names and addresses, without a port. Where there are any, requests but for the probes must name one of them, or
+    /// loopback, as their `Host`. Connections from those that are addresses (proxies) have no share of their own.
+    pub trusted_hosts: Vec<String>,
+    /// The key that sessions are signed with; absent: one that is made in the state directory. Daemons that share it share
+    /// their sessions.
+    pub session_key_file: Option<PathBuf>,
+    /// A session ends this long after it began, however much it is used.
+    #[serde(with = "units::duration")]
+    pub session_lifetime: Duration,
+    /// Sessions of one token at once; one more ends the oldest.
+    pub sessions: usize,
     /// Origins of other dashboards, whose pages may use the API from their browsers, also for commands; those of another host send
     /// a token. `*`: every page may read what needs no session.
     pub allow_origins: Vec<String>,
@@ -45,8 +72,23 @@ pub struct Config {
     /// Answers compressed at once; others are sent as they are. 0: none is.
     pub compressions: usize,
     /// Connections at once. One more takes the place of the client that has kept the server waiting for a request longest; when
-    /// all are being answered, only the probes and `/metrics` still answer.
+    /// all are being answered, only the probes, the dashboard's page and authenticated requests still are.
     pub connections: usize,
+    /// Connections of one address, at most, of those; not of loopback and of addresses in `trusted_hosts`. With more, only
+    /// authenticated requests are answered.
+    pub connections_per_address: usize,
+    /// Connections beyond `connections` that authenticated requests alone may keep.
+    pub reserved_connections: usize,
+    /// Of `streams` and `exports`, so many are for authenticated requests alone, where others may read beside them. One is
+    /// always left to those.
+    pub reserved_streams: usize,
+    /// See `reserved_streams`.
+    pub reserved_exports: usize,
+    /// The body of a request without a token or a session, at most.
+    pub anonymous_body: ByteSize,
+    /// How long that may take to come.
+    #[serde(with = "units::duration")]
+    pub anonymous_body_timeout: Duration,
     /// The head of a request, at most; at least 8 KiB.
     pub header: ByteSize,
     /// The body of a request, at most.
@@ -67,6 +109,11 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:8050".into(),
             tokens_file: None,
+            anonymous_read: AnonymousRead::None,
+            trusted_hosts: Vec::new(),
+            session_key_file: None,
+            session_lifetime: Duration::from_secs(7 * 24 * 3_600),
+            sessions: 32,
             allow_origins: Vec::new(),
             page_rows: 10_000,
             points: 20_000,
@@ -79,6 +126,12 @@ impl Default for Config {
             memory: ByteSize::mib(64),
             compressions: 32,
             connections: 256,
+            connections_per_address: 64,
+            reserved_connections: 32,
+            reserved_streams: 8,
+            reserved_exports: 1,
+            anonymous_body: ByteSize::kib(64),
+            anonymous_body_timeout: Duration::from_secs(5),
             header: ByteSize::kib(16),
             body: ByteSize::mib(1),
             header_timeout: Duration::from_secs(5),
@@ -89,16 +142,31 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Adds what is odd about these settings, and loses nothing.
+    pub fn warnings(&self, warnings: &mut Vec<String>) {
+        for (key, path) in [("tokens_file", &self.tokens_file), ("session_key_file", &self.session_key_file)] {
+            let loose = path.as_deref().and_then(tokens::loose);
+            warnings.extend(loose.map(|what| format!("`http.{key}`: {what}")));
+        }
+    }
+
     /// Adds what is wrong with these settings.
     pub fn problems(&self, problems: &mut Vec<String>) {
         if !self.listen.is_empty() && self.listen.parse::<SocketAddr>().is_err() {
             problems
                 .push(format!("`http.listen` = \"{}\" is not an address and port such as 127.0.0.1:8050", self.listen));
         }
-        if let Some(Err(error)) = self.tokens_file.as_deref().map(super::tokens::read) {
+        if let Some(Err(error)) = self.tokens_file.as_deref().map(tokens::read) {
             problems.push(format!("`http.tokens_file`: {error}"));
         }
+        if let Some(Err(error)) = self.session_key_file.as_deref().map(SessionKey::read) {
+            problems.push(format!("`http.session_key_file`: {error}"));
+        }
+        if self.sessions > SESSIONS_MAX {
+            problems.push(format!("`http.sessions` must be at most {SESSIONS_MAX}"));
+        }
         cors::problems(&self.allow_origins, problems);
+        target::problems(&self.trusted_hosts, problems);
         let counts = [
             ("page_rows", self.page_rows),
             ("runs", self.runs),
@@ -106,6 +174,8 @@ impl Config {
             ("streams", self.streams),
             ("stream_points", self.stream_points),
             ("connections", self.connections),
+            ("connections_per_address", self.connections_per_address),
+            ("sessions", self.sessions),
         ];
         problems
             .extend(counts.iter().filter(|(_, n)| *n == 0).map(|(key, _)| format!("`http.{key}` must be at least 1")));
@@ -128,9 +198,11 @@ impl Config {
         }
         let times = [
             ("stream_interval", self.stream_interval),
+            ("session_lifetime", self.session_lifetime),
             ("header_timeout", self.header_timeout),
             ("request_timeout", self.request_timeout),
             ("write_timeout", self.write_timeout),
+            ("anonymous_body_timeout", self.anonymous_body_timeout),
         ];
         problems.extend(
             times

@@ -1,7 +1,8 @@
 //! Cross-origin requests. A browser shows an answer to a page of another origin only if the answer allows it. Pages of the origins
 //! in `http.allow_origins` are allowed: they may read, and send commands as our own dashboard does. A browser sends the cookie of a
-//! session for pages of the same host only; pages of another host send a token. `"*"` in that list lets the pages of every origin
-//! read, without a session. By default the list is empty.
+//! session for pages of the same host only; pages of another host send a token, without which they neither change anything nor open
+//! a stream or an export ([`fetch_site`](super::fetch_site)). `"*"` in that list lets the pages of every origin read, without a
+//! session. By default the list is empty.
 //!
 //! This does not replace the checks of [`access`](super::access): a request that needs a token without it needs one with it.
 

@@ -14,6 +14,7 @@ use crate::{logging::Chain, store::StoreError};
 pub struct ApiError {
     code: StatusCode,
     detail: String,
+    retry_after: Option<u64>,
 }
 
 /// What every handler returns.
@@ -22,7 +23,7 @@ pub type Answer = Result<Response, ApiError>;
 impl ApiError {
     /// Any status.
     pub fn new(code: StatusCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        Self { code, detail: detail.into(), retry_after: None }
     }
 
     /// 400: a parameter or a body that cannot be used; the detail names it.
@@ -44,6 +45,17 @@ impl ApiError {
     pub fn and(mut self, more: &str) -> Self {
         self.detail.push_str(more);
         self
+    }
+
+    /// The same, saying after how many seconds it is worth trying again.
+    pub fn after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.code
     }
 
     /// Whether there is no such thing.
@@ -76,6 +88,9 @@ impl IntoResponse for ApiError {
         let mut response = (self.code, Json(json!({ "detail": self.detail }))).into_response();
         if self.code == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -27,9 +27,10 @@ use super::{
     Sight,
     error::{Answer, ApiError},
     params::Params,
+    room::HoldsMemory,
     runs,
 };
-use crate::render;
+use crate::{memory::LARGE, render};
 
 /// `GET /api/export`
 pub async fn export(State(sight): State<Sight>, params: Params) -> Answer {
@@ -91,6 +92,9 @@ fn room(sight: &Sight) -> Result<OwnedSemaphorePermit, ApiError> {
             format!("{} exports are under way (`http.exports`); try again", sight.config.exports),
         )
     };
+    if sight.exports.available_permits() <= sight.reserved.exports {
+        return Err(busy());
+    }
     Arc::clone(&sight.exports).try_acquire_owned().map_err(|_| busy())
 }
 
@@ -106,5 +110,10 @@ fn answer(job: Job, permit: OwnedSemaphorePermit) -> Response {
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::CONTENT_DISPOSITION, HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("attachment"))),
     ];
-    (headers, axum::body::Body::new(body::Streamed::new(job, permit))).into_response()
+    let has_large_rows = job.memory.process().largest() >= LARGE;
+    let mut response = (headers, axum::body::Body::new(body::Streamed::new(job, permit))).into_response();
+    if has_large_rows {
+        response.extensions_mut().insert(HoldsMemory);
+    }
+    response
 }

@@ -5,12 +5,16 @@
 //! ([`routes`]), which the test of the OpenAPI document reads, too. The command line asks the same router from within.
 
 mod access;
+mod anonymous_body;
+mod audit;
+mod client;
 mod compare;
 mod compress;
 mod config;
 mod cors;
 mod error;
 mod export;
+mod fetch_site;
 mod health;
 mod history;
 mod latest;
@@ -19,14 +23,20 @@ mod page;
 mod panels;
 mod params;
 mod range;
+mod reception;
+mod recheck;
+mod record;
 mod room;
 mod rows;
 mod runs;
 mod seats;
+mod security_headers;
 mod serve;
 mod servers;
 mod session;
 mod stream;
+mod target;
+mod throttle;
 mod tokens;
 mod walk;
 mod weights;
@@ -39,7 +49,7 @@ use axum::{
     Json, Router,
     body::HttpBody,
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{Method, StatusCode},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{MethodRouter, delete, get, post},
@@ -52,10 +62,12 @@ pub use self::{
     config::Config,
     error::{Answer, ApiError},
     export::{BOM, head as export_head},
+    health::Pages,
+    reception::Reserved,
     room::Memory,
     serve::run,
     session::Sessions,
-    tokens::{Keyring, TokensError},
+    tokens::{Counts, Keyring, TokensError, is_name},
     write::{Ends, Inlet, ToIntake},
 };
 use crate::{
@@ -99,6 +111,10 @@ pub struct Sight {
     pub keys: Arc<Keyring>,
     /// Exports that may still begin.
     pub exports: Arc<Semaphore>,
+    /// Pages for probes and scrapers.
+    pub pages: Arc<Pages>,
+    /// What must be left of exports and streams.
+    pub reserved: Reserved,
     /// For answers made of stored rows, and for exports.
     pub memory: Memory,
     /// Answers that may still be compressed.
@@ -192,18 +208,9 @@ pub fn router(sight: Sight) -> Router {
     finished(router, sight)
 }
 
-/// The routes that are always open, for when there is no room for more: whatever else is asked is told so.
-fn probes(sight: Sight) -> Router {
-    let open = routes().into_iter().filter(|route| route.scope == Scope::Open);
-    let full = || async {
-        ApiError::unavailable("as many clients as `http.connections` allows are being answered; try again")
-    };
-    // The next connection may find room for everything.
-    let ends = |mut answer: Response| async {
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        answer
-    };
-    finished(with(Router::new(), &sight, open).fallback(full), sight).layer(middleware::map_response(ends))
+/// One answer to every request.
+fn refusing<F: Future<Output = ApiError> + Send + 'static>(sight: Sight, answer: fn() -> F) -> Router {
+    finished(Router::new().fallback(answer), sight)
 }
 
 fn with(router: Router<Sight>, sight: &Sight, routes: impl IntoIterator<Item = Route>) -> Router<Sight> {
@@ -219,13 +226,17 @@ fn finished(router: Router<Sight>, sight: Sight) -> Router {
         .layer(DefaultBodyLimit::max(sight.config.body.as_usize()))
         .layer(middleware::from_fn_with_state(sight.clone(), watch))
         .layer(middleware::from_fn_with_state(Arc::clone(&sight.compressions), compress::layer))
+        .layer(middleware::from_fn(security_headers::layer))
         .with_state(sight)
 }
 
-/// Ends what takes too long, refuses bodies that say that they are too large, and counts the answers.
+/// Ends what takes too long, refuses what names no one server and bodies that say that they are too large, and counts the answers.
 async fn watch(State(sight): State<Sight>, request: Request, next: Next) -> Response {
     let reader = cors::Reader::of(&sight.config, request.headers());
-    let early = cors::preflight(&sight.config, request.method(), request.headers())
+    let early = target::check(&request)
+        .err()
+        .map(IntoResponse::into_response)
+        .or_else(|| cors::preflight(&sight.config, request.method(), request.headers()))
         .or_else(|| too_large(&sight, &request).map(IntoResponse::into_response));
     let mut response = match early {
         Some(response) => response,

@@ -20,18 +20,22 @@ mod tests {
     use crate::api::routes;
 
     #[test]
-    fn the_document_lists_every_route_and_no_other() {
+    fn the_document_lists_every_route_with_its_scope_and_no_other() {
         let document: Value = serde_json::from_str(DOCUMENT).unwrap();
         let listed: BTreeSet<_> = document["paths"]
             .as_object()
             .unwrap()
             .iter()
             .flat_map(|(path, methods)| {
-                methods.as_object().unwrap().keys().map(move |method| (path.clone(), method.to_uppercase()))
+                let scope = |operation: &Value| operation["x-scope"].as_str().unwrap().to_owned();
+                let methods = methods.as_object().unwrap().iter();
+                methods.map(move |(method, operation)| (path.clone(), method.to_uppercase(), scope(operation)))
             })
             .collect();
-        let routes: BTreeSet<_> =
-            routes().iter().map(|route| (route.path.to_owned(), route.method.to_string())).collect();
+        let routes: BTreeSet<_> = routes()
+            .iter()
+            .map(|route| (route.path.to_owned(), route.method.to_string(), route.scope.name().to_owned()))
+            .collect();
         assert_eq!(listed, routes);
     }
 }

@@ -84,9 +84,9 @@ impl Memory {
         }
     }
 
-    /// Returns when answers that take much memory shall end: the writer needs it.
-    pub async fn pressure(&self) {
-        self.process.pressure().await;
+    /// The budget of the process.
+    pub fn process(&self) -> &MemoryLimit {
+        &self.process
     }
 
     /// Waits for one's turn to read rows of which nobody knows how large they are; held until they are gone.
@@ -95,6 +95,10 @@ impl Memory {
         Arc::clone(&self.reads).acquire_owned().await.ok()
     }
 }
+
+/// Marks an answer that may take much memory until its client has it.
+#[derive(Clone, Copy, Debug)]
+pub struct HoldsMemory;
 
 /// Room for rows, and for the text made of them.
 #[derive(Debug)]
@@ -254,7 +258,11 @@ impl Room {
 
     /// The same with JSON that is there.
     pub fn text(self, text: Vec<u8>) -> Response {
+        let is_large = text.len() >= LARGE;
         let mut response: Response = Body::new(Held { rest: self.hold(text) }).into_response();
+        if is_large {
+            response.extensions_mut().insert(HoldsMemory);
+        }
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }

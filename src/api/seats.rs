@@ -3,11 +3,13 @@
 //! A connection either waits for its client (for the head of a request, at first or after an answer), or is being answered.
 //! When every seat is taken, the client that has kept the server waiting longest loses its seat to whoever comes: clients that
 //! hold connections open, and send a byte now and then, cannot shut out one that asks something. When all are being answered
-//! (slow bodies, slow readers), a few more seats are there for probes alone, so that an operator and a service manager always
-//! learn that the process is alive.
+//! (slow bodies, slow readers), or when one address has its share, a connection gets a seat of the reserve. There the head of
+//! its request is read and judged: an authenticated request keeps the seat until it is answered; any other may lose it at any
+//! moment to whoever comes, so that slow clients cannot keep the reserve from operators and from probes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -16,12 +18,13 @@ use std::{
 };
 
 use tokio::{
-    sync::Notify,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until},
 };
 
-/// Seats beyond `http.connections`, for the routes that are always open.
-pub const PROBES: usize = 16;
+/// Seats of the reserve beyond those that authenticated requests may keep (`http.reserved_connections`): for probes, and for
+/// heads that are being read.
+pub const UNRESERVED: usize = 32;
 /// Nobody loses a seat sooner: the head of somebody who has just connected is under way. It also bounds what a flood of
 /// connections costs.
 const GRACE: Duration = Duration::from_millis(100);
@@ -29,13 +32,27 @@ const GRACE: Duration = Duration::from_millis(100);
 /// so many every [`GRACE`].
 const FEW: usize = 16;
 
-/// Which routes a seat is good for.
+/// Connections beyond their address' share that may wait for a seat, apart from all others. Any more are closed.
+const QUEUED: usize = 256;
+
+/// Which requests a seat is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Row {
     /// All.
     Any,
-    /// Those for probes.
-    Probes,
+    /// Authenticated ones, and short ones that anybody may make.
+    Reserve,
+}
+
+/// How many seats there are.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For all requests.
+    pub any: usize,
+    /// For authenticated requests alone.
+    pub reserved: usize,
+    /// Seats for all requests that one address may have.
+    pub per_address: usize,
 }
 
 /// All seats.
@@ -43,12 +60,22 @@ pub enum Row {
 pub struct Seats {
     rows: Mutex<Rows>,
     changed: Notify,
+    /// Places in the queue of connections beyond their address' share.
+    queue: Arc<Semaphore>,
+    /// The turn of the first of them.
+    turn: Semaphore,
 }
 
 #[derive(Debug)]
 struct Rows {
     any: Free,
-    probes: Free,
+    reserve: Free,
+    /// Seats of the reserve that authenticated requests may still keep.
+    reserved: usize,
+    /// Seats for all requests that one address may have.
+    per_address: usize,
+    /// Those that addresses with a limit have.
+    shares: HashMap<IpAddr, usize>,
     /// Counts the waits, so that they are in order.
     waits: u64,
 }
@@ -74,6 +101,8 @@ struct Ticket {
 pub struct Seat {
     seats: Arc<Seats>,
     row: Row,
+    /// The address that has it as a part of its share.
+    peer: Option<IpAddr>,
     ticket: Arc<Ticket>,
     own: Mutex<Own>,
 }
@@ -83,6 +112,8 @@ pub struct Seat {
 struct Own {
     /// How many [`Asked`] there are.
     asked: usize,
+    /// Whether it is of the reserve, and kept by an authenticated request.
+    admitted: bool,
     /// Its wait, while there is none.
     wait: Option<u64>,
 }
@@ -95,22 +126,43 @@ impl Rows {
     fn row(&mut self, row: Row) -> &mut Free {
         match row {
             Row::Any => &mut self.any,
-            Row::Probes => &mut self.probes,
+            Row::Reserve => &mut self.reserve,
         }
     }
 
     /// A seat for somebody who comes now; else when to look again: at a moment, or (`None`) when something has changed.
-    fn take(&mut self, now: Instant) -> Result<Row, Option<Instant>> {
+    fn take(&mut self, now: Instant, peer: Option<IpAddr>) -> Result<Row, Option<Instant>> {
+        if peer.is_some_and(|peer| self.is_beyond(peer)) {
+            return self.reserve.take(now).map(|()| Row::Reserve);
+        }
         let due = match self.any.take(now) {
-            Ok(()) => return Ok(Row::Any),
-            // A seat for everything in a moment is worth more than one for probes now, unless there are few such moments: probes
-            // would queue behind everybody.
+            Ok(()) => {
+                peer.into_iter().for_each(|peer| *self.shares.entry(peer).or_default() += 1);
+                return Ok(Row::Any);
+            }
+            // A seat for everything in a moment is worth more than one of the reserve now, unless there are few such moments:
+            // operators and probes would queue behind everybody.
             Err(Some(due)) if !self.any.is_busy() => return Err(Some(due)),
             Err(due) => due,
         };
-        match self.probes.take(now) {
-            Ok(()) => Ok(Row::Probes),
+        match self.reserve.take(now) {
+            Ok(()) => Ok(Row::Reserve),
             Err(other) => Err(due.into_iter().chain(other).min()),
+        }
+    }
+
+    /// Whether an address has its share.
+    fn is_beyond(&self, peer: IpAddr) -> bool {
+        self.shares.get(&peer).is_some_and(|taken| *taken >= self.per_address)
+    }
+
+    /// Takes a seat of an address' share back.
+    fn leave(&mut self, peer: IpAddr) {
+        if let Some(taken) = self.shares.get_mut(&peer) {
+            *taken -= 1;
+            if *taken == 0 {
+                self.shares.remove(&peer);
+            }
         }
     }
 }
@@ -140,25 +192,50 @@ impl Free {
 }
 
 impl Seats {
-    /// So many for all routes, and [`PROBES`] more.
-    pub fn new(any: usize) -> Arc<Self> {
+    /// As many as the limits say, and [`UNRESERVED`] more.
+    pub fn new(limits: Limits) -> Arc<Self> {
         let free = |seats| Free { all: seats, seats, waiting: BTreeMap::new() };
-        let rows = Mutex::new(Rows { any: free(any), probes: free(PROBES), waits: 0 });
-        Arc::new(Self { rows, changed: Notify::new() })
+        let rows = Mutex::new(Rows {
+            any: free(limits.any),
+            reserve: free(UNRESERVED + limits.reserved),
+            reserved: limits.reserved,
+            per_address: limits.per_address,
+            shares: HashMap::new(),
+            waits: 0,
+        });
+        let queue = Arc::new(Semaphore::new(QUEUED));
+        Arc::new(Self { rows, changed: Notify::new(), queue, turn: Semaphore::new(1) })
     }
 
     fn rows(&self) -> MutexGuard<'_, Rows> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A seat, as soon as there is one. Dropping the future takes none.
-    pub async fn take(self: &Arc<Self>) -> Seat {
+    /// Whether an address has its share. Its next connection waits apart, so that it does not hold up those of others.
+    pub fn is_beyond(&self, peer: IpAddr) -> bool {
+        self.rows().is_beyond(peer)
+    }
+
+    /// A place to wait in for such a connection; `None`: it is to be closed.
+    pub fn queue(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.queue).try_acquire_owned().ok()
+    }
+
+    /// As [`take`](Self::take), in the order of the queue.
+    pub async fn take_queued(self: &Arc<Self>, peer: IpAddr, _place: OwnedSemaphorePermit) -> Seat {
+        let _turn = self.turn.acquire().await;
+        self.take(Some(peer)).await
+    }
+
+    /// A seat, as soon as there is one. `peer`: an address that may have no more than its share. Dropping the future takes none.
+    pub async fn take(self: &Arc<Self>, peer: Option<IpAddr>) -> Seat {
         loop {
             let changed = self.changed.notified();
-            let taken = self.rows().take(Instant::now());
+            let taken = self.rows().take(Instant::now(), peer);
             match taken {
                 Ok(row) => {
-                    let seat = Seat { seats: Arc::clone(self), row, ticket: Arc::default(), own: Mutex::default() };
+                    let (seats, peer) = (Arc::clone(self), peer.filter(|_| row == Row::Any));
+                    let seat = Seat { seats, row, peer, ticket: Arc::default(), own: Mutex::default() };
                     seat.waits();
                     return seat;
                 }
@@ -173,7 +250,7 @@ impl Seats {
 }
 
 impl Seat {
-    /// Which routes it is good for.
+    /// Which requests it is good for.
     pub fn row(&self) -> Row {
         self.row
     }
@@ -186,8 +263,31 @@ impl Seat {
     /// A request has come, or something of an answer is still to be written.
     pub fn asked(self: &Arc<Self>) -> Asked {
         self.own().asked += 1;
-        self.busy();
+        if self.is_kept() {
+            self.busy();
+        }
         Asked(Arc::clone(self))
+    }
+
+    /// An authenticated request keeps this seat of the reserve, if fewer than the limit do.
+    pub fn admit(&self) -> bool {
+        let mut rows = self.seats.rows();
+        if self.own().admitted {
+            return true;
+        }
+        if rows.reserved == 0 {
+            return false;
+        }
+        rows.reserved -= 1;
+        self.own().admitted = true;
+        drop(rows);
+        self.busy();
+        true
+    }
+
+    /// Whether it is kept while its connection is being answered.
+    fn is_kept(&self) -> bool {
+        self.row == Row::Any || self.own().admitted
     }
 
     fn waits(&self) {
@@ -215,10 +315,15 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.busy();
+        let admitted = self.own().admitted;
+        let mut rows = self.seats.rows();
+        self.peer.into_iter().for_each(|peer| rows.leave(peer));
+        rows.reserved += usize::from(admitted);
         if !self.ticket.lost.load(Ordering::Relaxed) {
-            self.seats.rows().row(self.row).seats += 1;
-            self.seats.changed.notify_one();
+            rows.row(self.row).seats += 1;
         }
+        drop(rows);
+        self.seats.changed.notify_one();
     }
 }
 
@@ -229,107 +334,12 @@ impl Drop for Asked {
             own.asked -= 1;
             own.asked
         };
-        // A seat that was lost meanwhile is nobody's to lose again.
-        if asked == 0 && !self.0.ticket.lost.load(Ordering::Relaxed) {
+        // A seat that was lost meanwhile is nobody's to lose again; one that was not kept has been waiting all the time.
+        if asked == 0 && self.0.is_kept() && !self.0.ticket.lost.load(Ordering::Relaxed) {
             self.0.waits();
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn seat(seats: &Arc<Seats>) -> Arc<Seat> {
-        Arc::new(tokio::time::timeout(GRACE * 2, seats.take()).await.expect("a seat"))
-    }
-
-    async fn is_lost(seat: &Seat) -> bool {
-        tokio::time::timeout(Duration::ZERO, seat.lost()).await.is_ok()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_keeps_the_server_waiting_longest_makes_room() {
-        let seats = Seats::new(2);
-        let (slow, other) = (seat(&seats).await, seat(&seats).await);
-        let (began, third) = (Instant::now(), seat(&seats).await);
-        assert_eq!((began.elapsed(), third.row()), (GRACE, Row::Any), "not before the head can have come");
-        assert!(is_lost(&slow).await && !is_lost(&other).await);
-        drop(slow);
-        // One that is being answered stays, however long that takes; afterwards it is the last to go.
-        let asked = other.asked();
-        tokio::time::advance(Duration::from_secs(60)).await;
-        let fourth = seat(&seats).await;
-        assert!(is_lost(&third).await && !is_lost(&other).await);
-        drop(third);
-        // What is still to be written is a part of it.
-        let written = other.asked();
-        drop(asked);
-        tokio::time::advance(GRACE * 2).await;
-        let third = seat(&seats).await;
-        assert!(is_lost(&fourth).await && !is_lost(&other).await);
-        drop((fourth, written));
-        let fourth = third;
-        tokio::time::advance(GRACE * 2).await;
-        let _fifth = seat(&seats).await;
-        assert!(is_lost(&fourth).await && !is_lost(&other).await);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn while_all_are_being_answered_there_are_seats_for_probes() {
-        let seats = Seats::new(1);
-        let first = seat(&seats).await;
-        let asked = first.asked();
-        let mut probes = Vec::new();
-        for _ in 0..PROBES + 5 {
-            let probe = seat(&seats).await;
-            assert_eq!(probe.row(), Row::Probes);
-            probes.push(probe);
-        }
-        let mut lost = 0;
-        for probe in &probes {
-            lost += usize::from(is_lost(probe).await);
-        }
-        assert_eq!(lost, 5, "the oldest of them made room");
-        let busy: Vec<_> = probes.drain(5..).map(|probe| probe.asked()).collect();
-        assert!(tokio::time::timeout(GRACE * 9, seats.take()).await.is_err(), "nobody can be moved");
-        drop(busy);
-        assert_eq!(seat(&seats).await.row(), Row::Probes);
-        drop((asked, first));
-        assert_eq!(seat(&seats).await.row(), Row::Any, "given back");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn probes_do_not_queue_behind_a_flood_while_nearly_all_are_being_answered() {
-        let seats = Seats::new(40);
-        let mut taken = Vec::new();
-        for _ in 0..40 {
-            taken.push(seat(&seats).await);
-        }
-        let answers: Vec<_> = taken.iter().skip(FEW - 1).map(Seat::asked).collect();
-        let (began, mut flood) = (Instant::now(), Vec::new());
-        for _ in 0..100 {
-            flood.push(seat(&seats).await);
-        }
-        assert!(began.elapsed() <= GRACE * 4, "{:?}: those of both rows make room", began.elapsed());
-        assert!(flood.iter().take(PROBES).all(|seat| seat.row() == Row::Probes), "at once");
-        drop((flood, answers));
-        let full: Vec<_> = [seat(&seats).await, seat(&seats).await].into();
-        assert!(full.iter().all(|seat| seat.row() == Row::Any), "there is enough to be moved");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn seats_are_neither_lost_nor_made() {
-        let seats = Seats::new(3);
-        for _ in 0..10 {
-            let mut taken = Vec::new();
-            for _ in 0..8 {
-                taken.push(seat(&seats).await);
-            }
-            let _answers: Vec<_> = taken.iter().skip(6).map(Seat::asked).collect();
-        }
-        let rows = seats.rows();
-        assert_eq!((rows.any.seats, rows.probes.seats), (3, PROBES));
-        assert!(rows.any.waiting.is_empty() && rows.probes.waiting.is_empty());
-    }
-}
+mod tests;

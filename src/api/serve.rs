@@ -4,41 +4,47 @@
 //! receiving matters more than being asked about it.
 
 use std::{
-    future::Future,
+    future::{Future, pending},
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     thread,
     time::Duration,
 };
 
-use axum::{Router, body::Body};
+use axum::body::Body;
 use hyper::{
-    Request, Response,
+    Request,
     body::{Bytes, Frame, Incoming, SizeHint},
     server::conn::http1,
-    service::{Service, service_fn},
+    service::service_fn,
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream},
+    runtime::Handle,
     sync::oneshot,
     task::JoinSet,
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep},
 };
 use tracing::{debug, info, warn};
 
 use super::{
-    Config, Sight, probes, router,
-    seats::{Asked, Row, Seat, Seats},
+    Sight,
+    client::ClientAddress,
+    health::Arrived,
+    reception::Reception,
+    room::HoldsMemory,
+    seats::{Asked, Limits, Seat, Seats},
+    target,
 };
-use crate::{backoff::Backoff, lifecycle::Signal};
+use crate::{backoff::Backoff, lifecycle::Signal, memory::MemoryLimit};
 
 /// How long answers under way may take once the server stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -57,26 +63,47 @@ pub async fn run(sight: Sight, mut stop: Signal) -> Result<(), io::Error> {
         stop.stopped().await;
         return Ok(());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (done, ended) = oneshot::channel();
-    thread::Builder::new().name("http".into()).spawn(move || {
-        // Counts for this thread only. Where it is not allowed, the server is as important as the rest.
-        let _ = rustix::process::setpriority_process(None, NICE);
-        runtime.block_on(listen(sight, stop));
-        runtime.shutdown_background();
-        let _ = done.send(());
-    })?;
+    let (background, served) = on_thread("http-anonymous", pending())?;
+    let (_, ended) = on_thread("http", listen(sight, stop, background))?;
     let _ = ended.await;
+    drop(served);
     Ok(())
 }
 
-async fn listen(sight: Sight, mut stop: Signal) {
+/// Runs a future on a thread and a runtime of its own; what else is spawned there ends with it, or when the receiver is dropped.
+fn on_thread(
+    name: &str,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> Result<(Handle, oneshot::Receiver<()>), io::Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    let (mut done, ended) = oneshot::channel();
+    thread::Builder::new().name(name.into()).spawn(move || {
+        // Counts for this thread only. Where it is not allowed, the server is as important as the rest.
+        let _ = rustix::process::setpriority_process(None, NICE);
+        runtime.block_on(async {
+            tokio::select! {
+                () = work => {}
+                () = done.closed() => {}
+            }
+        });
+        runtime.shutdown_background();
+        let _ = done.send(());
+    })?;
+    Ok((handle, ended))
+}
+
+async fn listen(sight: Sight, mut stop: Signal, background: Handle) {
     let config = Arc::clone(&sight.config);
     let Some(listener) = bind(&config.listen, stop.clone()).await else { return };
     info!(address = config.listen, "HTTP is listening");
     let live = sight.live.clone();
-    let routers = (router(sight.clone()), probes(sight));
-    let seats = Seats::new(config.connections);
+    let reception = Arc::new(Reception::new(sight, background));
+    let seats = Seats::new(Limits {
+        any: config.connections,
+        reserved: config.reserved_connections,
+        per_address: config.connections_per_address,
+    });
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -85,8 +112,8 @@ async fn listen(sight: Sight, mut stop: Signal) {
             _ = connections.join_next(), if !connections.is_empty() => continue,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok((stream, peer)) => (stream, ClientAddress::from(peer)),
             Err(error) => {
                 // Out of descriptors, as a rule: the pipeline needs the next one more.
                 warn!(%error, "HTTP cannot take a connection");
@@ -94,16 +121,22 @@ async fn listen(sight: Sight, mut stop: Signal) {
                 continue;
             }
         };
+        let limited = (!target::is_trusted_address(&config, peer.0)).then_some(peer.0);
+        if let Some(address) = limited.filter(|address| seats.is_beyond(*address)) {
+            let Some(place) = seats.queue() else { continue };
+            let (seats, reception, stop) = (Arc::clone(&seats), Arc::clone(&reception), stop.clone());
+            connections.spawn(async move {
+                let seat = Arc::new(seats.take_queued(address, place).await);
+                converse(Client { stream, address: peer, seat }, reception, stop).await;
+            });
+            continue;
+        }
         let seat = tokio::select! {
             biased;
             () = stop.stopped() => break,
-            seat = seats.take() => seat,
+            seat = seats.take(limited) => Arc::new(seat),
         };
-        let router = match seat.row() {
-            Row::Any => routers.0.clone(),
-            Row::Probes => routers.1.clone(),
-        };
-        connections.spawn(converse(stream, Arc::new(seat), router, Arc::clone(&config), stop.clone()));
+        connections.spawn(converse(Client { stream, address: peer, seat }, Arc::clone(&reception), stop.clone()));
     }
     // Streams have no end of their own.
     live.close();
@@ -137,16 +170,34 @@ fn listener(address: &str) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// A connection, and its seat.
+struct Client {
+    stream: TcpStream,
+    address: ClientAddress,
+    seat: Arc<Seat>,
+}
+
 /// One connection, request after request, until either side has had enough, or somebody else gets its seat.
-async fn converse(stream: TcpStream, seat: Arc<Seat>, router: Router, config: Arc<Config>, mut stop: Signal) {
+async fn converse(client: Client, reception: Arc<Reception>, mut stop: Signal) {
+    let Client { stream, address, seat } = client;
+    let config = Arc::clone(&reception.config);
     let _ = stream.set_nodelay(true);
     let stream =
         TokioIo::new(Patient { stream, patience: config.write_timeout, seat: Arc::clone(&seat), waiting: None });
-    let (router, sitting) = (TowerToHyperService::new(router), Arc::clone(&seat));
+    let (sitting, memory) = (Arc::clone(&seat), reception.memory().clone());
+    let holds_memory = Arc::new(AtomicBool::new(false));
+    let holds = Arc::clone(&holds_memory);
     let answer = service_fn(move |request: Request<Incoming>| {
-        let asked = sitting.asked();
-        let answer = router.call(request);
-        async move { answer.await.map(|response: Response<Body>| response.map(|body| Answered { body, _asked: asked })) }
+        let (reception, sitting, holds) = (Arc::clone(&reception), Arc::clone(&sitting), Arc::clone(&holds));
+        async move {
+            let asked = sitting.asked();
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(address);
+            request.extensions_mut().insert(Arrived(Instant::now()));
+            let response = reception.answer(request, &sitting).await;
+            holds.store(response.extensions().get::<HoldsMemory>().is_some(), Ordering::Relaxed);
+            Ok::<_, std::convert::Infallible>(response.map(|body| Answered { body, _asked: asked }))
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -159,6 +210,10 @@ async fn converse(stream: TcpStream, seat: Arc<Seat>, router: Router, config: Ar
         biased;
         // First: a request that comes too late is not begun.
         () = seat.lost() => return,
+        () = pressed(&memory, &holds_memory) => {
+            debug!("a client that has not taken a large answer is cut off: the writer needs the memory");
+            return;
+        }
         served = connection.as_mut() => served,
         () = stop.stopped() => {
             connection.as_mut().graceful_shutdown();
@@ -167,6 +222,16 @@ async fn converse(stream: TcpStream, seat: Arc<Seat>, router: Router, config: Ar
     };
     if let Err(error) = served {
         debug!(%error, "a client went away");
+    }
+}
+
+/// Returns when the memory that an answer of this connection takes is needed.
+async fn pressed(memory: &MemoryLimit, holds_memory: &AtomicBool) {
+    loop {
+        memory.pressure().await;
+        if holds_memory.load(Ordering::Relaxed) {
+            return;
+        }
     }
 }
 

@@ -1,74 +1,88 @@
-//! Sessions of people at a browser: kept in Redis under `<prefix>session:<id>`, so that every instance knows them.
+//! Sessions of people at a browser: kept in Redis under `<prefix>session:<id>`, so that every instance that has the same key
+//! knows them.
 //!
-//! The cookie is `<id>.<secret>`; Redis holds a digest of the secret, so that whoever can list its keys cannot take a session
-//! over. What was found out at the sign-in (which token, which scope) is kept with it and holds for as long as the token is in
-//! the file: a token that is taken out takes its sessions along. A session ends 24 h after its last use, when it is signed out,
-//! or when its key is deleted. While Redis is away nobody is let in by a session, and nobody is sent away either: 503.
+//! Trainers share our Redis, so nothing that is there is believed but for our signature ([`stored`]), with a key that never is
+//! there ([`key`]). A session is of one token and ends with it: when its line is changed or taken out of the file. It also ends
+//! 24 h after its last use, `http.session_lifetime` after it began, when it is signed out, when the same token begins more than
+//! `http.sessions` of them, or when its key is deleted. What has ended stays so although a client of Redis writes the value back
+//! ([`ledger`]). While Redis is away a session opens nothing, and the answer is 503.
 
-use std::time::Duration;
+mod cookie;
+mod key;
+mod ledger;
+mod stored;
+
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Bytes,
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    response::IntoResponse,
 };
-use fred::{interfaces::KeysInterface, types::Expiration};
-use serde::{Deserialize, Serialize};
+use fred::{
+    interfaces::KeysInterface,
+    types::{Expiration, SetOptions},
+};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
-use uuid::Uuid;
 
+pub use self::key::SessionKey;
+use self::{
+    ledger::{Entry, Ledger},
+    stored::Stored,
+};
 use super::{
-    Config, Sight,
+    Config, Scope, Sight,
+    audit::Refusal,
+    client::ClientAddress,
     cors::is_trusted,
     error::{Answer, ApiError},
     tokens::{Keyring, Token, same},
 };
 use crate::{
     redis::{Link, Resource, SMALL_VALUE, is_refusal},
-    tls::{hex, sha256},
+    tls::{hex, random},
+    units::{self, Micros},
 };
 
 /// How long a session lasts without being used.
-const LASTS: i64 = 24 * 3_600;
+const IDLE: Duration = Duration::from_secs(24 * 3_600);
+/// How old the stored time of the last use may get.
+const USED_WITHIN: Duration = Duration::from_secs(5);
 /// How long Redis may take.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// The cookie's name.
-const COOKIE: &str = "cascor_session";
+const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 /// The header in which a page proves that a request is its own.
 const CSRF: &str = "x-csrf-token";
 
-/// Where sessions are kept.
-#[derive(Clone, Debug)]
+/// Where sessions are kept, and what they are signed with.
+#[derive(Debug)]
 pub struct Sessions {
     link: Link,
     prefix: String,
-}
-
-/// What Redis holds of one.
-#[derive(Debug, Deserialize, Serialize)]
-struct Kept {
-    name: String,
-    scope: String,
-    secret: String,
-    token: String,
-    csrf: String,
+    key: SessionKey,
+    lifetime: Duration,
+    ledger: Mutex<Ledger>,
 }
 
 /// Somebody who is signed in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Session {
     /// The token that was given.
     pub token: Token,
-    id: String,
+    entry: Entry,
+    expires: Micros,
     csrf: String,
 }
 
-/// From the system's own source of chance.
-fn chance() -> String {
-    format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
+fn micros(time: Duration) -> Micros {
+    Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX / 4)
 }
 
 fn away() -> ApiError {
@@ -81,38 +95,67 @@ fn forbidden() -> ApiError {
 
 impl Sessions {
     /// Over this connection, under this key prefix.
-    pub fn new(link: Link, key_prefix: &str) -> Self {
-        Self { link, prefix: format!("{key_prefix}session:") }
+    pub fn new(link: Link, key_prefix: &str, config: &Config, state_dir: &Path) -> Self {
+        let key = SessionKey::of(config.session_key_file.as_deref(), state_dir);
+        let lifetime = config.session_lifetime;
+        let ledger = Mutex::new(Ledger::open(Some(state_dir), config.sessions, micros(lifetime)));
+        Self { link, prefix: format!("{key_prefix}session:"), key, lifetime, ledger }
     }
 
     fn key(&self, id: &str) -> String {
         format!("{}{id}", self.prefix)
     }
 
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fingerprint(&self, token: &Token) -> String {
+        stored::fingerprint(&self.key, token)
+    }
+
     async fn ask<T>(&self, question: impl Future<Output = Result<T, fred::error::Error>>) -> Result<T, ApiError> {
-        timeout(PATIENCE, question).await.map_err(|_| away())?.map_err(|error| {
+        timeout(REDIS_TIMEOUT, question).await.map_err(|_| away())?.map_err(|error| {
             // The missing permission is named in the log, and not to a client that has not signed in.
             self.link.acl().warn(&error, Resource::Key(&self.prefix));
             if is_refusal(&error) { forbidden() } else { away() }
         })
     }
 
+    async fn read(&self, id: &str) -> Result<Option<String>, ApiError> {
+        let client = self.link.client().ok_or_else(away)?;
+        self.ask(self.link.read(&client, &self.key(id), SMALL_VALUE)).await
+    }
+
+    async fn write(&self, id: &str, value: &Stored, only: Option<SetOptions>) -> Result<(), ApiError> {
+        let client = self.link.client().ok_or_else(away)?;
+        let left = Duration::from_micros(u64::try_from(value.expires - value.used).unwrap_or(0)).min(IDLE);
+        let expire = Some(Expiration::PX(i64::try_from(left.as_millis()).unwrap_or(1).max(1)));
+        self.ask(client.set::<(), _, _>(self.key(id), value.seal(&self.key, id), expire, only, false)).await
+    }
+
     /// A new session; also the cookie.
     async fn begin(&self, token: Token) -> Result<(Session, String), ApiError> {
-        let (id, secret, csrf) = (chance(), chance(), chance());
-        let kept = Kept {
+        let (id, secret) = (hex(&random()), hex(&random()));
+        let (now, fingerprint) = (units::now(), self.fingerprint(&token));
+        let (issued, ended) = self.ledger().begin(&fingerprint, &id, now);
+        let value = Stored {
             name: token.name.clone(),
             scope: token.scope.name().into(),
-            secret: hex(&sha256(secret.as_bytes())),
-            token: hex(&token.digest),
-            csrf: csrf.clone(),
+            token: fingerprint,
+            secret: stored::secret(&self.key, &id, &secret),
+            issued,
+            expires: issued.saturating_add(micros(self.lifetime)),
+            used: issued,
         };
-        let text = serde_json::to_string(&kept).expect("strings always serialise");
-        let client = self.link.client().ok_or_else(away)?;
-        let set = client.set::<(), _, _>(self.key(&id), text, Some(Expiration::EX(LASTS)), None, false);
-        self.ask(set).await?;
+        self.write(&id, &value, None).await?;
+        for session in ended {
+            // It has ended in any case; here its key does not wait to expire.
+            let _ = self.delete(&session.id).await;
+        }
         let cookie = format!("{id}.{secret}");
-        Ok((Session { token, id, csrf }, cookie))
+        let csrf = stored::csrf(&self.key, &id);
+        Ok((Session { token, entry: Entry { issued, id }, expires: value.expires, csrf }, cookie))
     }
 
     /// The session that a request belongs to, if it is in force; being used, it lasts on.
@@ -120,22 +163,45 @@ impl Sessions {
     /// # Errors
     /// 503 while Redis cannot be asked.
     pub async fn find(&self, headers: &HeaderMap, keys: &Keyring) -> Result<Option<Session>, ApiError> {
-        let Some((id, secret)) = cookie(headers) else { return Ok(None) };
-        let client = self.link.client().ok_or_else(away)?;
-        let text = self.ask(self.link.read(&client, &self.key(&id), SMALL_VALUE)).await?;
-        // Others may write to these keys: what is no session is none.
-        let Some(kept) = text.and_then(|text| serde_json::from_str::<Kept>(&text).ok()) else { return Ok(None) };
-        if !same(kept.secret.as_bytes(), hex(&sha256(secret.as_bytes())).as_bytes()) {
+        let Some((id, secret)) = cookie::read(headers) else { return Ok(None) };
+        let value = self.read(&id).await?;
+        let Some(value) = value.and_then(|value| Stored::open(&value, &self.key, &id)) else { return Ok(None) };
+        if !same(value.secret.as_bytes(), stored::secret(&self.key, &id, &secret).as_bytes()) {
             return Ok(None);
         }
-        let Some(token) = keys.with_hex(&kept.token) else { return Ok(None) };
-        self.ask(client.expire::<(), _>(self.key(&id), LASTS, None)).await?;
-        Ok(Some(Session { token, id, csrf: kept.csrf }))
+        let now = units::now();
+        let Some(token) = keys.find(|token| value.token == self.fingerprint(token)) else { return Ok(None) };
+        let (entry, csrf) = (Entry { issued: value.issued, id: id.clone() }, stored::csrf(&self.key, &id));
+        let session = Session { token, entry, expires: value.expires, csrf };
+        if value.used.saturating_add(micros(IDLE)) <= now || !self.is_in_force(&session) {
+            return Ok(None);
+        }
+        if now - value.used > micros(USED_WITHIN) {
+            // Only where the key still is: a session that is signed out meanwhile stays out.
+            self.write(&id, &Stored { used: now, ..value }, Some(SetOptions::XX)).await?;
+        }
+        Ok(Some(session))
+    }
+
+    /// Whether a session that was found has not ended since, as far as this process knows without Redis.
+    pub fn is_in_force(&self, session: &Session) -> bool {
+        session.expires > units::now() && !self.ledger().is_ended(&self.fingerprint(&session.token), &session.entry)
+    }
+
+    /// Ends the sessions of every token that is none of these.
+    pub fn keep_only(&self, tokens: &[Token]) {
+        let tokens: Vec<_> = tokens.iter().map(|token| self.fingerprint(token)).collect();
+        self.ledger().keep_only(&tokens, units::now());
+    }
+
+    async fn delete(&self, id: &str) -> Result<(), ApiError> {
+        let client = self.link.client().ok_or_else(away)?;
+        self.ask(client.del::<(), _>(self.key(id))).await
     }
 
     async fn end(&self, session: &Session) -> Result<(), ApiError> {
-        let client = self.link.client().ok_or_else(away)?;
-        self.ask(client.del::<(), _>(self.key(&session.id))).await
+        self.ledger().end(&self.fingerprint(&session.token), session.entry.clone(), units::now());
+        self.delete(&session.entry.id).await
     }
 }
 
@@ -160,42 +226,36 @@ impl Session {
     }
 }
 
-/// Id and secret of the cookie; the id is part of a key, and looks like one of ours.
-fn cookie(headers: &HeaderMap) -> Option<(String, String)> {
-    let plain = |text: &str| (32..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('=')?.split_once('.'))
-        .find(|(id, secret)| plain(id) && plain(secret))
-        .map(|(id, secret)| (id.to_owned(), secret.to_owned()))
-}
-
-fn with_cookie(mut response: Response, value: &str, seconds: i64) -> Response {
-    let text = format!("{COOKIE}={value}; Path=/; Max-Age={seconds}; Secure; HttpOnly; SameSite=Strict");
-    response.headers_mut().extend(HeaderValue::try_from(text).map(|text| (header::SET_COOKIE, text)));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
 #[derive(Deserialize)]
 struct Given {
     token: String,
 }
 
 /// `POST /api/session`
-pub async fn sign_in(State(sight): State<Sight>, body: Bytes) -> Answer {
+pub async fn sign_in(
+    State(sight): State<Sight>,
+    client: Option<Extension<ClientAddress>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
     let wrong = |_| ApiError::bad("the body must be {\"token\": \"...\"}");
     let given: Given = serde_json::from_slice(&body).map_err(wrong)?;
     if !sight.keys.is_used() {
         return Err(ApiError::bad("there are no tokens; see `http.tokens_file`"));
     }
-    let token = sight.keys.admit(given.token.trim())?;
+    let client = client.map(|Extension(address)| address);
+    let Some(token) = sight.keys.with_secret(given.token.trim()) else {
+        return Err(sight.keys.wrong_token(client));
+    };
+    if token.scope == Scope::Publish {
+        sight.keys.audit().refused(Refusal::Scope, Some(&token.name), client);
+        let detail = format!("the token `{}` may only publish; there is nothing to sign in for", token.name);
+        return Err(ApiError::new(StatusCode::FORBIDDEN, detail));
+    }
     let (session, cookie) = sight.keys.sessions()?.begin(token).await?;
+    sight.keys.audit().signed_in(&session.token.name, client);
     let answer = (StatusCode::CREATED, Json(session.answer())).into_response();
-    Ok(with_cookie(answer, &cookie, LASTS))
+    Ok(cookie::set(answer, &headers, &cookie, i64::try_from(sight.config.session_lifetime.as_secs()).unwrap_or(0)))
 }
 
 /// `GET /api/session`
@@ -215,30 +275,7 @@ pub async fn sign_out(State(sight): State<Sight>, headers: HeaderMap) -> Answer 
     if let Some(session) = sessions.find(&headers, &sight.keys).await? {
         session.prove(&headers, &sight.config)?;
         sessions.end(&session).await?;
+        sight.keys.audit().signed_out(&session.token.name);
     }
-    Ok(with_cookie(StatusCode::NO_CONTENT.into_response(), "", 0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_looks_like_our_cookie_becomes_a_key() {
-        let (id, secret) = (chance(), chance());
-        let read = |text: String| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::COOKIE, text.parse().unwrap());
-            cookie(&headers)
-        };
-        assert_eq!(read(format!("a=b; {COOKIE}={id}.{secret}; c=d")), Some((id.clone(), secret.clone())));
-        for wrong in [
-            format!("{COOKIE}={id}"),
-            format!("{COOKIE}=*.{secret}"),
-            format!("x{COOKIE}={id}.{secret}"),
-            format!("{COOKIE}=.{secret}"),
-        ] {
-            assert_eq!(read(wrong.clone()), None, "{wrong}");
-        }
-    }
+    Ok(cookie::set(StatusCode::NO_CONTENT.into_response(), &headers, "", 0))
 }

@@ -73,7 +73,7 @@ pub async fn stream(State(sight): State<Sight>, headers: HeaderMap, params: Para
         return Err(ApiError::bad(format!("`run_id` may be given {} times, at most", sight.config.runs)));
     }
     let header = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let Some(watcher) = sight.live.watch(header.or(params.text("last_event_id"))) else {
+    let Some(watcher) = sight.live.watch(header.or(params.text("last_event_id")), sight.reserved.streams) else {
         let detail = "too many streams are open (`http.streams`); close one, or ask for the newest values instead";
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, detail));
     };

@@ -1,28 +1,35 @@
 //! Tokens: who may read, who may change. They come from a file, are kept as digests, and compared in constant time.
 //!
-//! A line of the file is `name scope token`: a name for people, `read` or `admin`, and the secret. Empty lines and what follows
-//! a `#` at the start of a line are passed over. An error names the line and never what it holds.
+//! A line of the file is `name scope token`: a name for people, `read`, `publish` or `admin`, and the secret. Empty lines and what
+//! follows a `#` at the start of a line are passed over. An error names the line and never what it holds.
+//!
+//! A file that is configured guards something, so it fails closed: one without a usable line stops a start, and while running the
+//! tokens of before stay in force, with an error in the log, in the status and in `/metrics`, until it is mended.
+
+mod file;
 
 use std::{
-    collections::BTreeSet,
-    fs, io,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
-    time::Duration,
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use axum::http::{HeaderMap, StatusCode, header};
-use tokio::time::Instant;
 
-use super::{Scope, error::ApiError, session::Sessions};
-use crate::tls::{hex, sha256};
+pub use self::file::{TokensError, is_name, loose, read};
 
-/// A secret that is shorter could be guessed.
-const LENGTH_MIN: usize = 16;
-/// Wrong tokens at the sign-in within [`WINDOW`], before it is closed for the rest of it.
-const WRONG_MAX: u32 = 20;
-/// See [`WRONG_MAX`].
-const WINDOW: Duration = Duration::from_secs(60);
+use super::{
+    Scope,
+    audit::{Audit, Refusal},
+    client::ClientAddress,
+    error::ApiError,
+    session::Sessions,
+    throttle::Throttle,
+};
+use crate::{
+    metrics::{Label, Metrics},
+    tls::sha256,
+};
 
 /// A digest of a secret.
 pub type Digest = [u8; 32];
@@ -38,77 +45,96 @@ pub struct Token {
     pub digest: Digest,
 }
 
-/// Why there are no tokens.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum TokensError {
-    #[error("`{}` cannot be read: {error}", .path.display())]
-    Read { path: PathBuf, error: io::Error },
-    #[error("`{}`, line {line}: {what}", .path.display())]
-    Line { path: PathBuf, line: usize, what: &'static str },
-}
-
-/// The tokens of a file.
-///
-/// # Errors
-/// When it cannot be read, or a line is none of a token.
-pub fn read(path: &Path) -> Result<Vec<Token>, TokensError> {
-    let text = fs::read_to_string(path).map_err(|error| TokensError::Read { path: path.to_owned(), error })?;
-    let (mut tokens, mut names) = (Vec::new(), BTreeSet::new());
-    for (n, line) in text.lines().enumerate() {
-        let wrong = |what| TokensError::Line { path: path.to_owned(), line: n + 1, what };
-        let words: Vec<_> = line.split_whitespace().collect();
-        if words.first().is_none_or(|word| word.starts_with('#')) {
-            continue;
-        }
-        let &[name, scope, secret] = words.as_slice() else {
-            return Err(wrong("write it like `name scope token`, without spaces in any of them"));
-        };
-        let scope = match scope {
-            "read" => Scope::Read,
-            "admin" => Scope::Admin,
-            _ => return Err(wrong("the second word must be `read` or `admin`")),
-        };
-        if secret.len() < LENGTH_MIN {
-            return Err(wrong("the token is shorter than 16 characters"));
-        }
-        if !names.insert(name) {
-            return Err(wrong("its name is there twice"));
-        }
-        tokens.push(Token { name: name.to_owned(), scope, digest: sha256(secret.as_bytes()) });
-    }
-    Ok(tokens)
-}
-
 /// Equal or not, in the same time either way.
 pub fn same(one: &[u8], other: &[u8]) -> bool {
     let differing = one.iter().zip(other).fold(0, |differing, (a, b)| differing | (a ^ b));
     one.len() == other.len() && std::hint::black_box(differing) == 0
 }
 
+/// How many tokens there are of each scope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[allow(missing_docs, reason = "the scopes, by name")]
+pub struct Counts {
+    pub read: usize,
+    pub publish: usize,
+    pub admin: usize,
+}
+
 /// Everybody who may come in, and those who have.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Keyring {
     tokens: RwLock<Arc<Vec<Token>>>,
+    /// The file in force.
+    file: RwLock<Option<PathBuf>>,
+    /// Why the tokens are those of before.
+    problem: RwLock<Option<String>>,
     sessions: Option<Sessions>,
-    wrong: Mutex<Option<(Instant, u32)>>,
+    wrong: Throttle,
+    audit: Audit,
 }
 
 impl Keyring {
     /// Without a token so far.
-    pub fn new(sessions: Sessions) -> Self {
-        Self { sessions: Some(sessions), ..Self::default() }
+    pub fn new(sessions: Option<Sessions>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            tokens: RwLock::default(),
+            file: RwLock::default(),
+            problem: RwLock::default(),
+            sessions,
+            wrong: Throttle::default(),
+            audit: Audit::new(metrics),
+        }
     }
 
-    /// Takes the tokens of a file in place of those before; no file: there are none. Returns how many.
+    /// Takes the tokens of a file in place of those before; no file: there are none, unless there have been. Returns how many.
     ///
     /// # Errors
-    /// As [`read`]; those before stay.
-    pub fn load(&self, path: Option<&Path>) -> Result<usize, TokensError> {
-        let tokens = path.map(read).transpose()?.unwrap_or_default();
-        let count = tokens.len();
+    /// As [`read`]; those before stay, and [`problem`](Self::problem) says why.
+    pub fn load(&self, path: Option<&Path>) -> Result<Counts, TokensError> {
+        let before = self.file.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let loaded = match (path, before) {
+            (Some(path), _) => read(path),
+            (None, Some(path)) => Err(TokensError::Unset { path }),
+            (None, None) => Ok(Vec::new()),
+        };
+        let problem = loaded.as_ref().err().map(ToString::to_string);
+        self.audit.metrics().api_tokens_outdated.set(i64::from(problem.is_some()));
+        *self.problem.write().unwrap_or_else(PoisonError::into_inner) = problem;
+        let tokens = loaded?;
+        if let Some(path) = path {
+            *self.file.write().unwrap_or_else(PoisonError::into_inner) = Some(path.to_owned());
+        }
+        if let Some(sessions) = &self.sessions {
+            sessions.keep_only(&tokens);
+        }
         *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
-        Ok(count)
+        let counts = self.counts();
+        for (scope, n) in [(Scope::Read, counts.read), (Scope::Publish, counts.publish), (Scope::Admin, counts.admin)] {
+            let gauge = self.audit.metrics().api_tokens.get_or_create(&Label::of(scope.name())).clone();
+            gauge.set(i64::try_from(n).unwrap_or(i64::MAX));
+        }
+        Ok(counts)
+    }
+
+    /// Reads the file in force again: who is taken out is out although another part of the configuration is wrong.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn reload(&self) -> Result<Counts, TokensError> {
+        let path = self.file.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.load(path.as_deref())
+    }
+
+    /// Why the tokens of before are still in force, if they are.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many tokens are in force.
+    pub fn counts(&self) -> Counts {
+        let tokens = self.tokens();
+        let of = |scope| tokens.iter().filter(|token| token.scope == scope).count();
+        Counts { read: of(Scope::Read), publish: of(Scope::Publish), admin: of(Scope::Admin) }
     }
 
     fn tokens(&self) -> Arc<Vec<Token>> {
@@ -120,16 +146,21 @@ impl Keyring {
         !self.tokens().is_empty()
     }
 
+    /// Whether this very token is in force.
+    pub fn has(&self, token: &Token) -> bool {
+        self.tokens().contains(token)
+    }
+
+    /// The token that this is said of.
+    pub fn find(&self, is: impl Fn(&Token) -> bool) -> Option<Token> {
+        self.tokens().iter().find(|token| is(token)).cloned()
+    }
+
     /// The token with this digest. Looks at all of them, whichever it is.
     pub fn with_digest(&self, digest: &[u8]) -> Option<Token> {
         self.tokens()
             .iter()
             .fold(None, |found, token| if same(&token.digest, digest) { Some(token.clone()) } else { found })
-    }
-
-    /// The same for a digest in hexadecimal digits.
-    pub fn with_hex(&self, digest: &str) -> Option<Token> {
-        self.tokens().iter().find(|token| same(hex(&token.digest).as_bytes(), digest.as_bytes())).cloned()
     }
 
     /// The token of this secret.
@@ -145,8 +176,25 @@ impl Keyring {
         let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
         let words = value.to_str().ok().and_then(|text| text.split_once(' '));
         let secret = words.filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer")).map(|(_, secret)| secret.trim());
-        let wrong = || ApiError::new(StatusCode::UNAUTHORIZED, "the token is not one of `http.tokens_file`");
-        secret.and_then(|secret| self.with_secret(secret)).map(Some).ok_or_else(wrong)
+        secret.and_then(|secret| self.with_secret(secret)).map(Some).ok_or_else(unknown)
+    }
+
+    /// Counts a wrong token against its address, and says what to answer: 401, or 429 after too many of them. Not asked about
+    /// the right one, which nobody's guesses keep out.
+    pub fn wrong_token(&self, client: Option<ClientAddress>) -> ApiError {
+        let address = client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ClientAddress(address)| address);
+        match self.wrong.take(address) {
+            Ok(()) => {
+                self.audit.refused(Refusal::WrongToken, None, client);
+                unknown()
+            }
+            Err(wait) => {
+                self.audit.refused(Refusal::Throttled, None, client);
+                let seconds = wait.as_secs() + 1;
+                let detail = format!("too many wrong tokens from this address; try again in {seconds} s");
+                ApiError::new(StatusCode::TOO_MANY_REQUESTS, detail).after(seconds)
+            }
+        }
     }
 
     /// Where sessions are.
@@ -157,27 +205,25 @@ impl Keyring {
         self.sessions.as_ref().ok_or_else(|| ApiError::unavailable("there are no sessions without Redis"))
     }
 
-    /// The token of a secret given at the sign-in.
-    ///
-    /// # Errors
-    /// 401 for a wrong one, 429 after too many of them.
-    pub fn admit(&self, secret: &str) -> Result<Token, ApiError> {
-        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, times) = wrong.filter(|(since, _)| since.elapsed() < WINDOW).unwrap_or((Instant::now(), 0));
-        if times >= WRONG_MAX {
-            let detail = "too many wrong tokens; try again in a minute";
-            return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, detail));
-        }
-        self.with_secret(secret).ok_or_else(|| {
-            *wrong = Some((since, times + 1));
-            ApiError::new(StatusCode::UNAUTHORIZED, "the token is not one of `http.tokens_file`")
-        })
+    /// Where decisions are written down.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
     }
+}
+
+fn unknown() -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "the token is not one of `http.tokens_file`")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    fn keyring() -> Keyring {
+        Keyring::new(None, Metrics::new())
+    }
 
     fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -188,53 +234,58 @@ mod tests {
 
     #[test]
     fn a_line_is_a_name_a_scope_and_a_secret() {
-        let (_dir, path) = file("# ours\n\nann admin 0123456789abcdef\n bob\tread   fedcba9876543210 \n");
-        let keys = Keyring::default();
+        let (_dir, path) = file(
+            "# ours\n\nann admin 0123456789abcdef\n bob\tread   fedcba9876543210 \neve publish 00112233445566778\n",
+        );
+        let keys = keyring();
         assert!(!keys.is_used());
-        assert_eq!(keys.load(Some(&path)).unwrap(), 2);
+        assert_eq!(keys.load(Some(&path)).unwrap(), Counts { read: 1, publish: 1, admin: 1 });
         let of = |secret: &str| keys.with_secret(secret).map(|token| (token.name, token.scope));
         assert_eq!(of("0123456789abcdef"), Some(("ann".into(), Scope::Admin)));
         assert_eq!(of("fedcba9876543210"), Some(("bob".into(), Scope::Read)));
         assert_eq!((of("0123456789abcde"), of("")), (None, None));
         assert!(!format!("{keys:?}").contains("0123456789abcdef"));
-        keys.load(None).unwrap();
-        assert!(!keys.is_used());
+        assert!(keyring().load(None).is_ok(), "none is configured");
     }
 
     #[test]
-    fn what_is_wrong_is_told_by_line_and_never_shown() {
-        for (text, line) in [
-            ("ann admin 0123456789abcdef extra", 1),
-            ("\nann root 0123456789abcdef", 2),
-            ("ann read short", 1),
-            ("ann read 0123456789abcdef\nann read fedcba9876543210", 2),
-            ("0123456789abcdef", 1),
-        ] {
-            let (_dir, path) = file(text);
-            let error = read(&path).unwrap_err().to_string();
-            assert!(error.contains(&format!("line {line}:")) && !error.contains("0123456789"), "{error}");
-        }
-        assert!(read(Path::new("/nonexistent")).unwrap_err().to_string().contains("/nonexistent"));
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_used_leaves_the_tokens_as_they_are() {
+    fn a_file_that_cannot_be_used_leaves_the_tokens_as_they_are_and_says_so() {
         let (_dir, path) = file("ann admin 0123456789abcdef");
-        let keys = Keyring::default();
+        let keys = keyring();
         keys.load(Some(&path)).unwrap();
-        fs::write(&path, "nonsense").unwrap();
-        assert!(keys.load(Some(&path)).is_err());
+        assert_eq!(keys.problem(), None);
+        for (text, why) in [("nonsense", "line 1"), ("", "no token"), ("# ann admin 0123456789abcdef\n\n", "no token")]
+        {
+            fs::write(&path, text).unwrap();
+            for loaded in [keys.load(Some(&path)), keys.reload()] {
+                assert!(loaded.unwrap_err().to_string().contains(why), "{text:?}");
+            }
+            assert!(keys.problem().unwrap().contains(why), "{text:?}");
+            assert_eq!(keys.audit().metrics().api_tokens_outdated.get(), 1);
+            assert!(keys.with_secret("0123456789abcdef").is_some());
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(keys.reload().is_err() && keys.load(None).is_err(), "gone, or not configured any more");
         assert!(keys.with_secret("0123456789abcdef").is_some());
+        fs::write(&path, "bob read fedcba9876543210").unwrap();
+        assert_eq!(keys.reload().unwrap(), Counts { read: 1, ..Counts::default() });
+        assert!(keys.with_secret("0123456789abcdef").is_none() && keys.problem().is_none());
+        assert_eq!(keys.audit().metrics().api_tokens_outdated.get(), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn guessing_ends_after_some_tries() {
+    async fn guessing_is_answered_with_429_and_keeps_nobody_out() {
         let (_dir, path) = file("ann admin 0123456789abcdef");
-        let keys = Keyring::default();
+        let keys = keyring();
         keys.load(Some(&path)).unwrap();
-        (0..WRONG_MAX).for_each(|_| assert!(keys.admit("wrong").is_err()));
-        assert!(keys.admit("0123456789abcdef").is_err());
-        tokio::time::advance(WINDOW).await;
-        assert!(keys.admit("0123456789abcdef").is_ok());
+        let guess = |last: u8| {
+            let client = Some(ClientAddress(Ipv4Addr::new(10, 0, 0, last).into()));
+            axum::response::IntoResponse::into_response(keys.wrong_token(client)).status()
+        };
+        let answers: Vec<_> = (0..30).map(|_| guess(1)).collect();
+        assert_eq!(answers.iter().filter(|status| **status == StatusCode::UNAUTHORIZED).count(), 20);
+        assert_eq!(answers[29], StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(guess(2), StatusCode::UNAUTHORIZED, "another address");
+        assert!(keys.with_secret("0123456789abcdef").is_some());
     }
 }

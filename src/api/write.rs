@@ -14,7 +14,7 @@ use std::{
 };
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Bytes,
     extract::{Path, State},
     http::StatusCode,
@@ -26,16 +26,19 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     time::{Instant, timeout},
 };
+use tracing::info;
 use uuid::Uuid;
 
 use super::{
     Sight,
+    access::Caller,
     error::{Answer, ApiError},
     params::uuid,
 };
 use crate::{
     event::{run_id_from_text, status},
     frame::{Arrival, Frame, Taken},
+    logging::Untrusted,
     redis::{Link, Resource},
     render, units,
     wire::{self, Command, Limits, Outcome},
@@ -193,26 +196,36 @@ fn body(read: Result<Bytes, axum::extract::rejection::BytesRejection>) -> Result
 type Body = Result<Bytes, axum::extract::rejection::BytesRejection>;
 
 /// `POST /api/control`
-pub async fn control(State(sight): State<Sight>, read: Body) -> Answer {
+pub async fn control(State(sight): State<Sight>, Extension(caller): Extension<Caller>, read: Body) -> Answer {
     let ends = sight.inlet.ends()?;
     let (command, payload) = with_id(&body(read)?, &ends.limits.borrow())?;
+    let name = Untrusted(command.command.as_bytes());
+    info!(command = %name, token = caller.name(), "a command is asked for by HTTP");
     let for_us = |intake: &ToIntake| match command.target.as_deref() {
         None | Some("ingest") => true,
         Some(target) => target == intake.instance,
     };
     let us = ends.intake.as_ref().filter(|intake| for_us(intake));
     let receipts = us.map(|_| ends.receipts.subscribe());
+    let mut row = None;
     match (us, &command.target, &ends.control) {
-        (Some(intake), Some(target), channel) if *target == intake.instance => {
-            intake.submit(channel.as_deref().unwrap_or(NO_CHANNEL), payload, true).await?;
+        (Some(intake), Some(target), _) if *target == intake.instance => {
+            intake.submit(&caller.source(), payload, true).await?;
         }
-        (_, _, Some(channel)) => ends.publish(channel, payload).await.map_err(|error| alone(error, us))?,
+        (_, _, Some(channel)) => {
+            row = ends.record_command(&caller, &command)?;
+            if let Err(error) = ends.publish(channel, payload).await {
+                ends.record_outcome(row, "failed");
+                return Err(alone(error, us));
+            }
+        }
         _ => return Err(ApiError::unavailable("`redis.control_channels` names no channel without a pattern")),
     }
     let id = command.id.clone().unwrap_or_default();
     if let Some(receipts) = receipts
         && let Some(receipt) = receipt(receipts, &id, command.timeout.unwrap_or(COMMAND) + RECEIPT).await
     {
+        ends.record_outcome(row, receipt["outcome"].as_str().unwrap_or("done"));
         return super::json(&receipt);
     }
     let answer = json!({
@@ -272,7 +285,7 @@ fn message(kind: &str, run_id: &Value, data: Map<String, Value>) -> Value {
 }
 
 /// `POST /api/runs`
-pub async fn create(State(sight): State<Sight>, read: Body) -> Answer {
+pub async fn create(State(sight): State<Sight>, Extension(caller): Extension<Caller>, read: Body) -> Answer {
     let ends = sight.inlet.ends()?;
     let mut data = object(&body(read)?)?;
     let named = ["run_id", "run_name", "name"].into_iter().filter_map(|name| data.remove(name));
@@ -289,22 +302,34 @@ pub async fn create(State(sight): State<Sight>, read: Body) -> Answer {
     if let Some(intake) = &ends.intake {
         intake.remember(run_id);
     }
+    ends.record_change(&caller, "create_run", &json!(run_id));
     let name = Uuid::try_parse(text.trim()).is_err().then_some(text);
     let answer = json!({ "run_id": run_id, "run_name": name, "status": status::RUNNING });
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
 /// `POST /api/runs/{run_id}/complete`
-pub async fn complete(State(sight): State<Sight>, Path(run_id): Path<String>, read: Body) -> Answer {
+pub async fn complete(
+    State(sight): State<Sight>,
+    Extension(caller): Extension<Caller>,
+    Path(run_id): Path<String>,
+    read: Body,
+) -> Answer {
     let ends = sight.inlet.ends()?;
     let run_id = known(&sight, ends, &run_id).await?;
     let message = message("training_end", &json!(run_id), object(&body(read)?)?);
     let outcome = ends.message(&message).await?;
+    ends.record_change(&caller, "complete_run", &json!(run_id));
     super::json(&json!({ "run_id": run_id, "status": outcome.status }))
 }
 
 /// `POST /api/runs/{run_id}/notes`
-pub async fn notes(State(sight): State<Sight>, Path(run_id): Path<String>, read: Body) -> Answer {
+pub async fn notes(
+    State(sight): State<Sight>,
+    Extension(caller): Extension<Caller>,
+    Path(run_id): Path<String>,
+    read: Body,
+) -> Answer {
     let ends = sight.inlet.ends()?;
     let run_id = known(&sight, ends, &run_id).await?;
     let data = object(&body(read)?)?;
@@ -323,6 +348,7 @@ pub async fn notes(State(sight): State<Sight>, Path(run_id): Path<String>, read:
     }
     let answer = json!({ "run_id": run_id, "notes": data.get("notes"), "tags": data.get("tags") });
     ends.message(&message(wire::RUN_UPDATE, &json!(run_id), data)).await?;
+    ends.record_change(&caller, "update_run", &json!(run_id));
     super::json(&answer)
 }
 

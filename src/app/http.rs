@@ -5,11 +5,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use serde_json::{Value, json};
 use tokio::sync::{Semaphore, broadcast, mpsc, watch};
-use tracing::{debug, warn};
+use tracing::{error, info, warn};
 
 use crate::{
-    api::{self, Access, Ends, Inlet, Keyring, Latest, MissingFn, Sessions, Sight, StatusFn, ToIntake},
+    api::{
+        self, Access, Counts, Ends, Inlet, Keyring, Latest, MissingFn, Sessions, Sight, StatusFn, ToIntake, TokensError,
+    },
     config::Settings,
     frame::Arrival,
     live::Live,
@@ -41,24 +44,56 @@ pub struct Seen {
 }
 
 /// The tokens of the configuration, and the sessions in Redis.
-pub fn keys(settings: &Settings, link: &Link) -> Arc<Keyring> {
-    let keys = Keyring::new(Sessions::new(link.clone(), &settings.redis.key_prefix));
+pub fn keys(settings: &Settings, link: &Link, metrics: &Arc<Metrics>) -> Arc<Keyring> {
+    let sessions = Sessions::new(link.clone(), &settings.redis.key_prefix, &settings.http, &settings.state_dir);
+    let keys = Keyring::new(Some(sessions), Arc::clone(metrics));
     load_tokens(&keys, settings);
     Arc::new(keys)
 }
 
 /// Takes the tokens of the file in place of those before.
 pub fn load_tokens(keys: &Keyring, settings: &Settings) {
-    match keys.load(settings.http.tokens_file.as_deref()) {
-        Ok(0) if Access::at(&settings.http.listen) == Access::Network && !settings.http.listen.is_empty() => {
+    told(keys.load(settings.http.tokens_file.as_deref()), settings);
+}
+
+/// Reads the file of tokens again although the rest of the configuration cannot be used.
+pub fn reload_tokens(keys: &Keyring) {
+    match keys.reload() {
+        Ok(counts) => loaded(counts),
+        Err(error) => kept(&error),
+    }
+}
+
+fn told(outcome: Result<Counts, TokensError>, settings: &Settings) {
+    match outcome {
+        Ok(counts)
+            if counts == Counts::default()
+                && Access::at(&settings.http.listen) == Access::Network
+                && !settings.http.listen.is_empty() =>
+        {
             warn!(
                 "`http.listen` is not a loopback address and there are no tokens: only /healthz, /readyz and /metrics answer"
             );
         }
-        Ok(tokens) => debug!(tokens, "tokens are loaded"),
-        // The configuration was checked a moment ago.
-        Err(error) => warn!(%error, "tokens are not loaded; those before stay"),
+        Ok(counts) => loaded(counts),
+        Err(error) => kept(&error),
     }
+}
+
+fn loaded(counts: Counts) {
+    let Counts { read, publish, admin } = counts;
+    if counts != Counts::default() {
+        info!(read, publish, admin, "tokens are loaded");
+    }
+}
+
+fn kept(error: &TokensError) {
+    error!(%error, "the tokens cannot be loaded; those of before stay in force");
+}
+
+/// What the status says of tokens.
+pub fn tokens_status(keys: &Keyring) -> Value {
+    json!({ "tokens": keys.counts(), "problem": keys.problem() })
 }
 
 /// The sight of the routes.
@@ -82,6 +117,8 @@ pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
         live: seen.live,
         keys: seen.keys,
         exports: Arc::new(Semaphore::new(settings.http.exports)),
+        reserved: api::Reserved::default(),
+        pages: Arc::default(),
         memory: api::Memory::new(settings.http.memory, seen.memory),
         compressions: Arc::new(Semaphore::new(settings.http.compressions)),
     }

@@ -136,7 +136,9 @@ async fn daemon(
     let dead_letters = DeadLetters::open(&settings.dead_letter, Arc::clone(&daemon.metrics));
     let dead_letters = Arc::new(dead_letters.map_err(AppError::DeadLetters)?);
     let (problem_out, problem) = watch::channel(None);
-    let watched = Watched { hold: hold.clone(), progress: progress.clone(), last_gap, problem };
+    let keys = http::keys(settings, &inlets.link, &daemon.metrics);
+    let watched =
+        Watched { hold: hold.clone(), progress: progress.clone(), last_gap, problem, keys: Arc::clone(&keys) };
     let sources = daemon.sources(started, &inlets.status, (&view, &dead_letters), watched);
     let board = Board::new(&settings.latest, &settings.redis.key_prefix, memory.clone(), Arc::clone(&daemon.metrics));
     // Takes up a pause of before the restart, so it comes before the writer.
@@ -157,7 +159,6 @@ async fn daemon(
     let inlet = http::inlet(settings, &inlets.link, to_intake, receipts, limits);
     let (prefix, instance) = (settings.redis.key_prefix.clone(), settings.instance.clone());
     let farewell = latest::forget_status(inlets.link.clone(), prefix, instance);
-    let keys = http::keys(settings, &inlets.link);
     let reloaded = Reloaded { levels, limits: limits_out, board: Arc::clone(&board), keys: Arc::clone(&keys) };
     daemon.look(&sources, board, inlets.link, heartbeat, Arc::clone(&store), (inlet, keys));
 

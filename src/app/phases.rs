@@ -112,7 +112,10 @@ pub async fn reload_when_asked(
         });
         match outcome {
             Ok(()) => info!("configuration is reloaded: log levels, limits, lifetimes of the latest keys, tokens"),
-            Err(error) => warn!(error, "configuration is not reloaded; the old one stays"),
+            Err(error) => {
+                warn!(error, "configuration is not reloaded; the old one stays, but for the file of tokens");
+                http::reload_tokens(&reloaded.keys);
+            }
         }
     }
 }

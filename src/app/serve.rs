@@ -65,7 +65,7 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     let (answers_out, answers) = watch::channel(Answers { yes: false, problem: None });
     tasks.spawn("probe", probe(Arc::clone(&store), answers_out, stop.clone()));
 
-    let keys = http::keys(settings, &link);
+    let keys = http::keys(settings, &link, &metrics);
     tasks.spawn("reload", reload_tokens(reloads, Arc::clone(&keys), settings.clone(), stop.clone()));
     let live = Live::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
     let (receipts, _) = broadcast::channel(RECEIPTS);
@@ -73,7 +73,7 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     let (heard, listening) = follow::listen(settings, &live, &link, receipts, stop.clone()).map_err(AppError::Start)?;
     let seen = http::Seen {
         memory: MemoryLimit::default(),
-        status: status(settings, started, (&link, &heard.status), &answers),
+        status: status(settings, started, (&link, &heard.status), &answers, Arc::clone(&keys)),
         missing: Arc::new(move || {
             let missing = if answers.borrow().yes { None } else { Some("store does not answer".to_owned()) };
             missing.into_iter().collect()
@@ -111,6 +111,7 @@ fn status(
     started: Instant,
     (link, heard): (&Link, &SourceStatus),
     answers: &watch::Receiver<Answers>,
+    keys: Arc<api::Keyring>,
 ) -> api::StatusFn {
     let (instance, answers) = (settings.instance.clone(), answers.clone());
     let (link, heard) = (link.clone(), heard.clone());
@@ -128,6 +129,7 @@ fn status(
                 "connections": heard.connections(),
                 "unproven": heard.unproven(),
             },
+            "access": http::tokens_status(&keys),
             "store": { "connected": yes, "problem": problem.as_ref().map(told) },
         })
     })

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 
+use super::http;
 use crate::{
+    api::Keyring,
     dead_letter::{DeadLetters, Kept},
     frame::{Gap, GapReason, Reason},
     lifecycle::{Hold, Readiness},
@@ -53,6 +55,8 @@ pub struct Watched {
     pub last_gap: watch::Receiver<Option<Gap>>,
     /// What keeps the writer from writing.
     pub problem: watch::Receiver<Option<Problem>>,
+    /// Tokens and sessions.
+    pub keys: Arc<Keyring>,
 }
 
 impl Sources {
@@ -106,6 +110,7 @@ impl Sources {
                 "capacity_bytes": kept.capacity,
                 "dropped_for_room": m.dead_letters_dropped.get(),
             },
+            "access": http::tokens_status(&self.watched.keys),
             "gaps": self.gaps(),
             "last_gap": self.watched.last_gap.borrow().as_ref().map(gap),
         })

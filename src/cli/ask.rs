@@ -1,9 +1,11 @@
 //! Asking for what is stored: of the configured store directly, or of a daemon with `--url`. Both are the same questions and the
 //! same answers, those of the HTTP API; without a daemon its router is asked within this process.
 
+mod credentials;
 mod remote;
+mod url;
 
-use std::{env, future::poll_fn, path::PathBuf, pin::Pin, sync::Arc};
+use std::{future::poll_fn, pin::Pin, sync::Arc};
 
 use axum::{
     Router,
@@ -15,7 +17,11 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use self::remote::{Remote, Url};
+pub use self::credentials::Credentials;
+use self::{
+    remote::{Daemon, Remote},
+    url::Url,
+};
 use super::CliError;
 use crate::{
     api::{self, Access, Inlet, Sight},
@@ -24,30 +30,17 @@ use crate::{
     live::Live,
     memory::MemoryLimit,
     metrics::Metrics,
-    secret::Secret,
     store::Store,
 };
 
 /// Where to ask.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Place {
-    /// Ask a daemon instead of the store: http://host:port
+    /// Ask a daemon instead of the store: http://host:port, or https://
     #[arg(long, value_name = "URL", env = "CASCOR_INGEST_URL")]
     pub url: Option<String>,
-    /// A file with the token for that daemon; absent: the variable CASCOR_INGEST_TOKEN, if it is set.
-    #[arg(long, value_name = "FILE", requires = "url")]
-    pub token_file: Option<PathBuf>,
-}
-
-impl Place {
-    /// The token to send.
-    fn token(&self) -> Result<Option<Secret>, CliError> {
-        let Some(path) = &self.token_file else {
-            return Ok(env::var("CASCOR_INGEST_TOKEN").ok().map(Secret::new).filter(|token| !token.is_empty()));
-        };
-        let read = Secret::read(path);
-        read.map(Some).map_err(|error| CliError::failed(format!("failed to read `{}`", path.display()), error))
-    }
+    #[command(flatten)]
+    pub credentials: Credentials,
 }
 
 /// Someone who answers.
@@ -55,7 +48,7 @@ pub enum Asker {
     /// The API over the store, within this process.
     Within(Box<Router>),
     /// A daemon.
-    Daemon(Url),
+    Daemon(Box<Daemon>),
 }
 
 /// An answer that arrives piece by piece.
@@ -74,7 +67,7 @@ impl Asker {
     pub async fn at(settings: &Settings, place: &Place) -> Result<Self, CliError> {
         if let Some(url) = &place.url {
             let url = Url::parse(url).map_err(CliError::Usage)?;
-            return Ok(Self::Daemon(url.with_token(place.token()?)));
+            return Ok(Self::Daemon(Box::new(Daemon::new(url, &place.credentials, &settings.http)?)));
         }
         let store = stores::open_once(settings).await;
         let store = store.map_err(|error| CliError::failed("failed to reach the store", error))?;
@@ -83,19 +76,22 @@ impl Asker {
 
     /// Of this store.
     pub fn of(store: Arc<dyn Store>, limits: &api::Config) -> Self {
+        let metrics = Metrics::new();
         let sight = Sight {
             config: Arc::new(limits.clone()),
             access: Access::Internal,
             missing: Arc::new(Vec::new),
-            metrics: Metrics::new(),
+            metrics: Arc::clone(&metrics),
             status: Arc::new(|| Value::Null),
             store,
             redis: None,
             latest: None,
             inlet: Inlet::default(),
             exports: Arc::new(Semaphore::new(1)),
+            reserved: api::Reserved::default(),
+            pages: Arc::default(),
             live: Live::new(0, 0),
-            keys: Arc::default(),
+            keys: Arc::new(api::Keyring::new(None, metrics)),
             memory: api::Memory::new(limits.memory, MemoryLimit::default()),
             compressions: Arc::new(Semaphore::new(0)),
         };
@@ -134,7 +130,7 @@ impl Asker {
                 let Ok(response) = TowerToHyperService::new((**router).clone()).call(request).await;
                 Reply::Within(Box::new(response))
             }
-            Self::Daemon(url) => Reply::Daemon(Box::new(Remote::ask(url, method, path, &body).await?)),
+            Self::Daemon(daemon) => Reply::Daemon(Box::new(Remote::ask(daemon, method, path, &body).await?)),
         };
         match reply.status() {
             200..=299 => Ok(reply),
@@ -147,6 +143,10 @@ impl Asker {
                 Err(match status {
                     400 => CliError::Usage(detail),
                     404 => CliError::No(detail),
+                    401 => CliError::failed(
+                        "the daemon wants a token that it knows (--token-file, or the variable CASCOR_INGEST_TOKEN)",
+                        detail,
+                    ),
                     _ => CliError::failed("failed to read", detail),
                 })
             }

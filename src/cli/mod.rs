@@ -28,6 +28,7 @@ mod spool;
 mod status;
 mod table;
 mod tail;
+mod token;
 
 use std::path::PathBuf;
 
@@ -126,6 +127,9 @@ enum Command {
     /// Messages and rows set aside.
     #[command(subcommand)]
     Deadletter(deadletter::Command),
+    /// Tokens of the HTTP side.
+    #[command(subcommand)]
+    Token(token::Command),
 }
 
 /// Why a command did not do what it was asked.
@@ -183,11 +187,15 @@ pub fn run() -> Result<(), CliError> {
     if let Command::Check(args) = &command {
         return check::run(&global, args);
     }
+    // It needs no configuration.
+    if let Command::Token(command) = &command {
+        return token::run(command, global.json);
+    }
     let (settings, levels) = global.settings()?;
     match command {
         Command::Run(_) => run::run(&settings, global.reload(), levels),
         Command::Demo(args) => block_on(demo::run(settings, args, global.json)),
-        Command::Check(_) => Ok(()),
+        Command::Check(_) | Command::Token(_) => Ok(()),
         Command::Schema(command) => block_on(schema::run(settings, command, global.json)),
         Command::Status(args) => block_on(status::run(settings, args, global.json)),
         Command::Runs(args) => block_on(read::runs(settings, args, global.json)),

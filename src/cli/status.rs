@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     CliError,
-    ask::{Asker, Place},
+    ask::{Asker, Credentials, Place},
     connect::{connect, failed},
     output,
 };
@@ -25,19 +25,18 @@ pub struct Args {
     /// Also look here for spools that other instances have left (`spool.orphans_in`; absent: beside the state directory).
     #[arg(long, value_name = "DIR", conflicts_with = "url")]
     look_in: Vec<PathBuf>,
-    /// Ask this daemon instead of Redis: http://host:port
+    /// Ask this daemon instead of Redis: http://host:port, or https://
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// A file with the token for that daemon; absent: the variable CASCOR_INGEST_TOKEN, if it is set.
-    #[arg(long, value_name = "FILE", requires = "url")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    credentials: Credentials,
 }
 
 /// Prints the status of one daemon or of all, and the spools that nobody holds.
 pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliError> {
     // Orphans of another machine cannot be seen from here.
     let here = args.url.is_none();
-    let place = Place { url: args.url, token_file: args.token_file };
+    let place = Place { url: args.url, credentials: args.credentials };
     let found = if here {
         statuses(&settings, args.daemon.clone()).await
     } else {

@@ -160,6 +160,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     settings.fill_in(&sources.env, &mut problems);
     settings.problems(&mut problems);
     settings.warnings(&mut warnings);
+    settings.http.warnings(&mut warnings);
     if problems.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(Problems(problems)) }
 }
 

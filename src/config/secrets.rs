@@ -38,7 +38,7 @@ pub fn slots() -> [Slot; 2] {
         .map(|(key, credential)| Slot { key, credential, held: None })
 }
 
-/// Points the slots, and the file of tokens, at systemd's credentials, where there are any.
+/// Points the slots, and the files of the HTTP side, at systemd's credentials, where there are any.
 pub fn credentials(env: &BTreeMap<String, String>, layers: &mut Layers) {
     let Some(directory) = env.get("CREDENTIALS_DIRECTORY") else { return };
     for slot in slots() {
@@ -47,9 +47,11 @@ pub fn credentials(env: &BTreeMap<String, String>, layers: &mut Layers) {
             layers.set_text(&format!("{}_file", slot.key), &path.to_string_lossy(), Rank::Credentials, "credential");
         }
     }
-    let tokens = Path::new(directory).join("http-tokens");
-    if tokens.exists() {
-        layers.set_text("http.tokens_file", &tokens.to_string_lossy(), Rank::Credentials, "credential");
+    for (name, key) in [("http-tokens", "http.tokens_file"), ("http-session-key", "http.session_key_file")] {
+        let path = Path::new(directory).join(name);
+        if path.exists() {
+            layers.set_text(key, &path.to_string_lossy(), Rank::Credentials, "credential");
+        }
     }
 }
 

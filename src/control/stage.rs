@@ -19,7 +19,7 @@ use super::{
     receipt::{finished_row, receipt_json},
 };
 use crate::{
-    frame::{Arrival, Outcome, Receipt},
+    frame::{Arrival, Outcome, Receipt, SOURCE_SELF},
     lifecycle::{Hold, Signal},
     logging::{Chain, Untrusted},
     metrics::{Label, Metrics},
@@ -39,9 +39,6 @@ const FILL_MAX: f64 = 0.8;
 const WATCH: Duration = Duration::from_millis(500);
 /// How long an answer waits for Redis.
 const PUBLISH: Duration = Duration::from_secs(2);
-
-/// Name of the channel of what we do by ourselves.
-const OWN: &str = "self";
 
 /// The control stage.
 pub struct Stage {
@@ -246,7 +243,7 @@ impl Stage {
         let payload_json = r#"{"command":"resume"}"#;
         let command = Command { command: "resume".into(), payload_json: payload_json.into(), ..Command::default() };
         let payload = payload_json.into();
-        let job = Job { command, channel: OWN.into(), payload, received_at: now, reserved: None };
+        let job = Job { command, channel: SOURCE_SELF.into(), payload, received_at: now, reserved: None };
         Some(Finished { job, started: Instant::now(), outcome: Outcome::Done, detail: why })
     }
 

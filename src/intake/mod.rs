@@ -34,7 +34,7 @@ pub use self::{
 use self::{gather::gather, losses::Losses, state::StateFile, zone::ZoneCheck};
 use crate::{
     event::Decided,
-    frame::{Arrival, Frame, Gap, Taken},
+    frame::{Arrival, Frame, Gap, Taken, disclaimed},
     gaps::SeqTracker,
     latest::Board,
     lifecycle::Readiness,
@@ -214,8 +214,13 @@ impl Intake {
         }
         for arrival in group.drain(..) {
             match arrival {
-                Arrival::Frame(frame) => {
+                Arrival::Frame(mut frame) => {
                     self.last_received = Some(frame.received_at);
+                    if frame.control
+                        && let Some(name) = disclaimed(&frame.channel)
+                    {
+                        frame.channel = name.into();
+                    }
                     self.accept(&frame);
                     (self.parts.release)(&frame);
                 }

@@ -4,6 +4,7 @@
     dashboard.py closer URL REDIS_PORT DATABASE   a part of a long curve, and rows that are not stored
     dashboard.py served URL REDIS_PORT    a server without a pipeline
     dashboard.py signin URL TOKEN         a command that needs a token
+    dashboard.py tls URL TOKEN DIRECTORY  the same behind TLS, with redis.pem and redis.key of the directory
     dashboard.py pictures URL DIRECTORY   the main views as pictures
 
 Started by tests/it/browser.rs, which restarts the daemon when a line says `restart` and answers `done`.
@@ -11,13 +12,16 @@ Needs selenium, chromium and chromedriver. Prints what it measures; ends with st
 """
 
 import base64
+import contextlib
 import json
 import os
 import shutil
 import socket
 import sqlite3
+import ssl
 import sys
 import tempfile
+import threading
 import time
 import uuid
 
@@ -37,10 +41,10 @@ FLAGS = [
 class Browser:
     """A browser with a profile of its own, and the questions that the checks ask."""
 
-    def __init__(self, width=1440, height=1000):
+    def __init__(self, width=1440, height=1000, flags=()):
         self.profile = tempfile.mkdtemp(prefix="cascor-browser")
         options = webdriver.ChromeOptions()
-        for flag in [*FLAGS, f"--user-data-dir={self.profile}", f"--window-size={width},{height}"]:
+        for flag in [*FLAGS, *flags, f"--user-data-dir={self.profile}", f"--window-size={width},{height}"]:
             options.add_argument(flag)
         options.binary_location = os.environ["CASCOR_TEST_CHROMIUM"]
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -341,8 +345,44 @@ def served(url, port):
         assert not page.complaints(), page.complaints()
 
 
-def signin(url, token):
-    with Browser() as page:
+def relay(port, directory):
+    """Ends TLS in front of a port, as a proxy does; the port to connect to."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(os.path.join(directory, "redis.pem"), os.path.join(directory, "redis.key"))
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pump(source, sink):
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            pass
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve(client):
+        with contextlib.suppress(OSError):
+            client, server = context.wrap_socket(client, server_side=True), socket.create_connection(("127.0.0.1", port))
+            threading.Thread(target=pump, args=(client, server), daemon=True).start()
+            pump(server, client)
+
+    def accept():
+        while True:
+            threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    return listener.getsockname()[1]
+
+
+def tls(url, token, directory):
+    port = relay(int(url.rsplit(":", 1)[1]), directory)
+    flags = ["--host-resolver-rules=MAP dash.example 127.0.0.1", "--ignore-certificate-errors"]
+    signin(f"https://dash.example:{port}", token, "__Host-cascor_session", flags)
+
+
+def signin(url, token, cookie="cascor_session", flags=()):
+    with Browser(flags=flags) as page:
         page.open(f"{url}/#/pipeline")
         page.until("the commands", "return document.querySelector('[data-send=flush]') !== null")
         time.sleep(0.5)
@@ -356,6 +396,8 @@ def signin(url, token):
         page.find("dialog input").send_keys(token, Keys.ENTER)
         page.until("it knows who we are", "return document.querySelector('#account').textContent.includes('ann')")
         assert page.run("return document.cookie") == "", "no script reads the session"
+        kept = [(one["name"], one["secure"], one["path"], one["sameSite"]) for one in page.driver.get_cookies()]
+        assert kept == [(cookie, cookie.startswith("__Host-"), "/", "Strict")], kept
         page.until("the commands", "return document.querySelector('[data-send=flush]') !== null")
         page.find("[data-send=flush]").click()
         page.until("the receipt", RECEIPT, "flush", "done")
@@ -397,5 +439,5 @@ def pictures(url, directory):
 
 if __name__ == "__main__":
     what, url, more = sys.argv[1:4]
-    {"walk": lambda: walk(url, int(more)), "closer": lambda: closer(url, int(more), sys.argv[4]), "served": lambda: served(url, int(more)), "signin": lambda: signin(url, more), "pictures": lambda: pictures(url, more)}[what]()
+    {"walk": lambda: walk(url, int(more)), "closer": lambda: closer(url, int(more), sys.argv[4]), "served": lambda: served(url, int(more)), "signin": lambda: signin(url, more), "tls": lambda: tls(url, more, sys.argv[4]), "pictures": lambda: pictures(url, more)}[what]()
     print("fine")

@@ -37,7 +37,11 @@ def serve(port):
 FETCH = """
 const [url, options, done] = arguments;
 fetch(url, options)
-  .then(async (answer) => done({status: answer.status, text: await answer.text(), cache: answer.headers.get("x-cache-status"), type: answer.type}))
+  .then(async (answer) => {
+    const streamed = (answer.headers.get("content-type") || "").startsWith("text/event-stream");
+    const text = streamed ? new TextDecoder().decode((await answer.body.getReader().read()).value) : await answer.text();
+    done({status: answer.status, text, cache: answer.headers.get("x-cache-status"), type: answer.type});
+  })
   .catch((error) => done({failed: error.name}));
 """
 
@@ -76,22 +80,25 @@ def paused(daemon, token):
 
 
 def listed(tab, token):
-    runs = tab.ask("/api/runs")
-    check("a listed page reads", runs["status"] == 200 and "runs" in json.loads(runs["text"]), runs)
-    wrong = tab.ask("/api/runs?limit=x")
+    bearer = {"Authorization": f"Bearer {token}"}
+    closed = tab.ask("/api/runs")
+    check("reading needs a token", closed["status"] == 401, closed)
+    runs = tab.ask("/api/runs", headers=bearer)
+    check("a listed page reads with one", runs["status"] == 200 and "runs" in json.loads(runs["text"]), runs)
+    wrong = tab.ask("/api/runs?limit=x", headers=bearer)
     check("and reads why it may not", wrong["status"] == 400 and "limit" in wrong["text"], wrong)
-    latest = tab.ask("/api/metrics")
+    latest = tab.ask("/api/metrics", headers=bearer)
     check("and sees where a value comes from", latest["cache"] in ("HIT", "MISS"), latest)
     refused = tab.send("/api/control", {"command": "status"})
     check("a command needs a token", refused["status"] == 401, refused)
     signed = tab.send("/api/session", {"token": token})
-    check("it signs in", signed["status"] == 201, signed)
-    session = json.loads(tab.ask("/api/session")["text"])
-    check("the browser keeps no session for a page of another site", session["name"] is None, session)
-    done = tab.send("/api/control", {"command": "status"}, Authorization=f"Bearer {token}")
+    check("a page of another site has no use for a session, and gets none", signed["status"] == 403, signed)
+    done = tab.send("/api/control", {"command": "status"}, **bearer)
     check("a command with a token is taken", done["status"] == 200, done)
-    hello = tab.driver.execute_async_script(STREAM, tab.daemon + "/api/stream")
-    check("the stream of events opens", hello is not None, hello)
+    quiet = tab.driver.execute_async_script(STREAM, tab.daemon + "/api/stream")
+    check("the stream of events does not open without a token", quiet is None, quiet)
+    hello = tab.ask("/api/stream", headers=bearer)
+    check("it opens with one", hello["status"] == 200 and "hello" in hello["text"], hello)
 
 
 def foreign(tab, token):

@@ -78,4 +78,5 @@ GO
     fi
 fi
 "$cache/compose-check" "$file"
+"$cache/compose-check" "$file" "$PWD/deploy/compose/tokens.yaml"
 echo "loads with compose-go"

@@ -216,7 +216,12 @@ fn commands_by_http_are_recorded_executed_and_answered() {
     let flushed = daemon.post("/api/control", &json!({"command": "flush", "target": INSTANCE})).json();
     assert_eq!(flushed["outcome"], "done", "{flushed}");
     assert_eq!(daemon.post("/api/control", &json!({"data": 1})).status, 400);
-    daemon.wait_rows("SELECT count(*) FROM control_log WHERE outcome IS NOT NULL", 4);
+    // One that is published is recorded twice: as asked for by HTTP, and as heard on the channel.
+    let by = |source: &str, more: &str| format!("SELECT count(*) FROM control_log WHERE source = '{source}' {more}");
+    daemon.wait_rows(&by("cascor:control", "AND outcome IS NOT NULL"), 3);
+    daemon.wait_rows(&by("http", "AND outcome = 'done' AND command IN ('pause', 'resume', 'flush')"), 3);
+    daemon.wait_rows(&by("http", "AND outcome IS NULL AND target = 'trainer' AND command = 'stop'"), 1);
+    daemon.wait_rows("SELECT count(*) FROM control_log WHERE command_id = '7' AND command = 'pause'", 2);
 }
 
 #[test]

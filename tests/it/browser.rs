@@ -5,12 +5,17 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::PathBuf,
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use crate::{
     serve::serve,
-    support::{cassandra::python, daemon::Daemon, ports::free_port, redis::Redis, repository, skip, wait_until},
+    support::{
+        cassandra::python,
+        daemon::Daemon,
+        ports::free_port,
+        redis::{Redis, make_certificates},
+        repository, skip,
+    },
 };
 
 const TOKEN: &str = "admin-token-0123456789";
@@ -125,6 +130,23 @@ fn a_browser_signs_in_before_it_commands_or_where_it_may_not_even_read() {
 }
 
 #[test]
+fn a_browser_behind_tls_keeps_a_session_that_is_for_this_host_alone() {
+    let mut script = match script() {
+        Ok(script) => script,
+        Err(why) => return skip("a_browser_behind_tls_keeps_a_session_that_is_for_this_host_alone", why),
+    };
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    make_certificates(dir.path());
+    let tokens = dir.path().join("tokens");
+    std::fs::write(&tokens, format!("ann admin {TOKEN}\n")).unwrap();
+    let file = format!("{:?}", tokens.display().to_string());
+    let mut daemon = Daemon::on(&redis).set("http.tokens_file", &file).start_ready();
+    script.args(["tls", &format!("http://127.0.0.1:{}", daemon.http_port()), TOKEN]).arg(dir.path());
+    drive(script, &mut daemon);
+}
+
+#[test]
 fn a_browser_lets_pages_of_listed_origins_in_and_no_others() {
     let name = "a_browser_lets_pages_of_listed_origins_in_and_no_others";
     let mut script = match script_of("origins.py") {
@@ -141,7 +163,7 @@ fn a_browser_lets_pages_of_listed_origins_in_and_no_others() {
         .set("http.allow_origins", format!("[\"http://localhost:{listed}\"]"))
         .start_ready();
     redis.client().publish("cascor:training", r#"{"run_id":"r","epoch":1,"loss":0.5}"#);
-    wait_until("the metrics", Duration::from_secs(30), || daemon.get("/api/metrics").status == 200);
+    daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
     script.args([&format!("http://127.0.0.1:{}", daemon.http_port()), TOKEN]);
     script.args([listed.to_string(), foreign.to_string()]);
     drive(script, &mut daemon);

@@ -139,3 +139,68 @@ fn probes_are_answered_while_every_connection_is_taken_by_a_request() {
     let huge = http::send(port, "POST", "/api/runs", &[("Content-Length", "1073741824")], "").unwrap();
     assert!(huge.status == 413 && huge.json()["detail"].as_str().unwrap().contains("http.body"), "{}", huge.body);
 }
+
+/// A command in two pieces, the second a while after the first; the status of the answer.
+fn in_pieces(port: u16, path: &str, headers: &str, body: [&str; 2], pause: Duration) -> u16 {
+    let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    let length = body[0].len() + body[1].len();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}");
+    client.write_all(format!("{head}Content-Length: {length}\r\n\r\n{}", body[0]).as_bytes()).unwrap();
+    thread::sleep(pause);
+    // Refused meanwhile, it may be closed.
+    let _ = client.write_all(body[1].as_bytes());
+    let mut answer = Vec::new();
+    let _ = client.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn a_body_without_a_token_is_small_and_comes_soon() {
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let (tokens, secret) = (dir.path().join("tokens"), "admin-token-0123456789");
+    fs::write(&tokens, format!("ann admin {secret}\n")).unwrap();
+    let limits = |builder: crate::support::daemon::Builder| {
+        builder.set("http.anonymous_body", "\"2KiB\"").set("http.anonymous_body_timeout", "\"500ms\"")
+    };
+    let open = limits(Daemon::on(&redis)).start_ready();
+    let closed = limits(Daemon::on(&redis))
+        .set("instance", "\"closed\"")
+        .set("http.tokens_file", format!("{:?}", tokens.display().to_string()))
+        .start_ready();
+    let bearer = format!("Bearer {secret}");
+    let command = |bytes: usize| json!({"command": "status", "notes": "x".repeat(bytes)}).to_string();
+    let sign_in = |bytes: usize| json!({"token": secret, "more": "x".repeat(bytes)}).to_string();
+    let post = |daemon: &Daemon, path: &str, headers: &[(&str, &str)], body: &str| {
+        http::send(daemon.http_port(), "POST", path, headers, body).unwrap()
+    };
+    assert_eq!(post(&open, "/api/control", &[], &command(1_000)).status, 200);
+    let large = post(&open, "/api/control", &[], &command(3_000));
+    assert!(large.status == 413 && large.body.contains("http.anonymous_body"), "{}", large.body);
+    let text = command(3_000);
+    let head =
+        "POST /api/control HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut client = TcpStream::connect(("127.0.0.1", open.http_port())).unwrap();
+    client.write_all(format!("{head}{:x}\r\n{text}\r\n0\r\n\r\n", text.len()).as_bytes()).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert_eq!(post(&closed, "/api/session", &[], &sign_in(1_000)).status, 201);
+    assert_eq!(post(&closed, "/api/session", &[], &sign_in(3_000)).status, 413);
+    // With a token `http.body` and `http.request_timeout` hold.
+    assert_eq!(post(&closed, "/api/control", &[("Authorization", &bearer)], &command(50_000)).status, 200);
+    let text = command(100);
+    let body = [&text[..20], &text[20..]];
+    let (soon, late) = (Duration::from_millis(50), Duration::from_millis(1_500));
+    let token = format!("Authorization: {bearer}\r\n");
+    for (daemon, path, headers, pause, status) in [
+        (&open, "/api/control", "", soon, 200),
+        (&open, "/api/control", "", late, 408),
+        (&closed, "/api/session", "", late, 408),
+        (&closed, "/api/control", "", late, 401),
+        (&closed, "/api/control", token.as_str(), late, 200),
+    ] {
+        assert_eq!(in_pieces(daemon.http_port(), path, headers, body, pause), status, "{path} {headers} {pause:?}");
+    }
+}

@@ -158,7 +158,8 @@ fn a_token_opens_what_its_scope_allows() {
     let url = format!("http://127.0.0.1:{}", daemon.http_port());
     let secret = dir.path().join("secret");
     fs::write(&secret, format!("{READER}\n")).unwrap();
-    assert!(!daemon.command(&["runs", "--url", &url]).status.success());
+    let wrong = daemon.prepared(&["runs", "--url", &url]).env("CASCOR_INGEST_TOKEN", "nonsense").output().unwrap();
+    assert!(!wrong.status.success());
     daemon.succeed(&["runs", "--url", &url, "--token-file", &secret.display().to_string()]);
     fs::write(dir.path().join("tokens"), format!("ann admin {ADMIN}\n")).unwrap();
     daemon.process().signal(Signal::HUP);
@@ -183,7 +184,7 @@ fn a_session_lives_in_redis_and_changes_something_only_for_the_dashboard() {
     assert_eq!(signed.status, 201, "{}", signed.body);
     let (csrf, set) =
         (signed.json()["csrf"].as_str().unwrap().to_owned(), signed.header("set-cookie").unwrap().to_owned());
-    for part in ["Secure", "HttpOnly", "SameSite=Strict", "Max-Age=86400"] {
+    for part in ["HttpOnly", "SameSite=Strict", "Max-Age=604800", "Path=/"] {
         assert!(set.contains(part), "{set}");
     }
     let cookie = set.split(';').next().unwrap().to_owned();
@@ -203,6 +204,7 @@ fn a_session_lives_in_redis_and_changes_something_only_for_the_dashboard() {
     assert_eq!(as_ann(&[("X-CSRF-Token", &csrf), ("Origin", "http://evil.example")]), 403);
     assert_eq!(as_ann(&[("X-CSRF-Token", &csrf), ("Origin", &origin)]), 200);
     redis.client().command(&["EXPIRE", &key, "100"]);
+    thread::sleep(Duration::from_secs(6));
     let who = http::send(port, "GET", "/api/session", &[("Cookie", &cookie)], "").unwrap().json();
     assert_eq!((&who["name"], &who["scope"]), (&json!("ann"), &json!("admin")));
     let left: i64 = redis.client().command(&["TTL", &key]).integer().unwrap();
@@ -214,6 +216,12 @@ fn a_session_lives_in_redis_and_changes_something_only_for_the_dashboard() {
     let out = [("Cookie", cookie.as_str()), ("Host", &host), ("X-CSRF-Token", &csrf), ("Origin", &origin)];
     assert_eq!(status(&daemon, "DELETE", "/api/session", &out), 204);
     assert_eq!(as_ann(&[("X-CSRF-Token", &csrf), ("Origin", &origin)]), 401);
+    redis.client().command(&["SET", &key, &kept]);
+    assert_eq!(as_ann(&[("X-CSRF-Token", &csrf), ("Origin", &origin)]), 401, "written back, it stays signed out");
+    wait_until("the counter", LIMIT, || daemon.metric("cascor_api_sessions_total{name=\"signed_out\"}") == Some(1.0));
+    let log = daemon.log();
+    assert!(log.contains("signed in") && log.contains("signed out") && log.contains("token=\"ann\""), "{log}");
+    assert!(!log.contains(ADMIN));
 }
 
 #[test]

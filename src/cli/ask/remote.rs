@@ -1,4 +1,4 @@
-//! Just enough of an HTTP client: one request a connection, answered in any framing of HTTP/1.1.
+//! Just enough of an HTTP client: one request a connection, plain or by TLS, answered in any framing of HTTP/1.1.
 
 use std::{io, time::Duration};
 
@@ -6,13 +6,19 @@ use axum::{
     body::Bytes,
     http::{HeaderMap, HeaderName, HeaderValue},
 };
+use rustls::pki_types::ServerName;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::TcpStream,
     time::timeout,
 };
+use tokio_rustls::TlsConnector;
 
-use crate::{cli::CliError, secret::Secret};
+use super::{
+    credentials::{Credentials, Tokens},
+    url::Url,
+};
+use crate::{api, cli::CliError, store::BoxError, tls};
 
 /// How long a daemon may take to accept, and to go on with its answer.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -22,37 +28,38 @@ const LINE: u64 = 64 << 10;
 /// A piece, at most.
 const PIECE: usize = 64 << 10;
 
-/// Where a daemon listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Url {
-    authority: String,
-    address: String,
-    token: Option<Secret>,
+/// A daemon that is asked.
+#[derive(Clone)]
+pub struct Daemon {
+    url: Url,
+    tokens: Tokens,
+    /// For `https`.
+    tls: Option<TlsConnector>,
 }
 
-impl Url {
-    /// Reads `http://host:port`; the port is 80 where none is given.
+impl Daemon {
+    /// The daemon at `url`.
     ///
     /// # Errors
-    /// Says what it looks like.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if text.starts_with("https://") {
-            return Err("`--url` speaks plain HTTP only; put a tunnel or a proxy before it".into());
-        }
-        let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-        if authority.is_empty() || authority.contains(['/', '@', '?', ' ', '\r', '\n']) {
-            return Err(format!("`{text}` is no address of a daemon; write it like http://127.0.0.1:8050"));
-        }
-        let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let address = if has_port { authority.to_owned() } else { format!("{authority}:80") };
-        Ok(Self { authority: authority.to_owned(), address, token: None })
+    /// When the token or the authorities cannot be read, or the token would be sent in clear text to another machine.
+    pub fn new(url: Url, credentials: &Credentials, http: &api::Config) -> Result<Self, CliError> {
+        let tokens = credentials.token(&url, http)?;
+        let failed = |error| CliError::failed("failed to set up TLS", error);
+        let config = url.tls.then(|| tls::client_config(&credentials.tls())).transpose().map_err(failed)?;
+        Ok(Self { url, tokens, tls: config.map(TlsConnector::from) })
     }
 
-    /// The same, with a token to send.
-    pub fn with_token(self, token: Option<Secret>) -> Self {
-        Self { token, ..self }
+    async fn connect(&self) -> Result<Box<dyn Wire>, BoxError> {
+        let stream = TcpStream::connect((self.url.host.as_str(), self.url.port)).await?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
+        let name = ServerName::try_from(self.url.host.clone())?;
+        Ok(Box::new(tls.connect(name, stream).await?))
     }
 }
+
+/// What requests and answers travel on.
+trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 enum Framing {
     Chunked,
@@ -67,11 +74,11 @@ pub struct Remote {
     pub status: u16,
     /// What came behind the body.
     pub trailers: HeaderMap,
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Wire>>,
     framing: Framing,
 }
 
-fn broken(error: impl Into<crate::store::BoxError>) -> CliError {
+fn broken(error: impl Into<BoxError>) -> CliError {
     CliError::failed("the daemon's answer broke off", error)
 }
 
@@ -84,20 +91,21 @@ impl Remote {
     ///
     /// # Errors
     /// When nobody answers, or no HTTP.
-    pub async fn ask(url: &Url, method: &str, path: &str, body: &str) -> Result<Self, CliError> {
-        let failed =
-            |error: crate::store::BoxError| CliError::failed(format!("failed to reach `{}`", url.authority), error);
-        let stream = timeout(CONNECT, TcpStream::connect(&url.address)).await.map_err(|late| failed(late.into()))?;
-        let mut stream = BufReader::with_capacity(PIECE, stream.map_err(|error| failed(error.into()))?);
-        let token = url.token.as_ref().map(|token| format!("Authorization: Bearer {}\r\n", token.expose()));
+    pub async fn ask(daemon: &Daemon, method: &str, path: &str, body: &str) -> Result<Self, CliError> {
+        let authority = &daemon.url.authority;
+        let failed = |error: BoxError| CliError::failed(format!("failed to reach `{authority}`"), error);
+        let stream = timeout(CONNECT, daemon.connect()).await.map_err(|late| failed(late.into()))?.map_err(failed)?;
+        let mut stream = BufReader::with_capacity(PIECE, stream);
+        let token = daemon.tokens.of(method).map(|token| format!("Authorization: Bearer {}\r\n", token.expose()));
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\n{}Connection: close\r\nTE: trailers\r\nContent-Type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: {authority}\r\n{}Connection: close\r\nTE: trailers\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n{body}",
-            url.authority,
             token.unwrap_or_default(),
             body.len()
         );
         in_time(stream.write_all(head.as_bytes())).await?;
+        // TLS holds back what is not flushed.
+        in_time(stream.flush()).await?;
         let mut remote = Self { status: 0, trailers: HeaderMap::new(), stream, framing: Framing::ToTheEnd };
         let first = remote.line().await?;
         let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
@@ -180,24 +188,5 @@ impl Remote {
         let mut bytes = Vec::new();
         let read = in_time((&mut self.stream).take(size).read_to_end(&mut bytes)).await?;
         if read as u64 == size { Ok(bytes.into()) } else { Err(broken("it ended within a piece")) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_of_daemons_are_understood() {
-        for (text, address) in [
-            ("http://127.0.0.1:8050", Some("127.0.0.1:8050")),
-            ("http://host/", Some("host:80")),
-            ("[::1]:8050", Some("[::1]:8050")),
-            ("https://host", None),
-            ("http://host/path", None),
-            ("http://", None),
-        ] {
-            assert_eq!(Url::parse(text).ok().map(|url| url.address), address.map(str::to_owned), "{text}");
-        }
     }
 }

@@ -7,5 +7,12 @@
 mod memory;
 mod messages;
 mod redis;
+mod routes;
+mod sessions;
 #[path = "../../it/support/mod.rs"]
 mod support;
+
+mod clients;
+#[path = "../../bench/histogram.rs"]
+mod histogram;
+mod slow;

@@ -1,0 +1,150 @@
+//! What was decided about a client: counted, and written to the log by the name of its token, never the token.
+//!
+//! Whoever is refused decides how often, so refusals are logged at a bounded rate; the counters have all of them.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::client::ClientAddress;
+use crate::metrics::{Label, Metrics};
+
+/// Refusals that are logged within [`WINDOW`].
+const LINES: u32 = 20;
+/// See [`LINES`].
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It carries a token that is none of ours.
+    WrongToken,
+    /// The same, too often.
+    Throttled,
+    /// Its token does not go that far.
+    Scope,
+    /// It carries no token where one is needed, or a session that has ended.
+    Anonymous,
+    /// It comes from a page of another site, or for a name that is not this server's.
+    Origin,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::WrongToken, Self::Throttled, Self::Scope, Self::Anonymous, Self::Origin];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::WrongToken => "wrong_token",
+            Self::Throttled => "throttled",
+            Self::Scope => "scope",
+            Self::Anonymous => "anonymous",
+            Self::Origin => "origin",
+        }
+    }
+}
+
+/// How many lines of the log refusals have had.
+#[derive(Debug)]
+struct Lines {
+    since: Instant,
+    written: u32,
+    left_out: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Audit {
+    metrics: Arc<Metrics>,
+    /// Of refusals without a known token, and of those with one: guesses do not hide what a known token tries.
+    lines: [Mutex<Option<Lines>>; 2],
+}
+
+fn shown(client: Option<ClientAddress>) -> Option<IpAddr> {
+    client.map(|ClientAddress(address)| address)
+}
+
+/// Whether one more line may be written, and how many were left out before it.
+fn line(lines: &Mutex<Option<Lines>>) -> Option<u64> {
+    let now = Instant::now();
+    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    let lines = lines.get_or_insert(Lines { since: now, written: 0, left_out: 0 });
+    let mut left_out = 0;
+    if now.duration_since(lines.since) >= WINDOW {
+        left_out = lines.left_out;
+        *lines = Lines { since: now, written: 0, left_out: 0 };
+    }
+    if lines.written == LINES {
+        lines.left_out += 1;
+        return None;
+    }
+    lines.written += 1;
+    Some(left_out)
+}
+
+impl Audit {
+    /// Counts here.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        for refusal in Refusal::ALL {
+            let _ = metrics.api_refusals.get_or_create(&Label::of(refusal.name()));
+        }
+        Self { metrics, lines: Default::default() }
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// A request was refused; `name`: that of its token, where there is one.
+    pub fn refused(&self, why: Refusal, name: Option<&str>, client: Option<ClientAddress>) {
+        self.metrics.api_refusals.get_or_create(&Label::of(why.name())).inc();
+        // What carries nothing is nobody's: counted alone.
+        if why == Refusal::Anonymous {
+            return;
+        }
+        let Some(left_out) = line(&self.lines[usize::from(name.is_some())]) else { return };
+        let client = shown(client);
+        warn!(why = why.name(), token = name, client = client.map(tracing::field::display), "a request was refused");
+        if left_out > 0 {
+            warn!(left_out, "more requests were refused since, and are only counted");
+        }
+    }
+
+    /// Somebody has signed in.
+    pub fn signed_in(&self, name: &str, client: Option<ClientAddress>) {
+        self.metrics.api_sessions.get_or_create(&Label::of("begun")).inc();
+        let client = shown(client);
+        info!(token = name, client = client.map(tracing::field::display), "signed in");
+    }
+
+    /// Somebody has signed out.
+    pub fn signed_out(&self, name: &str) {
+        self.metrics.api_sessions.get_or_create(&Label::of("signed_out")).inc();
+        info!(token = name, "signed out");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_are_all_counted_and_logged_at_a_bounded_rate() {
+        let audit = Audit::new(Metrics::new());
+        let written = |times| (0..times).filter(|_| line(&audit.lines[0]).is_some()).count();
+        assert_eq!(written(1_000), LINES as usize);
+        tokio::time::advance(WINDOW).await;
+        assert_eq!(line(&audit.lines[0]), Some(1_000 - u64::from(LINES)));
+        assert_eq!(line(&audit.lines[0]), Some(0));
+        (0..30).for_each(|_| audit.refused(Refusal::Throttled, None, None));
+        let page = audit.metrics.page();
+        assert!(page.contains("cascor_api_refusals_total{name=\"throttled\"} 30"), "{page}");
+        assert!(page.contains("cascor_api_refusals_total{name=\"scope\"} 0"), "{page}");
+    }
+}

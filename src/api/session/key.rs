@@ -1,0 +1,161 @@
+//! The key that sessions are signed with. It is in a file, never in Redis: whoever may read and write the keys there can make
+//! no session.
+
+use std::{
+    fmt,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use tracing::{error, warn};
+
+use crate::{
+    secret::Secret,
+    tls::{hex, hmac_sha256, random, sha256},
+};
+
+/// A key that is shorter could be guessed.
+const LENGTH_MIN: usize = 32;
+/// Its name in the state directory.
+const FILE: &str = "session.key";
+
+/// Why a key cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum KeyError {
+    #[error("`{}` cannot be read: {error}", .path.display())]
+    Read { path: PathBuf, error: io::Error },
+    #[error("`{}` holds fewer than {LENGTH_MIN} characters; make a key with `openssl rand -hex 32`", .path.display())]
+    Short { path: PathBuf },
+}
+
+/// The key. Shows itself to nobody.
+pub struct SessionKey([u8; 32]);
+
+impl fmt::Debug for SessionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+impl SessionKey {
+    /// The key in a file, without the blanks and line ends around it.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds less than a key.
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        let text = Secret::read(path).map_err(|error| KeyError::Read { path: path.to_owned(), error })?;
+        if text.expose().len() < LENGTH_MIN {
+            return Err(KeyError::Short { path: path.to_owned() });
+        }
+        Ok(Self(sha256(text.expose().as_bytes())))
+    }
+
+    /// The key of `http.session_key_file`, else that of the state directory, which is made at the first start. Where neither can
+    /// be had, one for this process alone: sessions then end with it.
+    pub fn of(file: Option<&Path>, state_dir: &Path) -> Self {
+        let own = || {
+            let path = state_dir.join(FILE);
+            make(&path).map_err(|error| KeyError::Read { path: path.clone(), error })?;
+            Self::read(&path)
+        };
+        file.map_or_else(own, Self::read).unwrap_or_else(|problem| {
+            if file.is_some() {
+                error!(%problem, "the session key cannot be used: sessions are of this process alone");
+            } else {
+                warn!(%problem, "no session key can be kept: sessions end with this process");
+            }
+            Self::of_this_process()
+        })
+    }
+
+    /// A key that nothing else has.
+    pub fn of_this_process() -> Self {
+        Self(random())
+    }
+
+    /// The signature of these parts, told apart from the same parts for another purpose or divided otherwise.
+    pub fn sign(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+        let mut bytes = Vec::new();
+        for part in [purpose.as_bytes()].iter().chain(parts) {
+            bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(part);
+        }
+        hmac_sha256(&self.0, &bytes)
+    }
+}
+
+/// Makes the file with a new key, unless it is there. It appears whole: of two processes that make it at once one wins, and
+/// both read the winner's.
+fn make(path: &Path) -> io::Result<()> {
+    if fs::exists(path)? {
+        return Ok(());
+    }
+    let new = write_new(path, format!("{}\n", hex(&random())).as_bytes())?;
+    let linked = fs::hard_link(&new, path);
+    fs::remove_file(&new)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a new file beside `path`, for nobody but this user, under a name that nobody can have prepared.
+pub(super) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
+    let new = path.with_extension(format!("{}.new", &hex(&random())[..16]));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    if let Err(error) = file.write_all(bytes).and_then(|()| file.sync_all()) {
+        let _ = fs::remove_file(&new);
+        return Err(error);
+    }
+    Ok(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_key_of_the_state_directory_is_made_once_and_is_for_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) = (SessionKey::of(None, dir.path()), SessionKey::of(None, dir.path()));
+        assert_eq!(one.sign("a", &[b"b"]), other.sign("a", &[b"b"]));
+        let file = dir.path().join(FILE);
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
+        let elsewhere = tempfile::tempdir().unwrap();
+        assert_ne!(SessionKey::of(None, elsewhere.path()).0, one.0);
+        assert_eq!(SessionKey::of(Some(&file), elsewhere.path()).0, one.0, "a file that two share");
+        assert!(!format!("{one:?}").contains(&hex(&one.0)[..8]));
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_used_is_replaced_by_one_that_nobody_knows() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        for text in ["", " \n", "0123456789abcdef0123456789abcde\n"] {
+            fs::write(&file, text).unwrap();
+            assert!(matches!(SessionKey::read(&file), Err(KeyError::Short { .. })), "{text:?}");
+            let (one, other) = (SessionKey::of(Some(&file), dir.path()), SessionKey::of(Some(&file), dir.path()));
+            assert_ne!(one.0, other.0);
+        }
+        fs::write(&file, " 0123456789abcdef0123456789abcdef\n\n").unwrap();
+        assert_eq!(SessionKey::read(&file).unwrap().0, sha256(b"0123456789abcdef0123456789abcdef"));
+        let missing = SessionKey::read(&dir.path().join("none")).unwrap_err().to_string();
+        assert!(missing.contains("none"), "{missing}");
+    }
+
+    #[test]
+    fn parts_divided_otherwise_or_for_another_purpose_are_signed_otherwise() {
+        let key = SessionKey::of_this_process();
+        let signed = key.sign("session", &[b"ab", b"c"]);
+        assert_ne!(signed, key.sign("session", &[b"a", b"bc"]));
+        assert_ne!(signed, key.sign("session", &[b"abc"]));
+        assert_ne!(signed, key.sign("token", &[b"ab", b"c"]));
+        assert_eq!(signed, key.sign("session", &[b"ab", b"c"]));
+    }
+}

@@ -1,0 +1,279 @@
+//! Which sessions have ended, whatever Redis says: a client of Redis may write a deleted session back, or keep it from expiring.
+//!
+//! For each token it holds the open sessions, the newest `http.sessions` of them, those that were signed out, and a time: what
+//! was begun up to then has ended. The time moves when the list of either is full, and to the present when the token is taken
+//! out of the file, so that the ledger is bounded and errs on the side of ending. It is a file of the state directory; processes
+//! that share the directory share it. A daemon on another machine knows only what Redis tells it.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::key::write_new;
+use crate::units::Micros;
+
+/// Sessions of one token that are remembered as signed out.
+const ENDED_MAX: usize = 256;
+/// Tokens that were taken out and are remembered; the longest gone is forgotten.
+const GONE_MAX: usize = 1_024;
+/// Its name in the state directory.
+const FILE: &str = "sessions.json";
+/// More than a full ledger of a hundred tokens.
+const BYTES_MAX: u64 = 8 << 20;
+
+/// One session.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Entry {
+    /// When it began, which no other of the token has in this process.
+    pub issued: Micros,
+    /// The first part of the cookie.
+    pub id: String,
+}
+
+/// The sessions of one token.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Account {
+    /// Whatever was begun up to then has ended.
+    ended_until: Micros,
+    ended: Vec<Entry>,
+    open: Vec<Entry>,
+    /// The token is not in the file.
+    gone: bool,
+}
+
+/// What the file holds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Accounts {
+    /// As in an account, for all of them.
+    ended_until: Micros,
+    tokens: BTreeMap<String, Account>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ledger {
+    accounts: Accounts,
+    cap: usize,
+    lifetime: Micros,
+    file: Option<PathBuf>,
+    /// Which version of the file has been read: its inode and time.
+    seen: Option<(u64, i64, i64)>,
+}
+
+impl Account {
+    /// Keeps within the bounds; returns the open sessions that are ended by that.
+    fn trim(&mut self, cap: usize, oldest: Micros) -> Vec<Entry> {
+        for list in [&mut self.open, &mut self.ended] {
+            list.sort();
+            list.dedup();
+        }
+        let surplus = self.open.len().saturating_sub(cap);
+        let removed: Vec<_> = self.open.drain(..surplus).collect();
+        let forgotten = self.ended.len().saturating_sub(ENDED_MAX);
+        let forgotten = self.ended.drain(..forgotten).next_back();
+        for last in removed.last().into_iter().chain(&forgotten) {
+            self.ended_until = self.ended_until.max(last.issued);
+        }
+        let until = self.ended_until.max(oldest);
+        self.ended.retain(|entry| entry.issued > until);
+        let ended = &self.ended;
+        self.open.retain(|entry| entry.issued > until && !ended.contains(entry));
+        removed
+    }
+}
+
+impl Ledger {
+    /// The ledger of a state directory; without one, of this process. `cap`: open sessions of one token.
+    pub fn open(state_dir: Option<&Path>, cap: usize, lifetime: Micros) -> Self {
+        let file = state_dir.map(|dir| dir.join(FILE));
+        let mut ledger = Self { accounts: Accounts::default(), cap, lifetime, file, seen: None };
+        ledger.refresh();
+        ledger
+    }
+
+    /// A new session of this token. Returns when it began, and those that end for it.
+    pub fn begin(&mut self, token: &str, id: &str, now: Micros) -> (Micros, Vec<Entry>) {
+        self.refresh();
+        let until = self.accounts.ended_until;
+        let account = self.accounts.tokens.entry(token.to_owned()).or_default();
+        let last = account.open.last().map_or(0, |entry| entry.issued);
+        // The clock may have been set back.
+        let issued = now.max(until + 1).max(account.ended_until + 1).max(last + 1);
+        account.open.push(Entry { issued, id: id.to_owned() });
+        let removed = account.trim(self.cap, now - self.lifetime);
+        self.write();
+        (issued, removed)
+    }
+
+    /// Ends a session.
+    pub fn end(&mut self, token: &str, session: Entry, now: Micros) {
+        self.refresh();
+        let account = self.accounts.tokens.entry(token.to_owned()).or_default();
+        account.ended.push(session);
+        account.trim(self.cap, now - self.lifetime);
+        self.write();
+    }
+
+    /// Whether a session has ended.
+    pub fn is_ended(&mut self, token: &str, session: &Entry) -> bool {
+        self.refresh();
+        session.issued <= self.accounts.ended_until
+            || self
+                .accounts
+                .tokens
+                .get(token)
+                .is_some_and(|account| session.issued <= account.ended_until || account.ended.contains(session))
+    }
+
+    /// Ends every session of tokens that are none of these.
+    pub fn keep_only(&mut self, tokens: &[String], now: Micros) {
+        self.refresh();
+        let mut changed = false;
+        for token in tokens {
+            let account = self.accounts.tokens.entry(token.clone()).or_insert_with(|| {
+                changed = true;
+                Account::default()
+            });
+            changed |= std::mem::take(&mut account.gone);
+        }
+        for (token, account) in &mut self.accounts.tokens {
+            if !account.gone && !tokens.contains(token) {
+                let newest = account.open.last().map_or(0, |entry| entry.issued);
+                *account = Account { ended_until: now.max(newest), gone: true, ..Account::default() };
+                changed = true;
+            }
+        }
+        // What was begun before has expired by itself.
+        let oldest = now - self.lifetime;
+        self.accounts.tokens.retain(|_, account| !account.gone || account.ended_until > oldest);
+        while self.accounts.tokens.len() > tokens.len() + GONE_MAX {
+            let others = self.accounts.tokens.iter().filter(|(_, account)| account.gone);
+            let Some(oldest) = others.min_by_key(|(_, account)| account.ended_until).map(|(token, _)| token.clone())
+            else {
+                break;
+            };
+            self.accounts.tokens.remove(&oldest);
+        }
+        if changed {
+            self.write();
+        }
+    }
+
+    /// Takes in what another process that shares the state directory has written.
+    fn refresh(&mut self) {
+        let Some(file) = &self.file else { return };
+        let Ok(metadata) = fs::metadata(file) else { return };
+        let version = Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()));
+        if version == self.seen {
+            return;
+        }
+        self.seen = version;
+        let read = if metadata.len() > BYTES_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { fs::read(file) };
+        match read.and_then(|bytes| Ok(serde_json::from_slice::<Accounts>(&bytes)?)) {
+            Ok(accounts) => self.merge(accounts),
+            Err(error) => {
+                warn!(%error, file = %file.display(), "the list of ended sessions cannot be read: every session ends");
+                self.accounts.ended_until = crate::units::now();
+            }
+        }
+    }
+
+    fn merge(&mut self, other: Accounts) {
+        self.accounts.ended_until = self.accounts.ended_until.max(other.ended_until);
+        let oldest = crate::units::now() - self.lifetime;
+        for (token, theirs) in other.tokens {
+            let new = || Account { gone: theirs.gone, ..Account::default() };
+            let ours = self.accounts.tokens.entry(token).or_insert_with(new);
+            ours.ended_until = ours.ended_until.max(theirs.ended_until);
+            ours.ended.extend(theirs.ended);
+            ours.open.extend(theirs.open);
+            ours.trim(self.cap, oldest);
+        }
+    }
+
+    fn write(&mut self) {
+        let Some(file) = &self.file else { return };
+        let bytes = serde_json::to_vec(&self.accounts).expect("strings and numbers always serialise");
+        let written = write_new(file, &bytes).and_then(|new| fs::rename(new, file));
+        match written.and_then(|()| fs::metadata(file)) {
+            Ok(metadata) => self.seen = Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec())),
+            Err(error) => {
+                warn!(%error, file = %file.display(), "the list of ended sessions is not on disk: it ends with this process");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Micros = 24 * 3_600 * 1_000_000;
+    const NOW: Micros = 1_000 * DAY;
+
+    fn entry(issued: Micros, id: &str) -> Entry {
+        Entry { issued, id: id.into() }
+    }
+
+    #[test]
+    fn the_oldest_session_of_a_token_ends_for_one_too_many() {
+        let mut ledger = Ledger::open(None, 2, DAY);
+        let began = ["a", "b", "c"].map(|id| ledger.begin("ann", id, NOW));
+        assert_eq!(began[2].1, [entry(NOW, "a")]);
+        let ended = ["a", "b", "c"].iter().zip(&began).map(|(id, (at, _))| ledger.is_ended("ann", &entry(*at, id)));
+        assert_eq!(ended.collect::<Vec<_>>(), [true, false, false]);
+        assert!(!ledger.is_ended("bob", &entry(NOW, "a")), "the cap is of each token");
+    }
+
+    #[test]
+    fn what_was_signed_out_stays_ended_however_many_follow() {
+        let mut ledger = Ledger::open(None, 8, DAY);
+        let mut all = Vec::new();
+        for n in 0..2 * ENDED_MAX {
+            let id = n.to_string();
+            let (issued, _) = ledger.begin("ann", &id, NOW + n as Micros);
+            all.push(entry(issued, &id));
+            ledger.end("ann", all[n].clone(), NOW);
+        }
+        let (open, _) = ledger.begin("ann", "open", NOW);
+        assert!(all.iter().all(|session| ledger.is_ended("ann", session)));
+        assert!(!ledger.is_ended("ann", &entry(open, "open")));
+        assert!(ledger.accounts.tokens["ann"].ended.len() <= ENDED_MAX);
+    }
+
+    #[test]
+    fn a_token_that_was_taken_out_and_put_back_has_no_session_of_before() {
+        let mut ledger = Ledger::open(None, 8, DAY);
+        ledger.keep_only(&["ann".into(), "eve".into()], NOW);
+        let (issued, _) = ledger.begin("ann", "a", NOW);
+        ledger.keep_only(&["bob".into()], NOW + 5);
+        ledger.keep_only(&["ann".into(), "bob".into(), "eve".into()], NOW + 10);
+        assert!(ledger.is_ended("ann", &entry(issued, "a")));
+        assert!(ledger.is_ended("eve", &entry(NOW + 1, "of another daemon")));
+        assert!(!ledger.is_ended("bob", &entry(NOW + 1, "of another daemon")));
+        let (again, _) = ledger.begin("ann", "b", NOW);
+        assert!(again > NOW + 5 && !ledger.is_ended("ann", &entry(again, "b")), "also when the clock was set back");
+    }
+
+    #[test]
+    fn processes_that_share_the_directory_share_it_and_a_broken_file_ends_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = crate::units::now();
+        let mut one = Ledger::open(Some(dir.path()), 8, DAY);
+        let mut other = Ledger::open(Some(dir.path()), 8, DAY);
+        let (a, _) = one.begin("ann", "a", now);
+        let (b, _) = other.begin("ann", "b", now);
+        one.end("ann", entry(b, "b"), now);
+        assert!(other.is_ended("ann", &entry(b, "b")) && !other.is_ended("ann", &entry(a, "a")));
+        let mut later = Ledger::open(Some(dir.path()), 8, DAY);
+        assert!(later.is_ended("ann", &entry(b, "b")) && !later.is_ended("ann", &entry(a, "a")));
+        fs::write(dir.path().join(FILE), "{").unwrap();
+        assert!(Ledger::open(Some(dir.path()), 8, DAY).is_ended("ann", &entry(a, "a")));
+    }
+}

@@ -1,0 +1,152 @@
+//! What the command line sends to a daemon to be let in, and to which daemon it sends it.
+
+use std::{env, fs, path::PathBuf};
+
+use super::url::Url;
+use crate::{api, cli::CliError, secret::Secret, tls::Tls};
+
+/// How to be let in, and whom to trust.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Credentials {
+    /// A file with the token for that daemon; absent: the variable CASCOR_INGEST_TOKEN, else for a daemon on this machine the first
+    /// token of `http.tokens_file` that goes far enough, if that file may be read.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub token_file: Option<PathBuf>,
+    /// A PEM file of the authorities to trust for https; absent: those of the operating system.
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub ca: Option<PathBuf>,
+    /// Send the token in clear text (http) to another machine, too: whoever is on the way can read and use it.
+    #[arg(long, requires = "url")]
+    pub insecure_token: bool,
+}
+
+impl Credentials {
+    /// The token that was given: by a file, else by the environment.
+    fn given(&self) -> Result<Option<Secret>, CliError> {
+        let Some(path) = &self.token_file else {
+            return Ok(env::var("CASCOR_INGEST_TOKEN").ok().map(Secret::new).filter(|token| !token.is_empty()));
+        };
+        let read = Secret::read(path);
+        read.map(Some).map_err(|error| CliError::failed(format!("failed to read `{}`", path.display()), error))
+    }
+
+    /// The token to send to a daemon.
+    ///
+    /// # Errors
+    /// When its file cannot be read, or when it would be sent in clear text to another machine.
+    pub fn token(&self, url: &Url, http: &api::Config) -> Result<Tokens, CliError> {
+        let Some(token) = self.given()? else {
+            return Ok(if is_ours(url, http) { Tokens::configured(http) } else { Tokens::default() });
+        };
+        if !url.tls && !url.is_loopback() && !self.insecure_token {
+            return Err(CliError::Usage(format!(
+                "the token would be sent in clear text to `{}`, which is another machine; use https://, or a tunnel to a \
+                 loopback address, or say --insecure-token",
+                url.host
+            )));
+        }
+        Ok(Tokens { read: Some(token.clone()), admin: Some(token) })
+    }
+
+    /// TLS to the daemon.
+    pub fn tls(&self) -> Tls {
+        Tls { ca: self.ca.clone(), ..Tls::default() }
+    }
+}
+
+/// Whether the address is one of the configured daemon: its own tokens are sent nowhere else.
+fn is_ours(url: &Url, http: &api::Config) -> bool {
+    url.is_loopback() || (url.tls && http.trusted_hosts.iter().any(|name| name.eq_ignore_ascii_case(&url.host)))
+}
+
+/// The tokens for requests that read, and for those that change something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    read: Option<Secret>,
+    admin: Option<Secret>,
+}
+
+impl Tokens {
+    /// The first ones of `http.tokens_file` that go far enough. A file that may not be read holds none for us.
+    fn configured(http: &api::Config) -> Self {
+        let text = http.tokens_file.as_ref().and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+        let first = |scopes: &[&str]| {
+            text.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+                [name, scope, secret] if !name.starts_with('#') && scopes.contains(&scope) => Some(Secret::new(secret)),
+                _ => None,
+            })
+        };
+        Self { read: first(&["read", "admin"]), admin: first(&["admin"]) }
+    }
+
+    /// The one for a request.
+    pub fn of(&self, method: &str) -> Option<&Secret> {
+        if method == "GET" { self.read.as_ref() } else { self.admin.as_ref() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(url: &str, credentials: &Credentials, http: &api::Config) -> Result<(String, String), String> {
+        let tokens = credentials.token(&Url::parse(url).unwrap(), http).map_err(|error| error.to_string())?;
+        let text = |method| tokens.of(method).map(|token| token.expose().to_owned()).unwrap_or_default();
+        Ok((text("GET"), text("POST")))
+    }
+
+    #[test]
+    fn a_token_goes_in_clear_text_to_this_machine_only_unless_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "0123456789abcdef\n").unwrap();
+        let careful = Credentials { token_file: Some(path), ..Credentials::default() };
+        let told = Credentials { insecure_token: true, ..careful.clone() };
+        for (url, credentials, sent) in [
+            ("http://127.0.0.1:8050", &careful, true),
+            ("http://localhost:8050", &careful, true),
+            ("http://[::1]:8050", &careful, true),
+            ("https://ingest.example", &careful, true),
+            ("http://ingest.example", &careful, false),
+            ("http://10.0.0.1:8050", &careful, false),
+            ("http://127.0.0.1.evil.example", &careful, false),
+            ("http://ingest.example", &told, true),
+        ] {
+            let token = token(url, credentials, &api::Config::default());
+            assert_eq!(token.is_ok(), sent, "{url}: {token:?}");
+            assert!(token.is_ok() || token.is_err_and(|error| error.contains("--insecure-token")), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_configured_tokens_are_for_the_configured_daemon() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens");
+        fs::write(
+            &path,
+            "# ours\nlab publish 00000000publish0\nann admin 00000000000admin\nbob read 000000000000read\n",
+        )
+        .unwrap();
+        let http = api::Config {
+            tokens_file: Some(path.clone()),
+            trusted_hosts: vec!["ingest.example".into()],
+            ..api::Config::default()
+        };
+        let none = Ok((String::new(), String::new()));
+        let ours = Ok(("00000000000admin".to_owned(), "00000000000admin".to_owned()));
+        for (url, sent) in [
+            ("http://127.0.0.1:8050", &ours),
+            ("https://localhost", &ours),
+            ("https://Ingest.example", &ours),
+            ("http://ingest.example", &none),
+            ("https://evil.example", &none),
+        ] {
+            assert_eq!(&token(url, &Credentials::default(), &http), sent, "{url}");
+        }
+        fs::write(&path, "bob read 000000000000read\nann admin 00000000000admin\n").unwrap();
+        let each = Ok(("000000000000read".to_owned(), "00000000000admin".to_owned()));
+        assert_eq!(token("http://localhost", &Credentials::default(), &http), each);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(token("http://localhost", &Credentials::default(), &http), none);
+    }
+}

@@ -1,0 +1,86 @@
+//! The address of a daemon.
+
+use std::net::IpAddr;
+
+/// Where a daemon listens: `http://host:port` or `https://host:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// Host and port as given, for the `Host` header.
+    pub authority: String,
+    /// Without brackets.
+    pub host: String,
+    /// Given, or the scheme's own.
+    pub port: u16,
+}
+
+impl Url {
+    /// Reads `http://host:port`; the port is 80, for `https` 443, where none is given.
+    ///
+    /// # Errors
+    /// Says what it looks like.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+        let tls = scheme.eq_ignore_ascii_case("https");
+        let authority = rest.trim_end_matches('/');
+        let unknown = || format!("`{text}` is no address of a daemon; write it like http://127.0.0.1:8050");
+        let is_plain = !authority.contains(['/', '@', '?', '#', '\\'])
+            && !authority.contains(|character: char| character.is_whitespace() || character.is_control());
+        if !is_plain || !(tls || scheme.eq_ignore_ascii_case("http")) {
+            return Err(unknown());
+        }
+        // The colons of an IPv6 address are within its brackets.
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| unknown())?),
+            _ => (authority, if tls { 443 } else { 80 }),
+        };
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if bare.is_empty() || bare.contains(['[', ']']) || (bare.contains(':') && bare == host) {
+            return Err(unknown());
+        }
+        Ok(Self { tls, authority: authority.to_owned(), host: bare.to_owned(), port })
+    }
+
+    /// Whether it names this machine by loopback.
+    pub fn is_loopback(&self) -> bool {
+        let address = self.host.parse::<IpAddr>();
+        self.host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.to_canonical().is_loopback())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_daemons_are_understood() {
+        for (text, expected) in [
+            ("http://127.0.0.1:8050", Some((false, "127.0.0.1", 8050, true))),
+            ("127.0.0.1:8050", Some((false, "127.0.0.1", 8050, true))),
+            ("localhost:8050", Some((false, "localhost", 8050, true))),
+            ("http://host/", Some((false, "host", 80, false))),
+            ("[::1]:8050", Some((false, "::1", 8050, true))),
+            ("http://[fd00::1]", Some((false, "fd00::1", 80, false))),
+            ("https://host", Some((true, "host", 443, false))),
+            ("HTTPS://host:8443/", Some((true, "host", 8443, false))),
+            ("https://[::ffff:127.0.0.1]", Some((true, "::ffff:127.0.0.1", 443, true))),
+            ("http://localhost.evil.example", Some((false, "localhost.evil.example", 80, false))),
+            ("http://127.0.0.1.evil.example", Some((false, "127.0.0.1.evil.example", 80, false))),
+            ("http://host/path", None),
+            ("http://host:port", None),
+            ("http://host:99999", None),
+            ("http://ann@host", None),
+            ("http://127.0.0.1#@evil.example", None),
+            ("http://127.0.0.1\\.evil.example", None),
+            ("http://::1", None),
+            ("ftp://host", None),
+            ("http://", None),
+            ("", None),
+        ] {
+            let url = Url::parse(text).ok();
+            let seen = url.as_ref().map(|url| (url.tls, url.host.as_str(), url.port, url.is_loopback()));
+            assert_eq!(seen, expected, "{text}");
+        }
+    }
+}
