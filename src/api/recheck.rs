@@ -50,11 +50,14 @@ impl Recheck {
     }
 
     async fn may_go_on(self) -> bool {
+        // Known at once, however long Redis takes.
+        if !self.caller.is_in_force(&self.sight.keys) {
+            return false;
+        }
         match check(&self.sight, Scope::Read, &self.headers).await {
             Ok(_) => true,
             // Redis is away, and the session cannot be looked up there.
-            Err(refused) if refused.error.status().is_server_error() => self.caller.is_in_force(&self.sight.keys),
-            Err(_) => false,
+            Err(refused) => refused.error.status().is_server_error(),
         }
     }
 }

@@ -32,6 +32,7 @@ use fred::{
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::timeout;
+use tracing::warn;
 
 pub use self::key::SessionKey;
 use self::{
@@ -58,6 +59,8 @@ const IDLE: Duration = Duration::from_secs(24 * 3_600);
 const USED_WITHIN: Duration = Duration::from_secs(5);
 /// How long Redis may take.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long the disk may.
+const DISK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The header in which a page proves that a request is its own.
 const CSRF: &str = "x-csrf-token";
 
@@ -69,6 +72,8 @@ pub struct Sessions {
     key: SessionKey,
     lifetime: Duration,
     ledger: Mutex<Ledger>,
+    /// One after the other, so that the newest is what stays on disk.
+    saving: tokio::sync::Mutex<()>,
 }
 
 /// Somebody who is signed in.
@@ -99,7 +104,14 @@ impl Sessions {
         let key = SessionKey::of(config.session_key_file.as_deref(), state_dir);
         let lifetime = config.session_lifetime;
         let ledger = Mutex::new(Ledger::open(Some(state_dir), config.sessions, micros(lifetime)));
-        Self { link, prefix: format!("{key_prefix}session:"), key, lifetime, ledger }
+        Self {
+            link,
+            prefix: format!("{key_prefix}session:"),
+            key,
+            lifetime,
+            ledger,
+            saving: tokio::sync::Mutex::default(),
+        }
     }
 
     fn key(&self, id: &str) -> String {
@@ -139,6 +151,7 @@ impl Sessions {
         let (id, secret) = (hex(&random()), hex(&random()));
         let (now, fingerprint) = (units::now(), self.fingerprint(&token));
         let (issued, ended) = self.ledger().begin(&fingerprint, &id, now);
+        self.save().await;
         let value = Stored {
             name: token.name.clone(),
             scope: token.scope.name().into(),
@@ -192,6 +205,27 @@ impl Sessions {
     pub fn keep_only(&self, tokens: &[Token]) {
         let tokens: Vec<_> = tokens.iter().map(|token| self.fingerprint(token)).collect();
         self.ledger().keep_only(&tokens, units::now());
+        let unsaved = self.ledger().unsaved();
+        if let Some(unsaved) = unsaved {
+            let saved = unsaved.save();
+            self.ledger().saved(saved);
+        }
+    }
+
+    /// Keeps the ledger on disk. A disk that does not answer keeps nobody from signing in or out.
+    async fn save(&self) {
+        let save = async {
+            let _one = self.saving.lock().await;
+            let Some(unsaved) = self.ledger().unsaved() else { return };
+            let saved = tokio::task::spawn_blocking(|| unsaved.save()).await;
+            self.ledger().saved(saved.ok().flatten());
+        };
+        if timeout(DISK_TIMEOUT, save).await.is_err() {
+            self.ledger().saved(None);
+            warn!(
+                "the disk does not take the list of ended sessions; until it does, the list is of this process alone"
+            );
+        }
     }
 
     async fn delete(&self, id: &str) -> Result<(), ApiError> {
@@ -201,6 +235,7 @@ impl Sessions {
 
     async fn end(&self, session: &Session) -> Result<(), ApiError> {
         self.ledger().end(&self.fingerprint(&session.token), session.entry.clone(), units::now());
+        self.save().await;
         self.delete(&session.entry.id).await
     }
 }

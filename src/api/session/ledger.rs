@@ -62,8 +62,10 @@ pub struct Ledger {
     cap: usize,
     lifetime: Micros,
     file: Option<PathBuf>,
-    /// Which version of the file has been read: its inode and time.
-    seen: Option<(u64, i64, i64)>,
+    /// Which version of the file has been read.
+    seen: Option<Version>,
+    /// The file is not as this.
+    changed: bool,
 }
 
 impl Account {
@@ -92,7 +94,7 @@ impl Ledger {
     /// The ledger of a state directory; without one, of this process. `cap`: open sessions of one token.
     pub fn open(state_dir: Option<&Path>, cap: usize, lifetime: Micros) -> Self {
         let file = state_dir.map(|dir| dir.join(FILE));
-        let mut ledger = Self { accounts: Accounts::default(), cap, lifetime, file, seen: None };
+        let mut ledger = Self { accounts: Accounts::default(), cap, lifetime, file, seen: None, changed: false };
         ledger.refresh();
         ledger
     }
@@ -107,7 +109,7 @@ impl Ledger {
         let issued = now.max(until + 1).max(account.ended_until + 1).max(last + 1);
         account.open.push(Entry { issued, id: id.to_owned() });
         let removed = account.trim(self.cap, now - self.lifetime);
-        self.write();
+        self.changed = true;
         (issued, removed)
     }
 
@@ -117,7 +119,7 @@ impl Ledger {
         let account = self.accounts.tokens.entry(token.to_owned()).or_default();
         account.ended.push(session);
         account.trim(self.cap, now - self.lifetime);
-        self.write();
+        self.changed = true;
     }
 
     /// Whether a session has ended.
@@ -160,20 +162,18 @@ impl Ledger {
             };
             self.accounts.tokens.remove(&oldest);
         }
-        if changed {
-            self.write();
-        }
+        self.changed |= changed;
     }
 
     /// Takes in what another process that shares the state directory has written.
     fn refresh(&mut self) {
         let Some(file) = &self.file else { return };
         let Ok(metadata) = fs::metadata(file) else { return };
-        let version = Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()));
-        if version == self.seen {
+        let found = Some(version(&metadata));
+        if found == self.seen {
             return;
         }
-        self.seen = version;
+        self.seen = found;
         let read = if metadata.len() > BYTES_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { fs::read(file) };
         match read.and_then(|bytes| Ok(serde_json::from_slice::<Accounts>(&bytes)?)) {
             Ok(accounts) => self.merge(accounts),
@@ -197,14 +197,45 @@ impl Ledger {
         }
     }
 
-    fn write(&mut self) {
-        let Some(file) = &self.file else { return };
+    /// What is to be written, if anything has changed since.
+    pub fn unsaved(&mut self) -> Option<Unsaved> {
+        let file = self.file.clone().filter(|_| std::mem::take(&mut self.changed))?;
         let bytes = serde_json::to_vec(&self.accounts).expect("strings and numbers always serialise");
-        let written = write_new(file, &bytes).and_then(|new| fs::rename(new, file));
-        match written.and_then(|()| fs::metadata(file)) {
-            Ok(metadata) => self.seen = Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec())),
+        Some(Unsaved { file, bytes })
+    }
+
+    /// It is on disk; or it is not, and is to be tried again with the next change.
+    pub fn saved(&mut self, version: Option<Version>) {
+        match version {
+            Some(version) => self.seen = Some(version),
+            None => self.changed = true,
+        }
+    }
+}
+
+/// A version of the file: its inode and time.
+pub type Version = (u64, i64, i64);
+
+fn version(metadata: &fs::Metadata) -> Version {
+    (metadata.ino(), metadata.mtime(), metadata.mtime_nsec())
+}
+
+/// The file as it should be.
+pub struct Unsaved {
+    file: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Unsaved {
+    /// Replaces the file as a whole. It waits for the disk, so nothing else may wait for it.
+    pub fn save(self) -> Option<Version> {
+        let written = write_new(&self.file, &self.bytes).and_then(|new| fs::rename(new, &self.file));
+        match written.and_then(|()| fs::metadata(&self.file)) {
+            Ok(metadata) => Some(version(&metadata)),
             Err(error) => {
-                warn!(%error, file = %file.display(), "the list of ended sessions is not on disk: it ends with this process");
+                let file = self.file.display();
+                warn!(%error, %file, "the list of ended sessions is not on disk: it ends with this process");
+                None
             }
         }
     }
@@ -265,11 +296,20 @@ mod tests {
     fn processes_that_share_the_directory_share_it_and_a_broken_file_ends_everything() {
         let dir = tempfile::tempdir().unwrap();
         let now = crate::units::now();
+        let save = |ledger: &mut Ledger| {
+            let version = ledger.unsaved().unwrap().save();
+            assert!(version.is_some());
+            ledger.saved(version);
+            assert!(ledger.unsaved().is_none(), "nothing has changed since");
+        };
         let mut one = Ledger::open(Some(dir.path()), 8, DAY);
         let mut other = Ledger::open(Some(dir.path()), 8, DAY);
         let (a, _) = one.begin("ann", "a", now);
+        save(&mut one);
         let (b, _) = other.begin("ann", "b", now);
+        save(&mut other);
         one.end("ann", entry(b, "b"), now);
+        save(&mut one);
         assert!(other.is_ended("ann", &entry(b, "b")) && !other.is_ended("ann", &entry(a, "a")));
         let mut later = Ledger::open(Some(dir.path()), 8, DAY);
         assert!(later.is_ended("ann", &entry(b, "b")) && !later.is_ended("ann", &entry(a, "a")));

@@ -243,6 +243,31 @@ fn streams_and_exports_end_within_a_second_of_the_right_to_read_them() {
 }
 
 #[test]
+fn while_redis_is_away_a_stream_goes_on_as_long_as_its_token_is_one() {
+    let mut redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = daemon(&redis, &dir);
+    let port = daemon.http_port();
+    let (cookie, _) = sign_in(port, "guest");
+    let mut reading = Reading::begin(port, "/api/stream", &[("Cookie", &cookie)]);
+    redis.kill();
+    wait_until("Redis is away", LIMIT, || status(port, "GET", "/api/runs", &[("Cookie", &cookie)], "") == 503);
+    // The status comes once a second.
+    let (since, mut line) = (Instant::now(), String::new());
+    while since.elapsed() < Duration::from_secs(3) {
+        line.clear();
+        assert_ne!(reading.0.read_line(&mut line).unwrap(), 0, "it ended");
+    }
+    write_tokens(&dir, &["guest"]);
+    daemon.process().signal(Signal::HUP);
+    let guest = format!("Bearer {}", token("guest"));
+    wait_until("the guest is out", LIMIT, || status(port, "GET", "/api/runs", &[("Authorization", &guest)], "") == 401);
+    let since = Instant::now();
+    reading.rest();
+    assert!(since.elapsed() < CUT, "{:?}", since.elapsed());
+}
+
+#[test]
 fn guessing_tells_nobody_else_to_wait_and_keeps_the_right_token_in() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
