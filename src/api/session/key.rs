@@ -2,16 +2,15 @@
 //! no session.
 
 use std::{
-    fmt,
-    fs::{self, OpenOptions},
+    fmt, fs,
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use tracing::{error, warn};
 
 use crate::{
+    files,
     secret::Secret,
     tls::{hex, hmac_sha256, random, sha256},
 };
@@ -105,7 +104,7 @@ fn make(path: &Path) -> io::Result<()> {
 /// Writes a new file beside `path`, for nobody but this user, under a name that nobody can have prepared.
 pub(super) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let new = path.with_extension(format!("{}.new", &hex(&random())[..16]));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let mut file = files::create_new(&new, 0o600)?;
     if let Err(error) = file.write_all(bytes).and_then(|()| file.sync_all()) {
         let _ = fs::remove_file(&new);
         return Err(error);
