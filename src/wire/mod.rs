@@ -12,6 +12,7 @@
 mod assign;
 mod columns;
 mod command;
+mod dataset;
 mod json;
 mod latest;
 mod message;
@@ -180,7 +181,7 @@ pub fn decode<'a>(payload: &'a [u8], limits: &Limits) -> Result<Message<'a>, Rej
     limits.too_much_text(whole)?;
     let message = Message::gather(whole, Strictness::Received)?;
     if message.kind() == Kind::Dataset {
-        rows::check_dataset(&message)?;
+        dataset::check(&message)?;
     }
     // Topologies name what they like at length; everywhere else a long string is an accident or an attack.
     if message.kind() != Kind::Topology {

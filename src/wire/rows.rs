@@ -3,20 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::tz::TimeZone;
-use uuid::Uuid;
 
 use super::{
-    columns::invalid,
+    dataset,
     message::{Field, Held, Message},
     names::{self, Place, Slot, Takes},
     time, topology,
     value::{Number, Source, Value, write_text},
 };
-use crate::{
-    event::{
-        self, DatasetRow, Decided, EventKey, EventRow, Kind, Lifecycle, MetricsRow, Row, RunRow, RunTouch, event_id,
-    },
-    frame::Rejection,
+use crate::event::{
+    DatasetRow, Decided, EventKey, EventRow, Kind, Lifecycle, MetricsRow, Row, RunRow, RunTouch, event_id,
 };
 
 /// The type of an event that adds notes and tags to a run, whatever its status.
@@ -56,7 +52,7 @@ pub fn rows(message: &Message<'_>, decided: &Decided, channel: &str, payload: &[
             vec![Row::Topology(row)]
         }
         Kind::Dataset => {
-            let (row, whole) = dataset_message(message, decided.own_time);
+            let (row, whole) = dataset::of_message(message, decided.own_time);
             // What the table has no column for is kept as an event, which has the message whole.
             let event = (!whole).then(|| Row::Event(event(message, key)));
             row.map(Row::Dataset).into_iter().chain(event).collect()
@@ -293,13 +289,14 @@ fn start(message: &Message<'_>, values: &mut RunRow) -> Option<DatasetRow> {
         .map(|config| config.to_json().into());
     let described = message.named("dataset").filter(|value| matches!(value, Value::Map(_)));
     let mut dataset = match (described, text(Slot::DatasetName)) {
-        (Some(map), _) => dataset(|name| map.get(name)).0,
+        (Some(map), _) => dataset::read(|name| map.get(name)).0,
         (None, name) => {
-            name.and_then(|name| dataset(|key| (key == "name").then(|| Value::Text(name.clone().into()))).0)
+            name.and_then(|name| dataset::read(|key| (key == "name").then(|| Value::Text(name.clone().into()))).0)
         }
     };
     values.dataset_name = text(Slot::DatasetName).or_else(|| dataset.as_ref()?.name.clone());
-    values.dataset_size = message.get(Slot::DatasetSize).and_then(column).or_else(|| dataset.as_ref()?.num_samples);
+    values.dataset_size =
+        message.get(Slot::DatasetSize).and_then(dataset::column).or_else(|| dataset.as_ref()?.num_samples);
     if let Some(dataset) = &mut dataset {
         dataset.num_samples = dataset.num_samples.or(values.dataset_size);
     }
@@ -321,90 +318,4 @@ fn annotate(message: &Message<'_>, values: &mut RunRow) {
         Some(tag) => tag.text().map(|text| text.into_owned()).into_iter().collect(),
         None => BTreeSet::new(),
     };
-}
-
-fn column(value: &Value<'_>) -> Option<i32> {
-    match value.number() {
-        Number::Int(n) => i32::try_from(n).ok(),
-        _ => None,
-    }
-}
-
-/// A dataset message can only be a row when it names its dataset.
-pub(super) fn check_dataset(message: &Message<'_>) -> Result<(), Rejection> {
-    match dataset_message(message, false).0 {
-        Some(_) => Ok(()),
-        None => Err(invalid("dataset_id", &Value::Null)),
-    }
-}
-
-/// The row of a dataset message, and whether it says all that the message says.
-fn dataset_message(message: &Message<'_>, own_time: bool) -> (Option<DatasetRow>, bool) {
-    let described = message.named("dataset").filter(|value| matches!(value, Value::Map(_)));
-    let (row, used) = match described {
-        Some(map) => dataset(|name| map.get(name)),
-        None => dataset(|name| message.named(name).cloned()),
-    };
-    // Of two values of one name the row has one.
-    let is_only =
-        |name: &str| message.fields.iter().filter(|field| field.key == name && field.value != Value::Null).count() == 1;
-    let whole = described.is_none()
-        && message.fields.iter().enumerate().all(|(at, field)| {
-            field.value == Value::Null
-                || (field.place == Place::Top && field.key == "type")
-                || message.is_slot(Slot::RunId, at)
-                || (own_time && message.is_slot(Slot::Timestamp, at))
-                || (used.contains(&&*field.key) && is_only(&field.key))
-        });
-    (row, whole)
-}
-
-/// Reads a dataset through `get`; also which of the fields it could use.
-fn dataset<'a>(get: impl Fn(&str) -> Option<Value<'a>>) -> (Option<DatasetRow>, Vec<&'static str>) {
-    let mut used = Vec::new();
-    let text = |names: &[&'static str], used: &mut Vec<&'static str>| {
-        names.iter().find_map(|name| {
-            let text = get(name)?.text()?.into_owned();
-            used.push(*name);
-            Some(text)
-        })
-    };
-    let count = |names: &[&'static str], used: &mut Vec<&'static str>| {
-        names.iter().find_map(|name| {
-            let count = column(&get(name)?)?;
-            used.push(*name);
-            Some(count)
-        })
-    };
-    let name = text(&["name", "dataset_name", "dataset"], &mut used);
-    let id = text(&["dataset_id"], &mut used);
-    let dataset_id = match (&id, &name) {
-        (Some(id), _) => Uuid::try_parse(id.trim()).unwrap_or_else(|_| event::dataset_id(id)),
-        (None, Some(name)) => event::dataset_id(name),
-        (None, None) => return (None, used),
-    };
-    let classes = get("class_distribution");
-    let class_distribution: BTreeMap<String, i32> = classes
-        .iter()
-        .flat_map(Value::entries)
-        .filter_map(|(class, count)| Some((class.into_owned(), column(&count)?)))
-        .collect();
-    if matches!(classes, Some(Value::Map(raw)) if raw.len == class_distribution.len()) {
-        used.push("class_distribution");
-    }
-    let created_at = get("created_at").and_then(|value| time::read(&value, &TimeZone::UTC));
-    used.extend(created_at.map(|_| "created_at"));
-    let row = DatasetRow {
-        dataset_id,
-        name,
-        description: text(&["description"], &mut used),
-        num_samples: count(&["num_samples", "dataset_size"], &mut used),
-        num_features: count(&["num_features"], &mut used),
-        num_classes: count(&["num_classes"], &mut used),
-        class_distribution,
-        created_at,
-        file_path: text(&["file_path"], &mut used),
-        checksum: text(&["checksum"], &mut used),
-    };
-    (Some(row), used)
 }
