@@ -1,11 +1,13 @@
 //! MessagePack: the same reading as of JSON, over the other encoding.
 //!
-//! A length is checked against what is left before it is believed. `bin` that is UTF-8 is text, text that is not is bytes; the
+//! Heads are read by `rmp`, which knows the format; a length is checked against what is left before it is believed. `bin` that is UTF-8 is text, text that is not is bytes; the
 //! extension -1 is a time; a NumPy scalar, as the package `msgpack-numpy` writes it, is its number.
 
 mod numpy;
 
 use std::{borrow::Cow, fmt};
+
+use rmp::{Marker, decode};
 
 use super::{
     Limits,
@@ -72,86 +74,64 @@ pub(super) fn check(bytes: &[u8], limits: &Limits) -> Result<usize, Rejection> {
     if at == bytes.len() { Ok(longest) } else { Err(malformed("something behind the message", at)) }
 }
 
-fn take<const N: usize>(bytes: &[u8], at: usize) -> Option<([u8; N], usize)> {
-    Some((*bytes.get(at..)?.first_chunk::<N>()?, at + N))
-}
-
-fn uint(bytes: &[u8], at: usize, width: usize) -> Option<(u64, usize)> {
-    let slice = bytes.get(at..at.checked_add(width)?)?;
-    Some((slice.iter().fold(0, |n, byte| n << 8 | u64::from(*byte)), at + width))
-}
-
-fn length(bytes: &[u8], at: usize, width: usize) -> Option<(usize, usize)> {
-    let (n, at) = uint(bytes, at, width)?;
-    Some((usize::try_from(n).ok()?, at))
-}
-
+/// The head of the value at `at`, and where what follows it begins. `None`: there is none, or it says that more follows than there is.
 fn head(bytes: &[u8], at: usize) -> Option<(Head<'_>, usize)> {
-    let first = *bytes.get(at)?;
-    let at = at + 1;
-    let list = |(len, at): (usize, usize)| (len <= bytes.len() - at).then_some((Head::List(len), at));
-    let map = |(len, at): (usize, usize)| (len <= (bytes.len() - at) / 2).then_some((Head::Map(len), at));
-    match first {
-        0x80..=0x8f => return map((usize::from(first & 0x0f), at)),
-        0xde => return map(length(bytes, at, 2)?),
-        0xdf => return map(length(bytes, at, 4)?),
-        0x90..=0x9f => return list((usize::from(first & 0x0f), at)),
-        0xdc => return list(length(bytes, at, 2)?),
-        0xdd => return list(length(bytes, at, 4)?),
-        _ => {}
-    }
-    let (value, at) = match first {
-        0x00..=0x7f => (Value::Int(i64::from(first)), at),
-        0xe0..=0xff => (Value::Int(i64::from(first.cast_signed())), at),
-        0xa0..=0xbf => text(bytes, (usize::from(first & 0x1f), at))?,
-        0xc4 | 0xd9 => text(bytes, length(bytes, at, 1)?)?,
-        0xc5 | 0xda => text(bytes, length(bytes, at, 2)?)?,
-        0xc6 | 0xdb => text(bytes, length(bytes, at, 4)?)?,
-        0xc7 => extension(bytes, length(bytes, at, 1)?)?,
-        0xc8 => extension(bytes, length(bytes, at, 2)?)?,
-        0xc9 => extension(bytes, length(bytes, at, 4)?)?,
-        0xd4..=0xd8 => extension(bytes, (1 << (first - 0xd4), at))?,
-        0xc0 => (Value::Null, at),
-        0xc2 => (Value::Bool(false), at),
-        0xc3 => (Value::Bool(true), at),
-        0xca => take::<4>(bytes, at).map(|(raw, at)| (Value::Float(f64::from(f32::from_be_bytes(raw))), at))?,
-        0xcb => take::<8>(bytes, at).map(|(raw, at)| (Value::Float(f64::from_be_bytes(raw)), at))?,
-        0xcc..=0xcf => uint(bytes, at, 1 << (first - 0xcc)).map(|(n, at)| (unsigned(n), at))?,
-        0xd0..=0xd3 => {
-            let width = 1 << (first - 0xd0);
-            let (n, at) = uint(bytes, at, width)?;
-            let unused = 64 - 8 * width as u32;
-            (Value::Int((n << unused).cast_signed() >> unused), at)
+    let mut rest = bytes.get(at..)?;
+    let scalar = match Marker::from_u8(*rest.first()?) {
+        Marker::FixMap(_) | Marker::Map16 | Marker::Map32 => {
+            let len = decode::read_map_len(&mut rest).ok()? as usize;
+            return (len <= rest.len() / 2).then_some((Head::Map(len), bytes.len() - rest.len()));
         }
-        _ => return None,
+        Marker::FixArray(_) | Marker::Array16 | Marker::Array32 => {
+            let len = decode::read_array_len(&mut rest).ok()? as usize;
+            return (len <= rest.len()).then_some((Head::List(len), bytes.len() - rest.len()));
+        }
+        Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32 => {
+            let len = decode::read_str_len(&mut rest).ok()?;
+            text(split(&mut rest, len)?)
+        }
+        Marker::Bin8 | Marker::Bin16 | Marker::Bin32 => {
+            let len = decode::read_bin_len(&mut rest).ok()?;
+            text(split(&mut rest, len)?)
+        }
+        Marker::Null => decode::read_nil(&mut rest).ok().map(|()| Value::Null)?,
+        Marker::True | Marker::False => Value::Bool(decode::read_bool(&mut rest).ok()?),
+        Marker::F32 => Value::Float(decode::read_f32(&mut rest).ok()?.into()),
+        Marker::F64 => Value::Float(decode::read_f64(&mut rest).ok()?),
+        Marker::U64 => unsigned(decode::read_u64(&mut rest).ok()?),
+        Marker::FixPos(_) | Marker::FixNeg(_) | Marker::U8 | Marker::U16 | Marker::U32 => {
+            Value::Int(decode::read_int(&mut rest).ok()?)
+        }
+        Marker::I8 | Marker::I16 | Marker::I32 | Marker::I64 => Value::Int(decode::read_int(&mut rest).ok()?),
+        Marker::Reserved => return None,
+        // All that is left are extensions.
+        _ => {
+            let meta = decode::read_ext_meta(&mut rest).ok()?;
+            extension(meta.typeid, split(&mut rest, meta.size)?)
+        }
     };
-    Some((Head::Scalar(value), at))
+    Some((Head::Scalar(scalar), bytes.len() - rest.len()))
+}
+
+/// Takes the first `len` bytes.
+fn split<'a>(rest: &mut &'a [u8], len: u32) -> Option<&'a [u8]> {
+    let (taken, left) = rest.split_at_checked(len as usize)?;
+    *rest = left;
+    Some(taken)
 }
 
 fn unsigned(n: u64) -> Value<'static> {
     i64::try_from(n).map_or_else(|_| Value::Big(Cow::Owned(n.to_string())), Value::Int)
 }
 
-fn slice(bytes: &[u8], (len, at): (usize, usize)) -> Option<(&[u8], usize)> {
-    let end = at.checked_add(len)?;
-    Some((bytes.get(at..end)?, end))
-}
-
 /// `str` and `bin` alike.
-fn text(bytes: &[u8], span: (usize, usize)) -> Option<(Value<'_>, usize)> {
-    let (slice, end) = slice(bytes, span)?;
-    let value = match std::str::from_utf8(slice) {
-        Ok(text) => Value::Text(Cow::Borrowed(text)),
-        Err(_) => Value::Bytes(None, slice),
-    };
-    Some((value, end))
+fn text(bytes: &[u8]) -> Value<'_> {
+    std::str::from_utf8(bytes).map_or(Value::Bytes(None, bytes), |text| Value::Text(Cow::Borrowed(text)))
 }
 
-fn extension(bytes: &[u8], (len, at): (usize, usize)) -> Option<(Value<'_>, usize)> {
-    let kind = bytes.get(at)?.cast_signed();
-    let (data, end) = slice(bytes, (len, at + 1))?;
+fn extension(kind: i8, data: &[u8]) -> Value<'_> {
     let time = if kind == -1 { timestamp(data) } else { None };
-    Some((time.map_or(Value::Bytes(Some(kind), data), Value::Time), end))
+    time.map_or(Value::Bytes(Some(kind), data), Value::Time)
 }
 
 /// The timestamp extension: 32 bits of seconds; 30 of nanoseconds and 34 of seconds; or 32 and 64.

@@ -47,6 +47,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
     };
     println!("message of {} bytes; ns of CPU each, median of {}", messages[0].len(), options.repeat.max(5));
     measure(options, "decode, time, seq (intake)", &messages, intake)?;
+    let packed = messages.iter().map(|text| pack(text)).collect::<Result<Vec<_>, _>>()?;
+    let intake = |message: &Vec<u8>| wire::decode(message, &limits).is_ok_and(|message| message.seq().is_some());
+    measure(options, "the same of MessagePack", &packed, intake)?;
     measure(options, "decode, rows (writer)", &messages, rows)?;
     measure(options, "decode, latest object", &messages, latest)?;
 
@@ -80,12 +83,12 @@ pub fn run(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-fn measure(
-    options: &Options,
-    name: &str,
-    messages: &[String],
-    mut step: impl FnMut(&String) -> bool,
-) -> Result<(), Error> {
+/// A message as MessagePack.
+fn pack(json: &str) -> Result<Vec<u8>, Error> {
+    Ok(rmp_serde::to_vec(&serde_json::from_str::<serde_json::Value>(json)?)?)
+}
+
+fn measure<T>(options: &Options, name: &str, messages: &[T], mut step: impl FnMut(&T) -> bool) -> Result<(), Error> {
     let mut each = Vec::new();
     for _ in 0..options.repeat.max(5) {
         let before = cpu();
