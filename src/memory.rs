@@ -4,6 +4,10 @@
 //! What is received is charged and never waits: the sources bound it ([`redis.queue_bytes`](crate::redis)). Whoever would make more
 //! of it waits until there is room: the writer first, because it makes room; then the latest keys and answers to HTTP requests.
 //! Only values of [`LARGE`] bytes and more are counted. The rest is bounded where it is, and counting it would cost each event.
+//!
+//! The writer gets what it asks for as soon as little else is in use ([`FLOOR`]), however much that is: what it needs is bounded by
+//! `limits.text`, and it must not wait for ever. Those who keep large values for somebody else (clients that have not taken their
+//! answer, values for Redis after a reconnect) are told to let go while it waits ([`MemoryLimit::pressure`]).
 
 use std::{
     sync::{
@@ -13,14 +17,21 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, timeout_at},
+};
 
 /// From this size on a value is counted.
 pub const LARGE: usize = 1 << 20;
-/// See [`MemoryLimit::default`]. What needs more is alone with it.
+/// See [`MemoryLimit::default`].
 const LIMIT: usize = 96 << 20;
-/// How long the writer waits for clients to take their answers before those with large ones are cut off.
-const CLIENTS_TIMEOUT: Duration = Duration::from_secs(2);
+/// While no more than this is used, the writer gets anything.
+const FLOOR: usize = 24 << 20;
+/// How long the writer waits before others are told to let go, and before they are told again.
+const PRESSURE_AFTER: Duration = Duration::from_secs(1);
+/// For how long the longest row counts as one that may be read next.
+const LONGEST_LASTS: Duration = Duration::from_secs(60);
 
 /// The budget. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -32,10 +43,10 @@ struct Inner {
     used: Mutex<usize>,
     /// Writers that wait: nobody else gets anything before them.
     writers: AtomicUsize,
-    /// The longest row seen so far.
-    largest: AtomicUsize,
     released: Notify,
-    pressure: Notify,
+    /// How often others were told to let go.
+    pressure: watch::Sender<u64>,
+    longest: Mutex<Option<(usize, Instant)>>,
 }
 
 /// Some bytes of the budget, given back when dropped.
@@ -45,8 +56,17 @@ pub struct Reserved {
     bytes: usize,
 }
 
+/// A writer that waits for memory, also between two tries.
+#[derive(Debug)]
+pub struct WriterWait {
+    of: MemoryLimit,
+    own: usize,
+    press_at: Instant,
+}
+
 impl Default for MemoryLimit {
-    /// What a daemon has: 256 MiB, less what it takes by itself and what the buffers of the Redis client keep.
+    /// What a daemon has: 256 MiB, less what it takes by itself, what the buffers of the Redis client keep, and the copies of a row
+    /// that the writer gets beyond its limit.
     fn default() -> Self {
         Self::new(LIMIT)
     }
@@ -59,36 +79,40 @@ impl MemoryLimit {
             limit,
             used: Mutex::default(),
             writers: AtomicUsize::new(0),
-            largest: AtomicUsize::new(0),
             released: Notify::new(),
-            pressure: Notify::new(),
+            pressure: watch::Sender::new(0),
+            longest: Mutex::default(),
         }))
     }
 
     /// Bytes that are in use.
     pub fn used(&self) -> usize {
-        *self.0.used()
+        *lock(&self.0.used)
     }
 
     /// There are rows as long as this.
     pub fn note(&self, row: usize) {
-        self.0.largest.fetch_max(row, Ordering::AcqRel);
+        let mut longest = lock(&self.0.longest);
+        if longest.is_none_or(|(known, at)| row >= known || at.elapsed() > LONGEST_LASTS) {
+            *longest = Some((row, Instant::now()));
+        }
     }
 
-    /// The longest row seen so far: what somebody reads may be as long.
-    pub fn largest(&self) -> usize {
-        self.0.largest.load(Ordering::Acquire)
+    /// The longest row of the last minute: what somebody reads may be as long.
+    pub fn longest(&self) -> usize {
+        lock(&self.0.longest).filter(|(_, at)| at.elapsed() <= LONGEST_LASTS).map_or(0, |(row, _)| row)
     }
 
     /// Counts what is there already.
     pub fn charge(&self, bytes: usize) -> Reserved {
-        *self.0.used() += bytes;
+        *lock(&self.0.used) += bytes;
         Reserved { of: Arc::clone(&self.0), bytes }
     }
 
     /// So many bytes, if there is room for them now and no writer waits.
     pub fn try_reserve(&self, bytes: usize) -> Option<Reserved> {
-        if self.0.writers.load(Ordering::Acquire) > 0 { None } else { self.take(bytes) }
+        // Nothing can be waited for when nothing is used.
+        if self.0.writers.load(Ordering::Acquire) > 0 { None } else { self.take(bytes, 0) }
     }
 
     /// So many bytes, as soon as there is room for them and no writer waits. More than all there is: all of it.
@@ -96,58 +120,76 @@ impl MemoryLimit {
         self.until(|| self.try_reserve(bytes)).await
     }
 
-    /// The same for the writer, whose waiting holds up all others. Clients that keep large answers meanwhile are cut off after
-    /// two seconds ([`pressure`](Self::pressure)).
-    pub async fn reserve_for_writer(&self, bytes: usize) -> Reserved {
-        if let Some(reserved) = self.take(bytes) {
-            return reserved;
-        }
-        let _waiting = Waiting::new(&self.0);
-        loop {
-            match timeout(CLIENTS_TIMEOUT, self.until(|| self.take(bytes))).await {
-                Ok(reserved) => return reserved,
-                Err(_) => self.0.pressure.notify_waiters(),
-            }
-        }
+    /// The same for a writer, whose waiting holds up all others. Of what is used, `own` bytes are for the same row.
+    pub async fn reserve_for_writer(&self, bytes: usize, own: usize) -> Reserved {
+        let mut wait = self.writer_waits();
+        wait.own = own;
+        wait.reserve(bytes).await
     }
 
-    /// Returns when those who hold large values for somebody else shall let go of them.
-    pub async fn pressure(&self) {
-        self.0.pressure.notified().await;
+    /// A writer begins to wait.
+    pub fn writer_waits(&self) -> WriterWait {
+        self.0.writers.fetch_add(1, Ordering::AcqRel);
+        WriterWait { of: self.clone(), own: 0, press_at: Instant::now() + PRESSURE_AFTER }
     }
 
-    fn take(&self, bytes: usize) -> Option<Reserved> {
-        let mut used = self.0.used();
-        // Nothing can be waited for when nothing is used.
-        if *used > 0 && *used + bytes > self.0.limit {
+    /// Changes when those who keep large values for somebody else shall let go of them.
+    pub fn pressure(&self) -> watch::Receiver<u64> {
+        self.0.pressure.subscribe()
+    }
+
+    /// Returns when something has been given back and `done` says so, or if it says so now.
+    pub async fn until_released(&self, done: impl Fn() -> bool) {
+        self.until(|| done().then_some(())).await;
+    }
+
+    fn take(&self, bytes: usize, floor: usize) -> Option<Reserved> {
+        let mut used = lock(&self.0.used);
+        if *used > floor && *used + bytes > self.0.limit {
             return None;
         }
         *used += bytes;
         Some(Reserved { of: Arc::clone(&self.0), bytes })
     }
 
-    async fn until(&self, take: impl Fn() -> Option<Reserved>) -> Reserved {
+    async fn until<T>(&self, take: impl Fn() -> Option<T>) -> T {
         loop {
             let released = self.0.released.notified();
             tokio::pin!(released);
             released.as_mut().enable();
-            if let Some(reserved) = take() {
-                return reserved;
+            if let Some(taken) = take() {
+                return taken;
             }
             released.await;
         }
     }
 }
 
-impl Inner {
-    fn used(&self) -> MutexGuard<'_, usize> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+impl WriterWait {
+    /// So many bytes, as soon as there is room for them or little else is used. Dropping the future changes nothing: the writer still
+    /// waits.
+    pub async fn reserve(&mut self, bytes: usize) -> Reserved {
+        loop {
+            let taken = self.of.until(|| self.of.take(bytes, FLOOR + self.own));
+            if let Ok(reserved) = timeout_at(self.press_at, taken).await {
+                return reserved;
+            }
+            self.press_at = Instant::now() + PRESSURE_AFTER;
+            self.of.0.pressure.send_modify(|times| *times += 1);
+        }
+    }
+}
+
+impl Drop for WriterWait {
+    fn drop(&mut self) {
+        self.of.0.writers.fetch_sub(1, Ordering::AcqRel);
+        self.of.0.released.notify_waiters();
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        *self.of.used() -= self.bytes;
+        *lock(&self.of.used) -= self.bytes;
         self.of.released.notify_waiters();
     }
 }
@@ -167,49 +209,41 @@ impl Reserved {
     pub fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
         self.bytes -= less;
-        *self.of.used() -= less;
+        *lock(&self.of.used) -= less;
         self.of.released.notify_waiters();
     }
 }
 
-/// A writer that waits; also when its future is dropped.
-struct Waiting<'l>(&'l Inner);
-
-impl<'l> Waiting<'l> {
-    fn new(inner: &'l Inner) -> Self {
-        inner.writers.fetch_add(1, Ordering::AcqRel);
-        Self(inner)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.writers.fetch_sub(1, Ordering::AcqRel);
-        self.0.released.notify_waiters();
-    }
+/// Whoever panicked left plain values behind.
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
+
+    const MIB: usize = 1 << 20;
+    const SHORT: Duration = Duration::from_millis(1);
 
     #[tokio::test(start_paused = true)]
     async fn who_makes_more_waits_and_the_writer_is_first() {
-        let limit = MemoryLimit::new(100);
-        let received = limit.charge(70);
-        assert!(limit.try_reserve(31).is_none());
-        let answer = limit.try_reserve(30).expect("there is room");
-        let short = Duration::from_millis(1);
-        assert!(timeout(short, limit.reserve(1)).await.is_err());
-        let writer = limit.reserve_for_writer(60);
-        tokio::pin!(writer);
-        assert!(timeout(short, &mut writer).await.is_err());
+        let limit = MemoryLimit::new(100 * MIB);
+        let received = limit.charge(70 * MIB);
+        assert!(limit.try_reserve(31 * MIB).is_none());
+        let answer = limit.try_reserve(30 * MIB).expect("there is room");
+        assert!(timeout(SHORT, limit.reserve(1)).await.is_err());
+        let mut writer = limit.writer_waits();
+        assert!(timeout(SHORT, writer.reserve(60 * MIB)).await.is_err());
         drop(answer);
-        assert!(timeout(short, limit.reserve(1)).await.is_err(), "a writer waits");
-        assert!(timeout(short, &mut writer).await.is_err());
+        assert!(timeout(SHORT, limit.reserve(1)).await.is_err(), "a writer waits, also between two tries");
+        assert!(timeout(SHORT, writer.reserve(60 * MIB)).await.is_err());
         drop(received);
-        let mut row = timeout(short, writer).await.expect("room for the writer");
-        assert!(timeout(short, limit.reserve(40)).await.is_ok());
+        let mut row = timeout(SHORT, writer.reserve(60 * MIB)).await.expect("room for the writer");
+        drop(writer);
+        assert!(timeout(SHORT, limit.reserve(40 * MIB)).await.is_ok());
         row.shrink(10);
         assert_eq!(limit.used(), 10);
         drop(row);
@@ -217,16 +251,47 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn more_than_there_is_waits_for_nothing_but_the_others() {
-        let limit = MemoryLimit::new(100);
-        let all = limit.reserve(1_000).await;
-        let pressed = limit.clone();
-        let mut client = tokio::task::JoinSet::new();
-        client.spawn(async move { timeout(CLIENTS_TIMEOUT * 2, pressed.pressure()).await.is_ok() });
-        tokio::task::yield_now().await;
-        assert!(timeout(CLIENTS_TIMEOUT + Duration::from_secs(1), limit.reserve_for_writer(1)).await.is_err());
-        assert!(client.join_next().await.expect("a task").expect("its end"), "clients are told to let go");
+    async fn the_writer_gets_anything_beside_a_little() {
+        let limit = MemoryLimit::new(100 * MIB);
+        let little = limit.charge(FLOOR);
+        let row = timeout(SHORT, limit.reserve_for_writer(40 * MIB, 0)).await.expect("there is room");
+        let copies =
+            timeout(SHORT, limit.reserve_for_writer(80 * MIB, 40 * MIB)).await.expect("it must not wait for ever");
+        assert!(limit.try_reserve(1).is_none());
+        drop((row, copies));
+        let more = limit.charge(1);
+        assert!(timeout(SHORT, limit.reserve_for_writer(120 * MIB, 0)).await.is_err());
+        drop((little, more));
+        assert!(limit.try_reserve(1_000 * MIB).is_some(), "a writer that gave up holds up nobody");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn others_are_told_to_let_go_while_the_writer_waits_however_often_it_tries() {
+        let limit = MemoryLimit::new(100 * MIB);
+        let (all, mut pressure) = (limit.charge(100 * MIB), limit.pressure());
+        let mut writer = limit.writer_waits();
+        for _ in 0..5 {
+            assert!(timeout(Duration::from_millis(300), writer.reserve(MIB)).await.is_err());
+        }
+        assert!(pressure.has_changed().expect("the budget is there"));
+        pressure.mark_unchanged();
+        for _ in 0..4 {
+            assert!(timeout(Duration::from_millis(300), writer.reserve(MIB)).await.is_err());
+        }
+        assert!(pressure.has_changed().expect("the budget is there"), "again");
         drop(all);
-        assert!(limit.try_reserve(1_000).is_some(), "a writer that gave up holds up nobody");
+        assert!(timeout(SHORT, writer.reserve(MIB)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_row_counts_for_a_while() {
+        let limit = MemoryLimit::default();
+        limit.note(20);
+        limit.note(10);
+        assert_eq!(limit.longest(), 20);
+        tokio::time::advance(LONGEST_LASTS + SHORT).await;
+        assert_eq!(limit.longest(), 0);
+        limit.note(10);
+        assert_eq!(limit.longest(), 10);
     }
 }

@@ -110,7 +110,7 @@ fn answer(job: Job, permit: OwnedSemaphorePermit) -> Response {
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::CONTENT_DISPOSITION, HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("attachment"))),
     ];
-    let has_large_rows = job.memory.process().largest() >= LARGE;
+    let has_large_rows = job.memory.process().longest() >= LARGE;
     let mut response = (headers, axum::body::Body::new(body::Streamed::new(job, permit))).into_response();
     if has_large_rows {
         response.extensions_mut().insert(HoldsMemory);

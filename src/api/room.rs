@@ -127,7 +127,7 @@ impl Room {
     pub async fn for_bytes(memory: &Memory, bytes: usize) -> Self {
         // Nobody closes it.
         let held = Arc::clone(&memory.budget).acquire_many_owned(units(bytes, memory.units)).await.ok();
-        let counted = Some(memory.process.reserve(bytes).await);
+        let counted = Some(memory.process.reserve(bytes.min(memory.units * UNIT)).await);
         Self { held, counted, memory: memory.clone() }
     }
 
@@ -190,8 +190,8 @@ impl Room {
         weigh: impl Fn(&V) -> usize,
     ) -> Result<V, StoreError> {
         loop {
+            self.expect(with_text(self.memory.process.longest())).await;
             let turn = self.memory.turn().await;
-            self.expect(with_text(self.memory.process.largest())).await;
             let rows = read().await?;
             let bytes = with_text(weigh(&rows));
             self.memory.process.note(weigh(&rows).saturating_sub(PAGE_BYTES));

@@ -227,12 +227,13 @@ async fn converse(client: Client, reception: Arc<Reception>, mut stop: Signal) {
 
 /// Returns when the memory that an answer of this connection takes is needed.
 async fn pressed(memory: &MemoryLimit, holds_memory: &AtomicBool) {
-    loop {
-        memory.pressure().await;
+    let mut pressure = memory.pressure();
+    while pressure.changed().await.is_ok() {
         if holds_memory.load(Ordering::Relaxed) {
             return;
         }
     }
+    pending().await
 }
 
 /// A body; until it is handed over, the connection is being answered. While its end waits to be written, see [`Patient`].

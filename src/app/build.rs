@@ -217,6 +217,7 @@ impl Daemon<'_> {
         let ends = writer::Ends {
             store: Arc::clone(&store),
             commit: SpoolCommit::new(committer, view.clone(), Arc::clone(&store), settings.spool.linger),
+            memory: self.memory.clone(),
             aside: Arc::new(Letters::new(dead_letters, view.clone(), self.memory.clone())),
             hold,
             flush_to,

@@ -3,7 +3,11 @@
 //! A record is decoded without limits: intake has accepted it under those of its day, and a replay must give the same rows
 //! whatever the configuration says now.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{
+    mem,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -12,7 +16,7 @@ use crate::{
     control,
     event::{self, ControlRow, GapRow, Guard, Row},
     frame::{Gap, Reason, Rejection, SetAside},
-    memory::{LARGE, MemoryLimit},
+    memory::{LARGE, MemoryLimit, Reserved, WriterWait},
     spool::{self, Record, RecordKind},
     wire::{self, Limits},
     writer::{Chunk, Content, Decoded, Records},
@@ -119,18 +123,19 @@ pub struct SpoolRecords {
     not_before: Instant,
     memory: MemoryLimit,
     /// What was read, and waits for the memory that its rows take; for the same reason.
-    waiting: Option<spool::Chunk>,
+    waiting: Option<(spool::Chunk, WriterWait)>,
+    /// Held for as long as there is something of the last chunk with large records.
+    large: Weak<Reserved>,
 }
 
 impl SpoolRecords {
     /// The records of this log; what large ones of them become is counted in `memory`.
     pub fn new(reader: spool::Reader, view: spool::View, decoder: Arc<Decoder>, memory: MemoryLimit) -> Self {
-        Self { reader, view, decoder, not_before: Instant::now(), memory, waiting: None }
+        Self { reader, view, decoder, not_before: Instant::now(), memory, waiting: None, large: Weak::new() }
     }
 }
 
-/// How long the texts are that the large records of a chunk become, and the longest of them. While they are stored, the longest is
-/// there twice more: the store's own copies.
+/// How long the texts are that the large records of a chunk become, and the longest of them.
 fn needed(chunk: &spool::Chunk) -> (usize, usize) {
     if chunk.len_bytes() < LARGE {
         return (0, 0);
@@ -152,27 +157,45 @@ pub struct SpoolChunk {
     reserved: Option<Guard>,
 }
 
+impl SpoolRecords {
+    fn chunk(&mut self, chunk: spool::Chunk, reserved: Option<Guard>) -> SpoolChunk {
+        if chunk.end() >= self.view.durable() {
+            self.not_before = Instant::now() + PAUSE;
+        }
+        SpoolChunk { chunk, decoder: Arc::clone(&self.decoder), reserved }
+    }
+
+    /// Memory for the texts of the chunk that waits. One chunk with large records after the other: two would wait for each other's
+    /// memory, because a row takes more while it is written.
+    async fn reserve(&mut self) -> Option<Guard> {
+        let (chunk, wait) = self.waiting.as_mut()?;
+        let (texts, longest) = needed(chunk);
+        if texts == 0 {
+            return None;
+        }
+        self.memory.note(longest);
+        self.memory.until_released(|| self.large.strong_count() == 0).await;
+        let reserved = Arc::new(wait.reserve(texts).await);
+        self.large = Arc::downgrade(&reserved);
+        Some(reserved)
+    }
+}
+
 impl Records for SpoolRecords {
     type Chunk = SpoolChunk;
 
     async fn next(&mut self) -> SpoolChunk {
         tokio::time::sleep_until(self.not_before).await;
-        let chunk = match &self.waiting {
-            Some(chunk) => chunk,
-            None => self.waiting.insert(self.reader.next().await),
-        };
-        let reserved: Option<Guard> = match needed(chunk) {
-            (0, _) => None,
-            (texts, longest) => {
-                self.memory.note(longest);
-                Some(Arc::new(self.memory.reserve_for_writer(texts + 2 * longest).await))
+        if self.waiting.is_none() {
+            let chunk = self.reader.next().await;
+            if chunk.len_bytes() < LARGE {
+                return self.chunk(chunk, None);
             }
-        };
-        let chunk = self.waiting.take().unwrap_or_default();
-        if chunk.end() >= self.view.durable() {
-            self.not_before = Instant::now() + PAUSE;
+            self.waiting = Some((chunk, self.memory.writer_waits()));
         }
-        SpoolChunk { chunk, decoder: Arc::clone(&self.decoder), reserved }
+        let reserved = self.reserve().await;
+        let (chunk, _) = self.waiting.take().unwrap_or_else(|| (spool::Chunk::default(), self.memory.writer_waits()));
+        self.chunk(chunk, reserved)
     }
 
     fn rewind(&mut self, offset: u64) {

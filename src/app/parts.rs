@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
-    dead_letter::{DeadLetter, DeadLetters},
+    dead_letter::{DeadLetter, DeadLetterError, DeadLetters},
     event::Decided,
     frame::{Gap, GapReason, Reason, Rejection, SetAside},
     intake::Recovered,
@@ -82,6 +82,9 @@ impl Commit for SpoolCommit {
     }
 }
 
+/// What a message as long as may be takes while it becomes a dead letter: read from the spool, copied, written.
+const COPIES: usize = 60 << 20;
+
 /// Dead letters of the writer.
 pub struct Letters {
     letters: Arc<DeadLetters>,
@@ -146,55 +149,54 @@ fn refusal(error: &str) -> Rejection {
 
 impl Aside for Letters {
     async fn put(&self, letters: &[Letter]) -> Result<(), BoxError> {
-        let mut rest = letters;
-        while let Some((first, others)) = rest.split_first() {
-            // A large one by itself: it is there up to three times while it is written.
-            let small = others.iter().take_while(|letter| large(first) == 0 && large(letter) == 0).count();
-            let (group, after) = rest.split_at(1 + small);
-            let reserved = match large(first) {
-                0 => None,
-                bytes => Some(self.memory.reserve_for_writer(3 * bytes).await),
-            };
-            self.put_group(group.to_vec()).await?;
-            drop(reserved);
-            rest = after;
-        }
-        Ok(())
-    }
-}
-
-/// The size of the message that a letter is about, where it is large. Of a rejected one it is counted already.
-fn large(letter: &Letter) -> usize {
-    match &letter.kept {
-        Kept::Refused { size, .. } if *size >= LARGE => *size,
-        _ => 0,
-    }
-}
-
-impl Letters {
-    async fn put_group(&self, letters: Vec<Letter>) -> Result<(), BoxError> {
-        let (sink, view) = (Arc::clone(&self.letters), self.view.clone());
-        let put = move || {
-            let spool_id = view.id();
-            let written: Vec<_> = letters.iter().map(|letter| (letter, Self::written(&view, letter))).collect();
-            let letters: Vec<_> = written
-                .iter()
-                .map(|(letter, written)| DeadLetter {
-                    aside: written.aside.clone(),
-                    channel: &written.channel,
-                    decided: written.decided,
-                    kind: written.kind,
-                    spool_id,
-                    offset: letter.offset,
-                    row: letter.part,
-                    payload: &written.payload,
-                })
-                .collect();
-            sink.put_all(&letters)
+        // The bytes of rejected messages are counted already. Of what was refused only the place in the spool is known.
+        let may_be_large = |letter: &Letter| match &letter.kept {
+            Kept::Message { .. } => false,
+            Kept::Refused { size, .. } => *size >= LARGE || letter.part == Letter::RUN,
         };
-        tokio::task::spawn_blocking(put).await??;
+        let _copies = match letters.iter().any(may_be_large) {
+            true => Some(self.memory.reserve_for_writer(COPIES, 0).await),
+            false => None,
+        };
+        let (sink, view, letters) = (Arc::clone(&self.letters), self.view.clone(), letters.to_vec());
+        tokio::task::spawn_blocking(move || put_all(&sink, &view, &letters)).await??;
         Ok(())
     }
+}
+
+/// Writes letters, so many at once that few bytes of their messages are there.
+fn put_all(sink: &DeadLetters, view: &spool::View, letters: &[Letter]) -> Result<(), DeadLetterError> {
+    let (mut written, mut bytes) = (Vec::new(), 0);
+    for letter in letters {
+        let next = Letters::written(view, letter);
+        bytes += next.payload.len();
+        written.push((letter, next));
+        if bytes >= LARGE {
+            put_group(sink, view.id(), &written)?;
+            (written, bytes) = (Vec::new(), 0);
+        }
+    }
+    put_group(sink, view.id(), &written)
+}
+
+fn put_group(sink: &DeadLetters, spool_id: Uuid, written: &[(&Letter, Written)]) -> Result<(), DeadLetterError> {
+    if written.is_empty() {
+        return Ok(());
+    }
+    let letters: Vec<_> = written
+        .iter()
+        .map(|(letter, written)| DeadLetter {
+            aside: written.aside.clone(),
+            channel: &written.channel,
+            decided: written.decided,
+            kind: written.kind,
+            spool_id,
+            offset: letter.offset,
+            row: letter.part,
+            payload: &written.payload,
+        })
+        .collect();
+    sink.put_all(&letters)
 }
 
 /// The run whose hole this gap tells.

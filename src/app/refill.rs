@@ -178,6 +178,7 @@ pub(super) async fn pump<R: Records, C: Commit, A: Aside>(
     let (_flush, flush_to) = watch::channel(0);
     let (progress_out, progress) = watch::channel(until.first);
     let ends = Ends {
+        memory: MemoryLimit::default(),
         store: Arc::clone(store),
         commit,
         aside,

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     event::Decided,
     lifecycle::Signal,
-    memory::LARGE,
+    memory::{LARGE, Reserved},
     metrics::Metrics,
     redis::{Link, Resource, STATUS_VALUE},
 };
@@ -38,7 +38,7 @@ const FAREWELL: Duration = Duration::from_millis(500);
 const STATUS_PAUSE: Duration = Duration::from_secs(3);
 /// Values that are written together: one may be as large as a message, and is there twice until Redis has it.
 const TOGETHER: usize = 1 << 20;
-/// The longest value of a key, as long as a message may be: of a longer one only the canonical fields are written. The client keeps
+/// The longest value of a key, as long as a message may be by default: of a longer one only the canonical fields are written. The client keeps
 /// a buffer as long as the longest value that it has sent.
 const TEXT_MAX: usize = 20 << 20;
 /// How long a deletion may take.
@@ -91,6 +91,7 @@ pub async fn flusher(
     connection.mark_changed();
     let mut statuses = interval(STATUS_PAUSE.min(config.status_ttl / 3));
     let (mut again, mut claim) = (false, Claim::default());
+    let mut pressure = flusher.board.memory.pressure();
     loop {
         tokio::select! {
             biased;
@@ -117,7 +118,7 @@ pub async fn flusher(
                 }
                 continue;
             }
-            () = flusher.board.memory.pressure() => {
+            Ok(()) = pressure.changed() => {
                 flusher.board.drop_large();
                 continue;
             }
@@ -163,6 +164,9 @@ async fn until(at: Option<Instant>) {
     }
 }
 
+/// There is no memory for a value now.
+struct Busy;
+
 struct Flusher {
     board: Arc<Board>,
     render: Arc<dyn Render>,
@@ -196,19 +200,19 @@ impl Flusher {
         let (mut writes, mut bytes) = (Vec::with_capacity(news.due.len() + 1), 0);
         let mut reserved = Vec::new();
         for due in news.due {
-            let (mut canonical_only, payload) = (false, &due.update.payload);
-            if payload.len() >= LARGE {
-                let text = self.render.text_bytes(payload);
-                canonical_only = text > TEXT_MAX;
-                // Once as text, once in the client's buffer.
-                match board.memory.try_reserve(if canonical_only { 0 } else { 2 * text }) {
-                    Some(room) => reserved.push(room),
-                    None => {
-                        board.put_back(&due);
-                        continue;
-                    }
+            let payload = &due.update.payload;
+            let canonical_only = match self.reserve(payload) {
+                Ok(None) => false,
+                Ok(Some(room)) => {
+                    let canonical_only = room.bytes() == 0;
+                    reserved.push(room);
+                    canonical_only
                 }
-            }
+                Err(Busy) => {
+                    board.put_back(&due);
+                    continue;
+                }
+            };
             let mut json = String::with_capacity(if canonical_only { 1 << 10 } else { payload.len() + 256 });
             self.render.render(payload, &due.update.decided, canonical_only, &mut json);
             let left = due.subject.ttl(&config).saturating_sub(now.duration_since(due.update.received));
@@ -231,6 +235,24 @@ impl Flusher {
             writes.push((history_key(&board.prefix), self.history.render(), left));
         }
         self.set(client, writes).await;
+    }
+
+    /// Memory for the value that a large message becomes, once as text and once in the client's buffer; nothing where only its canonical
+    /// fields are written.
+    fn reserve(&self, payload: &[u8]) -> Result<Option<Reserved>, Busy> {
+        if payload.len() < LARGE {
+            return Ok(None);
+        }
+        let memory = &self.board.memory;
+        // Before the text is counted, which costs much of a core: while there is no room, that is asked again and again.
+        let mut room = memory.try_reserve(2 * payload.len()).ok_or(Busy)?;
+        let text = self.render.text_bytes(payload);
+        if text > TEXT_MAX {
+            room.shrink(0);
+        } else if text > payload.len() {
+            room.merge(memory.try_reserve(2 * (text - payload.len())).ok_or(Busy)?);
+        }
+        Ok(Some(room))
     }
 
     /// Goes on with the history that is there, so that readers do not see it begin anew with each daemon that takes over, nor

@@ -32,6 +32,8 @@ pub const LATEST_EXTRA: usize = 64 << 10;
 const PIECE: usize = 1 << 20;
 /// The end of a value, which tells it from the one before: `_ingest` is there.
 const END: usize = 256;
+/// How often a value that is replaced while it is read is read again.
+const TRIES: u32 = 3;
 /// How often an unusable value is logged, at most; each is counted.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -103,7 +105,13 @@ pub async fn value_range(client: &Client, key: &str, max: usize) -> Result<Found
     let Some(first) = piece(client, key, 0, max.min(PIECE)).await? else {
         return Ok(Found::Unusable(Unusable::WrongType));
     };
-    let bytes = if first.len() <= PIECE { first.to_vec() } else { pieces(client, key, &first, max).await? };
+    let bytes = if first.len() <= PIECE {
+        first.to_vec()
+    } else if let Found::Unusable(why) = value_length(client, key, max).await? {
+        return Ok(Found::Unusable(why));
+    } else {
+        pieces(client, key, max).await?
+    };
     Ok(match bytes.len() {
         0 => Found::Absent,
         length if length > max => Found::Unusable(Unusable::TooLarge(length)),
@@ -114,20 +122,31 @@ pub async fn value_range(client: &Client, key: &str, max: usize) -> Result<Found
     })
 }
 
-/// A long value, piece by piece, because the client keeps a buffer as long as the longest answer. A value that was replaced meanwhile
-/// has another end, which is asked for again: then it counts as absent.
-async fn pieces(client: &Client, key: &str, first: &[u8], max: usize) -> Result<Vec<u8>, RedisError> {
-    let mut bytes = first.to_vec();
-    while bytes.len() <= max {
-        let next = piece(client, key, bytes.len(), bytes.len() + PIECE - 1).await?.unwrap_or_default();
-        bytes.extend_from_slice(&next);
-        if next.len() < PIECE {
-            break;
+/// A long value, piece by piece, because the client keeps a buffer as long as the longest answer. It is read between two looks at its
+/// end, which tells each value from the one before: one that is replaced meanwhile is read again, and counts as absent when that
+/// happens again and again.
+async fn pieces(client: &Client, key: &str, max: usize) -> Result<Vec<u8>, RedisError> {
+    for _ in 0..TRIES {
+        let length = match value_length(client, key, max).await? {
+            Found::Usable(length) => length,
+            _ => return Ok(Vec::new()),
+        };
+        let end = || piece(client, key, length.saturating_sub(END), length);
+        let before = end().await?;
+        let mut bytes = Vec::with_capacity(length);
+        while bytes.len() < length {
+            let next = piece(client, key, bytes.len(), bytes.len() + PIECE - 1).await?.unwrap_or_default();
+            bytes.extend_from_slice(&next);
+            if next.len() < PIECE {
+                break;
+            }
+        }
+        let is_end = |end: Option<Bytes>| end.is_some_and(|end| bytes.ends_with(&end));
+        if bytes.len() == length && is_end(before) && is_end(end().await?) {
+            return Ok(bytes);
         }
     }
-    let end = bytes.len().saturating_sub(END);
-    let again = piece(client, key, end, bytes.len()).await?.unwrap_or_default();
-    Ok(if again == bytes[end..] { bytes } else { Vec::new() })
+    Ok(Vec::new())
 }
 
 /// The bytes from `from` to `to`, both inclusive; `None`: the key holds a value of another type.

@@ -17,6 +17,9 @@ use crate::{
     frame::Rejection,
 };
 
+/// The names of all classes of a dataset's row, at most.
+const CLASSES_BYTES_MAX: usize = 1 << 20;
+
 /// A whole number of a column.
 pub(super) fn column(value: &Value<'_>) -> Option<i32> {
     match value.number() {
@@ -84,7 +87,11 @@ pub(super) fn read<'a>(get: impl Fn(&str) -> Option<Value<'a>>) -> (Option<Datas
         .flat_map(Value::entries)
         .filter_map(|(class, count)| Some((class.into_owned(), column(&count)?)))
         .collect();
-    if matches!(classes, Some(Value::Map(raw)) if raw.len == class_distribution.len()) {
+    let is_whole = matches!(classes, Some(Value::Map(raw)) if raw.len == class_distribution.len());
+    // Longer names are in the event, which has the message whole.
+    let fits = class_distribution.keys().map(String::len).sum::<usize>() <= CLASSES_BYTES_MAX;
+    let class_distribution = if fits { class_distribution } else { BTreeMap::new() };
+    if is_whole && fits {
         used.push("class_distribution");
     }
     let created_at = get("created_at").and_then(|value| time::read(&value, &TimeZone::UTC));

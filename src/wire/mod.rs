@@ -37,7 +37,7 @@ pub use self::{
     message::{Message, MessageTime},
     network::{Network, configured, network},
     outcome::Outcome,
-    rows::{RUN_UPDATE, Rows, rows},
+    rows::{RUN_UPDATE, Rows, TAGS_MAX, rows},
     time::{parse as parse_time, write as write_time},
 };
 use self::{
@@ -183,10 +183,12 @@ pub fn decode<'a>(payload: &'a [u8], limits: &Limits) -> Result<Message<'a>, Rej
     if message.kind() == Kind::Dataset {
         dataset::check(&message)?;
     }
-    // Topologies name what they like at length; everywhere else a long string is an accident or an attack.
-    if message.kind() != Kind::Topology {
-        limits.too_long(longest)?;
-    }
+    // Topologies say what they like at length, but for the name of their run, which its row has; everywhere else a long string is an
+    // accident or an attack.
+    limits.too_long(match message.kind() {
+        Kind::Topology => message.run_name().map_or(0, str::len),
+        _ => longest,
+    })?;
     Ok(message)
 }
 

@@ -23,8 +23,9 @@ const CONFIG_BYTES_MAX: usize = 1 << 20;
 /// The longest name of a number in `extra`, and the bytes of all names of a message there; `rest_json` has the others.
 const NAME_BYTES_MAX: usize = 1 << 10;
 const NAMES_BYTES_MAX: usize = 1 << 20;
-/// Tags of a message that become tags of its run, and the bytes of all of them; the event has the others.
-const TAGS_MAX: usize = 1_024;
+/// Tags of a run, at most, and of one message; the events have the others.
+pub const TAGS_MAX: usize = 1_024;
+/// The bytes of all tags of a message that become tags of its run.
 const TAGS_BYTES_MAX: usize = 64 << 10;
 
 /// What one message becomes.

@@ -265,6 +265,9 @@ pub(super) fn write_text<W: fmt::Write + ?Sized>(out: &mut W, text: &str) {
             b'\n' => put(out, "\\n"),
             b'\r' => put(out, "\\r"),
             b'\t' => put(out, "\\t"),
+            // As short as it may have been: JSON must not grow.
+            0x08 => put(out, "\\b"),
+            0x0c => put(out, "\\f"),
             _ => {
                 let _ = write!(out, "\\u{byte:04x}");
             }

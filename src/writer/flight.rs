@@ -16,6 +16,7 @@ use super::{
 use crate::{
     event::{DatasetRow, Partition, Row, RunRow, Table},
     logging::Chain,
+    memory::{LARGE, MemoryLimit},
     store::{Batch, BoxError, Store, StoreError},
     units::Micros,
 };
@@ -98,7 +99,18 @@ pub struct RowsLanded {
 }
 
 /// Writes a batch; one that is rejected is halved, down to the row that is to blame.
-pub async fn rows(store: Arc<dyn Store>, gathered: Gathered, trying: bool, saturated: bool) -> Landed {
+pub async fn rows(
+    store: Arc<dyn Store>,
+    gathered: Gathered,
+    memory: MemoryLimit,
+    trying: bool,
+    saturated: bool,
+) -> Landed {
+    // A store has a large row twice more while it is written: as a value, and in its own format.
+    let _copies = match gathered.bytes {
+        bytes if bytes >= LARGE => Some(memory.reserve_for_writer(2 * bytes, bytes).await),
+        _ => None,
+    };
     let began = Instant::now();
     let mut landed = RowsLanded {
         table: gathered.batch.table,

@@ -45,6 +45,7 @@ use tokio::sync::watch;
 
 use crate::{
     lifecycle::Signal,
+    memory::MemoryLimit,
     metrics::Metrics,
     store::{Problem, Store},
     units::{self, ByteSize},
@@ -113,6 +114,8 @@ pub struct Ends<C, A> {
     pub problem: watch::Sender<Option<Problem>>,
     /// Out: the first offset that is not yet confirmed. Never goes back.
     pub progress: watch::Sender<u64>,
+    /// For the copies that a store makes of a large row.
+    pub memory: MemoryLimit,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }

@@ -363,7 +363,7 @@ impl Summary {
 
     fn unite(&mut self, tags: std::collections::BTreeSet<String>) {
         for tag in tags {
-            if self.row.tags.insert(tag) {
+            if self.row.tags.len() < crate::wire::TAGS_MAX && self.row.tags.insert(tag) {
                 self.dirty |= TAGS;
             }
         }

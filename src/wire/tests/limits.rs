@@ -77,6 +77,21 @@ fn a_long_configuration_is_in_the_event_alone() {
 }
 
 #[test]
+fn only_what_a_topology_says_of_its_network_may_be_long() {
+    let long = "x".repeat(65 << 10);
+    assert_eq!(rejection(format!("{{\"nodes\":[],\"text\":\"{long}\"}}").as_bytes()), None);
+    assert_eq!(rejection(format!("{{\"nodes\":[],\"run_id\":\"{long}\"}}").as_bytes()), Some(Reason::TooLarge));
+}
+
+#[test]
+fn text_that_is_written_again_is_no_longer_than_it_was() {
+    let payload = br#"{"epoch":1,"loss":0.5,"x":"\b\f\n\r\t\"\\\/\u0041\u0001"}"#;
+    let rest = metrics_of(payload).rest_json.unwrap();
+    assert_eq!(&*rest, r#"{"x":"\b\f\n\r\t\"\\/A\u0001"}"#);
+    assert!(text_bytes(payload) <= payload.len());
+}
+
+#[test]
 fn many_tags_are_in_the_event_and_some_of_them_in_the_run() {
     let tags = |n: usize, length: usize| {
         let tags: Vec<_> = (0..n).map(|n| format!("\"{n:0length$}\"")).collect();

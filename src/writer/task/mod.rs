@@ -226,7 +226,13 @@ impl<C: Commit, A: Aside> Writer<C, A> {
                 self.ordered_flying.push(gathered.batch.table);
             }
             let saturated = self.rows_flying == self.limit.get();
-            self.flights.spawn(flight::rows(self.ends.store.clone(), gathered, trying, saturated));
+            self.flights.spawn(flight::rows(
+                self.ends.store.clone(),
+                gathered,
+                self.ends.memory.clone(),
+                trying,
+                saturated,
+            ));
         }
         let urgent = urgent || self.frontier.len() > PENDING_MAX / 2 || !self.runs.has_room();
         while self.runs_flying < RUN_CALLS

@@ -119,6 +119,7 @@ pub fn start_with(
     let (problem_sender, problem) = watch::channel(None);
     let (stopper, stop) = Signal::new();
     let ends = Ends {
+        memory: crate::memory::MemoryLimit::default(),
         store: store.clone(),
         commit: checkpoint.clone(),
         aside: aside.clone(),

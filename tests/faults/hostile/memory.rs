@@ -18,6 +18,7 @@ use crate::{
     support::{
         cassandra::Cassandra,
         daemon::Daemon,
+        http,
         redis::{Options, Redis},
         skip, sqlite, wait_until,
     },
@@ -136,29 +137,44 @@ impl Target {
     }
 }
 
-/// Reads large answers slowly, again and again, until told to stop.
-fn read(port: u16, path: &'static str, stop: Arc<AtomicBool>) -> thread::JoinHandle<()> {
-    thread::spawn(move || {
-        while !stop.load(Ordering::Relaxed) {
-            let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { continue };
-            stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-            if write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").is_err() {
-                continue;
+/// Reads an answer slowly, until it ends or the attack is over.
+fn read(port: u16, path: &str, stop: &AtomicBool) -> Option<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut piece = vec![0; 64 << 10];
+    while !stop.load(Ordering::Relaxed) && stream.read(&mut piece).is_ok_and(|read| read > 0) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    Some(())
+}
+
+/// Reads the newest values, a list, and exports of the newest run, again and again, until told to stop.
+fn readers(port: u16, stop: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<()>> {
+    const PATHS: [&str; 4] =
+        ["/api/topology", "/api/state", "/api/runs?limit=5", "/api/export?format=ndjson&table=network_topology"];
+    let each = PATHS.map(|path| {
+        let stop = Arc::clone(stop);
+        thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let runs = || {
+                    Some(http::get(port, "/api/runs?limit=1").ok()?.json()["runs"][0]["run_id"].as_str()?.to_owned())
+                };
+                let path = match path.contains("export").then(runs).flatten() {
+                    Some(run) => format!("{path}&run_id={run}"),
+                    None => path.to_owned(),
+                };
+                read(port, &path, &stop);
+                thread::sleep(Duration::from_millis(20));
             }
-            let mut piece = vec![0; 64 << 10];
-            while !stop.load(Ordering::Relaxed) && stream.read(&mut piece).is_ok_and(|read| read > 0) {
-                thread::sleep(Duration::from_millis(5));
-            }
-        }
-    })
+        })
+    });
+    each.into()
 }
 
 fn attack(mut target: Target, attacks: &[(Worst, usize)]) {
     let stop = Arc::new(AtomicBool::new(false));
-    let port = target.daemon.http_port();
-    let paths =
-        ["/api/topology", "/api/state", "/api/export?format=ndjson&table=network_topology", "/api/runs?limit=5"];
-    let readers: Vec<_> = paths.into_iter().map(|path| read(port, path, Arc::clone(&stop))).collect();
+    let readers = readers(target.daemon.http_port(), &stop);
     for (worst, times) in attacks {
         target.publish(worst, *times);
     }

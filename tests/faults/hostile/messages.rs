@@ -99,9 +99,16 @@ fn metrics() -> [(&'static str, Vec<u8>); 2] {
     [("epoch", vec![1]), ("loss", of_f64(0.5))]
 }
 
+/// Tags of which no two are the same.
+fn tags(size: usize) -> Worst {
+    let tags: Vec<_> = (0..size / 9).map(|n| format!("\"{n:06x}\"")).collect();
+    let payload = format!("{{\"type\":\"training_start\",\"tags\":[{}]}}", tags.join(",")).into_bytes();
+    Worst { name: "JSON, tags", becomes: EVENTS, payload }
+}
+
 /// Every kind.
 pub fn all(size: usize) -> Vec<Worst> {
-    let long = vec!["\\n"; 30_000].concat();
+    let long = vec!["\\b"; 30_000].concat();
     let deep = format!("{}1{}", "[".repeat(50), "]".repeat(50));
     let names: Vec<_> = (0..4_000).map(|n| format!("\"{}{n}\":{n}.5", "k".repeat(size / 4_000 - 16))).collect();
     let control = iter::once(0xda).chain(60_000_u16.to_be_bytes()).chain([1; 60_000]).collect::<Vec<_>>();
@@ -119,7 +126,7 @@ pub fn all(size: usize) -> Vec<Worst> {
         json("JSON, escapes", METRICS, size, [r#"{"epoch":1,"loss":0.5,"x":["#, &format!("\"{long}\""), "]}"]),
         json("JSON, 50 levels", METRICS, size, [r#"{"epoch":1,"loss":0.5,"x":["#, &deep, "]}"]),
         json("JSON, configuration", EVENTS, size, [r#"{"type":"training_start","config":["#, "12345", "]}"]),
-        json("JSON, tags", EVENTS, size, [r#"{"type":"training_start","tags":["#, "\"tag\"", "]}"]),
+        tags(size),
         json("JSON, an event", EVENTS, size, [r#"{"type":"note","x":["#, "12345", "]}"]),
         json("JSON, hidden units", METRICS, size, [r#"{"epoch":1,"loss":0.5,"hidden_units":["#, r#"{"id":11}"#, "]}"]),
         json("JSON, no shape", Becomes::DeadLetter, size, [r#"{"x":["#, "12345", "]}"]),
