@@ -246,12 +246,17 @@ pub struct SetAside {
 }
 
 impl SetAside {
-    /// How much of a `too_large` message is kept.
+    /// How much is kept of a message that is longer than messages may be.
     pub const KEPT: usize = 64 << 10;
 
-    /// The description of `raw`, and the part of it that is kept.
+    /// The description of `raw`, all of which is kept.
     pub fn new(rejection: Rejection, raw: &[u8]) -> (Self, &[u8]) {
-        let kept = if rejection.reason == Reason::TooLarge { &raw[..raw.len().min(Self::KEPT)] } else { raw };
+        Self::received(rejection, raw, usize::MAX)
+    }
+
+    /// The same of a message as it was received: of one longer than `limit` the beginning is kept.
+    pub fn received(rejection: Rejection, raw: &[u8], limit: usize) -> (Self, &[u8]) {
+        let kept = if raw.len() > limit { &raw[..raw.len().min(Self::KEPT)] } else { raw };
         let hash = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(raw));
         (Self { rejection, length: raw.len() as u64, hash }, kept)
     }
@@ -296,9 +301,10 @@ mod tests {
     #[test]
     fn a_set_aside_message_keeps_its_bytes_and_its_reason() {
         let raw = vec![b'x'; SetAside::KEPT + 1];
-        for (reason, kept_bytes) in [(Reason::TooLarge, SetAside::KEPT), (Reason::MalformedJson, raw.len())] {
+        let (reason, long) = (Reason::TooLarge, raw.len());
+        for (limit, kept_bytes) in [(long - 1, SetAside::KEPT), (long, long), (usize::MAX, long)] {
             let rejection = Rejection { reason, detail: "because".into() };
-            let (aside, kept) = SetAside::new(rejection, &raw);
+            let (aside, kept) = SetAside::received(rejection, &raw, limit);
             assert_eq!((kept.len(), aside.length), (kept_bytes, raw.len() as u64));
             assert_eq!(SetAside::decode(&aside.encode(kept)), Some((aside.clone(), kept)));
         }

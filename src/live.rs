@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::{
     event::{Decided, Kind, Row},
+    memory::LARGE,
     render::Json,
     units,
     wire::{self, Limits},
@@ -39,18 +40,22 @@ pub struct Item {
     pub decided: Decided,
     channel: Arc<str>,
     payload: Bytes,
+    length: usize,
     shown: OnceLock<Option<Box<str>>>,
 }
 
 impl Item {
     /// A message that was accepted.
     pub fn new(kind: Kind, decided: Decided, channel: Arc<str>, payload: Bytes) -> Self {
-        Self { kind, decided, channel, payload, shown: OnceLock::new() }
+        let length = payload.len();
+        // Nobody is shown a large one: the store has it, and its memory is needed.
+        let payload = if length < LARGE { payload } else { Bytes::new() };
+        Self { kind, decided, channel, payload, length, shown: OnceLock::new() }
     }
 
     /// Its size as received.
     pub fn bytes(&self) -> usize {
-        self.payload.len()
+        self.length
     }
 
     /// The JSON of the row that it becomes: what the store will answer, before the store has it. Made once, for all watchers.
@@ -72,7 +77,7 @@ impl Item {
     }
 
     fn cost(&self) -> usize {
-        2 * self.payload.len() + ITEM_BYTES
+        2 * self.length + ITEM_BYTES
     }
 }
 

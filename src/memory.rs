@@ -27,7 +27,7 @@ pub const LARGE: usize = 1 << 20;
 /// See [`MemoryLimit::default`].
 const LIMIT: usize = 96 << 20;
 /// While no more than this is used, the writer gets anything.
-const FLOOR: usize = 24 << 20;
+const FLOOR: usize = 8 << 20;
 /// How long the writer waits before others are told to let go, and before they are told again.
 const PRESSURE_AFTER: Duration = Duration::from_secs(1);
 /// For how long the longest row counts as one that may be read next.

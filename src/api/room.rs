@@ -258,7 +258,7 @@ impl Room {
 
     /// The same with JSON that is there.
     pub fn text(self, text: Vec<u8>) -> Response {
-        let is_large = text.len() >= LARGE;
+        let is_large = text.len() >= SLICE;
         let mut response: Response = Body::new(Held { rest: self.hold(text) }).into_response();
         if is_large {
             response.extensions_mut().insert(HoldsMemory);

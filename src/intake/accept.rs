@@ -144,7 +144,7 @@ impl Intake {
         );
         self.rejected += 1;
         self.parts.metrics.intake_rejected.get_or_create(&Label::of(rejection.reason.as_str())).inc();
-        let (aside, kept) = SetAside::new(rejection.clone(), &frame.payload);
+        let (aside, kept) = SetAside::received(rejection.clone(), &frame.payload, self.limits.message.as_usize());
         let payload = aside.encode(kept);
         let open = self.resolver.open_run(&frame.channel).filter(|_| !frame.control);
         let decided = Decided {

@@ -119,11 +119,14 @@ impl Limits {
     };
 
     fn too_deep(depth: usize) -> Rejection {
-        Rejection { reason: Reason::TooDeep, detail: format!("nested deeper than {depth}") }
+        Rejection { reason: Reason::TooDeep, detail: format!("nested deeper than {depth}; see `limits.depth`") }
     }
 
     fn too_many_fields(fields: usize) -> Rejection {
-        Rejection { reason: Reason::TooLarge, detail: format!("a map with more than {fields} fields") }
+        Rejection {
+            reason: Reason::TooLarge,
+            detail: format!("a map with more than {fields} fields; see `limits.fields`"),
+        }
     }
 
     fn too_many_elements(elements: usize) -> Rejection {
@@ -151,7 +154,7 @@ impl Limits {
         if longest <= self.string.as_usize() {
             return Ok(());
         }
-        let detail = format!("a string of {longest} bytes; the limit is {}", self.string);
+        let detail = format!("a string of {longest} bytes; the limit is {} (`limits.string`)", self.string);
         Err(Rejection { reason: Reason::TooLarge, detail })
     }
 }
@@ -209,7 +212,7 @@ pub fn seq(payload: &[u8]) -> Option<i64> {
 /// The map that a message is, checked whole, and the length of its longest string.
 fn open<'a>(payload: &'a [u8], limits: &Limits) -> Result<(Source<'a>, usize), Rejection> {
     if payload.len() > limits.message.as_usize() {
-        let detail = format!("{} bytes; the limit is {}", payload.len(), limits.message);
+        let detail = format!("{} bytes; the limit is {} (`limits.message`)", payload.len(), limits.message);
         return Err(Rejection { reason: Reason::TooLarge, detail });
     }
     let whole = encoding(payload)?;
