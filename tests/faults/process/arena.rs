@@ -9,6 +9,7 @@ use super::{
     judge::{self, Rules, Table, Verdict, Window},
     producer::{Entry, Load, Producer},
     pulse,
+    strace::Attached,
 };
 use crate::support::{
     cassandra::Cassandra,
@@ -153,17 +154,33 @@ impl Arena {
             arena.daemon.kill9();
             arena.daemon.set_wrapper(wrapper);
             arena.daemon.launch();
-            let process = arena.daemon.process();
-            let start = Instant::now();
-            while !killed && start.elapsed() < Duration::from_secs(3) {
-                thread::sleep(Duration::from_millis(5));
-                killed = process.ended().is_some();
-            }
-            arena.daemon.kill9();
+            killed = arena.ends_by_itself();
             arena.daemon.set_wrapper(Vec::new());
             arena.daemon.launch();
         });
         killed
+    }
+
+    /// The same to the running daemon, by what is attached to its process id.
+    pub fn killed_by(&mut self, attach: impl FnOnce(u32) -> Attached) -> bool {
+        let mut killed = false;
+        self.lossy(|arena| {
+            let _attached = attach(arena.daemon.process().id());
+            killed = arena.ends_by_itself();
+            arena.daemon.launch();
+        });
+        killed
+    }
+
+    /// Whether it ends soon; if not it is killed.
+    fn ends_by_itself(&mut self) -> bool {
+        let (mut ended, start, process) = (false, Instant::now(), self.daemon.process());
+        while !ended && start.elapsed() < Duration::from_secs(3) {
+            thread::sleep(Duration::from_millis(5));
+            ended = process.ended().is_some();
+        }
+        self.daemon.kill9();
+        ended
     }
 
     /// A fault that may not cost a single message.

@@ -246,7 +246,8 @@ fn refused_rows(cluster: &Cluster) {
     let case = Case::new("Cassandra: a row that is refused", "a topology larger than the server takes, among others");
     let (mut fight, _proxy) =
         arena(case.errors(&["dead letter", "refused", "set aside"]), &cluster.keyspace(), "SimpleStrategy:1", &[]);
-    let large = "1,".repeat(9 << 20);
+    // 18 MiB, in fewer values than `limits.elements` allows.
+    let large = "12345,".repeat(3 << 20);
     let message =
         format!("{{\"type\":\"topology\",\"run_id\":\"large\",\"data\":{{\"input_size\":2,\"x\":[{}1]}}}}", large);
     fight.harmless(|fight| {

@@ -44,21 +44,22 @@ pub fn killer(call: &str, path: Option<&Path>, nth: u32, log: &Path) -> Vec<Stri
     words.iter().map(ToString::to_string).chain(log).chain(path).collect()
 }
 
-/// Names the point at which a killed program was, from the log of [`killer`].
+/// Names the point at which a killed program was, from the log of [`killer`] or [`Attached::killer`].
 pub fn point(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let line = text.lines().rev().find(|line| line.contains('(') && !line.contains("resumed")).unwrap_or_default();
     let call = line.split('(').next().and_then(|head| head.rsplit(' ').next()).unwrap_or_default();
+    // A small file is replaced by one that has its name with something random behind it until it is renamed.
     let file = [
         (".seg", "segment"),
-        ("/spool/checkpoint.tmp", "checkpoint"),
-        ("/spool/checkpoint", "checkpoint"),
+        ("/spool/checkpoint.", "checkpoint"),
+        ("/spool/checkpoint", "old checkpoint"),
         ("/spool/lock", "lock"),
         ("/spool>", "spool directory"),
         ("/spool\"", "spool directory"),
         ("cascor.db", "database"),
-        ("runs.tmp", "open runs"),
-        ("runs.json", "open runs"),
+        ("/runs.json.", "open runs"),
+        ("/runs.json", "old open runs"),
         ("deadletter", "dead letters"),
         ("TCP:", "socket"),
         ("socket:", "socket"),
@@ -87,8 +88,8 @@ impl Attached {
             command.arg("-P").arg(path);
         }
         command.args(["-p", &pid.to_string()]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let tracer = format!("TracerPid:\t{}", child.id());
+        let attached = Self::spawn(command);
+        let tracer = format!("TracerPid:\t{}", attached.child.id());
         wait_until("strace to attach", Duration::from_secs(10), || {
             // Every thread, or a fault would begin with a part of the program only.
             fs::read_dir(format!("/proc/{pid}/task"))
@@ -96,7 +97,29 @@ impl Attached {
                 .flatten()
                 .all(|task| fs::read_to_string(task.path().join("status")).is_ok_and(|status| status.contains(&tracer)))
         });
-        Self { child }
+        attached
+    }
+
+    /// Kills the program before the `nth` call of `call` from now on in one of its threads: for files whose names are not known
+    /// before. The last line of `log` says where that was.
+    pub fn killer(pid: u32, thread: &str, call: &str, nth: u32, log: &Path) -> Self {
+        let named = |task: &Path| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim_end() == thread);
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().map(|task| task.path());
+        let task =
+            tasks.into_iter().find(|task| named(task)).unwrap_or_else(|| panic!("there is no thread `{thread}`"));
+        let mut command = Command::new("strace");
+        command.args(["-y", "-qq", "-s", "0", "-e", &format!("trace={call}"), "-e"]);
+        command
+            .arg(format!("inject={call}:signal=SIGKILL:when={nth}"))
+            .arg("-o")
+            .arg(log)
+            .arg("-p")
+            .arg(task.file_name().unwrap());
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        Self { child: command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap() }
     }
 }
 
