@@ -14,7 +14,10 @@ mod stored;
 
 use std::{
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,6 +29,7 @@ use axum::{
     response::IntoResponse,
 };
 use fred::{
+    clients::Client,
     interfaces::KeysInterface,
     types::{Expiration, SetOptions},
 };
@@ -57,6 +61,8 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(24 * 3_600);
 /// How old the stored time of the last use may get.
 const USED_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is said that it cannot be stored.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 /// How long Redis may take.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the disk may.
@@ -72,6 +78,8 @@ pub struct Sessions {
     key: SessionKey,
     lifetime: Duration,
     ledger: Mutex<Ledger>,
+    /// When it was last said that Redis takes no time of a last use.
+    unrefreshed: AtomicI64,
     /// One after the other, so that the newest is what stays on disk.
     saving: tokio::sync::Mutex<()>,
 }
@@ -110,6 +118,7 @@ impl Sessions {
             key,
             lifetime,
             ledger,
+            unrefreshed: AtomicI64::new(0),
             saving: tokio::sync::Mutex::default(),
         }
     }
@@ -139,11 +148,42 @@ impl Sessions {
         self.ask(self.link.read(&client, &self.key(id), SMALL_VALUE)).await
     }
 
-    async fn write(&self, id: &str, value: &Stored, only: Option<SetOptions>) -> Result<(), ApiError> {
+    async fn write(&self, id: &str, value: &Stored) -> Result<(), ApiError> {
         let client = self.link.client().ok_or_else(away)?;
+        self.ask(self.set(&client, id, value, None)).await
+    }
+
+    /// Keeps the time of the last use, if Redis takes it.
+    async fn refresh(&self, id: &str, value: &Stored) {
+        let Some(client) = self.link.client() else { return };
+        let error = match timeout(REDIS_TIMEOUT, self.set(&client, id, value, Some(SetOptions::XX))).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                self.link.acl().warn(&error, Resource::Key(&self.prefix));
+                error.to_string()
+            }
+            Err(late) => late.to_string(),
+        };
+        let last = self.unrefreshed.load(Ordering::Relaxed);
+        let due = value.used - last >= micros(WARN_EVERY);
+        if due && self.unrefreshed.compare_exchange(last, value.used, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            warn!(
+                error,
+                "Redis does not take the time of a session's last use: sessions last as if they were not used"
+            );
+        }
+    }
+
+    async fn set(
+        &self,
+        client: &Client,
+        id: &str,
+        value: &Stored,
+        only: Option<SetOptions>,
+    ) -> Result<(), fred::error::Error> {
         let left = Duration::from_micros(u64::try_from(value.expires - value.used).unwrap_or(0)).min(IDLE);
         let expire = Some(Expiration::PX(i64::try_from(left.as_millis()).unwrap_or(1).max(1)));
-        self.ask(client.set::<(), _, _>(self.key(id), value.seal(&self.key, id), expire, only, false)).await
+        client.set::<(), _, _>(self.key(id), value.seal(&self.key, id), expire, only, false).await
     }
 
     /// A new session; also the cookie.
@@ -161,7 +201,7 @@ impl Sessions {
             expires: issued.saturating_add(micros(self.lifetime)),
             used: issued,
         };
-        self.write(&id, &value, None).await?;
+        self.write(&id, &value).await?;
         for session in ended {
             // It has ended in any case; here its key does not wait to expire.
             let _ = self.delete(&session.id).await;
@@ -190,8 +230,9 @@ impl Sessions {
             return Ok(None);
         }
         if now - value.used > micros(USED_WITHIN) {
-            // Only where the key still is: a session that is signed out meanwhile stays out.
-            self.write(&id, &Stored { used: now, ..value }, Some(SetOptions::XX)).await?;
+            // Only where the key still is: a session that is signed out meanwhile stays out. A Redis that takes no writes (it is
+            // full, or a replica) keeps nobody out: the session is in force until the time that is stored.
+            self.refresh(&id, &Stored { used: now, ..value }).await;
         }
         Ok(Some(session))
     }
