@@ -15,9 +15,11 @@ mod stored;
 use std::{
     path::Path,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicI64, Ordering},
+        mpsc,
     },
+    thread,
     time::Duration,
 };
 
@@ -77,11 +79,11 @@ pub struct Sessions {
     prefix: String,
     key: SessionKey,
     lifetime: Duration,
-    ledger: Mutex<Ledger>,
+    ledger: Arc<Mutex<Ledger>>,
     /// When it was last said that Redis takes no time of a last use.
     unrefreshed: AtomicI64,
     /// One after the other, so that the newest is what stays on disk.
-    saving: tokio::sync::Mutex<()>,
+    saving: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Somebody who is signed in.
@@ -111,7 +113,8 @@ impl Sessions {
     pub fn new(link: Link, key_prefix: &str, config: &Config, state_dir: &Path) -> Self {
         let key = SessionKey::of(config.session_key_file.as_deref(), state_dir);
         let lifetime = config.session_lifetime;
-        let ledger = Mutex::new(Ledger::open(Some(state_dir), config.sessions, micros(lifetime)));
+        let ledger = Arc::new(Mutex::new(Ledger::open(Some(state_dir), config.sessions, micros(lifetime))));
+        ledger::watch(Arc::downgrade(&ledger));
         Self {
             link,
             prefix: format!("{key_prefix}session:"),
@@ -119,7 +122,7 @@ impl Sessions {
             lifetime,
             ledger,
             unrefreshed: AtomicI64::new(0),
-            saving: tokio::sync::Mutex::default(),
+            saving: Arc::default(),
         }
     }
 
@@ -128,7 +131,7 @@ impl Sessions {
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        ledger::locked(&self.ledger)
     }
 
     fn fingerprint(&self, token: &Token) -> String {
@@ -246,26 +249,39 @@ impl Sessions {
     pub fn keep_only(&self, tokens: &[Token]) {
         let tokens: Vec<_> = tokens.iter().map(|token| self.fingerprint(token)).collect();
         self.ledger().keep_only(&tokens, units::now());
-        let unsaved = self.ledger().unsaved();
-        if let Some(unsaved) = unsaved {
-            let saved = unsaved.save();
-            self.ledger().saved(saved);
+        let (done, wait) = mpsc::channel();
+        let (list, saving) = (Arc::clone(&self.ledger), Arc::clone(&self.saving));
+        let saves = move || {
+            let _one = saving.blocking_lock();
+            ledger::save(&list);
+            let _ = done.send(());
+        };
+        let started = thread::Builder::new().name("sessions".into()).spawn(saves);
+        // Nobody waits for a disk that does not answer.
+        if started.is_err() || wait.recv_timeout(DISK_TIMEOUT).is_err() {
+            self.not_saved();
         }
+    }
+
+    fn not_saved(&self) {
+        self.ledger().saved(None);
+        warn!("the disk does not take the list of ended sessions; until it does, the list is of this process alone");
     }
 
     /// Keeps the ledger on disk. A disk that does not answer keeps nobody from signing in or out.
     async fn save(&self) {
-        let save = async {
-            let _one = self.saving.lock().await;
-            let Some(unsaved) = self.ledger().unsaved() else { return };
-            let saved = tokio::task::spawn_blocking(|| unsaved.save()).await;
-            self.ledger().saved(saved.ok().flatten());
+        let saved = async {
+            // Held until it is written, also when nobody waits any more: a disk that does not answer takes one thread.
+            let one = Arc::clone(&self.saving).lock_owned().await;
+            let list = Arc::clone(&self.ledger);
+            let saves = move || {
+                let _one = one;
+                ledger::save(&list);
+            };
+            tokio::task::spawn_blocking(saves).await.is_ok()
         };
-        if timeout(DISK_TIMEOUT, save).await.is_err() {
-            self.ledger().saved(None);
-            warn!(
-                "the disk does not take the list of ended sessions; until it does, the list is of this process alone"
-            );
+        if timeout(DISK_TIMEOUT, saved).await != Ok(true) {
+            self.not_saved();
         }
     }
 

@@ -192,7 +192,7 @@ fn a_redis_that_takes_no_writes_keeps_nobody_out() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let daemon = daemon(&redis, &dir, &[]);
-    let (port, ann) = (daemon.port(), SignedIn::new(daemon.port(), "admin"));
+    let (port, ann) = (daemon.http_port(), SignedIn::new(daemon.http_port(), "operator"));
     let mut client = redis.client();
     let before = get(&mut client, &ann.key());
     // It is full: what would make the value longer or newer is refused.
