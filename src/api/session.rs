@@ -249,7 +249,7 @@ impl Sessions {
     pub fn keep_only(&self, tokens: &[Token]) {
         let tokens: Vec<_> = tokens.iter().map(|token| self.fingerprint(token)).collect();
         self.ledger().keep_only(&tokens, units::now());
-        let (done, wait) = mpsc::channel();
+        let (done, wait) = mpsc::sync_channel(1);
         let (list, saving) = (Arc::clone(&self.ledger), Arc::clone(&self.saving));
         let saves = move || {
             let _one = saving.blocking_lock();
