@@ -1,6 +1,6 @@
 //! Whose connection a request came on.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The address of the peer of a connection, as an extension of each of its requests. A peer that reaches a dual-stack socket over
 /// IPv4 has its IPv4 address. Absent: the request was made inside this process.
@@ -13,9 +13,29 @@ impl From<SocketAddr> for ClientAddress {
     }
 }
 
+/// What counts as one client: an IPv4 address, or the /64 of an IPv6 one, whose other half is its owner's to choose.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address => address,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn half_of_an_ipv6_address_is_its_owners_to_choose() {
+        for (address, counted) in [
+            ("10.0.0.1", "10.0.0.1"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("2001:db8:0:1:2:3:4:5", "2001:db8:0:1::"),
+            ("2001:db8:0:2:2:3:4:5", "2001:db8:0:2::"),
+        ] {
+            assert_eq!(network(address.parse().unwrap()), counted.parse::<IpAddr>().unwrap());
+        }
+    }
 
     #[test]
     fn an_ipv4_peer_of_a_dual_stack_socket_is_itself() {

@@ -22,6 +22,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::client::network;
+
 /// Seats of the reserve beyond those that authenticated requests may keep (`http.reserved_connections`): for probes, and for
 /// heads that are being read.
 pub const UNRESERVED: usize = 32;
@@ -130,7 +132,8 @@ impl Rows {
         }
     }
 
-    /// A seat for somebody who comes now; else when to look again: at a moment, or (`None`) when something has changed.
+    /// A seat for somebody who comes now; else when to look again: at a moment, or (`None`) when something has changed. `peer`: a
+    /// [`network`], here and below.
     fn take(&mut self, now: Instant, peer: Option<IpAddr>) -> Result<Row, Option<Instant>> {
         if peer.is_some_and(|peer| self.is_beyond(peer)) {
             return self.reserve.take(now).map(|()| Row::Reserve);
@@ -213,7 +216,7 @@ impl Seats {
 
     /// Whether an address has its share. Its next connection waits apart, so that it does not hold up those of others.
     pub fn is_beyond(&self, peer: IpAddr) -> bool {
-        self.rows().is_beyond(peer)
+        self.rows().is_beyond(network(peer))
     }
 
     /// A place to wait in for such a connection; `None`: it is to be closed.
@@ -229,6 +232,7 @@ impl Seats {
 
     /// A seat, as soon as there is one. `peer`: an address that may have no more than its share. Dropping the future takes none.
     pub async fn take(self: &Arc<Self>, peer: Option<IpAddr>) -> Seat {
+        let peer = peer.map(network);
         loop {
             let changed = self.changed.notified();
             let taken = self.rows().take(Instant::now(), peer);

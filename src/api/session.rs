@@ -14,7 +14,12 @@ mod stored;
 
 use std::{
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicI64, Ordering},
+        mpsc,
+    },
+    thread,
     time::Duration,
 };
 
@@ -26,6 +31,7 @@ use axum::{
     response::IntoResponse,
 };
 use fred::{
+    clients::Client,
     interfaces::KeysInterface,
     types::{Expiration, SetOptions},
 };
@@ -57,6 +63,8 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(24 * 3_600);
 /// How old the stored time of the last use may get.
 const USED_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is said that it cannot be stored.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 /// How long Redis may take.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the disk may.
@@ -71,9 +79,11 @@ pub struct Sessions {
     prefix: String,
     key: SessionKey,
     lifetime: Duration,
-    ledger: Mutex<Ledger>,
+    ledger: Arc<Mutex<Ledger>>,
+    /// When it was last said that Redis takes no time of a last use.
+    unrefreshed: AtomicI64,
     /// One after the other, so that the newest is what stays on disk.
-    saving: tokio::sync::Mutex<()>,
+    saving: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Somebody who is signed in.
@@ -103,14 +113,16 @@ impl Sessions {
     pub fn new(link: Link, key_prefix: &str, config: &Config, state_dir: &Path) -> Self {
         let key = SessionKey::of(config.session_key_file.as_deref(), state_dir);
         let lifetime = config.session_lifetime;
-        let ledger = Mutex::new(Ledger::open(Some(state_dir), config.sessions, micros(lifetime)));
+        let ledger = Arc::new(Mutex::new(Ledger::open(Some(state_dir), config.sessions, micros(lifetime))));
+        ledger::watch(Arc::downgrade(&ledger));
         Self {
             link,
             prefix: format!("{key_prefix}session:"),
             key,
             lifetime,
             ledger,
-            saving: tokio::sync::Mutex::default(),
+            unrefreshed: AtomicI64::new(0),
+            saving: Arc::default(),
         }
     }
 
@@ -119,7 +131,7 @@ impl Sessions {
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        ledger::locked(&self.ledger)
     }
 
     fn fingerprint(&self, token: &Token) -> String {
@@ -139,11 +151,42 @@ impl Sessions {
         self.ask(self.link.read(&client, &self.key(id), SMALL_VALUE)).await
     }
 
-    async fn write(&self, id: &str, value: &Stored, only: Option<SetOptions>) -> Result<(), ApiError> {
+    async fn write(&self, id: &str, value: &Stored) -> Result<(), ApiError> {
         let client = self.link.client().ok_or_else(away)?;
+        self.ask(self.set(&client, id, value, None)).await
+    }
+
+    /// Keeps the time of the last use, if Redis takes it.
+    async fn refresh(&self, id: &str, value: &Stored) {
+        let Some(client) = self.link.client() else { return };
+        let error = match timeout(REDIS_TIMEOUT, self.set(&client, id, value, Some(SetOptions::XX))).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                self.link.acl().warn(&error, Resource::Key(&self.prefix));
+                error.to_string()
+            }
+            Err(late) => late.to_string(),
+        };
+        let last = self.unrefreshed.load(Ordering::Relaxed);
+        let due = value.used - last >= micros(WARN_EVERY);
+        if due && self.unrefreshed.compare_exchange(last, value.used, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            warn!(
+                error,
+                "Redis does not take the time of a session's last use: sessions last as if they were not used"
+            );
+        }
+    }
+
+    async fn set(
+        &self,
+        client: &Client,
+        id: &str,
+        value: &Stored,
+        only: Option<SetOptions>,
+    ) -> Result<(), fred::error::Error> {
         let left = Duration::from_micros(u64::try_from(value.expires - value.used).unwrap_or(0)).min(IDLE);
         let expire = Some(Expiration::PX(i64::try_from(left.as_millis()).unwrap_or(1).max(1)));
-        self.ask(client.set::<(), _, _>(self.key(id), value.seal(&self.key, id), expire, only, false)).await
+        client.set::<(), _, _>(self.key(id), value.seal(&self.key, id), expire, only, false).await
     }
 
     /// A new session; also the cookie.
@@ -161,7 +204,7 @@ impl Sessions {
             expires: issued.saturating_add(micros(self.lifetime)),
             used: issued,
         };
-        self.write(&id, &value, None).await?;
+        self.write(&id, &value).await?;
         for session in ended {
             // It has ended in any case; here its key does not wait to expire.
             let _ = self.delete(&session.id).await;
@@ -190,8 +233,9 @@ impl Sessions {
             return Ok(None);
         }
         if now - value.used > micros(USED_WITHIN) {
-            // Only where the key still is: a session that is signed out meanwhile stays out.
-            self.write(&id, &Stored { used: now, ..value }, Some(SetOptions::XX)).await?;
+            // Only where the key still is: a session that is signed out meanwhile stays out. A Redis that takes no writes (it is
+            // full, or a replica) keeps nobody out: the session is in force until the time that is stored.
+            self.refresh(&id, &Stored { used: now, ..value }).await;
         }
         Ok(Some(session))
     }
@@ -205,26 +249,39 @@ impl Sessions {
     pub fn keep_only(&self, tokens: &[Token]) {
         let tokens: Vec<_> = tokens.iter().map(|token| self.fingerprint(token)).collect();
         self.ledger().keep_only(&tokens, units::now());
-        let unsaved = self.ledger().unsaved();
-        if let Some(unsaved) = unsaved {
-            let saved = unsaved.save();
-            self.ledger().saved(saved);
+        let (done, wait) = mpsc::sync_channel(1);
+        let (list, saving) = (Arc::clone(&self.ledger), Arc::clone(&self.saving));
+        let saves = move || {
+            let _one = saving.blocking_lock();
+            ledger::save(&list);
+            let _ = done.send(());
+        };
+        let started = thread::Builder::new().name("sessions".into()).spawn(saves);
+        // Nobody waits for a disk that does not answer.
+        if started.is_err() || wait.recv_timeout(DISK_TIMEOUT).is_err() {
+            self.not_saved();
         }
+    }
+
+    fn not_saved(&self) {
+        self.ledger().saved(None);
+        warn!("the disk does not take the list of ended sessions; until it does, the list is of this process alone");
     }
 
     /// Keeps the ledger on disk. A disk that does not answer keeps nobody from signing in or out.
     async fn save(&self) {
-        let save = async {
-            let _one = self.saving.lock().await;
-            let Some(unsaved) = self.ledger().unsaved() else { return };
-            let saved = tokio::task::spawn_blocking(|| unsaved.save()).await;
-            self.ledger().saved(saved.ok().flatten());
+        let saved = async {
+            // Held until it is written, also when nobody waits any more: a disk that does not answer takes one thread.
+            let one = Arc::clone(&self.saving).lock_owned().await;
+            let list = Arc::clone(&self.ledger);
+            let saves = move || {
+                let _one = one;
+                ledger::save(&list);
+            };
+            tokio::task::spawn_blocking(saves).await.is_ok()
         };
-        if timeout(DISK_TIMEOUT, save).await.is_err() {
-            self.ledger().saved(None);
-            warn!(
-                "the disk does not take the list of ended sessions; until it does, the list is of this process alone"
-            );
+        if timeout(DISK_TIMEOUT, saved).await != Ok(true) {
+            self.not_saved();
         }
     }
 

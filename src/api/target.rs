@@ -13,7 +13,7 @@ use axum::{
 use super::{Config, error::ApiError};
 
 /// Headers by which proxies say that they pass a request on, besides those that begin with [`FORWARDED_PREFIX`].
-const PROXY_HEADERS: [&str; 10] = [
+const PROXY_HEADERS: [&str; 12] = [
     "forwarded",
     "via",
     "x-real-ip",
@@ -24,9 +24,11 @@ const PROXY_HEADERS: [&str; 10] = [
     "x-envoy-external-address",
     "true-client-ip",
     "cf-connecting-ip",
+    "client-ip",
+    "fastly-client-ip",
 ];
-/// `X-Forwarded-For`, `-Host`, `-Proto`, `-Port`, `-Prefix` and the like.
-const FORWARDED_PREFIX: &str = "x-forwarded-";
+/// `X-Forwarded`, `X-Forwarded-For`, `-Host`, `-Proto`, `-Port`, `-Prefix` and the like.
+const FORWARDED_PREFIX: &str = "x-forwarded";
 
 /// Refuses a request that names its server ambiguously.
 ///
@@ -164,6 +166,10 @@ mod tests {
             ("x-forwarded-for", true),
             ("X-Forwarded-Proto", true),
             ("x-forwarded-anything", true),
+            ("X-Forwarded", true),
+            ("Client-IP", true),
+            ("True-Client-IP", true),
+            ("Fastly-Client-IP", true),
             ("Forwarded", true),
             ("Via", true),
             ("X-Real-IP", true),

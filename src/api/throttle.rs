@@ -5,12 +5,14 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use super::client::network;
 
 /// Wrong tokens at once.
 const BURST: u32 = 20;
@@ -18,14 +20,6 @@ const BURST: u32 = 20;
 const REFILL: Duration = Duration::from_secs(3);
 /// Addresses that are remembered. One more takes the place of the one that has been silent longest.
 const ADDRESSES_MAX: usize = 4_096;
-
-/// Half of an IPv6 address is its owner's to choose.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-    }
-}
 
 /// See the module.
 #[derive(Debug, Default)]

@@ -64,7 +64,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Keyring {
     tokens: RwLock<Arc<Vec<Token>>>,
-    /// The file in force.
+    /// The file in force; before one could be read, the first that was configured.
     file: RwLock<Option<PathBuf>>,
     /// Why the tokens are those of before.
     problem: RwLock<Option<String>>,
@@ -92,6 +92,10 @@ impl Keyring {
     /// As [`read`]; those before stay, and [`problem`](Self::problem) says why.
     pub fn load(&self, path: Option<&Path>) -> Result<Counts, TokensError> {
         let before = self.file.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let (Some(path), None) = (path, &before) {
+            // Also when it cannot be read: from now on it guards, and no token is better than none needed.
+            *self.file.write().unwrap_or_else(PoisonError::into_inner) = Some(path.to_owned());
+        }
         let loaded = match (path, before) {
             (Some(path), _) => read(path),
             (None, Some(path)) => Err(TokensError::Unset { path }),
@@ -141,9 +145,9 @@ impl Keyring {
         Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether there are tokens at all.
+    /// Whether tokens guard anything. A file that was configured does, also while it cannot be read and nobody has one.
     pub fn is_used(&self) -> bool {
-        !self.tokens().is_empty()
+        self.file.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Whether this very token is in force.
@@ -271,6 +275,23 @@ mod tests {
         assert_eq!(keys.reload().unwrap(), Counts { read: 1, ..Counts::default() });
         assert!(keys.with_secret("0123456789abcdef").is_none() && keys.problem().is_none());
         assert_eq!(keys.audit().metrics().api_tokens_outdated.get(), 0);
+    }
+
+    #[test]
+    fn a_configured_file_without_a_usable_line_guards_from_the_start() {
+        for text in [Some("nonsense"), Some(""), None] {
+            let (_dir, path) = file("");
+            text.map_or_else(|| fs::remove_file(&path), |text| fs::write(&path, text)).unwrap();
+            let keys = keyring();
+            assert!(keys.load(Some(&path)).is_err());
+            assert!(keys.is_used() && keys.counts() == Counts::default(), "{text:?}");
+            assert!(keys.load(None).is_err() && keys.is_used(), "taken out of the configuration");
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, "Bearer 0123456789abcdef".parse().unwrap())]);
+            assert!(keys.bearer(&headers).is_err());
+            fs::write(&path, "ann admin 0123456789abcdef").unwrap();
+            assert!(keys.reload().is_ok() && keys.bearer(&headers).is_ok(), "mended");
+        }
+        assert!(!keyring().is_used());
     }
 
     #[tokio::test(start_paused = true)]

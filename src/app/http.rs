@@ -53,18 +53,18 @@ pub fn keys(settings: &Settings, link: &Link, metrics: &Arc<Metrics>) -> Arc<Key
 
 /// Takes the tokens of the file in place of those before.
 pub fn load_tokens(keys: &Keyring, settings: &Settings) {
-    told(keys.load(settings.http.tokens_file.as_deref()), settings);
+    told(keys, keys.load(settings.http.tokens_file.as_deref()), settings);
 }
 
 /// Reads the file of tokens again although the rest of the configuration cannot be used.
 pub fn reload_tokens(keys: &Keyring) {
     match keys.reload() {
         Ok(counts) => loaded(counts),
-        Err(error) => kept(&error),
+        Err(error) => kept(keys, &error),
     }
 }
 
-fn told(outcome: Result<Counts, TokensError>, settings: &Settings) {
+fn told(keys: &Keyring, outcome: Result<Counts, TokensError>, settings: &Settings) {
     match outcome {
         Ok(counts)
             if counts == Counts::default()
@@ -76,7 +76,7 @@ fn told(outcome: Result<Counts, TokensError>, settings: &Settings) {
             );
         }
         Ok(counts) => loaded(counts),
-        Err(error) => kept(&error),
+        Err(error) => kept(keys, &error),
     }
 }
 
@@ -87,7 +87,11 @@ fn loaded(counts: Counts) {
     }
 }
 
-fn kept(error: &TokensError) {
+fn kept(keys: &Keyring, error: &TokensError) {
+    if keys.counts() == Counts::default() {
+        error!(%error, "the tokens cannot be loaded: what needs a token is refused until the file is mended and loaded again");
+        return;
+    }
     error!(%error, "the tokens cannot be loaded; those of before stay in force");
 }
 

@@ -149,3 +149,19 @@ async fn a_flood_of_one_address_waits_apart_and_in_order() {
     assert!(seats.queue().is_some());
     drop(held);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_ipv6_network_has_one_share() {
+    let seats = seats(8);
+    let of = |network: u16, host: u16| Some(IpAddr::from([0x2001, 0xdb8, 0, network, 0, 0, 0, host]));
+    let mut taken = Vec::new();
+    for (network, host, row) in
+        [(1, 1, Row::Any), (1, 2, Row::Any), (1, 3, Row::Reserve), (2, 1, Row::Any), (1, 4, Row::Reserve)]
+    {
+        taken.push(seats.take(of(network, host)).await);
+        assert_eq!(taken.last().unwrap().row(), row, "{network} {host}");
+    }
+    assert!(seats.is_beyond(of(1, 9).unwrap()) && !seats.is_beyond(of(2, 9).unwrap()));
+    taken.clear();
+    assert!(!seats.is_beyond(of(1, 9).unwrap()), "given back");
+}

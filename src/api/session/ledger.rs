@@ -5,17 +5,20 @@
 //! out of the file, so that the ledger is bounded and errs on the side of ending. It is a file of the state directory; processes
 //! that share the directory share it. A daemon on another machine knows only what Redis tells it.
 
+mod disk;
+
 use std::{
     collections::BTreeMap,
-    fs, io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError, Weak},
+    thread,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::key::write_new;
+use self::disk::{Found, Unsaved, Version, read};
 use crate::units::Micros;
 
 /// Sessions of one token that are remembered as signed out.
@@ -24,8 +27,9 @@ const ENDED_MAX: usize = 256;
 const GONE_MAX: usize = 1_024;
 /// Its name in the state directory.
 const FILE: &str = "sessions.json";
-/// More than a full ledger of a hundred tokens.
-const BYTES_MAX: u64 = 8 << 20;
+
+/// How often it is read what other processes have written of sessions.
+const READ_EVERY: Duration = Duration::from_secs(1);
 
 /// One session.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -70,14 +74,14 @@ pub struct Ledger {
 
 impl Account {
     /// Keeps within the bounds; returns the open sessions that are ended by that.
-    fn trim(&mut self, cap: usize, oldest: Micros) -> Vec<Entry> {
+    fn trim(&mut self, cap: usize, ended: usize, oldest: Micros) -> Vec<Entry> {
         for list in [&mut self.open, &mut self.ended] {
             list.sort();
             list.dedup();
         }
         let surplus = self.open.len().saturating_sub(cap);
         let removed: Vec<_> = self.open.drain(..surplus).collect();
-        let forgotten = self.ended.len().saturating_sub(ENDED_MAX);
+        let forgotten = self.ended.len().saturating_sub(ended);
         let forgotten = self.ended.drain(..forgotten).next_back();
         for last in removed.last().into_iter().chain(&forgotten) {
             self.ended_until = self.ended_until.max(last.issued);
@@ -90,41 +94,66 @@ impl Account {
     }
 }
 
+impl Accounts {
+    /// Forgets tokens that were taken out, where all of their sessions have expired by themselves, or there are too many.
+    fn prune(&mut self, oldest: Micros) {
+        self.tokens.retain(|_, account| !account.gone || account.ended_until > oldest);
+        let gone = self.tokens.iter().filter(|(_, account)| account.gone);
+        let mut gone: Vec<_> = gone.map(|(token, account)| (account.ended_until, token.clone())).collect();
+        let surplus = gone.len().saturating_sub(GONE_MAX);
+        gone.sort();
+        for (_, token) in gone.drain(..surplus) {
+            self.tokens.remove(&token);
+        }
+    }
+
+    /// Takes in what another process knows: what has ended for either has ended.
+    fn merge(&mut self, other: Self, cap: usize, oldest: Micros) {
+        self.ended_until = self.ended_until.max(other.ended_until);
+        for (token, theirs) in other.tokens {
+            let new = || Account { gone: theirs.gone, ..Account::default() };
+            let ours = self.tokens.entry(token).or_insert_with(new);
+            ours.ended_until = ours.ended_until.max(theirs.ended_until);
+            ours.ended.extend(theirs.ended);
+            ours.open.extend(theirs.open);
+            ours.trim(cap, ENDED_MAX, oldest);
+        }
+    }
+}
+
 impl Ledger {
     /// The ledger of a state directory; without one, of this process. `cap`: open sessions of one token.
     pub fn open(state_dir: Option<&Path>, cap: usize, lifetime: Micros) -> Self {
         let file = state_dir.map(|dir| dir.join(FILE));
+        let found = file.as_ref().and_then(|file| read(file, None));
         let mut ledger = Self { accounts: Accounts::default(), cap, lifetime, file, seen: None, changed: false };
-        ledger.refresh();
+        found.into_iter().for_each(|found| ledger.take_in(found));
         ledger
     }
 
     /// A new session of this token. Returns when it began, and those that end for it.
     pub fn begin(&mut self, token: &str, id: &str, now: Micros) -> (Micros, Vec<Entry>) {
-        self.refresh();
         let until = self.accounts.ended_until;
         let account = self.accounts.tokens.entry(token.to_owned()).or_default();
         let last = account.open.last().map_or(0, |entry| entry.issued);
         // The clock may have been set back.
         let issued = now.max(until + 1).max(account.ended_until + 1).max(last + 1);
         account.open.push(Entry { issued, id: id.to_owned() });
-        let removed = account.trim(self.cap, now - self.lifetime);
+        let removed = account.trim(self.cap, ENDED_MAX, now - self.lifetime);
         self.changed = true;
         (issued, removed)
     }
 
     /// Ends a session.
     pub fn end(&mut self, token: &str, session: Entry, now: Micros) {
-        self.refresh();
         let account = self.accounts.tokens.entry(token.to_owned()).or_default();
         account.ended.push(session);
-        account.trim(self.cap, now - self.lifetime);
+        account.trim(self.cap, ENDED_MAX, now - self.lifetime);
         self.changed = true;
     }
 
     /// Whether a session has ended.
-    pub fn is_ended(&mut self, token: &str, session: &Entry) -> bool {
-        self.refresh();
+    pub fn is_ended(&self, token: &str, session: &Entry) -> bool {
         session.issued <= self.accounts.ended_until
             || self
                 .accounts
@@ -135,7 +164,6 @@ impl Ledger {
 
     /// Ends every session of tokens that are none of these.
     pub fn keep_only(&mut self, tokens: &[String], now: Micros) {
-        self.refresh();
         let mut changed = false;
         for token in tokens {
             let account = self.accounts.tokens.entry(token.clone()).or_insert_with(|| {
@@ -151,98 +179,72 @@ impl Ledger {
                 changed = true;
             }
         }
-        // What was begun before has expired by itself.
-        let oldest = now - self.lifetime;
-        self.accounts.tokens.retain(|_, account| !account.gone || account.ended_until > oldest);
-        while self.accounts.tokens.len() > tokens.len() + GONE_MAX {
-            let others = self.accounts.tokens.iter().filter(|(_, account)| account.gone);
-            let Some(oldest) = others.min_by_key(|(_, account)| account.ended_until).map(|(token, _)| token.clone())
-            else {
-                break;
-            };
-            self.accounts.tokens.remove(&oldest);
-        }
+        self.accounts.prune(now - self.lifetime);
         self.changed |= changed;
     }
 
-    /// Takes in what another process that shares the state directory has written.
-    fn refresh(&mut self) {
-        let Some(file) = &self.file else { return };
-        let Ok(metadata) = fs::metadata(file) else { return };
-        let found = Some(version(&metadata));
-        if found == self.seen {
-            return;
-        }
-        self.seen = found;
-        let read = if metadata.len() > BYTES_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { fs::read(file) };
-        match read.and_then(|bytes| Ok(serde_json::from_slice::<Accounts>(&bytes)?)) {
-            Ok(accounts) => self.merge(accounts),
-            Err(error) => {
-                warn!(%error, file = %file.display(), "the list of ended sessions cannot be read: every session ends");
-                self.accounts.ended_until = crate::units::now();
-            }
-        }
+    /// The file, and its version that has been taken in.
+    pub fn file(&self) -> Option<(PathBuf, Option<Version>)> {
+        Some((self.file.clone()?, self.seen))
     }
 
-    fn merge(&mut self, other: Accounts) {
-        self.accounts.ended_until = self.accounts.ended_until.max(other.ended_until);
-        let oldest = crate::units::now() - self.lifetime;
-        for (token, theirs) in other.tokens {
-            let new = || Account { gone: theirs.gone, ..Account::default() };
-            let ours = self.accounts.tokens.entry(token).or_insert_with(new);
-            ours.ended_until = ours.ended_until.max(theirs.ended_until);
-            ours.ended.extend(theirs.ended);
-            ours.open.extend(theirs.open);
-            ours.trim(self.cap, oldest);
-        }
+    /// Takes in what another process that shares the state directory has written.
+    pub fn take_in(&mut self, found: Found) {
+        self.accounts.merge(found.accounts, self.cap, crate::units::now() - self.lifetime);
+        self.seen = Some(found.version);
     }
 
     /// What is to be written, if anything has changed since.
     pub fn unsaved(&mut self) -> Option<Unsaved> {
         let file = self.file.clone().filter(|_| std::mem::take(&mut self.changed))?;
-        let bytes = serde_json::to_vec(&self.accounts).expect("strings and numbers always serialise");
-        Some(Unsaved { file, bytes })
+        let oldest = crate::units::now() - self.lifetime;
+        Some(Unsaved { file, accounts: self.accounts.clone(), cap: self.cap, oldest })
     }
 
     /// It is on disk; or it is not, and is to be tried again with the next change.
-    pub fn saved(&mut self, version: Option<Version>) {
-        match version {
-            Some(version) => self.seen = Some(version),
+    pub fn saved(&mut self, found: Option<Found>) {
+        match found {
+            Some(found) => self.take_in(found),
             None => self.changed = true,
         }
     }
 }
 
-/// A version of the file: its inode and time.
-pub type Version = (u64, i64, i64);
-
-fn version(metadata: &fs::Metadata) -> Version {
-    (metadata.ino(), metadata.mtime(), metadata.mtime_nsec())
+/// Locks it, for moments: never while the disk is waited for.
+pub fn locked(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The file as it should be.
-pub struct Unsaved {
-    file: PathBuf,
-    bytes: Vec<u8>,
+/// Writes what has changed, and takes in what others have written. The ledger is not locked meanwhile.
+pub fn save(ledger: &Mutex<Ledger>) {
+    let unsaved = locked(ledger).unsaved();
+    if let Some(unsaved) = unsaved {
+        let saved = unsaved.save();
+        locked(ledger).saved(saved);
+    }
 }
 
-impl Unsaved {
-    /// Replaces the file as a whole. It waits for the disk, so nothing else may wait for it.
-    pub fn save(self) -> Option<Version> {
-        let written = write_new(&self.file, &self.bytes).and_then(|new| fs::rename(new, &self.file));
-        match written.and_then(|()| fs::metadata(&self.file)) {
-            Ok(metadata) => Some(version(&metadata)),
-            Err(error) => {
-                let file = self.file.display();
-                warn!(%error, %file, "the list of ended sessions is not on disk: it ends with this process");
-                None
+/// Takes in what other processes write, on a thread of its own: a request never waits for the disk.
+pub fn watch(ledger: Weak<Mutex<Ledger>>) {
+    let watches = move || {
+        while let Some(ledger) = ledger.upgrade() {
+            let file = locked(&ledger).file();
+            if let Some(found) = file.and_then(|(file, seen)| read(&file, seen)) {
+                locked(&ledger).take_in(found);
             }
+            drop(ledger);
+            thread::sleep(READ_EVERY);
         }
+    };
+    if let Err(error) = thread::Builder::new().name("sessions".into()).spawn(watches) {
+        warn!(%error, "what other processes say of ended sessions is not read");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const DAY: Micros = 24 * 3_600 * 1_000_000;
@@ -297,9 +299,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let now = crate::units::now();
         let save = |ledger: &mut Ledger| {
-            let version = ledger.unsaved().unwrap().save();
-            assert!(version.is_some());
-            ledger.saved(version);
+            let saved = ledger.unsaved().unwrap().save();
+            assert!(saved.is_some());
+            ledger.saved(saved);
             assert!(ledger.unsaved().is_none(), "nothing has changed since");
         };
         let mut one = Ledger::open(Some(dir.path()), 8, DAY);
@@ -310,10 +312,44 @@ mod tests {
         save(&mut other);
         one.end("ann", entry(b, "b"), now);
         save(&mut one);
+        assert!(!other.is_ended("ann", &entry(b, "b")), "not read yet");
+        // Both write at once, and neither loses what is the other's.
+        let (c, _) = other.begin("ann", "c", now);
+        other.end("ann", entry(c, "c"), now);
+        save(&mut other);
+        assert!(other.is_ended("ann", &entry(b, "b")));
+        let (file, seen) = one.file().unwrap();
+        one.take_in(read(&file, seen).expect("it is another version"));
+        assert!(one.is_ended("ann", &entry(c, "c")));
+        let (file, seen) = one.file().unwrap();
+        assert!(read(&file, seen).is_none(), "it is the same version");
         assert!(other.is_ended("ann", &entry(b, "b")) && !other.is_ended("ann", &entry(a, "a")));
-        let mut later = Ledger::open(Some(dir.path()), 8, DAY);
+        let later = Ledger::open(Some(dir.path()), 8, DAY);
+        assert!(later.is_ended("ann", &entry(c, "c")));
         assert!(later.is_ended("ann", &entry(b, "b")) && !later.is_ended("ann", &entry(a, "a")));
         fs::write(dir.path().join(FILE), "{").unwrap();
         assert!(Ledger::open(Some(dir.path()), 8, DAY).is_ended("ann", &entry(a, "a")));
+    }
+
+    #[test]
+    fn what_is_written_can_be_read_again_however_many_tokens_there_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = crate::units::now();
+        let mut ledger = Ledger::open(Some(dir.path()), 8, DAY);
+        for token in 0..400 {
+            let account = ledger.accounts.tokens.entry(format!("{token:064}")).or_default();
+            account.ended = (0..ENDED_MAX as Micros).map(|n| entry(now - 1_000 + n, &format!("{n:064}"))).collect();
+            account.open = vec![entry(now, "open")];
+        }
+        ledger.changed = true;
+        let saved = ledger.unsaved().unwrap().save();
+        ledger.saved(Some(saved.expect("it is written")));
+        let later = Ledger::open(Some(dir.path()), 8, DAY);
+        assert_eq!(later.accounts.ended_until, 0, "it was read");
+        for token in ["0", "399"].map(|token| format!("{token:0>64}")) {
+            assert!(!later.is_ended(&token, &entry(now, "open")));
+            let ended = (0..ENDED_MAX as Micros).map(|n| entry(now - 1_000 + n, &format!("{n:064}")));
+            assert!(ended.into_iter().all(|session| later.is_ended(&token, &session)));
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! What the command line sends to a daemon to be let in, and to which daemon it sends it.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use super::url::Url;
 use crate::{api, cli::CliError, secret::Secret, tls::Tls};
@@ -8,7 +12,7 @@ use crate::{api, cli::CliError, secret::Secret, tls::Tls};
 /// How to be let in, and whom to trust.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Credentials {
-    /// A file with the token for that daemon; absent: the variable CASCOR_INGEST_TOKEN, else for a daemon on this machine the first
+    /// A file with the token for that daemon; absent: the variable CASCOR_INGEST_TOKEN, else for the daemon at `http.listen` on this machine the first
     /// token of `http.tokens_file` that goes far enough, if that file may be read.
     #[arg(long, value_name = "FILE", requires = "url")]
     pub token_file: Option<PathBuf>,
@@ -54,9 +58,25 @@ impl Credentials {
     }
 }
 
-/// Whether the address is one of the configured daemon: its own tokens are sent nowhere else.
+/// Whether the address is one of the configured daemon: its own tokens are sent nowhere else. On this machine other users may
+/// listen, too, but not where the daemon does.
 fn is_ours(url: &Url, http: &api::Config) -> bool {
-    url.is_loopback() || (url.tls && http.trusted_hosts.iter().any(|name| name.eq_ignore_ascii_case(&url.host)))
+    local_address(url, http).is_some()
+        || (url.tls && http.trusted_hosts.iter().any(|name| name.eq_ignore_ascii_case(&url.host)))
+}
+
+/// Where the configured daemon listens, if the address is a loopback address of it. What `localhost` stands for may have several
+/// addresses, and one that the daemon does not listen at is free for others, whatever the port.
+pub fn local_address(url: &Url, http: &api::Config) -> Option<SocketAddr> {
+    let listen: SocketAddr = http.listen.parse().ok().filter(|listen: &SocketAddr| listen.port() == url.port)?;
+    let at = match listen.ip().to_canonical() {
+        IpAddr::V4(at) if at.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(at) if at.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        at => at,
+    };
+    let named = url.host.parse::<IpAddr>().ok().map_or(at, |named| named.to_canonical());
+    let listens = named == at || (listen.ip().is_unspecified() && (listen.is_ipv6() || named.is_ipv4()));
+    (url.is_loopback() && named.is_loopback() && listens).then(|| SocketAddr::new(named, url.port))
 }
 
 /// The tokens for requests that read, and for those that change something.
@@ -136,17 +156,38 @@ mod tests {
         let ours = Ok(("00000000000admin".to_owned(), "00000000000admin".to_owned()));
         for (url, sent) in [
             ("http://127.0.0.1:8050", &ours),
-            ("https://localhost", &ours),
+            ("http://localhost:8050", &ours),
+            ("https://localhost:8050", &ours),
+            ("http://[::ffff:127.0.0.1]:8050", &ours),
+            ("http://127.0.0.1:8051", &none),
+            ("http://localhost", &none),
+            ("https://localhost", &none),
+            ("http://127.0.0.2:8050", &none),
+            ("http://[::1]:8050", &none),
             ("https://Ingest.example", &ours),
             ("http://ingest.example", &none),
             ("https://evil.example", &none),
         ] {
             assert_eq!(&token(url, &Credentials::default(), &http), sent, "{url}");
         }
+        for (listen, url, address) in [
+            ("127.0.0.1:8050", "http://localhost:8050", Some("127.0.0.1:8050")),
+            ("[::1]:8050", "http://localhost:8050", Some("[::1]:8050")),
+            ("0.0.0.0:8050", "http://localhost:8050", Some("127.0.0.1:8050")),
+            ("0.0.0.0:8050", "http://[::1]:8050", None),
+            ("[::]:8050", "http://127.0.0.1:8050", Some("127.0.0.1:8050")),
+            ("10.0.0.1:8050", "http://localhost:8050", None),
+            ("10.0.0.1:8050", "http://10.0.0.1:8050", None),
+            ("", "http://localhost:8050", None),
+        ] {
+            let http = api::Config { listen: listen.into(), ..api::Config::default() };
+            let found = local_address(&Url::parse(url).unwrap(), &http);
+            assert_eq!(found, address.map(|address| address.parse().unwrap()), "{listen} {url}");
+        }
         fs::write(&path, "bob read 000000000000read\nann admin 00000000000admin\n").unwrap();
         let each = Ok(("000000000000read".to_owned(), "00000000000admin".to_owned()));
-        assert_eq!(token("http://localhost", &Credentials::default(), &http), each);
+        assert_eq!(token("http://localhost:8050", &Credentials::default(), &http), each);
         fs::remove_file(&path).unwrap();
-        assert_eq!(token("http://localhost", &Credentials::default(), &http), none);
+        assert_eq!(token("http://localhost:8050", &Credentials::default(), &http), none);
     }
 }

@@ -1,6 +1,6 @@
 //! Just enough of an HTTP client: one request a connection, plain or by TLS, answered in any framing of HTTP/1.1.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -15,7 +15,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{
-    credentials::{Credentials, Tokens},
+    credentials::{Credentials, Tokens, local_address},
     url::Url,
 };
 use crate::{api, cli::CliError, store::BoxError, tls};
@@ -33,6 +33,8 @@ const PIECE: usize = 64 << 10;
 pub struct Daemon {
     url: Url,
     tokens: Tokens,
+    /// The configured daemon on this machine.
+    local: Option<SocketAddr>,
     /// For `https`.
     tls: Option<TlsConnector>,
 }
@@ -46,11 +48,15 @@ impl Daemon {
         let tokens = credentials.token(&url, http)?;
         let failed = |error| CliError::failed("failed to set up TLS", error);
         let config = url.tls.then(|| tls::client_config(&credentials.tls())).transpose().map_err(failed)?;
-        Ok(Self { url, tokens, tls: config.map(TlsConnector::from) })
+        let local = local_address(&url, http);
+        Ok(Self { url, tokens, local, tls: config.map(TlsConnector::from) })
     }
 
     async fn connect(&self) -> Result<Box<dyn Wire>, BoxError> {
-        let stream = TcpStream::connect((self.url.host.as_str(), self.url.port)).await?;
+        let stream = match self.local {
+            Some(address) => TcpStream::connect(address).await?,
+            None => TcpStream::connect((self.url.host.as_str(), self.url.port)).await?,
+        };
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         let name = ServerName::try_from(self.url.host.clone())?;
         Ok(Box::new(tls.connect(name, stream).await?))

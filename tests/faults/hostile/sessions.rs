@@ -188,6 +188,25 @@ fn what_has_ended_is_not_brought_back_by_writing_it_back() {
 }
 
 #[test]
+fn a_redis_that_takes_no_writes_keeps_nobody_out() {
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = daemon(&redis, &dir, &[]);
+    let (port, ann) = (daemon.http_port(), SignedIn::new(daemon.http_port(), "operator"));
+    let mut client = redis.client();
+    let before = get(&mut client, &ann.key());
+    // It is full: what would make the value longer or newer is refused.
+    client.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    thread::sleep(Duration::from_millis(5_200));
+    let reads = || status(port, "GET", "/api/runs", &[("Cookie", &ann.cookie)], "");
+    assert_eq!((reads(), reads()), (200, 200));
+    assert_eq!(get(&mut client, &ann.key()), before, "the time of the last use is not stored");
+    client.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(reads(), 200);
+    assert_ne!(get(&mut client, &ann.key()), before);
+}
+
+#[test]
 fn a_session_ends_when_its_lifetime_is_over_whatever_redis_keeps() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
