@@ -147,7 +147,8 @@ impl Asker {
                         "the daemon wants a token that it knows (--token-file, or the variable CASCOR_INGEST_TOKEN)",
                         detail,
                     ),
-                    _ => CliError::failed("failed to read", detail),
+                    _ if method == "GET" => CliError::failed("failed to read", detail),
+                    _ => CliError::failed("failed to change", detail),
                 })
             }
         }
