@@ -43,7 +43,6 @@ fn a_file_without_a_usable_line_stops_a_start_and_check_says_so() {
             assert_eq!(output.status.code(), Some(78), "{command:?}: {error}");
             assert!(error.contains("http.tokens_file") && error.contains(why), "{command:?}: {error}");
         }
-        daemon.succeed(&["spool", "status"]);
         fs::remove_file(path).unwrap();
         assert_eq!(daemon.command(&["check"]).status.code(), Some(78), "gone");
     }
@@ -57,7 +56,8 @@ fn files_that_guard_http_stop_no_command_that_does_not_listen() {
     fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
     let daemon = builder.set("http.session_key_file", format!("{:?}", key.display().to_string())).start_ready();
     let url = format!("http://127.0.0.1:{}", daemon.http_port());
-    // Each of them alone, and both; a directory in the place of a file can be read by no user, root included.
+    wait_until("its status", LIMIT, || daemon.command(&["status"]).status.success());
+    // Each of them alone; a directory in the place of a file can be read by no user, root included.
     for (tokens, session_key) in [(Some("ann"), true), (None, true), (Some(""), false)] {
         let _ = fs::remove_file(&path);
         match tokens {
@@ -65,7 +65,13 @@ fn files_that_guard_http_stop_no_command_that_does_not_listen() {
             None => fs::create_dir(&path).unwrap(),
         }
         fs::write(&key, if session_key { "0123456789abcdef0123456789abcdef" } else { "short" }).unwrap();
-        for arguments in [&["status"][..], &["runs"], &["deadletter", "list"], &["control", "status", "--wait"]] {
+        for arguments in [
+            &["status"][..],
+            &["runs"],
+            &["deadletter", "list"],
+            &["spool", "status"],
+            &["control", "status", "--wait"],
+        ] {
             daemon.succeed(arguments);
         }
         let own = daemon.prepared(&["runs", "--url", &url]).env("CASCOR_INGEST_TOKEN", ADMIN).output().unwrap();
