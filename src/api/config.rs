@@ -150,17 +150,21 @@ impl Config {
         }
     }
 
-    /// Adds what is wrong with these settings.
-    pub fn problems(&self, problems: &mut Vec<String>) {
-        if !self.listen.is_empty() && self.listen.parse::<SocketAddr>().is_err() {
-            problems
-                .push(format!("`http.listen` = \"{}\" is not an address and port such as 127.0.0.1:8050", self.listen));
-        }
+    /// Adds what is wrong with the files that guard HTTP. They concern who listens alone: other commands go on without them.
+    pub fn file_problems(&self, problems: &mut Vec<String>) {
         if let Some(Err(error)) = self.tokens_file.as_deref().map(tokens::read) {
             problems.push(format!("`http.tokens_file`: {error}"));
         }
         if let Some(Err(error)) = self.session_key_file.as_deref().map(SessionKey::read) {
             problems.push(format!("`http.session_key_file`: {error}"));
+        }
+    }
+
+    /// Adds what is wrong with these settings, but for the files that they name.
+    pub fn problems(&self, problems: &mut Vec<String>) {
+        if !self.listen.is_empty() && self.listen.parse::<SocketAddr>().is_err() {
+            problems
+                .push(format!("`http.listen` = \"{}\" is not an address and port such as 127.0.0.1:8050", self.listen));
         }
         if self.sessions > SESSIONS_MAX {
             problems.push(format!("`http.sessions` must be at most {SESSIONS_MAX}"));

@@ -67,7 +67,7 @@ pub use self::{
     room::Memory,
     serve::run,
     session::Sessions,
-    tokens::{Counts, Keyring, TokensError, is_name},
+    tokens::{Counts, Keyring, TokensError, is_name, read as read_tokens},
     write::{Ends, Inlet, ToIntake},
 };
 use crate::{

@@ -135,11 +135,15 @@ impl Asker {
         match reply.status() {
             200..=299 => Ok(reply),
             status => {
-                let detail = match reply.json().await {
-                    Ok(answer) => answer["detail"].as_str().map(str::to_owned),
-                    Err(_) => None,
+                let body = reply.bytes().await.unwrap_or_default();
+                let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let detail = match (answer["detail"].as_str(), self) {
+                    (Some(detail), _) => detail.to_owned(),
+                    (None, Self::Daemon(daemon)) if daemon.wants_tls(status, &body) => {
+                        format!("the server expects TLS; the address is probably https://{}", daemon.authority())
+                    }
+                    _ => format!("the answer is {status}"),
                 };
-                let detail = detail.unwrap_or_else(|| format!("the answer is {status}"));
                 Err(match status {
                     400 => CliError::Usage(detail),
                     404 => CliError::No(detail),
@@ -147,7 +151,8 @@ impl Asker {
                         "the daemon wants a token that it knows (--token-file, or the variable CASCOR_INGEST_TOKEN)",
                         detail,
                     ),
-                    _ => CliError::failed("failed to read", detail),
+                    _ if method == "GET" => CliError::failed("failed to read", detail),
+                    _ => CliError::failed("failed to change", detail),
                 })
             }
         }
@@ -199,12 +204,17 @@ impl Reply {
     ///
     /// # Errors
     /// When it breaks off, or is something else.
-    pub async fn json(mut self) -> Result<Value, CliError> {
+    pub async fn json(self) -> Result<Value, CliError> {
+        let body = self.bytes().await?;
+        serde_json::from_slice(&body).map_err(|error| CliError::failed("the answer is no JSON", error))
+    }
+
+    async fn bytes(mut self) -> Result<Vec<u8>, CliError> {
         let mut body = Vec::new();
         while let Some(bytes) = self.next().await? {
             body.extend_from_slice(&bytes);
         }
-        serde_json::from_slice(&body).map_err(|error| CliError::failed("the answer is no JSON", error))
+        Ok(body)
     }
 }
 

@@ -13,7 +13,7 @@ pub struct Args {
 
 /// Reads all sources and reports.
 pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
-    let loaded = match config::load(&global.sources()) {
+    let loaded = match config::load_to_listen(&global.sources()) {
         Ok(loaded) => loaded,
         Err(problems) => {
             if global.json {

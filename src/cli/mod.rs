@@ -181,7 +181,8 @@ impl CliError {
 pub fn run() -> Result<(), CliError> {
     files::protect_process();
     let Cli { global, command } = Cli::parse();
-    if matches!(command, Command::Run(_) | Command::Serve(_)) {
+    let listens = matches!(command, Command::Run(_) | Command::Serve(_));
+    if listens {
         allocator::fix_threshold();
     }
     if let Command::Check(args) = &command {
@@ -191,7 +192,7 @@ pub fn run() -> Result<(), CliError> {
     if let Command::Token(command) = &command {
         return token::run(command, global.json);
     }
-    let (settings, levels) = global.settings()?;
+    let (settings, levels) = global.settings(listens)?;
     match command {
         Command::Run(_) => run::run(&settings, global.reload(), levels),
         Command::Demo(args) => block_on(demo::run(settings, args, global.json)),
@@ -232,8 +233,9 @@ impl Global {
     }
 
     /// The settings, with the log installed and its first lines written.
-    fn settings(&self) -> Result<(Settings, Option<LevelHandle>), CliError> {
-        let loaded = config::load(&self.sources()).map_err(CliError::Config)?;
+    fn settings(&self, listens: bool) -> Result<(Settings, Option<LevelHandle>), CliError> {
+        let load = if listens { config::load_to_listen } else { config::load };
+        let loaded = load(&self.sources()).map_err(CliError::Config)?;
         // Fails only when a log is there already, which is as good.
         let levels = logging::install(&loaded.settings.log).ok();
         for warning in loaded.warnings {
@@ -245,7 +247,9 @@ impl Global {
     /// Reads the same sources again.
     fn reload(&self) -> Reload {
         let sources = self.sources();
-        Box::new(move || config::load(&sources).map(|loaded| loaded.settings).map_err(|problems| problems.to_string()))
+        Box::new(move || {
+            config::load_to_listen(&sources).map(|loaded| loaded.settings).map_err(|problems| problems.to_string())
+        })
     }
 }
 

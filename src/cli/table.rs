@@ -45,8 +45,16 @@ pub fn moment(value: Option<Micros>) -> Cell {
 pub fn table(out: &mut impl Write, headers: &[&str], rows: Vec<Vec<Cell>>) -> Result<(), CliError> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    if table.width() == Some(0) {
+        table.set_width(assumed_width(std::env::var("COLUMNS").ok().as_deref()));
+    }
     table.set_header(headers.to_vec()).add_rows(rows);
     line(out, &table.trim_fmt())
+}
+
+/// The width of a terminal that does not know its own: serial lines and `script` say 0.
+fn assumed_width(columns: Option<&str>) -> u16 {
+    columns.and_then(|columns| columns.parse().ok()).filter(|width| *width > 0).unwrap_or(80)
 }
 
 /// Writes a line. A reader that has gone away (`| head`) is no error of ours.

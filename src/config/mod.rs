@@ -136,11 +136,23 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Gathers, fills in and checks the settings.
+/// Gathers, fills in and checks the settings, for a command that does not listen: files that guard HTTP are not looked into.
 ///
 /// # Errors
 /// Every problem, at once.
 pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+    load_for(sources, false)
+}
+
+/// The same for whoever listens, or asks whether a daemon could: HTTP's files of tokens and of the session key must be usable.
+///
+/// # Errors
+/// Every problem, at once.
+pub fn load_to_listen(sources: &Sources) -> Result<Loaded, Problems> {
+    load_for(sources, true)
+}
+
+fn load_for(sources: &Sources, listens: bool) -> Result<Loaded, Problems> {
     let mut layers = Layers::new();
     if let Some(path) = &sources.file {
         read_file(path, sources, &mut layers);
@@ -159,6 +171,9 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     let (mut settings, mut problems, mut warnings) = layers.finish();
     settings.fill_in(&sources.env, &mut problems);
     settings.problems(&mut problems);
+    if listens {
+        settings.http.file_problems(&mut problems);
+    }
     settings.warnings(&mut warnings);
     settings.http.warnings(&mut warnings);
     if problems.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(Problems(problems)) }

@@ -11,8 +11,9 @@ use super::{
     time, topology,
     value::{Number, Source, Value, write_text},
 };
-use crate::event::{
-    DatasetRow, Decided, EventKey, EventRow, Kind, Lifecycle, MetricsRow, Row, RunRow, RunTouch, event_id,
+use crate::{
+    event::{DatasetRow, Decided, EventKey, EventRow, Kind, Lifecycle, MetricsRow, Row, RunRow, RunTouch, event_id},
+    memory::LARGE,
 };
 
 /// The type of an event that adds notes and tags to a run, whatever its status.
@@ -117,7 +118,7 @@ fn metrics(message: &Message<'_>, decided: &Decided, key: EventKey) -> MetricsRo
 /// What no column of a metrics row holds: the numbers by name, and everything else as JSON.
 fn without_column(message: &Message<'_>, decided: &Decided) -> (BTreeMap<String, f64>, Option<String>) {
     let mut extra = BTreeMap::new();
-    let mut rest = Rest::default();
+    let mut rest = Rest::of(message);
     let mut bytes = 0;
     // First, so that no other number takes their names.
     for slot in [Slot::Epoch, Slot::Step] {
@@ -207,6 +208,11 @@ pub(super) struct Rest {
 }
 
 impl Rest {
+    /// Nothing yet of this message.
+    pub(super) fn of(message: &Message<'_>) -> Self {
+        Self { json: text_of(message.whole), ..Self::default() }
+    }
+
     /// Adds a field; one whose name is taken is told apart by its place.
     pub(super) fn add(&mut self, field: &Field<'_>) {
         self.open(field);
@@ -267,12 +273,21 @@ pub(super) fn is_plain(whole: Source<'_>) -> bool {
     }
 }
 
+/// An empty text with room for the JSON of this message, where that is long: one that grows asks for twice what it needs.
+pub(super) fn text_of(whole: Source<'_>) -> String {
+    let bytes = match whole {
+        Source::Json(text) => text.len(),
+        Source::Pack(bytes) => bytes.len(),
+    };
+    if bytes < LARGE { String::new() } else { String::with_capacity(super::json_bytes(whole) + LARGE) }
+}
+
 /// A message as JSON that every reader takes.
 pub(super) fn whole_json(whole: Source<'_>, plain: bool) -> String {
     match whole {
         Source::Json(text) if plain => text.to_owned(),
         source => {
-            let mut json = String::new();
+            let mut json = text_of(source);
             super::value::Raw { source, len: 0 }.write_json(&mut json);
             json
         }

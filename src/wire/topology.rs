@@ -57,7 +57,7 @@ fn topology_json(message: &Message<'_>, decided: &Decided) -> String {
         return super::rows::whole_json(data, super::rows::is_plain(message.whole));
     }
     // Fields of `data` and of the message side by side; the maps inside them as they are.
-    let mut rest = Rest::default();
+    let mut rest = Rest::of(message);
     for field in &message.fields {
         if matches!(field.place, Place::Data | Place::Top) && kept(message, decided, field) {
             rest.add(field);

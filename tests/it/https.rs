@@ -127,6 +127,45 @@ fn a_daemon_behind_tls_is_asked_when_its_certificate_is_right() {
     assert!(!output.status.success() && error(&output).contains("/nonexistent.pem"), "{}", error(&output));
 }
 
+/// A server that answers whatever is asked like this.
+fn answering(answer: &'static str) -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        while let Ok((mut client, _)) = listener.accept() {
+            let mut asked = String::new();
+            let mut lines = std::io::BufReader::new(client.try_clone().unwrap());
+            while std::io::BufRead::read_line(&mut lines, &mut asked).is_ok_and(|read| read > 2) {}
+            let _ = std::io::Write::write_all(&mut client, answer.as_bytes());
+        }
+    });
+    port
+}
+
+#[test]
+fn an_address_with_the_other_scheme_is_said_to_be_one() {
+    let (redis, dir) = (Redis::start(), tempfile::tempdir().unwrap());
+    make_certificates(dir.path());
+    let daemon = Daemon::on(&redis).start_ready();
+    let (plain, secure) = (daemon.http_port(), proxy(dir.path(), daemon.http_port()));
+    let nginx = answering(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<html><head><title>400 The \
+         plain HTTP request was sent to HTTPS port</title></head></html>",
+    );
+    let redirecting = answering(
+        "HTTP/1.1 301 Moved\r\nLocation: https://ingest.example/api/runs\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    );
+    for (url, told) in [
+        (format!("https://localhost:{plain}"), format!("probably http://localhost:{plain}")),
+        (format!("http://localhost:{secure}"), format!("probably https://localhost:{secure}")),
+        (format!("http://localhost:{nginx}"), format!("probably https://localhost:{nginx}")),
+        (format!("http://localhost:{redirecting}"), "leads to https://ingest.example:".to_owned()),
+    ] {
+        let output = daemon.command(&["runs", "--url", &url]);
+        assert!(!output.status.success() && error(&output).contains(&told), "{url}: {}", error(&output));
+    }
+}
+
 #[test]
 fn the_command_line_works_where_there_are_tokens() {
     let (redis, dir) = (Redis::start(), tempfile::tempdir().unwrap());
@@ -150,6 +189,15 @@ fn the_command_line_works_where_there_are_tokens() {
     assert!(error(&with(&["runs", "--url", &url])).contains("token"));
     let output = with(&["runs", "--url", &url, "--token-file", &token]);
     assert!(output.status.success(), "{}", error(&output));
+    // The line of the file of tokens, and the whole file; a token that does not go far enough is named.
+    fs::write(&token, format!("bob read {READER}\n")).unwrap();
+    daemon.succeed(&["runs", "--url", &url, "--token-file", &token]);
+    let refused = daemon.command(&["runs", "tag", "spiral", "a", "--url", &url, "--token-file", &token]);
+    assert!(error(&refused).contains("failed to change: the token `bob` may only read"), "{}", error(&refused));
+    let line = run(daemon.prepared(&["runs", "--url", &url]).env("CASCOR_INGEST_TOKEN", format!("ann admin {ADMIN}")));
+    assert!(line.status.success(), "{}", error(&line));
+    let whole = dir.path().join("tokens").display().to_string();
+    daemon.succeed(&["runs", "tag", "spiral", "a", "--url", &url, "--token-file", &whole]);
 }
 
 #[test]

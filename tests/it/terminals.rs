@@ -29,10 +29,15 @@ fn quoted(text: &str) -> String {
 
 /// The same command on a terminal of its own.
 fn on_terminal(command: &Command, more: &str) -> Command {
+    on_terminal_of(command, 4_000, more)
+}
+
+/// The same with so many columns.
+fn on_terminal_of(command: &Command, columns: u16, more: &str) -> Command {
     let words: Vec<_> = [command.get_program()].into_iter().chain(command.get_args()).collect();
     let words: Vec<_> = words.iter().map(|word| quoted(word.to_str().unwrap())).collect();
     let mut script = Command::new("script");
-    script.args(["-qec", &format!("stty cols 4000; {} {more}", words.join(" ")), "/dev/null"]);
+    script.args(["-qec", &format!("stty cols {columns}; {} {more}", words.join(" ")), "/dev/null"]);
     script.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm");
     script.current_dir(command.get_current_dir().unwrap());
     script
@@ -40,13 +45,16 @@ fn on_terminal(command: &Command, more: &str) -> Command {
 
 /// What a person sees of a command, on both outputs or, with `2>FILE` in `more`, on one.
 fn seen(daemon: &Daemon, arguments: &[&str], more: &str) -> String {
-    let mut script = on_terminal(&daemon.prepared(arguments), more);
+    output_of(on_terminal(&daemon.prepared(arguments), more))
+}
+
+fn output_of(mut script: Command) -> String {
     // Standard input stays open: its end would be typed, and shown.
     let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let stdin = child.stdin.take();
     let output = child.wait_with_output().unwrap();
     drop(stdin);
-    String::from_utf8(output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+    String::from_utf8(output.stdout).unwrap_or_else(|error| panic!("{script:?}: {error}"))
 }
 
 fn publish(redis: &Redis, message: impl Into<String>) {
@@ -143,6 +151,24 @@ fn no_command_lets_a_message_steer_the_terminal() {
         let shown = seen(&daemon, arguments, "");
         assert_eq!(unsafe_in(&shown), "", "{arguments:?}: {shown:?}");
     }
+}
+
+#[test]
+fn a_terminal_that_does_not_know_its_width_shows_whole_words() {
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis).start_ready();
+    publish(&redis, json!({"run_id": "spiral", "epoch": 1, "loss": 0.5}).to_string());
+    daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
+    let widest = |columns: Option<&str>| {
+        let mut script = on_terminal_of(&daemon.prepared(&["runs"]), 0, "");
+        script.envs(columns.map(|columns| ("COLUMNS", columns)));
+        let shown = output_of(script);
+        shown.lines().map(|line| line.trim_end().chars().count()).max().unwrap_or_default()
+    };
+    let usual = widest(None);
+    assert!((40..=80).contains(&usual), "{usual}");
+    let told = widest(Some("200"));
+    assert!((81..=200).contains(&told), "{told}");
 }
 
 #[test]

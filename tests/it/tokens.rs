@@ -49,6 +49,41 @@ fn a_file_without_a_usable_line_stops_a_start_and_check_says_so() {
 }
 
 #[test]
+fn files_that_guard_http_stop_no_command_that_does_not_listen() {
+    let redis = Redis::start();
+    let (dir, path, builder) = with_file(&redis, &format!("ann admin {ADMIN}\n"));
+    let key = dir.path().join("key");
+    fs::write(&key, "0123456789abcdef0123456789abcdef").unwrap();
+    let daemon = builder.set("http.session_key_file", format!("{:?}", key.display().to_string())).start_ready();
+    let url = format!("http://127.0.0.1:{}", daemon.http_port());
+    wait_until("its status", LIMIT, || daemon.command(&["status"]).status.success());
+    // Each of them alone; a directory in the place of a file can be read by no user, root included.
+    for (tokens, session_key) in [(Some("ann"), true), (None, true), (Some(""), false)] {
+        let _ = fs::remove_file(&path);
+        match tokens {
+            Some(text) => fs::write(&path, text).unwrap(),
+            None => fs::create_dir(&path).unwrap(),
+        }
+        fs::write(&key, if session_key { "0123456789abcdef0123456789abcdef" } else { "short" }).unwrap();
+        for arguments in [
+            &["status"][..],
+            &["runs"],
+            &["deadletter", "list"],
+            &["spool", "status"],
+            &["control", "status", "--wait"],
+        ] {
+            daemon.succeed(arguments);
+        }
+        let own = daemon.prepared(&["runs", "--url", &url]).env("CASCOR_INGEST_TOKEN", ADMIN).output().unwrap();
+        assert!(own.status.success(), "{}", String::from_utf8_lossy(&own.stderr));
+        let without = daemon.command(&["runs", "--url", &url]);
+        assert_eq!(without.status.code(), Some(1), "the daemon says that it wants a token");
+        assert_eq!(daemon.command(&["check"]).status.code(), Some(78));
+        let _ = fs::remove_dir(&path);
+    }
+}
+
+#[test]
 fn while_running_the_last_good_tokens_stay_and_everything_says_so() {
     let redis = Redis::start();
     let (_dir, path, builder) = with_file(&redis, &format!("ann admin {ADMIN}\nbob read bob-token-0123456789\n"));

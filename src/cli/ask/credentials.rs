@@ -12,8 +12,9 @@ use crate::{api, cli::CliError, secret::Secret, tls::Tls};
 /// How to be let in, and whom to trust.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Credentials {
-    /// A file with the token for that daemon; absent: the variable CASCOR_INGEST_TOKEN, else for the daemon at `http.listen` on this machine the first
-    /// token of `http.tokens_file` that goes far enough, if that file may be read.
+    /// A file with the token for that daemon: the token alone, or lines `name scope token` as of `token new`, of which the first
+    /// that goes far enough is taken; absent: the variable CASCOR_INGEST_TOKEN, which may hold the same, else for the
+    /// daemon at `http.listen` on this machine the first token of `http.tokens_file` that goes far enough, if that file may be read.
     #[arg(long, value_name = "FILE", requires = "url")]
     pub token_file: Option<PathBuf>,
     /// A PEM file of the authorities to trust for https; absent: those of the operating system.
@@ -25,21 +26,30 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// The token that was given: by a file, else by the environment.
-    fn given(&self) -> Result<Option<Secret>, CliError> {
-        let Some(path) = &self.token_file else {
-            return Ok(env::var("CASCOR_INGEST_TOKEN").ok().map(Secret::new).filter(|token| !token.is_empty()));
+    /// The tokens that were given: by a file, else by the environment.
+    fn given(&self) -> Result<Option<Tokens>, CliError> {
+        let (place, text) = match &self.token_file {
+            Some(path) => {
+                let place = format!("`{}`", path.display());
+                let text = Secret::read(path);
+                (place.clone(), text.map_err(|error| CliError::failed(format!("failed to read {place}"), error))?)
+            }
+            None => match env::var("CASCOR_INGEST_TOKEN").ok().map(Secret::new).filter(|text| !text.is_empty()) {
+                Some(text) => ("the variable CASCOR_INGEST_TOKEN".to_owned(), text),
+                None => return Ok(None),
+            },
         };
-        let read = Secret::read(path);
-        read.map(Some).map_err(|error| CliError::failed(format!("failed to read `{}`", path.display()), error))
+        Tokens::of_text(text.expose()).map(Some).ok_or_else(|| {
+            CliError::Usage(format!("{place} holds no token: neither one alone nor a line like `name scope token`"))
+        })
     }
 
     /// The token to send to a daemon.
     ///
     /// # Errors
-    /// When its file cannot be read, or when it would be sent in clear text to another machine.
+    /// When its file cannot be read or holds none, or when it would be sent in clear text to another machine.
     pub fn token(&self, url: &Url, http: &api::Config) -> Result<Tokens, CliError> {
-        let Some(token) = self.given()? else {
+        let Some(tokens) = self.given()? else {
             return Ok(if is_ours(url, http) { Tokens::configured(http) } else { Tokens::default() });
         };
         if !url.tls && !url.is_loopback() && !self.insecure_token {
@@ -49,7 +59,7 @@ impl Credentials {
                 url.host
             )));
         }
-        Ok(Tokens { read: Some(token.clone()), admin: Some(token) })
+        Ok(tokens)
     }
 
     /// TLS to the daemon.
@@ -87,22 +97,49 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// The first ones of `http.tokens_file` that go far enough. A file that may not be read holds none for us.
+    /// Those of `http.tokens_file`. A file that may not be read or that no daemon would take holds none for us.
     fn configured(http: &api::Config) -> Self {
-        let text = http.tokens_file.as_ref().and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
-        let first = |scopes: &[&str]| {
-            text.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
-                [name, scope, secret] if !name.starts_with('#') && scopes.contains(&scope) => Some(Secret::new(secret)),
-                _ => None,
-            })
-        };
-        Self { read: first(&["read", "admin"]), admin: first(&["admin"]) }
+        let usable = http.tokens_file.as_ref().filter(|path| api::read_tokens(path).is_ok());
+        let text = usable.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+        let lines = lines(&text);
+        Self { read: first(&lines, &["read", "admin"]), admin: first(&lines, &["admin"]) }
+    }
+
+    /// Those of a text that holds one token alone, or lines of a file of tokens. Where none goes far enough the daemon says so
+    /// of the first.
+    fn of_text(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Some(Self { read: Some(Secret::new(text)), admin: Some(Secret::new(text)) });
+        }
+        let lines = lines(text);
+        let (_, any) = lines.first()?;
+        let best = |scopes| first(&lines, scopes).or_else(|| Some(any.clone()));
+        Some(Self { read: best(&["read", "admin"]), admin: best(&["admin"]) })
     }
 
     /// The one for a request.
     pub fn of(&self, method: &str) -> Option<&Secret> {
         if method == "GET" { self.read.as_ref() } else { self.admin.as_ref() }
     }
+}
+
+/// The lines `name scope token` of a text, without their names.
+fn lines(text: &str) -> Vec<(&str, Secret)> {
+    text.lines().filter_map(line).collect()
+}
+
+fn line(text: &str) -> Option<(&str, Secret)> {
+    let words: Vec<_> = text.split_whitespace().collect();
+    let &[name, scope, secret] = words.as_slice() else { return None };
+    let is_token = !name.starts_with('#')
+        && ["read", "publish", "admin"].contains(&scope)
+        && !secret.contains(|c: char| c.is_control());
+    is_token.then(|| (scope, Secret::new(secret)))
+}
+
+fn first(lines: &[(&str, Secret)], scopes: &[&str]) -> Option<Secret> {
+    lines.iter().find(|(scope, _)| scopes.contains(scope)).map(|(_, secret)| secret.clone())
 }
 
 #[cfg(test)]
@@ -189,5 +226,45 @@ mod tests {
         assert_eq!(token("http://localhost:8050", &Credentials::default(), &http), each);
         fs::remove_file(&path).unwrap();
         assert_eq!(token("http://localhost:8050", &Credentials::default(), &http), none);
+    }
+
+    #[test]
+    fn a_given_file_holds_a_token_or_lines_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let given = Credentials { token_file: Some(path.clone()), ..Credentials::default() };
+        for (text, read, change) in [
+            ("0123456789abcdef\n", "0123456789abcdef", "0123456789abcdef"),
+            ("ann admin 00000000000admin\n", "00000000000admin", "00000000000admin"),
+            ("bob read 000000000000read", "000000000000read", "000000000000read"),
+            (
+                "# ours\nlab publish 00000000publish0\nbob read 000000000000read\n\nann admin 00000000000admin\n",
+                "000000000000read",
+                "00000000000admin",
+            ),
+        ] {
+            fs::write(&path, text).unwrap();
+            let seen = token("http://localhost", &given, &api::Config::default());
+            assert_eq!(seen, Ok((read.into(), change.into())), "{text:?}");
+        }
+        for text in ["", "\n", "# nobody\n", "open sesame hush-hush\n", "hush-hush\nhush-hush", "hush\u{7}hush"] {
+            fs::write(&path, text).unwrap();
+            let error = token("http://localhost", &given, &api::Config::default()).unwrap_err();
+            assert!(error.contains("holds no token") && !error.contains("hush"), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_configured_file_that_no_daemon_takes_holds_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens");
+        let http = api::Config { tokens_file: Some(path.clone()), ..api::Config::default() };
+        for (text, sent) in
+            [("ann admin 00000000000admin\n", "00000000000admin"), ("ann admin 00000000000admin\nx y\n", "")]
+        {
+            fs::write(&path, text).unwrap();
+            let seen = token("http://localhost", &Credentials::default(), &http);
+            assert_eq!(seen, Ok((sent.into(), sent.into())), "{text:?}");
+        }
     }
 }

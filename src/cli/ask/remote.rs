@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::TcpStream,
-    time::timeout,
+    time::{error::Elapsed, timeout},
 };
 use tokio_rustls::TlsConnector;
 
@@ -52,6 +52,11 @@ impl Daemon {
         Ok(Self { url, tokens, local, tls: config.map(TlsConnector::from) })
     }
 
+    /// Its host and port, as they were given.
+    pub fn authority(&self) -> &str {
+        &self.url.authority
+    }
+
     async fn connect(&self) -> Result<Box<dyn Wire>, BoxError> {
         let stream = match self.local {
             Some(address) => TcpStream::connect(address).await?,
@@ -59,7 +64,45 @@ impl Daemon {
         };
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         let name = ServerName::try_from(self.url.host.clone())?;
-        Ok(Box::new(tls.connect(name, stream).await?))
+        Ok(Box::new(tls.connect(name, stream).await.map_err(|error| self.handshake_failed(error))?))
+    }
+
+    /// What does not even look like TLS is a server that speaks plain HTTP.
+    fn handshake_failed(&self, error: io::Error) -> BoxError {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+        match cause {
+            Some(rustls::Error::InvalidMessage(_)) => {
+                let authority = &self.url.authority;
+                format!("no TLS is spoken there; the address is probably http://{authority} ({error})").into()
+            }
+            _ => error.into(),
+        }
+    }
+
+    /// A connection that is closed before an answer to plain HTTP begins is usually one of a server that expects TLS.
+    fn no_answer(&self, error: CliError) -> CliError {
+        match error {
+            CliError::Failed { error, .. } if !self.url.tls && !error.is::<Elapsed>() => {
+                let authority = &self.url.authority;
+                CliError::failed(
+                    format!("`{authority}` gave no answer of HTTP; the address is probably https://{authority}"),
+                    error,
+                )
+            }
+            error => error,
+        }
+    }
+
+    /// Whether a refusal of these bytes is that of a server that expects TLS: proxies say so in plain HTTP.
+    pub fn wants_tls(&self, status: u16, body: &[u8]) -> bool {
+        !self.url.tls && status == 400 && body.windows(5).any(|word| word == b"HTTPS")
+    }
+
+    /// The address by TLS, where plain HTTP is led to it.
+    fn led_to_tls(&self, status: u16, location: Option<&str>) -> Option<String> {
+        let location = location.filter(|_| !self.url.tls && (300..400).contains(&status))?;
+        let (scheme, rest) = location.split_once("://").filter(|(scheme, _)| scheme.eq_ignore_ascii_case("https"))?;
+        Some(format!("{scheme}://{}", rest.split(['/', '?', '#']).next()?))
     }
 }
 
@@ -109,16 +152,22 @@ impl Remote {
             token.unwrap_or_default(),
             body.len()
         );
-        in_time(stream.write_all(head.as_bytes())).await?;
-        // TLS holds back what is not flushed.
-        in_time(stream.flush()).await?;
+        let sent = async {
+            in_time(stream.write_all(head.as_bytes())).await?;
+            // TLS holds back what is not flushed.
+            in_time(stream.flush()).await
+        };
+        sent.await.map_err(|error| daemon.no_answer(error))?;
         let mut remote = Self { status: 0, trailers: HeaderMap::new(), stream, framing: Framing::ToTheEnd };
-        let first = remote.line().await?;
+        let first = remote.line().await.map_err(|error| daemon.no_answer(error))?;
         let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
         remote.status =
             status.ok_or_else(|| failed(format!("it does not speak HTTP: `{}`", first.escape_debug()).into()))?;
         let headers = remote.headers().await?;
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        if let Some(address) = daemon.led_to_tls(remote.status, text("location")) {
+            return Err(CliError::Usage(format!("`{authority}` leads to {address}: give that as --url")));
+        }
         remote.framing = match (text("transfer-encoding"), text("content-length")) {
             (Some(coding), _) if coding.eq_ignore_ascii_case("chunked") => Framing::Chunked,
             (_, Some(length)) => Framing::Length(length.parse().map_err(broken)?),

@@ -348,7 +348,10 @@ impl<C: Commit, A: Aside> Writer<C, A> {
         }
         let left = self.frontier.next() - self.committed;
         if left > 0 {
-            tracing::info!(left, "stopping with records in hand that are not confirmed; they are in the spool, as is what was not read yet");
+            tracing::info!(
+                left,
+                "stopping with records in hand that are not confirmed; they are in the spool, as is what was not read yet"
+            );
         }
         Ok(())
     }

@@ -27,9 +27,9 @@ use crate::{
 const TRAINING: &str = "cascor:training";
 /// What the daemon promises to have resident at most.
 const MOST_KIB: u64 = 256 << 10;
-/// Private memory that it may ask for at all. The 64 MiB beyond the promise are for what is asked for and not touched: stacks of
+/// Private memory that it may ask for at all. The 128 MiB beyond the promise are for what is asked for and not touched: stacks of
 /// threads, and buffers that grow by doubling.
-const LIMITED: &[&str] = &["prlimit", "--data=335544320"];
+const LIMITED: &[&str] = &["prlimit", "--data=402653184"];
 const LIMIT: Duration = Duration::from_secs(120);
 /// A size within `limits.message`.
 const SIZE: usize = 19 << 20;
@@ -130,7 +130,8 @@ impl Target {
         if self.cassandra.is_some() {
             return; // What the server refuses is counted by `letters`.
         }
-        let newest = format!("SELECT octet_length({column}) FROM {table} ORDER BY rowid DESC LIMIT 1");
+        let newest =
+            format!("SELECT octet_length({column}) FROM {table} ORDER BY timestamp DESC, event_id DESC LIMIT 1");
         let bytes = sqlite::count(&self.daemon.database(), &newest) as usize;
         // JSON is kept as it came, but for the fields that have columns; MessagePack is longer as JSON.
         assert!(bytes + 256 > worst.payload.len(), "{}: {bytes} of {} bytes", worst.name, worst.payload.len());
