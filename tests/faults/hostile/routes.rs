@@ -337,6 +337,10 @@ fn guessing_tells_nobody_else_to_wait_and_keeps_the_right_token_in() {
         assert_eq!(signing_in.header("retry-after").is_some(), signing_in.status == 429, "{}", signing_in.head);
     }
     assert!((20..30).contains(&answers[0]), "{answers:?}");
+    let log = daemon.log();
+    let throttled = log.lines().filter(|line| line.contains("why=\"throttled\"") && line.contains("client=127.0.0.1"));
+    assert!((1..=60).contains(&throttled.count()), "{log}");
+    assert!(!log.contains("operator-token-"), "a guess in the log");
     // From the same address.
     let bearer = format!("Bearer {}", token("operator"));
     assert_eq!(status(port, "GET", "/api/runs", &[("Authorization", &bearer)], ""), 200);
