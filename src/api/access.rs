@@ -261,7 +261,7 @@ pub async fn guard(State((sight, scope)): State<(Sight, Scope)>, request: Reques
     request.extensions_mut().insert(caller);
     let response = next.run(request).await;
     match again {
-        Some(again) => again.watch(response),
+        Some(again) => again.attach(response),
         None => response,
     }
 }

@@ -61,8 +61,9 @@ struct Lines {
 #[derive(Debug)]
 pub struct Audit {
     metrics: Arc<Metrics>,
-    /// Of refusals without a known token, and of those with one: guesses do not hide what a known token tries.
-    lines: [Mutex<Option<Lines>>; 2],
+    /// Of refusals without a known token, of those with one, and of throttled guesses: guesses do not hide what a known token
+    /// tries, and the wrong tokens before them do not hide that they are throttled.
+    lines: [Mutex<Option<Lines>>; 3],
 }
 
 fn shown(client: Option<ClientAddress>) -> Option<IpAddr> {
@@ -108,7 +109,8 @@ impl Audit {
         if why == Refusal::Anonymous {
             return;
         }
-        let Some(left_out) = line(&self.lines[usize::from(name.is_some())]) else { return };
+        let kind = if why == Refusal::Throttled { 2 } else { usize::from(name.is_some()) };
+        let Some(left_out) = line(&self.lines[kind]) else { return };
         let client = shown(client);
         warn!(why = why.name(), token = name, client = client.map(tracing::field::display), "a request was refused");
         if left_out > 0 {
@@ -143,6 +145,8 @@ mod tests {
         assert_eq!(line(&audit.lines[0]), Some(1_000 - u64::from(LINES)));
         assert_eq!(line(&audit.lines[0]), Some(0));
         (0..30).for_each(|_| audit.refused(Refusal::Throttled, None, None));
+        let left_out = audit.lines[2].lock().unwrap().as_ref().map(|lines| (lines.written, lines.left_out));
+        assert_eq!(left_out, Some((LINES, 10)), "whatever else was refused");
         let page = audit.metrics.page();
         assert!(page.contains("cascor_api_refusals_total{name=\"throttled\"} 30"), "{page}");
         assert!(page.contains("cascor_api_refusals_total{name=\"scope\"} 0"), "{page}");

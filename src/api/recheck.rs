@@ -1,22 +1,14 @@
 //! Streams and exports end with the right to read them: their token is taken out, their session ends, the rule changes.
 //!
-//! The check of the route is made again for as long as a body goes on, twice a second, before more of it is handed over. A body
-//! whose reader is gone ends without its end, so that neither an export nor a compressed answer looks whole.
+//! The check of the route is made again twice a second for as long as such an answer is under way, by the task of its connection:
+//! it must not depend on a client that takes the answer slowly, or not at all. The connection then ends without the end of the
+//! body, so that neither an export nor a compressed answer looks whole.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{future::pending, pin::pin, time::Duration};
 
-use axum::{
-    body::{Body, Bytes},
-    http::HeaderMap,
-    response::Response,
-};
-use hyper::body::{Body as _, Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
+use axum::{http::HeaderMap, response::Response};
+use hyper::body::Body as _;
+use tokio::{sync::watch, time::sleep};
 use tracing::info;
 
 use super::{
@@ -27,7 +19,7 @@ use super::{
 /// How often.
 const EVERY: Duration = Duration::from_millis(500);
 
-/// What the check needs.
+/// What the check needs; an extension of an answer that must be looked after.
 #[derive(Clone)]
 pub struct Recheck {
     sight: Sight,
@@ -41,66 +33,96 @@ impl Recheck {
         Self { sight: sight.clone(), headers: headers.clone(), caller: caller.clone() }
     }
 
-    /// Its answer, as long as it may be read. What is whole already is not looked after.
-    pub fn watch(self, response: Response) -> Response {
-        if response.body().size_hint().exact().is_some() {
-            return response;
+    /// Its answer, with the check for its connection. What is whole already is not looked after.
+    pub fn attach(self, mut response: Response) -> Response {
+        if response.body().size_hint().exact().is_none() {
+            response.extensions_mut().insert(self);
         }
-        response.map(|body| Body::new(Watched { body, due: Box::pin(sleep(EVERY)), asked: None, check: self }))
+        response
     }
 
-    async fn may_go_on(self) -> bool {
-        // Known at once, however long Redis takes.
-        if !self.caller.is_in_force(&self.sight.keys) {
-            return false;
-        }
-        match check(&self.sight, Scope::Read, &self.headers).await {
-            Ok(_) => true,
-            // Redis is away, and the session cannot be looked up there.
-            Err(refused) => refused.error.status().is_server_error(),
-        }
-    }
-}
-
-/// A body under watch.
-struct Watched {
-    body: Body,
-    due: Pin<Box<Sleep>>,
-    asked: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
-    check: Recheck,
-}
-
-impl hyper::body::Body for Watched {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    /// Returns when the right to read has ended.
+    async fn ended(&self) {
         loop {
-            if let Some(asked) = &mut self.asked {
-                let may_go_on = ready!(asked.as_mut().poll(context));
-                self.asked = None;
-                if !may_go_on {
-                    self.check.sight.metrics.api_bodies_cut.inc();
-                    info!(token = self.check.caller.name(), "a stream or an export is ended: its token or session was");
-                    return Poll::Ready(Some(Err(axum::Error::new("the right to read this has ended"))));
-                }
-                self.due = Box::pin(sleep(EVERY));
+            sleep(EVERY).await;
+            if !self.may_go_on().await {
+                self.sight.metrics.api_bodies_cut.inc();
+                info!(token = self.caller.name(), "a stream or an export is ended: its token or session was");
+                return;
             }
-            if self.due.as_mut().poll(context).is_pending() {
-                return Pin::new(&mut self.body).poll_frame(context);
-            }
-            self.asked = Some(Box::pin(self.check.clone().may_go_on()));
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+    async fn may_go_on(&self) -> bool {
+        let mut checked = pin!(check(&self.sight, Scope::Read, &self.headers));
+        loop {
+            // Known at once, however long Redis takes.
+            if !self.caller.is_in_force(&self.sight.keys) {
+                return false;
+            }
+            tokio::select! {
+                checked = checked.as_mut() => return match checked {
+                    Ok(_) => true,
+                    // Redis is away, and the session cannot be looked up there.
+                    Err(refused) => refused.error.status().is_server_error(),
+                },
+                () = sleep(EVERY) => {}
+            }
+        }
+    }
+}
+
+/// The answer that a connection is giving, if it must be looked after.
+#[derive(Clone)]
+pub struct CurrentAnswer(watch::Sender<Option<Recheck>>);
+
+/// While it lives, the answer is under way.
+pub struct UnderWay {
+    current: CurrentAnswer,
+    recheck: Recheck,
+}
+
+impl CurrentAnswer {
+    /// For one connection.
+    pub fn new() -> Self {
+        Self(watch::Sender::new(None))
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    /// An answer begins; kept with its body. `None`: there is nothing to look after.
+    pub fn begin(&self, response: &mut Response) -> Option<UnderWay> {
+        let recheck = response.extensions_mut().remove::<Recheck>()?;
+        self.0.send_replace(Some(recheck.clone()));
+        Some(UnderWay { current: self.clone(), recheck })
+    }
+
+    /// Returns when the right to read the answer under way has ended. Without one, nothing runs.
+    pub async fn ended(&self) {
+        let mut current = self.0.subscribe();
+        loop {
+            let recheck = current.borrow_and_update().clone();
+            let ended = async {
+                match recheck {
+                    Some(recheck) => recheck.ended().await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = ended => return,
+                _ = current.changed() => {}
+            }
+        }
+    }
+}
+
+impl UnderWay {
+    /// Whether more may be handed over, as far as is known at once. If not, the next check ends the connection.
+    pub fn is_in_force(&self) -> bool {
+        self.recheck.caller.is_in_force(&self.recheck.sight.keys)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.current.0.send_replace(None);
     }
 }

@@ -40,6 +40,7 @@ use super::{
     client::ClientAddress,
     health::Arrived,
     reception::Reception,
+    recheck::{CurrentAnswer, UnderWay},
     room::HoldsMemory,
     seats::{Asked, Limits, Seat, Seats},
     target,
@@ -187,25 +188,29 @@ async fn converse(client: Client, reception: Arc<Reception>, mut stop: Signal) {
     let (sitting, memory) = (Arc::clone(&seat), reception.memory().clone());
     let holds_memory = Arc::new(AtomicBool::new(false));
     let holds = Arc::clone(&holds_memory);
+    let current = CurrentAnswer::new();
+    let begun = current.clone();
     let answer = service_fn(move |request: Request<Incoming>| {
         let (reception, sitting, holds) = (Arc::clone(&reception), Arc::clone(&sitting), Arc::clone(&holds));
+        let begun = begun.clone();
         async move {
             let asked = sitting.asked();
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(address);
             request.extensions_mut().insert(Arrived(Instant::now()));
-            let response = reception.answer(request, &sitting).await;
+            let mut response = reception.answer(request, &sitting).await;
             holds.store(response.extensions().get::<HoldsMemory>().is_some(), Ordering::Relaxed);
-            Ok::<_, std::convert::Infallible>(response.map(|body| Answered { body, _asked: asked }))
+            let under_way = begun.begin(&mut response);
+            let answered = |body| Answered { body, _asked: asked, under_way };
+            Ok::<_, std::convert::Infallible>(response.map(answered))
         }
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)
         .max_buf_size(config.header.as_usize())
         .half_close(false)
         .serve_connection(stream, answer);
-    tokio::pin!(connection);
     let served = tokio::select! {
         biased;
         // First: a request that comes too late is not begun.
@@ -214,9 +219,14 @@ async fn converse(client: Client, reception: Arc<Reception>, mut stop: Signal) {
             debug!("a client that has not taken a large answer is cut off: the writer needs the memory");
             return;
         }
-        served = connection.as_mut() => served,
+        () = current.ended() => {
+            // What the kernel still has for a slow client goes, too.
+            let _ = connection.into_parts().io.into_inner().stream.set_zero_linger();
+            return;
+        }
+        served = &mut connection => served,
         () = stop.stopped() => {
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
             connection.await
         }
     };
@@ -240,6 +250,7 @@ async fn pressed(memory: &MemoryLimit, holds_memory: &AtomicBool) {
 struct Answered {
     body: Body,
     _asked: Asked,
+    under_way: Option<UnderWay>,
 }
 
 impl hyper::body::Body for Answered {
@@ -250,6 +261,10 @@ impl hyper::body::Body for Answered {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.under_way.as_ref().is_some_and(|under_way| !under_way.is_in_force()) {
+            // The connection is about to be closed.
+            return Poll::Pending;
+        }
         Pin::new(&mut self.body).poll_frame(context)
     }
 

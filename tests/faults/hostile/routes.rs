@@ -178,6 +178,17 @@ impl Reading {
         let _ = self.0.read_to_end(&mut all);
         all
     }
+
+    /// The same at a mebibyte a second: how much came, and when it ended.
+    fn slowly(mut self) -> (usize, Instant) {
+        let mut piece = vec![0; 100 << 10];
+        let mut all = 0;
+        while let Ok(1..) = self.0.read_exact(&mut piece).map(|()| piece.len()) {
+            all += piece.len();
+            thread::sleep(Duration::from_millis(100));
+        }
+        (all, Instant::now())
+    }
 }
 
 fn sign_in(port: u16, name: &str) -> (String, String) {
@@ -187,13 +198,8 @@ fn sign_in(port: u16, name: &str) -> (String, String) {
     (cookie, signed.json()["csrf"].as_str().unwrap().to_owned())
 }
 
-#[test]
-fn streams_and_exports_end_within_a_second_of_the_right_to_read_them() {
-    let redis = Redis::start();
-    let dir = tempfile::tempdir().unwrap();
-    let mut daemon = daemon(&redis, &dir);
-    let port = daemon.http_port();
-    // More than the buffers of both sides hold, so that the export is under way when its token goes.
+/// More than the buffers of both sides hold, so that an export is under way when its token goes.
+fn record_large_rows(redis: &Redis, daemon: &Daemon) {
     let note = "x".repeat(60_000);
     let mut client = redis.client();
     for epoch in 0..400 {
@@ -202,6 +208,15 @@ fn streams_and_exports_end_within_a_second_of_the_right_to_read_them() {
         assert_eq!(client.publish("cascor:training", message.to_string()), 1);
     }
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 400);
+}
+
+#[test]
+fn streams_and_exports_end_within_a_second_of_the_right_to_read_them() {
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = daemon(&redis, &dir);
+    let port = daemon.http_port();
+    record_large_rows(&redis, &daemon);
     let guest = format!("Bearer {}", token("guest"));
     let reader = format!("Bearer {}", token("reader"));
     let (guest_cookie, _) = sign_in(port, "guest");
@@ -240,6 +255,42 @@ fn streams_and_exports_end_within_a_second_of_the_right_to_read_them() {
     assert!(daemon.metric("cascor_api_bodies_cut_total").unwrap() >= 5.0);
     let whole = http::send(port, "GET", &export, &[("Authorization", &reader)], "").unwrap();
     assert_eq!(whole.body.lines().count(), 400);
+}
+
+#[test]
+fn answers_to_clients_that_read_slowly_or_not_at_all_end_in_time_too() {
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = daemon(&redis, &dir);
+    let port = daemon.http_port();
+    record_large_rows(&redis, &daemon);
+    let guest = format!("Bearer {}", token("guest"));
+    let (cookie, _) = sign_in(port, "guest");
+    let export = format!("/api/export?run_id={RUN}&format=ndjson");
+    let whole = http::send(port, "GET", &export, &[("Authorization", &guest)], "").unwrap().body.len();
+    let slow = Reading::begin(port, &export, &[("Authorization", &guest)]);
+    let slow = thread::spawn(move || slow.slowly());
+    let silent = [
+        Reading::begin(port, &export, &[("Authorization", &guest)]),
+        Reading::begin(port, &export, &[("Cookie", &cookie)]),
+    ];
+    // Until the buffers are full, and nobody asks for more of a body.
+    thread::sleep(Duration::from_secs(1));
+    write_tokens(&dir, &["guest"]);
+    let since = Instant::now();
+    daemon.process().signal(Signal::HUP);
+    // The reload is a part of the time.
+    let limit = CUT + Duration::from_millis(500);
+    wait_until("all are ended", LIMIT, || daemon.metric("cascor_api_bodies_cut_total") == Some(3.0));
+    assert!(since.elapsed() < limit, "{:?}", since.elapsed());
+    // A client gets no more than had arrived.
+    let (read, at) = slow.join().unwrap();
+    assert!(at.duration_since(since) < limit * 2, "{:?}", at.duration_since(since));
+    assert!(read < whole / 2, "{read} of {whole}");
+    for reading in silent {
+        let body = reading.rest();
+        assert!(!body.ends_with(b"0\r\n\r\n") && body.len() < whole / 2, "{} of {whole}", body.len());
+    }
 }
 
 #[test]
@@ -286,6 +337,10 @@ fn guessing_tells_nobody_else_to_wait_and_keeps_the_right_token_in() {
         assert_eq!(signing_in.header("retry-after").is_some(), signing_in.status == 429, "{}", signing_in.head);
     }
     assert!((20..30).contains(&answers[0]), "{answers:?}");
+    let log = daemon.log();
+    let throttled = log.lines().filter(|line| line.contains("why=\"throttled\"") && line.contains("client=127.0.0.1"));
+    assert!((1..=60).contains(&throttled.count()), "{log}");
+    assert!(!log.contains("operator-token-"), "a guess in the log");
     // From the same address.
     let bearer = format!("Bearer {}", token("operator"));
     assert_eq!(status(port, "GET", "/api/runs", &[("Authorization", &bearer)], ""), 200);
