@@ -102,7 +102,8 @@ impl CurrentAnswer {
             let recheck = current.borrow_and_update().clone();
             let ended = async {
                 match recheck {
-                    Some(recheck) => recheck.ended().await,
+                    // Few connections have one; all have room for what is not in a box.
+                    Some(recheck) => Box::pin(async move { recheck.ended().await }).await,
                     None => pending().await,
                 }
             };

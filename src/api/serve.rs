@@ -227,7 +227,7 @@ async fn converse(client: Client, reception: Arc<Reception>, mut stop: Signal) {
         served = &mut connection => served,
         () = stop.stopped() => {
             Pin::new(&mut connection).graceful_shutdown();
-            connection.await
+            (&mut connection).await
         }
     };
     if let Err(error) = served {
