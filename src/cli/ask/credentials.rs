@@ -263,7 +263,7 @@ mod tests {
             [("ann admin 00000000000admin\n", "00000000000admin"), ("ann admin 00000000000admin\nx y\n", "")]
         {
             fs::write(&path, text).unwrap();
-            let seen = token("http://localhost", &Credentials::default(), &http);
+            let seen = token("http://localhost:8050", &Credentials::default(), &http);
             assert_eq!(seen, Ok((sent.into(), sent.into())), "{text:?}");
         }
     }
