@@ -111,7 +111,7 @@ fn bad_messages_become_dead_letters_and_their_neighbours_rows() {
         ("unknown_shape", b"{\"hello\": 1}".to_vec()),
         ("invalid_field", b"{\"epoch\": \"many\", \"loss\": \"low\"}".to_vec()),
         ("too_large", format!("{{\"epoch\":1,\"x\":\"{}\"}}", "x".repeat(20 << 20)).into_bytes()),
-        ("unknown_shape", wide.into_bytes()),
+        ("too_large", wide.into_bytes()),
     ];
     client.publish(TRAINING, metrics(0, 0.1));
     for (n, (_, message)) in bad.iter().enumerate() {

@@ -166,7 +166,7 @@ fn what_sessions_lack_is_in_the_log_and_not_told_to_whoever_signs_in() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokens");
     std::fs::write(&path, "ann admin 0123456789abcdef\n").unwrap();
-    user(&redis, "brief", &["-get"]);
+    user(&redis, "brief", &["-getrange"]);
     let tokens = format!("{:?}", path.display().to_string());
     let daemon = daemon_of(&redis, "brief").set("http.tokens_file", tokens).start_ready();
     let token = json!({"token": "0123456789abcdef"}).to_string();
@@ -176,7 +176,7 @@ fn what_sessions_lack_is_in_the_log_and_not_told_to_whoever_signs_in() {
     let refused = http::send(daemon.http_port(), "GET", "/api/session", &[("Cookie", &cookie)], "").unwrap();
     assert_eq!(refused.status, 503);
     assert!(refused.body.contains("log") && !refused.body.contains("brief"), "{}", refused.body);
-    assert!(advises(&daemon.log(), "brief", "+get"), "{}", daemon.log());
+    assert!(advises(&daemon.log(), "brief", "+getrange"), "{}", daemon.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,6 @@
 //! The users of `deploy/redis`, on a Redis that has them: each can do what it is for, and no more.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -144,6 +144,7 @@ fn the_daemon_s_user_does_everything_that_the_daemon_needs_and_no_more() {
     let redis = shared(&dir);
     let tokens = dir.path().join("tokens");
     fs::write(&tokens, "ann admin 0123456789abcdef\n").unwrap();
+    fs::set_permissions(&tokens, fs::Permissions::from_mode(0o600)).unwrap();
     let secret = dir.path().join("passwords").join("ingest");
     let mut daemon = Daemon::on(&redis)
         .set("redis.username", "\"ingest\"")
