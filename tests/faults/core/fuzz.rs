@@ -181,7 +181,15 @@ fn mutate(bytes: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
 
 fn limits(random: &mut Random) -> Limits {
     match random.below(4) {
-        0 => Limits { message: ByteSize(700), depth: 5, fields: 12, string: ByteSize(24) },
+        0 => Limits {
+            message: ByteSize(700),
+            depth: 5,
+            fields: 12,
+            elements: 60,
+            string: ByteSize(24),
+            command: ByteSize(400),
+            text: ByteSize(900),
+        },
         _ => Limits::default(),
     }
 }
@@ -218,7 +226,7 @@ fn messages(budget: &Budget, ends: &[&str]) -> Tried {
 
 /// A stack of the usual size, and no limit of the configuration.
 pub fn deep(_: &Budget) -> Tried {
-    let wide = Limits { message: ByteSize::gib(1), depth: usize::MAX, fields: usize::MAX, string: ByteSize::gib(1) };
+    let wide = Limits::NONE;
     let mut count = 0;
     for depth in [100, 1_000, 10_000, 200_000] {
         let json = |open: &str, close: &str| {
@@ -268,7 +276,7 @@ fn message(bytes: &[u8], limits: &Limits) -> bool {
     assert!(texts < 64 * bytes.len() + 8_192, "{texts} bytes of text from {}", bytes.len());
     rows.touch.values.config_json.iter().for_each(|text| value(text));
     // As the writer reads it back: under the widest limits.
-    let wide = Limits { message: ByteSize::gib(1), depth: usize::MAX, fields: usize::MAX, string: ByteSize::gib(1) };
+    let wide = Limits::NONE;
     let again = wire::decode(bytes, &wide).expect("accepted before");
     let repeated = wire::rows(&again, &decided, "cascor:training", bytes);
     assert_eq!(format!("{rows:?}"), format!("{repeated:?}"), "a replay writes the same");
@@ -289,10 +297,10 @@ fn value(text: &str) {
 /// Checks the JSON in a row; returns the length of its texts.
 fn check(row: &Row) -> usize {
     let json: Vec<&str> = match row {
-        Row::Metrics(row) => row.rest_json.iter().map(String::as_str).collect(),
+        Row::Metrics(row) => row.rest_json.iter().map(|text| &**text).collect(),
         Row::Topology(row) => {
             let summary = row.weights_summary.iter().map(String::as_str);
-            summary.chain([row.topology_json.as_str()]).collect()
+            summary.chain([&*row.topology_json]).collect()
         }
         Row::Event(row) => vec![&row.payload_json],
         Row::Control(row) => vec![&row.payload_json],

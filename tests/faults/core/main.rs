@@ -33,6 +33,7 @@ sources! {
     "../../../src/event/mod.rs" event,
     "../../../src/frame.rs" frame,
     "../../../src/logging.rs" logging,
+    "../../../src/memory.rs" memory,
     "../../../src/metrics.rs" metrics,
     "../../../src/spool/mod.rs" spool,
     "../../../src/terminal.rs" terminal,
