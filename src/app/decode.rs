@@ -142,7 +142,8 @@ fn needed(chunk: &spool::Chunk) -> (usize, usize) {
     }
     let text = |record: Record<'_>| match record.kind {
         RecordKind::Event => wire::text_bytes(record.payload),
-        _ => record.payload.len(),
+        // Kept, written, and once more in the buffer that is written.
+        _ => 3 * record.payload.len(),
     };
     let large = chunk.records().filter(|record| record.payload.len() >= LARGE / 4).map(text);
     large.fold((0, 0), |(sum, longest), text| (sum + text, text.max(longest)))
