@@ -158,7 +158,7 @@ pub fn all(size: usize) -> Vec<Worst> {
         pack(
             "MessagePack, large integers",
             METRICS,
-            size,
+            size / 100 * 70,
             &metrics(),
             ("x", &[0xcf, 255, 255, 255, 255, 255, 255, 255, 255]),
         ),
