@@ -79,7 +79,7 @@ impl Default for Limits {
             elements: 4_000_000,
             string: ByteSize::kib(64),
             command: ByteSize::kib(64),
-            text: ByteSize::mib(32),
+            text: ByteSize::mib(28),
         }
     }
 }

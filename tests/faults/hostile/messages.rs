@@ -84,7 +84,7 @@ pub fn packed_connections(size: usize) -> Worst {
 
 /// Weights without anything around them: text almost as long as `limits.text`.
 pub fn packed_weights(size: usize) -> Worst {
-    let size = size / 100 * 70;
+    let size = size / 100 * 60;
     let fields = [("type", text("topology")), ("input_size", vec![2])];
     let item = of_f64(-0.123_456_789_012_345_67);
     pack("MessagePack, a list of doubles", TOPOLOGY, size, &fields, ("weights", &item))
@@ -147,18 +147,18 @@ pub fn all(size: usize) -> Vec<Worst> {
             ("weights", &of_f32(-1.175_494_4e-38)),
         ),
         pack("MessagePack, control characters", Becomes::DeadLetter, size, &metrics(), ("x", &control)),
-        pack("MessagePack, bytes", EVENTS, size / 100 * 80, &event, ("x", &bytes)),
+        pack("MessagePack, bytes", EVENTS, size / 100 * 70, &event, ("x", &bytes)),
         pack(
             "MessagePack, configuration",
             EVENTS,
-            size / 100 * 70,
+            size / 100 * 60,
             &start,
             ("config", &of_f64(-0.123_456_789_012_345_67)),
         ),
         pack(
             "MessagePack, large integers",
             METRICS,
-            size / 100 * 70,
+            size / 100 * 60,
             &metrics(),
             ("x", &[0xcf, 255, 255, 255, 255, 255, 255, 255, 255]),
         ),
