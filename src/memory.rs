@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, timeout_at},
@@ -32,6 +33,23 @@ const FLOOR: usize = 8 << 20;
 const PRESSURE_AFTER: Duration = Duration::from_secs(1);
 /// For how long the longest row counts as one that may be read next.
 const LONGEST_LASTS: Duration = Duration::from_secs(60);
+
+/// Bytes, and what is dropped with the last of them: memory that is counted or reserved for them.
+struct Guarded<B, G> {
+    bytes: B,
+    _guard: G,
+}
+
+impl<B: AsRef<[u8]>, G> AsRef<[u8]> for Guarded<B, G> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+/// The same bytes, which keep `guard` until the last who holds any of them lets go.
+pub fn guarded<B: AsRef<[u8]> + Send + 'static, G: Send + 'static>(bytes: B, guard: G) -> Bytes {
+    Bytes::from_owner(Guarded { bytes, _guard: guard })
+}
 
 /// The budget. Cloning shares it.
 #[derive(Clone, Debug)]

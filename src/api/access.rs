@@ -140,7 +140,7 @@ fn allows(token: &Token, scope: Scope) -> Result<(), ApiError> {
     Err(ApiError::new(StatusCode::FORBIDDEN, detail))
 }
 
-/// Whom a request is from, as an extension of it.
+/// The token or session of a request, as an extension of it.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
     /// The token that it brings, or that its session is of; absent: it was let in without.

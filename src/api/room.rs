@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     event::weight,
-    memory::{LARGE, MemoryLimit, Reserved},
+    memory::{LARGE, MemoryLimit, Reserved, guarded},
     store::{BoxFuture, RangeQuery, Store, StoreError},
     units::ByteSize,
 };
@@ -273,7 +273,7 @@ impl Room {
         // next one, however long this one's client takes.
         self.grow(text.len());
         self.shrink(text.len());
-        Bytes::from_owner(Text { text, _room: self })
+        guarded(text, self)
     }
 }
 
@@ -285,17 +285,6 @@ fn units(bytes: usize, most: usize) -> u32 {
 /// What rows of so many bytes need while text is made of them: as much again.
 fn with_text(bytes: usize) -> usize {
     2 * bytes
-}
-
-struct Text {
-    text: Vec<u8>,
-    _room: Room,
-}
-
-impl AsRef<[u8]> for Text {
-    fn as_ref(&self) -> &[u8] {
-        &self.text
-    }
 }
 
 struct Held {

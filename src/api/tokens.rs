@@ -223,17 +223,10 @@ fn unknown() -> ApiError {
 mod tests {
     use std::fs;
 
-    use super::*;
+    use super::{file::tests::file, *};
 
     fn keyring() -> Keyring {
         Keyring::new(None, Metrics::new())
-    }
-
-    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("tokens");
-        fs::write(&path, text).unwrap();
-        (dir, path)
     }
 
     #[test]

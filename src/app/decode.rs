@@ -16,7 +16,7 @@ use crate::{
     control,
     event::{self, ControlRow, GapRow, Guard, Row},
     frame::{Gap, Reason, Rejection, SetAside},
-    memory::{LARGE, MemoryLimit, Reserved, WriterWait},
+    memory::{LARGE, MemoryLimit, Reserved, WriterWait, guarded},
     spool::{self, Record, RecordKind},
     wire::{self, Limits},
     writer::{Chunk, Content, Decoded, Records},
@@ -123,9 +123,19 @@ pub struct SpoolRecords {
     not_before: Instant,
     memory: MemoryLimit,
     /// What was read, and waits for the memory that its rows take; for the same reason.
-    waiting: Option<(spool::Chunk, WriterWait)>,
+    waiting: Option<Waiting>,
     /// Held for as long as there is something of the last chunk with large records.
     large: Weak<Reserved>,
+}
+
+/// A chunk with large records.
+#[derive(Debug)]
+struct Waiting {
+    chunk: spool::Chunk,
+    /// What its texts take, counted once.
+    texts: usize,
+    /// From when on the writer waits for nothing but memory.
+    wait: Option<WriterWait>,
 }
 
 impl SpoolRecords {
@@ -169,14 +179,11 @@ impl SpoolRecords {
     /// Memory for the texts of the chunk that waits. One chunk with large records after the other: two would wait for each other's
     /// memory, because a row takes more while it is written.
     async fn reserve(&mut self) -> Option<Guard> {
-        let (chunk, wait) = self.waiting.as_mut()?;
-        let (texts, longest) = needed(chunk);
-        if texts == 0 {
-            return None;
-        }
-        self.memory.note(longest);
+        let waiting = self.waiting.as_mut()?;
+        // While the store is away the last one stays for long. No memory is held up for that.
         self.memory.until_released(|| self.large.strong_count() == 0).await;
-        let reserved = Arc::new(wait.reserve(texts).await);
+        let wait = waiting.wait.get_or_insert_with(|| self.memory.writer_waits());
+        let reserved = Arc::new(wait.reserve(waiting.texts).await);
         self.large = Arc::downgrade(&reserved);
         Some(reserved)
     }
@@ -189,13 +196,15 @@ impl Records for SpoolRecords {
         tokio::time::sleep_until(self.not_before).await;
         if self.waiting.is_none() {
             let chunk = self.reader.next().await;
-            if chunk.len_bytes() < LARGE {
+            let (texts, longest) = needed(&chunk);
+            if texts == 0 {
                 return self.chunk(chunk, None);
             }
-            self.waiting = Some((chunk, self.memory.writer_waits()));
+            self.memory.note(longest);
+            self.waiting = Some(Waiting { chunk, texts, wait: None });
         }
         let reserved = self.reserve().await;
-        let (chunk, _) = self.waiting.take().unwrap_or_else(|| (spool::Chunk::default(), self.memory.writer_waits()));
+        let chunk = self.waiting.take().map(|waiting| waiting.chunk).unwrap_or_default();
         self.chunk(chunk, reserved)
     }
 
@@ -205,27 +214,13 @@ impl Records for SpoolRecords {
     }
 }
 
-struct Guarded {
-    bytes: Bytes,
-    _reserved: Guard,
-}
-
-impl AsRef<[u8]> for Guarded {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 /// Whatever holds the large texts of a record holds the memory that was reserved for them.
 fn keep(reserved: &Guard, content: &mut Content) {
     match content {
         Content::Rows { rows, .. } => {
             rows.iter_mut().filter_map(Row::text_mut).for_each(|text| text.keep(reserved.clone()))
         }
-        Content::Aside { kept, .. } => {
-            let (bytes, reserved) = (mem::take(kept), reserved.clone());
-            *kept = Bytes::from_owner(Guarded { bytes, _reserved: reserved });
-        }
+        Content::Aside { kept, .. } => *kept = guarded(mem::take(kept), reserved.clone()),
         Content::Nothing => {}
     }
 }

@@ -26,11 +26,6 @@ impl SharedText {
             inner.guard = Some(guard);
         }
     }
-
-    /// The text by itself; a copy, where somebody shares it.
-    pub fn into_string(self) -> String {
-        Arc::try_unwrap(self.0).map_or_else(|shared| shared.text.clone(), |inner| inner.text)
-    }
 }
 
 impl Deref for SharedText {

@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     time::{Instant, timeout},
@@ -21,7 +20,7 @@ use tracing::warn;
 
 use crate::{
     frame::{Arrival, Frame, Gap, GapReason},
-    memory::{LARGE, MemoryLimit, Reserved},
+    memory::{LARGE, MemoryLimit, guarded},
     metrics::{Label, Metrics},
     units::Micros,
 };
@@ -69,18 +68,6 @@ pub fn queue(frames: usize, bytes_max: usize) -> (Queue, mpsc::Receiver<Arrival>
     (Queue { sender, bytes: bytes.clone(), bytes_max, memory: None }, receiver, bytes)
 }
 
-/// The bytes of a large message, counted until the last who holds them lets go: the queue, intake, watchers, the latest values.
-struct Charged {
-    payload: Bytes,
-    _reserved: Reserved,
-}
-
-impl AsRef<[u8]> for Charged {
-    fn as_ref(&self) -> &[u8] {
-        &self.payload
-    }
-}
-
 impl Queue {
     /// The bare sender, for receipts.
     pub fn sender(&self) -> mpsc::Sender<Arrival> {
@@ -95,8 +82,8 @@ impl Queue {
     fn offer(&self, mut frame: Frame) -> Result<(), Refused> {
         let bytes = frame.payload.len() + OVERHEAD;
         if let Some(memory) = self.memory.as_ref().filter(|_| bytes > LARGE) {
-            let (payload, _reserved) = (mem::take(&mut frame.payload), memory.charge(bytes));
-            frame.payload = Bytes::from_owner(Charged { payload, _reserved });
+            // Counted also while intake, watchers and the latest values hold it.
+            frame.payload = guarded(mem::take(&mut frame.payload), memory.charge(bytes));
         }
         // An empty queue takes any message, however large.
         let before = self.bytes.0.fetch_add(bytes, Ordering::AcqRel);

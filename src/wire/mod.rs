@@ -136,7 +136,7 @@ impl Limits {
     /// Counts the JSON text of a message, without making it, where it may be beyond the limit.
     fn too_much_text(&self, whole: Source<'_>) -> Result<(), Rejection> {
         let most = match whole {
-            Source::Json(text) => text.len() / 2 * JSON_GROWTH,
+            Source::Json(text) => text.len() * JSON_GROWTH,
             Source::Pack(bytes) => bytes.len() * PACK_GROWTH,
         };
         if most <= self.text.as_usize() {
@@ -159,9 +159,9 @@ impl Limits {
     }
 }
 
-/// Halves of its length that JSON takes at most when it is written for every reader: `NaN` becomes `"NaN"`.
-const JSON_GROWTH: usize = 4;
-/// How much longer MessagePack may become: a control character in a text is one byte, and `\u0001` in JSON.
+/// How many times as long JSON may become when it is written for every reader, at most: `NaN` becomes `"NaN"`.
+const JSON_GROWTH: usize = 2;
+/// The same of MessagePack: a control character in a text is one byte, and `\u0001` in JSON.
 const PACK_GROWTH: usize = 6;
 
 /// How long the JSON text of a message is; it is counted, not made. Zero for bytes that are no message.

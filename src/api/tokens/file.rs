@@ -89,10 +89,10 @@ pub fn read(path: &Path) -> Result<Vec<Token>, TokensError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    pub fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tokens");
         fs::write(&path, text).unwrap();

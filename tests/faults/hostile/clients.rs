@@ -45,13 +45,9 @@ const ROWS: u64 = 1_000;
 const BESIDE: usize = 4_000;
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn is_long() -> bool {
-    std::env::var("CASCOR_FAULTS").is_ok_and(|tier| tier == "long")
-}
-
 /// How long each shape is looked at.
 fn span() -> Duration {
-    if is_long() { Duration::from_secs(15) } else { Duration::from_millis(800) }
+    if crate::is_long() { Duration::from_secs(15) } else { Duration::from_millis(800) }
 }
 
 /// A daemon with a token.
@@ -248,7 +244,7 @@ fn an_administrator_is_answered_beside_slow_clients_of_every_shape() {
 #[test]
 fn an_administrator_is_answered_beside_slow_clients_who_read_cassandra() {
     let name = "an_administrator_is_answered_beside_slow_clients_who_read_cassandra";
-    if !is_long() {
+    if !crate::is_long() {
         println!("{name} is a part of the long tier");
         return;
     }

@@ -16,3 +16,18 @@ mod clients;
 #[path = "../../bench/histogram.rs"]
 mod histogram;
 mod slow;
+
+use std::{fs::OpenOptions, io::Write};
+
+/// Whether this is the long tier.
+fn is_long() -> bool {
+    std::env::var("CASCOR_FAULTS").is_ok_and(|tier| tier == "long")
+}
+
+/// Adds a line to the table that the command of these tests prints.
+fn tabulate(line: &str) {
+    print!("{line}");
+    if let Ok(path) = std::env::var("CASCOR_FAULTS_TABLE") {
+        OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(line.as_bytes()).unwrap();
+    }
+}

@@ -2,7 +2,6 @@
 //! one dead letter.
 
 use std::{
-    fs::OpenOptions,
     io::{Read, Write},
     net::TcpStream,
     sync::{
@@ -36,17 +35,10 @@ const SIZE: usize = 19 << 20;
 /// What a message becomes in the table is compared where the server takes it: Cassandra refuses rows over 16 MiB.
 const SMALLER: usize = 12 << 20;
 
-fn is_long() -> bool {
-    std::env::var("CASCOR_FAULTS").is_ok_and(|tier| tier == "long")
-}
-
 /// A line of the table that the command of these tests prints.
 fn tell(store: &str, what: &str, times: usize, peak_kib: u64) {
     let line = format!("| {store} | {what} | {times} | {} |\n", peak_kib >> 10);
-    print!("{line}");
-    if let Ok(path) = std::env::var("CASCOR_FAULTS_TABLE") {
-        OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(line.as_bytes()).unwrap();
-    }
+    crate::tabulate(&line);
 }
 
 /// Without the limits on slow subscribers: what these tests ask is what the daemon does with what it gets.
@@ -184,7 +176,7 @@ fn attack(mut target: Target, attacks: &[(Worst, usize)]) {
 }
 
 fn attacks(size: usize) -> Vec<(Worst, usize)> {
-    if is_long() {
+    if crate::is_long() {
         let each =
             [1, 4].into_iter().flat_map(|times| messages::all(size).into_iter().map(move |worst| (worst, times)));
         let forty = [messages::connections(size), messages::packed_connections(size)].map(|worst| (worst, 40));
@@ -203,5 +195,5 @@ fn the_worst_messages_stay_within_the_promise_on_cassandra() {
     let Some(cassandra) = Cassandra::shared() else {
         return skip("the_worst_messages_stay_within_the_promise_on_cassandra", "no Cassandra");
     };
-    attack(Target::new(Some(cassandra)), &attacks(if is_long() { SIZE } else { SMALLER }));
+    attack(Target::new(Some(cassandra)), &attacks(if crate::is_long() { SIZE } else { SMALLER }));
 }

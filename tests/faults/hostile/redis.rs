@@ -1,7 +1,7 @@
 //! Redis as an enemy: whoever shares it may put anything below our prefix, and publish on any channel that a pattern matches.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     io::{Read, Write},
     net::TcpStream,
     process::Command,
@@ -33,10 +33,6 @@ const MOST_KIB: u64 = 256 << 10;
 const MIB: usize = 1 << 20;
 /// No value of these tests is longer.
 const MOST_BYTES: i64 = 1 << 20;
-
-fn is_long() -> bool {
-    std::env::var("CASCOR_FAULTS").is_ok_and(|tier| tier == "long")
-}
 
 /// Every key that the daemon writes.
 fn keys() -> Vec<String> {
@@ -103,10 +99,7 @@ impl Harm {
 /// A line of the table that the command of these tests prints.
 fn tell(what: &str, peak_kib: u64) {
     let line = format!("| Redis: {what} | peak {} of {} MiB resident |\n", peak_kib >> 10, MOST_KIB >> 10);
-    print!("{line}");
-    if let Ok(path) = std::env::var("CASCOR_FAULTS_TABLE") {
-        OpenOptions::new().create(true).append(true).open(path).unwrap().write_all(line.as_bytes()).unwrap();
-    }
+    crate::tabulate(&line);
 }
 
 #[track_caller]
@@ -189,12 +182,12 @@ fn is_read_first(key: &str) -> bool {
 fn large_values_that_are_there_at_the_start_cost_no_memory() {
     let server = Redis::start();
     let mut redis = server.client();
-    let (bytes, sets) = if is_long() { (400 * MIB, keys().len()) } else { (320 * MIB, 1) };
+    let (bytes, sets) = if crate::is_long() { (400 * MIB, keys().len()) } else { (320 * MIB, 1) };
     // The long tier puts them into one key after the other, because Redis needs the memory, too; the short one into those that are
     // read at the start.
     for turn in 0..sets {
         let keys = keys();
-        let chosen = if is_long() {
+        let chosen = if crate::is_long() {
             vec![keys[turn].clone()]
         } else {
             keys.into_iter().filter(|key| is_read_first(key)).collect()
@@ -228,7 +221,7 @@ fn whatever_becomes_of_our_keys_while_it_runs_ingestion_goes_on() {
     for harm in Harm::SMALL {
         keys().iter().for_each(|key| harm.to(&mut redis, key));
         attacked.assert_ingests(&format!("{harm:?}"));
-        if is_long() {
+        if crate::is_long() {
             attacked.assert_overwritten(&format!("{harm:?}"));
             for key in keys() {
                 harm.to(&mut redis, &key);
@@ -236,7 +229,7 @@ fn whatever_becomes_of_our_keys_while_it_runs_ingestion_goes_on() {
             }
         }
     }
-    let (bytes, chosen) = if is_long() { (400 * MIB, keys()) } else { (320 * MIB, keys()[7..].to_vec()) };
+    let (bytes, chosen) = if crate::is_long() { (400 * MIB, keys()) } else { (320 * MIB, keys()[7..].to_vec()) };
     for key in chosen {
         let what = format!("{} MiB in {key}", bytes / MIB);
         Harm::Large(bytes).to(&mut redis, &key);
@@ -319,7 +312,7 @@ fn whatever_becomes_of_a_session_it_is_over_and_nothing_else() {
     let tokens = format!("{:?}", tokens.display().to_string());
     let mut daemon = Daemon::on(&server).under(LIMITED).set("http.tokens_file", tokens).start_ready();
     let port = daemon.http_port();
-    let large = Harm::Large(if is_long() { 400 } else { 320 } * MIB);
+    let large = Harm::Large(if crate::is_long() { 400 } else { 320 } * MIB);
     for harm in Harm::SMALL.into_iter().chain([large]) {
         let token = json!({"token": "0123456789abcdef"}).to_string();
         let signed = http::post(port, "/api/session", &token).unwrap();
@@ -360,7 +353,7 @@ fn names(redis: &mut Resp, pattern: &str) -> Vec<String> {
 fn any_number_of_channels_and_runs_leaves_few_keys_and_little_memory() {
     let server = Redis::start();
     let mut redis = server.client();
-    let (channels, kept, long) = if is_long() { (100_000, 4_096, 200) } else { (3_000, 200, 20) };
+    let (channels, kept, long) = if crate::is_long() { (100_000, 4_096, 200) } else { (3_000, 200, 20) };
     // Only their number, not their lifetime, may bound the keys of runs.
     let daemon = Daemon::on(&server).under(LIMITED).set("redis.training_channels", "[\"lab:*:training\"]");
     let daemon = daemon.set("latest.metrics_ttl", "\"1h\"").set("intake.channels_max", kept.to_string());
@@ -380,7 +373,7 @@ fn any_number_of_channels_and_runs_leaves_few_keys_and_little_memory() {
         assert_eq!(redis.publish(&channel, json!({"epoch": 1, "loss": 0.5}).to_string()), 1);
     }
     let all = i64::from(channels + long);
-    let limit = LIMIT + Duration::from_secs(if is_long() { 600 } else { 0 });
+    let limit = LIMIT + Duration::from_secs(if crate::is_long() { 600 } else { 0 });
     wait_until("the rows of all channels", limit, || sqlite::count(&database, METRICS) == all);
     println!("{all} channels in {:?}", began.elapsed());
     wait_until("few shared runs", LIMIT, || names(&mut redis, "cascor:ingest:run:*").len() <= kept as usize);
