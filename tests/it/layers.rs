@@ -241,7 +241,12 @@ fn without_comments(text: &str) -> String {
 
 /// Test modules stand last in a file and may use anything.
 fn without_tests(text: &str) -> &str {
-    text.split_once("#[cfg(test)]\nmod ").map_or(text, |(code, _)| code)
+    let mut starts = text.match_indices("#[cfg(test)]\n").map(|(start, _)| start);
+    let is_module = |start: &usize| {
+        let item = text[*start..].lines().nth(1).unwrap_or_default();
+        item.starts_with("mod ") || (item.starts_with("pub") && item.contains(" mod "))
+    };
+    starts.find(is_module).map_or(text, |start| &text[..start])
 }
 
 /// Line, name and length of each function that rustfmt has laid out over several lines.
