@@ -261,17 +261,15 @@ impl SetAside {
         (Self { rejection, length: raw.len() as u64, hash }, kept)
     }
 
-    /// `u32 length of the description ‖ description (JSON) ‖ kept bytes`.
-    pub fn encode(&self, kept: &[u8]) -> Vec<u8> {
-        let head = serde_json::to_vec(self).expect("strings and numbers always serialise");
-        let mut bytes = Vec::with_capacity(4 + head.len() + kept.len());
-        bytes.extend_from_slice(&(head.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&head);
-        bytes.extend_from_slice(kept);
+    /// What stands in front of the kept bytes: `u32 length of the description ‖ description (JSON)`.
+    pub fn encode(&self) -> Vec<u8> {
+        let description = serde_json::to_vec(self).expect("strings and numbers always serialise");
+        let mut bytes = (description.len() as u32).to_le_bytes().to_vec();
+        bytes.extend_from_slice(&description);
         bytes
     }
 
-    /// The inverse of [`encode`](Self::encode); `None` when the bytes are something else.
+    /// The description and the kept bytes behind it; `None` when the bytes are something else.
     pub fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (length, rest) = bytes.split_first_chunk::<4>()?;
         let (head, kept) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
@@ -306,7 +304,7 @@ mod tests {
             let rejection = Rejection { reason, detail: "because".into() };
             let (aside, kept) = SetAside::received(rejection, &raw, limit);
             assert_eq!((kept.len(), aside.length), (kept_bytes, raw.len() as u64));
-            assert_eq!(SetAside::decode(&aside.encode(kept)), Some((aside.clone(), kept)));
+            assert_eq!(SetAside::decode(&[&aside.encode(), kept].concat()), Some((aside.clone(), kept)));
         }
         assert_eq!(SetAside::decode(b"\xff\xff\xff\xff"), None);
     }

@@ -108,6 +108,11 @@ impl MemoryLimit {
         *lock(&self.0.used)
     }
 
+    /// Whether more is there than what may be made: what was received does not wait for room.
+    pub fn is_exceeded(&self) -> bool {
+        self.used() > self.0.limit
+    }
+
     /// There are rows as long as this.
     pub fn note(&self, row: usize) {
         let mut longest = lock(&self.0.longest);

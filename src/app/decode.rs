@@ -152,8 +152,8 @@ fn needed(chunk: &spool::Chunk) -> (usize, usize) {
     }
     let text = |record: Record<'_>| match record.kind {
         RecordKind::Event => wire::text_bytes(record.payload),
-        // Kept, written, and once more in the buffer that is written.
-        _ => 3 * record.payload.len(),
+        // Kept, and once more in the buffer that is written.
+        _ => 2 * record.payload.len(),
     };
     let large = chunk.records().filter(|record| record.payload.len() >= LARGE / 4).map(text);
     large.fold((0, 0), |(sum, longest), text| (sum + text, text.max(longest)))
@@ -180,8 +180,6 @@ impl SpoolRecords {
     /// memory, because a row takes more while it is written.
     async fn reserve(&mut self) -> Option<Guard> {
         let waiting = self.waiting.as_mut()?;
-        // While the store is away the last one stays for long. No memory is held up for that.
-        self.memory.until_released(|| self.large.strong_count() == 0).await;
         let wait = waiting.wait.get_or_insert_with(|| self.memory.writer_waits());
         let reserved = Arc::new(wait.reserve(waiting.texts).await);
         self.large = Arc::downgrade(&reserved);
@@ -195,6 +193,9 @@ impl Records for SpoolRecords {
     async fn next(&mut self) -> SpoolChunk {
         tokio::time::sleep_until(self.not_before).await;
         if self.waiting.is_none() {
+            // A chunk may be one large record. It is not read before there may be room for what it becomes. While the store is away
+            // the last one stays for long; no memory is held up for that.
+            self.memory.until_released(|| self.large.strong_count() == 0 && !self.memory.is_exceeded()).await;
             let chunk = self.reader.next().await;
             let (texts, longest) = needed(&chunk);
             if texts == 0 {

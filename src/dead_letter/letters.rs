@@ -210,8 +210,8 @@ impl Inner {
     fn write(&mut self, bytes: &[u8], first: u64, end: u64) -> Result<(), DeadLetterError> {
         let Self { writer, segments, .. } = self;
         writer
-            .write(segments, bytes, first, end)
-            .or_else(|_| writer.write(segments, bytes, first, end))
+            .write(segments, &[bytes], first, end)
+            .or_else(|_| writer.write(segments, &[bytes], first, end))
             .map_err(DeadLetterError::Write)
     }
 
@@ -243,13 +243,14 @@ impl Inner {
 }
 
 fn encode(bytes: &mut Vec<u8>, seed: u32, id: u64, letter: &DeadLetter<'_>) -> Result<(), DeadLetterError> {
-    let aside = letter.aside.encode(letter.payload);
-    let mut payload = Vec::with_capacity(28 + aside.len());
-    payload.extend_from_slice(letter.spool_id.as_bytes());
-    payload.extend_from_slice(&letter.offset.to_le_bytes());
-    payload.extend_from_slice(&letter.row.to_le_bytes());
-    payload.extend_from_slice(&aside);
-    let record = NewRecord { kind: letter.kind, decided: letter.decided, channel: letter.channel, payload: &payload };
+    let (offset, row, aside) = (letter.offset.to_le_bytes(), letter.row.to_le_bytes(), letter.aside.encode());
+    let record = NewRecord {
+        kind: letter.kind,
+        decided: letter.decided,
+        channel: letter.channel,
+        preamble: &[letter.spool_id.as_bytes(), &offset[..], &row, &aside].concat(),
+        payload: letter.payload,
+    };
     if record::size(&record) > record::MAX {
         return Err(DeadLetterError::TooLarge);
     }

@@ -55,7 +55,13 @@ impl Intake {
             own_time: time.own,
             opened: choice.opened,
         };
-        let record = NewRecord { kind: RecordKind::Event, decided, channel: &frame.channel, payload: &frame.payload };
+        let record = NewRecord {
+            kind: RecordKind::Event,
+            decided,
+            channel: &frame.channel,
+            preamble: b"",
+            payload: &frame.payload,
+        };
         if self.append_message(&record).is_none() {
             return Taken::AtRisk;
         }
@@ -145,7 +151,6 @@ impl Intake {
         self.rejected += 1;
         self.parts.metrics.intake_rejected.get_or_create(&Label::of(rejection.reason.as_str())).inc();
         let (aside, kept) = SetAside::received(rejection.clone(), &frame.payload, self.limits.message.as_usize());
-        let payload = aside.encode(kept);
         let open = self.resolver.open_run(&frame.channel).filter(|_| !frame.control);
         let decided = Decided {
             // Where it would have gone, for a later replay of the dead letter.
@@ -159,7 +164,8 @@ impl Intake {
             kind: RecordKind::Rejected,
             decided,
             channel: &frame.channel,
-            payload: &payload,
+            preamble: &aside.encode(),
+            payload: kept,
         });
         Taken::Rejected(rejection)
     }

@@ -249,7 +249,7 @@ impl Intake {
     /// Appends a record that belongs to no run.
     fn append_plain(&mut self, kind: RecordKind, at: Micros, channel: &str, payload: &[u8]) -> Option<u64> {
         let decided = Decided { run_id: Uuid::nil(), event_time: at, received_at: at, own_time: false, opened: false };
-        self.append(&NewRecord { kind, decided, channel, payload })
+        self.append(&NewRecord { kind, decided, channel, preamble: b"", payload })
     }
 
     fn append(&mut self, record: &NewRecord<'_>) -> Option<u64> {

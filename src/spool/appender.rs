@@ -9,13 +9,15 @@ use uuid::Uuid;
 use super::{
     Config,
     record::{self, NewRecord},
-    segment::SegmentWriter,
+    segment::{self, SegmentWriter},
     shared::Shared,
 };
 use crate::logging::Chain;
 
 /// A group is synced early when it would grow beyond this.
 const GROUP: usize = 8 << 20;
+/// A record of so many bytes is a group of its own, written from where its payload is: a copy of it would take as much again.
+const LARGE: usize = 1 << 20;
 /// How much of what is in memory is written at once when the disk is back: less than a disk that has a little room can take.
 const BATCH: u64 = 1 << 20;
 /// The part of the memory segment that only gaps, commands and receipts may use.
@@ -60,6 +62,8 @@ pub struct Appender {
     /// Offset of the first record in the buffer.
     first: u64,
     next: u64,
+    /// What `next` was at the last [`sync`](Self::sync).
+    synced: u64,
     interval: Duration,
     memory: u64,
     batch: usize,
@@ -79,6 +83,7 @@ impl Appender {
             buffer: Vec::with_capacity(64 << 10),
             first: next,
             next,
+            synced: next,
             interval: config.sync_interval,
             memory: config.memory.0,
             batch: config.segment.0.min(BATCH) as usize,
@@ -100,7 +105,7 @@ impl Appender {
             return;
         }
         error!(lost = offset - self.next, "the end of the spool is gone; what of it was not stored is lost");
-        (self.first, self.next) = (offset, offset);
+        (self.first, self.next, self.synced) = (offset, offset, offset);
         self.shared.durable.store(offset, Ordering::Release);
         self.shared.visible.send_replace(offset);
     }
@@ -115,7 +120,7 @@ impl Appender {
         if size > record::MAX {
             return Err(Full);
         }
-        if !self.buffer.is_empty() && self.buffer.len() + size > GROUP {
+        if !self.buffer.is_empty() && (self.buffer.len() + size > GROUP || size >= LARGE) {
             self.sync();
         }
         if self.trouble.is_some() {
@@ -126,16 +131,38 @@ impl Appender {
             }
         }
         let offset = self.next;
-        record::encode(&mut self.buffer, self.shared.seed, offset, record);
         self.next += 1;
+        let written = size >= LARGE && self.trouble.is_none() && self.write_large(offset, record);
+        if !written {
+            record::encode(&mut self.buffer, self.shared.seed, offset, record);
+        }
         Ok(offset)
+    }
+
+    /// Makes the record durable at once; otherwise the group in memory takes it.
+    fn write_large(&mut self, offset: u64, record: &NewRecord<'_>) -> bool {
+        let started = Instant::now();
+        let head = record::head(self.shared.seed, offset, record);
+        let [channel, preamble, payload] = record.parts();
+        match self.write_disk(&[&head, channel, preamble, payload], offset, self.next) {
+            Ok(()) => {
+                self.shared.durable.store(self.next, Ordering::Release);
+                self.publish();
+                true
+            }
+            Err(error) => {
+                self.fail(&error, started);
+                false
+            }
+        }
     }
 
     /// When [`sync`](Self::sync) is due: at once (a moment that has passed) while the last ones were an interval apart on average;
     /// `None` when there is nothing to do. While the disk takes nothing it says when to try it again, even without new records.
     pub fn sync_due(&self) -> Option<Instant> {
-        let group = (!self.buffer.is_empty()).then(|| match self.paced {
-            Some(paced) if self.buffer.len() < GROUP / 2 => paced,
+        let group = (self.next > self.synced).then(|| match self.paced {
+            // A large record is durable already, and somebody waits to hear that.
+            Some(paced) if !self.buffer.is_empty() && self.buffer.len() < GROUP / 2 => paced,
             _ => Instant::now(),
         });
         let retry = self.trouble.map(|trouble| trouble.retry_at);
@@ -158,6 +185,7 @@ impl Appender {
         if self.trouble.is_some_and(|trouble| trouble.retry_at <= started) {
             self.recover(started);
         }
+        self.synced = self.next;
         self.shared.show();
         let behind = started.checked_sub(self.interval * (BURST - 1)).unwrap_or(started);
         self.paced = Some(self.paced.map_or(behind, |paced| paced.clamp(behind, started)) + self.interval);
@@ -182,28 +210,28 @@ impl Appender {
 
     fn write(&mut self) -> io::Result<()> {
         let bytes = std::mem::take(&mut self.buffer);
-        let written = self.write_disk(&bytes, self.first, self.next);
+        let written = self.write_disk(&[&bytes], self.first, self.next);
         self.buffer = bytes;
         written
     }
 
     /// One more try in a new segment: what failed may be the file. The failed one is never written or synced again.
-    fn write_disk(&mut self, bytes: &[u8], first: u64, end: u64) -> io::Result<()> {
+    fn write_disk(&mut self, parts: &[&[u8]], first: u64, end: u64) -> io::Result<()> {
         let segments = &self.shared.segments;
-        if segments.bytes() + bytes.len() as u64 > self.shared.capacity {
+        if segments.bytes() + segment::length(parts) > self.shared.capacity {
             // A closed segment can be removed once it is committed.
             self.writer.finish(segments);
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the spool has reached its capacity"));
         }
         // Once it is known, it is not told again with each try.
         let known = self.trouble.is_some();
-        let written = self.writer.write(segments, bytes, first, end).or_else(|error| {
+        let written = self.writer.write(segments, parts, first, end).or_else(|error| {
             self.shared.metrics.spool_sync_failures.inc();
             if known {
                 return Err(error);
             }
             error!(error = %Chain(&error), "segment failed; writing its unsynced records to a new one");
-            self.writer.write(segments, bytes, first, end)
+            self.writer.write(segments, parts, first, end)
         });
         match &written {
             Ok(()) => self.shared.metrics.spool_syncs.inc(),
@@ -249,7 +277,7 @@ impl Appender {
                 return;
             }
             let Some((first, end, bytes)) = unwritten else { break };
-            if let Err(error) = self.write_disk(&bytes, first, end) {
+            if let Err(error) = self.write_disk(&[&bytes], first, end) {
                 self.fail(&error, now);
                 return;
             }

@@ -60,8 +60,17 @@ pub struct NewRecord<'a> {
     pub decided: Decided,
     /// Where it came from; may be empty.
     pub channel: &'a str,
-    /// Its bytes.
+    /// What its bytes begin with, before those of a message; may be empty.
+    pub preamble: &'a [u8],
+    /// Its bytes, or the rest of them.
     pub payload: &'a [u8],
+}
+
+impl<'a> NewRecord<'a> {
+    /// What follows the head.
+    pub(crate) fn parts(&self) -> [&'a [u8]; 3] {
+        [self.channel.as_bytes(), self.preamble, self.payload]
+    }
 }
 
 /// A record as read back.
@@ -98,12 +107,19 @@ pub(crate) fn seed(id: Uuid) -> u32 {
 
 /// Length of the encoded record.
 pub(crate) fn size(record: &NewRecord<'_>) -> usize {
-    HEAD + record.channel.len() + record.payload.len()
+    HEAD + record.parts().iter().map(|part| part.len()).sum::<usize>()
 }
 
 /// Appends the record's bytes to `buffer`. The caller has checked that `size` is at most [`MAX`].
 pub(crate) fn encode(buffer: &mut Vec<u8>, seed: u32, offset: u64, record: &NewRecord<'_>) {
-    let NewRecord { kind, decided, channel, payload } = record;
+    buffer.reserve(size(record));
+    buffer.extend_from_slice(&head(seed, offset, record));
+    record.parts().iter().for_each(|part| buffer.extend_from_slice(part));
+}
+
+/// What stands in front of the [`parts`](NewRecord::parts).
+pub(crate) fn head(seed: u32, offset: u64, record: &NewRecord<'_>) -> [u8; HEAD] {
+    let NewRecord { kind, decided, channel, .. } = record;
     let mut head = [0; HEAD];
     let length = u32::try_from(size(record) - PREFIX).expect("records are at most 64 MiB long").to_le_bytes();
     head[..4].copy_from_slice(&length);
@@ -115,14 +131,12 @@ pub(crate) fn encode(buffer: &mut Vec<u8>, seed: u32, offset: u64, record: &NewR
     head[34..50].copy_from_slice(decided.run_id.as_bytes());
     head[50..54].copy_from_slice(&(channel.len() as u32).to_le_bytes());
     let mut crc = crc32c::crc32c_append(seed, &length);
-    for part in [&head[PREFIX..], channel.as_bytes(), payload] {
+    crc = crc32c::crc32c_append(crc, &head[PREFIX..]);
+    for part in record.parts() {
         crc = crc32c::crc32c_append(crc, part);
     }
     head[4..8].copy_from_slice(&crc.to_le_bytes());
-    buffer.reserve(size(record));
-    buffer.extend_from_slice(&head);
-    buffer.extend_from_slice(channel.as_bytes());
-    buffer.extend_from_slice(payload);
+    head
 }
 
 /// Reads the record at the start of `bytes`, of which `rest` more or fewer are left in the file. A length is believed only when

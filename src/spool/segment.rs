@@ -160,6 +160,11 @@ fn parse_name(name: &str) -> Option<(u64, u32)> {
     Some((first.parse().ok()?, generation.parse().ok()?))
 }
 
+/// How many bytes these are.
+pub(crate) fn length(parts: &[&[u8]]) -> u64 {
+    parts.iter().map(|part| part.len() as u64).sum()
+}
+
 /// Writes groups of records to the end of a list of segments.
 #[derive(Debug)]
 pub(crate) struct SegmentWriter {
@@ -183,10 +188,12 @@ impl SegmentWriter {
         Self { dir, id, limit, disk, current: None }
     }
 
-    /// Writes the records `first..end` with one write and one sync. After an error nothing of them counts, and the file is never
-    /// written again: the kernel may have dropped the pages that it could not write, so that a second sync would lie.
-    pub(crate) fn write(&mut self, segments: &Segments, bytes: &[u8], first: u64, end: u64) -> io::Result<()> {
-        let full = |current: &Current| !current.empty && current.bytes + bytes.len() as u64 > self.limit;
+    /// Writes the records `first..end`, the bytes of which are these parts, with one write a part and one sync. After an error
+    /// nothing of them counts, and the file is never written again: the kernel may have dropped the pages that it could not write,
+    /// so that a second sync would lie.
+    pub(crate) fn write(&mut self, segments: &Segments, parts: &[&[u8]], first: u64, end: u64) -> io::Result<()> {
+        let bytes = length(parts);
+        let full = |current: &Current| !current.empty && current.bytes + bytes > self.limit;
         if self.current.as_ref().is_some_and(full) {
             self.finish(segments);
         }
@@ -194,19 +201,23 @@ impl SegmentWriter {
             Some(current) => current,
             None => self.begin(segments, first)?,
         };
-        if let Err(error) = self.append(&current, bytes) {
+        if let Err(error) = self.append(&current, parts) {
             self.abandon(segments, &current);
             return Err(error);
         }
-        current.bytes += bytes.len() as u64;
+        current.bytes += bytes;
         current.empty = false;
         segments.update(&current.path, |meta| (meta.bytes, meta.end) = (current.bytes, end));
         self.current = Some(current);
         Ok(())
     }
 
-    fn append(&self, current: &Current, bytes: &[u8]) -> io::Result<()> {
-        self.disk.write(&*current.file, bytes, current.bytes)?;
+    fn append(&self, current: &Current, parts: &[&[u8]]) -> io::Result<()> {
+        let mut at = current.bytes;
+        for part in parts {
+            self.disk.write(&*current.file, part, at)?;
+            at += part.len() as u64;
+        }
         self.disk.sync(&*current.file, &current.path)
     }
 

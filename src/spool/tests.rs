@@ -94,7 +94,7 @@ fn record_of(kind: RecordKind, payload: &[u8]) -> NewRecord<'_> {
         own_time: true,
         opened: false,
     };
-    NewRecord { kind, decided, channel: "cascor:training", payload }
+    NewRecord { kind, decided, channel: "cascor:training", preamble: b"", payload }
 }
 
 /// A payload that tells its offset.

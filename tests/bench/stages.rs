@@ -75,8 +75,13 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let config = spool::Config { dir: dir.path().join("spool"), ..spool::Config::default() };
     let mut spool = spool::open(&config, Metrics::new())?;
     let append = |text: &String| {
-        let record =
-            NewRecord { kind: RecordKind::Event, decided, channel: "cascor:training", payload: text.as_bytes() };
+        let record = NewRecord {
+            kind: RecordKind::Event,
+            decided,
+            channel: "cascor:training",
+            preamble: b"",
+            payload: text.as_bytes(),
+        };
         spool.appender.append(&record).is_ok()
     };
     measure(options, "append, written and synced in groups of 8 MiB", &messages, append)?;

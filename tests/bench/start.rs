@@ -83,7 +83,7 @@ fn fill(dir: &Path, capacity: ByteSize, runs: &[Uuid], gib: u64) -> Result<u64, 
         let run_id = runs[n as usize % runs.len()];
         let now = units::now();
         let decided = Decided { run_id, event_time: now, received_at: now, own_time: true, opened: false };
-        let record = NewRecord { kind: RecordKind::Event, decided, channel: CHANNEL, payload: &payload };
+        let record = NewRecord { kind: RecordKind::Event, decided, channel: CHANNEL, preamble: b"", payload: &payload };
         opened.appender.append(&record)?;
     }
     if opened.appender.sync().healthy { Ok(total) } else { Err("the disk took less than was asked of it".into()) }

@@ -189,7 +189,7 @@ mod tests {
 
     fn append(bytes: &mut Vec<u8>, offset: u64, payload: &[u8]) {
         let decided = Decided { run_id: Uuid::nil(), event_time: 1, received_at: 2, own_time: true, opened: false };
-        let record = NewRecord { kind: RecordKind::Event, decided, channel: "c", payload };
+        let record = NewRecord { kind: RecordKind::Event, decided, channel: "c", preamble: b"", payload };
         record::encode(bytes, SEED, offset, &record);
     }
 

@@ -19,6 +19,36 @@ async fn a_failed_sync_moves_the_group_to_a_new_segment() {
 }
 
 #[tokio::test]
+async fn a_large_record_survives_what_a_group_survives() {
+    let large = vec![b'l'; 2 << 20];
+    for fault in ["none", "sync", "full"] {
+        let place = Place::new();
+        let mut opened = place.open();
+        opened.appender.append(&record(b"before")).unwrap();
+        let faults = &place.disk.faults;
+        faults.syncs.store(u64::from(fault == "sync"), Ordering::SeqCst);
+        faults.full.store(fault == "full", Ordering::SeqCst);
+        opened.appender.append(&record(&large)).unwrap();
+        assert!(opened.appender.sync_due().is_some(), "{fault}: somebody waits to hear whether it is durable");
+        opened.appender.append(&record(b"after")).unwrap();
+        let synced = opened.appender.sync();
+        assert_eq!((synced.durable, synced.healthy), if fault == "full" { (0, false) } else { (3, true) }, "{fault}");
+        faults.full.store(false, Ordering::SeqCst);
+        if fault == "full" {
+            tokio::time::sleep_until(opened.appender.sync_due().expect("a retry is due")).await;
+            assert_eq!(opened.appender.sync().durable, 3);
+        }
+        assert_eq!(opened.appender.sync_due(), None, "{fault}");
+        drop(opened);
+        let (mut opened, mut lengths) = (place.open(), Vec::new());
+        while lengths.len() < 3 {
+            lengths.extend(opened.reader.next().await.records().map(|record| record.payload.len()));
+        }
+        assert_eq!(lengths, [6, large.len(), 5], "{fault}");
+    }
+}
+
+#[tokio::test]
 async fn while_the_disk_takes_nothing_records_live_in_memory_and_reach_it_later() {
     for fault in ["full", "read-only", "sync"] {
         let place = Place::new();

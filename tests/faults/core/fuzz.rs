@@ -354,8 +354,13 @@ pub fn records(budget: &Budget) -> Tried {
     let mut seeds = Vec::new();
     for (uid, channel) in ["", "cascor:training", "lab:\u{e9}:x"].into_iter().enumerate() {
         let payload = image::payload(uid as u64, uid * 40);
-        let new =
-            NewRecord { kind: RecordKind::Event, decided: image::decided(uid as u64), channel, payload: &payload };
+        let new = NewRecord {
+            kind: RecordKind::Event,
+            decided: image::decided(uid as u64),
+            channel,
+            preamble: b"",
+            payload: &payload,
+        };
         let mut bytes = Vec::new();
         record::encode(&mut bytes, seed, uid as u64, &new);
         seeds.push(bytes);
@@ -387,6 +392,7 @@ pub fn records(budget: &Budget) -> Tried {
                     kind: parsed.kind,
                     decided: parsed.decided,
                     channel: parsed.channel,
+                    preamble: b"",
                     payload: parsed.payload,
                 };
                 record::encode(&mut again, seed, parsed.offset, &new);

@@ -246,8 +246,13 @@ impl World {
         self.next_uid += if large { 97 - self.next_uid % 97 } else { 1 };
         let uid = self.next_uid;
         let (payload, offset) = (content(uid), spool.appender.end());
-        let record =
-            NewRecord { kind: kind(uid), decided: decided(uid), channel: "cascor:training", payload: &payload };
+        let record = NewRecord {
+            kind: kind(uid),
+            decided: decided(uid),
+            channel: "cascor:training",
+            preamble: b"",
+            payload: &payload,
+        };
         match spool.appender.append(&record) {
             Ok(at) => {
                 assert_eq!((at, spool.appender.end()), (offset, offset + 1));
