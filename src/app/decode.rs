@@ -124,6 +124,8 @@ pub struct SpoolRecords {
     memory: MemoryLimit,
     /// What was read, and waits for the memory that its rows take; for the same reason.
     waiting: Option<Waiting>,
+    /// While the writer waits for nothing but memory.
+    wait: Option<WriterWait>,
     /// Held for as long as there is something of the last chunk with large records.
     large: Weak<Reserved>,
 }
@@ -134,14 +136,13 @@ struct Waiting {
     chunk: spool::Chunk,
     /// What its texts take, counted once.
     texts: usize,
-    /// From when on the writer waits for nothing but memory.
-    wait: Option<WriterWait>,
 }
 
 impl SpoolRecords {
     /// The records of this log; what large ones of them become is counted in `memory`.
     pub fn new(reader: spool::Reader, view: spool::View, decoder: Arc<Decoder>, memory: MemoryLimit) -> Self {
-        Self { reader, view, decoder, not_before: Instant::now(), memory, waiting: None, large: Weak::new() }
+        let not_before = Instant::now();
+        Self { reader, view, decoder, not_before, memory, waiting: None, wait: None, large: Weak::new() }
     }
 }
 
@@ -178,12 +179,21 @@ impl SpoolRecords {
 
     /// Memory for the texts of the chunk that waits. One chunk with large records after the other: two would wait for each other's
     /// memory, because a row takes more while it is written.
-    async fn reserve(&mut self) -> Option<Guard> {
-        let waiting = self.waiting.as_mut()?;
-        let wait = waiting.wait.get_or_insert_with(|| self.memory.writer_waits());
-        let reserved = Arc::new(wait.reserve(waiting.texts).await);
-        self.large = Arc::downgrade(&reserved);
-        Some(reserved)
+    async fn reserve(&mut self, texts: usize) -> Reserved {
+        let wait = self.wait.get_or_insert_with(|| self.memory.writer_waits());
+        let reserved = wait.reserve(texts).await;
+        self.wait = None;
+        reserved
+    }
+
+    /// Waits for records, and until a large one may be read. While the store is away the last one stays for long; no memory is held
+    /// up for that.
+    async fn readable(&mut self) {
+        self.reader.readable().await;
+        self.memory.until_released(|| self.large.strong_count() == 0).await;
+        if self.memory.is_exceeded() {
+            drop(self.reserve(0).await);
+        }
     }
 }
 
@@ -193,24 +203,24 @@ impl Records for SpoolRecords {
     async fn next(&mut self) -> SpoolChunk {
         tokio::time::sleep_until(self.not_before).await;
         if self.waiting.is_none() {
-            // A chunk may be one large record. It is not read before there may be room for what it becomes. While the store is away
-            // the last one stays for long; no memory is held up for that.
-            self.memory.until_released(|| self.large.strong_count() == 0 && !self.memory.is_exceeded()).await;
+            self.readable().await;
             let chunk = self.reader.next().await;
             let (texts, longest) = needed(&chunk);
             if texts == 0 {
                 return self.chunk(chunk, None);
             }
             self.memory.note(longest);
-            self.waiting = Some(Waiting { chunk, texts, wait: None });
+            self.waiting = Some(Waiting { chunk, texts });
         }
-        let reserved = self.reserve().await;
+        let texts = self.waiting.as_ref().map_or(0, |waiting| waiting.texts);
+        let reserved = Arc::new(self.reserve(texts).await);
+        self.large = Arc::downgrade(&reserved);
         let chunk = self.waiting.take().map(|waiting| waiting.chunk).unwrap_or_default();
-        self.chunk(chunk, reserved)
+        self.chunk(chunk, Some(reserved))
     }
 
     fn rewind(&mut self, offset: u64) {
-        self.waiting = None;
+        (self.waiting, self.wait) = (None, None);
         self.reader.rewind(offset);
     }
 }

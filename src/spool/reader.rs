@@ -39,6 +39,15 @@ impl Reader {
         Self { shared, commits, visible, next, scan: None, damaged: false, lost: 0, failures: 0 }
     }
 
+    /// Waits until [`next`](Self::next) has something to read. May be dropped at any time.
+    pub async fn readable(&mut self) {
+        let next = self.next;
+        if self.visible.wait_for(|visible| next < *visible).await.is_err() {
+            // Cannot happen while `shared` holds the sender.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// The next records: durable ones, and while the disk takes nothing those in memory. Waits until there are some. May be
     /// dropped at any time without losing its place.
     pub async fn next(&mut self) -> Chunk {
