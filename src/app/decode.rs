@@ -247,3 +247,55 @@ impl Chunk for SpoolChunk {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{event::Decided, metrics::Metrics, spool::NewRecord};
+
+    const SHORT: Duration = Duration::from_millis(100);
+    const MIB: usize = 1 << 20;
+
+    #[tokio::test]
+    async fn a_large_record_waits_for_what_was_received_and_holds_up_everything_else_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = spool::Config { dir: dir.path().join("spool"), ..spool::Config::default() };
+        let mut spool = spool::open(&config, Metrics::new()).unwrap();
+        let memory = MemoryLimit::new(10 * MIB);
+        let mut records =
+            SpoolRecords::new(spool.reader, spool.view.clone(), Arc::new(Decoder::new("test")), memory.clone());
+        assert!(timeout(SHORT, records.next()).await.is_err());
+        assert!(memory.try_reserve(MIB).is_some(), "without records the writer waits for no memory");
+
+        let decided = Decided { run_id: Uuid::nil(), event_time: 1, received_at: 1, own_time: false, opened: false };
+        let payload = format!(r#"{{"type":"note","text":"{}"}}"#, "x".repeat(2 * MIB)).into_bytes();
+        let record = NewRecord {
+            kind: RecordKind::Event,
+            decided,
+            channel: "cascor:training",
+            preamble: b"",
+            payload: &payload,
+        };
+        spool.appender.append(&record).unwrap();
+        spool.appender.sync();
+        let received = memory.charge(11 * MIB);
+        assert!(timeout(SHORT, records.next()).await.is_err());
+        assert!(records.waiting.is_none(), "it is not even read");
+        drop(received);
+        assert!(memory.try_reserve(1).is_none(), "the writer is first");
+        let chunk = timeout(SHORT, records.next()).await.expect("there is room");
+        let rows: Vec<_> = chunk.records().collect();
+        drop(chunk);
+        assert!(memory.used() >= payload.len(), "its text is counted for as long as there are rows of it");
+        spool.appender.append(&record).unwrap();
+        spool.appender.sync();
+        assert!(timeout(SHORT, records.next()).await.is_err(), "one after the other");
+        assert!(memory.try_reserve(1).is_some(), "while the store has the first, the second holds up nothing");
+        drop(rows);
+        assert_eq!(memory.used(), 0);
+        assert!(timeout(SHORT, records.next()).await.is_ok());
+    }
+}
