@@ -1,8 +1,9 @@
 //! Deletes rows that have outlived their time, a bounded number at each call.
 //!
-//! Most tables have an index on `expires_at`. Metrics do not (but for their long texts, which are a table of their own): it would cost as much as the row itself. Their runs are visited in
-//! turn instead; the rows of a run expire about in the order of their times, so a look at its oldest rows tells whether there is
-//! anything to delete. A late row that hides others only postpones them; readers skip what is past its time anyway.
+//! Most tables have an index on `expires_at`. Metrics do not (their long texts, a table of their own, do): it would cost as much as
+//! the row itself. Their runs are visited in turn instead; the rows of a run expire about in the order of their times, so a look at
+//! its oldest rows tells whether there is anything to delete. A late row that hides others only postpones them; readers skip what is
+//! past its time anyway.
 
 use std::time::Duration;
 

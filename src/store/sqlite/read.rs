@@ -164,6 +164,7 @@ pub(super) fn each_of(
     Ok(())
 }
 
+/// The statement that reads a range; its parameters are those of [`each_of`].
 pub(super) fn range_sql(table: &str, columns: &str, query: &RangeQuery) -> String {
     let (order, beyond) = if query.ascending { ("ASC", ">") } else { ("DESC", "<") };
     format!(
