@@ -183,6 +183,27 @@ async fn a_file_that_is_not_ours_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_newer_program_that_changes_the_tables_meanwhile_costs_no_row() {
+    let fixture = Fixture::new();
+    let (store, run_id) = (fixture.store(), Uuid::new_v4());
+    store.write(&batch(run_id, 0..3)).await.unwrap();
+    Connection::open(fixture.path())
+        .unwrap()
+        .execute_batch(
+            "BEGIN; ALTER TABLE training_metrics_rows RENAME TO elsewhere;
+             CREATE VIEW training_metrics_rows AS SELECT * FROM elsewhere;
+             UPDATE schema_version SET version = 99; COMMIT",
+        )
+        .unwrap();
+    for _ in 0..2 {
+        let held = store.write(&batch(run_id, 3..5)).await;
+        assert!(matches!(held, Err(StoreError::Misconfigured(_))), "tried again later: {held:?}");
+    }
+    let Err(StoreError::Misconfigured(error)) = store.ping().await else { panic!() };
+    assert!(error.to_string().contains("version 99"), "{error}");
+}
+
+#[tokio::test]
 async fn the_file_is_private_and_shared_by_processes() {
     let fixture = Fixture::new();
     let (one, two) = (fixture.store(), fixture.store());
