@@ -24,8 +24,8 @@ const CONFIG_BYTES_MAX: usize = 1 << 20;
 /// The longest name of a number in `extra`, and the bytes of all names of a message there; `rest_json` has the others.
 const NAME_BYTES_MAX: usize = 1 << 10;
 const NAMES_BYTES_MAX: usize = 1 << 20;
-/// The longest name of a dataset in the row of a run, by which stores index it: Cassandra refuses to index long ones. A longer one is
-/// in the event of the run's start.
+/// The longest name of a dataset in the row of a run, by which stores index the row (Cassandra leaves one of 20 KB out of its index).
+/// A longer one is in the event of the run's start.
 const DATASET_NAME_BYTES_MAX: usize = 1 << 10;
 /// Tags of a run, at most, and of one message; the events have the others.
 pub const TAGS_MAX: usize = 1_024;
