@@ -14,6 +14,10 @@ use crate::{
     frame::{Reason, Rejection},
 };
 
+/// The longest phase that the column of a row holds; `rest_json` keeps a longer one. Every reader of a curve reads this column, and
+/// SQLite reads it with each search beside the row.
+const PHASE_BYTES_MAX: usize = 1 << 10;
+
 /// The typed columns that a message can fill.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Columns<'a> {
@@ -38,7 +42,7 @@ enum Reading<T> {
     Value(T),
     /// The column holds the whole part of a number with a fraction.
     WholePart(T),
-    /// The number is too large for the column.
+    /// The value is too large for the column, and is no error.
     TooLarge,
     /// The column holds the length of a list, which is kept, too.
     Length(T),
@@ -97,6 +101,7 @@ impl<'a> Message<'a> {
             }
         }
         columns.phase = self.column(Slot::Phase, metrics, |value| match value.text() {
+            Some(phase) if phase.len() > PHASE_BYTES_MAX => Reading::TooLarge,
             Some(phase) => Reading::Value(phase),
             None if value.is_blank() => Reading::Blank,
             None => Reading::Invalid,

@@ -24,6 +24,9 @@ const CONFIG_BYTES_MAX: usize = 1 << 20;
 /// The longest name of a number in `extra`, and the bytes of all names of a message there; `rest_json` has the others.
 const NAME_BYTES_MAX: usize = 1 << 10;
 const NAMES_BYTES_MAX: usize = 1 << 20;
+/// The longest name of a dataset in the row of a run, by which stores index the row (Cassandra leaves one of 20 KB out of its index).
+/// A longer one is in the event of the run's start.
+const DATASET_NAME_BYTES_MAX: usize = 1 << 10;
 /// Tags of a run, at most, and of one message; the events have the others.
 pub const TAGS_MAX: usize = 1_024;
 /// The bytes of all tags of a message that become tags of its run.
@@ -310,7 +313,9 @@ fn start(message: &Message<'_>, values: &mut RunRow) -> Option<DatasetRow> {
             name.and_then(|name| dataset::read(|key| (key == "name").then(|| Value::Text(name.clone().into()))).0)
         }
     };
-    values.dataset_name = text(Slot::DatasetName).or_else(|| dataset.as_ref()?.name.clone());
+    values.dataset_name = text(Slot::DatasetName)
+        .or_else(|| dataset.as_ref()?.name.clone())
+        .filter(|name| name.len() <= DATASET_NAME_BYTES_MAX);
     values.dataset_size =
         message.get(Slot::DatasetSize).and_then(dataset::column).or_else(|| dataset.as_ref()?.num_samples);
     if let Some(dataset) = &mut dataset {

@@ -101,7 +101,7 @@ impl Bare {
         match self {
             Self::Sqlite(file) => {
                 let rows = format!(
-                    "INSERT INTO training_metrics (run_id, timestamp, event_id, epoch, train_loss, train_accuracy, val_loss,
+                    "INSERT INTO training_metrics_rows (run_id, timestamp, event_id, epoch, train_loss, train_accuracy, val_loss,
                      hidden_units, phase, seq, expires_at)
                      WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {MILLION} - 1)
                      SELECT '{run}', 1763633700000000 + i * 1000, i, i, 0.21 + 1.0 / (i + 1), 0.93, 0.3, 2, 'output', i, 9e15 FROM n"

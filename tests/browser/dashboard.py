@@ -293,7 +293,7 @@ def closer(url, port, database):
         assert page.run("return [...document.querySelectorAll('button')].find((button) => button.textContent === 'Whole run').hidden")
 
         with sqlite3.connect(database, timeout=20) as store:
-            lost = store.execute("DELETE FROM training_metrics WHERE seq BETWEEN ? AND ?", LOST).rowcount
+            lost = store.execute("DELETE FROM training_metrics_rows WHERE seq BETWEEN ? AND ?", LOST).rowcount
         assert lost == LOST[1] - LOST[0] + 1
         page.driver.refresh()
         text, _ = page.until("what is not stored", "const hole = document.querySelector('.gaps li[data-reason=missing_seq]'); return hole && hole.textContent")

@@ -261,7 +261,7 @@ fn a_million_rows_are_exported_and_drawn() {
     redis.client().publish(TRAINING, json!({"run_id": RUN, "epoch": 1, "loss": 1}).to_string());
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
     assert!(daemon.terminate().success());
-    let million = "INSERT OR REPLACE INTO training_metrics
+    let million = "INSERT OR REPLACE INTO training_metrics_rows
         (run_id, timestamp, event_id, epoch, train_loss, train_accuracy, val_loss, val_accuracy, learning_rate,
          hidden_units, phase, seq, expires_at)
         WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999999)

@@ -158,7 +158,7 @@ fn a_refused_row_is_replayed_with_the_run_and_the_keys_that_were_decided() {
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
     let database = rusqlite::Connection::open(daemon.database()).unwrap();
     database
-        .execute_batch("CREATE TRIGGER no BEFORE INSERT ON training_metrics WHEN new.epoch = 2 BEGIN SELECT RAISE(ABORT, 'no'); END")
+        .execute_batch("CREATE TRIGGER no BEFORE INSERT ON training_metrics_rows WHEN new.epoch = 2 BEGIN SELECT RAISE(ABORT, 'no'); END")
         .unwrap();
     client.publish(TRAINING, json!({"type": "metrics", "data": {"epoch": 2, "loss": 0.4}}).to_string());
     wait_until("the letter", LIMIT, || daemon.get("/api/status").json()["deadletter"]["letters"] == 1);

@@ -7,7 +7,7 @@ use cascor_ingest::{
     metrics::Metrics,
     schema::{CassandraSchema, Options, Replication},
     store::{
-        Retention, RunsQuery, Store, StoreError,
+        RangeQuery, Retention, RunsQuery, Store, StoreError,
         cassandra::CassandraStore,
         sqlite::{self, SqliteStore},
     },
@@ -76,13 +76,61 @@ async fn a_sqlite_file_of_version_1_keeps_its_rows_and_gets_what_is_new() {
     open(path).ping().await.unwrap();
 }
 
+/// The statements of `deploy/README.md` that begin so.
+fn manual(beginning: &str) -> String {
+    let manual = fs::read_to_string(repository("deploy/README.md")).unwrap();
+    let (_, rest) = manual.split_once(&format!("cascor.db \"{beginning}")).unwrap();
+    format!("{beginning}{}", rest.split_once('"').unwrap().0)
+}
+
+#[tokio::test]
+async fn long_rows_of_a_sqlite_file_of_version_1_are_read_where_they_are_and_where_the_manual_moves_them() {
+    let (_folder, path) = old_file();
+    let other = Connection::open(&path).unwrap();
+    let long = "INSERT INTO training_metrics (run_id, timestamp, event_id, extra, rest_json)
+        SELECT run_id, 4000000000000000 + value, 1, iif(value <> 1, '{\"a\":1.5' || printf('%6000s', '') || '}', NULL),
+        iif(value <> 2, '{\"b\":\"' || printf('%1000000s', '') || '\"}', '{}')
+        FROM training_runs, (SELECT 1 AS value UNION SELECT 2 UNION SELECT 3) WHERE run_id = ?1";
+    other.execute(long, [COMPLETED.to_string()]).unwrap();
+    other.execute("CREATE VIEW theirs AS SELECT * FROM training_metrics", ()).unwrap();
+    let texts = |table: &str| -> Vec<(Option<String>, Option<String>)> {
+        let sql = format!("SELECT extra, rest_json FROM {table} ORDER BY run_id, timestamp, event_id");
+        let mut statement = other.prepare(&sql).unwrap();
+        statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+    };
+    let longest = |table: &str| -> Option<i64> {
+        let sql = format!("SELECT max(octet_length(extra) + octet_length(rest_json)) FROM {table}");
+        other.query_row(&sql, (), |row| row.get(0)).unwrap()
+    };
+    let before = texts("training_metrics");
+    let store = open(path.clone());
+    let query = RangeQuery { bytes: usize::MAX, ..RangeQuery::newest(COMPLETED, 100) };
+    let rows = store.metrics(&query).await.unwrap();
+    assert_eq!(
+        (rows[0].extra.get("a"), rows[0].rest_json.as_ref().map(|text| text.len())),
+        (Some(&1.5), Some(1_000_008))
+    );
+    assert!(texts("training_metrics") == before && texts("theirs") == before);
+    assert_eq!((longest("training_metrics_rows"), texts("training_metrics_long").len()), (Some(1_006_017), 0));
+
+    other.execute_batch(&manual("BEGIN IMMEDIATE;")).unwrap();
+    assert!(texts("training_metrics") == before && texts("theirs") == before);
+    assert_eq!((longest("training_metrics_rows"), texts("training_metrics_long").len()), (Some(2), 3));
+    // A NaN is not equal to itself.
+    let rows = format!("{rows:?}");
+    assert!(format!("{:?}", store.metrics(&query).await.unwrap()) == rows);
+    drop(store);
+
+    other.execute_batch(&manual("BEGIN; PRAGMA")).unwrap();
+    assert!(texts("training_metrics") == before && texts("theirs") == before);
+    assert_eq!(longest("training_metrics"), Some(1_006_017), "as version 2 keeps them");
+    assert!(format!("{:?}", open(path).metrics(&query).await.unwrap()) == rows, "up again");
+}
+
 /// The statements of `deploy/README.md`, by which an older program can use the file again.
 #[tokio::test]
 async fn a_sqlite_file_goes_back_to_version_1_as_the_manual_says_and_up_again() {
     let (_folder, path) = old_file();
-    let manual = fs::read_to_string(repository("deploy/README.md")).unwrap();
-    let (_, rest) = manual.split_once("cascor.db \"BEGIN;").unwrap();
-    let statements = format!("BEGIN;{}", rest.split_once('"').unwrap().0);
     let schema = |path: &PathBuf| -> Vec<String> {
         let connection = Connection::open(path).unwrap();
         let mut statement = connection.prepare("SELECT name FROM pragma_table_list WHERE schema = 'main'").unwrap();
@@ -100,7 +148,9 @@ async fn a_sqlite_file_goes_back_to_version_1_as_the_manual_says_and_up_again() 
     let run = store.read_run(COMPLETED).await.unwrap();
     drop(store);
     assert_ne!(schema(&path), before);
-    Connection::open(&path).unwrap().execute_batch(&statements).unwrap();
+    for statements in [manual("BEGIN; PRAGMA"), manual("BEGIN; ALTER")] {
+        Connection::open(&path).unwrap().execute_batch(&statements).unwrap();
+    }
     assert_eq!(schema(&path), before);
     let store = open(path.clone());
     assert_eq!(store.read_run(COMPLETED).await.unwrap(), run);

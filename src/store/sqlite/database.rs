@@ -14,9 +14,10 @@ use super::error::{self, Hint};
 use crate::{courtesy, files, store::StoreError, units::now};
 
 /// The numbered migrations, compiled in; the number is the version that the file has after it.
-const MIGRATIONS: [(i64, &str); 2] = [
+const MIGRATIONS: [(i64, &str); 3] = [
     (1, include_str!("../../../schema/sqlite/0001_tables.sql")),
     (2, include_str!("../../../schema/sqlite/0002_restarts_and_names.sql")),
+    (3, include_str!("../../../schema/sqlite/0003_long_texts.sql")),
 ];
 
 /// The component that `schema_version` records these tables under.

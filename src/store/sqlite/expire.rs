@@ -1,8 +1,9 @@
 //! Deletes rows that have outlived their time, a bounded number at each call.
 //!
-//! Most tables have an index on `expires_at`. Metrics do not: it would cost as much as the row itself. Their runs are visited in
-//! turn instead; the rows of a run expire about in the order of their times, so a look at its oldest rows tells whether there is
-//! anything to delete. A late row that hides others only postpones them; readers skip what is past its time anyway.
+//! Most tables have an index on `expires_at`. Metrics do not (their long texts, a table of their own, do): it would cost as much as
+//! the row itself. Their runs are visited in turn instead; the rows of a run expire about in the order of their times, so a look at
+//! its oldest rows tells whether there is anything to delete. A late row that hides others only postpones them; readers skip what is
+//! past its time anyway.
 
 use std::time::Duration;
 
@@ -115,14 +116,14 @@ impl Sweep {
     }
 }
 
-const NEXT_RUN: &str = "SELECT run_id FROM training_metrics WHERE run_id > ?1 ORDER BY run_id LIMIT 1";
+const NEXT_RUN: &str = "SELECT run_id FROM training_metrics_rows WHERE run_id > ?1 ORDER BY run_id LIMIT 1";
 
-const RUN_DUE: &str = "SELECT 1 FROM (SELECT expires_at FROM training_metrics WHERE run_id = ?1
+const RUN_DUE: &str = "SELECT 1 FROM (SELECT expires_at FROM training_metrics_rows WHERE run_id = ?1
     ORDER BY timestamp, event_id LIMIT ?3) WHERE expires_at <= ?2";
 
 /// Looks at the oldest rows only: a scan of all rows of a long run would hold the lock for as long as it takes.
-const RUN_DELETE: &str = "DELETE FROM training_metrics WHERE run_id = ?1 AND (timestamp, event_id) IN
-    (SELECT timestamp, event_id FROM (SELECT timestamp, event_id, expires_at FROM training_metrics WHERE run_id = ?1
+const RUN_DELETE: &str = "DELETE FROM training_metrics_rows WHERE run_id = ?1 AND (timestamp, event_id) IN
+    (SELECT timestamp, event_id FROM (SELECT timestamp, event_id, expires_at FROM training_metrics_rows WHERE run_id = ?1
      ORDER BY timestamp, event_id LIMIT ?3) WHERE expires_at <= ?2)";
 
 macro_rules! indexed {
@@ -140,8 +141,13 @@ macro_rules! indexed {
     };
 }
 
-const INDEXED: [(&str, &str); 4] =
-    [indexed!("network_topology"), indexed!("training_events"), indexed!("control_log"), indexed!("ingest_gaps")];
+const INDEXED: [(&str, &str); 5] = [
+    indexed!("network_topology"),
+    indexed!("training_events"),
+    indexed!("control_log"),
+    indexed!("ingest_gaps"),
+    indexed!("training_metrics_long"),
+];
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@ mod database;
 mod encode;
 mod error;
 mod expire;
+mod long;
 mod read;
 mod rows;
 mod samples;

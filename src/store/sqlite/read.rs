@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row as Stored, ToSql, params};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::encode;
+use super::{encode, long};
 use crate::{
     event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow, Weigh},
     store::{DaysQuery, METRIC_NAMES_MAX, RangeQuery, RunsQuery, Seqs},
@@ -75,14 +75,14 @@ pub(super) fn runs(connection: &Connection, query: &RunsQuery) -> rusqlite::Resu
 
 /// Metrics of a run.
 pub(super) fn metrics(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<MetricsRow>> {
-    range(connection, "training_metrics", METRICS, query, |row| to_metrics(query.run_id, row))
+    range(connection, "training_metrics_rows", METRICS, query, |row| to_metrics(connection, query.run_id, row))
 }
 
 /// The `seq` of metrics of a run.
 pub(super) fn seqs(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Seqs> {
     let columns = "run_id, timestamp, event_id, seq";
     let mut all = Vec::new();
-    each_of(connection, "training_metrics", columns, query, |row| {
+    each_of(connection, "training_metrics_rows", columns, query, |row| {
         all.push((to_key(row)?, row.get("seq")?));
         Ok(ControlFlow::Continue(()))
     })?;
@@ -143,7 +143,6 @@ pub(super) fn each_of(
     query: &RangeQuery,
     mut each: impl FnMut(&Stored<'_>) -> rusqlite::Result<ControlFlow<()>>,
 ) -> rusqlite::Result<()> {
-    let (order, beyond) = if query.ascending { ("ASC", ">") } else { ("DESC", "<") };
     let outermost = if query.ascending { (i64::MIN, i64::MIN) } else { (i64::MAX, i64::MAX) };
     let after = query.after.unwrap_or(outermost);
     // The cursor also narrows the range, so that the key's tree is entered there however far the reader has paged.
@@ -153,12 +152,7 @@ pub(super) fn each_of(
     } else {
         end = end.min(after.0);
     }
-    let sql = format!(
-        "SELECT {columns} FROM {table} WHERE run_id = ?1 AND timestamp >= ?2 AND timestamp <= ?3
-         AND (timestamp, event_id) {beyond} (?4, ?5) AND (expires_at IS NULL OR expires_at > ?6)
-         ORDER BY timestamp {order}, event_id {order} LIMIT ?7"
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
+    let mut statement = connection.prepare_cached(&range_sql(table, columns, query))?;
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
     let values = params![query.run_id.to_string(), start, end, after.0, after.1, now(), limit];
     let mut rows = statement.query(values)?;
@@ -170,11 +164,21 @@ pub(super) fn each_of(
     Ok(())
 }
 
+/// The statement that reads a range; its parameters are those of [`each_of`].
+pub(super) fn range_sql(table: &str, columns: &str, query: &RangeQuery) -> String {
+    let (order, beyond) = if query.ascending { ("ASC", ">") } else { ("DESC", "<") };
+    format!(
+        "SELECT {columns} FROM {table} WHERE run_id = ?1 AND timestamp >= ?2 AND timestamp <= ?3
+         AND (timestamp, event_id) {beyond} (?4, ?5) AND (expires_at IS NULL OR expires_at > ?6)
+         ORDER BY timestamp {order}, event_id {order} LIMIT ?7"
+    )
+}
+
 /// Number of metrics rows of a run.
 pub(super) fn count_metrics(connection: &Connection, run_id: Uuid) -> rusqlite::Result<u64> {
     connection
         .prepare_cached(
-            "SELECT COUNT(*) FROM training_metrics WHERE run_id = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
+            "SELECT COUNT(*) FROM training_metrics_rows WHERE run_id = ?1 AND (expires_at IS NULL OR expires_at > ?2)",
         )?
         .query_row(params![run_id.to_string(), now()], |row| row.get::<_, i64>(0))
         .map(i64::unsigned_abs)
@@ -275,12 +279,13 @@ fn non_finite(row: &Stored<'_>) -> rusqlite::Result<Option<Map<String, Value>>> 
 const METRICS: &str = "timestamp, event_id, epoch, step, train_loss, train_accuracy, val_loss, val_accuracy,
     learning_rate, hidden_units, phase, seq, extra, rest_json, non_finite";
 
-fn to_metrics(run_id: Uuid, row: &Stored<'_>) -> rusqlite::Result<MetricsRow> {
+fn to_metrics(connection: &Connection, run_id: Uuid, row: &Stored<'_>) -> rusqlite::Result<MetricsRow> {
+    let key = EventKey { run_id, timestamp: row.get(0)?, event_id: row.get(1)? };
     let nan: Option<Map<String, Value>> = text(row, 14)?.and_then(|text| serde_json::from_str(text).ok());
     let double =
         |at: usize, column: &str| Ok::<_, rusqlite::Error>(encode::read_nan(row.get(at)?, column, nan.as_ref()));
     Ok(MetricsRow {
-        key: EventKey { run_id, timestamp: row.get(0)?, event_id: row.get(1)? },
+        key,
         epoch: row.get(2)?,
         step: row.get(3)?,
         train_loss: double(4, "train_loss")?,
@@ -291,8 +296,14 @@ fn to_metrics(run_id: Uuid, row: &Stored<'_>) -> rusqlite::Result<MetricsRow> {
         hidden_units: row.get(9)?,
         phase: row.get(10)?,
         seq: row.get(11)?,
-        extra: encode::read_numbers(text(row, 12)?),
-        rest_json: row.get(13)?,
+        extra: match text(row, 12)? {
+            Some(long::MARKER) => encode::read_numbers(long::extra(connection, &key)?.as_deref()),
+            in_row => encode::read_numbers(in_row),
+        },
+        rest_json: match text(row, 13)? {
+            Some(long::MARKER) => long::rest_json(connection, &key)?,
+            in_row => in_row.map(Into::into),
+        },
     })
 }
 

@@ -3,7 +3,11 @@
 use rusqlite::{CachedStatement, Connection, params};
 use uuid::{Uuid, fmt::Hyphenated};
 
-use super::{encode, read};
+use super::{
+    encode,
+    long::{LongTexts, Split},
+    read,
+};
 use crate::{
     event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, Row, RunRow, Table, TopologyRow},
     store::{Batch, Retention},
@@ -28,8 +32,9 @@ pub(super) fn write(
     let keep = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
     let expires = (keep > 0).then(|| now.saturating_add(keep));
     let mut statement = connection.prepare_cached(sql)?;
+    let long_texts = LongTexts::beside(connection, &batch.rows)?;
     batch.rows.iter().try_for_each(|row| match row {
-        Row::Metrics(row) => metrics(&mut statement, row, expires),
+        Row::Metrics(row) => metrics(&mut statement, &long_texts, row, expires),
         Row::Topology(row) => topology(&mut statement, row, expires),
         Row::Event(row) => event(&mut statement, row, expires),
         Row::Dataset(row) => dataset(&mut statement, row),
@@ -38,12 +43,19 @@ pub(super) fn write(
     })
 }
 
-const METRICS: &str = "INSERT OR REPLACE INTO training_metrics
+const METRICS: &str = "INSERT OR REPLACE INTO training_metrics_rows
     (run_id, timestamp, event_id, epoch, step, train_loss, train_accuracy, val_loss, val_accuracy, learning_rate,
      hidden_units, phase, seq, extra, rest_json, non_finite, expires_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
 
-fn metrics(statement: &mut CachedStatement<'_>, row: &MetricsRow, expires: Option<Micros>) -> rusqlite::Result<()> {
+fn metrics(
+    statement: &mut CachedStatement<'_>,
+    long_texts: &LongTexts<'_>,
+    row: &MetricsRow,
+    expires: Option<Micros>,
+) -> rusqlite::Result<()> {
+    let extra = encode::numbers(&row.extra);
+    let (extra, rest_json) = (Split::of(extra.as_deref()), Split::of(row.rest_json.as_deref()));
     let nan = encode::nan_columns(&[
         ("train_loss", row.train_loss),
         ("train_accuracy", row.train_accuracy),
@@ -65,12 +77,12 @@ fn metrics(statement: &mut CachedStatement<'_>, row: &MetricsRow, expires: Optio
         row.hidden_units,
         row.phase,
         row.seq,
-        encode::numbers(&row.extra),
-        row.rest_json,
+        extra.in_row,
+        rest_json.in_row,
         nan,
         expires,
     ])?;
-    Ok(())
+    long_texts.write(&row.key, extra.long, rest_json.long, expires)
 }
 
 const TOPOLOGY: &str = "INSERT OR REPLACE INTO network_topology

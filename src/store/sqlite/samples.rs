@@ -1,13 +1,14 @@
 //! Some numbers of many rows: only their columns are read, and nothing is copied but the numbers.
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeMap, ops::ControlFlow};
 
 use rusqlite::{Connection, Row as Stored, types::ValueRef};
 use serde_json::{Map, Value};
 
-use super::{encode, read};
+use super::{encode, long, read};
 use crate::{
     curve::{Field, Sample, Samples},
+    event::EventKey,
     store::SamplesQuery,
 };
 
@@ -31,14 +32,30 @@ pub(super) fn read(connection: &Connection, query: &SamplesQuery) -> rusqlite::R
     let mut samples = Samples::default();
     samples.rows.reserve(query.range.limit.min(1 << 16));
     samples.values.reserve(query.range.limit.min(1 << 16) * query.fields.len());
-    read::each_of(connection, "training_metrics", &columns, &query.range, |row| {
-        add(&mut samples, row, query, with_extra)?;
+    read::each_of(connection, "training_metrics_rows", &columns, &query.range, |row| {
+        let extra = if with_extra { extra(connection, row, query)? } else { BTreeMap::new() };
+        add(&mut samples, row, query, &extra)?;
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(samples)
 }
 
-fn add(samples: &mut Samples, row: &Stored<'_>, query: &SamplesQuery, with_extra: bool) -> rusqlite::Result<()> {
+fn extra(connection: &Connection, row: &Stored<'_>, query: &SamplesQuery) -> rusqlite::Result<BTreeMap<String, f64>> {
+    Ok(match read::text(row, FIRST_FIELD + query.fields.len())? {
+        Some(long::MARKER) => {
+            let key = EventKey { run_id: query.range.run_id, timestamp: row.get(0)?, event_id: row.get(1)? };
+            encode::read_numbers(long::extra(connection, &key)?.as_deref())
+        }
+        in_row => encode::read_numbers(in_row),
+    })
+}
+
+fn add(
+    samples: &mut Samples,
+    row: &Stored<'_>,
+    query: &SamplesQuery,
+    extra: &BTreeMap<String, f64>,
+) -> rusqlite::Result<()> {
     let phase = read::text(row, 6)?.map(|phase| samples.phase(phase));
     samples.rows.push(Sample {
         timestamp: row.get(0)?,
@@ -50,10 +67,6 @@ fn add(samples: &mut Samples, row: &Stored<'_>, query: &SamplesQuery, with_extra
         phase,
     });
     let lost: Option<Map<String, Value>> = read::text(row, 7)?.and_then(|text| serde_json::from_str(text).ok());
-    let extra = match with_extra {
-        true => encode::read_numbers(read::text(row, FIRST_FIELD + query.fields.len())?),
-        false => Default::default(),
-    };
     for (n, field) in query.fields.iter().enumerate() {
         let value = match field {
             Field::Extra(name) => extra.get(name).copied(),

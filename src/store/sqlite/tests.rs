@@ -1,3 +1,5 @@
+mod long;
+
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use tempfile::TempDir;
@@ -70,7 +72,7 @@ fn a_bad_row_costs_its_neighbours_nothing() {
     let open = writer.database.writer().unwrap();
     open.connection
         .execute_batch(
-            "CREATE TRIGGER no_beast BEFORE INSERT ON training_metrics WHEN new.epoch = 666
+            "CREATE TRIGGER no_beast BEFORE INSERT ON training_metrics_rows WHEN new.epoch = 666
              BEGIN SELECT RAISE(ABORT, 'not this one'); END",
         )
         .unwrap();
@@ -134,11 +136,12 @@ fn every_table_with_a_lifetime_is_swept() {
             "INSERT INTO network_topology VALUES ('r', 1, 1, 0, 0, 0, 0, 0, '{}', NULL, 50);
              INSERT INTO training_events VALUES ('r', 1, 1, 't', '{}', 0, 50);
              INSERT INTO control_log VALUES ('d', 1, 1, 'i', 'c', NULL, NULL, 's', NULL, '{}', 50);
-             INSERT INTO ingest_gaps VALUES ('d', 1, 'g', 1, 'r', 's', NULL, 'i', NULL, NULL, 50);",
+             INSERT INTO ingest_gaps VALUES ('d', 1, 'g', 1, 'r', 's', NULL, 'i', NULL, NULL, 50);
+             INSERT INTO training_metrics_long VALUES ('r', 1, 1, NULL, '{}', 50);",
         )
         .unwrap();
     let mut sweep = expire::Sweep::default();
-    for (now, deleted) in [(49, 0), (50, 4), (51, 0)] {
+    for (now, deleted) in [(49, 0), (50, 5), (51, 0)] {
         assert_eq!(sweep.step(&open.connection, now, 10).unwrap(), deleted, "at {now}");
     }
 }
@@ -177,6 +180,27 @@ async fn a_file_that_is_not_ours_is_left_alone() {
         }
         assert!(matches!(store.write(&batch(run_id, 0..1)).await, Err(StoreError::Misconfigured(_))), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_newer_program_that_changes_the_tables_meanwhile_costs_no_row() {
+    let fixture = Fixture::new();
+    let (store, run_id) = (fixture.store(), Uuid::new_v4());
+    store.write(&batch(run_id, 0..3)).await.unwrap();
+    Connection::open(fixture.path())
+        .unwrap()
+        .execute_batch(
+            "BEGIN; ALTER TABLE training_metrics_rows RENAME TO elsewhere;
+             CREATE VIEW training_metrics_rows AS SELECT * FROM elsewhere;
+             UPDATE schema_version SET version = 99; COMMIT",
+        )
+        .unwrap();
+    for _ in 0..2 {
+        let held = store.write(&batch(run_id, 3..5)).await;
+        assert!(matches!(held, Err(StoreError::Misconfigured(_))), "tried again later: {held:?}");
+    }
+    let Err(StoreError::Misconfigured(error)) = store.ping().await else { panic!() };
+    assert!(error.to_string().contains("version 99"), "{error}");
 }
 
 #[tokio::test]
@@ -239,7 +263,7 @@ async fn changes_that_others_make_are_counted_and_our_own_are_not() {
     }
     assert_eq!(store.outside_changes(), Some(before));
     let other = Connection::open(fixture.path()).unwrap();
-    other.execute("DELETE FROM training_metrics WHERE epoch = 3", ()).unwrap();
+    other.execute("DELETE FROM training_metrics_rows WHERE epoch = 3", ()).unwrap();
     write(5).await.unwrap();
     assert_eq!(store.outside_changes(), Some(before + 1));
     drop(other);

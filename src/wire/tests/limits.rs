@@ -131,6 +131,23 @@ fn a_long_summary_of_weights_is_in_the_topology_alone() {
     assert_eq!(whole, long.len());
 }
 
+#[test]
+fn a_long_phase_is_in_rest_json_and_a_long_name_of_a_dataset_in_the_event_alone() {
+    for (bytes, fits) in [(1_024, true), (1_025, false)] {
+        let long = "x".repeat(bytes);
+        let row = metrics_of(format!("{{\"epoch\":1,\"loss\":0.5,\"cascade_phase\":\"{long}\"}}").as_bytes());
+        assert_eq!((row.phase.is_some(), row.train_loss), (fits, Some(0.5)), "{bytes}");
+        let rest = row.rest_json.as_deref().map(|text| parsed(Some(text)));
+        assert_eq!(rest, (!fits).then(|| json!({"cascade_phase": long})), "{bytes}");
+        for dataset in [format!("\"{long}\""), format!("{{\"name\":\"{long}\"}}")] {
+            let payload = format!("{{\"type\":\"training_start\",\"dataset\":{dataset}}}");
+            let rows = rows_of(payload.as_bytes());
+            assert_eq!(rows.touch.values.dataset_name, fits.then(|| long.clone()), "{bytes}");
+            assert_eq!(&*event_of(&rows).payload_json, payload, "whole");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn counted_text_is_as_long_as_made_text(values in prop::collection::vec((any::<f64>(), any::<i64>(), ".{0,20}"), 0..20)) {
