@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
-use super::Config;
+use super::{Config, large::LARGE_BYTES};
 use crate::{
     event::Decided,
     memory::{LARGE, MemoryLimit},
@@ -210,7 +210,9 @@ impl Board {
             skipped += u64::from(slot.offer(&update, ttl));
         }
         if update.payload.len() >= LARGE {
-            skipped += state.keep_large(&update);
+            // Where others need the memory, no more than the newest.
+            let most = if self.memory.is_exceeded() { 0 } else { LARGE_BYTES };
+            skipped += state.keep_large(&update, most);
         }
         if subject == Subject::Metrics {
             let objects = state.config.history_objects;

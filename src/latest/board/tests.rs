@@ -98,3 +98,23 @@ fn the_keys_of_a_run_that_makes_room_for_another_are_deleted() {
     offer(6, 7);
     assert_eq!(board.forget().len(), 5 + 2 * 2 + 2 * 2, "two runs that are kept, and two whose keys may exist");
 }
+
+#[test]
+fn of_large_values_the_newest_stay_and_where_others_need_the_memory_the_last_alone() {
+    const MIB: usize = 1 << 20;
+    for (used, values) in [(0, 4), (1 << 30, 1)] {
+        let memory = MemoryLimit::default();
+        let board = Board::new(&Config::default(), "cascor:", memory.clone(), Metrics::new());
+        let _received = memory.charge(used);
+        for run in 0..6 {
+            let payload = Bytes::from(vec![b' '; 8 * MIB]);
+            let update = update(run, i64::try_from(run).unwrap(), None, Instant::now());
+            board.offer(Update { subject: Subject::Topology, payload, ..update });
+        }
+        let due = board.take(Instant::now(), true, true).due;
+        let mut runs: Vec<_> = due.iter().filter_map(|due| due.run).map(|run| run.as_u128()).collect();
+        runs.sort_unstable();
+        assert_eq!(runs, (6 - values..6).collect::<Vec<_>>(), "{used} bytes are used");
+        assert_eq!(due.len(), runs.len() + 1, "and the newest of all");
+    }
+}
