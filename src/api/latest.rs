@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     event::{Decided, EventKey, EventRow, Kind, MetricsRow, RunRow, TopologyRow, weight},
+    memory::LARGE,
     redis::{self, Found, Resource, Unusable},
     render::{Json, JsonRows},
     store::{BoxFuture, RangeQuery, RunsQuery},
@@ -64,21 +65,21 @@ pub async fn topology(State(sight): State<Sight>, params: Params) -> Answer {
     let run = newest(&sight, run_id).await?;
     let (store, query) = (&*sight.store, RangeQuery::newest(run, 1));
     let read = || -> BoxFuture<'_, _> { Box::pin(rows::page::<TopologyRow>(store, query.clone())) };
-    let (rows, _) = room.keep(read, |(rows, _)| weight(rows) + second_text(rows)).await?;
-    let row = rows.first().ok_or_else(|| ApiError::not_found("No topology yet"))?;
+    // A network that is not large is told twice: as the table has it, and as Redis does.
+    let weigh = |rows: &[TopologyRow]| weight(rows) + weight(rows).min(LARGE);
+    let (rows, _) = room.keep(read, |(rows, _)| weigh(rows)).await?;
+    let row = rows.into_iter().next().ok_or_else(|| ApiError::not_found("No topology yet"))?;
     Ok(answer("MISS", Some(room), topology_text(row)))
 }
 
-/// Beyond a row and its text: the network is told twice, as the table has it (a string, with its escapes), and as Redis does. Half of
-/// it, because [`Room::keep`] doubles what it is told.
-fn second_text(rows: &[TopologyRow]) -> usize {
-    let escapes = |json: &str| json.bytes().filter(|byte| matches!(byte, b'"' | b'\\' | ..b' ')).count();
-    rows.iter().map(|row| (row.topology_json.len() + escapes(&row.topology_json)) / 2).sum()
-}
-
-/// The row, with the fields of its message beside its columns, so that it is read like the value in Redis.
-fn topology_text(row: &TopologyRow) -> String {
-    let mut out = text(&Json(row));
+/// The row, with the fields of its message beside its columns, so that it is read like the value in Redis. Of a large one
+/// `topology_json` is empty: the fields say the same.
+fn topology_text(mut row: TopologyRow) -> String {
+    let json = row.topology_json.clone();
+    if json.len() >= LARGE {
+        row.topology_json = "".into();
+    }
+    let mut out = text(&Json(&row));
     let sizes = [("input_units", row.input_size), ("output_units", row.output_size)];
     let columns = [
         "run_id",
@@ -98,7 +99,7 @@ fn topology_text(row: &TopologyRow) -> String {
     for (name, size) in sizes {
         out.push_str(&format!(",\"{name}\":{}", json!(size)));
     }
-    append(&row.topology_json, &row.key, &columns, &mut out);
+    append(&json, &row.key, &columns, &mut out);
     out.push('}');
     out
 }
@@ -243,4 +244,36 @@ fn answer(status: &'static str, room: Option<Room>, body: String) -> Response {
         None => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
     };
     ([cache, keep], answer).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_network_has_its_fields_and_a_large_one_has_them_once() {
+        for (connections, twice) in [(3, true), (60_000, false)] {
+            let links: Vec<_> = (0..connections).map(|n| json!({"from": n, "to": 0, "weight": 0.25})).collect();
+            let message = json!({"type": "topology", "input_size": 2, "connections": links}).to_string();
+            let row = TopologyRow {
+                key: EventKey { run_id: Uuid::nil(), timestamp: 1, event_id: 2 },
+                epoch: Some(7),
+                input_size: Some(2),
+                output_size: Some(1),
+                hidden_units: None,
+                total_parameters: None,
+                topology_json: message.as_str().into(),
+                weights_summary: None,
+            };
+            let text = topology_text(row);
+            assert!(twice || text.len() < message.len() + LARGE / 4, "{connections} connections: {}", text.len());
+            let network: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(network["topology_json"], if twice { message.as_str() } else { "" });
+            assert_eq!(network["connections"].as_array().unwrap().len(), connections);
+            let columns = (&network["epoch"], &network["input_size"], &network["output_units"]);
+            assert_eq!(columns, (&json!(7), &json!(2), &json!(1)));
+        }
+    }
 }
