@@ -79,13 +79,18 @@ impl Queue {
         Self { memory: Some(memory), ..self }
     }
 
+    /// Whether a message of so many bytes would be taken now. An empty queue takes any, however large.
+    fn has_room(&self, bytes: usize) -> bool {
+        let before = self.bytes.get();
+        before == 0 || before + bytes + OVERHEAD <= self.bytes_max
+    }
+
     fn offer(&self, mut frame: Frame) -> Result<(), Refused> {
         let bytes = frame.payload.len() + OVERHEAD;
         if let Some(memory) = self.memory.as_ref().filter(|_| bytes > LARGE) {
             // Counted also while intake, watchers and the latest values hold it.
             frame.payload = guarded(mem::take(&mut frame.payload), memory.charge(bytes));
         }
-        // An empty queue takes any message, however large.
         let before = self.bytes.0.fetch_add(bytes, Ordering::AcqRel);
         if before > 0 && before + bytes > self.bytes_max {
             self.bytes.0.fetch_sub(bytes, Ordering::AcqRel);
@@ -141,15 +146,20 @@ impl Delivery {
             Ok(()) => Ok(()),
             Err(Refused::Closed) => Err(Closed),
             Err(Refused::Full(frame)) => {
-                self.count(&frame);
+                self.refuse(&frame.channel, frame.received_at, frame.received);
                 Ok(())
             }
         }
     }
 
-    fn count(&mut self, frame: &Frame) {
-        let bounds = (frame.received_at, frame.received_at);
-        self.lose(GapReason::QueueFull, bounds, Some(&frame.channel), 1, frame.received);
+    /// Whether a message of so many bytes is worth a copy: otherwise it is to be [refused](Self::refuse).
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.queue.has_room(bytes)
+    }
+
+    /// Counts a message for which the queue has no room.
+    pub(super) fn refuse(&mut self, channel: &str, received_at: Micros, received: Instant) {
+        self.lose(GapReason::QueueFull, (received_at, received_at), Some(channel), 1, received);
     }
 
     /// Counts what an overload costs: it may cost something many times a second, and is one hole.
@@ -292,6 +302,23 @@ mod tests {
             received: Instant::now(),
             control: false,
         }
+    }
+
+    #[test]
+    fn whether_a_message_has_room_is_known_before_it_is_copied() {
+        let (queue, _arrivals, bytes) = queue(100, 4 * (10 + OVERHEAD));
+        let mut delivery = Delivery::new(queue, "redis", Metrics::new());
+        assert!(delivery.has_room(1 << 30), "an empty queue takes any");
+        for n in 0..4 {
+            assert!(delivery.has_room(10), "{n}");
+            delivery.frame(frame(n, 10)).unwrap();
+        }
+        assert!(!delivery.has_room(1));
+        assert!(delivery.dropping.is_empty());
+        delivery.refuse("c", 5, Instant::now());
+        assert_eq!((delivery.dropping[0].reason, delivery.dropping[0].lost), (GapReason::QueueFull, Some(1)));
+        bytes.taken(&frame(0, 10));
+        assert!(delivery.has_room(10));
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,6 +22,7 @@ use super::{RETRY_REFUSED, Source};
 use crate::{
     frame::{Frame, GapReason},
     lifecycle::Signal,
+    memory::LARGE,
     metrics::Label,
     redis::{Acl, CHANNEL_BYTES, Connected, Resource, answers},
     units::Micros,
@@ -260,21 +261,35 @@ impl Source {
                 continue;
             }
             at = self.stamper.now();
-            // The payload is a slice of the socket's buffer: kept as it is, it would keep the whole buffer.
-            let payload = Bytes::copy_from_slice(message.value.as_bytes().unwrap_or_default());
-            (count, bytes) = (count + 1, bytes + payload.len());
+            let received = message.value.as_bytes().unwrap_or_default();
+            (count, bytes) = (count + 1, bytes + received.len());
             let channel = session.name(&message.channel);
+            if received.len() >= LARGE {
+                self.hand_over(&mut together)?;
+                together_bytes = 0;
+                if !self.delivery.has_room(received.len()) {
+                    self.delivery.refuse(&channel, at, Instant::now());
+                    continue;
+                }
+            }
+            // The payload is a slice of the socket's buffer: kept as it is, it would keep the whole buffer.
+            let payload = Bytes::copy_from_slice(received);
             together_bytes += payload.len();
             together.push(Frame { channel, payload, received_at: at, received: Instant::now(), control: self.control });
             if together_bytes >= TOGETHER {
-                together.drain(..).try_for_each(|frame| self.delivery.frame(frame)).ok()?;
+                self.hand_over(&mut together)?;
                 together_bytes = 0;
             }
         }
-        together.into_iter().try_for_each(|frame| self.delivery.frame(frame)).ok()?;
+        self.hand_over(&mut together)?;
         self.metrics.source_messages.inc_by(count as u64);
         self.metrics.source_bytes.inc_by(bytes as u64);
         Some((count, at))
+    }
+
+    /// `None`: intake is gone.
+    fn hand_over(&mut self, frames: &mut Vec<Frame>) -> Option<()> {
+        frames.drain(..).try_for_each(|frame| self.delivery.frame(frame)).ok()
     }
 
     fn lagged(&mut self, lost: u64, since: Micros) {
