@@ -26,6 +26,7 @@ from parts import Browser, Heard, Trainer, part_of, relay
 POINTS = "return Number((/^([\\d,]+) points/.exec(document.querySelector('.curve-note').textContent) || [0, '0'])[1].replaceAll(',', ''))"
 AT_LEAST = POINTS.replace("return ", "return (") + ") >= arguments[0]"
 PILL = "return document.querySelector('#connection span').textContent === arguments[0]"
+GROWN = "return [...document.querySelectorAll('tbody tr')].some((row) => row.cells[0].textContent === arguments[0])"
 RECEIPT = "return document.querySelector(`.receipts li[data-command=${arguments[0]}][data-outcome=${arguments[1]}]`) !== null"
 # Colours of the lines on the first chart: a curve that is not drawn has none.
 DRAWN = """
@@ -70,9 +71,10 @@ def walk(url, port):
         page.until("the line is drawn", "return (() => {" + DRAWN + "})() > 200")
         print(f"pixels of the line: {before}, then {page.run(DRAWN)}")
         page.until("the network", "return document.querySelectorAll('.network .unit.hidden').length === 3")
-        page.until("the growth", "return [...document.querySelectorAll('tbody tr')].some((row) => row.cells[0].textContent === '3')")
+        page.until("the growth", GROWN, "3")
 
         late(page, trainer, url)
+        held(page, trainer)
         commands(page, url)
         sleep(page, trainer, url)
         restart(page, trainer)
@@ -105,6 +107,20 @@ def late(page, trainer, url):
         if part_of(streamed, 50) <= 200 and part_of(streamed, 99) <= most and page_adds <= 100:
             return
         assert rest, f"the stream may be {most:.0f} ms late (p99) and 200 ms (p50), and the page 100 ms later (p50)"
+
+
+def held(page, trainer):
+    """A unit arrives while the store takes nothing: the growth, which the store tells, has it once the store does."""
+    trainer.send(b"cascor:control", b"pause")
+    page.until("it is paused", PILL, "paused")
+    trainer.train(60)
+    units = (trainer.epoch - 1) // 50
+    page.until("the curve grows meanwhile", AT_LEAST, trainer.epoch)
+    # Longer than the page waits before it asks the store.
+    time.sleep(4)
+    assert not page.run(GROWN, str(units)), "the store cannot tell yet"
+    trainer.send(b"cascor:control", b"resume")
+    page.until("the growth, late", GROWN, str(units))
 
 
 def commands(page, url):

@@ -89,8 +89,9 @@ class Trainer:
 
     def publish(self, message):
         self.seq += 1
-        text = json.dumps({"run_id": self.name, "seq": self.seq, "timestamp": time.time(), **message}).encode()
-        channel = b"cascor:training"
+        self.send(b"cascor:training", json.dumps({"run_id": self.name, "seq": self.seq, "timestamp": time.time(), **message}).encode())
+
+    def send(self, channel, text):
         self.socket.sendall(b"*3\r\n$7\r\nPUBLISH\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (len(channel), channel, len(text), text))
         assert self.socket.recv(64).startswith(b":"), "Redis takes the message"
 
