@@ -1,12 +1,10 @@
 //! Large messages that the writer cannot store, because its store is away, hold up nothing else that takes memory: answers, latest
 //! values and new messages.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::{thread, time::Duration};
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::{
     messages,
