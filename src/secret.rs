@@ -1,8 +1,26 @@
 //! Text that must never be logged, printed or put into an error.
 
-use std::{fmt, fs, io, path::Path};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize, Serializer};
+
+/// Why the file that a key of the settings names gives no secret.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum SecretFileError {
+    #[error("`{key}`: `{}` cannot be read", .path.display())]
+    Read {
+        key: &'static str,
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
+    #[error("`{key}`: `{}` is empty", .path.display())]
+    Empty { key: &'static str, path: PathBuf },
+}
 
 /// A password. Shows itself only through [`expose`](Self::expose).
 ///
@@ -24,6 +42,18 @@ impl Secret {
     /// When it cannot be read or is no UTF-8.
     pub fn read(path: &Path) -> io::Result<Self> {
         fs::read_to_string(path).map(Self::new)
+    }
+
+    /// Reads the file that `key` of the settings names, for a connection that logs in with what it holds.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no UTF-8, or holds nothing.
+    pub fn read_of(key: &'static str, path: &Path) -> Result<Self, SecretFileError> {
+        let secret = Self::read(path).map_err(|error| SecretFileError::Read { key, path: path.to_owned(), error })?;
+        if secret.is_empty() {
+            return Err(SecretFileError::Empty { key, path: path.to_owned() });
+        }
+        Ok(secret)
     }
 
     /// Whether nothing is left of it.

@@ -66,6 +66,10 @@ impl Tls {
         if self.cert.is_some() != self.key.is_some() {
             problems.push(format!("`{section}.tls.cert` and `{section}.tls.key` must be set together; one is missing"));
         }
+    }
+
+    /// Adds what is wrong with the files that these settings name.
+    pub fn file_problems(&self, section: &str, problems: &mut Vec<String>) {
         for (key, path) in [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)] {
             let Some(path) = path else { continue };
             if let Err(error) = File::open(path) {

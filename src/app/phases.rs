@@ -120,9 +120,32 @@ pub async fn reload_when_asked(
     }
 }
 
+/// Waits until intake is told to stop, calls `stopping`, and waits until it has drained; false when it did not end in order.
+async fn intake_has_drained(
+    mut front: Signal,
+    mut drained: oneshot::Receiver<()>,
+    stopping: impl FnOnce(),
+) -> io::Result<bool> {
+    let ended = tokio::select! {
+        biased;
+        () = front.stopped() => None,
+        ended = &mut drained => Some(ended),
+    };
+    // Intake has a thread of its own, and may have drained before this task looks at the signal that told it to.
+    if ended.is_some() && !front.is_stopped() {
+        return Err(io::Error::other("intake ended before it was told to"));
+    }
+    stopping();
+    let ended = match ended {
+        Some(ended) => ended,
+        None => drained.await,
+    };
+    Ok(ended.is_ok())
+}
+
 /// The order of stopping: once intake has drained, the writer may go on while it gets somewhere; then the rest ends.
 pub async fn drain(
-    (mut front, back): (Signal, Stopper),
+    (front, back): (Signal, Stopper),
     readiness: Readiness,
     drained: oneshot::Receiver<()>,
     spool: spool::View,
@@ -130,17 +153,11 @@ pub async fn drain(
     store: Arc<dyn Store>,
     farewell: impl Future<Output = ()>,
 ) -> Result<(), io::Error> {
-    let mut drained = drained;
-    let early = tokio::select! {
-        () = front.stopped() => None,
-        ended = &mut drained => Some(ended),
+    let stopping = || {
+        readiness.set_stopping();
+        notify::stopping();
     };
-    if early.is_some() {
-        return Err(io::Error::other("intake ended before it was told to"));
-    }
-    readiness.set_stopping();
-    notify::stopping();
-    if drained.await.is_err() {
+    if !intake_has_drained(front, drained, stopping).await? {
         warn!("intake did not end in order; what it had not synced is lost");
     }
     let reachable = tokio::time::timeout(Duration::from_millis(500), store.ping()).await;
@@ -156,4 +173,32 @@ pub async fn drain(
     farewell.await;
     back.stop();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_intake_that_drains_before_anything_looks_has_still_been_told_to() {
+        // Often: a wrong order would be right by chance half of the time.
+        for _ in 0..64 {
+            for in_order in [true, false] {
+                let ((stopper, front), (drained_out, drained)) = (Signal::new(), oneshot::channel());
+                stopper.stop();
+                if in_order {
+                    drained_out.send(()).unwrap();
+                } else {
+                    drop(drained_out);
+                }
+                let mut told = false;
+                assert_eq!(intake_has_drained(front, drained, || told = true).await.unwrap(), in_order);
+                assert!(told);
+            }
+        }
+        let ((_stopper, front), (drained_out, drained)) = (Signal::new(), oneshot::channel());
+        drained_out.send(()).unwrap();
+        let early = intake_has_drained(front, drained, || unreachable!("nothing stops")).await;
+        assert!(early.unwrap_err().to_string().contains("before it was told to"));
+    }
 }

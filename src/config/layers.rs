@@ -204,9 +204,9 @@ impl Layers {
             Settings::default()
         });
         let [redis, cassandra] = self.slots;
-        (settings.redis.password, settings.redis.password_file) = redis.finish(&mut problems);
+        (settings.redis.password, settings.redis.password_file) = redis.finish();
         let cluster = &mut settings.store.cassandra;
-        (cluster.password, cluster.password_file) = cassandra.finish(&mut problems);
+        (cluster.password, cluster.password_file) = cassandra.finish();
         (settings, problems, self.warnings)
     }
 }

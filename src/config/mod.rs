@@ -112,7 +112,7 @@ impl Sources {
 /// Settings without a problem, and what a person should know about them.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The result, with every directory filled in and every secret read.
+    /// The result, with every directory filled in.
     pub settings: Settings,
     /// Odd, but nothing is lost by it.
     pub warnings: Vec<String>,
@@ -136,7 +136,8 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Gathers, fills in and checks the settings, for a command that does not listen: files that guard HTTP are not looked into.
+/// Gathers, fills in and checks the settings, for a command of a person: the files that they name (of passwords, certificates and
+/// HTTP) are looked into only by a command that uses them, when it does.
 ///
 /// # Errors
 /// Every problem, at once.
@@ -144,7 +145,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     load_for(sources, false)
 }
 
-/// The same for whoever listens, or asks whether a daemon could: HTTP's files of tokens and of the session key must be usable.
+/// The same for a daemon, or to find out whether one could start: the files that the settings of its servers name must be usable.
 ///
 /// # Errors
 /// Every problem, at once.
@@ -172,7 +173,7 @@ fn load_for(sources: &Sources, listens: bool) -> Result<Loaded, Problems> {
     settings.fill_in(&sources.env, &mut problems);
     settings.problems(&mut problems);
     if listens {
-        settings.http.file_problems(&mut problems);
+        settings.file_problems(&mut problems);
     }
     settings.warnings(&mut warnings);
     settings.http.warnings(&mut warnings);
@@ -232,6 +233,13 @@ impl Settings {
         self.control.problems(problems);
         self.http.problems(problems);
         self.log.problems(problems);
+    }
+
+    /// Adds what is wrong with the files that the settings name, of those servers that a daemon uses.
+    fn file_problems(&self, problems: &mut Vec<String>) {
+        self.redis.file_problems(problems);
+        self.store.file_problems(problems);
+        self.http.file_problems(problems);
     }
 
     /// Adds what is dangerous and works all the same: directories and files that others may write or read, passwords that they

@@ -84,20 +84,12 @@ impl Slot {
         self.held = Some(new);
     }
 
-    /// The password, and the file it was read from.
-    pub fn finish(self, problems: &mut Vec<String>) -> (Option<Secret>, Option<PathBuf>) {
+    /// The password, or the file that holds it: a connection reads that when it is made.
+    pub fn finish(self) -> (Option<Secret>, Option<PathBuf>) {
         match self.held.map(|held| held.value) {
             None => (None, None),
             Some(Value::Text(secret)) => (Some(secret), None),
-            Some(Value::File(path)) => {
-                let problem = |what: String| format!("`{}_file`: `{}` {what}", self.key, path.display());
-                match Secret::read(&path) {
-                    Ok(secret) if secret.is_empty() => problems.push(problem("is empty".into())),
-                    Ok(secret) => return (Some(secret), Some(path)),
-                    Err(error) => problems.push(problem(format!("cannot be read: {error}"))),
-                }
-                (None, Some(path))
-            }
+            Some(Value::File(path)) => (None, Some(path)),
         }
     }
 }

@@ -48,9 +48,16 @@ impl Case {
         self.load().unwrap().settings
     }
 
+    /// What keeps a daemon from starting.
     fn problems(&self) -> Vec<String> {
-        self.load().expect_err("there are problems").0
+        load_to_listen(&self.sources).expect_err("there are problems").0
     }
+}
+
+/// The password that a connection logs in with.
+fn password(text: Option<Secret>, file: Option<PathBuf>) -> String {
+    let secret = text.or_else(|| Some(Secret::read_of("key", &file?).unwrap()));
+    secret.expect("there is a password").expose().to_owned()
 }
 
 #[test]
@@ -282,18 +289,41 @@ fn secrets_come_from_files_credentials_and_urls() {
         ),
     ] {
         let redis = case.settings().redis;
-        assert_eq!(redis.password.unwrap().expose(), expected, "{name}");
+        assert_eq!(password(redis.password, redis.password_file), expected, "{name}");
         assert!(!redis.url.contains('@'), "{name}: {}", redis.url);
     }
     for (case, words) in [
-        (Case::new().env("REDIS_PASSWORD_FILE", "/nowhere"), "cannot be read"),
-        (Case::new().env("REDIS_PASSWORD_FILE", &format!("{dir}/empty")), "is empty"),
+        (
+            Case::new().env("REDIS_PASSWORD_FILE", "/nowhere"),
+            "`redis.password_file`: `/nowhere` cannot be read: No such",
+        ),
+        (Case::new().env("REDIS_PASSWORD_FILE", &format!("{dir}/empty")), "empty` is empty"),
         (Case::new().env("REDIS_PASSWORD_FILE", &p1).env("REDIS_PASSWORD", "x"), "both set"),
         (Case::new().flag("redis.password", PASSWORD), "must not be a flag"),
     ] {
         let problems = case.problems();
         assert!(problems.len() == 1 && problems[0].contains(words), "{words}: {problems:?}");
     }
+}
+
+#[test]
+fn files_of_secrets_are_looked_into_only_for_a_daemon_that_uses_them() {
+    let nowhere = || {
+        let case = Case::new().flag("redis.password_file", "/nowhere/redis").flag("redis.tls.ca", "/nowhere/ca");
+        let case = case.flag("store.cassandra.username", "u").flag("store.cassandra.tls.ca", "/nowhere/ca");
+        case.flag("store.cassandra.password_file", "/nowhere/cassandra").flag("http.tokens_file", "/nowhere/tokens")
+    };
+    let keys = |kind: &str| {
+        let case = nowhere().flag("store.kind", kind);
+        case.settings();
+        let problems = case.problems();
+        let key = |problem: &String| problem.split('`').nth(1).unwrap_or_default().to_owned();
+        problems.iter().map(key).collect::<Vec<_>>()
+    };
+    let (redis, http) = (["redis.password_file", "redis.tls.ca"], ["http.tokens_file"]);
+    assert_eq!(keys("sqlite"), [&redis[..], &http].concat());
+    let cassandra = ["store.cassandra.password_file", "store.cassandra.tls.ca"];
+    assert_eq!(keys("cassandra"), [&redis[..], &cassandra, &http].concat());
 }
 
 #[test]

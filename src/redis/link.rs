@@ -31,7 +31,7 @@ use crate::{
     host,
     lifecycle::Signal,
     logging::Chain,
-    secret::Secret,
+    secret::{Secret, SecretFileError},
     tls::{self, TlsError},
 };
 
@@ -52,8 +52,8 @@ const EVENTS: usize = 16;
 pub enum ConnectError {
     #[error("`redis.url` {0}")]
     Address(&'static str),
-    #[error("failed to read the password file of Redis")]
-    PasswordFile(#[source] io::Error),
+    #[error(transparent)]
+    PasswordFile(SecretFileError),
     #[error("failed to set up TLS to Redis")]
     Tls(#[source] TlsError),
     #[error("failed to reach Redis")]
@@ -198,7 +198,7 @@ pub async fn settings(config: &Config) -> Result<RedisConfig, ConnectError> {
     settings.database = settings.database.filter(|database| *database != 0);
     settings.username = config.username.clone().or(settings.username);
     if let Some(password) = password(config).await? {
-        settings.password = Some(password);
+        settings.password = Some(password.expose().to_owned());
     }
     settings.username = settings.username.map(|name| inline(&name));
     settings.password = settings.password.map(|password| inline(&password));
@@ -217,19 +217,11 @@ async fn prepare(config: &Config, role: Role) -> Result<Client, ConnectError> {
     build(RedisConfig { fail_fast: true, ..settings }, role).map_err(ConnectError::Greeting)
 }
 
-/// Read at each try, so that a corrected file needs no restart.
-async fn password(config: &Config) -> Result<Option<String>, ConnectError> {
-    match &config.password_file {
-        Some(path) => {
-            let read = tokio::task::spawn_blocking({
-                let path = path.clone();
-                move || Secret::read(&path)
-            });
-            let secret = read.await.map_err(io::Error::other).and_then(|read| read);
-            Ok(Some(secret.map_err(ConnectError::PasswordFile)?.expose().to_owned()))
-        }
-        None => Ok(config.password.as_ref().map(|password| password.expose().to_owned())),
-    }
+/// Read at each try, so that a corrected file needs no restart, and on another thread, since a file may be on a slow disk.
+async fn password(config: &Config) -> Result<Option<Secret>, ConnectError> {
+    let config = config.clone();
+    let read = tokio::task::spawn_blocking(move || config.password()).await;
+    read.expect("reading a file does not panic").map_err(ConnectError::PasswordFile)
 }
 
 fn build(settings: RedisConfig, role: Role) -> Result<Client, RedisError> {

@@ -26,7 +26,8 @@ pub use self::{
 };
 use crate::{
     host,
-    secret::Secret,
+    logging::Chain,
+    secret::{Secret, SecretFileError},
     tls::{self, Tls},
     units::ByteSize,
 };
@@ -101,6 +102,20 @@ impl Config {
             problems.push("`redis.queue_bytes` must be at least 1MiB".into());
         }
         self.tls.problems("redis", problems);
+    }
+
+    /// Adds what is wrong with the files that these settings name.
+    pub fn file_problems(&self, problems: &mut Vec<String>) {
+        problems.extend(self.password().err().map(|error| Chain(&error).to_string()));
+        self.tls.file_problems("redis", problems);
+    }
+
+    /// The password to log in with; its file is read now, so that one that was replaced counts from the next connection on.
+    fn password(&self) -> Result<Option<Secret>, SecretFileError> {
+        match &self.password_file {
+            Some(path) => Secret::read_of("redis.password_file", path).map(Some),
+            None => Ok(self.password.clone()),
+        }
     }
 
     /// Adds what is dangerous about these settings.

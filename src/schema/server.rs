@@ -37,6 +37,12 @@ pub(super) struct Server {
 impl Server {
     /// Connects, trying again until `wait` is over.
     pub(super) async fn connect(config: &cassandra::Config, wait: Duration) -> Result<Self, SchemaError> {
+        // No waiting mends a file that is to be read here.
+        let mut problems = Vec::new();
+        config.file_problems(&mut problems);
+        if !problems.is_empty() {
+            return Err(SchemaError::Connect(problems.join("; ")));
+        }
         let started = Instant::now();
         let mut told = false;
         loop {

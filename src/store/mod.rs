@@ -60,6 +60,14 @@ impl Config {
         }
     }
 
+    /// Adds what is wrong with the files that the settings of the store that is used name.
+    pub fn file_problems(&self, problems: &mut Vec<String>) {
+        match self.kind {
+            StoreKind::Sqlite => {}
+            StoreKind::Cassandra => self.cassandra.file_problems(problems),
+        }
+    }
+
     /// Adds what is dangerous about the settings of the store that is used.
     pub fn warnings(&self, warnings: &mut Vec<String>) {
         match self.kind {

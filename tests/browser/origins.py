@@ -12,7 +12,7 @@ import sys
 import threading
 import urllib.request
 
-from dashboard import Browser
+from parts import Browser
 
 PAGE = b"<!doctype html><meta charset=utf-8><title>another dashboard</title><p>another dashboard"
 

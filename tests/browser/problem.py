@@ -2,13 +2,13 @@
 
     problem.py URL FILE     FILE is not a database; the command that the page names mends that
 
-Started by tests/it/browser.rs. Needs what dashboard.py needs.
+Started by tests/it/browser.rs. Needs what parts.py needs.
 """
 
 import subprocess
 import sys
 
-from dashboard import Browser
+from parts import Browser
 
 ALERT = "return (document.querySelector('main [role=alert]') || {}).textContent || ''"
 

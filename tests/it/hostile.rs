@@ -22,12 +22,8 @@ mod attack;
 #[path = "../bench/histogram.rs"]
 mod histogram;
 
-const TRAINING: &str = "cascor:training";
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const LIMIT: Duration = Duration::from_secs(30);
-/// Events a second, in groups.
-const RATE: u64 = 500;
-const GROUP: u64 = 5;
 const SLOW: usize = 500;
 /// How long is looked at what there is without and with the attack.
 const SPAN: Duration = Duration::from_secs(4);
@@ -38,23 +34,6 @@ const ANSWER: Duration = Duration::from_secs(2);
 const MOST_KIB: u64 = 128 << 10;
 /// Connections, segments, the store: with 256 connections the daemon has no more files open than this.
 const MOST_FILES: usize = 400;
-
-/// Publishes until told to stop; how many that were.
-fn train(redis: &Redis, stop: Arc<AtomicBool>) -> thread::JoinHandle<u64> {
-    let mut client = redis.client();
-    thread::spawn(move || {
-        let (began, mut sent) = (Instant::now(), 0);
-        while !stop.load(Ordering::Relaxed) {
-            let group: Vec<_> = (sent..sent + GROUP)
-                .map(|n| json!({"run_id": RUN, "seq": n, "epoch": n, "loss": 0.5, "timestamp": micros()}).to_string())
-                .collect();
-            assert_eq!(client.publish_all(TRAINING, &group).unwrap(), GROUP.cast_signed(), "the daemon listens");
-            sent += GROUP;
-            thread::sleep(Duration::from_secs_f64(sent as f64 / RATE as f64).saturating_sub(began.elapsed()));
-        }
-        sent
-    })
-}
 
 fn micros() -> i64 {
     jiff::Timestamp::now().as_microsecond()
@@ -79,7 +58,8 @@ fn slow_clients_and_endless_bodies_do_not_touch_ingestion() {
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
     let stop = Arc::new(AtomicBool::new(false));
-    let trainer = train(&redis, Arc::clone(&stop));
+    let trainer = redis
+        .train(&stop, |n| json!({"run_id": RUN, "seq": n, "epoch": n, "loss": 0.5, "timestamp": micros()}).to_string());
     thread::sleep(Duration::from_secs(1));
     let mut within = false;
     // Other tests may disturb a span; three in a row they do not.

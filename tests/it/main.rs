@@ -42,6 +42,7 @@ mod run_names;
 mod schema_cassandra;
 mod serve;
 mod service_manager;
+mod sessions;
 mod store_cassandra;
 mod store_cassandra_errors;
 mod store_contract;

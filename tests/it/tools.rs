@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::support::{daemon::Daemon, redis::Redis, sqlite, wait_until};
 
@@ -239,4 +240,52 @@ fn a_daemon_that_was_stopped_is_not_said_to_run_and_an_absent_redis_is_named() {
         assert_eq!(output.status.code(), Some(1), "{command:?}");
         assert!(stderr(&output).contains(&expected) && stderr(&output).lines().count() == 1, "{}", stderr(&output));
     }
+}
+
+#[test]
+fn an_unreadable_file_of_a_secret_stops_only_the_commands_that_log_in_with_it() {
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis)
+        .set("redis.password_file", "\"/nowhere/redis\"")
+        .set("store.cassandra.username", "\"u\"")
+        .set("store.cassandra.password_file", "\"/nowhere/cassandra\"")
+        .set("http.tokens_file", "\"/nowhere/tokens\"")
+        .prepare();
+    let on_cassandra = ["--store", "cassandra"];
+    for command in [
+        &["schema", "print"][..],
+        &["schema", "apply"],
+        &["deadletter", "list"],
+        &["runs"],
+        &["gaps"],
+        &["token", "new", "n", "read"],
+        &["schema", "print", "--help"],
+        &[&on_cassandra[..], &["schema", "print"]].concat(),
+        &[&on_cassandra[..], &["deadletter", "list"]].concat(),
+    ] {
+        daemon.succeed(command);
+    }
+    let (of_redis, of_cassandra) = ("redis.password_file`: `/nowhere/redis`", "password_file`: `/nowhere/cassandra`");
+    for (command, code, named) in [
+        (&["cache", "get", "metrics:latest"][..], 1, of_redis),
+        (&["status"], 1, of_redis),
+        (&["control", "pause"], 1, of_redis),
+        (&["demo", "--for", "1s"], 1, of_redis),
+        (&[&on_cassandra[..], &["runs"]].concat(), 1, of_cassandra),
+        (&[&on_cassandra[..], &["schema", "verify"]].concat(), 1, of_cassandra),
+        (&[&on_cassandra[..], &["schema", "apply", "--wait", "60s"]].concat(), 1, of_cassandra),
+        (&["check"], 78, of_redis),
+        (&["run"], 78, of_redis),
+        (&["serve"], 78, of_redis),
+        (&[&on_cassandra[..], &["run"]].concat(), 78, of_cassandra),
+    ] {
+        let started = Instant::now();
+        let output = daemon.command(command);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
+        assert!(said.contains(named) && said.contains("cannot be read"), "{command:?}: {said}");
+        assert!(started.elapsed() < Duration::from_secs(10), "{command:?}: what waiting cannot mend is not waited for");
+    }
+    let check = daemon.command(&["check"]);
+    assert!(!stderr(&check).contains("cassandra"), "that store is not used: {}", stderr(&check));
 }

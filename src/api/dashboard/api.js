@@ -55,6 +55,17 @@ function change(method, base, body) {
 export const post = (base, body) => change("POST", base, body);
 export const remove = (base) => change("DELETE", base);
 
+/** Tells of the answer to each question whether it is to the newest one: answers may overtake each other. */
+export function newestOnly() {
+  let asked = 0;
+  return async (question) => {
+    asked += 1;
+    const mine = asked;
+    const answer = await question;
+    return { answer, newest: mine === asked };
+  };
+}
+
 /** A question whose route an older daemon may not have: then `other`. */
 export async function optional(question, other) {
   try {

@@ -1,10 +1,10 @@
 // Several runs beside each other: one field of each on one axis, and their numbers in a table.
 
 import { h, show, say } from "./dom.js";
-import { get } from "./api.js";
+import { get, newestOnly } from "./api.js";
 import { count, number, percent, runName, short, statusOf } from "./format.js";
 import { Chart } from "./chart.js";
-import { live } from "./stream.js";
+import { live, stored } from "./stream.js";
 import * as runs from "./runs.js";
 
 const POINTS = 1500;
@@ -20,6 +20,7 @@ let by = "epoch";
 let log = false;
 let parts = null;
 let timer = null;
+const asking = newestOnly();
 
 async function load() {
   const ids = [...runs.picked];
@@ -29,8 +30,8 @@ async function load() {
     return say(mine.note, "Tick runs in the list to lay their curves over each other.");
   }
   try {
-    const answer = await get("api/compare", { run_id: ids, field, by, max_points: POINTS });
-    if (mine !== parts) return;
+    const { answer, newest } = await asking(get("api/compare", { run_id: ids, field, by, max_points: POINTS }));
+    if (!newest || mine !== parts) return;
     drawCurves(answer);
     const lost = answer.curves.reduce((sum, curve) => sum + curve.non_finite, 0);
     say(mine.note, `${count(answer.curves.reduce((sum, curve) => sum + curve.of, 0))} values by ${by}${lost ? `, ${count(lost)} not finite` : ""}.`);
@@ -102,7 +103,7 @@ export function open(box) {
   const renew = () => {
     timer ??= setTimeout(() => {
       timer = null;
-      load();
+      stored(load);
     }, RENEW_MS);
   };
   leave = [runs.picks.on(() => { table(); load(); }), runs.changed.on(table), live.metrics.on(({ run_id }) => runs.picked.has(run_id) && renew()), live.behind.on(load)];

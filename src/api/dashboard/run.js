@@ -1,13 +1,13 @@
 // One run: its numbers, curves, network, growth and events.
 
 import { h, show, say, coalesced } from "./dom.js";
-import { get, optional, path } from "./api.js";
+import { get, newestOnly, optional, path } from "./api.js";
 import { clock, count, date, number, percent, runName, short, statusOf } from "./format.js";
 import { Chart } from "./chart.js";
 import { above, behind } from "./marks.js";
 import { draw as drawNetwork, parse } from "./network.js";
 import { Series } from "./series.js";
-import { live } from "./stream.js";
+import { live, stored } from "./stream.js";
 import * as runs from "./runs.js";
 
 const EVENTS = 200;
@@ -25,6 +25,9 @@ let log = false;
 let snapshots = [];
 let shown = null;
 let renewing = null;
+/** The number of hidden units that the stream told last. */
+let units = null;
+const asking = { network: newestOnly(), growth: newestOnly(), events: newestOnly() };
 /** Whether the curve is being read again, when it may be next, and whether it must be. */
 let curve = { reading: false, resting: null, wanted: false, pause: CURVE_MS };
 /** The moments between which somebody looks more closely, and the curve between them when there is more to see of it. */
@@ -232,15 +235,17 @@ function showNetwork() {
 }
 
 async function loadNetwork(id) {
-  const answer = await optional(get(`api/runs/${id}/topology`, { limit: 100 }), { topology: [] });
-  if (!series || series.runId !== id) return;
-  snapshots = answer.topology.reverse();
+  const { answer, newest } = await asking.network(optional(get(`api/runs/${id}/topology`, { limit: 100 }), { topology: [] }));
+  if (!newest || !series || series.runId !== id) return;
+  const last = answer.topology[0];
+  // What the stream brought may not be in the store yet.
+  snapshots = [...answer.topology.reverse(), ...snapshots.filter((row) => !last || row.timestamp > last.timestamp)];
   showNetwork();
 }
 
 async function loadGrowth(id) {
-  const answer = await optional(get(`api/runs/${id}/growth`), null);
-  if (!series || series.runId !== id || !parts) return;
+  const { answer, newest } = await asking.growth(optional(get(`api/runs/${id}/growth`), null));
+  if (!newest || !series || series.runId !== id || !parts) return;
   const levels = answer ? answer.levels : series.arrivals().map(({ at, units }) => ({ hidden_units: units, epoch: series.epochs[at], before: series.values.train_loss[at - 1], change: null }));
   const rows = levels.slice().reverse().map((level) => {
     const better = level.change !== null && level.change < 0;
@@ -262,8 +267,8 @@ function eventLine(row) {
 }
 
 async function loadEvents(id) {
-  const answer = await get(`api/runs/${id}/events`, { limit: EVENTS });
-  if (!series || series.runId !== id) return;
+  const { answer, newest } = await asking.events(get(`api/runs/${id}/events`, { limit: EVENTS }));
+  if (!newest || !series || series.runId !== id) return;
   show(parts.events, answer.events.length ? answer.events.map(eventLine) : h("li", { class: "empty" }, "None yet."));
 }
 
@@ -302,12 +307,26 @@ async function reread() {
   state.pause = mine.stale ? Math.min(2 * state.pause, CURVE_MOST_MS) : CURVE_MS;
 }
 
-/** Soon, and not more often than that: growth, events and gaps change slowly. */
-function renew(id) {
+function loadSlow() {
+  if (!series) return;
+  const id = series.runId;
+  Promise.all([loadGrowth(id), loadEvents(id), loadNetwork(id)]).catch(() => {});
+}
+
+/** Soon, and not more often than that: growth, events and gaps change slowly. The store is asked once it has what changed. */
+function renew() {
   renewing ??= setTimeout(() => {
     renewing = null;
-    if (series && series.runId === id) Promise.all([loadGrowth(id), loadEvents(id), loadNetwork(id)]).catch(() => {});
+    stored(loadSlow);
   }, GROWTH_MS);
+}
+
+/** Whether the newest of these rows has another number of hidden units than the rows before. */
+function grew(rows) {
+  const row = rows.findLast(({ hidden_units }) => hidden_units !== null && hidden_units !== undefined);
+  if (!row || row.hidden_units === units) return false;
+  units = row.hidden_units;
+  return true;
 }
 
 export function open(box, id) {
@@ -325,16 +344,17 @@ export function open(box, id) {
       if (run_id !== id) return;
       const stale = series.append(rows);
       if (stale || skipped > 0) reread();
+      if (grew(rows)) renew();
       fresh();
     }),
     live.topology.on((row) => {
       if (row.run_id !== id) return;
-      if (row.topology_json === null) return renew(id);
+      if (row.topology_json === null) return renew();
       const last = snapshots[snapshots.length - 1];
       if (!last || row.timestamp > last.timestamp) snapshots.push(row);
       showNetwork();
     }),
-    live.event.on(({ run_id }) => run_id === id && renew(id)),
+    live.event.on(({ run_id }) => run_id === id && renew()),
     live.behind.on(() => load(id)),
   ];
 }
@@ -345,5 +365,5 @@ export function close() {
   clearTimeout(renewing);
   clearTimeout(curve.resting);
   curve = { reading: false, resting: null, wanted: false, pause: CURVE_MS };
-  [series, charts, parts, leave, renewing, looked, closer] = [null, [], null, [], null, null, null];
+  [series, charts, parts, leave, renewing, units, looked, closer] = [null, [], null, [], null, null, null, null];
 }

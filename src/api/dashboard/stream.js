@@ -29,6 +29,9 @@ let retry = null;
 let heard = 0;
 let polling = null;
 let known = "connecting";
+/** What is to be called once the store has what was received until now: first without a place in the spool, then with it. */
+const asked = new Set();
+const waiting = new Map();
 
 function note(state) {
   if (state === known) return;
@@ -45,6 +48,34 @@ function handle(name, use) {
   });
 }
 
+/**
+ * Calls `then` once the store has everything that was received until now; once, however often it is asked for meanwhile. What the
+ * stream brings is stored a moment later, and much later while the store is away.
+ */
+export function stored(then) {
+  asked.add(then);
+}
+
+/** Without a pipeline nothing says when what was received is in the store: soon. */
+function settle(spool) {
+  if (!spool) {
+    asked.forEach((then) => setTimeout(then, POLL_MS));
+    asked.clear();
+    return;
+  }
+  const due = [...waiting].filter(([, target]) => spool.stored >= target).map(([then]) => then);
+  due.forEach((then) => waiting.delete(then));
+  for (const then of asked) {
+    if (waiting.has(then)) continue;
+    asked.delete(then);
+    if (spool.stored >= spool.end) due.push(then);
+    else waiting.set(then, spool.end);
+  }
+  new Set(due).forEach((then) => then());
+}
+
+const catchUp = () => live.behind.tell("stored");
+
 function open() {
   clearTimeout(retry);
   if (source) source.close();
@@ -52,27 +83,17 @@ function open() {
   heard = Date.now();
   const mine = source;
   handle("hello", (hello) => {
+    // It may be another daemon, whose spool has other places.
+    waiting.forEach((_, then) => asked.add(then));
+    waiting.clear();
+    // What was received before we listened is not in the stream, and in the store later.
+    stored(catchUp);
     // A server that hears nothing has nothing to tell: the store is asked instead.
     clearInterval(polling);
     if (!hello.live) polling = setInterval(() => !document.hidden && live.behind.tell("poll"), POLL_MS);
     if (!hello.resumed) live.behind.tell("connected");
   });
-  // What was received before we listened is in the store once this record is: read it then.
-  let target = null;
-  handle("status", ({ spool }) => {
-    if (target === Infinity) return;
-    if (!spool) {
-      // Without a pipeline nobody here knows when: soon.
-      target = Infinity;
-      setTimeout(() => mine === source && live.behind.tell("stored"), POLL_MS);
-      return;
-    }
-    target ??= spool.end;
-    if (spool.stored >= target) {
-      target = Infinity;
-      live.behind.tell("stored");
-    }
-  });
+  handle("status", ({ spool }) => settle(spool));
   handle("skipped", () => live.behind.tell("skipped"));
   handle("seen", () => {});
   for (const name of ["metrics", "topology", "event", "activity", "receipt", "status"]) handle(name, live[name].tell);

@@ -1,6 +1,6 @@
 //! Values as deployments really bring them: variables in YAML, lists of hosts, secrets with a line end.
 
-use super::{Case, PASSWORD};
+use super::{Case, PASSWORD, password};
 use crate::{config::Loaded, store::StoreKind};
 
 fn yaml(text: &str) -> Case {
@@ -125,8 +125,8 @@ fn blanks_and_line_ends_around_a_secret_are_cut_wherever_it_comes_from() {
     ] {
         let settings = case.env("CASSANDRA_USERNAME", "u\n").flag("store.kind", "cassandra").settings();
         let (redis, cluster) = (settings.redis, settings.store.cassandra);
-        assert_eq!(redis.password.unwrap().expose(), PASSWORD, "{name}");
-        assert_eq!(cluster.password.unwrap().expose(), PASSWORD, "{name}");
+        assert_eq!(password(redis.password, redis.password_file), PASSWORD, "{name}");
+        assert_eq!(password(cluster.password, cluster.password_file), PASSWORD, "{name}");
         assert_eq!(cluster.username.as_deref(), Some("u"), "{name}");
     }
     let url = Case::new().env("CASCOR_CACHE_REDIS_URL", " redis://me%0A:s3cret%0A@h:1/0\n").settings().redis;

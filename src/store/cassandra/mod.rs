@@ -43,8 +43,9 @@ use crate::{
     curve::Samples,
     event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
     host,
+    logging::Chain,
     metrics::{Label, Metrics},
-    secret::Secret,
+    secret::{Secret, SecretFileError},
     tls::{self, Tls},
     units::{self, Micros},
 };
@@ -166,6 +167,20 @@ impl Config {
         // server without logins never asked for.
         if (self.password.is_some() || self.password_file.is_some()) && !username {
             problems.push("`store.cassandra.username` must be set when there is a password".into());
+        }
+    }
+
+    /// Adds what is wrong with the files that these settings name.
+    pub fn file_problems(&self, problems: &mut Vec<String>) {
+        problems.extend(self.password().err().map(|error| Chain(&error).to_string()));
+        self.tls.file_problems("store.cassandra", problems);
+    }
+
+    /// The password to log in with; its file is read now, so that one that was replaced counts from the next connection on.
+    fn password(&self) -> Result<Option<Secret>, SecretFileError> {
+        match &self.password_file {
+            Some(path) => Secret::read_of("store.cassandra.password_file", path).map(Some),
+            None => Ok(self.password.clone()),
         }
     }
 

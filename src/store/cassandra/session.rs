@@ -27,7 +27,6 @@ use super::{
 use crate::{
     lifecycle::Signal,
     logging::Chain,
-    secret::Secret,
     units::{self, Micros},
 };
 
@@ -62,8 +61,8 @@ pub(super) enum State {
 /// # Errors
 /// Nobody answers, or what they answer is refusal.
 pub(crate) async fn open(config: &Config) -> Result<Session, Trouble> {
+    let password = config.password().map_err(|error| Trouble::misconfigured(Chain(&error).to_string()))?;
     probe(config).await?;
-    let password = password(config)?;
     let mut policy = DefaultPolicy::builder();
     if let Some(datacenter) = &config.local_datacenter {
         policy = policy.prefer_datacenter(datacenter.clone());
@@ -84,7 +83,7 @@ pub(crate) async fn open(config: &Config) -> Result<Session, Trouble> {
         .keyspaces_to_fetch([config.keyspace.clone()])
         .tls_context(tls(config)?);
     if let (Some(username), Some(password)) = (&config.username, password) {
-        builder = builder.user(username, password);
+        builder = builder.user(username, password.expose());
     }
     let session = Box::pin(builder.build()).await.map_err(|error| errors::of_session(&error))?;
     check_datacenter(config, &session)?;
@@ -98,20 +97,6 @@ fn tls(config: &Config) -> Result<Option<Arc<rustls::ClientConfig>>, Trouble> {
     crate::tls::client_config(&config.tls)
         .map(Some)
         .map_err(|error| Trouble::misconfigured(format!("`store.cassandra.tls`: {}", Chain(&error))))
-}
-
-fn password(config: &Config) -> Result<Option<String>, Trouble> {
-    let Some(path) = &config.password_file else {
-        return Ok(config.password.as_ref().map(|secret| secret.expose().to_owned()));
-    };
-    // Read at each connect, so that a rotated password is found.
-    match Secret::read(path) {
-        Ok(secret) => Ok(Some(secret.expose().to_owned())),
-        Err(error) => Err(Trouble::misconfigured(format!(
-            "`store.cassandra.password_file` cannot be read: {}: {error}",
-            path.display()
-        ))),
-    }
 }
 
 /// The driver would send nothing at all to a cluster without the preferred datacenter.

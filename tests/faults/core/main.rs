@@ -16,6 +16,7 @@ mod fuzz;
 mod harness;
 mod image;
 mod model;
+mod mutation;
 mod random;
 mod settings;
 mod sim;

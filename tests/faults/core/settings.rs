@@ -3,8 +3,8 @@
 use cascor_ingest::config::{Sources, load};
 
 use crate::{
-    fuzz::{mutated, seeds},
     harness::{Budget, Tried, each},
+    mutation::{mutated, seeds},
     random::Random,
 };
 

@@ -35,9 +35,6 @@ const ADMIN: &str = "admin-token-0123456789";
 const CLIENTS: usize = 270;
 /// An administrator waits no longer.
 const ANSWER: Duration = Duration::from_secs(1);
-/// Events a second, in groups.
-const RATE: u64 = 500;
-const GROUP: u64 = 5;
 /// Beyond twice the time without clients: other tests run beside this one.
 const FLOOR: f64 = 0.02;
 /// Rows of the run that is read, and what is beside their numbers: one page is some megabytes.
@@ -154,23 +151,6 @@ fn observed(daemon: &Daemon, span: Duration) -> Result<(Duration, f64), String> 
     Ok((slowest, histogram::quantile(&before, &after, "cascor_intake_durable_seconds", 0.99)))
 }
 
-/// Publishes until told to stop.
-fn train(redis: &Redis, stop: Arc<AtomicBool>) -> thread::JoinHandle<u64> {
-    let mut client = redis.client();
-    thread::spawn(move || {
-        let (began, mut sent) = (Instant::now(), 0);
-        while !stop.load(Ordering::Relaxed) {
-            let group: Vec<_> = (sent..sent + GROUP)
-                .map(|n| json!({"run_id": "live", "seq": n, "epoch": n, "loss": 0.5}).to_string())
-                .collect();
-            client.publish_all(TRAINING, &group).unwrap();
-            sent += GROUP;
-            thread::sleep(Duration::from_secs_f64(sent as f64 / RATE as f64).saturating_sub(began.elapsed()));
-        }
-        sent
-    })
-}
-
 /// Waits for rows in the store, and for no more.
 fn wait_rows(daemon: &Daemon, cassandra: Option<&Cassandra>, rows: u64) {
     let sql = "SELECT count(*) FROM training_metrics";
@@ -225,7 +205,7 @@ fn answered_beside_slow_clients(redis: &Redis, cassandra: Option<&Cassandra>) {
     wait_rows(&daemon, cassandra, ROWS);
     let idle = files(&mut daemon);
     let stop = Arc::new(AtomicBool::new(false));
-    let trainer = train(redis, Arc::clone(&stop));
+    let trainer = redis.train(&stop, |n| json!({"run_id": "live", "seq": n, "epoch": n, "loss": 0.5}).to_string());
     let mixed = [SHAPES.as_slice()];
     for shapes in SHAPES.iter().map(std::slice::from_ref).chain(mixed) {
         // Other tests may disturb a span; several in a row they do not.

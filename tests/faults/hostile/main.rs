@@ -4,6 +4,7 @@
 //! `tests/run` runs the short tier. The long one has its own command: `tests/faults/hostile/run --long`.
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+mod away;
 mod memory;
 mod messages;
 mod redis;

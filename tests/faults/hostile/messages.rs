@@ -106,6 +106,11 @@ fn tags(size: usize) -> Worst {
     Worst { name: "JSON, tags", becomes: EVENTS, payload }
 }
 
+/// An event, which is no latest value.
+pub fn long_event(size: usize) -> Worst {
+    json("JSON, an event", EVENTS, size, [r#"{"type":"note","x":["#, "12345", "]}"])
+}
+
 /// Every kind.
 pub fn all(size: usize) -> Vec<Worst> {
     let long = vec!["\\b"; 30_000].concat();
@@ -127,7 +132,7 @@ pub fn all(size: usize) -> Vec<Worst> {
         json("JSON, 50 levels", Becomes::DeadLetter, size, [r#"{"epoch":1,"loss":0.5,"x":["#, &deep, "]}"]),
         json("JSON, configuration", EVENTS, size, [r#"{"type":"training_start","config":["#, "12345", "]}"]),
         tags(size),
-        json("JSON, an event", EVENTS, size, [r#"{"type":"note","x":["#, "12345", "]}"]),
+        long_event(size),
         json("JSON, hidden units", METRICS, size, [r#"{"epoch":1,"loss":0.5,"hidden_units":["#, r#"{"id":11}"#, "]}"]),
         json("JSON, no shape", Becomes::DeadLetter, size, [r#"{"x":["#, "12345", "]}"]),
         json("JSON, cut", Becomes::DeadLetter, size, [r#"{"x":["#, "12345", ""]),

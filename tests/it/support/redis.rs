@@ -4,13 +4,23 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
 use rustix::process::Signal;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::{ports::free_port, process::Process, resp::Resp, resp::Value, wait_for};
+
+/// Events that a training process publishes a second, in groups.
+const RATE: u64 = 500;
+const GROUP: u64 = 5;
 
 /// How to start a server.
 #[derive(Clone, Debug, Default)]
@@ -111,6 +121,22 @@ impl Redis {
         let mut client = Resp::connect(self.port).unwrap();
         authenticate(&mut client, self.options.password);
         client
+    }
+
+    /// Publishes the messages of a training process, each made of its number, until told to stop; how many that were.
+    pub fn train(&self, stop: &Arc<AtomicBool>, message: fn(u64) -> String) -> thread::JoinHandle<u64> {
+        let (mut client, stop) = (self.client(), Arc::clone(stop));
+        thread::spawn(move || {
+            let (began, mut sent) = (Instant::now(), 0);
+            while !stop.load(Ordering::Relaxed) {
+                let group: Vec<_> = (sent..sent + GROUP).map(message).collect();
+                let heard = client.publish_all("cascor:training", &group).unwrap();
+                assert_eq!(heard, GROUP.cast_signed(), "the daemon listens");
+                sent += GROUP;
+                thread::sleep(Duration::from_secs_f64(sent as f64 / RATE as f64).saturating_sub(began.elapsed()));
+            }
+            sent
+        })
     }
 
     /// How many subscribers the channel has (patterns not counted).
