@@ -26,7 +26,7 @@ use tokio::{
 /// From this size on a value is counted.
 pub const LARGE: usize = 1 << 20;
 /// See [`MemoryLimit::default`].
-const LIMIT: usize = 40 << 20;
+const LIMIT: usize = 48 << 20;
 /// While no more than this is used, the writer gets anything.
 const FLOOR: usize = 8 << 20;
 /// How long the writer waits before others are told to let go, and before they are told again.
