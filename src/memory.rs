@@ -26,7 +26,10 @@ use tokio::{
 /// From this size on a value is counted.
 pub const LARGE: usize = 1 << 20;
 /// See [`MemoryLimit::default`].
-const LIMIT: usize = 48 << 20;
+const LIMIT: usize = 40 << 20;
+/// Values up to this size may have [`SPARE`], too: they do not wait for one large answer whose client takes its time.
+const SMALL: usize = 2 << 20;
+const SPARE: usize = 8 << 20;
 /// While no more than this is used, the writer gets anything.
 const FLOOR: usize = 8 << 20;
 /// How long the writer waits before others are told to let go, and before they are told again.
@@ -58,6 +61,7 @@ pub struct MemoryLimit(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     limit: usize,
+    spare: usize,
     used: Mutex<usize>,
     /// Writers that wait: nobody else gets anything before them.
     writers: AtomicUsize,
@@ -86,15 +90,20 @@ impl Default for MemoryLimit {
     /// What a daemon has: 256 MiB, less what it takes by itself, what the buffers of the Redis client keep, and the copies of a row
     /// that the writer gets beyond its limit.
     fn default() -> Self {
-        Self::new(LIMIT)
+        Self::with_spare(LIMIT, SPARE)
     }
 }
 
 impl MemoryLimit {
     /// A budget of so many bytes.
     pub fn new(limit: usize) -> Self {
+        Self::with_spare(limit, 0)
+    }
+
+    fn with_spare(limit: usize, spare: usize) -> Self {
         Self(Arc::new(Inner {
             limit,
+            spare,
             used: Mutex::default(),
             writers: AtomicUsize::new(0),
             released: Notify::new(),
@@ -110,7 +119,12 @@ impl MemoryLimit {
 
     /// Whether more is there than what may be made: what was received does not wait for room.
     pub fn is_exceeded(&self) -> bool {
-        self.used() > self.0.limit
+        self.is_exceeded_beside(0)
+    }
+
+    /// The same without `bytes` of what is there.
+    pub fn is_exceeded_beside(&self, bytes: usize) -> bool {
+        self.used() > self.0.limit + bytes
     }
 
     /// There are rows as long as this.
@@ -168,7 +182,8 @@ impl MemoryLimit {
 
     fn take(&self, bytes: usize, floor: usize) -> Option<Reserved> {
         let mut used = lock(&self.0.used);
-        if *used > floor && *used + bytes > self.0.limit {
+        let limit = if bytes <= SMALL { self.0.limit + self.0.spare } else { self.0.limit };
+        if *used > floor && *used + bytes > limit {
             return None;
         }
         *used += bytes;
@@ -304,6 +319,17 @@ mod tests {
         assert!(pressure.has_changed().expect("the budget is there"), "again");
         drop(all);
         assert!(timeout(SHORT, writer.reserve(MIB)).await.is_ok());
+    }
+
+    #[test]
+    fn small_values_need_not_wait_for_a_large_one() {
+        let limit = MemoryLimit::default();
+        let large = limit.try_reserve(LIMIT).expect("all there is");
+        assert!(limit.try_reserve(SMALL + 1).is_none());
+        let small: Vec<_> = std::iter::from_fn(|| limit.try_reserve(SMALL)).collect();
+        assert_eq!(small.len(), SPARE / SMALL);
+        drop(large);
+        assert!(limit.try_reserve(SMALL + 1).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -329,7 +329,7 @@ mod tests {
         let (all, patience) = (free(&memory), Duration::from_secs(1));
         let large = kept(Room::of(&memory).await, 20 << 20).await;
         assert_eq!(large.units(), (40 << 10) + 1, "its text, too");
-        let second = Room::for_bytes(&memory, 4 << 20).await;
+        let second = Room::for_bytes(&memory, 2 << 20).await;
         assert!(timeout(patience, kept(second, 20 << 20)).await.is_err(), "no room for another");
         let text = large.hold(vec![0; 24 << 20]);
         assert_eq!(all[0] - free(&memory)[0], (24 << 10) + 1, "no more than the text takes");
