@@ -27,8 +27,9 @@ use tokio::{
 pub const LARGE: usize = 1 << 20;
 /// See [`MemoryLimit::default`].
 const LIMIT: usize = 40 << 20;
-/// Values up to this size may have [`SPARE`], too: they do not wait for one large answer whose client takes its time.
-const SMALL: usize = 2 << 20;
+/// Values up to this size that find no room get some of [`SPARE`]: they do not wait for a large answer whose client takes its time, nor
+/// for a writer that tries to store a large row.
+const SMALL: usize = 4 << 20;
 const SPARE: usize = 8 << 20;
 /// While no more than this is used, the writer gets anything.
 const FLOOR: usize = 8 << 20;
@@ -61,8 +62,11 @@ pub struct MemoryLimit(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     limit: usize,
-    spare: usize,
+    /// What is left for small values that find no room.
+    spare: Mutex<usize>,
     used: Mutex<usize>,
+    /// The part of it that was [charged](MemoryLimit::charge).
+    received: AtomicUsize,
     /// Writers that wait: nobody else gets anything before them.
     writers: AtomicUsize,
     released: Notify,
@@ -76,7 +80,13 @@ struct Inner {
 pub struct Reserved {
     of: Arc<Inner>,
     bytes: usize,
+    /// The part of them that is of the spare memory.
+    spare: usize,
 }
+
+/// Bytes that were received, given back when dropped.
+#[derive(Debug)]
+pub struct Received(Reserved);
 
 /// A writer that waits for memory, also between two tries.
 #[derive(Debug)]
@@ -103,8 +113,9 @@ impl MemoryLimit {
     fn with_spare(limit: usize, spare: usize) -> Self {
         Self(Arc::new(Inner {
             limit,
-            spare,
+            spare: Mutex::new(spare),
             used: Mutex::default(),
+            received: AtomicUsize::new(0),
             writers: AtomicUsize::new(0),
             released: Notify::new(),
             pressure: watch::Sender::new(0),
@@ -119,12 +130,12 @@ impl MemoryLimit {
 
     /// Whether more is there than what may be made: what was received does not wait for room.
     pub fn is_exceeded(&self) -> bool {
-        self.is_exceeded_beside(0)
+        self.used() > self.0.limit
     }
 
-    /// The same without `bytes` of what is there.
-    pub fn is_exceeded_beside(&self, bytes: usize) -> bool {
-        self.used() > self.0.limit + bytes
+    /// Whether so much was received and is still there, beside these bytes of it, that nothing else has room.
+    pub fn is_flooded_beside(&self, bytes: usize) -> bool {
+        self.0.received.load(Ordering::Acquire) > self.0.limit + bytes
     }
 
     /// There are rows as long as this.
@@ -140,16 +151,18 @@ impl MemoryLimit {
         lock(&self.0.longest).filter(|(_, at)| at.elapsed() <= LONGEST_LASTS).map_or(0, |(row, _)| row)
     }
 
-    /// Counts what is there already.
-    pub fn charge(&self, bytes: usize) -> Reserved {
+    /// Counts what was received: it is there already.
+    pub fn charge(&self, bytes: usize) -> Received {
         *lock(&self.0.used) += bytes;
-        Reserved { of: Arc::clone(&self.0), bytes }
+        self.0.received.fetch_add(bytes, Ordering::AcqRel);
+        Received(Reserved { of: Arc::clone(&self.0), bytes, spare: 0 })
     }
 
-    /// So many bytes, if there is room for them now and no writer waits.
+    /// So many bytes, if there is room for them now and no writer waits; a few are there also otherwise.
     pub fn try_reserve(&self, bytes: usize) -> Option<Reserved> {
+        let is_free = self.0.writers.load(Ordering::Acquire) == 0;
         // Nothing can be waited for when nothing is used.
-        if self.0.writers.load(Ordering::Acquire) > 0 { None } else { self.take(bytes, 0) }
+        is_free.then(|| self.take(bytes, 0)).flatten().or_else(|| self.take_spare(bytes))
     }
 
     /// So many bytes, as soon as there is room for them and no writer waits. More than all there is: all of it.
@@ -182,12 +195,20 @@ impl MemoryLimit {
 
     fn take(&self, bytes: usize, floor: usize) -> Option<Reserved> {
         let mut used = lock(&self.0.used);
-        let limit = if bytes <= SMALL { self.0.limit + self.0.spare } else { self.0.limit };
-        if *used > floor && *used + bytes > limit {
+        if *used > floor && *used + bytes > self.0.limit {
             return None;
         }
         *used += bytes;
-        Some(Reserved { of: Arc::clone(&self.0), bytes })
+        Some(Reserved { of: Arc::clone(&self.0), bytes, spare: 0 })
+    }
+
+    fn take_spare(&self, bytes: usize) -> Option<Reserved> {
+        let mut spare = lock(&self.0.spare);
+        if bytes > SMALL || bytes > *spare {
+            return None;
+        }
+        *spare -= bytes;
+        Some(Reserved { of: Arc::clone(&self.0), bytes, spare: bytes })
     }
 
     async fn until<T>(&self, take: impl Fn() -> Option<T>) -> T {
@@ -227,8 +248,13 @@ impl Drop for WriterWait {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        *lock(&self.of.used) -= self.bytes;
-        self.of.released.notify_waiters();
+        self.shrink(0);
+    }
+}
+
+impl Drop for Received {
+    fn drop(&mut self) {
+        self.0.of.received.fetch_sub(self.0.bytes, Ordering::AcqRel);
     }
 }
 
@@ -241,13 +267,18 @@ impl Reserved {
     /// Takes over what another one has of the same budget.
     pub fn merge(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);
+        self.spare += std::mem::take(&mut other.spare);
     }
 
     /// Keeps no more than so many bytes.
     pub fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
+        // Others wait for what is not spare.
+        let spare = less.saturating_sub(self.bytes - self.spare);
         self.bytes -= less;
-        *lock(&self.of.used) -= less;
+        self.spare -= spare;
+        *lock(&self.of.used) -= less - spare;
+        *lock(&self.of.spare) += spare;
         self.of.released.notify_waiters();
     }
 }
@@ -324,12 +355,21 @@ mod tests {
     #[test]
     fn small_values_need_not_wait_for_a_large_one() {
         let limit = MemoryLimit::default();
-        let large = limit.try_reserve(LIMIT).expect("all there is");
+        let large = limit.try_reserve(2 * LIMIT).expect("nothing else is used");
+        let _writer = limit.writer_waits();
         assert!(limit.try_reserve(SMALL + 1).is_none());
-        let small: Vec<_> = std::iter::from_fn(|| limit.try_reserve(SMALL)).collect();
-        assert_eq!(small.len(), SPARE / SMALL);
+        let mut small: Vec<_> = std::iter::from_fn(|| limit.try_reserve(SMALL)).collect();
+        assert_eq!((small.len(), limit.used()), (SPARE / SMALL, 2 * LIMIT));
+        small[0].shrink(1);
+        let mut more = limit.try_reserve(SMALL - 1).expect("it was given back");
+        let used = limit.charge(10);
         drop(large);
-        assert!(limit.try_reserve(SMALL + 1).is_some());
+        more.merge(small.pop().expect("one"));
+        more.merge(limit.take(MIB, 0).expect("there is room"));
+        more.shrink(SMALL);
+        assert_eq!(limit.used(), 10, "what others wait for is given back first");
+        drop((small, more, used));
+        assert_eq!((limit.used(), *lock(&limit.0.spare)), (0, SPARE));
     }
 
     #[tokio::test(start_paused = true)]

@@ -198,7 +198,7 @@ impl Board {
         if !self.enabled {
             return;
         }
-        if update.payload.len() >= LARGE && self.memory.is_exceeded_beside(update.payload.len()) {
+        if update.payload.len() >= LARGE && self.memory.is_flooded_beside(update.payload.len()) {
             // Large ones are waiting behind it. What has no key is answered from the store.
             self.metrics.latest_skipped.inc();
             return;
