@@ -56,7 +56,7 @@ impl Case {
 
 /// The password that a connection logs in with.
 fn password(text: Option<Secret>, file: Option<PathBuf>) -> String {
-    let secret = text.or_else(|| Some(Secret::read_of("key", &file?).unwrap()));
+    let secret = Secret::of("key", file.as_deref(), text.as_ref()).unwrap();
     secret.expect("there is a password").expose().to_owned()
 }
 

@@ -221,7 +221,8 @@ async fn prepare(config: &Config, role: Role) -> Result<Client, ConnectError> {
 async fn password(config: &Config) -> Result<Option<Secret>, ConnectError> {
     let config = config.clone();
     let read = tokio::task::spawn_blocking(move || config.password()).await;
-    read.expect("reading a file does not panic").map_err(ConnectError::PasswordFile)
+    // It has not run when the process is stopping.
+    read.map_err(|error| ConnectError::Unreachable(io::Error::other(error)))?.map_err(ConnectError::PasswordFile)
 }
 
 fn build(settings: RedisConfig, role: Role) -> Result<Client, RedisError> {
@@ -256,8 +257,8 @@ fn build(settings: RedisConfig, role: Role) -> Result<Client, RedisError> {
         })
         .build()?;
     if let Role::Subscriber(messages) = role {
-        // The library would make the rings of all its events as long as this one: with 32,768 messages 24 MiB instead of 6. Nobody
-        // has subscribed yet, because the client has not begun to connect.
+        // The library would make the rings of all its events as long as this one: with 32,768 messages 24 MiB instead of 6. The
+        // ring has no subscriber yet, because the client has not begun to connect.
         client.inner().notifications.pubsub.store(Arc::new(broadcast::channel(messages).0));
     }
     Ok(client)

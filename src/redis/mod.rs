@@ -110,12 +110,9 @@ impl Config {
         self.tls.file_problems("redis", problems);
     }
 
-    /// The password to log in with; its file is read now, so that one that was replaced counts from the next connection on.
+    /// The password to log in with.
     fn password(&self) -> Result<Option<Secret>, SecretFileError> {
-        match &self.password_file {
-            Some(path) => Secret::read_of("redis.password_file", path).map(Some),
-            None => Ok(self.password.clone()),
-        }
+        Secret::of("redis.password_file", self.password_file.as_deref(), self.password.as_ref())
     }
 
     /// Adds what is dangerous about these settings.

@@ -1,0 +1,200 @@
+//! Where the cluster is and how it is spoken to.
+
+use std::{path::PathBuf, time::Duration};
+
+use scylla::statement::Consistency;
+use serde::{Deserialize, Serialize};
+
+use super::{Replication, contact_points, session};
+use crate::{
+    host,
+    logging::Chain,
+    secret::{Secret, SecretFileError},
+    tls::{self, Tls},
+    units,
+};
+
+/// Most rows of one page: all of them are in memory at once.
+const PAGE_ROWS_MAX: usize = 5_000;
+
+/// Where the cluster is.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Hosts, each `host` or `host:port`.
+    pub contact_points: Vec<String>,
+    /// Port of every node.
+    pub port: u16,
+    /// Where the tables are.
+    pub keyspace: String,
+    /// User.
+    pub username: Option<String>,
+    /// Password; better given as a file or by `CASSANDRA_PASSWORD`.
+    pub password: Option<Secret>,
+    /// A file that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// Preferred datacenter; absent: all are equal.
+    pub local_datacenter: Option<String>,
+    /// Copies of every row in a keyspace that the schema tool creates, such as `NetworkTopologyStrategy:dc1=3`; absent: one copy on
+    /// a cluster of one node.
+    pub replication: Option<Replication>,
+    /// Absent: LOCAL_ONE for one replica, else LOCAL_QUORUM.
+    pub consistency_write: Option<String>,
+    /// Absent: LOCAL_ONE for one replica, else LOCAL_QUORUM.
+    pub consistency_read: Option<String>,
+    /// Longest wait for an answer; above the server's own time-outs.
+    #[serde(with = "units::duration")]
+    pub request_timeout: Duration,
+    /// Longest wait for a connection.
+    #[serde(with = "units::duration")]
+    pub connect_timeout: Duration,
+    /// Connections to each node.
+    pub pool_size: usize,
+    /// Rows asked of the server at once when many are read, at most. Fewer take longer; more are more memory when they have just
+    /// become large. A command that reads once asks for more.
+    pub page_rows: usize,
+    /// TLS.
+    pub tls: Tls,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            contact_points: vec!["127.0.0.1".into()],
+            port: 9042,
+            keyspace: "cascor".into(),
+            username: None,
+            password: None,
+            password_file: None,
+            local_datacenter: None,
+            replication: None,
+            consistency_write: None,
+            consistency_read: None,
+            request_timeout: Duration::from_secs(12),
+            connect_timeout: Duration::from_secs(5),
+            pool_size: 2,
+            page_rows: 256,
+            tls: Tls::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Adds what is wrong with these settings.
+    pub fn problems(&self, problems: &mut Vec<String>) {
+        self.contact_point_problems(problems);
+        for (key, count) in [("port", usize::from(self.port)), ("pool_size", self.pool_size)] {
+            if count == 0 {
+                problems.push(format!("`store.cassandra.{key}` must be at least 1"));
+            }
+        }
+        if !(1..=PAGE_ROWS_MAX).contains(&self.page_rows) {
+            problems.push(format!("`store.cassandra.page_rows` must be between 1 and {PAGE_ROWS_MAX}"));
+        }
+        for (key, time) in [("request_timeout", self.request_timeout), ("connect_timeout", self.connect_timeout)] {
+            if time.is_zero() {
+                problems.push(format!("`store.cassandra.{key}` must be longer than zero"));
+            }
+        }
+        // Cassandra's own rule for the name of a keyspace.
+        let named = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if self.keyspace.is_empty() || self.keyspace.len() > 48 || !self.keyspace.chars().all(named) {
+            problems.push(format!(
+                "`store.cassandra.keyspace` must be 1 to 48 letters, digits and underscores, not `{}`",
+                self.keyspace.escape_debug()
+            ));
+        }
+        self.consistency_problems(problems);
+        self.login_problems(problems);
+        self.tls.problems("store.cassandra", problems);
+    }
+
+    fn consistency_problems(&self, problems: &mut Vec<String>) {
+        for (key, name) in [("write", &self.consistency_write), ("read", &self.consistency_read)] {
+            let Some(name) = name else { continue };
+            // The server takes ANY for writes only.
+            let usable = |level: &Consistency| key == "write" || *level != Consistency::Any;
+            if session::consistency(name).is_none_or(|level| !usable(&level)) {
+                let levels = session::CONSISTENCIES.iter().filter(|(_, level)| usable(level));
+                problems.push(format!(
+                    "`store.cassandra.consistency_{key}` is `{}`; it must be one of {}",
+                    name.escape_debug(),
+                    levels.map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+                ));
+            }
+        }
+    }
+
+    fn login_problems(&self, problems: &mut Vec<String>) {
+        let username = self.username.as_ref().is_some_and(|name| !name.is_empty());
+        // The driver would not log in at all. A name without a password is no reason to refuse: an old file may have one that a
+        // server without logins never asked for.
+        if (self.password.is_some() || self.password_file.is_some()) && !username {
+            problems.push("`store.cassandra.username` must be set when there is a password".into());
+        }
+    }
+
+    /// Adds what is wrong with the files that these settings name.
+    pub fn file_problems(&self, problems: &mut Vec<String>) {
+        problems.extend(self.password().err().map(|error| Chain(&error).to_string()));
+        self.tls.file_problems("store.cassandra", problems);
+    }
+
+    /// The password to log in with.
+    pub(super) fn password(&self) -> Result<Option<Secret>, SecretFileError> {
+        Secret::of("store.cassandra.password_file", self.password_file.as_deref(), self.password.as_ref())
+    }
+
+    fn contact_point_problems(&self, problems: &mut Vec<String>) {
+        if self.contact_points.is_empty() {
+            problems.push("`store.cassandra.contact_points` must name at least one host".into());
+        }
+        for entry in &self.contact_points {
+            if let Err(problem) = contact_points::address(entry, self.port) {
+                problems.push(format!("`store.cassandra.contact_points`: `{}` {problem}", entry.escape_debug()));
+            }
+        }
+    }
+
+    /// Adds what is dangerous about these settings.
+    pub fn warnings(&self, warnings: &mut Vec<String>) {
+        let password = self.password.is_some() || self.password_file.is_some();
+        let hosts = self.contact_points.iter().filter_map(|entry| contact_points::host(entry).ok());
+        if let Some(host) = hosts.into_iter().find(|host| !host::is_loopback(host))
+            && password
+            && !self.tls.is_enabled()
+        {
+            warnings.push(tls::plain_password("Cassandra", host, "set `store.cassandra.tls.enabled = true`"));
+        }
+    }
+
+    /// The contact points as `host:port`.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.contact_points.iter().filter_map(|entry| contact_points::address(entry, self.port).ok()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_named_by_its_key() {
+        let config = Config {
+            contact_points: vec![],
+            keyspace: "a\"b".into(),
+            consistency_write: Some("MOST".into()),
+            pool_size: 0,
+            password: Some(Secret::new("x")),
+            ..Config::default()
+        };
+        let mut problems = Vec::new();
+        config.problems(&mut problems);
+        for key in ["contact_points", "keyspace", "consistency_write", "pool_size", "username"] {
+            assert!(problems.iter().any(|problem| problem.contains(key)), "{key}: {problems:?}");
+        }
+        let mut none = Vec::new();
+        Config::default().problems(&mut none);
+        assert_eq!(none, Vec::<String>::new());
+    }
+}
