@@ -65,8 +65,6 @@ struct Inner {
     /// What is left for small values that find no room.
     spare: Mutex<usize>,
     used: Mutex<usize>,
-    /// The part of it that was [charged](MemoryLimit::charge).
-    received: AtomicUsize,
     /// Writers that wait: nobody else gets anything before them.
     writers: AtomicUsize,
     released: Notify,
@@ -83,10 +81,6 @@ pub struct Reserved {
     /// The part of them that is of the spare memory.
     spare: usize,
 }
-
-/// Bytes that were received, given back when dropped.
-#[derive(Debug)]
-pub struct Received(Reserved);
 
 /// A writer that waits for memory, also between two tries.
 #[derive(Debug)]
@@ -115,7 +109,6 @@ impl MemoryLimit {
             limit,
             spare: Mutex::new(spare),
             used: Mutex::default(),
-            received: AtomicUsize::new(0),
             writers: AtomicUsize::new(0),
             released: Notify::new(),
             pressure: watch::Sender::new(0),
@@ -133,11 +126,6 @@ impl MemoryLimit {
         self.used() > self.0.limit
     }
 
-    /// Whether so much was received and is still there, beside these bytes of it, that nothing else has room.
-    pub fn is_flooded_beside(&self, bytes: usize) -> bool {
-        self.0.received.load(Ordering::Acquire) > self.0.limit + bytes
-    }
-
     /// There are rows as long as this.
     pub fn note(&self, row: usize) {
         let mut longest = lock(&self.0.longest);
@@ -152,10 +140,9 @@ impl MemoryLimit {
     }
 
     /// Counts what was received: it is there already.
-    pub fn charge(&self, bytes: usize) -> Received {
+    pub fn charge(&self, bytes: usize) -> Reserved {
         *lock(&self.0.used) += bytes;
-        self.0.received.fetch_add(bytes, Ordering::AcqRel);
-        Received(Reserved { of: Arc::clone(&self.0), bytes, spare: 0 })
+        Reserved { of: Arc::clone(&self.0), bytes, spare: 0 }
     }
 
     /// So many bytes, if there is room for them now and no writer waits; a few are there also otherwise.
@@ -249,12 +236,6 @@ impl Drop for WriterWait {
 impl Drop for Reserved {
     fn drop(&mut self) {
         self.shrink(0);
-    }
-}
-
-impl Drop for Received {
-    fn drop(&mut self) {
-        self.0.of.received.fetch_sub(self.0.bytes, Ordering::AcqRel);
     }
 }
 

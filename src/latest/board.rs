@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
-use super::Config;
+use super::{Config, large::LARGE_BYTES};
 use crate::{
     event::Decided,
     memory::{LARGE, MemoryLimit},
@@ -198,11 +198,6 @@ impl Board {
         if !self.enabled {
             return;
         }
-        if update.payload.len() >= LARGE && self.memory.is_flooded_beside(update.payload.len()) {
-            // Large ones are waiting behind it. What has no key is answered from the store.
-            self.metrics.latest_skipped.inc();
-            return;
-        }
         let update = Arc::new(update);
         let subject = update.subject;
         let mut state = self.lock();
@@ -215,7 +210,9 @@ impl Board {
             skipped += u64::from(slot.offer(&update, ttl));
         }
         if update.payload.len() >= LARGE {
-            skipped += state.keep_large(&update);
+            // While memory is short, no more than the newest.
+            let bytes_max = if self.memory.is_exceeded() { 0 } else { LARGE_BYTES };
+            skipped += state.keep_large(&update, bytes_max);
         }
         if subject == Subject::Metrics {
             let objects = state.config.history_objects;

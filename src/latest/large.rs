@@ -9,7 +9,7 @@ use super::{
 use crate::latest::Subject;
 
 /// Bytes of large messages that are kept to be written again after a reconnect; the newest is always kept.
-const LARGE_BYTES: usize = 32 << 20;
+pub(super) const LARGE_BYTES: usize = 32 << 20;
 
 impl Board {
     /// A value that was taken cannot be written now: it is taken again, unless a newer one has come.
@@ -40,12 +40,12 @@ impl Board {
 }
 
 impl State {
-    /// Keeps a large value, and lets go of the oldest ones beyond [`LARGE_BYTES`]; how many keys were not written with them.
-    pub(super) fn keep_large(&mut self, update: &Arc<Update>) -> u64 {
+    /// Keeps a large value, and lets go of the oldest ones beyond `bytes_max`, but never of the newest; how many keys were not written with them.
+    pub(super) fn keep_large(&mut self, update: &Arc<Update>, bytes_max: usize) -> u64 {
         self.forget_replaced();
         self.large.push_back(Arc::clone(update));
         let mut skipped = 0;
-        while self.large.len() > 1 && self.large.iter().map(|held| held.payload.len()).sum::<usize>() > LARGE_BYTES {
+        while self.large.len() > 1 && self.large.iter().map(|held| held.payload.len()).sum::<usize>() > bytes_max {
             let Some(oldest) = self.large.pop_front() else { break };
             skipped += self.let_go(&oldest);
         }
