@@ -1,8 +1,9 @@
 //! One budget for what large messages and large rows take: payloads that wait, texts made of them, the copies that a store, Redis or
 //! a client needs meanwhile.
 //!
-//! What is received is charged and never waits: the sources bound it ([`redis.queue_bytes`](crate::redis)). Whoever would make more
-//! of it waits until there is room: the writer first, because it makes room; then the latest keys and answers to HTTP requests.
+//! What is received is charged and never waits: the sources bound it ([`redis.queue_bytes`](crate::redis)). What is made of it waits
+//! until there is room: rows of the writer first, because storing them makes room; then latest keys and answers to HTTP requests. Small
+//! ones of these do not wait behind large ones as long as spare memory is left ([`SPARE`]).
 //! Only values of [`LARGE`] bytes and more are counted. The rest is bounded where it is, and counting it would cost each event.
 //!
 //! The writer gets what it asks for as soon as little else is in use ([`FLOOR`]), however much that is: what it needs is bounded by
@@ -50,7 +51,7 @@ impl<B: AsRef<[u8]>, G> AsRef<[u8]> for Guarded<B, G> {
     }
 }
 
-/// The same bytes, which keep `guard` until the last who holds any of them lets go.
+/// The same bytes; `guard` is dropped with the last reference to any of them.
 pub fn guarded<B: AsRef<[u8]> + Send + 'static, G: Send + 'static>(bytes: B, guard: G) -> Bytes {
     Bytes::from_owner(Guarded { bytes, _guard: guard })
 }
@@ -152,12 +153,13 @@ impl MemoryLimit {
         is_free.then(|| self.take(bytes, 0)).flatten().or_else(|| self.take_spare(bytes))
     }
 
-    /// So many bytes, as soon as there is room for them and no writer waits. More than all there is: all of it.
+    /// So many bytes, as soon as there is room for them and no writer waits, or spare memory for a small value. More than the limit is
+    /// given while nothing else is used.
     pub async fn reserve(&self, bytes: usize) -> Reserved {
         self.until(|| self.try_reserve(bytes)).await
     }
 
-    /// The same for a writer, whose waiting holds up all others. Of what is used, `own` bytes are for the same row.
+    /// The same for a writer; while it waits, only spare memory is given. Of what is used, `own` bytes are for the same row.
     pub async fn reserve_for_writer(&self, bytes: usize, own: usize) -> Reserved {
         let mut wait = self.writer_waits();
         wait.own = own;
@@ -254,7 +256,7 @@ impl Reserved {
     /// Keeps no more than so many bytes.
     pub fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
-        // Others wait for what is not spare.
+        // The spare part is kept longest: a waiting reservation needs the other.
         let spare = less.saturating_sub(self.bytes - self.spare);
         self.bytes -= less;
         self.spare -= spare;
@@ -348,7 +350,7 @@ mod tests {
         more.merge(small.pop().expect("one"));
         more.merge(limit.take(MIB, 0).expect("there is room"));
         more.shrink(SMALL);
-        assert_eq!(limit.used(), 10, "what others wait for is given back first");
+        assert_eq!(limit.used(), 10, "the part that is not spare is given back first");
         drop((small, more, used));
         assert_eq!((limit.used(), *lock(&limit.0.spare)), (0, SPARE));
     }

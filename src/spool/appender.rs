@@ -111,7 +111,7 @@ impl Appender {
     }
 
     /// Adds a record to the group and returns its offset. It is durable, and visible to the reader, after the next
-    /// [`sync`](Self::sync).
+    /// [`sync`](Self::sync); a large one is when this returns, as far as the disk takes it.
     ///
     /// # Errors
     /// [`Full`]: the record is not kept and takes no offset.
@@ -161,7 +161,7 @@ impl Appender {
     /// `None` when there is nothing to do. While the disk takes nothing it says when to try it again, even without new records.
     pub fn sync_due(&self) -> Option<Instant> {
         let group = (self.next > self.synced).then(|| match self.paced {
-            // A large record is durable already, and somebody waits to hear that.
+            // A large record is durable already; its sender is told with the next sync.
             Some(paced) if !self.buffer.is_empty() && self.buffer.len() < GROUP / 2 => paced,
             _ => Instant::now(),
         });

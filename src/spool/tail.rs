@@ -18,7 +18,7 @@ struct Group {
     bytes: Bytes,
 }
 
-/// Groups in order and without holes, except where committed ones were dropped.
+/// Groups in order. Committed ones that were dropped, and large records, which are only in their segment, leave holes.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
     groups: VecDeque<Group>,

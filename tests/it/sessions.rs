@@ -54,14 +54,14 @@ fn start(redis: &Redis, dir: &tempfile::TempDir) -> (Daemon, Vec<Process>, Vec<u
     fs::set_permissions(&tokens, fs::Permissions::from_mode(0o600)).unwrap();
     let builder = Daemon::on(redis).set("http.tokens_file", format!("{:?}", tokens.display().to_string()));
     let mut daemon = builder.prepare();
-    let others: Vec<u16> = (1..PROCESSES).map(|_| free_port()).collect();
+    let serve_ports: Vec<u16> = (1..PROCESSES).map(|_| free_port()).collect();
     daemon.launch();
     let serve = |port: &u16| {
         let listen = format!("http.listen=127.0.0.1:{port}");
         Process::spawn(&mut daemon.prepared(&["serve", "--set", &listen]), &dir.path().join(format!("{port}.log")))
     };
-    let served: Vec<Process> = others.iter().map(serve).collect();
-    let ports: Vec<u16> = [daemon.http_port()].into_iter().chain(others).collect();
+    let served: Vec<Process> = serve_ports.iter().map(serve).collect();
+    let ports: Vec<u16> = [daemon.http_port()].into_iter().chain(serve_ports).collect();
     for port in &ports {
         wait_until("a server", LIMIT, || http::get(*port, "/readyz").is_ok_and(|answer| answer.status == 200));
     }

@@ -29,7 +29,7 @@ async fn a_large_record_survives_what_a_group_survives() {
         faults.syncs.store(u64::from(fault == "sync"), Ordering::SeqCst);
         faults.full.store(fault == "full", Ordering::SeqCst);
         opened.appender.append(&record(&large)).unwrap();
-        assert!(opened.appender.sync_due().is_some(), "{fault}: somebody waits to hear whether it is durable");
+        assert!(opened.appender.sync_due().is_some(), "{fault}: the sender is told with a sync");
         opened.appender.append(&record(b"after")).unwrap();
         let synced = opened.appender.sync();
         assert_eq!((synced.durable, synced.healthy), if fault == "full" { (0, false) } else { (3, true) }, "{fault}");

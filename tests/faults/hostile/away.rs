@@ -84,7 +84,7 @@ fn large_messages_for_an_absent_cassandra_hold_up_nothing() {
     let redis = server();
     let nowhere = format!("[\"127.0.0.1:{}\"]", crate::support::ports::free_port());
     let daemon =
-        Daemon::on(&redis).set("store.kind", "\"cassandra\"").set("store.cassandra.contact_points", nowhere).start();
+        lasting(&redis).set("store.kind", "\"cassandra\"").set("store.cassandra.contact_points", nowhere).start();
     daemon.wait_log("HTTP is listening");
     let mut client = redis.client();
     wait_until("the daemon to listen", LIMIT, || client.publish(TRAINING, r#"{"epoch":1,"loss":0.5}"#) == 1);

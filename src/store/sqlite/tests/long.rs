@@ -1,4 +1,4 @@
-//! Rows with long texts: what they cost others, and that nothing of them is lost.
+//! Rows with long texts: what the rows beside them cost, and that no text is lost.
 
 use super::*;
 use crate::{event::SharedText, store::Partition};
