@@ -1,18 +1,21 @@
 //! The newest values: from Redis, else from the store, and the answer says which (`X-Cache-Status`).
 
-use std::time::Duration;
+use std::{fmt, io, time::Duration};
 
 use axum::{
+    body::Bytes,
     extract::State,
     http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use fred::error::Error as RedisError;
+use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{
     Sight,
+    chunked::{self, ChunkWriter},
     error::{Answer, ApiError},
     params::{Params, uuid},
     room::Room,
@@ -65,23 +68,19 @@ pub async fn topology(State(sight): State<Sight>, params: Params) -> Answer {
     let run = newest(&sight, run_id).await?;
     let (store, query) = (&*sight.store, RangeQuery::newest(run, 1));
     let read = || -> BoxFuture<'_, _> { Box::pin(rows::page::<TopologyRow>(store, query.clone())) };
-    // A network that is not large is told twice: as the table has it, and as Redis does.
-    let weigh = |rows: &[TopologyRow]| weight(rows) + weight(rows).min(LARGE);
-    let (rows, _) = room.keep(read, |(rows, _)| weigh(rows)).await?;
+    let (rows, _) = room.keep_rows(read, |(rows, _)| weight(rows)).await?;
     let row = rows.into_iter().next().ok_or_else(|| ApiError::not_found("No topology yet"))?;
-    Ok(answer("MISS", Some(room), topology_text(row)))
+    Ok(made(room, move |out| write_topology(row, out)))
 }
 
 /// The row, with the fields of its message beside its columns, so that it is read like the value in Redis. Of a large one
 /// `topology_json` is empty where the fields say the same.
-fn topology_text(mut row: TopologyRow) -> String {
+fn write_topology<W: fmt::Write + io::Write>(mut row: TopologyRow, out: &mut W) {
     let json = row.topology_json.clone();
     let message = wire::decode_accepted(json.as_bytes()).ok();
     if message.is_some() && json.len() >= LARGE {
         row.topology_json = "".into();
     }
-    let mut out = text(&Json(&row));
-    let sizes = [("input_units", row.input_size), ("output_units", row.output_size)];
     let columns = [
         "run_id",
         "timestamp",
@@ -96,22 +95,48 @@ fn topology_text(mut row: TopologyRow) -> String {
         "input_units",
         "output_units",
     ];
-    out.pop();
-    for (name, size) in sizes {
-        out.push_str(&format!(",\"{name}\":{}", json!(size)));
-    }
-    if let Some(message) = &message {
-        append(message, &row.key, &columns, &mut out);
-    }
-    out.push('}');
-    out
+    let sizes = format!(",\"input_units\":{},\"output_units\":{}", json!(row.input_size), json!(row.output_size));
+    let more = message.as_ref().map(|message| Stored { message, key: &row.key, taken: &columns });
+    write_row(&Json(&row), &sizes, more, out);
 }
 
-/// Adds the fields of a message that is stored as JSON.
-fn append(message: &Message<'_>, key: &EventKey, taken: &[&str], out: &mut String) {
-    let (run_id, event_time) = (key.run_id, key.timestamp);
-    let decided = Decided { run_id, event_time, received_at: event_time, own_time: false, opened: false };
-    wire::append_stored(message, &decided, taken, out);
+/// A message that is stored as JSON, of which a row has some fields already.
+struct Stored<'a> {
+    message: &'a Message<'a>,
+    key: &'a EventKey,
+    taken: &'a [&'a str],
+}
+
+/// A row as JSON, with members more: those of a text, and those of its message.
+fn write_row<W: fmt::Write + io::Write>(row: &impl Serialize, members: &str, more: Option<Stored<'_>>, out: &mut W) {
+    // A client that has gone needs nothing more: what cannot be written is dropped.
+    let _ = serde_json::to_writer(Unclosed { out: &mut *out, last: None }, row);
+    let _ = fmt::Write::write_str(out, members);
+    if let Some(Stored { message, key, taken }) = more {
+        let (run_id, event_time) = (key.run_id, key.timestamp);
+        let decided = Decided { run_id, event_time, received_at: event_time, own_time: false, opened: false };
+        wire::append_stored(message, &decided, taken, out);
+    }
+    let _ = fmt::Write::write_str(out, "}");
+}
+
+/// Writes everything but the last byte: an object that goes on.
+struct Unclosed<W> {
+    out: W,
+    last: Option<u8>,
+}
+
+impl<W: io::Write> io::Write for Unclosed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some((last, before)) = bytes.split_last() else { return Ok(0) };
+        self.out.write_all(self.last.replace(*last).as_slice())?;
+        self.out.write_all(before)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// `GET /api/state`
@@ -125,15 +150,18 @@ pub async fn state(State(sight): State<Sight>, params: Params) -> Answer {
     }
     let mut room = Room::of(&sight.memory).await;
     let run = newest(&sight, run_id).await?;
-    let (rows, _) = room.page::<EventRow>(&*sight.store, &RangeQuery::newest(run, EVENTS)).await?;
-    let row = rows.iter().find(|row| tells_state(row)).ok_or_else(|| ApiError::not_found("No state yet"))?;
-    let mut out = text(&Json(row));
-    out.pop();
-    if let Ok(message) = wire::decode_accepted(row.payload_json.as_bytes()) {
-        append(&message, &row.key, &["run_id", "timestamp", "event_id", "type", "epoch", "payload_json"], &mut out);
-    }
-    out.push('}');
-    Ok(answer("MISS", Some(room), out))
+    let (store, query) = (&*sight.store, RangeQuery::newest(run, EVENTS));
+    let read = || -> BoxFuture<'_, _> { Box::pin(rows::page::<EventRow>(store, query.clone())) };
+    let (rows, _) = room.keep_rows(read, |(rows, _)| weight(rows)).await?;
+    let row = rows.into_iter().find(tells_state).ok_or_else(|| ApiError::not_found("No state yet"))?;
+    Ok(made(room, move |out| write_state(&row, out)))
+}
+
+fn write_state<W: fmt::Write + io::Write>(row: &EventRow, out: &mut W) {
+    let message = wire::decode_accepted(row.payload_json.as_bytes()).ok();
+    let columns = ["run_id", "timestamp", "event_id", "type", "epoch", "payload_json"];
+    let more = message.as_ref().map(|message| Stored { message, key: &row.key, taken: &columns });
+    write_row(&Json(row), "", more, out);
 }
 
 fn tells_state(row: &EventRow) -> bool {
@@ -234,15 +262,25 @@ fn text(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("rows always serialise")
 }
 
+/// Where an answer is from; nothing between may keep what is newest.
+fn head(status: &'static str) -> [(HeaderName, HeaderValue); 2] {
+    [
+        (HeaderName::from_static("x-cache-status"), HeaderValue::from_static(status)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ]
+}
+
 fn answer(status: &'static str, room: Option<Room>, body: String) -> Response {
-    let cache = (HeaderName::from_static("x-cache-status"), HeaderValue::from_static(status));
-    // Whoever is between must not keep what is newest.
-    let keep = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let answer = match room {
         Some(room) => room.text(body.into_bytes()),
         None => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
     };
-    ([cache, keep], answer).into_response()
+    (head(status), answer).into_response()
+}
+
+/// The answer from the store that `write` writes while it is sent.
+fn made(room: Room, write: impl FnOnce(&mut ChunkWriter<Bytes>) + Send + 'static) -> Response {
+    (head("MISS"), chunked::json(room, write)).into_response()
 }
 
 #[cfg(test)]
@@ -264,10 +302,19 @@ mod tests {
         }
     }
 
+    fn topology(row: TopologyRow) -> Vec<u8> {
+        let (sender, mut chunks) = tokio::sync::mpsc::channel::<Bytes>(1_000);
+        let mut out = ChunkWriter::new(sender);
+        write_topology(row, &mut out);
+        out.flush_blocking();
+        drop(out);
+        std::iter::from_fn(|| chunks.blocking_recv()).flatten().collect()
+    }
+
     #[test]
     fn a_large_network_whose_fields_cannot_be_read_keeps_its_text() {
         let text = format!("[{}1]", "1,".repeat(LARGE));
-        let network: Value = serde_json::from_str(&topology_text(row(&text))).unwrap();
+        let network: Value = serde_json::from_slice(&topology(row(&text))).unwrap();
         assert_eq!(network["topology_json"], text);
     }
 
@@ -276,9 +323,9 @@ mod tests {
         for (connections, twice) in [(3, true), (60_000, false)] {
             let links: Vec<_> = (0..connections).map(|n| json!({"from": n, "to": 0, "weight": 0.25})).collect();
             let message = json!({"type": "topology", "input_size": 2, "connections": links}).to_string();
-            let text = topology_text(row(&message));
+            let text = topology(row(&message));
             assert!(twice || text.len() < message.len() + LARGE / 4, "{connections} connections: {}", text.len());
-            let network: Value = serde_json::from_str(&text).unwrap();
+            let network: Value = serde_json::from_slice(&text).unwrap();
             assert_eq!(network["topology_json"], if twice { message.as_str() } else { "" });
             assert_eq!(network["connections"].as_array().unwrap().len(), connections);
             let columns = (&network["epoch"], &network["input_size"], &network["output_units"]);

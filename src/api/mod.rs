@@ -7,6 +7,7 @@
 mod access;
 mod anonymous_body;
 mod audit;
+mod chunked;
 mod client;
 mod compare;
 mod compress;

@@ -46,7 +46,9 @@ pub const SLICE: usize = 64 << 10;
 /// A value that is there needs no more, as a rule: the history's limit. Larger ones are as large rows.
 const VALUE: usize = 1 << 20;
 /// How long a read waits for the memory that it may need; see [`Room::expect`].
-const EXPECT_TIMEOUT: Duration = Duration::from_secs(10);
+const EXPECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// And no more than so many bytes of it: a small read does not wait until nothing else is there.
+const EXPECT_MAX: usize = 32 << 20;
 /// Who reads rows at once, not knowing how large they are.
 const READS: usize = 2;
 
@@ -170,14 +172,12 @@ impl Room {
         self.keep(|| Box::pin(rows::page::<T>(store, query.clone())), |(rows, _)| weight(rows)).await
     }
 
-    /// Rows as they are read, and no more room than they need.
+    /// Rows as they are read; see [`keep_rows`](Self::keep_rows).
     ///
     /// # Errors
     /// As the store fails.
     pub async fn rows<T: Paged>(&mut self, store: &dyn Store, query: &RangeQuery) -> Result<Vec<T>, StoreError> {
-        let rows = self.keep(|| T::read(store, query), |rows| weight(rows)).await?;
-        self.shrink(with_text(weight(&rows)));
-        Ok(rows)
+        self.keep_rows(|| T::read(store, query), |rows| weight(rows)).await
     }
 
     /// What is read, once there is room for what it weighs, and for its text.
@@ -189,15 +189,39 @@ impl Room {
         read: impl Fn() -> BoxFuture<'r, Result<V, StoreError>>,
         weigh: impl Fn(&V) -> usize,
     ) -> Result<V, StoreError> {
+        self.read_within(read, |read| with_text(weigh(read)), with_text(self.memory.process.longest())).await
+    }
+
+    /// The same for rows whose text is written while it is sent; keeps no more room than they need.
+    ///
+    /// # Errors
+    /// As the store fails.
+    pub async fn keep_rows<'r, V>(
+        &mut self,
+        read: impl Fn() -> BoxFuture<'r, Result<V, StoreError>>,
+        weigh: impl Fn(&V) -> usize,
+    ) -> Result<V, StoreError> {
+        let rows = self.read_within(read, &weigh, self.memory.process.longest()).await?;
+        self.shrink(weigh(&rows));
+        Ok(rows)
+    }
+
+    async fn read_within<'r, V>(
+        &mut self,
+        read: impl Fn() -> BoxFuture<'r, Result<V, StoreError>>,
+        needed: impl Fn(&V) -> usize,
+        expected: usize,
+    ) -> Result<V, StoreError> {
         loop {
-            self.expect(with_text(self.memory.process.longest())).await;
+            self.expect(expected.min(EXPECT_MAX)).await;
             let turn = self.memory.turn().await;
             let rows = read().await?;
-            let bytes = with_text(weigh(&rows));
-            self.memory.process.note(weigh(&rows).saturating_sub(PAGE_BYTES));
+            let bytes = needed(&rows);
             if bytes <= self.bytes() || self.grow(bytes) {
                 return Ok(rows);
             }
+            // Not only this one: what is read next is likely to be as large.
+            self.memory.process.note(bytes.saturating_sub(PAGE_BYTES));
             drop((rows, turn));
             self.wait(bytes).await;
         }

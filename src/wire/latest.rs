@@ -1,6 +1,6 @@
 //! The objects of the latest-state keys: JSON that every client reads.
 
-use std::{collections::HashSet, fmt::Write as _};
+use std::{collections::HashSet, fmt::Write};
 
 use uuid::Uuid;
 
@@ -8,7 +8,7 @@ use super::{
     message::{Field, Held, Message},
     names::Slot,
     time,
-    value::{Value, write_double, write_text},
+    value::{Value, put, write_double, write_text},
 };
 use crate::event::Decided;
 
@@ -16,7 +16,7 @@ use crate::event::Decided;
 ///
 /// A canonical name holds the canonical value where there is one; of several own fields of one name the one that is looked up first
 /// is shown. A list that counts as `hidden_units` is shown as `hidden_units_list`.
-pub fn latest_json<'o>(message: &'o Message<'_>, decided: &Decided, instance: &str, out: &'o mut String) {
+pub fn latest_json<'o>(message: &'o Message<'_>, decided: &Decided, instance: &str, out: &'o mut impl Write) {
     let mut object = Object::open(out);
     canonical(message, decided, &mut object);
     own(message, &mut object);
@@ -24,7 +24,7 @@ pub fn latest_json<'o>(message: &'o Message<'_>, decided: &Decided, instance: &s
 }
 
 /// The same with the canonical fields only, for objects that would be too large for the history.
-pub fn latest_json_canonical<'o>(message: &'o Message<'_>, decided: &Decided, instance: &str, out: &'o mut String) {
+pub fn latest_json_canonical<'o>(message: &'o Message<'_>, decided: &Decided, instance: &str, out: &'o mut impl Write) {
     let mut object = Object::open(out);
     object.add("type", |out| write_text(out, message.type_name()));
     canonical(message, decided, &mut object);
@@ -32,14 +32,14 @@ pub fn latest_json_canonical<'o>(message: &'o Message<'_>, decided: &Decided, in
 }
 
 /// Appends the same, but for `_ingest`, of a message that is stored as JSON, to an object that has members already: those `taken`.
-pub fn append_stored<'o>(message: &'o Message<'_>, decided: &Decided, taken: &[&'o str], out: &'o mut String) {
+pub fn append_stored<'o>(message: &'o Message<'_>, decided: &Decided, taken: &[&'o str], out: &'o mut impl Write) {
     let mut object = Object { names: taken.to_vec(), ..Object::open(out) };
     canonical(message, decided, &mut object);
     own(message, &mut object);
 }
 
 /// The message's own fields, flattened.
-fn own<'o>(message: &'o Message<'_>, object: &mut Object<'o>) {
+fn own<'o>(message: &'o Message<'_>, object: &mut Object<'o, impl Write>) {
     let mut order: Vec<&Field<'_>> = message.fields.iter().filter(|field| field.value != Value::Null).collect();
     order.sort_by_key(|field| (field.place, u8::MAX - field.depth));
     for field in order {
@@ -51,8 +51,8 @@ fn own<'o>(message: &'o Message<'_>, object: &mut Object<'o>) {
 }
 
 /// A JSON object in the making; the first value of a name stays.
-struct Object<'o> {
-    out: &'o mut String,
+struct Object<'o, W> {
+    out: &'o mut W,
     /// The names so far. Few, as a rule: looking through them is cheaper than hashing.
     names: Vec<&'o str>,
     /// The same, once they are many.
@@ -62,8 +62,8 @@ struct Object<'o> {
 /// Names that are looked through one by one.
 const FEW: usize = 48;
 
-impl<'o> Object<'o> {
-    fn open(out: &'o mut String) -> Self {
+impl<'o, W: Write> Object<'o, W> {
+    fn open(out: &'o mut W) -> Self {
         Self { out, names: Vec::with_capacity(24), many: HashSet::new() }
     }
 
@@ -71,12 +71,12 @@ impl<'o> Object<'o> {
         if self.many.is_empty() { self.names.contains(&name) } else { self.many.contains(name) }
     }
 
-    fn add(&mut self, name: &'o str, write: impl FnOnce(&mut String)) {
+    fn add(&mut self, name: &'o str, write: impl FnOnce(&mut W)) {
         // The last member is ours, whatever a producer calls its own.
         if name == "_ingest" || self.has(name) {
             return;
         }
-        self.out.push(if self.names.is_empty() { '{' } else { ',' });
+        put(self.out, if self.names.is_empty() { "{" } else { "," });
         self.names.push(name);
         if self.names.len() >= FEW && self.many.is_empty() {
             self.many.extend(&self.names);
@@ -84,7 +84,7 @@ impl<'o> Object<'o> {
             self.many.insert(name);
         }
         write_text(self.out, name);
-        self.out.push(':');
+        put(self.out, ":");
         write(self.out);
     }
 
@@ -103,7 +103,7 @@ impl<'o> Object<'o> {
     }
 }
 
-fn canonical<'o>(message: &'o Message<'_>, decided: &Decided, object: &mut Object<'o>) {
+fn canonical<'o>(message: &'o Message<'_>, decided: &Decided, object: &mut Object<'o, impl Write>) {
     let columns = &message.columns;
     object.add("run_id", |out| identifier(out, decided.run_id));
     if let Some(name) = message.run_name() {
@@ -137,44 +137,44 @@ fn canonical<'o>(message: &'o Message<'_>, decided: &Decided, object: &mut Objec
     object.integer(Slot::TotalParameters, columns.total_parameters);
 }
 
-fn moment(out: &mut String, micros: i64) {
-    out.push('"');
+fn moment(out: &mut impl Write, micros: i64) {
+    put(out, "\"");
     time::write(out, micros);
-    out.push('"');
+    put(out, "\"");
 }
 
-fn identifier(out: &mut String, id: Uuid) {
-    out.push('"');
-    out.push_str(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
-    out.push('"');
+fn identifier(out: &mut impl Write, id: Uuid) {
+    put(out, "\"");
+    put(out, id.hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+    put(out, "\"");
 }
 
-fn ingest(message: &Message<'_>, decided: &Decided, instance: &str, object: Object<'_>) {
+fn ingest(message: &Message<'_>, decided: &Decided, instance: &str, object: Object<'_, impl Write>) {
     let out = object.out;
-    out.push_str(",\"_ingest\":{\"run_id\":");
+    put(out, ",\"_ingest\":{\"run_id\":");
     identifier(out, decided.run_id);
-    out.push_str(",\"received_at\":");
+    put(out, ",\"received_at\":");
     moment(out, decided.received_at);
-    out.push_str(",\"published_at\":");
+    put(out, ",\"published_at\":");
     if decided.own_time {
         moment(out, decided.event_time);
     } else {
-        out.push_str("null");
+        put(out, "null");
     }
-    out.push_str(",\"seq\":");
+    put(out, ",\"seq\":");
     match message.seq() {
         Some(seq) => {
             let _ = write!(out, "{seq}");
         }
-        None => out.push_str("null"),
+        None => put(out, "null"),
     }
-    out.push_str(",\"lag_ms\":");
+    put(out, ",\"lag_ms\":");
     if decided.own_time {
         write_double(out, decided.received_at.saturating_sub(decided.event_time) as f64 / 1_000.0);
     } else {
-        out.push_str("null");
+        put(out, "null");
     }
-    out.push_str(",\"instance\":");
+    put(out, ",\"instance\":");
     write_text(out, instance);
-    out.push_str("}}");
+    put(out, "}}");
 }

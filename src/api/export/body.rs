@@ -78,6 +78,12 @@ pub enum Piece {
     End(Box<Trailer>),
 }
 
+impl From<Bytes> for Piece {
+    fn from(bytes: Bytes) -> Self {
+        Self::Bytes(bytes)
+    }
+}
+
 /// See the module.
 pub struct Streamed {
     /// The only one in it; let go with it.

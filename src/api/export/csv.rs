@@ -1,6 +1,6 @@
 //! Rows as lines: CSV after RFC 4180 (an absent value is empty, an empty text is `""`), and JSON.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt, io};
 
 use crate::{
     event::{EventKey, EventRow, MetricsRow, TopologyRow},
@@ -13,9 +13,9 @@ pub trait Line {
     /// The columns, in order, as the first line of a CSV file.
     const HEADER: &str;
     /// Appends a line of CSV; unless `raw`, a spreadsheet runs nothing of it.
-    fn csv(&self, out: &mut String, raw: bool);
-    /// Appends a JSON object.
-    fn json(&self, out: &mut Vec<u8>);
+    fn csv(&self, out: &mut impl fmt::Write, raw: bool);
+    /// Appends a JSON object; what a writer refuses is dropped, the writer knows.
+    fn json(&self, out: &mut impl io::Write);
 }
 
 /// Whether a spreadsheet would take this text for a formula: white space in front does not keep one from it, and some take the
@@ -26,22 +26,27 @@ fn is_formula(text: &str) -> bool {
 }
 
 /// A line of CSV in the making; begins with the key.
-struct Cells<'o> {
-    out: &'o mut String,
+struct Cells<'o, W> {
+    out: &'o mut W,
     raw: bool,
 }
 
-impl<'o> Cells<'o> {
-    fn begin(out: &'o mut String, key: &EventKey, raw: bool) -> Self {
-        out.push_str(key.run_id.as_hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
-        out.push(',');
-        write_time(out, key.timestamp);
-        let _ = write!(out, ",{}", key.event_id);
-        Self { out, raw }
+impl<'o, W: fmt::Write> Cells<'o, W> {
+    fn begin(out: &'o mut W, key: &EventKey, raw: bool) -> Self {
+        let mut cells = Self { out, raw };
+        cells.put(key.run_id.as_hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
+        cells.put(",");
+        write_time(cells.out, key.timestamp);
+        let _ = write!(cells.out, ",{}", key.event_id);
+        cells
+    }
+
+    fn put(&mut self, text: &str) {
+        let _ = self.out.write_str(text);
     }
 
     fn integer(&mut self, value: Option<impl std::fmt::Display>) -> &mut Self {
-        self.out.push(',');
+        self.put(",");
         if let Some(value) = value {
             let _ = write!(self.out, "{value}");
         }
@@ -49,7 +54,7 @@ impl<'o> Cells<'o> {
     }
 
     fn double(&mut self, value: Option<f64>) -> &mut Self {
-        self.out.push(',');
+        self.put(",");
         let _ = match value {
             None => Ok(()),
             Some(f64::INFINITY) => self.out.write_str("Infinity"),
@@ -61,18 +66,18 @@ impl<'o> Cells<'o> {
     }
 
     fn text(&mut self, value: Option<&str>) -> &mut Self {
-        self.out.push(',');
+        self.put(",");
         let Some(value) = value else { return self };
         let quote = if !self.raw && is_formula(value) { "'" } else { "" };
         if !value.is_empty() && !value.contains(['"', ',', '\n', '\r']) {
-            self.out.push_str(quote);
-            self.out.push_str(value);
+            self.put(quote);
+            self.put(value);
             return self;
         }
-        self.out.push('"');
-        self.out.push_str(quote);
+        self.put("\"");
+        self.put(quote);
         self.inside(value);
-        self.out.push('"');
+        self.put("\"");
         self
     }
 
@@ -80,9 +85,9 @@ impl<'o> Cells<'o> {
     fn inside(&mut self, value: &str) {
         for (n, part) in value.split('"').enumerate() {
             if n > 0 {
-                self.out.push_str("\"\"");
+                self.put("\"\"");
             }
-            self.out.push_str(part);
+            self.put(part);
         }
     }
 
@@ -91,10 +96,10 @@ impl<'o> Cells<'o> {
         if numbers.is_empty() {
             return self.text(None);
         }
-        self.out.push_str(",\"{");
+        self.put(",\"{");
         for (n, (name, value)) in numbers.iter().enumerate() {
             if n > 0 {
-                self.out.push(',');
+                self.put(",");
             }
             self.inside(&serde_json::to_string(name).unwrap_or_default());
             let _ = match *value {
@@ -104,12 +109,12 @@ impl<'o> Cells<'o> {
                 value => write!(self.out, ":{value:?}"),
             };
         }
-        self.out.push_str("}\"");
+        self.put("}\"");
         self
     }
 
     fn end(&mut self) {
-        self.out.push_str("\r\n");
+        self.put("\r\n");
     }
 }
 
@@ -117,7 +122,7 @@ impl Line for MetricsRow {
     const HEADER: &str = "run_id,timestamp,event_id,epoch,step,train_loss,train_accuracy,val_loss,val_accuracy,\
                           learning_rate,hidden_units,phase,seq,extra,rest_json\r\n";
 
-    fn csv(&self, out: &mut String, raw: bool) {
+    fn csv(&self, out: &mut impl fmt::Write, raw: bool) {
         let mut cells = Cells::begin(out, &self.key, raw);
         cells.integer(self.epoch).integer(self.step).double(self.train_loss).double(self.train_accuracy);
         cells.double(self.val_loss).double(self.val_accuracy).double(self.learning_rate).integer(self.hidden_units);
@@ -125,8 +130,8 @@ impl Line for MetricsRow {
         cells.numbers(&self.extra).text(self.rest_json.as_deref()).end();
     }
 
-    fn json(&self, out: &mut Vec<u8>) {
-        serde_json::to_writer(out, &Json(self)).expect("rows always serialise");
+    fn json(&self, out: &mut impl io::Write) {
+        let _ = serde_json::to_writer(out, &Json(self));
     }
 }
 
@@ -134,28 +139,28 @@ impl Line for TopologyRow {
     const HEADER: &str = "run_id,timestamp,event_id,epoch,input_size,output_size,hidden_units,total_parameters,\
                           topology_json,weights_summary\r\n";
 
-    fn csv(&self, out: &mut String, raw: bool) {
+    fn csv(&self, out: &mut impl fmt::Write, raw: bool) {
         let mut cells = Cells::begin(out, &self.key, raw);
         cells.integer(self.epoch).integer(self.input_size).integer(self.output_size).integer(self.hidden_units);
         cells.integer(self.total_parameters).text(Some(&self.topology_json)).text(self.weights_summary.as_deref());
         cells.end();
     }
 
-    fn json(&self, out: &mut Vec<u8>) {
-        serde_json::to_writer(out, &Json(self)).expect("rows always serialise");
+    fn json(&self, out: &mut impl io::Write) {
+        let _ = serde_json::to_writer(out, &Json(self));
     }
 }
 
 impl Line for EventRow {
     const HEADER: &str = "run_id,timestamp,event_id,type,payload_json,epoch\r\n";
 
-    fn csv(&self, out: &mut String, raw: bool) {
+    fn csv(&self, out: &mut impl fmt::Write, raw: bool) {
         let mut cells = Cells::begin(out, &self.key, raw);
         cells.text(Some(&self.r#type)).text(Some(&self.payload_json)).integer(self.epoch).end();
     }
 
-    fn json(&self, out: &mut Vec<u8>) {
-        serde_json::to_writer(out, &Json(self)).expect("rows always serialise");
+    fn json(&self, out: &mut impl io::Write) {
+        let _ = serde_json::to_writer(out, &Json(self));
     }
 }
 

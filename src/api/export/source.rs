@@ -1,10 +1,9 @@
 //! Reads the rows of an export page by page, and writes them as text.
 
-use std::{fmt::Write as _, mem, sync::Arc};
+use std::{fmt::Write as _, sync::Arc};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::spawn_blocking};
 use uuid::Uuid;
-use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     body::{Piece, Trailer},
@@ -12,7 +11,8 @@ use super::{
 };
 use crate::{
     api::{
-        room::{Memory, Room, SLICE},
+        chunked::ChunkWriter,
+        room::{Memory, Room},
         rows::Paged,
     },
     event::{EventRow, MetricsRow, TopologyRow},
@@ -22,8 +22,8 @@ use crate::{
     units::{self, Micros},
 };
 
-/// Rows of a page that are small. Two pages (a command has one more, as the server sends it) and the text that a client has not
-/// taken yet are all the memory of an export.
+/// Rows of a page that are small. Two pages (a command has one more, as the server sends it) and a chunk of text are all the memory of
+/// an export.
 const STEP: usize = 5_000;
 /// What a page takes unless its rows are large.
 const PAGE: usize = 2 * READ_BYTES;
@@ -104,11 +104,11 @@ pub struct Job {
     pub raw: bool,
     /// Of CSV: whether a byte-order mark tells a spreadsheet that this is UTF-8.
     pub bom: bool,
-    /// For the rows, and their text.
+    /// For the rows.
     pub memory: Memory,
 }
 
-/// Rows, and the room that they and their text have.
+/// Rows, and the room that they have.
 struct Page<T> {
     rows: Vec<T>,
     room: Room,
@@ -135,14 +135,13 @@ async fn write_rows<T: Line + Paged + 'static>(job: &Job, pieces: mpsc::Sender<P
         read
     };
     let writing = async {
-        let mut text = Text::new(job);
-        text.head(T::HEADER, job);
+        let mut text = Text::new(job, pieces.clone());
+        let head = text.head(T::HEADER, job);
+        if !text.out.send(&head).await {
+            return None;
+        }
         while let Some(page) = queue.recv().await {
-            let room;
-            (text, room) = text.with(page).await?;
-            if !text.send(&pieces, Some(room)).await {
-                return None;
-            }
+            text = text.with(page).await?;
         }
         Some(text)
     };
@@ -174,7 +173,7 @@ async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Page<T>>) -> Resu
             // Only once there is room for it: two pages, however large their rows, are never three.
             let Ok(place) = pages.reserve().await else { return Ok(()) };
             // Behind large rows the next are likely to be large, too.
-            let mut room = Room::for_bytes(&job.memory, 2 * PAGE.max(query.largest)).await;
+            let mut room = Room::for_bytes(&job.memory, PAGE.max(query.largest)).await;
             let rows = room.rows::<T>(&*job.store, &query).await?;
             let complete = !query.is_filled(&rows);
             query.largest = rows.iter().map(T::bytes).max().unwrap_or(0);
@@ -188,68 +187,57 @@ async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Page<T>>) -> Resu
     Ok(())
 }
 
-/// The text so far, and what is said about it at the end.
+/// Writes the text, and gathers what is said about it at the end.
 struct Text {
     format: Format,
     raw: bool,
-    out: String,
-    hash: Xxh3,
+    out: ChunkWriter<Piece>,
     trailer: Trailer,
 }
 
 impl Text {
-    fn new(job: &Job) -> Self {
-        let (format, raw) = (job.format, job.raw);
-        Self { format, raw, out: String::new(), hash: Xxh3::new(), trailer: Trailer::default() }
+    fn new(job: &Job, pieces: mpsc::Sender<Piece>) -> Self {
+        Self { format: job.format, raw: job.raw, out: ChunkWriter::new(pieces), trailer: Trailer::default() }
     }
 
-    fn head(&mut self, columns: &str, job: &Job) {
+    fn head(&self, columns: &str, job: &Job) -> String {
         // Appended to what was exported before, a continued file has its head already.
         let continued = job.parts[0].after.is_some();
         match self.format {
-            Format::Csv if !continued => {
-                self.out.push_str(if job.bom { BOM } else { "" });
-                self.out.push_str(columns);
-            }
-            Format::Json => {
-                let _ = write!(self.out, "{{\"table\":\"{}\",\"rows\":[", job.table);
-            }
-            _ => {}
+            Format::Csv if !continued => [if job.bom { BOM } else { "" }, columns].concat(),
+            Format::Json => format!("{{\"table\":\"{}\",\"rows\":[", job.table),
+            _ => String::new(),
         }
     }
 
-    /// With these rows, too. A page takes milliseconds, in which its thread could not ask the store for the next one: so it is
-    /// made on another. The room goes with them: they are there until that is done, even where nobody waits for it any more.
-    /// `None`: everything ends.
-    async fn with<T: Line + Paged + 'static>(mut self, Page { rows, room }: Page<T>) -> Option<(Self, Room)> {
+    /// Writes these rows, on a thread that may wait for the client; they have their room until they are gone, even where the export
+    /// was given up meanwhile. `None`: the client has gone.
+    async fn with<T: Line + Paged + 'static>(mut self, Page { rows, room }: Page<T>) -> Option<Self> {
         let work = move || {
             self.rows(&rows);
-            drop(rows);
-            (self, room)
+            drop((rows, room));
+            self
         };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(made) => Some(made),
+        match spawn_blocking(work).await {
+            Ok(text) => Some(text).filter(|text| !text.out.is_closed()),
             Err(error) => error.try_into_panic().map(|panic| std::panic::resume_unwind(panic)).ok(),
         }
     }
 
     fn rows<T: Line + Paged>(&mut self, rows: &[T]) {
-        match self.format {
-            Format::Csv => rows.iter().for_each(|row| row.csv(&mut self.out, self.raw)),
-            format => {
-                let mut bytes = mem::take(&mut self.out).into_bytes();
-                for (n, row) in rows.iter().enumerate() {
-                    if format == Format::Json && self.trailer.rows + n as u64 > 0 {
-                        bytes.push(b',');
-                    }
-                    row.json(&mut bytes);
-                    if format == Format::Ndjson {
-                        bytes.push(b'\n');
-                    }
+        for (n, row) in rows.iter().enumerate() {
+            match self.format {
+                Format::Csv => row.csv(&mut self.out, self.raw),
+                format => {
+                    let comma = if format == Format::Json && self.trailer.rows + n as u64 > 0 { "," } else { "" };
+                    let _ = self.out.write_str(comma);
+                    row.json(&mut self.out);
+                    let _ = self.out.write_str(if format == Format::Ndjson { "\n" } else { "" });
                 }
-                self.out = String::from_utf8(bytes).unwrap_or_default();
             }
         }
+        // What was read is on its way before the next page is waited for.
+        self.out.flush_blocking();
         self.trailer.rows += rows.len() as u64;
         if let Some(last) = rows.last() {
             let key = last.key();
@@ -257,28 +245,8 @@ impl Text {
         }
     }
 
-    /// Hands over what there is, in slices; it has its room until the last of them is taken. Whether anybody takes it.
-    async fn send(&mut self, pieces: &mpsc::Sender<Piece>, room: Option<Room>) -> bool {
-        let text = mem::take(&mut self.out).into_bytes();
-        self.hash.update(&text);
-        let mut rest = match room {
-            Some(room) => room.hold(text),
-            None => text.into(),
-        };
-        while !rest.is_empty() {
-            let slice = rest.split_to(rest.len().min(SLICE));
-            if pieces.send(Piece::Bytes(slice)).await.is_err() {
-                return false;
-            }
-        }
-        true
-    }
-
     async fn end(mut self, job: &Job, pieces: &mpsc::Sender<Piece>) -> Result<(), StoreError> {
-        if !self.send(pieces, None).await {
-            return Ok(());
-        }
-        self.trailer.checksum = self.hash.digest();
+        self.trailer.checksum = self.out.checksum();
         for part in &job.parts {
             let filter = Filter::of_span(part.run_id, part.start, units::now());
             for gap in ledger::read(&*job.store, &filter, GAPS).await? {
@@ -288,20 +256,14 @@ impl Text {
             }
         }
         let trailer = self.trailer.json();
-        match self.format {
-            Format::Json => {
-                let _ = write!(self.out, "],\"count\":{},\"trailer\":{trailer}}}", self.trailer.rows);
-            }
-            Format::Ndjson if job.line => {
-                let _ = writeln!(self.out, "{{\"_trailer\":{trailer}}}");
-            }
-            Format::Csv if job.line => {
-                let _ = write!(self.out, "# {trailer}\r\n");
-            }
-            _ => {}
-        }
-        // Whoever has gone meanwhile needs no trailer.
-        let _ = self.send(pieces, None).await && pieces.send(Piece::End(Box::new(self.trailer))).await.is_ok();
+        let text = match self.format {
+            Format::Json => format!("],\"count\":{},\"trailer\":{trailer}}}", self.trailer.rows),
+            Format::Ndjson if job.line => format!("{{\"_trailer\":{trailer}}}\n"),
+            Format::Csv if job.line => format!("# {trailer}\r\n"),
+            _ => String::new(),
+        };
+        // A client that has gone needs no trailer.
+        let _ = self.out.send(&text).await && pieces.send(Piece::End(Box::new(self.trailer))).await.is_ok();
         Ok(())
     }
 }

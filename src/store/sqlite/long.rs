@@ -3,10 +3,11 @@
 //! The rows of a run are the cells of a B-tree. A search there reads each cell that it compares, whole, so that one text of megabytes
 //! would make every later insert beside it read those megabytes again. Of a long text the cell holds [`MARKER`] only.
 
-use rusqlite::{Connection, OptionalExtension, params, types::FromSql};
+use rusqlite::{Connection, MAIN_DB, OptionalExtension, params};
 
 use crate::{
     event::{EventKey, Row},
+    memory::LARGE,
     units::Micros,
 };
 
@@ -22,10 +23,6 @@ const PUT: &str =
     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const DELETE: &str = "DELETE FROM training_metrics_long WHERE run_id = ?1 AND timestamp = ?2 AND event_id = ?3";
 const ANY: &str = "SELECT 1 FROM training_metrics_long WHERE run_id = ?1 AND timestamp BETWEEN ?2 AND ?3 LIMIT 1";
-const EXTRA: &str = "SELECT extra FROM training_metrics_long WHERE run_id = ?1 AND timestamp = ?2 AND event_id = ?3";
-const REST_JSON: &str =
-    "SELECT rest_json FROM training_metrics_long WHERE run_id = ?1 AND timestamp = ?2 AND event_id = ?3";
-
 /// Where a text goes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Split<'a> {
@@ -48,7 +45,7 @@ impl<'a> Split<'a> {
 /// Writes the long texts of a batch's rows.
 pub(super) struct LongTexts<'a> {
     connection: &'a Connection,
-    /// Whether there were any before in the run and the span of time of the batch.
+    /// Whether there may be any in the run and the span of time of the batch.
     may_be_old: bool,
 }
 
@@ -68,7 +65,7 @@ impl<'a> LongTexts<'a> {
 
     /// Writes those of one row. Where it has none, those of an earlier writing of the row are deleted.
     pub fn write(
-        &self,
+        &mut self,
         key: &EventKey,
         extra: Option<&str>,
         rest_json: Option<&str>,
@@ -79,6 +76,8 @@ impl<'a> LongTexts<'a> {
             let (run_id, timestamp, event_id) = row();
             let values = params![run_id, timestamp, event_id, extra, rest_json, expires];
             self.connection.prepare_cached(PUT)?.execute(values)?;
+            // The row may come once more in this batch.
+            self.may_be_old = true;
         } else if self.may_be_old {
             self.connection.prepare_cached(DELETE)?.execute(row())?;
         }
@@ -88,16 +87,44 @@ impl<'a> LongTexts<'a> {
 
 /// The `extra` that a row marks as long.
 pub(super) fn extra(connection: &Connection, key: &EventKey) -> rusqlite::Result<Option<String>> {
-    read(connection, EXTRA, key)
+    read(connection, "extra", key)
 }
 
 /// The `rest_json` that a row marks as long.
-pub(super) fn rest_json<T: FromSql>(connection: &Connection, key: &EventKey) -> rusqlite::Result<Option<T>> {
-    read(connection, REST_JSON, key)
+pub(super) fn rest_json(connection: &Connection, key: &EventKey) -> rusqlite::Result<Option<String>> {
+    read(connection, "rest_json", key)
 }
 
-/// A statement of its own, and not the view: there SQLite would copy the text twice more.
-fn read<T: FromSql>(connection: &Connection, sql: &str, key: &EventKey) -> rusqlite::Result<Option<T>> {
+/// Not through the view: SQLite would copy the text twice more.
+fn read(connection: &Connection, column: &str, key: &EventKey) -> rusqlite::Result<Option<String>> {
+    let sql = format!(
+        "SELECT rowid, octet_length({column}), {} FROM training_metrics_long
+         WHERE run_id = ?1 AND timestamp = ?2 AND event_id = ?3",
+        unless_large(column)
+    );
     let values = params![key.run_id.to_string(), key.timestamp, key.event_id];
-    Ok(connection.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?.flatten())
+    let text = |row: &rusqlite::Row<'_>| match row.get(1)? {
+        Some(length) if is_large(length) => large(connection, "training_metrics_long", column, row.get(0)?).map(Some),
+        _ => row.get(2),
+    };
+    Ok(connection.prepare_cached(&sql)?.query_row(values, text).optional()?.flatten())
+}
+
+fn is_large(length: i64) -> bool {
+    usize::try_from(length).is_ok_and(|length| length >= LARGE)
+}
+
+/// An expression: the text of a column, NULL where it is large. SQLite learns the length of a text from the head of its record,
+/// without the text.
+pub(super) fn unless_large(column: &str) -> String {
+    format!("CASE WHEN octet_length({column}) < {LARGE} THEN {column} END AS {column}")
+}
+
+/// A large text of a table with row ids, read into its place. As the result of a statement it would be in memory twice: in SQLite's
+/// own buffer, too.
+pub(super) fn large(connection: &Connection, table: &str, column: &str, rowid: i64) -> rusqlite::Result<String> {
+    let blob = connection.blob_open(MAIN_DB, table, column, rowid, true)?;
+    let mut text = vec![0; blob.len()];
+    blob.read_at_exact(&mut text, 0)?;
+    String::from_utf8(text).map_err(|error| rusqlite::Error::Utf8Error(0, error.utf8_error()))
 }

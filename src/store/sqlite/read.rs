@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{encode, long};
 use crate::{
-    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow, Weigh},
+    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, SharedText, TopologyRow, Weigh},
     store::{DaysQuery, METRIC_NAMES_MAX, RangeQuery, RunsQuery, Seqs},
     units::{Micros, now},
 };
@@ -91,7 +91,11 @@ pub(super) fn seqs(connection: &Connection, query: &RangeQuery) -> rusqlite::Res
 
 /// Topology snapshots of a run.
 pub(super) fn topology(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<TopologyRow>> {
-    range(connection, "network_topology", "*", query, |row| {
+    let text = long::unless_large("topology_json");
+    let columns = format!(
+        "run_id, timestamp, event_id, epoch, input_size, output_size, hidden_units, total_parameters, weights_summary, {text}, rowid"
+    );
+    range(connection, "network_topology", &columns, query, |row| {
         Ok(TopologyRow {
             key: to_key(row)?,
             epoch: row.get("epoch")?,
@@ -99,7 +103,7 @@ pub(super) fn topology(connection: &Connection, query: &RangeQuery) -> rusqlite:
             output_size: row.get("output_size")?,
             hidden_units: row.get("hidden_units")?,
             total_parameters: row.get("total_parameters")?,
-            topology_json: row.get("topology_json")?,
+            topology_json: whole(connection, "network_topology", "topology_json", row)?,
             weights_summary: row.get("weights_summary")?,
         })
     })
@@ -107,14 +111,23 @@ pub(super) fn topology(connection: &Connection, query: &RangeQuery) -> rusqlite:
 
 /// Events of a run.
 pub(super) fn events(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<EventRow>> {
-    range(connection, "training_events", "*", query, |row| {
+    let columns = format!("run_id, timestamp, event_id, type, {}, epoch, rowid", long::unless_large("payload_json"));
+    range(connection, "training_events", &columns, query, |row| {
         Ok(EventRow {
             key: to_key(row)?,
             r#type: row.get("type")?,
-            payload_json: row.get("payload_json")?,
+            payload_json: whole(connection, "training_events", "payload_json", row)?,
             epoch: row.get("epoch")?,
         })
     })
+}
+
+/// A text that may be large and is never NULL.
+fn whole(connection: &Connection, table: &str, column: &str, row: &Stored<'_>) -> rusqlite::Result<SharedText> {
+    match row.get(column)? {
+        Some(text) => Ok(text),
+        None => Ok(long::large(connection, table, column, row.get("rowid")?)?.into()),
+    }
 }
 
 /// Whole rows: as many as fit the limits of the query.
@@ -301,7 +314,7 @@ fn to_metrics(connection: &Connection, run_id: Uuid, row: &Stored<'_>) -> rusqli
             in_row => encode::read_numbers(in_row),
         },
         rest_json: match text(row, 13)? {
-            Some(long::MARKER) => long::rest_json(connection, &key)?,
+            Some(long::MARKER) => long::rest_json(connection, &key)?.map(Into::into),
             in_row => in_row.map(Into::into),
         },
     })

@@ -32,9 +32,9 @@ pub(super) fn write(
     let keep = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
     let expires = (keep > 0).then(|| now.saturating_add(keep));
     let mut statement = connection.prepare_cached(sql)?;
-    let long_texts = LongTexts::beside(connection, &batch.rows)?;
+    let mut long_texts = LongTexts::beside(connection, &batch.rows)?;
     batch.rows.iter().try_for_each(|row| match row {
-        Row::Metrics(row) => metrics(&mut statement, &long_texts, row, expires),
+        Row::Metrics(row) => metrics(&mut statement, &mut long_texts, row, expires),
         Row::Topology(row) => topology(&mut statement, row, expires),
         Row::Event(row) => event(&mut statement, row, expires),
         Row::Dataset(row) => dataset(&mut statement, row),
@@ -50,7 +50,7 @@ const METRICS: &str = "INSERT OR REPLACE INTO training_metrics_rows
 
 fn metrics(
     statement: &mut CachedStatement<'_>,
-    long_texts: &LongTexts<'_>,
+    long_texts: &mut LongTexts<'_>,
     row: &MetricsRow,
     expires: Option<Micros>,
 ) -> rusqlite::Result<()> {

@@ -1,7 +1,11 @@
 //! Rows with long texts: what the rows beside them cost, and that no text is lost.
 
 use super::*;
-use crate::{event::SharedText, store::Partition};
+use crate::{
+    event::{EventRow, SharedText, Table, TopologyRow},
+    memory::LARGE,
+    store::Partition,
+};
 
 /// Texts that stay in the row and texts that do not.
 const LENGTHS: [usize; 6] = [0, 2, 4_096, 4_098, 100_000, 3 << 20];
@@ -14,7 +18,7 @@ fn row(run_id: Uuid, timestamp: Micros, rest: Option<usize>) -> MetricsRow {
 
 fn batch_of(rows: Vec<MetricsRow>) -> Batch {
     let partition = Partition::Id(rows[0].key.run_id);
-    Batch { table: crate::event::Table::Metrics, partition, rows: rows.into_iter().map(Row::Metrics).collect() }
+    Batch { table: Table::Metrics, partition, rows: rows.into_iter().map(Row::Metrics).collect() }
 }
 
 fn serve(writer: &mut Writer, rows: Vec<MetricsRow>) {
@@ -93,6 +97,49 @@ fn a_row_that_is_written_again_has_its_last_texts_alone() {
             assert_eq!((fixture.count("training_metrics"), fixture.count("training_metrics_long")), (2, long));
         }
     }
+}
+
+#[test]
+fn a_row_that_comes_twice_in_a_batch_has_its_last_texts_alone() {
+    let fixture = Fixture::new();
+    let mut writer = fixture.writer(Retention::default());
+    let (run_id, at) = (Uuid::new_v4(), now());
+    let [long, short] = [Some(9_000), Some(10)].map(|rest| row(run_id, at, rest));
+    serve(&mut writer, vec![long, short.clone()]);
+    let read = read::metrics(&writer.open.as_ref().unwrap().connection, &RangeQuery::newest(run_id, 9)).unwrap();
+    assert!(read == [short]);
+    assert_eq!(fixture.count("training_metrics_long"), 0);
+}
+
+#[tokio::test]
+async fn large_networks_and_events_come_back_whole() {
+    let fixture = Fixture::new();
+    let (store, run_id, at) = (fixture.store(), Uuid::new_v4(), now());
+    let texts = [10, LARGE - 2, LARGE, LARGE + 2, 3 * LARGE].map(|bytes| SharedText::from("é".repeat(bytes / 2)));
+    let key = |n: usize| EventKey { run_id, timestamp: at + n as i64, event_id: 1 };
+    let networks = texts.iter().enumerate().map(|(n, text)| TopologyRow {
+        key: key(n),
+        epoch: Some(1),
+        input_size: None,
+        output_size: Some(2),
+        hidden_units: Some(3),
+        total_parameters: Some(4),
+        topology_json: text.clone(),
+        weights_summary: Some("w".into()),
+    });
+    let events = texts.iter().enumerate().map(|(n, text)| EventRow {
+        key: key(n),
+        r#type: "note".into(),
+        payload_json: text.clone(),
+        epoch: None,
+    });
+    let (networks, events): (Vec<_>, Vec<_>) = (networks.collect(), events.collect());
+    let of = |table, rows| Batch { table, partition: Partition::Id(run_id), rows };
+    store.write(&of(Table::Topology, networks.iter().cloned().map(Row::Topology).collect())).await.unwrap();
+    store.write(&of(Table::Events, events.iter().cloned().map(Row::Event).collect())).await.unwrap();
+    let everything = RangeQuery { bytes: usize::MAX, ascending: true, ..RangeQuery::newest(run_id, 100) };
+    assert!(store.topology(&everything).await.unwrap() == networks);
+    assert!(store.events(&everything).await.unwrap() == events);
 }
 
 #[test]
