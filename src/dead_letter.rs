@@ -23,7 +23,7 @@ pub use self::{
     letters::{DeadLetters, Kept},
 };
 use crate::{
-    event::Decided,
+    event::Resolved,
     frame::{Reason, SetAside},
     spool::{
         RecordKind,
@@ -59,7 +59,7 @@ pub struct DeadLetter<'a> {
     /// Where it came from.
     pub channel: &'a str,
     /// What was decided about it; of a rejected message only when it was received, and the run that was open.
-    pub decided: Decided,
+    pub decided: Resolved,
     /// What the payload is: the kind of the record in the spool.
     pub kind: RecordKind,
     /// The spool that held the message.

@@ -25,7 +25,7 @@ pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod control;
-pub mod courtesy;
+pub mod cooperative;
 pub mod curve;
 pub mod dead_letter;
 pub mod demo;

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
-    event::{Decided, Kind, Row},
+    event::{Kind, Resolved, Row},
     memory::LARGE,
     render::Json,
     units,
@@ -37,7 +37,7 @@ pub struct Item {
     /// What it is about.
     pub kind: Kind,
     /// Its run and its times.
-    pub decided: Decided,
+    pub decided: Resolved,
     channel: Arc<str>,
     payload: Bytes,
     length: usize,
@@ -46,7 +46,7 @@ pub struct Item {
 
 impl Item {
     /// A message that was accepted.
-    pub fn new(kind: Kind, decided: Decided, channel: Arc<str>, payload: Bytes) -> Self {
+    pub fn new(kind: Kind, decided: Resolved, channel: Arc<str>, payload: Bytes) -> Self {
         let length = payload.len();
         // Nobody is shown a large one: the store has it, and its memory is needed.
         let payload = if length < LARGE { payload } else { Bytes::new() };
@@ -267,8 +267,13 @@ mod tests {
     use super::*;
 
     fn item(epoch: u32) -> Item {
-        let decided =
-            Decided { run_id: Uuid::from_u128(1), event_time: 5, received_at: 6, own_time: true, opened: false };
+        let decided = Resolved {
+            run_id: Uuid::from_u128(1),
+            event_time: 5,
+            received_at: 6,
+            has_event_time: true,
+            opened_run: false,
+        };
         let payload = format!("{{\"epoch\": {epoch}, \"loss\": 0.5}}");
         Item::new(Kind::Metrics, decided, "c".into(), payload.into())
     }

@@ -126,7 +126,7 @@ impl fmt::Display for Untrusted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cut = &self.0[..self.0.len().min(200)];
         for character in String::from_utf8_lossy(cut).chars() {
-            terminal::put(f, character)?;
+            terminal::write_escaped(f, character)?;
         }
         if cut.len() < self.0.len() {
             write!(f, "… ({} bytes)", self.0.len())?;

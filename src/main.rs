@@ -7,13 +7,13 @@ use cascor_ingest::{cli, logging::Chain, terminal};
 fn main() -> ExitCode {
     // Two libraries bring TLS; which provider they share must be said before either asks.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        terminal::tell(format_args!("cascor-ingest: failed to install the TLS provider"));
+        terminal::print_notice(format_args!("cascor-ingest: failed to install the TLS provider"));
         return ExitCode::FAILURE;
     }
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            terminal::tell(format_args!("cascor-ingest: {}", Chain(&error)));
+            terminal::print_notice(format_args!("cascor-ingest: {}", Chain(&error)));
             ExitCode::from(error.exit_status())
         }
     }

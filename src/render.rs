@@ -9,7 +9,7 @@ use serde::{
 use uuid::Uuid;
 
 use crate::{
-    courtesy::Courtesy,
+    cooperative::YieldEvery,
     event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow, status},
     units::Micros,
     wire,
@@ -50,7 +50,7 @@ pub fn shown_status(run: &RunRow, now: Micros, stale_after: Micros) -> Option<&s
 
 /// The cursor that continues a list of runs behind `run`.
 pub fn run_cursor(run: &RunRow) -> Option<String> {
-    run.place().map(run_cursor_at)
+    run.cursor().map(run_cursor_at)
 }
 
 /// The same by its parts.
@@ -98,10 +98,10 @@ where
 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut rows = serializer.serialize_seq(Some(self.0.len()))?;
-        let mut courtesy = Courtesy::default();
+        let mut yielder = YieldEvery::default();
         for row in self.0 {
             rows.serialize_element(&Json(row))?;
-            courtesy.row();
+            yielder.tick();
         }
         rows.end()
     }
@@ -153,7 +153,7 @@ impl Serialize for Json<'_, MetricsRow> {
 }
 
 /// What a row of metrics is found by: in every answer that has some of its columns.
-pub const KEY: [&str; 3] = ["run_id", "timestamp", "event_id"];
+pub const KEY_COLUMNS: [&str; 3] = ["run_id", "timestamp", "event_id"];
 
 /// Writes the key of a row and these of its columns, of a number in `extra` as if it were one; returns those of them that are not
 /// finite.

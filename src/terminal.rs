@@ -39,12 +39,12 @@ pub struct Escaped<'a>(pub &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|character| put(f, character))
+        self.0.chars().try_for_each(|character| write_escaped(f, character))
     }
 }
 
 /// Writes a character, or its escape. JSON understands the escape of all that has four digits.
-pub fn put(out: &mut impl fmt::Write, character: char) -> fmt::Result {
+pub fn write_escaped(out: &mut impl fmt::Write, character: char) -> fmt::Result {
     match u32::from(character) {
         _ if !is_unsafe(character) => out.write_char(character),
         code @ 0..=0xffff => write!(out, "\\u{code:04x}"),
@@ -56,13 +56,13 @@ pub fn put(out: &mut impl fmt::Write, character: char) -> fmt::Result {
 #[derive(Debug)]
 pub struct Output<W: Write> {
     out: W,
-    kind: Kind,
+    kind: OutputMode,
     /// The beginning of a character, or a carriage return, whose next byte is still to come.
     pending: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum OutputMode {
     /// No terminal.
     Raw,
     /// Every unsafe character is escaped.
@@ -71,7 +71,7 @@ enum Kind {
     Coloured,
 }
 
-impl Kind {
+impl OutputMode {
     fn of(out: &impl IsTerminal) -> Self {
         if out.is_terminal() { Self::Text } else { Self::Raw }
     }
@@ -79,22 +79,22 @@ impl Kind {
 
 /// Standard output.
 pub fn stdout() -> Output<io::Stdout> {
-    Output::new(io::stdout(), Kind::of(&io::stdout()))
+    Output::new(io::stdout(), OutputMode::of(&io::stdout()))
 }
 
 /// Standard error.
 pub fn stderr() -> Output<io::Stderr> {
-    Output::new(io::stderr(), Kind::of(&io::stderr()))
+    Output::new(io::stderr(), OutputMode::of(&io::stderr()))
 }
 
 /// Makes standard error for log lines, which have colours on a terminal.
 pub fn log() -> impl Fn() -> Output<io::Stderr> {
-    let kind = if io::stderr().is_terminal() { Kind::Coloured } else { Kind::Raw };
+    let kind = if io::stderr().is_terminal() { OutputMode::Coloured } else { OutputMode::Raw };
     move || Output::new(io::stderr(), kind)
 }
 
 /// A message for whoever started the program, on a line of its own. That standard error is closed is no failure.
-pub fn tell(message: fmt::Arguments<'_>) {
+pub fn print_notice(message: fmt::Arguments<'_>) {
     let _ = writeln!(stderr(), "{message}");
 }
 
@@ -104,7 +104,7 @@ pub fn field(text: &str) -> String {
 }
 
 impl<W: Write> Output<W> {
-    fn new(out: W, kind: Kind) -> Self {
+    fn new(out: W, kind: OutputMode) -> Self {
         Self { out, kind, pending: Vec::new() }
     }
 
@@ -121,7 +121,7 @@ impl<W: Write> Output<W> {
             // `\r\n` is a line end, `\r` alone would write over the line.
             let whole = if ends { valid.strip_suffix('\r').unwrap_or(valid) } else { valid };
             self.show(whole, &mut shown);
-            if rest.is_empty() && !last && is_beginning(invalid) {
+            if rest.is_empty() && !last && is_incomplete_character(invalid) {
                 self.pending.extend_from_slice(invalid);
             } else {
                 invalid.iter().for_each(|byte| shown.push_str(&format!("\\x{byte:02x}")));
@@ -139,21 +139,21 @@ impl<W: Write> Output<W> {
             match character {
                 '\n' | '\t' => shown.push(character),
                 '\r' if characters.peek() == Some(&'\n') => {}
-                '\x1b' if self.kind == Kind::Coloured => shown.push(character),
-                _ => put(shown, character).unwrap_or_default(),
+                '\x1b' if self.kind == OutputMode::Coloured => shown.push(character),
+                _ => write_escaped(shown, character).unwrap_or_default(),
             }
         }
     }
 }
 
 /// Whether these bytes, which are no character, could be the beginning of one.
-fn is_beginning(bytes: &[u8]) -> bool {
+fn is_incomplete_character(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
 impl<W: Write> Write for Output<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.kind == Kind::Raw {
+        if self.kind == OutputMode::Raw {
             return self.out.write(bytes);
         }
         self.escape(bytes, false)?;
@@ -177,7 +177,7 @@ impl<W: Write> Drop for Output<W> {
 mod tests {
     use super::*;
 
-    fn through(kind: Kind, pieces: &[&[u8]]) -> String {
+    fn through(kind: OutputMode, pieces: &[&[u8]]) -> String {
         let mut out = Vec::new();
         let mut output = Output::new(&mut out, kind);
         pieces.iter().for_each(|piece| output.write_all(piece).unwrap());
@@ -195,14 +195,17 @@ mod tests {
             ("\u{e0041}\u{2028}\u{61c}\u{3164}", "\\u{e0041}\\u2028\\u061c\\u3164"),
             ("a,b\r\nc\rd\r", "a,b\nc\\u000dd\\u000d"),
         ] {
-            assert_eq!(through(Kind::Text, &[text.as_bytes()]), shown);
+            assert_eq!(through(OutputMode::Text, &[text.as_bytes()]), shown);
             // In whatever pieces it comes.
             let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
-            assert_eq!(through(Kind::Text, &bytes), shown, "byte by byte");
-            assert_eq!(through(Kind::Raw, &bytes), text);
+            assert_eq!(through(OutputMode::Text, &bytes), shown, "byte by byte");
+            assert_eq!(through(OutputMode::Raw, &bytes), text);
         }
-        assert_eq!(through(Kind::Text, &[b"\x9b31m\xc3", b"(\xe2\x80"]), "\\x9b31m\\xc3(\\xe2\\x80");
-        assert_eq!(through(Kind::Coloured, &[b"\x1b[2mINFO\x1b[0m \xc2\x9b\r"]), "\x1b[2mINFO\x1b[0m \\u009b\\u000d");
+        assert_eq!(through(OutputMode::Text, &[b"\x9b31m\xc3", b"(\xe2\x80"]), "\\x9b31m\\xc3(\\xe2\\x80");
+        assert_eq!(
+            through(OutputMode::Coloured, &[b"\x1b[2mINFO\x1b[0m \xc2\x9b\r"]),
+            "\x1b[2mINFO\x1b[0m \\u009b\\u000d"
+        );
     }
 
     #[test]
@@ -213,7 +216,7 @@ mod tests {
     #[test]
     fn what_is_escaped_within_json_is_still_that_json() {
         let value = serde_json::json!({ "a": "\x1b]0;x\x07\u{9b}\u{202e}\u{7f}" });
-        let shown = through(Kind::Text, &[value.to_string().as_bytes()]);
+        let shown = through(OutputMode::Text, &[value.to_string().as_bytes()]);
         assert!(shown.is_ascii() && !shown.contains('\x1b'), "{shown}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
     }

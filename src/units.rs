@@ -43,7 +43,7 @@ impl ByteSize {
     }
 }
 
-const SIZES: [(&str, u64); 9] = [
+const SIZE_UNITS: [(&str, u64); 9] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
     ("GiB", 1 << 30),
@@ -60,7 +60,7 @@ impl FromStr for ByteSize {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let (number, unit) = SIZES
+        let (number, unit) = SIZE_UNITS
             .iter()
             .find_map(|(name, unit)| Some((text.strip_suffix(name)?.trim_end(), *unit)))
             .unwrap_or((text, 1));
@@ -75,7 +75,7 @@ impl FromStr for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, unit) = SIZES[..4]
+        let (name, unit) = SIZE_UNITS[..4]
             .iter()
             .rev()
             .find(|(_, unit)| self.0 >= *unit && self.0.is_multiple_of(*unit))
@@ -106,7 +106,7 @@ enum NumberOrText {
     Text(String),
 }
 
-const SPANS: [(&str, u64); 6] =
+const DURATION_UNITS: [(&str, u64); 6] =
     [("us", 1), ("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000), ("d", 86_400_000_000)];
 
 /// Reads `"250ms"`, `"5s"`, `"4h"`, `"30d"`.
@@ -118,7 +118,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let trimmed = text.trim();
     let digits = trimmed.find(|c: char| !c.is_ascii_digit()).ok_or_else(error)?;
     let (number, unit) = trimmed.split_at(digits);
-    let unit = SPANS.iter().find(|(name, _)| *name == unit.trim()).ok_or_else(error)?.1;
+    let unit = DURATION_UNITS.iter().find(|(name, _)| *name == unit.trim()).ok_or_else(error)?.1;
     let micros = number.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)).ok_or_else(error)?;
     Ok(Duration::from_micros(micros))
 }
@@ -126,7 +126,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// The shortest exact way to write `duration`, down to microseconds.
 pub fn format_duration(duration: Duration) -> String {
     let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    let (name, unit) = SPANS
+    let (name, unit) = DURATION_UNITS
         .iter()
         .rev()
         .find(|(_, unit)| micros >= *unit && micros.is_multiple_of(*unit))

@@ -107,7 +107,7 @@ fn one(run: &RunRow, curve: &Curve, column: &Column<'_>) -> Value {
         "max": column.values(|spread| spread.max),
         "of": curve.of,
         "replaced": curve.replaced,
-        "left_out": curve.apart,
+        "left_out": curve.off_axis,
         "non_finite": non_finite,
     })
 }

@@ -23,7 +23,7 @@ use flate2::{Compression, write::GzEncoder};
 use hyper::body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::courtesy;
+use crate::cooperative;
 
 /// What is smaller is sent as it is.
 const LEAST: u64 = 1 << 10;
@@ -130,7 +130,7 @@ impl HttpBody for Compressed {
                 let next = self.rest.len().min(SLICE);
                 let slice = self.rest.split_to(next);
                 self.encoder.write_all(&slice).map_err(axum::Error::new)?;
-                courtesy::after_you();
+                cooperative::yield_core();
                 match self.made() {
                     Some(frame) => return Poll::Ready(Some(Ok(frame))),
                     None => continue,

@@ -22,7 +22,7 @@ use super::{
     rows,
 };
 use crate::{
-    event::{Decided, EventKey, EventRow, Kind, MetricsRow, RunRow, TopologyRow, weight},
+    event::{EventKey, EventRow, Kind, MetricsRow, Resolved, RunRow, TopologyRow, total_bytes},
     memory::LARGE,
     redis::{self, Found, Resource, Unusable},
     render::{Json, JsonRows},
@@ -68,7 +68,7 @@ pub async fn topology(State(sight): State<Sight>, params: Params) -> Answer {
     let run = newest(&sight, run_id).await?;
     let (store, query) = (&*sight.store, RangeQuery::newest(run, 1));
     let read = || -> BoxFuture<'_, _> { Box::pin(rows::page::<TopologyRow>(store, query.clone())) };
-    let (rows, _) = room.keep_rows(read, |(rows, _)| weight(rows)).await?;
+    let (rows, _) = room.keep_rows(read, |(rows, _)| total_bytes(rows)).await?;
     let row = rows.into_iter().next().ok_or_else(|| ApiError::not_found("No topology yet"))?;
     Ok(made(room, move |out| write_topology(row, out)))
 }
@@ -114,7 +114,8 @@ fn write_row<W: fmt::Write + io::Write>(row: &impl Serialize, members: &str, mor
     let _ = fmt::Write::write_str(out, members);
     if let Some(Stored { message, key, taken }) = more {
         let (run_id, event_time) = (key.run_id, key.timestamp);
-        let decided = Decided { run_id, event_time, received_at: event_time, own_time: false, opened: false };
+        let decided =
+            Resolved { run_id, event_time, received_at: event_time, has_event_time: false, opened_run: false };
         wire::append_stored(message, &decided, taken, out);
     }
     let _ = fmt::Write::write_str(out, "}");
@@ -152,7 +153,7 @@ pub async fn state(State(sight): State<Sight>, params: Params) -> Answer {
     let run = newest(&sight, run_id).await?;
     let (store, query) = (&*sight.store, RangeQuery::newest(run, EVENTS));
     let read = || -> BoxFuture<'_, _> { Box::pin(rows::page::<EventRow>(store, query.clone())) };
-    let (rows, _) = room.keep_rows(read, |(rows, _)| weight(rows)).await?;
+    let (rows, _) = room.keep_rows(read, |(rows, _)| total_bytes(rows)).await?;
     let row = rows.into_iter().find(tells_state).ok_or_else(|| ApiError::not_found("No state yet"))?;
     Ok(made(room, move |out| write_state(&row, out)))
 }
@@ -250,7 +251,7 @@ pub async fn newest(sight: &Sight, named: Option<Uuid>) -> Result<Uuid, ApiError
         let runs = sight.store.runs(&query).await?.rows;
         spoke.extend(runs.iter().map(|run| (run.last_event_time.or(run.start_time), run.run_id)));
         let filled = query.is_filled(&runs);
-        query.before = runs.last().and_then(RunRow::place);
+        query.before = runs.last().and_then(RunRow::cursor);
         if !filled || query.before.is_none() || spoke.len() >= NEWEST {
             break;
         }

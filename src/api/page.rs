@@ -36,7 +36,7 @@ static ASSETS: [Asset; 20] = assets! {
     "control.js": SCRIPT,
     "dom.js": SCRIPT,
     "format.js": SCRIPT,
-    "marks.js": SCRIPT,
+    "overlays.js": SCRIPT,
     "network.js": SCRIPT,
     "pipeline.js": SCRIPT,
     "run.js": SCRIPT,

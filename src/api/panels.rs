@@ -17,7 +17,7 @@ use super::{
     weights::statistics,
 };
 use crate::{
-    event::{DatasetRow, Decided, EventRow, Row, RunRow, TopologyRow, dataset_id},
+    event::{DatasetRow, EventRow, Resolved, Row, RunRow, TopologyRow, dataset_id},
     render::{self, Json},
     store::RangeQuery,
     wire,
@@ -61,7 +61,7 @@ fn dataset_of(event: &EventRow) -> Option<DatasetRow> {
     let payload = event.payload_json.as_bytes();
     let message = wire::decode_accepted(payload).ok()?;
     let (run_id, event_time) = (event.key.run_id, event.key.timestamp);
-    let decided = Decided { run_id, event_time, received_at: event_time, own_time: false, opened: false };
+    let decided = Resolved { run_id, event_time, received_at: event_time, has_event_time: false, opened_run: false };
     wire::rows(&message, &decided, "", payload).rows.into_iter().find_map(|row| match row {
         Row::Dataset(row) => Some(row),
         _ => None,

@@ -78,7 +78,7 @@ struct Chosen<'a> {
 
 impl Serialize for Chosen<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let names = || self.fields.iter().map(Field::name).filter(|name| !render::KEY.contains(name));
+        let names = || self.fields.iter().map(Field::name).filter(|name| !render::KEY_COLUMNS.contains(name));
         let mut map = serializer.serialize_map(None)?;
         let lost = render::columns(&mut map, self.row, names())?;
         map.serialize_entry("non_finite", &lost)?;
@@ -126,7 +126,7 @@ async fn drawn(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {
         next: None,
         exact: exact(&curve, by),
         replaced: curve.replaced,
-        left_out: curve.apart,
+        left_out: curve.off_axis,
         gaps: JsonRows(&gaps),
     })
 }

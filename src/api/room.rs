@@ -31,7 +31,7 @@ use super::{
     rows::{self, PAGE_BYTES, Paged},
 };
 use crate::{
-    event::weight,
+    event::total_bytes,
     memory::{LARGE, MemoryLimit, Reserved, guarded},
     store::{BoxFuture, RangeQuery, Store, StoreError},
     units::ByteSize,
@@ -169,7 +169,7 @@ impl Room {
         store: &dyn Store,
         query: &RangeQuery,
     ) -> Result<(Vec<T>, Option<String>), StoreError> {
-        self.keep(|| Box::pin(rows::page::<T>(store, query.clone())), |(rows, _)| weight(rows)).await
+        self.keep(|| Box::pin(rows::page::<T>(store, query.clone())), |(rows, _)| total_bytes(rows)).await
     }
 
     /// Rows as they are read; see [`keep_rows`](Self::keep_rows).
@@ -177,7 +177,7 @@ impl Room {
     /// # Errors
     /// As the store fails.
     pub async fn rows<T: Paged>(&mut self, store: &dyn Store, query: &RangeQuery) -> Result<Vec<T>, StoreError> {
-        self.keep_rows(|| T::read(store, query), |rows| weight(rows)).await
+        self.keep_rows(|| T::read(store, query), |rows| total_bytes(rows)).await
     }
 
     /// What is read, once there is room for what it weighs, and for its text.

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{Sight, error::Answer, params::Params, room::Room, runs};
 use crate::{
-    event::{EventRow, MetricsRow, Placed, TopologyRow},
+    event::{EventRow, Keyed, MetricsRow, TopologyRow},
     render::{self, JsonRows},
     store::{BoxFuture, RangeQuery, Store, StoreError},
 };
@@ -14,7 +14,7 @@ use crate::{
 pub const PAGE_BYTES: usize = 8 << 20;
 
 /// Rows that are read in pages.
-pub trait Paged: Placed + Sized + Send {
+pub trait Paged: Keyed + Sized + Send {
     /// How many are read at a time.
     const STEP: usize;
     /// Reads rows.
@@ -63,7 +63,7 @@ pub async fn page<T: Paged>(store: &dyn Store, mut query: RangeQuery) -> Result<
         query.limit = (limit - rows.len()).saturating_add(1).min(T::STEP);
         let read = T::read(store, &query).await?;
         let complete = !query.is_filled(&read);
-        query.after = read.last().map(|row| row.key().place()).or(query.after);
+        query.after = read.last().map(|row| row.key().cursor()).or(query.after);
         let mut full = false;
         for row in read {
             bytes += row.bytes();

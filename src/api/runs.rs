@@ -13,7 +13,7 @@ use super::{
     rows::{self, PAGE_BYTES},
 };
 use crate::{
-    event::{MetricsRow, RunRow, Weigh, status, weight},
+    event::{MemSize, MetricsRow, RunRow, status, total_bytes},
     render::{self, JsonRows, RunJson, STALE, STALE_AFTER},
     store::{BoxFuture, RangeQuery, Runs, RunsQuery, Store, StoreError},
     units::{self, Micros},
@@ -51,7 +51,7 @@ pub async fn list(State(sight): State<Sight>, params: Params) -> Answer {
     let now = units::now();
     let mut room = Room::for_bytes(&sight.memory, LIST_BYTES).await;
     let read = || -> BoxFuture<'_, _> { Box::pin(shown(&*sight.store, query.clone(), now)) };
-    let (runs, next) = room.keep(read, |(runs, _)| weight(runs)).await?;
+    let (runs, next) = room.keep(read, |(runs, _)| total_bytes(runs)).await?;
     let shown = runs.iter().map(|run| RunJson { run, now, stale_after: STALE_AFTER }).collect();
     room.json(&Listed { runs: shown, count: runs.len(), next })
 }
@@ -67,9 +67,9 @@ async fn shown(store: &dyn Store, query: RunsQuery, now: Micros) -> Result<(Vec<
     page.limit = limit.saturating_add(1).min(LOOKED_AT);
     let is_wanted = |run: &RunRow| wanted.is_none() || render::shown_status(run, now, STALE_AFTER) == wanted.as_deref();
     let next = 'pages: loop {
-        let Runs { rows: runs, looked_to } = store.runs(&page).await?;
+        let Runs { rows: runs, scanned_to: looked_to } = store.runs(&page).await?;
         let complete = looked_to.is_none() && !page.is_filled(&runs);
-        page.before = looked_to.or_else(|| runs.last().and_then(RunRow::place));
+        page.before = looked_to.or_else(|| runs.last().and_then(RunRow::cursor));
         looked_at += runs.len();
         for run in runs.into_iter().filter(is_wanted) {
             bytes += run.bytes();
@@ -115,7 +115,7 @@ pub async fn one(State(sight): State<Sight>, Path(run_id): Path<String>, params:
         })
     };
     let bytes = |found: &Option<(RunRow, (Vec<_>, _))>| {
-        found.as_ref().map_or(0, |(run, (metrics, _))| run.bytes() + weight(metrics))
+        found.as_ref().map_or(0, |(run, (metrics, _))| run.bytes() + total_bytes(metrics))
     };
     let (run, (metrics, next)) = room.keep(read, bytes).await?.ok_or_else(ApiError::no_run)?;
     let shown = RunJson { run: &run, now: units::now(), stale_after: STALE_AFTER };

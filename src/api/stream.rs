@@ -296,11 +296,16 @@ fn event(out: &mut String, name: &str, json: &str, id: Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Decided;
+    use crate::event::Resolved;
 
     fn item(kind: Kind, n: usize) -> Item {
-        let decided =
-            Decided { run_id: Uuid::from_u128(1), event_time: 5, received_at: 6, own_time: true, opened: false };
+        let decided = Resolved {
+            run_id: Uuid::from_u128(1),
+            event_time: 5,
+            received_at: 6,
+            has_event_time: true,
+            opened_run: false,
+        };
         let payload = match kind {
             Kind::Metrics => format!("{{\"epoch\": {n}, \"loss\": 0.5}}"),
             _ => format!("{{\"type\": \"state\", \"epoch\": {n}}}"),

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 
 use super::{error::ApiError, params::Params};
 use crate::{
-    curve::{Field, Fold},
+    curve::{Field, SampleSink},
     store::{RangeQuery, SamplesQuery, Store, StoreError},
 };
 
@@ -21,7 +21,7 @@ pub async fn walk(
     store: &dyn Store,
     range: RangeQuery,
     fields: &[Field],
-    fold: &mut (dyn Fold + Send),
+    fold: &mut (dyn SampleSink + Send),
 ) -> Result<(), StoreError> {
     let range = RangeQuery { limit: STEP, ascending: false, ..range };
     let mut query = SamplesQuery { range, fields: fields.to_vec() };

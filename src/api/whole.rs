@@ -12,7 +12,7 @@ use super::{
     runs, walk,
 };
 use crate::{
-    curve::{Aggregate, Aggregates, Field, Growth, Level, Place},
+    curve::{Aggregate, Aggregates, Extreme, Field, Growth, Level},
     event::{EventRow, RunRow},
     gaps::{
         ledger::{self, Filter},
@@ -83,7 +83,7 @@ fn number(value: f64) -> Value {
     }
 }
 
-fn place(at: &Place) -> Value {
+fn place(at: &Extreme) -> Value {
     json!({
         "value": number(at.value), "epoch": at.epoch, "step": at.step, "timestamp": render::time(at.timestamp),
     })

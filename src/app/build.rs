@@ -38,7 +38,7 @@ use crate::{
     spool,
     store::{Problem, Store, StoreKind},
     units::{self, Micros},
-    wire::{self, Job},
+    wire::{self, ReceivedCommand},
     writer,
 };
 
@@ -128,7 +128,7 @@ impl Daemon<'_> {
         board: &Arc<Board>,
         inlets: &Inlets,
         receipts: broadcast::Sender<Arc<str>>,
-    ) -> mpsc::Sender<Job> {
+    ) -> mpsc::Sender<ReceivedCommand> {
         let settings = self.settings;
         let identity = control::Identity {
             instance: settings.instance.clone(),
@@ -151,7 +151,7 @@ impl Daemon<'_> {
         appender: spool::Appender,
         recovery: &spool::Recovery,
         board: &Arc<Board>,
-        commands: mpsc::Sender<Job>,
+        commands: mpsc::Sender<ReceivedCommand>,
         (limits, last_gap): (watch::Receiver<wire::Limits>, watch::Sender<Option<Gap>>),
     ) -> Result<(oneshot::Receiver<()>, Heartbeat, Outlets), AppError> {
         let Inlets { status, link, training, training_bytes, control, control_bytes, to_intake } = inlets;

@@ -69,7 +69,7 @@ impl Decoder {
             Some(limits) => wire::decode(record.payload, limits)?,
         };
         let rows = wire::rows(&message, &record.decided, record.channel, record.payload);
-        Ok(Content::Rows { rows: rows.rows, touch: Some((record.decided.run_id, rows.touch)) })
+        Ok(Content::Rows { rows: rows.rows, touch: Some((record.decided.run_id, rows.run_update)) })
     }
 
     fn command(&self, record: &Record<'_>) -> Result<Content, Rejection> {
@@ -229,7 +229,7 @@ impl Records for SpoolRecords {
 fn keep(reserved: &Guard, content: &mut Content) {
     match content {
         Content::Rows { rows, .. } => {
-            rows.iter_mut().filter_map(Row::text_mut).for_each(|text| text.keep(reserved.clone()))
+            rows.iter_mut().filter_map(Row::text_mut).for_each(|text| text.attach(reserved.clone()))
         }
         Content::Aside { kept, .. } => *kept = guarded(mem::take(kept), reserved.clone()),
         Content::Nothing => {}
@@ -254,7 +254,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{event::Decided, metrics::Metrics, spool::NewRecord};
+    use crate::{event::Resolved, metrics::Metrics, spool::NewRecord};
 
     const SHORT: Duration = Duration::from_millis(100);
     const MIB: usize = 1 << 20;
@@ -270,7 +270,8 @@ mod tests {
         assert!(timeout(SHORT, records.next()).await.is_err());
         assert!(memory.try_reserve(MIB).is_some(), "without records the writer waits for no memory");
 
-        let decided = Decided { run_id: Uuid::nil(), event_time: 1, received_at: 1, own_time: false, opened: false };
+        let decided =
+            Resolved { run_id: Uuid::nil(), event_time: 1, received_at: 1, has_event_time: false, opened_run: false };
         let payload = format!(r#"{{"type":"note","text":"{}"}}"#, "x".repeat(2 * MIB)).into_bytes();
         let record = NewRecord {
             kind: RecordKind::Event,

@@ -25,7 +25,7 @@ use uuid::Uuid;
 use super::shared_runs::read_open_run;
 use crate::{
     config::Settings,
-    event::{Decided, Kind, implicit_run_id},
+    event::{Kind, Resolved, implicit_run_id},
     frame::{Arrival, Frame},
     lifecycle::{Readiness, Signal},
     live::{Item, Live},
@@ -156,15 +156,20 @@ impl Follower {
         let time = message.time(frame.received_at, &self.zone);
         let facts = Facts::of(
             &message,
-            EventTime { micros: time.event_time, own: time.own },
+            EventTime { micros: time.event_time, own: time.from_message },
             frame.received_at,
             &frame.payload,
         );
         let Some((run_id, opened)) = self.run_of(&frame.channel, &facts).await else {
             return self.live.skip();
         };
-        let decided =
-            Decided { run_id, event_time: time.event_time, received_at: frame.received_at, own_time: time.own, opened };
+        let decided = Resolved {
+            run_id,
+            event_time: time.event_time,
+            received_at: frame.received_at,
+            has_event_time: time.from_message,
+            opened_run: opened,
+        };
         self.live.offer(|| Item::new(message.kind(), decided, frame.channel.clone(), frame.payload.clone()));
     }
 

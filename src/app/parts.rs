@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     dead_letter::{DeadLetter, DeadLetterError, DeadLetters},
-    event::Decided,
+    event::Resolved,
     frame::{Gap, GapReason, Reason, Rejection, SetAside},
     intake::Recovered,
     latest::Render,
@@ -39,7 +39,7 @@ impl Render for Renderer {
         wire::text_bytes(payload)
     }
 
-    fn render(&self, payload: &[u8], decided: &Decided, canonical_only: bool, out: &mut String) {
+    fn render(&self, payload: &[u8], decided: &Resolved, canonical_only: bool, out: &mut String) {
         match wire::decode_accepted(payload) {
             Ok(message) if canonical_only => wire::latest_json_canonical(&message, decided, &self.instance, out),
             Ok(message) => wire::latest_json(&message, decided, &self.instance, out),
@@ -72,7 +72,7 @@ impl SpoolCommit {
 impl Commit for SpoolCommit {
     fn commit(&self, next: u64) {
         // Known only once the store is connected, so asked each time.
-        self.committer.set_linger(if self.store.forgets() { self.linger } else { Duration::ZERO });
+        self.committer.set_linger(if self.store.acks_may_be_lost() { self.linger } else { Duration::ZERO });
         self.committer.commit(next);
     }
 
@@ -97,7 +97,7 @@ struct Written {
     channel: String,
     aside: SetAside,
     payload: Bytes,
-    decided: Decided,
+    decided: Resolved,
     kind: RecordKind,
 }
 
@@ -109,7 +109,8 @@ impl Letters {
 
     fn written(view: &spool::View, letter: &Letter) -> Written {
         let at = letter.received_at;
-        let plain = |run_id| Decided { run_id, event_time: at, received_at: at, own_time: false, opened: false };
+        let plain =
+            |run_id| Resolved { run_id, event_time: at, received_at: at, has_event_time: false, opened_run: false };
         match &letter.kept {
             Kept::Message { channel, aside, bytes, run_id } => Written {
                 channel: channel.clone(),
@@ -223,7 +224,7 @@ pub fn recover(recovery: &spool::Recovery, as_of: u64, tell: &mut dyn FnMut(Reco
                 decided,
                 channel: record.channel,
                 facts: message.as_ref().map(|message| {
-                    let time = EventTime { micros: decided.event_time, own: decided.own_time };
+                    let time = EventTime { micros: decided.event_time, own: decided.has_event_time };
                     Facts::of(message, time, decided.received_at, record.payload)
                 }),
                 seq: message.as_ref().and_then(wire::Message::seq),

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     config::Settings,
     dead_letter::{self, Browser, DeadLetterError, Filter, Letter as Kept},
-    event::{Decided, Kind, implicit_run_id},
+    event::{Kind, Resolved, implicit_run_id},
     frame::{Reason, Rejection, SetAside},
     lifecycle::Signal,
     metrics::Metrics,
@@ -63,7 +63,7 @@ pub async fn replay(
     let (_stopper, stop) = Signal::new();
     let (store, upkeep) = stores::open(settings, &metrics, stop);
     let shared = Arc::new(Shared::new(settings));
-    let linger = || if store.forgets() { settings.spool.linger } else { Duration::ZERO };
+    let linger = || if store.acks_may_be_lost() { settings.spool.linger } else { Duration::ZERO };
     let work = async {
         reach(&*store).await?;
         let commit = Confirmed(Arc::clone(&shared));
@@ -200,7 +200,7 @@ impl Shared {
     }
 
     /// What intake would have decided.
-    fn decide(&self, letter: &Kept) -> Result<Decided, Rejection> {
+    fn decide(&self, letter: &Kept) -> Result<Resolved, Rejection> {
         let message = wire::decode(&letter.payload, &self.limits)?;
         let received_at = letter.decided.received_at;
         let time = message.time(received_at, &self.zone);
@@ -208,7 +208,13 @@ impl Shared {
         let named = || implicit_run_id(&letter.info.channel, time.event_time, &letter.payload);
         let run_id = message.run_id().or(open).unwrap_or_else(named);
         let opened = message.run_id().is_none() && open.is_none();
-        Ok(Decided { run_id, event_time: time.event_time, received_at, own_time: time.own, opened })
+        Ok(Resolved {
+            run_id,
+            event_time: time.event_time,
+            received_at,
+            has_event_time: time.from_message,
+            opened_run: opened,
+        })
     }
 
     fn is_control(&self, channel: &str) -> bool {
@@ -321,7 +327,8 @@ mod tests {
     fn letter(offset: u64, kind: RecordKind, channel: &'static str) -> DeadLetter<'static> {
         let rejection = Rejection { reason: Reason::RejectedByStore, detail: "no".into() };
         let (aside, payload) = SetAside::new(rejection, &[b'x'; 1_000]);
-        let decided = Decided { run_id: Uuid::nil(), event_time: 17, received_at: 17, own_time: false, opened: false };
+        let decided =
+            Resolved { run_id: Uuid::nil(), event_time: 17, received_at: 17, has_event_time: false, opened_run: false };
         DeadLetter { aside, channel, decided, kind, spool_id: Uuid::nil(), offset, row: 0, payload }
     }
 

@@ -7,18 +7,18 @@
 use std::{env, os::unix::process::CommandExt, process::Command};
 
 /// See `mallopt(3)`.
-const THRESHOLD: &str = "MALLOC_MMAP_THRESHOLD_";
+const THRESHOLD_VARIABLE: &str = "MALLOC_MMAP_THRESHOLD_";
 /// 1 MiB: what is larger is rare, and large messages are.
-const BYTES: &str = "1048576";
+const THRESHOLD_BYTES: &str = "1048576";
 
 /// Starts the program again with a fixed threshold, in the same process; does nothing where one is set.
-pub(super) fn fix_threshold() {
-    if cfg!(not(target_env = "gnu")) || env::var_os(THRESHOLD).is_some() {
+pub(super) fn reexec_with_malloc_threshold() {
+    if cfg!(not(target_env = "gnu")) || env::var_os(THRESHOLD_VARIABLE).is_some() {
         return;
     }
     let Ok(program) = env::current_exe() else { return };
     let mut arguments = env::args_os();
     let name = arguments.next().unwrap_or_else(|| program.clone().into());
     // Returns only when it fails: the program was replaced a moment ago. Then it goes on with more memory than it needs.
-    let _ = Command::new(program).arg0(name).args(arguments).env(THRESHOLD, BYTES).exec();
+    let _ = Command::new(program).arg0(name).args(arguments).env(THRESHOLD_VARIABLE, THRESHOLD_BYTES).exec();
 }

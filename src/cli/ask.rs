@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 pub use self::credentials::Credentials;
 use self::{
-    remote::{Daemon, Remote},
+    remote::{DaemonClient, HttpResponse},
     url::Url,
 };
 use super::CliError;
@@ -35,7 +35,7 @@ use crate::{
 
 /// Where to ask.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Place {
+pub struct Target {
     /// Ask a daemon instead of the store: http://host:port, or https://
     #[arg(long, value_name = "URL", env = "CASCOR_INGEST_URL")]
     pub url: Option<String>,
@@ -44,38 +44,38 @@ pub struct Place {
 }
 
 /// Someone who answers.
-pub enum Asker {
+pub enum QueryClient {
     /// The API over the store, within this process.
-    Within(Box<Router>),
+    InProcess(Box<Router>),
     /// A daemon.
-    Daemon(Box<Daemon>),
+    Daemon(Box<DaemonClient>),
 }
 
 /// An answer that arrives piece by piece.
-pub enum Reply {
+pub enum QueryResponse {
     /// From within.
-    Within(Box<Response<Body>>),
+    InProcess(Box<Response<Body>>),
     /// From a daemon.
-    Daemon(Box<Remote>),
+    Daemon(Box<HttpResponse>),
 }
 
-impl Asker {
-    /// The one that `place` names, else the configured store.
+impl QueryClient {
+    /// The one that `target` names, else the configured store.
     ///
     /// # Errors
     /// When the address is none, or Cassandra cannot be reached.
-    pub async fn at(settings: &Settings, place: &Place) -> Result<Self, CliError> {
-        if let Some(url) = &place.url {
+    pub async fn connect(settings: &Settings, target: &Target) -> Result<Self, CliError> {
+        if let Some(url) = &target.url {
             let url = Url::parse(url).map_err(CliError::Usage)?;
-            return Ok(Self::Daemon(Box::new(Daemon::new(url, &place.credentials, &settings.http)?)));
+            return Ok(Self::Daemon(Box::new(DaemonClient::new(url, &target.credentials, &settings.http)?)));
         }
         let store = stores::open_once(settings).await;
         let store = store.map_err(|error| CliError::failed("failed to reach the store", error))?;
-        Ok(Self::of(store, &settings.http))
+        Ok(Self::in_process(store, &settings.http))
     }
 
     /// Of this store.
-    pub fn of(store: Arc<dyn Store>, limits: &api::Config) -> Self {
+    pub fn in_process(store: Arc<dyn Store>, limits: &api::Config) -> Self {
         let metrics = Metrics::new();
         let sight = Sight {
             config: Arc::new(limits.clone()),
@@ -95,14 +95,14 @@ impl Asker {
             memory: api::Memory::new(limits.memory, MemoryLimit::default()),
             compressions: Arc::new(Semaphore::new(0)),
         };
-        Self::Within(Box::new(api::router(sight)))
+        Self::InProcess(Box::new(api::router(sight)))
     }
 
     /// The answer to a GET.
     ///
     /// # Errors
     /// What the answer says, when it is no 2xx: 400 is a wrong argument, 404 a plain no.
-    pub async fn get(&self, path: &str) -> Result<Reply, CliError> {
+    pub async fn get(&self, path: &str) -> Result<QueryResponse, CliError> {
         self.request("GET", path, String::new()).await
     }
 
@@ -122,20 +122,22 @@ impl Asker {
         self.request("POST", path, body.to_string()).await?.json().await
     }
 
-    async fn request(&self, method: &str, path: &str, body: String) -> Result<Reply, CliError> {
-        let reply = match self {
-            Self::Within(router) => {
+    async fn request(&self, method: &str, path: &str, body: String) -> Result<QueryResponse, CliError> {
+        let response = match self {
+            Self::InProcess(router) => {
                 let request = Request::builder().method(method).uri(path).body(Body::from(body));
                 let request = request.map_err(|error| CliError::Usage(error.to_string()))?;
                 let Ok(response) = TowerToHyperService::new((**router).clone()).call(request).await;
-                Reply::Within(Box::new(response))
+                QueryResponse::InProcess(Box::new(response))
             }
-            Self::Daemon(daemon) => Reply::Daemon(Box::new(Remote::ask(daemon, method, path, &body).await?)),
+            Self::Daemon(daemon) => {
+                QueryResponse::Daemon(Box::new(HttpResponse::send(daemon, method, path, &body).await?))
+            }
         };
-        match reply.status() {
-            200..=299 => Ok(reply),
+        match response.status() {
+            200..=299 => Ok(response),
             status => {
-                let body = reply.bytes().await.unwrap_or_default();
+                let body = response.bytes().await.unwrap_or_default();
                 let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
                 let detail = match (answer["detail"].as_str(), self) {
                     (Some(detail), _) => detail.to_owned(),
@@ -146,7 +148,7 @@ impl Asker {
                 };
                 Err(match status {
                     400 => CliError::Usage(detail),
-                    404 => CliError::No(detail),
+                    404 => CliError::NegativeAnswer(detail),
                     401 => CliError::failed(
                         "the daemon wants a token that it knows (--token-file, or the variable CASCOR_INGEST_TOKEN)",
                         detail,
@@ -159,10 +161,10 @@ impl Asker {
     }
 }
 
-impl Reply {
+impl QueryResponse {
     fn status(&self) -> u16 {
         match self {
-            Self::Within(response) => response.status().as_u16(),
+            Self::InProcess(response) => response.status().as_u16(),
             Self::Daemon(remote) => remote.status,
         }
     }
@@ -173,7 +175,7 @@ impl Reply {
     /// When it breaks off.
     pub async fn next(&mut self) -> Result<Option<Bytes>, CliError> {
         match self {
-            Self::Within(response) => loop {
+            Self::InProcess(response) => loop {
                 let body = response.body_mut();
                 match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
                     None => return Ok(None),
@@ -195,7 +197,7 @@ impl Reply {
     /// What came behind the body, once it has ended.
     pub fn trailers(&self) -> &HeaderMap {
         match self {
-            Self::Within(response) => response.headers(),
+            Self::InProcess(response) => response.headers(),
             Self::Daemon(remote) => &remote.trailers,
         }
     }

@@ -18,9 +18,9 @@ use crate::{
 };
 
 /// Keys asked for in one step of a walk, and deleted in one command.
-const STEP: u32 = 500;
+const SCAN_COUNT: u32 = 500;
 /// Below our prefix, and no cache: deleting one would sign people out or make instances forget their runs.
-const KEPT: [&str; 2] = ["session:", "ingest:"];
+const PROTECTED_PREFIXES: [&str; 2] = ["session:", "ingest:"];
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -51,49 +51,49 @@ pub async fn run(settings: Settings, command: Command, json: bool) -> Result<(),
     let redis = &settings.redis;
     match command {
         Command::Get { key } => {
-            let key = below(prefix, &key);
-            get(&client, redis, &Wanted { max: value_max(&settings, &key), key }, json).await
+            let key = with_prefix(prefix, &key);
+            get(&client, redis, &KeyQuery { max: value_max(&settings, &key), key }, json).await
         }
         Command::Invalidate { pattern } => {
-            let pattern = format!("{}{}", literal(prefix), without(prefix, &pattern));
+            let pattern = format!("{}{}", escape_glob(prefix), without_prefix(prefix, &pattern));
             let deleted = delete(&client, redis, &pattern).await?;
             report(deleted, json)
         }
         Command::Clear => {
-            let deleted = delete(&client, redis, &format!("{}*", literal(prefix))).await?;
+            let deleted = delete(&client, redis, &format!("{}*", escape_glob(prefix))).await?;
             report(deleted, json)
         }
     }
 }
 
-fn without<'a>(prefix: &str, key: &'a str) -> &'a str {
+fn without_prefix<'a>(prefix: &str, key: &'a str) -> &'a str {
     key.strip_prefix(prefix).unwrap_or(key)
 }
 
-fn below(prefix: &str, key: &str) -> String {
-    format!("{prefix}{}", without(prefix, key))
+fn with_prefix(prefix: &str, key: &str) -> String {
+    format!("{prefix}{}", without_prefix(prefix, key))
 }
 
 /// A prefix as a pattern that matches itself only.
-fn literal(text: &str) -> String {
+fn escape_glob(text: &str) -> String {
     let special = |c: char| ['*', '?', '[', ']', '\\', '^'].contains(&c);
     text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
 /// Whether the key may be deleted.
 fn is_cache(prefix: &str, key: &str) -> bool {
-    key.strip_prefix(prefix).is_some_and(|rest| !KEPT.iter().any(|kept| rest.starts_with(kept)))
+    key.strip_prefix(prefix).is_some_and(|rest| !PROTECTED_PREFIXES.iter().any(|kept| rest.starts_with(kept)))
 }
 
 /// A key to show, and how long its value may be.
-struct Wanted {
+struct KeyQuery {
     key: String,
     max: usize,
 }
 
 /// The most that a value of ours has under this key.
 fn value_max(settings: &Settings, key: &str) -> usize {
-    match without(&settings.redis.key_prefix, key) {
+    match without_prefix(&settings.redis.key_prefix, key) {
         "history:latest" => settings.latest.history_bytes.as_usize(),
         name if name.ends_with(":latest") => settings.limits.message.as_usize() + LATEST_EXTRA,
         name if name.starts_with("ingest:") && !name.starts_with("ingest:run:") => STATUS_VALUE,
@@ -101,16 +101,16 @@ fn value_max(settings: &Settings, key: &str) -> usize {
     }
 }
 
-async fn get(client: &Client, redis: &redis::Config, wanted: &Wanted, json: bool) -> Result<(), CliError> {
-    let key = wanted.key.as_str();
+async fn get(client: &Client, redis: &redis::Config, query: &KeyQuery, json: bool) -> Result<(), CliError> {
+    let key = query.key.as_str();
     let failed = |error| failed(redis, format!("failed to read `{key}`"), Resource::Key(key), error);
     if key.contains(":session:") {
         return Err(CliError::Usage("sessions are not shown".into()));
     }
-    let value = match redis::read_value(client, key, wanted.max).await.map_err(failed)? {
+    let value = match redis::read_value(client, key, query.max).await.map_err(failed)? {
         Found::Usable(value) => value,
-        Found::Absent => return Err(CliError::No(format!("there is no key `{key}`"))),
-        Found::Unusable(why) => return Err(CliError::No(format!("`{key}` holds {why}; it is not shown"))),
+        Found::Absent => return Err(CliError::NegativeAnswer(format!("there is no key `{key}`"))),
+        Found::Unusable(why) => return Err(CliError::NegativeAnswer(format!("`{key}` holds {why}; it is not shown"))),
     };
     if !json {
         return output::line(&terminal::field(&value));
@@ -127,7 +127,7 @@ async fn delete(client: &Client, redis: &redis::Config, pattern: &str) -> Result
     let (mut cursor, mut deleted) = ("0".to_owned(), 0);
     loop {
         let (next, keys): (String, Vec<String>) =
-            client.scan_page(cursor, pattern, Some(STEP), Some(ScanType::String)).await.map_err(failed)?;
+            client.scan_page(cursor, pattern, Some(SCAN_COUNT), Some(ScanType::String)).await.map_err(failed)?;
         let ours: Vec<_> = keys.into_iter().filter(|key| is_cache(prefix, key)).collect();
         if !ours.is_empty() {
             deleted += client.unlink::<u64, _>(ours).await.map_err(failed)?;
@@ -164,9 +164,9 @@ mod tests {
             assert_eq!(is_cache("cascor:", key), cache, "{key}");
         }
         assert_eq!(
-            (below("cascor:", "metrics:latest"), below("cascor:", "cascor:x")),
+            (with_prefix("cascor:", "metrics:latest"), with_prefix("cascor:", "cascor:x")),
             ("cascor:metrics:latest".into(), "cascor:x".into())
         );
-        assert_eq!(literal("a*b[c]:"), "a\\*b\\[c\\]:");
+        assert_eq!(escape_glob("a*b[c]:"), "a\\*b\\[c\\]:");
     }
 }

@@ -30,7 +30,7 @@ pub fn run(global: &Global, args: &Args) -> Result<(), CliError> {
         }));
     }
     for warning in &loaded.warnings {
-        terminal::tell(format_args!("cascor-ingest: warning: {warning}"));
+        terminal::print_notice(format_args!("cascor-ingest: warning: {warning}"));
     }
     if args.print {
         let toml = settings.to_toml().map_err(|error| CliError::failed("failed to write the settings", error))?;

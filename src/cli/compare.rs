@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::{
     CliError,
-    ask::{Asker, Place, escape},
+    ask::{QueryClient, Target, escape},
     cells,
     lookup::{find_run, id},
     spark, table,
 };
 
 /// Points of a curve in one line.
-const WIDTH: usize = 60;
+const SPARKLINE_WIDTH: usize = 60;
 
 /// Arguments of `compare`.
 #[derive(Clone, Debug, clap::Args)]
@@ -31,23 +31,28 @@ pub struct CompareArgs {
     #[arg(long, value_name = "N")]
     pub points: Option<usize>,
     #[command(flatten)]
-    pub place: Place,
+    pub target: Target,
 }
 
 /// Compares.
 ///
 /// # Errors
 /// When a run is not found, or the store or the output fails.
-pub async fn compare(asker: &Asker, args: &CompareArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
-    let points = args.points.unwrap_or(if json { 1_000 } else { WIDTH });
+pub async fn compare(
+    client: &QueryClient,
+    args: &CompareArgs,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), CliError> {
+    let points = args.points.unwrap_or(if json { 1_000 } else { SPARKLINE_WIDTH });
     let mut path = format!("/api/compare?by={}&max_points={points}", args.by);
     for field in &args.field {
         path.push_str(&format!("&field={}", escape(field)));
     }
     for run in &args.runs {
-        path.push_str(&format!("&run_id={}", id(&find_run(asker, run).await?)));
+        path.push_str(&format!("&run_id={}", id(&find_run(client, run).await?)));
     }
-    let answer = asker.json(&path).await?;
+    let answer = client.json(&path).await?;
     if json {
         return table::json(out, &answer);
     }

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Longest wait for Redis to take a connection or to answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An operation that Redis did not do, and why; with the missing permission, where an ACL refuses it.
 pub fn failed(
@@ -61,21 +61,23 @@ async fn connect_with(redis: &redis::Config, policy: ReconnectPolicy) -> Result<
     let settings = settings.map_err(|error| CliError::failed(format!("failed to connect to `{url}`"), error))?;
     let client = Builder::from_config(settings)
         .with_connection_config(|connection| {
-            connection.connection_timeout = PATIENCE;
-            connection.internal_command_timeout = PATIENCE;
+            connection.connection_timeout = REDIS_TIMEOUT;
+            connection.internal_command_timeout = REDIS_TIMEOUT;
             connection.max_command_attempts = 1;
         })
-        .set_performance_config(PerformanceConfig { default_command_timeout: PATIENCE, ..Default::default() })
+        .set_performance_config(PerformanceConfig { default_command_timeout: REDIS_TIMEOUT, ..Default::default() })
         .set_policy(policy)
         .build()
         .map_err(failed)?;
-    match tokio::time::timeout(2 * PATIENCE, client.init()).await {
+    match tokio::time::timeout(2 * REDIS_TIMEOUT, client.init()).await {
         Ok(Ok(_)) => Ok(client),
         Ok(Err(error)) if !matches!(error.kind(), ErrorKind::IO | ErrorKind::Timeout) => Err(failed(error)),
         // The client's words are those of a programmer, and of TLS it has none.
         _ => Err(match redis::probe(redis).await {
             Err(error @ ConnectError::Tls(_)) => CliError::failed(format!("failed to connect to `{url}`"), error),
-            _ => CliError::No(format!("Redis does not answer at `{url}`: is it running, and is `redis.url` right?")),
+            _ => CliError::NegativeAnswer(format!(
+                "Redis does not answer at `{url}`: is it running, and is `redis.url` right?"
+            )),
         }),
     }
 }

@@ -23,10 +23,10 @@ use crate::{
 };
 
 /// What the daemon itself obeys.
-const OURS: [&str; 5] = ["pause", "resume", "flush", "reset", "status"];
+const DAEMON_COMMANDS: [&str; 5] = ["pause", "resume", "flush", "reset", "status"];
 
 /// What only trainers obey, and daemons rightly ignore.
-const THEIRS: [&str; 1] = ["stop"];
+const TRAINER_COMMANDS: [&str; 1] = ["stop"];
 
 /// Arguments of `control`.
 #[derive(Debug, clap::Args)]
@@ -57,7 +57,8 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
     let client = connect(redis).await?;
     let (id, message) = message(&args);
     let receipts = if args.wait { Some(subscribe(redis).await?) } else { None };
-    let expected = if args.wait { expected(&client, &settings, args.target.as_deref()).await? } else { Vec::new() };
+    let expected =
+        if args.wait { expected_daemons(&client, &settings, args.target.as_deref()).await? } else { Vec::new() };
     let listeners: i64 = client.publish(channel.as_str(), message.to_string()).await.map_err(|error| {
         failed(redis, format!("failed to publish on `{channel}`"), Resource::Channel(&channel), error)
     })?;
@@ -70,7 +71,7 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
             output::line(&format!("`{}` sent to {listeners} {noun} on {channel}", args.command))
         };
     };
-    let receipts = gather(receipts, &id, &expected, Instant::now() + args.timeout).await;
+    let receipts = collect_receipts(receipts, &id, &expected, Instant::now() + args.timeout).await;
     report(&args, &expected, &receipts, json)
 }
 
@@ -96,7 +97,7 @@ async fn subscribe(redis: &crate::redis::Config) -> Result<(Client, Receiver<Mes
 }
 
 /// The daemons that will answer.
-async fn expected(client: &Client, settings: &Settings, target: Option<&str>) -> Result<Vec<String>, CliError> {
+async fn expected_daemons(client: &Client, settings: &Settings, target: Option<&str>) -> Result<Vec<String>, CliError> {
     let all = status::instances(client, &settings.redis).await?;
     Ok(match target {
         None | Some("ingest" | "trainer") => all,
@@ -105,7 +106,12 @@ async fn expected(client: &Client, settings: &Settings, target: Option<&str>) ->
 }
 
 /// Receipts for `id`, until every expected daemon has answered (at least one) or the time is over.
-async fn gather(mut messages: Receiver<Message>, id: &str, expected: &[String], until: Instant) -> Vec<Value> {
+async fn collect_receipts(
+    mut messages: Receiver<Message>,
+    id: &str,
+    expected: &[String],
+    until: Instant,
+) -> Vec<Value> {
     let mut receipts: Vec<Value> = Vec::new();
     let complete = |receipts: &[Value]| {
         let answered = |name: &String| receipts.iter().any(|receipt| receipt["instance"] == name.as_str());
@@ -145,22 +151,28 @@ fn report(args: &Args, expected: &[String], receipts: &[Value], json: bool) -> R
         .collect();
     if receipts.is_empty() || !silent.is_empty() {
         let whom = if silent.is_empty() { "any daemon".to_owned() } else { silent.join(", ") };
-        return Err(CliError::No(format!("no receipt from {whom} within {}", units::format_duration(args.timeout))));
+        return Err(CliError::NegativeAnswer(format!(
+            "no receipt from {whom} within {}",
+            units::format_duration(args.timeout)
+        )));
     }
     let command = args.command.as_str();
-    let theirs = THEIRS.contains(&command) || args.target.as_deref() == Some("trainer");
+    let theirs = TRAINER_COMMANDS.contains(&command) || args.target.as_deref() == Some("trainer");
     let fine = |receipt: &&Value| receipt["outcome"] == "done" || (receipt["outcome"] == "ignored" && theirs);
-    if !theirs && !OURS.contains(&command) && receipts.iter().any(|receipt| receipt["outcome"] == "ignored") {
-        return Err(CliError::No(format!(
+    if !theirs && !DAEMON_COMMANDS.contains(&command) && receipts.iter().any(|receipt| receipt["outcome"] == "ignored")
+    {
+        return Err(CliError::NegativeAnswer(format!(
             "no daemon obeys `{command}`, so it was ignored; they obey {}",
-            OURS.join(", ")
+            DAEMON_COMMANDS.join(", ")
         )));
     }
     match receipts.iter().find(|receipt| !fine(receipt)) {
         None => Ok(()),
-        Some(bad) => {
-            Err(CliError::No(format!("{}: {}", output::cell(bad.get("instance")), output::cell(bad.get("outcome")))))
-        }
+        Some(bad) => Err(CliError::NegativeAnswer(format!(
+            "{}: {}",
+            output::cell(bad.get("instance")),
+            output::cell(bad.get("outcome"))
+        ))),
     }
 }
 
@@ -189,12 +201,12 @@ mod tests {
         }
         let until = Instant::now() + Duration::from_secs(5);
         let both = ["a".to_owned(), "b".to_owned()];
-        assert_eq!(gather(receiver, "me", &both, until).await.len(), 2);
+        assert_eq!(collect_receipts(receiver, "me", &both, until).await.len(), 2);
         assert!(Instant::now() < until, "it does not wait for more");
 
         let receiver = sender.subscribe();
         sender.send(receipt("a", "me", "done")).unwrap();
-        assert_eq!(gather(receiver, "me", &both, until).await.len(), 1);
+        assert_eq!(collect_receipts(receiver, "me", &both, until).await.len(), 1);
         assert!(Instant::now() >= until, "it waits for the silent one");
     }
 

@@ -28,7 +28,7 @@ pub enum Command {
         #[arg(long, short = 'n', default_value_t = 100, value_name = "N", value_parser = super::read::at_least_one)]
         limit: usize,
         #[command(flatten)]
-        which: Which,
+        filters: FilterArgs,
     },
     /// One of them, with its bytes.
     Show {
@@ -41,7 +41,7 @@ pub enum Command {
     /// Write them as JSON, one a line, oldest first.
     Export {
         #[command(flatten)]
-        which: Which,
+        filters: FilterArgs,
         /// A new file; absent: standard output.
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
@@ -51,14 +51,14 @@ pub enum Command {
     /// Decode them once more and store what can be stored now; drop that, keep the rest. A daemon may be running.
     Replay {
         #[command(flatten)]
-        which: Which,
+        filters: FilterArgs,
         /// Which, as `list` prints them; absent: all that the filters take.
         ids: Vec<u64>,
     },
     /// Drop them for good. A daemon may be running.
     Drop {
         #[command(flatten)]
-        which: Which,
+        filters: FilterArgs,
         /// Which, as `list` prints them.
         ids: Vec<u64>,
         /// All of them.
@@ -69,7 +69,7 @@ pub enum Command {
 
 /// Filters of every command.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Which {
+pub struct FilterArgs {
     /// Only with this reason, such as `malformed_json`.
     #[arg(long, value_parser = reason)]
     reason: Option<Reason>,
@@ -84,7 +84,7 @@ pub struct Which {
     until: Option<Micros>,
 }
 
-impl Which {
+impl FilterArgs {
     fn filter(self, ids: Vec<u64>, limit: Option<usize>) -> Filter {
         let Self { reason, channel, since, until } = self;
         Filter { reason, channel, since, until, limit, ids: ids.into_iter().collect() }
@@ -100,18 +100,19 @@ pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliE
     let dir = &settings.dead_letter.dir;
     let failed = |error| CliError::failed(format!("failed to use the dead letters in `{}`", dir.display()), error);
     match command {
-        Command::List { limit, which } => {
-            let letters = dead_letter::list(dir, &which.filter(Vec::new(), Some(limit))).map_err(failed)?;
+        Command::List { limit, filters } => {
+            let letters = dead_letter::list(dir, &filters.filter(Vec::new(), Some(limit))).map_err(failed)?;
             show_list(letters, json)
         }
         Command::Show { id, raw } => {
             let found = dead_letter::show(dir, id).map_err(failed)?;
-            let (info, bytes) = found.ok_or_else(|| CliError::No(format!("there is no dead letter {id}")))?;
+            let (info, bytes) =
+                found.ok_or_else(|| CliError::NegativeAnswer(format!("there is no dead letter {id}")))?;
             show_one(&info, &bytes, raw, json)
         }
-        Command::Export { which, output, permissions } => {
-            let mut lines = ndjson::Lines::to(output.as_deref(), permissions)?;
-            let mut browser = Browser::open(dir, which.filter(Vec::new(), None)).map_err(failed)?;
+        Command::Export { filters, output, permissions } => {
+            let mut lines = ndjson::NdjsonWriter::to(output.as_deref(), permissions)?;
+            let mut browser = Browser::open(dir, filters.filter(Vec::new(), None)).map_err(failed)?;
             loop {
                 let letters = browser.next_letters().map_err(failed)?;
                 if letters.is_empty() || !letters.iter().all(|letter| lines.put(&object(letter))) {
@@ -120,16 +121,16 @@ pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliE
             }
             let count = lines.finish()?;
             if output.is_some() {
-                terminal::tell(format_args!("{count} dead {} written", letters(count)));
+                terminal::print_notice(format_args!("{count} dead {} written", letters(count)));
             }
             Ok(())
         }
-        Command::Replay { which, ids } => block_on(replay(settings, which.filter(ids, None), json)),
-        Command::Drop { which, ids, all } => {
-            if all != (which.is_empty() && ids.is_empty()) {
+        Command::Replay { filters, ids } => block_on(replay(settings, filters.filter(ids, None), json)),
+        Command::Drop { filters, ids, all } => {
+            if all != (filters.is_empty() && ids.is_empty()) {
                 return Err(CliError::Usage("name the dead letters, or filter them, or say --all".into()));
             }
-            let found = dead_letter::list(dir, &which.filter(ids, None)).map_err(failed)?;
+            let found = dead_letter::list(dir, &filters.filter(ids, None)).map_err(failed)?;
             if !found.is_empty() {
                 dead_letter::marks::mark(dir, found.iter().map(|info| info.id), []).map_err(failed)?;
             }
@@ -168,7 +169,7 @@ async fn replay(settings: &Settings, filter: Filter, json: bool) -> Result<(), C
     }
     match failed.len() as u64 {
         0 => Ok(()),
-        count => Err(CliError::No(format!("{count} dead {} failed again, and stay", letters(count)))),
+        count => Err(CliError::NegativeAnswer(format!("{count} dead {} failed again, and stay", letters(count)))),
     }
 }
 

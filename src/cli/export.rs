@@ -23,7 +23,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     CliError,
-    ask::{Asker, Place, Reply, escape},
+    ask::{QueryClient, QueryResponse, Target, escape},
     lookup::{find_run, id},
     output::{self, Permissions},
 };
@@ -66,7 +66,7 @@ pub struct ExportArgs {
     #[arg(long, requires = "output")]
     pub resume: bool,
     #[command(flatten)]
-    pub place: Place,
+    pub target: Target,
 }
 
 impl ExportArgs {
@@ -83,7 +83,7 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> CliError {
 ///
 /// # Errors
 /// When a run is not found, the store fails, or the file cannot be written or is not what it should be.
-pub async fn export(asker: &Asker, mut args: ExportArgs, json: bool) -> Result<(), CliError> {
+pub async fn export(client: &QueryClient, mut args: ExportArgs, json: bool) -> Result<(), CliError> {
     if json && args.output.is_none() {
         args.format.get_or_insert_with(|| "json".into());
     }
@@ -98,41 +98,42 @@ pub async fn export(asker: &Asker, mut args: ExportArgs, json: bool) -> Result<(
     }
     let mut ids = Vec::new();
     for run in &args.runs {
-        ids.push(id(&find_run(asker, run).await?).to_owned());
+        ids.push(id(&find_run(client, run).await?).to_owned());
     }
     let Some(file) = &args.output else {
-        let reply = asker.get(&path(args, &ids, args.cursor.as_deref())).await?;
+        let reply = client.get(&path(args, &ids, args.cursor.as_deref())).await?;
         let mut sink = Sink::new(BufWriter::new(terminal::stdout()), Xxh3::new(), bar());
-        let reply = sink.take(reply, &|error| CliError::failed("failed to write to standard output", error)).await?;
-        return check(args.format(), &sink, reply.trailers()).map(drop);
+        let reply =
+            sink.write_body(reply, &|error| CliError::failed("failed to write to standard output", error)).await?;
+        return verify_checksum(args.format(), &sink, reply.trailers()).map(drop);
     };
     let part = file.with_file_name(format!("{}.part", name(file)?));
-    let begun = if args.resume { begun(args, &ids, file, &part)? } else { None };
-    let cursor = begun.as_ref().map(|begun| begun.cursor.clone()).or(args.cursor.clone());
-    let reply = asker.get(&path(args, &ids, cursor.as_deref())).await?;
-    let part_meta = beside(&part)?;
+    let partial = if args.resume { find_partial_export(args, &ids, file, &part)? } else { None };
+    let cursor = partial.as_ref().map(|partial| partial.cursor.clone()).or(args.cursor.clone());
+    let response = client.get(&path(args, &ids, cursor.as_deref())).await?;
+    let part_meta = meta_path(&part)?;
     let mode = args.permissions.mode;
-    let text = format!("{:#}\n", kind(args, &ids));
+    let text = format!("{:#}\n", export_properties(args, &ids));
     files::replace(&part_meta, text.as_bytes(), mode).map_err(failed(&part_meta))?;
-    let open = open(&part, begun.is_some(), mode).map_err(failed(&part))?;
+    let open = open(&part, partial.is_some(), mode).map_err(failed(&part))?;
     let target = BufWriter::with_capacity(1 << 20, open);
     let bar = bar();
     let mut sink = Sink::new(target, Xxh3::new(), bar.clone());
     // The file does not wait for the number of rows, which is only to be looked at, and may take a while.
-    let watched = async {
-        length(&bar, expected(asker, args, &ids).await);
+    let progress = async {
+        set_length(&bar, expected_rows(client, args, &ids).await);
         future::pending().await
     };
     let failed_part = failed(&part);
     let reply = tokio::select! {
-        reply = sink.take(reply, &failed_part) => reply?,
-        reply = watched => reply,
+        reply = sink.write_body(response, &failed_part) => reply?,
+        reply = progress => reply,
     };
-    let trailer = check(args.format(), &sink, reply.trailers())?;
+    let trailer = verify_checksum(args.format(), &sink, reply.trailers())?;
     sink.target.get_ref().sync_all().map_err(failed(&part))?;
-    let meta = describe(args, &ids, &part, begun.map_or(0, |begun| begun.rows), &trailer)?;
+    let meta = describe(args, &ids, &part, partial.map_or(0, |partial| partial.rows), &trailer)?;
     fs::rename(&part, file).map_err(failed(file))?;
-    let meta_file = beside(file)?;
+    let meta_file = meta_path(file)?;
     files::replace(&meta_file, format!("{meta:#}\n").as_bytes(), mode).map_err(failed(&meta_file))?;
     // What was written beside the part is told by that now.
     let _ = fs::remove_file(&part_meta);
@@ -140,14 +141,21 @@ pub async fn export(asker: &Asker, mut args: ExportArgs, json: bool) -> Result<(
 }
 
 /// What there is to be gone on with; an error, and nothing changed, where that is another export.
-fn begun(args: &ExportArgs, ids: &[String], file: &Path, part: &Path) -> Result<Option<resume::Begun>, CliError> {
+fn find_partial_export(
+    args: &ExportArgs,
+    ids: &[String],
+    file: &Path,
+    part: &Path,
+) -> Result<Option<resume::PartialExport>, CliError> {
     let refuse = |what: &str| {
         let file = file.display();
-        Err(CliError::No(format!("`{file}` cannot be gone on with: {what}; name another file, or leave out --resume")))
+        Err(CliError::NegativeAnswer(format!(
+            "`{file}` cannot be gone on with: {what}; name another file, or leave out --resume"
+        )))
     };
     // Two tables can look alike, and so can rows of two kinds; what was written beside the file knows.
     let there = if part.exists() { part } else { file };
-    let meta = fs::read(beside(there)?).unwrap_or_default();
+    let meta = fs::read(meta_path(there)?).unwrap_or_default();
     let meta: Value = serde_json::from_slice(&meta).unwrap_or_default();
     if meta["table"].as_str().is_some_and(|table| table != args.table) {
         return refuse("it is of another table");
@@ -157,10 +165,10 @@ fn begun(args: &ExportArgs, ids: &[String], file: &Path, part: &Path) -> Result<
         Some(false) if args.raw => return refuse("it was written without --raw"),
         _ => {}
     }
-    let wanted = resume::Wanted { format: args.format(), ids, head: export_head(&args.table) };
-    match resume::begun(file, part, &wanted) {
+    let request = resume::ExportRequest { format: args.format(), ids, head: export_head(&args.table) };
+    match resume::find_partial(file, part, &request) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => refuse(&error.to_string()),
-        begun => begun.map_err(failed(there)),
+        partial => partial.map_err(failed(there)),
     }
 }
 
@@ -178,12 +186,12 @@ fn open(part: &Path, resumed: bool, mode: u32) -> io::Result<File> {
 }
 
 /// The side file of an export, or of the part of one.
-fn beside(file: &Path) -> Result<PathBuf, CliError> {
+fn meta_path(file: &Path) -> Result<PathBuf, CliError> {
     Ok(file.with_file_name(format!("{}.meta.json", name(file)?)))
 }
 
 /// What is exported, and how.
-fn kind(args: &ExportArgs, ids: &[String]) -> Value {
+fn export_properties(args: &ExportArgs, ids: &[String]) -> Value {
     json!({ "runs": ids, "table": args.table, "format": args.format(), "raw": args.raw })
 }
 
@@ -214,13 +222,13 @@ fn path(args: &ExportArgs, ids: &[String], cursor: Option<&str>) -> String {
 }
 
 /// How many rows there will be, where that is known; only to be looked at.
-async fn expected(asker: &Asker, args: &ExportArgs, ids: &[String]) -> u64 {
+async fn expected_rows(client: &QueryClient, args: &ExportArgs, ids: &[String]) -> u64 {
     if args.table != "training_metrics" || !io::stderr().is_terminal() {
         return 0;
     }
     let mut rows = 0;
     for id in ids {
-        let answer = asker.json(&format!("/api/runs/{id}?limit=0")).await;
+        let answer = client.json(&format!("/api/runs/{id}?limit=0")).await;
         rows += answer.ok().and_then(|answer| answer["metric_count"].as_u64()).unwrap_or(0);
     }
     rows
@@ -237,7 +245,7 @@ fn bar() -> ProgressBar {
 }
 
 /// Now it is known how many there will be.
-fn length(bar: &ProgressBar, rows: u64) {
+fn set_length(bar: &ProgressBar, rows: u64) {
     if rows > 0 {
         bar.set_length(rows);
         bar.set_style(style("{wide_bar} {human_pos}/{human_len} rows  {per_sec}  {eta} left"));
@@ -261,8 +269,12 @@ impl<W: Write> Sink<W> {
         Self { target, hash, bytes: 0, bar }
     }
 
-    async fn take(&mut self, mut reply: Reply, failed: &impl Fn(io::Error) -> CliError) -> Result<Reply, CliError> {
-        while let Some(bytes) = reply.next().await? {
+    async fn write_body(
+        &mut self,
+        mut response: QueryResponse,
+        failed: &impl Fn(io::Error) -> CliError,
+    ) -> Result<QueryResponse, CliError> {
+        while let Some(bytes) = response.next().await? {
             self.target.write_all(&bytes).map_err(failed)?;
             self.hash.update(&bytes);
             self.bytes += bytes.len() as u64;
@@ -271,19 +283,21 @@ impl<W: Write> Sink<W> {
         }
         self.target.flush().map_err(failed)?;
         self.bar.finish_and_clear();
-        Ok(reply)
+        Ok(response)
     }
 }
 
 /// What the answer says about itself, once it is clear that this is what has arrived.
-fn check(format: &str, sink: &Sink<impl Write>, trailers: &HeaderMap) -> Result<Value, CliError> {
+fn verify_checksum(format: &str, sink: &Sink<impl Write>, trailers: &HeaderMap) -> Result<Value, CliError> {
     let text = |name: &str| trailers.get(name).and_then(|value| value.to_str().ok());
-    let said =
-        text("x-checksum-xxh3").ok_or_else(|| CliError::No("the answer has no trailer: it is not whole".into()))?;
+    let said = text("x-checksum-xxh3")
+        .ok_or_else(|| CliError::NegativeAnswer("the answer has no trailer: it is not whole".into()))?;
     let found = format!("{:016x}", sink.hash.digest());
     // JSON closes its object behind what is summed.
     if format != "json" && said != found {
-        return Err(CliError::No(format!("the checksum is {found}, and should be {said}: the file is damaged")));
+        return Err(CliError::NegativeAnswer(format!(
+            "the checksum is {found}, and should be {said}: the file is damaged"
+        )));
     }
     let gaps = text("x-gaps").and_then(|gaps| serde_json::from_str::<Value>(gaps).ok());
     Ok(json!({
@@ -307,7 +321,7 @@ fn describe(args: &ExportArgs, ids: &[String], part: &Path, before: u64, trailer
             }
         }
     }
-    let mut meta = kind(args, ids);
+    let mut meta = export_properties(args, ids);
     meta["rows"] = json!(before + trailer["rows"].as_u64().unwrap_or(0));
     meta["bytes"] = json!(bytes);
     meta["checksum_xxh3"] = json!(format!("{:016x}", hash.digest()));

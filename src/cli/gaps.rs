@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     CliError,
-    ask::Asker,
+    ask::QueryClient,
     lookup::{find_run, id},
     read, table,
 };
@@ -50,7 +50,7 @@ pub struct GapsArgs {
 }
 
 #[derive(Serialize)]
-struct Answer<'a> {
+struct GapsAnswer<'a> {
     gaps: JsonRows<'a, GapRow>,
     count: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,14 +70,14 @@ pub async fn gaps(
 ) -> Result<(), CliError> {
     let run = match &args.run {
         Some(text) => {
-            let found = find_run(&Asker::of(Arc::clone(&store), limits), text).await?;
+            let found = find_run(&QueryClient::in_process(Arc::clone(&store), limits), text).await?;
             let run_id = Uuid::try_parse(id(&found)).unwrap_or_default();
             Some(
                 store
                     .read_run(run_id)
                     .await
                     .map_err(unreadable)?
-                    .ok_or_else(|| CliError::No(format!("no run `{text}`")))?,
+                    .ok_or_else(|| CliError::NegativeAnswer(format!("no run `{text}`")))?,
             )
         }
         None => None,
@@ -92,7 +92,7 @@ pub async fn gaps(
     };
     if json {
         let missing = lacking.as_ref().map(|missing| value(missing, args.limit));
-        return table::json(out, &Answer { gaps: JsonRows(&rows), count: rows.len(), missing });
+        return table::json(out, &GapsAnswer { gaps: JsonRows(&rows), count: rows.len(), missing });
     }
     if let Some(missing) = &lacking {
         print_missing(out, missing, args.limit)?;

@@ -3,42 +3,42 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{CliError, ask::Asker};
+use super::{CliError, ask::QueryClient};
 use crate::event::run_id_from_text;
 
 /// Among how many of the newest runs a shortened id or a name is looked for.
-const NEWEST: usize = 1_000;
+const NEWEST_RUNS: usize = 1_000;
 
 /// The run that `text` names, as `/api/runs` shows it. Names may begin or end with blanks, so that the text is looked for as it
 /// is first, then without the blanks around it.
 ///
 /// # Errors
 /// When there is none, when there are several (the message lists some), or when nobody answers.
-pub async fn find_run(asker: &Asker, text: &str) -> Result<Value, CliError> {
+pub async fn find_run(client: &QueryClient, text: &str) -> Result<Value, CliError> {
     // The whole id or the whole name: found by key, however old the run is.
-    for reading in readings(text) {
-        match asker.json(&format!("/api/runs/{}?limit=0&count=none", run_id_from_text(reading))).await {
+    for reading in candidates(text) {
+        match client.json(&format!("/api/runs/{}?limit=0&count=none", run_id_from_text(reading))).await {
             Ok(mut answer) => return Ok(answer["run"].take()),
-            Err(CliError::No(_)) => {}
+            Err(CliError::NegativeAnswer(_)) => {}
             Err(other) => return Err(other),
         }
     }
     if text.is_empty() || Uuid::try_parse(text.trim()).is_ok() {
-        return Err(CliError::No(format!("there is no run `{text}`")));
+        return Err(CliError::NegativeAnswer(format!("there is no run `{text}`")));
     }
-    let (mut runs, mut path) = (Vec::new(), format!("/api/runs?limit={NEWEST}"));
-    while runs.len() < NEWEST {
-        let mut answer = asker.json(&path).await?;
+    let (mut runs, mut path) = (Vec::new(), format!("/api/runs?limit={NEWEST_RUNS}"));
+    while runs.len() < NEWEST_RUNS {
+        let mut answer = client.json(&path).await?;
         runs.append(answer["runs"].as_array_mut().unwrap_or(&mut Vec::new()));
         // It has fewer than there are where they are large.
         let Some(next) = answer["next"].as_str() else { break };
-        path = format!("/api/runs?limit={NEWEST}&before={next}");
+        path = format!("/api/runs?limit={NEWEST_RUNS}&before={next}");
     }
-    choose(&runs, text)
+    choose_run(&runs, text)
 }
 
 /// What a text may mean, the likeliest first.
-fn readings(text: &str) -> impl Iterator<Item = &str> {
+fn candidates(text: &str) -> impl Iterator<Item = &str> {
     let trimmed = Some(text.trim()).filter(|trimmed| *trimmed != text);
     [Some(text), trimmed].into_iter().flatten().filter(|reading| !reading.is_empty())
 }
@@ -48,7 +48,7 @@ pub fn id(run: &Value) -> &str {
     run["run_id"].as_str().unwrap_or_default()
 }
 
-fn choose(runs: &[Value], text: &str) -> Result<Value, CliError> {
+fn choose_run(runs: &[Value], text: &str) -> Result<Value, CliError> {
     let name = |run: &Value| run["run_name"].as_str().map(str::to_owned);
     let named =
         |reading: &str| -> Vec<&Value> { runs.iter().filter(|run| name(run).as_deref() == Some(reading)).collect() };
@@ -58,16 +58,16 @@ fn choose(runs: &[Value], text: &str) -> Result<Value, CliError> {
             |run: &&Value| id(run).starts_with(&prefix) || name(run).is_some_and(|name| name.starts_with(reading));
         runs.iter().filter(fits).collect()
     };
-    let mut found = readings(text).map(named).chain(readings(text).map(begins));
+    let mut found = candidates(text).map(named).chain(candidates(text).map(begins));
     let found = found.find(|found| !found.is_empty()).unwrap_or_default();
     match found.as_slice() {
         [run] => Ok((*run).clone()),
-        [] => {
-            Err(CliError::No(format!("no run `{text}` among the newest {NEWEST}; give the whole id of an older one")))
-        }
+        [] => Err(CliError::NegativeAnswer(format!(
+            "no run `{text}` among the newest {NEWEST_RUNS}; give the whole id of an older one"
+        ))),
         several => {
             let some: Vec<&str> = several.iter().take(5).map(|run| id(run)).collect();
-            Err(CliError::No(format!("`{text}` means {} runs: {}", several.len(), some.join(", "))))
+            Err(CliError::NegativeAnswer(format!("`{text}` means {} runs: {}", several.len(), some.join(", "))))
         }
     }
 }
@@ -113,7 +113,7 @@ mod tests {
             ("", None),
         ] {
             let expected = found.map(|n: usize| runs[n].clone());
-            assert_eq!(choose(&runs, text).ok(), expected, "{text:?}");
+            assert_eq!(choose_run(&runs, text).ok(), expected, "{text:?}");
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     CliError,
-    ask::{Asker, Place, escape},
+    ask::{QueryClient, Target, escape},
     cells,
     lookup::{find_run, id},
     read,
@@ -16,7 +16,7 @@ use super::{
 use crate::{curve::Field, render, units::Micros};
 
 /// Rows of one page.
-const PAGE: usize = 1_000;
+const PAGE_ROWS: usize = 1_000;
 
 /// Arguments of `metrics`.
 #[derive(Clone, Debug, clap::Args)]
@@ -45,15 +45,20 @@ pub struct MetricsArgs {
     #[arg(long, value_name = "N", conflicts_with_all = ["cursor", "limit"])]
     pub points: Option<usize>,
     #[command(flatten)]
-    pub place: Place,
+    pub target: Target,
 }
 
 /// Prints metrics of one run.
 ///
 /// # Errors
 /// When there is no such run, the cursor is none, or the store or the output fails.
-pub async fn metrics(asker: &Asker, args: &MetricsArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
-    let run = find_run(asker, &args.run).await?;
+pub async fn metrics(
+    client: &QueryClient,
+    args: &MetricsArgs,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), CliError> {
+    let run = find_run(client, &args.run).await?;
     let order = if args.ascending { "asc" } else { "desc" };
     let mut path = format!("/api/metrics/range?run_id={}", id(&run));
     for (name, at) in [("start_time", args.start), ("end_time", args.end)] {
@@ -66,7 +71,7 @@ pub async fn metrics(asker: &Asker, args: &MetricsArgs, json: bool, out: &mut im
     }
     let named: Vec<&str> = args.field.iter().map(|name| Field::canonical(name)).collect();
     if let Some(points) = args.points {
-        let answer = asker.json(&format!("{path}&max_points={points}&order=asc")).await?;
+        let answer = client.json(&format!("{path}&max_points={points}&order=asc")).await?;
         if json {
             return table::json(out, &answer);
         }
@@ -79,7 +84,7 @@ pub async fn metrics(asker: &Asker, args: &MetricsArgs, json: bool, out: &mut im
             false => table::line(out, "no curve: it takes two rows with a loss or an accuracy"),
         };
     }
-    let answer = pages(asker, &format!("{path}&order={order}"), args).await?;
+    let answer = pages(client, &format!("{path}&order={order}"), args).await?;
     if json {
         return table::json(out, &answer);
     }
@@ -96,12 +101,12 @@ pub async fn metrics(asker: &Asker, args: &MetricsArgs, json: bool, out: &mut im
 }
 
 /// As many pages as make up the limit, as one.
-async fn pages(asker: &Asker, path: &str, args: &MetricsArgs) -> Result<Value, CliError> {
+async fn pages(client: &QueryClient, path: &str, args: &MetricsArgs) -> Result<Value, CliError> {
     let (mut rows, mut cursor) = (Vec::new(), args.cursor.clone());
     loop {
-        let limit = (args.limit - rows.len()).clamp(1, PAGE);
+        let limit = (args.limit - rows.len()).clamp(1, PAGE_ROWS);
         let after = cursor.as_deref().map(|cursor| format!("&cursor={}", escape(cursor))).unwrap_or_default();
-        let mut page = asker.json(&format!("{path}&limit={limit}{after}")).await?;
+        let mut page = client.json(&format!("{path}&limit={limit}{after}")).await?;
         if let Value::Array(more) = page["metrics"].take() {
             rows.extend(more);
         }

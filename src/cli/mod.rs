@@ -36,7 +36,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     app::Reload,
-    config::{self, Problems, Settings, Sources},
+    config::{self, ConfigSources, Problems, Settings},
     files,
     logging::{self, LevelHandle},
     store::BoxError,
@@ -152,10 +152,10 @@ pub enum CliError {
     },
     /// It worked, and the answer is no.
     #[error("{0}")]
-    No(String),
+    NegativeAnswer(String),
     /// Not part of this build.
     #[error("`{0}` is not part of this build")]
-    NotYet(&'static str),
+    NotInThisBuild(&'static str),
 }
 
 impl CliError {
@@ -169,7 +169,7 @@ impl CliError {
         match self {
             Self::Config(_) => 78,
             Self::Usage(_) => 2,
-            Self::Failed { .. } | Self::No(_) | Self::NotYet(_) => 1,
+            Self::Failed { .. } | Self::NegativeAnswer(_) | Self::NotInThisBuild(_) => 1,
         }
     }
 }
@@ -183,7 +183,7 @@ pub fn run() -> Result<(), CliError> {
     let Cli { global, command } = Cli::parse();
     let listens = matches!(command, Command::Run(_) | Command::Serve(_));
     if listens {
-        allocator::fix_threshold();
+        allocator::reexec_with_malloc_threshold();
     }
     if let Command::Check(args) = &command {
         return check::run(&global, args);
@@ -219,7 +219,7 @@ pub fn run() -> Result<(), CliError> {
 
 impl Global {
     /// The sources that these flags name.
-    fn sources(&self) -> Sources {
+    fn sources(&self) -> ConfigSources {
         let named = [
             ("instance", &self.instance),
             ("state_dir", &self.state_dir),
@@ -229,7 +229,7 @@ impl Global {
             ("log.format", &self.log_format),
         ];
         let named = named.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text.clone()?)));
-        Sources::of_process(self.config.clone(), self.set.iter().cloned().chain(named).collect())
+        ConfigSources::of_process(self.config.clone(), self.set.iter().cloned().chain(named).collect())
     }
 
     /// The settings, with the log installed and its first lines written.

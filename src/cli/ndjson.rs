@@ -13,7 +13,7 @@ use crate::{files, terminal};
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Where lines go.
-pub struct Lines {
+pub struct NdjsonWriter {
     out: BufWriter<Box<dyn Write>>,
     path: Option<PathBuf>,
     failure: Option<io::Error>,
@@ -21,7 +21,7 @@ pub struct Lines {
     pub count: u64,
 }
 
-impl Lines {
+impl NdjsonWriter {
     /// Into a new file with these permissions; absent: to standard output.
     ///
     /// # Errors

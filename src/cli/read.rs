@@ -1,7 +1,7 @@
 //! `runs`, `show`, `metrics`, `compare`, `tail`, `gaps`: asks, and prints to standard output.
 
 use super::{
-    CliError, ask::Asker, compare::CompareArgs, export::ExportArgs, gaps::GapsArgs, metrics::MetricsArgs,
+    CliError, ask::QueryClient, compare::CompareArgs, export::ExportArgs, gaps::GapsArgs, metrics::MetricsArgs,
     runs::RunsArgs, show::ShowArgs, tail::TailArgs,
 };
 use crate::{app::stores, config::Settings, terminal};
@@ -24,32 +24,32 @@ pub async fn runs(settings: Settings, args: RunsArgs, json: bool) -> Result<(), 
 
 /// Shows one run.
 pub async fn show(settings: Settings, args: ShowArgs, json: bool) -> Result<(), CliError> {
-    let asker = Asker::at(&settings, &args.place).await?;
-    super::show::show(&asker, &args, json, &mut terminal::stdout()).await
+    let client = QueryClient::connect(&settings, &args.target).await?;
+    super::show::show(&client, &args, json, &mut terminal::stdout()).await
 }
 
 /// Prints metrics of one run.
 pub async fn metrics(settings: Settings, args: MetricsArgs, json: bool) -> Result<(), CliError> {
-    let asker = Asker::at(&settings, &args.place).await?;
-    super::metrics::metrics(&asker, &args, json, &mut terminal::stdout()).await
+    let client = QueryClient::connect(&settings, &args.target).await?;
+    super::metrics::metrics(&client, &args, json, &mut terminal::stdout()).await
 }
 
 /// Compares runs.
 pub async fn compare(settings: Settings, args: CompareArgs, json: bool) -> Result<(), CliError> {
-    let asker = Asker::at(&settings, &args.place).await?;
-    super::compare::compare(&asker, &args, json, &mut terminal::stdout()).await
+    let client = QueryClient::connect(&settings, &args.target).await?;
+    super::compare::compare(&client, &args, json, &mut terminal::stdout()).await
 }
 
 /// Exports runs.
 pub async fn export(settings: Settings, args: ExportArgs, json: bool) -> Result<(), CliError> {
-    let asker = Asker::at(&settings, &args.place).await?;
-    super::export::export(&asker, args, json).await
+    let client = QueryClient::connect(&settings, &args.target).await?;
+    super::export::export(&client, args, json).await
 }
 
 /// Follows a run.
 pub async fn tail(settings: Settings, args: TailArgs, json: bool) -> Result<(), CliError> {
-    let asker = Asker::at(&settings, &args.place).await?;
-    super::tail::tail(&asker, &args, json, &mut terminal::stdout()).await
+    let client = QueryClient::connect(&settings, &args.target).await?;
+    super::tail::tail(&client, &args, json, &mut terminal::stdout()).await
 }
 
 /// Prints what was missed.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     CliError,
-    ask::{Asker, Place, escape},
+    ask::{QueryClient, Target, escape},
     cells,
     connect::{connect, failed},
     lookup::{find_run, id},
@@ -41,7 +41,7 @@ pub struct RunsArgs {
     #[arg(long, value_name = "CURSOR")]
     pub before: Option<String>,
     #[command(flatten)]
-    pub place: Place,
+    pub target: Target,
 }
 
 /// What can be added to a run. It goes to the daemon as a message, so that it is merged like everything else about the run.
@@ -55,7 +55,7 @@ pub enum Change {
         #[arg(required = true, value_parser = NonEmptyStringValueParser::new())]
         tags: Vec<String>,
         #[command(flatten)]
-        place: Place,
+        target: Target,
     },
     /// Replace the notes of a run.
     Note {
@@ -65,7 +65,7 @@ pub enum Change {
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         text: String,
         #[command(flatten)]
-        place: Place,
+        target: Target,
     },
 }
 
@@ -74,18 +74,18 @@ pub enum Change {
 /// # Errors
 /// As [`list`] and as the change is refused.
 pub async fn run(settings: Settings, args: RunsArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
-    let (run, data, place) = match &args.change {
+    let (run, data, target) = match &args.change {
         None => {
-            let asker = Asker::at(&settings, &args.place).await?;
-            return list(&asker, &args, json, out).await;
+            let client = QueryClient::connect(&settings, &args.target).await?;
+            return list(&client, &args, json, out).await;
         }
-        Some(Change::Tag { run, tags, place }) => (run, json!({ "tags": tags }), place),
-        Some(Change::Note { run, text, place }) => (run, json!({ "notes": text }), place),
+        Some(Change::Tag { run, tags, target }) => (run, json!({ "tags": tags }), target),
+        Some(Change::Note { run, text, target }) => (run, json!({ "notes": text }), target),
     };
-    let asker = Asker::at(&settings, place).await?;
-    let found = find_run(&asker, run).await?;
-    if place.url.is_some() {
-        asker.post(&format!("/api/runs/{}/notes", id(&found)), &data).await?;
+    let client = QueryClient::connect(&settings, target).await?;
+    let found = find_run(&client, run).await?;
+    if target.url.is_some() {
+        client.post(&format!("/api/runs/{}/notes", id(&found)), &data).await?;
     } else {
         publish(&settings, id(&found), &data).await?;
     }
@@ -109,7 +109,7 @@ async fn publish(settings: &Settings, run_id: &str, data: &Value) -> Result<(), 
         failed(&settings.redis, format!("failed to publish on `{channel}`"), Resource::Channel(channel), error)
     })?;
     if listeners == 0 {
-        return Err(CliError::No(format!("no daemon listens on `{channel}`; nothing was changed")));
+        return Err(CliError::NegativeAnswer(format!("no daemon listens on `{channel}`; nothing was changed")));
     }
     Ok(())
 }
@@ -118,14 +118,14 @@ async fn publish(settings: &Settings, run_id: &str, data: &Value) -> Result<(), 
 ///
 /// # Errors
 /// When the cursor is none, or the store or the output fails.
-pub async fn list(asker: &Asker, args: &RunsArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
+pub async fn list(client: &QueryClient, args: &RunsArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
     let mut path = format!("/api/runs?limit={}", args.limit);
     for (name, value) in [("status", &args.status), ("dataset", &args.dataset), ("before", &args.before)] {
         if let Some(value) = value {
             path.push_str(&format!("&{name}={}", escape(value)));
         }
     }
-    let answer = asker.json(&path).await?;
+    let answer = client.json(&path).await?;
     if json {
         return table::json(out, &answer);
     }

@@ -79,11 +79,11 @@ async fn on_cassandra(settings: &Settings, command: Command, json: bool) -> Resu
             };
             let applied =
                 tool.apply(&tell).await.map_err(|error| CliError::failed("failed to apply the schema", error))?;
-            done(json, &format!("{}: {} statements applied, verified", applied.server, applied.steps.len()))
+            report_done(json, &format!("{}: {} statements applied, verified", applied.server, applied.steps.len()))
         }
         Command::Verify(_) => {
             let found = tool.verify().await.map_err(|error| CliError::failed("failed to verify the schema", error))?;
-            verdict(json, &texts(&found))
+            report_differences(json, &texts(&found))
         }
         Command::Print(_) => {
             let text = tool.print().map_err(|error| CliError::failed("failed to print the schema", error))?;
@@ -104,7 +104,7 @@ async fn on_sqlite(settings: &Settings, command: Command, json: bool) -> Result<
         Command::Apply(_) => {
             let store = sqlite::open(&settings.store.sqlite, &settings.store.retention, Metrics::new());
             store.ping().await.map_err(|error| CliError::failed(format!("failed to set up `{path}`"), error))?;
-            done(json, &format!("{path}: set up"))
+            report_done(json, &format!("{path}: set up"))
         }
         Command::Plan(_) | Command::Verify(_) => {
             let store = sqlite::open_read_only(&settings.store.sqlite, Metrics::new());
@@ -112,7 +112,7 @@ async fn on_sqlite(settings: &Settings, command: Command, json: bool) -> Result<
                 Ok(()) => Vec::new(),
                 Err(error) => vec![crate::logging::Chain(&error).to_string()],
             };
-            verdict(json, &found)
+            report_differences(json, &found)
         }
     }
 }
@@ -121,11 +121,11 @@ fn texts<T: Display>(items: &[T]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
 }
 
-fn done(json: bool, text: &str) -> Result<(), CliError> {
+fn report_done(json: bool, text: &str) -> Result<(), CliError> {
     if json { output::json(&json!({ "done": text })) } else { output::line(text) }
 }
 
-fn verdict(json: bool, differences: &[String]) -> Result<(), CliError> {
+fn report_differences(json: bool, differences: &[String]) -> Result<(), CliError> {
     if json {
         output::json(&json!({ "differences": differences }))?;
     } else {
@@ -134,6 +134,8 @@ fn verdict(json: bool, differences: &[String]) -> Result<(), CliError> {
     match differences.len() {
         0 if json => Ok(()),
         0 => output::line("the schema is as it should be"),
-        n => Err(CliError::No(format!("{n} differences; `cascor-ingest schema plan` says what `apply` would do"))),
+        n => Err(CliError::NegativeAnswer(format!(
+            "{n} differences; `cascor-ingest schema plan` says what `apply` would do"
+        ))),
     }
 }

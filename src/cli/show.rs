@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::{
     CliError,
-    ask::{Asker, Place},
+    ask::{QueryClient, Target},
     cells,
     lookup::{find_run, id},
     metrics, spark, table,
 };
 
 /// Points of a curve in one line.
-const WIDTH: usize = 60;
+const SPARKLINE_WIDTH: usize = 60;
 
 /// Arguments of `show`.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,29 +24,29 @@ pub struct ShowArgs {
     #[arg(long, short = 'n', value_name = "N")]
     pub limit: Option<usize>,
     #[command(flatten)]
-    pub place: Place,
+    pub target: Target,
 }
 
 /// Shows one run.
 ///
 /// # Errors
 /// When there is no such run, or the store or the output fails.
-pub async fn show(asker: &Asker, args: &ShowArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
-    let run_id = id(&find_run(asker, &args.run).await?).to_owned();
+pub async fn show(client: &QueryClient, args: &ShowArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
+    let run_id = id(&find_run(client, &args.run).await?).to_owned();
     let limit = args.limit.unwrap_or(if json { 1_000 } else { 10 });
-    let answer = asker.json(&format!("/api/runs/{run_id}?limit={limit}")).await?;
+    let answer = client.json(&format!("/api/runs/{run_id}?limit={limit}")).await?;
     if json {
         return table::json(out, &answer);
     }
     print_run(out, &answer["run"])?;
-    let path = format!("/api/metrics/range?run_id={run_id}&max_points={WIDTH}&order=asc");
-    print_curves(out, &asker.json(&path).await?)?;
+    let path = format!("/api/metrics/range?run_id={run_id}&max_points={SPARKLINE_WIDTH}&order=asc");
+    print_curves(out, &client.json(&path).await?)?;
     table::line(out, &format!("\nmetrics: {}", answer["metric_count"]))?;
     let rows = cells::list(&answer, "metrics");
     if !rows.is_empty() {
         metrics::print(out, rows)?;
     }
-    let events = asker.json(&format!("/api/runs/{run_id}/events?limit={}", limit.max(1))).await?;
+    let events = client.json(&format!("/api/runs/{run_id}/events?limit={}", limit.max(1))).await?;
     let events = cells::list(&events, "events");
     if events.is_empty() {
         return Ok(());

@@ -82,30 +82,30 @@ fn status(dir: &Path, json: bool) -> Result<(), CliError> {
 }
 
 fn verify(dir: &Path, json: bool) -> Result<(), CliError> {
-    refuse_held(dir)?;
+    require_unlocked(dir)?;
     let report = spool::verify(dir).map_err(failed(dir))?;
-    refuse_held(dir)?;
+    require_unlocked(dir)?;
     show(&report, json, true)?;
-    sound(&report)
+    require_sound(&report)
 }
 
 fn export(dir: &Path, args: &ExportArgs) -> Result<(), CliError> {
-    refuse_held(dir)?;
+    require_unlocked(dir)?;
     let from = if args.pending { spool::inspect(dir).map_err(failed(dir))?.committed.unwrap_or(0) } else { 0 };
-    let mut lines = ndjson::Lines::to(args.output.as_deref(), args.permissions)?;
+    let mut lines = ndjson::NdjsonWriter::to(args.output.as_deref(), args.permissions)?;
     let report = spool::read(dir, &mut |record| record.offset < from || lines.put(&object(record)));
     let report = report.map_err(failed(dir))?;
     let count = lines.finish()?;
-    refuse_held(dir)?;
+    require_unlocked(dir)?;
     if args.output.is_some() {
-        terminal::tell(format_args!("{count} {} written", records(count)));
+        terminal::print_notice(format_args!("{count} {} written", records(count)));
     }
-    sound(&report)
+    require_sound(&report)
 }
 
 async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), CliError> {
     let DrainArgs { dir, owner, deadletter } = args;
-    refuse_held(&dir)?;
+    require_unlocked(&dir)?;
     let whole = dir.canonicalize().unwrap_or_else(|_| dir.clone());
     let quarantine = whole.file_name().is_some_and(|name| name == spool::QUARANTINE);
     // What was set aside of a spool is beneath it, and its dead letters belong with those of that spool.
@@ -135,14 +135,14 @@ async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), C
     }
     let drained = drained.map_err(|error| match error {
         RefillError::DeadLetters(error @ DeadLetterError::Locked { .. }) => {
-            CliError::No(format!("{error}: stop it first, or say with --deadletter where else they go"))
+            CliError::NegativeAnswer(format!("{error}: stop it first, or say with --deadletter where else they go"))
         }
         error => CliError::failed(format!("failed to drain the spool in `{}`", dir.display()), error),
     })?;
     show_drained(&drained, &dead_letters, own, json)?;
     match drained.unreadable {
         0 => Ok(()),
-        lost => Err(CliError::No(format!("{lost} {} could not be read any more", records(lost)))),
+        lost => Err(CliError::NegativeAnswer(format!("{lost} {} could not be read any more", records(lost)))),
     }
 }
 
@@ -173,21 +173,23 @@ fn show_drained(drained: &Drained, dead_letters: &Path, own: bool, json: bool) -
 }
 
 /// What is read while a daemon writes it looks torn, and what it removes looks lost.
-fn refuse_held(dir: &Path) -> Result<(), CliError> {
+fn require_unlocked(dir: &Path) -> Result<(), CliError> {
     match spool::inspect(dir).map_err(failed(dir))?.holder {
         None => Ok(()),
-        Some(holder) => Err(CliError::No(format!(
+        Some(holder) => Err(CliError::NegativeAnswer(format!(
             "spool `{}` is in use by process {holder}: stop it first, or ask it with `spool status`",
             dir.display()
         ))),
     }
 }
 
-fn sound(report: &Report) -> Result<(), CliError> {
+fn require_sound(report: &Report) -> Result<(), CliError> {
     match (report.is_sound(), report.lost) {
         (true, _) => Ok(()),
-        (false, 0) => Err(CliError::No("the spool is damaged, but no record is lost".into())),
-        (false, lost) => Err(CliError::No(format!("{lost} {} lost; the rest is read as always", records(lost)))),
+        (false, 0) => Err(CliError::NegativeAnswer("the spool is damaged, but no record is lost".into())),
+        (false, lost) => {
+            Err(CliError::NegativeAnswer(format!("{lost} {} lost; the rest is read as always", records(lost))))
+        }
     }
 }
 
@@ -197,7 +199,7 @@ fn records(count: u64) -> &'static str {
 
 fn failed(dir: &Path) -> impl Fn(SpoolError) -> CliError {
     move |error| match error {
-        SpoolError::Absent { .. } => CliError::No(error.to_string()),
+        SpoolError::Absent { .. } => CliError::NegativeAnswer(error.to_string()),
         error => CliError::failed(format!("failed to read the spool in `{}`", dir.display()), error),
     }
 }

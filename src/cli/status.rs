@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     CliError,
-    ask::{Asker, Credentials, Place},
+    ask::{Credentials, QueryClient, Target},
     connect::{connect, failed},
     output,
 };
@@ -36,14 +36,14 @@ pub struct Args {
 pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliError> {
     // Orphans of another machine cannot be seen from here.
     let here = args.url.is_none();
-    let place = Place { url: args.url, credentials: args.credentials };
+    let target = Target { url: args.url, credentials: args.credentials };
     let found = if here {
         statuses(&settings, args.daemon.clone()).await
     } else {
-        told(&Asker::at(&settings, &place).await?, args.daemon.as_deref()).await
+        daemon_status(&QueryClient::connect(&settings, &target).await?, args.daemon.as_deref()).await
     };
-    let places = if here { places(&settings, &args.look_in) } else { Vec::new() };
-    let orphans = spool::orphans(&places, &settings.spool.dir);
+    let dirs = if here { orphan_search_dirs(&settings, &args.look_in) } else { Vec::new() };
+    let orphans = spool::orphans(&dirs, &settings.spool.dir);
     if json {
         let mut all: serde_json::Map<_, _> =
             found.as_ref().map_or_else(|_| Vec::new(), Clone::clone).into_iter().collect();
@@ -68,7 +68,7 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
     }
     if found?.is_empty() {
         let whom = args.daemon.map_or_else(|| "no daemon".into(), |daemon| format!("no daemon `{daemon}`"));
-        return Err(CliError::No(format!("{whom} has said anything within the last seconds")));
+        return Err(CliError::NegativeAnswer(format!("{whom} has said anything within the last seconds")));
     }
     Ok(())
 }
@@ -76,13 +76,13 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
 /// The key beside the names of instances.
 const ORPHANS: &str = "orphaned_spools";
 
-fn places(settings: &Settings, more: &[PathBuf]) -> Vec<PathBuf> {
-    let mut places = settings.spool.orphans_in.clone();
-    if places.is_empty() {
-        places.extend(settings.state_dir.parent().map(Path::to_owned));
+fn orphan_search_dirs(settings: &Settings, more: &[PathBuf]) -> Vec<PathBuf> {
+    let mut dirs = settings.spool.orphans_in.clone();
+    if dirs.is_empty() {
+        dirs.extend(settings.state_dir.parent().map(Path::to_owned));
     }
-    places.extend_from_slice(more);
-    places
+    dirs.extend_from_slice(more);
+    dirs
 }
 
 fn orphan((dir, report): &(PathBuf, Report)) -> Value {
@@ -95,11 +95,13 @@ fn orphan((dir, report): &(PathBuf, Report)) -> Value {
 }
 
 /// What one daemon says at the moment.
-async fn told(asker: &Asker, daemon: Option<&str>) -> Result<Vec<(String, Value)>, CliError> {
-    let status = asker.json("/api/status").await?;
+async fn daemon_status(client: &QueryClient, daemon: Option<&str>) -> Result<Vec<(String, Value)>, CliError> {
+    let status = client.json("/api/status").await?;
     let name = status["instance"].as_str().unwrap_or_default().to_owned();
     match daemon {
-        Some(daemon) if daemon != name => Err(CliError::No(format!("the daemon there is `{name}`, not `{daemon}`"))),
+        Some(daemon) if daemon != name => {
+            Err(CliError::NegativeAnswer(format!("the daemon there is `{name}`, not `{daemon}`")))
+        }
         _ => Ok(vec![(name, status)]),
     }
 }

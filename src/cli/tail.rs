@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     CliError,
-    ask::{Asker, Place, escape},
+    ask::{QueryClient, Target, escape},
     cells,
     lookup::{find_run, id},
     spark, table,
@@ -16,9 +16,9 @@ use super::{
 use crate::{render, units};
 
 /// How often it asks.
-const EVERY: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often it looks for a newer run, where none was named.
-const NEW_RUN: Duration = Duration::from_secs(5);
+const NEW_RUN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Arguments of `tail`.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,63 +32,68 @@ pub struct TailArgs {
     #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_duration)]
     pub duration: Option<Duration>,
     #[command(flatten)]
-    pub place: Place,
+    pub target: Target,
 }
 
 /// Follows until interrupted.
 ///
 /// # Errors
 /// When there is no such run, or the store or the output fails.
-pub async fn tail(asker: &Asker, args: &TailArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
+pub async fn tail(client: &QueryClient, args: &TailArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
     let until = args.duration.map(|duration| Instant::now() + duration);
     let over = || until.is_some_and(|until| Instant::now() >= until);
     let mut run = match &args.run {
-        Some(text) => Some(id(&find_run(asker, text).await?).to_owned()),
-        None => newest(asker).await?,
+        Some(text) => Some(id(&find_run(client, text).await?).to_owned()),
+        None => newest_run(client).await?,
     };
     let mut cursor = None;
-    let mut looked = Instant::now();
+    let mut checked_at = Instant::now();
     if !json {
         let head = ["TIME (UTC)", "RUN", "EPOCH", "UNITS", "LOSS", "ACC", "VAL LOSS", "VAL ACC", "PHASE"];
         line(out, &head.map(str::to_owned))?;
     }
     while !over() {
-        if args.run.is_none() && (run.is_none() || looked.elapsed() >= NEW_RUN) {
-            looked = Instant::now();
-            let found = newest(asker).await?;
+        if args.run.is_none() && (run.is_none() || checked_at.elapsed() >= NEW_RUN_INTERVAL) {
+            checked_at = Instant::now();
+            let found = newest_run(client).await?;
             if found != run {
                 (run, cursor) = (found, None);
             }
         }
         let Some(run_id) = &run else {
-            sleep(EVERY).await;
+            sleep(POLL_INTERVAL).await;
             continue;
         };
-        let rows = behind(asker, run_id, cursor.as_deref(), args.limit).await?;
+        let rows = rows_after(client, run_id, cursor.as_deref(), args.limit).await?;
         for row in &rows {
             show(out, row, json)?;
         }
         out.flush().map_err(|error| CliError::failed("failed to write the answer", error))?;
         match rows.last() {
-            Some(last) => cursor = of(last),
-            None => sleep(EVERY).await,
+            Some(last) => cursor = row_cursor(last),
+            None => sleep(POLL_INTERVAL).await,
         }
     }
     Ok(())
 }
 
-async fn newest(asker: &Asker) -> Result<Option<String>, CliError> {
-    let answer = asker.json("/api/runs?limit=1").await?;
+async fn newest_run(client: &QueryClient) -> Result<Option<String>, CliError> {
+    let answer = client.json("/api/runs?limit=1").await?;
     Ok(cells::list(&answer, "runs").first().map(|run| id(run).to_owned()))
 }
 
 /// The next rows, oldest first; at the beginning, the newest that there are.
-async fn behind(asker: &Asker, run: &str, cursor: Option<&str>, limit: usize) -> Result<Vec<Value>, CliError> {
+async fn rows_after(
+    client: &QueryClient,
+    run: &str,
+    cursor: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Value>, CliError> {
     let more = match cursor {
         Some(cursor) => format!("order=asc&limit=1000&cursor={}", escape(cursor)),
         None => format!("order=desc&limit={}", limit.max(1)),
     };
-    let mut answer = asker.json(&format!("/api/metrics/range?run_id={run}&{more}")).await?;
+    let mut answer = client.json(&format!("/api/metrics/range?run_id={run}&{more}")).await?;
     let mut rows = match answer["metrics"].take() {
         Value::Array(rows) => rows,
         _ => Vec::new(),
@@ -100,7 +105,7 @@ async fn behind(asker: &Asker, run: &str, cursor: Option<&str>, limit: usize) ->
 }
 
 /// The cursor behind a row.
-fn of(row: &Value) -> Option<String> {
+fn row_cursor(row: &Value) -> Option<String> {
     let at = render::parse_time(row["timestamp"].as_str()?).ok()?;
     Some(format!("{at}.{}", row["event_id"].as_i64()?))
 }

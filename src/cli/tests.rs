@@ -107,7 +107,7 @@ fn exit_statuses_are_the_contracts() {
         (CliError::Config(Problems(vec!["x".into()])), 78),
         (CliError::Usage("x".into()), 2),
         (CliError::failed("x", "y"), 1),
-        (CliError::No("x".into()), 1),
+        (CliError::NegativeAnswer("x".into()), 1),
     ] {
         assert_eq!(error.exit_status(), status, "{error}");
     }

@@ -10,12 +10,12 @@ use figment::{
 
 use super::{
     Settings, lists,
-    secrets::{self, Slot},
+    secrets::{self, PasswordSlot},
 };
 
 /// Which source a value comes from; a later one wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rank {
+pub enum Precedence {
     File,
     Credentials,
     OldEnvironment,
@@ -28,7 +28,7 @@ pub struct Layers {
     figment: Figment,
     /// The defaults: which keys exist, and of which type they are.
     shape: Dict,
-    slots: [Slot; 2],
+    slots: [PasswordSlot; 2],
     problems: Vec<String>,
     warnings: Vec<String>,
 }
@@ -82,14 +82,16 @@ impl Layers {
             match (known, value) {
                 (Some(Value::Dict(..)), Value::Dict(_, inner)) => self.set_dict(&key, inner, origin),
                 (None, _) => self.unknown(&key, origin),
-                (Some(Value::Array(..)), Value::String(_, text)) => self.set_text(&key, &text, Rank::File, origin),
-                (Some(_), value) => self.set(&key, value, Rank::File, origin),
+                (Some(Value::Array(..)), Value::String(_, text)) => {
+                    self.set_text(&key, &text, Precedence::File, origin)
+                }
+                (Some(_), value) => self.set(&key, value, Precedence::File, origin),
             }
         }
     }
 
     /// Lays `text` over `key`; the type of the default says how it is read.
-    pub fn set_text(&mut self, key: &str, text: &str, rank: Rank, origin: &str) {
+    pub fn set_text(&mut self, key: &str, text: &str, precedence: Precedence, origin: &str) {
         let value = match self.find(key) {
             None => return self.unknown(key, origin),
             Some(Value::Bool(..)) => boolean(text).map(Value::from),
@@ -98,32 +100,34 @@ impl Layers {
             Some(_) => Ok(Value::from(text)),
         };
         match value {
-            Ok(value) => self.set(key, value, rank, origin),
+            Ok(value) => self.set(key, value, precedence, origin),
             Err(problem) => self.problem(format!("`{key}` ({origin}) {problem}")),
         }
     }
 
     /// Lays the items of a list over `key`, each read as [`set_text`](Self::set_text) reads a whole list. Where the key is no
     /// list, they are one text.
-    pub fn set_items(&mut self, key: &str, items: &[String], rank: Rank, origin: &str) {
+    pub fn set_items(&mut self, key: &str, items: &[String], precedence: Precedence, origin: &str) {
         if !matches!(self.find(key), Some(Value::Array(..))) {
-            return self.set_text(key, &items.join(","), rank, origin);
+            return self.set_text(key, &items.join(","), precedence, origin);
         }
         let read: Result<Vec<_>, _> = items.iter().map(|item| lists::read(key, item)).collect();
         match read {
-            Ok(lists) => self.set(key, Value::from(lists.concat()), rank, origin),
+            Ok(lists) => self.set(key, Value::from(lists.concat()), precedence, origin),
             Err(problem) => self.problem(format!("`{key}` ({origin}) {problem}")),
         }
     }
 
-    fn set(&mut self, key: &str, mut value: Value, rank: Rank, origin: &str) {
+    fn set(&mut self, key: &str, mut value: Value, precedence: Precedence, origin: &str) {
         if matches!(self.find(key), Some(Value::Dict(..))) {
             return self.problem(format!("`{key}` ({origin}) is a section, not a value"));
         }
         if let Some((slot, file)) = slot_of(&mut self.slots, key) {
             match value.as_str() {
-                Some(path) if file => slot.set_file(path, rank, &mut self.problems),
-                Some(text) if rank != Rank::Flags => slot.set_text(text, rank, false, &mut self.problems),
+                Some(path) if file => slot.set_file(path, precedence, &mut self.problems),
+                Some(text) if precedence != Precedence::Flags => {
+                    slot.set_text(text, precedence, false, &mut self.problems)
+                }
                 Some(_) => {
                     self.problem(format!("`{key}` must not be a flag, which every user can read; use `{key}_file`"))
                 }
@@ -152,17 +156,17 @@ impl Layers {
             let split = secrets::split_url(url.trim());
             value = Value::from(split.url);
             if let Some(username) = split.username {
-                self.lay("redis.username", Value::from(username), origin);
+                self.merge_checked("redis.username", Value::from(username), origin);
             }
             if let Some((slot, _)) = slot_of(&mut self.slots, "redis.password") {
-                slot.set_text(&split.password.unwrap_or_default(), rank, true, &mut self.problems);
+                slot.set_text(&split.password.unwrap_or_default(), precedence, true, &mut self.problems);
             }
         }
-        self.lay(key, value, origin);
+        self.merge_checked(key, value, origin);
     }
 
     /// Takes the value only when the settings with it can be read: so every problem has its own key.
-    fn lay(&mut self, key: &str, value: Value, origin: &str) {
+    fn merge_checked(&mut self, key: &str, value: Value, origin: &str) {
         let candidate = self.figment.clone().merge(Serialized::default(key, value));
         match candidate.extract::<Settings>() {
             Ok(_) => self.figment = candidate,
@@ -173,7 +177,7 @@ impl Layers {
 
     fn unknown(&mut self, key: &str, origin: &str) {
         let mut keys = Vec::new();
-        leaves("", &self.shape, &mut keys);
+        leaf_keys("", &self.shape, &mut keys);
         // A section may be misspelt as well.
         let sections: BTreeSet<_> =
             keys.iter().flat_map(|key| key.match_indices('.').map(|(at, _)| key[..at].to_owned())).collect();
@@ -212,18 +216,18 @@ impl Layers {
 }
 
 /// The slot that `key` fills, and whether `key` names a file.
-fn slot_of<'a>(slots: &'a mut [Slot; 2], key: &str) -> Option<(&'a mut Slot, bool)> {
+fn slot_of<'a>(slots: &'a mut [PasswordSlot; 2], key: &str) -> Option<(&'a mut PasswordSlot, bool)> {
     let file = key.ends_with("_file");
     let name = key.strip_suffix("_file").unwrap_or(key);
     slots.iter_mut().find(|slot| slot.key == name).map(|slot| (slot, file))
 }
 
 /// Every key that holds a value.
-pub fn leaves(prefix: &str, dict: &Dict, keys: &mut Vec<String>) {
+pub fn leaf_keys(prefix: &str, dict: &Dict, keys: &mut Vec<String>) {
     for (name, value) in dict {
         let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
         match value {
-            Value::Dict(_, inner) => leaves(&key, inner, keys),
+            Value::Dict(_, inner) => leaf_keys(&key, inner, keys),
             _ => keys.push(key),
         }
     }

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::layers::{Layers, Rank, boolean};
+use super::layers::{Layers, Precedence, boolean};
 use crate::units;
 
 /// Old names that are another spelling of one key.
-const RENAMED: [(&str, &str); 12] = [
+const LEGACY_VARIABLES: [(&str, &str); 12] = [
     ("CASCOR_CACHE_ENABLED", "latest.enabled"),
     ("CASCOR_CACHE_REDIS_URL", "redis.url"),
     ("REDIS_PASSWORD", "redis.password"),
@@ -24,20 +24,20 @@ const RENAMED: [(&str, &str); 12] = [
 /// Lays the old names over the file. An empty variable is an unset one, as compose files write it.
 pub fn apply(env: &BTreeMap<String, String>, layers: &mut Layers) {
     let set = |name: &str| env.get(name).filter(|text| !text.is_empty());
-    for (name, key) in RENAMED {
+    for (name, key) in LEGACY_VARIABLES {
         let Some(text) = set(name) else { continue };
         let origin = format!("environment variable {name}");
         if key == "writer.flush_interval" {
-            seconds(key, text, Rank::OldEnvironment, &origin, layers);
+            seconds(key, text, Precedence::OldEnvironment, &origin, layers);
         } else {
-            layers.set_text(key, text, Rank::OldEnvironment, &origin);
+            layers.set_text(key, text, Precedence::OldEnvironment, &origin);
         }
     }
     if let Some(text) = cache_type_of(env) {
-        cache_type(text, Rank::OldEnvironment, "environment variable CASCOR_CACHE_TYPE", layers);
+        cache_type(text, Precedence::OldEnvironment, "environment variable CASCOR_CACHE_TYPE", layers);
     }
     if let Some(text) = set("CASCOR_CASSANDRA_ENABLED") {
-        cassandra_enabled(text, Rank::OldEnvironment, "environment variable CASCOR_CASSANDRA_ENABLED", layers);
+        cassandra_enabled(text, Precedence::OldEnvironment, "environment variable CASCOR_CASSANDRA_ENABLED", layers);
     }
 }
 
@@ -47,25 +47,25 @@ pub fn cache_type_of(env: &BTreeMap<String, String>) -> Option<&str> {
 }
 
 /// `redis` keeps the keys; `memory` is as disabled, because a cache inside the daemon is no use to anyone else.
-pub fn cache_type(text: &str, rank: Rank, origin: &str, layers: &mut Layers) {
+pub fn cache_type(text: &str, precedence: Precedence, origin: &str, layers: &mut Layers) {
     match text.trim().to_ascii_lowercase().as_str() {
         "redis" => {}
-        "memory" => layers.set_text("latest.enabled", "false", rank, origin),
+        "memory" => layers.set_text("latest.enabled", "false", precedence, origin),
         other => layers.problem(format!("`latest.enabled` ({origin}) must be `redis` or `memory`, not `{other}`")),
     }
 }
 
 /// Enabled selects Cassandra, disabled the file.
-pub fn cassandra_enabled(text: &str, rank: Rank, origin: &str, layers: &mut Layers) {
+pub fn cassandra_enabled(text: &str, precedence: Precedence, origin: &str, layers: &mut Layers) {
     match boolean(text) {
-        Ok(yes) => layers.set_text("store.kind", if yes { "cassandra" } else { "sqlite" }, rank, origin),
+        Ok(yes) => layers.set_text("store.kind", if yes { "cassandra" } else { "sqlite" }, precedence, origin),
         Err(problem) => layers.problem(format!("`store.kind` ({origin}) {problem}")),
     }
 }
 
 /// A duration as a number of seconds, perhaps with a fraction; text with a unit is taken as it is.
-pub fn seconds(key: &str, text: &str, rank: Rank, origin: &str, layers: &mut Layers) {
+pub fn seconds(key: &str, text: &str, precedence: Precedence, origin: &str, layers: &mut Layers) {
     let duration = text.trim().parse::<f64>().ok().and_then(|n| Duration::try_from_secs_f64(n).ok());
     let text = duration.map_or_else(|| text.to_owned(), units::format_duration);
-    layers.set_text(key, &text, rank, origin);
+    layers.set_text(key, &text, precedence, origin);
 }

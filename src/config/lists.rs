@@ -1,7 +1,7 @@
 //! Lists that are given as one text: by the environment, by a flag, by a variable of a YAML file.
 
 /// Hosts hold neither commas nor blanks nor semicolons, so that any of these separates them.
-const OF_HOSTS: &str = "store.cassandra.contact_points";
+const HOSTS_KEY: &str = "store.cassandra.contact_points";
 
 /// The items of a list: a JSON list of texts, else what commas separate.
 ///
@@ -15,7 +15,7 @@ pub fn read(key: &str, text: &str) -> Result<Vec<String>, String> {
     {
         return Ok(items);
     }
-    let separates = |c: char| c == ',' || key == OF_HOSTS && (c == ';' || c.is_whitespace());
+    let separates = |c: char| c == ',' || key == HOSTS_KEY && (c == ';' || c.is_whitespace());
     let items: Vec<String> =
         text.split(separates).map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect();
     // A channel may be called `a b` or `a;b`, but in a list that mostly means two channels.
@@ -40,16 +40,16 @@ mod tests {
     #[test]
     fn a_list_is_read_however_it_is_separated() {
         for (key, text, items) in [
-            (OF_HOSTS, "c1,c2", &["c1", "c2"][..]),
-            (OF_HOSTS, " c1 , c2,", &["c1", "c2"]),
-            (OF_HOSTS, "c1;c2", &["c1", "c2"]),
-            (OF_HOSTS, "c1 c2\n", &["c1", "c2"]),
-            (OF_HOSTS, "c1:9043; [::1]:9042", &["c1:9043", "[::1]:9042"]),
-            (OF_HOSTS, "[\"c1\",\"c2\"]", &["c1", "c2"]),
-            (OF_HOSTS, "[::1]:9042", &["[::1]:9042"]),
-            (OF_HOSTS, "[\"c1\",", &["[\"c1\""]),
-            (OF_HOSTS, "", &[]),
-            (OF_HOSTS, "[]", &[]),
+            (HOSTS_KEY, "c1,c2", &["c1", "c2"][..]),
+            (HOSTS_KEY, " c1 , c2,", &["c1", "c2"]),
+            (HOSTS_KEY, "c1;c2", &["c1", "c2"]),
+            (HOSTS_KEY, "c1 c2\n", &["c1", "c2"]),
+            (HOSTS_KEY, "c1:9043; [::1]:9042", &["c1:9043", "[::1]:9042"]),
+            (HOSTS_KEY, "[\"c1\",\"c2\"]", &["c1", "c2"]),
+            (HOSTS_KEY, "[::1]:9042", &["[::1]:9042"]),
+            (HOSTS_KEY, "[\"c1\",", &["[\"c1\""]),
+            (HOSTS_KEY, "", &[]),
+            (HOSTS_KEY, "[]", &[]),
             (CHANNELS, "a, lab:*:b", &["a", "lab:*:b"]),
             (CHANNELS, "[\"a b\", \"c;d\"]", &["a b", "c;d"]),
             (CHANNELS, "[ab]*,c", &["[ab]*", "c"]),

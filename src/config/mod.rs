@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api, control, dead_letter, files, intake, latest, logging, redis, spool, store, units, wire::Limits, writer,
 };
-use layers::{Layers, Rank};
+use layers::{Layers, Precedence};
 
 /// Prefix of the environment variables that set a key: `CASCOR_INGEST__SPOOL__CAPACITY` is `spool.capacity`.
 pub const ENV_PREFIX: &str = "CASCOR_INGEST__";
@@ -90,7 +90,7 @@ impl Default for Settings {
 
 /// Where settings come from. Tests bring their own environment.
 #[derive(Clone, Debug, Default)]
-pub struct Sources {
+pub struct ConfigSources {
     /// The file of `--config`.
     pub file: Option<PathBuf>,
     /// The environment.
@@ -99,7 +99,7 @@ pub struct Sources {
     pub flags: Vec<(String, String)>,
 }
 
-impl Sources {
+impl ConfigSources {
     /// The file and flags of the command line, with the environment of this process.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Self {
         // Text that is no UTF-8 keeps its name, so that a bad value is reported and not passed over.
@@ -141,7 +141,7 @@ impl std::error::Error for Problems {}
 ///
 /// # Errors
 /// Every problem, at once.
-pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+pub fn load(sources: &ConfigSources) -> Result<Loaded, Problems> {
     load_for(sources, false)
 }
 
@@ -149,11 +149,11 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
 ///
 /// # Errors
 /// Every problem, at once.
-pub fn load_to_listen(sources: &Sources) -> Result<Loaded, Problems> {
+pub fn load_to_listen(sources: &ConfigSources) -> Result<Loaded, Problems> {
     load_for(sources, true)
 }
 
-fn load_for(sources: &Sources, listens: bool) -> Result<Loaded, Problems> {
+fn load_for(sources: &ConfigSources, listens: bool) -> Result<Loaded, Problems> {
     let mut layers = Layers::new();
     if let Some(path) = &sources.file {
         read_file(path, sources, &mut layers);
@@ -163,11 +163,11 @@ fn load_for(sources: &Sources, listens: bool) -> Result<Loaded, Problems> {
     for (name, text) in &sources.env {
         if let Some(key) = name.strip_prefix(ENV_PREFIX) {
             let key = key.to_ascii_lowercase().replace("__", ".");
-            layers.set_text(&key, text, Rank::Environment, &format!("environment variable {name}"));
+            layers.set_text(&key, text, Precedence::Environment, &format!("environment variable {name}"));
         }
     }
     for (key, text) in &sources.flags {
-        layers.set_text(key, text, Rank::Flags, "command line");
+        layers.set_text(key, text, Precedence::Flags, "command line");
     }
     let (mut settings, mut problems, mut warnings) = layers.finish();
     settings.fill_in(&sources.env, &mut problems);
@@ -180,7 +180,7 @@ fn load_for(sources: &Sources, listens: bool) -> Result<Loaded, Problems> {
     if problems.is_empty() { Ok(Loaded { settings, warnings }) } else { Err(Problems(problems)) }
 }
 
-fn read_file(path: &Path, sources: &Sources, layers: &mut Layers) {
+fn read_file(path: &Path, sources: &ConfigSources, layers: &mut Layers) {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => return layers.problem(format!("`{}` cannot be read: {error}", path.display())),

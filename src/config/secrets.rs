@@ -5,25 +5,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::layers::{Layers, Rank};
+use super::layers::{Layers, Precedence};
 use crate::secret::Secret;
 
 /// A password on its way to the settings.
 #[derive(Debug)]
-pub struct Slot {
+pub struct PasswordSlot {
     /// The key it fills.
     pub key: &'static str,
     /// Name of its systemd credential.
     pub credential: &'static str,
-    held: Option<Held>,
+    candidate: Option<Candidate>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct Candidate {
     value: Value,
-    rank: Rank,
+    precedence: Precedence,
     /// Came inside a URL: an explicit password of the same layer wins.
-    weak: bool,
+    from_url: bool,
 }
 
 #[derive(Debug)]
@@ -33,9 +33,9 @@ enum Value {
 }
 
 /// Every password there is.
-pub fn slots() -> [Slot; 2] {
+pub fn slots() -> [PasswordSlot; 2] {
     [("redis.password", "redis-password"), ("store.cassandra.password", "cassandra-password")]
-        .map(|(key, credential)| Slot { key, credential, held: None })
+        .map(|(key, credential)| PasswordSlot { key, credential, candidate: None })
 }
 
 /// Points the slots, and the files of the HTTP side, at systemd's credentials, where there are any.
@@ -44,49 +44,54 @@ pub fn credentials(env: &BTreeMap<String, String>, layers: &mut Layers) {
     for slot in slots() {
         let path = Path::new(directory).join(slot.credential);
         if path.exists() {
-            layers.set_text(&format!("{}_file", slot.key), &path.to_string_lossy(), Rank::Credentials, "credential");
+            layers.set_text(
+                &format!("{}_file", slot.key),
+                &path.to_string_lossy(),
+                Precedence::Credentials,
+                "credential",
+            );
         }
     }
     for (name, key) in [("http-tokens", "http.tokens_file"), ("http-session-key", "http.session_key_file")] {
         let path = Path::new(directory).join(name);
         if path.exists() {
-            layers.set_text(key, &path.to_string_lossy(), Rank::Credentials, "credential");
+            layers.set_text(key, &path.to_string_lossy(), Precedence::Credentials, "credential");
         }
     }
 }
 
-impl Slot {
+impl PasswordSlot {
     /// Takes a password as text; an empty one is none.
-    pub fn set_text(&mut self, text: &str, rank: Rank, weak: bool, problems: &mut Vec<String>) {
+    pub fn set_text(&mut self, text: &str, precedence: Precedence, from_url: bool, problems: &mut Vec<String>) {
         let secret = Secret::new(text);
         if !secret.is_empty() {
-            self.set(Held { value: Value::Text(secret), rank, weak }, problems);
+            self.set(Candidate { value: Value::Text(secret), precedence, from_url }, problems);
         }
     }
 
     /// Takes the file that holds the password.
-    pub fn set_file(&mut self, path: &str, rank: Rank, problems: &mut Vec<String>) {
+    pub fn set_file(&mut self, path: &str, precedence: Precedence, problems: &mut Vec<String>) {
         let path = path.trim();
         if !path.is_empty() {
-            self.set(Held { value: Value::File(path.into()), rank, weak: false }, problems);
+            self.set(Candidate { value: Value::File(path.into()), precedence, from_url: false }, problems);
         }
     }
 
-    fn set(&mut self, new: Held, problems: &mut Vec<String>) {
-        if let Some(old) = self.held.as_ref().filter(|old| old.rank == new.rank) {
-            if new.weak && !old.weak {
+    fn set(&mut self, new: Candidate, problems: &mut Vec<String>) {
+        if let Some(old) = self.candidate.as_ref().filter(|old| old.precedence == new.precedence) {
+            if new.from_url && !old.from_url {
                 return;
             }
-            if !old.weak && std::mem::discriminant(&old.value) != std::mem::discriminant(&new.value) {
+            if !old.from_url && std::mem::discriminant(&old.value) != std::mem::discriminant(&new.value) {
                 problems.push(format!("`{0}` and `{0}_file` are both set; keep one", self.key));
             }
         }
-        self.held = Some(new);
+        self.candidate = Some(new);
     }
 
     /// The password, or the file that holds it: a connection reads that when it is made.
     pub fn finish(self) -> (Option<Secret>, Option<PathBuf>) {
-        match self.held.map(|held| held.value) {
+        match self.candidate.map(|held| held.value) {
             None => (None, None),
             Some(Value::Text(secret)) => (Some(secret), None),
             Some(Value::File(path)) => (None, Some(path)),

@@ -13,14 +13,14 @@ const PASSWORD: &str = "0123hunter2/@#";
 /// A directory that outlives the call, and what a test says about the sources.
 struct Case {
     dir: tempfile::TempDir,
-    sources: Sources,
+    sources: ConfigSources,
 }
 
 impl Case {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let env = [("HOME".to_owned(), "/home/x".to_owned())].into();
-        Self { dir, sources: Sources { env, ..Sources::default() } }
+        Self { dir, sources: ConfigSources { env, ..ConfigSources::default() } }
     }
 
     fn file(mut self, name: &str, text: &str) -> Self {
@@ -68,7 +68,7 @@ fn shipped_file_is_the_defaults_and_names_every_key() {
 
     let Value::Dict(_, shape) = Value::serialize(Settings::default()).unwrap() else { panic!() };
     let mut keys = Vec::new();
-    layers::leaves("", &shape, &mut keys);
+    layers::leaf_keys("", &shape, &mut keys);
     let mut section = String::new();
     let mut named = Vec::new();
     for line in SHIPPED.lines() {

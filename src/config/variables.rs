@@ -10,7 +10,7 @@ const DEPTH_MAX: usize = 16;
 
 /// Why a value cannot be made.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum ExpandError {
     /// A variable without a default is not set.
     Unset {
         /// Its name.
@@ -26,11 +26,11 @@ pub enum Fault {
 ///
 /// # Errors
 /// When one has no value, or cannot be read.
-pub fn expand(text: &str, env: &BTreeMap<String, String>) -> Result<String, Fault> {
+pub fn expand(text: &str, env: &BTreeMap<String, String>) -> Result<String, ExpandError> {
     replace(text, env, 0)
 }
 
-fn replace(text: &str, env: &BTreeMap<String, String>, depth: usize) -> Result<String, Fault> {
+fn replace(text: &str, env: &BTreeMap<String, String>, depth: usize) -> Result<String, ExpandError> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
@@ -39,7 +39,7 @@ fn replace(text: &str, env: &BTreeMap<String, String>, depth: usize) -> Result<S
             out.push('$');
             rest = after;
         } else if let Some(after) = after.strip_prefix('{') {
-            let end = closing(after).ok_or(Fault::Syntax("`${` without its `}`"))?;
+            let end = closing(after).ok_or(ExpandError::Syntax("`${` without its `}`"))?;
             out.push_str(&braced(&after[..end], env, depth)?);
             rest = &after[end + 1..];
         } else {
@@ -47,7 +47,7 @@ fn replace(text: &str, env: &BTreeMap<String, String>, depth: usize) -> Result<S
             match env.get(name) {
                 _ if name.is_empty() => out.push('$'),
                 Some(value) => out.push_str(value),
-                None => return Err(Fault::Unset { name: name.to_owned(), bare: true }),
+                None => return Err(ExpandError::Unset { name: name.to_owned(), bare: true }),
             }
             rest = &after[name.len()..];
         }
@@ -57,19 +57,19 @@ fn replace(text: &str, env: &BTreeMap<String, String>, depth: usize) -> Result<S
 }
 
 /// What stands between the braces.
-fn braced(inside: &str, env: &BTreeMap<String, String>, depth: usize) -> Result<String, Fault> {
+fn braced(inside: &str, env: &BTreeMap<String, String>, depth: usize) -> Result<String, ExpandError> {
     let (name, rest) = inside.split_at(name_len(inside));
     if name.is_empty() {
-        return Err(Fault::Syntax("`${` without the name of a variable behind it"));
+        return Err(ExpandError::Syntax("`${` without the name of a variable behind it"));
     }
-    let unset = || Err(Fault::Unset { name: name.to_owned(), bare: false });
+    let unset = || Err(ExpandError::Unset { name: name.to_owned(), bare: false });
     let value = env.get(name);
     let (value, default) = match (rest.strip_prefix(':'), rest.strip_prefix('-')) {
         (Some(default), _) => (value.filter(|value| !value.is_empty()), default.strip_prefix('-').unwrap_or(default)),
         (None, Some(default)) => (value, default),
         (None, None) if rest.is_empty() => return value.map_or_else(unset, |value| Ok(value.clone())),
         (None, None) => {
-            return Err(Fault::Syntax(
+            return Err(ExpandError::Syntax(
                 "a variable with something else than `:-default`, `:default` or `}` behind its name",
             ));
         }
@@ -78,8 +78,8 @@ fn braced(inside: &str, env: &BTreeMap<String, String>, depth: usize) -> Result<
         (Some(value), _) => Ok(value.clone()),
         // A shell's `${VAR:?message}`: it must be set.
         (None, Some('?')) => unset(),
-        (None, Some('+')) => Err(Fault::Syntax("`:+` behind the name of a variable, which is not understood")),
-        (None, _) if depth >= DEPTH_MAX => Err(Fault::Syntax("defaults within defaults, too deep")),
+        (None, Some('+')) => Err(ExpandError::Syntax("`:+` behind the name of a variable, which is not understood")),
+        (None, _) if depth >= DEPTH_MAX => Err(ExpandError::Syntax("defaults within defaults, too deep")),
         (None, _) => replace(default, env, depth + 1),
     }
 }
@@ -162,11 +162,11 @@ mod tests {
             ("${NO:?say it}", "NO", false),
             ("${NO:-${ALSO_NO}}", "ALSO_NO", false),
         ] {
-            assert_eq!(expand(text, &env()), Err(Fault::Unset { name: name.into(), bare }), "{text}");
+            assert_eq!(expand(text, &env()), Err(ExpandError::Unset { name: name.into(), bare }), "{text}");
         }
         let deep = format!("{}x{}", "${NO:".repeat(50), "}".repeat(50));
         for text in ["${A", "${NO:-${A}", "${}", "${1}", "${A b}", "${NO:+x}", deep.as_str()] {
-            assert!(matches!(expand(text, &env()), Err(Fault::Syntax(_))), "{text}: {:?}", expand(text, &env()));
+            assert!(matches!(expand(text, &env()), Err(ExpandError::Syntax(_))), "{text}: {:?}", expand(text, &env()));
         }
     }
 }

@@ -6,16 +6,16 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    layers::{Layers, Rank, boolean},
+    layers::{Layers, Precedence, boolean},
     legacy,
-    variables::{self, Fault},
+    variables::{self, ExpandError},
 };
 
 /// A section of the old file and the keys it sets.
-type Table = &'static [(&'static str, Meaning)];
+type KeyTable = &'static [(&'static str, KeyMapping)];
 
 #[derive(Clone, Copy)]
-enum Meaning {
+enum KeyMapping {
     /// Another name for one of our keys.
     Key(&'static str),
     /// The same, given in seconds.
@@ -28,9 +28,9 @@ enum Meaning {
     Nothing,
 }
 
-use Meaning::{CacheType, CassandraEnabled, Key, Nothing, Seconds};
+use KeyMapping::{CacheType, CassandraEnabled, Key, Nothing, Seconds};
 
-const CASSANDRA: Table = &[
+const CASSANDRA: KeyTable = &[
     ("enabled", CassandraEnabled),
     ("contact_points", Key("store.cassandra.contact_points")),
     ("port", Key("store.cassandra.port")),
@@ -47,7 +47,7 @@ const CASSANDRA: Table = &[
     ("auth_provider.password", Key("store.cassandra.password")),
 ];
 
-const CACHE: Table = &[
+const CACHE: KeyTable = &[
     ("enabled", Key("latest.enabled")),
     ("type", CacheType),
     ("password", Key("redis.password")),
@@ -74,14 +74,14 @@ pub fn apply(text: &str, path: &Path, env: &BTreeMap<String, String>, layers: &m
             return layers.problem(format!("`{name}` line {line} is no YAML"));
         }
     };
-    let mut file = File {
+    let mut file = YamlFile {
         origin: format!("in {name}"),
         env,
         layers,
         ignored: Vec::new(),
         unset: Vec::new(),
         disabled: false,
-        written: written(text),
+        source_texts: source_texts(text),
     };
     for (key, value) in &root {
         match (key.as_str(), value) {
@@ -89,7 +89,7 @@ pub fn apply(text: &str, path: &Path, env: &BTreeMap<String, String>, layers: &m
             _ => file.ignored.push(key.clone()),
         }
     }
-    let File { ignored, unset, .. } = file;
+    let YamlFile { ignored, unset, .. } = file;
     if !ignored.is_empty() {
         layers.warn(format!("`{name}`: ignored, because it is not ours: {}", ignored.join(", ")));
     }
@@ -106,7 +106,7 @@ fn is_second_document(error: &serde_saphyr::Error) -> bool {
     }
 }
 
-struct File<'a> {
+struct YamlFile<'a> {
     origin: String,
     env: &'a BTreeMap<String, String>,
     layers: &'a mut Layers,
@@ -116,16 +116,16 @@ struct File<'a> {
     /// The section that is read now is disabled.
     disabled: bool,
     /// By their names here: texts as they stand in the file, where YAML would make a number of them.
-    written: BTreeMap<&'static str, String>,
+    source_texts: BTreeMap<&'static str, String>,
 }
 
 /// One of our keys, and where its value stands.
-struct Target<'a> {
+struct KeyTarget<'a> {
     key: &'a str,
     origin: String,
 }
 
-impl File<'_> {
+impl YamlFile<'_> {
     fn backend(&mut self, backend: &Map<String, Value>) {
         for (key, value) in backend {
             match (key.as_str(), value) {
@@ -136,8 +136,8 @@ impl File<'_> {
         }
     }
 
-    fn target<'k>(&self, key: &'k str, old: &str) -> Target<'k> {
-        Target { key, origin: format!("backend.{old} {}", self.origin) }
+    fn target<'k>(&self, key: &'k str, old: &str) -> KeyTarget<'k> {
+        KeyTarget { key, origin: format!("backend.{old} {}", self.origin) }
     }
 
     fn cassandra(&mut self, section: &Map<String, Value>) {
@@ -149,17 +149,17 @@ impl File<'_> {
         let login = section.get("auth_provider").and_then(|auth| auth.get("enabled"));
         let target = self.target("store.cassandra.username", "cassandra.auth_provider.enabled");
         let login = login.is_none_or(|value| self.bool_of(&target, value).unwrap_or(true));
-        for (key, value) in flat(section) {
+        for (key, value) in flatten(section) {
             if !login && key.starts_with("auth_provider.") {
                 continue;
             }
-            self.one("cassandra", CASSANDRA, &key, value);
+            self.apply_entry("cassandra", CASSANDRA, &key, value);
         }
         self.disabled = false;
     }
 
     fn cache(&mut self, section: &Map<String, Value>) {
-        let flat = flat(section);
+        let flat = flatten(section);
         // Two old keys make one of ours: the URL, and whether it is encrypted.
         let find = |name: &str| flat.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
         let ssl = ["ssl", "ssl.enabled"].iter().find_map(|name| Some((*name, find(name)?)));
@@ -175,30 +175,30 @@ impl File<'_> {
             (given, _) => given,
         };
         if let Some(url) = url {
-            self.layers.set_text("redis.url", &url, Rank::File, &target.origin);
+            self.layers.set_text("redis.url", &url, Precedence::File, &target.origin);
         }
         // `enabled` first, because `type: memory` disables what it enabled.
         for (key, value) in flat {
             match key.as_str() {
                 "redis_url" | "ssl" | "ssl.enabled" => {}
                 key if key.starts_with("connection_pool") => {}
-                key => self.one("cache", CACHE, key, value),
+                key => self.apply_entry("cache", CACHE, key, value),
             }
         }
     }
 
-    fn one(&mut self, section: &str, table: Table, key: &str, value: &Value) {
+    fn apply_entry(&mut self, section: &str, table: KeyTable, key: &str, value: &Value) {
         let old = format!("{section}.{key}");
-        let Some((_, meaning)) = table.iter().find(|(name, _)| *name == key) else {
+        let Some((_, mapping)) = table.iter().find(|(name, _)| *name == key) else {
             self.ignored.push(format!("backend.{old}"));
             return;
         };
         let written = match value {
-            Value::Bool(_) | Value::Number(_) => self.written.get(&*old).cloned().map(Value::from),
+            Value::Bool(_) | Value::Number(_) => self.source_texts.get(&*old).cloned().map(Value::from),
             _ => None,
         };
         let value = written.as_ref().unwrap_or(value);
-        match meaning {
+        match mapping {
             Key(ours) => {
                 let target = self.target(ours, &old);
                 let items: Option<Vec<String>> = match value {
@@ -206,32 +206,32 @@ impl File<'_> {
                     value => self.text(&target, value).map(|text| vec![text]),
                 };
                 if let Some(items) = items.filter(|items| !items.is_empty()) {
-                    self.layers.set_items(ours, &items, Rank::File, &target.origin);
+                    self.layers.set_items(ours, &items, Precedence::File, &target.origin);
                 }
             }
             Seconds(ours) => self.with_text(ours, &old, value, |text, target, layers| {
-                legacy::seconds(target.key, text, Rank::File, &target.origin, layers)
+                legacy::seconds(target.key, text, Precedence::File, &target.origin, layers)
             }),
             CassandraEnabled => self.with_text("store.kind", &old, value, |text, target, layers| {
-                legacy::cassandra_enabled(text, Rank::File, &target.origin, layers)
+                legacy::cassandra_enabled(text, Precedence::File, &target.origin, layers)
             }),
             // The environment decides in place of the file, also where it says `redis`, which changes nothing by itself.
             CacheType if legacy::cache_type_of(self.env).is_some() => {}
             CacheType => self.with_text("latest.enabled", &old, value, |text, target, layers| {
-                legacy::cache_type(text, Rank::File, &target.origin, layers)
+                legacy::cache_type(text, Precedence::File, &target.origin, layers)
             }),
             Nothing => {}
         }
     }
 
-    fn with_text(&mut self, key: &str, old: &str, value: &Value, lay: impl FnOnce(&str, &Target<'_>, &mut Layers)) {
+    fn with_text(&mut self, key: &str, old: &str, value: &Value, lay: impl FnOnce(&str, &KeyTarget<'_>, &mut Layers)) {
         let target = self.target(key, old);
         if let Some(text) = self.text(&target, value) {
             lay(&text, &target, self.layers);
         }
     }
 
-    fn bool_of(&mut self, target: &Target<'_>, value: &Value) -> Option<bool> {
+    fn bool_of(&mut self, target: &KeyTarget<'_>, value: &Value) -> Option<bool> {
         let text = self.text(target, value)?;
         boolean(&text)
             .map_err(|problem| self.layers.problem(format!("`{}` ({}) {problem}", target.key, target.origin)))
@@ -241,7 +241,7 @@ impl File<'_> {
     /// A value as the environment would give it; a list is separated by commas. Nothing when it is empty or cannot be made.
     ///
     /// Variables are replaced after parsing, so that a password cannot change the file's structure.
-    fn text(&mut self, target: &Target<'_>, value: &Value) -> Option<String> {
+    fn text(&mut self, target: &KeyTarget<'_>, value: &Value) -> Option<String> {
         let text = match value {
             Value::Null | Value::Object(_) => return None,
             Value::Bool(yes) => yes.to_string(),
@@ -254,12 +254,12 @@ impl File<'_> {
         Some(text).filter(|text| !text.is_empty())
     }
 
-    fn expand(&mut self, target: &Target<'_>, text: &str) -> Option<String> {
+    fn expand(&mut self, target: &KeyTarget<'_>, text: &str) -> Option<String> {
         let secret =
             ["password", "username", "contact_points", "redis.url"].iter().any(|end| target.key.ends_with(end));
         let problem = match variables::expand(text, self.env) {
             Ok(text) => return Some(text),
-            Err(Fault::Unset { name, bare }) if self.disabled => {
+            Err(ExpandError::Unset { name, bare }) if self.disabled => {
                 // A bare name may be a part of a password; it is not shown.
                 let shown = if bare && secret { format!("one of `{}`", target.key) } else { name };
                 if !self.unset.contains(&shown) {
@@ -268,17 +268,17 @@ impl File<'_> {
                 return None;
             }
             // The dollar sign may belong to a password, and the name be a part of it.
-            Err(Fault::Unset { bare: true, .. }) if secret => {
+            Err(ExpandError::Unset { bare: true, .. }) if secret => {
                 "names a variable that is not set behind a `$`; write `$$` for a dollar sign".to_owned()
             }
-            Err(Fault::Unset { name, bare }) => {
+            Err(ExpandError::Unset { name, bare }) => {
                 let dollar = if bare { ", and `$$` for a dollar sign" } else { "" };
                 format!(
                     "needs the variable `{name}`, which is not set and has no default; write `${{{name}:-...}}` for \
                      one{dollar}"
                 )
             }
-            Err(Fault::Syntax(what)) => format!("holds {what}; write `$$` for a dollar sign"),
+            Err(ExpandError::Syntax(what)) => format!("holds {what}; write `$$` for a dollar sign"),
         };
         self.layers.problem(format!("`{}` ({}) {problem}", target.key, target.origin));
         None
@@ -286,7 +286,7 @@ impl File<'_> {
 }
 
 /// The texts that may look like numbers: a password of `0123` is not 123.
-fn written(text: &str) -> BTreeMap<&'static str, String> {
+fn source_texts(text: &str) -> BTreeMap<&'static str, String> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Root {
@@ -331,12 +331,12 @@ fn encrypted(url: &str) -> String {
 }
 
 /// The values of a section with dotted names, in the order of their names.
-fn flat(section: &Map<String, Value>) -> Vec<(String, &Value)> {
+fn flatten(section: &Map<String, Value>) -> Vec<(String, &Value)> {
     let mut values = Vec::new();
     for (key, value) in section {
         match value {
             Value::Object(inner) => {
-                values.extend(flat(inner).into_iter().map(|(name, value)| (format!("{key}.{name}"), value)))
+                values.extend(flatten(inner).into_iter().map(|(name, value)| (format!("{key}.{name}"), value)))
             }
             _ => values.push((key.clone(), value)),
         }

@@ -17,7 +17,7 @@ pub use self::{
     receipt::{control_row, receipt_json},
     stage::Stage,
 };
-pub use crate::wire::{Command, Job};
+pub use crate::wire::{Command, ReceivedCommand};
 use crate::{frame::Arrival, latest::Board, lifecycle::Hold, redis::Link, units};
 
 /// Which commands to obey.

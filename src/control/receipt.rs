@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{Command, Job};
+use super::{Command, ReceivedCommand};
 use crate::{
     event::{ControlRow, event_id},
     frame::Receipt,
@@ -31,7 +31,7 @@ pub fn control_row(
     }
 }
 
-pub(super) fn finished_row(job: &Job, receipt: &Receipt) -> ControlRow {
+pub(super) fn finished_row(job: &ReceivedCommand, receipt: &Receipt) -> ControlRow {
     let row = control_row(&job.command, &job.channel, &job.payload, job.received_at, &receipt.instance);
     ControlRow { outcome: Some(receipt.outcome.as_str().to_owned()), ..row }
 }

@@ -14,7 +14,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Command, Config, Identity, Job, Levers, Obey,
+    Command, Config, Identity, Levers, Obey, ReceivedCommand,
     pause::{Pause, PauseFile},
     receipt::{finished_row, receipt_json},
 };
@@ -54,7 +54,7 @@ pub struct Stage {
 
 /// A command with its outcome.
 struct Finished {
-    job: Job,
+    job: ReceivedCommand,
     started: Instant,
     outcome: Outcome,
     detail: String,
@@ -87,14 +87,19 @@ impl Stage {
     ///
     /// # Errors
     /// None: a command that fails is answered so.
-    pub async fn run(mut self, jobs: mpsc::Receiver<Job>, stop: Signal) -> Result<(), Infallible> {
+    pub async fn run(mut self, jobs: mpsc::Receiver<ReceivedCommand>, stop: Signal) -> Result<(), Infallible> {
         let (answers, queue) = mpsc::channel(ANSWERS);
         let publisher = publish(self.levers.link.clone(), self.identity.clone(), queue);
         tokio::join!(self.execute_all(jobs, answers, stop), publisher);
         Ok(())
     }
 
-    async fn execute_all(&mut self, mut jobs: mpsc::Receiver<Job>, answers: mpsc::Sender<String>, mut stop: Signal) {
+    async fn execute_all(
+        &mut self,
+        mut jobs: mpsc::Receiver<ReceivedCommand>,
+        answers: mpsc::Sender<String>,
+        mut stop: Signal,
+    ) {
         let mut watch = interval(WATCH);
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -123,7 +128,7 @@ impl Stage {
     }
 
     /// Executes one command. `None`: it goes on beside the others.
-    async fn execute(&mut self, job: Job) -> Option<Finished> {
+    async fn execute(&mut self, job: ReceivedCommand) -> Option<Finished> {
         let started = Instant::now();
         info!(
             command = %Untrusted(job.command.command.as_bytes()),
@@ -198,7 +203,7 @@ impl Stage {
         }
     }
 
-    async fn flush(&mut self, job: Job, started: Instant) {
+    async fn flush(&mut self, job: ReceivedCommand, started: Instant) {
         let end = (self.levers.end)();
         if let Some(pause) = &mut self.pause {
             pause.after = pause.after.max(end);
@@ -215,7 +220,7 @@ impl Stage {
         });
     }
 
-    fn reset(&mut self, job: Job, started: Instant) {
+    fn reset(&mut self, job: ReceivedCommand, started: Instant) {
         self.record(Arrival::CloseRuns);
         let (board, link) = (Arc::clone(&self.levers.board), self.levers.link.clone());
         self.slow.spawn(async move {
@@ -243,7 +248,7 @@ impl Stage {
         let payload_json = r#"{"command":"resume"}"#;
         let command = Command { command: "resume".into(), payload_json: payload_json.into(), ..Command::default() };
         let payload = payload_json.into();
-        let job = Job { command, channel: SOURCE_SELF.into(), payload, received_at: now, reserved: None };
+        let job = ReceivedCommand { command, channel: SOURCE_SELF.into(), payload, received_at: now, reserved: None };
         Some(Finished { job, started: Instant::now(), outcome: Outcome::Done, detail: why })
     }
 

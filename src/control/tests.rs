@@ -7,7 +7,7 @@ use super::*;
 use crate::{event::ControlRow, latest, lifecycle::Signal, metrics::Metrics, redis};
 
 struct Rig {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<ReceivedCommand>,
     hold: watch::Receiver<Hold>,
     stored: watch::Sender<u64>,
     end: Arc<AtomicU64>,
@@ -72,8 +72,13 @@ impl Rig {
             payload_json: "{}".into(),
             ..Command::default()
         };
-        let job =
-            Job { command, channel: "cascor:control".into(), payload: "{}".into(), received_at: 1, reserved: None };
+        let job = ReceivedCommand {
+            command,
+            channel: "cascor:control".into(),
+            payload: "{}".into(),
+            received_at: 1,
+            reserved: None,
+        };
         self.jobs.send(job).await.unwrap();
     }
 
@@ -149,7 +154,7 @@ async fn a_flush_waits_for_the_store_and_delays_nobody() {
     assert_eq!((row.command.as_str(), row.outcome.as_deref()), ("flush", Some("done")));
     rig.end.store(201, Ordering::Relaxed);
     let command = Command { command: "flush".into(), timeout: Some(Duration::from_millis(10)), ..Command::default() };
-    let job = Job { command, channel: "c".into(), payload: Bytes::new(), received_at: 1, reserved: None };
+    let job = ReceivedCommand { command, channel: "c".into(), payload: Bytes::new(), received_at: 1, reserved: None };
     rig.jobs.send(job).await.unwrap();
     assert_eq!(rig.row().await.outcome.as_deref(), Some("failed"));
 }

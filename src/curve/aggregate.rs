@@ -1,12 +1,12 @@
 //! What can be said of a whole run, field by field.
 
-use super::{Effective, Fold, Phases, Sample, Samples};
+use super::{Effective, Phases, Sample, SampleSink, Samples};
 use crate::units::Micros;
 
 /// A value and the row it is from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the columns of the contract, by name")]
-pub struct Place {
+pub struct Extreme {
     pub value: f64,
     pub timestamp: Micros,
     pub epoch: Option<i32>,
@@ -21,13 +21,13 @@ pub struct Aggregate {
     /// How many are NaN or infinite; they take part in nothing else but `last`.
     pub non_finite: u64,
     /// The smallest, at its first occurrence.
-    pub min: Option<Place>,
+    pub min: Option<Extreme>,
     /// The greatest, likewise.
-    pub max: Option<Place>,
+    pub max: Option<Extreme>,
     /// The newest.
-    pub last: Option<Place>,
+    pub last: Option<Extreme>,
     /// The first that is NaN or infinite.
-    pub first_non_finite: Option<Place>,
+    pub first_non_finite: Option<Extreme>,
     mean: f64,
 }
 
@@ -37,7 +37,7 @@ impl Aggregate {
         (self.count > self.non_finite).then_some(self.mean)
     }
 
-    fn add(&mut self, at: Place) {
+    fn add(&mut self, at: Extreme) {
         self.count += 1;
         self.last.get_or_insert(at);
         if !at.value.is_finite() {
@@ -95,7 +95,7 @@ impl Aggregates {
             let counts = |effective: &mut Effective| effective.counts(sample.hidden_units, phase, sample.epoch);
             if self.effective.get_mut(n).is_none_or(counts) {
                 let (timestamp, epoch, step) = (sample.timestamp, sample.epoch, sample.step);
-                self.fields[n].add(Place { value, timestamp, epoch, step });
+                self.fields[n].add(Extreme { value, timestamp, epoch, step });
             } else {
                 replaced = true;
             }
@@ -104,7 +104,7 @@ impl Aggregates {
     }
 }
 
-impl Fold for Aggregates {
+impl SampleSink for Aggregates {
     fn add(&mut self, page: &Samples) {
         let phases = self.phases.of(page);
         for (sample, values) in page.iter(self.fields.len()) {

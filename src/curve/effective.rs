@@ -11,13 +11,13 @@ pub struct Effective {
     /// Hidden units of the oldest value that counts so far.
     units: Option<i32>,
     /// What was seen of each phase at that number of units.
-    seen: Vec<Seen>,
+    seen: Vec<Supersession>,
     /// The phase of the last value.
     current: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct Supersession {
     phase: Option<u16>,
     /// The smallest epoch so far.
     least: i32,
@@ -43,7 +43,7 @@ impl Effective {
             }
             let known = self.seen.iter().position(|seen| seen.phase == phase);
             self.current = known.unwrap_or_else(|| {
-                self.seen.push(Seen { phase, least: i32::MAX, cut: None });
+                self.seen.push(Supersession { phase, least: i32::MAX, cut: None });
                 self.seen.len() - 1
             });
         }

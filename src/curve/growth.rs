@@ -1,6 +1,6 @@
 //! When each hidden unit came, and what it did to one field.
 
-use super::{Effective, Fold, Phases, Samples};
+use super::{Effective, Phases, SampleSink, Samples};
 use crate::units::Micros;
 
 /// Levels kept; a network that grows further is told by its newest.
@@ -40,7 +40,7 @@ pub struct Growth {
     phases: Phases,
 }
 
-impl Fold for Growth {
+impl SampleSink for Growth {
     fn add(&mut self, page: &Samples) {
         if self.truncated {
             return;

@@ -13,7 +13,7 @@ mod reduce;
 mod tests;
 
 pub use self::{
-    aggregate::{Aggregate, Aggregates, Place},
+    aggregate::{Aggregate, Aggregates, Extreme},
     bucket::{Bucket, Spread},
     effective::Effective,
     growth::{Growth, Level},
@@ -21,7 +21,7 @@ pub use self::{
 };
 use std::collections::BTreeMap;
 
-use crate::{courtesy::Courtesy, units::Micros};
+use crate::{cooperative::YieldEvery, units::Micros};
 
 /// A number that metrics rows may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,16 +111,16 @@ impl Samples {
 
     /// Each row with its numbers; `fields` as many as were asked for.
     pub fn iter(&self, fields: usize) -> impl Iterator<Item = (&Sample, &[Option<f64>])> {
-        let mut courtesy = Courtesy::default();
+        let mut yielder = YieldEvery::default();
         self.rows.iter().enumerate().map(move |(n, row)| {
-            courtesy.row();
+            yielder.tick();
             (row, &self.values[n * fields..(n + 1) * fields])
         })
     }
 }
 
 /// Takes pages of rows, the newest first.
-pub trait Fold {
+pub trait SampleSink {
     /// The next page, older than all before.
     fn add(&mut self, page: &Samples);
 }

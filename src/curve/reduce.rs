@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, mem};
 
-use super::{Bucket, Effective, Fold, Phases, Sample, Samples};
+use super::{Bucket, Effective, Phases, Sample, SampleSink, Samples};
 use crate::units::Micros;
 
 /// Points of a curve, at least: the buckets on either side of zero never become one, however wide they are.
@@ -55,7 +55,7 @@ pub struct Reducer {
     values: Vec<Option<f64>>,
     of: u64,
     replaced: u64,
-    apart: u64,
+    off_axis: u64,
 }
 
 /// What a [`Reducer`] has made.
@@ -70,7 +70,7 @@ pub struct Curve {
     /// How many rows had a value that was replaced by a later attempt.
     pub replaced: u64,
     /// How many rows have no place on the axis.
-    pub apart: u64,
+    pub off_axis: u64,
     phases: Phases,
 }
 
@@ -91,7 +91,7 @@ impl Reducer {
             values: Vec::new(),
             of: 0,
             replaced: 0,
-            apart: 0,
+            off_axis: 0,
         }
     }
 
@@ -124,7 +124,7 @@ impl Reducer {
         match self.axis.of(sample) {
             _ if beyond => {}
             Some(x) => self.place(x, sample, values),
-            None => self.apart += 1,
+            None => self.off_axis += 1,
         }
         self.values = kept;
     }
@@ -189,11 +189,11 @@ impl Reducer {
             }
             None => self.buckets.into_iter().map(|(at, bucket)| Bucket { x: at << self.shift, ..bucket }).collect(),
         };
-        Curve { points, shift, of: self.of, replaced: self.replaced, apart: self.apart, phases: self.phases }
+        Curve { points, shift, of: self.of, replaced: self.replaced, off_axis: self.off_axis, phases: self.phases }
     }
 }
 
-impl Fold for Reducer {
+impl SampleSink for Reducer {
     fn add(&mut self, page: &Samples) {
         let phases = self.phases.of(page);
         for (sample, values) in page.iter(self.fields) {

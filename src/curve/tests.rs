@@ -20,7 +20,7 @@ impl Run {
         self
     }
 
-    fn fold(&self, fold: &mut impl Fold) {
+    fn fold(&self, fold: &mut impl SampleSink) {
         for chunk in self.0.iter().rev().collect::<Vec<_>>().chunks(7) {
             let mut page = Samples::default();
             for (sample, value, phase) in chunk {

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, io, path::Path};
 
 use super::{DeadLetterError, DeadLetterInfo, Filter, each_of, identify, marks::Marks};
 use crate::{
-    event::Decided,
+    event::Resolved,
     spool::{
         RecordKind,
         disk::Disk,
@@ -19,7 +19,7 @@ pub struct Letter {
     /// What it is.
     pub info: DeadLetterInfo,
     /// What was decided about the message; of a rejected one only when it was received, and the run that was open.
-    pub decided: Decided,
+    pub decided: Resolved,
     /// What the payload is.
     pub kind: RecordKind,
     /// The bytes that are kept.

@@ -14,7 +14,8 @@ fn letter(offset: u64, raw: &[u8]) -> DeadLetter<'_> {
     let rejection = Rejection { reason: Reason::MalformedJson, detail: format!("at {offset}") };
     let (aside, payload) = SetAside::new(rejection, raw);
     let spool_id = Uuid::from_u128(3);
-    let decided = Decided { run_id: Uuid::nil(), event_time: 17, received_at: 17, own_time: false, opened: false };
+    let decided =
+        Resolved { run_id: Uuid::nil(), event_time: 17, received_at: 17, has_event_time: false, opened_run: false };
     let kind = RecordKind::Rejected;
     DeadLetter { aside, channel: "cascor:training", decided, kind, spool_id, offset, row: 0, payload }
 }

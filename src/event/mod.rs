@@ -1,10 +1,10 @@
 //! What a valid message means: the kinds of event, the rows they become, and the ids that make a replay harmless.
 //!
 //! Rows are plain values. Their keys and contents are a function of the message, the channel and what intake decided once and
-//! stored beside it ([`Decided`]); nothing here reads a clock or a configuration.
+//! stored beside it ([`Resolved`]); nothing here reads a clock or a configuration.
 
+mod size;
 mod text;
-mod weigh;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,15 +13,15 @@ use sha1_smol::Sha1;
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
-use self::weigh::{ROW, text};
+use self::size::{ROW_OVERHEAD_BYTES, text};
 pub use self::{
+    size::{Keyed, MemSize, total_bytes},
     text::{Guard, SharedText},
-    weigh::{Placed, Weigh, weight},
 };
 use crate::units::Micros;
 
 /// Namespace of every derived UUID.
-pub const NS: Uuid = Uuid::from_u128(0xf0c8_53b7_6794_4685_b2f5_4301_9da8_836b);
+pub const NAMESPACE: Uuid = Uuid::from_u128(0xf0c8_53b7_6794_4685_b2f5_4301_9da8_836b);
 
 /// What a training message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +44,7 @@ pub enum Kind {
 
 /// What intake decides once for a message and stores beside its bytes, so that replay never decides again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decided {
+pub struct Resolved {
     /// The run the event belongs to.
     pub run_id: Uuid,
     /// When it happened: the message's own time where usable, else the time of receipt.
@@ -52,9 +52,9 @@ pub struct Decided {
     /// When it was received.
     pub received_at: Micros,
     /// Whether `event_time` is the message's own.
-    pub own_time: bool,
+    pub has_event_time: bool,
     /// Whether this event opened an implicit run (one without a start message).
-    pub opened: bool,
+    pub opened_run: bool,
 }
 
 /// The key shared by the event tables: partition `run_id`, then `timestamp` and `event_id`, newest first.
@@ -70,7 +70,7 @@ pub struct EventKey {
 
 impl EventKey {
     /// Its place in its run: what is read next is behind it.
-    pub fn place(&self) -> (Micros, i64) {
+    pub fn cursor(&self) -> (Micros, i64) {
         (self.timestamp, self.event_id)
     }
 }
@@ -233,11 +233,12 @@ impl Row {
             Self::Topology(row) => row.bytes(),
             Self::Event(row) => row.bytes(),
             Self::Dataset(row) => {
-                ROW + [&row.name, &row.description, &row.file_path, &row.checksum].into_iter().map(text).sum::<usize>()
+                ROW_OVERHEAD_BYTES
+                    + [&row.name, &row.description, &row.file_path, &row.checksum].into_iter().map(text).sum::<usize>()
                     + row.class_distribution.keys().map(|key| key.len() + 8).sum::<usize>()
             }
-            Self::Control(row) => ROW + row.payload_json.len() + row.command.len(),
-            Self::Gap(row) => ROW + row.reason.len() + row.source.len(),
+            Self::Control(row) => ROW_OVERHEAD_BYTES + row.payload_json.len() + row.command.len(),
+            Self::Gap(row) => ROW_OVERHEAD_BYTES + row.reason.len() + row.source.len(),
         }
     }
 }
@@ -275,14 +276,14 @@ pub struct RunRow {
 
 impl RunRow {
     /// Its place among all runs, newest first, if it has one.
-    pub fn place(&self) -> Option<(Micros, Uuid)> {
+    pub fn cursor(&self) -> Option<(Micros, Uuid)> {
         Some((self.start_time?, self.run_id))
     }
 }
 
 /// What one event says about its run; the writer merges it, by value, into the run's row.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct RunTouch {
+pub struct RunUpdate {
     /// When the event happened.
     pub event_time: Micros,
     /// A start or end event changes the status; nothing else does.
@@ -328,14 +329,14 @@ pub fn restore_micros(millis: i64, event_id: i64) -> Micros {
 
 /// The UUID of a run that a producer names by text: the text itself where it is a UUID.
 pub fn run_id_from_text(text: &str) -> Uuid {
-    Uuid::try_parse(text.trim()).unwrap_or_else(|_| Uuid::new_v5(&NS, text.as_bytes()))
+    Uuid::try_parse(text.trim()).unwrap_or_else(|_| Uuid::new_v5(&NAMESPACE, text.as_bytes()))
 }
 
 /// The UUID of a run that nobody named: by channel, time and bytes of the message that opens it.
 pub fn implicit_run_id(channel: &str, event_time: Micros, payload: &[u8]) -> Uuid {
     // As `Uuid::new_v5`, which would need a copy of the payload.
     let mut hash = Sha1::new();
-    for part in [NS.as_bytes(), channel.as_bytes(), &[0], event_time.to_string().as_bytes(), &[0], payload] {
+    for part in [NAMESPACE.as_bytes(), channel.as_bytes(), &[0], event_time.to_string().as_bytes(), &[0], payload] {
         hash.update(part);
     }
     let [first @ .., _, _, _, _] = hash.digest().bytes();
@@ -344,14 +345,14 @@ pub fn implicit_run_id(channel: &str, event_time: Micros, payload: &[u8]) -> Uui
 
 /// The UUID of a dataset that has only a name.
 pub fn dataset_id(name: &str) -> Uuid {
-    Uuid::new_v5(&NS, format!("dataset:{name}").as_bytes())
+    Uuid::new_v5(&NAMESPACE, format!("dataset:{name}").as_bytes())
 }
 
 /// The UUID of a gap: the same hole reported twice is one row.
 pub fn gap_id(instance: &str, source: &str, channel: Option<&str>, reason: &str, started_at: Micros) -> Uuid {
     let time = started_at.to_string();
     let name = [instance, source, channel.unwrap_or(""), reason, &time].join("\0");
-    Uuid::new_v5(&NS, name.as_bytes())
+    Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
 
 #[cfg(test)]
@@ -370,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_run_that_nobody_named_has_a_version_5_uuid() {
-        let expected = Uuid::new_v5(&NS, b"cascor:training\x001763633700123456\x00{}");
+        let expected = Uuid::new_v5(&NAMESPACE, b"cascor:training\x001763633700123456\x00{}");
         assert_eq!(implicit_run_id("cascor:training", 1_763_633_700_123_456, b"{}"), expected);
     }
 
@@ -378,6 +379,6 @@ mod tests {
     fn a_run_id_that_is_no_uuid_is_named_by_its_text() {
         let id = Uuid::from_u128(7);
         assert_eq!(run_id_from_text(&id.to_string().to_uppercase()), id);
-        assert_eq!(run_id_from_text("spiral-7"), Uuid::new_v5(&NS, b"spiral-7"));
+        assert_eq!(run_id_from_text("spiral-7"), Uuid::new_v5(&NAMESPACE, b"spiral-7"));
     }
 }

@@ -21,7 +21,7 @@ pub type Guard = Arc<dyn Any + Send + Sync>;
 
 impl SharedText {
     /// Keeps `guard` until the text is dropped. To be called before the text is shared; does nothing afterwards.
-    pub fn keep(&mut self, guard: Guard) {
+    pub fn attach(&mut self, guard: Guard) {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
             inner.guard = Some(guard);
         }

@@ -112,7 +112,7 @@ impl Spans {
     /// Takes in a page and moves the query behind it.
     fn take(&mut self, rows: impl IntoIterator<Item = (EventKey, Option<i64>)>, query: &mut RangeQuery) {
         for (key, seq) in rows {
-            query.after = Some(key.place());
+            query.after = Some(key.cursor());
             if let Some(seq) = seq {
                 self.insert(seq, key.timestamp);
             }

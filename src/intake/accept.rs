@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Intake;
 use crate::{
-    event::{Decided, Kind},
+    event::{Kind, Resolved},
     frame::{Frame, Rejection, SetAside, Taken},
     latest::{Subject, Update},
     live::Item,
@@ -15,7 +15,7 @@ use crate::{
     metrics::Label,
     runs::{Choice, EventTime, Facts},
     spool::{NewRecord, RecordKind},
-    wire::{self, Job, Message},
+    wire::{self, Message, ReceivedCommand},
 };
 
 /// What a command takes beside its bytes, and how many copies of these there are until it is executed.
@@ -41,19 +41,19 @@ impl Intake {
 
     fn accept_event(&mut self, frame: &Frame, message: &Message<'_>) -> Taken {
         let time = message.time(frame.received_at, &self.zone);
-        if !time.own {
+        if !time.from_message {
             self.parts.metrics.intake_unusable_times.inc();
         }
         if let Some(naive) = time.naive {
             self.zone_check.observe(&frame.channel, naive, frame.received_at, &self.parts.config.time_zone);
         }
-        let choice = self.choose_run(frame, message, EventTime { micros: time.event_time, own: time.own });
-        let decided = Decided {
+        let choice = self.choose_run(frame, message, EventTime { micros: time.event_time, own: time.from_message });
+        let decided = Resolved {
             run_id: choice.run_id,
             event_time: time.event_time,
             received_at: frame.received_at,
-            own_time: time.own,
-            opened: choice.opened,
+            has_event_time: time.from_message,
+            opened_run: choice.opened,
         };
         let record = NewRecord {
             kind: RecordKind::Event,
@@ -131,7 +131,7 @@ impl Intake {
             warn!("command is recorded but not executed: too many at once");
             return if appended.is_some() { Taken::Durable } else { Taken::AtRisk };
         };
-        self.pending_commands.push(Job {
+        self.pending_commands.push(ReceivedCommand {
             command,
             channel: frame.channel.clone(),
             payload: frame.payload.clone(),
@@ -152,13 +152,13 @@ impl Intake {
         self.parts.metrics.intake_rejected.get_or_create(&Label::of(rejection.reason.as_str())).inc();
         let (aside, kept) = SetAside::received(rejection.clone(), &frame.payload, self.limits.message.as_usize());
         let open = self.resolver.open_run(&frame.channel).filter(|_| !frame.control);
-        let decided = Decided {
+        let decided = Resolved {
             // Where it would have gone, for a later replay of the dead letter.
             run_id: open.map_or_else(Uuid::nil, |open| open.run_id),
             event_time: frame.received_at,
             received_at: frame.received_at,
-            own_time: false,
-            opened: false,
+            has_event_time: false,
+            opened_run: false,
         };
         self.append_message(&NewRecord {
             kind: RecordKind::Rejected,

@@ -33,7 +33,7 @@ pub use self::{
 };
 use self::{gather::gather, losses::Losses, state::StateFile, zone::ZoneCheck};
 use crate::{
-    event::Decided,
+    event::Resolved,
     frame::{Arrival, Frame, Gap, Taken, disclaimed},
     gaps::SeqTracker,
     latest::Board,
@@ -45,7 +45,7 @@ use crate::{
     runs::Resolver,
     spool::{Appender, NewRecord, RecordKind},
     units::{self, Micros},
-    wire::{Job, Limits},
+    wire::{Limits, ReceivedCommand},
 };
 
 /// Messages taken in one round; bounds the memory of a group beside the queue's own bound.
@@ -78,7 +78,7 @@ pub struct Parts {
     /// What happens now.
     pub live: Live,
     /// Where durable commands go.
-    pub commands: mpsc::Sender<Job>,
+    pub commands: mpsc::Sender<ReceivedCommand>,
     /// Open runs of other instances.
     pub sharing: Box<dyn RunSharing>,
     /// Told whether the disk takes records.
@@ -110,7 +110,7 @@ pub struct Intake {
     /// What commands may take until they are executed.
     commands: MemoryLimit,
     /// Commands of the group that is not durable yet.
-    pending_commands: Vec<Job>,
+    pending_commands: Vec<ReceivedCommand>,
     /// When the frames of the group were received.
     pending_since: Vec<Instant>,
     losses: Losses,
@@ -248,7 +248,8 @@ impl Intake {
 
     /// Appends a record that belongs to no run.
     fn append_plain(&mut self, kind: RecordKind, at: Micros, channel: &str, payload: &[u8]) -> Option<u64> {
-        let decided = Decided { run_id: Uuid::nil(), event_time: at, received_at: at, own_time: false, opened: false };
+        let decided =
+            Resolved { run_id: Uuid::nil(), event_time: at, received_at: at, has_event_time: false, opened_run: false };
         self.append(&NewRecord { kind, decided, channel, preamble: b"", payload })
     }
 

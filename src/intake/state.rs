@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::Config;
 use crate::{
-    event::Decided,
+    event::Resolved,
     gaps::SeqTracker,
     logging::Chain,
     runs::{Facts, OpenRun, Resolver, State},
@@ -33,7 +33,7 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// A record of the log, as far as the open runs and the gaps depend on it.
 pub struct Recovered<'a> {
     /// What was decided about it.
-    pub decided: Decided,
+    pub decided: Resolved,
     /// Its channel.
     pub channel: &'a str,
     /// What the resolver looks at; absent for what is no event.
@@ -121,7 +121,7 @@ impl StateFile {
             newest = newest.max(Some(record.decided.received_at));
             if let Some(facts) = &record.facts {
                 let decided = &record.decided;
-                resolver.observe(record.channel, facts, decided.run_id, decided.opened, Duration::ZERO);
+                resolver.observe(record.channel, facts, decided.run_id, decided.opened_run, Duration::ZERO);
             }
             if let Some(seq) = record.seq {
                 seqs.observe(record.decided.run_id, seq, record.channel, record.decided.received_at);

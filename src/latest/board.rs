@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{Config, large::LARGE_BYTES};
 use crate::{
-    event::Decided,
+    event::Resolved,
     memory::{LARGE, MemoryLimit},
     metrics::Metrics,
 };
@@ -62,7 +62,7 @@ pub struct Update {
     /// The message as received.
     pub payload: Bytes,
     /// What intake decided about it.
-    pub decided: Decided,
+    pub decided: Resolved,
     /// The producer's sequence number.
     pub seq: Option<i64>,
     /// When it was received, on the monotonic clock: lifetimes count from here.

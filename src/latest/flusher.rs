@@ -18,7 +18,7 @@ use super::{
     history::{History, OBJECT_BYTES},
 };
 use crate::{
-    event::Decided,
+    event::Resolved,
     lifecycle::Signal,
     memory::{LARGE, Reserved},
     metrics::Metrics,
@@ -47,7 +47,7 @@ const CLEAR: Duration = Duration::from_secs(2);
 /// Makes the JSON of a latest value.
 pub trait Render: Send + Sync {
     /// Appends the object to `out`; nothing, when the message cannot be read. `canonical_only` leaves out the other fields.
-    fn render(&self, payload: &[u8], decided: &Decided, canonical_only: bool, out: &mut String);
+    fn render(&self, payload: &[u8], decided: &Resolved, canonical_only: bool, out: &mut String);
 
     /// How long the text of all its fields is, about.
     fn text_bytes(&self, payload: &[u8]) -> usize;

@@ -13,7 +13,7 @@ use tokio::time::{self, Instant};
 use tracing::info;
 
 use super::SchemaError;
-use crate::store::cassandra::{self, Verdict, of_execution, session};
+use crate::store::cassandra::{self, ErrorClass, classify_execution, session};
 
 /// With a dead node that still counts as up, one statement takes 10 s.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,7 +50,7 @@ impl Server {
                 Ok(session) => return Self::look(session).await,
                 Err(trouble) => trouble,
             };
-            let patience = if trouble.verdict == Verdict::Unavailable { wait } else { wait.min(LOGIN_PATIENCE) };
+            let patience = if trouble.class == ErrorClass::Unavailable { wait } else { wait.min(LOGIN_PATIENCE) };
             if started.elapsed() >= patience {
                 return Err(SchemaError::Connect(trouble.to_string()));
             }
@@ -115,7 +115,7 @@ impl Server {
             match self.session.query_unpaged(request, &[]).await {
                 Ok(_) => break,
                 Err(error) if already_exists(&error) => break,
-                Err(error) if of_execution(&error) == Verdict::Unavailable && tries < TRIES => {
+                Err(error) if classify_execution(&error) == ErrorClass::Unavailable && tries < TRIES => {
                     time::sleep(Duration::from_secs(1)).await;
                 }
                 Err(error) => return Err(failed(error.to_string())),

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use crate::{
-    event::Decided,
+    event::Resolved,
     units::{ByteSize, Micros},
 };
 
@@ -57,7 +57,7 @@ pub struct NewRecord<'a> {
     /// What the payload is.
     pub kind: RecordKind,
     /// What intake decided about it; `run_id` is nil where there is none.
-    pub decided: Decided,
+    pub decided: Resolved,
     /// Where it came from; may be empty.
     pub channel: &'a str,
     /// What its bytes begin with, before those of a message; may be empty.
@@ -81,7 +81,7 @@ pub struct Record<'a> {
     /// What the payload is.
     pub kind: RecordKind,
     /// What intake decided about it.
-    pub decided: Decided,
+    pub decided: Resolved,
     /// Where it came from.
     pub channel: &'a str,
     /// Its bytes.
@@ -125,7 +125,7 @@ pub(crate) fn head(seed: u32, offset: u64, record: &NewRecord<'_>) -> [u8; HEAD]
     head[..4].copy_from_slice(&length);
     head[8..16].copy_from_slice(&offset.to_le_bytes());
     head[16] = *kind as u8;
-    head[17] = (u8::from(decided.own_time) * OWN_TIME) | (u8::from(decided.opened) * OPENED);
+    head[17] = (u8::from(decided.has_event_time) * OWN_TIME) | (u8::from(decided.opened_run) * OPENED);
     head[18..26].copy_from_slice(&decided.received_at.to_le_bytes());
     head[26..34].copy_from_slice(&decided.event_time.to_le_bytes());
     head[34..50].copy_from_slice(decided.run_id.as_bytes());
@@ -195,12 +195,12 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Record<'_>> {
     Some(Record {
         offset: u64_at(head, 8)?,
         kind: RecordKind::from_byte(head[16])?,
-        decided: Decided {
+        decided: Resolved {
             received_at: u64_at(head, 18)?.cast_signed() as Micros,
             event_time: u64_at(head, 26)?.cast_signed() as Micros,
             run_id: Uuid::from_bytes(*head[34..].first_chunk()?),
-            own_time: head[17] & OWN_TIME != 0,
-            opened: head[17] & OPENED != 0,
+            has_event_time: head[17] & OWN_TIME != 0,
+            opened_run: head[17] & OPENED != 0,
         },
         channel: std::str::from_utf8(channel).ok()?,
         payload,

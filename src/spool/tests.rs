@@ -43,7 +43,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{Config, NewRecord, Opened, RecordKind, SpoolError, disk::Disk, recovery};
-use crate::{event::Decided, metrics::Metrics, units::ByteSize};
+use crate::{event::Resolved, metrics::Metrics, units::ByteSize};
 
 /// A spool in a temporary directory, with small segments and a disk that can fail.
 struct Place {
@@ -87,12 +87,12 @@ fn record(payload: &[u8]) -> NewRecord<'_> {
 }
 
 fn record_of(kind: RecordKind, payload: &[u8]) -> NewRecord<'_> {
-    let decided = Decided {
+    let decided = Resolved {
         run_id: Uuid::from_u128(7),
         event_time: -5,
         received_at: 1_763_633_700_123_456,
-        own_time: true,
-        opened: false,
+        has_event_time: true,
+        opened_run: false,
     };
     NewRecord { kind, decided, channel: "cascor:training", preamble: b"", payload }
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     curve::Samples,
-    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Row, RunRow, TopologyRow, Weigh},
+    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MemSize, MetricsRow, Row, RunRow, TopologyRow},
     units::Micros,
 };
 
@@ -69,7 +69,7 @@ struct Faults {
     rejected: Option<Predicate>,
     delay: Duration,
     restarts: u64,
-    forgets: bool,
+    acks_may_be_lost: bool,
 }
 
 impl Default for MemoryStore {
@@ -114,18 +114,18 @@ impl MemoryStore {
         self.blocked.send_replace(blocked);
     }
 
-    /// What [`Store::restarts`] says; grows by one.
+    /// What [`Store::restart_count`] says; grows by one.
     pub fn restart(&self) {
         self.faults().restarts += 1;
     }
 
-    /// What [`Store::forgets`] says.
-    pub fn set_forgets(&self, forgets: bool) {
-        self.faults().forgets = forgets;
+    /// What [`Store::acks_may_be_lost`] says.
+    pub fn set_acks_may_be_lost(&self, acks_may_be_lost: bool) {
+        self.faults().acks_may_be_lost = acks_may_be_lost;
     }
 
     /// Forgets every row, as a server does that lost its commit log.
-    pub fn forget_rows(&self) {
+    pub fn drop_rows(&self) {
         *self.tables() = Tables::default();
     }
 
@@ -153,7 +153,7 @@ impl MemoryStore {
     }
 
     /// Waits as long as told to, then says whether this call fails.
-    async fn enter(&self, queue: impl Fn(&mut Faults) -> &mut VecDeque<Fault>) -> Result<(), StoreError> {
+    async fn apply_faults(&self, queue: impl Fn(&mut Faults) -> &mut VecDeque<Fault>) -> Result<(), StoreError> {
         let delay = self.faults().delay;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
@@ -170,7 +170,7 @@ impl MemoryStore {
         query: impl FnOnce(&Tables) -> T + Send + 'a,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
         Box::pin(async move {
-            self.enter(|faults| &mut faults.reads).await?;
+            self.apply_faults(|faults| &mut faults.reads).await?;
             Ok(query(&self.tables()))
         })
     }
@@ -198,14 +198,14 @@ impl Tables {
     }
 }
 
-fn range<T: Clone + Weigh>(rows: &BTreeMap<EventKey, T>, query: &RangeQuery) -> Vec<T> {
+fn range<T: Clone + MemSize>(rows: &BTreeMap<EventKey, T>, query: &RangeQuery) -> Vec<T> {
     let key = |timestamp, event_id| EventKey { run_id: query.run_id, timestamp, event_id };
     let (start, end) = (query.start.unwrap_or(i64::MIN), query.end.unwrap_or(i64::MAX));
     if start > end {
         return Vec::new();
     }
-    let mut fits = until(query.bytes);
-    let found = rows.range(key(start, i64::MIN)..=key(end, i64::MAX)).map(|(key, row)| (key.place(), row));
+    let mut fits = within_bytes(query.bytes);
+    let found = rows.range(key(start, i64::MIN)..=key(end, i64::MAX)).map(|(key, row)| (key.cursor(), row));
     if query.ascending {
         let after = |at: &(Micros, i64)| query.after.is_none_or(|after| *at > after);
         found.filter(|(at, _)| after(at)).take(query.limit).map(|(_, row)| row).take_while(&mut fits).cloned().collect()
@@ -223,7 +223,7 @@ fn range<T: Clone + Weigh>(rows: &BTreeMap<EventKey, T>, query: &RangeQuery) -> 
 }
 
 /// As many rows as it takes to pass so many bytes.
-fn until<T: Weigh>(most: usize) -> impl FnMut(&&T) -> bool {
+fn within_bytes<T: MemSize>(most: usize) -> impl FnMut(&&T) -> bool {
     let mut bytes = 0;
     move |row| {
         let before = bytes;
@@ -242,13 +242,13 @@ fn newest_runs(runs: &BTreeMap<Uuid, RunRow>, query: &RunsQuery) -> Vec<RunRow> 
         .filter(|row| order(row).is_some_and(|order| before.is_none_or(|before| order > before)))
         .collect();
     found.sort_by_key(|row| order(row));
-    found.into_iter().take(query.limit).take_while(until(query.bytes)).cloned().collect()
+    found.into_iter().take(query.limit).take_while(within_bytes(query.bytes)).cloned().collect()
 }
 
 impl Store for MemoryStore {
     fn write<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            self.enter(|faults| &mut faults.writes).await?;
+            self.apply_faults(|faults| &mut faults.writes).await?;
             if let Some(matches) = &self.faults().rejected
                 && batch.rows.iter().any(matches)
             {
@@ -271,7 +271,7 @@ impl Store for MemoryStore {
         _stored_start: Option<Micros>,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            self.enter(|faults| &mut faults.writes).await?;
+            self.apply_faults(|faults| &mut faults.writes).await?;
             let mut tables = self.tables();
             let empty = || RunRow { run_id: change.run_id, ..RunRow::default() };
             merge::apply(change, tables.runs.entry(change.run_id).or_insert_with(empty));
@@ -281,7 +281,7 @@ impl Store for MemoryStore {
 
     fn write_metric_names<'a>(&'a self, run_id: Uuid, names: &'a [String]) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            self.enter(|faults| &mut faults.writes).await?;
+            self.apply_faults(|faults| &mut faults.writes).await?;
             self.tables().names.extend(names.iter().map(|name| (run_id, name.clone())));
             Ok(())
         })
@@ -349,11 +349,11 @@ impl Store for MemoryStore {
         })
     }
 
-    fn restarts(&self) -> u64 {
+    fn restart_count(&self) -> u64 {
         self.faults().restarts
     }
 
-    fn forgets(&self) -> bool {
-        self.faults().forgets
+    fn acks_may_be_lost(&self) -> bool {
+        self.faults().acks_may_be_lost
     }
 }

@@ -27,15 +27,15 @@ pub use self::server::Server;
 use crate::{
     curve::{Field, Samples},
     event::{
-        ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Partition, Row, RunRow, Table, TopologyRow,
-        Weigh, weight,
+        ControlRow, DatasetRow, EventKey, EventRow, GapRow, MemSize, MetricsRow, Partition, Row, RunRow, Table,
+        TopologyRow, total_bytes,
     },
     files,
     units::{self, Micros},
 };
 
 pub use self::problem::Problem;
-pub(crate) use self::problem::{Mendable, remedy};
+pub(crate) use self::problem::{ErrorWithRemedy, remedy};
 
 /// Which store, and how long it keeps rows.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -166,7 +166,7 @@ impl Default for RunsQuery {
 impl RunsQuery {
     /// As [`RangeQuery::is_filled`].
     pub fn is_filled(&self, runs: &[RunRow]) -> bool {
-        runs.len() >= self.limit || weight(runs) >= self.bytes
+        runs.len() >= self.limit || total_bytes(runs) >= self.bytes
     }
 }
 
@@ -176,12 +176,12 @@ pub struct Runs {
     /// Newest first.
     pub rows: Vec<RunRow>,
     /// Where to go on, as [`RunsQuery::before`], when the store has stopped looking for what the query wants before it had enough.
-    pub looked_to: Option<(Micros, Uuid)>,
+    pub scanned_to: Option<(Micros, Uuid)>,
 }
 
 impl From<Vec<RunRow>> for Runs {
     fn from(rows: Vec<RunRow>) -> Self {
-        Self { rows, looked_to: None }
+        Self { rows, scanned_to: None }
     }
 }
 
@@ -210,17 +210,17 @@ pub struct RangeQuery {
     pub after: Option<(Micros, i64)>,
     /// Bytes of the largest row of what was read just before, where somebody reads on; 0: nothing is known. A store whose server
     /// counts rows only asks for so many at once that they are not too many bytes.
-    pub largest: usize,
+    pub largest_row: usize,
     /// Where somebody reads on: a store may begin with the next page while this one is taken. That page is as old as its sending.
-    pub ahead: Option<Ahead>,
+    pub prefetch: Option<Prefetch>,
 }
 
 /// What a store has begun to read because the next query is expected to go on where one ends. Whoever asks hands the same one from
 /// query to query; what was begun is let go with it.
 #[derive(Clone, Default)]
-pub struct Ahead(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
+pub struct Prefetch(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
 
-impl Ahead {
+impl Prefetch {
     pub(crate) fn put(&self, begun: impl Any + Send) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(begun));
     }
@@ -231,9 +231,9 @@ impl Ahead {
     }
 }
 
-impl fmt::Debug for Ahead {
+impl fmt::Debug for Prefetch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ahead")
+        f.write_str("Prefetch")
     }
 }
 
@@ -248,14 +248,14 @@ impl RangeQuery {
             bytes: READ_BYTES,
             ascending: false,
             after: None,
-            largest: 0,
-            ahead: None,
+            largest_row: 0,
+            prefetch: None,
         }
     }
 
     /// Whether an answer ended because of a limit, so that there may be more behind it.
-    pub fn is_filled<T: Weigh>(&self, rows: &[T]) -> bool {
-        rows.len() >= self.limit || weight(rows) >= self.bytes
+    pub fn is_filled<T: MemSize>(&self, rows: &[T]) -> bool {
+        rows.len() >= self.limit || total_bytes(rows) >= self.bytes
     }
 }
 
@@ -363,13 +363,13 @@ pub trait Store: Send + Sync + 'static {
     /// A counter that grows when rows acknowledged before may have been forgotten (a node has gone down, or is back): the
     /// writer then reads again from the checkpoint. It grows at once when a node goes down, because the checkpoint moves on
     /// with time.
-    fn restarts(&self) -> u64 {
+    fn restart_count(&self) -> u64 {
         0
     }
 
     /// Whether a killed server may forget rows it has acknowledged (one replica with a periodic commit log): then what is
     /// committed in the spool trails what the store confirmed by `spool.linger`.
-    fn forgets(&self) -> bool {
+    fn acks_may_be_lost(&self) -> bool {
         false
     }
 }

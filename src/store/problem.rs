@@ -36,7 +36,7 @@ impl Problem {
 /// A cause that knows what mends it.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
-pub(crate) struct Mendable {
+pub(crate) struct ErrorWithRemedy {
     /// What is wrong, or what to do about it.
     pub(crate) what: String,
     /// The command, or the setting.
@@ -49,7 +49,7 @@ pub(crate) struct Mendable {
 pub(crate) fn remedy<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e str> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if let Some(mendable) = error.downcast_ref::<Mendable>() {
+        if let Some(mendable) = error.downcast_ref::<ErrorWithRemedy>() {
             return Some(&mendable.remedy);
         }
         cause = error.source();

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use uuid::Uuid;
 
 use super::{
-    message::{Held, Message, Strictness},
-    names::Slot,
-    value::{Number, Source, Value},
+    message::{Destination, Message, Strictness},
+    names::FieldId,
+    value::{Encoded, Number, Value},
 };
 use crate::{
     event::{self, Kind},
@@ -20,7 +20,7 @@ const PHASE_BYTES_MAX: usize = 1 << 10;
 
 /// The typed columns that a message can fill.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Columns<'a> {
+pub(super) struct TypedColumns<'a> {
     pub(super) seq: Option<i64>,
     pub(super) epoch: Option<i32>,
     pub(super) step: Option<i32>,
@@ -37,7 +37,7 @@ pub(super) struct Columns<'a> {
 }
 
 /// What a column makes of a value.
-enum Reading<T> {
+enum Conversion<T> {
     /// The column holds the value.
     Value(T),
     /// The column holds the whole part of a number with a fraction.
@@ -55,9 +55,9 @@ enum Reading<T> {
 impl<'a> Message<'a> {
     /// Reads the typed columns. A value that its column cannot take goes to `rest_json`, and the rest of the message becomes the
     /// row. A received message is rejected when its run id is no text, or when such values leave no metric (or no part of a network).
-    pub(super) fn fill(&mut self, strictness: Strictness) -> Result<(), Rejection> {
+    pub(super) fn read_columns(&mut self, strictness: Strictness) -> Result<(), Rejection> {
         let is_strict = strictness == Strictness::Received;
-        self.run = match self.get(Slot::RunId) {
+        self.run = match self.get(FieldId::RunId) {
             None => None,
             Some(value) => match value.text() {
                 Some(text) => Some(run_of(text)),
@@ -66,45 +66,46 @@ impl<'a> Message<'a> {
             },
         };
         if self.run.is_some() {
-            self.mark(Slot::RunId, Held::Column);
+            self.consume(FieldId::RunId, Destination::Column);
         }
         let metrics = self.kind == Kind::Metrics;
         // An event keeps its whole payload, so there the column just stays empty.
         let counted = matches!(self.kind, Kind::Metrics | Kind::Topology);
-        let mut columns = Columns { seq: self.seq_column(), ..Columns::default() };
-        for (slot, column) in [
-            (Slot::Epoch, &mut columns.epoch),
-            (Slot::Step, &mut columns.step),
-            (Slot::HiddenUnits, &mut columns.hidden_units),
-            (Slot::InputSize, &mut columns.input_size),
-            (Slot::OutputSize, &mut columns.output_size),
-            (Slot::TotalParameters, &mut columns.total_parameters),
+        let mut columns = TypedColumns { seq: self.seq_column(), ..TypedColumns::default() };
+        for (field_id, column) in [
+            (FieldId::Epoch, &mut columns.epoch),
+            (FieldId::Step, &mut columns.step),
+            (FieldId::HiddenUnits, &mut columns.hidden_units),
+            (FieldId::InputSize, &mut columns.input_size),
+            (FieldId::OutputSize, &mut columns.output_size),
+            (FieldId::TotalParameters, &mut columns.total_parameters),
         ] {
-            let relevant = match slot {
-                Slot::Epoch | Slot::HiddenUnits => true,
-                Slot::Step => metrics,
+            let relevant = match field_id {
+                FieldId::Epoch | FieldId::HiddenUnits => true,
+                FieldId::Step => metrics,
                 _ => self.kind == Kind::Topology,
             };
             if relevant {
-                *column = self.column(slot, counted, |value| integer(slot, value));
+                *column = self.column(field_id, counted, |value| integer(field_id, value));
             }
         }
-        for (slot, column) in [
-            (Slot::TrainLoss, &mut columns.train_loss),
-            (Slot::TrainAccuracy, &mut columns.train_accuracy),
-            (Slot::ValLoss, &mut columns.val_loss),
-            (Slot::ValAccuracy, &mut columns.val_accuracy),
-            (Slot::LearningRate, &mut columns.learning_rate),
+        for (field_id, column) in [
+            (FieldId::TrainLoss, &mut columns.train_loss),
+            (FieldId::TrainAccuracy, &mut columns.train_accuracy),
+            (FieldId::ValLoss, &mut columns.val_loss),
+            (FieldId::ValAccuracy, &mut columns.val_accuracy),
+            (FieldId::LearningRate, &mut columns.learning_rate),
         ] {
             if self.kind != Kind::Topology {
-                *column = self.column(slot, counted, |value| value.double().map_or(Reading::Invalid, Reading::Value));
+                *column = self
+                    .column(field_id, counted, |value| value.double().map_or(Conversion::Invalid, Conversion::Value));
             }
         }
-        columns.phase = self.column(Slot::Phase, metrics, |value| match value.text() {
-            Some(phase) if phase.len() > PHASE_BYTES_MAX => Reading::TooLarge,
-            Some(phase) => Reading::Value(phase),
-            None if value.is_blank() => Reading::Blank,
-            None => Reading::Invalid,
+        columns.phase = self.column(FieldId::Phase, metrics, |value| match value.text() {
+            Some(phase) if phase.len() > PHASE_BYTES_MAX => Conversion::TooLarge,
+            Some(phase) => Conversion::Value(phase),
+            None if value.is_blank() => Conversion::Blank,
+            None => Conversion::Invalid,
         });
         self.columns = columns;
         if is_strict { self.require_something_left() } else { Ok(()) }
@@ -112,47 +113,47 @@ impl<'a> Message<'a> {
 
     /// The `seq`. An invalid one is counted in every kind of message: gaps are found by it.
     pub(super) fn seq_column(&mut self) -> Option<i64> {
-        self.column(Slot::Seq, true, |value| match value.number() {
-            Number::Int(seq) if seq >= 0 => Reading::Value(seq),
-            Number::TooLarge => Reading::TooLarge,
-            _ => Reading::Invalid,
+        self.column(FieldId::Seq, true, |value| match value.number() {
+            Number::Int(seq) if seq >= 0 => Conversion::Value(seq),
+            Number::TooLarge => Conversion::TooLarge,
+            _ => Conversion::Invalid,
         })
     }
 
     /// Reads a column from the field that means it; where that is invalid, from the next best.
-    fn column<T>(&mut self, slot: Slot, counted: bool, read: impl Fn(&Value<'a>) -> Reading<T>) -> Option<T> {
-        let best = self.slots[slot as usize]?;
+    fn column<T>(&mut self, field_id: FieldId, counted: bool, read: impl Fn(&Value<'a>) -> Conversion<T>) -> Option<T> {
+        let best = self.assigned[field_id as usize]?;
         match read(&self.fields[usize::from(best)].value) {
-            Reading::Invalid => {}
-            reading => return self.hold(slot, reading),
+            Conversion::Invalid => {}
+            reading => return self.accept(field_id, reading),
         }
-        for at in self.candidates(slot) {
+        for at in self.candidates(field_id) {
             match read(&self.fields[usize::from(at)].value) {
-                Reading::Invalid => {
-                    self.fields[usize::from(at)].held = Held::Invalid;
+                Conversion::Invalid => {
+                    self.fields[usize::from(at)].destination = Destination::Invalid;
                     if counted {
                         self.invalid.count += 1;
                         self.invalid.first.get_or_insert(usize::from(at));
                     }
                 }
                 reading => {
-                    self.slots[slot as usize] = Some(at);
-                    return self.hold(slot, reading);
+                    self.assigned[field_id as usize] = Some(at);
+                    return self.accept(field_id, reading);
                 }
             }
         }
-        self.slots[slot as usize] = None;
+        self.assigned[field_id as usize] = None;
         None
     }
 
-    fn hold<T>(&mut self, slot: Slot, reading: Reading<T>) -> Option<T> {
-        let (held, value) = match reading {
-            Reading::Value(value) => (Held::Column, value),
-            Reading::WholePart(value) => (Held::WholePart, value),
-            Reading::Length(value) => return Some(value),
-            Reading::TooLarge | Reading::Blank | Reading::Invalid => return None,
+    fn accept<T>(&mut self, field_id: FieldId, reading: Conversion<T>) -> Option<T> {
+        let (destination, value) = match reading {
+            Conversion::Value(value) => (Destination::Column, value),
+            Conversion::WholePart(value) => (Destination::WholePart, value),
+            Conversion::Length(value) => return Some(value),
+            Conversion::TooLarge | Conversion::Blank | Conversion::Invalid => return None,
         };
-        self.mark(slot, held);
+        self.consume(field_id, destination);
         Some(value)
     }
 
@@ -163,7 +164,7 @@ impl<'a> Message<'a> {
             Kind::Metrics => self.measures_something(),
             Kind::Topology => {
                 let sizes = [self.columns.input_size, self.columns.output_size, self.columns.hidden_units];
-                [Slot::Nodes, Slot::Connections].iter().any(|slot| self.get(*slot).is_some())
+                [FieldId::Nodes, FieldId::Connections].iter().any(|field_id| self.get(*field_id).is_some())
                     || sizes.iter().any(Option::is_some)
             }
             _ => true,
@@ -172,21 +173,21 @@ impl<'a> Message<'a> {
     }
 }
 
-fn integer(slot: Slot, value: &Value<'_>) -> Reading<i32> {
-    let fits = |n: i64| i32::try_from(n).map_or(Reading::TooLarge, Reading::Value);
+fn integer(field_id: FieldId, value: &Value<'_>) -> Conversion<i32> {
+    let fits = |n: i64| i32::try_from(n).map_or(Conversion::TooLarge, Conversion::Value);
     match (value, value.number()) {
         // A list says more than its length: it stays with what has no column.
-        (Value::List(raw), _) if slot == Slot::HiddenUnits => {
-            i32::try_from(raw.len).map_or(Reading::TooLarge, Reading::Length)
+        (Value::List(raw), _) if field_id == FieldId::HiddenUnits => {
+            i32::try_from(raw.len).map_or(Conversion::TooLarge, Conversion::Length)
         }
         (_, Number::Int(n)) => fits(n),
-        (_, Number::TooLarge) => Reading::TooLarge,
+        (_, Number::TooLarge) => Conversion::TooLarge,
         // Trainers that log within an epoch say 0.33.
-        (_, Number::Float(x)) if x.is_finite() && matches!(slot, Slot::Epoch | Slot::Step) => {
+        (_, Number::Float(x)) if x.is_finite() && matches!(field_id, FieldId::Epoch | FieldId::Step) => {
             // The cast saturates; no column takes what is beyond it.
-            i32::try_from(x.trunc() as i64).map_or(Reading::TooLarge, Reading::WholePart)
+            i32::try_from(x.trunc() as i64).map_or(Conversion::TooLarge, Conversion::WholePart)
         }
-        _ => Reading::Invalid,
+        _ => Conversion::Invalid,
     }
 }
 
@@ -199,20 +200,20 @@ fn run_of(text: Cow<'_, str>) -> (Uuid, Option<Cow<'_, str>>) {
 
 /// `invalid_field`, with the field's name and value, cut to 200 bytes.
 pub(super) fn invalid(name: &str, value: &Value<'_>) -> Rejection {
-    let mut detail = format!("{}: ", super::cut(name, 100));
+    let mut detail = format!("{}: ", super::prefix(name, 100));
     match value {
         // A container may be megabytes; its beginning is enough.
-        Value::List(raw) | Value::Map(raw) => match raw.source {
-            Source::Json(text) => detail.push_str(super::cut(text, 200)),
-            Source::Pack(_) => detail.push_str("a list or map"),
+        Value::List(raw) | Value::Map(raw) => match raw.encoded {
+            Encoded::Json(text) => detail.push_str(super::prefix(text, 200)),
+            Encoded::Pack(_) => detail.push_str("a list or map"),
         },
         Value::Text(text) => {
             detail.push('"');
-            detail.push_str(super::cut(text, 200));
+            detail.push_str(super::prefix(text, 200));
             detail.push('"');
         }
         scalar => scalar.write_json(&mut detail),
     }
-    detail.truncate(super::cut(&detail, 200).len());
+    detail.truncate(super::prefix(&detail, 200).len());
     Rejection { reason: Reason::InvalidField, detail }
 }

@@ -8,7 +8,7 @@ use super::{
     Limits,
     columns::invalid,
     not_an_object, open,
-    rows::{is_plain, whole_json},
+    rows::{is_strict_json, root_json},
     trim,
     value::{Raw, Value, write_text},
 };
@@ -37,7 +37,7 @@ pub struct Command {
 
 /// A command with the message it came in.
 #[derive(Clone, Debug)]
-pub struct Job {
+pub struct ReceivedCommand {
     /// What to do.
     pub command: Command,
     /// Where it came from.
@@ -51,7 +51,7 @@ pub struct Job {
 }
 
 /// A bare word is at most this long.
-const WORD: usize = 64;
+const BARE_WORD_BYTES_MAX: usize = 64;
 
 /// Reads a message of a control channel.
 ///
@@ -72,9 +72,9 @@ pub fn decode_control(payload: &[u8], limits: &Limits) -> Result<Command, Reject
     if trim(payload).first().is_some_and(u8::is_ascii_alphabetic) {
         return Err(not_an_object("is neither a map nor a bare word"));
     }
-    let (whole, longest) = open(payload, limits)?;
-    limits.too_long(longest)?;
-    let top = Value::Map(Raw { source: whole, len: 0 });
+    let (root, longest) = open(payload, limits)?;
+    limits.check_string_length(longest)?;
+    let top = Value::Map(Raw { encoded: root, len: 0 });
     let data = top.get("data");
     let field = |name: &str| data.as_ref().and_then(|data| data.get(name)).or_else(|| top.get(name));
     let command = match field("command") {
@@ -98,7 +98,7 @@ pub fn decode_control(payload: &[u8], limits: &Limits) -> Result<Command, Reject
         target: text("target")?,
         timeout,
         params_json: params.map(|params| params.to_json()),
-        payload_json: whole_json(whole, is_plain(whole)),
+        payload_json: root_json(root, is_strict_json(root)),
     })
 }
 
@@ -110,7 +110,8 @@ fn bare_word(payload: &[u8]) -> Option<&str> {
         word => word,
     };
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':');
-    let whole = (1..=WORD).contains(&word.len()) && word[0].is_ascii_alphabetic() && word.iter().all(plain);
+    let whole =
+        (1..=BARE_WORD_BYTES_MAX).contains(&word.len()) && word[0].is_ascii_alphabetic() && word.iter().all(plain);
     std::str::from_utf8(word).ok().filter(|_| whole)
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     columns::invalid,
     message::Message,
-    names::{Place, Slot},
+    names::{FieldId, Section},
     time,
     value::{Number, Value},
 };
@@ -37,7 +37,7 @@ pub(super) fn check(message: &Message<'_>) -> Result<(), Rejection> {
 }
 
 /// The row of a dataset message, and whether it says all that the message says.
-pub(super) fn of_message(message: &Message<'_>, own_time: bool) -> (Option<DatasetRow>, bool) {
+pub(super) fn of_message(message: &Message<'_>, has_event_time: bool) -> (Option<DatasetRow>, bool) {
     let described = message.named("dataset").filter(|value| matches!(value, Value::Map(_)));
     let (row, used) = match described {
         Some(map) => read(|name| map.get(name)),
@@ -49,9 +49,9 @@ pub(super) fn of_message(message: &Message<'_>, own_time: bool) -> (Option<Datas
     let whole = described.is_none()
         && message.fields.iter().enumerate().all(|(at, field)| {
             field.value == Value::Null
-                || (field.place == Place::Top && field.key == "type")
-                || message.is_slot(Slot::RunId, at)
-                || (own_time && message.is_slot(Slot::Timestamp, at))
+                || (field.section == Section::Top && field.key == "type")
+                || message.is_assigned(FieldId::RunId, at)
+                || (has_event_time && message.is_assigned(FieldId::Timestamp, at))
                 || (used.contains(&&*field.key) && is_only(&field.key))
         });
     (row, whole)

@@ -8,7 +8,7 @@ mod check;
 use std::{borrow::Cow, fmt};
 
 pub(super) use self::check::check;
-use super::value::{Raw, Source, Value, put, write_double, write_text};
+use super::value::{Encoded, Raw, Value, put, write_double, write_text};
 
 /// The first position from `at` on that is not an ordinary character of a string.
 fn plain_end(bytes: &[u8], at: usize) -> usize {
@@ -148,7 +148,7 @@ pub(super) fn read(text: &str, at: usize) -> Option<(Value<'_>, usize)> {
         b'"' => read_text(text, at).map(|(text, at)| (Value::Text(text), at)),
         first @ (b'{' | b'[') => {
             let (end, len) = skip_container(bytes, at);
-            let raw = Raw { source: Source::Json(text.get(at..end)?), len };
+            let raw = Raw { encoded: Encoded::Json(text.get(at..end)?), len };
             Some((if *first == b'{' { Value::Map(raw) } else { Value::List(raw) }, end))
         }
         b't' => word(Value::Bool(true), 4),

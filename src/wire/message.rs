@@ -6,12 +6,12 @@ use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use super::{
-    columns::{Columns, invalid},
-    names::{self, Place, Slot, Takes},
+    columns::{TypedColumns, invalid},
+    names::{self, ExpectedType, FieldId, Section},
     nested::NestedNumbers,
     outcome::{self, Outcome},
     time,
-    value::{Items, Raw, Source, Value},
+    value::{Encoded, Items, Raw, Value},
 };
 use crate::{
     event::Kind,
@@ -22,17 +22,17 @@ use crate::{
 /// One field of the message or of a map inside it that is looked into.
 #[derive(Clone, Debug)]
 pub(super) struct Field<'a> {
-    pub(super) place: Place,
+    pub(super) section: Section,
     /// Levels of nesting.
     pub(super) depth: u8,
     pub(super) key: Cow<'a, str>,
     pub(super) value: Value<'a>,
-    pub(super) held: Held,
+    pub(super) destination: Destination,
 }
 
 /// What holds the value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Held {
+pub(super) enum Destination {
     /// No column: `extra`, or `rest_json`.
     NoColumn,
     /// A column.
@@ -44,26 +44,26 @@ pub(super) enum Held {
 }
 
 /// Room for the fields of most messages, in an allocation small enough for the allocator's fast path.
-const FIELDS: usize = 12;
+const FIELDS_CAPACITY: usize = 12;
 
 /// A training message. It borrows the bytes it was decoded from; what nobody looks at stays bytes.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
-    pub(super) whole: Source<'a>,
+    pub(super) root: Encoded<'a>,
     pub(super) kind: Kind,
     pub(super) type_name: Option<Cow<'a, str>>,
     pub(super) fields: Vec<Field<'a>>,
-    /// How many of the fields are in the message itself and the places inside it; those behind are numbers in other maps.
-    pub(super) flat: usize,
+    /// How many of the fields are in the message itself and the sections inside it; those behind are numbers in other maps.
+    pub(super) flat_count: usize,
     /// The field of each meaning, and how well it fits.
-    pub(super) slots: [Option<u16>; Slot::COUNT],
-    pub(super) scores: [u16; Slot::COUNT],
-    pub(super) columns: Columns<'a>,
+    pub(super) assigned: [Option<u16>; FieldId::COUNT],
+    pub(super) scores: [u16; FieldId::COUNT],
+    pub(super) columns: TypedColumns<'a>,
     pub(super) run: Option<(Uuid, Option<Cow<'a, str>>)>,
     pub(super) invalid: InvalidFields,
     /// Whether more than one field tells a time.
     pub(super) has_several_times: bool,
-    /// Which numbers of which maps the fields behind `flat` are.
+    /// Which numbers of which maps the fields behind `flat_count` are.
     pub(super) nested: Option<Box<NestedNumbers>>,
 }
 
@@ -90,7 +90,7 @@ pub struct MessageTime {
     /// The message's own time, else that of receipt.
     pub event_time: Micros,
     /// Whether it is the message's own.
-    pub own: bool,
+    pub from_message: bool,
     /// Whether the own time is absent, or too far from the receipt to be used; counted.
     pub unusable: bool,
     /// What it says of itself without naming a zone, usable or not.
@@ -99,10 +99,10 @@ pub struct MessageTime {
 
 impl<'a> Message<'a> {
     /// Gathers the fields of a checked message and decides what it is.
-    pub(super) fn gather(whole: Source<'a>, strictness: Strictness) -> Result<Self, Rejection> {
-        let mut message = Self::walked(whole);
+    pub(super) fn parse(root: Encoded<'a>, strictness: Strictness) -> Result<Self, Rejection> {
+        let mut message = Self::parse_fields(root);
         message.decide_kind()?;
-        message.fill(strictness)?;
+        message.read_columns(strictness)?;
         Ok(message)
     }
 
@@ -117,41 +117,41 @@ impl<'a> Message<'a> {
     }
 
     /// The `seq` alone, whatever kind of message it is, or was before a part of it was stored.
-    pub(super) fn seq_of(whole: Source<'a>) -> Option<i64> {
-        Self::walked(whole).seq_column()
+    pub(super) fn seq_of(root: Encoded<'a>) -> Option<i64> {
+        Self::parse_fields(root).seq_column()
     }
 
-    pub(super) fn walked(whole: Source<'a>) -> Self {
+    pub(super) fn parse_fields(root: Encoded<'a>) -> Self {
         let mut message = Self {
-            whole,
+            root,
             kind: Kind::Other,
             type_name: None,
-            fields: Vec::with_capacity(FIELDS),
-            flat: 0,
-            slots: [None; Slot::COUNT],
-            scores: [0; Slot::COUNT],
-            columns: Columns::default(),
+            fields: Vec::with_capacity(FIELDS_CAPACITY),
+            flat_count: 0,
+            assigned: [None; FieldId::COUNT],
+            scores: [0; FieldId::COUNT],
+            columns: TypedColumns::default(),
             run: None,
             invalid: InvalidFields::default(),
             has_several_times: false,
             nested: None,
         };
-        message.walk(&mut Items::of(&Raw { source: whole, len: 0 }), Place::Top, 0);
-        message.flat = message.fields.len();
+        message.parse_section(&mut Items::of(&Raw { encoded: root, len: 0 }), Section::Top, 0);
+        message.flat_count = message.fields.len();
         message.assign(0);
         message
     }
 
-    /// Takes in the entries of one map and of the places inside it. A place opens only places that are looked at before it
-    /// ([`Place::inner`]), which bounds the recursion.
-    fn walk(&mut self, items: &mut Items<'a>, place: Place, depth: u8) {
+    /// Takes in the entries of one map and of the sections inside it. A section opens only sections that are looked at before it
+    /// ([`Section::inner`]), which bounds the recursion.
+    fn parse_section(&mut self, items: &mut Items<'a>, section: Section, depth: u8) {
         let from = self.fields.len();
-        let mut entered: [Option<(usize, usize)>; 2 * Place::COUNT] = [None; 2 * Place::COUNT];
+        let mut entered: [Option<(usize, usize)>; 2 * Section::COUNT] = [None; 2 * Section::COUNT];
         // One bit for each kind of key seen: while a key's bit is not set, it cannot be a duplicate.
         let (mut seen, mut own, mut many) = (0_u64, 0_usize, false);
         while let Some(key) = items.key() {
-            if let Some(inner) = place.inner(&key) {
-                let range = inner as usize + if key == "final_metrics" { Place::COUNT } else { 0 };
+            if let Some(inner) = section.inner(&key) {
+                let range = inner as usize + if key == "final_metrics" { Section::COUNT } else { 0 };
                 if let Some((from, to)) = entered[range].take() {
                     // The last entry of a name counts, and it alone.
                     self.fields.drain(from..to);
@@ -161,7 +161,7 @@ impl<'a> Message<'a> {
                 }
                 if let Some(mut nested) = items.enter() {
                     let from = self.fields.len();
-                    self.walk(&mut nested, inner, depth + 1);
+                    self.parse_section(&mut nested, inner, depth + 1);
                     items.leave(&nested);
                     entered[range] = Some((from, self.fields.len()));
                     continue;
@@ -181,7 +181,7 @@ impl<'a> Message<'a> {
             }
             seen |= bit;
             let value = items.value();
-            self.fields.push(Field { place, depth, key, value, held: Held::NoColumn });
+            self.fields.push(Field { section, depth, key, value, destination: Destination::NoColumn });
         }
         if many {
             self.blank_duplicates(from, depth);
@@ -204,11 +204,11 @@ impl<'a> Message<'a> {
             .fields
             .iter()
             .rev()
-            .find(|field| field.place == Place::Top && field.key == "type" && field.value != Value::Null);
+            .find(|field| field.section == Section::Top && field.key == "type" && field.value != Value::Null);
         if let Some(field) = named {
             let Value::Text(name) = &field.value else { return Err(invalid("type", &field.value)) };
             if !name.is_empty() {
-                let name = match self.get(Slot::EventType) {
+                let name = match self.get(FieldId::EventType) {
                     Some(Value::Text(inner)) if name == "event" => inner.clone(),
                     _ => name.clone(),
                 };
@@ -233,75 +233,77 @@ impl<'a> Message<'a> {
 
     /// What a message without a type is.
     fn kind_by_fields(&self) -> Option<Kind> {
-        const MEASURED: [Slot; 4] = [Slot::TrainLoss, Slot::ValLoss, Slot::TrainAccuracy, Slot::ValAccuracy];
-        let any = |slots: &[Slot]| slots.iter().any(|slot| self.get(*slot).is_some());
-        let measures = MEASURED.iter().any(|slot| self.get(*slot).is_some_and(|value| value.double().is_some()));
-        let network = any(&[Slot::Nodes, Slot::Connections]);
+        const MEASURED: [FieldId; 4] =
+            [FieldId::TrainLoss, FieldId::ValLoss, FieldId::TrainAccuracy, FieldId::ValAccuracy];
+        let any = |field_ids: &[FieldId]| field_ids.iter().any(|field_id| self.get(*field_id).is_some());
+        let measures =
+            MEASURED.iter().any(|field_id| self.get(*field_id).is_some_and(|value| value.double().is_some()));
+        let network = any(&[FieldId::Nodes, FieldId::Connections]);
         // An epoch makes metrics, unless the message lists a network and measures nothing.
-        if measures || (any(&[Slot::Epoch]) && !network) {
+        if measures || (any(&[FieldId::Epoch]) && !network) {
             Some(Kind::Metrics)
-        } else if network || any(&[Slot::InputSize, Slot::OutputSize]) {
+        } else if network || any(&[FieldId::InputSize, FieldId::OutputSize]) {
             Some(Kind::Topology)
         } else if any(&MEASURED) {
             Some(Kind::Metrics)
         } else {
-            (any(&[Slot::RunId, Slot::Step]) && self.measures_something()).then_some(Kind::Metrics)
+            (any(&[FieldId::RunId, FieldId::Step]) && self.measures_something()).then_some(Kind::Metrics)
         }
     }
 
     /// Whether it holds a number that is neither an epoch, a step, a `seq` nor a time, and was not found unfit for its column.
     pub(super) fn measures_something(&self) -> bool {
         self.fields.iter().enumerate().any(|(at, field)| {
-            let slot = names::meaning(&field.key).map(|(slot, _)| slot);
-            let counts = match slot {
-                Some(Slot::Epoch | Slot::Step | Slot::Seq | Slot::RunId) => false,
-                Some(Slot::Timestamp) => !self.is_time(at),
+            let field_id = names::lookup(&field.key).map(|(field_id, _)| field_id);
+            let counts = match field_id {
+                Some(FieldId::Epoch | FieldId::Step | FieldId::Seq | FieldId::RunId) => false,
+                Some(FieldId::Timestamp) => !self.is_time(at),
                 _ => true,
             };
-            let takes_numbers = slot.is_some_and(|slot| slot.takes() == Takes::Number);
+            let takes_numbers = field_id.is_some_and(|field_id| field_id.expected_type() == ExpectedType::Number);
             counts
-                && field.held != Held::Invalid
+                && field.destination != Destination::Invalid
                 && (field.value.is_number() || (takes_numbers && field.value.double().is_some()))
         })
     }
 
-    /// Says what holds the field that was taken for `slot`.
-    pub(super) fn mark(&mut self, slot: Slot, held: Held) {
-        if let Some(at) = self.slots[slot as usize] {
-            self.fields[usize::from(at)].held = held;
+    /// Says what holds the field that was taken for `field_id`.
+    pub(super) fn consume(&mut self, field_id: FieldId, destination: Destination) {
+        if let Some(at) = self.assigned[field_id as usize] {
+            self.fields[usize::from(at)].destination = destination;
         }
     }
 
-    pub(super) fn field(&self, slot: Slot) -> Option<&Field<'a>> {
-        self.fields.get(usize::from(self.slots[slot as usize]?))
+    pub(super) fn field(&self, field_id: FieldId) -> Option<&Field<'a>> {
+        self.fields.get(usize::from(self.assigned[field_id as usize]?))
     }
 
-    pub(super) fn get(&self, slot: Slot) -> Option<&Value<'a>> {
-        self.field(slot).map(|field| &field.value)
+    pub(super) fn get(&self, field_id: FieldId) -> Option<&Value<'a>> {
+        self.field(field_id).map(|field| &field.value)
     }
 
-    /// Whether this is the field that was taken for `slot`.
-    pub(super) fn is_slot(&self, slot: Slot, at: usize) -> bool {
-        self.slots[slot as usize].is_some_and(|slot| usize::from(slot) == at)
+    /// Whether this is the field that was taken for `field_id`.
+    pub(super) fn is_assigned(&self, field_id: FieldId, at: usize) -> bool {
+        self.assigned[field_id as usize].is_some_and(|field_id| usize::from(field_id) == at)
     }
 
-    /// The value of a field by its name, from the nearest place.
+    /// The value of a field by its name, from the nearest section.
     pub(super) fn named(&self, name: &str) -> Option<&Value<'a>> {
         self.fields
             .iter()
             .filter(|field| field.key == name && field.value != Value::Null)
-            .min_by_key(|field| (field.place, u8::MAX - field.depth))
+            .min_by_key(|field| (field.section, u8::MAX - field.depth))
             .map(|field| &field.value)
     }
 
-    /// The values of a name, without blank text, the nearest place first.
-    pub(super) fn non_blank_values(&self, name: &str) -> impl Iterator<Item = (Place, &Value<'a>)> {
-        let mut found: Vec<_> = self.fields[..self.flat]
+    /// The values of a name, without blank text, the nearest section first.
+    pub(super) fn non_blank_values(&self, name: &str) -> impl Iterator<Item = (Section, &Value<'a>)> {
+        let mut found: Vec<_> = self.fields[..self.flat_count]
             .iter()
             .filter(|field| field.key == name && field.value != Value::Null && !field.value.is_blank())
             .collect();
-        found.sort_by_key(|field| (field.place, u8::MAX - field.depth));
-        found.into_iter().map(|field| (field.place, &field.value))
+        found.sort_by_key(|field| (field.section, u8::MAX - field.depth));
+        found.into_iter().map(|field| (field.section, &field.value))
     }
 
     /// What the message is about.
@@ -321,11 +323,11 @@ impl<'a> Message<'a> {
 
     /// When it happened. Times without a zone are read in `zone`.
     pub fn time(&self, received_at: Micros, zone: &TimeZone) -> MessageTime {
-        let own = self.get(Slot::Timestamp).and_then(|value| time::read_moment(value, zone));
+        let own = self.get(FieldId::Timestamp).and_then(|value| time::read_moment(value, zone));
         let naive = own.filter(|moment| !moment.absolute).map(|moment| moment.micros);
-        match own.filter(|moment| time::usable(moment.micros, received_at)) {
-            Some(moment) => MessageTime { event_time: moment.micros, own: true, unusable: false, naive },
-            None => MessageTime { event_time: received_at, own: false, unusable: true, naive },
+        match own.filter(|moment| time::is_usable(moment.micros, received_at)) {
+            Some(moment) => MessageTime { event_time: moment.micros, from_message: true, unusable: false, naive },
+            None => MessageTime { event_time: received_at, from_message: false, unusable: true, naive },
         }
     }
 

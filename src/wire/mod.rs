@@ -32,7 +32,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    command::{Command, Job, decode_control},
+    command::{Command, ReceivedCommand, decode_control},
     latest::{append_stored, latest_json, latest_json_canonical},
     message::{Message, MessageTime},
     network::{Network, configured, network},
@@ -42,7 +42,7 @@ pub use self::{
 };
 use self::{
     message::Strictness,
-    value::{Count, Raw, Source},
+    value::{ByteCounter, Encoded, Raw},
 };
 use crate::{
     event::Kind,
@@ -134,15 +134,15 @@ impl Limits {
     }
 
     /// Counts the JSON text of a message, without making it, where it may be beyond the limit.
-    fn too_much_text(&self, whole: Source<'_>) -> Result<(), Rejection> {
-        let most = match whole {
-            Source::Json(text) => text.len() * JSON_GROWTH,
-            Source::Pack(bytes) => bytes.len() * PACK_GROWTH,
+    fn check_text_size(&self, root: Encoded<'_>) -> Result<(), Rejection> {
+        let most = match root {
+            Encoded::Json(text) => text.len() * JSON_GROWTH,
+            Encoded::Pack(bytes) => bytes.len() * PACK_GROWTH,
         };
         if most <= self.text.as_usize() {
             return Ok(());
         }
-        let text = json_bytes(whole);
+        let text = json_bytes(root);
         if text <= self.text.as_usize() {
             return Ok(());
         }
@@ -150,7 +150,7 @@ impl Limits {
         Err(Rejection { reason: Reason::TooLarge, detail })
     }
 
-    fn too_long(&self, longest: usize) -> Result<(), Rejection> {
+    fn check_string_length(&self, longest: usize) -> Result<(), Rejection> {
         if longest <= self.string.as_usize() {
             return Ok(());
         }
@@ -169,9 +169,9 @@ pub fn text_bytes(payload: &[u8]) -> usize {
     encoding(payload).map_or(0, json_bytes)
 }
 
-fn json_bytes(whole: Source<'_>) -> usize {
-    let mut count = Count::default();
-    Raw { source: whole, len: 0 }.write_json(&mut count);
+fn json_bytes(root: Encoded<'_>) -> usize {
+    let mut count = ByteCounter::default();
+    Raw { encoded: root, len: 0 }.write_json(&mut count);
     count.0
 }
 
@@ -180,15 +180,15 @@ fn json_bytes(whole: Source<'_>) -> usize {
 /// # Errors
 /// The contract's reason why these bytes are none.
 pub fn decode<'a>(payload: &'a [u8], limits: &Limits) -> Result<Message<'a>, Rejection> {
-    let (whole, longest) = open(payload, limits)?;
-    limits.too_much_text(whole)?;
-    let message = Message::gather(whole, Strictness::Received)?;
+    let (root, longest) = open(payload, limits)?;
+    limits.check_text_size(root)?;
+    let message = Message::parse(root, Strictness::Received)?;
     if message.kind() == Kind::Dataset {
         dataset::check(&message)?;
     }
     // Topologies say what they like at length, but for the name of their run, which its row has; everywhere else a long string is an
     // accident or an attack.
-    limits.too_long(match message.kind() {
+    limits.check_string_length(match message.kind() {
         Kind::Topology => message.run_name().map_or(0, str::len),
         _ => longest,
     })?;
@@ -201,7 +201,7 @@ pub fn decode<'a>(payload: &'a [u8], limits: &Limits) -> Result<Message<'a>, Rej
 /// # Errors
 /// As [`decode`].
 pub fn decode_accepted(payload: &[u8]) -> Result<Message<'_>, Rejection> {
-    Message::gather(encoding(payload)?, Strictness::Accepted)
+    Message::parse(encoding(payload)?, Strictness::Accepted)
 }
 
 /// The `seq` of a message that was accepted, or of the part of it that a row holds; by the rules of [`decode`], but for the kind.
@@ -210,21 +210,21 @@ pub fn seq(payload: &[u8]) -> Option<i64> {
 }
 
 /// The map that a message is, checked whole, and the length of its longest string.
-fn open<'a>(payload: &'a [u8], limits: &Limits) -> Result<(Source<'a>, usize), Rejection> {
+fn open<'a>(payload: &'a [u8], limits: &Limits) -> Result<(Encoded<'a>, usize), Rejection> {
     if payload.len() > limits.message.as_usize() {
         let detail = format!("{} bytes; the limit is {} (`limits.message`)", payload.len(), limits.message);
         return Err(Rejection { reason: Reason::TooLarge, detail });
     }
-    let whole = encoding(payload)?;
-    let longest = match whole {
-        Source::Json(text) => json::check(text, limits)?.longest,
-        Source::Pack(body) => pack::check(body, limits)?,
+    let root = encoding(payload)?;
+    let longest = match root {
+        Encoded::Json(text) => json::check(text, limits)?.longest,
+        Encoded::Pack(body) => pack::check(body, limits)?,
     };
-    Ok((whole, longest))
+    Ok((root, longest))
 }
 
 /// The map that a message is, by its first byte.
-fn encoding(payload: &[u8]) -> Result<Source<'_>, Rejection> {
+fn encoding(payload: &[u8]) -> Result<Encoded<'_>, Rejection> {
     let body = trim(payload);
     match body.first() {
         Some(b'{') => {
@@ -232,9 +232,9 @@ fn encoding(payload: &[u8]) -> Result<Source<'_>, Rejection> {
                 reason: Reason::MalformedJson,
                 detail: format!("no UTF-8 at byte {}", error.valid_up_to()),
             })?;
-            Ok(Source::Json(text.trim_end_matches([' ', '\t', '\n', '\r'])))
+            Ok(Encoded::Json(text.trim_end_matches([' ', '\t', '\n', '\r'])))
         }
-        Some(0x80..=0x8f | 0xde | 0xdf) => Ok(Source::Pack(body)),
+        Some(0x80..=0x8f | 0xde | 0xdf) => Ok(Encoded::Pack(body)),
         Some(byte) => Err(not_an_object(&format!("begins with byte 0x{byte:02x}"))),
         None => Err(not_an_object("is empty")),
     }
@@ -255,6 +255,6 @@ fn trim(payload: &[u8]) -> &[u8] {
 }
 
 /// The beginning of `text`, at most `bytes` long.
-fn cut(text: &str, bytes: usize) -> &str {
+fn prefix(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }

@@ -6,7 +6,7 @@ use crate::event::Kind;
 /// What a field of a message can mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Slot {
+pub(super) enum FieldId {
     RunId,
     Timestamp,
     Seq,
@@ -35,7 +35,7 @@ pub(super) enum Slot {
     Connections,
 }
 
-impl Slot {
+impl FieldId {
     pub(super) const COUNT: usize = Self::Connections as usize + 1;
 
     /// The canonical name.
@@ -73,7 +73,7 @@ impl Slot {
 
 /// What values a field of a meaning takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
+pub(super) enum ExpectedType {
     /// A number.
     Number,
     /// Text, or a number as text.
@@ -82,9 +82,9 @@ pub(super) enum Takes {
     Any,
 }
 
-impl Slot {
+impl FieldId {
     /// What values this field takes.
-    pub(super) fn takes(self) -> Takes {
+    pub(super) fn expected_type(self) -> ExpectedType {
         match self {
             Self::Seq
             | Self::Epoch
@@ -98,8 +98,8 @@ impl Slot {
             | Self::InputSize
             | Self::OutputSize
             | Self::TotalParameters
-            | Self::DatasetSize => Takes::Number,
-            Self::RunId | Self::Phase | Self::Notes | Self::CreatedBy | Self::EventType => Takes::Text,
+            | Self::DatasetSize => ExpectedType::Number,
+            Self::RunId | Self::Phase | Self::Notes | Self::CreatedBy | Self::EventType => ExpectedType::Text,
             Self::Timestamp
             | Self::WeightsSummary
             | Self::DatasetName
@@ -107,155 +107,155 @@ impl Slot {
             | Self::Tags
             | Self::Status
             | Self::Nodes
-            | Self::Connections => Takes::Any,
+            | Self::Connections => ExpectedType::Any,
         }
     }
 }
 
 /// The meaning of a name, and its rank among the names of that meaning: 0 is the canonical one.
 #[inline]
-pub(super) fn meaning(name: &str) -> Option<(Slot, u8)> {
+pub(super) fn lookup(name: &str) -> Option<(FieldId, u8)> {
     // By length first: this runs for every field of every message, and most names then meet a handful of others.
     Some(match name.len() {
         2 => match name {
-            "ts" => (Slot::Timestamp, 2),
-            "lr" => (Slot::LearningRate, 1),
+            "ts" => (FieldId::Timestamp, 2),
+            "lr" => (FieldId::LearningRate, 1),
             _ => return None,
         },
         3 => match name {
-            "run" => (Slot::RunId, 4),
-            "seq" => (Slot::Seq, 0),
-            "acc" => (Slot::TrainAccuracy, 2),
+            "run" => (FieldId::RunId, 4),
+            "seq" => (FieldId::Seq, 0),
+            "acc" => (FieldId::TrainAccuracy, 2),
             _ => return None,
         },
         4 => match name {
-            "time" => (Slot::Timestamp, 1),
-            "step" => (Slot::Step, 0),
-            "loss" => (Slot::TrainLoss, 1),
-            "tags" => (Slot::Tags, 0),
-            "user" => (Slot::CreatedBy, 1),
+            "time" => (FieldId::Timestamp, 1),
+            "step" => (FieldId::Step, 0),
+            "loss" => (FieldId::TrainLoss, 1),
+            "tags" => (FieldId::Tags, 0),
+            "user" => (FieldId::CreatedBy, 1),
             _ => return None,
         },
         5 => match name {
-            "epoch" => (Slot::Epoch, 0),
-            "runId" => (Slot::RunId, 3),
-            "phase" => (Slot::Phase, 0),
-            "notes" => (Slot::Notes, 0),
-            "nodes" => (Slot::Nodes, 0),
-            "event" => (Slot::EventType, 1),
+            "epoch" => (FieldId::Epoch, 0),
+            "runId" => (FieldId::RunId, 3),
+            "phase" => (FieldId::Phase, 0),
+            "notes" => (FieldId::Notes, 0),
+            "nodes" => (FieldId::Nodes, 0),
+            "event" => (FieldId::EventType, 1),
             _ => return None,
         },
         6 => match name {
-            "run_id" => (Slot::RunId, 0),
-            "seq_no" => (Slot::Seq, 2),
-            "config" => (Slot::Config, 0),
-            "params" => (Slot::Config, 1),
-            "status" => (Slot::Status, 0),
+            "run_id" => (FieldId::RunId, 0),
+            "seq_no" => (FieldId::Seq, 2),
+            "config" => (FieldId::Config, 0),
+            "params" => (FieldId::Config, 1),
+            "status" => (FieldId::Status, 0),
             _ => return None,
         },
         7 => match name {
-            "dataset" => (Slot::DatasetName, 1),
-            "outcome" => (Slot::Status, 2),
-            "val_acc" => (Slot::ValAccuracy, 3),
-            "val/acc" => (Slot::ValAccuracy, 7),
-            "val.acc" => (Slot::ValAccuracy, 10),
+            "dataset" => (FieldId::DatasetName, 1),
+            "outcome" => (FieldId::Status, 2),
+            "val_acc" => (FieldId::ValAccuracy, 3),
+            "val/acc" => (FieldId::ValAccuracy, 7),
+            "val.acc" => (FieldId::ValAccuracy, 10),
             _ => return None,
         },
         8 => match name {
-            "sequence" => (Slot::Seq, 1),
-            "accuracy" => (Slot::TrainAccuracy, 1),
-            "val_loss" => (Slot::ValLoss, 0),
-            "n_hidden" => (Slot::HiddenUnits, 3),
-            "val/loss" => (Slot::ValLoss, 5),
-            "val.loss" => (Slot::ValLoss, 7),
+            "sequence" => (FieldId::Seq, 1),
+            "accuracy" => (FieldId::TrainAccuracy, 1),
+            "val_loss" => (FieldId::ValLoss, 0),
+            "n_hidden" => (FieldId::HiddenUnits, 3),
+            "val/loss" => (FieldId::ValLoss, 5),
+            "val.loss" => (FieldId::ValLoss, 7),
             _ => return None,
         },
         9 => match name {
-            "timestamp" => (Slot::Timestamp, 0),
-            "iteration" => (Slot::Step, 2),
-            "eval_loss" => (Slot::ValLoss, 4),
-            "eval/loss" => (Slot::ValLoss, 6),
-            "eval.loss" => (Slot::ValLoss, 8),
-            "train_acc" => (Slot::TrainAccuracy, 4),
-            "train/acc" => (Slot::TrainAccuracy, 6),
-            "train.acc" => (Slot::TrainAccuracy, 8),
+            "timestamp" => (FieldId::Timestamp, 0),
+            "iteration" => (FieldId::Step, 2),
+            "eval_loss" => (FieldId::ValLoss, 4),
+            "eval/loss" => (FieldId::ValLoss, 6),
+            "eval.loss" => (FieldId::ValLoss, 8),
+            "train_acc" => (FieldId::TrainAccuracy, 4),
+            "train/acc" => (FieldId::TrainAccuracy, 6),
+            "train.acc" => (FieldId::TrainAccuracy, 8),
             _ => return None,
         },
         10 => match name {
-            "created_at" => (Slot::Timestamp, 3),
-            "train_loss" => (Slot::TrainLoss, 0),
-            "value_loss" => (Slot::ValLoss, 2),
-            "valid_loss" => (Slot::ValLoss, 3),
-            "train/loss" => (Slot::TrainLoss, 3),
-            "train.loss" => (Slot::TrainLoss, 4),
-            "input_size" => (Slot::InputSize, 0),
-            "created_by" => (Slot::CreatedBy, 0),
-            "event_type" => (Slot::EventType, 0),
+            "created_at" => (FieldId::Timestamp, 3),
+            "train_loss" => (FieldId::TrainLoss, 0),
+            "value_loss" => (FieldId::ValLoss, 2),
+            "valid_loss" => (FieldId::ValLoss, 3),
+            "train/loss" => (FieldId::TrainLoss, 3),
+            "train.loss" => (FieldId::TrainLoss, 4),
+            "input_size" => (FieldId::InputSize, 0),
+            "created_by" => (FieldId::CreatedBy, 0),
+            "event_type" => (FieldId::EventType, 0),
             _ => return None,
         },
         11 => match name {
-            "training_id" => (Slot::RunId, 2),
-            "global_step" => (Slot::Step, 1),
-            "input_units" => (Slot::InputSize, 1),
-            "output_size" => (Slot::OutputSize, 0),
-            "description" => (Slot::Notes, 1),
-            "connections" => (Slot::Connections, 0),
+            "training_id" => (FieldId::RunId, 2),
+            "global_step" => (FieldId::Step, 1),
+            "input_units" => (FieldId::InputSize, 1),
+            "output_size" => (FieldId::OutputSize, 0),
+            "description" => (FieldId::Notes, 1),
+            "connections" => (FieldId::Connections, 0),
             _ => return None,
         },
         12 => match name {
-            "val_accuracy" => (Slot::ValAccuracy, 0),
-            "hidden_units" => (Slot::HiddenUnits, 0),
-            "output_units" => (Slot::OutputSize, 1),
-            "dataset_name" => (Slot::DatasetName, 0),
-            "dataset_size" => (Slot::DatasetSize, 0),
-            "final_status" => (Slot::Status, 1),
-            "val/accuracy" => (Slot::ValAccuracy, 6),
-            "val.accuracy" => (Slot::ValAccuracy, 9),
+            "val_accuracy" => (FieldId::ValAccuracy, 0),
+            "hidden_units" => (FieldId::HiddenUnits, 0),
+            "output_units" => (FieldId::OutputSize, 1),
+            "dataset_name" => (FieldId::DatasetName, 0),
+            "dataset_size" => (FieldId::DatasetSize, 0),
+            "final_status" => (FieldId::Status, 1),
+            "val/accuracy" => (FieldId::ValAccuracy, 6),
+            "val.accuracy" => (FieldId::ValAccuracy, 9),
             _ => return None,
         },
         13 => match name {
-            "current_epoch" => (Slot::Epoch, 1),
-            "training_loss" => (Slot::TrainLoss, 2),
-            "learning_rate" => (Slot::LearningRate, 0),
-            "cascade_phase" => (Slot::Phase, 1),
-            "eval_accuracy" => (Slot::ValAccuracy, 5),
-            "eval/accuracy" => (Slot::ValAccuracy, 8),
-            "eval.accuracy" => (Slot::ValAccuracy, 11),
+            "current_epoch" => (FieldId::Epoch, 1),
+            "training_loss" => (FieldId::TrainLoss, 2),
+            "learning_rate" => (FieldId::LearningRate, 0),
+            "cascade_phase" => (FieldId::Phase, 1),
+            "eval_accuracy" => (FieldId::ValAccuracy, 5),
+            "eval/accuracy" => (FieldId::ValAccuracy, 8),
+            "eval.accuracy" => (FieldId::ValAccuracy, 11),
             _ => return None,
         },
         14 => match name {
-            "train_accuracy" => (Slot::TrainAccuracy, 0),
-            "value_accuracy" => (Slot::ValAccuracy, 2),
-            "training_phase" => (Slot::Phase, 2),
-            "valid_accuracy" => (Slot::ValAccuracy, 4),
-            "train/accuracy" => (Slot::TrainAccuracy, 5),
-            "train.accuracy" => (Slot::TrainAccuracy, 7),
+            "train_accuracy" => (FieldId::TrainAccuracy, 0),
+            "value_accuracy" => (FieldId::ValAccuracy, 2),
+            "training_phase" => (FieldId::Phase, 2),
+            "valid_accuracy" => (FieldId::ValAccuracy, 4),
+            "train/accuracy" => (FieldId::TrainAccuracy, 5),
+            "train.accuracy" => (FieldId::TrainAccuracy, 7),
             _ => return None,
         },
         15 => match name {
-            "training_run_id" => (Slot::RunId, 1),
-            "validation_loss" => (Slot::ValLoss, 1),
-            "weights_summary" => (Slot::WeightsSummary, 0),
-            "hyperparameters" => (Slot::Config, 2),
+            "training_run_id" => (FieldId::RunId, 1),
+            "validation_loss" => (FieldId::ValLoss, 1),
+            "weights_summary" => (FieldId::WeightsSummary, 0),
+            "hyperparameters" => (FieldId::Config, 2),
             _ => return None,
         },
         16 => match name {
-            "num_hidden_units" => (Slot::HiddenUnits, 2),
-            "total_parameters" => (Slot::TotalParameters, 0),
+            "num_hidden_units" => (FieldId::HiddenUnits, 2),
+            "total_parameters" => (FieldId::TotalParameters, 0),
             _ => return None,
         },
         17 => match name {
-            "training_accuracy" => (Slot::TrainAccuracy, 3),
+            "training_accuracy" => (FieldId::TrainAccuracy, 3),
             _ => return None,
         },
         18 => match name {
-            "hidden_units_count" => (Slot::HiddenUnits, 1),
-            "total_hidden_units" => (Slot::HiddenUnits, 4),
+            "hidden_units_count" => (FieldId::HiddenUnits, 1),
+            "total_hidden_units" => (FieldId::HiddenUnits, 4),
             _ => return None,
         },
         19 => match name {
-            "validation_accuracy" => (Slot::ValAccuracy, 1),
-            "trainer/global_step" => (Slot::Step, 3),
+            "validation_accuracy" => (FieldId::ValAccuracy, 1),
+            "trainer/global_step" => (FieldId::Step, 3),
             _ => return None,
         },
         _ => return None,
@@ -281,7 +281,7 @@ pub(super) fn kind(name: &str) -> Kind {
 /// A map whose fields count as fields of the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub(super) enum Place {
+pub(super) enum Section {
     /// `metrics` or `final_metrics`; looked at first.
     Metrics,
     /// `network_topology`.
@@ -294,10 +294,10 @@ pub(super) enum Place {
     Top,
 }
 
-impl Place {
+impl Section {
     pub(super) const COUNT: usize = 5;
 
-    /// The place that a field of this one opens when it holds a map.
+    /// The section that a field of this one opens when it holds a map.
     pub(super) fn inner(self, name: &str) -> Option<Self> {
         let inner = match name {
             "metrics" | "final_metrics" => Self::Metrics,
@@ -306,7 +306,7 @@ impl Place {
             "data" => Self::Data,
             _ => return None,
         };
-        // A place holds only places that are looked at before it.
+        // A section holds only sections that are looked at before it.
         (inner < self && self > Self::Network).then_some(inner)
     }
 

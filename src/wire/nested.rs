@@ -1,14 +1,14 @@
 //! Numbers in maps of a metrics message: each is a field of its own, named by its path, so that it can be a column or be drawn.
 //!
 //! `{"data": {"train": {"loss": 0.4, "f1": 0.8}}}` has the fields `train.loss` and `train.f1`. Paths are counted from below the
-//! places that are looked into anyway. Beyond the bounds a number stays where it is, in `rest_json`.
+//! sections that are looked into anyway. Beyond the bounds a number stays where it is, in `rest_json`.
 
 use std::collections::HashSet;
 
 use super::{
-    message::{Field, Held},
-    names::{self, Place, Takes},
-    rows::exact,
+    message::{Destination, Field},
+    names::{self, ExpectedType, Section},
+    rows::is_exact,
     value::{Items, Raw, Value, write_text},
 };
 
@@ -26,9 +26,9 @@ fn is_configuration(name: &str) -> bool {
 
 /// The path that the numbers in a field's map begin with, and its names; `None`: they are no fields.
 fn root_path(field: &Field<'_>) -> Option<(String, usize)> {
-    match (&field.value, field.place) {
+    match (&field.value, field.section) {
         (Value::Map(_), _) if is_configuration(&field.key) => None,
-        (Value::Map(_), Place::Network) => Some((format!("{}.{}", Place::Network.name(), field.key), 2)),
+        (Value::Map(_), Section::Network) => Some((format!("{}.{}", Section::Network.name(), field.key), 2)),
         (Value::Map(_), _) => Some((field.key.to_string(), 1)),
         _ => None,
     }
@@ -45,7 +45,7 @@ struct Position {
 #[derive(Clone, Debug, Default)]
 pub(super) struct NestedNumbers {
     /// Those that their map need not hold as well.
-    held: HashSet<Position>,
+    extracted: HashSet<Position>,
     /// Fields that hold one of these.
     roots: HashSet<usize>,
 }
@@ -62,18 +62,19 @@ impl NestedNumbers {
             .filter(|field| field.value != Value::Null && field.key.contains('.'))
             .map(|field| field.key.to_string())
             .collect();
-        let mut search = Search { taken, place: Place::Top, at: Position { root: 0, number: 0 }, found: Vec::new() };
+        let mut search =
+            NestedSearch { taken, section: Section::Top, at: Position { root: 0, number: 0 }, found: Vec::new() };
         let mut nested = Self::default();
         for (root, field) in fields.iter().enumerate() {
             if let (Value::Map(raw), Some((text, levels))) = (&field.value, root_path(field)) {
-                (search.place, search.at) = (field.place, Position { root, number: 0 });
-                search.walk(&mut Items::of(raw), &Path { text, levels });
+                (search.section, search.at) = (field.section, Position { root, number: 0 });
+                search.walk(&mut Items::of(raw), &NumberPath { text, levels });
             }
         }
         for found in search.found {
             // An integer that a double cannot hold stays in its map, too.
-            if found.is_superseded || found.field.value.double().is_some_and(|x| exact(&found.field.value, x)) {
-                nested.held.insert(found.at);
+            if found.is_superseded || found.field.value.double().is_some_and(|x| is_exact(&found.field.value, x)) {
+                nested.extracted.insert(found.at);
                 nested.roots.insert(found.at.root);
             }
             if !found.is_superseded {
@@ -89,10 +90,10 @@ impl NestedNumbers {
         let Value::Map(raw) = &field.value else { return None };
         let (text, levels) = root_path(field).filter(|_| self.roots.contains(&root))?;
         let mut at = Position { root, number: 0 };
-        Some(self.write_map(raw, &Path { text, levels }, &mut at, out))
+        Some(self.write_map(raw, &NumberPath { text, levels }, &mut at, out))
     }
 
-    fn write_map(&self, raw: &Raw<'_>, path: &Path, at: &mut Position, out: &mut String) -> bool {
+    fn write_map(&self, raw: &Raw<'_>, path: &NumberPath, at: &mut Position, out: &mut String) -> bool {
         let start = out.len();
         // Whether the map lacks something that is held elsewhere, and whether it has anything of its own; `null` is nothing.
         let (mut lacks_any, mut has_any) = (false, false);
@@ -105,7 +106,7 @@ impl NestedNumbers {
             if inner.as_ref().is_some_and(|inner| is_measured(&inner.text, &value)) {
                 let number = *at;
                 at.number += 1;
-                if self.held.contains(&number) {
+                if self.extracted.contains(&number) {
                     lacks_any = true;
                     continue;
                 }
@@ -137,12 +138,12 @@ impl NestedNumbers {
     }
 }
 
-struct Path {
+struct NumberPath {
     text: String,
     levels: usize,
 }
 
-impl Path {
+impl NumberPath {
     /// The path of an entry of this map that may be a number or hold some, where that is within the bounds.
     fn of_number(&self, name: &str, value: &Value<'_>) -> Option<Self> {
         // A path is not made for every other value.
@@ -153,23 +154,23 @@ impl Path {
 }
 
 /// A number that was found.
-struct Found<'a> {
+struct NestedNumber<'a> {
     at: Position,
     field: Field<'a>,
     /// A later entry of the same map has the same name, and counts in its place.
     is_superseded: bool,
 }
 
-struct Search<'a> {
+struct NestedSearch<'a> {
     taken: HashSet<String>,
-    place: Place,
+    section: Section,
     /// The next number.
     at: Position,
-    found: Vec<Found<'a>>,
+    found: Vec<NestedNumber<'a>>,
 }
 
-impl<'a> Search<'a> {
-    fn walk(&mut self, items: &mut Items<'a>, path: &Path) {
+impl<'a> NestedSearch<'a> {
+    fn walk(&mut self, items: &mut Items<'a>, path: &NumberPath) {
         // The numbers of this very map.
         let mut own: Vec<usize> = Vec::new();
         while self.found.len() < NUMBERS_MAX
@@ -190,8 +191,14 @@ impl<'a> Search<'a> {
                     }
                     own.push(self.found.len());
                     let key = inner.text.into();
-                    let field = Field { place: self.place, depth: 0, key, value: value.clone(), held: Held::NoColumn };
-                    self.found.push(Found { at, field, is_superseded: false });
+                    let field = Field {
+                        section: self.section,
+                        depth: 0,
+                        key,
+                        value: value.clone(),
+                        destination: Destination::NoColumn,
+                    };
+                    self.found.push(NestedNumber { at, field, is_superseded: false });
                 }
                 _ => {}
             }
@@ -201,6 +208,7 @@ impl<'a> Search<'a> {
 
 /// A number, or, where the path is a name of a column of numbers, what is read as one.
 fn is_measured(path: &str, value: &Value<'_>) -> bool {
-    let is_column = || names::meaning(path).is_some_and(|(slot, _)| slot.takes() == Takes::Number);
+    let is_column =
+        || names::lookup(path).is_some_and(|(field_id, _)| field_id.expected_type() == ExpectedType::Number);
     value.is_number() || (!value.is_container() && is_column() && value.double().is_some())
 }

@@ -3,9 +3,9 @@
 use super::{
     encoding,
     message::Message,
-    names::Slot,
+    names::FieldId,
     topology::weight_of,
-    value::{Source, Value},
+    value::{Encoded, Value},
 };
 
 /// A network as it was listed.
@@ -24,38 +24,38 @@ pub struct Network {
 }
 
 /// What trainers call the activation function, and the optimizer.
-const THRESHOLD: [&str; 5] =
+const THRESHOLD_NAMES: [&str; 5] =
     ["threshold_function", "activation_function", "activation_fn", "activation", "activation_function_name"];
-const OPTIMIZER: [&str; 3] = ["optimizer", "optimizer_name", "optimizer_type"];
+const OPTIMIZER_NAMES: [&str; 3] = ["optimizer", "optimizer_name", "optimizer_type"];
 
 /// Reads a stored network (`topology_json`); of text that is none, nothing.
 pub fn network(json: &str) -> Network {
     let Some(message) = stored(json) else { return Network::default() };
-    let count = |slot| match message.get(slot) {
+    let count = |field_id| match message.get(field_id) {
         Some(Value::List(raw)) => Some(raw.len),
         _ => None,
     };
-    let connections = message.get(Slot::Connections).filter(|value| matches!(value, Value::List(_)));
+    let connections = message.get(FieldId::Connections).filter(|value| matches!(value, Value::List(_)));
     let weights = connections.into_iter().flat_map(Value::elements).filter_map(|connection| weight_of(&connection));
     Network {
-        nodes: count(Slot::Nodes),
-        connections: count(Slot::Connections),
+        nodes: count(FieldId::Nodes),
+        connections: count(FieldId::Connections),
         weights: weights.filter(|weight| weight.is_finite()).collect(),
-        threshold_function: named(&message, &THRESHOLD),
-        optimizer: named(&message, &OPTIMIZER),
+        threshold_function: named(&message, &THRESHOLD_NAMES),
+        optimizer: named(&message, &OPTIMIZER_NAMES),
     }
 }
 
 /// The activation function and the optimizer that a run's configuration (`config_json`) names.
 pub fn configured(json: &str) -> (Option<String>, Option<String>) {
     let Some(message) = stored(json) else { return (None, None) };
-    (named(&message, &THRESHOLD), named(&message, &OPTIMIZER))
+    (named(&message, &THRESHOLD_NAMES), named(&message, &OPTIMIZER_NAMES))
 }
 
 fn stored(json: &str) -> Option<Message<'_>> {
     match encoding(json.as_bytes()).ok()? {
-        source @ Source::Json(_) => Some(Message::walked(source)),
-        Source::Pack(_) => None,
+        source @ Encoded::Json(_) => Some(Message::parse_fields(source)),
+        Encoded::Pack(_) => None,
     }
 }
 

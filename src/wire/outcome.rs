@@ -4,7 +4,7 @@
 
 use super::{
     message::Message,
-    names::{Place, Slot},
+    names::{FieldId, Section},
     value::{Number, Value},
 };
 use crate::event::status;
@@ -120,7 +120,7 @@ pub(super) fn of(message: &Message<'_>) -> Outcome {
 }
 
 fn of_status(message: &Message<'_>) -> Option<Outcome> {
-    Some(match message.get(Slot::Status)? {
+    Some(match message.get(FieldId::Status)? {
         Value::Bool(value) => Outcome::from_bool(*value),
         Value::Text(text) => lookup(&normalised(text)).map_or(Outcome::UNKNOWN, Outcome::known),
         _ => Outcome::UNKNOWN,
@@ -128,10 +128,10 @@ fn of_status(message: &Message<'_>) -> Option<Outcome> {
 }
 
 /// A truth value, also as text or as 1 and 0. Numbers among metrics are a rate of success, and decide nothing.
-fn of_success(place: Place, value: &Value<'_>) -> Option<Outcome> {
+fn of_success(section: Section, value: &Value<'_>) -> Option<Outcome> {
     match (value, value.number()) {
         (Value::Bool(value), _) => Some(Outcome::from_bool(*value)),
-        (value, _) if value.is_number() && place == Place::Metrics => None,
+        (value, _) if value.is_number() && section == Section::Metrics => None,
         (_, Number::Int(number @ (0 | 1))) => Some(Outcome::from_bool(number == 1)),
         (Value::Text(text), _) => match normalised(text).as_str() {
             "true" => Some(Outcome::from_bool(true)),
@@ -143,10 +143,10 @@ fn of_success(place: Place, value: &Value<'_>) -> Option<Outcome> {
 }
 
 /// Whether this is an error: anything but `false`, zero and what is empty. A number among metrics measures an error.
-fn is_error(place: Place, value: &Value<'_>) -> bool {
+fn is_error(section: Section, value: &Value<'_>) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
-        Value::Int(_) | Value::Float(_) | Value::Big(_) => place != Place::Metrics && value.double() != Some(0.0),
+        Value::Int(_) | Value::Float(_) | Value::Big(_) => section != Section::Metrics && value.double() != Some(0.0),
         Value::List(raw) | Value::Map(raw) => raw.len > 0,
         Value::Bytes(_, bytes) => !bytes.is_empty(),
         Value::Text(_) | Value::Time(_) | Value::Bool(true) => true,

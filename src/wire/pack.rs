@@ -11,7 +11,7 @@ use rmp::{Marker, decode};
 
 use super::{
     Limits,
-    value::{Raw, Source, Value, put, write_text},
+    value::{Encoded, Raw, Value, put, write_text},
 };
 use crate::{
     frame::{Reason, Rejection},
@@ -169,7 +169,7 @@ pub(super) fn is_map(bytes: &[u8], at: usize) -> bool {
 
 /// Reads the value at `at`; a container becomes a span.
 pub(super) fn read(bytes: &[u8], at: usize) -> Option<(Value<'_>, usize)> {
-    let raw = |len, end| Some(Raw { source: Source::Pack(bytes.get(at..end)?), len });
+    let raw = |len, end| Some(Raw { encoded: Encoded::Pack(bytes.get(at..end)?), len });
     match head(bytes, at)? {
         (Head::Scalar(value), end) => Some((value, end)),
         (Head::List(len), next) => {

@@ -14,11 +14,11 @@ use super::{
     json,
     message::Message,
     time, topology,
-    value::{Raw, Source, Value},
+    value::{Encoded, Raw, Value},
     *,
 };
 use crate::{
-    event::{self, Decided, Lifecycle, Row, RunRow},
+    event::{self, Lifecycle, Resolved, Row, RunRow},
     frame::Reason,
 };
 
@@ -32,10 +32,10 @@ fn read_json(name: &str) -> Json {
     serde_json::from_slice(&fs::read(fixtures().join(name)).unwrap()).unwrap()
 }
 
-fn decided(message: &Message<'_>, received_at: i64) -> Decided {
+fn resolved(message: &Message<'_>, received_at: i64) -> Resolved {
     let time = message.time(received_at, &TimeZone::UTC);
     let run_id = message.run_id().unwrap_or(Uuid::nil());
-    Decided { run_id, event_time: time.event_time, received_at, own_time: time.own, opened: false }
+    Resolved { run_id, event_time: time.event_time, received_at, has_event_time: time.from_message, opened_run: false }
 }
 
 fn rejection(payload: &[u8]) -> Option<Reason> {
@@ -151,32 +151,32 @@ fn check_stored(entry: &Json, message: &Message<'_>, payload: &[u8], channel: &s
     };
     assert_eq!(kind, entry["kind"].as_str().unwrap(), "{file}");
     assert_eq!(json!(message.run_id()), entry["run_id"], "{file}");
-    let decided = decided(message, received_at);
-    let own = decided.own_time.then_some(decided.event_time);
+    let resolved = resolved(message, received_at);
+    let own = resolved.has_event_time.then_some(resolved.event_time);
     assert_eq!(json!(own), entry["event_time"], "{file}");
     if own.is_some() {
         assert_eq!(
-            event::event_id(decided.event_time, channel, payload),
+            event::event_id(resolved.event_time, channel, payload),
             entry["event_id"].as_i64().unwrap(),
             "{file}"
         );
     }
-    let made = rows(message, &decided, channel, payload);
+    let made = rows(message, &resolved, channel, payload);
     let got: Vec<Json> =
         made.rows.iter().map(columns).map(|(table, columns)| json!({"table": table, "columns": columns})).collect();
     assert_eq!(Json::from(got), entry["rows"], "{file}");
-    let status = made.touch.lifecycle.map(|lifecycle| match lifecycle {
+    let status = made.run_update.lifecycle.map(|lifecycle| match lifecycle {
         Lifecycle::Start => "running",
         Lifecycle::End(status) => status,
     });
     assert_eq!(json!(status), entry["status"], "{file}");
-    let run = run_columns(&made.touch.values);
+    let run = run_columns(&made.run_update.values);
     for (column, value) in entry["run"].as_object().into_iter().flatten() {
         assert_eq!(&run[column], value, "{file}: {column}");
     }
     for write in [latest_json, latest_json_canonical] {
         let mut text = String::new();
-        write(message, &decided, "host \"1\"", &mut text);
+        write(message, &resolved, "host \"1\"", &mut text);
         let object: Json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}: {text}"));
         assert_eq!(object["_ingest"]["instance"], "host \"1\"", "{file}");
         assert_eq!(object["_ingest"]["published_at"].is_null(), own.is_none(), "{file}");
@@ -201,7 +201,7 @@ fn ids_are_those_of_an_independent_program() {
     let ids = read_json("ids.json");
     let list = |name: &str| ids[name].as_array().unwrap().clone();
     let text = |value: &Json| value.as_str().unwrap().to_owned();
-    assert_eq!(text(&ids["namespace"]), event::NS.to_string());
+    assert_eq!(text(&ids["namespace"]), event::NAMESPACE.to_string());
     for id in list("event_id") {
         let (channel, payload) = (text(&id["channel"]), text(&id["payload"]));
         let time = id["event_time"].as_i64().unwrap();
@@ -288,10 +288,10 @@ proptest! {
         payload.extend(rest);
         let _ = decode_control(&payload, &Limits::default());
         if let Ok(message) = decode(&payload, &Limits::default()) {
-            let decided = decided(&message, RECEIVED);
-            rows(&message, &decided, "c", &payload);
+            let resolved = resolved(&message, RECEIVED);
+            rows(&message, &resolved, "c", &payload);
             let mut text = String::new();
-            latest_json(&message, &decided, "i", &mut text);
+            latest_json(&message, &resolved, "i", &mut text);
             prop_assert!(serde_json::from_str::<Json>(&text).is_ok(), "{}", text);
         }
     }
@@ -304,7 +304,7 @@ proptest! {
         let pack = rmp_serde::to_vec_named(&object).unwrap();
         for payload in [&text, &pack] {
             let message = decode(payload, &Limits::default()).unwrap();
-            let made = rows(&message, &decided(&message, RECEIVED), "c", payload);
+            let made = rows(&message, &resolved(&message, RECEIVED), "c", payload);
             let Row::Event(row) = &made.rows[0] else { panic!("{made:?}") };
             prop_assert_eq!(parsed(Some(&row.payload_json)), object.clone());
         }
@@ -364,7 +364,7 @@ fn a_cascade_network_has_that_many_parameters() {
 #[test]
 fn lists_are_counted_without_being_read() {
     for (text, len) in [("[]", 0), ("[ ]", 0), ("[1]", 1), ("[[1,2],{\"a\":[3,4]},\"5,6\\\",7\"]", 3)] {
-        let Some((Value::List(Raw { source: Source::Json(span), len: counted }), _)) = json::read(text, 0) else {
+        let Some((Value::List(Raw { encoded: Encoded::Json(span), len: counted }), _)) = json::read(text, 0) else {
             panic!()
         };
         assert_eq!((span, counted), (text, len));

@@ -8,20 +8,20 @@ use super::value::Value;
 use crate::units::Micros;
 
 /// How far ahead of its receipt an event may claim to be.
-const AHEAD: Micros = 5 * 60 * 1_000_000;
+const MAX_FUTURE_SKEW: Micros = 5 * 60 * 1_000_000;
 /// How far back: ten years.
-const BACK: Micros = 3_653 * 86_400 * 1_000_000;
+const MAX_AGE: Micros = 3_653 * 86_400 * 1_000_000;
 /// 2000-01-01 and 2100-01-01: what a field that may hold something else must lie between to be taken for a time.
-const PLAUSIBLE: std::ops::Range<Micros> = 946_684_800_000_000..4_102_444_800_000_000;
+const PLAUSIBLE_RANGE: std::ops::Range<Micros> = 946_684_800_000_000..4_102_444_800_000_000;
 
 /// Whether an event at `time` may have been received at `received_at`.
-pub(super) fn usable(time: Micros, received_at: Micros) -> bool {
-    time <= received_at.saturating_add(AHEAD) && time >= received_at.saturating_sub(BACK)
+pub(super) fn is_usable(time: Micros, received_at: Micros) -> bool {
+    time <= received_at.saturating_add(MAX_FUTURE_SKEW) && time >= received_at.saturating_sub(MAX_AGE)
 }
 
 /// Whether a field such as `time` or `ts` is meant as a time, and not, say, as seconds spent.
-pub(super) fn plausible(value: &Value<'_>) -> bool {
-    read(value, &TimeZone::UTC).is_some_and(|time| PLAUSIBLE.contains(&time))
+pub(super) fn is_plausible(value: &Value<'_>) -> bool {
+    read(value, &TimeZone::UTC).is_some_and(|time| PLAUSIBLE_RANGE.contains(&time))
 }
 
 /// A moment as it was written.
@@ -61,7 +61,7 @@ pub(super) fn read_moment(value: &Value<'_>, zone: &TimeZone) -> Option<Moment> 
 /// The moment a text names, in any form of the contract.
 fn read_text(text: &str, zone: &TimeZone) -> Option<Moment> {
     let text = text.trim();
-    fast(text, zone).or_else(|| slow(text, zone)).or_else(|| match text.parse::<i64>() {
+    parse_iso8601(text, zone).or_else(|| parse_other_forms(text, zone)).or_else(|| match text.parse::<i64>() {
         Ok(n) => Some(Moment::absolute(from_integer(n))),
         Err(_) => from_double(text.parse().ok()?).map(Moment::absolute),
     })
@@ -69,7 +69,7 @@ fn read_text(text: &str, zone: &TimeZone) -> Option<Moment> {
 
 /// Whether a value names a moment by itself, and a plausible one.
 pub(super) fn is_absolute(value: &Value<'_>) -> bool {
-    read_moment(value, &TimeZone::UTC).is_some_and(|moment| moment.absolute && PLAUSIBLE.contains(&moment.micros))
+    read_moment(value, &TimeZone::UTC).is_some_and(|moment| moment.absolute && PLAUSIBLE_RANGE.contains(&moment.micros))
 }
 
 fn from_integer(n: i64) -> Micros {
@@ -97,7 +97,7 @@ fn from_double(x: f64) -> Option<Micros> {
 
 /// `YYYY-MM-DDTHH:MM:SS`, a fraction or none, `Z`, an offset or none: what nearly every producer writes. Also with slashes, and
 /// with a blank before the zone, as logs have it.
-fn fast(text: &str, zone: &TimeZone) -> Option<Moment> {
+fn parse_iso8601(text: &str, zone: &TimeZone) -> Option<Moment> {
     let bytes = text.as_bytes();
     let number = |from: usize, digits: usize| {
         bytes
@@ -105,13 +105,13 @@ fn fast(text: &str, zone: &TimeZone) -> Option<Moment> {
             .iter()
             .try_fold(0_i64, |n, byte| byte.is_ascii_digit().then(|| n * 10 + i64::from(byte - b'0')))
     };
-    let separated = bytes.len() >= 19
+    let has_separators = bytes.len() >= 19
         && matches!(bytes[4], b'-' | b'/')
         && bytes[7] == bytes[4]
         && matches!(bytes[10], b'T' | b't' | b' ')
         && bytes[13] == b':'
         && bytes[16] == b':';
-    if !separated {
+    if !has_separators {
         return None;
     }
     let (year, month, day) = (number(0, 4)?, number(5, 2)?, number(8, 2)?);
@@ -179,7 +179,7 @@ fn fast(text: &str, zone: &TimeZone) -> Option<Moment> {
 const RFC_2822_BYTES: usize = 64;
 
 /// Everything else that ISO 8601 allows, and RFC 2822, which HTTP and mail use.
-fn slow(text: &str, zone: &TimeZone) -> Option<Moment> {
+fn parse_other_forms(text: &str, zone: &TimeZone) -> Option<Moment> {
     if text.len() <= RFC_2822_BYTES && text.contains(':') && text.contains(' ') {
         let parser = rfc2822::DateTimeParser::new().relaxed_weekday(true);
         if let Ok(time) = parser.parse_timestamp(text) {

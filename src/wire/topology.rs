@@ -3,26 +3,26 @@
 use std::fmt::Write as _;
 
 use super::{
-    message::{Field, Held, Message},
-    names::{Place, Slot},
-    rows::Rest,
-    value::{Items, Raw, Source, Value, write_double},
+    message::{Destination, Field, Message},
+    names::{FieldId, Section},
+    rows::RestJson,
+    value::{Encoded, Items, Raw, Value, write_double},
 };
-use crate::event::{Decided, EventKey, TopologyRow};
+use crate::event::{EventKey, Resolved, TopologyRow};
 
 /// The longest summary of the weights that is taken from a message.
 const SUMMARY_BYTES_MAX: usize = 64 << 10;
 
 /// The row of a topology message.
-pub(super) fn row(message: &Message<'_>, decided: &Decided, key: EventKey) -> TopologyRow {
+pub(super) fn row(message: &Message<'_>, resolved: &Resolved, key: EventKey) -> TopologyRow {
     let columns = &message.columns;
-    let listed = message.get(Slot::Connections).map(summarise).unwrap_or_default();
+    let listed = message.get(FieldId::Connections).map(summarise).unwrap_or_default();
     let total_parameters = columns.total_parameters.or_else(|| match listed.connections {
         0 => cascade_parameters(columns.input_size?, columns.hidden_units.unwrap_or(0), columns.output_size?),
         connections => i32::try_from(connections).ok(),
     });
     // A longer one is in the picture of the network, as all that the message says is.
-    let given = message.get(Slot::WeightsSummary).filter(|given| given.json_bytes() <= SUMMARY_BYTES_MAX);
+    let given = message.get(FieldId::WeightsSummary).filter(|given| given.json_bytes() <= SUMMARY_BYTES_MAX);
     let weights_summary = match given {
         Some(Value::Text(text)) => Some(text.to_string()),
         Some(value) => Some(value.to_json()),
@@ -35,7 +35,7 @@ pub(super) fn row(message: &Message<'_>, decided: &Decided, key: EventKey) -> To
         output_size: columns.output_size,
         hidden_units: columns.hidden_units,
         total_parameters,
-        topology_json: topology_json(message, decided).into(),
+        topology_json: topology_json(message, resolved).into(),
         weights_summary,
     }
 }
@@ -51,54 +51,55 @@ pub(super) fn cascade_parameters(input: i32, hidden: i32, output: i32) -> Option
 }
 
 /// The message's data as JSON, with whatever else the message says and no column holds.
-fn topology_json(message: &Message<'_>, decided: &Decided) -> String {
-    let outer = message.fields.iter().any(|field| field.place == Place::Top && kept(message, decided, field));
+fn topology_json(message: &Message<'_>, resolved: &Resolved) -> String {
+    let outer =
+        message.fields.iter().any(|field| field.section == Section::Top && is_topology_field(message, resolved, field));
     if !outer && let Some(data) = data(message) {
-        return super::rows::whole_json(data, super::rows::is_plain(message.whole));
+        return super::rows::root_json(data, super::rows::is_strict_json(message.root));
     }
     // Fields of `data` and of the message side by side; the maps inside them as they are.
-    let mut rest = Rest::of(message);
+    let mut rest = RestJson::of(message);
     for field in &message.fields {
-        if matches!(field.place, Place::Data | Place::Top) && kept(message, decided, field) {
+        if matches!(field.section, Section::Data | Section::Top) && is_topology_field(message, resolved, field) {
             rest.add(field);
         }
     }
-    for (place, key, value) in nested(message) {
-        rest.add(&Field { place, depth: 0, key: key.into(), value, held: Held::NoColumn });
+    for (section, key, value) in nested(message) {
+        rest.add(&Field { section, depth: 0, key: key.into(), value, destination: Destination::NoColumn });
     }
     rest.finish().unwrap_or_else(|| "{}".into())
 }
 
 /// Whether a field is part of the picture of the network: all are, but for what heads the message and is kept elsewhere.
-fn kept(message: &Message<'_>, decided: &Decided, field: &Field<'_>) -> bool {
-    let is = |slot| message.field(slot).is_some_and(|own| std::ptr::eq(own, field));
-    let header = field.place == Place::Top
-        && (field.key == "type" || is(Slot::RunId) || (decided.own_time && is(Slot::Timestamp)));
+fn is_topology_field(message: &Message<'_>, resolved: &Resolved, field: &Field<'_>) -> bool {
+    let is = |field_id| message.field(field_id).is_some_and(|own| std::ptr::eq(own, field));
+    let header = field.section == Section::Top
+        && (field.key == "type" || is(FieldId::RunId) || (resolved.has_event_time && is(FieldId::Timestamp)));
     field.value != Value::Null && !header
 }
 
 /// The span of the message's `data`.
-fn data<'a>(message: &Message<'a>) -> Option<Source<'a>> {
-    let top = Value::Map(Raw { source: message.whole, len: 0 });
+fn data<'a>(message: &Message<'a>) -> Option<Encoded<'a>> {
+    let top = Value::Map(Raw { encoded: message.root, len: 0 });
     match top.get("data")? {
-        Value::Map(raw) => Some(raw.source),
+        Value::Map(raw) => Some(raw.encoded),
         _ => None,
     }
 }
 
 /// The maps inside the message and inside its `data` that were looked into, as they are.
-fn nested<'a>(message: &Message<'a>) -> Vec<(Place, String, Value<'a>)> {
+fn nested<'a>(message: &Message<'a>) -> Vec<(Section, String, Value<'a>)> {
     let mut found = Vec::new();
-    let mut search = vec![(Place::Top, message.whole)];
-    while let Some((place, source)) = search.pop() {
-        let mut items = Items::of(&Raw { source, len: 0 });
+    let mut search = vec![(Section::Top, message.root)];
+    while let Some((section, source)) = search.pop() {
+        let mut items = Items::of(&Raw { encoded: source, len: 0 });
         while let Some(key) = items.key() {
             let value = items.value();
-            if let (Some(inner), Value::Map(raw)) = (place.inner(&key), &value) {
-                if inner == Place::Data {
-                    search.push((Place::Data, raw.source));
+            if let (Some(inner), Value::Map(raw)) = (section.inner(&key), &value) {
+                if inner == Section::Data {
+                    search.push((Section::Data, raw.encoded));
                 } else {
-                    found.push((place, key.into_owned(), value));
+                    found.push((section, key.into_owned(), value));
                 }
             }
         }
@@ -107,20 +108,20 @@ fn nested<'a>(message: &Message<'a>) -> Vec<(Place, String, Value<'a>)> {
 }
 
 #[derive(Default)]
-pub(super) struct Summary {
+pub(super) struct WeightSummary {
     connections: u64,
     weights: u64,
     min: f64,
     max: f64,
     mean: f64,
     /// Sum of the squared distances from the mean, kept as it goes.
-    spread: f64,
+    squared_deviations: f64,
     non_finite: u64,
 }
 
 /// Goes over listed connections once; a weight is a `weight` (or `w`) of a map, the third of a triple, or a bare number.
-fn summarise(connections: &Value<'_>) -> Summary {
-    let mut summary = Summary::default();
+fn summarise(connections: &Value<'_>) -> WeightSummary {
+    let mut summary = WeightSummary::default();
     for connection in connections.elements() {
         summary.connections += 1;
         if let Some(weight) = weight_of(&connection) {
@@ -139,7 +140,7 @@ pub(super) fn weight_of(connection: &Value<'_>) -> Option<f64> {
     }
 }
 
-impl Summary {
+impl WeightSummary {
     fn add(&mut self, weight: f64) {
         if !weight.is_finite() {
             self.non_finite += 1;
@@ -152,7 +153,7 @@ impl Summary {
         };
         let off = weight - self.mean;
         self.mean += off / self.weights as f64;
-        self.spread += off * (weight - self.mean);
+        self.squared_deviations += off * (weight - self.mean);
     }
 
     /// `{"count", "min", "max", "mean", "std"}` over the finite weights, and how many were not finite.
@@ -162,7 +163,7 @@ impl Summary {
         }
         let mut json = format!("{{\"count\":{}", self.weights);
         if self.weights > 0 {
-            let std = (self.spread / self.weights as f64).sqrt();
+            let std = (self.squared_deviations / self.weights as f64).sqrt();
             for (name, x) in [("min", self.min), ("max", self.max), ("mean", self.mean), ("std", std)] {
                 let _ = write!(json, ",\"{name}\":");
                 write_double(&mut json, x);

@@ -38,14 +38,14 @@ pub enum Value<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Raw<'a> {
     /// Its bytes, from the opening to the closing one.
-    pub source: Source<'a>,
+    pub encoded: Encoded<'a>,
     /// Its elements or entries.
     pub len: usize,
 }
 
 /// Bytes and their encoding.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Source<'a> {
+pub enum Encoded<'a> {
     /// JSON text.
     Json(&'a str),
     /// MessagePack.
@@ -181,7 +181,7 @@ impl<'a> Value<'a> {
 
     /// How long its JSON is.
     pub(super) fn json_bytes(&self) -> usize {
-        let mut count = Count::default();
+        let mut count = ByteCounter::default();
         self.write_json(&mut count);
         count.0
     }
@@ -197,9 +197,9 @@ impl<'a> Value<'a> {
 impl Raw<'_> {
     /// Appends it as JSON that every reader takes.
     pub(super) fn write_json<W: fmt::Write + ?Sized>(&self, out: &mut W) {
-        match self.source {
-            Source::Json(text) => json::transcode(text, out),
-            Source::Pack(bytes) => pack::transcode(bytes, out),
+        match self.encoded {
+            Encoded::Json(text) => json::transcode(text, out),
+            Encoded::Pack(bytes) => pack::transcode(bytes, out),
         }
     }
 }
@@ -226,9 +226,9 @@ fn write_display<W: fmt::Write + ?Sized>(out: &mut W, value: impl fmt::Display) 
 
 /// Takes text and keeps its length only.
 #[derive(Debug, Default)]
-pub(super) struct Count(pub(super) usize);
+pub(super) struct ByteCounter(pub(super) usize);
 
-impl fmt::Write for Count {
+impl fmt::Write for ByteCounter {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0 += text.len();
         Ok(())
@@ -293,7 +293,7 @@ fn write_bytes<W: fmt::Write + ?Sized>(out: &mut W, kind: Option<i8>, bytes: &[u
 /// Walks the items of one list or map.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Items<'a> {
-    source: Source<'a>,
+    encoded: Encoded<'a>,
     at: usize,
     /// Items still to come; only MessagePack says how many.
     left: usize,
@@ -302,25 +302,25 @@ pub(super) struct Items<'a> {
 impl<'a> Items<'a> {
     /// Before the first item of `raw`.
     pub(super) fn of(raw: &Raw<'a>) -> Self {
-        Self::at(raw.source, 0)
+        Self::at(raw.encoded, 0)
     }
 
     /// Before the first item of the container that opens at `at`.
-    fn at(source: Source<'a>, at: usize) -> Self {
+    fn at(source: Encoded<'a>, at: usize) -> Self {
         match source {
-            Source::Json(_) => Self { source, at: at + 1, left: 0 },
-            Source::Pack(bytes) => {
+            Encoded::Json(_) => Self { encoded: source, at: at + 1, left: 0 },
+            Encoded::Pack(bytes) => {
                 let (left, at) = pack::open(bytes, at).unwrap_or((0, bytes.len()));
-                Self { source, at, left }
+                Self { encoded: source, at, left }
             }
         }
     }
 
     /// Steps to the next element of a list; false: there is none.
     pub(super) fn more(&mut self) -> bool {
-        match self.source {
-            Source::Json(text) => json::step(text, &mut self.at),
-            Source::Pack(_) => {
+        match self.encoded {
+            Encoded::Json(text) => json::step(text, &mut self.at),
+            Encoded::Pack(_) => {
                 let more = self.left > 0;
                 self.left = self.left.saturating_sub(1);
                 more
@@ -333,13 +333,13 @@ impl<'a> Items<'a> {
         if !self.more() {
             return None;
         }
-        match self.source {
-            Source::Json(text) => {
+        match self.encoded {
+            Encoded::Json(text) => {
                 let (key, at) = json::read_text(text, self.at)?;
                 self.at = json::after_colon(text, at);
                 Some(key)
             }
-            Source::Pack(bytes) => {
+            Encoded::Pack(bytes) => {
                 let (key, at) = pack::read(bytes, self.at)?;
                 self.at = at;
                 Some(pack::key_text(key))
@@ -349,13 +349,13 @@ impl<'a> Items<'a> {
 
     /// Reads the value stepped to.
     pub(super) fn value(&mut self) -> Value<'a> {
-        let read = match self.source {
-            Source::Json(text) => json::read(text, self.at),
-            Source::Pack(bytes) => pack::read(bytes, self.at),
+        let read = match self.encoded {
+            Encoded::Json(text) => json::read(text, self.at),
+            Encoded::Pack(bytes) => pack::read(bytes, self.at),
         };
         let Some((value, at)) = read else {
             // Cannot happen in a checked message; ends every walk.
-            *self = Self { source: Source::Pack(&[]), at: 0, left: 0 };
+            *self = Self { encoded: Encoded::Pack(&[]), at: 0, left: 0 };
             return Value::Null;
         };
         self.at = at;
@@ -364,20 +364,20 @@ impl<'a> Items<'a> {
 
     /// Where the value stepped to is a map: a walk through it, to be handed back to [`leave`](Self::leave) at its end.
     pub(super) fn enter(&self) -> Option<Self> {
-        let map = match self.source {
-            Source::Json(text) => text.as_bytes().get(self.at) == Some(&b'{'),
-            Source::Pack(bytes) => pack::is_map(bytes, self.at),
+        let map = match self.encoded {
+            Encoded::Json(text) => text.as_bytes().get(self.at) == Some(&b'{'),
+            Encoded::Pack(bytes) => pack::is_map(bytes, self.at),
         };
-        map.then(|| Self::at(self.source, self.at))
+        map.then(|| Self::at(self.encoded, self.at))
     }
 
     /// Goes on behind the map that `inner` has walked to its end; returns its span.
-    pub(super) fn leave(&mut self, inner: &Self) -> Source<'a> {
+    pub(super) fn leave(&mut self, inner: &Self) -> Encoded<'a> {
         let (from, to) = (self.at, inner.at);
         self.at = to;
-        match self.source {
-            Source::Json(text) => Source::Json(text.get(from..to).unwrap_or("{}")),
-            Source::Pack(bytes) => Source::Pack(bytes.get(from..to).unwrap_or(&[0x80])),
+        match self.encoded {
+            Encoded::Json(text) => Encoded::Json(text.get(from..to).unwrap_or("{}")),
+            Encoded::Pack(bytes) => Encoded::Pack(bytes.get(from..to).unwrap_or(&[0x80])),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::finals::Same;
 use crate::{
-    event::{Lifecycle, RunRow, RunTouch},
+    event::{Lifecycle, RunRow, RunUpdate},
     units::Micros,
 };
 
@@ -58,7 +58,7 @@ pub const COMBINED: Columns = START | BEST | BEST_EPOCH | TAGS | END | RESTARTED
 pub(super) use {each_newest, each_timed};
 
 /// The columns that an event says something of, whether or not that changes them.
-pub fn said(touch: &RunTouch) -> Columns {
+pub fn said(touch: &RunUpdate) -> Columns {
     let values = &touch.values;
     // The first event of a run makes its start and its status.
     let mut said = START | STATUS | LAST;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::summary::{History, Wanted};
 use crate::{
-    event::{Decided, EventRow, MetricsRow, RunRow, RunTouch},
+    event::{EventRow, MetricsRow, Resolved, RunRow, RunUpdate},
     logging::Chain,
     store::{RangeQuery, Store, StoreError},
     units::Micros,
@@ -37,7 +37,7 @@ async fn rows(store: &dyn Store, run_id: Uuid, wanted: Wanted) -> Result<History
     let newest = RangeQuery { bytes: BYTES, ..RangeQuery::newest(run_id, ROWS) };
     let events = store.events(&newest).await?;
     let oldest = events.last().map(|row| row.key.timestamp).filter(|_| newest.is_filled(&events));
-    let mut touches: Vec<RunTouch> = events.iter().filter_map(of_event).collect();
+    let mut touches: Vec<RunUpdate> = events.iter().filter_map(of_event).collect();
     if let (Some(end), Some(oldest)) = (wanted.end, oldest)
         && end < oldest
     {
@@ -56,7 +56,7 @@ async fn rows(store: &dyn Store, run_id: Uuid, wanted: Wanted) -> Result<History
     })
 }
 
-fn of_metrics(row: &MetricsRow) -> RunTouch {
+fn of_metrics(row: &MetricsRow) -> RunUpdate {
     let values = RunRow {
         final_epoch: row.epoch,
         final_train_loss: row.train_loss,
@@ -66,18 +66,18 @@ fn of_metrics(row: &MetricsRow) -> RunTouch {
         total_hidden_units: row.hidden_units,
         ..RunRow::default()
     };
-    RunTouch { event_time: row.key.timestamp, lifecycle: None, values: Box::new(values) }
+    RunUpdate { event_time: row.key.timestamp, lifecycle: None, values: Box::new(values) }
 }
 
 /// An event holds its message whole, so that it is read as it was; `None`: it is no message, which a person wrote.
-fn of_event(row: &EventRow) -> Option<RunTouch> {
-    let decided = Decided {
+fn of_event(row: &EventRow) -> Option<RunUpdate> {
+    let decided = Resolved {
         run_id: row.key.run_id,
         event_time: row.key.timestamp,
         received_at: row.key.timestamp,
-        own_time: true,
-        opened: false,
+        has_event_time: true,
+        opened_run: false,
     };
     let message = wire::decode_accepted(row.payload_json.as_bytes()).ok()?;
-    Some(wire::rows(&message, &decided, "", b"").touch)
+    Some(wire::rows(&message, &decided, "", b"").run_update)
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
-    event::{Row, RunTouch},
+    event::{Row, RunUpdate},
     frame::SetAside,
     store::BoxError,
     units::Micros,
@@ -57,7 +57,7 @@ pub enum Content {
         /// In the order in which they shall be written.
         rows: Vec<Row>,
         /// The run, and what to merge into its row.
-        touch: Option<(Uuid, RunTouch)>,
+        touch: Option<(Uuid, RunUpdate)>,
     },
     /// One dead letter: a message that intake rejected, or that cannot be decoded any more.
     Aside {

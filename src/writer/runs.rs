@@ -28,7 +28,7 @@ use super::{
     run::{Job, Known, NAMES_MAX, Run, Size, State},
     waiting::{Said, Written},
 };
-use crate::event::{Row, RunTouch};
+use crate::event::{Row, RunUpdate};
 
 /// Time between two writes of one run's row.
 pub const SPACING: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ const LATELY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Says<'a> {
     /// What to merge into its row.
-    pub touch: RunTouch,
+    pub touch: RunUpdate,
     /// The rows of the record: they name other numbers and describe the dataset.
     pub rows: &'a [Row],
     /// The record.

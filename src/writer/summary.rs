@@ -31,7 +31,7 @@ use super::{
     lifetime::Lifetime,
 };
 use crate::{
-    event::{Lifecycle, RunRow, RunTouch, status},
+    event::{Lifecycle, RunRow, RunUpdate, status},
     units::Micros,
 };
 
@@ -78,7 +78,7 @@ impl Summary {
     }
 
     /// Merges what an event says. Whether that changes the row; always `true` while something must be read first.
-    pub fn apply(&mut self, touch: RunTouch) -> bool {
+    pub fn apply(&mut self, touch: RunUpdate) -> bool {
         if !self.loaded {
             self.take(touch);
             return true;
@@ -131,7 +131,7 @@ impl Summary {
     }
 
     /// Merges an event, but for what follows from all of them.
-    fn take(&mut self, mut touch: RunTouch) {
+    fn take(&mut self, mut touch: RunUpdate) {
         let time = touch.event_time;
         self.candidate(touch.values.final_val_accuracy, touch.values.final_epoch);
         self.unite(mem::take(&mut touch.values.tags));
@@ -142,8 +142,8 @@ impl Summary {
     }
 
     /// Merges what depends on the time of an event alone, not on when it arrived.
-    fn learn(&mut self, touch: RunTouch) {
-        let RunTouch { event_time: time, lifecycle, mut values } = touch;
+    fn learn(&mut self, touch: RunUpdate) {
+        let RunUpdate { event_time: time, lifecycle, mut values } = touch;
         macro_rules! take {
             ($($at:literal $bit:literal $name:ident),+) => {$(
                 newest(&mut self.row.$name, values.$name.take(), &mut self.times[$at], time, 1 << $bit, &mut self.dirty);

@@ -5,7 +5,7 @@
 use std::{hint::black_box, time::Duration};
 
 use cascor_ingest::{
-    event::Decided,
+    event::Resolved,
     latest::{self, Board, Subject, Update},
     metrics::Metrics,
     spool::{self, NewRecord, RecordKind},
@@ -27,11 +27,17 @@ pub fn run(options: &Options) -> Result<(), Error> {
     let runs: Vec<Uuid> = (0..8).map(|_| Uuid::new_v4()).collect();
     let messages: Vec<String> = (0..MESSAGES).map(|n| load::message(&runs, n)).collect();
     let limits = Limits::default();
-    let decided =
-        Decided { run_id: runs[0], event_time: units::now(), received_at: units::now(), own_time: true, opened: false };
+    let decided = Resolved {
+        run_id: runs[0],
+        event_time: units::now(),
+        received_at: units::now(),
+        has_event_time: true,
+        opened_run: false,
+    };
     let intake = |text: &String| {
-        wire::decode(text.as_bytes(), &limits)
-            .is_ok_and(|message| message.time(decided.received_at, &TimeZone::UTC).own && message.seq().is_some())
+        wire::decode(text.as_bytes(), &limits).is_ok_and(|message| {
+            message.time(decided.received_at, &TimeZone::UTC).from_message && message.seq().is_some()
+        })
     };
     let rows = |text: &String| {
         wire::decode_accepted(text.as_bytes())

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, ffi::OsString, fs, path::Path, time::Duration};
 
 use cascor_ingest::{
-    event::Decided,
+    event::Resolved,
     metrics::Metrics,
     spool::{self, NewRecord, RecordKind},
     units::{self, ByteSize},
@@ -82,7 +82,7 @@ fn fill(dir: &Path, capacity: ByteSize, runs: &[Uuid], gib: u64) -> Result<u64, 
         payload.resize(MESSAGE, b' ');
         let run_id = runs[n as usize % runs.len()];
         let now = units::now();
-        let decided = Decided { run_id, event_time: now, received_at: now, own_time: true, opened: false };
+        let decided = Resolved { run_id, event_time: now, received_at: now, has_event_time: true, opened_run: false };
         let record = NewRecord { kind: RecordKind::Event, decided, channel: CHANNEL, preamble: b"", payload: &payload };
         opened.appender.append(&record)?;
     }

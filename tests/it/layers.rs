@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "frame",
             "host",
             "backoff",
-            "courtesy",
+            "cooperative",
             "lifecycle",
             "metrics",
             "logging",

@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cascor_ingest::{
-    control::{self, Command, Identity, Job, Levers, Stage},
-    event::Decided,
+    control::{self, Command, Identity, Levers, ReceivedCommand, Stage},
+    event::Resolved,
     frame::Arrival,
     latest::{self, Board, Render, Subject, Update, flusher},
     lifecycle::{Hold, Signal},
@@ -28,14 +28,19 @@ impl Render for AsIs {
         payload.len()
     }
 
-    fn render(&self, payload: &[u8], _: &Decided, _: bool, out: &mut String) {
+    fn render(&self, payload: &[u8], _: &Resolved, _: bool, out: &mut String) {
         out.push_str(&String::from_utf8_lossy(payload));
     }
 }
 
 fn update(subject: Subject, run: u128, time: i64, payload: &str) -> Update {
-    let decided =
-        Decided { run_id: Uuid::from_u128(run), event_time: time, received_at: time, own_time: true, opened: false };
+    let decided = Resolved {
+        run_id: Uuid::from_u128(run),
+        event_time: time,
+        received_at: time,
+        has_event_time: true,
+        opened_run: false,
+    };
     let payload = Bytes::copy_from_slice(payload.as_bytes());
     Update { subject, payload, decided, seq: None, received: Instant::now() }
 }
@@ -194,7 +199,7 @@ async fn commands_by_redis_cli_are_executed_and_answered() {
             ..Command::default()
         };
         let (channel, payload, received_at) = (frame.channel, frame.payload, frame.received_at);
-        jobs.send(Job { command, channel, payload, received_at, reserved: None }).await.unwrap();
+        jobs.send(ReceivedCommand { command, channel, payload, received_at, reserved: None }).await.unwrap();
         let row = loop {
             match receipts.recv().await.unwrap() {
                 Arrival::Receipt(row) => break row,

@@ -14,7 +14,7 @@ use cascor_ingest::{
     metrics::Metrics,
     schema::{CassandraSchema, Options, Replication},
     store::{
-        Ahead, Batch, DaysQuery, RangeQuery, Retention, RunsQuery, Store,
+        Batch, DaysQuery, Prefetch, RangeQuery, Retention, RunsQuery, Store,
         cassandra::{CassandraStore, Config},
     },
 };
@@ -266,8 +266,8 @@ async fn who_reads_on_finds_the_next_page_under_way() {
         let mut rows: Vec<MetricsRow> = (0..40).map(|n| metrics_row(run_id, NOW + i64::from(n) * 40, n)).collect();
         store.write(&batch(rows.iter().cloned().map(Row::Metrics).collect())).await.unwrap();
         rows.sort_by_key(|row| row.key);
-        let ahead = Some(Ahead::default());
-        let mut query = RangeQuery { ascending: true, ahead, ..RangeQuery::newest(run_id, 10) };
+        let prefetch = Some(Prefetch::default());
+        let mut query = RangeQuery { ascending: true, prefetch, ..RangeQuery::newest(run_id, 10) };
         let pages = async |query: &mut RangeQuery, n: usize| {
             assert_eq!(store.metrics(query).await.unwrap(), rows[n * 10..][..10], "page {n}");
             query.after = Some((rows[n * 10 + 9].key.timestamp, rows[n * 10 + 9].key.event_id));
@@ -278,7 +278,7 @@ async fn who_reads_on_finds_the_next_page_under_way() {
         pages(&mut query, 1).await;
         let delete = format!("DELETE FROM {}.training_metrics WHERE run_id = ?", config.keyspace);
         admin(&server).await.query_unpaged(delete, (run_id,)).await.unwrap();
-        let other = RangeQuery { ahead: None, ..query.clone() };
+        let other = RangeQuery { prefetch: None, ..query.clone() };
         assert_eq!(store.metrics(&other).await.unwrap(), []);
         pages(&mut query, 2).await;
         // What was begun is for who goes on there, and for nobody else.

@@ -30,7 +30,7 @@ async fn the_store_says_what_is_wrong() {
     assert!(error.to_string().contains("cascor-ingest schema apply"), "{error}");
     tool(&config).apply(&|_| {}).await.unwrap();
     store.connect().await.unwrap();
-    assert!(store.forgets(), "one replica");
+    assert!(store.acks_may_be_lost(), "one replica");
 
     let run_id = Uuid::new_v4();
     let huge = EventRow {
@@ -124,7 +124,7 @@ async fn a_killed_server_is_unavailable_and_found_again() {
     until(true).await;
     let row = batch(vec![Row::Metrics(metrics_row(Uuid::new_v4(), NOW, 1))]);
     store.write(&row).await.unwrap();
-    assert_eq!(store.restarts(), 0);
+    assert_eq!(store.restart_count(), 0);
 
     cluster.kill(1);
     let result = store.write(&row).await;
@@ -134,9 +134,9 @@ async fn a_killed_server_is_unavailable_and_found_again() {
     let took = until(true).await;
     assert!(took < Duration::from_secs(3), "{took:?}");
     store.write(&row).await.unwrap();
-    assert!(store.restarts() >= 1, "rows acknowledged before may be forgotten");
+    assert!(store.restart_count() >= 1, "rows acknowledged before may be forgotten");
 
-    let before = store.restarts();
+    let before = store.restart_count();
     cluster.pause(1);
     let started = Instant::now();
     let result = store.write(&row).await;
@@ -150,7 +150,7 @@ async fn a_killed_server_is_unavailable_and_found_again() {
         assert!(resumed.elapsed() < Duration::from_secs(20), "{error:?}");
         sleep(Duration::from_millis(50)).await;
     }
-    assert!(store.restarts() >= before);
+    assert!(store.restart_count() >= before);
     let grace = Duration::from_secs(1);
     stopper.stop();
     tasks.run(Arc::new(stopper), stop, grace).await.unwrap();

@@ -2,8 +2,8 @@
 
 use cascor_ingest::{
     curve::Field,
-    event::{EventRow, MetricsRow, Row, Weigh},
-    store::{Ahead, RangeQuery, SamplesQuery},
+    event::{EventRow, MemSize, MetricsRow, Row},
+    store::{Prefetch, RangeQuery, SamplesQuery},
     units::Micros,
 };
 use uuid::Uuid;
@@ -50,12 +50,14 @@ pub async fn a_page_ends_with_the_row_that_passes_its_bytes(store: &Shared) {
     for chunk in rows.chunks(25) {
         put(store, chunk.iter().cloned().map(Row::Metrics)).await;
     }
-    for (ascending, limit, ahead) in [(true, 1_000, None), (false, 1_000, None), (true, 20, Some(Ahead::default()))] {
-        let mut query = RangeQuery { ascending, bytes: 1_000_000, ahead, ..RangeQuery::newest(run_id, limit) };
+    for (ascending, limit, ahead) in [(true, 1_000, None), (false, 1_000, None), (true, 20, Some(Prefetch::default()))]
+    {
+        let mut query =
+            RangeQuery { ascending, bytes: 1_000_000, prefetch: ahead, ..RangeQuery::newest(run_id, limit) };
         let mut found = Vec::new();
         loop {
             let page = store.metrics(&query).await.unwrap();
-            let bytes: usize = page.iter().map(Weigh::bytes).sum();
+            let bytes: usize = page.iter().map(MemSize::bytes).sum();
             assert!(bytes < 1_000_000 + 301_000, "{bytes} bytes in {} rows", page.len());
             let more = query.is_filled(&page);
             let last = page.last().map(|row| (row.key.timestamp, row.key.event_id));
@@ -83,9 +85,9 @@ pub async fn pages_join_without_a_seam(store: &Shared) {
     let (run_id, now) = (Uuid::new_v4(), now());
     let rows: Vec<_> = (0..40).map(|n| metrics_row(run_id, now + n / 4 * 333, &format!("{n}"))).collect();
     put(store, rows.iter().cloned().map(Row::Metrics)).await;
-    let ahead = || Some(Ahead::default());
+    let ahead = || Some(Prefetch::default());
     for (ascending, ahead) in [(true, None), (false, None), (true, ahead()), (false, ahead())] {
-        let mut query = RangeQuery { ascending, ahead, ..RangeQuery::newest(run_id, 3) };
+        let mut query = RangeQuery { ascending, prefetch: ahead, ..RangeQuery::newest(run_id, 3) };
         let mut found = Vec::new();
         loop {
             let page = store.metrics(&query).await.unwrap();

@@ -4,7 +4,7 @@ import { h, show, say, coalesced } from "./dom.js";
 import { get, newestOnly, optional, path } from "./api.js";
 import { clock, count, date, number, percent, runName, short, statusOf } from "./format.js";
 import { Chart } from "./chart.js";
-import { above, behind } from "./marks.js";
+import { above, behind } from "./overlays.js";
 import { draw as drawNetwork, parse } from "./network.js";
 import { Series } from "./series.js";
 import { live, stored } from "./stream.js";

@@ -18,7 +18,7 @@ use crate::{
     event::{EventRow, MetricsRow, TopologyRow},
     gaps::ledger::{self, Filter},
     render,
-    store::{Ahead, READ_BYTES, RangeQuery, Store, StoreError},
+    store::{Prefetch, READ_BYTES, RangeQuery, Store, StoreError},
     units::{self, Micros},
 };
 
@@ -166,18 +166,18 @@ async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Page<T>>) -> Resu
             end: job.end,
             ascending: true,
             after: part.after,
-            ahead: Some(Ahead::default()),
+            prefetch: Some(Prefetch::default()),
             ..RangeQuery::newest(part.run_id, limit)
         };
         loop {
             // Only once there is room for it: two pages, however large their rows, are never three.
             let Ok(place) = pages.reserve().await else { return Ok(()) };
             // Behind large rows the next are likely to be large, too.
-            let mut room = Room::for_bytes(&job.memory, PAGE.max(query.largest)).await;
+            let mut room = Room::for_bytes(&job.memory, PAGE.max(query.largest_row)).await;
             let rows = room.rows::<T>(&*job.store, &query).await?;
             let complete = !query.is_filled(&rows);
-            query.largest = rows.iter().map(T::bytes).max().unwrap_or(0);
-            query.after = rows.last().map(|row| row.key().place()).or(query.after);
+            query.largest_row = rows.iter().map(T::bytes).max().unwrap_or(0);
+            query.after = rows.last().map(|row| row.key().cursor()).or(query.after);
             place.send(Page { rows, room });
             if complete {
                 break;

@@ -28,19 +28,19 @@ pub struct Credentials {
 impl Credentials {
     /// The tokens that were given: by a file, else by the environment.
     fn given(&self) -> Result<Option<Tokens>, CliError> {
-        let (place, text) = match &self.token_file {
+        let (origin, text) = match &self.token_file {
             Some(path) => {
-                let place = format!("`{}`", path.display());
+                let origin = format!("`{}`", path.display());
                 let text = Secret::read(path);
-                (place.clone(), text.map_err(|error| CliError::failed(format!("failed to read {place}"), error))?)
+                (origin.clone(), text.map_err(|error| CliError::failed(format!("failed to read {origin}"), error))?)
             }
             None => match env::var("CASCOR_INGEST_TOKEN").ok().map(Secret::new).filter(|text| !text.is_empty()) {
                 Some(text) => ("the variable CASCOR_INGEST_TOKEN".to_owned(), text),
                 None => return Ok(None),
             },
         };
-        Tokens::of_text(text.expose()).map(Some).ok_or_else(|| {
-            CliError::Usage(format!("{place} holds no token: neither one alone nor a line like `name scope token`"))
+        Tokens::parse(text.expose()).map(Some).ok_or_else(|| {
+            CliError::Usage(format!("{origin} holds no token: neither one alone nor a line like `name scope token`"))
         })
     }
 
@@ -50,7 +50,7 @@ impl Credentials {
     /// When its file cannot be read or holds none, or when it would be sent in clear text to another machine.
     pub fn token(&self, url: &Url, http: &api::Config) -> Result<Tokens, CliError> {
         let Some(tokens) = self.given()? else {
-            return Ok(if is_ours(url, http) { Tokens::configured(http) } else { Tokens::default() });
+            return Ok(if is_configured_daemon(url, http) { Tokens::configured(http) } else { Tokens::default() });
         };
         if !url.tls && !url.is_loopback() && !self.insecure_token {
             return Err(CliError::Usage(format!(
@@ -70,7 +70,7 @@ impl Credentials {
 
 /// Whether the address is one of the configured daemon: its own tokens are sent nowhere else. On this machine other users may
 /// listen, too, but not where the daemon does.
-fn is_ours(url: &Url, http: &api::Config) -> bool {
+fn is_configured_daemon(url: &Url, http: &api::Config) -> bool {
     local_address(url, http).is_some()
         || (url.tls && http.trusted_hosts.iter().any(|name| name.eq_ignore_ascii_case(&url.host)))
 }
@@ -107,7 +107,7 @@ impl Tokens {
 
     /// Those of a text that holds one token alone, or lines of a file of tokens. Where none goes far enough the daemon says so
     /// of the first.
-    fn of_text(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         if !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Some(Self { read: Some(Secret::new(text)), admin: Some(Secret::new(text)) });
@@ -119,7 +119,7 @@ impl Tokens {
     }
 
     /// The one for a request.
-    pub fn of(&self, method: &str) -> Option<&Secret> {
+    pub fn for_method(&self, method: &str) -> Option<&Secret> {
         if method == "GET" { self.read.as_ref() } else { self.admin.as_ref() }
     }
 }
@@ -148,7 +148,7 @@ mod tests {
 
     fn token(url: &str, credentials: &Credentials, http: &api::Config) -> Result<(String, String), String> {
         let tokens = credentials.token(&Url::parse(url).unwrap(), http).map_err(|error| error.to_string())?;
-        let text = |method| tokens.of(method).map(|token| token.expose().to_owned()).unwrap_or_default();
+        let text = |method| tokens.for_method(method).map(|token| token.expose().to_owned()).unwrap_or_default();
         Ok((text("GET"), text("POST")))
     }
 

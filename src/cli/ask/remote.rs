@@ -21,16 +21,16 @@ use super::{
 use crate::{api, cli::CliError, store::BoxError, tls};
 
 /// How long a daemon may take to accept, and to go on with its answer.
-const CONNECT: Duration = Duration::from_secs(3);
-const READ: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// A line of a head, at most.
-const LINE: u64 = 64 << 10;
+const LINE_BYTES_MAX: u64 = 64 << 10;
 /// A piece, at most.
-const PIECE: usize = 64 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// A daemon that is asked.
 #[derive(Clone)]
-pub struct Daemon {
+pub struct DaemonClient {
     url: Url,
     tokens: Tokens,
     /// The configured daemon on this machine.
@@ -39,7 +39,7 @@ pub struct Daemon {
     tls: Option<TlsConnector>,
 }
 
-impl Daemon {
+impl DaemonClient {
     /// The daemon at `url`.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Daemon {
         &self.url.authority
     }
 
-    async fn connect(&self) -> Result<Box<dyn Wire>, BoxError> {
+    async fn connect(&self) -> Result<Box<dyn Transport>, BoxError> {
         let stream = match self.local {
             Some(address) => TcpStream::connect(address).await?,
             None => TcpStream::connect((self.url.host.as_str(), self.url.port)).await?,
@@ -99,7 +99,7 @@ impl Daemon {
     }
 
     /// The address by TLS, where plain HTTP is led to it.
-    fn led_to_tls(&self, status: u16, location: Option<&str>) -> Option<String> {
+    fn redirect_to_tls(&self, status: u16, location: Option<&str>) -> Option<String> {
         let location = location.filter(|_| !self.url.tls && (300..400).contains(&status))?;
         let (scheme, rest) = location.split_once("://").filter(|(scheme, _)| scheme.eq_ignore_ascii_case("https"))?;
         Some(format!("{scheme}://{}", rest.split(['/', '?', '#']).next()?))
@@ -107,45 +107,47 @@ impl Daemon {
 }
 
 /// What requests and answers travel on.
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
 enum Framing {
     Chunked,
     Length(u64),
-    ToTheEnd,
-    Over,
+    UntilClose,
+    Done,
 }
 
 /// An answer under way.
-pub struct Remote {
+pub struct HttpResponse {
     /// Its status.
     pub status: u16,
     /// What came behind the body.
     pub trailers: HeaderMap,
-    stream: BufReader<Box<dyn Wire>>,
+    stream: BufReader<Box<dyn Transport>>,
     framing: Framing,
 }
 
-fn broken(error: impl Into<BoxError>) -> CliError {
+fn truncated_response(error: impl Into<BoxError>) -> CliError {
     CliError::failed("the daemon's answer broke off", error)
 }
 
-async fn in_time<T>(read: impl Future<Output = io::Result<T>>) -> Result<T, CliError> {
-    timeout(READ, read).await.map_err(broken)?.map_err(broken)
+async fn with_read_timeout<T>(read: impl Future<Output = io::Result<T>>) -> Result<T, CliError> {
+    timeout(READ_TIMEOUT, read).await.map_err(truncated_response)?.map_err(truncated_response)
 }
 
-impl Remote {
+impl HttpResponse {
     /// Sends a request and reads the head of the answer.
     ///
     /// # Errors
     /// When nobody answers, or no HTTP.
-    pub async fn ask(daemon: &Daemon, method: &str, path: &str, body: &str) -> Result<Self, CliError> {
+    pub async fn send(daemon: &DaemonClient, method: &str, path: &str, body: &str) -> Result<Self, CliError> {
         let authority = &daemon.url.authority;
         let failed = |error: BoxError| CliError::failed(format!("failed to reach `{authority}`"), error);
-        let stream = timeout(CONNECT, daemon.connect()).await.map_err(|late| failed(late.into()))?.map_err(failed)?;
-        let mut stream = BufReader::with_capacity(PIECE, stream);
-        let token = daemon.tokens.of(method).map(|token| format!("Authorization: Bearer {}\r\n", token.expose()));
+        let stream =
+            timeout(CONNECT_TIMEOUT, daemon.connect()).await.map_err(|late| failed(late.into()))?.map_err(failed)?;
+        let mut stream = BufReader::with_capacity(CHUNK_BYTES, stream);
+        let token =
+            daemon.tokens.for_method(method).map(|token| format!("Authorization: Bearer {}\r\n", token.expose()));
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {authority}\r\n{}Connection: close\r\nTE: trailers\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n{body}",
@@ -153,36 +155,36 @@ impl Remote {
             body.len()
         );
         let sent = async {
-            in_time(stream.write_all(head.as_bytes())).await?;
+            with_read_timeout(stream.write_all(head.as_bytes())).await?;
             // TLS holds back what is not flushed.
-            in_time(stream.flush()).await
+            with_read_timeout(stream.flush()).await
         };
         sent.await.map_err(|error| daemon.no_answer(error))?;
-        let mut remote = Self { status: 0, trailers: HeaderMap::new(), stream, framing: Framing::ToTheEnd };
+        let mut remote = Self { status: 0, trailers: HeaderMap::new(), stream, framing: Framing::UntilClose };
         let first = remote.line().await.map_err(|error| daemon.no_answer(error))?;
         let status = first.split(' ').nth(1).and_then(|status| status.parse().ok());
         remote.status =
             status.ok_or_else(|| failed(format!("it does not speak HTTP: `{}`", first.escape_debug()).into()))?;
         let headers = remote.headers().await?;
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        if let Some(address) = daemon.led_to_tls(remote.status, text("location")) {
+        if let Some(address) = daemon.redirect_to_tls(remote.status, text("location")) {
             return Err(CliError::Usage(format!("`{authority}` leads to {address}: give that as --url")));
         }
         remote.framing = match (text("transfer-encoding"), text("content-length")) {
             (Some(coding), _) if coding.eq_ignore_ascii_case("chunked") => Framing::Chunked,
-            (_, Some(length)) => Framing::Length(length.parse().map_err(broken)?),
-            _ => Framing::ToTheEnd,
+            (_, Some(length)) => Framing::Length(length.parse().map_err(truncated_response)?),
+            _ => Framing::UntilClose,
         };
         Ok(remote)
     }
 
     async fn line(&mut self) -> Result<String, CliError> {
         let mut line = String::new();
-        let mut limited = (&mut self.stream).take(LINE);
-        in_time(limited.read_line(&mut line)).await?;
+        let mut limited = (&mut self.stream).take(LINE_BYTES_MAX);
+        with_read_timeout(limited.read_line(&mut line)).await?;
         match line.strip_suffix("\r\n") {
             Some(line) => Ok(line.to_owned()),
-            None => Err(broken("a line has no end")),
+            None => Err(truncated_response("a line has no end")),
         }
     }
 
@@ -207,41 +209,41 @@ impl Remote {
     /// When it breaks off.
     pub async fn next(&mut self) -> Result<Option<Bytes>, CliError> {
         match self.framing {
-            Framing::Over => Ok(None),
+            Framing::Done => Ok(None),
             Framing::Chunked => {
                 let line = self.line().await?;
-                let size =
-                    u64::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16).map_err(broken)?;
+                let size = u64::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16)
+                    .map_err(truncated_response)?;
                 if size == 0 {
                     self.trailers = self.headers().await?;
-                    self.framing = Framing::Over;
+                    self.framing = Framing::Done;
                     return Ok(None);
                 }
-                let bytes = self.exactly(size).await?;
+                let bytes = self.read_exact_bytes(size).await?;
                 let _ = self.line().await?;
                 Ok(Some(bytes))
             }
             Framing::Length(0) => {
-                self.framing = Framing::Over;
+                self.framing = Framing::Done;
                 Ok(None)
             }
             Framing::Length(left) => {
-                let piece = left.min(PIECE as u64);
+                let piece = left.min(CHUNK_BYTES as u64);
                 self.framing = Framing::Length(left - piece);
-                self.exactly(piece).await.map(Some)
+                self.read_exact_bytes(piece).await.map(Some)
             }
-            Framing::ToTheEnd => {
-                let mut bytes = vec![0; PIECE];
-                let read = in_time(self.stream.read(&mut bytes)).await?;
+            Framing::UntilClose => {
+                let mut bytes = vec![0; CHUNK_BYTES];
+                let read = with_read_timeout(self.stream.read(&mut bytes)).await?;
                 bytes.truncate(read);
                 Ok((read > 0).then(|| bytes.into()))
             }
         }
     }
 
-    async fn exactly(&mut self, size: u64) -> Result<Bytes, CliError> {
+    async fn read_exact_bytes(&mut self, size: u64) -> Result<Bytes, CliError> {
         let mut bytes = Vec::new();
-        let read = in_time((&mut self.stream).take(size).read_to_end(&mut bytes)).await?;
-        if read as u64 == size { Ok(bytes.into()) } else { Err(broken("it ended within a piece")) }
+        let read = with_read_timeout((&mut self.stream).take(size).read_to_end(&mut bytes)).await?;
+        if read as u64 == size { Ok(bytes.into()) } else { Err(truncated_response("it ended within a piece")) }
     }
 }

@@ -27,14 +27,14 @@ use crate::{
     units,
 };
 use commands::{Command, Commands};
-use progress::Lines;
+use progress::ProgressLines;
 
 /// Epochs a second of all runs together; messages beyond come several to an epoch, so that load costs no training.
 const EPOCHS_RATE: f64 = 400.0;
 /// How often the due messages are sent.
-const TICK: Duration = Duration::from_millis(5);
+const TICK_INTERVAL: Duration = Duration::from_millis(5);
 /// Messages in one pipeline, at most.
-const BURST: usize = 1_024;
+const BURST_MESSAGES: usize = 1_024;
 
 /// Arguments of `demo`.
 #[derive(Clone, Debug, clap::Args)]
@@ -93,7 +93,7 @@ struct Demo {
     ending: bool,
     next: usize,
     /// Runs that were reset and begin again once they have ended.
-    again: usize,
+    runs_to_restart: usize,
 }
 
 /// Trains and publishes until every run has ended.
@@ -117,7 +117,7 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
     }
     let client = connect_for_long(&settings.redis).await?;
     let commands = Commands::listen(&settings.redis).await?;
-    let lines = Lines::new(args.runs, json);
+    let lines = ProgressLines::new(args.runs, json);
     let mut demo = Demo::new(args);
     let began = Instant::now();
     let published = demo.publish_all(&client, &channel, commands, &lines, &interrupted).await;
@@ -143,14 +143,14 @@ impl Demo {
             paused: false,
             ending: false,
             next: 0,
-            again: 0,
+            runs_to_restart: 0,
             args,
         };
-        demo.runs = (0..demo.args.runs).map(|_| demo.begin()).collect();
+        demo.runs = (0..demo.args.runs).map(|_| demo.start_run()).collect();
         demo
     }
 
-    fn begin(&mut self) -> Run {
+    fn start_run(&mut self) -> Run {
         let plan = Plan {
             max_hidden: self.args.max_hidden,
             max_epochs: self.args.epochs,
@@ -168,12 +168,12 @@ impl Demo {
         client: &Client,
         channel: &str,
         mut commands: Commands,
-        lines: &Lines,
+        lines: &ProgressLines,
         interrupted: &AtomicBool,
     ) -> Result<u64, CliError> {
         let acl = commands.acl();
         let deadline = self.args.duration.map(|duration| Instant::now() + duration);
-        let mut ticks = interval(TICK);
+        let mut ticks = interval(TICK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut published, mut owed) = (0, 0.0);
         let mut last = Instant::now();
@@ -181,7 +181,7 @@ impl Demo {
         loop {
             let now = tokio::select! {
                 biased;
-                command = commands.next() => { self.obey(command); continue }
+                command = commands.next() => { self.handle_command(command); continue }
                 now = ticks.tick() => now,
             };
             let over = deadline.is_some_and(|deadline| now >= deadline);
@@ -192,8 +192,8 @@ impl Demo {
             let rate = self.args.rate;
             owed = (owed + rate * now.duration_since(last).as_secs_f64()).min((rate * 0.5).max(1.0));
             last = now;
-            let due = if self.ending { BURST } else { (owed as usize).min(BURST) };
-            self.fill(&mut burst, due);
+            let due = if self.ending { BURST_MESSAGES } else { (owed as usize).min(BURST_MESSAGES) };
+            self.fill_burst(&mut burst, due);
             owed -= burst.len() as f64;
             if burst.is_empty() && self.is_over() {
                 return Ok(published);
@@ -207,17 +207,17 @@ impl Demo {
     }
 
     /// Puts up to `due` messages of all runs in turn into `burst`.
-    fn fill(&mut self, burst: &mut Vec<Bytes>, due: usize) {
-        let mut silent = 0;
-        while burst.len() < due && silent < self.runs.len() {
+    fn fill_burst(&mut self, burst: &mut Vec<Bytes>, due: usize) {
+        let mut runs_without_message = 0;
+        while burst.len() < due && runs_without_message < self.runs.len() {
             let at = self.next % self.runs.len();
             self.next = self.next.wrapping_add(1);
             match self.message(at) {
                 Some(message) => {
                     burst.push(message);
-                    silent = 0;
+                    runs_without_message = 0;
                 }
-                None => silent += 1,
+                None => runs_without_message += 1,
             }
         }
     }
@@ -226,10 +226,10 @@ impl Demo {
         // While paused only what was said before the pause goes out.
         let mut message =
             if self.paused { self.runs[at].trainer.waiting_message() } else { self.runs[at].trainer.next_message() };
-        let again = self.again > 0 || self.args.duration.is_some();
+        let again = self.runs_to_restart > 0 || self.args.duration.is_some();
         if message.is_none() && !self.paused && !self.ending && again {
-            self.again = self.again.saturating_sub(1);
-            self.runs[at] = self.begin();
+            self.runs_to_restart = self.runs_to_restart.saturating_sub(1);
+            self.runs[at] = self.start_run();
             message = self.runs[at].trainer.next_message();
         }
         let mut message = message?;
@@ -249,7 +249,7 @@ impl Demo {
         bytes.map(Bytes::from)
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         match command {
             Command::Pause | Command::Resume => {
                 let paused = command == Command::Pause;
@@ -261,7 +261,7 @@ impl Demo {
             Command::Reset if !self.ending => {
                 // Each run says that it ended; then another begins in its place.
                 self.runs.iter_mut().for_each(|run| run.trainer.interrupt("reset"));
-                self.again = self.runs.len();
+                self.runs_to_restart = self.runs.len();
                 self.paused = false;
             }
             Command::Stop => self.end("stop"),

@@ -8,15 +8,15 @@ use tokio::time::Instant;
 use crate::demo::trainer::Progress;
 
 /// Screens are not read faster than this.
-const EVERY: Duration = Duration::from_millis(100);
+const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The lines; none when standard error is no terminal.
-pub struct Lines {
+pub struct ProgressLines {
     bars: Vec<ProgressBar>,
     drawn: Cell<Option<Instant>>,
 }
 
-impl Lines {
+impl ProgressLines {
     /// A line for each run, at most 16.
     pub fn new(runs: u16, json: bool) -> Self {
         let all = MultiProgress::new();
@@ -29,7 +29,7 @@ impl Lines {
     /// Draws where each run is.
     pub fn show(&self, runs: impl Iterator<Item = Progress>, paused: bool, published: u64) {
         let now = Instant::now();
-        if self.bars.is_empty() || self.drawn.get().is_some_and(|drawn| now.duration_since(drawn) < EVERY) {
+        if self.bars.is_empty() || self.drawn.get().is_some_and(|drawn| now.duration_since(drawn) < REDRAW_INTERVAL) {
             return;
         }
         self.drawn.set(Some(now));

@@ -6,7 +6,7 @@ fn args(runs: u16, no_run_id: bool, format: Format, duration: Option<Duration>) 
 
 fn drain(demo: &mut Demo, due: usize) -> Vec<Value> {
     let mut burst = Vec::new();
-    demo.fill(&mut burst, due);
+    demo.fill_burst(&mut burst, due);
     burst.iter().map(|bytes| serde_json::from_slice(bytes).unwrap()).collect()
 }
 
@@ -30,7 +30,7 @@ fn simple_trainers_send_no_run_id_and_some_send_msgpack() {
     assert!(drain(&mut demo, 100).iter().all(|message| message.get("run_id").is_none()));
     let mut demo = Demo::new(args(1, false, Format::Msgpack, None));
     let mut burst = Vec::new();
-    demo.fill(&mut burst, 5);
+    demo.fill_burst(&mut burst, 5);
     let message: Value = rmp_serde::from_slice(&burst[0]).unwrap();
     assert_eq!(message["type"], "training_start");
 }
@@ -39,12 +39,12 @@ fn simple_trainers_send_no_run_id_and_some_send_msgpack() {
 fn a_paused_trainer_says_so_and_waits() {
     let mut demo = Demo::new(args(1, false, Format::Json, None));
     drain(&mut demo, 10);
-    demo.obey(Command::Pause);
-    demo.obey(Command::Pause);
+    demo.handle_command(Command::Pause);
+    demo.handle_command(Command::Pause);
     let said = drain(&mut demo, 100);
     assert_eq!(said.iter().filter(|message| message["data"]["status"] == "Paused").count(), 1);
     assert!(drain(&mut demo, 100).is_empty() && !demo.is_over());
-    demo.obey(Command::Resume);
+    demo.handle_command(Command::Resume);
     assert!(drain(&mut demo, 100).len() > 5);
 }
 
@@ -52,11 +52,11 @@ fn a_paused_trainer_says_so_and_waits() {
 fn reset_begins_another_run_and_stop_ends() {
     let mut demo = Demo::new(args(2, false, Format::Json, None));
     drain(&mut demo, 20);
-    demo.obey(Command::Reset);
+    demo.handle_command(Command::Reset);
     let messages = drain(&mut demo, 40);
     let of = |kind: &str| messages.iter().filter(|message| message["type"] == kind).count();
     assert_eq!((of("training_end"), of("training_start"), demo.started), (2, 2, 4));
-    demo.obey(Command::Stop);
+    demo.handle_command(Command::Stop);
     let rest = drain(&mut demo, 10_000);
     assert_eq!(rest.iter().filter(|message| message["data"]["status"] == "stopped").count(), 2);
     assert!(demo.is_over());

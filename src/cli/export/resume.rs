@@ -13,7 +13,7 @@ use crate::{api::BOM, files, render};
 
 /// What is there already.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Begun {
+pub struct PartialExport {
     /// Behind its last row.
     pub cursor: String,
     /// How many rows.
@@ -21,7 +21,7 @@ pub struct Begun {
 }
 
 /// What is to be gone on with.
-pub struct Wanted<'a> {
+pub struct ExportRequest<'a> {
     /// `csv` or `ndjson`.
     pub format: &'a str,
     /// The runs.
@@ -35,12 +35,12 @@ pub struct Wanted<'a> {
 /// # Errors
 /// When a file cannot be read, renamed or cut; or, before anything of it is changed, when it holds something else than what is
 /// wanted (`InvalidData`).
-pub fn begun(file: &Path, part: &Path, wanted: &Wanted<'_>) -> io::Result<Option<Begun>> {
+pub fn find_partial(file: &Path, part: &Path, request: &ExportRequest<'_>) -> io::Result<Option<PartialExport>> {
     let there = if part.exists() { part } else { file };
     if !there.exists() {
         return Ok(None);
     }
-    let format = wanted.format;
+    let format = request.format;
     let other = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
     let mut reader = BufReader::with_capacity(1 << 20, files::open_own(there)?);
     let (mut at, mut line, mut rows) = (0_u64, Vec::new(), 0_u64);
@@ -54,7 +54,7 @@ pub fn begun(file: &Path, part: &Path, wanted: &Wanted<'_>) -> io::Result<Option
         }
         match cursor(&line, format) {
             Some((run, cursor)) => {
-                if !wanted.ids.contains(&run) {
+                if !request.ids.contains(&run) {
                     return other(format!("it holds rows of run {run}"));
                 }
                 rows += 1;
@@ -66,7 +66,7 @@ pub fn begun(file: &Path, part: &Path, wanted: &Wanted<'_>) -> io::Result<Option
                 let torn = format != "csv" && !line.ends_with(b"\n");
                 // It may begin with the byte-order mark, or with what was written of that.
                 let line = line.strip_prefix(BOM.as_bytes()).unwrap_or(&line);
-                let is_head = wanted.head.as_bytes().starts_with(line) || BOM.as_bytes().starts_with(line);
+                let is_head = request.head.as_bytes().starts_with(line) || BOM.as_bytes().starts_with(line);
                 if !torn && !is_head {
                     return other("it does not begin as this export does".into());
                 }
@@ -81,7 +81,7 @@ pub fn begun(file: &Path, part: &Path, wanted: &Wanted<'_>) -> io::Result<Option
     }
     let (Some((begins, _)), Some(cursor)) = (last, before) else { return Ok(None) };
     reader.into_inner().set_len(begins)?;
-    Ok(Some(Begun { cursor, rows: rows - 1 }))
+    Ok(Some(PartialExport { cursor, rows: rows - 1 }))
 }
 
 /// The run of the row that this line begins, and where in it that is.
@@ -108,7 +108,7 @@ mod tests {
         let (file, part) = (folder.path().join("a.csv"), folder.path().join("a.csv.part"));
         let run = "00000000-0000-0000-0000-000000000007".to_owned();
         let wanted = |head, ids: &[String], file, part| {
-            begun(file, part, &Wanted { format: "csv", ids, head }).map_err(|e| e.to_string())
+            find_partial(file, part, &ExportRequest { format: "csv", ids, head }).map_err(|e| e.to_string())
         };
         let head = "run_id,timestamp,event_id,x,y\r\n";
         let ours = std::slice::from_ref(&run);

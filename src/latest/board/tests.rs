@@ -4,12 +4,12 @@ fn update(run: u128, time: i64, seq: Option<i64>, received: Instant) -> Update {
     Update {
         subject: Subject::Metrics,
         payload: Bytes::from_static(b"{}"),
-        decided: Decided {
+        decided: Resolved {
             run_id: Uuid::from_u128(run),
             event_time: time,
             received_at: time,
-            own_time: true,
-            opened: false,
+            has_event_time: true,
+            opened_run: false,
         },
         seq,
         received,

@@ -168,7 +168,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        event::Decided,
+        event::Resolved,
         spool::{
             NewRecord, RecordKind,
             disk::Disk,
@@ -188,7 +188,8 @@ mod tests {
     }
 
     fn append(bytes: &mut Vec<u8>, offset: u64, payload: &[u8]) {
-        let decided = Decided { run_id: Uuid::nil(), event_time: 1, received_at: 2, own_time: true, opened: false };
+        let decided =
+            Resolved { run_id: Uuid::nil(), event_time: 1, received_at: 2, has_event_time: true, opened_run: false };
         let record = NewRecord { kind: RecordKind::Event, decided, channel: "c", preamble: b"", payload };
         record::encode(bytes, SEED, offset, &record);
     }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{
     pages::{collect, cql_limit},
     reads::partitions,
-    session::Link,
+    session::LiveSession,
     time,
 };
 use crate::{
@@ -29,17 +29,17 @@ struct Gap {
     lost: Option<i64>,
 }
 
-pub(super) async fn gaps(link: &Link, query: &DaysQuery) -> Result<Vec<GapRow>, StoreError> {
+pub(super) async fn gaps(live: &LiveSession, query: &DaysQuery) -> Result<Vec<GapRow>, StoreError> {
     let (start, end) = (time::cql(query.start), time::cql(query.end));
     let mut all = Vec::new();
-    for day in days(link, &link.statements.gap_days, query).await? {
+    for day in days(live, &live.statements.gap_days, query).await? {
         let left = query.limit - all.len();
         if left == 0 {
             break;
         }
         let values = (day, start, end, cql_limit(left));
         all.extend(
-            collect(link, &link.statements.gaps, values, left, |row: Gap| GapRow {
+            collect(live, &live.statements.gaps, values, left, |row: Gap| GapRow {
                 started_at: time::micros(row.started_at),
                 gap_id: row.gap_id,
                 ended_at: time::micros(row.ended_at.unwrap_or(row.started_at)),
@@ -56,12 +56,12 @@ pub(super) async fn gaps(link: &Link, query: &DaysQuery) -> Result<Vec<GapRow>, 
     Ok(all)
 }
 
-async fn days(link: &Link, statement: &PreparedStatement, query: &DaysQuery) -> Result<Vec<String>, StoreError> {
+async fn days(live: &LiveSession, statement: &PreparedStatement, query: &DaysQuery) -> Result<Vec<String>, StoreError> {
     if query.limit == 0 || query.start > query.end {
         return Ok(Vec::new());
     }
     let (first, last) = (time::day(query.start), time::day(query.end));
-    let mut days = partitions(link, statement).await?;
+    let mut days = partitions(live, statement).await?;
     days.retain(|day| *day >= first && *day <= last);
     Ok(days)
 }
@@ -81,17 +81,17 @@ struct Control {
     payload_json: Option<String>,
 }
 
-pub(super) async fn control_log(link: &Link, query: &DaysQuery) -> Result<Vec<ControlRow>, StoreError> {
+pub(super) async fn control_log(live: &LiveSession, query: &DaysQuery) -> Result<Vec<ControlRow>, StoreError> {
     let (first, last) = (time::event_ids(query.start).0, time::event_ids(query.end).1);
     let mut all = Vec::new();
-    for day in days(link, &link.statements.control_days, query).await? {
+    for day in days(live, &live.statements.control_days, query).await? {
         let left = query.limit - all.len();
         if left == 0 {
             break;
         }
         let values = (day, time::cql(query.start), first, time::cql(query.end), last, cql_limit(left));
         all.extend(
-            collect(link, &link.statements.control, values, left, |row: Control| ControlRow {
+            collect(live, &live.statements.control, values, left, |row: Control| ControlRow {
                 timestamp: restore_micros(row.timestamp.0, row.event_id),
                 event_id: row.event_id,
                 instance: row.instance,

@@ -10,11 +10,11 @@ use scylla::errors::{
     MetadataError, NewSessionError, PrepareError, RequestAttemptError,
 };
 
-use crate::store::{Mendable, StoreError};
+use crate::store::{ErrorWithRemedy, StoreError};
 
 /// The three answers of the store, without their cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum ErrorClass {
     /// Again, later.
     Unavailable,
     /// A person must mend something.
@@ -23,7 +23,7 @@ pub(crate) enum Verdict {
     Rejected,
 }
 
-impl Verdict {
+impl ErrorClass {
     /// The label of the counter.
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -36,48 +36,48 @@ impl Verdict {
 
 /// Why there is no usable session; shared by every call made meanwhile, hence text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Trouble {
-    pub(crate) verdict: Verdict,
+pub(crate) struct ConnectFailure {
+    pub(crate) class: ErrorClass,
     pub(crate) text: String,
     /// The command, or the setting, that mends it.
     pub(crate) remedy: Option<String>,
 }
 
-impl Trouble {
+impl ConnectFailure {
     pub(crate) fn unavailable(text: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Unavailable, text: text.into(), remedy: None }
+        Self { class: ErrorClass::Unavailable, text: text.into(), remedy: None }
     }
 
     pub(crate) fn misconfigured(text: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Misconfigured, text: text.into(), remedy: None }
+        Self { class: ErrorClass::Misconfigured, text: text.into(), remedy: None }
     }
 
     /// The schema does not fit.
-    pub(crate) fn of_schema(text: impl fmt::Display) -> Self {
+    pub(crate) fn schema_mismatch(text: impl fmt::Display) -> Self {
         let text = format!("{text}; {SCHEMA_HINT}");
-        Self { verdict: Verdict::Misconfigured, text, remedy: Some(SCHEMA_REMEDY.into()) }
+        Self { class: ErrorClass::Misconfigured, text, remedy: Some(SCHEMA_REMEDY.into()) }
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for ConnectFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl std::error::Error for Trouble {}
+impl std::error::Error for ConnectFailure {}
 
-impl From<Trouble> for StoreError {
-    fn from(trouble: Trouble) -> Self {
-        let verdict = trouble.verdict;
-        let cause = match trouble.remedy {
-            None => trouble.into(),
-            Some(remedy) => Mendable { what: trouble.text, remedy, error: None }.into(),
+impl From<ConnectFailure> for StoreError {
+    fn from(failure: ConnectFailure) -> Self {
+        let class = failure.class;
+        let cause = match failure.remedy {
+            None => failure.into(),
+            Some(remedy) => ErrorWithRemedy { what: failure.text, remedy, error: None }.into(),
         };
-        match verdict {
-            Verdict::Unavailable => Self::Unavailable(cause),
-            Verdict::Misconfigured => Self::Misconfigured(cause),
-            Verdict::Rejected => Self::Rejected(cause),
+        match class {
+            ErrorClass::Unavailable => Self::Unavailable(cause),
+            ErrorClass::Misconfigured => Self::Misconfigured(cause),
+            ErrorClass::Rejected => Self::Rejected(cause),
         }
     }
 }
@@ -91,15 +91,15 @@ const SCHEMA_REMEDY: &str = "cascor-ingest schema apply";
 
 /// The store's answer for a failed request.
 pub(super) fn store_error(error: ExecutionError) -> StoreError {
-    match of_execution(&error) {
-        Verdict::Unavailable => StoreError::Unavailable(error.into()),
-        Verdict::Rejected => StoreError::Rejected(error.into()),
-        Verdict::Misconfigured => {
+    match classify_execution(&error) {
+        ErrorClass::Unavailable => StoreError::Unavailable(error.into()),
+        ErrorClass::Rejected => StoreError::Rejected(error.into()),
+        ErrorClass::Misconfigured => {
             let (what, remedy) = match refusal(&error) {
                 Some(text) => ("the user may not do this; grant it SELECT and MODIFY on the keyspace", grant(text)),
                 None => (SCHEMA_HINT, SCHEMA_REMEDY.into()),
             };
-            StoreError::Misconfigured(Mendable { what: what.into(), remedy, error: Some(error.into()) }.into())
+            StoreError::Misconfigured(ErrorWithRemedy { what: what.into(), remedy, error: Some(error.into()) }.into())
         }
     }
 }
@@ -136,44 +136,44 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The verdict on a failed request.
-pub(crate) fn of_execution(error: &ExecutionError) -> Verdict {
+/// The class of a failed request.
+pub(crate) fn classify_execution(error: &ExecutionError) -> ErrorClass {
     match error {
-        ExecutionError::BadQuery(BadQuery::SerializationError(_)) => Verdict::Rejected,
-        ExecutionError::LastAttemptError(error) => of_attempt(error),
-        ExecutionError::PrepareError(error) => of_prepare(error),
-        ExecutionError::ConnectionPoolError(error) => of_pool(error),
-        _ => Verdict::Unavailable,
+        ExecutionError::BadQuery(BadQuery::SerializationError(_)) => ErrorClass::Rejected,
+        ExecutionError::LastAttemptError(error) => classify_attempt(error),
+        ExecutionError::PrepareError(error) => classify_prepare(error),
+        ExecutionError::ConnectionPoolError(error) => classify_pool(error),
+        _ => ErrorClass::Unavailable,
     }
 }
 
-fn of_attempt(error: &RequestAttemptError) -> Verdict {
+fn classify_attempt(error: &RequestAttemptError) -> ErrorClass {
     match error {
         RequestAttemptError::SerializationError(_) | RequestAttemptError::CqlRequestSerialization(_) => {
-            Verdict::Rejected
+            ErrorClass::Rejected
         }
-        RequestAttemptError::DbError(error, text) => of_server(error, text),
+        RequestAttemptError::DbError(error, text) => classify_server_error(error, text),
         // The table was altered under a prepared statement.
-        RequestAttemptError::RepreparedIdChanged { .. } => Verdict::Misconfigured,
-        _ => Verdict::Unavailable,
+        RequestAttemptError::RepreparedIdChanged { .. } => ErrorClass::Misconfigured,
+        _ => ErrorClass::Unavailable,
     }
 }
 
-/// The verdict on an ERROR answer of the server.
-pub(super) fn of_server(error: &DbError, text: &str) -> Verdict {
+/// The class of an ERROR answer of the server.
+pub(super) fn classify_server_error(error: &DbError, text: &str) -> ErrorClass {
     match error {
-        DbError::Invalid if speaks_of_the_schema(text) => Verdict::Misconfigured,
-        DbError::Invalid | DbError::FunctionFailure { .. } => Verdict::Rejected,
+        DbError::Invalid if is_schema_error(text) => ErrorClass::Misconfigured,
+        DbError::Invalid | DbError::FunctionFailure { .. } => ErrorClass::Rejected,
         DbError::SyntaxError | DbError::Unauthorized | DbError::AuthenticationError | DbError::ConfigError => {
-            Verdict::Misconfigured
+            ErrorClass::Misconfigured
         }
         // Overloaded, IsBootstrapping, Unavailable, time-outs, failures, ServerError, Truncate, and what is unknown.
-        _ => Verdict::Unavailable,
+        _ => ErrorClass::Unavailable,
     }
 }
 
-fn speaks_of_the_schema(text: &str) -> bool {
-    const SIGNS: [&str; 14] = [
+fn is_schema_error(text: &str) -> bool {
+    const SCHEMA_ERROR_TEXTS: [&str; 14] = [
         "unconfigured table",
         "unconfigured columnfamily",
         "unknown table",
@@ -190,60 +190,60 @@ fn speaks_of_the_schema(text: &str) -> bool {
         "primary key",
     ];
     let text = text.to_ascii_lowercase();
-    SIGNS.iter().any(|sign| text.contains(sign))
+    SCHEMA_ERROR_TEXTS.iter().any(|sign| text.contains(sign))
 }
 
-/// The verdict on a statement that cannot be prepared. The text of our statements is fixed, so what the server finds invalid
+/// The class of a statement that cannot be prepared. The text of our statements is fixed, so what the server finds invalid
 /// about one is the schema.
-pub(super) fn of_prepare(error: &PrepareError) -> Verdict {
+pub(super) fn classify_prepare(error: &PrepareError) -> ErrorClass {
     match error {
-        PrepareError::AllAttemptsFailed { first_attempt } => match of_attempt(first_attempt) {
-            Verdict::Rejected => Verdict::Misconfigured,
+        PrepareError::AllAttemptsFailed { first_attempt } => match classify_attempt(first_attempt) {
+            ErrorClass::Rejected => ErrorClass::Misconfigured,
             verdict => verdict,
         },
-        PrepareError::ConnectionPoolError(error) => of_pool(error),
-        _ => Verdict::Unavailable,
+        PrepareError::ConnectionPoolError(error) => classify_pool(error),
+        _ => ErrorClass::Unavailable,
     }
 }
 
-fn of_pool(error: &ConnectionPoolError) -> Verdict {
+fn classify_pool(error: &ConnectionPoolError) -> ErrorClass {
     match error {
-        ConnectionPoolError::Broken { last_connection_error, .. } => of_connection(last_connection_error),
-        _ => Verdict::Unavailable,
+        ConnectionPoolError::Broken { last_connection_error, .. } => classify_connection(last_connection_error),
+        _ => ErrorClass::Unavailable,
     }
 }
 
-fn of_connection(error: &ConnectionError) -> Verdict {
+fn classify_connection(error: &ConnectionError) -> ErrorClass {
     match error {
         // What rustls says about a certificate or about a server that does not speak TLS.
-        ConnectionError::IoError(error) if error.kind() == std::io::ErrorKind::InvalidData => Verdict::Misconfigured,
+        ConnectionError::IoError(error) if error.kind() == std::io::ErrorKind::InvalidData => ErrorClass::Misconfigured,
         ConnectionError::ConnectionSetupRequestError(error) => match error.get_error() {
-            ConnectionSetupRequestErrorKind::DbError(error, text) => of_server(error, text),
-            ConnectionSetupRequestErrorKind::MissingAuthentication => Verdict::Misconfigured,
-            _ => Verdict::Unavailable,
+            ConnectionSetupRequestErrorKind::DbError(error, text) => classify_server_error(error, text),
+            ConnectionSetupRequestErrorKind::MissingAuthentication => ErrorClass::Misconfigured,
+            _ => ErrorClass::Unavailable,
         },
-        _ => Verdict::Unavailable,
+        _ => ErrorClass::Unavailable,
     }
 }
 
 /// Why no session could be made, in the words of an operator.
-pub(super) fn of_session(error: &NewSessionError) -> Trouble {
+pub(super) fn session_failure(error: &NewSessionError) -> ConnectFailure {
     let verdict = match error {
-        NewSessionError::MetadataError(MetadataError::ConnectionPoolError(error)) => of_pool(error),
-        NewSessionError::EmptyKnownNodesList | NewSessionError::IllegalConfig(_) => Verdict::Misconfigured,
-        _ => Verdict::Unavailable,
+        NewSessionError::MetadataError(MetadataError::ConnectionPoolError(error)) => classify_pool(error),
+        NewSessionError::EmptyKnownNodesList | NewSessionError::IllegalConfig(_) => ErrorClass::Misconfigured,
+        _ => ErrorClass::Unavailable,
     };
-    let hint = if verdict == Verdict::Misconfigured {
+    let hint = if verdict == ErrorClass::Misconfigured {
         "; check `store.cassandra.username`, the password and `store.cassandra.tls`"
     } else {
         ""
     };
-    let remedy = (verdict == Verdict::Misconfigured).then(|| {
+    let remedy = (verdict == ErrorClass::Misconfigured).then(|| {
         "set `store.cassandra.username` and `store.cassandra.password_file` to a login that works (or `store.cassandra.tls`), \
          and restart"
             .to_owned()
     });
-    Trouble { verdict, text: format!("no session with Cassandra: {error}{hint}"), remedy }
+    ConnectFailure { class: verdict, text: format!("no session with Cassandra: {error}{hint}"), remedy }
 }
 
 #[cfg(test)]
@@ -253,23 +253,27 @@ mod tests {
     #[test]
     fn an_answer_of_the_server_says_what_to_do_next() {
         for (error, text, verdict) in [
-            (DbError::Invalid, "Batch too large", Verdict::Rejected),
-            (DbError::Invalid, "Request is too big: length 20971520 exceeds maximum allowed length", Verdict::Rejected),
-            (DbError::Invalid, "Invalid null value in condition for column x", Verdict::Rejected),
-            (DbError::Invalid, "unconfigured table training_metrics", Verdict::Misconfigured),
-            (DbError::Invalid, "table cascor.training_metrics does not exist", Verdict::Misconfigured),
-            (DbError::Invalid, "Keyspace cascor does not exist", Verdict::Misconfigured),
-            (DbError::Invalid, "Undefined column name seq in table cascor.training_metrics", Verdict::Misconfigured),
-            (DbError::Invalid, "EACH_QUORUM ConsistencyLevel is only supported for writes", Verdict::Misconfigured),
-            (DbError::SyntaxError, "line 1:0", Verdict::Misconfigured),
-            (DbError::Unauthorized, "User x has no MODIFY permission", Verdict::Misconfigured),
-            (DbError::Overloaded, "", Verdict::Unavailable),
-            (DbError::IsBootstrapping, "", Verdict::Unavailable),
-            (DbError::ServerError, "java.lang.NullPointerException", Verdict::Unavailable),
-            (DbError::TruncateError, "", Verdict::Unavailable),
-            (DbError::Other(0x7777), "", Verdict::Unavailable),
+            (DbError::Invalid, "Batch too large", ErrorClass::Rejected),
+            (
+                DbError::Invalid,
+                "Request is too big: length 20971520 exceeds maximum allowed length",
+                ErrorClass::Rejected,
+            ),
+            (DbError::Invalid, "Invalid null value in condition for column x", ErrorClass::Rejected),
+            (DbError::Invalid, "unconfigured table training_metrics", ErrorClass::Misconfigured),
+            (DbError::Invalid, "table cascor.training_metrics does not exist", ErrorClass::Misconfigured),
+            (DbError::Invalid, "Keyspace cascor does not exist", ErrorClass::Misconfigured),
+            (DbError::Invalid, "Undefined column name seq in table cascor.training_metrics", ErrorClass::Misconfigured),
+            (DbError::Invalid, "EACH_QUORUM ConsistencyLevel is only supported for writes", ErrorClass::Misconfigured),
+            (DbError::SyntaxError, "line 1:0", ErrorClass::Misconfigured),
+            (DbError::Unauthorized, "User x has no MODIFY permission", ErrorClass::Misconfigured),
+            (DbError::Overloaded, "", ErrorClass::Unavailable),
+            (DbError::IsBootstrapping, "", ErrorClass::Unavailable),
+            (DbError::ServerError, "java.lang.NullPointerException", ErrorClass::Unavailable),
+            (DbError::TruncateError, "", ErrorClass::Unavailable),
+            (DbError::Other(0x7777), "", ErrorClass::Unavailable),
         ] {
-            assert_eq!(of_server(&error, text), verdict, "{error:?} {text}");
+            assert_eq!(classify_server_error(&error, text), verdict, "{error:?} {text}");
         }
     }
 
@@ -298,12 +302,12 @@ mod tests {
             ExecutionError::ConnectionPoolError(ConnectionPoolError::Initializing),
             ExecutionError::LastAttemptError(RequestAttemptError::UnableToAllocStreamId),
         ] {
-            assert_eq!(of_execution(&error), Verdict::Unavailable, "{error}");
+            assert_eq!(classify_execution(&error), ErrorClass::Unavailable, "{error}");
         }
         let invalid = RequestAttemptError::DbError(DbError::Invalid, "whatever".into());
         assert_eq!(
-            of_prepare(&PrepareError::AllAttemptsFailed { first_attempt: invalid }),
-            Verdict::Misconfigured,
+            classify_prepare(&PrepareError::AllAttemptsFailed { first_attempt: invalid }),
+            ErrorClass::Misconfigured,
             "a statement of ours that cannot be prepared is a matter of the schema"
         );
     }

@@ -17,11 +17,11 @@ use scylla::{
 use tokio::task::{JoinSet, yield_now};
 use uuid::Uuid;
 
-use super::{errors, session::Link, statements::Range, time, turns::PIECE};
+use super::{errors, read_scheduler::YIELD_ROWS, session::LiveSession, statements::RangeStatements, time};
 use crate::{
-    courtesy::Courtesy,
-    event::Placed,
-    store::{Ahead, RangeQuery, StoreError},
+    cooperative::YieldEvery,
+    event::Keyed,
+    store::{Prefetch, RangeQuery, StoreError},
     units::Micros,
 };
 
@@ -31,16 +31,16 @@ pub(super) fn unreadable(error: impl std::error::Error + Send + Sync + 'static) 
 
 /// Sends `statement` and hands every page to `page` until it breaks or there are no more. Others go first from the second page on.
 pub(super) async fn pages(
-    link: &Link,
+    live: &LiveSession,
     statement: &PreparedStatement,
     values: impl SerializeRow,
     mut page: impl FnMut(QueryRowsResult) -> Result<ControlFlow<()>, StoreError>,
 ) -> Result<(), StoreError> {
-    let (mut from, mut turn) = (PagingState::start(), link.turns.begin());
+    let (mut from, mut guard) = (PagingState::start(), live.scheduler.start());
     loop {
         let (result, next) =
-            link.session.execute_single_page(statement, &values, from).await.map_err(errors::store_error)?;
-        drop(turn);
+            live.session.execute_single_page(statement, &values, from).await.map_err(errors::store_error)?;
+        drop(guard);
         if page(result.into_rows_result().map_err(unreadable)?)?.is_break() {
             return Ok(());
         }
@@ -48,13 +48,13 @@ pub(super) async fn pages(
             ControlFlow::Break(()) => return Ok(()),
             ControlFlow::Continue(state) => from = state,
         }
-        turn = link.turns.go_on().await;
+        guard = live.scheduler.next_page().await;
     }
 }
 
 /// At most `limit` rows, each read as `R` and made into `T`.
 pub(super) async fn collect<R, T>(
-    link: &Link,
+    live: &LiveSession,
     statement: &PreparedStatement,
     values: impl SerializeRow,
     limit: usize,
@@ -63,14 +63,14 @@ pub(super) async fn collect<R, T>(
 where
     R: for<'f, 'm> Row<'f, 'm>,
 {
-    let (mut all, mut courtesy) = (Vec::new(), Courtesy::default());
-    pages(link, statement, values, |page| {
+    let (mut all, mut yielder) = (Vec::new(), YieldEvery::default());
+    pages(live, statement, values, |page| {
         for row in page.rows::<R>().map_err(unreadable)? {
             if all.len() == limit {
                 return Ok(ControlFlow::Break(()));
             }
             all.push(make(row.map_err(unreadable)?));
-            courtesy.row();
+            yielder.tick();
         }
         Ok(ControlFlow::Continue(()))
     })
@@ -109,49 +109,49 @@ const PAGE_BYTES: usize = 2 << 20;
 /// How many rows the first page may have. One, unless it is known how large those before were: it may be as large as a message, and
 /// a page of many such is more than the heap of a small server and our memory take. All of the query's, if they fit: a page that
 /// is one row short costs a second round trip.
-fn first_page(query: &RangeQuery, most: usize) -> usize {
-    PAGE_BYTES.checked_div(query.largest).unwrap_or(1).clamp(1, most)
+fn first_page_rows(query: &RangeQuery, most: usize) -> usize {
+    PAGE_BYTES.checked_div(query.largest_row).unwrap_or(1).clamp(1, most)
 }
 
 /// How many rows the next page may have: as many as fit by the largest met so far, and no more than four times as many as before.
 /// Fewer than the query's limit: where a page takes all of it, the server sees nothing to be paged, and begins from the start
 /// whatever paging state it is given.
-pub(super) fn next_page(rows: usize, largest: usize, limit: usize, most: usize) -> usize {
+pub(super) fn next_page_rows(rows: usize, largest: usize, limit: usize, most: usize) -> usize {
     let most = (rows * 4).min(most).min(limit.saturating_sub(1)).max(1);
-    that_fit(largest, most)
+    rows_that_fit(largest, most)
 }
 
 /// How many rows as large as this fit a page.
-fn that_fit(bytes: usize, most: usize) -> usize {
+fn rows_that_fit(bytes: usize, most: usize) -> usize {
     (PAGE_BYTES / bytes.max(1)).clamp(1, most)
 }
 
-type Values = (Uuid, CqlTimestamp, i64, CqlTimestamp, i64, i32);
+type RangeValues = (Uuid, CqlTimestamp, i64, CqlTimestamp, i64, i32);
 type Page = (QueryResult, PagingStateResponse);
 
 /// Whether a page may be on its way before it is wanted: only for a command that reads once, and takes all of a query in one page.
 /// What many read through one daemon has a budget, of which such a page would know nothing.
-fn is_ahead(link: &Link, query: &RangeQuery) -> bool {
-    link.once && query.ahead.is_some() && link.page_rows >= query.limit
+fn can_prefetch(live: &LiveSession, query: &RangeQuery) -> bool {
+    live.one_shot && query.prefetch.is_some() && live.page_rows >= query.limit
 }
 
 /// What it takes to ask for any page of a query.
 #[derive(Clone)]
-struct Asking {
+struct PageRequest {
     session: Arc<Session>,
     statement: PreparedStatement,
-    values: Values,
+    values: RangeValues,
 }
 
-impl Asking {
+impl PageRequest {
     /// `None`: there is nothing between the bounds.
-    fn new(link: &Link, statements: &Range, query: &RangeQuery) -> Option<Self> {
+    fn new(live: &LiveSession, statements: &RangeStatements, query: &RangeQuery) -> Option<Self> {
         let (first, last) = bounds(query)?;
         let statement = if query.ascending { &statements.oldest_first } else { &statements.newest_first }.clone();
         // With a limit of its own, the answer would end there for good.
-        let limit = if is_ahead(link, query) { i32::MAX } else { cql_limit(query.limit) };
+        let limit = if can_prefetch(live, query) { i32::MAX } else { cql_limit(query.limit) };
         let values = (query.run_id, CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1, limit);
-        Some(Self { session: Arc::clone(&link.session), statement, values })
+        Some(Self { session: Arc::clone(&live.session), statement, values })
     }
 
     async fn page(&mut self, from: PagingState, rows: usize) -> Result<Page, ExecutionError> {
@@ -160,19 +160,19 @@ impl Asking {
     }
 
     /// The same, on its way when this returns.
-    async fn send(mut self, from: PagingState, rows: usize) -> Sent {
+    async fn send(mut self, from: PagingState, rows: usize) -> InFlightPage {
         let mut sent = JoinSet::new();
         sent.spawn(async move { self.page(from, rows).await });
         // On a thread that all share, others have to write it to the socket before rows are taken.
         yield_now().await;
-        Sent(sent)
+        InFlightPage(sent)
     }
 }
 
-/// A page that nobody waits for yet. Dropped, nobody will.
-struct Sent(JoinSet<Result<Page, ExecutionError>>);
+/// A prefetched page; dropping it cancels the request.
+struct InFlightPage(JoinSet<Result<Page, ExecutionError>>);
 
-impl Sent {
+impl InFlightPage {
     async fn page(mut self) -> Result<Page, ExecutionError> {
         match self.0.join_next().await {
             Some(Ok(page)) => page,
@@ -184,100 +184,101 @@ impl Sent {
 }
 
 /// The page behind the row with this key.
-struct Onward {
+struct PrefetchedPage {
     after: (Micros, i64),
-    sent: Sent,
+    in_flight: InFlightPage,
 }
 
 /// Hands over whole rows one by one until it breaks. Where somebody reads on, the page behind the last row may be on its way then.
-async fn hand_over<R>(
-    link: &Link,
-    statements: &Range,
+async fn for_each_row<R>(
+    live: &LiveSession,
+    statements: &RangeStatements,
     query: &RangeQuery,
-    mut begun: Option<Sent>,
+    mut in_flight: Option<InFlightPage>,
     mut take: impl FnMut(R) -> (usize, ControlFlow<()>),
-) -> Result<Option<Sent>, StoreError>
+) -> Result<Option<InFlightPage>, StoreError>
 where
     R: for<'f, 'm> Row<'f, 'm>,
 {
-    let Some(mut asking) = Asking::new(link, statements, query) else { return Ok(None) };
-    let mut turn = (link.turns.begin(), 0);
-    let most = link.page_rows.min(query.limit);
-    let (mut from, mut read, mut largest) = (PagingState::start(), 0, query.largest);
-    let (mut rows, mut courtesy) = (first_page(query, most), Courtesy::default());
+    let Some(mut request) = PageRequest::new(live, statements, query) else { return Ok(None) };
+    let mut guard = (live.scheduler.start(), 0);
+    let most = live.page_rows.min(query.limit);
+    let (mut from, mut read, mut largest) = (PagingState::start(), 0, query.largest_row);
+    let (mut rows, mut yielder) = (first_page_rows(query, most), YieldEvery::default());
     loop {
-        let page = match begun.take() {
+        let page = match in_flight.take() {
             // What failed while nobody waited for it may succeed by now. The query begins where that page would.
             Some(sent) => match sent.page().await {
                 Ok(page) => Ok(page),
-                Err(_) => asking.page(PagingState::start(), rows).await,
+                Err(_) => request.page(PagingState::start(), rows).await,
             },
-            None => asking.page(from, rows).await,
+            None => request.page(from, rows).await,
         };
         let (result, next) = page.map_err(errors::store_error)?;
         let (page, next) = (result.into_rows_result().map_err(unreadable)?, next.into_paging_control_flow());
         let (count, bytes) = (page.rows_num(), page.rows_bytes_size());
-        let mut ahead = None;
+        let mut prefetched = None;
         if let ControlFlow::Continue(state) = &next
-            && is_ahead(link, query)
+            && can_prefetch(live, query)
             && read + count == query.limit
             && bytes <= PAGE_BYTES
         {
             // How large the largest of this page is shows only when it is read: so far the average has to do.
-            let rows = that_fit(largest.max(bytes / count.max(1)), most);
-            ahead = Some(asking.clone().send(state.clone(), rows).await);
+            let rows = rows_that_fit(largest.max(bytes / count.max(1)), most);
+            prefetched = Some(request.clone().send(state.clone(), rows).await);
         }
         for row in page.rows::<R>().map_err(unreadable)? {
             let (bytes, flow) = take(row.map_err(unreadable)?);
-            courtesy.row();
+            yielder.tick();
             largest = largest.max(bytes);
             read += 1;
             if flow.is_break() {
                 return Ok(None);
             }
             if read == query.limit {
-                return Ok(ahead);
+                return Ok(prefetched);
             }
         }
         match next {
             ControlFlow::Break(()) => return Ok(None),
             ControlFlow::Continue(state) => from = state,
         }
-        if read - turn.1 >= PIECE {
-            drop(turn);
-            turn = (link.turns.go_on().await, read);
+        if read - guard.1 >= YIELD_ROWS {
+            drop(guard);
+            guard = (live.scheduler.next_page().await, read);
         }
-        rows = next_page(rows, largest, query.limit, link.page_rows).min(query.limit - read);
+        rows = next_page_rows(rows, largest, query.limit, live.page_rows).min(query.limit - read);
     }
 }
 
 /// Hands over whole rows one by one until it breaks.
 pub(super) async fn each<R>(
-    link: &Link,
-    statements: &Range,
+    live: &LiveSession,
+    statements: &RangeStatements,
     query: &RangeQuery,
     take: impl FnMut(R) -> (usize, ControlFlow<()>),
 ) -> Result<(), StoreError>
 where
     R: for<'f, 'm> Row<'f, 'm>,
 {
-    hand_over(link, statements, query, None, take).await.map(drop)
+    for_each_row(live, statements, query, None, take).await.map(drop)
 }
 
 /// Whole rows: as many as fit the limits of the query.
-pub(super) async fn range<R, T: Placed>(
-    link: &Link,
-    statements: &Range,
+pub(super) async fn range<R, T: Keyed>(
+    live: &LiveSession,
+    statements: &RangeStatements,
     query: &RangeQuery,
     make: impl Fn(R) -> T,
 ) -> Result<Vec<T>, StoreError>
 where
     R: for<'f, 'm> Row<'f, 'm>,
 {
-    let onward = query.ahead.as_ref().and_then(Ahead::take::<Onward>);
-    let begun = onward.filter(|onward| Some(onward.after) == query.after).map(|onward| onward.sent);
+    let prefetched = query.prefetch.as_ref().and_then(Prefetch::take::<PrefetchedPage>);
+    let in_flight =
+        prefetched.filter(|prefetched| Some(prefetched.after) == query.after).map(|prefetched| prefetched.in_flight);
     let (mut all, mut total) = (Vec::new(), 0);
-    let sent = hand_over(link, statements, query, begun, |row| {
+    let in_flight = for_each_row(live, statements, query, in_flight, |row| {
         let row = make(row);
         let bytes = row.bytes();
         total += bytes;
@@ -285,8 +286,8 @@ where
         (bytes, if total >= query.bytes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })
     .await?;
-    if let (Some(ahead), Some(sent), Some(last)) = (&query.ahead, sent, all.last()) {
-        ahead.put(Onward { after: last.key().place(), sent });
+    if let (Some(prefetch), Some(in_flight), Some(last)) = (&query.prefetch, in_flight, all.last()) {
+        prefetch.put(PrefetchedPage { after: last.key().cursor(), in_flight });
     }
     Ok(all)
 }

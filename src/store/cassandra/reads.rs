@@ -11,13 +11,13 @@ use uuid::Uuid;
 use super::{
     errors,
     pages::{bounds, collect, cql_limit, each, pages, range, unreadable},
-    session::Link,
+    session::LiveSession,
     time,
 };
 use crate::{
-    courtesy::Courtesy,
+    cooperative::YieldEvery,
     curve::{Field, Sample, Samples},
-    event::{DatasetRow, EventKey, EventRow, MetricsRow, RunRow, TopologyRow, Weigh, restore_micros},
+    event::{DatasetRow, EventKey, EventRow, MemSize, MetricsRow, RunRow, TopologyRow, restore_micros},
     store::{METRIC_NAMES_MAX, RangeQuery, SamplesQuery, Seqs, StoreError, samples::add_row},
 };
 
@@ -66,17 +66,17 @@ impl From<Metrics> for MetricsRow {
     }
 }
 
-pub(super) async fn metrics(link: &Link, query: &RangeQuery) -> Result<Vec<MetricsRow>, StoreError> {
-    range(link, &link.statements.metrics, query, |row: Metrics| MetricsRow::from(row)).await
+pub(super) async fn metrics(live: &LiveSession, query: &RangeQuery) -> Result<Vec<MetricsRow>, StoreError> {
+    range(live, &live.statements.metrics, query, |row: Metrics| MetricsRow::from(row)).await
 }
 
-pub(super) async fn seqs(link: &Link, query: &RangeQuery) -> Result<Seqs, StoreError> {
+pub(super) async fn seqs(live: &LiveSession, query: &RangeQuery) -> Result<Seqs, StoreError> {
     type Stored = (Uuid, CqlTimestamp, i64, Option<i64>);
     let Some((first, last)) = bounds(query) else { return Ok(Vec::new()) };
-    let statements = &link.statements.seqs;
+    let statements = &live.statements.seqs;
     let statement = if query.ascending { &statements.oldest_first } else { &statements.newest_first };
     let values = (query.run_id, CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1, cql_limit(query.limit));
-    collect(link, statement, values, query.limit, |(run_id, at, event_id, seq): Stored| {
+    collect(live, statement, values, query.limit, |(run_id, at, event_id, seq): Stored| {
         (key(run_id, at, event_id), seq)
     })
     .await
@@ -84,7 +84,7 @@ pub(super) async fn seqs(link: &Link, query: &RangeQuery) -> Result<Seqs, StoreE
 
 #[derive(DeserializeRow)]
 #[scylla(flavor = "enforce_order", skip_name_checks)]
-struct Numbered<'r> {
+struct SampleRow<'r> {
     timestamp: CqlTimestamp,
     event_id: i64,
     epoch: Option<i32>,
@@ -100,10 +100,10 @@ struct Numbered<'r> {
 }
 
 /// The page is read where it lies; only its numbers are copied.
-pub(super) async fn samples(link: &Link, query: &SamplesQuery) -> Result<Samples, StoreError> {
+pub(super) async fn samples(live: &LiveSession, query: &SamplesQuery) -> Result<Samples, StoreError> {
     let mut samples = Samples::default();
     if query.fields.iter().any(|field| matches!(field, Field::Extra(_))) {
-        each(link, &link.statements.metrics, &query.range, |row: Metrics| {
+        each(live, &live.statements.metrics, &query.range, |row: Metrics| {
             let row = MetricsRow::from(row);
             add_row(&mut samples, &row, &query.fields);
             (row.bytes(), ControlFlow::Continue(()))
@@ -112,18 +112,18 @@ pub(super) async fn samples(link: &Link, query: &SamplesQuery) -> Result<Samples
         return Ok(samples);
     }
     let Some((first, last)) = bounds(&query.range) else { return Ok(samples) };
-    let (statements, limit) = (&link.statements.samples, query.range.limit);
+    let (statements, limit) = (&live.statements.samples, query.range.limit);
     let statement = if query.range.ascending { &statements.oldest_first } else { &statements.newest_first };
     let ends = (CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1);
     let values = (query.range.run_id, ends.0, ends.1, ends.2, ends.3, cql_limit(limit));
-    let mut courtesy = Courtesy::default();
-    pages(link, statement, values, |page| {
-        for row in page.rows::<Numbered<'_>>().map_err(unreadable)? {
+    let mut yielder = YieldEvery::default();
+    pages(live, statement, values, |page| {
+        for row in page.rows::<SampleRow<'_>>().map_err(unreadable)? {
             if samples.rows.len() == limit {
                 return Ok(ControlFlow::Break(()));
             }
             add_sample(&mut samples, &row.map_err(unreadable)?, &query.fields);
-            courtesy.row();
+            yielder.tick();
         }
         Ok(ControlFlow::Continue(()))
     })
@@ -131,7 +131,7 @@ pub(super) async fn samples(link: &Link, query: &SamplesQuery) -> Result<Samples
     Ok(samples)
 }
 
-fn add_sample(samples: &mut Samples, row: &Numbered<'_>, fields: &[Field]) {
+fn add_sample(samples: &mut Samples, row: &SampleRow<'_>, fields: &[Field]) {
     let phase = row.phase.map(|phase| samples.phase(phase));
     samples.rows.push(Sample {
         timestamp: restore_micros(row.timestamp.0, row.event_id),
@@ -158,8 +158,8 @@ fn add_sample(samples: &mut Samples, row: &Numbered<'_>, fields: &[Field]) {
     samples.values.extend(fields.iter().map(number));
 }
 
-pub(super) async fn count_metrics(link: &Link, run_id: Uuid) -> Result<u64, StoreError> {
-    let counts = collect(link, &link.statements.count_metrics, (run_id,), 1, |(n,): (i64,)| n).await?;
+pub(super) async fn count_metrics(live: &LiveSession, run_id: Uuid) -> Result<u64, StoreError> {
+    let counts = collect(live, &live.statements.count_metrics, (run_id,), 1, |(n,): (i64,)| n).await?;
     Ok(counts.first().map_or(0, |n| u64::try_from(*n).unwrap_or(0)))
 }
 
@@ -177,8 +177,8 @@ struct Topology {
     weights_summary: Option<String>,
 }
 
-pub(super) async fn topology(link: &Link, query: &RangeQuery) -> Result<Vec<TopologyRow>, StoreError> {
-    range(link, &link.statements.topology, query, |row: Topology| TopologyRow {
+pub(super) async fn topology(live: &LiveSession, query: &RangeQuery) -> Result<Vec<TopologyRow>, StoreError> {
+    range(live, &live.statements.topology, query, |row: Topology| TopologyRow {
         key: key(row.run_id, row.timestamp, row.event_id),
         epoch: row.epoch,
         input_size: row.input_size,
@@ -202,8 +202,8 @@ struct Event {
     epoch: Option<i32>,
 }
 
-pub(super) async fn events(link: &Link, query: &RangeQuery) -> Result<Vec<EventRow>, StoreError> {
-    range(link, &link.statements.events, query, |row: Event| EventRow {
+pub(super) async fn events(live: &LiveSession, query: &RangeQuery) -> Result<Vec<EventRow>, StoreError> {
+    range(live, &live.statements.events, query, |row: Event| EventRow {
         key: key(row.run_id, row.timestamp, row.event_id),
         r#type: row.kind.unwrap_or_default(),
         payload_json: row.payload_json.unwrap_or_default().into(),
@@ -226,8 +226,8 @@ struct Dataset {
     checksum: Option<String>,
 }
 
-pub(super) async fn dataset(link: &Link, dataset_id: Uuid) -> Result<Option<DatasetRow>, StoreError> {
-    let mut rows = collect(link, &link.statements.dataset, (dataset_id,), 1, |row: Dataset| DatasetRow {
+pub(super) async fn dataset(live: &LiveSession, dataset_id: Uuid) -> Result<Option<DatasetRow>, StoreError> {
+    let mut rows = collect(live, &live.statements.dataset, (dataset_id,), 1, |row: Dataset| DatasetRow {
         dataset_id: row.dataset_id,
         name: row.name,
         description: row.description,
@@ -300,27 +300,27 @@ impl From<Run> for RunRow {
     }
 }
 
-pub(super) async fn run(link: &Link, run_id: Uuid) -> Result<Option<RunRow>, StoreError> {
-    Ok(collect(link, &link.statements.run, (run_id,), 1, |row: Run| RunRow::from(row)).await?.pop())
+pub(super) async fn run(live: &LiveSession, run_id: Uuid) -> Result<Option<RunRow>, StoreError> {
+    Ok(collect(live, &live.statements.run, (run_id,), 1, |row: Run| RunRow::from(row)).await?.pop())
 }
 
 /// The rows of these runs, in no order.
-pub(super) async fn some_runs(link: &Link, ids: &[Uuid]) -> Result<Vec<RunRow>, StoreError> {
-    collect(link, &link.statements.runs, (ids,), usize::MAX, |row: Run| RunRow::from(row)).await
+pub(super) async fn runs_by_id(live: &LiveSession, ids: &[Uuid]) -> Result<Vec<RunRow>, StoreError> {
+    collect(live, &live.statements.runs, (ids,), usize::MAX, |row: Run| RunRow::from(row)).await
 }
 
-pub(super) async fn metric_names(link: &Link, run_id: Uuid) -> Result<Vec<String>, StoreError> {
+pub(super) async fn metric_names(live: &LiveSession, run_id: Uuid) -> Result<Vec<String>, StoreError> {
     let values = (run_id, METRIC_NAMES_MAX as i32);
-    collect(link, &link.statements.names, values, METRIC_NAMES_MAX, |(_, name): (Uuid, String)| name).await
+    collect(live, &live.statements.names, values, METRIC_NAMES_MAX, |(_, name): (Uuid, String)| name).await
 }
 
 /// The partitions of a table, newest first; there are as many as days kept, or months of use.
-pub(super) async fn partitions(link: &Link, statement: &PreparedStatement) -> Result<Vec<String>, StoreError> {
-    let mut all = collect(link, statement, (), usize::MAX, |(name,): (String,)| name).await?;
+pub(super) async fn partitions(live: &LiveSession, statement: &PreparedStatement) -> Result<Vec<String>, StoreError> {
+    let mut all = collect(live, statement, (), usize::MAX, |(name,): (String,)| name).await?;
     all.sort_unstable_by(|a, b| b.cmp(a));
     Ok(all)
 }
 
-pub(super) async fn ping(link: &Link) -> Result<(), StoreError> {
-    link.session.execute_unpaged(&link.statements.ping, ()).await.map(drop).map_err(errors::store_error)
+pub(super) async fn ping(live: &LiveSession) -> Result<(), StoreError> {
+    live.session.execute_unpaged(&live.statements.ping, ()).await.map(drop).map_err(errors::store_error)
 }

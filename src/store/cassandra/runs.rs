@@ -12,23 +12,23 @@ use scylla::{
 };
 use uuid::Uuid;
 
-use super::{errors, pages, reads, session::Link, time, writes};
+use super::{errors, pages, reads, session::LiveSession, time, writes};
 use crate::{
-    event::{RunRow, Weigh},
+    event::{MemSize, RunRow},
     store::{Runs, RunsQuery, StoreError},
     units::Micros,
 };
 
 /// Runs fetched by one request while walking the index, at most: fewer, while it is not known how large they are, and where they
 /// are large.
-const CHUNK: usize = 32;
+const CHUNK_ROWS: usize = 32;
 /// Names written at once.
-const NAMES: usize = 100;
+const NAMES_PER_BATCH: usize = 100;
 /// Entries looked at by one query: one with a filter that matches little ends there, and says where it goes on.
 const ENTRIES_MAX: usize = 20_000;
 
 #[derive(SerializeRow)]
-struct Values<'a> {
+struct RunValues<'a> {
     run_id: Uuid,
     run_name: MaybeUnset<&'a str>,
     start_time: MaybeUnset<CqlTimestamp>,
@@ -54,7 +54,7 @@ struct Values<'a> {
     restarted_at: MaybeUnset<CqlTimestamp>,
 }
 
-fn values(row: &RunRow) -> Values<'_> {
+fn values(row: &RunRow) -> RunValues<'_> {
     fn text(value: &Option<String>) -> MaybeUnset<&str> {
         MaybeUnset::from_option(value.as_deref())
     }
@@ -66,7 +66,7 @@ fn values(row: &RunRow) -> Values<'_> {
         if value.is_some() || restarted { MaybeUnset::Set(value) } else { MaybeUnset::Unset }
     }
     let restarted = row.restarted_at.is_some();
-    Values {
+    RunValues {
         run_id: row.run_id,
         run_name: text(&row.run_name),
         start_time: at(row.start_time),
@@ -93,69 +93,69 @@ fn values(row: &RunRow) -> Values<'_> {
     }
 }
 
-pub(super) async fn write(link: &Link, change: &RunRow, stored_start: Option<Micros>) -> Result<(), StoreError> {
+pub(super) async fn write(live: &LiveSession, change: &RunRow, stored_start: Option<Micros>) -> Result<(), StoreError> {
     let entry = |start: Micros| (time::month(start), time::cql(start), change.run_id);
     // Moved within a millisecond is not moved: that is all the index keeps.
     let stored = stored_start.filter(|old| change.start_time.map(time::millis) != Some(time::millis(*old)));
     let moved = change.start_time.filter(|_| stored.is_some() || stored_start.is_none());
     let execute = async |statement, values: (String, CqlTimestamp, Uuid)| {
-        link.session.execute_unpaged(statement, values).await.map(drop).map_err(errors::store_error)
+        live.session.execute_unpaged(statement, values).await.map(drop).map_err(errors::store_error)
     };
     if let Some(start) = moved {
-        execute(&link.statements.insert_month, entry(start)).await?;
+        execute(&live.statements.insert_month, entry(start)).await?;
     }
-    link.session.execute_unpaged(&link.statements.insert_run, values(change)).await.map_err(errors::store_error)?;
+    live.session.execute_unpaged(&live.statements.insert_run, values(change)).await.map_err(errors::store_error)?;
     if let (Some(_), Some(old)) = (moved, stored) {
-        execute(&link.statements.delete_month, entry(old)).await?;
+        execute(&live.statements.delete_month, entry(old)).await?;
     }
     Ok(())
 }
 
 /// Adds names to those of a run, a batch of one partition at a time.
-pub(super) async fn write_names(link: &Link, run_id: Uuid, names: &[String]) -> Result<(), StoreError> {
-    for some in names.chunks(NAMES) {
+pub(super) async fn write_names(live: &LiveSession, run_id: Uuid, names: &[String]) -> Result<(), StoreError> {
+    for some in names.chunks(NAMES_PER_BATCH) {
         let values: Vec<_> = some.iter().map(|name| (run_id, name.as_str())).collect();
-        writes::send(&link.session, &link.statements.insert_name, values).await.map_err(errors::store_error)?;
+        writes::send(&live.session, &live.statements.insert_name, values).await.map_err(errors::store_error)?;
     }
     Ok(())
 }
 
 /// Whether the index has the run under this start.
-pub(super) async fn is_listed(link: &Link, run_id: Uuid, start: Micros) -> Result<bool, StoreError> {
+pub(super) async fn is_listed(live: &LiveSession, run_id: Uuid, start: Micros) -> Result<bool, StoreError> {
     let entry = (time::month(start), time::cql(start), run_id);
-    let found = link.session.execute_unpaged(&link.statements.month_entry, entry).await.map_err(errors::store_error)?;
+    let found = live.session.execute_unpaged(&live.statements.month_entry, entry).await.map_err(errors::store_error)?;
     let rows = found.into_rows_result().map_err(|error| StoreError::Misconfigured(error.into()))?;
     Ok(rows.rows_num() > 0)
 }
 
 /// The newest runs: the months that hold any, newest first, and the rows of their entries in chunks.
-pub(super) async fn newest(link: &Link, query: &RunsQuery) -> Result<Runs, StoreError> {
+pub(super) async fn newest(live: &LiveSession, query: &RunsQuery) -> Result<Runs, StoreError> {
     let mut found = Vec::new();
     if query.limit == 0 {
         return Ok(found.into());
     }
     let newest_month = query.before.map(|(at, _)| time::month(at));
-    let (mut looked_at, mut oldest) = (0, None);
+    let (mut scanned, mut oldest) = (0, None);
     let (mut chunk, mut largest) = (1, 0);
-    for month in reads::partitions(link, &link.statements.months).await? {
+    for month in reads::partitions(live, &live.statements.months).await? {
         if newest_month.as_ref().is_some_and(|newest| month > *newest) {
             continue;
         }
-        let entries = entries(link, month, query, ENTRIES_MAX - looked_at).await?;
-        looked_at += entries.len();
+        let entries = entries(live, month, query, ENTRIES_MAX - scanned).await?;
+        scanned += entries.len();
         oldest = entries.last().copied().or(oldest);
         let mut rest = entries.as_slice();
         while !rest.is_empty() {
             let (some, later) = rest.split_at(chunk.min(rest.len()));
-            largest = largest.max(add_chunk(link, some, query, &mut found).await?);
+            largest = largest.max(append_runs(live, some, query, &mut found).await?);
             if query.is_filled(&found) {
                 return Ok(found.into());
             }
-            chunk = pages::next_page(chunk, largest, usize::MAX, CHUNK);
+            chunk = pages::next_page_rows(chunk, largest, usize::MAX, CHUNK_ROWS);
             rest = later;
         }
-        if looked_at >= ENTRIES_MAX {
-            return Ok(Runs { rows: found, looked_to: oldest.map(|(start, run_id)| (time::micros(start), run_id)) });
+        if scanned >= ENTRIES_MAX {
+            return Ok(Runs { rows: found, scanned_to: oldest.map(|(start, run_id)| (time::micros(start), run_id)) });
         }
     }
     Ok(found.into())
@@ -164,10 +164,10 @@ pub(super) async fn newest(link: &Link, query: &RunsQuery) -> Result<Runs, Store
 type Entry = (CqlTimestamp, Uuid);
 
 /// At most `max` entries of a month, those that sort after the cursor.
-async fn entries(link: &Link, month: String, query: &RunsQuery, max: usize) -> Result<Vec<Entry>, StoreError> {
+async fn entries(live: &LiveSession, month: String, query: &RunsQuery, max: usize) -> Result<Vec<Entry>, StoreError> {
     let upto = query.before.map_or(CqlTimestamp(i64::MAX), |(at, _)| time::cql(at));
     let mut entries = Vec::new();
-    pages::pages(link, &link.statements.month, (month, upto), |page| {
+    pages::pages(live, &live.statements.month, (month, upto), |page| {
         let rows =
             page.rows::<(String, CqlTimestamp, Uuid)>().map_err(|error| StoreError::Misconfigured(error.into()))?;
         for row in rows {
@@ -191,14 +191,14 @@ fn sorts_after((start, run_id): Entry, (at, id): (Micros, Uuid)) -> bool {
 }
 
 /// How large the largest of them is.
-async fn add_chunk(
-    link: &Link,
+async fn append_runs(
+    live: &LiveSession,
     chunk: &[Entry],
     query: &RunsQuery,
     found: &mut Vec<RunRow>,
 ) -> Result<usize, StoreError> {
     let ids: Vec<Uuid> = chunk.iter().map(|(_, id)| *id).collect();
-    let rows = reads::some_runs(link, &ids).await?;
+    let rows = reads::runs_by_id(live, &ids).await?;
     let largest = rows.iter().map(RunRow::bytes).max().unwrap_or(0);
     let mut rows: HashMap<Uuid, RunRow> = rows.into_iter().map(|row| (row.run_id, row)).collect();
     for (start, id) in chunk {

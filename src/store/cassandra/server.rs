@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long the cluster may take: a reader of the page waits a few seconds, at most.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+const DESCRIBE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// The cluster as it is now.
 pub(super) async fn describe(store: &CassandraStore) -> Server {
@@ -29,18 +29,18 @@ pub(super) async fn describe(store: &CassandraStore) -> Server {
         port: config.port,
         keyspace: config.keyspace.clone(),
         // It grows with every loss of the connection.
-        connected_before: store.restarts() > 0,
+        connected_before: store.restart_count() > 0,
         ..Server::default()
     };
-    let link = match &*store.state.borrow() {
-        State::Up(link) => link.clone(),
-        State::Down { trouble, .. } => {
-            server.error = Some(trouble.to_string());
+    let live = match &*store.state.borrow() {
+        State::Up(live) => live.clone(),
+        State::Down { failure, .. } => {
+            server.error = Some(failure.to_string());
             return server;
         }
     };
     server.connected_before = true;
-    let state = link.session.get_cluster_state();
+    let state = live.session.get_cluster_state();
     server.name = Some(state.cluster_name().to_owned()).filter(|name| !name.is_empty());
     let node = |node: &scylla::cluster::Node| Node {
         address: node.address.ip().to_string(),
@@ -57,12 +57,12 @@ pub(super) async fn describe(store: &CassandraStore) -> Server {
     }
     let asked = async {
         store.ping().await?;
-        Ok::<_, StoreError>(version(&link.session).await)
+        Ok::<_, StoreError>(version(&live.session).await)
     };
-    match timeout(PATIENCE, asked).await {
+    match timeout(DESCRIBE_TIMEOUT, asked).await {
         Ok(Ok(version)) => server.version = version,
         Ok(Err(error)) => server.error = Some(Chain(&error).to_string()),
-        Err(_) => server.error = Some(format!("no answer within {PATIENCE:?}")),
+        Err(_) => server.error = Some(format!("no answer within {DESCRIBE_TIMEOUT:?}")),
     }
     server
 }

@@ -20,9 +20,9 @@ use uuid::Uuid;
 
 use super::{
     CassandraStore, Config,
-    errors::{self, Trouble, Verdict},
+    errors::{self, ConnectFailure, ErrorClass},
+    read_scheduler::ReadScheduler,
     statements::Statements,
-    turns::Turns,
 };
 use crate::{
     lifecycle::Signal,
@@ -30,13 +30,13 @@ use crate::{
     units::{self, Micros},
 };
 
-const PROBE_EVERY: Duration = Duration::from_millis(500);
-const PREPARE_EVERY: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+const PREPARE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVE: Duration = Duration::from_secs(2);
 
 /// A session with its statements.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct LiveSession {
     pub(super) session: Arc<Session>,
     pub(super) statements: Statements,
     /// Whether one replica alone confirms a write.
@@ -44,24 +44,24 @@ pub(super) struct Link {
     /// Rows asked for at once, at most.
     pub(super) page_rows: usize,
     /// Whether it is for one command, which reads once.
-    pub(super) once: bool,
+    pub(super) one_shot: bool,
     /// Who reads many rows lets others go first.
-    pub(super) turns: Turns,
+    pub(super) scheduler: ReadScheduler,
 }
 
 /// What calls find.
 #[derive(Clone, Debug)]
 pub(super) enum State {
-    Down { trouble: Trouble, since: Micros },
-    Up(Arc<Link>),
+    Down { failure: ConnectFailure, since: Micros },
+    Up(Arc<LiveSession>),
 }
 
 /// A session with whatever answers.
 ///
 /// # Errors
 /// Nobody answers, or what they answer is refusal.
-pub(crate) async fn open(config: &Config) -> Result<Session, Trouble> {
-    let password = config.password().map_err(|error| Trouble::misconfigured(Chain(&error).to_string()))?;
+pub(crate) async fn open(config: &Config) -> Result<Session, ConnectFailure> {
+    let password = config.password().map_err(|error| ConnectFailure::misconfigured(Chain(&error).to_string()))?;
     probe(config).await?;
     let mut policy = DefaultPolicy::builder();
     if let Some(datacenter) = &config.local_datacenter {
@@ -85,22 +85,22 @@ pub(crate) async fn open(config: &Config) -> Result<Session, Trouble> {
     if let (Some(username), Some(password)) = (&config.username, password) {
         builder = builder.user(username, password.expose());
     }
-    let session = Box::pin(builder.build()).await.map_err(|error| errors::of_session(&error))?;
+    let session = Box::pin(builder.build()).await.map_err(|error| errors::session_failure(&error))?;
     check_datacenter(config, &session)?;
     Ok(session)
 }
 
-fn tls(config: &Config) -> Result<Option<Arc<rustls::ClientConfig>>, Trouble> {
+fn tls(config: &Config) -> Result<Option<Arc<rustls::ClientConfig>>, ConnectFailure> {
     if !config.tls.is_enabled() {
         return Ok(None);
     }
     crate::tls::client_config(&config.tls)
         .map(Some)
-        .map_err(|error| Trouble::misconfigured(format!("`store.cassandra.tls`: {}", Chain(&error))))
+        .map_err(|error| ConnectFailure::misconfigured(format!("`store.cassandra.tls`: {}", Chain(&error))))
 }
 
 /// The driver would send nothing at all to a cluster without the preferred datacenter.
-fn check_datacenter(config: &Config, session: &Session) -> Result<(), Trouble> {
+fn check_datacenter(config: &Config, session: &Session) -> Result<(), ConnectFailure> {
     let Some(wanted) = &config.local_datacenter else { return Ok(()) };
     let state = session.get_cluster_state();
     let mut known: Vec<&str> = state.get_nodes_info().iter().filter_map(|node| node.datacenter.as_deref()).collect();
@@ -109,14 +109,14 @@ fn check_datacenter(config: &Config, session: &Session) -> Result<(), Trouble> {
     if known.contains(&wanted.as_str()) {
         return Ok(());
     }
-    Err(Trouble::misconfigured(format!(
+    Err(ConnectFailure::misconfigured(format!(
         "`store.cassandra.local_datacenter` is `{wanted}`, but the datacenters of the cluster are: {}",
         known.join(", ")
     )))
 }
 
 /// Whether anything listens: cheaper than a session that fails, and silent.
-async fn probe(config: &Config) -> Result<(), Trouble> {
+async fn probe(config: &Config) -> Result<(), ConnectFailure> {
     let addresses = config.addresses();
     let mut tries = JoinSet::new();
     for address in addresses.clone() {
@@ -133,8 +133,9 @@ async fn probe(config: &Config) -> Result<(), Trouble> {
         }
         Err(last.unwrap_or_else(|| "there are no contact points".into()))
     };
-    let text =
-        |why: String| Trouble::unavailable(format!("no Cassandra node answers at {}: {why}", addresses.join(", ")));
+    let text = |why: String| {
+        ConnectFailure::unavailable(format!("no Cassandra node answers at {}: {why}", addresses.join(", ")))
+    };
     match time::timeout(config.connect_timeout, answers).await {
         Ok(answer) => answer.map_err(text),
         Err(_) => Err(text(format!("no answer within {:?}", config.connect_timeout))),
@@ -142,22 +143,22 @@ async fn probe(config: &Config) -> Result<(), Trouble> {
 }
 
 /// The replicas of the keyspace: all of them, or those of the preferred datacenter.
-async fn replicas(config: &Config, session: &Session) -> Result<usize, Trouble> {
+async fn replicas(config: &Config, session: &Session) -> Result<usize, ConnectFailure> {
     let query = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
     let unavailable =
-        |error: String| Trouble::unavailable(format!("cannot read the replication of the keyspace: {error}"));
+        |error: String| ConnectFailure::unavailable(format!("cannot read the replication of the keyspace: {error}"));
     let result = session
         .query_unpaged(Statement::new(query), (&config.keyspace,))
         .await
-        .map_err(|error| match errors::of_execution(&error) {
-            Verdict::Unavailable => unavailable(error.to_string()),
-            _ => Trouble::misconfigured(format!("cannot read the replication of the keyspace: {error}")),
+        .map_err(|error| match errors::classify_execution(&error) {
+            ErrorClass::Unavailable => unavailable(error.to_string()),
+            _ => ConnectFailure::misconfigured(format!("cannot read the replication of the keyspace: {error}")),
         })?
         .into_rows_result()
         .map_err(|error| unavailable(error.to_string()))?;
     let row = result.maybe_first_row::<(HashMap<String, String>,)>().map_err(|error| unavailable(error.to_string()))?;
     let Some((replication,)) = row else {
-        return Err(Trouble::of_schema(format_args!("keyspace `{}` does not exist", config.keyspace)));
+        return Err(ConnectFailure::schema_mismatch(format_args!("keyspace `{}` does not exist", config.keyspace)));
     };
     Ok(replication_factor(&replication, config.local_datacenter.as_deref()))
 }
@@ -190,7 +191,7 @@ pub(super) fn consistency(name: &str) -> Option<Consistency> {
     found.map(|(_, consistency)| *consistency)
 }
 
-async fn link(config: &Config, session: &Arc<Session>, once: bool) -> Result<Link, Trouble> {
+async fn live_session(config: &Config, session: &Arc<Session>, one_shot: bool) -> Result<LiveSession, ConnectFailure> {
     let replicas = replicas(config, session).await?;
     let default = if replicas <= 1 { Consistency::LocalOne } else { Consistency::LocalQuorum };
     let chosen = |name: &Option<String>| name.as_deref().and_then(consistency).unwrap_or(default);
@@ -198,13 +199,13 @@ async fn link(config: &Config, session: &Arc<Session>, once: bool) -> Result<Lin
     let statements = Box::pin(Statements::prepare(session, &config.keyspace, write, read)).await?;
     info!(keyspace = config.keyspace, replicas, ?write, ?read, "connected to Cassandra");
     let single_replica = replicas <= 1 || matches!(write, Consistency::Any | Consistency::One | Consistency::LocalOne);
-    Ok(Link {
+    Ok(LiveSession {
         session: session.clone(),
         statements,
         single_replica,
         page_rows: config.page_rows,
-        once,
-        turns: Turns::default(),
+        one_shot,
+        scheduler: ReadScheduler::default(),
     })
 }
 
@@ -226,9 +227,9 @@ impl CassandraStore {
     /// # Errors
     /// Why there is no usable session.
     pub async fn connect(&self) -> Result<(), crate::store::StoreError> {
-        self.establish(&mut None, true).await.map_err(|trouble| {
-            self.note(&trouble);
-            trouble.into()
+        self.establish(&mut None, true).await.map_err(|failure| {
+            self.report_failure(&failure);
+            failure.into()
         })
     }
 
@@ -244,42 +245,42 @@ impl CassandraStore {
                     }
                     connected_before = true;
                     if let Some(session) = session.take() {
-                        self.watch(&session).await;
+                        self.watch_nodes(&session).await;
                     }
                     // Now, not only when it is back: meanwhile the linger would run out, and the checkpoint pass forgotten rows.
                     self.restarts.fetch_add(1, Ordering::AcqRel);
-                    self.note(&Trouble::unavailable("every Cassandra node is gone"));
+                    self.report_failure(&ConnectFailure::unavailable("every Cassandra node is gone"));
                 }
-                Err(trouble) => {
+                Err(failure) => {
                     // A session whose schema does not fit is kept: only the statements are tried again.
-                    let keep = trouble.verdict == Verdict::Misconfigured;
+                    let keep = failure.class == ErrorClass::Misconfigured;
                     if !keep {
                         session = None;
                     }
-                    self.note(&trouble);
-                    time::sleep(if keep { PREPARE_EVERY } else { PROBE_EVERY }).await;
+                    self.report_failure(&failure);
+                    time::sleep(if keep { PREPARE_INTERVAL } else { PROBE_INTERVAL }).await;
                 }
             }
         }
     }
 
-    async fn establish(&self, session: &mut Option<Arc<Session>>, once: bool) -> Result<(), Trouble> {
+    async fn establish(&self, session: &mut Option<Arc<Session>>, one_shot: bool) -> Result<(), ConnectFailure> {
         let current = match session {
             Some(session) => session.clone(),
             None => session.insert(Arc::new(open(&self.config).await?)).clone(),
         };
-        let link = link(&self.config, &current, once).await?;
+        let live = live_session(&self.config, &current, one_shot).await?;
         self.metrics.store_connected.set(1);
-        self.state.send_replace(State::Up(Arc::new(link)));
+        self.state.send_replace(State::Up(Arc::new(live)));
         Ok(())
     }
 
     /// Returns once no node is connected; counts those that come back.
-    async fn watch(&self, session: &Session) {
+    async fn watch_nodes(&self, session: &Session) {
         let mut nodes: HashMap<Uuid, bool> = HashMap::new();
-        let mut silent = 0;
+        let mut polls_without_node = 0;
         loop {
-            time::sleep(PROBE_EVERY).await;
+            time::sleep(PROBE_INTERVAL).await;
             let state = session.get_cluster_state();
             let mut any = false;
             for node in state.get_nodes_info() {
@@ -297,30 +298,30 @@ impl CassandraStore {
                     _ => {}
                 }
             }
-            silent = if any { 0 } else { silent + 1 };
-            if silent >= 2 {
+            polls_without_node = if any { 0 } else { polls_without_node + 1 };
+            if polls_without_node >= 2 {
                 return;
             }
         }
     }
 
-    /// Answers `trouble` to every call from now on; logs it when it is news.
-    fn note(&self, trouble: &Trouble) {
+    /// Answers `failure` to every call from now on; logs it when it is news.
+    fn report_failure(&self, failure: &ConnectFailure) {
         self.metrics.store_connected.set(0);
-        let (news, since) = match &*self.state.borrow() {
+        let (is_new, since) = match &*self.state.borrow() {
             State::Up(_) => (true, units::now()),
             // Texts carry addresses and ports of single tries; the kind is what matters, and every change for a person to mend.
-            State::Down { trouble: old, since } => {
-                let same_kind = old.verdict == trouble.verdict;
-                let news = !same_kind || (trouble.verdict != Verdict::Unavailable && old != trouble);
+            State::Down { failure: old, since } => {
+                let same_kind = old.class == failure.class;
+                let news = !same_kind || (failure.class != ErrorClass::Unavailable && old != failure);
                 (news, if same_kind { *since } else { units::now() })
             }
         };
-        self.state.send_replace(State::Down { trouble: trouble.clone(), since });
-        if news {
-            match trouble.verdict {
-                Verdict::Unavailable => warn!(error = %trouble, "Cassandra is unavailable"),
-                _ => error!(error = %trouble, "Cassandra needs attention; events are kept in the spool"),
+        self.state.send_replace(State::Down { failure: failure.clone(), since });
+        if is_new {
+            match failure.class {
+                ErrorClass::Unavailable => warn!(error = %failure, "Cassandra is unavailable"),
+                _ => error!(error = %failure, "Cassandra needs attention; events are kept in the spool"),
             }
         }
     }

@@ -10,14 +10,14 @@ use scylla::{
 };
 
 use super::{
-    errors::{Trouble, of_prepare},
-    turns,
+    errors::{ConnectFailure, classify_prepare},
+    read_scheduler,
 };
 use crate::event::Table;
 
 /// The types of our columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Type {
+pub(super) enum CqlType {
     Uuid,
     Int,
     BigInt,
@@ -29,7 +29,7 @@ pub(super) enum Type {
     Texts,
 }
 
-impl Type {
+impl CqlType {
     fn is(self, actual: &ColumnType<'_>) -> bool {
         use NativeType as N;
         let native = |typ: &ColumnType<'_>, native| matches!(typ, ColumnType::Native(typ) if *typ == native);
@@ -52,144 +52,149 @@ impl Type {
     }
 }
 
-type Columns = &'static [(&'static str, Type)];
+type ColumnSpecs = &'static [(&'static str, CqlType)];
 
-const METRICS: Columns = &[
-    ("run_id", Type::Uuid),
-    ("timestamp", Type::Timestamp),
-    ("event_id", Type::BigInt),
-    ("epoch", Type::Int),
-    ("step", Type::Int),
-    ("train_loss", Type::Double),
-    ("train_accuracy", Type::Double),
-    ("val_loss", Type::Double),
-    ("val_accuracy", Type::Double),
-    ("learning_rate", Type::Double),
-    ("hidden_units", Type::Int),
-    ("phase", Type::Text),
-    ("seq", Type::BigInt),
-    ("extra", Type::TextDoubles),
-    ("rest_json", Type::Text),
+const METRICS: ColumnSpecs = &[
+    ("run_id", CqlType::Uuid),
+    ("timestamp", CqlType::Timestamp),
+    ("event_id", CqlType::BigInt),
+    ("epoch", CqlType::Int),
+    ("step", CqlType::Int),
+    ("train_loss", CqlType::Double),
+    ("train_accuracy", CqlType::Double),
+    ("val_loss", CqlType::Double),
+    ("val_accuracy", CqlType::Double),
+    ("learning_rate", CqlType::Double),
+    ("hidden_units", CqlType::Int),
+    ("phase", CqlType::Text),
+    ("seq", CqlType::BigInt),
+    ("extra", CqlType::TextDoubles),
+    ("rest_json", CqlType::Text),
 ];
 
 /// The columns of samples.
-const SAMPLES: Columns = &[
-    ("timestamp", Type::Timestamp),
-    ("event_id", Type::BigInt),
-    ("epoch", Type::Int),
-    ("step", Type::Int),
-    ("hidden_units", Type::Int),
-    ("seq", Type::BigInt),
-    ("phase", Type::Text),
-    ("train_loss", Type::Double),
-    ("train_accuracy", Type::Double),
-    ("val_loss", Type::Double),
-    ("val_accuracy", Type::Double),
-    ("learning_rate", Type::Double),
+const SAMPLES: ColumnSpecs = &[
+    ("timestamp", CqlType::Timestamp),
+    ("event_id", CqlType::BigInt),
+    ("epoch", CqlType::Int),
+    ("step", CqlType::Int),
+    ("hidden_units", CqlType::Int),
+    ("seq", CqlType::BigInt),
+    ("phase", CqlType::Text),
+    ("train_loss", CqlType::Double),
+    ("train_accuracy", CqlType::Double),
+    ("val_loss", CqlType::Double),
+    ("val_accuracy", CqlType::Double),
+    ("learning_rate", CqlType::Double),
 ];
 
-const TOPOLOGY: Columns = &[
-    ("run_id", Type::Uuid),
-    ("timestamp", Type::Timestamp),
-    ("event_id", Type::BigInt),
-    ("epoch", Type::Int),
-    ("input_size", Type::Int),
-    ("output_size", Type::Int),
-    ("hidden_units", Type::Int),
-    ("total_parameters", Type::Int),
-    ("topology_json", Type::Text),
-    ("weights_summary", Type::Text),
+const TOPOLOGY: ColumnSpecs = &[
+    ("run_id", CqlType::Uuid),
+    ("timestamp", CqlType::Timestamp),
+    ("event_id", CqlType::BigInt),
+    ("epoch", CqlType::Int),
+    ("input_size", CqlType::Int),
+    ("output_size", CqlType::Int),
+    ("hidden_units", CqlType::Int),
+    ("total_parameters", CqlType::Int),
+    ("topology_json", CqlType::Text),
+    ("weights_summary", CqlType::Text),
 ];
 
-const EVENTS: Columns = &[
-    ("run_id", Type::Uuid),
-    ("timestamp", Type::Timestamp),
-    ("event_id", Type::BigInt),
-    ("type", Type::Text),
-    ("payload_json", Type::Text),
-    ("epoch", Type::Int),
+const EVENTS: ColumnSpecs = &[
+    ("run_id", CqlType::Uuid),
+    ("timestamp", CqlType::Timestamp),
+    ("event_id", CqlType::BigInt),
+    ("type", CqlType::Text),
+    ("payload_json", CqlType::Text),
+    ("epoch", CqlType::Int),
 ];
 
-const DATASETS: Columns = &[
-    ("dataset_id", Type::Uuid),
-    ("name", Type::Text),
-    ("description", Type::Text),
-    ("num_samples", Type::Int),
-    ("num_features", Type::Int),
-    ("num_classes", Type::Int),
-    ("class_distribution", Type::TextInts),
-    ("created_at", Type::Timestamp),
-    ("file_path", Type::Text),
-    ("checksum", Type::Text),
+const DATASETS: ColumnSpecs = &[
+    ("dataset_id", CqlType::Uuid),
+    ("name", CqlType::Text),
+    ("description", CqlType::Text),
+    ("num_samples", CqlType::Int),
+    ("num_features", CqlType::Int),
+    ("num_classes", CqlType::Int),
+    ("class_distribution", CqlType::TextInts),
+    ("created_at", CqlType::Timestamp),
+    ("file_path", CqlType::Text),
+    ("checksum", CqlType::Text),
 ];
 
-const CONTROL: Columns = &[
-    ("day", Type::Text),
-    ("timestamp", Type::Timestamp),
-    ("event_id", Type::BigInt),
-    ("instance", Type::Text),
-    ("command", Type::Text),
-    ("command_id", Type::Text),
-    ("target", Type::Text),
-    ("source", Type::Text),
-    ("outcome", Type::Text),
-    ("payload_json", Type::Text),
+const CONTROL: ColumnSpecs = &[
+    ("day", CqlType::Text),
+    ("timestamp", CqlType::Timestamp),
+    ("event_id", CqlType::BigInt),
+    ("instance", CqlType::Text),
+    ("command", CqlType::Text),
+    ("command_id", CqlType::Text),
+    ("target", CqlType::Text),
+    ("source", CqlType::Text),
+    ("outcome", CqlType::Text),
+    ("payload_json", CqlType::Text),
 ];
 
-const GAPS: Columns = &[
-    ("day", Type::Text),
-    ("started_at", Type::Timestamp),
-    ("gap_id", Type::Uuid),
-    ("ended_at", Type::Timestamp),
-    ("reason", Type::Text),
-    ("source", Type::Text),
-    ("channel", Type::Text),
-    ("instance", Type::Text),
-    ("run_id", Type::Uuid),
-    ("lost", Type::BigInt),
+const GAPS: ColumnSpecs = &[
+    ("day", CqlType::Text),
+    ("started_at", CqlType::Timestamp),
+    ("gap_id", CqlType::Uuid),
+    ("ended_at", CqlType::Timestamp),
+    ("reason", CqlType::Text),
+    ("source", CqlType::Text),
+    ("channel", CqlType::Text),
+    ("instance", CqlType::Text),
+    ("run_id", CqlType::Uuid),
+    ("lost", CqlType::BigInt),
 ];
 
-const RUNS: Columns = &[
-    ("run_id", Type::Uuid),
-    ("run_name", Type::Text),
-    ("start_time", Type::Timestamp),
-    ("end_time", Type::Timestamp),
-    ("duration_seconds", Type::Int),
-    ("status", Type::Text),
-    ("dataset_name", Type::Text),
-    ("dataset_size", Type::Int),
-    ("config_json", Type::Text),
-    ("final_epoch", Type::Int),
-    ("final_train_loss", Type::Double),
-    ("final_train_accuracy", Type::Double),
-    ("final_val_loss", Type::Double),
-    ("final_val_accuracy", Type::Double),
-    ("best_val_accuracy", Type::Double),
-    ("best_epoch", Type::Int),
-    ("total_hidden_units", Type::Int),
-    ("total_parameters", Type::Int),
-    ("notes", Type::Text),
-    ("tags", Type::Texts),
-    ("created_by", Type::Text),
-    ("last_event_time", Type::Timestamp),
-    ("restarted_at", Type::Timestamp),
+const RUNS: ColumnSpecs = &[
+    ("run_id", CqlType::Uuid),
+    ("run_name", CqlType::Text),
+    ("start_time", CqlType::Timestamp),
+    ("end_time", CqlType::Timestamp),
+    ("duration_seconds", CqlType::Int),
+    ("status", CqlType::Text),
+    ("dataset_name", CqlType::Text),
+    ("dataset_size", CqlType::Int),
+    ("config_json", CqlType::Text),
+    ("final_epoch", CqlType::Int),
+    ("final_train_loss", CqlType::Double),
+    ("final_train_accuracy", CqlType::Double),
+    ("final_val_loss", CqlType::Double),
+    ("final_val_accuracy", CqlType::Double),
+    ("best_val_accuracy", CqlType::Double),
+    ("best_epoch", CqlType::Int),
+    ("total_hidden_units", CqlType::Int),
+    ("total_parameters", CqlType::Int),
+    ("notes", CqlType::Text),
+    ("tags", CqlType::Texts),
+    ("created_by", CqlType::Text),
+    ("last_event_time", CqlType::Timestamp),
+    ("restarted_at", CqlType::Timestamp),
 ];
 
-const NAMES: Columns = &[("run_id", Type::Uuid), ("name", Type::Text)];
+const NAMES: ColumnSpecs = &[("run_id", CqlType::Uuid), ("name", CqlType::Text)];
 
-const SEQS: Columns =
-    &[("run_id", Type::Uuid), ("timestamp", Type::Timestamp), ("event_id", Type::BigInt), ("seq", Type::BigInt)];
+const SEQS: ColumnSpecs = &[
+    ("run_id", CqlType::Uuid),
+    ("timestamp", CqlType::Timestamp),
+    ("event_id", CqlType::BigInt),
+    ("seq", CqlType::BigInt),
+];
 
-const RUNS_BY_MONTH: Columns = &[("month", Type::Text), ("start_time", Type::Timestamp), ("run_id", Type::Uuid)];
+const RUNS_BY_MONTH: ColumnSpecs =
+    &[("month", CqlType::Text), ("start_time", CqlType::Timestamp), ("run_id", CqlType::Uuid)];
 
 /// Rows fetched in one answer where many are read in turns, where they are small, and where each may be large.
-const PAGE_TURN: i32 = turns::PIECE as i32;
+const PAGE_MEDIUM: i32 = read_scheduler::YIELD_ROWS as i32;
 const PAGE_SMALL: i32 = 2_000;
 const PAGE_LARGE: i32 = 64;
 
 /// The two orders of a range.
 #[derive(Debug)]
-pub(super) struct Range {
+pub(super) struct RangeStatements {
     pub(super) newest_first: PreparedStatement,
     pub(super) oldest_first: PreparedStatement,
 }
@@ -213,12 +218,12 @@ pub(super) struct Statements {
     pub(super) months: PreparedStatement,
     pub(super) month: PreparedStatement,
     pub(super) month_entry: PreparedStatement,
-    pub(super) metrics: Range,
-    pub(super) seqs: Range,
-    pub(super) samples: Range,
+    pub(super) metrics: RangeStatements,
+    pub(super) seqs: RangeStatements,
+    pub(super) samples: RangeStatements,
     pub(super) count_metrics: PreparedStatement,
-    pub(super) topology: Range,
-    pub(super) events: Range,
+    pub(super) topology: RangeStatements,
+    pub(super) events: RangeStatements,
     pub(super) dataset: PreparedStatement,
     pub(super) gap_days: PreparedStatement,
     pub(super) gaps: PreparedStatement,
@@ -249,7 +254,7 @@ impl Statements {
         keyspace: &str,
         write: Consistency,
         read: Consistency,
-    ) -> Result<Self, Trouble> {
+    ) -> Result<Self, ConnectFailure> {
         let k = Preparer { session, keyspace, write, read };
         Ok(Self {
             insert_metrics: k.insert("training_metrics", METRICS, true).await?,
@@ -274,7 +279,7 @@ impl Statements {
             month: k.select(RUNS_BY_MONTH, "runs_by_month", "WHERE month = ? AND start_time <= ?", PAGE_SMALL).await?,
             metrics: k.range(METRICS, "training_metrics", PAGE_SMALL).await?,
             seqs: k.range(SEQS, "training_metrics", PAGE_SMALL).await?,
-            samples: k.range(SAMPLES, "training_metrics", PAGE_TURN).await?,
+            samples: k.range(SAMPLES, "training_metrics", PAGE_MEDIUM).await?,
             count_metrics: k.read("SELECT count(*) FROM", "training_metrics", "WHERE run_id = ?", PAGE_SMALL).await?,
             topology: k.range(TOPOLOGY, "network_topology", PAGE_LARGE / 8).await?,
             events: k.range(EVENTS, "training_events", PAGE_LARGE).await?,
@@ -310,11 +315,16 @@ struct Preparer<'a> {
 }
 
 impl Preparer<'_> {
-    async fn prepare(&self, text: String, consistency: Consistency, page: i32) -> Result<PreparedStatement, Trouble> {
+    async fn prepare(
+        &self,
+        text: String,
+        consistency: Consistency,
+        page: i32,
+    ) -> Result<PreparedStatement, ConnectFailure> {
         let mut prepared =
-            self.session.prepare(Statement::new(text)).await.map_err(|error| match of_prepare(&error) {
-                super::errors::Verdict::Unavailable => Trouble::unavailable(error.to_string()),
-                _ => Trouble::of_schema(format_args!("the schema does not fit: {error}")),
+            self.session.prepare(Statement::new(text)).await.map_err(|error| match classify_prepare(&error) {
+                super::errors::ErrorClass::Unavailable => ConnectFailure::unavailable(error.to_string()),
+                _ => ConnectFailure::schema_mismatch(format_args!("the schema does not fit: {error}")),
             })?;
         prepared.set_is_idempotent(true);
         prepared.set_consistency(consistency);
@@ -322,7 +332,7 @@ impl Preparer<'_> {
         Ok(prepared)
     }
 
-    async fn insert(&self, table: &str, columns: Columns, ttl: bool) -> Result<PreparedStatement, Trouble> {
+    async fn insert(&self, table: &str, columns: ColumnSpecs, ttl: bool) -> Result<PreparedStatement, ConnectFailure> {
         let names = names(columns);
         let marks = vec!["?"; columns.len()].join(", ");
         let ttl = if ttl { " USING TTL ?" } else { "" };
@@ -333,7 +343,7 @@ impl Preparer<'_> {
             if let Some((name, expected)) = expected
                 && !expected.is(spec.typ())
             {
-                return Err(Trouble::of_schema(format_args!(
+                return Err(ConnectFailure::schema_mismatch(format_args!(
                     "column `{name}` of table `{}.{table}` is not of the type this program writes ({expected:?})",
                     self.keyspace
                 )));
@@ -342,11 +352,11 @@ impl Preparer<'_> {
         Ok(prepared)
     }
 
-    async fn modify(&self, verb: &str, table: &str, rest: &str) -> Result<PreparedStatement, Trouble> {
+    async fn modify(&self, verb: &str, table: &str, rest: &str) -> Result<PreparedStatement, ConnectFailure> {
         self.prepare(format!("{verb} \"{}\".{table} {rest}", self.keyspace), self.write, PAGE_SMALL).await
     }
 
-    async fn read(&self, head: &str, table: &str, rest: &str, page: i32) -> Result<PreparedStatement, Trouble> {
+    async fn read(&self, head: &str, table: &str, rest: &str, page: i32) -> Result<PreparedStatement, ConnectFailure> {
         let text = if table.is_empty() {
             format!("{head} {rest}")
         } else {
@@ -355,30 +365,36 @@ impl Preparer<'_> {
         self.prepare(text, self.read, page).await
     }
 
-    async fn select(&self, columns: Columns, table: &str, rest: &str, page: i32) -> Result<PreparedStatement, Trouble> {
+    async fn select(
+        &self,
+        columns: ColumnSpecs,
+        table: &str,
+        rest: &str,
+        page: i32,
+    ) -> Result<PreparedStatement, ConnectFailure> {
         self.read(&format!("SELECT {} FROM", names(columns)), table, rest, page).await
     }
 
-    async fn distinct(&self, column: &str, table: &str) -> Result<PreparedStatement, Trouble> {
+    async fn distinct(&self, column: &str, table: &str) -> Result<PreparedStatement, ConnectFailure> {
         self.read(&format!("SELECT DISTINCT {column} FROM"), table, "", PAGE_SMALL).await
     }
 
     /// Bounds are pairs, so that a moment is exact to the microsecond and a cursor to the row: `event_id` orders the
     /// microseconds within a millisecond.
-    async fn range(&self, columns: Columns, table: &str, page: i32) -> Result<Range, Trouble> {
+    async fn range(&self, columns: ColumnSpecs, table: &str, page: i32) -> Result<RangeStatements, ConnectFailure> {
         let clause = |order| {
             format!(
                 "WHERE run_id = ? AND (timestamp, event_id) >= (?, ?) AND (timestamp, event_id) <= (?, ?) \
                  ORDER BY timestamp {order}, event_id {order} LIMIT ?"
             )
         };
-        Ok(Range {
+        Ok(RangeStatements {
             newest_first: self.select(columns, table, &clause("DESC"), page).await?,
             oldest_first: self.select(columns, table, &clause("ASC"), page).await?,
         })
     }
 }
 
-fn names(columns: Columns) -> String {
+fn names(columns: ColumnSpecs) -> String {
     columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }

@@ -14,7 +14,7 @@ use scylla::{
 };
 use uuid::Uuid;
 
-use super::{errors, session::Link, time};
+use super::{errors, session::LiveSession, time};
 use crate::{
     event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, Row, Table, TopologyRow},
     store::{Batch, Retention, StoreError},
@@ -45,9 +45,14 @@ pub(super) fn ttl(retention: Duration, now: Micros) -> Opt<i32> {
 }
 
 /// Writes a batch of one partition; one row as a statement of its own.
-pub(super) async fn write(link: &Link, retention: &Retention, batch: &Batch, now: Micros) -> Result<(), StoreError> {
-    let statement = link.statements.insert(batch.table);
-    let session = &*link.session;
+pub(super) async fn write(
+    live: &LiveSession,
+    retention: &Retention,
+    batch: &Batch,
+    now: Micros,
+) -> Result<(), StoreError> {
+    let statement = live.statements.insert(batch.table);
+    let session = &*live.session;
     let rows = &batch.rows;
     let sent = match batch.table {
         Table::Metrics => {

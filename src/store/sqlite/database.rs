@@ -10,8 +10,8 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
-use super::error::{self, Hint};
-use crate::{courtesy, files, store::StoreError, units::now};
+use super::error::{self, OperatorError};
+use crate::{cooperative, files, store::StoreError, units::now};
 
 /// The numbered migrations, compiled in; the number is the version that the file has after it.
 const MIGRATIONS: [(i64, &str); 3] = [
@@ -24,10 +24,10 @@ const MIGRATIONS: [(i64, &str); 3] = [
 const COMPONENT: &str = "cascor";
 
 /// Steps of a statement after which others may have the core: about a tenth of a millisecond.
-const STEPS: i32 = 2_000;
+const PROGRESS_STEPS: i32 = 2_000;
 
 /// How long a statement waits for another process that holds the write lock.
-const BUSY: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pages in the write-ahead log before a commit moves them into the file: 16 MiB, so that a burst is moved once.
 const CHECKPOINT_PAGES: i64 = 4_096;
@@ -40,16 +40,16 @@ pub(super) struct Database {
 }
 
 /// An open file, and which one it is.
-pub(super) struct Open {
+pub(super) struct OpenDatabase {
     pub connection: Connection,
     identity: (u64, u64),
 }
 
 impl Database {
     /// A connection that writes; the file is created and brought to the current version.
-    pub fn writer(&self) -> Result<Open, StoreError> {
+    pub fn writer(&self) -> Result<OpenDatabase, StoreError> {
         if !self.create {
-            return Err(error::misconfigured(Hint::ReadOnly(self.path.clone())));
+            return Err(error::misconfigured(OperatorError::ReadOnly(self.path.clone())));
         }
         create(&self.path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -59,40 +59,40 @@ impl Database {
     }
 
     /// A connection that only reads, and never waits for the writer.
-    pub fn reader(&self) -> Result<Open, StoreError> {
+    pub fn reader(&self) -> Result<OpenDatabase, StoreError> {
         if self.create {
             // Whoever comes first creates the tables; a reader must not fail because it was faster than the writer.
             if !self.path.exists() || self.is_old()? {
                 self.writer()?;
             }
         } else if !self.path.exists() {
-            return Err(error::misconfigured(Hint::Missing(self.path.clone())));
+            return Err(error::misconfigured(OperatorError::Missing(self.path.clone())));
         }
         let mut connection = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         self.check_version(version(&connection).map_err(|e| error::classify(e, &self.path))?)?;
         let look = || {
-            courtesy::after_you();
+            cooperative::yield_core();
             false
         };
-        connection.progress_handler(STEPS, Some(look)).map_err(|e| error::classify(e, &self.path))?;
+        connection.progress_handler(PROGRESS_STEPS, Some(look)).map_err(|e| error::classify(e, &self.path))?;
         self.identify(connection)
     }
 
     /// Whether `open` is no longer the file at the path: somebody moved or deleted it, and what is written to it is lost.
-    pub fn was_replaced(&self, open: &Open) -> bool {
+    pub fn was_replaced(&self, open: &OpenDatabase) -> bool {
         fs::metadata(&self.path).map_or(true, |found| (found.dev(), found.ino()) != open.identity)
     }
 
-    fn identify(&self, connection: Connection) -> Result<Open, StoreError> {
-        let found = fs::metadata(&self.path).map_err(|e| error::of_file(e, &self.path))?;
-        Ok(Open { connection, identity: (found.dev(), found.ino()) })
+    fn identify(&self, connection: Connection) -> Result<OpenDatabase, StoreError> {
+        let found = fs::metadata(&self.path).map_err(|e| error::classify_io(e, &self.path))?;
+        Ok(OpenDatabase { connection, identity: (found.dev(), found.ino()) })
     }
 
     fn connect(&self, flags: OpenFlags) -> Result<Connection, StoreError> {
-        files::refuse_planted_link(&self.path).map_err(|e| error::of_file(e, &self.path))?;
+        files::refuse_planted_link(&self.path).map_err(|e| error::classify_io(e, &self.path))?;
         let open = || -> rusqlite::Result<Connection> {
             let connection = Connection::open_with_flags(&self.path, flags)?;
-            connection.busy_timeout(BUSY)?;
+            connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.set_prepared_statement_cache_capacity(32);
             let writes = !flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY);
             if writes {
@@ -129,7 +129,7 @@ impl Database {
             return Ok(());
         }
         let path = self.path.clone();
-        Err(error::misconfigured(Hint::Version { path, found, known: latest() }))
+        Err(error::misconfigured(OperatorError::Version { path, found, known: latest() }))
     }
 }
 
@@ -187,5 +187,5 @@ fn create(path: &Path) -> Result<(), StoreError> {
             _ => Ok(()),
         }
     };
-    try_create().map_err(|e| error::of_file(e, path))
+    try_create().map_err(|e| error::classify_io(e, path))
 }

@@ -11,12 +11,12 @@ use rustix::fs::Access;
 
 use crate::{
     logging::Chain,
-    store::{BoxError, Mendable, StoreError, remedy},
+    store::{BoxError, ErrorWithRemedy, StoreError, remedy},
 };
 
 /// Trouble that a person must mend, and how.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Hint {
+pub(super) enum OperatorError {
     #[error("there is no database at `{}`: is `store.sqlite.path` (or `state_dir`) that of the daemon?", .0.display())]
     Missing(PathBuf),
     #[error("`{}` was opened for reading only", .0.display())]
@@ -49,7 +49,7 @@ pub(super) enum Hint {
     },
 }
 
-impl Hint {
+impl OperatorError {
     /// The command that mends it, for the simplest case.
     fn remedy(&self) -> Option<String> {
         let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
@@ -92,7 +92,7 @@ impl Hint {
 
 /// Trouble that passes.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Trouble {
+pub(super) enum TransientError {
     #[error("cannot use `{}` now", .path.display())]
     Database {
         path: PathBuf,
@@ -108,31 +108,31 @@ pub(super) enum Trouble {
     #[error("`{}` was moved or deleted while it was written", .0.display())]
     Replaced(PathBuf),
     #[error("the thread of the database has ended")]
-    Gone,
+    ThreadEnded,
 }
 
 fn version_advice(found: i64, known: i64) -> &'static str {
     if found > known { "update this program" } else { "start the daemon once, which updates it" }
 }
 
-pub(super) fn misconfigured(hint: Hint) -> StoreError {
+pub(super) fn misconfigured(hint: OperatorError) -> StoreError {
     match hint.remedy() {
         None => StoreError::Misconfigured(Box::new(hint)),
         Some(remedy) => {
             let what = hint.to_string();
             // The cause of the hint, not the hint: it is said already.
             let error = hint.into_cause();
-            StoreError::Misconfigured(Box::new(Mendable { what, remedy, error }))
+            StoreError::Misconfigured(Box::new(ErrorWithRemedy { what, remedy, error }))
         }
     }
 }
 
-pub(super) fn unavailable(trouble: Trouble) -> StoreError {
-    StoreError::Unavailable(Box::new(trouble))
+pub(super) fn unavailable(error: TransientError) -> StoreError {
+    StoreError::Unavailable(Box::new(error))
 }
 
 /// Sorts an error of the file system.
-pub(super) fn of_file(error: io::Error, path: &Path) -> StoreError {
+pub(super) fn classify_io(error: io::Error, path: &Path) -> StoreError {
     let path = path.to_owned();
     match error.kind() {
         ErrorKind::PermissionDenied
@@ -140,8 +140,8 @@ pub(super) fn of_file(error: io::Error, path: &Path) -> StoreError {
         | ErrorKind::NotADirectory
         | ErrorKind::IsADirectory
         | ErrorKind::AlreadyExists
-        | ErrorKind::InvalidFilename => misconfigured(Hint::Inaccessible { path, error }),
-        _ => unavailable(Trouble::File { path, error }),
+        | ErrorKind::InvalidFilename => misconfigured(OperatorError::Inaccessible { path, error }),
+        _ => unavailable(TransientError::File { path, error }),
     }
 }
 
@@ -152,24 +152,26 @@ pub(super) fn classify(error: rusqlite::Error, path: &Path) -> StoreError {
         Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch) => {
             StoreError::Rejected(Box::new(error))
         }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => misconfigured(Hint::Damaged { path, error }),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            misconfigured(OperatorError::Damaged { path, error })
+        }
         // SQLite says "read only" also of a file that was moved away while it was open; then opening anew helps.
-        Some(ErrorCode::ReadOnly) if !is_moved(&error) => misconfigured(Hint::NotWritable { path, error }),
+        Some(ErrorCode::ReadOnly) if !is_moved(&error) => misconfigured(OperatorError::NotWritable { path, error }),
         Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
-            misconfigured(Hint::NotWritable { path, error })
+            misconfigured(OperatorError::NotWritable { path, error })
         }
         // SQLite does not say why it cannot open a file.
-        Some(ErrorCode::CannotOpen) if path.is_dir() => of_file(ErrorKind::IsADirectory.into(), &path),
+        Some(ErrorCode::CannotOpen) if path.is_dir() => classify_io(ErrorKind::IsADirectory.into(), &path),
         Some(ErrorCode::CannotOpen) => match fs::File::open(&path) {
-            Err(denied) if denied.kind() == ErrorKind::PermissionDenied => of_file(denied, &path),
-            _ => unavailable(Trouble::Database { path, error }),
+            Err(denied) if denied.kind() == ErrorKind::PermissionDenied => classify_io(denied, &path),
+            _ => unavailable(TransientError::Database { path, error }),
         },
         // SQLITE_ERROR: a missing table or column; our own statements have no other fault.
-        Some(ErrorCode::Unknown) => misconfigured(Hint::Foreign { path, error }),
-        Some(_) => unavailable(Trouble::Database { path, error }),
+        Some(ErrorCode::Unknown) => misconfigured(OperatorError::Foreign { path, error }),
+        Some(_) => unavailable(TransientError::Database { path, error }),
         None => match error {
             rusqlite::Error::SqlInputError { .. } | rusqlite::Error::InvalidColumnName(_) => {
-                misconfigured(Hint::Foreign { path, error })
+                misconfigured(OperatorError::Foreign { path, error })
             }
             rusqlite::Error::ToSqlConversionFailure(_)
             | rusqlite::Error::FromSqlConversionFailure(..)
@@ -177,7 +179,7 @@ pub(super) fn classify(error: rusqlite::Error, path: &Path) -> StoreError {
             | rusqlite::Error::IntegralValueOutOfRange(..)
             | rusqlite::Error::NulError(_)
             | rusqlite::Error::Utf8Error(..) => StoreError::Rejected(Box::new(error)),
-            _ => unavailable(Trouble::Database { path, error }),
+            _ => unavailable(TransientError::Database { path, error }),
         },
     }
 }
@@ -188,17 +190,17 @@ fn is_moved(error: &rusqlite::Error) -> bool {
 }
 
 /// Whether the rows themselves are at fault, so that the neighbours of a batch must be tried without it.
-pub(super) fn is_of_the_rows(error: &StoreError) -> bool {
+pub(super) fn is_row_error(error: &StoreError) -> bool {
     matches!(error, StoreError::Rejected(_))
 }
 
 /// The same answer for everyone who shared a transaction.
-pub(super) fn repeat(error: &StoreError) -> StoreError {
+pub(super) fn duplicate(error: &StoreError) -> StoreError {
     let cause = |cause: &BoxError| -> BoxError {
         let what = Chain(&**cause).to_string();
         match remedy(&**cause) {
             None => what.into(),
-            Some(remedy) => Mendable { what, remedy: remedy.to_owned(), error: None }.into(),
+            Some(remedy) => ErrorWithRemedy { what, remedy: remedy.to_owned(), error: None }.into(),
         }
     };
     match error {

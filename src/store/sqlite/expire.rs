@@ -13,20 +13,20 @@ use tokio::time::Instant;
 use crate::units::{self, Micros};
 
 /// How far the wall clock may be set forward without rows being kept back from deletion.
-const SLACK: Micros = 86_400_000_000;
+const CLOCK_SLACK: Micros = 86_400_000_000;
 
 /// How fast the time that is believed catches up with the wall clock, in multiples of the time that passes.
-const CATCH_UP: Micros = 4;
+const CATCH_UP_RATE: Micros = 4;
 
 /// The wall clock, held against one that nobody sets: a clock that jumps ahead by ten years must not empty the archive, and what
 /// is written while it is ten years behind must not be gone once it is right again.
 ///
 /// The file knows the last time that was believed, in the minutes of its `user_version`, so that a restart does not make a wrong
-/// clock right. After a long rest the time believed lags behind, and catches up at [`CATCH_UP`]: deletion is late, never early.
+/// clock right. After a long rest the time believed lags behind, and catches up at [`CATCH_UP_RATE`]: deletion is late, never early.
 /// A file that is new believes the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
-    known: Micros,
+    believed: Micros,
     since: Instant,
 }
 
@@ -34,50 +34,50 @@ const MINUTE: Micros = 60_000_000;
 
 impl Clock {
     pub fn start() -> Self {
-        Self { known: units::now(), since: Instant::now() }
+        Self { believed: units::now(), since: Instant::now() }
     }
 
     /// As the file says.
-    pub fn of(connection: &Connection) -> rusqlite::Result<Self> {
+    pub fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let minutes: i64 = connection.query_row("PRAGMA user_version", (), |row| row.get(0))?;
-        Ok(if minutes > 0 { Self { known: minutes * MINUTE, since: Instant::now() } } else { Self::start() })
+        Ok(if minutes > 0 { Self { believed: minutes * MINUTE, since: Instant::now() } } else { Self::start() })
     }
 
     /// Puts into the file what is believed now.
-    pub fn keep(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let believed = units::now().min(self.ahead(CATCH_UP, self.since.elapsed()));
+    pub fn save(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let believed = units::now().min(self.advanced(CATCH_UP_RATE, self.since.elapsed()));
         // What was believed once stays: the wall clock may be behind for a while.
-        let minutes = i32::try_from(believed.max(self.known) / MINUTE).unwrap_or(i32::MAX);
+        let minutes = i32::try_from(believed.max(self.believed) / MINUTE).unwrap_or(i32::MAX);
         connection.pragma_update(None, "user_version", minutes)
     }
 
     /// From when on a row that is written now is kept.
-    pub fn keeping(&self) -> Micros {
-        self.kept_from(units::now(), self.since.elapsed())
+    pub fn write_time(&self) -> Micros {
+        self.write_time_at(units::now(), self.since.elapsed())
     }
 
     /// Until when rows have outlived their time for good.
-    pub fn deleting(&self) -> Micros {
-        self.deleted_to(units::now(), self.since.elapsed())
+    pub fn expiry_cutoff(&self) -> Micros {
+        self.expiry_cutoff_at(units::now(), self.since.elapsed())
     }
 
-    fn kept_from(&self, wall: Micros, elapsed: Duration) -> Micros {
-        wall.max(self.ahead(1, elapsed))
+    fn write_time_at(&self, wall: Micros, elapsed: Duration) -> Micros {
+        wall.max(self.advanced(1, elapsed))
     }
 
-    fn deleted_to(&self, wall: Micros, elapsed: Duration) -> Micros {
-        wall.min(self.ahead(CATCH_UP, elapsed).saturating_add(SLACK))
+    fn expiry_cutoff_at(&self, wall: Micros, elapsed: Duration) -> Micros {
+        wall.min(self.advanced(CATCH_UP_RATE, elapsed).saturating_add(CLOCK_SLACK))
     }
 
-    fn ahead(&self, speed: Micros, elapsed: Duration) -> Micros {
+    fn advanced(&self, speed: Micros, elapsed: Duration) -> Micros {
         let elapsed = Micros::try_from(elapsed.as_micros()).unwrap_or(Micros::MAX);
-        self.known.saturating_add(elapsed.saturating_mul(speed))
+        self.believed.saturating_add(elapsed.saturating_mul(speed))
     }
 }
 
 /// Rows that are looked at, and runs that are visited, at each call.
-const LOOK_ROWS: i64 = 16;
-const LOOK_RUNS: usize = 50;
+const PROBE_ROWS: i64 = 16;
+const RUNS_PER_STEP: usize = 50;
 
 /// Where the visit of the runs has come to.
 #[derive(Debug, Default)]
@@ -95,14 +95,14 @@ impl Sweep {
                 deleted += connection.prepare_cached(delete)?.execute(params![now, limit])?;
             }
         }
-        for _ in 0..LOOK_RUNS {
+        for _ in 0..RUNS_PER_STEP {
             let next: Option<String> =
                 connection.prepare_cached(NEXT_RUN)?.query_row([&self.run_id], |row| row.get(0)).optional()?;
             let Some(run_id) = next else {
                 self.run_id.clear();
                 break;
             };
-            if connection.prepare_cached(RUN_DUE)?.exists(params![run_id, now, LOOK_ROWS])? {
+            if connection.prepare_cached(RUN_HAS_EXPIRED)?.exists(params![run_id, now, PROBE_ROWS])? {
                 let rows = connection.prepare_cached(RUN_DELETE)?.execute(params![run_id, now, limit])?;
                 deleted += rows;
                 if i64::try_from(rows).is_ok_and(|rows| rows >= limit) {
@@ -118,7 +118,7 @@ impl Sweep {
 
 const NEXT_RUN: &str = "SELECT run_id FROM training_metrics_rows WHERE run_id > ?1 ORDER BY run_id LIMIT 1";
 
-const RUN_DUE: &str = "SELECT 1 FROM (SELECT expires_at FROM training_metrics_rows WHERE run_id = ?1
+const RUN_HAS_EXPIRED: &str = "SELECT 1 FROM (SELECT expires_at FROM training_metrics_rows WHERE run_id = ?1
     ORDER BY timestamp, event_id LIMIT ?3) WHERE expires_at <= ?2";
 
 /// Looks at the oldest rows only: a scan of all rows of a long run would hold the lock for as long as it takes.
@@ -155,39 +155,43 @@ mod tests {
 
     #[test]
     fn a_clock_that_jumps_neither_deletes_nor_shortens() {
-        const YEARS: Micros = 10 * 365 * SLACK;
-        let clock = Clock { known: 1_000, since: Instant::now() };
+        const YEARS: Micros = 10 * 365 * CLOCK_SLACK;
+        let clock = Clock { believed: 1_000, since: Instant::now() };
         let second = Duration::from_secs(1);
         for (name, wall, kept, deleted) in [
             ("right", 1_001_000, 1_001_000, 1_001_000),
             ("an hour ahead", 3_601_001_000, 3_601_001_000, 3_601_001_000),
-            ("years ahead", YEARS, YEARS, 4_001_000 + SLACK),
+            ("years ahead", YEARS, YEARS, 4_001_000 + CLOCK_SLACK),
             ("years behind", -YEARS, 1_001_000, -YEARS),
         ] {
-            assert_eq!((clock.kept_from(wall, second), clock.deleted_to(wall, second)), (kept, deleted), "{name}");
+            assert_eq!(
+                (clock.write_time_at(wall, second), clock.expiry_cutoff_at(wall, second)),
+                (kept, deleted),
+                "{name}"
+            );
         }
     }
 
     #[test]
     fn a_restart_does_not_make_a_wrong_clock_right() {
         let connection = Connection::open_in_memory().unwrap();
-        let new = Clock::of(&connection).unwrap();
-        assert!(units::now() - new.deleting() < MINUTE, "a new file believes the wall clock");
+        let new = Clock::load(&connection).unwrap();
+        assert!(units::now() - new.expiry_cutoff() < MINUTE, "a new file believes the wall clock");
         // The file was last written ten years ago, says the clock.
-        let ago = units::now() - 3_650 * SLACK;
-        Clock { known: ago, since: Instant::now() }.keep(&connection).unwrap();
+        let ago = units::now() - 3_650 * CLOCK_SLACK;
+        Clock { believed: ago, since: Instant::now() }.save(&connection).unwrap();
         for _ in 0..100 {
-            let clock = Clock::of(&connection).unwrap();
-            assert!(clock.deleting() < ago + SLACK + MINUTE, "no restart gains anything");
-            clock.keep(&connection).unwrap();
+            let clock = Clock::load(&connection).unwrap();
+            assert!(clock.expiry_cutoff() < ago + CLOCK_SLACK + MINUTE, "no restart gains anything");
+            clock.save(&connection).unwrap();
         }
         let now = units::now();
-        let clock = Clock::of(&connection).unwrap();
-        assert_eq!(clock.kept_from(now, Duration::ZERO), now, "what is written now is kept by the clock of now");
+        let clock = Clock::load(&connection).unwrap();
+        assert_eq!(clock.write_time_at(now, Duration::ZERO), now, "what is written now is kept by the clock of now");
         // A right clock after two months of rest: late by less each day.
-        let rested = Clock { known: now - 60 * SLACK, since: Instant::now() };
-        let day = |n: i64| Duration::from_micros((n * SLACK).unsigned_abs());
-        assert!(rested.deleted_to(now + 10 * SLACK, day(10)) < now);
-        assert_eq!(rested.deleted_to(now + 20 * SLACK, day(20)), now + 20 * SLACK);
+        let rested = Clock { believed: now - 60 * CLOCK_SLACK, since: Instant::now() };
+        let day = |n: i64| Duration::from_micros((n * CLOCK_SLACK).unsigned_abs());
+        assert!(rested.expiry_cutoff_at(now + 10 * CLOCK_SLACK, day(10)) < now);
+        assert_eq!(rested.expiry_cutoff_at(now + 20 * CLOCK_SLACK, day(20)), now + 20 * CLOCK_SLACK);
     }
 }

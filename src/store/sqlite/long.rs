@@ -16,27 +16,30 @@ pub(super) const MARKER: &str = "";
 
 /// The longest text that stays in its row. Up to a page an insert beside such rows takes at most about twice as long as beside
 /// short ones, at 32 KiB fourteen times as long.
-const BYTES_MAX: usize = 4 << 10;
+const IN_ROW_BYTES_MAX: usize = 4 << 10;
 
-const PUT: &str =
+const UPSERT: &str =
     "INSERT OR REPLACE INTO training_metrics_long (run_id, timestamp, event_id, extra, rest_json, expires_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const DELETE: &str = "DELETE FROM training_metrics_long WHERE run_id = ?1 AND timestamp = ?2 AND event_id = ?3";
-const ANY: &str = "SELECT 1 FROM training_metrics_long WHERE run_id = ?1 AND timestamp BETWEEN ?2 AND ?3 LIMIT 1";
+const EXISTS_IN_RANGE: &str =
+    "SELECT 1 FROM training_metrics_long WHERE run_id = ?1 AND timestamp BETWEEN ?2 AND ?3 LIMIT 1";
 /// Where a text goes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Split<'a> {
+pub(super) struct TextPlacement<'a> {
     /// What the row holds.
     pub in_row: Option<&'a str>,
     /// What the other table holds.
     pub long: Option<&'a str>,
 }
 
-impl<'a> Split<'a> {
+impl<'a> TextPlacement<'a> {
     pub fn of(text: Option<&'a str>) -> Self {
         match text {
             // What looks like the marker is told apart by where it lies.
-            Some(text) if text.len() > BYTES_MAX || text == MARKER => Self { in_row: Some(MARKER), long: Some(text) },
+            Some(text) if text.len() > IN_ROW_BYTES_MAX || text == MARKER => {
+                Self { in_row: Some(MARKER), long: Some(text) }
+            }
             in_row => Self { in_row, long: None },
         }
     }
@@ -46,21 +49,21 @@ impl<'a> Split<'a> {
 pub(super) struct LongTexts<'a> {
     connection: &'a Connection,
     /// Whether there may be any in the run and the span of time of the batch.
-    may_be_old: bool,
+    may_have_stored: bool,
 }
 
 impl<'a> LongTexts<'a> {
     /// Looks once a batch what is there beside its rows, so that an ordinary row costs no search of its own.
-    pub fn beside(connection: &'a Connection, rows: &[Row]) -> rusqlite::Result<Self> {
+    pub fn for_rows(connection: &'a Connection, rows: &[Row]) -> rusqlite::Result<Self> {
         let keys = || rows.iter().filter_map(|row| if let Row::Metrics(row) = row { Some(row.key) } else { None });
         let times = || keys().map(|key| key.timestamp);
         let may_be_old = match (keys().next(), times().min(), times().max()) {
             (Some(key), Some(first), Some(last)) => {
-                connection.prepare_cached(ANY)?.exists(params![key.run_id.to_string(), first, last])?
+                connection.prepare_cached(EXISTS_IN_RANGE)?.exists(params![key.run_id.to_string(), first, last])?
             }
             _ => false,
         };
-        Ok(Self { connection, may_be_old })
+        Ok(Self { connection, may_have_stored: may_be_old })
     }
 
     /// Writes those of one row. Where it has none, those of an earlier writing of the row are deleted.
@@ -75,10 +78,10 @@ impl<'a> LongTexts<'a> {
         if extra.is_some() || rest_json.is_some() {
             let (run_id, timestamp, event_id) = row();
             let values = params![run_id, timestamp, event_id, extra, rest_json, expires];
-            self.connection.prepare_cached(PUT)?.execute(values)?;
+            self.connection.prepare_cached(UPSERT)?.execute(values)?;
             // The row may come once more in this batch.
-            self.may_be_old = true;
-        } else if self.may_be_old {
+            self.may_have_stored = true;
+        } else if self.may_have_stored {
             self.connection.prepare_cached(DELETE)?.execute(row())?;
         }
         Ok(())

@@ -34,9 +34,9 @@ use uuid::Uuid;
 
 pub use self::database::migrations;
 use self::{
-    database::{Database, Open},
-    error::Trouble,
-    write::{Job, Work, Writer},
+    database::{Database, OpenDatabase},
+    error::TransientError,
+    write::{WriteOp, WriteRequest, Writer},
 };
 use super::{
     Batch, BoxFuture, DaysQuery, RangeQuery, Retention, Runs, RunsQuery, SamplesQuery, Seqs, Store, StoreError,
@@ -57,7 +57,7 @@ const READS_MAX: usize = 64;
 const READERS: usize = 2;
 
 /// How much nicer than the writing thread they are.
-const NICE: i32 = 5;
+const READER_NICENESS: i32 = 5;
 
 /// Where the file is.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -67,13 +67,13 @@ pub struct Config {
     pub path: PathBuf,
 }
 
-type Read = Box<dyn FnOnce(&mut Reader) + Send>;
+type ReadTask = Box<dyn FnOnce(&mut Reader) + Send>;
 
 /// A file, open for reading and writing; its threads end when this is dropped, after what was queued.
 #[derive(Debug)]
 pub struct SqliteStore {
-    writes: mpsc::Sender<Job>,
-    reads: mpsc::Sender<Read>,
+    writes: mpsc::Sender<WriteRequest>,
+    reads: mpsc::Sender<ReadTask>,
     metrics: Arc<Metrics>,
     read_only: bool,
     outside_changes: Arc<AtomicU64>,
@@ -96,14 +96,14 @@ fn start(database: Database, retention: &Retention, metrics: Arc<Metrics>) -> Sq
     let outside_changes = Arc::new(AtomicU64::new(0));
     let writer = Writer::new(database.clone(), retention.clone(), metrics.clone(), Arc::clone(&outside_changes));
     spawn("sqlite-write", move || writer.run(queue));
-    let (reads, queue) = mpsc::channel::<Read>(READS_MAX);
+    let (reads, queue) = mpsc::channel::<ReadTask>(READS_MAX);
     let queue = Arc::new(Mutex::new(queue));
     for _ in 0..READERS {
         let (queue, mut reader) = (queue.clone(), Reader { database: database.clone(), open: None });
         spawn("sqlite-read", move || {
             // Counts for this thread only: beside a writer, who reads comes second.
             if !read_only {
-                let _ = rustix::process::setpriority_process(None, NICE);
+                let _ = rustix::process::setpriority_process(None, READER_NICENESS);
             }
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
@@ -125,7 +125,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
 /// The state of a reading thread.
 struct Reader {
     database: Database,
-    open: Option<Open>,
+    open: Option<OpenDatabase>,
 }
 
 impl Reader {
@@ -145,11 +145,11 @@ impl Reader {
 }
 
 impl SqliteStore {
-    async fn submit(&self, kind: &'static str, work: Work) -> Result<(), StoreError> {
-        self.timed(kind, async {
+    async fn submit(&self, kind: &'static str, work: WriteOp) -> Result<(), StoreError> {
+        self.measured(kind, async {
             let (done, answer) = oneshot::channel();
-            let gone = || error::unavailable(Trouble::Gone);
-            self.writes.send(Job { work, done }).await.map_err(|_| gone())?;
+            let gone = || error::unavailable(TransientError::ThreadEnded);
+            self.writes.send(WriteRequest { op: work, done }).await.map_err(|_| gone())?;
             answer.await.unwrap_or_else(|_| Err(gone()))
         })
         .await
@@ -160,10 +160,10 @@ impl SqliteStore {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.timed(kind, async {
+        self.measured(kind, async {
             let (done, answer) = oneshot::channel();
-            let gone = || error::unavailable(Trouble::Gone);
-            let read: Read = Box::new(move |reader| {
+            let gone = || error::unavailable(TransientError::ThreadEnded);
+            let read: ReadTask = Box::new(move |reader| {
                 // Whoever asked may have gone meanwhile: then the work is saved.
                 if !done.is_closed() {
                     let _ = done.send(reader.read(query));
@@ -175,7 +175,7 @@ impl SqliteStore {
         .await
     }
 
-    async fn timed<T>(
+    async fn measured<T>(
         &self,
         kind: &'static str,
         call: impl Future<Output = Result<T, StoreError>>,
@@ -198,7 +198,7 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn write<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(self.submit("write", Work::Rows(batch.clone())))
+        Box::pin(self.submit("write", WriteOp::Rows(batch.clone())))
     }
 
     fn read_run(&self, run_id: Uuid) -> BoxFuture<'_, Result<Option<RunRow>, StoreError>> {
@@ -210,11 +210,11 @@ impl Store for SqliteStore {
         change: &'a RunRow,
         stored_start: Option<Micros>,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(self.submit("write_run", Work::Run { change: Box::new(change.clone()), stored_start }))
+        Box::pin(self.submit("write_run", WriteOp::Run { change: Box::new(change.clone()), stored_start }))
     }
 
     fn write_metric_names<'a>(&'a self, run_id: Uuid, names: &'a [String]) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(self.submit("write_metric_names", Work::Names { run_id, names: names.to_vec() }))
+        Box::pin(self.submit("write_metric_names", WriteOp::Names { run_id, names: names.to_vec() }))
     }
 
     fn metric_names(&self, run_id: Uuid) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
@@ -233,7 +233,7 @@ impl Store for SqliteStore {
         if self.read_only {
             return Box::pin(self.query("ping", |connection| connection.query_row("SELECT 1", (), |_| Ok(()))));
         }
-        Box::pin(self.submit("ping", Work::Ping))
+        Box::pin(self.submit("ping", WriteOp::Ping))
     }
 
     fn runs<'a>(&'a self, query: &'a RunsQuery) -> BoxFuture<'a, Result<Runs, StoreError>> {

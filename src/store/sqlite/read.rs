@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{encode, long};
 use crate::{
-    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, SharedText, TopologyRow, Weigh},
+    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MemSize, MetricsRow, RunRow, SharedText, TopologyRow},
     store::{DaysQuery, METRIC_NAMES_MAX, RangeQuery, RunsQuery, Seqs},
     units::{Micros, now},
 };
@@ -131,7 +131,7 @@ fn whole(connection: &Connection, table: &str, column: &str, row: &Stored<'_>) -
 }
 
 /// Whole rows: as many as fit the limits of the query.
-fn range<T: Weigh>(
+fn range<T: MemSize>(
     connection: &Connection,
     table: &str,
     columns: &str,

@@ -5,7 +5,7 @@ use uuid::{Uuid, fmt::Hyphenated};
 
 use super::{
     encode,
-    long::{LongTexts, Split},
+    long::{LongTexts, TextPlacement},
     read,
 };
 use crate::{
@@ -32,7 +32,7 @@ pub(super) fn write(
     let keep = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
     let expires = (keep > 0).then(|| now.saturating_add(keep));
     let mut statement = connection.prepare_cached(sql)?;
-    let mut long_texts = LongTexts::beside(connection, &batch.rows)?;
+    let mut long_texts = LongTexts::for_rows(connection, &batch.rows)?;
     batch.rows.iter().try_for_each(|row| match row {
         Row::Metrics(row) => metrics(&mut statement, &mut long_texts, row, expires),
         Row::Topology(row) => topology(&mut statement, row, expires),
@@ -55,7 +55,7 @@ fn metrics(
     expires: Option<Micros>,
 ) -> rusqlite::Result<()> {
     let extra = encode::numbers(&row.extra);
-    let (extra, rest_json) = (Split::of(extra.as_deref()), Split::of(row.rest_json.as_deref()));
+    let (extra, rest_json) = (TextPlacement::of(extra.as_deref()), TextPlacement::of(row.rest_json.as_deref()));
     let nan = encode::nan_columns(&[
         ("train_loss", row.train_loss),
         ("train_accuracy", row.train_accuracy),

@@ -60,9 +60,9 @@ fn batch(run_id: Uuid, epochs: std::ops::Range<i32>) -> Batch {
     Batch { table, partition, rows }
 }
 
-fn job(batch: Batch) -> (Job, oneshot::Receiver<Result<(), StoreError>>) {
+fn write_request(batch: Batch) -> (WriteRequest, oneshot::Receiver<Result<(), StoreError>>) {
     let (done, answer) = oneshot::channel();
-    (Job { work: Work::Rows(batch), done }, answer)
+    (WriteRequest { op: WriteOp::Rows(batch), done }, answer)
 }
 
 #[test]
@@ -76,9 +76,9 @@ fn a_bad_row_costs_its_neighbours_nothing() {
              BEGIN SELECT RAISE(ABORT, 'not this one'); END",
         )
         .unwrap();
-    let runs = [0..5, 600..700, 10..15].map(|epochs| job(batch(Uuid::new_v4(), epochs)));
+    let runs = [0..5, 600..700, 10..15].map(|epochs| write_request(batch(Uuid::new_v4(), epochs)));
     let (mut group, answers): (Vec<_>, Vec<_>) = runs.into_iter().unzip();
-    writer.serve(&mut group);
+    writer.commit_group(&mut group);
     let answers: Vec<_> = answers.into_iter().map(|mut answer| answer.try_recv().unwrap()).collect();
     assert!(matches!(&answers[..], [Ok(()), Err(StoreError::Rejected(_)), Ok(())]), "{answers:?}");
     assert_eq!(fixture.count("training_metrics"), 10, "the bad batch left nothing");
@@ -93,15 +93,15 @@ fn a_full_disk_is_waited_for() {
     open.connection.pragma_update(None, "max_page_count", pages).unwrap();
     writer.open = Some(open);
     let (mut group, answers): (Vec<_>, Vec<_>) =
-        [0..5_000, 0..5_000].map(|epochs| job(batch(Uuid::new_v4(), epochs))).into_iter().unzip();
-    writer.serve(&mut group);
+        [0..5_000, 0..5_000].map(|epochs| write_request(batch(Uuid::new_v4(), epochs))).into_iter().unzip();
+    writer.commit_group(&mut group);
     for mut answer in answers {
         let answer = answer.try_recv().unwrap();
         assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
     }
     assert_eq!(fixture.count("training_metrics"), 0);
-    let (again, mut answer) = job(batch(Uuid::new_v4(), 0..5_000));
-    writer.serve(&mut vec![again]);
+    let (again, mut answer) = write_request(batch(Uuid::new_v4(), 0..5_000));
+    writer.commit_group(&mut vec![again]);
     assert!(answer.try_recv().unwrap().is_ok(), "a new connection has room");
 }
 
@@ -111,9 +111,9 @@ fn rows_past_their_time_are_not_read_and_then_deleted_in_chunks() {
     let short = Retention { metrics: Duration::from_micros(1), ..Retention::default() };
     let mut writer = fixture.writer(short);
     let run_id = Uuid::new_v4();
-    writer.serve(&mut vec![job(batch(run_id, 0..100)).0]);
+    writer.commit_group(&mut vec![write_request(batch(run_id, 0..100)).0]);
     writer.retention.metrics = Duration::ZERO;
-    writer.serve(&mut vec![job(batch(run_id, 100..110)).0]);
+    writer.commit_group(&mut vec![write_request(batch(run_id, 100..110)).0]);
     let connection = &writer.open.as_ref().unwrap().connection;
     assert_eq!(read::count_metrics(connection, run_id).unwrap(), 10);
     let rows = read::metrics(connection, &RangeQuery::newest(run_id, 1_000)).unwrap();

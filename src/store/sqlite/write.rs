@@ -20,8 +20,8 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::{
-    database::{Database, Open},
-    error::{self, Trouble},
+    database::{Database, OpenDatabase},
+    error::{self, TransientError},
     expire::{Clock, Sweep},
     rows,
 };
@@ -38,19 +38,19 @@ const GROUP_ROWS: usize = 8_192;
 /// Bytes of one transaction, about.
 const GROUP_BYTES: usize = 16 << 20;
 /// How often rows that have outlived their time are looked for, and how many of a table are deleted at once.
-const EXPIRE_EVERY: Duration = Duration::from_secs(1);
+const EXPIRE_INTERVAL: Duration = Duration::from_secs(1);
 const EXPIRE_ROWS: i64 = 4_000;
 /// How often the file is told the time that is believed.
-const KEEP_CLOCK_EVERY: Duration = Duration::from_secs(600);
+const CLOCK_SAVE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Something to write, and who waits for it.
-pub(super) struct Job {
-    pub work: Work,
+pub(super) struct WriteRequest {
+    pub op: WriteOp,
     pub done: oneshot::Sender<Result<(), StoreError>>,
 }
 
 /// What there is to write.
-pub(super) enum Work {
+pub(super) enum WriteOp {
     Rows(Batch),
     Run {
         change: Box<RunRow>,
@@ -64,7 +64,7 @@ pub(super) enum Work {
     Ping,
 }
 
-impl Work {
+impl WriteOp {
     fn size(&self) -> (usize, usize) {
         match self {
             Self::Rows(batch) => (batch.rows.len(), batch.rows.iter().map(crate::event::Row::bytes).sum()),
@@ -80,13 +80,13 @@ pub(super) struct Writer {
     pub database: Database,
     pub retention: Retention,
     pub metrics: Arc<Metrics>,
-    pub open: Option<Open>,
+    pub open: Option<OpenDatabase>,
     /// Grows when another connection has changed the file, or another file is in its place.
     outside_changes: Arc<AtomicU64>,
     /// What SQLite counted of that when it was last asked; of the open file only.
     data_version: Option<i64>,
     clock: Clock,
-    clock_kept: Instant,
+    clock_saved_at: Instant,
     sweep: Sweep,
 }
 
@@ -105,13 +105,13 @@ impl Writer {
             outside_changes,
             data_version: None,
             clock: Clock::start(),
-            clock_kept: Instant::now(),
+            clock_saved_at: Instant::now(),
             sweep: Sweep::default(),
         }
     }
 
     /// Serves the queue until its senders are gone, and what they left in it.
-    pub fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+    pub fn run(mut self, mut queue: mpsc::Receiver<WriteRequest>) {
         let clock = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(clock) => clock,
             Err(error) => return warn!(error = %Chain(&error), "the thread of the database cannot start"),
@@ -124,52 +124,52 @@ impl Writer {
         let mut group = Vec::new();
         let mut expired_at = Instant::now();
         loop {
-            match clock.block_on(async { timeout(EXPIRE_EVERY, queue.recv()).await }) {
+            match clock.block_on(async { timeout(EXPIRE_INTERVAL, queue.recv()).await }) {
                 Ok(Some(job)) => {
-                    gather(job, &mut queue, &mut group);
-                    self.serve(&mut group);
+                    collect_group(job, &mut queue, &mut group);
+                    self.commit_group(&mut group);
                 }
                 Ok(None) => return,
                 Err(_) => {}
             }
-            if expired_at.elapsed() >= EXPIRE_EVERY {
+            if expired_at.elapsed() >= EXPIRE_INTERVAL {
                 expired_at = Instant::now();
                 self.expire();
             }
         }
     }
 
-    pub(super) fn serve(&mut self, group: &mut Vec<Job>) {
-        match self.commit(group.iter().map(|job| &job.work)) {
-            Ok(()) => group.drain(..).for_each(|job| answer(job, Ok(()))),
-            Err(error) if error::is_of_the_rows(&error) && group.len() > 1 => {
+    pub(super) fn commit_group(&mut self, group: &mut Vec<WriteRequest>) {
+        match self.commit(group.iter().map(|job| &job.op)) {
+            Ok(()) => group.drain(..).for_each(|job| reply(job, Ok(()))),
+            Err(error) if error::is_row_error(&error) && group.len() > 1 => {
                 debug!(error = %Chain(&error), batches = group.len(), "group failed; trying each batch by itself");
                 for job in group.drain(..) {
-                    let result = self.commit(std::iter::once(&job.work));
-                    answer(job, result);
+                    let result = self.commit(std::iter::once(&job.op));
+                    reply(job, result);
                 }
             }
             // Of the file: the others would only wait as long for the same answer.
-            Err(error) => group.drain(..).for_each(|job| answer(job, Err(error::repeat(&error)))),
+            Err(error) => group.drain(..).for_each(|job| reply(job, Err(error::duplicate(&error)))),
         }
         self.metrics.store_connected.set(i64::from(self.open.is_some()));
     }
 
     /// One transaction, durable when this returns `Ok`.
-    fn commit<'a>(&mut self, works: impl Iterator<Item = &'a Work>) -> Result<(), StoreError> {
+    fn commit<'a>(&mut self, ops: impl Iterator<Item = &'a WriteOp>) -> Result<(), StoreError> {
         let path = self.database.path.clone();
         // The file's clock counts.
         self.connect()?;
-        let (retention, now) = (self.retention.clone(), self.clock.keeping());
+        let (retention, now) = (self.retention.clone(), self.clock.write_time());
         let open = self.connect()?;
         let write = || -> rusqlite::Result<i64> {
             let transaction = open.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for work in works {
-                match work {
-                    Work::Rows(batch) => rows::write(&transaction, batch, now, &retention)?,
-                    Work::Run { change, stored_start } => rows::write_run(&transaction, change, *stored_start)?,
-                    Work::Names { run_id, names } => rows::write_names(&transaction, *run_id, names)?,
-                    Work::Ping => {}
+            for op in ops {
+                match op {
+                    WriteOp::Rows(batch) => rows::write(&transaction, batch, now, &retention)?,
+                    WriteOp::Run { change, stored_start } => rows::write_run(&transaction, change, *stored_start)?,
+                    WriteOp::Names { run_id, names } => rows::write_names(&transaction, *run_id, names)?,
+                    WriteOp::Ping => {}
                 }
             }
             // Within the transaction, so that no other change comes between: a few microseconds, and our own do not count.
@@ -182,10 +182,10 @@ impl Writer {
         match result {
             Ok(_) if replaced => {
                 self.open = None;
-                Err(error::unavailable(Trouble::Replaced(path)))
+                Err(error::unavailable(TransientError::Replaced(path)))
             }
             Err(error) => {
-                if replaced || !error::is_of_the_rows(&error) {
+                if replaced || !error::is_row_error(&error) {
                     self.open = None;
                 }
                 Err(error)
@@ -199,16 +199,16 @@ impl Writer {
         }
     }
 
-    fn connect(&mut self) -> Result<&mut Open, StoreError> {
+    fn connect(&mut self) -> Result<&mut OpenDatabase, StoreError> {
         match self.open.take() {
             Some(open) => Ok(self.open.insert(open)),
             None => {
                 let open = self.database.writer()?;
                 let path = &self.database.path;
-                self.clock = Clock::of(&open.connection).map_err(|e| error::classify(e, path))?;
+                self.clock = Clock::load(&open.connection).map_err(|e| error::classify(e, path))?;
                 // At once: a new file has none yet, and the next start may be one with a wrong clock.
-                self.clock.keep(&open.connection).map_err(|e| error::classify(e, path))?;
-                self.clock_kept = Instant::now();
+                self.clock.save(&open.connection).map_err(|e| error::classify(e, path))?;
+                self.clock_saved_at = Instant::now();
                 self.data_version = None;
                 Ok(self.open.insert(open))
             }
@@ -218,14 +218,14 @@ impl Writer {
     /// Bounded: what is left is deleted a second later.
     fn expire(&mut self) {
         let Some(open) = &self.open else { return };
-        if self.clock_kept.elapsed() >= KEEP_CLOCK_EVERY {
-            self.clock_kept = Instant::now();
+        if self.clock_saved_at.elapsed() >= CLOCK_SAVE_INTERVAL {
+            self.clock_saved_at = Instant::now();
             // Untold, it is only later that rows are deleted.
-            if let Err(error) = self.clock.keep(&open.connection) {
+            if let Err(error) = self.clock.save(&open.connection) {
                 debug!(error = %Chain(&error), "the time is not noted in the database");
             }
         }
-        match self.sweep.step(&open.connection, self.clock.deleting(), EXPIRE_ROWS) {
+        match self.sweep.step(&open.connection, self.clock.expiry_cutoff(), EXPIRE_ROWS) {
             Ok(0) => {}
             Ok(rows) => debug!(rows, "deleted rows that have outlived their time"),
             // Whatever it is, the next write meets it and reports it; rows past their time are not read meanwhile.
@@ -235,19 +235,19 @@ impl Writer {
 }
 
 /// `first`, and what waits behind it, as far as one transaction should go.
-fn gather(first: Job, queue: &mut mpsc::Receiver<Job>, group: &mut Vec<Job>) {
-    let (mut rows, mut bytes) = first.work.size();
+fn collect_group(first: WriteRequest, queue: &mut mpsc::Receiver<WriteRequest>, group: &mut Vec<WriteRequest>) {
+    let (mut rows, mut bytes) = first.op.size();
     group.push(first);
     while rows < GROUP_ROWS && bytes < GROUP_BYTES {
         let Ok(job) = queue.try_recv() else { break };
-        let size = job.work.size();
+        let size = job.op.size();
         rows += size.0;
         bytes += size.1;
         group.push(job);
     }
 }
 
-fn answer(job: Job, result: Result<(), StoreError>) {
+fn reply(job: WriteRequest, result: Result<(), StoreError>) {
     // Nobody waits any more: the caller tries again, and repeating changes nothing.
     let _ = job.done.send(result);
 }

@@ -12,13 +12,13 @@ pub(in crate::wire) struct Checked {
     /// Length of the longest string, as written.
     pub(in crate::wire) longest: usize,
     /// Whether every strict reader takes the text as it is: no non-finite number, no lone surrogate.
-    pub(in crate::wire) plain: bool,
+    pub(in crate::wire) is_strict_json: bool,
 }
 
 struct Scanner<'t> {
     bytes: &'t [u8],
     at: usize,
-    seen: Checked,
+    checked: Checked,
 }
 
 /// Whether `text` is one JSON value within the limits, with nothing but white space around it.
@@ -26,7 +26,7 @@ struct Scanner<'t> {
 /// # Errors
 /// `malformed_json`, `too_deep`, or `too_large` for a map with too many fields, or too many values in all.
 pub(in crate::wire) fn check(text: &str, limits: &Limits) -> Result<Checked, Rejection> {
-    let mut scanner = Scanner { bytes: text.as_bytes(), at: 0, seen: Checked { longest: 0, plain: true } };
+    let mut scanner = Scanner { bytes: text.as_bytes(), at: 0, checked: Checked { longest: 0, is_strict_json: true } };
     // For each open container: whether it is a map, and its items so far.
     let mut open: Vec<(bool, usize)> = Vec::with_capacity(8);
     let mut elements = 0_usize;
@@ -80,7 +80,7 @@ pub(in crate::wire) fn check(text: &str, limits: &Limits) -> Result<Checked, Rej
             open.pop();
         }
     }
-    if scanner.at == scanner.bytes.len() { Ok(scanner.seen) } else { Err(scanner.error()) }
+    if scanner.at == scanner.bytes.len() { Ok(scanner.checked) } else { Err(scanner.error()) }
 }
 
 impl Scanner<'_> {
@@ -129,12 +129,12 @@ impl Scanner<'_> {
         }
     }
 
-    fn word(&mut self, word: &str, plain: bool) -> Result<(), Rejection> {
+    fn word(&mut self, word: &str, is_strict_json: bool) -> Result<(), Rejection> {
         if !self.bytes[self.at..].starts_with(word.as_bytes()) {
             return Err(self.error());
         }
         self.at += word.len();
-        self.seen.plain &= plain;
+        self.checked.is_strict_json &= is_strict_json;
         Ok(())
     }
 
@@ -173,7 +173,7 @@ impl Scanner<'_> {
         }
         // Beyond the doubles: other readers refuse it, so it is written out as what Python makes of it.
         if huge && double(&self.bytes[from..self.at]).is_infinite() {
-            self.seen.plain = false;
+            self.checked.is_strict_json = false;
         }
         Ok(())
     }
@@ -189,7 +189,7 @@ impl Scanner<'_> {
                 _ => return Err(self.error()),
             }
         }
-        self.seen.longest = self.seen.longest.max(self.at - from);
+        self.checked.longest = self.checked.longest.max(self.at - from);
         self.at += 1;
         Ok(())
     }
@@ -204,7 +204,7 @@ impl Scanner<'_> {
                 if (0xd800..0xe000).contains(&unit) {
                     match low_surrogate(self.bytes, self.at) {
                         Some(_) if unit < 0xdc00 => self.at += 6,
-                        _ => self.seen.plain = false,
+                        _ => self.checked.is_strict_json = false,
                     }
                 }
             }

@@ -5,7 +5,7 @@ use super::*;
 /// The rows of a message, and what it says of its run.
 fn rows_of(payload: &[u8]) -> Rows {
     let message = decode(payload, &Limits::default()).unwrap();
-    rows(&message, &decided(&message, RECEIVED), "cascor:training", payload)
+    rows(&message, &resolved(&message, RECEIVED), "cascor:training", payload)
 }
 
 fn metrics_of(payload: &[u8]) -> event::MetricsRow {
@@ -70,9 +70,9 @@ fn a_long_configuration_is_in_the_event_alone() {
     };
     let longest = (1 << 20) / 8;
     let rows = rows_of(&start(longest - 1));
-    assert_eq!(rows.touch.values.config_json.map(|config| config.len()), Some(8 * (longest - 1) + 1));
+    assert_eq!(rows.run_update.values.config_json.map(|config| config.len()), Some(8 * (longest - 1) + 1));
     let rows = rows_of(&start(longest));
-    assert_eq!(rows.touch.values.config_json, None);
+    assert_eq!(rows.run_update.values.config_json, None);
     assert_eq!(event_of(&rows).payload_json.as_bytes(), start(longest), "whole");
 }
 
@@ -99,7 +99,7 @@ fn many_tags_are_in_the_event_and_some_of_them_in_the_run() {
     };
     for (n, length, kept) in [(3, 4, 3), (2_000, 4, 1_024), (100, 1_000, 65)] {
         let rows = rows_of(&tags(n, length));
-        assert_eq!(rows.touch.values.tags.len(), kept, "{n} of {length}");
+        assert_eq!(rows.run_update.values.tags.len(), kept, "{n} of {length}");
         assert_eq!(event_of(&rows).payload_json.as_bytes(), tags(n, length), "whole");
     }
 }
@@ -142,7 +142,7 @@ fn a_long_phase_is_in_rest_json_and_a_long_name_of_a_dataset_in_the_event_alone(
         for dataset in [format!("\"{long}\""), format!("{{\"name\":\"{long}\"}}")] {
             let payload = format!("{{\"type\":\"training_start\",\"dataset\":{dataset}}}");
             let rows = rows_of(payload.as_bytes());
-            assert_eq!(rows.touch.values.dataset_name, fits.then(|| long.clone()), "{bytes}");
+            assert_eq!(rows.run_update.values.dataset_name, fits.then(|| long.clone()), "{bytes}");
             assert_eq!(&*event_of(&rows).payload_json, payload, "whole");
         }
     }
@@ -163,7 +163,7 @@ proptest! {
             packed.extend(text.bytes());
         }
         let payload = [b"\x81\xa1x".to_vec(), packed].concat();
-        let value = Value::Map(Raw { source: Source::Pack(&payload), len: 1 });
+        let value = Value::Map(Raw { encoded: Encoded::Pack(&payload), len: 1 });
         prop_assert_eq!(text_bytes(&payload), value.to_json().len());
         prop_assert!(serde_json::from_str::<Json>(&value.to_json()).is_ok());
     }

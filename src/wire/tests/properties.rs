@@ -39,31 +39,31 @@ impl Serialize for Node {
 }
 
 /// Where a field stands.
-const PLACES: [&[&str]; 5] = [&[], &["data"], &["details"], &["data", "details"], &["data", "metrics"]];
+const SECTION_PATHS: [&[&str]; 5] = [&[], &["data"], &["details"], &["data", "details"], &["data", "metrics"]];
 
 /// One field with its place.
 #[derive(Clone, Debug)]
-struct Placed {
-    place: &'static [&'static str],
+struct FieldSpec {
+    path: &'static [&'static str],
     name: String,
     value: Node,
 }
 
-fn placed(place: &'static [&'static str], name: &str, value: impl Into<Json>) -> Placed {
-    Placed { place, name: name.into(), value: Node::Leaf(value.into()) }
+fn field_at(path: &'static [&'static str], name: &str, value: impl Into<Json>) -> FieldSpec {
+    FieldSpec { path, name: name.into(), value: Node::Leaf(value.into()) }
 }
 
 /// The message of these fields, in this order.
-fn tree(fields: &[Placed]) -> Node {
+fn tree(fields: &[FieldSpec]) -> Node {
     let mut root = Vec::new();
     for field in fields {
         let mut at: &mut Vec<(String, Node)> = &mut root;
-        for step in field.place {
+        for step in field.path {
             if !at.iter().any(|(key, _)| key == step) {
                 at.push(((*step).to_owned(), Node::Map(Vec::new())));
             }
             let found = at.iter_mut().find(|(key, _)| key == step);
-            let Some((_, Node::Map(inner))) = found else { panic!("{step} is a place") };
+            let Some((_, Node::Map(inner))) = found else { panic!("{step} is a path") };
             at = inner;
         }
         at.push((field.name.clone(), field.value.clone()));
@@ -71,16 +71,16 @@ fn tree(fields: &[Placed]) -> Node {
     Node::Map(root)
 }
 
-fn encodings(fields: &[Placed]) -> [Vec<u8>; 2] {
+fn encodings(fields: &[FieldSpec]) -> [Vec<u8>; 2] {
     let tree = tree(fields);
     [serde_json::to_vec(&tree).unwrap(), rmp_serde::to_vec(&tree).unwrap()]
 }
 
-fn shuffled(fields: Vec<Placed>) -> impl Strategy<Value = Vec<Placed>> {
+fn shuffled(fields: Vec<FieldSpec>) -> impl Strategy<Value = Vec<FieldSpec>> {
     Just(fields).prop_shuffle()
 }
 
-fn outcome_of(fields: &[Placed]) -> Outcome {
+fn outcome_of(fields: &[FieldSpec]) -> Outcome {
     let [json, pack] = encodings(fields).map(|payload| decode(&payload, &Limits::default()).unwrap().outcome());
     assert_eq!(json, pack, "{fields:?}");
     json
@@ -188,7 +188,7 @@ proptest! {
         for payload in [serde_json::to_vec(&message).unwrap(), rmp_serde::to_vec(&message).unwrap()] {
             // What intake refuses is a dead letter, whole.
             let message = decode_accepted(&payload).unwrap();
-            let made = format!("{:?}", rows(&message, &decided(&message, RECEIVED), "c", &payload).rows);
+            let made = format!("{:?}", rows(&message, &resolved(&message, RECEIVED), "c", &payload).rows);
             for leaf in &leaves {
                 prop_assert!(made.contains(leaf), "{} of {:?} is not in {}", leaf, map, made);
             }
@@ -197,22 +197,22 @@ proptest! {
 
     #[test]
     fn any_mix_of_claims_is_decided_in_the_order_of_the_contract(
-        picks in prop::collection::vec((any::<bool>(), any::<Index>(), select(&PLACES[..])), 4),
+        picks in prop::collection::vec((any::<bool>(), any::<Index>(), select(&SECTION_PATHS[..])), 4),
         reason in prop::option::of(select(vec![("early_stopping", "completed"), ("it crashed", "failed"), ("whatever", "")])),
         kind in select(vec![("training_end", "completed"), ("training_failed", "failed"), ("run_killed", "stopped")]),
         order: u64,
     ) {
-        let mut fields = vec![placed(&[], "type", kind.0)];
+        let mut fields = vec![field_at(&[], "type", kind.0)];
         let mut expected = None;
-        for (claims, (given, index, place)) in claims().iter().zip(&picks) {
+        for (claims, (given, index, path)) in claims().iter().zip(&picks) {
             if *given {
                 let (name, value, status) = index.get(claims);
-                fields.push(placed(place, name, value.clone()));
+                fields.push(field_at(path, name, value.clone()));
                 expected = expected.or(Some(*status));
             }
         }
         if let Some((text, status)) = reason {
-            fields.push(placed(&["data"], "reason", text));
+            fields.push(field_at(&["data"], "reason", text));
             expected = expected.or(Some(status).filter(|status| !status.is_empty()));
         }
         let turn = order as usize % fields.len();
@@ -226,7 +226,7 @@ proptest! {
             ("exception", "failed"), ("terminated", "stopped"), ("preempted", "stopped")]),
         style: u8,
     ) {
-        let found = outcome_of(&[placed(&[], "type", "run_end"), placed(&["data"], "status", spelled(word, style))]);
+        let found = outcome_of(&[field_at(&[], "type", "run_end"), field_at(&["data"], "status", spelled(word, style))]);
         prop_assert_eq!(found, Outcome { status, known: true });
     }
 
@@ -235,18 +235,18 @@ proptest! {
         absolute in select(vec![json!(1_763_633_700), json!(1_763_633_700_000_i64), json!("2025-11-20T10:15:00Z"),
             json!("2025-11-20T04:15:00-06:00"), json!("Thu, 20 Nov 2025 10:15:00 GMT"), json!("1763633700")]),
         names in (select(vec!["timestamp", "time", "ts", "created_at"]), select(vec!["timestamp", "time", "ts", "created_at"])),
-        places in (select(&PLACES[..]), select(&PLACES[..])),
-        fields in shuffled(vec![placed(&[], "loss", 0.5), placed(&[], "type", "metrics")]),
+        places in (select(&SECTION_PATHS[..]), select(&SECTION_PATHS[..])),
+        fields in shuffled(vec![field_at(&[], "loss", 0.5), field_at(&[], "type", "metrics")]),
         first: bool,
     ) {
         prop_assume!(names.0 != names.1 || places.0 != places.1);
-        let mut both = vec![placed(places.0, names.0, absolute), placed(places.1, names.1, "2025-11-20T04:15:00")];
+        let mut both = vec![field_at(places.0, names.0, absolute), field_at(places.1, names.1, "2025-11-20T04:15:00")];
         if first { both.reverse(); }
         both.extend(fields);
         for payload in encodings(&both) {
             let message = decode(&payload, &Limits::default()).unwrap();
             let time = message.time(RECEIVED, &TimeZone::UTC);
-            prop_assert_eq!((time.event_time, time.own, time.naive), (1_763_633_700_000_000, true, None), "{:?}", both);
+            prop_assert_eq!((time.event_time, time.from_message, time.naive), (1_763_633_700_000_000, true, None), "{:?}", both);
             let row = metrics_of(&payload);
             prop_assert!(row.rest_json.is_some_and(|rest| rest.contains("2025-11-20T04:15:00")), "the other is kept");
         }
@@ -259,7 +259,7 @@ proptest! {
             ("val_accuracy", "val_acc"), ("val_accuracy", "eval/accuracy"), ("learning_rate", "lr")]),
         eighths in -80_i32..80,
         form in 0..4_u8,
-        place in select(&PLACES[..]),
+        path in select(&SECTION_PATHS[..]),
         turn in 0..4_usize,
     ) {
         let x = f64::from(eighths) / 8.0;
@@ -272,12 +272,12 @@ proptest! {
         // A name with a dot may also be a path.
         let mut fields = vec![
             match name.split_once('.').filter(|_| form < 2 && turn % 2 == 0) {
-                Some((outer, inner)) => Placed { place, name: outer.into(), value: Node::Map(vec![(inner.into(), value)]) },
-                None => Placed { place, name: name.into(), value },
+                Some((outer, inner)) => FieldSpec { path, name: outer.into(), value: Node::Map(vec![(inner.into(), value)]) },
+                None => FieldSpec { path, name: name.into(), value },
             },
-            placed(&[], "type", "metrics"),
-            placed(&["data"], "epoch", 3),
-            placed(&[], "host", "gpu-1"),
+            field_at(&[], "type", "metrics"),
+            field_at(&["data"], "epoch", 3),
+            field_at(&[], "host", "gpu-1"),
         ];
         fields.rotate_left(turn);
         for payload in encodings(&fields) {
@@ -297,7 +297,7 @@ proptest! {
         prop_assume!(thousandths % 1_000 != 0);
         let x = thousandths as f64 / 1_000.0;
         let value = if as_text { json!(x.to_string()) } else { json!(x) };
-        for payload in encodings(&[placed(&["data"], name, value), placed(&[], "loss", 1.0)]) {
+        for payload in encodings(&[field_at(&["data"], name, value), field_at(&[], "loss", 1.0)]) {
             let row = metrics_of(&payload);
             let (canonical, column) = if name.contains("epoch") { ("epoch", row.epoch) } else { ("step", row.step) };
             prop_assert_eq!(column, Some(x.trunc() as i32));

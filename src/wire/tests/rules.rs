@@ -5,7 +5,7 @@ use crate::{event::MetricsRow, wire::Outcome};
 
 pub(super) fn metrics_of(payload: &[u8]) -> MetricsRow {
     let message = decode(payload, &Limits::default()).unwrap_or_else(|error| panic!("{error}: {payload:?}"));
-    let made = rows(&message, &decided(&message, RECEIVED), "c", payload);
+    let made = rows(&message, &resolved(&message, RECEIVED), "c", payload);
     match made.rows.into_iter().next() {
         Some(Row::Metrics(row)) => row,
         other => panic!("no metrics: {other:?}"),
@@ -272,7 +272,7 @@ fn latest_values_carry_the_names_of_the_row() {
     let payload = br#"{"epoch":0.33,"step":12.5,"loss":[0.5],"train":{"f1":0.8},"host":"a"}"#;
     let message = decode(payload, &Limits::default()).unwrap();
     let mut text = String::new();
-    latest_json(&message, &decided(&message, RECEIVED), "i", &mut text);
+    latest_json(&message, &resolved(&message, RECEIVED), "i", &mut text);
     let object: Json = serde_json::from_str(&text).unwrap();
     for (name, value) in [
         ("epoch", json!(0)),
@@ -298,8 +298,8 @@ fn what_was_decided_by_older_rules_stays_and_loses_nothing() {
         (naive, r#"{"timestamp":1763633700,"data.timestamp":"2025-11-20T04:15:00"}"#),
         (1_763_633_700_000_000, r#"{"timestamp":"2025-11-20T04:15:00"}"#),
     ] {
-        let decided = Decided { event_time, ..decided(&message, RECEIVED) };
-        let Row::Metrics(row) = rows(&message, &decided, "c", payload).rows.remove(0) else { panic!("no metrics") };
+        let resolved = Resolved { event_time, ..resolved(&message, RECEIVED) };
+        let Row::Metrics(row) = rows(&message, &resolved, "c", payload).rows.remove(0) else { panic!("no metrics") };
         assert_eq!(row.key.timestamp, event_time);
         assert_eq!(parsed(row.rest_json.as_deref()), parsed(Some(rest)));
     }
@@ -317,7 +317,7 @@ fn what_an_older_version_accepted_is_never_rejected_at_replay() {
         r#"{"epoch":5,"cascade_phase":[1]}"#,
     ] {
         let message = decode_accepted(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"));
-        let made = rows(&message, &decided(&message, RECEIVED), "c", text.as_bytes());
+        let made = rows(&message, &resolved(&message, RECEIVED), "c", text.as_bytes());
         assert!(!made.rows.is_empty(), "{text}");
     }
     // An alias that holds no number decides nothing about a network.
@@ -340,7 +340,7 @@ fn a_numpy_scalar_is_a_number_wherever_it_stands() {
     assert_eq!(row.extra.get("train.f1"), Some(&0.25));
     let payload = with(b"\x83\xa4type\xa8topology\xa5nodes\x91\x01\xa7details");
     let message = decode(&payload, &Limits::default()).unwrap();
-    let Row::Topology(row) = rows(&message, &decided(&message, RECEIVED), "c", &payload).rows.remove(0) else {
+    let Row::Topology(row) = rows(&message, &resolved(&message, RECEIVED), "c", &payload).rows.remove(0) else {
         panic!("no topology")
     };
     assert_eq!(row.topology_json, r#"{"nodes":[1],"details":0.25}"#);
@@ -350,6 +350,6 @@ fn a_numpy_scalar_is_a_number_wherever_it_stands() {
 fn of_two_values_of_a_dataset_none_is_lost() {
     let payload = br#"{"type":"dataset","name":"a","num_samples":3,"data":{"num_samples":4}}"#;
     let message = decode(payload, &Limits::default()).unwrap();
-    let made = rows(&message, &decided(&message, RECEIVED), "c", payload).rows;
+    let made = rows(&message, &resolved(&message, RECEIVED), "c", payload).rows;
     assert!(matches!(&made[..], [Row::Dataset(_), Row::Event(_)]), "{made:?}");
 }

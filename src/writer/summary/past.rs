@@ -5,7 +5,7 @@
 
 use super::{Finals, Summary, closed, ended, whole};
 use crate::{
-    event::{RunRow, RunTouch},
+    event::{RunRow, RunUpdate},
     units::Micros,
     writer::{
         columns::{DURATION, END, NEWEST, RESTARTED, each_newest},
@@ -44,7 +44,7 @@ pub struct Wanted {
 #[derive(Clone, Debug)]
 pub struct History {
     /// What its metrics and events say, in no order.
-    pub touches: Vec<RunTouch>,
+    pub touches: Vec<RunUpdate>,
     /// The metrics are complete from this time on.
     pub metrics_from: Micros,
     /// The events are.
@@ -116,7 +116,7 @@ impl Summary {
     }
 
     /// Whether what the event says could go wrong with what is known; cheap, and seldom `true`.
-    pub(super) fn is_doubtful(&self, touch: &RunTouch) -> bool {
+    pub(super) fn is_doubtful(&self, touch: &RunUpdate) -> bool {
         self.past.left > 0
             && (touch.event_time <= self.past.floor
                 || self.past.blind

@@ -115,7 +115,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
             limit: Limit::new(config.in_flight),
             rows_gate: Gate::new("rows", seed),
             runs_gate: Gate::new("runs", seed.rotate_left(17)),
-            restarts: ends.store.restarts(),
+            restarts: ends.store.restart_count(),
             outside_changes,
             doubted_at: None,
             config,
@@ -202,7 +202,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
     fn flow(&self) -> Flow {
         if self.stop.is_stopped() {
             Flow::Stop
-        } else if self.ends.store.restarts() != self.restarts {
+        } else if self.ends.store.restart_count() != self.restarts {
             Flow::Rewind
         } else {
             Flow::Go
@@ -305,7 +305,7 @@ impl<C: Commit, A: Aside> Writer<C, A> {
 
     /// Reads again from where the store cannot have forgotten anything.
     async fn rewind<R: Records>(&mut self, records: &mut R) -> Result<(), WriterError> {
-        self.restarts = self.ends.store.restarts();
+        self.restarts = self.ends.store.restart_count();
         // What is in flight would confirm records of the old count.
         loop {
             tokio::select! {

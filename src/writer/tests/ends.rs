@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use super::support::*;
 use crate::{
-    event::{EventRow, Lifecycle, MetricsRow, Row, RunRow, RunTouch},
+    event::{EventRow, Lifecycle, MetricsRow, Row, RunRow, RunUpdate},
     units::Micros,
     writer::{Config, Content, Decoded, Hold, summary::Summary},
 };
 
-fn touch(time: Micros, lifecycle: Option<Lifecycle>) -> RunTouch {
-    RunTouch { event_time: time, lifecycle, values: Box::default() }
+fn touch(time: Micros, lifecycle: Option<Lifecycle>) -> RunUpdate {
+    RunUpdate { event_time: time, lifecycle, values: Box::default() }
 }
 
 /// A run that another process has written, as seen by one that reads it first or knows it already.
@@ -104,7 +104,7 @@ fn end(offset: u64) -> Decoded {
     let Row::Metrics(MetricsRow { key, .. }) = metrics_row(offset, 0) else { panic!() };
     let row = Row::Event(EventRow { key, r#type: String::new(), payload_json: payload_json.into(), epoch: None });
     let values = Box::new(RunRow { final_train_loss: Some(0.125), ..RunRow::default() });
-    let touch = RunTouch { event_time: key.timestamp, lifecycle: Some(Lifecycle::End("completed")), values };
+    let touch = RunUpdate { event_time: key.timestamp, lifecycle: Some(Lifecycle::End("completed")), values };
     record(offset, vec![row], Some((run_id(0), touch)))
 }
 

@@ -90,7 +90,7 @@ impl Fake {
         let range = query.start.unwrap_or(Micros::MIN)..=query.end.unwrap_or(Micros::MAX);
         let is_wanted = |key: &EventKey| key.run_id == query.run_id && range.contains(&key.timestamp);
         let mut found: Vec<_> = state.rows.values().filter_map(of).filter(|(key, _)| is_wanted(key)).collect();
-        found.sort_by_key(|(key, _)| std::cmp::Reverse(key.place()));
+        found.sort_by_key(|(key, _)| std::cmp::Reverse(key.cursor()));
         Ok(found.into_iter().take(query.limit).map(|(_, row)| row).collect())
     }
 }
@@ -248,7 +248,7 @@ impl Store for Fake {
     fn control_log<'a>(&'a self, _: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<ControlRow>, StoreError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
-    fn restarts(&self) -> u64 {
+    fn restart_count(&self) -> u64 {
         self.restarts.load(Ordering::SeqCst)
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::Instant;
 
 use super::support::*;
-use crate::event::{RunRow, RunTouch};
+use crate::event::{RunRow, RunUpdate};
 use crate::writer::{
     Config, Kept, Letter,
     run::{Found, Job, Known},
@@ -119,7 +119,7 @@ async fn many_runs_of_one_event_each_make_progress() {
 #[test]
 fn a_lower_best_does_not_replace_what_another_process_has_written() {
     let (mut runs, now) = (Runs::new(10, 1 << 20), Instant::now());
-    let accuracy = |time: i64, best: f64, epoch: i32, tag: &str| RunTouch {
+    let accuracy = |time: i64, best: f64, epoch: i32, tag: &str| RunUpdate {
         event_time: time,
         lifecycle: None,
         values: Box::new(RunRow {
@@ -130,7 +130,7 @@ fn a_lower_best_does_not_replace_what_another_process_has_written() {
         }),
     };
     let mut row = RunRow { run_id: run_id(1), ..RunRow::default() };
-    let mut step = |row: &mut RunRow, touch: RunTouch, ticket: u64, at: Instant| {
+    let mut step = |row: &mut RunRow, touch: RunUpdate, ticket: u64, at: Instant| {
         assert!(runs.touch(run_id(1), Says { touch, rows: &[], ticket }, at));
         let mut free = Vec::new();
         while free.is_empty() {
@@ -167,7 +167,7 @@ async fn a_million_runs_are_not_remembered() {
     let now = Instant::now();
     for n in 0..1_000_000u64 {
         assert!(runs.has_room());
-        let touch = RunTouch { event_time: n as i64, ..RunTouch::default() };
+        let touch = RunUpdate { event_time: n as i64, ..RunUpdate::default() };
         assert!(runs.touch(run_id(n), Says { touch, rows: &[], ticket: n }, now));
         assert!(runs.job(now, false).is_some());
         assert!(runs.read(run_id(n), Known::Row(Box::default())).is_empty());

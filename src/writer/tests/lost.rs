@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::support::*;
 use crate::{
-    event::{DatasetRow, EventRow, Lifecycle, MetricsRow, Row, RunRow, RunTouch},
+    event::{DatasetRow, EventRow, Lifecycle, MetricsRow, Row, RunRow, RunUpdate},
     writer::{Config, Content, Decoded, Hold, Letter},
 };
 
@@ -24,7 +24,7 @@ fn begin(offset: u64, run: u64) -> Decoded {
     };
     let dataset = DatasetRow { dataset_id: DATASET, name: Some("two spirals".into()), ..DatasetRow::default() };
     let touch =
-        RunTouch { event_time: offset as i64 * 1_000, lifecycle: Some(Lifecycle::Start), values: Box::new(values) };
+        RunUpdate { event_time: offset as i64 * 1_000, lifecycle: Some(Lifecycle::Start), values: Box::new(values) };
     record(offset, vec![Row::Dataset(dataset)], Some((run_id(run), touch)))
 }
 
@@ -104,7 +104,7 @@ fn lives(offset: u64, lifecycle: Lifecycle) -> Decoded {
     };
     let Row::Metrics(MetricsRow { key, .. }) = metrics_row(offset, 0) else { panic!() };
     let row = Row::Event(EventRow { key, r#type: String::new(), payload_json: payload_json.into(), epoch: None });
-    let touch = RunTouch { event_time: key.timestamp, lifecycle: Some(lifecycle), ..RunTouch::default() };
+    let touch = RunUpdate { event_time: key.timestamp, lifecycle: Some(lifecycle), ..RunUpdate::default() };
     record(offset, vec![row], Some((run_id(0), touch)))
 }
 
@@ -196,7 +196,7 @@ async fn a_row_that_is_not_touched_stays_away() {
 #[tokio::test(start_paused = true)]
 async fn a_record_is_not_passed_before_the_row_that_it_finds_missing_is_back() {
     let again = |offset| {
-        let touch = RunTouch { event_time: 0, ..RunTouch::default() };
+        let touch = RunUpdate { event_time: 0, ..RunUpdate::default() };
         record(offset, vec![metrics_row(offset, 0)], Some((run_id(0), touch)))
     };
     let mut running = rested(vec![begin(0, 0), metrics(1, 1), again(2)], 1, Some(0)).await;

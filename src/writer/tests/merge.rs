@@ -3,7 +3,7 @@
 use proptest::strategy::Strategy;
 
 use crate::{
-    event::{Lifecycle, RunRow, RunTouch},
+    event::{Lifecycle, RunRow, RunUpdate},
     units::Micros,
     writer::{
         summary::{History, Summary},
@@ -13,25 +13,25 @@ use crate::{
 
 const S: Micros = 1_000_000;
 
-fn touch(time: Micros, lifecycle: Option<Lifecycle>, fill: impl FnOnce(&mut RunRow)) -> RunTouch {
+fn touch(time: Micros, lifecycle: Option<Lifecycle>, fill: impl FnOnce(&mut RunRow)) -> RunUpdate {
     let mut values = Box::<RunRow>::default();
     fill(&mut values);
-    RunTouch { event_time: time * S, lifecycle, values }
+    RunUpdate { event_time: time * S, lifecycle, values }
 }
 
-fn seen(time: Micros) -> RunTouch {
+fn seen(time: Micros) -> RunUpdate {
     touch(time, None, |_| ())
 }
 
-fn began(time: Micros) -> RunTouch {
+fn began(time: Micros) -> RunUpdate {
     touch(time, Some(Lifecycle::Start), |_| ())
 }
 
-fn ended(time: Micros, how: &'static str) -> RunTouch {
+fn ended(time: Micros, how: &'static str) -> RunUpdate {
     touch(time, Some(Lifecycle::End(how)), |_| ())
 }
 
-fn accuracy(time: Micros, value: f64, epoch: i32) -> RunTouch {
+fn accuracy(time: Micros, value: f64, epoch: i32) -> RunUpdate {
     touch(time, None, |row| {
         row.final_val_accuracy = Some(value);
         row.final_epoch = Some(epoch);
@@ -39,12 +39,12 @@ fn accuracy(time: Micros, value: f64, epoch: i32) -> RunTouch {
 }
 
 /// What is stored after these events, with the stored row known after `late` of them, and read again after each `restart`.
-pub fn stored(events: &[RunTouch], late: usize, restart: usize) -> RunRow {
+pub fn stored(events: &[RunUpdate], late: usize, restart: usize) -> RunRow {
     replayed(events, |index| index % restart == late % restart, |index| index % restart == restart - 1)
 }
 
 /// The same with the row read before the events that `reads`, and forgotten after those that `forgets`.
-fn replayed(events: &[RunTouch], reads: impl Fn(usize) -> bool, forgets: impl Fn(usize) -> bool) -> RunRow {
+fn replayed(events: &[RunUpdate], reads: impl Fn(usize) -> bool, forgets: impl Fn(usize) -> bool) -> RunRow {
     let mut stored: Option<RunRow> = None;
     let mut summary = Summary::unknown(run_id(0));
     for (index, event) in events.iter().enumerate() {
@@ -67,12 +67,12 @@ fn replayed(events: &[RunTouch], reads: impl Fn(usize) -> bool, forgets: impl Fn
 }
 
 /// Reads what the summary needs and writes what changed, in a store that holds the rows of the events so far.
-fn settle(summary: &mut Summary, stored: &mut Option<RunRow>, events: &[RunTouch]) {
+fn settle(summary: &mut Summary, stored: &mut Option<RunRow>, events: &[RunUpdate]) {
     if !summary.is_loaded() {
         summary.load(stored.clone());
     }
     if let Some(wanted) = summary.wanted() {
-        let is_read = |touch: &&RunTouch| touch.lifecycle.is_some() || touch.event_time >= wanted.from;
+        let is_read = |touch: &&RunUpdate| touch.lifecycle.is_some() || touch.event_time >= wanted.from;
         let touches = events.iter().filter(is_read).cloned().collect();
         summary.recall(History { touches, metrics_from: wanted.from, events_from: Micros::MIN });
         assert_eq!(summary.wanted(), None, "once is enough");
@@ -87,7 +87,7 @@ type Check = fn(&RunRow) -> bool;
 
 #[test]
 fn rows_are_merged_by_value() {
-    let cases: Vec<(&str, Vec<RunTouch>, Check)> = vec![
+    let cases: Vec<(&str, Vec<RunUpdate>, Check)> = vec![
         ("the first event creates a running run", vec![seen(5), seen(7)], |row| {
             row.start_time == Some(5 * S) && row.status.as_deref() == Some("running") && row.end_time.is_none()
         }),
@@ -190,7 +190,7 @@ fn what_says_nothing_new_changes_nothing() {
 const NUMBERS: usize = 5;
 
 /// Metrics (or an end) that say some of the final values, each of its own.
-fn numbers(mut touch: RunTouch, which: u8) -> RunTouch {
+fn numbers(mut touch: RunUpdate, which: u8) -> RunUpdate {
     let values = &mut touch.values;
     let value = touch.event_time / S;
     let said = |column: u8| (which >> column & 1 == 1).then_some(value as f64);
@@ -215,7 +215,7 @@ fn shown(row: &RunRow) -> [Option<i64>; NUMBERS] {
 }
 
 /// Start at 0, metrics at 20, failed at 40, started again at 50, metrics at 60, completed at 80.
-fn a_run_that_failed_once(which: [u8; 4]) -> Vec<RunTouch> {
+fn a_run_that_failed_once(which: [u8; 4]) -> Vec<RunUpdate> {
     vec![
         began(0),
         numbers(seen(20), which[0]),

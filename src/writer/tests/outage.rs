@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::support::*;
 use crate::{
-    event::{EventRow, Lifecycle, MetricsRow, Row, RunRow, RunTouch},
+    event::{EventRow, Lifecycle, MetricsRow, Row, RunRow, RunUpdate},
     writer::{Config, Content, Decoded, Hold},
 };
 
@@ -16,7 +16,7 @@ fn lives(offset: u64, run: u64, lifecycle: Lifecycle) -> Decoded {
     };
     let Row::Metrics(MetricsRow { key, .. }) = metrics_row(offset, run) else { panic!() };
     let row = Row::Event(EventRow { key, r#type: String::new(), payload_json: payload_json.into(), epoch: None });
-    let touch = RunTouch { event_time: key.timestamp, lifecycle: Some(lifecycle), ..RunTouch::default() };
+    let touch = RunUpdate { event_time: key.timestamp, lifecycle: Some(lifecycle), ..RunUpdate::default() };
     record(offset, vec![row], Some((run_id(run), touch)))
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::support::*;
 use crate::{
-    event::{EventKey, EventRow, Lifecycle, MetricsRow, Row, RunRow, RunTouch},
+    event::{EventKey, EventRow, Lifecycle, MetricsRow, Row, RunRow, RunUpdate},
     writer::{Config, Content, Decoded, Hold, Kept, Letter, summary::Summary},
 };
 
@@ -12,7 +12,7 @@ fn says(offset: u64, fill: impl FnOnce(&mut RunRow)) -> Decoded {
     let mut values = Box::<RunRow>::default();
     fill(&mut values);
     let lifecycle = (offset == 0).then_some(Lifecycle::Start);
-    let touch = RunTouch { event_time: offset as i64 * 1_000, lifecycle, values };
+    let touch = RunUpdate { event_time: offset as i64 * 1_000, lifecycle, values };
     record(offset, vec![metrics_row(offset, 0)], Some((run_id(0), touch)))
 }
 
@@ -95,7 +95,7 @@ async fn neither_an_older_value_nor_a_wait_for_the_history_moves_the_blame() {
 fn a_refused_final_value_gives_way_to_the_next_and_is_not_restored() {
     let touch = |time, lifecycle, loss| {
         let values = Box::new(RunRow { final_train_loss: Some(loss), ..RunRow::default() });
-        RunTouch { event_time: time, lifecycle, values }
+        RunUpdate { event_time: time, lifecycle, values }
     };
     let mut summary = Summary::unknown(run_id(0));
     summary.load(None);

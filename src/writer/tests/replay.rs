@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, sync::atomic::Ordering, time::Duratio
 
 use super::{merge, support::*};
 use crate::{
-    event::{EventRow, Lifecycle, Row, RunRow, RunTouch},
+    event::{EventRow, Lifecycle, Row, RunRow, RunUpdate},
     writer::{Config, Content, Decoded, Hold},
 };
 
@@ -41,7 +41,7 @@ fn log(kinds: &[(u8, u8)]) -> Vec<Decoded> {
 }
 
 fn expected_runs(log: &[Decoded]) -> HashMap<uuid::Uuid, RunRow> {
-    let mut touches: HashMap<_, Vec<RunTouch>> = HashMap::new();
+    let mut touches: HashMap<_, Vec<RunUpdate>> = HashMap::new();
     for record in log {
         if let Content::Rows { touch: Some((run_id, touch)), .. } = &record.content {
             touches.entry(*run_id).or_default().push(touch.clone());

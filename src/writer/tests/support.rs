@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 pub use super::fake::*;
 use crate::{
-    event::{EventKey, MetricsRow, Row, RunRow, RunTouch},
+    event::{EventKey, MetricsRow, Row, RunRow, RunUpdate},
     lifecycle::{Signal, Stopper},
     metrics::Metrics,
     store::{BoxError, Problem},
@@ -162,7 +162,7 @@ pub fn metrics(offset: u64, run: u64) -> Decoded {
     record(
         offset,
         vec![metrics_row(offset, run)],
-        Some((run_id(run), RunTouch { event_time: time, lifecycle: None, values: Box::new(values) })),
+        Some((run_id(run), RunUpdate { event_time: time, lifecycle: None, values: Box::new(values) })),
     )
 }
 
@@ -184,6 +184,6 @@ pub fn metrics_row(offset: u64, run: u64) -> Row {
     })
 }
 
-pub fn record(offset: u64, rows: Vec<Row>, touch: Option<(Uuid, RunTouch)>) -> Decoded {
+pub fn record(offset: u64, rows: Vec<Row>, touch: Option<(Uuid, RunUpdate)>) -> Decoded {
     Decoded { offset, received_at: offset as i64, content: Content::Rows { rows, touch } }
 }

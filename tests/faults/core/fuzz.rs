@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use crate::{
-    event::{Decided, Row},
+    event::{Resolved, Row},
     frame::SetAside,
     harness::{Budget, Tried, each},
     image,
@@ -109,8 +109,13 @@ fn message(bytes: &[u8], limits: &Limits) -> bool {
     };
     let time = message.time(RECEIVED, &jiff::tz::TimeZone::UTC);
     let run_id = message.run_id().unwrap_or_default();
-    let decided =
-        Decided { run_id, event_time: time.event_time, received_at: RECEIVED, own_time: time.own, opened: false };
+    let decided = Resolved {
+        run_id,
+        event_time: time.event_time,
+        received_at: RECEIVED,
+        has_event_time: time.from_message,
+        opened_run: false,
+    };
     let mut latest = String::new();
     wire::latest_json(&message, &decided, "host", &mut latest);
     object(&latest);
@@ -120,7 +125,7 @@ fn message(bytes: &[u8], limits: &Limits) -> bool {
     let rows = wire::rows(&message, &decided, "cascor:training", bytes);
     let texts = rows.rows.iter().map(check).sum::<usize>() + latest.len() + canonical.len();
     assert!(texts < 64 * bytes.len() + 8_192, "{texts} bytes of text from {}", bytes.len());
-    rows.touch.values.config_json.iter().for_each(|text| value(text));
+    rows.run_update.values.config_json.iter().for_each(|text| value(text));
     // As the writer reads it back: under the widest limits.
     let wide = Limits::NONE;
     let again = wire::decode(bytes, &wide).expect("accepted before");

@@ -11,7 +11,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    event::Decided,
+    event::Resolved,
     metrics::Metrics,
     random::Random,
     sim::Sim,
@@ -54,13 +54,13 @@ pub fn next(reader: &mut Reader) -> Option<Chunk> {
 use std::future::Future;
 
 /// The fields of a record that tell which one it is.
-pub fn decided(uid: u64) -> Decided {
-    Decided {
+pub fn decided(uid: u64) -> Resolved {
+    Resolved {
         run_id: Uuid::from_u64_pair(uid, !uid),
         event_time: uid as i64 * 3,
         received_at: 1_763_633_700_000_000 + uid as i64,
-        own_time: uid.is_multiple_of(2),
-        opened: uid.is_multiple_of(3),
+        has_event_time: uid.is_multiple_of(2),
+        opened_run: uid.is_multiple_of(3),
     }
 }
 

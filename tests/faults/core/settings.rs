@@ -1,6 +1,6 @@
 //! Mutated configuration files. The library as it is, not optimised: what it calls is.
 
-use cascor_ingest::config::{Sources, load};
+use cascor_ingest::config::{ConfigSources, load};
 
 use crate::{
     harness::{Budget, Tried, each},
@@ -42,7 +42,7 @@ fn files(budget: &Budget, kind: &str, folders: &[&str]) -> Tried {
         let env = [("HOME".to_owned(), "/home/x".to_owned()), ("PASSWORD".to_owned(), "p".to_owned())];
         let read = |bytes: &[u8], path: &std::path::Path| {
             std::fs::write(path, bytes).unwrap();
-            load(&Sources { file: Some(path.to_owned()), env: env.clone().into(), flags: Vec::new() })
+            load(&ConfigSources { file: Some(path.to_owned()), env: env.clone().into(), flags: Vec::new() })
         };
         match read(&bytes, &path) {
             Ok(first) => {

@@ -21,9 +21,9 @@ fn batch_of(rows: Vec<MetricsRow>) -> Batch {
     Batch { table: Table::Metrics, partition, rows: rows.into_iter().map(Row::Metrics).collect() }
 }
 
-fn serve(writer: &mut Writer, rows: Vec<MetricsRow>) {
-    let (job, mut answer) = job(batch_of(rows));
-    writer.serve(&mut vec![job]);
+fn write_rows(writer: &mut Writer, rows: Vec<MetricsRow>) {
+    let (job, mut answer) = write_request(batch_of(rows));
+    writer.commit_group(&mut vec![job]);
     answer.try_recv().unwrap().unwrap();
 }
 
@@ -83,13 +83,13 @@ fn a_row_that_is_written_again_has_its_last_texts_alone() {
     let mut writer = fixture.writer(Retention::default());
     let (run_id, at) = (Uuid::new_v4(), now());
     let other = row(run_id, at + 1, Some(5_000));
-    serve(&mut writer, vec![other.clone()]);
+    write_rows(&mut writer, vec![other.clone()]);
     let versions =
         [(Some(9_000), 9_000), (Some(6_000), 10), (Some(10), 9_000), (Some(10), 10), (None, 0), (Some(9_000), 0)];
     for (rest, extra) in versions {
         let row = MetricsRow { extra: numbers(extra), ..row(run_id, at, rest) };
         for _ in 0..2 {
-            serve(&mut writer, vec![row.clone()]);
+            write_rows(&mut writer, vec![row.clone()]);
             let read =
                 read::metrics(&writer.open.as_ref().unwrap().connection, &RangeQuery::newest(run_id, 9)).unwrap();
             assert!(read == [other.clone(), row.clone()], "{rest:?}, {extra}");
@@ -105,7 +105,7 @@ fn a_row_that_comes_twice_in_a_batch_has_its_last_texts_alone() {
     let mut writer = fixture.writer(Retention::default());
     let (run_id, at) = (Uuid::new_v4(), now());
     let [long, short] = [Some(9_000), Some(10)].map(|rest| row(run_id, at, rest));
-    serve(&mut writer, vec![long, short.clone()]);
+    write_rows(&mut writer, vec![long, short.clone()]);
     let read = read::metrics(&writer.open.as_ref().unwrap().connection, &RangeQuery::newest(run_id, 9)).unwrap();
     assert!(read == [short]);
     assert_eq!(fixture.count("training_metrics_long"), 0);
@@ -147,9 +147,9 @@ fn long_texts_expire_with_their_rows() {
     let fixture = Fixture::new();
     let mut writer = fixture.writer(Retention { metrics: Duration::from_micros(1), ..Retention::default() });
     let (run_id, at) = (Uuid::new_v4(), now());
-    serve(&mut writer, (0..10).map(|n| row(run_id, at + n, Some(5_000))).collect());
+    write_rows(&mut writer, (0..10).map(|n| row(run_id, at + n, Some(5_000))).collect());
     writer.retention.metrics = Duration::ZERO;
-    serve(&mut writer, vec![row(run_id, at + 10, Some(5_000))]);
+    write_rows(&mut writer, vec![row(run_id, at + 10, Some(5_000))]);
     let connection = &writer.open.as_ref().unwrap().connection;
     let mut sweep = expire::Sweep::default();
     for left in [8, 5, 2, 1, 1] {
@@ -173,11 +173,11 @@ fn rows_beside_long_ones_cost_what_others_cost() {
         let fixture = Fixture::new();
         let mut writer = fixture.writer(Retention::default());
         let (run_id, at) = (Uuid::new_v4(), now());
-        serve(&mut writer, vec![row(run_id, at, neighbours)]);
-        serve(&mut writer, vec![row(run_id, at + 100_000, neighbours)]);
+        write_rows(&mut writer, vec![row(run_id, at, neighbours)]);
+        write_rows(&mut writer, vec![row(run_id, at + 100_000, neighbours)]);
         let (before, began) = (bytes_read(), Instant::now());
         for batch in 0..20 {
-            serve(&mut writer, (0..100).map(|n| row(run_id, at + 1 + 100 * batch + n, Some(10))).collect());
+            write_rows(&mut writer, (0..100).map(|n| row(run_id, at + 1 + 100 * batch + n, Some(10))).collect());
         }
         println!("{neighbours:?}: {:?}, {} bytes read", began.elapsed(), bytes_read() - before);
         bytes_read() - before

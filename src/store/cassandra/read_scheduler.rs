@@ -8,36 +8,36 @@ use std::time::Duration;
 use tokio::{sync::watch, task::yield_now, time::timeout};
 
 /// Rows after which others go first, about: where a page of the server ends.
-pub(super) const PIECE: usize = 1_000;
+pub(super) const YIELD_ROWS: usize = 1_000;
 /// How long a piece waits: about as long as a page takes. More would make a curve of many pieces last for ever beside a reader who
 /// never rests.
-const PATIENCE: Duration = Duration::from_millis(10);
+const NEXT_PAGE_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// How many read.
 #[derive(Debug, Default)]
-pub(super) struct Turns(watch::Sender<usize>);
+pub(super) struct ReadScheduler(watch::Sender<usize>);
 
 /// One of those, while it lives.
 #[derive(Debug)]
-pub(super) struct Turn<'t>(&'t Turns);
+pub(super) struct ReadGuard<'t>(&'t ReadScheduler);
 
-impl Turns {
+impl ReadScheduler {
     /// To read the first piece, which for most is all: it waits for nobody.
-    pub(super) fn begin(&self) -> Turn<'_> {
+    pub(super) fn start(&self) -> ReadGuard<'_> {
         self.0.send_modify(|reading| *reading += 1);
-        Turn(self)
+        ReadGuard(self)
     }
 
-    /// To read the next: when nobody reads, or after [`PATIENCE`].
-    pub(super) async fn go_on(&self) -> Turn<'_> {
+    /// To read the next: when nobody reads, or after [`NEXT_PAGE_TIMEOUT`].
+    pub(super) async fn next_page(&self) -> ReadGuard<'_> {
         // Whoever has waited for the last piece to end is asked first.
         yield_now().await;
-        let _ = timeout(PATIENCE, self.0.subscribe().wait_for(|reading| *reading == 0)).await;
-        self.begin()
+        let _ = timeout(NEXT_PAGE_TIMEOUT, self.0.subscribe().wait_for(|reading| *reading == 0)).await;
+        self.start()
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for ReadGuard<'_> {
     fn drop(&mut self) {
         self.0.0.send_modify(|reading| *reading -= 1);
     }
@@ -53,37 +53,37 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_long_read_waits_for_others_but_not_for_one_that_hangs() {
-        let turns = Turns::default();
+        let scheduler = ReadScheduler::default();
         let start = Instant::now();
-        drop(turns.go_on().await);
-        let (first, second) = (turns.begin(), turns.begin());
+        drop(scheduler.next_page().await);
+        let (first, second) = (scheduler.start(), scheduler.start());
         assert_eq!(start.elapsed(), Duration::ZERO);
         drop(first);
-        let (_, ()) = tokio::join!(turns.go_on(), async {
-            tokio::time::sleep(PATIENCE / 2).await;
+        let (_, ()) = tokio::join!(scheduler.next_page(), async {
+            tokio::time::sleep(NEXT_PAGE_TIMEOUT / 2).await;
             drop(second);
         });
-        assert!((PATIENCE / 2..PATIENCE).contains(&start.elapsed()));
-        let _hangs = turns.begin();
+        assert!((NEXT_PAGE_TIMEOUT / 2..NEXT_PAGE_TIMEOUT).contains(&start.elapsed()));
+        let _hangs = scheduler.start();
         let start = Instant::now();
-        turns.go_on().await;
-        assert!(start.elapsed() >= PATIENCE);
+        scheduler.next_page().await;
+        assert!(start.elapsed() >= NEXT_PAGE_TIMEOUT);
     }
 
     #[tokio::test(start_paused = true)]
     async fn of_two_long_reads_none_reads_beside_the_other() {
-        let turns = Arc::new(Turns::default());
-        let read = async |turns: Arc<Turns>| {
+        let scheduler = Arc::new(ReadScheduler::default());
+        let read = async |scheduler: Arc<ReadScheduler>| {
             for _ in 0..10 {
-                let turn = turns.go_on().await;
-                assert_eq!(*turns.0.borrow(), 1);
-                tokio::time::sleep(PATIENCE * 2 / 3).await;
-                drop(turn);
+                let guard = scheduler.next_page().await;
+                assert_eq!(*scheduler.0.borrow(), 1);
+                tokio::time::sleep(NEXT_PAGE_TIMEOUT * 2 / 3).await;
+                drop(guard);
             }
         };
         let mut both = JoinSet::new();
-        both.spawn(read(Arc::clone(&turns)));
-        both.spawn(read(turns));
+        both.spawn(read(Arc::clone(&scheduler)));
+        both.spawn(read(scheduler));
         both.join_all().await;
     }
 }
