@@ -19,7 +19,7 @@ use axum::{
 };
 
 use super::{
-    Config, Sight, anonymous_body,
+    ApiState, Config, anonymous_body,
     audit::Refusal,
     client::ClientAddress,
     config::AnonymousRead,
@@ -29,7 +29,7 @@ use super::{
     recheck::Recheck,
     session::Session,
     target::{self, is_loopback, is_proxied},
-    tokens::{Keyring, Token},
+    tokens::{Token, TokenStore},
 };
 use crate::frame::SOURCE_HTTP;
 
@@ -63,7 +63,7 @@ impl Scope {
 
 /// The rule in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum AccessPolicy {
     /// Bound to loopback.
     Loopback,
     /// Bound to an address that others reach.
@@ -72,7 +72,7 @@ pub enum Access {
     Internal,
 }
 
-impl Access {
+impl AccessPolicy {
     /// The rule for an address to listen on.
     pub fn at(listen: &str) -> Self {
         let loopback = listen.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
@@ -131,7 +131,7 @@ impl Access {
 }
 
 /// Whether a token goes far enough.
-fn allows(token: &Token, scope: Scope) -> Result<(), ApiError> {
+fn require_scope(token: &Token, scope: Scope) -> Result<(), ApiError> {
     if token.scope == scope || token.scope == Scope::Admin {
         return Ok(());
     }
@@ -161,7 +161,7 @@ impl Caller {
     }
 
     /// Whether the token, and the session, that let it in still would, as far as is known without asking Redis.
-    pub fn is_in_force(&self, keys: &Keyring) -> bool {
+    pub fn is_in_force(&self, keys: &TokenStore) -> bool {
         let session = |session| keys.sessions().is_ok_and(|sessions| sessions.is_in_force(session));
         self.token.as_ref().is_none_or(|token| keys.has(token)) && self.session.as_ref().is_none_or(session)
     }
@@ -181,33 +181,33 @@ impl Refused {
     }
 
     /// For a page of another site.
-    pub fn of_page(caller: &Caller, error: ApiError) -> Self {
+    pub fn cross_site(caller: &Caller, error: ApiError) -> Self {
         Self { error, why: Refusal::Origin, name: caller.name().map(str::to_owned) }
     }
 
     /// For a token that is one, and is not enough.
-    fn of(token: &Token, why: Refusal) -> impl FnOnce(ApiError) -> Self {
+    fn for_token(token: &Token, why: Refusal) -> impl FnOnce(ApiError) -> Self {
         let name = Some(token.name.clone());
         move |error| Self { error, why, name }
     }
 }
 
 /// Who asks, if it may. `Err` with 503: that cannot be found out now.
-pub async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<Caller, Refused> {
-    if scope == Scope::Open || sight.access == Access::Internal {
+pub async fn check(state: &ApiState, scope: Scope, headers: &HeaderMap) -> Result<Caller, Refused> {
+    if scope == Scope::Open || state.access == AccessPolicy::Internal {
         return Ok(Caller::default());
     }
-    target::check_trusted(&sight.config, headers).map_err(|error| Refused::new(Refusal::Origin, error))?;
+    target::check_trusted(&state.config, headers).map_err(|error| Refused::new(Refusal::Origin, error))?;
     // Where there are no tokens, one that is sent is no reason to send anybody away.
-    let tokens = sight.keys.is_used();
+    let tokens = state.token_store.has_tokens();
     let wrong = |error| Refused::new(Refusal::WrongToken, error);
-    if tokens && let Some(token) = sight.keys.bearer(headers).map_err(wrong)? {
+    if tokens && let Some(token) = state.token_store.bearer(headers).map_err(wrong)? {
         if scope != Scope::SignIn {
-            allows(&token, scope).map_err(Refused::of(&token, Refusal::Scope))?;
+            require_scope(&token, scope).map_err(Refused::for_token(&token, Refusal::Scope))?;
         }
         return Ok(Caller { token: Some(token), session: None });
     }
-    let refused = match sight.access.without_token(scope, tokens, headers, &sight.config) {
+    let refused = match state.access.without_token(scope, tokens, headers, &state.config) {
         Ok(()) => return Ok(Caller::default()),
         Err(refused) => refused,
     };
@@ -217,12 +217,12 @@ pub async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<C
     if tokens
         && scope != Scope::SignIn
         && let Some(session) =
-            sight.keys.sessions().map_err(unknown)?.find(headers, &sight.keys).await.map_err(unknown)?
+            state.token_store.sessions().map_err(unknown)?.find(headers, &state.token_store).await.map_err(unknown)?
     {
         let token = session.token.clone();
-        allows(&token, scope).map_err(Refused::of(&token, Refusal::Scope))?;
+        require_scope(&token, scope).map_err(Refused::for_token(&token, Refusal::Scope))?;
         if scope != Scope::Read {
-            session.prove(headers, &sight.config).map_err(Refused::of(&token, Refusal::Origin))?;
+            session.verify_csrf(headers, &state.config).map_err(Refused::for_token(&token, Refusal::Origin))?;
         }
         return Ok(Caller { token: Some(token), session: Some(session) });
     }
@@ -230,59 +230,59 @@ pub async fn check(sight: &Sight, scope: Scope, headers: &HeaderMap) -> Result<C
 }
 
 /// Whether a request carries a token that is in force; with `sessions` (which asks Redis) or a session.
-pub async fn is_authenticated(sight: &Sight, headers: &HeaderMap, sessions: bool) -> bool {
-    if !sight.keys.is_used() {
+pub async fn is_authenticated(state: &ApiState, headers: &HeaderMap, sessions: bool) -> bool {
+    if !state.token_store.has_tokens() {
         return false;
     }
     if headers.contains_key(header::AUTHORIZATION) {
-        return sight.keys.bearer(headers).is_ok_and(|token| token.is_some());
+        return state.token_store.bearer(headers).is_ok_and(|token| token.is_some());
     }
-    match sight.keys.sessions() {
-        Ok(found) if sessions => found.find(headers, &sight.keys).await.is_ok_and(|session| session.is_some()),
+    match state.token_store.sessions() {
+        Ok(found) if sessions => found.find(headers, &state.token_store).await.is_ok_and(|session| session.is_some()),
         _ => false,
     }
 }
 
 /// The check as a layer of a route.
-pub async fn guard(State((sight, scope)): State<(Sight, Scope)>, request: Request, next: Next) -> Response {
+pub async fn guard(State((state, scope)): State<(ApiState, Scope)>, request: Request, next: Next) -> Response {
     let client = request.extensions().get().copied();
-    let checked = check(&sight, scope, request.headers()).await;
-    let checked = checked.and_then(|caller| fetch_site::check(&sight, &request, &caller).map(|()| caller));
+    let checked = check(&state, scope, request.headers()).await;
+    let checked = checked.and_then(|caller| fetch_site::check(&state, &request, &caller).map(|()| caller));
     let caller = match checked {
         Ok(caller) => caller,
-        Err(refused) => return refusal(&sight, refused, client).into_response(),
+        Err(refused) => return refusal(&state, refused, client).into_response(),
     };
-    let mut request = match bounded(&sight, scope, &caller, request).await {
+    let mut request = match bound_body(&state, scope, &caller, request).await {
         Ok(request) => request,
         Err(refused) => return refused.into_response(),
     };
     // What is read may be a stream, and goes on only while its reader may read.
-    let again = (scope == Scope::Read).then(|| Recheck::new(&sight, request.headers(), &caller));
+    let recheck = (scope == Scope::Read).then(|| Recheck::new(&state, request.headers(), &caller));
     request.extensions_mut().insert(caller);
     let response = next.run(request).await;
-    match again {
-        Some(again) => again.attach(response),
+    match recheck {
+        Some(recheck) => recheck.attach(response),
         None => response,
     }
 }
 
 /// The request, with its body read within the limits for clients without a token.
-async fn bounded(sight: &Sight, scope: Scope, caller: &Caller, request: Request) -> Result<Request, ApiError> {
+async fn bound_body(state: &ApiState, scope: Scope, caller: &Caller, request: Request) -> Result<Request, ApiError> {
     let has_none = matches!(scope, Scope::Open | Scope::Read);
-    if has_none || caller.token.is_some() || sight.access == Access::Internal {
+    if has_none || caller.token.is_some() || state.access == AccessPolicy::Internal {
         return Ok(request);
     }
-    anonymous_body::read(&sight.config, request).await
+    anonymous_body::read(&state.config, request).await
 }
 
 /// Writes a refusal down, and says what is answered.
-fn refusal(sight: &Sight, refused: Refused, client: Option<ClientAddress>) -> ApiError {
+fn refusal(state: &ApiState, refused: Refused, client: Option<ClientAddress>) -> ApiError {
     match refused.why {
-        Refusal::WrongToken => sight.keys.wrong_token(client),
+        Refusal::WrongToken => state.token_store.wrong_token(client),
         // It could not be found out.
         _ if refused.error.status().is_server_error() => refused.error,
         why => {
-            sight.keys.audit().refused(why, refused.name.as_deref(), client);
+            state.token_store.audit().refused(why, refused.name.as_deref(), client);
             refused.error
         }
     }
@@ -296,26 +296,26 @@ mod tests {
     fn only_a_client_that_means_this_machine_gets_in() {
         let config = Config { allow_origins: vec!["*".into(), "http://dash.example".into()], ..Config::default() };
         for (access, scope, host, origin, allowed) in [
-            (Access::Loopback, Scope::Read, Some("127.0.0.1:8050"), None, true),
-            (Access::Loopback, Scope::Read, Some("localhost"), None, true),
-            (Access::Loopback, Scope::Read, Some("[::1]:8050"), None, true),
-            (Access::Loopback, Scope::Read, Some("evil.example:8050"), None, false),
-            (Access::Loopback, Scope::Read, Some("127.0.0.1.evil.example"), None, false),
-            (Access::Loopback, Scope::Read, None, None, false),
-            (Access::Loopback, Scope::Read, Some("localhost"), Some("http://evil.example"), true),
-            (Access::Loopback, Scope::Admin, Some("localhost:8050"), Some("http://evil.example"), false),
-            (Access::Loopback, Scope::Admin, Some("localhost:8050"), Some("null"), false),
-            (Access::Loopback, Scope::Admin, Some("localhost:8050"), Some("http://localhost:8050"), true),
-            (Access::Loopback, Scope::Admin, Some("localhost:8050"), None, true),
+            (AccessPolicy::Loopback, Scope::Read, Some("127.0.0.1:8050"), None, true),
+            (AccessPolicy::Loopback, Scope::Read, Some("localhost"), None, true),
+            (AccessPolicy::Loopback, Scope::Read, Some("[::1]:8050"), None, true),
+            (AccessPolicy::Loopback, Scope::Read, Some("evil.example:8050"), None, false),
+            (AccessPolicy::Loopback, Scope::Read, Some("127.0.0.1.evil.example"), None, false),
+            (AccessPolicy::Loopback, Scope::Read, None, None, false),
+            (AccessPolicy::Loopback, Scope::Read, Some("localhost"), Some("http://evil.example"), true),
+            (AccessPolicy::Loopback, Scope::Admin, Some("localhost:8050"), Some("http://evil.example"), false),
+            (AccessPolicy::Loopback, Scope::Admin, Some("localhost:8050"), Some("null"), false),
+            (AccessPolicy::Loopback, Scope::Admin, Some("localhost:8050"), Some("http://localhost:8050"), true),
+            (AccessPolicy::Loopback, Scope::Admin, Some("localhost:8050"), None, true),
             // A listed origin is trusted, as long as it means this machine.
-            (Access::Loopback, Scope::Admin, Some("localhost:8050"), Some("http://dash.example"), true),
-            (Access::Loopback, Scope::Admin, Some("dash.example"), Some("http://dash.example"), false),
-            (Access::Network, Scope::Read, Some("localhost"), Some("http://dash.example"), false),
-            (Access::Network, Scope::Read, Some("localhost"), None, false),
-            (Access::Network, Scope::Admin, Some("localhost"), None, false),
-            (Access::Network, Scope::Open, None, None, true),
-            (Access::Loopback, Scope::SignIn, Some("evil.example"), None, false),
-            (Access::Loopback, Scope::SignIn, Some("localhost"), None, true),
+            (AccessPolicy::Loopback, Scope::Admin, Some("localhost:8050"), Some("http://dash.example"), true),
+            (AccessPolicy::Loopback, Scope::Admin, Some("dash.example"), Some("http://dash.example"), false),
+            (AccessPolicy::Network, Scope::Read, Some("localhost"), Some("http://dash.example"), false),
+            (AccessPolicy::Network, Scope::Read, Some("localhost"), None, false),
+            (AccessPolicy::Network, Scope::Admin, Some("localhost"), None, false),
+            (AccessPolicy::Network, Scope::Open, None, None, true),
+            (AccessPolicy::Loopback, Scope::SignIn, Some("evil.example"), None, false),
+            (AccessPolicy::Loopback, Scope::SignIn, Some("localhost"), None, true),
         ] {
             let mut headers = HeaderMap::new();
             let pairs = [(header::HOST, host), (header::ORIGIN, origin)];
@@ -328,12 +328,12 @@ mod tests {
     #[test]
     fn with_tokens_changing_needs_one_and_signing_in_does_not() {
         for (access, scope, host, origin, status) in [
-            (Access::Loopback, Scope::Read, "localhost", None, Some(StatusCode::UNAUTHORIZED)),
-            (Access::Loopback, Scope::Read, "dash.example", None, Some(StatusCode::UNAUTHORIZED)),
-            (Access::Loopback, Scope::Admin, "localhost", None, Some(StatusCode::UNAUTHORIZED)),
-            (Access::Network, Scope::Read, "dash.example", None, Some(StatusCode::UNAUTHORIZED)),
-            (Access::Network, Scope::SignIn, "dash.example", Some("https://dash.example"), None),
-            (Access::Network, Scope::SignIn, "dash.example", Some("https://evil.example"), Some(StatusCode::FORBIDDEN)),
+            (AccessPolicy::Loopback, Scope::Read, "localhost", None, Some(StatusCode::UNAUTHORIZED)),
+            (AccessPolicy::Loopback, Scope::Read, "dash.example", None, Some(StatusCode::UNAUTHORIZED)),
+            (AccessPolicy::Loopback, Scope::Admin, "localhost", None, Some(StatusCode::UNAUTHORIZED)),
+            (AccessPolicy::Network, Scope::Read, "dash.example", None, Some(StatusCode::UNAUTHORIZED)),
+            (AccessPolicy::Network, Scope::SignIn, "dash.example", Some("https://dash.example"), None),
+            (AccessPolicy::Network, Scope::SignIn, "dash.example", Some("https://evil"), Some(StatusCode::FORBIDDEN)),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().unwrap());
@@ -360,7 +360,7 @@ mod tests {
                 let mut headers = HeaderMap::new();
                 headers.insert(header::HOST, "127.0.0.1:8050".parse().unwrap());
                 headers.insert(header, "10.0.0.1".parse().unwrap());
-                let checked = Access::Loopback.without_token(scope, tokens, &headers, &config).err();
+                let checked = AccessPolicy::Loopback.without_token(scope, tokens, &headers, &config).err();
                 let answered = checked.map(|refused| refused.into_response().status());
                 assert_eq!(answered, status, "{header} {scope:?} {tokens}");
             }
@@ -371,10 +371,10 @@ mod tests {
     fn with_tokens_reading_stays_open_only_where_that_is_configured() {
         let config = Config { anonymous_read: AnonymousRead::Loopback, ..Config::default() };
         for (access, scope, host, status) in [
-            (Access::Loopback, Scope::Read, "localhost", None),
-            (Access::Loopback, Scope::Read, "dash.example", Some(StatusCode::FORBIDDEN)),
-            (Access::Loopback, Scope::Admin, "localhost", Some(StatusCode::UNAUTHORIZED)),
-            (Access::Network, Scope::Read, "localhost", Some(StatusCode::UNAUTHORIZED)),
+            (AccessPolicy::Loopback, Scope::Read, "localhost", None),
+            (AccessPolicy::Loopback, Scope::Read, "dash.example", Some(StatusCode::FORBIDDEN)),
+            (AccessPolicy::Loopback, Scope::Admin, "localhost", Some(StatusCode::UNAUTHORIZED)),
+            (AccessPolicy::Network, Scope::Read, "localhost", Some(StatusCode::UNAUTHORIZED)),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().unwrap());
@@ -386,14 +386,14 @@ mod tests {
     #[test]
     fn the_rule_follows_the_address() {
         for (listen, access) in [
-            ("127.0.0.1:8050", Access::Loopback),
-            ("127.9.9.9:1", Access::Loopback),
-            ("[::1]:8050", Access::Loopback),
-            ("0.0.0.0:8050", Access::Network),
-            ("10.0.0.1:8050", Access::Network),
-            ("", Access::Network),
+            ("127.0.0.1:8050", AccessPolicy::Loopback),
+            ("127.9.9.9:1", AccessPolicy::Loopback),
+            ("[::1]:8050", AccessPolicy::Loopback),
+            ("0.0.0.0:8050", AccessPolicy::Network),
+            ("10.0.0.1:8050", AccessPolicy::Network),
+            ("", AccessPolicy::Network),
         ] {
-            assert_eq!(Access::at(listen), access, "{listen}");
+            assert_eq!(AccessPolicy::at(listen), access, "{listen}");
         }
     }
 }

@@ -25,11 +25,11 @@ pub async fn read(config: &Config, request: Request) -> Result<Request, ApiError
         let detail = "the body did not come within `http.anonymous_body_timeout`; send it faster, or send a token";
         ApiError::new(StatusCode::REQUEST_TIMEOUT, detail)
     };
-    let read = timeout(config.anonymous_body_timeout, whole(&mut body, config)).await.map_err(late)??;
+    let read = timeout(config.anonymous_body_timeout, read_bounded(&mut body, config)).await.map_err(late)??;
     Ok(Request::from_parts(head, Body::from(read)))
 }
 
-async fn whole(body: &mut Body, config: &Config) -> Result<Bytes, ApiError> {
+async fn read_bounded(body: &mut Body, config: &Config) -> Result<Bytes, ApiError> {
     let most = config.anonymous_body.as_usize();
     let too_large = || {
         let detail = format!(
@@ -44,7 +44,7 @@ async fn whole(body: &mut Body, config: &Config) -> Result<Bytes, ApiError> {
     }
     let mut read = Vec::new();
     while let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
-        let frame = frame.map_err(|error| ApiError::bad(format!("the body broke off: {error}")))?;
+        let frame = frame.map_err(|error| ApiError::bad_request(format!("the body broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if read.len() + data.len() > most {
             return Err(too_large());

@@ -14,10 +14,10 @@ use tracing::{info, warn};
 use super::client::ClientAddress;
 use crate::metrics::{Label, Metrics};
 
-/// Refusals that are logged within [`WINDOW`].
-const LINES: u32 = 20;
-/// See [`LINES`].
-const WINDOW: Duration = Duration::from_secs(10);
+/// Refusals that are logged within [`LOG_WINDOW`].
+const MAX_LOGGED: u32 = 20;
+/// See [`MAX_LOGGED`].
+const LOG_WINDOW: Duration = Duration::from_secs(10);
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Refusal {
 
 /// How many lines of the log refusals have had.
 #[derive(Debug)]
-struct Lines {
+struct LogBudget {
     since: Instant,
     written: u32,
     left_out: u64,
@@ -63,7 +63,7 @@ pub struct Audit {
     metrics: Arc<Metrics>,
     /// Of refusals without a known token, of those with one, and of throttled guesses: guesses do not hide what a known token
     /// tries, and the wrong tokens before them do not hide that they are throttled.
-    lines: [Mutex<Option<Lines>>; 3],
+    log_budgets: [Mutex<Option<LogBudget>>; 3],
 }
 
 fn shown(client: Option<ClientAddress>) -> Option<IpAddr> {
@@ -71,20 +71,20 @@ fn shown(client: Option<ClientAddress>) -> Option<IpAddr> {
 }
 
 /// Whether one more line may be written, and how many were left out before it.
-fn line(lines: &Mutex<Option<Lines>>) -> Option<u64> {
+fn take_log_line(budget: &Mutex<Option<LogBudget>>) -> Option<u64> {
     let now = Instant::now();
-    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-    let lines = lines.get_or_insert(Lines { since: now, written: 0, left_out: 0 });
+    let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
+    let budget = budget.get_or_insert(LogBudget { since: now, written: 0, left_out: 0 });
     let mut left_out = 0;
-    if now.duration_since(lines.since) >= WINDOW {
-        left_out = lines.left_out;
-        *lines = Lines { since: now, written: 0, left_out: 0 };
+    if now.duration_since(budget.since) >= LOG_WINDOW {
+        left_out = budget.left_out;
+        *budget = LogBudget { since: now, written: 0, left_out: 0 };
     }
-    if lines.written == LINES {
-        lines.left_out += 1;
+    if budget.written == MAX_LOGGED {
+        budget.left_out += 1;
         return None;
     }
-    lines.written += 1;
+    budget.written += 1;
     Some(left_out)
 }
 
@@ -94,7 +94,7 @@ impl Audit {
         for refusal in Refusal::ALL {
             let _ = metrics.api_refusals.get_or_create(&Label::of(refusal.name()));
         }
-        Self { metrics, lines: Default::default() }
+        Self { metrics, log_budgets: Default::default() }
     }
 
     /// The counters.
@@ -110,7 +110,7 @@ impl Audit {
             return;
         }
         let kind = if why == Refusal::Throttled { 2 } else { usize::from(name.is_some()) };
-        let Some(left_out) = line(&self.lines[kind]) else { return };
+        let Some(left_out) = take_log_line(&self.log_budgets[kind]) else { return };
         let client = shown(client);
         warn!(why = why.name(), token = name, client = client.map(tracing::field::display), "a request was refused");
         if left_out > 0 {
@@ -139,14 +139,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn refusals_are_all_counted_and_logged_at_a_bounded_rate() {
         let audit = Audit::new(Metrics::new());
-        let written = |times| (0..times).filter(|_| line(&audit.lines[0]).is_some()).count();
-        assert_eq!(written(1_000), LINES as usize);
-        tokio::time::advance(WINDOW).await;
-        assert_eq!(line(&audit.lines[0]), Some(1_000 - u64::from(LINES)));
-        assert_eq!(line(&audit.lines[0]), Some(0));
+        let written = |times| (0..times).filter(|_| take_log_line(&audit.log_budgets[0]).is_some()).count();
+        assert_eq!(written(1_000), MAX_LOGGED as usize);
+        tokio::time::advance(LOG_WINDOW).await;
+        assert_eq!(take_log_line(&audit.log_budgets[0]), Some(1_000 - u64::from(MAX_LOGGED)));
+        assert_eq!(take_log_line(&audit.log_budgets[0]), Some(0));
         (0..30).for_each(|_| audit.refused(Refusal::Throttled, None, None));
-        let left_out = audit.lines[2].lock().unwrap().as_ref().map(|lines| (lines.written, lines.left_out));
-        assert_eq!(left_out, Some((LINES, 10)), "whatever else was refused");
+        let left_out = audit.log_budgets[2].lock().unwrap().as_ref().map(|budget| (budget.written, budget.left_out));
+        assert_eq!(left_out, Some((MAX_LOGGED, 10)), "whatever else was refused");
         let page = audit.metrics.page();
         assert!(page.contains("cascor_api_refusals_total{name=\"throttled\"} 30"), "{page}");
         assert!(page.contains("cascor_api_refusals_total{name=\"scope\"} 0"), "{page}");

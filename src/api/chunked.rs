@@ -15,7 +15,7 @@ use hyper::body::Frame;
 use tokio::{sync::mpsc, task::spawn_blocking};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::room::{HoldsMemory, Room, SLICE};
+use super::memory_budget::{HoldsMemory, Reservation, SLICE_BYTES};
 
 /// Hands over what is written to it in chunks of [`SLICE`], and waits while the receiver takes none. For threads that may block.
 pub struct ChunkWriter<C> {
@@ -70,12 +70,12 @@ impl<C: From<Bytes>> ChunkWriter<C> {
     fn push(&mut self, mut bytes: &[u8]) -> bool {
         while !self.is_closed && !bytes.is_empty() {
             if self.buffer.capacity() == 0 {
-                self.buffer.reserve_exact(SLICE);
+                self.buffer.reserve_exact(SLICE_BYTES);
             }
-            let (now, later) = bytes.split_at(bytes.len().min(SLICE.saturating_sub(self.buffer.len())));
+            let (now, later) = bytes.split_at(bytes.len().min(SLICE_BYTES.saturating_sub(self.buffer.len())));
             self.buffer.extend_from_slice(now);
             bytes = later;
-            if self.buffer.len() >= SLICE {
+            if self.buffer.len() >= SLICE_BYTES {
                 self.flush_blocking();
             }
         }
@@ -100,16 +100,16 @@ impl<C: From<Bytes>> fmt::Write for ChunkWriter<C> {
 }
 
 /// 200 with the JSON that `write` writes on a thread of its own, which keeps the room until the client has it.
-pub fn json(room: Room, write: impl FnOnce(&mut ChunkWriter<Bytes>) + Send + 'static) -> Response {
+pub fn json(reservation: Reservation, write: impl FnOnce(&mut ChunkWriter<Bytes>) + Send + 'static) -> Response {
     let (sender, chunks) = mpsc::channel(1);
-    let is_large = room.bytes() > SLICE;
+    let is_large = reservation.bytes() > SLICE_BYTES;
     spawn_blocking(move || {
         let mut out = ChunkWriter::new(sender);
         write(&mut out);
         out.flush_blocking();
         // An empty chunk says that nothing is missing.
         let _ = out.chunks.blocking_send(Bytes::new());
-        drop(room);
+        drop(reservation);
     });
     let mut response = Body::new(ChunkedBody { chunks, ended: false }).into_response();
     if is_large {
@@ -149,17 +149,18 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
-    use crate::{api::room::Memory, memory::MemoryLimit, units::ByteSize};
+    use crate::{api::memory_budget::MemoryBudget, memory::MemoryLimit, units::ByteSize};
 
     async fn body(write: impl FnOnce(&mut ChunkWriter<Bytes>) + Send + 'static) -> Option<Bytes> {
-        let room = Room::of(&Memory::new(ByteSize::mib(16), MemoryLimit::default())).await;
-        axum::body::to_bytes(json(room, write).into_body(), usize::MAX).await.ok()
+        let reservation =
+            Reservation::reserve_page(&MemoryBudget::new(ByteSize::mib(16), MemoryLimit::default())).await;
+        axum::body::to_bytes(json(reservation, write).into_body(), usize::MAX).await.ok()
     }
 
     #[tokio::test]
     async fn a_body_is_what_was_written_whatever_its_pieces_and_one_without_an_end_is_an_error() {
-        for size in [0, 1, SLICE - 1, SLICE, SLICE + 1, 5 * SLICE] {
-            for piece in [7, 1_000, SLICE, 3 * SLICE] {
+        for size in [0, 1, SLICE_BYTES - 1, SLICE_BYTES, SLICE_BYTES + 1, 5 * SLICE_BYTES] {
+            for piece in [7, 1_000, SLICE_BYTES, 3 * SLICE_BYTES] {
                 let text: Vec<u8> = (0..size).map(|n| b'a' + (n % 23) as u8).collect();
                 let sent = text.clone();
                 let received = body(move |out| sent.chunks(piece).for_each(|part| out.write_all(part).unwrap())).await;
@@ -173,7 +174,7 @@ mod tests {
     async fn a_writer_whose_receiver_has_gone_says_so() {
         let (sender, chunks) = mpsc::channel::<Bytes>(1);
         drop(chunks);
-        let written = spawn_blocking(|| ChunkWriter::new(sender).write_all(&vec![0; 2 * SLICE])).await.unwrap();
+        let written = spawn_blocking(|| ChunkWriter::new(sender).write_all(&vec![0; 2 * SLICE_BYTES])).await.unwrap();
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -6,12 +6,12 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::{
-    Sight,
-    error::{Answer, ApiError},
+    ApiState,
+    error::{ApiError, ApiResult},
+    memory_budget::Reservation,
     params::Params,
     range::{POINT_BYTES, VALUE_BYTES},
-    room::Room,
-    runs, walk,
+    runs, scan,
 };
 use crate::{
     curve::{Axis, Bucket, Curve, Field, POINTS_MIN, Reducer, SHIFT_MAX, Spread},
@@ -22,49 +22,50 @@ use crate::{
 };
 
 /// `GET /api/compare`
-pub async fn compare(State(sight): State<Sight>, params: Params) -> Answer {
-    let params = params.known(&["by", "max_points", "attempts"], &["run_id", "field"])?;
+pub async fn compare(State(state): State<ApiState>, params: Params) -> ApiResult {
+    let params = params.allow_only(&["by", "max_points", "attempts"], &["run_id", "field"])?;
     let ids = params.runs("run_id");
-    if ids.is_empty() || ids.len() > sight.config.runs {
-        return Err(ApiError::bad(format!("give `run_id` 1 to {} times", sight.config.runs)));
+    if ids.is_empty() || ids.len() > state.config.runs {
+        return Err(ApiError::bad_request(format!("give `run_id` 1 to {} times", state.config.runs)));
     }
-    let fields = if walk::names_fields(&params) { walk::fields(&params)? } else { vec![Field::TRAIN_LOSS] };
+    let fields = if scan::names_fields(&params) { scan::fields(&params)? } else { vec![Field::TRAIN_LOSS] };
     let by = params.word("by", &["epoch", "step", "time"])?;
-    let points = params.number("max_points", 1_000, POINTS_MIN, sight.config.points)?;
-    let raw = walk::raw(&params)?;
+    let points = params.number("max_points", 1_000, POINTS_MIN, state.config.points)?;
+    let raw = scan::all_attempts(&params)?;
     let bytes = ids.len() * points * (POINT_BYTES + fields.len() * VALUE_BYTES);
-    let room = Room::for_bytes(&sight.memory, bytes).await;
+    let reservation = Reservation::reserve(&state.memory, bytes).await;
     let mut curves = Vec::new();
     for id in ids {
-        let run = runs::find(&sight, id).await?;
+        let run = runs::find(&state, id).await?;
         let axis = match by {
             "epoch" => Axis::Epoch,
             "step" => Axis::Step,
             _ => Axis::Time(run.start_time.unwrap_or(0)),
         };
         let mut reducer = Reducer::new(axis, fields.len(), points, raw);
-        walk::walk(&*sight.store, RangeQuery::newest(run.run_id, 1), &fields, &mut reducer).await?;
+        scan::scan(&*state.store, RangeQuery::newest(run.run_id, 1), &fields, &mut reducer).await?;
         curves.push((run, reducer.finish()));
     }
-    room.json(&answer(&curves, &fields, by, points))
+    reservation.json(&answer(&curves, &fields, by, points))
 }
 
 fn answer(curves: &[(RunRow, Curve)], fields: &[Field], by: &str, points: usize) -> Value {
     // The widest of all: a bucket of one run must be a bucket of each.
     let mut shift = curves.iter().filter_map(|(_, curve)| curve.shift).max().unwrap_or(0);
-    let (laid, axis) = loop {
-        let laid: Vec<BTreeMap<i64, Bucket>> = curves.iter().map(|(_, curve)| curve.widened(shift)).collect();
-        let axis: BTreeSet<i64> = laid.iter().flat_map(BTreeMap::keys).copied().collect();
+    let (aligned, axis) = loop {
+        let aligned: Vec<BTreeMap<i64, Bucket>> = curves.iter().map(|(_, curve)| curve.widened(shift)).collect();
+        let axis: BTreeSet<i64> = aligned.iter().flat_map(BTreeMap::keys).copied().collect();
         if axis.len() <= points || shift >= SHIFT_MAX {
-            break (laid, axis);
+            break (aligned, axis);
         }
         shift += 1;
     };
     let unit = if by == "time" { 1e-6 } else { 1.0 };
     let scaled = |x: i64| if by == "time" { json!(x as f64 * unit) } else { json!(x) };
     let of_field = |(n, field): (usize, &Field)| {
-        let runs = curves.iter().zip(&laid);
-        runs.map(|((run, curve), laid)| one(run, curve, &Column { field, n, laid, axis: &axis })).collect::<Vec<_>>()
+        let runs = curves.iter().zip(&aligned);
+        runs.map(|((run, curve), aligned)| curve_json(run, curve, &Column { field, n, aligned, axis: &axis }))
+            .collect::<Vec<_>>()
     };
     let shown: Vec<Value> = fields.iter().enumerate().flat_map(of_field).collect();
     json!({
@@ -83,20 +84,20 @@ struct Column<'a> {
     field: &'a Field,
     /// Its place among the fields.
     n: usize,
-    laid: &'a BTreeMap<i64, Bucket>,
+    aligned: &'a BTreeMap<i64, Bucket>,
     axis: &'a BTreeSet<i64>,
 }
 
 impl Column<'_> {
     fn values(&self, value: fn(&Spread) -> f64) -> Vec<Option<f64>> {
-        let at = |x| self.laid.get(x).map(|bucket| value(&bucket.fields[self.n]));
+        let at = |x| self.aligned.get(x).map(|bucket| value(&bucket.fields[self.n]));
         // What is not finite has no place in JSON: null, and counted.
         self.axis.iter().map(|x| at(x).filter(|value| value.is_finite())).collect()
     }
 }
 
-fn one(run: &RunRow, curve: &Curve, column: &Column<'_>) -> Value {
-    let non_finite: u32 = column.laid.values().map(|bucket| bucket.fields[column.n].non_finite).sum();
+fn curve_json(run: &RunRow, curve: &Curve, column: &Column<'_>) -> Value {
+    let non_finite: u32 = column.aligned.values().map(|bucket| bucket.fields[column.n].non_finite).sum();
     json!({
         "run_id": run.run_id,
         "field": column.field.name(),

@@ -1,4 +1,4 @@
-//! gzip for what is worth it, for clients that ask for it: text above [`LEAST`], and exports of whatever length.
+//! gzip for what is worth it, for clients that ask for it: text above [`MIN_BYTES`], and exports of whatever length.
 //!
 //! The body is compressed slice by slice as it is sent, so an export stays as small in memory as it is, and its trailer comes
 //! behind it as ever; the checksum in there is that of the body before it was compressed. Streams of events are left alone: they
@@ -26,25 +26,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::cooperative;
 
 /// What is smaller is sent as it is.
-const LEAST: u64 = 1 << 10;
+const MIN_BYTES: u64 = 1 << 10;
 /// What is compressed at once: a millisecond of work.
-const SLICE: usize = 64 << 10;
-/// Slices after which other clients have their turn.
-const TURN: u32 = 8;
-/// What is worth it. Of events not: they must arrive one by one.
-const KINDS: [&str; 6] =
+const SLICE_BYTES: usize = 64 << 10;
+/// Slices after which the task yields to other clients.
+const YIELD_EVERY: u32 = 8;
+/// The types that are compressed. Events are not: they must arrive one by one.
+const COMPRESSIBLE_TYPES: [&str; 6] =
     ["application/json", "application/x-ndjson", "text/csv", "text/html", "text/css", "text/javascript"];
 
-/// The layer around all routes; `room`: for how many answers at once.
-pub async fn layer(State(room): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+/// The layer around all routes; `limiter`: for how many answers at once.
+pub async fn layer(State(limiter): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     let wanted = accepts_gzip(request.headers());
     let mut response = next.run(request).await;
-    if !is_worth_it(&response) {
+    if !should_compress(&response) {
         return response;
     }
-    // Caches between must not give the one form to those who want the other.
+    // Shared caches must key on Accept-Encoding.
     response.headers_mut().append(header::VARY, HeaderValue::from_static("accept-encoding"));
-    let Some(permit) = wanted.then(|| room.try_acquire_owned().ok()).flatten() else { return response };
+    let Some(permit) = wanted.then(|| limiter.try_acquire_owned().ok()).flatten() else { return response };
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -69,12 +69,12 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
     named.or(any).unwrap_or(false)
 }
 
-fn is_worth_it(response: &Response) -> bool {
+fn should_compress(response: &Response) -> bool {
     let headers = response.headers();
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    KINDS.contains(&kind.split(';').next().unwrap_or_default().trim())
+    COMPRESSIBLE_TYPES.contains(&kind.split(';').next().unwrap_or_default().trim())
         && !headers.contains_key(header::CONTENT_ENCODING)
-        && response.body().size_hint().upper().is_none_or(|most| most >= LEAST)
+        && response.body().size_hint().upper().is_none_or(|most| most >= MIN_BYTES)
 }
 
 /// What is still to come.
@@ -103,9 +103,9 @@ impl Compressed {
     }
 
     /// What the encoder has made of what was written to it.
-    fn made(&mut self) -> Option<Frame<Bytes>> {
-        let made = std::mem::take(self.encoder.get_mut());
-        (!made.is_empty()).then(|| Frame::data(made.into()))
+    fn take_output(&mut self) -> Option<Frame<Bytes>> {
+        let output = std::mem::take(self.encoder.get_mut());
+        (!output.is_empty()).then(|| Frame::data(output.into()))
     }
 }
 
@@ -123,15 +123,15 @@ impl HttpBody for Compressed {
             }
             if !self.rest.is_empty() {
                 self.slices += 1;
-                if self.slices.is_multiple_of(TURN) {
+                if self.slices.is_multiple_of(YIELD_EVERY) {
                     context.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                let next = self.rest.len().min(SLICE);
+                let next = self.rest.len().min(SLICE_BYTES);
                 let slice = self.rest.split_to(next);
                 self.encoder.write_all(&slice).map_err(axum::Error::new)?;
                 cooperative::yield_core();
-                match self.made() {
+                match self.take_output() {
                     Some(frame) => return Poll::Ready(Some(Ok(frame))),
                     None => continue,
                 }
@@ -148,7 +148,7 @@ impl HttpBody for Compressed {
             };
             self.encoder.try_finish().map_err(axum::Error::new)?;
             self.stage = Stage::Trailers(trailers);
-            if let Some(frame) = self.made() {
+            if let Some(frame) = self.take_output() {
                 return Poll::Ready(Some(Ok(frame)));
             }
         }
@@ -212,7 +212,7 @@ mod tests {
         let (text, sent, largest) = through(frames).await;
         assert!(text == [noise.as_slice(), b"end"].concat());
         assert_eq!(sent, Some(trailers));
-        assert!(largest < 4 * SLICE, "{largest} bytes at once");
+        assert!(largest < 4 * SLICE_BYTES, "{largest} bytes at once");
         let (text, sent, _) = through(Vec::new()).await;
         assert!(text.is_empty() && sent.is_none(), "an empty body is an empty file");
     }
@@ -251,7 +251,7 @@ mod tests {
             ("image/png", Body::from(long.clone()), false),
         ] {
             let response = Response::builder().header(header::CONTENT_TYPE, kind).body(body).unwrap();
-            assert_eq!(is_worth_it(&response), worth, "{kind}");
+            assert_eq!(should_compress(&response), worth, "{kind}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use super::{cors, room, session::SessionKey, target, tokens};
+use super::{cors, memory_budget, session::SessionKey, target, tokens};
 use crate::{
     curve::POINTS_MIN,
     units::{self, ByteSize},
@@ -62,7 +62,7 @@ pub struct Config {
     /// How often a client of a stream gets something, at most.
     #[serde(with = "units::duration")]
     pub stream_interval: Duration,
-    /// Metrics of all runs in one piece of a stream, at most; what is left out is counted.
+    /// Metrics of all runs in one chunk of a stream, at most; what is left out is counted.
     pub stream_points: usize,
     /// Messages kept for streams, while there are any.
     pub stream_buffer: ByteSize,
@@ -145,7 +145,7 @@ impl Config {
     /// Adds what is odd about these settings, and loses nothing.
     pub fn warnings(&self, warnings: &mut Vec<String>) {
         for (key, path) in [("tokens_file", &self.tokens_file), ("session_key_file", &self.session_key_file)] {
-            let loose = path.as_deref().and_then(tokens::loose);
+            let loose = path.as_deref().and_then(tokens::loose_permissions);
             warnings.extend(loose.map(|what| format!("`http.{key}`: {what}")));
         }
     }
@@ -191,7 +191,7 @@ impl Config {
         if self.points < POINTS_MIN {
             problems.push(format!("`http.points` must be at least {POINTS_MIN}"));
         }
-        if self.memory.as_usize() < room::PAGE {
+        if self.memory.as_usize() < memory_budget::PAGE_RESERVATION {
             problems.push("`http.memory` must be at least 16MiB".into());
         }
         if self.header < ByteSize::kib(8) {

@@ -23,7 +23,7 @@ const EXPOSED: &str = "x-cache-status, content-disposition, etag, retry-after, w
 /// Seconds for which a browser may keep the answer to a preflight request.
 const MAX_AGE: &str = "600";
 /// Stands for every origin.
-const ANY: &str = "*";
+const WILDCARD: &str = "*";
 
 /// The origin of a request as its page's browser sends it.
 fn origin(headers: &HeaderMap) -> Option<&HeaderValue> {
@@ -41,7 +41,8 @@ pub fn same_origin(headers: &HeaderMap) -> bool {
 
 /// Whether a request comes from a page of an origin that is listed by its name.
 pub fn is_listed(config: &Config, headers: &HeaderMap) -> bool {
-    let listed = |origin: &HeaderValue| config.allow_origins.iter().any(|listed| *listed == *origin && listed != ANY);
+    let listed =
+        |origin: &HeaderValue| config.allow_origins.iter().any(|listed| *listed == *origin && listed != WILDCARD);
     origin(headers).is_some_and(listed)
 }
 
@@ -66,38 +67,38 @@ pub fn preflight(config: &Config, method: &Method, headers: &HeaderMap) -> Optio
 
 /// Which page may use the answer to a request.
 #[derive(Debug)]
-pub enum Reader {
+pub enum CorsDecision {
     /// A page of our own; no other origin is allowed.
-    Own,
+    SameOriginOnly,
     /// A page of ours; pages of other origins are told apart.
-    OwnOfSeveral,
+    SameOrigin,
     /// Every page, without a session.
-    Any,
+    AnyOrigin,
     /// A page of this origin, with a session.
     Listed(HeaderValue),
 }
 
-impl Reader {
+impl CorsDecision {
     /// Of a request with these headers.
     pub fn of(config: &Config, headers: &HeaderMap) -> Self {
         match origin(headers) {
-            _ if config.allow_origins.is_empty() => Self::Own,
+            _ if config.allow_origins.is_empty() => Self::SameOriginOnly,
             Some(origin) if is_listed(config, headers) => Self::Listed(origin.clone()),
-            Some(_) if allows_any(config) => Self::Any,
-            _ => Self::OwnOfSeveral,
+            Some(_) if allows_any(config) => Self::AnyOrigin,
+            _ => Self::SameOrigin,
         }
     }
 
     /// Says so in the answer.
-    pub fn mark(self, answer: &mut HeaderMap) {
-        if matches!(self, Self::Own) {
+    pub fn apply(self, answer: &mut HeaderMap) {
+        if matches!(self, Self::SameOriginOnly) {
             return;
         }
         // Caches must not give one origin's answer to another, nor to a request without one.
         answer.append(header::VARY, HeaderValue::from_static("origin"));
         let origin = match self {
-            Self::Own | Self::OwnOfSeveral => return,
-            Self::Any => HeaderValue::from_static(ANY),
+            Self::SameOriginOnly | Self::SameOrigin => return,
+            Self::AnyOrigin => HeaderValue::from_static(WILDCARD),
             Self::Listed(origin) => {
                 answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
                 origin
@@ -109,12 +110,12 @@ impl Reader {
 }
 
 fn allows_any(config: &Config) -> bool {
-    config.allow_origins.iter().any(|origin| origin == ANY)
+    config.allow_origins.iter().any(|origin| origin == WILDCARD)
 }
 
 /// Adds what is wrong with the list. An origin must be written as browsers send it, so that comparing is comparing bytes.
 pub fn problems(origins: &[String], problems: &mut Vec<String>) {
-    for given in origins.iter().filter(|given| *given != ANY) {
+    for given in origins.iter().filter(|given| *given != WILDCARD) {
         let given = given.as_str();
         match normal(given) {
             Some(normal) if normal == given => {}
@@ -179,7 +180,7 @@ mod tests {
         ] {
             let (config, asked) = (config(listed), headers(origin));
             let mut answer = HeaderMap::new();
-            Reader::of(&config, &asked).mark(&mut answer);
+            CorsDecision::of(&config, &asked).apply(&mut answer);
             let text = |name| answer.get(name).map(|value: &HeaderValue| value.to_str().unwrap());
             let case = format!("{listed:?} {origin:?}");
             assert_eq!(is_trusted(&config, &asked), trusted, "{case}");

@@ -18,7 +18,7 @@ pub struct ApiError {
 }
 
 /// What every handler returns.
-pub type Answer = Result<Response, ApiError>;
+pub type ApiResult = Result<Response, ApiError>;
 
 impl ApiError {
     /// Any status.
@@ -27,7 +27,7 @@ impl ApiError {
     }
 
     /// 400: a parameter or a body that cannot be used; the detail names it.
-    pub fn bad(detail: impl Into<String>) -> Self {
+    pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
@@ -37,18 +37,18 @@ impl ApiError {
     }
 
     /// 404 in the contract's words.
-    pub fn no_run() -> Self {
+    pub fn run_not_found() -> Self {
         Self::not_found("Run not found")
     }
 
     /// The same with more to say.
-    pub fn and(mut self, more: &str) -> Self {
+    pub fn append_detail(mut self, more: &str) -> Self {
         self.detail.push_str(more);
         self
     }
 
     /// The same, saying after how many seconds it is worth trying again.
-    pub fn after(mut self, seconds: u64) -> Self {
+    pub fn with_retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
     }
@@ -78,7 +78,7 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) | StoreError::Misconfigured(_) => Self::unavailable(Chain(&error).to_string()),
-            StoreError::Rejected(_) => Self::bad(Chain(&error).to_string()),
+            StoreError::Rejected(_) => Self::bad_request(Chain(&error).to_string()),
         }
     }
 }

@@ -7,7 +7,7 @@
 
 mod body;
 mod csv;
-mod source;
+mod encode;
 
 use std::sync::Arc;
 
@@ -18,60 +18,60 @@ use axum::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-use self::source::{Format, Job, Part};
+use self::encode::{ExportJob, Format, RunRange};
 pub use self::{
     body::Trailer,
-    source::{BOM, TABLES, head},
+    encode::{BOM, TABLES, head},
 };
 use super::{
-    Sight,
-    error::{Answer, ApiError},
+    ApiState,
+    error::{ApiError, ApiResult},
+    memory_budget::HoldsMemory,
     params::Params,
-    room::HoldsMemory,
     runs,
 };
 use crate::{memory::LARGE, render};
 
 /// `GET /api/export`
-pub async fn export(State(sight): State<Sight>, params: Params) -> Answer {
+pub async fn export(State(state): State<ApiState>, params: Params) -> ApiResult {
     let names = ["format", "table", "start_time", "end_time", "cursor", "trailer", "raw", "bom"];
-    let params = params.known(&names, &["run_id"])?;
+    let params = params.allow_only(&names, &["run_id"])?;
     let format = Format::named(params.word("format", &["csv", "json", "ndjson"])?);
     let table = params.word("table", &TABLES)?;
-    let line = params.word("trailer", &["header", "line"])? == "line";
+    let trailer_line = params.word("trailer", &["header", "line"])? == "line";
     let [raw, bom] = ["raw", "bom"].map(|name| csv_only(&params, name, format));
     let (raw, bom) = (raw?, bom?);
     let ids = params.runs("run_id");
-    if ids.is_empty() || ids.len() > sight.config.runs {
-        return Err(ApiError::bad(format!("give `run_id` 1 to {} times", sight.config.runs)));
+    if ids.is_empty() || ids.len() > state.config.runs {
+        return Err(ApiError::bad_request(format!("give `run_id` 1 to {} times", state.config.runs)));
     }
-    let mut parts = Vec::new();
+    let mut ranges = Vec::new();
     for id in ids {
-        let run = runs::find(&sight, id).await?;
-        parts.push(Part { run_id: run.run_id, start: run.start_time.unwrap_or(0), after: None });
+        let run = runs::find(&state, id).await?;
+        ranges.push(RunRange { run_id: run.run_id, start: run.start_time.unwrap_or(0), after: None });
     }
     // A cursor names the run that it is in; the runs before are done.
     let read = |text: &str| {
         let (run_id, key) = text.split_once('.')?;
-        let at = parts.iter().position(|part| part.run_id.as_simple().to_string() == run_id)?;
+        let at = ranges.iter().position(|range| range.run_id.as_simple().to_string() == run_id)?;
         Some((at, render::parse_event_cursor(key)?))
     };
     if let Some((at, key)) = params.cursor("cursor", read)? {
-        parts.drain(..at);
-        parts[0].after = Some(key);
+        ranges.drain(..at);
+        ranges[0].after = Some(key);
     }
-    let permit = room(&sight)?;
-    let job = Job {
-        store: Arc::clone(&sight.store),
-        parts,
+    let permit = acquire_slot(&state)?;
+    let job = ExportJob {
+        store: Arc::clone(&state.store),
+        ranges,
         start: params.time("start_time")?,
         end: params.time("end_time")?,
         table,
         format,
-        line,
+        trailer_line,
         raw,
         bom,
-        memory: sight.memory.clone(),
+        memory: state.memory.clone(),
     };
     Ok(answer(job, permit))
 }
@@ -80,27 +80,27 @@ pub async fn export(State(sight): State<Sight>, params: Params) -> Answer {
 fn csv_only(params: &Params, name: &str, format: Format) -> Result<bool, ApiError> {
     let yes = params.word(name, &["false", "true"])? == "true";
     if yes && format != Format::Csv {
-        return Err(ApiError::bad(format!("`{name}` is for `format=csv`")));
+        return Err(ApiError::bad_request(format!("`{name}` is for `format=csv`")));
     }
     Ok(yes)
 }
 
-fn room(sight: &Sight) -> Result<OwnedSemaphorePermit, ApiError> {
+fn acquire_slot(state: &ApiState) -> Result<OwnedSemaphorePermit, ApiError> {
     let busy = || {
         ApiError::new(
             StatusCode::TOO_MANY_REQUESTS,
-            format!("{} exports are under way (`http.exports`); try again", sight.config.exports),
+            format!("{} exports are under way (`http.exports`); try again", state.config.exports),
         )
     };
-    if sight.exports.available_permits() <= sight.reserved.exports {
+    if state.exports.available_permits() <= state.reserved.exports {
         return Err(busy());
     }
-    Arc::clone(&sight.exports).try_acquire_owned().map_err(|_| busy())
+    Arc::clone(&state.exports).try_acquire_owned().map_err(|_| busy())
 }
 
-fn answer(job: Job, permit: OwnedSemaphorePermit) -> Response {
+fn answer(job: ExportJob, permit: OwnedSemaphorePermit) -> Response {
     let (kind, extension) = job.format.kind();
-    let name = match &job.parts[..] {
+    let name = match &job.ranges[..] {
         [one] => format!("attachment; filename=\"{}-{}.{extension}\"", job.table, one.run_id),
         _ => format!("attachment; filename=\"{}.{extension}\"", job.table),
     };
@@ -111,7 +111,7 @@ fn answer(job: Job, permit: OwnedSemaphorePermit) -> Response {
         (header::CONTENT_DISPOSITION, HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("attachment"))),
     ];
     let has_large_rows = job.memory.process().longest() >= LARGE;
-    let mut response = (headers, axum::body::Body::new(body::Streamed::new(job, permit))).into_response();
+    let mut response = (headers, axum::body::Body::new(body::ExportBody::new(job, permit))).into_response();
     if has_large_rows {
         response.extensions_mut().insert(HoldsMemory);
     }

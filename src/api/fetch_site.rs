@@ -10,43 +10,43 @@ use axum::{
 };
 
 use super::{
-    Config, Sight,
+    ApiState, Config,
     access::{Caller, Refused},
     cors::is_listed,
     error::ApiError,
 };
 
 /// Where the page is from that caused a request.
-const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Routes whose answer holds one of a limited number of places while it is sent.
-const HOLDING: [&str; 2] = ["/api/stream", "/api/export"];
+const LIMITED_ROUTES: [&str; 2] = ["/api/stream", "/api/export"];
 
 /// Refuses a request that changes or holds something, and that a browser makes for a page of another site. The request has passed
 /// the check of its route.
 ///
 /// # Errors
 /// 403 where the page's origin is not in `http.allow_origins`, or where it is of another site and sends no token.
-pub fn check(sight: &Sight, request: &Request, caller: &Caller) -> Result<(), Refused> {
+pub fn check(state: &ApiState, request: &Request, caller: &Caller) -> Result<(), Refused> {
     if !is_guarded(request.method(), request.uri().path()) {
         return Ok(());
     }
     let headers = request.headers();
     let bearer = caller.token.is_some() && caller.session.is_none();
-    if allows(&sight.config, headers, bearer) {
+    if allows(&state.config, headers, bearer) {
         return Ok(());
     }
     let detail = "pages of other sites may not do this; list the origin in `http.allow_origins` and send a token as \
         `Authorization: Bearer`";
-    Err(Refused::of_page(caller, ApiError::new(StatusCode::FORBIDDEN, detail)))
+    Err(Refused::cross_site(caller, ApiError::new(StatusCode::FORBIDDEN, detail)))
 }
 
 fn is_guarded(method: &Method, path: &str) -> bool {
-    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || HOLDING.contains(&path)
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || LIMITED_ROUTES.contains(&path)
 }
 
 fn allows(config: &Config, headers: &HeaderMap, bearer: bool) -> bool {
-    match headers.get(SITE).map(HeaderValue::as_bytes) {
+    match headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes) {
         None | Some(b"same-origin" | b"none") => true,
         // Another port or name of this site: its pages send the cookie of a session, and prove with it that they may.
         Some(b"same-site") => is_listed(config, headers),
@@ -78,7 +78,7 @@ mod tests {
             (Some("nonsense"), dash, false, false),
         ] {
             let mut headers = HeaderMap::new();
-            headers.extend(site.map(|site: &str| (SITE, site.parse().unwrap())));
+            headers.extend(site.map(|site: &str| (SEC_FETCH_SITE, site.parse().unwrap())));
             headers.extend(origin.map(|origin: &str| (header::ORIGIN, origin.parse().unwrap())));
             assert_eq!(allows(&config, &headers, bearer), allowed, "{site:?} {origin:?} {bearer}");
         }

@@ -12,7 +12,7 @@ use axum::{
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Sight, error::ApiError};
+use super::{ApiState, error::ApiError};
 
 /// When the head of a request was there, as an extension of the request.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ pub struct Arrived(pub Instant);
 /// What is asked for often, and by anybody. Requests that came before a page was begun share it, so that many of them at once cost
 /// little more than one, and none gets a page older than itself.
 #[derive(Debug, Default)]
-pub struct Pages {
+pub struct SharedPages {
     metrics: Shared<Bytes>,
     ready: Shared<(StatusCode, String)>,
 }
@@ -54,16 +54,16 @@ pub async fn alive() -> &'static str {
 }
 
 /// Whether it does its work; what is missing.
-pub async fn ready(State(sight): State<Sight>, arrived: Option<Extension<Arrived>>) -> Response {
-    match sight.pages.ready.since(arrived, || readiness(&sight)) {
+pub async fn ready(State(state): State<ApiState>, arrived: Option<Extension<Arrived>>) -> Response {
+    match state.pages.ready.since(arrived, || readiness(&state)) {
         (StatusCode::OK, text) => text.into_response(),
         (status, missing) => ApiError::new(status, missing).into_response(),
     }
 }
 
-fn readiness(sight: &Sight) -> (StatusCode, String) {
-    let mut missing = (sight.missing)();
-    let problem = problem(&(sight.status)());
+fn readiness(state: &ApiState) -> (StatusCode, String) {
+    let mut missing = (state.missing)();
+    let problem = problem(&(state.status)());
     if missing.is_empty() {
         // Messages are received and kept: that the store does not take them is said, and is no reason to stop sending.
         let text = problem.map_or_else(|| "ready\n".to_owned(), |problem| format!("ready\n{problem}\n"));
@@ -91,20 +91,20 @@ fn problem(status: &Value) -> Option<String> {
 }
 
 /// OpenMetrics.
-pub async fn page(State(sight): State<Sight>, arrived: Option<Extension<Arrived>>) -> Response {
-    let page = sight.pages.metrics.since(arrived, || {
-        (sight.status)();
-        sight.metrics.page().into()
+pub async fn metrics(State(state): State<ApiState>, arrived: Option<Extension<Arrived>>) -> Response {
+    let text = state.pages.metrics.since(arrived, || {
+        (state.status)();
+        state.metrics.page().into()
     });
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    let mut response = page.into_response();
+    let mut response = text.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
 /// The status object.
-pub async fn status(State(sight): State<Sight>) -> Json<Value> {
-    Json((sight.status)())
+pub async fn status(State(state): State<ApiState>) -> Json<Value> {
+    Json((state.status)())
 }
 
 #[cfg(test)]

@@ -13,12 +13,12 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    Sight,
-    error::{Answer, ApiError},
+    ApiState,
+    error::{ApiError, ApiResult},
     json,
     latest::{self, LATEST_BYTES},
+    memory_budget::Reservation,
     params::{Params, uuid},
-    room::Room,
 };
 use crate::{
     event::{MetricsRow, TopologyRow},
@@ -28,12 +28,12 @@ use crate::{
 
 #[derive(Serialize)]
 struct History<'a> {
-    history: Vec<Item<'a>>,
+    history: Vec<HistoryItem<'a>>,
 }
 
 /// One row of metrics.
 #[derive(Debug, Serialize)]
-struct Item<'a> {
+struct HistoryItem<'a> {
     epoch: Option<i64>,
     timestamp: Option<String>,
     phase: &'a str,
@@ -72,15 +72,15 @@ struct Layers {
 }
 
 /// `GET /api/metrics/history`
-pub async fn history(State(sight): State<Sight>, params: Params) -> Answer {
-    let params = params.known(&["limit", "run_id"], &[])?;
-    let limit = params.number("limit", 100, 1, sight.config.page_rows)?;
+pub async fn history(State(state): State<ApiState>, params: Params) -> ApiResult {
+    let params = params.allow_only(&["limit", "run_id"], &[])?;
+    let limit = params.number("limit", 100, 1, state.config.page_rows)?;
     let named = params.text("run_id").map(uuid).transpose()?;
-    let (status, answer) = match stored(&sight, named, limit).await {
+    let (status, answer) = match stored(&state, named, limit).await {
         Ok(answer) => ("MISS", answer),
         // While the store is away, Redis has the newest part of the same.
-        Err(error) if error.is_unavailable() && named.is_none() => match latest::newest_history(&sight).await? {
-            Some((_room, text)) => ("HIT", json(&History { history: of_redis(&read(&text), limit) })?),
+        Err(error) if error.is_unavailable() && named.is_none() => match latest::newest_history(&state).await? {
+            Some((_reservation, text)) => ("HIT", json(&History { history: of_redis(&read(&text), limit) })?),
             None => return Err(error),
         },
         Err(error) => return Err(error),
@@ -89,30 +89,30 @@ pub async fn history(State(sight): State<Sight>, params: Params) -> Answer {
     Ok(([cache], answer).into_response())
 }
 
-async fn stored(sight: &Sight, named: Option<Uuid>, limit: usize) -> Answer {
-    let run_id = match latest::newest(sight, named).await {
+async fn stored(state: &ApiState, named: Option<Uuid>, limit: usize) -> ApiResult {
+    let run_id = match latest::newest(state, named).await {
         Ok(run_id) => run_id,
         // Nothing has been published yet: the history is empty.
         Err(error) if error.is_not_found() && named.is_none() => return json(&History { history: Vec::new() }),
         Err(error) => return Err(error),
     };
-    let layers = layers(sight, run_id).await?;
-    let mut room = Room::of(&sight.memory).await;
-    let (mut rows, _) = room.page::<MetricsRow>(&*sight.store, &RangeQuery::newest(run_id, limit)).await?;
+    let layers = layers(state, run_id).await?;
+    let mut reservation = Reservation::reserve_page(&state.memory).await;
+    let (mut rows, _) = reservation.page::<MetricsRow>(&*state.store, &RangeQuery::newest(run_id, limit)).await?;
     rows.reverse();
-    room.json(&History { history: of_rows(&rows, layers) })
+    reservation.json(&History { history: of_rows(&rows, layers) })
 }
 
 /// The sizes that the newest row tells; where it tells none, those of the newest topology, which may be large.
-async fn layers(sight: &Sight, run_id: Uuid) -> Result<Layers, ApiError> {
+async fn layers(state: &ApiState, run_id: Uuid) -> Result<Layers, ApiError> {
     let query = RangeQuery::newest(run_id, 1);
-    let mut room = Room::for_bytes(&sight.memory, LATEST_BYTES).await;
-    let (rows, _) = room.page::<MetricsRow>(&*sight.store, &query).await?;
-    let own = rows.first().map(|row| own_layers(row, Layers::default()));
+    let mut reservation = Reservation::reserve(&state.memory, LATEST_BYTES).await;
+    let (rows, _) = reservation.page::<MetricsRow>(&*state.store, &query).await?;
+    let own = rows.first().map(|row| row_layers(row, Layers::default()));
     if own.is_none_or(|layers| layers.input_units.is_some()) {
         return Ok(own.unwrap_or_default());
     }
-    let (rows, _) = room.page::<TopologyRow>(&*sight.store, &query).await?;
+    let (rows, _) = reservation.page::<TopologyRow>(&*state.store, &query).await?;
     let Some(row) = rows.first() else { return Ok(Layers::default()) };
     Ok(Layers {
         input_units: row.input_size.map(i64::from),
@@ -122,7 +122,7 @@ async fn layers(sight: &Sight, run_id: Uuid) -> Result<Layers, ApiError> {
 }
 
 /// What a row tells of the layers, else `known`. The sizes of input and output have no column.
-fn own_layers(row: &MetricsRow, known: Layers) -> Layers {
+fn row_layers(row: &MetricsRow, known: Layers) -> Layers {
     let extra = |names: [&str; 2]| {
         let number = names.iter().find_map(|name| row.extra.get(*name))?;
         (number.fract() == 0.0).then_some(*number as i64)
@@ -135,10 +135,10 @@ fn own_layers(row: &MetricsRow, known: Layers) -> Layers {
     }
 }
 
-fn of_rows(rows: &[MetricsRow], known: Layers) -> Vec<Item<'_>> {
+fn of_rows(rows: &[MetricsRow], known: Layers) -> Vec<HistoryItem<'_>> {
     let mut layers = Layers { hidden_units: 0, ..known };
     let item = |row: &MetricsRow| {
-        layers = own_layers(row, layers);
+        layers = row_layers(row, layers);
         let metrics = Scores {
             loss: row.train_loss,
             accuracy: row.train_accuracy,
@@ -147,8 +147,8 @@ fn of_rows(rows: &[MetricsRow], known: Layers) -> Vec<Item<'_>> {
         };
         (metrics, layers)
     };
-    let told: Vec<_> = rows.iter().map(item).collect();
-    let items = rows.iter().zip(told).map(|(row, (metrics, network_topology))| Item {
+    let converted: Vec<_> = rows.iter().map(item).collect();
+    let items = rows.iter().zip(converted).map(|(row, (metrics, network_topology))| HistoryItem {
         epoch: row.epoch.map(i64::from),
         timestamp: Some(render::time(row.key.timestamp)),
         phase: row.phase.as_deref().unwrap_or_default(),
@@ -162,7 +162,7 @@ fn of_rows(rows: &[MetricsRow], known: Layers) -> Vec<Item<'_>> {
 /// What is needed of an object of the history in Redis. Other clients may write that key: nothing is taken for granted.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Object {
+struct RedisObject {
     run_id: Value,
     epoch: Value,
     phase: Value,
@@ -186,18 +186,18 @@ struct Ingest {
     published_at: Value,
 }
 
-fn read(text: &str) -> Vec<Object> {
+fn read(text: &str) -> Vec<RedisObject> {
     serde_json::from_str(text).unwrap_or_default()
 }
 
 /// The newest objects of the run that the last one belongs to.
-fn of_redis(objects: &[Object], limit: usize) -> Vec<Item<'_>> {
+fn of_redis(objects: &[RedisObject], limit: usize) -> Vec<HistoryItem<'_>> {
     let Some(newest) = objects.last() else { return Vec::new() };
-    let same: Vec<&Object> = objects.iter().filter(|object| object.run_id == newest.run_id).collect();
+    let same: Vec<&RedisObject> = objects.iter().filter(|object| object.run_id == newest.run_id).collect();
     // What is not finite is text there.
     let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.parse().ok());
     let mut hidden_units = 0;
-    let item = |object: &&'_ Object| {
+    let item = |object: &&'_ RedisObject| {
         hidden_units = object.hidden_units.as_i64().unwrap_or(hidden_units);
         let metrics = Scores {
             loss: number(&object.train_loss),
@@ -208,8 +208,8 @@ fn of_redis(objects: &[Object], limit: usize) -> Vec<Item<'_>> {
         let Ingest { received_at, published_at } = &object.ingest;
         (metrics, hidden_units, published_at.as_str().or(received_at.as_str()).map(str::to_owned))
     };
-    let told: Vec<_> = same.iter().map(item).collect();
-    let items = same.iter().zip(told).map(|(object, (metrics, hidden_units, timestamp))| Item {
+    let converted: Vec<_> = same.iter().map(item).collect();
+    let items = same.iter().zip(converted).map(|(object, (metrics, hidden_units, timestamp))| HistoryItem {
         epoch: object.epoch.as_i64(),
         timestamp,
         phase: object.phase.as_str().unwrap_or_default(),

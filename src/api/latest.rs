@@ -14,11 +14,11 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    Sight,
+    ApiState,
     chunked::{self, ChunkWriter},
-    error::{Answer, ApiError},
+    error::{ApiError, ApiResult},
+    memory_budget::Reservation,
     params::{Params, uuid},
-    room::Room,
     rows,
 };
 use crate::{
@@ -31,46 +31,46 @@ use crate::{
 };
 
 /// How long Redis may take for an answer; then the store is asked.
-const PATIENCE: Duration = Duration::from_millis(500);
+const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 /// Among how many of the newest runs the one is looked for that spoke last.
-const NEWEST: usize = 32;
+const RECENT_RUNS: usize = 32;
 /// Of so many of a run's newest events the state is looked for.
-const EVENTS: usize = 256;
+const STATE_EVENT_ROWS: usize = 256;
 /// Objects of a history from the store, as many as the key holds by default.
-const HISTORY: usize = 512;
+const HISTORY_ROWS: usize = 512;
 /// How often a value is asked for that grows while it is read.
-const TRIES: usize = 3;
-/// Room for a latest value, with its text: most need far less.
+const READ_ATTEMPTS_MAX: usize = 3;
+/// Memory for a latest value, with its text: most need far less.
 pub const LATEST_BYTES: usize = 2 << 20;
-/// What a value from Redis may have without room: no more than a connection is handed at once anyway.
-const SMALL: usize = 64 << 10;
+/// What a value from Redis may have without a reservation: no more than a connection is handed at once anyway.
+const UNRESERVED_BYTES_MAX: usize = 64 << 10;
 
 /// `GET /api/metrics`
-pub async fn metrics(State(sight): State<Sight>, params: Params) -> Answer {
-    let run_id = given(params)?;
-    if let Some(hit) = cached(&sight, "metrics", run_id).await? {
+pub async fn metrics(State(state): State<ApiState>, params: Params) -> ApiResult {
+    let run_id = requested_run(params)?;
+    if let Some(hit) = cached(&state, "metrics", run_id).await? {
         return Ok(hit);
     }
-    let mut room = Room::for_bytes(&sight.memory, LATEST_BYTES).await;
-    let run = newest(&sight, run_id).await?;
-    let (rows, _) = room.page::<MetricsRow>(&*sight.store, &RangeQuery::newest(run, 1)).await?;
+    let mut reservation = Reservation::reserve(&state.memory, LATEST_BYTES).await;
+    let run = newest(&state, run_id).await?;
+    let (rows, _) = reservation.page::<MetricsRow>(&*state.store, &RangeQuery::newest(run, 1)).await?;
     let row = rows.first().ok_or_else(|| ApiError::not_found("No metrics yet"))?;
-    Ok(answer("MISS", Some(room), text(&Json(row))))
+    Ok(answer("MISS", Some(reservation), text(&Json(row))))
 }
 
 /// `GET /api/topology`, `GET /api/network/topology`
-pub async fn topology(State(sight): State<Sight>, params: Params) -> Answer {
-    let run_id = given(params)?;
-    if let Some(hit) = cached(&sight, "topology", run_id).await? {
+pub async fn topology(State(state): State<ApiState>, params: Params) -> ApiResult {
+    let run_id = requested_run(params)?;
+    if let Some(hit) = cached(&state, "topology", run_id).await? {
         return Ok(hit);
     }
-    let mut room = Room::for_bytes(&sight.memory, LATEST_BYTES).await;
-    let run = newest(&sight, run_id).await?;
-    let (store, query) = (&*sight.store, RangeQuery::newest(run, 1));
+    let mut reservation = Reservation::reserve(&state.memory, LATEST_BYTES).await;
+    let run = newest(&state, run_id).await?;
+    let (store, query) = (&*state.store, RangeQuery::newest(run, 1));
     let read = || -> BoxFuture<'_, _> { Box::pin(rows::page::<TopologyRow>(store, query.clone())) };
-    let (rows, _) = room.keep_rows(read, |(rows, _)| total_bytes(rows)).await?;
+    let (rows, _) = reservation.read_rows_within(read, |(rows, _)| total_bytes(rows)).await?;
     let row = rows.into_iter().next().ok_or_else(|| ApiError::not_found("No topology yet"))?;
-    Ok(made(room, move |out| write_topology(row, out)))
+    Ok(made(reservation, move |out| write_topology(row, out)))
 }
 
 /// The row, with the fields of its message beside its columns, so that it is read like the value in Redis. Of a large one
@@ -141,21 +141,21 @@ impl<W: io::Write> io::Write for Unclosed<W> {
 }
 
 /// `GET /api/state`
-pub async fn state(State(sight): State<Sight>, params: Params) -> Answer {
-    let run_id = given(params)?;
+pub async fn state(State(state): State<ApiState>, params: Params) -> ApiResult {
+    let run_id = requested_run(params)?;
     // Redis keeps the newest value of all runs, and none for each run.
     if run_id.is_none()
-        && let Some(hit) = cached(&sight, "state", None).await?
+        && let Some(hit) = cached(&state, "state", None).await?
     {
         return Ok(hit);
     }
-    let mut room = Room::of(&sight.memory).await;
-    let run = newest(&sight, run_id).await?;
-    let (store, query) = (&*sight.store, RangeQuery::newest(run, EVENTS));
+    let mut reservation = Reservation::reserve_page(&state.memory).await;
+    let run = newest(&state, run_id).await?;
+    let (store, query) = (&*state.store, RangeQuery::newest(run, STATE_EVENT_ROWS));
     let read = || -> BoxFuture<'_, _> { Box::pin(rows::page::<EventRow>(store, query.clone())) };
-    let (rows, _) = room.keep_rows(read, |(rows, _)| total_bytes(rows)).await?;
-    let row = rows.into_iter().find(tells_state).ok_or_else(|| ApiError::not_found("No state yet"))?;
-    Ok(made(room, move |out| write_state(&row, out)))
+    let (rows, _) = reservation.read_rows_within(read, |(rows, _)| total_bytes(rows)).await?;
+    let row = rows.into_iter().find(is_state).ok_or_else(|| ApiError::not_found("No state yet"))?;
+    Ok(made(reservation, move |out| write_state(&row, out)))
 }
 
 fn write_state<W: fmt::Write + io::Write>(row: &EventRow, out: &mut W) {
@@ -165,50 +165,54 @@ fn write_state<W: fmt::Write + io::Write>(row: &EventRow, out: &mut W) {
     write_row(&Json(row), "", more, out);
 }
 
-fn tells_state(row: &EventRow) -> bool {
+fn is_state(row: &EventRow) -> bool {
     let message = wire::decode_accepted(row.payload_json.as_bytes());
     message.is_ok_and(|message| matches!(message.kind(), Kind::State | Kind::RunStart | Kind::RunEnd))
 }
 
 /// The history in Redis, if it has one, with the memory that a large one was given.
-pub async fn newest_history(sight: &Sight) -> Result<Option<(Option<Room>, String)>, ApiError> {
-    value(sight, "history", None).await
+pub async fn newest_history(state: &ApiState) -> Result<Option<(Option<Reservation>, String)>, ApiError> {
+    value(state, "history", None).await
 }
 
 /// `GET /api/history`
-pub async fn history(State(sight): State<Sight>, params: Params) -> Answer {
-    params.known(&[], &[])?;
-    if let Some(hit) = cached(&sight, "history", None).await? {
+pub async fn history(State(state): State<ApiState>, params: Params) -> ApiResult {
+    params.allow_only(&[], &[])?;
+    if let Some(hit) = cached(&state, "history", None).await? {
         return Ok(hit);
     }
-    let mut room = Room::of(&sight.memory).await;
-    let run = newest(&sight, None).await?;
-    let query = RangeQuery::newest(run, HISTORY);
-    let (mut rows, _) = room.page::<MetricsRow>(&*sight.store, &query).await?;
+    let mut reservation = Reservation::reserve_page(&state.memory).await;
+    let run = newest(&state, None).await?;
+    let query = RangeQuery::newest(run, HISTORY_ROWS);
+    let (mut rows, _) = reservation.page::<MetricsRow>(&*state.store, &query).await?;
     rows.reverse();
-    Ok(answer("MISS", Some(room), text(&JsonRows(&rows))))
+    Ok(answer("MISS", Some(reservation), text(&JsonRows(&rows))))
 }
 
 /// The run that a request names, where it may name none.
-pub fn given(params: Params) -> Result<Option<Uuid>, ApiError> {
-    params.known(&["run_id"], &[])?.text("run_id").map(uuid).transpose()
+pub fn requested_run(params: Params) -> Result<Option<Uuid>, ApiError> {
+    params.allow_only(&["run_id"], &[])?.text("run_id").map(uuid).transpose()
 }
 
 /// The answer from Redis, counted as a hit or a miss.
-async fn cached(sight: &Sight, subject: &str, run_id: Option<Uuid>) -> Result<Option<Response>, ApiError> {
-    let value = value(sight, subject, run_id).await?;
+async fn cached(state: &ApiState, subject: &str, run_id: Option<Uuid>) -> Result<Option<Response>, ApiError> {
+    let value = value(state, subject, run_id).await?;
     if value.is_some() {
-        sight.metrics.api_latest_hits.inc()
+        state.metrics.api_latest_hits.inc()
     } else {
-        sight.metrics.api_latest_misses.inc()
+        state.metrics.api_latest_misses.inc()
     };
-    Ok(value.map(|(room, value)| answer("HIT", room, value)))
+    Ok(value.map(|(reservation, value)| answer("HIT", reservation, value)))
 }
 
-/// The value of a key, and the room that a large one needs. How large it is is asked first: what Redis has is not kept waiting by
-/// those who wait for the store, and the room is there before the value is; a large one waits for its room as rows do.
-async fn value(sight: &Sight, subject: &str, run_id: Option<Uuid>) -> Result<Option<(Option<Room>, String)>, ApiError> {
-    let Some(latest) = sight.latest.as_ref() else { return Ok(None) };
+/// The value of a key, and the memory that a large one needs. How large it is is asked first: what Redis has is not kept waiting by
+/// those who wait for the store, and the memory is there before the value is; a large one waits for its memory as rows do.
+async fn value(
+    state: &ApiState,
+    subject: &str,
+    run_id: Option<Uuid>,
+) -> Result<Option<(Option<Reservation>, String)>, ApiError> {
+    let Some(latest) = state.latest.as_ref() else { return Ok(None) };
     let Some(client) = latest.link.client() else { return Ok(None) };
     let key = match run_id {
         Some(run_id) => format!("{}{subject}:{run_id}:latest", latest.prefix),
@@ -216,47 +220,54 @@ async fn value(sight: &Sight, subject: &str, run_id: Option<Uuid>) -> Result<Opt
     };
     let (link, max) = (&latest.link, latest.value_max(subject));
     let refused = |error: &RedisError| link.acl().warn(error, Resource::Key(&key));
-    for _ in 0..TRIES {
-        let length = soon(redis::value_length(&client, &key, max), refused).await.unwrap_or(Found::Absent);
+    for _ in 0..READ_ATTEMPTS_MAX {
+        let length = with_timeout(redis::value_length(&client, &key, max), refused).await.unwrap_or(Found::Absent);
         let Some(bytes) = link.usable(&key, length) else { break };
-        let room = if bytes > SMALL { Some(Room::for_value(&sight.memory, bytes).await) } else { None };
-        let fits = room.as_ref().map_or(SMALL, Room::bytes).min(max);
-        match soon(redis::value_range(&client, &key, fits), refused).await {
+        let reservation = if bytes > UNRESERVED_BYTES_MAX {
+            Some(Reservation::reserve_value(&state.memory, bytes).await)
+        } else {
+            None
+        };
+        let fits = reservation.as_ref().map_or(UNRESERVED_BYTES_MAX, Reservation::bytes).min(max);
+        match with_timeout(redis::value_range(&client, &key, fits), refused).await {
             // It has grown meanwhile.
             Some(Found::Unusable(Unusable::TooLarge(_))) => {}
             found => {
                 let value = link.usable(&key, found.unwrap_or(Found::Absent));
                 // Others may write to these keys; what is no JSON is no value.
                 let json = value.filter(|value| serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok());
-                return Ok(json.map(|value| (room, value)));
+                return Ok(json.map(|value| (reservation, value)));
             }
         }
     }
     Ok(None)
 }
 
-/// What Redis answers in time; what it refuses is told.
-async fn soon<T>(answer: impl Future<Output = Result<T, RedisError>>, refused: impl FnOnce(&RedisError)) -> Option<T> {
-    tokio::time::timeout(PATIENCE, answer).await.ok()?.inspect_err(refused).ok()
+/// What Redis answers in time; what it refuses is logged.
+async fn with_timeout<T>(
+    answer: impl Future<Output = Result<T, RedisError>>,
+    refused: impl FnOnce(&RedisError),
+) -> Option<T> {
+    tokio::time::timeout(REDIS_TIMEOUT, answer).await.ok()?.inspect_err(refused).ok()
 }
 
 /// The run that spoke last, unless one is named.
-pub async fn newest(sight: &Sight, named: Option<Uuid>) -> Result<Uuid, ApiError> {
+pub async fn newest(state: &ApiState, named: Option<Uuid>) -> Result<Uuid, ApiError> {
     if let Some(run_id) = named {
         return Ok(run_id);
     }
-    let _turn = sight.memory.turn().await;
-    let (mut query, mut spoke) = (RunsQuery { limit: NEWEST, ..RunsQuery::default() }, Vec::new());
+    let _read_permit = state.memory.read_permit().await;
+    let (mut query, mut last_active) = (RunsQuery { limit: RECENT_RUNS, ..RunsQuery::default() }, Vec::new());
     loop {
-        let runs = sight.store.runs(&query).await?.rows;
-        spoke.extend(runs.iter().map(|run| (run.last_event_time.or(run.start_time), run.run_id)));
+        let runs = state.store.runs(&query).await?.rows;
+        last_active.extend(runs.iter().map(|run| (run.last_event_time.or(run.start_time), run.run_id)));
         let filled = query.is_filled(&runs);
         query.before = runs.last().and_then(RunRow::cursor);
-        if !filled || query.before.is_none() || spoke.len() >= NEWEST {
+        if !filled || query.before.is_none() || last_active.len() >= RECENT_RUNS {
             break;
         }
     }
-    Ok(spoke.iter().max_by_key(|(at, _)| at).ok_or_else(ApiError::no_run)?.1)
+    Ok(last_active.iter().max_by_key(|(at, _)| at).ok_or_else(ApiError::run_not_found)?.1)
 }
 
 fn text(value: &impl serde::Serialize) -> String {
@@ -271,17 +282,17 @@ fn head(status: &'static str) -> [(HeaderName, HeaderValue); 2] {
     ]
 }
 
-fn answer(status: &'static str, room: Option<Room>, body: String) -> Response {
-    let answer = match room {
-        Some(room) => room.text(body.into_bytes()),
+fn answer(status: &'static str, reservation: Option<Reservation>, body: String) -> Response {
+    let answer = match reservation {
+        Some(reservation) => reservation.text(body.into_bytes()),
         None => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
     };
     (head(status), answer).into_response()
 }
 
 /// The answer from the store that `write` writes while it is sent.
-fn made(room: Room, write: impl FnOnce(&mut ChunkWriter<Bytes>) + Send + 'static) -> Response {
-    (head("MISS"), chunked::json(room, write)).into_response()
+fn made(reservation: Reservation, write: impl FnOnce(&mut ChunkWriter<Bytes>) + Send + 'static) -> Response {
+    (head("MISS"), chunked::json(reservation, write)).into_response()
 }
 
 #[cfg(test)]

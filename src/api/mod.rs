@@ -1,6 +1,6 @@
 //! The HTTP side: what is stored, what is newest, what the daemon says about itself, and the few requests that change something.
 //!
-//! [`Sight`] is all it sees: the store (which it only reads), the Redis link for the latest values, a queue into intake for what
+//! [`ApiState`] is all it has: the store (which it only reads), the Redis link for the latest values, a queue into intake for what
 //! is to be recorded. It cannot reach the pipeline, and runs on a thread of its own ([`serve`]). The routes are one table
 //! ([`routes`]), which the test of the OpenAPI document reads, too. The command line asks the same router from within.
 
@@ -12,6 +12,7 @@ mod client;
 mod compare;
 mod compress;
 mod config;
+mod connection_limit;
 mod cors;
 mod error;
 mod export;
@@ -19,6 +20,7 @@ mod fetch_site;
 mod health;
 mod history;
 mod latest;
+mod memory_budget;
 mod openapi;
 mod page;
 mod panels;
@@ -27,10 +29,10 @@ mod range;
 mod reception;
 mod recheck;
 mod record;
-mod room;
 mod rows;
+mod run_stats;
 mod runs;
-mod seats;
+mod scan;
 mod security_headers;
 mod serve;
 mod servers;
@@ -39,9 +41,7 @@ mod stream;
 mod target;
 mod throttle;
 mod tokens;
-mod walk;
 mod weights;
-mod whole;
 mod write;
 
 use std::sync::Arc;
@@ -59,17 +59,17 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
 pub use self::{
-    access::{Access, Scope},
+    access::{AccessPolicy, Scope},
     config::Config,
-    error::{Answer, ApiError},
+    error::{ApiError, ApiResult},
     export::{BOM, head as export_head},
-    health::Pages,
+    health::SharedPages,
+    memory_budget::MemoryBudget,
     reception::Reserved,
-    room::Memory,
     serve::run,
     session::Sessions,
-    tokens::{Counts, Keyring, TokensError, is_name, read as read_tokens},
-    write::{Ends, Inlet, ToIntake},
+    tokens::{Counts, TokenStore, TokensError, is_name, read as read_tokens},
+    write::{IntakeHandle, SubmitTargets, Submitter},
 };
 use crate::{
     live::Live,
@@ -85,13 +85,13 @@ pub type StatusFn = Arc<dyn Fn() -> Value + Send + Sync>;
 /// Says what is missing for being ready.
 pub type MissingFn = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
-/// What the routes may look at.
+/// The state that handlers share.
 #[derive(Clone)]
-pub struct Sight {
+pub struct ApiState {
     /// Limits.
     pub config: Arc<Config>,
     /// Who may do what.
-    pub access: Access,
+    pub access: AccessPolicy,
     /// For `/readyz`.
     pub missing: MissingFn,
     /// For `/metrics`, and to count the requests.
@@ -105,19 +105,19 @@ pub struct Sight {
     /// Where the latest values are; absent: they come from the store.
     pub latest: Option<Latest>,
     /// Where requests that change something go.
-    pub inlet: Inlet,
+    pub submitter: Submitter,
     /// What happens now.
     pub live: Live,
     /// Tokens and sessions.
-    pub keys: Arc<Keyring>,
+    pub token_store: Arc<TokenStore>,
     /// Exports that may still begin.
     pub exports: Arc<Semaphore>,
     /// Pages for probes and scrapers.
-    pub pages: Arc<Pages>,
+    pub pages: Arc<SharedPages>,
     /// What must be left of exports and streams.
     pub reserved: Reserved,
     /// For answers made of stored rows, and for exports.
-    pub memory: Memory,
+    pub memory: MemoryBudget,
     /// Answers that may still be compressed.
     pub compressions: Arc<Semaphore>,
 }
@@ -153,7 +153,7 @@ pub struct Route {
     pub path: &'static str,
     /// Who may.
     pub scope: Scope,
-    handler: MethodRouter<Sight>,
+    handler: MethodRouter<ApiState>,
 }
 
 /// The table of routes.
@@ -165,16 +165,16 @@ pub fn routes() -> Vec<Route> {
     vec![
         open("/healthz", get(health::alive)),
         open("/readyz", get(health::ready)),
-        open("/metrics", get(health::page)),
+        open("/metrics", get(health::metrics)),
         read("/api/openapi.json", get(openapi::document)),
         read("/api/status", get(health::status)),
         read("/api/runs", get(runs::list)),
-        read("/api/runs/{run_id}", get(runs::one)),
+        read("/api/runs/{run_id}", get(runs::detail)),
         read("/api/runs/{run_id}/topology", get(rows::topology)),
         read("/api/runs/{run_id}/events", get(rows::events)),
-        read("/api/runs/{run_id}/aggregates", get(whole::aggregates)),
-        read("/api/runs/{run_id}/growth", get(whole::growth)),
-        read("/api/runs/{run_id}/gaps", get(whole::gaps)),
+        read("/api/runs/{run_id}/aggregates", get(run_stats::aggregates)),
+        read("/api/runs/{run_id}/growth", get(run_stats::growth)),
+        read("/api/runs/{run_id}/gaps", get(run_stats::gaps)),
         read("/api/compare", get(compare::compare)),
         read("/api/export", get(export::export)),
         read("/api/metrics/range", get(range::range)),
@@ -194,7 +194,7 @@ pub fn routes() -> Vec<Route> {
         read("/api/stream", get(stream::stream)),
         sign_in(Method::POST, post(session::sign_in)),
         sign_in(Method::DELETE, delete(session::sign_out)),
-        read("/api/session", get(session::who)),
+        read("/api/session", get(session::current)),
         admin("/api/control", post(write::control)),
         admin("/api/runs", post(write::create)),
         admin("/api/runs/{run_id}/complete", post(write::complete)),
@@ -203,45 +203,45 @@ pub fn routes() -> Vec<Route> {
 }
 
 /// All routes, each behind its check, and the dashboard, which is nothing to keep from anybody.
-pub fn router(sight: Sight) -> Router {
+pub fn router(state: ApiState) -> Router {
     let router = Router::new().route("/", get(page::index)).route("/assets/{*name}", get(page::asset));
-    let router = with(router, &sight, routes()).fallback(|| async { ApiError::not_found("Not Found") });
-    finished(router, sight)
+    let router = add_routes(router, &state, routes()).fallback(|| async { ApiError::not_found("Not Found") });
+    add_layers(router, state)
 }
 
 /// One answer to every request.
-fn refusing<F: Future<Output = ApiError> + Send + 'static>(sight: Sight, answer: fn() -> F) -> Router {
-    finished(Router::new().fallback(answer), sight)
+fn reject_all<F: Future<Output = ApiError> + Send + 'static>(state: ApiState, answer: fn() -> F) -> Router {
+    add_layers(Router::new().fallback(answer), state)
 }
 
-fn with(router: Router<Sight>, sight: &Sight, routes: impl IntoIterator<Item = Route>) -> Router<Sight> {
+fn add_routes(router: Router<ApiState>, state: &ApiState, routes: impl IntoIterator<Item = Route>) -> Router<ApiState> {
     routes.into_iter().fold(router, |router, route| {
-        let guard = middleware::from_fn_with_state((sight.clone(), route.scope), access::guard);
+        let guard = middleware::from_fn_with_state((state.clone(), route.scope), access::guard);
         router.route(route.path, route.handler.layer(guard))
     })
 }
 
-fn finished(router: Router<Sight>, sight: Sight) -> Router {
+fn add_layers(router: Router<ApiState>, state: ApiState) -> Router {
     router
         .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
-        .layer(DefaultBodyLimit::max(sight.config.body.as_usize()))
-        .layer(middleware::from_fn_with_state(sight.clone(), watch))
-        .layer(middleware::from_fn_with_state(Arc::clone(&sight.compressions), compress::layer))
+        .layer(DefaultBodyLimit::max(state.config.body.as_usize()))
+        .layer(middleware::from_fn_with_state(state.clone(), limit_and_count))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state.compressions), compress::layer))
         .layer(middleware::from_fn(security_headers::layer))
-        .with_state(sight)
+        .with_state(state)
 }
 
 /// Ends what takes too long, refuses what names no one server and bodies that say that they are too large, and counts the answers.
-async fn watch(State(sight): State<Sight>, request: Request, next: Next) -> Response {
-    let reader = cors::Reader::of(&sight.config, request.headers());
+async fn limit_and_count(State(state): State<ApiState>, request: Request, next: Next) -> Response {
+    let cors_decision = cors::CorsDecision::of(&state.config, request.headers());
     let early = target::check(&request)
         .err()
         .map(IntoResponse::into_response)
-        .or_else(|| cors::preflight(&sight.config, request.method(), request.headers()))
-        .or_else(|| too_large(&sight, &request).map(IntoResponse::into_response));
+        .or_else(|| cors::preflight(&state.config, request.method(), request.headers()))
+        .or_else(|| too_large(&state, &request).map(IntoResponse::into_response));
     let mut response = match early {
         Some(response) => response,
-        None => tokio::time::timeout(sight.config.request_timeout, next.run(request)).await.unwrap_or_else(|_| {
+        None => tokio::time::timeout(state.config.request_timeout, next.run(request)).await.unwrap_or_else(|_| {
             ApiError::unavailable("no answer within `http.request_timeout`; ask for less at once").into_response()
         }),
     };
@@ -251,21 +251,21 @@ async fn watch(State(sight): State<Sight>, request: Request, next: Next) -> Resp
         500..=599 => "5xx",
         _ => "other",
     };
-    sight.metrics.api_requests.get_or_create(&Label::of(class)).inc();
-    reader.mark(response.headers_mut());
+    state.metrics.api_requests.get_or_create(&Label::of(class)).inc();
+    cors_decision.apply(response.headers_mut());
     response
 }
 
 /// Nothing is read of a body that is too large by its own word.
-fn too_large(sight: &Sight, request: &Request) -> Option<ApiError> {
-    let said = request.body().size_hint().exact()?;
-    (said > sight.config.body.as_usize() as u64).then(|| {
-        let detail = format!("the body is larger than {}; see `http.body`", sight.config.body);
+fn too_large(state: &ApiState, request: &Request) -> Option<ApiError> {
+    let declared = request.body().size_hint().exact()?;
+    (declared > state.config.body.as_usize() as u64).then(|| {
+        let detail = format!("the body is larger than {}; see `http.body`", state.config.body);
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     })
 }
 
 /// 200 with JSON.
-fn json(value: &impl serde::Serialize) -> Answer {
+fn json(value: &impl serde::Serialize) -> ApiResult {
     Ok(Json(value).into_response())
 }

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    Sight,
-    error::{Answer, ApiError},
+    ApiState,
+    error::{ApiError, ApiResult},
     json,
     latest::{self, LATEST_BYTES},
+    memory_budget::Reservation,
     params::Params,
-    room::Room,
     runs::find_by_id,
     weights::statistics,
 };
@@ -27,13 +27,13 @@ use crate::{
 const FIRST_EVENTS: usize = 64;
 
 /// `GET /api/dataset`
-pub async fn dataset(State(sight): State<Sight>, params: Params) -> Answer {
-    let (run, _) = run(&sight, params).await?;
+pub async fn dataset(State(state): State<ApiState>, params: Params) -> ApiResult {
+    let (run, _) = run(&state, params).await?;
     let Some(name) = &run.dataset_name else { return Err(ApiError::not_found("No dataset yet")) };
-    let stored = match sight.store.dataset(dataset_id(name)).await? {
+    let stored = match state.store.dataset(dataset_id(name)).await? {
         Some(row) => Some(row),
         // One with an id of its own is not found by its name; the message that named it has it whole.
-        None => announced(&sight, run.run_id).await?,
+        None => announced(&state, run.run_id).await?,
     };
     let mut answer = match &stored {
         Some(row) => serde_json::to_value(Json(row)).unwrap_or_default(),
@@ -50,10 +50,10 @@ pub async fn dataset(State(sight): State<Sight>, params: Params) -> Answer {
 }
 
 /// The dataset that the start of a run carries.
-async fn announced(sight: &Sight, run_id: Uuid) -> Result<Option<DatasetRow>, ApiError> {
-    let mut room = Room::of(&sight.memory).await;
+async fn announced(state: &ApiState, run_id: Uuid) -> Result<Option<DatasetRow>, ApiError> {
+    let mut reservation = Reservation::reserve_page(&state.memory).await;
     let query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, FIRST_EVENTS) };
-    let (rows, _) = room.page::<EventRow>(&*sight.store, &query).await?;
+    let (rows, _) = reservation.page::<EventRow>(&*state.store, &query).await?;
     Ok(rows.iter().rev().find_map(dataset_of))
 }
 
@@ -69,22 +69,22 @@ fn dataset_of(event: &EventRow) -> Option<DatasetRow> {
 }
 
 /// `GET /api/network/stats`
-pub async fn network_stats(State(sight): State<Sight>, params: Params) -> Answer {
-    let (run, named) = run(&sight, params).await?;
-    let mut room = Room::for_bytes(&sight.memory, LATEST_BYTES).await;
-    let (mut rows, _) = room.page::<TopologyRow>(&*sight.store, &RangeQuery::newest(run.run_id, 1)).await?;
+pub async fn network_stats(State(state): State<ApiState>, params: Params) -> ApiResult {
+    let (run, named) = run(&state, params).await?;
+    let mut reservation = Reservation::reserve(&state.memory, LATEST_BYTES).await;
+    let (mut rows, _) = reservation.page::<TopologyRow>(&*state.store, &RangeQuery::newest(run.run_id, 1)).await?;
     let row = rows.pop().ok_or_else(|| ApiError::not_found("No topology yet"))?;
     // A million weights take a while to sort: not on the thread that answers requests.
     let made = tokio::task::spawn_blocking(move || stats(&run, named, &row)).await;
     let answer = made.map_err(|error| ApiError::unavailable(error.to_string()))?;
-    drop(room);
+    drop(reservation);
     json(&answer)
 }
 
 /// The activation function and the optimizer, as far as they are named.
-type Named = (Option<String>, Option<String>);
+type ConfiguredNames = (Option<String>, Option<String>);
 
-fn stats(run: &RunRow, configured: Named, row: &TopologyRow) -> Value {
+fn stats(run: &RunRow, configured: ConfiguredNames, row: &TopologyRow) -> Value {
     let network = wire::network(&row.topology_json);
     let (threshold_function, optimizer) = configured;
     let sizes = [row.input_size, row.hidden_units, row.output_size].map(|size| size.map_or(0, i64::from).max(0));
@@ -107,9 +107,9 @@ fn stats(run: &RunRow, configured: Named, row: &TopologyRow) -> Value {
 
 /// The run that is named, else the one that spoke last, and what its configuration names. The configuration may be large, and is
 /// not kept while the request waits for memory.
-async fn run(sight: &Sight, params: Params) -> Result<(RunRow, Named), ApiError> {
-    let named = latest::given(params)?;
-    let mut run = find_by_id(sight, latest::newest(sight, named).await?).await?;
+async fn run(state: &ApiState, params: Params) -> Result<(RunRow, ConfiguredNames), ApiError> {
+    let named = latest::requested_run(params)?;
+    let mut run = find_by_id(state, latest::newest(state, named).await?).await?;
     let configured = run.config_json.take().as_deref().map(wire::configured).unwrap_or_default();
     Ok((RunRow { notes: None, tags: BTreeSet::new(), ..run }, configured))
 }

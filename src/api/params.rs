@@ -19,7 +19,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
             .await
-            .map_err(|error| ApiError::bad(error.to_string()))?;
+            .map_err(|error| ApiError::bad_request(error.to_string()))?;
         Ok(Self(pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect()))
     }
 }
@@ -27,7 +27,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 impl Params {
     /// Refuses names that the route does not know, and what is given twice but for `many`. Names that begin with `_` are for
     /// caches, and pass.
-    pub fn known(self, names: &[&str], many: &[&str]) -> Result<Self, ApiError> {
+    pub fn allow_only(self, names: &[&str], many: &[&str]) -> Result<Self, ApiError> {
         for (n, (name, _)) in self.0.iter().enumerate() {
             if many.contains(&name.as_str()) || name.starts_with('_') {
                 continue;
@@ -35,10 +35,10 @@ impl Params {
             if !names.contains(&name.as_str()) {
                 let known: Vec<_> = names.iter().chain(many).copied().collect();
                 let known = if known.is_empty() { "none".into() } else { known.join(", ") };
-                return Err(ApiError::bad(format!("unknown parameter `{name}`; known: {known}")));
+                return Err(ApiError::bad_request(format!("unknown parameter `{name}`; known: {known}")));
             }
             if self.0[..n].iter().any(|(earlier, _)| earlier == name) {
-                return Err(ApiError::bad(format!("`{name}` is given twice")));
+                return Err(ApiError::bad_request(format!("`{name}` is given twice")));
             }
         }
         Ok(self)
@@ -75,14 +75,15 @@ impl Params {
     /// A whole number from `least` to `most`.
     pub fn number(&self, name: &str, default: usize, least: usize, most: usize) -> Result<usize, ApiError> {
         let Some(text) = self.text(name) else { return Ok(default.min(most)) };
-        let wrong = || ApiError::bad(format!("`{name}` must be a whole number from {least} to {most}, not `{text}`"));
+        let wrong =
+            || ApiError::bad_request(format!("`{name}` must be a whole number from {least} to {most}, not `{text}`"));
         text.parse().ok().filter(|n| (least..=most).contains(n)).ok_or_else(wrong)
     }
 
     /// One of a few words.
     pub fn word<'a>(&self, name: &str, words: &[&'a str]) -> Result<&'a str, ApiError> {
         let Some(text) = self.text(name) else { return Ok(words[0]) };
-        let wrong = || ApiError::bad(format!("`{name}` must be one of {}, not `{text}`", words.join(", ")));
+        let wrong = || ApiError::bad_request(format!("`{name}` must be one of {}, not `{text}`", words.join(", ")));
         words.iter().find(|word| **word == text).copied().ok_or_else(wrong)
     }
 
@@ -93,25 +94,25 @@ impl Params {
         let with_plus =
             || text.rsplit_once(' ').and_then(|(time, zone)| render::parse_time(&format!("{time}+{zone}")).ok());
         let read = render::parse_time(text).or_else(|error| with_plus().ok_or(error));
-        read.map(Some).map_err(|error| ApiError::bad(format!("`{name}`: {error}")))
+        read.map(Some).map_err(|error| ApiError::bad_request(format!("`{name}`: {error}")))
     }
 
     /// What `parse` makes of a cursor.
     pub fn cursor<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let wrong = || ApiError::bad(format!("`{name}` must be the `next` of an earlier answer, not `{text}`"));
+        let wrong = || ApiError::bad_request(format!("`{name}` must be the `next` of an earlier answer, not `{text}`"));
         parse(text).map(Some).ok_or_else(wrong)
     }
 
     /// A run id that must be given.
     pub fn run_id(&self) -> Result<Uuid, ApiError> {
-        uuid(self.text("run_id").ok_or_else(|| ApiError::bad("`run_id` is missing"))?)
+        uuid(self.text("run_id").ok_or_else(|| ApiError::bad_request("`run_id` is missing"))?)
     }
 }
 
 /// A run id, or 400 in the contract's words.
 pub fn uuid(text: impl AsRef<str> + Display) -> Result<Uuid, ApiError> {
-    Uuid::try_parse(text.as_ref().trim()).map_err(|_| ApiError::bad("Invalid UUID"))
+    Uuid::try_parse(text.as_ref().trim()).map_err(|_| ApiError::bad_request("Invalid UUID"))
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Value, json};
 
 use super::{
-    Sight,
-    error::Answer,
+    ApiState,
+    error::ApiResult,
+    memory_budget::Reservation,
     params::Params,
-    room::Room,
     rows::{self, RANGE},
-    walk,
+    scan,
 };
 use crate::{
     curve::{self, Axis, Bucket, Curve, Field, Reducer},
@@ -22,14 +22,14 @@ use crate::{
     store::RangeQuery,
 };
 
-/// Gaps told with a curve, at most.
-const GAPS: usize = 200;
+/// Gaps reported with a curve, at most.
+const MAX_GAP_ROWS: usize = 200;
 /// What a point takes, and what each of its fields does: in memory while it is made, and in the answer.
 pub const POINT_BYTES: usize = 512;
 pub const VALUE_BYTES: usize = 256;
 
 #[derive(Serialize)]
-struct Exact<'a> {
+struct RowsPage<'a> {
     metrics: JsonRows<'a, MetricsRow>,
     count: usize,
     next: Option<String>,
@@ -37,33 +37,33 @@ struct Exact<'a> {
 }
 
 /// `GET /api/metrics/range`
-pub async fn range(State(sight): State<Sight>, params: Params) -> Answer {
+pub async fn range(State(state): State<ApiState>, params: Params) -> ApiResult {
     let names: Vec<_> = RANGE.into_iter().chain(["run_id", "max_points", "fields", "by", "attempts"]).collect();
-    let params = params.known(&names, &["field"])?;
-    let query = rows::range(&params, params.run_id()?, 1_000, sight.config.page_rows)?;
+    let params = params.allow_only(&names, &["field"])?;
+    let query = rows::range(&params, params.run_id()?, 1_000, state.config.page_rows)?;
     if params.text("max_points").is_some() {
-        return drawn(&sight, &params, query).await;
+        return downsampled(&state, &params, query).await;
     }
     for name in ["by", "attempts"] {
         if params.text(name).is_some() {
-            return Err(super::ApiError::bad(format!("`{name}` is for curves: give `max_points`, too")));
+            return Err(super::ApiError::bad_request(format!("`{name}` is for curves: give `max_points`, too")));
         }
     }
-    let fields = walk::names_fields(&params).then(|| walk::fields(&params)).transpose()?;
-    let mut room = Room::of(&sight.memory).await;
-    let (rows, next) = room.page::<MetricsRow>(&*sight.store, &query).await?;
+    let fields = scan::names_fields(&params).then(|| scan::fields(&params)).transpose()?;
+    let mut reservation = Reservation::reserve_page(&state.memory).await;
+    let (rows, next) = reservation.page::<MetricsRow>(&*state.store, &query).await?;
     let Some(fields) = fields else {
-        return room.json(&Exact { metrics: JsonRows(&rows), count: rows.len(), next, exact: true });
+        return reservation.json(&RowsPage { metrics: JsonRows(&rows), count: rows.len(), next, exact: true });
     };
-    let metrics = rows.iter().map(|row| Chosen { row, fields: &fields }).collect();
+    let metrics = rows.iter().map(|row| ProjectedRow { row, fields: &fields }).collect();
     let names = fields.iter().map(Field::name).collect();
-    room.json(&Narrow { metrics, count: rows.len(), next, exact: true, fields: names })
+    reservation.json(&ProjectedPage { metrics, count: rows.len(), next, exact: true, fields: names })
 }
 
 /// Rows with their key and what was asked for.
 #[derive(Serialize)]
-struct Narrow<'a> {
-    metrics: Vec<Chosen<'a>>,
+struct ProjectedPage<'a> {
+    metrics: Vec<ProjectedRow<'a>>,
     count: usize,
     next: Option<String>,
     exact: bool,
@@ -71,12 +71,12 @@ struct Narrow<'a> {
 }
 
 /// A column under its name; a number in `extra`, too.
-struct Chosen<'a> {
+struct ProjectedRow<'a> {
     row: &'a MetricsRow,
     fields: &'a [Field],
 }
 
-impl Serialize for Chosen<'_> {
+impl Serialize for ProjectedRow<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let names = || self.fields.iter().map(Field::name).filter(|name| !render::KEY_COLUMNS.contains(name));
         let mut map = serializer.serialize_map(None)?;
@@ -86,12 +86,12 @@ impl Serialize for Chosen<'_> {
     }
 }
 
-async fn drawn(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {
+async fn downsampled(state: &ApiState, params: &Params, query: RangeQuery) -> ApiResult {
     if query.after.is_some() {
-        return Err(super::ApiError::bad("`cursor` does not go with `max_points`: a curve is the whole range"));
+        return Err(super::ApiError::bad_request("`cursor` does not go with `max_points`: a curve is the whole range"));
     }
-    let points = params.number("max_points", 0, curve::POINTS_MIN, sight.config.points)?;
-    let fields = walk::fields(params)?;
+    let points = params.number("max_points", 0, curve::POINTS_MIN, state.config.points)?;
+    let fields = scan::fields(params)?;
     let by = params.word("by", &["time", "epoch", "step"])?;
     let axis = match by {
         "epoch" => Axis::Epoch,
@@ -99,20 +99,22 @@ async fn drawn(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {
         _ => Axis::Time(0),
     };
     let (run_id, ascending) = (query.run_id, query.ascending);
-    let raw = walk::raw(params)?;
+    let raw = scan::all_attempts(params)?;
     // Which values still count only later rows tell: a part of a curve is the same as in the whole.
     let until = query.end.filter(|_| !raw);
     let query = RangeQuery { end: query.end.filter(|_| raw), ..query };
-    let room = Room::for_bytes(&sight.memory, points * (POINT_BYTES + fields.len() * VALUE_BYTES)).await;
+    let reservation = Reservation::reserve(&state.memory, points * (POINT_BYTES + fields.len() * VALUE_BYTES)).await;
     let mut reducer = Reducer::new(axis, fields.len(), points, raw).until(until);
-    walk::walk(&*sight.store, query, &fields, &mut reducer).await?;
+    scan::scan(&*state.store, query, &fields, &mut reducer).await?;
     let curve = reducer.finish();
     let bounds = (
         curve.points.iter().map(|point| point.oldest_at).min(),
         curve.points.iter().map(|point| point.newest.timestamp).max(),
     );
     let gaps = match bounds {
-        (Some(start), Some(end)) => ledger::read(&*sight.store, &Filter::of_span(run_id, start, end), GAPS).await?,
+        (Some(start), Some(end)) => {
+            ledger::read(&*state.store, &Filter::of_span(run_id, start, end), MAX_GAP_ROWS).await?
+        }
         _ => Vec::new(),
     };
     let point = |point| Point { curve: &curve, point, fields: &fields };
@@ -120,7 +122,7 @@ async fn drawn(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {
     if !ascending {
         points.reverse();
     }
-    room.json(&Reduced {
+    reservation.json(&DownsampledCurve {
         count: points.len(),
         metrics: points,
         next: None,
@@ -132,7 +134,7 @@ async fn drawn(sight: &Sight, params: &Params, query: RangeQuery) -> Answer {
 }
 
 #[derive(Serialize)]
-struct Reduced<'a> {
+struct DownsampledCurve<'a> {
     metrics: Vec<Point<'a>>,
     count: usize,
     next: Option<String>,

@@ -1,7 +1,7 @@
 //! What becomes of a request once its head is there: who asks, and what is kept free for those who are known.
 //!
 //! Slow clients hold connections, streams, exports and memory for answers. Where clients without a token are answered beside those
-//! with one (`http.anonymous_read`), a part of each is for the latter alone. A connection of the reserve ([`seats`](super::seats))
+//! with one (`http.anonymous_read`), a part of each is for the latter alone. A connection of the reserve ([`connection_limit`](super::connection_limit))
 //! gets an answer only if its request is authenticated, or is one of the short ones by which an operator gets in: the probes, the
 //! dashboard's page, signing in.
 //!
@@ -22,11 +22,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::{runtime::Handle, task::JoinSet};
 
 use super::{
-    Access, Config, Memory, Scope, Sight, access,
+    AccessPolicy, ApiState, Config, MemoryBudget, Scope, access,
     config::AnonymousRead,
+    connection_limit::{Class, ConnectionPermit},
     error::ApiError,
-    refusing, router, routes,
-    seats::{Row, Seat},
+    reject_all, router, routes,
 };
 use crate::{memory::MemoryLimit, units::ByteSize};
 
@@ -40,37 +40,38 @@ pub struct Reserved {
 }
 
 /// The routes, for each kind of client.
-pub struct Reception {
+pub struct RequestDispatcher {
     /// Limits.
     pub config: Arc<Config>,
-    sight: Sight,
+    state: ApiState,
     anonymous: Router,
     authenticated: Router,
-    /// For whom there is no room.
-    full: Router,
+    /// When all connection slots are in use.
+    overloaded: Router,
     /// Whether the first two differ.
-    divided: bool,
-    short: Vec<(Method, &'static str)>,
+    separates_anonymous: bool,
+    open_routes: Vec<(Method, &'static str)>,
     /// The runtime on whose thread answers to requests that are not authenticated are made.
     background: Handle,
 }
 
 /// Routes that cost next to nothing, and must be answered in time: whether the process lives, and whether a token is right.
-const PROMPT: [&str; 3] = ["/healthz", "/readyz", "/api/session"];
+const INLINE_ROUTES: [&str; 3] = ["/healthz", "/readyz", "/api/session"];
 
-impl Reception {
+impl RequestDispatcher {
     /// For these routes, and with this runtime for requests that are not authenticated.
-    pub fn new(mut sight: Sight, background: Handle) -> Self {
-        let config = Arc::clone(&sight.config);
+    pub fn new(mut state: ApiState, background: Handle) -> Self {
+        let config = Arc::clone(&state.config);
         // Elsewhere clients without a token are either all there are, or are told to bring one.
-        let divided = config.tokens_file.is_some()
+        let separates_anonymous = config.tokens_file.is_some()
             && config.anonymous_read == AnonymousRead::Loopback
-            && sight.access == Access::Loopback;
-        let mut anonymous = sight.clone();
-        if divided {
+            && state.access == AccessPolicy::Loopback;
+        let mut anonymous = state.clone();
+        if separates_anonymous {
             let half = ByteSize::kib(config.memory.as_usize() as u64 / 2048);
-            let process = sight.memory.process().clone();
-            (sight.memory, anonymous.memory) = (Memory::new(half, process.clone()), Memory::new(half, process));
+            let process = state.memory.process().clone();
+            (state.memory, anonymous.memory) =
+                (MemoryBudget::new(half, process.clone()), MemoryBudget::new(half, process));
             anonymous.reserved = Reserved {
                 exports: config.reserved_exports.min(config.exports - 1),
                 streams: config.reserved_streams.min(config.streams - 1),
@@ -78,31 +79,31 @@ impl Reception {
         }
         let anonymous = router(anonymous);
         let open = |scope| scope == Scope::Open || scope == Scope::SignIn;
-        let short =
+        let open_routes =
             routes().into_iter().filter(|route| open(route.scope)).map(|route| (route.method, route.path)).collect();
-        let (authenticated, full) = (router(sight.clone()), refusing(sight.clone(), full));
-        Self { config, sight, anonymous, authenticated, full, divided, short, background }
+        let (authenticated, overloaded) = (router(state.clone()), reject_all(state.clone(), overloaded));
+        Self { config, state, anonymous, authenticated, overloaded, separates_anonymous, open_routes, background }
     }
 
     /// The budget of memory of the process.
     pub fn memory(&self) -> &MemoryLimit {
-        self.sight.memory.process()
+        self.state.memory.process()
     }
 
-    /// The answer to a request that came on a connection with this seat.
-    pub async fn answer(&self, request: Request<Body>, seat: &Seat) -> Response {
-        let reserve = seat.row() == Row::Reserve;
+    /// The answer to a request that came on a connection with this permit.
+    pub async fn answer(&self, request: Request<Body>, permit: &ConnectionPermit) -> Response {
+        let reserve = permit.class() == Class::Reserve;
         // Where nothing is kept free for sessions, the check of the route is soon enough.
-        let sessions = self.divided || reserve;
-        let authenticated = access::is_authenticated(&self.sight, request.headers(), sessions).await;
+        let sessions = self.separates_anonymous || reserve;
+        let authenticated = access::is_authenticated(&self.state, request.headers(), sessions).await;
         let router = match authenticated {
             // It is told so, and counted as a guess.
-            false if self.is_wrong(&request) => &self.anonymous,
-            _ if reserve && !(authenticated && seat.admit()) && !self.is_short(&request) => &self.full,
+            false if self.has_invalid_token(&request) => &self.anonymous,
+            _ if reserve && !(authenticated && permit.admit()) && !self.is_open_route(&request) => &self.overloaded,
             true => &self.authenticated,
             false => &self.anonymous,
         };
-        let is_prompt = authenticated || PROMPT.contains(&request.uri().path());
+        let is_prompt = authenticated || INLINE_ROUTES.contains(&request.uri().path());
         let made = TowerToHyperService::new(router.clone()).call(request);
         let answer = if is_prompt {
             let Ok(answer) = made.await;
@@ -116,31 +117,31 @@ impl Reception {
                 _ => ApiError::unavailable("the server is stopping").into_response(),
             }
         };
-        // The next connection may find room for everything.
-        if reserve { ends(answer) } else { answer }
+        // The next connection may get a general slot.
+        if reserve { close_connection(answer) } else { answer }
     }
 
     /// Whether a request that is not authenticated brings a token, which then is none.
-    fn is_wrong(&self, request: &Request<Body>) -> bool {
-        self.sight.keys.is_used() && request.headers().contains_key(header::AUTHORIZATION)
+    fn has_invalid_token(&self, request: &Request<Body>) -> bool {
+        self.state.token_store.has_tokens() && request.headers().contains_key(header::AUTHORIZATION)
     }
 
-    /// Whether anybody may ask this on a connection of the reserve: it is answered at once, or the seat goes to the next.
-    fn is_short(&self, request: &Request<Body>) -> bool {
+    /// Whether anybody may ask this on a connection of the reserve: it is answered at once, or the slot goes to the next.
+    fn is_open_route(&self, request: &Request<Body>) -> bool {
         let path = request.uri().path();
-        let listed = self.short.iter().any(|(method, route)| method == request.method() && *route == path);
+        let listed = self.open_routes.iter().any(|(method, route)| method == request.method() && *route == path);
         listed || path == "/" || path.starts_with("/assets/")
     }
 }
 
-async fn full() -> ApiError {
+async fn overloaded() -> ApiError {
     ApiError::unavailable(
         "as many clients as `http.connections` allows (or `http.connections_per_address`, `http.reserved_connections`) are being \
          answered; try again, or send a token, for which there are connections in reserve",
     )
 }
 
-fn ends(mut answer: Response) -> Response {
+fn close_connection(mut answer: Response) -> Response {
     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     answer
 }

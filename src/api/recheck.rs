@@ -12,25 +12,25 @@ use tokio::{sync::watch, time::sleep};
 use tracing::info;
 
 use super::{
-    Sight,
+    ApiState,
     access::{Caller, Scope, check},
 };
 
-/// How often.
-const EVERY: Duration = Duration::from_millis(500);
+/// How often the right to read is checked again.
+const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the check needs; an extension of an answer that must be looked after.
 #[derive(Clone)]
 pub struct Recheck {
-    sight: Sight,
+    state: ApiState,
     headers: HeaderMap,
     caller: Caller,
 }
 
 impl Recheck {
     /// For a request that was let in.
-    pub fn new(sight: &Sight, headers: &HeaderMap, caller: &Caller) -> Self {
-        Self { sight: sight.clone(), headers: headers.clone(), caller: caller.clone() }
+    pub fn new(state: &ApiState, headers: &HeaderMap, caller: &Caller) -> Self {
+        Self { state: state.clone(), headers: headers.clone(), caller: caller.clone() }
     }
 
     /// Its answer, with the check for its connection. What is whole already is not looked after.
@@ -42,22 +42,22 @@ impl Recheck {
     }
 
     /// Returns when the right to read has ended.
-    async fn ended(&self) {
+    async fn revoked(&self) {
         loop {
-            sleep(EVERY).await;
-            if !self.may_go_on().await {
-                self.sight.metrics.api_bodies_cut.inc();
+            sleep(RECHECK_INTERVAL).await;
+            if !self.is_still_allowed().await {
+                self.state.metrics.api_bodies_cut.inc();
                 info!(token = self.caller.name(), "a stream or an export is ended: its token or session was");
                 return;
             }
         }
     }
 
-    async fn may_go_on(&self) -> bool {
-        let mut checked = pin!(check(&self.sight, Scope::Read, &self.headers));
+    async fn is_still_allowed(&self) -> bool {
+        let mut checked = pin!(check(&self.state, Scope::Read, &self.headers));
         loop {
             // Known at once, however long Redis takes.
-            if !self.caller.is_in_force(&self.sight.keys) {
+            if !self.caller.is_in_force(&self.state.token_store) {
                 return false;
             }
             tokio::select! {
@@ -66,7 +66,7 @@ impl Recheck {
                     // Redis is away, and the session cannot be looked up there.
                     Err(refused) => refused.error.status().is_server_error(),
                 },
-                () = sleep(EVERY) => {}
+                () = sleep(RECHECK_INTERVAL) => {}
             }
         }
     }
@@ -77,7 +77,7 @@ impl Recheck {
 pub struct CurrentAnswer(watch::Sender<Option<Recheck>>);
 
 /// While it lives, the answer is under way.
-pub struct UnderWay {
+pub struct OngoingAnswer {
     current: CurrentAnswer,
     recheck: Recheck,
 }
@@ -89,21 +89,21 @@ impl CurrentAnswer {
     }
 
     /// An answer begins; kept with its body. `None`: there is nothing to look after.
-    pub fn begin(&self, response: &mut Response) -> Option<UnderWay> {
+    pub fn begin(&self, response: &mut Response) -> Option<OngoingAnswer> {
         let recheck = response.extensions_mut().remove::<Recheck>()?;
         self.0.send_replace(Some(recheck.clone()));
-        Some(UnderWay { current: self.clone(), recheck })
+        Some(OngoingAnswer { current: self.clone(), recheck })
     }
 
     /// Returns when the right to read the answer under way has ended. Without one, nothing runs.
-    pub async fn ended(&self) {
+    pub async fn revoked(&self) {
         let mut current = self.0.subscribe();
         loop {
             let recheck = current.borrow_and_update().clone();
             let ended = async {
                 match recheck {
-                    // Few connections have one; all have room for what is not in a box.
-                    Some(recheck) => Box::pin(async move { recheck.ended().await }).await,
+                    // Few connections have one; all would pay for what is not in a box.
+                    Some(recheck) => Box::pin(async move { recheck.revoked().await }).await,
                     None => pending().await,
                 }
             };
@@ -115,14 +115,14 @@ impl CurrentAnswer {
     }
 }
 
-impl UnderWay {
+impl OngoingAnswer {
     /// Whether more may be handed over, as far as is known at once. If not, the next check ends the connection.
     pub fn is_in_force(&self) -> bool {
-        self.recheck.caller.is_in_force(&self.recheck.sight.keys)
+        self.recheck.caller.is_in_force(&self.recheck.state.token_store)
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for OngoingAnswer {
     fn drop(&mut self) {
         self.current.0.send_replace(None);
     }

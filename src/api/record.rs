@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use super::{
     access::Caller,
     error::ApiError,
-    write::{Ends, ToIntake},
+    write::{IntakeHandle, SubmitTargets},
 };
 use crate::{
     event::{ControlRow, event_id},
@@ -41,7 +41,7 @@ fn change_row(caller: &Caller, instance: &str, what: &str, run: &Value) -> Contr
     ControlRow { outcome: Some("done".into()), ..command_row(caller, instance, &made) }
 }
 
-impl ToIntake {
+impl IntakeHandle {
     /// Hands a row over, to be logged like everything else.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ impl ToIntake {
     }
 }
 
-impl Ends {
+impl SubmitTargets {
     /// Writes down who asks for a command that is about to be published. Without intake here there is only the log.
     pub(super) fn record_command(&self, caller: &Caller, command: &Command) -> Result<Option<ControlRow>, ApiError> {
         let Some(intake) = &self.intake else { return Ok(None) };

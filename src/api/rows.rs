@@ -3,7 +3,7 @@
 use axum::extract::{Path, State};
 use serde::Serialize;
 
-use super::{Sight, error::Answer, params::Params, room::Room, runs};
+use super::{ApiState, error::ApiResult, memory_budget::Reservation, params::Params, runs};
 use crate::{
     event::{EventRow, Keyed, MetricsRow, TopologyRow},
     render::{self, JsonRows},
@@ -16,14 +16,14 @@ pub const PAGE_BYTES: usize = 8 << 20;
 /// Rows that are read in pages.
 pub trait Paged: Keyed + Sized + Send {
     /// How many are read at a time.
-    const STEP: usize;
+    const PAGE_ROWS: usize;
     /// Reads rows.
     fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>>;
 }
 
 /// Small rows, but for what a producer adds.
 impl Paged for MetricsRow {
-    const STEP: usize = 1_000;
+    const PAGE_ROWS: usize = 1_000;
 
     fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>> {
         store.metrics(query)
@@ -32,7 +32,7 @@ impl Paged for MetricsRow {
 
 /// Rows with the message whole.
 impl Paged for EventRow {
-    const STEP: usize = 32;
+    const PAGE_ROWS: usize = 32;
 
     fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>> {
         store.events(query)
@@ -41,7 +41,7 @@ impl Paged for EventRow {
 
 /// Rows with every connection of a network.
 impl Paged for TopologyRow {
-    const STEP: usize = 4;
+    const PAGE_ROWS: usize = 4;
 
     fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>> {
         store.topology(query)
@@ -60,7 +60,7 @@ pub async fn page<T: Paged>(store: &dyn Store, mut query: RangeQuery) -> Result<
     }
     let more = loop {
         // One more than is asked for tells whether there is a next page.
-        query.limit = (limit - rows.len()).saturating_add(1).min(T::STEP);
+        query.limit = (limit - rows.len()).saturating_add(1).min(T::PAGE_ROWS);
         let read = T::read(store, &query).await?;
         let complete = !query.is_filled(&read);
         query.after = read.last().map(|row| row.key().cursor()).or(query.after);
@@ -107,13 +107,13 @@ struct Events<'a> {
 }
 
 /// `GET /api/runs/{run_id}/events`
-pub async fn events(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
-    let params = params.known(&RANGE, &[])?;
-    let run = runs::find(&sight, &run_id).await?;
-    let query = range(&params, run.run_id, 1_000, sight.config.page_rows)?;
-    let mut room = Room::of(&sight.memory).await;
-    let (rows, next) = room.page::<EventRow>(&*sight.store, &query).await?;
-    room.json(&Events { events: JsonRows(&rows), count: rows.len(), next })
+pub async fn events(State(state): State<ApiState>, Path(run_id): Path<String>, params: Params) -> ApiResult {
+    let params = params.allow_only(&RANGE, &[])?;
+    let run = runs::find(&state, &run_id).await?;
+    let query = range(&params, run.run_id, 1_000, state.config.page_rows)?;
+    let mut reservation = Reservation::reserve_page(&state.memory).await;
+    let (rows, next) = reservation.page::<EventRow>(&*state.store, &query).await?;
+    reservation.json(&Events { events: JsonRows(&rows), count: rows.len(), next })
 }
 
 #[derive(Serialize)]
@@ -124,11 +124,11 @@ struct Topology<'a> {
 }
 
 /// `GET /api/runs/{run_id}/topology`
-pub async fn topology(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
-    let params = params.known(&RANGE, &[])?;
-    let run = runs::find(&sight, &run_id).await?;
-    let query = range(&params, run.run_id, 100, sight.config.page_rows)?;
-    let mut room = Room::of(&sight.memory).await;
-    let (rows, next) = room.page::<TopologyRow>(&*sight.store, &query).await?;
-    room.json(&Topology { topology: JsonRows(&rows), count: rows.len(), next })
+pub async fn topology(State(state): State<ApiState>, Path(run_id): Path<String>, params: Params) -> ApiResult {
+    let params = params.allow_only(&RANGE, &[])?;
+    let run = runs::find(&state, &run_id).await?;
+    let query = range(&params, run.run_id, 100, state.config.page_rows)?;
+    let mut reservation = Reservation::reserve_page(&state.memory).await;
+    let (rows, next) = reservation.page::<TopologyRow>(&*state.store, &query).await?;
+    reservation.json(&Topology { topology: JsonRows(&rows), count: rows.len(), next })
 }

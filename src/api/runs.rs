@@ -6,10 +6,10 @@ use axum::extract::{Path, State};
 use serde::Serialize;
 
 use super::{
-    Sight,
-    error::{Answer, ApiError},
+    ApiState,
+    error::{ApiError, ApiResult},
+    memory_budget::Reservation,
     params::{Params, uuid},
-    room::Room,
     rows::{self, PAGE_BYTES},
 };
 use crate::{
@@ -20,57 +20,61 @@ use crate::{
 };
 
 /// How many runs one request looks at for those with the status that was asked for.
-const LOOKED_AT: usize = 10_000;
-/// Room for a list of runs, with its text: most need far less.
+const MAX_SCANNED_RUNS: usize = 10_000;
+/// Memory for a list of runs, with its text: most need far less.
 const LIST_BYTES: usize = 2 << 20;
 
 /// The statuses that are shown.
 pub const STATUSES: [&str; 5] = [status::RUNNING, STALE, status::COMPLETED, status::FAILED, status::STOPPED];
 
 #[derive(Serialize)]
-struct Listed<'a> {
+struct RunList<'a> {
     runs: Vec<RunJson<'a>>,
     count: usize,
     next: Option<String>,
 }
 
 /// `GET /api/runs`
-pub async fn list(State(sight): State<Sight>, params: Params) -> Answer {
-    let params = params.known(&["limit", "status", "dataset", "before"], &[])?;
+pub async fn list(State(state): State<ApiState>, params: Params) -> ApiResult {
+    let params = params.allow_only(&["limit", "status", "dataset", "before"], &[])?;
     let status = match params.text("status") {
         Some(_) => Some(params.word("status", &STATUSES)?.to_owned()),
         None => None,
     };
     let query = RunsQuery {
-        limit: params.number("limit", 100, 1, sight.config.page_rows)?,
+        limit: params.number("limit", 100, 1, state.config.page_rows)?,
         status,
         dataset: params.text("dataset").map(str::to_owned),
         before: params.cursor("before", render::parse_run_cursor)?,
         ..RunsQuery::default()
     };
     let now = units::now();
-    let mut room = Room::for_bytes(&sight.memory, LIST_BYTES).await;
-    let read = || -> BoxFuture<'_, _> { Box::pin(shown(&*sight.store, query.clone(), now)) };
-    let (runs, next) = room.keep(read, |(runs, _)| total_bytes(runs)).await?;
+    let mut reservation = Reservation::reserve(&state.memory, LIST_BYTES).await;
+    let read = || -> BoxFuture<'_, _> { Box::pin(read_page(&*state.store, query.clone(), now)) };
+    let (runs, next) = reservation.read_within(read, |(runs, _)| total_bytes(runs)).await?;
     let shown = runs.iter().map(|run| RunJson { run, now, stale_after: STALE_AFTER }).collect();
-    room.json(&Listed { runs: shown, count: runs.len(), next })
+    reservation.json(&RunList { runs: shown, count: runs.len(), next })
 }
 
 /// A page of runs by the status that is shown, which tells stale from running; and the cursor of the next page. Where few have the
 /// status, the page ends early, maybe empty, and the cursor is behind the last one that was looked at.
-async fn shown(store: &dyn Store, query: RunsQuery, now: Micros) -> Result<(Vec<RunRow>, Option<String>), StoreError> {
+async fn read_page(
+    store: &dyn Store,
+    query: RunsQuery,
+    now: Micros,
+) -> Result<(Vec<RunRow>, Option<String>), StoreError> {
     let wanted = query.status.clone();
     let stored = wanted.as_deref().map(|wanted| if wanted == STALE { status::RUNNING } else { wanted }.to_owned());
     let mut page = RunsQuery { status: stored, ..query };
-    let (limit, mut found, mut looked_at, mut bytes) = (page.limit, Vec::<RunRow>::new(), 0, 0);
+    let (limit, mut found, mut scanned, mut bytes) = (page.limit, Vec::<RunRow>::new(), 0, 0);
     // One more than is asked for tells whether there is a next page.
-    page.limit = limit.saturating_add(1).min(LOOKED_AT);
+    page.limit = limit.saturating_add(1).min(MAX_SCANNED_RUNS);
     let is_wanted = |run: &RunRow| wanted.is_none() || render::shown_status(run, now, STALE_AFTER) == wanted.as_deref();
     let next = 'pages: loop {
         let Runs { rows: runs, scanned_to: looked_to } = store.runs(&page).await?;
         let complete = looked_to.is_none() && !page.is_filled(&runs);
         page.before = looked_to.or_else(|| runs.last().and_then(RunRow::cursor));
-        looked_at += runs.len();
+        scanned += runs.len();
         for run in runs.into_iter().filter(is_wanted) {
             bytes += run.bytes();
             if found.len() == limit || (bytes > PAGE_BYTES && !found.is_empty()) {
@@ -81,7 +85,7 @@ async fn shown(store: &dyn Store, query: RunsQuery, now: Micros) -> Result<(Vec<
         if complete {
             break None;
         }
-        if page.before.is_none() || looked_to.is_some() || looked_at >= LOOKED_AT {
+        if page.before.is_none() || looked_to.is_some() || scanned >= MAX_SCANNED_RUNS {
             break page.before.map(render::run_cursor_at);
         }
     };
@@ -89,7 +93,7 @@ async fn shown(store: &dyn Store, query: RunsQuery, now: Micros) -> Result<(Vec<
 }
 
 #[derive(Serialize)]
-struct One<'a> {
+struct RunDetail<'a> {
     run: RunJson<'a>,
     metrics: JsonRows<'a, MetricsRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,15 +103,15 @@ struct One<'a> {
 }
 
 /// `GET /api/runs/{run_id}`
-pub async fn one(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
-    let params = params.known(&["limit", "count"], &[])?;
+pub async fn detail(State(state): State<ApiState>, Path(run_id): Path<String>, params: Params) -> ApiResult {
+    let params = params.allow_only(&["limit", "count"], &[])?;
     let counted = params.word("count", &["exact", "none"])? == "exact";
     let run_id = uuid(&run_id)?;
-    let limit = params.number("limit", 1_000, 0, sight.config.page_rows)?;
-    let (store, query) = (&*sight.store, &RangeQuery::newest(run_id, limit));
-    // Cassandra reads every row of the run for that, seconds where there are a million: no room is held meanwhile.
+    let limit = params.number("limit", 1_000, 0, state.config.page_rows)?;
+    let (store, query) = (&*state.store, &RangeQuery::newest(run_id, limit));
+    // Cassandra reads every row of the run for that, seconds where there are a million: no memory is held meanwhile.
     let metric_count = if counted { Some(store.count_metrics(run_id).await?) } else { None };
-    let mut room = Room::of(&sight.memory).await;
+    let mut reservation = Reservation::reserve_page(&state.memory).await;
     let read = || -> BoxFuture<'_, Result<_, StoreError>> {
         Box::pin(async {
             let Some(run) = store.read_run(run_id).await? else { return Ok(None) };
@@ -117,17 +121,17 @@ pub async fn one(State(sight): State<Sight>, Path(run_id): Path<String>, params:
     let bytes = |found: &Option<(RunRow, (Vec<_>, _))>| {
         found.as_ref().map_or(0, |(run, (metrics, _))| run.bytes() + total_bytes(metrics))
     };
-    let (run, (metrics, next)) = room.keep(read, bytes).await?.ok_or_else(ApiError::no_run)?;
+    let (run, (metrics, next)) = reservation.read_within(read, bytes).await?.ok_or_else(ApiError::run_not_found)?;
     let shown = RunJson { run: &run, now: units::now(), stale_after: STALE_AFTER };
-    room.json(&One { run: shown, metrics: JsonRows(&metrics), metric_count, next })
+    reservation.json(&RunDetail { run: shown, metrics: JsonRows(&metrics), metric_count, next })
 }
 
 /// The row of the run that a path names, without what may be large in it.
 ///
 /// # Errors
 /// 400 when it is no UUID, 404 when there is no such run.
-pub async fn find(sight: &Sight, run_id: &str) -> Result<RunRow, ApiError> {
-    let run = find_by_id(sight, uuid(run_id)?).await?;
+pub async fn find(state: &ApiState, run_id: &str) -> Result<RunRow, ApiError> {
+    let run = find_by_id(state, uuid(run_id)?).await?;
     Ok(RunRow { config_json: None, notes: None, tags: BTreeSet::new(), ..run })
 }
 
@@ -135,9 +139,9 @@ pub async fn find(sight: &Sight, run_id: &str) -> Result<RunRow, ApiError> {
 ///
 /// # Errors
 /// 404 when there is no such run.
-pub async fn find_by_id(sight: &Sight, run_id: uuid::Uuid) -> Result<RunRow, ApiError> {
-    let _turn = sight.memory.turn().await;
-    sight.store.read_run(run_id).await?.ok_or_else(ApiError::no_run)
+pub async fn find_by_id(state: &ApiState, run_id: uuid::Uuid) -> Result<RunRow, ApiError> {
+    let _read_permit = state.memory.read_permit().await;
+    state.store.read_run(run_id).await?.ok_or_else(ApiError::run_not_found)
 }
 
 #[cfg(test)]
@@ -157,17 +161,17 @@ mod tests {
             last_event_time: Some(last_event_time),
             ..RunRow::default()
         };
-        for n in 0..LOOKED_AT as i64 + 5 {
+        for n in 0..MAX_SCANNED_RUNS as i64 + 5 {
             store.write_run(&run(n, now), None).await.unwrap();
         }
-        let stale = run(LOOKED_AT as i64 + 5, now - 3_000_000_000);
+        let stale = run(MAX_SCANNED_RUNS as i64 + 5, now - 3_000_000_000);
         store.write_run(&stale, None).await.unwrap();
         let query = RunsQuery { limit: 2_499, status: Some(STALE.into()), ..RunsQuery::default() };
-        let (runs, next) = shown(&store, query.clone(), now).await.unwrap();
+        let (runs, next) = read_page(&store, query.clone(), now).await.unwrap();
         assert!(runs.is_empty());
         let before = render::parse_run_cursor(&next.unwrap());
-        assert_eq!(before.unwrap().1.as_u128(), LOOKED_AT as u128 - 1);
-        let (runs, next) = shown(&store, RunsQuery { before, ..query }, now).await.unwrap();
+        assert_eq!(before.unwrap().1.as_u128(), MAX_SCANNED_RUNS as u128 - 1);
+        let (runs, next) = read_page(&store, RunsQuery { before, ..query }, now).await.unwrap();
         assert_eq!((runs.len(), runs[0].run_id, next), (1, stale.run_id, None));
     }
 }

@@ -36,43 +36,43 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    Sight,
+    ApiState,
     client::ClientAddress,
+    connection_limit::{ConnectionLimiter, ConnectionLimits, ConnectionPermit, RequestGuard},
     health::Arrived,
-    reception::Reception,
-    recheck::{CurrentAnswer, UnderWay},
-    room::HoldsMemory,
-    seats::{Asked, Limits, Seat, Seats},
+    memory_budget::HoldsMemory,
+    reception::RequestDispatcher,
+    recheck::{CurrentAnswer, OngoingAnswer},
     target,
 };
 use crate::{backoff::Backoff, lifecycle::Signal, memory::MemoryLimit};
 
 /// How long answers under way may take once the server stops.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections that may wait to be taken, as far as the system allows (`net.core.somaxconn`). With the 128 that are usual, a
 /// burst of connections costs whoever comes next a second: his first packet is dropped.
 const BACKLOG: u32 = 4_096;
 /// How much nicer than the pipeline the thread is.
-const NICE: i32 = 5;
+const NICENESS: i32 = 5;
 
 /// Serves until stopped.
 ///
 /// # Errors
 /// When the thread cannot be started; without a port it goes on trying.
-pub async fn run(sight: Sight, mut stop: Signal) -> Result<(), io::Error> {
-    if sight.config.listen.is_empty() {
+pub async fn run(state: ApiState, mut stop: Signal) -> Result<(), io::Error> {
+    if state.config.listen.is_empty() {
         stop.stopped().await;
         return Ok(());
     }
-    let (background, served) = on_thread("http-anonymous", pending())?;
-    let (_, ended) = on_thread("http", listen(sight, stop, background))?;
+    let (background, served) = spawn_thread("http-anonymous", pending())?;
+    let (_, ended) = spawn_thread("http", listen(state, stop, background))?;
     let _ = ended.await;
     drop(served);
     Ok(())
 }
 
 /// Runs a future on a thread and a runtime of its own; what else is spawned there ends with it, or when the receiver is dropped.
-fn on_thread(
+fn spawn_thread(
     name: &str,
     work: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(Handle, oneshot::Receiver<()>), io::Error> {
@@ -81,7 +81,7 @@ fn on_thread(
     let (mut done, ended) = oneshot::channel();
     thread::Builder::new().name(name.into()).spawn(move || {
         // Counts for this thread only. Where it is not allowed, the server is as important as the rest.
-        let _ = rustix::process::setpriority_process(None, NICE);
+        let _ = rustix::process::setpriority_process(None, NICENESS);
         runtime.block_on(async {
             tokio::select! {
                 () = work => {}
@@ -94,14 +94,14 @@ fn on_thread(
     Ok((handle, ended))
 }
 
-async fn listen(sight: Sight, mut stop: Signal, background: Handle) {
-    let config = Arc::clone(&sight.config);
+async fn listen(state: ApiState, mut stop: Signal, background: Handle) {
+    let config = Arc::clone(&state.config);
     let Some(listener) = bind(&config.listen, stop.clone()).await else { return };
     info!(address = config.listen, "HTTP is listening");
-    let live = sight.live.clone();
-    let reception = Arc::new(Reception::new(sight, background));
-    let seats = Seats::new(Limits {
-        any: config.connections,
+    let live = state.live.clone();
+    let dispatcher = Arc::new(RequestDispatcher::new(state, background));
+    let limiter = ConnectionLimiter::new(ConnectionLimits {
+        general: config.connections,
         reserved: config.reserved_connections,
         per_address: config.connections_per_address,
     });
@@ -123,27 +123,31 @@ async fn listen(sight: Sight, mut stop: Signal, background: Handle) {
             }
         };
         let limited = (!target::is_trusted_address(&config, peer.0)).then_some(peer.0);
-        if let Some(address) = limited.filter(|address| seats.is_beyond(*address)) {
-            let Some(place) = seats.queue() else { continue };
-            let (seats, reception, stop) = (Arc::clone(&seats), Arc::clone(&reception), stop.clone());
+        if let Some(address) = limited.filter(|address| limiter.exceeds_share(*address)) {
+            let Some(slot) = limiter.try_queue() else { continue };
+            let (limiter, dispatcher, stop) = (Arc::clone(&limiter), Arc::clone(&dispatcher), stop.clone());
             connections.spawn(async move {
-                let seat = Arc::new(seats.take_queued(address, place).await);
-                converse(Client { stream, address: peer, seat }, reception, stop).await;
+                let permit = Arc::new(limiter.acquire_queued(address, slot).await);
+                serve_connection(Connection { stream, address: peer, permit }, dispatcher, stop).await;
             });
             continue;
         }
-        let seat = tokio::select! {
+        let permit = tokio::select! {
             biased;
             () = stop.stopped() => break,
-            seat = seats.take(limited) => Arc::new(seat),
+            permit = limiter.acquire(limited) => Arc::new(permit),
         };
-        connections.spawn(converse(Client { stream, address: peer, seat }, Arc::clone(&reception), stop.clone()));
+        connections.spawn(serve_connection(
+            Connection { stream, address: peer, permit },
+            Arc::clone(&dispatcher),
+            stop.clone(),
+        ));
     }
     // Streams have no end of their own.
     live.close();
     let all = async { while connections.join_next().await.is_some() {} };
     // A client that keeps its connection open must not keep the daemon.
-    let _ = tokio::time::timeout(LAST_ANSWERS, all).await;
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, all).await;
 }
 
 async fn bind(address: &str, mut stop: Signal) -> Option<TcpListener> {
@@ -171,37 +175,42 @@ fn listener(address: &str) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// A connection, and its seat.
-struct Client {
+/// A connection, and its permit.
+struct Connection {
     stream: TcpStream,
     address: ClientAddress,
-    seat: Arc<Seat>,
+    permit: Arc<ConnectionPermit>,
 }
 
-/// One connection, request after request, until either side has had enough, or somebody else gets its seat.
-async fn converse(client: Client, reception: Arc<Reception>, mut stop: Signal) {
-    let Client { stream, address, seat } = client;
-    let config = Arc::clone(&reception.config);
+/// One connection, request after request, until either side closes it, or it is evicted.
+async fn serve_connection(client: Connection, dispatcher: Arc<RequestDispatcher>, mut stop: Signal) {
+    let Connection { stream, address, permit } = client;
+    let config = Arc::clone(&dispatcher.config);
     let _ = stream.set_nodelay(true);
-    let stream =
-        TokioIo::new(Patient { stream, patience: config.write_timeout, seat: Arc::clone(&seat), waiting: None });
-    let (sitting, memory) = (Arc::clone(&seat), reception.memory().clone());
+    let stream = TokioIo::new(WriteTimeoutStream {
+        stream,
+        write_timeout: config.write_timeout,
+        permit: Arc::clone(&permit),
+        timer: None,
+    });
+    let (request_permit, memory) = (Arc::clone(&permit), dispatcher.memory().clone());
     let holds_memory = Arc::new(AtomicBool::new(false));
     let holds = Arc::clone(&holds_memory);
     let current = CurrentAnswer::new();
     let begun = current.clone();
     let answer = service_fn(move |request: Request<Incoming>| {
-        let (reception, sitting, holds) = (Arc::clone(&reception), Arc::clone(&sitting), Arc::clone(&holds));
+        let (dispatcher, request_permit, holds) =
+            (Arc::clone(&dispatcher), Arc::clone(&request_permit), Arc::clone(&holds));
         let begun = begun.clone();
         async move {
-            let asked = sitting.asked();
+            let guard = request_permit.begin_request();
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(address);
             request.extensions_mut().insert(Arrived(Instant::now()));
-            let mut response = reception.answer(request, &sitting).await;
+            let mut response = dispatcher.answer(request, &request_permit).await;
             holds.store(response.extensions().get::<HoldsMemory>().is_some(), Ordering::Relaxed);
             let under_way = begun.begin(&mut response);
-            let answered = |body| Answered { body, _asked: asked, under_way };
+            let answered = |body| TrackedBody { body, _request: guard, under_way };
             Ok::<_, std::convert::Infallible>(response.map(answered))
         }
     });
@@ -214,12 +223,12 @@ async fn converse(client: Client, reception: Arc<Reception>, mut stop: Signal) {
     let served = tokio::select! {
         biased;
         // First: a request that comes too late is not begun.
-        () = seat.lost() => return,
-        () = pressed(&memory, &holds_memory) => {
+        () = permit.evicted() => return,
+        () = memory_pressure(&memory, &holds_memory) => {
             debug!("a client that has not taken a large answer is cut off: the writer needs the memory");
             return;
         }
-        () = current.ended() => {
+        () = current.revoked() => {
             // What the kernel still has for a slow client goes, too.
             let _ = connection.into_parts().io.into_inner().stream.set_zero_linger();
             return;
@@ -236,7 +245,7 @@ async fn converse(client: Client, reception: Arc<Reception>, mut stop: Signal) {
 }
 
 /// Returns when the memory that an answer of this connection takes is needed.
-async fn pressed(memory: &MemoryLimit, holds_memory: &AtomicBool) {
+async fn memory_pressure(memory: &MemoryLimit, holds_memory: &AtomicBool) {
     let mut pressure = memory.pressure();
     while pressure.changed().await.is_ok() {
         if holds_memory.load(Ordering::Relaxed) {
@@ -246,14 +255,14 @@ async fn pressed(memory: &MemoryLimit, holds_memory: &AtomicBool) {
     pending().await
 }
 
-/// A body; until it is handed over, the connection is being answered. While its end waits to be written, see [`Patient`].
-struct Answered {
+/// A body; until it is handed over, the connection is being answered. While its end waits to be written, see [`WriteTimeoutStream`].
+struct TrackedBody {
     body: Body,
-    _asked: Asked,
-    under_way: Option<UnderWay>,
+    _request: RequestGuard,
+    under_way: Option<OngoingAnswer>,
 }
 
-impl hyper::body::Body for Answered {
+impl hyper::body::Body for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -278,28 +287,28 @@ impl hyper::body::Body for Answered {
 }
 
 /// A stream whose peer must take what is written to it, in time. Meanwhile its connection is being answered.
-struct Patient {
+struct WriteTimeoutStream {
     stream: TcpStream,
-    patience: Duration,
-    seat: Arc<Seat>,
-    waiting: Option<(Pin<Box<Sleep>>, Asked)>,
+    write_timeout: Duration,
+    permit: Arc<ConnectionPermit>,
+    timer: Option<(Pin<Box<Sleep>>, RequestGuard)>,
 }
 
-impl Patient {
+impl WriteTimeoutStream {
     /// `Pending` becomes an error when it has lasted too long.
-    fn bounded<T>(&mut self, polled: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn with_write_timeout<T>(&mut self, polled: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
-            self.waiting = None;
+            self.timer = None;
             return polled;
         }
-        let (patience, seat) = (self.patience, &self.seat);
-        let (waiting, _) = self.waiting.get_or_insert_with(|| (Box::pin(sleep(patience)), seat.asked()));
-        ready!(waiting.as_mut().poll(context));
+        let (write_timeout, permit) = (self.write_timeout, &self.permit);
+        let (timer, _) = self.timer.get_or_insert_with(|| (Box::pin(sleep(write_timeout)), permit.begin_request()));
+        ready!(timer.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl AsyncRead for Patient {
+impl AsyncRead for WriteTimeoutStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -309,10 +318,10 @@ impl AsyncRead for Patient {
     }
 }
 
-impl AsyncWrite for Patient {
+impl AsyncWrite for WriteTimeoutStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.bounded(polled, context)
+        self.with_write_timeout(polled, context)
     }
 
     fn poll_write_vectored(
@@ -321,7 +330,7 @@ impl AsyncWrite for Patient {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.bounded(polled, context)
+        self.with_write_timeout(polled, context)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -330,7 +339,7 @@ impl AsyncWrite for Patient {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.stream).poll_flush(context);
-        self.bounded(polled, context)
+        self.with_write_timeout(polled, context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -8,7 +8,7 @@ use fred::{clients::Client, interfaces::ClientLike, types::InfoKind};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, timeout};
 
-use super::{Sight, error::Answer, json, params::Params};
+use super::{ApiState, error::ApiResult, json, params::Params};
 use crate::{
     render,
     store::{
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long Redis may take for all that is asked: a panel waits two seconds.
-const PATIENCE: Duration = Duration::from_millis(1_000);
+const REDIS_TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// The sections of INFO that are shown. By default it also has a line for each kind of error that a script has ever returned, and a
 /// script of anybody may return any number of them.
@@ -32,25 +32,25 @@ const UNAVAILABLE: &str = "UNAVAILABLE";
 const DISABLED: &str = "DISABLED";
 
 /// What every answer here begins with.
-fn told(status: &str, message: &str) -> Map<String, Value> {
+fn answer_head(status: &str, message: &str) -> Map<String, Value> {
     let mode = if status == DISABLED { DISABLED } else { "LIVE" };
     let head = [("status", status), ("mode", mode), ("message", message), ("timestamp", &render::time(units::now()))];
     head.into_iter().map(|(name, text)| (name.to_owned(), text.into())).collect()
 }
 
 /// `GET /api/health`
-pub async fn health(State(sight): State<Sight>, params: Params) -> Answer {
-    params.known(&[], &[])?;
-    let (missing, said) = ((sight.missing)(), (sight.status)());
+pub async fn health(State(state): State<ApiState>, params: Params) -> ApiResult {
+    params.allow_only(&[], &[])?;
+    let (missing, status_object) = ((state.missing)(), (state.status)());
     let mut answer = match missing.is_empty() {
-        true => told(UP, "ready"),
-        false => told(DOWN, &missing.join("; ")),
+        true => answer_head(UP, "ready"),
+        false => answer_head(DOWN, &missing.join("; ")),
     };
     let details = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "instance": said["instance"],
-        "uptime_seconds": said["uptime_seconds"],
-        "paused": said["paused"],
+        "instance": status_object["instance"],
+        "uptime_seconds": status_object["uptime_seconds"],
+        "paused": status_object["paused"],
         "missing": missing,
     });
     answer.insert("details".into(), details);
@@ -58,9 +58,9 @@ pub async fn health(State(sight): State<Sight>, params: Params) -> Answer {
 }
 
 /// `GET /api/v1/redis/status`
-pub async fn redis_status(State(sight): State<Sight>, params: Params) -> Answer {
-    params.known(&[], &[])?;
-    let (mut answer, info) = redis(&sight).await;
+pub async fn redis_status(State(state): State<ApiState>, params: Params) -> ApiResult {
+    params.allow_only(&[], &[])?;
+    let (mut answer, info) = redis(&state).await;
     let details = json!({
         "version": info.text("redis_version"),
         "uptime_seconds": info.whole("uptime_in_seconds"),
@@ -73,9 +73,9 @@ pub async fn redis_status(State(sight): State<Sight>, params: Params) -> Answer 
 }
 
 /// `GET /api/v1/redis/metrics`
-pub async fn redis_metrics(State(sight): State<Sight>, params: Params) -> Answer {
-    params.known(&[], &[])?;
-    let (mut answer, info) = redis(&sight).await;
+pub async fn redis_metrics(State(state): State<ApiState>, params: Params) -> ApiResult {
+    params.allow_only(&[], &[])?;
+    let (mut answer, info) = redis(&state).await;
     let (hits, misses) = (info.whole("keyspace_hits"), info.whole("keyspace_misses"));
     let rate = hits.zip(misses).map(|(hits, misses)| match hits + misses {
         0 => 0.0,
@@ -110,23 +110,23 @@ pub async fn redis_metrics(State(sight): State<Sight>, params: Params) -> Answer
 }
 
 /// The head of an answer about Redis, and what Redis says.
-async fn redis(sight: &Sight) -> (Map<String, Value>, Info) {
-    let Some(link) = &sight.redis else {
-        return (told(DISABLED, "this process uses no Redis"), Info::default());
+async fn redis(state: &ApiState) -> (Map<String, Value>, Info) {
+    let Some(link) = &state.redis else {
+        return (answer_head(DISABLED, "this process uses no Redis"), Info::default());
     };
     let Some(client) = link.client() else {
         let outages = link.outages();
         let status = if outages.connected_before { DOWN } else { UNAVAILABLE };
         let why = outages.error.unwrap_or_else(|| "there is no connection to Redis".into());
-        return (told(status, &why), Info::default());
+        return (answer_head(status, &why), Info::default());
     };
-    match timeout(PATIENCE, Info::ask(&client)).await {
+    match timeout(REDIS_TIMEOUT, Info::fetch(&client)).await {
         Ok(Ok(info)) => {
             let message = info.refused.clone().unwrap_or_else(|| "Redis answers".into());
-            (told(UP, &message), info)
+            (answer_head(UP, &message), info)
         }
-        Ok(Err(error)) => (told(DOWN, error.details()), Info::default()),
-        Err(_) => (told(DOWN, &format!("Redis does not answer within {PATIENCE:?}")), Info::default()),
+        Ok(Err(error)) => (answer_head(DOWN, error.details()), Info::default()),
+        Err(_) => (answer_head(DOWN, &format!("Redis does not answer within {REDIS_TIMEOUT:?}")), Info::default()),
     }
 }
 
@@ -141,7 +141,7 @@ struct Info {
 }
 
 impl Info {
-    async fn ask(client: &Client) -> Result<Self, fred::error::Error> {
+    async fn fetch(client: &Client) -> Result<Self, fred::error::Error> {
         let began = Instant::now();
         client.ping::<()>(None).await?;
         let mut info = Self { latency: Some(began.elapsed()), ..Self::default() };
@@ -197,9 +197,9 @@ fn present(mut object: Value) -> Value {
 }
 
 /// `GET /api/v1/cassandra/status`
-pub async fn cassandra_status(State(sight): State<Sight>, params: Params) -> Answer {
-    params.known(&[], &[])?;
-    let (mut answer, server) = cassandra(&sight).await;
+pub async fn cassandra_status(State(state): State<ApiState>, params: Params) -> ApiResult {
+    params.allow_only(&[], &[])?;
+    let (mut answer, server) = cassandra(&state).await;
     let hosts: Vec<Value> = server.nodes.iter().map(host).collect();
     let details = present(json!({
         "contact_points": server.contact_points,
@@ -232,9 +232,9 @@ fn host(node: &Node) -> Value {
 }
 
 /// `GET /api/v1/cassandra/metrics`
-pub async fn cassandra_metrics(State(sight): State<Sight>, params: Params) -> Answer {
-    params.known(&[], &[])?;
-    let (mut answer, server) = cassandra(&sight).await;
+pub async fn cassandra_metrics(State(state): State<ApiState>, params: Params) -> ApiResult {
+    params.allow_only(&[], &[])?;
+    let (mut answer, server) = cassandra(&state).await;
     let (Some(replication), false) = (&server.replication, server.error.is_some()) else {
         answer.insert("metrics".into(), json!({}));
         return json(&answer);
@@ -265,16 +265,16 @@ pub async fn cassandra_metrics(State(sight): State<Sight>, params: Params) -> An
 }
 
 /// The head of an answer about Cassandra, and what the cluster says.
-async fn cassandra(sight: &Sight) -> (Map<String, Value>, Server) {
-    let Some(server) = sight.store.server().await else {
-        return (told(DISABLED, "the store is SQLite"), Server::default());
+async fn cassandra(state: &ApiState) -> (Map<String, Value>, Server) {
+    let Some(server) = state.store.server().await else {
+        return (answer_head(DISABLED, "the store is SQLite"), Server::default());
     };
     let (status, message) = match &server.error {
         None => (UP, format!("connected to the cluster `{}`", server.name.as_deref().unwrap_or_default())),
         Some(error) if server.connected_before => (DOWN, error.clone()),
         Some(error) => (UNAVAILABLE, error.clone()),
     };
-    (told(status, &message), server)
+    (answer_head(status, &message), server)
 }
 
 #[cfg(test)]

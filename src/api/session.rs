@@ -43,15 +43,15 @@ use tracing::warn;
 pub use self::key::SessionKey;
 use self::{
     ledger::{Entry, Ledger},
-    stored::Stored,
+    stored::StoredSession,
 };
 use super::{
-    Config, Scope, Sight,
+    ApiState, Config, Scope,
     audit::Refusal,
     client::ClientAddress,
     cors::is_trusted,
-    error::{Answer, ApiError},
-    tokens::{Keyring, Token, same},
+    error::{ApiError, ApiResult},
+    tokens::{Token, TokenStore, constant_time_eq},
 };
 use crate::{
     redis::{Link, Resource, SMALL_VALUE, is_refusal},
@@ -60,17 +60,17 @@ use crate::{
 };
 
 /// How long a session lasts without being used.
-const IDLE: Duration = Duration::from_secs(24 * 3_600);
+const IDLE_TTL: Duration = Duration::from_secs(24 * 3_600);
 /// How old the stored time of the last use may get.
-const USED_WITHIN: Duration = Duration::from_secs(5);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
 /// How often it is said that it cannot be stored.
-const WARN_EVERY: Duration = Duration::from_secs(60);
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// How long Redis may take.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long the disk may.
 const DISK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The header in which a page proves that a request is its own.
-const CSRF: &str = "x-csrf-token";
+const CSRF_HEADER: &str = "x-csrf-token";
 
 /// Where sessions are kept, and what they are signed with.
 #[derive(Debug)]
@@ -81,9 +81,9 @@ pub struct Sessions {
     lifetime: Duration,
     ledger: Arc<Mutex<Ledger>>,
     /// When it was last said that Redis takes no time of a last use.
-    unrefreshed: AtomicI64,
+    last_refresh_warning: AtomicI64,
     /// One after the other, so that the newest is what stays on disk.
-    saving: Arc<tokio::sync::Mutex<()>>,
+    save_lock: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// Somebody who is signed in.
@@ -100,18 +100,18 @@ fn micros(time: Duration) -> Micros {
     Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX / 4)
 }
 
-fn away() -> ApiError {
+fn redis_unavailable() -> ApiError {
     ApiError::unavailable("Redis does not answer, and sessions are kept there; use a token, or try again")
 }
 
-fn forbidden() -> ApiError {
+fn redis_denied() -> ApiError {
     ApiError::unavailable("Redis refuses to keep sessions, and the log says which permission is missing; use a token")
 }
 
 impl Sessions {
     /// Over this connection, under this key prefix.
     pub fn new(link: Link, key_prefix: &str, config: &Config, state_dir: &Path) -> Self {
-        let key = SessionKey::of(config.session_key_file.as_deref(), state_dir);
+        let key = SessionKey::load_or_create(config.session_key_file.as_deref(), state_dir);
         let lifetime = config.session_lifetime;
         let ledger = Arc::new(Mutex::new(Ledger::open(Some(state_dir), config.sessions, micros(lifetime))));
         ledger::watch(Arc::downgrade(&ledger));
@@ -121,8 +121,8 @@ impl Sessions {
             key,
             lifetime,
             ledger,
-            unrefreshed: AtomicI64::new(0),
-            saving: Arc::default(),
+            last_refresh_warning: AtomicI64::new(0),
+            save_lock: Arc::default(),
         }
     }
 
@@ -131,33 +131,36 @@ impl Sessions {
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        ledger::locked(&self.ledger)
+        ledger::lock(&self.ledger)
     }
 
     fn fingerprint(&self, token: &Token) -> String {
         stored::fingerprint(&self.key, token)
     }
 
-    async fn ask<T>(&self, question: impl Future<Output = Result<T, fred::error::Error>>) -> Result<T, ApiError> {
-        timeout(REDIS_TIMEOUT, question).await.map_err(|_| away())?.map_err(|error| {
+    async fn with_timeout<T>(
+        &self,
+        question: impl Future<Output = Result<T, fred::error::Error>>,
+    ) -> Result<T, ApiError> {
+        timeout(REDIS_TIMEOUT, question).await.map_err(|_| redis_unavailable())?.map_err(|error| {
             // The missing permission is named in the log, and not to a client that has not signed in.
             self.link.acl().warn(&error, Resource::Key(&self.prefix));
-            if is_refusal(&error) { forbidden() } else { away() }
+            if is_refusal(&error) { redis_denied() } else { redis_unavailable() }
         })
     }
 
     async fn read(&self, id: &str) -> Result<Option<String>, ApiError> {
-        let client = self.link.client().ok_or_else(away)?;
-        self.ask(self.link.read(&client, &self.key(id), SMALL_VALUE)).await
+        let client = self.link.client().ok_or_else(redis_unavailable)?;
+        self.with_timeout(self.link.read(&client, &self.key(id), SMALL_VALUE)).await
     }
 
-    async fn write(&self, id: &str, value: &Stored) -> Result<(), ApiError> {
-        let client = self.link.client().ok_or_else(away)?;
-        self.ask(self.set(&client, id, value, None)).await
+    async fn write(&self, id: &str, value: &StoredSession) -> Result<(), ApiError> {
+        let client = self.link.client().ok_or_else(redis_unavailable)?;
+        self.with_timeout(self.set(&client, id, value, None)).await
     }
 
     /// Keeps the time of the last use, if Redis takes it.
-    async fn refresh(&self, id: &str, value: &Stored) {
+    async fn refresh(&self, id: &str, value: &StoredSession) {
         let Some(client) = self.link.client() else { return };
         let error = match timeout(REDIS_TIMEOUT, self.set(&client, id, value, Some(SetOptions::XX))).await {
             Ok(Ok(())) => return,
@@ -167,9 +170,14 @@ impl Sessions {
             }
             Err(late) => late.to_string(),
         };
-        let last = self.unrefreshed.load(Ordering::Relaxed);
-        let due = value.used - last >= micros(WARN_EVERY);
-        if due && self.unrefreshed.compare_exchange(last, value.used, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        let last = self.last_refresh_warning.load(Ordering::Relaxed);
+        let due = value.used - last >= micros(WARN_INTERVAL);
+        if due
+            && self
+                .last_refresh_warning
+                .compare_exchange(last, value.used, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
             warn!(
                 error,
                 "Redis does not take the time of a session's last use: sessions last as if they were not used"
@@ -181,10 +189,10 @@ impl Sessions {
         &self,
         client: &Client,
         id: &str,
-        value: &Stored,
+        value: &StoredSession,
         only: Option<SetOptions>,
     ) -> Result<(), fred::error::Error> {
-        let left = Duration::from_micros(u64::try_from(value.expires - value.used).unwrap_or(0)).min(IDLE);
+        let left = Duration::from_micros(u64::try_from(value.expires - value.used).unwrap_or(0)).min(IDLE_TTL);
         let expire = Some(Expiration::PX(i64::try_from(left.as_millis()).unwrap_or(1).max(1)));
         client.set::<(), _, _>(self.key(id), value.seal(&self.key, id), expire, only, false).await
     }
@@ -195,7 +203,7 @@ impl Sessions {
         let (now, fingerprint) = (units::now(), self.fingerprint(&token));
         let (issued, ended) = self.ledger().begin(&fingerprint, &id, now);
         self.save().await;
-        let value = Stored {
+        let value = StoredSession {
             name: token.name.clone(),
             scope: token.scope.name().into(),
             token: fingerprint,
@@ -218,24 +226,24 @@ impl Sessions {
     ///
     /// # Errors
     /// 503 while Redis cannot be asked.
-    pub async fn find(&self, headers: &HeaderMap, keys: &Keyring) -> Result<Option<Session>, ApiError> {
+    pub async fn find(&self, headers: &HeaderMap, keys: &TokenStore) -> Result<Option<Session>, ApiError> {
         let Some((id, secret)) = cookie::read(headers) else { return Ok(None) };
         let value = self.read(&id).await?;
-        let Some(value) = value.and_then(|value| Stored::open(&value, &self.key, &id)) else { return Ok(None) };
-        if !same(value.secret.as_bytes(), stored::secret(&self.key, &id, &secret).as_bytes()) {
+        let Some(value) = value.and_then(|value| StoredSession::open(&value, &self.key, &id)) else { return Ok(None) };
+        if !constant_time_eq(value.secret.as_bytes(), stored::secret(&self.key, &id, &secret).as_bytes()) {
             return Ok(None);
         }
         let now = units::now();
         let Some(token) = keys.find(|token| value.token == self.fingerprint(token)) else { return Ok(None) };
         let (entry, csrf) = (Entry { issued: value.issued, id: id.clone() }, stored::csrf(&self.key, &id));
         let session = Session { token, entry, expires: value.expires, csrf };
-        if value.used.saturating_add(micros(IDLE)) <= now || !self.is_in_force(&session) {
+        if value.used.saturating_add(micros(IDLE_TTL)) <= now || !self.is_in_force(&session) {
             return Ok(None);
         }
-        if now - value.used > micros(USED_WITHIN) {
+        if now - value.used > micros(REFRESH_INTERVAL) {
             // Only where the key still is: a session that is signed out meanwhile stays out. A Redis that takes no writes (it is
             // full, or a replica) keeps nobody out: the session is in force until the time that is stored.
-            self.refresh(&id, &Stored { used: now, ..value }).await;
+            self.refresh(&id, &StoredSession { used: now, ..value }).await;
         }
         Ok(Some(session))
     }
@@ -250,7 +258,7 @@ impl Sessions {
         let tokens: Vec<_> = tokens.iter().map(|token| self.fingerprint(token)).collect();
         self.ledger().keep_only(&tokens, units::now());
         let (done, wait) = mpsc::sync_channel(1);
-        let (list, saving) = (Arc::clone(&self.ledger), Arc::clone(&self.saving));
+        let (list, saving) = (Arc::clone(&self.ledger), Arc::clone(&self.save_lock));
         let saves = move || {
             let _one = saving.blocking_lock();
             ledger::save(&list);
@@ -272,7 +280,7 @@ impl Sessions {
     async fn save(&self) {
         let saved = async {
             // Held until it is written, also when nobody waits any more: a disk that does not answer takes one thread.
-            let one = Arc::clone(&self.saving).lock_owned().await;
+            let one = Arc::clone(&self.save_lock).lock_owned().await;
             let list = Arc::clone(&self.ledger);
             let saves = move || {
                 let _one = one;
@@ -286,8 +294,8 @@ impl Sessions {
     }
 
     async fn delete(&self, id: &str) -> Result<(), ApiError> {
-        let client = self.link.client().ok_or_else(away)?;
-        self.ask(client.del::<(), _>(self.key(id))).await
+        let client = self.link.client().ok_or_else(redis_unavailable)?;
+        self.with_timeout(client.del::<(), _>(self.key(id))).await
     }
 
     async fn end(&self, session: &Session) -> Result<(), ApiError> {
@@ -302,8 +310,9 @@ impl Session {
     ///
     /// # Errors
     /// 403 when it does not prove it.
-    pub fn prove(&self, headers: &HeaderMap, config: &Config) -> Result<(), ApiError> {
-        let given = headers.get(CSRF).is_some_and(|value| same(value.as_bytes(), self.csrf.as_bytes()));
+    pub fn verify_csrf(&self, headers: &HeaderMap, config: &Config) -> Result<(), ApiError> {
+        let given =
+            headers.get(CSRF_HEADER).is_some_and(|value| constant_time_eq(value.as_bytes(), self.csrf.as_bytes()));
         if given && is_trusted(config, headers) {
             return Ok(());
         }
@@ -319,55 +328,55 @@ impl Session {
 }
 
 #[derive(Deserialize)]
-struct Given {
+struct SignInRequest {
     token: String,
 }
 
 /// `POST /api/session`
 pub async fn sign_in(
-    State(sight): State<Sight>,
+    State(state): State<ApiState>,
     client: Option<Extension<ClientAddress>>,
     headers: HeaderMap,
     body: Bytes,
-) -> Answer {
-    let wrong = |_| ApiError::bad("the body must be {\"token\": \"...\"}");
-    let given: Given = serde_json::from_slice(&body).map_err(wrong)?;
-    if !sight.keys.is_used() {
-        return Err(ApiError::bad("there are no tokens; see `http.tokens_file`"));
+) -> ApiResult {
+    let wrong = |_| ApiError::bad_request("the body must be {\"token\": \"...\"}");
+    let request: SignInRequest = serde_json::from_slice(&body).map_err(wrong)?;
+    if !state.token_store.has_tokens() {
+        return Err(ApiError::bad_request("there are no tokens; see `http.tokens_file`"));
     }
     let client = client.map(|Extension(address)| address);
-    let Some(token) = sight.keys.with_secret(given.token.trim()) else {
-        return Err(sight.keys.wrong_token(client));
+    let Some(token) = state.token_store.with_secret(request.token.trim()) else {
+        return Err(state.token_store.wrong_token(client));
     };
     if token.scope == Scope::Publish {
-        sight.keys.audit().refused(Refusal::Scope, Some(&token.name), client);
+        state.token_store.audit().refused(Refusal::Scope, Some(&token.name), client);
         let detail = format!("the token `{}` may only publish; there is nothing to sign in for", token.name);
         return Err(ApiError::new(StatusCode::FORBIDDEN, detail));
     }
-    let (session, cookie) = sight.keys.sessions()?.begin(token).await?;
-    sight.keys.audit().signed_in(&session.token.name, client);
+    let (session, cookie) = state.token_store.sessions()?.begin(token).await?;
+    state.token_store.audit().signed_in(&session.token.name, client);
     let answer = (StatusCode::CREATED, Json(session.answer())).into_response();
-    Ok(cookie::set(answer, &headers, &cookie, i64::try_from(sight.config.session_lifetime.as_secs()).unwrap_or(0)))
+    Ok(cookie::set(answer, &headers, &cookie, i64::try_from(state.config.session_lifetime.as_secs()).unwrap_or(0)))
 }
 
 /// `GET /api/session`
-pub async fn who(State(sight): State<Sight>, headers: HeaderMap) -> Answer {
-    let session = match sight.keys.sessions() {
-        Ok(sessions) if sight.keys.is_used() => sessions.find(&headers, &sight.keys).await?,
+pub async fn current(State(state): State<ApiState>, headers: HeaderMap) -> ApiResult {
+    let session = match state.token_store.sessions() {
+        Ok(sessions) if state.token_store.has_tokens() => sessions.find(&headers, &state.token_store).await?,
         _ => None,
     };
-    let nobody = || json!({ "name": null, "scope": null, "csrf": null, "sign_in": sight.keys.is_used() });
+    let nobody = || json!({ "name": null, "scope": null, "csrf": null, "sign_in": state.token_store.has_tokens() });
     let keep = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(([keep], Json(session.map_or_else(nobody, |session| session.answer()))).into_response())
 }
 
 /// `DELETE /api/session`
-pub async fn sign_out(State(sight): State<Sight>, headers: HeaderMap) -> Answer {
-    let sessions = sight.keys.sessions()?;
-    if let Some(session) = sessions.find(&headers, &sight.keys).await? {
-        session.prove(&headers, &sight.config)?;
+pub async fn sign_out(State(state): State<ApiState>, headers: HeaderMap) -> ApiResult {
+    let sessions = state.token_store.sessions()?;
+    if let Some(session) = sessions.find(&headers, &state.token_store).await? {
+        session.verify_csrf(&headers, &state.config)?;
         sessions.end(&session).await?;
-        sight.keys.audit().signed_out(&session.token.name);
+        state.token_store.audit().signed_out(&session.token.name);
     }
     Ok(cookie::set(StatusCode::NO_CONTENT.into_response(), &headers, "", 0))
 }

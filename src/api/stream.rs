@@ -1,4 +1,4 @@
-//! `GET /api/stream`: what happens, as server-sent events, gathered for each client.
+//! `GET /api/stream`: what happens, as server-sent events, collected for each client.
 //!
 //! | event | data |
 //! | --- | --- |
@@ -11,7 +11,7 @@
 //! | `receipt` | the answer to a command |
 //! | `status` | the status object, once a second |
 //!
-//! An answer is at most one piece each `http.stream_interval`, and is made when the client has taken the one before: a slow
+//! An answer is at most one chunk each `http.stream_interval`, and is made when the client has taken the one before: a slow
 //! client misses messages, is told how many, and holds up nobody. Its `id` names the place to come back to (`Last-Event-ID`).
 
 use std::{
@@ -40,8 +40,8 @@ use tokio::{
 use uuid::Uuid;
 
 use super::{
-    Sight,
-    error::{Answer, ApiError},
+    ApiState,
+    error::{ApiError, ApiResult},
     params::{Params, uuid},
 };
 use crate::{
@@ -50,34 +50,34 @@ use crate::{
     wire::Limits,
 };
 
-/// How often a client's task looks whether there is something.
-const GLANCE: Duration = Duration::from_millis(20);
-/// How often the status is sent.
-const STATUS: Duration = Duration::from_secs(1);
+/// How often a client's task looks for events.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Interval of the status.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// Silence after which a comment says that the connection is alive.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// A stream ends after this long, and the client comes back: whoever may no longer read is found out then.
-const LONGEST: Duration = Duration::from_secs(15 * 60);
+const MAX_AGE: Duration = Duration::from_secs(15 * 60);
 /// A topology that is larger is not sent whole; the client asks for it.
-const LARGE: usize = 64 << 10;
-/// Events of one run in one piece, at most; the newest stay.
-const EVENTS: usize = 64;
-/// Receipts in one piece, at most.
-const RECEIPTS: usize = 64;
+const INLINE_BYTES_MAX: usize = 64 << 10;
+/// Events of one run in one chunk, at most; the newest stay.
+const EVENTS_MAX: usize = 64;
+/// Receipts in one chunk, at most.
+const RECEIPTS_MAX: usize = 64;
 
 /// `GET /api/stream`
-pub async fn stream(State(sight): State<Sight>, headers: HeaderMap, params: Params) -> Answer {
-    let params = params.known(&["last_event_id"], &["run_id"])?;
+pub async fn stream(State(state): State<ApiState>, headers: HeaderMap, params: Params) -> ApiResult {
+    let params = params.allow_only(&["last_event_id"], &["run_id"])?;
     let runs = params.runs("run_id").into_iter().map(uuid).collect::<Result<Vec<_>, _>>()?;
-    if runs.len() > sight.config.runs {
-        return Err(ApiError::bad(format!("`run_id` may be given {} times, at most", sight.config.runs)));
+    if runs.len() > state.config.runs {
+        return Err(ApiError::bad_request(format!("`run_id` may be given {} times, at most", state.config.runs)));
     }
     let header = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let Some(watcher) = sight.live.watch(header.or(params.text("last_event_id")), sight.reserved.streams) else {
+    let Some(subscriber) = state.live.watch(header.or(params.text("last_event_id")), state.reserved.streams) else {
         let detail = "too many streams are open (`http.streams`); close one, or ask for the newest values instead";
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, detail));
     };
-    let body = Pieces(Some(Box::pin(Viewer::new(sight, watcher, runs).next())));
+    let body = StreamBody(Some(Box::pin(StreamClient::new(state, subscriber, runs).next())));
     let kind = (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     let keep = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // For proxies that gather answers before they pass them on.
@@ -85,12 +85,12 @@ pub async fn stream(State(sight): State<Sight>, headers: HeaderMap, params: Para
     Ok(([kind, keep, buffering], Body::new(body)).into_response())
 }
 
-type Next = Pin<Box<dyn Future<Output = Option<(Bytes, Viewer)>> + Send>>;
+type NextChunk = Pin<Box<dyn Future<Output = Option<(Bytes, StreamClient)>> + Send>>;
 
-/// A body whose next piece is made when it is asked for.
-struct Pieces(Option<Next>);
+/// A body whose next chunk is made when it is asked for.
+struct StreamBody(Option<NextChunk>);
 
-impl hyper::body::Body for Pieces {
+impl hyper::body::Body for StreamBody {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
@@ -100,9 +100,9 @@ impl hyper::body::Body for Pieces {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Some(next) = &mut self.0 else { return Poll::Ready(None) };
         match ready!(next.as_mut().poll(context)) {
-            Some((piece, viewer)) => {
-                self.0 = Some(Box::pin(viewer.next()));
-                Poll::Ready(Some(Ok(Frame::data(piece))))
+            Some((chunk, client)) => {
+                self.0 = Some(Box::pin(client.next()));
+                Poll::Ready(Some(Ok(Frame::data(chunk))))
             }
             None => {
                 self.0 = None;
@@ -113,83 +113,83 @@ impl hyper::body::Body for Pieces {
 }
 
 /// One client.
-struct Viewer {
-    sight: Sight,
-    watcher: Watcher,
+struct StreamClient {
+    state: ApiState,
+    subscriber: Watcher,
     /// The runs that it wants; empty: all.
     runs: Vec<Uuid>,
     receipts: Option<broadcast::Receiver<Arc<str>>>,
     limits: Limits,
     began: Instant,
-    greeted: bool,
+    hello_sent: bool,
     items_sent: Option<Instant>,
     status_sent: Option<Instant>,
-    spoke: Instant,
+    last_sent_at: Instant,
 }
 
-impl Viewer {
-    fn new(sight: Sight, watcher: Watcher, runs: Vec<Uuid>) -> Self {
-        let receipts = sight.inlet.receipts();
+impl StreamClient {
+    fn new(state: ApiState, subscriber: Watcher, runs: Vec<Uuid>) -> Self {
+        let receipts = state.submitter.receipts();
         // Intake has accepted what is shown.
         let limits = Limits::NONE;
         let began = Instant::now();
         Self {
-            sight,
-            watcher,
+            state,
+            subscriber,
             runs,
             receipts,
             limits,
             began,
-            greeted: false,
+            hello_sent: false,
             items_sent: None,
             status_sent: None,
-            spoke: began,
+            last_sent_at: began,
         }
     }
 
-    /// The next piece; `None` when the stream is over.
+    /// The next chunk; `None` when the stream is over.
     async fn next(mut self) -> Option<(Bytes, Self)> {
         loop {
-            if self.watcher.is_over() || self.began.elapsed() > LONGEST {
+            if self.subscriber.is_over() || self.began.elapsed() > MAX_AGE {
                 return None;
             }
-            let mut piece = String::new();
-            self.write(&mut piece);
-            if !piece.is_empty() {
-                self.spoke = Instant::now();
-                return Some((piece.into(), self));
+            let mut chunk = String::new();
+            self.write(&mut chunk);
+            if !chunk.is_empty() {
+                self.last_sent_at = Instant::now();
+                return Some((chunk.into(), self));
             }
-            sleep(GLANCE).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
     fn write(&mut self, out: &mut String) {
-        if !self.greeted {
-            self.greeted = true;
+        if !self.hello_sent {
+            self.hello_sent = true;
             out.push_str("retry: 1000\n\n");
-            event(out, "hello", &self.hello(), Some(&self.watcher.place()));
+            event(out, "hello", &self.hello(), Some(&self.subscriber.place()));
         }
         self.write_receipts(out);
-        if self.items_sent.is_none_or(|at| at.elapsed() >= self.sight.config.stream_interval) {
+        if self.items_sent.is_none_or(|at| at.elapsed() >= self.state.config.stream_interval) {
             self.write_items(out);
         }
-        if self.status_sent.is_none_or(|at| at.elapsed() >= STATUS) {
+        if self.status_sent.is_none_or(|at| at.elapsed() >= STATUS_INTERVAL) {
             self.status_sent = Some(Instant::now());
-            event(out, "status", &(self.sight.status)().to_string(), None);
+            event(out, "status", &(self.state.status)().to_string(), None);
         }
-        if out.is_empty() && self.spoke.elapsed() > HEARTBEAT {
+        if out.is_empty() && self.last_sent_at.elapsed() > HEARTBEAT_INTERVAL {
             out.push_str(": here\n\n");
         }
     }
 
     /// Where nothing is heard the client asks the store.
     fn hello(&self) -> String {
-        json!({ "resumed": self.watcher.resumed, "live": self.receipts.is_some() }).to_string()
+        json!({ "resumed": self.subscriber.resumed, "live": self.receipts.is_some() }).to_string()
     }
 
     fn write_receipts(&mut self, out: &mut String) {
         let Some(receipts) = &mut self.receipts else { return };
-        for _ in 0..RECEIPTS {
+        for _ in 0..RECEIPTS_MAX {
             match receipts.try_recv() {
                 Ok(receipt) => event(out, "receipt", &receipt, None),
                 Err(broadcast::error::TryRecvError::Lagged(_)) => {}
@@ -199,17 +199,17 @@ impl Viewer {
     }
 
     fn write_items(&mut self, out: &mut String) {
-        let seen = self.watcher.take();
-        if seen.items.is_empty() && seen.skipped == 0 {
+        let drained = self.subscriber.take();
+        if drained.items.is_empty() && drained.skipped == 0 {
             return;
         }
         self.items_sent = Some(Instant::now());
-        if seen.skipped > 0 {
-            event(out, "skipped", &json!({ "count": seen.skipped }).to_string(), None);
+        if drained.skipped > 0 {
+            event(out, "skipped", &json!({ "count": drained.skipped }).to_string(), None);
         }
-        let mut runs: BTreeMap<Uuid, Gathered<'_>> = BTreeMap::new();
+        let mut runs: BTreeMap<Uuid, RunEvents<'_>> = BTreeMap::new();
         let mut others = Vec::new();
-        for item in &seen.items {
+        for item in &drained.items {
             let run_id = item.decided.run_id;
             if self.runs.is_empty() || self.runs.contains(&run_id) {
                 runs.entry(run_id).or_default().add(item);
@@ -217,21 +217,21 @@ impl Viewer {
                 others.push(run_id);
             }
         }
-        let points = self.sight.config.stream_points / runs.len().max(1);
-        for (run_id, gathered) in &runs {
-            gathered.write(out, *run_id, points.max(1), &self.limits);
+        let points = self.state.config.stream_points / runs.len().max(1);
+        for (run_id, run_events) in &runs {
+            run_events.write(out, *run_id, points.max(1), &self.limits);
         }
         if !others.is_empty() {
             event(out, "activity", &json!({ "runs": others }).to_string(), None);
         }
         // After everything: only who has all of it goes on behind it.
-        let _ = write!(out, "id: {}\nevent: seen\ndata: {{}}\n\n", self.watcher.place());
+        let _ = write!(out, "id: {}\nevent: seen\ndata: {{}}\n\n", self.subscriber.place());
     }
 }
 
-/// What one run said since the last piece.
+/// What one run said since the last chunk.
 #[derive(Default)]
-struct Gathered<'a> {
+struct RunEvents<'a> {
     metrics: Vec<&'a Item>,
     topology: Option<&'a Item>,
     state: Option<&'a Item>,
@@ -239,7 +239,7 @@ struct Gathered<'a> {
     replaced: usize,
 }
 
-impl<'a> Gathered<'a> {
+impl<'a> RunEvents<'a> {
     fn add(&mut self, item: &'a Item) {
         match item.kind {
             Kind::Metrics => self.metrics.push(item),
@@ -251,17 +251,18 @@ impl<'a> Gathered<'a> {
 
     fn write(&self, out: &mut String, run_id: Uuid, points: usize, limits: &Limits) {
         if !self.metrics.is_empty() {
-            rows(out, "metrics", run_id, &thin(&self.metrics, points), self.metrics.len(), limits);
+            rows(out, "metrics", run_id, &downsample(&self.metrics, points), self.metrics.len(), limits);
         }
         if let Some(item) = self.topology {
-            if item.bytes() > LARGE {
+            if item.bytes() > INLINE_BYTES_MAX {
                 event(out, "topology", &json!({ "run_id": run_id, "topology_json": null }).to_string(), None);
             } else if let Some(json) = item.json(limits) {
                 event(out, "topology", json, None);
             }
         }
-        let newest = &self.events[self.events.len().saturating_sub(EVENTS)..];
-        let events: Vec<_> = newest.iter().copied().chain(self.state).filter(|item| item.bytes() <= LARGE).collect();
+        let newest = &self.events[self.events.len().saturating_sub(EVENTS_MAX)..];
+        let events: Vec<_> =
+            newest.iter().copied().chain(self.state).filter(|item| item.bytes() <= INLINE_BYTES_MAX).collect();
         if !self.events.is_empty() || self.state.is_some() {
             let all = self.events.len() + usize::from(self.state.is_some()) + self.replaced;
             rows(out, "event", run_id, &events, all, limits);
@@ -270,7 +271,7 @@ impl<'a> Gathered<'a> {
 }
 
 /// At most `most` of them, evenly, the last among them.
-fn thin<'a>(items: &[&'a Item], most: usize) -> Vec<&'a Item> {
+fn downsample<'a>(items: &[&'a Item], most: usize) -> Vec<&'a Item> {
     let step = items.len().div_ceil(most);
     items.iter().rev().step_by(step).rev().copied().collect()
 }
@@ -317,10 +318,10 @@ mod tests {
     fn what_is_left_out_is_counted_and_the_newest_stays() {
         let items: Vec<_> =
             (1..=10).map(|n| item(Kind::Metrics, n)).chain((1..=3).map(|n| item(Kind::State, n))).collect();
-        let mut gathered = Gathered::default();
-        items.iter().for_each(|item| gathered.add(item));
+        let mut run_events = RunEvents::default();
+        items.iter().for_each(|item| run_events.add(item));
         let mut out = String::new();
-        gathered.write(&mut out, Uuid::from_u128(1), 4, &Limits::default());
+        run_events.write(&mut out, Uuid::from_u128(1), 4, &Limits::default());
         let data: Vec<serde_json::Value> =
             out.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
         let epochs = |n: usize| -> Vec<_> {

@@ -38,21 +38,21 @@ pub fn check(request: &Request) -> Result<(), ApiError> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
-        return Err(ApiError::bad("the request has several Host headers"));
+        return Err(ApiError::bad_request("the request has several Host headers"));
     }
     let named = host.map(|host| host.to_str().ok().and_then(plain)).map(|host| {
         host.ok_or_else(|| {
-            ApiError::bad("the Host header must be a host and a port, without user-info or anything else")
+            ApiError::bad_request("the Host header must be a host and a port, without user-info or anything else")
         })
     });
     let named = named.transpose()?;
     let Some(target) = request.uri().authority() else { return Ok(()) };
     if target.as_str().contains('@') {
-        return Err(ApiError::bad("the request target must not have user-info"));
+        return Err(ApiError::bad_request("the request target must not have user-info"));
     }
     let same = |named: Authority| named.as_str().eq_ignore_ascii_case(target.as_str());
     if named.is_some_and(|named| !named.as_str().is_empty() && !same(named)) {
-        return Err(ApiError::bad("the Host header and the request target name different servers"));
+        return Err(ApiError::bad_request("the Host header and the request target name different servers"));
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use std::{
 
 use axum::http::{HeaderMap, StatusCode, header};
 
-pub use self::file::{TokensError, is_name, loose, read};
+pub use self::file::{TokensError, is_name, loose_permissions, read};
 
 use super::{
     Scope,
@@ -46,7 +46,7 @@ pub struct Token {
 }
 
 /// Equal or not, in the same time either way.
-pub fn same(one: &[u8], other: &[u8]) -> bool {
+pub fn constant_time_eq(one: &[u8], other: &[u8]) -> bool {
     let differing = one.iter().zip(other).fold(0, |differing, (a, b)| differing | (a ^ b));
     one.len() == other.len() && std::hint::black_box(differing) == 0
 }
@@ -60,20 +60,20 @@ pub struct Counts {
     pub admin: usize,
 }
 
-/// Everybody who may come in, and those who have.
+/// Configured tokens and active sessions.
 #[derive(Debug)]
-pub struct Keyring {
+pub struct TokenStore {
     tokens: RwLock<Arc<Vec<Token>>>,
     /// The file in force; before one could be read, the first that was configured.
     file: RwLock<Option<PathBuf>>,
     /// Why the tokens are those of before.
     problem: RwLock<Option<String>>,
     sessions: Option<Sessions>,
-    wrong: Throttle,
+    failures: Throttle,
     audit: Audit,
 }
 
-impl Keyring {
+impl TokenStore {
     /// Without a token so far.
     pub fn new(sessions: Option<Sessions>, metrics: Arc<Metrics>) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl Keyring {
             file: RwLock::default(),
             problem: RwLock::default(),
             sessions,
-            wrong: Throttle::default(),
+            failures: Throttle::default(),
             audit: Audit::new(metrics),
         }
     }
@@ -146,7 +146,7 @@ impl Keyring {
     }
 
     /// Whether tokens guard anything. A file that was configured does, also while it cannot be read and nobody has one.
-    pub fn is_used(&self) -> bool {
+    pub fn has_tokens(&self) -> bool {
         self.file.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
@@ -162,9 +162,9 @@ impl Keyring {
 
     /// The token with this digest. Looks at all of them, whichever it is.
     pub fn with_digest(&self, digest: &[u8]) -> Option<Token> {
-        self.tokens()
-            .iter()
-            .fold(None, |found, token| if same(&token.digest, digest) { Some(token.clone()) } else { found })
+        self.tokens().iter().fold(None, |found, token| {
+            if constant_time_eq(&token.digest, digest) { Some(token.clone()) } else { found }
+        })
     }
 
     /// The token of this secret.
@@ -180,23 +180,23 @@ impl Keyring {
         let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
         let words = value.to_str().ok().and_then(|text| text.split_once(' '));
         let secret = words.filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer")).map(|(_, secret)| secret.trim());
-        secret.and_then(|secret| self.with_secret(secret)).map(Some).ok_or_else(unknown)
+        secret.and_then(|secret| self.with_secret(secret)).map(Some).ok_or_else(unknown_token)
     }
 
     /// Counts a wrong token against its address, and says what to answer: 401, or 429 after too many of them. Not asked about
     /// the right one, which nobody's guesses keep out.
     pub fn wrong_token(&self, client: Option<ClientAddress>) -> ApiError {
         let address = client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ClientAddress(address)| address);
-        match self.wrong.take(address) {
+        match self.failures.take(address) {
             Ok(()) => {
                 self.audit.refused(Refusal::WrongToken, None, client);
-                unknown()
+                unknown_token()
             }
             Err(wait) => {
                 self.audit.refused(Refusal::Throttled, None, client);
                 let seconds = wait.as_secs() + 1;
                 let detail = format!("too many wrong tokens from this address; try again in {seconds} s");
-                ApiError::new(StatusCode::TOO_MANY_REQUESTS, detail).after(seconds)
+                ApiError::new(StatusCode::TOO_MANY_REQUESTS, detail).with_retry_after(seconds)
             }
         }
     }
@@ -215,7 +215,7 @@ impl Keyring {
     }
 }
 
-fn unknown() -> ApiError {
+fn unknown_token() -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, "the token is not one of `http.tokens_file`")
 }
 
@@ -225,8 +225,8 @@ mod tests {
 
     use super::{file::tests::file, *};
 
-    fn keyring() -> Keyring {
-        Keyring::new(None, Metrics::new())
+    fn token_store() -> TokenStore {
+        TokenStore::new(None, Metrics::new())
     }
 
     #[test]
@@ -234,40 +234,40 @@ mod tests {
         let (_dir, path) = file(
             "# ours\n\nann admin 0123456789abcdef\n bob\tread   fedcba9876543210 \neve publish 00112233445566778\n",
         );
-        let keys = keyring();
-        assert!(!keys.is_used());
-        assert_eq!(keys.load(Some(&path)).unwrap(), Counts { read: 1, publish: 1, admin: 1 });
-        let of = |secret: &str| keys.with_secret(secret).map(|token| (token.name, token.scope));
+        let store = token_store();
+        assert!(!store.has_tokens());
+        assert_eq!(store.load(Some(&path)).unwrap(), Counts { read: 1, publish: 1, admin: 1 });
+        let of = |secret: &str| store.with_secret(secret).map(|token| (token.name, token.scope));
         assert_eq!(of("0123456789abcdef"), Some(("ann".into(), Scope::Admin)));
         assert_eq!(of("fedcba9876543210"), Some(("bob".into(), Scope::Read)));
         assert_eq!((of("0123456789abcde"), of("")), (None, None));
-        assert!(!format!("{keys:?}").contains("0123456789abcdef"));
-        assert!(keyring().load(None).is_ok(), "none is configured");
+        assert!(!format!("{store:?}").contains("0123456789abcdef"));
+        assert!(token_store().load(None).is_ok(), "none is configured");
     }
 
     #[test]
     fn a_file_that_cannot_be_used_leaves_the_tokens_as_they_are_and_says_so() {
         let (_dir, path) = file("ann admin 0123456789abcdef");
-        let keys = keyring();
-        keys.load(Some(&path)).unwrap();
-        assert_eq!(keys.problem(), None);
+        let store = token_store();
+        store.load(Some(&path)).unwrap();
+        assert_eq!(store.problem(), None);
         for (text, why) in [("nonsense", "line 1"), ("", "no token"), ("# ann admin 0123456789abcdef\n\n", "no token")]
         {
             fs::write(&path, text).unwrap();
-            for loaded in [keys.load(Some(&path)), keys.reload()] {
+            for loaded in [store.load(Some(&path)), store.reload()] {
                 assert!(loaded.unwrap_err().to_string().contains(why), "{text:?}");
             }
-            assert!(keys.problem().unwrap().contains(why), "{text:?}");
-            assert_eq!(keys.audit().metrics().api_tokens_outdated.get(), 1);
-            assert!(keys.with_secret("0123456789abcdef").is_some());
+            assert!(store.problem().unwrap().contains(why), "{text:?}");
+            assert_eq!(store.audit().metrics().api_tokens_outdated.get(), 1);
+            assert!(store.with_secret("0123456789abcdef").is_some());
         }
         fs::remove_file(&path).unwrap();
-        assert!(keys.reload().is_err() && keys.load(None).is_err(), "gone, or not configured any more");
-        assert!(keys.with_secret("0123456789abcdef").is_some());
+        assert!(store.reload().is_err() && store.load(None).is_err(), "gone, or not configured any more");
+        assert!(store.with_secret("0123456789abcdef").is_some());
         fs::write(&path, "bob read fedcba9876543210").unwrap();
-        assert_eq!(keys.reload().unwrap(), Counts { read: 1, ..Counts::default() });
-        assert!(keys.with_secret("0123456789abcdef").is_none() && keys.problem().is_none());
-        assert_eq!(keys.audit().metrics().api_tokens_outdated.get(), 0);
+        assert_eq!(store.reload().unwrap(), Counts { read: 1, ..Counts::default() });
+        assert!(store.with_secret("0123456789abcdef").is_none() && store.problem().is_none());
+        assert_eq!(store.audit().metrics().api_tokens_outdated.get(), 0);
     }
 
     #[test]
@@ -275,31 +275,31 @@ mod tests {
         for text in [Some("nonsense"), Some(""), None] {
             let (_dir, path) = file("");
             text.map_or_else(|| fs::remove_file(&path), |text| fs::write(&path, text)).unwrap();
-            let keys = keyring();
-            assert!(keys.load(Some(&path)).is_err());
-            assert!(keys.is_used() && keys.counts() == Counts::default(), "{text:?}");
-            assert!(keys.load(None).is_err() && keys.is_used(), "taken out of the configuration");
+            let store = token_store();
+            assert!(store.load(Some(&path)).is_err());
+            assert!(store.has_tokens() && store.counts() == Counts::default(), "{text:?}");
+            assert!(store.load(None).is_err() && store.has_tokens(), "taken out of the configuration");
             let headers = HeaderMap::from_iter([(header::AUTHORIZATION, "Bearer 0123456789abcdef".parse().unwrap())]);
-            assert!(keys.bearer(&headers).is_err());
+            assert!(store.bearer(&headers).is_err());
             fs::write(&path, "ann admin 0123456789abcdef").unwrap();
-            assert!(keys.reload().is_ok() && keys.bearer(&headers).is_ok(), "mended");
+            assert!(store.reload().is_ok() && store.bearer(&headers).is_ok(), "mended");
         }
-        assert!(!keyring().is_used());
+        assert!(!token_store().has_tokens());
     }
 
     #[tokio::test(start_paused = true)]
     async fn guessing_is_answered_with_429_and_keeps_nobody_out() {
         let (_dir, path) = file("ann admin 0123456789abcdef");
-        let keys = keyring();
-        keys.load(Some(&path)).unwrap();
+        let store = token_store();
+        store.load(Some(&path)).unwrap();
         let guess = |last: u8| {
             let client = Some(ClientAddress(Ipv4Addr::new(10, 0, 0, last).into()));
-            axum::response::IntoResponse::into_response(keys.wrong_token(client)).status()
+            axum::response::IntoResponse::into_response(store.wrong_token(client)).status()
         };
         let answers: Vec<_> = (0..30).map(|_| guess(1)).collect();
         assert_eq!(answers.iter().filter(|status| **status == StatusCode::UNAUTHORIZED).count(), 20);
         assert_eq!(answers[29], StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(guess(2), StatusCode::UNAUTHORIZED, "another address");
-        assert!(keys.with_secret("0123456789abcdef").is_some());
+        assert!(store.with_secret("0123456789abcdef").is_some());
     }
 }

@@ -30,9 +30,9 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::{
-    Sight,
+    ApiState,
     access::Caller,
-    error::{Answer, ApiError},
+    error::{ApiError, ApiResult},
     params::uuid,
 };
 use crate::{
@@ -45,20 +45,20 @@ use crate::{
 };
 
 /// How long a receipt is waited for beyond the time that the command itself may take.
-const RECEIPT: Duration = Duration::from_secs(2);
+const RECEIPT_MARGIN: Duration = Duration::from_secs(2);
 /// The time that a command may take which says none, as `control.flush_timeout`.
-const COMMAND: Duration = Duration::from_secs(10);
+const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// Runs remembered that were created here and may not be in the store yet.
 const CREATED_MAX: usize = 1_024;
 /// The channel of messages by HTTP where none is configured by its plain name.
-const NO_CHANNEL: &str = "http";
+const FALLBACK_CHANNEL: &str = "http";
 
 /// Where requests that change something go.
 #[derive(Clone, Default)]
-pub struct Inlet(Option<Arc<Ends>>);
+pub struct Submitter(Option<Arc<SubmitTargets>>);
 
-/// The ends of an [`Inlet`].
-pub struct Ends {
+/// The targets of a [`Submitter`].
+pub struct SubmitTargets {
     /// The channel that messages about runs belong to: the first of the training channels that is no pattern.
     pub training: Option<String>,
     /// The channel of commands, likewise.
@@ -70,11 +70,11 @@ pub struct Ends {
     /// The answers of daemons to commands, as far as they are heard here.
     pub receipts: broadcast::Sender<Arc<str>>,
     /// The pipeline of this process, if it has one.
-    pub intake: Option<ToIntake>,
+    pub intake: Option<IntakeHandle>,
 }
 
 /// The way into this process' intake.
-pub struct ToIntake {
+pub struct IntakeHandle {
     /// Weak: intake has drained when every sender is gone, and this one may not keep it.
     pub queue: mpsc::WeakSender<Arrival>,
     /// Name of this daemon.
@@ -83,10 +83,10 @@ pub struct ToIntake {
     pub created: Mutex<VecDeque<Uuid>>,
 }
 
-impl Inlet {
+impl Submitter {
     /// Through these ends.
-    pub fn new(ends: Ends) -> Self {
-        Self(Some(Arc::new(ends)))
+    pub fn new(targets: SubmitTargets) -> Self {
+        Self(Some(Arc::new(targets)))
     }
 
     /// The answers to commands, from now on.
@@ -99,12 +99,12 @@ impl Inlet {
         Some(self.0.as_deref()?.limits.clone())
     }
 
-    fn ends(&self) -> Result<&Ends, ApiError> {
+    fn targets(&self) -> Result<&SubmitTargets, ApiError> {
         self.0.as_deref().ok_or_else(|| ApiError::unavailable("nothing can be changed from here"))
     }
 }
 
-impl ToIntake {
+impl IntakeHandle {
     /// Hands over a message and waits until it is durable; a command, until it is taken.
     async fn submit(&self, channel: &str, payload: Vec<u8>, control: bool) -> Result<(), ApiError> {
         let (answer, taken) = oneshot::channel();
@@ -123,7 +123,7 @@ impl ToIntake {
         drop(queue);
         match taken.await {
             Ok(Taken::Durable) => Ok(()),
-            Ok(Taken::Rejected(rejection)) => Err(ApiError::bad(rejection.to_string())),
+            Ok(Taken::Rejected(rejection)) => Err(ApiError::bad_request(rejection.to_string())),
             // Not on disk, but obeyed all the same: its receipt says how that went.
             Ok(Taken::AtRisk) if control => Ok(()),
             Ok(Taken::AtRisk) => Err(ApiError::unavailable("received, but the disk does not take it; it may be lost")),
@@ -144,17 +144,19 @@ impl ToIntake {
     }
 }
 
-impl Ends {
+impl SubmitTargets {
     /// Records a message about a run, and returns once it is durable (or heard, without a pipeline here). Answers the outcome that
     /// the message has as the end of a run.
     async fn message(&self, message: &Value) -> Result<Outcome, ApiError> {
         let payload = message.to_string().into_bytes();
         // Looked at before it is sent: what is wrong with a request is the client's to hear, no dead letter.
         let outcome = wire::decode(&payload, &self.limits.borrow())
-            .map_err(|rejection| ApiError::bad(rejection.to_string()))?
+            .map_err(|rejection| ApiError::bad_request(rejection.to_string()))?
             .outcome();
         match (&self.intake, &self.training) {
-            (Some(intake), channel) => intake.submit(channel.as_deref().unwrap_or(NO_CHANNEL), payload, false).await?,
+            (Some(intake), channel) => {
+                intake.submit(channel.as_deref().unwrap_or(FALLBACK_CHANNEL), payload, false).await?
+            }
             (None, Some(channel)) => self.publish(channel, payload).await?,
             (None, None) => {
                 return Err(ApiError::unavailable("`redis.training_channels` names no channel without a pattern"));
@@ -184,8 +186,8 @@ fn object(body: &Bytes) -> Result<Map<String, Value>, ApiError> {
     }
     match serde_json::from_slice(body) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(ApiError::bad("the body must be a JSON object")),
-        Err(error) => Err(ApiError::bad(format!("the body is no JSON: {error}"))),
+        Ok(_) => Err(ApiError::bad_request("the body must be a JSON object")),
+        Err(error) => Err(ApiError::bad_request(format!("the body is no JSON: {error}"))),
     }
 }
 
@@ -196,36 +198,37 @@ fn body(read: Result<Bytes, axum::extract::rejection::BytesRejection>) -> Result
 type Body = Result<Bytes, axum::extract::rejection::BytesRejection>;
 
 /// `POST /api/control`
-pub async fn control(State(sight): State<Sight>, Extension(caller): Extension<Caller>, read: Body) -> Answer {
-    let ends = sight.inlet.ends()?;
-    let (command, payload) = with_id(&body(read)?, &ends.limits.borrow())?;
+pub async fn control(State(state): State<ApiState>, Extension(caller): Extension<Caller>, read: Body) -> ApiResult {
+    let targets = state.submitter.targets()?;
+    let (command, payload) = with_id(&body(read)?, &targets.limits.borrow())?;
     let name = Untrusted(command.command.as_bytes());
     info!(command = %name, token = caller.name(), "a command is asked for by HTTP");
-    let for_us = |intake: &ToIntake| match command.target.as_deref() {
+    let for_us = |intake: &IntakeHandle| match command.target.as_deref() {
         None | Some("ingest") => true,
         Some(target) => target == intake.instance,
     };
-    let us = ends.intake.as_ref().filter(|intake| for_us(intake));
-    let receipts = us.map(|_| ends.receipts.subscribe());
+    let own_intake = targets.intake.as_ref().filter(|intake| for_us(intake));
+    let receipts = own_intake.map(|_| targets.receipts.subscribe());
     let mut row = None;
-    match (us, &command.target, &ends.control) {
+    match (own_intake, &command.target, &targets.control) {
         (Some(intake), Some(target), _) if *target == intake.instance => {
             intake.submit(&caller.source(), payload, true).await?;
         }
         (_, _, Some(channel)) => {
-            row = ends.record_command(&caller, &command)?;
-            if let Err(error) = ends.publish(channel, payload).await {
-                ends.record_outcome(row, "failed");
-                return Err(alone(error, us));
+            row = targets.record_command(&caller, &command)?;
+            if let Err(error) = targets.publish(channel, payload).await {
+                targets.record_outcome(row, "failed");
+                return Err(with_target_hint(error, own_intake));
             }
         }
         _ => return Err(ApiError::unavailable("`redis.control_channels` names no channel without a pattern")),
     }
     let id = command.id.clone().unwrap_or_default();
     if let Some(receipts) = receipts
-        && let Some(receipt) = receipt(receipts, &id, command.timeout.unwrap_or(COMMAND) + RECEIPT).await
+        && let Some(receipt) =
+            receipt(receipts, &id, command.timeout.unwrap_or(DEFAULT_COMMAND_TIMEOUT) + RECEIPT_MARGIN).await
     {
-        ends.record_outcome(row, receipt["outcome"].as_str().unwrap_or("done"));
+        targets.record_outcome(row, receipt["outcome"].as_str().unwrap_or("done"));
         return super::json(&receipt);
     }
     let answer = json!({
@@ -236,16 +239,18 @@ pub async fn control(State(sight): State<Sight>, Extension(caller): Extension<Ca
 }
 
 /// Says what still works when others cannot be reached.
-fn alone(error: ApiError, us: Option<&ToIntake>) -> ApiError {
-    match us {
-        Some(intake) => error.and(&format!("; `\"target\": \"{}\"` commands this daemon alone", intake.instance)),
+fn with_target_hint(error: ApiError, own_intake: Option<&IntakeHandle>) -> ApiError {
+    match own_intake {
+        Some(intake) => {
+            error.append_detail(&format!("; `\"target\": \"{}\"` commands this daemon alone", intake.instance))
+        }
         None => error,
     }
 }
 
 /// The command with an id, so that its receipt can be told from others; as bytes, too.
 fn with_id(body: &Bytes, limits: &Limits) -> Result<(Command, Vec<u8>), ApiError> {
-    let wrong = |rejection: crate::frame::Rejection| ApiError::bad(rejection.to_string());
+    let wrong = |rejection: crate::frame::Rejection| ApiError::bad_request(rejection.to_string());
     let mut command = wire::decode_control(body, limits).map_err(wrong)?;
     if command.id.is_some() {
         return Ok((command, body.to_vec()));
@@ -260,7 +265,7 @@ fn with_id(body: &Bytes, limits: &Limits) -> Result<(Command, Vec<u8>), ApiError
     Ok((command, Value::Object(object).to_string().into_bytes()))
 }
 
-async fn receipt(mut receipts: broadcast::Receiver<Arc<str>>, id: &str, patience: Duration) -> Option<Value> {
+async fn receipt(mut receipts: broadcast::Receiver<Arc<str>>, id: &str, max_wait: Duration) -> Option<Value> {
     let found = async {
         loop {
             match receipts.recv().await {
@@ -276,7 +281,7 @@ async fn receipt(mut receipts: broadcast::Receiver<Arc<str>>, id: &str, patience
             }
         }
     };
-    timeout(patience, found).await.ok().flatten()
+    timeout(max_wait, found).await.ok().flatten()
 }
 
 /// A message as a trainer publishes it.
@@ -285,24 +290,24 @@ fn message(kind: &str, run_id: &Value, data: Map<String, Value>) -> Value {
 }
 
 /// `POST /api/runs`
-pub async fn create(State(sight): State<Sight>, Extension(caller): Extension<Caller>, read: Body) -> Answer {
-    let ends = sight.inlet.ends()?;
+pub async fn create(State(state): State<ApiState>, Extension(caller): Extension<Caller>, read: Body) -> ApiResult {
+    let targets = state.submitter.targets()?;
     let mut data = object(&body(read)?)?;
     let named = ["run_id", "run_name", "name"].into_iter().filter_map(|name| data.remove(name));
     let id = match named.filter(|name| !name.is_null()).collect::<Vec<_>>().as_slice() {
         [] => Value::from(Uuid::new_v4().to_string()),
         // As it is, blanks included: a trainer that publishes the same text means the same run.
         [Value::String(name)] if !name.trim().is_empty() => Value::from(name.as_str()),
-        [_] => return Err(ApiError::bad("`run_id`, `run_name` or `name` must be text")),
-        _ => return Err(ApiError::bad("`run_id`, `run_name` and `name` are one: give either")),
+        [_] => return Err(ApiError::bad_request("`run_id`, `run_name` or `name` must be text")),
+        _ => return Err(ApiError::bad_request("`run_id`, `run_name` and `name` are one: give either")),
     };
-    ends.message(&message("training_start", &id, data)).await?;
+    targets.message(&message("training_start", &id, data)).await?;
     let text = id.as_str().unwrap_or_default();
     let run_id = run_id_from_text(text);
-    if let Some(intake) = &ends.intake {
+    if let Some(intake) = &targets.intake {
         intake.remember(run_id);
     }
-    ends.record_change(&caller, "create_run", &json!(run_id));
+    targets.record_change(&caller, "create_run", &json!(run_id));
     let name = Uuid::try_parse(text.trim()).is_err().then_some(text);
     let answer = json!({ "run_id": run_id, "run_name": name, "status": status::RUNNING });
     Ok((StatusCode::CREATED, Json(answer)).into_response())
@@ -310,54 +315,54 @@ pub async fn create(State(sight): State<Sight>, Extension(caller): Extension<Cal
 
 /// `POST /api/runs/{run_id}/complete`
 pub async fn complete(
-    State(sight): State<Sight>,
+    State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Path(run_id): Path<String>,
     read: Body,
-) -> Answer {
-    let ends = sight.inlet.ends()?;
-    let run_id = known(&sight, ends, &run_id).await?;
+) -> ApiResult {
+    let targets = state.submitter.targets()?;
+    let run_id = require_run(&state, targets, &run_id).await?;
     let message = message("training_end", &json!(run_id), object(&body(read)?)?);
-    let outcome = ends.message(&message).await?;
-    ends.record_change(&caller, "complete_run", &json!(run_id));
+    let outcome = targets.message(&message).await?;
+    targets.record_change(&caller, "complete_run", &json!(run_id));
     super::json(&json!({ "run_id": run_id, "status": outcome.status }))
 }
 
 /// `POST /api/runs/{run_id}/notes`
 pub async fn notes(
-    State(sight): State<Sight>,
+    State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Path(run_id): Path<String>,
     read: Body,
-) -> Answer {
-    let ends = sight.inlet.ends()?;
-    let run_id = known(&sight, ends, &run_id).await?;
+) -> ApiResult {
+    let targets = state.submitter.targets()?;
+    let run_id = require_run(&state, targets, &run_id).await?;
     let data = object(&body(read)?)?;
     let texts = |value: &Value| value.as_array().is_some_and(|tags| tags.iter().all(Value::is_string));
     for (name, value) in &data {
         match name.as_str() {
             "notes" if value.is_string() => {}
             "tags" if texts(value) => {}
-            "notes" => return Err(ApiError::bad("`notes` must be text")),
-            "tags" => return Err(ApiError::bad("`tags` must be a list of texts")),
-            other => return Err(ApiError::bad(format!("unknown field `{other}`; known: notes, tags"))),
+            "notes" => return Err(ApiError::bad_request("`notes` must be text")),
+            "tags" => return Err(ApiError::bad_request("`tags` must be a list of texts")),
+            other => return Err(ApiError::bad_request(format!("unknown field `{other}`; known: notes, tags"))),
         }
     }
     if data.is_empty() {
-        return Err(ApiError::bad("give `notes`, `tags` or both"));
+        return Err(ApiError::bad_request("give `notes`, `tags` or both"));
     }
     let answer = json!({ "run_id": run_id, "notes": data.get("notes"), "tags": data.get("tags") });
-    ends.message(&message(wire::RUN_UPDATE, &json!(run_id), data)).await?;
-    ends.record_change(&caller, "update_run", &json!(run_id));
+    targets.message(&message(wire::RUN_UPDATE, &json!(run_id), data)).await?;
+    targets.record_change(&caller, "update_run", &json!(run_id));
     super::json(&answer)
 }
 
 /// A run that there is: in the store, or created here a moment ago. A store that does not answer is no reason to refuse.
-async fn known(sight: &Sight, ends: &Ends, run_id: &str) -> Result<Uuid, ApiError> {
+async fn require_run(state: &ApiState, targets: &SubmitTargets, run_id: &str) -> Result<Uuid, ApiError> {
     let run_id = uuid(run_id)?;
-    let created = ends.intake.as_ref().is_some_and(|intake| intake.remembers(run_id));
-    if !created && let Ok(None) = sight.store.read_run(run_id).await {
-        return Err(ApiError::no_run());
+    let created = targets.intake.as_ref().is_some_and(|intake| intake.remembers(run_id));
+    if !created && let Ok(None) = state.store.read_run(run_id).await {
+        return Err(ApiError::run_not_found());
     }
     Ok(run_id)
 }
@@ -369,7 +374,7 @@ mod tests {
     #[tokio::test]
     async fn a_command_that_the_disk_does_not_take_is_obeyed_and_a_message_is_not_promised() {
         let (queue, mut arrivals) = mpsc::channel(1);
-        let to = ToIntake { queue: queue.downgrade(), instance: "a".into(), created: Mutex::default() };
+        let to = IntakeHandle { queue: queue.downgrade(), instance: "a".into(), created: Mutex::default() };
         let intake = async {
             for _ in 0..2 {
                 let Some(Arrival::Asked(_, answer)) = arrivals.recv().await else { panic!("nothing is asked") };
@@ -377,8 +382,8 @@ mod tests {
             }
         };
         let asker = async {
-            assert!(to.submit(NO_CHANNEL, b"pause".to_vec(), true).await.is_ok(), "its receipt is waited for");
-            assert!(to.submit(NO_CHANNEL, b"{}".to_vec(), false).await.is_err());
+            assert!(to.submit(FALLBACK_CHANNEL, b"pause".to_vec(), true).await.is_ok(), "its receipt is waited for");
+            assert!(to.submit(FALLBACK_CHANNEL, b"{}".to_vec(), false).await.is_err());
         };
         tokio::join!(intake, asker);
     }

@@ -237,7 +237,7 @@ impl Daemon<'_> {
         link: Link,
         heartbeat: Heartbeat,
         store: Arc<dyn Store>,
-        (inlet, keys): (api::Inlet, Arc<api::Keyring>),
+        (inlet, keys): (api::Submitter, Arc<api::TokenStore>),
     ) {
         let settings = self.settings;
         let status: api::StatusFn = {
@@ -253,8 +253,8 @@ impl Daemon<'_> {
         let missing: api::MissingFn = Arc::new(move || readiness.missing().into_iter().map(str::to_owned).collect());
         let live = self.live.clone();
         let (metrics, memory) = (Arc::clone(&self.metrics), self.memory.clone());
-        let seen = http::Seen { metrics, store, link, live, memory, keys, status, missing };
-        self.tasks.spawn("http", api::run(http::sight(settings, seen, inlet), self.back.clone()));
+        let seen = http::ApiInputs { metrics, store, link, live, memory, token_store: keys, status, missing };
+        self.tasks.spawn("http", api::run(http::api_state(settings, seen, inlet), self.back.clone()));
         let line = {
             let sources = Arc::clone(sources);
             move || sources.line()

@@ -1,4 +1,4 @@
-//! What the HTTP side of a process sees, and how its requests reach intake.
+//! The inputs of the HTTP side of a process, and how its requests reach intake.
 
 use std::{
     collections::VecDeque,
@@ -11,7 +11,8 @@ use tracing::{error, info, warn};
 
 use crate::{
     api::{
-        self, Access, Counts, Ends, Inlet, Keyring, Latest, MissingFn, Sessions, Sight, StatusFn, ToIntake, TokensError,
+        self, AccessPolicy, ApiState, Counts, IntakeHandle, Latest, MissingFn, Sessions, StatusFn, SubmitTargets,
+        Submitter, TokenStore, TokensError,
     },
     config::Settings,
     frame::Arrival,
@@ -23,8 +24,8 @@ use crate::{
     wire::Limits,
 };
 
-/// What a process has to show.
-pub struct Seen {
+/// What the HTTP side of a process is made of.
+pub struct ApiInputs {
     /// Its counters.
     pub metrics: Arc<Metrics>,
     /// The archive.
@@ -36,7 +37,7 @@ pub struct Seen {
     /// For answers.
     pub memory: MemoryLimit,
     /// Tokens and sessions.
-    pub keys: Arc<Keyring>,
+    pub token_store: Arc<TokenStore>,
     /// The status object.
     pub status: StatusFn,
     /// What is missing for being ready.
@@ -44,31 +45,31 @@ pub struct Seen {
 }
 
 /// The tokens of the configuration, and the sessions in Redis.
-pub fn keys(settings: &Settings, link: &Link, metrics: &Arc<Metrics>) -> Arc<Keyring> {
+pub fn keys(settings: &Settings, link: &Link, metrics: &Arc<Metrics>) -> Arc<TokenStore> {
     let sessions = Sessions::new(link.clone(), &settings.redis.key_prefix, &settings.http, &settings.state_dir);
-    let keys = Keyring::new(Some(sessions), Arc::clone(metrics));
+    let keys = TokenStore::new(Some(sessions), Arc::clone(metrics));
     load_tokens(&keys, settings);
     Arc::new(keys)
 }
 
 /// Takes the tokens of the file in place of those before.
-pub fn load_tokens(keys: &Keyring, settings: &Settings) {
-    told(keys, keys.load(settings.http.tokens_file.as_deref()), settings);
+pub fn load_tokens(keys: &TokenStore, settings: &Settings) {
+    report_load(keys, keys.load(settings.http.tokens_file.as_deref()), settings);
 }
 
 /// Reads the file of tokens again although the rest of the configuration cannot be used.
-pub fn reload_tokens(keys: &Keyring) {
+pub fn reload_tokens(keys: &TokenStore) {
     match keys.reload() {
         Ok(counts) => loaded(counts),
-        Err(error) => kept(keys, &error),
+        Err(error) => report_kept(keys, &error),
     }
 }
 
-fn told(keys: &Keyring, outcome: Result<Counts, TokensError>, settings: &Settings) {
+fn report_load(keys: &TokenStore, outcome: Result<Counts, TokensError>, settings: &Settings) {
     match outcome {
         Ok(counts)
             if counts == Counts::default()
-                && Access::at(&settings.http.listen) == Access::Network
+                && AccessPolicy::at(&settings.http.listen) == AccessPolicy::Network
                 && !settings.http.listen.is_empty() =>
         {
             warn!(
@@ -76,7 +77,7 @@ fn told(keys: &Keyring, outcome: Result<Counts, TokensError>, settings: &Setting
             );
         }
         Ok(counts) => loaded(counts),
-        Err(error) => kept(keys, &error),
+        Err(error) => report_kept(keys, &error),
     }
 }
 
@@ -87,7 +88,7 @@ fn loaded(counts: Counts) {
     }
 }
 
-fn kept(keys: &Keyring, error: &TokensError) {
+fn report_kept(keys: &TokenStore, error: &TokensError) {
     if keys.counts() == Counts::default() {
         error!(%error, "the tokens cannot be loaded: what needs a token is refused until the file is mended and loaded again");
         return;
@@ -96,65 +97,65 @@ fn kept(keys: &Keyring, error: &TokensError) {
 }
 
 /// What the status says of tokens.
-pub fn tokens_status(keys: &Keyring) -> Value {
+pub fn tokens_status(keys: &TokenStore) -> Value {
     json!({ "tokens": keys.counts(), "problem": keys.problem() })
 }
 
-/// The sight of the routes.
-pub fn sight(settings: &Settings, seen: Seen, inlet: Inlet) -> Sight {
+/// The state of the routes.
+pub fn api_state(settings: &Settings, inputs: ApiInputs, submitter: Submitter) -> ApiState {
     let latest = Latest {
-        link: seen.link.clone(),
+        link: inputs.link.clone(),
         prefix: settings.redis.key_prefix.clone(),
         history_bytes: settings.latest.history_bytes.as_usize(),
-        limits: inlet.limits().unwrap_or_else(|| watch::channel(settings.limits.clone()).1),
+        limits: submitter.limits().unwrap_or_else(|| watch::channel(settings.limits.clone()).1),
     };
-    Sight {
+    ApiState {
         config: Arc::new(settings.http.clone()),
-        access: Access::at(&settings.http.listen),
-        missing: seen.missing,
-        metrics: seen.metrics,
-        status: seen.status,
-        store: seen.store,
-        redis: Some(seen.link),
+        access: AccessPolicy::at(&settings.http.listen),
+        missing: inputs.missing,
+        metrics: inputs.metrics,
+        status: inputs.status,
+        store: inputs.store,
+        redis: Some(inputs.link),
         latest: settings.latest.enabled.then_some(latest),
-        inlet,
-        live: seen.live,
-        keys: seen.keys,
+        submitter,
+        live: inputs.live,
+        token_store: inputs.token_store,
         exports: Arc::new(Semaphore::new(settings.http.exports)),
         reserved: api::Reserved::default(),
         pages: Arc::default(),
-        memory: api::Memory::new(settings.http.memory, seen.memory),
+        memory: api::MemoryBudget::new(settings.http.memory, inputs.memory),
         compressions: Arc::new(Semaphore::new(settings.http.compressions)),
     }
 }
 
 /// The way of a daemon's requests: into its own intake.
-pub fn inlet(
+pub fn intake_submitter(
     settings: &Settings,
     link: &Link,
     queue: mpsc::WeakSender<Arrival>,
     receipts: broadcast::Sender<Arc<str>>,
     limits: watch::Receiver<Limits>,
-) -> Inlet {
+) -> Submitter {
     let created = Mutex::new(VecDeque::new());
-    let intake = ToIntake { queue, instance: settings.instance.clone(), created };
-    through(settings, link, receipts, limits, Some(intake))
+    let intake = IntakeHandle { queue, instance: settings.instance.clone(), created };
+    submitter_with(settings, link, receipts, limits, Some(intake))
 }
 
 /// The way of a process without a pipeline: by Redis.
-pub fn by_redis(settings: &Settings, link: &Link, receipts: broadcast::Sender<Arc<str>>) -> Inlet {
-    through(settings, link, receipts, watch::channel(settings.limits.clone()).1, None)
+pub fn redis_submitter(settings: &Settings, link: &Link, receipts: broadcast::Sender<Arc<str>>) -> Submitter {
+    submitter_with(settings, link, receipts, watch::channel(settings.limits.clone()).1, None)
 }
 
-fn through(
+fn submitter_with(
     settings: &Settings,
     link: &Link,
     receipts: broadcast::Sender<Arc<str>>,
     limits: watch::Receiver<Limits>,
-    intake: Option<ToIntake>,
-) -> Inlet {
+    intake: Option<IntakeHandle>,
+) -> Submitter {
     let plain = |channels: &[String]| channels.iter().find(|channel| !is_pattern(channel)).cloned();
-    Inlet::new(Ends {
+    Submitter::new(SubmitTargets {
         training: plain(&settings.redis.training_channels),
         control: plain(&settings.redis.control_channels),
         link: link.clone(),

@@ -156,7 +156,7 @@ async fn daemon(
         (hold, flush_to),
         (progress_out, problem_out, dead_letters),
     );
-    let inlet = http::inlet(settings, &inlets.link, to_intake, receipts, limits);
+    let inlet = http::intake_submitter(settings, &inlets.link, to_intake, receipts, limits);
     let (prefix, instance) = (settings.redis.key_prefix.clone(), settings.instance.clone());
     let farewell = latest::forget_status(inlets.link.clone(), prefix, instance);
     let reloaded = Reloaded { levels, limits: limits_out, board: Arc::clone(&board), keys: Arc::clone(&keys) };

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::{Reload, http};
 use crate::{
-    api::Keyring,
+    api::TokenStore,
     frame::{Arrival, Gap, GapReason},
     latest::Board,
     lifecycle::{Readiness, Signal, Stopper},
@@ -86,7 +86,7 @@ pub struct Reloaded {
     /// Lifetimes of the latest keys.
     pub board: Arc<Board>,
     /// Tokens.
-    pub keys: Arc<Keyring>,
+    pub keys: Arc<TokenStore>,
 }
 
 /// SIGHUP: takes over what [`Reloaded`] names; files with secrets are read at each connect anyway.

@@ -69,9 +69,9 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     tasks.spawn("reload", reload_tokens(reloads, Arc::clone(&keys), settings.clone(), stop.clone()));
     let live = Live::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
     let (receipts, _) = broadcast::channel(RECEIPTS);
-    let inlet = http::by_redis(settings, &link, receipts.clone());
+    let inlet = http::redis_submitter(settings, &link, receipts.clone());
     let (heard, listening) = follow::listen(settings, &live, &link, receipts, stop.clone()).map_err(AppError::Start)?;
-    let seen = http::Seen {
+    let seen = http::ApiInputs {
         memory: MemoryLimit::default(),
         status: status(settings, started, (&link, &heard.status), &answers, Arc::clone(&keys)),
         missing: Arc::new(move || {
@@ -82,18 +82,18 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
         store,
         link,
         live: live.clone(),
-        keys,
+        token_store: keys,
     };
     tasks.spawn("source", listening);
     tasks.spawn("live", heard.tell());
-    tasks.spawn("http", api::run(http::sight(settings, seen, inlet), stop.clone()));
+    tasks.spawn("http", api::run(http::api_state(settings, seen, inlet), stop.clone()));
     tasks.run(stopper, stop, settings.shutdown_grace).await.map_err(AppError::Ended)
 }
 
 /// SIGHUP: the tokens are read again; nothing else here changes while it runs.
 async fn reload_tokens(
     mut asked: mpsc::Receiver<()>,
-    keys: Arc<api::Keyring>,
+    keys: Arc<api::TokenStore>,
     settings: Settings,
     mut stop: Signal,
 ) -> Result<(), Infallible> {
@@ -111,7 +111,7 @@ fn status(
     started: Instant,
     (link, heard): (&Link, &SourceStatus),
     answers: &watch::Receiver<Answers>,
-    keys: Arc<api::Keyring>,
+    keys: Arc<api::TokenStore>,
 ) -> api::StatusFn {
     let (instance, answers) = (settings.instance.clone(), answers.clone());
     let (link, heard) = (link.clone(), heard.clone());

@@ -7,7 +7,7 @@ use tokio::{sync::watch, time::Instant};
 
 use super::http;
 use crate::{
-    api::Keyring,
+    api::TokenStore,
     dead_letter::{DeadLetters, Kept},
     frame::{Gap, GapReason, Reason},
     lifecycle::{Hold, Readiness},
@@ -56,7 +56,7 @@ pub struct Watched {
     /// What keeps the writer from writing.
     pub problem: watch::Receiver<Option<Problem>>,
     /// Tokens and sessions.
-    pub keys: Arc<Keyring>,
+    pub keys: Arc<TokenStore>,
 }
 
 impl Sources {

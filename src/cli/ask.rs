@@ -24,7 +24,7 @@ use self::{
 };
 use super::CliError;
 use crate::{
-    api::{self, Access, Inlet, Sight},
+    api::{self, AccessPolicy, ApiState, Submitter},
     app::stores,
     config::Settings,
     live::Live,
@@ -77,25 +77,25 @@ impl QueryClient {
     /// Of this store.
     pub fn in_process(store: Arc<dyn Store>, limits: &api::Config) -> Self {
         let metrics = Metrics::new();
-        let sight = Sight {
+        let state = ApiState {
             config: Arc::new(limits.clone()),
-            access: Access::Internal,
+            access: AccessPolicy::Internal,
             missing: Arc::new(Vec::new),
             metrics: Arc::clone(&metrics),
             status: Arc::new(|| Value::Null),
             store,
             redis: None,
             latest: None,
-            inlet: Inlet::default(),
+            submitter: Submitter::default(),
             exports: Arc::new(Semaphore::new(1)),
             reserved: api::Reserved::default(),
             pages: Arc::default(),
             live: Live::new(0, 0),
-            keys: Arc::new(api::Keyring::new(None, metrics)),
-            memory: api::Memory::new(limits.memory, MemoryLimit::default()),
+            token_store: Arc::new(api::TokenStore::new(None, metrics)),
+            memory: api::MemoryBudget::new(limits.memory, MemoryLimit::default()),
             compressions: Arc::new(Semaphore::new(0)),
         };
-        Self::InProcess(Box::new(api::router(sight)))
+        Self::InProcess(Box::new(api::router(state)))
     }
 
     /// The answer to a GET.

@@ -1,6 +1,6 @@
 //! The body of an export: what writes it ends with it.
 //!
-//! It is a task of its own, so that it goes on while its client takes nothing: it may have the turn to read that others wait for.
+//! It is a task of its own, so that it goes on while its client takes nothing: a stalled client must not keep a read permit.
 
 use std::{
     pin::Pin,
@@ -18,11 +18,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::source::{Job, write};
+use super::encode::{ExportJob, write};
 use crate::{event::GapRow, render::JsonRows, store::StoreError};
 
-/// Pieces that wait for the client; the writer waits when it takes none.
-const PIECES: usize = 1;
+/// Chunks that wait for the client; the writer waits while the queue is full.
+const QUEUED_CHUNKS: usize = 1;
 
 /// What a receiver checks an export by.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +41,7 @@ impl Trailer {
     /// The names of the fields, as the head of the answer announces them.
     pub const NAMES: &str = "x-row-count, x-checksum-xxh3, x-cursor, x-gap-count, x-gaps";
     /// Gap rows that fit a header.
-    const GAPS: usize = 20;
+    const MAX_HEADER_GAPS: usize = 20;
 
     /// As JSON.
     pub fn json(&self) -> Value {
@@ -54,7 +54,7 @@ impl Trailer {
     }
 
     fn headers(&self) -> HeaderMap {
-        let some = &self.gaps[..self.gaps.len().min(Self::GAPS)];
+        let some = &self.gaps[..self.gaps.len().min(Self::MAX_HEADER_GAPS)];
         let gaps = serde_json::to_string(&JsonRows(some)).unwrap_or_default();
         let values = [
             ("x-row-count", self.rows.to_string()),
@@ -71,39 +71,39 @@ impl Trailer {
 }
 
 /// What the writer hands over.
-pub enum Piece {
+pub enum BodyChunk {
     /// More of the body.
     Bytes(Bytes),
     /// Its end.
     End(Box<Trailer>),
 }
 
-impl From<Bytes> for Piece {
+impl From<Bytes> for BodyChunk {
     fn from(bytes: Bytes) -> Self {
         Self::Bytes(bytes)
     }
 }
 
 /// See the module.
-pub struct Streamed {
+pub struct ExportBody {
     /// The only one in it; let go with it.
     writer: JoinSet<Result<(), StoreError>>,
-    pieces: mpsc::Receiver<Piece>,
-    ended: bool,
+    chunks: mpsc::Receiver<BodyChunk>,
+    trailer_sent: bool,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Streamed {
+impl ExportBody {
     /// The body of this job.
-    pub fn new(job: Job, permit: OwnedSemaphorePermit) -> Self {
-        let (sender, pieces) = mpsc::channel(PIECES);
+    pub fn new(job: ExportJob, permit: OwnedSemaphorePermit) -> Self {
+        let (sender, chunks) = mpsc::channel(QUEUED_CHUNKS);
         let mut writer = JoinSet::new();
         writer.spawn(write(job, sender));
-        Self { writer, pieces, ended: false, _permit: permit }
+        Self { writer, chunks, trailer_sent: false, _permit: permit }
     }
 }
 
-impl Body for Streamed {
+impl Body for ExportBody {
     type Data = Bytes;
     type Error = StoreError;
 
@@ -116,13 +116,13 @@ impl Body for Streamed {
             tracing::warn!(error = %crate::logging::Chain(&error), "an export ended early");
             return Poll::Ready(Some(Err(error)));
         }
-        match self.pieces.poll_recv(context) {
-            Poll::Ready(Some(Piece::Bytes(bytes))) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-            Poll::Ready(Some(Piece::End(trailer))) => {
-                self.ended = true;
+        match self.chunks.poll_recv(context) {
+            Poll::Ready(Some(BodyChunk::Bytes(bytes))) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Poll::Ready(Some(BodyChunk::End(trailer))) => {
+                self.trailer_sent = true;
                 Poll::Ready(Some(Ok(Frame::trailers(trailer.headers()))))
             }
-            Poll::Ready(None) if self.ended => Poll::Ready(None),
+            Poll::Ready(None) if self.trailer_sent => Poll::Ready(None),
             // Whatever became of the writer: without its trailer a body must not look whole.
             Poll::Ready(None) => Poll::Ready(Some(Err(StoreError::Unavailable("the export ended early".into())))),
             Poll::Pending => Poll::Pending,

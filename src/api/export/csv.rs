@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// A row that can be a line of a file.
-pub trait Line {
+pub trait ExportRow {
     /// The columns, in order, as the first line of a CSV file.
     const HEADER: &str;
     /// Appends a line of CSV; unless `raw`, a spreadsheet runs nothing of it.
@@ -76,13 +76,13 @@ impl<'o, W: fmt::Write> Cells<'o, W> {
         }
         self.put("\"");
         self.put(quote);
-        self.inside(value);
+        self.escaped(value);
         self.put("\"");
         self
     }
 
     /// Text between quotes.
-    fn inside(&mut self, value: &str) {
+    fn escaped(&mut self, value: &str) {
         for (n, part) in value.split('"').enumerate() {
             if n > 0 {
                 self.put("\"\"");
@@ -101,7 +101,7 @@ impl<'o, W: fmt::Write> Cells<'o, W> {
             if n > 0 {
                 self.put(",");
             }
-            self.inside(&serde_json::to_string(name).unwrap_or_default());
+            self.escaped(&serde_json::to_string(name).unwrap_or_default());
             let _ = match *value {
                 f64::INFINITY => self.out.write_str(":\"\"Infinity\"\""),
                 f64::NEG_INFINITY => self.out.write_str(":\"\"-Infinity\"\""),
@@ -118,7 +118,7 @@ impl<'o, W: fmt::Write> Cells<'o, W> {
     }
 }
 
-impl Line for MetricsRow {
+impl ExportRow for MetricsRow {
     const HEADER: &str = "run_id,timestamp,event_id,epoch,step,train_loss,train_accuracy,val_loss,val_accuracy,\
                           learning_rate,hidden_units,phase,seq,extra,rest_json\r\n";
 
@@ -135,7 +135,7 @@ impl Line for MetricsRow {
     }
 }
 
-impl Line for TopologyRow {
+impl ExportRow for TopologyRow {
     const HEADER: &str = "run_id,timestamp,event_id,epoch,input_size,output_size,hidden_units,total_parameters,\
                           topology_json,weights_summary\r\n";
 
@@ -151,7 +151,7 @@ impl Line for TopologyRow {
     }
 }
 
-impl Line for EventRow {
+impl ExportRow for EventRow {
     const HEADER: &str = "run_id,timestamp,event_id,type,payload_json,epoch\r\n";
 
     fn csv(&self, out: &mut impl fmt::Write, raw: bool) {

@@ -12,9 +12,9 @@ use axum::{
 use crate::api::target::{self, is_loopback};
 
 /// Its name over TLS.
-const HOST: &str = "__Host-cascor_session";
+const SECURE_NAME: &str = "__Host-cascor_session";
 /// Its name over plain HTTP to this machine.
-const LOCAL: &str = "cascor_session";
+const LOCAL_NAME: &str = "cascor_session";
 /// Whether a browser on this machine asks without TLS.
 fn is_local(headers: &HeaderMap) -> bool {
     // A proxy may have ended the TLS of the browser.
@@ -29,8 +29,8 @@ pub fn read(headers: &HeaderMap) -> Option<(String, String)> {
         let (id, secret) = text.split_once('.')?;
         (plain(id) && plain(secret)).then(|| (id.to_owned(), secret.to_owned()))
     };
-    let local = || named(LOCAL).find_map(parts).filter(|_| is_local(headers));
-    named(HOST).find_map(parts).or_else(local)
+    let local = || named(LOCAL_NAME).find_map(parts).filter(|_| is_local(headers));
+    named(SECURE_NAME).find_map(parts).or_else(local)
 }
 
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -40,7 +40,7 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 
 /// Adds the cookie of a request's session to its answer; with no time to live it is taken away.
 pub fn set(mut response: Response, request: &HeaderMap, value: &str, seconds: i64) -> Response {
-    let (name, secure) = if is_local(request) { (LOCAL, "") } else { (HOST, " Secure;") };
+    let (name, secure) = if is_local(request) { (LOCAL_NAME, "") } else { (SECURE_NAME, " Secure;") };
     let text = format!("{name}={value}; Path=/; Max-Age={seconds};{secure} HttpOnly; SameSite=Strict");
     response.headers_mut().extend(HeaderValue::try_from(text).map(|text| (header::SET_COOKIE, text)));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -83,15 +83,15 @@ mod tests {
         let (id, secret) = ("a1".repeat(32), "b2".repeat(32));
         let pair = Some((id.clone(), secret.clone()));
         let cookie = |host, text: String| read(&headers(host, &[("cookie", &text)]));
-        assert_eq!(cookie("localhost", format!("a=b; {LOCAL}={id}.{secret}; c=d")), pair);
-        assert_eq!(cookie("dash.example", format!("{LOCAL}=x.y; {HOST}={id}.{secret}")), pair);
-        assert_eq!(cookie("dash.example", format!("{LOCAL}={id}.{secret}")), None, "planted without TLS");
+        assert_eq!(cookie("localhost", format!("a=b; {LOCAL_NAME}={id}.{secret}; c=d")), pair);
+        assert_eq!(cookie("dash.example", format!("{LOCAL_NAME}=x.y; {SECURE_NAME}={id}.{secret}")), pair);
+        assert_eq!(cookie("dash.example", format!("{LOCAL_NAME}={id}.{secret}")), None, "planted without TLS");
         for wrong in [
-            format!("{LOCAL}={id}"),
-            format!("{LOCAL}=*.{secret}"),
-            format!("x{LOCAL}={id}.{secret}"),
-            format!("{LOCAL}=.{secret}"),
-            format!("{LOCAL}={id}{id}.{secret}"),
+            format!("{LOCAL_NAME}={id}"),
+            format!("{LOCAL_NAME}=*.{secret}"),
+            format!("x{LOCAL_NAME}={id}.{secret}"),
+            format!("{LOCAL_NAME}=.{secret}"),
+            format!("{LOCAL_NAME}={id}{id}.{secret}"),
         ] {
             assert_eq!(cookie("localhost", wrong.clone()), None, "{wrong}");
         }

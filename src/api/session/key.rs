@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// A key that is shorter could be guessed.
-const LENGTH_MIN: usize = 32;
+const KEY_LENGTH_MIN: usize = 32;
 /// Its name in the state directory.
-const FILE: &str = "session.key";
+const FILE_NAME: &str = "session.key";
 
 /// Why a key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ const FILE: &str = "session.key";
 pub enum KeyError {
     #[error("`{}` cannot be read: {error}", .path.display())]
     Read { path: PathBuf, error: io::Error },
-    #[error("`{}` holds fewer than {LENGTH_MIN} characters; make a key with `openssl rand -hex 32`", .path.display())]
+    #[error("`{}` holds fewer than {KEY_LENGTH_MIN} characters; make a key with `openssl rand -hex 32`", .path.display())]
     Short { path: PathBuf },
 }
 
@@ -46,7 +46,7 @@ impl SessionKey {
     /// When the file cannot be read, or holds less than a key.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
         let text = Secret::read(path).map_err(|error| KeyError::Read { path: path.to_owned(), error })?;
-        if text.expose().len() < LENGTH_MIN {
+        if text.expose().len() < KEY_LENGTH_MIN {
             return Err(KeyError::Short { path: path.to_owned() });
         }
         Ok(Self(sha256(text.expose().as_bytes())))
@@ -54,10 +54,10 @@ impl SessionKey {
 
     /// The key of `http.session_key_file`, else that of the state directory, which is made at the first start. Where neither can
     /// be had, one for this process alone: sessions then end with it.
-    pub fn of(file: Option<&Path>, state_dir: &Path) -> Self {
+    pub fn load_or_create(file: Option<&Path>, state_dir: &Path) -> Self {
         let own = || {
-            let path = state_dir.join(FILE);
-            make(&path).map_err(|error| KeyError::Read { path: path.clone(), error })?;
+            let path = state_dir.join(FILE_NAME);
+            create(&path).map_err(|error| KeyError::Read { path: path.clone(), error })?;
             Self::read(&path)
         };
         file.map_or_else(own, Self::read).unwrap_or_else(|problem| {
@@ -66,12 +66,12 @@ impl SessionKey {
             } else {
                 warn!(%problem, "no session key can be kept: sessions end with this process");
             }
-            Self::of_this_process()
+            Self::ephemeral()
         })
     }
 
     /// A key that nothing else has.
-    pub fn of_this_process() -> Self {
+    pub fn ephemeral() -> Self {
         Self(random())
     }
 
@@ -88,7 +88,7 @@ impl SessionKey {
 
 /// Makes the file with a new key, unless it is there. It appears whole: of two processes that make it at once one wins, and
 /// both read the winner's.
-fn make(path: &Path) -> io::Result<()> {
+fn create(path: &Path) -> io::Result<()> {
     if fs::exists(path)? {
         return Ok(());
     }
@@ -121,14 +121,14 @@ mod tests {
     #[test]
     fn the_key_of_the_state_directory_is_made_once_and_is_for_nobody_else() {
         let dir = tempfile::tempdir().unwrap();
-        let (one, other) = (SessionKey::of(None, dir.path()), SessionKey::of(None, dir.path()));
+        let (one, other) = (SessionKey::load_or_create(None, dir.path()), SessionKey::load_or_create(None, dir.path()));
         assert_eq!(one.sign("a", &[b"b"]), other.sign("a", &[b"b"]));
-        let file = dir.path().join(FILE);
+        let file = dir.path().join(FILE_NAME);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
         let elsewhere = tempfile::tempdir().unwrap();
-        assert_ne!(SessionKey::of(None, elsewhere.path()).0, one.0);
-        assert_eq!(SessionKey::of(Some(&file), elsewhere.path()).0, one.0, "a file that two share");
+        assert_ne!(SessionKey::load_or_create(None, elsewhere.path()).0, one.0);
+        assert_eq!(SessionKey::load_or_create(Some(&file), elsewhere.path()).0, one.0, "a file that two share");
         assert!(!format!("{one:?}").contains(&hex(&one.0)[..8]));
     }
 
@@ -139,7 +139,10 @@ mod tests {
         for text in ["", " \n", "0123456789abcdef0123456789abcde\n"] {
             fs::write(&file, text).unwrap();
             assert!(matches!(SessionKey::read(&file), Err(KeyError::Short { .. })), "{text:?}");
-            let (one, other) = (SessionKey::of(Some(&file), dir.path()), SessionKey::of(Some(&file), dir.path()));
+            let (one, other) = (
+                SessionKey::load_or_create(Some(&file), dir.path()),
+                SessionKey::load_or_create(Some(&file), dir.path()),
+            );
             assert_ne!(one.0, other.0);
         }
         fs::write(&file, " 0123456789abcdef0123456789abcdef\n\n").unwrap();
@@ -150,7 +153,7 @@ mod tests {
 
     #[test]
     fn parts_divided_otherwise_or_for_another_purpose_are_signed_otherwise() {
-        let key = SessionKey::of_this_process();
+        let key = SessionKey::ephemeral();
         let signed = key.sign("session", &[b"ab", b"c"]);
         assert_ne!(signed, key.sign("session", &[b"a", b"bc"]));
         assert_ne!(signed, key.sign("session", &[b"abc"]));

@@ -18,7 +18,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use self::disk::{Found, Unsaved, Version, read};
+use self::disk::{FileContents, PendingSave, Version, read};
 use crate::units::Micros;
 
 /// Sessions of one token that are remembered as signed out.
@@ -26,10 +26,10 @@ const ENDED_MAX: usize = 256;
 /// Tokens that were taken out and are remembered; the longest gone is forgotten.
 const GONE_MAX: usize = 1_024;
 /// Its name in the state directory.
-const FILE: &str = "sessions.json";
+const FILE_NAME: &str = "sessions.json";
 
 /// How often it is read what other processes have written of sessions.
-const READ_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One session.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -67,9 +67,9 @@ pub struct Ledger {
     lifetime: Micros,
     file: Option<PathBuf>,
     /// Which version of the file has been read.
-    seen: Option<Version>,
+    loaded_version: Option<Version>,
     /// The file is not as this.
-    changed: bool,
+    dirty: bool,
 }
 
 impl Account {
@@ -124,10 +124,11 @@ impl Accounts {
 impl Ledger {
     /// The ledger of a state directory; without one, of this process. `cap`: open sessions of one token.
     pub fn open(state_dir: Option<&Path>, cap: usize, lifetime: Micros) -> Self {
-        let file = state_dir.map(|dir| dir.join(FILE));
+        let file = state_dir.map(|dir| dir.join(FILE_NAME));
         let found = file.as_ref().and_then(|file| read(file, None));
-        let mut ledger = Self { accounts: Accounts::default(), cap, lifetime, file, seen: None, changed: false };
-        found.into_iter().for_each(|found| ledger.take_in(found));
+        let mut ledger =
+            Self { accounts: Accounts::default(), cap, lifetime, file, loaded_version: None, dirty: false };
+        found.into_iter().for_each(|found| ledger.merge_file(found));
         ledger
     }
 
@@ -140,7 +141,7 @@ impl Ledger {
         let issued = now.max(until + 1).max(account.ended_until + 1).max(last + 1);
         account.open.push(Entry { issued, id: id.to_owned() });
         let removed = account.trim(self.cap, ENDED_MAX, now - self.lifetime);
-        self.changed = true;
+        self.dirty = true;
         (issued, removed)
     }
 
@@ -149,7 +150,7 @@ impl Ledger {
         let account = self.accounts.tokens.entry(token.to_owned()).or_default();
         account.ended.push(session);
         account.trim(self.cap, ENDED_MAX, now - self.lifetime);
-        self.changed = true;
+        self.dirty = true;
     }
 
     /// Whether a session has ended.
@@ -180,47 +181,47 @@ impl Ledger {
             }
         }
         self.accounts.prune(now - self.lifetime);
-        self.changed |= changed;
+        self.dirty |= changed;
     }
 
     /// The file, and its version that has been taken in.
     pub fn file(&self) -> Option<(PathBuf, Option<Version>)> {
-        Some((self.file.clone()?, self.seen))
+        Some((self.file.clone()?, self.loaded_version))
     }
 
     /// Takes in what another process that shares the state directory has written.
-    pub fn take_in(&mut self, found: Found) {
+    pub fn merge_file(&mut self, found: FileContents) {
         self.accounts.merge(found.accounts, self.cap, crate::units::now() - self.lifetime);
-        self.seen = Some(found.version);
+        self.loaded_version = Some(found.version);
     }
 
     /// What is to be written, if anything has changed since.
-    pub fn unsaved(&mut self) -> Option<Unsaved> {
-        let file = self.file.clone().filter(|_| std::mem::take(&mut self.changed))?;
+    pub fn unsaved(&mut self) -> Option<PendingSave> {
+        let file = self.file.clone().filter(|_| std::mem::take(&mut self.dirty))?;
         let oldest = crate::units::now() - self.lifetime;
-        Some(Unsaved { file, accounts: self.accounts.clone(), cap: self.cap, oldest })
+        Some(PendingSave { file, accounts: self.accounts.clone(), cap: self.cap, oldest })
     }
 
     /// It is on disk; or it is not, and is to be tried again with the next change.
-    pub fn saved(&mut self, found: Option<Found>) {
+    pub fn saved(&mut self, found: Option<FileContents>) {
         match found {
-            Some(found) => self.take_in(found),
-            None => self.changed = true,
+            Some(found) => self.merge_file(found),
+            None => self.dirty = true,
         }
     }
 }
 
 /// Locks it, for moments: never while the disk is waited for.
-pub fn locked(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+pub fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes what has changed, and takes in what others have written. The ledger is not locked meanwhile.
 pub fn save(ledger: &Mutex<Ledger>) {
-    let unsaved = locked(ledger).unsaved();
+    let unsaved = lock(ledger).unsaved();
     if let Some(unsaved) = unsaved {
         let saved = unsaved.save();
-        locked(ledger).saved(saved);
+        lock(ledger).saved(saved);
     }
 }
 
@@ -228,12 +229,12 @@ pub fn save(ledger: &Mutex<Ledger>) {
 pub fn watch(ledger: Weak<Mutex<Ledger>>) {
     let watches = move || {
         while let Some(ledger) = ledger.upgrade() {
-            let file = locked(&ledger).file();
+            let file = lock(&ledger).file();
             if let Some(found) = file.and_then(|(file, seen)| read(&file, seen)) {
-                locked(&ledger).take_in(found);
+                lock(&ledger).merge_file(found);
             }
             drop(ledger);
-            thread::sleep(READ_EVERY);
+            thread::sleep(POLL_INTERVAL);
         }
     };
     if let Err(error) = thread::Builder::new().name("sessions".into()).spawn(watches) {
@@ -319,7 +320,7 @@ mod tests {
         save(&mut other);
         assert!(other.is_ended("ann", &entry(b, "b")));
         let (file, seen) = one.file().unwrap();
-        one.take_in(read(&file, seen).expect("it is another version"));
+        one.merge_file(read(&file, seen).expect("it is another version"));
         assert!(one.is_ended("ann", &entry(c, "c")));
         let (file, seen) = one.file().unwrap();
         assert!(read(&file, seen).is_none(), "it is the same version");
@@ -327,7 +328,7 @@ mod tests {
         let later = Ledger::open(Some(dir.path()), 8, DAY);
         assert!(later.is_ended("ann", &entry(c, "c")));
         assert!(later.is_ended("ann", &entry(b, "b")) && !later.is_ended("ann", &entry(a, "a")));
-        fs::write(dir.path().join(FILE), "{").unwrap();
+        fs::write(dir.path().join(FILE_NAME), "{").unwrap();
         assert!(Ledger::open(Some(dir.path()), 8, DAY).is_ended("ann", &entry(a, "a")));
     }
 
@@ -341,7 +342,7 @@ mod tests {
             account.ended = (0..ENDED_MAX as Micros).map(|n| entry(now - 1_000 + n, &format!("{n:064}"))).collect();
             account.open = vec![entry(now, "open")];
         }
-        ledger.changed = true;
+        ledger.dirty = true;
         let saved = ledger.unsaved().unwrap().save();
         ledger.saved(Some(saved.expect("it is written")));
         let later = Ledger::open(Some(dir.path()), 8, DAY);

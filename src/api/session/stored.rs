@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::tokens::{Token, same},
+    super::tokens::{Token, constant_time_eq},
     key::SessionKey,
 };
 use crate::{tls::hex, units::Micros};
@@ -18,7 +18,7 @@ const VERSION: &str = "1";
 /// One session.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Stored {
+pub struct StoredSession {
     /// Name of the token that was given.
     pub name: String,
     /// What it allows.
@@ -50,7 +50,7 @@ pub fn csrf(key: &SessionKey, id: &str) -> String {
     hex(&key.sign("csrf", &[id.as_bytes()]))
 }
 
-impl Stored {
+impl StoredSession {
     /// The value of the key of this session.
     pub fn seal(&self, key: &SessionKey, id: &str) -> String {
         let text = serde_json::to_string(self).expect("strings and numbers always serialise");
@@ -62,7 +62,7 @@ impl Stored {
     pub fn open(value: &str, key: &SessionKey, id: &str) -> Option<Self> {
         let (signature, text) = value.strip_prefix(VERSION)?.strip_prefix(' ')?.split_once(' ')?;
         let expected = hex(&key.sign("session", &[id.as_bytes(), text.as_bytes()]));
-        if !same(signature.as_bytes(), expected.as_bytes()) {
+        if !constant_time_eq(signature.as_bytes(), expected.as_bytes()) {
             return None;
         }
         serde_json::from_str(text).ok()
@@ -78,8 +78,8 @@ mod tests {
         Token { name: name.into(), scope, digest: sha256(b"0123456789abcdef") }
     }
 
-    fn stored(key: &SessionKey) -> Stored {
-        Stored {
+    fn stored(key: &SessionKey) -> StoredSession {
+        StoredSession {
             name: "ann".into(),
             scope: "admin".into(),
             token: fingerprint(key, &token("ann", Scope::Admin)),
@@ -92,13 +92,13 @@ mod tests {
 
     #[test]
     fn only_what_was_sealed_under_the_same_id_and_key_is_opened() {
-        let key = SessionKey::of_this_process();
+        let key = SessionKey::ephemeral();
         let session = stored(&key);
         let value = session.seal(&key, "id");
-        assert_eq!(Stored::open(&value, &key, "id"), Some(session.clone()));
-        assert_eq!(Stored::open(&value, &key, "other"), None, "copied to a key of one's own");
-        assert_eq!(Stored::open(&value, &SessionKey::of_this_process(), "id"), None, "signed by another");
-        let other = Stored { name: "bob".into(), scope: "read".into(), ..session }.seal(&key, "id");
+        assert_eq!(StoredSession::open(&value, &key, "id"), Some(session.clone()));
+        assert_eq!(StoredSession::open(&value, &key, "other"), None, "copied to a key of one's own");
+        assert_eq!(StoredSession::open(&value, &SessionKey::ephemeral(), "id"), None, "signed by another");
+        let other = StoredSession { name: "bob".into(), scope: "read".into(), ..session }.seal(&key, "id");
         let (signature, json) = (other.split(' ').nth(1).unwrap(), value.splitn(3, ' ').nth(2).unwrap());
         for forged in [
             value.replace("ann", "bob"),
@@ -112,20 +112,20 @@ mod tests {
             String::new(),
             r#"{"name":"ann","scope":"admin","secret":"00","token":"00","csrf":"00"}"#.into(),
         ] {
-            assert_eq!(Stored::open(&forged, &key, "id"), None, "{forged}");
+            assert_eq!(StoredSession::open(&forged, &key, "id"), None, "{forged}");
         }
         // Every single character counts.
         for at in 0..value.len() {
             let mut bytes = value.clone().into_bytes();
             bytes[at] ^= 1;
             let changed = String::from_utf8(bytes).unwrap();
-            assert_eq!(Stored::open(&changed, &key, "id"), None, "{changed}");
+            assert_eq!(StoredSession::open(&changed, &key, "id"), None, "{changed}");
         }
     }
 
     #[test]
     fn a_value_holds_neither_the_token_nor_a_digest_that_others_can_make() {
-        let key = SessionKey::of_this_process();
+        let key = SessionKey::ephemeral();
         let value = stored(&key).seal(&key, "id");
         for known in ["0123456789abcdef".to_owned(), hex(&sha256(b"0123456789abcdef")), hex(&sha256(b"secret"))] {
             assert!(!value.contains(&known), "{value}");

@@ -11,7 +11,7 @@ use super::Token;
 use crate::{api::Scope, tls::sha256};
 
 /// A secret that is shorter could be guessed.
-const LENGTH_MIN: usize = 16;
+const TOKEN_LENGTH_MIN: usize = 16;
 /// A name that is longer would not be read.
 const NAME_MAX: usize = 64;
 /// What a token may be for.
@@ -41,7 +41,7 @@ pub fn is_name(name: &str) -> bool {
 ///
 /// A group is how a file of another owner reaches us (a Secret of Kubernetes under `fsGroup` is `root:<group> 0440`), so it may
 /// read one that is not our own.
-pub fn loose(path: &Path) -> Option<String> {
+pub fn loose_permissions(path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
     let own = metadata.uid() == rustix::process::geteuid().as_raw();
     let what = match metadata.mode() & 0o077 {
@@ -77,7 +77,7 @@ pub fn read(path: &Path) -> Result<Vec<Token>, TokensError> {
         let Some(scope) = SCOPES.into_iter().find(|known| known.name() == scope) else {
             return Err(wrong("the second word must be `read`, `publish` or `admin`"));
         };
-        if secret.len() < LENGTH_MIN {
+        if secret.len() < TOKEN_LENGTH_MIN {
             return Err(wrong("the token is shorter than 16 characters"));
         }
         if !names.insert(name) {
@@ -131,9 +131,10 @@ pub(super) mod tests {
             (0o622, Some("written by every user")),
         ] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let told = loose(&path);
-            assert_eq!(told.is_some(), what.is_some(), "{mode:o}");
-            let named = told.is_none_or(|told| told.contains(what.unwrap()) && told.contains(&format!("{mode:04o}")));
+            let problem = loose_permissions(&path);
+            assert_eq!(problem.is_some(), what.is_some(), "{mode:o}");
+            let named = problem
+                .is_none_or(|problem| problem.contains(what.unwrap()) && problem.contains(&format!("{mode:04o}")));
             assert!(named, "{mode:o}");
         }
     }

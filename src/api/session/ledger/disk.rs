@@ -21,7 +21,7 @@ pub type Version = (u64, i64, i64);
 
 /// What a file held, or holds now.
 #[derive(Debug)]
-pub struct Found {
+pub struct FileContents {
     pub(super) version: Version,
     pub(super) accounts: Accounts,
 }
@@ -31,7 +31,7 @@ fn version(metadata: &fs::Metadata) -> Version {
 }
 
 /// What is in the file, unless it is still the version that was seen.
-pub fn read(file: &Path, seen: Option<Version>) -> Option<Found> {
+pub fn read(file: &Path, seen: Option<Version>) -> Option<FileContents> {
     let metadata = fs::metadata(file).ok()?;
     if Some(version(&metadata)) == seen {
         return None;
@@ -41,7 +41,7 @@ pub fn read(file: &Path, seen: Option<Version>) -> Option<Found> {
         warn!(%error, file = %file.display(), "the list of ended sessions cannot be read: every session ends");
         (version(&metadata), Accounts { ended_until: crate::units::now(), ..Accounts::default() })
     });
-    Some(Found { version, accounts })
+    Some(FileContents { version, accounts })
 }
 
 fn parse(file: File) -> io::Result<Accounts> {
@@ -55,18 +55,18 @@ fn parse(file: File) -> io::Result<Accounts> {
 
 /// What is to be written.
 #[derive(Debug)]
-pub struct Unsaved {
+pub struct PendingSave {
     pub(super) file: PathBuf,
     pub(super) accounts: Accounts,
     pub(super) cap: usize,
     pub(super) oldest: Micros,
 }
 
-impl Unsaved {
+impl PendingSave {
     /// Replaces the file by what it holds and this together. `None`: it is as it was.
-    pub fn save(mut self) -> Option<Found> {
+    pub fn save(mut self) -> Option<FileContents> {
         match self.write() {
-            Ok(version) => Some(Found { version, accounts: self.accounts }),
+            Ok(version) => Some(FileContents { version, accounts: self.accounts }),
             Err(error) => {
                 let file = self.file.display();
                 warn!(%error, %file, "the list of ended sessions is not on disk: it ends with this process");

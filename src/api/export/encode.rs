@@ -6,13 +6,13 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use uuid::Uuid;
 
 use super::{
-    body::{Piece, Trailer},
-    csv::Line,
+    body::{BodyChunk, Trailer},
+    csv::ExportRow,
 };
 use crate::{
     api::{
         chunked::ChunkWriter,
-        room::{Memory, Room},
+        memory_budget::{MemoryBudget, Reservation},
         rows::Paged,
     },
     event::{EventRow, MetricsRow, TopologyRow},
@@ -24,11 +24,11 @@ use crate::{
 
 /// Rows of a page that are small. Two pages (a command has one more, as the server sends it) and a chunk of text are all the memory of
 /// an export.
-const STEP: usize = 5_000;
+const PAGE_ROWS: usize = 5_000;
 /// What a page takes unless its rows are large.
-const PAGE: usize = 2 * READ_BYTES;
-/// Gap rows told of each run, at most.
-const GAPS: usize = 1_000;
+const PAGE_BYTES: usize = 2 * READ_BYTES;
+/// Gap rows reported of each run, at most.
+const MAX_GAP_ROWS: usize = 1_000;
 
 /// The byte-order mark, without which spreadsheets take UTF-8 for something else.
 pub const BOM: &str = "\u{feff}";
@@ -75,7 +75,7 @@ impl Format {
 }
 
 /// One run of an export.
-pub struct Part {
+pub struct RunRange {
     /// The run.
     pub run_id: Uuid,
     /// When it began, for the gaps.
@@ -85,11 +85,11 @@ pub struct Part {
 }
 
 /// Everything that an export needs to know.
-pub struct Job {
+pub struct ExportJob {
     /// Read only.
     pub store: Arc<dyn Store>,
     /// At least one, in order.
-    pub parts: Vec<Part>,
+    pub ranges: Vec<RunRange>,
     /// First moment.
     pub start: Option<Micros>,
     /// Last moment.
@@ -99,34 +99,37 @@ pub struct Job {
     /// Shape of the body.
     pub format: Format,
     /// Whether the trailer is a line of the body, too.
-    pub line: bool,
+    pub trailer_line: bool,
     /// Of CSV: whether texts stay as they are even where a spreadsheet would run them.
     pub raw: bool,
     /// Of CSV: whether a byte-order mark tells a spreadsheet that this is UTF-8.
     pub bom: bool,
     /// For the rows.
-    pub memory: Memory,
+    pub memory: MemoryBudget,
 }
 
-/// Rows, and the room that they have.
+/// Rows, and the memory that they have.
 struct Page<T> {
     rows: Vec<T>,
-    room: Room,
+    reservation: Reservation,
 }
 
 /// Writes the body into the queue; ends early, without an error, when nobody takes it any more.
 ///
 /// # Errors
 /// As the store fails; what was written until then has no end.
-pub async fn write(job: Job, pieces: mpsc::Sender<Piece>) -> Result<(), StoreError> {
+pub async fn write(job: ExportJob, chunks: mpsc::Sender<BodyChunk>) -> Result<(), StoreError> {
     match job.table {
-        "network_topology" => write_rows::<TopologyRow>(&job, pieces).await,
-        "training_events" => write_rows::<EventRow>(&job, pieces).await,
-        _ => write_rows::<MetricsRow>(&job, pieces).await,
+        "network_topology" => write_rows::<TopologyRow>(&job, chunks).await,
+        "training_events" => write_rows::<EventRow>(&job, chunks).await,
+        _ => write_rows::<MetricsRow>(&job, chunks).await,
     }
 }
 
-async fn write_rows<T: Line + Paged + 'static>(job: &Job, pieces: mpsc::Sender<Piece>) -> Result<(), StoreError> {
+async fn write_rows<T: ExportRow + Paged + 'static>(
+    job: &ExportJob,
+    chunks: mpsc::Sender<BodyChunk>,
+) -> Result<(), StoreError> {
     // One page is made into text while the next one is read.
     let (pages, mut queue) = mpsc::channel::<Page<T>>(1);
     let reading = async {
@@ -135,13 +138,13 @@ async fn write_rows<T: Line + Paged + 'static>(job: &Job, pieces: mpsc::Sender<P
         read
     };
     let writing = async {
-        let mut text = Text::new(job, pieces.clone());
-        let head = text.head(T::HEADER, job);
+        let mut text = Encoder::new(job, chunks.clone());
+        let head = text.write_head(T::HEADER, job);
         if !text.out.send(&head).await {
             return None;
         }
         while let Some(page) = queue.recv().await {
-            text = text.with(page).await?;
+            text = text.encode_page(page).await?;
         }
         Some(text)
     };
@@ -153,32 +156,32 @@ async fn write_rows<T: Line + Paged + 'static>(job: &Job, pieces: mpsc::Sender<P
         read = &mut reading => { read?; writing.await }
     };
     if let Some(text) = text {
-        text.end(job, &pieces).await?;
+        text.finish(job, &chunks).await?;
     }
     Ok(())
 }
 
-async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Page<T>>) -> Result<(), StoreError> {
-    let limit = if T::STEP < 1_000 { T::STEP } else { STEP };
-    for part in &job.parts {
+async fn read<T: ExportRow + Paged>(job: &ExportJob, pages: &mpsc::Sender<Page<T>>) -> Result<(), StoreError> {
+    let limit = if T::PAGE_ROWS < 1_000 { T::PAGE_ROWS } else { PAGE_ROWS };
+    for range in &job.ranges {
         let mut query = RangeQuery {
             start: job.start,
             end: job.end,
             ascending: true,
-            after: part.after,
+            after: range.after,
             prefetch: Some(Prefetch::default()),
-            ..RangeQuery::newest(part.run_id, limit)
+            ..RangeQuery::newest(range.run_id, limit)
         };
         loop {
-            // Only once there is room for it: two pages, however large their rows, are never three.
+            // Only once there is memory for it: two pages, however large their rows, are never three.
             let Ok(place) = pages.reserve().await else { return Ok(()) };
             // Behind large rows the next are likely to be large, too.
-            let mut room = Room::for_bytes(&job.memory, PAGE.max(query.largest_row)).await;
-            let rows = room.rows::<T>(&*job.store, &query).await?;
+            let mut reservation = Reservation::reserve(&job.memory, PAGE_BYTES.max(query.largest_row)).await;
+            let rows = reservation.rows::<T>(&*job.store, &query).await?;
             let complete = !query.is_filled(&rows);
             query.largest_row = rows.iter().map(T::bytes).max().unwrap_or(0);
             query.after = rows.last().map(|row| row.key().cursor()).or(query.after);
-            place.send(Page { rows, room });
+            place.send(Page { rows, reservation });
             if complete {
                 break;
             }
@@ -188,21 +191,21 @@ async fn read<T: Line + Paged>(job: &Job, pages: &mpsc::Sender<Page<T>>) -> Resu
 }
 
 /// Writes the text, and gathers what is said about it at the end.
-struct Text {
+struct Encoder {
     format: Format,
     raw: bool,
-    out: ChunkWriter<Piece>,
+    out: ChunkWriter<BodyChunk>,
     trailer: Trailer,
 }
 
-impl Text {
-    fn new(job: &Job, pieces: mpsc::Sender<Piece>) -> Self {
-        Self { format: job.format, raw: job.raw, out: ChunkWriter::new(pieces), trailer: Trailer::default() }
+impl Encoder {
+    fn new(job: &ExportJob, chunks: mpsc::Sender<BodyChunk>) -> Self {
+        Self { format: job.format, raw: job.raw, out: ChunkWriter::new(chunks), trailer: Trailer::default() }
     }
 
-    fn head(&self, columns: &str, job: &Job) -> String {
+    fn write_head(&self, columns: &str, job: &ExportJob) -> String {
         // Appended to what was exported before, a continued file has its head already.
-        let continued = job.parts[0].after.is_some();
+        let continued = job.ranges[0].after.is_some();
         match self.format {
             Format::Csv if !continued => [if job.bom { BOM } else { "" }, columns].concat(),
             Format::Json => format!("{{\"table\":\"{}\",\"rows\":[", job.table),
@@ -210,12 +213,15 @@ impl Text {
         }
     }
 
-    /// Writes these rows, on a thread that may wait for the client; they have their room until they are gone, even where the export
+    /// Writes these rows, on a thread that may wait for the client; they have their memory until they are gone, even where the export
     /// was given up meanwhile. `None`: the client has gone.
-    async fn with<T: Line + Paged + 'static>(mut self, Page { rows, room }: Page<T>) -> Option<Self> {
+    async fn encode_page<T: ExportRow + Paged + 'static>(
+        mut self,
+        Page { rows, reservation }: Page<T>,
+    ) -> Option<Self> {
         let work = move || {
-            self.rows(&rows);
-            drop((rows, room));
+            self.encode_rows(&rows);
+            drop((rows, reservation));
             self
         };
         match spawn_blocking(work).await {
@@ -224,7 +230,7 @@ impl Text {
         }
     }
 
-    fn rows<T: Line + Paged>(&mut self, rows: &[T]) {
+    fn encode_rows<T: ExportRow + Paged>(&mut self, rows: &[T]) {
         for (n, row) in rows.iter().enumerate() {
             match self.format {
                 Format::Csv => row.csv(&mut self.out, self.raw),
@@ -245,11 +251,11 @@ impl Text {
         }
     }
 
-    async fn end(mut self, job: &Job, pieces: &mpsc::Sender<Piece>) -> Result<(), StoreError> {
+    async fn finish(mut self, job: &ExportJob, chunks: &mpsc::Sender<BodyChunk>) -> Result<(), StoreError> {
         self.trailer.checksum = self.out.checksum();
-        for part in &job.parts {
-            let filter = Filter::of_span(part.run_id, part.start, units::now());
-            for gap in ledger::read(&*job.store, &filter, GAPS).await? {
+        for range in &job.ranges {
+            let filter = Filter::of_span(range.run_id, range.start, units::now());
+            for gap in ledger::read(&*job.store, &filter, MAX_GAP_ROWS).await? {
                 if !self.trailer.gaps.contains(&gap) {
                     self.trailer.gaps.push(gap);
                 }
@@ -258,12 +264,12 @@ impl Text {
         let trailer = self.trailer.json();
         let text = match self.format {
             Format::Json => format!("],\"count\":{},\"trailer\":{trailer}}}", self.trailer.rows),
-            Format::Ndjson if job.line => format!("{{\"_trailer\":{trailer}}}\n"),
-            Format::Csv if job.line => format!("# {trailer}\r\n"),
+            Format::Ndjson if job.trailer_line => format!("{{\"_trailer\":{trailer}}}\n"),
+            Format::Csv if job.trailer_line => format!("# {trailer}\r\n"),
             _ => String::new(),
         };
         // A client that has gone needs no trailer.
-        let _ = self.out.send(&text).await && pieces.send(Piece::End(Box::new(self.trailer))).await.is_ok();
+        let _ = self.out.send(&text).await && chunks.send(BodyChunk::End(Box::new(self.trailer))).await.is_ok();
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Walking a run's rows once, from the newest to the oldest, a page at a time.
+//! Scans a run's rows once, from the newest to the oldest, a page at a time.
 
 use axum::http::StatusCode;
 
@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Rows of a page: large enough to be read at speed, small enough to be little memory and a short read.
-const STEP: usize = 10_000;
+const PAGE_ROWS: usize = 10_000;
 /// Fields of one answer, at most.
 const FIELDS_MAX: usize = 16;
 
@@ -17,17 +17,17 @@ const FIELDS_MAX: usize = 16;
 ///
 /// # Errors
 /// As the store fails.
-pub async fn walk(
+pub async fn scan(
     store: &dyn Store,
     range: RangeQuery,
     fields: &[Field],
     fold: &mut (dyn SampleSink + Send),
 ) -> Result<(), StoreError> {
-    let range = RangeQuery { limit: STEP, ascending: false, ..range };
+    let range = RangeQuery { limit: PAGE_ROWS, ascending: false, ..range };
     let mut query = SamplesQuery { range, fields: fields.to_vec() };
     let mut page = store.samples(&query).await?;
     loop {
-        let Some(last) = page.rows.last().filter(|_| page.rows.len() == STEP) else {
+        let Some(last) = page.rows.last().filter(|_| page.rows.len() == PAGE_ROWS) else {
             fold.add(&page);
             return Ok(());
         };
@@ -68,6 +68,6 @@ pub fn fields(params: &Params) -> Result<Vec<Field>, ApiError> {
 ///
 /// # Errors
 /// 400 for another word.
-pub fn raw(params: &Params) -> Result<bool, ApiError> {
+pub fn all_attempts(params: &Params) -> Result<bool, ApiError> {
     Ok(params.word("attempts", &["effective", "raw"])? == "raw")
 }

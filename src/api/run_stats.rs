@@ -4,12 +4,12 @@ use axum::extract::{Path, State};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Sight,
-    error::{Answer, ApiError},
+    ApiState,
+    error::{ApiError, ApiResult},
     json,
+    memory_budget::Reservation,
     params::Params,
-    room::Room,
-    runs, walk,
+    runs, scan,
 };
 use crate::{
     curve::{Aggregate, Aggregates, Extreme, Field, Growth, Level},
@@ -24,24 +24,24 @@ use crate::{
 };
 
 /// Events looked at for those that tell of a unit.
-const EVENTS: usize = 5_000;
+const EVENT_ROWS: usize = 5_000;
 /// The message that tells of a unit is small; a larger one is not looked into.
-const ARRIVAL_BYTES: usize = 64 << 10;
-/// Holes and gap rows told, at most.
-const HOLES: usize = 1_000;
+const UNIT_ADDED_MAX_BYTES: usize = 64 << 10;
+/// Sequence gaps and gap rows reported, at most.
+const MAX_GAPS: usize = 1_000;
 
-fn all(run: &RunRow, params: &Params) -> Result<RangeQuery, ApiError> {
+fn full_range(run: &RunRow, params: &Params) -> Result<RangeQuery, ApiError> {
     let (start, end) = (params.time("start_time")?, params.time("end_time")?);
     Ok(RangeQuery { start, end, ..RangeQuery::newest(run.run_id, 1) })
 }
 
 /// `GET /api/runs/{run_id}/aggregates`
-pub async fn aggregates(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
-    let params = params.known(&["fields", "attempts", "start_time", "end_time"], &["field"])?;
-    let run = runs::find(&sight, &run_id).await?;
-    let fields = walk::fields(&params)?;
-    let mut aggregates = Aggregates::new(fields.len(), walk::raw(&params)?);
-    walk::walk(&*sight.store, all(&run, &params)?, &fields, &mut aggregates).await?;
+pub async fn aggregates(State(state): State<ApiState>, Path(run_id): Path<String>, params: Params) -> ApiResult {
+    let params = params.allow_only(&["fields", "attempts", "start_time", "end_time"], &["field"])?;
+    let run = runs::find(&state, &run_id).await?;
+    let fields = scan::fields(&params)?;
+    let mut aggregates = Aggregates::new(fields.len(), scan::all_attempts(&params)?);
+    scan::scan(&*state.store, full_range(&run, &params)?, &fields, &mut aggregates).await?;
     let by_field: Map<String, Value> = fields
         .iter()
         .zip(&aggregates.fields)
@@ -66,9 +66,9 @@ fn aggregate(field: &Field, of: &Aggregate) -> Value {
         "max": of.max.map(|at| at.value),
         "avg": of.mean(),
         "last": of.last.map(|at| number(at.value)),
-        "best": best.map(|at| place(&at)),
+        "best": best.map(|at| extreme_json(&at)),
         "best_epoch": best.and_then(|at| at.epoch),
-        "first_non_finite": of.first_non_finite.map(|at| place(&at)),
+        "first_non_finite": of.first_non_finite.map(|at| extreme_json(&at)),
         "first_non_finite_epoch": of.first_non_finite.and_then(|at| at.epoch),
     })
 }
@@ -83,26 +83,26 @@ fn number(value: f64) -> Value {
     }
 }
 
-fn place(at: &Extreme) -> Value {
+fn extreme_json(at: &Extreme) -> Value {
     json!({
         "value": number(at.value), "epoch": at.epoch, "step": at.step, "timestamp": render::time(at.timestamp),
     })
 }
 
 /// `GET /api/runs/{run_id}/growth`
-pub async fn growth(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
-    let params = params.known(&["field", "start_time", "end_time"], &[])?;
-    let run = runs::find(&sight, &run_id).await?;
+pub async fn growth(State(state): State<ApiState>, Path(run_id): Path<String>, params: Params) -> ApiResult {
+    let params = params.allow_only(&["field", "start_time", "end_time"], &[])?;
+    let run = runs::find(&state, &run_id).await?;
     let field = params.exact("field").next().map_or(Field::TRAIN_LOSS, Field::named);
     let mut growth = Growth::default();
-    walk::walk(&*sight.store, all(&run, &params)?, std::slice::from_ref(&field), &mut growth).await?;
-    let arrivals = arrivals(&sight, run.run_id).await?;
+    scan::scan(&*state.store, full_range(&run, &params)?, std::slice::from_ref(&field), &mut growth).await?;
+    let units_added = units_added(&state, run.run_id).await?;
     let (mut levels, truncated) = (growth.levels, growth.truncated);
     levels.reverse();
     let mut shown = Vec::new();
     let mut before: Option<&Level> = None;
     for level in &levels {
-        let arrival = before.and_then(|before| nearest(&arrivals, before.from, level));
+        let unit = before.and_then(|before| nearest(&units_added, before.from, level));
         let (earlier, later) = (before.and_then(|before| before.last), level.last);
         shown.push(json!({
             "hidden_units": level.hidden_units,
@@ -117,7 +117,7 @@ pub async fn growth(State(sight): State<Sight>, Path(run_id): Path<String>, para
             "max": level.range.map(|(_, max)| max),
             "last": later,
             "change": earlier.zip(later).map(|(earlier, later)| later - earlier),
-            "correlation": arrival.and_then(|arrival| arrival.correlation),
+            "correlation": unit.and_then(|unit| unit.correlation),
         }));
         before = Some(level);
     }
@@ -127,52 +127,52 @@ pub async fn growth(State(sight): State<Sight>, Path(run_id): Path<String>, para
 }
 
 /// What was announced about the unit of a level: nearest to its first row, be it a moment before or after.
-fn nearest<'a>(arrivals: &'a [Arrival], since: Micros, level: &Level) -> Option<&'a Arrival> {
-    let near = arrivals.iter().filter(|arrival| arrival.at > since && arrival.at <= level.to);
-    near.min_by_key(|arrival| arrival.at.abs_diff(level.from))
+fn nearest<'a>(units_added: &'a [UnitAdded], since: Micros, level: &Level) -> Option<&'a UnitAdded> {
+    let near = units_added.iter().filter(|unit| unit.at > since && unit.at <= level.to);
+    near.min_by_key(|unit| unit.at.abs_diff(level.from))
 }
 
-/// A unit that a trainer announced.
-struct Arrival {
+/// A unit that a trainer reported as added.
+struct UnitAdded {
     at: Micros,
     correlation: Option<f64>,
 }
 
 /// The newest first.
-async fn arrivals(sight: &Sight, run_id: uuid::Uuid) -> Result<Vec<Arrival>, ApiError> {
-    let mut room = Room::of(&sight.memory).await;
-    let (events, _) = room.page::<EventRow>(&*sight.store, &RangeQuery::newest(run_id, EVENTS)).await?;
-    let arrival = |event: &EventRow| {
+async fn units_added(state: &ApiState, run_id: uuid::Uuid) -> Result<Vec<UnitAdded>, ApiError> {
+    let mut reservation = Reservation::reserve_page(&state.memory).await;
+    let (events, _) = reservation.page::<EventRow>(&*state.store, &RangeQuery::newest(run_id, EVENT_ROWS)).await?;
+    let unit = |event: &EventRow| {
         let payload: Value = serde_json::from_str(&event.payload_json).ok()?;
         let details = [&payload, &payload["data"], &payload["details"], &payload["data"]["details"]];
         let correlation = details.iter().find_map(|place| place["correlation"].as_f64());
-        Some(Arrival { at: event.key.timestamp, correlation })
+        Some(UnitAdded { at: event.key.timestamp, correlation })
     };
-    let tells = |event: &&EventRow| event.r#type == "cascade_add" && event.payload_json.len() <= ARRIVAL_BYTES;
-    Ok(events.iter().filter(tells).filter_map(arrival).collect())
+    let tells = |event: &&EventRow| event.r#type == "cascade_add" && event.payload_json.len() <= UNIT_ADDED_MAX_BYTES;
+    Ok(events.iter().filter(tells).filter_map(unit).collect())
 }
 
 /// `GET /api/runs/{run_id}/gaps`
-pub async fn gaps(State(sight): State<Sight>, Path(run_id): Path<String>, params: Params) -> Answer {
-    params.known(&[], &[])?;
-    let run = runs::find(&sight, &run_id).await?;
-    let room = Room::of(&sight.memory).await;
-    let missing = missing(&*sight.store, run.run_id).await?;
-    drop(room);
-    let gaps = ledger::read(&*sight.store, &Filter::of_run(&run), HOLES).await?;
-    let hole = |hole: &Hole| {
+pub async fn gaps(State(state): State<ApiState>, Path(run_id): Path<String>, params: Params) -> ApiResult {
+    params.allow_only(&[], &[])?;
+    let run = runs::find(&state, &run_id).await?;
+    let reservation = Reservation::reserve_page(&state.memory).await;
+    let missing = missing(&*state.store, run.run_id).await?;
+    drop(reservation);
+    let gaps = ledger::read(&*state.store, &Filter::of_run(&run), MAX_GAPS).await?;
+    let seq_gap = |seq_gap: &Hole| {
         json!({
-            "from": hole.first, "to": hole.last, "count": hole.last.abs_diff(hole.first) + 1,
-            "after": render::time(hole.after), "before": render::time(hole.before),
+            "from": seq_gap.first, "to": seq_gap.last, "count": seq_gap.last.abs_diff(seq_gap.first) + 1,
+            "after": render::time(seq_gap.after), "before": render::time(seq_gap.before),
         })
     };
     json(&json!({
         "run_id": run.run_id,
         "first_seq": missing.range.map(|range| range.0),
         "last_seq": missing.range.map(|range| range.1),
-        "missing": missing.holes.iter().take(HOLES).map(hole).collect::<Vec<_>>(),
+        "missing": missing.holes.iter().take(MAX_GAPS).map(seq_gap).collect::<Vec<_>>(),
         "missing_count": missing.lost,
-        "truncated": !missing.exact || missing.holes.len() > HOLES,
+        "truncated": !missing.exact || missing.holes.len() > MAX_GAPS,
         "gaps": JsonRows(&gaps),
         "count": gaps.len(),
     }))
