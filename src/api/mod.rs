@@ -29,6 +29,7 @@ mod range;
 mod reception;
 mod recheck;
 mod record;
+mod request_body;
 mod rows;
 mod run_stats;
 mod runs;

@@ -26,7 +26,9 @@ use super::{
     config::AnonymousRead,
     connection_limit::{Class, ConnectionPermit},
     error::ApiError,
-    reject_all, router, routes,
+    reject_all,
+    request_body::BodyEnd,
+    router, routes,
 };
 use crate::{memory::MemoryLimit, units::ByteSize};
 
@@ -93,6 +95,7 @@ impl RequestDispatcher {
     /// The answer to a request that came on a connection with this permit.
     pub async fn answer(&self, request: Request<Body>, permit: &ConnectionPermit) -> Response {
         let reserve = permit.class() == Class::Reserve;
+        let (request, body_end) = BodyEnd::watch(request);
         // Where nothing is kept free for sessions, the check of the route is soon enough.
         let sessions = self.separates_anonymous || reserve;
         let authenticated = access::is_authenticated(&self.state, request.headers(), sessions).await;
@@ -118,7 +121,7 @@ impl RequestDispatcher {
             }
         };
         // The next connection may get a general slot.
-        if reserve { close_connection(answer) } else { answer }
+        if reserve || !body_end.is_reached() { close_connection(answer) } else { answer }
     }
 
     /// Whether a request that is not authenticated brings a token, which then is none.

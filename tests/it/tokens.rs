@@ -1,6 +1,13 @@
 //! The file of tokens: what is wrong with it, what is reloaded of it, what it makes of commands in `control_log`.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    time::Duration,
+};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -225,4 +232,29 @@ fn who_asked_is_in_the_log_of_commands_and_no_channel_can_claim_to_be() {
     assert_eq!(sqlite::count(&daemon.database(), &changed), 1);
     let log = daemon.log();
     assert!(log.contains("token=\"ann\"") && !log.contains(ADMIN), "{log}");
+}
+
+#[test]
+fn a_refused_request_whose_body_is_still_to_come_is_told_that_the_connection_ends() {
+    let redis = Redis::start();
+    let (_dir, _path, builder) = with_file(&redis, &format!("ann admin {ADMIN}\n"));
+    let daemon = builder.start_ready();
+    for (token, closes) in [(None, true), (Some(ADMIN), false)] {
+        let mut stream = TcpStream::connect(("127.0.0.1", daemon.http_port())).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let head = format!(
+            "POST /api/runs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n{bearer}\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        // Where the answer was there before it, nothing reads it any more.
+        let _ = stream.write_all(b"{}");
+        let mut answer = [0; 4_096];
+        let read = stream.read(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]).to_lowercase();
+        let status = if closes { "http/1.1 401" } else { "http/1.1 201" };
+        assert!(answer.starts_with(status), "{answer}");
+        assert_eq!(answer.contains("connection: close"), closes, "{answer}");
+    }
 }

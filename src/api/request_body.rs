@@ -1,0 +1,81 @@
+//! Whether a request's body was read to its end. A connection on which a part of it is still to come cannot take the next request: the
+//! answer must say that it is closed, or the client sends its next request into a connection that ends.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use axum::{
+    Error,
+    body::{Body, Bytes, HttpBody},
+    extract::Request,
+};
+use hyper::body::{Frame, SizeHint};
+
+/// Set once the body has ended.
+#[derive(Clone, Debug, Default)]
+pub struct BodyEnd(Arc<AtomicBool>);
+
+impl BodyEnd {
+    /// The same request, and where the end of its body shows.
+    pub fn watch(request: Request) -> (Request, Self) {
+        let end = Self::default();
+        end.set_if(request.body().is_end_stream());
+        let watched = end.clone();
+        (request.map(|inner| Body::new(WatchedBody { inner, end: watched })), end)
+    }
+
+    /// Whether nothing of the body is still to come.
+    pub fn is_reached(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn set_if(&self, ended: bool) {
+        if ended {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+}
+
+struct WatchedBody {
+    inner: Body,
+    end: BodyEnd,
+}
+
+impl HttpBody for WatchedBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = Pin::new(&mut self.inner).poll_frame(context);
+        self.end.set_if(matches!(frame, Poll::Ready(None)) || self.inner.is_end_stream());
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_shows_when_all_was_read_and_not_before() {
+        assert!(BodyEnd::watch(Request::new(Body::empty())).1.is_reached());
+        let (request, end) = BodyEnd::watch(Request::new(Body::from("{}")));
+        assert!(!end.is_reached());
+        let read = axum::body::to_bytes(request.into_body(), 9).await.unwrap();
+        assert_eq!((&read[..], end.is_reached()), (&b"{}"[..], true));
+    }
+}
