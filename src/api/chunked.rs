@@ -99,7 +99,7 @@ impl<C: From<Bytes>> fmt::Write for ChunkWriter<C> {
     }
 }
 
-/// 200 with the JSON that `write` writes on a thread of its own, which keeps the room until the client has it.
+/// 200 with the JSON that `write` writes on a thread of its own, which keeps the reservation until the client has it.
 pub fn json(reservation: Reservation, write: impl FnOnce(&mut ChunkWriter<Bytes>) + Send + 'static) -> Response {
     let (sender, chunks) = mpsc::channel(1);
     let is_large = reservation.bytes() > SLICE_BYTES;
