@@ -7,7 +7,7 @@
 //! Only values of [`LARGE`] bytes and more are counted. The rest is bounded where it is, and counting it would cost each event.
 //!
 //! The writer gets what it asks for as soon as little else is in use ([`FLOOR`]), however much that is: what it needs is bounded by
-//! `limits.text`, and it must not wait for ever. Those who keep large values for somebody else (clients that have not taken their
+//! `limits.text`, and it must not wait for ever. Owners of large values that wait for a client or for Redis (clients that have not taken their
 //! answer, values for Redis after a reconnect) are told to let go while it waits ([`MemoryLimit::pressure`]).
 
 use std::{
@@ -34,7 +34,7 @@ const SMALL: usize = 4 << 20;
 const SPARE: usize = 8 << 20;
 /// While no more than this is used, the writer gets anything.
 const FLOOR: usize = 8 << 20;
-/// How long the writer waits before others are told to let go, and before they are told again.
+/// How long the writer waits before owners of large values are told to let go, and before they are told again.
 const PRESSURE_AFTER: Duration = Duration::from_secs(1);
 /// For how long the longest row counts as one that may be read next.
 const LONGEST_LASTS: Duration = Duration::from_secs(60);
@@ -66,10 +66,10 @@ struct Inner {
     /// What is left for small values that find no room.
     spare: Mutex<usize>,
     used: Mutex<usize>,
-    /// Writers that wait: nobody else gets anything before them.
+    /// Writers that wait: they get memory before any other.
     writers: AtomicUsize,
     released: Notify,
-    /// How often others were told to let go.
+    /// How often owners of large values were told to let go.
     pressure: watch::Sender<u64>,
     longest: Mutex<Option<(usize, Instant)>>,
 }
@@ -135,7 +135,7 @@ impl MemoryLimit {
         }
     }
 
-    /// The longest row of the last minute: what somebody reads may be as long.
+    /// The longest row of the last minute: what is read next may be as long.
     pub fn longest(&self) -> usize {
         lock(&self.0.longest).filter(|(_, at)| at.elapsed() <= LONGEST_LASTS).map_or(0, |(row, _)| row)
     }
@@ -172,7 +172,7 @@ impl MemoryLimit {
         WriterWait { of: self.clone(), own: 0, press_at: Instant::now() + PRESSURE_AFTER }
     }
 
-    /// Changes when those who keep large values for somebody else shall let go of them.
+    /// Changes when owners of large values that wait for a client or for Redis shall let go of them.
     pub fn pressure(&self) -> watch::Receiver<u64> {
         self.0.pressure.subscribe()
     }

@@ -8,16 +8,16 @@ use std::{
 
 use axum::{
     body::{Body, Bytes, HttpBody},
-    http::{HeaderValue, header},
-    response::{IntoResponse, Response},
+    response::Response,
 };
 use hyper::body::Frame;
+use serde::Serialize;
 use tokio::{sync::mpsc, task::spawn_blocking};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::memory_budget::{HoldsMemory, Reservation, SLICE_BYTES};
+use super::memory_budget::{Reservation, SLICE_BYTES, json_response};
 
-/// Hands over what is written to it in chunks of [`SLICE`], and waits while the receiver takes none. For threads that may block.
+/// Hands over what is written to it in chunks of [`SLICE_BYTES`], and waits while the receiver takes none. For threads that may block.
 pub struct ChunkWriter<C> {
     chunks: mpsc::Sender<C>,
     buffer: Vec<u8>,
@@ -111,17 +111,19 @@ pub fn json(reservation: Reservation, write: impl FnOnce(&mut ChunkWriter<Bytes>
         let _ = out.chunks.blocking_send(Bytes::new());
         drop(reservation);
     });
-    let mut response = Body::new(ChunkedBody { chunks, ended: false }).into_response();
-    if is_large {
-        response.extensions_mut().insert(HoldsMemory);
+    json_response(Body::new(ChunkedBody { chunks, is_ended: false }), is_large)
+}
+
+/// Writes a row as JSON. What the writer refuses is dropped: its [`ChunkWriter`] knows that its receiver has gone.
+pub fn write_json(out: impl io::Write, row: &impl Serialize) {
+    if let Err(error) = serde_json::to_writer(out, row) {
+        assert!(error.is_io(), "rows always serialise: {error}");
     }
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 struct ChunkedBody {
     chunks: mpsc::Receiver<Bytes>,
-    ended: bool,
+    is_ended: bool,
 }
 
 impl HttpBody for ChunkedBody {
@@ -129,12 +131,12 @@ impl HttpBody for ChunkedBody {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.ended {
+        if self.is_ended {
             return Poll::Ready(None);
         }
         self.chunks.poll_recv(context).map(|chunk| match chunk {
             Some(chunk) if chunk.is_empty() => {
-                self.ended = true;
+                self.is_ended = true;
                 None
             }
             Some(chunk) => Some(Ok(Frame::data(chunk))),

@@ -1,11 +1,11 @@
 //! Limits the connections: which are evicted when all slots are taken.
 //!
 //! A connection either waits for its client (for the head of a request, at first or after an answer), or is being answered.
-//! When every slot is taken, the client that has kept the server waiting longest loses its slot to whoever comes: clients that
+//! When every slot is taken, the client that has kept the server waiting longest loses its slot to the next connection: clients that
 //! hold connections open, and send a byte now and then, cannot shut out one that asks something. When all are being answered
 //! (slow bodies, slow readers), or when one address has its share, a connection gets a slot of the reserve. There the head of
 //! its request is read and judged: an authenticated request keeps the slot until it is answered; any other may lose it at any
-//! moment to whoever comes, so that slow clients cannot keep the reserve from operators and from probes.
+//! moment to the next connection, so that slow clients cannot keep the reserve from operators and from probes.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -34,7 +34,7 @@ const EVICTION_GRACE: Duration = Duration::from_millis(100);
 /// reserve is used too.
 const MIN_IDLE: usize = 16;
 
-/// Connections beyond their address' share that may wait for a slot, apart from all others. Any more are closed.
+/// Connections beyond their address' share that may wait for a slot, in a queue of their own. Any more are closed.
 const MAX_QUEUED: usize = 256;
 
 /// Which requests a slot is for.
@@ -132,7 +132,7 @@ impl Pools {
         }
     }
 
-    /// A slot for somebody who comes now; else when to look again: at a moment, or (`None`) when something has changed. `peer`: a
+    /// A slot for a connection that comes now; else when to look again: at a moment, or (`None`) when something has changed. `peer`: a
     /// [`network`], here and below.
     fn try_acquire(&mut self, now: Instant, peer: Option<IpAddr>) -> Result<Class, Option<Instant>> {
         if peer.is_some_and(|peer| self.exceeds_share(peer)) {
@@ -144,7 +144,7 @@ impl Pools {
                 return Ok(Class::General);
             }
             // A slot for everything in a moment is worth more than one of the reserve now, unless there are few such moments:
-            // operators and probes would queue behind everybody.
+            // operators and probes would queue behind all other clients.
             Err(Some(due)) if !self.general.has_few_idle() => return Err(Some(due)),
             Err(due) => due,
         };
@@ -214,7 +214,7 @@ impl ConnectionLimiter {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether an address has its share. Its next connection waits apart, so that it does not hold up those of others.
+    /// Whether an address has its share. Its next connection waits apart, so that it does not hold up connections of other addresses.
     pub fn exceeds_share(&self, peer: IpAddr) -> bool {
         self.pools().exceeds_share(network(peer))
     }

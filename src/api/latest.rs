@@ -109,8 +109,7 @@ struct Stored<'a> {
 
 /// A row as JSON, with members more: those of a text, and those of its message.
 fn write_row<W: fmt::Write + io::Write>(row: &impl Serialize, members: &str, more: Option<Stored<'_>>, out: &mut W) {
-    // A client that has gone needs nothing more: what cannot be written is dropped.
-    let _ = serde_json::to_writer(Unclosed { out: &mut *out, last: None }, row);
+    chunked::write_json(Unclosed { out: &mut *out, last: None }, row);
     let _ = fmt::Write::write_str(out, members);
     if let Some(Stored { message, key, taken }) = more {
         let (run_id, event_time) = (key.run_id, key.timestamp);

@@ -45,6 +45,8 @@ pub const PAGE_RESERVATION: usize = 2 * PAGE_BYTES;
 pub const SLICE_BYTES: usize = 64 << 10;
 /// A value that is there needs no more, as a rule: the history's limit. Larger ones are as large rows.
 const SMALL_VALUE_BYTES: usize = 1 << 20;
+/// Rows, and the text made of them, which is about as long.
+const WITH_TEXT: usize = 2;
 /// How long a read waits for the memory that it may need; see [`Reservation::expect`].
 const EXPECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// And no more than so many bytes of it: a small read does not wait until nothing else is there.
@@ -195,7 +197,7 @@ impl Reservation {
         read: impl Fn() -> BoxFuture<'r, Result<V, StoreError>>,
         weigh: impl Fn(&V) -> usize,
     ) -> Result<V, StoreError> {
-        self.read_with_expectation(read, |read| with_text(weigh(read)), with_text(self.budget.process.longest())).await
+        self.read_counted(read, weigh, WITH_TEXT).await
     }
 
     /// The same for rows whose text is written while it is sent; keeps no more memory than they need.
@@ -207,33 +209,34 @@ impl Reservation {
         read: impl Fn() -> BoxFuture<'r, Result<V, StoreError>>,
         weigh: impl Fn(&V) -> usize,
     ) -> Result<V, StoreError> {
-        let rows = self.read_with_expectation(read, &weigh, self.budget.process.longest()).await?;
+        let rows = self.read_counted(read, &weigh, 1).await?;
         self.release_excess(weigh(&rows));
         Ok(rows)
     }
 
-    async fn read_with_expectation<'r, V>(
+    /// What is read, once there is memory for `copies` times its size.
+    async fn read_counted<'r, V>(
         &mut self,
         read: impl Fn() -> BoxFuture<'r, Result<V, StoreError>>,
-        needed: impl Fn(&V) -> usize,
-        expected: usize,
+        weigh: impl Fn(&V) -> usize,
+        copies: usize,
     ) -> Result<V, StoreError> {
         loop {
-            self.expect(expected.min(EXPECT_MAX)).await;
+            self.expect((copies * self.budget.process.longest()).min(EXPECT_MAX)).await;
             let read_permit = self.budget.read_permit().await;
             let rows = read().await?;
-            let bytes = needed(&rows);
+            let bytes = copies * weigh(&rows);
             if bytes <= self.bytes() || self.try_extend(bytes) {
                 return Ok(rows);
             }
             // Not only this one: what is read next is likely to be as large.
-            self.budget.process.note(bytes.saturating_sub(PAGE_BYTES));
+            self.budget.process.note(weigh(&rows).saturating_sub(PAGE_BYTES));
             drop((rows, read_permit));
             self.reacquire(bytes).await;
         }
     }
 
-    /// What is read next may take so many bytes: counts them before, if others let go of them soon. Most of what is read is small, so
+    /// What is read next may take so many bytes: reserves them before, if they become free soon. Most of what is read is small, so
     /// it is read in any case.
     async fn expect(&mut self, bytes: usize) {
         if bytes < LARGE || self.process_bytes.as_ref().is_some_and(|process_bytes| process_bytes.bytes() >= bytes) {
@@ -290,12 +293,7 @@ impl Reservation {
     /// The same with JSON that is there.
     pub fn text(self, text: Vec<u8>) -> Response {
         let is_large = text.len() >= SLICE_BYTES;
-        let mut response: Response = Body::new(SlicedBody { rest: self.attach(text) }).into_response();
-        if is_large {
-            response.extensions_mut().insert(HoldsMemory);
-        }
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
+        json_response(Body::new(SlicedBody { rest: self.attach(text) }), is_large)
     }
 
     /// This text, which keeps as much of the memory as it takes until the last of it is dropped.
@@ -308,14 +306,18 @@ impl Reservation {
     }
 }
 
+/// 200 with this JSON, which may hold much memory until the client has it if it `is_large`.
+pub fn json_response(body: Body, is_large: bool) -> Response {
+    let mut response = ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response();
+    if is_large {
+        response.extensions_mut().insert(HoldsMemory);
+    }
+    response
+}
+
 /// Permits for so many bytes.
 fn permits_for(bytes: usize, most: usize) -> u32 {
     u32::try_from((bytes / PERMIT_BYTES + 1).min(most)).unwrap_or(u32::MAX)
-}
-
-/// What rows of so many bytes need while text is made of them: as much again.
-fn with_text(bytes: usize) -> usize {
-    2 * bytes
 }
 
 struct SlicedBody {

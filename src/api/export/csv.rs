@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, io};
 
 use crate::{
+    api::chunked::write_json,
     event::{EventKey, EventRow, MetricsRow, TopologyRow},
     render::Json,
     wire::write_time,
@@ -14,7 +15,7 @@ pub trait ExportRow {
     const HEADER: &str;
     /// Appends a line of CSV; unless `raw`, a spreadsheet runs nothing of it.
     fn csv(&self, out: &mut impl fmt::Write, raw: bool);
-    /// Appends a JSON object; what a writer refuses is dropped, the writer knows.
+    /// Appends a JSON object.
     fn json(&self, out: &mut impl io::Write);
 }
 
@@ -131,7 +132,7 @@ impl ExportRow for MetricsRow {
     }
 
     fn json(&self, out: &mut impl io::Write) {
-        let _ = serde_json::to_writer(out, &Json(self));
+        write_json(out, &Json(self));
     }
 }
 
@@ -147,7 +148,7 @@ impl ExportRow for TopologyRow {
     }
 
     fn json(&self, out: &mut impl io::Write) {
-        let _ = serde_json::to_writer(out, &Json(self));
+        write_json(out, &Json(self));
     }
 }
 
@@ -160,7 +161,7 @@ impl ExportRow for EventRow {
     }
 
     fn json(&self, out: &mut impl io::Write) {
-        let _ = serde_json::to_writer(out, &Json(self));
+        write_json(out, &Json(self));
     }
 }
 

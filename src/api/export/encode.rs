@@ -114,7 +114,7 @@ struct Page<T> {
     reservation: Reservation,
 }
 
-/// Writes the body into the queue; ends early, without an error, when nobody takes it any more.
+/// Writes the body into the queue; ends early, without an error, when the client has gone.
 ///
 /// # Errors
 /// As the store fails; what was written until then has no end.
