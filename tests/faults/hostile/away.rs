@@ -99,6 +99,8 @@ fn large_messages_for_a_locked_sqlite_hold_up_nothing_and_are_stored_later() {
     let mut client = redis.client();
     client.publish(TRAINING, network(0));
     daemon.wait_rows("SELECT count(*) FROM network_topology", 1);
+    // The run has a batch of its own.
+    daemon.wait_rows("SELECT count(*) FROM runs_by_month", 1);
     let run = daemon.get("/api/runs?limit=1").json()["runs"][0]["run_id"].as_str().unwrap().to_owned();
     let other = rusqlite::Connection::open(daemon.database()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
