@@ -1,14 +1,14 @@
-//! Messages and rows set aside, with the reason: segments like those of the spool, in a directory of their own.
+//! Rejected messages and rows, with the reason: segments like those of the spool, in a directory of their own.
 //!
-//! Each letter is a record whose payload is `spool id 16 | offset u64 | row u32 | set-aside description | kept bytes`; the record's
+//! Each letter is a record whose payload is `spool id 16 | offset u64 | row u32 | description | kept bytes`; the record's
 //! own offset is the letter's printable id. A letter that is put again because the spool was replayed is recognised by where it
 //! came from and by its time and hash, and adds nothing. Nothing is ever committed here: the oldest segment makes room.
 //! The record's own kind says what the kept bytes are: a message that intake rejected, or the payload of a record of which the
-//! store refused a row, with what was decided about it. Which letters a person has dropped is in [`marks`].
+//! store refused a row, with what was decided about it. Which letters a person has dropped is in [`dropped`].
 
-mod browse;
-mod letters;
-pub mod marks;
+pub mod dropped;
+mod log;
+mod reader;
 #[cfg(test)]
 mod tests;
 
@@ -17,19 +17,19 @@ use std::{collections::BTreeSet, io, path::PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use self::marks::Marks;
+use self::dropped::DropIndex;
 pub use self::{
-    browse::{Browser, Letter},
-    letters::{DeadLetters, Kept},
+    log::{DeadLetterLog, Usage},
+    reader::{DeadLetter, Reader},
 };
 use crate::{
     event::Resolved,
-    frame::{Reason, SetAside},
+    frame::{Reason, RejectedMessage},
     spool::{
         RecordKind,
         disk::Disk,
         record::{self, Record},
-        scan::{CHUNK, Scan, Step},
+        scan::{CHUNK_BYTES, Scan, Step},
         segment::{self, Header, Meta},
     },
     units::{ByteSize, Micros},
@@ -51,11 +51,11 @@ impl Default for Config {
     }
 }
 
-/// Something to set aside.
+/// A dead letter to be written.
 #[derive(Clone, Debug)]
-pub struct DeadLetter<'a> {
+pub struct NewDeadLetter<'a> {
     /// Why, and what the message was.
-    pub aside: SetAside,
+    pub rejected: RejectedMessage,
     /// Where it came from.
     pub channel: &'a str,
     /// What was decided about it; of a rejected message only when it was received, and the run that was open.
@@ -115,7 +115,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    fn takes(&self, info: &DeadLetterInfo) -> bool {
+    fn matches(&self, info: &DeadLetterInfo) -> bool {
         self.reason.is_none_or(|reason| reason == info.reason)
             && self.channel.as_ref().is_none_or(|channel| *channel == info.channel)
             && self.since.is_none_or(|since| info.received_at >= since)
@@ -176,8 +176,8 @@ pub enum DeadLetterError {
 /// When the directory cannot be read. One that is missing holds no letters.
 pub fn list(dir: &std::path::Path, filter: &Filter) -> Result<Vec<DeadLetterInfo>, DeadLetterError> {
     let mut found = std::collections::VecDeque::new();
-    each(dir, |_, info, _| {
-        if filter.takes(&info) {
+    for_each_entry(dir, |_, info, _| {
+        if filter.matches(&info) {
             found.push_back(info);
             if filter.limit.is_some_and(|limit| found.len() > limit) {
                 found.pop_front();
@@ -192,9 +192,9 @@ pub fn list(dir: &std::path::Path, filter: &Filter) -> Result<Vec<DeadLetterInfo
 ///
 /// # Errors
 /// When the directory cannot be read.
-pub fn show(dir: &std::path::Path, id: u64) -> Result<Option<(DeadLetterInfo, Vec<u8>)>, DeadLetterError> {
+pub fn get(dir: &std::path::Path, id: u64) -> Result<Option<(DeadLetterInfo, Vec<u8>)>, DeadLetterError> {
     let mut found = None;
-    each(dir, |_, info, kept| {
+    for_each_entry(dir, |_, info, kept| {
         if info.id == id {
             found = Some((info, kept.to_vec()));
         }
@@ -207,7 +207,7 @@ pub fn show(dir: &std::path::Path, id: u64) -> Result<Option<(DeadLetterInfo, Ve
 type Key = (Uuid, u64, u32, Micros, u64);
 
 /// Goes over the letters of a directory, but those that were dropped, until `visit` returns false.
-fn each(
+fn for_each_entry(
     dir: &std::path::Path,
     mut visit: impl FnMut(Key, DeadLetterInfo, &[u8]) -> bool,
 ) -> Result<(), DeadLetterError> {
@@ -215,12 +215,12 @@ fn each(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         list => list.map_err(DeadLetterError::Read)?,
     };
-    let marks = Marks::read(dir)?;
+    let drop_index = DropIndex::read(dir)?;
     let id = identify(&list)?;
     for meta in list {
-        let read = each_of(&meta, record::seed(id), &mut |key, mut info, kept, _| {
-            marks.is_dropped(info.id) || {
-                marks.apply(&mut info);
+        let read = for_each_in_segment(&meta, record::seed(id), &mut |key, mut info, kept, _| {
+            drop_index.is_dropped(info.id) || {
+                drop_index.apply(&mut info);
                 visit(key, info, kept)
             }
         });
@@ -235,14 +235,14 @@ fn each(
     Ok(())
 }
 
-fn each_of(
+fn for_each_in_segment(
     meta: &Meta,
     seed: u32,
     visit: &mut impl FnMut(Key, DeadLetterInfo, &[u8], &Record<'_>) -> bool,
 ) -> io::Result<bool> {
     let mut scan = Scan::open(&Disk::default(), meta, meta.end, seed)?;
     loop {
-        match scan.step(CHUNK)? {
+        match scan.step(CHUNK_BYTES)? {
             Step::Records(chunk) => {
                 for record in chunk.records() {
                     if let Some((key, info, kept)) = decode(&record)
@@ -276,16 +276,16 @@ fn decode<'a>(record: &Record<'a>) -> Option<(Key, DeadLetterInfo, &'a [u8])> {
     let (spool_id, rest) = record.payload.split_first_chunk::<16>()?;
     let (offset, rest) = rest.split_first_chunk::<8>()?;
     let (row, rest) = rest.split_first_chunk::<4>()?;
-    let (aside, kept) = SetAside::decode(rest)?;
+    let (rejected, kept) = RejectedMessage::decode(rest)?;
     let info = DeadLetterInfo {
         id: record.offset,
-        reason: aside.rejection.reason,
-        detail: aside.rejection.detail,
+        reason: rejected.rejection.reason,
+        detail: rejected.rejection.detail,
         channel: record.channel.to_owned(),
         received_at: record.decided.received_at,
-        length: aside.length,
+        length: rejected.length,
         kept: kept.len() as u64,
-        hash: aside.hash,
+        hash: rejected.hash,
         offset: u64::from_le_bytes(*offset),
         row: u32::from_le_bytes(*row),
     };

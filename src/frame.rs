@@ -31,12 +31,12 @@ pub const SOURCE_SELF: &str = "self";
 
 /// The name to record a channel of Redis by, where its own would claim to be one of our sources: anybody may publish on a channel
 /// that is called `http:somebody`, if a pattern subscribes to it.
-pub fn disclaimed(channel: &str) -> Option<String> {
+pub fn escape_reserved_name(channel: &str) -> Option<String> {
     let ours = channel == SOURCE_SELF || channel.split(':').next() == Some(SOURCE_HTTP);
     ours.then(|| format!("redis:{channel}"))
 }
 
-/// A hole in what was received.
+/// A gap in what was received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// First moment at which something may have been missed.
@@ -73,7 +73,7 @@ pub enum GapReason {
     SpoolFull,
     /// The process was stopped or the machine asleep; what was lost while it was, other gaps tell, too.
     ProcessPaused,
-    /// The producer's `seq` shows a hole; restates per run what the other reasons count per channel.
+    /// The producer's `seq` shows a gap; restates per run what the other reasons count per channel.
     Sequence,
 }
 
@@ -210,12 +210,12 @@ impl Outcome {
 
 /// What flows from the sources (and back from the control stage) into intake.
 #[derive(Debug)]
-pub enum Arrival {
+pub enum IntakeItem {
     /// A message.
     Frame(Frame),
     /// A message whose sender waits to hear what became of it.
-    Asked(Frame, oneshot::Sender<Taken>),
-    /// A hole.
+    FrameWithAck(Frame, oneshot::Sender<Ack>),
+    /// A gap.
     Gap(Gap),
     /// The outcome of a command, to be logged like everything else.
     Receipt(ControlRow),
@@ -225,18 +225,18 @@ pub enum Arrival {
 
 /// What became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum Ack {
     /// It is on disk, and will be its rows.
     Durable,
     /// It is a dead letter, for this reason.
     Rejected(Rejection),
     /// The disk does not take it now: it may be lost.
-    AtRisk,
+    NotDurable,
 }
 
-/// A message set aside: what a rejected record and a dead letter carry in front of the raw bytes.
+/// A rejected message: what a rejected record and a dead letter carry in front of the raw bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SetAside {
+pub struct RejectedMessage {
     /// Why.
     pub rejection: Rejection,
     /// Length of the message as received; what is kept of a `too_large` one is only its beginning.
@@ -245,20 +245,20 @@ pub struct SetAside {
     pub hash: String,
 }
 
-impl SetAside {
+impl RejectedMessage {
     /// How much is kept of a message that is longer than messages may be.
-    pub const KEPT: usize = 64 << 10;
+    pub const MAX_PRESERVED: usize = 64 << 10;
 
     /// The description of `raw`, all of which is kept.
     pub fn new(rejection: Rejection, raw: &[u8]) -> (Self, &[u8]) {
-        Self::received(rejection, raw, usize::MAX)
+        Self::with_limit(rejection, raw, usize::MAX)
     }
 
     /// The same of a message as it was received: of one longer than `limit` the beginning is kept.
-    pub fn received(rejection: Rejection, raw: &[u8], limit: usize) -> (Self, &[u8]) {
-        let kept = if raw.len() > limit { &raw[..raw.len().min(Self::KEPT)] } else { raw };
+    pub fn with_limit(rejection: Rejection, raw: &[u8], limit: usize) -> (Self, &[u8]) {
+        let preserved = if raw.len() > limit { &raw[..raw.len().min(Self::MAX_PRESERVED)] } else { raw };
         let hash = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(raw));
-        (Self { rejection, length: raw.len() as u64, hash }, kept)
+        (Self { rejection, length: raw.len() as u64, hash }, preserved)
     }
 
     /// What stands in front of the kept bytes: `u32 length of the description ‖ description (JSON)`.
@@ -272,8 +272,8 @@ impl SetAside {
     /// The description and the kept bytes behind it; `None` when the bytes are something else.
     pub fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (length, rest) = bytes.split_first_chunk::<4>()?;
-        let (head, kept) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        Some((serde_json::from_slice(head).ok()?, kept))
+        let (head, preserved) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        Some((serde_json::from_slice(head).ok()?, preserved))
     }
 }
 
@@ -292,20 +292,23 @@ mod tests {
             ("redis:http:ann", None),
             ("", None),
         ] {
-            assert_eq!(disclaimed(channel).as_deref(), recorded, "{channel}");
+            assert_eq!(escape_reserved_name(channel).as_deref(), recorded, "{channel}");
         }
     }
 
     #[test]
     fn a_set_aside_message_keeps_its_bytes_and_its_reason() {
-        let raw = vec![b'x'; SetAside::KEPT + 1];
+        let raw = vec![b'x'; RejectedMessage::MAX_PRESERVED + 1];
         let (reason, long) = (Reason::TooLarge, raw.len());
-        for (limit, kept_bytes) in [(long - 1, SetAside::KEPT), (long, long), (usize::MAX, long)] {
+        for (limit, kept_bytes) in [(long - 1, RejectedMessage::MAX_PRESERVED), (long, long), (usize::MAX, long)] {
             let rejection = Rejection { reason, detail: "because".into() };
-            let (aside, kept) = SetAside::received(rejection, &raw, limit);
-            assert_eq!((kept.len(), aside.length), (kept_bytes, raw.len() as u64));
-            assert_eq!(SetAside::decode(&[&aside.encode(), kept].concat()), Some((aside.clone(), kept)));
+            let (rejected, preserved) = RejectedMessage::with_limit(rejection, &raw, limit);
+            assert_eq!((preserved.len(), rejected.length), (kept_bytes, raw.len() as u64));
+            assert_eq!(
+                RejectedMessage::decode(&[&rejected.encode(), preserved].concat()),
+                Some((rejected.clone(), preserved))
+            );
         }
-        assert_eq!(SetAside::decode(b"\xff\xff\xff\xff"), None);
+        assert_eq!(RejectedMessage::decode(b"\xff\xff\xff\xff"), None);
     }
 }

@@ -1,6 +1,6 @@
-//! What was not received, told from the producers' `seq`: contiguous per run, so a jump is a hole of known size.
+//! What was not received, told from the producers' `seq`: contiguous per run, so a jump is a gap of known size.
 //!
-//! Holes are coalesced: while losses go on, one gap per run and [`WINDOW`]; a message that only came late closes its hole again.
+//! Gaps are coalesced: while losses go on, one per run and [`GAP_WINDOW`]; a message that only came late closes its gap again.
 //! The other kinds of gap come from those who lost something, and are counted there.
 
 pub mod ledger;
@@ -16,8 +16,8 @@ use crate::{
     units::Micros,
 };
 
-/// How long the holes of one run are gathered into one gap.
-pub const WINDOW: Micros = 1_000_000;
+/// How long the gaps of one run are gathered into one gap.
+pub const GAP_WINDOW: Micros = 1_000_000;
 
 /// Runs whose `seq` is followed at once; the one silent for longest is forgotten first.
 const RUNS_MAX: usize = 4_096;
@@ -34,14 +34,15 @@ struct Track {
     last: i64,
     /// When the last message of the run was received.
     last_at: Micros,
-    hole: Option<Hole>,
+    #[serde(rename = "hole")]
+    gap: Option<OpenSeqGap>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Hole {
+struct OpenSeqGap {
     started_at: Micros,
     ended_at: Micros,
-    /// Lowest `seq` that was missing when the hole opened.
+    /// Lowest `seq` that was missing when the gap opened.
     first: i64,
     lost: u64,
     channel: String,
@@ -51,68 +52,68 @@ impl SeqTracker {
     /// A message of `run` with this `seq` was received.
     pub fn observe(&mut self, run: Uuid, seq: i64, channel: &str, received_at: Micros) {
         let Some(track) = self.runs.get_mut(&run) else {
-            self.make_room();
+            self.evict_runs();
             // The first one seen is where following begins: whether producers count from 0 or 1 is not known.
-            self.runs.insert(run, Track { last: seq, last_at: received_at, hole: None });
+            self.runs.insert(run, Track { last: seq, last_at: received_at, gap: None });
             return;
         };
         if seq > track.last {
             let missing = seq.abs_diff(track.last) - 1;
             if missing > 0 {
-                let hole = track.hole.get_or_insert_with(|| Hole {
+                let gap = track.gap.get_or_insert_with(|| OpenSeqGap {
                     started_at: track.last_at,
                     ended_at: received_at,
                     first: track.last + 1,
                     lost: 0,
                     channel: channel.to_owned(),
                 });
-                hole.lost += missing;
-                hole.ended_at = received_at;
+                gap.lost += missing;
+                gap.ended_at = received_at;
             }
             track.last = seq;
-        } else if let Some(hole) = track.hole.as_mut().filter(|hole| seq >= hole.first && seq < track.last) {
-            hole.lost -= u64::from(hole.lost > 0); // it was only late
+        } else if let Some(gap) = track.gap.as_mut().filter(|gap| seq >= gap.first && seq < track.last) {
+            gap.lost -= u64::from(gap.lost > 0); // it was only late
         }
         track.last_at = received_at;
     }
 
-    /// The log says that the hole of this run was told here: how a replay of the log comes to the same holes, and tells none
+    /// The log says that the gap of this run was told here: how a replay of the log comes to the same gaps, and tells none
     /// of them again.
-    pub fn told(&mut self, run: Uuid) {
+    pub fn mark_reported(&mut self, run: Uuid) {
         if let Some(track) = self.runs.get_mut(&run) {
-            track.hole = None;
+            track.gap = None;
         }
     }
 
     /// The gaps whose window is over; all of them when `force`.
     pub fn drain(&mut self, now: Micros, force: bool) -> Vec<Gap> {
-        let over = |hole: &mut Hole| force || !(0..WINDOW).contains(&(now - hole.started_at));
+        let over = |gap: &mut OpenSeqGap| force || !(0..GAP_WINDOW).contains(&(now - gap.started_at));
         self.runs
             .iter_mut()
-            .filter_map(|(run, track)| Some((*run, track.hole.take_if(over)?)))
-            .filter(|(_, hole)| hole.lost > 0)
-            .map(|(run, hole)| Gap {
-                started_at: hole.started_at,
-                ended_at: hole.ended_at,
+            .filter_map(|(run, track)| Some((*run, track.gap.take_if(over)?)))
+            .filter(|(_, gap)| gap.lost > 0)
+            .map(|(run, gap)| Gap {
+                started_at: gap.started_at,
+                ended_at: gap.ended_at,
                 reason: GapReason::Sequence,
                 source: format!("seq:{run}"),
-                channel: Some(hole.channel),
+                channel: Some(gap.channel),
                 run_id: Some(run),
-                lost: Some(hole.lost),
+                lost: Some(gap.lost),
             })
             .collect()
     }
 
-    fn make_room(&mut self) {
+    fn evict_runs(&mut self) {
         if self.runs.len() < RUNS_MAX {
             return;
         }
         // Forget a quarter at once, so that this stays cheap when there are more runs than room.
         let mut ages: Vec<_> =
-            self.runs.values().filter(|track| track.hole.is_none()).map(|track| track.last_at).collect();
+            self.runs.values().filter(|track| track.gap.is_none()).map(|track| track.last_at).collect();
         ages.sort_unstable();
         if let Some(limit) = ages.get(ages.len() / 4).copied() {
-            self.runs.retain(|_, track| track.hole.is_some() || track.last_at > limit);
+            self.runs.retain(|_, track| track.gap.is_some() || track.last_at > limit);
         }
         if self.runs.len() >= RUNS_MAX {
             self.runs.clear();
@@ -136,11 +137,11 @@ mod tests {
         for (at, seq) in [(0, 5), (10, 6), (20, 10), (30, 11), (40, 21)] {
             tracker.observe(RUN, seq, "c", at);
         }
-        let gaps = tracker.drain(WINDOW + 10, false);
+        let gaps = tracker.drain(GAP_WINDOW + 10, false);
         assert_eq!(gaps.len(), 1, "one gap a window");
         let gap = &gaps[0];
         assert_eq!((gap.lost, gap.started_at, gap.ended_at, gap.run_id), (Some(12), 10, 40, Some(RUN)));
-        assert!(lost(&mut tracker, 9 * WINDOW, true).is_empty(), "reported once");
+        assert!(lost(&mut tracker, 9 * GAP_WINDOW, true).is_empty(), "reported once");
     }
 
     #[test]
@@ -153,32 +154,32 @@ mod tests {
     }
 
     #[test]
-    fn holes_are_gathered_until_their_window_is_over() {
+    fn gaps_are_gathered_until_their_window_is_over() {
         let mut tracker = SeqTracker::default();
         tracker.observe(RUN, 1, "c", 0);
         tracker.observe(RUN, 3, "c", 100);
         assert!(lost(&mut tracker, 200, false).is_empty());
-        assert_eq!(lost(&mut tracker, WINDOW, false), [1]);
+        assert_eq!(lost(&mut tracker, GAP_WINDOW, false), [1]);
         tracker.observe(RUN, 1, "c", 300);
         assert!(lost(&mut tracker, 0, true).is_empty(), "an old message is no hole");
     }
 
     #[test]
-    fn a_replay_tells_no_hole_again_and_merges_none() {
+    fn a_replay_tells_no_gap_again_and_merges_none() {
         let mut tracker = SeqTracker::default();
         let mut replayed = SeqTracker::default();
-        let (mut told, mut holes) = (Vec::new(), Vec::new());
-        for (at, seq) in [(0, 1), (100, 4), (2 * WINDOW, 9), (4 * WINDOW, 12)] {
+        let (mut reported, mut remaining) = (Vec::new(), Vec::new());
+        for (at, seq) in [(0, 1), (100, 4), (2 * GAP_WINDOW, 9), (4 * GAP_WINDOW, 12)] {
             tracker.observe(RUN, seq, "c", at);
             replayed.observe(RUN, seq, "c", at);
             let gaps = tracker.drain(at, false);
-            gaps.iter().for_each(|_| replayed.told(RUN));
-            told.extend(gaps);
+            gaps.iter().for_each(|_| replayed.mark_reported(RUN));
+            reported.extend(gaps);
         }
-        holes.extend(replayed.drain(9 * WINDOW, true));
-        assert!(!told.is_empty());
-        assert_eq!(holes, tracker.drain(9 * WINDOW, true), "only what was not told is left");
-        let all: u64 = told.iter().chain(&holes).filter_map(|gap| gap.lost).sum();
+        remaining.extend(replayed.drain(9 * GAP_WINDOW, true));
+        assert!(!reported.is_empty());
+        assert_eq!(remaining, tracker.drain(9 * GAP_WINDOW, true), "only what was not told is left");
+        let all: u64 = reported.iter().chain(&remaining).filter_map(|gap| gap.lost).sum();
         assert_eq!(all, 2 + 4 + 2);
     }
 

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::{
     event::{Kind, Resolved, Row},
-    memory::LARGE,
+    memory::LARGE_VALUE,
     render::Json,
     units,
     wire::{self, Limits},
@@ -49,7 +49,7 @@ impl Item {
     pub fn new(kind: Kind, decided: Resolved, channel: Arc<str>, payload: Bytes) -> Self {
         let length = payload.len();
         // Nobody is shown a large one: the store has it, and its memory is needed.
-        let payload = if length < LARGE { payload } else { Bytes::new() };
+        let payload = if length < LARGE_VALUE { payload } else { Bytes::new() };
         Self { kind, decided, channel, payload, length, shown: OnceLock::new() }
     }
 

@@ -3,10 +3,10 @@
 //!
 //! What is received is charged and never waits: the sources bound it ([`redis.queue_bytes`](crate::redis)). What is made of it waits
 //! until there is room: rows of the writer first, because storing them makes room; then latest keys and answers to HTTP requests. Small
-//! ones of these do not wait behind large ones as long as spare memory is left ([`SPARE`]).
-//! Only values of [`LARGE`] bytes and more are counted. The rest is bounded where it is, and counting it would cost each event.
+//! ones of these do not wait behind large ones as long as spare memory is left ([`SPARE_BYTES`]).
+//! Only values of [`LARGE_VALUE`] bytes and more are counted. The rest is bounded where it is, and counting it would cost each event.
 //!
-//! The writer gets what it asks for as soon as little else is in use ([`FLOOR`]), however much that is: what it needs is bounded by
+//! The writer gets what it asks for as soon as little else is in use ([`WRITER_FLOOR`]), however much that is: what it needs is bounded by
 //! `limits.text`, and it must not wait for ever. Owners of large values that wait for a client or for Redis (clients that have not taken their
 //! answer, values for Redis after a reconnect) are told to let go while it waits ([`MemoryLimit::pressure`]).
 
@@ -25,19 +25,19 @@ use tokio::{
 };
 
 /// From this size on a value is counted.
-pub const LARGE: usize = 1 << 20;
+pub const LARGE_VALUE: usize = 1 << 20;
 /// See [`MemoryLimit::default`].
-const LIMIT: usize = 40 << 20;
-/// Values up to this size that find no room get some of [`SPARE`]: they do not wait for a large answer whose client takes its time, nor
+const DEFAULT_LIMIT: usize = 40 << 20;
+/// Values up to this size that find no room get some of [`SPARE_BYTES`]: they do not wait for a large answer whose client takes its time, nor
 /// for a writer that tries to store a large row.
-const SMALL: usize = 4 << 20;
-const SPARE: usize = 8 << 20;
+const SMALL_VALUE_MAX: usize = 4 << 20;
+const SPARE_BYTES: usize = 8 << 20;
 /// While no more than this is used, the writer gets anything.
-const FLOOR: usize = 8 << 20;
+const WRITER_FLOOR: usize = 8 << 20;
 /// How long the writer waits before owners of large values are told to let go, and before they are told again.
-const PRESSURE_AFTER: Duration = Duration::from_secs(1);
+const PRESSURE_DELAY: Duration = Duration::from_secs(1);
 /// For how long the longest row counts as one that may be read next.
-const LONGEST_LASTS: Duration = Duration::from_secs(60);
+const MAX_ROW_TTL: Duration = Duration::from_secs(60);
 
 /// Bytes, and what is dropped with the last of them: memory that is counted or reserved for them.
 struct Guarded<B, G> {
@@ -67,17 +67,17 @@ struct Inner {
     spare: Mutex<usize>,
     used: Mutex<usize>,
     /// Writers that wait: they get memory before any other.
-    writers: AtomicUsize,
+    waiting_writers: AtomicUsize,
     released: Notify,
     /// How often owners of large values were told to let go.
     pressure: watch::Sender<u64>,
-    longest: Mutex<Option<(usize, Instant)>>,
+    max_row: Mutex<Option<(usize, Instant)>>,
 }
 
 /// Some bytes of the budget, given back when dropped.
 #[derive(Debug)]
 pub struct Reserved {
-    of: Arc<Inner>,
+    budget: Arc<Inner>,
     bytes: usize,
     /// The part of them that is of the spare memory.
     spare: usize,
@@ -86,16 +86,16 @@ pub struct Reserved {
 /// A writer that waits for memory, also between two tries.
 #[derive(Debug)]
 pub struct WriterWait {
-    of: MemoryLimit,
-    own: usize,
-    press_at: Instant,
+    limit: MemoryLimit,
+    same_row_bytes: usize,
+    pressure_at: Instant,
 }
 
 impl Default for MemoryLimit {
     /// What a daemon has: 256 MiB, less what it takes by itself, what the buffers of the Redis client keep, and the copies of a row
     /// that the writer gets beyond its limit.
     fn default() -> Self {
-        Self::with_spare(LIMIT, SPARE)
+        Self::with_spare(DEFAULT_LIMIT, SPARE_BYTES)
     }
 }
 
@@ -110,10 +110,10 @@ impl MemoryLimit {
             limit,
             spare: Mutex::new(spare),
             used: Mutex::default(),
-            writers: AtomicUsize::new(0),
+            waiting_writers: AtomicUsize::new(0),
             released: Notify::new(),
             pressure: watch::Sender::new(0),
-            longest: Mutex::default(),
+            max_row: Mutex::default(),
         }))
     }
 
@@ -128,48 +128,48 @@ impl MemoryLimit {
     }
 
     /// There are rows as long as this.
-    pub fn note(&self, row: usize) {
-        let mut longest = lock(&self.0.longest);
-        if longest.is_none_or(|(known, at)| row >= known || at.elapsed() > LONGEST_LASTS) {
-            *longest = Some((row, Instant::now()));
+    pub fn note_row(&self, row: usize) {
+        let mut max_row = lock(&self.0.max_row);
+        if max_row.is_none_or(|(known, at)| row >= known || at.elapsed() > MAX_ROW_TTL) {
+            *max_row = Some((row, Instant::now()));
         }
     }
 
     /// The longest row of the last minute: what is read next may be as long.
-    pub fn longest(&self) -> usize {
-        lock(&self.0.longest).filter(|(_, at)| at.elapsed() <= LONGEST_LASTS).map_or(0, |(row, _)| row)
+    pub fn max_row(&self) -> usize {
+        lock(&self.0.max_row).filter(|(_, at)| at.elapsed() <= MAX_ROW_TTL).map_or(0, |(row, _)| row)
     }
 
     /// Counts what was received: it is there already.
     pub fn charge(&self, bytes: usize) -> Reserved {
         *lock(&self.0.used) += bytes;
-        Reserved { of: Arc::clone(&self.0), bytes, spare: 0 }
+        Reserved { budget: Arc::clone(&self.0), bytes, spare: 0 }
     }
 
     /// So many bytes, if there is room for them now and no writer waits; a few are there also otherwise.
     pub fn try_reserve(&self, bytes: usize) -> Option<Reserved> {
-        let is_free = self.0.writers.load(Ordering::Acquire) == 0;
+        let is_free = self.0.waiting_writers.load(Ordering::Acquire) == 0;
         // Nothing can be waited for when nothing is used.
-        is_free.then(|| self.take(bytes, 0)).flatten().or_else(|| self.take_spare(bytes))
+        is_free.then(|| self.try_take(bytes, 0)).flatten().or_else(|| self.try_take_spare(bytes))
     }
 
     /// So many bytes, as soon as there is room for them and no writer waits, or spare memory for a small value. More than the limit is
     /// given while nothing else is used.
     pub async fn reserve(&self, bytes: usize) -> Reserved {
-        self.until(|| self.try_reserve(bytes)).await
+        self.wait_for(|| self.try_reserve(bytes)).await
     }
 
-    /// The same for a writer; while it waits, only spare memory is given. Of what is used, `own` bytes are for the same row.
-    pub async fn reserve_for_writer(&self, bytes: usize, own: usize) -> Reserved {
+    /// The same for a writer; while it waits, only spare memory is given. Of what is used, `same_row_bytes` are for the same row.
+    pub async fn reserve_for_writer(&self, bytes: usize, same_row_bytes: usize) -> Reserved {
         let mut wait = self.writer_waits();
-        wait.own = own;
+        wait.same_row_bytes = same_row_bytes;
         wait.reserve(bytes).await
     }
 
     /// A writer begins to wait.
     pub fn writer_waits(&self) -> WriterWait {
-        self.0.writers.fetch_add(1, Ordering::AcqRel);
-        WriterWait { of: self.clone(), own: 0, press_at: Instant::now() + PRESSURE_AFTER }
+        self.0.waiting_writers.fetch_add(1, Ordering::AcqRel);
+        WriterWait { limit: self.clone(), same_row_bytes: 0, pressure_at: Instant::now() + PRESSURE_DELAY }
     }
 
     /// Changes when owners of large values that wait for a client or for Redis shall let go of them.
@@ -179,28 +179,28 @@ impl MemoryLimit {
 
     /// Returns when something has been given back and `done` says so, or if it says so now.
     pub async fn until_released(&self, done: impl Fn() -> bool) {
-        self.until(|| done().then_some(())).await;
+        self.wait_for(|| done().then_some(())).await;
     }
 
-    fn take(&self, bytes: usize, floor: usize) -> Option<Reserved> {
+    fn try_take(&self, bytes: usize, floor: usize) -> Option<Reserved> {
         let mut used = lock(&self.0.used);
         if *used > floor && *used + bytes > self.0.limit {
             return None;
         }
         *used += bytes;
-        Some(Reserved { of: Arc::clone(&self.0), bytes, spare: 0 })
+        Some(Reserved { budget: Arc::clone(&self.0), bytes, spare: 0 })
     }
 
-    fn take_spare(&self, bytes: usize) -> Option<Reserved> {
+    fn try_take_spare(&self, bytes: usize) -> Option<Reserved> {
         let mut spare = lock(&self.0.spare);
-        if bytes > SMALL || bytes > *spare {
+        if bytes > SMALL_VALUE_MAX || bytes > *spare {
             return None;
         }
         *spare -= bytes;
-        Some(Reserved { of: Arc::clone(&self.0), bytes, spare: bytes })
+        Some(Reserved { budget: Arc::clone(&self.0), bytes, spare: bytes })
     }
 
-    async fn until<T>(&self, take: impl Fn() -> Option<T>) -> T {
+    async fn wait_for<T>(&self, take: impl Fn() -> Option<T>) -> T {
         loop {
             let released = self.0.released.notified();
             tokio::pin!(released);
@@ -218,20 +218,20 @@ impl WriterWait {
     /// waits.
     pub async fn reserve(&mut self, bytes: usize) -> Reserved {
         loop {
-            let taken = self.of.until(|| self.of.take(bytes, FLOOR + self.own));
-            if let Ok(reserved) = timeout_at(self.press_at, taken).await {
+            let taken = self.limit.wait_for(|| self.limit.try_take(bytes, WRITER_FLOOR + self.same_row_bytes));
+            if let Ok(reserved) = timeout_at(self.pressure_at, taken).await {
                 return reserved;
             }
-            self.press_at = Instant::now() + PRESSURE_AFTER;
-            self.of.0.pressure.send_modify(|times| *times += 1);
+            self.pressure_at = Instant::now() + PRESSURE_DELAY;
+            self.limit.0.pressure.send_modify(|times| *times += 1);
         }
     }
 }
 
 impl Drop for WriterWait {
     fn drop(&mut self) {
-        self.of.0.writers.fetch_sub(1, Ordering::AcqRel);
-        self.of.0.released.notify_waiters();
+        self.limit.0.waiting_writers.fetch_sub(1, Ordering::AcqRel);
+        self.limit.0.released.notify_waiters();
     }
 }
 
@@ -260,9 +260,9 @@ impl Reserved {
         let spare = less.saturating_sub(self.bytes - self.spare);
         self.bytes -= less;
         self.spare -= spare;
-        *lock(&self.of.used) -= less - spare;
-        *lock(&self.of.spare) += spare;
-        self.of.released.notify_waiters();
+        *lock(&self.budget.used) -= less - spare;
+        *lock(&self.budget.spare) += spare;
+        self.budget.released.notify_waiters();
     }
 }
 
@@ -305,7 +305,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_writer_gets_anything_beside_a_little() {
         let limit = MemoryLimit::new(100 * MIB);
-        let little = limit.charge(FLOOR);
+        let little = limit.charge(WRITER_FLOOR);
         let row = timeout(SHORT, limit.reserve_for_writer(40 * MIB, 0)).await.expect("there is room");
         let copies =
             timeout(SHORT, limit.reserve_for_writer(80 * MIB, 40 * MIB)).await.expect("it must not wait for ever");
@@ -338,32 +338,32 @@ mod tests {
     #[test]
     fn small_values_need_not_wait_for_a_large_one() {
         let limit = MemoryLimit::default();
-        let large = limit.try_reserve(2 * LIMIT).expect("nothing else is used");
+        let large = limit.try_reserve(2 * DEFAULT_LIMIT).expect("nothing else is used");
         let _writer = limit.writer_waits();
-        assert!(limit.try_reserve(SMALL + 1).is_none());
-        let mut small: Vec<_> = std::iter::from_fn(|| limit.try_reserve(SMALL)).collect();
-        assert_eq!((small.len(), limit.used()), (SPARE / SMALL, 2 * LIMIT));
+        assert!(limit.try_reserve(SMALL_VALUE_MAX + 1).is_none());
+        let mut small: Vec<_> = std::iter::from_fn(|| limit.try_reserve(SMALL_VALUE_MAX)).collect();
+        assert_eq!((small.len(), limit.used()), (SPARE_BYTES / SMALL_VALUE_MAX, 2 * DEFAULT_LIMIT));
         small[0].shrink(1);
-        let mut more = limit.try_reserve(SMALL - 1).expect("it was given back");
+        let mut more = limit.try_reserve(SMALL_VALUE_MAX - 1).expect("it was given back");
         let used = limit.charge(10);
         drop(large);
         more.merge(small.pop().expect("one"));
-        more.merge(limit.take(MIB, 0).expect("there is room"));
-        more.shrink(SMALL);
+        more.merge(limit.try_take(MIB, 0).expect("there is room"));
+        more.shrink(SMALL_VALUE_MAX);
         assert_eq!(limit.used(), 10, "the part that is not spare is given back first");
         drop((small, more, used));
-        assert_eq!((limit.used(), *lock(&limit.0.spare)), (0, SPARE));
+        assert_eq!((limit.used(), *lock(&limit.0.spare)), (0, SPARE_BYTES));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_long_row_counts_for_a_while() {
         let limit = MemoryLimit::default();
-        limit.note(20);
-        limit.note(10);
-        assert_eq!(limit.longest(), 20);
-        tokio::time::advance(LONGEST_LASTS + SHORT).await;
-        assert_eq!(limit.longest(), 0);
-        limit.note(10);
-        assert_eq!(limit.longest(), 10);
+        limit.note_row(20);
+        limit.note_row(10);
+        assert_eq!(limit.max_row(), 20);
+        tokio::time::advance(MAX_ROW_TTL + SHORT).await;
+        assert_eq!(limit.max_row(), 0);
+        limit.note_row(10);
+        assert_eq!(limit.max_row(), 10);
     }
 }

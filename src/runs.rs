@@ -21,16 +21,16 @@ use crate::{
 };
 
 /// Channels that are remembered, unless another number is given; beyond that the least recently used is forgotten.
-pub const CHANNELS: usize = 4_096;
+pub const DEFAULT_CHANNELS_MAX: usize = 4_096;
 /// Phases of a run that are remembered.
-const PHASES: usize = 16;
+const PHASES_MAX: usize = 16;
 /// Longest name of a phase that is told apart.
-const PHASE_BYTES: usize = 64;
+const PHASE_NAME_MAX: usize = 64;
 
 /// What a message says that matters here.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "named like what the message says")]
-pub struct Facts<'a> {
+pub struct RunHints<'a> {
     pub kind: Kind,
     pub run_id: Option<Uuid>,
     pub epoch: Option<i32>,
@@ -38,12 +38,12 @@ pub struct Facts<'a> {
     pub hidden_units: Option<i32>,
     pub event_time: Micros,
     /// Whether the event time is the message's own, and not that of its receipt.
-    pub own_time: bool,
+    pub has_event_time: bool,
     pub received_at: Micros,
     pub payload: &'a [u8],
 }
 
-impl<'a> Facts<'a> {
+impl<'a> RunHints<'a> {
     /// The facts of a decoded message, whose time is known.
     pub fn of(message: &'a Message<'_>, time: EventTime, received_at: Micros, payload: &'a [u8]) -> Self {
         Self {
@@ -53,7 +53,7 @@ impl<'a> Facts<'a> {
             phase: message.phase(),
             hidden_units: message.hidden_units(),
             event_time: time.micros,
-            own_time: time.own,
+            has_event_time: time.from_message,
             received_at,
             payload,
         }
@@ -66,7 +66,7 @@ pub struct EventTime {
     /// The moment.
     pub micros: Micros,
     /// Whether the message says so itself; else it is the time of receipt.
-    pub own: bool,
+    pub from_message: bool,
 }
 
 /// When a run without events, or one that has ended, is left.
@@ -80,11 +80,11 @@ pub struct Timeouts {
 
 /// The run of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct RunAssignment {
     /// Its id.
     pub run_id: Uuid,
     /// Whether the event opened it without being a run start.
-    pub opened: bool,
+    pub opened_run: bool,
     /// Whether the channel's open run is another one now, or has ended: worth sharing.
     pub changed: bool,
 }
@@ -107,7 +107,7 @@ pub struct OpenRun {
     last_epoch: Option<i32>,
     /// The last metrics of each phase, the most recent phase last.
     #[serde(default)]
-    phases: Vec<Mark>,
+    phases: Vec<PhaseProgress>,
 }
 
 /// When a run ended.
@@ -121,10 +121,10 @@ struct EndTime {
 
 impl EndTime {
     /// Whether a message is at most `grace` later: by event times where both have one, else by receipt.
-    fn is_within(&self, facts: &Facts<'_>, grace: Duration) -> bool {
+    fn is_within(&self, hints: &RunHints<'_>, grace: Duration) -> bool {
         let later = match self.event_time {
-            Some(ended) if facts.own_time => facts.event_time.saturating_sub(ended),
-            _ => facts.received_at.saturating_sub(self.received_at),
+            Some(ended) if hints.has_event_time => hints.event_time.saturating_sub(ended),
+            _ => hints.received_at.saturating_sub(self.received_at),
         };
         u128::try_from(later).map_or(true, |later| later <= grace.as_micros())
     }
@@ -132,7 +132,7 @@ impl EndTime {
 
 /// Where a phase of a run has come to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Mark {
+struct PhaseProgress {
     phase: Option<String>,
     epoch: i32,
     hidden_units: Option<i32>,
@@ -160,12 +160,12 @@ pub struct State {
 pub struct Resolver {
     timeouts: Timeouts,
     /// Time subscribed before this start.
-    before: Duration,
-    uses: u64,
+    subscribed_before: Duration,
+    use_counter: u64,
     channels: HashMap<String, Channel>,
     channels_max: usize,
     /// The channel that was forgotten last, until somebody asks.
-    forgotten: Option<String>,
+    evicted: Option<String>,
 }
 
 impl Resolver {
@@ -177,7 +177,14 @@ impl Resolver {
     /// As it was when `state` was taken.
     pub fn restore(timeouts: Timeouts, state: State) -> Self {
         let uses = state.channels.values().map(|channel| channel.used).max().unwrap_or(0);
-        Self { timeouts, before: state.clock, uses, channels: state.channels, channels_max: CHANNELS, forgotten: None }
+        Self {
+            timeouts,
+            subscribed_before: state.clock,
+            use_counter: uses,
+            channels: state.channels,
+            channels_max: DEFAULT_CHANNELS_MAX,
+            evicted: None,
+        }
     }
 
     /// Remembers at most so many channels.
@@ -195,21 +202,21 @@ impl Resolver {
 
     /// The channel that was forgotten since the last question, because there are too many: nobody shall adopt its run. A decision
     /// forgets at most one.
-    pub fn take_forgotten(&mut self) -> Option<String> {
-        self.forgotten.take()
+    pub fn take_evicted(&mut self) -> Option<String> {
+        self.evicted.take()
     }
 
-    fn forget_one(&mut self) {
+    fn evict_oldest(&mut self) {
         let oldest = self.channels.iter().min_by_key(|(_, open)| open.used).map(|(name, _)| name.clone());
         if let Some(oldest) = oldest {
             self.channels.remove(&oldest);
-            self.forgotten = Some(oldest);
+            self.evicted = Some(oldest);
         }
     }
 
     /// What [`restore`](Self::restore) takes; `subscribed` as for [`decide`](Self::decide).
     pub fn state(&self, subscribed: Duration) -> State {
-        State { clock: self.before + subscribed, channels: self.channels.clone() }
+        State { clock: self.subscribed_before + subscribed, channels: self.channels.clone() }
     }
 
     /// The open runs by channel.
@@ -223,27 +230,31 @@ impl Resolver {
     }
 
     /// Decides for one message. `subscribed` is for how long this process has been subscribed: silence counts only then.
-    pub fn decide(&mut self, channel: &str, facts: &Facts<'_>, subscribed: Duration) -> Choice {
-        if facts.run_id.is_none() && facts.kind != Kind::RunStart {
-            let now = self.before + subscribed;
+    pub fn decide(&mut self, channel: &str, hints: &RunHints<'_>, subscribed: Duration) -> RunAssignment {
+        if hints.run_id.is_none() && hints.kind != Kind::RunStart {
+            let now = self.subscribed_before + subscribed;
             let timeouts = self.timeouts;
             let open = self
                 .channels
                 .get(channel)
-                .filter(|open| !open.run.is_over(facts, now.saturating_sub(open.seen), timeouts));
+                .filter(|open| !open.run.is_over(hints, now.saturating_sub(open.seen), timeouts));
             if let Some(run_id) = open.map(|open| open.run.run_id) {
-                return Choice { run_id, opened: false, changed: self.note(channel, facts, run_id, false, subscribed) };
+                return RunAssignment {
+                    run_id,
+                    opened_run: false,
+                    changed: self.track(channel, hints, run_id, false, subscribed),
+                };
             }
         }
-        let opened = facts.run_id.is_none() && facts.kind != Kind::RunStart;
-        let run_id = facts.run_id.unwrap_or_else(|| implicit_run_id(channel, facts.event_time, facts.payload));
-        Choice { run_id, opened, changed: self.note(channel, facts, run_id, opened, subscribed) }
+        let opened = hints.run_id.is_none() && hints.kind != Kind::RunStart;
+        let run_id = hints.run_id.unwrap_or_else(|| implicit_run_id(channel, hints.event_time, hints.payload));
+        RunAssignment { run_id, opened_run: opened, changed: self.track(channel, hints, run_id, opened, subscribed) }
     }
 
     /// Takes in a message that was decided before: how open runs are rebuilt from the spool.
-    pub fn observe(&mut self, channel: &str, facts: &Facts<'_>, run_id: Uuid, opened: bool, subscribed: Duration) {
-        let unknown = facts.run_id.is_none() && self.open_run(channel).is_none_or(|run| run.run_id != run_id);
-        self.note(channel, facts, run_id, opened || unknown, subscribed);
+    pub fn observe(&mut self, channel: &str, hints: &RunHints<'_>, run_id: Uuid, opened: bool, subscribed: Duration) {
+        let unknown = hints.run_id.is_none() && self.open_run(channel).is_none_or(|run| run.run_id != run_id);
+        self.track(channel, hints, run_id, opened || unknown, subscribed);
     }
 
     /// Takes over a run that another instance has open, when it is newer than ours. Returns whether it did.
@@ -276,15 +287,15 @@ impl Resolver {
     }
 
     /// Brings the channel's open run up to date with an event of `run_id`; whether it is another one now, or has ended.
-    fn note(&mut self, channel: &str, facts: &Facts<'_>, run_id: Uuid, opened: bool, subscribed: Duration) -> bool {
+    fn track(&mut self, channel: &str, hints: &RunHints<'_>, run_id: Uuid, opened: bool, subscribed: Duration) -> bool {
         let known = self.channels.get(channel).is_some_and(|open| open.run.run_id == run_id);
         let mut changed = false;
-        if opened || facts.kind == Kind::RunStart {
+        if opened || hints.kind == Kind::RunStart {
             // The same start again (a repeated message, another instance's spool) does not forget what came since.
             if !known || self.channels.get(channel).is_some_and(|open| open.run.ended) {
                 let run = OpenRun {
                     run_id,
-                    opened_at: facts.received_at,
+                    opened_at: hints.received_at,
                     ended: false,
                     ended_at: None,
                     last_epoch: None,
@@ -296,22 +307,22 @@ impl Resolver {
         } else if !known {
             return false;
         }
-        self.uses += 1;
-        let (uses, now) = (self.uses, self.before + subscribed);
+        self.use_counter += 1;
+        let (uses, now) = (self.use_counter, self.subscribed_before + subscribed);
         if let Some(open) = self.channels.get_mut(channel) {
             open.used = uses;
             open.seen = now;
-            changed |= open.run.note(facts);
+            changed |= open.run.apply(hints);
         }
         changed
     }
 
     fn insert(&mut self, channel: &str, run: OpenRun, subscribed: Duration) {
         if self.channels.len() >= self.channels_max && !self.channels.contains_key(channel) {
-            self.forget_one();
+            self.evict_oldest();
         }
-        self.uses += 1;
-        let open = Channel { run, seen: self.before + subscribed, used: self.uses };
+        self.use_counter += 1;
+        let open = Channel { run, seen: self.subscribed_before + subscribed, used: self.use_counter };
         self.channels.insert(channel.to_owned(), open);
     }
 }
@@ -320,67 +331,67 @@ impl OpenRun {
     /// A run as somebody else has written it, without more phases and longer names of them than we keep ourselves.
     #[must_use]
     pub fn within_bounds(mut self) -> Self {
-        self.phases.drain(..self.phases.len().saturating_sub(PHASES));
-        for mark in &mut self.phases {
-            mark.phase = mark.phase.as_deref().map(|phase| short(phase).to_owned());
+        self.phases.drain(..self.phases.len().saturating_sub(PHASES_MAX));
+        for progress in &mut self.phases {
+            progress.phase = progress.phase.as_deref().map(|phase| truncate_phase_name(phase).to_owned());
         }
         self.phases.shrink_to_fit();
         self
     }
 
     /// Whether an event without an id can no longer belong to it.
-    fn is_over(&self, facts: &Facts<'_>, idle: Duration, timeouts: Timeouts) -> bool {
+    fn is_over(&self, hints: &RunHints<'_>, idle: Duration, timeouts: Timeouts) -> bool {
         if idle >= timeouts.idle {
             return true;
         }
-        let epoch = facts.epoch.filter(|_| facts.kind == Kind::Metrics);
+        let epoch = hints.epoch.filter(|_| hints.kind == Kind::Metrics);
         if self.ended {
             let restarts = matches!((epoch, self.last_epoch), (Some(epoch), Some(last)) if epoch < last);
-            let is_late = self.ended_at.is_none_or(|ended_at| !ended_at.is_within(facts, timeouts.end_grace));
+            let is_late = self.ended_at.is_none_or(|ended_at| !ended_at.is_within(hints, timeouts.end_grace));
             // Only metrics begin the next run: a state or a summary that comes late is still about the ended one.
-            return facts.kind == Kind::Metrics && (restarts || is_late);
+            return hints.kind == Kind::Metrics && (restarts || is_late);
         }
         let Some(epoch @ (0 | 1)) = epoch else { return false };
-        let Some(mark) = self.phases.iter().find(|mark| mark.is_of(facts.phase)) else { return false };
+        let Some(progress) = self.phases.iter().find(|progress| progress.is_phase(hints.phase)) else { return false };
         // A unit more, where the last metrics of this phase told their number: training restarts its epochs, the run goes on.
-        let grew = facts.hidden_units.unwrap_or(0) > mark.hidden_units.unwrap_or(0);
-        epoch < mark.epoch && !grew
+        let grew = hints.hidden_units.unwrap_or(0) > progress.hidden_units.unwrap_or(0);
+        epoch < progress.epoch && !grew
     }
 
     /// Takes in an event of this run; whether it ended it.
-    fn note(&mut self, facts: &Facts<'_>) -> bool {
-        if facts.kind == Kind::RunEnd {
+    fn apply(&mut self, hints: &RunHints<'_>) -> bool {
+        if hints.kind == Kind::RunEnd {
             // Without metrics the end itself says how far the run came.
-            self.last_epoch = self.last_epoch.or(facts.epoch);
-            let event_time = facts.own_time.then_some(facts.event_time);
-            self.ended_at = Some(EndTime { event_time, received_at: facts.received_at });
+            self.last_epoch = self.last_epoch.or(hints.epoch);
+            let event_time = hints.has_event_time.then_some(hints.event_time);
+            self.ended_at = Some(EndTime { event_time, received_at: hints.received_at });
             return !std::mem::replace(&mut self.ended, true);
         }
-        let Some(epoch) = facts.epoch.filter(|_| facts.kind == Kind::Metrics) else { return false };
+        let Some(epoch) = hints.epoch.filter(|_| hints.kind == Kind::Metrics) else { return false };
         self.last_epoch = Some(epoch);
-        match self.phases.iter_mut().find(|mark| mark.is_of(facts.phase)) {
-            Some(mark) => {
-                mark.epoch = epoch;
-                mark.hidden_units = facts.hidden_units.or(mark.hidden_units);
+        match self.phases.iter_mut().find(|progress| progress.is_phase(hints.phase)) {
+            Some(progress) => {
+                progress.epoch = epoch;
+                progress.hidden_units = hints.hidden_units.or(progress.hidden_units);
             }
             None => {
-                if self.phases.len() >= PHASES {
+                if self.phases.len() >= PHASES_MAX {
                     self.phases.remove(0);
                 }
-                let phase = facts.phase.map(|phase| short(phase).to_owned());
-                self.phases.push(Mark { phase, epoch, hidden_units: facts.hidden_units });
+                let phase = hints.phase.map(|phase| truncate_phase_name(phase).to_owned());
+                self.phases.push(PhaseProgress { phase, epoch, hidden_units: hints.hidden_units });
             }
         }
         false
     }
 }
 
-impl Mark {
-    fn is_of(&self, phase: Option<&str>) -> bool {
-        self.phase.as_deref() == phase.map(short)
+impl PhaseProgress {
+    fn is_phase(&self, phase: Option<&str>) -> bool {
+        self.phase.as_deref() == phase.map(truncate_phase_name)
     }
 }
 
-fn short(phase: &str) -> &str {
-    &phase[..phase.floor_char_boundary(PHASE_BYTES)]
+fn truncate_phase_name(phase: &str) -> &str {
+    &phase[..phase.floor_char_boundary(PHASE_NAME_MAX)]
 }

@@ -30,7 +30,7 @@ use super::{
     params::Params,
     runs,
 };
-use crate::{memory::LARGE, render};
+use crate::{memory::LARGE_VALUE, render};
 
 /// `GET /api/export`
 pub async fn export(State(state): State<ApiState>, params: Params) -> ApiResult {
@@ -110,7 +110,7 @@ fn answer(job: ExportJob, permit: OwnedSemaphorePermit) -> Response {
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::CONTENT_DISPOSITION, HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("attachment"))),
     ];
-    let has_large_rows = job.memory.process().longest() >= LARGE;
+    let has_large_rows = job.memory.process().max_row() >= LARGE_VALUE;
     let mut response = (headers, axum::body::Body::new(body::ExportBody::new(job, permit))).into_response();
     if has_large_rows {
         response.extensions_mut().insert(HoldsMemory);

@@ -23,8 +23,8 @@ use super::{
 };
 use crate::{
     event::{EventKey, EventRow, Kind, MetricsRow, Resolved, RunRow, TopologyRow, total_bytes},
-    memory::LARGE,
-    redis::{self, Found, Resource, Unusable},
+    memory::LARGE_VALUE,
+    redis::{self, Resource, Unusable, ValueLookup},
     render::{Json, JsonRows},
     store::{BoxFuture, RangeQuery, RunsQuery},
     wire::{self, Message},
@@ -78,7 +78,7 @@ pub async fn topology(State(state): State<ApiState>, params: Params) -> ApiResul
 fn write_topology<W: fmt::Write + io::Write>(mut row: TopologyRow, out: &mut W) {
     let json = row.topology_json.clone();
     let message = wire::decode_accepted(json.as_bytes()).ok();
-    if message.is_some() && json.len() >= LARGE {
+    if message.is_some() && json.len() >= LARGE_VALUE {
         row.topology_json = "".into();
     }
     let columns = [
@@ -220,7 +220,8 @@ async fn value(
     let (link, max) = (&latest.link, latest.value_max(subject));
     let refused = |error: &RedisError| link.acl().warn(error, Resource::Key(&key));
     for _ in 0..READ_ATTEMPTS_MAX {
-        let length = with_timeout(redis::value_length(&client, &key, max), refused).await.unwrap_or(Found::Absent);
+        let length =
+            with_timeout(redis::value_length(&client, &key, max), refused).await.unwrap_or(ValueLookup::Absent);
         let Some(bytes) = link.usable(&key, length) else { break };
         let reservation = if bytes > UNRESERVED_BYTES_MAX {
             Some(Reservation::reserve_value(&state.memory, bytes).await)
@@ -230,9 +231,9 @@ async fn value(
         let fits = reservation.as_ref().map_or(UNRESERVED_BYTES_MAX, Reservation::bytes).min(max);
         match with_timeout(redis::value_range(&client, &key, fits), refused).await {
             // It has grown meanwhile.
-            Some(Found::Unusable(Unusable::TooLarge(_))) => {}
+            Some(ValueLookup::Unusable(Unusable::TooLarge(_))) => {}
             found => {
-                let value = link.usable(&key, found.unwrap_or(Found::Absent));
+                let value = link.usable(&key, found.unwrap_or(ValueLookup::Absent));
                 // Others may write to these keys; what is no JSON is no value.
                 let json = value.filter(|value| serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok());
                 return Ok(json.map(|value| (reservation, value)));
@@ -324,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_large_network_whose_fields_cannot_be_read_keeps_its_text() {
-        let text = format!("[{}1]", "1,".repeat(LARGE));
+        let text = format!("[{}1]", "1,".repeat(LARGE_VALUE));
         let network: Value = serde_json::from_slice(&topology(row(&text))).unwrap();
         assert_eq!(network["topology_json"], text);
     }
@@ -335,7 +336,7 @@ mod tests {
             let links: Vec<_> = (0..connections).map(|n| json!({"from": n, "to": 0, "weight": 0.25})).collect();
             let message = json!({"type": "topology", "input_size": 2, "connections": links}).to_string();
             let text = topology(row(&message));
-            assert!(twice || text.len() < message.len() + LARGE / 4, "{connections} connections: {}", text.len());
+            assert!(twice || text.len() < message.len() + LARGE_VALUE / 4, "{connections} connections: {}", text.len());
             let network: Value = serde_json::from_slice(&text).unwrap();
             assert_eq!(network["topology_json"], if twice { message.as_str() } else { "" });
             assert_eq!(network["connections"].as_array().unwrap().len(), connections);

@@ -3,8 +3,7 @@
 //!
 //! How large a row is shows only when it is there, and one may be as large as a message. So only a few read at a time
 //! ([`MAX_CONCURRENT_READS`]). A read that exceeds its reservation is discarded, a larger reservation is awaited, and the read is
-//! repeated: what exceeds reservations is never more than those few reads. What needs more than there is takes all of it, and is
-//! alone with it.
+//! repeated, so only those few reads exceed their reservations at any time. A need above the budget takes the whole budget.
 
 use std::{
     convert::Infallible,
@@ -32,7 +31,7 @@ use super::{
 };
 use crate::{
     event::total_bytes,
-    memory::{LARGE, MemoryLimit, Reserved, guarded},
+    memory::{LARGE_VALUE, MemoryLimit, Reserved, guarded},
     store::{BoxFuture, RangeQuery, Store, StoreError},
     units::ByteSize,
 };
@@ -222,7 +221,7 @@ impl Reservation {
         copies: usize,
     ) -> Result<V, StoreError> {
         loop {
-            self.expect((copies * self.budget.process.longest()).min(EXPECT_MAX)).await;
+            self.expect((copies * self.budget.process.max_row()).min(EXPECT_MAX)).await;
             let read_permit = self.budget.read_permit().await;
             let rows = read().await?;
             let bytes = copies * weigh(&rows);
@@ -230,7 +229,7 @@ impl Reservation {
                 return Ok(rows);
             }
             // Not only this one: what is read next is likely to be as large.
-            self.budget.process.note(weigh(&rows).saturating_sub(PAGE_BYTES));
+            self.budget.process.note_row(weigh(&rows).saturating_sub(PAGE_BYTES));
             drop((rows, read_permit));
             self.reacquire(bytes).await;
         }
@@ -239,7 +238,7 @@ impl Reservation {
     /// What is read next may take so many bytes: reserves them before, if they become free soon. Most of what is read is small, so
     /// it is read in any case.
     async fn expect(&mut self, bytes: usize) {
-        if bytes < LARGE || self.process_bytes.as_ref().is_some_and(|process_bytes| process_bytes.bytes() >= bytes) {
+        if bytes < LARGE_VALUE || self.process_bytes.as_ref().is_some_and(|reserved| reserved.bytes() >= bytes) {
             return;
         }
         // Others wait for what this one has, so it has nothing while it waits.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     event::{ControlRow, event_id},
-    frame::Arrival,
+    frame::IntakeItem,
     units,
     wire::Command,
 };
@@ -49,7 +49,7 @@ impl IntakeHandle {
     fn record(&self, row: ControlRow) -> Result<(), ApiError> {
         let queue = self.queue.upgrade().ok_or_else(|| ApiError::unavailable("the daemon is stopping"))?;
         queue
-            .try_send(Arrival::Receipt(row))
+            .try_send(IntakeItem::Receipt(row))
             .map_err(|_| ApiError::unavailable("intake has no room to record who asked; try again"))
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     event::{EventRow, RunRow},
     gaps::{
         ledger::{self, Filter},
-        missing::{Hole, missing},
+        missing::{SeqGap, missing},
     },
     render::{self, JsonRows},
     store::RangeQuery,
@@ -160,7 +160,7 @@ pub async fn gaps(State(state): State<ApiState>, Path(run_id): Path<String>, par
     let missing = missing(&*state.store, run.run_id).await?;
     drop(reservation);
     let gaps = ledger::read(&*state.store, &Filter::of_run(&run), MAX_GAPS).await?;
-    let seq_gap = |seq_gap: &Hole| {
+    let seq_gap = |seq_gap: &SeqGap| {
         json!({
             "from": seq_gap.first, "to": seq_gap.last, "count": seq_gap.last.abs_diff(seq_gap.first) + 1,
             "after": render::time(seq_gap.after), "before": render::time(seq_gap.before),
@@ -170,9 +170,9 @@ pub async fn gaps(State(state): State<ApiState>, Path(run_id): Path<String>, par
         "run_id": run.run_id,
         "first_seq": missing.range.map(|range| range.0),
         "last_seq": missing.range.map(|range| range.1),
-        "missing": missing.holes.iter().take(MAX_GAPS).map(seq_gap).collect::<Vec<_>>(),
+        "missing": missing.gaps.iter().take(MAX_GAPS).map(seq_gap).collect::<Vec<_>>(),
         "missing_count": missing.lost,
-        "truncated": !missing.exact || missing.holes.len() > MAX_GAPS,
+        "truncated": !missing.exact || missing.gaps.len() > MAX_GAPS,
         "gaps": JsonRows(&gaps),
         "count": gaps.len(),
     }))

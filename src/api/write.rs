@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     event::{run_id_from_text, status},
-    frame::{Arrival, Frame, Taken},
+    frame::{Ack, Frame, IntakeItem},
     logging::Untrusted,
     redis::{Link, Resource},
     render, units,
@@ -76,7 +76,7 @@ pub struct SubmitTargets {
 /// The way into this process' intake.
 pub struct IntakeHandle {
     /// Weak: intake has drained when every sender is gone, and this one may not keep it.
-    pub queue: mpsc::WeakSender<Arrival>,
+    pub queue: mpsc::WeakSender<IntakeItem>,
     /// Name of this daemon.
     pub instance: String,
     /// Runs created by HTTP, the newest last.
@@ -117,16 +117,18 @@ impl IntakeHandle {
         };
         let queue = self.queue.upgrade().ok_or_else(|| ApiError::unavailable("the daemon is stopping"))?;
         queue
-            .try_send(Arrival::Asked(frame, answer))
+            .try_send(IntakeItem::FrameWithAck(frame, answer))
             .map_err(|_| ApiError::unavailable("intake has no room; try again"))?;
         // Kept, it would keep intake from draining.
         drop(queue);
         match taken.await {
-            Ok(Taken::Durable) => Ok(()),
-            Ok(Taken::Rejected(rejection)) => Err(ApiError::bad_request(rejection.to_string())),
+            Ok(Ack::Durable) => Ok(()),
+            Ok(Ack::Rejected(rejection)) => Err(ApiError::bad_request(rejection.to_string())),
             // Not on disk, but obeyed all the same: its receipt says how that went.
-            Ok(Taken::AtRisk) if control => Ok(()),
-            Ok(Taken::AtRisk) => Err(ApiError::unavailable("received, but the disk does not take it; it may be lost")),
+            Ok(Ack::NotDurable) if control => Ok(()),
+            Ok(Ack::NotDurable) => {
+                Err(ApiError::unavailable("received, but the disk does not take it; it may be lost"))
+            }
             Err(_) => Err(ApiError::unavailable("the daemon is stopping")),
         }
     }
@@ -377,8 +379,10 @@ mod tests {
         let to = IntakeHandle { queue: queue.downgrade(), instance: "a".into(), created: Mutex::default() };
         let intake = async {
             for _ in 0..2 {
-                let Some(Arrival::Asked(_, answer)) = arrivals.recv().await else { panic!("nothing is asked") };
-                answer.send(Taken::AtRisk).unwrap();
+                let Some(IntakeItem::FrameWithAck(_, answer)) = arrivals.recv().await else {
+                    panic!("nothing is asked")
+                };
+                answer.send(Ack::NotDurable).unwrap();
             }
         };
         let asker = async {

@@ -24,8 +24,8 @@ use crate::{
     api,
     config::Settings,
     control,
-    dead_letter::DeadLetters,
-    frame::{Arrival, Gap},
+    dead_letter::DeadLetterLog,
+    frame::{Gap, IntakeItem},
     intake::{self, Intake},
     latest::{self, Board},
     lifecycle::{Hold, Readiness, Signal, Tasks},
@@ -61,11 +61,11 @@ pub(super) struct Daemon<'a> {
 pub(super) struct Inlets {
     pub(super) status: SourceStatus,
     pub(super) link: Link,
-    pub(super) training: mpsc::Receiver<Arrival>,
+    pub(super) training: mpsc::Receiver<IntakeItem>,
     pub(super) training_bytes: QueuedBytes,
-    pub(super) control: mpsc::Receiver<Arrival>,
+    pub(super) control: mpsc::Receiver<IntakeItem>,
     pub(super) control_bytes: QueuedBytes,
-    pub(super) to_intake: mpsc::Sender<Arrival>,
+    pub(super) to_intake: mpsc::Sender<IntakeItem>,
 }
 
 /// What is left of them once intake has its queues.
@@ -99,7 +99,7 @@ impl Daemon<'_> {
         &self,
         started: Instant,
         redis: &SourceStatus,
-        (spool, dead_letters): (&spool::View, &Arc<DeadLetters>),
+        (spool, dead_letters): (&spool::View, &Arc<DeadLetterLog>),
         watched: Watched,
     ) -> Arc<Sources> {
         Arc::new(Sources {
@@ -160,31 +160,29 @@ impl Daemon<'_> {
         self.tasks.spawn("shared runs", share_runs);
         let heartbeat = Heartbeat::default();
         let heard = status.clone();
-        let parts = intake::Parts {
+        let parts = intake::IntakeDeps {
             config: self.settings.intake.clone(),
             limits,
             state_dir: self.settings.state_dir.clone(),
             appender,
-            board: Arc::clone(board),
+            latest: Arc::clone(board),
             live: self.live.clone(),
             commands,
             sharing: Box::new(sharing),
             readiness: self.readiness.clone(),
-            heard: Box::new(move || heard.heard_until()),
+            low_watermark: Box::new(move || heard.low_watermark()),
             last_gap,
             metrics: Arc::clone(&self.metrics),
             heartbeat: heartbeat.clone(),
-            release: Box::new(
-                move |frame| {
-                    if frame.control { control_bytes.taken(frame) } else { training_bytes.taken(frame) }
-                },
-            ),
+            return_bytes: Box::new(move |frame| {
+                if frame.control { control_bytes.taken(frame) } else { training_bytes.taken(frame) }
+            }),
         };
         let intake = Intake::new(parts, |as_of, tell| parts::recover(recovery, as_of, tell));
         let pauses = pauses::report(status.clone(), to_intake.clone(), Arc::clone(&self.metrics), self.front.clone());
         self.tasks.spawn("pauses", pauses);
         let restart = report_restart(
-            intake.last_alive(),
+            intake.previous_watermark(),
             status.clone(),
             to_intake,
             Arc::clone(&self.metrics),
@@ -209,7 +207,7 @@ impl Daemon<'_> {
         committer: spool::Committer,
         view: &spool::View,
         (hold, flush_to): (watch::Receiver<Hold>, watch::Receiver<u64>),
-        (progress, problem, dead_letters): (watch::Sender<u64>, watch::Sender<Option<Problem>>, Arc<DeadLetters>),
+        (progress, problem, dead_letters): (watch::Sender<u64>, watch::Sender<Option<Problem>>, Arc<DeadLetterLog>),
     ) -> Arc<dyn Store> {
         let settings = self.settings;
         let (store, upkeep) = stores::open(settings, &self.metrics, self.back.clone());

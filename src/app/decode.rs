@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use crate::{
     control,
     event::{self, ControlRow, GapRow, Guard, Row},
-    frame::{Gap, Reason, Rejection, SetAside},
-    memory::{LARGE, MemoryLimit, Reserved, WriterWait, guarded},
+    frame::{Gap, Reason, RejectedMessage, Rejection},
+    memory::{LARGE_VALUE, MemoryLimit, Reserved, WriterWait, guarded},
     spool::{self, Record, RecordKind},
     wire::{self, Limits},
     writer::{Chunk, Content, Decoded, Records},
@@ -45,7 +45,7 @@ impl Decoder {
     pub fn content(&self, record: &Record<'_>) -> Content {
         let decoded = match record.kind {
             RecordKind::Event => self.event(record),
-            RecordKind::Rejected => match SetAside::decode(record.payload) {
+            RecordKind::Rejected => match RejectedMessage::decode(record.payload) {
                 Some((aside, kept)) => {
                     return aside_of(record, aside, kept);
                 }
@@ -58,7 +58,7 @@ impl Decoder {
                 .map_err(|_| unreadable("a receipt")),
         };
         decoded.unwrap_or_else(|rejection| {
-            let (aside, kept) = SetAside::new(rejection, record.payload);
+            let (aside, kept) = RejectedMessage::new(rejection, record.payload);
             aside_of(record, aside, kept)
         })
     }
@@ -96,7 +96,7 @@ impl Decoder {
     }
 }
 
-fn aside_of(record: &Record<'_>, aside: SetAside, kept: &[u8]) -> Content {
+fn aside_of(record: &Record<'_>, aside: RejectedMessage, kept: &[u8]) -> Content {
     let (channel, run_id) = (record.channel.to_owned(), record.decided.run_id);
     Content::Aside { channel, aside, kept: Bytes::copy_from_slice(kept), run_id }
 }
@@ -148,7 +148,7 @@ impl SpoolRecords {
 
 /// How long the texts are that the large records of a chunk become, and the longest of them.
 fn needed(chunk: &spool::Chunk) -> (usize, usize) {
-    if chunk.len_bytes() < LARGE {
+    if chunk.len_bytes() < LARGE_VALUE {
         return (0, 0);
     }
     let text = |record: Record<'_>| match record.kind {
@@ -156,7 +156,7 @@ fn needed(chunk: &spool::Chunk) -> (usize, usize) {
         // Kept, and once more in the buffer that is written.
         _ => 2 * record.payload.len(),
     };
-    let large = chunk.records().filter(|record| record.payload.len() >= LARGE / 4).map(text);
+    let large = chunk.records().filter(|record| record.payload.len() >= LARGE_VALUE / 4).map(text);
     large.fold((0, 0), |(sum, longest), text| (sum + text, text.max(longest)))
 }
 
@@ -209,7 +209,7 @@ impl Records for SpoolRecords {
             if texts == 0 {
                 return self.chunk(chunk, None);
             }
-            self.memory.note(longest);
+            self.memory.note_row(longest);
             self.waiting = Some(Waiting { chunk, texts });
         }
         let texts = self.waiting.as_ref().map_or(0, |waiting| waiting.texts);

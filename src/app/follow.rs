@@ -26,12 +26,12 @@ use super::shared_runs::read_open_run;
 use crate::{
     config::Settings,
     event::{Kind, Resolved, implicit_run_id},
-    frame::{Arrival, Frame},
+    frame::{Frame, IntakeItem},
     lifecycle::{Readiness, Signal},
     live::{Item, Live},
     metrics::Metrics,
     redis::{Link, RunShare},
-    runs::{EventTime, Facts, OpenRun, Resolver},
+    runs::{EventTime, OpenRun, Resolver, RunHints},
     source::{self, QueuedBytes, SourceStatus, pubsub::Source, queue},
     units::{self, Micros},
     wire::{self, Limits},
@@ -57,7 +57,7 @@ pub struct Heard {
     /// Its connection.
     pub status: SourceStatus,
     follower: Follower,
-    arrivals: mpsc::Receiver<Arrival>,
+    arrivals: mpsc::Receiver<IntakeItem>,
     stop: Signal,
 }
 
@@ -71,7 +71,7 @@ pub fn listen(
     link: &Link,
     receipts: broadcast::Sender<Arc<str>>,
     stop: Signal,
-) -> io::Result<(Heard, impl Future<Output = Result<(), source::Ended>> + Send + 'static)> {
+) -> io::Result<(Heard, impl Future<Output = Result<(), source::ThreadEnded>> + Send + 'static)> {
     let redis = &settings.redis;
     let (queue, arrivals, bytes) = queue(redis.queue_frames, settings.http.stream_buffer.as_usize());
     let status = SourceStatus::new(Readiness::default());
@@ -126,16 +126,16 @@ struct Follower {
 }
 
 impl Follower {
-    async fn tell(mut self, mut arrivals: mpsc::Receiver<Arrival>) {
+    async fn tell(mut self, mut arrivals: mpsc::Receiver<IntakeItem>) {
         while let Some(arrival) = arrivals.recv().await {
             match arrival {
-                Arrival::Frame(frame) => {
+                IntakeItem::Frame(frame) => {
                     self.take(&frame).await;
                     self.bytes.taken(&frame);
                 }
-                Arrival::Gap(_) => self.live.skip(),
+                IntakeItem::Gap(_) => self.live.skip(),
                 // Only intake is told these; a listener's queue never has them.
-                Arrival::Asked(..) | Arrival::Receipt(_) | Arrival::CloseRuns => {}
+                IntakeItem::FrameWithAck(..) | IntakeItem::Receipt(_) | IntakeItem::CloseRuns => {}
             }
         }
     }
@@ -154,9 +154,9 @@ impl Follower {
         // What the daemon rejects is not told either.
         let Ok(message) = wire::decode(&frame.payload, &self.limits) else { return };
         let time = message.time(frame.received_at, &self.zone);
-        let facts = Facts::of(
+        let facts = RunHints::of(
             &message,
-            EventTime { micros: time.event_time, own: time.from_message },
+            EventTime { micros: time.event_time, from_message: time.from_message },
             frame.received_at,
             &frame.payload,
         );
@@ -184,11 +184,11 @@ impl Follower {
     }
 
     /// The run of a message, and whether the message opened it; `None`: the daemon's word is not clear.
-    async fn run_of(&mut self, channel: &Arc<str>, facts: &Facts<'_>) -> Option<(Uuid, bool)> {
+    async fn run_of(&mut self, channel: &Arc<str>, facts: &RunHints<'_>) -> Option<(Uuid, bool)> {
         let subscribed = self.began.elapsed();
         if facts.run_id.is_some() {
             let choice = self.resolver.decide(channel, facts, subscribed);
-            return Some((choice.run_id, choice.opened));
+            return Some((choice.run_id, choice.opened_run));
         }
         let known = self.resolver.open_run(channel).map(|run| run.run_id);
         if let Some(word) = self.word(channel, known.is_some()).await {
@@ -209,7 +209,7 @@ impl Follower {
         let known = self.resolver.open_run(channel).map(|run| run.run_id);
         let choice = self.resolver.decide(channel, facts, subscribed);
         if known == Some(choice.run_id) {
-            return Some((choice.run_id, choice.opened));
+            return Some((choice.run_id, choice.opened_run));
         }
         // A run begins by the daemon's word alone.
         match self.begun(channel, facts).await {
@@ -222,7 +222,7 @@ impl Follower {
     }
 
     /// Goes on with a run that this message has opened.
-    fn begin(&mut self, channel: &str, facts: &Facts<'_>, run: OpenRun) -> Option<(Uuid, bool)> {
+    fn begin(&mut self, channel: &str, facts: &RunHints<'_>, run: OpenRun) -> Option<(Uuid, bool)> {
         let run_id = run.run_id;
         self.silent.remove(channel);
         self.resolver.replace(channel, Some(run), self.began.elapsed());
@@ -239,7 +239,7 @@ impl Follower {
     }
 
     /// The run that the daemon has opened with this message, once it says so.
-    async fn begun(&mut self, channel: &Arc<str>, facts: &Facts<'_>) -> Option<OpenRun> {
+    async fn begun(&mut self, channel: &Arc<str>, facts: &RunHints<'_>) -> Option<OpenRun> {
         if self.silent.get(channel).is_some_and(|until| Instant::now() < *until) {
             return None;
         }
@@ -276,7 +276,7 @@ impl Follower {
 /// Whether the run is named after this message: an implicit id is made of the channel, the message and its time, which is that
 /// of its receipt where it has none of its own. Of several messages without a time that are the same to the byte, each could have
 /// opened it: where such open runs within a moment, one may be told under the run of another. The store has each in its own.
-fn opened_by(run: &OpenRun, channel: &str, facts: &Facts<'_>) -> bool {
-    let at = if facts.own_time { facts.event_time } else { run.opened_at };
+fn opened_by(run: &OpenRun, channel: &str, facts: &RunHints<'_>) -> bool {
+    let at = if facts.has_event_time { facts.event_time } else { run.opened_at };
     implicit_run_id(channel, at, facts.payload) == run.run_id
 }

@@ -15,7 +15,7 @@ use crate::{
         Submitter, TokenStore, TokensError,
     },
     config::Settings,
-    frame::Arrival,
+    frame::IntakeItem,
     live::Live,
     memory::MemoryLimit,
     metrics::Metrics,
@@ -133,7 +133,7 @@ pub fn api_state(settings: &Settings, inputs: ApiInputs, submitter: Submitter) -
 pub fn intake_submitter(
     settings: &Settings,
     link: &Link,
-    queue: mpsc::WeakSender<Arrival>,
+    queue: mpsc::WeakSender<IntakeItem>,
     receipts: broadcast::Sender<Arc<str>>,
     limits: watch::Receiver<Limits>,
 ) -> Submitter {

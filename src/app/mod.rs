@@ -39,7 +39,7 @@ use self::{
 };
 use crate::{
     config::Settings,
-    dead_letter::{DeadLetterError, DeadLetters},
+    dead_letter::{DeadLetterError, DeadLetterLog},
     files,
     latest::{self, Board},
     lifecycle::{Hold, Readiness, Signal, Tasks},
@@ -121,7 +121,7 @@ async fn daemon(
     );
     let spool::Opened { appender, reader, committer, view, recovery } = spool;
     // Until intake knows what the open runs still need.
-    appender.keep_from(0);
+    appender.retain_from(0);
     let live = Live::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
     let readiness = Readiness::default();
     let memory = MemoryLimit::default();
@@ -133,7 +133,7 @@ async fn daemon(
     let (progress_out, progress) = watch::channel(view.committed());
     let (flush_out, flush_to) = watch::channel(0);
     let (last_gap_out, last_gap) = watch::channel(None);
-    let dead_letters = DeadLetters::open(&settings.dead_letter, Arc::clone(&daemon.metrics));
+    let dead_letters = DeadLetterLog::open(&settings.dead_letter, Arc::clone(&daemon.metrics));
     let dead_letters = Arc::new(dead_letters.map_err(AppError::DeadLetters)?);
     let (problem_out, problem) = watch::channel(None);
     let keys = http::keys(settings, &inlets.link, &daemon.metrics);

@@ -8,14 +8,14 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
-    dead_letter::{DeadLetter, DeadLetterError, DeadLetters},
+    dead_letter::{DeadLetterError, DeadLetterLog, NewDeadLetter},
     event::Resolved,
-    frame::{Gap, GapReason, Reason, Rejection, SetAside},
-    intake::Recovered,
+    frame::{Gap, GapReason, Reason, RejectedMessage, Rejection},
+    intake::ReplayedRecord,
     latest::Render,
     logging::Chain,
-    memory::{LARGE, MemoryLimit},
-    runs::{EventTime, Facts},
+    memory::{LARGE_VALUE, MemoryLimit},
+    runs::{EventTime, RunHints},
     spool::{self, RecordKind},
     store::{BoxError, Store},
     wire,
@@ -87,7 +87,7 @@ const COPIES: usize = 60 << 20;
 
 /// Dead letters of the writer.
 pub struct Letters {
-    letters: Arc<DeadLetters>,
+    letters: Arc<DeadLetterLog>,
     view: spool::View,
     memory: MemoryLimit,
 }
@@ -95,7 +95,7 @@ pub struct Letters {
 /// A letter with everything that it borrows.
 struct Written {
     channel: String,
-    aside: SetAside,
+    aside: RejectedMessage,
     payload: Bytes,
     decided: Resolved,
     kind: RecordKind,
@@ -103,7 +103,7 @@ struct Written {
 
 impl Letters {
     /// Letters about records of this spool; what large ones take is counted in `memory`.
-    pub fn new(letters: Arc<DeadLetters>, view: spool::View, memory: MemoryLimit) -> Self {
+    pub fn new(letters: Arc<DeadLetterLog>, view: spool::View, memory: MemoryLimit) -> Self {
         Self { letters, view, memory }
     }
 
@@ -120,7 +120,7 @@ impl Letters {
                 kind: RecordKind::Rejected,
             },
             Kept::Refused { error, row, .. } => Self::refused(view, letter.offset, error).unwrap_or_else(|| {
-                let (aside, kept) = SetAside::new(refusal(error), row.as_bytes());
+                let (aside, kept) = RejectedMessage::new(refusal(error), row.as_bytes());
                 let (payload, decided) = (Bytes::copy_from_slice(kept), plain(Uuid::nil()));
                 Written { channel: String::new(), aside, payload, decided, kind: RecordKind::Rejected }
             }),
@@ -132,7 +132,7 @@ impl Letters {
     fn refused(view: &spool::View, offset: u64, error: &str) -> Option<Written> {
         view.records_from(offset).filter_map(Result::ok).find_map(|chunk| {
             let record = chunk.records().find(|record| record.offset >= offset)?;
-            let (aside, kept) = SetAside::new(refusal(error), record.payload);
+            let (aside, kept) = RejectedMessage::new(refusal(error), record.payload);
             Some((record.offset == offset).then(|| Written {
                 channel: record.channel.to_owned(),
                 aside,
@@ -153,7 +153,7 @@ impl Aside for Letters {
         // The bytes of rejected messages are counted already. Of what was refused only the place in the spool is known.
         let may_be_large = |letter: &Letter| match &letter.kept {
             Kept::Message { .. } => false,
-            Kept::Refused { size, .. } => *size >= LARGE || letter.part == Letter::RUN,
+            Kept::Refused { size, .. } => *size >= LARGE_VALUE || letter.part == Letter::RUN,
         };
         let _copies = match letters.iter().any(may_be_large) {
             true => Some(self.memory.reserve_for_writer(COPIES, 0).await),
@@ -166,13 +166,13 @@ impl Aside for Letters {
 }
 
 /// Writes letters, so many at once that few bytes of their messages are there.
-fn put_all(sink: &DeadLetters, view: &spool::View, letters: &[Letter]) -> Result<(), DeadLetterError> {
+fn put_all(sink: &DeadLetterLog, view: &spool::View, letters: &[Letter]) -> Result<(), DeadLetterError> {
     let (mut written, mut bytes) = (Vec::new(), 0);
     for letter in letters {
         let next = Letters::written(view, letter);
         bytes += next.payload.len();
         written.push((letter, next));
-        if bytes >= LARGE {
+        if bytes >= LARGE_VALUE {
             put_group(sink, view.id(), &written)?;
             (written, bytes) = (Vec::new(), 0);
         }
@@ -180,14 +180,14 @@ fn put_all(sink: &DeadLetters, view: &spool::View, letters: &[Letter]) -> Result
     put_group(sink, view.id(), &written)
 }
 
-fn put_group(sink: &DeadLetters, spool_id: Uuid, written: &[(&Letter, Written)]) -> Result<(), DeadLetterError> {
+fn put_group(sink: &DeadLetterLog, spool_id: Uuid, written: &[(&Letter, Written)]) -> Result<(), DeadLetterError> {
     if written.is_empty() {
         return Ok(());
     }
     let letters: Vec<_> = written
         .iter()
-        .map(|(letter, written)| DeadLetter {
-            aside: written.aside.clone(),
+        .map(|(letter, written)| NewDeadLetter {
+            rejected: written.aside.clone(),
             channel: &written.channel,
             decided: written.decided,
             kind: written.kind,
@@ -207,7 +207,7 @@ fn told(payload: &[u8]) -> Option<Uuid> {
 }
 
 /// Tells intake what the log holds from `as_of` on.
-pub fn recover(recovery: &spool::Recovery, as_of: u64, tell: &mut dyn FnMut(Recovered<'_>)) {
+pub fn recover(recovery: &spool::Recovery, as_of: u64, tell: &mut dyn FnMut(ReplayedRecord<'_>)) {
     for chunk in recovery.records_from(as_of) {
         let chunk = match chunk {
             Ok(chunk) => chunk,
@@ -220,15 +220,15 @@ pub fn recover(recovery: &spool::Recovery, as_of: u64, tell: &mut dyn FnMut(Reco
             let message =
                 (record.kind == RecordKind::Event).then(|| wire::decode_accepted(record.payload).ok()).flatten();
             let decided = record.decided;
-            tell(Recovered {
+            tell(ReplayedRecord {
                 decided,
                 channel: record.channel,
-                facts: message.as_ref().map(|message| {
-                    let time = EventTime { micros: decided.event_time, own: decided.has_event_time };
-                    Facts::of(message, time, decided.received_at, record.payload)
+                hints: message.as_ref().map(|message| {
+                    let time = EventTime { micros: decided.event_time, from_message: decided.has_event_time };
+                    RunHints::of(message, time, decided.received_at, record.payload)
                 }),
                 seq: message.as_ref().and_then(wire::Message::seq),
-                told: (record.kind == RecordKind::Gap).then(|| told(record.payload)).flatten(),
+                reported_gap: (record.kind == RecordKind::Gap).then(|| told(record.payload)).flatten(),
             });
         }
     }

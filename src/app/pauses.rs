@@ -11,7 +11,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::warn;
 
 use crate::{
-    frame::{Arrival, Gap, GapReason},
+    frame::{Gap, GapReason, IntakeItem},
     lifecycle::Signal,
     metrics::{Label, Metrics},
     source::SourceStatus,
@@ -31,7 +31,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// Never.
 pub async fn report(
     redis: SourceStatus,
-    to_intake: mpsc::Sender<Arrival>,
+    to_intake: mpsc::Sender<IntakeItem>,
     metrics: Arc<Metrics>,
     mut stop: Signal,
 ) -> Result<(), Infallible> {
@@ -50,16 +50,16 @@ pub async fn report(
             metrics.gaps.get_or_create(&Label::of(gap.reason.as_str())).inc();
             // Its predecessor has not settled: whether anything was lost then stays unknown.
             if let Some((before, _)) = settling.replace((gap, Instant::now() + SETTLE)) {
-                let _ = to_intake.send(Arrival::Gap(before)).await;
+                let _ = to_intake.send(IntakeItem::Gap(before)).await;
             }
         }
         if let Some((gap, _)) = settling.take_if(|(_, at)| *at <= Instant::now()) {
             let lost = held(&redis, gap.started_at).then_some(0);
-            let _ = to_intake.send(Arrival::Gap(Gap { lost, ..gap })).await;
+            let _ = to_intake.send(IntakeItem::Gap(Gap { lost, ..gap })).await;
         }
     }
     if let Some((gap, _)) = settling {
-        let _ = to_intake.send(Arrival::Gap(gap)).await;
+        let _ = to_intake.send(IntakeItem::Gap(gap)).await;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::{Reload, http};
 use crate::{
     api::TokenStore,
-    frame::{Arrival, Gap, GapReason},
+    frame::{Gap, GapReason, IntakeItem},
     latest::Board,
     lifecycle::{Readiness, Signal, Stopper},
     logging::{Chain, LevelHandle},
@@ -35,12 +35,12 @@ const LAST_WRITES: Duration = Duration::from_secs(3);
 pub async fn report_restart(
     last_alive: Option<Micros>,
     redis: SourceStatus,
-    to_intake: mpsc::Sender<Arrival>,
+    to_intake: mpsc::Sender<IntakeItem>,
     metrics: Arc<Metrics>,
     mut stop: Signal,
 ) -> Result<(), Infallible> {
     let began = units::now();
-    let mut first = redis.first_proven();
+    let mut first = redis.first_confirmed();
     let proven = tokio::select! {
         () = stop.stopped() => None,
         proven = first.wait_for(Option::is_some) => proven.ok().and_then(|at| *at),
@@ -58,7 +58,7 @@ pub async fn report_restart(
             run_id: None,
             lost: None,
         };
-        let _ = to_intake.send(Arrival::Gap(gap)).await;
+        let _ = to_intake.send(IntakeItem::Gap(gap)).await;
     }
     drop(to_intake); // intake drains until every sender is gone
     stop.stopped().await;

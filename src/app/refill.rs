@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    dead_letter::{self, DeadLetterError, DeadLetters},
+    dead_letter::{self, DeadLetterError, DeadLetterLog},
     lifecycle::{Hold, Signal},
     memory::MemoryLimit,
     metrics::Metrics,
@@ -133,13 +133,13 @@ async fn drain_into(
     let opened = spool::open(&config, Arc::clone(metrics)).map_err(RefillError::Spool)?;
     let spool::Opened { appender, reader, committer, view, recovery } = opened;
     if orphan.returns {
-        appender.keep_from(0);
+        appender.retain_from(0);
     }
     drop(appender);
     let (first, end) = (recovery.first_uncommitted.min(recovery.next), recovery.next);
     drop(recovery);
     let letters = dead_letter::Config { dir: orphan.dead_letters.clone(), ..settings.dead_letter.clone() };
-    let letters = Arc::new(DeadLetters::open(&letters, Arc::clone(metrics)).map_err(RefillError::DeadLetters)?);
+    let letters = Arc::new(DeadLetterLog::open(&letters, Arc::clone(metrics)).map_err(RefillError::DeadLetters)?);
     let memory = MemoryLimit::default();
     let records = SpoolRecords::new(reader, view.clone(), Arc::new(Decoder::new(owner)), memory.clone());
     let commit = SpoolCommit::new(committer, view.clone(), Arc::clone(store), settings.spool.linger);
@@ -155,7 +155,7 @@ async fn drain_into(
     let (records, unreadable) = (end - first - elsewhere, view.missing() - elsewhere);
     let set_aside = aside.records.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
     let stored = records.saturating_sub(unreadable).saturating_sub(set_aside);
-    Ok(Drained { records, stored, unreadable, elsewhere, dead_letters: letters.kept().letters })
+    Ok(Drained { records, stored, unreadable, elsewhere, dead_letters: letters.usage().entries })
 }
 
 /// When to stop, and who wants to know how far it is.

@@ -23,9 +23,9 @@ use super::{
 };
 use crate::{
     config::Settings,
-    dead_letter::{self, Browser, DeadLetterError, Filter, Letter as Kept},
+    dead_letter::{self, DeadLetter as Kept, DeadLetterError, Filter, Reader},
     event::{Kind, Resolved, implicit_run_id},
-    frame::{Reason, Rejection, SetAside},
+    frame::{Reason, RejectedMessage, Rejection},
     lifecycle::Signal,
     metrics::Metrics,
     redis,
@@ -82,7 +82,7 @@ pub async fn replay(
     failed.retain(|id, _| *id < confirmed);
     read.retain(|id| *id < confirmed && !failed.contains_key(id));
     let stored = read.len() as u64;
-    dead_letter::marks::mark(&settings.dead_letter.dir, read, failed.clone()).map_err(RefillError::DeadLetters)?;
+    dead_letter::dropped::update(&settings.dead_letter.dir, read, failed.clone()).map_err(RefillError::DeadLetters)?;
     outcome?;
     match unreadable {
         Some(error) => Err(RefillError::DeadLetters(error)),
@@ -98,10 +98,10 @@ struct Total {
 }
 
 fn count(settings: &Settings, filter: &Filter) -> Result<Total, DeadLetterError> {
-    let mut browser = Browser::open(&settings.dead_letter.dir, filter.clone())?;
+    let mut browser = Reader::open(&settings.dead_letter.dir, filter.clone())?;
     let mut total = Total::default();
     loop {
-        let letters = browser.next_letters()?;
+        let letters = browser.next_entries()?;
         if letters.is_empty() {
             return Ok(total);
         }
@@ -186,7 +186,7 @@ impl Shared {
             RecordKind::Rejected => match self.decide(letter) {
                 Ok(decided) => self.limited.content(&record(RecordKind::Event, decided)),
                 Err(rejection) => {
-                    let (aside, _) = SetAside::new(rejection, &letter.payload);
+                    let (aside, _) = RejectedMessage::new(rejection, &letter.payload);
                     Content::Aside {
                         channel: letter.info.channel.clone(),
                         aside,
@@ -226,7 +226,7 @@ impl Shared {
 struct Letters {
     dir: PathBuf,
     filter: Filter,
-    browser: Option<Browser>,
+    browser: Option<Reader>,
     shared: Arc<Shared>,
 }
 
@@ -239,9 +239,9 @@ impl Letters {
     fn read(&mut self) -> Result<Vec<Kept>, DeadLetterError> {
         let browser = match &mut self.browser {
             Some(browser) => browser,
-            None => self.browser.insert(Browser::open(&self.dir, self.filter.clone())?),
+            None => self.browser.insert(Reader::open(&self.dir, self.filter.clone())?),
         };
-        browser.next_letters()
+        browser.next_entries()
     }
 }
 
@@ -320,16 +320,16 @@ impl Aside for Shared {
 mod tests {
     use super::*;
     use crate::{
-        dead_letter::{DeadLetter, DeadLetters},
+        dead_letter::{DeadLetterLog, NewDeadLetter},
         units::ByteSize,
     };
 
-    fn letter(offset: u64, kind: RecordKind, channel: &'static str) -> DeadLetter<'static> {
+    fn letter(offset: u64, kind: RecordKind, channel: &'static str) -> NewDeadLetter<'static> {
         let rejection = Rejection { reason: Reason::RejectedByStore, detail: "no".into() };
-        let (aside, payload) = SetAside::new(rejection, &[b'x'; 1_000]);
+        let (aside, payload) = RejectedMessage::new(rejection, &[b'x'; 1_000]);
         let decided =
             Resolved { run_id: Uuid::nil(), event_time: 17, received_at: 17, has_event_time: false, opened_run: false };
-        DeadLetter { aside, channel, decided, kind, spool_id: Uuid::nil(), offset, row: 0, payload }
+        NewDeadLetter { rejected: aside, channel, decided, kind, spool_id: Uuid::nil(), offset, row: 0, payload }
     }
 
     /// The ids of everything that there is, as the writer reads it.
@@ -347,13 +347,13 @@ mod tests {
         let mut settings = Settings::default();
         settings.dead_letter.dir = dir.path().join("deadletter");
         settings.dead_letter.capacity = ByteSize::kib(64);
-        let kept = DeadLetters::open(&settings.dead_letter, Metrics::new()).unwrap();
+        let kept = DeadLetterLog::open(&settings.dead_letter, Metrics::new()).unwrap();
         for offset in 0..40 {
             kept.put(&letter(offset, RecordKind::Event, "cascor:training")).unwrap();
         }
         let shared = Arc::new(Shared::new(&settings));
         let (dir, filter) = (settings.dead_letter.dir.clone(), Filter::default());
-        let browser = Some(Browser::open(&dir, filter.clone()).unwrap());
+        let browser = Some(Reader::open(&dir, filter.clone()).unwrap());
         let mut letters = Letters { dir, filter, browser, shared: Arc::clone(&shared) };
         // Some of the listed go to make room, or by hand: here the last ones.
         let newest = std::fs::read_dir(&settings.dead_letter.dir).unwrap().map(|entry| entry.unwrap().path());
@@ -374,7 +374,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings::default();
         settings.dead_letter.dir = dir.path().join("deadletter");
-        let kept = DeadLetters::open(&settings.dead_letter, Metrics::new()).unwrap();
+        let kept = DeadLetterLog::open(&settings.dead_letter, Metrics::new()).unwrap();
         kept.put_all(&[letter(0, RecordKind::Rejected, ""), letter(1, RecordKind::Gap, "")]).unwrap();
         let total = count(&settings, &Filter::default()).unwrap();
         assert_eq!((total.whole, total.cut), (1, 1));

@@ -127,7 +127,7 @@ fn status(
             "redis": {
                 "connected": link.client().is_some(),
                 "connections": heard.connections(),
-                "unproven": heard.unproven(),
+                "unproven": heard.unconfirmed(),
             },
             "access": http::tokens_status(&keys),
             "store": { "connected": yes, "problem": problem.as_ref().map(told) },

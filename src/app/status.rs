@@ -8,7 +8,7 @@ use tokio::{sync::watch, time::Instant};
 use super::http;
 use crate::{
     api::TokenStore,
-    dead_letter::{DeadLetters, Kept},
+    dead_letter::{DeadLetterLog, Usage},
     frame::{Gap, GapReason, Reason},
     lifecycle::{Hold, Readiness},
     metrics::{Label, Metrics},
@@ -38,7 +38,7 @@ pub struct Sources {
     /// The log.
     pub spool: View,
     /// Messages and rows set aside.
-    pub dead_letters: Arc<DeadLetters>,
+    pub dead_letters: Arc<DeadLetterLog>,
     /// What its tasks tell.
     pub watched: Watched,
     /// What is counted.
@@ -66,7 +66,7 @@ impl Sources {
         let stored = *self.watched.progress.borrow();
         let pending = self.spool.end().saturating_sub(stored);
         let paused = *self.watched.hold.borrow() != Hold::Open;
-        let kept = self.dead_letters.kept();
+        let kept = self.dead_letters.usage();
         self.refresh(pending, paused, kept);
         let problem = self.watched.problem.borrow().clone();
         let m = &self.metrics;
@@ -81,7 +81,7 @@ impl Sources {
             "started_at": render::time(self.started_at),
             "at": render::time(units::now()),
             "uptime_seconds": self.started.elapsed().as_secs(),
-            "redis": { "connections": self.redis.connections(), "unproven": self.redis.unproven() },
+            "redis": { "connections": self.redis.connections(), "unproven": self.redis.unconfirmed() },
             "spool": {
                 "id": self.spool.id(),
                 "healthy": self.spool.healthy(),
@@ -102,10 +102,10 @@ impl Sources {
                 "events": m.intake_events.get(),
                 "rows": ROWS.iter().map(|name| m.writer_rows.get_or_create(&Label::of(name)).get()).sum::<u64>(),
                 "rejected": Reason::ALL.iter().map(|reason| m.intake_rejected.get_or_create(&Label::of(reason.as_str())).get()).sum::<u64>(),
-                "dead_letters": kept.letters,
+                "dead_letters": kept.entries,
             },
             "deadletter": {
-                "letters": kept.letters,
+                "letters": kept.entries,
                 "used_bytes": kept.bytes,
                 "capacity_bytes": kept.capacity,
                 "dropped_for_room": m.dead_letters_dropped.get(),
@@ -151,14 +151,14 @@ impl Sources {
             .into()
     }
 
-    fn refresh(&self, pending: u64, paused: bool, kept: Kept) {
+    fn refresh(&self, pending: u64, paused: bool, kept: Usage) {
         let m = &self.metrics;
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         m.spool_bytes.set(gauge(self.spool.bytes()));
         m.spool_records.set(gauge(pending));
         m.spool_memory_bytes.set(gauge(self.spool.memory_bytes()));
         m.spool_healthy.set(i64::from(self.spool.healthy()));
-        m.dead_letters_kept.set(gauge(kept.letters));
+        m.dead_letters_kept.set(gauge(kept.entries));
         m.dead_letters_bytes.set(gauge(kept.bytes));
         m.writer_paused.set(i64::from(paused));
     }

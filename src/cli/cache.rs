@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    redis::{self, Found, LATEST_EXTRA, Resource, SMALL_VALUE, STATUS_VALUE},
+    redis::{self, LATEST_EXTRA, Resource, SMALL_VALUE, STATUS_VALUE, ValueLookup},
     terminal,
 };
 
@@ -108,9 +108,11 @@ async fn get(client: &Client, redis: &redis::Config, query: &KeyQuery, json: boo
         return Err(CliError::Usage("sessions are not shown".into()));
     }
     let value = match redis::read_value(client, key, query.max).await.map_err(failed)? {
-        Found::Usable(value) => value,
-        Found::Absent => return Err(CliError::NegativeAnswer(format!("there is no key `{key}`"))),
-        Found::Unusable(why) => return Err(CliError::NegativeAnswer(format!("`{key}` holds {why}; it is not shown"))),
+        ValueLookup::Usable(value) => value,
+        ValueLookup::Absent => return Err(CliError::NegativeAnswer(format!("there is no key `{key}`"))),
+        ValueLookup::Unusable(why) => {
+            return Err(CliError::NegativeAnswer(format!("`{key}` holds {why}; it is not shown")));
+        }
     };
     if !json {
         return output::line(&terminal::field(&value));

@@ -8,7 +8,7 @@ use super::{CliError, block_on, ndjson, output, progress::Bar};
 use crate::{
     app::replay,
     config::Settings,
-    dead_letter::{self, Browser, DeadLetterInfo, Filter, Letter},
+    dead_letter::{self, DeadLetter, DeadLetterInfo, Filter, Reader},
     frame::{Reason, Rejection},
     logging::Untrusted,
     render, terminal,
@@ -105,16 +105,16 @@ pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliE
             show_list(letters, json)
         }
         Command::Show { id, raw } => {
-            let found = dead_letter::show(dir, id).map_err(failed)?;
+            let found = dead_letter::get(dir, id).map_err(failed)?;
             let (info, bytes) =
                 found.ok_or_else(|| CliError::NegativeAnswer(format!("there is no dead letter {id}")))?;
             show_one(&info, &bytes, raw, json)
         }
         Command::Export { filters, output, permissions } => {
             let mut lines = ndjson::NdjsonWriter::to(output.as_deref(), permissions)?;
-            let mut browser = Browser::open(dir, filters.filter(Vec::new(), None)).map_err(failed)?;
+            let mut browser = Reader::open(dir, filters.filter(Vec::new(), None)).map_err(failed)?;
             loop {
-                let letters = browser.next_letters().map_err(failed)?;
+                let letters = browser.next_entries().map_err(failed)?;
                 if letters.is_empty() || !letters.iter().all(|letter| lines.put(&object(letter))) {
                     break;
                 }
@@ -132,7 +132,7 @@ pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliE
             }
             let found = dead_letter::list(dir, &filters.filter(ids, None)).map_err(failed)?;
             if !found.is_empty() {
-                dead_letter::marks::mark(dir, found.iter().map(|info| info.id), []).map_err(failed)?;
+                dead_letter::dropped::update(dir, found.iter().map(|info| info.id), []).map_err(failed)?;
             }
             let count = found.len() as u64;
             if json {
@@ -203,7 +203,7 @@ fn show_one(info: &DeadLetterInfo, bytes: &[u8], raw: bool, json: bool) -> Resul
     output::line(&format!("\n{}\n\nall {} bytes that are kept: --raw", Untrusted(bytes), bytes.len()))
 }
 
-fn object(letter: &Letter) -> Map<String, Value> {
+fn object(letter: &DeadLetter) -> Map<String, Value> {
     let mut object = match value(&letter.info) {
         Value::Object(object) => object,
         _ => Map::new(),

@@ -19,7 +19,7 @@ use crate::{
     frame::GapReason,
     gaps::{
         ledger::{self, Filter},
-        missing::{Hole, Missing, missing},
+        missing::{Missing, SeqGap, missing},
     },
     render::{self, JsonRows},
     store::{Store, StoreError},
@@ -136,10 +136,10 @@ fn print_missing(out: &mut impl Write, missing: &Missing, limit: usize) -> Resul
     let at_least = if missing.exact { "" } else { "at least " };
     let Missing { stored, lost, .. } = missing;
     table::line(out, &format!("seq {first} to {last}: {stored} stored, {at_least}{lost} missing"))?;
-    if missing.holes.is_empty() {
+    if missing.gaps.is_empty() {
         return Ok(());
     }
-    let cells = |hole: &Hole| {
+    let cells = |hole: &SeqGap| {
         vec![
             table::count(Some(hole.first)),
             table::count(Some(hole.last)),
@@ -148,16 +148,16 @@ fn print_missing(out: &mut impl Write, missing: &Missing, limit: usize) -> Resul
             table::moment(Some(hole.before)),
         ]
     };
-    let rows = missing.holes.iter().take(limit).map(cells).collect();
+    let rows = missing.gaps.iter().take(limit).map(cells).collect();
     table::table(out, &["FIRST", "LAST", "MISSING", "AFTER (UTC)", "BEFORE (UTC)"], rows)?;
-    match missing.holes.len().saturating_sub(limit) {
+    match missing.gaps.len().saturating_sub(limit) {
         0 => Ok(()),
         more => table::line(out, &format!("{more} more; see them with a higher --limit")),
     }
 }
 
 fn value(missing: &Missing, limit: usize) -> Value {
-    let hole = |hole: &Hole| {
+    let hole = |hole: &SeqGap| {
         json!({
             "first": hole.first,
             "last": hole.last,
@@ -172,7 +172,7 @@ fn value(missing: &Missing, limit: usize) -> Value {
         "stored": missing.stored,
         "lost": missing.lost,
         "exact": missing.exact,
-        "ranges": missing.holes.len(),
-        "holes": missing.holes.iter().take(limit).map(hole).collect::<Vec<_>>(),
+        "ranges": missing.gaps.len(),
+        "holes": missing.gaps.iter().take(limit).map(hole).collect::<Vec<_>>(),
     })
 }

@@ -9,7 +9,7 @@ use crate::{
     app::refill::{self, Drained, Orphan, RefillError},
     config::Settings,
     dead_letter::DeadLetterError,
-    frame::SetAside,
+    frame::RejectedMessage,
     render,
     spool::{self, Record, RecordKind, Report, SpoolError},
     terminal,
@@ -221,7 +221,7 @@ fn object(record: &Record<'_>) -> Map<String, Value> {
     put("event_time", render::time(decided.event_time).into());
     put("run_id", (!decided.run_id.is_nil()).then(|| decided.run_id.to_string()).into());
     put("channel", record.channel.into());
-    let aside = if record.kind == RecordKind::Rejected { SetAside::decode(record.payload) } else { None };
+    let aside = if record.kind == RecordKind::Rejected { RejectedMessage::decode(record.payload) } else { None };
     if let Some((aside, _)) = &aside {
         put("reason", aside.rejection.reason.as_str().into());
         put("detail", aside.rejection.detail.as_str().into());

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    redis::{self, Found, Resource, STATUS_VALUE},
+    redis::{self, Resource, STATUS_VALUE, ValueLookup},
     spool::{self, Report},
 };
 
@@ -120,7 +120,7 @@ async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(St
             .await
             .map_err(|error| failed(&settings.redis, "failed to read a status", Resource::Key(&key), error))?;
         // A key that expired between the scan and now, or whose value no daemon has written, is no daemon.
-        if let Found::Usable(text) = text
+        if let ValueLookup::Usable(text) = text
             && let Ok(status) = serde_json::from_str::<Value>(&text)
         {
             found.push((instance, status));

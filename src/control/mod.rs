@@ -18,7 +18,7 @@ pub use self::{
     stage::Stage,
 };
 pub use crate::wire::{Command, ReceivedCommand};
-use crate::{frame::Arrival, latest::Board, lifecycle::Hold, redis::Link, units};
+use crate::{frame::IntakeItem, latest::Board, lifecycle::Hold, redis::Link, units};
 
 /// Which commands to obey.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -77,7 +77,7 @@ pub struct Levers {
     /// The latest keys.
     pub board: Arc<Board>,
     /// Where receipts and `CloseRuns` go.
-    pub to_intake: mpsc::Sender<Arrival>,
+    pub to_intake: mpsc::Sender<IntakeItem>,
     /// For answers.
     pub link: Link,
     /// The same answers for whoever listens within the process; nobody has to.

@@ -34,7 +34,7 @@ impl PauseFile {
     pub(super) fn load(&self) -> Option<Pause> {
         let disk = Disk::default();
         disk.remove_leftovers(&self.0);
-        serde_json::from_slice(&disk.whole(&self.0).ok()?).ok()
+        serde_json::from_slice(&disk.read_all(&self.0).ok()?).ok()
     }
 
     /// Keeps the pause, or its end.

@@ -19,7 +19,7 @@ use super::{
     receipt::{finished_row, receipt_json},
 };
 use crate::{
-    frame::{Arrival, Outcome, Receipt, SOURCE_SELF},
+    frame::{IntakeItem, Outcome, Receipt, SOURCE_SELF},
     lifecycle::{Hold, Signal},
     logging::{Chain, Untrusted},
     metrics::{Label, Metrics},
@@ -49,7 +49,7 @@ pub struct Stage {
     file: PauseFile,
     pause: Option<Pause>,
     slow: JoinSet<Finished>,
-    records: VecDeque<Arrival>,
+    records: VecDeque<IntakeItem>,
 }
 
 /// A command with its outcome.
@@ -221,7 +221,7 @@ impl Stage {
     }
 
     fn reset(&mut self, job: ReceivedCommand, started: Instant) {
-        self.record(Arrival::CloseRuns);
+        self.record(IntakeItem::CloseRuns);
         let (board, link) = (Arc::clone(&self.levers.board), self.levers.link.clone());
         self.slow.spawn(async move {
             let detail = match board.clear(&link).await {
@@ -282,7 +282,7 @@ impl Stage {
             took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
         self.metrics.control_commands.get_or_create(&Label::of(outcome.as_str())).inc();
-        self.record(Arrival::Receipt(finished_row(&job, &receipt)));
+        self.record(IntakeItem::Receipt(finished_row(&job, &receipt)));
         // What is for somebody else is theirs to answer.
         if elsewhere {
             return;
@@ -294,7 +294,7 @@ impl Stage {
         }
     }
 
-    fn record(&mut self, arrival: Arrival) {
+    fn record(&mut self, arrival: IntakeItem) {
         if self.records.len() < RECORDS_MAX {
             self.records.push_back(arrival);
         } else {

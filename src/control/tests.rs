@@ -12,7 +12,7 @@ struct Rig {
     stored: watch::Sender<u64>,
     end: Arc<AtomicU64>,
     fill: Arc<AtomicU64>,
-    arrivals: mpsc::Receiver<Arrival>,
+    arrivals: mpsc::Receiver<IntakeItem>,
     dir: tempfile::TempDir,
     tasks: tokio::task::JoinSet<()>,
 }
@@ -85,8 +85,8 @@ impl Rig {
     async fn row(&mut self) -> ControlRow {
         loop {
             match timeout(Duration::from_secs(20), self.arrivals.recv()).await.unwrap().unwrap() {
-                Arrival::Receipt(row) => return row,
-                Arrival::CloseRuns => {}
+                IntakeItem::Receipt(row) => return row,
+                IntakeItem::CloseRuns => {}
                 other => panic!("{other:?}"),
             }
         }

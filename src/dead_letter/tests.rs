@@ -10,22 +10,22 @@ use crate::{
     metrics::{Label, Metrics},
 };
 
-fn letter(offset: u64, raw: &[u8]) -> DeadLetter<'_> {
+fn letter(offset: u64, raw: &[u8]) -> NewDeadLetter<'_> {
     let rejection = Rejection { reason: Reason::MalformedJson, detail: format!("at {offset}") };
-    let (aside, payload) = SetAside::new(rejection, raw);
+    let (rejected, payload) = RejectedMessage::new(rejection, raw);
     let spool_id = Uuid::from_u128(3);
     let decided =
         Resolved { run_id: Uuid::nil(), event_time: 17, received_at: 17, has_event_time: false, opened_run: false };
     let kind = RecordKind::Rejected;
-    DeadLetter { aside, channel: "cascor:training", decided, kind, spool_id, offset, row: 0, payload }
+    NewDeadLetter { rejected, channel: "cascor:training", decided, kind, spool_id, offset, row: 0, payload }
 }
 
-fn open(config: &Config) -> (DeadLetters, Arc<Metrics>) {
+fn open(config: &Config) -> (DeadLetterLog, Arc<Metrics>) {
     let metrics = Metrics::new();
-    (DeadLetters::open(config, Arc::clone(&metrics)).unwrap(), metrics)
+    (DeadLetterLog::open(config, Arc::clone(&metrics)).unwrap(), metrics)
 }
 
-fn place() -> (tempfile::TempDir, Config) {
+fn temp_config() -> (tempfile::TempDir, Config) {
     let dir = tempfile::tempdir().unwrap();
     let config = Config { dir: dir.path().join("deadletter"), ..Config::default() };
     (dir, config)
@@ -33,15 +33,15 @@ fn place() -> (tempfile::TempDir, Config) {
 
 #[test]
 fn a_letter_is_listed_and_shown_with_its_bytes() {
-    let (_dir, config) = place();
+    let (_dir, config) = temp_config();
     assert_eq!(list(&config.dir, &Filter::default()).unwrap(), []);
-    let (letters, _) = open(&config);
-    letters.put_all(&[letter(5, b"{broken"), letter(6, b"worse")]).unwrap();
+    let (log, _) = open(&config);
+    log.put_all(&[letter(5, b"{broken"), letter(6, b"worse")]).unwrap();
     let found = list(&config.dir, &Filter::default()).unwrap();
     assert_eq!(found.iter().map(|info| (info.id, info.offset)).collect::<Vec<_>>(), [(0, 5), (1, 6)]);
-    let (info, bytes) = show(&config.dir, 1).unwrap().unwrap();
+    let (info, bytes) = get(&config.dir, 1).unwrap().unwrap();
     assert_eq!((info.detail.as_str(), info.length, bytes.as_slice()), ("at 6", 5, &b"worse"[..]));
-    assert!(show(&config.dir, 2).unwrap().is_none());
+    assert!(get(&config.dir, 2).unwrap().is_none());
     let none = Filter { reason: Some(Reason::TooLarge), ..Filter::default() };
     assert_eq!(list(&config.dir, &none).unwrap(), []);
     let newest = Filter { limit: Some(1), ..Filter::default() };
@@ -50,30 +50,30 @@ fn a_letter_is_listed_and_shown_with_its_bytes() {
 
 #[test]
 fn a_replay_adds_nothing_also_after_a_restart() {
-    let (_dir, config) = place();
+    let (_dir, config) = temp_config();
     for round in 0..3 {
-        let (letters, metrics) = open(&config);
-        letters.put_all(&[letter(5, b"a"), letter(5, b"a")]).unwrap();
-        letters.put(&letter(6, b"b")).unwrap();
+        let (log, metrics) = open(&config);
+        log.put_all(&[letter(5, b"a"), letter(5, b"a")]).unwrap();
+        log.put(&letter(6, b"b")).unwrap();
         let count = metrics.dead_letters.get_or_create(&Label::of("malformed_json")).get();
         assert_eq!(count, if round == 0 { 2 } else { 0 });
         assert_eq!(list(&config.dir, &Filter::default()).unwrap().len(), 2);
     }
-    let (letters, _) = open(&config);
-    letters.put(&letter(6, b"another message at that offset")).unwrap();
-    letters.put(&DeadLetter { row: 1, ..letter(6, b"b") }).unwrap();
+    let (log, _) = open(&config);
+    log.put(&letter(6, b"another message at that offset")).unwrap();
+    log.put(&NewDeadLetter { row: 1, ..letter(6, b"b") }).unwrap();
     assert_eq!(list(&config.dir, &Filter::default()).unwrap().last().unwrap().id, 3);
 }
 
 #[test]
 fn the_oldest_make_room_and_are_counted() {
-    let (_dir, mut config) = place();
+    let (_dir, mut config) = temp_config();
     config.capacity = ByteSize::kib(64);
-    let (letters, metrics) = open(&config);
+    let (log, metrics) = open(&config);
     let raw = vec![b'x'; 1_000];
     for offset in 0..200 {
-        letters.put(&letter(offset, &raw)).unwrap();
-        assert!(letters.bytes() <= config.capacity.0);
+        log.put(&letter(offset, &raw)).unwrap();
+        assert!(log.bytes() <= config.capacity.0);
     }
     let found = list(&config.dir, &Filter::default()).unwrap();
     let dropped = metrics.dead_letters_dropped.get();
@@ -83,137 +83,137 @@ fn the_oldest_make_room_and_are_counted() {
 
 #[test]
 fn a_torn_letter_costs_only_itself() {
-    let (_dir, config) = place();
+    let (_dir, config) = temp_config();
     open(&config).0.put_all(&[letter(1, b"one"), letter(2, b"two")]).unwrap();
     let path = segment::list(&crate::spool::disk::Disk::default(), &config.dir).unwrap().remove(0).path;
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-    let (letters, _) = open(&config);
-    letters.put_all(&[letter(1, b"one"), letter(2, b"two")]).unwrap();
+    let (log, _) = open(&config);
+    log.put_all(&[letter(1, b"one"), letter(2, b"two")]).unwrap();
     let offsets: Vec<_> = list(&config.dir, &Filter::default()).unwrap().iter().map(|info| info.offset).collect();
     assert_eq!(offsets, [1, 2]);
 }
 
 #[test]
 fn a_second_process_is_refused() {
-    let (_dir, config) = place();
-    let (_letters, metrics) = open(&config);
-    assert!(matches!(DeadLetters::open(&config, metrics), Err(DeadLetterError::Locked { .. })));
+    let (_dir, config) = temp_config();
+    let (_log, metrics) = open(&config);
+    assert!(matches!(DeadLetterLog::open(&config, metrics), Err(DeadLetterError::Locked { .. })));
 }
 
 #[test]
 fn after_an_error_nothing_is_kept_and_the_next_try_works() {
     use std::sync::atomic::Ordering;
-    let (_dir, config) = place();
+    let (_dir, config) = temp_config();
     let disk = crate::spool::disk::Disk::default();
-    let letters = DeadLetters::open_on(&config, Metrics::new(), disk.clone()).unwrap();
+    let log = DeadLetterLog::open_on(&config, Metrics::new(), disk.clone()).unwrap();
     disk.faults.full.store(true, Ordering::SeqCst);
-    assert!(matches!(letters.put(&letter(1, b"one")), Err(DeadLetterError::Write(_))));
+    assert!(matches!(log.put(&letter(1, b"one")), Err(DeadLetterError::Write(_))));
     disk.faults.full.store(false, Ordering::SeqCst);
-    letters.put(&letter(1, b"one")).unwrap();
+    log.put(&letter(1, b"one")).unwrap();
     assert_eq!(list(&config.dir, &Filter::default()).unwrap().len(), 1);
 }
 
 #[test]
 fn a_letter_that_may_be_in_memory_only_is_written_again() {
     use std::sync::atomic::Ordering;
-    let (_dir, config) = place();
+    let (_dir, config) = temp_config();
     open(&config).0.put(&letter(1, b"one")).unwrap();
     let disk = crate::spool::disk::Disk::default();
     disk.faults.syncs.store(1, Ordering::SeqCst);
-    let letters = DeadLetters::open_on(&config, Metrics::new(), disk.clone()).unwrap();
+    let log = DeadLetterLog::open_on(&config, Metrics::new(), disk.clone()).unwrap();
     assert_eq!(disk.faults.syncs.load(Ordering::SeqCst), 0, "it tries, before it believes what it reads");
-    letters.put(&letter(1, b"one")).unwrap();
+    log.put(&letter(1, b"one")).unwrap();
     assert_eq!(list(&config.dir, &Filter::default()).unwrap().len(), 2);
 }
 
 #[test]
 fn dropped_letters_are_gone_for_everybody_and_ids_go_on() {
-    let (_dir, mut config) = place();
+    let (_dir, mut config) = temp_config();
     config.capacity = ByteSize::kib(64);
-    let (letters, _) = open(&config);
+    let (log, _) = open(&config);
     let raw = vec![b'x'; 1_000];
     for offset in 0..40 {
-        letters.put(&letter(offset, &raw)).unwrap();
+        log.put(&letter(offset, &raw)).unwrap();
     }
-    assert_eq!(letters.kept().letters, 40);
-    let bytes = letters.kept().bytes;
+    assert_eq!(log.usage().entries, 40);
+    let bytes = log.usage().bytes;
     // While it is open here: as beside a running daemon.
-    marks::mark(&config.dir, (0..30).chain([35]), []).unwrap();
+    dropped::update(&config.dir, (0..30).chain([35]), []).unwrap();
     let left: Vec<_> = list(&config.dir, &Filter::default()).unwrap().iter().map(|info| info.id).collect();
     assert_eq!(left, (30..35).chain(36..40).collect::<Vec<_>>());
-    assert_eq!(letters.kept().letters, 9);
-    assert!(letters.kept().bytes < bytes, "segments without letters are gone");
-    assert!(show(&config.dir, 35).unwrap().is_none());
-    letters.put(&letter(40, &raw)).unwrap();
-    assert_eq!(letters.kept().letters, 10);
-    drop(letters);
-    let (letters, _) = open(&config);
-    assert_eq!(letters.kept().letters, 10, "the same after a restart");
-    marks::mark(&config.dir, 0..41, []).unwrap();
-    letters.put(&letter(41, &raw)).unwrap();
+    assert_eq!(log.usage().entries, 9);
+    assert!(log.usage().bytes < bytes, "segments without letters are gone");
+    assert!(get(&config.dir, 35).unwrap().is_none());
+    log.put(&letter(40, &raw)).unwrap();
+    assert_eq!(log.usage().entries, 10);
+    drop(log);
+    let (log, _) = open(&config);
+    assert_eq!(log.usage().entries, 10, "the same after a restart");
+    dropped::update(&config.dir, 0..41, []).unwrap();
+    log.put(&letter(41, &raw)).unwrap();
     assert_eq!(list(&config.dir, &Filter::default()).unwrap()[0].id, 41, "no id is used twice");
-    assert_eq!(letters.kept().letters, 1);
+    assert_eq!(log.usage().entries, 1);
 }
 
 #[test]
 fn no_id_is_used_twice_also_when_the_segments_were_lost() {
-    let (_dir, config) = place();
-    let (letters, _) = open(&config);
-    letters.put_all(&[letter(1, b"a"), letter(2, b"b"), letter(3, b"c"), letter(4, b"d")]).unwrap();
-    drop(letters);
+    let (_dir, config) = temp_config();
+    let (log, _) = open(&config);
+    log.put_all(&[letter(1, b"a"), letter(2, b"b"), letter(3, b"c"), letter(4, b"d")]).unwrap();
+    drop(log);
     let still = Rejection { reason: Reason::InvalidField, detail: "still".into() };
-    marks::mark(&config.dir, [0, 1], [(3, still)]).unwrap();
+    dropped::update(&config.dir, [0, 1], [(3, still)]).unwrap();
     for meta in segment::list(&crate::spool::disk::Disk::default(), &config.dir).unwrap() {
         fs::remove_file(meta.path).unwrap();
     }
-    let (letters, _) = open(&config);
-    letters.put(&letter(5, b"e")).unwrap();
+    let (log, _) = open(&config);
+    log.put(&letter(5, b"e")).unwrap();
     let found = list(&config.dir, &Filter::default()).unwrap();
     assert_eq!(found.iter().map(|info| (info.id, info.reason)).collect::<Vec<_>>(), [(4, Reason::MalformedJson)]);
-    assert_eq!(letters.kept().letters, 1);
+    assert_eq!(log.usage().entries, 1);
 }
 
 #[test]
 fn what_a_person_has_dropped_is_not_dropped_again_to_make_room() {
-    let (_dir, mut config) = place();
+    let (_dir, mut config) = temp_config();
     config.capacity = ByteSize::kib(64);
-    let (letters, metrics) = open(&config);
+    let (log, metrics) = open(&config);
     let raw = vec![b'x'; 1_000];
     for offset in 0..40 {
-        letters.put(&letter(offset, &raw)).unwrap();
+        log.put(&letter(offset, &raw)).unwrap();
     }
     // All but one of each segment, so that every segment stays.
     let segments = segment::list(&crate::spool::disk::Disk::default(), &config.dir).unwrap();
     let left: Vec<_> = segments.iter().map(|meta| meta.first).collect();
-    marks::mark(&config.dir, (0..40).filter(|id| !left.contains(id)), []).unwrap();
+    dropped::update(&config.dir, (0..40).filter(|id| !left.contains(id)), []).unwrap();
     for offset in 40..140 {
-        letters.put(&letter(offset, &raw)).unwrap();
+        log.put(&letter(offset, &raw)).unwrap();
     }
     let found = list(&config.dir, &Filter::default()).unwrap().len() as u64;
     assert_eq!(metrics.dead_letters_dropped.get() + found, 100 + left.len() as u64);
     // And one whose segment has gone since the marks were read.
     let oldest = segment::list(&crate::spool::disk::Disk::default(), &config.dir).unwrap().remove(0);
-    let before = letters.kept().bytes;
+    let before = log.usage().bytes;
     fs::remove_file(&oldest.path).unwrap();
-    assert_eq!(letters.kept().bytes, before - oldest.bytes);
+    assert_eq!(log.usage().bytes, before - oldest.bytes);
 }
 
 #[test]
 fn letters_are_browsed_a_segment_at_a_time_with_their_newest_reason() {
-    let (_dir, mut config) = place();
+    let (_dir, mut config) = temp_config();
     config.capacity = ByteSize::kib(64);
-    let (letters, _) = open(&config);
+    let (log, _) = open(&config);
     let raw = vec![b'x'; 1_000];
     for offset in 0..40 {
-        letters.put(&letter(offset, &raw)).unwrap();
+        log.put(&letter(offset, &raw)).unwrap();
     }
     let again = Rejection { reason: Reason::InvalidField, detail: "still".into() };
-    marks::mark(&config.dir, [1], [(2, again)]).unwrap();
-    let mut browser = Browser::open(&config.dir, Filter::default()).unwrap();
+    dropped::update(&config.dir, [1], [(2, again)]).unwrap();
+    let mut reader = Reader::open(&config.dir, Filter::default()).unwrap();
     let (mut ids, mut rounds) = (Vec::new(), 0);
     loop {
-        let some = browser.next_letters().unwrap();
+        let some = reader.next_entries().unwrap();
         if some.is_empty() {
             break;
         }
@@ -231,7 +231,7 @@ fn letters_are_browsed_a_segment_at_a_time_with_their_newest_reason() {
 fn what_lies_in_the_way_of_the_lock_or_the_marks_stops_nothing() {
     for name in ["lock", "marks.json"] {
         for pipe in [false, true] {
-            let (_dir, config) = place();
+            let (_dir, config) = temp_config();
             open(&config).0.put(&letter(1, b"one")).unwrap();
             let path = config.dir.join(name);
             let _ = fs::remove_file(&path);

@@ -10,12 +10,12 @@ use crate::{
 };
 
 /// Rows read at once.
-const PAGE: usize = 1_000;
+const PAGE_ROWS: usize = 1_000;
 /// A gap is found by its beginning: one that began longer before the time asked for is not looked for.
 const LOOK_BACK: Micros = 7 * DAY;
 const DAY: Micros = 86_400 * 1_000_000;
 /// How far ahead a clock that was wrong may have dated a gap.
-const AHEAD: Micros = 3_660 * DAY;
+const CLOCK_AHEAD_MAX: Micros = 3_660 * DAY;
 
 /// Which gaps.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +41,7 @@ pub struct Span {
 }
 
 impl Span {
-    fn takes(&self, gap: &GapRow) -> bool {
+    fn matches(&self, gap: &GapRow) -> bool {
         let touches =
             self.from.is_none_or(|from| gap.ended_at >= from) && self.to.is_none_or(|to| gap.started_at <= to);
         gap.run_id.map_or(touches, |run| run == self.run_id)
@@ -59,12 +59,12 @@ impl Filter {
         Self { run: Some(Span { run_id: run.run_id, from: run.start_time, to: run.end_time }), ..Self::default() }
     }
 
-    fn takes(&self, gap: &GapRow) -> bool {
+    fn matches(&self, gap: &GapRow) -> bool {
         self.reason.is_none_or(|reason| reason.as_str() == gap.reason)
             && self.instance.as_ref().is_none_or(|instance| *instance == gap.instance)
             && self.since.is_none_or(|since| gap.ended_at >= since)
             && self.until.is_none_or(|until| gap.started_at <= until)
-            && self.run.is_none_or(|run| run.takes(gap))
+            && self.run.is_none_or(|run| run.matches(gap))
     }
 }
 
@@ -75,8 +75,8 @@ impl Filter {
 pub async fn read(store: &dyn Store, filter: &Filter, limit: usize) -> Result<Vec<GapRow>, StoreError> {
     let since = filter.since.max(filter.run.and_then(|run| run.from));
     let start = since.map_or(0, |since| since.saturating_sub(LOOK_BACK).max(0));
-    let end = filter.until.unwrap_or_else(|| units::now() + AHEAD);
-    let mut query = DaysQuery { start, end, limit: PAGE };
+    let end = filter.until.unwrap_or_else(|| units::now() + CLOCK_AHEAD_MAX);
+    let mut query = DaysQuery { start, end, limit: PAGE_ROWS };
     let (mut found, mut seen): (Vec<GapRow>, Vec<Uuid>) = (Vec::new(), Vec::new());
     while found.len() < limit {
         let page = store.gaps(&query).await?;
@@ -85,7 +85,7 @@ pub async fn read(store: &dyn Store, filter: &Filter, limit: usize) -> Result<Ve
         // Pages overlap in the moment where one ends and the next begins.
         let new: Vec<_> = page.into_iter().filter(|gap| !seen.contains(&gap.gap_id)).collect();
         let Some(last) = last.filter(|_| full) else {
-            found.extend(new.into_iter().filter(|gap| filter.takes(gap)));
+            found.extend(new.into_iter().filter(|gap| filter.matches(gap)));
             break;
         };
         if last == query.end && new.is_empty() {
@@ -95,7 +95,7 @@ pub async fn read(store: &dyn Store, filter: &Filter, limit: usize) -> Result<Ve
         seen = new.iter().filter(|gap| gap.started_at == last).map(|gap| gap.gap_id).chain(seen).collect();
         seen.truncate(2 * query.limit);
         query.end = last;
-        found.extend(new.into_iter().filter(|gap| filter.takes(gap)));
+        found.extend(new.into_iter().filter(|gap| filter.matches(gap)));
     }
     found.truncate(limit);
     Ok(found)

@@ -1,6 +1,6 @@
 //! What the tables lack of one run, told by the `seq` of the rows that are there.
 //!
-//! Rows are read page by page, and only the ranges of `seq` that were met are kept: one for each hole, [`SPANS_MAX`] at most. A
+//! Rows are read page by page, and only the ranges of `seq` that were met are kept: one for each gap, [`SPANS_MAX`] at most. A
 //! range that is missing may have been lost, may have expired, or may be a message that makes no row in a run's tables (a
 //! dataset). What precedes the first and what follows the last stored `seq` is not known here.
 
@@ -18,9 +18,9 @@ use crate::{
 /// Ranges kept at once. Beyond, only the lowest are looked at, and the answer says that it is not exact.
 const SPANS_MAX: usize = 65_536;
 /// Rows read at once: of metrics only the key and `seq`, of events and topologies everything.
-const PAGE: usize = 2_000;
-const PAGE_EVENTS: usize = 64;
-const PAGE_TOPOLOGY: usize = 4;
+const METRICS_PAGE_ROWS: usize = 2_000;
+const EVENT_PAGE_ROWS: usize = 64;
+const TOPOLOGY_PAGE_ROWS: usize = 4;
 
 /// What is stored, and what is missing in between.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,15 +31,15 @@ pub struct Missing {
     pub stored: u64,
     /// How many are not, in between.
     pub lost: u64,
-    /// Whether that is all. When there are more holes than are followed, only those up to the end of `range` are told.
+    /// Whether that is all. When there are more gaps than are followed, only those up to the end of `range` are told.
     pub exact: bool,
     /// The missing ranges, lowest first.
-    pub holes: Vec<Hole>,
+    pub gaps: Vec<SeqGap>,
 }
 
 /// `seq` that no row has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hole {
+pub struct SeqGap {
     /// First missing.
     pub first: i64,
     /// Last missing.
@@ -56,31 +56,31 @@ pub struct Hole {
 /// When the store does not answer.
 pub async fn missing(store: &dyn Store, run_id: Uuid) -> Result<Missing, StoreError> {
     let mut spans = Spans::default();
-    let mut query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, PAGE) };
+    let mut query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, METRICS_PAGE_ROWS) };
     loop {
         let rows = store.seqs(&query).await?;
         let more = rows.len() == query.limit;
-        spans.take(rows, &mut query);
+        spans.insert_page(rows, &mut query);
         if !more {
             break;
         }
     }
-    query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, PAGE_EVENTS) };
+    query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, EVENT_PAGE_ROWS) };
     loop {
         let rows = store.events(&query).await?;
         let more = query.is_filled(&rows);
         let rows = rows.into_iter().map(|row| (row.key, seq_in(&row.payload_json)));
-        spans.take(rows, &mut query);
+        spans.insert_page(rows, &mut query);
         if !more {
             break;
         }
     }
-    query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, PAGE_TOPOLOGY) };
+    query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, TOPOLOGY_PAGE_ROWS) };
     loop {
         let rows = store.topology(&query).await?;
         let more = query.is_filled(&rows);
         let rows = rows.into_iter().map(|row| (row.key, seq_in(&row.topology_json)));
-        spans.take(rows, &mut query);
+        spans.insert_page(rows, &mut query);
         if !more {
             break;
         }
@@ -93,12 +93,12 @@ fn seq_in(json: &str) -> Option<i64> {
     wire::seq(json.as_bytes())
 }
 
-/// Ranges of `seq` without holes, by their first.
+/// Ranges of `seq` without gaps, by their first.
 #[derive(Default)]
 struct Spans {
     spans: BTreeMap<i64, Span>,
     /// From here on nothing is followed any more.
-    cut: Option<i64>,
+    truncated_at: Option<i64>,
 }
 
 #[derive(Clone, Copy)]
@@ -110,7 +110,7 @@ struct Span {
 
 impl Spans {
     /// Takes in a page and moves the query behind it.
-    fn take(&mut self, rows: impl IntoIterator<Item = (EventKey, Option<i64>)>, query: &mut RangeQuery) {
+    fn insert_page(&mut self, rows: impl IntoIterator<Item = (EventKey, Option<i64>)>, query: &mut RangeQuery) {
         for (key, seq) in rows {
             query.after = Some(key.cursor());
             if let Some(seq) = seq {
@@ -120,7 +120,7 @@ impl Spans {
     }
 
     fn insert(&mut self, seq: i64, at: Micros) {
-        if self.cut.is_some_and(|cut| seq >= cut) {
+        if self.truncated_at.is_some_and(|cut| seq >= cut) {
             return;
         }
         let before = self.spans.range(..=seq).next_back().map(|(first, span)| (*first, *span));
@@ -139,7 +139,7 @@ impl Spans {
         }
         self.spans.insert(first, new);
         if self.spans.len() > SPANS_MAX {
-            self.cut = self.spans.pop_last().map(|(first, _)| first);
+            self.truncated_at = self.spans.pop_last().map(|(first, _)| first);
         }
     }
 
@@ -147,17 +147,17 @@ impl Spans {
         let range = self.spans.first_key_value().zip(self.spans.last_key_value());
         let range = range.map(|((first, _), (_, span))| (*first, span.last));
         let stored = self.spans.iter().map(|(first, span)| span.last.abs_diff(*first) + 1).sum();
-        let holes: Vec<_> = (self.spans.values())
+        let gaps: Vec<_> = (self.spans.values())
             .zip(self.spans.iter().skip(1))
-            .map(|(one, (next, other))| Hole {
+            .map(|(one, (next, other))| SeqGap {
                 first: one.last + 1,
                 last: next - 1,
                 after: one.last_at,
                 before: other.first_at,
             })
             .collect();
-        let lost = holes.iter().map(|hole| hole.last.abs_diff(hole.first) + 1).sum();
-        Missing { range, stored, lost, exact: self.cut.is_none(), holes }
+        let lost = gaps.iter().map(|gap| gap.last.abs_diff(gap.first) + 1).sum();
+        Missing { range, stored, lost, exact: self.truncated_at.is_none(), gaps }
     }
 }
 
@@ -172,30 +172,30 @@ mod tests {
     }
 
     #[test]
-    fn holes_are_told_with_their_bounds_in_whatever_order_rows_come() {
+    fn gaps_are_told_with_their_bounds_in_whatever_order_rows_come() {
         let expected = Missing {
             range: Some((3, 12)),
             stored: 6,
             lost: 4,
             exact: true,
-            holes: vec![
-                Hole { first: 5, last: 7, after: 40, before: 80 },
-                Hole { first: 10, last: 10, after: 90, before: 110 },
+            gaps: vec![
+                SeqGap { first: 5, last: 7, after: 40, before: 80 },
+                SeqGap { first: 10, last: 10, after: 90, before: 110 },
             ],
         };
         assert_eq!(of([3, 4, 8, 9, 11, 12]), expected);
         assert_eq!(of([12, 3, 9, 9, 8, 4, 11, 3]), expected);
         assert_eq!(of([]).range, None);
-        assert_eq!(of([0, 1, 2]).holes, []);
+        assert_eq!(of([0, 1, 2]).gaps, []);
         assert_eq!(of([i64::MAX, 0]).lost, i64::MAX.unsigned_abs() - 1);
     }
 
     #[test]
-    fn any_number_of_holes_takes_bounded_memory_and_the_answer_says_so() {
+    fn any_number_of_gaps_takes_bounded_memory_and_the_answer_says_so() {
         let found = of((0..200_000).map(|n| n * 2));
-        assert!(!found.exact && found.holes.len() < SPANS_MAX);
-        assert_eq!(found.lost, found.holes.len() as u64);
-        assert_eq!(found.holes[0], Hole { first: 1, last: 1, after: 0, before: 20 });
+        assert!(!found.exact && found.gaps.len() < SPANS_MAX);
+        assert_eq!(found.lost, found.gaps.len() as u64);
+        assert_eq!(found.gaps[0], SeqGap { first: 1, last: 1, after: 0, before: 20 });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    runs::{CHANNELS, Timeouts},
+    runs::{DEFAULT_CHANNELS_MAX, Timeouts},
     units,
 };
 
@@ -35,7 +35,7 @@ impl Default for Config {
             time_zone: "UTC".into(),
             run_idle_timeout: Duration::from_secs(6 * 3_600),
             run_end_grace: Duration::from_secs(5),
-            channels_max: CHANNELS,
+            channels_max: DEFAULT_CHANNELS_MAX,
         }
     }
 }

@@ -11,8 +11,8 @@
 
 mod accept;
 mod config;
-mod gather;
-mod losses;
+mod drop_counter;
+mod group;
 mod state;
 mod zone;
 
@@ -29,12 +29,12 @@ use uuid::Uuid;
 
 pub use self::{
     config::Config,
-    state::{Recovered, RunSharing},
+    state::{ReplayedRecord, RunSharing},
 };
-use self::{gather::gather, losses::Losses, state::StateFile, zone::ZoneCheck};
+use self::{drop_counter::DropCounter, group::collect_group, state::StateFile, zone::ZoneCheck};
 use crate::{
     event::Resolved,
-    frame::{Arrival, Frame, Gap, Taken, disclaimed},
+    frame::{Ack, Frame, Gap, IntakeItem, escape_reserved_name},
     gaps::SeqTracker,
     latest::Board,
     lifecycle::Readiness,
@@ -52,19 +52,19 @@ use crate::{
 const GROUP_MAX: usize = 1_024;
 
 /// Longest sleep: housekeeping (gaps, open runs, heartbeat) happens at least this often.
-const HOUSEKEEPING: Duration = Duration::from_millis(250);
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A loss that the sources know of is told within this time.
-const UNTOLD: Micros = 1_500_000;
+const WATERMARK_MARGIN: Micros = 1_500_000;
 
 /// Memory of the commands that wait to be executed; more are recorded, and not executed.
 const COMMANDS_BYTES: usize = 8 << 20;
 
 /// How long the outcomes of the last commands are waited for when stopping.
-const DRAIN: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What intake is built from.
-pub struct Parts {
+pub struct IntakeDeps {
     /// Decisions.
     pub config: Config,
     /// Limits of a message; may be replaced while running.
@@ -74,7 +74,7 @@ pub struct Parts {
     /// The log.
     pub appender: Appender,
     /// The newest values.
-    pub board: Arc<Board>,
+    pub latest: Arc<Board>,
     /// What happens now.
     pub live: Live,
     /// Where durable commands go.
@@ -90,14 +90,14 @@ pub struct Parts {
     /// Moved each round.
     pub heartbeat: Heartbeat,
     /// The moment before which the sources have received everything, or told it as a gap.
-    pub heard: Box<dyn Fn() -> Option<Micros> + Send>,
+    pub low_watermark: Box<dyn Fn() -> Option<Micros> + Send>,
     /// Gives back the bytes of a frame to the bound of the queue it came from.
-    pub release: Box<dyn Fn(&Frame) + Send>,
+    pub return_bytes: Box<dyn Fn(&Frame) + Send>,
 }
 
 /// The stage; see the module.
 pub struct Intake {
-    parts: Parts,
+    deps: IntakeDeps,
     limits: Limits,
     zone: TimeZone,
     zone_check: ZoneCheck,
@@ -106,16 +106,16 @@ pub struct Intake {
     state: StateFile,
     /// For how long this process has been subscribed; a silent run ages only then.
     subscribed: Duration,
-    ticked: Instant,
+    last_tick: Instant,
     /// What commands may take until they are executed.
     commands: MemoryLimit,
     /// Commands of the group that is not durable yet.
     pending_commands: Vec<ReceivedCommand>,
     /// When the frames of the group were received.
     pending_since: Vec<Instant>,
-    losses: Losses,
+    drop_counter: DropCounter,
     /// Who waits for the group to be durable.
-    asked: Vec<oneshot::Sender<Taken>>,
+    pending_acks: Vec<oneshot::Sender<Ack>>,
     rejected: u64,
     /// When the last frame was received.
     last_received: Option<Micros>,
@@ -125,17 +125,17 @@ pub struct Intake {
 
 impl Intake {
     /// Reads the open runs back, and what the spool knows beyond them.
-    pub fn new(mut parts: Parts, recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>))) -> Self {
-        parts.appender.keep_from(0); // until the first save
+    pub fn new(mut deps: IntakeDeps, recovered: impl FnMut(u64, &mut dyn FnMut(ReplayedRecord<'_>))) -> Self {
+        deps.appender.retain_from(0); // until the first save
         let (state, resolver, seqs) =
-            StateFile::open(&parts.state_dir, parts.appender.spool_id(), &parts.config, recovered);
+            StateFile::open(&deps.state_dir, deps.appender.spool_id(), &deps.config, recovered);
         if let Some(offset) = state.as_of() {
-            parts.appender.resume_at(offset);
+            deps.appender.skip_to(offset);
         }
-        let zone = TimeZone::get(&parts.config.time_zone).unwrap_or(TimeZone::UTC);
-        let limits = parts.limits.borrow().clone();
+        let zone = TimeZone::get(&deps.config.time_zone).unwrap_or(TimeZone::UTC);
+        let limits = deps.limits.borrow().clone();
         Self {
-            parts,
+            deps,
             limits,
             zone,
             zone_check: ZoneCheck::default(),
@@ -143,12 +143,12 @@ impl Intake {
             seqs,
             state,
             subscribed: Duration::ZERO,
-            ticked: Instant::now(),
+            last_tick: Instant::now(),
             commands: MemoryLimit::new(COMMANDS_BYTES),
             pending_commands: Vec::new(),
             pending_since: Vec::with_capacity(GROUP_MAX),
-            losses: Losses::default(),
-            asked: Vec::new(),
+            drop_counter: DropCounter::default(),
+            pending_acks: Vec::new(),
             rejected: 0,
             last_received: None,
             unsynced: false,
@@ -157,45 +157,50 @@ impl Intake {
     }
 
     /// When the previous process was last known to listen, if there was one.
-    pub fn last_alive(&self) -> Option<Micros> {
-        self.state.last_alive()
+    pub fn previous_watermark(&self) -> Option<Micros> {
+        self.state.watermark()
     }
 
     /// Runs until both queues are closed; everything taken is durable, or counted, when it returns.
-    pub fn run(mut self, handle: &Handle, mut training: mpsc::Receiver<Arrival>, mut control: mpsc::Receiver<Arrival>) {
+    pub fn run(
+        mut self,
+        handle: &Handle,
+        mut training: mpsc::Receiver<IntakeItem>,
+        mut control: mpsc::Receiver<IntakeItem>,
+    ) {
         self.note_health();
         let mut group = Vec::with_capacity(GROUP_MAX);
         let mut open = true;
         while open {
-            self.parts.heartbeat.beat();
-            open = gather(handle, &mut training, &mut control, &mut group, self.unsynced);
+            self.deps.heartbeat.beat();
+            open = collect_group(handle, &mut training, &mut control, &mut group, self.unsynced);
             self.process(&mut group);
             self.sync_when_due();
-            let alive_until = self.alive_until(training.is_empty() && control.is_empty());
-            self.housekeeping(alive_until, false);
+            let watermark = self.watermark(training.is_empty() && control.is_empty());
+            self.housekeeping(watermark, false);
         }
         self.drain(handle, control, &mut group);
     }
 
     /// When we last were not behind, for a restart: what it has not seen of us is told as a gap from here on. Too early is safe.
-    fn alive_until(&self, queues_are_empty: bool) -> Option<Micros> {
+    fn watermark(&self, queues_are_empty: bool) -> Option<Micros> {
         if !self.state.save_is_due() {
             return None;
         }
-        // Asked after the queues: a frame is in its queue before its source says that it has heard it. So an empty queue
+        // Asked after the queues: a frame is in its queue before its source says that it has received it. So an empty queue
         // found before may be a little out of date, which the margin covers.
-        let heard = (self.parts.heard)()?;
+        let received = (self.deps.low_watermark)()?;
         // While the first frames still wait, what the last process has told stays true.
-        let until = if queues_are_empty { heard } else { heard.min(self.last_received?) };
-        Some(until - UNTOLD)
+        let until = if queues_are_empty { received } else { received.min(self.last_received?) };
+        Some(until - WATERMARK_MARGIN)
     }
 
     /// The sources have ended: the last commands are executed, their outcomes logged, everything synced.
-    fn drain(mut self, handle: &Handle, mut control: mpsc::Receiver<Arrival>, group: &mut Vec<Arrival>) {
+    fn drain(mut self, handle: &Handle, mut control: mpsc::Receiver<IntakeItem>, group: &mut Vec<IntakeItem>) {
         self.sync();
         let (closed, _) = mpsc::channel(1);
-        self.parts.commands = closed; // the control stage ends when it has answered what it has
-        let deadline = Instant::now() + DRAIN;
+        self.deps.commands = closed; // the control stage ends when it has answered what it has
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
         while handle
             .block_on(async { tokio::time::timeout_at(deadline, control.recv_many(group, GROUP_MAX)).await })
             .is_ok_and(|count| count > 0)
@@ -203,43 +208,43 @@ impl Intake {
             self.process(group);
             self.sync();
         }
-        self.housekeeping((self.parts.heard)(), true);
+        self.housekeeping((self.deps.low_watermark)(), true);
         self.sync();
         info!("intake has drained");
     }
 
-    fn process(&mut self, group: &mut Vec<Arrival>) {
-        if self.parts.limits.has_changed().unwrap_or(false) {
-            self.limits = self.parts.limits.borrow_and_update().clone();
+    fn process(&mut self, group: &mut Vec<IntakeItem>) {
+        if self.deps.limits.has_changed().unwrap_or(false) {
+            self.limits = self.deps.limits.borrow_and_update().clone();
         }
-        for arrival in group.drain(..) {
-            match arrival {
-                Arrival::Frame(mut frame) => {
+        for item in group.drain(..) {
+            match item {
+                IntakeItem::Frame(mut frame) => {
                     self.last_received = Some(frame.received_at);
                     if frame.control
-                        && let Some(name) = disclaimed(&frame.channel)
+                        && let Some(name) = escape_reserved_name(&frame.channel)
                     {
                         frame.channel = name.into();
                     }
                     self.accept(&frame);
-                    (self.parts.release)(&frame);
+                    (self.deps.return_bytes)(&frame);
                 }
-                Arrival::Asked(frame, answer) => match self.accept(&frame) {
-                    Taken::Durable => self.asked.push(answer),
+                IntakeItem::FrameWithAck(frame, answer) => match self.accept(&frame) {
+                    Ack::Durable => self.pending_acks.push(answer),
                     // Whoever asked may have gone.
                     other => _ = answer.send(other),
                 },
-                Arrival::Gap(gap) => self.append_gap(gap),
-                Arrival::Receipt(row) => {
+                IntakeItem::Gap(gap) => self.append_gap(gap),
+                IntakeItem::Receipt(row) => {
                     let payload = serde_json::to_vec(&row).expect("strings and numbers always serialise");
                     if self.append_plain(RecordKind::Receipt, row.timestamp, &row.source, &payload).is_none() {
                         warn!(command = row.command, "outcome of a command is not recorded: the spool is full");
                     }
                 }
-                Arrival::CloseRuns => {
+                IntakeItem::CloseRuns => {
                     // Nobody shall adopt them again either.
                     let channels: Vec<_> = self.resolver.open_runs().map(|(channel, _)| channel.to_owned()).collect();
-                    channels.iter().for_each(|channel| self.parts.sharing.forget(channel));
+                    channels.iter().for_each(|channel| self.deps.sharing.forget(channel));
                     self.resolver.close_all();
                 }
             }
@@ -254,7 +259,7 @@ impl Intake {
     }
 
     fn append(&mut self, record: &NewRecord<'_>) -> Option<u64> {
-        let offset = self.parts.appender.append(record).ok()?;
+        let offset = self.deps.appender.append(record).ok()?;
         self.unsynced = true;
         Some(offset)
     }
@@ -262,7 +267,7 @@ impl Intake {
     /// Appends a message, or counts it.
     fn append_message(&mut self, record: &NewRecord<'_>) -> Option<u64> {
         let offset = self.append(record);
-        if offset.is_none() && self.losses.count(record.channel, record.decided.received_at) {
+        if offset.is_none() && self.drop_counter.count(record.channel, record.decided.received_at) {
             error!(channel = record.channel, "spool is full; messages are being dropped, and counted");
         }
         offset
@@ -271,13 +276,13 @@ impl Intake {
     /// Counts a gap that is found here; the sources count theirs.
     fn count_gap(&self, gap: &Gap) {
         let label = Label::of(gap.reason.as_str());
-        self.parts.metrics.gaps.get_or_create(&label).inc();
-        self.parts.metrics.gap_lost.get_or_create(&label).inc_by(gap.lost.unwrap_or(0));
+        self.deps.metrics.gaps.get_or_create(&label).inc();
+        self.deps.metrics.gap_lost.get_or_create(&label).inc_by(gap.lost.unwrap_or(0));
     }
 
     /// Logs a gap; without room for it, it waits.
     fn append_gap(&mut self, gap: Gap) {
-        self.parts.last_gap.send_replace(Some(gap.clone()));
+        self.deps.last_gap.send_replace(Some(gap.clone()));
         self.log_gap(gap);
     }
 
@@ -285,15 +290,15 @@ impl Intake {
         let payload = serde_json::to_vec(&gap).expect("strings and numbers always serialise");
         let channel = gap.channel.as_deref().unwrap_or("");
         if self.append_plain(RecordKind::Gap, gap.started_at, channel, &payload).is_none() {
-            self.losses.hold(gap);
+            self.drop_counter.defer(gap);
         }
     }
 
     fn sync_when_due(&mut self) {
-        match self.parts.appender.sync_due() {
+        match self.deps.appender.sync_due() {
             // Asleep until the group is due: what arrives meanwhile belongs to the same group.
             Some(due) if self.unsynced && due > Instant::now() => {
-                thread::sleep((due - Instant::now()).min(HOUSEKEEPING));
+                thread::sleep((due - Instant::now()).min(HOUSEKEEPING_INTERVAL));
             }
             // Due without anything new: the disk failed, and is tried again.
             Some(due) if due <= Instant::now() => self.sync(),
@@ -303,42 +308,42 @@ impl Intake {
 
     /// The group becomes durable; only then are its commands passed on.
     fn sync(&mut self) {
-        self.parts.appender.sync();
+        self.deps.appender.sync();
         self.unsynced = false;
         let now = Instant::now();
         for since in self.pending_since.drain(..) {
-            self.parts.metrics.intake_durable_seconds.observe((now - since).as_secs_f64());
+            self.deps.metrics.intake_durable_seconds.observe((now - since).as_secs_f64());
         }
         for command in self.pending_commands.drain(..) {
-            if let Err(error) = self.parts.commands.try_send(command) {
+            if let Err(error) = self.deps.commands.try_send(command) {
                 warn!(%error, "command is recorded but not executed: too many at once");
             }
         }
         self.note_health();
-        for answer in self.asked.drain(..) {
-            let _ = answer.send(if self.healthy { Taken::Durable } else { Taken::AtRisk });
+        for answer in self.pending_acks.drain(..) {
+            let _ = answer.send(if self.healthy { Ack::Durable } else { Ack::NotDurable });
         }
     }
 
     fn note_health(&mut self) {
-        let healthy = self.parts.appender.healthy();
+        let healthy = self.deps.appender.healthy();
         if healthy != self.healthy {
             self.healthy = healthy;
-            self.parts.readiness.set_spool_writable(healthy);
+            self.deps.readiness.set_spool_writable(healthy);
         }
     }
 
-    fn housekeeping(&mut self, alive_until: Option<Micros>, last: bool) {
+    fn housekeeping(&mut self, watermark: Option<Micros>, last: bool) {
         let tick = Instant::now();
-        if self.parts.readiness.is_subscribed() {
-            self.subscribed += tick - self.ticked;
+        if self.deps.readiness.is_subscribed() {
+            self.subscribed += tick - self.last_tick;
         }
-        self.ticked = tick;
+        self.last_tick = tick;
         let now = units::now();
-        if let Some(until) = alive_until {
-            self.state.alive_until(until);
+        if let Some(until) = watermark {
+            self.state.set_watermark(until);
         }
-        self.tell_losses(now, last);
+        self.emit_gaps(now, last);
         if self.rejected > 0 && self.state.save_is_due() {
             warn!(count = self.rejected, "messages were rejected; see `cascor-ingest deadletter list`");
             self.rejected = 0;
@@ -348,31 +353,31 @@ impl Intake {
             if self.unsynced {
                 self.sync();
             }
-            if !self.parts.appender.healthy() || self.losses.are_waiting() {
+            if !self.deps.appender.healthy() || self.drop_counter.has_deferred() {
                 // What is in memory only is lost with the process; a state that knew of it would hide that loss.
                 // Nor is anything kept for it: a disk that is full must not stay full for this.
-                self.parts.appender.keep_from(u64::MAX);
-                return self.state.put_off();
+                self.deps.appender.retain_from(u64::MAX);
+                return self.state.defer_save();
             }
-            let (runs, end) = (self.resolver.state(self.subscribed), self.parts.appender.end());
+            let (runs, end) = (self.resolver.state(self.subscribed), self.deps.appender.end());
             let saved = self.state.save(runs, &self.seqs, end);
-            self.parts.appender.keep_from(if saved { end } else { u64::MAX });
+            self.deps.appender.retain_from(if saved { end } else { u64::MAX });
         }
     }
 
-    /// Logs what waited for room, then the holes whose windows are over.
-    fn tell_losses(&mut self, now: Micros, last: bool) {
-        for gap in self.losses.take_waiting() {
+    /// Logs what waited for room, then the gaps whose windows are over.
+    fn emit_gaps(&mut self, now: Micros, last: bool) {
+        for gap in self.drop_counter.take_deferred() {
             self.log_gap(gap);
         }
         let mut found = self.seqs.drain(now, last);
-        found.extend(self.losses.due(now, last));
+        found.extend(self.drop_counter.due(now, last));
         for gap in found {
             self.count_gap(&gap);
             self.append_gap(gap);
         }
         if last {
-            for gap in self.losses.take_waiting() {
+            for gap in self.drop_counter.take_deferred() {
                 error!(?gap, "gap is not recorded: there is no room for it");
             }
         }

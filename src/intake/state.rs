@@ -2,7 +2,7 @@
 //!
 //! One small JSON file, replaced at most once a second. It may be behind the log, never ahead of it: `as_of` says from which
 //! offset on the log knows more, and those records are read again at the start. So the log keeps them until a newer file is on
-//! disk, stored or not: else a crash would forget open runs, and take for a hole in `seq` what was stored and removed. A missing
+//! disk, stored or not: else a crash would forget open runs, and take for a gap in `seq` what was stored and removed. A missing
 //! or damaged file costs that the log is asked for everything it still has.
 
 use std::{
@@ -22,7 +22,7 @@ use crate::{
     event::Resolved,
     gaps::SeqTracker,
     logging::Chain,
-    runs::{Facts, OpenRun, Resolver, State},
+    runs::{OpenRun, Resolver, RunHints, State},
     spool::disk::Disk,
     units::Micros,
 };
@@ -31,17 +31,17 @@ use crate::{
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A record of the log, as far as the open runs and the gaps depend on it.
-pub struct Recovered<'a> {
+pub struct ReplayedRecord<'a> {
     /// What was decided about it.
     pub decided: Resolved,
     /// Its channel.
     pub channel: &'a str,
     /// What the resolver looks at; absent for what is no event.
-    pub facts: Option<Facts<'a>>,
+    pub hints: Option<RunHints<'a>>,
     /// Its `seq`.
     pub seq: Option<i64>,
-    /// The run whose hole in `seq` it tells; only of gaps.
-    pub told: Option<Uuid>,
+    /// The run whose gap in `seq` it tells; only of gaps.
+    pub reported_gap: Option<Uuid>,
 }
 
 /// Open runs of other instances, shared through Redis. Both calls are bounded in time; neither may fail the caller.
@@ -72,11 +72,11 @@ struct Saved {
 pub(super) struct StateFile {
     path: PathBuf,
     saved_at: Option<Instant>,
-    last_alive: Option<Micros>,
+    watermark: Option<Micros>,
     spool: Uuid,
     /// Only of this log.
     as_of: Option<u64>,
-    asked: HashSet<String>,
+    fetched_channels: HashSet<String>,
     failing: bool,
     /// Channels for which it is remembered that the shared run was asked for.
     channels_max: usize,
@@ -88,12 +88,12 @@ impl StateFile {
         state_dir: &Path,
         spool: Uuid,
         config: &Config,
-        mut recovered: impl FnMut(u64, &mut dyn FnMut(Recovered<'_>)),
+        mut recovered: impl FnMut(u64, &mut dyn FnMut(ReplayedRecord<'_>)),
     ) -> (Self, Resolver, SeqTracker) {
         let path = state_dir.join("runs.json");
         let disk = Disk::default();
         disk.remove_leftovers(&path);
-        let saved: Option<Saved> = match disk.whole(&path) {
+        let saved: Option<Saved> = match disk.read_all(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .inspect_err(|error| warn!(%error, path = %path.display(), "open runs cannot be read; asking the log"))
                 .ok(),
@@ -103,7 +103,7 @@ impl StateFile {
                 None
             }
         };
-        let last_alive = saved.as_ref().and_then(|saved| saved.alive_at);
+        let watermark = saved.as_ref().and_then(|saved| saved.alive_at);
         let of = saved.as_ref().and_then(|saved| saved.spool);
         let resumable = saved.as_ref().filter(|_| of == Some(spool)).map(|saved| saved.as_of);
         // Offsets of another log say nothing here: what is newer in this one shows by its time.
@@ -115,30 +115,30 @@ impl StateFile {
         let mut resolver = Resolver::restore(config.timeouts(), runs).with_channels(config.channels_max);
         let mut newest = None;
         recovered(if other { 0 } else { as_of }, &mut |record| {
-            if other && last_alive.is_some_and(|alive| record.decided.received_at <= alive) {
+            if other && watermark.is_some_and(|alive| record.decided.received_at <= alive) {
                 return;
             }
             newest = newest.max(Some(record.decided.received_at));
-            if let Some(facts) = &record.facts {
+            if let Some(hints) = &record.hints {
                 let decided = &record.decided;
-                resolver.observe(record.channel, facts, decided.run_id, decided.opened_run, Duration::ZERO);
+                resolver.observe(record.channel, hints, decided.run_id, decided.opened_run, Duration::ZERO);
             }
             if let Some(seq) = record.seq {
                 seqs.observe(record.decided.run_id, seq, record.channel, record.decided.received_at);
             }
-            if let Some(run) = record.told {
-                seqs.told(run);
+            if let Some(run) = record.reported_gap {
+                seqs.mark_reported(run);
             }
         });
         // Records may have been made while nobody listened, by other means; without the file they are the best there is.
-        let last_alive = last_alive.or(newest);
+        let watermark = watermark.or(newest);
         let file = Self {
             path,
             saved_at: None,
-            last_alive,
+            watermark,
             spool,
             as_of: resumable,
-            asked: HashSet::new(),
+            fetched_channels: HashSet::new(),
             failing: false,
             channels_max: config.channels_max,
         };
@@ -150,19 +150,19 @@ impl StateFile {
         self.as_of
     }
 
-    pub(super) fn last_alive(&self) -> Option<Micros> {
-        self.last_alive
+    pub(super) fn watermark(&self) -> Option<Micros> {
+        self.watermark
     }
 
     /// Whether the shared run of this channel must be asked for first: once in the life of the process.
     pub(super) fn must_adopt(&mut self, channel: &str) -> bool {
-        if self.asked.contains(channel) {
+        if self.fetched_channels.contains(channel) {
             return false;
         }
-        if self.asked.len() >= self.channels_max {
-            self.asked.clear();
+        if self.fetched_channels.len() >= self.channels_max {
+            self.fetched_channels.clear();
         }
-        self.asked.insert(channel.to_owned())
+        self.fetched_channels.insert(channel.to_owned())
     }
 
     pub(super) fn save_is_due(&self) -> bool {
@@ -170,13 +170,13 @@ impl StateFile {
     }
 
     /// Nothing was saved, because the log does not hold it either; to be tried again when it is due.
-    pub(super) fn put_off(&mut self) {
+    pub(super) fn defer_save(&mut self) {
         self.saved_at = Some(Instant::now());
     }
 
     /// What was published before is durable, or told as a gap, once the group is synced. May go back, as clocks do.
-    pub(super) fn alive_until(&mut self, until: Micros) {
-        self.last_alive = Some(until);
+    pub(super) fn set_watermark(&mut self, until: Micros) {
+        self.watermark = Some(until);
     }
 
     /// Replaces the file, and waits until it is on disk. Whether it is: the log need not keep what is before `as_of`.
@@ -204,7 +204,7 @@ impl StateFile {
             runs: State,
             seqs: &'a SeqTracker,
         }
-        let bytes = serde_json::to_vec(&Saving { as_of, spool: self.spool, alive_at: self.last_alive, runs, seqs })?;
+        let bytes = serde_json::to_vec(&Saving { as_of, spool: self.spool, alive_at: self.watermark, runs, seqs })?;
         Disk::default().replace(&self.path, &bytes)
     }
 }
@@ -223,21 +223,21 @@ mod tests {
         let mut asked = None;
         let mut file = open(dir.path(), 1, &mut asked);
         assert_eq!((asked, file.as_of()), (Some(0), None));
-        file.alive_until(77);
+        file.set_watermark(77);
         assert!(file.save(
             Resolver::new(Config::default().timeouts()).state(Duration::ZERO),
             &SeqTracker::default(),
             1_000
         ));
         let again = open(dir.path(), 1, &mut asked);
-        assert_eq!((asked, again.as_of(), again.last_alive()), (Some(1_000), Some(1_000), Some(77)));
+        assert_eq!((asked, again.as_of(), again.watermark()), (Some(1_000), Some(1_000), Some(77)));
         let other = open(dir.path(), 2, &mut asked);
-        assert_eq!((asked, other.as_of(), other.last_alive()), (Some(0), None, Some(77)));
+        assert_eq!((asked, other.as_of(), other.watermark()), (Some(0), None, Some(77)));
         let path = dir.path().join("runs.json");
         let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         json.as_object_mut().unwrap().remove("spool").unwrap();
         std::fs::write(&path, json.to_string()).unwrap();
         let old = open(dir.path(), 1, &mut asked);
-        assert_eq!((asked, old.as_of(), old.last_alive()), (Some(1_000), None, Some(77)));
+        assert_eq!((asked, old.as_of(), old.watermark()), (Some(1_000), None, Some(77)));
     }
 }

@@ -7,24 +7,24 @@ use tracing::warn;
 use crate::{logging::Untrusted, units::Micros};
 
 /// Offsets of time zones are multiples of this.
-const QUARTER: Micros = 15 * 60 * 1_000_000;
+const QUARTER_HOUR: Micros = 15 * 60 * 1_000_000;
 /// How far from such a multiple a time may be: what lies between an event and its receipt.
 const TOLERANCE: Micros = 5 * 1_000_000;
 /// The farthest zone is 14 hours away; in quarters.
 const QUARTERS_MAX: i64 = 14 * 4;
 /// Messages in a row that must be off by the same.
-const STEADY: u32 = 10;
+const STEADY_MESSAGES: u32 = 10;
 /// Channels that are watched at once.
 const CHANNELS_MAX: usize = 1_024;
 
 /// What has been seen of each channel.
 #[derive(Debug, Default)]
 pub(super) struct ZoneCheck {
-    channels: HashMap<Arc<str>, Seen>,
+    channels: HashMap<Arc<str>, OffsetStreak>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
+struct OffsetStreak {
     /// The last offset, in quarters of an hour, and how often in a row it was seen.
     quarters: i64,
     count: u32,
@@ -48,19 +48,19 @@ impl ZoneCheck {
     /// The offset, when it has just been found steady.
     fn steady_offset(&mut self, channel: &Arc<str>, naive: Micros, received_at: Micros) -> Option<i64> {
         let off = naive.saturating_sub(received_at);
-        let quarters = off.saturating_add(QUARTER / 2).div_euclid(QUARTER);
+        let quarters = off.saturating_add(QUARTER_HOUR / 2).div_euclid(QUARTER_HOUR);
         if self.channels.len() >= CHANNELS_MAX && !self.channels.contains_key(channel) {
             self.channels.clear();
         }
         let seen = self.channels.entry(Arc::clone(channel)).or_default();
-        let near = off.saturating_sub(quarters.saturating_mul(QUARTER)).abs() <= TOLERANCE;
+        let near = off.saturating_sub(quarters.saturating_mul(QUARTER_HOUR)).abs() <= TOLERANCE;
         if quarters == 0 || quarters.abs() > QUARTERS_MAX || !near {
-            *seen = Seen { warned: seen.warned, ..Seen::default() };
+            *seen = OffsetStreak { warned: seen.warned, ..OffsetStreak::default() };
             return None;
         }
         seen.count = if seen.quarters == quarters { seen.count.saturating_add(1) } else { 1 };
         seen.quarters = quarters;
-        if seen.count < STEADY || std::mem::replace(&mut seen.warned, true) {
+        if seen.count < STEADY_MESSAGES || std::mem::replace(&mut seen.warned, true) {
             return None;
         }
         Some(quarters)

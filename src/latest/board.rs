@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{Config, large::LARGE_BYTES};
 use crate::{
     event::Resolved,
-    memory::{LARGE, MemoryLimit},
+    memory::{LARGE_VALUE, MemoryLimit},
     metrics::Metrics,
 };
 
@@ -209,7 +209,7 @@ impl Board {
             let slot = if subject == Subject::Metrics { &mut run.metrics } else { &mut run.topology };
             skipped += u64::from(slot.offer(&update, ttl));
         }
-        if update.payload.len() >= LARGE {
+        if update.payload.len() >= LARGE_VALUE {
             // While memory is short, no more than the newest.
             let bytes_max = if self.memory.is_exceeded() { 0 } else { LARGE_BYTES };
             skipped += state.keep_large(&update, bytes_max);

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     event::Resolved,
     lifecycle::Signal,
-    memory::{LARGE, Reserved},
+    memory::{LARGE_VALUE, Reserved},
     metrics::Metrics,
     redis::{Link, Resource, STATUS_VALUE},
 };
@@ -240,7 +240,7 @@ impl Flusher {
     /// Memory for the value that a large message becomes, once as text and once in the client's buffer; nothing where only its canonical
     /// fields are written.
     fn reserve(&self, payload: &[u8]) -> Result<Option<Reserved>, Busy> {
-        if payload.len() < LARGE {
+        if payload.len() < LARGE_VALUE {
             return Ok(None);
         }
         let memory = &self.board.memory;

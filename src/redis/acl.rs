@@ -76,7 +76,7 @@ impl Acl {
             (Some(command), _) => {
                 (format!("run {}", command.replace('|', " ").to_ascii_uppercase()), format!("+{command}"))
             }
-            (None, Resource::Key(key)) => (format!("use the key `{key}`"), format!("~{}", self.keys(key))),
+            (None, Resource::Key(key)) => (format!("use the key `{key}`"), format!("~{}", self.key_pattern(key))),
             (None, Resource::Channel(channel)) => (format!("use the channel `{channel}`"), format!("&{channel}")),
             (None, Resource::None) => ("run this command".to_owned(), "<what ACL LOG names>".to_owned()),
         };
@@ -111,12 +111,12 @@ impl Acl {
     }
 
     /// Warns again from now on: the permissions may have changed.
-    pub(super) fn forget_warnings(&self) {
+    pub(super) fn reset_warnings(&self) {
         self.warned.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The pattern of our keys, when the key is one of them: another one would be refused next.
-    fn keys(&self, key: &str) -> String {
+    fn key_pattern(&self, key: &str) -> String {
         let literal = |text: &str| -> String {
             let special = |c: char| "*?[]\\".contains(c).then_some('\\');
             text.chars().flat_map(|c| special(c).into_iter().chain([c])).collect()

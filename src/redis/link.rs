@@ -36,15 +36,15 @@ use crate::{
 };
 
 /// How long a server may take to accept a connection, and to answer each step of the greeting.
-pub(super) const CONNECT: Duration = Duration::from_secs(2);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a command may take.
-pub(crate) const COMMAND: Duration = Duration::from_secs(2);
-/// How often a connection is proven.
-pub(crate) const PING: Duration = Duration::from_secs(1);
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a connection is pinged.
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Silence after which a connection counts as lost.
-pub(crate) const SILENCE: Duration = Duration::from_secs(3);
-/// Places in the rings of the library's own events.
-const EVENTS: usize = 16;
+pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Capacity of the buffers for the library's own events.
+const EVENT_BUFFER_CAPACITY: usize = 16;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// Whether only a person can mend it: then trying ten times a second is noise in the server's log.
-    pub fn needs_a_person(&self) -> bool {
+    pub fn needs_operator(&self) -> bool {
         !matches!(self, Self::Unreachable(_) | Self::Timeout | Self::Greeting(_))
     }
 }
@@ -114,7 +114,7 @@ impl Connected {
                 }),
             }
         };
-        timeout(2 * CONNECT, greeted)
+        timeout(2 * CONNECT_TIMEOUT, greeted)
             .await
             .map_err(|_| ConnectError::Timeout)?
             .map_err(|error| classify(error, acl))?;
@@ -230,22 +230,22 @@ fn build(settings: RedisConfig, role: Role) -> Result<Client, RedisError> {
     let client = Builder::from_config(settings)
         .with_performance_config(|performance| {
             *performance = PerformanceConfig {
-                default_command_timeout: COMMAND,
-                broadcast_channel_capacity: EVENTS,
+                default_command_timeout: COMMAND_TIMEOUT,
+                broadcast_channel_capacity: EVENT_BUFFER_CAPACITY,
                 ..PerformanceConfig::default()
             };
         })
         .with_connection_config(|connection| {
             *connection = ConnectionConfig {
-                connection_timeout: CONNECT,
-                internal_command_timeout: CONNECT,
+                connection_timeout: CONNECT_TIMEOUT,
+                internal_command_timeout: CONNECT_TIMEOUT,
                 max_command_attempts: 1,
                 disable_cluster_health_check: true,
                 // The subscriber judges by its own pings: behind a large message a pong may be late, and is no silence then.
                 unresponsive: UnresponsiveConfig {
                     max_timeout: Some(match role {
                         Role::Subscriber(_) => Duration::from_secs(15),
-                        Role::Commands => SILENCE,
+                        Role::Commands => SILENCE_TIMEOUT,
                     }),
                     interval: Duration::from_millis(500),
                 },
@@ -290,7 +290,7 @@ impl Link {
         let link = Self { current, acl: acl.clone(), outages: Arc::default(), unusable: UnusableValues::default() };
         let outages = Arc::clone(&link.outages);
         (link, async move {
-            keep_up(&config, &acl, &sender, &outages, stop).await;
+            maintain_connection(&config, &acl, &sender, &outages, stop).await;
             Ok(())
         })
     }
@@ -321,7 +321,7 @@ impl Link {
     }
 }
 
-async fn keep_up(
+async fn maintain_connection(
     config: &Config,
     acl: &Acl,
     current: &watch::Sender<Option<Client>>,
@@ -330,7 +330,7 @@ async fn keep_up(
 ) {
     let note = |outage: Outages| *outages.lock().unwrap_or_else(PoisonError::into_inner) = outage;
     let mut retry = Retry::default();
-    let mut complaint = String::new();
+    let mut last_error = String::new();
     loop {
         let tried = tokio::select! {
             biased;
@@ -340,14 +340,14 @@ async fn keep_up(
         let delay = match tried {
             Ok(mut connected) => {
                 info!("connected to Redis for commands");
-                complaint.clear();
-                acl.forget_warnings();
+                last_error.clear();
+                acl.reset_warnings();
                 retry.reset();
                 note(Outages { connected_before: true, error: None });
                 current.send_replace(Some(connected.client.clone()));
                 let stopped = tokio::select! {
                     () = stop.stopped() => true,
-                    () = lost(&mut connected) => false,
+                    () = wait_until_lost(&mut connected) => false,
                 };
                 current.send_replace(None);
                 if stopped {
@@ -359,9 +359,9 @@ async fn keep_up(
             Err(error) => {
                 let text = Chain(&error).to_string();
                 outages.lock().unwrap_or_else(PoisonError::into_inner).error = Some(text.clone());
-                if text != complaint {
+                if text != last_error {
                     warn!(error = text, "no connection to Redis for commands; trying again");
-                    complaint = text;
+                    last_error = text;
                 }
                 retry.next_delay(Some(&error))
             }
@@ -380,12 +380,12 @@ pub(crate) async fn answers(client: &Client) -> bool {
 }
 
 /// Returns when the connection is gone, or silent for too long.
-async fn lost(connected: &mut Connected) {
+async fn wait_until_lost(connected: &mut Connected) {
     let client = connected.client.clone();
     let silent = async {
         let mut failures = 0;
         while failures < 2 {
-            tokio::time::sleep(PING).await;
+            tokio::time::sleep(PING_INTERVAL).await;
             failures = if answers(&client).await { 0 } else { failures + 1 };
         }
     };

@@ -22,7 +22,7 @@ pub use self::{
     retry::Retry,
     share::RunShare,
     subscribe::{SubscribeError, subscribe},
-    value::{Found, LATEST_EXTRA, SMALL_VALUE, STATUS_VALUE, Unusable, read_value, value_length, value_range},
+    value::{LATEST_EXTRA, SMALL_VALUE, STATUS_VALUE, Unusable, ValueLookup, read_value, value_length, value_range},
 };
 use crate::{
     host,

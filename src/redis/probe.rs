@@ -8,7 +8,7 @@ use tokio::{net::TcpStream, task::spawn_blocking, time::timeout};
 
 use super::{
     Config, ConnectError,
-    link::{CONNECT, parse},
+    link::{CONNECT_TIMEOUT, parse},
 };
 use crate::tls::{self, TlsError};
 
@@ -19,19 +19,19 @@ use crate::tls::{self, TlsError};
 pub async fn probe(config: &Config) -> Result<(), ConnectError> {
     let parsed = parse(&config.url).map_err(ConnectError::Address)?;
     let server = parsed.server.hosts().into_iter().next().ok_or(ConnectError::Address("it names no host"))?;
-    let stream = timeout(CONNECT, TcpStream::connect((&*server.host, server.port)));
+    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect((&*server.host, server.port)));
     let stream = stream.await.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::Unreachable)?;
     if !config.uses_tls() {
         return Ok(());
     }
     let client = tls::client_config(&config.tls).map_err(ConnectError::Tls)?;
     let (host, stream) = (server.host.to_string(), stream.into_std().map_err(ConnectError::Unreachable)?);
-    let shaken = spawn_blocking(move || shake(&host, stream, client, CONNECT)).await;
-    shaken.unwrap_or_else(|error| Err(ConnectError::Unreachable(io::Error::other(error))))
+    let handshake = spawn_blocking(move || tls_handshake(&host, stream, client, CONNECT_TIMEOUT)).await;
+    handshake.unwrap_or_else(|error| Err(ConnectError::Unreachable(io::Error::other(error))))
 }
 
 /// Shakes hands, and leaves.
-fn shake(
+fn tls_handshake(
     host: &str,
     mut stream: net::TcpStream,
     client: Arc<ClientConfig>,

@@ -15,7 +15,7 @@ impl Retry {
         let tries = self.0;
         self.0 = tries.saturating_add(1);
         match (tries, error) {
-            (_, Some(error)) if error.needs_a_person() => Duration::from_secs(1),
+            (_, Some(error)) if error.needs_operator() => Duration::from_secs(1),
             (0, _) => Duration::ZERO,
             (tries, _) => Duration::from_millis((1u64 << (tries - 1).min(10)).min(100)),
         }

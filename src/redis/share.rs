@@ -9,9 +9,9 @@ use tracing::debug;
 use super::{Link, Resource, SMALL_VALUE};
 
 /// How long the first message without an id may wait for another instance's word.
-const FETCH: Duration = Duration::from_millis(250);
+const FETCH_TIMEOUT: Duration = Duration::from_millis(250);
 /// A shared run is forgotten after this long without news of it.
-const KEPT_SECONDS: i64 = 7 * 86_400;
+const EXPIRE_SECONDS: i64 = 7 * 86_400;
 
 /// Reads and writes the shared runs. A Redis that is away or slow is the same as one that knows nothing.
 #[derive(Clone, Debug)]
@@ -35,13 +35,13 @@ impl RunShare {
             let read = link.read(&client, &key, SMALL_VALUE).await;
             read.inspect_err(|error| link.acl().warn(error, Resource::Key(&key))).ok().flatten()
         };
-        timeout(FETCH, read).await.ok().flatten()
+        timeout(FETCH_TIMEOUT, read).await.ok().flatten()
     }
 
     /// Shares what is known about a channel. Failing is harmless: the next change shares it again.
     pub async fn publish(&self, channel: &str, json: String) {
         let Some(client) = self.link.client() else { return };
-        let expire = Some(Expiration::EX(KEPT_SECONDS));
+        let expire = Some(Expiration::EX(EXPIRE_SECONDS));
         let key = format!("{}{channel}", self.prefix);
         if let Err(error) = client.set::<(), _, _>(&key, json, expire, None, false).await {
             self.link.acl().warn(&error, Resource::Key(&key));

@@ -1,4 +1,4 @@
-//! Subscriptions that are proven.
+//! Subscriptions that are confirmed.
 //!
 //! SUBSCRIBE is answered by a push that the client library drops, or by an error that it hands to the next command in flight, or
 //! drops when there is none. So each one is followed by CLIENT INFO on the same connection: one subscription more is the proof.
@@ -130,8 +130,8 @@ fn forbidden_ping(answer: &Result<String, RedisError>, acl: &Acl) -> Result<(), 
     }
 }
 
-fn refusal(proven: Result<bool, RedisError>, channel: &str, acl: &Acl) -> Result<Option<Refusal>, SubscribeError> {
-    match proven {
+fn refusal(confirmed: Result<bool, RedisError>, channel: &str, acl: &Acl) -> Result<Option<Refusal>, SubscribeError> {
+    match confirmed {
         Ok(true) => Ok(None),
         // The error came when no command was in flight, and was dropped.
         Ok(false) => Ok(Some(acl.unnamed_refusal(command_for(channel), channel))),

@@ -29,17 +29,17 @@ pub const STATUS_VALUE: usize = 1 << 20;
 /// What a message may grow by when it becomes a latest value: canonical names, and `_ingest`.
 pub const LATEST_EXTRA: usize = 64 << 10;
 /// How much of a value is asked for at once.
-const PIECE: usize = 1 << 20;
+const PIECE_BYTES: usize = 1 << 20;
 /// The end of a value, which tells it from the one before: `_ingest` is there.
-const END: usize = 256;
+const TAIL_BYTES: usize = 256;
 /// How often a value that is replaced while it is read is read again.
-const TRIES: u32 = 3;
+const READ_TRIES: u32 = 3;
 /// How often an unusable value is logged, at most; each is counted.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a key of ours holds.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found<T> {
+pub enum ValueLookup<T> {
     /// Nothing.
     Absent,
     /// A value within the bound.
@@ -87,12 +87,12 @@ impl fmt::Display for Unusable {
 ///
 /// # Errors
 /// What Redis, or the connection to it, says. A value of another type is no error.
-pub async fn value_length(client: &Client, key: &str, max: usize) -> Result<Found<usize>, RedisError> {
+pub async fn value_length(client: &Client, key: &str, max: usize) -> Result<ValueLookup<usize>, RedisError> {
     Ok(match typed(client.strlen::<usize, _>(key).await)? {
-        None => Found::Unusable(Unusable::WrongType),
-        Some(0) => Found::Absent,
-        Some(bytes) if bytes > max => Found::Unusable(Unusable::TooLarge(bytes)),
-        Some(bytes) => Found::Usable(bytes),
+        None => ValueLookup::Unusable(Unusable::WrongType),
+        Some(0) => ValueLookup::Absent,
+        Some(bytes) if bytes > max => ValueLookup::Unusable(Unusable::TooLarge(bytes)),
+        Some(bytes) => ValueLookup::Usable(bytes),
     })
 }
 
@@ -100,24 +100,24 @@ pub async fn value_length(client: &Client, key: &str, max: usize) -> Result<Foun
 ///
 /// # Errors
 /// As [`value_length`].
-pub async fn value_range(client: &Client, key: &str, max: usize) -> Result<Found<String>, RedisError> {
+pub async fn value_range(client: &Client, key: &str, max: usize) -> Result<ValueLookup<String>, RedisError> {
     // The end is inclusive: one byte more than the bound tells that there is more.
-    let Some(first) = piece(client, key, 0, max.min(PIECE)).await? else {
-        return Ok(Found::Unusable(Unusable::WrongType));
+    let Some(first) = read_piece(client, key, 0, max.min(PIECE_BYTES)).await? else {
+        return Ok(ValueLookup::Unusable(Unusable::WrongType));
     };
-    let bytes = if first.len() <= PIECE {
+    let bytes = if first.len() <= PIECE_BYTES {
         first.to_vec()
-    } else if let Found::Unusable(why) = value_length(client, key, max).await? {
-        return Ok(Found::Unusable(why));
+    } else if let ValueLookup::Unusable(why) = value_length(client, key, max).await? {
+        return Ok(ValueLookup::Unusable(why));
     } else {
-        pieces(client, key, max).await?
+        read_pieces(client, key, max).await?
     };
     Ok(match bytes.len() {
-        0 => Found::Absent,
-        length if length > max => Found::Unusable(Unusable::TooLarge(length)),
+        0 => ValueLookup::Absent,
+        length if length > max => ValueLookup::Unusable(Unusable::TooLarge(length)),
         _ => match String::from_utf8(bytes) {
-            Ok(text) => Found::Usable(text),
-            Err(_) => Found::Unusable(Unusable::NotText),
+            Ok(text) => ValueLookup::Usable(text),
+            Err(_) => ValueLookup::Unusable(Unusable::NotText),
         },
     })
 }
@@ -125,19 +125,19 @@ pub async fn value_range(client: &Client, key: &str, max: usize) -> Result<Found
 /// A long value, piece by piece, because the client keeps a buffer as long as the longest answer. It is read between two looks at its
 /// end, which tells each value from the one before: one that is replaced meanwhile is read again, and counts as absent when that
 /// happens again and again.
-async fn pieces(client: &Client, key: &str, max: usize) -> Result<Vec<u8>, RedisError> {
-    for _ in 0..TRIES {
+async fn read_pieces(client: &Client, key: &str, max: usize) -> Result<Vec<u8>, RedisError> {
+    for _ in 0..READ_TRIES {
         let length = match value_length(client, key, max).await? {
-            Found::Usable(length) => length,
+            ValueLookup::Usable(length) => length,
             _ => return Ok(Vec::new()),
         };
-        let end = || piece(client, key, length.saturating_sub(END), length);
+        let end = || read_piece(client, key, length.saturating_sub(TAIL_BYTES), length);
         let before = end().await?;
         let mut bytes = Vec::with_capacity(length);
         while bytes.len() < length {
-            let next = piece(client, key, bytes.len(), bytes.len() + PIECE - 1).await?.unwrap_or_default();
+            let next = read_piece(client, key, bytes.len(), bytes.len() + PIECE_BYTES - 1).await?.unwrap_or_default();
             bytes.extend_from_slice(&next);
-            if next.len() < PIECE {
+            if next.len() < PIECE_BYTES {
                 break;
             }
         }
@@ -150,7 +150,7 @@ async fn pieces(client: &Client, key: &str, max: usize) -> Result<Vec<u8>, Redis
 }
 
 /// The bytes from `from` to `to`, both inclusive; `None`: the key holds a value of another type.
-async fn piece(client: &Client, key: &str, from: usize, to: usize) -> Result<Option<Bytes>, RedisError> {
+async fn read_piece(client: &Client, key: &str, from: usize, to: usize) -> Result<Option<Bytes>, RedisError> {
     let value = typed(client.getrange::<Value, _>(key, from, to).await)?;
     Ok(value.map(|value| value.into_bytes().unwrap_or_default()))
 }
@@ -159,11 +159,11 @@ async fn piece(client: &Client, key: &str, from: usize, to: usize) -> Result<Opt
 ///
 /// # Errors
 /// As [`value_length`].
-pub async fn read_value(client: &Client, key: &str, max: usize) -> Result<Found<String>, RedisError> {
+pub async fn read_value(client: &Client, key: &str, max: usize) -> Result<ValueLookup<String>, RedisError> {
     Ok(match value_length(client, key, max).await? {
-        Found::Absent => Found::Absent,
-        Found::Unusable(why) => Found::Unusable(why),
-        Found::Usable(_) => value_range(client, key, max).await?,
+        ValueLookup::Absent => ValueLookup::Absent,
+        ValueLookup::Unusable(why) => ValueLookup::Unusable(why),
+        ValueLookup::Usable(_) => value_range(client, key, max).await?,
     })
 }
 
@@ -184,7 +184,7 @@ pub(super) struct UnusableValues {
 }
 
 impl UnusableValues {
-    fn note(&self, key: &str, why: Unusable) {
+    fn record(&self, key: &str, why: Unusable) {
         self.counters.get_or_create(&Label::of(why.name())).inc();
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
@@ -214,12 +214,12 @@ impl Link {
     }
 
     /// The usable part of what was found; the rest is counted and logged.
-    pub fn usable<T>(&self, key: &str, found: Found<T>) -> Option<T> {
+    pub fn usable<T>(&self, key: &str, found: ValueLookup<T>) -> Option<T> {
         match found {
-            Found::Usable(value) => Some(value),
-            Found::Absent => None,
-            Found::Unusable(why) => {
-                self.unusable.note(key, why);
+            ValueLookup::Usable(value) => Some(value),
+            ValueLookup::Absent => None,
+            ValueLookup::Unusable(why) => {
+                self.unusable.record(key, why);
                 None
             }
         }

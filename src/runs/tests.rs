@@ -4,58 +4,64 @@ const IDLE: Duration = Duration::from_secs(6 * 3_600);
 const TIMEOUTS: Timeouts = Timeouts { idle: IDLE, end_grace: Duration::from_secs(5) };
 const ZERO: Duration = Duration::ZERO;
 
-fn facts(kind: Kind) -> Facts<'static> {
-    Facts {
+fn hints(kind: Kind) -> RunHints<'static> {
+    RunHints {
         kind,
         run_id: None,
         epoch: None,
         phase: None,
         hidden_units: None,
         event_time: 1,
-        own_time: true,
+        has_event_time: true,
         received_at: 2,
         payload: b"{}",
     }
 }
 
-fn metrics(epoch: i32, phase: &'static str, hidden: i32) -> Facts<'static> {
-    Facts { epoch: Some(epoch), phase: Some(phase), hidden_units: Some(hidden), event_time: 77, ..facts(Kind::Metrics) }
+fn metrics(epoch: i32, phase: &'static str, hidden: i32) -> RunHints<'static> {
+    RunHints {
+        epoch: Some(epoch),
+        phase: Some(phase),
+        hidden_units: Some(hidden),
+        event_time: 77,
+        ..hints(Kind::Metrics)
+    }
 }
 
-fn at(resolver: &mut Resolver, facts: &Facts<'_>) -> Choice {
-    resolver.decide("c", facts, ZERO)
+fn at(resolver: &mut Resolver, hints: &RunHints<'_>) -> RunAssignment {
+    resolver.decide("c", hints, ZERO)
 }
 
 #[test]
 fn the_own_id_decides_and_does_not_disturb_the_open_run() {
     let mut resolver = Resolver::new(TIMEOUTS);
-    let open = at(&mut resolver, &facts(Kind::Metrics));
-    assert_eq!((open.run_id, open.opened, open.changed), (implicit_run_id("c", 1, b"{}"), true, true));
+    let open = at(&mut resolver, &hints(Kind::Metrics));
+    assert_eq!((open.run_id, open.opened_run, open.changed), (implicit_run_id("c", 1, b"{}"), true, true));
     for kind in [Kind::Metrics, Kind::RunEnd, Kind::State] {
-        let own = Facts { run_id: Some(Uuid::from_u128(9)), ..facts(kind) };
+        let own = RunHints { run_id: Some(Uuid::from_u128(9)), ..hints(kind) };
         assert_eq!(at(&mut resolver, &own).run_id, Uuid::from_u128(9));
-        assert_eq!(at(&mut resolver, &facts(Kind::State)).run_id, open.run_id, "{kind:?}");
+        assert_eq!(at(&mut resolver, &hints(Kind::State)).run_id, open.run_id, "{kind:?}");
     }
-    assert_ne!(resolver.decide("d", &facts(Kind::State), ZERO).run_id, open.run_id, "channels are apart");
+    assert_ne!(resolver.decide("d", &hints(Kind::State), ZERO).run_id, open.run_id, "channels are apart");
 }
 
 #[test]
 fn a_start_opens_a_run_and_the_end_keeps_it_until_the_next() {
     let mut resolver = Resolver::new(TIMEOUTS);
     let own = Uuid::from_u128(5);
-    let start = at(&mut resolver, &Facts { run_id: Some(own), ..facts(Kind::RunStart) });
-    assert_eq!(start, Choice { run_id: own, opened: false, changed: true });
+    let start = at(&mut resolver, &RunHints { run_id: Some(own), ..hints(Kind::RunStart) });
+    assert_eq!(start, RunAssignment { run_id: own, opened_run: false, changed: true });
     assert_eq!(at(&mut resolver, &metrics(9, "output", 1)).run_id, own);
-    let end = at(&mut resolver, &Facts { run_id: Some(own), ..facts(Kind::RunEnd) });
-    assert_eq!(end, Choice { run_id: own, opened: false, changed: true });
-    for late in [facts(Kind::State), facts(Kind::RunEnd), facts(Kind::Metrics), metrics(9, "output", 1)] {
+    let end = at(&mut resolver, &RunHints { run_id: Some(own), ..hints(Kind::RunEnd) });
+    assert_eq!(end, RunAssignment { run_id: own, opened_run: false, changed: true });
+    for late in [hints(Kind::State), hints(Kind::RunEnd), hints(Kind::Metrics), metrics(9, "output", 1)] {
         assert_eq!(at(&mut resolver, &late).run_id, own, "{late:?}");
     }
     let next = at(&mut resolver, &metrics(8, "candidate", 7));
-    assert!(next.opened && next.changed && next.run_id != own, "a metrics epoch below the last of an ended run");
-    let start = at(&mut resolver, &Facts { event_time: 3, ..facts(Kind::RunStart) });
-    assert_eq!((start.run_id, start.opened), (implicit_run_id("c", 3, b"{}"), false));
-    assert_eq!(at(&mut resolver, &facts(Kind::State)).run_id, start.run_id);
+    assert!(next.opened_run && next.changed && next.run_id != own, "a metrics epoch below the last of an ended run");
+    let start = at(&mut resolver, &RunHints { event_time: 3, ..hints(Kind::RunStart) });
+    assert_eq!((start.run_id, start.opened_run), (implicit_run_id("c", 3, b"{}"), false));
+    assert_eq!(at(&mut resolver, &hints(Kind::State)).run_id, start.run_id);
 }
 
 #[test]
@@ -71,8 +77,8 @@ fn epochs_that_start_again_are_a_new_run_unless_the_network_grew() {
     ] {
         let mut resolver = Resolver::new(TIMEOUTS);
         let first = at(&mut resolver, &metrics(before.0, before.1, before.2));
-        let second = at(&mut resolver, &Facts { event_time: 99, ..metrics(then.0, then.1, then.2) });
-        assert_eq!(second.opened, new, "{name}");
+        let second = at(&mut resolver, &RunHints { event_time: 99, ..metrics(then.0, then.1, then.2) });
+        assert_eq!(second.opened_run, new, "{name}");
         assert_eq!(second.run_id != first.run_id, new, "{name}");
     }
 }
@@ -81,13 +87,13 @@ fn epochs_that_start_again_are_a_new_run_unless_the_network_grew() {
 fn silence_counts_only_while_subscribed_and_over_a_restart() {
     let half = IDLE / 2;
     let mut resolver = Resolver::new(TIMEOUTS);
-    let first = resolver.decide("c", &facts(Kind::Metrics), ZERO);
+    let first = resolver.decide("c", &hints(Kind::Metrics), ZERO);
     let json = serde_json::to_string(&resolver.state(half)).unwrap();
     let restored = || Resolver::restore(TIMEOUTS, serde_json::from_str(&json).unwrap());
-    let later = Facts { event_time: 5, ..facts(Kind::State) };
+    let later = RunHints { event_time: 5, ..hints(Kind::State) };
     assert_eq!(restored().decide("c", &later, half - Duration::from_secs(1)).run_id, first.run_id);
     let second = restored().decide("c", &later, half);
-    assert!(second.opened && second.run_id != first.run_id);
+    assert!(second.opened_run && second.run_id != first.run_id);
 }
 
 #[test]
@@ -105,11 +111,11 @@ fn the_newest_run_is_adopted_and_a_reset_forgets_all() {
     assert!(resolver.adopt("c", run(1, 10), ZERO));
     assert!(!resolver.adopt("c", run(2, 9), ZERO), "older");
     assert!(resolver.adopt("c", run(3, 11), ZERO));
-    assert_eq!(at(&mut resolver, &facts(Kind::State)).run_id, Uuid::from_u128(3));
+    assert_eq!(at(&mut resolver, &hints(Kind::State)).run_id, Uuid::from_u128(3));
     assert!(!resolver.adopt("c", OpenRun { ended: true, ..run(3, 50) }, ZERO));
     assert!(resolver.open_run("c").unwrap().ended);
     resolver.close_all();
-    assert!(at(&mut resolver, &facts(Kind::State)).opened);
+    assert!(at(&mut resolver, &hints(Kind::State)).opened_run);
 }
 
 #[test]
@@ -118,39 +124,39 @@ fn open_runs_are_rebuilt_from_what_was_decided() {
     let id = Uuid::from_u128(4);
     resolver.observe("c", &metrics(7, "output", 2), id, false, ZERO);
     assert_eq!(at(&mut resolver, &metrics(8, "output", 2)).run_id, id);
-    assert!(at(&mut resolver, &metrics(0, "output", 2)).opened, "the epochs were taken in as well");
+    assert!(at(&mut resolver, &metrics(0, "output", 2)).opened_run, "the epochs were taken in as well");
 }
 
 #[test]
 fn the_number_of_channels_is_bounded() {
     let mut resolver = Resolver::new(TIMEOUTS);
-    for n in 0..CHANNELS + 10 {
-        resolver.decide(&n.to_string(), &facts(Kind::State), ZERO);
+    for n in 0..DEFAULT_CHANNELS_MAX + 10 {
+        resolver.decide(&n.to_string(), &hints(Kind::State), ZERO);
     }
-    assert_eq!(resolver.open_runs().count(), CHANNELS);
-    assert!(resolver.open_run("0").is_none() && resolver.open_run(&(CHANNELS + 9).to_string()).is_some());
+    assert_eq!(resolver.open_runs().count(), DEFAULT_CHANNELS_MAX);
+    assert!(resolver.open_run("0").is_none() && resolver.open_run(&(DEFAULT_CHANNELS_MAX + 9).to_string()).is_some());
 }
 
 #[test]
 fn metrics_belong_to_an_ended_run_for_the_grace_only() {
     const SECOND: Micros = 1_000_000;
-    let end = Facts { event_time: 100 * SECOND, received_at: 200 * SECOND, ..metrics_at(0, true) };
+    let end = RunHints { event_time: 100 * SECOND, received_at: 200 * SECOND, ..metrics_at(0, true) };
     for (name, end_own, then, new) in [
-        ("own times within", true, Facts { received_at: 900 * SECOND, ..metrics_at(105, true) }, false),
-        ("own times beyond", true, Facts { received_at: 200 * SECOND, ..metrics_at(106, true) }, true),
-        ("before the end", true, Facts { received_at: 900 * SECOND, ..metrics_at(60, true) }, false),
-        ("receipt within", true, Facts { received_at: 205 * SECOND, ..metrics_at(0, false) }, false),
-        ("receipt beyond", true, Facts { received_at: 206 * SECOND, ..metrics_at(0, false) }, true),
-        ("the end has no time", false, Facts { received_at: 204 * SECOND, ..metrics_at(900, true) }, false),
-        ("no metrics", true, Facts { kind: Kind::State, received_at: 240 * SECOND, ..metrics_at(0, false) }, false),
+        ("own times within", true, RunHints { received_at: 900 * SECOND, ..metrics_at(105, true) }, false),
+        ("own times beyond", true, RunHints { received_at: 200 * SECOND, ..metrics_at(106, true) }, true),
+        ("before the end", true, RunHints { received_at: 900 * SECOND, ..metrics_at(60, true) }, false),
+        ("receipt within", true, RunHints { received_at: 205 * SECOND, ..metrics_at(0, false) }, false),
+        ("receipt beyond", true, RunHints { received_at: 206 * SECOND, ..metrics_at(0, false) }, true),
+        ("the end has no time", false, RunHints { received_at: 204 * SECOND, ..metrics_at(900, true) }, false),
+        ("no metrics", true, RunHints { kind: Kind::State, received_at: 240 * SECOND, ..metrics_at(0, false) }, false),
     ] {
         let mut resolver = Resolver::new(TIMEOUTS);
         let first = at(&mut resolver, &metrics_at(90, true));
-        at(&mut resolver, &Facts { kind: Kind::RunEnd, own_time: end_own, ..end });
+        at(&mut resolver, &RunHints { kind: Kind::RunEnd, has_event_time: end_own, ..end });
         let json = serde_json::to_string(&resolver.state(ZERO)).unwrap();
         for mut resolver in [resolver, Resolver::restore(TIMEOUTS, serde_json::from_str(&json).unwrap())] {
-            let choice = at(&mut resolver, &then);
-            assert_eq!((choice.opened, choice.run_id != first.run_id), (new, new), "{name}");
+            let assignment = at(&mut resolver, &then);
+            assert_eq!((assignment.opened_run, assignment.run_id != first.run_id), (new, new), "{name}");
         }
     }
 }
@@ -159,20 +165,20 @@ fn metrics_belong_to_an_ended_run_for_the_grace_only() {
 fn an_ended_run_without_the_time_of_its_end_is_over_and_silence_ends_every_other() {
     let mut resolver = Resolver::new(TIMEOUTS);
     let first = at(&mut resolver, &metrics(3, "output", 1));
-    at(&mut resolver, &facts(Kind::RunEnd));
+    at(&mut resolver, &hints(Kind::RunEnd));
     let json = serde_json::to_value(resolver.open_run("c").unwrap()).unwrap();
     let old: serde_json::Map<_, _> =
         json.as_object().unwrap().clone().into_iter().filter(|(key, _)| key != "ended_at").collect();
     resolver.replace("c", Some(serde_json::from_value(old.into()).unwrap()), ZERO);
-    assert_eq!(at(&mut resolver, &facts(Kind::State)).run_id, first.run_id, "no metrics");
-    let late = Facts { event_time: 9, ..facts(Kind::State) };
-    assert!(resolver.decide("c", &late, IDLE).opened, "silent for too long");
+    assert_eq!(at(&mut resolver, &hints(Kind::State)).run_id, first.run_id, "no metrics");
+    let late = RunHints { event_time: 9, ..hints(Kind::State) };
+    assert!(resolver.decide("c", &late, IDLE).opened_run, "silent for too long");
     resolver.replace("c", Some(serde_json::from_value(json).unwrap()), ZERO);
-    assert_eq!(at(&mut resolver, &facts(Kind::Metrics)).run_id, first.run_id, "within the grace");
+    assert_eq!(at(&mut resolver, &hints(Kind::Metrics)).run_id, first.run_id, "within the grace");
 }
 
-fn metrics_at(seconds: Micros, own_time: bool) -> Facts<'static> {
-    Facts { event_time: seconds * 1_000_000, own_time, ..facts(Kind::Metrics) }
+fn metrics_at(seconds: Micros, own_time: bool) -> RunHints<'static> {
+    RunHints { event_time: seconds * 1_000_000, has_event_time: own_time, ..hints(Kind::Metrics) }
 }
 
 #[test]
@@ -180,7 +186,7 @@ fn the_least_recently_used_channel_is_forgotten_and_named() {
     let mut resolver = Resolver::new(TIMEOUTS).with_channels(3);
     let mut open = |channel: &str| {
         resolver.decide(channel, &metrics(5, "output", 0), ZERO);
-        resolver.take_forgotten()
+        resolver.take_evicted()
     };
     for (channel, forgotten) in
         [("a", None), ("b", None), ("c", None), ("a", None), ("d", Some("b")), ("b", Some("c")), ("d", None)]
@@ -202,6 +208,6 @@ fn what_somebody_else_has_written_is_cut_to_our_own_bounds() {
     let run = serde_json::json!({"run_id": Uuid::from_u128(1), "opened_at": 7, "phases": phases});
     let run: OpenRun = serde_json::from_value(run).unwrap();
     let run = run.within_bounds();
-    assert_eq!((run.phases.len(), run.phases[PHASES - 1].epoch), (PHASES, 499));
-    assert!(run.phases.iter().all(|mark| mark.phase.as_ref().unwrap().len() == PHASE_BYTES));
+    assert_eq!((run.phases.len(), run.phases[PHASES_MAX - 1].epoch), (PHASES_MAX, 499));
+    assert!(run.phases.iter().all(|progress| progress.phase.as_ref().unwrap().len() == PHASE_NAME_MAX));
 }

@@ -2,11 +2,11 @@
 
 pub mod pubsub;
 mod queue;
+mod receive_thread;
 mod status;
-mod strokes;
 
 pub use self::{
     queue::{Queue, QueuedBytes, queue},
+    receive_thread::{ThreadEnded, receive},
     status::{ChannelStatus, ConnectionStatus, SourceStatus},
-    strokes::{Ended, receive},
 };

@@ -1,9 +1,9 @@
-//! Redis Pub/Sub: subscribes, proves it, receives, and reports every hole.
+//! Redis Pub/Sub: subscribes, confirms it, receives, and reports every gap.
 //!
-//! A session is one connection, whose subscriptions are proven. Refused channels are tried again on a connection of their own.
+//! A session is one connection, whose subscriptions are confirmed. Refused channels are tried again on a connection of their own.
 
+mod receive_clock;
 mod session;
-mod stamp;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -12,13 +12,13 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use self::{
+    receive_clock::ReceiveClock,
     session::{End, Session},
-    stamp::Stamper,
 };
 use super::{
-    queue::{Delivery, Queue},
+    queue::{Queue, QueueSender},
+    receive_thread::TrafficFlag,
     status::SourceStatus,
-    strokes::Flow,
 };
 use crate::{
     frame::GapReason,
@@ -33,8 +33,8 @@ use crate::{
 pub const TRAINING: &str = "training";
 /// The name of the source of commands.
 pub const CONTROL: &str = "control";
-/// Commands are few, and what is only told may be missed: their ring needs no 32,768 places.
-const SMALL_RING: usize = 1_024;
+/// Commands are few, and what is only told may be missed: their buffer needs no 32,768 places.
+const SMALL_BUFFER_CAPACITY: usize = 1_024;
 /// How often a refused channel is tried again.
 const RETRY_REFUSED: Duration = Duration::from_secs(2);
 
@@ -45,20 +45,20 @@ pub struct Source {
     acl: Acl,
     channels: Vec<String>,
     /// Of our own channels the one that is read, if any.
-    own: Option<String>,
-    ring: usize,
+    ack_channel: Option<String>,
+    buffer_capacity: usize,
     control: bool,
-    delivery: Delivery,
+    sender: QueueSender,
     status: SourceStatus,
     metrics: Arc<Metrics>,
-    stamper: Stamper,
-    flow: Flow,
-    /// Refused channels, since when each of them is not heard, and why.
+    clock: ReceiveClock,
+    traffic: TrafficFlag,
+    /// Refused channels, since when nothing is received from each, and why.
     refused: Vec<(String, Micros, String)>,
-    /// Since when nothing is heard after it once was, and by whose doing.
-    lost: Option<(Micros, GapReason)>,
+    /// Since when nothing is received after it once was, and by whose doing.
+    outage: Option<(Micros, GapReason)>,
     /// What is known of the server's habit of cutting off slow readers.
-    server: Option<session::Server>,
+    server: Option<session::ServerInfo>,
 }
 
 /// Why a session could not begin.
@@ -77,7 +77,7 @@ impl Source {
     pub fn training(config: &Config, queue: Queue, status: SourceStatus, metrics: Arc<Metrics>) -> Self {
         let channels = config.training_channels.clone();
         let source = Self::new(TRAINING, config, channels, queue, status, metrics);
-        Self { ring: config.receive_buffer, ..source }
+        Self { buffer_capacity: config.receive_buffer, ..source }
     }
 
     /// The source of commands, on a connection of its own.
@@ -85,7 +85,7 @@ impl Source {
         Self::new(CONTROL, config, config.control_channels.clone(), queue, status, metrics)
     }
 
-    /// For a process that only tells what it hears: training messages, and the answers of daemons to commands.
+    /// For a process that only passes on what it receives: training messages, and the answers of daemons to commands.
     pub fn listener(config: &Config, queue: Queue, status: SourceStatus, metrics: Arc<Metrics>) -> Self {
         let mut channels = config.training_channels.clone();
         // A pattern may bring them already.
@@ -93,7 +93,7 @@ impl Source {
             channels.push(config.ack_channel());
         }
         let source = Self::new(TRAINING, config, channels, queue, status, metrics);
-        Self { own: Some(config.ack_channel()), ..source }
+        Self { ack_channel: Some(config.ack_channel()), ..source }
     }
 
     fn new(
@@ -105,36 +105,36 @@ impl Source {
         metrics: Arc<Metrics>,
     ) -> Self {
         let control = name == CONTROL;
-        let mut stamper = Stamper::default();
-        status.register(name, &channels, stamper.now());
+        let mut clock = ReceiveClock::default();
+        status.register(name, &channels, clock.now());
         Self {
             name,
             channels,
-            own: None,
-            ring: SMALL_RING.min(config.receive_buffer),
+            ack_channel: None,
+            buffer_capacity: SMALL_BUFFER_CAPACITY.min(config.receive_buffer),
             control,
             // The contract's names of places where something is missed.
-            delivery: Delivery::new(queue, if control { "control" } else { "redis" }, Arc::clone(&metrics)),
+            sender: QueueSender::new(queue, if control { "control" } else { "redis" }, Arc::clone(&metrics)),
             redis: config.clone(),
             acl: Acl::of(config),
             status,
             metrics,
-            stamper,
-            flow: Flow::default(),
+            clock,
+            traffic: TrafficFlag::default(),
             refused: Vec::new(),
-            lost: None,
+            outage: None,
             server: None,
         }
     }
 
     /// Whether a channel is one of ours that is not to be read.
-    fn is_unread(&self, channel: &str) -> bool {
-        self.redis.is_own_channel(channel) && self.own.as_deref() != Some(channel)
+    fn is_ignored(&self, channel: &str) -> bool {
+        self.redis.is_own_channel(channel) && self.ack_channel.as_deref() != Some(channel)
     }
 
     /// Whom to tell that messages flow.
-    pub(super) fn set_flow(&mut self, flow: Flow) {
-        self.flow = flow;
+    pub(super) fn set_traffic_flag(&mut self, traffic: TrafficFlag) {
+        self.traffic = traffic;
     }
 
     /// Receives until told to stop, or until intake is gone.
@@ -162,7 +162,7 @@ impl Source {
                     }
                 }
                 Err(error) => {
-                    self.failed(&error);
+                    self.on_open_error(&error);
                     match &error {
                         OpenError::Connect(connect) => retry.next_delay(Some(connect)),
                         OpenError::Refused(_) | OpenError::Subscribe(SubscribeError::Forbidden(_)) => {
@@ -173,35 +173,35 @@ impl Source {
                 }
             };
             // A closed queue is seen at the next frame.
-            let _ = self.delivery.tell(Instant::now());
+            let _ = self.sender.flush_gaps(Instant::now());
             tokio::select! {
                 biased;
                 () = stop.stopped() => break,
                 () = sleep(delay) => {}
             }
         }
-        let now = self.stamper.now();
+        let now = self.clock.now();
         self.status.down(self.name, "stopped".into(), now);
-        if let Some((since, reason)) = self.lost {
-            self.delivery.hole(reason, (since, now), None);
-            self.status.heard(self.name, now);
+        if let Some((since, reason)) = self.outage {
+            self.sender.record_gap(reason, (since, now), None);
+            self.status.set_received_through(self.name, now);
         }
-        self.delivery.finish(Duration::from_secs(2)).await;
+        self.sender.finish(Duration::from_secs(2)).await;
         Ok(())
     }
 
-    fn failed(&mut self, error: &OpenError) {
+    fn on_open_error(&mut self, error: &OpenError) {
         self.metrics.source_connected.get_or_create(&Label::of(self.name)).set(0);
         let text = Chain(error).to_string();
-        let now = self.stamper.now();
+        let now = self.clock.now();
         if self.status.down(self.name, text.clone(), now) {
             warn!(source = self.name, error = text, "not listening to Redis; trying again");
         }
     }
 
-    /// Connects, subscribes and proves it.
+    /// Connects, subscribes and confirms it.
     async fn open(&mut self) -> Result<Session, OpenError> {
-        let connected = connect(&self.redis, Role::Subscriber(self.ring)).await?;
+        let connected = connect(&self.redis, Role::Subscriber(self.buffer_capacity)).await?;
         let messages = connected.client.message_rx();
         let mut refused = Vec::new();
         for channel in &self.channels {
@@ -214,19 +214,19 @@ impl Source {
             let reason = self.refused.first().map(|(_, _, reason)| reason.clone());
             return Err(OpenError::Refused(reason.unwrap_or_default()));
         }
-        let server = session::ask_server(&connected.client, &self.acl).await;
-        self.opened(server);
+        let server = session::server_info(&connected.client, &self.acl).await;
+        self.on_connect(server);
         Ok(Session::new(connected, messages))
     }
 
-    /// Notes which channels are refused now. One that no longer is was not heard until now.
+    /// Notes which channels are refused now. From one that no longer is nothing was received until now.
     fn set_refused(&mut self, refused: Vec<(String, String)>) {
-        let now = self.stamper.now();
+        let now = self.clock.now();
         let before = std::mem::take(&mut self.refused);
         for (channel, since, _) in &before {
             if !refused.iter().any(|(name, _)| name == channel) {
                 info!(source = self.name, channel, "Redis allows a channel that it refused before");
-                self.delivery.hole(GapReason::NotListening, (*since, now), Some(channel.clone()));
+                self.sender.record_gap(GapReason::NotListening, (*since, now), Some(channel.clone()));
             }
         }
         for (channel, reason) in refused {
@@ -234,33 +234,33 @@ impl Source {
             if known.is_none() {
                 error!(source = self.name, channel, reason, "Redis refuses a channel");
             }
-            let since = known.or(self.lost.map(|(since, _)| since)).unwrap_or(now);
+            let since = known.or(self.outage.map(|(since, _)| since)).unwrap_or(now);
             self.refused.push((channel, since, reason));
         }
     }
 
     fn report_up(&mut self) {
-        let now = self.stamper.now();
+        let now = self.clock.now();
         let refused: Vec<_> = self.refused.iter().map(|(name, ..)| name.clone()).collect();
         let error = self.refused.first().map(|(name, _, reason)| format!("`{name}` is refused: {reason}"));
         self.status.up(self.name, &refused, error, now);
     }
 
-    fn opened(&mut self, server: session::Server) {
-        if let Some((since, reason)) = self.lost.take() {
+    fn on_connect(&mut self, server: session::ServerInfo) {
+        if let Some((since, reason)) = self.outage.take() {
             let cut = reason == GapReason::Disconnected
-                && self.server.as_ref().is_some_and(|before| before.has_cut_us_off(&server));
+                && self.server.as_ref().is_some_and(|before| before.evicted_client(&server));
             let reason = if cut { GapReason::CutByRedis } else { reason };
-            let now = self.stamper.now();
-            self.delivery.hole(reason, (since, now), None);
+            let now = self.clock.now();
+            self.sender.record_gap(reason, (since, now), None);
             let missing_ms = (now - since) / 1_000;
             warn!(source = self.name, %reason, missing_ms, "listening again; what was published meanwhile is missed");
         } else {
             info!(source = self.name, channels = self.channels.len() - self.refused.len(), "listening to Redis");
         }
         self.server = Some(server);
-        let now = self.stamper.now();
-        self.status.heard(self.name, now);
+        let now = self.clock.now();
+        self.status.set_received_through(self.name, now);
         self.report_up();
         self.metrics.source_connected.get_or_create(&Label::of(self.name)).set(1);
         self.metrics.source_connects.get_or_create(&Label::of(self.name)).inc();
@@ -269,28 +269,32 @@ impl Source {
     /// Tries the refused channels on a connection of their own. Returns those that are still refused.
     async fn retry_refused(redis: Config, mut refused: Vec<(String, String)>) -> Vec<(String, String)> {
         if let Ok(connected) = connect(&redis, Role::Commands).await {
-            let mut still = Vec::new();
+            let mut still_refused = Vec::new();
             for (channel, reason) in &refused {
                 match subscribe(&connected.client, channel, &redis).await {
                     Ok(None) => {}
-                    Ok(Some(reason)) => still.push((channel.clone(), reason.to_string())),
-                    Err(_) => still.push((channel.clone(), reason.clone())),
+                    Ok(Some(reason)) => still_refused.push((channel.clone(), reason.to_string())),
+                    Err(_) => still_refused.push((channel.clone(), reason.clone())),
                 }
             }
-            refused = still;
+            refused = still_refused;
         }
         refused
     }
 
     /// Subscribes to what is no longer refused, on the connection in use.
-    async fn take_allowed(&mut self, session: &Session, still: Vec<(String, String)>) -> Result<(), OpenError> {
+    async fn subscribe_allowed(
+        &mut self,
+        session: &Session,
+        still_refused: Vec<(String, String)>,
+    ) -> Result<(), OpenError> {
         for (channel, ..) in &self.refused {
-            let allowed = !still.iter().any(|(name, _)| name == channel);
+            let allowed = !still_refused.iter().any(|(name, _)| name == channel);
             if allowed && let Some(reason) = subscribe(&session.connected.client, channel, &self.redis).await? {
                 return Err(OpenError::Refused(reason.to_string()));
             }
         }
-        self.set_refused(still);
+        self.set_refused(still_refused);
         self.report_up();
         Ok(())
     }

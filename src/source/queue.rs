@@ -19,27 +19,27 @@ use tokio::{
 use tracing::warn;
 
 use crate::{
-    frame::{Arrival, Frame, Gap, GapReason},
-    memory::{LARGE, MemoryLimit, guarded},
+    frame::{Frame, Gap, GapReason, IntakeItem},
+    memory::{LARGE_VALUE, MemoryLimit, guarded},
     metrics::{Label, Metrics},
     units::Micros,
 };
 
 /// Memory of a queued frame beside its payload.
-const OVERHEAD: usize = 96;
-/// A hole of dropped frames is told once nothing was dropped for this long, …
-const QUIET: Duration = Duration::from_millis(100);
+const FRAME_OVERHEAD: usize = 96;
+/// A gap of dropped frames is told once nothing was dropped for this long, …
+const DROP_QUIET: Duration = Duration::from_millis(100);
 /// … or after this long.
-const LONGEST: Duration = Duration::from_secs(1);
+const DROP_WINDOW: Duration = Duration::from_secs(1);
 /// Channels that lose at once and are told apart.
 const CHANNELS_MAX: usize = 64;
-/// Holes that wait for room are merged beyond this many.
-const HOLES_MAX: usize = 1_024;
+/// Gaps that wait for room are merged beyond this many.
+const PENDING_GAPS_MAX: usize = 1_024;
 
 /// The sending end. Each source has its own; the receiving end is one.
 #[derive(Clone, Debug)]
 pub struct Queue {
-    sender: mpsc::Sender<Arrival>,
+    sender: mpsc::Sender<IntakeItem>,
     bytes: QueuedBytes,
     bytes_max: usize,
     memory: Option<MemoryLimit>,
@@ -52,7 +52,7 @@ pub struct QueuedBytes(Arc<AtomicUsize>);
 impl QueuedBytes {
     /// A frame was taken out of the queue.
     pub fn taken(&self, frame: &Frame) {
-        self.0.fetch_sub(frame.payload.len() + OVERHEAD, Ordering::AcqRel);
+        self.0.fetch_sub(frame.payload.len() + FRAME_OVERHEAD, Ordering::AcqRel);
     }
 
     /// Bytes that wait now.
@@ -62,7 +62,7 @@ impl QueuedBytes {
 }
 
 /// A queue of at most `frames` arrivals and `bytes_max` bytes.
-pub fn queue(frames: usize, bytes_max: usize) -> (Queue, mpsc::Receiver<Arrival>, QueuedBytes) {
+pub fn queue(frames: usize, bytes_max: usize) -> (Queue, mpsc::Receiver<IntakeItem>, QueuedBytes) {
     let (sender, receiver) = mpsc::channel(frames);
     let bytes = QueuedBytes::default();
     (Queue { sender, bytes: bytes.clone(), bytes_max, memory: None }, receiver, bytes)
@@ -70,7 +70,7 @@ pub fn queue(frames: usize, bytes_max: usize) -> (Queue, mpsc::Receiver<Arrival>
 
 impl Queue {
     /// The bare sender, for receipts.
-    pub fn sender(&self) -> mpsc::Sender<Arrival> {
+    pub fn sender(&self) -> mpsc::Sender<IntakeItem> {
         self.sender.clone()
     }
 
@@ -82,12 +82,12 @@ impl Queue {
     /// Whether a message of so many bytes would be taken now. An empty queue takes any, however large.
     fn has_room(&self, bytes: usize) -> bool {
         let before = self.bytes.get();
-        before == 0 || before + bytes + OVERHEAD <= self.bytes_max
+        before == 0 || before + bytes + FRAME_OVERHEAD <= self.bytes_max
     }
 
-    fn offer(&self, mut frame: Frame) -> Result<(), Refused> {
-        let bytes = frame.payload.len() + OVERHEAD;
-        if let Some(memory) = self.memory.as_ref().filter(|_| bytes > LARGE) {
+    fn try_send(&self, mut frame: Frame) -> Result<(), Refused> {
+        let bytes = frame.payload.len() + FRAME_OVERHEAD;
+        if let Some(memory) = self.memory.as_ref().filter(|_| bytes > LARGE_VALUE) {
             // Counted also while intake, watchers and the latest values hold it.
             frame.payload = guarded(mem::take(&mut frame.payload), memory.charge(bytes));
         }
@@ -96,10 +96,10 @@ impl Queue {
             self.bytes.0.fetch_sub(bytes, Ordering::AcqRel);
             return Err(Refused::Full(frame));
         }
-        self.sender.try_send(Arrival::Frame(frame)).map_err(|error| {
+        self.sender.try_send(IntakeItem::Frame(frame)).map_err(|error| {
             self.bytes.0.fetch_sub(bytes, Ordering::AcqRel);
             match error {
-                TrySendError::Full(Arrival::Frame(frame)) => Refused::Full(frame),
+                TrySendError::Full(IntakeItem::Frame(frame)) => Refused::Full(frame),
                 _ => Refused::Closed,
             }
         })
@@ -115,34 +115,34 @@ enum Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Closed;
 
-/// Delivers frames, and every hole, sooner or later.
-pub(super) struct Delivery {
+/// Delivers frames, and every gap, sooner or later.
+pub(super) struct QueueSender {
     queue: Queue,
     source: &'static str,
     metrics: Arc<Metrics>,
     /// What is being lost, by reason and channel; few channels lose at once.
-    dropping: Vec<Gap>,
-    dropping_since: Option<Instant>,
-    dropped_last: Option<Instant>,
-    holes: VecDeque<Gap>,
+    open_drops: Vec<Gap>,
+    drops_since: Option<Instant>,
+    last_drop_at: Option<Instant>,
+    pending_gaps: VecDeque<Gap>,
 }
 
-impl Delivery {
+impl QueueSender {
     pub(super) fn new(queue: Queue, source: &'static str, metrics: Arc<Metrics>) -> Self {
         Self {
             queue,
             source,
             metrics,
-            dropping: Vec::new(),
-            dropping_since: None,
-            dropped_last: None,
-            holes: VecDeque::new(),
+            open_drops: Vec::new(),
+            drops_since: None,
+            last_drop_at: None,
+            pending_gaps: VecDeque::new(),
         }
     }
 
     /// Puts a frame into the queue, or counts it.
-    pub(super) fn frame(&mut self, frame: Frame) -> Result<(), Closed> {
-        match self.queue.offer(frame) {
+    pub(super) fn send(&mut self, frame: Frame) -> Result<(), Closed> {
+        match self.queue.try_send(frame) {
             Ok(()) => Ok(()),
             Err(Refused::Closed) => Err(Closed),
             Err(Refused::Full(frame)) => {
@@ -159,11 +159,11 @@ impl Delivery {
 
     /// Counts a message for which the queue has no room.
     pub(super) fn refuse(&mut self, channel: &str, received_at: Micros, received: Instant) {
-        self.lose(GapReason::QueueFull, (received_at, received_at), Some(channel), 1, received);
+        self.record_drop(GapReason::QueueFull, (received_at, received_at), Some(channel), 1, received);
     }
 
-    /// Counts what an overload costs: it may cost something many times a second, and is one hole.
-    pub(super) fn lose(
+    /// Counts what an overload costs: it may cost something many times a second, and is one gap.
+    pub(super) fn record_drop(
         &mut self,
         reason: GapReason,
         bounds: (Micros, Micros),
@@ -171,24 +171,24 @@ impl Delivery {
         lost: u64,
         now: Instant,
     ) {
-        self.dropping_since.get_or_insert(now);
-        self.dropped_last = Some(now);
+        self.drops_since.get_or_insert(now);
+        self.last_drop_at = Some(now);
         self.metrics.gap_lost.get_or_create(&Label::of(reason.as_str())).inc_by(lost);
         let (started_at, ended_at) = (bounds.0, bounds.1.max(bounds.0));
-        let place =
-            |channel| self.dropping.iter().position(|gap| gap.reason == reason && gap.channel.as_deref() == channel);
+        let position =
+            |channel| self.open_drops.iter().position(|gap| gap.reason == reason && gap.channel.as_deref() == channel);
         // Beyond so many channels at once it is no longer told which.
-        let (at, channel) = match place(channel) {
-            None if self.dropping.len() >= CHANNELS_MAX => (place(None), None),
+        let (at, channel) = match position(channel) {
+            None if self.open_drops.len() >= CHANNELS_MAX => (position(None), None),
             at => (at, channel),
         };
-        match at.and_then(|at| self.dropping.get_mut(at)) {
+        match at.and_then(|at| self.open_drops.get_mut(at)) {
             Some(gap) => {
                 gap.started_at = gap.started_at.min(started_at);
                 gap.ended_at = gap.ended_at.max(ended_at);
                 gap.lost = gap.lost.map(|before| before + lost);
             }
-            None => self.dropping.push(Gap {
+            None => self.open_drops.push(Gap {
                 started_at,
                 ended_at,
                 reason,
@@ -200,8 +200,8 @@ impl Delivery {
         }
     }
 
-    /// Notes a hole of unknown size.
-    pub(super) fn hole(&mut self, reason: GapReason, bounds: (Micros, Micros), channel: Option<String>) {
+    /// Notes a gap of unknown size.
+    pub(super) fn record_gap(&mut self, reason: GapReason, bounds: (Micros, Micros), channel: Option<String>) {
         self.push(Gap {
             started_at: bounds.0,
             ended_at: bounds.1.max(bounds.0),
@@ -214,9 +214,9 @@ impl Delivery {
     }
 
     fn push(&mut self, gap: Gap) {
-        if self.holes.len() >= HOLES_MAX
+        if self.pending_gaps.len() >= PENDING_GAPS_MAX
             && let Some(last) =
-                self.holes.iter_mut().rev().find(|last| last.reason == gap.reason && last.source == gap.source)
+                self.pending_gaps.iter_mut().rev().find(|last| last.reason == gap.reason && last.source == gap.source)
         {
             if last.channel != gap.channel {
                 last.channel = None;
@@ -227,25 +227,25 @@ impl Delivery {
             return;
         }
         self.metrics.gaps.get_or_create(&Label::of(gap.reason.as_str())).inc();
-        self.holes.push_back(gap);
+        self.pending_gaps.push_back(gap);
     }
 
-    /// Whether [`tell`](Self::tell) has something to do.
-    pub(super) fn pending(&self) -> bool {
-        self.dropping_since.is_some() || !self.holes.is_empty()
+    /// Whether [`flush_gaps`](Self::flush_gaps) has something to do.
+    pub(super) fn has_pending_gaps(&self) -> bool {
+        self.drops_since.is_some() || !self.pending_gaps.is_empty()
     }
 
     /// Tells what is due, as far as there is room.
-    pub(super) fn tell(&mut self, now: Instant) -> Result<(), Closed> {
+    pub(super) fn flush_gaps(&mut self, now: Instant) -> Result<(), Closed> {
         let due = |at: Option<Instant>, after| at.is_some_and(|at| now.duration_since(at) >= after);
-        if due(self.dropped_last, QUIET) || due(self.dropping_since, LONGEST) {
+        if due(self.last_drop_at, DROP_QUIET) || due(self.drops_since, DROP_WINDOW) {
             self.close_drops();
         }
-        while let Some(gap) = self.holes.pop_front() {
-            match self.queue.sender.try_send(Arrival::Gap(gap)) {
+        while let Some(gap) = self.pending_gaps.pop_front() {
+            match self.queue.sender.try_send(IntakeItem::Gap(gap)) {
                 Ok(()) => {}
-                Err(TrySendError::Full(Arrival::Gap(gap))) => {
-                    self.holes.push_front(gap);
+                Err(TrySendError::Full(IntakeItem::Gap(gap))) => {
+                    self.pending_gaps.push_front(gap);
                     break;
                 }
                 Err(_) => return Err(Closed),
@@ -255,11 +255,11 @@ impl Delivery {
     }
 
     /// At the end: tells everything, waiting for room as long as intake takes.
-    pub(super) async fn finish(&mut self, patience: Duration) {
+    pub(super) async fn finish(&mut self, max_wait: Duration) {
         self.close_drops();
-        let _ = timeout(patience, async {
-            while let Some(gap) = self.holes.pop_front() {
-                if self.queue.sender.send(Arrival::Gap(gap)).await.is_err() {
+        let _ = timeout(max_wait, async {
+            while let Some(gap) = self.pending_gaps.pop_front() {
+                if self.queue.sender.send(IntakeItem::Gap(gap)).await.is_err() {
                     return;
                 }
             }
@@ -268,8 +268,8 @@ impl Delivery {
     }
 
     fn close_drops(&mut self) {
-        (self.dropping_since, self.dropped_last) = (None, None);
-        for gap in std::mem::take(&mut self.dropping) {
+        (self.drops_since, self.last_drop_at) = (None, None);
+        for gap in std::mem::take(&mut self.open_drops) {
             // Once for all that was lost meanwhile, which may have been something each millisecond.
             warn!(
                 reason = gap.reason.as_str(),
@@ -306,75 +306,77 @@ mod tests {
 
     #[test]
     fn whether_a_message_has_room_is_known_before_it_is_copied() {
-        let (queue, _arrivals, bytes) = queue(100, 4 * (10 + OVERHEAD));
-        let mut delivery = Delivery::new(queue, "redis", Metrics::new());
-        assert!(delivery.has_room(1 << 30), "an empty queue takes any");
+        let (queue, _receiver, bytes) = queue(100, 4 * (10 + FRAME_OVERHEAD));
+        let mut sender = QueueSender::new(queue, "redis", Metrics::new());
+        assert!(sender.has_room(1 << 30), "an empty queue takes any");
         for n in 0..4 {
-            assert!(delivery.has_room(10), "{n}");
-            delivery.frame(frame(n, 10)).unwrap();
+            assert!(sender.has_room(10), "{n}");
+            sender.send(frame(n, 10)).unwrap();
         }
-        assert!(!delivery.has_room(1));
-        assert!(delivery.dropping.is_empty());
-        delivery.refuse("c", 5, Instant::now());
-        assert_eq!((delivery.dropping[0].reason, delivery.dropping[0].lost), (GapReason::QueueFull, Some(1)));
+        assert!(!sender.has_room(1));
+        assert!(sender.open_drops.is_empty());
+        sender.refuse("c", 5, Instant::now());
+        assert_eq!((sender.open_drops[0].reason, sender.open_drops[0].lost), (GapReason::QueueFull, Some(1)));
         bytes.taken(&frame(0, 10));
-        assert!(delivery.has_room(10));
+        assert!(sender.has_room(10));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_does_not_fit_is_counted_exactly_and_told_when_there_is_room() {
-        for (name, frames, bytes_max, size) in [("frames", 4, 1 << 20, 10), ("bytes", 100, 4 * (10 + OVERHEAD), 10)] {
-            let (queue, mut arrivals, bytes) = queue(frames, bytes_max);
-            let mut delivery = Delivery::new(queue, "redis", Metrics::new());
+        for (name, frames, bytes_max, size) in
+            [("frames", 4, 1 << 20, 10), ("bytes", 100, 4 * (10 + FRAME_OVERHEAD), 10)]
+        {
+            let (queue, mut receiver, bytes) = queue(frames, bytes_max);
+            let mut sender = QueueSender::new(queue, "redis", Metrics::new());
             for n in 0..10 {
-                delivery.frame(frame(n, size)).unwrap();
+                sender.send(frame(n, size)).unwrap();
             }
-            tokio::time::advance(QUIET).await;
-            delivery.tell(Instant::now()).unwrap();
+            tokio::time::advance(DROP_QUIET).await;
+            sender.flush_gaps(Instant::now()).unwrap();
             let mut received = 0;
             let mut gaps = Vec::new();
             for _ in 0..2 {
-                while let Ok(arrival) = arrivals.try_recv() {
-                    match arrival {
-                        Arrival::Frame(frame) => {
+                while let Ok(item) = receiver.try_recv() {
+                    match item {
+                        IntakeItem::Frame(frame) => {
                             bytes.taken(&frame);
                             received += 1;
                         }
-                        Arrival::Gap(gap) => gaps.push(gap),
+                        IntakeItem::Gap(gap) => gaps.push(gap),
                         other => panic!("{other:?}"),
                     }
                 }
-                delivery.tell(Instant::now()).unwrap();
+                sender.flush_gaps(Instant::now()).unwrap();
             }
             assert_eq!((received, gaps.len(), bytes.get()), (4, 1, 0), "{name}");
             assert_eq!((gaps[0].lost, gaps[0].started_at, gaps[0].ended_at), (Some(6), 4, 9), "{name}");
-            assert!(!delivery.pending());
+            assert!(!sender.has_pending_gaps());
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_receive_buffer_that_overflows_many_times_is_one_hole() {
-        let (queue, mut arrivals, _bytes) = queue(4, 100);
-        let mut delivery = Delivery::new(queue, "training", Metrics::new());
+    async fn a_receive_buffer_that_overflows_many_times_is_one_gap() {
+        let (queue, mut receiver, _bytes) = queue(4, 100);
+        let mut sender = QueueSender::new(queue, "training", Metrics::new());
         for n in 0..50 {
-            delivery.lose(GapReason::ClientLag, (n, n + 2), None, 10, Instant::now());
-            delivery.tell(Instant::now()).unwrap();
+            sender.record_drop(GapReason::ClientLag, (n, n + 2), None, 10, Instant::now());
+            sender.flush_gaps(Instant::now()).unwrap();
         }
-        tokio::time::advance(QUIET).await;
-        delivery.tell(Instant::now()).unwrap();
-        let Ok(Arrival::Gap(gap)) = arrivals.try_recv() else { panic!("no gap") };
-        let told = (gap.reason, gap.source.as_str(), gap.lost, gap.started_at, gap.ended_at);
-        assert_eq!(told, (GapReason::ClientLag, "training", Some(500), 0, 51));
-        assert!(arrivals.try_recv().is_err() && !delivery.pending());
+        tokio::time::advance(DROP_QUIET).await;
+        sender.flush_gaps(Instant::now()).unwrap();
+        let Ok(IntakeItem::Gap(gap)) = receiver.try_recv() else { panic!("no gap") };
+        let reported = (gap.reason, gap.source.as_str(), gap.lost, gap.started_at, gap.ended_at);
+        assert_eq!(reported, (GapReason::ClientLag, "training", Some(500), 0, 51));
+        assert!(receiver.try_recv().is_err() && !sender.has_pending_gaps());
     }
 
     #[tokio::test]
     async fn an_empty_queue_takes_a_message_larger_than_its_bound() {
-        let (queue, _arrivals, bytes) = queue(4, 100);
-        let mut delivery = Delivery::new(queue, "redis", Metrics::new());
-        delivery.frame(frame(1, 1_000)).unwrap();
-        delivery.frame(frame(2, 1)).unwrap();
-        assert_eq!(bytes.get(), 1_000 + OVERHEAD);
-        assert_eq!(delivery.dropping.len(), 1);
+        let (queue, _receiver, bytes) = queue(4, 100);
+        let mut sender = QueueSender::new(queue, "redis", Metrics::new());
+        sender.send(frame(1, 1_000)).unwrap();
+        sender.send(frame(2, 1)).unwrap();
+        assert_eq!(bytes.get(), 1_000 + FRAME_OVERHEAD);
+        assert_eq!(sender.open_drops.len(), 1);
     }
 }

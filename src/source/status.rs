@@ -14,7 +14,7 @@ pub struct SourceStatus(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     connections: Mutex<Vec<ConnectionStatus>>,
-    first_proven: watch::Sender<Option<Micros>>,
+    first_confirmed: watch::Sender<Option<Micros>>,
     readiness: Readiness,
 }
 
@@ -35,7 +35,7 @@ pub struct ConnectionStatus {
     pub channels: Vec<ChannelStatus>,
     /// What was published before has been received, or told as a gap.
     #[serde(skip)]
-    heard: Option<Micros>,
+    received_through: Option<Micros>,
 }
 
 /// One channel or pattern.
@@ -44,13 +44,14 @@ pub struct ChannelStatus {
     /// Its name.
     pub name: String,
     /// Whether Redis has confirmed that it sends us this channel's messages.
-    pub proven: bool,
+    #[serde(rename = "proven")]
+    pub confirmed: bool,
 }
 
 impl SourceStatus {
-    /// Nothing is connected. `readiness` is kept: subscribed while every channel is proven.
+    /// Nothing is connected. `readiness` is kept: subscribed while every channel is confirmed.
     pub fn new(readiness: Readiness) -> Self {
-        Self(Arc::new(Shared { connections: Mutex::default(), first_proven: watch::channel(None).0, readiness }))
+        Self(Arc::new(Shared { connections: Mutex::default(), first_confirmed: watch::channel(None).0, readiness }))
     }
 
     /// How it is now.
@@ -59,42 +60,49 @@ impl SourceStatus {
     }
 
     /// Channels that Redis has not confirmed.
-    pub fn unproven(&self) -> Vec<String> {
+    pub fn unconfirmed(&self) -> Vec<String> {
         self.lock()
             .iter()
             .flat_map(|connection| &connection.channels)
-            .filter(|c| !c.proven)
+            .filter(|c| !c.confirmed)
             .map(|c| c.name.clone())
             .collect()
     }
 
-    /// The moment at which the training channels were first proven; before it, nobody listened.
-    pub fn first_proven(&self) -> watch::Receiver<Option<Micros>> {
-        self.0.first_proven.subscribe()
+    /// The moment at which the training channels were first confirmed; before it, nobody listened.
+    pub fn first_confirmed(&self) -> watch::Receiver<Option<Micros>> {
+        self.0.first_confirmed.subscribe()
     }
 
     /// What was published before this moment has been received, or told as a gap; absent: some source has not listened yet.
-    pub fn heard_until(&self) -> Option<Micros> {
+    pub fn low_watermark(&self) -> Option<Micros> {
         let connections = self.lock();
         let listening = connections.iter().filter(|connection| !connection.channels.is_empty());
-        listening.map(|connection| connection.heard).min().flatten()
+        listening.map(|connection| connection.received_through).min().flatten()
     }
 
-    pub(super) fn heard(&self, name: &str, until: Micros) {
+    pub(super) fn set_received_through(&self, name: &str, until: Micros) {
         if let Some(connection) = self.lock().iter_mut().find(|connection| connection.name == name) {
-            connection.heard = Some(until);
+            connection.received_through = Some(until);
         }
     }
 
     pub(super) fn register(&self, name: &'static str, channels: &[String], now: Micros) {
-        let channels = channels.iter().map(|name| ChannelStatus { name: name.clone(), proven: false }).collect();
-        let connection =
-            ConnectionStatus { name, connected: false, since: now, error: None, connects: 0, channels, heard: None };
+        let channels = channels.iter().map(|name| ChannelStatus { name: name.clone(), confirmed: false }).collect();
+        let connection = ConnectionStatus {
+            name,
+            connected: false,
+            since: now,
+            error: None,
+            connects: 0,
+            channels,
+            received_through: None,
+        };
         self.lock().push(connection);
-        self.judge();
+        self.update_readiness();
     }
 
-    /// The connection is up; all channels are proven but the `refused`.
+    /// The connection is up; all channels are confirmed but the `refused`.
     pub(super) fn up(&self, name: &'static str, refused: &[String], error: Option<String>, now: Micros) {
         self.change(name, |connection| {
             if !connection.connected {
@@ -103,45 +111,45 @@ impl SourceStatus {
             }
             connection.error = error;
             for channel in &mut connection.channels {
-                channel.proven = !refused.contains(&channel.name);
+                channel.confirmed = !refused.contains(&channel.name);
             }
         });
-        self.0.first_proven.send_if_modified(|first| {
-            let news = first.is_none() && name == super::pubsub::TRAINING;
-            if news {
+        self.0.first_confirmed.send_if_modified(|first| {
+            let is_first = first.is_none() && name == super::pubsub::TRAINING;
+            if is_first {
                 *first = Some(now);
             }
-            news
+            is_first
         });
     }
 
     /// There is no connection. Returns whether this is news.
     pub(super) fn down(&self, name: &'static str, error: String, now: Micros) -> bool {
-        let mut news = false;
+        let mut changed = false;
         self.change(name, |connection| {
-            news = connection.connected || connection.error.as_ref() != Some(&error);
+            changed = connection.connected || connection.error.as_ref() != Some(&error);
             if connection.connected {
                 (connection.connected, connection.since) = (false, now);
             }
             connection.error = Some(error);
             for channel in &mut connection.channels {
-                channel.proven = false;
+                channel.confirmed = false;
             }
         });
-        news
+        changed
     }
 
     fn change(&self, name: &str, change: impl FnOnce(&mut ConnectionStatus)) {
         if let Some(connection) = self.lock().iter_mut().find(|connection| connection.name == name) {
             change(connection);
         }
-        self.judge();
+        self.update_readiness();
     }
 
-    fn judge(&self) {
+    fn update_readiness(&self) {
         let connections = self.lock();
-        let proven = connections.iter().flat_map(|connection| &connection.channels).all(|channel| channel.proven);
-        self.0.readiness.set_subscribed(proven);
+        let confirmed = connections.iter().flat_map(|connection| &connection.channels).all(|channel| channel.confirmed);
+        self.0.readiness.set_subscribed(confirmed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<ConnectionStatus>> {

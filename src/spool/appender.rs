@@ -15,20 +15,20 @@ use super::{
 use crate::logging::Chain;
 
 /// A group is synced early when it would grow beyond this.
-const GROUP: usize = 8 << 20;
+const GROUP_BYTES: usize = 8 << 20;
 /// A record of so many bytes is a group of its own, written from where its payload is: a copy of it would take as much again.
-const LARGE: usize = 1 << 20;
+const LARGE_RECORD: usize = 1 << 20;
 /// How much of what is in memory is written at once when the disk is back: less than a disk that has a little room can take.
-const BATCH: u64 = 1 << 20;
+const RECOVERY_BATCH_BYTES: u64 = 1 << 20;
 /// The part of the memory segment that only gaps, commands and receipts may use.
-const RESERVED: u64 = 1 << 20;
+const RESERVED_BYTES: u64 = 1 << 20;
 /// Syncs that may follow each other at once: a group that came late, because something else had the core, must not make the next
 /// one wait. On average they are an interval apart all the same.
-const BURST: u32 = 4;
+const SYNC_BURST: u32 = 4;
 /// How long to wait before a failing disk is tried again.
-const RETRY: Duration = Duration::from_secs(1);
+const DISK_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How long to wait before a full spool is looked at again.
-const RETRY_FULL: Duration = Duration::from_millis(100);
+const FULL_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// There is no room for the record, neither on disk nor in memory (or it is longer than any record may be): count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +48,7 @@ pub struct Synced {
 
 /// Why records are in memory.
 #[derive(Clone, Copy, Debug)]
-struct Trouble {
+struct Degraded {
     since: Instant,
     retry_at: Instant,
 }
@@ -68,14 +68,14 @@ pub struct Appender {
     memory: u64,
     batch: usize,
     /// When the pace allows the next sync; `None` before the first.
-    paced: Option<Instant>,
-    trouble: Option<Trouble>,
+    next_sync_at: Option<Instant>,
+    degraded: Option<Degraded>,
     /// Whether this is the spool that it was when it was last open: there was a checkpoint.
-    known: bool,
+    had_checkpoint: bool,
 }
 
 impl Appender {
-    pub(crate) fn new(shared: Arc<Shared>, config: &Config, next: u64, known: bool) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, config: &Config, next: u64, had_checkpoint: bool) -> Self {
         let writer = SegmentWriter::new(shared.dir.clone(), shared.id, config.segment.0, shared.disk.clone());
         Self {
             shared,
@@ -86,10 +86,10 @@ impl Appender {
             synced: next,
             interval: config.sync_interval,
             memory: config.memory.0,
-            batch: config.segment.0.min(BATCH) as usize,
-            paced: None,
-            trouble: None,
-            known,
+            batch: config.segment.0.min(RECOVERY_BATCH_BYTES) as usize,
+            next_sync_at: None,
+            degraded: None,
+            had_checkpoint,
         }
     }
 
@@ -100,8 +100,8 @@ impl Appender {
 
     /// Somebody remembers that the offsets of this spool below this one were used. Where the end of the log is gone they are not
     /// used again, and the reader counts them as lost. To be called before anything is appended.
-    pub fn resume_at(&mut self, offset: u64) {
-        if !self.known || !self.buffer.is_empty() || offset <= self.next {
+    pub fn skip_to(&mut self, offset: u64) {
+        if !self.had_checkpoint || !self.buffer.is_empty() || offset <= self.next {
             return;
         }
         error!(lost = offset - self.next, "the end of the spool is gone; what of it was not stored is lost");
@@ -120,19 +120,19 @@ impl Appender {
         if size > record::MAX {
             return Err(Full);
         }
-        if !self.buffer.is_empty() && (self.buffer.len() + size > GROUP || size >= LARGE) {
+        if !self.buffer.is_empty() && (self.buffer.len() + size > GROUP_BYTES || size >= LARGE_RECORD) {
             self.sync();
         }
-        if self.trouble.is_some() {
-            let reserved = if record.kind.is_reserved_for() { 0 } else { RESERVED };
-            let held = self.shared.held.load(Ordering::Acquire) + (self.buffer.len() + size) as u64;
-            if held > self.memory.saturating_sub(reserved) {
+        if self.degraded.is_some() {
+            let reserved = if record.kind.uses_reserved_memory() { 0 } else { RESERVED_BYTES };
+            let memory_only = self.shared.memory_only_bytes.load(Ordering::Acquire) + (self.buffer.len() + size) as u64;
+            if memory_only > self.memory.saturating_sub(reserved) {
                 return Err(Full);
             }
         }
         let offset = self.next;
         self.next += 1;
-        let written = size >= LARGE && self.trouble.is_none() && self.write_large(offset, record);
+        let written = size >= LARGE_RECORD && self.degraded.is_none() && self.write_large(offset, record);
         if !written {
             record::encode(&mut self.buffer, self.shared.seed, offset, record);
         }
@@ -160,12 +160,12 @@ impl Appender {
     /// When [`sync`](Self::sync) is due: at once (a moment that has passed) while the last ones were an interval apart on average;
     /// `None` when there is nothing to do. While the disk takes nothing it says when to try it again, even without new records.
     pub fn sync_due(&self) -> Option<Instant> {
-        let group = (self.next > self.synced).then(|| match self.paced {
+        let group = (self.next > self.synced).then(|| match self.next_sync_at {
             // A large record is durable already; its sender is told with the next sync.
-            Some(paced) if !self.buffer.is_empty() && self.buffer.len() < GROUP / 2 => paced,
+            Some(paced) if !self.buffer.is_empty() && self.buffer.len() < GROUP_BYTES / 2 => paced,
             _ => Instant::now(),
         });
-        let retry = self.trouble.map(|trouble| trouble.retry_at);
+        let retry = self.degraded.map(|degraded| degraded.retry_at);
         group.into_iter().chain(retry).min()
     }
 
@@ -173,7 +173,7 @@ impl Appender {
     /// shown nevertheless; records reach the disk, in order, once it takes them again.
     pub fn sync(&mut self) -> Synced {
         let started = Instant::now();
-        if self.trouble.is_some() {
+        if self.degraded.is_some() {
             self.publish();
         } else if !self.buffer.is_empty() {
             match self.write() {
@@ -182,25 +182,26 @@ impl Appender {
             }
             self.publish();
         }
-        if self.trouble.is_some_and(|trouble| trouble.retry_at <= started) {
+        if self.degraded.is_some_and(|degraded| degraded.retry_at <= started) {
             self.recover(started);
         }
         self.synced = self.next;
-        self.shared.show();
-        let behind = started.checked_sub(self.interval * (BURST - 1)).unwrap_or(started);
-        self.paced = Some(self.paced.map_or(behind, |paced| paced.clamp(behind, started)) + self.interval);
-        Synced { durable: self.shared.durable(), end: self.next, healthy: self.trouble.is_none() }
+        self.shared.update_gauges();
+        let behind = started.checked_sub(self.interval * (SYNC_BURST - 1)).unwrap_or(started);
+        self.next_sync_at =
+            Some(self.next_sync_at.map_or(behind, |paced| paced.clamp(behind, started)) + self.interval);
+        Synced { durable: self.shared.durable(), end: self.next, healthy: self.degraded.is_none() }
     }
 
     /// Segments with records from `offset` on stay although they are committed: somebody would read them after a crash. At first,
     /// and with the highest offset, none do.
-    pub fn keep_from(&self, offset: u64) {
-        self.shared.kept.store(offset, Ordering::Release);
+    pub fn retain_from(&self, offset: u64) {
+        self.shared.retain_from.store(offset, Ordering::Release);
     }
 
     /// Whether the disk takes records.
     pub fn healthy(&self) -> bool {
-        self.trouble.is_none()
+        self.degraded.is_none()
     }
 
     /// Offset that the next record will have.
@@ -224,10 +225,10 @@ impl Appender {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the spool has reached its capacity"));
         }
         // Once it is known, it is not told again with each try.
-        let known = self.trouble.is_some();
+        let already_degraded = self.degraded.is_some();
         let written = self.writer.write(segments, parts, first, end).or_else(|error| {
             self.shared.metrics.spool_sync_failures.inc();
-            if known {
+            if already_degraded {
                 return Err(error);
             }
             error!(error = %Chain(&error), "segment failed; writing its unsynced records to a new one");
@@ -242,23 +243,23 @@ impl Appender {
 
     /// Shows the buffered records to the reader.
     fn publish(&mut self) {
-        let mut tail = self.shared.tail();
+        let mut cache = self.shared.cache();
         if !self.buffer.is_empty() {
-            tail.push(self.first, self.next, &mut self.buffer);
+            cache.push(self.first, self.next, &mut self.buffer);
         }
         self.first = self.next;
-        self.shared.trim(&mut tail);
-        drop(tail);
+        self.shared.trim(&mut cache);
+        drop(cache);
         if *self.shared.visible.borrow() != self.next {
             self.shared.visible.send_replace(self.next);
         }
     }
 
     fn fail(&mut self, error: &io::Error, now: Instant) {
-        let retry_at = now + if is_capacity(error) { RETRY_FULL } else { RETRY };
-        let first = self.trouble.is_none();
-        let since = self.trouble.map_or(now, |trouble| trouble.since);
-        self.trouble = Some(Trouble { since, retry_at });
+        let retry_at = now + if is_capacity(error) { FULL_RETRY_DELAY } else { DISK_RETRY_DELAY };
+        let first = self.degraded.is_none();
+        let since = self.degraded.map_or(now, |degraded| degraded.since);
+        self.degraded = Some(Degraded { since, retry_at });
         if first {
             self.shared.set_healthy(false);
             error!(error = %Chain(error), "disk takes no records; they stay in memory and are lost if the process ends");
@@ -268,10 +269,12 @@ impl Appender {
     /// Writes what is in memory only, oldest first, as far as the disk takes it.
     fn recover(&mut self, now: Instant) {
         loop {
-            let unwritten = self.shared.tail().unwritten(self.shared.durable(), self.batch);
-            // What was committed from memory leaves a hole in the segments, which only a checkpoint behind it explains.
-            let hole = unwritten.as_ref().map_or(self.next, |(first, ..)| *first);
-            if hole > self.shared.durable() && hole > self.shared.checkpoint.load(Ordering::Acquire) {
+            let unwritten = self.shared.cache().unwritten(self.shared.durable(), self.batch);
+            // What was committed from memory leaves a gap in the segments, which only a checkpoint behind it explains.
+            let first_unwritten = unwritten.as_ref().map_or(self.next, |(first, ..)| *first);
+            if first_unwritten > self.shared.durable()
+                && first_unwritten > self.shared.checkpoint.load(Ordering::Acquire)
+            {
                 let error = io::Error::other("the checkpoint of what was committed from memory is not written yet");
                 self.fail(&error, now);
                 return;
@@ -282,7 +285,7 @@ impl Appender {
                 return;
             }
             self.shared.durable.store(end, Ordering::Release);
-            self.shared.trim(&mut self.shared.tail());
+            self.shared.trim(&mut self.shared.cache());
         }
         // Nothing is left in memory: all of it was written, or stored and committed. Prove that the disk works before saying so.
         if let Err(error) = self.probe() {
@@ -291,8 +294,8 @@ impl Appender {
         }
         self.shared.durable.store(self.next, Ordering::Release);
         self.shared.set_healthy(true);
-        if let Some(trouble) = self.trouble.take() {
-            let seconds = now.saturating_duration_since(trouble.since).as_secs();
+        if let Some(degraded) = self.degraded.take() {
+            let seconds = now.saturating_duration_since(degraded.since).as_secs();
             info!(seconds, "disk takes records again");
         }
     }

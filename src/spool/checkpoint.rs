@@ -36,7 +36,7 @@ pub(crate) fn path(dir: &Path) -> PathBuf {
 /// Never fails: to replay everything is always right.
 pub(crate) fn read(disk: &Disk, dir: &Path) -> Checkpoint {
     let path = path(dir);
-    let bytes = match disk.beginning(&path, HEADER) {
+    let bytes = match disk.read_prefix(&path, HEADER) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Checkpoint::Missing,
         Err(error) => {
@@ -60,7 +60,7 @@ pub(crate) fn write(disk: &Disk, dir: &Path, id: Uuid, committed: u64) -> io::Re
         if error.kind() != io::ErrorKind::StorageFull && error.kind() != io::ErrorKind::QuotaExceeded {
             return Err(error);
         }
-        let file = disk.open(&path, Mode::Change).map_err(|_| error)?;
+        let file = disk.open(&path, Mode::ReadWrite).map_err(|_| error)?;
         file.write_all_at(&bytes, 0)?;
         file.sync()
     })

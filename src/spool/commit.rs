@@ -15,14 +15,14 @@ use super::{checkpoint, segment::Meta, shared::Shared};
 use crate::logging::Chain;
 
 /// The shortest time between two checkpoints.
-const INTERVAL: Duration = Duration::from_millis(200);
+const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
 /// The shortest time between two tries when the disk does not take one.
-const RETRY: Duration = Duration::from_secs(1);
+const CHECKPOINT_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Confirmations closer together than this linger as one.
-const GRAIN: Duration = Duration::from_millis(50);
+const COALESCE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default)]
-pub(crate) struct Commits {
+pub(crate) struct CommitQueue {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Commits {
 #[derive(Debug, Default)]
 struct State {
     /// What was confirmed, when; in order of both.
-    lingering: VecDeque<Confirmed>,
+    lingering: VecDeque<Acked>,
     linger: Duration,
     /// The highest confirmed offset that has lingered.
     due: u64,
@@ -39,14 +39,14 @@ struct State {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Confirmed {
+struct Acked {
     first_at: Instant,
     last_at: Instant,
     next: u64,
 }
 
 impl State {
-    fn confirm(&mut self, next: u64, now: Instant) {
+    fn ack(&mut self, next: u64, now: Instant) {
         if self.linger.is_zero() {
             self.lingering.clear();
             self.due = self.due.max(next);
@@ -57,31 +57,31 @@ impl State {
         }
         match self.lingering.back_mut() {
             // The last moment within the grain counts for all of it: later is safe, earlier is not.
-            Some(last) if now.saturating_duration_since(last.first_at) < GRAIN => {
+            Some(last) if now.saturating_duration_since(last.first_at) < COALESCE => {
                 (last.last_at, last.next) = (now, next)
             }
-            _ => self.lingering.push_back(Confirmed { first_at: now, last_at: now, next }),
+            _ => self.lingering.push_back(Acked { first_at: now, last_at: now, next }),
         }
     }
 
-    fn settle(&mut self, now: Instant) {
-        while let Some(confirmed) = self.lingering.front()
-            && now.saturating_duration_since(confirmed.last_at) >= self.linger
+    fn release_due(&mut self, now: Instant) {
+        while let Some(acked) = self.lingering.front()
+            && now.saturating_duration_since(acked.last_at) >= self.linger
         {
-            self.due = self.due.max(confirmed.next);
+            self.due = self.due.max(acked.next);
             self.lingering.pop_front();
         }
     }
 }
 
-impl Commits {
+impl CommitQueue {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn commit(&self, next: u64) {
         let mut state = self.lock();
-        state.confirm(next, Instant::now());
+        state.ack(next, Instant::now());
         if state.waiting {
             self.changed.notify_all();
         }
@@ -95,9 +95,9 @@ impl Commits {
     /// Forgets what lingers beyond `offset`; returns the offset to read from.
     pub(crate) fn rewind(&self, shared: &Shared, offset: u64) -> u64 {
         let mut state = self.lock();
-        state.settle(Instant::now());
+        state.release_due(Instant::now());
         let from = offset.max(state.due).max(shared.committed());
-        state.lingering.retain(|confirmed| confirmed.next <= from);
+        state.lingering.retain(|acked| acked.next <= from);
         from
     }
 }
@@ -105,14 +105,14 @@ impl Commits {
 /// Takes what the store has confirmed. A thread of its own does the rest.
 #[derive(Debug)]
 pub struct Committer {
-    commits: Arc<Commits>,
+    commits: Arc<CommitQueue>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Committer {
-    pub(crate) fn start(shared: Arc<Shared>, commits: Arc<Commits>) -> io::Result<Self> {
-        let mut keeper = Keeper::new(shared, Arc::clone(&commits));
-        let thread = thread::Builder::new().name("spool-commit".into()).spawn(move || keeper.run())?;
+    pub(crate) fn start(shared: Arc<Shared>, commits: Arc<CommitQueue>) -> io::Result<Self> {
+        let mut checkpoint_thread = CheckpointThread::new(shared, Arc::clone(&commits));
+        let thread = thread::Builder::new().name("spool-commit".into()).spawn(move || checkpoint_thread.run())?;
         Ok(Self { commits, thread: Some(thread) })
     }
 
@@ -149,9 +149,9 @@ impl Drop for Committer {
 
 /// What the thread does: checkpoints, and the removal of what they cover.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct CheckpointThread {
     shared: Arc<Shared>,
-    commits: Arc<Commits>,
+    commits: Arc<CommitQueue>,
     /// The offset of the last checkpoint that is durable.
     written: u64,
     failing: bool,
@@ -159,8 +159,8 @@ pub(crate) struct Keeper {
     stuck: bool,
 }
 
-impl Keeper {
-    pub(crate) fn new(shared: Arc<Shared>, commits: Arc<Commits>) -> Self {
+impl CheckpointThread {
+    pub(crate) fn new(shared: Arc<Shared>, commits: Arc<CommitQueue>) -> Self {
         let written = shared.committed();
         commits.lock().due = written;
         Self { shared, commits, written, failing: false, stuck: false }
@@ -169,7 +169,7 @@ impl Keeper {
     fn run(&mut self) {
         loop {
             let (due, stop) = self.wait();
-            let pause = self.keep(due);
+            let pause = self.advance(due);
             if stop {
                 return;
             }
@@ -183,20 +183,20 @@ impl Keeper {
     pub(crate) fn step(&mut self) {
         let due = {
             let mut state = self.commits.lock();
-            state.settle(Instant::now());
+            state.release_due(Instant::now());
             state.due
         };
-        self.keep(due);
+        self.advance(due);
     }
 
     /// Everything below `due` need not be kept; returns how long to wait before the next round.
-    fn keep(&mut self, due: u64) -> Duration {
+    fn advance(&mut self, due: u64) -> Duration {
         let shared = &self.shared;
-        let mut pause = INTERVAL;
+        let mut pause = CHECKPOINT_INTERVAL;
         if due > self.written {
             // Memory may be given back whether or not the disk takes the checkpoint.
             shared.committed.fetch_max(due, Ordering::AcqRel);
-            shared.trim(&mut shared.tail());
+            shared.trim(&mut shared.cache());
             match checkpoint::write(&shared.disk, &shared.dir, shared.id, due) {
                 Ok(()) => {
                     self.written = due;
@@ -209,13 +209,13 @@ impl Keeper {
                     if !std::mem::replace(&mut self.failing, true) {
                         warn!(error = %Chain(&error), "checkpoint could not be written; a restart would replay more");
                     }
-                    pause = RETRY;
+                    pause = CHECKPOINT_RETRY_DELAY;
                 }
             }
         }
         // Also without a new checkpoint: a segment may have been closed meanwhile.
         self.stuck = !remove_committed(shared, self.written, self.stuck);
-        shared.show();
+        shared.update_gauges();
         pause
     }
 
@@ -223,13 +223,13 @@ impl Keeper {
     fn wait(&self) -> (u64, bool) {
         let mut state = self.commits.lock();
         loop {
-            state.settle(Instant::now());
+            state.release_due(Instant::now());
             if state.stop || state.due > self.written {
                 return (state.due, state.stop);
             }
             let lingering = !state.lingering.is_empty();
             state.waiting = !lingering;
-            let timeout = if lingering { INTERVAL } else { RETRY };
+            let timeout = if lingering { CHECKPOINT_INTERVAL } else { CHECKPOINT_RETRY_DELAY };
             let (woken, timed_out) =
                 self.commits.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner);
             state = woken;
@@ -243,8 +243,8 @@ impl Keeper {
 
 /// Removes the segments whose records are all below the durable checkpoint, and needed by nobody else. Whether none was left. One
 /// that cannot be removed holds up no other: the spool would fill.
-fn remove_committed(shared: &Shared, checkpoint: u64, known: bool) -> bool {
-    let unneeded = checkpoint.min(shared.kept.load(Ordering::Acquire));
+fn remove_committed(shared: &Shared, checkpoint: u64, already_reported: bool) -> bool {
+    let unneeded = checkpoint.min(shared.retain_from.load(Ordering::Acquire));
     let done = |meta: &&Meta| !meta.active && meta.end <= unneeded;
     let list: Vec<_> = shared.segments.lock().iter().take_while(done).cloned().collect();
     let (mut removed, mut failed) = (false, None);
@@ -261,7 +261,7 @@ fn remove_committed(shared: &Shared, checkpoint: u64, known: bool) -> bool {
         shared.segments.forget(&meta.path);
     }
     if let Some((path, error)) = &failed
-        && !known
+        && !already_reported
     {
         warn!(segment = %path.display(), error = %Chain(error), "committed segment could not be removed; trying again");
     }

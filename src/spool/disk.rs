@@ -49,7 +49,7 @@ pub(crate) trait Handle: fmt::Debug + Send + Sync {
     fn stat(&self) -> io::Result<Stat>;
     fn try_lock(&self) -> Result<(), TryLockError>;
     /// A hint that all of it will be read.
-    fn read_soon(&self) {}
+    fn advise_read(&self) {}
 }
 
 /// How to open a file.
@@ -58,11 +58,11 @@ pub(crate) enum Mode {
     /// To read.
     Read,
     /// To read and change one that exists.
-    Change,
+    ReadWrite,
     /// The same; one that does not exist is made, and only we may read it.
-    Keep,
+    OpenOrCreate,
     /// To write a new one that only we may read; one that exists is an error.
-    New,
+    CreateNew,
 }
 
 /// What is known about a file without reading it.
@@ -77,7 +77,7 @@ pub(crate) struct Stat {
 }
 
 /// Numbers that are tried for a name that is taken.
-const NAMES_MAX: u32 = 10_000;
+const NAME_TRIES: u32 = 10_000;
 
 /// Where files are made. A value, so that tests can hand in one that fails. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ pub(crate) struct Disk {
 
 impl Default for Disk {
     fn default() -> Self {
-        Self::new(Arc::new(Real { ours: true }))
+        Self::new(Arc::new(RealFiles { repairs_permissions: true }))
     }
 }
 
@@ -103,8 +103,8 @@ impl std::ops::Deref for Disk {
 
 impl Disk {
     /// For who only looks: changes no permissions either.
-    pub(crate) fn to_look() -> Self {
-        Self::new(Arc::new(Real { ours: false }))
+    pub(crate) fn read_only() -> Self {
+        Self::new(Arc::new(RealFiles { repairs_permissions: false }))
     }
 
     pub(crate) fn new(files: Arc<dyn Files>) -> Self {
@@ -119,7 +119,7 @@ impl Disk {
     pub(crate) fn create(&self, path: &Path) -> io::Result<OpenFile> {
         #[cfg(test)]
         self.faults.create()?;
-        self.open(path, Mode::New)
+        self.open(path, Mode::CreateNew)
     }
 
     /// All bytes, behind the first `at`.
@@ -152,7 +152,7 @@ impl Disk {
     /// Replaces a small file: written under a name that nobody can foresee, synced, renamed, the directory synced.
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let temporary = temporary(path);
-        self.clear(path)?;
+        self.clear_path(path)?;
         let file = self.create(&temporary)?;
         let written = self.write(&*file, bytes, 0).and_then(|()| self.sync(&*file, &temporary));
         if let Err(error) = written.and_then(|()| self.rename(&temporary, path)) {
@@ -174,7 +174,7 @@ impl Disk {
     }
 
     /// Moves away what is no regular file and has the name of one of ours, under another name beside it.
-    pub(crate) fn clear(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn clear_path(&self, path: &Path) -> io::Result<()> {
         match self.stat(path) {
             Ok(stat) if !stat.is_file => {
                 let aside = self.move_to(path, path)?;
@@ -187,7 +187,7 @@ impl Disk {
 
     /// Renames without replacing anything: a number is added to a name that is taken. Returns the name.
     pub(crate) fn move_to(&self, from: &Path, to: &Path) -> io::Result<PathBuf> {
-        let names = (1..NAMES_MAX).map(|n| {
+        let names = (1..NAME_TRIES).map(|n| {
             let mut name = to.as_os_str().to_owned();
             name.push(format!(".{n}"));
             name.into()
@@ -209,22 +209,22 @@ impl Disk {
 
     /// A file to lock, made where there is none. On a read-only disk one that exists.
     pub(crate) fn open_lock(&self, path: &Path) -> io::Result<OpenFile> {
-        if let Err(error) = self.clear(path) {
+        if let Err(error) = self.clear_path(path) {
             warn!(path = %path.display(), error = %Chain(&error), "what lies in the way of a lock file could not be moved");
         }
-        self.open(path, Mode::Keep).or_else(|error| match error.kind() {
+        self.open(path, Mode::OpenOrCreate).or_else(|error| match error.kind() {
             io::ErrorKind::ReadOnlyFilesystem => self.open(path, Mode::Read),
             _ => Err(error),
         })
     }
 
     /// The first bytes of a file, at most `max`.
-    pub(crate) fn beginning(&self, path: &Path, max: usize) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_prefix(&self, path: &Path, max: usize) -> io::Result<Vec<u8>> {
         read(&*self.open(path, Mode::Read)?, max)
     }
 
     /// All bytes of a file.
-    pub(crate) fn whole(&self, path: &Path) -> io::Result<Vec<u8>> {
+    pub(crate) fn read_all(&self, path: &Path) -> io::Result<Vec<u8>> {
         let file = self.open(path, Mode::Read)?;
         read(&*file, usize::try_from(file.stat()?.bytes).unwrap_or(usize::MAX))
     }
@@ -259,12 +259,12 @@ fn read(file: &dyn Handle, max: usize) -> io::Result<Vec<u8>> {
 }
 
 /// What we need to be allowed with a file.
-const FILE: u32 = 0o600;
+const FILE_MODE: u32 = 0o600;
 /// And with a directory.
-const DIR: u32 = 0o700;
+const DIR_MODE: u32 = 0o700;
 
 /// Takes back the permissions that somebody has taken from what is ours. Whether that was what was wrong.
-fn restore(path: &Path, needed: u32) -> bool {
+fn restore_permissions(path: &Path, needed: u32) -> bool {
     let Ok(metadata) = fs::metadata(path) else { return false };
     let mode = metadata.permissions().mode();
     if mode & needed == needed {
@@ -279,23 +279,27 @@ fn restore(path: &Path, needed: u32) -> bool {
 
 /// The file system of the machine.
 #[derive(Debug)]
-struct Real {
+struct RealFiles {
     /// Whether to take back permissions that somebody has taken from us.
-    ours: bool,
+    repairs_permissions: bool,
 }
 
-impl Files for Real {
+impl Files for RealFiles {
     fn open(&self, path: &Path, mode: Mode) -> io::Result<OpenFile> {
         let mut options = OpenOptions::new();
-        options.mode(FILE).read(mode != Mode::New).write(mode != Mode::Read);
-        options.create(mode == Mode::Keep).create_new(mode == Mode::New);
+        options.mode(FILE_MODE).read(mode != Mode::CreateNew).write(mode != Mode::Read);
+        options.create(mode == Mode::OpenOrCreate).create_new(mode == Mode::CreateNew);
         // A pipe with such a name would be waited for, for ever; a link could lead anywhere.
         options.custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed());
         let file = match options.open(path) {
             Err(_) if path.is_symlink() => {
                 return Err(io::Error::other("it is a symbolic link, which is not followed"));
             }
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && self.ours && restore(path, FILE) => {
+            Err(error)
+                if error.kind() == io::ErrorKind::PermissionDenied
+                    && self.repairs_permissions
+                    && restore_permissions(path, FILE_MODE) =>
+            {
                 options.open(path)?
             }
             opened => opened?,
@@ -311,8 +315,8 @@ impl Files for Real {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(DIR).create(dir)?;
-        restore(dir, DIR);
+        DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)?;
+        restore_permissions(dir, DIR_MODE);
         Ok(())
     }
 
@@ -372,7 +376,7 @@ impl Handle for File {
         File::try_lock(self)
     }
 
-    fn read_soon(&self) {
+    fn advise_read(&self) {
         let _ = rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::WillNeed);
     }
 }

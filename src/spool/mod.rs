@@ -48,6 +48,7 @@ mod checkpoint;
 mod chunk;
 pub(crate) mod commit;
 pub(crate) mod disk;
+mod group_cache;
 mod orphans;
 mod quarantine;
 mod reader;
@@ -57,7 +58,6 @@ mod report;
 pub(crate) mod scan;
 pub(crate) mod segment;
 mod shared;
-mod tail;
 #[cfg(test)]
 mod tests;
 

@@ -13,16 +13,17 @@ const ENTRIES_MAX: usize = 10_000;
 
 /// The orphans in these directories: a spool itself, `spool`, `spool*` and `*/spool` in it. What cannot be read is passed over; reads
 /// only.
-pub fn orphans(places: &[PathBuf], own: &Path) -> Vec<(PathBuf, Report)> {
+pub fn orphans(search_dirs: &[PathBuf], own: &Path) -> Vec<(PathBuf, Report)> {
     let own = fs::canonicalize(own).ok();
     let mut candidates = BTreeSet::new();
-    for place in places {
-        let entries = fs::read_dir(place).into_iter().flatten().take(ENTRIES_MAX).flatten().map(|entry| entry.path());
+    for search_dir in search_dirs {
+        let entries =
+            fs::read_dir(search_dir).into_iter().flatten().take(ENTRIES_MAX).flatten().map(|entry| entry.path());
         let inside = entries.flat_map(|path| {
             let named = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"spool"));
             named.then(|| path.clone()).into_iter().chain([path.join("spool")])
         });
-        let all = inside.chain([place.clone()]).filter_map(|path| fs::canonicalize(path).ok());
+        let all = inside.chain([search_dir.clone()]).filter_map(|path| fs::canonicalize(path).ok());
         candidates.extend(all.filter(|path| Some(path) != own.as_ref() && is_spool(path)));
     }
     candidates

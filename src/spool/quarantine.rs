@@ -17,10 +17,10 @@ use crate::logging::Chain;
 pub const NAME: &str = "quarantine";
 /// What all damaged pieces together may take; more is not kept. Whole segments are moved here, and take no room that they did not
 /// take before.
-const MAX: u64 = 64 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 
 /// How the names of damaged pieces end.
-const PIECE: &str = "bin";
+const PIECE_EXTENSION: &str = "bin";
 
 #[derive(Debug)]
 pub(crate) struct Quarantine {
@@ -45,12 +45,12 @@ impl Quarantine {
 
     /// Takes over a whole file.
     pub(crate) fn take(&self, path: &Path) -> io::Result<()> {
-        self.make()?;
+        self.ensure_dir()?;
         self.disk.move_to(path, &self.dir.join(path.file_name().unwrap_or_default())).map(drop)
     }
 
     /// A file of that name is somebody else's; it is moved out of the way.
-    fn make(&self) -> io::Result<()> {
+    fn ensure_dir(&self) -> io::Result<()> {
         self.disk.create_dir(&self.dir).or_else(|error| match self.disk.stat(&self.dir) {
             Ok(stat) if stat.is_file => {
                 self.disk.move_to(&self.dir, &self.dir)?;
@@ -61,7 +61,7 @@ impl Quarantine {
     }
 
     /// Takes over a file that has a segment's name and is none of this spool.
-    pub(crate) fn set_aside(&self, path: &Path) {
+    pub(crate) fn take_foreign(&self, path: &Path) {
         match self.take(path) {
             Ok(()) => {
                 warn!(path = %path.display(), "file has the name of a segment and no record of its place; moved to quarantine")
@@ -76,18 +76,19 @@ impl Quarantine {
     /// the log says what could not be kept, and nothing stops for it.
     pub(crate) fn keep(&self, scan: &Scan, from: u64, to: u64) {
         let segment = scan.path.file_stem().map(|name| name.to_string_lossy()).unwrap_or_default();
-        let path = self.dir.join(format!("{segment}-{from:010}.{PIECE}"));
+        let path = self.dir.join(format!("{segment}-{from:010}.{PIECE_EXTENSION}"));
         if self.disk.stat(&path).is_ok() {
             return;
         }
-        let room = MAX.saturating_sub(self.count(|path| path.extension().is_some_and(|extension| extension == PIECE)));
+        let room = MAX_BYTES
+            .saturating_sub(self.count(|path| path.extension().is_some_and(|extension| extension == PIECE_EXTENSION)));
         let (all, kept) = (to - from, (to - from).min(room));
         if kept < all {
             warn!(path = %path.display(), all, kept, "quarantine is full; not all damaged bytes are kept");
         }
         let length = usize::try_from(kept).unwrap_or(usize::MAX);
-        let kept = self.make().and_then(|()| scan.read(from, length)).and_then(|bytes| {
-            let file = self.disk.open(&path, Mode::New)?;
+        let kept = self.ensure_dir().and_then(|()| scan.read(from, length)).and_then(|bytes| {
+            let file = self.disk.open(&path, Mode::CreateNew)?;
             file.write_all_at(&bytes, 0)?;
             // The original may be cut next.
             file.sync()?;

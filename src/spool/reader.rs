@@ -7,22 +7,22 @@ use tracing::{error, warn};
 
 use super::{
     chunk::Chunk,
-    commit::Commits,
-    scan::{CHUNK, Scan, Step},
+    commit::CommitQueue,
+    scan::{CHUNK_BYTES, Scan, Step},
     shared::Shared,
 };
 use crate::logging::Chain;
 
 /// Between two tries to open or read a segment.
-const RETRY: Duration = Duration::from_millis(200);
+const READ_RETRY_DELAY: Duration = Duration::from_millis(200);
 /// How often a segment that cannot be read is tried, unless the reason will pass.
-const TRIES: u32 = 25;
+const READ_TRIES: u32 = 25;
 
 /// Reads every record once, in order, from the committed offset on.
 #[derive(Debug)]
 pub struct Reader {
     shared: Arc<Shared>,
-    commits: Arc<Commits>,
+    commits: Arc<CommitQueue>,
     visible: watch::Receiver<u64>,
     next: u64,
     scan: Option<Scan>,
@@ -34,7 +34,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(shared: Arc<Shared>, commits: Arc<Commits>, next: u64) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, commits: Arc<CommitQueue>, next: u64) -> Self {
         let visible = shared.visible.subscribe();
         Self { shared, commits, visible, next, scan: None, damaged: false, lost: 0, failures: 0 }
     }
@@ -58,8 +58,8 @@ impl Reader {
                     Ok(Some(chunk)) => return chunk,
                     Ok(None) => {}
                     Err(error) => {
-                        self.note(&error);
-                        tokio::time::sleep(RETRY).await;
+                        self.note_failure(&error);
+                        tokio::time::sleep(READ_RETRY_DELAY).await;
                         continue;
                     }
                 }
@@ -93,8 +93,8 @@ impl Reader {
     /// `None`: look again, the position has moved or nothing is there yet.
     fn read(&mut self, visible: u64) -> io::Result<Option<Chunk>> {
         let (cached, memory) = {
-            let tail = self.shared.tail();
-            (tail.chunk(self.next), tail.first())
+            let cache = self.shared.cache();
+            (cache.chunk(self.next), cache.first())
         };
         if let Some(chunk) = cached {
             self.scan = None;
@@ -105,8 +105,8 @@ impl Reader {
         }
         // No segment has anything from here on. Unless the groups in memory have just changed, the records are gone.
         let to = memory.filter(|first| *first > self.next).unwrap_or(visible);
-        if self.shared.tail().first() == memory {
-            self.count(to - self.next);
+        if self.shared.cache().first() == memory {
+            self.count_lost(to - self.next);
             self.next = to;
         }
         Ok(None)
@@ -118,7 +118,7 @@ impl Reader {
                 return Ok(None);
             }
             let Some(scan) = &mut self.scan else { return Ok(None) };
-            match scan.step(CHUNK)? {
+            match scan.step(CHUNK_BYTES)? {
                 Step::Records(chunk) if chunk.end <= self.next => {}
                 Step::Records(chunk) => return Ok(Some(chunk.starting_at(self.next))),
                 Step::Damage(range) => {
@@ -129,7 +129,7 @@ impl Reader {
                 Step::End => {
                     let path = scan.path.clone();
                     self.scan = None;
-                    if !self.leave(&path) {
+                    if !self.skip_segment(&path) {
                         return Ok(None);
                     }
                 }
@@ -138,11 +138,11 @@ impl Reader {
     }
 
     /// Goes on behind a segment that has nothing more; false when there is nothing to go on with.
-    fn leave(&mut self, path: &std::path::Path) -> bool {
+    fn skip_segment(&mut self, path: &std::path::Path) -> bool {
         let Some((meta, below)) = self.shared.segments.get(path) else { return true };
         // Without this the segment would be found again for the offsets that it lost.
         let end = meta.end.min(below);
-        self.count(end.saturating_sub(self.next));
+        self.count_lost(end.saturating_sub(self.next));
         self.next = self.next.max(end);
         self.shared.segments.find(self.next).is_some()
     }
@@ -167,7 +167,11 @@ impl Reader {
                     error!(segment = %meta.path.display(), "segment was deleted by somebody else");
                     self.shared.segments.forget(&meta.path);
                 }
-                Err(error) if self.failures >= TRIES && !will_pass(&error) && self.give_up(&meta.path, &error) => {
+                Err(error)
+                    if self.failures >= READ_TRIES
+                        && !is_transient(&error)
+                        && self.quarantine_unreadable(&meta.path, &error) =>
+                {
                     self.shared.segments.forget(&meta.path);
                     self.failures = 0;
                 }
@@ -178,7 +182,7 @@ impl Reader {
 
     /// Sets a segment aside that cannot be read: committed with the rest it would be removed, unread. False: its directory is
     /// closed to us as well, which somebody will have to mend; then all of it can be read again.
-    fn give_up(&self, path: &std::path::Path, error: &io::Error) -> bool {
+    fn quarantine_unreadable(&self, path: &std::path::Path, error: &io::Error) -> bool {
         let kept = self.shared.quarantine.take(path);
         if kept.as_ref().is_err_and(|kept| kept.kind() == io::ErrorKind::PermissionDenied) {
             return false;
@@ -189,7 +193,7 @@ impl Reader {
     }
 
     fn accept(&mut self, mut chunk: Chunk) -> Chunk {
-        self.count(chunk.first.saturating_sub(self.next));
+        self.count_lost(chunk.first.saturating_sub(self.next));
         chunk.lost = std::mem::take(&mut self.lost);
         self.next = chunk.end;
         self.damaged = false;
@@ -197,7 +201,7 @@ impl Reader {
         chunk
     }
 
-    fn count(&mut self, lost: u64) {
+    fn count_lost(&mut self, lost: u64) {
         if lost == 0 {
             return;
         }
@@ -211,7 +215,7 @@ impl Reader {
         error!(lost, offset = self.next, damaged = self.damaged, "records cannot be read any more");
     }
 
-    fn note(&mut self, error: &io::Error) {
+    fn note_failure(&mut self, error: &io::Error) {
         self.failures += 1;
         if self.failures == 1 {
             warn!(error = %Chain(error), "spool cannot be read; trying again");
@@ -221,7 +225,7 @@ impl Reader {
 }
 
 /// Whether waiting helps: no descriptors, no memory.
-fn will_pass(error: &io::Error) -> bool {
+fn is_transient(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [Errno::MFILE, Errno::NFILE, Errno::NOMEM].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -14,8 +14,8 @@ pub(crate) const HEAD: usize = 54;
 /// The longest record that is written or believed: Redis itself cuts a subscriber off at half of it.
 pub(crate) const MAX: usize = 64 << 20;
 
-const OWN_TIME: u8 = 1;
-const OPENED: u8 = 2;
+const HAS_EVENT_TIME: u8 = 1;
+const OPENED_RUN: u8 = 2;
 
 /// What a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,11 +23,11 @@ const OPENED: u8 = 2;
 pub enum RecordKind {
     /// An accepted training message, as received.
     Event = 1,
-    /// A rejected message: [`SetAside`](crate::frame::SetAside) and what is kept of its bytes.
+    /// A rejected message: [`RejectedMessage`](crate::frame::RejectedMessage) and what is kept of its bytes.
     Rejected = 2,
     /// A command, as received.
     Control = 3,
-    /// A hole in what was received.
+    /// A gap in what was received.
     Gap = 4,
     /// The outcome of a command.
     Receipt = 5,
@@ -46,7 +46,7 @@ impl RecordKind {
     }
 
     /// Whether it may use the part of the memory segment that is kept for accounts of what was lost or commanded.
-    pub(crate) fn is_reserved_for(self) -> bool {
+    pub(crate) fn uses_reserved_memory(self) -> bool {
         matches!(self, Self::Control | Self::Gap | Self::Receipt)
     }
 }
@@ -125,7 +125,7 @@ pub(crate) fn head(seed: u32, offset: u64, record: &NewRecord<'_>) -> [u8; HEAD]
     head[..4].copy_from_slice(&length);
     head[8..16].copy_from_slice(&offset.to_le_bytes());
     head[16] = *kind as u8;
-    head[17] = (u8::from(decided.has_event_time) * OWN_TIME) | (u8::from(decided.opened_run) * OPENED);
+    head[17] = (u8::from(decided.has_event_time) * HAS_EVENT_TIME) | (u8::from(decided.opened_run) * OPENED_RUN);
     head[18..26].copy_from_slice(&decided.received_at.to_le_bytes());
     head[26..34].copy_from_slice(&decided.event_time.to_le_bytes());
     head[34..50].copy_from_slice(decided.run_id.as_bytes());
@@ -169,9 +169,9 @@ pub(crate) struct Candidate {
     /// Its offset in the log.
     pub(crate) offset: u64,
     /// The checksum over what is in front of it, of which that over everything behind [`PREFIX`] goes on, ...
-    pub(crate) begun: u32,
+    pub(crate) crc_state: u32,
     /// ... and what it must come to.
-    pub(crate) wanted: u32,
+    pub(crate) expected_crc: u32,
 }
 
 /// Whether a record could start here, in a file of which `rest` bytes are left.
@@ -183,8 +183,8 @@ pub(crate) fn candidate(bytes: &[u8], rest: u64, seed: u32) -> Option<Candidate>
         && total as u64 <= rest
         && RecordKind::from_byte(head[16]).is_some()
         && u32_at(50)? as usize <= total - HEAD;
-    let begun = crc32c::crc32c_append(seed, &head[..4]);
-    plausible.then_some(Candidate { total, offset: u64_at(head, 8)?, begun, wanted: u32_at(4)? })
+    let crc_state = crc32c::crc32c_append(seed, &head[..4]);
+    plausible.then_some(Candidate { total, offset: u64_at(head, 8)?, crc_state, expected_crc: u32_at(4)? })
 }
 
 /// Reads a record whose checksum is known to match; `bytes` is exactly one record.
@@ -199,8 +199,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Record<'_>> {
             received_at: u64_at(head, 18)?.cast_signed() as Micros,
             event_time: u64_at(head, 26)?.cast_signed() as Micros,
             run_id: Uuid::from_bytes(*head[34..].first_chunk()?),
-            has_event_time: head[17] & OWN_TIME != 0,
-            opened_run: head[17] & OPENED != 0,
+            has_event_time: head[17] & HAS_EVENT_TIME != 0,
+            opened_run: head[17] & OPENED_RUN != 0,
         },
         channel: std::str::from_utf8(channel).ok()?,
         payload,

@@ -10,21 +10,21 @@ use super::{
     appender::Appender,
     checkpoint::{self, Checkpoint},
     chunk::Chunk,
-    commit::{Commits, Committer},
+    commit::{CommitQueue, Committer},
     disk::{Disk, Handle, Mode, OpenFile},
     quarantine::Quarantine,
     reader::Reader,
     record,
-    scan::{CHUNK, Scan, Step},
+    scan::{CHUNK_BYTES, Scan, Step},
     segment::{self, HEADER, Header, Meta, Segments},
-    shared::{Found, Shared, View},
+    shared::{Shared, SharedInit, View},
 };
 use crate::{logging::Chain, metrics::Metrics, units::Micros};
 
 /// How much is read at most to find the end of the log. More than one segment is read only when the last ones hold no record.
-const SCANNED_MAX: u64 = 64 << 20;
+const SCAN_MAX_BYTES: u64 = 64 << 20;
 /// At each end so many segments are asked whose they are.
-const PROBED: usize = 4;
+const PROBED_SEGMENTS: usize = 4;
 /// Somebody who only looks at a spool holds its lock for an instant.
 const LOCK_TRIES: u32 = 5;
 
@@ -91,7 +91,7 @@ impl Iterator for Replay {
                 }
             }
             let scan = self.scan.as_mut()?;
-            match scan.step(CHUNK) {
+            match scan.step(CHUNK_BYTES) {
                 Ok(Step::Records(chunk)) if chunk.end <= self.next => {}
                 Ok(Step::Records(chunk)) => {
                     let chunk = chunk.starting_at(self.next);
@@ -125,7 +125,7 @@ pub(crate) fn open(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Result
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) commits: Arc<Commits>,
+    pub(crate) commits: Arc<CommitQueue>,
     pub(crate) appender: Appender,
     pub(crate) reader: Reader,
     pub(crate) recovery: Recovery,
@@ -151,19 +151,19 @@ pub(crate) fn prepare(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Res
     if let Some(last) = list.last_mut() {
         last.end = end.offset;
     }
-    settle(&disk, &dir, list.last());
+    sync_last_segment(&disk, &dir, list.last());
     let first = list.first().map_or(next, |meta| meta.first);
     let first_uncommitted = committed.unwrap_or(first);
     let segments = Segments::new(list);
     let capacity = config.capacity.0;
-    let found = Found { dir, id, capacity, disk, segments, metrics, committed: first_uncommitted, end: next, lock };
-    let shared = Arc::new(Shared::new(found));
+    let init = SharedInit { dir, id, capacity, disk, segments, metrics, committed: first_uncommitted, end: next, lock };
+    let shared = Arc::new(Shared::new(init));
     // Also one that is there: it may be in the page cache only, left by a sync that has failed.
     if let Err(error) = checkpoint::write(&shared.disk, &shared.dir, id, first_uncommitted) {
         // The spool still works; the committer will try again.
         warn!(error = %Chain(&error), "checkpoint could not be written");
     }
-    shared.show();
+    shared.update_gauges();
     let recovery = Recovery {
         first_uncommitted,
         next,
@@ -174,7 +174,7 @@ pub(crate) fn prepare(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Res
         last_alive_at: last_write.max(end.received_at),
         shared: Arc::clone(&shared),
     };
-    let commits = Arc::new(Commits::default());
+    let commits = Arc::new(CommitQueue::default());
     Ok(Prepared {
         appender: Appender::new(Arc::clone(&shared), config, next, committed.is_some()),
         reader: Reader::new(Arc::clone(&shared), Arc::clone(&commits), first_uncommitted),
@@ -190,9 +190,9 @@ fn lock(disk: &Disk, dir: &Path) -> Result<[Option<OpenFile>; 2], SpoolError> {
     let path = dir.join("lock");
     let failed = |error| SpoolError::Lock { path: path.clone(), error };
     // Not every file system locks directories.
-    let whole = disk.open_dir(dir).ok();
-    if let Some(whole) = &whole
-        && let Err(TryLockError::WouldBlock) = try_lock(&**whole)
+    let locked_dir = disk.open_dir(dir).ok();
+    if let Some(locked_dir) = &locked_dir
+        && let Err(TryLockError::WouldBlock) = try_lock(&**locked_dir)
     {
         return Err(locked(disk, dir, &path));
     }
@@ -204,7 +204,7 @@ fn lock(disk: &Disk, dir: &Path) -> Result<[Option<OpenFile>; 2], SpoolError> {
     })?;
     // Only for people; the lock itself is the kernel's. On a full disk the name of the holder is missing, nothing else.
     let _ = file.set_len(0).and_then(|()| file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
-    Ok([Some(file), whole])
+    Ok([Some(file), locked_dir])
 }
 
 fn try_lock(file: &dyn Handle) -> Result<(), TryLockError> {
@@ -218,7 +218,7 @@ fn try_lock(file: &dyn Handle) -> Result<(), TryLockError> {
 }
 
 fn locked(disk: &Disk, dir: &Path, lock: &Path) -> SpoolError {
-    let holder = disk.beginning(lock, 32).unwrap_or_default();
+    let holder = disk.read_prefix(lock, 32).unwrap_or_default();
     SpoolError::Locked { dir: dir.to_owned(), holder: String::from_utf8_lossy(&holder).trim().to_owned() }
 }
 
@@ -238,7 +238,11 @@ fn refuse_newer(disk: &Disk, dir: &Path, checkpoint: Checkpoint, list: &[Meta]) 
 /// The id of the spool and, where the checkpoint can be believed, the committed offset. A checkpoint of another spool commits
 /// nothing here, and a segment of another spool changes nothing: where the files disagree, the records decide whose they are.
 fn identify(disk: &Disk, checkpoint: Checkpoint, list: &[Meta]) -> (Uuid, Option<u64>) {
-    let ends = list.iter().rev().take(PROBED).chain(list.iter().take(list.len().saturating_sub(PROBED).min(PROBED)));
+    let ends = list
+        .iter()
+        .rev()
+        .take(PROBED_SEGMENTS)
+        .chain(list.iter().take(list.len().saturating_sub(PROBED_SEGMENTS).min(PROBED_SEGMENTS)));
     let headers: Vec<_> =
         ends.map(|meta| (meta, Header::read(disk, &meta.path).unwrap_or(Header::Bad(None)))).collect();
     let good =
@@ -272,28 +276,28 @@ fn last_write(disk: &Disk, dir: &Path, list: &[Meta]) -> Option<Micros> {
 }
 
 #[derive(Default)]
-struct End {
+struct LogEnd {
     offset: u64,
     torn: u64,
     received_at: Option<Micros>,
 }
 
 /// Finds the last valid record, cuts what is torn behind it, and removes last segments that hold no record.
-fn find_end(disk: &Disk, dir: &Path, list: &mut Vec<Meta>, id: Uuid) -> End {
+fn find_end(disk: &Disk, dir: &Path, list: &mut Vec<Meta>, id: Uuid) -> LogEnd {
     let (quarantine, seed) = (Quarantine::new(disk, dir), record::seed(id));
     while let [first, _, ..] = &list[..]
         && !first.is_of(disk, id)
     {
-        quarantine.set_aside(&first.path);
+        quarantine.take_foreign(&first.path);
         list.remove(0);
     }
-    let (mut end, mut scanned) = (End::default(), 0);
+    let (mut end, mut scanned) = (LogEnd::default(), 0);
     while let Some(last) = list.last_mut() {
         if !last.is_of(disk, id) {
             // Somebody else's, or torn before its first record; then its offsets are those behind the segment in front of it.
             if last.bytes > HEADER as u64 {
                 end.torn += last.bytes - HEADER as u64;
-                quarantine.set_aside(&last.path);
+                quarantine.take_foreign(&last.path);
             } else {
                 let _ = disk.discard(&last.path);
             }
@@ -303,7 +307,7 @@ fn find_end(disk: &Disk, dir: &Path, list: &mut Vec<Meta>, id: Uuid) -> End {
         end.offset = end.offset.max(last.first);
         scanned += last.bytes;
         let scan = match Scan::open(disk, last, u64::MAX, seed) {
-            Ok(scan) if scanned <= SCANNED_MAX || scanned == last.bytes => scan,
+            Ok(scan) if scanned <= SCAN_MAX_BYTES || scanned == last.bytes => scan,
             Ok(_) => break,
             Err(error) => {
                 error!(segment = %last.path.display(), error = %Chain(&error), "segment cannot be read");
@@ -332,9 +336,9 @@ fn find_end(disk: &Disk, dir: &Path, list: &mut Vec<Meta>, id: Uuid) -> End {
 }
 
 /// Where the last valid record of the segment ends, if there is one.
-fn last_record(mut scan: Scan, end: &mut End) -> Option<u64> {
+fn last_record(mut scan: Scan, end: &mut LogEnd) -> Option<u64> {
     loop {
-        match scan.step(CHUNK) {
+        match scan.step(CHUNK_BYTES) {
             Ok(Step::Records(chunk)) => {
                 end.offset = end.offset.max(chunk.end);
                 end.received_at = chunk.records().last().map(|record| record.decided.received_at);
@@ -350,7 +354,7 @@ fn last_record(mut scan: Scan, end: &mut End) -> Option<u64> {
 }
 
 /// A killed process may have left records and changed names that are in the page cache only; from now on they are called durable.
-fn settle(disk: &Disk, dir: &Path, last: Option<&Meta>) {
+fn sync_last_segment(disk: &Disk, dir: &Path, last: Option<&Meta>) {
     let synced = last.map_or(Ok(()), |last| disk.open(&last.path, Mode::Read)?.sync());
     if let Err(error) = synced.and_then(|()| disk.sync_dir(dir)) {
         warn!(error = %Chain(&error), "last segment could not be synced; a power cut may cost its end");
@@ -364,7 +368,7 @@ fn cut(disk: &Disk, last: &mut Meta, valid_to: u64, quarantine: &Quarantine, see
     if let Ok(scan) = Scan::open(disk, last, u64::MAX, seed) {
         quarantine.keep(&scan, valid_to, last.bytes);
     }
-    let file = disk.open(&last.path, Mode::Change);
+    let file = disk.open(&last.path, Mode::ReadWrite);
     if let Err(error) = file.and_then(|file| file.set_len(valid_to).and_then(|()| file.sync())) {
         // It is not read, and nothing is appended to it.
         warn!(segment = %last.path.display(), error = %Chain(&error), "torn end could not be cut");

@@ -12,15 +12,15 @@ use super::{
     disk::{Disk, Mode, OpenFile},
     quarantine::Quarantine,
     record::{self, Record},
-    scan::{CHUNK, Scan, Step},
+    scan::{CHUNK_BYTES, Scan, Step},
     segment::{self, Header, Meta},
 };
 use crate::{logging::Chain, units::Micros};
 
 /// The file that names the instance.
-const OWNER: &str = "instance";
+const OWNER_FILE: &str = "instance";
 /// The longest name that is believed.
-const OWNER_MAX: usize = 4_096;
+const OWNER_MAX_BYTES: usize = 4_096;
 
 /// A spool as it lies on disk.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -86,8 +86,8 @@ impl Report {
 /// # Errors
 /// When the directory cannot be read, or holds a newer format.
 pub fn inspect(dir: &Path) -> Result<Report, SpoolError> {
-    let disk = Disk::to_look();
-    let (mut report, list) = look(&disk, dir)?;
+    let disk = Disk::read_only();
+    let (mut report, list) = read_headers(&disk, dir)?;
     let seed = record::seed(report.id.unwrap_or_default());
     report.end = list.iter().map(|meta| meta.first).max().unwrap_or(0).max(report.committed.unwrap_or(0));
     if let Some(last) = list.last() {
@@ -102,7 +102,7 @@ pub fn inspect(dir: &Path) -> Result<Report, SpoolError> {
 fn end_of(mut scan: Scan) -> io::Result<u64> {
     let mut end = 0;
     loop {
-        match scan.step(CHUNK)? {
+        match scan.step(CHUNK_BYTES)? {
             Step::Records(chunk) => end = chunk.end,
             Step::Damage(_) => {}
             Step::End => return Ok(end),
@@ -123,14 +123,14 @@ pub fn verify(dir: &Path) -> Result<Report, SpoolError> {
 /// # Errors
 /// As [`verify`].
 pub fn read(dir: &Path, visit: &mut dyn FnMut(&Record<'_>) -> bool) -> Result<Report, SpoolError> {
-    let disk = Disk::to_look();
-    let (mut report, list) = look(&disk, dir)?;
+    let disk = Disk::read_only();
+    let (mut report, list) = read_headers(&disk, dir)?;
     let seed = record::seed(report.id.unwrap_or_default());
     let mut expected = list.first().map_or(0, |meta| meta.first);
     for (index, meta) in list.iter().enumerate() {
         let below = list.get(index + 1).map_or(u64::MAX, |next| next.first);
         let scan = Scan::open(&disk, meta, below, seed);
-        let read = scan.and_then(|scan| check(scan, &mut report, index, &mut expected, visit));
+        let read = scan.and_then(|scan| check_segment(scan, &mut report, index, &mut expected, visit));
         if !read.map_err(|error| SpoolError::Io { operation: "read a segment", error })? {
             break;
         }
@@ -138,7 +138,7 @@ pub fn read(dir: &Path, visit: &mut dyn FnMut(&Record<'_>) -> bool) -> Result<Re
     Ok(report)
 }
 
-fn look(disk: &Disk, dir: &Path) -> Result<(Report, Vec<Meta>), SpoolError> {
+fn read_headers(disk: &Disk, dir: &Path) -> Result<(Report, Vec<Meta>), SpoolError> {
     let failed = |operation| move |error| SpoolError::Io { operation, error };
     let list = match segment::list(disk, dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -188,7 +188,7 @@ fn newer(path: &Path, version: u32) -> SpoolError {
     SpoolError::Newer { path: path.to_owned(), version, known: segment::VERSION }
 }
 
-fn check(
+fn check_segment(
     mut scan: Scan,
     report: &mut Report,
     index: usize,
@@ -197,7 +197,7 @@ fn check(
 ) -> io::Result<bool> {
     let mut damage = 0;
     loop {
-        match scan.step(CHUNK)? {
+        match scan.step(CHUNK_BYTES)? {
             Step::Records(chunk) => {
                 report.lost += chunk.first.saturating_sub(*expected);
                 *expected = chunk.end;
@@ -228,7 +228,7 @@ fn check(
 }
 
 fn owner(dir: &Path) -> Option<String> {
-    let name = Disk::to_look().beginning(&dir.join(OWNER), OWNER_MAX).ok()?;
+    let name = Disk::read_only().read_prefix(&dir.join(OWNER_FILE), OWNER_MAX_BYTES).ok()?;
     Some(String::from_utf8(name).ok()?.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
@@ -237,7 +237,7 @@ pub fn set_owner(dir: &Path, instance: &str) {
     if owner(dir).as_deref() == Some(instance) {
         return;
     }
-    if let Err(error) = Disk::default().replace(&dir.join(OWNER), format!("{instance}\n").as_bytes()) {
+    if let Err(error) = Disk::default().replace(&dir.join(OWNER_FILE), format!("{instance}\n").as_bytes()) {
         warn!(error = %Chain(&error), "the name of the spool's owner could not be written");
     }
 }
@@ -246,13 +246,13 @@ pub fn set_owner(dir: &Path, instance: &str) {
 /// way to ask; a starting daemon waits that long.
 fn holder(disk: &Disk, dir: &Path) -> Option<String> {
     let path = dir.join("lock");
-    let held = |file: io::Result<OpenFile>| {
+    let is_locked = |file: io::Result<OpenFile>| {
         file.is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
     };
-    if !held(disk.open(&path, Mode::Read)) && !held(disk.open_dir(dir)) {
+    if !is_locked(disk.open(&path, Mode::Read)) && !is_locked(disk.open_dir(dir)) {
         return None;
     }
-    let pid = disk.beginning(&path, 32).unwrap_or_default();
+    let pid = disk.read_prefix(&path, 32).unwrap_or_default();
     let pid = String::from_utf8_lossy(&pid).trim().to_owned();
     Some(if pid.is_empty() { "unknown".to_owned() } else { pid })
 }

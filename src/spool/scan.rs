@@ -1,18 +1,18 @@
 //! Reads the records of one segment file, whatever has happened to its bytes.
 //!
 //! As long as each record is where it should be they are read one after the other. At the first that is not, the rest of the
-//! segment is surveyed: every valid record in it, wherever it lies, comes in the order of the offsets. So neither a length that
+//! segment is salvaged: every valid record in it, wherever it lies, comes in the order of the offsets. So neither a length that
 //! lies nor a block that was copied or moved hides a record that nobody has touched.
 
-mod sums;
-mod survey;
+mod checksums;
+mod salvage;
 
 use std::{io, ops::Range, path::PathBuf};
 
 use bytes::Bytes;
 use uuid::Uuid;
 
-use self::survey::Survey;
+use self::salvage::Salvage;
 use super::{
     chunk::Chunk,
     disk::{Disk, Mode, OpenFile},
@@ -21,8 +21,8 @@ use super::{
 };
 
 /// How much is read at once, unless one record is larger.
-pub(crate) const CHUNK: usize = 256 << 10;
-const BLOCK: usize = 4 << 10;
+pub(crate) const CHUNK_BYTES: usize = 256 << 10;
+const BLOCK_BYTES: usize = 4 << 10;
 
 /// A position in a segment.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(crate) struct Scan {
     /// Where the last of the records returned so far ends.
     valid_to: Option<u64>,
     /// What is known about everything in front of the position that was not returned yet.
-    survey: Option<Survey>,
+    salvage: Option<Salvage>,
 }
 
 /// What was found at the position, which is now behind it.
@@ -62,7 +62,7 @@ impl Meta {
         let seed = record::seed(id);
         match Header::read(disk, &self.path) {
             Ok(Header::Good { id: other, offset }) if other == id => {
-                offset == self.first || (self.has_record(disk, seed) && !self.is_whole(disk, seed, offset))
+                offset == self.first || (self.has_record(disk, seed) && !self.holds_only_records(disk, seed, offset))
             }
             Ok(Header::Good { .. } | Header::Bad(_)) => self.has_record(disk, seed),
             Ok(Header::Newer(_)) | Err(_) => true,
@@ -73,7 +73,7 @@ impl Meta {
     pub(crate) fn has_record(&self, disk: &Disk, seed: u32) -> bool {
         let Ok(mut scan) = Scan::open(disk, self, u64::MAX, seed) else { return false };
         loop {
-            match scan.step(CHUNK) {
+            match scan.step(CHUNK_BYTES) {
                 Ok(Step::Records(chunk)) => return chunk.lost <= self.bytes / record::HEAD as u64,
                 Ok(Step::Damage(_)) => {}
                 Ok(Step::End) | Err(_) => return false,
@@ -82,10 +82,10 @@ impl Meta {
     }
 
     /// Whether it is nothing but records from this offset on.
-    fn is_whole(&self, disk: &Disk, seed: u32, first: u64) -> bool {
+    fn holds_only_records(&self, disk: &Disk, seed: u32, first: u64) -> bool {
         let Ok(mut scan) = Scan::open(disk, &Self { first, ..self.clone() }, u64::MAX, seed) else { return false };
         loop {
-            match scan.step(CHUNK) {
+            match scan.step(CHUNK_BYTES) {
                 Ok(Step::Records(chunk)) if chunk.lost == 0 => {}
                 Ok(Step::End) => return true,
                 Ok(Step::Records(_) | Step::Damage(_)) | Err(_) => return false,
@@ -98,7 +98,7 @@ impl Scan {
     /// At the first record. Name and metadata say what the header says, too; so a damaged header costs nothing.
     pub(crate) fn open(disk: &Disk, meta: &Meta, below: u64, seed: u32) -> io::Result<Self> {
         let file = disk.open(&meta.path, Mode::Read)?;
-        file.read_soon();
+        file.advise_read();
         Ok(Self {
             file,
             path: meta.path.clone(),
@@ -108,7 +108,7 @@ impl Scan {
             expected: meta.first,
             below,
             valid_to: None,
-            survey: None,
+            salvage: None,
         })
     }
 
@@ -121,7 +121,7 @@ impl Scan {
     pub(crate) fn step(&mut self, max: usize) -> io::Result<Step> {
         let mut want = max;
         loop {
-            if let Some(step) = self.surveyed(max)? {
+            if let Some(step) = self.next_salvaged(max)? {
                 return Ok(step);
             }
             let rest = self.limit.saturating_sub(self.position);
@@ -141,7 +141,7 @@ impl Scan {
                 }
                 Run::Past(length) => self.position += length as u64,
                 Run::Short(needed) if needed > bytes.len() && bytes.len() == want.min(rest as usize) => want = needed,
-                Run::Short(_) | Run::Other => self.survey = Some(self.look_around()?),
+                Run::Short(_) | Run::Other => self.salvage = Some(self.scan_rest()?),
             }
         }
     }
@@ -184,7 +184,7 @@ impl Scan {
                 Ok(n) => done += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
-                    let block = BLOCK - (place as usize + done) % BLOCK;
+                    let block = BLOCK_BYTES - (place as usize + done) % BLOCK_BYTES;
                     let until = bytes.len().min(done + block);
                     match self.file.read_at(&mut bytes[done..until], place + done as u64) {
                         Ok(0) => break,

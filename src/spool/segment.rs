@@ -57,7 +57,7 @@ impl Header {
 
     /// The header of a segment file.
     pub(crate) fn read(disk: &Disk, path: &Path) -> io::Result<Self> {
-        disk.beginning(path, HEADER).map(|bytes| Self::decode(MAGIC, &bytes))
+        disk.read_prefix(path, HEADER).map(|bytes| Self::decode(MAGIC, &bytes))
     }
 }
 
@@ -115,7 +115,7 @@ impl Segments {
     }
 
     /// As if it had never been there: the one in front of it reaches to the one behind it.
-    pub(crate) fn disown(&self, path: &Path) {
+    pub(crate) fn unlink_entry(&self, path: &Path) {
         let mut list = self.lock();
         if let Some(index) = list.iter().position(|meta| meta.path == path) {
             let end = list.remove(index).end;

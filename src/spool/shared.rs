@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use super::{
     disk::{Disk, OpenFile},
+    group_cache::GroupCache,
     quarantine::Quarantine,
     segment::{Meta, Segments},
-    tail::Tail,
 };
 use crate::metrics::Metrics;
 
@@ -29,17 +29,17 @@ pub(crate) struct Shared {
     pub(crate) segments: Segments,
     pub(crate) quarantine: Quarantine,
     pub(crate) metrics: Arc<Metrics>,
-    tail: Mutex<Tail>,
+    cache: Mutex<GroupCache>,
     /// Offset after the last record that a reader may see: durable, or in memory while the disk takes nothing.
     pub(crate) visible: watch::Sender<u64>,
     pub(crate) durable: AtomicU64,
     pub(crate) committed: AtomicU64,
     /// Segments with records from here on stay, committed or not.
-    pub(crate) kept: AtomicU64,
+    pub(crate) retain_from: AtomicU64,
     /// The committed offset that is on disk.
     pub(crate) checkpoint: AtomicU64,
     /// Bytes that are in memory only.
-    pub(crate) held: AtomicU64,
+    pub(crate) memory_only_bytes: AtomicU64,
     pub(crate) healthy: AtomicBool,
     pub(crate) missing: AtomicU64,
     /// Held until the last end is dropped.
@@ -47,7 +47,7 @@ pub(crate) struct Shared {
 }
 
 /// What [`Shared::new`] needs.
-pub(crate) struct Found {
+pub(crate) struct SharedInit {
     pub(crate) dir: PathBuf,
     pub(crate) id: Uuid,
     pub(crate) capacity: u64,
@@ -60,19 +60,19 @@ pub(crate) struct Found {
 }
 
 impl Shared {
-    pub(crate) fn new(found: Found) -> Self {
-        let Found { dir, id, capacity, disk, segments, metrics, committed, end, lock } = found;
+    pub(crate) fn new(init: SharedInit) -> Self {
+        let SharedInit { dir, id, capacity, disk, segments, metrics, committed, end, lock } = init;
         metrics.spool_healthy.set(1);
         Self {
             quarantine: Quarantine::new(&disk, &dir),
             seed: super::record::seed(id),
-            tail: Mutex::default(),
+            cache: Mutex::default(),
             visible: watch::Sender::new(end),
             durable: AtomicU64::new(end),
             committed: AtomicU64::new(committed),
-            kept: AtomicU64::new(u64::MAX),
+            retain_from: AtomicU64::new(u64::MAX),
             checkpoint: AtomicU64::new(committed),
-            held: AtomicU64::new(0),
+            memory_only_bytes: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
             missing: AtomicU64::new(0),
             _lock: lock,
@@ -85,8 +85,8 @@ impl Shared {
         }
     }
 
-    pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn cache(&self) -> MutexGuard<'_, GroupCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn durable(&self) -> u64 {
@@ -98,12 +98,12 @@ impl Shared {
     }
 
     /// Drops what memory need not keep, and shows how much is left.
-    pub(crate) fn trim(&self, tail: &mut Tail) {
+    pub(crate) fn trim(&self, cache: &mut GroupCache) {
         let durable = self.durable();
-        tail.trim(durable, self.committed());
-        let held = tail.held(durable) as u64;
-        self.held.store(held, Ordering::Release);
-        self.metrics.spool_memory_bytes.set(held as i64);
+        cache.trim(durable, self.committed());
+        let memory_only = cache.memory_only_bytes(durable) as u64;
+        self.memory_only_bytes.store(memory_only, Ordering::Release);
+        self.metrics.spool_memory_bytes.set(memory_only as i64);
     }
 
     /// As [`Segments::find`], for who opens the segment: it and the one behind it, which says where it ends, are no impostors.
@@ -117,12 +117,12 @@ impl Shared {
                 .find(|meta| !meta.active && !meta.is_of(&self.disk, self.id))
                 .cloned();
             let Some(impostor) = impostor else { return Some((meta, below)) };
-            self.quarantine.set_aside(&impostor.path);
-            self.segments.disown(&impostor.path);
+            self.quarantine.take_foreign(&impostor.path);
+            self.segments.unlink_entry(&impostor.path);
         }
     }
 
-    pub(crate) fn show(&self) {
+    pub(crate) fn update_gauges(&self) {
         self.metrics.spool_bytes.set(self.segments.bytes() as i64);
         self.metrics.spool_records.set(self.visible.borrow().saturating_sub(self.committed()) as i64);
     }
@@ -175,7 +175,7 @@ impl View {
 
     /// Bytes of the records that are in memory only.
     pub fn memory_bytes(&self) -> u64 {
-        self.0.held.load(Ordering::Acquire)
+        self.0.memory_only_bytes.load(Ordering::Acquire)
     }
 
     /// Records that could not be read any more since the start.

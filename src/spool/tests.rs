@@ -46,13 +46,13 @@ use super::{Config, NewRecord, Opened, RecordKind, SpoolError, disk::Disk, recov
 use crate::{event::Resolved, metrics::Metrics, units::ByteSize};
 
 /// A spool in a temporary directory, with small segments and a disk that can fail.
-struct Place {
+struct TestSpool {
     dir: tempfile::TempDir,
     config: Config,
     disk: Disk,
 }
 
-impl Place {
+impl TestSpool {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = Config {
@@ -135,8 +135,8 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[tokio::test]
 async fn records_come_back_in_order_from_memory_and_from_files() {
-    let place = Place::new();
-    let mut opened = place.open();
+    let test_spool = TestSpool::new();
+    let mut opened = test_spool.open();
     for _ in 0..20 {
         append(&mut opened, 10);
         let synced = opened.appender.sync();
@@ -145,7 +145,7 @@ async fn records_come_back_in_order_from_memory_and_from_files() {
     assert_eq!(drain(&mut opened).await, (0..200).collect::<Vec<_>>());
     assert!(opened.view.segments() > 5);
     drop(opened);
-    let mut opened = place.open();
+    let mut opened = test_spool.open();
     assert_eq!(opened.recovery.pending, 200);
     assert_eq!(opened.recovery.last_received_at, Some(1_763_633_700_123_456));
     append(&mut opened, 10);
@@ -155,8 +155,8 @@ async fn records_come_back_in_order_from_memory_and_from_files() {
 
 #[tokio::test]
 async fn nothing_is_visible_before_its_sync() {
-    let place = Place::new();
-    let mut opened = place.open();
+    let test_spool = TestSpool::new();
+    let mut opened = test_spool.open();
     append(&mut opened, 3);
     assert_eq!(drain(&mut opened).await, [0u64; 0]);
     assert_eq!((opened.view.durable(), opened.view.end()), (0, 0));
@@ -166,10 +166,10 @@ async fn nothing_is_visible_before_its_sync() {
 
 #[test]
 fn a_group_is_due_at_once_until_the_syncs_are_ahead_of_their_pace() {
-    let mut place = Place::new();
+    let mut test_spool = TestSpool::new();
     // Long enough that no slow machine gets past it.
-    place.config.sync_interval = Duration::from_secs(60);
-    let mut opened = place.open();
+    test_spool.config.sync_interval = Duration::from_secs(60);
+    let mut opened = test_spool.open();
     assert_eq!(opened.appender.sync_due(), None);
     let before = Instant::now();
     for _ in 0..4 {
@@ -180,44 +180,44 @@ fn a_group_is_due_at_once_until_the_syncs_are_ahead_of_their_pace() {
     }
     append(&mut opened, 1);
     let due = opened.appender.sync_due().unwrap();
-    assert!(due >= before + place.config.sync_interval && due <= Instant::now() + place.config.sync_interval);
+    assert!(due >= before + test_spool.config.sync_interval && due <= Instant::now() + test_spool.config.sync_interval);
     // One that was asked for nevertheless makes nobody wait longer than the interval.
     for _ in 0..3 {
         opened.appender.sync();
         append(&mut opened, 1);
     }
-    assert!(opened.appender.sync_due().unwrap() <= Instant::now() + place.config.sync_interval);
+    assert!(opened.appender.sync_due().unwrap() <= Instant::now() + test_spool.config.sync_interval);
 }
 
 #[tokio::test]
 async fn committed_records_are_not_replayed_and_their_segments_are_removed() {
-    let place = Place::new();
-    let mut opened = place.open();
+    let test_spool = TestSpool::new();
+    let mut opened = test_spool.open();
     append(&mut opened, 200);
     opened.appender.sync();
     append(&mut opened, 200);
     opened.appender.sync();
-    let segments = place.segments().len();
-    opened.appender.keep_from(10);
+    let segments = test_spool.segments().len();
+    opened.appender.retain_from(10);
     opened.committer.commit(250);
     eventually("checkpoint", || opened.view.committed() == 250);
     std::thread::sleep(std::time::Duration::from_millis(50));
-    assert_eq!(place.segments().len(), segments, "somebody needs them still");
-    opened.appender.keep_from(250);
-    eventually("removal", || opened.view.committed() == 250 && place.segments().len() < segments);
+    assert_eq!(test_spool.segments().len(), segments, "somebody needs them still");
+    opened.appender.retain_from(250);
+    eventually("removal", || opened.view.committed() == 250 && test_spool.segments().len() < segments);
     opened.committer.commit(260);
     let Opened { committer, appender, reader, view, recovery } = opened;
     committer.close();
     drop((appender, reader, view, recovery));
-    let mut opened = place.open();
+    let mut opened = test_spool.open();
     assert_eq!((opened.recovery.first_uncommitted, opened.recovery.pending), (260, 140));
     assert_eq!(drain(&mut opened).await, (260..400).collect::<Vec<_>>());
 }
 
 #[tokio::test]
 async fn the_checkpoint_trails_by_the_linger_and_a_rewind_forgets_what_lingers() {
-    let place = Place::new();
-    let mut opened = place.open();
+    let test_spool = TestSpool::new();
+    let mut opened = test_spool.open();
     opened.committer.set_linger(Duration::from_millis(300));
     append(&mut opened, 10);
     opened.appender.sync();
@@ -235,8 +235,8 @@ async fn the_checkpoint_trails_by_the_linger_and_a_rewind_forgets_what_lingers()
 
 #[tokio::test]
 async fn a_record_larger_than_segment_and_chunk_is_one_record() {
-    let place = Place::new();
-    let mut opened = place.open();
+    let test_spool = TestSpool::new();
+    let mut opened = test_spool.open();
     let large = vec![b'l'; 33 << 20];
     opened.appender.append(&record(b"before")).unwrap();
     opened.appender.append(&record(&large)).unwrap();
@@ -249,58 +249,58 @@ async fn a_record_larger_than_segment_and_chunk_is_one_record() {
         }
         assert_eq!(lengths, [6, large.len(), 5]);
         drop(opened);
-        opened = place.open();
+        opened = test_spool.open();
     }
     assert_eq!(opened.appender.append(&record(&vec![0; super::record::MAX])), Err(super::Full));
 }
 
 #[test]
 fn a_second_process_is_refused_and_told_who_holds_it() {
-    let place = Place::new();
-    let opened = place.open();
-    let error = place.try_open().unwrap_err();
+    let test_spool = TestSpool::new();
+    let opened = test_spool.open();
+    let error = test_spool.try_open().unwrap_err();
     assert!(
         matches!(&error, SpoolError::Locked { holder, .. } if *holder == std::process::id().to_string()),
         "{error}"
     );
-    assert_eq!(super::inspect(place.path()).unwrap().holder, Some(std::process::id().to_string()));
+    assert_eq!(super::inspect(test_spool.path()).unwrap().holder, Some(std::process::id().to_string()));
     drop(opened);
-    place.open();
+    test_spool.open();
 }
 
 #[test]
 fn files_are_private() {
     use std::os::unix::fs::PermissionsExt;
-    let place = Place::new();
-    let mut opened = place.open();
+    let test_spool = TestSpool::new();
+    let mut opened = test_spool.open();
     append(&mut opened, 1);
     opened.appender.sync();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(place.path()), 0o700);
-    for entry in fs::read_dir(place.path()).unwrap() {
+    assert_eq!(mode(test_spool.path()), 0o700);
+    for entry in fs::read_dir(test_spool.path()).unwrap() {
         let path = entry.unwrap().path();
         assert_eq!(mode(&path), 0o600, "{}", path.display());
     }
-    assert!(place.dir.path().exists());
+    assert!(test_spool.dir.path().exists());
 }
 
 #[test]
 fn opening_does_not_depend_on_the_number_of_segments() {
-    let place = Place::new();
-    let mut opened = place.open();
+    let test_spool = TestSpool::new();
+    let mut opened = test_spool.open();
     append(&mut opened, 10);
     opened.appender.sync();
     drop(opened);
-    let id = super::inspect(place.path()).unwrap().id.unwrap();
+    let id = super::inspect(test_spool.path()).unwrap().id.unwrap();
     for n in 1..2_000u64 {
         let mut bytes = super::segment::Header::encode(*b"CASSPOOL", id, n * 10).to_vec();
         for offset in n * 10..n * 10 + 10 {
             super::record::encode(&mut bytes, super::record::seed(id), offset, &record(&payload(offset)));
         }
-        fs::write(place.path().join(format!("{:020}-000.seg", n * 10)), &bytes).unwrap();
+        fs::write(test_spool.path().join(format!("{:020}-000.seg", n * 10)), &bytes).unwrap();
     }
     let start = Instant::now();
-    let opened = place.open();
+    let opened = test_spool.open();
     let took = start.elapsed();
     assert!(took < Duration::from_millis(500), "{took:?}");
     assert_eq!((opened.view.segments(), opened.recovery.pending), (2_000, 20_000));

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     event::{DatasetRow, EventKey, EventRow, Kind, Lifecycle, MetricsRow, Resolved, Row, RunRow, RunUpdate, event_id},
-    memory::LARGE,
+    memory::LARGE_VALUE,
 };
 
 /// The type of an event that adds notes and tags to a run, whatever its status.
@@ -285,7 +285,7 @@ pub(super) fn json_buffer(root: Encoded<'_>) -> String {
         Encoded::Json(text) => text.len(),
         Encoded::Pack(bytes) => bytes.len(),
     };
-    if bytes < LARGE { String::new() } else { String::with_capacity(super::json_bytes(root) + LARGE) }
+    if bytes < LARGE_VALUE { String::new() } else { String::with_capacity(super::json_bytes(root) + LARGE_VALUE) }
 }
 
 /// A message as JSON that every reader takes.

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     event::{DatasetRow, Partition, Row, RunRow, Table},
     logging::Chain,
-    memory::{LARGE, MemoryLimit},
+    memory::{LARGE_VALUE, MemoryLimit},
     store::{Batch, BoxError, Store, StoreError},
     units::Micros,
 };
@@ -108,7 +108,7 @@ pub async fn rows(
 ) -> Landed {
     // A store has a large row twice more while it is written: as a value, and in its own format.
     let _copies = match gathered.bytes {
-        bytes if bytes >= LARGE => Some(memory.reserve_for_writer(2 * bytes, bytes).await),
+        bytes if bytes >= LARGE_VALUE => Some(memory.reserve_for_writer(2 * bytes, bytes).await),
         _ => None,
     };
     let began = Instant::now();

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     event::{Row, RunUpdate},
-    frame::SetAside,
+    frame::RejectedMessage,
     store::BoxError,
     units::Micros,
 };
@@ -64,7 +64,7 @@ pub enum Content {
         /// Where it was published.
         channel: String,
         /// Why.
-        aside: SetAside,
+        aside: RejectedMessage,
         /// The bytes that are kept.
         kept: Bytes,
         /// The run that was open on the channel; nil: none.
@@ -110,7 +110,7 @@ pub enum Kept {
         /// Where it was published.
         channel: String,
         /// Why.
-        aside: SetAside,
+        aside: RejectedMessage,
         /// The bytes that are kept.
         bytes: Bytes,
         /// The run that was open on the channel; nil: none.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use cascor_ingest::{
-    frame::{Arrival, GapReason},
+    frame::{GapReason, IntakeItem},
     redis::Config,
     secret::Secret,
 };
@@ -31,7 +31,7 @@ async fn messages_are_received_soon_after_the_start_and_our_own_are_not() {
     let mut rig = Rig::start(&config);
     let took = rig.ready(SOON).await;
     println!("ready after {took:?}");
-    assert!(rig.status.first_proven().borrow().is_some());
+    assert!(rig.status.first_confirmed().borrow().is_some());
     server.cli(&["PUBLISH", "cascor:ingest:run:x", "ours"]);
     for n in 0..100 {
         server.cli(&["PUBLISH", "cascor:training", &format!("{n}")]);
@@ -72,8 +72,8 @@ async fn every_message_of_a_flood_is_a_frame_or_in_a_gap() {
         let mut reasons = std::collections::BTreeSet::new();
         while frames + lost < 100_000 {
             match rig.next().await {
-                Some(Arrival::Frame(_)) => frames += 1,
-                Some(Arrival::Gap(gap)) => {
+                Some(IntakeItem::Frame(_)) => frames += 1,
+                Some(IntakeItem::Gap(gap)) => {
                     assert!(gap.started_at <= gap.ended_at);
                     reasons.insert(gap.reason.as_str());
                     lost += gap.lost.unwrap();
@@ -186,7 +186,7 @@ async fn a_forbidden_channel_is_named_and_the_others_work() {
     };
     let mut rig = Rig::start(&config);
     sleep(Duration::from_millis(800)).await;
-    assert_eq!(rig.status.unproven(), ["lab:*", "cascor:events"]);
+    assert_eq!(rig.status.unconfirmed(), ["lab:*", "cascor:events"]);
     assert!(rig.status.connections()[0].error.as_deref().unwrap().contains("NOPERM"));
     assert!(!rig.readiness.missing().is_empty());
     server.cli(&["PUBLISH", "cascor:training", "heard"]);
@@ -221,7 +221,7 @@ async fn other_clients_may_do_what_they_like() {
     tokio::task::block_in_place(|| server.pipe(&publishes("cascor:training", &large, 1)));
     let gap = loop {
         match rig.next().await.expect("a gap") {
-            Arrival::Gap(gap) if gap.source == "redis" => break gap,
+            IntakeItem::Gap(gap) if gap.source == "redis" => break gap,
             _ => {}
         }
     };

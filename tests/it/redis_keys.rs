@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cascor_ingest::{
     control::{self, Command, Identity, Levers, ReceivedCommand, Stage},
     event::Resolved,
-    frame::Arrival,
+    frame::IntakeItem,
     latest::{self, Board, Render, Subject, Update, flusher},
     lifecycle::{Hold, Signal},
     metrics::Metrics,
@@ -202,8 +202,8 @@ async fn commands_by_redis_cli_are_executed_and_answered() {
         jobs.send(ReceivedCommand { command, channel, payload, received_at, reserved: None }).await.unwrap();
         let row = loop {
             match receipts.recv().await.unwrap() {
-                Arrival::Receipt(row) => break row,
-                Arrival::CloseRuns => assert_eq!(sent, "reset"),
+                IntakeItem::Receipt(row) => break row,
+                IntakeItem::CloseRuns => assert_eq!(sent, "reset"),
                 other => panic!("{other:?}"),
             }
         };

@@ -7,7 +7,7 @@ use std::{
 };
 
 use cascor_ingest::{
-    frame::{Arrival, Frame, Gap, GapReason},
+    frame::{Frame, Gap, GapReason, IntakeItem},
     lifecycle::{Readiness, Signal, Stopper},
     metrics::Metrics,
     redis::Config,
@@ -96,7 +96,7 @@ impl Drop for Server {
 
 /// A running source.
 pub struct Rig {
-    pub arrivals: mpsc::Receiver<Arrival>,
+    pub arrivals: mpsc::Receiver<IntakeItem>,
     pub bytes: QueuedBytes,
     pub status: SourceStatus,
     pub readiness: Readiness,
@@ -143,9 +143,9 @@ impl Rig {
         }
     }
 
-    pub async fn next(&mut self) -> Option<Arrival> {
+    pub async fn next(&mut self) -> Option<IntakeItem> {
         let arrival = timeout(Duration::from_secs(5), self.arrivals.recv()).await.ok().flatten()?;
-        if let Arrival::Frame(frame) = &arrival {
+        if let IntakeItem::Frame(frame) = &arrival {
             self.bytes.taken(frame);
         }
         Some(arrival)
@@ -154,7 +154,7 @@ impl Rig {
     pub async fn frame(&mut self) -> Frame {
         loop {
             match self.next().await {
-                Some(Arrival::Frame(frame)) => return frame,
+                Some(IntakeItem::Frame(frame)) => return frame,
                 Some(_) => {}
                 None => panic!("no frame"),
             }
@@ -164,7 +164,7 @@ impl Rig {
     pub async fn gap(&mut self, reason: GapReason) -> Gap {
         loop {
             match self.next().await {
-                Some(Arrival::Gap(gap)) if gap.reason == reason => return gap,
+                Some(IntakeItem::Gap(gap)) if gap.reason == reason => return gap,
                 Some(_) => {}
                 None => panic!("no gap {reason}"),
             }

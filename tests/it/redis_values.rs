@@ -3,7 +3,7 @@
 use cascor_ingest::{
     lifecycle::Signal,
     metrics::{Label, Metrics},
-    redis::{Config, Found, Link, Role, Unusable, connect, read_value, value_range},
+    redis::{Config, Link, Role, Unusable, ValueLookup, connect, read_value, value_range},
 };
 
 use crate::support::{
@@ -27,19 +27,19 @@ async fn a_value_of_ours_is_read_whole_and_anything_else_counts_as_absent() {
     let text = "x".repeat(8);
     let (long, exact) = ("x".repeat(9), text.as_str());
     for (name, fill, found) in [
-        ("absent", &[][..], Found::Absent),
-        ("empty", &["SET", KEY, ""], Found::Absent),
-        ("one byte", &["SET", KEY, "x"], Found::Usable("x".to_owned())),
-        ("as long as may be", &["SET", KEY, exact], Found::Usable(exact.to_owned())),
-        ("a byte longer", &["SET", KEY, long.as_str()], Found::Unusable(Unusable::TooLarge(9))),
+        ("absent", &[][..], ValueLookup::Absent),
+        ("empty", &["SET", KEY, ""], ValueLookup::Absent),
+        ("one byte", &["SET", KEY, "x"], ValueLookup::Usable("x".to_owned())),
+        ("as long as may be", &["SET", KEY, exact], ValueLookup::Usable(exact.to_owned())),
+        ("a byte longer", &["SET", KEY, long.as_str()], ValueLookup::Unusable(Unusable::TooLarge(9))),
         // Redis fills what is between with zeros.
-        ("300 MiB", &["SETRANGE", KEY, "314572800", "x"], Found::Unusable(Unusable::TooLarge(314_572_801))),
-        ("a list", &["RPUSH", KEY, "x"], Found::Unusable(Unusable::WrongType)),
-        ("a hash", &["HSET", KEY, "x", "y"], Found::Unusable(Unusable::WrongType)),
-        ("a set", &["SADD", KEY, "x"], Found::Unusable(Unusable::WrongType)),
-        ("a sorted set", &["ZADD", KEY, "1", "x"], Found::Unusable(Unusable::WrongType)),
-        ("a stream", &["XADD", KEY, "*", "x", "y"], Found::Unusable(Unusable::WrongType)),
-        ("a bit that is no text", &["SETBIT", KEY, "0", "1"], Found::Unusable(Unusable::NotText)),
+        ("300 MiB", &["SETRANGE", KEY, "314572800", "x"], ValueLookup::Unusable(Unusable::TooLarge(314_572_801))),
+        ("a list", &["RPUSH", KEY, "x"], ValueLookup::Unusable(Unusable::WrongType)),
+        ("a hash", &["HSET", KEY, "x", "y"], ValueLookup::Unusable(Unusable::WrongType)),
+        ("a set", &["SADD", KEY, "x"], ValueLookup::Unusable(Unusable::WrongType)),
+        ("a sorted set", &["ZADD", KEY, "1", "x"], ValueLookup::Unusable(Unusable::WrongType)),
+        ("a stream", &["XADD", KEY, "*", "x", "y"], ValueLookup::Unusable(Unusable::WrongType)),
+        ("a bit that is no text", &["SETBIT", KEY, "0", "1"], ValueLookup::Unusable(Unusable::NotText)),
     ] {
         redis.command(&["DEL", KEY]);
         if !fill.is_empty() {
@@ -47,12 +47,12 @@ async fn a_value_of_ours_is_read_whole_and_anything_else_counts_as_absent() {
         }
         let read = read_value(&connected.client, KEY, 8).await.unwrap();
         assert_eq!(read, found, "{name}");
-        let expected = if let Found::Usable(value) = found { Some(value) } else { None };
+        let expected = if let ValueLookup::Usable(value) = found { Some(value) } else { None };
         assert_eq!(link.read(&connected.client, KEY, 8).await.unwrap(), expected, "{name}");
         // A value that grows between the two questions is neither cut nor fetched whole.
         let ranged = value_range(&connected.client, KEY, 8).await.unwrap();
         match ranged {
-            Found::Unusable(Unusable::TooLarge(length)) => assert_eq!(length, 9, "{name}"),
+            ValueLookup::Unusable(Unusable::TooLarge(length)) => assert_eq!(length, 9, "{name}"),
             other => assert_eq!(other, read, "{name}"),
         }
     }

@@ -1,4 +1,4 @@
-//! One connection's life: proven, receiving, lost.
+//! One connection: confirmed, receiving, lost.
 
 use std::{borrow::Cow, pin::Pin, sync::Arc, time::Duration};
 
@@ -22,22 +22,22 @@ use super::{RETRY_REFUSED, Source};
 use crate::{
     frame::{Frame, GapReason},
     lifecycle::Signal,
-    memory::LARGE,
+    memory::LARGE_VALUE,
     metrics::Label,
     redis::{Acl, CHANNEL_BYTES, Connected, Resource, answers},
     units::Micros,
 };
 
-/// How often a connection is proven.
-const PING: Duration = Duration::from_secs(1);
+/// How often a connection is pinged.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// Silence after which a connection counts as lost.
-const SILENCE: Duration = Duration::from_secs(3);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the answer to a last ping is waited for when stopping.
-const LAST_ANSWER: Duration = Duration::from_millis(250);
+const FINAL_PING_TIMEOUT: Duration = Duration::from_millis(250);
 /// Messages taken before others on this thread have their turn.
-const ROUND: usize = 2_048;
+const MAX_PER_TURN: usize = 2_048;
 /// Bytes handed over together; the queue does not know of them yet.
-const TOGETHER: usize = 256 << 10;
+const HANDOFF_BYTES: usize = 256 << 10;
 /// Channel names kept, for patterns that match many.
 const NAMES_MAX: usize = 1_024;
 
@@ -50,9 +50,9 @@ pub(super) enum End {
 }
 
 /// Something asked beside the receiving.
-type Underway<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type PendingReply<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A proven connection.
+/// A confirmed connection.
 pub(super) struct Session {
     pub(super) connected: Connected,
     messages: Receiver<Message>,
@@ -61,30 +61,34 @@ pub(super) struct Session {
 
 /// What a server says about itself, to tell why it closed a connection.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Server {
+pub(super) struct ServerInfo {
     run_id: String,
-    cut_off: Option<u64>,
+    output_buffer_disconnects: Option<u64>,
 }
 
-impl Server {
-    fn read(info: &str) -> Self {
+impl ServerInfo {
+    fn parse(info: &str) -> Self {
         let field =
             |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
         Self {
             run_id: field("run_id").unwrap_or_default().to_owned(),
-            cut_off: field("client_output_buffer_limit_disconnections").and_then(|n| n.parse().ok()),
+            output_buffer_disconnects: field("client_output_buffer_limit_disconnections").and_then(|n| n.parse().ok()),
         }
     }
 
     /// Whether the same server, seen again, has closed a connection meanwhile because its output buffer was full. Servers
     /// that do not count that leave it open.
-    pub(super) fn has_cut_us_off(&self, now: &Self) -> bool {
-        self.run_id == now.run_id && self.cut_off.zip(now.cut_off).is_some_and(|(before, now)| now > before)
+    pub(super) fn evicted_client(&self, now: &Self) -> bool {
+        self.run_id == now.run_id
+            && self
+                .output_buffer_disconnects
+                .zip(now.output_buffer_disconnects)
+                .is_some_and(|(before, now)| now > before)
     }
 }
 
 /// What the server says about itself; empty where it may not be asked: a cut by Redis is not told from any other then.
-pub(super) async fn ask_server(client: &Client, acl: &Acl) -> Server {
+pub(super) async fn server_info(client: &Client, acl: &Acl) -> ServerInfo {
     let mut info = String::new();
     for kind in [InfoKind::Server, InfoKind::Stats] {
         match client.info::<String>(Some(kind)).await {
@@ -92,7 +96,7 @@ pub(super) async fn ask_server(client: &Client, acl: &Acl) -> Server {
             Err(error) => acl.warn(&error, Resource::None),
         }
     }
-    Server::read(&info)
+    ServerInfo::parse(&info)
 }
 
 /// The name of a channel as it is kept. A pattern matches names of any length, and each message that waits has its own: of a long one
@@ -130,26 +134,26 @@ impl Session {
 }
 
 impl Source {
-    /// Receives until the connection is gone. Afterwards `lost` says since when.
+    /// Receives until the connection is gone. Afterwards `outage` says since when.
     pub(super) async fn receive(&mut self, mut session: Session, stop: &mut Signal) -> End {
-        let mut proven = (self.stamper.now(), Instant::now());
-        let mut pings = interval(PING);
+        let mut confirmed = (self.clock.now(), Instant::now());
+        let mut pings = interval(PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let client = session.connected.client.clone();
         let mut refused_next = Instant::now() + RETRY_REFUSED;
-        let mut pong: Option<Underway<Option<(Micros, Instant)>>> = None;
-        let mut probe: Option<Underway<Vec<(String, String)>>> = None;
+        let mut pong: Option<PendingReply<Option<(Micros, Instant)>>> = None;
+        let mut probe: Option<PendingReply<Vec<(String, String)>>> = None;
         loop {
             let first = tokio::select! {
                 biased;
                 () = stop.stopped() => {
                     // Redis answers in order: what it had sent before is here when the answer is.
-                    let answered = timeout(LAST_ANSWER, answers(&client)).await;
+                    let answered = timeout(FINAL_PING_TIMEOUT, answers(&client)).await;
                     while let Some((1.., _)) = self.drain(&mut session, None) {}
                     if matches!(answered, Ok(true)) {
-                        self.status.heard(self.name, self.stamper.now());
+                        self.status.set_received_through(self.name, self.clock.now());
                     } else {
-                        self.lost = Some((proven.0, GapReason::Disconnected));
+                        self.outage = Some((confirmed.0, GapReason::Disconnected));
                     }
                     return End::Stopped;
                 }
@@ -157,27 +161,27 @@ impl Source {
                     pong = None;
                     if let Some((asked_at, asked)) = answered {
                         // Redis was there when we asked, or later; what was published since then may still be missed.
-                        proven = (if asked > proven.1 { asked_at } else { proven.0 }, Instant::now());
-                        self.status.heard(self.name, proven.0);
+                        confirmed = (if asked > confirmed.1 { asked_at } else { confirmed.0 }, Instant::now());
+                        self.status.set_received_through(self.name, confirmed.0);
                     }
                     continue;
                 }
-                still = wait(&mut probe) => {
+                still_refused = wait(&mut probe) => {
                     probe = None;
-                    match self.take_allowed(&session, still).await {
+                    match self.subscribe_allowed(&session, still_refused).await {
                         Ok(()) => continue,
                         Err(_) => break,
                     }
                 }
                 now = pings.tick() => {
-                    self.metrics.source_queue_depth.set(self.delivery.depth() as i64);
-                    if self.delivery.tell(now).is_err() {
+                    self.metrics.source_queue_depth.set(self.sender.depth() as i64);
+                    if self.sender.flush_gaps(now).is_err() {
                         return End::Stopped;
                     }
-                    if now.duration_since(proven.1) >= SILENCE {
+                    if now.duration_since(confirmed.1) >= SILENCE_TIMEOUT {
                         // If it was us who slept, messages are waiting.
                         match self.drain(&mut session, None) {
-                            Some((1.., at)) => proven = (at, Instant::now()),
+                            Some((1.., at)) => confirmed = (at, Instant::now()),
                             _ => {
                                 warn!(source = self.name, "Redis is silent");
                                 break;
@@ -185,7 +189,7 @@ impl Source {
                         }
                     }
                     if pong.is_none() {
-                        let (client, asked) = (client.clone(), (self.stamper.now(), now));
+                        let (client, asked) = (client.clone(), (self.clock.now(), now));
                         pong = Some(Box::pin(async move { answers(&client).await.then_some(asked) }));
                     }
                     if !self.refused.is_empty() && probe.is_none() && now >= refused_next {
@@ -198,38 +202,38 @@ impl Source {
                 first = session.messages.recv() => first,
                 _ = &mut session.connected.task => break,
             };
-            let round = match first {
+            let drained = match first {
                 Ok(message) => self.drain(&mut session, Some(message)),
                 Err(RecvError::Lagged(lost)) => {
-                    self.lagged(lost, proven.0);
+                    self.lagged(lost, confirmed.0);
                     self.drain(&mut session, None)
                 }
                 Err(RecvError::Closed) => break,
             };
-            let Some((count, at)) = round else { return End::Stopped };
+            let Some((count, at)) = drained else { return End::Stopped };
             if count > 0 {
-                self.flow.note();
-                proven = (at, Instant::now());
-                self.status.heard(self.name, at);
+                self.traffic.set();
+                confirmed = (at, Instant::now());
+                self.status.set_received_through(self.name, at);
             }
-            if self.delivery.pending() && self.delivery.tell(Instant::now()).is_err() {
+            if self.sender.has_pending_gaps() && self.sender.flush_gaps(Instant::now()).is_err() {
                 return End::Stopped;
             }
         }
-        self.gone(session, proven.0)
+        self.on_disconnect(session, confirmed.0)
     }
 
-    fn gone(&mut self, mut session: Session, proven: Micros) -> End {
-        let mut since = proven;
+    fn on_disconnect(&mut self, mut session: Session, confirmed_at: Micros) -> End {
+        let mut since = confirmed_at;
         while let Some((count @ 1.., at)) = self.drain(&mut session, None) {
             since = since.max(at);
-            if count < ROUND {
+            if count < MAX_PER_TURN {
                 break;
             }
         }
-        self.lost = Some((since, GapReason::Disconnected));
+        self.outage = Some((since, GapReason::Disconnected));
         self.metrics.source_connected.get_or_create(&Label::of(self.name)).set(0);
-        let now = self.stamper.now();
+        let now = self.clock.now();
         self.status.down(self.name, "the connection to Redis was lost".into(), now);
         warn!(source = self.name, "lost the connection to Redis");
         End::Lost
@@ -241,47 +245,47 @@ impl Source {
     /// for the next sync.
     fn drain(&mut self, session: &mut Session, first: Option<Message>) -> Option<(usize, Micros)> {
         let (mut count, mut bytes, mut at) = (0, 0, 0);
-        let (mut together, mut together_bytes) = (Vec::new(), 0);
+        let (mut handoff, mut handoff_bytes) = (Vec::new(), 0);
         let mut next = first;
         loop {
             let message = match next.take() {
                 Some(message) => message,
-                None if count >= ROUND => break,
+                None if count >= MAX_PER_TURN => break,
                 None => match session.messages.try_recv() {
                     Ok(message) => message,
                     Err(TryRecvError::Lagged(lost)) => {
-                        let since = if at > 0 { at } else { self.stamper.now() };
+                        let since = if at > 0 { at } else { self.clock.now() };
                         self.lagged(lost, since);
                         continue;
                     }
                     Err(TryRecvError::Empty | TryRecvError::Closed) => break,
                 },
             };
-            if self.is_unread(&message.channel) {
+            if self.is_ignored(&message.channel) {
                 continue;
             }
-            at = self.stamper.now();
+            at = self.clock.now();
             let received = message.value.as_bytes().unwrap_or_default();
             (count, bytes) = (count + 1, bytes + received.len());
             let channel = session.name(&message.channel);
-            if received.len() >= LARGE {
-                self.hand_over(&mut together)?;
-                together_bytes = 0;
-                if !self.delivery.has_room(received.len()) {
-                    self.delivery.refuse(&channel, at, Instant::now());
+            if received.len() >= LARGE_VALUE {
+                self.hand_over(&mut handoff)?;
+                handoff_bytes = 0;
+                if !self.sender.has_room(received.len()) {
+                    self.sender.refuse(&channel, at, Instant::now());
                     continue;
                 }
             }
             // The payload is a slice of the socket's buffer: kept as it is, it would keep the whole buffer.
             let payload = Bytes::copy_from_slice(received);
-            together_bytes += payload.len();
-            together.push(Frame { channel, payload, received_at: at, received: Instant::now(), control: self.control });
-            if together_bytes >= TOGETHER {
-                self.hand_over(&mut together)?;
-                together_bytes = 0;
+            handoff_bytes += payload.len();
+            handoff.push(Frame { channel, payload, received_at: at, received: Instant::now(), control: self.control });
+            if handoff_bytes >= HANDOFF_BYTES {
+                self.hand_over(&mut handoff)?;
+                handoff_bytes = 0;
             }
         }
-        self.hand_over(&mut together)?;
+        self.hand_over(&mut handoff)?;
         self.metrics.source_messages.inc_by(count as u64);
         self.metrics.source_bytes.inc_by(bytes as u64);
         Some((count, at))
@@ -289,12 +293,12 @@ impl Source {
 
     /// `None`: intake is gone.
     fn hand_over(&mut self, frames: &mut Vec<Frame>) -> Option<()> {
-        frames.drain(..).try_for_each(|frame| self.delivery.frame(frame)).ok()
+        frames.drain(..).try_for_each(|frame| self.sender.send(frame)).ok()
     }
 
     fn lagged(&mut self, lost: u64, since: Micros) {
-        let now = self.stamper.now();
-        self.delivery.lose(GapReason::ClientLag, (since, now), None, lost, Instant::now());
+        let now = self.clock.now();
+        self.sender.record_drop(GapReason::ClientLag, (since, now), None, lost, Instant::now());
     }
 }
 

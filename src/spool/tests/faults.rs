@@ -5,27 +5,27 @@ use crate::spool::Full;
 
 #[tokio::test]
 async fn a_failed_sync_moves_the_group_to_a_new_segment() {
-    let place = Place::new();
-    let mut opened = place.open();
+    let test_spool = TestSpool::new();
+    let mut opened = test_spool.open();
     append(&mut opened, 3);
     opened.appender.sync();
-    place.disk.faults.syncs.store(1, Ordering::SeqCst);
+    test_spool.disk.faults.syncs.store(1, Ordering::SeqCst);
     append(&mut opened, 3);
     let synced = opened.appender.sync();
     assert_eq!((synced.durable, synced.healthy), (6, true));
-    assert_eq!(place.segments().len(), 2);
+    assert_eq!(test_spool.segments().len(), 2);
     drop(opened);
-    assert_eq!(drain(&mut place.open()).await, [0, 1, 2, 3, 4, 5]);
+    assert_eq!(drain(&mut test_spool.open()).await, [0, 1, 2, 3, 4, 5]);
 }
 
 #[tokio::test]
 async fn a_large_record_survives_what_a_group_survives() {
     let large = vec![b'l'; 2 << 20];
     for fault in ["none", "sync", "full"] {
-        let place = Place::new();
-        let mut opened = place.open();
+        let test_spool = TestSpool::new();
+        let mut opened = test_spool.open();
         opened.appender.append(&record(b"before")).unwrap();
-        let faults = &place.disk.faults;
+        let faults = &test_spool.disk.faults;
         faults.syncs.store(u64::from(fault == "sync"), Ordering::SeqCst);
         faults.full.store(fault == "full", Ordering::SeqCst);
         opened.appender.append(&record(&large)).unwrap();
@@ -40,7 +40,7 @@ async fn a_large_record_survives_what_a_group_survives() {
         }
         assert_eq!(opened.appender.sync_due(), None, "{fault}");
         drop(opened);
-        let (mut opened, mut lengths) = (place.open(), Vec::new());
+        let (mut opened, mut lengths) = (test_spool.open(), Vec::new());
         while lengths.len() < 3 {
             lengths.extend(opened.reader.next().await.records().map(|record| record.payload.len()));
         }
@@ -51,11 +51,11 @@ async fn a_large_record_survives_what_a_group_survives() {
 #[tokio::test]
 async fn while_the_disk_takes_nothing_records_live_in_memory_and_reach_it_later() {
     for fault in ["full", "read-only", "sync"] {
-        let place = Place::new();
-        let mut opened = place.open();
+        let test_spool = TestSpool::new();
+        let mut opened = test_spool.open();
         append(&mut opened, 5);
         opened.appender.sync();
-        let faults = &place.disk.faults;
+        let faults = &test_spool.disk.faults;
         match fault {
             "full" => faults.full.store(true, Ordering::SeqCst),
             "read-only" => {
@@ -81,15 +81,19 @@ async fn while_the_disk_takes_nothing_records_live_in_memory_and_reach_it_later(
         append(&mut opened, 5);
         opened.appender.sync();
         drop(opened);
-        assert_eq!(drain(&mut place.open()).await, (0..25).collect::<Vec<_>>(), "{fault}: all are on disk, in order");
+        assert_eq!(
+            drain(&mut test_spool.open()).await,
+            (0..25).collect::<Vec<_>>(),
+            "{fault}: all are on disk, in order"
+        );
     }
 }
 
 #[test]
 fn full_memory_refuses_events_and_keeps_room_for_gaps() {
-    let place = Place::new();
-    let mut opened = place.open();
-    place.disk.faults.full.store(true, Ordering::SeqCst);
+    let test_spool = TestSpool::new();
+    let mut opened = test_spool.open();
+    test_spool.disk.faults.full.store(true, Ordering::SeqCst);
     append(&mut opened, 1);
     opened.appender.sync();
     let large = vec![0; 100 << 10];
@@ -104,9 +108,9 @@ fn full_memory_refuses_events_and_keeps_room_for_gaps() {
 
 #[tokio::test]
 async fn at_capacity_memory_takes_over_until_commits_make_room() {
-    let mut place = Place::new();
-    place.config.capacity = ByteSize::kib(8);
-    let mut opened = place.open();
+    let mut test_spool = TestSpool::new();
+    test_spool.config.capacity = ByteSize::kib(8);
+    let mut opened = test_spool.open();
     while opened.view.healthy() {
         append(&mut opened, 10);
         opened.appender.sync();
@@ -119,31 +123,31 @@ async fn at_capacity_memory_takes_over_until_commits_make_room() {
     assert_eq!(opened.view.durable(), end);
     let committed = opened.view.committed();
     drop(opened);
-    assert_eq!(drain(&mut place.open()).await, (committed..end).collect::<Vec<_>>());
+    assert_eq!(drain(&mut test_spool.open()).await, (committed..end).collect::<Vec<_>>());
 }
 
 #[tokio::test]
 async fn offsets_of_records_committed_from_memory_are_not_used_again() {
-    let place = Place::new();
-    let mut opened = place.open();
+    let test_spool = TestSpool::new();
+    let mut opened = test_spool.open();
     append(&mut opened, 5);
     opened.appender.sync();
-    place.disk.faults.read_only.store(true, Ordering::SeqCst);
-    place.disk.faults.syncs.store(1, Ordering::SeqCst);
+    test_spool.disk.faults.read_only.store(true, Ordering::SeqCst);
+    test_spool.disk.faults.syncs.store(1, Ordering::SeqCst);
     append(&mut opened, 5);
     opened.appender.sync();
     opened.committer.commit(10);
     eventually("memory is given back", || opened.view.memory_bytes() == 0);
-    place.disk.faults.read_only.store(false, Ordering::SeqCst);
+    test_spool.disk.faults.read_only.store(false, Ordering::SeqCst);
     drop(opened);
-    let opened = place.open();
+    let opened = test_spool.open();
     assert_eq!((opened.recovery.next, opened.recovery.pending), (10, 0));
 }
 
 #[tokio::test]
 async fn a_full_tmpfs_is_survived() {
-    let mut place = Place::new();
-    let mount = place.dir.path().join("mount");
+    let mut test_spool = TestSpool::new();
+    let mount = test_spool.dir.path().join("mount");
     fs::create_dir(&mount).unwrap();
     let target = mount.to_str().unwrap();
     let command = |program: &str, arguments: &[&str]| {
@@ -153,8 +157,8 @@ async fn a_full_tmpfs_is_survived() {
         eprintln!("skipped: cannot mount a tmpfs here");
         return;
     }
-    place.config.dir = mount.join("spool");
-    let mut opened = place.open();
+    test_spool.config.dir = mount.join("spool");
+    let mut opened = test_spool.open();
     let payload = vec![b'p'; 1 << 10];
     for _ in 0..500 {
         opened.appender.append(&record(&payload)).unwrap();

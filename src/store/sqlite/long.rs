@@ -7,7 +7,7 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension, params};
 
 use crate::{
     event::{EventKey, Row},
-    memory::LARGE,
+    memory::LARGE_VALUE,
     units::Micros,
 };
 
@@ -114,13 +114,13 @@ fn read(connection: &Connection, column: &str, key: &EventKey) -> rusqlite::Resu
 }
 
 fn is_large(length: i64) -> bool {
-    usize::try_from(length).is_ok_and(|length| length >= LARGE)
+    usize::try_from(length).is_ok_and(|length| length >= LARGE_VALUE)
 }
 
 /// An expression: the text of a column, NULL where it is large. SQLite learns the length of a text from the head of its record,
 /// without the text.
 pub(super) fn unless_large(column: &str) -> String {
-    format!("CASE WHEN octet_length({column}) < {LARGE} THEN {column} END AS {column}")
+    format!("CASE WHEN octet_length({column}) < {LARGE_VALUE} THEN {column} END AS {column}")
 }
 
 /// A large text of a table with row ids, read into its place. As the result of a statement it would be in memory twice: in SQLite's

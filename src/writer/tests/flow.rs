@@ -5,7 +5,7 @@ use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 use super::support::*;
 use crate::{
     event::{ControlRow, EventKey, Row, Table, TopologyRow},
-    frame::{Reason, Rejection, SetAside},
+    frame::{Reason, RejectedMessage, Rejection},
     writer::{Config, Content, Decoded, Hold, Letter},
 };
 
@@ -119,7 +119,7 @@ async fn a_run_row_is_written_at_once_then_once_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn rejected_messages_become_dead_letters_before_they_are_passed() {
-    let (aside, kept) = SetAside::new(Rejection { reason: Reason::MalformedJson, detail: "x".into() }, b"{");
+    let (aside, kept) = RejectedMessage::new(Rejection { reason: Reason::MalformedJson, detail: "x".into() }, b"{");
     let content = Content::Aside { channel: "c".into(), aside, kept: kept.to_vec().into(), run_id: uuid::Uuid::nil() };
     let records = vec![
         metrics(0, 0),

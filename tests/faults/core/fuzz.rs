@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     event::{Resolved, Row},
-    frame::SetAside,
+    frame::RejectedMessage,
     harness::{Budget, Tried, each},
     image,
     mutation::{mutated, seeds},
@@ -102,8 +102,8 @@ fn message(bytes: &[u8], limits: &Limits) -> bool {
         Ok(message) => message,
         Err(rejection) => {
             assert!(rejection.detail.len() < 1_000, "{rejection}");
-            let (aside, kept) = SetAside::new(rejection, bytes);
-            assert_eq!(SetAside::decode(&[&aside.encode(), kept].concat()), Some((aside.clone(), kept)));
+            let (rejected, kept) = RejectedMessage::new(rejection, bytes);
+            assert_eq!(RejectedMessage::decode(&[&rejected.encode(), kept].concat()), Some((rejected.clone(), kept)));
             return false;
         }
     };
@@ -248,7 +248,7 @@ pub fn records(budget: &Budget) -> Tried {
                 };
                 record::encode(&mut again, seed, parsed.offset, &new);
                 assert_eq!(again.len(), length);
-                SetAside::decode(parsed.payload);
+                RejectedMessage::decode(parsed.payload);
             }
             record::Parsed::Short(needed) => assert!(needed <= record::MAX && needed > bytes.len()),
             record::Parsed::Bad => {}

@@ -17,7 +17,7 @@ use crate::{
     sim::Sim,
     spool::{
         Chunk, Config, NewRecord, Reader, RecordKind, SpoolError,
-        commit::Keeper,
+        commit::CheckpointThread,
         record,
         recovery::{self, Prepared},
         segment::HEADER,
@@ -246,10 +246,10 @@ pub fn goes_on(sim: &Sim, config: &Config) {
     assert_eq!(spool.appender.append(&new), Ok(offset));
     let synced = spool.appender.sync();
     assert!(synced.healthy && synced.durable == offset + 1);
-    let mut keeper = Keeper::new(Arc::clone(&spool.shared), Arc::clone(&spool.commits));
+    let mut checkpoint_thread = CheckpointThread::new(Arc::clone(&spool.shared), Arc::clone(&spool.commits));
     spool.commits.commit(offset);
-    keeper.step();
-    drop((spool, keeper));
+    checkpoint_thread.step();
+    drop((spool, checkpoint_thread));
     let mut spool = open(sim, config).unwrap();
     let chunk = next(&mut spool.reader).unwrap();
     assert_eq!((chunk.first(), chunk.end(), chunk.lost()), (offset, offset + 1, 0));

@@ -30,7 +30,7 @@ use crate::{
     image::{config, decided, open, payload},
     random::Random,
     sim::{End, Sim},
-    spool::{Chunk, Config, Full, NewRecord, RecordKind, commit::Keeper, recovery::Prepared},
+    spool::{Chunk, Config, Full, NewRecord, RecordKind, commit::CheckpointThread, recovery::Prepared},
     units::ByteSize,
 };
 
@@ -40,7 +40,7 @@ struct World {
     random: Random,
     config: Config,
     sim: Sim,
-    spool: Option<(Prepared, Keeper)>,
+    spool: Option<(Prepared, CheckpointThread)>,
     /// Which record an offset names, as long as it may still come back.
     records: BTreeMap<u64, u64>,
     next_uid: u64,
@@ -152,7 +152,7 @@ impl World {
     async fn confirm_all(&mut self) {
         for round in 0..6 {
             self.read().await;
-            let (spool, keeper) = self.spool.as_mut().unwrap();
+            let (spool, checkpoint_thread) = self.spool.as_mut().unwrap();
             let synced = spool.appender.sync();
             self.durable = self.durable.max(synced.durable);
             if synced.healthy {
@@ -163,7 +163,7 @@ impl World {
             spool.commits.set_linger(Duration::ZERO);
             spool.commits.commit(next);
             self.confirmed = self.confirmed.max(next);
-            keeper.step();
+            checkpoint_thread.step();
             tokio::time::advance(Duration::from_secs(2)).await;
         }
         panic!("the spool does not recover");
@@ -180,7 +180,7 @@ impl World {
     }
 
     async fn apply(&mut self, step: Step, reached: &Reached) {
-        let (spool, keeper) = self.spool.as_mut().unwrap();
+        let (spool, checkpoint_thread) = self.spool.as_mut().unwrap();
         match step {
             Step::Append { count, large } => {
                 for _ in 0..count {
@@ -210,7 +210,7 @@ impl World {
                 spool.commits.commit(next);
                 self.confirmed = self.confirmed.max(next);
             }
-            Step::Keep => keeper.step(),
+            Step::Keep => checkpoint_thread.step(),
             Step::Linger { ms } => spool.commits.set_linger(Duration::from_millis(ms)),
             Step::Wait { ms } => tokio::time::advance(Duration::from_millis(ms)).await,
             Step::FailSyncs(count) => self.fault(|faults, _| faults.syncs = count),
@@ -220,8 +220,8 @@ impl World {
             Step::Mend => {
                 self.sim.faults(|faults| *faults = Default::default());
                 tokio::time::advance(Duration::from_secs(2)).await;
-                let (spool, keeper) = self.spool.as_mut().unwrap();
-                keeper.step();
+                let (spool, checkpoint_thread) = self.spool.as_mut().unwrap();
+                checkpoint_thread.step();
                 spool.appender.sync();
                 self.faulty = false;
             }
@@ -326,7 +326,9 @@ impl World {
             let chunk = chunk.expect("readable");
             self.missing(expected, chunk.first());
             compare(&self.records, &chunk);
-            (expected..chunk.first()).for_each(|offset| drop(self.records.remove(&offset)));
+            (expected..chunk.first()).for_each(|offset| {
+                self.records.remove(&offset);
+            });
             expected = chunk.end();
             back += chunk.end() - chunk.first();
         }
@@ -337,10 +339,10 @@ impl World {
         }
         // Never durable, and gone.
         self.records.split_off(&expected.max(first));
-        let keeper = Keeper::new(Arc::clone(&spool.shared), Arc::clone(&spool.commits));
+        let checkpoint_thread = CheckpointThread::new(Arc::clone(&spool.shared), Arc::clone(&spool.commits));
         (self.read, self.durable) = (first, next);
         self.confirmed = self.confirmed.min(next);
-        self.spool = Some((spool, keeper));
+        self.spool = Some((spool, checkpoint_thread));
         self.tell(format_args!("opened at {first}, next {next}"));
     }
 }

@@ -246,9 +246,9 @@ impl Files for Sim {
             state.alter()?;
         }
         let node = match (known, mode) {
-            (Some(_), Mode::New) => return Err(ErrorKind::AlreadyExists.into()),
+            (Some(_), Mode::CreateNew) => return Err(ErrorKind::AlreadyExists.into()),
             (Some(node), _) => node,
-            (None, Mode::Read | Mode::Change) => return Err(ErrorKind::NotFound.into()),
+            (None, Mode::Read | Mode::ReadWrite) => return Err(ErrorKind::NotFound.into()),
             (None, _) if !state.dirs.iter().any(|dir| path.parent() == Some(dir)) => {
                 return Err(ErrorKind::NotFound.into());
             }

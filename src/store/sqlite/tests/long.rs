@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     event::{EventRow, SharedText, Table, TopologyRow},
-    memory::LARGE,
+    memory::LARGE_VALUE,
     store::Partition,
 };
 
@@ -115,7 +115,8 @@ fn a_row_that_comes_twice_in_a_batch_has_its_last_texts_alone() {
 async fn large_networks_and_events_come_back_whole() {
     let fixture = Fixture::new();
     let (store, run_id, at) = (fixture.store(), Uuid::new_v4(), now());
-    let texts = [10, LARGE - 2, LARGE, LARGE + 2, 3 * LARGE].map(|bytes| SharedText::from("é".repeat(bytes / 2)));
+    let texts = [10, LARGE_VALUE - 2, LARGE_VALUE, LARGE_VALUE + 2, 3 * LARGE_VALUE]
+        .map(|bytes| SharedText::from("é".repeat(bytes / 2)));
     let key = |n: usize| EventKey { run_id, timestamp: at + n as i64, event_id: 1 };
     let networks = texts.iter().enumerate().map(|(n, text)| TopologyRow {
         key: key(n),

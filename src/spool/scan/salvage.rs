@@ -4,35 +4,35 @@ use std::{collections::VecDeque, io, ops::Range};
 
 use bytes::Bytes;
 
-use super::{CHUNK, Scan, Step, sums::Sums};
+use super::{CHUNK_BYTES, Scan, Step, checksums::PrefixChecksums};
 use crate::spool::record::{self, Candidate, Parsed};
 
 /// Offsets may jump where records were committed from memory and never written. This many are believed in front of a record that
 /// is searched for: enough for every outage that a memory segment can bridge, and few enough to tell a record from noise.
-const JUMP: u64 = 1 << 24;
+const OFFSET_JUMP_MAX: u64 = 1 << 24;
 
-/// Bytes that one survey may hash for nothing. Ordinary damage costs a few records; what costs more than this is made to.
-const WASTE: usize = 4 << 20;
+/// Bytes that one salvage may hash for nothing. Ordinary damage costs a few records; what costs more than this is made to.
+const HASH_BUDGET: usize = 4 << 20;
 
 /// Not returned yet.
 #[derive(Debug, Default)]
-pub(super) struct Survey {
+pub(super) struct Salvage {
     /// Bytes that belong to no valid record.
     damage: VecDeque<Range<u64>>,
     /// Valid records, by offset; of two with the same the first.
-    found: VecDeque<Found>,
+    found: VecDeque<SalvagedRecord>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Found {
+struct SalvagedRecord {
     offset: u64,
     place: u64,
     length: usize,
 }
 
-impl Survey {
+impl Salvage {
     /// Bytes that do not begin a record.
-    fn skip(&mut self, place: u64) {
+    fn mark_damaged(&mut self, place: u64) {
         match self.damage.back_mut() {
             Some(last) if last.end == place => last.end += 1,
             _ => self.damage.push_back(place..place + 1),
@@ -40,7 +40,7 @@ impl Survey {
     }
 
     /// The next records that follow each other in the file as well, about `max` bytes: the first, how many, and their bytes.
-    fn run(&mut self, max: usize) -> Option<(Found, u64, usize)> {
+    fn next_run(&mut self, max: usize) -> Option<(SalvagedRecord, u64, usize)> {
         let first = self.found.pop_front()?;
         let (mut count, mut bytes) = (1, first.length);
         while let Some(next) = self.found.front()
@@ -57,14 +57,14 @@ impl Survey {
 }
 
 impl Scan {
-    /// The next step of the survey; `None` when there is none, or none any more.
-    pub(super) fn surveyed(&mut self, max: usize) -> io::Result<Option<Step>> {
-        let Some(survey) = &mut self.survey else { return Ok(None) };
-        if let Some(range) = survey.damage.pop_front() {
+    /// The next step of the salvage; `None` when there is none, or none any more.
+    pub(super) fn next_salvaged(&mut self, max: usize) -> io::Result<Option<Step>> {
+        let Some(salvage) = &mut self.salvage else { return Ok(None) };
+        if let Some(range) = salvage.damage.pop_front() {
             return Ok(Some(Step::Damage(range)));
         }
-        let Some((first, count, length)) = survey.run(max) else {
-            self.survey = None;
+        let Some((first, count, length)) = salvage.next_run(max) else {
+            self.salvage = None;
             return Ok(None);
         };
         let bytes = self.read(first.place, length)?;
@@ -80,19 +80,19 @@ impl Scan {
     }
 
     /// Goes over the rest of the segment, record by record where there are some, else byte by byte. The position is behind it then.
-    pub(super) fn look_around(&mut self) -> io::Result<Survey> {
+    pub(super) fn scan_rest(&mut self) -> io::Result<Salvage> {
         let room = self.limit.saturating_sub(self.position) / record::HEAD as u64;
-        let offsets = self.expected..self.below.min(self.expected.saturating_add(room + 1 + JUMP));
-        let mut survey = Survey::default();
+        let offsets = self.expected..self.below.min(self.expected.saturating_add(room + 1 + OFFSET_JUMP_MAX));
+        let mut salvage = Salvage::default();
         let mut found = Vec::new();
-        let mut doubt = Doubt { from: self.position, wasted: 0, sums: None };
+        let mut budget = HashBudget { from: self.position, wasted: 0, checksums: None };
         let (mut start, mut window) = (self.position, Vec::new());
         let mut place = self.position;
         while place < self.limit {
             let rest = self.limit - place;
             let mut bytes = window.get((place - start) as usize..).unwrap_or_default();
             if bytes.len() < record::HEAD && bytes.len() < rest as usize {
-                (start, window) = (place, self.read(place, CHUNK)?);
+                (start, window) = (place, self.read(place, CHUNK_BYTES)?);
                 bytes = &window;
                 if bytes.is_empty() {
                     // Somebody has cut the file.
@@ -101,26 +101,26 @@ impl Scan {
             }
             let mut parsed = Parsed::Bad;
             if let Some(candidate) = record::candidate(bytes, rest, self.seed)
-                && doubt.allows(self, place, &candidate, &offsets)?
+                && budget.allows(self, place, &candidate, &offsets)?
             {
                 if bytes.len() < candidate.total {
-                    (start, window) = (place, self.read(place, candidate.total.max(CHUNK))?);
+                    (start, window) = (place, self.read(place, candidate.total.max(CHUNK_BYTES))?);
                     bytes = &window;
                 }
                 parsed = record::parse(bytes, rest, self.seed);
                 if !matches!(parsed, Parsed::Record(..)) {
-                    doubt.wasted += candidate.total;
+                    budget.wasted += candidate.total;
                 }
             }
             match parsed {
                 Parsed::Record(record, length) => {
                     if offsets.contains(&record.offset) {
-                        found.push(Found { offset: record.offset, place, length });
+                        found.push(SalvagedRecord { offset: record.offset, place, length });
                     }
                     place += length as u64;
                 }
                 _ => {
-                    survey.skip(place);
+                    salvage.mark_damaged(place);
                     place += 1;
                 }
             }
@@ -128,34 +128,34 @@ impl Scan {
         self.position = place.max(self.position + 1);
         found.sort_by_key(|found| found.offset);
         found.dedup_by_key(|found| found.offset);
-        survey.found = found.into();
-        Ok(survey)
+        salvage.found = found.into();
+        Ok(salvage)
     }
 }
 
-/// How much a survey has hashed for nothing, and what it does about it: the time it takes stays in proportion to the segment.
+/// How much a salvage has hashed for nothing, and what it does about it: the time it takes stays in proportion to the segment.
 #[derive(Debug)]
-struct Doubt {
+struct HashBudget {
     from: u64,
     wasted: usize,
-    sums: Option<Sums>,
+    checksums: Option<PrefixChecksums>,
 }
 
-impl Doubt {
+impl HashBudget {
     /// Whether what may be a record is worth hashing. At first everything is; then only what is known to have the right checksum.
-    fn allows(&mut self, scan: &Scan, place: u64, it: &Candidate, offsets: &Range<u64>) -> io::Result<bool> {
-        if self.wasted < WASTE {
+    fn allows(&mut self, scan: &Scan, place: u64, candidate: &Candidate, offsets: &Range<u64>) -> io::Result<bool> {
+        if self.wasted < HASH_BUDGET {
             return Ok(true);
         }
-        if !offsets.contains(&it.offset) {
+        if !offsets.contains(&candidate.offset) {
             return Ok(false);
         }
-        let sums = match &mut self.sums {
-            Some(sums) => sums,
-            none => none.insert(Sums::new(scan, self.from)?),
+        let checksums = match &mut self.checksums {
+            Some(checksums) => checksums,
+            none => none.insert(PrefixChecksums::new(scan, self.from)?),
         };
-        let (from, to) = (place + record::PREFIX as u64, place + it.total as u64);
-        Ok(sums.of(scan, it.begun, from, to)? == Some(it.wanted))
+        let (from, to) = (place + record::PREFIX as u64, place + candidate.total as u64);
+        Ok(checksums.between(scan, candidate.crc_state, from, to)? == Some(candidate.expected_crc))
     }
 }
 
@@ -198,14 +198,18 @@ mod tests {
     fn the_sum_of_any_stretch_is_that_of_its_bytes() {
         let bytes: Vec<u8> = (0..40_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         let (_dir, scan) = scan(&bytes);
-        let sums = Sums::new(&scan, 100).unwrap();
+        let checksums = PrefixChecksums::new(&scan, 100).unwrap();
         for n in 0..2_000usize {
             let from = 100 + n * 7_919 % 39_900;
             let to = from + n * 104_729 % (40_001 - from);
             let expected = crc32c::crc32c_append(n as u32, &bytes[from..to]);
-            assert_eq!(sums.of(&scan, n as u32, from as u64, to as u64).unwrap(), Some(expected), "{from}..{to}");
+            assert_eq!(
+                checksums.between(&scan, n as u32, from as u64, to as u64).unwrap(),
+                Some(expected),
+                "{from}..{to}"
+            );
         }
-        assert_eq!(sums.of(&scan, 0, 200, 40_001).unwrap(), None, "behind the end");
+        assert_eq!(checksums.between(&scan, 0, 200, 40_001).unwrap(), None, "behind the end");
     }
 
     /// Whole seconds of processor time of this thread.
@@ -236,7 +240,7 @@ mod tests {
         let (_dir, mut scan) = scan(&bytes);
         let (start, mut offsets) = (seconds(), Vec::new());
         loop {
-            match scan.step(CHUNK).unwrap() {
+            match scan.step(CHUNK_BYTES).unwrap() {
                 Step::Records(chunk) => offsets.extend(chunk.first()..chunk.end()),
                 Step::Damage(_) => {}
                 Step::End => break,

@@ -3,20 +3,20 @@
 use crate::units::{self, Micros};
 
 /// A clock that is set back by more than this is followed; by less, it is waited for.
-const JUMP: Micros = 1_000_000;
+const MAX_BACKWARD_STEP: Micros = 1_000_000;
 
 /// Gives each message a time of its own.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Stamper(Micros);
+pub(super) struct ReceiveClock(Micros);
 
-impl Stamper {
+impl ReceiveClock {
     /// The next time of receipt.
     pub(super) fn now(&mut self) -> Micros {
         self.next(units::now())
     }
 
     fn next(&mut self, clock: Micros) -> Micros {
-        self.0 = if clock > self.0 || self.0 - clock > JUMP { clock } else { self.0 + 1 };
+        self.0 = if clock > self.0 || self.0 - clock > MAX_BACKWARD_STEP { clock } else { self.0 + 1 };
         self.0
     }
 }
@@ -27,11 +27,11 @@ mod tests {
 
     #[test]
     fn times_increase_and_follow_the_clock_when_it_is_set_back() {
-        let mut stamper = Stamper::default();
+        let mut receive_clock = ReceiveClock::default();
         for (clock, stamp) in
             [(10_000_000, 10_000_000), (10_000_000, 10_000_001), (9_500_000, 10_000_002), (8_000_000, 8_000_000)]
         {
-            assert_eq!(stamper.next(clock), stamp);
+            assert_eq!(receive_clock.next(clock), stamp);
         }
     }
 }

@@ -2,19 +2,19 @@
 
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::{GROUP_MAX, HOUSEKEEPING};
-use crate::frame::Arrival;
+use super::{GROUP_MAX, HOUSEKEEPING_INTERVAL};
+use crate::frame::IntakeItem;
 
-/// Waits for something to do, at most [`HOUSEKEEPING`]; does not wait at all when a group is already open. Commands come
+/// Waits for something to do, at most [`HOUSEKEEPING_INTERVAL`]; does not wait at all when a group is already open. Commands come
 /// first. Returns `false` once the training queue is closed and empty.
-pub(super) fn gather(
+pub(super) fn collect_group(
     handle: &Handle,
-    training: &mut mpsc::Receiver<Arrival>,
-    control: &mut mpsc::Receiver<Arrival>,
-    group: &mut Vec<Arrival>,
+    training: &mut mpsc::Receiver<IntakeItem>,
+    control: &mut mpsc::Receiver<IntakeItem>,
+    group: &mut Vec<IntakeItem>,
     group_is_open: bool,
 ) -> bool {
-    if !take(training, control, group) {
+    if !take_ready(training, control, group) {
         return !group.is_empty();
     }
     if group_is_open || !group.is_empty() {
@@ -23,37 +23,37 @@ pub(super) fn gather(
     let open = handle.block_on(async {
         tokio::select! {
             biased;
-            Some(arrival) = control.recv() => group.push(arrival),
-            arrival = training.recv() => match arrival {
-                Some(arrival) => group.push(arrival),
+            Some(item) = control.recv() => group.push(item),
+            item = training.recv() => match item {
+                Some(item) => group.push(item),
                 None => return false,
             },
-            () = tokio::time::sleep(HOUSEKEEPING) => {}
+            () = tokio::time::sleep(HOUSEKEEPING_INTERVAL) => {}
         }
         true
     });
     // The first of many woke us: alone it would cost a sync, and the others would wait for the next one. Whether the queue
     // is closed is found again the next time.
     if !group.is_empty() {
-        take(training, control, group);
+        take_ready(training, control, group);
     }
     open
 }
 
 /// Takes what is there; whether the training queue may bring more.
-fn take(
-    training: &mut mpsc::Receiver<Arrival>,
-    control: &mut mpsc::Receiver<Arrival>,
-    group: &mut Vec<Arrival>,
+fn take_ready(
+    training: &mut mpsc::Receiver<IntakeItem>,
+    control: &mut mpsc::Receiver<IntakeItem>,
+    group: &mut Vec<IntakeItem>,
 ) -> bool {
     while group.len() < GROUP_MAX
-        && let Ok(arrival) = control.try_recv()
+        && let Ok(item) = control.try_recv()
     {
-        group.push(arrival);
+        group.push(item);
     }
     while group.len() < GROUP_MAX {
         match training.try_recv() {
-            Ok(arrival) => group.push(arrival),
+            Ok(item) => group.push(item),
             Err(mpsc::error::TryRecvError::Disconnected) => return false,
             Err(mpsc::error::TryRecvError::Empty) => break,
         }

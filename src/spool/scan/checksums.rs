@@ -9,49 +9,49 @@ use std::io;
 use super::Scan;
 
 /// Between two places whose checksums are kept.
-const STEP: usize = 4 << 10;
+const STEP_BYTES: usize = 4 << 10;
 /// The polynomial of CRC-32C, bits reversed.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
 /// Checksums of the beginnings of a file, all of which start at the same place.
 #[derive(Debug)]
-pub(super) struct Sums {
+pub(super) struct PrefixChecksums {
     from: u64,
     /// Of the first 0, 1, 2, ... steps.
-    sums: Vec<u32>,
+    prefixes: Vec<u32>,
     powers: [u32; 32],
 }
 
-impl Sums {
+impl PrefixChecksums {
     /// Reads from `from` to the end once.
     pub(super) fn new(scan: &Scan, from: u64) -> io::Result<Self> {
-        let (mut sums, mut place, mut sum) = (vec![0], from, 0);
+        let (mut prefixes, mut place, mut sum) = (vec![0], from, 0);
         loop {
-            let bytes = scan.read(place, super::CHUNK)?;
-            for step in bytes.chunks(STEP) {
+            let bytes = scan.read(place, super::CHUNK_BYTES)?;
+            for step in bytes.chunks(STEP_BYTES) {
                 sum = crc32c::crc32c_append(sum, step);
-                sums.push(sum);
+                prefixes.push(sum);
             }
             place += bytes.len() as u64;
-            if bytes.len() < super::CHUNK {
-                return Ok(Self { from, sums, powers: powers() });
+            if bytes.len() < super::CHUNK_BYTES {
+                return Ok(Self { from, prefixes, powers: powers() });
             }
         }
     }
 
     /// Of everything from the first place to `to`.
     fn up_to(&self, scan: &Scan, to: u64) -> io::Result<Option<u32>> {
-        let steps = (to - self.from) / STEP as u64;
-        let Some(sum) = self.sums.get(usize::try_from(steps).unwrap_or(usize::MAX)) else { return Ok(None) };
-        let begin = self.from + steps * STEP as u64;
+        let steps = (to - self.from) / STEP_BYTES as u64;
+        let Some(sum) = self.prefixes.get(usize::try_from(steps).unwrap_or(usize::MAX)) else { return Ok(None) };
+        let begin = self.from + steps * STEP_BYTES as u64;
         let rest = scan.read(begin, (to - begin) as usize)?;
         Ok((rest.len() as u64 == to - begin).then(|| crc32c::crc32c_append(*sum, &rest)))
     }
 
     /// The checksum that starts as `start` and goes on over the bytes from `from` to `to`; `None` where there are none.
-    pub(super) fn of(&self, scan: &Scan, start: u32, from: u64, to: u64) -> io::Result<Option<u32>> {
-        let sums = self.up_to(scan, from)?.zip(self.up_to(scan, to)?);
-        Ok(sums.map(|(before, behind)| self.shift(start ^ before, to - from) ^ behind))
+    pub(super) fn between(&self, scan: &Scan, start: u32, from: u64, to: u64) -> io::Result<Option<u32>> {
+        let prefixes = self.up_to(scan, from)?.zip(self.up_to(scan, to)?);
+        Ok(prefixes.map(|(before, behind)| self.shift(start ^ before, to - from) ^ behind))
     }
 
     /// What so many zero bytes make of a checksum, apart from what they make of none.

@@ -11,55 +11,55 @@ use crate::{
 };
 
 /// How long the refused messages of one channel are gathered into one gap.
-const WINDOW: Micros = 1_000_000;
+const DROP_WINDOW: Micros = 1_000_000;
 /// Channels that are counted apart; more are counted together.
 const CHANNELS_MAX: usize = 1_024;
 /// Gaps that wait apart; more are merged by their reason alone.
-const WAITING_MAX: usize = 1_024;
+const DEFERRED_MAX: usize = 1_024;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Losses {
-    refused: BTreeMap<Arc<str>, Refused>,
-    waiting: Vec<Gap>,
+pub(super) struct DropCounter {
+    dropped: BTreeMap<Arc<str>, Dropped>,
+    deferred: Vec<Gap>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Refused {
+struct Dropped {
     from: Micros,
     to: Micros,
     count: u64,
 }
 
-impl Losses {
+impl DropCounter {
     /// A message was refused. Returns whether it is the first of its channel's window.
     pub(super) fn count(&mut self, channel: &str, at: Micros) -> bool {
-        let room = self.refused.len() < CHANNELS_MAX || self.refused.contains_key(channel);
+        let room = self.dropped.len() < CHANNELS_MAX || self.dropped.contains_key(channel);
         let channel = if room { channel } else { "" };
-        if let Some(refused) = self.refused.get_mut(channel) {
-            (refused.from, refused.to) = (refused.from.min(at), refused.to.max(at));
-            refused.count += 1;
+        if let Some(dropped) = self.dropped.get_mut(channel) {
+            (dropped.from, dropped.to) = (dropped.from.min(at), dropped.to.max(at));
+            dropped.count += 1;
             return false;
         }
-        self.refused.insert(channel.into(), Refused { from: at, to: at, count: 1 });
+        self.dropped.insert(channel.into(), Dropped { from: at, to: at, count: 1 });
         true
     }
 
     /// The gaps whose window is over; all of them when `force`.
     pub(super) fn due(&mut self, now: Micros, force: bool) -> Vec<Gap> {
         let mut due = Vec::new();
-        self.refused.retain(|channel, refused| {
-            if !force && (0..WINDOW).contains(&(now - refused.from)) {
+        self.dropped.retain(|channel, dropped| {
+            if !force && (0..DROP_WINDOW).contains(&(now - dropped.from)) {
                 return true;
             }
             due.push(Gap {
-                started_at: refused.from,
-                ended_at: refused.to,
+                started_at: dropped.from,
+                ended_at: dropped.to,
                 reason: GapReason::SpoolFull,
                 source: "spool".into(),
                 channel: (!channel.is_empty()).then(|| channel.to_string()),
                 run_id: None,
-                lost: Some(refused.count),
+                lost: Some(dropped.count),
             });
             false
         });
@@ -67,13 +67,13 @@ impl Losses {
     }
 
     /// There was no room for this gap.
-    pub(super) fn hold(&mut self, gap: Gap) {
-        let full = self.waiting.len() >= WAITING_MAX;
+    pub(super) fn defer(&mut self, gap: Gap) {
+        let full = self.deferred.len() >= DEFERRED_MAX;
         let like = |other: &&mut Gap| {
             let same = (&other.source, &other.channel, other.run_id) == (&gap.source, &gap.channel, gap.run_id);
             other.reason == gap.reason && (same || full)
         };
-        let Some(other) = self.waiting.iter_mut().find(like) else { return self.waiting.push(gap) };
+        let Some(other) = self.deferred.iter_mut().find(like) else { return self.deferred.push(gap) };
         if other.channel != gap.channel {
             other.channel = None;
         }
@@ -86,13 +86,13 @@ impl Losses {
     }
 
     /// Takes what waits, to try again.
-    pub(super) fn take_waiting(&mut self) -> Vec<Gap> {
-        mem::take(&mut self.waiting)
+    pub(super) fn take_deferred(&mut self) -> Vec<Gap> {
+        mem::take(&mut self.deferred)
     }
 
     /// Whether a gap waits for room.
-    pub(super) fn are_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    pub(super) fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty()
     }
 }
 
@@ -114,41 +114,41 @@ mod tests {
 
     #[test]
     fn a_window_is_one_gap_per_channel() {
-        let mut losses = Losses::default();
-        assert!(losses.count("a", 100) && !losses.count("a", 200) && losses.count("b", 150));
-        assert!(losses.due(200, false).is_empty());
-        let due = losses.due(WINDOW + 120, false);
+        let mut counter = DropCounter::default();
+        assert!(counter.count("a", 100) && !counter.count("a", 200) && counter.count("b", 150));
+        assert!(counter.due(200, false).is_empty());
+        let due = counter.due(DROP_WINDOW + 120, false);
         assert_eq!(due.len(), 1, "b is not due");
         assert_eq!((due[0].lost, due[0].started_at, due[0].ended_at), (Some(2), 100, 200));
-        assert_eq!(losses.due(0, true).len(), 1);
-        assert!(losses.due(0, true).is_empty());
+        assert_eq!(counter.due(0, true).len(), 1);
+        assert!(counter.due(0, true).is_empty());
     }
 
     #[test]
     fn gaps_that_wait_are_merged_and_no_count_is_lost() {
-        let mut losses = Losses::default();
-        losses.hold(gap("a", 100, Some(2)));
-        losses.hold(gap("b", 50, Some(1)));
-        losses.hold(gap("a", 300, Some(5)));
-        let waiting = losses.take_waiting();
-        assert_eq!(waiting.len(), 2);
-        assert_eq!((waiting[0].lost, waiting[0].started_at, waiting[0].ended_at), (Some(7), 100, 310));
-        assert!(!losses.are_waiting());
-        losses.hold(gap("a", 1, Some(1)));
-        losses.hold(gap("a", 2, None));
-        assert_eq!(losses.take_waiting()[0].lost, None, "an unknown number stays unknown");
+        let mut counter = DropCounter::default();
+        counter.defer(gap("a", 100, Some(2)));
+        counter.defer(gap("b", 50, Some(1)));
+        counter.defer(gap("a", 300, Some(5)));
+        let deferred = counter.take_deferred();
+        assert_eq!(deferred.len(), 2);
+        assert_eq!((deferred[0].lost, deferred[0].started_at, deferred[0].ended_at), (Some(7), 100, 310));
+        assert!(!counter.has_deferred());
+        counter.defer(gap("a", 1, Some(1)));
+        counter.defer(gap("a", 2, None));
+        assert_eq!(counter.take_deferred()[0].lost, None, "an unknown number stays unknown");
     }
 
     #[test]
     fn any_number_of_channels_takes_bounded_memory() {
-        let mut losses = Losses::default();
+        let mut counter = DropCounter::default();
         for n in 0..10_000u32 {
-            losses.count(&format!("c{n}"), 1);
-            losses.hold(gap(&format!("c{n}"), i64::from(n), Some(1)));
+            counter.count(&format!("c{n}"), 1);
+            counter.defer(gap(&format!("c{n}"), i64::from(n), Some(1)));
         }
-        assert!(losses.refused.len() <= CHANNELS_MAX + 1 && losses.waiting.len() <= WAITING_MAX + 1);
-        let refused: u64 = losses.due(0, true).iter().filter_map(|gap| gap.lost).sum();
-        let waiting: u64 = losses.take_waiting().iter().filter_map(|gap| gap.lost).sum();
-        assert_eq!((refused, waiting), (10_000, 10_000));
+        assert!(counter.dropped.len() <= CHANNELS_MAX + 1 && counter.deferred.len() <= DEFERRED_MAX + 1);
+        let dropped: u64 = counter.due(0, true).iter().filter_map(|gap| gap.lost).sum();
+        let deferred: u64 = counter.take_deferred().iter().filter_map(|gap| gap.lost).sum();
+        assert_eq!((dropped, deferred), (10_000, 10_000));
     }
 }

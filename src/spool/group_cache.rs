@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::{chunk::Chunk, record, scan::CHUNK};
+use super::{chunk::Chunk, record, scan::CHUNK_BYTES};
 
 /// How much is kept although it is on disk, so that a reader that keeps up never touches a file.
-const CACHE: usize = 4 << 20;
+const CACHE_BYTES: usize = 4 << 20;
 /// Groups up to this size are copied, so that the buffer they were gathered in can be used again.
-const COPIED: usize = 1 << 20;
+const COPY_MAX_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Group {
@@ -18,17 +18,17 @@ struct Group {
     bytes: Bytes,
 }
 
-/// Groups in order. Committed ones that were dropped, and large records, which are only in their segment, leave holes.
+/// Groups in order. Committed ones that were dropped, and large records, which are only in their segment, leave gaps.
 #[derive(Debug, Default)]
-pub(crate) struct Tail {
+pub(crate) struct GroupCache {
     groups: VecDeque<Group>,
     bytes: usize,
 }
 
-impl Tail {
+impl GroupCache {
     /// Takes over a group and leaves the buffer empty.
     pub(crate) fn push(&mut self, first: u64, end: u64, buffer: &mut Vec<u8>) {
-        let bytes = if buffer.len() <= COPIED {
+        let bytes = if buffer.len() <= COPY_MAX_BYTES {
             let bytes = Bytes::copy_from_slice(buffer);
             buffer.clear();
             bytes
@@ -43,7 +43,7 @@ impl Tail {
     /// the cache.
     pub(crate) fn trim(&mut self, durable: u64, committed: u64) {
         while let Some(group) = self.groups.front() {
-            let cached_enough = group.end <= durable && self.bytes > CACHE;
+            let cached_enough = group.end <= durable && self.bytes > CACHE_BYTES;
             if group.end > committed && !cached_enough {
                 break;
             }
@@ -53,7 +53,7 @@ impl Tail {
     }
 
     /// Bytes of the groups that are not durable.
-    pub(crate) fn held(&self, durable: u64) -> usize {
+    pub(crate) fn memory_only_bytes(&self, durable: u64) -> usize {
         self.groups.iter().rev().take_while(|group| group.end > durable).map(|group| group.bytes.len()).sum()
     }
 
@@ -69,7 +69,7 @@ impl Tail {
             return None;
         }
         let from = skip(&group.bytes, 0, |index, _| group.first + index < offset);
-        let length = skip(&group.bytes[from.1..], 0, |_, bytes| bytes < CHUNK);
+        let length = skip(&group.bytes[from.1..], 0, |_, bytes| bytes < CHUNK_BYTES);
         let bytes = group.bytes.slice(from.1..from.1 + length.1);
         Some(Chunk { bytes, first: offset, end: offset + length.0, lost: 0 })
     }

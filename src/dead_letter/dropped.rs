@@ -22,33 +22,33 @@ use crate::{
 };
 
 /// New reasons that are kept; beyond, letters that fail again keep the old one.
-const AGAIN_MAX: usize = 100_000;
+const REPLAY_REASONS_MAX: usize = 100_000;
 
-/// See the module. With `Marks<IgnoredAny>` the reasons are not kept: who lists no letters needs none.
+/// See the module. With `DropIndex<IgnoredAny>` the reasons are not kept: who lists no letters needs none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Marks<Why = Rejection> {
+pub struct DropIndex<Why = Rejection> {
     /// Dropped ids, first to last; neither touching nor overlapping.
     #[serde(default)]
     dropped: BTreeMap<u64, u64>,
     /// Why a letter failed when it was replayed, where that is not why it failed before.
-    #[serde(default = "BTreeMap::new")]
-    again: BTreeMap<u64, Why>,
+    #[serde(rename = "again", default = "BTreeMap::new")]
+    replay_reasons: BTreeMap<u64, Why>,
 }
 
-impl<Why> Default for Marks<Why> {
+impl<Why> Default for DropIndex<Why> {
     fn default() -> Self {
-        Self { dropped: BTreeMap::new(), again: BTreeMap::new() }
+        Self { dropped: BTreeMap::new(), replay_reasons: BTreeMap::new() }
     }
 }
 
-impl<Why: DeserializeOwned> Marks<Why> {
-    /// The marks of a directory; none where there is no file. What cannot be understood is as good as none: letters that were
+impl<Why: DeserializeOwned> DropIndex<Why> {
+    /// The index of a directory; empty where there is no file. What cannot be understood is as good as none: letters that were
     /// dropped are there again, and replaying one changes nothing.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn read(dir: &Path) -> Result<Self, DeadLetterError> {
-        match Disk::to_look().whole(&path(dir)) {
+        match Disk::read_only().read_all(&path(dir)) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_else(|error| {
                 warn!(%error, "marks of dead letters are damaged: all letters count as not dropped");
                 Self::default()
@@ -64,30 +64,30 @@ impl<Why: DeserializeOwned> Marks<Why> {
     }
 
     /// How many of the letters `first..end` are not dropped.
-    pub fn left(&self, first: u64, end: u64) -> u64 {
+    pub fn remaining(&self, first: u64, end: u64) -> u64 {
         let inside = |(from, to): (&u64, &u64)| (*to + 1).min(end).saturating_sub((*from).max(first));
         let before = self.dropped.range(..first).next_back().into_iter();
         let dropped: u64 = before.chain(self.dropped.range(first..end.max(first))).map(inside).sum();
         end.saturating_sub(first).saturating_sub(dropped)
     }
 
-    /// The first id behind all that are marked.
+    /// The first id behind all that the index names.
     pub(super) fn end(&self) -> u64 {
         let dropped = self.dropped.last_key_value().map(|(_, last)| *last);
-        let again = self.again.last_key_value().map(|(id, _)| *id);
-        dropped.max(again).map_or(0, |last| last.saturating_add(1))
+        let replay_reasons = self.replay_reasons.last_key_value().map(|(id, _)| *id);
+        dropped.max(replay_reasons).map_or(0, |last| last.saturating_add(1))
     }
 }
 
-impl Marks {
+impl DropIndex {
     /// Puts the newest reason into a letter's description.
     pub(super) fn apply(&self, info: &mut DeadLetterInfo) {
-        if let Some(rejection) = self.again.get(&info.id) {
+        if let Some(rejection) = self.replay_reasons.get(&info.id) {
             (info.reason, info.detail) = (rejection.reason, rejection.detail.clone());
         }
     }
 
-    fn drop_letter(&mut self, id: u64) {
+    fn drop_entry(&mut self, id: u64) {
         if self.is_dropped(id) {
             return;
         }
@@ -101,13 +101,13 @@ impl Marks {
             last = to;
         }
         self.dropped.insert(first, last);
-        self.again.remove(&id);
+        self.replay_reasons.remove(&id);
     }
 
     /// Forgets what concerns letters that are gone.
     fn forget_before(&mut self, first: u64) {
         self.dropped.retain(|_, last| *last >= first);
-        self.again = self.again.split_off(&first);
+        self.replay_reasons = self.replay_reasons.split_off(&first);
     }
 }
 
@@ -115,29 +115,29 @@ impl Marks {
 ///
 /// # Errors
 /// When it cannot be written down; then nothing has changed.
-pub fn mark(
+pub fn update(
     dir: &Path,
     dropped: impl IntoIterator<Item = u64>,
-    again: impl IntoIterator<Item = (u64, Rejection)>,
+    replay_reasons: impl IntoIterator<Item = (u64, Rejection)>,
 ) -> Result<(), DeadLetterError> {
     let failed = |error| DeadLetterError::Mark { dir: dir.to_owned(), error };
     let disk = Disk::default();
     let lock = files::open_lock(&dir.join("marks.lock")).map_err(failed)?;
     lock.lock().map_err(failed)?;
     disk.remove_leftovers(&path(dir));
-    let mut marks = Marks::read(dir)?;
-    dropped.into_iter().for_each(|id| marks.drop_letter(id));
-    for (id, rejection) in again {
-        if marks.again.len() < AGAIN_MAX {
-            marks.again.insert(id, rejection);
+    let mut index = DropIndex::read(dir)?;
+    dropped.into_iter().for_each(|id| index.drop_entry(id));
+    for (id, rejection) in replay_reasons {
+        if index.replay_reasons.len() < REPLAY_REASONS_MAX {
+            index.replay_reasons.insert(id, rejection);
         }
     }
     let list = segment::list(&disk, dir).map_err(failed)?;
-    marks.forget_before(list.first().map_or(0, |meta| meta.first));
-    let bytes = serde_json::to_vec(&marks).map_err(|error| failed(error.into()))?;
+    index.forget_before(list.first().map_or(0, |meta| meta.first));
+    let bytes = serde_json::to_vec(&index).map_err(|error| failed(error.into()))?;
     disk.replace(&path(dir), &bytes).map_err(failed)?;
     let (_, older) = list.split_last().map_or((None, &list[..]), |(last, older)| (Some(last), older));
-    for meta in older.iter().filter(|meta| marks.left(meta.first, meta.end) == 0) {
+    for meta in older.iter().filter(|meta| index.remaining(meta.first, meta.end) == 0) {
         // What cannot be removed is only room that is not given back.
         if let Err(error) = disk.remove(&meta.path) {
             warn!(%error, segment = %meta.path.display(), "segment of dropped dead letters could not be removed");
@@ -146,7 +146,7 @@ pub fn mark(
     Ok(())
 }
 
-/// When the marks were last replaced.
+/// When the index was last replaced.
 pub(super) fn changed_at(dir: &Path) -> Option<SystemTime> {
     fs::metadata(path(dir)).and_then(|metadata| metadata.modified()).ok()
 }
@@ -166,24 +166,24 @@ mod tests {
             first in 0u64..40,
             length in 0u64..40,
         ) {
-            let mut marks = Marks::default();
-            ids.iter().for_each(|id| marks.drop_letter(*id));
+            let mut index = DropIndex::default();
+            ids.iter().for_each(|id| index.drop_entry(*id));
             for id in 0..41 {
-                proptest::prop_assert_eq!(marks.is_dropped(id), ids.contains(&id));
+                proptest::prop_assert_eq!(index.is_dropped(id), ids.contains(&id));
             }
             let left = (first..first + length).filter(|id| !ids.contains(id)).count() as u64;
-            proptest::prop_assert_eq!(marks.left(first, first + length), left);
-            let touching = marks.dropped.iter().zip(marks.dropped.iter().skip(1)).any(|((_, to), (from, _))| to + 1 >= *from);
-            proptest::prop_assert!(!touching, "{:?}", marks);
+            proptest::prop_assert_eq!(index.remaining(first, first + length), left);
+            let touching = index.dropped.iter().zip(index.dropped.iter().skip(1)).any(|((_, to), (from, _))| to + 1 >= *from);
+            proptest::prop_assert!(!touching, "{:?}", index);
         }
     }
 
     #[test]
     fn damaged_marks_bring_letters_back_and_stop_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let read = || <Marks>::read(dir.path()).unwrap();
-        assert_eq!(read(), Marks::default());
-        mark(dir.path(), [3, 4], []).unwrap();
+        let read = || <DropIndex>::read(dir.path()).unwrap();
+        assert_eq!(read(), DropIndex::default());
+        update(dir.path(), [3, 4], []).unwrap();
         assert!(read().is_dropped(4));
         fs::write(path(dir.path()), b"{broken").unwrap();
         assert!(!read().is_dropped(4));

@@ -1,4 +1,4 @@
-//! The end that letters are put into.
+//! The log of dead letters: the end that they are put into.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -12,8 +12,9 @@ use serde::de::IgnoredAny;
 use tracing::{error, warn};
 
 use super::{
-    Config, DeadLetter, DeadLetterError, Key, each_of, identify, key,
-    marks::{self, Marks},
+    Config, DeadLetterError, Key, NewDeadLetter,
+    dropped::{self, DropIndex},
+    for_each_in_segment, identify, key,
 };
 use crate::{
     logging::Chain,
@@ -27,18 +28,18 @@ use crate::{
 };
 
 /// Size of a segment: the grain at which the oldest are dropped. A smaller capacity makes smaller ones.
-const SEGMENT: u64 = 16 << 20;
+const SEGMENT_BYTES: u64 = 16 << 20;
 /// How many letters are remembered, so that a replay does not add them again: 64 bytes each.
-const REMEMBERED: usize = 65_536;
+const DEDUP_ENTRIES: usize = 65_536;
 /// How many bytes are read for that at the start, about.
-const READ_MAX: u64 = 64 << 20;
+const DEDUP_READ_BYTES: u64 = 64 << 20;
 
 /// Keeps dead letters. Shared; blocks while it writes.
 #[derive(Debug)]
-pub struct DeadLetters {
+pub struct DeadLetterLog {
     inner: Mutex<Inner>,
     /// How it was when somebody looked last.
-    known: Mutex<Kept>,
+    last_usage: Mutex<Usage>,
     metrics: Arc<Metrics>,
 }
 
@@ -50,19 +51,19 @@ struct Inner {
     writer: SegmentWriter,
     segments: Segments,
     next: u64,
-    recent: Recent,
+    dedup: DedupCache,
     dir: PathBuf,
     /// What a person has dropped, and when that was written down.
-    marks: Marks<IgnoredAny>,
-    marked_at: Option<SystemTime>,
+    drop_index: DropIndex<IgnoredAny>,
+    drop_index_at: Option<SystemTime>,
     _lock: OpenFile,
 }
 
 /// How many letters there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct Usage {
     /// Letters on disk that nobody has dropped.
-    pub letters: u64,
+    pub entries: u64,
     /// Bytes of the segments; those of dropped letters count until their segment goes.
     pub bytes: u64,
     /// Bytes beyond which the oldest make room.
@@ -71,17 +72,17 @@ pub struct Kept {
 
 /// The newest keys.
 #[derive(Debug, Default)]
-struct Recent {
+struct DedupCache {
     set: HashSet<Key>,
     order: VecDeque<Key>,
 }
 
-impl Recent {
+impl DedupCache {
     fn insert(&mut self, key: Key) {
         if self.set.insert(key) {
             self.order.push_back(key);
         }
-        if self.order.len() > REMEMBERED
+        if self.order.len() > DEDUP_ENTRIES
             && let Some(oldest) = self.order.pop_front()
         {
             self.set.remove(&oldest);
@@ -89,7 +90,7 @@ impl Recent {
     }
 }
 
-impl DeadLetters {
+impl DeadLetterLog {
     /// Opens the letters in `config.dir`, made if it is not there, and reads the newest to remember where they came from.
     ///
     /// # Errors
@@ -105,30 +106,30 @@ impl DeadLetters {
         let lock = lock(&disk, &dir)?;
         let mut list = segment::list(&disk, &dir).map_err(failed)?;
         let id = identify(&list)?;
-        let (next, recent) = remember(&disk, &dir, &mut list, record::seed(id));
+        let (next, dedup) = load_dedup_cache(&disk, &dir, &mut list, record::seed(id));
         let capacity = config.capacity.0;
         let mut inner = Inner {
             capacity,
             seed: record::seed(id),
-            writer: SegmentWriter::new(dir.clone(), id, SEGMENT.min(capacity / 4).max(1), disk.clone()),
+            writer: SegmentWriter::new(dir.clone(), id, SEGMENT_BYTES.min(capacity / 4).max(1), disk.clone()),
             disk,
             segments: Segments::new(list),
             next,
-            recent,
-            marks: Marks::default(),
-            marked_at: None,
+            dedup,
+            drop_index: DropIndex::default(),
+            drop_index_at: None,
             dir,
             _lock: lock,
         };
-        inner.look_at_marks();
-        Ok(Self { known: Mutex::new(inner.kept()), inner: Mutex::new(inner), metrics })
+        inner.reload_drop_index();
+        Ok(Self { last_usage: Mutex::new(inner.usage()), inner: Mutex::new(inner), metrics })
     }
 
     /// Keeps a letter: it is on disk when this returns `Ok`. One that is there already adds nothing.
     ///
     /// # Errors
     /// When the disk does not take it; nothing is kept then.
-    pub fn put(&self, letter: &DeadLetter<'_>) -> Result<(), DeadLetterError> {
+    pub fn put(&self, letter: &NewDeadLetter<'_>) -> Result<(), DeadLetterError> {
         self.put_all(std::slice::from_ref(letter))
     }
 
@@ -136,19 +137,20 @@ impl DeadLetters {
     ///
     /// # Errors
     /// As [`put`](Self::put).
-    pub fn put_all(&self, letters: &[DeadLetter<'_>]) -> Result<(), DeadLetterError> {
+    pub fn put_all(&self, entries: &[NewDeadLetter<'_>]) -> Result<(), DeadLetterError> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let first = inner.next;
         let mut bytes = Vec::new();
         let mut new = Vec::new();
         let mut keys = HashSet::new();
-        for letter in letters {
-            let key = key(letter.spool_id, letter.offset, letter.row, letter.decided.received_at, &letter.aside.hash);
-            if inner.recent.set.contains(&key) || !keys.insert(key) {
+        for letter in entries {
+            let key =
+                key(letter.spool_id, letter.offset, letter.row, letter.decided.received_at, &letter.rejected.hash);
+            if inner.dedup.set.contains(&key) || !keys.insert(key) {
                 continue;
             }
             encode(&mut bytes, inner.seed, first + new.len() as u64, letter)?;
-            new.push((key, letter.aside.rejection.reason));
+            new.push((key, letter.rejected.rejection.reason));
         }
         if new.is_empty() {
             return Ok(());
@@ -158,7 +160,7 @@ impl DeadLetters {
         inner.write(&bytes, first, end)?;
         inner.next = inner.next.max(end);
         for (key, reason) in new {
-            inner.recent.insert(key);
+            inner.dedup.insert(key);
             self.metrics.dead_letters.get_or_create(&Label::of(reason.as_str())).inc();
         }
         Ok(())
@@ -166,16 +168,16 @@ impl DeadLetters {
 
     /// What is on disk, whoever put it there. While a letter is being written, what it was before: whoever only looks does not wait
     /// for a disk.
-    pub fn kept(&self) -> Kept {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn usage(&self) -> Usage {
+        let mut last_usage = self.last_usage.lock().unwrap_or_else(PoisonError::into_inner);
         let mut inner = match self.inner.try_lock() {
             Ok(inner) => inner,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return *known,
+            Err(TryLockError::WouldBlock) => return *last_usage,
         };
-        inner.look_at_marks();
-        *known = inner.kept();
-        *known
+        inner.reload_drop_index();
+        *last_usage = inner.usage();
+        *last_usage
     }
 
     /// Bytes of all letters.
@@ -185,23 +187,23 @@ impl DeadLetters {
 }
 
 impl Inner {
-    fn kept(&self) -> Kept {
-        let letters = self.segments.lock().iter().map(|meta| self.marks.left(meta.first, meta.end)).sum();
-        Kept { letters, bytes: self.segments.bytes(), capacity: self.capacity }
+    fn usage(&self) -> Usage {
+        let entries = self.segments.lock().iter().map(|meta| self.drop_index.remaining(meta.first, meta.end)).sum();
+        Usage { entries, bytes: self.segments.bytes(), capacity: self.capacity }
     }
 
     /// Another process may have dropped letters, and removed the segments that held nothing else: a moment after it has said so.
-    fn look_at_marks(&mut self) {
-        let marked_at = marks::changed_at(&self.dir);
-        if marked_at != self.marked_at {
-            self.marked_at = marked_at;
-            match Marks::read(&self.dir) {
-                Ok(marks) => self.marks = marks,
+    fn reload_drop_index(&mut self) {
+        let changed_at = dropped::changed_at(&self.dir);
+        if changed_at != self.drop_index_at {
+            self.drop_index_at = changed_at;
+            match DropIndex::read(&self.dir) {
+                Ok(drop_index) => self.drop_index = drop_index,
                 Err(error) => warn!(error = %Chain(&error), "what was dropped of the dead letters cannot be read"),
             }
             // Where segments were lost the marks are what is left of their ids. Under one of those a new letter would be born
             // dropped, and go unseen.
-            self.next = self.next.max(self.marks.end());
+            self.next = self.next.max(self.drop_index.end());
         }
         self.segments.lock().retain(|meta| meta.active || meta.path.try_exists().unwrap_or(true));
     }
@@ -218,7 +220,7 @@ impl Inner {
     /// Drops the oldest segments until `bytes` more fit; the newest letters are worth more than the capacity.
     fn make_room(&mut self, bytes: u64, metrics: &Metrics) {
         if self.segments.bytes() + bytes > self.capacity {
-            self.look_at_marks();
+            self.reload_drop_index();
         }
         while self.segments.bytes() + bytes > self.capacity {
             let oldest = match self.segments.lock().first() {
@@ -233,7 +235,7 @@ impl Inner {
                 return;
             }
             self.segments.forget(&oldest.path);
-            let dropped = self.marks.left(oldest.first, oldest.end);
+            let dropped = self.drop_index.remaining(oldest.first, oldest.end);
             if dropped > 0 {
                 metrics.dead_letters_dropped.inc_by(dropped);
                 error!(dropped, "oldest dead letters were dropped to make room");
@@ -242,13 +244,13 @@ impl Inner {
     }
 }
 
-fn encode(bytes: &mut Vec<u8>, seed: u32, id: u64, letter: &DeadLetter<'_>) -> Result<(), DeadLetterError> {
-    let (offset, row, aside) = (letter.offset.to_le_bytes(), letter.row.to_le_bytes(), letter.aside.encode());
+fn encode(bytes: &mut Vec<u8>, seed: u32, id: u64, letter: &NewDeadLetter<'_>) -> Result<(), DeadLetterError> {
+    let (offset, row, rejected) = (letter.offset.to_le_bytes(), letter.row.to_le_bytes(), letter.rejected.encode());
     let record = NewRecord {
         kind: letter.kind,
         decided: letter.decided,
         channel: letter.channel,
-        preamble: &[letter.spool_id.as_bytes(), &offset[..], &row, &aside].concat(),
+        preamble: &[letter.spool_id.as_bytes(), &offset[..], &row, &rejected].concat(),
         payload: letter.payload,
     };
     if record::size(&record) > record::MAX {
@@ -263,7 +265,7 @@ fn encode(bytes: &mut Vec<u8>, seed: u32, id: u64, letter: &DeadLetter<'_>) -> R
 ///
 /// A killed process may have left letters in the page cache only. One that is remembered is not written again, and its message may
 /// leave the spool: so only what is certainly on disk is remembered.
-fn remember(disk: &Disk, dir: &Path, list: &mut [Meta], seed: u32) -> (u64, Recent) {
+fn load_dedup_cache(disk: &Disk, dir: &Path, list: &mut [Meta], seed: u32) -> (u64, DedupCache) {
     let names = disk.sync_dir(dir);
     if let Err(error) = &names {
         warn!(error = %Chain(error), "directory of the dead letters could not be synced; letters may be kept twice");
@@ -272,12 +274,12 @@ fn remember(disk: &Disk, dir: &Path, list: &mut [Meta], seed: u32) -> (u64, Rece
     let mut segments: Vec<Vec<Key>> = Vec::new();
     let (mut count, mut bytes) = (0, 0);
     for meta in list.iter_mut().rev() {
-        if count >= REMEMBERED || bytes >= READ_MAX {
+        if count >= DEDUP_ENTRIES || bytes >= DEDUP_READ_BYTES {
             break;
         }
         bytes += meta.bytes;
         let (mut keys, mut end) = (Vec::new(), meta.first);
-        let read = each_of(meta, seed, &mut |key, info, _, _| {
+        let read = for_each_in_segment(meta, seed, &mut |key, info, _, _| {
             keys.push(key);
             end = end.max(info.id + 1);
             true
@@ -297,12 +299,12 @@ fn remember(disk: &Disk, dir: &Path, list: &mut [Meta], seed: u32) -> (u64, Rece
         count += keys.len();
         segments.push(keys);
     }
-    let mut recent = Recent::default();
+    let mut dedup = DedupCache::default();
     if names.is_err() {
-        return (next, recent);
+        return (next, dedup);
     }
-    segments.into_iter().rev().flatten().for_each(|key| recent.insert(key));
-    (next, recent)
+    segments.into_iter().rev().flatten().for_each(|key| dedup.insert(key));
+    (next, dedup)
 }
 
 fn lock(disk: &Disk, dir: &Path) -> Result<OpenFile, DeadLetterError> {

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, io, path::Path};
 
-use super::{DeadLetterError, DeadLetterInfo, Filter, each_of, identify, marks::Marks};
+use super::{DeadLetterError, DeadLetterInfo, Filter, dropped::DropIndex, for_each_in_segment, identify};
 use crate::{
     event::Resolved,
     spool::{
@@ -15,7 +15,7 @@ use crate::{
 
 /// A letter, as it was put.
 #[derive(Clone, Debug)]
-pub struct Letter {
+pub struct DeadLetter {
     /// What it is.
     pub info: DeadLetterInfo,
     /// What was decided about the message; of a rejected one only when it was received, and the run that was open.
@@ -28,14 +28,14 @@ pub struct Letter {
 
 /// Goes over letters, oldest first. Reads only; a daemon may be running.
 #[derive(Debug)]
-pub struct Browser {
+pub struct Reader {
     segments: VecDeque<Meta>,
     seed: u32,
-    marks: Marks,
+    drop_index: DropIndex,
     filter: Filter,
 }
 
-impl Browser {
+impl Reader {
     /// The letters in `dir` that the filter takes; its limit is not looked at.
     ///
     /// # Errors
@@ -46,23 +46,28 @@ impl Browser {
             list => list.map_err(DeadLetterError::Read)?,
         };
         let seed = record::seed(identify(&list)?);
-        Ok(Self { segments: list.into(), seed, marks: Marks::read(dir)?, filter })
+        Ok(Self { segments: list.into(), seed, drop_index: DropIndex::read(dir)?, filter })
     }
 
     /// The letters of the next segment that has some; empty at the end.
     ///
     /// # Errors
     /// When a segment cannot be read.
-    pub fn next_letters(&mut self) -> Result<Vec<Letter>, DeadLetterError> {
-        let mut letters = Vec::new();
-        while letters.is_empty()
+    pub fn next_entries(&mut self) -> Result<Vec<DeadLetter>, DeadLetterError> {
+        let mut entries = Vec::new();
+        while entries.is_empty()
             && let Some(meta) = self.segments.pop_front()
         {
-            let Self { marks, filter, .. } = &*self;
-            let read = each_of(&meta, self.seed, &mut |_, mut info, kept, record| {
-                marks.apply(&mut info);
-                if !marks.is_dropped(info.id) && filter.takes(&info) {
-                    letters.push(Letter { info, decided: record.decided, kind: record.kind, payload: kept.to_vec() });
+            let Self { drop_index, filter, .. } = &*self;
+            let read = for_each_in_segment(&meta, self.seed, &mut |_, mut info, kept, record| {
+                drop_index.apply(&mut info);
+                if !drop_index.is_dropped(info.id) && filter.matches(&info) {
+                    entries.push(DeadLetter {
+                        info,
+                        decided: record.decided,
+                        kind: record.kind,
+                        payload: kept.to_vec(),
+                    });
                 }
                 true
             });
@@ -72,6 +77,6 @@ impl Browser {
                 read => _ = read.map_err(DeadLetterError::Read)?,
             }
         }
-        Ok(letters)
+        Ok(entries)
     }
 }
