@@ -111,11 +111,11 @@ fn note(
 
 /// How far the writer may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
+pub enum PauseBarrier {
     /// As far as there are records.
-    Open,
+    None,
     /// Only records below this offset.
-    After(u64),
+    At(u64),
 }
 
 /// What must hold before the daemon is ready, shared by those who know and those who ask.

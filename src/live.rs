@@ -1,10 +1,10 @@
 //! What is happening now, for those who watch: a bounded ring of the newest messages.
 //!
-//! Intake offers, watchers take; neither waits for the other. While nobody watches an offer is one relaxed load. While somebody
-//! does, it is a short lock and a push: nobody is woken for a message, watchers look by themselves a few times a second. A
-//! watcher that is slow finds the oldest gone, and is told how many; it reads them from the store if it wants them.
+//! Intake publishes, subscribers drain; neither waits for the other. While nobody watches an offer is one relaxed load. While somebody
+//! does, it is a short lock and a push: nobody is woken for a message, subscribers poll by themselves a few times a second. A
+//! subscriber that is slow finds the oldest gone, and is told how many; it reads them from the store if it wants them.
 //!
-//! The ring is kept for [`LINGER`] after the last watcher has left, so that one who comes back soon goes on where it was.
+//! The ring is kept for [`RESUME_WINDOW`] after the last subscriber has left, so that one who comes back soon goes on where it was.
 
 use std::{
     collections::VecDeque,
@@ -27,13 +27,13 @@ use crate::{
 };
 
 /// How long the ring is kept when nobody watches any more.
-const LINGER: Duration = Duration::from_secs(30);
+const RESUME_WINDOW: Duration = Duration::from_secs(30);
 /// What a message costs beside its payload, which is counted twice: as received and as shown.
-const ITEM_BYTES: usize = 256;
+const EVENT_OVERHEAD_BYTES: usize = 256;
 
 /// One message, as intake took it.
 #[derive(Debug)]
-pub struct Item {
+pub struct LiveEvent {
     /// What it is about.
     pub kind: Kind,
     /// Its run and its times.
@@ -41,16 +41,16 @@ pub struct Item {
     channel: Arc<str>,
     payload: Bytes,
     length: usize,
-    shown: OnceLock<Option<Box<str>>>,
+    rendered: OnceLock<Option<Box<str>>>,
 }
 
-impl Item {
+impl LiveEvent {
     /// A message that was accepted.
     pub fn new(kind: Kind, decided: Resolved, channel: Arc<str>, payload: Bytes) -> Self {
         let length = payload.len();
         // Nobody is shown a large one: the store has it, and its memory is needed.
         let payload = if length < LARGE_VALUE { payload } else { Bytes::new() };
-        Self { kind, decided, channel, payload, length, shown: OnceLock::new() }
+        Self { kind, decided, channel, payload, length, rendered: OnceLock::new() }
     }
 
     /// Its size as received.
@@ -58,10 +58,10 @@ impl Item {
         self.length
     }
 
-    /// The JSON of the row that it becomes: what the store will answer, before the store has it. Made once, for all watchers.
+    /// The JSON of the row that it becomes: what the store will answer, before the store has it. Made once, for all subscribers.
     /// `None`: it becomes no row of its own.
     pub fn json(&self, limits: &Limits) -> Option<&str> {
-        self.shown.get_or_init(|| self.render(limits)).as_deref()
+        self.rendered.get_or_init(|| self.render(limits)).as_deref()
     }
 
     fn render(&self, limits: &Limits) -> Option<Box<str>> {
@@ -76,21 +76,21 @@ impl Item {
         text.ok().map(String::into_boxed_str)
     }
 
-    fn cost(&self) -> usize {
-        2 * self.length + ITEM_BYTES
+    fn ring_bytes(&self) -> usize {
+        2 * self.length + EVENT_OVERHEAD_BYTES
     }
 }
 
 /// The ring, and the door to it. Cloning it is cheap.
 #[derive(Clone, Debug)]
-pub struct Live(Arc<Shared>);
+pub struct LiveFeed(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    watched: AtomicBool,
+    has_subscribers: AtomicBool,
     closed: AtomicBool,
     capacity: usize,
-    watchers_max: usize,
+    subscribers_max: usize,
     /// Tells the numbers of this process from those of the one before.
     origin: u64,
     ring: Mutex<Ring>,
@@ -98,74 +98,80 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Ring {
-    items: VecDeque<Arc<Item>>,
+    events: VecDeque<Arc<LiveEvent>>,
     bytes: usize,
-    /// The number of the next item.
+    /// The number of the next event.
     next: u64,
-    watchers: usize,
-    left: Option<Instant>,
+    subscribers: usize,
+    last_left_at: Option<Instant>,
 }
 
-impl Live {
-    /// A ring of at most `capacity` bytes, for at most `watchers_max` at once.
-    pub fn new(capacity: usize, watchers_max: usize) -> Self {
+impl LiveFeed {
+    /// A ring of at most `capacity` bytes, for at most `subscribers_max` at once.
+    pub fn new(capacity: usize, subscribers_max: usize) -> Self {
         Self(Arc::new(Shared {
-            watched: AtomicBool::new(false),
+            has_subscribers: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             capacity,
-            watchers_max,
+            subscribers_max,
             origin: units::now().unsigned_abs(),
             ring: Mutex::default(),
         }))
     }
 
     /// Shows a message, if anybody looks.
-    pub fn offer(&self, make: impl FnOnce() -> Item) {
-        if self.0.watched.load(Ordering::Relaxed) {
+    pub fn publish(&self, make: impl FnOnce() -> LiveEvent) {
+        if self.0.has_subscribers.load(Ordering::Relaxed) {
             self.push(make());
         }
     }
 
     #[cold]
-    fn push(&self, item: Item) {
-        let cost = item.cost();
+    fn push(&self, event: LiveEvent) {
+        let cost = event.ring_bytes();
         let mut ring = self.ring();
-        if self.is_left(&mut ring) {
+        if self.is_abandoned(&mut ring) {
             return;
         }
         ring.next += 1;
-        ring.items.push_back(Arc::new(item));
+        ring.events.push_back(Arc::new(event));
         ring.bytes += cost;
         while ring.bytes > self.0.capacity
-            && let Some(oldest) = ring.items.pop_front()
+            && let Some(oldest) = ring.events.pop_front()
         {
-            ring.bytes -= oldest.cost();
+            ring.bytes -= oldest.ring_bytes();
         }
     }
 
     /// Says that something was not heard: everybody is told to have missed it, and what they had not taken yet.
-    pub fn skip(&self) {
+    pub fn mark_lost(&self) {
         let mut ring = self.ring();
-        if self.is_left(&mut ring) {
+        if self.is_abandoned(&mut ring) {
             return;
         }
-        *ring = Ring { next: ring.next + 1, watchers: ring.watchers, left: ring.left, ..Ring::default() };
+        *ring = Ring {
+            next: ring.next + 1,
+            subscribers: ring.subscribers,
+            last_left_at: ring.last_left_at,
+            ..Ring::default()
+        };
     }
 
     /// Whether anybody watches, or may come back soon.
-    pub fn is_watched(&self) -> bool {
-        self.0.watched.load(Ordering::Relaxed) && !self.is_left(&mut self.ring())
+    pub fn has_subscribers(&self) -> bool {
+        self.0.has_subscribers.load(Ordering::Relaxed) && !self.is_abandoned(&mut self.ring())
     }
 
     /// Whether nobody will come back; then the ring is emptied, and closed until somebody watches.
-    fn is_left(&self, ring: &mut Ring) -> bool {
-        let left = ring.watchers == 0 && ring.left.is_none_or(|left| left.elapsed() > LINGER);
-        if left {
-            self.0.watched.store(false, Ordering::Relaxed);
+    fn is_abandoned(&self, ring: &mut Ring) -> bool {
+        let abandoned =
+            ring.subscribers == 0 && ring.last_left_at.is_none_or(|abandoned| abandoned.elapsed() > RESUME_WINDOW);
+        if abandoned {
+            self.0.has_subscribers.store(false, Ordering::Relaxed);
             // What follows is not shown, so that whoever comes back knows that it has missed something.
             *ring = Ring { next: ring.next + 1, ..Ring::default() };
         }
-        left
+        abandoned
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -173,10 +179,10 @@ impl Live {
         self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new watcher, from now on, or from behind the item that `last` names; `None` when there are too many.
-    pub fn watch(&self, last: Option<&str>, spare: usize) -> Option<Watcher> {
+    /// A new subscriber, from now on, or from behind the event that `last` names; `None` when there are too many.
+    pub fn subscribe(&self, last: Option<&str>, spare: usize) -> Option<Subscriber> {
         let mut ring = self.ring();
-        if ring.watchers + spare >= self.0.watchers_max {
+        if ring.subscribers + spare >= self.0.subscribers_max {
             return None;
         }
         let known = last.and_then(|last| {
@@ -185,11 +191,11 @@ impl Live {
             (origin.parse() == Ok(self.0.origin) && (ring.first()..=ring.next).contains(&next)).then_some(next)
         });
         // Without anybody watching, nothing was put into the ring.
-        let resumed = known.filter(|_| self.0.watched.load(Ordering::Relaxed));
-        ring.watchers += 1;
-        ring.left = None;
-        self.0.watched.store(true, Ordering::Relaxed);
-        Some(Watcher { live: self.clone(), next: resumed.unwrap_or(ring.next), resumed: resumed.is_some() })
+        let resumed = known.filter(|_| self.0.has_subscribers.load(Ordering::Relaxed));
+        ring.subscribers += 1;
+        ring.last_left_at = None;
+        self.0.has_subscribers.store(true, Ordering::Relaxed);
+        Some(Subscriber { live: self.clone(), next: resumed.unwrap_or(ring.next), resumed: resumed.is_some() })
     }
 
     /// Nothing more is shown; those who watch shall go.
@@ -204,58 +210,58 @@ impl Live {
 }
 
 impl Ring {
-    /// The number of the oldest item.
+    /// The number of the oldest event.
     fn first(&self) -> u64 {
-        self.next - self.items.len() as u64
+        self.next - self.events.len() as u64
     }
 }
 
-/// One who watches. Dropping it leaves.
+/// A subscriber. Dropping it unsubscribes.
 #[derive(Debug)]
-pub struct Watcher {
-    live: Live,
+pub struct Subscriber {
+    live: LiveFeed,
     next: u64,
     /// Whether it goes on where it was.
     pub resumed: bool,
 }
 
-/// What a watcher has not seen yet.
+/// What a subscriber has not drained yet.
 #[derive(Debug)]
-pub struct Seen {
+pub struct Drained {
     /// In the order of arrival.
-    pub items: Vec<Arc<Item>>,
+    pub events: Vec<Arc<LiveEvent>>,
     /// How many before them are gone.
     pub skipped: u64,
 }
 
-impl Watcher {
+impl Subscriber {
     /// Everything since the last time.
-    pub fn take(&mut self) -> Seen {
+    pub fn drain(&mut self) -> Drained {
         let ring = self.live.ring();
         let from = self.next.max(ring.first());
         let skipped = from - self.next;
         let already = usize::try_from(from - ring.first()).unwrap_or(usize::MAX);
         self.next = ring.next;
-        Seen { items: ring.items.iter().skip(already).cloned().collect(), skipped }
+        Drained { events: ring.events.iter().skip(already).cloned().collect(), skipped }
     }
 
-    /// Names the place up to which everything was taken; for [`Live::watch`].
-    pub fn place(&self) -> String {
+    /// Names the position up to which everything was taken; for [`LiveFeed::subscribe`].
+    pub fn resume_token(&self) -> String {
         format!("{}-{}", self.live.0.origin, self.next)
     }
 
     /// Whether nothing more will come.
-    pub fn is_over(&self) -> bool {
+    pub fn is_closed(&self) -> bool {
         self.live.is_closed()
     }
 }
 
-impl Drop for Watcher {
+impl Drop for Subscriber {
     fn drop(&mut self) {
         let mut ring = self.live.ring();
-        ring.watchers -= 1;
-        if ring.watchers == 0 {
-            ring.left = Some(Instant::now());
+        ring.subscribers -= 1;
+        if ring.subscribers == 0 {
+            ring.last_left_at = Some(Instant::now());
         }
     }
 }
@@ -266,7 +272,7 @@ mod tests {
 
     use super::*;
 
-    fn item(epoch: u32) -> Item {
+    fn event(epoch: u32) -> LiveEvent {
         let decided = Resolved {
             run_id: Uuid::from_u128(1),
             event_time: 5,
@@ -275,94 +281,94 @@ mod tests {
             opened_run: false,
         };
         let payload = format!("{{\"epoch\": {epoch}, \"loss\": 0.5}}");
-        Item::new(Kind::Metrics, decided, "c".into(), payload.into())
+        LiveEvent::new(Kind::Metrics, decided, "c".into(), payload.into())
     }
 
-    fn epochs(seen: &Seen) -> Vec<i64> {
-        let shown =
-            |item: &Arc<Item>| serde_json::from_str::<serde_json::Value>(item.json(&Limits::default()).unwrap());
-        seen.items.iter().map(|item| shown(item).unwrap()["epoch"].as_i64().unwrap()).collect()
+    fn epochs(drained: &Drained) -> Vec<i64> {
+        let rendered =
+            |event: &Arc<LiveEvent>| serde_json::from_str::<serde_json::Value>(event.json(&Limits::default()).unwrap());
+        drained.events.iter().map(|event| rendered(event).unwrap()["epoch"].as_i64().unwrap()).collect()
     }
 
     #[test]
     fn nothing_is_made_while_nobody_watches() {
-        let live = Live::new(1 << 20, 8);
-        live.offer(|| panic!("made"));
-        let mut watcher = live.watch(None, 0).unwrap();
-        live.offer(|| item(1));
-        live.offer(|| item(2));
-        assert_eq!(epochs(&watcher.take()), [1, 2]);
-        assert!(watcher.take().items.is_empty());
+        let live = LiveFeed::new(1 << 20, 8);
+        live.publish(|| panic!("made"));
+        let mut subscriber = live.subscribe(None, 0).unwrap();
+        live.publish(|| event(1));
+        live.publish(|| event(2));
+        assert_eq!(epochs(&subscriber.drain()), [1, 2]);
+        assert!(subscriber.drain().events.is_empty());
     }
 
     #[test]
     fn a_slow_watcher_loses_the_oldest_and_is_told_how_many() {
-        let live = Live::new(4 * item(0).cost(), 8);
-        let mut watcher = live.watch(None, 0).unwrap();
-        (0..10).for_each(|epoch| live.offer(|| item(epoch)));
-        let seen = watcher.take();
-        assert_eq!((epochs(&seen), seen.skipped), (vec![6, 7, 8, 9], 6));
-        live.offer(|| Item::new(Kind::Topology, item(0).decided, "c".into(), vec![b' '; 1 << 20].into()));
-        let seen = watcher.take();
-        assert_eq!((seen.items.len(), seen.skipped), (0, 1), "one that is larger than the ring");
+        let live = LiveFeed::new(4 * event(0).ring_bytes(), 8);
+        let mut subscriber = live.subscribe(None, 0).unwrap();
+        (0..10).for_each(|epoch| live.publish(|| event(epoch)));
+        let drained = subscriber.drain();
+        assert_eq!((epochs(&drained), drained.skipped), (vec![6, 7, 8, 9], 6));
+        live.publish(|| LiveEvent::new(Kind::Topology, event(0).decided, "c".into(), vec![b' '; 1 << 20].into()));
+        let drained = subscriber.drain();
+        assert_eq!((drained.events.len(), drained.skipped), (0, 1), "one that is larger than the ring");
     }
 
     #[test]
     fn what_was_not_heard_is_told_as_skipped_and_what_follows_is_seen() {
-        let live = Live::new(1 << 20, 8);
-        assert!(!live.is_watched());
-        let mut watcher = live.watch(None, 0).unwrap();
-        assert!(live.is_watched());
-        live.offer(|| item(1));
-        live.skip();
-        live.offer(|| item(2));
-        let seen = watcher.take();
-        assert_eq!((epochs(&seen), seen.skipped), (vec![2], 2));
-        live.skip();
-        assert_eq!(watcher.take().skipped, 1);
-        assert_eq!(watcher.take().skipped, 0);
+        let live = LiveFeed::new(1 << 20, 8);
+        assert!(!live.has_subscribers());
+        let mut subscriber = live.subscribe(None, 0).unwrap();
+        assert!(live.has_subscribers());
+        live.publish(|| event(1));
+        live.mark_lost();
+        live.publish(|| event(2));
+        let drained = subscriber.drain();
+        assert_eq!((epochs(&drained), drained.skipped), (vec![2], 2));
+        live.mark_lost();
+        assert_eq!(subscriber.drain().skipped, 1);
+        assert_eq!(subscriber.drain().skipped, 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_who_comes_back_soon_goes_on_where_it_was() {
-        let live = Live::new(1 << 20, 8);
-        let mut watcher = live.watch(None, 0).unwrap();
-        live.offer(|| item(1));
-        watcher.take();
-        let place = watcher.place();
-        drop(watcher);
-        live.offer(|| item(2));
-        let mut again = live.watch(Some(&place), 0).unwrap();
+        let live = LiveFeed::new(1 << 20, 8);
+        let mut subscriber = live.subscribe(None, 0).unwrap();
+        live.publish(|| event(1));
+        subscriber.drain();
+        let token = subscriber.resume_token();
+        drop(subscriber);
+        live.publish(|| event(2));
+        let mut again = live.subscribe(Some(&token), 0).unwrap();
         assert!(again.resumed);
-        assert_eq!(epochs(&again.take()), [2]);
-        let place = again.place();
+        assert_eq!(epochs(&again.drain()), [2]);
+        let token = again.resume_token();
         drop(again);
-        tokio::time::advance(LINGER + Duration::from_secs(1)).await;
-        live.offer(|| item(3));
-        live.offer(|| panic!("nobody is coming back"));
-        for lost in [place.as_str(), "1-1", "nonsense", ""] {
-            let mut late = live.watch(Some(lost), 0).unwrap();
-            assert!(!late.resumed && late.take().items.is_empty(), "{lost}");
+        tokio::time::advance(RESUME_WINDOW + Duration::from_secs(1)).await;
+        live.publish(|| event(3));
+        live.publish(|| panic!("nobody is coming back"));
+        for lost in [token.as_str(), "1-1", "nonsense", ""] {
+            let mut late = live.subscribe(Some(lost), 0).unwrap();
+            assert!(!late.resumed && late.drain().events.is_empty(), "{lost}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn nobody_watches_when_the_last_one_has_left_and_does_not_come_back() {
-        let live = Live::new(1 << 20, 8);
-        drop(live.watch(None, 0).unwrap());
-        live.skip();
-        assert!(live.is_watched(), "it may come back");
-        tokio::time::advance(LINGER + Duration::from_secs(1)).await;
-        assert!(!live.is_watched());
-        live.offer(|| panic!("nobody is coming back"));
+        let live = LiveFeed::new(1 << 20, 8);
+        drop(live.subscribe(None, 0).unwrap());
+        live.mark_lost();
+        assert!(live.has_subscribers(), "it may come back");
+        tokio::time::advance(RESUME_WINDOW + Duration::from_secs(1)).await;
+        assert!(!live.has_subscribers());
+        live.publish(|| panic!("nobody is coming back"));
     }
 
     #[test]
     fn there_is_room_for_so_many() {
-        let live = Live::new(1 << 20, 1);
-        let watcher = live.watch(None, 0).unwrap();
-        assert!(live.watch(None, 0).is_none());
-        drop(watcher);
-        assert!(live.watch(None, 0).is_some());
+        let live = LiveFeed::new(1 << 20, 1);
+        let subscriber = live.subscribe(None, 0).unwrap();
+        assert!(live.subscribe(None, 0).is_none());
+        drop(subscriber);
+        assert!(live.subscribe(None, 0).is_some());
     }
 }

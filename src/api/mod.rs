@@ -73,7 +73,7 @@ pub use self::{
     write::{IntakeHandle, SubmitTargets, Submitter},
 };
 use crate::{
-    live::Live,
+    live::LiveFeed,
     metrics::{Label, Metrics},
     redis::{LATEST_EXTRA, Link},
     store::Store,
@@ -108,7 +108,7 @@ pub struct ApiState {
     /// Where requests that change something go.
     pub submitter: Submitter,
     /// What happens now.
-    pub live: Live,
+    pub live: LiveFeed,
     /// Tokens and sessions.
     pub token_store: Arc<TokenStore>,
     /// Exports that may still begin.

@@ -46,7 +46,7 @@ use super::{
 };
 use crate::{
     event::Kind,
-    live::{Item, Watcher},
+    live::{LiveEvent, Subscriber},
     wire::Limits,
 };
 
@@ -73,7 +73,7 @@ pub async fn stream(State(state): State<ApiState>, headers: HeaderMap, params: P
         return Err(ApiError::bad_request(format!("`run_id` may be given {} times, at most", state.config.runs)));
     }
     let header = headers.get("last-event-id").and_then(|id| id.to_str().ok());
-    let Some(subscriber) = state.live.watch(header.or(params.text("last_event_id")), state.reserved.streams) else {
+    let Some(subscriber) = state.live.subscribe(header.or(params.text("last_event_id")), state.reserved.streams) else {
         let detail = "too many streams are open (`http.streams`); close one, or ask for the newest values instead";
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, detail));
     };
@@ -115,7 +115,7 @@ impl hyper::body::Body for StreamBody {
 /// One client.
 struct StreamClient {
     state: ApiState,
-    subscriber: Watcher,
+    subscriber: Subscriber,
     /// The runs that it wants; empty: all.
     runs: Vec<Uuid>,
     receipts: Option<broadcast::Receiver<Arc<str>>>,
@@ -128,7 +128,7 @@ struct StreamClient {
 }
 
 impl StreamClient {
-    fn new(state: ApiState, subscriber: Watcher, runs: Vec<Uuid>) -> Self {
+    fn new(state: ApiState, subscriber: Subscriber, runs: Vec<Uuid>) -> Self {
         let receipts = state.submitter.receipts();
         // Intake has accepted what is shown.
         let limits = Limits::NONE;
@@ -150,7 +150,7 @@ impl StreamClient {
     /// The next chunk; `None` when the stream is over.
     async fn next(mut self) -> Option<(Bytes, Self)> {
         loop {
-            if self.subscriber.is_over() || self.began.elapsed() > MAX_AGE {
+            if self.subscriber.is_closed() || self.began.elapsed() > MAX_AGE {
                 return None;
             }
             let mut chunk = String::new();
@@ -167,7 +167,7 @@ impl StreamClient {
         if !self.hello_sent {
             self.hello_sent = true;
             out.push_str("retry: 1000\n\n");
-            event(out, "hello", &self.hello(), Some(&self.subscriber.place()));
+            event(out, "hello", &self.hello(), Some(&self.subscriber.resume_token()));
         }
         self.write_receipts(out);
         if self.items_sent.is_none_or(|at| at.elapsed() >= self.state.config.stream_interval) {
@@ -199,8 +199,8 @@ impl StreamClient {
     }
 
     fn write_items(&mut self, out: &mut String) {
-        let drained = self.subscriber.take();
-        if drained.items.is_empty() && drained.skipped == 0 {
+        let drained = self.subscriber.drain();
+        if drained.events.is_empty() && drained.skipped == 0 {
             return;
         }
         self.items_sent = Some(Instant::now());
@@ -209,7 +209,7 @@ impl StreamClient {
         }
         let mut runs: BTreeMap<Uuid, RunEvents<'_>> = BTreeMap::new();
         let mut others = Vec::new();
-        for item in &drained.items {
+        for item in &drained.events {
             let run_id = item.decided.run_id;
             if self.runs.is_empty() || self.runs.contains(&run_id) {
                 runs.entry(run_id).or_default().add(item);
@@ -225,22 +225,22 @@ impl StreamClient {
             event(out, "activity", &json!({ "runs": others }).to_string(), None);
         }
         // After everything: only who has all of it goes on behind it.
-        let _ = write!(out, "id: {}\nevent: seen\ndata: {{}}\n\n", self.subscriber.place());
+        let _ = write!(out, "id: {}\nevent: seen\ndata: {{}}\n\n", self.subscriber.resume_token());
     }
 }
 
 /// What one run said since the last chunk.
 #[derive(Default)]
 struct RunEvents<'a> {
-    metrics: Vec<&'a Item>,
-    topology: Option<&'a Item>,
-    state: Option<&'a Item>,
-    events: Vec<&'a Item>,
+    metrics: Vec<&'a LiveEvent>,
+    topology: Option<&'a LiveEvent>,
+    state: Option<&'a LiveEvent>,
+    events: Vec<&'a LiveEvent>,
     replaced: usize,
 }
 
 impl<'a> RunEvents<'a> {
-    fn add(&mut self, item: &'a Item) {
+    fn add(&mut self, item: &'a LiveEvent) {
         match item.kind {
             Kind::Metrics => self.metrics.push(item),
             Kind::Topology => self.replaced += usize::from(self.topology.replace(item).is_some()),
@@ -271,12 +271,12 @@ impl<'a> RunEvents<'a> {
 }
 
 /// At most `most` of them, evenly, the last among them.
-fn downsample<'a>(items: &[&'a Item], most: usize) -> Vec<&'a Item> {
+fn downsample<'a>(items: &[&'a LiveEvent], most: usize) -> Vec<&'a LiveEvent> {
     let step = items.len().div_ceil(most);
     items.iter().rev().step_by(step).rev().copied().collect()
 }
 
-fn rows(out: &mut String, name: &str, run_id: Uuid, items: &[&Item], all: usize, limits: &Limits) {
+fn rows(out: &mut String, name: &str, run_id: Uuid, items: &[&LiveEvent], all: usize, limits: &Limits) {
     let shown: Vec<_> = items.iter().filter_map(|item| item.json(limits)).collect();
     let _ = write!(
         out,
@@ -299,7 +299,7 @@ mod tests {
     use super::*;
     use crate::event::Resolved;
 
-    fn item(kind: Kind, n: usize) -> Item {
+    fn item(kind: Kind, n: usize) -> LiveEvent {
         let decided = Resolved {
             run_id: Uuid::from_u128(1),
             event_time: 5,
@@ -311,7 +311,7 @@ mod tests {
             Kind::Metrics => format!("{{\"epoch\": {n}, \"loss\": 0.5}}"),
             _ => format!("{{\"type\": \"state\", \"epoch\": {n}}}"),
         };
-        Item::new(kind, decided, "c".into(), payload.into())
+        LiveEvent::new(kind, decided, "c".into(), payload.into())
     }
 
     #[test]

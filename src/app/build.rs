@@ -11,13 +11,13 @@ use tokio::{
 
 use super::{
     AppError,
+    adapters::{self, Renderer, SpoolCommit, SpoolDeadLetters},
     decode::SpoolRecords,
     http,
-    parts::{self, Letters, Renderer, SpoolCommit},
-    pauses,
-    phases::report_restart,
     shared_runs::SharedRuns,
-    status::{Sources, Watched},
+    stall_detector,
+    startup_shutdown::report_restart,
+    status::{StatusInputs, TaskReports},
     stores,
 };
 use crate::{
@@ -27,9 +27,9 @@ use crate::{
     dead_letter::DeadLetterLog,
     frame::{Gap, IntakeItem},
     intake::{self, Intake},
-    latest::{self, Board},
-    lifecycle::{Hold, Readiness, Signal, Tasks},
-    live::Live,
+    latest::{self, LatestState},
+    lifecycle::{PauseBarrier, Readiness, Signal, Tasks},
+    live::LiveFeed,
     memory::MemoryLimit,
     metrics::Metrics,
     notify::{self, Heartbeat},
@@ -50,15 +50,15 @@ pub(super) struct Daemon<'a> {
     pub(super) settings: &'a Settings,
     pub(super) metrics: Arc<Metrics>,
     pub(super) memory: MemoryLimit,
-    pub(super) live: Live,
-    pub(super) front: Signal,
-    pub(super) back: Signal,
+    pub(super) live: LiveFeed,
+    pub(super) ingest_stop: Signal,
+    pub(super) drain_stop: Signal,
     pub(super) readiness: Readiness,
     pub(super) tasks: Tasks,
 }
 
 /// What the sources feed.
-pub(super) struct Inlets {
+pub(super) struct SourceHandles {
     pub(super) status: SourceStatus,
     pub(super) link: Link,
     pub(super) training: mpsc::Receiver<IntakeItem>,
@@ -69,14 +69,14 @@ pub(super) struct Inlets {
 }
 
 /// What is left of them once intake has its queues.
-pub(super) struct Outlets {
+pub(super) struct RedisHandles {
     pub(super) status: SourceStatus,
     pub(super) link: Link,
 }
 
 impl Daemon<'_> {
     /// First of all: every millisecond before it is lost to us.
-    pub(super) fn subscribe(&mut self) -> Result<Inlets, AppError> {
+    pub(super) fn spawn_sources(&mut self) -> Result<SourceHandles, AppError> {
         let redis = &self.settings.redis;
         let status = SourceStatus::new(self.readiness.clone());
         let (training_queue, training, training_bytes) = queue(redis.queue_frames, redis.queue_bytes.as_usize());
@@ -86,23 +86,23 @@ impl Daemon<'_> {
         let to_intake = control_queue.sender();
         let training_source = Source::training(redis, training_queue, status.clone(), Arc::clone(&self.metrics));
         let control_source = Source::control(redis, control_queue, status.clone(), Arc::clone(&self.metrics));
-        let sources = source::receive(vec![training_source, control_source], self.front.clone());
+        let sources = source::receive(vec![training_source, control_source], self.ingest_stop.clone());
         self.tasks.spawn("sources", sources.map_err(AppError::Start)?);
-        let (link, upkeep) = Link::new(redis, self.back.clone());
+        let (link, upkeep) = Link::new(redis, self.drain_stop.clone());
         let link = link.counted_in(&self.metrics);
         self.tasks.spawn("redis commands", upkeep);
-        Ok(Inlets { status, link, training, training_bytes, control, control_bytes, to_intake })
+        Ok(SourceHandles { status, link, training, training_bytes, control, control_bytes, to_intake })
     }
 
     /// What the status object tells.
-    pub(super) fn sources(
+    pub(super) fn status_inputs(
         &self,
         started: Instant,
         redis: &SourceStatus,
         (spool, dead_letters): (&spool::View, &Arc<DeadLetterLog>),
-        watched: Watched,
-    ) -> Arc<Sources> {
-        Arc::new(Sources {
+        reports: TaskReports,
+    ) -> Arc<StatusInputs> {
+        Arc::new(StatusInputs {
             instance: self.settings.instance.clone(),
             process: format!("{}:{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id()),
             store: match self.settings.store.kind {
@@ -115,18 +115,18 @@ impl Daemon<'_> {
             redis: redis.clone(),
             spool: spool.clone(),
             dead_letters: Arc::clone(dead_letters),
-            watched,
+            reports,
             metrics: Arc::clone(&self.metrics),
         })
     }
 
     /// Executes durable commands; the returned queue takes them.
-    pub(super) fn control(
+    pub(super) fn spawn_control(
         &mut self,
-        sources: &Arc<Sources>,
-        hold: watch::Sender<Hold>,
-        board: &Arc<Board>,
-        inlets: &Inlets,
+        status_inputs: &Arc<StatusInputs>,
+        pause_barrier: watch::Sender<PauseBarrier>,
+        latest_state: &Arc<LatestState>,
+        handles: &SourceHandles,
         receipts: broadcast::Sender<Arc<str>>,
     ) -> mpsc::Sender<ReceivedCommand> {
         let settings = self.settings;
@@ -136,36 +136,36 @@ impl Daemon<'_> {
             state_dir: settings.state_dir.clone(),
             latest_ttl: settings.latest.enabled.then_some(settings.latest.control_ttl),
         };
-        let levers = levers(sources, hold, board, inlets, receipts);
-        let stage = control::Stage::new(&settings.control, identity, levers, Arc::clone(&self.metrics));
+        let ports = control_ports(status_inputs, pause_barrier, latest_state, handles, receipts);
+        let stage = control::Stage::new(&settings.control, identity, ports, Arc::clone(&self.metrics));
         let (jobs_out, jobs) = mpsc::channel(CONTROL_QUEUE);
-        self.tasks.spawn("control", stage.run(jobs, self.back.clone()));
+        self.tasks.spawn("control", stage.run(jobs, self.drain_stop.clone()));
         jobs_out
     }
 
     /// Recovers the open runs, then receives, on a thread of its own.
     #[allow(clippy::too_many_arguments, reason = "each is a different end that only intake gets")]
-    pub(super) fn receive(
+    pub(super) fn spawn_intake(
         &mut self,
-        inlets: Inlets,
+        handles: SourceHandles,
         appender: spool::Appender,
         recovery: &spool::Recovery,
-        board: &Arc<Board>,
+        latest_state: &Arc<LatestState>,
         commands: mpsc::Sender<ReceivedCommand>,
         (limits, last_gap): (watch::Receiver<wire::Limits>, watch::Sender<Option<Gap>>),
-    ) -> Result<(oneshot::Receiver<()>, Heartbeat, Outlets), AppError> {
-        let Inlets { status, link, training, training_bytes, control, control_bytes, to_intake } = inlets;
+    ) -> Result<(oneshot::Receiver<()>, Heartbeat, RedisHandles), AppError> {
+        let SourceHandles { status, link, training, training_bytes, control, control_bytes, to_intake } = handles;
         let share = RunShare::new(link.clone(), &self.settings.redis.key_prefix);
-        let (sharing, share_runs) = SharedRuns::new(share, Handle::current(), self.back.clone());
+        let (sharing, share_runs) = SharedRuns::new(share, Handle::current(), self.drain_stop.clone());
         self.tasks.spawn("shared runs", share_runs);
         let heartbeat = Heartbeat::default();
         let heard = status.clone();
-        let parts = intake::IntakeDeps {
+        let deps = intake::IntakeDeps {
             config: self.settings.intake.clone(),
             limits,
             state_dir: self.settings.state_dir.clone(),
             appender,
-            latest: Arc::clone(board),
+            latest: Arc::clone(latest_state),
             live: self.live.clone(),
             commands,
             sharing: Box::new(sharing),
@@ -178,15 +178,20 @@ impl Daemon<'_> {
                 if frame.control { control_bytes.taken(frame) } else { training_bytes.taken(frame) }
             }),
         };
-        let intake = Intake::new(parts, |as_of, tell| parts::recover(recovery, as_of, tell));
-        let pauses = pauses::report(status.clone(), to_intake.clone(), Arc::clone(&self.metrics), self.front.clone());
-        self.tasks.spawn("pauses", pauses);
+        let intake = Intake::new(deps, |as_of, tell| adapters::recover(recovery, as_of, tell));
+        let stalls = stall_detector::report(
+            status.clone(),
+            to_intake.clone(),
+            Arc::clone(&self.metrics),
+            self.ingest_stop.clone(),
+        );
+        self.tasks.spawn("pauses", stalls);
         let restart = report_restart(
             intake.previous_watermark(),
             status.clone(),
             to_intake,
             Arc::clone(&self.metrics),
-            self.front.clone(),
+            self.ingest_stop.clone(),
         );
         self.tasks.spawn("restart gap", restart);
         let (drained_out, drained) = oneshot::channel();
@@ -197,88 +202,95 @@ impl Daemon<'_> {
             let _ = drained_out.send(());
         };
         thread::Builder::new().name("intake".into()).spawn(work).map_err(AppError::Start)?;
-        Ok((drained, heartbeat, Outlets { status, link }))
+        Ok((drained, heartbeat, RedisHandles { status, link }))
     }
 
     /// From the log to the store.
-    pub(super) fn write(
+    pub(super) fn spawn_writer(
         &mut self,
         records: SpoolRecords,
         committer: spool::Committer,
         view: &spool::View,
-        (hold, flush_to): (watch::Receiver<Hold>, watch::Receiver<u64>),
+        (pause_barrier, flush_to): (watch::Receiver<PauseBarrier>, watch::Receiver<u64>),
         (progress, problem, dead_letters): (watch::Sender<u64>, watch::Sender<Option<Problem>>, Arc<DeadLetterLog>),
     ) -> Arc<dyn Store> {
         let settings = self.settings;
-        let (store, upkeep) = stores::open(settings, &self.metrics, self.back.clone());
+        let (store, upkeep) = stores::open(settings, &self.metrics, self.drain_stop.clone());
         self.tasks.spawn("store", upkeep);
-        let ends = writer::Ends {
+        let ports = writer::WriterPorts {
             store: Arc::clone(&store),
             commit: SpoolCommit::new(committer, view.clone(), Arc::clone(&store), settings.spool.linger),
             memory: self.memory.clone(),
-            aside: Arc::new(Letters::new(dead_letters, view.clone(), self.memory.clone())),
-            hold,
+            dead_letters: Arc::new(SpoolDeadLetters::new(dead_letters, view.clone(), self.memory.clone())),
+            pause_barrier,
             flush_to,
             problem,
             progress,
             metrics: Arc::clone(&self.metrics),
         };
-        self.tasks.spawn("writer", writer::run(settings.writer.clone(), records, ends, self.back.clone()));
+        self.tasks.spawn("writer", writer::run(settings.writer.clone(), records, ports, self.drain_stop.clone()));
         store
     }
 
     /// Those who only look.
-    pub(super) fn look(
+    pub(super) fn spawn_observers(
         &mut self,
-        sources: &Arc<Sources>,
-        board: Arc<Board>,
+        status_inputs: &Arc<StatusInputs>,
+        latest_state: Arc<LatestState>,
         link: Link,
         heartbeat: Heartbeat,
         store: Arc<dyn Store>,
-        (inlet, keys): (api::Submitter, Arc<api::TokenStore>),
+        (submitter, token_store): (api::Submitter, Arc<api::TokenStore>),
     ) {
         let settings = self.settings;
         let status: api::StatusFn = {
-            let sources = Arc::clone(sources);
-            Arc::new(move || sources.status())
+            let status_inputs = Arc::clone(status_inputs);
+            Arc::new(move || status_inputs.status())
         };
         let render = Arc::new(Renderer::new(&settings.instance));
-        let (instance, key) = (settings.instance.clone(), parts::status_key(&status));
-        let flusher =
-            latest::flusher(board, link.clone(), render, instance, key, Arc::clone(&self.metrics), self.back.clone());
+        let (instance, key) = (settings.instance.clone(), adapters::status_json(&status));
+        let flusher = latest::flusher(
+            latest_state,
+            link.clone(),
+            render,
+            instance,
+            key,
+            Arc::clone(&self.metrics),
+            self.drain_stop.clone(),
+        );
         self.tasks.spawn("latest keys", flusher);
         let readiness = self.readiness.clone();
         let missing: api::MissingFn = Arc::new(move || readiness.missing().into_iter().map(str::to_owned).collect());
         let live = self.live.clone();
         let (metrics, memory) = (Arc::clone(&self.metrics), self.memory.clone());
-        let seen = http::ApiInputs { metrics, store, link, live, memory, token_store: keys, status, missing };
-        self.tasks.spawn("http", api::run(http::api_state(settings, seen, inlet), self.back.clone()));
+        let inputs = http::ApiInputs { metrics, store, link, live, memory, token_store, status, missing };
+        self.tasks.spawn("http", api::run(http::api_state(settings, inputs, submitter), self.drain_stop.clone()));
         let line = {
-            let sources = Arc::clone(sources);
-            move || sources.line()
+            let status_inputs = Arc::clone(status_inputs);
+            move || status_inputs.line()
         };
-        self.tasks.spawn("service manager", notify::run(vec![("intake", heartbeat)], line, self.front.clone()));
+        self.tasks.spawn("service manager", notify::run(vec![("intake", heartbeat)], line, self.ingest_stop.clone()));
     }
 }
 
 /// What the commands move.
-fn levers(
-    sources: &Arc<Sources>,
-    hold: watch::Sender<Hold>,
-    board: &Arc<Board>,
-    inlets: &Inlets,
+fn control_ports(
+    status_inputs: &Arc<StatusInputs>,
+    pause_barrier: watch::Sender<PauseBarrier>,
+    latest_state: &Arc<LatestState>,
+    handles: &SourceHandles,
     receipts: broadcast::Sender<Arc<str>>,
-) -> control::Levers {
-    let (end, fill, status) = (Arc::clone(sources), Arc::clone(sources), Arc::clone(sources));
-    control::Levers {
-        hold,
-        stored: sources.watched.progress.clone(),
-        end: Box::new(move || end.spool.end()),
+) -> control::ControlPorts {
+    let (end, fill, status) = (Arc::clone(status_inputs), Arc::clone(status_inputs), Arc::clone(status_inputs));
+    control::ControlPorts {
+        pause_barrier,
+        stored: status_inputs.reports.progress.clone(),
+        received_end: Box::new(move || end.spool.end()),
         spool_fill: Box::new(move || fill.spool.bytes() as f64 / fill.spool.capacity().max(1) as f64),
         status: Box::new(move || status.status().to_string()),
-        board: Arc::clone(board),
-        to_intake: inlets.to_intake.clone(),
-        link: inlets.link.clone(),
+        latest_state: Arc::clone(latest_state),
+        to_intake: handles.to_intake.clone(),
+        link: handles.link.clone(),
         receipts,
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     memory::{LARGE_VALUE, MemoryLimit, Reserved, WriterWait, guarded},
     spool::{self, Record, RecordKind},
     wire::{self, Limits},
-    writer::{Chunk, Content, Decoded, Records},
+    writer::{Content, DecodedRecord, RecordChunk, RecordSource},
 };
 
 /// Decodes records of one daemon.
@@ -46,20 +46,20 @@ impl Decoder {
         let decoded = match record.kind {
             RecordKind::Event => self.event(record),
             RecordKind::Rejected => match RejectedMessage::decode(record.payload) {
-                Some((aside, kept)) => {
-                    return aside_of(record, aside, kept);
+                Some((rejected, preserved)) => {
+                    return rejected_content(record, rejected, preserved);
                 }
                 None => Err(unreadable("a rejected message")),
             },
             RecordKind::Control => self.command(record),
             RecordKind::Gap => self.gap(record),
             RecordKind::Receipt => serde_json::from_slice::<ControlRow>(record.payload)
-                .map(|row| one(Row::Control(row)))
+                .map(|row| single_row(Row::Control(row)))
                 .map_err(|_| unreadable("a receipt")),
         };
         decoded.unwrap_or_else(|rejection| {
-            let (aside, kept) = RejectedMessage::new(rejection, record.payload);
-            aside_of(record, aside, kept)
+            let (rejected, preserved) = RejectedMessage::new(rejection, record.payload);
+            rejected_content(record, rejected, preserved)
         })
     }
 
@@ -69,20 +69,20 @@ impl Decoder {
             Some(limits) => wire::decode(record.payload, limits)?,
         };
         let rows = wire::rows(&message, &record.decided, record.channel, record.payload);
-        Ok(Content::Rows { rows: rows.rows, touch: Some((record.decided.run_id, rows.run_update)) })
+        Ok(Content::Rows { rows: rows.rows, run_update: Some((record.decided.run_id, rows.run_update)) })
     }
 
     fn command(&self, record: &Record<'_>) -> Result<Content, Rejection> {
         let command = wire::decode_control(record.payload, &Limits::NONE)?;
         let received_at = record.decided.received_at;
         let row = control::control_row(&command, record.channel, record.payload, received_at, &self.instance);
-        Ok(one(Row::Control(row)))
+        Ok(single_row(Row::Control(row)))
     }
 
     fn gap(&self, record: &Record<'_>) -> Result<Content, Rejection> {
         let gap: Gap = serde_json::from_slice(record.payload).map_err(|_| unreadable("a gap"))?;
         let (reason, channel) = (gap.reason.as_str(), gap.channel.as_deref());
-        Ok(one(Row::Gap(GapRow {
+        Ok(single_row(Row::Gap(GapRow {
             started_at: gap.started_at,
             gap_id: event::gap_id(&self.instance, &gap.source, channel, reason, gap.started_at),
             ended_at: gap.ended_at,
@@ -96,13 +96,13 @@ impl Decoder {
     }
 }
 
-fn aside_of(record: &Record<'_>, aside: RejectedMessage, kept: &[u8]) -> Content {
+fn rejected_content(record: &Record<'_>, rejected: RejectedMessage, preserved: &[u8]) -> Content {
     let (channel, run_id) = (record.channel.to_owned(), record.decided.run_id);
-    Content::Aside { channel, aside, kept: Bytes::copy_from_slice(kept), run_id }
+    Content::Rejected { channel, rejected, preserved: Bytes::copy_from_slice(preserved), run_id }
 }
 
-fn one(row: Row) -> Content {
-    Content::Rows { rows: vec![row], touch: None }
+fn single_row(row: Row) -> Content {
+    Content::Rows { rows: vec![row], run_update: None }
 }
 
 fn unreadable(what: &str) -> Rejection {
@@ -111,7 +111,7 @@ fn unreadable(what: &str) -> Rejection {
 
 /// Between two looks at a log that was read to its end: a batch is gathered for `writer.flush_interval` anyway, and waking up for
 /// every group that becomes durable costs more than its records.
-const PAUSE: Duration = Duration::from_millis(20);
+const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The spool's reader, as the writer sees it.
 #[derive(Debug)]
@@ -123,16 +123,16 @@ pub struct SpoolRecords {
     not_before: Instant,
     memory: MemoryLimit,
     /// What was read, and waits for the memory that its rows take; for the same reason.
-    waiting: Option<Waiting>,
+    pending: Option<PendingChunk>,
     /// While the writer waits for nothing but memory.
-    wait: Option<WriterWait>,
+    memory_wait: Option<WriterWait>,
     /// Held for as long as there is something of the last chunk with large records.
     large: Weak<Reserved>,
 }
 
 /// A chunk with large records.
 #[derive(Debug)]
-struct Waiting {
+struct PendingChunk {
     chunk: spool::Chunk,
     /// What its texts take, counted once.
     texts: usize,
@@ -142,12 +142,12 @@ impl SpoolRecords {
     /// The records of this log; what large ones of them become is counted in `memory`.
     pub fn new(reader: spool::Reader, view: spool::View, decoder: Arc<Decoder>, memory: MemoryLimit) -> Self {
         let not_before = Instant::now();
-        Self { reader, view, decoder, not_before, memory, waiting: None, wait: None, large: Weak::new() }
+        Self { reader, view, decoder, not_before, memory, pending: None, memory_wait: None, large: Weak::new() }
     }
 }
 
 /// How long the texts are that the large records of a chunk become, and the longest of them.
-fn needed(chunk: &spool::Chunk) -> (usize, usize) {
+fn text_sizes(chunk: &spool::Chunk) -> (usize, usize) {
     if chunk.len_bytes() < LARGE_VALUE {
         return (0, 0);
     }
@@ -172,7 +172,7 @@ pub struct SpoolChunk {
 impl SpoolRecords {
     fn chunk(&mut self, chunk: spool::Chunk, reserved: Option<Guard>) -> SpoolChunk {
         if chunk.end() >= self.view.durable() {
-            self.not_before = Instant::now() + PAUSE;
+            self.not_before = Instant::now() + IDLE_POLL_INTERVAL;
         }
         SpoolChunk { chunk, decoder: Arc::clone(&self.decoder), reserved }
     }
@@ -180,9 +180,9 @@ impl SpoolRecords {
     /// Memory for the texts of the chunk that waits. One chunk with large records after the other: two would wait for each other's
     /// memory, because a row takes more while it is written.
     async fn reserve(&mut self, texts: usize) -> Reserved {
-        let wait = self.wait.get_or_insert_with(|| self.memory.writer_waits());
+        let wait = self.memory_wait.get_or_insert_with(|| self.memory.writer_waits());
         let reserved = wait.reserve(texts).await;
-        self.wait = None;
+        self.memory_wait = None;
         reserved
     }
 
@@ -197,53 +197,53 @@ impl SpoolRecords {
     }
 }
 
-impl Records for SpoolRecords {
+impl RecordSource for SpoolRecords {
     type Chunk = SpoolChunk;
 
     async fn next(&mut self) -> SpoolChunk {
         tokio::time::sleep_until(self.not_before).await;
-        if self.waiting.is_none() {
+        if self.pending.is_none() {
             self.readable().await;
             let chunk = self.reader.next().await;
-            let (texts, longest) = needed(&chunk);
+            let (texts, longest) = text_sizes(&chunk);
             if texts == 0 {
                 return self.chunk(chunk, None);
             }
             self.memory.note_row(longest);
-            self.waiting = Some(Waiting { chunk, texts });
+            self.pending = Some(PendingChunk { chunk, texts });
         }
-        let texts = self.waiting.as_ref().map_or(0, |waiting| waiting.texts);
+        let texts = self.pending.as_ref().map_or(0, |pending| pending.texts);
         let reserved = Arc::new(self.reserve(texts).await);
         self.large = Arc::downgrade(&reserved);
-        let chunk = self.waiting.take().map(|waiting| waiting.chunk).unwrap_or_default();
+        let chunk = self.pending.take().map(|pending| pending.chunk).unwrap_or_default();
         self.chunk(chunk, Some(reserved))
     }
 
     fn rewind(&mut self, offset: u64) {
-        (self.waiting, self.wait) = (None, None);
+        (self.pending, self.memory_wait) = (None, None);
         self.reader.rewind(offset);
     }
 }
 
 /// Whatever holds the large texts of a record holds the memory that was reserved for them.
-fn keep(reserved: &Guard, content: &mut Content) {
+fn attach_reservation(reserved: &Guard, content: &mut Content) {
     match content {
         Content::Rows { rows, .. } => {
             rows.iter_mut().filter_map(Row::text_mut).for_each(|text| text.attach(reserved.clone()))
         }
-        Content::Aside { kept, .. } => *kept = guarded(mem::take(kept), reserved.clone()),
+        Content::Rejected { preserved, .. } => *preserved = guarded(mem::take(preserved), reserved.clone()),
         Content::Nothing => {}
     }
 }
 
-impl Chunk for SpoolChunk {
-    fn records(&self) -> impl Iterator<Item = Decoded> + Send {
+impl RecordChunk for SpoolChunk {
+    fn records(&self) -> impl Iterator<Item = DecodedRecord> + Send {
         self.chunk.records().map(|record| {
             let mut content = self.decoder.content(&record);
             if let Some(reserved) = &self.reserved {
-                keep(reserved, &mut content);
+                attach_reservation(reserved, &mut content);
             }
-            Decoded { offset: record.offset, received_at: record.decided.received_at, content }
+            DecodedRecord { offset: record.offset, received_at: record.decided.received_at, content }
         })
     }
 }
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
     use crate::{event::Resolved, metrics::Metrics, spool::NewRecord};
 
-    const SHORT: Duration = Duration::from_millis(100);
+    const READ_TIMEOUT: Duration = Duration::from_millis(100);
     const MIB: usize = 1 << 20;
 
     #[tokio::test]
@@ -267,7 +267,7 @@ mod tests {
         let memory = MemoryLimit::new(10 * MIB);
         let mut records =
             SpoolRecords::new(spool.reader, spool.view.clone(), Arc::new(Decoder::new("test")), memory.clone());
-        assert!(timeout(SHORT, records.next()).await.is_err());
+        assert!(timeout(READ_TIMEOUT, records.next()).await.is_err());
         assert!(memory.try_reserve(MIB).is_some(), "without records the writer waits for no memory");
 
         let decided =
@@ -283,20 +283,20 @@ mod tests {
         spool.appender.append(&record).unwrap();
         spool.appender.sync();
         let received = memory.charge(11 * MIB);
-        assert!(timeout(SHORT, records.next()).await.is_err());
-        assert!(records.waiting.is_none(), "it is not even read");
+        assert!(timeout(READ_TIMEOUT, records.next()).await.is_err());
+        assert!(records.pending.is_none(), "it is not even read");
         drop(received);
         assert!(memory.try_reserve(1).is_none(), "the writer is first");
-        let chunk = timeout(SHORT, records.next()).await.expect("there is room");
+        let chunk = timeout(READ_TIMEOUT, records.next()).await.expect("there is room");
         let rows: Vec<_> = chunk.records().collect();
         drop(chunk);
         assert!(memory.used() >= payload.len(), "its text is counted for as long as there are rows of it");
         spool.appender.append(&record).unwrap();
         spool.appender.sync();
-        assert!(timeout(SHORT, records.next()).await.is_err(), "one after the other");
+        assert!(timeout(READ_TIMEOUT, records.next()).await.is_err(), "one after the other");
         assert!(memory.try_reserve(1).is_some(), "while the store has the first, the second holds up nothing");
         drop(rows);
         assert_eq!(memory.used(), 0);
-        assert!(timeout(SHORT, records.next()).await.is_ok());
+        assert!(timeout(READ_TIMEOUT, records.next()).await.is_ok());
     }
 }

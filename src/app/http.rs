@@ -16,7 +16,7 @@ use crate::{
     },
     config::Settings,
     frame::IntakeItem,
-    live::Live,
+    live::LiveFeed,
     memory::MemoryLimit,
     metrics::Metrics,
     redis::{Link, is_pattern},
@@ -33,7 +33,7 @@ pub struct ApiInputs {
     /// For the latest values.
     pub link: Link,
     /// What happens now.
-    pub live: Live,
+    pub live: LiveFeed,
     /// For answers.
     pub memory: MemoryLimit,
     /// Tokens and sessions.
@@ -45,27 +45,27 @@ pub struct ApiInputs {
 }
 
 /// The tokens of the configuration, and the sessions in Redis.
-pub fn keys(settings: &Settings, link: &Link, metrics: &Arc<Metrics>) -> Arc<TokenStore> {
+pub fn token_store(settings: &Settings, link: &Link, metrics: &Arc<Metrics>) -> Arc<TokenStore> {
     let sessions = Sessions::new(link.clone(), &settings.redis.key_prefix, &settings.http, &settings.state_dir);
-    let keys = TokenStore::new(Some(sessions), Arc::clone(metrics));
-    load_tokens(&keys, settings);
-    Arc::new(keys)
+    let token_store = TokenStore::new(Some(sessions), Arc::clone(metrics));
+    load_tokens(&token_store, settings);
+    Arc::new(token_store)
 }
 
 /// Takes the tokens of the file in place of those before.
-pub fn load_tokens(keys: &TokenStore, settings: &Settings) {
-    report_load(keys, keys.load(settings.http.tokens_file.as_deref()), settings);
+pub fn load_tokens(token_store: &TokenStore, settings: &Settings) {
+    report_load(token_store, token_store.load(settings.http.tokens_file.as_deref()), settings);
 }
 
 /// Reads the file of tokens again although the rest of the configuration cannot be used.
-pub fn reload_tokens(keys: &TokenStore) {
-    match keys.reload() {
-        Ok(counts) => loaded(counts),
-        Err(error) => report_kept(keys, &error),
+pub fn reload_tokens(token_store: &TokenStore) {
+    match token_store.reload() {
+        Ok(counts) => log_loaded(counts),
+        Err(error) => report_kept(token_store, &error),
     }
 }
 
-fn report_load(keys: &TokenStore, outcome: Result<Counts, TokensError>, settings: &Settings) {
+fn report_load(token_store: &TokenStore, outcome: Result<Counts, TokensError>, settings: &Settings) {
     match outcome {
         Ok(counts)
             if counts == Counts::default()
@@ -76,20 +76,20 @@ fn report_load(keys: &TokenStore, outcome: Result<Counts, TokensError>, settings
                 "`http.listen` is not a loopback address and there are no tokens: only /healthz, /readyz and /metrics answer"
             );
         }
-        Ok(counts) => loaded(counts),
-        Err(error) => report_kept(keys, &error),
+        Ok(counts) => log_loaded(counts),
+        Err(error) => report_kept(token_store, &error),
     }
 }
 
-fn loaded(counts: Counts) {
+fn log_loaded(counts: Counts) {
     let Counts { read, publish, admin } = counts;
     if counts != Counts::default() {
         info!(read, publish, admin, "tokens are loaded");
     }
 }
 
-fn report_kept(keys: &TokenStore, error: &TokensError) {
-    if keys.counts() == Counts::default() {
+fn report_kept(token_store: &TokenStore, error: &TokensError) {
+    if token_store.counts() == Counts::default() {
         error!(%error, "the tokens cannot be loaded: what needs a token is refused until the file is mended and loaded again");
         return;
     }
@@ -97,8 +97,8 @@ fn report_kept(keys: &TokenStore, error: &TokensError) {
 }
 
 /// What the status says of tokens.
-pub fn tokens_status(keys: &TokenStore) -> Value {
-    json!({ "tokens": keys.counts(), "problem": keys.problem() })
+pub fn tokens_status(token_store: &TokenStore) -> Value {
+    json!({ "tokens": token_store.counts(), "problem": token_store.problem() })
 }
 
 /// The state of the routes.

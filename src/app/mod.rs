@@ -5,21 +5,21 @@
 //! start:  spool lock ─► subscribe ─► recover open runs ─► receive ─► write
 //! stop:   sources ─► intake (drains, syncs) ─► control (answers what it has) ─► writer (what is gathered) ─► the rest
 //! ```
-//! Nothing waits for the store: what it has not confirmed is in the spool. Two signals make the order: `front` stops the sources
-//! and whoever only looks; `back` is raised when intake has drained and the writer has had its chance.
+//! Nothing waits for the store: what it has not confirmed is in the spool. Two signals make the order: `ingest_stop` stops the sources
+//! and whoever only looks; `drain_stop` is raised when intake has drained and the writer has had its chance.
 
+mod adapters;
 mod build;
 mod decode;
-mod follow;
 mod http;
-mod parts;
-mod pauses;
-mod phases;
-pub mod refill;
+mod live_mirror;
+pub mod offline_drain;
 pub mod replay;
 mod serve;
 mod shared_runs;
 mod signals;
+mod stall_detector;
+mod startup_shutdown;
 mod status;
 pub mod stores;
 
@@ -34,16 +34,16 @@ use tracing::info;
 use self::{
     build::Daemon,
     decode::{Decoder, SpoolRecords},
-    phases::{Reloaded, drain, reload_when_asked, tell_ready},
-    status::Watched,
+    startup_shutdown::{Reloadable, drain, notify_ready, reload_on_signal},
+    status::TaskReports,
 };
 use crate::{
     config::Settings,
     dead_letter::{DeadLetterError, DeadLetterLog},
     files,
-    latest::{self, Board},
-    lifecycle::{Hold, Readiness, Signal, Tasks},
-    live::Live,
+    latest::{self, LatestState},
+    lifecycle::{PauseBarrier, Readiness, Signal, Tasks},
+    live::LiveFeed,
     logging::LevelHandle,
     memory::MemoryLimit,
     metrics::Metrics,
@@ -109,8 +109,8 @@ async fn daemon(
     reload: Reload,
     levels: Option<LevelHandle>,
 ) -> Result<(), AppError> {
-    let (stopper, front) = Signal::new();
-    let (back_stopper, back) = Signal::new();
+    let (stopper, ingest_stop) = Signal::new();
+    let (drain_stopper, drain_stop) = Signal::new();
     let stopper = Arc::new(stopper);
     let reloads = signals::install(Arc::clone(&stopper)).map_err(AppError::Start)?;
     info!(
@@ -122,54 +122,88 @@ async fn daemon(
     let spool::Opened { appender, reader, committer, view, recovery } = spool;
     // Until intake knows what the open runs still need.
     appender.retain_from(0);
-    let live = Live::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
+    let live = LiveFeed::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
     let readiness = Readiness::default();
     let memory = MemoryLimit::default();
-    let mut daemon =
-        Daemon { settings, metrics, memory: memory.clone(), live, front, back, readiness, tasks: Tasks::new() };
+    let mut daemon = Daemon {
+        settings,
+        metrics,
+        memory: memory.clone(),
+        live,
+        ingest_stop,
+        drain_stop,
+        readiness,
+        tasks: Tasks::new(),
+    };
 
-    let inlets = daemon.subscribe()?;
-    let (hold_out, hold) = watch::channel(Hold::Open);
+    let handles = daemon.spawn_sources()?;
+    let (pause_barrier_out, pause_barrier) = watch::channel(PauseBarrier::None);
     let (progress_out, progress) = watch::channel(view.committed());
     let (flush_out, flush_to) = watch::channel(0);
     let (last_gap_out, last_gap) = watch::channel(None);
     let dead_letters = DeadLetterLog::open(&settings.dead_letter, Arc::clone(&daemon.metrics));
     let dead_letters = Arc::new(dead_letters.map_err(AppError::DeadLetters)?);
     let (problem_out, problem) = watch::channel(None);
-    let keys = http::keys(settings, &inlets.link, &daemon.metrics);
-    let watched =
-        Watched { hold: hold.clone(), progress: progress.clone(), last_gap, problem, keys: Arc::clone(&keys) };
-    let sources = daemon.sources(started, &inlets.status, (&view, &dead_letters), watched);
-    let board = Board::new(&settings.latest, &settings.redis.key_prefix, memory.clone(), Arc::clone(&daemon.metrics));
+    let token_store = http::token_store(settings, &handles.link, &daemon.metrics);
+    let reports = TaskReports {
+        pause_barrier: pause_barrier.clone(),
+        progress: progress.clone(),
+        last_gap,
+        problem,
+        token_store: Arc::clone(&token_store),
+    };
+    let status_inputs = daemon.status_inputs(started, &handles.status, (&view, &dead_letters), reports);
+    let latest_state =
+        LatestState::new(&settings.latest, &settings.redis.key_prefix, memory.clone(), Arc::clone(&daemon.metrics));
     // Takes up a pause of before the restart, so it comes before the writer.
     let (receipts, _) = broadcast::channel(RECEIPTS);
-    let jobs = daemon.control(&sources, hold_out, &board, &inlets, receipts.clone());
-    let to_intake = inlets.to_intake.downgrade();
+    let jobs = daemon.spawn_control(&status_inputs, pause_barrier_out, &latest_state, &handles, receipts.clone());
+    let to_intake = handles.to_intake.downgrade();
     let (limits_out, limits) = watch::channel(settings.limits.clone());
     let decoder = Arc::new(Decoder::new(&settings.instance));
-    let (drained, heartbeat, inlets) =
-        daemon.receive(inlets, appender, &recovery, &board, jobs, (limits.clone(), last_gap_out))?;
-    let store = daemon.write(
+    let (drained, heartbeat, handles) =
+        daemon.spawn_intake(handles, appender, &recovery, &latest_state, jobs, (limits.clone(), last_gap_out))?;
+    let store = daemon.spawn_writer(
         SpoolRecords::new(reader, view.clone(), decoder, memory),
         committer,
         &view,
-        (hold, flush_to),
+        (pause_barrier, flush_to),
         (progress_out, problem_out, dead_letters),
     );
-    let inlet = http::intake_submitter(settings, &inlets.link, to_intake, receipts, limits);
+    let submitter = http::intake_submitter(settings, &handles.link, to_intake, receipts, limits);
     let (prefix, instance) = (settings.redis.key_prefix.clone(), settings.instance.clone());
-    let farewell = latest::forget_status(inlets.link.clone(), prefix, instance);
-    let reloaded = Reloaded { levels, limits: limits_out, board: Arc::clone(&board), keys: Arc::clone(&keys) };
-    daemon.look(&sources, board, inlets.link, heartbeat, Arc::clone(&store), (inlet, keys));
+    let delete_status = latest::delete_status(handles.link.clone(), prefix, instance);
+    let reloadable = Reloadable {
+        levels,
+        limits: limits_out,
+        latest_state: Arc::clone(&latest_state),
+        token_store: Arc::clone(&token_store),
+    };
+    daemon.spawn_observers(
+        &status_inputs,
+        latest_state,
+        handles.link,
+        heartbeat,
+        Arc::clone(&store),
+        (submitter, token_store),
+    );
 
-    let Daemon { mut tasks, front, readiness, .. } = daemon;
-    tasks.spawn("ready", tell_ready(inlets.status, front.clone()));
-    tasks.spawn("reload", reload_when_asked(reloads, reload, reloaded, front.clone()));
+    let Daemon { mut tasks, ingest_stop, readiness, .. } = daemon;
+    tasks.spawn("ready", notify_ready(handles.status, ingest_stop.clone()));
+    tasks.spawn("reload", reload_on_signal(reloads, reload, reloadable, ingest_stop.clone()));
     tasks.spawn(
         "drain",
-        drain((front.clone(), back_stopper), readiness, drained, view, (flush_out, progress), store, farewell),
+        drain(
+            (ingest_stop.clone(), drain_stopper),
+            readiness,
+            drained,
+            view,
+            (flush_out, progress),
+            store,
+            delete_status,
+        ),
     );
-    tasks.run(stopper, front, settings.shutdown_grace).await.map_err(AppError::Ended)?;
+    tasks.run(stopper, ingest_stop, settings.shutdown_grace).await.map_err(AppError::Ended)?;
     info!("stopped");
     Ok(())
 }

@@ -18,12 +18,12 @@ use uuid::Uuid;
 
 use super::{
     decode::Decoder,
-    refill::{RefillError, Until, beside, pump, reach},
+    offline_drain::{OfflineDrainError, StopWhen, run_writer_until, wait_for_store, with_upkeep},
     stores,
 };
 use crate::{
     config::Settings,
-    dead_letter::{self, DeadLetter as Kept, DeadLetterError, Filter, Reader},
+    dead_letter::{self, DeadLetter as StoredLetter, DeadLetterError, Filter, Reader},
     event::{Kind, Resolved, implicit_run_id},
     frame::{Reason, RejectedMessage, Rejection},
     lifecycle::Signal,
@@ -32,7 +32,7 @@ use crate::{
     spool::{Record, RecordKind},
     store::BoxError,
     wire,
-    writer::{self, Aside, Chunk, Commit, Content, Decoded, Letter, Records},
+    writer::{self, Commit, Content, DeadLetterEntry, DeadLetterSink, DecodedRecord, RecordChunk, RecordSource},
 };
 
 /// What became of the letters.
@@ -43,50 +43,53 @@ pub struct Replayed {
     /// Failed again, and kept with the reason of now; with their ids.
     pub failed: Vec<(u64, Rejection)>,
     /// Cannot be replayed, because the message was not kept whole.
-    pub cut: u64,
+    pub truncated: u64,
 }
 
-/// Replays the letters that the filter takes. `tell` hears how many of how many are done.
+/// Replays the letters that the filter takes. `on_progress` hears how many of how many are done.
 ///
 /// # Errors
 /// When the store is away, or the letters cannot be read or marked. What was stored by then is dropped all the same.
 pub async fn replay(
     settings: &Settings,
     filter: Filter,
-    mut tell: impl FnMut(u64, u64),
-) -> Result<Replayed, RefillError> {
-    let total = count(settings, &filter).map_err(RefillError::DeadLetters)?;
+    mut on_progress: impl FnMut(u64, u64),
+) -> Result<Replayed, OfflineDrainError> {
+    let total = count(settings, &filter).map_err(OfflineDrainError::DeadLetters)?;
     if total.whole == 0 {
-        return Ok(Replayed { cut: total.cut, ..Replayed::default() });
+        return Ok(Replayed { truncated: total.truncated, ..Replayed::default() });
     }
     let metrics = Metrics::new();
     let (_stopper, stop) = Signal::new();
     let (store, upkeep) = stores::open(settings, &metrics, stop);
-    let shared = Arc::new(Shared::new(settings));
+    let shared = Arc::new(ReplayContext::new(settings));
     let linger = || if store.acks_may_be_lost() { settings.spool.linger } else { Duration::ZERO };
     let work = async {
-        reach(&*store).await?;
-        let commit = Confirmed(Arc::clone(&shared));
+        wait_for_store(&*store).await?;
+        let commit = ReplayCommit(Arc::clone(&shared));
         let dir = settings.dead_letter.dir.clone();
-        let records = Letters { dir, filter, browser: None, shared: Arc::clone(&shared) };
-        let until = Until {
+        let records = LetterSource { dir, filter, reader: None, shared: Arc::clone(&shared) };
+        let stop_when = StopWhen {
             first: 0,
             finished: || shared.is_finished(linger()),
-            tell: |at: u64| tell((shared.lock().read.range(..at).count() as u64).min(total.whole), total.whole),
+            on_progress: |at: u64| {
+                on_progress((shared.lock().read.range(..at).count() as u64).min(total.whole), total.whole)
+            },
         };
-        pump(settings, &store, &metrics, (records, commit, Arc::clone(&shared)), until).await
+        run_writer_until(settings, &store, &metrics, (records, commit, Arc::clone(&shared)), stop_when).await
     };
-    let outcome = beside(upkeep, work).await;
+    let outcome = with_upkeep(upkeep, work).await;
     let confirmed = shared.confirmed(linger());
-    let State { mut read, mut failed, cut, unreadable, .. } = std::mem::take(&mut *shared.lock());
+    let ReplayState { mut read, mut failed, truncated, unreadable, .. } = std::mem::take(&mut *shared.lock());
     failed.retain(|id, _| *id < confirmed);
     read.retain(|id| *id < confirmed && !failed.contains_key(id));
     let stored = read.len() as u64;
-    dead_letter::dropped::update(&settings.dead_letter.dir, read, failed.clone()).map_err(RefillError::DeadLetters)?;
+    dead_letter::dropped::update(&settings.dead_letter.dir, read, failed.clone())
+        .map_err(OfflineDrainError::DeadLetters)?;
     outcome?;
     match unreadable {
-        Some(error) => Err(RefillError::DeadLetters(error)),
-        None => Ok(Replayed { stored, failed: failed.into_iter().collect(), cut }),
+        Some(error) => Err(OfflineDrainError::DeadLetters(error)),
+        None => Ok(Replayed { stored, failed: failed.into_iter().collect(), truncated }),
     }
 }
 
@@ -94,47 +97,47 @@ pub async fn replay(
 #[derive(Default)]
 struct Total {
     whole: u64,
-    cut: u64,
+    truncated: u64,
 }
 
 fn count(settings: &Settings, filter: &Filter) -> Result<Total, DeadLetterError> {
-    let mut browser = Reader::open(&settings.dead_letter.dir, filter.clone())?;
+    let mut reader = Reader::open(&settings.dead_letter.dir, filter.clone())?;
     let mut total = Total::default();
     loop {
-        let letters = browser.next_entries()?;
+        let letters = reader.next_entries()?;
         if letters.is_empty() {
             return Ok(total);
         }
         let whole = letters.iter().filter(|letter| is_whole(letter)).count() as u64;
         total.whole += whole;
-        total.cut += letters.len() as u64 - whole;
+        total.truncated += letters.len() as u64 - whole;
     }
 }
 
 /// Whether the letter has the message. A rejected one came from a channel: what has none is the text of a row whose record could
 /// not be read any more. Gaps and receipts may have none.
-fn is_whole(letter: &Kept) -> bool {
+fn is_whole(letter: &StoredLetter) -> bool {
     letter.info.kept == letter.info.length && (letter.kind != RecordKind::Rejected || !letter.info.channel.is_empty())
 }
 
 /// What the ends of the writer share.
-struct Shared {
+struct ReplayContext {
     /// For what intake accepted once.
-    wide: Decoder,
+    unlimited: Decoder,
     /// For what it rejected: under the limits of now.
     limited: Decoder,
     limits: wire::Limits,
     zone: TimeZone,
     control_channels: Vec<String>,
-    state: Mutex<State>,
+    state: Mutex<ReplayState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ReplayState {
     /// What was handed to the writer.
     read: BTreeSet<u64>,
     /// Letters that were passed over.
-    cut: u64,
+    truncated: u64,
     /// Whether that is all there is.
     ended: bool,
     failed: BTreeMap<u64, Rejection>,
@@ -143,10 +146,10 @@ struct State {
     unreadable: Option<DeadLetterError>,
 }
 
-impl Shared {
+impl ReplayContext {
     fn new(settings: &Settings) -> Self {
         Self {
-            wide: Decoder::new(&settings.instance),
+            unlimited: Decoder::new(&settings.instance),
             limited: Decoder::limited(&settings.instance, settings.limits.clone()),
             limits: settings.limits.clone(),
             zone: TimeZone::get(&settings.intake.time_zone).unwrap_or(TimeZone::UTC),
@@ -155,7 +158,7 @@ impl Shared {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ReplayState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -171,7 +174,7 @@ impl Shared {
         state.unreadable.is_some() || (state.ended && state.read.last().is_none_or(|last| *last < confirmed))
     }
 
-    fn content(&self, letter: &Kept) -> Content {
+    fn content(&self, letter: &StoredLetter) -> Content {
         let record = |kind, decided| Record {
             offset: letter.info.id,
             kind,
@@ -186,21 +189,21 @@ impl Shared {
             RecordKind::Rejected => match self.decide(letter) {
                 Ok(decided) => self.limited.content(&record(RecordKind::Event, decided)),
                 Err(rejection) => {
-                    let (aside, _) = RejectedMessage::new(rejection, &letter.payload);
-                    Content::Aside {
+                    let (rejected, _) = RejectedMessage::new(rejection, &letter.payload);
+                    Content::Rejected {
                         channel: letter.info.channel.clone(),
-                        aside,
-                        kept: Bytes::new(),
+                        rejected,
+                        preserved: Bytes::new(),
                         run_id: Uuid::nil(),
                     }
                 }
             },
-            kind => self.wide.content(&record(kind, letter.decided)),
+            kind => self.unlimited.content(&record(kind, letter.decided)),
         }
     }
 
     /// What intake would have decided.
-    fn decide(&self, letter: &Kept) -> Result<Resolved, Rejection> {
+    fn decide(&self, letter: &StoredLetter) -> Result<Resolved, Rejection> {
         let message = wire::decode(&letter.payload, &self.limits)?;
         let received_at = letter.decided.received_at;
         let time = message.time(received_at, &self.zone);
@@ -223,40 +226,40 @@ impl Shared {
 }
 
 /// The letters, as the writer reads them.
-struct Letters {
+struct LetterSource {
     dir: PathBuf,
     filter: Filter,
-    browser: Option<Reader>,
-    shared: Arc<Shared>,
+    reader: Option<Reader>,
+    shared: Arc<ReplayContext>,
 }
 
-struct Several {
-    letters: Vec<Kept>,
-    shared: Arc<Shared>,
+struct LetterChunk {
+    letters: Vec<StoredLetter>,
+    shared: Arc<ReplayContext>,
 }
 
-impl Letters {
-    fn read(&mut self) -> Result<Vec<Kept>, DeadLetterError> {
-        let browser = match &mut self.browser {
-            Some(browser) => browser,
-            None => self.browser.insert(Reader::open(&self.dir, self.filter.clone())?),
+impl LetterSource {
+    fn read(&mut self) -> Result<Vec<StoredLetter>, DeadLetterError> {
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            None => self.reader.insert(Reader::open(&self.dir, self.filter.clone())?),
         };
-        browser.next_entries()
+        reader.next_entries()
     }
 }
 
-impl Records for Letters {
-    type Chunk = Several;
+impl RecordSource for LetterSource {
+    type Chunk = LetterChunk;
 
-    async fn next(&mut self) -> Several {
+    async fn next(&mut self) -> LetterChunk {
         match self.read() {
             Ok(letters) if !letters.is_empty() => {
-                let (letters, cut): (Vec<_>, Vec<_>) = letters.into_iter().partition(is_whole);
+                let (letters, truncated): (Vec<_>, Vec<_>) = letters.into_iter().partition(is_whole);
                 let mut state = self.shared.lock();
                 state.read.extend(letters.iter().map(|letter| letter.info.id));
-                state.cut += cut.len() as u64;
+                state.truncated += truncated.len() as u64;
                 drop(state);
-                return Several { letters, shared: Arc::clone(&self.shared) };
+                return LetterChunk { letters, shared: Arc::clone(&self.shared) };
             }
             Ok(_) => self.shared.lock().ended = true,
             Err(error) => self.shared.lock().unreadable = Some(error),
@@ -265,16 +268,16 @@ impl Records for Letters {
     }
 
     fn rewind(&mut self, _offset: u64) {
-        self.browser = None;
+        self.reader = None;
         let mut state = self.shared.lock();
-        (state.ended, state.cut) = (false, 0);
+        (state.ended, state.truncated) = (false, 0);
         state.read.clear();
     }
 }
 
-impl Chunk for Several {
-    fn records(&self) -> impl Iterator<Item = Decoded> + Send {
-        self.letters.iter().map(|letter| Decoded {
+impl RecordChunk for LetterChunk {
+    fn records(&self) -> impl Iterator<Item = DecodedRecord> + Send {
+        self.letters.iter().map(|letter| DecodedRecord {
             offset: letter.info.id,
             received_at: letter.decided.received_at,
             content: self.shared.content(letter),
@@ -282,9 +285,9 @@ impl Chunk for Several {
     }
 }
 
-struct Confirmed(Arc<Shared>);
+struct ReplayCommit(Arc<ReplayContext>);
 
-impl Commit for Confirmed {
+impl Commit for ReplayCommit {
     fn commit(&self, next: u64) {
         let mut state = self.0.lock();
         if state.confirmed.is_none_or(|(known, _)| next > known) {
@@ -293,20 +296,20 @@ impl Commit for Confirmed {
     }
 
     /// The store may have forgotten anything: all of it once more.
-    fn withdraw(&self) -> u64 {
+    fn rollback_to_checkpoint(&self) -> u64 {
         let mut state = self.0.lock();
         (state.confirmed, state.failed) = (None, BTreeMap::new());
         0
     }
 }
 
-impl Aside for Shared {
-    async fn put(&self, letters: &[Letter]) -> Result<(), BoxError> {
+impl DeadLetterSink for ReplayContext {
+    async fn put(&self, letters: &[DeadLetterEntry]) -> Result<(), BoxError> {
         let mut state = self.lock();
         for letter in letters {
-            let rejection = match &letter.kept {
-                writer::Kept::Message { aside, .. } => aside.rejection.clone(),
-                writer::Kept::Refused { error, .. } => {
+            let rejection = match &letter.body {
+                writer::DeadLetterBody::Message { rejected: aside, .. } => aside.rejection.clone(),
+                writer::DeadLetterBody::Refused { error, .. } => {
                     Rejection { reason: Reason::RejectedByStore, detail: error.clone() }
                 }
             };
@@ -333,7 +336,7 @@ mod tests {
     }
 
     /// The ids of everything that there is, as the writer reads it.
-    async fn read(letters: &mut Letters) -> Vec<u64> {
+    async fn read(letters: &mut LetterSource) -> Vec<u64> {
         let mut ids = Vec::new();
         while let Ok(some) = tokio::time::timeout(Duration::from_millis(50), letters.next()).await {
             ids.extend(some.records().map(|record| record.offset));
@@ -351,10 +354,10 @@ mod tests {
         for offset in 0..40 {
             kept.put(&letter(offset, RecordKind::Event, "cascor:training")).unwrap();
         }
-        let shared = Arc::new(Shared::new(&settings));
+        let shared = Arc::new(ReplayContext::new(&settings));
         let (dir, filter) = (settings.dead_letter.dir.clone(), Filter::default());
-        let browser = Some(Reader::open(&dir, filter.clone()).unwrap());
-        let mut letters = Letters { dir, filter, browser, shared: Arc::clone(&shared) };
+        let reader = Some(Reader::open(&dir, filter.clone()).unwrap());
+        let mut letters = LetterSource { dir, filter, reader, shared: Arc::clone(&shared) };
         // Some of the listed go to make room, or by hand: here the last ones.
         let newest = std::fs::read_dir(&settings.dead_letter.dir).unwrap().map(|entry| entry.unwrap().path());
         let newest = newest.filter(|path| path.extension().is_some_and(|e| e == "seg")).max().unwrap();
@@ -363,7 +366,7 @@ mod tests {
         assert!(!ids.is_empty() && ids.len() < 40);
         assert_eq!(shared.lock().read.iter().copied().collect::<Vec<_>>(), ids);
         assert!(!shared.is_finished(Duration::ZERO), "nothing is confirmed");
-        Confirmed(Arc::clone(&shared)).commit(ids[ids.len() - 1] + 1);
+        ReplayCommit(Arc::clone(&shared)).commit(ids[ids.len() - 1] + 1);
         assert!(shared.is_finished(Duration::ZERO));
         letters.rewind(0);
         assert!(!shared.is_finished(Duration::ZERO) && shared.lock().read.is_empty(), "all of it once more");
@@ -377,11 +380,11 @@ mod tests {
         let kept = DeadLetterLog::open(&settings.dead_letter, Metrics::new()).unwrap();
         kept.put_all(&[letter(0, RecordKind::Rejected, ""), letter(1, RecordKind::Gap, "")]).unwrap();
         let total = count(&settings, &Filter::default()).unwrap();
-        assert_eq!((total.whole, total.cut), (1, 1));
-        let shared = Arc::new(Shared::new(&settings));
+        assert_eq!((total.whole, total.truncated), (1, 1));
+        let shared = Arc::new(ReplayContext::new(&settings));
         let (dir, filter) = (settings.dead_letter.dir.clone(), Filter::default());
-        let mut letters = Letters { dir, filter, browser: None, shared: Arc::clone(&shared) };
+        let mut letters = LetterSource { dir, filter, reader: None, shared: Arc::clone(&shared) };
         assert_eq!(read(&mut letters).await, [1]);
-        assert_eq!(shared.lock().cut, 1);
+        assert_eq!(shared.lock().truncated, 1);
     }
 }

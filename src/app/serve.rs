@@ -9,12 +9,12 @@ use tokio::{
 };
 use tracing::info;
 
-use super::{AppError, RECEIPTS, follow, http, signals, status::told, stores};
+use super::{AppError, RECEIPTS, http, live_mirror, signals, status::problem_json, stores};
 use crate::{
     api,
     config::Settings,
     lifecycle::{Signal, Tasks},
-    live::Live,
+    live::LiveFeed,
     memory::MemoryLimit,
     metrics::Metrics,
     redis::Link,
@@ -25,12 +25,12 @@ use crate::{
 };
 
 /// How often the store is asked whether it answers, and how long it may take.
-const PROBE: Duration = Duration::from_secs(2);
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Whether the store answers, and what it says when it does not.
 #[derive(Clone, Debug)]
-struct Answers {
-    yes: bool,
+struct StoreHealth {
+    reachable: bool,
     problem: Option<Problem>,
 }
 
@@ -62,45 +62,46 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     let (link, upkeep) = Link::new(&settings.redis, stop.clone());
     let link = link.counted_in(&metrics);
     tasks.spawn("redis commands", upkeep);
-    let (answers_out, answers) = watch::channel(Answers { yes: false, problem: None });
-    tasks.spawn("probe", probe(Arc::clone(&store), answers_out, stop.clone()));
+    let (health_out, health) = watch::channel(StoreHealth { reachable: false, problem: None });
+    tasks.spawn("probe", probe(Arc::clone(&store), health_out, stop.clone()));
 
-    let keys = http::keys(settings, &link, &metrics);
-    tasks.spawn("reload", reload_tokens(reloads, Arc::clone(&keys), settings.clone(), stop.clone()));
-    let live = Live::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
+    let token_store = http::token_store(settings, &link, &metrics);
+    tasks.spawn("reload", reload_tokens(reloads, Arc::clone(&token_store), settings.clone(), stop.clone()));
+    let live = LiveFeed::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
     let (receipts, _) = broadcast::channel(RECEIPTS);
-    let inlet = http::redis_submitter(settings, &link, receipts.clone());
-    let (heard, listening) = follow::listen(settings, &live, &link, receipts, stop.clone()).map_err(AppError::Start)?;
-    let seen = http::ApiInputs {
+    let submitter = http::redis_submitter(settings, &link, receipts.clone());
+    let (mirror, listening) =
+        live_mirror::listen(settings, &live, &link, receipts, stop.clone()).map_err(AppError::Start)?;
+    let inputs = http::ApiInputs {
         memory: MemoryLimit::default(),
-        status: status(settings, started, (&link, &heard.status), &answers, Arc::clone(&keys)),
+        status: status(settings, started, (&link, &mirror.status), &health, Arc::clone(&token_store)),
         missing: Arc::new(move || {
-            let missing = if answers.borrow().yes { None } else { Some("store does not answer".to_owned()) };
+            let missing = if health.borrow().reachable { None } else { Some("store does not answer".to_owned()) };
             missing.into_iter().collect()
         }),
         metrics,
         store,
         link,
         live: live.clone(),
-        token_store: keys,
+        token_store,
     };
     tasks.spawn("source", listening);
-    tasks.spawn("live", heard.tell());
-    tasks.spawn("http", api::run(http::api_state(settings, seen, inlet), stop.clone()));
+    tasks.spawn("live", mirror.run());
+    tasks.spawn("http", api::run(http::api_state(settings, inputs, submitter), stop.clone()));
     tasks.run(stopper, stop, settings.shutdown_grace).await.map_err(AppError::Ended)
 }
 
 /// SIGHUP: the tokens are read again; nothing else here changes while it runs.
 async fn reload_tokens(
     mut asked: mpsc::Receiver<()>,
-    keys: Arc<api::TokenStore>,
+    token_store: Arc<api::TokenStore>,
     settings: Settings,
     mut stop: Signal,
 ) -> Result<(), Infallible> {
     loop {
         tokio::select! {
             () = stop.stopped() => return Ok(()),
-            Some(()) = asked.recv() => http::load_tokens(&keys, &settings),
+            Some(()) = asked.recv() => http::load_tokens(&token_store, &settings),
         }
     }
 }
@@ -110,18 +111,18 @@ fn status(
     settings: &Settings,
     started: Instant,
     (link, heard): (&Link, &SourceStatus),
-    answers: &watch::Receiver<Answers>,
-    keys: Arc<api::TokenStore>,
+    health: &watch::Receiver<StoreHealth>,
+    token_store: Arc<api::TokenStore>,
 ) -> api::StatusFn {
-    let (instance, answers) = (settings.instance.clone(), answers.clone());
+    let (instance, health) = (settings.instance.clone(), health.clone());
     let (link, heard) = (link.clone(), heard.clone());
     Arc::new(move || -> Value {
-        let Answers { yes, problem } = answers.borrow().clone();
+        let StoreHealth { reachable, problem } = health.borrow().clone();
         json!({
             "instance": instance,
             "version": env!("CARGO_PKG_VERSION"),
             "phase": "serving",
-            "ready": yes,
+            "ready": reachable,
             "at": render::time(units::now()),
             "uptime_seconds": started.elapsed().as_secs(),
             "redis": {
@@ -129,28 +130,28 @@ fn status(
                 "connections": heard.connections(),
                 "unproven": heard.unconfirmed(),
             },
-            "access": http::tokens_status(&keys),
-            "store": { "connected": yes, "problem": problem.as_ref().map(told) },
+            "access": http::tokens_status(&token_store),
+            "store": { "connected": reachable, "problem": problem.as_ref().map(problem_json) },
         })
     })
 }
 
 async fn probe(
     store: Arc<dyn Store>,
-    answers: watch::Sender<Answers>,
+    health: watch::Sender<StoreHealth>,
     mut stop: Signal,
 ) -> Result<(), std::convert::Infallible> {
     loop {
         let late = |_| Err(StoreError::Unavailable("no answer in time".into()));
-        let answer = timeout(PROBE, store.ping()).await.unwrap_or_else(late);
-        answers.send_modify(|answers| {
-            let since = answers.problem.take().map_or_else(units::now, |problem| problem.since);
-            answers.yes = answer.is_ok();
-            answers.problem = answer.err().map(|error| Problem::of("reads", &error, since));
+        let answer = timeout(PROBE_INTERVAL, store.ping()).await.unwrap_or_else(late);
+        health.send_modify(|health| {
+            let since = health.problem.take().map_or_else(units::now, |problem| problem.since);
+            health.reachable = answer.is_ok();
+            health.problem = answer.err().map(|error| Problem::of("reads", &error, since));
         });
         tokio::select! {
             () = stop.stopped() => return Ok(()),
-            () = sleep(PROBE) => {}
+            () = sleep(PROBE_INTERVAL) => {}
         }
     }
 }

@@ -14,31 +14,31 @@ use tracing::debug;
 use crate::{intake::RunSharing, lifecycle::Signal, redis::RunShare, runs::OpenRun};
 
 /// How long Redis may take for news of an open run.
-const PATIENCE: Duration = Duration::from_secs(1);
+const REDIS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Channels whose news may wait for Redis.
-const NEWS_MAX: usize = 16_384;
+const PENDING_CHANNELS_MAX: usize = 16_384;
 
 /// Open runs of other instances, for the intake thread. What it says is sent beside it: a slow Redis must not hold up intake,
 /// however many runs are opened.
 pub struct SharedRuns {
     share: RunShare,
     runtime: Handle,
-    news: Arc<News>,
+    pending: Arc<PendingRuns>,
 }
 
 /// What is not sent yet.
 #[derive(Default)]
-struct News {
-    queue: Mutex<NewsQueue>,
+struct PendingRuns {
+    queue: Mutex<PendingRunQueue>,
     changed: Notify,
 }
 
-/// The newest of each channel. Bounded: runs are queued while fewer than [`NEWS_MAX`] channels wait, and each of them makes room for
+/// The newest of each channel. Bounded: runs are queued while fewer than [`PENDING_CHANNELS_MAX`] channels wait, and each of them makes room for
 /// one deletion. So a key that was set is deleted when its channel is forgotten, however many channels there are.
 #[derive(Default)]
-struct NewsQueue {
+struct PendingRunQueue {
     /// The open run; `None`: its key is to be deleted.
-    waiting: HashMap<String, Option<String>>,
+    unsent: HashMap<String, Option<String>>,
     /// Channels whose run was queued, and not forgotten since.
     shared: HashSet<String>,
 }
@@ -50,44 +50,44 @@ impl SharedRuns {
         runtime: Handle,
         stop: Signal,
     ) -> (Self, impl Future<Output = Result<(), Infallible>> + Send) {
-        let news = Arc::new(News::default());
-        let task = send_news(share.clone(), Arc::clone(&news), stop);
-        (Self { share, runtime, news }, task)
+        let pending = Arc::new(PendingRuns::default());
+        let task = send_pending(share.clone(), Arc::clone(&pending), stop);
+        (Self { share, runtime, pending }, task)
     }
 }
 
-impl News {
-    fn lock(&self) -> MutexGuard<'_, NewsQueue> {
+impl PendingRuns {
+    fn lock(&self) -> MutexGuard<'_, PendingRunQueue> {
         // Whoever panicked left plain values behind.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl NewsQueue {
+impl PendingRunQueue {
     fn publish(&mut self, channel: &str, json: String) {
-        if self.waiting.len() < NEWS_MAX || self.waiting.contains_key(channel) {
-            self.waiting.insert(channel.to_owned(), Some(json));
+        if self.unsent.len() < PENDING_CHANNELS_MAX || self.unsent.contains_key(channel) {
+            self.unsent.insert(channel.to_owned(), Some(json));
             self.shared.insert(channel.to_owned());
         }
     }
 
     fn forget(&mut self, channel: &str) {
-        if self.shared.remove(channel) || self.waiting.len() < NEWS_MAX {
-            self.waiting.insert(channel.to_owned(), None);
+        if self.shared.remove(channel) || self.unsent.len() < PENDING_CHANNELS_MAX {
+            self.unsent.insert(channel.to_owned(), None);
         }
     }
 }
 
 /// Sends what waits; a last time when stopping.
-async fn send_news(share: RunShare, news: Arc<News>, mut stop: Signal) -> Result<(), Infallible> {
+async fn send_pending(share: RunShare, pending: Arc<PendingRuns>, mut stop: Signal) -> Result<(), Infallible> {
     loop {
         let stopping = tokio::select! {
             biased;
             () = stop.stopped() => true,
-            () = news.changed.notified() => false,
+            () = pending.changed.notified() => false,
         };
-        let waiting = mem::take(&mut news.lock().waiting);
-        for (channel, json) in waiting {
+        let unsent = mem::take(&mut pending.lock().unsent);
+        for (channel, json) in unsent {
             let sent = async {
                 match json {
                     Some(json) => share.publish(&channel, json).await,
@@ -95,7 +95,7 @@ async fn send_news(share: RunShare, news: Arc<News>, mut stop: Signal) -> Result
                 }
             };
             // What Redis does not take is told again with the next change.
-            if tokio::time::timeout(PATIENCE, sent).await.is_err() && stopping {
+            if tokio::time::timeout(REDIS_TIMEOUT, sent).await.is_err() && stopping {
                 break;
             }
         }
@@ -112,14 +112,14 @@ impl RunSharing for SharedRuns {
 
     fn publish(&mut self, channel: &str, open: &OpenRun) {
         if let Ok(json) = serde_json::to_string(open) {
-            self.news.lock().publish(channel, json);
-            self.news.changed.notify_one();
+            self.pending.lock().publish(channel, json);
+            self.pending.changed.notify_one();
         }
     }
 
     fn forget(&mut self, channel: &str) {
-        self.news.lock().forget(channel);
-        self.news.changed.notify_one();
+        self.pending.lock().forget(channel);
+        self.pending.changed.notify_one();
     }
 }
 
@@ -137,24 +137,24 @@ mod tests {
 
     #[test]
     fn news_are_bounded_and_each_shared_key_is_deleted() {
-        let mut news = NewsQueue::default();
+        let mut pending = PendingRunQueue::default();
         let name = |n: usize| format!("lab:{n}:training");
-        for n in 0..NEWS_MAX + 100 {
-            news.publish(&name(n), "{}".into());
+        for n in 0..PENDING_CHANNELS_MAX + 100 {
+            pending.publish(&name(n), "{}".into());
         }
-        assert_eq!(news.waiting.len(), NEWS_MAX);
+        assert_eq!(pending.unsent.len(), PENDING_CHANNELS_MAX);
         // They are sent, and as many others wait: the keys of the first are deleted all the same.
-        news.waiting.clear();
-        for n in NEWS_MAX..2 * NEWS_MAX {
-            news.publish(&name(n), "{}".into());
+        pending.unsent.clear();
+        for n in PENDING_CHANNELS_MAX..2 * PENDING_CHANNELS_MAX {
+            pending.publish(&name(n), "{}".into());
         }
-        for n in 0..2 * NEWS_MAX + 100 {
-            news.forget(&name(n));
+        for n in 0..2 * PENDING_CHANNELS_MAX + 100 {
+            pending.forget(&name(n));
         }
-        assert!((0..2 * NEWS_MAX).all(|n| news.waiting.get(&name(n)) == Some(&None)));
-        assert_eq!((news.waiting.len(), news.shared.len()), (2 * NEWS_MAX, 0));
+        assert!((0..2 * PENDING_CHANNELS_MAX).all(|n| pending.unsent.get(&name(n)) == Some(&None)));
+        assert_eq!((pending.unsent.len(), pending.shared.len()), (2 * PENDING_CHANNELS_MAX, 0));
         // One that has begun again before its deletion was sent is not deleted.
-        news.publish(&name(0), "{}".into());
-        assert_eq!(news.waiting.get(&name(0)), Some(&Some("{}".into())));
+        pending.publish(&name(0), "{}".into());
+        assert_eq!(pending.unsent.get(&name(0)), Some(&Some("{}".into())));
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     api::TokenStore,
     dead_letter::{DeadLetterLog, Usage},
     frame::{Gap, GapReason, Reason},
-    lifecycle::{Hold, Readiness},
+    lifecycle::{PauseBarrier, Readiness},
     metrics::{Label, Metrics},
     render,
     source::SourceStatus,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Everything the status is made of. Reading it disturbs nobody.
-pub struct Sources {
+pub struct StatusInputs {
     /// Name of this daemon.
     pub instance: String,
     /// Host and process id: tells two daemons apart that have the same name.
@@ -40,15 +40,15 @@ pub struct Sources {
     /// Messages and rows set aside.
     pub dead_letters: Arc<DeadLetterLog>,
     /// What its tasks tell.
-    pub watched: Watched,
+    pub reports: TaskReports,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
 
 /// What the tasks of the daemon tell of themselves.
-pub struct Watched {
+pub struct TaskReports {
     /// Whether the writer is held.
-    pub hold: watch::Receiver<Hold>,
+    pub pause_barrier: watch::Receiver<PauseBarrier>,
     /// What the store has confirmed.
     pub progress: watch::Receiver<u64>,
     /// The newest gap since the start.
@@ -56,19 +56,19 @@ pub struct Watched {
     /// What keeps the writer from writing.
     pub problem: watch::Receiver<Option<Problem>>,
     /// Tokens and sessions.
-    pub keys: Arc<TokenStore>,
+    pub token_store: Arc<TokenStore>,
 }
 
-impl Sources {
+impl StatusInputs {
     /// The status object. Also brings the gauges that mirror other parts up to date.
     pub fn status(&self) -> Value {
         let missing = self.readiness.missing();
-        let stored = *self.watched.progress.borrow();
+        let stored = *self.reports.progress.borrow();
         let pending = self.spool.end().saturating_sub(stored);
-        let paused = *self.watched.hold.borrow() != Hold::Open;
+        let paused = *self.reports.pause_barrier.borrow() != PauseBarrier::None;
         let kept = self.dead_letters.usage();
-        self.refresh(pending, paused, kept);
-        let problem = self.watched.problem.borrow().clone();
+        self.update_gauges(pending, paused, kept);
+        let problem = self.reports.problem.borrow().clone();
         let m = &self.metrics;
         json!({
             "instance": self.instance,
@@ -95,12 +95,12 @@ impl Sources {
                 "committed": self.spool.committed(),
                 "pending_records": pending,
             },
-            "store": { "kind": self.store, "connected": m.store_connected.get() == 1, "problem": problem.as_ref().map(told) },
+            "store": { "kind": self.store, "connected": m.store_connected.get() == 1, "problem": problem.as_ref().map(problem_json) },
             "lag_seconds": m.writer_lag_seconds.get(),
             "counters": {
                 "received": m.source_messages.get(),
                 "events": m.intake_events.get(),
-                "rows": ROWS.iter().map(|name| m.writer_rows.get_or_create(&Label::of(name)).get()).sum::<u64>(),
+                "rows": COUNTED_TABLES.iter().map(|name| m.writer_rows.get_or_create(&Label::of(name)).get()).sum::<u64>(),
                 "rejected": Reason::ALL.iter().map(|reason| m.intake_rejected.get_or_create(&Label::of(reason.as_str())).get()).sum::<u64>(),
                 "dead_letters": kept.entries,
             },
@@ -110,21 +110,21 @@ impl Sources {
                 "capacity_bytes": kept.capacity,
                 "dropped_for_room": m.dead_letters_dropped.get(),
             },
-            "access": http::tokens_status(&self.watched.keys),
+            "access": http::tokens_status(&self.reports.token_store),
             "gaps": self.gaps(),
-            "last_gap": self.watched.last_gap.borrow().as_ref().map(gap),
+            "last_gap": self.reports.last_gap.borrow().as_ref().map(gap_json),
         })
     }
 
     /// One line for the service manager.
     pub fn line(&self) -> String {
         let missing = self.readiness.missing();
-        let problem = self.watched.problem.borrow().clone();
+        let problem = self.reports.problem.borrow().clone();
         format!(
             "{}; {} events, {} records wait for the store{}",
             self.phase(&missing),
             self.metrics.intake_events.get(),
-            self.spool.end().saturating_sub(*self.watched.progress.borrow()),
+            self.spool.end().saturating_sub(*self.reports.progress.borrow()),
             problem.map_or_else(String::new, |problem| format!(": {}", problem.reason))
         )
     }
@@ -133,7 +133,7 @@ impl Sources {
         match () {
             () if missing.contains(&"stopping") => "stopping",
             () if !missing.is_empty() => "degraded",
-            () if *self.watched.hold.borrow() != Hold::Open => "paused",
+            () if *self.reports.pause_barrier.borrow() != PauseBarrier::None => "paused",
             () => "running",
         }
     }
@@ -151,7 +151,7 @@ impl Sources {
             .into()
     }
 
-    fn refresh(&self, pending: u64, paused: bool, kept: Usage) {
+    fn update_gauges(&self, pending: u64, paused: bool, kept: Usage) {
         let m = &self.metrics;
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         m.spool_bytes.set(gauge(self.spool.bytes()));
@@ -165,11 +165,11 @@ impl Sources {
 }
 
 /// The tables whose confirmed rows are counted together.
-const ROWS: [&str; 6] =
+const COUNTED_TABLES: [&str; 6] =
     ["training_metrics", "network_topology", "training_events", "dataset_info", "control_log", "ingest_gaps"];
 
 /// What is wrong with the store, as a part of a status.
-pub fn told(problem: &Problem) -> Value {
+pub fn problem_json(problem: &Problem) -> Value {
     json!({
         "holds": problem.holds,
         "since": render::time(problem.since),
@@ -179,7 +179,7 @@ pub fn told(problem: &Problem) -> Value {
     })
 }
 
-fn gap(gap: &Gap) -> Value {
+fn gap_json(gap: &Gap) -> Value {
     json!({
         "reason": gap.reason,
         "source": gap.source,

@@ -148,7 +148,7 @@ async fn replay(settings: &Settings, filter: Filter, json: bool) -> Result<(), C
     let replayed = replay::replay(settings, filter, |done, total| bar.show(done, total)).await;
     drop(bar);
     let replayed = replayed.map_err(|error| CliError::failed("failed to replay dead letters", error))?;
-    let replay::Replayed { stored, failed, cut } = &replayed;
+    let replay::Replayed { stored, failed, truncated: cut } = &replayed;
     if json {
         let failed: Vec<_> = failed
             .iter()

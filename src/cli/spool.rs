@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{CliError, block_on, ndjson, output, progress::Bar};
 use crate::{
-    app::refill::{self, Drained, Orphan, RefillError},
+    app::offline_drain::{self, Drained, OfflineDrainError, OrphanSpool},
     config::Settings,
     dead_letter::DeadLetterError,
     frame::RejectedMessage,
@@ -121,11 +121,11 @@ async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), C
     let drain = async |dead_letters: &Path| {
         let (dir, dead_letters) = (dir.clone(), dead_letters.to_owned());
         let bar = Bar::new("drained");
-        let orphan = Orphan { dir, owner: owner.clone(), dead_letters, returns: own, quarantine };
-        refill::drain(settings, orphan, |done, total| bar.show(done, total)).await
+        let orphan = OrphanSpool { dir, owner: owner.clone(), dead_letters, daemon_returns: own, quarantine };
+        offline_drain::drain(settings, orphan, |done, total| bar.show(done, total)).await
     };
     let mut drained = drain(&dead_letters).await;
-    if let Err(RefillError::DeadLetters(DeadLetterError::Locked { .. })) = drained
+    if let Err(OfflineDrainError::DeadLetters(DeadLetterError::Locked { .. })) = drained
         && quarantine
         && !told
     {
@@ -134,7 +134,7 @@ async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), C
         drained = drain(&dead_letters).await;
     }
     let drained = drained.map_err(|error| match error {
-        RefillError::DeadLetters(error @ DeadLetterError::Locked { .. }) => {
+        OfflineDrainError::DeadLetters(error @ DeadLetterError::Locked { .. }) => {
             CliError::NegativeAnswer(format!("{error}: stop it first, or say with --deadletter where else they go"))
         }
         error => CliError::failed(format!("failed to drain the spool in `{}`", dir.display()), error),
@@ -152,13 +152,13 @@ fn show_drained(drained: &Drained, dead_letters: &Path, own: bool, json: bool) -
             "records": drained.records,
             "stored": drained.stored,
             "unreadable": drained.unreadable,
-            "elsewhere": drained.elsewhere,
+            "elsewhere": drained.not_in_spool,
             "dead_letters": drained.dead_letters,
             "dead_letters_in": dead_letters.display().to_string(),
         }));
     }
     let left = if own { "the daemon removes the files when it is started" } else { "the spool is empty" };
-    let Drained { records: all, stored, elsewhere, dead_letters: letters, .. } = *drained;
+    let Drained { records: all, stored, not_in_spool: elsewhere, dead_letters: letters, .. } = *drained;
     output::line(&format!("{stored} of {all} {} stored; {left}", records(all)))?;
     if elsewhere > 0 {
         output::line(&format!(

@@ -18,7 +18,7 @@ pub use self::{
     stage::Stage,
 };
 pub use crate::wire::{Command, ReceivedCommand};
-use crate::{frame::IntakeItem, latest::Board, lifecycle::Hold, redis::Link, units};
+use crate::{frame::IntakeItem, latest::LatestState, lifecycle::PauseBarrier, redis::Link, units};
 
 /// Which commands to obey.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -63,19 +63,19 @@ impl Config {
 }
 
 /// What commands act on.
-pub struct Levers {
+pub struct ControlPorts {
     /// How far the writer may go.
-    pub hold: watch::Sender<Hold>,
+    pub pause_barrier: watch::Sender<PauseBarrier>,
     /// Every record below this offset is confirmed by the store.
     pub stored: watch::Receiver<u64>,
     /// The offset after the last record received.
-    pub end: Box<dyn Fn() -> u64 + Send + Sync>,
+    pub received_end: Box<dyn Fn() -> u64 + Send + Sync>,
     /// How full the spool is, from 0 to 1.
     pub spool_fill: Box<dyn Fn() -> f64 + Send + Sync>,
     /// The status object, as JSON.
     pub status: Box<dyn Fn() -> String + Send + Sync>,
     /// The latest keys.
-    pub board: Arc<Board>,
+    pub latest_state: Arc<LatestState>,
     /// Where receipts and `CloseRuns` go.
     pub to_intake: mpsc::Sender<IntakeItem>,
     /// For answers.

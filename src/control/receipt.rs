@@ -31,7 +31,7 @@ pub fn control_row(
     }
 }
 
-pub(super) fn finished_row(job: &ReceivedCommand, receipt: &Receipt) -> ControlRow {
+pub(super) fn result_row(job: &ReceivedCommand, receipt: &Receipt) -> ControlRow {
     let row = control_row(&job.command, &job.channel, &job.payload, job.received_at, &receipt.instance);
     ControlRow { outcome: Some(receipt.outcome.as_str().to_owned()), ..row }
 }

@@ -14,13 +14,13 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Command, Config, Identity, Levers, Obey, ReceivedCommand,
+    Command, Config, ControlPorts, Identity, Obey, ReceivedCommand,
     pause::{Pause, PauseFile},
-    receipt::{finished_row, receipt_json},
+    receipt::{receipt_json, result_row},
 };
 use crate::{
     frame::{IntakeItem, Outcome, Receipt, SOURCE_SELF},
-    lifecycle::{Hold, Signal},
+    lifecycle::{PauseBarrier, Signal},
     logging::{Chain, Untrusted},
     metrics::{Label, Metrics},
     redis::{Link, Resource},
@@ -28,32 +28,32 @@ use crate::{
 };
 
 /// Flushes and resets under way at once.
-const SLOW_MAX: usize = 16;
+const MAX_RUNNING: usize = 16;
 /// Answers that wait to be published; more are dropped, because the log has them.
-const ANSWERS: usize = 256;
+const ANSWERS_MAX: usize = 256;
 /// Records that wait for room in the queue to intake.
 const RECORDS_MAX: usize = 4_096;
 /// How full a spool may get during a pause.
-const FILL_MAX: f64 = 0.8;
+const PAUSED_SPOOL_FILL_MAX: f64 = 0.8;
 /// How often a pause is looked after.
-const WATCH: Duration = Duration::from_millis(500);
+const PAUSE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// How long an answer waits for Redis.
-const PUBLISH: Duration = Duration::from_secs(2);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The control stage.
 pub struct Stage {
     config: Config,
     identity: Identity,
-    levers: Levers,
+    ports: ControlPorts,
     metrics: Arc<Metrics>,
     file: PauseFile,
     pause: Option<Pause>,
-    slow: JoinSet<Finished>,
+    running: JoinSet<CommandResult>,
     records: VecDeque<IntakeItem>,
 }
 
 /// A command with its outcome.
-struct Finished {
+struct CommandResult {
     job: ReceivedCommand,
     started: Instant,
     outcome: Outcome,
@@ -62,24 +62,24 @@ struct Finished {
 
 impl Stage {
     /// Takes up the pause that was in force before a restart, before the writer begins.
-    pub fn new(config: &Config, identity: Identity, levers: Levers, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: &Config, identity: Identity, ports: ControlPorts, metrics: Arc<Metrics>) -> Self {
         let file = PauseFile::in_dir(&identity.state_dir);
         let mut stage = Self {
             config: config.clone(),
             identity,
-            levers,
+            ports,
             metrics,
             pause: file.load(),
             file,
-            slow: JoinSet::new(),
+            running: JoinSet::new(),
             records: VecDeque::new(),
         };
         if let Some(pause) = &mut stage.pause {
             // Another spool counts from the beginning again.
-            pause.after = pause.after.min((stage.levers.end)());
+            pause.after = pause.after.min((stage.ports.received_end)());
             info!("still paused, as before the restart; `resume` ends it");
         }
-        stage.apply();
+        stage.apply_pause();
         stage
     }
 
@@ -88,8 +88,8 @@ impl Stage {
     /// # Errors
     /// None: a command that fails is answered so.
     pub async fn run(mut self, jobs: mpsc::Receiver<ReceivedCommand>, stop: Signal) -> Result<(), Infallible> {
-        let (answers, queue) = mpsc::channel(ANSWERS);
-        let publisher = publish(self.levers.link.clone(), self.identity.clone(), queue);
+        let (answers, queue) = mpsc::channel(ANSWERS_MAX);
+        let publisher = publish(self.ports.link.clone(), self.identity.clone(), queue);
         tokio::join!(self.execute_all(jobs, answers, stop), publisher);
         Ok(())
     }
@@ -100,7 +100,7 @@ impl Stage {
         answers: mpsc::Sender<String>,
         mut stop: Signal,
     ) {
-        let mut watch = interval(WATCH);
+        let mut watch = interval(PAUSE_CHECK_INTERVAL);
         watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -108,43 +108,43 @@ impl Stage {
                 () = stop.stopped() => break,
                 job = jobs.recv() => match job {
                     Some(job) => {
-                        if let Some(finished) = self.execute(job).await {
-                            self.answer(finished, &answers);
+                        if let Some(result) = self.execute(job).await {
+                            self.publish_result(result, &answers);
                         }
                     }
                     None => break,
                 },
-                Some(Ok(finished)) = self.slow.join_next() => self.answer(finished, &answers),
+                Some(Ok(result)) = self.running.join_next() => self.publish_result(result, &answers),
                 _ = watch.tick() => {
-                    if let Some(finished) = self.end_of_pause().await {
-                        self.answer(finished, &answers);
+                    if let Some(result) = self.expire_pause().await {
+                        self.publish_result(result, &answers);
                     }
                 }
             }
-            self.deliver();
+            self.forward_records();
         }
-        self.slow.abort_all();
-        self.deliver();
+        self.running.abort_all();
+        self.forward_records();
     }
 
     /// Executes one command. `None`: it goes on beside the others.
-    async fn execute(&mut self, job: ReceivedCommand) -> Option<Finished> {
+    async fn execute(&mut self, job: ReceivedCommand) -> Option<CommandResult> {
         let started = Instant::now();
         info!(
             command = %Untrusted(job.command.command.as_bytes()),
             target = job.command.target.as_deref().map(|target| Untrusted(target.as_bytes()).to_string()),
             "command received"
         );
-        if let Some(why) = self.not_for_us(&job.command) {
-            return Some(Finished { job, started, outcome: Outcome::Ignored, detail: why.into() });
+        if let Some(why) = self.ignore_reason(&job.command) {
+            return Some(CommandResult { job, started, outcome: Outcome::Ignored, detail: why.into() });
         }
         let name = job.command.command.trim().to_ascii_lowercase();
         let (outcome, detail) = match name.as_str() {
             "pause" => self.pause(job.received_at).await,
             "resume" => self.resume().await,
-            "status" => (Outcome::Done, (self.levers.status)()),
-            "flush" | "reset" if self.slow.len() >= SLOW_MAX => {
-                (Outcome::Refused, format!("{SLOW_MAX} commands are still being executed"))
+            "status" => (Outcome::Done, (self.ports.status)()),
+            "flush" | "reset" if self.running.len() >= MAX_RUNNING => {
+                (Outcome::Refused, format!("{MAX_RUNNING} commands are still being executed"))
             }
             "flush" => {
                 self.flush(job, started).await;
@@ -156,14 +156,14 @@ impl Stage {
             }
             _ => (Outcome::Ignored, "no command of ours".into()),
         };
-        Some(Finished { job, started, outcome, detail })
+        Some(CommandResult { job, started, outcome, detail })
     }
 
-    fn not_for_us(&self, command: &Command) -> Option<&'static str> {
+    fn ignore_reason(&self, command: &Command) -> Option<&'static str> {
         let addressed = match command.target.as_deref() {
             None => false,
             Some(target) if target == "ingest" || target == self.identity.instance => true,
-            Some(_) => return Some(ELSEWHERE),
+            Some(_) => return Some(NOT_ADDRESSED),
         };
         match self.config.obey {
             Obey::All => None,
@@ -174,16 +174,16 @@ impl Stage {
     }
 
     async fn pause(&mut self, now: Micros) -> (Outcome, String) {
-        let fill = (self.levers.spool_fill)();
-        if fill >= FILL_MAX {
+        let fill = (self.ports.spool_fill)();
+        if fill >= PAUSED_SPOOL_FILL_MAX {
             return (Outcome::Refused, format!("the spool is {:.0} % full", fill * 100.0));
         }
         if self.pause.is_some() {
             return (Outcome::Done, "already paused".into());
         }
         let longest = Micros::try_from(self.config.pause_max.as_micros()).unwrap_or(Micros::MAX);
-        self.pause = Some(Pause { since: now, until: now.saturating_add(longest), after: (self.levers.end)() });
-        self.apply();
+        self.pause = Some(Pause { since: now, until: now.saturating_add(longest), after: (self.ports.received_end)() });
+        self.apply_pause();
         info!("paused; messages are received and spooled, and wait");
         match self.persist().await {
             Ok(()) => (Outcome::Done, "paused".into()),
@@ -195,7 +195,7 @@ impl Stage {
         if self.pause.take().is_none() {
             return (Outcome::Done, "was not paused".into());
         }
-        self.apply();
+        self.apply_pause();
         info!("resumed");
         match self.persist().await {
             Ok(()) => (Outcome::Done, "resumed".into()),
@@ -204,39 +204,39 @@ impl Stage {
     }
 
     async fn flush(&mut self, job: ReceivedCommand, started: Instant) {
-        let end = (self.levers.end)();
+        let end = (self.ports.received_end)();
         if let Some(pause) = &mut self.pause {
             pause.after = pause.after.max(end);
-            self.apply();
+            self.apply_pause();
             if let Err(error) = self.persist().await {
                 warn!(error, "failed to keep the pause");
             }
         }
-        let patience = job.command.timeout.unwrap_or(self.config.flush_timeout);
-        let stored = self.levers.stored.clone();
-        self.slow.spawn(async move {
-            let (outcome, detail) = wait_stored(stored, end, patience).await;
-            Finished { job, started, outcome, detail }
+        let wait_limit = job.command.timeout.unwrap_or(self.config.flush_timeout);
+        let stored = self.ports.stored.clone();
+        self.running.spawn(async move {
+            let (outcome, detail) = wait_stored(stored, end, wait_limit).await;
+            CommandResult { job, started, outcome, detail }
         });
     }
 
     fn reset(&mut self, job: ReceivedCommand, started: Instant) {
         self.record(IntakeItem::CloseRuns);
-        let (board, link) = (Arc::clone(&self.levers.board), self.levers.link.clone());
-        self.slow.spawn(async move {
-            let detail = match board.clear(&link).await {
+        let (latest_state, link) = (Arc::clone(&self.ports.latest_state), self.ports.link.clone());
+        self.running.spawn(async move {
+            let detail = match latest_state.clear(&link).await {
                 Ok(keys) => format!("the next message without a run id begins a run; {keys} keys deleted"),
                 Err(error) => format!("the next message without a run id begins a run; keys will expire: {error}"),
             };
-            Finished { job, started, outcome: Outcome::Done, detail }
+            CommandResult { job, started, outcome: Outcome::Done, detail }
         });
     }
 
     /// Ends a pause that has lasted too long, or that fills the spool.
-    async fn end_of_pause(&mut self) -> Option<Finished> {
+    async fn expire_pause(&mut self) -> Option<CommandResult> {
         let (pause, now) = (self.pause?, units::now());
-        let fill = (self.levers.spool_fill)();
-        let why = if fill >= FILL_MAX {
+        let fill = (self.ports.spool_fill)();
+        let why = if fill >= PAUSED_SPOOL_FILL_MAX {
             format!("the pause ended by itself: the spool is {:.0} % full", fill * 100.0)
         } else if now >= pause.until {
             "the pause ended by itself: it has lasted as long as `control.pause_max` allows".into()
@@ -249,12 +249,14 @@ impl Stage {
         let command = Command { command: "resume".into(), payload_json: payload_json.into(), ..Command::default() };
         let payload = payload_json.into();
         let job = ReceivedCommand { command, channel: SOURCE_SELF.into(), payload, received_at: now, reserved: None };
-        Some(Finished { job, started: Instant::now(), outcome: Outcome::Done, detail: why })
+        Some(CommandResult { job, started: Instant::now(), outcome: Outcome::Done, detail: why })
     }
 
     /// Tells the writer.
-    fn apply(&self) {
-        self.levers.hold.send_replace(self.pause.map_or(Hold::Open, |pause| Hold::After(pause.after)));
+    fn apply_pause(&self) {
+        self.ports
+            .pause_barrier
+            .send_replace(self.pause.map_or(PauseBarrier::None, |pause| PauseBarrier::At(pause.after)));
         self.metrics.writer_paused.set(i64::from(self.pause.is_some()));
     }
 
@@ -268,9 +270,9 @@ impl Stage {
         }
     }
 
-    fn answer(&mut self, finished: Finished, answers: &mpsc::Sender<String>) {
-        let Finished { job, started, outcome, detail } = finished;
-        let elsewhere = detail == ELSEWHERE;
+    fn publish_result(&mut self, result: CommandResult, answers: &mpsc::Sender<String>) {
+        let CommandResult { job, started, outcome, detail } = result;
+        let not_addressed = detail == NOT_ADDRESSED;
         let receipt = Receipt {
             id: job.command.id.clone(),
             command: job.command.command.clone(),
@@ -282,13 +284,13 @@ impl Stage {
             took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
         self.metrics.control_commands.get_or_create(&Label::of(outcome.as_str())).inc();
-        self.record(IntakeItem::Receipt(finished_row(&job, &receipt)));
+        self.record(IntakeItem::Receipt(result_row(&job, &receipt)));
         // What is for somebody else is theirs to answer.
-        if elsewhere {
+        if not_addressed {
             return;
         }
         let answer = receipt_json(&receipt);
-        let _ = self.levers.receipts.send(answer.as_str().into());
+        let _ = self.ports.receipts.send(answer.as_str().into());
         if answers.try_send(answer).is_err() {
             warn!("an answer to a command cannot be published: too many wait for Redis");
         }
@@ -300,13 +302,13 @@ impl Stage {
         } else {
             warn!("the outcome of a command is not recorded: intake does not take it");
         }
-        self.deliver();
+        self.forward_records();
     }
 
     /// Hands records to intake without waiting: intake may be waiting for us.
-    fn deliver(&mut self) {
+    fn forward_records(&mut self) {
         while let Some(arrival) = self.records.pop_front() {
-            match self.levers.to_intake.try_send(arrival) {
+            match self.ports.to_intake.try_send(arrival) {
                 Ok(()) => {}
                 Err(mpsc::error::TrySendError::Full(arrival)) => {
                     self.records.push_front(arrival);
@@ -319,10 +321,10 @@ impl Stage {
 }
 
 /// Marks a command for somebody else.
-const ELSEWHERE: &str = "addressed to somebody else";
+const NOT_ADDRESSED: &str = "addressed to somebody else";
 
-async fn wait_stored(mut stored: watch::Receiver<u64>, end: u64, patience: Duration) -> (Outcome, String) {
-    let waited = timeout(patience, stored.wait_for(|stored| *stored >= end)).await.map(|seen| seen.is_ok());
+async fn wait_stored(mut stored: watch::Receiver<u64>, end: u64, wait_limit: Duration) -> (Outcome, String) {
+    let waited = timeout(wait_limit, stored.wait_for(|stored| *stored >= end)).await.map(|seen| seen.is_ok());
     match waited {
         Ok(true) => (Outcome::Done, "everything received so far is stored".into()),
         Ok(false) => (Outcome::Failed, "stopping".into()),
@@ -339,7 +341,7 @@ async fn publish(link: Link, identity: Identity, mut answers: mpsc::Receiver<Str
     let latest = format!("{}control:latest", identity.key_prefix);
     while let Some(answer) = answers.recv().await {
         let mut link = link.clone();
-        let published = timeout(PUBLISH, async {
+        let published = timeout(PUBLISH_TIMEOUT, async {
             let client = link.connected().await?;
             if let Some(ttl) = identity.latest_ttl {
                 let expire = Some(Expiration::PX(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)));

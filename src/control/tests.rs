@@ -8,7 +8,7 @@ use crate::{event::ControlRow, latest, lifecycle::Signal, metrics::Metrics, redi
 
 struct Rig {
     jobs: mpsc::Sender<ReceivedCommand>,
-    hold: watch::Receiver<Hold>,
+    pause_barrier: watch::Receiver<PauseBarrier>,
     stored: watch::Sender<u64>,
     end: Arc<AtomicU64>,
     fill: Arc<AtomicU64>,
@@ -22,20 +22,20 @@ impl Rig {
         let (stopper, stop) = Signal::new();
         let metrics = Metrics::new();
         let (link, _) = redis::Link::new(&redis::Config::default(), stop.clone());
-        let board = Board::new(
+        let latest_state = LatestState::new(
             &latest::Config::default(),
             "cascor:",
             crate::memory::MemoryLimit::default(),
             Arc::clone(&metrics),
         );
-        let (hold, hold_seen) = watch::channel(Hold::Open);
+        let (pause_barrier, hold_seen) = watch::channel(PauseBarrier::None);
         let (stored, stored_seen) = watch::channel(0);
         let (to_intake, arrivals) = mpsc::channel(64);
         let (end, fill) = (Arc::new(AtomicU64::new(100)), Arc::new(AtomicU64::new(0)));
-        let levers = Levers {
-            hold,
+        let ports = ControlPorts {
+            pause_barrier,
             stored: stored_seen,
-            end: Box::new({
+            received_end: Box::new({
                 let end = Arc::clone(&end);
                 move || end.load(Ordering::Relaxed)
             }),
@@ -44,7 +44,7 @@ impl Rig {
                 move || fill.load(Ordering::Relaxed) as f64 / 100.0
             }),
             status: Box::new(|| r#"{"phase":"running"}"#.into()),
-            board,
+            latest_state,
             to_intake,
             link,
             receipts: tokio::sync::broadcast::channel(1).0,
@@ -55,14 +55,14 @@ impl Rig {
             state_dir: dir.path().to_owned(),
             latest_ttl: None,
         };
-        let stage = Stage::new(config, identity, levers, metrics);
+        let stage = Stage::new(config, identity, ports, metrics);
         let (jobs, queue) = mpsc::channel(16);
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move {
             let _stopper = stopper;
             let Ok(()) = stage.run(queue, stop).await;
         });
-        Self { jobs, hold: hold_seen, stored, end, fill, arrivals, dir, tasks }
+        Self { jobs, pause_barrier: hold_seen, stored, end, fill, arrivals, dir, tasks }
     }
 
     async fn send(&self, command: &str, target: Option<&str>) {
@@ -112,13 +112,13 @@ async fn a_pause_holds_the_writer_and_survives_a_restart() {
     let config = Config { pause_max: Duration::from_secs(1 << 40), ..Config::default() };
     let mut rig = rig(&config);
     assert_eq!(rig.outcome("pause", None).await, "done");
-    assert_eq!(*rig.hold.borrow(), Hold::After(100));
+    assert_eq!(*rig.pause_barrier.borrow(), PauseBarrier::At(100));
     let mut rig = rig.restarted(&config).await;
-    assert_eq!(*rig.hold.borrow(), Hold::After(100));
+    assert_eq!(*rig.pause_barrier.borrow(), PauseBarrier::At(100));
     assert_eq!(rig.outcome("resume", None).await, "done");
-    assert_eq!(*rig.hold.borrow(), Hold::Open);
+    assert_eq!(*rig.pause_barrier.borrow(), PauseBarrier::None);
     let rig = rig.restarted(&config).await;
-    assert_eq!(*rig.hold.borrow(), Hold::Open);
+    assert_eq!(*rig.pause_barrier.borrow(), PauseBarrier::None);
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn a_pause_ends_by_itself() {
     full.fill.store(81, Ordering::Relaxed);
     let row = full.row().await;
     assert_eq!((row.command.as_str(), row.source.as_str()), ("resume", "self"));
-    assert_eq!(*full.hold.borrow(), Hold::Open);
+    assert_eq!(*full.pause_barrier.borrow(), PauseBarrier::None);
     assert_eq!(full.outcome("pause", None).await, "refused");
 
     let mut old = rig(&Config { pause_max: Duration::from_millis(1), ..Config::default() });
@@ -145,7 +145,7 @@ async fn a_flush_waits_for_the_store_and_delays_nobody() {
     rig.end.store(200, Ordering::Relaxed);
     rig.send("flush", None).await;
     assert_eq!(rig.outcome("status", None).await, "done", "while the flush waits");
-    assert_eq!(*rig.hold.borrow(), Hold::After(200), "writes on, then holds again");
+    assert_eq!(*rig.pause_barrier.borrow(), PauseBarrier::At(200), "writes on, then holds again");
     rig.stored.send_replace(199);
     sleep(Duration::from_millis(20)).await;
     assert!(rig.arrivals.try_recv().is_err(), "one record is missing");

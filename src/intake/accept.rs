@@ -9,8 +9,8 @@ use super::Intake;
 use crate::{
     event::{Kind, Resolved},
     frame::{Ack, Frame, RejectedMessage, Rejection},
-    latest::{Subject, Update},
-    live::Item,
+    latest::{LatestKind, Update},
+    live::LiveEvent,
     logging::Untrusted,
     metrics::Label,
     runs::{EventTime, RunAssignment, RunHints},
@@ -71,16 +71,16 @@ impl Intake {
         if let Some(seq) = message.seq() {
             self.seqs.observe(assignment.run_id, seq, &frame.channel, frame.received_at);
         }
-        let shown = || Item::new(message.kind(), decided, frame.channel.clone(), frame.payload.clone());
-        self.deps.live.offer(shown);
+        let shown = || LiveEvent::new(message.kind(), decided, frame.channel.clone(), frame.payload.clone());
+        self.deps.live.publish(shown);
         let subject = match message.kind() {
-            Kind::Metrics => Subject::Metrics,
-            Kind::Topology => Subject::Topology,
-            Kind::State | Kind::RunStart | Kind::RunEnd => Subject::State,
+            Kind::Metrics => LatestKind::Metrics,
+            Kind::Topology => LatestKind::Topology,
+            Kind::State | Kind::RunStart | Kind::RunEnd => LatestKind::State,
             Kind::Dataset | Kind::Other => return Ack::Durable,
         };
-        self.deps.latest.offer(Update {
-            subject,
+        self.deps.latest.update(Update {
+            kind: subject,
             payload: frame.payload.clone(),
             decided,
             seq: message.seq(),

@@ -36,9 +36,9 @@ use crate::{
     event::Resolved,
     frame::{Ack, Frame, Gap, IntakeItem, escape_reserved_name},
     gaps::SeqTracker,
-    latest::Board,
+    latest::LatestState,
     lifecycle::Readiness,
-    live::Live,
+    live::LiveFeed,
     memory::MemoryLimit,
     metrics::{Label, Metrics},
     notify::Heartbeat,
@@ -74,9 +74,9 @@ pub struct IntakeDeps {
     /// The log.
     pub appender: Appender,
     /// The newest values.
-    pub latest: Arc<Board>,
+    pub latest: Arc<LatestState>,
     /// What happens now.
-    pub live: Live,
+    pub live: LiveFeed,
     /// Where durable commands go.
     pub commands: mpsc::Sender<ReceivedCommand>,
     /// Open runs of other instances.

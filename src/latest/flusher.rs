@@ -1,4 +1,4 @@
-//! Writes what is new on the board: one pipeline, at once after a silence, then at most once in 100 ms; the history at most once in 250 ms, and once a second
+//! Writes what has changed in the latest state: one pipeline, at once after a silence, then at most once in 100 ms; the history at most once in 250 ms, and once a second
 //! when most of it is new each time.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -13,9 +13,9 @@ use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use super::{
-    Board,
-    claim::Claim,
+    LatestState,
     history::{History, OBJECT_BYTES},
+    name_conflict::NameConflict,
 };
 use crate::{
     event::Resolved,
@@ -25,24 +25,24 @@ use crate::{
     redis::{Link, Resource, STATUS_VALUE},
 };
 
-/// Between two writes of a key. The contract allows 50 ms; at 2,000 events/s twice the pause takes 1 µs of CPU per event less,
+/// Between two writes of a key. The contract allows 50 ms; at 2,000 events/s twice the interval takes 1 µs of CPU per event less,
 /// and whoever wants each message has the live stream.
-const PAUSE: Duration = Duration::from_millis(100);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two writes of the history.
-const HISTORY_PAUSE: Duration = Duration::from_millis(250);
+const HISTORY_INTERVAL: Duration = Duration::from_millis(250);
 /// The same while most of it is new each time: no reader follows that, and rendering it costs more than everything else here.
-const HISTORY_PAUSE_BUSY: Duration = Duration::from_secs(1);
+const HISTORY_INTERVAL_BUSY: Duration = Duration::from_secs(1);
 /// How long Redis may take to remove the status at the end.
-const FAREWELL: Duration = Duration::from_millis(500);
+const STATUS_DELETE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two writes of the status key.
-const STATUS_PAUSE: Duration = Duration::from_secs(3);
+const STATUS_INTERVAL: Duration = Duration::from_secs(3);
 /// Values that are written together: one may be as large as a message, and is there twice until Redis has it.
-const TOGETHER: usize = 1 << 20;
+const PIPELINE_BYTES: usize = 1 << 20;
 /// The longest value of a key, as long as a message may be by default: of a longer one only the canonical fields are written. The client keeps
 /// a buffer as long as the longest value that it has sent.
-const TEXT_MAX: usize = 20 << 20;
+const VALUE_BYTES_MAX: usize = 20 << 20;
 /// How long a deletion may take.
-const CLEAR: Duration = Duration::from_secs(2);
+const CLEAR_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Makes the JSON of a latest value.
 pub trait Render: Send + Sync {
@@ -58,7 +58,7 @@ pub trait Render: Send + Sync {
 /// # Errors
 /// None: these keys are a cache.
 pub async fn flusher(
-    board: Arc<Board>,
+    latest_state: Arc<LatestState>,
     link: Link,
     render: Arc<dyn Render>,
     instance: String,
@@ -66,32 +66,32 @@ pub async fn flusher(
     metrics: Arc<Metrics>,
     mut stop: Signal,
 ) -> Result<(), Infallible> {
-    let config = board.config();
+    let config = latest_state.config();
     if !config.enabled {
         stop.stopped().await;
         return Ok(());
     }
     let history = History::new(config.history_objects, config.history_bytes.as_usize());
-    let status_key = status_key(&board.prefix, &instance);
+    let status_key = status_key(&latest_state.prefix, &instance);
     let mut flusher = Flusher {
-        board,
+        latest_state,
         render,
         metrics,
         history,
         history_due: None,
         history_written: None,
-        history_pause: HISTORY_PAUSE,
+        history_interval: HISTORY_INTERVAL,
         cleared: 0,
-        took_over: false,
-        complaint: String::new(),
+        history_adopted: false,
+        reported_error: String::new(),
         link: link.clone(),
         stop: stop.clone(),
     };
     let mut connection = link.watch();
     connection.mark_changed();
-    let mut statuses = interval(STATUS_PAUSE.min(config.status_ttl / 3));
-    let (mut again, mut claim) = (false, Claim::default());
-    let mut pressure = flusher.board.memory.pressure();
+    let mut status_timer = interval(STATUS_INTERVAL.min(config.status_ttl / 3));
+    let (mut rewrite_all, mut name_conflict) = (false, NameConflict::default());
+    let mut pressure = flusher.latest_state.memory.pressure();
     loop {
         tokio::select! {
             biased;
@@ -102,39 +102,39 @@ pub async fn flusher(
                     return Ok(());
                 }
                 // What was written to the old connection may be gone: the server may have restarted.
-                again = true;
-                statuses.reset_immediately();
+                rewrite_all = true;
+                status_timer.reset_immediately();
             }
-            _ = statuses.tick() => {
-                flusher.board.expire(Instant::now());
+            _ = status_timer.tick() => {
+                flusher.latest_state.expire(Instant::now());
                 if let Some(client) = link.client() {
                     let ours = status();
                     match link.read(&client, &status_key, STATUS_VALUE).await {
-                        Ok(Some(found)) => claim.check(&instance, &ours, &found),
+                        Ok(Some(found)) => name_conflict.check(&instance, &ours, &found),
                         Ok(None) => {}
                         Err(error) => link.acl().warn(&error, Resource::Key(&status_key)),
                     }
-                    flusher.set(&client, vec![(status_key.clone(), ours, flusher.board.config().status_ttl)]).await;
+                    flusher.set(&client, vec![(status_key.clone(), ours, flusher.latest_state.config().status_ttl)]).await;
                 }
                 continue;
             }
             Ok(()) = pressure.changed() => {
-                flusher.board.drop_large();
+                flusher.latest_state.drop_large();
                 continue;
             }
-            () = flusher.board.news.notified() => {}
-            () = until(flusher.history_due) => {}
+            () = flusher.latest_state.changed.notified() => {}
+            () = sleep_until_due(flusher.history_due) => {}
         }
         if let Some(client) = link.client() {
-            flusher.flush(&client, std::mem::take(&mut again)).await;
+            flusher.flush(&client, std::mem::take(&mut rewrite_all)).await;
         } else {
-            // The board keeps the newest by itself, and all of it is due at the reconnect.
-            let _ = flusher.board.take(Instant::now(), false, false);
+            // The latest state keeps the newest by itself, and all of it is due at the reconnect.
+            let _ = flusher.latest_state.take_changes(Instant::now(), false, false);
         }
         tokio::select! {
             biased;
             () = stop.stopped() => return Ok(()),
-            () = sleep(PAUSE) => {}
+            () = sleep(FLUSH_INTERVAL) => {}
         }
     }
 }
@@ -148,16 +148,16 @@ fn history_key(prefix: &str) -> String {
 }
 
 /// Removes a daemon's status: until its TTL it would say that somebody runs who has ended. Best effort.
-pub async fn forget_status(link: Link, prefix: String, instance: String) {
+pub async fn delete_status(link: Link, prefix: String, instance: String) {
     if let Some(client) = link.client() {
         let key = status_key(&prefix, &instance);
-        if let Ok(Err(error)) = timeout(FAREWELL, client.del::<Value, _>(&key)).await {
+        if let Ok(Err(error)) = timeout(STATUS_DELETE_TIMEOUT, client.del::<Value, _>(&key)).await {
             link.acl().warn(&error, Resource::Key(&key));
         }
     }
 }
 
-async fn until(at: Option<Instant>) {
+async fn sleep_until_due(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
@@ -165,42 +165,42 @@ async fn until(at: Option<Instant>) {
 }
 
 /// There is no memory for a value now.
-struct Busy;
+struct NoMemory;
 
 struct Flusher {
-    board: Arc<Board>,
+    latest_state: Arc<LatestState>,
     render: Arc<dyn Render>,
     metrics: Arc<Metrics>,
     history: History,
     history_due: Option<Instant>,
     history_written: Option<Instant>,
-    history_pause: Duration,
+    history_interval: Duration,
     cleared: u64,
     /// Whether the history of whoever wrote it before was looked at.
-    took_over: bool,
-    complaint: String,
+    history_adopted: bool,
+    reported_error: String,
     link: Link,
     stop: Signal,
 }
 
 impl Flusher {
-    async fn flush(&mut self, client: &Client, again: bool) {
-        let board = Arc::clone(&self.board);
-        let _writing = board.writing.lock().await;
-        let (config, now) = (board.config(), Instant::now());
-        let next = self.history_written.map_or(now, |written| written + self.history_pause);
-        let news = board.take(now, again, again || next <= now);
-        self.history_due = news.waits.then_some(next);
-        let busy = news.history.len() > config.history_objects / 2;
-        let grown = self.remember(news.history, news.cleared);
-        if !std::mem::replace(&mut self.took_over, true) {
-            self.take_over(client, &config).await;
+    async fn flush(&mut self, client: &Client, rewrite_all: bool) {
+        let latest_state = Arc::clone(&self.latest_state);
+        let _writing = latest_state.write_lock.lock().await;
+        let (config, now) = (latest_state.config(), Instant::now());
+        let next = self.history_written.map_or(now, |written| written + self.history_interval);
+        let changes = latest_state.take_changes(now, rewrite_all, rewrite_all || next <= now);
+        self.history_due = changes.has_backlog.then_some(next);
+        let busy = changes.history.len() > config.history_objects / 2;
+        let grown = self.append_history(changes.history, changes.cleared);
+        if !std::mem::replace(&mut self.history_adopted, true) {
+            self.adopt_history(client, &config).await;
         }
-        self.delete(client, news.stale).await;
-        let (mut writes, mut bytes) = (Vec::with_capacity(news.due.len() + 1), 0);
+        self.delete(client, changes.stale).await;
+        let (mut writes, mut bytes) = (Vec::with_capacity(changes.writes.len() + 1), 0);
         let mut reserved = Vec::new();
-        for due in news.due {
-            let payload = &due.update.payload;
+        for write in changes.writes {
+            let payload = &write.update.payload;
             let canonical_only = match self.reserve(payload) {
                 Ok(None) => false,
                 Ok(Some(room)) => {
@@ -208,57 +208,57 @@ impl Flusher {
                     reserved.push(room);
                     canonical_only
                 }
-                Err(Busy) => {
-                    board.put_back(&due);
+                Err(NoMemory) => {
+                    latest_state.requeue(&write);
                     continue;
                 }
             };
             let mut json = String::with_capacity(if canonical_only { 1 << 10 } else { payload.len() + 256 });
-            self.render.render(payload, &due.update.decided, canonical_only, &mut json);
-            let left = due.subject.ttl(&config).saturating_sub(now.duration_since(due.update.received));
+            self.render.render(payload, &write.update.decided, canonical_only, &mut json);
+            let left = write.kind.ttl(&config).saturating_sub(now.duration_since(write.update.received));
             if !json.is_empty() {
                 bytes += json.len();
-                writes.push((board.key(due.subject, due.run), json, left));
+                writes.push((latest_state.key(write.kind, write.run), json, left));
             }
-            if bytes > TOGETHER {
+            if bytes > PIPELINE_BYTES {
                 bytes = 0;
                 self.set(client, std::mem::take(&mut writes)).await;
                 reserved.clear();
             }
         }
-        if (again || grown)
+        if (rewrite_all || grown)
             && let Some(newest) = self.history.newest
         {
             self.history_written = Some(now);
-            self.history_pause = if busy { HISTORY_PAUSE_BUSY } else { HISTORY_PAUSE };
+            self.history_interval = if busy { HISTORY_INTERVAL_BUSY } else { HISTORY_INTERVAL };
             let left = config.history_ttl.saturating_sub(now.duration_since(newest));
-            writes.push((history_key(&board.prefix), self.history.render(), left));
+            writes.push((history_key(&latest_state.prefix), self.history.render(), left));
         }
         self.set(client, writes).await;
     }
 
     /// Memory for the value that a large message becomes, once as text and once in the client's buffer; nothing where only its canonical
     /// fields are written.
-    fn reserve(&self, payload: &[u8]) -> Result<Option<Reserved>, Busy> {
+    fn reserve(&self, payload: &[u8]) -> Result<Option<Reserved>, NoMemory> {
         if payload.len() < LARGE_VALUE {
             return Ok(None);
         }
-        let memory = &self.board.memory;
+        let memory = &self.latest_state.memory;
         // Before the text is counted, which costs much of a core: while there is no room, that is asked again and again.
-        let mut room = memory.try_reserve(2 * payload.len()).ok_or(Busy)?;
+        let mut room = memory.try_reserve(2 * payload.len()).ok_or(NoMemory)?;
         let text = self.render.text_bytes(payload);
-        if text > TEXT_MAX {
+        if text > VALUE_BYTES_MAX {
             room.shrink(0);
         } else if text > payload.len() {
-            room.merge(memory.try_reserve(2 * (text - payload.len())).ok_or(Busy)?);
+            room.merge(memory.try_reserve(2 * (text - payload.len())).ok_or(NoMemory)?);
         }
         Ok(Some(room))
     }
 
     /// Goes on with the history that is there, so that readers do not see it begin anew with each daemon that takes over, nor
     /// two of them take turns with a long and a short one. Best effort.
-    async fn take_over(&mut self, client: &Client, config: &super::Config) {
-        let key = history_key(&self.board.prefix);
+    async fn adopt_history(&mut self, client: &Client, config: &super::Config) {
+        let key = history_key(&self.latest_state.prefix);
         let read = async {
             let millis: i64 = client.pttl(&key).await?;
             let array = self.link.read(client, &key, config.history_bytes.as_usize()).await?;
@@ -271,12 +271,12 @@ impl Flusher {
         if let Ok(Some((array, left))) = read {
             let age = config.history_ttl.saturating_sub(Duration::from_millis(left));
             let now = Instant::now();
-            self.history.take_over(&array, now.checked_sub(age).unwrap_or(now));
+            self.history.adopt(&array, now.checked_sub(age).unwrap_or(now));
         }
     }
 
     /// Renders what is new for the history, once; whether there was anything.
-    fn remember(&mut self, updates: impl IntoIterator<Item = Arc<super::Update>>, cleared: u64) -> bool {
+    fn append_history(&mut self, updates: impl IntoIterator<Item = Arc<super::Update>>, cleared: u64) -> bool {
         if cleared != self.cleared {
             self.cleared = cleared;
             self.history.clear();
@@ -334,37 +334,37 @@ impl Flusher {
         match (kind, failures.first()) {
             // The connection ends with us: what was on its way then is nobody's fault.
             (Some(_), _) if self.stop.is_stopped() => {}
-            (Some(kind), Some((key, error))) if kind != self.complaint => {
+            (Some(kind), Some((key, error))) if kind != self.reported_error => {
                 let error = self.link.acl().explain(error, Resource::Key(key));
                 warn!(error, "latest-state keys cannot be written");
-                self.complaint = kind;
+                self.reported_error = kind;
             }
-            (None, _) if !self.complaint.is_empty() => {
+            (None, _) if !self.reported_error.is_empty() => {
                 info!("latest-state keys are written again");
-                self.complaint.clear();
+                self.reported_error.clear();
             }
             _ => {}
         }
     }
 }
 
-impl Board {
+impl LatestState {
     /// Forgets all values and deletes their keys, by name. Returns how many were there.
     ///
     /// # Errors
     /// Why Redis did not delete them; the values are forgotten all the same, and the keys expire by themselves.
     pub async fn clear(&self, link: &Link) -> Result<u64, String> {
         let cleared = async {
-            let _writing = self.writing.lock().await;
-            let keys = self.forget();
+            let _writing = self.write_lock.lock().await;
+            let keys = self.reset();
             let Some(client) = link.client() else { return Err("Redis is not connected".to_owned()) };
             let first = keys.first().cloned().unwrap_or_default();
             client.del::<u64, _>(keys).await.map_err(|error| link.acl().explain(&error, Resource::Key(&first)))
         };
-        match timeout(CLEAR, cleared).await {
+        match timeout(CLEAR_TIMEOUT, cleared).await {
             Ok(cleared) => cleared,
             Err(_) => {
-                self.forget();
+                self.reset();
                 Err("Redis did not answer in time".into())
             }
         }

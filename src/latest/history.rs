@@ -38,7 +38,7 @@ impl History {
 
     /// Puts the objects of an array in front that a daemon has written: who takes over goes on with what readers already see.
     /// Only those received before our first; the rest we have ourselves. `newest`: when the last of them was received.
-    pub(super) fn take_over(&mut self, array: &str, newest: Instant) {
+    pub(super) fn adopt(&mut self, array: &str, newest: Instant) {
         let Ok(theirs) = serde_json::from_str::<Vec<&RawValue>>(array) else { return };
         let first = self.objects.front().and_then(|object| received_at(object));
         let (ours, until) = (mem::take(&mut self.objects), self.newest);
@@ -121,7 +121,7 @@ mod tests {
             let mut history = History::new(3, 1_000);
             let start = Instant::now();
             ours.iter().for_each(|n| history.push(object(*n), start));
-            history.take_over(&theirs, start);
+            history.adopt(&theirs, start);
             assert_eq!(history.render(), expected, "{name}");
             assert_eq!(history.bytes, history.objects.iter().map(|object| object.len() + 1).sum::<usize>(), "{name}");
         }

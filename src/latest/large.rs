@@ -4,28 +4,29 @@ use std::sync::Arc;
 
 use super::{
     Update,
-    board::{Board, Due, Slot, State},
+    state::{Inner, LatestState, PendingWrite, ValueSlot},
 };
-use crate::latest::Subject;
+use crate::latest::LatestKind;
 
 /// Bytes of large messages that are kept to be written again after a reconnect; the newest is always kept.
 pub(super) const LARGE_BYTES: usize = 32 << 20;
 
-impl Board {
+impl LatestState {
     /// A value that was taken cannot be written now: it is taken again, unless a newer one has come.
-    pub(super) fn put_back(&self, due: &Due) {
+    pub(super) fn requeue(&self, write: &PendingWrite) {
         let mut state = self.lock();
-        let slot = match due.run {
-            None => Some(&mut state.slots[due.subject as usize]),
-            Some(run) => state.runs.get_mut(&run).map(|run| match due.subject {
-                Subject::Topology => &mut run.topology,
+        let slot = match write.run {
+            None => Some(&mut state.slots[write.kind as usize]),
+            Some(run) => state.runs.get_mut(&run).map(|run| match write.kind {
+                LatestKind::Topology => &mut run.topology,
                 _ => &mut run.metrics,
             }),
         };
-        if let Some(slot) = slot.filter(|slot| slot.value.as_ref().is_some_and(|held| Arc::ptr_eq(held, &due.update))) {
+        if let Some(slot) = slot.filter(|slot| slot.value.as_ref().is_some_and(|held| Arc::ptr_eq(held, &write.update)))
+        {
             slot.dirty = true;
             if !std::mem::replace(&mut state.dirty, true) {
-                self.news.notify_one();
+                self.changed.notify_one();
             }
         }
     }
@@ -34,38 +35,38 @@ impl Board {
     pub(super) fn drop_large(&self) {
         let mut state = self.lock();
         while let Some(oldest) = state.large.pop_front() {
-            state.let_go(&oldest);
+            state.release(&oldest);
         }
     }
 }
 
-impl State {
+impl Inner {
     /// Keeps a large value, and lets go of the oldest ones beyond `bytes_max`, but never of the newest; how many keys were not written with them.
-    pub(super) fn keep_large(&mut self, update: &Arc<Update>, bytes_max: usize) -> u64 {
-        self.forget_replaced();
+    pub(super) fn retain_large(&mut self, update: &Arc<Update>, bytes_max: usize) -> u64 {
+        self.prune_replaced();
         self.large.push_back(Arc::clone(update));
         let mut skipped = 0;
         while self.large.len() > 1 && self.large.iter().map(|held| held.payload.len()).sum::<usize>() > bytes_max {
             let Some(oldest) = self.large.pop_front() else { break };
-            skipped += self.let_go(&oldest);
+            skipped += self.release(&oldest);
         }
         skipped
     }
 
-    fn let_go(&mut self, update: &Arc<Update>) -> u64 {
+    fn release(&mut self, update: &Arc<Update>) -> u64 {
         let of_runs = self.runs.values_mut().flat_map(|run| [&mut run.metrics, &mut run.topology]);
         let mut skipped = 0;
         for slot in self.slots.iter_mut().chain(of_runs) {
             if slot.value.as_ref().is_some_and(|held| Arc::ptr_eq(held, update)) {
                 skipped += u64::from(slot.dirty);
-                *slot = Slot::default();
+                *slot = ValueSlot::default();
             }
         }
         skipped
     }
 
     /// Values that no key has any more.
-    pub(super) fn forget_replaced(&mut self) {
+    pub(super) fn prune_replaced(&mut self) {
         self.large.retain(|held| Arc::strong_count(held) > 1);
     }
 }

@@ -1,18 +1,18 @@
 //! The newest value per key, coalesced and written to Redis with short TTLs.
 
-mod board;
-mod claim;
 mod flusher;
 mod history;
 mod large;
+mod name_conflict;
+mod state;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    board::{Board, Subject, Update},
-    flusher::{Render, flusher, forget_status},
+    flusher::{Render, delete_status, flusher},
+    state::{LatestKind, LatestState, Update},
 };
 use crate::units::{self, ByteSize};
 

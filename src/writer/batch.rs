@@ -9,38 +9,38 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::frontier::Ticket;
+use super::frontier::RecordToken;
 use crate::{
     event::{Partition, Row, Table},
     store::Batch,
 };
 
 /// Partitions that may be open at once; one more closes the oldest.
-const OPEN_MAX: usize = 4_096;
+const OPEN_BATCHES_MAX: usize = 4_096;
 
 /// Which record a row comes from, and its number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct RowOrigin {
     /// The record.
-    pub ticket: Ticket,
+    pub token: RecordToken,
     /// The row of the record.
     pub row: u32,
 }
 
 /// A batch on its way to the store.
 #[derive(Debug)]
-pub struct Gathered {
+pub struct PendingBatch {
     /// The rows.
     pub batch: Batch,
     /// Where each row comes from.
-    pub origins: Vec<Origin>,
+    pub origins: Vec<RowOrigin>,
     /// What the rows take in memory.
     pub bytes: usize,
 }
 
 /// What a row takes in memory.
-pub fn bytes_of(row: &Row) -> usize {
-    row.bytes() + size_of::<Row>() + size_of::<Origin>()
+pub fn row_bytes(row: &Row) -> usize {
+    row.bytes() + size_of::<Row>() + size_of::<RowOrigin>()
 }
 
 /// The batches being gathered.
@@ -50,7 +50,7 @@ pub struct Batches {
     bytes_max: usize,
     linger: Duration,
     index: HashMap<(Table, Partition), usize>,
-    slots: Vec<Option<Gathered>>,
+    slots: Vec<Option<PendingBatch>>,
     free: Vec<usize>,
     /// When each open batch is due by age, oldest first. Batches closed by size stay in it, recognised by their number.
     due: VecDeque<(Instant, usize, u64)>,
@@ -77,12 +77,19 @@ impl Batches {
     }
 
     /// Adds a row; what becomes due by size goes to `ready`.
-    pub fn push(&mut self, row: Row, bytes: usize, origin: Origin, now: Instant, ready: &mut VecDeque<Gathered>) {
+    pub fn push(
+        &mut self,
+        row: Row,
+        bytes: usize,
+        origin: RowOrigin,
+        now: Instant,
+        ready: &mut VecDeque<PendingBatch>,
+    ) {
         let key = row.destination();
         let mut slot = self.slot(key, now, ready);
         if let Some(open) = &self.slots[slot]
             && !open.batch.rows.is_empty()
-            && self.over(open, bytes)
+            && self.exceeds_bytes(open, bytes)
         {
             // A huge row travels alone rather than dragging its neighbours beyond what the store takes.
             self.close(slot, ready);
@@ -93,13 +100,16 @@ impl Batches {
             open.origins.push(origin);
             open.bytes += bytes;
         }
-        if self.slots[slot].as_ref().is_some_and(|open| open.batch.rows.len() >= self.rows_max || self.over(open, 0)) {
+        if self.slots[slot]
+            .as_ref()
+            .is_some_and(|open| open.batch.rows.len() >= self.rows_max || self.exceeds_bytes(open, 0))
+        {
             self.close(slot, ready);
         }
     }
 
     /// Moves what is due by age to `ready`; with `all`, everything.
-    pub fn flush(&mut self, now: Instant, all: bool, ready: &mut VecDeque<Gathered>) {
+    pub fn flush(&mut self, now: Instant, all: bool, ready: &mut VecDeque<PendingBatch>) {
         while let Some(&(due, slot, opened)) = self.due.front() {
             let open = self.is_open(slot, opened);
             if open && due > now && !all {
@@ -123,8 +133,8 @@ impl Batches {
         None
     }
 
-    fn over(&self, open: &Gathered, more: usize) -> bool {
-        let overhead = (size_of::<Row>() + size_of::<Origin>()) * (open.batch.rows.len() + usize::from(more > 0));
+    fn exceeds_bytes(&self, open: &PendingBatch, more: usize) -> bool {
+        let overhead = (size_of::<Row>() + size_of::<RowOrigin>()) * (open.batch.rows.len() + usize::from(more > 0));
         (open.bytes + more).saturating_sub(overhead) >= self.bytes_max
     }
 
@@ -132,7 +142,7 @@ impl Batches {
         self.slots[slot].is_some() && self.opened[slot] == opened
     }
 
-    fn slot(&mut self, key: (Table, Partition), now: Instant, ready: &mut VecDeque<Gathered>) -> usize {
+    fn slot(&mut self, key: (Table, Partition), now: Instant, ready: &mut VecDeque<PendingBatch>) -> usize {
         if let Some((last, slot)) = self.last
             && last == key
         {
@@ -146,8 +156,8 @@ impl Batches {
         slot
     }
 
-    fn open(&mut self, key: (Table, Partition), now: Instant, ready: &mut VecDeque<Gathered>) -> usize {
-        if self.index.len() >= OPEN_MAX
+    fn open(&mut self, key: (Table, Partition), now: Instant, ready: &mut VecDeque<PendingBatch>) -> usize {
+        if self.index.len() >= OPEN_BATCHES_MAX
             && self.due_at().is_some()
             && let Some((_, oldest, _)) = self.due.pop_front()
         {
@@ -159,11 +169,11 @@ impl Batches {
             self.slots.len() - 1
         });
         let batch = Batch { table: key.0, partition: key.1, rows: Vec::new() };
-        self.slots[slot] = Some(Gathered { batch, origins: Vec::new(), bytes: 0 });
+        self.slots[slot] = Some(PendingBatch { batch, origins: Vec::new(), bytes: 0 });
         self.opened[slot] += 1;
         self.due.push_back((now + self.linger, slot, self.opened[slot]));
         // Closed batches leave their entries behind; under load nobody looks at the front before they pile up.
-        if self.due.len() > 4 * OPEN_MAX {
+        if self.due.len() > 4 * OPEN_BATCHES_MAX {
             let (slots, opened) = (&self.slots, &self.opened);
             self.due.retain(|&(_, slot, number)| slots[slot].is_some() && opened[slot] == number);
         }
@@ -171,14 +181,14 @@ impl Batches {
         slot
     }
 
-    fn close(&mut self, slot: usize, ready: &mut VecDeque<Gathered>) {
-        let Some(gathered) = self.slots[slot].take() else { return };
-        let key = (gathered.batch.table, gathered.batch.partition);
+    fn close(&mut self, slot: usize, ready: &mut VecDeque<PendingBatch>) {
+        let Some(pending_batch) = self.slots[slot].take() else { return };
+        let key = (pending_batch.batch.table, pending_batch.batch.partition);
         self.index.remove(&key);
         self.free.push(slot);
         if self.last.is_some_and(|(last, _)| last == key) {
             self.last = None;
         }
-        ready.push_back(gathered);
+        ready.push_back(pending_batch);
     }
 }

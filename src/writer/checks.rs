@@ -1,6 +1,6 @@
 //! When the stored row of a touched run is looked at again, for a store that cannot tell whether others have changed it.
 //!
-//! Pure. Each run at most once per [`INTERVAL`]; all together at most about 200 reads a second, whatever the number of runs.
+//! Pure. Each run at most once per [`CHECK_INTERVAL`]; all together at most about 200 reads a second, whatever the number of runs.
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Between two looks at one run: with the look and the write after it, a row that vanished is back within 5 s.
-pub const INTERVAL: Duration = Duration::from_millis(4_500);
-/// What one read takes of the common allowance: with a full [`BURST`], 200 of them within any second.
-const READ: Duration = Duration::from_micros(5_600);
+pub const CHECK_INTERVAL: Duration = Duration::from_millis(4_500);
+/// What one read takes of the common allowance: with a full [`READ_BURST`], 200 of them within any second.
+const READ_COST: Duration = Duration::from_micros(5_600);
 /// How much allowance may be saved up.
-const BURST: Duration = Duration::from_millis(100);
+const READ_BURST: Duration = Duration::from_millis(100);
 
 /// Runs that are to be looked at.
 #[derive(Debug, Default)]
@@ -42,8 +42,8 @@ impl Checks {
 
     /// A look that takes so many reads begins.
     pub fn charge(&mut self, reads: u32, now: Instant) {
-        let saved = now.checked_sub(BURST).unwrap_or(now);
-        self.free_at = Some(self.free_at.map_or(saved, |free_at| free_at.max(saved)) + READ * reads);
+        let saved = now.checked_sub(READ_BURST).unwrap_or(now);
+        self.free_at = Some(self.free_at.map_or(saved, |free_at| free_at.max(saved)) + READ_COST * reads);
     }
 }
 

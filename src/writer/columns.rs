@@ -1,13 +1,13 @@
 //! The columns of a run's row as bits, and the one rule of most of them: the newest value counts.
 
-use super::finals::Same;
+use super::finals::BitEq;
 use crate::{
     event::{Lifecycle, RunRow, RunUpdate},
     units::Micros,
 };
 
 /// Columns, as a set of bits.
-pub type Columns = u32;
+pub type ColumnSet = u32;
 
 /// Calls the macro with every other column whose newest value counts: its number, its bit and its name. The bits between are those
 /// of the final values.
@@ -32,37 +32,37 @@ macro_rules! each_timed {
 }
 
 /// The number of columns whose newest value counts.
-pub const NEWEST: usize = 8;
+pub const NEWEST_COLUMNS: usize = 8;
 /// The number of columns of which the time of their value is known: those, and the final values. Theirs are the lowest bits.
-pub const TIMED: usize = 13;
+pub const TIMED_COLUMNS: usize = 13;
 /// `start_time`.
-pub const START: Columns = 1 << 13;
+pub const START: ColumnSet = 1 << 13;
 /// `end_time`.
-pub const END: Columns = 1 << 14;
+pub const END: ColumnSet = 1 << 14;
 /// `duration_seconds`.
-pub const DURATION: Columns = 1 << 15;
+pub const DURATION: ColumnSet = 1 << 15;
 /// `status`.
-pub const STATUS: Columns = 1 << 16;
+pub const STATUS: ColumnSet = 1 << 16;
 /// `best_val_accuracy`.
-pub const BEST: Columns = 1 << 17;
+pub const BEST: ColumnSet = 1 << 17;
 /// `best_epoch`.
-pub const BEST_EPOCH: Columns = 1 << 18;
+pub const BEST_EPOCH: ColumnSet = 1 << 18;
 /// `tags`.
-pub const TAGS: Columns = 1 << 19;
+pub const TAGS: ColumnSet = 1 << 19;
 /// `last_event_time`.
-pub const LAST: Columns = 1 << 20;
+pub const LAST: ColumnSet = 1 << 20;
 /// `restarted_at`.
-pub const RESTARTED: Columns = 1 << 21;
+pub const RESTARTED: ColumnSet = 1 << 21;
 /// Columns whose new value depends on the stored one, which others may have changed since it was read.
-pub const COMBINED: Columns = START | BEST | BEST_EPOCH | TAGS | END | RESTARTED;
+pub const READ_MODIFY_WRITE: ColumnSet = START | BEST | BEST_EPOCH | TAGS | END | RESTARTED;
 pub(super) use {each_newest, each_timed};
 
 /// The columns that an event says something of, whether or not that changes them.
-pub fn said(touch: &RunUpdate) -> Columns {
-    let values = &touch.values;
+pub fn mentioned(update: &RunUpdate) -> ColumnSet {
+    let values = &update.values;
     // The first event of a run makes its start and its status.
     let mut said = START | STATUS | LAST;
-    said |= match touch.lifecycle {
+    said |= match update.lifecycle {
         Some(Lifecycle::Start) => RESTARTED | END | DURATION,
         Some(Lifecycle::End(_)) => END | DURATION,
         None => 0,
@@ -77,28 +77,28 @@ pub fn said(touch: &RunUpdate) -> Columns {
 }
 
 /// The newest value by time wins, the later of two equally new ones; an absent column takes any.
-pub fn newest<T: Same>(
+pub fn keep_newest<T: BitEq>(
     column: &mut Option<T>,
     value: Option<T>,
     said: &mut Micros,
     time: Micros,
-    bit: Columns,
-    dirty: &mut Columns,
+    bit: ColumnSet,
+    dirty: &mut ColumnSet,
 ) {
     let Some(value) = value else { return };
     if column.is_some() && time < *said {
         return;
     }
     *said = time;
-    if !column.as_ref().is_some_and(|old| old.same(&value)) {
+    if !column.as_ref().is_some_and(|old| old.bit_eq(&value)) {
         *column = Some(value);
         *dirty |= bit;
     }
 }
 
 /// The row with these columns only.
-pub fn only(row: &RunRow, columns: Columns) -> RunRow {
-    fn keep<T: Clone>(value: &Option<T>, columns: Columns, bit: Columns) -> Option<T> {
+pub fn project(row: &RunRow, columns: ColumnSet) -> RunRow {
+    fn keep<T: Clone>(value: &Option<T>, columns: ColumnSet, bit: ColumnSet) -> Option<T> {
         if columns & bit == 0 { None } else { value.clone() }
     }
     // A restart says all of the end: what is absent beside it is cleared.

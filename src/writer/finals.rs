@@ -4,7 +4,7 @@
 //! that an end gave is shown until the run has started again and metrics newer than that start give another: so the order of
 //! arrival does not matter, nor does what arrived in between.
 
-use super::columns::{Columns, TIMED};
+use super::columns::{ColumnSet, TIMED_COLUMNS};
 use crate::{
     event::{RunRow, SharedText},
     units::Micros,
@@ -17,7 +17,7 @@ macro_rules! finals {
     };
 }
 
-const COLUMNS: usize = 5;
+const FINAL_COLUMNS: usize = 5;
 
 /// The newest values of one source.
 #[derive(Clone, Debug)]
@@ -27,35 +27,35 @@ pub struct Finals {
     final_train_accuracy: Option<f64>,
     final_val_loss: Option<f64>,
     final_val_accuracy: Option<f64>,
-    times: [Micros; COLUMNS],
+    times: [Micros; FINAL_COLUMNS],
 }
 
 /// Whether the column takes the value; equal bits are no change.
-pub trait Same {
+pub trait BitEq {
     /// Whether they are the same value.
-    fn same(&self, other: &Self) -> bool;
+    fn bit_eq(&self, other: &Self) -> bool;
 }
 
-impl Same for SharedText {
-    fn same(&self, other: &Self) -> bool {
+impl BitEq for SharedText {
+    fn bit_eq(&self, other: &Self) -> bool {
         self == other
     }
 }
 
-impl Same for String {
-    fn same(&self, other: &Self) -> bool {
+impl BitEq for String {
+    fn bit_eq(&self, other: &Self) -> bool {
         self == other
     }
 }
 
-impl Same for i32 {
-    fn same(&self, other: &Self) -> bool {
+impl BitEq for i32 {
+    fn bit_eq(&self, other: &Self) -> bool {
         self == other
     }
 }
 
-impl Same for f64 {
-    fn same(&self, other: &Self) -> bool {
+impl BitEq for f64 {
+    fn bit_eq(&self, other: &Self) -> bool {
         // By bits: NaN is a value like any other, and does not change into itself.
         self.to_bits() == other.to_bits()
     }
@@ -69,7 +69,7 @@ impl Default for Finals {
             final_train_accuracy: None,
             final_val_loss: None,
             final_val_accuracy: None,
-            times: [Micros::MIN; COLUMNS],
+            times: [Micros::MIN; FINAL_COLUMNS],
         }
     }
 }
@@ -78,12 +78,12 @@ impl Finals {
     /// What is in a row, all of it said at `time`.
     pub fn of(row: &RunRow, time: Micros) -> Self {
         let mut finals = Self::default();
-        finals.take(row, time);
+        finals.merge(row, time);
         finals
     }
 
     /// Takes the final values of a row that are not older than what is known.
-    pub fn take(&mut self, values: &RunRow, time: Micros) {
+    pub fn merge(&mut self, values: &RunRow, time: Micros) {
         macro_rules! take {
             ($($at:literal $bit:literal $name:ident),+) => {$(
                 if values.$name.is_some() && (self.$name.is_none() || time >= self.times[$at]) {
@@ -96,7 +96,7 @@ impl Finals {
     }
 
     /// Takes what a later summary of the same source holds.
-    pub fn join(&mut self, later: &Self) {
+    pub fn merge_later(&mut self, later: &Self) {
         macro_rules! join {
             ($($at:literal $bit:literal $name:ident),+) => {$(
                 if later.$name.is_some() && (self.$name.is_none() || later.times[$at] >= self.times[$at]) {
@@ -109,7 +109,7 @@ impl Finals {
     }
 
     /// Values of which only an upper bound of the time was known are at least as old as `time`, for all that is known now.
-    pub fn lower(&mut self, floor: Micros, time: Micros) {
+    pub fn lower_times(&mut self, floor: Micros, time: Micros) {
         for known in &mut self.times {
             if *known <= floor {
                 *known = time.min(*known);
@@ -118,10 +118,10 @@ impl Finals {
     }
 
     /// When the values that the row shows were said, by their bits, as far as they are these.
-    pub fn shown_since(&self, row: &RunRow, times: &mut [Micros; TIMED]) {
+    pub fn value_times(&self, row: &RunRow, times: &mut [Micros; TIMED_COLUMNS]) {
         macro_rules! note {
             ($($at:literal $bit:literal $name:ident),+) => {$(
-                if matches!((&self.$name, &row.$name), (Some(value), Some(shown)) if value.same(shown)) {
+                if matches!((&self.$name, &row.$name), (Some(value), Some(shown)) if value.bit_eq(shown)) {
                     times[$bit] = self.times[$at];
                 }
             )+};
@@ -130,11 +130,11 @@ impl Finals {
     }
 
     /// Forgets the values of these columns that the row shows.
-    pub fn forget(&mut self, row: &RunRow, columns: Columns) {
+    pub fn discard(&mut self, row: &RunRow, columns: ColumnSet) {
         macro_rules! forget {
             ($($at:literal $bit:literal $name:ident),+) => {$(
                 if columns & (1 << $bit) != 0
-                    && matches!((&self.$name, &row.$name), (Some(value), Some(shown)) if value.same(shown))
+                    && matches!((&self.$name, &row.$name), (Some(value), Some(shown)) if value.bit_eq(shown))
                 {
                     (self.$name, self.times[$at]) = (None, Micros::MIN);
                 }
@@ -144,10 +144,10 @@ impl Finals {
     }
 
     /// Whether one of these would take the place of another value in the row.
-    pub fn differ(&self, row: &RunRow) -> bool {
+    pub fn differs_from(&self, row: &RunRow) -> bool {
         macro_rules! differ {
             ($($at:literal $bit:literal $name:ident),+) => {
-                false $(|| matches!((&self.$name, &row.$name), (Some(new), Some(old)) if !new.same(old)))+
+                false $(|| matches!((&self.$name, &row.$name), (Some(new), Some(old)) if !new.bit_eq(old)))+
             };
         }
         finals!(differ)
@@ -155,7 +155,7 @@ impl Finals {
 }
 
 /// Puts what is to be shown into the row, and returns the columns that changed. `restarts` are the starts after the first.
-pub fn show(row: &mut RunRow, measured: &Finals, given: &Finals, restarts: &[Micros]) -> Columns {
+pub fn select_finals(row: &mut RunRow, measured: &Finals, given: &Finals, restarts: &[Micros]) -> ColumnSet {
     let mut changed = 0;
     macro_rules! show {
         ($($at:literal $bit:literal $name:ident),+) => {$(
@@ -167,7 +167,7 @@ pub fn show(row: &mut RunRow, measured: &Finals, given: &Finals, restarts: &[Mic
                 }
                 (measured, given) => measured.or(given),
             };
-            if let Some(value) = value && !row.$name.is_some_and(|old| old.same(&value)) {
+            if let Some(value) = value && !row.$name.is_some_and(|old| old.bit_eq(&value)) {
                 row.$name = Some(value);
                 changed |= 1 << $bit;
             }

@@ -6,7 +6,7 @@
 use tracing::warn;
 use uuid::Uuid;
 
-use super::summary::{History, Wanted};
+use super::summary::{History, HistoryRequest};
 use crate::{
     event::{EventRow, MetricsRow, Resolved, RunRow, RunUpdate},
     logging::Chain,
@@ -16,15 +16,15 @@ use crate::{
 };
 
 /// Rows of each kind, and bytes.
-const ROWS: usize = 256;
-const BYTES: usize = 256 << 10;
+const HISTORY_ROWS: usize = 256;
+const HISTORY_BYTES: usize = 256 << 10;
 
 /// Reads what is wanted.
 ///
 /// # Errors
 /// What the store says, unless asking again cannot help: then nothing is known.
-pub async fn read(store: &dyn Store, run_id: Uuid, wanted: Wanted) -> Result<History, StoreError> {
-    match rows(store, run_id, wanted).await {
+pub async fn read(store: &dyn Store, run_id: Uuid, request: HistoryRequest) -> Result<History, StoreError> {
+    match read_rows(store, run_id, request).await {
         Err(StoreError::Rejected(error)) => {
             warn!(run_id = %run_id, error = %Chain(&*error), "store refuses to read the history of a run; its row counts as it is");
             Ok(History::none())
@@ -33,30 +33,30 @@ pub async fn read(store: &dyn Store, run_id: Uuid, wanted: Wanted) -> Result<His
     }
 }
 
-async fn rows(store: &dyn Store, run_id: Uuid, wanted: Wanted) -> Result<History, StoreError> {
-    let newest = RangeQuery { bytes: BYTES, ..RangeQuery::newest(run_id, ROWS) };
+async fn read_rows(store: &dyn Store, run_id: Uuid, request: HistoryRequest) -> Result<History, StoreError> {
+    let newest = RangeQuery { bytes: HISTORY_BYTES, ..RangeQuery::newest(run_id, HISTORY_ROWS) };
     let events = store.events(&newest).await?;
     let oldest = events.last().map(|row| row.key.timestamp).filter(|_| newest.is_filled(&events));
-    let mut touches: Vec<RunUpdate> = events.iter().filter_map(of_event).collect();
-    if let (Some(end), Some(oldest)) = (wanted.end, oldest)
+    let mut updates: Vec<RunUpdate> = events.iter().filter_map(update_of_event).collect();
+    if let (Some(end), Some(oldest)) = (request.end, oldest)
         && end < oldest
     {
         // Stored times may have lost their microseconds.
         let at = RangeQuery { start: Some(end), end: Some(end.saturating_add(999)), ..newest.clone() };
-        touches.extend(store.events(&at).await?.iter().filter_map(of_event));
+        updates.extend(store.events(&at).await?.iter().filter_map(update_of_event));
     }
-    let since = RangeQuery { start: Some(wanted.from), ..newest };
+    let since = RangeQuery { start: Some(request.from), ..newest };
     let metrics = store.metrics(&since).await?;
     let metrics_from = metrics.last().map(|row| row.key.timestamp).filter(|_| since.is_filled(&metrics));
-    touches.extend(metrics.iter().map(of_metrics));
+    updates.extend(metrics.iter().map(update_of_metrics));
     Ok(History {
-        touches,
-        metrics_from: metrics_from.unwrap_or(wanted.from),
+        updates,
+        metrics_from: metrics_from.unwrap_or(request.from),
         events_from: oldest.unwrap_or(Micros::MIN),
     })
 }
 
-fn of_metrics(row: &MetricsRow) -> RunUpdate {
+fn update_of_metrics(row: &MetricsRow) -> RunUpdate {
     let values = RunRow {
         final_epoch: row.epoch,
         final_train_loss: row.train_loss,
@@ -70,7 +70,7 @@ fn of_metrics(row: &MetricsRow) -> RunUpdate {
 }
 
 /// An event holds its message whole, so that it is read as it was; `None`: it is no message, which a person wrote.
-fn of_event(row: &EventRow) -> Option<RunUpdate> {
+fn update_of_event(row: &EventRow) -> Option<RunUpdate> {
     let decided = Resolved {
         run_id: row.key.run_id,
         event_time: row.key.timestamp,

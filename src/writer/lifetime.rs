@@ -14,7 +14,7 @@ const STARTS_MAX: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub struct Lifetime {
     /// The time of the first event seen: the start, should the row be new.
-    pub first: Option<Micros>,
+    pub first_event: Option<Micros>,
     /// In order, each once.
     starts: Vec<Micros>,
     earliest_end: Option<Micros>,
@@ -57,14 +57,14 @@ impl Lifetime {
     }
 
     /// Whether an end at this time, as stored, is later than any that is known.
-    pub fn is_news(&self, stored: Micros) -> bool {
+    pub fn is_newer_end(&self, stored: Micros) -> bool {
         self.end.is_none_or(|(latest, _)| stored > latest)
     }
 
     /// Takes what was seen later.
-    pub fn join(&mut self, later: &Self) {
-        if self.first.is_none() {
-            self.first = later.first;
+    pub fn merge_later(&mut self, later: &Self) {
+        if self.first_event.is_none() {
+            self.first_event = later.first_event;
         }
         for start in &later.starts {
             self.start(*start);

@@ -1,10 +1,10 @@
 //! Records from the spool to batches of rows in the store.
 //!
 //! ```text
-//!  Records ──► take ──rows──► batches ──due──► ready ──► in flight ──► store
+//!  Records ─► accept ──rows──► batches ──due──► ready ──► in flight ──► store
 //!                │                                          │
-//!                ├──touch──► runs ──read, then write────────┤
-//!                └──aside──► letters ──────────────────────►│
+//!                ├─update──► runs ──read, then write────────┤
+//!                └rejected─► dead letters ─────────────────►│
 //!                                                           ▼
 //!                             commit ◄── frontier ◄── confirmed parts
 //! ```
@@ -20,23 +20,23 @@
 
 mod batch;
 mod checks;
+mod circuit_breaker;
 mod columns;
+mod concurrency_limit;
 mod finals;
-mod flight;
 mod frontier;
-mod gate;
 mod history;
 mod lifetime;
-mod limit;
 mod names;
-mod parts;
+mod pending_records;
+mod ports;
 mod run;
 mod runs;
+mod store_call;
 mod summary;
 mod task;
 #[cfg(test)]
 mod tests;
-mod waiting;
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,8 +51,10 @@ use crate::{
     units::{self, ByteSize},
 };
 
-pub use crate::lifecycle::Hold;
-pub use parts::{Aside, Chunk, Commit, Content, Decoded, Kept, Letter, Records};
+pub use crate::lifecycle::PauseBarrier;
+pub use ports::{
+    Commit, Content, DeadLetterBody, DeadLetterEntry, DeadLetterSink, DecodedRecord, RecordChunk, RecordSource,
+};
 
 /// When a batch is written, and how many at once.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -99,15 +101,15 @@ impl Config {
 }
 
 /// What the writer is connected to.
-pub struct Ends<C, A> {
+pub struct WriterPorts<C, A> {
     /// Where rows go.
     pub store: Arc<dyn Store>,
     /// Where confirmed positions go.
     pub commit: C,
     /// Where refused rows and rejected messages go.
-    pub aside: Arc<A>,
+    pub dead_letters: Arc<A>,
     /// How far it may go.
-    pub hold: watch::Receiver<Hold>,
+    pub pause_barrier: watch::Receiver<PauseBarrier>,
     /// Everything below this offset is written at once, without waiting for more of its batch.
     pub flush_to: watch::Receiver<u64>,
     /// Out: what holds the writer.
@@ -132,11 +134,11 @@ pub enum WriterError {
 ///
 /// # Errors
 /// When a write panics.
-pub async fn run<R: Records, C: Commit, A: Aside>(
+pub async fn run<R: RecordSource, C: Commit, A: DeadLetterSink>(
     config: Config,
     records: R,
-    ends: Ends<C, A>,
+    ports: WriterPorts<C, A>,
     stop: Signal,
 ) -> Result<(), WriterError> {
-    task::Writer::new(config, ends, stop).run(records).await
+    task::Writer::new(config, ports, stop).run(records).await
 }

@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::{
     checks,
-    columns::Columns,
-    frontier::Ticket,
+    columns::ColumnSet,
+    frontier::RecordToken,
     names::Names,
-    summary::{History, Summary, Wanted},
-    waiting::{Sent, Waiting},
+    pending_records::{InFlightWrite, PendingRecords},
+    summary::{History, HistoryRequest, Summary},
 };
 use crate::{
     event::{DatasetRow, RunRow},
@@ -21,16 +21,16 @@ use crate::{
 
 /// Something to do in the store.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Job {
+pub enum RunCall {
     /// Read the stored row.
     Read {
         /// The run.
         run_id: Uuid,
         /// What else of it must be stored.
-        also: Also,
+        extra: ExtraChecks,
     },
     /// Read part of the history.
-    History(Uuid, Wanted),
+    History(Uuid, HistoryRequest),
     /// Read the stored names of its other numbers.
     Names(Uuid),
     /// Write what has changed.
@@ -43,7 +43,7 @@ pub struct RunWrite {
     /// The columns that changed.
     pub change: RunRow,
     /// Which those are.
-    pub columns: Columns,
+    pub columns: ColumnSet,
     /// The start time in the index now.
     pub stored_start: Option<Micros>,
     /// Names of other numbers that are new, or must be written again.
@@ -54,9 +54,9 @@ pub struct RunWrite {
 
 /// What was read of a run.
 #[derive(Debug)]
-pub enum Known {
+pub enum RunRead {
     /// Its row.
-    Row(Box<Found>),
+    Row(Box<StoredRun>),
     /// Part of its history.
     History(History),
     /// The stored names of its other numbers.
@@ -65,7 +65,7 @@ pub enum Known {
 
 /// What must be stored beside a run's row; `None` is not looked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Also {
+pub struct ExtraChecks {
     /// An entry in the index of recent runs, under this start.
     pub start: Option<Micros>,
     /// A dataset.
@@ -74,21 +74,21 @@ pub struct Also {
 
 /// What is stored of a run.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub struct StoredRun {
     /// Its row.
     pub row: Option<RunRow>,
     /// The index of recent runs was looked at and lacks it.
-    pub unlisted: bool,
+    pub missing_in_index: bool,
     /// Its dataset was looked for and is not there.
     pub dataset_missing: bool,
 }
 
 /// Bytes of the names of all runs, beyond which only their hashes are kept.
-pub const NAMES_MAX: usize = 32 << 20;
+pub const NAME_BYTES_MAX: usize = 32 << 20;
 
 /// What runs take in memory.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Size {
+pub struct RunMemory {
     /// Bytes of the texts, and of names that are to be written.
     pub text: usize,
     /// Bytes of the names that are written.
@@ -103,174 +103,181 @@ pub struct Run {
     /// The names of its other numbers.
     pub names: Names,
     /// Bytes of its texts and names.
-    pub size: Size,
+    pub size: RunMemory,
     /// The start time in the index now.
     pub stored_start: Option<Micros>,
     /// Whether it was read just now, for the write that comes next.
-    pub fresh: bool,
+    pub just_read: bool,
     /// When it was last written.
-    pub written: Option<Instant>,
-    /// Records whose touch is in no write yet.
-    pub waiting: Waiting,
+    pub last_written: Option<Instant>,
+    /// Records whose update is in no write yet.
+    pub pending: PendingRecords,
     /// What is being done with it.
-    pub state: State,
-    /// When a record last touched it.
-    pub touched: Instant,
+    pub state: RunState,
+    /// When a record last updated it.
+    pub last_update: Instant,
     /// When its stored row was last looked at for what it may have lost.
-    pub checked: Option<Instant>,
+    pub last_checked: Option<Instant>,
     /// Whether it is in `checks`.
     pub check_queued: bool,
     /// Others have changed the store since then; the run is looked at when it is touched.
-    pub suspect: bool,
+    pub maybe_stale: bool,
     /// Others may have changed the stored row: it is read before the run is clean again.
-    pub doubted: bool,
+    pub needs_recheck: bool,
     /// The stored row has lost something that is not written again yet.
     pub restoring: bool,
     /// The dataset that its records described.
     dataset: Option<Box<DatasetRow>>,
     /// The dataset is not stored, and not written again yet.
     pub dataset_missing: bool,
-    /// Whether it is in `clean`.
-    pub listed: bool,
+    /// Whether it is in the queue `clean`.
+    pub in_clean_queue: bool,
     /// The store refused to read it the last time.
     pub unreadable: bool,
 }
 
 /// What is being done with a run.
 #[derive(Debug)]
-pub enum State {
+pub enum RunState {
     /// Nothing to do.
     Clean,
-    /// In `now` or `later`.
+    /// In `due_now` or `due_later`.
     Queued,
     /// Its row, its history or its names are being read.
     Reading,
     /// What is being written, and the records that wait for that.
-    Writing(Box<Sent>),
+    Writing(Box<InFlightWrite>),
 }
 
 impl Run {
     /// Touched for the first time; its stored row is not known yet.
     pub fn new(run_id: Uuid, now: Instant) -> Self {
         Self {
-            summary: Summary::unknown(run_id),
+            summary: Summary::not_loaded(run_id),
             names: Names::default(),
-            size: Size::default(),
+            size: RunMemory::default(),
             stored_start: None,
-            fresh: false,
-            written: None,
-            waiting: Waiting::default(),
-            state: State::Queued,
-            touched: now,
-            checked: None,
+            just_read: false,
+            last_written: None,
+            pending: PendingRecords::default(),
+            state: RunState::Queued,
+            last_update: now,
+            last_checked: None,
             check_queued: false,
-            suspect: false,
-            doubted: false,
+            maybe_stale: false,
+            needs_recheck: false,
             restoring: false,
             dataset: None,
             dataset_missing: false,
-            listed: false,
+            in_clean_queue: false,
             unreadable: false,
         }
     }
 
     /// When its stored row may be looked at again.
     pub fn check_at(&self) -> Instant {
-        self.checked.map_or(self.touched, |checked| checked + checks::INTERVAL)
+        self.last_checked.map_or(self.last_update, |checked| checked + checks::CHECK_INTERVAL)
     }
 
     /// What is looked for beside the row, when others may have changed the store.
-    pub fn also(&self) -> Also {
-        if !self.doubted || !self.summary.is_loaded() {
-            return Also::default();
+    pub fn extra_checks(&self) -> ExtraChecks {
+        if !self.needs_recheck || !self.summary.is_loaded() {
+            return ExtraChecks::default();
         }
-        Also { start: self.stored_start, dataset: self.dataset.as_ref().map(|dataset| dataset.dataset_id) }
+        ExtraChecks { start: self.stored_start, dataset: self.dataset.as_ref().map(|dataset| dataset.dataset_id) }
     }
 
     /// What must be read or written next; the run is queued.
-    pub fn job(&mut self, run_id: Uuid, now: Instant) -> Job {
-        if let Some(wanted) = self.summary.wanted() {
-            self.state = State::Reading;
-            return Job::History(run_id, wanted);
+    pub fn next_call(&mut self, run_id: Uuid, now: Instant) -> RunCall {
+        if let Some(wanted) = self.summary.history_request() {
+            self.state = RunState::Reading;
+            return RunCall::History(run_id, wanted);
         }
-        if !self.summary.is_loaded() || self.doubted || (self.summary.combines() && !self.fresh) {
-            self.state = State::Reading;
-            let also = self.also();
-            if mem::take(&mut self.doubted) || !self.summary.is_loaded() {
-                self.checked = Some(now);
+        if !self.summary.is_loaded() || self.needs_recheck || (self.summary.needs_reread() && !self.just_read) {
+            self.state = RunState::Reading;
+            let extra = self.extra_checks();
+            if mem::take(&mut self.needs_recheck) || !self.summary.is_loaded() {
+                self.last_checked = Some(now);
             }
-            return Job::Read { run_id, also };
+            return RunCall::Read { run_id, extra };
         }
-        if self.names.is_wanted() {
-            self.state = State::Reading;
-            return Job::Names(run_id);
+        if self.names.needs_stored_names() {
+            self.state = RunState::Reading;
+            return RunCall::Names(run_id);
         }
-        self.fresh = false;
-        let (columns, names) = (self.summary.take_dirty(), self.names.take());
+        self.just_read = false;
+        let (columns, names) = (self.summary.take_dirty(), self.names.take_unwritten());
         let write = Box::new(RunWrite {
-            change: self.summary.change(columns),
+            change: self.summary.projected(columns),
             columns,
             stored_start: self.stored_start,
             names: names.iter().map(|new| new.name.clone()).collect(),
-            dataset: self.lost_dataset(),
+            dataset: self.missing_dataset(),
         });
-        let (said_at, start) = (self.summary.said_at(), self.summary.start());
-        let records = mem::take(&mut self.waiting);
-        self.state = State::Writing(Box::new(Sent { columns, said_at, names, start, records }));
-        Job::Write(write)
+        let (value_times, start) = (self.summary.value_times(), self.summary.start());
+        let records = mem::take(&mut self.pending);
+        self.state = RunState::Writing(Box::new(InFlightWrite { columns, value_times, names, start, records }));
+        RunCall::Write(write)
     }
 
     /// What is stored cannot be read: nothing of the run is known, as if it had been forgotten, but for when it may be read again.
     /// Returns the records that wait for it, and whether the store refused already the time before.
-    pub fn give_up(&mut self, run_id: Uuid, now: Instant) -> (Vec<Ticket>, bool) {
-        let (records, before) = (mem::take(&mut self.waiting), self.unreadable);
-        let (size, listed, check_queued) = (self.size, self.listed, self.check_queued);
-        *self = Self { size, listed, check_queued, unreadable: true, written: Some(now), ..Self::new(run_id, now) };
-        (records.tickets(), before)
+    pub fn reset_unreadable(&mut self, run_id: Uuid, now: Instant) -> (Vec<RecordToken>, bool) {
+        let (records, before) = (mem::take(&mut self.pending), self.unreadable);
+        let (size, listed, check_queued) = (self.size, self.in_clean_queue, self.check_queued);
+        *self = Self {
+            size,
+            in_clean_queue: listed,
+            check_queued,
+            unreadable: true,
+            last_written: Some(now),
+            ..Self::new(run_id, now)
+        };
+        (records.tokens(), before)
     }
 
     /// Takes in what was read.
-    pub fn learn(&mut self, run_id: Uuid, known: Known) {
+    pub fn apply_read(&mut self, run_id: Uuid, known: RunRead) {
         self.unreadable = false;
         match known {
-            Known::Row(found) => self.load(*found),
-            Known::History(history) => self.summary.recall(history),
-            Known::Names(names) => self.names.stored(run_id, names),
+            RunRead::Row(found) => self.apply_row(*found),
+            RunRead::History(history) => self.summary.apply_history(history),
+            RunRead::Names(names) => self.names.merge_stored(run_id, names),
         }
     }
 
-    fn load(&mut self, found: Found) {
+    fn apply_row(&mut self, found: StoredRun) {
         self.stored_start = found.row.as_ref().and_then(|row| row.start_time);
         let known = self.summary.is_loaded();
-        let lost = known && self.restore(found.row.as_ref());
+        let lost = known && self.restore_lost(found.row.as_ref());
         if !known && found.row.is_none() {
-            self.names.none_stored();
+            self.names.mark_run_new();
         }
-        self.summary.load(found.row);
-        if known && found.unlisted {
+        self.summary.merge_stored(found.row);
+        if known && found.missing_in_index {
             // As if it had never been listed: the entry is written with the start.
             self.stored_start = None;
             self.summary.restore_start();
         }
-        self.restoring |= lost || found.unlisted;
+        self.restoring |= lost || found.missing_in_index;
         self.dataset_missing |= found.dataset_missing;
         // What was looked at may have changed since.
-        self.fresh = !self.doubted;
+        self.just_read = !self.needs_recheck;
     }
 
     /// The one place that decides what becomes of a row that was stored and is missing, wholly or in part: it is written again
     /// from what is remembered. Whether anything is missing.
-    fn restore(&mut self, stored: Option<&RunRow>) -> bool {
+    fn restore_lost(&mut self, stored: Option<&RunRow>) -> bool {
         let lost = self.summary.restore(stored);
         if lost || stored.is_none() {
             // What took the row has perhaps taken the names.
-            self.names.lost();
+            self.names.mark_lost();
         }
         lost
     }
 
     /// A record of the run describes a dataset.
-    pub fn describe(&mut self, dataset: &DatasetRow) {
+    pub fn merge_dataset(&mut self, dataset: &DatasetRow) {
         match &mut self.dataset {
             Some(known) if known.dataset_id == dataset.dataset_id => merge::apply_dataset(dataset, known),
             other => *other = Some(Box::new(dataset.clone())),
@@ -278,34 +285,34 @@ impl Run {
     }
 
     /// The dataset, where it must be written again.
-    fn lost_dataset(&self) -> Option<Box<DatasetRow>> {
+    fn missing_dataset(&self) -> Option<Box<DatasetRow>> {
         if self.dataset_missing { self.dataset.clone() } else { None }
     }
 
     /// Whether something is left to be done.
     pub fn is_pending(&self) -> bool {
         self.summary.dirty() != 0
-            || self.summary.wanted().is_some()
+            || self.summary.history_request().is_some()
             || self.names.is_dirty()
             || self.dataset_missing
-            || self.doubted
+            || self.needs_recheck
     }
 
     /// Brings its share of `total` up to date. Of its names only their hashes are kept when those of all runs are too many.
-    pub fn measure(&mut self, total: &mut Size) {
+    pub fn update_size(&mut self, total: &mut RunMemory) {
         let dataset = self.dataset.as_deref().map_or(0, dataset_bytes);
-        let text = self.summary.text_bytes() + self.names.fresh_bytes() + dataset;
+        let text = self.summary.text_bytes() + self.names.unwritten_bytes() + dataset;
         total.text = total.text + text - self.size.text;
         let others = total.names - self.size.names;
-        if others + self.names.known_bytes() > NAMES_MAX {
+        if others + self.names.known_bytes() > NAME_BYTES_MAX {
             self.names.drop_texts();
         }
-        self.size = Size { text, names: self.names.known_bytes() };
+        self.size = RunMemory { text, names: self.names.known_bytes() };
         total.names = others + self.size.names;
     }
 }
 
-impl Also {
+impl ExtraChecks {
     /// How many reads it is, with the row.
     pub fn reads(self) -> u32 {
         1 + u32::from(self.start.is_some()) + u32::from(self.dataset.is_some())

@@ -20,12 +20,12 @@ mod restore;
 
 use std::mem;
 
-use self::past::Past;
-pub use self::past::{History, Wanted, is_stored};
+use self::past::StoredOrigin;
+pub use self::past::{History, HistoryRequest, is_stored};
 use super::{
     columns::{
-        BEST, BEST_EPOCH, COMBINED, Columns, DURATION, END, LAST, NEWEST, RESTARTED, START, STATUS, TAGS, TIMED,
-        each_newest, newest, only,
+        BEST, BEST_EPOCH, ColumnSet, DURATION, END, LAST, NEWEST_COLUMNS, READ_MODIFY_WRITE, RESTARTED, START, STATUS,
+        TAGS, TIMED_COLUMNS, each_newest, keep_newest, project,
     },
     finals::{self, Finals},
     lifetime::Lifetime,
@@ -41,66 +41,66 @@ pub struct Summary {
     /// As it is to be shown. Final values, start, end and status are there once the stored row is known.
     row: RunRow,
     /// When each of the newest-value columns was said.
-    times: [Micros; NEWEST],
-    measured: Finals,
-    given: Finals,
+    times: [Micros; NEWEST_COLUMNS],
+    from_metrics: Finals,
+    from_end: Finals,
     lifetime: Lifetime,
     /// The time of the oldest event merged.
     oldest: Micros,
     /// Columns that differ from what is stored.
-    dirty: Columns,
+    dirty: ColumnSet,
     /// Whether the stored row is known.
     loaded: bool,
-    past: Past,
+    origin: StoredOrigin,
     /// The stored status says that the run has ended, and nothing says when: a person wrote that. It stays until a start that is
     /// later than this, or an end.
-    closed: Option<Micros>,
+    manual_end: Option<Micros>,
     /// What waits for the history of the run.
-    late: Option<Box<Summary>>,
+    unmerged: Option<Box<Summary>>,
 }
 
 impl Summary {
     /// Of a run whose stored row is not known yet.
-    pub fn unknown(run_id: uuid::Uuid) -> Box<Self> {
+    pub fn not_loaded(run_id: uuid::Uuid) -> Box<Self> {
         Box::new(Self {
             row: RunRow { run_id, ..RunRow::default() },
-            times: [Micros::MIN; NEWEST],
-            measured: Finals::default(),
-            given: Finals::default(),
+            times: [Micros::MIN; NEWEST_COLUMNS],
+            from_metrics: Finals::default(),
+            from_end: Finals::default(),
             lifetime: Lifetime::default(),
             oldest: Micros::MAX,
             dirty: 0,
             loaded: false,
-            past: Past { floor: Micros::MIN, known: true, blind: false, left: 0 },
-            closed: None,
-            late: None,
+            origin: StoredOrigin { floor: Micros::MIN, lifecycle_known: true, restart_unknown: false, reads_left: 0 },
+            manual_end: None,
+            unmerged: None,
         })
     }
 
     /// Merges what an event says. Whether that changes the row; always `true` while something must be read first.
-    pub fn apply(&mut self, touch: RunUpdate) -> bool {
+    pub fn apply(&mut self, update: RunUpdate) -> bool {
         if !self.loaded {
-            self.take(touch);
+            self.merge_update(update);
             return true;
         }
-        if let Some(late) = &mut self.late {
-            late.take(touch);
+        if let Some(unmerged) = &mut self.unmerged {
+            unmerged.merge_update(update);
             return true;
         }
         let before = mem::take(&mut self.dirty);
-        if self.is_doubtful(&touch) {
-            let mut late = Self::unknown(self.row.run_id);
-            late.take(touch);
-            if self.needs_history(&late) {
-                self.late = Some(late);
+        if self.may_need_history(&update) {
+            let mut unmerged = Self::not_loaded(self.row.run_id);
+            unmerged.merge_update(update);
+            if self.needs_history(&unmerged) {
+                self.unmerged = Some(unmerged);
                 self.dirty = before;
                 return true;
             }
-            self.join(*late);
+            self.merge_later(*unmerged);
         } else {
-            let lifecycle = touch.lifecycle.is_some();
-            self.take(touch);
-            self.settle(lifecycle);
+            let lifecycle = update.lifecycle.is_some();
+            self.merge_update(update);
+            self.recompute(lifecycle);
         }
         let changed = self.dirty != 0;
         self.dirty |= before;
@@ -109,44 +109,44 @@ impl Summary {
 
     /// The stored row is now known (or known to be absent): what was merged so far is merged into it. Known already: what others
     /// have written since is merged into what is to be written.
-    pub fn load(&mut self, stored: Option<RunRow>) {
+    pub fn merge_stored(&mut self, stored: Option<RunRow>) {
         match (self.loaded, stored) {
-            (true, Some(stored)) => self.refresh(stored),
+            (true, Some(stored)) => self.merge_reread(stored),
             (true, None) => {}
             (false, Some(stored)) => {
-                let said = mem::replace(self, *Self::stored(stored));
+                let said = mem::replace(self, *Self::from_stored(stored));
                 if self.needs_history(&said) {
-                    self.late = Some(Box::new(said));
+                    self.unmerged = Some(Box::new(said));
                 } else {
-                    self.join(said);
+                    self.merge_later(said);
                 }
             }
             (false, None) => {
-                let mut new = Self::unknown(self.row.run_id);
+                let mut new = Self::not_loaded(self.row.run_id);
                 new.loaded = true;
                 let said = mem::replace(self, *new);
-                self.join(said);
+                self.merge_later(said);
             }
         }
     }
 
     /// Merges an event, but for what follows from all of them.
-    fn take(&mut self, mut touch: RunUpdate) {
-        let time = touch.event_time;
-        self.candidate(touch.values.final_val_accuracy, touch.values.final_epoch);
-        self.unite(mem::take(&mut touch.values.tags));
-        self.lifetime.first.get_or_insert(time);
-        self.last(Some(time));
+    fn merge_update(&mut self, mut update: RunUpdate) {
+        let time = update.event_time;
+        self.consider_best(update.values.final_val_accuracy, update.values.final_epoch);
+        self.merge_tags(mem::take(&mut update.values.tags));
+        self.lifetime.first_event.get_or_insert(time);
+        self.update_last_event(Some(time));
         self.oldest = self.oldest.min(time);
-        self.learn(touch);
+        self.merge_timed(update);
     }
 
     /// Merges what depends on the time of an event alone, not on when it arrived.
-    fn learn(&mut self, touch: RunUpdate) {
-        let RunUpdate { event_time: time, lifecycle, mut values } = touch;
+    fn merge_timed(&mut self, update: RunUpdate) {
+        let RunUpdate { event_time: time, lifecycle, mut values } = update;
         macro_rules! take {
             ($($at:literal $bit:literal $name:ident),+) => {$(
-                newest(&mut self.row.$name, values.$name.take(), &mut self.times[$at], time, 1 << $bit, &mut self.dirty);
+                keep_newest(&mut self.row.$name, values.$name.take(), &mut self.times[$at], time, 1 << $bit, &mut self.dirty);
             )+};
         }
         each_newest!(take);
@@ -156,43 +156,43 @@ impl Summary {
             None => {}
         }
         match lifecycle {
-            Some(Lifecycle::End(_)) => self.given.take(&values, time),
-            _ => self.measured.take(&values, time),
+            Some(Lifecycle::End(_)) => self.from_end.merge(&values, time),
+            _ => self.from_metrics.merge(&values, time),
         }
     }
 
     /// Merges what was said while something was read.
-    fn join(&mut self, mut said: Self) {
+    fn merge_later(&mut self, mut said: Self) {
         macro_rules! take {
             ($($at:literal $bit:literal $name:ident),+) => {$(
                 let time = said.times[$at];
-                newest(&mut self.row.$name, said.row.$name.take(), &mut self.times[$at], time, 1 << $bit, &mut self.dirty);
+                keep_newest(&mut self.row.$name, said.row.$name.take(), &mut self.times[$at], time, 1 << $bit, &mut self.dirty);
             )+};
         }
         each_newest!(take);
-        self.candidate(said.row.best_val_accuracy, said.row.best_epoch);
-        self.unite(mem::take(&mut said.row.tags));
-        self.lifetime.join(&said.lifetime);
-        self.measured.join(&said.measured);
-        self.given.join(&said.given);
-        self.last(said.row.last_event_time);
-        self.settle(true);
+        self.consider_best(said.row.best_val_accuracy, said.row.best_epoch);
+        self.merge_tags(mem::take(&mut said.row.tags));
+        self.lifetime.merge_later(&said.lifetime);
+        self.from_metrics.merge_later(&said.from_metrics);
+        self.from_end.merge_later(&said.from_end);
+        self.update_last_event(said.row.last_event_time);
+        self.recompute(true);
     }
 
     /// Puts into the row what follows from all events: the final values and, after a start or an end, when it was.
-    fn settle(&mut self, lifecycle: bool) {
+    fn recompute(&mut self, lifecycle: bool) {
         if lifecycle || self.row.start_time.is_none() || self.row.status.is_none() {
-            self.live();
+            self.apply_lifecycle();
         }
         let restarts = self.lifetime.restarts(self.row.start_time);
-        self.dirty |= finals::show(&mut self.row, &self.measured, &self.given, restarts);
+        self.dirty |= finals::select_finals(&mut self.row, &self.from_metrics, &self.from_end, restarts);
     }
 
-    fn live(&mut self) {
+    fn apply_lifecycle(&mut self) {
         let (row, lifetime) = (&mut self.row, &self.lifetime);
-        let start = row.start_time.or(lifetime.first).into_iter().chain(lifetime.earliest_start()).min();
+        let start = row.start_time.or(lifetime.first_event).into_iter().chain(lifetime.earliest_start()).min();
         let restarted = row.restarted_at.max(lifetime.restarted_at(start));
-        let is_closed = self.closed.is_some_and(|closed| lifetime.latest_start().is_none_or(|start| start <= closed));
+        let is_closed = self.manual_end.is_some_and(|end| lifetime.latest_start().is_none_or(|start| start <= end));
         let kept = row.status.clone().filter(|_| is_closed);
         let (end, status) = match lifetime.ended(restarted) {
             Some((end, how)) => (Some(end), how),
@@ -211,11 +211,11 @@ impl Summary {
         if row.status.as_deref() != Some(status) {
             row.status = Some(status.to_owned());
         }
-        self.measure();
+        self.update_duration();
     }
 
-    fn refresh(&mut self, stored: RunRow) {
-        self.refresh_end(&stored);
+    fn merge_reread(&mut self, stored: RunRow) {
+        self.merge_stored_end(&stored);
         self.row.restarted_at = self.row.restarted_at.max(stored.restarted_at);
         if let Some(restarted) = stored.restarted_at {
             self.lifetime.restart(restarted);
@@ -239,7 +239,7 @@ impl Summary {
             row.last_event_time = stored.last_event_time;
             self.dirty &= !LAST;
         }
-        self.settle(true);
+        self.recompute(true);
         let is_same = |ours: Option<Micros>, theirs: Option<Micros>| match (ours, theirs) {
             (Some(ours), Some(theirs)) => is_stored(theirs, ours),
             (ours, theirs) => ours == theirs,
@@ -255,26 +255,26 @@ impl Summary {
     }
 
     /// Takes in how the stored row says that the run ended, if it does.
-    fn refresh_end(&mut self, stored: &RunRow) {
+    fn merge_stored_end(&mut self, stored: &RunRow) {
         if stored.status.is_some() {
-            self.closed = closed(stored);
+            self.manual_end = unknown_end_bound(stored);
         }
-        if self.closed.is_some() && stored.status.is_some() {
+        if self.manual_end.is_some() && stored.status.is_some() {
             self.row.status.clone_from(&stored.status);
         }
-        let (Some(end), Some(how)) = (stored.end_time, stored.status.as_deref().and_then(ended)) else { return };
-        if self.lifetime.is_news(end) {
+        let (Some(end), Some(how)) = (stored.end_time, stored.status.as_deref().and_then(ended_status)) else { return };
+        if self.lifetime.is_newer_end(end) {
             // Its own values are to stay, and of a stored row it is not known which those are.
-            let late = self.late.get_or_insert_with(|| Self::unknown(stored.run_id));
-            late.oldest = late.oldest.min(end);
+            let unmerged = self.unmerged.get_or_insert_with(|| Self::not_loaded(stored.run_id));
+            unmerged.oldest = unmerged.oldest.min(end);
         }
         self.lifetime.end(end, how);
         self.lifetime.ended_as_stored(end, stored.restarted_at);
     }
 
     /// Whether what is to be written depends on what is stored now.
-    pub fn combines(&self) -> bool {
-        self.dirty & COMBINED != 0
+    pub fn needs_reread(&self) -> bool {
+        self.dirty & READ_MODIFY_WRITE != 0
     }
 
     /// Whether the stored row is known.
@@ -283,17 +283,17 @@ impl Summary {
     }
 
     /// The columns that differ from what is stored.
-    pub fn dirty(&self) -> Columns {
+    pub fn dirty(&self) -> ColumnSet {
         self.dirty
     }
 
     /// Takes the changed columns for a write.
-    pub fn take_dirty(&mut self) -> Columns {
+    pub fn take_dirty(&mut self) -> ColumnSet {
         mem::take(&mut self.dirty)
     }
 
     /// The write of these columns failed.
-    pub fn put_back(&mut self, columns: Columns) {
+    pub fn put_back(&mut self, columns: ColumnSet) {
         self.dirty |= columns;
     }
 
@@ -303,19 +303,19 @@ impl Summary {
     }
 
     /// The row with these columns only.
-    pub fn change(&self, columns: Columns) -> RunRow {
-        only(&self.row, columns)
+    pub fn projected(&self, columns: ColumnSet) -> RunRow {
+        project(&self.row, columns)
     }
 
     /// When the values of the row were said, by the bits of their columns.
-    pub fn said_at(&self) -> [Micros; TIMED] {
-        let mut times = [Micros::MIN; TIMED];
+    pub fn value_times(&self) -> [Micros; TIMED_COLUMNS] {
+        let mut times = [Micros::MIN; TIMED_COLUMNS];
         macro_rules! note {
             ($($at:literal $bit:literal $name:ident),+) => {$( times[$bit] = self.times[$at]; )+};
         }
         each_newest!(note);
-        self.measured.shown_since(&self.row, &mut times);
-        self.given.shown_since(&self.row, &mut times);
+        self.from_metrics.value_times(&self.row, &mut times);
+        self.from_end.value_times(&self.row, &mut times);
         times
     }
 
@@ -328,12 +328,12 @@ impl Summary {
             .map(String::len)
             .chain(row.config_json.as_ref().map(|config| config.len()))
             .chain(row.tags.iter().map(|tag| tag.len() + 64))
-            .chain(self.late.as_ref().map(|late| late.text_bytes()))
+            .chain(self.unmerged.as_ref().map(|unmerged| unmerged.text_bytes()))
             .sum()
     }
 
     /// From start to end.
-    fn measure(&mut self) {
+    fn update_duration(&mut self) {
         let row = &mut self.row;
         let seconds = row
             .start_time
@@ -346,7 +346,7 @@ impl Summary {
     }
 
     /// A validation accuracy that may be the best.
-    fn candidate(&mut self, accuracy: Option<f64>, epoch: Option<i32>) {
+    fn consider_best(&mut self, accuracy: Option<f64>, epoch: Option<i32>) {
         let Some(accuracy) = accuracy.filter(|accuracy| !accuracy.is_nan()) else { return };
         let best = self.row.best_val_accuracy.filter(|best| !best.is_nan());
         let better = best.is_none_or(|best| accuracy > best);
@@ -361,7 +361,7 @@ impl Summary {
         }
     }
 
-    fn unite(&mut self, tags: std::collections::BTreeSet<String>) {
+    fn merge_tags(&mut self, tags: std::collections::BTreeSet<String>) {
         for tag in tags {
             if self.row.tags.len() < crate::wire::TAGS_MAX && self.row.tags.insert(tag) {
                 self.dirty |= TAGS;
@@ -369,7 +369,7 @@ impl Summary {
         }
     }
 
-    fn last(&mut self, time: Option<Micros>) {
+    fn update_last_event(&mut self, time: Option<Micros>) {
         if time > self.row.last_event_time {
             self.row.last_event_time = time;
             self.dirty |= LAST;
@@ -378,19 +378,19 @@ impl Summary {
 }
 
 /// A stored row that has ended at a time that it does not say: the latest time that its events can have.
-fn closed(stored: &RunRow) -> Option<Micros> {
-    stored.status.as_deref().and_then(ended).filter(|_| stored.end_time.is_none())?;
+fn unknown_end_bound(stored: &RunRow) -> Option<Micros> {
+    stored.status.as_deref().and_then(ended_status).filter(|_| stored.end_time.is_none())?;
     let latest = stored.last_event_time.max(stored.start_time).max(stored.restarted_at);
-    Some(latest.map_or(Micros::MIN, whole))
+    Some(latest.map_or(Micros::MIN, latest_equivalent))
 }
 
 /// The latest time that may be stored as this one: some stores keep milliseconds.
-fn whole(stored: Micros) -> Micros {
+fn latest_equivalent(stored: Micros) -> Micros {
     if stored % 1_000 == 0 { stored.saturating_add(999) } else { stored }
 }
 
 /// The stored status of a run that has ended.
-fn ended(stored: &str) -> Option<&'static str> {
+fn ended_status(stored: &str) -> Option<&'static str> {
     match stored {
         status::RUNNING => None,
         status::COMPLETED => Some(status::COMPLETED),

@@ -6,7 +6,7 @@ use std::{hint::black_box, time::Duration};
 
 use cascor_ingest::{
     event::Resolved,
-    latest::{self, Board, Subject, Update},
+    latest::{self, LatestKind, LatestState, Update},
     metrics::Metrics,
     spool::{self, NewRecord, RecordKind},
     units,
@@ -59,15 +59,15 @@ pub fn run(options: &Options) -> Result<(), Error> {
     measure(options, "decode, rows (writer)", &messages, rows)?;
     measure(options, "decode, latest object", &messages, latest)?;
 
-    let board = Board::new(
+    let latest_state = LatestState::new(
         &latest::Config::default(),
         "cascor:",
         cascor_ingest::memory::MemoryLimit::default(),
         Metrics::new(),
     );
     let offer = |text: &String| {
-        board.offer(Update {
-            subject: Subject::Metrics,
+        latest_state.update(Update {
+            kind: LatestKind::Metrics,
             payload: bytes::Bytes::copy_from_slice(text.as_bytes()),
             decided,
             seq: None,

@@ -4,11 +4,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cascor_ingest::{
-    control::{self, Command, Identity, Levers, ReceivedCommand, Stage},
+    control::{self, Command, ControlPorts, Identity, ReceivedCommand, Stage},
     event::Resolved,
     frame::IntakeItem,
-    latest::{self, Board, Render, Subject, Update, flusher},
-    lifecycle::{Hold, Signal},
+    latest::{self, LatestKind, LatestState, Render, Update, flusher},
+    lifecycle::{PauseBarrier, Signal},
     metrics::Metrics,
     redis::{Config, Link, RunShare},
 };
@@ -33,7 +33,7 @@ impl Render for AsIs {
     }
 }
 
-fn update(subject: Subject, run: u128, time: i64, payload: &str) -> Update {
+fn update(kind: LatestKind, run: u128, time: i64, payload: &str) -> Update {
     let decided = Resolved {
         run_id: Uuid::from_u128(run),
         event_time: time,
@@ -42,7 +42,7 @@ fn update(subject: Subject, run: u128, time: i64, payload: &str) -> Update {
         opened_run: false,
     };
     let payload = Bytes::copy_from_slice(payload.as_bytes());
-    Update { subject, payload, decided, seq: None, received: Instant::now() }
+    Update { kind, payload, decided, seq: None, received: Instant::now() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,7 +51,7 @@ async fn latest_keys_are_set_coalesced_set_again_and_cleared() {
     let (_stopper, stop) = Signal::new();
     let metrics = Metrics::new();
     let (mut link, keep_up) = Link::new(&server.config(), stop.clone());
-    let board = Board::new(
+    let latest_state = LatestState::new(
         &latest::Config::default(),
         "cascor:",
         cascor_ingest::memory::MemoryLimit::default(),
@@ -62,7 +62,7 @@ async fn latest_keys_are_set_coalesced_set_again_and_cleared() {
         let _ = keep_up.await;
     });
     let flush = flusher(
-        Arc::clone(&board),
+        Arc::clone(&latest_state),
         link.clone(),
         Arc::new(AsIs),
         "one".into(),
@@ -79,11 +79,11 @@ async fn latest_keys_are_set_coalesced_set_again_and_cleared() {
     let mut n = 0;
     while begun.elapsed() < Duration::from_millis(500) {
         n += 1;
-        board.offer(update(Subject::Metrics, 1, n, &format!("{{\"n\":{n}}}")));
+        latest_state.update(update(LatestKind::Metrics, 1, n, &format!("{{\"n\":{n}}}")));
         sleep(Duration::from_millis(1)).await;
     }
-    board.offer(update(Subject::Topology, 1, 1, "{\"t\":1}"));
-    board.offer(update(Subject::State, 1, 1, "{\"s\":1}"));
+    latest_state.update(update(LatestKind::Topology, 1, 1, "{\"t\":1}"));
+    latest_state.update(update(LatestKind::State, 1, 1, "{\"s\":1}"));
     sleep(Duration::from_millis(150)).await;
     let newest = format!("{{\"n\":{n}}}");
     for (key, value, ttl) in [
@@ -120,15 +120,15 @@ async fn latest_keys_are_set_coalesced_set_again_and_cleared() {
 
     server.cli(&["FLUSHALL"]);
     server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
-    board.offer(update(Subject::State, 1, 2, "{\"s\":2}"));
+    latest_state.update(update(LatestKind::State, 1, 2, "{\"s\":2}"));
     sleep(Duration::from_millis(200)).await;
     assert!(metrics.latest_errors.get() > 0);
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
-    board.offer(update(Subject::State, 1, 3, "{\"s\":3}"));
+    latest_state.update(update(LatestKind::State, 1, 3, "{\"s\":3}"));
     sleep(Duration::from_millis(200)).await;
     assert_eq!(server.cli(&["GET", "cascor:state:latest"]), "{\"s\":3}");
     server.cli(&["SET", "somebody:else", "1"]);
-    board.clear(&link).await.unwrap();
+    latest_state.clear(&link).await.unwrap();
     sleep(Duration::from_millis(200)).await;
     let keys = server.cli(&["KEYS", "*"]);
     assert!(keys.lines().all(|key| key == "somebody:else" || key == "cascor:ingest:one"), "{keys}");
@@ -142,16 +142,16 @@ async fn commands_by_redis_cli_are_executed_and_answered() {
     let (_stopper, stop) = Signal::new();
     let metrics = Metrics::new();
     let (mut link, keep_up) = Link::new(&config, stop.clone());
-    let (hold, mut held) = watch::channel(Hold::Open);
+    let (pause_barrier, mut held) = watch::channel(PauseBarrier::None);
     let (_stored, stored) = watch::channel(0);
     let (to_intake, mut receipts) = mpsc::channel(16);
-    let levers = Levers {
-        hold,
+    let ports = ControlPorts {
+        pause_barrier,
         stored,
-        end: Box::new(|| 7),
+        received_end: Box::new(|| 7),
         spool_fill: Box::new(|| 0.0),
         status: Box::new(|| r#"{"phase":"running"}"#.into()),
-        board: Board::new(
+        latest_state: LatestState::new(
             &latest::Config::default(),
             "cascor:",
             cascor_ingest::memory::MemoryLimit::default(),
@@ -168,7 +168,7 @@ async fn commands_by_redis_cli_are_executed_and_answered() {
         state_dir: PathBuf::from(dir.path()),
         latest_ttl: Some(Duration::from_secs(5)),
     };
-    let stage = Stage::new(&control::Config::default(), identity, levers, metrics);
+    let stage = Stage::new(&control::Config::default(), identity, ports, metrics);
     let (jobs, queue) = mpsc::channel(16);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
@@ -219,7 +219,7 @@ async fn commands_by_redis_cli_are_executed_and_answered() {
             assert!(server.cli(&["GET", "cascor:control:latest"]).contains(sent));
         }
         if sent == "pause" {
-            assert_eq!(*held.borrow_and_update(), Hold::After(7));
+            assert_eq!(*held.borrow_and_update(), PauseBarrier::At(7));
         }
     }
     let share = RunShare::new(link, "cascor:");

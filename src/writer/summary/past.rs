@@ -3,37 +3,37 @@
 //! Of a stored row only its `last_event_time` is known, so that each of its columns counts as being that new. An event that this
 //! could do wrong waits until the [history](crate::writer::history) of the run has been read.
 
-use super::{Finals, Summary, closed, ended, whole};
+use super::{Finals, Summary, ended_status, latest_equivalent, unknown_end_bound};
 use crate::{
     event::{RunRow, RunUpdate},
     units::Micros,
     writer::{
-        columns::{DURATION, END, NEWEST, RESTARTED, each_newest},
-        finals::Same,
+        columns::{DURATION, END, NEWEST_COLUMNS, RESTARTED, each_newest},
+        finals::BitEq,
     },
 };
 
 /// Of the columns whose newest value counts, those that only rows of metrics and events say: the others are known from no history.
-const OF_EVENTS: [usize; 6] = [0, 1, 2, 3, 6, 7];
+const EVENT_COLUMNS: [usize; 6] = [0, 1, 2, 3, 6, 7];
 /// How often the history of one run is read before what is stored counts as being new.
-const HISTORIES: u8 = 8;
+const HISTORY_READS_MAX: u8 = 8;
 
 /// What is known of the events that made the stored row.
 #[derive(Debug)]
-pub(super) struct Past {
+pub(super) struct StoredOrigin {
     /// At or below this time it is not known which event said what.
     pub(super) floor: Micros,
     /// Whether its starts and ends are known.
-    pub(super) known: bool,
+    pub(super) lifecycle_known: bool,
     /// Whether it started again at a time that its row does not say.
-    pub(super) blind: bool,
+    pub(super) restart_unknown: bool,
     /// How often it may still be read.
-    pub(super) left: u8,
+    pub(super) reads_left: u8,
 }
 
 /// Which part of a run's history is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct HistoryRequest {
     /// Metrics from this time on.
     pub from: Micros,
     /// The event at this time, beside the newest: the end of the run.
@@ -44,7 +44,7 @@ pub struct Wanted {
 #[derive(Clone, Debug)]
 pub struct History {
     /// What its metrics and events say, in no order.
-    pub touches: Vec<RunUpdate>,
+    pub updates: Vec<RunUpdate>,
     /// The metrics are complete from this time on.
     pub metrics_from: Micros,
     /// The events are.
@@ -54,28 +54,29 @@ pub struct History {
 impl History {
     /// Of a run whose rows cannot be read: what is stored counts as being as new as its row.
     pub fn none() -> Self {
-        Self { touches: Vec::new(), metrics_from: Micros::MAX, events_from: Micros::MAX }
+        Self { updates: Vec::new(), metrics_from: Micros::MAX, events_from: Micros::MAX }
     }
 }
 
 impl Summary {
     /// Of a stored row.
-    pub(super) fn stored(row: RunRow) -> Box<Self> {
-        let mut summary = Self::unknown(row.run_id);
-        let floor = row.last_event_time.map_or(Micros::MIN, whole);
-        summary.past = Past { floor, known: false, blind: false, left: HISTORIES };
+    pub(super) fn from_stored(row: RunRow) -> Box<Self> {
+        let mut summary = Self::not_loaded(row.run_id);
+        let floor = row.last_event_time.map_or(Micros::MIN, latest_equivalent);
+        summary.origin =
+            StoredOrigin { floor, lifecycle_known: false, restart_unknown: false, reads_left: HISTORY_READS_MAX };
         summary.loaded = true;
-        summary.times = [floor; NEWEST];
-        summary.measured = Finals::of(&row, floor);
-        summary.closed = closed(&row);
+        summary.times = [floor; NEWEST_COLUMNS];
+        summary.from_metrics = Finals::of(&row, floor);
+        summary.manual_end = unknown_end_bound(&row);
         summary.row = row;
         let row = &mut summary.row;
-        if let (Some(end), Some(how)) = (row.end_time, row.status.as_deref().and_then(ended)) {
+        if let (Some(end), Some(how)) = (row.end_time, row.status.as_deref().and_then(ended_status)) {
             summary.lifetime.end(end, how);
             summary.lifetime.ended_as_stored(end, row.restarted_at);
         } else if let Some(end) = row.end_time {
             // It runs again, and was written by a version that knew no restarts. At the earliest it was then; its events say when.
-            summary.past.blind = true;
+            summary.origin.restart_unknown = true;
             row.restarted_at = row.restarted_at.max(Some(end));
             (row.end_time, row.duration_seconds) = (None, None);
             summary.dirty = RESTARTED | END | DURATION;
@@ -87,61 +88,64 @@ impl Summary {
     }
 
     /// The history that must be read before anything is written.
-    pub fn wanted(&self) -> Option<Wanted> {
-        self.late.as_ref().map(|late| Wanted { from: late.oldest, end: self.row.end_time })
+    pub fn history_request(&self) -> Option<HistoryRequest> {
+        self.unmerged.as_ref().map(|unmerged| HistoryRequest { from: unmerged.oldest, end: self.row.end_time })
     }
 
     /// The history that was wanted: what waited for it is merged.
-    pub fn recall(&mut self, history: History) {
-        let Some(late) = self.late.take() else { return };
-        let floor = self.past.floor;
+    pub fn apply_history(&mut self, history: History) {
+        let Some(unmerged) = self.unmerged.take() else { return };
+        let floor = self.origin.floor;
         // What none of these rows said is older than they are.
-        let events_from = history.events_from.max(late.oldest).saturating_sub(1);
-        for column in OF_EVENTS {
+        let events_from = history.events_from.max(unmerged.oldest).saturating_sub(1);
+        for column in EVENT_COLUMNS {
             if self.times[column] <= floor {
                 self.times[column] = events_from.min(floor);
             }
         }
-        self.measured.lower(floor, history.metrics_from.saturating_sub(1));
-        self.past = Past {
-            floor: late.oldest.saturating_sub(1).min(floor),
-            known: true,
-            blind: false,
-            left: self.past.left.saturating_sub(1),
+        self.from_metrics.lower_times(floor, history.metrics_from.saturating_sub(1));
+        self.origin = StoredOrigin {
+            floor: unmerged.oldest.saturating_sub(1).min(floor),
+            lifecycle_known: true,
+            restart_unknown: false,
+            reads_left: self.origin.reads_left.saturating_sub(1),
         };
-        for touch in history.touches {
-            self.learn(touch);
+        for update in history.updates {
+            self.merge_timed(update);
         }
-        self.join(*late);
+        self.merge_later(*unmerged);
     }
 
     /// Whether what the event says could go wrong with what is known; cheap, and seldom `true`.
-    pub(super) fn is_doubtful(&self, touch: &RunUpdate) -> bool {
-        self.past.left > 0
-            && (touch.event_time <= self.past.floor
-                || self.past.blind
-                || (!self.past.known && (self.row.end_time.is_some() || touch.lifecycle.is_some())))
+    pub(super) fn may_need_history(&self, update: &RunUpdate) -> bool {
+        self.origin.reads_left > 0
+            && (update.event_time <= self.origin.floor
+                || self.origin.restart_unknown
+                || (!self.origin.lifecycle_known && (self.row.end_time.is_some() || update.lifecycle.is_some())))
     }
 
-    /// Whether what `late` says must wait for the history of the run.
-    pub(super) fn needs_history(&self, late: &Self) -> bool {
-        let (row, past) = (&self.row, &self.past);
-        if past.left == 0 || past.blind {
-            return past.blind;
+    /// Whether what `unmerged` says must wait for the history of the run.
+    pub(super) fn needs_history(&self, unmerged: &Self) -> bool {
+        let (row, past) = (&self.row, &self.origin);
+        if past.reads_left == 0 || past.restart_unknown {
+            return past.restart_unknown;
         }
         macro_rules! differ {
             ($($at:literal $bit:literal $name:ident),+) => {
-                false $(|| matches!((&late.row.$name, &row.$name), (Some(new), Some(old)) if !new.same(old)))+
+                false $(|| matches!((&unmerged.row.$name, &row.$name), (Some(new), Some(old)) if !new.bit_eq(old)))+
             };
         }
-        let ends_otherwise = late.lifetime.ends().any(|end| {
+        let ends_otherwise = unmerged.lifetime.ends().any(|end| {
             row.end_time.is_none_or(|stored| !is_stored(stored, end)) && row.restarted_at.is_none_or(|at| end > at)
         });
-        let is_late = late.oldest <= past.floor
-            && (each_newest!(differ) || late.measured.differ(row) || late.given.differ(row) || ends_otherwise);
-        let after_the_end = row.end_time.is_some() && late.measured.differ(row);
-        let starts = late.lifetime.has_other_starts([row.start_time, row.restarted_at]);
-        is_late || (!past.known && (after_the_end || starts))
+        let is_late = unmerged.oldest <= past.floor
+            && (each_newest!(differ)
+                || unmerged.from_metrics.differs_from(row)
+                || unmerged.from_end.differs_from(row)
+                || ends_otherwise);
+        let after_the_end = row.end_time.is_some() && unmerged.from_metrics.differs_from(row);
+        let starts = unmerged.lifetime.has_other_starts([row.start_time, row.restarted_at]);
+        is_late || (!past.lifecycle_known && (after_the_end || starts))
     }
 
     /// A start that is the stored one, which may have lost its microseconds.

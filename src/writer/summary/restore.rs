@@ -5,7 +5,7 @@ use crate::{
     event::RunRow,
     units::Micros,
     writer::columns::{
-        BEST, BEST_EPOCH, Columns, DURATION, END, LAST, RESTARTED, START, STATUS, TAGS, each_newest, each_timed,
+        BEST, BEST_EPOCH, ColumnSet, DURATION, END, LAST, RESTARTED, START, STATUS, TAGS, each_newest, each_timed,
     },
 };
 
@@ -13,13 +13,13 @@ impl Summary {
     /// Marks every column that is known here and absent in the stored row (`None`: all of it is), and a start that is earlier
     /// than the stored one. Whether there is any.
     ///
-    /// When the run ended is restored with its status only: of a stored row that has one, the [merge](Self::load) decides that.
+    /// When the run ended is restored with its status only: of a stored row that has one, the [merge](Self::merge_stored) decides that.
     /// Another process may have seen the run begin again, which clears its end.
     pub fn restore(&mut self, stored: Option<&RunRow>) -> bool {
         let nothing = RunRow::default();
         let (row, stored) = (&self.row, stored.unwrap_or(&nothing));
         let mut lost = 0;
-        let mut note = |bit: Columns, is_lost: bool| lost |= if is_lost { bit } else { 0 };
+        let mut note = |bit: ColumnSet, is_lost: bool| lost |= if is_lost { bit } else { 0 };
         macro_rules! note_timed {
             ($($column:literal $name:ident),+) => {$(
                 note(1 << $column, row.$name.is_some() && stored.$name.is_none());
@@ -52,10 +52,10 @@ impl Summary {
 
     /// The store refuses the values of these columns: they are forgotten, unless a newer one has come meanwhile, so that none is
     /// written again. Of a final value the next one counts then: what metrics said, where the end's own was refused.
-    pub fn forget(&mut self, columns: Columns) {
+    pub fn discard_refused(&mut self, columns: ColumnSet) {
         let columns = columns & !self.dirty;
-        self.measured.forget(&self.row, columns);
-        self.given.forget(&self.row, columns);
+        self.from_metrics.discard(&self.row, columns);
+        self.from_end.discard(&self.row, columns);
         macro_rules! forget_times {
             ($($at:literal $bit:literal $name:ident),+) => {$(
                 if columns & (1 << $bit) != 0 {
@@ -73,11 +73,11 @@ impl Summary {
             )+};
         }
         each_timed!(forget);
-        self.settle(false);
+        self.recompute(false);
     }
 
     /// The same for one tag.
-    pub fn forget_tag(&mut self, tag: &str) {
+    pub fn discard_refused_tag(&mut self, tag: &str) {
         self.row.tags.remove(tag);
     }
 }

@@ -7,57 +7,60 @@ use crate::{
     store::Problem,
     units,
     writer::{
-        Hold,
-        parts::{Aside, Commit},
+        PauseBarrier,
+        ports::{Commit, DeadLetterSink},
     },
 };
 
 /// Between two looks at all runs because others have changed the store: they may do so all the time.
-const DOUBT_EVERY: Duration = Duration::from_millis(200);
+const RECHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-impl<C: Commit, A: Aside> Writer<C, A> {
+impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     /// How far it is.
     pub(super) fn report(&self, at: u64) {
-        self.ends.progress.send_if_modified(|progress| {
+        self.ports.progress.send_if_modified(|progress| {
             let ahead = at > *progress;
             *progress = at.max(*progress);
             ahead
         });
-        let lag = self.frontier.oldest().map_or(0.0, |received_at| (units::now() - received_at).max(0) as f64 / 1e6);
-        self.ends.metrics.writer_lag_seconds.set(lag);
-        let paused = matches!(*self.ends.hold.borrow(), Hold::After(_));
-        self.ends.metrics.writer_paused.set(i64::from(paused));
+        let lag = self
+            .frontier
+            .oldest_received_at()
+            .map_or(0.0, |received_at| (units::now() - received_at).max(0) as f64 / 1e6);
+        self.ports.metrics.writer_lag_seconds.set(lag);
+        let paused = matches!(*self.ports.pause_barrier.borrow(), PauseBarrier::At(_));
+        self.ports.metrics.writer_paused.set(i64::from(paused));
     }
 
     /// Looks whether others have changed the store; before anything that has landed since is confirmed.
-    pub(super) fn look_for_changes(&mut self) {
-        let changes = self.ends.store.outside_changes();
+    pub(super) fn detect_outside_changes(&mut self) {
+        let changes = self.ports.store.outside_changes();
         if changes == self.outside_changes {
             return;
         }
         let now = Instant::now();
-        if self.doubted_at.is_none_or(|at| now >= at + DOUBT_EVERY) {
-            (self.outside_changes, self.doubted_at) = (changes, Some(now));
-            self.runs.doubt(now);
+        if self.rechecked_at.is_none_or(|at| now >= at + RECHECK_INTERVAL) {
+            (self.outside_changes, self.rechecked_at) = (changes, Some(now));
+            self.runs.recheck_all(now);
         }
     }
 
     /// Tells what holds the writer: first what a person must mend.
-    pub(super) fn tell_problem(&self) {
+    pub(super) fn report_problem(&self) {
         // Of equal ones the last: rows before runs, whose reads fail for another reason than their writes would.
-        let held = [self.letters.problem.as_ref(), self.runs_gate.problem(), self.rows_gate.problem()];
+        let held = [self.dead_letters.problem.as_ref(), self.runs_breaker.problem(), self.rows_breaker.problem()];
         // With nothing to write, the store may know that it could not.
-        let store = self.ends.store.problem();
+        let store = self.ports.store.problem();
         let problems = || store.as_ref().into_iter().chain(held.into_iter().flatten());
         let since = problems().map(|problem| problem.since).min();
         let worst = problems().max_by_key(|problem| problem.needs_attention);
         let problem = worst.zip(since).map(|(worst, since)| Problem { since, ..worst.clone() });
         let attention = problem.as_ref().is_some_and(|problem| problem.needs_attention);
-        self.ends.metrics.store_needs_attention.set(i64::from(attention));
-        self.ends.problem.send_if_modified(|told: &mut Option<Problem>| {
-            let is_news = *told != problem;
-            *told = problem;
-            is_news
+        self.ports.metrics.store_needs_attention.set(i64::from(attention));
+        self.ports.problem.send_if_modified(|reported: &mut Option<Problem>| {
+            let changed = *reported != problem;
+            *reported = problem;
+            changed
         });
     }
 }

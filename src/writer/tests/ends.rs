@@ -6,21 +6,21 @@ use super::support::*;
 use crate::{
     event::{EventRow, Lifecycle, MetricsRow, Row, RunRow, RunUpdate},
     units::Micros,
-    writer::{Config, Content, Decoded, Hold, summary::Summary},
+    writer::{Config, Content, DecodedRecord, PauseBarrier, summary::Summary},
 };
 
-fn touch(time: Micros, lifecycle: Option<Lifecycle>) -> RunUpdate {
+fn update(time: Micros, lifecycle: Option<Lifecycle>) -> RunUpdate {
     RunUpdate { event_time: time, lifecycle, values: Box::default() }
 }
 
 /// A run that another process has written, as seen by one that reads it first or knows it already.
 fn seen(stored: &RunRow, is_known: bool) -> Box<Summary> {
-    let mut summary = Summary::unknown(stored.run_id);
+    let mut summary = Summary::not_loaded(stored.run_id);
     if is_known {
         let before = RunRow { status: Some("running".into()), end_time: None, restarted_at: None, ..stored.clone() };
-        summary.load(Some(before));
+        summary.merge_stored(Some(before));
     }
-    summary.load(Some(stored.clone()));
+    summary.merge_stored(Some(stored.clone()));
     summary
 }
 
@@ -38,7 +38,7 @@ fn row(status: &str, end: Option<Micros>, restarted: Option<Micros>) -> RunRow {
 }
 
 fn whole(summary: &Summary) -> RunRow {
-    summary.change(u32::MAX)
+    summary.projected(u32::MAX)
 }
 
 #[test]
@@ -47,18 +47,18 @@ fn a_status_that_a_person_wrote_stays_until_a_start_or_an_end() {
         let stored = row(status, None, None);
         let mut summary = seen(&stored, is_known);
         assert_eq!((summary.dirty(), whole(&summary).status), (0, stored.status.clone()), "{is_known}");
-        summary.apply(touch(95_000, None));
-        summary.apply(touch(80_000, None));
-        summary.load(Some(stored.clone()));
+        summary.apply(update(95_000, None));
+        summary.apply(update(80_000, None));
+        summary.merge_stored(Some(stored.clone()));
         assert_eq!((whole(&summary).status, whole(&summary).end_time), (stored.status.clone(), None), "{is_known}");
         let mut again = seen(&stored, is_known);
-        again.apply(touch(1_000, Some(Lifecycle::Start)));
+        again.apply(update(1_000, Some(Lifecycle::Start)));
         assert_eq!(whole(&again).status, stored.status, "it is the start that the row knows");
-        summary.apply(touch(99_000, Some(Lifecycle::End("completed"))));
+        summary.apply(update(99_000, Some(Lifecycle::End("completed"))));
         assert_eq!(whole(&summary).status.as_deref(), Some("completed"));
         // Opened again by hand.
-        again.load(Some(row("running", None, None)));
-        again.apply(touch(99_000, None));
+        again.merge_stored(Some(row("running", None, None)));
+        again.apply(update(99_000, None));
         assert_eq!(whole(&again).status.as_deref(), Some("running"));
     }
 }
@@ -66,9 +66,9 @@ fn a_status_that_a_person_wrote_stays_until_a_start_or_an_end() {
 #[test]
 fn a_start_after_a_status_that_a_person_wrote_makes_the_run_run() {
     let mut summary = seen(&row("stopped", None, None), true);
-    summary.apply(touch(99_000, Some(Lifecycle::Start)));
-    if summary.wanted().is_some() {
-        summary.recall(crate::writer::summary::History::none());
+    summary.apply(update(99_000, Some(Lifecycle::Start)));
+    if summary.history_request().is_some() {
+        summary.apply_history(crate::writer::summary::History::none());
     }
     assert_eq!(whole(&summary).status.as_deref(), Some("running"));
 }
@@ -79,39 +79,39 @@ fn a_row_that_is_stored_as_ended_is_read_as_ended_whatever_its_restart() {
         for restarted in [5_000, 7_000, 9_000] {
             let stored = row("failed", Some(7_000), Some(restarted));
             let mut summary = seen(&stored, is_known);
-            if summary.wanted().is_some() {
-                summary.recall(crate::writer::summary::History::none());
+            if summary.history_request().is_some() {
+                summary.apply_history(crate::writer::summary::History::none());
             }
-            summary.apply(touch(95_000, None));
+            summary.apply(update(95_000, None));
             let now = whole(&summary);
             assert_eq!((now.status.as_deref(), now.end_time), (Some("failed"), Some(7_000)), "{restarted} {is_known}");
         }
     }
     // Seen here to the microsecond, ended elsewhere in the same millisecond.
     let mut summary = seen(&row("running", None, None), false);
-    summary.apply(touch(2_000, Some(Lifecycle::End("failed"))));
-    summary.apply(touch(7_200, Some(Lifecycle::Start)));
-    if summary.wanted().is_some() {
-        summary.recall(crate::writer::summary::History::none());
+    summary.apply(update(2_000, Some(Lifecycle::End("failed"))));
+    summary.apply(update(7_200, Some(Lifecycle::Start)));
+    if summary.history_request().is_some() {
+        summary.apply_history(crate::writer::summary::History::none());
     }
-    summary.load(Some(row("completed", Some(7_000), Some(7_000))));
+    summary.merge_stored(Some(row("completed", Some(7_000), Some(7_000))));
     assert_eq!(whole(&summary).status.as_deref(), Some("completed"));
 }
 
 /// An end that gives a final value, with its event row.
-fn end(offset: u64) -> Decoded {
+fn end(offset: u64) -> DecodedRecord {
     let payload_json = r#"{"type": "training_end", "status": "completed", "final_loss": 0.125, "final_metrics": {"train_loss": 0.125}}"#;
     let Row::Metrics(MetricsRow { key, .. }) = metrics_row(offset, 0) else { panic!() };
     let row = Row::Event(EventRow { key, r#type: String::new(), payload_json: payload_json.into(), epoch: None });
     let values = Box::new(RunRow { final_train_loss: Some(0.125), ..RunRow::default() });
-    let touch = RunUpdate { event_time: key.timestamp, lifecycle: Some(Lifecycle::End("completed")), values };
-    record(offset, vec![row], Some((run_id(0), touch)))
+    let update = RunUpdate { event_time: key.timestamp, lifecycle: Some(Lifecycle::End("completed")), values };
+    record(offset, vec![row], Some((run_id(0), update)))
 }
 
-fn lossy(offset: u64) -> Decoded {
+fn lossy(offset: u64) -> DecodedRecord {
     let mut record = metrics(offset, 0);
-    if let Content::Rows { touch: Some((_, touch)), .. } = &mut record.content {
-        *touch.values = RunRow { final_train_loss: Some(offset as f64), ..RunRow::default() };
+    if let Content::Rows { run_update: Some((_, update)), .. } = &mut record.content {
+        *update.values = RunRow { final_train_loss: Some(offset as f64), ..RunRow::default() };
     }
     record
 }
@@ -119,25 +119,27 @@ fn lossy(offset: u64) -> Decoded {
 #[tokio::test(start_paused = true)]
 async fn what_an_end_gave_that_another_process_wrote_is_not_changed_by_metrics() {
     for in_one in [true, false] {
-        let store = Arc::<Fake>::default();
+        let store = Arc::<FakeStore>::default();
         store.state.lock().unwrap().outside_changes = Some(0);
         let here = Arc::new(vec![lossy(0), lossy(1), lossy(3), lossy(4), lossy(5)]);
-        let start = |all, hold| start_with(Config::default(), all, store.clone(), Arc::default(), Arc::default(), hold);
-        let mut running = start(here, Hold::After(2));
-        running.reaches(2).await;
+        let start = |all, pause_barrier| {
+            start_with(Config::default(), all, store.clone(), Arc::default(), Arc::default(), pause_barrier)
+        };
+        let mut running = start(here, PauseBarrier::At(2));
+        running.wait_for_offset(2).await;
         tokio::time::sleep(Duration::from_secs(20)).await;
-        let mut other = start(Arc::new(vec![end(2)]), Hold::Open);
-        other.reaches(3).await;
+        let mut other = start(Arc::new(vec![end(2)]), PauseBarrier::None);
+        other.wait_for_offset(3).await;
         assert_eq!(running.state().runs[&run_id(0)].final_train_loss, Some(0.125));
         running.state().outside_changes = Some(1);
         tokio::time::sleep(Duration::from_secs(1)).await;
         if !in_one {
-            running.hold.send_replace(Hold::After(4));
-            running.reaches(4).await;
+            running.pause_barrier.send_replace(PauseBarrier::At(4));
+            running.wait_for_offset(4).await;
             tokio::time::sleep(Duration::from_secs(10)).await;
         }
-        running.hold.send_replace(Hold::Open);
-        running.reaches(6).await;
+        running.pause_barrier.send_replace(PauseBarrier::None);
+        running.wait_for_offset(6).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
         let row = running.state().runs[&run_id(0)].clone();
         assert_eq!((row.final_train_loss, row.last_event_time), (Some(0.125), Some(5_000)), "{in_one}");

@@ -34,7 +34,7 @@ impl Fault {
 }
 
 #[derive(Default)]
-pub struct State {
+pub struct FakeState {
     pub rows: BTreeMap<String, Row>,
     pub runs: HashMap<Uuid, RunRow>,
     /// Of every batch that was tried: when, where, how many rows.
@@ -47,46 +47,46 @@ pub struct State {
     /// Of writes of a run's row alone.
     pub run_writes_fault: Option<Fault>,
     /// Runs whose stored row cannot be decoded.
-    pub garbled: HashSet<Uuid>,
+    pub undecodable: HashSet<Uuid>,
     /// Fail calls by chance: the state of a generator, and the share in 256.
-    pub chance: Option<(u64, u8)>,
+    pub random_faults: Option<(u64, u8)>,
     /// Event ids that can never be stored.
     pub poison: HashSet<i64>,
     pub delay: Duration,
     /// What the store says of changes that others made.
     pub outside_changes: Option<u64>,
     /// Runs that are not in the index.
-    pub unlisted: HashSet<Uuid>,
+    pub missing_in_index: HashSet<Uuid>,
     pub datasets: HashMap<Uuid, DatasetRow>,
     /// When each run's row was read.
     pub run_reads: Vec<(Instant, Uuid)>,
-    pub flying: usize,
-    pub flying_max: usize,
+    pub in_flight: usize,
+    pub in_flight_max: usize,
 }
 
 #[derive(Default)]
-pub struct Fake {
-    pub state: Mutex<State>,
+pub struct FakeStore {
+    pub state: Mutex<FakeState>,
     pub restarts: AtomicU64,
 }
 
-impl Fake {
-    fn lucky(state: &mut State) -> (bool, Duration) {
-        let Some((random, share)) = &mut state.chance else { return (true, state.delay) };
+impl FakeStore {
+    fn roll_fault(state: &mut FakeState) -> (bool, Duration) {
+        let Some((random, share)) = &mut state.random_faults else { return (true, state.delay) };
         *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (((*random >> 40) as u8) >= *share, Duration::from_millis(*random >> 58))
     }
 
     /// The state, unless this read fails.
-    fn readable(&self) -> Result<MutexGuard<'_, State>, StoreError> {
+    fn state_or_fault(&self) -> Result<MutexGuard<'_, FakeState>, StoreError> {
         let mut state = self.state.lock().unwrap();
-        let unlucky = (!Self::lucky(&mut state).0).then_some(Fault::Down);
+        let unlucky = (!Self::roll_fault(&mut state).0).then_some(Fault::Down);
         state.runs_fault.or(unlucky).map_or(Ok(state), |fault| Err(fault.error()))
     }
 
     /// Rows of a run from `start` to `end`, newest first.
     fn stored<T>(&self, query: &RangeQuery, of: impl Fn(&Row) -> Option<(EventKey, T)>) -> Result<Vec<T>, StoreError> {
-        let state = self.readable()?;
+        let state = self.state_or_fault()?;
         let range = query.start.unwrap_or(Micros::MIN)..=query.end.unwrap_or(Micros::MAX);
         let is_wanted = |key: &EventKey| key.run_id == query.run_id && range.contains(&key.timestamp);
         let mut found: Vec<_> = state.rows.values().filter_map(of).filter(|(key, _)| is_wanted(key)).collect();
@@ -106,19 +106,19 @@ fn key(row: &Row) -> String {
     }
 }
 
-impl Store for Fake {
+impl Store for FakeStore {
     fn write<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
             let (lucky, delay) = {
                 let mut state = self.state.lock().unwrap();
                 state.tries.push((Instant::now(), batch.table, batch.rows.len()));
-                state.flying += 1;
-                state.flying_max = state.flying_max.max(state.flying);
-                Self::lucky(&mut state)
+                state.in_flight += 1;
+                state.in_flight_max = state.in_flight_max.max(state.in_flight);
+                Self::roll_fault(&mut state)
             };
             tokio::time::sleep(delay).await;
             let mut state = self.state.lock().unwrap();
-            state.flying -= 1;
+            state.in_flight -= 1;
             if let Some(fault) = state.rows_fault {
                 return Err(fault.error());
             }
@@ -140,14 +140,14 @@ impl Store for Fake {
 
     fn read_run(&self, run_id: Uuid) -> BoxFuture<'_, Result<Option<RunRow>, StoreError>> {
         Box::pin(async move {
-            let (lucky, delay) = Self::lucky(&mut self.state.lock().unwrap());
+            let (lucky, delay) = Self::roll_fault(&mut self.state.lock().unwrap());
             tokio::time::sleep(delay).await;
             let mut state = self.state.lock().unwrap();
             state.run_reads.push((Instant::now(), run_id));
             match state.runs_fault {
                 Some(fault) => Err(fault.error()),
                 None if !lucky => Err(Fault::Down.error()),
-                None if state.garbled.contains(&run_id) => Err(StoreError::Rejected("end_time is a text".into())),
+                None if state.undecodable.contains(&run_id) => Err(StoreError::Rejected("end_time is a text".into())),
                 None => Ok(state.runs.get(&run_id).cloned()),
             }
         })
@@ -159,7 +159,7 @@ impl Store for Fake {
         stored_start: Option<Micros>,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            let (lucky, delay) = Self::lucky(&mut self.state.lock().unwrap());
+            let (lucky, delay) = Self::roll_fault(&mut self.state.lock().unwrap());
             tokio::time::sleep(delay).await;
             let mut state = self.state.lock().unwrap();
             if let Some(fault) = state.runs_fault.or(state.run_writes_fault) {
@@ -172,7 +172,7 @@ impl Store for Fake {
             }
             state.run_writes.push((Instant::now(), change.clone(), stored_start));
             if change.start_time.is_some() && stored_start.is_none() {
-                state.unlisted.remove(&change.run_id);
+                state.missing_in_index.remove(&change.run_id);
             }
             let row = state.runs.entry(change.run_id).or_default();
             overlay(row, change);
@@ -182,7 +182,7 @@ impl Store for Fake {
 
     fn write_metric_names<'a>(&'a self, run_id: Uuid, names: &'a [String]) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            let mut state = self.readable()?;
+            let mut state = self.state_or_fault()?;
             if names.iter().any(|name| name == "poison") {
                 return Err(StoreError::Rejected("poison".into()));
             }
@@ -193,7 +193,7 @@ impl Store for Fake {
 
     fn metric_names(&self, run_id: Uuid) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
         Box::pin(async move {
-            let state = self.readable()?;
+            let state = self.state_or_fault()?;
             let of_run = state.name_writes.iter().filter(|(id, _)| *id == run_id);
             Ok(of_run.map(|(_, name)| name.clone()).collect::<BTreeSet<_>>().into_iter().collect())
         })
@@ -202,7 +202,7 @@ impl Store for Fake {
     fn is_listed(&self, run_id: Uuid, start: Micros) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(async move {
             let state = self.state.lock().unwrap();
-            Ok(!state.unlisted.contains(&run_id)
+            Ok(!state.missing_in_index.contains(&run_id)
                 && state.runs.get(&run_id).is_some_and(|row| row.start_time == Some(start)))
         })
     }

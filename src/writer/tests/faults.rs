@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use super::support::*;
 use crate::event::{RunRow, RunUpdate};
 use crate::writer::{
-    Config, Kept, Letter,
-    run::{Found, Job, Known},
-    runs::{Runs, Says},
+    Config, DeadLetterBody, DeadLetterEntry,
+    run::{RunCall, RunRead, StoredRun},
+    runs::{RecordUpdate, RunTable},
 };
 
 #[tokio::test(start_paused = true)]
@@ -31,7 +31,7 @@ async fn an_outage_holds_the_writer_and_loses_nothing() {
         state.rows_fault = None;
         state.runs_fault = None;
     }
-    let took = running.reaches(5_000).await;
+    let took = running.wait_for_offset(5_000).await;
     assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!(running.state().rows.len(), 5_000);
 }
@@ -44,11 +44,11 @@ async fn what_a_person_must_mend_is_tried_once_a_second() {
     tokio::time::sleep(Duration::from_secs(10)).await;
     let tries = running.state().tries.len();
     assert!((9..=11).contains(&tries), "{tries}");
-    assert!(running.aside.letters.lock().unwrap().is_empty(), "nothing is set aside for a missing table");
+    assert!(running.dead_letters.entries.lock().unwrap().is_empty(), "nothing is set aside for a missing table");
     let problem = running.problem.borrow().clone().expect("it says what holds it");
     assert_eq!((problem.holds, problem.needs_attention, problem.reason.as_str()), ("rows", true, "no such table"));
     running.state().rows_fault = None;
-    assert!(running.reaches(10).await <= Duration::from_secs(2));
+    assert!(running.wait_for_offset(10).await <= Duration::from_secs(2));
     assert_eq!(*running.problem.borrow(), None);
 }
 
@@ -57,26 +57,26 @@ async fn a_rejected_batch_is_halved_down_to_its_bad_rows() {
     let records: Vec<_> = (0..200).map(|n| metrics(n, 0)).collect();
     let mut running = start(Config::default(), records);
     running.state().poison.extend([17, 64, 150]);
-    running.reaches(200).await;
+    running.wait_for_offset(200).await;
     assert_eq!(running.state().rows.len(), 197);
-    let letters = running.aside.letters.lock().unwrap();
-    assert_eq!(letters.keys().copied().collect::<Vec<_>>(), [(17, 0), (64, 0), (150, 0)]);
-    assert!(matches!(&letters[&(17, 0)].kept, Kept::Refused { error, .. } if error == "poison"));
+    let entries = running.dead_letters.entries.lock().unwrap();
+    assert_eq!(entries.keys().copied().collect::<Vec<_>>(), [(17, 0), (64, 0), (150, 0)]);
+    assert!(matches!(&entries[&(17, 0)].body, DeadLetterBody::Refused { error, .. } if error == "poison"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_rejected_column_of_a_run_does_not_take_the_others_with_it() {
     let mut bad = metrics(0, 0);
-    if let crate::writer::Content::Rows { touch: Some((_, touch)), .. } = &mut bad.content {
-        touch.values.notes = Some("poison".into());
+    if let crate::writer::Content::Rows { run_update: Some((_, update)), .. } = &mut bad.content {
+        update.values.notes = Some("poison".into());
     }
     let mut running = start(Config::default(), vec![bad, metrics(1, 0)]);
-    running.reaches(2).await;
+    running.wait_for_offset(2).await;
     let state = running.state();
     let row = &state.runs[&run_id(0)];
     assert_eq!((row.notes.as_deref(), row.final_epoch, row.start_time), (None, Some(1), Some(0)));
-    assert!(running.aside.letters.lock().unwrap().keys().all(|(_, part)| *part == Letter::RUN));
-    assert_eq!(running.aside.letters.lock().unwrap().len(), 1);
+    assert!(running.dead_letters.entries.lock().unwrap().keys().all(|(_, part)| *part == DeadLetterEntry::RUN_ROW));
+    assert_eq!(running.dead_letters.entries.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,7 +95,7 @@ async fn with_the_store_down_stopping_is_prompt() {
 async fn after_a_restart_of_the_store_everything_since_the_checkpoint_is_written_again() {
     let records: Vec<_> = (0..500).map(|n| metrics(n, n % 2)).collect();
     let mut running = start(Config::default(), records);
-    running.reaches(500).await;
+    running.wait_for_offset(500).await;
     running.checkpoint.checkpoint.store(100, Ordering::SeqCst);
     running.state().rows.clear();
     running.state().runs.clear();
@@ -111,14 +111,14 @@ async fn many_runs_of_one_event_each_make_progress() {
     let records: Vec<_> = (0..30_000).map(|n| metrics(n, n)).collect();
     let mut running = start(Config::default(), records);
     running.state().delay = Duration::from_millis(1);
-    running.reaches(30_000).await;
+    running.wait_for_offset(30_000).await;
     let state = running.state();
     assert_eq!((state.rows.len(), state.runs.len()), (30_000, 30_000));
 }
 
 #[test]
 fn a_lower_best_does_not_replace_what_another_process_has_written() {
-    let (mut runs, now) = (Runs::new(10, 1 << 20), Instant::now());
+    let (mut runs, now) = (RunTable::new(10, 1 << 20), Instant::now());
     let accuracy = |time: i64, best: f64, epoch: i32, tag: &str| RunUpdate {
         event_time: time,
         lifecycle: None,
@@ -130,23 +130,25 @@ fn a_lower_best_does_not_replace_what_another_process_has_written() {
         }),
     };
     let mut row = RunRow { run_id: run_id(1), ..RunRow::default() };
-    let mut step = |row: &mut RunRow, touch: RunUpdate, ticket: u64, at: Instant| {
-        assert!(runs.touch(run_id(1), Says { touch, rows: &[], ticket }, at));
+    let mut step = |row: &mut RunRow, update: RunUpdate, token: u64, at: Instant| {
+        assert!(runs.update(run_id(1), RecordUpdate { update, rows: &[], token }, at));
         let mut free = Vec::new();
         while free.is_empty() {
-            match runs.job(at, true).expect("something is to be done") {
-                Job::Read { run_id, .. } => {
-                    free =
-                        runs.read(run_id, Known::Row(Box::new(Found { row: Some(row.clone()), ..Found::default() })));
+            match runs.next_call(at, true).expect("something is to be done") {
+                RunCall::Read { run_id, .. } => {
+                    free = runs.on_read(
+                        run_id,
+                        RunRead::Row(Box::new(StoredRun { row: Some(row.clone()), ..StoredRun::default() })),
+                    );
                 }
-                Job::History(..) | Job::Names(_) => panic!("nothing of it is in doubt"),
-                Job::Write(write) => {
+                RunCall::History(..) | RunCall::Names(_) => panic!("nothing of it is in doubt"),
+                RunCall::Write(write) => {
                     overlay(row, &write.change);
-                    free = runs.written(run_id(1), Vec::new(), at).stored;
+                    free = runs.on_written(run_id(1), Vec::new(), at).stored;
                 }
             }
         }
-        assert_eq!(free, [ticket]);
+        assert_eq!(free, [token]);
     };
     step(&mut row, accuracy(10, 0.80, 1, "a"), 1, now);
     // A replay of dead letters, beside the daemon.
@@ -163,16 +165,16 @@ fn a_lower_best_does_not_replace_what_another_process_has_written() {
 
 #[tokio::test(start_paused = true)]
 async fn a_million_runs_are_not_remembered() {
-    let mut runs = Runs::new(1_000, 1 << 20);
+    let mut runs = RunTable::new(1_000, 1 << 20);
     let now = Instant::now();
     for n in 0..1_000_000u64 {
         assert!(runs.has_room());
-        let touch = RunUpdate { event_time: n as i64, ..RunUpdate::default() };
-        assert!(runs.touch(run_id(n), Says { touch, rows: &[], ticket: n }, now));
-        assert!(runs.job(now, false).is_some());
-        assert!(runs.read(run_id(n), Known::Row(Box::default())).is_empty());
-        assert!(runs.job(now, false).is_some());
-        assert_eq!(runs.written(run_id(n), Vec::new(), now).stored, [n]);
+        let update = RunUpdate { event_time: n as i64, ..RunUpdate::default() };
+        assert!(runs.update(run_id(n), RecordUpdate { update, rows: &[], token: n }, now));
+        assert!(runs.next_call(now, false).is_some());
+        assert!(runs.on_read(run_id(n), RunRead::Row(Box::default())).is_empty());
+        assert!(runs.next_call(now, false).is_some());
+        assert_eq!(runs.on_written(run_id(n), Vec::new(), now).stored, [n]);
     }
     assert!(runs.len() <= 1_000);
 }

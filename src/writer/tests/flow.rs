@@ -6,14 +6,14 @@ use super::support::*;
 use crate::{
     event::{ControlRow, EventKey, Row, Table, TopologyRow},
     frame::{Reason, RejectedMessage, Rejection},
-    writer::{Config, Content, Decoded, Hold, Letter},
+    writer::{Config, Content, DeadLetterEntry, DecodedRecord, PauseBarrier},
 };
 
 #[tokio::test(start_paused = true)]
 async fn batches_are_due_by_rows_bytes_and_age() {
     let records = (0..250).map(|n| record(n, vec![metrics_row(n, 0)], None)).collect();
     let mut running = start(Config::default(), records);
-    let took = running.reaches(250).await;
+    let took = running.wait_for_offset(250).await;
     assert!(took >= Duration::from_millis(250) && took < Duration::from_millis(300), "{took:?}");
     let sizes: Vec<usize> = running.state().tries.iter().map(|(_, _, rows)| *rows).collect();
     assert_eq!(sizes, [100, 100, 50]);
@@ -34,7 +34,7 @@ async fn batches_are_due_by_rows_bytes_and_age() {
     };
     let records = (0..6).map(|n| topology(n, if n == 3 { 1 << 20 } else { 30_000 })).collect();
     let mut running = start(Config::default(), records);
-    running.reaches(6).await;
+    running.wait_for_offset(6).await;
     let sizes: Vec<usize> = running.state().tries.iter().map(|(_, _, rows)| *rows).collect();
     assert_eq!(sizes, [2, 1, 1, 2], "a third row would exceed 64 KiB; the huge one travels alone");
 }
@@ -44,9 +44,9 @@ async fn a_backlog_is_written_in_parallel_within_the_limit() {
     let records: Vec<_> = (0..40_000).map(|n| metrics(n, n % 8)).collect();
     let mut running = start(Config { in_flight: 8, ..Config::default() }, records);
     running.state().delay = Duration::from_millis(10);
-    running.reaches(40_000).await;
+    running.wait_for_offset(40_000).await;
     let state = running.state();
-    assert_eq!((state.rows.len(), state.flying_max), (40_000, 8));
+    assert_eq!((state.rows.len(), state.in_flight_max), (40_000, 8));
     assert!(state.tries.len() < 420, "{} batches", state.tries.len());
     assert!(state.runs.iter().all(|(_, run)| run.status.as_deref() == Some("running")));
 }
@@ -61,7 +61,7 @@ async fn the_frontier_waits_for_the_slowest_part() {
     assert_eq!(*running.progress.borrow(), 0, "but their records are not passed");
     running.state().runs_fault = None;
     let mut running = running;
-    running.reaches(100).await;
+    running.wait_for_offset(100).await;
     assert_eq!(running.checkpoint.committed.load(Ordering::SeqCst), 100);
     assert_eq!(running.state().runs[&run_id(0)].final_epoch, Some(99));
 }
@@ -72,17 +72,17 @@ async fn a_hold_writes_what_is_below_at_once_and_nothing_beyond() {
     let config = Config { flush_interval: Duration::from_secs(600), ..Config::default() };
     let checkpoint = Arc::default();
     let mut running =
-        start_with(config, Arc::new(records), Arc::default(), Arc::default(), checkpoint, Hold::After(10));
-    assert!(running.reaches(10).await < Duration::from_millis(50));
+        start_with(config, Arc::new(records), Arc::default(), Arc::default(), checkpoint, PauseBarrier::At(10));
+    assert!(running.wait_for_offset(10).await < Duration::from_millis(50));
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!((running.state().rows.len(), *running.progress.borrow()), (10, 10));
-    running.hold.send_replace(Hold::After(20));
-    assert!(running.reaches(20).await < Duration::from_millis(50), "runs do not wait for their second either");
-    running.hold.send_replace(Hold::Open);
+    running.pause_barrier.send_replace(PauseBarrier::At(20));
+    assert!(running.wait_for_offset(20).await < Duration::from_millis(50), "runs do not wait for their second either");
+    running.pause_barrier.send_replace(PauseBarrier::None);
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(running.state().rows.len(), 20, "without a hold the batch waits for its age");
     running.flush_to.send_replace(100);
-    assert!(running.reaches(100).await < Duration::from_millis(50));
+    assert!(running.wait_for_offset(100).await < Duration::from_millis(50));
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,12 +94,12 @@ async fn a_run_row_is_written_at_once_then_once_a_second() {
         Arc::default(),
         Arc::default(),
         Arc::default(),
-        Hold::After(0),
+        PauseBarrier::At(0),
     );
     for n in 1..=60u64 {
-        running.hold.send_replace(Hold::Open);
-        running.hold.send_replace(Hold::After(n));
-        running.reaches(n).await;
+        running.pause_barrier.send_replace(PauseBarrier::None);
+        running.pause_barrier.send_replace(PauseBarrier::At(n));
+        running.wait_for_offset(n).await;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let held = running.state().run_writes.len();
@@ -107,7 +107,7 @@ async fn a_run_row_is_written_at_once_then_once_a_second() {
     let records: Vec<_> = (0..20_000).map(|n| metrics(n, 0)).collect();
     let mut running = start(Config::default(), records);
     running.state().delay = Duration::from_millis(100);
-    running.reaches(20_000).await;
+    running.wait_for_offset(20_000).await;
     let state = running.state();
     for pair in state.run_writes.windows(2) {
         assert!(pair[1].0 - pair[0].0 >= Duration::from_secs(1));
@@ -119,21 +119,22 @@ async fn a_run_row_is_written_at_once_then_once_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn rejected_messages_become_dead_letters_before_they_are_passed() {
-    let (aside, kept) = RejectedMessage::new(Rejection { reason: Reason::MalformedJson, detail: "x".into() }, b"{");
-    let content = Content::Aside { channel: "c".into(), aside, kept: kept.to_vec().into(), run_id: uuid::Uuid::nil() };
+    let (rejected, kept) = RejectedMessage::new(Rejection { reason: Reason::MalformedJson, detail: "x".into() }, b"{");
+    let content =
+        Content::Rejected { channel: "c".into(), rejected, preserved: kept.to_vec().into(), run_id: uuid::Uuid::nil() };
     let records = vec![
         metrics(0, 0),
-        Decoded { offset: 1, received_at: 5, content },
-        Decoded { offset: 4, received_at: 6, content: Content::Nothing },
+        DecodedRecord { offset: 1, received_at: 5, content },
+        DecodedRecord { offset: 4, received_at: 6, content: Content::Nothing },
     ];
     let mut running = start(Config::default(), records);
-    running.aside.full.store(true, Ordering::SeqCst);
+    running.dead_letters.full.store(true, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(*running.progress.borrow(), 1, "not durable yet");
-    running.aside.full.store(false, Ordering::SeqCst);
-    running.reaches(5).await;
-    let letters = running.aside.letters.lock().unwrap();
-    assert_eq!(letters.keys().copied().collect::<Vec<_>>(), [(1, Letter::WHOLE)]);
+    running.dead_letters.full.store(false, Ordering::SeqCst);
+    running.wait_for_offset(5).await;
+    let entries = running.dead_letters.entries.lock().unwrap();
+    assert_eq!(entries.keys().copied().collect::<Vec<_>>(), [(1, DeadLetterEntry::WHOLE_RECORD)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,15 +154,15 @@ async fn an_outcome_is_written_after_its_command() {
     };
     let records = (0..100).map(|n| record(n, vec![row(n, (n % 2 == 1).then_some("done"))], None)).collect();
     let mut running = start(Config { batch_rows: 1, ..Config::default() }, records);
-    running.state().chance = Some((7, 80));
-    running.reaches(100).await;
+    running.state().random_faults = Some((7, 80));
+    running.wait_for_offset(100).await;
     let state = running.state();
     assert_eq!(state.rows.len(), 50);
     for row in state.rows.values() {
         assert!(matches!(row, Row::Control(row) if row.outcome.as_deref() == Some("done")));
     }
     assert!(state.tries.iter().all(|(_, table, _)| *table == Table::Control));
-    assert_eq!(state.flying_max, 1);
+    assert_eq!(state.in_flight_max, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,13 +7,13 @@ use uuid::Uuid;
 use super::support::*;
 use crate::{
     event::{DatasetRow, EventRow, Lifecycle, MetricsRow, Row, RunRow, RunUpdate},
-    writer::{Config, Content, Decoded, Hold, Letter},
+    writer::{Config, Content, DeadLetterEntry, DecodedRecord, PauseBarrier},
 };
 
 const DATASET: Uuid = Uuid::from_u128(77);
 
 /// A start with everything that only a start says.
-fn begin(offset: u64, run: u64) -> Decoded {
+fn begin(offset: u64, run: u64) -> DecodedRecord {
     let values = RunRow {
         run_name: Some("spiral".into()),
         dataset_name: Some("two spirals".into()),
@@ -23,18 +23,19 @@ fn begin(offset: u64, run: u64) -> Decoded {
         ..RunRow::default()
     };
     let dataset = DatasetRow { dataset_id: DATASET, name: Some("two spirals".into()), ..DatasetRow::default() };
-    let touch =
+    let update =
         RunUpdate { event_time: offset as i64 * 1_000, lifecycle: Some(Lifecycle::Start), values: Box::new(values) };
-    record(offset, vec![Row::Dataset(dataset)], Some((run_id(run), touch)))
+    record(offset, vec![Row::Dataset(dataset)], Some((run_id(run), update)))
 }
 
 /// A writer that has taken the first records of `all` and is at rest.
-async fn rested(all: Vec<Decoded>, first: u64, outside_changes: Option<u64>) -> Running {
-    let store = Arc::<Fake>::default();
+async fn written_and_idle(all: Vec<DecodedRecord>, first: u64, outside_changes: Option<u64>) -> Running {
+    let store = Arc::<FakeStore>::default();
     store.state.lock().unwrap().outside_changes = outside_changes;
-    let hold = Hold::After(first);
-    let mut running = start_with(Config::default(), Arc::new(all), store, Arc::default(), Arc::default(), hold);
-    running.reaches(first).await;
+    let pause_barrier = PauseBarrier::At(first);
+    let mut running =
+        start_with(Config::default(), Arc::new(all), store, Arc::default(), Arc::default(), pause_barrier);
+    running.wait_for_offset(first).await;
     tokio::time::sleep(Duration::from_secs(3_600)).await;
     running
 }
@@ -42,14 +43,15 @@ async fn rested(all: Vec<Decoded>, first: u64, outside_changes: Option<u64>) -> 
 #[tokio::test(start_paused = true)]
 async fn a_row_that_vanished_is_whole_again_after_the_next_message() {
     for told in [Some(0), None] {
-        let mut running = rested(vec![begin(0, 0), metrics(1, 0), metrics(2, 0), metrics(3, 1)], 2, told).await;
+        let mut running =
+            written_and_idle(vec![begin(0, 0), metrics(1, 0), metrics(2, 0), metrics(3, 1)], 2, told).await;
         let (whole, dataset) = {
             let mut state = running.state();
             state.outside_changes = told.map(|n| n + 1);
             (state.runs.remove(&run_id(0)).unwrap(), state.datasets.remove(&DATASET).unwrap())
         };
-        running.hold.send_replace(Hold::Open);
-        running.reaches(4).await;
+        running.pause_barrier.send_replace(PauseBarrier::None);
+        running.wait_for_offset(4).await;
         tokio::time::sleep(Duration::from_secs(4)).await;
         let state = running.state();
         let expected = RunRow { final_epoch: Some(2), last_event_time: Some(2_000), ..whole };
@@ -60,7 +62,7 @@ async fn a_row_that_vanished_is_whole_again_after_the_next_message() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stub_of_a_row_gets_back_what_it_lacks_and_keeps_what_others_wrote() {
-    let mut running = rested(vec![begin(0, 0), metrics(1, 0), metrics(2, 0)], 2, None).await;
+    let mut running = written_and_idle(vec![begin(0, 0), metrics(1, 0), metrics(2, 0)], 2, None).await;
     let whole = running.state().runs[&run_id(0)].clone();
     let stub = RunRow {
         run_id: run_id(0),
@@ -70,8 +72,8 @@ async fn a_stub_of_a_row_gets_back_what_it_lacks_and_keeps_what_others_wrote() {
         ..RunRow::default()
     };
     running.state().runs.insert(run_id(0), stub);
-    running.hold.send_replace(Hold::Open);
-    running.reaches(3).await;
+    running.pause_barrier.send_replace(PauseBarrier::None);
+    running.wait_for_offset(3).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     let expected =
         RunRow { final_epoch: Some(2), last_event_time: Some(2_000), notes: Some("by hand".into()), ..whole };
@@ -81,31 +83,31 @@ async fn a_stub_of_a_row_gets_back_what_it_lacks_and_keeps_what_others_wrote() {
 #[tokio::test(start_paused = true)]
 async fn an_entry_of_the_index_and_a_dataset_that_vanished_alone_come_back() {
     for told in [Some(0), None] {
-        let mut running = rested(vec![begin(0, 0), metrics(1, 0)], 1, told).await;
+        let mut running = written_and_idle(vec![begin(0, 0), metrics(1, 0)], 1, told).await;
         {
             let mut state = running.state();
-            state.unlisted.insert(run_id(0));
+            state.missing_in_index.insert(run_id(0));
             state.datasets.clear();
             state.outside_changes = told.map(|n| n + 1);
         }
-        running.hold.send_replace(Hold::Open);
-        running.reaches(2).await;
+        running.pause_barrier.send_replace(PauseBarrier::None);
+        running.wait_for_offset(2).await;
         tokio::time::sleep(Duration::from_secs(4)).await;
         let state = running.state();
-        assert_eq!((state.unlisted.len(), state.datasets.len()), (0, 1), "{told:?}");
+        assert_eq!((state.missing_in_index.len(), state.datasets.len()), (0, 1), "{told:?}");
     }
 }
 
 /// A start or an end of the run, and its event row.
-fn lives(offset: u64, lifecycle: Lifecycle) -> Decoded {
+fn lives(offset: u64, lifecycle: Lifecycle) -> DecodedRecord {
     let payload_json = match lifecycle {
         Lifecycle::Start => r#"{"type": "training_start"}"#,
         Lifecycle::End(_) => r#"{"type": "training_end", "status": "failed"}"#,
     };
     let Row::Metrics(MetricsRow { key, .. }) = metrics_row(offset, 0) else { panic!() };
     let row = Row::Event(EventRow { key, r#type: String::new(), payload_json: payload_json.into(), epoch: None });
-    let touch = RunUpdate { event_time: key.timestamp, lifecycle: Some(lifecycle), ..RunUpdate::default() };
-    record(offset, vec![row], Some((run_id(0), touch)))
+    let update = RunUpdate { event_time: key.timestamp, lifecycle: Some(lifecycle), ..RunUpdate::default() };
+    record(offset, vec![row], Some((run_id(0), update)))
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,7 +130,7 @@ async fn the_names_and_the_restart_come_back_with_the_row() {
             name(4, &["b"]),
             metrics(5, 0),
         ];
-        let mut running = rested(all, 5, told).await;
+        let mut running = written_and_idle(all, 5, told).await;
         let whole = {
             let mut state = running.state();
             state.outside_changes = told.map(|n| n + 1);
@@ -142,16 +144,20 @@ async fn the_names_and_the_restart_come_back_with_the_row() {
             whole
         };
         assert_eq!((whole.restarted_at, whole.end_time, whole.status.as_deref()), (Some(3_000), None, Some("running")));
-        running.hold.send_replace(Hold::Open);
-        running.reaches(6).await;
+        running.pause_barrier.send_replace(PauseBarrier::None);
+        running.wait_for_offset(6).await;
         tokio::time::sleep(Duration::from_secs(4)).await;
         let state = running.state();
         let expected = RunRow { final_epoch: Some(5), last_event_time: Some(5_000), ..whole };
         assert_eq!(state.runs.get(&run_id(0)), Some(&expected), "{told:?} {keeps_a_stub}");
         let names: Vec<_> = state.name_writes.iter().map(|(_, name)| name.as_str()).collect();
         assert_eq!(names, ["a", "b"], "{told:?} {keeps_a_stub}: what was refused is not tried again");
-        let letters = running.aside.letters.lock().unwrap();
-        assert_eq!(letters.keys().collect::<Vec<_>>(), [&(1, Letter::RUN)], "under the record that brought it");
+        let entries = running.dead_letters.entries.lock().unwrap();
+        assert_eq!(
+            entries.keys().collect::<Vec<_>>(),
+            [&(1, DeadLetterEntry::RUN_ROW)],
+            "under the record that brought it"
+        );
     }
 }
 
@@ -159,7 +165,7 @@ async fn the_names_and_the_restart_come_back_with_the_row() {
 async fn an_end_that_another_process_has_cleared_does_not_come_back() {
     for told in [Some(0), None] {
         let all = vec![begin(0, 0), lives(2, Lifecycle::End("failed")), metrics(5, 0)];
-        let mut running = rested(all, 3, told).await;
+        let mut running = written_and_idle(all, 3, told).await;
         {
             let mut state = running.state();
             state.outside_changes = told.map(|n| n + 1);
@@ -168,8 +174,8 @@ async fn an_end_that_another_process_has_cleared_does_not_come_back() {
             (row.end_time, row.duration_seconds) = (None, None);
             (row.restarted_at, row.status) = (Some(4_000), Some("running".into()));
         }
-        running.hold.send_replace(Hold::Open);
-        running.reaches(6).await;
+        running.pause_barrier.send_replace(PauseBarrier::None);
+        running.wait_for_offset(6).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
         let state = running.state();
         let row = &state.runs[&run_id(0)];
@@ -180,14 +186,14 @@ async fn an_end_that_another_process_has_cleared_does_not_come_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_row_that_is_not_touched_stays_away() {
-    let mut running = rested(vec![begin(0, 0), begin(1, 1), metrics(2, 1)], 2, Some(0)).await;
+    let mut running = written_and_idle(vec![begin(0, 0), begin(1, 1), metrics(2, 1)], 2, Some(0)).await;
     {
         let mut state = running.state();
         state.runs.clear();
         state.outside_changes = Some(1);
     }
-    running.hold.send_replace(Hold::Open);
-    running.reaches(3).await;
+    running.pause_barrier.send_replace(PauseBarrier::None);
+    running.wait_for_offset(3).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(running.state().runs.keys().collect::<Vec<_>>(), [&run_id(1)]);
 }
@@ -196,39 +202,39 @@ async fn a_row_that_is_not_touched_stays_away() {
 #[tokio::test(start_paused = true)]
 async fn a_record_is_not_passed_before_the_row_that_it_finds_missing_is_back() {
     let again = |offset| {
-        let touch = RunUpdate { event_time: 0, ..RunUpdate::default() };
-        record(offset, vec![metrics_row(offset, 0)], Some((run_id(0), touch)))
+        let update = RunUpdate { event_time: 0, ..RunUpdate::default() };
+        record(offset, vec![metrics_row(offset, 0)], Some((run_id(0), update)))
     };
-    let mut running = rested(vec![begin(0, 0), metrics(1, 1), again(2)], 1, Some(0)).await;
+    let mut running = written_and_idle(vec![begin(0, 0), metrics(1, 1), again(2)], 1, Some(0)).await;
     {
         let mut state = running.state();
         state.runs.clear();
         state.outside_changes = Some(1);
     }
     // Another run's record tells; then the record under test comes while nothing can be written of runs.
-    running.hold.send_replace(Hold::After(2));
-    running.reaches(2).await;
+    running.pause_barrier.send_replace(PauseBarrier::At(2));
+    running.wait_for_offset(2).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(!running.state().runs.contains_key(&run_id(0)), "it is not touched yet");
     running.state().runs_fault = Some(Fault::Down);
-    running.hold.send_replace(Hold::Open);
+    running.pause_barrier.send_replace(PauseBarrier::None);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(*running.progress.borrow(), 2);
     running.state().runs_fault = None;
-    running.reaches(3).await;
+    running.wait_for_offset(3).await;
     assert_eq!(running.state().runs[&run_id(0)].run_name.as_deref(), Some("spiral"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_run_is_read_again_at_most_every_five_seconds_and_written_only_when_it_lost_something() {
     let all: Vec<_> = (0..200).map(|n| metrics(n, n % 2)).collect();
-    let running = rested(all, 2, None).await;
+    let running = written_and_idle(all, 2, None).await;
     let before = {
         let state = running.state();
         (state.run_reads.len(), state.run_writes.len())
     };
     for end in (4..=200).step_by(2) {
-        running.hold.send_replace(Hold::After(end));
+        running.pause_barrier.send_replace(PauseBarrier::At(end));
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -245,10 +251,10 @@ async fn ten_thousand_busy_runs_share_the_reads() {
     let runs = 5_000;
     let mut all: Vec<_> = (0..runs).map(|n| metrics(n, n)).collect();
     all.extend((0..runs).map(|n| metrics(runs + n, n)));
-    let mut running = rested(all, runs, None).await;
+    let mut running = written_and_idle(all, runs, None).await;
     let before = running.state().run_reads.len();
-    running.hold.send_replace(Hold::Open);
-    running.reaches(2 * runs).await;
+    running.pause_barrier.send_replace(PauseBarrier::None);
+    running.wait_for_offset(2 * runs).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     let state = running.state();
     let times: Vec<_> = state.run_reads[before..].iter().map(|(at, _)| *at).collect();
@@ -262,11 +268,11 @@ async fn ten_thousand_busy_runs_share_the_reads() {
 #[tokio::test(start_paused = true)]
 async fn a_neighbour_that_writes_all_the_time_costs_a_look_every_five_seconds() {
     let all: Vec<_> = (0..400).map(|n| metrics(n, n % 2)).collect();
-    let running = rested(all, 2, Some(0)).await;
+    let running = written_and_idle(all, 2, Some(0)).await;
     let before = running.state().run_reads.len();
     for end in (4..=400).step_by(2) {
         running.state().outside_changes = Some(end);
-        running.hold.send_replace(Hold::After(end));
+        running.pause_barrier.send_replace(PauseBarrier::At(end));
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     let reads = running.state().run_reads.len() - before;

@@ -13,26 +13,26 @@ use crate::{
 
 const S: Micros = 1_000_000;
 
-fn touch(time: Micros, lifecycle: Option<Lifecycle>, fill: impl FnOnce(&mut RunRow)) -> RunUpdate {
+fn update(time: Micros, lifecycle: Option<Lifecycle>, fill: impl FnOnce(&mut RunRow)) -> RunUpdate {
     let mut values = Box::<RunRow>::default();
     fill(&mut values);
     RunUpdate { event_time: time * S, lifecycle, values }
 }
 
 fn seen(time: Micros) -> RunUpdate {
-    touch(time, None, |_| ())
+    update(time, None, |_| ())
 }
 
 fn began(time: Micros) -> RunUpdate {
-    touch(time, Some(Lifecycle::Start), |_| ())
+    update(time, Some(Lifecycle::Start), |_| ())
 }
 
 fn ended(time: Micros, how: &'static str) -> RunUpdate {
-    touch(time, Some(Lifecycle::End(how)), |_| ())
+    update(time, Some(Lifecycle::End(how)), |_| ())
 }
 
 fn accuracy(time: Micros, value: f64, epoch: i32) -> RunUpdate {
-    touch(time, None, |row| {
+    update(time, None, |row| {
         row.final_val_accuracy = Some(value);
         row.final_epoch = Some(epoch);
     })
@@ -46,7 +46,7 @@ pub fn stored(events: &[RunUpdate], late: usize, restart: usize) -> RunRow {
 /// The same with the row read before the events that `reads`, and forgotten after those that `forgets`.
 fn replayed(events: &[RunUpdate], reads: impl Fn(usize) -> bool, forgets: impl Fn(usize) -> bool) -> RunRow {
     let mut stored: Option<RunRow> = None;
-    let mut summary = Summary::unknown(run_id(0));
+    let mut summary = Summary::not_loaded(run_id(0));
     for (index, event) in events.iter().enumerate() {
         let known = &events[..index];
         if reads(index) {
@@ -59,7 +59,7 @@ fn replayed(events: &[RunUpdate], reads: impl Fn(usize) -> bool, forgets: impl F
         }
         if forgets(index) {
             settle(&mut summary, &mut stored, known);
-            summary = Summary::unknown(run_id(0));
+            summary = Summary::not_loaded(run_id(0));
         }
     }
     settle(&mut summary, &mut stored, events);
@@ -69,17 +69,17 @@ fn replayed(events: &[RunUpdate], reads: impl Fn(usize) -> bool, forgets: impl F
 /// Reads what the summary needs and writes what changed, in a store that holds the rows of the events so far.
 fn settle(summary: &mut Summary, stored: &mut Option<RunRow>, events: &[RunUpdate]) {
     if !summary.is_loaded() {
-        summary.load(stored.clone());
+        summary.merge_stored(stored.clone());
     }
-    if let Some(wanted) = summary.wanted() {
-        let is_read = |touch: &&RunUpdate| touch.lifecycle.is_some() || touch.event_time >= wanted.from;
-        let touches = events.iter().filter(is_read).cloned().collect();
-        summary.recall(History { touches, metrics_from: wanted.from, events_from: Micros::MIN });
-        assert_eq!(summary.wanted(), None, "once is enough");
+    if let Some(wanted) = summary.history_request() {
+        let is_read = |update: &&RunUpdate| update.lifecycle.is_some() || update.event_time >= wanted.from;
+        let updates = events.iter().filter(is_read).cloned().collect();
+        summary.apply_history(History { updates, metrics_from: wanted.from, events_from: Micros::MIN });
+        assert_eq!(summary.history_request(), None, "once is enough");
     }
     let columns = summary.take_dirty();
     if columns != 0 || stored.is_some() || !events.is_empty() {
-        overlay(stored.get_or_insert_default(), &summary.change(columns));
+        overlay(stored.get_or_insert_default(), &summary.projected(columns));
     }
 }
 
@@ -152,7 +152,7 @@ fn rows_are_merged_by_value() {
             "tags are united",
             ["a", "b", "a"]
                 .map(|tag| {
-                    touch(1, None, |row| {
+                    update(1, None, |row| {
                         row.tags.insert(tag.into());
                     })
                 })
@@ -162,8 +162,8 @@ fn rows_are_merged_by_value() {
         (
             "the newest text wins, an older one fills a hole",
             vec![
-                touch(5, None, |row| row.notes = Some("new".into())),
-                touch(3, None, |row| (row.notes, row.created_by) = (Some("old".into()), Some("me".into()))),
+                update(5, None, |row| row.notes = Some("new".into())),
+                update(3, None, |row| (row.notes, row.created_by) = (Some("old".into()), Some("me".into()))),
             ],
             |row| (row.notes.as_deref(), row.created_by.as_deref()) == (Some("new"), Some("me")),
         ),
@@ -178,8 +178,8 @@ fn rows_are_merged_by_value() {
 
 #[test]
 fn what_says_nothing_new_changes_nothing() {
-    let mut summary = Summary::unknown(run_id(0));
-    summary.load(None);
+    let mut summary = Summary::not_loaded(run_id(0));
+    summary.merge_stored(None);
     assert!(summary.apply(accuracy(5, f64::NAN, 1)));
     summary.take_dirty();
     assert!(!summary.apply(accuracy(5, f64::NAN, 1)));
@@ -190,16 +190,16 @@ fn what_says_nothing_new_changes_nothing() {
 const NUMBERS: usize = 5;
 
 /// Metrics (or an end) that say some of the final values, each of its own.
-fn numbers(mut touch: RunUpdate, which: u8) -> RunUpdate {
-    let values = &mut touch.values;
-    let value = touch.event_time / S;
+fn numbers(mut update: RunUpdate, which: u8) -> RunUpdate {
+    let values = &mut update.values;
+    let value = update.event_time / S;
     let said = |column: u8| (which >> column & 1 == 1).then_some(value as f64);
     values.final_epoch = said(0).map(|_| value as i32);
     values.final_train_loss = said(1);
     values.final_train_accuracy = said(2);
     values.final_val_loss = said(3);
     values.final_val_accuracy = said(4);
-    touch
+    update
 }
 
 /// What is shown of each number: by the rules, from all events at once.
@@ -236,13 +236,13 @@ fn without_its_history_a_stored_run_counts_as_being_new() {
         last_event_time: Some(50 * S),
         ..RunRow::default()
     };
-    let mut summary = Summary::unknown(run_id(0));
+    let mut summary = Summary::not_loaded(run_id(0));
     assert!(summary.apply(numbers(seen(40), 3)));
-    summary.load(Some(stored));
-    assert!(summary.wanted().is_some() && summary.apply(numbers(seen(60), 2)));
-    summary.recall(History::none());
-    let row = summary.change(u32::MAX);
-    assert_eq!((row.final_epoch, row.final_train_loss, summary.wanted()), (Some(7), Some(60.0), None));
+    summary.merge_stored(Some(stored));
+    assert!(summary.history_request().is_some() && summary.apply(numbers(seen(60), 2)));
+    summary.apply_history(History::none());
+    let row = summary.projected(u32::MAX);
+    assert_eq!((row.final_epoch, row.final_train_loss, summary.history_request()), (Some(7), Some(60.0), None));
     assert!(!summary.apply(numbers(seen(45), 1)), "it is not asked for again");
 }
 
@@ -311,7 +311,7 @@ proptest::proptest! {
         events.insert((1 + place).min(events.len()), numbers(ended(30, "completed"), given));
         let row = replayed(&events, |_| true, |at| forgets >> at & 1 == 1);
         for (column, shown_value) in shown(&row).into_iter().enumerate() {
-            let newest = metrics.iter().filter_map(|touch| shown(&touch.values)[column]).max();
+            let newest = metrics.iter().filter_map(|update| shown(&update.values)[column]).max();
             let expected = if given >> column & 1 == 1 { Some(30) } else { newest };
             proptest::prop_assert_eq!(shown_value, expected, "column {}", column);
         }
@@ -328,8 +328,8 @@ proptest::proptest! {
             0 => began(time),
             1 => ended(time, "completed"),
             2 => ended(time, "failed"),
-            3 => touch(time, None, |row| row.notes = Some(value.to_string())),
-            4 => touch(time, None, |row| { row.tags.insert(value.to_string()); }),
+            3 => update(time, None, |row| row.notes = Some(value.to_string())),
+            4 => update(time, None, |row| { row.tags.insert(value.to_string()); }),
             _ => accuracy(time, f64::from(value), i32::from(value)),
         }).collect();
         proptest::prop_assert_eq!(stored(&events, 0, 100), stored(&events, late, 100));

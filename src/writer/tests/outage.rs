@@ -5,26 +5,26 @@ use std::{sync::Arc, time::Duration};
 use super::support::*;
 use crate::{
     event::{EventRow, Lifecycle, MetricsRow, Row, RunRow, RunUpdate},
-    writer::{Config, Content, Decoded, Hold},
+    writer::{Config, Content, DecodedRecord, PauseBarrier},
 };
 
 /// A start or an end of the run, and its event row.
-fn lives(offset: u64, run: u64, lifecycle: Lifecycle) -> Decoded {
+fn lives(offset: u64, run: u64, lifecycle: Lifecycle) -> DecodedRecord {
     let payload_json = match lifecycle {
         Lifecycle::Start => r#"{"type": "training_start"}"#,
         Lifecycle::End(_) => r#"{"type": "training_end", "status": "failed"}"#,
     };
     let Row::Metrics(MetricsRow { key, .. }) = metrics_row(offset, run) else { panic!() };
     let row = Row::Event(EventRow { key, r#type: String::new(), payload_json: payload_json.into(), epoch: None });
-    let touch = RunUpdate { event_time: key.timestamp, lifecycle: Some(lifecycle), ..RunUpdate::default() };
-    record(offset, vec![row], Some((run_id(run), touch)))
+    let update = RunUpdate { event_time: key.timestamp, lifecycle: Some(lifecycle), ..RunUpdate::default() };
+    record(offset, vec![row], Some((run_id(run), update)))
 }
 
 /// A record of the run that is older than its start and says nothing.
-fn older(offset: u64, run: u64) -> Decoded {
+fn older(offset: u64, run: u64) -> DecodedRecord {
     let mut record = metrics(offset, run);
-    if let Content::Rows { touch: Some((_, touch)), .. } = &mut record.content {
-        (touch.event_time, touch.values) = (0, Box::default());
+    if let Content::Rows { run_update: Some((_, update)), .. } = &mut record.content {
+        (update.event_time, update.values) = (0, Box::default());
     }
     record
 }
@@ -37,12 +37,12 @@ fn ended_elsewhere(running: &Running, last: i64) {
     row.last_event_time = Some(last);
 }
 
-async fn began(all: Vec<Decoded>, changes: Option<u64>) -> Running {
-    let store = Arc::<Fake>::default();
+async fn began(all: Vec<DecodedRecord>, changes: Option<u64>) -> Running {
+    let store = Arc::<FakeStore>::default();
     store.state.lock().unwrap().outside_changes = changes;
     let mut running =
-        start_with(Config::default(), Arc::new(all), store, Arc::default(), Arc::default(), Hold::After(1));
-    running.reaches(1).await;
+        start_with(Config::default(), Arc::new(all), store, Arc::default(), Arc::default(), PauseBarrier::At(1));
+    running.wait_for_offset(1).await;
     running
 }
 
@@ -57,16 +57,16 @@ async fn run_rows_go_on_after_an_outage_in_which_another_process_wrote_the_same(
         running.state().outside_changes = Some(1);
         tokio::time::sleep(Duration::from_millis(300)).await;
         running.state().run_writes_fault = Some(fault);
-        running.hold.send_replace(Hold::After(3));
+        running.pause_barrier.send_replace(PauseBarrier::At(3));
         tokio::time::sleep(Duration::from_secs(3)).await;
         // The run is due to be looked at, and its next record has it looked at first.
-        running.hold.send_replace(Hold::After(4));
+        running.pause_barrier.send_replace(PauseBarrier::At(4));
         ended_elsewhere(&running, 2_500);
         tokio::time::sleep(Duration::from_secs(30)).await;
-        running.hold.send_replace(Hold::Open);
+        running.pause_barrier.send_replace(PauseBarrier::None);
         tokio::time::sleep(Duration::from_secs(30)).await;
         running.state().run_writes_fault = None;
-        running.reaches(40).await;
+        running.wait_for_offset(40).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(*running.problem.borrow(), None, "{fault:?} {older_first}");
         assert_eq!(running.state().runs[&run_id(0)].end_time, Some(2_000));
@@ -79,11 +79,11 @@ async fn an_outage_ends_with_the_last_row_that_waits_for_it() {
     let mut running =
         began(vec![lives(0, 0, Lifecycle::Start), older(1, 0), lives(2, 0, Lifecycle::End("failed"))], Some(0)).await;
     running.state().run_writes_fault = Some(Fault::Misconfigured);
-    running.hold.send_replace(Hold::Open);
+    running.pause_barrier.send_replace(PauseBarrier::None);
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(running.problem.borrow().as_ref().is_some_and(|problem| problem.needs_attention));
     ended_elsewhere(&running, 2_000);
-    running.reaches(3).await;
+    running.wait_for_offset(3).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(*running.problem.borrow(), None, "nothing is left to be written");
 }
@@ -92,9 +92,9 @@ async fn an_outage_ends_with_the_last_row_that_waits_for_it() {
 async fn a_row_of_which_nothing_has_changed_is_not_written() {
     let again = |offset| {
         let mut record = metrics(offset, 0);
-        if let Content::Rows { touch: Some((_, touch)), .. } = &mut record.content {
-            touch.event_time = 1_000;
-            *touch.values = RunRow { final_epoch: Some(1), ..RunRow::default() };
+        if let Content::Rows { run_update: Some((_, update)), .. } = &mut record.content {
+            update.event_time = 1_000;
+            *update.values = RunRow { final_epoch: Some(1), ..RunRow::default() };
         }
         record
     };
@@ -104,8 +104,8 @@ async fn a_row_of_which_nothing_has_changed_is_not_written() {
         state.runs.clear();
         (state.outside_changes, state.delay) = (Some(1), Duration::from_millis(200));
     }
-    running.hold.send_replace(Hold::Open);
-    running.reaches(4).await;
+    running.pause_barrier.send_replace(PauseBarrier::None);
+    running.wait_for_offset(4).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     let state = running.state();
     let empty =

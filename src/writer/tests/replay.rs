@@ -5,14 +5,14 @@ use std::{collections::HashMap, sync::Arc, sync::atomic::Ordering, time::Duratio
 use super::{merge, support::*};
 use crate::{
     event::{EventRow, Lifecycle, Row, RunRow, RunUpdate},
-    writer::{Config, Content, Decoded, Hold},
+    writer::{Config, Content, DecodedRecord, PauseBarrier},
 };
 
-fn log(kinds: &[(u8, u8)]) -> Vec<Decoded> {
+fn log(kinds: &[(u8, u8)]) -> Vec<DecodedRecord> {
     let record = |(index, (run, what)): (usize, &(u8, u8))| {
         let offset = index as u64 * 2;
         let mut record = metrics(offset, u64::from(*run));
-        if let Content::Rows { rows, touch: Some((_, touch)) } = &mut record.content {
+        if let Content::Rows { rows, run_update: Some((_, update)) } = &mut record.content {
             let (lifecycle, payload) = match what {
                 0 => (Some(Lifecycle::Start), r#"{"type": "training_start"}"#.to_owned()),
                 1 => (
@@ -21,35 +21,35 @@ fn log(kinds: &[(u8, u8)]) -> Vec<Decoded> {
                 ),
                 _ => (None, String::new()),
             };
-            touch.lifecycle = lifecycle;
+            update.lifecycle = lifecycle;
             if *what == 0 {
-                touch.values.final_epoch = None;
+                update.values.final_epoch = None;
             }
             if let (Some(_), Row::Metrics(row)) = (lifecycle, &rows[0]) {
-                let (key, epoch) = (row.key, touch.values.final_epoch);
+                let (key, epoch) = (row.key, update.values.final_epoch);
                 rows[0] = Row::Event(EventRow { key, r#type: String::new(), payload_json: payload.into(), epoch });
             }
-            touch.values.final_val_accuracy = (*what > 4).then(|| f64::from(*what) / 16.0);
+            update.values.final_val_accuracy = (*what > 4).then(|| f64::from(*what) / 16.0);
             if let Row::Metrics(row) = &mut rows[0] {
-                (row.train_loss, row.val_accuracy) = (None, touch.values.final_val_accuracy);
+                (row.train_loss, row.val_accuracy) = (None, update.values.final_val_accuracy);
             }
-            touch.values.tags.extend((*what == 3).then(|| format!("tag{index}")));
+            update.values.tags.extend((*what == 3).then(|| format!("tag{index}")));
         }
         record
     };
     kinds.iter().enumerate().map(record).collect()
 }
 
-fn expected_runs(log: &[Decoded]) -> HashMap<uuid::Uuid, RunRow> {
-    let mut touches: HashMap<_, Vec<RunUpdate>> = HashMap::new();
+fn expected_runs(log: &[DecodedRecord]) -> HashMap<uuid::Uuid, RunRow> {
+    let mut updates: HashMap<_, Vec<RunUpdate>> = HashMap::new();
     for record in log {
-        if let Content::Rows { touch: Some((run_id, touch)), .. } = &record.content {
-            touches.entry(*run_id).or_default().push(touch.clone());
+        if let Content::Rows { run_update: Some((run_id, update)), .. } = &record.content {
+            updates.entry(*run_id).or_default().push(update.clone());
         }
     }
-    touches
+    updates
         .into_iter()
-        .map(|(run_id, touches)| (run_id, RunRow { run_id, ..merge::stored(&touches, 0, 1_000) }))
+        .map(|(run_id, updates)| (run_id, RunRow { run_id, ..merge::stored(&updates, 0, 1_000) }))
         .collect()
 }
 
@@ -66,13 +66,13 @@ proptest::proptest! {
         runtime.block_on(async {
             let log = Arc::new(log(&kinds));
             let end = log.last().unwrap().offset + 1;
-            let (store, aside, checkpoint) = (Arc::<Fake>::default(), Arc::default(), Arc::<Checkpoint>::default());
-            store.state.lock().unwrap().chance = Some((seed, 60));
+            let (store, dead_letters, checkpoint) = (Arc::<FakeStore>::default(), Arc::default(), Arc::<FakeCheckpoint>::default());
+            store.state.lock().unwrap().random_faults = Some((seed, 60));
             let config = Config { batch_rows, ..Config::default() };
             let start = || {
                 let committed = checkpoint.committed.load(Ordering::SeqCst);
                 checkpoint.checkpoint.store(committed, Ordering::SeqCst);
-                start_with(config.clone(), log.clone(), store.clone(), Arc::clone(&aside), checkpoint.clone(), Hold::Open)
+                start_with(config.clone(), log.clone(), store.clone(), Arc::clone(&dead_letters), checkpoint.clone(), PauseBarrier::None)
             };
             for crash in crashes {
                 let mut running = start();
@@ -80,7 +80,7 @@ proptest::proptest! {
                 running.task.abort_all();
                 while running.task.join_next().await.is_some() {}
             }
-            start().reaches(end).await;
+            start().wait_for_offset(end).await;
             let state = store.state.lock().unwrap();
             assert_eq!(state.rows.len(), log.len());
             assert_eq!(state.runs, expected_runs(&log));

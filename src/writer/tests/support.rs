@@ -19,35 +19,38 @@ use crate::{
     lifecycle::{Signal, Stopper},
     metrics::Metrics,
     store::{BoxError, Problem},
-    writer::{Aside, Chunk, Commit, Config, Content, Decoded, Ends, Hold, Letter, Records, WriterError, run},
+    writer::{
+        Commit, Config, Content, DeadLetterEntry, DeadLetterSink, DecodedRecord, PauseBarrier, RecordChunk,
+        RecordSource, WriterError, WriterPorts, run,
+    },
 };
 
 /// The log: a list, handed out a few at a time.
-pub struct Log {
-    pub all: Arc<Vec<Decoded>>,
+pub struct FakeLog {
+    pub all: Arc<Vec<DecodedRecord>>,
     pub at: usize,
     pub chunk: usize,
 }
 
-pub struct Some_(Vec<Decoded>);
+pub struct LogChunk(Vec<DecodedRecord>);
 
-impl Chunk for Some_ {
-    fn records(&self) -> impl Iterator<Item = Decoded> + Send {
+impl RecordChunk for LogChunk {
+    fn records(&self) -> impl Iterator<Item = DecodedRecord> + Send {
         self.0.iter().cloned()
     }
 }
 
-impl Records for Log {
-    type Chunk = Some_;
+impl RecordSource for FakeLog {
+    type Chunk = LogChunk;
 
-    async fn next(&mut self) -> Some_ {
+    async fn next(&mut self) -> LogChunk {
         if self.at >= self.all.len() {
             pending::<()>().await;
         }
         let end = (self.at + self.chunk).min(self.all.len());
         let chunk = self.all[self.at..end].to_vec();
         self.at = end;
-        Some_(chunk)
+        LogChunk(chunk)
     }
 
     fn rewind(&mut self, offset: u64) {
@@ -56,44 +59,44 @@ impl Records for Log {
 }
 
 #[derive(Default)]
-pub struct Checkpoint {
+pub struct FakeCheckpoint {
     pub committed: AtomicU64,
     /// What a rewind goes back to; 0: from the beginning.
     pub checkpoint: AtomicU64,
 }
 
-impl Commit for Arc<Checkpoint> {
+impl Commit for Arc<FakeCheckpoint> {
     fn commit(&self, next: u64) {
         self.committed.store(next, Ordering::SeqCst);
     }
-    fn withdraw(&self) -> u64 {
+    fn rollback_to_checkpoint(&self) -> u64 {
         self.checkpoint.load(Ordering::SeqCst)
     }
 }
 
 #[derive(Default)]
-pub struct Box_ {
-    pub letters: Mutex<BTreeMap<(u64, u32), Letter>>,
+pub struct FakeDeadLetters {
+    pub entries: Mutex<BTreeMap<(u64, u32), DeadLetterEntry>>,
     pub full: std::sync::atomic::AtomicBool,
 }
 
-impl Aside for Box_ {
-    async fn put(&self, letters: &[Letter]) -> Result<(), BoxError> {
+impl DeadLetterSink for FakeDeadLetters {
+    async fn put(&self, entries: &[DeadLetterEntry]) -> Result<(), BoxError> {
         if self.full.load(Ordering::SeqCst) {
             return Err("disk is full".into());
         }
-        let mut kept = self.letters.lock().unwrap();
-        kept.extend(letters.iter().map(|letter| ((letter.offset, letter.part), letter.clone())));
+        let mut kept = self.entries.lock().unwrap();
+        kept.extend(entries.iter().map(|entry| ((entry.offset, entry.part), entry.clone())));
         Ok(())
     }
 }
 
 /// A running writer and everything around it.
 pub struct Running {
-    pub store: Arc<Fake>,
-    pub aside: Arc<Box_>,
-    pub checkpoint: Arc<Checkpoint>,
-    pub hold: watch::Sender<Hold>,
+    pub store: Arc<FakeStore>,
+    pub dead_letters: Arc<FakeDeadLetters>,
+    pub checkpoint: Arc<FakeCheckpoint>,
+    pub pause_barrier: watch::Sender<PauseBarrier>,
     pub flush_to: watch::Sender<u64>,
     pub progress: watch::Receiver<u64>,
     pub problem: watch::Receiver<Option<Problem>>,
@@ -101,52 +104,52 @@ pub struct Running {
     pub task: JoinSet<Result<(), WriterError>>,
 }
 
-pub fn start(config: Config, all: Vec<Decoded>) -> Running {
-    start_with(config, Arc::new(all), Arc::default(), Arc::default(), Arc::default(), Hold::Open)
+pub fn start(config: Config, all: Vec<DecodedRecord>) -> Running {
+    start_with(config, Arc::new(all), Arc::default(), Arc::default(), Arc::default(), PauseBarrier::None)
 }
 
 pub fn start_with(
     config: Config,
-    all: Arc<Vec<Decoded>>,
-    store: Arc<Fake>,
-    aside: Arc<Box_>,
-    checkpoint: Arc<Checkpoint>,
-    hold: Hold,
+    all: Arc<Vec<DecodedRecord>>,
+    store: Arc<FakeStore>,
+    dead_letters: Arc<FakeDeadLetters>,
+    checkpoint: Arc<FakeCheckpoint>,
+    pause_barrier: PauseBarrier,
 ) -> Running {
-    let (hold, hold_receiver) = watch::channel(hold);
+    let (pause_barrier, hold_receiver) = watch::channel(pause_barrier);
     let (flush_to, flush_receiver) = watch::channel(0);
     let (progress_sender, progress) = watch::channel(0);
     let (problem_sender, problem) = watch::channel(None);
     let (stopper, stop) = Signal::new();
-    let ends = Ends {
+    let ports = WriterPorts {
         memory: crate::memory::MemoryLimit::default(),
         store: store.clone(),
         commit: checkpoint.clone(),
-        aside: aside.clone(),
-        hold: hold_receiver,
+        dead_letters: dead_letters.clone(),
+        pause_barrier: hold_receiver,
         flush_to: flush_receiver,
         problem: problem_sender,
         progress: progress_sender,
         metrics: Metrics::new(),
     };
-    let from = checkpoint.withdraw();
-    let mut log = Log { all, at: 0, chunk: 37 };
+    let from = checkpoint.rollback_to_checkpoint();
+    let mut log = FakeLog { all, at: 0, chunk: 37 };
     log.rewind(from);
     let mut task = JoinSet::new();
-    task.spawn(run(config, log, ends, stop));
-    Running { store, aside, checkpoint, hold, flush_to, progress, problem, stopper, task }
+    task.spawn(run(config, log, ports, stop));
+    Running { store, dead_letters, checkpoint, pause_barrier, flush_to, progress, problem, stopper, task }
 }
 
 impl Running {
     /// Waits until the frontier is there; how long that took.
-    pub async fn reaches(&mut self, offset: u64) -> Duration {
+    pub async fn wait_for_offset(&mut self, offset: u64) -> Duration {
         let began = Instant::now();
         let reached = self.progress.wait_for(|at| *at >= offset);
         tokio::time::timeout(Duration::from_secs(3_600), reached).await.expect("in time").expect("running");
         began.elapsed()
     }
 
-    pub fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    pub fn state(&self) -> std::sync::MutexGuard<'_, FakeState> {
         self.store.state.lock().unwrap()
     }
 }
@@ -155,8 +158,8 @@ pub fn run_id(n: u64) -> Uuid {
     Uuid::from_u128(u128::from(n) + 1)
 }
 
-/// A metrics record at `offset` of run `run`, with a touch of the run.
-pub fn metrics(offset: u64, run: u64) -> Decoded {
+/// A metrics record at `offset` of run `run`, with an update of the run.
+pub fn metrics(offset: u64, run: u64) -> DecodedRecord {
     let time = offset as i64 * 1_000;
     let values = RunRow { final_epoch: Some(offset as i32), ..RunRow::default() };
     record(
@@ -184,6 +187,6 @@ pub fn metrics_row(offset: u64, run: u64) -> Row {
     })
 }
 
-pub fn record(offset: u64, rows: Vec<Row>, touch: Option<(Uuid, RunUpdate)>) -> Decoded {
-    Decoded { offset, received_at: offset as i64, content: Content::Rows { rows, touch } }
+pub fn record(offset: u64, rows: Vec<Row>, update: Option<(Uuid, RunUpdate)>) -> DecodedRecord {
+    DecodedRecord { offset, received_at: offset as i64, content: Content::Rows { rows, run_update: update } }
 }

@@ -21,9 +21,9 @@ use crate::{
 const ROW_TEXT_MAX: usize = 64 << 10;
 
 /// Where records come from, in order.
-pub trait Records: Send {
+pub trait RecordSource: Send {
     /// Some records in a row.
-    type Chunk: Chunk;
+    type Chunk: RecordChunk;
 
     /// The records after those of the last chunk, as soon as there are any. Safe to drop and call again.
     fn next(&mut self) -> impl Future<Output = Self::Chunk> + Send;
@@ -33,14 +33,14 @@ pub trait Records: Send {
 }
 
 /// A few records, held as bytes; at most about a megabyte, or one record.
-pub trait Chunk: Send + Sync {
+pub trait RecordChunk: Send + Sync {
     /// What each record means. Lazy: a record is decoded when the writer has room for it.
-    fn records(&self) -> impl Iterator<Item = Decoded> + Send;
+    fn records(&self) -> impl Iterator<Item = DecodedRecord> + Send;
 }
 
 /// One record, decoded.
 #[derive(Clone, Debug)]
-pub struct Decoded {
+pub struct DecodedRecord {
     /// Its position in the log; grows from record to record, with holes where a record was unreadable.
     pub offset: u64,
     /// When it was received.
@@ -57,16 +57,16 @@ pub enum Content {
         /// In the order in which they shall be written.
         rows: Vec<Row>,
         /// The run, and what to merge into its row.
-        touch: Option<(Uuid, RunUpdate)>,
+        run_update: Option<(Uuid, RunUpdate)>,
     },
     /// One dead letter: a message that intake rejected, or that cannot be decoded any more.
-    Aside {
+    Rejected {
         /// Where it was published.
         channel: String,
         /// Why.
-        aside: RejectedMessage,
+        rejected: RejectedMessage,
         /// The bytes that are kept.
-        kept: Bytes,
+        preserved: Bytes,
         /// The run that was open on the channel; nil: none.
         run_id: Uuid,
     },
@@ -80,37 +80,37 @@ pub trait Commit: Send {
     fn commit(&self, next: u64);
 
     /// Takes back every commit that is not yet final (because it lingers), and says where reading begins again.
-    fn withdraw(&self) -> u64;
+    fn rollback_to_checkpoint(&self) -> u64;
 }
 
 /// Where what cannot be stored is kept.
-pub trait Aside: Send + Sync + 'static {
-    /// Keeps the letters. They are durable when it returns `Ok`; putting one again, by its offset and row, changes nothing.
-    fn put(&self, letters: &[Letter]) -> impl Future<Output = Result<(), BoxError>> + Send;
+pub trait DeadLetterSink: Send + Sync + 'static {
+    /// Stores the entries. They are durable when it returns `Ok`; putting one again, by its offset and row, changes nothing.
+    fn put(&self, entries: &[DeadLetterEntry]) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
 
 /// What cannot be stored, and why.
 #[derive(Clone, Debug)]
-pub struct Letter {
+pub struct DeadLetterEntry {
     /// The record it comes from.
     pub offset: u64,
-    /// Which part of the record: its rows are numbered from 0; [`WHOLE`](Self::WHOLE) is the record, [`RUN`](Self::RUN) its run.
+    /// Which part of the record: its rows are numbered from 0; [`WHOLE_RECORD`](Self::WHOLE_RECORD) is the record, [`RUN_ROW`](Self::RUN_ROW) its run.
     pub part: u32,
     /// When the record was received.
     pub received_at: Micros,
     /// What it is.
-    pub kept: Kept,
+    pub body: DeadLetterBody,
 }
 
-/// The content of a [`Letter`].
+/// The content of a [`DeadLetterEntry`].
 #[derive(Clone, Debug)]
-pub enum Kept {
+pub enum DeadLetterBody {
     /// A rejected message.
     Message {
         /// Where it was published.
         channel: String,
         /// Why.
-        aside: RejectedMessage,
+        rejected: RejectedMessage,
         /// The bytes that are kept.
         bytes: Bytes,
         /// The run that was open on the channel; nil: none.
@@ -127,20 +127,20 @@ pub enum Kept {
     },
 }
 
-impl Kept {
+impl DeadLetterBody {
     /// A refused value as people read it, without most of a long one, which would be there several times.
     pub fn refused(error: String, row: &impl fmt::Debug, size: usize) -> Self {
-        let mut cut = Cut(String::new());
+        let mut text_start = TruncatedText(String::new());
         // Ends early, where the row is longer.
-        let _ = write!(cut, "{row:?}");
-        Self::Refused { error, row: cut.0, size }
+        let _ = write!(text_start, "{row:?}");
+        Self::Refused { error, row: text_start.0, size }
     }
 }
 
 /// Takes the beginning of a text.
-struct Cut(String);
+struct TruncatedText(String);
 
-impl fmt::Write for Cut {
+impl fmt::Write for TruncatedText {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let left = ROW_TEXT_MAX - self.0.len();
         self.0.push_str(&text[..text.floor_char_boundary(left)]);
@@ -148,18 +148,18 @@ impl fmt::Write for Cut {
     }
 }
 
-impl Letter {
+impl DeadLetterEntry {
     /// The part that stands for the whole record.
-    pub const WHOLE: u32 = u32::MAX;
+    pub const WHOLE_RECORD: u32 = u32::MAX;
     /// The part that stands for what the record says about its run.
-    pub const RUN: u32 = u32::MAX - 1;
+    pub const RUN_ROW: u32 = u32::MAX - 1;
 
     /// Roughly how much memory it takes.
     pub(super) fn bytes(&self) -> usize {
         size_of::<Self>()
-            + match &self.kept {
-                Kept::Message { channel, bytes, .. } => channel.len() + bytes.len(),
-                Kept::Refused { error, row, .. } => error.len() + row.len(),
+            + match &self.body {
+                DeadLetterBody::Message { channel, bytes, .. } => channel.len() + bytes.len(),
+                DeadLetterBody::Refused { error, row, .. } => error.len() + row.len(),
             }
     }
 }

@@ -21,29 +21,29 @@ impl Owner {
 
 /// Looks at what is in the status key before it is overwritten. Pure: the caller brings both texts.
 #[derive(Debug, Default)]
-pub(super) struct Claim {
+pub(super) struct NameConflict {
     /// Another's text, as it was found last.
-    foreign: Option<String>,
+    other_status: Option<String>,
     warned: Option<Owner>,
 }
 
-impl Claim {
+impl NameConflict {
     /// Another process that goes on writing our key, the first time it is seen. One that does not change is only what an ended
     /// process has left there.
-    fn rival(&mut self, ours: &str, found: &str) -> Option<Owner> {
+    fn other_owner(&mut self, ours: &str, found: &str) -> Option<Owner> {
         let owner = Owner::of(found).filter(|owner| Owner::of(ours).is_some_and(|us| us != *owner))?;
-        let before = self.foreign.replace(found.to_owned());
-        let news = before.is_some_and(|before| before != found) && self.warned.as_ref() != Some(&owner);
-        news.then(|| self.warned.insert(owner).clone())
+        let before = self.other_status.replace(found.to_owned());
+        let changes = before.is_some_and(|before| before != found) && self.warned.as_ref() != Some(&owner);
+        changes.then(|| self.warned.insert(owner).clone())
     }
 
-    /// Warns of a rival, once.
+    /// Warns of another daemon of the same name, once.
     pub(super) fn check(&mut self, instance: &str, ours: &str, found: &str) {
-        if let Some(rival) = self.rival(ours, found) {
+        if let Some(owner) = self.other_owner(ours, found) {
             warn!(
                 instance,
-                other = %Untrusted(rival.process.as_bytes()),
-                other_started_at = %Untrusted(rival.started_at.as_bytes()),
+                other = %Untrusted(owner.process.as_bytes()),
+                other_started_at = %Untrusted(owner.started_at.as_bytes()),
                 "another daemon runs under the same name, and both overwrite each other's status and gaps: set `instance` to a \
                  name of its own in one of them"
             );
@@ -70,8 +70,8 @@ mod tests {
             ("one after the other", vec![status("h:2", 1), status("h:2", 2), status("h:3", 3), status("h:3", 4)], 2),
             ("no status of ours", vec!["1".into(), "{}".into(), String::new()], 0),
         ] {
-            let mut claim = Claim::default();
-            let told = found.iter().filter(|found| claim.rival(&ours, found).is_some()).count();
+            let mut conflict = NameConflict::default();
+            let told = found.iter().filter(|found| conflict.other_owner(&ours, found).is_some()).count();
             assert_eq!(told, rivals, "{name}");
         }
     }

@@ -6,12 +6,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    batch::{Gathered, Origin, bytes_of},
-    columns::{Columns, TAGS, only},
-    frontier::Ticket,
+    batch::{PendingBatch, RowOrigin, row_bytes},
+    columns::{ColumnSet, TAGS, project},
+    frontier::RecordToken,
     history,
-    parts::{Aside, Letter},
-    run::{Also, Found, Job, Known, RunWrite},
+    ports::{DeadLetterEntry, DeadLetterSink},
+    run::{ExtraChecks, RunCall, RunRead, RunWrite, StoredRun},
 };
 use crate::{
     event::{DatasetRow, Partition, Row, RunRow, Table},
@@ -22,33 +22,33 @@ use crate::{
 };
 
 /// What came of a call.
-pub enum Landed {
+pub enum Completion {
     /// Of a batch.
-    Rows(RowsLanded),
+    Batch(BatchResult),
     /// Of a read of a run.
-    Read {
+    RunRead {
         /// The run.
         run_id: Uuid,
         /// What was read.
-        result: Result<Known, StoreError>,
+        result: Result<RunRead, StoreError>,
         /// Whether it was a try during an outage.
-        trying: bool,
+        is_probe: bool,
     },
     /// Of a write of a run's row: what was refused, column by column.
-    Run {
+    RunWritten {
         /// The run.
         run_id: Uuid,
         /// What was refused.
-        result: Result<Vec<Refused>, StoreError>,
+        result: Result<Vec<RefusedValue>, StoreError>,
         /// Whether it was a try during an outage.
-        trying: bool,
+        is_probe: bool,
     },
     /// Of dead letters.
-    Letters {
+    DeadLetters {
         /// What was to be kept.
-        letters: Vec<Letter>,
+        entries: Vec<DeadLetterEntry>,
         /// The records that wait for it, one a letter.
-        tickets: Vec<Ticket>,
+        tokens: Vec<RecordToken>,
         /// Whether it is.
         result: Result<(), BoxError>,
     },
@@ -56,9 +56,9 @@ pub enum Landed {
 
 /// A value of a run that the store refuses.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refused {
+pub struct RefusedValue {
     /// Which.
-    pub what: What,
+    pub part: RefusedPart,
     /// The value, for people.
     pub row: String,
     /// What the store said.
@@ -67,9 +67,9 @@ pub struct Refused {
 
 /// The part of a run that a value is.
 #[derive(Clone, Debug, PartialEq)]
-pub enum What {
+pub enum RefusedPart {
     /// A column, as its bit.
-    Column(Columns),
+    Column(ColumnSet),
     /// One of the tags.
     Tag(String),
     /// The name of another number.
@@ -77,7 +77,7 @@ pub enum What {
 }
 
 /// What came of a batch.
-pub struct RowsLanded {
+pub struct BatchResult {
     /// The table.
     pub table: Table,
     /// How many rows it had.
@@ -85,62 +85,62 @@ pub struct RowsLanded {
     /// What it took in memory.
     pub bytes: usize,
     /// How long the first call took.
-    pub took: Duration,
+    pub latency: Duration,
     /// Rows that are stored.
-    pub stored: Vec<Origin>,
+    pub stored: Vec<RowOrigin>,
     /// Rows that the store refuses, and what it said.
-    pub refused: Vec<(Origin, Row, String)>,
+    pub refused: Vec<(RowOrigin, Row, String)>,
     /// What must be written again, and why.
-    pub left: Option<(Gathered, StoreError)>,
+    pub unwritten: Option<(PendingBatch, StoreError)>,
     /// Whether it was a try during an outage.
-    pub trying: bool,
+    pub is_probe: bool,
     /// Whether as many batches as allowed were in flight.
     pub saturated: bool,
 }
 
 /// Writes a batch; one that is rejected is halved, down to the row that is to blame.
-pub async fn rows(
+pub async fn write_batch(
     store: Arc<dyn Store>,
-    gathered: Gathered,
+    pending_batch: PendingBatch,
     memory: MemoryLimit,
-    trying: bool,
+    is_probe: bool,
     saturated: bool,
-) -> Landed {
+) -> Completion {
     // A store has a large row twice more while it is written: as a value, and in its own format.
-    let _copies = match gathered.bytes {
+    let _copies = match pending_batch.bytes {
         bytes if bytes >= LARGE_VALUE => Some(memory.reserve_for_writer(2 * bytes, bytes).await),
         _ => None,
     };
     let began = Instant::now();
-    let mut landed = RowsLanded {
-        table: gathered.batch.table,
-        rows: gathered.batch.rows.len(),
-        bytes: gathered.bytes,
-        took: Duration::ZERO,
+    let mut outcome = BatchResult {
+        table: pending_batch.batch.table,
+        rows: pending_batch.batch.rows.len(),
+        bytes: pending_batch.bytes,
+        latency: Duration::ZERO,
         stored: Vec::new(),
         refused: Vec::new(),
-        left: None,
-        trying,
+        unwritten: None,
+        is_probe,
         saturated,
     };
-    let mut rest = vec![gathered];
+    let mut rest = vec![pending_batch];
     while let Some(mut part) = rest.pop() {
         let result = store.write(&part.batch).await;
-        if landed.took.is_zero() {
-            landed.took = began.elapsed();
+        if outcome.latency.is_zero() {
+            outcome.latency = began.elapsed();
         }
         match result {
-            Ok(()) if landed.stored.is_empty() => landed.stored = part.origins,
-            Ok(()) => landed.stored.append(&mut part.origins),
+            Ok(()) if outcome.stored.is_empty() => outcome.stored = part.origins,
+            Ok(()) => outcome.stored.append(&mut part.origins),
             Err(StoreError::Rejected(_)) if part.batch.rows.len() > 1 => {
-                let back = split(&mut part);
+                let back = split_half(&mut part);
                 rest.push(back);
                 rest.push(part);
             }
             Err(StoreError::Rejected(error)) => {
-                let said = Chain(&*error).to_string();
+                let message = Chain(&*error).to_string();
                 let rows = part.batch.rows.into_iter().zip(part.origins);
-                landed.refused.extend(rows.map(|(row, origin)| (origin, row, said.clone())));
+                outcome.refused.extend(rows.map(|(row, origin)| (origin, row, message.clone())));
             }
             Err(error) => {
                 while let Some(mut next) = rest.pop() {
@@ -148,56 +148,60 @@ pub async fn rows(
                     part.origins.append(&mut next.origins);
                     part.bytes += next.bytes;
                 }
-                landed.left = Some((part, error));
+                outcome.unwritten = Some((part, error));
             }
         }
     }
-    Landed::Rows(landed)
+    Completion::Batch(outcome)
 }
 
 /// Reads or writes something of a run.
-pub async fn run(store: Arc<dyn Store>, job: Job, trying: bool) -> Landed {
+pub async fn run_call(store: Arc<dyn Store>, job: RunCall, is_probe: bool) -> Completion {
     match job {
-        Job::Read { run_id, also } => {
-            let result = read_run(&*store, run_id, also).await.map(|found| Known::Row(Box::new(found)));
-            Landed::Read { run_id, result, trying }
+        RunCall::Read { run_id, extra } => {
+            let result = read_run(&*store, run_id, extra).await.map(|found| RunRead::Row(Box::new(found)));
+            Completion::RunRead { run_id, result, is_probe }
         }
-        Job::History(run_id, wanted) => {
-            let result = history::read(&*store, run_id, wanted).await.map(Known::History);
-            Landed::Read { run_id, result, trying }
+        RunCall::History(run_id, wanted) => {
+            let result = history::read(&*store, run_id, wanted).await.map(RunRead::History);
+            Completion::RunRead { run_id, result, is_probe }
         }
-        Job::Names(run_id) => {
-            let result = store.metric_names(run_id).await.map(Known::Names);
-            Landed::Read { run_id, result, trying }
+        RunCall::Names(run_id) => {
+            let result = store.metric_names(run_id).await.map(RunRead::Names);
+            Completion::RunRead { run_id, result, is_probe }
         }
-        Job::Write(write) => {
+        RunCall::Write(write) => {
             let run_id = write.change.run_id;
-            Landed::Run { run_id, result: self::write(&*store, *write).await, trying }
+            Completion::RunWritten { run_id, result: self::write_run_parts(&*store, *write).await, is_probe }
         }
     }
 }
 
 /// Keeps dead letters.
-pub async fn letters<A: Aside>(aside: Arc<A>, letters: Vec<Letter>, tickets: Vec<Ticket>) -> Landed {
-    let result = aside.put(&letters).await;
-    Landed::Letters { letters, tickets, result }
+pub async fn write_dead_letters<A: DeadLetterSink>(
+    sink: Arc<A>,
+    entries: Vec<DeadLetterEntry>,
+    tokens: Vec<RecordToken>,
+) -> Completion {
+    let result = sink.put(&entries).await;
+    Completion::DeadLetters { entries, tokens, result }
 }
 
-async fn read_run(store: &dyn Store, run_id: Uuid, also: Also) -> Result<Found, StoreError> {
+async fn read_run(store: &dyn Store, run_id: Uuid, extra: ExtraChecks) -> Result<StoredRun, StoreError> {
     let row = store.read_run(run_id).await?;
-    let unlisted = match also.start {
+    let unlisted = match extra.start {
         Some(start) => !store.is_listed(run_id, start).await?,
         None => false,
     };
-    let dataset_missing = match also.dataset {
+    let dataset_missing = match extra.dataset {
         Some(dataset_id) => store.dataset(dataset_id).await?.is_none(),
         None => false,
     };
-    Ok(Found { row, unlisted, dataset_missing })
+    Ok(StoredRun { row, missing_in_index: unlisted, dataset_missing })
 }
 
 /// Writes the row last: the records that wait for it wait for all.
-async fn write(store: &dyn Store, write: RunWrite) -> Result<Vec<Refused>, StoreError> {
+async fn write_run_parts(store: &dyn Store, write: RunWrite) -> Result<Vec<RefusedValue>, StoreError> {
     let RunWrite { change, columns, stored_start, names, dataset } = write;
     if let Some(dataset) = dataset {
         write_dataset(store, *dataset).await?;
@@ -208,7 +212,7 @@ async fn write(store: &dyn Store, write: RunWrite) -> Result<Vec<Refused>, Store
 }
 
 /// Writes the names; when they are rejected, halves of them, down to the name that is to blame.
-async fn write_names(store: &dyn Store, run_id: Uuid, names: Vec<String>) -> Result<Vec<Refused>, StoreError> {
+async fn write_names(store: &dyn Store, run_id: Uuid, names: Vec<String>) -> Result<Vec<RefusedValue>, StoreError> {
     let mut refused = Vec::new();
     let mut rest = if names.is_empty() { Vec::new() } else { vec![names] };
     while let Some(mut part) = rest.pop() {
@@ -222,7 +226,7 @@ async fn write_names(store: &dyn Store, run_id: Uuid, names: Vec<String>) -> Res
                 let error = Chain(&*error).to_string();
                 refused.extend(part.pop().map(|name| {
                     let row = format!("a name of metrics: {name:?}");
-                    Refused { what: What::Name(name), row, error }
+                    RefusedValue { part: RefusedPart::Name(name), row, error }
                 }));
             }
             Err(error) => return Err(error),
@@ -235,13 +239,13 @@ async fn write_names(store: &dyn Store, run_id: Uuid, names: Vec<String>) -> Res
 async fn write_run(
     store: &dyn Store,
     change: &RunRow,
-    columns: Columns,
+    columns: ColumnSet,
     stored_start: Option<Micros>,
-) -> Result<Vec<Refused>, StoreError> {
+) -> Result<Vec<RefusedValue>, StoreError> {
     let mut refused = Vec::new();
     let mut rest = if columns == 0 { Vec::new() } else { vec![columns] };
     while let Some(columns) = rest.pop() {
-        let part = only(change, columns);
+        let part = project(change, columns);
         match store.write_run(&part, stored_start).await {
             Ok(()) => {}
             Err(StoreError::Rejected(_)) if columns.count_ones() > 1 => {
@@ -252,7 +256,7 @@ async fn write_run(
             Err(StoreError::Rejected(_)) if columns == TAGS => write_tags(store, part, &mut refused).await?,
             Err(StoreError::Rejected(error)) => {
                 let (row, error) = (format!("{part:?}"), Chain(&*error).to_string());
-                refused.push(Refused { what: What::Column(columns), row, error });
+                refused.push(RefusedValue { part: RefusedPart::Column(columns), row, error });
             }
             Err(error) => return Err(error),
         }
@@ -262,14 +266,14 @@ async fn write_run(
 
 /// Writes the tags without the largest ones, as many as the store takes: each write replaces the set, so that tags could not be
 /// tried one by one without losing others for a moment.
-async fn write_tags(store: &dyn Store, mut part: RunRow, refused: &mut Vec<Refused>) -> Result<(), StoreError> {
+async fn write_tags(store: &dyn Store, mut part: RunRow, refused: &mut Vec<RefusedValue>) -> Result<(), StoreError> {
     while let Some(largest) = part.tags.iter().max_by_key(|tag| tag.len()).cloned() {
         match store.write_run(&part, None).await {
             Ok(()) => return Ok(()),
             Err(StoreError::Rejected(error)) => {
                 part.tags.remove(&largest);
                 let (row, error) = (format!("tag {largest:?}"), Chain(&*error).to_string());
-                refused.push(Refused { what: What::Tag(largest), row, error });
+                refused.push(RefusedValue { part: RefusedPart::Tag(largest), row, error });
             }
             Err(error) => return Err(error),
         }
@@ -291,17 +295,17 @@ async fn write_dataset(store: &dyn Store, dataset: DatasetRow) -> Result<(), Sto
     }
 }
 
-fn lowest(columns: Columns) -> Columns {
+fn lowest(columns: ColumnSet) -> ColumnSet {
     columns & columns.wrapping_neg()
 }
 
 /// Leaves the first half and returns the second.
-fn split(part: &mut Gathered) -> Gathered {
+fn split_half(part: &mut PendingBatch) -> PendingBatch {
     let half = part.batch.rows.len() / 2;
     let rows = part.batch.rows.split_off(half);
     let origins = part.origins.split_off(half);
-    let bytes = rows.iter().map(bytes_of).sum();
+    let bytes = rows.iter().map(row_bytes).sum();
     part.bytes = part.bytes.saturating_sub(bytes);
     let batch = Batch { table: part.batch.table, partition: part.batch.partition, rows };
-    Gathered { batch, origins, bytes }
+    PendingBatch { batch, origins, bytes }
 }

@@ -19,7 +19,7 @@ use crate::{
     spool::{self, RecordKind},
     store::{BoxError, Store},
     wire,
-    writer::{Aside, Commit, Kept, Letter},
+    writer::{Commit, DeadLetterBody, DeadLetterEntry, DeadLetterSink},
 };
 
 /// Renders latest values from the bytes of messages.
@@ -49,7 +49,7 @@ impl Render for Renderer {
 }
 
 /// The status key's text.
-pub fn status_key(status: &Arc<dyn Fn() -> Value + Send + Sync>) -> Arc<dyn Fn() -> String + Send + Sync> {
+pub fn status_json(status: &Arc<dyn Fn() -> Value + Send + Sync>) -> Arc<dyn Fn() -> String + Send + Sync> {
     let status = Arc::clone(status);
     Arc::new(move || status().to_string())
 }
@@ -76,66 +76,68 @@ impl Commit for SpoolCommit {
         self.committer.commit(next);
     }
 
-    fn withdraw(&self) -> u64 {
+    fn rollback_to_checkpoint(&self) -> u64 {
         // What lingers is forgotten when the reader goes back.
         self.view.committed()
     }
 }
 
 /// What a message as long as may be takes while it becomes a dead letter: read from the spool, copied, written.
-const COPIES: usize = 60 << 20;
+const COPY_BYTES: usize = 60 << 20;
 
 /// Dead letters of the writer.
-pub struct Letters {
-    letters: Arc<DeadLetterLog>,
+pub struct SpoolDeadLetters {
+    log: Arc<DeadLetterLog>,
     view: spool::View,
     memory: MemoryLimit,
 }
 
 /// A letter with everything that it borrows.
-struct Written {
+struct OwnedDeadLetter {
     channel: String,
-    aside: RejectedMessage,
+    rejected: RejectedMessage,
     payload: Bytes,
     decided: Resolved,
     kind: RecordKind,
 }
 
-impl Letters {
+impl SpoolDeadLetters {
     /// Letters about records of this spool; what large ones take is counted in `memory`.
-    pub fn new(letters: Arc<DeadLetterLog>, view: spool::View, memory: MemoryLimit) -> Self {
-        Self { letters, view, memory }
+    pub fn new(entries: Arc<DeadLetterLog>, view: spool::View, memory: MemoryLimit) -> Self {
+        Self { log: entries, view, memory }
     }
 
-    fn written(view: &spool::View, letter: &Letter) -> Written {
-        let at = letter.received_at;
+    fn to_owned_entry(view: &spool::View, entry: &DeadLetterEntry) -> OwnedDeadLetter {
+        let at = entry.received_at;
         let plain =
             |run_id| Resolved { run_id, event_time: at, received_at: at, has_event_time: false, opened_run: false };
-        match &letter.kept {
-            Kept::Message { channel, aside, bytes, run_id } => Written {
+        match &entry.body {
+            DeadLetterBody::Message { channel, rejected, bytes, run_id } => OwnedDeadLetter {
                 channel: channel.clone(),
-                aside: aside.clone(),
+                rejected: rejected.clone(),
                 payload: bytes.clone(),
                 decided: plain(*run_id),
                 kind: RecordKind::Rejected,
             },
-            Kept::Refused { error, row, .. } => Self::refused(view, letter.offset, error).unwrap_or_else(|| {
-                let (aside, kept) = RejectedMessage::new(refusal(error), row.as_bytes());
-                let (payload, decided) = (Bytes::copy_from_slice(kept), plain(Uuid::nil()));
-                Written { channel: String::new(), aside, payload, decided, kind: RecordKind::Rejected }
-            }),
+            DeadLetterBody::Refused { error, row, .. } => {
+                Self::from_spool(view, entry.offset, error).unwrap_or_else(|| {
+                    let (rejected, kept) = RejectedMessage::new(refusal(error), row.as_bytes());
+                    let (payload, decided) = (Bytes::copy_from_slice(kept), plain(Uuid::nil()));
+                    OwnedDeadLetter { channel: String::new(), rejected, payload, decided, kind: RecordKind::Rejected }
+                })
+            }
         }
     }
 
     /// The message behind a refused row is still in the spool: the letter keeps its bytes, so that it can be replayed. `None`:
     /// the record is damaged, or in memory only.
-    fn refused(view: &spool::View, offset: u64, error: &str) -> Option<Written> {
+    fn from_spool(view: &spool::View, offset: u64, error: &str) -> Option<OwnedDeadLetter> {
         view.records_from(offset).filter_map(Result::ok).find_map(|chunk| {
             let record = chunk.records().find(|record| record.offset >= offset)?;
-            let (aside, kept) = RejectedMessage::new(refusal(error), record.payload);
-            Some((record.offset == offset).then(|| Written {
+            let (rejected, kept) = RejectedMessage::new(refusal(error), record.payload);
+            Some((record.offset == offset).then(|| OwnedDeadLetter {
                 channel: record.channel.to_owned(),
-                aside,
+                rejected,
                 payload: Bytes::copy_from_slice(kept),
                 decided: record.decided,
                 kind: record.kind,
@@ -148,60 +150,64 @@ fn refusal(error: &str) -> Rejection {
     Rejection { reason: Reason::RejectedByStore, detail: error.to_owned() }
 }
 
-impl Aside for Letters {
-    async fn put(&self, letters: &[Letter]) -> Result<(), BoxError> {
+impl DeadLetterSink for SpoolDeadLetters {
+    async fn put(&self, entries: &[DeadLetterEntry]) -> Result<(), BoxError> {
         // The bytes of rejected messages are counted already. Of what was refused only the place in the spool is known.
-        let may_be_large = |letter: &Letter| match &letter.kept {
-            Kept::Message { .. } => false,
-            Kept::Refused { size, .. } => *size >= LARGE_VALUE || letter.part == Letter::RUN,
+        let may_be_large = |entry: &DeadLetterEntry| match &entry.body {
+            DeadLetterBody::Message { .. } => false,
+            DeadLetterBody::Refused { size, .. } => *size >= LARGE_VALUE || entry.part == DeadLetterEntry::RUN_ROW,
         };
-        let _copies = match letters.iter().any(may_be_large) {
-            true => Some(self.memory.reserve_for_writer(COPIES, 0).await),
+        let _copies = match entries.iter().any(may_be_large) {
+            true => Some(self.memory.reserve_for_writer(COPY_BYTES, 0).await),
             false => None,
         };
-        let (sink, view, letters) = (Arc::clone(&self.letters), self.view.clone(), letters.to_vec());
-        tokio::task::spawn_blocking(move || put_all(&sink, &view, &letters)).await??;
+        let (sink, view, entries) = (Arc::clone(&self.log), self.view.clone(), entries.to_vec());
+        tokio::task::spawn_blocking(move || put_all(&sink, &view, &entries)).await??;
         Ok(())
     }
 }
 
 /// Writes letters, so many at once that few bytes of their messages are there.
-fn put_all(sink: &DeadLetterLog, view: &spool::View, letters: &[Letter]) -> Result<(), DeadLetterError> {
-    let (mut written, mut bytes) = (Vec::new(), 0);
-    for letter in letters {
-        let next = Letters::written(view, letter);
+fn put_all(sink: &DeadLetterLog, view: &spool::View, entries: &[DeadLetterEntry]) -> Result<(), DeadLetterError> {
+    let (mut owned, mut bytes) = (Vec::new(), 0);
+    for entry in entries {
+        let next = SpoolDeadLetters::to_owned_entry(view, entry);
         bytes += next.payload.len();
-        written.push((letter, next));
+        owned.push((entry, next));
         if bytes >= LARGE_VALUE {
-            put_group(sink, view.id(), &written)?;
-            (written, bytes) = (Vec::new(), 0);
+            put_group(sink, view.id(), &owned)?;
+            (owned, bytes) = (Vec::new(), 0);
         }
     }
-    put_group(sink, view.id(), &written)
+    put_group(sink, view.id(), &owned)
 }
 
-fn put_group(sink: &DeadLetterLog, spool_id: Uuid, written: &[(&Letter, Written)]) -> Result<(), DeadLetterError> {
-    if written.is_empty() {
+fn put_group(
+    sink: &DeadLetterLog,
+    spool_id: Uuid,
+    owned: &[(&DeadLetterEntry, OwnedDeadLetter)],
+) -> Result<(), DeadLetterError> {
+    if owned.is_empty() {
         return Ok(());
     }
-    let letters: Vec<_> = written
+    let entries: Vec<_> = owned
         .iter()
-        .map(|(letter, written)| NewDeadLetter {
-            rejected: written.aside.clone(),
-            channel: &written.channel,
-            decided: written.decided,
-            kind: written.kind,
+        .map(|(entry, owned)| NewDeadLetter {
+            rejected: owned.rejected.clone(),
+            channel: &owned.channel,
+            decided: owned.decided,
+            kind: owned.kind,
             spool_id,
-            offset: letter.offset,
-            row: letter.part,
-            payload: &written.payload,
+            offset: entry.offset,
+            row: entry.part,
+            payload: &owned.payload,
         })
         .collect();
-    sink.put_all(&letters)
+    sink.put_all(&entries)
 }
 
 /// The run whose hole this gap tells.
-fn told(payload: &[u8]) -> Option<Uuid> {
+fn run_of_gap(payload: &[u8]) -> Option<Uuid> {
     let gap: Gap = serde_json::from_slice(payload).ok()?;
     gap.run_id.filter(|_| gap.reason == GapReason::Sequence)
 }
@@ -228,7 +234,7 @@ pub fn recover(recovery: &spool::Recovery, as_of: u64, tell: &mut dyn FnMut(Repl
                     RunHints::of(message, time, decided.received_at, record.payload)
                 }),
                 seq: message.as_ref().and_then(wire::Message::seq),
-                reported_gap: (record.kind == RecordKind::Gap).then(|| told(record.payload)).flatten(),
+                reported_gap: (record.kind == RecordKind::Gap).then(|| run_of_gap(record.payload)).flatten(),
             });
         }
     }

@@ -12,7 +12,7 @@ use super::{Reload, http};
 use crate::{
     api::TokenStore,
     frame::{Gap, GapReason, IntakeItem},
-    latest::Board,
+    latest::LatestState,
     lifecycle::{Readiness, Signal, Stopper},
     logging::{Chain, LevelHandle},
     metrics::{Label, Metrics},
@@ -25,10 +25,10 @@ use crate::{
 };
 
 /// How long the first try to reach Redis may take: READY waits for it, and what it misses is nobody's loss.
-const FIRST_TRY: Duration = Duration::from_secs(3);
+const FIRST_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the writer may go on with what is in the spool once intake has drained.
-const LAST_WRITES: Duration = Duration::from_secs(3);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Nobody listened between the last sign of life of the process before, if there was one, and the first proven subscription of
 /// this one. The first process of all misses what is published after its start, unless it subscribes at once as it should.
@@ -45,7 +45,7 @@ pub async fn report_restart(
         () = stop.stopped() => None,
         proven = first.wait_for(Option::is_some) => proven.ok().and_then(|at| *at),
     };
-    let slow = proven.is_some_and(|at| at - began > FIRST_TRY.as_micros() as Micros);
+    let slow = proven.is_some_and(|at| at - began > FIRST_CONNECT_TIMEOUT.as_micros() as Micros);
     if let (Some(started_at), Some(ended_at)) = (last_alive.or(slow.then_some(began)), proven) {
         metrics.gaps.get_or_create(&Label::of(GapReason::NotListening.as_str())).inc();
         let gap = Gap {
@@ -66,8 +66,8 @@ pub async fn report_restart(
 }
 
 /// READY: the spool is locked and the first connection was tried; Redis itself may be absent.
-pub async fn tell_ready(redis: SourceStatus, mut stop: Signal) -> Result<(), Infallible> {
-    let deadline = Instant::now() + FIRST_TRY;
+pub async fn notify_ready(redis: SourceStatus, mut stop: Signal) -> Result<(), Infallible> {
+    let deadline = Instant::now() + FIRST_CONNECT_TIMEOUT;
     let tried = || redis.connections().iter().any(|connection| connection.connects > 0 || connection.error.is_some());
     while !tried() && Instant::now() < deadline && !stop.is_stopped() {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -78,22 +78,22 @@ pub async fn tell_ready(redis: SourceStatus, mut stop: Signal) -> Result<(), Inf
 }
 
 /// What SIGHUP can change.
-pub struct Reloaded {
+pub struct Reloadable {
     /// Log levels.
     pub levels: Option<LevelHandle>,
     /// Limits of a message.
     pub limits: watch::Sender<wire::Limits>,
     /// Lifetimes of the latest keys.
-    pub board: Arc<Board>,
+    pub latest_state: Arc<LatestState>,
     /// Tokens.
-    pub keys: Arc<TokenStore>,
+    pub token_store: Arc<TokenStore>,
 }
 
-/// SIGHUP: takes over what [`Reloaded`] names; files with secrets are read at each connect anyway.
-pub async fn reload_when_asked(
+/// SIGHUP: takes over what [`Reloadable`] names; files with secrets are read at each connect anyway.
+pub async fn reload_on_signal(
     mut asked: mpsc::Receiver<()>,
     reload: Reload,
-    reloaded: Reloaded,
+    reloadable: Reloadable,
     mut stop: Signal,
 ) -> Result<(), Infallible> {
     loop {
@@ -102,37 +102,37 @@ pub async fn reload_when_asked(
             Some(()) = asked.recv() => {}
         }
         let outcome = reload().and_then(|settings| {
-            if let Some(levels) = &reloaded.levels {
+            if let Some(levels) = &reloadable.levels {
                 levels.set(&settings.log.level)?;
             }
-            reloaded.board.set_ttls(&settings.latest);
-            http::load_tokens(&reloaded.keys, &settings);
-            reloaded.limits.send_replace(settings.limits);
+            reloadable.latest_state.set_ttls(&settings.latest);
+            http::load_tokens(&reloadable.token_store, &settings);
+            reloadable.limits.send_replace(settings.limits);
             Ok(())
         });
         match outcome {
             Ok(()) => info!("configuration is reloaded: log levels, limits, lifetimes of the latest keys, tokens"),
             Err(error) => {
                 warn!(error, "configuration is not reloaded; the old one stays, but for the file of tokens");
-                http::reload_tokens(&reloaded.keys);
+                http::reload_tokens(&reloadable.token_store);
             }
         }
     }
 }
 
 /// Waits until intake is told to stop, calls `stopping`, and waits until it has drained; false when it did not end in order.
-async fn intake_has_drained(
-    mut front: Signal,
+async fn wait_for_intake(
+    mut ingest_stop: Signal,
     mut drained: oneshot::Receiver<()>,
     stopping: impl FnOnce(),
 ) -> io::Result<bool> {
     let ended = tokio::select! {
         biased;
-        () = front.stopped() => None,
+        () = ingest_stop.stopped() => None,
         ended = &mut drained => Some(ended),
     };
     // Intake has a thread of its own, and may have drained before this task looks at the signal that told it to.
-    if ended.is_some() && !front.is_stopped() {
+    if ended.is_some() && !ingest_stop.is_stopped() {
         return Err(io::Error::other("intake ended before it was told to"));
     }
     stopping();
@@ -145,33 +145,33 @@ async fn intake_has_drained(
 
 /// The order of stopping: once intake has drained, the writer may go on while it gets somewhere; then the rest ends.
 pub async fn drain(
-    (front, back): (Signal, Stopper),
+    (ingest_stop, drain_stop): (Signal, Stopper),
     readiness: Readiness,
     drained: oneshot::Receiver<()>,
     spool: spool::View,
     (flush_to, mut progress): (watch::Sender<u64>, watch::Receiver<u64>),
     store: Arc<dyn Store>,
-    farewell: impl Future<Output = ()>,
+    delete_status: impl Future<Output = ()>,
 ) -> Result<(), io::Error> {
     let stopping = || {
         readiness.set_stopping();
         notify::stopping();
     };
-    if !intake_has_drained(front, drained, stopping).await? {
+    if !wait_for_intake(ingest_stop, drained, stopping).await? {
         warn!("intake did not end in order; what it had not synced is lost");
     }
     let reachable = tokio::time::timeout(Duration::from_millis(500), store.ping()).await;
     if matches!(reachable, Ok(Ok(()))) {
         flush_to.send_replace(spool.end());
         let all = progress.wait_for(|stored| *stored >= spool.end());
-        if tokio::time::timeout(LAST_WRITES, all).await.is_err() {
+        if tokio::time::timeout(DRAIN_TIMEOUT, all).await.is_err() {
             info!("the store has not confirmed everything; the rest is in the spool");
         }
     } else if let Ok(Err(error)) = reachable {
         info!(error = %Chain(&error), "the store is away; everything not confirmed is in the spool");
     }
-    farewell.await;
-    back.stop();
+    delete_status.await;
+    drain_stop.stop();
     Ok(())
 }
 
@@ -184,7 +184,7 @@ mod tests {
         // Often: a wrong order would be right by chance half of the time.
         for _ in 0..64 {
             for in_order in [true, false] {
-                let ((stopper, front), (drained_out, drained)) = (Signal::new(), oneshot::channel());
+                let ((stopper, ingest_stop), (drained_out, drained)) = (Signal::new(), oneshot::channel());
                 stopper.stop();
                 if in_order {
                     drained_out.send(()).unwrap();
@@ -192,13 +192,13 @@ mod tests {
                     drop(drained_out);
                 }
                 let mut told = false;
-                assert_eq!(intake_has_drained(front, drained, || told = true).await.unwrap(), in_order);
+                assert_eq!(wait_for_intake(ingest_stop, drained, || told = true).await.unwrap(), in_order);
                 assert!(told);
             }
         }
-        let ((_stopper, front), (drained_out, drained)) = (Signal::new(), oneshot::channel());
+        let ((_stopper, ingest_stop), (drained_out, drained)) = (Signal::new(), oneshot::channel());
         drained_out.send(()).unwrap();
-        let early = intake_has_drained(front, drained, || unreachable!("nothing stops")).await;
+        let early = wait_for_intake(ingest_stop, drained, || unreachable!("nothing stops")).await;
         assert!(early.unwrap_err().to_string().contains("before it was told to"));
     }
 }

@@ -21,11 +21,11 @@ use crate::{
 };
 
 /// Bytes of metrics messages that wait to become history; a few huge ones must not fill the memory.
-const WAITING_BYTES: usize = 4 << 20;
+const HISTORY_BACKLOG_BYTES: usize = 4 << 20;
 
 /// Which of the latest keys an event belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Subject {
+pub enum LatestKind {
     /// Metrics: its key, its run's key, and the history.
     Metrics,
     /// Topology: its key and its run's key.
@@ -34,7 +34,7 @@ pub enum Subject {
     State,
 }
 
-impl Subject {
+impl LatestKind {
     pub(super) const ALL: [Self; 3] = [Self::Metrics, Self::Topology, Self::State];
 
     pub(super) fn name(self) -> &'static str {
@@ -58,7 +58,7 @@ impl Subject {
 #[derive(Clone, Debug)]
 pub struct Update {
     /// Which keys.
-    pub subject: Subject,
+    pub kind: LatestKind,
     /// The message as received.
     pub payload: Bytes,
     /// What intake decided about it.
@@ -69,30 +69,30 @@ pub struct Update {
     pub received: Instant,
 }
 
-/// The newest values. Shared by intake, which offers, and the flusher, which writes.
+/// The newest values. Shared by intake, which updates, and the flusher, which writes.
 #[derive(Debug)]
-pub struct Board {
+pub struct LatestState {
     enabled: bool,
     pub(super) prefix: String,
-    pub(super) news: Notify,
+    pub(super) changed: Notify,
     /// Held while keys are written or deleted, so that a deletion is not undone by a write already under way.
-    pub(super) writing: tokio::sync::Mutex<()>,
+    pub(super) write_lock: tokio::sync::Mutex<()>,
     /// Counts what large values take while they are written.
     pub(super) memory: MemoryLimit,
     metrics: Arc<Metrics>,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct Inner {
     /// Its lifetimes may be replaced.
     config: Config,
-    pub(super) slots: [Slot; 3],
-    pub(super) runs: HashMap<Uuid, Run>,
+    pub(super) slots: [ValueSlot; 3],
+    pub(super) runs: HashMap<Uuid, RunSlots>,
     /// Runs that have made room for others, and whose keys may exist.
     evicted: Vec<Uuid>,
-    waiting: VecDeque<Arc<Update>>,
-    waiting_bytes: usize,
+    history_backlog: VecDeque<Arc<Update>>,
+    history_backlog_bytes: usize,
     pub(super) dirty: bool,
     cleared: u64,
     /// The large values in the slots, oldest first.
@@ -100,24 +100,24 @@ pub(super) struct State {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Slot {
+pub(super) struct ValueSlot {
     pub(super) value: Option<Arc<Update>>,
     pub(super) dirty: bool,
 }
 
 #[derive(Debug)]
-pub(super) struct Run {
-    pub(super) metrics: Slot,
-    pub(super) topology: Slot,
-    active: Instant,
+pub(super) struct RunSlots {
+    pub(super) metrics: ValueSlot,
+    pub(super) topology: ValueSlot,
+    last_update: Instant,
     /// Whether its keys may exist.
-    written: bool,
+    may_have_keys: bool,
 }
 
 /// A value that has to be written.
 #[derive(Debug)]
-pub(super) struct Due {
-    pub(super) subject: Subject,
+pub(super) struct PendingWrite {
+    pub(super) kind: LatestKind,
     /// The run whose own key it is; absent: everybody's key.
     pub(super) run: Option<Uuid>,
     pub(super) update: Arc<Update>,
@@ -125,20 +125,20 @@ pub(super) struct Due {
 
 /// What has come since the last time.
 #[derive(Debug, Default)]
-pub(super) struct News {
-    pub(super) due: Vec<Due>,
+pub(super) struct Changes {
+    pub(super) writes: Vec<PendingWrite>,
     /// Keys of runs that have made room for others; to be deleted before anything is written.
     pub(super) stale: Vec<String>,
     pub(super) history: VecDeque<Arc<Update>>,
     /// Whether objects of the history were left.
-    pub(super) waits: bool,
+    pub(super) has_backlog: bool,
     /// Changes when everything was cleared.
     pub(super) cleared: u64,
 }
 
-impl Slot {
+impl ValueSlot {
     /// Returns whether a value was replaced that had not been written.
-    fn offer(&mut self, update: &Arc<Update>, ttl: Duration) -> bool {
+    fn update(&mut self, update: &Arc<Update>, ttl: Duration) -> bool {
         if self.value.as_ref().is_some_and(|held| !supersedes(update, held, ttl)) {
             return false;
         }
@@ -162,17 +162,17 @@ fn supersedes(update: &Update, held: &Update, ttl: Duration) -> bool {
     }
 }
 
-impl Board {
-    /// An empty board for keys under `prefix`.
+impl LatestState {
+    /// No values yet, for keys under `prefix`.
     pub fn new(config: &Config, prefix: &str, memory: MemoryLimit, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             enabled: config.enabled,
             prefix: prefix.to_owned(),
-            news: Notify::new(),
-            writing: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
+            write_lock: tokio::sync::Mutex::default(),
             memory,
             metrics,
-            state: Mutex::new(State { config: config.clone(), ..State::default() }),
+            state: Mutex::new(Inner { config: config.clone(), ..Inner::default() }),
         })
     }
 
@@ -194,29 +194,29 @@ impl Board {
     }
 
     /// Takes an update; never waits for Redis.
-    pub fn offer(&self, update: Update) {
+    pub fn update(&self, update: Update) {
         if !self.enabled {
             return;
         }
         let update = Arc::new(update);
-        let subject = update.subject;
+        let kind = update.kind;
         let mut state = self.lock();
-        let ttl = subject.ttl(&state.config);
-        let mut skipped = u64::from(state.slots[subject as usize].offer(&update, ttl));
-        if subject != Subject::State {
+        let ttl = kind.ttl(&state.config);
+        let mut skipped = u64::from(state.slots[kind as usize].update(&update, ttl));
+        if kind != LatestKind::State {
             let runs_max = state.config.runs;
-            let run = state.run(&update, runs_max);
-            let slot = if subject == Subject::Metrics { &mut run.metrics } else { &mut run.topology };
-            skipped += u64::from(slot.offer(&update, ttl));
+            let run = state.run_slots(&update, runs_max);
+            let slot = if kind == LatestKind::Metrics { &mut run.metrics } else { &mut run.topology };
+            skipped += u64::from(slot.update(&update, ttl));
         }
         if update.payload.len() >= LARGE_VALUE {
             // While memory is short, no more than the newest.
             let bytes_max = if self.memory.is_exceeded() { 0 } else { LARGE_BYTES };
-            skipped += state.keep_large(&update, bytes_max);
+            skipped += state.retain_large(&update, bytes_max);
         }
-        if subject == Subject::Metrics {
+        if kind == LatestKind::Metrics {
             let objects = state.config.history_objects;
-            state.wait(update, objects);
+            state.push_history(update, objects);
         }
         let first = !std::mem::replace(&mut state.dirty, true);
         drop(state);
@@ -224,40 +224,40 @@ impl Board {
             self.metrics.latest_skipped.inc_by(skipped);
         }
         if first {
-            self.news.notify_one();
+            self.changed.notify_one();
         }
     }
 
     /// What has to be written now. With `all`, every value that lives, written before or not. Without `history` its objects stay
     /// here, where the older ones make room for the newer: what will never be shown is never rendered.
-    pub(super) fn take(&self, now: Instant, all: bool, history: bool) -> News {
+    pub(super) fn take_changes(&self, now: Instant, all: bool, history: bool) -> Changes {
         let mut state = self.lock();
         state.dirty = false;
         state.expire(now);
-        let mut due = Vec::new();
-        for subject in Subject::ALL {
-            let slot = &mut state.slots[subject as usize];
+        let mut writes = Vec::new();
+        for kind in LatestKind::ALL {
+            let slot = &mut state.slots[kind as usize];
             slot.dirty |= all && slot.value.is_some();
-            due.extend(slot.take().map(|update| Due { subject, run: None, update }));
+            writes.extend(slot.take().map(|update| PendingWrite { kind, run: None, update }));
         }
         for (id, run) in &mut state.runs {
-            for (subject, slot) in [(Subject::Metrics, &mut run.metrics), (Subject::Topology, &mut run.topology)] {
+            for (kind, slot) in [(LatestKind::Metrics, &mut run.metrics), (LatestKind::Topology, &mut run.topology)] {
                 slot.dirty |= all && slot.value.is_some();
                 let value = slot.take();
-                run.written |= value.is_some();
-                due.extend(value.map(|update| Due { subject, run: Some(*id), update }));
+                run.may_have_keys |= value.is_some();
+                writes.extend(value.map(|update| PendingWrite { kind, run: Some(*id), update }));
             }
         }
         let evicted = std::mem::take(&mut state.evicted);
-        let stale = evicted.into_iter().flat_map(|id| self.keys_of(id)).collect();
-        let mut news = News { due, stale, cleared: state.cleared, ..News::default() };
+        let stale = evicted.into_iter().flat_map(|id| self.run_keys(id)).collect();
+        let mut changes = Changes { writes, stale, cleared: state.cleared, ..Changes::default() };
         if history {
-            state.waiting_bytes = 0;
-            news.history = std::mem::take(&mut state.waiting);
+            state.history_backlog_bytes = 0;
+            changes.history = std::mem::take(&mut state.history_backlog);
         } else {
-            news.waits = !state.waiting.is_empty();
+            changes.has_backlog = !state.history_backlog.is_empty();
         }
-        news
+        changes
     }
 
     /// Lets go of the values that live no longer: they may be large, and whatever comes replaces them.
@@ -266,81 +266,83 @@ impl Board {
     }
 
     /// Forgets everything. Returns the names of the keys that may exist.
-    pub(super) fn forget(&self) -> Vec<String> {
+    pub(super) fn reset(&self) -> Vec<String> {
         let mut state = self.lock();
-        let mut keys: Vec<_> = Subject::ALL.iter().map(|subject| self.key(*subject, None)).collect();
+        let mut keys: Vec<_> = LatestKind::ALL.iter().map(|kind| self.key(*kind, None)).collect();
         keys.extend(["history:latest", "control:latest"].map(|name| format!("{}{name}", self.prefix)));
         for id in state.runs.keys().chain(&state.evicted) {
-            keys.extend(self.keys_of(*id));
+            keys.extend(self.run_keys(*id));
         }
-        *state = State { config: state.config.clone(), cleared: state.cleared + 1, ..State::default() };
+        *state = Inner { config: state.config.clone(), cleared: state.cleared + 1, ..Inner::default() };
         keys
     }
 
     /// The keys of a run of its own.
-    fn keys_of(&self, run: Uuid) -> [String; 2] {
-        [Subject::Metrics, Subject::Topology].map(|subject| self.key(subject, Some(run)))
+    fn run_keys(&self, run: Uuid) -> [String; 2] {
+        [LatestKind::Metrics, LatestKind::Topology].map(|kind| self.key(kind, Some(run)))
     }
 
-    pub(super) fn key(&self, subject: Subject, run: Option<Uuid>) -> String {
-        let (prefix, name) = (&self.prefix, subject.name());
+    pub(super) fn key(&self, kind: LatestKind, run: Option<Uuid>) -> String {
+        let (prefix, name) = (&self.prefix, kind.name());
         match run {
             Some(run) => format!("{prefix}{name}:{run}:latest"),
             None => format!("{prefix}{name}:latest"),
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         // Whoever panicked left plain values behind.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl Inner {
     fn expire(&mut self, now: Instant) {
-        let ttl = Subject::ALL.map(|subject| subject.ttl(&self.config));
+        let ttl = LatestKind::ALL.map(|kind| kind.ttl(&self.config));
         let of_runs = self
             .runs
             .values_mut()
-            .flat_map(|run| [(Subject::Metrics, &mut run.metrics), (Subject::Topology, &mut run.topology)]);
-        for (subject, slot) in Subject::ALL.into_iter().zip(&mut self.slots).chain(of_runs) {
-            if slot.value.as_ref().is_some_and(|held| now.duration_since(held.received) >= ttl[subject as usize]) {
-                *slot = Slot::default();
+            .flat_map(|run| [(LatestKind::Metrics, &mut run.metrics), (LatestKind::Topology, &mut run.topology)]);
+        for (kind, slot) in LatestKind::ALL.into_iter().zip(&mut self.slots).chain(of_runs) {
+            if slot.value.as_ref().is_some_and(|held| now.duration_since(held.received) >= ttl[kind as usize]) {
+                *slot = ValueSlot::default();
             }
         }
-        self.forget_replaced();
+        self.prune_replaced();
     }
 
     /// The slots of the update's run; the run that was silent for longest makes room.
-    fn run(&mut self, update: &Update, runs_max: usize) -> &mut Run {
+    fn run_slots(&mut self, update: &Update, runs_max: usize) -> &mut RunSlots {
         let id = update.decided.run_id;
         if self.runs.len() >= runs_max
             && !self.runs.contains_key(&id)
-            && let Some(oldest) = self.runs.iter().min_by_key(|(_, run)| run.active).map(|(id, _)| *id)
+            && let Some(oldest) = self.runs.iter().min_by_key(|(_, run)| run.last_update).map(|(id, _)| *id)
         {
             let evicted = self.runs.remove(&oldest);
             // At most as many as there are runs between two writes.
-            if evicted.is_some_and(|run| run.written) {
+            if evicted.is_some_and(|run| run.may_have_keys) {
                 self.evicted.push(oldest);
             }
         }
         let active = update.received;
-        let run = self.runs.entry(id).or_insert_with(|| Run {
-            metrics: Slot::default(),
-            topology: Slot::default(),
-            active,
-            written: false,
+        let run = self.runs.entry(id).or_insert_with(|| RunSlots {
+            metrics: ValueSlot::default(),
+            topology: ValueSlot::default(),
+            last_update: active,
+            may_have_keys: false,
         });
-        run.active = active;
+        run.last_update = active;
         run
     }
 
-    fn wait(&mut self, update: Arc<Update>, objects: usize) {
-        self.waiting_bytes += update.payload.len();
-        self.waiting.push_back(update);
-        while self.waiting.len() > objects || (self.waiting_bytes > WAITING_BYTES && self.waiting.len() > 1) {
-            let Some(oldest) = self.waiting.pop_front() else { break };
-            self.waiting_bytes -= oldest.payload.len();
+    fn push_history(&mut self, update: Arc<Update>, objects: usize) {
+        self.history_backlog_bytes += update.payload.len();
+        self.history_backlog.push_back(update);
+        while self.history_backlog.len() > objects
+            || (self.history_backlog_bytes > HISTORY_BACKLOG_BYTES && self.history_backlog.len() > 1)
+        {
+            let Some(oldest) = self.history_backlog.pop_front() else { break };
+            self.history_backlog_bytes -= oldest.payload.len();
         }
     }
 }

@@ -19,11 +19,11 @@ use crate::{
 };
 
 /// Between two ticks.
-const TICK: Duration = Duration::from_millis(500);
+const TICK_INTERVAL: Duration = Duration::from_millis(500);
 /// A tick that is later than this is a pause. A busy machine does not make it that late.
-const PAUSE: Duration = Duration::from_secs(3);
+const STALL_THRESHOLD: Duration = Duration::from_secs(3);
 /// How long after a pause it is certain whether the connection held.
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLE_TIME: Duration = Duration::from_secs(5);
 
 /// Reports every pause, until `stop`.
 ///
@@ -40,21 +40,21 @@ pub async fn report(
     loop {
         tokio::select! {
             () = stop.stopped() => break,
-            () = tokio::time::sleep(TICK) => {}
+            () = tokio::time::sleep(TICK_INTERVAL) => {}
         }
         let now = since_boot();
-        let pause = pause(now.saturating_sub(last), units::now());
+        let pause = stall_gap(now.saturating_sub(last), units::now());
         last = now;
         if let Some(gap) = pause {
             warn!(ms = (gap.ended_at - gap.started_at) / 1_000, "the process was stopped, or the machine asleep");
             metrics.gaps.get_or_create(&Label::of(gap.reason.as_str())).inc();
             // Its predecessor has not settled: whether anything was lost then stays unknown.
-            if let Some((before, _)) = settling.replace((gap, Instant::now() + SETTLE)) {
+            if let Some((before, _)) = settling.replace((gap, Instant::now() + SETTLE_TIME)) {
                 let _ = to_intake.send(IntakeItem::Gap(before)).await;
             }
         }
         if let Some((gap, _)) = settling.take_if(|(_, at)| *at <= Instant::now()) {
-            let lost = held(&redis, gap.started_at).then_some(0);
+            let lost = connection_held(&redis, gap.started_at).then_some(0);
             let _ = to_intake.send(IntakeItem::Gap(Gap { lost, ..gap })).await;
         }
     }
@@ -65,9 +65,9 @@ pub async fn report(
 }
 
 /// The gap of a tick that came `elapsed` after the one before.
-fn pause(elapsed: Duration, now: Micros) -> Option<Gap> {
+fn stall_gap(elapsed: Duration, now: Micros) -> Option<Gap> {
     let elapsed_us = Micros::try_from(elapsed.as_micros()).ok()?;
-    (elapsed >= PAUSE).then(|| Gap {
+    (elapsed >= STALL_THRESHOLD).then(|| Gap {
         started_at: now - elapsed_us,
         ended_at: now,
         reason: GapReason::ProcessPaused,
@@ -79,7 +79,7 @@ fn pause(elapsed: Duration, now: Micros) -> Option<Gap> {
 }
 
 /// Whether every connection is the one of before the pause.
-fn held(redis: &SourceStatus, paused_at: Micros) -> bool {
+fn connection_held(redis: &SourceStatus, paused_at: Micros) -> bool {
     let connections = redis.connections();
     let mut listening = connections.iter().filter(|connection| !connection.channels.is_empty());
     listening.all(|connection| connection.connected && connection.since <= paused_at)
@@ -96,9 +96,9 @@ mod tests {
 
     #[test]
     fn a_late_tick_is_a_pause_with_its_bounds() {
-        assert_eq!(pause(TICK, 100), None);
-        assert_eq!(pause(PAUSE - TICK, 100), None);
-        let gap = pause(Duration::from_secs(20), 90_000_000).unwrap();
+        assert_eq!(stall_gap(TICK_INTERVAL, 100), None);
+        assert_eq!(stall_gap(STALL_THRESHOLD - TICK_INTERVAL, 100), None);
+        let gap = stall_gap(Duration::from_secs(20), 90_000_000).unwrap();
         assert_eq!((gap.started_at, gap.ended_at, gap.reason), (70_000_000, 90_000_000, GapReason::ProcessPaused));
     }
 

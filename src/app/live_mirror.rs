@@ -3,7 +3,7 @@
 //! Nothing is kept of what is heard, and while nobody watches nothing is even decoded. The rows that are told are those that
 //! the daemon stores, because a row is a function of its message; where it is not, the daemon's word is asked for:
 //! * the run of a message without an id is what the daemon decided and shares in Redis (`<prefix>ingest:run:<channel>`), asked
-//!   for again each [`REFRESH`]. Both hear the same messages in the same order, so what has been heard says where in it a run
+//!   for again each [`SHARED_RUN_MAX_AGE`]. Both hear the same messages in the same order, so what has been heard says where in it a run
 //!   began, and a run begins here only when the daemon says so. One that began for a reason that is not heard here (`reset`)
 //!   is noticed with its next messages; those before are told of the run before, and told as skipped when that is noticed;
 //! * a message without a time of its own is told at the time at which it was received here, the daemon's own being some
@@ -28,7 +28,7 @@ use crate::{
     event::{Kind, Resolved, implicit_run_id},
     frame::{Frame, IntakeItem},
     lifecycle::{Readiness, Signal},
-    live::{Item, Live},
+    live::{LiveEvent, LiveFeed},
     metrics::Metrics,
     redis::{Link, RunShare},
     runs::{EventTime, OpenRun, Resolver, RunHints},
@@ -38,22 +38,22 @@ use crate::{
 };
 
 /// How old the daemon's word on a channel may be.
-const REFRESH: Duration = Duration::from_millis(100);
+const SHARED_RUN_MAX_AGE: Duration = Duration::from_millis(100);
 /// A channel without a run is asked about this often, at most.
-const UNKNOWN: Duration = Duration::from_millis(50);
+const NO_RUN_MAX_AGE: Duration = Duration::from_millis(50);
 /// A run that has just begun is asked for this often …
-const AGAIN: Duration = Duration::from_millis(20);
+const NEW_RUN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// … and this long after it was heard; then for as long not at all: who is silent about one run is silent about the next.
-const PATIENCE: Duration = Duration::from_secs(1);
+const NEW_RUN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How far the daemon's clock may be from ours, and we behind it.
-const SKEW: Micros = 500_000;
+const CLOCK_SKEW_MAX: Micros = 500_000;
 /// Channels on which the daemon's word is remembered.
 const CHANNELS_MAX: usize = 1_024;
 /// The longest receipt that is passed on.
 const RECEIPT_BYTES: usize = 64 << 10;
 
 /// What a process without a pipeline hears.
-pub struct Heard {
+pub struct Mirror {
     /// Its connection.
     pub status: SourceStatus,
     follower: Follower,
@@ -67,11 +67,11 @@ pub struct Heard {
 /// When the system gives no thread.
 pub fn listen(
     settings: &Settings,
-    live: &Live,
+    live: &LiveFeed,
     link: &Link,
     receipts: broadcast::Sender<Arc<str>>,
     stop: Signal,
-) -> io::Result<(Heard, impl Future<Output = Result<(), source::ThreadEnded>> + Send + 'static)> {
+) -> io::Result<(Mirror, impl Future<Output = Result<(), source::ThreadEnded>> + Send + 'static)> {
     let redis = &settings.redis;
     let (queue, arrivals, bytes) = queue(redis.queue_frames, settings.http.stream_buffer.as_usize());
     let status = SourceStatus::new(Readiness::default());
@@ -87,23 +87,23 @@ pub fn listen(
         receipts,
         share: RunShare::new(link.clone(), &redis.key_prefix),
         resolver: Resolver::new(settings.intake.timeouts()).with_channels(settings.intake.channels_max),
-        words: HashMap::new(),
-        silent: HashMap::new(),
+        shared_runs: HashMap::new(),
+        backoff_until: HashMap::new(),
         began: Instant::now(),
     };
-    Ok((Heard { status, follower, arrivals, stop }, ended))
+    Ok((Mirror { status, follower, arrivals, stop }, ended))
 }
 
-impl Heard {
+impl Mirror {
     /// Tells what is heard until nothing more comes, or nobody wants it any more: what still waits then is in the store.
     ///
     /// # Errors
     /// None.
-    pub async fn tell(self) -> Result<(), Infallible> {
+    pub async fn run(self) -> Result<(), Infallible> {
         let Self { follower, arrivals, mut stop, .. } = self;
         tokio::select! {
             () = stop.stopped() => {}
-            () = follower.tell(arrivals) => {}
+            () = follower.run(arrivals) => {}
         }
         Ok(())
     }
@@ -114,41 +114,41 @@ struct Follower {
     zone: TimeZone,
     ack: String,
     bytes: QueuedBytes,
-    live: Live,
+    live: LiveFeed,
     receipts: broadcast::Sender<Arc<str>>,
     share: RunShare,
     resolver: Resolver,
     /// The daemon's word on a channel, and when it was asked for.
-    words: HashMap<Arc<str>, (Instant, Option<OpenRun>)>,
+    shared_runs: HashMap<Arc<str>, (Instant, Option<OpenRun>)>,
     /// Channels on which it did not say what began, and until when nobody waits for that.
-    silent: HashMap<Arc<str>, Instant>,
+    backoff_until: HashMap<Arc<str>, Instant>,
     began: Instant,
 }
 
 impl Follower {
-    async fn tell(mut self, mut arrivals: mpsc::Receiver<IntakeItem>) {
+    async fn run(mut self, mut arrivals: mpsc::Receiver<IntakeItem>) {
         while let Some(arrival) = arrivals.recv().await {
             match arrival {
                 IntakeItem::Frame(frame) => {
-                    self.take(&frame).await;
+                    self.on_frame(&frame).await;
                     self.bytes.taken(&frame);
                 }
-                IntakeItem::Gap(_) => self.live.skip(),
+                IntakeItem::Gap(_) => self.live.mark_lost(),
                 // Only intake is told these; a listener's queue never has them.
                 IntakeItem::FrameWithAck(..) | IntakeItem::Receipt(_) | IntakeItem::CloseRuns => {}
             }
         }
     }
 
-    async fn take(&mut self, frame: &Frame) {
+    async fn on_frame(&mut self, frame: &Frame) {
         if *frame.channel == *self.ack {
             return self.receipt(&frame.payload);
         }
-        if !self.live.is_watched() {
+        if !self.live.has_subscribers() {
             // What happens meanwhile is not seen; the daemon knows it.
             self.resolver.close_all();
-            self.words.clear();
-            self.silent.clear();
+            self.shared_runs.clear();
+            self.backoff_until.clear();
             return;
         }
         // What the daemon rejects is not told either.
@@ -161,7 +161,7 @@ impl Follower {
             &frame.payload,
         );
         let Some((run_id, opened)) = self.run_of(&frame.channel, &facts).await else {
-            return self.live.skip();
+            return self.live.mark_lost();
         };
         let decided = Resolved {
             run_id,
@@ -170,7 +170,7 @@ impl Follower {
             has_event_time: time.from_message,
             opened_run: opened,
         };
-        self.live.offer(|| Item::new(message.kind(), decided, frame.channel.clone(), frame.payload.clone()));
+        self.live.publish(|| LiveEvent::new(message.kind(), decided, frame.channel.clone(), frame.payload.clone()));
     }
 
     /// Anybody may publish there: only what is one JSON object is passed on.
@@ -191,17 +191,17 @@ impl Follower {
             return Some((choice.run_id, choice.opened_run));
         }
         let known = self.resolver.open_run(channel).map(|run| run.run_id);
-        if let Some(word) = self.word(channel, known.is_some()).await {
-            if opened_by(&word, channel, facts) {
-                return self.begin(channel, facts, word);
+        if let Some(shared) = self.shared_run(channel, known.is_some()).await {
+            if opened_by(&shared, channel, facts) {
+                return self.open_new_run(channel, facts, shared);
             }
             match known {
-                Some(known) if known == word.run_id => _ = self.resolver.adopt(channel, word, subscribed),
+                Some(known) if known == shared.run_id => _ = self.resolver.adopt(channel, shared, subscribed),
                 // One that has begun just now: before this message, or behind it.
-                _ if word.opened_at >= facts.received_at - SKEW => return None,
+                _ if shared.opened_at >= facts.received_at - CLOCK_SKEW_MAX => return None,
                 // One that began before. If that went unnoticed, something was told of the wrong run.
                 _ => {
-                    self.resolver.replace(channel, Some(word), subscribed);
+                    self.resolver.replace(channel, Some(shared), subscribed);
                     known.is_none().then_some(())?;
                 }
             }
@@ -212,8 +212,8 @@ impl Follower {
             return Some((choice.run_id, choice.opened_run));
         }
         // A run begins by the daemon's word alone.
-        match self.begun(channel, facts).await {
-            Some(run) => self.begin(channel, facts, run),
+        match self.await_new_run(channel, facts).await {
+            Some(run) => self.open_new_run(channel, facts, run),
             None => {
                 self.resolver.replace(channel, None, subscribed);
                 None
@@ -222,54 +222,54 @@ impl Follower {
     }
 
     /// Goes on with a run that this message has opened.
-    fn begin(&mut self, channel: &str, facts: &RunHints<'_>, run: OpenRun) -> Option<(Uuid, bool)> {
+    fn open_new_run(&mut self, channel: &str, facts: &RunHints<'_>, run: OpenRun) -> Option<(Uuid, bool)> {
         let run_id = run.run_id;
-        self.silent.remove(channel);
+        self.backoff_until.remove(channel);
         self.resolver.replace(channel, Some(run), self.began.elapsed());
         Some((run_id, facts.kind != Kind::RunStart))
     }
 
-    /// The daemon's newest word on a channel, not older than [`REFRESH`].
-    async fn word(&mut self, channel: &Arc<str>, known: bool) -> Option<OpenRun> {
-        let patience = if known { REFRESH } else { UNKNOWN };
-        match self.words.get(channel) {
-            Some((asked, word)) if asked.elapsed() < patience => word.clone(),
-            _ => self.ask(channel).await,
+    /// The daemon's newest word on a channel, not older than [`SHARED_RUN_MAX_AGE`].
+    async fn shared_run(&mut self, channel: &Arc<str>, known: bool) -> Option<OpenRun> {
+        let max_age = if known { SHARED_RUN_MAX_AGE } else { NO_RUN_MAX_AGE };
+        match self.shared_runs.get(channel) {
+            Some((asked, shared)) if asked.elapsed() < max_age => shared.clone(),
+            _ => self.fetch_shared_run(channel).await,
         }
     }
 
     /// The run that the daemon has opened with this message, once it says so.
-    async fn begun(&mut self, channel: &Arc<str>, facts: &RunHints<'_>) -> Option<OpenRun> {
-        if self.silent.get(channel).is_some_and(|until| Instant::now() < *until) {
+    async fn await_new_run(&mut self, channel: &Arc<str>, facts: &RunHints<'_>) -> Option<OpenRun> {
+        if self.backoff_until.get(channel).is_some_and(|until| Instant::now() < *until) {
             return None;
         }
         // All others wait meanwhile. One that has waited already is not waited for again, or they would fall back ever further.
         let age = Duration::from_micros(u64::try_from(units::now() - facts.received_at).unwrap_or_default());
-        let until = Instant::now() + PATIENCE.saturating_sub(age);
+        let until = Instant::now() + NEW_RUN_TIMEOUT.saturating_sub(age);
         loop {
-            match self.ask(channel).await {
-                Some(word) if opened_by(&word, channel, facts) => return Some(word),
+            match self.fetch_shared_run(channel).await {
+                Some(shared) if opened_by(&shared, channel, facts) => return Some(shared),
                 // The daemon is further already, and does not tell of the runs between.
-                Some(word) if word.opened_at > facts.received_at => return None,
+                Some(shared) if shared.opened_at > facts.received_at => return None,
                 _ if Instant::now() >= until => break,
-                _ => sleep(AGAIN).await,
+                _ => sleep(NEW_RUN_POLL_INTERVAL).await,
             }
         }
-        if self.silent.len() >= CHANNELS_MAX {
-            self.silent.clear();
+        if self.backoff_until.len() >= CHANNELS_MAX {
+            self.backoff_until.clear();
         }
-        self.silent.insert(Arc::clone(channel), Instant::now() + PATIENCE);
+        self.backoff_until.insert(Arc::clone(channel), Instant::now() + NEW_RUN_TIMEOUT);
         None
     }
 
-    async fn ask(&mut self, channel: &Arc<str>) -> Option<OpenRun> {
+    async fn fetch_shared_run(&mut self, channel: &Arc<str>) -> Option<OpenRun> {
         let json = self.share.fetch(channel).await;
-        let word = json.and_then(|json| read_open_run(&json));
-        if self.words.len() >= CHANNELS_MAX {
-            self.words.clear();
+        let shared = json.and_then(|json| read_open_run(&json));
+        if self.shared_runs.len() >= CHANNELS_MAX {
+            self.shared_runs.clear();
         }
-        self.words.insert(Arc::clone(channel), (Instant::now(), word.clone()));
-        word
+        self.shared_runs.insert(Arc::clone(channel), (Instant::now(), shared.clone()));
+        shared
     }
 }
 

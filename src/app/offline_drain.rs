@@ -14,34 +14,34 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 use super::{
+    adapters::{SpoolCommit, SpoolDeadLetters},
     decode::{Decoder, SpoolRecords},
-    parts::{Letters, SpoolCommit},
     stores,
 };
 use crate::{
     config::Settings,
     dead_letter::{self, DeadLetterError, DeadLetterLog},
-    lifecycle::{Hold, Signal},
+    lifecycle::{PauseBarrier, Signal},
     memory::MemoryLimit,
     metrics::Metrics,
     spool::{self, SpoolError},
     store::{BoxError, Store, StoreError},
-    writer::{self, Aside, Commit, Ends, Letter, Records, WriterError},
+    writer::{self, Commit, DeadLetterEntry, DeadLetterSink, RecordSource, WriterError, WriterPorts},
 };
 
 /// How long the store may take to answer for the first time.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may confirm nothing, beyond the time that confirmations linger.
-const STALLED: Duration = Duration::from_secs(30);
+const NO_PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks at how far it is.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why the store could not be filled. What is not stored is where it was.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
-pub enum RefillError {
+pub enum OfflineDrainError {
     #[error("the store is away; nothing is lost, run it again when the store is back")]
-    Away(#[source] StoreError),
+    StoreUnavailable(#[source] StoreError),
     #[error("the store has confirmed nothing for {} s; the rest is where it was, run it again", .0.as_secs())]
     Stalled(Duration),
     #[error("failed to open the spool")]
@@ -50,7 +50,7 @@ pub enum RefillError {
         "`{}` does not say which daemon it belonged to, and its rows carry that name; say it with --owner",
         .0.display()
     )]
-    Nameless(PathBuf),
+    UnknownOwner(PathBuf),
     #[error("failed to use the dead letters")]
     DeadLetters(#[source] DeadLetterError),
     #[error("the writer ended")]
@@ -67,14 +67,14 @@ pub struct Drained {
     /// Records that could not be read any more.
     pub unreadable: u64,
     /// Offsets between segments that were set aside, whose records are no business of theirs.
-    pub elsewhere: u64,
+    pub not_in_spool: u64,
     /// Dead letters that there are now beside the spool.
     pub dead_letters: u64,
 }
 
 /// Where to drain from.
 #[derive(Clone, Debug)]
-pub struct Orphan {
+pub struct OrphanSpool {
     /// The spool.
     pub dir: PathBuf,
     /// The instance whose rows they are; absent: as the spool says.
@@ -83,150 +83,156 @@ pub struct Orphan {
     pub dead_letters: PathBuf,
     /// Whether its daemon will come back: its segments stay then. At its start it recovers from them the runs that were open and
     /// what numbers were seen; without them it would report what is stored as lost, and removes them after that.
-    pub returns: bool,
+    pub daemon_returns: bool,
     /// Whether it is a `quarantine/`: segments of a spool that went on without them, so that what is between them is not missing.
     pub quarantine: bool,
 }
 
 /// Puts letters, and knows of how many records.
-struct Counted {
-    letters: Letters,
+struct CountingSink {
+    inner: SpoolDeadLetters,
     records: Mutex<HashSet<u64>>,
 }
 
-impl Aside for Counted {
-    async fn put(&self, letters: &[Letter]) -> Result<(), BoxError> {
-        self.letters.put(letters).await?;
+impl DeadLetterSink for CountingSink {
+    async fn put(&self, dead_letters: &[DeadLetterEntry]) -> Result<(), BoxError> {
+        self.inner.put(dead_letters).await?;
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        records.extend(letters.iter().map(|letter| letter.offset));
+        records.extend(dead_letters.iter().map(|letter| letter.offset));
         Ok(())
     }
 }
 
-/// Empties a spool that nobody holds into the store. `tell` hears how many of how many records are confirmed.
+/// Empties a spool that nobody holds into the store. `on_progress` hears how many of how many records are confirmed.
 ///
 /// # Errors
 /// When the spool is held by somebody, the store is away, or the dead letters cannot be kept.
-pub async fn drain(settings: &Settings, orphan: Orphan, tell: impl FnMut(u64, u64)) -> Result<Drained, RefillError> {
-    let found = spool::inspect(&orphan.dir).map_err(RefillError::Spool)?;
-    let owner = orphan.owner.clone().or(found.owner).ok_or_else(|| RefillError::Nameless(orphan.dir.clone()))?;
+pub async fn drain(
+    settings: &Settings,
+    orphan: OrphanSpool,
+    on_progress: impl FnMut(u64, u64),
+) -> Result<Drained, OfflineDrainError> {
+    let found = spool::inspect(&orphan.dir).map_err(OfflineDrainError::Spool)?;
+    let owner =
+        orphan.owner.clone().or(found.owner).ok_or_else(|| OfflineDrainError::UnknownOwner(orphan.dir.clone()))?;
     let metrics = Metrics::new();
     let (_stopper, stop) = Signal::new();
     let (store, upkeep) = stores::open(settings, &metrics, stop);
     let work = async {
         // Before anything is touched.
-        reach(&*store).await?;
-        drain_into(settings, &orphan, &owner, &store, &metrics, tell).await
+        wait_for_store(&*store).await?;
+        drain_into(settings, &orphan, &owner, &store, &metrics, on_progress).await
     };
-    beside(upkeep, work).await
+    with_upkeep(upkeep, work).await
 }
 
 async fn drain_into(
     settings: &Settings,
-    orphan: &Orphan,
+    orphan: &OrphanSpool,
     owner: &str,
     store: &Arc<dyn Store>,
     metrics: &Arc<Metrics>,
-    mut tell: impl FnMut(u64, u64),
-) -> Result<Drained, RefillError> {
+    mut on_progress: impl FnMut(u64, u64),
+) -> Result<Drained, OfflineDrainError> {
     let config = spool::Config { dir: orphan.dir.clone(), ..settings.spool.clone() };
-    let opened = spool::open(&config, Arc::clone(metrics)).map_err(RefillError::Spool)?;
+    let opened = spool::open(&config, Arc::clone(metrics)).map_err(OfflineDrainError::Spool)?;
     let spool::Opened { appender, reader, committer, view, recovery } = opened;
-    if orphan.returns {
+    if orphan.daemon_returns {
         appender.retain_from(0);
     }
     drop(appender);
     let (first, end) = (recovery.first_uncommitted.min(recovery.next), recovery.next);
     drop(recovery);
-    let letters = dead_letter::Config { dir: orphan.dead_letters.clone(), ..settings.dead_letter.clone() };
-    let letters = Arc::new(DeadLetterLog::open(&letters, Arc::clone(metrics)).map_err(RefillError::DeadLetters)?);
+    let dead_letters = dead_letter::Config { dir: orphan.dead_letters.clone(), ..settings.dead_letter.clone() };
+    let dead_letters =
+        Arc::new(DeadLetterLog::open(&dead_letters, Arc::clone(metrics)).map_err(OfflineDrainError::DeadLetters)?);
     let memory = MemoryLimit::default();
     let records = SpoolRecords::new(reader, view.clone(), Arc::new(Decoder::new(owner)), memory.clone());
     let commit = SpoolCommit::new(committer, view.clone(), Arc::clone(store), settings.spool.linger);
-    let aside = Letters::new(Arc::clone(&letters), view.clone(), memory);
-    let aside = Arc::new(Counted { letters: aside, records: Mutex::default() });
-    let tell = |at: u64| tell(at.clamp(first, end) - first, end - first);
-    let until = Until { first, finished: || view.committed() >= end, tell };
+    let sink = SpoolDeadLetters::new(Arc::clone(&dead_letters), view.clone(), memory);
+    let sink = Arc::new(CountingSink { inner: sink, records: Mutex::default() });
+    let on_progress = |at: u64| on_progress(at.clamp(first, end) - first, end - first);
+    let stop_when = StopWhen { first, finished: || view.committed() >= end, on_progress };
     if first < end {
-        pump(settings, store, metrics, (records, commit, Arc::clone(&aside)), until).await?;
+        run_writer_until(settings, store, metrics, (records, commit, Arc::clone(&sink)), stop_when).await?;
     }
     // Where a segment is damaged, what lacks is damaged: it may have been in it.
-    let elsewhere = if orphan.quarantine { metrics.spool_missing_records.get() } else { 0 };
-    let (records, unreadable) = (end - first - elsewhere, view.missing() - elsewhere);
-    let set_aside = aside.records.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
+    let not_in_spool = if orphan.quarantine { metrics.spool_missing_records.get() } else { 0 };
+    let (records, unreadable) = (end - first - not_in_spool, view.missing() - not_in_spool);
+    let set_aside = sink.records.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
     let stored = records.saturating_sub(unreadable).saturating_sub(set_aside);
-    Ok(Drained { records, stored, unreadable, elsewhere, dead_letters: letters.usage().entries })
+    Ok(Drained { records, stored, unreadable, not_in_spool, dead_letters: dead_letters.usage().entries })
 }
 
 /// When to stop, and who wants to know how far it is.
-pub(super) struct Until<F, T> {
+pub(super) struct StopWhen<F, T> {
     pub(super) first: u64,
     pub(super) finished: F,
-    pub(super) tell: T,
+    pub(super) on_progress: T,
 }
 
 /// Runs the writer until `finished`, or until the store gets nowhere.
-pub(super) async fn pump<R: Records, C: Commit, A: Aside>(
+pub(super) async fn run_writer_until<R: RecordSource, C: Commit, A: DeadLetterSink>(
     settings: &Settings,
     store: &Arc<dyn Store>,
     metrics: &Arc<Metrics>,
-    (records, commit, aside): (R, C, Arc<A>),
-    mut until: Until<impl Fn() -> bool, impl FnMut(u64)>,
-) -> Result<(), RefillError> {
+    (records, commit, sink): (R, C, Arc<A>),
+    mut stop_when: StopWhen<impl Fn() -> bool, impl FnMut(u64)>,
+) -> Result<(), OfflineDrainError> {
     let (stopper, stop) = Signal::new();
-    let (_hold, hold) = watch::channel(Hold::Open);
+    let (_hold, hold) = watch::channel(PauseBarrier::None);
     let (_flush, flush_to) = watch::channel(0);
-    let (progress_out, progress) = watch::channel(until.first);
-    let ends = Ends {
+    let (progress_out, progress) = watch::channel(stop_when.first);
+    let ports = WriterPorts {
         memory: MemoryLimit::default(),
         store: Arc::clone(store),
         commit,
-        aside,
-        hold,
+        dead_letters: sink,
+        pause_barrier: hold,
         flush_to,
         // The command says itself why it does not get on.
         problem: watch::Sender::new(None),
         progress: progress_out,
         metrics: Arc::clone(metrics),
     };
-    let mut writer = Box::pin(writer::run(settings.writer.clone(), records, ends, stop));
-    let limit = STALLED + settings.spool.linger;
-    let (mut last, mut moved) = (until.first, Instant::now());
-    while !(until.finished)() {
+    let mut writer = Box::pin(writer::run(settings.writer.clone(), records, ports, stop));
+    let limit = NO_PROGRESS_TIMEOUT + settings.spool.linger;
+    let (mut last, mut moved) = (stop_when.first, Instant::now());
+    while !(stop_when.finished)() {
         tokio::select! {
-            ended = &mut writer => return ended.map_err(RefillError::Writer),
-            () = tokio::time::sleep(LOOK) => {}
+            ended = &mut writer => return ended.map_err(OfflineDrainError::Writer),
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
         }
         let at = *progress.borrow();
         if at > last {
             (last, moved) = (at, Instant::now());
         }
-        (until.tell)(at);
+        (stop_when.on_progress)(at);
         if moved.elapsed() > limit {
             return match store.ping().await {
-                Err(error) => Err(RefillError::Away(error)),
-                Ok(()) => Err(RefillError::Stalled(limit)),
+                Err(error) => Err(OfflineDrainError::StoreUnavailable(error)),
+                Ok(()) => Err(OfflineDrainError::Stalled(limit)),
             };
         }
     }
     stopper.stop();
-    writer.await.map_err(RefillError::Writer)
+    writer.await.map_err(OfflineDrainError::Writer)
 }
 
 /// Waits for the first answer of the store.
-pub(super) async fn reach(store: &dyn Store) -> Result<(), RefillError> {
-    let deadline = Instant::now() + PATIENCE;
+pub(super) async fn wait_for_store(store: &dyn Store) -> Result<(), OfflineDrainError> {
+    let deadline = Instant::now() + STORE_CONNECT_TIMEOUT;
     loop {
         match store.ping().await {
             Ok(()) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => return Err(RefillError::Away(error)),
-            Err(_) => tokio::time::sleep(LOOK).await,
+            Err(error) if Instant::now() >= deadline => return Err(OfflineDrainError::StoreUnavailable(error)),
+            Err(_) => tokio::time::sleep(POLL_INTERVAL).await,
         }
     }
 }
 
 /// Works while the store's connection is kept up.
-pub(super) async fn beside<T>(upkeep: stores::Upkeep, work: impl Future<Output = T>) -> T {
+pub(super) async fn with_upkeep<T>(upkeep: stores::Upkeep, work: impl Future<Output = T>) -> T {
     let forever = async {
         let _: Result<(), Infallible> = upkeep.await;
         std::future::pending().await

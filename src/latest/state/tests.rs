@@ -2,7 +2,7 @@ use super::*;
 
 fn update(run: u128, time: i64, seq: Option<i64>, received: Instant) -> Update {
     Update {
-        subject: Subject::Metrics,
+        kind: LatestKind::Metrics,
         payload: Bytes::from_static(b"{}"),
         decided: Resolved {
             run_id: Uuid::from_u128(run),
@@ -38,65 +38,69 @@ fn the_newest_wins_within_a_run_and_the_last_between_runs() {
 #[test]
 fn many_updates_are_one_write_and_the_busiest_runs_keep_their_keys() {
     let config = Config { runs: 3, history_objects: 4, ..Config::default() };
-    let board = Board::new(&config, "cascor:", MemoryLimit::default(), Metrics::new());
+    let latest_state = LatestState::new(&config, "cascor:", MemoryLimit::default(), Metrics::new());
     let start = Instant::now();
     for n in 0..10u32 {
-        board.offer(update(u128::from(n % 5), i64::from(n), None, start + Duration::from_millis(u64::from(n))));
+        latest_state.update(update(u128::from(n % 5), i64::from(n), None, start + Duration::from_millis(u64::from(n))));
     }
-    let news = board.take(start, false, true);
-    let everybody: Vec<_> = news.due.iter().filter(|due| due.run.is_none()).collect();
-    assert_eq!((everybody.len(), everybody[0].update.decided.event_time), (1, 9));
-    assert_eq!(news.due.len() - 1, 3, "runs 2, 3 and 4");
-    assert_eq!(news.history.iter().map(|held| held.decided.event_time).collect::<Vec<_>>(), [6, 7, 8, 9]);
-    assert!(board.take(start, false, true).due.is_empty());
-    assert_eq!(board.take(start, true, true).due.len(), 4, "again after a reconnect");
-    assert!(board.take(start + Duration::from_secs(2), true, true).due.is_empty(), "but not what has expired");
-    assert_eq!(board.forget().len(), 5 + 6);
-    assert!(board.take(start, true, true).due.is_empty());
+    let changes = latest_state.take_changes(start, false, true);
+    let shared_keys: Vec<_> = changes.writes.iter().filter(|due| due.run.is_none()).collect();
+    assert_eq!((shared_keys.len(), shared_keys[0].update.decided.event_time), (1, 9));
+    assert_eq!(changes.writes.len() - 1, 3, "runs 2, 3 and 4");
+    assert_eq!(changes.history.iter().map(|held| held.decided.event_time).collect::<Vec<_>>(), [6, 7, 8, 9]);
+    assert!(latest_state.take_changes(start, false, true).writes.is_empty());
+    assert_eq!(latest_state.take_changes(start, true, true).writes.len(), 4, "again after a reconnect");
+    assert!(
+        latest_state.take_changes(start + Duration::from_secs(2), true, true).writes.is_empty(),
+        "but not what has expired"
+    );
+    assert_eq!(latest_state.reset().len(), 5 + 6);
+    assert!(latest_state.take_changes(start, true, true).writes.is_empty());
 }
 
 #[test]
 fn what_lives_no_longer_is_not_held() {
-    let board = Board::new(&Config::default(), "cascor:", MemoryLimit::default(), Metrics::new());
+    let latest_state = LatestState::new(&Config::default(), "cascor:", MemoryLimit::default(), Metrics::new());
     let (start, payload) = (Instant::now(), Bytes::from(vec![b' '; 9]));
     for run in 0..9 {
         let update = update(run, 1, None, start);
-        board.offer(Update { subject: Subject::Topology, payload: payload.clone(), ..update });
+        latest_state.update(Update { kind: LatestKind::Topology, payload: payload.clone(), ..update });
     }
-    let ttl = Subject::Topology.ttl(&board.config());
-    board.expire(start + ttl - Duration::from_millis(1));
-    assert_eq!(board.take(start, true, true).due.len(), 10);
+    let ttl = LatestKind::Topology.ttl(&latest_state.config());
+    latest_state.expire(start + ttl - Duration::from_millis(1));
+    assert_eq!(latest_state.take_changes(start, true, true).writes.len(), 10);
     assert!(!payload.is_unique());
-    board.expire(start + ttl);
+    latest_state.expire(start + ttl);
     assert!(payload.is_unique());
 }
 
 #[test]
 fn the_keys_of_a_run_that_makes_room_for_another_are_deleted() {
-    let board = Board::new(&Config { runs: 2, ..Config::default() }, "cascor:", MemoryLimit::default(), Metrics::new());
+    let latest_state =
+        LatestState::new(&Config { runs: 2, ..Config::default() }, "cascor:", MemoryLimit::default(), Metrics::new());
     let start = Instant::now();
-    let offer = |run: u128, at: u64| board.offer(update(run, 1, None, start + Duration::from_millis(at)));
-    offer(1, 0);
-    offer(2, 1);
-    assert!(board.take(start, false, true).stale.is_empty());
-    offer(3, 2);
-    offer(4, 3);
-    offer(5, 4);
+    let update_at = |run: u128, at: u64| latest_state.update(update(run, 1, None, start + Duration::from_millis(at)));
+    update_at(1, 0);
+    update_at(2, 1);
+    assert!(latest_state.take_changes(start, false, true).stale.is_empty());
+    update_at(3, 2);
+    update_at(4, 3);
+    update_at(5, 4);
     let keys = |run: u128| {
         let run = Uuid::from_u128(run);
         ["metrics", "topology"].map(|name| format!("cascor:{name}:{run}:latest"))
     };
-    let news = board.take(start, false, true);
-    assert_eq!(news.stale, [keys(1), keys(2)].concat(), "3 was never written");
-    assert_eq!(news.due.iter().filter_map(|due| due.run).count(), 2);
+    let changes = latest_state.take_changes(start, false, true);
+    assert_eq!(changes.stale, [keys(1), keys(2)].concat(), "3 was never written");
+    assert_eq!(changes.writes.iter().filter_map(|due| due.run).count(), 2);
     // However many come between two writes, there are no more keys to delete than runs that are kept.
     for run in 10..10_010 {
-        offer(run, 5);
+        update_at(run, 5);
     }
-    assert_eq!(board.take(start, false, true).stale.len(), 4);
-    offer(5, 6);
-    offer(6, 7);
-    assert_eq!(board.forget().len(), 5 + 2 * 2 + 2 * 2, "two runs that are kept, and two whose keys may exist");
+    assert_eq!(latest_state.take_changes(start, false, true).stale.len(), 4);
+    update_at(5, 6);
+    update_at(6, 7);
+    assert_eq!(latest_state.reset().len(), 5 + 2 * 2 + 2 * 2, "two runs that are kept, and two whose keys may exist");
 }
 
 #[test]
@@ -105,14 +109,14 @@ fn of_large_values_the_newest_stay_and_while_memory_is_short_the_last_alone() {
     for (used, values) in [(0, 4), (1 << 30, 1)] {
         let memory = MemoryLimit::default();
         let metrics = Metrics::new();
-        let board = Board::new(&Config::default(), "cascor:", memory.clone(), Arc::clone(&metrics));
+        let latest_state = LatestState::new(&Config::default(), "cascor:", memory.clone(), Arc::clone(&metrics));
         let _received = memory.charge(used);
         for run in 0..6 {
             let payload = Bytes::from(vec![b' '; 8 * MIB]);
             let update = update(run, i64::try_from(run).unwrap(), None, Instant::now());
-            board.offer(Update { subject: Subject::Topology, payload, ..update });
+            latest_state.update(Update { kind: LatestKind::Topology, payload, ..update });
         }
-        let due = board.take(Instant::now(), true, true).due;
+        let due = latest_state.take_changes(Instant::now(), true, true).writes;
         let mut runs: Vec<_> = due.iter().filter_map(|due| due.run).map(|run| run.as_u128()).collect();
         runs.sort_unstable();
         assert_eq!(runs, (6 - values..6).collect::<Vec<_>>(), "{used} bytes are used");

@@ -1,0 +1,56 @@
+//! How a record enters the task: its rows into batches, what it says of its run into the table of runs.
+
+use tokio::time::Instant;
+
+use super::{PENDING_RECORDS_MAX, Writer};
+use crate::writer::{
+    PauseBarrier,
+    batch::{RowOrigin, row_bytes},
+    ports::{Commit, Content, DeadLetterBody, DeadLetterEntry, DeadLetterSink, DecodedRecord},
+    runs::RecordUpdate,
+};
+
+impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
+    /// Whether there is room for the record at this offset.
+    pub(super) fn has_capacity(&self, offset: u64) -> bool {
+        let held = matches!(*self.ports.pause_barrier.borrow(), PauseBarrier::At(end) if offset >= end);
+        !held
+            && self.bytes < self.config.memory.as_usize()
+            && self.ready.len() < 2 * self.limit.get() + 8
+            && self.frontier.len() < PENDING_RECORDS_MAX
+            && self.runs.has_room()
+    }
+
+    /// Gathers its rows and merges what it says of its run.
+    pub(super) fn accept(&mut self, record: DecodedRecord, now: Instant) {
+        let DecodedRecord { offset, received_at, content } = record;
+        match content {
+            Content::Nothing => {
+                self.frontier.register(offset, received_at, 0);
+            }
+            Content::Rejected { channel, rejected, preserved, run_id } => {
+                let token = self.frontier.register(offset, received_at, 1);
+                let body = DeadLetterBody::Message { channel, rejected, bytes: preserved, run_id };
+                self.add_dead_letter(
+                    DeadLetterEntry { offset, part: DeadLetterEntry::WHOLE_RECORD, received_at, body },
+                    token,
+                );
+            }
+            Content::Rows { rows, run_update: update } => {
+                let parts = rows.len() as u32 + u32::from(update.is_some());
+                let token = self.frontier.register(offset, received_at, parts);
+                if let Some((run_id, update)) = update
+                    && !self.runs.update(run_id, RecordUpdate { update, rows: &rows, token }, now)
+                {
+                    self.frontier.confirm_part(token);
+                }
+                for (number, row) in rows.into_iter().enumerate() {
+                    let bytes = row_bytes(&row);
+                    self.bytes += bytes;
+                    let origin = RowOrigin { token, row: number as u32 };
+                    self.batches.push(row, bytes, origin, now, &mut self.ready);
+                }
+            }
+        }
+    }
+}

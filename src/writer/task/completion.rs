@@ -1,0 +1,202 @@
+//! What the results of calls mean for the task's state.
+
+use std::time::Duration;
+
+use tokio::{task::JoinError, time::Instant};
+use tracing::{error, warn};
+
+use super::Writer;
+use crate::{
+    event::Table,
+    logging::Chain,
+    metrics::Label,
+    store::{Problem, StoreError},
+    units,
+    writer::{
+        WriterError,
+        circuit_breaker::Failure,
+        frontier::RecordToken,
+        ports::{Commit, DeadLetterBody, DeadLetterEntry, DeadLetterSink},
+        store_call::{BatchResult, Completion, RefusedValue},
+    },
+};
+
+/// Between two tries to keep dead letters.
+const DEAD_LETTER_RETRY: Duration = Duration::from_secs(1);
+
+impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
+    /// Takes in the result of a call.
+    pub(super) fn on_completion(
+        &mut self,
+        completion: Result<Completion, JoinError>,
+        now: Instant,
+    ) -> Result<(), WriterError> {
+        match completion.map_err(WriterError::Panicked)? {
+            Completion::Batch(rows) => self.on_batch(rows, now),
+            Completion::RunRead { run_id, result, is_probe } => {
+                self.run_calls_in_flight -= 1;
+                match result {
+                    Ok(known) => {
+                        self.runs_breaker.read_succeeded(is_probe, now);
+                        let free = self.runs.on_read(run_id, known);
+                        self.confirm_parts(&free);
+                    }
+                    Err(StoreError::Rejected(error)) => {
+                        // The store answers: only this run cannot be read.
+                        self.runs_breaker.read_succeeded(is_probe, now);
+                        self.on_unreadable_run(run_id, &Chain(&*error).to_string(), now);
+                    }
+                    Err(error) => {
+                        let quiet = self.rows_breaker.is_open();
+                        self.runs_breaker.failed(is_probe, Failure { error: &error, of_write: false, quiet }, now);
+                        self.runs.on_failed(run_id);
+                    }
+                }
+            }
+            Completion::RunWritten { run_id, result, is_probe } => {
+                self.run_calls_in_flight -= 1;
+                match result {
+                    Ok(refused) => {
+                        self.runs_breaker.succeeded(is_probe, now);
+                        self.ports.metrics.writer_run_writes.inc();
+                        self.on_run_written(run_id, refused, now);
+                    }
+                    Err(error) => {
+                        let quiet = self.rows_breaker.is_open();
+                        self.runs_breaker.failed(is_probe, Failure { error: &error, of_write: true, quiet }, now);
+                        self.runs.on_failed(run_id);
+                    }
+                }
+            }
+            Completion::DeadLetters { entries, tokens, result } => self.on_dead_letters(entries, tokens, result, now),
+        }
+        Ok(())
+    }
+
+    /// Sets a record, or a part of it, aside; the record waits until that is durable.
+    pub(super) fn add_dead_letter(&mut self, entry: DeadLetterEntry, token: RecordToken) {
+        self.bytes += entry.bytes();
+        self.dead_letters.waiting.push(entry);
+        self.dead_letters.tokens.push(token);
+    }
+
+    fn on_batch(&mut self, completion: BatchResult, now: Instant) {
+        self.batches_in_flight -= 1;
+        self.ordered_in_flight.retain(|table| *table != completion.table);
+        self.bytes -= completion.bytes;
+        for origin in &completion.stored {
+            self.frontier.confirm_part(origin.token);
+        }
+        let metrics = &self.ports.metrics;
+        let rows = completion.stored.len() as u64;
+        metrics.writer_rows.get_or_create(&Label::of(table_name(completion.table))).inc_by(rows);
+        if let Some((_, _, error)) = completion.refused.first() {
+            let table = table_name(completion.table);
+            warn!(table, rows = completion.refused.len(), error, "store refuses rows; they become dead letters");
+        }
+        for (origin, row, error) in completion.refused {
+            let (offset, received_at) = self.frontier.record(origin.token);
+            let body = DeadLetterBody::refused(error, &row, row.bytes());
+            self.add_dead_letter(DeadLetterEntry { offset, part: origin.row, received_at, body }, origin.token);
+        }
+        match completion.unwritten {
+            None => {
+                self.ports.metrics.writer_batches.inc();
+                self.rows_breaker.succeeded(completion.is_probe, now);
+                // More is waiting, so it is the limit that holds it back.
+                let saturated = completion.saturated || !self.ready.is_empty();
+                self.limit.succeeded(completion.rows, completion.latency, saturated);
+            }
+            Some((left, error)) => {
+                self.ports.metrics.writer_retries.inc();
+                if !self.rows_breaker.is_open() && matches!(error, StoreError::Unavailable(_)) {
+                    self.limit.failed();
+                }
+                let failure = Failure { error: &error, of_write: true, quiet: false };
+                self.rows_breaker.failed(completion.is_probe, failure, now);
+                self.bytes += left.bytes;
+                self.ready.push_front(left);
+            }
+        }
+    }
+
+    fn on_run_written(&mut self, run_id: uuid::Uuid, refused: Vec<RefusedValue>, now: Instant) {
+        let outcome = self.runs.on_written(run_id, refused, now);
+        // One letter a record whose value is refused; it waits for the letter instead of the row.
+        for (token, refused) in outcome.refused {
+            let (offset, received_at) = self.frontier.record(token);
+            let (rows, errors): (Vec<_>, Vec<_>) =
+                refused.into_iter().map(|refused| (refused.row, refused.error)).unzip();
+            warn!(run_id = %run_id, offset, error = errors[0], "store refuses values of a run; they become a dead letter");
+            let row = rows.join("; ");
+            let body = DeadLetterBody::Refused { error: errors.join("; "), size: row.len(), row };
+            self.add_dead_letter(DeadLetterEntry { offset, part: DeadLetterEntry::RUN_ROW, received_at, body }, token);
+        }
+        for refused in outcome.already_confirmed {
+            let error = refused.error;
+            error!(run_id = %run_id, error, "a value of a run that had vanished is refused by the store and stays absent");
+        }
+        self.confirm_parts(&outcome.stored);
+    }
+
+    /// What is stored of a run cannot be read. What its records say of it waits as dead letters, until a person has mended that.
+    fn on_unreadable_run(&mut self, run_id: uuid::Uuid, message: &str, now: Instant) {
+        let (records, is_news) = self.runs.on_unreadable(run_id, now);
+        if is_news {
+            error!(run_id = %run_id, error = message, "stored row of a run cannot be read; what its records say becomes dead letters");
+        }
+        for token in records {
+            let (offset, received_at) = self.frontier.record(token);
+            let error = format!("the stored row of run {run_id} cannot be read: {message}");
+            let row = format!("what the message says of run {run_id}");
+            let body = DeadLetterBody::Refused { error, size: row.len(), row };
+            self.add_dead_letter(DeadLetterEntry { offset, part: DeadLetterEntry::RUN_ROW, received_at, body }, token);
+        }
+    }
+
+    fn on_dead_letters(
+        &mut self,
+        mut entries: Vec<DeadLetterEntry>,
+        mut tokens: Vec<RecordToken>,
+        result: Result<(), crate::store::BoxError>,
+        now: Instant,
+    ) {
+        self.dead_letters.in_flight = false;
+        match result {
+            Ok(()) => {
+                (self.dead_letters.retry_at, self.dead_letters.problem) = (None, None);
+                self.bytes -= entries.iter().map(DeadLetterEntry::bytes).sum::<usize>();
+                self.confirm_parts(&tokens);
+            }
+            Err(error) => {
+                if self.dead_letters.retry_at.is_none() {
+                    error!(error = %Chain(&*error), "dead letters cannot be kept; holding, trying again every second");
+                }
+                self.dead_letters.retry_at = Some(now + DEAD_LETTER_RETRY);
+                let since = self.dead_letters.problem.take().map_or_else(units::now, |problem| problem.since);
+                self.dead_letters.problem = Some(Problem::of("dead letters", &StoreError::Unavailable(error), since));
+                entries.append(&mut self.dead_letters.waiting);
+                tokens.append(&mut self.dead_letters.tokens);
+                self.dead_letters.waiting = entries;
+                self.dead_letters.tokens = tokens;
+            }
+        }
+    }
+
+    fn confirm_parts(&mut self, tokens: &[RecordToken]) {
+        for token in tokens {
+            self.frontier.confirm_part(*token);
+        }
+    }
+}
+
+fn table_name(table: Table) -> &'static str {
+    match table {
+        Table::Metrics => "training_metrics",
+        Table::Topology => "network_topology",
+        Table::Events => "training_events",
+        Table::Datasets => "dataset_info",
+        Table::Control => "control_log",
+        Table::Gaps => "ingest_gaps",
+    }
+}
