@@ -7,7 +7,7 @@ use figment::value::Value;
 use super::*;
 use crate::{secret::Secret, store::StoreKind, units::ByteSize};
 
-const SHIPPED: &str = include_str!("../../conf/cascor-ingest.toml");
+const SHIPPED: &str = include_str!("../../../conf/cascor-ingest.toml");
 const PASSWORD: &str = "0123hunter2/@#";
 
 /// A directory that outlives the call, and what a test says about the sources.
