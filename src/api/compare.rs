@@ -28,7 +28,7 @@ pub async fn compare(State(state): State<ApiState>, params: Params) -> ApiResult
     if ids.is_empty() || ids.len() > state.config.runs {
         return Err(ApiError::bad_request(format!("give `run_id` 1 to {} times", state.config.runs)));
     }
-    let fields = if scan::names_fields(&params) { scan::fields(&params)? } else { vec![Field::TRAIN_LOSS] };
+    let fields = if scan::names_fields(&params) { scan::fields(&params)? } else { vec![Field::train_loss()] };
     let by = params.word("by", &["epoch", "step", "time"])?;
     let points = params.number("max_points", 1_000, POINTS_MIN, state.config.points)?;
     let raw = scan::all_attempts(&params)?;

@@ -93,7 +93,7 @@ fn extreme_json(at: &Extreme) -> Value {
 pub async fn growth(State(state): State<ApiState>, Path(run_id): Path<String>, params: Params) -> ApiResult {
     let params = params.allow_only(&["field", "start_time", "end_time"], &[])?;
     let run = runs::find(&state, &run_id).await?;
-    let field = params.exact("field").next().map_or(Field::TRAIN_LOSS, Field::named);
+    let field = params.exact("field").next().map_or_else(Field::train_loss, Field::named);
     let mut growth = Growth::default();
     scan::scan(&*state.store, full_range(&run, &params)?, std::slice::from_ref(&field), &mut growth).await?;
     let units_added = units_added(&state, run.run_id).await?;

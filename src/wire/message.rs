@@ -333,22 +333,22 @@ impl<'a> Message<'a> {
 
     /// The producer's number of the message within its run.
     pub fn seq(&self) -> Option<i64> {
-        self.columns.seq
+        self.columns.metric.seq
     }
 
     /// The epoch.
     pub fn epoch(&self) -> Option<i32> {
-        self.columns.epoch
+        self.columns.metric.epoch
     }
 
     /// The phase of training.
     pub fn phase(&self) -> Option<&str> {
-        self.columns.phase.as_deref()
+        self.columns.metric.phase.as_deref()
     }
 
     /// How many hidden units the network has.
     pub fn hidden_units(&self) -> Option<i32> {
-        self.columns.hidden_units
+        self.columns.metric.hidden_units
     }
 
     /// Its type: that of the message, for an `event` its `event_type`, else that of its kind.

@@ -83,7 +83,7 @@ fn run_update(message: &Message<'_>, resolved: &Resolved) -> RunUpdate {
         run_name: message.run_name().map(str::to_owned),
         ..RunRow::default()
     });
-    let columns = &message.columns;
+    let columns = &message.columns.metric;
     if matches!(message.kind, Kind::Metrics | Kind::RunEnd) {
         values.final_epoch = columns.epoch;
         values.final_train_loss = columns.train_loss;
@@ -100,22 +100,7 @@ fn run_update(message: &Message<'_>, resolved: &Resolved) -> RunUpdate {
 
 fn metrics(message: &Message<'_>, resolved: &Resolved, key: EventKey) -> MetricsRow {
     let (extra, rest_json) = without_column(message, resolved);
-    let columns = &message.columns;
-    MetricsRow {
-        key,
-        epoch: columns.epoch,
-        step: columns.step,
-        train_loss: columns.train_loss,
-        train_accuracy: columns.train_accuracy,
-        val_loss: columns.val_loss,
-        val_accuracy: columns.val_accuracy,
-        learning_rate: columns.learning_rate,
-        hidden_units: columns.hidden_units,
-        phase: columns.phase.as_deref().map(str::to_owned),
-        seq: columns.seq,
-        extra,
-        rest_json: rest_json.map(Into::into),
-    }
+    MetricsRow { key, columns: message.columns.metric.to_owned_text(), extra, rest_json: rest_json.map(Into::into) }
 }
 
 /// What no column of a metrics row holds: the numbers by name, and everything else as JSON.
@@ -265,7 +250,7 @@ fn event(message: &Message<'_>, key: EventKey) -> EventRow {
         key,
         r#type: message.type_name().to_owned(),
         payload_json: root_json(message.root, is_strict_json(message.root)).into(),
-        epoch: message.columns.epoch,
+        epoch: message.columns.metric.epoch,
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) fn row(message: &Message<'_>, resolved: &Resolved, key: EventKey) -> 
     let columns = &message.columns;
     let listed = message.get(FieldId::Connections).map(summarise).unwrap_or_default();
     let total_parameters = columns.total_parameters.or_else(|| match listed.connections {
-        0 => cascade_parameters(columns.input_size?, columns.hidden_units.unwrap_or(0), columns.output_size?),
+        0 => cascade_parameters(columns.input_size?, columns.metric.hidden_units.unwrap_or(0), columns.output_size?),
         connections => i32::try_from(connections).ok(),
     });
     // A longer one is in the picture of the network, as all that the message says is.
@@ -30,10 +30,10 @@ pub(super) fn row(message: &Message<'_>, resolved: &Resolved, key: EventKey) -> 
     };
     TopologyRow {
         key,
-        epoch: columns.epoch,
+        epoch: columns.metric.epoch,
         input_size: columns.input_size,
         output_size: columns.output_size,
-        hidden_units: columns.hidden_units,
+        hidden_units: columns.metric.hidden_units,
         total_parameters,
         topology_json: topology_json(message, resolved).into(),
         weights_summary,

@@ -37,11 +37,11 @@ pub const BOM: &str = "\u{feff}";
 pub const TABLES: [&str; 3] = ["training_metrics", "network_topology", "training_events"];
 
 /// The columns of one of [`TABLES`], as the first line of a CSV file.
-pub fn head(table: &str) -> &'static str {
+pub fn head(table: &str) -> String {
     match table {
-        "network_topology" => TopologyRow::HEADER,
-        "training_events" => EventRow::HEADER,
-        _ => MetricsRow::HEADER,
+        "network_topology" => TopologyRow::header(),
+        "training_events" => EventRow::header(),
+        _ => MetricsRow::header(),
     }
 }
 
@@ -139,7 +139,7 @@ async fn write_rows<T: ExportRow + Paged + 'static>(
     };
     let writing = async {
         let mut text = Encoder::new(job, chunks.clone());
-        let head = text.write_head(T::HEADER, job);
+        let head = text.write_head(&T::header(), job);
         if !text.out.send(&head).await {
             return None;
         }

@@ -165,7 +165,8 @@ fn find_partial_export(
         Some(false) if args.raw => return refuse("it was written without --raw"),
         _ => {}
     }
-    let request = resume::ExportRequest { format: args.format(), ids, head: export_head(&args.table) };
+    let head = export_head(&args.table);
+    let request = resume::ExportRequest { format: args.format(), ids, head: &head };
     match resume::find_partial(file, part, &request) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => refuse(&error.to_string()),
         partial => partial.map_err(failed(there)),
