@@ -14,7 +14,7 @@ use super::error::{self, OperatorError};
 use crate::{cooperative, files, store::StoreError, units::now};
 
 /// The numbered migrations, compiled in; the number is the version that the file has after it.
-const MIGRATIONS: [(i64, &str); 3] = [
+const MIGRATIONS: &[(i64, &str)] = &[
     (1, include_str!("../../../schema/sqlite/0001_tables.sql")),
     (2, include_str!("../../../schema/sqlite/0002_restarts_and_names.sql")),
     (3, include_str!("../../../schema/sqlite/0003_long_texts.sql")),
@@ -140,7 +140,7 @@ pub(super) fn latest() -> i64 {
 
 /// The statements of every migration, in order, as `schema print` shows them.
 pub fn migrations() -> impl Iterator<Item = (i64, &'static str)> {
-    MIGRATIONS.into_iter()
+    MIGRATIONS.iter().copied()
 }
 
 fn apply(connection: &mut Connection) -> rusqlite::Result<()> {
