@@ -206,15 +206,29 @@ mod tests {
         };
         let mut line = String::new();
         row.csv(&mut line, false);
-        assert_eq!(
-            line,
-            "00000000-0000-0000-0000-000000000000,2025-11-20T10:15:00.123456Z,7,1,,NaN,Infinity,-Infinity,\
-             0.30000000000000004,5e-324,0,\"a \"\"b\"\", c\n\",9223372036854775807,\
-             \"{\"\"g\"\":1e300,\"\"n\"\":\"\"NaN\"\"}\",\"\"\r\n"
-        );
-        let columns = MetricsRow::header().trim().split(',').count();
-        assert_eq!(columns, 15);
+        let cells = [
+            ("run_id", "00000000-0000-0000-0000-000000000000"),
+            ("timestamp", "2025-11-20T10:15:00.123456Z"),
+            ("event_id", "7"),
+            ("epoch", "1"),
+            ("train_loss", "NaN"),
+            ("train_accuracy", "Infinity"),
+            ("val_loss", "-Infinity"),
+            ("val_accuracy", "0.30000000000000004"),
+            ("learning_rate", "5e-324"),
+            ("hidden_units", "0"),
+            ("phase", "\"a \"\"b\"\", c\n\""),
+            ("seq", "9223372036854775807"),
+            ("extra", "\"{\"\"g\"\":1e300,\"\"n\"\":\"\"NaN\"\"}\""),
+            ("rest_json", "\"\""),
+        ];
+        let header = MetricsRow::header();
+        let cell = |name: &str| cells.iter().find(|(column, _)| *column == name).map_or("", |(_, text)| text);
+        let expected: Vec<_> = header.trim().split(',').map(cell).collect();
+        assert_eq!(line, expected.join(",") + "\r\n");
+        assert!(cells.iter().all(|(name, _)| header.trim().split(',').any(|column| column == *name)), "{header}");
     }
+
     #[test]
     fn a_spreadsheet_runs_no_text_unless_it_is_to_be_raw() {
         let key = EventKey { run_id: Uuid::nil(), timestamp: 0, event_id: 1 };
