@@ -17,12 +17,8 @@ const KNOWN: &[(&str, &str)] = &[
     ("latest", "large state"),
     ("redis", "link probe retry value"),
     ("source", "pubsub receive_thread status"),
-    ("store::cassandra", "config session"),
     ("wire", "columns dataset message names nested outcome rows topology"),
     ("wire", "json pack time value"),
-    ("writer", "columns finals"),
-    ("writer", "lifetime summary"),
-    ("writer", "pending_records run store_call"),
 ];
 
 /// Children of a folder that use each other, and the files that tie them.
