@@ -14,8 +14,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("api::export", "body encode"),
     ("cli", "gaps metrics read runs show"),
     ("config", "layers secrets"),
-    ("latest", "large state"),
-    ("redis", "link probe retry value"),
     ("source", "pubsub receive_thread status"),
     ("wire", "columns dataset message names nested outcome rows topology"),
     ("wire", "json pack time value"),
