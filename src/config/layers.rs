@@ -10,18 +10,9 @@ use figment::{
 
 use super::{
     Settings, lists,
+    precedence::Precedence,
     secrets::{self, PasswordSlot},
 };
-
-/// Which source a value comes from; a later one wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precedence {
-    File,
-    Credentials,
-    OldEnvironment,
-    Environment,
-    Flags,
-}
 
 /// The settings so far.
 pub struct Layers {
