@@ -12,8 +12,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("api", "access anonymous_body config cors fetch_site recheck session target tokens"),
     ("api", "memory_budget rows runs"),
     ("api::export", "body encode"),
-    ("cli", "gaps metrics read runs show"),
-    ("config", "layers secrets"),
     ("source", "pubsub receive_thread status"),
     ("wire", "columns dataset message names nested outcome rows topology"),
     ("wire", "json pack time value"),
