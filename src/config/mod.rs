@@ -9,6 +9,7 @@ mod layers;
 mod legacy;
 mod lists;
 mod precedence;
+mod renamed;
 mod secrets;
 #[cfg(test)]
 mod tests;
