@@ -52,9 +52,9 @@ pub struct Config {
     /// Rows of one page, at most.
     pub page_rows: usize,
     /// Points of one curve, at most.
-    pub points: usize,
+    pub max_points: usize,
     /// Runs in one comparison or export, at most.
-    pub runs: usize,
+    pub max_runs: usize,
     /// Exports at once; one more is told to come back.
     pub exports: usize,
     /// Streams at once; one more is told so.
@@ -90,9 +90,9 @@ pub struct Config {
     #[serde(with = "units::duration")]
     pub anonymous_body_timeout: Duration,
     /// The head of a request, at most; at least 8 KiB.
-    pub header: ByteSize,
+    pub max_header: ByteSize,
     /// The body of a request, at most.
-    pub body: ByteSize,
+    pub max_body: ByteSize,
     /// How long a client may take to send the head of a request; an idle connection is closed after it, too.
     #[serde(with = "units::duration")]
     pub header_timeout: Duration,
@@ -116,8 +116,8 @@ impl Default for Config {
             sessions: 32,
             allow_origins: Vec::new(),
             page_rows: 10_000,
-            points: 20_000,
-            runs: 16,
+            max_points: 20_000,
+            max_runs: 16,
             exports: 4,
             streams: 32,
             stream_interval: Duration::from_millis(100),
@@ -132,8 +132,8 @@ impl Default for Config {
             reserved_exports: 1,
             anonymous_body: ByteSize::kib(64),
             anonymous_body_timeout: Duration::from_secs(5),
-            header: ByteSize::kib(16),
-            body: ByteSize::mib(1),
+            max_header: ByteSize::kib(16),
+            max_body: ByteSize::mib(1),
             header_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
@@ -173,7 +173,7 @@ impl Config {
         target::problems(&self.trusted_hosts, problems);
         let counts = [
             ("page_rows", self.page_rows),
-            ("runs", self.runs),
+            ("max_runs", self.max_runs),
             ("exports", self.exports),
             ("streams", self.streams),
             ("stream_points", self.stream_points),
@@ -188,14 +188,14 @@ impl Config {
                 problems.push(format!("`http.{key}` must be at most {}", Semaphore::MAX_PERMITS));
             }
         }
-        if self.points < POINTS_MIN {
-            problems.push(format!("`http.points` must be at least {POINTS_MIN}"));
+        if self.max_points < POINTS_MIN {
+            problems.push(format!("`http.max_points` must be at least {POINTS_MIN}"));
         }
         if self.memory.as_usize() < memory_budget::PAGE_RESERVATION {
             problems.push("`http.memory` must be at least 16MiB".into());
         }
-        if self.header < ByteSize::kib(8) {
-            problems.push("`http.header` must be at least 8KiB".into());
+        if self.max_header < ByteSize::kib(8) {
+            problems.push("`http.max_header` must be at least 8KiB".into());
         }
         if self.stream_buffer < ByteSize::kib(64) {
             problems.push("`http.stream_buffer` must be at least 64KiB".into());

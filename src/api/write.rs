@@ -194,7 +194,7 @@ fn object(body: &Bytes) -> Result<Map<String, Value>, ApiError> {
 }
 
 fn body(read: Result<Bytes, axum::extract::rejection::BytesRejection>) -> Result<Bytes, ApiError> {
-    read.map_err(|error| ApiError::new(error.status(), format!("{error}; see `http.body`")))
+    read.map_err(|error| ApiError::new(error.status(), format!("{error}; see `http.max_body`")))
 }
 
 type Body = Result<Bytes, axum::extract::rejection::BytesRejection>;

@@ -159,7 +159,7 @@ impl StatusInputs {
         m.spool_records.set(gauge(pending));
         m.spool_memory_bytes.set(gauge(self.spool.memory_bytes()));
         m.spool_healthy.set(i64::from(self.spool.healthy()));
-        m.dead_letters_kept.set(gauge(kept.entries));
+        m.dead_letters_stored.set(gauge(kept.entries));
         m.dead_letters_bytes.set(gauge(kept.bytes));
         m.writer_paused.set(i64::from(paused));
     }

@@ -368,7 +368,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Whether a killed server may forget rows it has acknowledged (one replica with a periodic commit log): then what is
-    /// committed in the spool trails what the store confirmed by `spool.linger`.
+    /// committed in the spool trails what the store confirmed by `spool.checkpoint_delay`.
     fn acks_may_be_lost(&self) -> bool {
         false
     }
