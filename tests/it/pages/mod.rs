@@ -3,4 +3,5 @@
 mod decoded;
 mod names;
 mod page;
+mod paths;
 mod stored;

@@ -67,6 +67,7 @@ fn every_example_of_the_page_of_messages_becomes_what_it_says() {
     walk.check_commands();
     walk.check_dead_letters();
     walk.check_columns();
+    walk.trainer_of_the_first_page();
 }
 
 impl Walk {
@@ -112,13 +113,16 @@ impl Walk {
     fn run_python(&mut self, example: &Example) {
         let head =
             if example.text.starts_with("import") { "" } else { "import json, redis\ntrainer = redis.Redis()\n" };
-        let code = format!("{head}{}", example.text);
-        let code = code.replace("redis.Redis()", &format!("redis.Redis(port={})", self.redis.port));
-        let output = Command::new(&self.python).args(["-c", &code]).output().unwrap();
-        assert!(output.status.success(), "{}: {}", example.place, String::from_utf8_lossy(&output.stderr));
+        self.run_python_code(example, &format!("{head}{}", example.text));
         if example.sort() == "published" {
             self.expect(example, &example.words[1]);
         }
+    }
+
+    fn run_python_code(&self, example: &Example, code: &str) {
+        let code = code.replace("redis.Redis()", &format!("redis.Redis(port={})", self.redis.port));
+        let output = Command::new(&self.python).args(["-c", &code]).output().unwrap();
+        assert!(output.status.success(), "{}: {}", example.place, String::from_utf8_lossy(&output.stderr));
     }
 
     fn row(&self, example: &Example) {
@@ -223,6 +227,16 @@ impl Walk {
         });
         found.sort();
         assert_eq!(found, wanted);
+    }
+
+    /// The trainer of `README.md` makes a whole run.
+    fn trainer_of_the_first_page(&self) {
+        let trainer = page::examples("README.md").into_iter().find(|example| example.language == "python").unwrap();
+        self.run_python_code(&trainer, &trainer.text);
+        let run = json!({"run_name": "spiral-10", "status": "completed", "dataset_name": "spiral", "final_epoch": 10});
+        wait_until("the run of README.md", LIMIT, || {
+            self.rows("training_runs").iter().any(|row| shows(&run, &json!(row)))
+        });
     }
 
     /// The page lists every column, and no other.
