@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, io};
 
 use crate::{
-    api::chunked::write_json,
+    api::memory_budget::write_json,
     event::{EventKey, EventRow, MetricsRow, TopologyRow},
     render::Json,
     wire::write_time,
