@@ -58,16 +58,6 @@ impl ApiError {
         self.code
     }
 
-    /// Whether there is no such thing.
-    pub fn is_not_found(&self) -> bool {
-        self.code == StatusCode::NOT_FOUND
-    }
-
-    /// Whether the answer may be another a while later.
-    pub fn is_unavailable(&self) -> bool {
-        self.code == StatusCode::SERVICE_UNAVAILABLE
-    }
-
     /// 503: worth trying again.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)

@@ -97,6 +97,15 @@ impl Reservation {
         self.read_within(|| Box::pin(page::<T>(store, query.clone())), |(rows, _)| total_bytes(rows)).await
     }
 
+    /// The same for rows whose text is written while it is sent; see [`read_rows_within`](Self::read_rows_within).
+    ///
+    /// # Errors
+    /// As the store fails.
+    pub async fn page_rows<T: Paged>(&mut self, store: &dyn Store, query: &RangeQuery) -> Result<Vec<T>, StoreError> {
+        let read = || -> BoxFuture<'_, _> { Box::pin(page::<T>(store, query.clone())) };
+        Ok(self.read_rows_within(read, |(rows, _)| total_bytes(rows)).await?.0)
+    }
+
     /// Rows as they are read; see [`read_rows_within`](Self::read_rows_within).
     ///
     /// # Errors

@@ -3,7 +3,6 @@
 //! Whoever is refused decides how often, so refusals are logged at a bounded rate; the counters have all of them.
 
 use std::{
-    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -66,10 +65,6 @@ pub struct Audit {
     log_budgets: [Mutex<Option<LogBudget>>; 3],
 }
 
-fn shown(client: Option<ClientAddress>) -> Option<IpAddr> {
-    client.map(|ClientAddress(address)| address)
-}
-
 /// Whether one more line may be written, and how many were left out before it.
 fn take_log_line(budget: &Mutex<Option<LogBudget>>) -> Option<u64> {
     let now = Instant::now();
@@ -111,7 +106,6 @@ impl Audit {
         }
         let kind = if why == Refusal::Throttled { 2 } else { usize::from(name.is_some()) };
         let Some(left_out) = take_log_line(&self.log_budgets[kind]) else { return };
-        let client = shown(client);
         warn!(why = why.name(), token = name, client = client.map(tracing::field::display), "a request was refused");
         if left_out > 0 {
             warn!(left_out, "more requests were refused since, and are only counted");
@@ -121,7 +115,6 @@ impl Audit {
     /// Somebody has signed in.
     pub fn signed_in(&self, name: &str, client: Option<ClientAddress>) {
         self.metrics.api_sessions.get_or_create(&Label::of("begun")).inc();
-        let client = shown(client);
         info!(token = name, client = client.map(tracing::field::display), "signed in");
     }
 

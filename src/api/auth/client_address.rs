@@ -1,11 +1,20 @@
 //! Whose connection a request came on.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
 
 /// The address of the peer of a connection, as an extension of each of its requests. A peer that reaches a dual-stack socket over
 /// IPv4 has its IPv4 address. Absent: the request was made inside this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddress(pub IpAddr);
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl From<SocketAddr> for ClientAddress {
     fn from(peer: SocketAddr) -> Self {

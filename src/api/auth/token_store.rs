@@ -9,7 +9,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use axum::http::{HeaderMap, StatusCode, header};
@@ -41,27 +41,26 @@ pub struct Counts {
 /// Configured tokens and active sessions.
 #[derive(Debug)]
 pub struct TokenStore {
-    tokens: RwLock<Arc<Vec<Token>>>,
-    /// The file in force; before one could be read, the first that was configured.
-    file: RwLock<Option<PathBuf>>,
-    /// Why the tokens are those of before.
-    problem: RwLock<Option<String>>,
+    loaded: RwLock<Loaded>,
     sessions: Option<Sessions>,
     failures: Throttle,
     audit: Audit,
 }
 
+/// The result of loading the file.
+#[derive(Debug, Default)]
+struct Loaded {
+    tokens: Arc<Vec<Token>>,
+    /// The file in force; until one could be read, the first that was configured.
+    file: Option<PathBuf>,
+    /// Why the last load failed, which left the tokens as they were.
+    problem: Option<String>,
+}
+
 impl TokenStore {
     /// Without a token so far.
     pub fn new(sessions: Option<Sessions>, metrics: Arc<Metrics>) -> Self {
-        Self {
-            tokens: RwLock::default(),
-            file: RwLock::default(),
-            problem: RwLock::default(),
-            sessions,
-            failures: Throttle::default(),
-            audit: Audit::new(metrics),
-        }
+        Self { loaded: RwLock::default(), sessions, failures: Throttle::default(), audit: Audit::new(metrics) }
     }
 
     /// Takes the tokens of a file in place of those before; no file: there are none, unless there have been. Returns how many.
@@ -69,27 +68,24 @@ impl TokenStore {
     /// # Errors
     /// As [`read`]; those before stay, and [`problem`](Self::problem) says why.
     pub fn load(&self, path: Option<&Path>) -> Result<Counts, TokensError> {
-        let before = self.file.read().unwrap_or_else(PoisonError::into_inner).clone();
-        if let (Some(path), None) = (path, &before) {
-            // Also when it cannot be read: from now on it guards, and no token is better than none needed.
-            *self.file.write().unwrap_or_else(PoisonError::into_inner) = Some(path.to_owned());
+        let before = self.loaded().file.clone();
+        if before.is_none() {
+            // The file guards from now on, even if it cannot be read: no valid token is safer than no token needed.
+            self.loaded_mut().file = path.map(Path::to_owned);
         }
-        let loaded = match (path, before) {
+        let read = match (path, before) {
             (Some(path), _) => read(path),
             (None, Some(path)) => Err(TokensError::Unset { path }),
             (None, None) => Ok(Vec::new()),
         };
-        let problem = loaded.as_ref().err().map(ToString::to_string);
+        let problem = read.as_ref().err().map(ToString::to_string);
         self.audit.metrics().api_tokens_outdated.set(i64::from(problem.is_some()));
-        *self.problem.write().unwrap_or_else(PoisonError::into_inner) = problem;
-        let tokens = loaded?;
-        if let Some(path) = path {
-            *self.file.write().unwrap_or_else(PoisonError::into_inner) = Some(path.to_owned());
-        }
+        self.loaded_mut().problem = problem;
+        let tokens = read?;
         if let Some(sessions) = &self.sessions {
             sessions.keep_only(&tokens);
         }
-        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
+        *self.loaded_mut() = Loaded { tokens: Arc::new(tokens), file: path.map(Path::to_owned), problem: None };
         let counts = self.counts();
         for (scope, n) in [(Scope::Read, counts.read), (Scope::Publish, counts.publish), (Scope::Admin, counts.admin)] {
             let gauge = self.audit.metrics().api_tokens.get_or_create(&Label::of(scope.name())).clone();
@@ -103,13 +99,13 @@ impl TokenStore {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn reload(&self) -> Result<Counts, TokensError> {
-        let path = self.file.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let path = self.loaded().file.clone();
         self.load(path.as_deref())
     }
 
     /// Why the tokens of before are still in force, if they are.
     pub fn problem(&self) -> Option<String> {
-        self.problem.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.loaded().problem.clone()
     }
 
     /// How many tokens are in force.
@@ -120,12 +116,20 @@ impl TokenStore {
     }
 
     fn tokens(&self) -> Arc<Vec<Token>> {
-        Arc::clone(&self.tokens.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.loaded().tokens)
+    }
+
+    fn loaded(&self) -> RwLockReadGuard<'_, Loaded> {
+        self.loaded.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn loaded_mut(&self) -> RwLockWriteGuard<'_, Loaded> {
+        self.loaded.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether tokens guard anything. A file that was configured does, also while it cannot be read and nobody has one.
     pub fn has_tokens(&self) -> bool {
-        self.file.read().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.loaded().file.is_some()
     }
 
     /// Whether this very token is in force.

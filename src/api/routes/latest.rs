@@ -16,14 +16,13 @@ use crate::{
     api::{
         error::{ApiError, ApiResult},
         memory_budget::{ChunkWriter, Reservation, SMALL_RESERVATION, chunked_json},
-        paging,
         params::Params,
         run_lookup::{newest, requested_run},
         state::ApiState,
     },
-    event::{EventRow, MetricsRow, TopologyRow, total_bytes},
+    event::{EventRow, MetricsRow, TopologyRow},
     render::{Json, JsonRows},
-    store::{BoxFuture, RangeQuery},
+    store::RangeQuery,
 };
 
 /// Of so many of a run's newest events the state is looked for.
@@ -52,9 +51,7 @@ pub async fn topology(State(state): State<ApiState>, params: Params) -> ApiResul
     }
     let mut reservation = Reservation::reserve(&state.memory, SMALL_RESERVATION).await;
     let run = newest(&state, run_id).await?;
-    let (store, query) = (&*state.store, RangeQuery::newest(run, 1));
-    let read = || -> BoxFuture<'_, _> { Box::pin(paging::page::<TopologyRow>(store, query.clone())) };
-    let (rows, _) = reservation.read_rows_within(read, |(rows, _)| total_bytes(rows)).await?;
+    let rows = reservation.page_rows::<TopologyRow>(&*state.store, &RangeQuery::newest(run, 1)).await?;
     let row = rows.into_iter().next().ok_or_else(|| ApiError::not_found("No topology yet"))?;
     Ok(made(reservation, move |out| write_topology(row, out)))
 }
@@ -70,9 +67,8 @@ pub async fn state(State(state): State<ApiState>, params: Params) -> ApiResult {
     }
     let mut reservation = Reservation::reserve_page(&state.memory).await;
     let run = newest(&state, run_id).await?;
-    let (store, query) = (&*state.store, RangeQuery::newest(run, STATE_EVENT_ROWS));
-    let read = || -> BoxFuture<'_, _> { Box::pin(paging::page::<EventRow>(store, query.clone())) };
-    let (rows, _) = reservation.read_rows_within(read, |(rows, _)| total_bytes(rows)).await?;
+    let query = RangeQuery::newest(run, STATE_EVENT_ROWS);
+    let rows = reservation.page_rows::<EventRow>(&*state.store, &query).await?;
     let row = rows.into_iter().find(is_state).ok_or_else(|| ApiError::not_found("No state yet"))?;
     Ok(made(reservation, move |out| write_state(&row, out)))
 }

@@ -5,7 +5,7 @@
 
 use axum::{
     extract::State,
-    http::{HeaderName, HeaderValue},
+    http::{HeaderName, HeaderValue, StatusCode},
     response::IntoResponse,
 };
 use serde::{Deserialize, Serialize};
@@ -79,7 +79,7 @@ pub async fn history(State(state): State<ApiState>, params: Params) -> ApiResult
     let (status, answer) = match stored(&state, named, limit).await {
         Ok(answer) => ("MISS", answer),
         // While the store is away, Redis has the newest part of the same.
-        Err(error) if error.is_unavailable() && named.is_none() => {
+        Err(error) if error.status() == StatusCode::SERVICE_UNAVAILABLE && named.is_none() => {
             match latest_value::read(&state, "history", None).await? {
                 Some((_reservation, text)) => ("HIT", json(&History { history: of_redis(&read(&text), limit) })?),
                 None => return Err(error),
@@ -95,7 +95,9 @@ async fn stored(state: &ApiState, named: Option<Uuid>, limit: usize) -> ApiResul
     let run_id = match run_lookup::newest(state, named).await {
         Ok(run_id) => run_id,
         // Nothing has been published yet: the history is empty.
-        Err(error) if error.is_not_found() && named.is_none() => return json(&History { history: Vec::new() }),
+        Err(error) if error.status() == StatusCode::NOT_FOUND && named.is_none() => {
+            return json(&History { history: Vec::new() });
+        }
         Err(error) => return Err(error),
     };
     let layers = layers(state, run_id).await?;
@@ -139,7 +141,8 @@ fn row_layers(row: &MetricsRow, known: Layers) -> Layers {
 
 fn of_rows(rows: &[MetricsRow], known: Layers) -> Vec<HistoryItem<'_>> {
     let mut layers = Layers { hidden_units: 0, ..known };
-    let item = |row: &MetricsRow| {
+    let mut items = Vec::new();
+    for row in rows {
         layers = row_layers(row, layers);
         let metrics = Scores {
             loss: row.train_loss,
@@ -147,18 +150,16 @@ fn of_rows(rows: &[MetricsRow], known: Layers) -> Vec<HistoryItem<'_>> {
             val_loss: row.val_loss,
             val_accuracy: row.val_accuracy,
         };
-        (metrics, layers)
-    };
-    let converted: Vec<_> = rows.iter().map(item).collect();
-    let items = rows.iter().zip(converted).map(|(row, (metrics, network_topology))| HistoryItem {
-        epoch: row.epoch.map(i64::from),
-        timestamp: Some(render::time(row.key.timestamp)),
-        phase: row.phase.as_deref().unwrap_or_default(),
-        metrics,
-        network_topology,
-        non_finite: metrics.non_finite(),
-    });
-    items.collect()
+        items.push(HistoryItem {
+            epoch: row.epoch.map(i64::from),
+            timestamp: Some(render::time(row.key.timestamp)),
+            phase: row.phase.as_deref().unwrap_or_default(),
+            metrics,
+            network_topology: layers,
+            non_finite: metrics.non_finite(),
+        });
+    }
+    items
 }
 
 /// What is needed of an object of the history in Redis. Other clients may write that key: nothing is taken for granted.
@@ -195,11 +196,10 @@ fn read(text: &str) -> Vec<RedisObject> {
 /// The newest objects of the run that the last one belongs to.
 fn of_redis(objects: &[RedisObject], limit: usize) -> Vec<HistoryItem<'_>> {
     let Some(newest) = objects.last() else { return Vec::new() };
-    let same: Vec<&RedisObject> = objects.iter().filter(|object| object.run_id == newest.run_id).collect();
-    // What is not finite is text there.
+    // A number that is not finite is text in Redis.
     let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.parse().ok());
-    let mut hidden_units = 0;
-    let item = |object: &&'_ RedisObject| {
+    let (mut items, mut hidden_units) = (Vec::new(), 0);
+    for object in objects.iter().filter(|object| object.run_id == newest.run_id) {
         hidden_units = object.hidden_units.as_i64().unwrap_or(hidden_units);
         let metrics = Scores {
             loss: number(&object.train_loss),
@@ -208,22 +208,20 @@ fn of_redis(objects: &[RedisObject], limit: usize) -> Vec<HistoryItem<'_>> {
             val_accuracy: number(&object.val_accuracy),
         };
         let Ingest { received_at, published_at } = &object.ingest;
-        (metrics, hidden_units, published_at.as_str().or(received_at.as_str()).map(str::to_owned))
-    };
-    let converted: Vec<_> = same.iter().map(item).collect();
-    let items = same.iter().zip(converted).map(|(object, (metrics, hidden_units, timestamp))| HistoryItem {
-        epoch: object.epoch.as_i64(),
-        timestamp,
-        phase: object.phase.as_str().unwrap_or_default(),
-        metrics,
-        network_topology: Layers {
-            input_units: object.input_units.as_i64().or(object.input_size.as_i64()),
-            hidden_units,
-            output_units: object.output_units.as_i64().or(object.output_size.as_i64()),
-        },
-        non_finite: metrics.non_finite(),
-    });
-    items.skip(same.len().saturating_sub(limit)).collect()
+        items.push(HistoryItem {
+            epoch: object.epoch.as_i64(),
+            timestamp: published_at.as_str().or(received_at.as_str()).map(str::to_owned),
+            phase: object.phase.as_str().unwrap_or_default(),
+            metrics,
+            network_topology: Layers {
+                input_units: object.input_units.as_i64().or(object.input_size.as_i64()),
+                hidden_units,
+                output_units: object.output_units.as_i64().or(object.output_size.as_i64()),
+            },
+            non_finite: metrics.non_finite(),
+        });
+    }
+    items.split_off(items.len().saturating_sub(limit))
 }
 
 #[cfg(test)]

@@ -42,12 +42,7 @@ impl IntakeHandle {
             received: Instant::now(),
             control,
         };
-        let queue = self.queue.upgrade().ok_or_else(|| ApiError::unavailable("the daemon is stopping"))?;
-        queue
-            .try_send(IntakeItem::FrameWithAck(frame, answer))
-            .map_err(|_| ApiError::unavailable("intake has no room; try again"))?;
-        // Kept, it would keep intake from draining.
-        drop(queue);
+        self.send(IntakeItem::FrameWithAck(frame, answer), "intake has no room; try again")?;
         match taken.await {
             Ok(Ack::Durable) => Ok(()),
             Ok(Ack::Rejected(rejection)) => Err(ApiError::bad_request(rejection.to_string())),
@@ -79,10 +74,13 @@ impl IntakeHandle {
     /// # Errors
     /// 503 when intake has no room for it, or is gone.
     pub fn record(&self, row: ControlRow) -> Result<(), ApiError> {
+        self.send(IntakeItem::Receipt(row), "intake has no room to record who asked; try again")
+    }
+
+    /// The queue is upgraded for this moment only: a sender that is kept would keep intake from draining.
+    fn send(&self, item: IntakeItem, when_full: &str) -> Result<(), ApiError> {
         let queue = self.queue.upgrade().ok_or_else(|| ApiError::unavailable("the daemon is stopping"))?;
-        queue
-            .try_send(IntakeItem::Receipt(row))
-            .map_err(|_| ApiError::unavailable("intake has no room to record who asked; try again"))
+        queue.try_send(item).map_err(|_| ApiError::unavailable(when_full))
     }
 }
 
