@@ -1,12 +1,11 @@
 //! Bodies of requests without a token or a session: small, and read within a short time, before anything else is done for them.
 
-use std::{future::poll_fn, pin::Pin};
-
 use axum::{
     body::{Body, Bytes, HttpBody},
     extract::Request,
     http::StatusCode,
 };
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
 use crate::api::{config::Config, error::ApiError};
@@ -20,16 +19,16 @@ pub async fn read(config: &Config, request: Request) -> Result<Request, ApiError
     if request.body().is_end_stream() {
         return Ok(request);
     }
-    let (head, mut body) = request.into_parts();
+    let (head, body) = request.into_parts();
     let late = |_| {
         let detail = "the body did not come within `http.anonymous_body_timeout`; send it faster, or send a token";
         ApiError::new(StatusCode::REQUEST_TIMEOUT, detail)
     };
-    let read = timeout(config.anonymous_body_timeout, read_bounded(&mut body, config)).await.map_err(late)??;
+    let read = timeout(config.anonymous_body_timeout, read_bounded(body, config)).await.map_err(late)??;
     Ok(Request::from_parts(head, Body::from(read)))
 }
 
-async fn read_bounded(body: &mut Body, config: &Config) -> Result<Bytes, ApiError> {
+async fn read_bounded(body: Body, config: &Config) -> Result<Bytes, ApiError> {
     let most = config.anonymous_body.as_usize();
     let too_large = || {
         let detail = format!(
@@ -38,18 +37,13 @@ async fn read_bounded(body: &mut Body, config: &Config) -> Result<Bytes, ApiErro
         );
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     };
-    // Nothing is read of what is too large by its own word.
+    // A body is refused by its declared length, before any of it is read.
     if body.size_hint().lower() > most as u64 {
         return Err(too_large());
     }
-    let mut read = Vec::new();
-    while let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
-        let frame = frame.map_err(|error| ApiError::bad_request(format!("the body broke off: {error}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if read.len() + data.len() > most {
-            return Err(too_large());
-        }
-        read.extend_from_slice(&data);
+    match Limited::new(body, most).collect().await {
+        Ok(read) => Ok(read.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(error) => Err(ApiError::bad_request(format!("the body broke off: {error}"))),
     }
-    Ok(read.into())
 }

@@ -1,16 +1,12 @@
 //! Text that is made while it is sent: in memory are the rows that it is made of, and one chunk of it.
 
-use std::{
-    fmt, io, mem,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::{fmt, io, mem};
 
 use axum::{
-    body::{Body, Bytes, HttpBody},
+    body::{Body, Bytes},
     response::Response,
 };
-use hyper::body::Frame;
+use futures_util::stream::unfold;
 use serde::Serialize;
 use tokio::{sync::mpsc, task::spawn_blocking};
 use xxhash_rust::xxh3::Xxh3;
@@ -114,7 +110,7 @@ pub fn json(reservation: Reservation, write: impl FnOnce(&mut ChunkWriter<Bytes>
         let _ = out.chunks.blocking_send(Bytes::new());
         drop(reservation);
     });
-    json_response(Body::new(ChunkedBody { chunks, is_ended: false }), is_large)
+    json_response(Body::from_stream(unfold(Some(chunks), next_chunk)), is_large)
 }
 
 /// Writes a row as JSON. What the writer refuses is dropped: its [`ChunkWriter`] knows that its receiver has gone.
@@ -124,28 +120,15 @@ pub fn write_json(out: impl io::Write, row: &impl Serialize) {
     }
 }
 
-struct ChunkedBody {
-    chunks: mpsc::Receiver<Bytes>,
-    is_ended: bool,
-}
-
-impl HttpBody for ChunkedBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.is_ended {
-            return Poll::Ready(None);
-        }
-        self.chunks.poll_recv(context).map(|chunk| match chunk {
-            Some(chunk) if chunk.is_empty() => {
-                self.is_ended = true;
-                None
-            }
-            Some(chunk) => Some(Ok(Frame::data(chunk))),
-            // The client sees a body without an end.
-            None => Some(Err(io::ErrorKind::UnexpectedEof.into())),
-        })
+/// The next chunk, up to the empty one. Without that one the client sees a body without an end.
+async fn next_chunk(
+    chunks: Option<mpsc::Receiver<Bytes>>,
+) -> Option<(io::Result<Bytes>, Option<mpsc::Receiver<Bytes>>)> {
+    let mut chunks = chunks?;
+    match chunks.recv().await {
+        Some(chunk) if chunk.is_empty() => None,
+        Some(chunk) => Some((Ok(chunk), Some(chunks))),
+        None => Some((Err(io::ErrorKind::UnexpectedEof.into()), None)),
     }
 }
 

@@ -1,18 +1,8 @@
-//! One client of a stream, and its body.
+//! One client of a stream.
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    fmt::Write as _,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{collections::BTreeMap, convert::Infallible, fmt::Write as _, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame};
 use serde_json::json;
 use tokio::{
     sync::broadcast,
@@ -33,40 +23,6 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_AGE: Duration = Duration::from_secs(15 * 60);
 /// Receipts in one chunk, at most.
 const RECEIPTS_MAX: usize = 64;
-
-type NextChunk = Pin<Box<dyn Future<Output = Option<(Bytes, StreamClient)>> + Send>>;
-
-/// A body whose next chunk is made when it is asked for.
-pub struct StreamBody(Option<NextChunk>);
-
-impl StreamBody {
-    /// The chunks of this client.
-    pub fn new(client: StreamClient) -> Self {
-        Self(Some(Box::pin(client.next())))
-    }
-}
-
-impl Body for StreamBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let Some(next) = &mut self.0 else { return Poll::Ready(None) };
-        match ready!(next.as_mut().poll(context)) {
-            Some((chunk, client)) => {
-                self.0 = Some(Box::pin(client.next()));
-                Poll::Ready(Some(Ok(Frame::data(chunk))))
-            }
-            None => {
-                self.0 = None;
-                Poll::Ready(None)
-            }
-        }
-    }
-}
 
 /// One client.
 pub struct StreamClient {
@@ -101,7 +57,7 @@ impl StreamClient {
     }
 
     /// The next chunk; `None` when the stream is over.
-    async fn next(mut self) -> Option<(Bytes, Self)> {
+    pub async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
         loop {
             if self.subscriber.is_closed() || self.began.elapsed() > MAX_AGE {
                 return None;
@@ -110,7 +66,7 @@ impl StreamClient {
             self.write(&mut chunk);
             if !chunk.is_empty() {
                 self.last_sent_at = Instant::now();
-                return Some((chunk.into(), self));
+                return Some((Ok(chunk.into()), self));
             }
             sleep(POLL_INTERVAL).await;
         }

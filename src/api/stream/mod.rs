@@ -24,8 +24,9 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::IntoResponse,
 };
+use futures_util::stream::unfold;
 
-use self::client::{StreamBody, StreamClient};
+use self::client::StreamClient;
 use super::{
     error::{ApiError, ApiResult},
     params::{Params, uuid},
@@ -44,10 +45,11 @@ pub async fn stream(State(state): State<ApiState>, headers: HeaderMap, params: P
         let detail = "too many streams are open (`http.streams`); close one, or ask for the newest values instead";
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, detail));
     };
-    let body = StreamBody::new(StreamClient::new(state, subscriber, runs));
+    // A chunk is made when the connection asks for it.
+    let body = Body::from_stream(unfold(StreamClient::new(state, subscriber, runs), StreamClient::next));
     let kind = (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     let keep = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // For proxies that gather answers before they pass them on.
     let buffering = (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Ok(([kind, keep, buffering], Body::new(body)).into_response())
+    Ok(([kind, keep, buffering], body).into_response())
 }
