@@ -1,11 +1,11 @@
-//! What a client is told when there is no answer: `{"detail": "..."}`.
+//! Answers: JSON, or `{"detail": "..."}` with the status of an error.
 
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde_json::json;
+use serde::Serialize;
 
 use crate::{logging::Chain, store::StoreError};
 
@@ -58,16 +58,6 @@ impl ApiError {
         self.code
     }
 
-    /// Whether there is no such thing.
-    pub fn is_not_found(&self) -> bool {
-        self.code == StatusCode::NOT_FOUND
-    }
-
-    /// Whether the answer may be another a while later.
-    pub fn is_unavailable(&self) -> bool {
-        self.code == StatusCode::SERVICE_UNAVAILABLE
-    }
-
     /// 503: worth trying again.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
@@ -85,7 +75,7 @@ impl From<StoreError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.code, Json(json!({ "detail": self.detail }))).into_response();
+        let mut response = (self.code, Json(serde_json::json!({ "detail": self.detail }))).into_response();
         if self.code == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -94,4 +84,9 @@ impl IntoResponse for ApiError {
         }
         response
     }
+}
+
+/// 200 with JSON.
+pub fn json(value: &impl Serialize) -> ApiResult {
+    Ok(Json(value).into_response())
 }

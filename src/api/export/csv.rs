@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, io};
 
 use crate::{
-    api::chunked::write_json,
+    api::memory_budget::write_json,
     event::{ColumnValue, EventKey, EventRow, METRIC_COLUMNS, MetricsRow, TopologyRow},
     render::{self, Json},
     wire::write_time,

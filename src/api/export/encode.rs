@@ -1,197 +1,38 @@
-//! Reads the rows of an export page by page, and writes them as text.
+//! Writes rows as the text of an export.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::fmt::Write as _;
 
 use tokio::{sync::mpsc, task::spawn_blocking};
-use uuid::Uuid;
 
 use super::{
-    body::{BodyChunk, Trailer},
     csv::ExportRow,
+    job::{BOM, ExportJob, Format},
+    trailer::{BodyChunk, Trailer},
 };
 use crate::{
     api::{
-        chunked::ChunkWriter,
-        memory_budget::{MemoryBudget, Reservation},
-        rows::Paged,
+        memory_budget::{ChunkWriter, Reservation},
+        paging::Paged,
     },
-    event::{EventRow, MetricsRow, TopologyRow},
     gaps::ledger::{self, Filter},
     render,
-    store::{Prefetch, READ_BYTES, RangeQuery, Store, StoreError},
-    units::{self, Micros},
+    store::StoreError,
+    units,
 };
 
-/// Rows of a page that are small. Two pages (a command has one more, as the server sends it) and a chunk of text are all the memory of
-/// an export.
-const PAGE_ROWS: usize = 5_000;
-/// What a page takes unless its rows are large.
-const PAGE_BYTES: usize = 2 * READ_BYTES;
 /// Gap rows reported of each run, at most.
 const MAX_GAP_ROWS: usize = 1_000;
 
-/// The byte-order mark, without which spreadsheets take UTF-8 for something else.
-pub const BOM: &str = "\u{feff}";
-
-/// The tables that can be exported; the first unless told otherwise.
-pub const TABLES: [&str; 3] = ["training_metrics", "network_topology", "training_events"];
-
-/// The columns of one of [`TABLES`], as the first line of a CSV file.
-pub fn head(table: &str) -> String {
-    match table {
-        "network_topology" => TopologyRow::header(),
-        "training_events" => EventRow::header(),
-        _ => MetricsRow::header(),
-    }
-}
-
-/// The shape of the body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "their names")]
-pub enum Format {
-    Csv,
-    Json,
-    Ndjson,
-}
-
-impl Format {
-    /// By its name; CSV when it is another.
-    pub fn named(name: &str) -> Self {
-        match name {
-            "json" => Self::Json,
-            "ndjson" => Self::Ndjson,
-            _ => Self::Csv,
-        }
-    }
-
-    /// The type of the body, and the end of a file's name.
-    pub fn kind(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Csv => ("text/csv; charset=utf-8", "csv"),
-            Self::Json => ("application/json", "json"),
-            Self::Ndjson => ("application/x-ndjson", "ndjson"),
-        }
-    }
-}
-
-/// One run of an export.
-pub struct RunRange {
-    /// The run.
-    pub run_id: Uuid,
-    /// When it began, for the gaps.
-    pub start: Micros,
-    /// Only rows behind this.
-    pub after: Option<(Micros, i64)>,
-}
-
-/// Everything that an export needs to know.
-pub struct ExportJob {
-    /// Read only.
-    pub store: Arc<dyn Store>,
-    /// At least one, in order.
-    pub ranges: Vec<RunRange>,
-    /// First moment.
-    pub start: Option<Micros>,
-    /// Last moment.
-    pub end: Option<Micros>,
-    /// One of [`TABLES`].
-    pub table: &'static str,
-    /// Shape of the body.
-    pub format: Format,
-    /// Whether the trailer is a line of the body, too.
-    pub trailer_line: bool,
-    /// Of CSV: whether texts stay as they are even where a spreadsheet would run them.
-    pub raw: bool,
-    /// Of CSV: whether a byte-order mark tells a spreadsheet that this is UTF-8.
-    pub bom: bool,
-    /// For the rows.
-    pub memory: MemoryBudget,
-}
-
 /// Rows, and the memory that they have.
-struct Page<T> {
-    rows: Vec<T>,
-    reservation: Reservation,
-}
-
-/// Writes the body into the queue; ends early, without an error, when the client has gone.
-///
-/// # Errors
-/// As the store fails; what was written until then has no end.
-pub async fn write(job: ExportJob, chunks: mpsc::Sender<BodyChunk>) -> Result<(), StoreError> {
-    match job.table {
-        "network_topology" => write_rows::<TopologyRow>(&job, chunks).await,
-        "training_events" => write_rows::<EventRow>(&job, chunks).await,
-        _ => write_rows::<MetricsRow>(&job, chunks).await,
-    }
-}
-
-async fn write_rows<T: ExportRow + Paged + 'static>(
-    job: &ExportJob,
-    chunks: mpsc::Sender<BodyChunk>,
-) -> Result<(), StoreError> {
-    // One page is made into text while the next one is read.
-    let (pages, mut queue) = mpsc::channel::<Page<T>>(1);
-    let reading = async {
-        let read = read(job, &pages).await;
-        drop(pages);
-        read
-    };
-    let writing = async {
-        let mut text = Encoder::new(job, chunks.clone());
-        let head = text.write_head(&T::header(), job);
-        if !text.out.send(&head).await {
-            return None;
-        }
-        while let Some(page) = queue.recv().await {
-            text = text.encode_page(page).await?;
-        }
-        Some(text)
-    };
-    tokio::pin!(writing);
-    tokio::pin!(reading);
-    let text = tokio::select! {
-        // Nobody listens any more: what is still being read is let go.
-        text = &mut writing => text,
-        read = &mut reading => { read?; writing.await }
-    };
-    if let Some(text) = text {
-        text.finish(job, &chunks).await?;
-    }
-    Ok(())
-}
-
-async fn read<T: ExportRow + Paged>(job: &ExportJob, pages: &mpsc::Sender<Page<T>>) -> Result<(), StoreError> {
-    let limit = if T::PAGE_ROWS < 1_000 { T::PAGE_ROWS } else { PAGE_ROWS };
-    for range in &job.ranges {
-        let mut query = RangeQuery {
-            start: job.start,
-            end: job.end,
-            ascending: true,
-            after: range.after,
-            prefetch: Some(Prefetch::default()),
-            ..RangeQuery::newest(range.run_id, limit)
-        };
-        loop {
-            // Only once there is memory for it: two pages, however large their rows, are never three.
-            let Ok(place) = pages.reserve().await else { return Ok(()) };
-            // Behind large rows the next are likely to be large, too.
-            let mut reservation = Reservation::reserve(&job.memory, PAGE_BYTES.max(query.largest_row)).await;
-            let rows = reservation.rows::<T>(&*job.store, &query).await?;
-            let complete = !query.is_filled(&rows);
-            query.largest_row = rows.iter().map(T::bytes).max().unwrap_or(0);
-            query.after = rows.last().map(|row| row.key().cursor()).or(query.after);
-            place.send(Page { rows, reservation });
-            if complete {
-                break;
-            }
-        }
-    }
-    Ok(())
+pub struct Page<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Their memory.
+    pub reservation: Reservation,
 }
 
 /// Writes the text, and gathers what is said about it at the end.
-struct Encoder {
+pub struct Encoder {
     format: Format,
     raw: bool,
     out: ChunkWriter<BodyChunk>,
@@ -199,11 +40,13 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn new(job: &ExportJob, chunks: mpsc::Sender<BodyChunk>) -> Self {
+    /// An encoder that has written nothing.
+    pub fn new(job: &ExportJob, chunks: mpsc::Sender<BodyChunk>) -> Self {
         Self { format: job.format, raw: job.raw, out: ChunkWriter::new(chunks), trailer: Trailer::default() }
     }
 
-    fn write_head(&self, columns: &str, job: &ExportJob) -> String {
+    /// What comes before the rows.
+    pub fn head(&self, columns: &str, job: &ExportJob) -> String {
         // Appended to what was exported before, a continued file has its head already.
         let continued = job.ranges[0].after.is_some();
         match self.format {
@@ -213,9 +56,14 @@ impl Encoder {
         }
     }
 
+    /// Writes this text, and hands it over. Whether the client is still there.
+    pub async fn send(&mut self, text: &str) -> bool {
+        self.out.send(text).await
+    }
+
     /// Writes these rows, on a thread that may wait for the client; they have their memory until they are gone, even where the export
     /// was given up meanwhile. `None`: the client has gone.
-    async fn encode_page<T: ExportRow + Paged + 'static>(
+    pub async fn encode_page<T: ExportRow + Paged + 'static>(
         mut self,
         Page { rows, reservation }: Page<T>,
     ) -> Option<Self> {
@@ -251,7 +99,11 @@ impl Encoder {
         }
     }
 
-    async fn finish(mut self, job: &ExportJob, chunks: &mpsc::Sender<BodyChunk>) -> Result<(), StoreError> {
+    /// Writes what follows the rows, and the trailer.
+    ///
+    /// # Errors
+    /// As the store fails, which is asked for the gaps.
+    pub async fn finish(mut self, job: &ExportJob, chunks: &mpsc::Sender<BodyChunk>) -> Result<(), StoreError> {
         self.trailer.checksum = self.out.checksum();
         for range in &job.ranges {
             let filter = Filter::of_span(range.run_id, range.start, units::now());

@@ -8,6 +8,9 @@
 mod body;
 mod csv;
 mod encode;
+mod job;
+mod trailer;
+mod write;
 
 use std::sync::Arc;
 
@@ -18,17 +21,18 @@ use axum::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-use self::encode::{ExportJob, Format, RunRange};
-pub use self::{
-    body::Trailer,
-    encode::{BOM, TABLES, head},
+pub use self::job::{BOM, head};
+use self::{
+    body::ExportBody,
+    job::{ExportJob, Format, RunRange, TABLES},
+    trailer::Trailer,
 };
 use super::{
-    ApiState,
     error::{ApiError, ApiResult},
     memory_budget::HoldsMemory,
     params::Params,
-    runs,
+    run_lookup,
+    state::ApiState,
 };
 use crate::{memory::LARGE_VALUE, render};
 
@@ -47,7 +51,7 @@ pub async fn export(State(state): State<ApiState>, params: Params) -> ApiResult 
     }
     let mut ranges = Vec::new();
     for id in ids {
-        let run = runs::find(&state, id).await?;
+        let run = run_lookup::find(&state, id).await?;
         ranges.push(RunRange { run_id: run.run_id, start: run.start_time.unwrap_or(0), after: None });
     }
     // A cursor names the run that it is in; the runs before are done.
@@ -111,7 +115,7 @@ fn answer(job: ExportJob, permit: OwnedSemaphorePermit) -> Response {
         (header::CONTENT_DISPOSITION, HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("attachment"))),
     ];
     let has_large_rows = job.memory.process().max_row() >= LARGE_VALUE;
-    let mut response = (headers, axum::body::Body::new(body::ExportBody::new(job, permit))).into_response();
+    let mut response = (headers, axum::body::Body::new(ExportBody::new(job, permit))).into_response();
     if has_large_rows {
         response.extensions_mut().insert(HoldsMemory);
     }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use cascor_ingest::{
-    event::{Kind, Resolved, Row, run_id_from_text},
+    event::{Kind, MetricColumns, Resolved, Row, run_id_from_text},
     frame::{GapReason, Outcome, Reason},
     wire::{self, Limits, Message},
 };
@@ -85,10 +85,10 @@ fn head(message: &Message<'_>) -> String {
 fn columns(row: &Row, name: &str) -> String {
     match row {
         Row::Metrics(row) => {
-            let losses = (row.train_loss, row.train_accuracy, row.val_loss, row.val_accuracy, row.learning_rate);
             let rest = row.rest_json.as_ref().map(|rest| rest.contains(&format!("\"{name}\"")));
             let rest = (row.extra.contains_key(name), row.extra.contains_key(&format!("{name}.epoch")), rest);
-            format!("{:?}", (row.epoch, row.step, losses, row.hidden_units, &row.phase, rest))
+            let columns = MetricColumns { seq: None, ..row.columns.clone() };
+            format!("{:?}", (columns, rest))
         }
         Row::Topology(row) => {
             let sizes = (row.epoch, row.input_size, row.output_size, row.hidden_units, row.total_parameters);
@@ -104,7 +104,7 @@ fn effects(name: &str) -> Vec<String> {
     PROBES.iter().map(|probe| effect(probe, name)).collect()
 }
 
-/// Every word in quotes in the sources of the decoder.
+/// Every word in quotes in the sources of the decoder, and every name in its lists of fields.
 fn words() -> BTreeSet<String> {
     let mut folders: Vec<PathBuf> = ["src/wire", "src/event"].map(repository).into();
     let mut found = BTreeSet::new();
@@ -114,12 +114,17 @@ fn words() -> BTreeSet<String> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(path).unwrap();
+                let text = fs::read_to_string(&path).unwrap();
                 let is_word = |word: &&str| {
                     (1..=40).contains(&word.len())
                         && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_/.-".contains(&byte))
                 };
                 found.extend(text.split('"').filter(is_word).map(str::to_owned));
+                if path.ends_with("event/columns.rs") || path.ends_with("wire/names.rs") {
+                    found.extend(
+                        text.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(is_word).map(str::to_owned),
+                    );
+                }
             }
         }
     }

@@ -1,0 +1,147 @@
+//! What was decided about a client: counted, and written to the log by the name of its token, never the token.
+//!
+//! Whoever is refused decides how often, so refusals are logged at a bounded rate; the counters have all of them.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::client_address::ClientAddress;
+use crate::metrics::{Label, Metrics};
+
+/// Refusals that are logged within [`LOG_WINDOW`].
+const MAX_LOGGED: u32 = 20;
+/// See [`MAX_LOGGED`].
+const LOG_WINDOW: Duration = Duration::from_secs(10);
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It carries a token that is none of ours.
+    WrongToken,
+    /// The same, too often.
+    Throttled,
+    /// Its token does not go that far.
+    Scope,
+    /// It carries no token where one is needed, or a session that has ended.
+    Anonymous,
+    /// It comes from a page of another site, or for a name that is not this server's.
+    Origin,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::WrongToken, Self::Throttled, Self::Scope, Self::Anonymous, Self::Origin];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::WrongToken => "wrong_token",
+            Self::Throttled => "throttled",
+            Self::Scope => "scope",
+            Self::Anonymous => "anonymous",
+            Self::Origin => "origin",
+        }
+    }
+}
+
+/// How many lines of the log refusals have had.
+#[derive(Debug)]
+struct LogBudget {
+    since: Instant,
+    written: u32,
+    left_out: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Audit {
+    metrics: Arc<Metrics>,
+    /// Of refusals without a known token, of those with one, and of throttled guesses: guesses do not hide what a known token
+    /// tries, and the wrong tokens before them do not hide that they are throttled.
+    log_budgets: [Mutex<Option<LogBudget>>; 3],
+}
+
+/// Whether one more line may be written, and how many were left out before it.
+fn take_log_line(budget: &Mutex<Option<LogBudget>>) -> Option<u64> {
+    let now = Instant::now();
+    let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
+    let budget = budget.get_or_insert(LogBudget { since: now, written: 0, left_out: 0 });
+    let mut left_out = 0;
+    if now.duration_since(budget.since) >= LOG_WINDOW {
+        left_out = budget.left_out;
+        *budget = LogBudget { since: now, written: 0, left_out: 0 };
+    }
+    if budget.written == MAX_LOGGED {
+        budget.left_out += 1;
+        return None;
+    }
+    budget.written += 1;
+    Some(left_out)
+}
+
+impl Audit {
+    /// Counts here.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        for refusal in Refusal::ALL {
+            let _ = metrics.api_refusals.get_or_create(&Label::of(refusal.name()));
+        }
+        Self { metrics, log_budgets: Default::default() }
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// A request was refused; `name`: that of its token, where there is one.
+    pub fn refused(&self, why: Refusal, name: Option<&str>, client: Option<ClientAddress>) {
+        self.metrics.api_refusals.get_or_create(&Label::of(why.name())).inc();
+        // What carries nothing is nobody's: counted alone.
+        if why == Refusal::Anonymous {
+            return;
+        }
+        let kind = if why == Refusal::Throttled { 2 } else { usize::from(name.is_some()) };
+        let Some(left_out) = take_log_line(&self.log_budgets[kind]) else { return };
+        warn!(why = why.name(), token = name, client = client.map(tracing::field::display), "a request was refused");
+        if left_out > 0 {
+            warn!(left_out, "more requests were refused since, and are only counted");
+        }
+    }
+
+    /// Somebody has signed in.
+    pub fn signed_in(&self, name: &str, client: Option<ClientAddress>) {
+        self.metrics.api_sessions.get_or_create(&Label::of("begun")).inc();
+        info!(token = name, client = client.map(tracing::field::display), "signed in");
+    }
+
+    /// Somebody has signed out.
+    pub fn signed_out(&self, name: &str) {
+        self.metrics.api_sessions.get_or_create(&Label::of("signed_out")).inc();
+        info!(token = name, "signed out");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_are_all_counted_and_logged_at_a_bounded_rate() {
+        let audit = Audit::new(Metrics::new());
+        let written = |times| (0..times).filter(|_| take_log_line(&audit.log_budgets[0]).is_some()).count();
+        assert_eq!(written(1_000), MAX_LOGGED as usize);
+        tokio::time::advance(LOG_WINDOW).await;
+        assert_eq!(take_log_line(&audit.log_budgets[0]), Some(1_000 - u64::from(MAX_LOGGED)));
+        assert_eq!(take_log_line(&audit.log_budgets[0]), Some(0));
+        (0..30).for_each(|_| audit.refused(Refusal::Throttled, None, None));
+        let left_out = audit.log_budgets[2].lock().unwrap().as_ref().map(|budget| (budget.written, budget.left_out));
+        assert_eq!(left_out, Some((MAX_LOGGED, 10)), "whatever else was refused");
+        let page = audit.metrics.page();
+        assert!(page.contains("cascor_api_refusals_total{name=\"throttled\"} 30"), "{page}");
+        assert!(page.contains("cascor_api_refusals_total{name=\"scope\"} 0"), "{page}");
+    }
+}

@@ -1,0 +1,286 @@
+//! Tokens: who may read, who may change. They come from a file, are kept as digests, and compared in constant time.
+//!
+//! A line of the file is `name scope token`: a name for people, `read`, `publish` or `admin`, and the secret. Empty lines and what
+//! follows a `#` at the start of a line are passed over. An error names the line and never what it holds.
+//!
+//! A file that is configured guards something, so it fails closed: one without a usable line stops a start, and while running the
+//! tokens of before stay in force, with an error in the log, in the status and in `/metrics`, until it is mended.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use axum::http::{HeaderMap, StatusCode, header};
+
+use super::{
+    audit::{Audit, Refusal},
+    client_address::ClientAddress,
+    scope::Scope,
+    session::{Session, Sessions},
+    throttle::Throttle,
+    token::{Token, constant_time_eq},
+    token_file::{TokensError, read},
+};
+use crate::{
+    api::error::ApiError,
+    metrics::{Label, Metrics},
+    tls::sha256,
+};
+
+/// How many tokens there are of each scope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[allow(missing_docs, reason = "the scopes, by name")]
+pub struct Counts {
+    pub read: usize,
+    pub publish: usize,
+    pub admin: usize,
+}
+
+/// Configured tokens and active sessions.
+#[derive(Debug)]
+pub struct TokenStore {
+    loaded: RwLock<Loaded>,
+    sessions: Option<Sessions>,
+    failures: Throttle,
+    audit: Audit,
+}
+
+/// The result of loading the file.
+#[derive(Debug, Default)]
+struct Loaded {
+    tokens: Arc<Vec<Token>>,
+    /// The file in force; until one could be read, the first that was configured.
+    file: Option<PathBuf>,
+    /// Why the last load failed, which left the tokens as they were.
+    problem: Option<String>,
+}
+
+impl TokenStore {
+    /// Without a token so far.
+    pub fn new(sessions: Option<Sessions>, metrics: Arc<Metrics>) -> Self {
+        Self { loaded: RwLock::default(), sessions, failures: Throttle::default(), audit: Audit::new(metrics) }
+    }
+
+    /// Takes the tokens of a file in place of those before; no file: there are none, unless there have been. Returns how many.
+    ///
+    /// # Errors
+    /// As [`read`]; those before stay, and [`problem`](Self::problem) says why.
+    pub fn load(&self, path: Option<&Path>) -> Result<Counts, TokensError> {
+        let before = self.loaded().file.clone();
+        if before.is_none() {
+            // The file guards from now on, even if it cannot be read: no valid token is safer than no token needed.
+            self.loaded_mut().file = path.map(Path::to_owned);
+        }
+        let read = match (path, before) {
+            (Some(path), _) => read(path),
+            (None, Some(path)) => Err(TokensError::Unset { path }),
+            (None, None) => Ok(Vec::new()),
+        };
+        let problem = read.as_ref().err().map(ToString::to_string);
+        self.audit.metrics().api_tokens_outdated.set(i64::from(problem.is_some()));
+        self.loaded_mut().problem = problem;
+        let tokens = read?;
+        if let Some(sessions) = &self.sessions {
+            sessions.keep_only(&tokens);
+        }
+        *self.loaded_mut() = Loaded { tokens: Arc::new(tokens), file: path.map(Path::to_owned), problem: None };
+        let counts = self.counts();
+        for (scope, n) in [(Scope::Read, counts.read), (Scope::Publish, counts.publish), (Scope::Admin, counts.admin)] {
+            let gauge = self.audit.metrics().api_tokens.get_or_create(&Label::of(scope.name())).clone();
+            gauge.set(i64::try_from(n).unwrap_or(i64::MAX));
+        }
+        Ok(counts)
+    }
+
+    /// Reads the file in force again: who is taken out is out although another part of the configuration is wrong.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn reload(&self) -> Result<Counts, TokensError> {
+        let path = self.loaded().file.clone();
+        self.load(path.as_deref())
+    }
+
+    /// Why the tokens of before are still in force, if they are.
+    pub fn problem(&self) -> Option<String> {
+        self.loaded().problem.clone()
+    }
+
+    /// How many tokens are in force.
+    pub fn counts(&self) -> Counts {
+        let tokens = self.tokens();
+        let of = |scope| tokens.iter().filter(|token| token.scope == scope).count();
+        Counts { read: of(Scope::Read), publish: of(Scope::Publish), admin: of(Scope::Admin) }
+    }
+
+    fn tokens(&self) -> Arc<Vec<Token>> {
+        Arc::clone(&self.loaded().tokens)
+    }
+
+    fn loaded(&self) -> RwLockReadGuard<'_, Loaded> {
+        self.loaded.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn loaded_mut(&self) -> RwLockWriteGuard<'_, Loaded> {
+        self.loaded.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether tokens guard anything. A file that was configured does, also while it cannot be read and nobody has one.
+    pub fn has_tokens(&self) -> bool {
+        self.loaded().file.is_some()
+    }
+
+    /// Whether this very token is in force.
+    pub fn has(&self, token: &Token) -> bool {
+        self.tokens().contains(token)
+    }
+
+    /// The token of this secret. Compares with all of them, so that the time tells nothing.
+    pub fn with_secret(&self, secret: &str) -> Option<Token> {
+        let digest = sha256(secret.as_bytes());
+        self.tokens().iter().fold(None, |found, token| {
+            if constant_time_eq(&token.digest, &digest) { Some(token.clone()) } else { found }
+        })
+    }
+
+    /// The token that a request carries.
+    ///
+    /// # Errors
+    /// 401 when it carries one that is none.
+    pub fn bearer(&self, headers: &HeaderMap) -> Result<Option<Token>, ApiError> {
+        let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+        let words = value.to_str().ok().and_then(|text| text.split_once(' '));
+        let secret = words.filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer")).map(|(_, secret)| secret.trim());
+        secret.and_then(|secret| self.with_secret(secret)).map(Some).ok_or_else(unknown_token)
+    }
+
+    /// Counts a wrong token against its address, and says what to answer: 401, or 429 after too many of them. Not asked about
+    /// the right one, which nobody's guesses keep out.
+    pub fn wrong_token(&self, client: Option<ClientAddress>) -> ApiError {
+        let address = client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ClientAddress(address)| address);
+        match self.failures.take(address) {
+            Ok(()) => {
+                self.audit.refused(Refusal::WrongToken, None, client);
+                unknown_token()
+            }
+            Err(wait) => {
+                self.audit.refused(Refusal::Throttled, None, client);
+                let seconds = wait.as_secs() + 1;
+                let detail = format!("too many wrong tokens from this address; try again in {seconds} s");
+                ApiError::new(StatusCode::TOO_MANY_REQUESTS, detail).with_retry_after(seconds)
+            }
+        }
+    }
+
+    /// Where sessions are.
+    ///
+    /// # Errors
+    /// 503 in a process without Redis.
+    pub fn sessions(&self) -> Result<&Sessions, ApiError> {
+        self.sessions.as_ref().ok_or_else(|| ApiError::unavailable("there are no sessions without Redis"))
+    }
+
+    /// The session of a request, if it is in force.
+    ///
+    /// # Errors
+    /// 503 without Redis, or while it cannot be asked.
+    pub async fn find_session(&self, headers: &HeaderMap) -> Result<Option<Session>, ApiError> {
+        self.sessions()?.find(headers, &self.tokens()).await
+    }
+
+    /// Where decisions are written down.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+}
+
+fn unknown_token() -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "the token is not one of `http.tokens_file`")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::api::auth::{token_file::tests::file, token_store::*};
+
+    fn token_store() -> TokenStore {
+        TokenStore::new(None, Metrics::new())
+    }
+
+    #[test]
+    fn a_line_is_a_name_a_scope_and_a_secret() {
+        let (_dir, path) = file(
+            "# ours\n\nann admin 0123456789abcdef\n bob\tread   fedcba9876543210 \neve publish 00112233445566778\n",
+        );
+        let store = token_store();
+        assert!(!store.has_tokens());
+        assert_eq!(store.load(Some(&path)).unwrap(), Counts { read: 1, publish: 1, admin: 1 });
+        let of = |secret: &str| store.with_secret(secret).map(|token| (token.name, token.scope));
+        assert_eq!(of("0123456789abcdef"), Some(("ann".into(), Scope::Admin)));
+        assert_eq!(of("fedcba9876543210"), Some(("bob".into(), Scope::Read)));
+        assert_eq!((of("0123456789abcde"), of("")), (None, None));
+        assert!(!format!("{store:?}").contains("0123456789abcdef"));
+        assert!(token_store().load(None).is_ok(), "none is configured");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_used_leaves_the_tokens_as_they_are_and_says_so() {
+        let (_dir, path) = file("ann admin 0123456789abcdef");
+        let store = token_store();
+        store.load(Some(&path)).unwrap();
+        assert_eq!(store.problem(), None);
+        for (text, why) in [("nonsense", "line 1"), ("", "no token"), ("# ann admin 0123456789abcdef\n\n", "no token")]
+        {
+            fs::write(&path, text).unwrap();
+            for loaded in [store.load(Some(&path)), store.reload()] {
+                assert!(loaded.unwrap_err().to_string().contains(why), "{text:?}");
+            }
+            assert!(store.problem().unwrap().contains(why), "{text:?}");
+            assert_eq!(store.audit().metrics().api_tokens_outdated.get(), 1);
+            assert!(store.with_secret("0123456789abcdef").is_some());
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(store.reload().is_err() && store.load(None).is_err(), "gone, or not configured any more");
+        assert!(store.with_secret("0123456789abcdef").is_some());
+        fs::write(&path, "bob read fedcba9876543210").unwrap();
+        assert_eq!(store.reload().unwrap(), Counts { read: 1, ..Counts::default() });
+        assert!(store.with_secret("0123456789abcdef").is_none() && store.problem().is_none());
+        assert_eq!(store.audit().metrics().api_tokens_outdated.get(), 0);
+    }
+
+    #[test]
+    fn a_configured_file_without_a_usable_line_guards_from_the_start() {
+        for text in [Some("nonsense"), Some(""), None] {
+            let (_dir, path) = file("");
+            text.map_or_else(|| fs::remove_file(&path), |text| fs::write(&path, text)).unwrap();
+            let store = token_store();
+            assert!(store.load(Some(&path)).is_err());
+            assert!(store.has_tokens() && store.counts() == Counts::default(), "{text:?}");
+            assert!(store.load(None).is_err() && store.has_tokens(), "taken out of the configuration");
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, "Bearer 0123456789abcdef".parse().unwrap())]);
+            assert!(store.bearer(&headers).is_err());
+            fs::write(&path, "ann admin 0123456789abcdef").unwrap();
+            assert!(store.reload().is_ok() && store.bearer(&headers).is_ok(), "mended");
+        }
+        assert!(!token_store().has_tokens());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guessing_is_answered_with_429_and_keeps_nobody_out() {
+        let (_dir, path) = file("ann admin 0123456789abcdef");
+        let store = token_store();
+        store.load(Some(&path)).unwrap();
+        let guess = |last: u8| {
+            let client = Some(ClientAddress(Ipv4Addr::new(10, 0, 0, last).into()));
+            axum::response::IntoResponse::into_response(store.wrong_token(client)).status()
+        };
+        let answers: Vec<_> = (0..30).map(|_| guess(1)).collect();
+        assert_eq!(answers.iter().filter(|status| **status == StatusCode::UNAUTHORIZED).count(), 20);
+        assert_eq!(answers[29], StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(guess(2), StatusCode::UNAUTHORIZED, "another address");
+        assert!(store.with_secret("0123456789abcdef").is_some());
+    }
+}

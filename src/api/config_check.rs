@@ -1,0 +1,91 @@
+//! What is wrong, or odd, with the settings of `[http]`.
+
+use std::net::SocketAddr;
+
+use tokio::sync::Semaphore;
+
+use super::{
+    auth::{SessionKey, cors, loose_permissions, read_tokens, target},
+    config::Config,
+    memory_budget::PAGE_RESERVATION,
+};
+use crate::{curve::POINTS_MIN, units::ByteSize};
+
+/// Sessions that are remembered of one token, at most.
+const SESSIONS_MAX: usize = 1_024;
+
+impl Config {
+    /// Adds what is odd about these settings, and loses nothing.
+    pub fn warnings(&self, warnings: &mut Vec<String>) {
+        for (key, path) in [("tokens_file", &self.tokens_file), ("session_key_file", &self.session_key_file)] {
+            let loose = path.as_deref().and_then(loose_permissions);
+            warnings.extend(loose.map(|what| format!("`http.{key}`: {what}")));
+        }
+    }
+
+    /// Adds what is wrong with the files that guard HTTP. They concern who listens alone: other commands go on without them.
+    pub fn file_problems(&self, problems: &mut Vec<String>) {
+        if let Some(Err(error)) = self.tokens_file.as_deref().map(read_tokens) {
+            problems.push(format!("`http.tokens_file`: {error}"));
+        }
+        if let Some(Err(error)) = self.session_key_file.as_deref().map(SessionKey::read) {
+            problems.push(format!("`http.session_key_file`: {error}"));
+        }
+    }
+
+    /// Adds what is wrong with these settings, but for the files that they name.
+    pub fn problems(&self, problems: &mut Vec<String>) {
+        if !self.listen.is_empty() && self.listen.parse::<SocketAddr>().is_err() {
+            problems
+                .push(format!("`http.listen` = \"{}\" is not an address and port such as 127.0.0.1:8050", self.listen));
+        }
+        if self.sessions > SESSIONS_MAX {
+            problems.push(format!("`http.sessions` must be at most {SESSIONS_MAX}"));
+        }
+        cors::problems(&self.allow_origins, problems);
+        target::problems(&self.trusted_hosts, problems);
+        let counts = [
+            ("page_rows", self.page_rows),
+            ("max_runs", self.max_runs),
+            ("exports", self.exports),
+            ("streams", self.streams),
+            ("stream_points", self.stream_points),
+            ("connections", self.connections),
+            ("connections_per_address", self.connections_per_address),
+            ("sessions", self.sessions),
+        ];
+        problems
+            .extend(counts.iter().filter(|(_, n)| *n == 0).map(|(key, _)| format!("`http.{key}` must be at least 1")));
+        for (key, n) in [("exports", self.exports), ("compressions", self.compressions)] {
+            if n > Semaphore::MAX_PERMITS {
+                problems.push(format!("`http.{key}` must be at most {}", Semaphore::MAX_PERMITS));
+            }
+        }
+        if self.max_points < POINTS_MIN {
+            problems.push(format!("`http.max_points` must be at least {POINTS_MIN}"));
+        }
+        if self.memory.as_usize() < PAGE_RESERVATION {
+            problems.push("`http.memory` must be at least 16MiB".into());
+        }
+        if self.max_header < ByteSize::kib(8) {
+            problems.push("`http.max_header` must be at least 8KiB".into());
+        }
+        if self.stream_buffer < ByteSize::kib(64) {
+            problems.push("`http.stream_buffer` must be at least 64KiB".into());
+        }
+        let times = [
+            ("stream_interval", self.stream_interval),
+            ("session_lifetime", self.session_lifetime),
+            ("header_timeout", self.header_timeout),
+            ("request_timeout", self.request_timeout),
+            ("write_timeout", self.write_timeout),
+            ("anonymous_body_timeout", self.anonymous_body_timeout),
+        ];
+        problems.extend(
+            times
+                .iter()
+                .filter(|(_, time)| time.is_zero())
+                .map(|(key, _)| format!("`http.{key}` must be longer than zero")),
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! The budget, and its parts.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{memory::MemoryLimit, units::ByteSize};
+
+/// A page ends before the row that would pass this, if it has any, and says where it goes on.
+pub const PAGE_BYTES: usize = 8 << 20;
+/// What a page needs while it is made: its rows, and their text.
+pub const PAGE_RESERVATION: usize = 2 * PAGE_BYTES;
+/// Memory for a latest value, or for a list of runs, with its text: most need far less.
+pub const SMALL_RESERVATION: usize = 2 << 20;
+/// One permit of the budget.
+pub const PERMIT_BYTES: usize = 1 << 10;
+/// Reads of rows of unknown size that may run at once.
+const MAX_CONCURRENT_READS: usize = 2;
+
+/// The budget that all answers share.
+#[derive(Clone, Debug)]
+pub struct MemoryBudget {
+    pub(super) general: Arc<Semaphore>,
+    pub(super) general_permits: usize,
+    /// The part for what needs no more than a page: it does not queue behind those who wait for more, nor behind exports, whose
+    /// clients may take their time.
+    pub(super) page_pool: Arc<Semaphore>,
+    pub(super) page_permits: usize,
+    /// The part for values that are there, so that they need not wait for those who wait for the store.
+    pub(super) value_pool: Arc<Semaphore>,
+    pub(super) read_slots: Arc<Semaphore>,
+    /// What the whole process may take for large values; what is drawn from the budget counts there, too.
+    pub(super) process: MemoryLimit,
+}
+
+impl MemoryBudget {
+    /// A budget of this size, within that of the process.
+    pub fn new(size: ByteSize, process: MemoryLimit) -> Self {
+        let all = size.as_usize() / PERMIT_BYTES;
+        let page_permits = (PAGE_RESERVATION / PERMIT_BYTES + 1).min((all - all / 8) / 2);
+        let general_permits = all - all / 8 - page_permits;
+        let part = |units| Arc::new(Semaphore::new(units));
+        Self {
+            general: part(general_permits),
+            general_permits,
+            page_pool: part(page_permits),
+            page_permits,
+            value_pool: part(all / 8),
+            read_slots: part(MAX_CONCURRENT_READS),
+            process,
+        }
+    }
+
+    /// The budget of the process.
+    pub fn process(&self) -> &MemoryLimit {
+        &self.process
+    }
+
+    /// Waits for a permit to read rows of unknown size; held until they are dropped.
+    pub async fn read_permit(&self) -> Option<OwnedSemaphorePermit> {
+        // Nobody closes it.
+        Arc::clone(&self.read_slots).acquire_owned().await.ok()
+    }
+}

@@ -1,0 +1,118 @@
+//! Reserved memory for one answer: taken, extended and released.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::budget::{MemoryBudget, PAGE_RESERVATION, PERMIT_BYTES};
+use crate::memory::Reserved;
+
+/// A value that is there needs no more, as a rule: the history's limit. Larger ones are as large rows.
+pub const SMALL_VALUE_BYTES: usize = 1 << 20;
+
+/// Reserved memory for rows, and for the text made of them.
+#[derive(Debug)]
+pub struct Reservation {
+    /// Of the budget, or of a part of it.
+    permits: Option<OwnedSemaphorePermit>,
+    /// The same bytes of the process.
+    pub(super) process_bytes: Option<Reserved>,
+    pub(super) budget: MemoryBudget,
+}
+
+impl Reservation {
+    /// Waits until there is memory for a page; `http.request_timeout` ends the wait.
+    pub async fn reserve_page(budget: &MemoryBudget) -> Self {
+        let permits = permits_for(PAGE_RESERVATION, budget.page_permits);
+        tokio::select! {
+            biased;
+            // Where that is less than a page takes, more of it waits for the rest as other large ones do.
+            Ok(permit) = Arc::clone(&budget.page_pool).acquire_many_owned(permits) => {
+                Self { permits: Some(permit), process_bytes: None, budget: budget.clone() }
+            }
+            reservation = Self::reserve(budget, PAGE_RESERVATION) => reservation,
+        }
+    }
+
+    /// The same for so many bytes; for all there is, where that is less.
+    pub async fn reserve(budget: &MemoryBudget, bytes: usize) -> Self {
+        // Nobody closes it.
+        let permits =
+            Arc::clone(&budget.general).acquire_many_owned(permits_for(bytes, budget.general_permits)).await.ok();
+        let process_bytes = Some(budget.process.reserve(bytes.min(budget.general_permits * PERMIT_BYTES)).await);
+        Self { permits, process_bytes, budget: budget.clone() }
+    }
+
+    /// The same for a value of so many bytes that is got next and sent as it is.
+    pub async fn reserve_value(budget: &MemoryBudget, bytes: usize) -> Self {
+        if bytes > SMALL_VALUE_BYTES {
+            // It is there twice for a moment: as it came, and as it is sent.
+            return Self::reserve(budget, 2 * bytes).await;
+        }
+        match Arc::clone(&budget.value_pool).try_acquire_many_owned(permits_for(bytes, usize::MAX)) {
+            Ok(permit) => Self { permits: Some(permit), process_bytes: None, budget: budget.clone() },
+            Err(_) => Self::reserve(budget, bytes).await,
+        }
+    }
+
+    /// How much may be kept: everything, when it has the whole budget.
+    pub fn bytes(&self) -> usize {
+        if self.held_general_permits() == self.budget.general_permits {
+            usize::MAX
+        } else {
+            self.held_permits() * PERMIT_BYTES
+        }
+    }
+
+    /// What it has of the budget itself, in permits: nothing, while it has memory in a part of it.
+    fn held_general_permits(&self) -> usize {
+        let permits = self.permits.as_ref().filter(|permits| Arc::ptr_eq(permits.semaphore(), &self.budget.general));
+        permits.map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
+    pub(super) fn held_permits(&self) -> usize {
+        self.permits.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
+    /// Takes more, for so many bytes in all, if that is there at once.
+    pub(super) fn try_extend(&mut self, bytes: usize) -> bool {
+        let had = self.held_general_permits();
+        let more =
+            permits_for(bytes, self.budget.general_permits).saturating_sub(u32::try_from(had).unwrap_or(u32::MAX));
+        let Ok(taken) = Arc::clone(&self.budget.general).try_acquire_many_owned(more) else { return false };
+        let process_bytes = self.process_bytes.as_ref().map_or(0, Reserved::bytes);
+        if process_bytes < bytes {
+            let Some(more) = self.budget.process.try_reserve(bytes - process_bytes) else { return false };
+            match &mut self.process_bytes {
+                Some(process_bytes) => process_bytes.merge(more),
+                process_bytes => *process_bytes = Some(more),
+            }
+        }
+        match &mut self.permits {
+            Some(permits) if had > 0 => permits.merge(taken),
+            permits => *permits = Some(taken),
+        }
+        true
+    }
+
+    /// Waits for a reservation of so many bytes. What it had is released first, so that no two wait for each other.
+    pub(super) async fn reacquire(&mut self, bytes: usize) {
+        (self.permits, self.process_bytes) = (None, None);
+        *self = Self::reserve(&self.budget, bytes).await;
+    }
+
+    /// Keeps memory for no more than so many bytes.
+    pub(super) fn release_excess(&mut self, bytes: usize) {
+        if let Some(permits) = &mut self.permits {
+            drop(permits.split(permits.num_permits().saturating_sub(bytes / PERMIT_BYTES + 1)));
+        }
+        if let Some(process_bytes) = &mut self.process_bytes {
+            process_bytes.shrink(bytes);
+        }
+    }
+}
+
+/// Permits for so many bytes.
+fn permits_for(bytes: usize, most: usize) -> u32 {
+    u32::try_from((bytes / PERMIT_BYTES + 1).min(most)).unwrap_or(u32::MAX)
+}

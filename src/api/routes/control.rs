@@ -1,0 +1,115 @@
+//! Commands.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Extension, Json, body::Bytes, extract::State, http::StatusCode, response::IntoResponse};
+use serde_json::{Map, Value, json};
+use tokio::{sync::broadcast, time::timeout};
+use tracing::info;
+use uuid::Uuid;
+
+use super::body::{Body, bytes};
+use crate::{
+    api::{
+        auth::Caller,
+        error::{ApiError, ApiResult, json as json_answer},
+        state::ApiState,
+        submit::IntakeHandle,
+    },
+    frame::Rejection,
+    logging::Untrusted,
+    render, units,
+    wire::{self, Command, Limits},
+};
+
+/// How long a receipt is waited for beyond the time that the command itself may take.
+const RECEIPT_MARGIN: Duration = Duration::from_secs(2);
+/// The time that a command may take which says none, as `control.flush_timeout`.
+const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `POST /api/control`
+pub async fn control(State(state): State<ApiState>, Extension(caller): Extension<Caller>, read: Body) -> ApiResult {
+    let targets = state.submitter.targets()?;
+    let (command, payload) = with_id(&bytes(read)?, &targets.limits.borrow())?;
+    let name = Untrusted(command.command.as_bytes());
+    info!(command = %name, token = caller.name(), "a command is asked for by HTTP");
+    let for_us = |intake: &IntakeHandle| match command.target.as_deref() {
+        None | Some("ingest") => true,
+        Some(target) => target == intake.instance,
+    };
+    let own_intake = targets.intake.as_ref().filter(|intake| for_us(intake));
+    let receipts = own_intake.map(|_| targets.receipts.subscribe());
+    let mut row = None;
+    match (own_intake, &command.target, &targets.control) {
+        (Some(intake), Some(target), _) if *target == intake.instance => {
+            intake.submit(&caller.source(), payload, true).await?;
+        }
+        (_, _, Some(channel)) => {
+            row = targets.record_command(&caller, &command)?;
+            if let Err(error) = targets.publish(channel, payload).await {
+                targets.record_outcome(row, "failed");
+                return Err(with_target_hint(error, own_intake));
+            }
+        }
+        _ => return Err(ApiError::unavailable("`redis.control_channels` names no channel without a pattern")),
+    }
+    let id = command.id.clone().unwrap_or_default();
+    if let Some(receipts) = receipts
+        && let Some(receipt) =
+            receipt(receipts, &id, command.timeout.unwrap_or(DEFAULT_COMMAND_TIMEOUT) + RECEIPT_MARGIN).await
+    {
+        targets.record_outcome(row, receipt["outcome"].as_str().unwrap_or("done"));
+        return json_answer(&receipt);
+    }
+    let answer = json!({
+        "id": id, "command": command.command, "target": command.target, "instance": null, "outcome": null,
+        "detail": "sent; no receipt yet", "received_at": render::time(units::now()), "took_ms": null,
+    });
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+}
+
+/// Says what still works when others cannot be reached.
+fn with_target_hint(error: ApiError, own_intake: Option<&IntakeHandle>) -> ApiError {
+    match own_intake {
+        Some(intake) => {
+            error.append_detail(&format!("; `\"target\": \"{}\"` commands this daemon alone", intake.instance))
+        }
+        None => error,
+    }
+}
+
+/// The command with an id, so that its receipt can be told from others; as bytes, too.
+fn with_id(body: &Bytes, limits: &Limits) -> Result<(Command, Vec<u8>), ApiError> {
+    let wrong = |rejection: Rejection| ApiError::bad_request(rejection.to_string());
+    let mut command = wire::decode_control(body, limits).map_err(wrong)?;
+    if command.id.is_some() {
+        return Ok((command, body.to_vec()));
+    }
+    let id = Uuid::new_v4().to_string();
+    let mut object: Map<String, Value> = match serde_json::from_str(&command.payload_json) {
+        Ok(Value::Object(object)) => object,
+        _ => Map::from_iter([("command".to_owned(), command.command.clone().into())]),
+    };
+    object.insert("id".into(), id.clone().into());
+    command.id = Some(id);
+    Ok((command, Value::Object(object).to_string().into_bytes()))
+}
+
+async fn receipt(mut receipts: broadcast::Receiver<Arc<str>>, id: &str, max_wait: Duration) -> Option<Value> {
+    let found = async {
+        loop {
+            match receipts.recv().await {
+                Ok(text) => {
+                    if let Ok(receipt) = serde_json::from_str::<Value>(&text)
+                        && receipt["id"] == id
+                    {
+                        return Some(receipt);
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    };
+    timeout(max_wait, found).await.ok().flatten()
+}

@@ -1,0 +1,70 @@
+//! What probes, scrapers and operators ask: is the process alive, is it ready, what does it count, what is its status.
+
+use axum::{
+    Extension, Json,
+    extract::State,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::Value;
+
+use crate::api::{error::ApiError, shared_pages::Arrived, state::ApiState};
+
+/// The process is alive.
+pub async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// Whether it does its work; what is missing.
+pub async fn ready(State(state): State<ApiState>, arrived: Option<Extension<Arrived>>) -> Response {
+    match state.pages.ready.since(arrived, || readiness(&state)) {
+        (StatusCode::OK, text) => text.into_response(),
+        (status, missing) => ApiError::new(status, missing).into_response(),
+    }
+}
+
+fn readiness(state: &ApiState) -> (StatusCode, String) {
+    let mut missing = (state.missing)();
+    let problem = problem(&(state.status)());
+    if missing.is_empty() {
+        // Messages are received and kept: that the store does not take them is said, and is no reason to stop sending.
+        let text = problem.map_or_else(|| "ready\n".to_owned(), |problem| format!("ready\n{problem}\n"));
+        return (StatusCode::OK, text);
+    }
+    missing.extend(problem);
+    (StatusCode::SERVICE_UNAVAILABLE, missing.join("; "))
+}
+
+/// What holds the rows back, since when, and what mends it.
+fn problem(status: &Value) -> Option<String> {
+    let problem = status["store"]["problem"].as_object()?;
+    let text = |name: &str| problem.get(name).and_then(Value::as_str);
+    let mut said = format!(
+        "store problem, holding {} since {}: {}",
+        text("holds").unwrap_or_default(),
+        text("since").unwrap_or_default(),
+        text("reason").unwrap_or_default()
+    );
+    if let Some(remedy) = text("remedy") {
+        said.push_str("; to mend it: ");
+        said.push_str(remedy);
+    }
+    Some(said)
+}
+
+/// OpenMetrics.
+pub async fn metrics(State(state): State<ApiState>, arrived: Option<Extension<Arrived>>) -> Response {
+    let text = state.pages.metrics.since(arrived, || {
+        (state.status)();
+        state.metrics.page().into()
+    });
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let mut response = text.into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// The status object.
+pub async fn status(State(state): State<ApiState>) -> Json<Value> {
+    Json((state.status)())
+}

@@ -1,0 +1,124 @@
+//! The newest values: from Redis, else from the store, and the answer says which (`X-Cache-Status`).
+
+use axum::{
+    body::Bytes,
+    extract::State,
+    http::{HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use uuid::Uuid;
+
+use super::{
+    latest_value,
+    stored_message::{is_state, write_state, write_topology},
+};
+use crate::{
+    api::{
+        error::{ApiError, ApiResult},
+        memory_budget::{ChunkWriter, Reservation, SMALL_RESERVATION, chunked_json},
+        params::Params,
+        run_lookup::{newest, requested_run},
+        state::ApiState,
+    },
+    event::{EventRow, MetricsRow, TopologyRow},
+    render::{Json, JsonRows},
+    store::RangeQuery,
+};
+
+/// Of so many of a run's newest events the state is looked for.
+const STATE_EVENT_ROWS: usize = 256;
+/// Objects of a history from the store, as many as the key holds by default.
+const HISTORY_ROWS: usize = 512;
+
+/// `GET /api/metrics`
+pub async fn metrics(State(state): State<ApiState>, params: Params) -> ApiResult {
+    let run_id = requested_run(params)?;
+    if let Some(hit) = cached(&state, "metrics", run_id).await? {
+        return Ok(hit);
+    }
+    let mut reservation = Reservation::reserve(&state.memory, SMALL_RESERVATION).await;
+    let run = newest(&state, run_id).await?;
+    let (rows, _) = reservation.page::<MetricsRow>(&*state.store, &RangeQuery::newest(run, 1)).await?;
+    let row = rows.first().ok_or_else(|| ApiError::not_found("No metrics yet"))?;
+    Ok(answer("MISS", Some(reservation), text(&Json(row))))
+}
+
+/// `GET /api/topology`, `GET /api/network/topology`
+pub async fn topology(State(state): State<ApiState>, params: Params) -> ApiResult {
+    let run_id = requested_run(params)?;
+    if let Some(hit) = cached(&state, "topology", run_id).await? {
+        return Ok(hit);
+    }
+    let mut reservation = Reservation::reserve(&state.memory, SMALL_RESERVATION).await;
+    let run = newest(&state, run_id).await?;
+    let rows = reservation.page_rows::<TopologyRow>(&*state.store, &RangeQuery::newest(run, 1)).await?;
+    let row = rows.into_iter().next().ok_or_else(|| ApiError::not_found("No topology yet"))?;
+    Ok(made(reservation, move |out| write_topology(row, out)))
+}
+
+/// `GET /api/state`
+pub async fn state(State(state): State<ApiState>, params: Params) -> ApiResult {
+    let run_id = requested_run(params)?;
+    // Redis keeps the newest value of all runs, and none for each run.
+    if run_id.is_none()
+        && let Some(hit) = cached(&state, "state", None).await?
+    {
+        return Ok(hit);
+    }
+    let mut reservation = Reservation::reserve_page(&state.memory).await;
+    let run = newest(&state, run_id).await?;
+    let query = RangeQuery::newest(run, STATE_EVENT_ROWS);
+    let rows = reservation.page_rows::<EventRow>(&*state.store, &query).await?;
+    let row = rows.into_iter().find(is_state).ok_or_else(|| ApiError::not_found("No state yet"))?;
+    Ok(made(reservation, move |out| write_state(&row, out)))
+}
+
+/// `GET /api/history`
+pub async fn history(State(state): State<ApiState>, params: Params) -> ApiResult {
+    params.allow_only(&[], &[])?;
+    if let Some(hit) = cached(&state, "history", None).await? {
+        return Ok(hit);
+    }
+    let mut reservation = Reservation::reserve_page(&state.memory).await;
+    let run = newest(&state, None).await?;
+    let query = RangeQuery::newest(run, HISTORY_ROWS);
+    let (mut rows, _) = reservation.page::<MetricsRow>(&*state.store, &query).await?;
+    rows.reverse();
+    Ok(answer("MISS", Some(reservation), text(&JsonRows(&rows))))
+}
+
+/// The answer from Redis, counted as a hit or a miss.
+async fn cached(state: &ApiState, subject: &str, run_id: Option<Uuid>) -> Result<Option<Response>, ApiError> {
+    let value = latest_value::read(state, subject, run_id).await?;
+    if value.is_some() {
+        state.metrics.api_latest_hits.inc()
+    } else {
+        state.metrics.api_latest_misses.inc()
+    };
+    Ok(value.map(|(reservation, value)| answer("HIT", reservation, value)))
+}
+
+fn text(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("rows always serialise")
+}
+
+/// Where an answer is from; nothing between may keep what is newest.
+fn head(status: &'static str) -> [(HeaderName, HeaderValue); 2] {
+    [
+        (HeaderName::from_static("x-cache-status"), HeaderValue::from_static(status)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ]
+}
+
+fn answer(status: &'static str, reservation: Option<Reservation>, body: String) -> Response {
+    let answer = match reservation {
+        Some(reservation) => reservation.text(body.into_bytes()),
+        None => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+    };
+    (head(status), answer).into_response()
+}
+
+/// The answer from the store that `write` writes while it is sent.
+fn made(reservation: Reservation, write: impl FnOnce(&mut ChunkWriter<Bytes>) + Send + 'static) -> Response {
+    (head("MISS"), chunked_json(reservation, write)).into_response()
+}

@@ -1,0 +1,70 @@
+//! Signing in and out.
+
+use axum::{
+    Extension, Json,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::IntoResponse,
+};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::api::{
+    auth::{ClientAddress, Refusal, Scope, cookie},
+    error::{ApiError, ApiResult},
+    state::ApiState,
+};
+
+#[derive(Deserialize)]
+struct SignInRequest {
+    token: String,
+}
+
+/// `POST /api/session`
+pub async fn sign_in(
+    State(state): State<ApiState>,
+    client: Option<Extension<ClientAddress>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> ApiResult {
+    let wrong = |_| ApiError::bad_request("the body must be {\"token\": \"...\"}");
+    let request: SignInRequest = serde_json::from_slice(&body).map_err(wrong)?;
+    if !state.token_store.has_tokens() {
+        return Err(ApiError::bad_request("there are no tokens; see `http.tokens_file`"));
+    }
+    let client = client.map(|Extension(address)| address);
+    let Some(token) = state.token_store.with_secret(request.token.trim()) else {
+        return Err(state.token_store.wrong_token(client));
+    };
+    if token.scope == Scope::Publish {
+        state.token_store.audit().refused(Refusal::Scope, Some(&token.name), client);
+        let detail = format!("the token `{}` may only publish; there is nothing to sign in for", token.name);
+        return Err(ApiError::new(StatusCode::FORBIDDEN, detail));
+    }
+    let (session, cookie) = state.token_store.sessions()?.begin(token).await?;
+    state.token_store.audit().signed_in(&session.token.name, client);
+    let answer = (StatusCode::CREATED, Json(session.json())).into_response();
+    Ok(cookie::set(answer, &headers, &cookie, i64::try_from(state.config.session_lifetime.as_secs()).unwrap_or(0)))
+}
+
+/// `GET /api/session`
+pub async fn current(State(state): State<ApiState>, headers: HeaderMap) -> ApiResult {
+    let session = match state.token_store.sessions() {
+        Ok(_) if state.token_store.has_tokens() => state.token_store.find_session(&headers).await?,
+        _ => None,
+    };
+    let nobody = || json!({ "name": null, "scope": null, "csrf": null, "sign_in": state.token_store.has_tokens() });
+    let keep = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(([keep], Json(session.map_or_else(nobody, |session| session.json()))).into_response())
+}
+
+/// `DELETE /api/session`
+pub async fn sign_out(State(state): State<ApiState>, headers: HeaderMap) -> ApiResult {
+    if let Some(session) = state.token_store.find_session(&headers).await? {
+        session.verify_csrf(&headers, &state.config)?;
+        state.token_store.sessions()?.end(&session).await?;
+        state.token_store.audit().signed_out(&session.token.name);
+    }
+    Ok(cookie::set(StatusCode::NO_CONTENT.into_response(), &headers, "", 0))
+}

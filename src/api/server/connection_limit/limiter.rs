@@ -1,0 +1,74 @@
+//! Gives slots to connections.
+
+use std::{net::IpAddr, sync::Arc};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    permit::ConnectionPermit,
+    pools::{Class, ConnectionLimits, Slots},
+};
+use crate::api::auth::network;
+
+/// Connections beyond their address' share that may wait for a slot, in a queue of their own. Any more are closed.
+pub const MAX_QUEUED: usize = 256;
+
+/// All slots.
+#[derive(Debug)]
+pub struct ConnectionLimiter {
+    pub(super) slots: Arc<Slots>,
+    /// Slots in the queue of connections beyond their address' share.
+    queue_slots: Arc<Semaphore>,
+    /// Held by the first of them.
+    queue_head: Semaphore,
+}
+
+impl ConnectionLimiter {
+    /// As many as the limits say, and [`PROBE_SLOTS`] more.
+    pub fn new(limits: ConnectionLimits) -> Arc<Self> {
+        Arc::new(Self {
+            slots: Arc::new(Slots::new(limits)),
+            queue_slots: Arc::new(Semaphore::new(MAX_QUEUED)),
+            queue_head: Semaphore::new(1),
+        })
+    }
+
+    /// Whether an address has its share. Its next connection waits apart, so that it does not hold up connections of other addresses.
+    pub fn exceeds_share(&self, peer: IpAddr) -> bool {
+        self.slots.pools().exceeds_share(network(peer))
+    }
+
+    /// A queue slot for such a connection; `None`: it is to be closed.
+    pub fn try_queue(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.queue_slots).try_acquire_owned().ok()
+    }
+
+    /// As [`acquire`](Self::acquire), in the order of the queue.
+    pub async fn acquire_queued(&self, peer: IpAddr, _slot: OwnedSemaphorePermit) -> ConnectionPermit {
+        let _head = self.queue_head.acquire().await;
+        self.acquire(Some(peer)).await
+    }
+
+    /// A slot, as soon as there is one. `peer`: an address that may have no more than its share. Dropping the future takes none.
+    pub async fn acquire(&self, peer: Option<IpAddr>) -> ConnectionPermit {
+        let peer = peer.map(network);
+        loop {
+            let changed = self.slots.changed.notified();
+            let taken = self.slots.pools().try_acquire(Instant::now(), peer);
+            match taken {
+                Ok(class) => {
+                    let peer = peer.filter(|_| class == Class::General);
+                    return ConnectionPermit::new(Arc::clone(&self.slots), class, peer);
+                }
+                Err(None) => changed.await,
+                Err(Some(due)) => tokio::select! {
+                    () = changed => {}
+                    () = sleep_until(due) => {}
+                },
+            }
+        }
+    }
+}

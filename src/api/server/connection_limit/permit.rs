@@ -1,0 +1,135 @@
+//! A slot that a connection has.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+};
+
+use tokio::time::Instant;
+
+use super::pools::{Class, Eviction, Slots};
+
+/// A connection slot; released when dropped.
+#[derive(Debug)]
+pub struct ConnectionPermit {
+    slots: Arc<Slots>,
+    class: Class,
+    /// The address that has it as a part of its share.
+    peer: Option<IpAddr>,
+    eviction: Arc<Eviction>,
+    activity: Mutex<Activity>,
+}
+
+/// What a connection is doing.
+#[derive(Debug, Default)]
+struct Activity {
+    /// How many [`RequestGuard`] there are.
+    requests: usize,
+    /// Whether it is of the reserve, and kept by an authenticated request.
+    admitted: bool,
+    /// Its key among the idle, while there is no request.
+    idle_key: Option<u64>,
+}
+
+/// While it lives, the connection of the permit is being answered.
+#[derive(Debug)]
+pub struct RequestGuard(Arc<ConnectionPermit>);
+
+impl ConnectionPermit {
+    /// A slot of this class for a connection that waits for its client. `peer`: the address that has it as a part of its share.
+    pub fn new(slots: Arc<Slots>, class: Class, peer: Option<IpAddr>) -> Self {
+        let permit = Self { slots, class, peer, eviction: Arc::default(), activity: Mutex::default() };
+        permit.mark_idle();
+        permit
+    }
+
+    /// Which requests it is good for.
+    pub fn class(&self) -> Class {
+        self.class
+    }
+
+    /// Returns once the slot has been given to another connection.
+    pub async fn evicted(&self) {
+        self.eviction.notify.notified().await;
+    }
+
+    /// A request has come, or something of an answer is still to be written.
+    pub fn begin_request(self: &Arc<Self>) -> RequestGuard {
+        self.activity().requests += 1;
+        if self.is_pinned() {
+            self.mark_busy();
+        }
+        RequestGuard(Arc::clone(self))
+    }
+
+    /// An authenticated request keeps this slot of the reserve, if fewer than the limit do.
+    pub fn admit(&self) -> bool {
+        let mut pools = self.slots.pools();
+        if self.activity().admitted {
+            return true;
+        }
+        if pools.reserved == 0 {
+            return false;
+        }
+        pools.reserved -= 1;
+        self.activity().admitted = true;
+        drop(pools);
+        self.mark_busy();
+        true
+    }
+
+    /// Whether it is kept while its connection is being answered.
+    fn is_pinned(&self) -> bool {
+        self.class == Class::General || self.activity().admitted
+    }
+
+    fn mark_idle(&self) {
+        let mut pools = self.slots.pools();
+        pools.idle_sequence += 1;
+        let idle_key = pools.idle_sequence;
+        pools.pool(self.class).idle.insert(idle_key, (Instant::now(), Arc::clone(&self.eviction)));
+        self.activity().idle_key = Some(idle_key);
+        drop(pools);
+        self.slots.changed.notify_one();
+    }
+
+    fn mark_busy(&self) {
+        let idle_key = self.activity().idle_key.take();
+        if let Some(idle_key) = idle_key {
+            self.slots.pools().pool(self.class).idle.remove(&idle_key);
+        }
+    }
+
+    fn activity(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ConnectionPermit {
+    fn drop(&mut self) {
+        self.mark_busy();
+        let admitted = self.activity().admitted;
+        let mut pools = self.slots.pools();
+        self.peer.into_iter().for_each(|peer| pools.release_share(peer));
+        pools.reserved += usize::from(admitted);
+        if !self.eviction.evicted.load(Ordering::Relaxed) {
+            pools.pool(self.class).available += 1;
+        }
+        drop(pools);
+        self.slots.changed.notify_one();
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        let requests = {
+            let mut activity = self.0.activity();
+            activity.requests -= 1;
+            activity.requests
+        };
+        // An evicted slot cannot be evicted again; one that was not pinned has been idle all the time.
+        if requests == 0 && self.0.is_pinned() && !self.0.eviction.evicted.load(Ordering::Relaxed) {
+            self.0.mark_idle();
+        }
+    }
+}

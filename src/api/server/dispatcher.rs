@@ -1,0 +1,158 @@
+//! What becomes of a request once its head is there: who asks, and what is kept free for those who are known.
+//!
+//! Slow clients hold connections, streams, exports and memory for answers. Where clients without a token are answered beside those
+//! with one (`http.anonymous_read`), a part of each is for the latter alone. A connection of the reserve ([`connection_limit`](super::connection_limit))
+//! gets an answer only if its request is authenticated, or is one of the short ones by which an operator gets in: the probes, the
+//! dashboard's page, signing in.
+//!
+//! Making an answer may take a while of a core. Those of requests that are not authenticated are made on a thread of their own, so
+//! that heads are read, and others answered, however many of them there are.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::{HeaderValue, Method, header},
+    response::{IntoResponse, Response},
+};
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
+use tokio::{runtime::Handle, task::JoinSet};
+
+use super::{
+    body_end::BodyEnd,
+    connection_limit::{Class, ConnectionPermit},
+    router::{reject_all, router},
+};
+use crate::{
+    api::{
+        auth::{AccessPolicy, Authenticator, Scope},
+        config::{AnonymousRead, Config},
+        error::ApiError,
+        memory_budget::MemoryBudget,
+        routes::routes,
+        state::{ApiState, Reserved},
+    },
+    memory::MemoryLimit,
+    units::ByteSize,
+};
+
+/// The routes, for each kind of client.
+pub struct RequestDispatcher {
+    /// Limits.
+    pub config: Arc<Config>,
+    authenticator: Authenticator,
+    memory: MemoryLimit,
+    anonymous: Router,
+    authenticated: Router,
+    /// When all connection slots are in use.
+    overloaded: Router,
+    /// Whether the first two differ.
+    separates_anonymous: bool,
+    open_routes: Vec<(Method, &'static str)>,
+    /// The runtime on whose thread answers to requests that are not authenticated are made.
+    background: Handle,
+}
+
+/// Routes that cost next to nothing, and must be answered in time: whether the process lives, and whether a token is right.
+const INLINE_ROUTES: [&str; 3] = ["/healthz", "/readyz", "/api/session"];
+
+impl RequestDispatcher {
+    /// For these routes, and with this runtime for requests that are not authenticated.
+    pub fn new(mut state: ApiState, background: Handle) -> Self {
+        let config = Arc::clone(&state.config);
+        // Elsewhere clients without a token are either all there are, or are told to bring one.
+        let separates_anonymous = config.tokens_file.is_some()
+            && config.anonymous_read == AnonymousRead::Loopback
+            && state.access == AccessPolicy::Loopback;
+        let mut anonymous = state.clone();
+        if separates_anonymous {
+            let half = ByteSize::kib(config.memory.as_usize() as u64 / 2048);
+            let process = state.memory.process().clone();
+            (state.memory, anonymous.memory) =
+                (MemoryBudget::new(half, process.clone()), MemoryBudget::new(half, process));
+            anonymous.reserved = Reserved {
+                exports: config.reserved_exports.min(config.exports - 1),
+                streams: config.reserved_streams.min(config.streams - 1),
+            };
+        }
+        let anonymous = router(anonymous);
+        let open = |scope| scope == Scope::Open || scope == Scope::SignIn;
+        let open_routes =
+            routes().into_iter().filter(|route| open(route.scope)).map(|route| (route.method, route.path)).collect();
+        Self {
+            config,
+            authenticator: state.authenticator(),
+            memory: state.memory.process().clone(),
+            anonymous,
+            overloaded: reject_all(state.clone(), overloaded),
+            authenticated: router(state),
+            separates_anonymous,
+            open_routes,
+            background,
+        }
+    }
+
+    /// The budget of memory of the process.
+    pub fn memory(&self) -> &MemoryLimit {
+        &self.memory
+    }
+
+    /// The answer to a request that came on a connection with this permit.
+    pub async fn answer(&self, request: Request<Body>, permit: &ConnectionPermit) -> Response {
+        let reserve = permit.class() == Class::Reserve;
+        let (request, body_end) = BodyEnd::watch(request);
+        // Where nothing is kept free for sessions, the check of the route is soon enough.
+        let sessions = self.separates_anonymous || reserve;
+        let authenticated = self.authenticator.is_authenticated(request.headers(), sessions).await;
+        let router = match authenticated {
+            // It is told so, and counted as a guess.
+            false if self.has_invalid_token(&request) => &self.anonymous,
+            _ if reserve && !(authenticated && permit.admit()) && !self.is_open_route(&request) => &self.overloaded,
+            true => &self.authenticated,
+            false => &self.anonymous,
+        };
+        let is_prompt = authenticated || INLINE_ROUTES.contains(&request.uri().path());
+        let made = TowerToHyperService::new(router.clone()).call(request);
+        let answer = if is_prompt {
+            let Ok(answer) = made.await;
+            answer
+        } else {
+            // The set ends it when the client goes away.
+            let mut making = JoinSet::new();
+            making.spawn_on(made, &self.background);
+            match making.join_next().await {
+                Some(Ok(Ok(answer))) => answer,
+                _ => ApiError::unavailable("the server is stopping").into_response(),
+            }
+        };
+        // The next connection may get a general slot.
+        if reserve || !body_end.is_reached() { close_connection(answer) } else { answer }
+    }
+
+    /// Whether a request that is not authenticated brings a token, which then is none.
+    fn has_invalid_token(&self, request: &Request<Body>) -> bool {
+        self.authenticator.token_store.has_tokens() && request.headers().contains_key(header::AUTHORIZATION)
+    }
+
+    /// Whether anybody may ask this on a connection of the reserve: it is answered at once, or the slot goes to the next.
+    fn is_open_route(&self, request: &Request<Body>) -> bool {
+        let path = request.uri().path();
+        let listed = self.open_routes.iter().any(|(method, route)| method == request.method() && *route == path);
+        listed || path == "/" || path.starts_with("/assets/")
+    }
+}
+
+async fn overloaded() -> ApiError {
+    ApiError::unavailable(
+        "as many clients as `http.connections` allows (or `http.connections_per_address`, `http.reserved_connections`) are being \
+         answered; try again, or send a token, for which there are connections in reserve",
+    )
+}
+
+fn close_connection(mut answer: Response) -> Response {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}

@@ -1,0 +1,164 @@
+//! Listening: a thread and a runtime of its own, below the pipeline in priority, with a limit on whatever a client may hold.
+//!
+//! Nothing that a client asks for runs on the threads that receive and write. A port in use is tried again, never fatal:
+//! receiving matters more than being asked about it.
+
+use std::{
+    future::{Future, pending},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    runtime::Handle,
+    sync::oneshot,
+    task::JoinSet,
+    time::sleep,
+};
+use tracing::{info, warn};
+
+use super::{
+    connection::{Connection, serve_connection},
+    connection_limit::{ConnectionLimiter, ConnectionLimits},
+    dispatcher::RequestDispatcher,
+};
+use crate::{
+    api::{
+        auth::{ClientAddress, target},
+        state::ApiState,
+    },
+    backoff::Backoff,
+    lifecycle::Signal,
+};
+
+/// How long answers under way may take once the server stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Connections that may wait to be taken, as far as the system allows (`net.core.somaxconn`). With the 128 that are usual, a
+/// burst of connections costs whoever comes next a second: his first packet is dropped.
+const BACKLOG: u32 = 4_096;
+/// How much nicer than the pipeline the thread is.
+const NICENESS: i32 = 5;
+
+/// Serves until stopped.
+///
+/// # Errors
+/// When the thread cannot be started; without a port it goes on trying.
+pub async fn run(state: ApiState, mut stop: Signal) -> Result<(), io::Error> {
+    if state.config.listen.is_empty() {
+        stop.stopped().await;
+        return Ok(());
+    }
+    let (background, served) = spawn_thread("http-anonymous", pending())?;
+    let (_, ended) = spawn_thread("http", listen(state, stop, background))?;
+    let _ = ended.await;
+    drop(served);
+    Ok(())
+}
+
+/// Runs a future on a thread and a runtime of its own; what else is spawned there ends with it, or when the receiver is dropped.
+fn spawn_thread(
+    name: &str,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> Result<(Handle, oneshot::Receiver<()>), io::Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    let (mut done, ended) = oneshot::channel();
+    thread::Builder::new().name(name.into()).spawn(move || {
+        // Counts for this thread only. Where it is not allowed, the server is as important as the rest.
+        let _ = rustix::process::setpriority_process(None, NICENESS);
+        runtime.block_on(async {
+            tokio::select! {
+                () = work => {}
+                () = done.closed() => {}
+            }
+        });
+        runtime.shutdown_background();
+        let _ = done.send(());
+    })?;
+    Ok((handle, ended))
+}
+
+async fn listen(state: ApiState, mut stop: Signal, background: Handle) {
+    let config = Arc::clone(&state.config);
+    let Some(listener) = bind(&config.listen, stop.clone()).await else { return };
+    info!(address = config.listen, "HTTP is listening");
+    let live = state.live.clone();
+    let dispatcher = Arc::new(RequestDispatcher::new(state, background));
+    let limiter = ConnectionLimiter::new(ConnectionLimits {
+        general: config.connections,
+        reserved: config.reserved_connections,
+        per_address: config.connections_per_address,
+    });
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.stopped() => break,
+            _ = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok((stream, peer)) => (stream, ClientAddress::from(peer)),
+            Err(error) => {
+                // Out of descriptors, as a rule: the pipeline needs the next one more.
+                warn!(%error, "HTTP cannot take a connection");
+                sleep(Duration::from_millis(200)).await;
+                continue;
+            }
+        };
+        let limited = (!target::is_trusted_address(&config, peer.0)).then_some(peer.0);
+        if let Some(address) = limited.filter(|address| limiter.exceeds_share(*address)) {
+            let Some(slot) = limiter.try_queue() else { continue };
+            let (limiter, dispatcher, stop) = (Arc::clone(&limiter), Arc::clone(&dispatcher), stop.clone());
+            connections.spawn(async move {
+                let permit = Arc::new(limiter.acquire_queued(address, slot).await);
+                serve_connection(Connection { stream, address: peer, permit }, dispatcher, stop).await;
+            });
+            continue;
+        }
+        let permit = tokio::select! {
+            biased;
+            () = stop.stopped() => break,
+            permit = limiter.acquire(limited) => Arc::new(permit),
+        };
+        connections.spawn(serve_connection(
+            Connection { stream, address: peer, permit },
+            Arc::clone(&dispatcher),
+            stop.clone(),
+        ));
+    }
+    // Streams have no end of their own.
+    live.close();
+    let all = async { while connections.join_next().await.is_some() {} };
+    // A client that keeps its connection open must not keep the daemon.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, all).await;
+}
+
+async fn bind(address: &str, mut stop: Signal) -> Option<TcpListener> {
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5), u64::from(std::process::id()));
+    loop {
+        match listener(address) {
+            Ok(listener) => return Some(listener),
+            Err(error) if backoff.tries() == 0 => {
+                warn!(%error, address, "`http.listen` cannot be bound; trying again, the pipeline runs without it");
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = stop.stopped() => return None,
+            () = sleep(backoff.next_delay()) => {}
+        }
+    }
+}
+
+fn listener(address: &str) -> io::Result<TcpListener> {
+    let address: SocketAddr = address.parse().map_err(io::Error::other)?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}

@@ -1,0 +1,55 @@
+//! `GET /api/stream`: what happens, as server-sent events, collected for each client.
+//!
+//! | event | data |
+//! | --- | --- |
+//! | `hello` | `{"resumed", "live"}`; not resumed: what was missed is in the store; not live: nothing is heard here |
+//! | `metrics` | `{"run_id", "rows": [...], "skipped"}`: rows as `/api/metrics/range` has them, oldest first |
+//! | `topology` | the newest snapshot of a run; one that is large without its `topology_json` |
+//! | `event` | `{"run_id", "rows": [...], "skipped"}`: starts, ends, units added; of states the newest |
+//! | `activity` | `{"runs": [...]}`: which other runs said something, where `run_id` was given |
+//! | `skipped` | `{"count"}`: messages that this client was too slow for |
+//! | `receipt` | the answer to a command |
+//! | `status` | the status object, once a second |
+//!
+//! An answer is at most one chunk each `http.stream_interval`, and is made when the client has taken the one before: a slow
+//! client misses messages, is told how many, and holds up nobody. Its `id` names the place to come back to (`Last-Event-ID`).
+
+mod client;
+mod format;
+mod run_events;
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::IntoResponse,
+};
+use futures_util::stream::unfold;
+
+use self::client::StreamClient;
+use super::{
+    error::{ApiError, ApiResult},
+    params::{Params, uuid},
+    state::ApiState,
+};
+
+/// `GET /api/stream`
+pub async fn stream(State(state): State<ApiState>, headers: HeaderMap, params: Params) -> ApiResult {
+    let params = params.allow_only(&["last_event_id"], &["run_id"])?;
+    let runs = params.runs("run_id").into_iter().map(uuid).collect::<Result<Vec<_>, _>>()?;
+    if runs.len() > state.config.max_runs {
+        return Err(ApiError::bad_request(format!("`run_id` may be given {} times, at most", state.config.max_runs)));
+    }
+    let header = headers.get("last-event-id").and_then(|id| id.to_str().ok());
+    let Some(subscriber) = state.live.subscribe(header.or(params.text("last_event_id")), state.reserved.streams) else {
+        let detail = "too many streams are open (`http.streams`); close one, or ask for the newest values instead";
+        return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, detail));
+    };
+    // A chunk is made when the connection asks for it.
+    let body = Body::from_stream(unfold(StreamClient::new(state, subscriber, runs), StreamClient::next));
+    let kind = (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    let keep = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // For proxies that gather answers before they pass them on.
+    let buffering = (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    Ok(([kind, keep, buffering], body).into_response())
+}

@@ -1,0 +1,109 @@
+//! The way into this process' intake.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use uuid::Uuid;
+
+use crate::{
+    api::error::ApiError,
+    event::ControlRow,
+    frame::{Ack, Frame, IntakeItem},
+    units,
+};
+
+/// Runs remembered that were created here and may not be in the store yet.
+const CREATED_MAX: usize = 1_024;
+
+/// The way into this process' intake.
+pub struct IntakeHandle {
+    /// Weak: intake has drained when every sender is gone, and this one may not keep it.
+    pub queue: mpsc::WeakSender<IntakeItem>,
+    /// Name of this daemon.
+    pub instance: String,
+    /// Runs created by HTTP, the newest last.
+    pub created: Mutex<VecDeque<Uuid>>,
+}
+
+impl IntakeHandle {
+    /// Hands over a message and waits until it is durable; a command, until it is taken.
+    pub async fn submit(&self, channel: &str, payload: Vec<u8>, control: bool) -> Result<(), ApiError> {
+        let (answer, taken) = oneshot::channel();
+        let frame = Frame {
+            channel: channel.into(),
+            payload: payload.into(),
+            received_at: units::now(),
+            received: Instant::now(),
+            control,
+        };
+        self.send(IntakeItem::FrameWithAck(frame, answer), "intake has no room; try again")?;
+        match taken.await {
+            Ok(Ack::Durable) => Ok(()),
+            Ok(Ack::Rejected(rejection)) => Err(ApiError::bad_request(rejection.to_string())),
+            // Not on disk, but obeyed all the same: its receipt says how that went.
+            Ok(Ack::NotDurable) if control => Ok(()),
+            Ok(Ack::NotDurable) => {
+                Err(ApiError::unavailable("received, but the disk does not take it; it may be lost"))
+            }
+            Err(_) => Err(ApiError::unavailable("the daemon is stopping")),
+        }
+    }
+
+    /// Remembers a run that was created here.
+    pub fn remember(&self, run_id: Uuid) {
+        let mut created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
+        created.push_back(run_id);
+        if created.len() > CREATED_MAX {
+            created.pop_front();
+        }
+    }
+
+    /// Whether a run was created here a while ago.
+    pub fn remembers(&self, run_id: Uuid) -> bool {
+        self.created.lock().unwrap_or_else(PoisonError::into_inner).contains(&run_id)
+    }
+
+    /// Hands a row over, to be logged like everything else.
+    ///
+    /// # Errors
+    /// 503 when intake has no room for it, or is gone.
+    pub fn record(&self, row: ControlRow) -> Result<(), ApiError> {
+        self.send(IntakeItem::Receipt(row), "intake has no room to record who asked; try again")
+    }
+
+    /// The queue is upgraded for this moment only: a sender that is kept would keep intake from draining.
+    fn send(&self, item: IntakeItem, when_full: &str) -> Result<(), ApiError> {
+        let queue = self.queue.upgrade().ok_or_else(|| ApiError::unavailable("the daemon is stopping"))?;
+        queue.try_send(item).map_err(|_| ApiError::unavailable(when_full))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_command_that_the_disk_does_not_take_is_obeyed_and_a_message_is_not_promised() {
+        let (queue, mut arrivals) = mpsc::channel(1);
+        let to = IntakeHandle { queue: queue.downgrade(), instance: "a".into(), created: Mutex::default() };
+        let intake = async {
+            for _ in 0..2 {
+                let Some(IntakeItem::FrameWithAck(_, answer)) = arrivals.recv().await else {
+                    panic!("nothing is asked")
+                };
+                answer.send(Ack::NotDurable).unwrap();
+            }
+        };
+        let asker = async {
+            assert!(to.submit("http", b"pause".to_vec(), true).await.is_ok(), "its receipt is waited for");
+            assert!(to.submit("http", b"{}".to_vec(), false).await.is_err());
+        };
+        tokio::join!(intake, asker);
+    }
+}
