@@ -5,28 +5,20 @@ use std::{borrow::Cow, convert::Infallible};
 use uuid::Uuid;
 
 use super::{
-    message::{Destination, Message, Strictness},
+    field::Destination,
+    message::{Message, Strictness, TypedColumns},
     names::FieldId,
-    value::{Encoded, Number, Value},
+    rejection::invalid,
+    value::{Number, Value},
 };
 use crate::{
     event::{self, Kind, MetricColumns, ReadColumns},
-    frame::{Reason, Rejection},
+    frame::Rejection,
 };
 
 /// The longest text, such as a phase, that a column of metrics holds; `rest_json` keeps a longer one. Every reader of a curve reads
 /// the phase, and SQLite reads it with each search beside the row.
 const TEXT_BYTES_MAX: usize = 1 << 10;
-
-/// The typed columns that a message can fill.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct TypedColumns<'a> {
-    /// The columns of metrics; rows of other tables have some of them.
-    pub(super) metric: MetricColumns<Cow<'a, str>>,
-    pub(super) input_size: Option<i32>,
-    pub(super) output_size: Option<i32>,
-    pub(super) total_parameters: Option<i32>,
-}
 
 /// What a column makes of a value.
 enum Conversion<T> {
@@ -208,24 +200,4 @@ fn run_of(text: Cow<'_, str>) -> (Uuid, Option<Cow<'_, str>>) {
         Ok(id) => (id, None),
         Err(_) => (event::run_id_from_text(&text), Some(text)),
     }
-}
-
-/// `invalid_field`, with the field's name and value, cut to 200 bytes.
-pub(super) fn invalid(name: &str, value: &Value<'_>) -> Rejection {
-    let mut detail = format!("{}: ", super::prefix(name, 100));
-    match value {
-        // A container may be megabytes; its beginning is enough.
-        Value::List(raw) | Value::Map(raw) => match raw.encoded {
-            Encoded::Json(text) => detail.push_str(super::prefix(text, 200)),
-            Encoded::Pack(_) => detail.push_str("a list or map"),
-        },
-        Value::Text(text) => {
-            detail.push('"');
-            detail.push_str(super::prefix(text, 200));
-            detail.push('"');
-        }
-        scalar => scalar.write_json(&mut detail),
-    }
-    detail.truncate(super::prefix(&detail, 200).len());
-    Rejection { reason: Reason::InvalidField, detail }
 }

@@ -5,10 +5,11 @@ use std::{collections::HashSet, fmt::Write};
 use uuid::Uuid;
 
 use super::{
-    message::{Destination, Field, Message},
+    field::{Destination, Field},
+    message::Message,
     names::FieldId,
-    time,
-    value::{Value, put, write_double, write_text},
+    value::Value,
+    write::{put, write_double, write_text, write_time},
 };
 use crate::event::{ColumnValue, METRIC_COLUMNS, Resolved};
 
@@ -139,7 +140,7 @@ fn canonical_fields<'o>(message: &'o Message<'_>, resolved: &Resolved, object: &
 
 fn write_moment(out: &mut impl Write, micros: i64) {
     put(out, "\"");
-    time::write(out, micros);
+    write_time(out, micros);
     put(out, "\"");
 }
 

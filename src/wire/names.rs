@@ -1,6 +1,6 @@
 //! The contract's field names: which column a name means, and whether it is its canonical name or an alias.
 
-use super::outcome;
+use super::status_words;
 use crate::event::{Kind, metric_columns};
 
 /// What values a field takes.
@@ -177,7 +177,7 @@ pub(super) fn kind(name: &str) -> Kind {
         "training_end" | "run_end" => Kind::RunEnd,
         "dataset" | "dataset_info" => Kind::Dataset,
         "state" | "state_change" | "status" => Kind::State,
-        name if outcome::named_by_type(name).is_some() => Kind::RunEnd,
+        name if status_words::named_by_type(name).is_some() => Kind::RunEnd,
         _ => Kind::Other,
     }
 }

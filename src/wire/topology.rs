@@ -3,10 +3,13 @@
 use std::fmt::Write as _;
 
 use super::{
-    message::{Destination, Field, Message},
+    field::{Destination, Field},
+    items::Items,
+    message::Message,
     names::{FieldId, Section},
-    rows::RestJson,
-    value::{Encoded, Items, Raw, Value, write_double},
+    rest_json::{RestJson, is_strict_json, root_json},
+    value::{Encoded, Raw, Value},
+    write::write_double,
 };
 use crate::event::{EventKey, Resolved, TopologyRow};
 
@@ -55,7 +58,7 @@ fn topology_json(message: &Message<'_>, resolved: &Resolved) -> String {
     let outer =
         message.fields.iter().any(|field| field.section == Section::Top && is_topology_field(message, resolved, field));
     if !outer && let Some(data) = data(message) {
-        return super::rows::root_json(data, super::rows::is_strict_json(message.root));
+        return root_json(data, is_strict_json(message.root));
     }
     // Fields of `data` and of the message side by side; the maps inside them as they are.
     let mut rest = RestJson::of(message);

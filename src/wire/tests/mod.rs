@@ -265,7 +265,7 @@ proptest! {
     #[test]
     fn times_are_written_as_they_are_read(micros in -60_000_000_000_000_000_i64..250_000_000_000_000_000) {
         let mut text = String::new();
-        time::write(&mut text, micros);
+        super::write::write_time(&mut text, micros);
         let expected = jiff::Timestamp::from_microsecond(micros).unwrap();
         prop_assert_eq!(&text, &format!("{expected:.6}"));
         prop_assert_eq!(time::read(&Value::Text(text.into()), &TimeZone::UTC), Some(micros));

@@ -8,14 +8,7 @@ use super::{
 };
 
 /// Circles that are still there: the folder, and the children that it ties.
-const KNOWN: &[(&str, &str)] = &[
-    ("api", "access anonymous_body config cors fetch_site recheck session target tokens"),
-    ("api", "memory_budget rows runs"),
-    ("api::export", "body encode"),
-    ("source", "pubsub receive_thread status"),
-    ("wire", "columns dataset message names nested outcome rows topology"),
-    ("wire", "json pack time value"),
-];
+const KNOWN: &[(&str, &str)] = &[("source", "pubsub receive_thread status")];
 
 /// Children of a folder that use each other, and the files that tie them.
 #[derive(Debug, PartialEq, Eq)]
