@@ -1,6 +1,7 @@
 //! The examples of the page of messages through the decoder, and against the JSON Schema beside it.
 
 use std::{
+    fs,
     io::Write,
     process::{Command, Stdio},
 };
@@ -115,9 +116,33 @@ fn json_text(example: &Example, payload: &[u8]) -> Option<String> {
     }
 }
 
+/// The fixtures in JSON that become rows, with their files.
+fn accepted_fixtures() -> Vec<(String, String)> {
+    let read = |path: &str| fs::read_to_string(repository(path)).unwrap();
+    let parse = |path: &str| -> Value { serde_json::from_str(&read(path)).unwrap() };
+    let expected = parse("tests/fixtures/expected.json");
+    let stored = expected["messages"].as_array().unwrap().iter().filter(|message| message["rows"].is_array());
+    let files = stored.filter_map(|message| message["file"].as_str().filter(|file| file.ends_with(".json")));
+    let mut found: Vec<_> = files
+        .map(|file| (file.to_owned(), read(&format!("tests/fixtures/messages/{file}"))))
+        .map(|(file, text)| (file, text.trim_start_matches('\u{feff}').to_owned()))
+        .collect();
+    for entry in fs::read_dir(repository("tests/fixtures/trainers")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let file = path.file_name().unwrap().to_string_lossy().into_owned();
+            let trainer = parse(&format!("tests/fixtures/trainers/{file}"));
+            let messages = trainer["messages"].as_array().unwrap().iter();
+            found.extend(messages.map(|message| (file.clone(), message["json"].as_str().unwrap().to_owned())));
+        }
+    }
+    assert!(found.len() > 80, "only {} fixtures", found.len());
+    found
+}
+
 #[test]
-fn the_schema_of_messages_agrees_with_every_example_of_their_page() {
-    let name = "the_schema_of_messages_agrees_with_every_example_of_their_page";
+fn the_schema_of_messages_agrees_with_every_example_and_fixture() {
+    let name = "the_schema_of_messages_agrees_with_every_example_and_fixture";
     let Some(python) = python() else { return skip(name, "CASCOR_TEST_PYTHON is not set") };
     let has_package = Command::new(&python).args(["-c", "import jsonschema"]).output().unwrap().status.success();
     if !has_package {
@@ -136,6 +161,11 @@ fn the_schema_of_messages_agrees_with_every_example_of_their_page() {
             let fits = example.sort() != "refused" || example.has("schema-passes");
             expected.push((fits, format!("{}: {text}", example.place)));
         }
+    }
+    // What real trainers send fits, too.
+    for (file, text) in accepted_fixtures() {
+        lines.push_str(&format!("{}\n", serde_json::json!(["training", text])));
+        expected.push((true, file));
     }
     let mut child = Command::new(python)
         .args([repository("tests/it/support/schema.py"), repository("schema/messages.schema.json")])

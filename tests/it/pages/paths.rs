@@ -72,14 +72,14 @@ fn anchors(page: &Path) -> Vec<String> {
 
 /// The names of all tests, as `cargo test` shows them: module by module.
 fn tests() -> Vec<String> {
-    let mut folders = vec![(repository("src"), true), (repository("tests/it"), false)];
-    folders.extend(["tests/faults/process", "tests/faults/hostile"].map(|folder| (repository(folder), false)));
+    let mut folders: Vec<PathBuf> =
+        ["src", "tests/it", "tests/faults/process", "tests/faults/hostile"].map(repository).into();
     let mut found = Vec::new();
-    while let Some((folder, library)) = folders.pop() {
+    while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                folders.push((path, library));
+                folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 found.extend(tests_of(&path));
             }

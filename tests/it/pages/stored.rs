@@ -271,6 +271,9 @@ fn shows(wanted: &Value, value: &Value) -> bool {
         (Value::Object(wanted), Value::Object(value)) => {
             wanted.iter().all(|(name, wanted)| shows(wanted, value.get(name).unwrap_or(&Value::Null)))
         }
+        (Value::Array(wanted), Value::Array(value)) => {
+            wanted.len() == value.len() && wanted.iter().zip(value).all(|(wanted, value)| shows(wanted, value))
+        }
         (wanted, value) => wanted == value,
     }
 }
