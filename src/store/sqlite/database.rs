@@ -150,7 +150,7 @@ fn apply(connection: &mut Connection) -> rusqlite::Result<()> {
              component TEXT NOT NULL PRIMARY KEY, version INTEGER NOT NULL, applied_at INTEGER NOT NULL)",
     )?;
     let found = version(&transaction)?;
-    for (number, statements) in MIGRATIONS.into_iter().filter(|(number, _)| *number > found) {
+    for (number, statements) in MIGRATIONS.iter().filter(|(number, _)| *number > found) {
         transaction.execute_batch(statements)?;
         transaction.execute(
             "INSERT OR REPLACE INTO schema_version (component, version, applied_at) VALUES (?1, ?2, ?3)",
