@@ -3,6 +3,8 @@
 
 mod credentials;
 mod remote;
+#[cfg(test)]
+mod tests;
 mod url;
 
 use std::{future::poll_fn, pin::Pin, sync::Arc};
@@ -10,16 +12,19 @@ use std::{future::poll_fn, pin::Pin, sync::Arc};
 use axum::{
     Router,
     body::{Body, Bytes},
-    http::{HeaderMap, Request, Response},
+    http::{HeaderMap, Request, Response, StatusCode},
 };
-use hyper::{body::Body as _, service::Service};
+use hyper::{
+    body::{Body as _, Frame},
+    service::Service,
+};
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
 pub use self::credentials::Credentials;
 use self::{
-    remote::{DaemonClient, HttpResponse},
+    remote::{DaemonClient, Exchange},
     url::Url,
 };
 use super::CliError;
@@ -51,12 +56,13 @@ pub enum QueryClient {
     Daemon(Box<DaemonClient>),
 }
 
-/// An answer that arrives piece by piece.
-pub enum QueryResponse {
-    /// From within.
-    InProcess(Box<Response<Body>>),
-    /// From a daemon.
-    Daemon(Box<HttpResponse>),
+/// An answer that arrives chunk by chunk.
+pub struct QueryResponse {
+    status: StatusCode,
+    body: Body,
+    trailers: HeaderMap,
+    /// The connection to the daemon, if one answers.
+    exchange: Option<Exchange>,
 }
 
 impl QueryClient {
@@ -128,13 +134,14 @@ impl QueryClient {
                 let request = Request::builder().method(method).uri(path).body(Body::from(body));
                 let request = request.map_err(|error| CliError::Usage(error.to_string()))?;
                 let Ok(response) = TowerToHyperService::new((**router).clone()).call(request).await;
-                QueryResponse::InProcess(Box::new(response))
+                QueryResponse::new(response, None)
             }
             Self::Daemon(daemon) => {
-                QueryResponse::Daemon(Box::new(HttpResponse::send(daemon, method, path, &body).await?))
+                let (response, exchange) = daemon.send(method, path, body).await?;
+                QueryResponse::new(response.map(Body::new), Some(exchange))
             }
         };
-        match response.status() {
+        match response.status.as_u16() {
             200..=299 => Ok(response),
             status => {
                 let body = response.bytes().await.unwrap_or_default();
@@ -162,44 +169,32 @@ impl QueryClient {
 }
 
 impl QueryResponse {
-    fn status(&self) -> u16 {
-        match self {
-            Self::InProcess(response) => response.status().as_u16(),
-            Self::Daemon(remote) => remote.status,
-        }
+    fn new(response: Response<Body>, exchange: Option<Exchange>) -> Self {
+        Self { status: response.status(), body: response.into_body(), trailers: HeaderMap::new(), exchange }
     }
 
-    /// The next piece of the body; `None` at its end.
+    /// The next chunk of the body; `None` at its end.
     ///
     /// # Errors
     /// When it breaks off.
     pub async fn next(&mut self) -> Result<Option<Bytes>, CliError> {
-        match self {
-            Self::InProcess(response) => loop {
-                let body = response.body_mut();
-                match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
-                    None => return Ok(None),
-                    Some(Err(error)) => return Err(CliError::failed("failed to read the store", error)),
-                    Some(Ok(frame)) => match frame.into_data() {
-                        Ok(bytes) => return Ok(Some(bytes)),
-                        Err(frame) => {
-                            if let Ok(trailers) = frame.into_trailers() {
-                                *response.headers_mut() = trailers;
-                            }
-                        }
-                    },
-                }
-            },
-            Self::Daemon(remote) => remote.next().await,
+        loop {
+            let frame = next_frame(&mut self.body);
+            let frame = match &mut self.exchange {
+                Some(exchange) => exchange.drive(frame).await?,
+                None => frame.await.map_err(|error| CliError::failed("failed to read the store", error))?,
+            };
+            match frame.map(Frame::into_data) {
+                None => return Ok(None),
+                Some(Ok(bytes)) => return Ok(Some(bytes)),
+                Some(Err(frame)) => self.trailers = frame.into_trailers().unwrap_or_default(),
+            }
         }
     }
 
     /// What came behind the body, once it has ended.
     pub fn trailers(&self) -> &HeaderMap {
-        match self {
-            Self::InProcess(response) => response.headers(),
-            Self::Daemon(remote) => &remote.trailers,
-        }
+        &self.trailers
     }
 
     /// The whole body as JSON.
@@ -218,6 +213,10 @@ impl QueryResponse {
         }
         Ok(body)
     }
+}
+
+async fn next_frame(body: &mut Body) -> Result<Option<Frame<Bytes>>, axum::Error> {
+    poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await.transpose()
 }
 
 /// A value of a query, escaped.
