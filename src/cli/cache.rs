@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     CliError,
-    connect::{connect, failed},
+    connect::{connect, escape_glob, failed},
     output,
 };
 use crate::{
@@ -72,12 +72,6 @@ fn without_prefix<'a>(prefix: &str, key: &'a str) -> &'a str {
 
 fn with_prefix(prefix: &str, key: &str) -> String {
     format!("{prefix}{}", without_prefix(prefix, key))
-}
-
-/// A prefix as a pattern that matches itself only.
-fn escape_glob(text: &str) -> String {
-    let special = |c: char| ['*', '?', '[', ']', '\\', '^'].contains(&c);
-    text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
 /// Whether the key may be deleted.

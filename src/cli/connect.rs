@@ -81,3 +81,18 @@ async fn connect_with(redis: &redis::Config, policy: ReconnectPolicy) -> Result<
         }),
     }
 }
+
+/// A prefix as a pattern that matches itself only.
+pub fn escape_glob(text: &str) -> String {
+    let special = |c: char| ['*', '?', '[', ']', '\\', '^'].contains(&c);
+    text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
+}
+
+/// The first channel that is no pattern: a command publishes there. `key` names the list, `flag` what names a channel instead.
+///
+/// # Errors
+/// When there is none.
+pub fn plain_channel<'a>(channels: &'a [String], key: &str, flag: &str) -> Result<&'a str, CliError> {
+    let plain = channels.iter().find(|channel| !redis::is_pattern(channel)).map(String::as_str);
+    plain.ok_or_else(|| CliError::Usage(format!("`{key}` names no channel without a pattern; use {flag}")))
+}

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     CliError,
-    connect::{self, connect, failed},
+    connect::{self, connect, failed, plain_channel},
     output, status,
 };
 use crate::{
@@ -50,17 +50,17 @@ pub struct Args {
 /// Sends, waits, and prints what came back.
 pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliError> {
     let redis = &settings.redis;
-    let plain = || redis.control_channels.iter().find(|name| !name.contains(['*', '?', '['])).cloned();
-    let channel = args.channel.clone().or_else(plain).ok_or_else(|| {
-        CliError::Usage("`redis.control_channels` names no channel without a pattern; say --channel".into())
-    })?;
+    let channel = match &args.channel {
+        Some(channel) => channel,
+        None => plain_channel(&redis.control_channels, "redis.control_channels", "--channel")?,
+    };
     let client = connect(redis).await?;
     let (id, message) = message(&args);
     let receipts = if args.wait { Some(subscribe(redis).await?) } else { None };
     let expected =
         if args.wait { expected_daemons(&client, &settings, args.target.as_deref()).await? } else { Vec::new() };
-    let listeners: i64 = client.publish(channel.as_str(), message.to_string()).await.map_err(|error| {
-        failed(redis, format!("failed to publish on `{channel}`"), Resource::Channel(&channel), error)
+    let listeners: i64 = client.publish(channel, message.to_string()).await.map_err(|error| {
+        failed(redis, format!("failed to publish on `{channel}`"), Resource::Channel(channel), error)
     })?;
     let Some((_ack_client, receipts)) = receipts else {
         let report = json!({"id": id, "command": args.command, "channel": channel, "listeners": listeners});

@@ -91,9 +91,9 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// The daemon: receive, spool, store, keep the latest state.
-    Run(run::Args),
+    Run,
     /// The HTTP API alone, on the configured store, with what is heard on Redis: for machines that only read.
-    Serve(serve::Args),
+    Serve,
     /// A training process to try it with: publishes a growing cascade-correlation run.
     Demo(demo::Args),
     /// Read the configuration and say everything that is wrong with it.
@@ -154,9 +154,6 @@ pub enum CliError {
     /// It worked, and the answer is no.
     #[error("{0}")]
     NegativeAnswer(String),
-    /// Not part of this build.
-    #[error("`{0}` is not part of this build")]
-    NotInThisBuild(&'static str),
 }
 
 impl CliError {
@@ -170,7 +167,7 @@ impl CliError {
         match self {
             Self::Config(_) => 78,
             Self::Usage(_) => 2,
-            Self::Failed { .. } | Self::NegativeAnswer(_) | Self::NotInThisBuild(_) => 1,
+            Self::Failed { .. } | Self::NegativeAnswer(_) => 1,
         }
     }
 }
@@ -182,7 +179,7 @@ impl CliError {
 pub fn run() -> Result<(), CliError> {
     files::protect_process();
     let Cli { global, command } = Cli::parse();
-    let listens = matches!(command, Command::Run(_) | Command::Serve(_));
+    let listens = matches!(command, Command::Run | Command::Serve);
     if listens {
         allocator::reexec_with_malloc_threshold();
     }
@@ -195,7 +192,7 @@ pub fn run() -> Result<(), CliError> {
     }
     let (settings, levels) = global.settings(listens)?;
     match command {
-        Command::Run(_) => run::run(&settings, global.reload(), levels),
+        Command::Run => run::run(&settings, global.reload(), levels),
         Command::Demo(args) => block_on(demo::run(settings, args, global.json)),
         Command::Check(_) | Command::Token(_) => Ok(()),
         Command::Schema(command) => block_on(schema::run(settings, command, global.json)),
@@ -205,7 +202,7 @@ pub fn run() -> Result<(), CliError> {
         Command::Compare(args) => block_on(compare::run(settings, args, global.json)),
         Command::Export(args) => block_on(export::run(settings, args, global.json)),
         Command::Tail(args) => block_on(tail::run(settings, args, global.json)),
-        Command::Serve(_) => serve::run(&settings),
+        Command::Serve => serve::run(&settings),
         Command::Metrics(args) => block_on(metrics::run(settings, args, global.json)),
         Command::Gaps(args) => {
             let args = gaps::GapsArgs { instance: global.instance, ..args };

@@ -9,14 +9,14 @@ use super::{
     args::at_least_one,
     ask::{QueryClient, Target, escape},
     cells,
-    connect::{connect, failed},
+    connect::{connect, failed, plain_channel},
     lookup::{find_run, id},
     output, table,
 };
 use crate::{
     config::Settings,
     event::status,
-    redis::{Resource, is_pattern},
+    redis::Resource,
     render::{self, STALE},
     units, wire,
 };
@@ -93,14 +93,11 @@ pub async fn run(settings: Settings, args: RunsArgs, json: bool) -> Result<(), C
 }
 
 async fn publish(settings: &Settings, run_id: &str, data: &Value) -> Result<(), CliError> {
-    let channels = &settings.redis.training_channels;
-    let channel = channels.iter().find(|channel| !is_pattern(channel)).ok_or_else(|| {
-        CliError::Usage("`redis.training_channels` names no channel without a pattern; use --url".into())
-    })?;
+    let channel = plain_channel(&settings.redis.training_channels, "redis.training_channels", "--url")?;
     let now = render::time(units::now());
     let message = json!({ "type": wire::RUN_UPDATE, "run_id": run_id, "timestamp": now, "data": data });
     let client = connect(&settings.redis).await?;
-    let listeners: i64 = client.publish(channel.as_str(), message.to_string()).await.map_err(|error| {
+    let listeners: i64 = client.publish(channel, message.to_string()).await.map_err(|error| {
         failed(&settings.redis, format!("failed to publish on `{channel}`"), Resource::Channel(channel), error)
     })?;
     if listeners == 0 {

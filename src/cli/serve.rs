@@ -3,10 +3,6 @@
 use super::CliError;
 use crate::{app, config::Settings};
 
-/// Arguments of `serve`.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
-
 /// Runs until a signal says stop.
 pub fn run(settings: &Settings) -> Result<(), CliError> {
     if settings.http.listen.is_empty() {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     CliError,
     ask::{Credentials, QueryClient, Target},
-    connect::{connect, failed},
+    connect::{connect, escape_glob, failed},
     output,
 };
 use crate::{
@@ -133,7 +133,7 @@ async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(St
 pub async fn instances(client: &Client, redis: &redis::Config) -> Result<Vec<String>, CliError> {
     let failed = |error| failed(redis, "failed to look for daemons", Resource::None, error);
     let prefix = format!("{}ingest:", redis.key_prefix);
-    let pattern = format!("{}*", escape(&prefix));
+    let pattern = format!("{}*", escape_glob(&prefix));
     let (mut cursor, mut names) = ("0".to_owned(), Vec::new());
     loop {
         let page: Reply = client.scan_page(cursor, pattern.clone(), Some(1_000), None).await.map_err(failed)?;
@@ -149,16 +149,6 @@ pub async fn instances(client: &Client, redis: &redis::Config) -> Result<Vec<Str
     names.sort();
     names.dedup();
     Ok(names)
-}
-
-fn escape(text: &str) -> String {
-    text.chars().fold(String::new(), |mut escaped, character| {
-        if matches!(character, '*' | '?' | '[' | ']' | '\\') {
-            escaped.push('\\');
-        }
-        escaped.push(character);
-        escaped
-    })
 }
 
 fn flatten(prefix: &str, value: &Value, rows: &mut Vec<Vec<String>>) {

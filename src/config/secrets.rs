@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use percent_encoding::percent_decode_str;
+
 use super::precedence::Precedence;
 use crate::secret::Secret;
 
@@ -96,23 +98,8 @@ pub fn split_url(url: &str) -> SplitUrl {
     if user.contains(['?', '/']) || userinfo.contains("?password=") {
         return whole();
     }
-    let some = |text: &str| Some(percent_decode(text).trim().to_owned()).filter(|text| !text.is_empty());
+    let some = |text: &str| {
+        Some(percent_decode_str(text).decode_utf8_lossy().trim().to_owned()).filter(|text| !text.is_empty())
+    };
     SplitUrl { url: format!("{scheme}://{rest}"), username: some(user), password: some(password) }
-}
-
-fn percent_decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
-        if let Some(byte) = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            decoded.push(byte);
-            at += 3;
-        } else {
-            decoded.push(bytes[at]);
-            at += 1;
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
 }

@@ -19,6 +19,7 @@ use hyper::{
     service::Service,
 };
 use hyper_util::service::TowerToHyperService;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -37,6 +38,9 @@ use crate::{
     metrics::Metrics,
     store::Store,
 };
+
+/// What is escaped in a value of a query.
+const QUERY_VALUE: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b':');
 
 /// Where to ask.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -219,15 +223,7 @@ async fn next_frame(body: &mut Body) -> Result<Option<Frame<Bytes>>, axum::Error
     poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await.transpose()
 }
 
-/// A value of a query, escaped.
+/// A value of a query, percent-encoded.
 pub fn escape(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~:".contains(&byte);
-    text.bytes().fold(String::new(), |mut out, byte| {
-        if plain(byte) {
-            out.push(byte.into())
-        } else {
-            out.push_str(&format!("%{byte:02X}"))
-        };
-        out
-    })
+    utf8_percent_encode(text, &QUERY_VALUE).to_string()
 }

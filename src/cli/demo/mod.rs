@@ -18,13 +18,17 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use super::{CliError, connect::connect_for_long, output};
+use super::{
+    CliError,
+    connect::{connect_for_long, plain_channel},
+    output,
+};
 use crate::{
     config::Settings,
     demo::trainer::{Plan, Trainer},
     logging::Chain,
     redis::{Acl, Resource},
-    units,
+    render, units,
 };
 use commands::{Command, Commands};
 use progress::ProgressLines;
@@ -104,10 +108,10 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
     if !args.rate.is_finite() || args.rate <= 0.0 {
         return Err(CliError::Usage("--rate must be above zero".into()));
     }
-    let plain = || settings.redis.training_channels.iter().find(|name| !name.contains(['*', '?', '['])).cloned();
-    let channel = args.channel.clone().or_else(plain).ok_or_else(|| {
-        CliError::Usage("`redis.training_channels` names no channel without a pattern; say --channel".into())
-    })?;
+    let channel = match &args.channel {
+        Some(channel) => channel.clone(),
+        None => plain_channel(&settings.redis.training_channels, "redis.training_channels", "--channel")?.to_owned(),
+    };
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // In this order, so that a second signal ends at once.
@@ -235,8 +239,8 @@ impl Demo {
         let mut message = message?;
         let run = &mut self.runs[at];
         // Times that differ make the order of events plain to everyone.
-        self.last_time = units_now().max(self.last_time + 1);
-        message["timestamp"] = Value::from(rfc3339(self.last_time));
+        self.last_time = units::now().max(self.last_time + 1);
+        message["timestamp"] = Value::from(render::time(self.last_time));
         message["seq"] = Value::from(run.seq);
         if !self.args.no_run_id {
             message["run_id"] = Value::from(run.run_id.to_string());
@@ -317,14 +321,6 @@ async fn send(
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-}
-
-fn units_now() -> units::Micros {
-    jiff::Timestamp::now().as_microsecond()
-}
-
-fn rfc3339(time: units::Micros) -> String {
-    jiff::Timestamp::from_microsecond(time).map(|time| format!("{time:.6}")).unwrap_or_default()
 }
 
 #[cfg(test)]
