@@ -22,10 +22,10 @@ use crate::{
     units,
 };
 
-/// What the daemon itself obeys.
+/// Commands that daemons obey.
 const DAEMON_COMMANDS: [&str; 5] = ["pause", "resume", "flush", "reset", "status"];
 
-/// What only trainers obey, and daemons rightly ignore.
+/// Commands for trainers, which daemons ignore.
 const TRAINER_COMMANDS: [&str; 1] = ["stop"];
 
 /// Arguments of `control`.
@@ -33,21 +33,21 @@ const TRAINER_COMMANDS: [&str; 1] = ["stop"];
 pub struct Args {
     /// pause, resume, flush, reset, status, or a command for trainers such as stop.
     command: String,
-    /// Wait for the receipts of all daemons it is for.
+    /// Wait for the receipts of all daemons that the command is for.
     #[arg(long)]
     wait: bool,
     /// Longest wait.
     #[arg(long, default_value = "15s", value_parser = units::parse_duration)]
     timeout: Duration,
-    /// `ingest`, `trainer` or the name of a daemon; absent: everyone.
+    /// `ingest`, `trainer` or the name of a daemon; absent: all.
     #[arg(long)]
     target: Option<String>,
-    /// Channel; absent: the first of `redis.control_channels` that is no pattern.
+    /// Channel to publish on; absent: the first of `redis.control_channels` that is no pattern.
     #[arg(long)]
     channel: Option<String>,
 }
 
-/// Sends, waits, and prints what came back.
+/// Sends the command, and prints the receipts.
 pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliError> {
     let redis = &settings.redis;
     let channel = match &args.channel {
@@ -87,7 +87,7 @@ fn message(args: &Args) -> (String, Value) {
     (id, message)
 }
 
-/// Listens for receipts on a connection of its own. Returns once Redis has taken the subscription.
+/// Listens for receipts on a connection of its own. Returns once Redis has confirmed the subscription.
 async fn subscribe(redis: &crate::redis::Config) -> Result<(Client, Receiver<Message>), CliError> {
     let channel = format!("{}control:ack", redis.key_prefix);
     let client = connect(redis).await?;
@@ -96,7 +96,7 @@ async fn subscribe(redis: &crate::redis::Config) -> Result<(Client, Receiver<Mes
     Ok((client, receipts))
 }
 
-/// The daemons that will answer.
+/// The daemons from which receipts are expected.
 async fn expected_daemons(client: &Client, settings: &Settings, target: Option<&str>) -> Result<Vec<String>, CliError> {
     let all = status::instances(client, &settings.redis).await?;
     Ok(match target {
@@ -121,11 +121,11 @@ async fn collect_receipts(
         match tokio::time::timeout_at(until, messages.recv()).await {
             Ok(Ok(message)) => {
                 let text = message.value.as_bytes().unwrap_or_default();
-                // Whoever shares the Redis may publish there: what is longer than a receipt with a status is none.
+                // Any client of this Redis may publish there; a receipt is never longer than a status.
                 let text = if text.len() <= STATUS_VALUE { text } else { &[] };
                 receipts.extend(serde_json::from_slice(text).ok().filter(|receipt: &Value| receipt["id"] == id));
             }
-            // A lag may have cost somebody's receipt; the time-out will say so.
+            // A lag may have dropped a receipt; the time-out reports it.
             Ok(Err(tokio::sync::broadcast::error::RecvError::Lagged(_))) => {}
             Ok(Err(_)) | Err(_) => break,
         }

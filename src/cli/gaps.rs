@@ -1,4 +1,4 @@
-//! `gaps`: what was missed, as the daemons wrote it down, and what a run's tables lack by `seq`.
+//! `gaps`: gaps that the daemons recorded, and the rows that a run's tables lack by `seq`.
 
 use std::sync::Arc;
 
@@ -31,22 +31,22 @@ use crate::{
 /// Arguments of `gaps`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct GapsArgs {
-    /// What this run's tables lack by `seq`, and the gaps of its time: its id or its name, or the beginning of either.
+    /// The rows that this run lacks by `seq`, and the gaps of its time: its id or name, or the beginning of either.
     #[arg(long, value_name = "RUN")]
     pub run: Option<String>,
-    /// Only with this reason, such as `disconnected`.
+    /// Only gaps with this reason, such as `disconnected`.
     #[arg(long, value_parser = reason)]
     pub reason: Option<GapReason>,
-    /// Only those that were not over before this moment.
+    /// Only gaps that ended at this time or later.
     #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
     pub since: Option<Micros>,
-    /// Only those that had begun by this moment.
+    /// Only gaps that began at this time or earlier.
     #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
     pub until: Option<Micros>,
-    /// Only what this daemon missed: the flag of every subcommand says which.
+    /// Only gaps of this daemon; `--instance` is a flag of every subcommand.
     #[arg(skip)]
     pub instance: Option<String>,
-    /// At most this many, the newest; of a run also at most this many missing ranges, the lowest.
+    /// At most this many gaps, the newest; of a run, also at most this many missing ranges, the lowest.
     #[arg(long, short = 'n', default_value_t = 100, value_name = "N", value_parser = at_least_one)]
     pub limit: usize,
 }

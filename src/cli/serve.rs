@@ -1,4 +1,4 @@
-//! `serve`: the API alone.
+//! `serve`: the HTTP API alone.
 
 use super::CliError;
 use crate::{app, config::Settings};

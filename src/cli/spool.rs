@@ -1,4 +1,4 @@
-//! `spool`: what is in the durable log, without disturbing the daemon that holds it; and emptying one that nobody holds.
+//! `spool`: shows the durable log, also while a daemon uses it; verifies, exports and drains one that is not in use.
 
 use std::path::{Path, PathBuf};
 
@@ -15,20 +15,20 @@ use crate::{
     terminal,
 };
 
-/// What to know about the log.
+/// The subcommands.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Segments, sizes, and how many records wait for the store; works on a spool in use.
+    /// Segments, sizes and pending records; also of a spool in use.
     Status(Args),
-    /// Read every record of a spool that nobody holds, and check it; status 1 when one is bad.
+    /// Check every record of a spool that is not in use; exit status 1 if one is damaged.
     Verify(Args),
-    /// Write the records of a spool that nobody holds as JSON, one a line.
+    /// Write the records of a spool that is not in use as JSON, one a line.
     Export(ExportArgs),
-    /// Write what a spool that nobody holds still has into the configured store, and leave it empty; status 1 when a record is lost.
+    /// Write the pending records of a spool that is not in use to the configured store, and empty it; exit status 1 if one is lost.
     Drain(DrainArgs),
 }
 
-/// Which log.
+/// Arguments of `status` and `verify`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Its directory; absent: the configured one.
@@ -45,7 +45,7 @@ pub struct ExportArgs {
     output: Option<PathBuf>,
     #[command(flatten)]
     permissions: output::Permissions,
-    /// Only what waits for the store.
+    /// Only pending records.
     #[arg(long)]
     pending: bool,
 }
@@ -55,16 +55,16 @@ pub struct ExportArgs {
 pub struct DrainArgs {
     /// Its directory.
     dir: PathBuf,
-    /// Name of the daemon it belonged to; absent: as the spool says, which a `quarantine/` does not.
+    /// Name of the daemon it belonged to; absent: the name in the spool, which a `quarantine/` lacks.
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
-    /// Where its dead letters go; absent: `deadletter` beside the spool, which of the configured one is `deadletter.dir`; of a
-    /// `quarantine/` whose daemon runs: `deadletter` in it.
+    /// Directory of its dead letters; absent: `deadletter` beside the spool; for the configured spool `deadletter.dir`; for a
+    /// `quarantine/` whose daemon runs, `deadletter` in it.
     #[arg(long, value_name = "DIR")]
     deadletter: Option<PathBuf>,
 }
 
-/// Does what is asked with the log's directory.
+/// Runs a subcommand on the directory of the log.
 pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliError> {
     match command {
         Command::Status(args) => status(&args.dir.unwrap_or_else(|| settings.spool.dir.clone()), json),
@@ -108,7 +108,7 @@ async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), C
     require_unlocked(&dir)?;
     let whole = dir.canonicalize().unwrap_or_else(|_| dir.clone());
     let quarantine = whole.file_name().is_some_and(|name| name == spool::QUARANTINE);
-    // What was set aside of a spool is beneath it, and its dead letters belong with those of that spool.
+    // A quarantine is below its spool, and shares the dead letters of that spool.
     let of = if quarantine { whole.parent().unwrap_or(&whole) } else { &whole };
     let configured = settings.spool.dir.canonicalize().ok();
     let (own, owns) = (configured.as_ref() == Some(&whole), configured.as_deref() == Some(of));
@@ -129,7 +129,7 @@ async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), C
         && quarantine
         && !told
     {
-        // Those are its daemon's while that runs, which is no reason to keep what can be stored waiting.
+        // Its daemon holds them while it runs; the drain need not wait for that.
         dead_letters = whole.join("deadletter");
         drained = drain(&dead_letters).await;
     }
@@ -142,7 +142,7 @@ async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), C
     show_drained(&drained, &dead_letters, own, json)?;
     match drained.unreadable {
         0 => Ok(()),
-        lost => Err(CliError::NegativeAnswer(format!("{lost} {} could not be read any more", records(lost)))),
+        lost => Err(CliError::NegativeAnswer(format!("{lost} {} could not be read", records(lost)))),
     }
 }
 
@@ -162,7 +162,7 @@ fn show_drained(drained: &Drained, dead_letters: &Path, own: bool, json: bool) -
     output::line(&format!("{stored} of {all} {} stored; {left}", records(all)))?;
     if elsewhere > 0 {
         output::line(&format!(
-            "not in this directory, but between what was set aside: {elsewhere} {}",
+            "not in this directory, but between the quarantined records: {elsewhere} {}",
             records(elsewhere)
         ))?;
     }
@@ -172,7 +172,7 @@ fn show_drained(drained: &Drained, dead_letters: &Path, own: bool, json: bool) -
     }
 }
 
-/// What is read while a daemon writes it looks torn, and what it removes looks lost.
+/// In a spool in use, records being written look torn, and removed ones look lost.
 fn require_unlocked(dir: &Path) -> Result<(), CliError> {
     match spool::inspect(dir).map_err(failed(dir))?.holder {
         None => Ok(()),
@@ -188,7 +188,7 @@ fn require_sound(report: &Report) -> Result<(), CliError> {
         (true, _) => Ok(()),
         (false, 0) => Err(CliError::NegativeAnswer("the spool is damaged, but no record is lost".into())),
         (false, lost) => {
-            Err(CliError::NegativeAnswer(format!("{lost} {} lost; the rest is read as always", records(lost))))
+            Err(CliError::NegativeAnswer(format!("{lost} {} lost; all others are readable", records(lost))))
         }
     }
 }

@@ -1,5 +1,4 @@
-//! Asking for what is stored: of the configured store directly, or of a daemon with `--url`. Both are the same questions and the
-//! same answers, those of the HTTP API; without a daemon its router is asked within this process.
+//! Queries, by the HTTP API: of a daemon with `--url`, else of the API's router within this process, on the configured store.
 
 mod credentials;
 mod remote;
@@ -42,7 +41,7 @@ use crate::{
 /// What is escaped in a value of a query.
 const QUERY_VALUE: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b':');
 
-/// Where to ask.
+/// Where a query goes.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Target {
     /// Ask a daemon instead of the store: http://host:port, or https://
@@ -52,7 +51,7 @@ pub struct Target {
     pub credentials: Credentials,
 }
 
-/// Someone who answers.
+/// The API that answers queries.
 pub enum QueryClient {
     /// The API over the store, within this process.
     InProcess(Box<Router>),
@@ -70,7 +69,7 @@ pub struct QueryResponse {
 }
 
 impl QueryClient {
-    /// The one that `target` names, else the configured store.
+    /// The daemon that `target` names, else the configured store.
     ///
     /// # Errors
     /// When the address is none, or Cassandra cannot be reached.
@@ -84,7 +83,7 @@ impl QueryClient {
         Ok(Self::in_process(store, &settings.http))
     }
 
-    /// Of this store.
+    /// The API over this store.
     pub fn in_process(store: Arc<dyn Store>, limits: &api::Config) -> Self {
         let metrics = Metrics::new();
         let state = ApiState {
@@ -111,12 +110,12 @@ impl QueryClient {
     /// The answer to a GET.
     ///
     /// # Errors
-    /// What the answer says, when it is no 2xx: 400 is a wrong argument, 404 a plain no.
+    /// The detail of an answer that is no 2xx: 400 is a usage error, 404 a negative answer.
     pub async fn get(&self, path: &str) -> Result<QueryResponse, CliError> {
         self.request("GET", path, String::new()).await
     }
 
-    /// The same as JSON.
+    /// The answer to a GET, as JSON.
     ///
     /// # Errors
     /// As [`get`](Self::get), and when the answer breaks off.

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{api, cli::CliError, store::BoxError, tls};
 
-/// How long a daemon may take to accept, and to go on with its answer.
+/// How long a daemon may take to accept, and to continue its answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// The head of an answer and what is read of its body at once, at most.
@@ -107,7 +107,7 @@ impl DaemonClient {
         Ok(Box::new(tls.connect(name, stream).await.map_err(|error| self.handshake_failed(error))?))
     }
 
-    /// What does not even look like TLS is a server that speaks plain HTTP.
+    /// A server whose answer does not look like TLS speaks plain HTTP.
     fn handshake_failed(&self, error: io::Error) -> BoxError {
         let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
         match cause {
@@ -119,7 +119,7 @@ impl DaemonClient {
         }
     }
 
-    /// A connection that is closed before an answer to plain HTTP begins is usually one of a server that expects TLS.
+    /// A server that gives no answer to plain HTTP usually expects TLS.
     fn no_answer(&self, error: CliError) -> CliError {
         match error {
             CliError::Failed { error, .. } if !self.url.tls && !error.is::<Elapsed>() => {
@@ -133,12 +133,12 @@ impl DaemonClient {
         }
     }
 
-    /// Whether a refusal of these bytes is that of a server that expects TLS: proxies say so in plain HTTP.
+    /// Whether a refusal comes from a proxy that expects TLS, which says so in plain HTTP.
     pub fn wants_tls(&self, status: u16, body: &[u8]) -> bool {
         !self.url.tls && status == 400 && body.windows(5).any(|word| word == b"HTTPS")
     }
 
-    /// The address by TLS, where plain HTTP is led to it.
+    /// The https address that a redirect of plain HTTP leads to.
     fn redirect_to_tls(&self, status: u16, location: Option<&str>) -> Option<String> {
         let location = location.filter(|_| !self.url.tls && (300..400).contains(&status))?;
         let (scheme, rest) = location.split_once("://").filter(|(scheme, _)| scheme.eq_ignore_ascii_case("https"))?;
