@@ -1,4 +1,4 @@
-//! Passwords: each in a slot of its own, from text or from a file, so that no layer, printout or error ever holds one.
+//! Passwords: each in a slot of its own, as text or as a file, so that no layer, printout or error contains one.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use super::precedence::Precedence;
 use crate::secret::Secret;
 
-/// A password on its way to the settings.
+/// A password, from its source to the settings.
 #[derive(Debug)]
 pub struct PasswordSlot {
     /// The key it fills.
@@ -21,7 +21,7 @@ pub struct PasswordSlot {
 struct Candidate {
     value: Value,
     precedence: Precedence,
-    /// Came inside a URL: an explicit password of the same layer wins.
+    /// From a URL: an explicit password of the same source wins.
     from_url: bool,
 }
 
@@ -31,14 +31,14 @@ enum Value {
     File(PathBuf),
 }
 
-/// Every password there is.
+/// The slots of all passwords.
 pub fn slots() -> [PasswordSlot; 2] {
     [("redis.password", "redis-password"), ("store.cassandra.password", "cassandra-password")]
         .map(|(key, credential)| PasswordSlot { key, credential, candidate: None })
 }
 
 impl PasswordSlot {
-    /// Takes a password as text; an empty one is none.
+    /// Sets the password; an empty text is none.
     pub fn set_text(&mut self, text: &str, precedence: Precedence, from_url: bool, problems: &mut Vec<String>) {
         let secret = Secret::new(text);
         if !secret.is_empty() {
@@ -46,7 +46,7 @@ impl PasswordSlot {
         }
     }
 
-    /// Takes the file that holds the password.
+    /// Sets the file of the password.
     pub fn set_file(&mut self, path: &str, precedence: Precedence, problems: &mut Vec<String>) {
         let path = path.trim();
         if !path.is_empty() {
@@ -66,7 +66,7 @@ impl PasswordSlot {
         self.candidate = Some(new);
     }
 
-    /// The password, or the file that holds it: a connection reads that when it is made.
+    /// The password, or its file, which each connection reads.
     pub fn finish(self) -> (Option<Secret>, Option<PathBuf>) {
         match self.candidate.map(|held| held.value) {
             None => (None, None),
@@ -76,7 +76,7 @@ impl PasswordSlot {
     }
 }
 
-/// A Redis URL without its user and password, and those two, decoded.
+/// A Redis URL without user and password, and these, decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SplitUrl {
     pub url: String,
@@ -84,8 +84,7 @@ pub struct SplitUrl {
     pub password: Option<String>,
 }
 
-/// Takes user and password out of a URL. The last `@` ends them, so that a password with a raw `/` or `@` cannot leak into
-/// the host.
+/// Splits user and password off a URL. The last `@` ends them, so that a password with a raw `/` or `@` cannot leak into the host.
 pub fn split_url(url: &str) -> SplitUrl {
     let whole = || SplitUrl { url: url.into(), username: None, password: None };
     let Some((scheme, (userinfo, rest))) =
@@ -94,7 +93,7 @@ pub fn split_url(url: &str) -> SplitUrl {
         return whole();
     };
     let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
-    // An `@` inside a parameter ends no user; such a URL is refused as a whole.
+    // An `@` inside a parameter ends no user; such a URL is rejected later.
     if user.contains(['?', '/']) || userinfo.contains("?password=") {
         return whole();
     }
