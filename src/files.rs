@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_is_closed_to_others_unless_asked() {
+    fn created_files_are_private_unless_asked() {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("a/b");
         create_dir(&inner).unwrap();
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_may_do_is_said_with_the_remedy() {
+    fn dangerous_permissions_are_reported_with_the_remedy() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_are_told_from_what_is_none() {
+    fn hosts_are_distinguished_from_invalid_names() {
         let long = "a".repeat(64);
         for host in
             ["db1", "cassandra_1", "a.b-c.lab.", "10.0.0.1", "::1", "2001:db8::9042", "fe80::1%2", "xn--bcher-kva"]

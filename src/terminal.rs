@@ -119,14 +119,14 @@ impl<W: Write> Output<W> {
             rest = &rest[valid.len() + invalid.len()..];
             let ends = rest.is_empty() && invalid.is_empty() && !last;
             // `\r\n` is a line end, `\r` alone would write over the line.
-            let whole = if ends { valid.strip_suffix('\r').unwrap_or(valid) } else { valid };
-            self.show(whole, &mut shown);
+            let complete = if ends { valid.strip_suffix('\r').unwrap_or(valid) } else { valid };
+            self.show(complete, &mut shown);
             if rest.is_empty() && !last && is_incomplete_character(invalid) {
                 self.pending.extend_from_slice(invalid);
             } else {
                 invalid.iter().for_each(|byte| shown.push_str(&format!("\\x{byte:02x}")));
             }
-            if whole.len() < valid.len() {
+            if complete.len() < valid.len() {
                 self.pending.push(b'\r');
             }
         }
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_escaped_within_json_is_still_that_json() {
+    fn escaped_json_is_the_same_json() {
         let value = serde_json::json!({ "a": "\x1b]0;x\x07\u{9b}\u{202e}\u{7f}" });
         let shown = through(OutputMode::Text, &[value.to_string().as_bytes()]);
         assert!(shown.is_ascii() && !shown.contains('\x1b'), "{shown}");

@@ -44,7 +44,7 @@ pub async fn run(settings: Settings, command: Command, json: bool) -> Result<(),
     let prefix = &settings.redis.key_prefix;
     if prefix.is_empty() {
         return Err(CliError::Usage(
-            "`redis.key_prefix` is empty: our keys cannot be told from those of others".into(),
+            "`redis.key_prefix` is empty: our keys cannot be distinguished from other keys".into(),
         ));
     }
     let client = connect(&settings.redis).await?;

@@ -150,23 +150,26 @@ fn report(args: &Args, expected: &[String], receipts: &[Value], json: bool) -> R
         .map(String::as_str)
         .collect();
     if receipts.is_empty() || !silent.is_empty() {
-        let whom = if silent.is_empty() { "any daemon".to_owned() } else { silent.join(", ") };
+        let missing = if silent.is_empty() { "any daemon".to_owned() } else { silent.join(", ") };
         return Err(CliError::NegativeAnswer(format!(
-            "no receipt from {whom} within {}",
+            "no receipt from {missing} within {}",
             units::format_duration(args.timeout)
         )));
     }
     let command = args.command.as_str();
-    let theirs = TRAINER_COMMANDS.contains(&command) || args.target.as_deref() == Some("trainer");
-    let fine = |receipt: &&Value| receipt["outcome"] == "done" || (receipt["outcome"] == "ignored" && theirs);
-    if !theirs && !DAEMON_COMMANDS.contains(&command) && receipts.iter().any(|receipt| receipt["outcome"] == "ignored")
+    let for_trainers = TRAINER_COMMANDS.contains(&command) || args.target.as_deref() == Some("trainer");
+    let is_success =
+        |receipt: &&Value| receipt["outcome"] == "done" || (receipt["outcome"] == "ignored" && for_trainers);
+    if !for_trainers
+        && !DAEMON_COMMANDS.contains(&command)
+        && receipts.iter().any(|receipt| receipt["outcome"] == "ignored")
     {
         return Err(CliError::NegativeAnswer(format!(
             "no daemon obeys `{command}`, so it was ignored; they obey {}",
             DAEMON_COMMANDS.join(", ")
         )));
     }
-    match receipts.iter().find(|receipt| !fine(receipt)) {
+    match receipts.iter().find(|receipt| !is_success(receipt)) {
         None => Ok(()),
         Some(bad) => Err(CliError::NegativeAnswer(format!(
             "{}: {}",
@@ -194,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn receipts_are_gathered_until_every_daemon_has_answered() {
+    async fn receipts_are_collected_until_every_daemon_has_answered() {
         let (sender, receiver) = broadcast::channel(8);
         for message in [receipt("a", "other", "done"), receipt("a", "me", "done"), receipt("b", "me", "done")] {
             sender.send(message).unwrap();
@@ -211,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exit_status_tells_whether_it_was_done() {
+    fn the_exit_status_follows_the_receipts() {
         let args = |command: &str| Args {
             command: command.into(),
             wait: true,

@@ -129,7 +129,7 @@ fn cells(gap: &GapRow) -> Vec<Cell> {
 
 fn print_missing(missing: &Missing, limit: usize) -> Result<(), CliError> {
     let Some((first, last)) = missing.range else {
-        return output::line("no stored row of this run has a `seq`: what it lacks cannot be told from it");
+        return output::line("no stored row of this run has a `seq`, so missing rows cannot be determined");
     };
     let at_least = if missing.exact { "" } else { "at least " };
     let Missing { stored, lost, .. } = missing;
@@ -137,13 +137,13 @@ fn print_missing(missing: &Missing, limit: usize) -> Result<(), CliError> {
     if missing.gaps.is_empty() {
         return Ok(());
     }
-    let cells = |hole: &SeqGap| {
+    let cells = |gap: &SeqGap| {
         vec![
-            table::count(Some(hole.first)),
-            table::count(Some(hole.last)),
-            table::count(Some(hole.last.abs_diff(hole.first) + 1)),
-            table::moment(Some(hole.after)),
-            table::moment(Some(hole.before)),
+            table::count(Some(gap.first)),
+            table::count(Some(gap.last)),
+            table::count(Some(gap.last.abs_diff(gap.first) + 1)),
+            table::moment(Some(gap.after)),
+            table::moment(Some(gap.before)),
         ]
     };
     let rows = missing.gaps.iter().take(limit).map(cells).collect();
@@ -155,13 +155,13 @@ fn print_missing(missing: &Missing, limit: usize) -> Result<(), CliError> {
 }
 
 fn value(missing: &Missing, limit: usize) -> Value {
-    let hole = |hole: &SeqGap| {
+    let range = |gap: &SeqGap| {
         json!({
-            "first": hole.first,
-            "last": hole.last,
-            "lost": hole.last.abs_diff(hole.first) + 1,
-            "after": render::time(hole.after),
-            "before": render::time(hole.before),
+            "first": gap.first,
+            "last": gap.last,
+            "lost": gap.last.abs_diff(gap.first) + 1,
+            "after": render::time(gap.after),
+            "before": render::time(gap.before),
         })
     };
     json!({
@@ -171,6 +171,6 @@ fn value(missing: &Missing, limit: usize) -> Value {
         "lost": missing.lost,
         "exact": missing.exact,
         "ranges": missing.gaps.len(),
-        "holes": missing.gaps.iter().take(limit).map(hole).collect::<Vec<_>>(),
+        "holes": missing.gaps.iter().take(limit).map(range).collect::<Vec<_>>(),
     })
 }

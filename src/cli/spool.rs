@@ -106,31 +106,32 @@ fn export(dir: &Path, args: &ExportArgs) -> Result<(), CliError> {
 async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), CliError> {
     let DrainArgs { dir, owner, deadletter } = args;
     require_unlocked(&dir)?;
-    let whole = dir.canonicalize().unwrap_or_else(|_| dir.clone());
-    let quarantine = whole.file_name().is_some_and(|name| name == spool::QUARANTINE);
+    let absolute = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+    let quarantine = absolute.file_name().is_some_and(|name| name == spool::QUARANTINE);
     // A quarantine is below its spool, and shares the dead letters of that spool.
-    let of = if quarantine { whole.parent().unwrap_or(&whole) } else { &whole };
+    let spool_dir = if quarantine { absolute.parent().unwrap_or(&absolute) } else { &absolute };
     let configured = settings.spool.dir.canonicalize().ok();
-    let (own, owns) = (configured.as_ref() == Some(&whole), configured.as_deref() == Some(of));
-    let beside = || match of.parent() {
-        Some(parent) if !owns => parent.join("deadletter"),
+    let is_configured = configured.as_ref() == Some(&absolute);
+    let is_of_configured = configured.as_deref() == Some(spool_dir);
+    let default_dir = || match spool_dir.parent() {
+        Some(parent) if !is_of_configured => parent.join("deadletter"),
         _ => settings.dead_letter.dir.clone(),
     };
-    let told = deadletter.is_some();
-    let mut dead_letters = deadletter.unwrap_or_else(beside);
+    let is_explicit = deadletter.is_some();
+    let mut dead_letters = deadletter.unwrap_or_else(default_dir);
     let drain = async |dead_letters: &Path| {
         let (dir, dead_letters) = (dir.clone(), dead_letters.to_owned());
         let bar = Bar::new("drained");
-        let orphan = OrphanSpool { dir, owner: owner.clone(), dead_letters, daemon_returns: own, quarantine };
+        let orphan = OrphanSpool { dir, owner: owner.clone(), dead_letters, daemon_returns: is_configured, quarantine };
         offline_drain::drain(settings, orphan, |done, total| bar.show(done, total)).await
     };
     let mut drained = drain(&dead_letters).await;
     if let Err(OfflineDrainError::DeadLetters(DeadLetterError::Locked { .. })) = drained
         && quarantine
-        && !told
+        && !is_explicit
     {
         // Its daemon holds them while it runs; the drain need not wait for that.
-        dead_letters = whole.join("deadletter");
+        dead_letters = absolute.join("deadletter");
         drained = drain(&dead_letters).await;
     }
     let drained = drained.map_err(|error| match error {
@@ -139,14 +140,14 @@ async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), C
         }
         error => CliError::failed(format!("failed to drain the spool in `{}`", dir.display()), error),
     })?;
-    show_drained(&drained, &dead_letters, own, json)?;
+    show_drained(&drained, &dead_letters, is_configured, json)?;
     match drained.unreadable {
         0 => Ok(()),
         lost => Err(CliError::NegativeAnswer(format!("{lost} {} could not be read", records(lost)))),
     }
 }
 
-fn show_drained(drained: &Drained, dead_letters: &Path, own: bool, json: bool) -> Result<(), CliError> {
+fn show_drained(drained: &Drained, dead_letters: &Path, is_configured: bool, json: bool) -> Result<(), CliError> {
     if json {
         return output::json(&json!({
             "records": drained.records,
@@ -157,7 +158,7 @@ fn show_drained(drained: &Drained, dead_letters: &Path, own: bool, json: bool) -
             "dead_letters_in": dead_letters.display().to_string(),
         }));
     }
-    let left = if own { "the daemon removes the files when it is started" } else { "the spool is empty" };
+    let left = if is_configured { "the daemon removes the files when it is started" } else { "the spool is empty" };
     let Drained { records: all, stored, not_in_spool: elsewhere, dead_letters: letters, .. } = *drained;
     output::line(&format!("{stored} of {all} {} stored; {left}", records(all)))?;
     if elsewhere > 0 {
@@ -221,13 +222,13 @@ fn object(record: &Record<'_>) -> Map<String, Value> {
     put("event_time", render::time(decided.event_time).into());
     put("run_id", (!decided.run_id.is_nil()).then(|| decided.run_id.to_string()).into());
     put("channel", record.channel.into());
-    let aside = if record.kind == RecordKind::Rejected { RejectedMessage::decode(record.payload) } else { None };
-    if let Some((aside, _)) = &aside {
-        put("reason", aside.rejection.reason.as_str().into());
-        put("detail", aside.rejection.detail.as_str().into());
-        put("length", aside.length.into());
+    let rejected = if record.kind == RecordKind::Rejected { RejectedMessage::decode(record.payload) } else { None };
+    if let Some((rejected, _)) = &rejected {
+        put("reason", rejected.rejection.reason.as_str().into());
+        put("detail", rejected.rejection.detail.as_str().into());
+        put("length", rejected.length.into());
     }
-    ndjson::put_payload(&mut object, aside.map_or(record.payload, |(_, kept)| kept));
+    ndjson::put_payload(&mut object, rejected.map_or(record.payload, |(_, payload)| payload));
     object
 }
 

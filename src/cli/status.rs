@@ -67,8 +67,8 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
         }
     }
     if found?.is_empty() {
-        let whom = args.daemon.map_or_else(|| "no daemon".into(), |daemon| format!("no daemon `{daemon}`"));
-        return Err(CliError::NegativeAnswer(format!("{whom} has reported its status in the last seconds")));
+        let subject = args.daemon.map_or_else(|| "no daemon".into(), |daemon| format!("no daemon `{daemon}`"));
+        return Err(CliError::NegativeAnswer(format!("{subject} has reported its status in the last seconds")));
     }
     Ok(())
 }

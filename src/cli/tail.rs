@@ -120,12 +120,12 @@ fn show(row: &Value, json: bool) -> Result<(), CliError> {
         None if spark::listed(row, field) => "NaN".into(),
         None => String::new(),
     };
-    let whole = |field: &str| row[field].as_i64().map(|n| n.to_string()).unwrap_or_default();
+    let integer = |field: &str| row[field].as_i64().map(|n| n.to_string()).unwrap_or_default();
     line(&[
         cells::moment(row, "timestamp").content(),
         row["run_id"].as_str().and_then(|id| id.get(..8)).unwrap_or_default().to_owned(),
-        whole("epoch"),
-        whole("hidden_units"),
+        integer("epoch"),
+        integer("hidden_units"),
         number("train_loss"),
         number("train_accuracy"),
         number("val_loss"),

@@ -3,7 +3,7 @@ use clap::CommandFactory;
 use super::*;
 
 #[test]
-fn the_definition_is_sound() {
+fn the_definition_of_arguments_is_valid() {
     Cli::command().debug_assert();
 }
 
@@ -102,7 +102,7 @@ fn what_does_not_fit_is_a_usage_error() {
 }
 
 #[test]
-fn exit_statuses_are_the_contracts() {
+fn each_error_has_its_exit_status() {
     for (error, status) in [
         (CliError::Config(Problems(vec!["x".into()])), 78),
         (CliError::Usage("x".into()), 2),

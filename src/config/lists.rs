@@ -38,7 +38,7 @@ mod tests {
     const CHANNELS: &str = "redis.training_channels";
 
     #[test]
-    fn a_list_is_read_however_it_is_separated() {
+    fn a_list_is_parsed_with_any_separator() {
         for (key, text, items) in [
             (HOSTS_KEY, "c1,c2", &["c1", "c2"][..]),
             (HOSTS_KEY, " c1 , c2,", &["c1", "c2"]),
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_channels_that_is_separated_otherwise_is_refused_by_name() {
+    fn a_list_of_channels_with_another_separator_is_refused_by_name() {
         for (text, item) in [("a;b", "`a;b`"), ("a b,c", "`a b`"), ("['a','b']", "a"), ("[\"a\",", "a")] {
             let problem = read(CHANNELS, text).unwrap_err();
             assert!(problem.contains(item) && problem.contains("commas"), "{text}: {problem}");

@@ -86,16 +86,16 @@ pub struct SplitUrl {
 
 /// Splits user and password off a URL. The last `@` ends them, so that a password with a raw `/` or `@` cannot leak into the host.
 pub fn split_url(url: &str) -> SplitUrl {
-    let whole = || SplitUrl { url: url.into(), username: None, password: None };
+    let unchanged = || SplitUrl { url: url.into(), username: None, password: None };
     let Some((scheme, (userinfo, rest))) =
         url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)))
     else {
-        return whole();
+        return unchanged();
     };
     let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
     // An `@` inside a parameter ends no user; such a URL is rejected later.
     if user.contains(['?', '/']) || userinfo.contains("?password=") {
-        return whole();
+        return unchanged();
     }
     let some = |text: &str| {
         Some(percent_decode_str(text).decode_utf8_lossy().trim().to_owned()).filter(|text| !text.is_empty())

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_value_is_named() {
+    fn a_variable_without_a_value_is_named() {
         for (text, name, bare) in [
             ("${NO}", "NO", false),
             ("x${NO}", "NO", false),

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_goes_in_clear_text_to_this_machine_only_unless_told() {
+    fn a_token_is_sent_in_clear_text_only_to_this_machine_unless_allowed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         fs::write(&path, "0123456789abcdef\n").unwrap();

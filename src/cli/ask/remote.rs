@@ -69,7 +69,7 @@ impl DaemonClient {
     /// Sends a request and reads the head of the answer.
     ///
     /// # Errors
-    /// When nobody answers, or no HTTP, or the daemon is by TLS only.
+    /// When there is no answer of HTTP, or a redirect to https.
     pub async fn send(
         &self,
         method: &str,

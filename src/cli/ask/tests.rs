@@ -52,7 +52,7 @@ async fn an_answer_is_read_in_every_framing() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_none_or_is_cut_says_so() {
+async fn a_missing_or_truncated_answer_is_reported() {
     for (answer, expected) in [
         (&b""[..], "gave no answer of HTTP; the address is probably https://127.0.0.1:"),
         (b"\x15\x03\x03\x00\x02\x02\x46", "gave no answer of HTTP; the address is probably https://127.0.0.1:"),

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_daemons_are_understood() {
+    fn addresses_of_daemons_are_parsed() {
         for (text, expected) in [
             ("http://127.0.0.1:8050", Some((false, "127.0.0.1", 8050, true))),
             ("127.0.0.1:8050", Some((false, "127.0.0.1", 8050, true))),

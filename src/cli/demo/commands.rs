@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_heard_in_every_form() {
+    fn commands_are_parsed_in_every_form() {
         let packed = rmp_serde::to_vec_named(&serde_json::json!({"command": "resume"})).unwrap();
         for (payload, command) in [
             (&b"pause"[..], Some(Command::Pause)),

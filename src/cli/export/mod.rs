@@ -291,7 +291,7 @@ impl<W: Write> Sink<W> {
 fn verify_checksum(format: &str, sink: &Sink<impl Write>, trailers: &HeaderMap) -> Result<Value, CliError> {
     let text = |name: &str| trailers.get(name).and_then(|value| value.to_str().ok());
     let said = text("x-checksum-xxh3")
-        .ok_or_else(|| CliError::NegativeAnswer("the answer has no trailer: it is not whole".into()))?;
+        .ok_or_else(|| CliError::NegativeAnswer("the answer has no trailer: it is incomplete".into()))?;
     let found = format!("{:016x}", sink.hash.digest());
     // In JSON the closing of the object is not part of the checksum.
     if format != "json" && said != found {

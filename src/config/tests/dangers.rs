@@ -78,7 +78,7 @@ fn a_password_in_clear_to_another_machine_is_a_warning() {
 }
 
 #[test]
-fn what_others_may_write_or_read_of_ours_is_a_warning() {
+fn files_that_other_users_may_write_or_read_are_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     let case = Case::new().flag("state_dir", &state.display().to_string());

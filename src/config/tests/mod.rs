@@ -105,7 +105,7 @@ fn a_later_source_wins() {
 }
 
 #[test]
-fn the_key_decides_the_type_and_never_the_looks() {
+fn the_key_decides_the_type_of_a_value() {
     let settings = Case::new()
         .env("CASCOR_INGEST__INSTANCE", "0123")
         .env("CASCOR_INGEST__REDIS__USERNAME", "true")
@@ -125,7 +125,7 @@ fn the_key_decides_the_type_and_never_the_looks() {
 }
 
 #[test]
-fn every_old_name_works() {
+fn every_variable_of_existing_deployments_works() {
     let settings = Case::new()
         .env("CASCOR_CACHE_ENABLED", "1")
         .env("CASCOR_CACHE_TYPE", "redis")
@@ -308,7 +308,7 @@ fn secrets_come_from_files_credentials_and_urls() {
 }
 
 #[test]
-fn files_of_secrets_are_looked_into_only_for_a_daemon_that_uses_them() {
+fn files_of_secrets_are_read_only_for_a_daemon_that_uses_them() {
     let nowhere = || {
         let case = Case::new().flag("redis.password_file", "/nowhere/redis").flag("redis.tls.ca", "/nowhere/ca");
         let case = case.flag("store.cassandra.username", "u").flag("store.cassandra.tls.ca", "/nowhere/ca");
@@ -378,7 +378,7 @@ fn directories_follow_the_state_directory() {
 }
 
 #[test]
-fn what_is_printed_can_be_read_back() {
+fn printed_settings_load_again() {
     let settings = Case::new().file("a.toml", SHIPPED).flag("spool.capacity", "3GiB").settings();
     let again = Case::new().file("b.toml", &settings.to_toml().unwrap()).settings();
     assert_eq!(again, settings);
