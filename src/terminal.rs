@@ -1,5 +1,4 @@
-//! Untrusted text on a terminal: it must not move the cursor, change colours or the title, answer for the user, hide text or reverse
-//! it.
+//! Untrusted text on a terminal must not move the cursor, change colours or the title, answer for the user, hide text or reverse it.
 //!
 //! One rule ([`is_unsafe`]) and one writer ([`Output`]) serve everything that the program prints: on a terminal unsafe characters are
 //! escaped; elsewhere the bytes are written as they are.
@@ -196,7 +195,7 @@ mod tests {
             ("a,b\r\nc\rd\r", "a,b\nc\\u000dd\\u000d"),
         ] {
             assert_eq!(through(OutputMode::Text, &[text.as_bytes()]), shown);
-            // In whatever pieces it comes.
+            // In any chunks.
             let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
             assert_eq!(through(OutputMode::Text, &bytes), shown, "byte by byte");
             assert_eq!(through(OutputMode::Raw, &bytes), text);

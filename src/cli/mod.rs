@@ -53,7 +53,7 @@ pub struct Cli {
     command: Command,
 }
 
-/// Above the flags of every subcommand, so that each one's own are seen first.
+/// Heading of the flags of every subcommand, which `--help` shows after the subcommand's own.
 const SETTINGS: &str = "Settings";
 
 /// Flags of every subcommand.

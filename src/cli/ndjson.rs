@@ -12,7 +12,7 @@ use crate::{files, terminal};
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Where lines go.
+/// A writer of JSON lines.
 pub struct NdjsonWriter {
     out: BufWriter<Box<dyn Write>>,
     path: Option<PathBuf>,
@@ -22,7 +22,7 @@ pub struct NdjsonWriter {
 }
 
 impl NdjsonWriter {
-    /// Into a new file with these permissions; absent: to standard output.
+    /// Writes to a new file with these permissions; without a path, to standard output.
     ///
     /// # Errors
     /// When the file exists, or cannot be created.

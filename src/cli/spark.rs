@@ -28,7 +28,7 @@ pub fn of_points<'a>(points: &'a Value, field: &'a str) -> impl Iterator<Item = 
     })
 }
 
-/// The value of the first row: a point for several rows has the value of the last of them.
+/// The value of the first row; a point for several rows shows the value of the last of them.
 pub fn first(points: &Value, field: &str) -> Option<f64> {
     let points = points.as_array().map(Vec::as_slice).unwrap_or_default();
     points.iter().find_map(|point| point["spread"][field]["first"].as_f64().or_else(|| point[field].as_f64()))

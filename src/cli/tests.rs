@@ -75,7 +75,7 @@ fn every_command_in_the_documents_parses() {
     assert!(found > 15, "found only {found} commands: are they looked for where they are?");
 }
 
-/// What a line tells the reader to type: from the program's name to the end of the code, the command or a comment.
+/// The commands in a line of a document: from the program's name to the end of the code, the command or a comment.
 fn commands_in(line: &str) -> Vec<&str> {
     line.split(['`', ';']).flat_map(|code| code.split("&&")).filter_map(command_in).collect()
 }
@@ -85,7 +85,7 @@ fn command_in(code: &str) -> Option<&str> {
     let starts = ["", "$ ", "ExecStart=/usr/local/bin/", "docker compose -f deploy/compose/compose.yaml exec ingest "];
     let command =
         starts.iter().find_map(|start| code.strip_prefix(start).filter(|rest| rest.starts_with("cascor-ingest ")))?;
-    // The program in a sentence or a picture is followed by other words.
+    // In a sentence or a picture, other words follow the name of the program.
     let word = command.split_whitespace().nth(1)?;
     Cli::command().find_subcommand(word).map(|_| command)
 }

@@ -49,7 +49,7 @@ pub fn cache_type_of(env: &BTreeMap<String, String>) -> Option<&str> {
     env.get("CASCOR_CACHE_TYPE").map(String::as_str).filter(|text| !text.is_empty())
 }
 
-/// `redis` enables the latest keys; `memory` disables them, because no other program could read a cache inside the daemon.
+/// `redis` sets nothing; `memory` disables the latest keys, because no other program could read a cache inside the daemon.
 pub fn cache_type(text: &str, precedence: Precedence, origin: &str, layers: &mut Layers) {
     match text.trim().to_ascii_lowercase().as_str() {
         "redis" => {}

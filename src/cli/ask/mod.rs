@@ -72,7 +72,7 @@ impl QueryClient {
     /// The daemon that `target` names, else the configured store.
     ///
     /// # Errors
-    /// When the address is none, or Cassandra cannot be reached.
+    /// When the address is invalid, or the store cannot be reached.
     pub async fn connect(settings: &Settings, target: &Target) -> Result<Self, CliError> {
         if let Some(url) = &target.url {
             let url = Url::parse(url).map_err(CliError::Usage)?;
@@ -195,7 +195,7 @@ impl QueryResponse {
         }
     }
 
-    /// What came behind the body, once it has ended.
+    /// The trailers, once the body has ended.
     pub fn trailers(&self) -> &HeaderMap {
         &self.trailers
     }
@@ -203,7 +203,7 @@ impl QueryResponse {
     /// The whole body as JSON.
     ///
     /// # Errors
-    /// When it breaks off, or is something else.
+    /// When it breaks off, or is no JSON.
     pub async fn json(self) -> Result<Value, CliError> {
         let body = self.bytes().await?;
         serde_json::from_slice(&body).map_err(|error| CliError::failed("the answer is no JSON", error))

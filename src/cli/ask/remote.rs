@@ -37,7 +37,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// The head of an answer and what is read of its body at once, at most.
 const BUFFER_BYTES: usize = 64 << 10;
 
-/// A daemon that is asked.
+/// An HTTP client of one daemon.
 #[derive(Clone)]
 pub struct DaemonClient {
     url: Url,
@@ -146,7 +146,7 @@ impl DaemonClient {
     }
 }
 
-/// What requests and answers travel on.
+/// A connection, plain or TLS.
 trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 

@@ -1,4 +1,4 @@
-//! `export RUN...`: whole runs to a file or to standard output.
+//! `export RUN...`: writes whole runs to a file or to standard output.
 //!
 //! An export is written to `FILE.part`, described by `FILE.part.meta.json`, and renamed once it is complete and its checksum is
 //! right. `FILE.meta.json` then has the number of rows, their checksum and the gaps of the run. `--resume` continues after the last

@@ -1,4 +1,4 @@
-//! Where an earlier export ended.
+//! Finds where an earlier export ended.
 
 use std::{
     fs,
@@ -70,7 +70,7 @@ pub fn find_partial(file: &Path, part: &Path, request: &ExportRequest<'_>) -> io
                     return other("it does not begin as this export does".into());
                 }
             }
-            // Within a text of the row before.
+            // A line within a text of the previous row.
             None => {}
         }
         at += read;
@@ -117,7 +117,7 @@ mod tests {
         let whole = format!("run_id,timestamp,event_id,x,y\r\n{}{}", row(1), row(2));
         for torn in ["", "00000000-0000-0000-0000-000000000007,2025-11-20T10:15:03.000001Z,3,\"a\nb"] {
             fs::write(&part, format!("{whole}{torn}")).unwrap();
-            // What is not ours is left as it is.
+            // A different export is left as it is.
             for (head, ids) in [("run_id,timestamp,event_id,z\r\n", ours), (head, &["7".to_owned()][..])] {
                 assert!(wanted(head, ids, &file, &part).is_err());
                 assert_eq!(fs::read_to_string(&part).unwrap(), format!("{whole}{torn}"));
@@ -138,11 +138,11 @@ mod tests {
             assert_eq!(wanted(head, ours, &file, &part), Err("it does not begin as this export does".into()));
             assert!(!part.exists() && fs::read_to_string(&file).unwrap() == foreign);
         }
-        // What was exported from a cursor on is gone on with.
+        // An export from a cursor is resumed.
         fs::write(&file, format!("{}{}", row(1), row(2))).unwrap();
         assert_eq!(wanted(head, ours, &file, &part).unwrap().unwrap().rows, 1);
         fs::remove_file(&part).unwrap();
-        // Behind a byte-order mark as without; one that is torn is begun anew.
+        // A byte-order mark makes no difference; a torn one begins anew.
         fs::write(&file, format!("{BOM}{whole}")).unwrap();
         assert_eq!(wanted(head, ours, &file, &part).unwrap().unwrap().rows, 1);
         assert_eq!(fs::read_to_string(&part).unwrap(), format!("{BOM}{}", whole.replace(&row(2), "")));

@@ -1,8 +1,8 @@
-//! What each section refuses, seen from the loading of a whole configuration.
+//! Values that each section refuses when a configuration is loaded.
 
 use super::{Case, SHIPPED};
 
-/// Files that are refused for one key, which the problem begins with, and a word that it says about it.
+/// Invalid files, the key that the problem begins with, and a word of the problem.
 const REFUSED: &[(&str, &str, &str)] = &[
     ("shutdown_grace = \"0s\"", "shutdown_grace", "above zero"),
     ("instance = \"a\\nb\"", "instance", "control characters"),
@@ -61,7 +61,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("log.level = \"x=loud\"", "log.level", "cannot be read"),
 ];
 
-/// The same of `store.cassandra`, whose keys these are.
+/// The same for keys of `store.cassandra`.
 const REFUSED_OF_CASSANDRA: &[(&str, &str, &str)] = &[
     ("contact_points = []", "contact_points", "at least one host"),
     ("contact_points = [\"db1\", \" \"]", "contact_points", "is empty"),

@@ -11,7 +11,7 @@ use crate::{secret::Secret, store::StoreKind, units::ByteSize};
 const SHIPPED: &str = include_str!("../../../conf/cascor-ingest.toml");
 const PASSWORD: &str = "0123hunter2/@#";
 
-/// A directory that outlives the call, and what a test says about the sources.
+/// A directory, and the sources of a test.
 struct Case {
     dir: tempfile::TempDir,
     sources: ConfigSources,
@@ -49,7 +49,7 @@ impl Case {
         self.load().unwrap().settings
     }
 
-    /// What keeps a daemon from starting.
+    /// The problems that prevent the start of a daemon.
     fn problems(&self) -> Vec<String> {
         load_to_listen(&self.sources).expect_err("there are problems").0
     }
@@ -76,7 +76,7 @@ fn shipped_file_is_the_defaults_and_names_every_key() {
         if let Some(name) = line.strip_prefix('[') {
             section = format!("{}.", name.trim_end_matches(']'));
         }
-        // What is absent by default stands there as a comment.
+        // A key that is absent by default stands in a comment.
         let line = line.strip_suffix(" = \"\"").and_then(|line| line.strip_prefix("# ")).unwrap_or(line);
         let key = line.split(" = ").next().unwrap_or_default();
         if key.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !key.is_empty() {
@@ -157,7 +157,7 @@ fn every_variable_of_existing_deployments_works() {
     }
     let file = Case::new().file("a.toml", "[store]\nkind = \"cassandra\"").env("CASCOR_CASSANDRA_ENABLED", "0");
     assert_eq!(file.settings().store.kind, StoreKind::Sqlite);
-    // Compose files set what they do not know to nothing.
+    // Compose files set an unknown variable to an empty text.
     assert_eq!(Case::new().env("REDIS_PASSWORD", "").env("CASCOR_CASSANDRA_PORT", "").settings().redis.password, None);
 }
 
