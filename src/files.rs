@@ -1,6 +1,6 @@
-//! Files and directories of this program, which nobody but their owner may read; and its memory, which no core dump holds.
+//! Private files and directories of this program, and a process that leaves no core dump.
 //!
-//! The spool has a seam of its own for tests ([`crate::spool`]), with the same modes and flags.
+//! The spool has its own, replaceable in tests ([`crate::spool`]), with the same modes and flags.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -20,19 +20,17 @@ pub const FILE_MODE: u32 = 0o600;
 /// Permissions of a directory.
 pub const DIR_MODE: u32 = 0o700;
 
-/// To be called once, before anything is opened: what libraries create is closed to others as well, and neither a core dump nor
-/// a debugger of the same user gets at passwords and tokens in memory.
-///
-/// Root may still attach a debugger.
+/// Closes files that libraries create to other users, and keeps passwords and tokens in memory from core dumps and from debuggers
+/// of the same user (not of root). Call it once, before anything is opened.
 pub fn protect_process() {
     umask(rustix::fs::Mode::from_raw_mode(0o777 & !DIR_MODE));
-    // The unit of systemd forbids the call, and sets the same limit itself.
+    // The systemd unit forbids the call, and sets the same limit.
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
-    // Also covers dumps that the kernel pipes to a program, for which that limit does not count.
+    // Also covers dumps that the kernel pipes to a program, which ignore that limit.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }
 
-/// A directory that only we may enter, with what is missing above it. One that exists keeps its permissions.
+/// Creates a private directory and its missing parents. An existing one keeps its permissions.
 ///
 /// # Errors
 /// As [`DirBuilder::create`].
@@ -40,20 +38,20 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)
 }
 
-/// A new file with exactly this mode, whatever the umask.
+/// Creates a file with exactly this mode, whatever the umask.
 ///
 /// # Errors
-/// When something of this name exists, also a symbolic link, which is not followed; and as [`OpenOptions::open`].
+/// When the name exists, also as a symbolic link, which is not followed; and as [`OpenOptions::open`].
 pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    // Others get their permissions once it is ours for certain.
+    // Permissions of others are set once the file is certainly new.
     options.write(true).create_new(true).mode(FILE_MODE & mode).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     let file = options.open(path).map_err(|error| explain_link(path, error))?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     Ok(file)
 }
 
-/// A file to lock, made where there is none.
+/// Opens a lock file; creates it if it is missing.
 ///
 /// # Errors
 /// When it is a symbolic link, and as [`OpenOptions::open`].
@@ -68,10 +66,10 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
     options.open(path).map_err(|error| explain_link(path, error))
 }
 
-/// Opens a file of ours to write behind what it holds.
+/// Opens our own file to append to it.
 ///
 /// # Errors
-/// When it is a symbolic link, no regular file, of another user, or has a second name: then somebody else may have put it there.
+/// When it is a symbolic link, no regular file, of another user, or has a second name: another user may have put it there.
 pub fn open_own(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
@@ -92,7 +90,7 @@ pub fn open_own(path: &Path) -> io::Result<File> {
 /// Replaces a small file: a temporary one beside it is written, synced and renamed, and the directory synced.
 ///
 /// # Errors
-/// As the file system fails; the file is then as it was.
+/// Those of the file system; the file is then unchanged.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let temporary = temporary(path);
     let mut file = create_new(&temporary, mode)?;
@@ -104,7 +102,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     File::open(directory(path))?.sync_all()
 }
 
-/// Refuses a symbolic link in a directory where somebody else may have put it; elsewhere it is the owner's own.
+/// Refuses a symbolic link in a directory where another user may have put it.
 ///
 /// # Errors
 /// When it is one.
@@ -123,10 +121,10 @@ pub fn refuse_planted_link(path: &Path) -> io::Result<()> {
     ))
 }
 
-/// What others may do with a file or directory of ours that exists, as a warning; `None` where that is no danger.
+/// A warning if other users have dangerous permissions on an existing file or directory of ours.
 ///
-/// A directory that others may only read shows them names: what we make in it is closed. A group counts when it is not the one
-/// that we run with: a volume of Kubernetes gives its files to that.
+/// Reading a directory is no danger, because its files are private. Our own group is trusted: Kubernetes gives the files of a
+/// volume to it.
 pub fn exposure(path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
     let who = if metadata.gid() == rustix::process::getegid().as_raw() { 0o007 } else { 0o077 };
@@ -149,7 +147,7 @@ fn temporary(path: &Path) -> PathBuf {
     path.with_file_name(format!("{name}.{}.tmp", Uuid::new_v4().simple()))
 }
 
-/// The system says "too many levels" or "exists" of a symbolic link.
+/// Names the symbolic link, for which the system says "too many levels" or "exists".
 fn explain_link(path: &Path, error: io::Error) -> io::Error {
     if path.is_symlink() {
         return io::Error::new(io::ErrorKind::AlreadyExists, "it is a symbolic link, which is not followed");
@@ -168,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_made_is_closed_to_others_unless_asked() {
+    fn created_files_are_private_unless_asked() {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("a/b");
         create_dir(&inner).unwrap();
@@ -216,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_may_do_is_said_with_the_remedy() {
+    fn dangerous_permissions_are_reported_with_the_remedy() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();

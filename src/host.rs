@@ -1,5 +1,4 @@
-//! Names and addresses of servers, as people write them into settings: what cannot be one is refused before a name server is
-//! asked for it.
+//! Host names and addresses in settings: an invalid one is refused before it reaches a name server.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6};
 
@@ -12,10 +11,10 @@ pub fn is_loopback(host: &str) -> bool {
     }
 }
 
-/// Why `text` is neither the name nor the address of a host, if it is not.
+/// Checks that `text` is the name or the address of a host.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why it is not.
 pub fn check(text: &str) -> Result<(), &'static str> {
     if text.is_empty() {
         return Err("is empty");
@@ -24,7 +23,7 @@ pub fn check(text: &str) -> Result<(), &'static str> {
         return Ok(());
     }
     if text.contains(':') {
-        // An address with the number of its interface, `fe80::1%2`.
+        // An address may carry the number of its interface, `fe80::1%2`.
         let scoped = format!("[{text}]:1").parse::<SocketAddrV6>().is_ok();
         return if scoped { Ok(()) } else { Err("is no IPv6 address") };
     }
@@ -33,14 +32,14 @@ pub fn check(text: &str) -> Result<(), &'static str> {
         return Err("is longer than the name of a host may be");
     }
     let is_label = |label: &str| {
-        // Names of containers hold underscores.
+        // Container names contain underscores.
         let known = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         (1..=63).contains(&label.len()) && label.chars().all(known) && !label.starts_with('-') && !label.ends_with('-')
     };
     if !name.split('.').all(is_label) {
         return Err("is not the name of a host: letters, digits, `-`, `_` and dots");
     }
-    // No domain ends in a number, so that this was to be an address.
+    // No domain ends in a number: this is a mistyped address.
     if name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())) {
         return Err("is no IPv4 address");
     }
@@ -52,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_are_told_from_what_is_none() {
+    fn hosts_are_distinguished_from_invalid_names() {
         let long = "a".repeat(64);
         for host in
             ["db1", "cassandra_1", "a.b-c.lab.", "10.0.0.1", "::1", "2001:db8::9042", "fe80::1%2", "xn--bcher-kva"]

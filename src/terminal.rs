@@ -1,16 +1,15 @@
-//! What comes from outside, shown on a terminal: a message that is printed must not move the cursor, change colours or the title,
-//! answer for the user, hide text or turn it around.
+//! Untrusted text on a terminal must not move the cursor, change colours or the title, answer for the user, hide text or reverse it.
 //!
-//! One rule ([`is_unsafe`]) and one writer ([`Output`]) for everything that the program prints: on a terminal what is unsafe is
-//! escaped, everywhere else the bytes are written as they are.
+//! One rule ([`is_unsafe`]) and one writer ([`Output`]) serve everything that the program prints: on a terminal unsafe characters are
+//! escaped; elsewhere the bytes are written as they are.
 
 use std::{
     fmt,
     io::{self, IsTerminal, Write},
 };
 
-/// Whether a terminal would do something else with this character than show it: C0 and C1 controls, DEL, what turns the direction
-/// of text around, and what has no width.
+/// Whether a terminal would not simply show this character: C0 and C1 controls, DEL, changes of text direction, and characters
+/// without width.
 pub fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -33,7 +32,7 @@ pub fn is_unsafe(character: char) -> bool {
         )
 }
 
-/// Text of one field: every unsafe character is escaped, line ends and tabs among them.
+/// Text of one field: every unsafe character is escaped, also line ends and tabs.
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a>(pub &'a str);
 
@@ -43,7 +42,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Writes a character, or its escape. JSON understands the escape of all that has four digits.
+/// Writes a character, or its escape. An escape of four digits is valid in JSON, too.
 pub fn write_escaped(out: &mut impl fmt::Write, character: char) -> fmt::Result {
     match u32::from(character) {
         _ if !is_unsafe(character) => out.write_char(character),
@@ -52,12 +51,12 @@ pub fn write_escaped(out: &mut impl fmt::Write, character: char) -> fmt::Result 
     }
 }
 
-/// A stream of lines that is escaped when it goes to a terminal. Line ends and tabs stay: they are ours.
+/// A stream of lines, escaped on a terminal. Line ends and tabs stay.
 #[derive(Debug)]
 pub struct Output<W: Write> {
     out: W,
     kind: OutputMode,
-    /// The beginning of a character, or a carriage return, whose next byte is still to come.
+    /// The beginning of an incomplete character, or a carriage return before an unknown byte.
     pending: Vec<u8>,
 }
 
@@ -67,7 +66,7 @@ enum OutputMode {
     Raw,
     /// Every unsafe character is escaped.
     Text,
-    /// The same, but escape characters are ours: colours. What is from outside has lost its own before.
+    /// As `Text`, but escape characters pass: colours of ours. Untrusted text was escaped before.
     Coloured,
 }
 
@@ -87,18 +86,18 @@ pub fn stderr() -> Output<io::Stderr> {
     Output::new(io::stderr(), OutputMode::of(&io::stderr()))
 }
 
-/// Makes standard error for log lines, which have colours on a terminal.
+/// Opens standard error for log lines, which have colours on a terminal.
 pub fn log() -> impl Fn() -> Output<io::Stderr> {
     let kind = if io::stderr().is_terminal() { OutputMode::Coloured } else { OutputMode::Raw };
     move || Output::new(io::stderr(), kind)
 }
 
-/// A message for whoever started the program, on a line of its own. That standard error is closed is no failure.
+/// Prints a line to standard error. A closed standard error is ignored.
 pub fn print_notice(message: fmt::Arguments<'_>) {
     let _ = writeln!(stderr(), "{message}");
 }
 
-/// The text of a field as it is printed on standard output: escaped as a whole on a terminal, as it is elsewhere.
+/// The text of a field for standard output: escaped on a terminal, unchanged elsewhere.
 pub fn field(text: &str) -> String {
     if io::stdout().is_terminal() { Escaped(text).to_string() } else { text.to_owned() }
 }
@@ -108,7 +107,7 @@ impl<W: Write> Output<W> {
         Self { out, kind, pending: Vec::new() }
     }
 
-    /// Escapes what is whole of the pending bytes and these. `last`: nothing more will come.
+    /// Escapes the complete characters of the pending bytes and these; with `last`, also an incomplete one.
     fn escape(&mut self, bytes: &[u8], last: bool) -> io::Result<()> {
         self.pending.extend_from_slice(bytes);
         let bytes = std::mem::take(&mut self.pending);
@@ -119,14 +118,14 @@ impl<W: Write> Output<W> {
             rest = &rest[valid.len() + invalid.len()..];
             let ends = rest.is_empty() && invalid.is_empty() && !last;
             // `\r\n` is a line end, `\r` alone would write over the line.
-            let whole = if ends { valid.strip_suffix('\r').unwrap_or(valid) } else { valid };
-            self.show(whole, &mut shown);
+            let complete = if ends { valid.strip_suffix('\r').unwrap_or(valid) } else { valid };
+            self.show(complete, &mut shown);
             if rest.is_empty() && !last && is_incomplete_character(invalid) {
                 self.pending.extend_from_slice(invalid);
             } else {
                 invalid.iter().for_each(|byte| shown.push_str(&format!("\\x{byte:02x}")));
             }
-            if whole.len() < valid.len() {
+            if complete.len() < valid.len() {
                 self.pending.push(b'\r');
             }
         }
@@ -146,7 +145,7 @@ impl<W: Write> Output<W> {
     }
 }
 
-/// Whether these bytes, which are no character, could be the beginning of one.
+/// Whether these invalid bytes could be the beginning of a character.
 fn is_incomplete_character(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
@@ -196,7 +195,7 @@ mod tests {
             ("a,b\r\nc\rd\r", "a,b\nc\\u000dd\\u000d"),
         ] {
             assert_eq!(through(OutputMode::Text, &[text.as_bytes()]), shown);
-            // In whatever pieces it comes.
+            // In any chunks.
             let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
             assert_eq!(through(OutputMode::Text, &bytes), shown, "byte by byte");
             assert_eq!(through(OutputMode::Raw, &bytes), text);
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_escaped_within_json_is_still_that_json() {
+    fn escaped_json_is_the_same_json() {
         let value = serde_json::json!({ "a": "\x1b]0;x\x07\u{9b}\u{202e}\u{7f}" });
         let shown = through(OutputMode::Text, &[value.to_string().as_bytes()]);
         assert!(shown.is_ascii() && !shown.contains('\x1b'), "{shown}");

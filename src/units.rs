@@ -112,7 +112,7 @@ const DURATION_UNITS: [(&str, u64); 6] =
 /// Reads `"250ms"`, `"5s"`, `"4h"`, `"30d"`.
 ///
 /// # Errors
-/// Says what a duration looks like; a number without a unit is refused, because nobody can tell its unit.
+/// Says what a duration looks like; a number without a unit is refused, because its unit is unknown.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let error = || format!("`{text}` is not a duration; write it like \"250ms\", \"5s\" or \"30d\"");
     let trimmed = text.trim();

@@ -1,14 +1,14 @@
-//! `cache`: looks at the keys below our prefix in Redis, and deletes those that hold a latest value.
+//! `cache`: shows keys below our prefix in Redis, and deletes those that hold a latest value.
 //!
-//! Keys are walked with SCAN, page by page, so that a large Redis that others use is never held up. What is no cache is left
-//! alone whatever the pattern: sessions, and what the daemons share under `ingest:`.
+//! Keys are read page by page with SCAN, which does not block a shared Redis. Sessions, and what the daemons share under
+//! `ingest:`, are never deleted, whatever the pattern.
 
 use fred::{clients::Client, interfaces::KeysInterface, types::scan::ScanType};
 use serde_json::{Value, json};
 
 use super::{
     CliError,
-    connect::{connect, failed},
+    connect::{connect, escape_glob, failed},
     output,
 };
 use crate::{
@@ -19,10 +19,10 @@ use crate::{
 
 /// Keys asked for in one step of a walk, and deleted in one command.
 const SCAN_COUNT: u32 = 500;
-/// Below our prefix, and no cache: deleting one would sign people out or make instances forget their runs.
+/// No cache: deleting one would end sessions or make instances forget their runs.
 const PROTECTED_PREFIXES: [&str; 2] = ["session:", "ingest:"];
 
-/// What to do.
+/// The subcommands.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// Print the value of a key: `metrics:latest`.
@@ -39,12 +39,12 @@ pub enum Command {
     Clear,
 }
 
-/// Does it.
+/// Runs a subcommand.
 pub async fn run(settings: Settings, command: Command, json: bool) -> Result<(), CliError> {
     let prefix = &settings.redis.key_prefix;
     if prefix.is_empty() {
         return Err(CliError::Usage(
-            "`redis.key_prefix` is empty: our keys cannot be told from those of others".into(),
+            "`redis.key_prefix` is empty: our keys cannot be distinguished from other keys".into(),
         ));
     }
     let client = connect(&settings.redis).await?;
@@ -74,24 +74,18 @@ fn with_prefix(prefix: &str, key: &str) -> String {
     format!("{prefix}{}", without_prefix(prefix, key))
 }
 
-/// A prefix as a pattern that matches itself only.
-fn escape_glob(text: &str) -> String {
-    let special = |c: char| ['*', '?', '[', ']', '\\', '^'].contains(&c);
-    text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
-}
-
 /// Whether the key may be deleted.
 fn is_cache(prefix: &str, key: &str) -> bool {
     key.strip_prefix(prefix).is_some_and(|rest| !PROTECTED_PREFIXES.iter().any(|kept| rest.starts_with(kept)))
 }
 
-/// A key to show, and how long its value may be.
+/// A key to show, and the largest size of its value.
 struct KeyQuery {
     key: String,
     max: usize,
 }
 
-/// The most that a value of ours has under this key.
+/// The largest value that a daemon writes under this key.
 fn value_max(settings: &Settings, key: &str) -> usize {
     match without_prefix(&settings.redis.key_prefix, key) {
         "history:latest" => settings.latest.history_bytes.as_usize(),
@@ -122,7 +116,7 @@ async fn get(client: &Client, redis: &redis::Config, query: &KeyQuery, json: boo
     output::json(&json!({ "key": key, "value": value, "ttl_ms": (left >= 0).then_some(left) }))
 }
 
-/// Walks the keys that match, and deletes those that are a cache.
+/// Deletes the matching keys that are a cache.
 async fn delete(client: &Client, redis: &redis::Config, pattern: &str) -> Result<u64, CliError> {
     let prefix = redis.key_prefix.as_str();
     let failed = |error| failed(redis, "failed to delete keys", Resource::Key(prefix), error);

@@ -16,7 +16,7 @@ pub fn count(object: &Value, field: &str) -> Cell {
     table::count(object[field].as_i64())
 }
 
-/// A number with a fraction; `NaN` also stands for an infinity, which JSON cannot tell from it.
+/// A number with a fraction; `NaN` also stands for an infinity: JSON has neither.
 pub fn number(object: &Value, field: &str) -> Cell {
     let value = object[field].as_f64().or_else(|| listed(object, field).then_some(f64::NAN));
     table::number(value)

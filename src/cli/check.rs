@@ -1,4 +1,4 @@
-//! `check`: everything that is wrong with the configuration, without touching a server.
+//! `check`: every problem of the configuration, without connecting to a server.
 
 use super::{CliError, Global, output};
 use crate::{config, terminal};

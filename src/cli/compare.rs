@@ -1,4 +1,4 @@
-//! `compare RUN...`: one field of several runs beside each other.
+//! `compare RUN...`: fields of several runs, side by side.
 
 use serde_json::Value;
 
@@ -20,20 +20,20 @@ pub struct CompareArgs {
     /// The runs: ids or names, or the beginning of either.
     #[arg(required = true)]
     pub runs: Vec<String>,
-    /// What to compare: a column, or a number in `extra`, whatever is in its name; may be repeated.
+    /// A column to compare, or a number in `extra`; may be repeated.
     #[arg(long, default_value = "train_loss", value_name = "NAME")]
     pub field: Vec<String>,
     /// How to align the runs.
     #[arg(long, default_value = "epoch", value_parser = ["epoch", "step", "time"])]
     pub by: String,
-    /// Points of a curve, at most; absent: 60, with --json 1000.
+    /// Most points of a curve; absent: 60, with --json 1000.
     #[arg(long, value_name = "N")]
     pub points: Option<usize>,
     #[command(flatten)]
     pub target: Target,
 }
 
-/// Compares.
+/// Compares runs.
 ///
 /// # Errors
 /// When a run is not found, or the store or the output fails.
@@ -67,7 +67,7 @@ pub async fn run(settings: Settings, args: CompareArgs, json: bool) -> Result<()
         ]
     };
     let (curves, fields) = (cells::list(&answer, "curves"), cells::list(&answer, "fields"));
-    // Field by field, each as often as there are runs.
+    // Field by field, one curve a run.
     for (n, curves) in curves.chunks(args.runs.len()).enumerate() {
         if n > 0 {
             output::line("")?;

@@ -1,4 +1,4 @@
-//! A connection to Redis for a command of a person: short time-outs.
+//! Connections to Redis for commands, with short time-outs.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::{
 /// Longest wait for Redis to take a connection or to answer.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// An operation that Redis did not do, and why; with the missing permission, where an ACL refuses it.
+/// A failed operation on Redis; if an ACL refuses it, with the missing permission.
 pub fn failed(
     redis: &redis::Config,
     what: impl Into<String>,
@@ -34,7 +34,7 @@ pub fn failed(
     }
 }
 
-/// Subscribes, and returns once Redis has taken it.
+/// Subscribes, and returns once Redis has confirmed it.
 pub async fn subscribe(client: &Client, redis: &redis::Config, channel: &str) -> Result<(), CliError> {
     let failed = |error: BoxError| CliError::failed(format!("failed to subscribe to `{channel}`"), error);
     match redis::subscribe(client, channel, redis).await {
@@ -44,12 +44,12 @@ pub async fn subscribe(client: &Client, redis: &redis::Config, channel: &str) ->
     }
 }
 
-/// Connects for one command, or says why not.
+/// Connects for one command, without reconnecting.
 pub async fn connect(redis: &redis::Config) -> Result<Client, CliError> {
     connect_with(redis, ReconnectPolicy::new_constant(1, 100)).await
 }
 
-/// Connects for long, or says why not: later losses are mended without end.
+/// Connects, and reconnects whenever the connection is lost.
 pub async fn connect_for_long(redis: &redis::Config) -> Result<Client, CliError> {
     connect_with(redis, ReconnectPolicy::new_constant(0, 100)).await
 }
@@ -72,7 +72,7 @@ async fn connect_with(redis: &redis::Config, policy: ReconnectPolicy) -> Result<
     match tokio::time::timeout(2 * REDIS_TIMEOUT, client.init()).await {
         Ok(Ok(_)) => Ok(client),
         Ok(Err(error)) if !matches!(error.kind(), ErrorKind::IO | ErrorKind::Timeout) => Err(failed(error)),
-        // The client's words are those of a programmer, and of TLS it has none.
+        // The client's own errors do not name TLS problems.
         _ => Err(match redis::probe(redis).await {
             Err(error @ ConnectError::Tls(_)) => CliError::failed(format!("failed to connect to `{url}`"), error),
             _ => CliError::NegativeAnswer(format!(
@@ -80,4 +80,19 @@ async fn connect_with(redis: &redis::Config, policy: ReconnectPolicy) -> Result<
             )),
         }),
     }
+}
+
+/// A prefix as a pattern that matches itself only.
+pub fn escape_glob(text: &str) -> String {
+    let special = |c: char| ['*', '?', '[', ']', '\\', '^'].contains(&c);
+    text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
+}
+
+/// The first channel that is no pattern: a command publishes there. `key` names the list, `flag` what names a channel instead.
+///
+/// # Errors
+/// When there is none.
+pub fn plain_channel<'a>(channels: &'a [String], key: &str, flag: &str) -> Result<&'a str, CliError> {
+    let plain = channels.iter().find(|channel| !redis::is_pattern(channel)).map(String::as_str);
+    plain.ok_or_else(|| CliError::Usage(format!("`{key}` names no channel without a pattern; use {flag}")))
 }

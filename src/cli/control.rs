@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     CliError,
-    connect::{self, connect, failed},
+    connect::{self, connect, failed, plain_channel},
     output, status,
 };
 use crate::{
@@ -22,10 +22,10 @@ use crate::{
     units,
 };
 
-/// What the daemon itself obeys.
+/// Commands that daemons obey.
 const DAEMON_COMMANDS: [&str; 5] = ["pause", "resume", "flush", "reset", "status"];
 
-/// What only trainers obey, and daemons rightly ignore.
+/// Commands for trainers, which daemons ignore.
 const TRAINER_COMMANDS: [&str; 1] = ["stop"];
 
 /// Arguments of `control`.
@@ -33,34 +33,34 @@ const TRAINER_COMMANDS: [&str; 1] = ["stop"];
 pub struct Args {
     /// pause, resume, flush, reset, status, or a command for trainers such as stop.
     command: String,
-    /// Wait for the receipts of all daemons it is for.
+    /// Wait for the receipts of all daemons that the command is for.
     #[arg(long)]
     wait: bool,
     /// Longest wait.
     #[arg(long, default_value = "15s", value_parser = units::parse_duration)]
     timeout: Duration,
-    /// `ingest`, `trainer` or the name of a daemon; absent: everyone.
+    /// `ingest`, `trainer` or the name of a daemon; absent: all.
     #[arg(long)]
     target: Option<String>,
-    /// Channel; absent: the first of `redis.control_channels` that is no pattern.
+    /// Channel to publish on; absent: the first of `redis.control_channels` that is no pattern.
     #[arg(long)]
     channel: Option<String>,
 }
 
-/// Sends, waits, and prints what came back.
+/// Sends the command, and prints the receipts.
 pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliError> {
     let redis = &settings.redis;
-    let plain = || redis.control_channels.iter().find(|name| !name.contains(['*', '?', '['])).cloned();
-    let channel = args.channel.clone().or_else(plain).ok_or_else(|| {
-        CliError::Usage("`redis.control_channels` names no channel without a pattern; say --channel".into())
-    })?;
+    let channel = match &args.channel {
+        Some(channel) => channel,
+        None => plain_channel(&redis.control_channels, "redis.control_channels", "--channel")?,
+    };
     let client = connect(redis).await?;
     let (id, message) = message(&args);
     let receipts = if args.wait { Some(subscribe(redis).await?) } else { None };
     let expected =
         if args.wait { expected_daemons(&client, &settings, args.target.as_deref()).await? } else { Vec::new() };
-    let listeners: i64 = client.publish(channel.as_str(), message.to_string()).await.map_err(|error| {
-        failed(redis, format!("failed to publish on `{channel}`"), Resource::Channel(&channel), error)
+    let listeners: i64 = client.publish(channel, message.to_string()).await.map_err(|error| {
+        failed(redis, format!("failed to publish on `{channel}`"), Resource::Channel(channel), error)
     })?;
     let Some((_ack_client, receipts)) = receipts else {
         let report = json!({"id": id, "command": args.command, "channel": channel, "listeners": listeners});
@@ -87,7 +87,7 @@ fn message(args: &Args) -> (String, Value) {
     (id, message)
 }
 
-/// Listens for receipts on a connection of its own. Returns once Redis has taken the subscription.
+/// Listens for receipts on a connection of its own. Returns once Redis has confirmed the subscription.
 async fn subscribe(redis: &crate::redis::Config) -> Result<(Client, Receiver<Message>), CliError> {
     let channel = format!("{}control:ack", redis.key_prefix);
     let client = connect(redis).await?;
@@ -96,7 +96,7 @@ async fn subscribe(redis: &crate::redis::Config) -> Result<(Client, Receiver<Mes
     Ok((client, receipts))
 }
 
-/// The daemons that will answer.
+/// The daemons from which receipts are expected.
 async fn expected_daemons(client: &Client, settings: &Settings, target: Option<&str>) -> Result<Vec<String>, CliError> {
     let all = status::instances(client, &settings.redis).await?;
     Ok(match target {
@@ -121,11 +121,11 @@ async fn collect_receipts(
         match tokio::time::timeout_at(until, messages.recv()).await {
             Ok(Ok(message)) => {
                 let text = message.value.as_bytes().unwrap_or_default();
-                // Whoever shares the Redis may publish there: what is longer than a receipt with a status is none.
+                // Any client of this Redis may publish there; a receipt is never longer than a status.
                 let text = if text.len() <= STATUS_VALUE { text } else { &[] };
                 receipts.extend(serde_json::from_slice(text).ok().filter(|receipt: &Value| receipt["id"] == id));
             }
-            // A lag may have cost somebody's receipt; the time-out will say so.
+            // A lag may have dropped a receipt; the time-out reports it.
             Ok(Err(tokio::sync::broadcast::error::RecvError::Lagged(_))) => {}
             Ok(Err(_)) | Err(_) => break,
         }
@@ -150,23 +150,26 @@ fn report(args: &Args, expected: &[String], receipts: &[Value], json: bool) -> R
         .map(String::as_str)
         .collect();
     if receipts.is_empty() || !silent.is_empty() {
-        let whom = if silent.is_empty() { "any daemon".to_owned() } else { silent.join(", ") };
+        let missing = if silent.is_empty() { "any daemon".to_owned() } else { silent.join(", ") };
         return Err(CliError::NegativeAnswer(format!(
-            "no receipt from {whom} within {}",
+            "no receipt from {missing} within {}",
             units::format_duration(args.timeout)
         )));
     }
     let command = args.command.as_str();
-    let theirs = TRAINER_COMMANDS.contains(&command) || args.target.as_deref() == Some("trainer");
-    let fine = |receipt: &&Value| receipt["outcome"] == "done" || (receipt["outcome"] == "ignored" && theirs);
-    if !theirs && !DAEMON_COMMANDS.contains(&command) && receipts.iter().any(|receipt| receipt["outcome"] == "ignored")
+    let for_trainers = TRAINER_COMMANDS.contains(&command) || args.target.as_deref() == Some("trainer");
+    let is_success =
+        |receipt: &&Value| receipt["outcome"] == "done" || (receipt["outcome"] == "ignored" && for_trainers);
+    if !for_trainers
+        && !DAEMON_COMMANDS.contains(&command)
+        && receipts.iter().any(|receipt| receipt["outcome"] == "ignored")
     {
         return Err(CliError::NegativeAnswer(format!(
             "no daemon obeys `{command}`, so it was ignored; they obey {}",
             DAEMON_COMMANDS.join(", ")
         )));
     }
-    match receipts.iter().find(|receipt| !fine(receipt)) {
+    match receipts.iter().find(|receipt| !is_success(receipt)) {
         None => Ok(()),
         Some(bad) => Err(CliError::NegativeAnswer(format!(
             "{}: {}",
@@ -194,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn receipts_are_gathered_until_every_daemon_has_answered() {
+    async fn receipts_are_collected_until_every_daemon_has_answered() {
         let (sender, receiver) = broadcast::channel(8);
         for message in [receipt("a", "other", "done"), receipt("a", "me", "done"), receipt("b", "me", "done")] {
             sender.send(message).unwrap();
@@ -211,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exit_status_tells_whether_it_was_done() {
+    fn the_exit_status_follows_the_receipts() {
         let args = |command: &str| Args {
             command: command.into(),
             wait: true,

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{CliError, output, spark, table};
 
-/// A line for each field that has values; whether there is any.
+/// Prints a line for each of the usual fields that has a curve; returns whether any has.
 pub fn print_curves(curve: &Value) -> Result<bool, CliError> {
     let usual = [
         ("train_loss", "loss"),
@@ -15,7 +15,7 @@ pub fn print_curves(curve: &Value) -> Result<bool, CliError> {
     print_curves_of(curve, &usual)
 }
 
-/// The same for these fields, each with what it is called.
+/// The same for these fields, each with its label.
 pub fn print_curves_of(curve: &Value, fields: &[(&str, &str)]) -> Result<bool, CliError> {
     let points = &curve["metrics"];
     let mut rows = Vec::new();

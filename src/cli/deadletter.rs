@@ -1,4 +1,4 @@
-//! `deadletter`: messages and rows that were set aside, and why.
+//! `deadletter`: rejected messages and rows, and why they were rejected.
 
 use std::path::PathBuf;
 
@@ -16,13 +16,13 @@ use crate::{
 };
 
 const HEADERS: [&str; 6] = ["ID", "RECEIVED", "REASON", "CHANNEL", "BYTES", "DETAIL"];
-/// Failures that are listed for people; `deadletter list` has them all.
+/// Failures in the table of `replay`; `deadletter list` has them all.
 const FAILED_SHOWN: usize = 20;
 
-/// What to do with them.
+/// The subcommands.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// The newest first, with their reasons.
+    /// List dead letters with their reasons, the newest first.
     List {
         /// At most this many.
         #[arg(long, short = 'n', default_value_t = 100, value_name = "N", value_parser = super::args::at_least_one)]
@@ -30,15 +30,15 @@ pub enum Command {
         #[command(flatten)]
         filters: FilterArgs,
     },
-    /// One of them, with its bytes.
+    /// Print one dead letter with its bytes.
     Show {
-        /// As `list` prints it.
+        /// Its id, as `list` prints it.
         id: u64,
-        /// Write the bytes that are kept, and nothing else, to standard output.
+        /// Write only the stored bytes to standard output.
         #[arg(long)]
         raw: bool,
     },
-    /// Write them as JSON, one a line, oldest first.
+    /// Write dead letters as JSON, one a line, the oldest first.
     Export {
         #[command(flatten)]
         filters: FilterArgs,
@@ -48,26 +48,26 @@ pub enum Command {
         #[command(flatten)]
         permissions: output::Permissions,
     },
-    /// Decode them once more and store what can be stored now; drop that, keep the rest. A daemon may be running.
+    /// Decode dead letters again, store those that are valid now, and drop these. A daemon may be running.
     Replay {
         #[command(flatten)]
         filters: FilterArgs,
-        /// Which, as `list` prints them; absent: all that the filters take.
+        /// Ids, as `list` prints them; absent: all that match the filters.
         ids: Vec<u64>,
     },
-    /// Drop them for good. A daemon may be running.
+    /// Drop dead letters for good. A daemon may be running.
     Drop {
         #[command(flatten)]
         filters: FilterArgs,
-        /// Which, as `list` prints them.
+        /// Ids, as `list` prints them.
         ids: Vec<u64>,
-        /// All of them.
+        /// All dead letters.
         #[arg(long)]
         all: bool,
     },
 }
 
-/// Filters of every command.
+/// Filters of every subcommand.
 #[derive(Clone, Debug, clap::Args)]
 pub struct FilterArgs {
     /// Only with this reason, such as `malformed_json`.
@@ -76,10 +76,10 @@ pub struct FilterArgs {
     /// Only from this channel.
     #[arg(long)]
     channel: Option<String>,
-    /// Only those received at this moment or later.
+    /// Only those received at this time or later.
     #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
     since: Option<Micros>,
-    /// Only those received at this moment or before.
+    /// Only those received at this time or earlier.
     #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
     until: Option<Micros>,
 }
@@ -95,7 +95,7 @@ impl FilterArgs {
     }
 }
 
-/// Works on the directory of dead letters; a daemon may be using it.
+/// Runs a subcommand on the directory of dead letters, which a daemon may be using.
 pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliError> {
     let dir = &settings.dead_letter.dir;
     let failed = |error| CliError::failed(format!("failed to use the dead letters in `{}`", dir.display()), error);

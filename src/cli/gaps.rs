@@ -1,4 +1,4 @@
-//! `gaps`: what was missed, as the daemons wrote it down, and what a run's tables lack by `seq`.
+//! `gaps`: gaps that the daemons recorded, and the rows that a run's tables lack by `seq`.
 
 use std::sync::Arc;
 
@@ -31,22 +31,22 @@ use crate::{
 /// Arguments of `gaps`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct GapsArgs {
-    /// What this run's tables lack by `seq`, and the gaps of its time: its id or its name, or the beginning of either.
+    /// The rows that this run lacks by `seq`, and the gaps of its time: its id or name, or the beginning of either.
     #[arg(long, value_name = "RUN")]
     pub run: Option<String>,
-    /// Only with this reason, such as `disconnected`.
+    /// Only gaps with this reason, such as `disconnected`.
     #[arg(long, value_parser = reason)]
     pub reason: Option<GapReason>,
-    /// Only those that were not over before this moment.
+    /// Only gaps that ended at this time or later.
     #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
     pub since: Option<Micros>,
-    /// Only those that had begun by this moment.
+    /// Only gaps that began at this time or earlier.
     #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
     pub until: Option<Micros>,
-    /// Only what this daemon missed: the flag of every subcommand says which.
+    /// Only gaps of this daemon; `--instance` is a flag of every subcommand.
     #[arg(skip)]
     pub instance: Option<String>,
-    /// At most this many, the newest; of a run also at most this many missing ranges, the lowest.
+    /// At most this many gaps, the newest; of a run, also at most this many missing ranges, the lowest.
     #[arg(long, short = 'n', default_value_t = 100, value_name = "N", value_parser = at_least_one)]
     pub limit: usize,
 }
@@ -129,7 +129,7 @@ fn cells(gap: &GapRow) -> Vec<Cell> {
 
 fn print_missing(missing: &Missing, limit: usize) -> Result<(), CliError> {
     let Some((first, last)) = missing.range else {
-        return output::line("no stored row of this run has a `seq`: what it lacks cannot be told from it");
+        return output::line("no stored row of this run has a `seq`, so missing rows cannot be determined");
     };
     let at_least = if missing.exact { "" } else { "at least " };
     let Missing { stored, lost, .. } = missing;
@@ -137,13 +137,13 @@ fn print_missing(missing: &Missing, limit: usize) -> Result<(), CliError> {
     if missing.gaps.is_empty() {
         return Ok(());
     }
-    let cells = |hole: &SeqGap| {
+    let cells = |gap: &SeqGap| {
         vec![
-            table::count(Some(hole.first)),
-            table::count(Some(hole.last)),
-            table::count(Some(hole.last.abs_diff(hole.first) + 1)),
-            table::moment(Some(hole.after)),
-            table::moment(Some(hole.before)),
+            table::count(Some(gap.first)),
+            table::count(Some(gap.last)),
+            table::count(Some(gap.last.abs_diff(gap.first) + 1)),
+            table::moment(Some(gap.after)),
+            table::moment(Some(gap.before)),
         ]
     };
     let rows = missing.gaps.iter().take(limit).map(cells).collect();
@@ -155,13 +155,13 @@ fn print_missing(missing: &Missing, limit: usize) -> Result<(), CliError> {
 }
 
 fn value(missing: &Missing, limit: usize) -> Value {
-    let hole = |hole: &SeqGap| {
+    let range = |gap: &SeqGap| {
         json!({
-            "first": hole.first,
-            "last": hole.last,
-            "lost": hole.last.abs_diff(hole.first) + 1,
-            "after": render::time(hole.after),
-            "before": render::time(hole.before),
+            "first": gap.first,
+            "last": gap.last,
+            "lost": gap.last.abs_diff(gap.first) + 1,
+            "after": render::time(gap.after),
+            "before": render::time(gap.before),
         })
     };
     json!({
@@ -171,6 +171,6 @@ fn value(missing: &Missing, limit: usize) -> Value {
         "lost": missing.lost,
         "exact": missing.exact,
         "ranges": missing.gaps.len(),
-        "holes": missing.gaps.iter().take(limit).map(hole).collect::<Vec<_>>(),
+        "holes": missing.gaps.iter().take(limit).map(range).collect::<Vec<_>>(),
     })
 }

@@ -1,4 +1,4 @@
-//! Which run a person means: its id, its name, or the beginning of either.
+//! Finds a run by its id, its name, or the beginning of either.
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -6,14 +6,14 @@ use uuid::Uuid;
 use super::{CliError, ask::QueryClient};
 use crate::event::run_id_from_text;
 
-/// Among how many of the newest runs a shortened id or a name is looked for.
+/// How many of the newest runs are searched for a shortened id or name.
 const NEWEST_RUNS: usize = 1_000;
 
-/// The run that `text` names, as `/api/runs` shows it. Names may begin or end with blanks, so that the text is looked for as it
-/// is first, then without the blanks around it.
+/// The run that `text` names, as `/api/runs` shows it. A name may begin or end with blanks: the text is tried as it is, then
+/// trimmed.
 ///
 /// # Errors
-/// When there is none, when there are several (the message lists some), or when nobody answers.
+/// When there is none, when there are several (the message lists some), or when the query fails.
 pub async fn find_run(client: &QueryClient, text: &str) -> Result<Value, CliError> {
     // The whole id or the whole name: found by key, however old the run is.
     for reading in candidates(text) {
@@ -30,14 +30,14 @@ pub async fn find_run(client: &QueryClient, text: &str) -> Result<Value, CliErro
     while runs.len() < NEWEST_RUNS {
         let mut answer = client.json(&path).await?;
         runs.append(answer["runs"].as_array_mut().unwrap_or(&mut Vec::new()));
-        // It has fewer than there are where they are large.
+        // A page is shorter where runs are large.
         let Some(next) = answer["next"].as_str() else { break };
         path = format!("/api/runs?limit={NEWEST_RUNS}&before={next}");
     }
     choose_run(&runs, text)
 }
 
-/// What a text may mean, the likeliest first.
+/// The readings of a text, the likeliest first.
 fn candidates(text: &str) -> impl Iterator<Item = &str> {
     let trimmed = Some(text.trim()).filter(|trimmed| *trimmed != text);
     [Some(text), trimmed].into_iter().flatten().filter(|reading| !reading.is_empty())

@@ -1,4 +1,4 @@
-//! `metrics RUN`: the rows of one run, or its curve.
+//! `metrics RUN`: the metrics of one run, as rows or as a curve.
 
 use serde_json::Value;
 
@@ -21,25 +21,25 @@ const PAGE_ROWS: usize = 1_000;
 pub struct MetricsArgs {
     /// The run: its id or its name, or the beginning of either.
     pub run: String,
-    /// At most this many.
+    /// At most this many rows.
     #[arg(long, short = 'n', default_value_t = 50, value_name = "N", value_parser = at_least_one)]
     pub limit: usize,
-    /// The oldest first.
+    /// The oldest rows first.
     #[arg(long)]
     pub ascending: bool,
-    /// Not before this moment.
+    /// Only rows at this time or later.
     #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
     pub start: Option<Micros>,
-    /// Not after this moment.
+    /// Only rows at this time or earlier.
     #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
     pub end: Option<Micros>,
-    /// Only rows behind this cursor (`next` of the page before).
+    /// Only rows after this cursor (`next` of the previous page).
     #[arg(long, value_name = "CURSOR")]
     pub cursor: Option<String>,
-    /// Only this column, or number in `extra`, whatever is in its name; may be repeated.
+    /// Only this column, or this number in `extra`; may be repeated.
     #[arg(long, value_name = "NAME")]
     pub field: Vec<String>,
-    /// The whole range as a curve of this many points, which hides no extreme.
+    /// The whole range as a curve of this many points, extremes kept.
     #[arg(long, value_name = "N", conflicts_with_all = ["cursor", "limit"])]
     pub points: Option<usize>,
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub struct MetricsArgs {
 /// Prints metrics of one run.
 ///
 /// # Errors
-/// When there is no such run, the cursor is none, or the store or the output fails.
+/// When there is no such run, the cursor is invalid, or the store or the output fails.
 pub async fn run(settings: Settings, args: MetricsArgs, json: bool) -> Result<(), CliError> {
     let client = QueryClient::connect(&settings, &args.target).await?;
     let run = find_run(&client, &args.run).await?;
@@ -93,7 +93,7 @@ pub async fn run(settings: Settings, args: MetricsArgs, json: bool) -> Result<()
     }
 }
 
-/// As many pages as make up the limit, as one.
+/// As many pages as the limit needs, joined.
 async fn pages(client: &QueryClient, path: &str, args: &MetricsArgs) -> Result<Value, CliError> {
     let (mut rows, mut cursor) = (Vec::new(), args.cursor.clone());
     loop {
@@ -134,7 +134,7 @@ pub(super) fn print(rows: &[Value]) -> Result<(), CliError> {
     table::table(&headers, rows.iter().map(row).collect())
 }
 
-/// The same, of each row only these numbers.
+/// The rows as a table of these numbers.
 fn print_fields(rows: &[Value], fields: &[&str]) -> Result<(), CliError> {
     if rows.is_empty() {
         return output::line("no metrics");

@@ -53,7 +53,7 @@ pub struct Cli {
     command: Command,
 }
 
-/// Above the flags of every subcommand, so that each one's own are seen first.
+/// Heading of the flags of every subcommand, which `--help` shows after the subcommand's own.
 const SETTINGS: &str = "Settings";
 
 /// Flags of every subcommand.
@@ -65,7 +65,7 @@ pub struct Global {
     /// Print JSON, for programs.
     #[arg(long, global = true, display_order = 900)]
     json: bool,
-    /// Set any key: `--set spool.capacity=1GiB`.
+    /// Set a key: `--set spool.capacity=1GiB`.
     #[arg(long, global = true, help_heading = SETTINGS, value_name = "KEY=VALUE", value_parser = args::pair)]
     set: Vec<(String, String)>,
     /// Name of this daemon among others (`instance`).
@@ -91,17 +91,17 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// The daemon: receive, spool, store, keep the latest state.
-    Run(run::Args),
-    /// The HTTP API alone, on the configured store, with what is heard on Redis: for machines that only read.
-    Serve(serve::Args),
-    /// A training process to try it with: publishes a growing cascade-correlation run.
+    Run,
+    /// The HTTP API alone, on the configured store and Redis: for machines that only read.
+    Serve,
+    /// Publish a growing cascade-correlation run, to try the daemon.
     Demo(demo::Args),
-    /// Read the configuration and say everything that is wrong with it.
+    /// Read the configuration and report every problem.
     Check(check::Args),
     /// The tables of the configured store.
     #[command(subcommand)]
     Schema(schema::Command),
-    /// What the daemons say about themselves.
+    /// The status of the daemons.
     Status(status::Args),
     /// The newest runs.
     Runs(runs::RunsArgs),
@@ -109,15 +109,15 @@ enum Command {
     Show(show::ShowArgs),
     /// Metrics of one run.
     Metrics(metrics::MetricsArgs),
-    /// What was missed, and what a run lacks by `seq`; with --instance only by that daemon.
+    /// Gaps in what was received, and rows that a run lacks by `seq`; with --instance only of that daemon.
     Gaps(gaps::GapsArgs),
-    /// One field of several runs beside each other.
+    /// Compare a field of several runs.
     Compare(compare::CompareArgs),
-    /// Whole runs to a file: CSV, JSON or NDJSON.
+    /// Export whole runs to a file: CSV, JSON or NDJSON.
     Export(export::ExportArgs),
-    /// Rows of a run as they come.
+    /// Follow the rows of a run.
     Tail(tail::TailArgs),
-    /// Send a command, and wait for the receipts.
+    /// Send a command to daemons or trainers.
     Control(control::Args),
     /// The durable log on disk.
     #[command(subcommand)]
@@ -125,24 +125,24 @@ enum Command {
     /// The latest-state keys in Redis.
     #[command(subcommand)]
     Cache(cache::Command),
-    /// Messages and rows set aside.
+    /// Rejected messages and rows.
     #[command(subcommand)]
     Deadletter(deadletter::Command),
-    /// Tokens of the HTTP side.
+    /// Tokens of the HTTP API.
     #[command(subcommand)]
     Token(token::Command),
 }
 
-/// Why a command did not do what it was asked.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
-    /// The settings are wrong.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(Problems),
     /// The arguments do not fit together.
     #[error("{0}")]
     Usage(String),
-    /// It was tried, and failed.
+    /// An operation failed.
     #[error("{what}")]
     Failed {
         /// The operation.
@@ -151,12 +151,9 @@ pub enum CliError {
         #[source]
         error: BoxError,
     },
-    /// It worked, and the answer is no.
+    /// The operation succeeded, with a negative answer.
     #[error("{0}")]
     NegativeAnswer(String),
-    /// Not part of this build.
-    #[error("`{0}` is not part of this build")]
-    NotInThisBuild(&'static str),
 }
 
 impl CliError {
@@ -170,32 +167,32 @@ impl CliError {
         match self {
             Self::Config(_) => 78,
             Self::Usage(_) => 2,
-            Self::Failed { .. } | Self::NegativeAnswer(_) | Self::NotInThisBuild(_) => 1,
+            Self::Failed { .. } | Self::NegativeAnswer(_) => 1,
         }
     }
 }
 
-/// Does what the command line says.
+/// Runs the command line.
 ///
 /// # Errors
 /// What failed; wrong arguments end the process here, with status 2.
 pub fn run() -> Result<(), CliError> {
     files::protect_process();
     let Cli { global, command } = Cli::parse();
-    let listens = matches!(command, Command::Run(_) | Command::Serve(_));
+    let listens = matches!(command, Command::Run | Command::Serve);
     if listens {
         allocator::reexec_with_malloc_threshold();
     }
     if let Command::Check(args) = &command {
         return check::run(&global, args);
     }
-    // It needs no configuration.
+    // Needs no configuration.
     if let Command::Token(command) = &command {
         return token::run(command, global.json);
     }
     let (settings, levels) = global.settings(listens)?;
     match command {
-        Command::Run(_) => run::run(&settings, global.reload(), levels),
+        Command::Run => run::run(&settings, global.reload(), levels),
         Command::Demo(args) => block_on(demo::run(settings, args, global.json)),
         Command::Check(_) | Command::Token(_) => Ok(()),
         Command::Schema(command) => block_on(schema::run(settings, command, global.json)),
@@ -205,7 +202,7 @@ pub fn run() -> Result<(), CliError> {
         Command::Compare(args) => block_on(compare::run(settings, args, global.json)),
         Command::Export(args) => block_on(export::run(settings, args, global.json)),
         Command::Tail(args) => block_on(tail::run(settings, args, global.json)),
-        Command::Serve(_) => serve::run(&settings),
+        Command::Serve => serve::run(&settings),
         Command::Metrics(args) => block_on(metrics::run(settings, args, global.json)),
         Command::Gaps(args) => {
             let args = gaps::GapsArgs { instance: global.instance, ..args };
@@ -233,11 +230,11 @@ impl Global {
         ConfigSources::of_process(self.config.clone(), self.set.iter().cloned().chain(named).collect())
     }
 
-    /// The settings, with the log installed and its first lines written.
+    /// The settings; installs the log and writes the warnings.
     fn settings(&self, listens: bool) -> Result<(Settings, Option<LevelHandle>), CliError> {
         let load = if listens { config::load_to_listen } else { config::load };
         let loaded = load(&self.sources()).map_err(CliError::Config)?;
-        // Fails only when a log is there already, which is as good.
+        // Fails only when a log is installed already.
         let levels = logging::install(&loaded.settings.log).ok();
         for warning in loaded.warnings {
             tracing::warn!(warning, "configuration");
@@ -254,7 +251,7 @@ impl Global {
     }
 }
 
-/// Commands of people wait for one server at a time: one thread is enough.
+/// A one-shot command waits for one server at a time: one thread is enough.
 fn block_on(future: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

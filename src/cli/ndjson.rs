@@ -12,7 +12,7 @@ use crate::{files, terminal};
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Where lines go.
+/// A writer of JSON lines.
 pub struct NdjsonWriter {
     out: BufWriter<Box<dyn Write>>,
     path: Option<PathBuf>,
@@ -22,10 +22,10 @@ pub struct NdjsonWriter {
 }
 
 impl NdjsonWriter {
-    /// Into a new file with these permissions; absent: to standard output.
+    /// Writes to a new file with these permissions; without a path, to standard output.
     ///
     /// # Errors
-    /// When the file is there already, or cannot be made.
+    /// When the file exists, or cannot be created.
     pub fn to(path: Option<&Path>, permissions: Permissions) -> Result<Self, CliError> {
         let out: Box<dyn Write> = match path {
             None => Box::new(terminal::stdout()),
@@ -48,7 +48,7 @@ impl NdjsonWriter {
         self.failure.is_none()
     }
 
-    /// Says how it went. A reader that has gone away (`| head`) is no error of ours.
+    /// Flushes, and returns the number of lines. A closed pipe (`| head`) is no error.
     ///
     /// # Errors
     /// When not everything was written.
@@ -64,7 +64,7 @@ impl NdjsonWriter {
     }
 }
 
-/// Puts bytes into an object: as `payload` when they are text, else as `payload_base64`.
+/// Puts bytes into an object: text as `payload`, other bytes as `payload_base64`.
 pub fn put_payload(object: &mut Map<String, Value>, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => object.insert("payload".into(), text.into()),

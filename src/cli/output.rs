@@ -1,4 +1,4 @@
-//! Tables for people, JSON for programs.
+//! Standard output: lines, JSON, tables, bytes; and the permissions of output files.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ use crate::terminal::{self, Escaped};
 /// Permissions of a file that a command writes.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Permissions {
-    /// Permissions of the file, in octal as for chmod: with 0644 everybody may read it, with 0640 its group.
+    /// Permissions of the file, in octal as for chmod: 0644 lets every user read it, 0640 its group.
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode, requires = "output")]
     pub mode: u32,
 }
@@ -27,7 +27,7 @@ fn mode(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Writes one line to standard output. A reader that has gone away (`| head`) is no error of ours.
+/// Writes one line to standard output. A closed pipe (`| head`) is no error.
 ///
 /// # Errors
 /// When standard output cannot be written.
@@ -44,7 +44,7 @@ pub fn json(value: &impl Serialize) -> Result<(), CliError> {
     written(serde_json::to_writer(&mut out, value).map_err(io::Error::from).and_then(|()| out.write_all(b"\n")))
 }
 
-/// Writes what is buffered. Without a reader this fails, which ends a command that would write for ever.
+/// Writes what is buffered. Fails on a closed pipe, which ends a command that follows a run.
 ///
 /// # Errors
 /// As [`line`].
@@ -63,7 +63,7 @@ fn failed(error: io::Error) -> CliError {
     CliError::failed("failed to write to standard output", error)
 }
 
-/// Writes a table, as wide as the terminal. No cell reaches beyond its place.
+/// Writes a table. Line ends in a cell are escaped.
 pub fn table(headers: &[&str], rows: Vec<Vec<String>>) -> Result<(), CliError> {
     let mut table = Table::new();
     let shown = |cells: Vec<String>| cells.iter().map(|cell| Escaped(cell).to_string()).collect::<Vec<_>>();
@@ -81,7 +81,7 @@ pub fn cell(value: Option<&Value>) -> String {
     }
 }
 
-/// Writes bytes, to a program as they are.
+/// Writes bytes; unescaped, unless standard output is a terminal.
 pub fn bytes(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = terminal::stdout();
     let written = out.write_all(bytes).and_then(|()| out.flush());

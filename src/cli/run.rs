@@ -7,10 +7,6 @@ use crate::{
     logging::LevelHandle,
 };
 
-/// Arguments of `run`.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
-
 /// Runs until a signal says stop.
 pub fn run(settings: &Settings, reload: Reload, levels: Option<LevelHandle>) -> Result<(), CliError> {
     app::run(settings, reload, levels).map_err(|error| CliError::failed("the daemon ended", error))

@@ -9,14 +9,14 @@ use super::{
     args::at_least_one,
     ask::{QueryClient, Target, escape},
     cells,
-    connect::{connect, failed},
+    connect::{connect, failed, plain_channel},
     lookup::{find_run, id},
     output, table,
 };
 use crate::{
     config::Settings,
     event::status,
-    redis::{Resource, is_pattern},
+    redis::Resource,
     render::{self, STALE},
     units, wire,
 };
@@ -27,26 +27,26 @@ use crate::{
 pub struct RunsArgs {
     #[command(subcommand)]
     change: Option<Change>,
-    /// At most this many.
+    /// At most this many runs.
     #[arg(long, short = 'n', default_value_t = 20, value_name = "N", value_parser = at_least_one)]
     pub limit: usize,
-    /// Only those: running, stale, completed, failed or stopped.
+    /// Only runs with this status.
     #[arg(long, value_parser = [status::RUNNING, STALE, status::COMPLETED, status::FAILED, status::STOPPED])]
     pub status: Option<String>,
-    /// Only on this dataset.
+    /// Only runs on this dataset.
     #[arg(long, value_name = "NAME")]
     pub dataset: Option<String>,
-    /// Only those behind this cursor (`next` of the page before).
+    /// Only runs after this cursor (`next` of the previous page).
     #[arg(long, value_name = "CURSOR")]
     pub before: Option<String>,
     #[command(flatten)]
     pub target: Target,
 }
 
-/// What can be added to a run. It goes to the daemon as a message, so that it is merged like everything else about the run.
+/// Changes of a run. Each goes to the daemon as a message, so that it is merged as every other message about the run.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Change {
-    /// Add tags to a run. What is added stays: a tag cannot be taken away.
+    /// Add tags to a run. A tag cannot be removed.
     Tag {
         /// The run: its id or its name, or the beginning of either.
         run: String,
@@ -60,7 +60,7 @@ pub enum Change {
     Note {
         /// The run: its id or its name, or the beginning of either.
         run: String,
-        /// The notes; not empty, as what is empty in a message changes nothing.
+        /// The notes; not empty, because an empty value in a message changes nothing.
         #[arg(value_parser = NonEmptyStringValueParser::new())]
         text: String,
         #[command(flatten)]
@@ -68,10 +68,10 @@ pub enum Change {
     },
 }
 
-/// Lists, or changes.
+/// Lists runs, or changes one.
 ///
 /// # Errors
-/// As [`list`] and as the change is refused.
+/// As [`list`], and when the change is refused.
 pub async fn run(settings: Settings, args: RunsArgs, json: bool) -> Result<(), CliError> {
     let (run, data, target) = match &args.change {
         None => {
@@ -93,14 +93,11 @@ pub async fn run(settings: Settings, args: RunsArgs, json: bool) -> Result<(), C
 }
 
 async fn publish(settings: &Settings, run_id: &str, data: &Value) -> Result<(), CliError> {
-    let channels = &settings.redis.training_channels;
-    let channel = channels.iter().find(|channel| !is_pattern(channel)).ok_or_else(|| {
-        CliError::Usage("`redis.training_channels` names no channel without a pattern; use --url".into())
-    })?;
+    let channel = plain_channel(&settings.redis.training_channels, "redis.training_channels", "--url")?;
     let now = render::time(units::now());
     let message = json!({ "type": wire::RUN_UPDATE, "run_id": run_id, "timestamp": now, "data": data });
     let client = connect(&settings.redis).await?;
-    let listeners: i64 = client.publish(channel.as_str(), message.to_string()).await.map_err(|error| {
+    let listeners: i64 = client.publish(channel, message.to_string()).await.map_err(|error| {
         failed(&settings.redis, format!("failed to publish on `{channel}`"), Resource::Channel(channel), error)
     })?;
     if listeners == 0 {
@@ -112,7 +109,7 @@ async fn publish(settings: &Settings, run_id: &str, data: &Value) -> Result<(), 
 /// Lists the newest runs.
 ///
 /// # Errors
-/// When the cursor is none, or the store or the output fails.
+/// When the cursor is invalid, or the store or the output fails.
 pub async fn list(client: &QueryClient, args: &RunsArgs, json: bool) -> Result<(), CliError> {
     let mut path = format!("/api/runs?limit={}", args.limit);
     for (name, value) in [("status", &args.status), ("dataset", &args.dataset), ("before", &args.before)] {
@@ -126,7 +123,7 @@ pub async fn list(client: &QueryClient, args: &RunsArgs, json: bool) -> Result<(
     }
     let runs = cells::list(&answer, "runs");
     if runs.is_empty() {
-        output::line(if answer["next"].is_null() { "no runs" } else { "none among those that were looked at" })?;
+        output::line(if answer["next"].is_null() { "no runs" } else { "no match among the runs read so far" })?;
     } else {
         let headers = ["RUN", "NAME", "STATUS", "STARTED", "EPOCH", "LOSS", "BEST VAL ACC", "UNITS", "DATASET"];
         table::table(&headers, runs.iter().map(row).collect())?;
@@ -139,7 +136,7 @@ pub async fn list(client: &QueryClient, args: &RunsArgs, json: bool) -> Result<(
 
 fn row(run: &Value) -> Vec<comfy_table::Cell> {
     vec![
-        // Enough to name it: a shortened id is understood.
+        // Every command accepts a shortened id.
         table::text(id(run).get(..8)),
         cells::text(run, "run_name"),
         cells::text(run, "status"),

@@ -13,14 +13,14 @@ use crate::{
     units,
 };
 
-/// What to do with the tables.
+/// The subcommands.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Say what `apply` would do.
+    /// Print what `apply` would do.
     Plan(Args),
-    /// Create what is missing; safe to repeat, and when two run at once.
+    /// Create what is missing; safe to repeat and to run twice at once.
     Apply(Args),
-    /// Name everything that is missing or differs; status 1 when there is anything.
+    /// List what is missing or differs; exit status 1 if anything does.
     Verify(Args),
     /// Print the statements.
     Print(Args),
@@ -32,16 +32,16 @@ pub struct Args {
     /// How long to wait for the database.
     #[arg(long, default_value = "60s", value_parser = units::parse_duration)]
     pub wait: Duration,
-    /// `SimpleStrategy:1` or `NetworkTopologyStrategy:dc1=3,dc2=2`; absent: `store.cassandra.replication`, which may be absent on a
-    /// cluster of one node.
+    /// `SimpleStrategy:1` or `NetworkTopologyStrategy:dc1=3,dc2=2`; absent: `store.cassandra.replication`, which a cluster of one
+    /// node does not need.
     #[arg(long)]
     pub replication: Option<Replication>,
-    /// Apply this folder of `.cql` files, in the order of their names, in place of our own tables.
+    /// Apply this folder of `.cql` files, in the order of their names, instead of our tables.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
 
-/// Does it.
+/// Runs a subcommand on the configured store.
 pub async fn run(settings: Settings, command: Command, json: bool) -> Result<(), CliError> {
     match settings.store.kind {
         StoreKind::Cassandra => on_cassandra(&settings, command, json).await,
@@ -68,12 +68,12 @@ async fn on_cassandra(settings: &Settings, command: Command, json: bool) -> Resu
                 output::line("-- nothing to do")?;
             }
             steps.iter().try_for_each(|step| output::line(&format!("{step};")))?;
-            differences.iter().try_for_each(|text| output::line(&format!("-- cannot be mended by apply: {text}")))
+            differences.iter().try_for_each(|text| output::line(&format!("-- `apply` cannot change: {text}")))
         }
         Command::Apply(_) => {
             let tell = |statement: &crate::schema::Statement| {
                 if !json {
-                    // Whoever reads standard output may be gone; the statements go on.
+                    // A closed pipe does not stop the statements.
                     let _ = output::line(&format!("{};", statement.text));
                 }
             };
@@ -92,7 +92,7 @@ async fn on_cassandra(settings: &Settings, command: Command, json: bool) -> Resu
     }
 }
 
-/// The daemon sets SQLite up on its own; these commands do the same, and look.
+/// The daemon sets up SQLite by itself; `apply` does the same, and the others look.
 async fn on_sqlite(settings: &Settings, command: Command, json: bool) -> Result<(), CliError> {
     let path = settings.store.sqlite.path.display();
     let (Command::Plan(args) | Command::Apply(args) | Command::Verify(args) | Command::Print(args)) = &command;

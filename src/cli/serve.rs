@@ -1,11 +1,7 @@
-//! `serve`: the API alone.
+//! `serve`: the HTTP API alone.
 
 use super::CliError;
 use crate::{app, config::Settings};
-
-/// Arguments of `serve`.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
 
 /// Runs until a signal says stop.
 pub fn run(settings: &Settings) -> Result<(), CliError> {

@@ -1,4 +1,4 @@
-//! `show RUN`: everything about one run, with its newest metrics and events.
+//! `show RUN`: one run, with its newest metrics and events.
 
 use serde_json::Value;
 

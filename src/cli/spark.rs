@@ -4,7 +4,7 @@ use serde_json::Value;
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// One character a value, between the smallest and the greatest; `×` is not finite, a blank is absent.
+/// One character a value, from the smallest to the greatest; `×` is not finite, a blank is absent.
 pub fn line(values: impl Iterator<Item = Option<f64>>) -> String {
     let values: Vec<_> = values.collect();
     let finite = || values.iter().flatten().copied().filter(|value| value.is_finite());
@@ -28,7 +28,7 @@ pub fn of_points<'a>(points: &'a Value, field: &'a str) -> impl Iterator<Item = 
     })
 }
 
-/// The oldest value that the points stand for: a point that stands for several rows is like the newest of them.
+/// The value of the first row; a point for several rows shows the value of the last of them.
 pub fn first(points: &Value, field: &str) -> Option<f64> {
     let points = points.as_array().map(Vec::as_slice).unwrap_or_default();
     points.iter().find_map(|point| point["spread"][field]["first"].as_f64().or_else(|| point[field].as_f64()))

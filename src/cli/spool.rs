@@ -1,4 +1,4 @@
-//! `spool`: what is in the durable log, without disturbing the daemon that holds it; and emptying one that nobody holds.
+//! `spool`: shows the durable log, also while a daemon uses it; verifies, exports and drains one that is not in use.
 
 use std::path::{Path, PathBuf};
 
@@ -15,20 +15,20 @@ use crate::{
     terminal,
 };
 
-/// What to know about the log.
+/// The subcommands.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Segments, sizes, and how many records wait for the store; works on a spool in use.
+    /// Segments, sizes and pending records; also of a spool in use.
     Status(Args),
-    /// Read every record of a spool that nobody holds, and check it; status 1 when one is bad.
+    /// Check every record of a spool that is not in use; exit status 1 if one is damaged.
     Verify(Args),
-    /// Write the records of a spool that nobody holds as JSON, one a line.
+    /// Write the records of a spool that is not in use as JSON, one a line.
     Export(ExportArgs),
-    /// Write what a spool that nobody holds still has into the configured store, and leave it empty; status 1 when a record is lost.
+    /// Write the pending records of a spool that is not in use to the configured store, and empty it; exit status 1 if one is lost.
     Drain(DrainArgs),
 }
 
-/// Which log.
+/// Arguments of `status` and `verify`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Its directory; absent: the configured one.
@@ -45,7 +45,7 @@ pub struct ExportArgs {
     output: Option<PathBuf>,
     #[command(flatten)]
     permissions: output::Permissions,
-    /// Only what waits for the store.
+    /// Only pending records.
     #[arg(long)]
     pending: bool,
 }
@@ -55,16 +55,16 @@ pub struct ExportArgs {
 pub struct DrainArgs {
     /// Its directory.
     dir: PathBuf,
-    /// Name of the daemon it belonged to; absent: as the spool says, which a `quarantine/` does not.
+    /// Name of the daemon it belonged to; absent: the name in the spool, which a `quarantine/` lacks.
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
-    /// Where its dead letters go; absent: `deadletter` beside the spool, which of the configured one is `deadletter.dir`; of a
-    /// `quarantine/` whose daemon runs: `deadletter` in it.
+    /// Directory of its dead letters; absent: `deadletter` beside the spool; for the configured spool `deadletter.dir`; for a
+    /// `quarantine/` whose daemon runs, `deadletter` in it.
     #[arg(long, value_name = "DIR")]
     deadletter: Option<PathBuf>,
 }
 
-/// Does what is asked with the log's directory.
+/// Runs a subcommand on the directory of the log.
 pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliError> {
     match command {
         Command::Status(args) => status(&args.dir.unwrap_or_else(|| settings.spool.dir.clone()), json),
@@ -106,31 +106,32 @@ fn export(dir: &Path, args: &ExportArgs) -> Result<(), CliError> {
 async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), CliError> {
     let DrainArgs { dir, owner, deadletter } = args;
     require_unlocked(&dir)?;
-    let whole = dir.canonicalize().unwrap_or_else(|_| dir.clone());
-    let quarantine = whole.file_name().is_some_and(|name| name == spool::QUARANTINE);
-    // What was set aside of a spool is beneath it, and its dead letters belong with those of that spool.
-    let of = if quarantine { whole.parent().unwrap_or(&whole) } else { &whole };
+    let absolute = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+    let quarantine = absolute.file_name().is_some_and(|name| name == spool::QUARANTINE);
+    // A quarantine is below its spool, and shares the dead letters of that spool.
+    let spool_dir = if quarantine { absolute.parent().unwrap_or(&absolute) } else { &absolute };
     let configured = settings.spool.dir.canonicalize().ok();
-    let (own, owns) = (configured.as_ref() == Some(&whole), configured.as_deref() == Some(of));
-    let beside = || match of.parent() {
-        Some(parent) if !owns => parent.join("deadletter"),
+    let is_configured = configured.as_ref() == Some(&absolute);
+    let is_of_configured = configured.as_deref() == Some(spool_dir);
+    let default_dir = || match spool_dir.parent() {
+        Some(parent) if !is_of_configured => parent.join("deadletter"),
         _ => settings.dead_letter.dir.clone(),
     };
-    let told = deadletter.is_some();
-    let mut dead_letters = deadletter.unwrap_or_else(beside);
+    let is_explicit = deadletter.is_some();
+    let mut dead_letters = deadletter.unwrap_or_else(default_dir);
     let drain = async |dead_letters: &Path| {
         let (dir, dead_letters) = (dir.clone(), dead_letters.to_owned());
         let bar = Bar::new("drained");
-        let orphan = OrphanSpool { dir, owner: owner.clone(), dead_letters, daemon_returns: own, quarantine };
+        let orphan = OrphanSpool { dir, owner: owner.clone(), dead_letters, daemon_returns: is_configured, quarantine };
         offline_drain::drain(settings, orphan, |done, total| bar.show(done, total)).await
     };
     let mut drained = drain(&dead_letters).await;
     if let Err(OfflineDrainError::DeadLetters(DeadLetterError::Locked { .. })) = drained
         && quarantine
-        && !told
+        && !is_explicit
     {
-        // Those are its daemon's while that runs, which is no reason to keep what can be stored waiting.
-        dead_letters = whole.join("deadletter");
+        // Its daemon holds them while it runs; the drain need not wait for that.
+        dead_letters = absolute.join("deadletter");
         drained = drain(&dead_letters).await;
     }
     let drained = drained.map_err(|error| match error {
@@ -139,14 +140,14 @@ async fn drain(settings: &Settings, args: DrainArgs, json: bool) -> Result<(), C
         }
         error => CliError::failed(format!("failed to drain the spool in `{}`", dir.display()), error),
     })?;
-    show_drained(&drained, &dead_letters, own, json)?;
+    show_drained(&drained, &dead_letters, is_configured, json)?;
     match drained.unreadable {
         0 => Ok(()),
-        lost => Err(CliError::NegativeAnswer(format!("{lost} {} could not be read any more", records(lost)))),
+        lost => Err(CliError::NegativeAnswer(format!("{lost} {} could not be read", records(lost)))),
     }
 }
 
-fn show_drained(drained: &Drained, dead_letters: &Path, own: bool, json: bool) -> Result<(), CliError> {
+fn show_drained(drained: &Drained, dead_letters: &Path, is_configured: bool, json: bool) -> Result<(), CliError> {
     if json {
         return output::json(&json!({
             "records": drained.records,
@@ -157,12 +158,12 @@ fn show_drained(drained: &Drained, dead_letters: &Path, own: bool, json: bool) -
             "dead_letters_in": dead_letters.display().to_string(),
         }));
     }
-    let left = if own { "the daemon removes the files when it is started" } else { "the spool is empty" };
+    let left = if is_configured { "the daemon removes the files when it is started" } else { "the spool is empty" };
     let Drained { records: all, stored, not_in_spool: elsewhere, dead_letters: letters, .. } = *drained;
     output::line(&format!("{stored} of {all} {} stored; {left}", records(all)))?;
     if elsewhere > 0 {
         output::line(&format!(
-            "not in this directory, but between what was set aside: {elsewhere} {}",
+            "not in this directory, but between the quarantined records: {elsewhere} {}",
             records(elsewhere)
         ))?;
     }
@@ -172,7 +173,7 @@ fn show_drained(drained: &Drained, dead_letters: &Path, own: bool, json: bool) -
     }
 }
 
-/// What is read while a daemon writes it looks torn, and what it removes looks lost.
+/// In a spool in use, records being written look torn, and removed ones look lost.
 fn require_unlocked(dir: &Path) -> Result<(), CliError> {
     match spool::inspect(dir).map_err(failed(dir))?.holder {
         None => Ok(()),
@@ -188,7 +189,7 @@ fn require_sound(report: &Report) -> Result<(), CliError> {
         (true, _) => Ok(()),
         (false, 0) => Err(CliError::NegativeAnswer("the spool is damaged, but no record is lost".into())),
         (false, lost) => {
-            Err(CliError::NegativeAnswer(format!("{lost} {} lost; the rest is read as always", records(lost))))
+            Err(CliError::NegativeAnswer(format!("{lost} {} lost; all others are readable", records(lost))))
         }
     }
 }
@@ -221,13 +222,13 @@ fn object(record: &Record<'_>) -> Map<String, Value> {
     put("event_time", render::time(decided.event_time).into());
     put("run_id", (!decided.run_id.is_nil()).then(|| decided.run_id.to_string()).into());
     put("channel", record.channel.into());
-    let aside = if record.kind == RecordKind::Rejected { RejectedMessage::decode(record.payload) } else { None };
-    if let Some((aside, _)) = &aside {
-        put("reason", aside.rejection.reason.as_str().into());
-        put("detail", aside.rejection.detail.as_str().into());
-        put("length", aside.length.into());
+    let rejected = if record.kind == RecordKind::Rejected { RejectedMessage::decode(record.payload) } else { None };
+    if let Some((rejected, _)) = &rejected {
+        put("reason", rejected.rejection.reason.as_str().into());
+        put("detail", rejected.rejection.detail.as_str().into());
+        put("length", rejected.length.into());
     }
-    ndjson::put_payload(&mut object, aside.map_or(record.payload, |(_, kept)| kept));
+    ndjson::put_payload(&mut object, rejected.map_or(record.payload, |(_, payload)| payload));
     object
 }
 

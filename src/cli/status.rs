@@ -1,4 +1,4 @@
-//! `status`: what the daemons say about themselves, read from their keys in Redis; and what they have left on this machine.
+//! `status`: the status of each daemon, from its key in Redis, and orphaned spools on this machine.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     CliError,
     ask::{Credentials, QueryClient, Target},
-    connect::{connect, failed},
+    connect::{connect, escape_glob, failed},
     output,
 };
 use crate::{
@@ -20,9 +20,9 @@ use crate::{
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only this daemon; absent: all of them that share our Redis.
+    /// Only this daemon; absent: all daemons on this Redis.
     daemon: Option<String>,
-    /// Also look here for spools that other instances have left (`spool.orphan_search_dirs`; absent: beside the state directory).
+    /// Also look for orphaned spools here; `spool.orphan_search_dirs`, by default the parent of `state_dir`, is searched anyway.
     #[arg(long, value_name = "DIR", conflicts_with = "url")]
     look_in: Vec<PathBuf>,
     /// Ask this daemon instead of Redis: http://host:port, or https://
@@ -32,9 +32,9 @@ pub struct Args {
     credentials: Credentials,
 }
 
-/// Prints the status of one daemon or of all, and the spools that nobody holds.
+/// Prints the status of one daemon or of all, and orphaned spools.
 pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliError> {
-    // Orphans of another machine cannot be seen from here.
+    // Spools of another machine cannot be seen from here.
     let here = args.url.is_none();
     let target = Target { url: args.url, credentials: args.credentials };
     let found = if here {
@@ -63,12 +63,12 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
                 vec![dir.display().to_string(), owner, report.pending.to_string(), report.bytes.to_string()]
             };
             output::table(&["ORPHANED SPOOL", "INSTANCE", "WAITING", "BYTES"], orphans.iter().map(row).collect())?;
-            output::line("nobody holds these: `cascor-ingest spool drain DIR` writes what waits into the store")?;
+            output::line("no daemon uses these: `cascor-ingest spool drain DIR` writes their records to the store")?;
         }
     }
     if found?.is_empty() {
-        let whom = args.daemon.map_or_else(|| "no daemon".into(), |daemon| format!("no daemon `{daemon}`"));
-        return Err(CliError::NegativeAnswer(format!("{whom} has said anything within the last seconds")));
+        let subject = args.daemon.map_or_else(|| "no daemon".into(), |daemon| format!("no daemon `{daemon}`"));
+        return Err(CliError::NegativeAnswer(format!("{subject} has reported its status in the last seconds")));
     }
     Ok(())
 }
@@ -94,7 +94,7 @@ fn orphan((dir, report): &(PathBuf, Report)) -> Value {
     })
 }
 
-/// What one daemon says at the moment.
+/// The status of the daemon behind `--url`.
 async fn daemon_status(client: &QueryClient, daemon: Option<&str>) -> Result<Vec<(String, Value)>, CliError> {
     let status = client.json("/api/status").await?;
     let name = status["instance"].as_str().unwrap_or_default().to_owned();
@@ -119,7 +119,7 @@ async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(St
         let text = redis::read_value(&client, &key, STATUS_VALUE)
             .await
             .map_err(|error| failed(&settings.redis, "failed to read a status", Resource::Key(&key), error))?;
-        // A key that expired between the scan and now, or whose value no daemon has written, is no daemon.
+        // The key may have expired since the scan, or hold what no daemon wrote.
         if let ValueLookup::Usable(text) = text
             && let Ok(status) = serde_json::from_str::<Value>(&text)
         {
@@ -129,16 +129,16 @@ async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(St
     Ok(found)
 }
 
-/// Names of all daemons whose status is still there.
+/// Names of all daemons that have a status.
 pub async fn instances(client: &Client, redis: &redis::Config) -> Result<Vec<String>, CliError> {
     let failed = |error| failed(redis, "failed to look for daemons", Resource::None, error);
     let prefix = format!("{}ingest:", redis.key_prefix);
-    let pattern = format!("{}*", escape(&prefix));
+    let pattern = format!("{}*", escape_glob(&prefix));
     let (mut cursor, mut names) = ("0".to_owned(), Vec::new());
     loop {
         let page: Reply = client.scan_page(cursor, pattern.clone(), Some(1_000), None).await.map_err(failed)?;
         let (next, keys): (String, Vec<String>) = page.convert().map_err(failed)?;
-        // Under the same prefix are the shared open runs and the canaries of readiness.
+        // The shared open runs and the canaries of readiness have the same prefix.
         let is_daemon = |name: &&str| !name.starts_with("run:") && !name.starts_with("canary:");
         names.extend(keys.iter().filter_map(|key| key.strip_prefix(&prefix)).filter(is_daemon).map(str::to_owned));
         cursor = next;
@@ -149,16 +149,6 @@ pub async fn instances(client: &Client, redis: &redis::Config) -> Result<Vec<Str
     names.sort();
     names.dedup();
     Ok(names)
-}
-
-fn escape(text: &str) -> String {
-    text.chars().fold(String::new(), |mut escaped, character| {
-        if matches!(character, '*' | '?' | '[' | ']' | '\\') {
-            escaped.push('\\');
-        }
-        escaped.push(character);
-        escaped
-    })
 }
 
 fn flatten(prefix: &str, value: &Value, rows: &mut Vec<Vec<String>>) {

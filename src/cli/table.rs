@@ -7,7 +7,7 @@ use crate::{logging::Untrusted, render, units::Micros};
 
 /// A cell of text, on the left.
 pub fn text(value: Option<&str>) -> Cell {
-    // It came from whoever may publish: no control character of theirs reaches the terminal.
+    // Any client of Redis may have published it: control characters must not reach the terminal.
     Cell::new(value.map_or_else(String::new, |value| Untrusted(value.as_bytes()).to_string()))
 }
 
@@ -16,7 +16,7 @@ pub fn count<T: ToString>(value: Option<T>) -> Cell {
     Cell::new(value.map_or_else(String::new, |value| value.to_string())).set_alignment(CellAlignment::Right)
 }
 
-/// A cell of a number with a fraction: six significant digits are what fits and what people compare.
+/// A cell of a number with a fraction, rounded to what fits a table.
 pub fn number(value: Option<f64>) -> Cell {
     let shown = value.map_or_else(String::new, |value| match value {
         0.0 => "0".into(),
@@ -30,7 +30,7 @@ pub fn number(value: Option<f64>) -> Cell {
     Cell::new(shown).set_alignment(CellAlignment::Right)
 }
 
-/// A cell of a time: UTC, to the second; JSON has the rest.
+/// A cell of a time: UTC, to the second.
 pub fn moment(value: Option<Micros>) -> Cell {
     Cell::new(value.map_or_else(String::new, |at| render::time(at)[..19].replace('T', " ")))
 }
@@ -49,7 +49,7 @@ pub fn table(headers: &[&str], rows: Vec<Vec<Cell>>) -> Result<(), CliError> {
     output::line(&table.trim_fmt())
 }
 
-/// The width of a terminal that does not know its own: serial lines and `script` say 0.
+/// The width of a terminal that reports 0, as serial lines and `script` do.
 fn assumed_width(columns: Option<&str>) -> u16 {
     columns.and_then(|columns| columns.parse().ok()).filter(|width| *width > 0).unwrap_or(80)
 }

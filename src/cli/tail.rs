@@ -1,5 +1,5 @@
-//! `tail`: rows of a run as they come. It asks for what is behind the last row, again and again, so that what it shows is what
-//! is stored: whole, in order, once, from any store and any daemon.
+//! `tail`: follows the rows of a run. It polls for rows after the last one, so that it shows every stored row once, in order, from
+//! any store and any daemon.
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ use super::{
 };
 use crate::{config::Settings, render, units};
 
-/// How often it asks.
+/// How often it asks for rows.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How often it looks for a newer run, where none was named.
+/// How often it looks for a newer run, if none was named.
 const NEW_RUN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Arguments of `tail`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TailArgs {
-    /// The run: its id or its name, or the beginning of either; absent: the newest, and each that begins later.
+    /// The run: its id or its name, or the beginning of either; absent: the newest run, and each newer one.
     pub run: Option<String>,
-    /// How many of its rows to begin with.
+    /// How many stored rows to begin with.
     #[arg(long, short = 'n', default_value_t = 10, value_name = "N")]
     pub limit: usize,
     /// End after this long.
@@ -83,7 +83,7 @@ async fn newest_run(client: &QueryClient) -> Result<Option<String>, CliError> {
     Ok(cells::list(&answer, "runs").first().map(|run| id(run).to_owned()))
 }
 
-/// The next rows, oldest first; at the beginning, the newest that there are.
+/// The rows after the cursor, oldest first; without one, the newest rows.
 async fn rows_after(
     client: &QueryClient,
     run: &str,
@@ -105,7 +105,7 @@ async fn rows_after(
     Ok(rows)
 }
 
-/// The cursor behind a row.
+/// The cursor after a row.
 fn row_cursor(row: &Value) -> Option<String> {
     let at = render::parse_time(row["timestamp"].as_str()?).ok()?;
     Some(format!("{at}.{}", row["event_id"].as_i64()?))
@@ -120,12 +120,12 @@ fn show(row: &Value, json: bool) -> Result<(), CliError> {
         None if spark::listed(row, field) => "NaN".into(),
         None => String::new(),
     };
-    let whole = |field: &str| row[field].as_i64().map(|n| n.to_string()).unwrap_or_default();
+    let integer = |field: &str| row[field].as_i64().map(|n| n.to_string()).unwrap_or_default();
     line(&[
         cells::moment(row, "timestamp").content(),
         row["run_id"].as_str().and_then(|id| id.get(..8)).unwrap_or_default().to_owned(),
-        whole("epoch"),
-        whole("hidden_units"),
+        integer("epoch"),
+        integer("hidden_units"),
         number("train_loss"),
         number("train_accuracy"),
         number("val_loss"),

@@ -3,7 +3,7 @@ use clap::CommandFactory;
 use super::*;
 
 #[test]
-fn the_definition_is_sound() {
+fn the_definition_of_arguments_is_valid() {
     Cli::command().debug_assert();
 }
 
@@ -77,7 +77,7 @@ fn every_command_in_the_documents_parses() {
     assert!(found > 15, "found only {found} commands: are they looked for where they are?");
 }
 
-/// What a line tells the reader to type: from the program's name to the end of the code, the command or a comment.
+/// The commands in a line of a document: from the program's name to the end of the code, the command or a comment.
 fn commands_in(line: &str) -> Vec<&str> {
     line.split(['`', ';']).flat_map(|code| code.split("&&")).filter_map(command_in).collect()
 }
@@ -87,7 +87,7 @@ fn command_in(code: &str) -> Option<&str> {
     let starts = ["", "$ ", "ExecStart=/usr/local/bin/", "docker compose -f deploy/compose/compose.yaml exec ingest "];
     let command =
         starts.iter().find_map(|start| code.strip_prefix(start).filter(|rest| rest.starts_with("cascor-ingest ")))?;
-    // The program in a sentence or a picture is followed by other words.
+    // In a sentence or a picture, other words follow the name of the program.
     let word = command.split_whitespace().nth(1)?;
     Cli::command().find_subcommand(word).map(|_| command)
 }
@@ -104,7 +104,7 @@ fn what_does_not_fit_is_a_usage_error() {
 }
 
 #[test]
-fn exit_statuses_are_the_contracts() {
+fn each_error_has_its_exit_status() {
     for (error, status) in [
         (CliError::Config(Problems(vec!["x".into()])), 78),
         (CliError::Usage("x".into()), 2),

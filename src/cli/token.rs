@@ -1,4 +1,4 @@
-//! `token`: lines of the file of tokens.
+//! `token`: prints a line for the file of tokens.
 
 use serde_json::json;
 
@@ -8,25 +8,24 @@ use crate::{
     tls::{hex, random},
 };
 
-/// What is done.
+/// The subcommands.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Print a new line for `http.tokens_file`: `NAME SCOPE TOKEN`. The token is random, and is kept nowhere else.
+    /// Print a new line for `http.tokens_file`: `NAME SCOPE TOKEN`. The token is random and is stored nowhere.
     New(NewArgs),
 }
 
-/// What the token is for.
+/// Arguments of `token new`.
 #[derive(Debug, clap::Args)]
 pub struct NewArgs {
-    /// Name of the person or program, as the log and `control_log` will have it.
+    /// Name of the person or program, for the log and `control_log`.
     name: String,
-    /// What it opens: `read` looks at everything, `publish` hands over messages of training and nothing else, `admin` may do
-    /// everything.
+    /// `read` permits reading, `publish` only submitting training messages, `admin` everything.
     #[arg(value_parser = ["read", "publish", "admin"])]
     scope: String,
 }
 
-/// Does it.
+/// Runs a subcommand.
 pub fn run(command: &Command, json: bool) -> Result<(), CliError> {
     let Command::New(NewArgs { name, scope }) = command;
     if !is_name(name) {

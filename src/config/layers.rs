@@ -1,4 +1,4 @@
-//! One value after the other laid over the defaults, each tried alone.
+//! Layers of settings: each value is set over the defaults alone, so that each problem has its key.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -18,7 +18,7 @@ use super::{
 /// The settings so far.
 pub struct Layers {
     figment: Figment,
-    /// The defaults: which keys exist, and of which type they are.
+    /// The defaults: the keys that exist, with their types.
     shape: Dict,
     slots: [PasswordSlot; 2],
     /// Renamed keys that a source has set, by the names that it used.
@@ -43,19 +43,19 @@ impl Layers {
         }
     }
 
-    /// Notes what is wrong, once.
+    /// Records a problem, once.
     pub fn problem(&mut self, problem: String) {
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
         }
     }
 
-    /// Notes what is odd.
+    /// Records a warning.
     pub fn warn(&mut self, warning: String) {
         self.warnings.push(warning);
     }
 
-    /// Lays a TOML file over what is there.
+    /// Sets the values of a TOML file.
     pub fn set_toml(&mut self, text: &str, path: &Path) {
         match Toml::from_str::<Value>(text) {
             Ok(Value::Dict(_, dict)) => self.set_dict("", dict, &path.display().to_string()),
@@ -86,7 +86,7 @@ impl Layers {
         }
     }
 
-    /// Lays `text` over `key`; the type of the default says how it is read.
+    /// Sets a key to a text, which is parsed by the type of the key's default.
     pub fn set_text(&mut self, key: &str, text: &str, precedence: Precedence, origin: &str) {
         let key = self.present_name(key, precedence, origin);
         self.parse_and_set(&key, text, precedence, origin);
@@ -122,8 +122,8 @@ impl Layers {
         }
     }
 
-    /// Lays the items of a list over `key`, each read as [`set_text`](Self::set_text) reads a whole list. Where the key is no
-    /// list, they are one text.
+    /// Sets a list, each item parsed as [`set_text`](Self::set_text) parses a whole list; for a key that is no list, the items are
+    /// joined to one text.
     pub fn set_items(&mut self, key: &str, items: &[String], precedence: Precedence, origin: &str) {
         if !matches!(self.find(key), Some(Value::Array(..))) {
             return self.set_text(key, &items.join(","), precedence, origin);
@@ -152,11 +152,11 @@ impl Layers {
             }
             return;
         }
-        // A name comes out of the same file of secrets as its password, with the same line end.
+        // A user name may come from a file, with a line end.
         if matches!(key, "redis.username" | "store.cassandra.username") {
             value = value.as_str().map(|name| Value::from(name.trim())).unwrap_or(value);
         }
-        // Whichever store is chosen: contact points are shown, and this would show a password.
+        // Contact points are printed, whatever the store: a login in one would be shown.
         if key == "store.cassandra.contact_points"
             && value
                 .as_array()
@@ -182,12 +182,12 @@ impl Layers {
         self.merge_checked(key, value, origin);
     }
 
-    /// Takes the value only when the settings with it can be read: so every problem has its own key.
+    /// Sets the value only if the settings are valid with it: so each problem has its key.
     fn merge_checked(&mut self, key: &str, value: Value, origin: &str) {
         let candidate = self.figment.clone().merge(Serialized::default(key, value));
         match candidate.extract::<Settings>() {
             Ok(_) => self.figment = candidate,
-            // The list of known names comes in quotes, and each of them, too.
+            // The message quotes the list of known names, and each name in it.
             Err(error) => self.problem(format!("`{key}` ({origin}): {}", error.kind).replace("``", "`")),
         }
     }
@@ -195,7 +195,7 @@ impl Layers {
     fn unknown(&mut self, key: &str, origin: &str) {
         let mut keys = Vec::new();
         leaf_keys("", &self.shape, &mut keys);
-        // A section may be misspelt as well.
+        // A section may be misspelt, too.
         let sections: BTreeSet<_> =
             keys.iter().flat_map(|key| key.match_indices('.').map(|(at, _)| key[..at].to_owned())).collect();
         keys.extend(sections);
@@ -204,7 +204,7 @@ impl Layers {
         let nearest = keys
             .iter()
             .map(|known| {
-                // The right name in the wrong section is the commonest slip after a typo.
+                // The right name in the wrong section is the most common mistake after a typo.
                 let misplaced = last(known) == last(key) && key.contains('.');
                 (if misplaced { 1 } else { strsim::damerau_levenshtein(known, key) }, known)
             })
@@ -219,7 +219,7 @@ impl Layers {
         Value::from(self.shape.clone()).find(key)
     }
 
-    /// The settings, what is wrong with their sources, and what is odd.
+    /// The settings, the problems and the warnings.
     pub fn finish(self) -> (Settings, Vec<String>, Vec<String>) {
         let mut problems = self.problems;
         let mut settings: Settings = self.figment.extract().unwrap_or_else(|error| {
@@ -252,7 +252,7 @@ pub fn leaf_keys(prefix: &str, dict: &Dict, keys: &mut Vec<String>) {
     }
 }
 
-/// Reads the ways people write yes and no.
+/// Parses the usual spellings of true and false.
 pub fn boolean(text: &str) -> Result<bool, String> {
     match text.trim().to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(true),

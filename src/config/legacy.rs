@@ -1,4 +1,4 @@
-//! The names that existing deployments set in the environment. The names of today win over them.
+//! Environment variables of existing deployments. The names of this program override them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::units;
 
-/// Old names that are another spelling of one key.
+/// Variables that set one key.
 const LEGACY_VARIABLES: [(&str, &str); 12] = [
     ("CASCOR_CACHE_ENABLED", "latest.enabled"),
     ("CASCOR_CACHE_REDIS_URL", "redis.url"),
@@ -24,7 +24,7 @@ const LEGACY_VARIABLES: [(&str, &str); 12] = [
     ("CASCOR_CASSANDRA_FLUSH_INTERVAL", "writer.flush_interval"),
 ];
 
-/// Lays the old names over the file. An empty variable is an unset one, as compose files write it.
+/// Sets the keys of these variables. An empty variable counts as unset: compose files write it so.
 pub fn apply(env: &BTreeMap<String, String>, layers: &mut Layers) {
     let set = |name: &str| env.get(name).filter(|text| !text.is_empty());
     for (name, key) in LEGACY_VARIABLES {
@@ -44,12 +44,12 @@ pub fn apply(env: &BTreeMap<String, String>, layers: &mut Layers) {
     }
 }
 
-/// What the environment says of the kind of cache.
+/// The kind of cache in the environment.
 pub fn cache_type_of(env: &BTreeMap<String, String>) -> Option<&str> {
     env.get("CASCOR_CACHE_TYPE").map(String::as_str).filter(|text| !text.is_empty())
 }
 
-/// `redis` keeps the keys; `memory` is as disabled, because a cache inside the daemon is no use to anyone else.
+/// `redis` sets nothing; `memory` disables the latest keys, because no other program could read a cache inside the daemon.
 pub fn cache_type(text: &str, precedence: Precedence, origin: &str, layers: &mut Layers) {
     match text.trim().to_ascii_lowercase().as_str() {
         "redis" => {}
@@ -58,7 +58,7 @@ pub fn cache_type(text: &str, precedence: Precedence, origin: &str, layers: &mut
     }
 }
 
-/// Enabled selects Cassandra, disabled the file.
+/// True selects Cassandra, false SQLite.
 pub fn cassandra_enabled(text: &str, precedence: Precedence, origin: &str, layers: &mut Layers) {
     match boolean(text) {
         Ok(yes) => layers.set_text("store.kind", if yes { "cassandra" } else { "sqlite" }, precedence, origin),
@@ -66,7 +66,7 @@ pub fn cassandra_enabled(text: &str, precedence: Precedence, origin: &str, layer
     }
 }
 
-/// A duration as a number of seconds, perhaps with a fraction; text with a unit is taken as it is.
+/// A duration in seconds, with or without a fraction; text with a unit stays as it is.
 pub fn seconds(key: &str, text: &str, precedence: Precedence, origin: &str, layers: &mut Layers) {
     let duration = text.trim().parse::<f64>().ok().and_then(|n| Duration::try_from_secs_f64(n).ok());
     let text = duration.map_or_else(|| text.to_owned(), units::format_duration);

@@ -1,15 +1,15 @@
-//! Lists that are given as one text: by the environment, by a flag, by a variable of a YAML file.
+//! Lists in one text: from the environment, a flag, or a variable of a YAML file.
 
-/// Hosts hold neither commas nor blanks nor semicolons, so that any of these separates them.
+/// Hosts contain no commas, blanks or semicolons, so any of these separates them.
 const HOSTS_KEY: &str = "store.cassandra.contact_points";
 
-/// The items of a list: a JSON list of texts, else what commas separate.
+/// The items of a list: a JSON list of texts, or items separated by commas.
 ///
 /// # Errors
-/// What is read in no way that is certainly meant; the item is named.
+/// An ambiguous item, by name.
 pub fn read(key: &str, text: &str) -> Result<Vec<String>, String> {
     let text = text.trim();
-    // A pattern of channels may begin with a bracket, too, but is no JSON.
+    // A pattern may begin with a bracket, too, but is no JSON.
     if text.starts_with('[')
         && let Ok(items) = serde_json::from_str::<Vec<String>>(text)
     {
@@ -18,7 +18,7 @@ pub fn read(key: &str, text: &str) -> Result<Vec<String>, String> {
     let separates = |c: char| c == ',' || key == HOSTS_KEY && (c == ';' || c.is_whitespace());
     let items: Vec<String> =
         text.split(separates).map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect();
-    // A channel may be called `a b` or `a;b`, but in a list that mostly means two channels.
+    // A channel may be called `a b` or `a;b`, but in a list this mostly means two channels.
     if key.ends_with("_channels")
         && let Some(item) =
             items.iter().find(|item| item.contains([';', '"', '\'']) || item.contains(char::is_whitespace))
@@ -38,7 +38,7 @@ mod tests {
     const CHANNELS: &str = "redis.training_channels";
 
     #[test]
-    fn a_list_is_read_however_it_is_separated() {
+    fn a_list_is_parsed_with_any_separator() {
         for (key, text, items) in [
             (HOSTS_KEY, "c1,c2", &["c1", "c2"][..]),
             (HOSTS_KEY, " c1 , c2,", &["c1", "c2"]),
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_channels_that_is_separated_otherwise_is_refused_by_name() {
+    fn a_list_of_channels_with_another_separator_is_refused_by_name() {
         for (text, item) in [("a;b", "`a;b`"), ("a b,c", "`a b`"), ("['a','b']", "a"), ("[\"a\",", "a")] {
             let problem = read(CHANNELS, text).unwrap_err();
             assert!(problem.contains(item) && problem.contains("commas"), "{text}: {problem}");

@@ -1,8 +1,8 @@
 //! Gathers every component's settings: defaults, then the file, then the environment, then flags.
 //!
-//! Each value is laid over the one below it alone, so that one bad value hides no other: [`load`] reports every problem at
-//! once, by key. The names of the environment decide the type of a value, never its looks (`0123` stays text where text is
-//! meant). Secrets take a path of their own ([`secrets`]) and reach neither the merged layers nor an error.
+//! Each value is set alone, so that one bad value hides no other: [`load`] reports every problem at once, by key. The key decides
+//! the type of a value, not its looks: `0123` stays a text where a text is expected. Secrets ([`secrets`]) never enter the merged
+//! layers or an error.
 
 mod credentials;
 mod layers;
@@ -43,29 +43,29 @@ pub struct Settings {
     /// Holds `spool/`, `deadletter/`, `cascor.db`; empty: `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/cascor-ingest`, else
     /// `~/.local/state/cascor-ingest`.
     pub state_dir: PathBuf,
-    /// How long stopping may take; what is not stored by then is on disk.
+    /// Longest time for a clean shutdown; what is not stored by then stays in the spool.
     #[serde(with = "units::duration")]
     pub shutdown_grace: Duration,
     /// Where messages come from.
     pub redis: redis::Config,
-    /// What a message may be at most.
+    /// Limits of a message.
     pub limits: Limits,
-    /// What is decided about a message.
+    /// Run and time of a message.
     pub intake: intake::Config,
     /// The durable log.
     pub spool: spool::Config,
-    /// Messages and rows set aside.
+    /// Rejected messages and rows.
     #[serde(rename = "deadletter")]
     pub dead_letter: dead_letter::Config,
-    /// When a batch is written.
+    /// Batches of rows.
     pub writer: writer::Config,
     /// Where rows are kept.
     pub store: store::Config,
     /// The latest-state keys.
     pub latest: latest::Config,
-    /// Which commands are obeyed.
+    /// Control commands.
     pub control: control::Config,
-    /// The HTTP side.
+    /// The HTTP API.
     pub http: api::Config,
     /// The log.
     pub log: logging::Config,
@@ -92,7 +92,7 @@ impl Default for Settings {
     }
 }
 
-/// Where settings come from. Tests bring their own environment.
+/// The sources of settings. Tests bring their own environment.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigSources {
     /// The file of `--config`.
@@ -106,23 +106,23 @@ pub struct ConfigSources {
 impl ConfigSources {
     /// The file and flags of the command line, with the environment of this process.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(String, String)>) -> Self {
-        // Text that is no UTF-8 keeps its name, so that a bad value is reported and not passed over.
+        // A value that is no UTF-8 is kept, so that it is reported instead of ignored.
         let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
         let env = env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
         Self { file, env, flags }
     }
 }
 
-/// Settings without a problem, and what a person should know about them.
+/// Valid settings, with warnings.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     /// The result, with every directory filled in.
     pub settings: Settings,
-    /// Odd, but nothing is lost by it.
+    /// What is unusual, but works.
     pub warnings: Vec<String>,
 }
 
-/// Everything that is wrong, by key.
+/// Every problem, by key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems(pub Vec<String>);
 
@@ -140,8 +140,8 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Gathers, fills in and checks the settings, for a command of a person: the files that they name (of passwords, certificates and
-/// HTTP) are looked into only by a command that uses them, when it does.
+/// Gathers, completes and checks the settings for a one-shot command. The files that they name (passwords, certificates, HTTP) are
+/// not read: a command reads those that it uses.
 ///
 /// # Errors
 /// Every problem, at once.
@@ -149,7 +149,7 @@ pub fn load(sources: &ConfigSources) -> Result<Loaded, Problems> {
     load_for(sources, false)
 }
 
-/// The same for a daemon, or to find out whether one could start: the files that the settings of its servers name must be usable.
+/// The same for a daemon, or to check whether one could start: the files that the settings name must be valid.
 ///
 /// # Errors
 /// Every problem, at once.
@@ -196,7 +196,7 @@ fn read_file(path: &Path, sources: &ConfigSources, layers: &mut Layers) {
 }
 
 impl Settings {
-    /// Fills in what depends on the machine: the instance's name and the directories.
+    /// Completes what depends on the machine: the name of the instance and the directories.
     fn fill_in(&mut self, env: &BTreeMap<String, String>, problems: &mut Vec<String>) {
         if self.instance.is_empty() {
             self.instance = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -219,7 +219,7 @@ impl Settings {
         }
     }
 
-    /// Adds everything that is wrong and that no type can say, by key; each section knows its own.
+    /// Adds the problems that types cannot exclude, by key; each section checks its own.
     fn problems(&self, problems: &mut Vec<String>) {
         if self.instance.is_empty() || self.instance.contains(char::is_control) {
             problems.push("`instance` must be a name without control characters".into());
@@ -239,15 +239,15 @@ impl Settings {
         self.log.problems(problems);
     }
 
-    /// Adds what is wrong with the files that the settings name, of those servers that a daemon uses.
+    /// Adds the problems of the files that the settings of a daemon's servers name.
     fn file_problems(&self, problems: &mut Vec<String>) {
         self.redis.file_problems(problems);
         self.store.file_problems(problems);
         self.http.file_problems(problems);
     }
 
-    /// Adds what is dangerous and works all the same: directories and files that others may write or read, passwords that they
-    /// may read on their way.
+    /// Adds what is dangerous but works: directories and files that other users may read or write, passwords in clear text on a
+    /// network.
     fn warnings(&self, warnings: &mut Vec<String>) {
         let dirs = [&self.state_dir, &self.spool.dir, &self.dead_letter.dir];
         let (redis, cluster) = (&self.redis, &self.store.cassandra);
@@ -269,7 +269,7 @@ impl Settings {
 
 fn default_state_dir(env: &BTreeMap<String, String>) -> Option<PathBuf> {
     let set = |name: &str| env.get(name).filter(|value| !value.is_empty());
-    // systemd separates several state directories by colons; ours is the first.
+    // systemd separates several state directories by colons; the first is used.
     if let Some(first) = set("STATE_DIRECTORY").and_then(|dirs| dirs.split(':').next()) {
         return Some(PathBuf::from(first));
     }

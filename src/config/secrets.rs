@@ -1,11 +1,13 @@
-//! Passwords: each in a slot of its own, from text or from a file, so that no layer, printout or error ever holds one.
+//! Passwords: each in a slot of its own, as text or as a file, so that no layer, printout or error contains one.
 
 use std::path::PathBuf;
+
+use percent_encoding::percent_decode_str;
 
 use super::precedence::Precedence;
 use crate::secret::Secret;
 
-/// A password on its way to the settings.
+/// A password, from its source to the settings.
 #[derive(Debug)]
 pub struct PasswordSlot {
     /// The key it fills.
@@ -19,7 +21,7 @@ pub struct PasswordSlot {
 struct Candidate {
     value: Value,
     precedence: Precedence,
-    /// Came inside a URL: an explicit password of the same layer wins.
+    /// From a URL: an explicit password of the same source wins.
     from_url: bool,
 }
 
@@ -29,14 +31,14 @@ enum Value {
     File(PathBuf),
 }
 
-/// Every password there is.
+/// The slots of all passwords.
 pub fn slots() -> [PasswordSlot; 2] {
     [("redis.password", "redis-password"), ("store.cassandra.password", "cassandra-password")]
         .map(|(key, credential)| PasswordSlot { key, credential, candidate: None })
 }
 
 impl PasswordSlot {
-    /// Takes a password as text; an empty one is none.
+    /// Sets the password; an empty text is none.
     pub fn set_text(&mut self, text: &str, precedence: Precedence, from_url: bool, problems: &mut Vec<String>) {
         let secret = Secret::new(text);
         if !secret.is_empty() {
@@ -44,7 +46,7 @@ impl PasswordSlot {
         }
     }
 
-    /// Takes the file that holds the password.
+    /// Sets the file of the password.
     pub fn set_file(&mut self, path: &str, precedence: Precedence, problems: &mut Vec<String>) {
         let path = path.trim();
         if !path.is_empty() {
@@ -64,7 +66,7 @@ impl PasswordSlot {
         self.candidate = Some(new);
     }
 
-    /// The password, or the file that holds it: a connection reads that when it is made.
+    /// The password, or its file, which each connection reads.
     pub fn finish(self) -> (Option<Secret>, Option<PathBuf>) {
         match self.candidate.map(|held| held.value) {
             None => (None, None),
@@ -74,7 +76,7 @@ impl PasswordSlot {
     }
 }
 
-/// A Redis URL without its user and password, and those two, decoded.
+/// A Redis URL without user and password, and these, decoded.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SplitUrl {
     pub url: String,
@@ -82,37 +84,21 @@ pub struct SplitUrl {
     pub password: Option<String>,
 }
 
-/// Takes user and password out of a URL. The last `@` ends them, so that a password with a raw `/` or `@` cannot leak into
-/// the host.
+/// Splits user and password off a URL. The last `@` ends them, so that a password with a raw `/` or `@` cannot leak into the host.
 pub fn split_url(url: &str) -> SplitUrl {
-    let whole = || SplitUrl { url: url.into(), username: None, password: None };
+    let unchanged = || SplitUrl { url: url.into(), username: None, password: None };
     let Some((scheme, (userinfo, rest))) =
         url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)))
     else {
-        return whole();
+        return unchanged();
     };
     let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
-    // An `@` inside a parameter ends no user; such a URL is refused as a whole.
+    // An `@` inside a parameter ends no user; such a URL is rejected later.
     if user.contains(['?', '/']) || userinfo.contains("?password=") {
-        return whole();
+        return unchanged();
     }
-    let some = |text: &str| Some(percent_decode(text).trim().to_owned()).filter(|text| !text.is_empty());
+    let some = |text: &str| {
+        Some(percent_decode_str(text).decode_utf8_lossy().trim().to_owned()).filter(|text| !text.is_empty())
+    };
     SplitUrl { url: format!("{scheme}://{rest}"), username: some(user), password: some(password) }
-}
-
-fn percent_decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
-        if let Some(byte) = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            decoded.push(byte);
-            at += 3;
-        } else {
-            decoded.push(bytes[at]);
-            at += 1;
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
 }

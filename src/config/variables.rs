@@ -1,31 +1,31 @@
 //! Variables in the values of a YAML file: `${VAR}`, `${VAR:-default}`, `${VAR:default}`, `${VAR-default}` and `$VAR`.
 //!
-//! A default may hold variables of its own. `$$` is one dollar sign; a `$` before anything that begins no name is itself. What a
-//! variable holds is taken as it is. An empty variable counts as unset where there is a default after `:`, as in a shell.
+//! A default may contain variables. `$$` is a dollar sign; a `$` that precedes no name stands for itself. The value of a variable is
+//! not expanded again. An empty variable counts as unset where a default follows a `:`, as in a shell.
 
 use std::collections::BTreeMap;
 
-/// How deep defaults may hold defaults.
+/// How deep defaults may be nested.
 const DEPTH_MAX: usize = 16;
 
-/// Why a value cannot be made.
+/// Why a text cannot be expanded.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ExpandError {
     /// A variable without a default is not set.
     Unset {
         /// Its name.
         name: String,
-        /// It was written without braces, and may be part of a password instead.
+        /// It was written without braces, and may be part of a password.
         bare: bool,
     },
-    /// Something between `${` and `}` cannot be read.
+    /// The text between `${` and `}` is invalid.
     Syntax(&'static str),
 }
 
 /// Replaces the variables of `text`.
 ///
 /// # Errors
-/// When one has no value, or cannot be read.
+/// When a variable has no value, or is invalid.
 pub fn expand(text: &str, env: &BTreeMap<String, String>) -> Result<String, ExpandError> {
     replace(text, env, 0)
 }
@@ -56,7 +56,7 @@ fn replace(text: &str, env: &BTreeMap<String, String>, depth: usize) -> Result<S
     Ok(out)
 }
 
-/// What stands between the braces.
+/// The value of the text between braces.
 fn braced(inside: &str, env: &BTreeMap<String, String>, depth: usize) -> Result<String, ExpandError> {
     let (name, rest) = inside.split_at(name_len(inside));
     if name.is_empty() {
@@ -100,7 +100,7 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
-/// How much of the text is the name of a variable.
+/// Length of the variable's name at the beginning of the text.
 fn name_len(text: &str) -> usize {
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         return 0;
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_value_is_named() {
+    fn a_variable_without_a_value_is_named() {
         for (text, name, bare) in [
             ("${NO}", "NO", false),
             ("x${NO}", "NO", false),

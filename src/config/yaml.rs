@@ -12,7 +12,7 @@ use super::{
     variables::{self, ExpandError},
 };
 
-/// A section of the old file and the keys it sets.
+/// The keys of a section, and what each sets.
 type KeyTable = &'static [(&'static str, KeyMapping)];
 
 #[derive(Clone, Copy)]
@@ -25,7 +25,7 @@ enum KeyMapping {
     CassandraEnabled,
     /// Selects or disables the latest keys.
     CacheType,
-    /// Accepted, applies to nothing here.
+    /// Accepted without effect.
     Nothing,
 }
 
@@ -56,7 +56,7 @@ const CACHE: KeyTable = &[
     ("max_memory_mb", Nothing),
 ];
 
-/// Lays such a file over the defaults.
+/// Sets the values of such a file.
 pub fn apply(text: &str, path: &Path, env: &BTreeMap<String, String>, layers: &mut Layers) {
     let name = path.display();
     let root = match serde_saphyr::from_str::<Value>(text) {
@@ -114,13 +114,13 @@ struct YamlFile<'a> {
     ignored: Vec<String>,
     /// Variables without a value in a section that is disabled.
     unset: Vec<String>,
-    /// The section that is read now is disabled.
+    /// Whether the current section is disabled.
     disabled: bool,
-    /// By their names here: texts as they stand in the file, where YAML would make a number of them.
+    /// Texts as they are written, of values that YAML may read as numbers.
     source_texts: BTreeMap<&'static str, String>,
 }
 
-/// One of our keys, and where its value stands.
+/// A key of ours, and the origin of its value.
 struct KeyTarget<'a> {
     key: &'a str,
     origin: String,
@@ -144,7 +144,7 @@ impl YamlFile<'_> {
     fn cassandra(&mut self, section: &Map<String, Value>) {
         let enabled = section.get("enabled").map(|value| (self.target("store.kind", "cassandra.enabled"), value));
         self.disabled = enabled.and_then(|(target, value)| self.text(&target, value)).is_some_and(|text| {
-            // What is neither is a problem, told where the key is laid.
+            // An invalid value is reported when the key is set.
             boolean(&text) == Ok(false)
         });
         let login = section.get("auth_provider").and_then(|auth| auth.get("enabled"));
@@ -161,7 +161,7 @@ impl YamlFile<'_> {
 
     fn cache(&mut self, section: &Map<String, Value>) {
         let flat = flatten(section);
-        // Two old keys make one of ours: the URL, and whether it is encrypted.
+        // Two old keys set one of ours: the URL, and whether it is encrypted.
         let find = |name: &str| flat.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
         let ssl = ["ssl", "ssl.enabled"].iter().find_map(|name| Some((*name, find(name)?)));
         let ssl = ssl.and_then(|(name, value)| {
@@ -216,7 +216,7 @@ impl YamlFile<'_> {
             CassandraEnabled => self.with_text("store.kind", &old, value, |text, target, layers| {
                 legacy::cassandra_enabled(text, Precedence::File, &target.origin, layers)
             }),
-            // The environment decides in place of the file, also where it says `redis`, which changes nothing by itself.
+            // The environment overrides the file, also with `redis`, which sets nothing.
             CacheType if legacy::cache_type_of(self.env).is_some() => {}
             CacheType => self.with_text("latest.enabled", &old, value, |text, target, layers| {
                 legacy::cache_type(text, Precedence::File, &target.origin, layers)
@@ -239,9 +239,9 @@ impl YamlFile<'_> {
             .ok()
     }
 
-    /// A value as the environment would give it; a list is separated by commas. Nothing when it is empty or cannot be made.
+    /// A value as the environment would have it, lists separated by commas. `None` if it is empty or invalid.
     ///
-    /// Variables are replaced after parsing, so that a password cannot change the file's structure.
+    /// Variables are expanded after parsing, so that a password cannot change the structure of the file.
     fn text(&mut self, target: &KeyTarget<'_>, value: &Value) -> Option<String> {
         let text = match value {
             Value::Null | Value::Object(_) => return None,
@@ -261,14 +261,14 @@ impl YamlFile<'_> {
         let problem = match variables::expand(text, self.env) {
             Ok(text) => return Some(text),
             Err(ExpandError::Unset { name, bare }) if self.disabled => {
-                // A bare name may be a part of a password; it is not shown.
+                // A bare name may be part of a password, and is not shown.
                 let shown = if bare && secret { format!("one of `{}`", target.key) } else { name };
                 if !self.unset.contains(&shown) {
                     self.unset.push(shown);
                 }
                 return None;
             }
-            // The dollar sign may belong to a password, and the name be a part of it.
+            // The dollar sign and the name may be part of a password.
             Err(ExpandError::Unset { bare: true, .. }) if secret => {
                 "names a variable that is not set behind a `$`; write `$$` for a dollar sign".to_owned()
             }
@@ -286,7 +286,7 @@ impl YamlFile<'_> {
     }
 }
 
-/// The texts that may look like numbers: a password of `0123` is not 123.
+/// Texts that may look like numbers: a password `0123` is not 123.
 fn source_texts(text: &str) -> BTreeMap<&'static str, String> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -311,7 +311,7 @@ fn source_texts(text: &str) -> BTreeMap<&'static str, String> {
         username: Option<String>,
         password: Option<String>,
     }
-    // Where one of them is no text, none is needed: the value is no number then.
+    // If one of them is no text, none is a number, and none is needed.
     let root: Root = serde_saphyr::from_str(text).unwrap_or_default();
     let backend = root.backend.unwrap_or_default();
     let (cache, cassandra) = (backend.cache.unwrap_or_default(), backend.cassandra.unwrap_or_default());

@@ -1,6 +1,6 @@
-//! A training process to try the daemon with: real cascade-correlation on the two-spirals data.
+//! A training process to try the daemon: real cascade-correlation on the two-spirals data.
 //!
-//! [`network`] learns, [`trainer`] tells what happened in the messages that trainers send. Neither knows Redis nor a clock.
+//! [`network`] learns; [`trainer`] reports it in the messages of trainers. Both are independent of Redis and of the clock.
 
 pub mod network;
 pub mod trainer;

@@ -12,7 +12,7 @@ const FIRST_HIDDEN: usize = 1 + INPUTS;
 /// Keeps the slope of a saturated unit above zero (Fahlman's "sigmoid prime offset"), so that it can still turn around.
 const PRIME_OFFSET: f64 = 0.05;
 
-/// How well the network does.
+/// Loss and accuracy of the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[allow(missing_docs, reason = "self-explanatory")]
 pub struct Score {
@@ -22,7 +22,7 @@ pub struct Score {
     pub val_accuracy: f64,
 }
 
-/// A network that grows.
+/// A growing network.
 #[derive(Debug)]
 pub struct Network {
     train: Patterns,
@@ -39,11 +39,11 @@ struct Patterns {
     /// One row a pattern: bias, inputs, hidden units.
     features: Vec<Vec<f64>>,
     targets: Vec<f64>,
-    /// What the output is wrong by.
+    /// Errors of the output.
     errors: Vec<f64>,
 }
 
-/// Weights of one unit, and what Rprop remembers about each.
+/// Weights of one unit, and the Rprop state of each.
 #[derive(Clone, Debug)]
 struct Weights {
     values: Vec<f64>,
@@ -51,7 +51,7 @@ struct Weights {
     slopes: Vec<f64>,
 }
 
-/// The two intertwined spirals: 97 points on each. `shift` moves along the spiral, for points the training never saw.
+/// The two intertwined spirals: 97 points on each. `shift` moves along the spiral, for validation points.
 pub fn two_spirals(shift: f64) -> impl Iterator<Item = ([f64; INPUTS], f64)> {
     (0..97).flat_map(move |n| {
         let at = f64::from(n) + shift;
@@ -62,7 +62,7 @@ pub fn two_spirals(shift: f64) -> impl Iterator<Item = ([f64; INPUTS], f64)> {
 }
 
 impl Network {
-    /// No hidden unit yet. The same seed learns in the same way.
+    /// A network without hidden units. The same seed learns in the same way.
     pub fn new(seed: u64) -> Self {
         let mut network = Self {
             train: Patterns::new(two_spirals(0.0)),

@@ -17,9 +17,9 @@ pub struct Plan {
     pub candidates: usize,
     /// Epochs of one phase, at most.
     pub phase_epochs: u32,
-    /// Metrics messages an epoch. More than one where messages are asked for faster than epochs are to be computed.
+    /// Metrics messages an epoch: more than one where the rate of messages exceeds that of epochs.
     pub steps: u32,
-    /// Decides the weights that everything starts from.
+    /// Seed of the initial weights.
     pub seed: u64,
 }
 
@@ -29,7 +29,7 @@ impl Default for Plan {
     }
 }
 
-/// Where a run is.
+/// The stage of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Start,
@@ -38,7 +38,7 @@ enum Stage {
     Done,
 }
 
-/// What is shown about a run.
+/// The progress of a run.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "self-explanatory")]
 pub struct Progress {
@@ -85,7 +85,7 @@ impl Trainer {
         }
     }
 
-    /// The next message, without run and time; trains as much as it takes. Nothing once the run has ended.
+    /// The next message, without run and time; trains as far as needed. `None` once the run has ended.
     pub fn next_message(&mut self) -> Option<Value> {
         while self.waiting.is_empty() && self.stage != Stage::Done {
             match self.stage {
@@ -98,17 +98,17 @@ impl Trainer {
         self.waiting.pop_front()
     }
 
-    /// A message that waits already, without training for it.
+    /// A message that is ready, without training for it.
     pub fn waiting_message(&mut self) -> Option<Value> {
         self.waiting.pop_front()
     }
 
-    /// Whether the run has ended and said everything.
+    /// Whether the run has ended and every message was taken.
     pub fn is_done(&self) -> bool {
         self.stage == Stage::Done && self.waiting.is_empty()
     }
 
-    /// Tells that a person paused or resumed the run.
+    /// Reports that the run was paused or resumed.
     pub fn set_paused(&mut self, paused: bool) {
         if self.stage != Stage::Done {
             self.state(if paused { "Paused" } else { "Started" });
@@ -122,7 +122,7 @@ impl Trainer {
         }
     }
 
-    /// Where the run is.
+    /// The progress of the run.
     pub fn progress(&self) -> Progress {
         Progress {
             epoch: self.epoch,
@@ -177,7 +177,7 @@ impl Trainer {
         }
     }
 
-    /// Counts the epoch; whether `value`, which should rise, has stopped to, or the phase has had its epochs.
+    /// Counts the epoch; returns whether `value` has stopped to rise, or the phase has reached its limit of epochs.
     fn phase_is_over(&mut self, value: f64) -> bool {
         self.phase_epoch += 1;
         if value > self.best.0 + 0.01 {

@@ -138,7 +138,7 @@ fn by_command(daemon: &Daemon, expected: &str) {
         let target = target.to_str().unwrap();
         let refused = daemon.command(&["export", RUN, "-o", target, "--resume", "--table", table]);
         assert_eq!(refused.status.code(), Some(1));
-        assert!(String::from_utf8_lossy(&refused.stderr).contains("cannot be gone on with"), "{refused:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("cannot be resumed"), "{refused:?}");
         assert!(fs::read_to_string(target).unwrap() == text && !fs::exists(format!("{target}.part")).unwrap());
     }
 }

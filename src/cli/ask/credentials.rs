@@ -1,4 +1,4 @@
-//! What the command line sends to a daemon to be let in, and to which daemon it sends it.
+//! The tokens of the command line, and the daemons to which it sends them.
 
 use std::{
     env, fs,
@@ -9,24 +9,24 @@ use std::{
 use super::url::Url;
 use crate::{api, cli::CliError, secret::Secret, tls::Tls};
 
-/// How to be let in, and whom to trust.
+/// How to authenticate, and which authorities to trust.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Credentials {
-    /// A file with the token for that daemon: the token alone, or lines `name scope token` as of `token new`, of which the first
-    /// that goes far enough is taken; absent: the variable CASCOR_INGEST_TOKEN, which may hold the same, else for the
-    /// daemon at `http.listen` on this machine the first token of `http.tokens_file` that goes far enough, if that file may be read.
+    /// A file with the token: the token alone, or lines `name scope token` as `token new` prints them, of which the first with
+    /// enough scope is used; absent: the variable CASCOR_INGEST_TOKEN, which may hold the same; else, for the daemon at
+    /// `http.listen` on this machine, `http.tokens_file`, if it is readable.
     #[arg(long, value_name = "FILE", requires = "url")]
     pub token_file: Option<PathBuf>,
     /// A PEM file of the authorities to trust for https; absent: those of the operating system.
     #[arg(long, value_name = "FILE", requires = "url")]
     pub ca: Option<PathBuf>,
-    /// Send the token in clear text (http) to another machine, too: whoever is on the way can read and use it.
+    /// Send the token to another machine in clear text (http), where the network can read it.
     #[arg(long, requires = "url")]
     pub insecure_token: bool,
 }
 
 impl Credentials {
-    /// The tokens that were given: by a file, else by the environment.
+    /// The tokens of the file, else of the environment.
     fn given(&self) -> Result<Option<Tokens>, CliError> {
         let (origin, text) = match &self.token_file {
             Some(path) => {
@@ -68,15 +68,15 @@ impl Credentials {
     }
 }
 
-/// Whether the address is one of the configured daemon: its own tokens are sent nowhere else. On this machine other users may
-/// listen, too, but not where the daemon does.
+/// Whether the address is one of the configured daemon, the only one that gets its tokens: on this machine other users may listen
+/// on other ports.
 fn is_configured_daemon(url: &Url, http: &api::Config) -> bool {
     local_address(url, http).is_some()
         || (url.tls && http.trusted_hosts.iter().any(|name| name.eq_ignore_ascii_case(&url.host)))
 }
 
-/// Where the configured daemon listens, if the address is a loopback address of it. What `localhost` stands for may have several
-/// addresses, and one that the daemon does not listen at is free for others, whatever the port.
+/// The loopback address of the configured daemon, if `url` names it. `localhost` may resolve to several addresses; on one where
+/// the daemon does not listen, another user may.
 pub fn local_address(url: &Url, http: &api::Config) -> Option<SocketAddr> {
     let listen: SocketAddr = http.listen.parse().ok().filter(|listen: &SocketAddr| listen.port() == url.port)?;
     let at = match listen.ip().to_canonical() {
@@ -97,7 +97,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// Those of `http.tokens_file`. A file that may not be read or that no daemon would take holds none for us.
+    /// The tokens of `http.tokens_file`; none if it is unreadable or invalid.
     fn configured(http: &api::Config) -> Self {
         let usable = http.tokens_file.as_ref().filter(|path| api::read_tokens(path).is_ok());
         let text = usable.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
@@ -105,8 +105,8 @@ impl Tokens {
         Self { read: first(&lines, &["read", "admin"]), admin: first(&lines, &["admin"]) }
     }
 
-    /// Those of a text that holds one token alone, or lines of a file of tokens. Where none goes far enough the daemon says so
-    /// of the first.
+    /// The tokens of a text with one token alone, or with lines of a file of tokens. Without enough scope the first is used, so
+    /// that the daemon's refusal names it.
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         if !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control()) {
@@ -118,7 +118,7 @@ impl Tokens {
         Some(Self { read: best(&["read", "admin"]), admin: best(&["admin"]) })
     }
 
-    /// The one for a request.
+    /// The token for a request with this method.
     pub fn for_method(&self, method: &str) -> Option<&Secret> {
         if method == "GET" { self.read.as_ref() } else { self.admin.as_ref() }
     }
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_goes_in_clear_text_to_this_machine_only_unless_told() {
+    fn a_token_is_sent_in_clear_text_only_to_this_machine_unless_allowed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         fs::write(&path, "0123456789abcdef\n").unwrap();

@@ -1,8 +1,9 @@
-//! Asking for what is stored: of the configured store directly, or of a daemon with `--url`. Both are the same questions and the
-//! same answers, those of the HTTP API; without a daemon its router is asked within this process.
+//! Queries, by the HTTP API: of a daemon with `--url`, else of the API's router within this process, on the configured store.
 
 mod credentials;
 mod remote;
+#[cfg(test)]
+mod tests;
 mod url;
 
 use std::{future::poll_fn, pin::Pin, sync::Arc};
@@ -10,16 +11,20 @@ use std::{future::poll_fn, pin::Pin, sync::Arc};
 use axum::{
     Router,
     body::{Body, Bytes},
-    http::{HeaderMap, Request, Response},
+    http::{HeaderMap, Request, Response, StatusCode},
 };
-use hyper::{body::Body as _, service::Service};
+use hyper::{
+    body::{Body as _, Frame},
+    service::Service,
+};
 use hyper_util::service::TowerToHyperService;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
 pub use self::credentials::Credentials;
 use self::{
-    remote::{DaemonClient, HttpResponse},
+    remote::{DaemonClient, Exchange},
     url::Url,
 };
 use super::CliError;
@@ -33,7 +38,10 @@ use crate::{
     store::Store,
 };
 
-/// Where to ask.
+/// What is escaped in a value of a query.
+const QUERY_VALUE: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b':');
+
+/// Where a query goes.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Target {
     /// Ask a daemon instead of the store: http://host:port, or https://
@@ -43,7 +51,7 @@ pub struct Target {
     pub credentials: Credentials,
 }
 
-/// Someone who answers.
+/// The API that answers queries.
 pub enum QueryClient {
     /// The API over the store, within this process.
     InProcess(Box<Router>),
@@ -51,19 +59,20 @@ pub enum QueryClient {
     Daemon(Box<DaemonClient>),
 }
 
-/// An answer that arrives piece by piece.
-pub enum QueryResponse {
-    /// From within.
-    InProcess(Box<Response<Body>>),
-    /// From a daemon.
-    Daemon(Box<HttpResponse>),
+/// An answer that arrives chunk by chunk.
+pub struct QueryResponse {
+    status: StatusCode,
+    body: Body,
+    trailers: HeaderMap,
+    /// The connection to the daemon, if one answers.
+    exchange: Option<Exchange>,
 }
 
 impl QueryClient {
-    /// The one that `target` names, else the configured store.
+    /// The daemon that `target` names, else the configured store.
     ///
     /// # Errors
-    /// When the address is none, or Cassandra cannot be reached.
+    /// When the address is invalid, or the store cannot be reached.
     pub async fn connect(settings: &Settings, target: &Target) -> Result<Self, CliError> {
         if let Some(url) = &target.url {
             let url = Url::parse(url).map_err(CliError::Usage)?;
@@ -74,7 +83,7 @@ impl QueryClient {
         Ok(Self::in_process(store, &settings.http))
     }
 
-    /// Of this store.
+    /// The API over this store.
     pub fn in_process(store: Arc<dyn Store>, limits: &api::Config) -> Self {
         let metrics = Metrics::new();
         let state = ApiState {
@@ -101,12 +110,12 @@ impl QueryClient {
     /// The answer to a GET.
     ///
     /// # Errors
-    /// What the answer says, when it is no 2xx: 400 is a wrong argument, 404 a plain no.
+    /// The detail of an answer that is no 2xx: 400 is a usage error, 404 a negative answer.
     pub async fn get(&self, path: &str) -> Result<QueryResponse, CliError> {
         self.request("GET", path, String::new()).await
     }
 
-    /// The same as JSON.
+    /// The answer to a GET, as JSON.
     ///
     /// # Errors
     /// As [`get`](Self::get), and when the answer breaks off.
@@ -128,13 +137,14 @@ impl QueryClient {
                 let request = Request::builder().method(method).uri(path).body(Body::from(body));
                 let request = request.map_err(|error| CliError::Usage(error.to_string()))?;
                 let Ok(response) = TowerToHyperService::new((**router).clone()).call(request).await;
-                QueryResponse::InProcess(Box::new(response))
+                QueryResponse::new(response, None)
             }
             Self::Daemon(daemon) => {
-                QueryResponse::Daemon(Box::new(HttpResponse::send(daemon, method, path, &body).await?))
+                let (response, exchange) = daemon.send(method, path, body).await?;
+                QueryResponse::new(response.map(Body::new), Some(exchange))
             }
         };
-        match response.status() {
+        match response.status.as_u16() {
             200..=299 => Ok(response),
             status => {
                 let body = response.bytes().await.unwrap_or_default();
@@ -162,50 +172,38 @@ impl QueryClient {
 }
 
 impl QueryResponse {
-    fn status(&self) -> u16 {
-        match self {
-            Self::InProcess(response) => response.status().as_u16(),
-            Self::Daemon(remote) => remote.status,
-        }
+    fn new(response: Response<Body>, exchange: Option<Exchange>) -> Self {
+        Self { status: response.status(), body: response.into_body(), trailers: HeaderMap::new(), exchange }
     }
 
-    /// The next piece of the body; `None` at its end.
+    /// The next chunk of the body; `None` at its end.
     ///
     /// # Errors
     /// When it breaks off.
     pub async fn next(&mut self) -> Result<Option<Bytes>, CliError> {
-        match self {
-            Self::InProcess(response) => loop {
-                let body = response.body_mut();
-                match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
-                    None => return Ok(None),
-                    Some(Err(error)) => return Err(CliError::failed("failed to read the store", error)),
-                    Some(Ok(frame)) => match frame.into_data() {
-                        Ok(bytes) => return Ok(Some(bytes)),
-                        Err(frame) => {
-                            if let Ok(trailers) = frame.into_trailers() {
-                                *response.headers_mut() = trailers;
-                            }
-                        }
-                    },
-                }
-            },
-            Self::Daemon(remote) => remote.next().await,
+        loop {
+            let frame = next_frame(&mut self.body);
+            let frame = match &mut self.exchange {
+                Some(exchange) => exchange.drive(frame).await?,
+                None => frame.await.map_err(|error| CliError::failed("failed to read the store", error))?,
+            };
+            match frame.map(Frame::into_data) {
+                None => return Ok(None),
+                Some(Ok(bytes)) => return Ok(Some(bytes)),
+                Some(Err(frame)) => self.trailers = frame.into_trailers().unwrap_or_default(),
+            }
         }
     }
 
-    /// What came behind the body, once it has ended.
+    /// The trailers, once the body has ended.
     pub fn trailers(&self) -> &HeaderMap {
-        match self {
-            Self::InProcess(response) => response.headers(),
-            Self::Daemon(remote) => &remote.trailers,
-        }
+        &self.trailers
     }
 
     /// The whole body as JSON.
     ///
     /// # Errors
-    /// When it breaks off, or is something else.
+    /// When it breaks off, or is no JSON.
     pub async fn json(self) -> Result<Value, CliError> {
         let body = self.bytes().await?;
         serde_json::from_slice(&body).map_err(|error| CliError::failed("the answer is no JSON", error))
@@ -220,15 +218,11 @@ impl QueryResponse {
     }
 }
 
-/// A value of a query, escaped.
+async fn next_frame(body: &mut Body) -> Result<Option<Frame<Bytes>>, axum::Error> {
+    poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await.transpose()
+}
+
+/// A value of a query, percent-encoded.
 pub fn escape(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~:".contains(&byte);
-    text.bytes().fold(String::new(), |mut out, byte| {
-        if plain(byte) {
-            out.push(byte.into())
-        } else {
-            out.push_str(&format!("%{byte:02X}"))
-        };
-        out
-    })
+    utf8_percent_encode(text, &QUERY_VALUE).to_string()
 }

@@ -11,7 +11,7 @@ pub struct Url {
     pub authority: String,
     /// Without brackets.
     pub host: String,
-    /// Given, or the scheme's own.
+    /// As given, else the default of the scheme.
     pub port: u16,
 }
 
@@ -19,7 +19,7 @@ impl Url {
     /// Reads `http://host:port`; the port is 80, for `https` 443, where none is given.
     ///
     /// # Errors
-    /// Says what it looks like.
+    /// Shows the expected form.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         let tls = scheme.eq_ignore_ascii_case("https");
@@ -42,7 +42,7 @@ impl Url {
         Ok(Self { tls, authority: authority.to_owned(), host: bare.to_owned(), port })
     }
 
-    /// Whether it names this machine by loopback.
+    /// Whether the host is a loopback name or address.
     pub fn is_loopback(&self) -> bool {
         let address = self.host.parse::<IpAddr>();
         self.host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.to_canonical().is_loopback())
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_daemons_are_understood() {
+    fn addresses_of_daemons_are_parsed() {
         for (text, expected) in [
             ("http://127.0.0.1:8050", Some((false, "127.0.0.1", 8050, true))),
             ("127.0.0.1:8050", Some((false, "127.0.0.1", 8050, true))),

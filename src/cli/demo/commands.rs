@@ -1,4 +1,4 @@
-//! The control channel as a trainer hears it. It answers nothing: receipts are the daemon's.
+//! The control channel of a trainer, which sends no receipts.
 
 use fred::{
     clients::Client,
@@ -17,7 +17,7 @@ use crate::{
     redis::{self, Acl},
 };
 
-/// What a trainer obeys.
+/// Commands that a trainer obeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     Pause,
@@ -51,7 +51,7 @@ impl Commands {
         Ok(())
     }
 
-    /// To say what the user of this connection lacks.
+    /// The permissions of this connection's user, for error messages.
     pub fn acl(&self) -> Acl {
         Acl::of(&self.redis)
     }
@@ -67,7 +67,7 @@ impl Commands {
                         }
                     }
                     Err(RecvError::Lagged(_)) => {}
-                    // The client is gone with everything else; the run ends by itself.
+                    // The client ends only with the program.
                     Err(RecvError::Closed) => std::future::pending().await,
                 },
                 Ok(_) = self.reconnects.recv() => {
@@ -80,7 +80,7 @@ impl Commands {
     }
 }
 
-/// A command that is for trainers, in any of the contract's forms.
+/// A command for trainers, in any form of the message.
 fn parse(payload: &[u8]) -> Option<Command> {
     let message = match payload.first()? {
         0x80..=0x8f | 0xde | 0xdf => rmp_serde::from_slice::<Value>(payload).ok()?,
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_heard_in_every_form() {
+    fn commands_are_parsed_in_every_form() {
         let packed = rmp_serde::to_vec_named(&serde_json::json!({"command": "resume"})).unwrap();
         for (payload, command) in [
             (&b"pause"[..], Some(Command::Pause)),

@@ -1,4 +1,4 @@
-//! `demo`: training processes that publish as fast as they are told, and obey the control channel as trainers do.
+//! `demo`: training processes that publish at a given rate, and obey commands for trainers.
 
 mod commands;
 mod progress;
@@ -18,18 +18,22 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use super::{CliError, connect::connect_for_long, output};
+use super::{
+    CliError,
+    connect::{connect_for_long, plain_channel},
+    output,
+};
 use crate::{
     config::Settings,
     demo::trainer::{Plan, Trainer},
     logging::Chain,
     redis::{Acl, Resource},
-    units,
+    render, units,
 };
 use commands::{Command, Commands};
 use progress::ProgressLines;
 
-/// Epochs a second of all runs together; messages beyond come several to an epoch, so that load costs no training.
+/// Epochs a second of all runs together. A higher rate of messages gives several to an epoch, so that load costs no training.
 const EPOCHS_RATE: f64 = 400.0;
 /// How often the due messages are sent.
 const TICK_INTERVAL: Duration = Duration::from_millis(5);
@@ -51,19 +55,19 @@ pub struct Args {
     /// Hidden units of a run, at most.
     #[arg(long, value_name = "N", default_value_t = 16)]
     max_hidden: usize,
-    /// Where to publish; absent: the first of `redis.training_channels` that is no pattern.
+    /// Channel to publish on; absent: the first of `redis.training_channels` that is no pattern.
     #[arg(long)]
     channel: Option<String>,
-    /// Decides the weights that training starts from; absent: chance.
+    /// Seed of the initial weights; absent: random.
     #[arg(long)]
     seed: Option<u64>,
-    /// Publish without run ids, as simple trainers do; one run at a time.
+    /// Publish without run ids, as simple trainers do; only with one run at a time.
     #[arg(long)]
     no_run_id: bool,
     /// How messages are encoded.
     #[arg(long, value_enum, default_value_t = Format::Json)]
     format: Format,
-    /// End after this long; until then, a run that is done is followed by the next. Absent: each run once.
+    /// End after this long; until then, a new run follows each that has ended. Absent: each run once.
     #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_duration)]
     duration: Option<Duration>,
 }
@@ -75,14 +79,14 @@ enum Format {
     Msgpack,
 }
 
-/// One run and what its messages carry around what the trainer says.
+/// A run, and the envelope of its messages.
 struct Run {
     trainer: Trainer,
     run_id: Uuid,
     seq: u64,
 }
 
-/// All runs, and what was published of them.
+/// All runs.
 struct Demo {
     args: Args,
     runs: Vec<Run>,
@@ -104,10 +108,10 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
     if !args.rate.is_finite() || args.rate <= 0.0 {
         return Err(CliError::Usage("--rate must be above zero".into()));
     }
-    let plain = || settings.redis.training_channels.iter().find(|name| !name.contains(['*', '?', '['])).cloned();
-    let channel = args.channel.clone().or_else(plain).ok_or_else(|| {
-        CliError::Usage("`redis.training_channels` names no channel without a pattern; say --channel".into())
-    })?;
+    let channel = match &args.channel {
+        Some(channel) => channel.clone(),
+        None => plain_channel(&settings.redis.training_channels, "redis.training_channels", "--channel")?.to_owned(),
+    };
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // In this order, so that a second signal ends at once.
@@ -162,7 +166,7 @@ impl Demo {
         Run { trainer: Trainer::new(plan), run_id: Uuid::new_v4(), seq: 0 }
     }
 
-    /// Sends what is due, tick by tick; returns how many messages Redis took. Fails when the ACL forbids it.
+    /// Publishes what is due at each tick; returns how many messages Redis accepted. Fails when the ACL forbids it.
     async fn publish_all(
         &mut self,
         client: &Client,
@@ -188,7 +192,7 @@ impl Demo {
             if (over || interrupted.load(Ordering::Relaxed)) && !self.ending {
                 self.end(if over { "time is over" } else { "interrupted" });
             }
-            // A pause of ours or of Redis is not caught up with: a trainer that waited did not train meanwhile.
+            // A pause is not caught up with: a waiting trainer does not train.
             let rate = self.args.rate;
             owed = (owed + rate * now.duration_since(last).as_secs_f64()).min((rate * 0.5).max(1.0));
             last = now;
@@ -223,7 +227,7 @@ impl Demo {
     }
 
     fn message(&mut self, at: usize) -> Option<Bytes> {
-        // While paused only what was said before the pause goes out.
+        // While paused, only messages from before the pause are sent.
         let mut message =
             if self.paused { self.runs[at].trainer.waiting_message() } else { self.runs[at].trainer.next_message() };
         let again = self.runs_to_restart > 0 || self.args.duration.is_some();
@@ -234,9 +238,9 @@ impl Demo {
         }
         let mut message = message?;
         let run = &mut self.runs[at];
-        // Times that differ make the order of events plain to everyone.
-        self.last_time = units_now().max(self.last_time + 1);
-        message["timestamp"] = Value::from(rfc3339(self.last_time));
+        // Distinct times make the order of events unambiguous.
+        self.last_time = units::now().max(self.last_time + 1);
+        message["timestamp"] = Value::from(render::time(self.last_time));
         message["seq"] = Value::from(run.seq);
         if !self.args.no_run_id {
             message["run_id"] = Value::from(run.run_id.to_string());
@@ -259,7 +263,7 @@ impl Demo {
                 }
             }
             Command::Reset if !self.ending => {
-                // Each run says that it ended; then another begins in its place.
+                // Each run publishes its end; then another begins in its place.
                 self.runs.iter_mut().for_each(|run| run.trainer.interrupt("reset"));
                 self.runs_to_restart = self.runs.len();
                 self.paused = false;
@@ -281,11 +285,11 @@ impl Demo {
     }
 }
 
-/// Publishes a burst in one pipeline, again and again until Redis has taken it: the same bytes twice are one row. Returns the
-/// number of messages.
+/// Publishes a burst in one pipeline, and repeats it until Redis accepts it: a repeated message is one row. Returns the number
+/// of messages.
 ///
 /// # Errors
-/// When the ACL forbids it, which no new attempt changes.
+/// When the ACL forbids it, which a retry does not change.
 async fn send(
     client: &Client,
     channel: &str,
@@ -309,7 +313,7 @@ async fn send(
                 if let Some(refusal) = acl.refusal(error.details(), Resource::Channel(channel)) {
                     return Err(CliError::failed(format!("failed to publish on `{channel}`"), refusal));
                 }
-                tracing::warn!(error = %Chain(&error), "redis does not take the messages; trying again");
+                tracing::warn!(error = %Chain(&error), "failed to publish; trying again");
             }
         }
         if interrupted.load(Ordering::Relaxed) {
@@ -317,14 +321,6 @@ async fn send(
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-}
-
-fn units_now() -> units::Micros {
-    jiff::Timestamp::now().as_microsecond()
-}
-
-fn rfc3339(time: units::Micros) -> String {
-    jiff::Timestamp::from_microsecond(time).map(|time| format!("{time:.6}")).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! One line a run, where somebody watches.
+//! One line a run on a terminal.
 
 use std::{cell::Cell, io::IsTerminal, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::demo::trainer::Progress;
 
-/// Screens are not read faster than this.
+/// How often the lines are drawn, at most.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The lines; none when standard error is no terminal.

@@ -1,9 +1,8 @@
-//! `export RUN...`: whole runs to a file or to standard output.
+//! `export RUN...`: writes whole runs to a file or to standard output.
 //!
-//! A file is written beside its name (`FILE.part`, with what it is in `FILE.part.meta.json`) and renamed once it is whole and its
-//! checksum is right; `FILE.meta.json` then
-//! says how many rows it has, their checksum, and what was missed while the run was recorded. `--resume` goes on behind the last
-//! whole row of the part, or of a finished file that the run has outgrown.
+//! An export is written to `FILE.part`, described by `FILE.part.meta.json`, and renamed once it is complete and its checksum is
+//! right. `FILE.meta.json` then has the number of rows, their checksum and the gaps of the run. `--resume` continues after the last
+//! whole row of the part, or of a finished file of a run that has more rows by now.
 
 mod resume;
 
@@ -35,34 +34,34 @@ pub struct ExportArgs {
     /// The runs: ids or names, or the beginning of either.
     #[arg(required = true)]
     pub runs: Vec<String>,
-    /// Where to; absent: standard output.
+    /// File to write; absent: standard output.
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
     #[command(flatten)]
     pub permissions: Permissions,
-    /// csv, json or ndjson; absent: csv, with --json and no file json.
+    /// csv, json or ndjson; absent: csv, or json with --json and no file.
     #[arg(long, value_parser = ["csv", "json", "ndjson"])]
     format: Option<String>,
-    /// Which rows.
+    /// Table to export.
     #[arg(long, default_value = "training_metrics",
           value_parser = ["training_metrics", "network_topology", "training_events"])]
     pub table: String,
-    /// Of CSV: texts stay as they are, even where a spreadsheet would run them; otherwise those get a `'` in front.
+    /// CSV: leave texts as they are; otherwise a text that a spreadsheet would run as a formula gets a `'` in front.
     #[arg(long)]
     pub raw: bool,
-    /// Of CSV: begin with the byte-order mark by which spreadsheets know UTF-8; a file that is resumed stays as it began.
+    /// CSV: begin with a byte-order mark, by which spreadsheets recognise UTF-8; a resumed file stays as it began.
     #[arg(long)]
     pub bom: bool,
-    /// Not before this moment.
+    /// Only rows at this time or later.
     #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
     pub start: Option<Micros>,
-    /// Not after this moment.
+    /// Only rows at this time or earlier.
     #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
     pub end: Option<Micros>,
-    /// Only rows behind this cursor (of an earlier export).
+    /// Only rows after this cursor (of an earlier export).
     #[arg(long, value_name = "CURSOR", conflicts_with = "resume")]
     pub cursor: Option<String>,
-    /// Go on where an earlier export into the same file ended.
+    /// Continue an earlier export into the same file.
     #[arg(long, requires = "output")]
     pub resume: bool,
     #[command(flatten)]
@@ -120,7 +119,7 @@ pub async fn run(settings: Settings, mut args: ExportArgs, json: bool) -> Result
     let target = BufWriter::with_capacity(1 << 20, open);
     let bar = bar();
     let mut sink = Sink::new(target, Xxh3::new(), bar.clone());
-    // The file does not wait for the number of rows, which is only to be looked at, and may take a while.
+    // The number of rows is only for the progress bar; the export does not wait for it.
     let progress = async {
         set_length(&bar, expected_rows(&client, args, &ids).await);
         future::pending().await
@@ -136,12 +135,12 @@ pub async fn run(settings: Settings, mut args: ExportArgs, json: bool) -> Result
     fs::rename(&part, file).map_err(failed(file))?;
     let meta_file = meta_path(file)?;
     files::replace(&meta_file, format!("{meta:#}\n").as_bytes(), mode).map_err(failed(&meta_file))?;
-    // What was written beside the part is told by that now.
+    // The side file of the whole export replaces that of the part.
     let _ = fs::remove_file(&part_meta);
     if json { output::json(&meta) } else { output::line(&format!("{} rows in {}", meta["rows"], file.display())) }
 }
 
-/// What there is to be gone on with; an error, and nothing changed, where that is another export.
+/// The earlier export to continue; an error, and nothing changed, if it is a different one.
 fn find_partial_export(
     args: &ExportArgs,
     ids: &[String],
@@ -151,10 +150,10 @@ fn find_partial_export(
     let refuse = |what: &str| {
         let file = file.display();
         Err(CliError::NegativeAnswer(format!(
-            "`{file}` cannot be gone on with: {what}; name another file, or leave out --resume"
+            "`{file}` cannot be resumed: {what}; name another file, or leave out --resume"
         )))
     };
-    // Two tables can look alike, and so can rows of two kinds; what was written beside the file knows.
+    // Files of two tables, or with and without --raw, may look alike; the side file tells them apart.
     let there = if part.exists() { part } else { file };
     let meta = fs::read(meta_path(there)?).unwrap_or_default();
     let meta: Value = serde_json::from_slice(&meta).unwrap_or_default();
@@ -174,7 +173,7 @@ fn find_partial_export(
     }
 }
 
-/// The part to write to: a new file, in the place of what an earlier export has left, or the one that is gone on with.
+/// The part to write to: the one to resume, or a new file in place of an earlier part.
 fn open(part: &Path, resumed: bool, mode: u32) -> io::Result<File> {
     if resumed {
         let file = files::open_own(part)?;
@@ -223,7 +222,7 @@ fn path(args: &ExportArgs, ids: &[String], cursor: Option<&str>) -> String {
     path
 }
 
-/// How many rows there will be, where that is known; only to be looked at.
+/// How many rows there will be, if known; for the progress bar.
 async fn expected_rows(client: &QueryClient, args: &ExportArgs, ids: &[String]) -> u64 {
     if args.table != "training_metrics" || !io::stderr().is_terminal() {
         return 0;
@@ -236,7 +235,7 @@ async fn expected_rows(client: &QueryClient, args: &ExportArgs, ids: &[String]) 
     rows
 }
 
-/// Rows and their rate, where somebody watches.
+/// A progress bar with rows and their rate; hidden without a terminal.
 fn bar() -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -246,7 +245,7 @@ fn bar() -> ProgressBar {
     bar.with_style(style("{spinner} {human_pos} rows  {per_sec}"))
 }
 
-/// Now it is known how many there will be.
+/// Sets how many rows there will be.
 fn set_length(bar: &ProgressBar, rows: u64) {
     if rows > 0 {
         bar.set_length(rows);
@@ -258,7 +257,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// Where the body goes, and what is found out on the way.
+/// Where the body goes, with its checksum and size.
 struct Sink<W: Write> {
     target: W,
     hash: Xxh3,
@@ -280,7 +279,7 @@ impl<W: Write> Sink<W> {
             self.target.write_all(&bytes).map_err(failed)?;
             self.hash.update(&bytes);
             self.bytes += bytes.len() as u64;
-            // A row is a line, but for line ends within a text: near enough for somebody who watches.
+            // A row is a line, except for line ends within texts: precise enough for a progress bar.
             self.bar.inc(bytes.iter().filter(|byte| **byte == b'\n').count() as u64);
         }
         self.target.flush().map_err(failed)?;
@@ -289,13 +288,13 @@ impl<W: Write> Sink<W> {
     }
 }
 
-/// What the answer says about itself, once it is clear that this is what has arrived.
+/// The trailers of the answer, once their checksum matches the body.
 fn verify_checksum(format: &str, sink: &Sink<impl Write>, trailers: &HeaderMap) -> Result<Value, CliError> {
     let text = |name: &str| trailers.get(name).and_then(|value| value.to_str().ok());
     let said = text("x-checksum-xxh3")
-        .ok_or_else(|| CliError::NegativeAnswer("the answer has no trailer: it is not whole".into()))?;
+        .ok_or_else(|| CliError::NegativeAnswer("the answer has no trailer: it is incomplete".into()))?;
     let found = format!("{:016x}", sink.hash.digest());
-    // JSON closes its object behind what is summed.
+    // In JSON the closing of the object is not part of the checksum.
     if format != "json" && said != found {
         return Err(CliError::NegativeAnswer(format!(
             "the checksum is {found}, and should be {said}: the file is damaged"
@@ -310,7 +309,7 @@ fn verify_checksum(format: &str, sink: &Sink<impl Write>, trailers: &HeaderMap) 
     }))
 }
 
-/// The side file: about the whole file, of which this export may be the last part only.
+/// The side file of the whole file; this export may have written only its end.
 fn describe(args: &ExportArgs, ids: &[String], part: &Path, before: u64, trailer: &Value) -> Result<Value, CliError> {
     let mut file = File::open(part).map_err(failed(part))?;
     let (mut hash, mut buffer, mut bytes) = (Xxh3::new(), vec![0; 1 << 20], 0_u64);

@@ -1,4 +1,4 @@
-//! Where an earlier export ended.
+//! Finds where an earlier export ended.
 
 use std::{
     fs,
@@ -11,16 +11,16 @@ use uuid::Uuid;
 
 use crate::{api::BOM, files, render};
 
-/// What is there already.
+/// An earlier export.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PartialExport {
-    /// Behind its last row.
+    /// The cursor after its last row.
     pub cursor: String,
-    /// How many rows.
+    /// Its number of rows.
     pub rows: u64,
 }
 
-/// What is to be gone on with.
+/// The export that an earlier file must match.
 pub struct ExportRequest<'a> {
     /// `csv` or `ndjson`.
     pub format: &'a str,
@@ -30,11 +30,10 @@ pub struct ExportRequest<'a> {
     pub head: &'a str,
 }
 
-/// Looks at the part, or makes the finished file a part again. The last row is dropped: it may be torn.
+/// Reads the part, or makes the finished file a part again. The last row, which may be torn, is cut off.
 ///
 /// # Errors
-/// When a file cannot be read, renamed or cut; or, before anything of it is changed, when it holds something else than what is
-/// wanted (`InvalidData`).
+/// When a file cannot be read, renamed or cut; `InvalidData`, before any change, when it holds a different export.
 pub fn find_partial(file: &Path, part: &Path, request: &ExportRequest<'_>) -> io::Result<Option<PartialExport>> {
     let there = if part.exists() { part } else { file };
     if !there.exists() {
@@ -44,7 +43,7 @@ pub fn find_partial(file: &Path, part: &Path, request: &ExportRequest<'_>) -> io
     let other = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
     let mut reader = BufReader::with_capacity(1 << 20, files::open_own(there)?);
     let (mut at, mut line, mut rows) = (0_u64, Vec::new(), 0_u64);
-    // The last two rows: where each begins, and where it is in the run.
+    // The last two rows: the offset of the last, and the cursors of both.
     let (mut last, mut before): (Option<(u64, String)>, Option<String>) = (None, None);
     loop {
         line.clear();
@@ -61,17 +60,17 @@ pub fn find_partial(file: &Path, part: &Path, request: &ExportRequest<'_>) -> io
                 before = last.take().map(|(_, cursor)| cursor);
                 last = Some((at, cursor));
             }
-            // The head, or what was written of it or of the first row. What was exported from a cursor on has no head.
+            // The head, or the beginning of it or of the first row. An export from a cursor has no head.
             None if at == 0 => {
                 let torn = format != "csv" && !line.ends_with(b"\n");
-                // It may begin with the byte-order mark, or with what was written of that.
+                // It may begin with the byte-order mark, or a part of it.
                 let line = line.strip_prefix(BOM.as_bytes()).unwrap_or(&line);
                 let is_head = request.head.as_bytes().starts_with(line) || BOM.as_bytes().starts_with(line);
                 if !torn && !is_head {
                     return other("it does not begin as this export does".into());
                 }
             }
-            // Within a text of the row before.
+            // A line within a text of the previous row.
             None => {}
         }
         at += read;
@@ -84,7 +83,7 @@ pub fn find_partial(file: &Path, part: &Path, request: &ExportRequest<'_>) -> io
     Ok(Some(PartialExport { cursor, rows: rows - 1 }))
 }
 
-/// The run of the row that this line begins, and where in it that is.
+/// The run and the cursor of the row that this line begins.
 fn cursor(line: &[u8], format: &str) -> Option<(String, String)> {
     let (run_id, time, event_id) = if format == "csv" {
         let mut cells = line.splitn(4, |byte| *byte == b',').map(|cell| std::str::from_utf8(cell).ok());
@@ -118,7 +117,7 @@ mod tests {
         let whole = format!("run_id,timestamp,event_id,x,y\r\n{}{}", row(1), row(2));
         for torn in ["", "00000000-0000-0000-0000-000000000007,2025-11-20T10:15:03.000001Z,3,\"a\nb"] {
             fs::write(&part, format!("{whole}{torn}")).unwrap();
-            // What is not ours is left as it is.
+            // A different export is left as it is.
             for (head, ids) in [("run_id,timestamp,event_id,z\r\n", ours), (head, &["7".to_owned()][..])] {
                 assert!(wanted(head, ids, &file, &part).is_err());
                 assert_eq!(fs::read_to_string(&part).unwrap(), format!("{whole}{torn}"));
@@ -139,11 +138,11 @@ mod tests {
             assert_eq!(wanted(head, ours, &file, &part), Err("it does not begin as this export does".into()));
             assert!(!part.exists() && fs::read_to_string(&file).unwrap() == foreign);
         }
-        // What was exported from a cursor on is gone on with.
+        // An export from a cursor is resumed.
         fs::write(&file, format!("{}{}", row(1), row(2))).unwrap();
         assert_eq!(wanted(head, ours, &file, &part).unwrap().unwrap().rows, 1);
         fs::remove_file(&part).unwrap();
-        // Behind a byte-order mark as without; one that is torn is begun anew.
+        // A byte-order mark makes no difference; a torn one begins anew.
         fs::write(&file, format!("{BOM}{whole}")).unwrap();
         assert_eq!(wanted(head, ours, &file, &part).unwrap().unwrap().rows, 1);
         assert_eq!(fs::read_to_string(&part).unwrap(), format!("{BOM}{}", whole.replace(&row(2), "")));

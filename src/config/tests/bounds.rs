@@ -1,8 +1,8 @@
-//! What each section refuses, seen from the loading of a whole configuration.
+//! Values that each section refuses when a configuration is loaded.
 
 use super::{Case, SHIPPED};
 
-/// Files that are refused for one key, which the problem begins with, and a word that it says about it.
+/// Invalid files, the key that the problem begins with, and a word of the problem.
 const REFUSED: &[(&str, &str, &str)] = &[
     ("shutdown_grace = \"0s\"", "shutdown_grace", "above zero"),
     ("instance = \"a\\nb\"", "instance", "control characters"),
@@ -61,7 +61,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("log.level = \"x=loud\"", "log.level", "cannot be read"),
 ];
 
-/// The same of `store.cassandra`, whose keys these are.
+/// The same for keys of `store.cassandra`.
 const REFUSED_OF_CASSANDRA: &[(&str, &str, &str)] = &[
     ("contact_points = []", "contact_points", "at least one host"),
     ("contact_points = [\"db1\", \" \"]", "contact_points", "is empty"),
@@ -91,14 +91,14 @@ fn assert_refused(text: &str, key: &str, word: &str) {
 }
 
 #[test]
-fn what_cannot_work_is_refused_by_its_key() {
+fn an_invalid_value_is_refused_by_its_key() {
     for (text, key, word) in REFUSED {
         assert_refused(text, key, word);
     }
 }
 
 #[test]
-fn cassandra_is_judged_only_where_it_is_used() {
+fn cassandra_is_checked_only_where_it_is_used() {
     for (text, key, word) in REFUSED_OF_CASSANDRA {
         let section = format!("[store.cassandra]\n{text}");
         Case::new().file("a.toml", &section).settings();
@@ -107,7 +107,7 @@ fn cassandra_is_judged_only_where_it_is_used() {
 }
 
 #[test]
-fn what_is_just_possible_loads() {
+fn extreme_valid_values_load() {
     for text in [
         "redis.url = \"rediss://[::1]/15\"",
         "redis.receive_buffer = 1\nredis.queue_frames = 1\nredis.queue_bytes = \"1MiB\"",

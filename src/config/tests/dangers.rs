@@ -1,4 +1,4 @@
-//! What works and is dangerous: a warning at every start and in `check`.
+//! Dangerous settings that work: a warning at each start and in `check`.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -67,7 +67,7 @@ fn a_password_in_clear_to_another_machine_is_a_warning() {
         (cluster("127.0.0.1,localhost,[::1]:9042"), None),
         (cluster("db1.lab").env("CASCOR_INGEST__STORE__CASSANDRA__TLS__ENABLED", "yes"), None),
         (cluster("db1.lab").flag("store.cassandra.tls.ca", &file), None),
-        // The store that is not used sends nothing.
+        // An unused store sends nothing.
         (cluster("db1.lab").flag("store.kind", "sqlite"), None),
     ] {
         let found = warnings(&case);
@@ -78,7 +78,7 @@ fn a_password_in_clear_to_another_machine_is_a_warning() {
 }
 
 #[test]
-fn what_others_may_write_or_read_of_ours_is_a_warning() {
+fn files_that_other_users_may_write_or_read_are_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     let case = Case::new().flag("state_dir", &state.display().to_string());

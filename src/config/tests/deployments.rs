@@ -1,4 +1,4 @@
-//! Values as deployments really bring them: variables in YAML, lists of hosts, secrets with a line end.
+//! Values of real deployments: variables in YAML, lists of hosts, secrets with a line end.
 
 use super::{Case, PASSWORD, password};
 use crate::{config::Loaded, store::StoreKind};
@@ -56,10 +56,10 @@ fn a_variable_without_a_value_is_named_with_its_key() {
         assert_eq!(problems.iter().filter(named).count(), 1, "{problems:?}");
     }
     assert_eq!(problems.len(), 3, "{problems:?}");
-    // Set to nothing is set: compose files pass on what they do not know.
+    // An empty variable is set: compose files pass on an unknown one so.
     assert!(case.env("NOWHERE", "").env("KS", "ks").env("ON", "").settings().redis.password.is_none());
 
-    // What is disabled needs no variables.
+    // A disabled section needs no variables.
     let off = yaml("backend: {cassandra: {enabled: false, keyspace: ks, auth_provider: {password: \"${NOWHERE}\"}}}");
     let Loaded { settings, warnings } = off.load().unwrap();
     assert_eq!((settings.store.kind, settings.store.cassandra.keyspace.as_str()), (StoreKind::Sqlite, "ks"));
@@ -132,7 +132,7 @@ fn blanks_and_line_ends_around_a_secret_are_cut_wherever_it_comes_from() {
     let url = Case::new().env("CASCOR_CACHE_REDIS_URL", " redis://me%0A:s3cret%0A@h:1/0\n").settings().redis;
     assert_eq!((url.url.as_str(), url.username.as_deref()), ("redis://h:1/0", Some("me")));
     assert_eq!(url.password.unwrap().expose(), "s3cret");
-    // Nothing but blanks is no secret.
+    // Blanks alone are no secret.
     assert!(Case::new().env("REDIS_PASSWORD", " \n").settings().redis.password.is_none());
 }
 
@@ -192,16 +192,16 @@ fn channels_are_read_or_refused_by_name() {
 
 #[test]
 fn old_names_of_both_sources_make_one_setting() {
-    // The kind of cache in the environment takes the place of that in the file.
+    // The kind of cache in the environment overrides that in the file.
     let memory = "backend: {cache: {type: memory}}";
     assert!(!yaml(memory).settings().latest.enabled);
     assert!(yaml(memory).env("CASCOR_CACHE_TYPE", "redis").settings().latest.enabled);
     let off = yaml("backend: {cache: {enabled: false, type: redis}}").env("CASCOR_CACHE_TYPE", "redis");
     assert!(!off.settings().latest.enabled);
-    // Encryption asked for is never left out.
+    // Requested encryption is never dropped.
     assert_eq!(yaml("backend: {cache: {ssl: true}}").settings().redis.url, "rediss://127.0.0.1:6379/0");
     assert_eq!(yaml("backend: {cache: {ssl: {enabled: false}}}").settings().redis.url, "redis://127.0.0.1:6379/0");
-    // Everything of connection_pool is accepted, and applies to nothing.
+    // Every key of connection_pool is accepted without effect.
     let pool =
         yaml("backend: {cache: {connection_pool: {max_connections: '${NOWHERE}', a: {b: 1}}, ttl_seconds: $NO}}");
     assert!(pool.load().unwrap().warnings.is_empty());

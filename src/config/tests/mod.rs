@@ -11,7 +11,7 @@ use crate::{secret::Secret, store::StoreKind, units::ByteSize};
 const SHIPPED: &str = include_str!("../../../conf/cascor-ingest.toml");
 const PASSWORD: &str = "0123hunter2/@#";
 
-/// A directory that outlives the call, and what a test says about the sources.
+/// A directory, and the sources of a test.
 struct Case {
     dir: tempfile::TempDir,
     sources: ConfigSources,
@@ -49,7 +49,7 @@ impl Case {
         self.load().unwrap().settings
     }
 
-    /// What keeps a daemon from starting.
+    /// The problems that prevent the start of a daemon.
     fn problems(&self) -> Vec<String> {
         load_to_listen(&self.sources).expect_err("there are problems").0
     }
@@ -76,7 +76,7 @@ fn shipped_file_is_the_defaults_and_names_every_key() {
         if let Some(name) = line.strip_prefix('[') {
             section = format!("{}.", name.trim_end_matches(']'));
         }
-        // What is absent by default stands there as a comment.
+        // A key that is absent by default stands in a comment.
         let line = line.strip_suffix(" = \"\"").and_then(|line| line.strip_prefix("# ")).unwrap_or(line);
         let key = line.split(" = ").next().unwrap_or_default();
         if key.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !key.is_empty() {
@@ -105,7 +105,7 @@ fn a_later_source_wins() {
 }
 
 #[test]
-fn the_key_decides_the_type_and_never_the_looks() {
+fn the_key_decides_the_type_of_a_value() {
     let settings = Case::new()
         .env("CASCOR_INGEST__INSTANCE", "0123")
         .env("CASCOR_INGEST__REDIS__USERNAME", "true")
@@ -125,7 +125,7 @@ fn the_key_decides_the_type_and_never_the_looks() {
 }
 
 #[test]
-fn every_old_name_works() {
+fn every_variable_of_existing_deployments_works() {
     let settings = Case::new()
         .env("CASCOR_CACHE_ENABLED", "1")
         .env("CASCOR_CACHE_TYPE", "redis")
@@ -157,7 +157,7 @@ fn every_old_name_works() {
     }
     let file = Case::new().file("a.toml", "[store]\nkind = \"cassandra\"").env("CASCOR_CASSANDRA_ENABLED", "0");
     assert_eq!(file.settings().store.kind, StoreKind::Sqlite);
-    // Compose files set what they do not know to nothing.
+    // Compose files set an unknown variable to an empty text.
     assert_eq!(Case::new().env("REDIS_PASSWORD", "").env("CASCOR_CASSANDRA_PORT", "").settings().redis.password, None);
 }
 
@@ -308,7 +308,7 @@ fn secrets_come_from_files_credentials_and_urls() {
 }
 
 #[test]
-fn files_of_secrets_are_looked_into_only_for_a_daemon_that_uses_them() {
+fn files_of_secrets_are_read_only_for_a_daemon_that_uses_them() {
     let nowhere = || {
         let case = Case::new().flag("redis.password_file", "/nowhere/redis").flag("redis.tls.ca", "/nowhere/ca");
         let case = case.flag("store.cassandra.username", "u").flag("store.cassandra.tls.ca", "/nowhere/ca");
@@ -378,7 +378,7 @@ fn directories_follow_the_state_directory() {
 }
 
 #[test]
-fn what_is_printed_can_be_read_back() {
+fn printed_settings_load_again() {
     let settings = Case::new().file("a.toml", SHIPPED).flag("spool.capacity", "3GiB").settings();
     let again = Case::new().file("b.toml", &settings.to_toml().unwrap()).settings();
     assert_eq!(again, settings);
