@@ -24,7 +24,7 @@ pub async fn network_stats(State(state): State<ApiState>, params: Params) -> Api
     let mut reservation = Reservation::reserve(&state.memory, SMALL_RESERVATION).await;
     let (mut rows, _) = reservation.page::<TopologyRow>(&*state.store, &RangeQuery::newest(run.run_id, 1)).await?;
     let row = rows.pop().ok_or_else(|| ApiError::not_found("No topology yet"))?;
-    // A million weights take a while to sort: not on the thread that answers requests.
+    // Sorting a million weights takes a while, so not on the thread that serves requests.
     let made = tokio::task::spawn_blocking(move || stats(&run, named, &row)).await;
     let answer = made.map_err(|error| ApiError::unavailable(error.to_string()))?;
     drop(reservation);
@@ -39,7 +39,7 @@ fn stats(run: &RunRow, configured: ConfiguredNames, row: &TopologyRow) -> Value 
     let (threshold_function, optimizer) = configured;
     let sizes = [row.input_size, row.hidden_units, row.output_size].map(|size| size.map_or(0, i64::from).max(0));
     let [input, hidden, output] = sizes;
-    // A cascade network of that size, where no connections are listed: each unit sees the inputs and the units before it.
+    // Without listed connections, those of a cascade network of that size: each unit sees the inputs and the units before it.
     let cascade = hidden * input + hidden * (hidden - 1).max(0) / 2 + output * (input + hidden);
     let edges = network.connections.map_or(cascade, |listed| i64::try_from(listed).unwrap_or(i64::MAX));
     let nodes = network.nodes.map_or(input + hidden + output, |listed| i64::try_from(listed).unwrap_or(i64::MAX));
