@@ -40,7 +40,7 @@ impl AccessPolicy {
         if loopback { Self::Loopback } else { Self::Network }
     }
 
-    /// Whether a request without a token may go on; `tokens`: whether tokens are configured.
+    /// Whether a request without a token is admitted; `tokens`: whether tokens are configured.
     ///
     /// # Errors
     /// 401 where a token is needed, 403 where none would help.

@@ -34,7 +34,7 @@ impl Reservation {
         }
     }
 
-    /// The same for so many bytes, at most the whole budget.
+    /// The same for `bytes`, at most the whole budget.
     pub async fn reserve(budget: &MemoryBudget, bytes: usize) -> Self {
         // The semaphore is never closed.
         let permits =
@@ -43,7 +43,7 @@ impl Reservation {
         Self { permits, process_bytes, budget: budget.clone() }
     }
 
-    /// The same for a value of so many bytes, which is read next and sent unchanged.
+    /// The same for a value of `bytes`, which is read next and sent unchanged.
     pub async fn reserve_value(budget: &MemoryBudget, bytes: usize) -> Self {
         if bytes > SMALL_VALUE_BYTES {
             // The value exists twice for a moment: as received, and as sent.
@@ -74,7 +74,7 @@ impl Reservation {
         self.permits.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
     }
 
-    /// Extends it to so many bytes in all, if they are free now.
+    /// Extends it to `bytes` in all, if they are free now.
     pub(super) fn try_extend(&mut self, bytes: usize) -> bool {
         let had = self.held_general_permits();
         let more =
@@ -95,13 +95,13 @@ impl Reservation {
         true
     }
 
-    /// Waits for a reservation of so many bytes. What it had is released first, so that no two wait for each other.
+    /// Waits for a reservation of `bytes`. The old one is released first, so that no two wait for each other.
     pub(super) async fn reacquire(&mut self, bytes: usize) {
         (self.permits, self.process_bytes) = (None, None);
         *self = Self::reserve(&self.budget, bytes).await;
     }
 
-    /// Releases all but so many bytes.
+    /// Releases all but `bytes`.
     pub(super) fn release_excess(&mut self, bytes: usize) {
         if let Some(permits) = &mut self.permits {
             drop(permits.split(permits.num_permits().saturating_sub(bytes / PERMIT_BYTES + 1)));
@@ -112,7 +112,7 @@ impl Reservation {
     }
 }
 
-/// Permits for so many bytes.
+/// Permits for `bytes`, at most `most`.
 fn permits_for(bytes: usize, most: usize) -> u32 {
     u32::try_from((bytes / PERMIT_BYTES + 1).min(most)).unwrap_or(u32::MAX)
 }

@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use super::{budget::PERMIT_BYTES, read::EXPECT_TIMEOUT, reservation::SMALL_VALUE_BYTES, *};
 use crate::{memory::MemoryLimit, units::ByteSize};
 
-/// A read of so many bytes.
+/// A read of `bytes`.
 async fn read_bytes(mut reservation: Reservation, bytes: usize) -> Reservation {
     reservation.read_within(|| Box::pin(async { Ok(()) }), |()| bytes).await.unwrap();
     reservation

@@ -184,7 +184,7 @@ impl Serialize for Point<'_> {
             // A number in `extra` may have the name of a member.
             let clashes = FIXED.contains(&name);
             let name = if clashes { Cow::Owned(format!("extra.{name}")) } else { Cow::Borrowed(name) };
-            // serde_json writes what is not finite as null.
+            // serde_json writes a non-finite number as null.
             map.serialize_entry(&name, &(values.count > 0).then_some(values.last))?;
         }
         let lost: Vec<_> = self.values().filter(|(_, values)| values.non_finite > 0).map(|(name, _)| name).collect();

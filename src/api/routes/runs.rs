@@ -33,10 +33,7 @@ struct RunList<'a> {
 /// `GET /api/runs`
 pub async fn list(State(state): State<ApiState>, params: Params) -> ApiResult {
     let params = params.allow_only(&["limit", "status", "dataset", "before"], &[])?;
-    let status = match params.text("status") {
-        Some(_) => Some(params.word("status", &STATUSES)?.to_owned()),
-        None => None,
-    };
+    let status = params.text("status").map(|_| params.word("status", &STATUSES)).transpose()?.map(str::to_owned);
     let query = RunsQuery {
         limit: params.number("limit", 100, 1, state.config.page_rows)?,
         status,

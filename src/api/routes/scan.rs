@@ -44,7 +44,7 @@ pub async fn scan(
     }
 }
 
-/// Memory for a curve of so many points: while it is made, and its text.
+/// Memory for a curve: while it is made, and its text.
 pub fn curve_bytes(points: usize, fields: usize) -> usize {
     points * (POINT_BYTES + fields * VALUE_BYTES)
 }

@@ -46,7 +46,7 @@ const NICENESS: i32 = 5;
 /// Serves until stopped.
 ///
 /// # Errors
-/// When the thread cannot be started; without a port it goes on trying.
+/// When the thread cannot be started; a port in use is retried.
 pub async fn run(state: ApiState, mut stop: Signal) -> Result<(), io::Error> {
     if state.config.listen.is_empty() {
         stop.stopped().await;

@@ -36,7 +36,7 @@ impl<'a> RunEvents<'a> {
         }
     }
 
-    /// Writes them as events of the stream, of the metrics at most so many `points`.
+    /// Writes them as events of the stream, with at most `points` rows of metrics.
     pub fn write(&self, out: &mut String, run_id: Uuid, points: usize) {
         if !self.metrics.is_empty() {
             rows(out, "metrics", run_id, &downsample(&self.metrics, points), self.metrics.len());

@@ -1,6 +1,6 @@
 //! Which server a request names, and whether a proxy passed it on.
 //!
-//! The name decides whether a request counts as local and whether its page is one of ours, so it must be unambiguous: one `Host`
+//! The name decides whether a request counts as local and whether its page is of this server, so it must be unambiguous: one `Host`
 //! header, without user-info, the same as in a request target in absolute form ([RFC 9112, 3.2]).
 
 use std::net::IpAddr;
