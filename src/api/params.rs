@@ -50,7 +50,7 @@ impl Params {
 
     /// Every value of a repeatable parameter.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.trim())
+        self.exact(name).map(str::trim)
     }
 
     /// Every value of a repeatable parameter, untrimmed: the name of a metric may begin or end with blanks.

@@ -69,7 +69,6 @@ fn answer(Asset(_, kind, bytes): &Asset, headers: &HeaderMap) -> Response {
         (header::CONTENT_TYPE, *kind),
         // Cached, but revalidated each time: a new daemon has its own page.
         (header::CACHE_CONTROL, "no-cache"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::REFERRER_POLICY, "no-referrer"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),

@@ -112,7 +112,6 @@ fn answer(job: ExportJob, permit: OwnedSemaphorePermit) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         (header::TRAILER, HeaderValue::from_static(Trailer::NAMES)),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::CONTENT_DISPOSITION, HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("attachment"))),
     ];
     let has_large_rows = job.memory.process().max_row() >= LARGE_VALUE;

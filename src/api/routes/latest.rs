@@ -3,13 +3,13 @@
 use axum::{
     body::Bytes,
     extract::State,
-    http::{HeaderName, HeaderValue, header},
+    http::header,
     response::{IntoResponse, Response},
 };
 use uuid::Uuid;
 
 use super::{
-    latest_value,
+    latest_value::{self, cache_status},
     stored_message::{is_state, write_state, write_topology},
 };
 use crate::{
@@ -102,23 +102,15 @@ fn text(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("rows always serialise")
 }
 
-/// The origin of an answer; caches must not keep latest values.
-fn head(status: &'static str) -> [(HeaderName, HeaderValue); 2] {
-    [
-        (HeaderName::from_static("x-cache-status"), HeaderValue::from_static(status)),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ]
-}
-
 fn answer(status: &'static str, reservation: Option<Reservation>, body: String) -> Response {
     let answer = match reservation {
         Some(reservation) => reservation.text(body.into_bytes()),
         None => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
     };
-    (head(status), answer).into_response()
+    (cache_status(status), answer).into_response()
 }
 
 /// The answer from the store that `write` writes while it is sent.
 fn made(reservation: Reservation, write: impl FnOnce(&mut ChunkWriter<Bytes>) + Send + 'static) -> Response {
-    (head("MISS"), chunked_json(reservation, write)).into_response()
+    (cache_status("MISS"), chunked_json(reservation, write)).into_response()
 }

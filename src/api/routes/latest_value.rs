@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::http::{HeaderName, HeaderValue};
 use fred::error::Error as RedisError;
 use uuid::Uuid;
 
@@ -54,6 +55,11 @@ pub async fn read(
         }
     }
     Ok(None)
+}
+
+/// The header that tells whether an answer is from Redis (`HIT`) or from the store (`MISS`).
+pub fn cache_status(status: &'static str) -> [(HeaderName, HeaderValue); 1] {
+    [(HeaderName::from_static("x-cache-status"), HeaderValue::from_static(status))]
 }
 
 /// The answer of Redis, if it comes in time; a refusal is logged.

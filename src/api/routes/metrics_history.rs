@@ -3,16 +3,12 @@
 //! The panels format values without checking that they exist, so the phase is always text, and the number of hidden units always a
 //! number.
 
-use axum::{
-    extract::State,
-    http::{HeaderName, HeaderValue, StatusCode},
-    response::IntoResponse,
-};
+use axum::{extract::State, http::StatusCode, response::IntoResponse};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::latest_value;
+use super::latest_value::{self, cache_status};
 use crate::{
     api::{
         error::{ApiError, ApiResult, json},
@@ -87,8 +83,7 @@ pub async fn history(State(state): State<ApiState>, params: Params) -> ApiResult
         }
         Err(error) => return Err(error),
     };
-    let cache = (HeaderName::from_static("x-cache-status"), HeaderValue::from_static(status));
-    Ok(([cache], answer).into_response())
+    Ok((cache_status(status), answer).into_response())
 }
 
 async fn stored(state: &ApiState, named: Option<Uuid>, limit: usize) -> ApiResult {

@@ -48,8 +48,7 @@ pub async fn stream(State(state): State<ApiState>, headers: HeaderMap, params: P
     // A chunk is made when the connection asks for it.
     let body = Body::from_stream(unfold(StreamClient::new(state, subscriber, runs), StreamClient::next));
     let kind = (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-    let keep = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // For proxies that buffer answers.
     let buffering = (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Ok(([kind, keep, buffering], body).into_response())
+    Ok(([kind, buffering], body).into_response())
 }

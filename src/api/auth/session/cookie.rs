@@ -43,7 +43,6 @@ pub fn set(mut response: Response, request: &HeaderMap, value: &str, seconds: i6
     let (name, secure) = if is_local(request) { (LOCAL_NAME, "") } else { (SECURE_NAME, " Secure;") };
     let text = format!("{name}={value}; Path=/; Max-Age={seconds};{secure} HttpOnly; SameSite=Strict");
     response.headers_mut().extend(HeaderValue::try_from(text).map(|text| (header::SET_COOKIE, text)));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

@@ -53,7 +53,7 @@ pub async fn metrics(State(state): State<ApiState>, params: Params) -> ApiResult
                 "used_memory_bytes": info.whole("used_memory"),
                 "used_memory_human": info.text("used_memory_human"),
                 "used_memory_peak_human": info.text("used_memory_peak_human"),
-                "mem_fragmentation_ratio": info.number("mem_fragmentation_ratio"),
+                "mem_fragmentation_ratio": info.text("mem_fragmentation_ratio").and_then(|ratio| ratio.parse::<f64>().ok()),
             })),
             "stats": present(json!({
                 "total_connections_received": info.whole("total_connections_received"),
@@ -128,10 +128,6 @@ impl Info {
     }
 
     fn whole(&self, name: &str) -> Option<u64> {
-        self.text(name)?.parse().ok()
-    }
-
-    fn number(&self, name: &str) -> Option<f64> {
         self.text(name)?.parse().ok()
     }
 
