@@ -51,7 +51,7 @@ pub struct Metrics {
     pub gap_lost: Counters,
     pub intake_events: Counter,
     pub intake_rejected: Counters,
-    pub intake_unusable_times: Counter,
+    pub intake_invalid_timestamps: Counter,
     /// Fields whose value their column cannot take; the rest of their message became its row.
     pub intake_invalid_fields: Counter,
     /// Ends of runs whose status is no known word; counted as stopped.
@@ -79,7 +79,7 @@ pub struct Metrics {
     pub store_errors: Counters,
     pub dead_letters: Counters,
     pub dead_letters_dropped: Counter,
-    pub dead_letters_kept: Gauge,
+    pub dead_letters_stored: Gauge,
     pub dead_letters_bytes: Gauge,
     pub redis_unusable_values: Counters,
     pub latest_writes: Counter,
@@ -115,9 +115,9 @@ impl Metrics {
             gap_lost: family(r, "source_lost_messages", "Messages known to be missed, by reason of the gap"),
             intake_events: counter(r, "intake_events", "Messages accepted"),
             intake_rejected: family(r, "intake_rejected", "Messages rejected, by reason"),
-            intake_unusable_times: counter(
+            intake_invalid_timestamps: counter(
                 r,
-                "intake_unusable_times",
+                "intake_invalid_timestamps",
                 "Events whose own time was absent or implausible",
             ),
             intake_invalid_fields: counter(
@@ -173,7 +173,7 @@ impl Metrics {
                 "deadletter_dropped",
                 "Oldest dead letters dropped to stay within capacity",
             ),
-            dead_letters_kept: gauge(r, "deadletter_kept_letters", "Dead letters on disk that nobody has dropped"),
+            dead_letters_stored: gauge(r, "deadletter_stored", "Dead letters on disk that have not been dropped"),
             dead_letters_bytes: gauge(r, "deadletter_used_bytes", "Bytes of the segments of dead letters"),
             redis_unusable_values: family(
                 r,
@@ -210,6 +210,17 @@ impl Metrics {
         );
         let store_latency = metrics.store_latency_seconds.clone();
         r.register_with_unit("store_latency", "Latency of the store, by kind of call", Unit::Seconds, store_latency);
+        // Former names, for one release.
+        r.register(
+            "intake_unusable_times",
+            "Former name of cascor_intake_invalid_timestamps_total",
+            metrics.intake_invalid_timestamps.clone(),
+        );
+        r.register(
+            "deadletter_kept_letters",
+            "Former name of cascor_deadletter_stored",
+            metrics.dead_letters_stored.clone(),
+        );
         for reason in GapReason::ALL {
             let _ = metrics.gaps.get_or_create(&Label::of(reason.as_str()));
             let _ = metrics.gap_lost.get_or_create(&Label::of(reason.as_str()));
@@ -265,5 +276,21 @@ mod tests {
         assert!(page.contains("cascor_source_gaps_total{name=\"queue_full\"} 1"), "{page}");
         assert!(page.contains("cascor_source_gaps_total{name=\"spool_full\"} 0"), "{page}");
         assert!(page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn a_renamed_metric_has_both_names() {
+        let metrics = Metrics::new();
+        metrics.intake_invalid_timestamps.inc_by(3);
+        metrics.dead_letters_stored.set(2);
+        let page = metrics.page();
+        for line in [
+            "cascor_intake_invalid_timestamps_total 3",
+            "cascor_intake_unusable_times_total 3",
+            "cascor_deadletter_stored 2",
+            "cascor_deadletter_kept_letters 2",
+        ] {
+            assert!(page.lines().any(|shown| shown == line), "{line}: {page}");
+        }
     }
 }

@@ -10,7 +10,10 @@ use uuid::Uuid;
 
 use crate::{
     cooperative::YieldEvery,
-    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, RunRow, TopologyRow, status},
+    event::{
+        ColumnValue, ControlRow, DatasetRow, EventKey, EventRow, GapRow, METRIC_COLUMNS, MetricsRow, RunRow,
+        TopologyRow, status,
+    },
     units::Micros,
     wire,
 };
@@ -143,9 +146,13 @@ impl Serialize for Json<'_, MetricsRow> {
         let (row, mut lost) = (self.0, Vec::new());
         let mut map = serializer.serialize_map(None)?;
         key(&mut map, &row.key)?;
-        plain!(map, row, epoch, step);
-        doubles!(map, lost, row, train_loss, train_accuracy, val_loss, val_accuracy, learning_rate);
-        plain!(map, row, hidden_units, phase, seq, extra, rest_json);
+        for (column, value) in METRIC_COLUMNS.iter().zip(row.columns.values()) {
+            if value.is_non_finite() {
+                lost.push(column.name);
+            }
+            map.serialize_entry(column.name, &value)?;
+        }
+        plain!(map, row, extra, rest_json);
         lost.extend(row.extra.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.as_str()));
         map.serialize_entry("non_finite", &lost)?;
         map.end()
@@ -167,31 +174,24 @@ pub fn columns<'n, M: SerializeMap>(
 ) -> Result<Vec<&'n str>, M::Error> {
     let mut lost = Vec::new();
     key(map, &row.key)?;
+    let values = row.columns.values();
     for name in names {
-        let number = match name {
-            "epoch" => map.serialize_entry(name, &row.epoch).map(|()| None),
-            "step" => map.serialize_entry(name, &row.step).map(|()| None),
-            "hidden_units" => map.serialize_entry(name, &row.hidden_units).map(|()| None),
-            "phase" => map.serialize_entry(name, &row.phase).map(|()| None),
-            "seq" => map.serialize_entry(name, &row.seq).map(|()| None),
-            "extra" => map.serialize_entry(name, &row.extra).map(|()| None),
-            "rest_json" => map.serialize_entry(name, &row.rest_json).map(|()| None),
-            name => {
-                let number = match name {
-                    "train_loss" => row.train_loss,
-                    "train_accuracy" => row.train_accuracy,
-                    "val_loss" => row.val_loss,
-                    "val_accuracy" => row.val_accuracy,
-                    "learning_rate" => row.learning_rate,
-                    name => row.extra.get(name).copied(),
-                };
-                // serde_json writes what is not finite as null.
-                map.serialize_entry(name, &number).map(|()| number)
+        let value = match (METRIC_COLUMNS.iter().position(|column| column.name == name), name) {
+            (Some(at), _) => values[at],
+            (None, "extra") => {
+                map.serialize_entry(name, &row.extra)?;
+                continue;
             }
-        }?;
-        if number.is_some_and(|number| !number.is_finite()) {
+            (None, "rest_json") => {
+                map.serialize_entry(name, &row.rest_json)?;
+                continue;
+            }
+            (None, name) => ColumnValue::Double(row.extra.get(name).copied()),
+        };
+        if value.is_non_finite() {
             lost.push(name);
         }
+        map.serialize_entry(name, &value)?;
     }
     Ok(lost)
 }

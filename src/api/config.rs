@@ -44,9 +44,9 @@ pub struct Config {
     /// Maximum rows of a page.
     pub page_rows: usize,
     /// Maximum points of a curve.
-    pub points: usize,
+    pub max_points: usize,
     /// Maximum runs of a comparison or an export.
-    pub runs: usize,
+    pub max_runs: usize,
     /// Maximum concurrent exports; one more is answered with 429.
     pub exports: usize,
     /// Maximum concurrent streams; one more is answered with 429.
@@ -81,9 +81,9 @@ pub struct Config {
     #[serde(with = "units::duration")]
     pub anonymous_body_timeout: Duration,
     /// Maximum head of a request; at least 8 KiB.
-    pub header: ByteSize,
+    pub max_header: ByteSize,
     /// Maximum body of a request.
-    pub body: ByteSize,
+    pub max_body: ByteSize,
     /// Time-out of receiving the head of a request; also closes an idle connection.
     #[serde(with = "units::duration")]
     pub header_timeout: Duration,
@@ -107,8 +107,8 @@ impl Default for Config {
             sessions: 32,
             allow_origins: Vec::new(),
             page_rows: 10_000,
-            points: 20_000,
-            runs: 16,
+            max_points: 20_000,
+            max_runs: 16,
             exports: 4,
             streams: 32,
             stream_interval: Duration::from_millis(100),
@@ -123,8 +123,8 @@ impl Default for Config {
             reserved_exports: 1,
             anonymous_body: ByteSize::kib(64),
             anonymous_body_timeout: Duration::from_secs(5),
-            header: ByteSize::kib(16),
-            body: ByteSize::mib(1),
+            max_header: ByteSize::kib(16),
+            max_body: ByteSize::mib(1),
             header_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),

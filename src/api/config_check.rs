@@ -46,7 +46,7 @@ impl Config {
         target::problems(&self.trusted_hosts, problems);
         let counts = [
             ("page_rows", self.page_rows),
-            ("runs", self.runs),
+            ("max_runs", self.max_runs),
             ("exports", self.exports),
             ("streams", self.streams),
             ("stream_points", self.stream_points),
@@ -61,14 +61,14 @@ impl Config {
                 problems.push(format!("`http.{key}` must be at most {}", Semaphore::MAX_PERMITS));
             }
         }
-        if self.points < POINTS_MIN {
-            problems.push(format!("`http.points` must be at least {POINTS_MIN}"));
+        if self.max_points < POINTS_MIN {
+            problems.push(format!("`http.max_points` must be at least {POINTS_MIN}"));
         }
         if self.memory.as_usize() < PAGE_RESERVATION {
             problems.push("`http.memory` must be at least 16MiB".into());
         }
-        if self.header < ByteSize::kib(8) {
-            problems.push("`http.header` must be at least 8KiB".into());
+        if self.max_header < ByteSize::kib(8) {
+            problems.push("`http.max_header` must be at least 8KiB".into());
         }
         if self.stream_buffer < ByteSize::kib(64) {
             problems.push("`http.stream_buffer` must be at least 64KiB".into());

@@ -219,7 +219,7 @@ impl Daemon<'_> {
         self.tasks.spawn("store", upkeep);
         let ports = writer::WriterPorts {
             store: Arc::clone(&store),
-            commit: SpoolCommit::new(committer, view.clone(), Arc::clone(&store), settings.spool.linger),
+            commit: SpoolCommit::new(committer, view.clone(), Arc::clone(&store), settings.spool.checkpoint_delay),
             memory: self.memory.clone(),
             dead_letters: Arc::new(SpoolDeadLetters::new(dead_letters, view.clone(), self.memory.clone())),
             pause_barrier,

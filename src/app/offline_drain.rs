@@ -148,7 +148,7 @@ async fn drain_into(
         Arc::new(DeadLetterLog::open(&dead_letters, Arc::clone(metrics)).map_err(OfflineDrainError::DeadLetters)?);
     let memory = MemoryLimit::default();
     let records = SpoolRecords::new(reader, view.clone(), Arc::new(Decoder::new(owner)), memory.clone());
-    let commit = SpoolCommit::new(committer, view.clone(), Arc::clone(store), settings.spool.linger);
+    let commit = SpoolCommit::new(committer, view.clone(), Arc::clone(store), settings.spool.checkpoint_delay);
     let sink = SpoolDeadLetters::new(Arc::clone(&dead_letters), view.clone(), memory);
     let sink = Arc::new(CountingSink { inner: sink, records: Mutex::default() });
     let on_progress = |at: u64| on_progress(at.clamp(first, end) - first, end - first);
@@ -196,7 +196,7 @@ pub(super) async fn run_writer_until<R: RecordSource, C: Commit, A: DeadLetterSi
         metrics: Arc::clone(metrics),
     };
     let mut writer = Box::pin(writer::run(settings.writer.clone(), records, ports, stop));
-    let limit = NO_PROGRESS_TIMEOUT + settings.spool.linger;
+    let limit = NO_PROGRESS_TIMEOUT + settings.spool.checkpoint_delay;
     let (mut last, mut moved) = (stop_when.first, Instant::now());
     while !(stop_when.finished)() {
         tokio::select! {

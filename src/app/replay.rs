@@ -63,7 +63,7 @@ pub async fn replay(
     let (_stopper, stop) = Signal::new();
     let (store, upkeep) = stores::open(settings, &metrics, stop);
     let shared = Arc::new(ReplayContext::new(settings));
-    let linger = || if store.acks_may_be_lost() { settings.spool.linger } else { Duration::ZERO };
+    let linger = || if store.acks_may_be_lost() { settings.spool.checkpoint_delay } else { Duration::ZERO };
     let work = async {
         wait_for_store(&*store).await?;
         let commit = ReplayCommit(Arc::clone(&shared));

@@ -9,6 +9,7 @@ use super::http;
 use crate::{
     api::TokenStore,
     dead_letter::{DeadLetterLog, Usage},
+    event::Table,
     frame::{Gap, GapReason, Reason},
     lifecycle::{PauseBarrier, Readiness},
     metrics::{Label, Metrics},
@@ -100,7 +101,7 @@ impl StatusInputs {
             "counters": {
                 "received": m.source_messages.get(),
                 "events": m.intake_events.get(),
-                "rows": COUNTED_TABLES.iter().map(|name| m.writer_rows.get_or_create(&Label::of(name)).get()).sum::<u64>(),
+                "rows": Table::ALL.iter().map(|table| m.writer_rows.get_or_create(&Label::of(table.name())).get()).sum::<u64>(),
                 "rejected": Reason::ALL.iter().map(|reason| m.intake_rejected.get_or_create(&Label::of(reason.as_str())).get()).sum::<u64>(),
                 "dead_letters": kept.entries,
             },
@@ -158,15 +159,11 @@ impl StatusInputs {
         m.spool_records.set(gauge(pending));
         m.spool_memory_bytes.set(gauge(self.spool.memory_bytes()));
         m.spool_healthy.set(i64::from(self.spool.healthy()));
-        m.dead_letters_kept.set(gauge(kept.entries));
+        m.dead_letters_stored.set(gauge(kept.entries));
         m.dead_letters_bytes.set(gauge(kept.bytes));
         m.writer_paused.set(i64::from(paused));
     }
 }
-
-/// The tables whose confirmed rows are counted together.
-const COUNTED_TABLES: [&str; 6] =
-    ["training_metrics", "network_topology", "training_events", "dataset_info", "control_log", "ingest_gaps"];
 
 /// What is wrong with the store, as a part of a status.
 pub fn problem_json(problem: &Problem) -> Value {

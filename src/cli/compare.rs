@@ -1,7 +1,5 @@
 //! `compare RUN...`: one field of several runs beside each other.
 
-use std::io::Write;
-
 use serde_json::Value;
 
 use super::{
@@ -9,8 +7,9 @@ use super::{
     ask::{QueryClient, Target, escape},
     cells,
     lookup::{find_run, id},
-    spark, table,
+    output, spark, table,
 };
+use crate::config::Settings;
 
 /// Points of a curve in one line.
 const SPARKLINE_WIDTH: usize = 60;
@@ -38,23 +37,19 @@ pub struct CompareArgs {
 ///
 /// # Errors
 /// When a run is not found, or the store or the output fails.
-pub async fn compare(
-    client: &QueryClient,
-    args: &CompareArgs,
-    json: bool,
-    out: &mut impl Write,
-) -> Result<(), CliError> {
+pub async fn run(settings: Settings, args: CompareArgs, json: bool) -> Result<(), CliError> {
+    let client = QueryClient::connect(&settings, &args.target).await?;
     let points = args.points.unwrap_or(if json { 1_000 } else { SPARKLINE_WIDTH });
     let mut path = format!("/api/compare?by={}&max_points={points}", args.by);
     for field in &args.field {
         path.push_str(&format!("&field={}", escape(field)));
     }
     for run in &args.runs {
-        path.push_str(&format!("&run_id={}", id(&find_run(client, run).await?)));
+        path.push_str(&format!("&run_id={}", id(&find_run(&client, run).await?)));
     }
     let answer = client.json(&path).await?;
     if json {
-        return table::json(out, &answer);
+        return output::json(&answer);
     }
     let row = |curve: &Value| {
         let column = |name| cells::list(curve, name).iter().map(Value::as_f64).collect::<Vec<_>>();
@@ -75,14 +70,14 @@ pub async fn compare(
     // Field by field, each as often as there are runs.
     for (n, curves) in curves.chunks(args.runs.len()).enumerate() {
         if n > 0 {
-            table::line(out, "")?;
+            output::line("")?;
         }
         let field = fields.get(n).and_then(Value::as_str).unwrap_or(&args.field[0]);
         let curve = format!("{field} BY {}", args.by).to_uppercase();
-        table::table(out, &["RUN", "NAME", "STATUS", "MIN", "MAX", "LAST", &curve], curves.iter().map(row).collect())?;
+        table::table(&["RUN", "NAME", "STATUS", "MIN", "MAX", "LAST", &curve], curves.iter().map(row).collect())?;
         if curves.iter().all(|curve| cells::list(curve, "last").iter().all(Value::is_null)) {
             let none = format!("no row of these runs that has its {} has a finite number `{field}`", args.by);
-            table::line(out, &format!("\n{none}"))?;
+            output::line(&format!("\n{none}"))?;
         }
     }
     Ok(())

@@ -25,7 +25,7 @@ pub enum Command {
     /// The newest first, with their reasons.
     List {
         /// At most this many.
-        #[arg(long, short = 'n', default_value_t = 100, value_name = "N", value_parser = super::read::at_least_one)]
+        #[arg(long, short = 'n', default_value_t = 100, value_name = "N", value_parser = super::args::at_least_one)]
         limit: usize,
         #[command(flatten)]
         filters: FilterArgs,

@@ -1,6 +1,6 @@
 //! `gaps`: what was missed, as the daemons wrote it down, and what a run's tables lack by `seq`.
 
-use std::{io::Write, sync::Arc};
+use std::sync::Arc;
 
 use comfy_table::Cell;
 use serde::Serialize;
@@ -9,12 +9,14 @@ use uuid::Uuid;
 
 use super::{
     CliError,
+    args::at_least_one,
     ask::QueryClient,
     lookup::{find_run, id},
-    read, table,
+    output, table,
 };
 use crate::{
-    api,
+    app::stores,
+    config::Settings,
     event::GapRow,
     frame::GapReason,
     gaps::{
@@ -22,7 +24,7 @@ use crate::{
         missing::{Missing, SeqGap, missing},
     },
     render::{self, JsonRows},
-    store::{Store, StoreError},
+    store::StoreError,
     units::Micros,
 };
 
@@ -45,7 +47,7 @@ pub struct GapsArgs {
     #[arg(skip)]
     pub instance: Option<String>,
     /// At most this many, the newest; of a run also at most this many missing ranges, the lowest.
-    #[arg(long, short = 'n', default_value_t = 100, value_name = "N", value_parser = read::at_least_one)]
+    #[arg(long, short = 'n', default_value_t = 100, value_name = "N", value_parser = at_least_one)]
     pub limit: usize,
 }
 
@@ -61,16 +63,12 @@ struct GapsAnswer<'a> {
 ///
 /// # Errors
 /// When there is no such run, or the store or the output fails.
-pub async fn gaps(
-    store: Arc<dyn Store>,
-    limits: &api::Config,
-    args: GapsArgs,
-    json: bool,
-    out: &mut impl Write,
-) -> Result<(), CliError> {
+pub async fn run(settings: Settings, args: GapsArgs, json: bool) -> Result<(), CliError> {
+    let store = stores::open_once(&settings).await;
+    let store = store.map_err(|error| CliError::failed("failed to reach the store", error))?;
     let run = match &args.run {
         Some(text) => {
-            let found = find_run(&QueryClient::in_process(Arc::clone(&store), limits), text).await?;
+            let found = find_run(&QueryClient::in_process(Arc::clone(&store), &settings.http), text).await?;
             let run_id = Uuid::try_parse(id(&found)).unwrap_or_default();
             Some(
                 store
@@ -92,17 +90,17 @@ pub async fn gaps(
     };
     if json {
         let missing = lacking.as_ref().map(|missing| value(missing, args.limit));
-        return table::json(out, &GapsAnswer { gaps: JsonRows(&rows), count: rows.len(), missing });
+        return output::json(&GapsAnswer { gaps: JsonRows(&rows), count: rows.len(), missing });
     }
     if let Some(missing) = &lacking {
-        print_missing(out, missing, args.limit)?;
-        table::line(out, "")?;
+        print_missing(missing, args.limit)?;
+        output::line("")?;
     }
     if rows.is_empty() {
-        return table::line(out, "no gaps");
+        return output::line("no gaps");
     }
     let headers = ["STARTED (UTC)", "SECONDS", "REASON", "LOST", "CHANNEL", "RUN", "SOURCE", "INSTANCE"];
-    table::table(out, &headers, rows.iter().map(cells).collect())
+    table::table(&headers, rows.iter().map(cells).collect())
 }
 
 fn unreadable(error: StoreError) -> CliError {
@@ -129,13 +127,13 @@ fn cells(gap: &GapRow) -> Vec<Cell> {
     ]
 }
 
-fn print_missing(out: &mut impl Write, missing: &Missing, limit: usize) -> Result<(), CliError> {
+fn print_missing(missing: &Missing, limit: usize) -> Result<(), CliError> {
     let Some((first, last)) = missing.range else {
-        return table::line(out, "no stored row of this run has a `seq`: what it lacks cannot be told from it");
+        return output::line("no stored row of this run has a `seq`: what it lacks cannot be told from it");
     };
     let at_least = if missing.exact { "" } else { "at least " };
     let Missing { stored, lost, .. } = missing;
-    table::line(out, &format!("seq {first} to {last}: {stored} stored, {at_least}{lost} missing"))?;
+    output::line(&format!("seq {first} to {last}: {stored} stored, {at_least}{lost} missing"))?;
     if missing.gaps.is_empty() {
         return Ok(());
     }
@@ -149,10 +147,10 @@ fn print_missing(out: &mut impl Write, missing: &Missing, limit: usize) -> Resul
         ]
     };
     let rows = missing.gaps.iter().take(limit).map(cells).collect();
-    table::table(out, &["FIRST", "LAST", "MISSING", "AFTER (UTC)", "BEFORE (UTC)"], rows)?;
+    table::table(&["FIRST", "LAST", "MISSING", "AFTER (UTC)", "BEFORE (UTC)"], rows)?;
     match missing.gaps.len().saturating_sub(limit) {
         0 => Ok(()),
-        more => table::line(out, &format!("{more} more; see them with a higher --limit")),
+        more => output::line(&format!("{more} more; see them with a higher --limit")),
     }
 }
 

@@ -1,19 +1,17 @@
 //! `metrics RUN`: the rows of one run, or its curve.
 
-use std::io::Write;
-
 use serde_json::Value;
 
 use super::{
     CliError,
+    args::at_least_one,
     ask::{QueryClient, Target, escape},
     cells,
+    curves::{print_curves, print_curves_of},
     lookup::{find_run, id},
-    read,
-    show::{print_curves, print_curves_of},
-    table,
+    output, table,
 };
-use crate::{curve::Field, render, units::Micros};
+use crate::{config::Settings, curve::Field, render, units::Micros};
 
 /// Rows of one page.
 const PAGE_ROWS: usize = 1_000;
@@ -24,7 +22,7 @@ pub struct MetricsArgs {
     /// The run: its id or its name, or the beginning of either.
     pub run: String,
     /// At most this many.
-    #[arg(long, short = 'n', default_value_t = 50, value_name = "N", value_parser = read::at_least_one)]
+    #[arg(long, short = 'n', default_value_t = 50, value_name = "N", value_parser = at_least_one)]
     pub limit: usize,
     /// The oldest first.
     #[arg(long)]
@@ -52,13 +50,9 @@ pub struct MetricsArgs {
 ///
 /// # Errors
 /// When there is no such run, the cursor is none, or the store or the output fails.
-pub async fn metrics(
-    client: &QueryClient,
-    args: &MetricsArgs,
-    json: bool,
-    out: &mut impl Write,
-) -> Result<(), CliError> {
-    let run = find_run(client, &args.run).await?;
+pub async fn run(settings: Settings, args: MetricsArgs, json: bool) -> Result<(), CliError> {
+    let client = QueryClient::connect(&settings, &args.target).await?;
+    let run = find_run(&client, &args.run).await?;
     let order = if args.ascending { "asc" } else { "desc" };
     let mut path = format!("/api/metrics/range?run_id={}", id(&run));
     for (name, at) in [("start_time", args.start), ("end_time", args.end)] {
@@ -73,29 +67,28 @@ pub async fn metrics(
     if let Some(points) = args.points {
         let answer = client.json(&format!("{path}&max_points={points}&order=asc")).await?;
         if json {
-            return table::json(out, &answer);
+            return output::json(&answer);
         }
         let named: Vec<(&str, &str)> = named.iter().map(|name| (*name, *name)).collect();
-        let printed =
-            if named.is_empty() { print_curves(out, &answer)? } else { print_curves_of(out, &answer, &named)? };
+        let printed = if named.is_empty() { print_curves(&answer)? } else { print_curves_of(&answer, &named)? };
         return match printed {
             true => Ok(()),
-            false if !named.is_empty() => table::line(out, "no curve: it takes two rows with a number of that name"),
-            false => table::line(out, "no curve: it takes two rows with a loss or an accuracy"),
+            false if !named.is_empty() => output::line("no curve: it takes two rows with a number of that name"),
+            false => output::line("no curve: it takes two rows with a loss or an accuracy"),
         };
     }
-    let answer = pages(client, &format!("{path}&order={order}"), args).await?;
+    let answer = pages(&client, &format!("{path}&order={order}"), &args).await?;
     if json {
-        return table::json(out, &answer);
+        return output::json(&answer);
     }
     let rows = cells::list(&answer, "metrics");
     if named.is_empty() {
-        print(out, rows)?
+        print(rows)?
     } else {
-        print_fields(out, rows, &named)?
+        print_fields(rows, &named)?
     }
     match answer["next"].as_str() {
-        Some(cursor) => table::line(out, &format!("\nmore with --cursor {cursor}")),
+        Some(cursor) => output::line(&format!("\nmore with --cursor {cursor}")),
         None => Ok(()),
     }
 }
@@ -120,9 +113,9 @@ async fn pages(client: &QueryClient, path: &str, args: &MetricsArgs) -> Result<V
 }
 
 /// The rows as a table.
-pub(super) fn print(out: &mut impl Write, rows: &[Value]) -> Result<(), CliError> {
+pub(super) fn print(rows: &[Value]) -> Result<(), CliError> {
     if rows.is_empty() {
-        return table::line(out, "no metrics");
+        return output::line("no metrics");
     }
     let row = |row: &Value| {
         vec![
@@ -138,13 +131,13 @@ pub(super) fn print(out: &mut impl Write, rows: &[Value]) -> Result<(), CliError
         ]
     };
     let headers = ["TIME (UTC)", "EPOCH", "PHASE", "UNITS", "LOSS", "ACC", "VAL LOSS", "VAL ACC", "LR"];
-    table::table(out, &headers, rows.iter().map(row).collect())
+    table::table(&headers, rows.iter().map(row).collect())
 }
 
 /// The same, of each row only these numbers.
-fn print_fields(out: &mut impl Write, rows: &[Value], fields: &[&str]) -> Result<(), CliError> {
+fn print_fields(rows: &[Value], fields: &[&str]) -> Result<(), CliError> {
     if rows.is_empty() {
-        return table::line(out, "no metrics");
+        return output::line("no metrics");
     }
     let cell = |row: &Value, field: &str| match &row[field] {
         Value::String(text) => table::text(Some(text)),
@@ -155,5 +148,5 @@ fn print_fields(out: &mut impl Write, rows: &[Value], fields: &[&str]) -> Result
         [cells::moment(row, "timestamp")].into_iter().chain(numbers).collect()
     };
     let headers: Vec<&str> = ["TIME (UTC)"].into_iter().chain(fields.iter().copied()).collect();
-    table::table(out, &headers, rows.iter().map(row).collect())
+    table::table(&headers, rows.iter().map(row).collect())
 }

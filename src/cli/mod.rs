@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 mod allocator;
+mod args;
 mod ask;
 mod cache;
 mod cells;
@@ -8,6 +9,7 @@ mod check;
 mod compare;
 mod connect;
 mod control;
+mod curves;
 mod deadletter;
 mod demo;
 mod export;
@@ -17,7 +19,6 @@ mod metrics;
 mod ndjson;
 mod output;
 mod progress;
-mod read;
 mod run;
 mod runs;
 mod schema;
@@ -65,7 +66,7 @@ pub struct Global {
     #[arg(long, global = true, display_order = 900)]
     json: bool,
     /// Set any key: `--set spool.capacity=1GiB`.
-    #[arg(long, global = true, help_heading = SETTINGS, value_name = "KEY=VALUE", value_parser = pair)]
+    #[arg(long, global = true, help_heading = SETTINGS, value_name = "KEY=VALUE", value_parser = args::pair)]
     set: Vec<(String, String)>,
     /// Name of this daemon among others (`instance`).
     #[arg(long, global = true, help_heading = SETTINGS, value_name = "NAME")]
@@ -199,16 +200,16 @@ pub fn run() -> Result<(), CliError> {
         Command::Check(_) | Command::Token(_) => Ok(()),
         Command::Schema(command) => block_on(schema::run(settings, command, global.json)),
         Command::Status(args) => block_on(status::run(settings, args, global.json)),
-        Command::Runs(args) => block_on(read::runs(settings, args, global.json)),
-        Command::Show(args) => block_on(read::show(settings, args, global.json)),
-        Command::Compare(args) => block_on(read::compare(settings, args, global.json)),
-        Command::Export(args) => block_on(read::export(settings, args, global.json)),
-        Command::Tail(args) => block_on(read::tail(settings, args, global.json)),
+        Command::Runs(args) => block_on(runs::run(settings, args, global.json)),
+        Command::Show(args) => block_on(show::run(settings, args, global.json)),
+        Command::Compare(args) => block_on(compare::run(settings, args, global.json)),
+        Command::Export(args) => block_on(export::run(settings, args, global.json)),
+        Command::Tail(args) => block_on(tail::run(settings, args, global.json)),
         Command::Serve(_) => serve::run(&settings),
-        Command::Metrics(args) => block_on(read::metrics(settings, args, global.json)),
+        Command::Metrics(args) => block_on(metrics::run(settings, args, global.json)),
         Command::Gaps(args) => {
             let args = gaps::GapsArgs { instance: global.instance, ..args };
-            block_on(read::gaps(settings, args, global.json))
+            block_on(gaps::run(settings, args, global.json))
         }
         Command::Control(args) => block_on(control::run(settings, args, global.json)),
         Command::Spool(command) => spool::run(&settings, command, global.json),
@@ -260,11 +261,6 @@ fn block_on(future: impl Future<Output = Result<(), CliError>>) -> Result<(), Cl
         .build()
         .map_err(|error| CliError::failed("failed to start", error))?;
     runtime.block_on(future)
-}
-
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write it like KEY=VALUE")?;
-    Ok((key.trim().to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]

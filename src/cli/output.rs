@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use comfy_table::{Table, presets};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::CliError;
@@ -27,18 +28,39 @@ fn mode(text: &str) -> Result<u32, String> {
 }
 
 /// Writes one line to standard output. A reader that has gone away (`| head`) is no error of ours.
+///
+/// # Errors
+/// When standard output cannot be written.
 pub fn line(text: &str) -> Result<(), CliError> {
-    match writeln!(terminal::stdout(), "{text}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError::failed("failed to write to standard output", error))
-        }
-        _ => Ok(()),
-    }
+    written(writeln!(terminal::stdout(), "{text}"))
 }
 
 /// Writes one JSON value on a line of its own.
-pub fn json(value: &Value) -> Result<(), CliError> {
-    line(&value.to_string())
+///
+/// # Errors
+/// As [`line`].
+pub fn json(value: &impl Serialize) -> Result<(), CliError> {
+    let mut out = terminal::stdout();
+    written(serde_json::to_writer(&mut out, value).map_err(io::Error::from).and_then(|()| out.write_all(b"\n")))
+}
+
+/// Writes what is buffered. Without a reader this fails, which ends a command that would write for ever.
+///
+/// # Errors
+/// As [`line`].
+pub fn flush() -> Result<(), CliError> {
+    terminal::stdout().flush().map_err(failed)
+}
+
+fn written(result: io::Result<()>) -> Result<(), CliError> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(failed),
+    }
+}
+
+fn failed(error: io::Error) -> CliError {
+    CliError::failed("failed to write to standard output", error)
 }
 
 /// Writes a table, as wide as the terminal. No cell reaches beyond its place.
@@ -63,7 +85,7 @@ pub fn cell(value: Option<&Value>) -> String {
 pub fn bytes(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = terminal::stdout();
     let written = out.write_all(bytes).and_then(|()| out.flush());
-    written.map_err(|error| CliError::failed("failed to write to standard output", error))
+    written.map_err(failed)
 }
 
 #[cfg(test)]

@@ -1,18 +1,17 @@
 //! `runs`: the newest runs; tags and notes.
 
-use std::io::Write;
-
 use clap::builder::NonEmptyStringValueParser;
 use fred::interfaces::PubsubInterface;
 use serde_json::{Value, json};
 
 use super::{
     CliError,
+    args::at_least_one,
     ask::{QueryClient, Target, escape},
     cells,
     connect::{connect, failed},
     lookup::{find_run, id},
-    read, table,
+    output, table,
 };
 use crate::{
     config::Settings,
@@ -29,7 +28,7 @@ pub struct RunsArgs {
     #[command(subcommand)]
     change: Option<Change>,
     /// At most this many.
-    #[arg(long, short = 'n', default_value_t = 20, value_name = "N", value_parser = read::at_least_one)]
+    #[arg(long, short = 'n', default_value_t = 20, value_name = "N", value_parser = at_least_one)]
     pub limit: usize,
     /// Only those: running, stale, completed, failed or stopped.
     #[arg(long, value_parser = [status::RUNNING, STALE, status::COMPLETED, status::FAILED, status::STOPPED])]
@@ -73,11 +72,11 @@ pub enum Change {
 ///
 /// # Errors
 /// As [`list`] and as the change is refused.
-pub async fn run(settings: Settings, args: RunsArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
+pub async fn run(settings: Settings, args: RunsArgs, json: bool) -> Result<(), CliError> {
     let (run, data, target) = match &args.change {
         None => {
             let client = QueryClient::connect(&settings, &args.target).await?;
-            return list(&client, &args, json, out).await;
+            return list(&client, &args, json).await;
         }
         Some(Change::Tag { run, tags, target }) => (run, json!({ "tags": tags }), target),
         Some(Change::Note { run, text, target }) => (run, json!({ "notes": text }), target),
@@ -90,11 +89,7 @@ pub async fn run(settings: Settings, args: RunsArgs, json: bool, out: &mut impl 
         publish(&settings, id(&found), &data).await?;
     }
     let answer = json!({ "run_id": id(&found), "sent": data });
-    if json {
-        table::json(out, &answer)
-    } else {
-        table::line(out, &format!("sent to the daemon for run {}", id(&found)))
-    }
+    if json { output::json(&answer) } else { output::line(&format!("sent to the daemon for run {}", id(&found))) }
 }
 
 async fn publish(settings: &Settings, run_id: &str, data: &Value) -> Result<(), CliError> {
@@ -118,7 +113,7 @@ async fn publish(settings: &Settings, run_id: &str, data: &Value) -> Result<(), 
 ///
 /// # Errors
 /// When the cursor is none, or the store or the output fails.
-pub async fn list(client: &QueryClient, args: &RunsArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
+pub async fn list(client: &QueryClient, args: &RunsArgs, json: bool) -> Result<(), CliError> {
     let mut path = format!("/api/runs?limit={}", args.limit);
     for (name, value) in [("status", &args.status), ("dataset", &args.dataset), ("before", &args.before)] {
         if let Some(value) = value {
@@ -127,17 +122,17 @@ pub async fn list(client: &QueryClient, args: &RunsArgs, json: bool, out: &mut i
     }
     let answer = client.json(&path).await?;
     if json {
-        return table::json(out, &answer);
+        return output::json(&answer);
     }
     let runs = cells::list(&answer, "runs");
     if runs.is_empty() {
-        table::line(out, if answer["next"].is_null() { "no runs" } else { "none among those that were looked at" })?;
+        output::line(if answer["next"].is_null() { "no runs" } else { "none among those that were looked at" })?;
     } else {
         let headers = ["RUN", "NAME", "STATUS", "STARTED", "EPOCH", "LOSS", "BEST VAL ACC", "UNITS", "DATASET"];
-        table::table(out, &headers, runs.iter().map(row).collect())?;
+        table::table(&headers, runs.iter().map(row).collect())?;
     }
     match answer["next"].as_str() {
-        Some(cursor) => table::line(out, &format!("\nmore with --before {cursor}")),
+        Some(cursor) => output::line(&format!("\nmore with --before {cursor}")),
         None => Ok(()),
     }
 }

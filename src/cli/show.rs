@@ -1,16 +1,16 @@
 //! `show RUN`: everything about one run, with its newest metrics and events.
 
-use std::io::Write;
-
 use serde_json::Value;
 
 use super::{
     CliError,
     ask::{QueryClient, Target},
     cells,
+    curves::print_curves,
     lookup::{find_run, id},
-    metrics, spark, table,
+    metrics, output, table,
 };
+use crate::config::Settings;
 
 /// Points of a curve in one line.
 const SPARKLINE_WIDTH: usize = 60;
@@ -31,62 +31,33 @@ pub struct ShowArgs {
 ///
 /// # Errors
 /// When there is no such run, or the store or the output fails.
-pub async fn show(client: &QueryClient, args: &ShowArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
-    let run_id = id(&find_run(client, &args.run).await?).to_owned();
+pub async fn run(settings: Settings, args: ShowArgs, json: bool) -> Result<(), CliError> {
+    let client = QueryClient::connect(&settings, &args.target).await?;
+    let run_id = id(&find_run(&client, &args.run).await?).to_owned();
     let limit = args.limit.unwrap_or(if json { 1_000 } else { 10 });
     let answer = client.json(&format!("/api/runs/{run_id}?limit={limit}")).await?;
     if json {
-        return table::json(out, &answer);
+        return output::json(&answer);
     }
-    print_run(out, &answer["run"])?;
+    print_run(&answer["run"])?;
     let path = format!("/api/metrics/range?run_id={run_id}&max_points={SPARKLINE_WIDTH}&order=asc");
-    print_curves(out, &client.json(&path).await?)?;
-    table::line(out, &format!("\nmetrics: {}", answer["metric_count"]))?;
+    print_curves(&client.json(&path).await?)?;
+    output::line(&format!("\nmetrics: {}", answer["metric_count"]))?;
     let rows = cells::list(&answer, "metrics");
     if !rows.is_empty() {
-        metrics::print(out, rows)?;
+        metrics::print(rows)?;
     }
     let events = client.json(&format!("/api/runs/{run_id}/events?limit={}", limit.max(1))).await?;
     let events = cells::list(&events, "events");
     if events.is_empty() {
         return Ok(());
     }
-    table::line(out, "\nevents:")?;
+    output::line("\nevents:")?;
     let row = |row: &Value| vec![cells::moment(row, "timestamp"), cells::text(row, "type"), cells::count(row, "epoch")];
-    table::table(out, &["TIME (UTC)", "TYPE", "EPOCH"], events.iter().map(row).collect())
+    table::table(&["TIME (UTC)", "TYPE", "EPOCH"], events.iter().map(row).collect())
 }
 
-/// A line for each field that has values; whether there is any.
-pub fn print_curves(out: &mut impl Write, curve: &Value) -> Result<bool, CliError> {
-    let usual = [
-        ("train_loss", "loss"),
-        ("val_loss", "val loss"),
-        ("train_accuracy", "accuracy"),
-        ("val_accuracy", "val accuracy"),
-    ];
-    print_curves_of(out, curve, &usual)
-}
-
-/// The same for these fields, each with what it is called.
-pub fn print_curves_of(out: &mut impl Write, curve: &Value, fields: &[(&str, &str)]) -> Result<bool, CliError> {
-    let points = &curve["metrics"];
-    let mut rows = Vec::new();
-    for (field, name) in fields {
-        let values = || spark::of_points(points, field);
-        if values().flatten().count() > 1 {
-            let (first, last) = (table::number(spark::first(points, field)), table::number(values().flatten().last()));
-            rows.push(vec![table::text(Some(name)), first, comfy_table::Cell::new(spark::line(values())), last]);
-        }
-    }
-    if rows.is_empty() {
-        return Ok(false);
-    }
-    table::line(out, "")?;
-    table::table(out, &[], rows)?;
-    Ok(true)
-}
-
-fn print_run(out: &mut impl Write, run: &Value) -> Result<(), CliError> {
+fn print_run(run: &Value) -> Result<(), CliError> {
     let tags: Vec<&str> = cells::list(run, "tags").iter().filter_map(Value::as_str).collect();
     let tags = tags.join(", ");
     let fields = [
@@ -119,5 +90,5 @@ fn print_run(out: &mut impl Write, run: &Value) -> Result<(), CliError> {
         .filter(|(_, cell)| !cell.content().is_empty())
         .map(|(name, cell)| vec![table::text(Some(name)), cell.set_alignment(comfy_table::CellAlignment::Left)])
         .collect();
-    table::table(out, &[], rows)
+    table::table(&[], rows)
 }

@@ -22,7 +22,7 @@ use crate::{
 pub struct Args {
     /// Only this daemon; absent: all of them that share our Redis.
     daemon: Option<String>,
-    /// Also look here for spools that other instances have left (`spool.orphans_in`; absent: beside the state directory).
+    /// Also look here for spools that other instances have left (`spool.orphan_search_dirs`; absent: beside the state directory).
     #[arg(long, value_name = "DIR", conflicts_with = "url")]
     look_in: Vec<PathBuf>,
     /// Ask this daemon instead of Redis: http://host:port, or https://
@@ -77,7 +77,7 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
 const ORPHANS: &str = "orphaned_spools";
 
 fn orphan_search_dirs(settings: &Settings, more: &[PathBuf]) -> Vec<PathBuf> {
-    let mut dirs = settings.spool.orphans_in.clone();
+    let mut dirs = settings.spool.orphan_search_dirs.clone();
     if dirs.is_empty() {
         dirs.extend(settings.state_dir.parent().map(Path::to_owned));
     }

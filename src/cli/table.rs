@@ -1,11 +1,8 @@
-//! Tables for people and JSON for programs, into any writer.
-
-use std::io::{self, Write};
+//! Cells of a table, and the table as wide as the terminal.
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
-use serde::Serialize;
 
-use super::CliError;
+use super::{CliError, output};
 use crate::{logging::Untrusted, render, units::Micros};
 
 /// A cell of text, on the left.
@@ -42,42 +39,17 @@ pub fn moment(value: Option<Micros>) -> Cell {
 ///
 /// # Errors
 /// When the output cannot be written.
-pub fn table(out: &mut impl Write, headers: &[&str], rows: Vec<Vec<Cell>>) -> Result<(), CliError> {
+pub fn table(headers: &[&str], rows: Vec<Vec<Cell>>) -> Result<(), CliError> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     if table.width() == Some(0) {
         table.set_width(assumed_width(std::env::var("COLUMNS").ok().as_deref()));
     }
     table.set_header(headers.to_vec()).add_rows(rows);
-    line(out, &table.trim_fmt())
+    output::line(&table.trim_fmt())
 }
 
 /// The width of a terminal that does not know its own: serial lines and `script` say 0.
 fn assumed_width(columns: Option<&str>) -> u16 {
     columns.and_then(|columns| columns.parse().ok()).filter(|width| *width > 0).unwrap_or(80)
-}
-
-/// Writes a line. A reader that has gone away (`| head`) is no error of ours.
-///
-/// # Errors
-/// When the output cannot be written.
-pub fn line(out: &mut impl Write, text: &str) -> Result<(), CliError> {
-    written(writeln!(out, "{text}"))
-}
-
-/// Writes one JSON value on a line of its own.
-///
-/// # Errors
-/// When the output cannot be written.
-pub fn json(out: &mut impl Write, value: &impl Serialize) -> Result<(), CliError> {
-    written(serde_json::to_writer(&mut *out, value).map_err(io::Error::from).and_then(|()| out.write_all(b"\n")))
-}
-
-fn written(result: io::Result<()>) -> Result<(), CliError> {
-    match result {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(CliError::failed("failed to write the answer", error))
-        }
-        _ => Ok(()),
-    }
 }

@@ -1,7 +1,7 @@
 //! `tail`: rows of a run as they come. It asks for what is behind the last row, again and again, so that what it shows is what
 //! is stored: whole, in order, once, from any store and any daemon.
 
-use std::{io::Write, time::Duration};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -11,9 +11,9 @@ use super::{
     ask::{QueryClient, Target, escape},
     cells,
     lookup::{find_run, id},
-    spark, table,
+    output, spark, table,
 };
-use crate::{render, units};
+use crate::{config::Settings, render, units};
 
 /// How often it asks.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -39,23 +39,24 @@ pub struct TailArgs {
 ///
 /// # Errors
 /// When there is no such run, or the store or the output fails.
-pub async fn tail(client: &QueryClient, args: &TailArgs, json: bool, out: &mut impl Write) -> Result<(), CliError> {
+pub async fn run(settings: Settings, args: TailArgs, json: bool) -> Result<(), CliError> {
+    let client = QueryClient::connect(&settings, &args.target).await?;
     let until = args.duration.map(|duration| Instant::now() + duration);
     let over = || until.is_some_and(|until| Instant::now() >= until);
     let mut run = match &args.run {
-        Some(text) => Some(id(&find_run(client, text).await?).to_owned()),
-        None => newest_run(client).await?,
+        Some(text) => Some(id(&find_run(&client, text).await?).to_owned()),
+        None => newest_run(&client).await?,
     };
     let mut cursor = None;
     let mut checked_at = Instant::now();
     if !json {
         let head = ["TIME (UTC)", "RUN", "EPOCH", "UNITS", "LOSS", "ACC", "VAL LOSS", "VAL ACC", "PHASE"];
-        line(out, &head.map(str::to_owned))?;
+        line(&head.map(str::to_owned))?;
     }
     while !over() {
         if args.run.is_none() && (run.is_none() || checked_at.elapsed() >= NEW_RUN_INTERVAL) {
             checked_at = Instant::now();
-            let found = newest_run(client).await?;
+            let found = newest_run(&client).await?;
             if found != run {
                 (run, cursor) = (found, None);
             }
@@ -64,11 +65,11 @@ pub async fn tail(client: &QueryClient, args: &TailArgs, json: bool, out: &mut i
             sleep(POLL_INTERVAL).await;
             continue;
         };
-        let rows = rows_after(client, run_id, cursor.as_deref(), args.limit).await?;
+        let rows = rows_after(&client, run_id, cursor.as_deref(), args.limit).await?;
         for row in &rows {
-            show(out, row, json)?;
+            show(row, json)?;
         }
-        out.flush().map_err(|error| CliError::failed("failed to write the answer", error))?;
+        output::flush()?;
         match rows.last() {
             Some(last) => cursor = row_cursor(last),
             None => sleep(POLL_INTERVAL).await,
@@ -110,9 +111,9 @@ fn row_cursor(row: &Value) -> Option<String> {
     Some(format!("{at}.{}", row["event_id"].as_i64()?))
 }
 
-fn show(out: &mut impl Write, row: &Value, json: bool) -> Result<(), CliError> {
+fn show(row: &Value, json: bool) -> Result<(), CliError> {
     if json {
-        return table::json(out, row);
+        return output::json(row);
     }
     let number = |field: &str| match row[field].as_f64() {
         Some(value) => table::number(Some(value)).content(),
@@ -120,28 +121,22 @@ fn show(out: &mut impl Write, row: &Value, json: bool) -> Result<(), CliError> {
         None => String::new(),
     };
     let whole = |field: &str| row[field].as_i64().map(|n| n.to_string()).unwrap_or_default();
-    line(
-        out,
-        &[
-            cells::moment(row, "timestamp").content(),
-            row["run_id"].as_str().and_then(|id| id.get(..8)).unwrap_or_default().to_owned(),
-            whole("epoch"),
-            whole("hidden_units"),
-            number("train_loss"),
-            number("train_accuracy"),
-            number("val_loss"),
-            number("val_accuracy"),
-            cells::text(row, "phase").content(),
-        ],
-    )
+    line(&[
+        cells::moment(row, "timestamp").content(),
+        row["run_id"].as_str().and_then(|id| id.get(..8)).unwrap_or_default().to_owned(),
+        whole("epoch"),
+        whole("hidden_units"),
+        number("train_loss"),
+        number("train_accuracy"),
+        number("val_loss"),
+        number("val_accuracy"),
+        cells::text(row, "phase").content(),
+    ])
 }
 
-fn line(out: &mut impl Write, cells: &[String; 9]) -> Result<(), CliError> {
+fn line(cells: &[String; 9]) -> Result<(), CliError> {
     let [time, run, epoch, units, loss, accuracy, val_loss, val_accuracy, phase] = cells;
-    table::line(
-        out,
-        &format!(
-            "{time:<19}  {run:<8}  {epoch:>8}  {units:>5}  {loss:>11}  {accuracy:>9}  {val_loss:>11}  {val_accuracy:>9}  {phase}"
-        ),
-    )
+    output::line(&format!(
+        "{time:<19}  {run:<8}  {epoch:>8}  {units:>5}  {loss:>11}  {accuracy:>9}  {val_loss:>11}  {val_accuracy:>9}  {phase}"
+    ))
 }

@@ -61,6 +61,8 @@ fn every_command_in_the_documents_parses() {
         "README.md",
         "conf/cascor-ingest.toml",
         "deploy/README.md",
+        "deploy/commands.md",
+        "schema/README.md",
         "deploy/compose/compose.yaml",
         "deploy/systemd/cascor-ingest.service",
         "deploy/systemd/cascor-ingest@.service",

@@ -10,18 +10,10 @@ use figment::{
 
 use super::{
     Settings, lists,
+    precedence::Precedence,
+    renamed::{self, RENAMED},
     secrets::{self, PasswordSlot},
 };
-
-/// Which source a value comes from; a later one wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precedence {
-    File,
-    Credentials,
-    OldEnvironment,
-    Environment,
-    Flags,
-}
 
 /// The settings so far.
 pub struct Layers {
@@ -29,6 +21,8 @@ pub struct Layers {
     /// The defaults: which keys exist, and of which type they are.
     shape: Dict,
     slots: [PasswordSlot; 2],
+    /// Renamed keys that a source has set, by the names that it used.
+    renamed: Vec<(Precedence, String)>,
     problems: Vec<String>,
     warnings: Vec<String>,
 }
@@ -43,6 +37,7 @@ impl Layers {
             figment: Figment::from(Serialized::defaults(Settings::default())),
             shape,
             slots: secrets::slots(),
+            renamed: Vec::new(),
             problems: Vec::new(),
             warnings: Vec::new(),
         }
@@ -78,12 +73,13 @@ impl Layers {
         for (name, value) in dict {
             let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
             // A quoted `"a.b"` is one name, not a path.
+            let key = if name.contains('.') { key } else { self.present_name(&key, Precedence::File, origin) };
             let known = if name.contains('.') { None } else { self.find(&key) };
             match (known, value) {
                 (Some(Value::Dict(..)), Value::Dict(_, inner)) => self.set_dict(&key, inner, origin),
                 (None, _) => self.unknown(&key, origin),
                 (Some(Value::Array(..)), Value::String(_, text)) => {
-                    self.set_text(&key, &text, Precedence::File, origin)
+                    self.parse_and_set(&key, &text, Precedence::File, origin)
                 }
                 (Some(_), value) => self.set(&key, value, Precedence::File, origin),
             }
@@ -92,6 +88,27 @@ impl Layers {
 
     /// Lays `text` over `key`; the type of the default says how it is read.
     pub fn set_text(&mut self, key: &str, text: &str, precedence: Precedence, origin: &str) {
+        let key = self.present_name(key, precedence, origin);
+        self.parse_and_set(&key, text, precedence, origin);
+    }
+
+    /// The present name of a key. One source that uses both names is a problem: which of the values counts is unknown.
+    fn present_name(&mut self, key: &str, precedence: Precedence, origin: &str) -> String {
+        let present = renamed::present_name(key);
+        let former = RENAMED.iter().find(|(_, name)| *name == present).map(|(former, _)| *former);
+        if let Some(former) = former {
+            let other = if key == former { present } else { former };
+            if self.renamed.iter().any(|(source, used)| *source == precedence && used == other) {
+                self.problem(format!(
+                    "`{present}` and its former name `{former}` are both set ({origin}); keep `{present}`"
+                ));
+            }
+            self.renamed.push((precedence, key.to_owned()));
+        }
+        present.to_owned()
+    }
+
+    fn parse_and_set(&mut self, key: &str, text: &str, precedence: Precedence, origin: &str) {
         let value = match self.find(key) {
             None => return self.unknown(key, origin),
             Some(Value::Bool(..)) => boolean(text).map(Value::from),
@@ -182,6 +199,7 @@ impl Layers {
         let sections: BTreeSet<_> =
             keys.iter().flat_map(|key| key.match_indices('.').map(|(at, _)| key[..at].to_owned())).collect();
         keys.extend(sections);
+        keys.extend(RENAMED.map(|(former, _)| former.to_owned()));
         let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
         let nearest = keys
             .iter()
@@ -192,7 +210,8 @@ impl Layers {
             })
             .min()
             .filter(|(distance, known)| *distance <= 2.max(known.len() / 5));
-        let hint = nearest.map(|(_, known)| format!("; did you mean `{known}`?")).unwrap_or_default();
+        let hint =
+            nearest.map(|(_, known)| format!("; did you mean `{}`?", renamed::present_name(known))).unwrap_or_default();
         self.problem(format!("`{key}` ({origin}) is not a key{hint}"));
     }
 

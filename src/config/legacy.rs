@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::layers::{Layers, Precedence, boolean};
+use super::{
+    layers::{Layers, boolean},
+    precedence::Precedence,
+};
 use crate::units;
 
 /// Old names that are another spelling of one key.

@@ -53,7 +53,7 @@ mod tests {
             (CHANNELS, "a, lab:*:b", &["a", "lab:*:b"]),
             (CHANNELS, "[\"a b\", \"c;d\"]", &["a b", "c;d"]),
             (CHANNELS, "[ab]*,c", &["[ab]*", "c"]),
-            ("spool.orphans_in", "/srv/my spools,/b", &["/srv/my spools", "/b"]),
+            ("spool.orphan_search_dirs", "/srv/my spools,/b", &["/srv/my spools", "/b"]),
         ] {
             assert_eq!(read(key, text).unwrap(), items, "{key} {text}");
         }

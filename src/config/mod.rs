@@ -4,9 +4,12 @@
 //! once, by key. The names of the environment decide the type of a value, never its looks (`0123` stays text where text is
 //! meant). Secrets take a path of their own ([`secrets`]) and reach neither the merged layers nor an error.
 
+mod credentials;
 mod layers;
 mod legacy;
 mod lists;
+mod precedence;
+mod renamed;
 mod secrets;
 #[cfg(test)]
 mod tests;
@@ -25,7 +28,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     api, control, dead_letter, files, intake, latest, logging, redis, spool, store, units, wire::Limits, writer,
 };
-use layers::{Layers, Precedence};
+use layers::Layers;
+use precedence::Precedence;
 
 /// Prefix of the environment variables that set a key: `CASCOR_INGEST__SPOOL__CAPACITY` is `spool.capacity`.
 pub const ENV_PREFIX: &str = "CASCOR_INGEST__";
@@ -158,7 +162,7 @@ fn load_for(sources: &ConfigSources, listens: bool) -> Result<Loaded, Problems> 
     if let Some(path) = &sources.file {
         read_file(path, sources, &mut layers);
     }
-    secrets::credentials(&sources.env, &mut layers);
+    credentials::apply(&sources.env, &mut layers);
     legacy::apply(&sources.env, &mut layers);
     for (name, text) in &sources.env {
         if let Some(key) = name.strip_prefix(ENV_PREFIX) {

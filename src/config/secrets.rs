@@ -1,11 +1,8 @@
 //! Passwords: each in a slot of its own, from text or from a file, so that no layer, printout or error ever holds one.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use super::layers::{Layers, Precedence};
+use super::precedence::Precedence;
 use crate::secret::Secret;
 
 /// A password on its way to the settings.
@@ -36,28 +33,6 @@ enum Value {
 pub fn slots() -> [PasswordSlot; 2] {
     [("redis.password", "redis-password"), ("store.cassandra.password", "cassandra-password")]
         .map(|(key, credential)| PasswordSlot { key, credential, candidate: None })
-}
-
-/// Points the slots, and the files of the HTTP side, at systemd's credentials, where there are any.
-pub fn credentials(env: &BTreeMap<String, String>, layers: &mut Layers) {
-    let Some(directory) = env.get("CREDENTIALS_DIRECTORY") else { return };
-    for slot in slots() {
-        let path = Path::new(directory).join(slot.credential);
-        if path.exists() {
-            layers.set_text(
-                &format!("{}_file", slot.key),
-                &path.to_string_lossy(),
-                Precedence::Credentials,
-                "credential",
-            );
-        }
-    }
-    for (name, key) in [("http-tokens", "http.tokens_file"), ("http-session-key", "http.session_key_file")] {
-        let path = Path::new(directory).join(name);
-        if path.exists() {
-            layers.set_text(key, &path.to_string_lossy(), Precedence::Credentials, "credential");
-        }
-    }
 }
 
 impl PasswordSlot {

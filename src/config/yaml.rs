@@ -6,8 +6,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    layers::{Layers, Precedence, boolean},
+    layers::{Layers, boolean},
     legacy,
+    precedence::Precedence,
     variables::{self, ExpandError},
 };
 

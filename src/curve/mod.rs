@@ -21,54 +21,61 @@ pub use self::{
 };
 use std::collections::BTreeMap;
 
-use crate::{cooperative::YieldEvery, units::Micros};
+use crate::{
+    cooperative::YieldEvery,
+    event::{ColumnValue, Drawn, EventKey, METRIC_COLUMNS, MetricColumn, MetricColumns},
+    units::Micros,
+};
 
 /// A number that metrics rows may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Field {
-    /// A column, by its place in [`COLUMNS`].
+    /// A column that is drawn, by its position in [`METRIC_COLUMNS`].
     Column(usize),
     /// A number in `extra`, by its name.
     Extra(String),
 }
 
-/// The columns that are numbers.
-pub const COLUMNS: [&str; 6] =
-    ["train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "hidden_units"];
-
 impl Field {
     /// Training loss.
-    pub const TRAIN_LOSS: Self = Self::Column(0);
+    pub fn train_loss() -> Self {
+        Self::named("train_loss")
+    }
 
-    /// The field of this name: a column, one of its short names, else a number in `extra`.
+    /// The field of this name: a column that is drawn, its short name, else a number in `extra`.
     pub fn named(name: &str) -> Self {
         let canonical = Self::canonical(name);
-        match COLUMNS.iter().position(|column| *column == canonical) {
+        let drawn = |column: &MetricColumn| column.name == canonical && column.drawn != Drawn::Never;
+        match METRIC_COLUMNS.iter().position(drawn) {
             Some(at) => Self::Column(at),
             None => Self::Extra(canonical.to_owned()),
         }
     }
 
-    /// The name of a column for one of its short names; any other name as it is.
+    /// The name of a column for its short name; any other name as it is.
     pub fn canonical(name: &str) -> &str {
-        match name {
-            "loss" => "train_loss",
-            "accuracy" => "train_accuracy",
-            "lr" => "learning_rate",
-            name => name,
-        }
+        METRIC_COLUMNS.iter().find(|column| column.short_name == Some(name)).map_or(name, |column| column.name)
     }
 
-    /// The losses, the accuracies and the learning rate: what a curve shows unless told otherwise.
-    pub fn usual() -> Vec<Self> {
-        (0..5).map(Self::Column).collect()
+    /// What a curve shows unless told otherwise: the losses, the accuracies and the learning rate.
+    pub fn drawn_by_default() -> Vec<Self> {
+        let drawn = |at: &usize| METRIC_COLUMNS[*at].drawn == Drawn::ByDefault;
+        (0..METRIC_COLUMNS.len()).filter(drawn).map(Self::Column).collect()
     }
 
     /// Its name in rows and answers.
     pub fn name(&self) -> &str {
         match self {
-            Self::Column(at) => COLUMNS[*at],
+            Self::Column(at) => METRIC_COLUMNS[*at].name,
             Self::Extra(name) => name,
+        }
+    }
+
+    /// Its value in a row, whose numbers without a column are in `extra`.
+    fn value(&self, values: &[ColumnValue<'_>], extra: &BTreeMap<String, f64>) -> Option<f64> {
+        match self {
+            Self::Column(at) => values[*at].number(),
+            Self::Extra(name) => extra.get(name).copied(),
         }
     }
 
@@ -104,6 +111,28 @@ pub struct Samples {
 }
 
 impl Samples {
+    /// Adds a row: its key, its columns, its numbers without a column, and the fields that are asked for.
+    pub fn add<T: AsRef<str>>(
+        &mut self,
+        key: &EventKey,
+        columns: &MetricColumns<T>,
+        extra: &BTreeMap<String, f64>,
+        fields: &[Field],
+    ) {
+        let phase = columns.phase.as_ref().map(|phase| self.phase(phase.as_ref()));
+        self.rows.push(Sample {
+            timestamp: key.timestamp,
+            event_id: key.event_id,
+            epoch: columns.epoch,
+            step: columns.step,
+            hidden_units: columns.hidden_units,
+            seq: columns.seq,
+            phase,
+        });
+        let values = columns.values();
+        self.values.extend(fields.iter().map(|field| field.value(&values, extra)));
+    }
+
     /// The place of a phase in the table.
     pub fn phase(&mut self, name: &str) -> u16 {
         self.phases.number(name)

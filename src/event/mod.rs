@@ -3,6 +3,7 @@
 //! Rows are plain values. Their keys and contents are a function of the message, the channel and what intake decided once and
 //! stored beside it ([`Resolved`]); nothing here reads a clock or a configuration.
 
+mod columns;
 mod size;
 mod text;
 
@@ -13,8 +14,10 @@ use sha1_smol::Sha1;
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
+pub(crate) use self::columns::metric_columns;
 use self::size::{ROW_OVERHEAD_BYTES, text};
 pub use self::{
+    columns::{ColumnType, ColumnValue, Drawn, METRIC_COLUMNS, MetricColumn, MetricColumns, ReadColumns},
     size::{Keyed, MemSize, total_bytes},
     text::{Guard, SharedText},
 };
@@ -77,20 +80,14 @@ impl EventKey {
 
 /// A row of `training_metrics`.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the columns of the contract, by name")]
 pub struct MetricsRow {
+    /// Its key.
     pub key: EventKey,
-    pub epoch: Option<i32>,
-    pub step: Option<i32>,
-    pub train_loss: Option<f64>,
-    pub train_accuracy: Option<f64>,
-    pub val_loss: Option<f64>,
-    pub val_accuracy: Option<f64>,
-    pub learning_rate: Option<f64>,
-    pub hidden_units: Option<i32>,
-    pub phase: Option<String>,
-    pub seq: Option<i64>,
+    /// The columns of one value.
+    pub columns: MetricColumns,
+    /// Numbers that have no column, by name.
     pub extra: BTreeMap<String, f64>,
+    /// Everything else that the message says, as a JSON object.
     pub rest_json: Option<SharedText>,
 }
 
@@ -189,6 +186,23 @@ pub enum Table {
     Datasets,
     Control,
     Gaps,
+}
+
+impl Table {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Metrics, Self::Topology, Self::Events, Self::Datasets, Self::Control, Self::Gaps];
+
+    /// Its name in the store.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Metrics => "training_metrics",
+            Self::Topology => "network_topology",
+            Self::Events => "training_events",
+            Self::Datasets => "dataset_info",
+            Self::Control => "control_log",
+            Self::Gaps => "ingest_gaps",
+        }
+    }
 }
 
 /// The rows of one partition travel together.

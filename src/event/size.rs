@@ -1,6 +1,6 @@
 //! How large a row is, and where it is: what pages of rows end by.
 
-use super::{EventKey, EventRow, MetricsRow, RunRow, SharedText, TopologyRow};
+use super::{ColumnValue, EventKey, EventRow, MetricsRow, RunRow, SharedText, TopologyRow};
 
 /// What every row takes, roughly.
 pub(super) const ROW_OVERHEAD_BYTES: usize = 96;
@@ -33,7 +33,11 @@ fn shared(text: &Option<SharedText>) -> usize {
 impl MemSize for MetricsRow {
     fn bytes(&self) -> usize {
         let extra: usize = self.extra.keys().map(|key| key.len() + 16).sum();
-        ROW_OVERHEAD_BYTES + text(&self.phase) + shared(&self.rest_json) + extra
+        let texts = self.columns.values().into_iter().filter_map(|value| match value {
+            ColumnValue::Text(text) => text.map(str::len),
+            ColumnValue::Int(_) | ColumnValue::BigInt(_) | ColumnValue::Double(_) => None,
+        });
+        ROW_OVERHEAD_BYTES + texts.sum::<usize>() + shared(&self.rest_json) + extra
     }
 }
 

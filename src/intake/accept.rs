@@ -42,7 +42,7 @@ impl Intake {
     fn accept_event(&mut self, frame: &Frame, message: &Message<'_>) -> Ack {
         let time = message.time(frame.received_at, &self.zone);
         if !time.from_message {
-            self.deps.metrics.intake_unusable_times.inc();
+            self.deps.metrics.intake_invalid_timestamps.inc();
         }
         if let Some(naive) = time.naive {
             self.zone_check.observe(&frame.channel, naive, frame.received_at, &self.deps.config.time_zone);

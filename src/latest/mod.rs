@@ -2,7 +2,6 @@
 
 mod flusher;
 mod history;
-mod large;
 mod name_conflict;
 mod state;
 

@@ -15,8 +15,8 @@ use fred::{
     types::{
         Builder, ConnectHandle, RespVersion,
         config::{
-            Config as RedisConfig, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig, TlsConfig,
-            TlsConnector, TlsHostMapping, UnresponsiveConfig,
+            Config as RedisConfig, ConnectionConfig, PerformanceConfig, TcpConfig, TlsConfig, TlsConnector,
+            TlsHostMapping, UnresponsiveConfig,
         },
     },
 };
@@ -26,17 +26,17 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Acl, Config, Refusal, Resource, Retry, is_refusal, probe::probe, value::UnusableValues};
-use crate::{
-    host,
-    lifecycle::Signal,
-    logging::Chain,
-    secret::{Secret, SecretFileError},
-    tls::{self, TlsError},
+use super::{
+    Acl, Config, Resource, Retry, ValueLookup,
+    address::parse,
+    error::ConnectError,
+    is_refusal,
+    probe::{CONNECT_TIMEOUT, probe},
+    read_value,
+    value::UnusableValues,
 };
+use crate::{lifecycle::Signal, logging::Chain, metrics::Metrics, secret::Secret, tls};
 
-/// How long a server may take to accept a connection, and to answer each step of the greeting.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a command may take.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a connection is pinged.
@@ -45,35 +45,6 @@ pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Capacity of the buffers for the library's own events.
 const EVENT_BUFFER_CAPACITY: usize = 16;
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum ConnectError {
-    #[error("`redis.url` {0}")]
-    Address(&'static str),
-    #[error(transparent)]
-    PasswordFile(SecretFileError),
-    #[error("failed to set up TLS to Redis")]
-    Tls(#[source] TlsError),
-    #[error("failed to reach Redis")]
-    Unreachable(#[source] io::Error),
-    #[error("Redis refuses the login ({0}); see `redis.username`, `redis.password_file`")]
-    Login(String),
-    #[error(transparent)]
-    Forbidden(Refusal),
-    #[error("Redis does not answer in time")]
-    Timeout,
-    #[error("failed to greet Redis (version 6 or newer is needed)")]
-    Greeting(#[source] RedisError),
-}
-
-impl ConnectError {
-    /// Whether only a person can mend it: then trying ten times a second is noise in the server's log.
-    pub fn needs_operator(&self) -> bool {
-        !matches!(self, Self::Unreachable(_) | Self::Timeout | Self::Greeting(_))
-    }
-}
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug)]
@@ -148,34 +119,6 @@ fn classify(error: RedisError, acl: &Acl) -> ConnectError {
         ErrorKind::Timeout => ConnectError::Timeout,
         _ => ConnectError::Greeting(error),
     }
-}
-
-/// Reads the address; the error says what it must be. The password in it never gets into the error.
-pub(super) fn parse(url: &str) -> Result<RedisConfig, &'static str> {
-    if !["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme)) {
-        return Err("must begin with redis:// or rediss://; write it like \"redis://host:6379/0\"");
-    }
-    if url.contains('?') {
-        return Err("carries parameters behind `?`, which are not understood; set keys instead");
-    }
-    // Certificates are read by us, from the files that the configuration names.
-    let plain = url.replacen("rediss://", "redis://", 1);
-    let mut settings = RedisConfig::from_url_centralized(&plain)
-        .map_err(|_| "cannot be read; write it like \"redis://host:6379/0\"")?;
-    let [server] = &settings.server.hosts()[..] else { return Err("must name one host") };
-    // In a URL the address of an IPv6 host stands in brackets, which no resolver understands.
-    let host = server.host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    if host::check(&host).is_err() {
-        return Err("names no host that there can be; write it like \"redis://host:6379/0\", with one host");
-    }
-    settings.server = ServerConfig::new_centralized(host, server.port);
-    Ok(settings)
-}
-
-/// The host that an address names.
-pub(super) fn host(url: &str) -> Option<String> {
-    let server = parse(url).ok()?.server.hosts().into_iter().next()?;
-    Some(server.host.to_string())
 }
 
 /// Makes one connection, logged in and ready; one try.
@@ -270,7 +213,7 @@ pub struct Link {
     current: watch::Receiver<Option<Client>>,
     acl: Acl,
     outages: Arc<Mutex<Outages>>,
-    pub(super) unusable: UnusableValues,
+    unusable: UnusableValues,
 }
 
 /// What is known of the times without a connection.
@@ -318,6 +261,32 @@ impl Link {
     /// Waits for a connection.
     pub async fn connected(&mut self) -> Option<Client> {
         self.current.wait_for(Option::is_some).await.ok().and_then(|client| client.clone())
+    }
+
+    /// Counts unusable values there.
+    pub fn counted_in(mut self, metrics: &Metrics) -> Self {
+        self.unusable = UnusableValues::new(metrics);
+        self
+    }
+
+    /// The value of a key of ours; what is unusable is counted, logged and absent.
+    ///
+    /// # Errors
+    /// What Redis, or the connection to it, says; a refusal by the ACL is one, and the caller's to tell.
+    pub async fn read(&self, client: &Client, key: &str, max: usize) -> Result<Option<String>, RedisError> {
+        Ok(self.usable(key, read_value(client, key, max).await?))
+    }
+
+    /// The usable part of what was found; the rest is counted and logged.
+    pub fn usable<T>(&self, key: &str, found: ValueLookup<T>) -> Option<T> {
+        match found {
+            ValueLookup::Usable(value) => Some(value),
+            ValueLookup::Absent => None,
+            ValueLookup::Unusable(why) => {
+                self.unusable.record(key, why);
+                None
+            }
+        }
     }
 }
 

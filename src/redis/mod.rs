@@ -1,6 +1,8 @@
 //! How to reach Redis: settings, TLS, and clients that know when they are cut off.
 
 mod acl;
+mod address;
+mod error;
 mod link;
 mod pattern;
 mod probe;
@@ -16,7 +18,8 @@ use serde::{Deserialize, Serialize, Serializer};
 pub(crate) use self::link::answers;
 pub use self::{
     acl::{Acl, Refusal, Resource, is_refusal},
-    link::{ConnectError, Connected, Link, Outages, Role, connect, settings},
+    error::ConnectError,
+    link::{Connected, Link, Outages, Role, connect, settings},
     pattern::{is_pattern, overlap},
     probe::probe,
     retry::Retry,
@@ -89,7 +92,7 @@ impl Config {
     /// Adds what is wrong with these settings.
     pub fn problems(&self, problems: &mut Vec<String>) {
         // The value is never shown: what cannot be read may hold a password in the wrong place.
-        if let Err(error) = link::parse(&self.url) {
+        if let Err(error) = address::parse(&self.url) {
             problems.push(format!("`redis.url` {error}"));
         }
         self.channel_problems(problems);
@@ -120,7 +123,7 @@ impl Config {
         if self.uses_tls() || (self.password.is_none() && self.password_file.is_none()) {
             return;
         }
-        if let Some(host) = link::host(&self.url).filter(|host| !host::is_loopback(host)) {
+        if let Some(host) = address::host(&self.url).filter(|host| !host::is_loopback(host)) {
             warnings.push(tls::plain_password("Redis", &host, "let `redis.url` begin with rediss://"));
         }
     }

@@ -17,7 +17,7 @@ use crate::store::cassandra;
 pub use crate::store::cassandra::Replication;
 
 /// The compiled-in migrations: number, file name, text.
-const MIGRATIONS: [(i32, &str, &str); 2] = [
+const MIGRATIONS: &[(i32, &str, &str)] = &[
     (1, "001_tables.cql", include_str!("../../schema/cassandra/001_tables.cql")),
     (2, "002_restarts_and_names.cql", include_str!("../../schema/cassandra/002_restarts_and_names.cql")),
 ];

@@ -181,11 +181,11 @@ pub struct Config {
     pub sync_interval: Duration,
     /// How long the checkpoint trails a store that may forget what it has acknowledged.
     #[serde(with = "units::duration")]
-    pub linger: Duration,
+    pub checkpoint_delay: Duration,
     /// Size of the memory segment, used while the disk takes nothing.
     pub memory: ByteSize,
     /// Where `status` looks for spools that other instances have left; empty: beside the state directory.
-    pub orphans_in: Vec<PathBuf>,
+    pub orphan_search_dirs: Vec<PathBuf>,
 }
 
 impl Default for Config {
@@ -195,9 +195,9 @@ impl Default for Config {
             capacity: ByteSize::gib(10),
             segment: ByteSize::mib(16),
             sync_interval: Duration::from_millis(5),
-            linger: Duration::from_secs(15),
+            checkpoint_delay: Duration::from_secs(15),
             memory: ByteSize::mib(32),
-            orphans_in: Vec::new(),
+            orphan_search_dirs: Vec::new(),
         }
     }
 }

@@ -331,7 +331,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// The `seq` of metrics of a run, without the rest of the rows.
     fn seqs<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Seqs, StoreError>> {
-        Box::pin(async move { Ok(self.metrics(query).await?.iter().map(|row| (row.key, row.seq)).collect()) })
+        Box::pin(async move { Ok(self.metrics(query).await?.iter().map(|row| (row.key, row.columns.seq)).collect()) })
     }
 
     /// Some numbers of metrics rows, for those who read many: nothing else of a row is fetched.
@@ -368,7 +368,7 @@ pub trait Store: Send + Sync + 'static {
     }
 
     /// Whether a killed server may forget rows it has acknowledged (one replica with a periodic commit log): then what is
-    /// committed in the spool trails what the store confirmed by `spool.linger`.
+    /// committed in the spool trails what the store confirmed by `spool.checkpoint_delay`.
     fn acks_may_be_lost(&self) -> bool {
         false
     }

@@ -1,7 +1,8 @@
 //! Which field of a message means what, where several have a name of the same meaning.
 
 use super::{
-    message::{Destination, Message},
+    field::Destination,
+    message::Message,
     names::{self, ExpectedType, FieldId},
     nested::NestedNumbers,
     time,

@@ -1,40 +1,24 @@
 //! The typed columns of a message: which of its values they hold, and which reject it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, convert::Infallible};
 
 use uuid::Uuid;
 
 use super::{
-    message::{Destination, Message, Strictness},
+    field::Destination,
+    message::{Message, Strictness, TypedColumns},
     names::FieldId,
-    value::{Encoded, Number, Value},
+    rejection::invalid,
+    value::{Number, Value},
 };
 use crate::{
-    event::{self, Kind},
-    frame::{Reason, Rejection},
+    event::{self, Kind, MetricColumns, ReadColumns},
+    frame::Rejection,
 };
 
-/// The longest phase that the column of a row holds; `rest_json` keeps a longer one. Every reader of a curve reads this column, and
-/// SQLite reads it with each search beside the row.
-const PHASE_BYTES_MAX: usize = 1 << 10;
-
-/// The typed columns that a message can fill.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct TypedColumns<'a> {
-    pub(super) seq: Option<i64>,
-    pub(super) epoch: Option<i32>,
-    pub(super) step: Option<i32>,
-    pub(super) train_loss: Option<f64>,
-    pub(super) train_accuracy: Option<f64>,
-    pub(super) val_loss: Option<f64>,
-    pub(super) val_accuracy: Option<f64>,
-    pub(super) learning_rate: Option<f64>,
-    pub(super) hidden_units: Option<i32>,
-    pub(super) phase: Option<Cow<'a, str>>,
-    pub(super) input_size: Option<i32>,
-    pub(super) output_size: Option<i32>,
-    pub(super) total_parameters: Option<i32>,
-}
+/// The longest text, such as a phase, that a column of metrics holds; `rest_json` keeps a longer one. Every reader of a curve reads
+/// the phase, and SQLite reads it with each search beside the row.
+const TEXT_BYTES_MAX: usize = 1 << 10;
 
 /// What a column makes of a value.
 enum Conversion<T> {
@@ -68,56 +52,37 @@ impl<'a> Message<'a> {
         if self.run.is_some() {
             self.consume(FieldId::RunId, Destination::Column);
         }
-        let metrics = self.kind == Kind::Metrics;
-        // An event keeps its whole payload, so there the column just stays empty.
-        let counted = matches!(self.kind, Kind::Metrics | Kind::Topology);
-        let mut columns = TypedColumns { seq: self.seq_column(), ..TypedColumns::default() };
-        for (field_id, column) in [
-            (FieldId::Epoch, &mut columns.epoch),
-            (FieldId::Step, &mut columns.step),
-            (FieldId::HiddenUnits, &mut columns.hidden_units),
-            (FieldId::InputSize, &mut columns.input_size),
-            (FieldId::OutputSize, &mut columns.output_size),
-            (FieldId::TotalParameters, &mut columns.total_parameters),
-        ] {
-            let relevant = match field_id {
-                FieldId::Epoch | FieldId::HiddenUnits => true,
-                FieldId::Step => metrics,
-                _ => self.kind == Kind::Topology,
-            };
-            if relevant {
-                *column = self.column(field_id, counted, |value| integer(field_id, value));
-            }
+        let Ok(metric) = MetricColumns::read(&mut MessageColumns(self));
+        self.columns = TypedColumns { metric, ..TypedColumns::default() };
+        if self.kind == Kind::Topology {
+            self.columns.input_size = self.integer_column(FieldId::InputSize);
+            self.columns.output_size = self.integer_column(FieldId::OutputSize);
+            self.columns.total_parameters = self.integer_column(FieldId::TotalParameters);
         }
-        for (field_id, column) in [
-            (FieldId::TrainLoss, &mut columns.train_loss),
-            (FieldId::TrainAccuracy, &mut columns.train_accuracy),
-            (FieldId::ValLoss, &mut columns.val_loss),
-            (FieldId::ValAccuracy, &mut columns.val_accuracy),
-            (FieldId::LearningRate, &mut columns.learning_rate),
-        ] {
-            if self.kind != Kind::Topology {
-                *column = self
-                    .column(field_id, counted, |value| value.double().map_or(Conversion::Invalid, Conversion::Value));
-            }
-        }
-        columns.phase = self.column(FieldId::Phase, metrics, |value| match value.text() {
-            Some(phase) if phase.len() > PHASE_BYTES_MAX => Conversion::TooLarge,
-            Some(phase) => Conversion::Value(phase),
-            None if value.is_blank() => Conversion::Blank,
-            None => Conversion::Invalid,
-        });
-        self.columns = columns;
         if is_strict { self.require_something_left() } else { Ok(()) }
     }
 
-    /// The `seq`. An invalid one is counted in every kind of message: gaps are found by it.
+    /// The `seq`.
     pub(super) fn seq_column(&mut self) -> Option<i64> {
-        self.column(FieldId::Seq, true, |value| match value.number() {
+        self.counter_column(FieldId::Seq)
+    }
+
+    /// A number that is never negative. An invalid one is counted in every kind of message: gaps are found by the `seq`.
+    fn counter_column(&mut self, field_id: FieldId) -> Option<i64> {
+        self.column(field_id, true, |value| match value.number() {
             Number::Int(seq) if seq >= 0 => Conversion::Value(seq),
             Number::TooLarge => Conversion::TooLarge,
             _ => Conversion::Invalid,
         })
+    }
+
+    fn integer_column(&mut self, field_id: FieldId) -> Option<i32> {
+        self.column(field_id, self.counts_invalid(), |value| integer(field_id, value))
+    }
+
+    /// Whether invalid fields are counted: an event keeps its whole payload, so there the column just stays empty.
+    fn counts_invalid(&self) -> bool {
+        matches!(self.kind, Kind::Metrics | Kind::Topology)
     }
 
     /// Reads a column from the field that means it; where that is invalid, from the next best.
@@ -163,13 +128,52 @@ impl<'a> Message<'a> {
         let is_left = match self.kind {
             Kind::Metrics => self.measures_something(),
             Kind::Topology => {
-                let sizes = [self.columns.input_size, self.columns.output_size, self.columns.hidden_units];
+                let sizes = [self.columns.input_size, self.columns.output_size, self.columns.metric.hidden_units];
                 [FieldId::Nodes, FieldId::Connections].iter().any(|field_id| self.get(*field_id).is_some())
                     || sizes.iter().any(Option::is_some)
             }
             _ => true,
         };
         if is_left { Ok(()) } else { Err(invalid(&self.fields[first].key, &self.fields[first].value)) }
+    }
+}
+
+/// The columns of metrics, read from the fields of a message.
+struct MessageColumns<'m, 'a>(&'m mut Message<'a>);
+
+impl<'a> ReadColumns<Cow<'a, str>> for MessageColumns<'_, 'a> {
+    type Error = Infallible;
+
+    fn int(&mut self, at: usize) -> Result<Option<i32>, Infallible> {
+        let field_id = FieldId::of_column(at);
+        let has_column = match field_id {
+            FieldId::Epoch | FieldId::HiddenUnits => true,
+            FieldId::Step => self.0.kind == Kind::Metrics,
+            _ => self.0.kind != Kind::Topology,
+        };
+        Ok(if has_column { self.0.integer_column(field_id) } else { None })
+    }
+
+    fn bigint(&mut self, at: usize) -> Result<Option<i64>, Infallible> {
+        Ok(self.0.counter_column(FieldId::of_column(at)))
+    }
+
+    fn double(&mut self, at: usize) -> Result<Option<f64>, Infallible> {
+        if self.0.kind == Kind::Topology {
+            return Ok(None);
+        }
+        let read = |value: &Value<'a>| value.double().map_or(Conversion::Invalid, Conversion::Value);
+        Ok(self.0.column(FieldId::of_column(at), self.0.counts_invalid(), read))
+    }
+
+    fn text(&mut self, at: usize) -> Result<Option<Cow<'a, str>>, Infallible> {
+        let read = |value: &Value<'a>| match value.text() {
+            Some(text) if text.len() > TEXT_BYTES_MAX => Conversion::TooLarge,
+            Some(text) => Conversion::Value(text),
+            None if value.is_blank() => Conversion::Blank,
+            None => Conversion::Invalid,
+        };
+        Ok(self.0.column(FieldId::of_column(at), self.0.kind == Kind::Metrics, read))
     }
 }
 
@@ -196,24 +200,4 @@ fn run_of(text: Cow<'_, str>) -> (Uuid, Option<Cow<'_, str>>) {
         Ok(id) => (id, None),
         Err(_) => (event::run_id_from_text(&text), Some(text)),
     }
-}
-
-/// `invalid_field`, with the field's name and value, cut to 200 bytes.
-pub(super) fn invalid(name: &str, value: &Value<'_>) -> Rejection {
-    let mut detail = format!("{}: ", super::prefix(name, 100));
-    match value {
-        // A container may be megabytes; its beginning is enough.
-        Value::List(raw) | Value::Map(raw) => match raw.encoded {
-            Encoded::Json(text) => detail.push_str(super::prefix(text, 200)),
-            Encoded::Pack(_) => detail.push_str("a list or map"),
-        },
-        Value::Text(text) => {
-            detail.push('"');
-            detail.push_str(super::prefix(text, 200));
-            detail.push('"');
-        }
-        scalar => scalar.write_json(&mut detail),
-    }
-    detail.truncate(super::prefix(&detail, 200).len());
-    Rejection { reason: Reason::InvalidField, detail }
 }

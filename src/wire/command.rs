@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    Limits,
-    columns::invalid,
-    not_an_object, open,
-    rows::{is_strict_json, root_json},
+    Limits, not_an_object, open,
+    rejection::invalid,
+    rest_json::{is_strict_json, root_json},
     trim,
-    value::{Raw, Value, write_text},
+    value::{Raw, Value},
+    write::write_text,
 };
 use crate::{
     event::Guard,

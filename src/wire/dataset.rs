@@ -6,9 +6,9 @@ use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use super::{
-    columns::invalid,
     message::Message,
     names::{FieldId, Section},
+    rejection::invalid,
     time,
     value::{Number, Value},
 };

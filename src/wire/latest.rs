@@ -5,12 +5,13 @@ use std::{collections::HashSet, fmt::Write};
 use uuid::Uuid;
 
 use super::{
-    message::{Destination, Field, Message},
+    field::{Destination, Field},
+    message::Message,
     names::FieldId,
-    time,
-    value::{Value, put, write_double, write_text},
+    value::Value,
+    write::{put, write_double, write_text, write_time},
 };
-use crate::event::Resolved;
+use crate::event::{ColumnValue, METRIC_COLUMNS, Resolved};
 
 /// Appends the message's own fields, flattened, with the canonical names and `_ingest`.
 ///
@@ -95,17 +96,13 @@ impl<'o, W: Write> Object<'o, W> {
 
     fn integer(&mut self, field_id: FieldId, value: Option<impl std::fmt::Display>) {
         if let Some(value) = value {
-            self.add(field_id.name(), |out| {
-                let _ = write!(out, "{value}");
-            });
+            self.add(field_id.name(), |out| write_integer(out, value));
         }
     }
+}
 
-    fn double(&mut self, field_id: FieldId, value: Option<f64>) {
-        if let Some(value) = value {
-            self.add(field_id.name(), |out| write_double(out, value));
-        }
-    }
+fn write_integer(out: &mut impl Write, value: impl std::fmt::Display) {
+    let _ = write!(out, "{value}");
 }
 
 fn canonical_fields<'o>(message: &'o Message<'_>, resolved: &Resolved, object: &mut Object<'o, impl Write>) {
@@ -119,23 +116,22 @@ fn canonical_fields<'o>(message: &'o Message<'_>, resolved: &Resolved, object: &
         Some(own) if resolved.has_event_time => object.add("timestamp", |out| own.write_json(out)),
         _ => object.add("timestamp", |out| write_moment(out, resolved.event_time)),
     }
-    object.integer(FieldId::Seq, columns.seq);
-    object.integer(FieldId::Epoch, columns.epoch);
-    object.integer(FieldId::Step, columns.step);
+    // First, as the contract shows it.
+    object.integer(FieldId::Seq, columns.metric.seq);
+    for (column, value) in METRIC_COLUMNS.iter().zip(columns.metric.values()) {
+        match value {
+            ColumnValue::Int(Some(value)) => object.add(column.name, |out| write_integer(out, value)),
+            ColumnValue::BigInt(Some(value)) => object.add(column.name, |out| write_integer(out, value)),
+            ColumnValue::Double(Some(value)) => object.add(column.name, |out| write_double(out, value)),
+            ColumnValue::Text(Some(text)) => object.add(column.name, |out| write_text(out, text)),
+            _ => {}
+        }
+    }
     // As the row has it: the whole part in the column, the number in `extra`.
     for (field_id, name) in [(FieldId::Epoch, "extra.epoch"), (FieldId::Step, "extra.step")] {
         if let Some(field) = message.field(field_id).filter(|field| field.destination == Destination::WholePart) {
             object.add(name, |out| write_double(out, field.value.double().unwrap_or(f64::NAN)));
         }
-    }
-    object.double(FieldId::TrainLoss, columns.train_loss);
-    object.double(FieldId::TrainAccuracy, columns.train_accuracy);
-    object.double(FieldId::ValLoss, columns.val_loss);
-    object.double(FieldId::ValAccuracy, columns.val_accuracy);
-    object.double(FieldId::LearningRate, columns.learning_rate);
-    object.integer(FieldId::HiddenUnits, columns.hidden_units);
-    if let Some(phase) = &columns.phase {
-        object.add("phase", |out| write_text(out, phase));
     }
     object.integer(FieldId::InputSize, columns.input_size);
     object.integer(FieldId::OutputSize, columns.output_size);
@@ -144,7 +140,7 @@ fn canonical_fields<'o>(message: &'o Message<'_>, resolved: &Resolved, object: &
 
 fn write_moment(out: &mut impl Write, micros: i64) {
     put(out, "\"");
-    time::write(out, micros);
+    write_time(out, micros);
     put(out, "\"");
 }
 

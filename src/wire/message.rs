@@ -6,42 +6,19 @@ use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use super::{
-    columns::{TypedColumns, invalid},
+    field::{Destination, Field},
+    items::Items,
     names::{self, ExpectedType, FieldId, Section},
     nested::NestedNumbers,
-    outcome::{self, Outcome},
+    rejection::invalid,
     time,
-    value::{Encoded, Items, Raw, Value},
+    value::{Encoded, Raw, Value},
 };
 use crate::{
-    event::Kind,
+    event::{Kind, MetricColumns},
     frame::{Reason, Rejection},
     units::Micros,
 };
-
-/// One field of the message or of a map inside it that is looked into.
-#[derive(Clone, Debug)]
-pub(super) struct Field<'a> {
-    pub(super) section: Section,
-    /// Levels of nesting.
-    pub(super) depth: u8,
-    pub(super) key: Cow<'a, str>,
-    pub(super) value: Value<'a>,
-    pub(super) destination: Destination,
-}
-
-/// What holds the value of a field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Destination {
-    /// No column: `extra`, or `rest_json`.
-    NoColumn,
-    /// A column.
-    Column,
-    /// A column holds the whole part of the number, `extra` the number.
-    WholePart,
-    /// No column: its column cannot take the value, which `rest_json` keeps.
-    Invalid,
-}
 
 /// Room for the fields of most messages, in an allocation small enough for the allocator's fast path.
 const FIELDS_CAPACITY: usize = 12;
@@ -65,6 +42,16 @@ pub struct Message<'a> {
     pub(super) has_several_times: bool,
     /// Which numbers of which maps the fields behind `flat_count` are.
     pub(super) nested: Option<Box<NestedNumbers>>,
+}
+
+/// The typed columns that a message can fill.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct TypedColumns<'a> {
+    /// The columns of metrics; rows of other tables have some of them.
+    pub(super) metric: MetricColumns<Cow<'a, str>>,
+    pub(super) input_size: Option<i32>,
+    pub(super) output_size: Option<i32>,
+    pub(super) total_parameters: Option<i32>,
 }
 
 /// Fields whose value their column cannot take.
@@ -104,11 +91,6 @@ impl<'a> Message<'a> {
         message.decide_kind()?;
         message.read_columns(strictness)?;
         Ok(message)
-    }
-
-    /// How the run ended, of a run end.
-    pub fn outcome(&self) -> Outcome {
-        outcome::of(self)
     }
 
     /// How many fields hold a value that their column cannot take; they are kept in `rest_json`.
@@ -333,22 +315,22 @@ impl<'a> Message<'a> {
 
     /// The producer's number of the message within its run.
     pub fn seq(&self) -> Option<i64> {
-        self.columns.seq
+        self.columns.metric.seq
     }
 
     /// The epoch.
     pub fn epoch(&self) -> Option<i32> {
-        self.columns.epoch
+        self.columns.metric.epoch
     }
 
     /// The phase of training.
     pub fn phase(&self) -> Option<&str> {
-        self.columns.phase.as_deref()
+        self.columns.metric.phase.as_deref()
     }
 
     /// How many hidden units the network has.
     pub fn hidden_units(&self) -> Option<i32> {
-        self.columns.hidden_units
+        self.columns.metric.hidden_units
     }
 
     /// Its type: that of the message, for an `event` its `event_type`, else that of its kind.

@@ -13,6 +13,8 @@ mod assign;
 mod columns;
 mod command;
 mod dataset;
+mod field;
+mod items;
 mod json;
 mod latest;
 mod message;
@@ -21,10 +23,15 @@ mod nested;
 mod network;
 mod outcome;
 mod pack;
+mod rejection;
+mod rest_json;
 mod rows;
+mod run_update;
+mod status_words;
 mod time;
 mod topology;
 mod value;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -37,12 +44,15 @@ pub use self::{
     message::{Message, MessageTime},
     network::{Network, configured, network},
     outcome::Outcome,
-    rows::{RUN_UPDATE, Rows, TAGS_MAX, rows},
-    time::{parse as parse_time, write as write_time},
+    rows::{Rows, rows},
+    run_update::{RUN_UPDATE, TAGS_MAX},
+    time::parse as parse_time,
+    write::write_time,
 };
 use self::{
     message::Strictness,
-    value::{ByteCounter, Encoded, Raw},
+    value::{Encoded, Raw},
+    write::ByteCounter,
 };
 use crate::{
     event::Kind,

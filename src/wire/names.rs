@@ -1,77 +1,9 @@
 //! The contract's field names: which column a name means, and whether it is its canonical name or an alias.
 
-use super::outcome;
-use crate::event::Kind;
+use super::status_words;
+use crate::event::{Kind, metric_columns};
 
-/// What a field of a message can mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum FieldId {
-    RunId,
-    Timestamp,
-    Seq,
-    Epoch,
-    Step,
-    TrainLoss,
-    TrainAccuracy,
-    ValLoss,
-    ValAccuracy,
-    LearningRate,
-    HiddenUnits,
-    Phase,
-    InputSize,
-    OutputSize,
-    TotalParameters,
-    WeightsSummary,
-    DatasetName,
-    DatasetSize,
-    Config,
-    Notes,
-    Tags,
-    CreatedBy,
-    Status,
-    EventType,
-    Nodes,
-    Connections,
-}
-
-impl FieldId {
-    pub(super) const COUNT: usize = Self::Connections as usize + 1;
-
-    /// The canonical name.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::RunId => "run_id",
-            Self::Timestamp => "timestamp",
-            Self::Seq => "seq",
-            Self::Epoch => "epoch",
-            Self::Step => "step",
-            Self::TrainLoss => "train_loss",
-            Self::TrainAccuracy => "train_accuracy",
-            Self::ValLoss => "val_loss",
-            Self::ValAccuracy => "val_accuracy",
-            Self::LearningRate => "learning_rate",
-            Self::HiddenUnits => "hidden_units",
-            Self::Phase => "phase",
-            Self::InputSize => "input_size",
-            Self::OutputSize => "output_size",
-            Self::TotalParameters => "total_parameters",
-            Self::WeightsSummary => "weights_summary",
-            Self::DatasetName => "dataset_name",
-            Self::DatasetSize => "dataset_size",
-            Self::Config => "config",
-            Self::Notes => "notes",
-            Self::Tags => "tags",
-            Self::CreatedBy => "created_by",
-            Self::Status => "status",
-            Self::EventType => "event_type",
-            Self::Nodes => "nodes",
-            Self::Connections => "connections",
-        }
-    }
-}
-
-/// What values a field of a meaning takes.
+/// What values a field takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ExpectedType {
     /// A number.
@@ -82,184 +14,156 @@ pub(super) enum ExpectedType {
     Any,
 }
 
+/// What is known of a field.
+struct FieldSpec {
+    field_id: FieldId,
+    name: &'static str,
+    expected_type: ExpectedType,
+    aliases: &'static [&'static str],
+}
+
+macro_rules! expected_type {
+    (Text) => {
+        ExpectedType::Text
+    };
+    (Any) => {
+        ExpectedType::Any
+    };
+    ($number:ident) => {
+        ExpectedType::Number
+    };
+}
+
+macro_rules! define_fields {
+    ($($variant:ident $name:ident: $type:ident, [$($alias:literal),*] $(, $drawn:ident $($short:literal)?)?;)+) => {
+        /// What a field of a message can mean. The columns of metrics come first, in the order of `METRIC_COLUMNS`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub(super) enum FieldId {
+            $($variant,)+
+        }
+
+        /// In the order of [`FieldId`].
+        const FIELDS: [FieldSpec; FieldId::COUNT] = [$(FieldSpec {
+            field_id: FieldId::$variant,
+            name: stringify!($name),
+            expected_type: expected_type!($type),
+            aliases: &[$($alias),*],
+        }),+];
+
+        impl FieldId {
+            pub(super) const COUNT: usize = [$(Self::$variant),+].len();
+        }
+    };
+}
+
+/// The fields of messages: those of metrics, then those that other rows have.
+macro_rules! with_other_fields {
+    ($($columns:tt)+) => {
+        define_fields! {
+            $($columns)+
+            RunId run_id: Text, ["training_run_id", "training_id", "runId", "run"];
+            Timestamp timestamp: Any, ["time", "ts", "created_at"];
+            InputSize input_size: i32, ["input_units"];
+            OutputSize output_size: i32, ["output_units"];
+            TotalParameters total_parameters: i32, [];
+            WeightsSummary weights_summary: Any, [];
+            DatasetName dataset_name: Any, ["dataset"];
+            DatasetSize dataset_size: i32, [];
+            Config config: Any, ["params", "hyperparameters"];
+            Notes notes: Text, ["description"];
+            Tags tags: Any, [];
+            CreatedBy created_by: Text, ["user"];
+            Status status: Any, ["final_status", "outcome"];
+            EventType event_type: Text, ["event"];
+            Nodes nodes: Any, [];
+            Connections connections: Any, [];
+        }
+    };
+}
+metric_columns!(with_other_fields);
+
 impl FieldId {
+    /// The field of the column at this position in `METRIC_COLUMNS`.
+    pub(super) fn of_column(at: usize) -> Self {
+        FIELDS[at].field_id
+    }
+
+    /// The canonical name.
+    pub(super) fn name(self) -> &'static str {
+        FIELDS[self as usize].name
+    }
+
     /// What values this field takes.
     pub(super) fn expected_type(self) -> ExpectedType {
-        match self {
-            Self::Seq
-            | Self::Epoch
-            | Self::Step
-            | Self::TrainLoss
-            | Self::TrainAccuracy
-            | Self::ValLoss
-            | Self::ValAccuracy
-            | Self::LearningRate
-            | Self::HiddenUnits
-            | Self::InputSize
-            | Self::OutputSize
-            | Self::TotalParameters
-            | Self::DatasetSize => ExpectedType::Number,
-            Self::RunId | Self::Phase | Self::Notes | Self::CreatedBy | Self::EventType => ExpectedType::Text,
-            Self::Timestamp
-            | Self::WeightsSummary
-            | Self::DatasetName
-            | Self::Config
-            | Self::Tags
-            | Self::Status
-            | Self::Nodes
-            | Self::Connections => ExpectedType::Any,
-        }
+        FIELDS[self as usize].expected_type
     }
+}
+
+/// A name that a field may have.
+#[derive(Clone, Copy)]
+struct Name {
+    text: &'static str,
+    last_byte: u8,
+    field_id: FieldId,
+    /// 0: the canonical name; then the aliases, in the order of their list.
+    rank: u8,
+}
+
+/// The longest name of a field, in bytes.
+const LENGTH_MAX: usize = 19;
+const NAMES_COUNT: usize = {
+    let (mut count, mut at) = (0, 0);
+    while at < FIELDS.len() {
+        count += 1 + FIELDS[at].aliases.len();
+        at += 1;
+    }
+    count
+};
+
+/// All names, the shortest first, and where those of each length begin. [`lookup`] runs for every field of every message, and most
+/// names meet a handful of others of their length.
+static NAMES: ([Name; NAMES_COUNT], [u8; LENGTH_MAX + 2]) = names_by_length();
+
+const fn names_by_length() -> ([Name; NAMES_COUNT], [u8; LENGTH_MAX + 2]) {
+    let mut names = [Name { text: "", last_byte: 0, field_id: FieldId::RunId, rank: 0 }; NAMES_COUNT];
+    let mut starts = [0; LENGTH_MAX + 2];
+    let (mut count, mut length) = (0, 0);
+    while length <= LENGTH_MAX {
+        starts[length] = count as u8;
+        let mut at = 0;
+        while at < FIELDS.len() {
+            let field = &FIELDS[at];
+            let mut rank = 0;
+            while rank <= field.aliases.len() {
+                let text = if rank == 0 { field.name } else { field.aliases[rank - 1] };
+                assert!(rank < 16, "a rank has four bits of a score");
+                if text.len() == length {
+                    let last_byte = text.as_bytes()[length - 1];
+                    names[count] = Name { text, last_byte, field_id: field.field_id, rank: rank as u8 };
+                    count += 1;
+                }
+                rank += 1;
+            }
+            at += 1;
+        }
+        length += 1;
+    }
+    starts[LENGTH_MAX + 1] = count as u8;
+    assert!(count == NAMES_COUNT, "a name is longer than LENGTH_MAX");
+    (names, starts)
 }
 
 /// The meaning of a name, and its rank among the names of that meaning: 0 is the canonical one.
 #[inline]
 pub(super) fn lookup(name: &str) -> Option<(FieldId, u8)> {
-    // By length first: this runs for every field of every message, and most names then meet a handful of others.
-    Some(match name.len() {
-        2 => match name {
-            "ts" => (FieldId::Timestamp, 2),
-            "lr" => (FieldId::LearningRate, 1),
-            _ => return None,
-        },
-        3 => match name {
-            "run" => (FieldId::RunId, 4),
-            "seq" => (FieldId::Seq, 0),
-            "acc" => (FieldId::TrainAccuracy, 2),
-            _ => return None,
-        },
-        4 => match name {
-            "time" => (FieldId::Timestamp, 1),
-            "step" => (FieldId::Step, 0),
-            "loss" => (FieldId::TrainLoss, 1),
-            "tags" => (FieldId::Tags, 0),
-            "user" => (FieldId::CreatedBy, 1),
-            _ => return None,
-        },
-        5 => match name {
-            "epoch" => (FieldId::Epoch, 0),
-            "runId" => (FieldId::RunId, 3),
-            "phase" => (FieldId::Phase, 0),
-            "notes" => (FieldId::Notes, 0),
-            "nodes" => (FieldId::Nodes, 0),
-            "event" => (FieldId::EventType, 1),
-            _ => return None,
-        },
-        6 => match name {
-            "run_id" => (FieldId::RunId, 0),
-            "seq_no" => (FieldId::Seq, 2),
-            "config" => (FieldId::Config, 0),
-            "params" => (FieldId::Config, 1),
-            "status" => (FieldId::Status, 0),
-            _ => return None,
-        },
-        7 => match name {
-            "dataset" => (FieldId::DatasetName, 1),
-            "outcome" => (FieldId::Status, 2),
-            "val_acc" => (FieldId::ValAccuracy, 3),
-            "val/acc" => (FieldId::ValAccuracy, 7),
-            "val.acc" => (FieldId::ValAccuracy, 10),
-            _ => return None,
-        },
-        8 => match name {
-            "sequence" => (FieldId::Seq, 1),
-            "accuracy" => (FieldId::TrainAccuracy, 1),
-            "val_loss" => (FieldId::ValLoss, 0),
-            "n_hidden" => (FieldId::HiddenUnits, 3),
-            "val/loss" => (FieldId::ValLoss, 5),
-            "val.loss" => (FieldId::ValLoss, 7),
-            _ => return None,
-        },
-        9 => match name {
-            "timestamp" => (FieldId::Timestamp, 0),
-            "iteration" => (FieldId::Step, 2),
-            "eval_loss" => (FieldId::ValLoss, 4),
-            "eval/loss" => (FieldId::ValLoss, 6),
-            "eval.loss" => (FieldId::ValLoss, 8),
-            "train_acc" => (FieldId::TrainAccuracy, 4),
-            "train/acc" => (FieldId::TrainAccuracy, 6),
-            "train.acc" => (FieldId::TrainAccuracy, 8),
-            _ => return None,
-        },
-        10 => match name {
-            "created_at" => (FieldId::Timestamp, 3),
-            "train_loss" => (FieldId::TrainLoss, 0),
-            "value_loss" => (FieldId::ValLoss, 2),
-            "valid_loss" => (FieldId::ValLoss, 3),
-            "train/loss" => (FieldId::TrainLoss, 3),
-            "train.loss" => (FieldId::TrainLoss, 4),
-            "input_size" => (FieldId::InputSize, 0),
-            "created_by" => (FieldId::CreatedBy, 0),
-            "event_type" => (FieldId::EventType, 0),
-            _ => return None,
-        },
-        11 => match name {
-            "training_id" => (FieldId::RunId, 2),
-            "global_step" => (FieldId::Step, 1),
-            "input_units" => (FieldId::InputSize, 1),
-            "output_size" => (FieldId::OutputSize, 0),
-            "description" => (FieldId::Notes, 1),
-            "connections" => (FieldId::Connections, 0),
-            _ => return None,
-        },
-        12 => match name {
-            "val_accuracy" => (FieldId::ValAccuracy, 0),
-            "hidden_units" => (FieldId::HiddenUnits, 0),
-            "output_units" => (FieldId::OutputSize, 1),
-            "dataset_name" => (FieldId::DatasetName, 0),
-            "dataset_size" => (FieldId::DatasetSize, 0),
-            "final_status" => (FieldId::Status, 1),
-            "val/accuracy" => (FieldId::ValAccuracy, 6),
-            "val.accuracy" => (FieldId::ValAccuracy, 9),
-            _ => return None,
-        },
-        13 => match name {
-            "current_epoch" => (FieldId::Epoch, 1),
-            "training_loss" => (FieldId::TrainLoss, 2),
-            "learning_rate" => (FieldId::LearningRate, 0),
-            "cascade_phase" => (FieldId::Phase, 1),
-            "eval_accuracy" => (FieldId::ValAccuracy, 5),
-            "eval/accuracy" => (FieldId::ValAccuracy, 8),
-            "eval.accuracy" => (FieldId::ValAccuracy, 11),
-            _ => return None,
-        },
-        14 => match name {
-            "train_accuracy" => (FieldId::TrainAccuracy, 0),
-            "value_accuracy" => (FieldId::ValAccuracy, 2),
-            "training_phase" => (FieldId::Phase, 2),
-            "valid_accuracy" => (FieldId::ValAccuracy, 4),
-            "train/accuracy" => (FieldId::TrainAccuracy, 5),
-            "train.accuracy" => (FieldId::TrainAccuracy, 7),
-            _ => return None,
-        },
-        15 => match name {
-            "training_run_id" => (FieldId::RunId, 1),
-            "validation_loss" => (FieldId::ValLoss, 1),
-            "weights_summary" => (FieldId::WeightsSummary, 0),
-            "hyperparameters" => (FieldId::Config, 2),
-            _ => return None,
-        },
-        16 => match name {
-            "num_hidden_units" => (FieldId::HiddenUnits, 2),
-            "total_parameters" => (FieldId::TotalParameters, 0),
-            _ => return None,
-        },
-        17 => match name {
-            "training_accuracy" => (FieldId::TrainAccuracy, 3),
-            _ => return None,
-        },
-        18 => match name {
-            "hidden_units_count" => (FieldId::HiddenUnits, 1),
-            "total_hidden_units" => (FieldId::HiddenUnits, 4),
-            _ => return None,
-        },
-        19 => match name {
-            "validation_accuracy" => (FieldId::ValAccuracy, 1),
-            "trainer/global_step" => (FieldId::Step, 3),
-            _ => return None,
-        },
-        _ => return None,
-    })
+    let (names, starts) = &NAMES;
+    let last_byte = *name.as_bytes().last()?;
+    let (start, end) = (starts.get(name.len())?, starts.get(name.len() + 1)?);
+    names[usize::from(*start)..usize::from(*end)]
+        .iter()
+        .find(|candidate| candidate.last_byte == last_byte && candidate.text == name)
+        .map(|found| (found.field_id, found.rank))
 }
 
 /// The kind that a `type` (or the `event_type` of an `event`) names.
@@ -273,7 +177,7 @@ pub(super) fn kind(name: &str) -> Kind {
         "training_end" | "run_end" => Kind::RunEnd,
         "dataset" | "dataset_info" => Kind::Dataset,
         "state" | "state_change" | "status" => Kind::State,
-        name if outcome::named_by_type(name).is_some() => Kind::RunEnd,
+        name if status_words::named_by_type(name).is_some() => Kind::RunEnd,
         _ => Kind::Other,
     }
 }
@@ -318,6 +222,32 @@ impl Section {
             Self::Details => "details",
             Self::Data => "data",
             Self::Top => "message",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::METRIC_COLUMNS;
+
+    #[test]
+    fn every_name_is_found_and_means_one_field() {
+        for (at, field) in FIELDS.iter().enumerate() {
+            assert_eq!(field.field_id as usize, at);
+            for (rank, name) in std::iter::once(&field.name).chain(field.aliases).enumerate() {
+                assert_eq!(lookup(name), Some((field.field_id, rank as u8)), "{name}");
+            }
+        }
+        for name in ["", "x", "Loss", "los", "losses", "a_name_that_is_longer_than_any"] {
+            assert_eq!(lookup(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_first_fields_are_the_columns_of_metrics() {
+        for (at, column) in METRIC_COLUMNS.iter().enumerate() {
+            assert_eq!(FieldId::of_column(at).name(), column.name);
         }
     }
 }

@@ -6,10 +6,11 @@
 use std::collections::HashSet;
 
 use super::{
-    message::{Destination, Field},
+    field::{Destination, Field},
+    items::Items,
     names::{self, ExpectedType, Section},
-    rows::is_exact,
-    value::{Items, Raw, Value, write_text},
+    value::{Raw, Value},
+    write::write_text,
 };
 
 /// Names in a path.
@@ -73,7 +74,7 @@ impl NestedNumbers {
         }
         for found in search.found {
             // An integer that a double cannot hold stays in its map, too.
-            if found.is_superseded || found.field.value.double().is_some_and(|x| is_exact(&found.field.value, x)) {
+            if found.is_superseded || found.field.value.double().is_some_and(|x| found.field.value.is_exact(x)) {
                 nested.extracted.insert(found.at);
                 nested.roots.insert(found.at.root);
             }

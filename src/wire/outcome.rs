@@ -5,51 +5,10 @@
 use super::{
     message::Message,
     names::{FieldId, Section},
+    status_words::{is_ambiguous, lookup, named_by_type, normalised, words},
     value::{Number, Value},
 };
 use crate::event::status;
-
-const COMPLETED: [&str; 12] = [
-    "completed",
-    "complete",
-    "success",
-    "succeeded",
-    "successful",
-    "finished",
-    "finish",
-    "done",
-    "ok",
-    "converged",
-    "earlystopping",
-    "earlystopped",
-];
-const FAILED: [&str; 12] = [
-    "failed",
-    "fail",
-    "failure",
-    "error",
-    "errored",
-    "crashed",
-    "crash",
-    "exception",
-    "diverged",
-    "oom",
-    "outofmemory",
-    "nodefail",
-];
-const STOPPED: [&str; 11] = [
-    "stopped",
-    "stop",
-    "cancelled",
-    "canceled",
-    "aborted",
-    "interrupted",
-    "killed",
-    "terminated",
-    "preempted",
-    "timeout",
-    "timedout",
-];
 
 /// Consecutive words of a reason that are joined at most: `out of memory` is three.
 const WORDS_MAX: usize = 3;
@@ -75,37 +34,15 @@ impl Outcome {
     }
 }
 
-/// The status that a word of the table means; `word` is written as [`normalised`] writes it.
-fn lookup(word: &str) -> Option<&'static str> {
-    match word {
-        "true" => return Some(status::COMPLETED),
-        "false" | "nan" | "nodefailure" => return Some(status::FAILED),
-        _ => {}
+impl Message<'_> {
+    /// How the run ended, of a run end.
+    pub fn outcome(&self) -> Outcome {
+        of(self)
     }
-    [(&COMPLETED[..], status::COMPLETED), (&FAILED, status::FAILED), (&STOPPED, status::STOPPED)]
-        .into_iter()
-        .find_map(|(words, status)| words.contains(&word).then_some(status))
-}
-
-/// Lower case, without `_`, `-` and blanks.
-fn normalised(text: &str) -> String {
-    text.chars().filter(|c| !matches!(c, '_' | '-') && !c.is_whitespace()).flat_map(char::to_lowercase).collect()
-}
-
-/// Words that mean something else within a longer text.
-fn is_ambiguous(word: &str) -> bool {
-    matches!(word, "true" | "false" | "nan" | "ok")
-}
-
-/// The status that a type such as `training_failed` or `run_timeout` names.
-pub(super) fn named_by_type(name: &str) -> Option<&'static str> {
-    let word = name.strip_prefix("training_").or_else(|| name.strip_prefix("run_"))?;
-    let word = normalised(word);
-    lookup(&word).filter(|_| !is_ambiguous(&word))
 }
 
 /// The outcome that a run end tells.
-pub(super) fn of(message: &Message<'_>) -> Outcome {
+fn of(message: &Message<'_>) -> Outcome {
     let by_field = of_status(message)
         .or_else(|| message.non_blank_values("success").find_map(|(place, value)| of_success(place, value)))
         .or_else(|| {
@@ -185,17 +122,4 @@ fn of_reason(value: &Value<'_>) -> Option<Outcome> {
         }
     }
     None
-}
-
-/// The words of a text in lower case; a number with a fraction is one.
-fn words(text: &str) -> Vec<String> {
-    text.split(|c: char| !c.is_alphanumeric() && c != '.')
-        .flat_map(|piece| {
-            let piece = piece.trim_matches('.');
-            let separator = if piece.parse::<f64>().is_ok() { ' ' } else { '.' };
-            piece.split(separator)
-        })
-        .filter(|word| !word.is_empty())
-        .map(str::to_lowercase)
-        .collect()
 }

@@ -1,37 +1,24 @@
 //! A decoded message and what was decided about it, as rows and as what it says about its run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
 use super::{
     dataset,
-    message::{Destination, Field, Message},
+    field::{Destination, Field},
+    message::Message,
     names::{self, ExpectedType, FieldId, Section},
+    rest_json::{RestJson, is_strict_json, root_json},
+    run_update::{run_update, start},
     time, topology,
-    value::{Encoded, Number, Value, write_text},
+    value::Value,
 };
-use crate::{
-    event::{DatasetRow, EventKey, EventRow, Kind, Lifecycle, MetricsRow, Resolved, Row, RunRow, RunUpdate, event_id},
-    memory::LARGE_VALUE,
-};
+use crate::event::{EventKey, EventRow, Kind, MetricsRow, Resolved, Row, RunUpdate, event_id};
 
-/// The type of an event that adds notes and tags to a run, whatever its status.
-pub const RUN_UPDATE: &str = "run_update";
-/// The longest configuration, as JSON, that the row of a run holds. A longer one is in the event of the run's start, whole: the row
-/// is read and written with every change of the run, many of them at once.
-const CONFIG_BYTES_MAX: usize = 1 << 20;
 /// The longest name of a number in `extra`, and the bytes of all names of a message there; `rest_json` has the others.
 const EXTRA_NAME_BYTES_MAX: usize = 1 << 10;
 const EXTRA_NAMES_BYTES_MAX: usize = 1 << 20;
-/// The longest name of a dataset in the row of a run, by which stores index the row (Cassandra leaves one of 20 KB out of its index).
-/// A longer one is in the event of the run's start.
-const DATASET_NAME_BYTES_MAX: usize = 1 << 10;
-/// Tags of a run, at most, and of one message; the events have the others.
-pub const TAGS_MAX: usize = 1_024;
-/// The bytes of all tags of a message that become tags of its run.
-const TAGS_BYTES_MAX: usize = 64 << 10;
-
 /// What one message becomes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rows {
@@ -71,51 +58,9 @@ pub fn rows(message: &Message<'_>, resolved: &Resolved, channel: &str, payload: 
     Rows { rows, run_update }
 }
 
-fn run_update(message: &Message<'_>, resolved: &Resolved) -> RunUpdate {
-    let lifecycle = match message.kind {
-        Kind::RunStart => Some(Lifecycle::Start),
-        Kind::RunEnd => Some(Lifecycle::End(message.outcome().status)),
-        // A run that nobody announced begins with the event that opened it.
-        _ => resolved.opened_run.then_some(Lifecycle::Start),
-    };
-    let mut values = Box::new(RunRow {
-        run_id: resolved.run_id,
-        run_name: message.run_name().map(str::to_owned),
-        ..RunRow::default()
-    });
-    let columns = &message.columns;
-    if matches!(message.kind, Kind::Metrics | Kind::RunEnd) {
-        values.final_epoch = columns.epoch;
-        values.final_train_loss = columns.train_loss;
-        values.final_train_accuracy = columns.train_accuracy;
-        values.final_val_loss = columns.val_loss;
-        values.final_val_accuracy = columns.val_accuracy;
-    }
-    if message.kind == Kind::Other && message.type_name() == RUN_UPDATE {
-        annotate(message, &mut values);
-    }
-    values.total_hidden_units = columns.hidden_units;
-    RunUpdate { event_time: resolved.event_time, lifecycle, values }
-}
-
 fn metrics(message: &Message<'_>, resolved: &Resolved, key: EventKey) -> MetricsRow {
     let (extra, rest_json) = without_column(message, resolved);
-    let columns = &message.columns;
-    MetricsRow {
-        key,
-        epoch: columns.epoch,
-        step: columns.step,
-        train_loss: columns.train_loss,
-        train_accuracy: columns.train_accuracy,
-        val_loss: columns.val_loss,
-        val_accuracy: columns.val_accuracy,
-        learning_rate: columns.learning_rate,
-        hidden_units: columns.hidden_units,
-        phase: columns.phase.as_deref().map(str::to_owned),
-        seq: columns.seq,
-        extra,
-        rest_json: rest_json.map(Into::into),
-    }
+    MetricsRow { key, columns: message.columns.metric.to_owned_text(), extra, rest_json: rest_json.map(Into::into) }
 }
 
 /// What no column of a metrics row holds: the numbers by name, and everything else as JSON.
@@ -146,7 +91,7 @@ fn without_column(message: &Message<'_>, resolved: &Resolved) -> (BTreeMap<Strin
             name = format!("{}.{name}", field.section.name());
         }
         extra.insert(name, x);
-        if at < message.flat_count && !is_exact(&field.value, x) {
+        if at < message.flat_count && !field.value.is_exact(x) {
             rest.add(field);
         }
     }
@@ -168,15 +113,6 @@ fn extra_number(message: &Message<'_>, at: usize) -> Option<f64> {
                 && !(field_id == FieldId::HiddenUnits && matches!(field.value, Value::List(_)))
         });
     field.value.double().filter(|_| is_number)
-}
-
-/// Whether a double says all that the number said.
-pub(super) fn is_exact(value: &Value<'_>, x: f64) -> bool {
-    match (value, value.number()) {
-        (Value::Float(_), _) | (_, Number::Float(_)) => true,
-        (_, Number::Int(n)) => n.unsigned_abs() <= 1 << 53 || (x as i64 == n && x < 9.2e18),
-        _ => false,
-    }
 }
 
 /// The fields that no column holds, with their positions.
@@ -204,142 +140,11 @@ fn row_time(message: &Message<'_>, resolved: &Resolved) -> Option<usize> {
     (resolved.has_event_time && (!message.has_several_times || says_so())).then_some(at)
 }
 
-/// A JSON object in the making.
-#[derive(Default)]
-pub(super) struct RestJson {
-    json: String,
-    names: BTreeSet<String>,
-}
-
-impl RestJson {
-    /// Nothing yet of this message.
-    pub(super) fn of(message: &Message<'_>) -> Self {
-        Self { json: json_buffer(message.root), ..Self::default() }
-    }
-
-    /// Adds a field; one whose name is taken is told apart by its section.
-    pub(super) fn add(&mut self, field: &Field<'_>) {
-        self.open(field);
-        field.value.write_json(&mut self.json);
-    }
-
-    /// Adds a field of metrics. A map is added without the numbers that `extra` or a column holds, where anything is left of it then.
-    fn add_field(&mut self, message: &Message<'_>, at: usize) {
-        let field = &message.fields[at];
-        let Some(nested) = &message.nested else { return self.add(field) };
-        let (before, name) = (self.json.len(), self.open(field));
-        match nested.write_rest(field, at, &mut self.json) {
-            None => field.value.write_json(&mut self.json),
-            Some(true) => {}
-            Some(false) => {
-                self.json.truncate(before);
-                self.names.remove(&name);
-            }
-        }
-    }
-
-    /// Appends the name of a field, which is returned; its value comes next.
-    fn open(&mut self, field: &Field<'_>) -> String {
-        self.json.push(if self.json.is_empty() { '{' } else { ',' });
-        let mut name = field.key.to_string();
-        while !self.names.insert(name.clone()) {
-            name = format!("{}.{name}", field.section.name());
-        }
-        write_text(&mut self.json, &name);
-        self.json.push(':');
-        name
-    }
-
-    /// The object, if anything was added.
-    pub(super) fn finish(mut self) -> Option<String> {
-        if self.json.is_empty() {
-            return None;
-        }
-        self.json.push('}');
-        Some(self.json)
-    }
-}
-
 fn event(message: &Message<'_>, key: EventKey) -> EventRow {
     EventRow {
         key,
         r#type: message.type_name().to_owned(),
         payload_json: root_json(message.root, is_strict_json(message.root)).into(),
-        epoch: message.columns.epoch,
+        epoch: message.columns.metric.epoch,
     }
-}
-
-/// Whether it is JSON that every strict reader takes as it is.
-pub(super) fn is_strict_json(root: Encoded<'_>) -> bool {
-    match root {
-        Encoded::Json(text) => {
-            super::json::check(text, &super::Limits::NONE).is_ok_and(|checked| checked.is_strict_json)
-        }
-        Encoded::Pack(_) => false,
-    }
-}
-
-/// An empty text with room for the JSON of this message, where that is long: one that grows asks for twice what it needs.
-pub(super) fn json_buffer(root: Encoded<'_>) -> String {
-    let bytes = match root {
-        Encoded::Json(text) => text.len(),
-        Encoded::Pack(bytes) => bytes.len(),
-    };
-    if bytes < LARGE_VALUE { String::new() } else { String::with_capacity(super::json_bytes(root) + LARGE_VALUE) }
-}
-
-/// A message as JSON that every reader takes.
-pub(super) fn root_json(root: Encoded<'_>, is_strict_json: bool) -> String {
-    match root {
-        Encoded::Json(text) if is_strict_json => text.to_owned(),
-        source => {
-            let mut json = json_buffer(source);
-            super::value::Raw { encoded: source, len: 0 }.write_json(&mut json);
-            json
-        }
-    }
-}
-
-/// What a run start says about its run, and the dataset it carries.
-fn start(message: &Message<'_>, values: &mut RunRow) -> Option<DatasetRow> {
-    annotate(message, values);
-    let text = |field_id| message.get(field_id).and_then(Value::text).map(|text| text.into_owned());
-    values.created_by = text(FieldId::CreatedBy);
-    values.config_json = message
-        .get(FieldId::Config)
-        .filter(|config| config.json_bytes() <= CONFIG_BYTES_MAX)
-        .map(|config| config.to_json().into());
-    let described = message.named("dataset").filter(|value| matches!(value, Value::Map(_)));
-    let mut dataset = match (described, text(FieldId::DatasetName)) {
-        (Some(map), _) => dataset::read(|name| map.get(name)).0,
-        (None, name) => {
-            name.and_then(|name| dataset::read(|key| (key == "name").then(|| Value::Text(name.clone().into()))).0)
-        }
-    };
-    values.dataset_name = text(FieldId::DatasetName)
-        .or_else(|| dataset.as_ref()?.name.clone())
-        .filter(|name| name.len() <= DATASET_NAME_BYTES_MAX);
-    values.dataset_size =
-        message.get(FieldId::DatasetSize).and_then(dataset::column).or_else(|| dataset.as_ref()?.num_samples);
-    if let Some(dataset) = &mut dataset {
-        dataset.num_samples = dataset.num_samples.or(values.dataset_size);
-    }
-    dataset
-}
-
-/// The notes and tags of a run.
-fn annotate(message: &Message<'_>, values: &mut RunRow) {
-    values.notes = message.get(FieldId::Notes).and_then(Value::text).map(|text| text.into_owned());
-    values.tags = match message.get(FieldId::Tags) {
-        Some(tags @ Value::List(_)) => {
-            let mut bytes = 0;
-            let tags = tags.elements().take(TAGS_MAX).take_while(|tag| {
-                bytes += tag.json_bytes();
-                bytes <= TAGS_BYTES_MAX
-            });
-            tags.map(|tag| tag.text().map_or_else(|| tag.to_json(), |text| text.into_owned())).collect()
-        }
-        Some(tag) => tag.text().map(|text| text.into_owned()).into_iter().collect(),
-        None => BTreeSet::new(),
-    };
 }

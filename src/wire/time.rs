@@ -1,7 +1,5 @@
 //! When an event happened: RFC 3339, ISO 8601 without a zone, what logs and HTTP write, or a number whose size tells its unit.
 
-use std::fmt;
-
 use jiff::{civil, fmt::rfc2822, tz::TimeZone};
 
 use super::value::Value;
@@ -217,37 +215,6 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let of_era = year.rem_euclid(400);
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-/// Appends `micros` as RFC 3339 in UTC with microseconds.
-pub fn write<W: fmt::Write + ?Sized>(out: &mut W, micros: Micros) {
-    let days = micros.div_euclid(86_400_000_000) + 719_468;
-    let of_day = micros.rem_euclid(86_400_000_000);
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let seconds = of_day / 1_000_000;
-    let mut number = |value: i64, width: u32, after: &str| {
-        for place in (0..width).rev() {
-            // Every part is below its power of ten, so each step is one digit.
-            let digit = value / 10_i64.pow(place) % 10;
-            let _ = out.write_char(char::from(b'0' + u8::try_from(digit).unwrap_or(0)));
-        }
-        let _ = out.write_str(after);
-    };
-    // RFC 3339 knows four digits; no plausible time needs more.
-    number(year.clamp(0, 9_999), 4, "-");
-    number(month, 2, "-");
-    number(day, 2, "T");
-    number(seconds / 3_600, 2, ":");
-    number(seconds / 60 % 60, 2, ":");
-    number(seconds % 60, 2, ".");
-    number(of_day % 1_000_000, 6, "Z");
 }
 
 /// The moment that the text of a parameter names, in any form that a message may use; times without a zone are read in `zone`.

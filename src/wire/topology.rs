@@ -3,10 +3,13 @@
 use std::fmt::Write as _;
 
 use super::{
-    message::{Destination, Field, Message},
+    field::{Destination, Field},
+    items::Items,
+    message::Message,
     names::{FieldId, Section},
-    rows::RestJson,
-    value::{Encoded, Items, Raw, Value, write_double},
+    rest_json::{RestJson, is_strict_json, root_json},
+    value::{Encoded, Raw, Value},
+    write::write_double,
 };
 use crate::event::{EventKey, Resolved, TopologyRow};
 
@@ -18,7 +21,7 @@ pub(super) fn row(message: &Message<'_>, resolved: &Resolved, key: EventKey) -> 
     let columns = &message.columns;
     let listed = message.get(FieldId::Connections).map(summarise).unwrap_or_default();
     let total_parameters = columns.total_parameters.or_else(|| match listed.connections {
-        0 => cascade_parameters(columns.input_size?, columns.hidden_units.unwrap_or(0), columns.output_size?),
+        0 => cascade_parameters(columns.input_size?, columns.metric.hidden_units.unwrap_or(0), columns.output_size?),
         connections => i32::try_from(connections).ok(),
     });
     // A longer one is in the picture of the network, as all that the message says is.
@@ -30,10 +33,10 @@ pub(super) fn row(message: &Message<'_>, resolved: &Resolved, key: EventKey) -> 
     };
     TopologyRow {
         key,
-        epoch: columns.epoch,
+        epoch: columns.metric.epoch,
         input_size: columns.input_size,
         output_size: columns.output_size,
-        hidden_units: columns.hidden_units,
+        hidden_units: columns.metric.hidden_units,
         total_parameters,
         topology_json: topology_json(message, resolved).into(),
         weights_summary,
@@ -55,7 +58,7 @@ fn topology_json(message: &Message<'_>, resolved: &Resolved) -> String {
     let outer =
         message.fields.iter().any(|field| field.section == Section::Top && is_topology_field(message, resolved, field));
     if !outer && let Some(data) = data(message) {
-        return super::rows::root_json(data, super::rows::is_strict_json(message.root));
+        return root_json(data, is_strict_json(message.root));
     }
     // Fields of `data` and of the message side by side; the maps inside them as they are.
     let mut rest = RestJson::of(message);

@@ -1,6 +1,6 @@
 //! The columns of a run's row as bits, and the one rule of most of them: the newest value counts.
 
-use super::finals::BitEq;
+use super::bit_eq::BitEq;
 use crate::{
     event::{Lifecycle, RunRow, RunUpdate},
     units::Micros,

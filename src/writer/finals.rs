@@ -4,11 +4,11 @@
 //! that an end gave is shown until the run has started again and metrics newer than that start give another: so the order of
 //! arrival does not matter, nor does what arrived in between.
 
-use super::columns::{ColumnSet, TIMED_COLUMNS};
-use crate::{
-    event::{RunRow, SharedText},
-    units::Micros,
+use super::{
+    bit_eq::BitEq,
+    columns::{ColumnSet, TIMED_COLUMNS},
 };
+use crate::{event::RunRow, units::Micros};
 
 /// Calls the macro with every column: its number here, its bit and its name.
 macro_rules! finals {
@@ -28,37 +28,6 @@ pub struct Finals {
     final_val_loss: Option<f64>,
     final_val_accuracy: Option<f64>,
     times: [Micros; FINAL_COLUMNS],
-}
-
-/// Whether the column takes the value; equal bits are no change.
-pub trait BitEq {
-    /// Whether they are the same value.
-    fn bit_eq(&self, other: &Self) -> bool;
-}
-
-impl BitEq for SharedText {
-    fn bit_eq(&self, other: &Self) -> bool {
-        self == other
-    }
-}
-
-impl BitEq for String {
-    fn bit_eq(&self, other: &Self) -> bool {
-        self == other
-    }
-}
-
-impl BitEq for i32 {
-    fn bit_eq(&self, other: &Self) -> bool {
-        self == other
-    }
-}
-
-impl BitEq for f64 {
-    fn bit_eq(&self, other: &Self) -> bool {
-        // By bits: NaN is a value like any other, and does not change into itself.
-        self.to_bits() == other.to_bits()
-    }
 }
 
 impl Default for Finals {

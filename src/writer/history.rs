@@ -57,13 +57,14 @@ async fn read_rows(store: &dyn Store, run_id: Uuid, request: HistoryRequest) -> 
 }
 
 fn update_of_metrics(row: &MetricsRow) -> RunUpdate {
+    let columns = &row.columns;
     let values = RunRow {
-        final_epoch: row.epoch,
-        final_train_loss: row.train_loss,
-        final_train_accuracy: row.train_accuracy,
-        final_val_loss: row.val_loss,
-        final_val_accuracy: row.val_accuracy,
-        total_hidden_units: row.hidden_units,
+        final_epoch: columns.epoch,
+        final_train_loss: columns.train_loss,
+        final_train_accuracy: columns.train_accuracy,
+        final_val_loss: columns.val_loss,
+        final_val_accuracy: columns.val_accuracy,
+        total_hidden_units: columns.hidden_units,
         ..RunRow::default()
     };
     RunUpdate { event_time: row.key.timestamp, lifecycle: None, values: Box::new(values) }

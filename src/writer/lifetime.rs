@@ -4,7 +4,6 @@
 //! * A start that is later than an end makes the run run again; it restarted at the latest of them.
 //! * An end that is not later than that is of the past. Of the others the latest counts; the run has ended with it.
 
-use super::summary::is_stored;
 use crate::units::Micros;
 
 /// Starts that are remembered of one run, at most: the latest.
@@ -116,4 +115,9 @@ impl Lifetime {
     pub fn has_other_starts(&self, known: [Option<Micros>; 2]) -> bool {
         self.starts.iter().any(|start| !known.contains(&Some(*start)))
     }
+}
+
+/// Whether `time` is what is stored, in microseconds or milliseconds.
+pub fn is_stored(stored: Micros, time: Micros) -> bool {
+    stored == time || (stored % 1_000 == 0 && (0..1_000).contains(&(time - stored)))
 }

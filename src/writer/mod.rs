@@ -19,6 +19,7 @@
 //! * nothing is decided here that a replay would decide differently: rows come as they are, runs are merged [by value](summary).
 
 mod batch;
+mod bit_eq;
 mod checks;
 mod circuit_breaker;
 mod columns;
@@ -31,6 +32,7 @@ mod names;
 mod pending_records;
 mod ports;
 mod run;
+mod run_call;
 mod runs;
 mod store_call;
 mod summary;

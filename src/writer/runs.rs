@@ -25,7 +25,8 @@ use super::{
     columns,
     frontier::RecordToken,
     pending_records::{RunMention, WriteOutcome},
-    run::{NAME_BYTES_MAX, Run, RunCall, RunMemory, RunRead, RunState},
+    run::{NAME_BYTES_MAX, Run, RunMemory, RunState},
+    run_call::{RunCall, RunRead},
     store_call::{RefusedPart, RefusedValue},
 };
 use crate::event::{Row, RunUpdate};

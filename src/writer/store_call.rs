@@ -11,7 +11,7 @@ use super::{
     frontier::RecordToken,
     history,
     ports::{DeadLetterEntry, DeadLetterSink},
-    run::{ExtraChecks, RunCall, RunRead, RunWrite, StoredRun},
+    run_call::{ExtraChecks, RunCall, RunRead, RunWrite, StoredRun},
 };
 use crate::{
     event::{DatasetRow, Partition, Row, RunRow, Table},

@@ -1,4 +1,4 @@
-//! The benchmarks: what the README's figures come from.
+//! The benchmarks: where the figures of `tests/bench/README.md` come from.
 //!
 //! `tests/bench/run` starts a Cassandra node and calls this. Every figure of the daemon stands next to that of a bare loop doing only
 //! the unavoidable part, measured in the same run against the same servers; quote the ratios, not the absolute values.

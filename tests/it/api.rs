@@ -303,7 +303,7 @@ fn slow_and_greedy_clients_are_dropped() {
     let daemon = Daemon::on(&redis)
         .set("http.header_timeout", "\"500ms\"")
         .set("http.connections", "4")
-        .set("http.body", "\"1KiB\"")
+        .set("http.max_body", "\"1KiB\"")
         .start_ready();
     let port = daemon.http_port();
     // As many as there is room for, each with half a head: the next client waits until they are dropped.

@@ -135,7 +135,7 @@ fn an_orphan_and_dead_letters_go_to_cassandra_and_a_run_is_told_what_it_lacks_th
     let orphan = killed_with_pending(&redis, 20);
     let spool = orphan.state_dir().join("spool");
     // One replica may forget for a while: what it confirmed counts after the linger.
-    let daemon = Daemon::on(&redis).cassandra(&cassandra).set("spool.linger", "\"3s\"").prepare();
+    let daemon = Daemon::on(&redis).cassandra(&cassandra).set("spool.checkpoint_delay", "\"3s\"").prepare();
     let start = tokio::time::Instant::now();
     daemon.apply_schema();
     let drained = json_of(&daemon, &["spool", "drain", spool.to_str().unwrap(), "--json"]);

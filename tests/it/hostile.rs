@@ -117,7 +117,7 @@ fn probes_are_answered_while_every_connection_is_taken_by_a_request() {
     wait_until("room for all", LIMIT, || http::get(port, "/api/runs").unwrap().status == 200);
     // What is too large by its own word is refused before it is sent.
     let huge = http::send(port, "POST", "/api/runs", &[("Content-Length", "1073741824")], "").unwrap();
-    assert!(huge.status == 413 && huge.json()["detail"].as_str().unwrap().contains("http.body"), "{}", huge.body);
+    assert!(huge.status == 413 && huge.json()["detail"].as_str().unwrap().contains("http.max_body"), "{}", huge.body);
 }
 
 /// A command in two pieces, the second a while after the first; the status of the answer.
@@ -168,7 +168,7 @@ fn a_body_without_a_token_is_small_and_comes_soon() {
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     assert_eq!(post(&closed, "/api/session", &[], &sign_in(1_000)).status, 201);
     assert_eq!(post(&closed, "/api/session", &[], &sign_in(3_000)).status, 413);
-    // With a token `http.body` and `http.request_timeout` hold.
+    // With a token `http.max_body` and `http.request_timeout` hold.
     assert_eq!(post(&closed, "/api/control", &[("Authorization", &bearer)], &command(50_000)).status, 200);
     let text = command(100);
     let body = [&text[..20], &text[20..]];

@@ -25,6 +25,7 @@ mod memory;
 mod messages;
 mod origin;
 mod overlap;
+mod pages;
 mod panels;
 mod parameters;
 mod pipeline;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use cascor_ingest::{
-    event::{EventKey, MetricsRow, Row, RunRow, TopologyRow},
+    event::{EventKey, MetricColumns, MetricsRow, Row, RunRow, TopologyRow},
     metrics::Metrics,
     store::{
         Batch, Retention, Store,
@@ -38,16 +38,12 @@ async fn fill(store: &dyn Store, rows: i64, extra: BTreeMap<String, f64>, rest: 
     for n in 0..rows {
         let row = MetricsRow {
             key: EventKey { run_id, timestamp: start + n, event_id: n },
-            epoch: i32::try_from(n).ok(),
-            step: None,
-            train_loss: Some(0.5),
-            train_accuracy: None,
-            val_loss: None,
-            val_accuracy: None,
-            learning_rate: None,
-            hidden_units: None,
-            phase: None,
-            seq: Some(n),
+            columns: MetricColumns {
+                epoch: i32::try_from(n).ok(),
+                train_loss: Some(0.5),
+                seq: Some(n),
+                ..MetricColumns::default()
+            },
             extra: extra.clone(),
             rest_json: rest.clone().map(Into::into),
         };

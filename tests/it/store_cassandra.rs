@@ -10,7 +10,10 @@ use std::{
 };
 
 use cascor_ingest::{
-    event::{ControlRow, DAY, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Row, RunRow, TopologyRow, event_id},
+    event::{
+        ControlRow, DAY, DatasetRow, EventKey, EventRow, GapRow, MetricColumns, MetricsRow, Row, RunRow, TopologyRow,
+        event_id,
+    },
     metrics::Metrics,
     schema::{CassandraSchema, Options, Replication},
     store::{
@@ -71,16 +74,7 @@ async fn with_schema<F: Future<Output = ()>>(test: impl FnOnce(String, Config) -
 pub fn metrics_row(run_id: Uuid, at: i64, n: i32) -> MetricsRow {
     MetricsRow {
         key: EventKey { run_id, timestamp: at, event_id: event_id(at, "c", &n.to_le_bytes()) },
-        epoch: Some(n),
-        step: None,
-        train_loss: Some(0.5),
-        train_accuracy: None,
-        val_loss: None,
-        val_accuracy: None,
-        learning_rate: None,
-        hidden_units: None,
-        phase: None,
-        seq: None,
+        columns: MetricColumns { epoch: Some(n), train_loss: Some(0.5), ..MetricColumns::default() },
         extra: Default::default(),
         rest_json: None,
     }
@@ -102,18 +96,18 @@ async fn every_column_is_read_back() {
         let store = connected(&config).await;
         let run_id = Uuid::new_v4();
         let mut full = metrics_row(run_id, NOW, 1);
-        full.step = Some(-3);
-        full.train_loss = Some(f64::NAN);
-        full.train_accuracy = Some(f64::INFINITY);
-        full.val_loss = Some(f64::NEG_INFINITY);
-        full.val_accuracy = Some(0.25);
-        full.learning_rate = Some(1e-300);
-        full.hidden_units = Some(i32::MAX);
-        full.phase = Some("output — ü".into());
-        full.seq = Some(i64::MAX);
+        full.columns.step = Some(-3);
+        full.columns.train_loss = Some(f64::NAN);
+        full.columns.train_accuracy = Some(f64::INFINITY);
+        full.columns.val_loss = Some(f64::NEG_INFINITY);
+        full.columns.val_accuracy = Some(0.25);
+        full.columns.learning_rate = Some(1e-300);
+        full.columns.hidden_units = Some(i32::MAX);
+        full.columns.phase = Some("output — ü".into());
+        full.columns.seq = Some(i64::MAX);
         full.extra = [("a".to_owned(), 1.5), ("nan".to_owned(), f64::NAN)].into();
         full.rest_json = Some("{}".into());
-        let bare = MetricsRow { epoch: None, train_loss: None, ..metrics_row(run_id, NOW + 1, 2) };
+        let bare = MetricsRow { columns: MetricColumns::default(), ..metrics_row(run_id, NOW + 1, 2) };
         let rows = batch(vec![Row::Metrics(full.clone()), Row::Metrics(bare.clone())]);
         for _ in 0..2 {
             store.write(&rows).await.unwrap();

@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc};
 
 use cascor_ingest::{
     curve::Field,
-    event::{EventKey, EventRow, MetricsRow, Row, TopologyRow, event_id},
+    event::{EventKey, EventRow, MetricColumns, MetricsRow, Row, TopologyRow, event_id},
     metrics::Metrics,
     store::{Batch, RangeQuery, Retention, SamplesQuery, Store, StoreError, memory::MemoryStore, samples, sqlite},
     units::Micros,
@@ -76,16 +76,7 @@ fn key(run_id: Uuid, timestamp: Micros, payload: &str) -> EventKey {
 fn metrics_row(run_id: Uuid, timestamp: Micros, payload: &str) -> MetricsRow {
     MetricsRow {
         key: key(run_id, timestamp, payload),
-        epoch: None,
-        step: None,
-        train_loss: Some(0.5),
-        train_accuracy: None,
-        val_loss: None,
-        val_accuracy: None,
-        learning_rate: None,
-        hidden_units: None,
-        phase: None,
-        seq: None,
+        columns: MetricColumns { train_loss: Some(0.5), ..MetricColumns::default() },
         extra: [].into(),
         rest_json: None,
     }
@@ -128,19 +119,23 @@ async fn one_millisecond_holds_many_rows(store: &Shared) {
     assert_eq!(newest(store, run_id).await, rows);
 }
 
+#[allow(clippy::needless_update, reason = "a column that is added needs no edit here")]
 async fn every_number_comes_back_as_it_was(store: &Shared) {
     let (run_id, now) = (Uuid::new_v4(), now());
     let row = MetricsRow {
-        epoch: Some(i32::MAX),
-        step: Some(-1),
-        train_loss: Some(f64::NAN),
-        train_accuracy: Some(f64::INFINITY),
-        val_loss: Some(f64::NEG_INFINITY),
-        val_accuracy: Some(0.1 + 0.2),
-        learning_rate: Some(5e-324),
-        hidden_units: Some(0),
-        phase: Some("candidate \u{1F393} \0 'x'".into()),
-        seq: Some(i64::MAX),
+        columns: MetricColumns {
+            epoch: Some(i32::MAX),
+            step: Some(-1),
+            train_loss: Some(f64::NAN),
+            train_accuracy: Some(f64::INFINITY),
+            val_loss: Some(f64::NEG_INFINITY),
+            val_accuracy: Some(0.1 + 0.2),
+            learning_rate: Some(5e-324),
+            hidden_units: Some(0),
+            phase: Some("candidate \u{1F393} \0 'x'".into()),
+            seq: Some(i64::MAX),
+            ..MetricColumns::default()
+        },
         extra: [
             ("nan", f64::NAN),
             ("inf", f64::INFINITY),
@@ -165,8 +160,11 @@ async fn every_number_comes_back_as_it_was(store: &Shared) {
 async fn absent_values_stay_absent(store: &Shared) {
     let (run_id, now) = (Uuid::new_v4(), now());
     let rows = [
-        MetricsRow { train_loss: None, ..metrics_row(run_id, now + 1, "nothing") },
-        MetricsRow { phase: Some(String::new()), train_loss: Some(0.0), ..metrics_row(run_id, now, "empty") },
+        MetricsRow { columns: MetricColumns::default(), ..metrics_row(run_id, now + 1, "nothing") },
+        MetricsRow {
+            columns: MetricColumns { phase: Some(String::new()), train_loss: Some(0.0), ..MetricColumns::default() },
+            ..metrics_row(run_id, now, "empty")
+        },
     ];
     put(store, rows.iter().cloned().map(Row::Metrics)).await;
     assert_eq!(format!("{:?}", newest(store, run_id).await), format!("{rows:?}"));
@@ -176,13 +174,16 @@ async fn samples_are_the_numbers_of_the_rows(store: &Shared) {
     let (run_id, now) = (Uuid::new_v4(), now());
     let rows: Vec<_> = (0..30)
         .map(|n| MetricsRow {
-            epoch: Some(n),
-            step: (n % 2 == 0).then_some(n * 10),
-            train_loss: [Some(f64::NAN), Some(f64::NEG_INFINITY), None, Some(0.1)][n as usize % 4],
-            learning_rate: Some(1.0 / f64::from(n + 3)),
-            hidden_units: Some(n / 7),
-            phase: [Some("output"), Some("candidate"), None][n as usize % 3].map(str::to_owned),
-            seq: Some(i64::from(n) + i64::MAX / 2),
+            columns: MetricColumns {
+                epoch: Some(n),
+                step: (n % 2 == 0).then_some(n * 10),
+                train_loss: [Some(f64::NAN), Some(f64::NEG_INFINITY), None, Some(0.1)][n as usize % 4],
+                learning_rate: Some(1.0 / f64::from(n + 3)),
+                hidden_units: Some(n / 7),
+                phase: [Some("output"), Some("candidate"), None][n as usize % 3].map(str::to_owned),
+                seq: Some(i64::from(n) + i64::MAX / 2),
+                ..MetricColumns::default()
+            },
             extra: [("grad".to_owned(), f64::from(n)), ("inf".to_owned(), f64::INFINITY)].into(),
             ..metrics_row(run_id, now + i64::from(n) * 333, "x")
         })

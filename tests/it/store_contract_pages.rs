@@ -72,7 +72,7 @@ pub async fn a_page_ends_with_the_row_that_passes_its_bytes(store: &Shared) {
         }
         assert!(found == rows, "each row once, in order");
     }
-    let fields = vec![Field::Extra("none".into()), Field::TRAIN_LOSS];
+    let fields = vec![Field::Extra("none".into()), Field::train_loss()];
     let query = SamplesQuery { range: RangeQuery { bytes: 1, ..RangeQuery::newest(run_id, 120) }, fields };
     assert_eq!(
         store.samples(&query).await.unwrap().rows.len(),
@@ -95,7 +95,7 @@ pub async fn pages_join_without_a_seam(store: &Shared) {
             if found.len() % 2 == 1 {
                 assert_eq!(store.metrics(&query).await.unwrap(), page);
             }
-            let seqs: Vec<_> = page.iter().map(|row| (row.key, row.seq)).collect();
+            let seqs: Vec<_> = page.iter().map(|row| (row.key, row.columns.seq)).collect();
             assert_eq!(store.seqs(&query).await.unwrap(), seqs, "the same rows, only narrower");
             let Some(last) = page.last() else { break };
             assert!(page.len() <= 3);

@@ -84,9 +84,7 @@ fn attacked(redis: &Redis) -> (Daemon, String) {
     wait_until("the run's name", LIMIT, || {
         sqlite::count(&daemon.database(), "SELECT count(*) FROM training_runs WHERE run_name IS NOT NULL") == 1
     });
-    wait_until("the dead letter", LIMIT, || {
-        daemon.metric("cascor_deadletter_kept_letters").is_some_and(|kept| kept >= 1.0)
-    });
+    wait_until("the dead letter", LIMIT, || daemon.metric("cascor_deadletter_stored").is_some_and(|kept| kept >= 1.0));
     let mut client = redis.client();
     client.command(&["SET", "cascor:odd:latest", &format!("a{HOSTILE}\nb\t")]);
     let status = json!({"phase": HOSTILE, HOSTILE: HOSTILE}).to_string();

@@ -147,7 +147,7 @@ fn dead_letters_are_replayed_after_the_cause_is_mended() {
     assert_eq!(daemon.command(&["deadletter", "show", &id]).status.code(), Some(1));
     assert_eq!(json_of(&daemon, &["deadletter", "drop", "--all", "--json"])["dropped"], 1);
     wait_until("none", LIMIT, || kept(&daemon) == Some(0));
-    assert_eq!(daemon.metric("cascor_deadletter_kept_letters"), Some(0.0));
+    assert_eq!(daemon.metric("cascor_deadletter_stored"), Some(0.0));
 }
 
 #[test]

@@ -4,15 +4,15 @@ use std::{collections::BTreeMap, fmt, io};
 
 use crate::{
     api::memory_budget::write_json,
-    event::{EventKey, EventRow, MetricsRow, TopologyRow},
-    render::Json,
+    event::{ColumnValue, EventKey, EventRow, METRIC_COLUMNS, MetricsRow, TopologyRow},
+    render::{self, Json},
     wire::write_time,
 };
 
 /// A row that can be a line of a file.
 pub trait ExportRow {
     /// The columns, in order, as the first line of a CSV file.
-    const HEADER: &str;
+    fn header() -> String;
     /// Appends a line of CSV; unless `raw`, a text that a spreadsheet would run as a formula is quoted.
     fn csv(&self, out: &mut impl fmt::Write, raw: bool);
     /// Appends a JSON object.
@@ -120,14 +120,22 @@ impl<'o, W: fmt::Write> Cells<'o, W> {
 }
 
 impl ExportRow for MetricsRow {
-    const HEADER: &str = "run_id,timestamp,event_id,epoch,step,train_loss,train_accuracy,val_loss,val_accuracy,\
-                          learning_rate,hidden_units,phase,seq,extra,rest_json\r\n";
+    fn header() -> String {
+        let columns = METRIC_COLUMNS.iter().map(|column| column.name);
+        let names: Vec<_> = render::KEY_COLUMNS.into_iter().chain(columns).chain(["extra", "rest_json"]).collect();
+        names.join(",") + "\r\n"
+    }
 
     fn csv(&self, out: &mut impl fmt::Write, raw: bool) {
         let mut cells = Cells::begin(out, &self.key, raw);
-        cells.integer(self.epoch).integer(self.step).double(self.train_loss).double(self.train_accuracy);
-        cells.double(self.val_loss).double(self.val_accuracy).double(self.learning_rate).integer(self.hidden_units);
-        cells.text(self.phase.as_deref()).integer(self.seq);
+        for value in self.columns.values() {
+            match value {
+                ColumnValue::Int(value) => cells.integer(value),
+                ColumnValue::BigInt(value) => cells.integer(value),
+                ColumnValue::Double(value) => cells.double(value),
+                ColumnValue::Text(value) => cells.text(value),
+            };
+        }
         cells.numbers(&self.extra).text(self.rest_json.as_deref()).end();
     }
 
@@ -137,8 +145,11 @@ impl ExportRow for MetricsRow {
 }
 
 impl ExportRow for TopologyRow {
-    const HEADER: &str = "run_id,timestamp,event_id,epoch,input_size,output_size,hidden_units,total_parameters,\
-                          topology_json,weights_summary\r\n";
+    fn header() -> String {
+        "run_id,timestamp,event_id,epoch,input_size,output_size,hidden_units,total_parameters,\
+                          topology_json,weights_summary\r\n"
+            .into()
+    }
 
     fn csv(&self, out: &mut impl fmt::Write, raw: bool) {
         let mut cells = Cells::begin(out, &self.key, raw);
@@ -153,7 +164,9 @@ impl ExportRow for TopologyRow {
 }
 
 impl ExportRow for EventRow {
-    const HEADER: &str = "run_id,timestamp,event_id,type,payload_json,epoch\r\n";
+    fn header() -> String {
+        "run_id,timestamp,event_id,type,payload_json,epoch\r\n".into()
+    }
 
     fn csv(&self, out: &mut impl fmt::Write, raw: bool) {
         let mut cells = Cells::begin(out, &self.key, raw);
@@ -170,35 +183,52 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::event::MetricColumns;
 
     #[test]
     fn every_value_has_a_text_of_its_own() {
         let row = MetricsRow {
             key: EventKey { run_id: Uuid::nil(), timestamp: 1_763_633_700_123_456, event_id: 7 },
-            epoch: Some(1),
-            step: None,
-            train_loss: Some(f64::NAN),
-            train_accuracy: Some(f64::INFINITY),
-            val_loss: Some(f64::NEG_INFINITY),
-            val_accuracy: Some(0.1 + 0.2),
-            learning_rate: Some(5e-324),
-            hidden_units: Some(0),
-            phase: Some("a \"b\", c\n".into()),
-            seq: Some(i64::MAX),
+            columns: MetricColumns {
+                epoch: Some(1),
+                train_loss: Some(f64::NAN),
+                train_accuracy: Some(f64::INFINITY),
+                val_loss: Some(f64::NEG_INFINITY),
+                val_accuracy: Some(0.1 + 0.2),
+                learning_rate: Some(5e-324),
+                hidden_units: Some(0),
+                phase: Some("a \"b\", c\n".into()),
+                seq: Some(i64::MAX),
+                ..MetricColumns::default()
+            },
             extra: [("g".to_owned(), 1e300), ("n".to_owned(), f64::NAN)].into(),
             rest_json: Some("".into()),
         };
         let mut line = String::new();
         row.csv(&mut line, false);
-        assert_eq!(
-            line,
-            "00000000-0000-0000-0000-000000000000,2025-11-20T10:15:00.123456Z,7,1,,NaN,Infinity,-Infinity,\
-             0.30000000000000004,5e-324,0,\"a \"\"b\"\", c\n\",9223372036854775807,\
-             \"{\"\"g\"\":1e300,\"\"n\"\":\"\"NaN\"\"}\",\"\"\r\n"
-        );
-        let columns = MetricsRow::HEADER.trim().split(',').count();
-        assert_eq!(columns, 15);
+        let cells = [
+            ("run_id", "00000000-0000-0000-0000-000000000000"),
+            ("timestamp", "2025-11-20T10:15:00.123456Z"),
+            ("event_id", "7"),
+            ("epoch", "1"),
+            ("train_loss", "NaN"),
+            ("train_accuracy", "Infinity"),
+            ("val_loss", "-Infinity"),
+            ("val_accuracy", "0.30000000000000004"),
+            ("learning_rate", "5e-324"),
+            ("hidden_units", "0"),
+            ("phase", "\"a \"\"b\"\", c\n\""),
+            ("seq", "9223372036854775807"),
+            ("extra", "\"{\"\"g\"\":1e300,\"\"n\"\":\"\"NaN\"\"}\""),
+            ("rest_json", "\"\""),
+        ];
+        let header = MetricsRow::header();
+        let cell = |name: &str| cells.iter().find(|(column, _)| *column == name).map_or("", |(_, text)| text);
+        let expected: Vec<_> = header.trim().split(',').map(cell).collect();
+        assert_eq!(line, expected.join(",") + "\r\n");
+        assert!(cells.iter().all(|(name, _)| header.trim().split(',').any(|column| column == *name)), "{header}");
     }
+
     #[test]
     fn formulas_are_quoted_unless_raw() {
         let key = EventKey { run_id: Uuid::nil(), timestamp: 0, event_id: 1 };

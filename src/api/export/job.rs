@@ -19,11 +19,11 @@ pub const BOM: &str = "\u{feff}";
 pub const TABLES: [&str; 3] = ["training_metrics", "network_topology", "training_events"];
 
 /// The columns of one of [`TABLES`], as the first line of a CSV file.
-pub fn head(table: &str) -> &'static str {
+pub fn head(table: &str) -> String {
     match table {
-        "network_topology" => TopologyRow::HEADER,
-        "training_events" => EventRow::HEADER,
-        _ => MetricsRow::HEADER,
+        "network_topology" => TopologyRow::header(),
+        "training_events" => EventRow::header(),
+        _ => MetricsRow::header(),
     }
 }
 

@@ -47,8 +47,8 @@ pub async fn export(State(state): State<ApiState>, params: Params) -> ApiResult 
     let [raw, bom] = ["raw", "bom"].map(|name| csv_only(&params, name, format));
     let (raw, bom) = (raw?, bom?);
     let ids = params.runs("run_id");
-    if ids.is_empty() || ids.len() > state.config.runs {
-        return Err(ApiError::bad_request(format!("give `run_id` 1 to {} times", state.config.runs)));
+    if ids.is_empty() || ids.len() > state.config.max_runs {
+        return Err(ApiError::bad_request(format!("give `run_id` 1 to {} times", state.config.max_runs)));
     }
     let mut ranges = Vec::new();
     for id in ids {

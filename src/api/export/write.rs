@@ -44,7 +44,7 @@ async fn write_rows<T: ExportRow + Paged + 'static>(
     };
     let writing = async {
         let mut text = Encoder::new(job, chunks.clone());
-        let head = text.head(T::HEADER, job);
+        let head = text.head(&T::header(), job);
         if !text.send(&head).await {
             return None;
         }

@@ -25,5 +25,5 @@ pub fn object(body: &Bytes) -> Result<Map<String, Value>, ApiError> {
 /// # Errors
 /// As reading it failed.
 pub fn bytes(read: Body) -> Result<Bytes, ApiError> {
-    read.map_err(|error| ApiError::new(error.status(), format!("{error}; see `http.body`")))
+    read.map_err(|error| ApiError::new(error.status(), format!("{error}; see `http.max_body`")))
 }

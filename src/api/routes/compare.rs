@@ -25,12 +25,12 @@ use crate::{
 pub async fn compare(State(state): State<ApiState>, params: Params) -> ApiResult {
     let params = params.allow_only(&["by", "max_points", "attempts"], &["run_id", "field"])?;
     let ids = params.runs("run_id");
-    if ids.is_empty() || ids.len() > state.config.runs {
-        return Err(ApiError::bad_request(format!("give `run_id` 1 to {} times", state.config.runs)));
+    if ids.is_empty() || ids.len() > state.config.max_runs {
+        return Err(ApiError::bad_request(format!("give `run_id` 1 to {} times", state.config.max_runs)));
     }
-    let fields = if scan::names_fields(&params) { scan::fields(&params)? } else { vec![Field::TRAIN_LOSS] };
+    let fields = if scan::names_fields(&params) { scan::fields(&params)? } else { vec![Field::train_loss()] };
     let by = params.word("by", &["epoch", "step", "time"])?;
-    let points = params.number("max_points", 1_000, POINTS_MIN, state.config.points)?;
+    let points = params.number("max_points", 1_000, POINTS_MIN, state.config.max_points)?;
     let raw = scan::all_attempts(&params)?;
     let bytes = ids.len() * scan::curve_bytes(points, fields.len());
     let reservation = Reservation::reserve(&state.memory, bytes).await;

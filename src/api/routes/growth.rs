@@ -29,7 +29,7 @@ const UNIT_ADDED_MAX_BYTES: usize = 64 << 10;
 pub async fn growth(State(state): State<ApiState>, Path(run_id): Path<String>, params: Params) -> ApiResult {
     let params = params.allow_only(&["field", "start_time", "end_time"], &[])?;
     let run = run_lookup::find(&state, &run_id).await?;
-    let field = params.exact("field").next().map_or(Field::TRAIN_LOSS, Field::named);
+    let field = params.exact("field").next().map_or_else(Field::train_loss, Field::named);
     let mut growth = Growth::default();
     scan::scan(&*state.store, full_range(&run, &params)?, std::slice::from_ref(&field), &mut growth).await?;
     let units_added = units_added(&state, run.run_id).await?;

@@ -129,7 +129,7 @@ fn row_layers(row: &MetricsRow, known: Layers) -> Layers {
     Layers {
         input_units: extra(["input_units", "input_size"]).or(known.input_units),
         // A network keeps its hidden units until one is added.
-        hidden_units: row.hidden_units.map_or(known.hidden_units, i64::from),
+        hidden_units: row.columns.hidden_units.map_or(known.hidden_units, i64::from),
         output_units: extra(["output_units", "output_size"]).or(known.output_units),
     }
 }
@@ -140,15 +140,15 @@ fn of_rows(rows: &[MetricsRow], known: Layers) -> Vec<HistoryItem<'_>> {
     for row in rows {
         layers = row_layers(row, layers);
         let metrics = Scores {
-            loss: row.train_loss,
-            accuracy: row.train_accuracy,
-            val_loss: row.val_loss,
-            val_accuracy: row.val_accuracy,
+            loss: row.columns.train_loss,
+            accuracy: row.columns.train_accuracy,
+            val_loss: row.columns.val_loss,
+            val_accuracy: row.columns.val_accuracy,
         };
         items.push(HistoryItem {
-            epoch: row.epoch.map(i64::from),
+            epoch: row.columns.epoch.map(i64::from),
             timestamp: Some(render::time(row.key.timestamp)),
-            phase: row.phase.as_deref().unwrap_or_default(),
+            phase: row.columns.phase.as_deref().unwrap_or_default(),
             metrics,
             network_topology: layers,
             non_finite: metrics.non_finite(),

@@ -87,7 +87,7 @@ async fn downsampled(state: &ApiState, params: &Params, query: RangeQuery) -> Ap
     if query.after.is_some() {
         return Err(ApiError::bad_request("`cursor` does not go with `max_points`: a curve is the whole range"));
     }
-    let points = params.number("max_points", 0, curve::POINTS_MIN, state.config.points)?;
+    let points = params.number("max_points", 0, curve::POINTS_MIN, state.config.max_points)?;
     let fields = scan::fields(params)?;
     let by = params.word("by", &["time", "epoch", "step"])?;
     let axis = match by {

@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn the_document_lists_every_route_with_its_scope_and_no_other() {
-        let document: Value = serde_json::from_str(DOCUMENT).unwrap();
+        let document: Value = serde_json::from_str(&DOCUMENT).unwrap();
         let listed: BTreeSet<_> = document["paths"]
             .as_object()
             .unwrap()

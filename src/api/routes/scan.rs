@@ -79,7 +79,7 @@ pub fn fields(params: &Params) -> Result<Vec<Field>, ApiError> {
         let detail = format!("`fields` and `field` name more than {FIELDS_MAX}");
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
-    Ok(if fields.is_empty() { Field::usual() } else { fields })
+    Ok(if fields.is_empty() { Field::drawn_by_default() } else { fields })
 }
 
 /// Whether values of superseded attempts are requested, too.

@@ -77,7 +77,7 @@ pub async fn serve_connection(client: Connection, dispatcher: Arc<RequestDispatc
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)
-        .max_buf_size(config.header.as_usize())
+        .max_buf_size(config.max_header.as_usize())
         .half_close(false)
         .serve_connection(stream, answer);
     let served = tokio::select! {

@@ -46,7 +46,7 @@ fn add_routes(router: Router<ApiState>, state: &ApiState, routes: impl IntoItera
 fn add_layers(router: Router<ApiState>, state: ApiState) -> Router {
     router
         .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
-        .layer(DefaultBodyLimit::max(state.config.body.as_usize()))
+        .layer(DefaultBodyLimit::max(state.config.max_body.as_usize()))
         .layer(middleware::from_fn_with_state(state.clone(), limit_and_count))
         .layer(middleware::from_fn_with_state(Arc::clone(&state.compressions), compress::layer))
         .layer(middleware::from_fn(security_headers::layer))
@@ -81,8 +81,8 @@ async fn limit_and_count(State(state): State<ApiState>, request: Request, next: 
 /// Refuses a body by its declared length, before any of it is read.
 fn too_large(state: &ApiState, request: &Request) -> Option<ApiError> {
     let declared = request.body().size_hint().exact()?;
-    (declared > state.config.body.as_usize() as u64).then(|| {
-        let detail = format!("the body is larger than {}; see `http.body`", state.config.body);
+    (declared > state.config.max_body.as_usize() as u64).then(|| {
+        let detail = format!("the body is larger than {}; see `http.max_body`", state.config.max_body);
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     })
 }

@@ -37,8 +37,8 @@ use super::{
 pub async fn stream(State(state): State<ApiState>, headers: HeaderMap, params: Params) -> ApiResult {
     let params = params.allow_only(&["last_event_id"], &["run_id"])?;
     let runs = params.runs("run_id").into_iter().map(uuid).collect::<Result<Vec<_>, _>>()?;
-    if runs.len() > state.config.runs {
-        return Err(ApiError::bad_request(format!("`run_id` may be given {} times, at most", state.config.runs)));
+    if runs.len() > state.config.max_runs {
+        return Err(ApiError::bad_request(format!("`run_id` may be given {} times, at most", state.config.max_runs)));
     }
     let header = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let Some(subscriber) = state.live.subscribe(header.or(params.text("last_event_id")), state.reserved.streams) else {

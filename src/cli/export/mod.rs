@@ -27,7 +27,7 @@ use super::{
     lookup::{find_run, id},
     output::{self, Permissions},
 };
-use crate::{api::export_head, files, render, terminal, units::Micros};
+use crate::{api::export_head, config::Settings, files, render, terminal, units::Micros};
 
 /// Arguments of `export`.
 #[derive(Clone, Debug, clap::Args)]
@@ -83,7 +83,8 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> CliError {
 ///
 /// # Errors
 /// When a run is not found, the store fails, or the file cannot be written or is not what it should be.
-pub async fn export(client: &QueryClient, mut args: ExportArgs, json: bool) -> Result<(), CliError> {
+pub async fn run(settings: Settings, mut args: ExportArgs, json: bool) -> Result<(), CliError> {
+    let client = QueryClient::connect(&settings, &args.target).await?;
     if json && args.output.is_none() {
         args.format.get_or_insert_with(|| "json".into());
     }
@@ -98,7 +99,7 @@ pub async fn export(client: &QueryClient, mut args: ExportArgs, json: bool) -> R
     }
     let mut ids = Vec::new();
     for run in &args.runs {
-        ids.push(id(&find_run(client, run).await?).to_owned());
+        ids.push(id(&find_run(&client, run).await?).to_owned());
     }
     let Some(file) = &args.output else {
         let reply = client.get(&path(args, &ids, args.cursor.as_deref())).await?;
@@ -121,7 +122,7 @@ pub async fn export(client: &QueryClient, mut args: ExportArgs, json: bool) -> R
     let mut sink = Sink::new(target, Xxh3::new(), bar.clone());
     // The file does not wait for the number of rows, which is only to be looked at, and may take a while.
     let progress = async {
-        set_length(&bar, expected_rows(client, args, &ids).await);
+        set_length(&bar, expected_rows(&client, args, &ids).await);
         future::pending().await
     };
     let failed_part = failed(&part);
@@ -165,7 +166,8 @@ fn find_partial_export(
         Some(false) if args.raw => return refuse("it was written without --raw"),
         _ => {}
     }
-    let request = resume::ExportRequest { format: args.format(), ids, head: export_head(&args.table) };
+    let head = export_head(&args.table);
+    let request = resume::ExportRequest { format: args.format(), ids, head: &head };
     match resume::find_partial(file, part, &request) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => refuse(&error.to_string()),
         partial => partial.map_err(failed(there)),

@@ -54,10 +54,10 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("http.compressions = 9223372036854775807", "http.compressions", "at most"),
     ("http.connections = 0", "http.connections", "at least 1"),
     ("http.stream_buffer = \"63KiB\"", "http.stream_buffer", "64KiB"),
-    ("http.points = 1", "http.points", "at least"),
+    ("http.max_points = 1", "http.max_points", "at least"),
     ("http.write_timeout = \"0s\"", "http.write_timeout", "zero"),
     ("http.memory = \"15MiB\"", "http.memory", "16MiB"),
-    ("http.header = \"7KiB\"", "http.header", "8KiB"),
+    ("http.max_header = \"7KiB\"", "http.max_header", "8KiB"),
     ("log.level = \"x=loud\"", "log.level", "cannot be read"),
 ];
 
@@ -113,7 +113,7 @@ fn what_is_just_possible_loads() {
         "redis.receive_buffer = 1\nredis.queue_frames = 1\nredis.queue_bytes = \"1MiB\"",
         "redis.control_channels = []",
         "limits = {message = \"32MiB\", depth = 1, fields = 1, string = \"1B\"}",
-        "spool = {capacity = \"8KiB\", segment = \"4KiB\", memory = \"0B\", sync_interval = \"0s\", linger = \"0s\"}",
+        "spool = {capacity = \"8KiB\", segment = \"4KiB\", memory = \"0B\", sync_interval = \"0s\", checkpoint_delay = \"0s\"}",
         "writer = {batch_rows = 1, batch_bytes = \"0B\", flush_interval = \"0s\", in_flight = 1, memory = \"1B\"}",
         "latest = {metrics_ttl = \"1ms\", history_objects = 0, history_bytes = \"0B\", runs = 1}",
         "control = {pause_max = \"1us\", flush_timeout = \"1us\"}",

@@ -1,6 +1,7 @@
 mod bounds;
 mod dangers;
 mod deployments;
+mod renamed;
 
 use figment::value::Value;
 

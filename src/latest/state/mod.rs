@@ -1,5 +1,6 @@
 //! The newest value of each key, in memory. Taking an update costs a lock and a comparison; rendering happens in the flusher.
 
+mod large;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +14,8 @@ use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
-use super::{Config, large::LARGE_BYTES};
+use self::large::LARGE_BYTES;
+use super::Config;
 use crate::{
     event::Resolved,
     memory::{LARGE_VALUE, MemoryLimit},

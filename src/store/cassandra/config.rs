@@ -5,7 +5,11 @@ use std::{path::PathBuf, time::Duration};
 use scylla::statement::Consistency;
 use serde::{Deserialize, Serialize};
 
-use super::{Replication, contact_points, session};
+use super::{
+    Replication,
+    consistency::{CONSISTENCIES, consistency},
+    contact_points,
+};
 use crate::{
     host,
     logging::Chain,
@@ -114,8 +118,8 @@ impl Config {
             let Some(name) = name else { continue };
             // The server takes ANY for writes only.
             let usable = |level: &Consistency| key == "write" || *level != Consistency::Any;
-            if session::consistency(name).is_none_or(|level| !usable(&level)) {
-                let levels = session::CONSISTENCIES.iter().filter(|(_, level)| usable(level));
+            if consistency(name).is_none_or(|level| !usable(&level)) {
+                let levels = CONSISTENCIES.iter().filter(|(_, level)| usable(level));
                 problems.push(format!(
                     "`store.cassandra.consistency_{key}` is `{}`; it must be one of {}",
                     name.escape_debug(),

@@ -4,6 +4,7 @@
 //! meanwhile are answered at once with what is wrong. It never changes the schema; that is the work of the schema tool.
 
 mod config;
+mod consistency;
 mod contact_points;
 mod days;
 mod errors;

@@ -5,7 +5,17 @@ use std::{
     ops::ControlFlow,
 };
 
-use scylla::{DeserializeRow, statement::prepared::PreparedStatement, value::CqlTimestamp};
+use scylla::{
+    DeserializeRow,
+    deserialize::{
+        DeserializationError, TypeCheckError,
+        row::{ColumnIterator, DeserializeRow},
+        value::DeserializeValue,
+    },
+    frame::response::result::{ColumnSpec, ColumnType},
+    statement::prepared::PreparedStatement,
+    value::CqlTimestamp,
+};
 use uuid::Uuid;
 
 use super::{
@@ -16,8 +26,11 @@ use super::{
 };
 use crate::{
     cooperative::YieldEvery,
-    curve::{Field, Sample, Samples},
-    event::{DatasetRow, EventKey, EventRow, MemSize, MetricsRow, RunRow, TopologyRow, restore_micros},
+    curve::{Field, Samples},
+    event::{
+        self, DatasetRow, EventKey, EventRow, METRIC_COLUMNS, MemSize, MetricColumns, MetricsRow, ReadColumns, RunRow,
+        TopologyRow, restore_micros,
+    },
     store::{METRIC_NAMES_MAX, RangeQuery, SamplesQuery, Seqs, StoreError, samples::add_row},
 };
 
@@ -25,49 +38,110 @@ fn key(run_id: Uuid, timestamp: CqlTimestamp, event_id: i64) -> EventKey {
     EventKey { run_id, timestamp: restore_micros(timestamp.0, event_id), event_id }
 }
 
-// In the order in which they are asked for: found by their names, they would take half as long again.
-#[derive(DeserializeRow)]
-#[scylla(flavor = "enforce_order")]
-struct Metrics {
-    run_id: Uuid,
-    timestamp: CqlTimestamp,
-    event_id: i64,
-    epoch: Option<i32>,
-    step: Option<i32>,
-    train_loss: Option<f64>,
-    train_accuracy: Option<f64>,
-    val_loss: Option<f64>,
-    val_accuracy: Option<f64>,
-    learning_rate: Option<f64>,
-    hidden_units: Option<i32>,
-    phase: Option<String>,
-    seq: Option<i64>,
-    extra: Option<BTreeMap<String, f64>>,
-    rest_json: Option<String>,
-}
+/// Columns of a row in the order in which they are asked for: found by their names, they would take half as long again.
+struct Columns<'i, 'frame, 'metadata>(&'i mut ColumnIterator<'frame, 'metadata>);
 
-impl From<Metrics> for MetricsRow {
-    fn from(row: Metrics) -> Self {
-        Self {
-            key: key(row.run_id, row.timestamp, row.event_id),
-            epoch: row.epoch,
-            step: row.step,
-            train_loss: row.train_loss,
-            train_accuracy: row.train_accuracy,
-            val_loss: row.val_loss,
-            val_accuracy: row.val_accuracy,
-            learning_rate: row.learning_rate,
-            hidden_units: row.hidden_units,
-            phase: row.phase,
-            seq: row.seq,
-            extra: row.extra.unwrap_or_default(),
-            rest_json: row.rest_json.map(Into::into),
-        }
+impl<'frame, 'metadata> Columns<'_, 'frame, 'metadata> {
+    fn next<T: DeserializeValue<'frame, 'metadata>>(&mut self) -> Result<T, DeserializationError> {
+        let column = self.0.next().ok_or_else(|| DeserializationError::new(MissingColumn))??;
+        T::deserialize(column.spec.typ(), column.slice)
     }
 }
 
+impl<'frame, 'metadata, Text> ReadColumns<Text> for Columns<'_, 'frame, 'metadata>
+where
+    Text: DeserializeValue<'frame, 'metadata>,
+{
+    type Error = DeserializationError;
+
+    fn int(&mut self, _: usize) -> Result<Option<i32>, DeserializationError> {
+        self.next()
+    }
+
+    fn bigint(&mut self, _: usize) -> Result<Option<i64>, DeserializationError> {
+        self.next()
+    }
+
+    fn double(&mut self, _: usize) -> Result<Option<f64>, DeserializationError> {
+        self.next()
+    }
+
+    fn text(&mut self, _: usize) -> Result<Option<Text>, DeserializationError> {
+        self.next()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the answer has fewer columns than the statement asks for")]
+struct MissingColumn;
+
+/// The columns of a metrics row, and where in its run it is.
+struct Sample<Text> {
+    timestamp: CqlTimestamp,
+    event_id: i64,
+    columns: MetricColumns<Text>,
+}
+
+impl<'frame, 'metadata, Text: DeserializeValue<'frame, 'metadata>> Sample<Text> {
+    fn read(columns: &mut Columns<'_, 'frame, 'metadata>) -> Result<Self, DeserializationError> {
+        Ok(Self { timestamp: columns.next()?, event_id: columns.next()?, columns: MetricColumns::read(columns)? })
+    }
+}
+
+impl<'frame, 'metadata> DeserializeRow<'frame, 'metadata> for Sample<&'frame str> {
+    fn type_check(specs: &[ColumnSpec<'_>]) -> Result<(), TypeCheckError> {
+        check_types(&sample_types(), specs)
+    }
+
+    fn deserialize(mut row: ColumnIterator<'frame, 'metadata>) -> Result<Self, DeserializationError> {
+        Self::read(&mut Columns(&mut row))
+    }
+}
+
+impl<'frame, 'metadata> DeserializeRow<'frame, 'metadata> for MetricsRow {
+    fn type_check(specs: &[ColumnSpec<'_>]) -> Result<(), TypeCheckError> {
+        let mut checks: Vec<TypeCheck> = vec![<Uuid>::type_check];
+        checks.extend(sample_types());
+        checks.extend([<Option<BTreeMap<String, f64>>>::type_check as TypeCheck, <Option<String>>::type_check]);
+        check_types(&checks, specs)
+    }
+
+    fn deserialize(mut row: ColumnIterator<'frame, 'metadata>) -> Result<Self, DeserializationError> {
+        let mut columns = Columns(&mut row);
+        let run_id = columns.next()?;
+        let sample = Sample::read(&mut columns)?;
+        let extra: Option<BTreeMap<String, f64>> = columns.next()?;
+        let rest_json: Option<String> = columns.next()?;
+        Ok(Self {
+            key: key(run_id, sample.timestamp, sample.event_id),
+            columns: sample.columns,
+            extra: extra.unwrap_or_default(),
+            rest_json: rest_json.map(Into::into),
+        })
+    }
+}
+
+type TypeCheck = fn(&ColumnType<'_>) -> Result<(), TypeCheckError>;
+
+/// What checks the types of the columns of a [`Sample`].
+fn sample_types() -> Vec<TypeCheck> {
+    let columns = METRIC_COLUMNS.iter().map(|column| -> TypeCheck {
+        match column.column_type {
+            event::ColumnType::Int => <Option<i32>>::type_check,
+            event::ColumnType::BigInt => <Option<i64>>::type_check,
+            event::ColumnType::Double => <Option<f64>>::type_check,
+            event::ColumnType::Text => <Option<String>>::type_check,
+        }
+    });
+    [<CqlTimestamp>::type_check as TypeCheck, <i64>::type_check].into_iter().chain(columns).collect()
+}
+
+fn check_types(checks: &[TypeCheck], specs: &[ColumnSpec<'_>]) -> Result<(), TypeCheckError> {
+    checks.iter().zip(specs).try_for_each(|(check, spec)| check(spec.typ()))
+}
+
 pub(super) async fn metrics(live: &LiveSession, query: &RangeQuery) -> Result<Vec<MetricsRow>, StoreError> {
-    range(live, &live.statements.metrics, query, |row: Metrics| MetricsRow::from(row)).await
+    range(live, &live.statements.metrics, query, |row: MetricsRow| row).await
 }
 
 pub(super) async fn seqs(live: &LiveSession, query: &RangeQuery) -> Result<Seqs, StoreError> {
@@ -82,29 +156,11 @@ pub(super) async fn seqs(live: &LiveSession, query: &RangeQuery) -> Result<Seqs,
     .await
 }
 
-#[derive(DeserializeRow)]
-#[scylla(flavor = "enforce_order", skip_name_checks)]
-struct SampleRow<'r> {
-    timestamp: CqlTimestamp,
-    event_id: i64,
-    epoch: Option<i32>,
-    step: Option<i32>,
-    hidden_units: Option<i32>,
-    seq: Option<i64>,
-    phase: Option<&'r str>,
-    train_loss: Option<f64>,
-    train_accuracy: Option<f64>,
-    val_loss: Option<f64>,
-    val_accuracy: Option<f64>,
-    learning_rate: Option<f64>,
-}
-
 /// The page is read where it lies; only its numbers are copied.
 pub(super) async fn samples(live: &LiveSession, query: &SamplesQuery) -> Result<Samples, StoreError> {
     let mut samples = Samples::default();
     if query.fields.iter().any(|field| matches!(field, Field::Extra(_))) {
-        each(live, &live.statements.metrics, &query.range, |row: Metrics| {
-            let row = MetricsRow::from(row);
+        each(live, &live.statements.metrics, &query.range, |row: MetricsRow| {
             add_row(&mut samples, &row, &query.fields);
             (row.bytes(), ControlFlow::Continue(()))
         })
@@ -118,44 +174,19 @@ pub(super) async fn samples(live: &LiveSession, query: &SamplesQuery) -> Result<
     let values = (query.range.run_id, ends.0, ends.1, ends.2, ends.3, cql_limit(limit));
     let mut yielder = YieldEvery::default();
     pages(live, statement, values, |page| {
-        for row in page.rows::<SampleRow<'_>>().map_err(unreadable)? {
+        for row in page.rows::<Sample<&str>>().map_err(unreadable)? {
             if samples.rows.len() == limit {
                 return Ok(ControlFlow::Break(()));
             }
-            add_sample(&mut samples, &row.map_err(unreadable)?, &query.fields);
+            let row = row.map_err(unreadable)?;
+            let key = key(query.range.run_id, row.timestamp, row.event_id);
+            samples.add(&key, &row.columns, &BTreeMap::new(), &query.fields);
             yielder.tick();
         }
         Ok(ControlFlow::Continue(()))
     })
     .await?;
     Ok(samples)
-}
-
-fn add_sample(samples: &mut Samples, row: &SampleRow<'_>, fields: &[Field]) {
-    let phase = row.phase.map(|phase| samples.phase(phase));
-    samples.rows.push(Sample {
-        timestamp: restore_micros(row.timestamp.0, row.event_id),
-        event_id: row.event_id,
-        epoch: row.epoch,
-        step: row.step,
-        hidden_units: row.hidden_units,
-        seq: row.seq,
-        phase,
-    });
-    // In the order of `curve::COLUMNS`.
-    let numbers = [
-        row.train_loss,
-        row.train_accuracy,
-        row.val_loss,
-        row.val_accuracy,
-        row.learning_rate,
-        row.hidden_units.map(f64::from),
-    ];
-    let number = |field: &Field| match field {
-        Field::Column(at) => numbers.get(*at).copied().flatten(),
-        Field::Extra(_) => None,
-    };
-    samples.values.extend(fields.iter().map(number));
 }
 
 pub(super) async fn count_metrics(live: &LiveSession, run_id: Uuid) -> Result<u64, StoreError> {

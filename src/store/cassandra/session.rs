@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::{
     CassandraStore, Config,
+    consistency::consistency,
     errors::{self, ConnectFailure, ErrorClass},
     read_scheduler::ReadScheduler,
     statements::Statements,
@@ -170,25 +171,6 @@ fn replication_factor(replication: &HashMap<String, String>, datacenter: Option<
         return n;
     }
     replication.iter().filter(|(key, _)| *key != "class").filter_map(|(_, value)| factor(value)).max().unwrap_or(1)
-}
-
-/// Every consistency that a row can be written or read with.
-pub(super) const CONSISTENCIES: [(&str, Consistency); 9] = [
-    ("ANY", Consistency::Any),
-    ("ONE", Consistency::One),
-    ("TWO", Consistency::Two),
-    ("THREE", Consistency::Three),
-    ("QUORUM", Consistency::Quorum),
-    ("ALL", Consistency::All),
-    ("LOCAL_ONE", Consistency::LocalOne),
-    ("LOCAL_QUORUM", Consistency::LocalQuorum),
-    ("EACH_QUORUM", Consistency::EachQuorum),
-];
-
-/// The consistency of this name, in whatever case it is written.
-pub(super) fn consistency(name: &str) -> Option<Consistency> {
-    let found = CONSISTENCIES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-    found.map(|(_, consistency)| *consistency)
 }
 
 async fn live_session(config: &Config, session: &Arc<Session>, one_shot: bool) -> Result<LiveSession, ConnectFailure> {

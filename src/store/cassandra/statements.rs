@@ -13,7 +13,7 @@ use super::{
     errors::{ConnectFailure, classify_prepare},
     read_scheduler,
 };
-use crate::event::Table;
+use crate::event::{self, METRIC_COLUMNS, Table};
 
 /// The types of our columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,43 +52,26 @@ impl CqlType {
     }
 }
 
-type ColumnSpecs = &'static [(&'static str, CqlType)];
+type ColumnSpecs<'a> = &'a [(&'static str, CqlType)];
 
-const METRICS: ColumnSpecs = &[
-    ("run_id", CqlType::Uuid),
-    ("timestamp", CqlType::Timestamp),
-    ("event_id", CqlType::BigInt),
-    ("epoch", CqlType::Int),
-    ("step", CqlType::Int),
-    ("train_loss", CqlType::Double),
-    ("train_accuracy", CqlType::Double),
-    ("val_loss", CqlType::Double),
-    ("val_accuracy", CqlType::Double),
-    ("learning_rate", CqlType::Double),
-    ("hidden_units", CqlType::Int),
-    ("phase", CqlType::Text),
-    ("seq", CqlType::BigInt),
-    ("extra", CqlType::TextDoubles),
-    ("rest_json", CqlType::Text),
-];
+/// The columns of metrics between those that come before and after them.
+fn with_metrics(before: ColumnSpecs<'_>, after: ColumnSpecs<'_>) -> Vec<(&'static str, CqlType)> {
+    let columns = METRIC_COLUMNS.iter().map(|column| {
+        let cql_type = match column.column_type {
+            event::ColumnType::Int => CqlType::Int,
+            event::ColumnType::BigInt => CqlType::BigInt,
+            event::ColumnType::Double => CqlType::Double,
+            event::ColumnType::Text => CqlType::Text,
+        };
+        (column.name, cql_type)
+    });
+    before.iter().copied().chain(columns).chain(after.iter().copied()).collect()
+}
 
-/// The columns of samples.
-const SAMPLES: ColumnSpecs = &[
-    ("timestamp", CqlType::Timestamp),
-    ("event_id", CqlType::BigInt),
-    ("epoch", CqlType::Int),
-    ("step", CqlType::Int),
-    ("hidden_units", CqlType::Int),
-    ("seq", CqlType::BigInt),
-    ("phase", CqlType::Text),
-    ("train_loss", CqlType::Double),
-    ("train_accuracy", CqlType::Double),
-    ("val_loss", CqlType::Double),
-    ("val_accuracy", CqlType::Double),
-    ("learning_rate", CqlType::Double),
-];
+const KEY: ColumnSpecs<'_> =
+    &[("run_id", CqlType::Uuid), ("timestamp", CqlType::Timestamp), ("event_id", CqlType::BigInt)];
 
-const TOPOLOGY: ColumnSpecs = &[
+const TOPOLOGY: ColumnSpecs<'_> = &[
     ("run_id", CqlType::Uuid),
     ("timestamp", CqlType::Timestamp),
     ("event_id", CqlType::BigInt),
@@ -101,7 +84,7 @@ const TOPOLOGY: ColumnSpecs = &[
     ("weights_summary", CqlType::Text),
 ];
 
-const EVENTS: ColumnSpecs = &[
+const EVENTS: ColumnSpecs<'_> = &[
     ("run_id", CqlType::Uuid),
     ("timestamp", CqlType::Timestamp),
     ("event_id", CqlType::BigInt),
@@ -110,7 +93,7 @@ const EVENTS: ColumnSpecs = &[
     ("epoch", CqlType::Int),
 ];
 
-const DATASETS: ColumnSpecs = &[
+const DATASETS: ColumnSpecs<'_> = &[
     ("dataset_id", CqlType::Uuid),
     ("name", CqlType::Text),
     ("description", CqlType::Text),
@@ -123,7 +106,7 @@ const DATASETS: ColumnSpecs = &[
     ("checksum", CqlType::Text),
 ];
 
-const CONTROL: ColumnSpecs = &[
+const CONTROL: ColumnSpecs<'_> = &[
     ("day", CqlType::Text),
     ("timestamp", CqlType::Timestamp),
     ("event_id", CqlType::BigInt),
@@ -136,7 +119,7 @@ const CONTROL: ColumnSpecs = &[
     ("payload_json", CqlType::Text),
 ];
 
-const GAPS: ColumnSpecs = &[
+const GAPS: ColumnSpecs<'_> = &[
     ("day", CqlType::Text),
     ("started_at", CqlType::Timestamp),
     ("gap_id", CqlType::Uuid),
@@ -149,7 +132,7 @@ const GAPS: ColumnSpecs = &[
     ("lost", CqlType::BigInt),
 ];
 
-const RUNS: ColumnSpecs = &[
+const RUNS: ColumnSpecs<'_> = &[
     ("run_id", CqlType::Uuid),
     ("run_name", CqlType::Text),
     ("start_time", CqlType::Timestamp),
@@ -175,16 +158,16 @@ const RUNS: ColumnSpecs = &[
     ("restarted_at", CqlType::Timestamp),
 ];
 
-const NAMES: ColumnSpecs = &[("run_id", CqlType::Uuid), ("name", CqlType::Text)];
+const NAMES: ColumnSpecs<'_> = &[("run_id", CqlType::Uuid), ("name", CqlType::Text)];
 
-const SEQS: ColumnSpecs = &[
+const SEQS: ColumnSpecs<'_> = &[
     ("run_id", CqlType::Uuid),
     ("timestamp", CqlType::Timestamp),
     ("event_id", CqlType::BigInt),
     ("seq", CqlType::BigInt),
 ];
 
-const RUNS_BY_MONTH: ColumnSpecs =
+const RUNS_BY_MONTH: ColumnSpecs<'_> =
     &[("month", CqlType::Text), ("start_time", CqlType::Timestamp), ("run_id", CqlType::Uuid)];
 
 /// Rows fetched in one answer where many are read in turns, where they are small, and where each may be large.
@@ -256,13 +239,15 @@ impl Statements {
         read: Consistency,
     ) -> Result<Self, ConnectFailure> {
         let k = Preparer { session, keyspace, write, read };
+        let metrics = with_metrics(KEY, &[("extra", CqlType::TextDoubles), ("rest_json", CqlType::Text)]);
+        let samples = with_metrics(&KEY[1..], &[]);
         Ok(Self {
-            insert_metrics: k.insert("training_metrics", METRICS, true).await?,
-            insert_topology: k.insert("network_topology", TOPOLOGY, true).await?,
-            insert_event: k.insert("training_events", EVENTS, true).await?,
-            insert_dataset: k.insert("dataset_info", DATASETS, false).await?,
-            insert_control: k.insert("control_log", CONTROL, true).await?,
-            insert_gap: k.insert("ingest_gaps", GAPS, true).await?,
+            insert_metrics: k.insert(Table::Metrics.name(), &metrics, true).await?,
+            insert_topology: k.insert(Table::Topology.name(), TOPOLOGY, true).await?,
+            insert_event: k.insert(Table::Events.name(), EVENTS, true).await?,
+            insert_dataset: k.insert(Table::Datasets.name(), DATASETS, false).await?,
+            insert_control: k.insert(Table::Control.name(), CONTROL, true).await?,
+            insert_gap: k.insert(Table::Gaps.name(), GAPS, true).await?,
             insert_run: k.insert("training_runs", RUNS, false).await?,
             insert_name: k.insert("run_metric_names", NAMES, false).await?,
             insert_month: k.insert("runs_by_month", RUNS_BY_MONTH, false).await?,
@@ -277,27 +262,29 @@ impl Statements {
                 .select(RUNS_BY_MONTH, "runs_by_month", "WHERE month = ? AND start_time = ? AND run_id = ?", PAGE_SMALL)
                 .await?,
             month: k.select(RUNS_BY_MONTH, "runs_by_month", "WHERE month = ? AND start_time <= ?", PAGE_SMALL).await?,
-            metrics: k.range(METRICS, "training_metrics", PAGE_SMALL).await?,
-            seqs: k.range(SEQS, "training_metrics", PAGE_SMALL).await?,
-            samples: k.range(SAMPLES, "training_metrics", PAGE_MEDIUM).await?,
-            count_metrics: k.read("SELECT count(*) FROM", "training_metrics", "WHERE run_id = ?", PAGE_SMALL).await?,
-            topology: k.range(TOPOLOGY, "network_topology", PAGE_LARGE / 8).await?,
-            events: k.range(EVENTS, "training_events", PAGE_LARGE).await?,
-            dataset: k.select(DATASETS, "dataset_info", "WHERE dataset_id = ?", PAGE_LARGE).await?,
-            gap_days: k.distinct("day", "ingest_gaps").await?,
+            metrics: k.range(&metrics, Table::Metrics.name(), PAGE_SMALL).await?,
+            seqs: k.range(SEQS, Table::Metrics.name(), PAGE_SMALL).await?,
+            samples: k.range(&samples, Table::Metrics.name(), PAGE_MEDIUM).await?,
+            count_metrics: k
+                .read("SELECT count(*) FROM", Table::Metrics.name(), "WHERE run_id = ?", PAGE_SMALL)
+                .await?,
+            topology: k.range(TOPOLOGY, Table::Topology.name(), PAGE_LARGE / 8).await?,
+            events: k.range(EVENTS, Table::Events.name(), PAGE_LARGE).await?,
+            dataset: k.select(DATASETS, Table::Datasets.name(), "WHERE dataset_id = ?", PAGE_LARGE).await?,
+            gap_days: k.distinct("day", Table::Gaps.name()).await?,
             gaps: k
                 .select(
                     GAPS,
-                    "ingest_gaps",
+                    Table::Gaps.name(),
                     "WHERE day = ? AND started_at >= ? AND started_at <= ? LIMIT ?",
                     PAGE_SMALL,
                 )
                 .await?,
-            control_days: k.distinct("day", "control_log").await?,
+            control_days: k.distinct("day", Table::Control.name()).await?,
             control: k
                 .select(
                     CONTROL,
-                    "control_log",
+                    Table::Control.name(),
                     "WHERE day = ? AND (timestamp, event_id) >= (?, ?) AND (timestamp, event_id) <= (?, ?) LIMIT ?",
                     PAGE_LARGE,
                 )
@@ -332,7 +319,12 @@ impl Preparer<'_> {
         Ok(prepared)
     }
 
-    async fn insert(&self, table: &str, columns: ColumnSpecs, ttl: bool) -> Result<PreparedStatement, ConnectFailure> {
+    async fn insert(
+        &self,
+        table: &str,
+        columns: ColumnSpecs<'_>,
+        ttl: bool,
+    ) -> Result<PreparedStatement, ConnectFailure> {
         let names = names(columns);
         let marks = vec!["?"; columns.len()].join(", ");
         let ttl = if ttl { " USING TTL ?" } else { "" };
@@ -367,7 +359,7 @@ impl Preparer<'_> {
 
     async fn select(
         &self,
-        columns: ColumnSpecs,
+        columns: ColumnSpecs<'_>,
         table: &str,
         rest: &str,
         page: i32,
@@ -381,7 +373,7 @@ impl Preparer<'_> {
 
     /// Bounds are pairs, so that a moment is exact to the microsecond and a cursor to the row: `event_id` orders the
     /// microseconds within a millisecond.
-    async fn range(&self, columns: ColumnSpecs, table: &str, page: i32) -> Result<RangeStatements, ConnectFailure> {
+    async fn range(&self, columns: ColumnSpecs<'_>, table: &str, page: i32) -> Result<RangeStatements, ConnectFailure> {
         let clause = |order| {
             format!(
                 "WHERE run_id = ? AND (timestamp, event_id) >= (?, ?) AND (timestamp, event_id) <= (?, ?) \
@@ -395,6 +387,6 @@ impl Preparer<'_> {
     }
 }
 
-fn names(columns: ColumnSpecs) -> String {
+fn names(columns: ColumnSpecs<'_>) -> String {
     columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }

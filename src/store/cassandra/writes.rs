@@ -5,7 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 use scylla::{
     client::session::Session,
     errors::ExecutionError,
-    serialize::row::SerializeRow,
+    frame::response::result::ColumnSpec,
+    serialize::{
+        SerializationError,
+        row::{RowSerializationContext, SerializeRow},
+        value::SerializeValue,
+        writers::RowWriter,
+    },
     statement::{
         batch::{Batch as Statements, BatchStatement, BatchType},
         prepared::PreparedStatement,
@@ -16,7 +22,7 @@ use uuid::Uuid;
 
 use super::{errors, session::LiveSession, time};
 use crate::{
-    event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, Row, Table, TopologyRow},
+    event::{ColumnValue, ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, Row, Table, TopologyRow},
     store::{Batch, Retention, StoreError},
     units::Micros,
 };
@@ -60,7 +66,7 @@ pub(super) async fn write(
             send(
                 session,
                 statement,
-                values(rows, |row| if let Row::Metrics(row) = row { Some(metrics(row, ttl)) } else { None })?,
+                values(rows, |row| if let Row::Metrics(row) = row { Some(Metrics { row, ttl }) } else { None })?,
             )
             .await
         }
@@ -150,45 +156,62 @@ fn map<V>(map: &BTreeMap<String, V>) -> Opt<&BTreeMap<String, V>> {
     if map.is_empty() { MaybeUnset::Unset } else { MaybeUnset::Set(map) }
 }
 
-type Metrics<'a> = (
-    Uuid,
-    CqlTimestamp,
-    i64,
-    Opt<i32>,
-    Opt<i32>,
-    Opt<f64>,
-    Opt<f64>,
-    Opt<f64>,
-    Opt<f64>,
-    Opt<f64>,
-    Opt<i32>,
-    Text<'a>,
-    Opt<i64>,
-    Opt<&'a BTreeMap<String, f64>>,
-    Text<'a>,
-    Opt<i32>,
-);
-
-fn metrics(row: &MetricsRow, ttl: Opt<i32>) -> Metrics<'_> {
-    (
-        row.key.run_id,
-        time::cql(row.key.timestamp),
-        row.key.event_id,
-        opt(row.epoch),
-        opt(row.step),
-        opt(row.train_loss),
-        opt(row.train_accuracy),
-        opt(row.val_loss),
-        opt(row.val_accuracy),
-        opt(row.learning_rate),
-        opt(row.hidden_units),
-        text(&row.phase),
-        opt(row.seq),
-        map(&row.extra),
-        MaybeUnset::from_option(row.rest_json.as_deref()),
-        ttl,
-    )
+/// The values of a metrics row. Written out, because the driver's tuples end at 16 values.
+struct Metrics<'a> {
+    row: &'a MetricsRow,
+    ttl: Opt<i32>,
 }
+
+impl SerializeRow for Metrics<'_> {
+    fn serialize(
+        &self,
+        context: &RowSerializationContext<'_>,
+        writer: &mut RowWriter<'_>,
+    ) -> Result<(), SerializationError> {
+        let row = self.row;
+        let mut put = Values { specs: context.columns().iter(), writer };
+        put.next(&row.key.run_id)?;
+        put.next(&time::cql(row.key.timestamp))?;
+        put.next(&row.key.event_id)?;
+        for value in row.columns.values() {
+            match value {
+                ColumnValue::Int(value) => put.next(&opt(value))?,
+                ColumnValue::BigInt(value) => put.next(&opt(value))?,
+                ColumnValue::Double(value) => put.next(&opt(value))?,
+                ColumnValue::Text(value) => put.next(&opt(value))?,
+            }
+        }
+        put.next(&map(&row.extra))?;
+        put.next(&opt(row.rest_json.as_deref()))?;
+        put.next(&self.ttl)?;
+        if put.specs.len() > 0 { Err(SerializationError::new(TooFewValues)) } else { Ok(()) }
+    }
+
+    fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+/// The values of a statement in the making.
+struct Values<'s, 'w, 'b> {
+    specs: std::slice::Iter<'s, ColumnSpec<'s>>,
+    writer: &'w mut RowWriter<'b>,
+}
+
+impl Values<'_, '_, '_> {
+    fn next(&mut self, value: &impl SerializeValue) -> Result<(), SerializationError> {
+        let spec = self.specs.next().ok_or_else(|| SerializationError::new(TooManyValues))?;
+        value.serialize(spec.typ(), self.writer.make_cell_writer()).map(drop)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the statement has more values than the row")]
+struct TooFewValues;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the row has more values than the statement")]
+struct TooManyValues;
 
 type Topology<'a> =
     (Uuid, CqlTimestamp, i64, Opt<i32>, Opt<i32>, Opt<i32>, Opt<i32>, Opt<i32>, &'a str, Text<'a>, Opt<i32>);

@@ -14,7 +14,7 @@ use super::error::{self, OperatorError};
 use crate::{cooperative, files, store::StoreError, units::now};
 
 /// The numbered migrations, compiled in; the number is the version that the file has after it.
-const MIGRATIONS: [(i64, &str); 3] = [
+const MIGRATIONS: &[(i64, &str)] = &[
     (1, include_str!("../../../schema/sqlite/0001_tables.sql")),
     (2, include_str!("../../../schema/sqlite/0002_restarts_and_names.sql")),
     (3, include_str!("../../../schema/sqlite/0003_long_texts.sql")),
@@ -140,7 +140,7 @@ pub(super) fn latest() -> i64 {
 
 /// The statements of every migration, in order, as `schema print` shows them.
 pub fn migrations() -> impl Iterator<Item = (i64, &'static str)> {
-    MIGRATIONS.into_iter()
+    MIGRATIONS.iter().copied()
 }
 
 fn apply(connection: &mut Connection) -> rusqlite::Result<()> {
@@ -150,7 +150,7 @@ fn apply(connection: &mut Connection) -> rusqlite::Result<()> {
              component TEXT NOT NULL PRIMARY KEY, version INTEGER NOT NULL, applied_at INTEGER NOT NULL)",
     )?;
     let found = version(&transaction)?;
-    for (number, statements) in MIGRATIONS.into_iter().filter(|(number, _)| *number > found) {
+    for (number, statements) in MIGRATIONS.iter().filter(|(number, _)| *number > found) {
         transaction.execute_batch(statements)?;
         transaction.execute(
             "INSERT OR REPLACE INTO schema_version (component, version, applied_at) VALUES (?1, ?2, ?3)",

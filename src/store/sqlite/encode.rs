@@ -11,11 +11,25 @@ use rusqlite::{
 };
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::{event::SharedText, units::Micros};
+use crate::{
+    event::{ColumnValue, SharedText},
+    units::Micros,
+};
 
 impl ToSql for SharedText {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         (**self).to_sql()
+    }
+}
+
+impl ToSql for ColumnValue<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Self::Int(value) => value.to_sql(),
+            Self::BigInt(value) => value.to_sql(),
+            Self::Double(value) => value.to_sql(),
+            Self::Text(value) => value.to_sql(),
+        }
     }
 }
 
@@ -90,15 +104,15 @@ pub(super) fn read_set(json: Option<&str>) -> BTreeSet<String> {
     json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
 }
 
-/// The columns that hold NaN, as `{"column": "NaN"}`; `None`, without any work, when no column does.
-pub(super) fn nan_columns(columns: &[(&str, Option<f64>)]) -> Option<String> {
-    if !columns.iter().any(|(_, value)| value.is_some_and(f64::is_nan)) {
-        return None;
+/// The columns that hold NaN, as `{"column": "NaN"}`; `None`, without an allocation, when no column does.
+pub(super) fn nan_columns<'a>(columns: impl IntoIterator<Item = (&'a str, Option<f64>)>) -> Option<String> {
+    let mut json = String::new();
+    for (name, _) in columns.into_iter().filter(|(_, value)| value.is_some_and(f64::is_nan)) {
+        let opening = if json.is_empty() { '{' } else { ',' };
+        let _ = write!(json, "{opening}\"{name}\":\"NaN\"");
     }
-    let mut json = String::from("{");
-    for (name, _) in columns.iter().filter(|(_, value)| value.is_some_and(f64::is_nan)) {
-        let comma = if json.len() > 1 { "," } else { "" };
-        let _ = write!(json, "{comma}\"{name}\":\"NaN\"");
+    if json.is_empty() {
+        return None;
     }
     json.push('}');
     Some(json)
@@ -139,8 +153,8 @@ mod tests {
         assert_eq!(format!("{back:?}"), format!("{map:?}"));
         assert_eq!(numbers(&BTreeMap::new()), None);
         let columns = [("x", Some(f64::NAN)), ("y", Some(1.0)), ("z", Some(f64::NAN))];
-        assert_eq!(nan_columns(&columns).as_deref(), Some(r#"{"x":"NaN","z":"NaN"}"#));
-        assert_eq!(nan_columns(&columns[1..2]), None);
+        assert_eq!(nan_columns(columns).as_deref(), Some(r#"{"x":"NaN","z":"NaN"}"#));
+        assert_eq!(nan_columns([columns[1]]), None);
     }
 
     #[test]

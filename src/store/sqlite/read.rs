@@ -1,6 +1,6 @@
 //! The queries of the contract, bounded, on a connection of their own.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::LazyLock};
 
 use rusqlite::{Connection, OptionalExtension, Row as Stored, ToSql, params};
 use serde_json::{Map, Value};
@@ -8,7 +8,10 @@ use uuid::Uuid;
 
 use super::{encode, long};
 use crate::{
-    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MemSize, MetricsRow, RunRow, SharedText, TopologyRow},
+    event::{
+        ControlRow, DatasetRow, EventKey, EventRow, GapRow, METRIC_COLUMNS, MemSize, MetricColumns, MetricsRow,
+        ReadColumns, RunRow, SharedText, TopologyRow,
+    },
     store::{DaysQuery, METRIC_NAMES_MAX, RangeQuery, RunsQuery, Seqs},
     units::{Micros, now},
 };
@@ -75,7 +78,7 @@ pub(super) fn runs(connection: &Connection, query: &RunsQuery) -> rusqlite::Resu
 
 /// Metrics of a run.
 pub(super) fn metrics(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<MetricsRow>> {
-    range(connection, "training_metrics_rows", METRICS, query, |row| to_metrics(connection, query.run_id, row))
+    range(connection, "training_metrics_rows", &METRICS, query, |row| to_metrics(connection, query.run_id, row))
 }
 
 /// The `seq` of metrics of a run.
@@ -288,32 +291,53 @@ fn non_finite(row: &Stored<'_>) -> rusqlite::Result<Option<Map<String, Value>>> 
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
-/// By number, not by name: these rows are read by the million.
-const METRICS: &str = "timestamp, event_id, epoch, step, train_loss, train_accuracy, val_loss, val_accuracy,
-    learning_rate, hidden_units, phase, seq, extra, rest_json, non_finite";
+/// The columns of metrics rows. They are read by position, not by name: these rows are read by the million.
+static METRICS: LazyLock<String> = LazyLock::new(|| {
+    let columns: Vec<_> = METRIC_COLUMNS.iter().map(|column| column.name).collect();
+    format!("timestamp, event_id, {}, extra, rest_json, non_finite", columns.join(", "))
+});
+const FIRST_COLUMN: usize = 2;
+const EXTRA: usize = FIRST_COLUMN + METRIC_COLUMNS.len();
+const REST_JSON: usize = EXTRA + 1;
+const NON_FINITE: usize = REST_JSON + 1;
+
+/// The columns of a stored row, with the names of those that are NaN.
+struct StoredColumns<'r, 's> {
+    row: &'r Stored<'s>,
+    nan: Option<Map<String, Value>>,
+}
+
+impl ReadColumns<String> for StoredColumns<'_, '_> {
+    type Error = rusqlite::Error;
+
+    fn int(&mut self, at: usize) -> rusqlite::Result<Option<i32>> {
+        self.row.get(FIRST_COLUMN + at)
+    }
+
+    fn bigint(&mut self, at: usize) -> rusqlite::Result<Option<i64>> {
+        self.row.get(FIRST_COLUMN + at)
+    }
+
+    fn double(&mut self, at: usize) -> rusqlite::Result<Option<f64>> {
+        Ok(encode::read_nan(self.row.get(FIRST_COLUMN + at)?, METRIC_COLUMNS[at].name, self.nan.as_ref()))
+    }
+
+    fn text(&mut self, at: usize) -> rusqlite::Result<Option<String>> {
+        self.row.get(FIRST_COLUMN + at)
+    }
+}
 
 fn to_metrics(connection: &Connection, run_id: Uuid, row: &Stored<'_>) -> rusqlite::Result<MetricsRow> {
     let key = EventKey { run_id, timestamp: row.get(0)?, event_id: row.get(1)? };
-    let nan: Option<Map<String, Value>> = text(row, 14)?.and_then(|text| serde_json::from_str(text).ok());
-    let double =
-        |at: usize, column: &str| Ok::<_, rusqlite::Error>(encode::read_nan(row.get(at)?, column, nan.as_ref()));
+    let nan = text(row, NON_FINITE)?.and_then(|text| serde_json::from_str(text).ok());
     Ok(MetricsRow {
         key,
-        epoch: row.get(2)?,
-        step: row.get(3)?,
-        train_loss: double(4, "train_loss")?,
-        train_accuracy: double(5, "train_accuracy")?,
-        val_loss: double(6, "val_loss")?,
-        val_accuracy: double(7, "val_accuracy")?,
-        learning_rate: double(8, "learning_rate")?,
-        hidden_units: row.get(9)?,
-        phase: row.get(10)?,
-        seq: row.get(11)?,
-        extra: match text(row, 12)? {
+        columns: MetricColumns::read(&mut StoredColumns { row, nan })?,
+        extra: match text(row, EXTRA)? {
             Some(long::MARKER) => encode::read_numbers(long::extra(connection, &key)?.as_deref()),
             in_row => encode::read_numbers(in_row),
         },
-        rest_json: match text(row, 13)? {
+        rest_json: match text(row, REST_JSON)? {
             Some(long::MARKER) => long::rest_json(connection, &key)?.map(Into::into),
             in_row => in_row.map(Into::into),
         },

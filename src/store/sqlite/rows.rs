@@ -1,6 +1,8 @@
 //! The statements that write, one a table, each harmless when repeated.
 
-use rusqlite::{CachedStatement, Connection, params};
+use std::sync::LazyLock;
+
+use rusqlite::{CachedStatement, Connection, ToSql, params, params_from_iter};
 use uuid::{Uuid, fmt::Hyphenated};
 
 use super::{
@@ -9,7 +11,7 @@ use super::{
     read,
 };
 use crate::{
-    event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, Row, RunRow, Table, TopologyRow},
+    event::{ControlRow, DatasetRow, EventRow, GapRow, METRIC_COLUMNS, MetricsRow, Row, RunRow, Table, TopologyRow},
     store::{Batch, Retention},
     units::Micros,
 };
@@ -22,7 +24,7 @@ pub(super) fn write(
     retention: &Retention,
 ) -> rusqlite::Result<()> {
     let (sql, keep) = match batch.table {
-        Table::Metrics => (METRICS, retention.metrics),
+        Table::Metrics => (METRICS.as_str(), retention.metrics),
         Table::Topology => (TOPOLOGY, retention.topology),
         Table::Events => (EVENTS, retention.events),
         Table::Datasets => (DATASETS, std::time::Duration::ZERO),
@@ -43,10 +45,16 @@ pub(super) fn write(
     })
 }
 
-const METRICS: &str = "INSERT OR REPLACE INTO training_metrics_rows
-    (run_id, timestamp, event_id, epoch, step, train_loss, train_accuracy, val_loss, val_accuracy, learning_rate,
-     hidden_units, phase, seq, extra, rest_json, non_finite, expires_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)";
+static METRICS: LazyLock<String> = LazyLock::new(|| {
+    let columns: Vec<_> = METRIC_COLUMNS.iter().map(|column| column.name).collect();
+    let marks = vec!["?"; columns.len()].join(", ");
+    format!(
+        "INSERT OR REPLACE INTO training_metrics_rows
+        (run_id, timestamp, event_id, {}, extra, rest_json, non_finite, expires_at)
+        VALUES (?, ?, ?, {marks}, ?, ?, ?, ?)",
+        columns.join(", ")
+    )
+});
 
 fn metrics(
     statement: &mut CachedStatement<'_>,
@@ -56,32 +64,15 @@ fn metrics(
 ) -> rusqlite::Result<()> {
     let extra = encode::numbers(&row.extra);
     let (extra, rest_json) = (TextPlacement::of(extra.as_deref()), TextPlacement::of(row.rest_json.as_deref()));
-    let nan = encode::nan_columns(&[
-        ("train_loss", row.train_loss),
-        ("train_accuracy", row.train_accuracy),
-        ("val_loss", row.val_loss),
-        ("val_accuracy", row.val_accuracy),
-        ("learning_rate", row.learning_rate),
-    ]);
-    statement.execute(params![
-        text(row.key.run_id, &mut buffer()),
-        row.key.timestamp,
-        row.key.event_id,
-        row.epoch,
-        row.step,
-        row.train_loss,
-        row.train_accuracy,
-        row.val_loss,
-        row.val_accuracy,
-        row.learning_rate,
-        row.hidden_units,
-        row.phase,
-        row.seq,
-        extra.in_row,
-        rest_json.in_row,
-        nan,
-        expires,
-    ])?;
+    let values = row.columns.values();
+    let nan =
+        encode::nan_columns(METRIC_COLUMNS.iter().zip(values).map(|(column, value)| (column.name, value.number())));
+    let run_id = &mut buffer();
+    let run_id = text(row.key.run_id, run_id);
+    let key: [&dyn ToSql; 3] = [&run_id, &row.key.timestamp, &row.key.event_id];
+    let columns = values.iter().map(|value| value as &dyn ToSql);
+    let rest: [&dyn ToSql; 4] = [&extra.in_row, &rest_json.in_row, &nan, &expires];
+    statement.execute(params_from_iter(key.into_iter().chain(columns).chain(rest)))?;
     long_texts.write(&row.key, extra.long, rest_json.long, expires)
 }
 
@@ -249,7 +240,7 @@ pub(super) fn write_names(connection: &Connection, run_id: Uuid, names: &[String
 }
 
 fn put_run(connection: &Connection, row: &RunRow) -> rusqlite::Result<()> {
-    let nan = encode::nan_columns(&[
+    let nan = encode::nan_columns([
         ("final_train_loss", row.final_train_loss),
         ("final_train_accuracy", row.final_train_accuracy),
         ("final_val_loss", row.final_val_loss),

@@ -8,7 +8,10 @@ mod check;
 use std::{borrow::Cow, fmt};
 
 pub(super) use self::check::check;
-use super::value::{Encoded, Raw, Value, put, write_double, write_text};
+use super::{
+    value::{Encoded, Raw, Value},
+    write::{put, write_double, write_text},
+};
 
 /// The first position from `at` on that is not an ordinary character of a string.
 fn plain_end(bytes: &[u8], at: usize) -> usize {

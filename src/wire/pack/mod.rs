@@ -11,7 +11,8 @@ use rmp::{Marker, decode};
 
 use super::{
     Limits,
-    value::{Encoded, Raw, Value, put, write_text},
+    value::{Encoded, Raw, Value},
+    write::{put, write_text},
 };
 use crate::{
     frame::{Reason, Rejection},
@@ -207,7 +208,11 @@ fn skip(bytes: &[u8], mut at: usize, mut left: usize) -> Option<usize> {
 pub(super) fn key_text(key: Value<'_>) -> Cow<'_, str> {
     match key {
         Value::Text(text) => text,
-        other => Cow::Owned(other.to_json().trim_matches('"').to_owned()),
+        other => {
+            let mut json = String::new();
+            other.write_scalar(&mut json);
+            Cow::Owned(json.trim_matches('"').to_owned())
+        }
     }
 }
 
@@ -230,7 +235,7 @@ pub(super) fn transcode<W: fmt::Write + ?Sized>(bytes: &[u8], out: &mut W) {
                 put(out, ":");
                 continue;
             }
-            Head::Scalar(value) => value.write_json(out),
+            Head::Scalar(value) => value.write_scalar(out),
             Head::List(len) => {
                 put(out, "[");
                 open.push((len, false));

@@ -136,7 +136,7 @@ fn a_long_phase_is_in_rest_json_and_a_long_name_of_a_dataset_in_the_event_alone(
     for (bytes, fits) in [(1_024, true), (1_025, false)] {
         let long = "x".repeat(bytes);
         let row = metrics_of(format!("{{\"epoch\":1,\"loss\":0.5,\"cascade_phase\":\"{long}\"}}").as_bytes());
-        assert_eq!((row.phase.is_some(), row.train_loss), (fits, Some(0.5)), "{bytes}");
+        assert_eq!((row.columns.phase.is_some(), row.columns.train_loss), (fits, Some(0.5)), "{bytes}");
         let rest = row.rest_json.as_deref().map(|text| parsed(Some(text)));
         assert_eq!(rest, (!fits).then(|| json!({"cascade_phase": long})), "{bytes}");
         for dataset in [format!("\"{long}\""), format!("{{\"name\":\"{long}\"}}")] {

@@ -18,7 +18,7 @@ use super::{
     *,
 };
 use crate::{
-    event::{self, Lifecycle, Resolved, Row, RunRow},
+    event::{self, ColumnValue, Lifecycle, METRIC_COLUMNS, Resolved, Row, RunRow},
     frame::Reason,
 };
 
@@ -61,13 +61,17 @@ fn columns(row: &Row) -> (&'static str, Json) {
         Row::Metrics(row) => {
             let extra: serde_json::Map<_, _> =
                 row.extra.iter().map(|(key, x)| (key.clone(), number(Some(*x)))).collect();
-            let columns = json!({
-                "epoch": row.epoch, "step": row.step, "train_loss": number(row.train_loss),
-                "train_accuracy": number(row.train_accuracy), "val_loss": number(row.val_loss),
-                "val_accuracy": number(row.val_accuracy), "learning_rate": number(row.learning_rate),
-                "hidden_units": row.hidden_units, "phase": row.phase, "seq": row.seq, "extra": extra,
-                "rest_json": parsed(row.rest_json.as_deref()),
+            let values = METRIC_COLUMNS.iter().zip(row.columns.values()).map(|(column, value)| {
+                let json = match value {
+                    ColumnValue::Double(x) => number(x),
+                    other => json!(other),
+                };
+                (column.name.to_owned(), json)
             });
+            let mut columns: serde_json::Map<_, _> = values.collect();
+            columns.insert("extra".into(), extra.into());
+            columns.insert("rest_json".into(), parsed(row.rest_json.as_deref()));
+            let columns = Json::Object(columns);
             ("training_metrics", columns)
         }
         Row::Topology(row) => {
@@ -261,7 +265,7 @@ proptest! {
     #[test]
     fn times_are_written_as_they_are_read(micros in -60_000_000_000_000_000_i64..250_000_000_000_000_000) {
         let mut text = String::new();
-        time::write(&mut text, micros);
+        super::write::write_time(&mut text, micros);
         let expected = jiff::Timestamp::from_microsecond(micros).unwrap();
         prop_assert_eq!(&text, &format!("{expected:.6}"));
         prop_assert_eq!(time::read(&Value::Text(text.into()), &TimeZone::UTC), Some(micros));

@@ -284,7 +284,7 @@ proptest! {
             let row = metrics_of(&payload);
             let found = super::columns(&Row::Metrics(row.clone())).1;
             prop_assert_eq!(&found[column], &json!(x), "{:?}", fields);
-            prop_assert_eq!((row.epoch, row.extra.len(), row.rest_json.as_deref()), (Some(3), 0, Some(r#"{"host":"gpu-1"}"#)));
+            prop_assert_eq!((row.columns.epoch, row.extra.len(), row.rest_json.as_deref()), (Some(3), 0, Some(r#"{"host":"gpu-1"}"#)));
         }
     }
 
@@ -299,7 +299,7 @@ proptest! {
         let value = if as_text { json!(x.to_string()) } else { json!(x) };
         for payload in encodings(&[field_at(&["data"], name, value), field_at(&[], "loss", 1.0)]) {
             let row = metrics_of(&payload);
-            let (canonical, column) = if name.contains("epoch") { ("epoch", row.epoch) } else { ("step", row.step) };
+            let (canonical, column) = if name.contains("epoch") { ("epoch", row.columns.epoch) } else { ("step", row.columns.step) };
             prop_assert_eq!(column, Some(x.trunc() as i32));
             prop_assert_eq!(row.extra.get(canonical), Some(&x));
             prop_assert_eq!((row.extra.len(), row.rest_json), (1, None));

@@ -239,7 +239,7 @@ fn text_that_is_not_utf8_is_kept_and_costs_nothing_else() {
     // {"epoch": 5, "note": <a5 ff 61 62 63 64>, <a2 ff fe>: 1}
     let payload = b"\x83\xa5epoch\x05\xa4note\xa5\xffabcd\xa2\xff\xfe\x01";
     let row = metrics_of(payload);
-    assert_eq!((row.epoch, row.rest_json.as_deref()), (Some(5), Some(r#"{"note":"hex:ff61626364"}"#)));
+    assert_eq!((row.columns.epoch, row.rest_json.as_deref()), (Some(5), Some(r#"{"note":"hex:ff61626364"}"#)));
     assert_eq!(row.extra.get("hex:fffe"), Some(&1.0));
     assert_eq!(rejection(b"\x82\xa5epoch\x05\xa6run_id\xa1\xff"), Some(Reason::InvalidField), "an id stays strict");
 }
@@ -335,7 +335,7 @@ fn a_numpy_scalar_is_a_number_wherever_it_stands() {
     let scalar = b"\x83\xa2nd\xc2\xa4type\xa3<f4\xa4data\xc4\x04\x00\x00\x80\x3e";
     let with = |head: &[u8]| [head, scalar].concat();
     let row = metrics_of(&with(b"\x82\xa4loss\x01\xa7metrics"));
-    assert_eq!((row.train_loss, row.extra.get("metrics")), (Some(1.0), Some(&0.25)));
+    assert_eq!((row.columns.train_loss, row.extra.get("metrics")), (Some(1.0), Some(&0.25)));
     let row = metrics_of(&with(b"\x82\xa4loss\x01\xa5train\x81\xa2f1"));
     assert_eq!(row.extra.get("train.f1"), Some(&0.25));
     let payload = with(b"\x83\xa4type\xa8topology\xa5nodes\x91\x01\xa7details");

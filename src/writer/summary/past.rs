@@ -8,8 +8,9 @@ use crate::{
     event::{RunRow, RunUpdate},
     units::Micros,
     writer::{
+        bit_eq::BitEq,
         columns::{DURATION, END, NEWEST_COLUMNS, RESTARTED, each_newest},
-        finals::BitEq,
+        lifetime::is_stored,
     },
 };
 
@@ -152,9 +153,4 @@ impl Summary {
     pub(super) fn stored_instant(&self, time: Micros) -> Micros {
         self.row.start_time.filter(|start| is_stored(*start, time)).unwrap_or(time)
     }
-}
-
-/// Whether `time` is what is stored, in microseconds or milliseconds.
-pub fn is_stored(stored: Micros, time: Micros) -> bool {
-    stored == time || (stored % 1_000 == 0 && (0..1_000).contains(&(time - stored)))
 }

@@ -7,7 +7,6 @@ use tracing::{error, warn};
 
 use super::Writer;
 use crate::{
-    event::Table,
     logging::Chain,
     metrics::Label,
     store::{Problem, StoreError},
@@ -89,9 +88,9 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         }
         let metrics = &self.ports.metrics;
         let rows = completion.stored.len() as u64;
-        metrics.writer_rows.get_or_create(&Label::of(table_name(completion.table))).inc_by(rows);
+        metrics.writer_rows.get_or_create(&Label::of(completion.table.name())).inc_by(rows);
         if let Some((_, _, error)) = completion.refused.first() {
-            let table = table_name(completion.table);
+            let table = completion.table.name();
             warn!(table, rows = completion.refused.len(), error, "store refuses rows; they become dead letters");
         }
         for (origin, row, error) in completion.refused {
@@ -187,16 +186,5 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         for token in tokens {
             self.frontier.confirm_part(*token);
         }
-    }
-}
-
-fn table_name(table: Table) -> &'static str {
-    match table {
-        Table::Metrics => "training_metrics",
-        Table::Topology => "network_topology",
-        Table::Events => "training_events",
-        Table::Datasets => "dataset_info",
-        Table::Control => "control_log",
-        Table::Gaps => "ingest_gaps",
     }
 }

@@ -8,7 +8,7 @@ use super::support::*;
 use crate::event::{RunRow, RunUpdate};
 use crate::writer::{
     Config, DeadLetterBody, DeadLetterEntry,
-    run::{RunCall, RunRead, StoredRun},
+    run_call::{RunCall, RunRead, StoredRun},
     runs::{RecordUpdate, RunTable},
 };
 

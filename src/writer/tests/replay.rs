@@ -31,7 +31,7 @@ fn log(kinds: &[(u8, u8)]) -> Vec<DecodedRecord> {
             }
             update.values.final_val_accuracy = (*what > 4).then(|| f64::from(*what) / 16.0);
             if let Row::Metrics(row) = &mut rows[0] {
-                (row.train_loss, row.val_accuracy) = (None, update.values.final_val_accuracy);
+                (row.columns.train_loss, row.columns.val_accuracy) = (None, update.values.final_val_accuracy);
             }
             update.values.tags.extend((*what == 3).then(|| format!("tag{index}")));
         }

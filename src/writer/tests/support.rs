@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 pub use super::fake::*;
 use crate::{
-    event::{EventKey, MetricsRow, Row, RunRow, RunUpdate},
+    event::{EventKey, MetricColumns, MetricsRow, Row, RunRow, RunUpdate},
     lifecycle::{Signal, Stopper},
     metrics::Metrics,
     store::{BoxError, Problem},
@@ -172,16 +172,7 @@ pub fn metrics(offset: u64, run: u64) -> DecodedRecord {
 pub fn metrics_row(offset: u64, run: u64) -> Row {
     Row::Metrics(MetricsRow {
         key: EventKey { run_id: run_id(run), timestamp: offset as i64 * 1_000, event_id: offset as i64 },
-        epoch: Some(offset as i32),
-        step: None,
-        train_loss: Some(0.5),
-        train_accuracy: None,
-        val_loss: None,
-        val_accuracy: None,
-        learning_rate: None,
-        hidden_units: None,
-        phase: None,
-        seq: None,
+        columns: MetricColumns { epoch: Some(offset as i32), train_loss: Some(0.5), ..MetricColumns::default() },
         extra: BTreeMap::new(),
         rest_json: None,
     })

@@ -92,7 +92,7 @@ fn one_node_with_everything_in_its_way() {
     sigterm(&cluster);
 }
 
-/// Until a fresh message is a row. What a server acknowledged less than `spool.linger` before its end is written again before what
+/// Until a fresh message is a row. What a server acknowledged less than `spool.checkpoint_delay` before its end is written again before what
 /// is new: of many kills in a row, everything since the first.
 fn patience() -> Duration {
     Duration::from_secs(tier(20, 60))

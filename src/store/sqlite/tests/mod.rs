@@ -42,16 +42,17 @@ fn batch(run_id: Uuid, epochs: std::ops::Range<i32>) -> Batch {
     let at = now();
     let row = |epoch: i32| MetricsRow {
         key: EventKey { run_id, timestamp: at + i64::from(epoch), event_id: i64::from(epoch) },
-        epoch: Some(epoch),
-        step: None,
-        train_loss: Some(0.5),
-        train_accuracy: Some(0.75),
-        val_loss: Some(0.25),
-        val_accuracy: None,
-        learning_rate: Some(0.01),
-        hidden_units: Some(3),
-        phase: Some("output".into()),
-        seq: Some(7),
+        columns: crate::event::MetricColumns {
+            epoch: Some(epoch),
+            train_loss: Some(0.5),
+            train_accuracy: Some(0.75),
+            val_loss: Some(0.25),
+            learning_rate: Some(0.01),
+            hidden_units: Some(3),
+            phase: Some("output".into()),
+            seq: Some(7),
+            ..crate::event::MetricColumns::default()
+        },
         extra: [].into(),
         rest_json: None,
     };
@@ -117,7 +118,7 @@ fn rows_past_their_time_are_not_read_and_then_deleted_in_chunks() {
     let connection = &writer.open.as_ref().unwrap().connection;
     assert_eq!(read::count_metrics(connection, run_id).unwrap(), 10);
     let rows = read::metrics(connection, &RangeQuery::newest(run_id, 1_000)).unwrap();
-    assert!(rows.len() == 10 && rows.iter().all(|row| row.epoch >= Some(100)));
+    assert!(rows.len() == 10 && rows.iter().all(|row| row.columns.epoch >= Some(100)));
     let mut sweep = expire::Sweep::default();
     for left in [80, 50, 20, 10, 10] {
         sweep.step(connection, now(), 30).unwrap();
