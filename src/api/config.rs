@@ -1,4 +1,4 @@
-//! Settings of the HTTP side: where it listens, and the limit of everything that a client decides.
+//! Settings of the HTTP API: the address to listen on, and a limit for everything that a client can use up.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -6,92 +6,91 @@ use serde::{Deserialize, Serialize};
 
 use crate::units::{self, ByteSize};
 
-/// Who may read without a token once there are tokens.
+/// Which requests may read without a token once tokens are configured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AnonymousRead {
-    /// Nobody: reading needs a token everywhere.
+    /// None: reading always needs a token.
     #[default]
     None,
     /// Local requests, where `http.listen` is a loopback address.
     Loopback,
 }
 
-/// Where to listen, and what a client may ask for.
+/// The section `[http]`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Address and port; empty: no HTTP.
     pub listen: String,
-    /// Who may do what: lines of `name scope token`, the scope `read`, `publish` or `admin`. Read again at SIGHUP.
+    /// The file of tokens: lines of `name scope token`, the scope `read`, `publish` or `admin`. Reloaded at SIGHUP.
     pub tokens_file: Option<PathBuf>,
-    /// Who may read without a token once there are tokens.
+    /// Which requests may read without a token once tokens are configured.
     pub anonymous_read: AnonymousRead,
-    /// Host names and addresses, without a port. Where there are any, requests but for the probes must name one of them, or
-    /// loopback, as their `Host`. Connections from those that are addresses (proxies) have no share of their own.
+    /// Host names and addresses, without a port. If set, the `Host` of a request must be one of them or loopback, except for
+    /// probes. Connections from a listed address (a proxy) are not limited by `connections_per_address`.
     pub trusted_hosts: Vec<String>,
-    /// The key that sessions are signed with; absent: one that is made in the state directory. Daemons that share it share
+    /// The file of the key that signs sessions; absent: a key generated in the state directory. Daemons with the same key share
     /// their sessions.
     pub session_key_file: Option<PathBuf>,
-    /// A session ends this long after it began, however much it is used.
+    /// Maximum age of a session, even of one in use.
     #[serde(with = "units::duration")]
     pub session_lifetime: Duration,
-    /// Sessions of one token at once; one more ends the oldest.
+    /// Maximum sessions of one token; one more ends the oldest.
     pub sessions: usize,
-    /// Origins of other dashboards, whose pages may use the API from their browsers, also for commands; those of another host send
-    /// a token. `*`: every page may read what needs no session.
+    /// Origins of other dashboards, whose pages may use the API from a browser, commands included; pages of another host must send
+    /// a token. `*`: pages of any origin may read what needs no session.
     pub allow_origins: Vec<String>,
-    /// Rows of one page, at most.
+    /// Maximum rows of a page.
     pub page_rows: usize,
-    /// Points of one curve, at most.
+    /// Maximum points of a curve.
     pub max_points: usize,
-    /// Runs in one comparison or export, at most.
+    /// Maximum runs of a comparison or an export.
     pub max_runs: usize,
-    /// Exports at once; one more is told to come back.
+    /// Maximum concurrent exports; one more is answered with 429.
     pub exports: usize,
-    /// Streams at once; one more is told so.
+    /// Maximum concurrent streams; one more is answered with 429.
     pub streams: usize,
-    /// How often a client of a stream gets something, at most.
+    /// Minimum time between two chunks of a stream.
     #[serde(with = "units::duration")]
     pub stream_interval: Duration,
-    /// Metrics of all runs in one chunk of a stream, at most; what is left out is counted.
+    /// Maximum metrics rows of all runs in one chunk of a stream; rows left out are counted.
     pub stream_points: usize,
-    /// Messages kept for streams, while there are any.
+    /// Memory for messages that streams have not read yet.
     pub stream_buffer: ByteSize,
-    /// Memory for the rows and curves that answers and exports are made of, and for their text until it is sent, together; more
-    /// wait until some is sent. What needs more than there is takes all of it, and is alone.
+    /// The memory budget of answers and exports: their rows and curves, and their text until it is sent. When it is used up,
+    /// requests wait. An answer larger than the budget takes all of it.
     pub memory: ByteSize,
-    /// Answers compressed at once; others are sent as they are. 0: none is.
+    /// Maximum answers compressed at once; others are sent uncompressed. 0: no compression.
     pub compressions: usize,
-    /// Connections at once. One more takes the place of the client that has kept the server waiting for a request longest; when
-    /// all are being answered, only the probes, the dashboard's page and authenticated requests still are.
+    /// Maximum connections. One more evicts the connection that has been idle longest; while all are being answered, further
+    /// connections serve only probes, the dashboard's page, signing in and authenticated requests.
     pub connections: usize,
-    /// Connections of one address, at most, of those; not of loopback and of addresses in `trusted_hosts`. With more, only
-    /// authenticated requests are answered.
+    /// Maximum of those connections for one client address; loopback and addresses in `trusted_hosts` are exempt. Connections
+    /// beyond it are served as those beyond `connections`.
     pub connections_per_address: usize,
-    /// Connections beyond `connections` that authenticated requests alone may keep.
+    /// Connections beyond `connections` that are kept for authenticated requests.
     pub reserved_connections: usize,
-    /// Of `streams` and `exports`, so many are for authenticated requests alone, where others may read beside them. One is
-    /// always left to those.
+    /// Streams kept for authenticated requests where requests without a token may read, too; one always stays for the latter.
     pub reserved_streams: usize,
-    /// See `reserved_streams`.
+    /// The same for exports.
     pub reserved_exports: usize,
-    /// The body of a request without a token or a session, at most.
+    /// Maximum body of a request without a token or a session.
     pub anonymous_body: ByteSize,
-    /// How long that may take to come.
+    /// Time-out of receiving such a body.
     #[serde(with = "units::duration")]
     pub anonymous_body_timeout: Duration,
-    /// The head of a request, at most; at least 8 KiB.
+    /// Maximum head of a request; at least 8 KiB.
     pub max_header: ByteSize,
-    /// The body of a request, at most.
+    /// Maximum body of a request.
     pub max_body: ByteSize,
-    /// How long a client may take to send the head of a request; an idle connection is closed after it, too.
+    /// Time-out of receiving the head of a request; also closes an idle connection.
     #[serde(with = "units::duration")]
     pub header_timeout: Duration,
-    /// How long an answer may take to begin.
+    /// Time-out until an answer begins.
     #[serde(with = "units::duration")]
     pub request_timeout: Duration,
-    /// A client that takes nothing of its answer for this long is dropped.
+    /// Time-out of writing: a client that reads nothing of its answer for this long is disconnected.
     #[serde(with = "units::duration")]
     pub write_timeout: Duration,
 }

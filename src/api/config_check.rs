@@ -1,4 +1,4 @@
-//! What is wrong, or odd, with the settings of `[http]`.
+//! Problems and warnings of the settings of `[http]`.
 
 use std::net::SocketAddr;
 
@@ -11,11 +11,11 @@ use super::{
 };
 use crate::{curve::POINTS_MIN, units::ByteSize};
 
-/// Sessions that are remembered of one token, at most.
+/// Upper limit of `http.sessions`.
 const SESSIONS_MAX: usize = 1_024;
 
 impl Config {
-    /// Adds what is odd about these settings, and loses nothing.
+    /// Adds warnings: settings that work, but are probably not meant.
     pub fn warnings(&self, warnings: &mut Vec<String>) {
         for (key, path) in [("tokens_file", &self.tokens_file), ("session_key_file", &self.session_key_file)] {
             let loose = path.as_deref().and_then(loose_permissions);
@@ -23,7 +23,7 @@ impl Config {
         }
     }
 
-    /// Adds what is wrong with the files that guard HTTP. They concern who listens alone: other commands go on without them.
+    /// Adds problems of the token and key files. Only a process that serves HTTP needs them; other commands run without.
     pub fn file_problems(&self, problems: &mut Vec<String>) {
         if let Some(Err(error)) = self.tokens_file.as_deref().map(read_tokens) {
             problems.push(format!("`http.tokens_file`: {error}"));
@@ -33,7 +33,7 @@ impl Config {
         }
     }
 
-    /// Adds what is wrong with these settings, but for the files that they name.
+    /// Adds problems of the settings themselves, without reading the files that they name.
     pub fn problems(&self, problems: &mut Vec<String>) {
         if !self.listen.is_empty() && self.listen.parse::<SocketAddr>().is_err() {
             problems

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{logging::Chain, store::StoreError};
 
-/// A status and why.
+/// An HTTP error: a status and the reason.
 #[derive(Debug)]
 pub struct ApiError {
     code: StatusCode,
@@ -17,7 +17,7 @@ pub struct ApiError {
     retry_after: Option<u64>,
 }
 
-/// What every handler returns.
+/// The result of a handler.
 pub type ApiResult = Result<Response, ApiError>;
 
 impl ApiError {
@@ -36,18 +36,18 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, detail)
     }
 
-    /// 404 in the contract's words.
+    /// 404 with the text that clients know.
     pub fn run_not_found() -> Self {
         Self::not_found("Run not found")
     }
 
-    /// The same with more to say.
+    /// Appends to the detail.
     pub fn append_detail(mut self, more: &str) -> Self {
         self.detail.push_str(more);
         self
     }
 
-    /// The same, saying after how many seconds it is worth trying again.
+    /// Adds `Retry-After`, in seconds.
     pub fn with_retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
@@ -58,7 +58,7 @@ impl ApiError {
         self.code
     }
 
-    /// 503: worth trying again.
+    /// 503: the client may try again.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     }

@@ -2,16 +2,16 @@
 //!
 //! | folder | duty |
 //! | --- | --- |
-//! | [`server`] | listener, connection limit, time-outs, compression, headers of every answer, the router |
-//! | [`auth`] | tokens, sessions, scopes, origins, audit: which request may do what |
-//! | [`routes`] | the table of routes, and one file a resource |
-//! | [`export`], [`stream`] | the two routes whose answers have no fixed length |
-//! | [`memory_budget`] | the memory that answers share, and bodies that keep their part of it until they are sent |
-//! | [`submit`] | the way of a change into intake, or onto a Redis channel |
-//! | [`dashboard`] | the page and its scripts, compiled in |
+//! | `server/` | listener, connection limit, time-outs, compression, headers of every answer, the router |
+//! | `auth/` | tokens, sessions, scopes, origins, audit: which request may do what |
+//! | `routes/` | the table of routes, and one file a resource |
+//! | `export/`, `stream/` | the two routes whose answers have no fixed length |
+//! | `memory_budget/` | the memory that answers share, and bodies that keep their part of it until they are sent |
+//! | `submit/` | the way of a change into intake, or onto a Redis channel |
+//! | `dashboard/` | the page and its scripts, compiled in |
 //!
-//! Below them: [`state`] (what handlers share), [`params`] (query parameters), [`paging`] (pages of rows), [`run_lookup`],
-//! [`config`] and [`error`]. The API reads the store and Redis, and hands changes to intake's queue; it knows nothing else of the
+//! Below them: `state` (what handlers share), `params` (query parameters), `paging` (pages of rows), `run_lookup`,
+//! `config` and `error`. The API reads the store and Redis, and hands changes to intake's queue; it knows nothing else of the
 //! pipeline. The server has threads of its own. The command line asks the same router from within the process.
 
 mod auth;

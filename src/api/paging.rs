@@ -15,13 +15,13 @@ use crate::{
 
 /// Rows that are read in pages.
 pub trait Paged: Keyed + Sized + Send {
-    /// How many are read at a time.
+    /// Rows of one read from the store.
     const PAGE_ROWS: usize;
     /// Reads rows.
     fn read<'a>(store: &'a dyn Store, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<Self>, StoreError>>;
 }
 
-/// Small rows, but for what a producer adds.
+/// Small rows, except for fields that a producer adds.
 impl Paged for MetricsRow {
     const PAGE_ROWS: usize = 1_000;
 
@@ -30,7 +30,7 @@ impl Paged for MetricsRow {
     }
 }
 
-/// Rows with the message whole.
+/// Rows with the whole message.
 impl Paged for EventRow {
     const PAGE_ROWS: usize = 32;
 
@@ -59,7 +59,7 @@ pub async fn page<T: Paged>(store: &dyn Store, mut query: RangeQuery) -> Result<
         return Ok((rows, None));
     }
     let more = loop {
-        // One more than is asked for tells whether there is a next page.
+        // One row more than requested tells whether there is a next page.
         query.limit = (limit - rows.len()).saturating_add(1).min(T::PAGE_ROWS);
         let read = T::read(store, &query).await?;
         let complete = !query.is_filled(&read);
@@ -115,7 +115,7 @@ impl Reservation {
     }
 }
 
-/// What the ranges of all event tables have in common.
+/// The parameters that the ranges of all event tables share.
 pub const RANGE: [&str; 5] = ["start_time", "end_time", "limit", "order", "cursor"];
 
 /// The range that the parameters describe.

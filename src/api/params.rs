@@ -1,4 +1,4 @@
-//! Query parameters: each is known, given once and in range, or the client is told which is not.
+//! Query parameters. An unknown, repeated or invalid parameter is answered with a 400 that names it.
 
 use std::fmt::Display;
 
@@ -25,8 +25,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 }
 
 impl Params {
-    /// Refuses names that the route does not know, and what is given twice but for `many`. Names that begin with `_` are for
-    /// caches, and pass.
+    /// Refuses unknown names, and repeated ones unless listed in `many`. Names that begin with `_` (cache busters) are ignored.
     pub fn allow_only(self, names: &[&str], many: &[&str]) -> Result<Self, ApiError> {
         for (n, (name, _)) in self.0.iter().enumerate() {
             if many.contains(&name.as_str()) || name.starts_with('_') {
@@ -49,12 +48,12 @@ impl Params {
         self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.trim())
     }
 
-    /// Every value of a parameter that may be repeated.
+    /// Every value of a repeatable parameter.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.trim())
+        self.exact(name).map(str::trim)
     }
 
-    /// Every value of a parameter that may be repeated, with the blanks around it: the name of a metric may have some.
+    /// Every value of a repeatable parameter, untrimmed: the name of a metric may begin or end with blanks.
     pub fn exact<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
     }
@@ -64,8 +63,8 @@ impl Params {
         self.all(name).flat_map(|list| list.split(',')).map(str::trim).filter(|one| !one.is_empty())
     }
 
-    /// The runs that are named: the parameter is repeated, and a value is a list where every part between its commas is a UUID.
-    /// The name of a run may have commas.
+    /// The runs in a repeatable parameter. A value is split at its commas if every part is a UUID; otherwise it is one name, which
+    /// may contain commas.
     pub fn runs<'a>(&'a self, name: &'a str) -> Vec<&'a str> {
         let parts = |value: &'a str| value.split(',').map(str::trim).filter(|part| !part.is_empty());
         let is_list = |value| parts(value).all(|part| Uuid::try_parse(part).is_ok());
@@ -80,37 +79,37 @@ impl Params {
         text.parse().ok().filter(|n| (least..=most).contains(n)).ok_or_else(wrong)
     }
 
-    /// One of a few words.
+    /// One of `words`; the first by default.
     pub fn word<'a>(&self, name: &str, words: &[&'a str]) -> Result<&'a str, ApiError> {
         let Some(text) = self.text(name) else { return Ok(words[0]) };
         let wrong = || ApiError::bad_request(format!("`{name}` must be one of {}, not `{text}`", words.join(", ")));
         words.iter().find(|word| **word == text).copied().ok_or_else(wrong)
     }
 
-    /// A moment, in any form of [`render::parse_time`].
+    /// A time, in any form of [`render::parse_time`].
     pub fn time(&self, name: &str) -> Result<Option<Micros>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        // An unescaped `+` of a zone, which comes last, arrives as a space.
+        // An unescaped `+` of the time zone, at the end, arrives as a space.
         let with_plus =
             || text.rsplit_once(' ').and_then(|(time, zone)| render::parse_time(&format!("{time}+{zone}")).ok());
         let read = render::parse_time(text).or_else(|error| with_plus().ok_or(error));
         read.map(Some).map_err(|error| ApiError::bad_request(format!("`{name}`: {error}")))
     }
 
-    /// What `parse` makes of a cursor.
+    /// A cursor, parsed.
     pub fn cursor<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let wrong = || ApiError::bad_request(format!("`{name}` must be the `next` of an earlier answer, not `{text}`"));
         parse(text).map(Some).ok_or_else(wrong)
     }
 
-    /// A run id that must be given.
+    /// The required `run_id`.
     pub fn run_id(&self) -> Result<Uuid, ApiError> {
         uuid(self.text("run_id").ok_or_else(|| ApiError::bad_request("`run_id` is missing"))?)
     }
 }
 
-/// A run id, or 400 in the contract's words.
+/// Parses a run id.
 pub fn uuid(text: impl AsRef<str> + Display) -> Result<Uuid, ApiError> {
     Uuid::try_parse(text.as_ref().trim()).map_err(|_| ApiError::bad_request("Invalid UUID"))
 }

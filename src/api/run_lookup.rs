@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{event::RunRow, store::RunsQuery};
 
-/// Among how many of the newest runs the one is looked for that spoke last.
+/// Newest runs among which the one with the newest event is searched.
 const RECENT_RUNS: usize = 32;
 
 /// The row of the run that a path names, without what may be large in it.
@@ -27,7 +27,7 @@ pub fn without_large_fields(run: RunRow) -> RunRow {
     RunRow { config_json: None, notes: None, tags: BTreeSet::new(), ..run }
 }
 
-/// The same with all that is in it.
+/// The whole row of a run.
 ///
 /// # Errors
 /// 404 when there is no such run.
@@ -36,7 +36,7 @@ async fn find_by_id(state: &ApiState, run_id: Uuid) -> Result<RunRow, ApiError> 
     state.store.read_run(run_id).await?.ok_or_else(ApiError::run_not_found)
 }
 
-/// The run that a request names, where it may name none.
+/// The run in the optional `run_id` of a request.
 pub fn requested_run(params: Params) -> Result<Option<Uuid>, ApiError> {
     params.allow_only(&["run_id"], &[])?.text("run_id").map(uuid).transpose()
 }
@@ -50,7 +50,7 @@ pub async fn named_or_newest(state: &ApiState, params: Params) -> Result<RunRow,
     find_by_id(state, newest(state, named).await?).await
 }
 
-/// The run that spoke last, unless one is named.
+/// The named run, else the one with the newest event.
 pub async fn newest(state: &ApiState, named: Option<Uuid>) -> Result<Uuid, ApiError> {
     if let Some(run_id) = named {
         return Ok(run_id);

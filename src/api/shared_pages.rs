@@ -1,16 +1,16 @@
-//! Pages that requests share: `/metrics` and `/readyz`, which are asked for often, and without a token.
+//! Pages that requests share: `/metrics` and `/readyz`, which are requested often, and without a token.
 
 use std::sync::{Mutex, PoisonError};
 
 use axum::{Extension, body::Bytes, http::StatusCode};
 use tokio::time::Instant;
 
-/// When the head of a request was there, as an extension of the request.
+/// When the head of a request had been received; an extension of the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrived(pub Instant);
 
-/// What is asked for often, and by anybody. Requests that came before a page was begun share it, so that many of them at once cost
-/// little more than one, and none gets a page older than itself.
+/// Requests that arrived before a page was begun share it: many at once cost little more than one, and no request gets a page older
+/// than itself.
 #[derive(Debug, Default)]
 pub struct SharedPages {
     /// `/metrics`.
@@ -29,7 +29,7 @@ impl<T> Default for Shared<T> {
 }
 
 impl<T: Clone> Shared<T> {
-    /// The last value, if it was begun since then, else a new one.
+    /// The last page if it was begun after the request arrived, else a new one.
     pub fn since(&self, arrived: Option<Extension<Arrived>>, make: impl FnOnce() -> T) -> T {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_page_is_shared_by_requests_that_came_before_it_and_never_older() {
+    async fn a_page_is_shared_by_requests_that_arrived_before_it() {
         let (shared, mut made) = (Shared::default(), 0);
         let mut since = |at: Option<Instant>| {
             let arrived = at.map(|at| Extension(Arrived(at)));

@@ -1,4 +1,4 @@
-//! Bodies of requests without a token or a session: small, and read within a short time, before anything else is done for them.
+//! Bodies of requests without a token or a session: limited in size and time, and read before the handler runs.
 
 use axum::{
     body::{Body, Bytes, HttpBody},

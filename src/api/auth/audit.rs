@@ -1,6 +1,6 @@
-//! What was decided about a client: counted, and written to the log by the name of its token, never the token.
+//! The audit of access decisions: counted in metrics, and logged with the name of the token, never the token.
 //!
-//! Whoever is refused decides how often, so refusals are logged at a bounded rate; the counters have all of them.
+//! A client decides how often it is refused, so refusals are logged at a bounded rate; the counters count all of them.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::client_address::ClientAddress;
 use crate::metrics::{Label, Metrics};
 
-/// Refusals that are logged within [`LOG_WINDOW`].
+/// Refusals of one kind that are logged within [`LOG_WINDOW`].
 const MAX_LOGGED: u32 = 20;
 /// See [`MAX_LOGGED`].
 const LOG_WINDOW: Duration = Duration::from_secs(10);
@@ -21,15 +21,15 @@ const LOG_WINDOW: Duration = Duration::from_secs(10);
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// It carries a token that is none of ours.
+    /// Its token is unknown.
     WrongToken,
-    /// The same, too often.
+    /// Too many unknown tokens came from its address.
     Throttled,
-    /// Its token does not go that far.
+    /// The scope of its token is too small.
     Scope,
-    /// It carries no token where one is needed, or a session that has ended.
+    /// It needs a token and has none, or its session has ended.
     Anonymous,
-    /// It comes from a page of another site, or for a name that is not this server's.
+    /// It comes from a page of another site, or its `Host` is not this server.
     Origin,
 }
 
@@ -48,7 +48,7 @@ impl Refusal {
     }
 }
 
-/// How many lines of the log refusals have had.
+/// Log lines written for refusals in the current window.
 #[derive(Debug)]
 struct LogBudget {
     since: Instant,
@@ -60,12 +60,12 @@ struct LogBudget {
 #[derive(Debug)]
 pub struct Audit {
     metrics: Arc<Metrics>,
-    /// Of refusals without a known token, of those with one, and of throttled guesses: guesses do not hide what a known token
-    /// tries, and the wrong tokens before them do not hide that they are throttled.
+    /// One each for refusals without a known token, with one, and throttled: wrong tokens must hide neither refusals of known
+    /// tokens nor the throttling.
     log_budgets: [Mutex<Option<LogBudget>>; 3],
 }
 
-/// Whether one more line may be written, and how many were left out before it.
+/// Takes a log line from the budget: `None` if it is used up, else the number of lines left out in the window before.
 fn take_log_line(budget: &Mutex<Option<LogBudget>>) -> Option<u64> {
     let now = Instant::now();
     let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
@@ -84,7 +84,7 @@ fn take_log_line(budget: &Mutex<Option<LogBudget>>) -> Option<u64> {
 }
 
 impl Audit {
-    /// Counts here.
+    /// An audit that counts in these metrics.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         for refusal in Refusal::ALL {
             let _ = metrics.api_refusals.get_or_create(&Label::of(refusal.name()));
@@ -97,10 +97,10 @@ impl Audit {
         &self.metrics
     }
 
-    /// A request was refused; `name`: that of its token, where there is one.
+    /// Records a refusal; `name` is that of the request's token.
     pub fn refused(&self, why: Refusal, name: Option<&str>, client: Option<ClientAddress>) {
         self.metrics.api_refusals.get_or_create(&Label::of(why.name())).inc();
-        // What carries nothing is nobody's: counted alone.
+        // Requests without credentials are counted, not logged.
         if why == Refusal::Anonymous {
             return;
         }
@@ -108,17 +108,17 @@ impl Audit {
         let Some(left_out) = take_log_line(&self.log_budgets[kind]) else { return };
         warn!(why = why.name(), token = name, client = client.map(tracing::field::display), "a request was refused");
         if left_out > 0 {
-            warn!(left_out, "more requests were refused since, and are only counted");
+            warn!(left_out, "more requests were refused, and are only counted");
         }
     }
 
-    /// Somebody has signed in.
+    /// Records a sign-in.
     pub fn signed_in(&self, name: &str, client: Option<ClientAddress>) {
         self.metrics.api_sessions.get_or_create(&Label::of("begun")).inc();
         info!(token = name, client = client.map(tracing::field::display), "signed in");
     }
 
-    /// Somebody has signed out.
+    /// Records a sign-out.
     pub fn signed_out(&self, name: &str) {
         self.metrics.api_sessions.get_or_create(&Label::of("signed_out")).inc();
         info!(token = name, "signed out");

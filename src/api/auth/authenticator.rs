@@ -48,7 +48,7 @@ impl Refused {
 }
 
 impl Authenticator {
-    /// The caller, if its request may go on. `Err` with 503: that cannot be found out now.
+    /// The caller of an admitted request. `Err` with 503: the session cannot be looked up now.
     pub async fn check(&self, scope: Scope, headers: &HeaderMap) -> Result<Caller, Refused> {
         if scope == Scope::Open || self.policy == AccessPolicy::Internal {
             return Ok(Caller::default());

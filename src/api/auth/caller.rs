@@ -1,4 +1,4 @@
-//! Who makes a request.
+//! The caller of a request.
 
 use super::{session::Session, token::Token, token_store::TokenStore};
 use crate::frame::SOURCE_HTTP;
@@ -6,14 +6,14 @@ use crate::frame::SOURCE_HTTP;
 /// The token or session of a request, as an extension of it.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
-    /// The token that it brings, or that its session is of; absent: it was let in without.
+    /// The token of the request or of its session; absent: admitted without a token.
     pub token: Option<Token>,
     /// Its session.
     pub session: Option<Session>,
 }
 
 impl Caller {
-    /// As `control_log` names it. Nothing that comes by Redis has such a name.
+    /// The source in `control_log`; messages from Redis never have such a source.
     pub fn source(&self) -> String {
         self.token.as_ref().map_or_else(|| SOURCE_HTTP.to_owned(), |token| format!("{SOURCE_HTTP}:{}", token.name))
     }
@@ -23,7 +23,7 @@ impl Caller {
         self.token.as_ref().map(|token| token.name.as_str())
     }
 
-    /// Whether the token, and the session, that let it in still would, as far as is known without asking Redis.
+    /// Whether its token and session are still in force, as far as is known without Redis.
     pub fn is_in_force(&self, keys: &TokenStore) -> bool {
         let session = |session| keys.sessions().is_ok_and(|sessions| sessions.is_in_force(session));
         self.token.as_ref().is_none_or(|token| keys.has(token)) && self.session.as_ref().is_none_or(session)

@@ -1,12 +1,12 @@
-//! Whose connection a request came on.
+//! The address of a client.
 
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
-/// The address of the peer of a connection, as an extension of each of its requests. A peer that reaches a dual-stack socket over
-/// IPv4 has its IPv4 address. Absent: the request was made inside this process.
+/// The peer address of a connection, an extension of each of its requests; absent for a request made inside this process. An IPv4
+/// peer of a dual-stack socket has its IPv4 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddress(pub IpAddr);
 
@@ -22,7 +22,7 @@ impl From<SocketAddr> for ClientAddress {
     }
 }
 
-/// What counts as one client: an IPv4 address, or the /64 of an IPv6 one, whose other half is its owner's to choose.
+/// The address that limits count: an IPv4 address, or the /64 network of an IPv6 address, whose other half its owner can choose.
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_of_an_ipv6_address_is_its_owners_to_choose() {
+    fn an_ipv6_address_counts_by_its_network() {
         for (address, counted) in [
             ("10.0.0.1", "10.0.0.1"),
             ("::ffff:10.0.0.1", "10.0.0.1"),

@@ -36,7 +36,7 @@ pub async fn guard(
         Ok(request) => request,
         Err(refused) => return refused.into_response(),
     };
-    // An answer to a reading request may be a stream, which goes on only while its caller may read.
+    // An answer to a reading request may be a stream, which is sent only while its caller may read.
     let recheck =
         (scope == Scope::Read).then(|| Recheck::new(authenticator, request.headers().clone(), caller.clone()));
     request.extensions_mut().insert(caller);

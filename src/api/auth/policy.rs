@@ -1,9 +1,9 @@
 //! The rule for requests without a token.
 //!
-//! * Bound to loopback, local requests may read and change until there are tokens; from then on they may do neither, but for
-//!   reading where `http.anonymous_read` is `loopback`. A request is local if no proxy has passed it on ([`target::is_proxied`])
-//!   and its `Host` header names loopback, so that a page of another site cannot reach this server by a name that it made resolve
-//!   here. The `Origin` of a change must be this server's own, or one of `http.allow_origins`.
+//! * Bound to loopback, local requests may read and change until there are tokens; from then on they may only read, and only where
+//!   `http.anonymous_read` is `loopback`. A request is local if no proxy has passed it on ([`target::is_proxied`]) and its `Host`
+//!   header names loopback, so that a page of another site cannot reach this server by a name that it made resolve here. The
+//!   `Origin` of a change must be this server's own, or one of `http.allow_origins`.
 //! * Bound to any other address, only the open routes answer.
 
 use std::net::SocketAddr;
@@ -27,9 +27,9 @@ use crate::api::{
 pub enum AccessPolicy {
     /// Bound to loopback.
     Loopback,
-    /// Bound to an address that others reach.
+    /// Bound to an address that other machines reach.
     Network,
-    /// No network between: the caller is this process.
+    /// No network: requests come from within this process.
     Internal,
 }
 
@@ -40,7 +40,7 @@ impl AccessPolicy {
         if loopback { Self::Loopback } else { Self::Network }
     }
 
-    /// Whether a request without a token may go on; `tokens`: there are some.
+    /// Whether a request without a token is admitted; `tokens`: whether tokens are configured.
     ///
     /// # Errors
     /// 401 where a token is needed, 403 where none would help.
@@ -56,7 +56,7 @@ impl AccessPolicy {
         let host = target::host(headers);
         match (self, scope) {
             (_, Scope::Open) | (Self::Internal, _) => return Ok(()),
-            // Whoever signs in brings a token; a proxy may stand between.
+            // Signing in brings a token, also through a proxy.
             (_, Scope::SignIn) if tokens => {}
             (Self::Network, scope) if scope != Scope::SignIn => {
                 return needed("a token is needed, because `http.listen` is not a loopback address");
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_client_that_means_this_machine_gets_in() {
+    fn without_tokens_only_requests_to_loopback_are_admitted() {
         let config = Config { allow_origins: vec!["*".into(), "http://dash.example".into()], ..Config::default() };
         for (access, scope, host, origin, allowed) in [
             (AccessPolicy::Loopback, Scope::Read, Some("127.0.0.1:8050"), None, true),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn with_tokens_changing_needs_one_and_signing_in_does_not() {
+    fn with_tokens_a_change_needs_one_and_signing_in_does_not() {
         for (access, scope, host, origin, status) in [
             (AccessPolicy::Loopback, Scope::Read, "localhost", None, Some(StatusCode::UNAUTHORIZED)),
             (AccessPolicy::Loopback, Scope::Read, "dash.example", None, Some(StatusCode::UNAUTHORIZED)),

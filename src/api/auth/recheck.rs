@@ -1,8 +1,8 @@
-//! Streams and exports end with the right to read them: their token is taken out, their session ends, the rule changes.
+//! Ends streams and exports whose caller may no longer read: its token was removed, its session ended, or the rule changed.
 //!
-//! The check of the route is made again twice a second for as long as such an answer is under way, by the task of its connection:
-//! it must not depend on a client that takes the answer slowly, or not at all. The connection then ends without the end of the
-//! body, so that neither an export nor a compressed answer looks whole.
+//! While such an answer is sent, the task of its connection repeats the check of the route twice a second, so that the check does
+//! not depend on how fast the client reads. The connection is then closed without the end of the body, so that neither an export
+//! nor a compressed answer looks complete.
 
 use std::{future::pending, pin::pin, time::Duration};
 
@@ -16,7 +16,7 @@ use super::{authenticator::Authenticator, caller::Caller, scope::Scope};
 /// How often the right to read is checked again.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What the check needs; an extension of an answer that must be looked after.
+/// The repeated check of an answer; an extension of the answer.
 #[derive(Clone)]
 pub struct Recheck {
     authenticator: Authenticator,
@@ -25,12 +25,12 @@ pub struct Recheck {
 }
 
 impl Recheck {
-    /// For a request that was let in.
+    /// Of an admitted request.
     pub fn new(authenticator: Authenticator, headers: HeaderMap, caller: Caller) -> Self {
         Self { authenticator, headers, caller }
     }
 
-    /// Its answer, with the check for its connection. What is whole already is not looked after.
+    /// Attaches the check to the answer, unless its body is complete already.
     pub fn attach(self, mut response: Response) -> Response {
         if response.body().size_hint().exact().is_none() {
             response.extensions_mut().insert(self);
@@ -38,13 +38,13 @@ impl Recheck {
         response
     }
 
-    /// Returns when the right to read has ended.
+    /// Returns when the caller may no longer read.
     async fn revoked(&self) {
         loop {
             sleep(RECHECK_INTERVAL).await;
             if !self.is_still_allowed().await {
                 self.authenticator.token_store.audit().metrics().api_bodies_cut.inc();
-                info!(token = self.caller.name(), "a stream or an export is ended: its token or session was");
+                info!(token = self.caller.name(), "a stream or an export is closed: its token or session has ended");
                 return;
             }
         }
@@ -58,14 +58,14 @@ impl Recheck {
     async fn is_still_allowed(&self) -> bool {
         let mut checked = pin!(self.authenticator.check(Scope::Read, &self.headers));
         loop {
-            // Known at once, however long Redis takes.
+            // Checked without Redis first, which may be slow.
             if !self.is_in_force() {
                 return false;
             }
             tokio::select! {
                 checked = checked.as_mut() => return match checked {
                     Ok(_) => true,
-                    // Redis is away, and the session cannot be looked up there.
+                    // The session cannot be looked up while Redis is away.
                     Err(refused) => refused.error.status().is_server_error(),
                 },
                 () = sleep(RECHECK_INTERVAL) => {}
@@ -74,11 +74,11 @@ impl Recheck {
     }
 }
 
-/// The answer that a connection is giving, if it must be looked after.
+/// The answer that a connection is sending, if it has a check.
 #[derive(Clone)]
 pub struct CurrentAnswer(watch::Sender<Option<Recheck>>);
 
-/// While it lives, the answer is under way.
+/// Held while the answer is sent.
 pub struct OngoingAnswer {
     current: CurrentAnswer,
     recheck: Recheck,
@@ -90,21 +90,21 @@ impl CurrentAnswer {
         Self(watch::Sender::new(None))
     }
 
-    /// An answer begins; kept with its body. `None`: there is nothing to look after.
+    /// Begins an answer; `None` if it has no check. Kept with the body.
     pub fn begin(&self, response: &mut Response) -> Option<OngoingAnswer> {
         let recheck = response.extensions_mut().remove::<Recheck>()?;
         self.0.send_replace(Some(recheck.clone()));
         Some(OngoingAnswer { current: self.clone(), recheck })
     }
 
-    /// Returns when the right to read the answer under way has ended. Without one, nothing runs.
+    /// Returns when the caller of the current answer may no longer read.
     pub async fn revoked(&self) {
         let mut current = self.0.subscribe();
         loop {
             let recheck = current.borrow_and_update().clone();
             let ended = async {
                 match recheck {
-                    // Few connections have one; all would pay for what is not in a box.
+                    // Boxed: few connections have one, and all would carry its size.
                     Some(recheck) => Box::pin(async move { recheck.revoked().await }).await,
                     None => pending().await,
                 }
@@ -118,7 +118,7 @@ impl CurrentAnswer {
 }
 
 impl OngoingAnswer {
-    /// Whether more may be handed over, as far as is known at once. If not, the next check ends the connection.
+    /// Whether more may be sent, as far as is known without Redis. If not, the next check closes the connection.
     pub fn is_in_force(&self) -> bool {
         self.recheck.is_in_force()
     }

@@ -1,15 +1,15 @@
-//! What a route needs, and what a token allows.
+//! Scopes: what a route needs, and what a token allows.
 
-/// What a route is.
+/// What a route needs, or a token allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// For probes and scrapers: always.
+    /// Open to everybody: probes and scrapers.
     Open,
-    /// Where people sign in and out: needs no token yet.
+    /// Signing in and out; needs no token.
     SignIn,
-    /// Looks at data.
+    /// Reads data.
     Read,
-    /// Hands over messages of training processes, and nothing else.
+    /// Publishes messages of training processes, and nothing else.
     Publish,
     /// Changes something.
     Admin,

@@ -1,7 +1,7 @@
-//! Wrong tokens, counted for each address: a token bucket of [`BURST`], filled up by one every [`REFILL`].
+//! Throttles wrong tokens by address: a bucket of [`BURST`] attempts, refilled by one every [`REFILL`].
 //!
-//! It is asked only after a token was found wrong, so it never keeps the right one out, whoever guesses meanwhile and from where.
-//! What keeps a token from being guessed is its length; the bucket tells guessers to stop, and bounds what they make us log.
+//! Only wrong tokens are counted, so a valid token is never refused. Tokens are too long to be guessed; the throttle bounds what
+//! guessing adds to the log.
 
 use std::{
     collections::HashMap,
@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use super::client_address::network;
 
-/// Wrong tokens at once.
+/// Wrong tokens before the first 429.
 const BURST: u32 = 20;
 /// The time after which one more may be tried.
 const REFILL: Duration = Duration::from_secs(3);
-/// Addresses that are remembered. One more takes the place of the one that has been silent longest.
+/// Addresses remembered; one more replaces the one that has been silent longest.
 const ADDRESSES_MAX: usize = 4_096;
 
 /// See the module.
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn addresses_are_bounded_and_the_one_that_guesses_most_is_kept() {
+    async fn addresses_are_bounded_and_the_busiest_is_kept() {
         let throttle = Throttle::default();
         (0..BURST).for_each(|_| _ = throttle.take(address(0)));
         (1..=ADDRESSES_MAX as u32 + 200).for_each(|n| assert_eq!(throttle.take(address(n)), Ok(())));

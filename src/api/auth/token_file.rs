@@ -1,4 +1,4 @@
-//! The file of tokens: its lines, and who may get at it.
+//! The file of tokens: its lines, and its permissions.
 
 use std::{
     collections::BTreeSet,
@@ -10,14 +10,14 @@ use std::{
 use super::{scope::Scope, token::Token};
 use crate::tls::sha256;
 
-/// A secret that is shorter could be guessed.
+/// Minimum length of a secret; a shorter one could be guessed.
 const TOKEN_LENGTH_MIN: usize = 16;
-/// A name that is longer would not be read.
+/// Maximum length of a name.
 const NAME_MAX: usize = 64;
-/// What a token may be for.
+/// Scopes that a token may have.
 const SCOPES: [Scope; 3] = [Scope::Read, Scope::Publish, Scope::Admin];
 
-/// Why there are no tokens.
+/// Why a file of tokens cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum TokensError {
@@ -27,7 +27,7 @@ pub enum TokensError {
     Line { path: PathBuf, line: usize, what: &'static str },
     #[error("`{}` holds no token; `cascor-ingest token new NAME admin` makes a line, and without the key there are none", .path.display())]
     Empty { path: PathBuf },
-    #[error("`http.tokens_file` was `{}` and is not set any more; a restart takes that", .path.display())]
+    #[error("`http.tokens_file` was `{}` and is not set any more; restart to run without tokens", .path.display())]
     Unset { path: PathBuf },
 }
 
@@ -37,10 +37,9 @@ pub fn is_name(name: &str) -> bool {
     (1..=NAME_MAX).contains(&name.len()) && !name.starts_with('#') && name.chars().all(plain)
 }
 
-/// What is wrong with who may read or write a file that holds a secret, if anything.
+/// A problem of the permissions of a file that holds a secret, if any.
 ///
-/// A group is how a file of another owner reaches us (a Secret of Kubernetes under `fsGroup` is `root:<group> 0440`), so it may
-/// read one that is not our own.
+/// The group may read a file of another owner: a Kubernetes Secret under `fsGroup` is `root:<group> 0440`.
 pub fn loose_permissions(path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
     let own = metadata.uid() == rustix::process::geteuid().as_raw();
@@ -58,7 +57,7 @@ pub fn loose_permissions(path: &Path) -> Option<String> {
 /// The tokens of a file.
 ///
 /// # Errors
-/// When it cannot be read, or a line is none of a token.
+/// When it cannot be read, or a line is invalid.
 pub fn read(path: &Path) -> Result<Vec<Token>, TokensError> {
     let text = fs::read_to_string(path).map_err(|error| TokensError::Read { path: path.to_owned(), error })?;
     let (mut tokens, mut names) = (Vec::new(), BTreeSet::new());
@@ -81,7 +80,7 @@ pub fn read(path: &Path) -> Result<Vec<Token>, TokensError> {
             return Err(wrong("the token is shorter than 16 characters"));
         }
         if !names.insert(name) {
-            return Err(wrong("its name is there twice"));
+            return Err(wrong("its name is used twice"));
         }
         tokens.push(Token { name: name.to_owned(), scope, digest: sha256(secret.as_bytes()) });
     }
@@ -100,7 +99,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_by_line_and_never_shown() {
+    fn an_error_names_the_line_and_never_its_content() {
         for (text, line) in [
             ("ann admin 0123456789abcdef extra", 1),
             ("\nann root 0123456789abcdef", 2),
@@ -119,7 +118,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_file_is_loose_when_others_get_at_it_and_a_group_when_it_is_our_own() {
+    fn permissions_are_loose_for_others_and_for_the_group_of_an_own_file() {
         use std::os::unix::fs::PermissionsExt;
         let (_dir, path) = file("");
         for (mode, what) in [

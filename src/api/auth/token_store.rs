@@ -1,10 +1,10 @@
-//! Tokens: who may read, who may change. They come from a file, are kept as digests, and compared in constant time.
+//! The tokens in force. They come from a file, are kept as digests, and are compared in constant time.
 //!
-//! A line of the file is `name scope token`: a name for people, `read`, `publish` or `admin`, and the secret. Empty lines and what
-//! follows a `#` at the start of a line are passed over. An error names the line and never what it holds.
+//! A line of the file is `name scope token`: a name for people, `read`, `publish` or `admin`, and the secret. Empty lines and lines
+//! that begin with `#` are skipped. An error names the line, never its content.
 //!
-//! A file that is configured guards something, so it fails closed: one without a usable line stops a start, and while running the
-//! tokens of before stay in force, with an error in the log, in the status and in `/metrics`, until it is mended.
+//! A configured file fails closed: a file without a valid line stops the start; while running, the previous tokens stay in force
+//! until it is repaired, with an error in the log, in the status and in `/metrics`.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -58,15 +58,16 @@ struct Loaded {
 }
 
 impl TokenStore {
-    /// Without a token so far.
+    /// Without tokens.
     pub fn new(sessions: Option<Sessions>, metrics: Arc<Metrics>) -> Self {
         Self { loaded: RwLock::default(), sessions, failures: Throttle::default(), audit: Audit::new(metrics) }
     }
 
-    /// Takes the tokens of a file in place of those before; no file: there are none, unless there have been. Returns how many.
+    /// Replaces the tokens by those of a file, and returns how many there are. Without a file there are none; once one was
+    /// configured, doing without it needs a restart.
     ///
     /// # Errors
-    /// As [`read`]; those before stay, and [`problem`](Self::problem) says why.
+    /// As [`read`]; the previous tokens stay, and [`problem`](Self::problem) says why.
     pub fn load(&self, path: Option<&Path>) -> Result<Counts, TokensError> {
         let before = self.loaded().file.clone();
         if before.is_none() {
@@ -94,7 +95,7 @@ impl TokenStore {
         Ok(counts)
     }
 
-    /// Reads the file in force again: who is taken out is out although another part of the configuration is wrong.
+    /// Reloads the file in force, even when the rest of the configuration is invalid: a removed token must not stay valid.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -103,7 +104,7 @@ impl TokenStore {
         self.load(path.as_deref())
     }
 
-    /// Why the tokens of before are still in force, if they are.
+    /// Why the last load failed, if it did.
     pub fn problem(&self) -> Option<String> {
         self.loaded().problem.clone()
     }
@@ -127,7 +128,7 @@ impl TokenStore {
         self.loaded.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether tokens guard anything. A file that was configured does, also while it cannot be read and nobody has one.
+    /// Whether tokens are configured, even if their file cannot be read and none is valid.
     pub fn has_tokens(&self) -> bool {
         self.loaded().file.is_some()
     }
@@ -145,10 +146,10 @@ impl TokenStore {
         })
     }
 
-    /// The token that a request carries.
+    /// The token in a request.
     ///
     /// # Errors
-    /// 401 when it carries one that is none.
+    /// 401 when the token is unknown.
     pub fn bearer(&self, headers: &HeaderMap) -> Result<Option<Token>, ApiError> {
         let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
         let words = value.to_str().ok().and_then(|text| text.split_once(' '));
@@ -156,8 +157,7 @@ impl TokenStore {
         secret.and_then(|secret| self.with_secret(secret)).map(Some).ok_or_else(unknown_token)
     }
 
-    /// Counts a wrong token against its address, and says what to answer: 401, or 429 after too many of them. Not asked about
-    /// the right one, which nobody's guesses keep out.
+    /// Counts a wrong token against its address, and returns the answer: 401, or 429 after too many.
     pub fn wrong_token(&self, client: Option<ClientAddress>) -> ApiError {
         let address = client.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ClientAddress(address)| address);
         match self.failures.take(address) {
@@ -174,7 +174,7 @@ impl TokenStore {
         }
     }
 
-    /// Where sessions are.
+    /// The sessions.
     ///
     /// # Errors
     /// 503 in a process without Redis.
@@ -190,7 +190,7 @@ impl TokenStore {
         self.sessions()?.find(headers, &self.tokens()).await
     }
 
-    /// Where decisions are written down.
+    /// The audit.
     pub fn audit(&self) -> &Audit {
         &self.audit
     }
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_used_leaves_the_tokens_as_they_are_and_says_so() {
+    fn an_unusable_file_leaves_the_tokens_as_they_are_and_is_reported() {
         let (_dir, path) = file("ann admin 0123456789abcdef");
         let store = token_store();
         store.load(Some(&path)).unwrap();
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configured_file_without_a_usable_line_guards_from_the_start() {
+    fn a_configured_file_without_a_valid_line_fails_closed() {
         for text in [Some("nonsense"), Some(""), None] {
             let (_dir, path) = file("");
             text.map_or_else(|| fs::remove_file(&path), |text| fs::write(&path, text)).unwrap();
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn guessing_is_answered_with_429_and_keeps_nobody_out() {
+    async fn guessing_is_answered_with_429_and_does_not_lock_out_valid_tokens() {
         let (_dir, path) = file("ann admin 0123456789abcdef");
         let store = token_store();
         store.load(Some(&path)).unwrap();

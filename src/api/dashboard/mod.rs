@@ -1,7 +1,7 @@
-//! The dashboard: a page and its parts, compiled in, so that it works wherever the daemon does, without any other server.
+//! The dashboard: a page and its assets, compiled in, so that it needs no other server.
 //!
-//! Nothing on it is secret: what it shows it asks the other routes for, each behind its check. Its policy allows scripts and
-//! styles of this server alone, none within the page.
+//! It holds no secrets: all data comes from the API, behind its checks. Its content security policy allows only scripts and styles
+//! of this server, none inline.
 
 use axum::{
     extract::Path,
@@ -63,13 +63,12 @@ pub async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
 }
 
 fn answer(Asset(_, kind, bytes): &Asset, headers: &HeaderMap) -> Response {
-    // Weak: the same for the page as it is and compressed.
+    // Weak, because it is the same with and without compression.
     let tag = format!("W/\"{:016x}\"", xxh3_64(bytes));
     let fixed = [
         (header::CONTENT_TYPE, *kind),
-        // Kept, but asked for each time: a new daemon brings its own page.
+        // Cached, but revalidated each time: a new daemon has its own page.
         (header::CACHE_CONTROL, "no-cache"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::REFERRER_POLICY, "no-referrer"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
@@ -82,7 +81,7 @@ fn answer(Asset(_, kind, bytes): &Asset, headers: &HeaderMap) -> Response {
     };
     let answered = response.headers_mut();
     for (name, value) in fixed {
-        // In place of the type that a body of bytes has by itself.
+        // Replaces the default type of a body of bytes.
         answered.insert(name, HeaderValue::from_static(value));
     }
     answered.extend(HeaderValue::try_from(tag).map(|tag| (header::ETAG, tag)));
@@ -94,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_finds_every_part_and_needs_nothing_else() {
+    fn the_page_refers_to_its_own_assets_alone() {
         for Asset(name, kind, bytes) in &ASSETS {
             let text = std::str::from_utf8(bytes).unwrap();
             let vendored = name.starts_with("vendor/");
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_part_that_is_known_is_not_sent_again() {
+    async fn a_cached_asset_is_not_sent_again() {
         let first = index(HeaderMap::new()).await;
         let kinds: Vec<_> = first.headers().get_all(header::CONTENT_TYPE).iter().collect();
         assert_eq!(kinds, [HTML], "one type");

@@ -1,6 +1,6 @@
-//! The body of an export: what writes it ends with it.
+//! The body of an export.
 //!
-//! It is a task of its own, so that it goes on while its client takes nothing: a stalled client must not keep a read permit.
+//! Its writer is a task of its own, so that a stalled client cannot keep a read permit. Dropping the body ends the task.
 
 use std::{
     pin::Pin,
@@ -22,7 +22,7 @@ const QUEUED_CHUNKS: usize = 1;
 
 /// See the module.
 pub struct ExportBody {
-    /// The only one in it; let go with it.
+    /// The writer is the only task; it ends when the body is dropped.
     writer: JoinSet<Result<(), StoreError>>,
     chunks: mpsc::Receiver<BodyChunk>,
     trailer_sent: bool,
@@ -48,7 +48,7 @@ impl Body for ExportBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, StoreError>>> {
         if let Poll::Ready(Some(Ok(Err(error)))) = self.writer.poll_join_next(context) {
-            // The client sees a body without an end, and knows.
+            // The client sees a body without an end.
             tracing::warn!(error = %Chain(&error), "an export ended early");
             return Poll::Ready(Some(Err(error)));
         }
@@ -59,7 +59,7 @@ impl Body for ExportBody {
                 Poll::Ready(Some(Ok(Frame::trailers(trailer.headers()))))
             }
             Poll::Ready(None) if self.trailer_sent => Poll::Ready(None),
-            // Whatever became of the writer: without its trailer a body must not look whole.
+            // Without its trailer a body must not look complete.
             Poll::Ready(None) => Poll::Ready(Some(Err(StoreError::Unavailable("the export ended early".into())))),
             Poll::Pending => Poll::Pending,
         }

@@ -13,20 +13,20 @@ use crate::{
 pub trait ExportRow {
     /// The columns, in order, as the first line of a CSV file.
     fn header() -> String;
-    /// Appends a line of CSV; unless `raw`, a spreadsheet runs nothing of it.
+    /// Appends a line of CSV; unless `raw`, a text that a spreadsheet would run as a formula is quoted.
     fn csv(&self, out: &mut impl fmt::Write, raw: bool);
     /// Appends a JSON object.
     fn json(&self, out: &mut impl io::Write);
 }
 
-/// Whether a spreadsheet would take this text for a formula: white space in front does not keep one from it, and some take the
-/// wide forms of the characters, too.
+/// Whether a spreadsheet would read this text as a formula. Leading white space does not prevent that, and some spreadsheets accept
+/// full-width characters.
 fn is_formula(text: &str) -> bool {
     let first = text.trim_start_matches(|c: char| c.is_whitespace() || c.is_control()).chars().next();
     first.is_some_and(|c| "=+-@＝＋－＠".contains(c))
 }
 
-/// A line of CSV in the making; begins with the key.
+/// A line of CSV being written; begins with the key.
 struct Cells<'o, W> {
     out: &'o mut W,
     raw: bool,
@@ -92,7 +92,7 @@ impl<'o, W: fmt::Write> Cells<'o, W> {
         }
     }
 
-    /// A JSON object, written where it stays: it may be large.
+    /// A JSON object, written in place: it may be large.
     fn numbers(&mut self, numbers: &BTreeMap<String, f64>) -> &mut Self {
         if numbers.is_empty() {
             return self.text(None);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spreadsheet_runs_no_text_unless_it_is_to_be_raw() {
+    fn formulas_are_quoted_unless_raw() {
         let key = EventKey { run_id: Uuid::nil(), timestamp: 0, event_id: 1 };
         let line = |text: &str, raw: bool| {
             let row = EventRow { key, r#type: text.into(), payload_json: "{}".into(), epoch: Some(-1) };
@@ -251,7 +251,7 @@ mod tests {
             ("a=1", "a=1", "a=1"),
             ("", "\"\"", "\"\""),
         ] {
-            // What is a number stays one.
+            // A number stays a number.
             assert_eq!(line(text, false), format!("{quoted},{{}},-1\r\n"), "{text:?}");
             assert_eq!(line(text, true), format!("{raw},{{}},-1\r\n"), "{text:?}");
         }

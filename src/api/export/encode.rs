@@ -20,18 +20,18 @@ use crate::{
     units,
 };
 
-/// Gap rows reported of each run, at most.
+/// Maximum gap rows reported of each run.
 const MAX_GAP_ROWS: usize = 1_000;
 
-/// Rows, and the memory that they have.
+/// Rows, and their reservation.
 pub struct Page<T> {
     /// The rows.
     pub rows: Vec<T>,
-    /// Their memory.
+    /// Their reservation.
     pub reservation: Reservation,
 }
 
-/// Writes the text, and gathers what is said about it at the end.
+/// Writes the text, and collects the trailer.
 pub struct Encoder {
     format: Format,
     raw: bool,
@@ -47,7 +47,7 @@ impl Encoder {
 
     /// What comes before the rows.
     pub fn head(&self, columns: &str, job: &ExportJob) -> String {
-        // Appended to what was exported before, a continued file has its head already.
+        // A continued export is appended to a file that has its head already.
         let continued = job.ranges[0].after.is_some();
         match self.format {
             Format::Csv if !continued => [if job.bom { BOM } else { "" }, columns].concat(),
@@ -56,13 +56,13 @@ impl Encoder {
         }
     }
 
-    /// Writes this text, and hands it over. Whether the client is still there.
+    /// Writes and sends this text. Returns whether the client is still there.
     pub async fn send(&mut self, text: &str) -> bool {
         self.out.send(text).await
     }
 
-    /// Writes these rows, on a thread that may wait for the client; they have their memory until they are gone, even where the export
-    /// was given up meanwhile. `None`: the client has gone.
+    /// Writes these rows on a thread that may block. Their reservation is held until they are dropped, even if the export is
+    /// cancelled meanwhile. `None`: the client has gone.
     pub async fn encode_page<T: ExportRow + Paged + 'static>(
         mut self,
         Page { rows, reservation }: Page<T>,
@@ -90,7 +90,7 @@ impl Encoder {
                 }
             }
         }
-        // What was read is on its way before the next page is waited for.
+        // Sent before the next page is awaited.
         self.out.flush_blocking();
         self.trailer.rows += rows.len() as u64;
         if let Some(last) = rows.last() {
@@ -102,7 +102,7 @@ impl Encoder {
     /// Writes what follows the rows, and the trailer.
     ///
     /// # Errors
-    /// As the store fails, which is asked for the gaps.
+    /// As the store fails while gaps are read.
     pub async fn finish(mut self, job: &ExportJob, chunks: &mpsc::Sender<BodyChunk>) -> Result<(), StoreError> {
         self.trailer.checksum = self.out.checksum();
         for range in &job.ranges {

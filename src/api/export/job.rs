@@ -12,10 +12,10 @@ use crate::{
     units::Micros,
 };
 
-/// The byte-order mark, without which spreadsheets take UTF-8 for something else.
+/// The byte-order mark, by which spreadsheets recognise UTF-8.
 pub const BOM: &str = "\u{feff}";
 
-/// The tables that can be exported; the first unless told otherwise.
+/// The tables that can be exported; the first by default.
 pub const TABLES: [&str; 3] = ["training_metrics", "network_topology", "training_events"];
 
 /// The columns of one of [`TABLES`], as the first line of a CSV file.
@@ -62,19 +62,19 @@ pub struct RunRange {
     pub run_id: Uuid,
     /// When it began, for the gaps.
     pub start: Micros,
-    /// Only rows behind this.
+    /// Only rows after this key.
     pub after: Option<(Micros, i64)>,
 }
 
-/// Everything that an export needs to know.
+/// An export.
 pub struct ExportJob {
-    /// Read only.
+    /// The archive.
     pub store: Arc<dyn Store>,
     /// At least one, in order.
     pub ranges: Vec<RunRange>,
-    /// First moment.
+    /// First time.
     pub start: Option<Micros>,
-    /// Last moment.
+    /// Last time.
     pub end: Option<Micros>,
     /// One of [`TABLES`].
     pub table: &'static str,
@@ -82,10 +82,10 @@ pub struct ExportJob {
     pub format: Format,
     /// Whether the trailer is a line of the body, too.
     pub trailer_line: bool,
-    /// Of CSV: whether texts stay as they are even where a spreadsheet would run them.
+    /// CSV: whether texts are written unchanged, even those that a spreadsheet would run as formulas.
     pub raw: bool,
-    /// Of CSV: whether a byte-order mark tells a spreadsheet that this is UTF-8.
+    /// CSV: whether it begins with [`BOM`].
     pub bom: bool,
-    /// For the rows.
+    /// The budget for the rows.
     pub memory: MemoryBudget,
 }

@@ -1,9 +1,10 @@
-//! Rows of whole runs, exact and in order, written while they are read: one page in memory, and the next being fetched.
+//! Exports: the rows of whole runs, exact and in order, sent while they are read, with one page in memory and the next being
+//! fetched.
 //!
-//! The body ends with what a receiver checks it by: how many rows it should have, their checksum (XXH3-64 of the body up to
-//! there), what was missed while the run was recorded, and a cursor, from which a later export goes on. That is in the trailer of
-//! the answer (for clients that say `TE: trailers`), for JSON in the object itself, and with `trailer=line` in one last line.
-//! A client that goes away drops the body, and with it whatever was still to be read.
+//! A trailer lets the receiver check the body: the number of rows, their checksum (XXH3-64 of the body up to there), gaps while the
+//! run was recorded, and a cursor from which a later export continues. It is in the trailer section of the answer (for clients that
+//! send `TE: trailers`), for JSON in the object itself, and with `trailer=line` in a last line. When the client goes away, reading
+//! stops.
 
 mod body;
 mod csv;
@@ -54,7 +55,7 @@ pub async fn export(State(state): State<ApiState>, params: Params) -> ApiResult 
         let run = run_lookup::find(&state, id).await?;
         ranges.push(RunRange { run_id: run.run_id, start: run.start_time.unwrap_or(0), after: None });
     }
-    // A cursor names the run that it is in; the runs before are done.
+    // A cursor names its run; the runs before it are complete.
     let read = |text: &str| {
         let (run_id, key) = text.split_once('.')?;
         let at = ranges.iter().position(|range| range.run_id.as_simple().to_string() == run_id)?;
@@ -80,7 +81,7 @@ pub async fn export(State(state): State<ApiState>, params: Params) -> ApiResult 
     Ok(answer(job, permit))
 }
 
-/// A yes or no that makes a difference to CSV alone.
+/// A boolean that only CSV has.
 fn csv_only(params: &Params, name: &str, format: Format) -> Result<bool, ApiError> {
     let yes = params.word(name, &["false", "true"])? == "true";
     if yes && format != Format::Csv {
@@ -111,7 +112,6 @@ fn answer(job: ExportJob, permit: OwnedSemaphorePermit) -> Response {
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         (header::TRAILER, HeaderValue::from_static(Trailer::NAMES)),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::CONTENT_DISPOSITION, HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("attachment"))),
     ];
     let has_large_rows = job.memory.process().max_row() >= LARGE_VALUE;

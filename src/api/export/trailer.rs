@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 
 use crate::{event::GapRow, render::JsonRows};
 
-/// What a receiver checks an export by.
+/// By which a receiver checks an export.
 #[derive(Clone, Debug, Default)]
 pub struct Trailer {
-    /// Rows.
+    /// Number of rows.
     pub rows: u64,
     /// XXH3-64 of everything before.
     pub checksum: u64,
-    /// Where a later export goes on; absent: there was no row.
+    /// Where a later export continues; absent: no rows.
     pub cursor: Option<String>,
-    /// What was missed while the runs were recorded.
+    /// Gaps while the runs were recorded.
     pub gaps: Vec<GapRow>,
 }
 
@@ -55,7 +55,7 @@ impl Trailer {
     }
 }
 
-/// What the writer hands over.
+/// What the writer sends.
 pub enum BodyChunk {
     /// More of the body.
     Bytes(Bytes),

@@ -14,10 +14,9 @@ use crate::{
     store::{Prefetch, READ_BYTES, RangeQuery, StoreError},
 };
 
-/// Rows of a page that are small. Two pages (a command has one more, as the server sends it) and a chunk of text are all the memory of
-/// an export.
+/// Rows of a page of small rows. An export holds two pages (a command one more, as received from the server) and a chunk of text.
 const PAGE_ROWS: usize = 5_000;
-/// What a page takes unless its rows are large.
+/// Reservation of a page of small rows.
 const PAGE_BYTES: usize = 2 * READ_BYTES;
 
 /// Writes the body into the queue; ends early, without an error, when the client has gone.
@@ -36,7 +35,7 @@ async fn write_rows<T: ExportRow + Paged + 'static>(
     job: &ExportJob,
     chunks: mpsc::Sender<BodyChunk>,
 ) -> Result<(), StoreError> {
-    // One page is made into text while the next one is read.
+    // One page is encoded while the next one is read.
     let (pages, mut queue) = mpsc::channel::<Page<T>>(1);
     let reading = async {
         let read = read(job, &pages).await;
@@ -57,7 +56,7 @@ async fn write_rows<T: ExportRow + Paged + 'static>(
     tokio::pin!(writing);
     tokio::pin!(reading);
     let text = tokio::select! {
-        // Nobody listens any more: what is still being read is let go.
+        // The client has gone: the pending read is dropped.
         text = &mut writing => text,
         read = &mut reading => { read?; writing.await }
     };
@@ -79,7 +78,7 @@ async fn read<T: ExportRow + Paged>(job: &ExportJob, pages: &mpsc::Sender<Page<T
             ..RangeQuery::newest(range.run_id, limit)
         };
         loop {
-            // Only once there is memory for it: two pages, however large their rows, are never three.
+            // A place in the queue first, then the read: there are never three pages.
             let Ok(place) = pages.reserve().await else { return Ok(()) };
             // Behind large rows the next are likely to be large, too.
             let mut reservation = Reservation::reserve(&job.memory, PAGE_BYTES.max(query.largest_row)).await;

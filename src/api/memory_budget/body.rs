@@ -20,10 +20,10 @@ use crate::{
     memory::guarded,
 };
 
-/// What is handed to the connection at once: it asks for more only when most of it is written.
+/// Bytes handed to the connection at once; it asks for more when most of them are written.
 pub const SLICE_BYTES: usize = 64 << 10;
 
-/// Marks an answer that may take much memory until its client has it.
+/// Marks an answer that may hold much memory until its client has received it.
 #[derive(Clone, Copy, Debug)]
 pub struct HoldsMemory;
 
@@ -34,23 +34,23 @@ impl Reservation {
         Ok(self.text(text))
     }
 
-    /// The same with JSON that is there.
+    /// The same with JSON text.
     pub fn text(self, text: Vec<u8>) -> Response {
         let is_large = text.len() >= SLICE_BYTES;
         json_response(Body::new(SlicedBody { rest: self.attach(text) }), is_large)
     }
 
-    /// This text, which keeps as much of the memory as it takes until the last of it is dropped.
+    /// Ties the reservation, reduced to the size of the text, to the text until its last slice is dropped.
     pub fn attach(mut self, text: Vec<u8>) -> Bytes {
-        // There may be more of it than was thought; then it is there, and counts if it can. And the part for pages is for the
-        // next one, however long this one's client takes.
+        // The text may be larger than reserved; it exists already, so it is counted if possible. Extending also frees the page pool
+        // for the next page, however slow this client is.
         self.try_extend(text.len());
         self.release_excess(text.len());
         guarded(text, self)
     }
 }
 
-/// 200 with this JSON, which may hold much memory until the client has it if it `is_large`.
+/// 200 with this JSON, which holds much memory until the client has received it if it `is_large`.
 pub fn json_response(body: Body, is_large: bool) -> Response {
     let mut response = ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response();
     if is_large {

@@ -6,11 +6,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{memory::MemoryLimit, units::ByteSize};
 
-/// A page ends before the row that would pass this, if it has any, and says where it goes on.
+/// Maximum size of a page: it ends before the row that would exceed it, but has at least one.
 pub const PAGE_BYTES: usize = 8 << 20;
-/// What a page needs while it is made: its rows, and their text.
+/// Reservation of a page: its rows, and their text.
 pub const PAGE_RESERVATION: usize = 2 * PAGE_BYTES;
-/// Memory for a latest value, or for a list of runs, with its text: most need far less.
+/// Reservation of a latest value or of a list of runs, with its text: most need far less.
 pub const SMALL_RESERVATION: usize = 2 << 20;
 /// One permit of the budget.
 pub const PERMIT_BYTES: usize = 1 << 10;
@@ -22,19 +22,18 @@ const MAX_CONCURRENT_READS: usize = 2;
 pub struct MemoryBudget {
     pub(super) general: Arc<Semaphore>,
     pub(super) general_permits: usize,
-    /// The part for what needs no more than a page: it does not queue behind those who wait for more, nor behind exports, whose
-    /// clients may take their time.
+    /// For answers of at most a page: they do not queue behind larger ones, nor behind exports, whose clients may be slow.
     pub(super) page_pool: Arc<Semaphore>,
     pub(super) page_permits: usize,
-    /// The part for values that are there, so that they need not wait for those who wait for the store.
+    /// For values in Redis, so that they do not wait behind reads from the store.
     pub(super) value_pool: Arc<Semaphore>,
     pub(super) read_slots: Arc<Semaphore>,
-    /// What the whole process may take for large values; what is drawn from the budget counts there, too.
+    /// The limit of the process for large values; the general part counts towards it.
     pub(super) process: MemoryLimit,
 }
 
 impl MemoryBudget {
-    /// A budget of this size, within that of the process.
+    /// A budget of this size, within the limit of the process.
     pub fn new(size: ByteSize, process: MemoryLimit) -> Self {
         let all = size.as_usize() / PERMIT_BYTES;
         let page_permits = (PAGE_RESERVATION / PERMIT_BYTES + 1).min((all - all / 8) / 2);
@@ -51,14 +50,14 @@ impl MemoryBudget {
         }
     }
 
-    /// The budget of the process.
+    /// The limit of the process.
     pub fn process(&self) -> &MemoryLimit {
         &self.process
     }
 
     /// Waits for a permit to read rows of unknown size; held until they are dropped.
     pub async fn read_permit(&self) -> Option<OwnedSemaphorePermit> {
-        // Nobody closes it.
+        // The semaphore is never closed.
         Arc::clone(&self.read_slots).acquire_owned().await.ok()
     }
 }

@@ -1,4 +1,4 @@
-//! Text that is made while it is sent: in memory are the rows that it is made of, and one chunk of it.
+//! Text that is written while it is sent: memory holds the rows, and one chunk of text.
 
 use std::{fmt, io, mem};
 
@@ -16,7 +16,7 @@ use super::{
     reservation::Reservation,
 };
 
-/// Hands over what is written to it in chunks of [`SLICE_BYTES`], and waits while the receiver takes none. For threads that may block.
+/// Sends what is written to it in chunks of [`SLICE_BYTES`]. Writing blocks while the receiver is full.
 pub struct ChunkWriter<C> {
     chunks: mpsc::Sender<C>,
     buffer: Vec<u8>,
@@ -36,19 +36,19 @@ impl<C: From<Bytes>> ChunkWriter<C> {
         self.is_closed
     }
 
-    /// XXH3-64 of what was handed over.
+    /// XXH3-64 of what was sent.
     pub fn checksum(&self) -> u64 {
         self.hash.digest()
     }
 
-    /// Hands over what is left, from a thread that may block.
+    /// Sends what is left; blocks.
     pub fn flush_blocking(&mut self) {
         if let Some(chunk) = self.chunk() {
             self.is_closed = self.chunks.blocking_send(chunk).is_err();
         }
     }
 
-    /// Writes this text and hands over everything, from a task. Whether the receiver is still there.
+    /// The same from a task, after writing this text. Returns whether the receiver still exists.
     pub async fn send(&mut self, text: &str) -> bool {
         self.buffer.extend_from_slice(text.as_bytes());
         if let Some(chunk) = self.chunk() {
@@ -98,7 +98,7 @@ impl<C: From<Bytes>> fmt::Write for ChunkWriter<C> {
     }
 }
 
-/// 200 with the JSON that `write` writes on a thread of its own, which keeps the reservation until the client has it.
+/// 200 with the JSON that `write` writes on a thread of its own, which holds the reservation until the client has received it.
 pub fn json(reservation: Reservation, write: impl FnOnce(&mut ChunkWriter<Bytes>) + Send + 'static) -> Response {
     let (sender, chunks) = mpsc::channel(1);
     let is_large = reservation.bytes() > SLICE_BYTES;
@@ -106,14 +106,14 @@ pub fn json(reservation: Reservation, write: impl FnOnce(&mut ChunkWriter<Bytes>
         let mut out = ChunkWriter::new(sender);
         write(&mut out);
         out.flush_blocking();
-        // An empty chunk says that nothing is missing.
+        // An empty chunk marks the end.
         let _ = out.chunks.blocking_send(Bytes::new());
         drop(reservation);
     });
     json_response(Body::from_stream(unfold(Some(chunks), next_chunk)), is_large)
 }
 
-/// Writes a row as JSON. What the writer refuses is dropped: its [`ChunkWriter`] knows that its receiver has gone.
+/// Writes a row as JSON. A write error is ignored: the [`ChunkWriter`] knows that its receiver has gone.
 pub fn write_json(out: impl io::Write, row: &impl Serialize) {
     if let Err(error) = serde_json::to_writer(out, row) {
         assert!(error.is_io(), "rows always serialise: {error}");
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_is_what_was_written_whatever_its_pieces_and_one_without_an_end_is_an_error() {
+    async fn a_body_is_what_was_written_and_one_without_an_end_is_an_error() {
         for size in [0, 1, SLICE_BYTES - 1, SLICE_BYTES, SLICE_BYTES + 1, 5 * SLICE_BYTES] {
             for piece in [7, 1_000, SLICE_BYTES, 3 * SLICE_BYTES] {
                 let text: Vec<u8> = (0..size).map(|n| b'a' + (n % 23) as u8).collect();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_writer_whose_receiver_has_gone_says_so() {
+    async fn a_writer_whose_receiver_has_gone_fails() {
         let (sender, chunks) = mpsc::channel::<Bytes>(1);
         drop(chunks);
         let written = spawn_blocking(|| ChunkWriter::new(sender).write_all(&vec![0; 2 * SLICE_BYTES])).await.unwrap();

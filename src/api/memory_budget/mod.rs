@@ -1,9 +1,9 @@
-//! Memory for answers made of stored rows: one budget of bytes, which pages, values and exports all draw from until their clients
-//! have taken what was made.
+//! The memory budget of answers: pages, values and exports draw from it until their clients have received them.
 //!
-//! How large a row is shows only when it is there, and one may be as large as a message. So only a few read at a time
-//! ([`MAX_CONCURRENT_READS`]). A read that exceeds its reservation is discarded, a larger reservation is awaited, and the read is
-//! repeated, so only those few reads exceed their reservations at any time. A need above the budget takes the whole budget.
+//! The size of a row is known only once it is read, and may be that of a message. So few reads run at a time
+//! ([`MAX_CONCURRENT_READS`](budget)). A read that exceeds its reservation is discarded, a larger reservation is awaited, and the
+//! read is repeated, so only those few reads exceed their reservations at any time. A reservation above the budget takes the whole
+//! budget.
 
 mod body;
 mod budget;

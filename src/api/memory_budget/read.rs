@@ -10,15 +10,15 @@ use crate::{
     store::{BoxFuture, StoreError},
 };
 
-/// Rows, and the text made of them, which is about as long.
+/// Copies in memory: the rows, and their text, which is about as long.
 const WITH_TEXT: usize = 2;
 /// How long a read waits for the memory that it may need; see [`Reservation::expect`].
 pub const EXPECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// And no more than so many bytes of it: a small read does not wait until nothing else is there.
+/// Maximum that a read waits for in advance, since most reads are small.
 const EXPECT_MAX: usize = 32 << 20;
 
 impl Reservation {
-    /// What is read, once there is memory for what it weighs, and for its text.
+    /// Reads within the reservation, which is extended to what was read and its text. `weigh` gives the size.
     ///
     /// # Errors
     /// As the store fails.
@@ -44,7 +44,7 @@ impl Reservation {
         Ok(rows)
     }
 
-    /// What is read, once there is memory for `copies` times its size.
+    /// Reads, with memory for `copies` times the size.
     async fn read_counted<'r, V>(
         &mut self,
         read: impl Fn() -> BoxFuture<'r, Result<V, StoreError>>,
@@ -59,20 +59,19 @@ impl Reservation {
             if bytes <= self.bytes() || self.try_extend(bytes) {
                 return Ok(rows);
             }
-            // Not only this one: what is read next is likely to be as large.
+            // The next read is likely to be as large.
             self.budget.process.note_row(weigh(&rows).saturating_sub(PAGE_BYTES));
             drop((rows, read_permit));
             self.reacquire(bytes).await;
         }
     }
 
-    /// What is read next may take so many bytes: reserves them before, if they become free soon. Most of what is read is small, so
-    /// it is read in any case.
+    /// Reserves what the next read may need, if it becomes free soon. Most reads need less, so they run in any case.
     async fn expect(&mut self, bytes: usize) {
         if bytes < LARGE_VALUE || self.process_bytes.as_ref().is_some_and(|reserved| reserved.bytes() >= bytes) {
             return;
         }
-        // Others wait for what this one has, so it has nothing while it waits.
+        // Holds nothing while it waits, so that no two reads wait for each other.
         self.process_bytes = None;
         self.process_bytes = timeout(EXPECT_TIMEOUT, self.budget.process.reserve(bytes)).await.ok();
     }

@@ -7,15 +7,15 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::budget::{MemoryBudget, PAGE_RESERVATION, PERMIT_BYTES};
 use crate::memory::Reserved;
 
-/// A value that is there needs no more, as a rule: the history's limit. Larger ones are as large rows.
+/// Usual maximum of a value in Redis: the history's limit. Larger values are reserved like large rows.
 pub const SMALL_VALUE_BYTES: usize = 1 << 20;
 
 /// Reserved memory for rows, and for the text made of them.
 #[derive(Debug)]
 pub struct Reservation {
-    /// Of the budget, or of a part of it.
+    /// Of one part of the budget.
     permits: Option<OwnedSemaphorePermit>,
-    /// The same bytes of the process.
+    /// The same bytes, of the limit of the process.
     pub(super) process_bytes: Option<Reserved>,
     pub(super) budget: MemoryBudget,
 }
@@ -26,7 +26,7 @@ impl Reservation {
         let permits = permits_for(PAGE_RESERVATION, budget.page_permits);
         tokio::select! {
             biased;
-            // Where that is less than a page takes, more of it waits for the rest as other large ones do.
+            // If the pool is smaller than a page, a larger page waits for the general part.
             Ok(permit) = Arc::clone(&budget.page_pool).acquire_many_owned(permits) => {
                 Self { permits: Some(permit), process_bytes: None, budget: budget.clone() }
             }
@@ -34,19 +34,19 @@ impl Reservation {
         }
     }
 
-    /// The same for so many bytes; for all there is, where that is less.
+    /// The same for `bytes`, at most the whole budget.
     pub async fn reserve(budget: &MemoryBudget, bytes: usize) -> Self {
-        // Nobody closes it.
+        // The semaphore is never closed.
         let permits =
             Arc::clone(&budget.general).acquire_many_owned(permits_for(bytes, budget.general_permits)).await.ok();
         let process_bytes = Some(budget.process.reserve(bytes.min(budget.general_permits * PERMIT_BYTES)).await);
         Self { permits, process_bytes, budget: budget.clone() }
     }
 
-    /// The same for a value of so many bytes that is got next and sent as it is.
+    /// The same for a value of `bytes`, which is read next and sent unchanged.
     pub async fn reserve_value(budget: &MemoryBudget, bytes: usize) -> Self {
         if bytes > SMALL_VALUE_BYTES {
-            // It is there twice for a moment: as it came, and as it is sent.
+            // The value exists twice for a moment: as received, and as sent.
             return Self::reserve(budget, 2 * bytes).await;
         }
         match Arc::clone(&budget.value_pool).try_acquire_many_owned(permits_for(bytes, usize::MAX)) {
@@ -55,7 +55,7 @@ impl Reservation {
         }
     }
 
-    /// How much may be kept: everything, when it has the whole budget.
+    /// Bytes that it covers: any number when it is the whole budget.
     pub fn bytes(&self) -> usize {
         if self.held_general_permits() == self.budget.general_permits {
             usize::MAX
@@ -64,7 +64,7 @@ impl Reservation {
         }
     }
 
-    /// What it has of the budget itself, in permits: nothing, while it has memory in a part of it.
+    /// Permits of the general part; none while it holds those of another part.
     fn held_general_permits(&self) -> usize {
         let permits = self.permits.as_ref().filter(|permits| Arc::ptr_eq(permits.semaphore(), &self.budget.general));
         permits.map_or(0, OwnedSemaphorePermit::num_permits)
@@ -74,7 +74,7 @@ impl Reservation {
         self.permits.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
     }
 
-    /// Takes more, for so many bytes in all, if that is there at once.
+    /// Extends it to `bytes` in all, if they are free now.
     pub(super) fn try_extend(&mut self, bytes: usize) -> bool {
         let had = self.held_general_permits();
         let more =
@@ -95,13 +95,13 @@ impl Reservation {
         true
     }
 
-    /// Waits for a reservation of so many bytes. What it had is released first, so that no two wait for each other.
+    /// Waits for a reservation of `bytes`. The old one is released first, so that no two wait for each other.
     pub(super) async fn reacquire(&mut self, bytes: usize) {
         (self.permits, self.process_bytes) = (None, None);
         *self = Self::reserve(&self.budget, bytes).await;
     }
 
-    /// Keeps memory for no more than so many bytes.
+    /// Releases all but `bytes`.
     pub(super) fn release_excess(&mut self, bytes: usize) {
         if let Some(permits) = &mut self.permits {
             drop(permits.split(permits.num_permits().saturating_sub(bytes / PERMIT_BYTES + 1)));
@@ -112,7 +112,7 @@ impl Reservation {
     }
 }
 
-/// Permits for so many bytes.
+/// Permits for `bytes`, at most `most`.
 fn permits_for(bytes: usize, most: usize) -> u32 {
     u32::try_from((bytes / PERMIT_BYTES + 1).min(most)).unwrap_or(u32::MAX)
 }

@@ -5,7 +5,7 @@ use tokio::time::timeout;
 use super::{budget::PERMIT_BYTES, read::EXPECT_TIMEOUT, reservation::SMALL_VALUE_BYTES, *};
 use crate::{memory::MemoryLimit, units::ByteSize};
 
-/// A store's answer of so many bytes, of which nothing else matters.
+/// A read of `bytes`.
 async fn read_bytes(mut reservation: Reservation, bytes: usize) -> Reservation {
     reservation.read_within(|| Box::pin(async { Ok(()) }), |()| bytes).await.unwrap();
     reservation
@@ -16,7 +16,7 @@ fn free(budget: &MemoryBudget) -> [usize; 4] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_kept_is_counted_until_it_is_sent() {
+async fn memory_is_reserved_until_the_text_is_sent() {
     let budget = MemoryBudget::new(ByteSize::mib(72), MemoryLimit::default());
     let (all, max_wait) = (free(&budget), Duration::from_secs(1));
     let large = read_bytes(Reservation::reserve_page(&budget).await, 20 << 20).await;
@@ -30,7 +30,7 @@ async fn what_is_kept_is_counted_until_it_is_sent() {
     assert_ne!(free(&budget), all, "a part of it is still to be sent");
     drop(slice);
     assert_eq!(free(&budget), all);
-    // More than there is: all of it.
+    // Above the budget: all of it.
     let reservation = read_bytes(Reservation::reserve_page(&budget).await, 1 << 30).await;
     assert_eq!((free(&budget)[0], reservation.bytes()), (0, usize::MAX));
     drop(reservation.attach(vec![0; 80 << 20]));
@@ -38,7 +38,7 @@ async fn what_is_kept_is_counted_until_it_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn exports_leave_room_for_a_page_and_values_need_none_of_it() {
+async fn exports_leave_memory_for_a_page_and_for_values() {
     for size in [16, 64] {
         let budget = MemoryBudget::new(ByteSize::mib(size), MemoryLimit::default());
         let all = free(&budget);

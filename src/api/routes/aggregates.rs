@@ -53,7 +53,7 @@ fn aggregate(field: &Field, of: &Aggregate) -> Value {
     })
 }
 
-/// A number; what JSON has none for, by its name.
+/// A number; a non-finite one by its name, since JSON has none.
 fn number(value: f64) -> Value {
     match value {
         value if value.is_nan() => "NaN".into(),

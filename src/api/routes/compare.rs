@@ -50,7 +50,7 @@ pub async fn compare(State(state): State<ApiState>, params: Params) -> ApiResult
 }
 
 fn answer(curves: &[(RunRow, Curve)], fields: &[Field], by: &str, points: usize) -> Value {
-    // The widest of all: a bucket of one run must be a bucket of each.
+    // The widest buckets of all runs: buckets must be the same for each run.
     let mut shift = curves.iter().filter_map(|(_, curve)| curve.shift).max().unwrap_or(0);
     let (aligned, axis) = loop {
         let aligned: Vec<BTreeMap<i64, Bucket>> = curves.iter().map(|(_, curve)| curve.widened(shift)).collect();
@@ -82,7 +82,7 @@ fn answer(curves: &[(RunRow, Curve)], fields: &[Field], by: &str, points: usize)
 /// One field of the buckets of a run.
 struct Column<'a> {
     field: &'a Field,
-    /// Its place among the fields.
+    /// Index of the field.
     n: usize,
     aligned: &'a BTreeMap<i64, Bucket>,
     axis: &'a BTreeSet<i64>,
@@ -91,7 +91,7 @@ struct Column<'a> {
 impl Column<'_> {
     fn values(&self, value: fn(&Spread) -> f64) -> Vec<Option<f64>> {
         let at = |x| self.aligned.get(x).map(|bucket| value(&bucket.fields[self.n]));
-        // What is not finite has no place in JSON: null, and counted.
+        // JSON has no non-finite numbers: they are null, and counted.
         self.axis.iter().map(|x| at(x).filter(|value| value.is_finite())).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Commands.
+//! `POST /api/control`: commands.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,9 +22,9 @@ use crate::{
     wire::{self, Command, Limits},
 };
 
-/// How long a receipt is waited for beyond the time that the command itself may take.
+/// Time to wait for a receipt beyond the time-out of the command.
 const RECEIPT_MARGIN: Duration = Duration::from_secs(2);
-/// The time that a command may take which says none, as `control.flush_timeout`.
+/// Time-out of a command that names none, as the default of `control.flush_timeout`.
 const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `POST /api/control`
@@ -68,7 +68,7 @@ pub async fn control(State(state): State<ApiState>, Extension(caller): Extension
     Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
 }
 
-/// Says what still works when others cannot be reached.
+/// Adds that a command for this daemon alone still works.
 fn with_target_hint(error: ApiError, own_intake: Option<&IntakeHandle>) -> ApiError {
     match own_intake {
         Some(intake) => {
@@ -78,7 +78,7 @@ fn with_target_hint(error: ApiError, own_intake: Option<&IntakeHandle>) -> ApiEr
     }
 }
 
-/// The command with an id, so that its receipt can be told from others; as bytes, too.
+/// The command with an id, by which its receipt is recognised; also as bytes.
 fn with_id(body: &Bytes, limits: &Limits) -> Result<(Command, Vec<u8>), ApiError> {
     let wrong = |rejection: Rejection| ApiError::bad_request(rejection.to_string());
     let mut command = wire::decode_control(body, limits).map_err(wrong)?;

@@ -18,7 +18,7 @@ use crate::{
     wire,
 };
 
-/// Among so many of a run's first events the one is looked for that names its dataset.
+/// First events of a run in which the one that names its dataset is searched.
 const FIRST_EVENTS: usize = 64;
 
 /// `GET /api/dataset`
@@ -27,7 +27,7 @@ pub async fn dataset(State(state): State<ApiState>, params: Params) -> ApiResult
     let Some(name) = &run.dataset_name else { return Err(ApiError::not_found("No dataset yet")) };
     let stored = match state.store.dataset(dataset_id(name)).await? {
         Some(row) => Some(row),
-        // One with an id of its own is not found by its name; the message that named it has it whole.
+        // A dataset with an id of its own is not found by its name; the message that named it has all of it.
         None => announced(&state, run.run_id).await?,
     };
     let mut answer = match &stored {
@@ -44,7 +44,7 @@ pub async fn dataset(State(state): State<ApiState>, params: Params) -> ApiResult
     json_answer(&answer)
 }
 
-/// The dataset that the start of a run carries.
+/// The dataset in the start of a run.
 async fn announced(state: &ApiState, run_id: Uuid) -> Result<Option<DatasetRow>, ApiError> {
     let mut reservation = Reservation::reserve_page(&state.memory).await;
     let query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, FIRST_EVENTS) };

@@ -1,4 +1,4 @@
-//! What is missing of a run: sequence gaps, and gap rows.
+//! Data missing from a run: sequence gaps, and gap rows.
 
 use axum::extract::{Path, State};
 use serde_json::json;
@@ -18,7 +18,7 @@ use crate::{
     render::{self, JsonRows},
 };
 
-/// Sequence gaps and gap rows reported, at most.
+/// Maximum sequence gaps and gap rows reported.
 const MAX_GAPS: usize = 1_000;
 
 /// `GET /api/runs/{run_id}/gaps`

@@ -1,4 +1,4 @@
-//! The growth of a run's network: one level for each number of hidden units.
+//! The growth of a run's network: a level for each number of hidden units.
 
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
@@ -20,9 +20,9 @@ use crate::{
     units::Micros,
 };
 
-/// Events looked at for those that tell of a unit.
+/// Newest events in which added units are searched.
 const EVENT_ROWS: usize = 5_000;
-/// The message that tells of a unit is small; a larger one is not looked into.
+/// Maximum size of a message that reports an added unit; a larger one is not parsed.
 const UNIT_ADDED_MAX_BYTES: usize = 64 << 10;
 
 /// `GET /api/runs/{run_id}/growth`
@@ -62,7 +62,7 @@ pub async fn growth(State(state): State<ApiState>, Path(run_id): Path<String>, p
     )
 }
 
-/// What was announced about the unit of a level: nearest to its first row, be it a moment before or after.
+/// The added unit of a level: the one reported nearest to its first row, before or after.
 fn nearest<'a>(units_added: &'a [UnitAdded], since: Micros, level: &Level) -> Option<&'a UnitAdded> {
     let near = units_added.iter().filter(|unit| unit.at > since && unit.at <= level.to);
     near.min_by_key(|unit| unit.at.abs_diff(level.from))
@@ -74,7 +74,7 @@ struct UnitAdded {
     correlation: Option<f64>,
 }
 
-/// The newest first.
+/// Added units, the newest first.
 async fn units_added(state: &ApiState, run_id: Uuid) -> Result<Vec<UnitAdded>, ApiError> {
     let mut reservation = Reservation::reserve_page(&state.memory).await;
     let (events, _) = reservation.page::<EventRow>(&*state.store, &RangeQuery::newest(run_id, EVENT_ROWS)).await?;

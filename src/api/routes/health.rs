@@ -1,4 +1,4 @@
-//! What probes, scrapers and operators ask: is the process alive, is it ready, what does it count, what is its status.
+//! Liveness, readiness, metrics and status.
 
 use axum::{
     Extension, Json,
@@ -10,12 +10,12 @@ use serde_json::Value;
 
 use crate::api::{error::ApiError, shared_pages::Arrived, state::ApiState};
 
-/// The process is alive.
+/// `GET /healthz`: the process is alive.
 pub async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// Whether it does its work; what is missing.
+/// `GET /readyz`: ready, or what is missing.
 pub async fn ready(State(state): State<ApiState>, arrived: Option<Extension<Arrived>>) -> Response {
     match state.pages.ready.since(arrived, || readiness(&state)) {
         (StatusCode::OK, text) => text.into_response(),
@@ -27,7 +27,7 @@ fn readiness(state: &ApiState) -> (StatusCode, String) {
     let mut missing = (state.missing)();
     let problem = problem(&(state.status)());
     if missing.is_empty() {
-        // Messages are received and kept: that the store does not take them is said, and is no reason to stop sending.
+        // A store problem is reported, but messages are still received and kept, so the daemon is ready.
         let text = problem.map_or_else(|| "ready\n".to_owned(), |problem| format!("ready\n{problem}\n"));
         return (StatusCode::OK, text);
     }
@@ -35,7 +35,7 @@ fn readiness(state: &ApiState) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, missing.join("; "))
 }
 
-/// What holds the rows back, since when, and what mends it.
+/// The store problem: what it holds back, since when, and the remedy.
 fn problem(status: &Value) -> Option<String> {
     let problem = status["store"]["problem"].as_object()?;
     let text = |name: &str| problem.get(name).and_then(Value::as_str);
@@ -52,7 +52,7 @@ fn problem(status: &Value) -> Option<String> {
     Some(said)
 }
 
-/// OpenMetrics.
+/// `GET /metrics`, as OpenMetrics.
 pub async fn metrics(State(state): State<ApiState>, arrived: Option<Extension<Arrived>>) -> Response {
     let text = state.pages.metrics.since(arrived, || {
         (state.status)();
@@ -64,7 +64,7 @@ pub async fn metrics(State(state): State<ApiState>, arrived: Option<Extension<Ar
     response
 }
 
-/// The status object.
+/// `GET /api/status`
 pub async fn status(State(state): State<ApiState>) -> Json<Value> {
     Json((state.status)())
 }

@@ -1,15 +1,15 @@
-//! The newest values: from Redis, else from the store, and the answer says which (`X-Cache-Status`).
+//! Latest values: from Redis (`X-Cache-Status: HIT`), else from the store (`MISS`).
 
 use axum::{
     body::Bytes,
     extract::State,
-    http::{HeaderName, HeaderValue, header},
+    http::header,
     response::{IntoResponse, Response},
 };
 use uuid::Uuid;
 
 use super::{
-    latest_value,
+    latest_value::{self, cache_status},
     stored_message::{is_state, write_state, write_topology},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     store::RangeQuery,
 };
 
-/// Of so many of a run's newest events the state is looked for.
+/// Newest events of a run in which the state is searched.
 const STATE_EVENT_ROWS: usize = 256;
 /// Objects of a history from the store, as many as the key holds by default.
 const HISTORY_ROWS: usize = 512;
@@ -59,7 +59,7 @@ pub async fn topology(State(state): State<ApiState>, params: Params) -> ApiResul
 /// `GET /api/state`
 pub async fn state(State(state): State<ApiState>, params: Params) -> ApiResult {
     let run_id = requested_run(params)?;
-    // Redis keeps the newest value of all runs, and none for each run.
+    // Redis has one state for all runs, and none for each run.
     if run_id.is_none()
         && let Some(hit) = cached(&state, "state", None).await?
     {
@@ -102,23 +102,15 @@ fn text(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).expect("rows always serialise")
 }
 
-/// Where an answer is from; nothing between may keep what is newest.
-fn head(status: &'static str) -> [(HeaderName, HeaderValue); 2] {
-    [
-        (HeaderName::from_static("x-cache-status"), HeaderValue::from_static(status)),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ]
-}
-
 fn answer(status: &'static str, reservation: Option<Reservation>, body: String) -> Response {
     let answer = match reservation {
         Some(reservation) => reservation.text(body.into_bytes()),
         None => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
     };
-    (head(status), answer).into_response()
+    (cache_status(status), answer).into_response()
 }
 
 /// The answer from the store that `write` writes while it is sent.
 fn made(reservation: Reservation, write: impl FnOnce(&mut ChunkWriter<Bytes>) + Send + 'static) -> Response {
-    (head("MISS"), chunked_json(reservation, write)).into_response()
+    (cache_status("MISS"), chunked_json(reservation, write)).into_response()
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::http::{HeaderName, HeaderValue};
 use fred::error::Error as RedisError;
 use uuid::Uuid;
 
@@ -12,13 +13,13 @@ use crate::{
 
 /// How long Redis may take for an answer; then the store is asked.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
-/// How often a value is asked for that grows while it is read.
+/// Attempts to read a value that grows meanwhile.
 const READ_ATTEMPTS_MAX: usize = 3;
-/// What a value from Redis may have without a reservation: no more than a connection is handed at once anyway.
+/// Maximum size of a value that is read without a reservation: a connection holds that much anyway.
 const UNRESERVED_BYTES_MAX: usize = 64 << 10;
 
-/// The value of a key, and the memory that a large one needs. How large it is is asked first: what Redis has is not kept waiting by
-/// those who wait for the store, and the memory is there before the value is; a large one waits for its memory as rows do.
+/// The value of a key, and the reservation of a large one. The size is asked first, so that memory is reserved before the value is
+/// read. Small values need none, and do not wait behind reads from the store.
 pub async fn read(
     state: &ApiState,
     subject: &str,
@@ -47,7 +48,7 @@ pub async fn read(
             Some(ValueLookup::Unusable(Unusable::TooLarge(_))) => {}
             found => {
                 let value = link.usable(&key, found.unwrap_or(ValueLookup::Absent));
-                // Others may write to these keys; what is no JSON is no value.
+                // Other clients may write these keys: a value that is no JSON is ignored.
                 let json = value.filter(|value| serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok());
                 return Ok(json.map(|value| (reservation, value)));
             }
@@ -56,7 +57,12 @@ pub async fn read(
     Ok(None)
 }
 
-/// What Redis answers in time; what it refuses is logged.
+/// The header that tells whether an answer is from Redis (`HIT`) or from the store (`MISS`).
+pub fn cache_status(status: &'static str) -> [(HeaderName, HeaderValue); 1] {
+    [(HeaderName::from_static("x-cache-status"), HeaderValue::from_static(status))]
+}
+
+/// The answer of Redis, if it comes in time; a refusal is logged.
 async fn with_timeout<T>(
     answer: impl Future<Output = Result<T, RedisError>>,
     refused: impl FnOnce(&RedisError),

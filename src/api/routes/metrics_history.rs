@@ -1,18 +1,14 @@
 //! The newest metrics of a run, in the form that the panels of the field's existing dashboards read.
 //!
-//! The panels format what they find without looking whether it is there. Therefore the phase is always text here and the number
-//! of hidden units always a number.
+//! The panels format values without checking that they exist, so the phase is always text, and the number of hidden units always a
+//! number.
 
-use axum::{
-    extract::State,
-    http::{HeaderName, HeaderValue, StatusCode},
-    response::IntoResponse,
-};
+use axum::{extract::State, http::StatusCode, response::IntoResponse};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::latest_value;
+use super::latest_value::{self, cache_status};
 use crate::{
     api::{
         error::{ApiError, ApiResult, json},
@@ -39,7 +35,7 @@ struct HistoryItem<'a> {
     phase: &'a str,
     metrics: Scores,
     network_topology: Layers,
-    /// The scores that are not finite, which are null.
+    /// Names of the scores that are not finite, and therefore null.
     non_finite: Vec<&'static str>,
 }
 
@@ -78,7 +74,7 @@ pub async fn history(State(state): State<ApiState>, params: Params) -> ApiResult
     let named = params.text("run_id").map(uuid).transpose()?;
     let (status, answer) = match stored(&state, named, limit).await {
         Ok(answer) => ("MISS", answer),
-        // While the store is away, Redis has the newest part of the same.
+        // While the store is away, Redis has the newest part.
         Err(error) if error.status() == StatusCode::SERVICE_UNAVAILABLE && named.is_none() => {
             match latest_value::read(&state, "history", None).await? {
                 Some((_reservation, text)) => ("HIT", json(&History { history: of_redis(&read(&text), limit) })?),
@@ -87,8 +83,7 @@ pub async fn history(State(state): State<ApiState>, params: Params) -> ApiResult
         }
         Err(error) => return Err(error),
     };
-    let cache = (HeaderName::from_static("x-cache-status"), HeaderValue::from_static(status));
-    Ok(([cache], answer).into_response())
+    Ok((cache_status(status), answer).into_response())
 }
 
 async fn stored(state: &ApiState, named: Option<Uuid>, limit: usize) -> ApiResult {
@@ -107,7 +102,7 @@ async fn stored(state: &ApiState, named: Option<Uuid>, limit: usize) -> ApiResul
     reservation.json(&History { history: of_rows(&rows, layers) })
 }
 
-/// The sizes that the newest row tells; where it tells none, those of the newest topology, which may be large.
+/// The sizes in the newest row, else in the newest topology, which may be large.
 async fn layers(state: &ApiState, run_id: Uuid) -> Result<Layers, ApiError> {
     let query = RangeQuery::newest(run_id, 1);
     let mut reservation = Reservation::reserve(&state.memory, SMALL_RESERVATION).await;
@@ -125,7 +120,7 @@ async fn layers(state: &ApiState, run_id: Uuid) -> Result<Layers, ApiError> {
     })
 }
 
-/// What a row tells of the layers, else `known`. The sizes of input and output have no column.
+/// The sizes in a row, else those `known`. The sizes of input and output have no column.
 fn row_layers(row: &MetricsRow, known: Layers) -> Layers {
     let extra = |names: [&str; 2]| {
         let number = names.iter().find_map(|name| row.extra.get(*name))?;
@@ -162,7 +157,7 @@ fn of_rows(rows: &[MetricsRow], known: Layers) -> Vec<HistoryItem<'_>> {
     items
 }
 
-/// What is needed of an object of the history in Redis. Other clients may write that key: nothing is taken for granted.
+/// An object of the history in Redis. Other clients may write that key, so every value may have any type.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct RedisObject {
@@ -250,7 +245,7 @@ mod tests {
         assert_eq!((&items[1]["metrics"]["loss"], &items[1]["timestamp"]), (&Value::Null, &json!("p")));
         assert_eq!((&items[1]["network_topology"]["hidden_units"], &items[1]["phase"]), (&json!(2), &json!("")));
         assert_eq!(of_redis(&objects, 1).len(), 1);
-        // What other clients leave there.
+        // Values of other clients.
         for text in ["7", "[7]", "{}", "nonsense", "[{\"epoch\": \"x\", \"phase\": 7}]"] {
             assert!(
                 of_redis(&read(text), 5).iter().all(|item| item.epoch.is_none() && item.phase.is_empty()),

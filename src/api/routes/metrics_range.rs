@@ -22,7 +22,7 @@ use crate::{
     store::RangeQuery,
 };
 
-/// Gaps reported with a curve, at most.
+/// Maximum gaps reported with a curve.
 const MAX_GAP_ROWS: usize = 200;
 
 #[derive(Serialize)]
@@ -57,7 +57,7 @@ pub async fn range(State(state): State<ApiState>, params: Params) -> ApiResult {
     reservation.json(&ProjectedPage { metrics, count: rows.len(), next, exact: true, fields: names })
 }
 
-/// Rows with their key and what was asked for.
+/// Rows with their key and the requested fields.
 #[derive(Serialize)]
 struct ProjectedPage<'a> {
     metrics: Vec<ProjectedRow<'a>>,
@@ -97,7 +97,8 @@ async fn downsampled(state: &ApiState, params: &Params, query: RangeQuery) -> Ap
     };
     let (run_id, ascending) = (query.run_id, query.ascending);
     let raw = scan::all_attempts(params)?;
-    // Which values still count only later rows tell: a part of a curve is the same as in the whole.
+    // Only later rows tell which values are superseded, so the scan goes on beyond the end: a part of a curve equals that part of
+    // the whole.
     let until = query.end.filter(|_| !raw);
     let query = RangeQuery { end: query.end.filter(|_| raw), ..query };
     let reservation = Reservation::reserve(&state.memory, scan::curve_bytes(points, fields.len())).await;
@@ -148,11 +149,12 @@ fn exact(curve: &Curve, by: &str) -> Value {
     json!({ "method": "buckets of first, min, max and last", "by": by, "width": width, "of": curve.of })
 }
 
-/// What every point has, beside the fields that were asked for.
+/// Members of every point, besides the requested fields.
 const FIXED: [&str; 11] =
     ["timestamp", "event_id", "epoch", "step", "hidden_units", "phase", "seq", "from", "rows", "non_finite", "spread"];
 
-/// A point looks like its newest row; what its other rows say is in `spread`. Written as it is serialised: there are many.
+/// A point has the form of its newest row; `spread` describes all of its rows. Serialised without a tree of values, since there are
+/// many points.
 struct Point<'a> {
     curve: &'a Curve,
     point: &'a Bucket,
@@ -179,10 +181,10 @@ impl Serialize for Point<'_> {
         map.serialize_entry("from", &render::time(point.oldest_at))?;
         map.serialize_entry("rows", &point.rows)?;
         for (name, values) in self.values().filter(|(name, _)| *name != "hidden_units") {
-            // A number in `extra` may be called like what every point has.
+            // A number in `extra` may have the name of a member.
             let clashes = FIXED.contains(&name);
             let name = if clashes { Cow::Owned(format!("extra.{name}")) } else { Cow::Borrowed(name) };
-            // serde_json writes what is not finite as null.
+            // serde_json writes a non-finite number as null.
             map.serialize_entry(&name, &(values.count > 0).then_some(values.last))?;
         }
         let lost: Vec<_> = self.values().filter(|(_, values)| values.non_finite > 0).map(|(name, _)| name).collect();
@@ -196,7 +198,7 @@ struct Spreads<'a>(&'a Point<'a>);
 
 impl Serialize for Spreads<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Of a single row there is no more to say.
+        // A single row has no spread.
         let several = self.0.point.rows > 1;
         serializer.collect_map(self.0.values().filter(|(_, values)| several && values.count > 0).map(
             |(name, values)| {

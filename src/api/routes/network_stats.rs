@@ -24,7 +24,7 @@ pub async fn network_stats(State(state): State<ApiState>, params: Params) -> Api
     let mut reservation = Reservation::reserve(&state.memory, SMALL_RESERVATION).await;
     let (mut rows, _) = reservation.page::<TopologyRow>(&*state.store, &RangeQuery::newest(run.run_id, 1)).await?;
     let row = rows.pop().ok_or_else(|| ApiError::not_found("No topology yet"))?;
-    // A million weights take a while to sort: not on the thread that answers requests.
+    // Sorting a million weights takes a while, so not on the thread that serves requests.
     let made = tokio::task::spawn_blocking(move || stats(&run, named, &row)).await;
     let answer = made.map_err(|error| ApiError::unavailable(error.to_string()))?;
     drop(reservation);
@@ -32,22 +32,32 @@ pub async fn network_stats(State(state): State<ApiState>, params: Params) -> Api
 }
 
 /// The activation function and the optimizer, as far as they are named.
-type ConfiguredNames = (Option<String>, Option<String>);
+#[derive(Clone, Default)]
+struct ConfiguredNames {
+    threshold_function: Option<String>,
+    optimizer: Option<String>,
+}
+
+impl ConfiguredNames {
+    fn of(config_json: &str) -> Self {
+        let (threshold_function, optimizer) = wire::configured(config_json);
+        Self { threshold_function, optimizer }
+    }
+}
 
 fn stats(run: &RunRow, configured: ConfiguredNames, row: &TopologyRow) -> Value {
     let network = wire::network(&row.topology_json);
-    let (threshold_function, optimizer) = configured;
     let sizes = [row.input_size, row.hidden_units, row.output_size].map(|size| size.map_or(0, i64::from).max(0));
     let [input, hidden, output] = sizes;
-    // A cascade network of that size, where no connections are listed: each unit sees the inputs and the units before it.
+    // Without listed connections, those of a cascade network of that size: each unit sees the inputs and the units before it.
     let cascade = hidden * input + hidden * (hidden - 1).max(0) / 2 + output * (input + hidden);
     let edges = network.connections.map_or(cascade, |listed| i64::try_from(listed).unwrap_or(i64::MAX));
     let nodes = network.nodes.map_or(input + hidden + output, |listed| i64::try_from(listed).unwrap_or(i64::MAX));
     json!({
         "run_id": run.run_id,
         "timestamp": render::time(row.key.timestamp),
-        "threshold_function": network.threshold_function.or(threshold_function),
-        "optimizer": network.optimizer.or(optimizer),
+        "threshold_function": network.threshold_function.or(configured.threshold_function),
+        "optimizer": network.optimizer.or(configured.optimizer),
         "total_nodes": nodes,
         "total_edges": edges,
         "total_connections": edges,
@@ -59,7 +69,7 @@ fn stats(run: &RunRow, configured: ConfiguredNames, row: &TopologyRow) -> Value 
 /// dropped before the request waits for memory.
 async fn run(state: &ApiState, params: Params) -> Result<(RunRow, ConfiguredNames), ApiError> {
     let mut run = run_lookup::named_or_newest(state, params).await?;
-    let configured = run.config_json.take().as_deref().map(wire::configured).unwrap_or_default();
+    let configured = run.config_json.take().as_deref().map(ConfiguredNames::of).unwrap_or_default();
     Ok((run_lookup::without_large_fields(run), configured))
 }
 
@@ -83,7 +93,7 @@ mod tests {
             topology_json: json.into(),
             weights_summary: None,
         };
-        let configured = wire::configured(r#"{"optimizer":{"name":"adam"},"activation":"tanh"}"#);
+        let configured = ConfiguredNames::of(r#"{"optimizer":{"name":"adam"},"activation":"tanh"}"#);
         for (json, hidden, nodes, edges) in [
             (r#"{"input_units":2}"#, 0, 3, 2),
             (r#"{"input_units":2}"#, 3, 6, 14),

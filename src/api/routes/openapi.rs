@@ -1,4 +1,4 @@
-//! The description of all of this, for programs: OpenAPI 3.1. Tests hold it against the table of routes and the real answers.
+//! The OpenAPI 3.1 document. Tests compare it with the table of routes, and with real answers.
 
 use std::sync::LazyLock;
 

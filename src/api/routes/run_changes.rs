@@ -34,7 +34,7 @@ pub async fn create(State(state): State<ApiState>, Extension(caller): Extension<
     let named = ["run_id", "run_name", "name"].into_iter().filter_map(|name| data.remove(name));
     let id = match named.filter(|name| !name.is_null()).collect::<Vec<_>>().as_slice() {
         [] => Value::from(Uuid::new_v4().to_string()),
-        // As it is, blanks included: a trainer that publishes the same text means the same run.
+        // Verbatim, blanks included: a trainer that publishes the same text means the same run.
         [Value::String(name)] if !name.trim().is_empty() => Value::from(name.as_str()),
         [_] => return Err(ApiError::bad_request("`run_id`, `run_name` or `name` must be text")),
         _ => return Err(ApiError::bad_request("`run_id`, `run_name` and `name` are one: give either")),
@@ -95,7 +95,7 @@ pub async fn notes(
     json_answer(&answer)
 }
 
-/// A run that there is: in the store, or created here a moment ago. A store that does not answer is no reason to refuse.
+/// A run that exists in the store, or was created here recently. If the store does not answer, the run is assumed to exist.
 async fn require_run(state: &ApiState, targets: &SubmitTargets, run_id: &str) -> Result<Uuid, ApiError> {
     let run_id = uuid(run_id)?;
     let created = targets.intake.as_ref().is_some_and(|intake| intake.remembers(run_id));

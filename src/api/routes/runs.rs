@@ -17,7 +17,7 @@ use crate::{
     units::{self, Micros},
 };
 
-/// How many runs one request looks at for those with the status that was asked for.
+/// Maximum runs that one request scans for the requested status.
 const MAX_SCANNED_RUNS: usize = 10_000;
 
 /// The statuses that are shown.
@@ -33,10 +33,7 @@ struct RunList<'a> {
 /// `GET /api/runs`
 pub async fn list(State(state): State<ApiState>, params: Params) -> ApiResult {
     let params = params.allow_only(&["limit", "status", "dataset", "before"], &[])?;
-    let status = match params.text("status") {
-        Some(_) => Some(params.word("status", &STATUSES)?.to_owned()),
-        None => None,
-    };
+    let status = params.text("status").map(|_| params.word("status", &STATUSES)).transpose()?.map(str::to_owned);
     let query = RunsQuery {
         limit: params.number("limit", 100, 1, state.config.page_rows)?,
         status,
@@ -52,8 +49,8 @@ pub async fn list(State(state): State<ApiState>, params: Params) -> ApiResult {
     reservation.json(&RunList { runs: shown, count: runs.len(), next })
 }
 
-/// A page of runs by the status that is shown, which tells stale from running; and the cursor of the next page. Where few have the
-/// status, the page ends early, maybe empty, and the cursor is behind the last one that was looked at.
+/// A page of runs by their shown status, which tells stale from running, and the cursor of the next page. If few runs match, the
+/// page ends early, possibly empty, and the cursor is behind the last scanned run.
 async fn read_page(
     store: &dyn Store,
     query: RunsQuery,
@@ -63,7 +60,7 @@ async fn read_page(
     let stored = wanted.as_deref().map(|wanted| if wanted == STALE { status::RUNNING } else { wanted }.to_owned());
     let mut page = RunsQuery { status: stored, ..query };
     let (limit, mut found, mut scanned, mut bytes) = (page.limit, Vec::<RunRow>::new(), 0, 0);
-    // One more than is asked for tells whether there is a next page.
+    // One run more than requested tells whether there is a next page.
     page.limit = limit.saturating_add(1).min(MAX_SCANNED_RUNS);
     let is_wanted = |run: &RunRow| wanted.is_none() || render::shown_status(run, now, STALE_AFTER) == wanted.as_deref();
     let next = 'pages: loop {
@@ -94,7 +91,7 @@ struct RunDetail<'a> {
     metrics: JsonRows<'a, MetricsRow>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metric_count: Option<u64>,
-    /// Where `/api/metrics/range` goes on; absent: these are all.
+    /// Cursor for `/api/metrics/range`; absent: these are all rows.
     next: Option<String>,
 }
 
@@ -105,7 +102,7 @@ pub async fn detail(State(state): State<ApiState>, Path(run_id): Path<String>, p
     let run_id = uuid(&run_id)?;
     let limit = params.number("limit", 1_000, 0, state.config.page_rows)?;
     let (store, query) = (&*state.store, &RangeQuery::newest(run_id, limit));
-    // Cassandra reads every row of the run for that, seconds where there are a million: no memory is held meanwhile.
+    // Cassandra counts by reading every row, seconds for a million rows: no memory is reserved meanwhile.
     let metric_count = if counted { Some(store.count_metrics(run_id).await?) } else { None };
     let mut reservation = Reservation::reserve_page(&state.memory).await;
     let read = || -> BoxFuture<'_, Result<_, StoreError>> {
@@ -127,9 +124,9 @@ mod tests {
     use super::*;
     use crate::store::memory::MemoryStore;
 
-    /// Which are stale the store does not know: it has to be gone through.
+    /// The store does not know which runs are stale, so they are scanned.
     #[tokio::test]
-    async fn a_list_that_ends_before_all_were_looked_at_says_where_it_goes_on() {
+    async fn a_page_that_ends_before_all_runs_were_scanned_has_a_cursor() {
         let store = MemoryStore::default();
         let now = units::now();
         let run = |n: i64, last_event_time: Micros| RunRow {

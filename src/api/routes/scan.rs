@@ -11,9 +11,9 @@ use crate::{
 
 /// Rows of a page: large enough to be read at speed, small enough to be little memory and a short read.
 const PAGE_ROWS: usize = 10_000;
-/// Fields of one answer, at most.
+/// Maximum fields of one answer.
 const FIELDS_MAX: usize = 16;
-/// What a point takes, and what each of its fields does: in memory while it is made, and in the answer.
+/// Memory of a point, and of each of its fields: while the curve is made, and as text.
 const POINT_BYTES: usize = 512;
 const VALUE_BYTES: usize = 256;
 
@@ -44,15 +44,15 @@ pub async fn scan(
     }
 }
 
-/// Memory for a curve of so many points: while it is made, and its text.
+/// Memory for a curve: while it is made, and its text.
 pub fn curve_bytes(points: usize, fields: usize) -> usize {
     points * (POINT_BYTES + fields * VALUE_BYTES)
 }
 
-/// The rows of a run that a request's times allow.
+/// The range of a run between the times of a request.
 ///
 /// # Errors
-/// 400 for a time that is none.
+/// 400 for an invalid time.
 pub fn full_range(run: &RunRow, params: &Params) -> Result<RangeQuery, ApiError> {
     let (start, end) = (params.time("start_time")?, params.time("end_time")?);
     Ok(RangeQuery { start, end, ..RangeQuery::newest(run.run_id, 1) })
@@ -63,8 +63,8 @@ pub fn names_fields(params: &Params) -> bool {
     params.list("fields").next().is_some() || params.exact("field").next().is_some()
 }
 
-/// The fields that a request names, or the usual ones: `fields` is a list with commas, `field` is repeated, and takes a name as it
-/// is, commas and all.
+/// The fields of a request, or the default ones. `fields` is a comma-separated list; `field` is repeatable and takes a name
+/// verbatim, commas included.
 ///
 /// # Errors
 /// 400 when they are too many.
@@ -82,10 +82,10 @@ pub fn fields(params: &Params) -> Result<Vec<Field>, ApiError> {
     Ok(if fields.is_empty() { Field::drawn_by_default() } else { fields })
 }
 
-/// Whether every attempt is wanted, not only the values that count.
+/// Whether values of superseded attempts are requested, too.
 ///
 /// # Errors
-/// 400 for another word.
+/// 400 for an unknown word.
 pub fn all_attempts(params: &Params) -> Result<bool, ApiError> {
     Ok(params.word("attempts", &["effective", "raw"])? == "raw")
 }

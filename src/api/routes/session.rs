@@ -4,7 +4,7 @@ use axum::{
     Extension, Json,
     body::Bytes,
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::IntoResponse,
 };
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::api::{
     auth::{ClientAddress, Refusal, Scope, cookie},
-    error::{ApiError, ApiResult},
+    error::{ApiError, ApiResult, json as json_answer},
     state::ApiState,
 };
 
@@ -54,9 +54,8 @@ pub async fn current(State(state): State<ApiState>, headers: HeaderMap) -> ApiRe
         Ok(_) if state.token_store.has_tokens() => state.token_store.find_session(&headers).await?,
         _ => None,
     };
-    let nobody = || json!({ "name": null, "scope": null, "csrf": null, "sign_in": state.token_store.has_tokens() });
-    let keep = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(([keep], Json(session.map_or_else(nobody, |session| session.json()))).into_response())
+    let none = || json!({ "name": null, "scope": null, "csrf": null, "sign_in": state.token_store.has_tokens() });
+    json_answer(&session.map_or_else(none, |session| session.json()))
 }
 
 /// `DELETE /api/session`

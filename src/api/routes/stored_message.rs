@@ -13,8 +13,8 @@ use crate::{
     wire::{self, Message},
 };
 
-/// The row, with the fields of its message beside its columns, so that it is read like the value in Redis. Of a large one
-/// `topology_json` is empty where the fields say the same.
+/// Writes the row with the fields of its message beside its columns, like the value in Redis. In a large row `topology_json` is
+/// empty if the fields contain it.
 pub fn write_topology<W: fmt::Write + io::Write>(mut row: TopologyRow, out: &mut W) {
     let json = row.topology_json.clone();
     let message = wire::decode_accepted(json.as_bytes()).ok();
@@ -40,14 +40,14 @@ pub fn write_topology<W: fmt::Write + io::Write>(mut row: TopologyRow, out: &mut
     write_row(&Json(&row), &sizes, more, out);
 }
 
-/// A message that is stored as JSON, of which a row has some fields already.
+/// A stored message, and the names that its row has already.
 struct Stored<'a> {
     message: &'a Message<'a>,
     key: &'a EventKey,
     taken: &'a [&'a str],
 }
 
-/// A row as JSON, with members more: those of a text, and those of its message.
+/// Writes a row as JSON with further members: `members` as text, and those of its message.
 fn write_row<W: fmt::Write + io::Write>(row: &impl Serialize, members: &str, more: Option<Stored<'_>>, out: &mut W) {
     write_json(Unclosed { out: &mut *out, last: None }, row);
     let _ = fmt::Write::write_str(out, members);
@@ -60,7 +60,7 @@ fn write_row<W: fmt::Write + io::Write>(row: &impl Serialize, members: &str, mor
     let _ = fmt::Write::write_str(out, "}");
 }
 
-/// Writes everything but the last byte: an object that goes on.
+/// Writes all but the last byte: an object that is continued.
 struct Unclosed<W> {
     out: W,
     last: Option<u8>,
@@ -86,7 +86,7 @@ pub fn write_state<W: fmt::Write + io::Write>(row: &EventRow, out: &mut W) {
     write_row(&Json(row), "", more, out);
 }
 
-/// Whether an event tells of a state: its message is a state, a start or an end.
+/// Whether an event sets the state: its message is a state, a start or an end.
 pub fn is_state(row: &EventRow) -> bool {
     let message = wire::decode_accepted(row.payload_json.as_bytes());
     message.is_ok_and(|message| matches!(message.kind(), Kind::State | Kind::RunStart | Kind::RunEnd))
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_network_whose_fields_cannot_be_read_keeps_its_text() {
+    fn a_large_network_that_cannot_be_decoded_keeps_its_text() {
         let text = format!("[{}1]", "1,".repeat(LARGE_VALUE));
         let network: Value = serde_json::from_slice(&topology(row(&text))).unwrap();
         assert_eq!(network["topology_json"], text);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// The statistics of these weights; of none, zeros. Deviations are those of a sample.
+/// The statistics of these weights, zeros without any. Deviations are those of a sample.
 pub fn statistics(mut weights: Vec<f64>) -> Value {
     weights.sort_unstable_by(f64::total_cmp);
     let n = weights.len();
@@ -43,7 +43,7 @@ pub fn statistics(mut weights: Vec<f64>) -> Value {
     })
 }
 
-/// Between two values in proportion.
+/// A quantile, interpolated linearly.
 fn quantile(sorted: &[f64], part: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
     let at = part * last as f64;

@@ -1,5 +1,5 @@
-//! Whether a request's body was read to its end. A connection on which a part of it is still to come cannot take the next request: the
-//! answer must say that it is closed, or the client sends its next request into a connection that ends.
+//! Whether a request's body was read to its end. A connection with an unread rest cannot take the next request, so the answer must
+//! say `Connection: close`; otherwise the client would send its next request into a closing connection.
 
 use std::{
     pin::Pin,
@@ -22,7 +22,7 @@ use hyper::body::{Frame, SizeHint};
 pub struct BodyEnd(Arc<AtomicBool>);
 
 impl BodyEnd {
-    /// The same request, and where the end of its body shows.
+    /// Wraps the body of a request. The returned value tells its end.
     pub fn watch(request: Request) -> (Request, Self) {
         let end = Self::default();
         end.set_if(request.body().is_end_stream());
@@ -30,7 +30,7 @@ impl BodyEnd {
         (request.map(|inner| Body::new(WatchedBody { inner, end: watched })), end)
     }
 
-    /// Whether nothing of the body is still to come.
+    /// Whether the body was read to its end.
     pub fn is_reached(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_end_shows_when_all_was_read_and_not_before() {
+    async fn the_end_is_reached_once_all_was_read() {
         assert!(BodyEnd::watch(Request::new(Body::empty())).1.is_reached());
         let (request, end) = BodyEnd::watch(Request::new(Body::from("{}")));
         assert!(!end.is_reached());

@@ -1,9 +1,9 @@
-//! gzip for what is worth it, for clients that ask for it: text above [`MIN_BYTES`], and exports of whatever length.
+//! gzip for clients that accept it: text above [`MIN_BYTES`], and exports of any length.
 //!
-//! The body is compressed slice by slice as it is sent, so an export stays as small in memory as it is, and its trailer comes
-//! behind it as ever; the checksum in there is that of the body before it was compressed. Streams of events are left alone: they
-//! would wait in the compressor. So is everything beyond `http.compressions` answers at once: each costs about a third of a
-//! mebibyte, and time of the one thread that serves all.
+//! The body is compressed slice by slice while it is sent, so an export needs little memory. Its trailer follows, with the checksum
+//! of the uncompressed body. Event streams are not compressed, since events would wait in the compressor; nor are more than
+//! `http.compressions` answers at once, since each costs about a third of a mebibyte, and time of the thread that serves all
+//! clients.
 
 use std::{
     io::Write,
@@ -25,9 +25,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::cooperative;
 
-/// What is smaller is sent as it is.
+/// Minimum size of a compressed answer.
 const MIN_BYTES: u64 = 1 << 10;
-/// What is compressed at once: a millisecond of work.
+/// Bytes compressed at once: a millisecond of work.
 const SLICE_BYTES: usize = 64 << 10;
 /// Slices after which the task yields to other clients.
 const YIELD_EVERY: u32 = 8;
@@ -35,7 +35,7 @@ const YIELD_EVERY: u32 = 8;
 const COMPRESSIBLE_TYPES: [&str; 6] =
     ["application/json", "application/x-ndjson", "text/csv", "text/html", "text/css", "text/javascript"];
 
-/// The layer around all routes; `limiter`: for how many answers at once.
+/// The layer around all routes; `limiter` has a permit for each compressed answer.
 pub async fn layer(State(limiter): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
     let wanted = accepts_gzip(request.headers());
     let mut response = next.run(request).await;
@@ -77,18 +77,18 @@ fn should_compress(response: &Response) -> bool {
         && response.body().size_hint().upper().is_none_or(|most| most >= MIN_BYTES)
 }
 
-/// What is still to come.
+/// What is sent next.
 enum Stage {
     /// More of the body.
     Body,
-    /// What follows the last of it, if anything does.
+    /// The trailers, if any.
     Trailers(Option<HeaderMap>),
 }
 
 struct Compressed {
     body: Body,
     encoder: GzEncoder<Vec<u8>>,
-    /// Read, and not compressed yet.
+    /// Read, but not compressed yet.
     rest: Bytes,
     stage: Stage,
     slices: u32,
@@ -97,12 +97,12 @@ struct Compressed {
 
 impl Compressed {
     fn new(body: Body, permit: OwnedSemaphorePermit) -> Self {
-        // The fastest: the text here is so repetitive that more effort gains little.
+        // The fastest level: the text is so repetitive that more effort gains little.
         let encoder = GzEncoder::new(Vec::new(), Compression::fast());
         Self { body, encoder, rest: Bytes::new(), stage: Stage::Body, slices: 0, _permit: permit }
     }
 
-    /// What the encoder has made of what was written to it.
+    /// Takes the output of the encoder.
     fn take_output(&mut self) -> Option<Frame<Bytes>> {
         let output = std::mem::take(self.encoder.get_mut());
         (!output.is_empty()).then(|| Frame::data(output.into()))
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_comes_through_with_its_trailers_and_piece_by_piece() {
+    async fn a_body_arrives_complete_in_small_pieces_with_its_trailers() {
         let mut state = 7_u32;
         let noise: Vec<u8> = (0..3 << 20)
             .map(|_| {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn only_text_above_a_kibibyte_is_worth_it() {
+    fn only_text_above_a_kibibyte_is_compressed() {
         let long = "x".repeat(2_000);
         for (kind, body, worth) in [
             ("application/json", Body::from(long.clone()), true),

@@ -37,7 +37,7 @@ use crate::{
     memory::MemoryLimit,
 };
 
-/// A connection, and its permit.
+/// An accepted connection.
 pub struct Connection {
     /// Its socket.
     pub stream: TcpStream,
@@ -47,7 +47,7 @@ pub struct Connection {
     pub permit: Arc<ConnectionPermit>,
 }
 
-/// One connection, request after request, until either side closes it, or it is evicted.
+/// Serves a connection, request after request, until either side closes it or it is evicted.
 pub async fn serve_connection(client: Connection, dispatcher: Arc<RequestDispatcher>, mut stop: Signal) {
     let Connection { stream, address, permit } = client;
     let config = Arc::clone(&dispatcher.config);
@@ -82,14 +82,14 @@ pub async fn serve_connection(client: Connection, dispatcher: Arc<RequestDispatc
         .serve_connection(stream, answer);
     let served = tokio::select! {
         biased;
-        // First: a request that comes too late is not begun.
+        // Checked first, so that no request is begun on an evicted connection.
         () = permit.evicted() => return,
         () = memory_pressure(&memory, &holds_memory) => {
-            debug!("a client that has not taken a large answer is cut off: the writer needs the memory");
+            debug!("a client that does not read a large answer is disconnected: the writer needs the memory");
             return;
         }
         () = current.revoked() => {
-            // What the kernel still has for a slow client goes, too.
+            // Also discards what the kernel still buffers for the client.
             connection.into_parts().io.into_inner().reset_on_close();
             return;
         }
@@ -104,7 +104,7 @@ pub async fn serve_connection(client: Connection, dispatcher: Arc<RequestDispatc
     }
 }
 
-/// Returns when the memory that an answer of this connection takes is needed.
+/// Returns when memory that an answer of this connection holds is needed elsewhere.
 async fn memory_pressure(memory: &MemoryLimit, holds_memory: &AtomicBool) {
     let mut pressure = memory.pressure();
     while pressure.changed().await.is_ok() {
@@ -115,7 +115,7 @@ async fn memory_pressure(memory: &MemoryLimit, holds_memory: &AtomicBool) {
     pending().await
 }
 
-/// A body; until it is handed over, the connection is being answered. While its end waits to be written, see [`WriteTimeoutStream`].
+/// A body that keeps its connection busy until all of it is handed over; then [`WriteTimeoutStream`] does, until it is written.
 struct TrackedBody {
     body: Body,
     _request: RequestGuard,

@@ -1,12 +1,12 @@
-//! What becomes of a request once its head is there: who asks, and what is kept free for those who are known.
+//! Dispatches requests by whether they are authenticated: to a router, and to a thread.
 //!
-//! Slow clients hold connections, streams, exports and memory for answers. Where clients without a token are answered beside those
-//! with one (`http.anonymous_read`), a part of each is for the latter alone. A connection of the reserve ([`connection_limit`](super::connection_limit))
-//! gets an answer only if its request is authenticated, or is one of the short ones by which an operator gets in: the probes, the
-//! dashboard's page, signing in.
+//! Slow clients hold connections, streams, exports and memory. Where requests without a token may read beside those with one
+//! (`http.anonymous_read`), a part of each is reserved for authenticated requests. A connection of the reserve
+//! ([`connection_limit`](super::connection_limit)) answers only authenticated requests, and short ones that an operator needs
+//! first: probes, the dashboard's page, signing in.
 //!
-//! Making an answer may take a while of a core. Those of requests that are not authenticated are made on a thread of their own, so
-//! that heads are read, and others answered, however many of them there are.
+//! Answers to requests that are not authenticated are made on a thread of their own, so that their CPU time delays neither the
+//! reading of requests nor authenticated answers.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ use crate::{
     units::ByteSize,
 };
 
-/// The routes, for each kind of client.
+/// A router for each kind of client.
 pub struct RequestDispatcher {
     /// Limits.
     pub config: Arc<Config>,
@@ -49,21 +49,21 @@ pub struct RequestDispatcher {
     authenticated: Router,
     /// When all connection slots are in use.
     overloaded: Router,
-    /// Whether the first two differ.
+    /// Whether `anonymous` and `authenticated` differ.
     separates_anonymous: bool,
     open_routes: Vec<(Method, &'static str)>,
-    /// The runtime on whose thread answers to requests that are not authenticated are made.
+    /// The runtime for requests that are not authenticated.
     background: Handle,
 }
 
-/// Routes that cost next to nothing, and must be answered in time: whether the process lives, and whether a token is right.
+/// Cheap routes that must be answered in time: liveness, readiness, and the session.
 const INLINE_ROUTES: [&str; 3] = ["/healthz", "/readyz", "/api/session"];
 
 impl RequestDispatcher {
-    /// For these routes, and with this runtime for requests that are not authenticated.
+    /// Of the routes; `background` runs requests that are not authenticated.
     pub fn new(mut state: ApiState, background: Handle) -> Self {
         let config = Arc::clone(&state.config);
-        // Elsewhere clients without a token are either all there are, or are told to bring one.
+        // In every other configuration either no request has a token, or all need one.
         let separates_anonymous = config.tokens_file.is_some()
             && config.anonymous_read == AnonymousRead::Loopback
             && state.access == AccessPolicy::Loopback;
@@ -95,7 +95,7 @@ impl RequestDispatcher {
         }
     }
 
-    /// The budget of memory of the process.
+    /// The memory limit of the process.
     pub fn memory(&self) -> &MemoryLimit {
         &self.memory
     }
@@ -104,11 +104,11 @@ impl RequestDispatcher {
     pub async fn answer(&self, request: Request<Body>, permit: &ConnectionPermit) -> Response {
         let reserve = permit.class() == Class::Reserve;
         let (request, body_end) = BodyEnd::watch(request);
-        // Where nothing is kept free for sessions, the check of the route is soon enough.
+        // Without reserved resources, the session is checked by its route alone.
         let sessions = self.separates_anonymous || reserve;
         let authenticated = self.authenticator.is_authenticated(request.headers(), sessions).await;
         let router = match authenticated {
-            // It is told so, and counted as a guess.
+            // The route refuses it, and counts a wrong token.
             false if self.has_invalid_token(&request) => &self.anonymous,
             _ if reserve && !(authenticated && permit.admit()) && !self.is_open_route(&request) => &self.overloaded,
             true => &self.authenticated,
@@ -120,7 +120,7 @@ impl RequestDispatcher {
             let Ok(answer) = made.await;
             answer
         } else {
-            // The set ends it when the client goes away.
+            // Dropping the set cancels the request when the client goes away.
             let mut making = JoinSet::new();
             making.spawn_on(made, &self.background);
             match making.join_next().await {
@@ -128,16 +128,16 @@ impl RequestDispatcher {
                 _ => ApiError::unavailable("the server is stopping").into_response(),
             }
         };
-        // The next connection may get a general slot.
+        // The client's next connection may get a general slot.
         if reserve || !body_end.is_reached() { close_connection(answer) } else { answer }
     }
 
-    /// Whether a request that is not authenticated brings a token, which then is none.
+    /// Whether a request that is not authenticated carries a token, which is invalid then.
     fn has_invalid_token(&self, request: &Request<Body>) -> bool {
         self.authenticator.token_store.has_tokens() && request.headers().contains_key(header::AUTHORIZATION)
     }
 
-    /// Whether anybody may ask this on a connection of the reserve: it is answered at once, or the slot goes to the next.
+    /// Whether a connection of the reserve answers this without authentication; it may be evicted meanwhile.
     fn is_open_route(&self, request: &Request<Body>) -> bool {
         let path = request.uri().path();
         let listed = self.open_routes.iter().any(|(method, route)| method == request.method() && *route == path);

@@ -1,7 +1,7 @@
-//! Listening: a thread and a runtime of its own, below the pipeline in priority, with a limit on whatever a client may hold.
+//! The listener: accepts connections, on a thread and a runtime of its own, with a lower priority than the pipeline.
 //!
-//! Nothing that a client asks for runs on the threads that receive and write. A port in use is tried again, never fatal:
-//! receiving matters more than being asked about it.
+//! No request runs on the threads that receive and write. A port in use is retried and never fatal: receiving matters more than
+//! HTTP.
 
 use std::{
     future::{Future, pending},
@@ -35,18 +35,18 @@ use crate::{
     lifecycle::Signal,
 };
 
-/// How long answers under way may take once the server stops.
+/// Time for current answers to finish once the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Connections that may wait to be taken, as far as the system allows (`net.core.somaxconn`). With the 128 that are usual, a
-/// burst of connections costs whoever comes next a second: his first packet is dropped.
+/// Connections that may wait to be accepted, as far as the system allows (`net.core.somaxconn`). With the usual 128, a burst of
+/// connections delays the next client by a second: its first packet is dropped.
 const BACKLOG: u32 = 4_096;
-/// How much nicer than the pipeline the thread is.
+/// Niceness of the thread, above that of the pipeline.
 const NICENESS: i32 = 5;
 
 /// Serves until stopped.
 ///
 /// # Errors
-/// When the thread cannot be started; without a port it goes on trying.
+/// When the thread cannot be started; a port in use is retried.
 pub async fn run(state: ApiState, mut stop: Signal) -> Result<(), io::Error> {
     if state.config.listen.is_empty() {
         stop.stopped().await;
@@ -59,7 +59,7 @@ pub async fn run(state: ApiState, mut stop: Signal) -> Result<(), io::Error> {
     Ok(())
 }
 
-/// Runs a future on a thread and a runtime of its own; what else is spawned there ends with it, or when the receiver is dropped.
+/// Runs a future on a thread and a runtime of its own. The runtime ends with the future, or when the receiver is dropped.
 fn spawn_thread(
     name: &str,
     work: impl Future<Output = ()> + Send + 'static,
@@ -68,7 +68,7 @@ fn spawn_thread(
     let handle = runtime.handle().clone();
     let (mut done, ended) = oneshot::channel();
     thread::Builder::new().name(name.into()).spawn(move || {
-        // Counts for this thread only. Where it is not allowed, the server is as important as the rest.
+        // For this thread only. Without the permission, it has the priority of the pipeline.
         let _ = rustix::process::setpriority_process(None, NICENESS);
         runtime.block_on(async {
             tokio::select! {
@@ -104,7 +104,7 @@ async fn listen(state: ApiState, mut stop: Signal, background: Handle) {
         let (stream, peer) = match accepted {
             Ok((stream, peer)) => (stream, ClientAddress::from(peer)),
             Err(error) => {
-                // Out of descriptors, as a rule: the pipeline needs the next one more.
+                // Usually out of file descriptors: the pipeline needs the next one more.
                 warn!(%error, "HTTP cannot take a connection");
                 sleep(Duration::from_millis(200)).await;
                 continue;
@@ -131,10 +131,10 @@ async fn listen(state: ApiState, mut stop: Signal, background: Handle) {
             stop.clone(),
         ));
     }
-    // Streams have no end of their own.
+    // Streams do not end by themselves.
     live.close();
     let all = async { while connections.join_next().await.is_some() {} };
-    // A client that keeps its connection open must not keep the daemon.
+    // An open connection must not delay the stop.
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, all).await;
 }
 

@@ -1,5 +1,4 @@
-//! Headers that every answer carries, so that a browser neither guesses its type, nor lets pages of other origins embed it, nor
-//! keeps what is personal.
+//! Headers of every answer: a browser must not guess its type, embed it in pages of other origins, or cache personal data.
 
 use axum::{
     extract::Request,
@@ -8,12 +7,12 @@ use axum::{
     response::Response,
 };
 
-/// Pages of other origins use answers by CORS or not at all, never as an image or a script.
+/// Pages of other origins may use answers by CORS only, never as an image or a script.
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// The layer.
 pub async fn layer(request: Request, next: Next) -> Response {
-    // The page and its parts are the same for everybody, and say themselves how they are kept.
+    // The dashboard's files are the same for everybody, and set their own caching.
     let personal = request.uri().path() != "/" && !request.uri().path().starts_with("/assets/");
     let mut answer = next.run(request).await;
     let headers = answer.headers_mut();

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::connection_limit::{ConnectionPermit, RequestGuard};
 
-/// A stream whose peer must take what is written to it, in time. Meanwhile its connection is being answered.
+/// A stream that fails when its peer does not read in time. While a write is pending, the connection is busy.
 pub struct WriteTimeoutStream {
     stream: TcpStream,
     write_timeout: Duration,
@@ -31,7 +31,7 @@ impl WriteTimeoutStream {
         Self { stream, write_timeout, permit, timer: None }
     }
 
-    /// Discards what the kernel still has for the client when the stream is closed.
+    /// Makes closing the stream discard what the kernel still buffers for the client.
     pub fn reset_on_close(&self) {
         let _ = self.stream.set_zero_linger();
     }

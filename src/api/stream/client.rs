@@ -13,22 +13,22 @@ use uuid::Uuid;
 use super::{format::event, run_events::RunEvents};
 use crate::{api::state::ApiState, live::Subscriber};
 
-/// How often a client's task looks for events.
+/// Interval at which a client's events are polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Interval of the status.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// Silence after which a comment says that the connection is alive.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
-/// A stream ends after this long, and the client comes back: whoever may no longer read is found out then.
+/// Maximum age of a stream; the client reconnects, and is checked again.
 const MAX_AGE: Duration = Duration::from_secs(15 * 60);
-/// Receipts in one chunk, at most.
+/// Maximum receipts in one chunk.
 const RECEIPTS_MAX: usize = 64;
 
 /// One client.
 pub struct StreamClient {
     state: ApiState,
     subscriber: Subscriber,
-    /// The runs that it wants; empty: all.
+    /// The requested runs; empty: all.
     runs: Vec<Uuid>,
     receipts: Option<broadcast::Receiver<Arc<str>>>,
     began: Instant,
@@ -91,7 +91,7 @@ impl StreamClient {
         }
     }
 
-    /// Where nothing is heard the client asks the store.
+    /// A client without live events polls the store.
     fn hello(&self) -> String {
         json!({ "resumed": self.subscriber.resumed, "live": self.receipts.is_some() }).to_string()
     }
@@ -133,7 +133,7 @@ impl StreamClient {
         if !others.is_empty() {
             event(out, "activity", &json!({ "runs": others }).to_string(), None);
         }
-        // After everything: only who has all of it goes on behind it.
+        // Last, so that a client that has received only a part of the chunk resumes before it.
         let _ = write!(out, "id: {}\nevent: seen\ndata: {{}}\n\n", self.subscriber.resume_token());
     }
 }

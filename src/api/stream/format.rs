@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-/// JSON has no line break that would end the data.
+/// Appends an event. `json` has no line break, which would end the data.
 pub fn event(out: &mut String, name: &str, json: &str, id: Option<&str>) {
     if let Some(id) = id {
         let _ = writeln!(out, "id: {id}");

@@ -1,18 +1,18 @@
-//! `GET /api/stream`: what happens, as server-sent events, collected for each client.
+//! `GET /api/stream`: live events as server-sent events, collected for each client.
 //!
 //! | event | data |
 //! | --- | --- |
-//! | `hello` | `{"resumed", "live"}`; not resumed: what was missed is in the store; not live: nothing is heard here |
+//! | `hello` | `{"resumed", "live"}`; not resumed: missed events are in the store; not live: this process receives none |
 //! | `metrics` | `{"run_id", "rows": [...], "skipped"}`: rows as `/api/metrics/range` has them, oldest first |
 //! | `topology` | the newest snapshot of a run; one that is large without its `topology_json` |
 //! | `event` | `{"run_id", "rows": [...], "skipped"}`: starts, ends, units added; of states the newest |
-//! | `activity` | `{"runs": [...]}`: which other runs said something, where `run_id` was given |
-//! | `skipped` | `{"count"}`: messages that this client was too slow for |
+//! | `activity` | `{"runs": [...]}`: other runs that had events, if `run_id` was given |
+//! | `skipped` | `{"count"}`: messages lost because this client was too slow |
 //! | `receipt` | the answer to a command |
 //! | `status` | the status object, once a second |
 //!
-//! An answer is at most one chunk each `http.stream_interval`, and is made when the client has taken the one before: a slow
-//! client misses messages, is told how many, and holds up nobody. Its `id` names the place to come back to (`Last-Event-ID`).
+//! A chunk is made at most every `http.stream_interval`, and only when the client has taken the previous one: a slow client misses
+//! messages, learns how many, and delays no other. The `id` of an event is the position to resume from (`Last-Event-ID`).
 
 mod client;
 mod format;
@@ -48,8 +48,7 @@ pub async fn stream(State(state): State<ApiState>, headers: HeaderMap, params: P
     // A chunk is made when the connection asks for it.
     let body = Body::from_stream(unfold(StreamClient::new(state, subscriber, runs), StreamClient::next));
     let kind = (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-    let keep = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // For proxies that gather answers before they pass them on.
+    // For proxies that buffer answers.
     let buffering = (header::HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Ok(([kind, keep, buffering], body).into_response())
+    Ok(([kind, buffering], body).into_response())
 }

@@ -8,11 +8,11 @@ use uuid::Uuid;
 use super::format::event;
 use crate::{event::Kind, live::LiveEvent, wire::Limits};
 
-/// None: intake has accepted what is shown.
+/// No limits: intake has accepted these messages.
 const LIMITS: Limits = Limits::NONE;
-/// A topology that is larger is not sent whole; the client asks for it.
+/// A larger topology is not sent; the client fetches it.
 const INLINE_BYTES_MAX: usize = 64 << 10;
-/// Events of one run in one chunk, at most; the newest stay.
+/// Maximum events of one run in one chunk; the newest stay.
 const EVENTS_MAX: usize = 64;
 
 /// What one run said since the last chunk.
@@ -36,7 +36,7 @@ impl<'a> RunEvents<'a> {
         }
     }
 
-    /// Writes them as events of the stream, of the metrics at most so many `points`.
+    /// Writes them as events of the stream, with at most `points` rows of metrics.
     pub fn write(&self, out: &mut String, run_id: Uuid, points: usize) {
         if !self.metrics.is_empty() {
             rows(out, "metrics", run_id, &downsample(&self.metrics, points), self.metrics.len());
@@ -58,7 +58,7 @@ impl<'a> RunEvents<'a> {
     }
 }
 
-/// At most `most` of them, evenly, the last among them.
+/// At most `most` of them, evenly spaced, including the last.
 fn downsample<'a>(items: &[&'a LiveEvent], most: usize) -> Vec<&'a LiveEvent> {
     let step = items.len().div_ceil(most);
     items.iter().rev().step_by(step).rev().copied().collect()
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_counted_and_the_newest_stays() {
+    fn omitted_events_are_counted_and_the_newest_stay() {
         let items: Vec<_> =
             (1..=10).map(|n| item(Kind::Metrics, n)).chain((1..=3).map(|n| item(Kind::State, n))).collect();
         let mut run_events = RunEvents::default();

@@ -18,12 +18,12 @@ use crate::{
     units,
 };
 
-/// Runs remembered that were created here and may not be in the store yet.
+/// Created runs that are remembered, since they may not be in the store yet.
 const CREATED_MAX: usize = 1_024;
 
 /// The way into this process' intake.
 pub struct IntakeHandle {
-    /// Weak: intake has drained when every sender is gone, and this one may not keep it.
+    /// Weak, because intake drains until every sender is gone.
     pub queue: mpsc::WeakSender<IntakeItem>,
     /// Name of this daemon.
     pub instance: String,
@@ -46,7 +46,7 @@ impl IntakeHandle {
         match taken.await {
             Ok(Ack::Durable) => Ok(()),
             Ok(Ack::Rejected(rejection)) => Err(ApiError::bad_request(rejection.to_string())),
-            // Not on disk, but obeyed all the same: its receipt says how that went.
+            // Not on disk, but executed all the same; the receipt tells the outcome.
             Ok(Ack::NotDurable) if control => Ok(()),
             Ok(Ack::NotDurable) => {
                 Err(ApiError::unavailable("received, but the disk does not take it; it may be lost"))
@@ -64,17 +64,17 @@ impl IntakeHandle {
         }
     }
 
-    /// Whether a run was created here a while ago.
+    /// Whether a run was created here recently.
     pub fn remembers(&self, run_id: Uuid) -> bool {
         self.created.lock().unwrap_or_else(PoisonError::into_inner).contains(&run_id)
     }
 
-    /// Hands a row over, to be logged like everything else.
+    /// Hands over a row of `control_log`.
     ///
     /// # Errors
-    /// 503 when intake has no room for it, or is gone.
+    /// 503 when the queue is full, or intake has ended.
     pub fn record(&self, row: ControlRow) -> Result<(), ApiError> {
-        self.send(IntakeItem::Receipt(row), "intake has no room to record who asked; try again")
+        self.send(IntakeItem::Receipt(row), "intake has no room to record the caller; try again")
     }
 
     /// The queue is upgraded for this moment only: a sender that is kept would keep intake from draining.
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_command_that_the_disk_does_not_take_is_obeyed_and_a_message_is_not_promised() {
+    async fn a_command_that_is_not_durable_is_executed_and_a_message_is_refused() {
         let (queue, mut arrivals) = mpsc::channel(1);
         let to = IntakeHandle { queue: queue.downgrade(), instance: "a".into(), created: Mutex::default() };
         let intake = async {

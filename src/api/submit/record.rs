@@ -1,7 +1,7 @@
-//! What was asked by HTTP, as rows of `control_log`: who paused the daemon, who created, completed or changed a run.
+//! Requests that change something, as rows of `control_log`: which token paused the daemon, or created, completed or changed a run.
 //!
-//! The source of such a row is `http:` and the name of the token, or `http` alone where none is needed. A command for everybody is
-//! published, and whoever hears it records it under its channel; the row made here is beside that one, with the same id.
+//! The source of such a row is `http:` and the name of the token, or `http` alone without one. A published command is also recorded
+//! under its channel by each daemon that receives it, with the same id.
 
 use serde_json::{Value, json};
 use tracing::{error, info, warn};
@@ -38,7 +38,7 @@ fn change_row(caller: &Caller, instance: &str, what: &str, run: &Value) -> Contr
 }
 
 impl SubmitTargets {
-    /// Writes down who asks for a command that is about to be published. Without intake here there is only the log.
+    /// Records the caller of a command that is about to be published. Without a pipeline there is only the log.
     pub fn record_command(&self, caller: &Caller, command: &Command) -> Result<Option<ControlRow>, ApiError> {
         let Some(intake) = &self.intake else { return Ok(None) };
         let row = command_row(caller, &intake.instance, command);
@@ -46,22 +46,22 @@ impl SubmitTargets {
         Ok(Some(row))
     }
 
-    /// Adds what became of it.
+    /// Adds the outcome.
     pub fn record_outcome(&self, row: Option<ControlRow>, outcome: &str) {
         if let (Some(row), Some(intake)) = (row, &self.intake)
             && intake.record(ControlRow { outcome: Some(outcome.to_owned()), ..row }).is_err()
         {
-            warn!("the outcome of a command is not added to the row of who asked for it: intake does not take it");
+            warn!("the outcome of a command is not recorded with its caller: intake does not take the row");
         }
     }
 
-    /// Writes down who has changed a run.
+    /// Records the caller of a change to a run.
     pub fn record_change(&self, caller: &Caller, what: &'static str, run: &Value) {
         info!(what, %run, token = caller.name(), "a run is changed by HTTP");
         if let Some(intake) = &self.intake
             && intake.record(change_row(caller, &intake.instance, what, run)).is_err()
         {
-            error!(what, %run, token = caller.name(), "who changed a run is only in this log: intake does not take the row");
+            error!(what, %run, token = caller.name(), "the caller of a change to a run is recorded in this log alone: intake does not take the row");
         }
     }
 }

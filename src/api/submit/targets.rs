@@ -14,36 +14,36 @@ use crate::{
     wire::{self, Limits, Outcome},
 };
 
-/// The channel of messages by HTTP where none is configured by its plain name.
+/// Channel of messages by HTTP if no channel without a pattern is configured.
 const FALLBACK_CHANNEL: &str = "http";
 
-/// Where requests that change something go.
+/// Submits requests that change something.
 #[derive(Clone, Default)]
 pub struct Submitter(Option<Arc<SubmitTargets>>);
 
 /// The targets of a [`Submitter`].
 pub struct SubmitTargets {
-    /// The channel that messages about runs belong to: the first of the training channels that is no pattern.
+    /// Channel of messages about runs: the first training channel that is no pattern.
     pub training: Option<String>,
-    /// The channel of commands, likewise.
+    /// Channel of commands, likewise.
     pub control: Option<String>,
-    /// To publish with.
+    /// The connection to publish with.
     pub link: Link,
-    /// What a message may be at most, as intake goes by.
+    /// Limits of a message, as intake applies them.
     pub limits: watch::Receiver<Limits>,
-    /// The answers of daemons to commands, as far as they are heard here.
+    /// Receipts of commands that this process receives.
     pub receipts: broadcast::Sender<Arc<str>>,
-    /// The pipeline of this process, if it has one.
+    /// Intake of this process, if it has a pipeline.
     pub intake: Option<IntakeHandle>,
 }
 
 impl Submitter {
-    /// Through these ends.
+    /// A submitter to these targets.
     pub fn new(targets: SubmitTargets) -> Self {
         Self(Some(Arc::new(targets)))
     }
 
-    /// The answers to commands, from now on.
+    /// Receipts of commands from now on.
     pub fn receipts(&self) -> Option<broadcast::Receiver<Arc<str>>> {
         Some(self.0.as_deref()?.receipts.subscribe())
     }
@@ -63,11 +63,11 @@ impl Submitter {
 }
 
 impl SubmitTargets {
-    /// Records a message about a run, and returns once it is durable (or heard, without a pipeline here). Answers the outcome that
+    /// Submits a message about a run, and returns once it is durable, or, without a pipeline, published. Returns the outcome that
     /// the message has as the end of a run.
     pub async fn message(&self, message: &Value) -> Result<Outcome, ApiError> {
         let payload = message.to_string().into_bytes();
-        // Looked at before it is sent: what is wrong with a request is the client's to hear, no dead letter.
+        // Decoded before it is sent: an invalid request is answered with 400, and makes no dead letter.
         let outcome = wire::decode(&payload, &self.limits.borrow())
             .map_err(|rejection| ApiError::bad_request(rejection.to_string()))?
             .outcome();
@@ -83,7 +83,10 @@ impl SubmitTargets {
         Ok(outcome)
     }
 
-    /// Publishes on a channel that somebody listens on.
+    /// Publishes on a channel.
+    ///
+    /// # Errors
+    /// 503 without a subscriber, or while Redis is not connected.
     pub async fn publish(&self, channel: &str, payload: Vec<u8>) -> Result<(), ApiError> {
         let client = self.link.client().ok_or_else(|| ApiError::unavailable("Redis is not connected"))?;
         let listeners: Result<i64, _> = client.publish(channel, Bytes::from(payload)).await;

@@ -4,7 +4,7 @@
 //! a stream or an export ([`fetch_site`](super::fetch_site)). `"*"` in that list lets the pages of every origin read, without a
 //! session. By default the list is empty.
 //!
-//! This does not replace the checks of [`access`](super::access): a request that needs a token without it needs one with it.
+//! This does not replace the check of tokens and sessions: a request that needs a token without it needs one with it.
 
 use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
@@ -30,7 +30,7 @@ fn origin(headers: &HeaderMap) -> Option<&HeaderValue> {
     headers.get(header::ORIGIN)
 }
 
-/// Whether a request comes from no page, or from one of this server.
+/// Whether a request has no `Origin`, or that of this server.
 pub fn same_origin(headers: &HeaderMap) -> bool {
     let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
     let host = headers.get(header::HOST).and_then(text).unwrap_or_default();
@@ -39,14 +39,14 @@ pub fn same_origin(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether a request comes from a page of an origin that is listed by its name.
+/// Whether the origin of a request is listed by name.
 pub fn is_listed(config: &Config, headers: &HeaderMap) -> bool {
     let listed =
         |origin: &HeaderValue| config.allow_origins.iter().any(|listed| *listed == *origin && listed != WILDCARD);
     origin(headers).is_some_and(listed)
 }
 
-/// Whether the origin of a request is no reason to refuse a change: the request comes from no page, from ours, or from a listed one.
+/// Whether the origin of a request allows a change: it has none, that of this server, or a listed one.
 pub fn is_trusted(config: &Config, headers: &HeaderMap) -> bool {
     same_origin(headers) || is_listed(config, headers)
 }
@@ -68,13 +68,13 @@ pub fn preflight(config: &Config, method: &Method, headers: &HeaderMap) -> Optio
 /// Which page may use the answer to a request.
 #[derive(Debug)]
 pub enum CorsDecision {
-    /// A page of our own; no other origin is allowed.
+    /// Pages of this server; no other origin is configured.
     SameOriginOnly,
-    /// A page of ours; pages of other origins are told apart.
+    /// Pages of this server; the answer varies by origin.
     SameOrigin,
-    /// Every page, without a session.
+    /// Pages of any origin, without a session.
     AnyOrigin,
-    /// A page of this origin, with a session.
+    /// Pages of this origin, with a session.
     Listed(HeaderValue),
 }
 
@@ -89,7 +89,7 @@ impl CorsDecision {
         }
     }
 
-    /// Says so in the answer.
+    /// Sets the headers of the answer.
     pub fn apply(self, answer: &mut HeaderMap) {
         if matches!(self, Self::SameOriginOnly) {
             return;
@@ -113,7 +113,7 @@ fn allows_any(config: &Config) -> bool {
     config.allow_origins.iter().any(|origin| origin == WILDCARD)
 }
 
-/// Adds what is wrong with the list. An origin must be written as browsers send it, so that comparing is comparing bytes.
+/// Adds problems of the list. Origins are compared byte by byte, so they must be written as browsers send them.
 pub fn problems(origins: &[String], problems: &mut Vec<String>) {
     for given in origins.iter().filter(|given| *given != WILDCARD) {
         let given = given.as_str();
@@ -128,7 +128,7 @@ pub fn problems(origins: &[String], problems: &mut Vec<String>) {
     }
 }
 
-/// The origin of an address: scheme, host, and the port unless it is the scheme's own.
+/// The origin of an address: scheme, host, and the port unless it is the default of the scheme.
 fn normal(text: &str) -> Option<String> {
     let uri = text.parse::<Uri>().ok()?;
     let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme))?;
@@ -140,7 +140,7 @@ fn normal(text: &str) -> Option<String> {
     let usual = if scheme == "https" { 443 } else { 80 };
     Some(match authority.port_u16() {
         Some(port) if port != usual => format!("{scheme}://{host}:{port}"),
-        // What stands behind the colon may be no port.
+        // The text after the colon is no port.
         None if authority.as_str().len() > host.len() => return None,
         _ => format!("{scheme}://{host}"),
     })

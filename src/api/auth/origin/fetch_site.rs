@@ -1,8 +1,8 @@
-//! Requests that a browser makes for pages of other sites. Browsers tell by `Sec-Fetch-Site`, which no page can change; a client
-//! that is no browser does not send it.
+//! Requests that a browser makes for pages of other sites, by `Sec-Fetch-Site`: no page can change that header, and other clients
+//! do not send it.
 //!
-//! A page of another site must not change anything here, nor hold what is limited: streams and exports. It could with nothing but
-//! an image or a form, which send no `Origin` in older browsers, and whose answer the page does not need to read.
+//! A page of another site must not change anything, nor open a stream or an export, of which there are few. An image or a form
+//! suffices for such a request: older browsers send no `Origin` with it, and the page need not read the answer.
 
 use axum::{
     extract::Request,
@@ -12,14 +12,14 @@ use axum::{
 use super::cors::is_listed;
 use crate::api::{config::Config, error::ApiError};
 
-/// Where the page is from that caused a request.
+/// Relation of the requesting page to this site.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Routes whose answer holds one of a limited number of places while it is sent.
+/// Routes whose answers hold one of a limited number of slots while they are sent.
 const LIMITED_ROUTES: [&str; 2] = ["/api/stream", "/api/export"];
 
-/// Refuses a request that changes or holds something, and that a browser makes for a page of another site. `bearer`: the request has
-/// a valid token of its own, not that of a session.
+/// Refuses a request that changes something, or holds a slot, and that a browser makes for a page of another site. `bearer`: the
+/// request has a valid token of its own, not that of a session.
 ///
 /// # Errors
 /// 403 where the page's origin is not in `http.allow_origins`, or where it is of another site and sends no token.
@@ -39,7 +39,7 @@ fn is_guarded(method: &Method, path: &str) -> bool {
 fn allows(config: &Config, headers: &HeaderMap, bearer: bool) -> bool {
     match headers.get(SEC_FETCH_SITE).map(HeaderValue::as_bytes) {
         None | Some(b"same-origin" | b"none") => true,
-        // Another port or name of this site: its pages send the cookie of a session, and prove with it that they may.
+        // Another port or name of this site: its pages send the session cookie, which authenticates them.
         Some(b"same-site") => is_listed(config, headers),
         Some(_) => is_listed(config, headers) && bearer,
     }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_of_other_sites_change_and_hold_nothing() {
+    fn pages_of_other_sites_change_nothing_and_hold_no_slot() {
         let config = Config { allow_origins: vec!["*".into(), "https://dash.example".into()], ..Config::default() };
         let (dash, evil) = (Some("https://dash.example"), Some("https://evil.example"));
         for (site, origin, bearer, allowed) in [

@@ -1,6 +1,6 @@
 //! Which server a request names, and whether a proxy passed it on.
 //!
-//! The name decides whether a request counts as local and whether its page is one of ours, so it must be unambiguous: one `Host`
+//! The name decides whether a request counts as local and whether its page is of this server, so it must be unambiguous: one `Host`
 //! header, without user-info, the same as in a request target in absolute form ([RFC 9112, 3.2]).
 
 use std::net::IpAddr;
@@ -80,7 +80,7 @@ pub fn is_loopback(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || address(name).is_some_and(|address| address.is_loopback())
 }
 
-/// Refuses names that are neither loopback nor in `http.trusted_hosts`; with an empty list every name is taken.
+/// Refuses names that are neither loopback nor in `http.trusted_hosts`; with an empty list every name is accepted.
 ///
 /// # Errors
 /// 421 with the name.
@@ -94,8 +94,8 @@ pub fn check_trusted(config: &Config, headers: &HeaderMap) -> Result<(), ApiErro
     Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, detail))
 }
 
-/// Whether connections from this address have no share of their own: loopback, and addresses in `http.trusted_hosts` (a proxy
-/// that connects for many clients).
+/// Whether connections from this address are exempt from `http.connections_per_address`: loopback, and addresses in
+/// `http.trusted_hosts` (proxies).
 pub fn is_trusted_address(config: &Config, peer: IpAddr) -> bool {
     let peer = peer.to_canonical();
     peer.is_loopback() || config.trusted_hosts.iter().any(|trusted| address(trusted) == Some(peer))
@@ -113,7 +113,7 @@ fn address(text: &str) -> Option<IpAddr> {
     text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
-/// Adds what is wrong with `http.trusted_hosts`.
+/// Adds problems of `http.trusted_hosts`.
 pub fn problems(hosts: &[String], problems: &mut Vec<String>) {
     let is_name = |host: &str| plain(host).is_some_and(|authority| authority.as_str() == authority.host());
     for host in hosts.iter().filter(|host| address(host).is_none() && (!is_name(host) || host.contains('*'))) {

@@ -22,7 +22,7 @@ const CSRF_HEADER: &str = "x-csrf-token";
 /// The session of a person who has signed in.
 #[derive(Clone, Debug)]
 pub struct Session {
-    /// The token that was given.
+    /// The token that opened it.
     pub token: Token,
     pub(super) entry: Entry,
     pub(super) expires: Micros,
@@ -30,7 +30,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// That a request which changes something comes from a page of ours, or of an origin that is listed.
+    /// Verifies that a request which changes something comes from a page of this server or of a listed origin.
     ///
     /// # Errors
     /// 403 when it does not prove it.

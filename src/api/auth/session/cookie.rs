@@ -1,8 +1,8 @@
 //! The cookie of a session: `<id>.<secret>`.
 //!
 //! Its name is `__Host-cascor_session`, which a browser takes and sends only over TLS, for this host alone, so that neither a
-//! neighbouring host nor a page without TLS can plant one. Plain HTTP to this very machine is the exception: not every browser
-//! keeps a `Secure` cookie there, and nothing leaves the machine, so the name is `cascor_session` and `Secure` is left out.
+//! neighbouring host nor a page without TLS can plant one. Plain HTTP to the same machine is the exception: not every browser keeps
+//! a `Secure` cookie there, and nothing leaves the machine, so the name is `cascor_session` and `Secure` is left out.
 
 use axum::{
     http::{HeaderMap, HeaderValue, header},
@@ -15,13 +15,13 @@ use crate::api::auth::origin::target::{self, is_loopback};
 const SECURE_NAME: &str = "__Host-cascor_session";
 /// Its name over plain HTTP to this machine.
 const LOCAL_NAME: &str = "cascor_session";
-/// Whether a browser on this machine asks without TLS.
+/// Whether the request comes from a browser on this machine, without TLS.
 fn is_local(headers: &HeaderMap) -> bool {
-    // A proxy may have ended the TLS of the browser.
+    // Behind a proxy the browser may use TLS.
     is_loopback(target::host(headers)) && !target::is_proxied(headers)
 }
 
-/// Id and secret of the cookie; the id is part of a key, and looks like one of ours.
+/// Id and secret in the cookie, both 64 hexadecimal digits: the id becomes part of a Redis key.
 pub fn read(headers: &HeaderMap) -> Option<(String, String)> {
     let named = |name: &'static str| pairs(headers).filter_map(move |pair| pair.strip_prefix(name)?.strip_prefix('='));
     let plain = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -38,12 +38,11 @@ fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     values.flat_map(|value| value.split(';')).map(str::trim)
 }
 
-/// Adds the cookie of a request's session to its answer; with no time to live it is taken away.
+/// Sets the session cookie in the answer; 0 `seconds` delete it.
 pub fn set(mut response: Response, request: &HeaderMap, value: &str, seconds: i64) -> Response {
     let (name, secure) = if is_local(request) { (LOCAL_NAME, "") } else { (SECURE_NAME, " Secure;") };
     let text = format!("{name}={value}; Path=/; Max-Age={seconds};{secure} HttpOnly; SameSite=Strict");
     response.headers_mut().extend(HeaderValue::try_from(text).map(|text| (header::SET_COOKIE, text)));
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

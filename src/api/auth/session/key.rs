@@ -1,5 +1,5 @@
-//! The key that sessions are signed with. It is in a file, never in Redis: whoever may read and write the keys there can make
-//! no session.
+//! The key that sessions are signed with. It is in a file, never in Redis, so that access to Redis does not suffice to forge a
+//! session.
 
 use std::{
     fmt, fs,
@@ -15,7 +15,7 @@ use crate::{
     tls::{hex, hmac_sha256, random, sha256},
 };
 
-/// A key that is shorter could be guessed.
+/// Minimum length; a shorter key could be guessed.
 const KEY_LENGTH_MIN: usize = 32;
 /// Its name in the state directory.
 const FILE_NAME: &str = "session.key";
@@ -30,7 +30,7 @@ pub enum KeyError {
     Short { path: PathBuf },
 }
 
-/// The key. Shows itself to nobody.
+/// The key; its `Debug` text hides it.
 pub struct SessionKey([u8; 32]);
 
 impl fmt::Debug for SessionKey {
@@ -52,8 +52,8 @@ impl SessionKey {
         Ok(Self(sha256(text.expose().as_bytes())))
     }
 
-    /// The key of `http.session_key_file`, else that of the state directory, which is made at the first start. Where neither can
-    /// be had, one for this process alone: sessions then end with it.
+    /// The key of `http.session_key_file`, else that of the state directory, which is created at the first start. If neither can be
+    /// used, a key of this process alone, with which its sessions end.
     pub fn load_or_create(file: Option<&Path>, state_dir: &Path) -> Self {
         let own = || {
             let path = state_dir.join(FILE_NAME);
@@ -70,12 +70,13 @@ impl SessionKey {
         })
     }
 
-    /// A key that nothing else has.
+    /// A random key.
     pub fn ephemeral() -> Self {
         Self(random())
     }
 
-    /// The signature of these parts, told apart from the same parts for another purpose or divided otherwise.
+    /// The signature of these parts for a purpose. The same bytes divided otherwise, or for another purpose, have another
+    /// signature.
     pub fn sign(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
         let mut bytes = Vec::new();
         for part in [purpose.as_bytes()].iter().chain(parts) {
@@ -86,8 +87,8 @@ impl SessionKey {
     }
 }
 
-/// Makes the file with a new key, unless it is there. It appears whole: of two processes that make it at once one wins, and
-/// both read the winner's.
+/// Creates the file with a new key unless it exists. The file appears complete: if two processes create it at once, both read the
+/// winner's.
 fn create(path: &Path) -> io::Result<()> {
     if fs::exists(path)? {
         return Ok(());
@@ -101,7 +102,7 @@ fn create(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a new file beside `path`, for nobody but this user, under a name that nobody can have prepared.
+/// Writes a new file beside `path`, readable by this user alone, under a random name, which cannot have been prepared.
 pub(super) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let new = path.with_extension(format!("{}.new", &hex(&random())[..16]));
     let mut file = files::create_new(&new, 0o600)?;
@@ -119,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_of_the_state_directory_is_made_once_and_is_for_nobody_else() {
+    fn the_key_of_the_state_directory_is_created_once_and_readable_by_its_owner_alone() {
         let dir = tempfile::tempdir().unwrap();
         let (one, other) = (SessionKey::load_or_create(None, dir.path()), SessionKey::load_or_create(None, dir.path()));
         assert_eq!(one.sign("a", &[b"b"]), other.sign("a", &[b"b"]));
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_cannot_be_used_is_replaced_by_one_that_nobody_knows() {
+    fn an_unusable_key_is_replaced_by_a_random_one() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key");
         for text in ["", " \n", "0123456789abcdef0123456789abcde\n"] {

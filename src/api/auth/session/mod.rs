@@ -1,11 +1,10 @@
-//! Sessions of people at a browser: kept in Redis under `<prefix>session:<id>`, so that every instance that has the same key
-//! knows them.
+//! Sessions of browsers, kept in Redis under `<prefix>session:<id>`, so that all instances with the same key accept them.
 //!
-//! Trainers share our Redis, so nothing that is there is believed but for our signature ([`stored`]), with a key that never is
-//! there ([`key`]). A session is of one token and ends with it: when its line is changed or taken out of the file. It also ends
-//! 24 h after its last use, `http.session_lifetime` after it began, when it is signed out, when the same token begins more than
-//! `http.sessions` of them, or when its key is deleted. What has ended stays so although a client of Redis writes the value back
-//! ([`ledger`]). While Redis is away a session opens nothing, and the answer is 503.
+//! Trainers write to the same Redis, so a value there counts only with our signature ([`stored`]), whose key is never in Redis
+//! ([`key`]). A session belongs to one token and ends when the token's line is changed or removed. It also ends 24 h after its last
+//! use, `http.session_lifetime` after it began, when it is signed out, when the same token begins more than `http.sessions` of
+//! them, or when its key is deleted. An ended session stays ended even if a client of Redis writes its value back ([`ledger`]).
+//! While Redis is away, requests with a session are answered with 503.
 
 mod active;
 pub mod cookie;

@@ -36,9 +36,9 @@ use crate::{
 
 /// How long a session lasts without being used.
 const IDLE_TTL: Duration = Duration::from_secs(24 * 3_600);
-/// How old the stored time of the last use may get.
+/// Maximum age of the stored time of last use.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(5);
-/// Interval of the warning that Redis does not take it.
+/// Interval of the warning that Redis does not store it.
 const WARN_INTERVAL: Duration = Duration::from_secs(60);
 /// How long Redis may take.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
@@ -51,7 +51,7 @@ pub struct Sessions {
     key: SessionKey,
     lifetime: Duration,
     ledger: SharedLedger,
-    /// When it was last said that Redis takes no time of a last use.
+    /// When a failure to store a time of last use was last logged.
     last_refresh_warning: AtomicI64,
 }
 
@@ -112,7 +112,7 @@ impl Sessions {
         self.with_timeout(self.set(&client, id, value, None)).await
     }
 
-    /// Keeps the time of the last use, if Redis takes it.
+    /// Stores the time of last use; a failure is logged, and otherwise ignored.
     async fn refresh(&self, id: &str, value: &StoredSession) {
         let Some(client) = self.link.client() else { return };
         let error = match timeout(REDIS_TIMEOUT, self.set(&client, id, value, Some(SetOptions::XX))).await {
@@ -150,7 +150,7 @@ impl Sessions {
         client.set::<(), _, _>(self.key(id), value.seal(&self.key, id), expire, only, false).await
     }
 
-    /// A new session; also the cookie.
+    /// Begins a session. Returns it, and the value of its cookie.
     ///
     /// # Errors
     /// 503 while Redis cannot be asked.
@@ -170,7 +170,7 @@ impl Sessions {
         };
         self.write(&id, &value).await?;
         for session in ended {
-            // It has ended in any case; here its key does not wait to expire.
+            // The ledger has ended it already; deleting the key frees its memory now.
             let _ = self.delete(&session.id).await;
         }
         let cookie = format!("{id}.{secret}");
@@ -178,7 +178,7 @@ impl Sessions {
         Ok((Session { token, entry: Entry { issued, id }, expires: value.expires, csrf }, cookie))
     }
 
-    /// The session that a request belongs to, if it is in force; being used, it lasts on.
+    /// The session of a request, if it is in force; its time of last use is refreshed.
     ///
     /// # Errors
     /// 503 while Redis cannot be asked.
@@ -199,20 +199,20 @@ impl Sessions {
             return Ok(None);
         }
         if now - value.used > micros(REFRESH_INTERVAL) {
-            // Only where the key still is: a session that is signed out meanwhile stays out. A Redis that takes no writes (it is
-            // full, or a replica) keeps nobody out: the session is in force until the time that is stored.
+            // Only if the key still exists, so that a session signed out meanwhile stays out. If Redis takes no writes (it is full,
+            // or a replica), the session stays in force as stored.
             self.refresh(&id, &StoredSession { used: now, ..value }).await;
         }
         Ok(Some(session))
     }
 
-    /// Whether a session that was found has not ended since, as far as this process knows without Redis.
+    /// Whether a session is still in force, as far as this process knows without Redis.
     pub fn is_in_force(&self, session: &Session) -> bool {
         session.expires > units::now()
             && !self.ledger.lock().is_ended(&self.fingerprint(&session.token), &session.entry)
     }
 
-    /// Ends the sessions of every token that is none of these.
+    /// Ends the sessions of all other tokens.
     pub fn keep_only(&self, tokens: &[Token]) {
         let tokens: Vec<_> = tokens.iter().map(|token| self.fingerprint(token)).collect();
         self.ledger.lock().keep_only(&tokens, units::now());

@@ -1,8 +1,8 @@
-//! What Redis holds of a session: worth nothing to whoever reads it there, and believed only with our signature.
+//! The value of a session in Redis: useless to its readers, and valid only with our signature.
 //!
-//! `1 <signature> <JSON>`; the signature covers the id of the session, which is the key's name, and every byte of the JSON. In it
-//! are no secret and no digest that anybody else could make: the secret of the cookie and the token are there as signatures of
-//! their own. So a value that is copied to another key, changed, put together or made anew is none.
+//! `1 <signature> <JSON>`; the signature covers the id of the session, which is the key's name, and every byte of the JSON. It
+//! holds no secret and no plain digest: the cookie's secret and the token are stored as signatures. A value that is copied to
+//! another key, changed, combined or forged is invalid.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +20,7 @@ const VERSION: &str = "1";
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoredSession {
-    /// Name of the token that was given.
+    /// Name of the token that opened it.
     pub name: String,
     /// What it allows.
     pub scope: String,
@@ -30,36 +30,36 @@ pub struct StoredSession {
     pub secret: String,
     /// When it began.
     pub issued: Micros,
-    /// When it ends, however much it is used.
+    /// When it ends, even when in use.
     pub expires: Micros,
     /// When it was last used, within some seconds.
     pub used: Micros,
 }
 
-/// What tells a token, as its line in the file is, from every other.
+/// Identifies a token by all parts of its line in the file.
 pub fn fingerprint(key: &SessionKey, token: &Token) -> String {
     hex(&key.sign("token", &[&token.digest, token.name.as_bytes(), token.scope.name().as_bytes()]))
 }
 
-/// What stands for the secret part of a cookie.
+/// The stored form of a cookie's secret.
 pub fn secret(key: &SessionKey, id: &str, secret: &str) -> String {
     hex(&key.sign("secret", &[id.as_bytes(), secret.as_bytes()]))
 }
 
-/// What a page of ours proves a request with; not stored at all.
+/// The CSRF token of a session; not stored.
 pub fn csrf(key: &SessionKey, id: &str) -> String {
     hex(&key.sign("csrf", &[id.as_bytes()]))
 }
 
 impl StoredSession {
-    /// The value of the key of this session.
+    /// The value to store under this id.
     pub fn seal(&self, key: &SessionKey, id: &str) -> String {
         let text = serde_json::to_string(self).expect("strings and numbers always serialise");
         let signature = key.sign("session", &[id.as_bytes(), text.as_bytes()]);
         format!("{VERSION} {} {text}", hex(&signature))
     }
 
-    /// The inverse, for what we have signed under this id; anything else is `None`.
+    /// The inverse; `None` for a value that we have not signed under this id.
     pub fn open(value: &str, key: &SessionKey, id: &str) -> Option<Self> {
         let (signature, text) = value.strip_prefix(VERSION)?.strip_prefix(' ')?.split_once(' ')?;
         let expected = hex(&key.sign("session", &[id.as_bytes(), text.as_bytes()]));

@@ -30,7 +30,7 @@ pub async fn status(State(state): State<ApiState>, params: Params) -> ApiResult 
         "data_center": server.nodes.iter().find_map(|node| node.datacenter.as_deref()),
         "hosts": hosts,
     }));
-    // The panel looks for some of it beside `details`.
+    // The panel reads some members beside `details`.
     for name in ["contact_points", "port", "keyspace", "hosts"] {
         if let Some(value) = details.get(name) {
             answer.insert(name.into(), value.clone());
@@ -73,7 +73,7 @@ pub async fn metrics(State(state): State<ApiState>, params: Params) -> ApiResult
             "total_nodes": server.nodes.len(), "live_nodes": live, "down_nodes": server.nodes.len() - live,
         },
     });
-    // The panel looks for a summary beside `metrics`.
+    // The panel reads a summary beside `metrics`.
     let schema = json!({
         "keyspace_count": 1,
         "table_count": server.tables.len(),
@@ -84,7 +84,7 @@ pub async fn metrics(State(state): State<ApiState>, params: Params) -> ApiResult
     json_answer(&answer)
 }
 
-/// The head of an answer about Cassandra, and what the cluster says.
+/// The head of an answer about Cassandra, and the state of the cluster.
 async fn cassandra(state: &ApiState) -> (Map<String, Value>, Server) {
     let Some(server) = state.store.server().await else {
         return (answer_head(DISABLED, "the store is SQLite"), Server::default());

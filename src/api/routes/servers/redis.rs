@@ -14,11 +14,11 @@ use crate::api::{
     state::ApiState,
 };
 
-/// How long Redis may take for all that is asked: a panel waits two seconds.
+/// Time-out of all questions together: a panel waits two seconds.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(1_000);
 
-/// The sections of INFO that are shown. By default it also has a line for each kind of error that a script has ever returned, and a
-/// script of anybody may return any number of them.
+/// The sections of INFO that are shown. The default sections include a line for each kind of error that scripts have returned,
+/// without a bound.
 const SECTIONS: [InfoKind; 5] =
     [InfoKind::Server, InfoKind::Clients, InfoKind::Memory, InfoKind::Stats, InfoKind::Keyspace];
 
@@ -53,7 +53,7 @@ pub async fn metrics(State(state): State<ApiState>, params: Params) -> ApiResult
                 "used_memory_bytes": info.whole("used_memory"),
                 "used_memory_human": info.text("used_memory_human"),
                 "used_memory_peak_human": info.text("used_memory_peak_human"),
-                "mem_fragmentation_ratio": info.number("mem_fragmentation_ratio"),
+                "mem_fragmentation_ratio": info.text("mem_fragmentation_ratio").and_then(|ratio| ratio.parse::<f64>().ok()),
             })),
             "stats": present(json!({
                 "total_connections_received": info.whole("total_connections_received"),
@@ -74,7 +74,7 @@ pub async fn metrics(State(state): State<ApiState>, params: Params) -> ApiResult
     json_answer(&answer)
 }
 
-/// The head of an answer about Redis, and what Redis says.
+/// The head of an answer about Redis, and its INFO.
 async fn redis(state: &ApiState) -> (Map<String, Value>, Info) {
     let Some(link) = &state.redis else {
         return (answer_head(DISABLED, "this process uses no Redis"), Info::default());
@@ -95,13 +95,13 @@ async fn redis(state: &ApiState) -> (Map<String, Value>, Info) {
     }
 }
 
-/// What Redis says of itself.
+/// The fields of INFO.
 #[derive(Debug, Default)]
 struct Info {
     fields: BTreeMap<String, String>,
-    /// Of a PING; absent: there was no answer.
+    /// Latency of a PING; absent: no answer.
     latency: Option<Duration>,
-    /// Why there are no fields, though it answers.
+    /// Why INFO was refused.
     refused: Option<String>,
 }
 
@@ -113,7 +113,7 @@ impl Info {
         for section in SECTIONS {
             match client.info::<String>(Some(section)).await {
                 Ok(text) => info.fields.extend(fields(&text)),
-                // A user of the access list may be without this command.
+                // The access list may deny this command.
                 Err(error) => {
                     info.refused = Some(format!("Redis answers, but not to INFO: {}", error.details()));
                     break;
@@ -128,10 +128,6 @@ impl Info {
     }
 
     fn whole(&self, name: &str) -> Option<u64> {
-        self.text(name)?.parse().ok()
-    }
-
-    fn number(&self, name: &str) -> Option<f64> {
         self.text(name)?.parse().ok()
     }
 
@@ -158,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_redis_says_is_read_by_name() {
+    fn info_is_read_by_name() {
         let text = "# Server\r\nredis_version:7.0.15\r\n# Keyspace\r\ndb0:keys=2,expires=1,avg_ttl=9\r\ndbsize:7\r\n";
         let info = Info { fields: fields(text), ..Info::default() };
         assert_eq!((info.text("redis_version"), info.whole("keyspace_hits")), (Some("7.0.15"), None));

@@ -16,18 +16,18 @@ use crate::api::auth::network;
 /// Connections beyond their address' share that may wait for a slot, in a queue of their own. Any more are closed.
 pub const MAX_QUEUED: usize = 256;
 
-/// All slots.
+/// See [the module](super).
 #[derive(Debug)]
 pub struct ConnectionLimiter {
     pub(super) slots: Arc<Slots>,
     /// Slots in the queue of connections beyond their address' share.
     queue_slots: Arc<Semaphore>,
-    /// Held by the first of them.
+    /// Held by the first in the queue.
     queue_head: Semaphore,
 }
 
 impl ConnectionLimiter {
-    /// As many as the limits say, and [`PROBE_SLOTS`] more.
+    /// As many slots as the limits say, and some more for probes.
     pub fn new(limits: ConnectionLimits) -> Arc<Self> {
         Arc::new(Self {
             slots: Arc::new(Slots::new(limits)),
@@ -36,12 +36,13 @@ impl ConnectionLimiter {
         })
     }
 
-    /// Whether an address has its share. Its next connection waits apart, so that it does not hold up connections of other addresses.
+    /// Whether an address has used up its share. Its next connection waits in a queue of its own, so that it does not delay other
+    /// addresses.
     pub fn exceeds_share(&self, peer: IpAddr) -> bool {
         self.slots.pools().exceeds_share(network(peer))
     }
 
-    /// A queue slot for such a connection; `None`: it is to be closed.
+    /// A queue slot for such a connection; `None`: close it.
     pub fn try_queue(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.queue_slots).try_acquire_owned().ok()
     }
@@ -52,7 +53,7 @@ impl ConnectionLimiter {
         self.acquire(Some(peer)).await
     }
 
-    /// A slot, as soon as there is one. `peer`: an address that may have no more than its share. Dropping the future takes none.
+    /// Waits for a slot. `peer`: an address that is limited to its share. Dropping the future takes no slot.
     pub async fn acquire(&self, peer: Option<IpAddr>) -> ConnectionPermit {
         let peer = peer.map(network);
         loop {

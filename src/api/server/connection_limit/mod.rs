@@ -1,11 +1,11 @@
-//! Limits the connections: which are evicted when all slots are taken.
+//! Limits concurrent connections. When all slots are taken, evicts the connection that has been idle longest.
 //!
-//! A connection either waits for its client (for the head of a request, at first or after an answer), or is being answered.
-//! When every slot is taken, the client that has kept the server waiting longest loses its slot to the next connection: clients that
-//! hold connections open, and send a byte now and then, cannot shut out one that asks something. When all are being answered
-//! (slow bodies, slow readers), or when one address has its share, a connection gets a slot of the reserve. There the head of
-//! its request is read and judged: an authenticated request keeps the slot until it is answered; any other may lose it at any
-//! moment to the next connection, so that slow clients cannot keep the reserve from operators and from probes.
+//! A connection is idle while it waits for the head of a request, at first or after an answer, and busy while it is being answered.
+//! When every slot is taken, a new connection replaces the one that has been idle longest, so clients that hold connections open,
+//! and send a byte now and then, cannot shut out others. When all are busy (slow bodies, slow readers), or when the client's
+//! address has used up its share, a new connection gets a slot of the reserve. There only the head of its request is read at first:
+//! an authenticated request keeps the slot until it is answered; any other may be evicted at any time by the next connection, so
+//! that slow clients cannot keep operators and probes out of the reserve.
 
 mod limiter;
 mod permit;

@@ -1,4 +1,4 @@
-//! A slot that a connection has.
+//! The slot of a connection.
 
 use std::{
     net::IpAddr,
@@ -14,7 +14,7 @@ use super::pools::{Class, Eviction, Slots};
 pub struct ConnectionPermit {
     slots: Arc<Slots>,
     class: Class,
-    /// The address that has it as a part of its share.
+    /// The address whose share it counts against.
     peer: Option<IpAddr>,
     eviction: Arc<Eviction>,
     activity: Mutex<Activity>,
@@ -25,18 +25,18 @@ pub struct ConnectionPermit {
 struct Activity {
     /// How many [`RequestGuard`] there are.
     requests: usize,
-    /// Whether it is of the reserve, and kept by an authenticated request.
+    /// Whether an authenticated request keeps this slot of the reserve.
     admitted: bool,
-    /// Its key among the idle, while there is no request.
+    /// Its key among the idle connections, while it is idle.
     idle_key: Option<u64>,
 }
 
-/// While it lives, the connection of the permit is being answered.
+/// Keeps the connection busy while it lives.
 #[derive(Debug)]
 pub struct RequestGuard(Arc<ConnectionPermit>);
 
 impl ConnectionPermit {
-    /// A slot of this class for a connection that waits for its client. `peer`: the address that has it as a part of its share.
+    /// A slot of this class, of an idle connection. `peer`: the address whose share it counts against.
     pub fn new(slots: Arc<Slots>, class: Class, peer: Option<IpAddr>) -> Self {
         let permit = Self { slots, class, peer, eviction: Arc::default(), activity: Mutex::default() };
         permit.mark_idle();
@@ -53,7 +53,7 @@ impl ConnectionPermit {
         self.eviction.notify.notified().await;
     }
 
-    /// A request has come, or something of an answer is still to be written.
+    /// Marks the connection as busy: a request has arrived, or an answer is still being written.
     pub fn begin_request(self: &Arc<Self>) -> RequestGuard {
         self.activity().requests += 1;
         if self.is_pinned() {
@@ -62,7 +62,7 @@ impl ConnectionPermit {
         RequestGuard(Arc::clone(self))
     }
 
-    /// An authenticated request keeps this slot of the reserve, if fewer than the limit do.
+    /// Keeps this slot of the reserve for an authenticated request, up to the limit of such slots.
     pub fn admit(&self) -> bool {
         let mut pools = self.slots.pools();
         if self.activity().admitted {
@@ -78,7 +78,7 @@ impl ConnectionPermit {
         true
     }
 
-    /// Whether it is kept while its connection is being answered.
+    /// Whether it cannot be evicted while it is busy.
     fn is_pinned(&self) -> bool {
         self.class == Class::General || self.activity().admitted
     }

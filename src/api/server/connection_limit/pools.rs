@@ -15,8 +15,8 @@ use tokio::{sync::Notify, time::Instant};
 /// Slots of the reserve beyond those that authenticated requests may keep (`http.reserved_connections`): for probes, and for
 /// heads that are being read.
 pub const PROBE_SLOTS: usize = 32;
-/// A connection is not evicted sooner: the head of its first request is under way. It also bounds what a flood of
-/// connections costs.
+/// Minimum idle time before an eviction: the head of the first request may still arrive. It also bounds the cost of a flood of
+/// connections.
 pub const EVICTION_GRACE: Duration = Duration::from_millis(100);
 /// Below this many idle connections, eviction (each at most once per [`EVICTION_GRACE`]) cannot keep up with new clients, so the
 /// reserve is used too.
@@ -27,7 +27,7 @@ pub const MIN_IDLE: usize = 16;
 pub enum Class {
     /// All.
     General,
-    /// Authenticated ones, and short ones that anybody may make.
+    /// Authenticated requests, and short ones of open routes.
     Reserve,
 }
 
@@ -38,11 +38,11 @@ pub struct ConnectionLimits {
     pub general: usize,
     /// For authenticated requests alone.
     pub reserved: usize,
-    /// Slots for all requests that one address may have.
+    /// General slots of one address.
     pub per_address: usize,
 }
 
-/// All slots, and what tells that one is free, or that a connection may be evicted.
+/// All slots, and the notification that one is free or that a connection is idle.
 #[derive(Debug)]
 pub struct Slots {
     pools: Mutex<Pools>,
@@ -57,11 +57,11 @@ pub struct Pools {
     pub reserve: Pool,
     /// Slots of the reserve that authenticated requests may still keep.
     pub reserved: usize,
-    /// Slots for all requests that one address may have.
+    /// General slots of one address.
     pub per_address: usize,
-    /// Those that addresses with a limit have.
+    /// General slots taken, by limited address.
     pub shares: HashMap<IpAddr, usize>,
-    /// Numbers the idle connections, so that they are in order.
+    /// Numbers connections in the order in which they become idle.
     pub idle_sequence: u64,
 }
 
@@ -70,7 +70,7 @@ pub struct Pools {
 pub struct Pool {
     pub capacity: usize,
     pub available: usize,
-    /// The connections that wait for their client, the longest first.
+    /// Idle connections, the longest first.
     pub idle: BTreeMap<u64, (Instant, Arc<Eviction>)>,
 }
 
@@ -113,8 +113,8 @@ impl Pools {
         }
     }
 
-    /// A slot for a connection that comes now; else when to look again: at a moment, or (`None`) when something has changed. `peer`: a
-    /// [`network`], here and below.
+    /// Takes a slot; `Err` tells when to try again: at a time, or (`None`) after a change. `peer` is the network of an address,
+    /// here and below.
     pub fn try_acquire(&mut self, now: Instant, peer: Option<IpAddr>) -> Result<Class, Option<Instant>> {
         if peer.is_some_and(|peer| self.exceeds_share(peer)) {
             return self.reserve.try_acquire(now).map(|()| Class::Reserve);
@@ -124,8 +124,8 @@ impl Pools {
                 peer.into_iter().for_each(|peer| *self.shares.entry(peer).or_default() += 1);
                 return Ok(Class::General);
             }
-            // A slot for everything in a moment is worth more than one of the reserve now, unless there are few such moments:
-            // operators and probes would queue behind all other clients.
+            // A general slot soon is better than a reserve slot now, unless few connections are idle: operators and probes would
+            // queue behind all other clients.
             Err(Some(due)) if !self.general.has_few_idle() => return Err(Some(due)),
             Err(due) => due,
         };
@@ -135,12 +135,12 @@ impl Pools {
         }
     }
 
-    /// Whether an address has its share.
+    /// Whether an address has used up its share.
     pub fn exceeds_share(&self, peer: IpAddr) -> bool {
         self.shares.get(&peer).is_some_and(|taken| *taken >= self.per_address)
     }
 
-    /// Takes a slot of an address' share back.
+    /// Returns a slot to the share of an address.
     pub fn release_share(&mut self, peer: IpAddr) {
         if let Some(taken) = self.shares.get_mut(&peer) {
             *taken -= 1;
@@ -169,7 +169,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Whether nearly all of a full pool are being answered.
+    /// Whether nearly all connections of a full pool are busy.
     pub fn has_few_idle(&self) -> bool {
         self.idle.len() < MIN_IDLE.min(self.capacity / 2)
     }

@@ -21,20 +21,24 @@ async fn is_evicted(permit: &ConnectionPermit) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_keeps_the_server_waiting_longest_makes_room() {
+async fn the_longest_idle_connection_is_evicted() {
     let limiter = limiter(2);
     let (slow, other) = (permit(&limiter).await, permit(&limiter).await);
     let (began, third) = (Instant::now(), permit(&limiter).await);
-    assert_eq!((began.elapsed(), third.class()), (EVICTION_GRACE, Class::General), "not before the head can have come");
+    assert_eq!(
+        (began.elapsed(), third.class()),
+        (EVICTION_GRACE, Class::General),
+        "not before a head can have arrived"
+    );
     assert!(is_evicted(&slow).await && !is_evicted(&other).await);
     drop(slow);
-    // One that is being answered stays, however long that takes; afterwards it is the last to go.
+    // A busy connection stays; afterwards it is the last to be evicted.
     let guard = other.begin_request();
     tokio::time::advance(Duration::from_secs(60)).await;
     let fourth = permit(&limiter).await;
     assert!(is_evicted(&third).await && !is_evicted(&other).await);
     drop(third);
-    // What is still to be written is a part of it.
+    // It is busy, too, while its answer is being written.
     let written = other.begin_request();
     drop(guard);
     tokio::time::advance(EVICTION_GRACE * 2).await;
@@ -48,7 +52,7 @@ async fn who_keeps_the_server_waiting_longest_makes_room() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_all_are_being_answered_the_reserve_is_for_who_is_admitted() {
+async fn while_all_are_busy_the_reserve_is_for_authenticated_requests() {
     let limiter = limiter(1);
     let first = permit(&limiter).await;
     let guard = first.begin_request();
@@ -82,7 +86,7 @@ async fn while_all_are_being_answered_the_reserve_is_for_who_is_admitted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_has_its_share_and_leaves_the_rest_to_others() {
+async fn an_address_has_its_share_and_no_more() {
     let (limiter, one, other) = (limiter(4), IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
     let class = |permit: &ConnectionPermit| permit.class();
     let mut taken = Vec::new();
@@ -104,7 +108,7 @@ async fn an_address_has_its_share_and_leaves_the_rest_to_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn probes_do_not_queue_behind_a_flood_while_nearly_all_are_being_answered() {
+async fn probes_do_not_queue_behind_a_flood_while_nearly_all_are_busy() {
     let limiter = limiter(40);
     let mut taken = Vec::new();
     for _ in 0..40 {
@@ -138,7 +142,7 @@ async fn slots_are_neither_lost_nor_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_one_address_waits_apart_and_in_order() {
+async fn a_flood_of_one_address_waits_in_a_queue_of_its_own() {
     let (limiter, one, other) = (limiter(4), IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
     let held: Vec<_> = [limiter.acquire(Some(one)).await, limiter.acquire(Some(one)).await].into();
     let (sender, mut taken) = tokio::sync::mpsc::channel(MAX_QUEUED);

@@ -8,39 +8,39 @@ use crate::units::Micros;
 
 /// Sessions of one token that are remembered as signed out.
 pub const ENDED_MAX: usize = 256;
-/// Tokens that were taken out and are remembered; the longest gone is forgotten.
+/// Removed tokens that are remembered.
 const GONE_MAX: usize = 1_024;
 
 /// One session.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Entry {
-    /// When it began, which no other of the token has in this process.
+    /// When it began; unique within the token and this process.
     pub issued: Micros,
-    /// The first part of the cookie.
+    /// The id in the cookie.
     pub id: String,
 }
 
 /// The sessions of one token.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Account {
-    /// Whatever was begun up to then has ended.
+    /// All sessions begun up to this time have ended.
     pub ended_until: Micros,
     pub ended: Vec<Entry>,
     pub open: Vec<Entry>,
-    /// The token is not in the file.
+    /// The token is no longer in the file of tokens.
     pub gone: bool,
 }
 
 /// What the file holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Accounts {
-    /// As in an account, for all of them.
+    /// The same for all tokens.
     pub ended_until: Micros,
     pub tokens: BTreeMap<String, Account>,
 }
 
 impl Account {
-    /// Keeps within the bounds; returns the open sessions that are ended by that.
+    /// Enforces the bounds; returns the open sessions that end by it.
     pub fn trim(&mut self, cap: usize, ended: usize, oldest: Micros) -> Vec<Entry> {
         for list in [&mut self.open, &mut self.ended] {
             list.sort();
@@ -62,7 +62,7 @@ impl Account {
 }
 
 impl Accounts {
-    /// Forgets tokens that were taken out, where all of their sessions have expired by themselves, or there are too many.
+    /// Forgets removed tokens whose sessions have all expired, and the longest removed beyond [`GONE_MAX`].
     pub fn prune(&mut self, oldest: Micros) {
         self.tokens.retain(|_, account| !account.gone || account.ended_until > oldest);
         let gone = self.tokens.iter().filter(|(_, account)| account.gone);
@@ -74,7 +74,7 @@ impl Accounts {
         }
     }
 
-    /// Takes in what another process knows: what has ended for either has ended.
+    /// Merges what another process knows: a session that has ended for either has ended.
     pub fn merge(&mut self, other: Self, cap: usize, oldest: Micros) {
         self.ended_until = self.ended_until.max(other.ended_until);
         for (token, theirs) in other.tokens {

@@ -1,5 +1,5 @@
-//! The file of the ledger, which processes that share the state directory share. Whoever writes it holds a lock beside it from
-//! reading to writing, so that nothing of another process is lost. All of this waits for the disk, and is no work for the runtime.
+//! The file of the ledger. A writer holds the lock file beside it from reading to writing, so that no change of another process is
+//! lost. All functions block on the disk, and must not run on the runtime's threads.
 
 use std::{
     fs::{self, File},
@@ -13,13 +13,13 @@ use tracing::warn;
 use super::accounts::{Accounts, ENDED_MAX};
 use crate::{api::auth::session::key::write_new, files, units::Micros};
 
-/// What is read, and so what is written, at most: more than a full ledger of two hundred tokens.
+/// Maximum size of the file: more than a full ledger of two hundred tokens.
 const BYTES_MAX: usize = 8 << 20;
 
 /// A version of the file: its inode and time.
 pub type Version = (u64, i64, i64);
 
-/// What a file held, or holds now.
+/// A version of the file, and its content.
 #[derive(Debug)]
 pub struct FileContents {
     pub(super) version: Version,
@@ -30,7 +30,7 @@ fn version(metadata: &fs::Metadata) -> Version {
     (metadata.ino(), metadata.mtime(), metadata.mtime_nsec())
 }
 
-/// What is in the file, unless it is still the version that was seen.
+/// Reads the file, unless it is still the version `seen`.
 pub fn read(file: &Path, seen: Option<Version>) -> Option<FileContents> {
     let metadata = fs::metadata(file).ok()?;
     if Some(version(&metadata)) == seen {
@@ -53,7 +53,7 @@ fn parse(file: File) -> io::Result<Accounts> {
     Ok(serde_json::from_slice(&bytes)?)
 }
 
-/// What is to be written.
+/// Changes to write.
 #[derive(Debug)]
 pub struct PendingSave {
     pub(super) file: PathBuf,
@@ -63,7 +63,7 @@ pub struct PendingSave {
 }
 
 impl PendingSave {
-    /// Replaces the file by what it holds and this together. `None`: it is as it was.
+    /// Merges these changes into the file. `None`: the file is unchanged.
     pub fn save(mut self) -> Option<FileContents> {
         match self.write() {
             Ok(version) => Some(FileContents { version, accounts: self.accounts }),
@@ -88,7 +88,8 @@ impl PendingSave {
         Ok(version)
     }
 
-    /// What can be read again: where there are too many tokens, fewer sessions of each are remembered, and those before have ended.
+    /// The text of the file, within [`BYTES_MAX`]: with too many tokens, fewer sessions of each are kept, and older ones have
+    /// ended.
     fn bounded(&mut self) -> Vec<u8> {
         let cap = self.cap;
         let bounds = [(cap, ENDED_MAX), (cap, 64), (cap, 16), (cap.min(64), 4), (cap.min(8), 0), (1, 0)];

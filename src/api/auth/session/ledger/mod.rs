@@ -1,9 +1,10 @@
-//! Which sessions have ended, whatever Redis says: a client of Redis may write a deleted session back, or keep it from expiring.
+//! The ledger of ended sessions, which is trusted over Redis: a client of Redis may write a deleted session back, or keep it from
+//! expiring.
 //!
-//! For each token it holds the open sessions, the newest `http.sessions` of them, those that were signed out, and a time: what
-//! was begun up to then has ended. The time moves when the list of either is full, and to the present when the token is taken
-//! out of the file, so that the ledger is bounded and errs on the side of ending. It is a file of the state directory; processes
-//! that share the directory share it. A daemon on another machine knows only what Redis tells it.
+//! For each token it holds the open sessions (the newest `http.sessions`), those that were signed out, and a time up to which all
+//! sessions have ended. The time advances when one of the lists is full, and to the present when the token is removed from the file
+//! of tokens, so the ledger is bounded and errs on the side of ending. It is a file of the state directory, shared by all processes
+//! that use the directory; a daemon on another machine knows only what is in Redis.
 
 mod accounts;
 mod disk;
@@ -27,9 +28,9 @@ pub struct Ledger {
     cap: usize,
     lifetime: Micros,
     file: Option<PathBuf>,
-    /// Which version of the file has been read.
+    /// The version of the file that has been merged.
     loaded_version: Option<Version>,
-    /// The file is not as this.
+    /// Whether there are changes that the file lacks.
     dirty: bool,
 }
 
@@ -44,7 +45,7 @@ impl Ledger {
         ledger
     }
 
-    /// A new session of this token. Returns when it began, and those that end for it.
+    /// Adds a session of this token. Returns its start time, and the sessions that end for it.
     pub fn begin(&mut self, token: &str, id: &str, now: Micros) -> (Micros, Vec<Entry>) {
         let until = self.accounts.ended_until;
         let account = self.accounts.tokens.entry(token.to_owned()).or_default();
@@ -75,7 +76,7 @@ impl Ledger {
                 .is_some_and(|account| session.issued <= account.ended_until || account.ended.contains(session))
     }
 
-    /// Ends every session of tokens that are none of these.
+    /// Ends every session of all other tokens.
     pub fn keep_only(&mut self, tokens: &[String], now: Micros) {
         let mut changed = false;
         for token in tokens {
@@ -96,25 +97,25 @@ impl Ledger {
         self.dirty |= changed;
     }
 
-    /// The file, and its version that has been taken in.
+    /// The file, and the version of it that has been merged.
     pub fn file(&self) -> Option<(PathBuf, Option<Version>)> {
         Some((self.file.clone()?, self.loaded_version))
     }
 
-    /// Takes in what another process that shares the state directory has written.
+    /// Merges what another process has written.
     pub fn merge_file(&mut self, found: FileContents) {
         self.accounts.merge(found.accounts, self.cap, crate::units::now() - self.lifetime);
         self.loaded_version = Some(found.version);
     }
 
-    /// What is to be written, if anything has changed since.
+    /// The changes to write, if any.
     pub fn unsaved(&mut self) -> Option<PendingSave> {
         let file = self.file.clone().filter(|_| std::mem::take(&mut self.dirty))?;
         let oldest = crate::units::now() - self.lifetime;
         Some(PendingSave { file, accounts: self.accounts.clone(), cap: self.cap, oldest })
     }
 
-    /// It is on disk; or it is not, and is to be tried again with the next change.
+    /// Records the result of a save; a failed one is repeated with the next change.
     pub fn saved(&mut self, found: Option<FileContents>) {
         match found {
             Some(found) => self.merge_file(found),

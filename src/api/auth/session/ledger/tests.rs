@@ -68,7 +68,7 @@ fn processes_that_share_the_directory_share_it_and_a_broken_file_ends_everything
     one.end("ann", entry(b, "b"), now);
     save(&mut one);
     assert!(!other.is_ended("ann", &entry(b, "b")), "not read yet");
-    // Both write at once, and neither loses what is the other's.
+    // Both write at once, and no change is lost.
     let (c, _) = other.begin("ann", "c", now);
     other.end("ann", entry(c, "c"), now);
     save(&mut other);
