@@ -32,6 +32,7 @@ pub mod demo;
 pub mod event;
 pub mod files;
 pub mod frame;
+pub mod gap_reader;
 pub mod gaps;
 pub mod host;
 pub mod intake;

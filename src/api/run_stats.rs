@@ -14,7 +14,7 @@ use super::{
 use crate::{
     curve::{Aggregate, Aggregates, Extreme, Field, Growth, Level},
     event::{EventRow, RunRow},
-    gaps::{
+    gap_reader::{
         ledger::{self, Filter},
         missing::{SeqGap, missing},
     },

@@ -9,7 +9,8 @@ use super::http;
 use crate::{
     api::TokenStore,
     dead_letter::{DeadLetterLog, Usage},
-    frame::{Gap, GapReason, Reason},
+    frame::Reason,
+    gaps::{Gap, GapReason},
     lifecycle::{PauseBarrier, Readiness},
     metrics::{Label, Metrics},
     render,

@@ -16,11 +16,11 @@ use super::{
 use crate::{
     api,
     event::GapRow,
-    frame::GapReason,
-    gaps::{
+    gap_reader::{
         ledger::{self, Filter},
         missing::{Missing, SeqGap, missing},
     },
+    gaps::GapReason,
     render::{self, JsonRows},
     store::{Store, StoreError},
     units::Micros,

@@ -16,7 +16,7 @@ use crate::{
         rows::Paged,
     },
     event::{EventRow, MetricsRow, TopologyRow},
-    gaps::ledger::{self, Filter},
+    gap_reader::ledger::{self, Filter},
     render,
     store::{Prefetch, READ_BYTES, RangeQuery, Store, StoreError},
     units::{self, Micros},
