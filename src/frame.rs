@@ -1,13 +1,18 @@
-//! One message as it was received, and the other things that travel the same way: gaps and outcomes of commands.
+//! One message as it was received, and what travels the same way: gaps and outcomes of commands.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt, mem,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::{sync::oneshot, time::Instant};
-use uuid::Uuid;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
 
-use crate::{event::ControlRow, units::Micros};
+use crate::{event::ControlRow, gaps::Gap, units::Micros};
 
 /// One message, copied out of the client's buffer.
 #[derive(Clone, Debug)]
@@ -34,81 +39,6 @@ pub const SOURCE_SELF: &str = "self";
 pub fn escape_reserved_name(channel: &str) -> Option<String> {
     let ours = channel == SOURCE_SELF || channel.split(':').next() == Some(SOURCE_HTTP);
     ours.then(|| format!("redis:{channel}"))
-}
-
-/// A gap in what was received.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gap {
-    /// First moment at which something may have been missed.
-    pub started_at: Micros,
-    /// Last such moment.
-    pub ended_at: Micros,
-    /// Why.
-    pub reason: GapReason,
-    /// Where it was missed: `redis`, `control`, `queue`, `spool`, `process`.
-    pub source: String,
-    /// On which channel; absent: on all of them.
-    pub channel: Option<String>,
-    /// Of which run; only where `seq` tells.
-    pub run_id: Option<Uuid>,
-    /// How many; absent: unknown.
-    pub lost: Option<u64>,
-}
-
-/// Why something was missed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GapReason {
-    /// The process was not running, or not yet subscribed.
-    NotListening,
-    /// The connection to Redis was lost.
-    Disconnected,
-    /// Redis cut the connection because we, or one huge message, exceeded its output buffer.
-    CutByRedis,
-    /// The client's receive buffer overflowed.
-    ClientLag,
-    /// The frames queue was full.
-    QueueFull,
-    /// The spool, disk and memory segment, was full.
-    SpoolFull,
-    /// The process was stopped or the machine asleep; what was lost while it was, other gaps tell, too.
-    ProcessPaused,
-    /// The producer's `seq` shows a gap; restates per run what the other reasons count per channel.
-    Sequence,
-}
-
-impl GapReason {
-    /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 8] = [
-        Self::NotListening,
-        Self::Disconnected,
-        Self::CutByRedis,
-        Self::ClientLag,
-        Self::QueueFull,
-        Self::SpoolFull,
-        Self::ProcessPaused,
-        Self::Sequence,
-    ];
-
-    /// The name that is stored.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NotListening => "not_listening",
-            Self::Disconnected => "disconnected",
-            Self::CutByRedis => "cut_by_redis",
-            Self::ClientLag => "client_lag",
-            Self::QueueFull => "queue_full",
-            Self::SpoolFull => "spool_full",
-            Self::ProcessPaused => "process_paused",
-            Self::Sequence => "sequence",
-        }
-    }
-}
-
-impl fmt::Display for GapReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// Why a message cannot become rows.
@@ -213,7 +143,9 @@ impl Outcome {
 pub enum IntakeItem {
     /// A message.
     Frame(Frame),
-    /// A message whose sender waits to hear what became of it.
+    /// A message whose server keeps it until it is acknowledged.
+    TrackedFrame(Frame, DeliveryTag),
+    /// A message of a request that waits for its outcome.
     FrameWithAck(Frame, oneshot::Sender<Ack>),
     /// A gap.
     Gap(Gap),
@@ -232,6 +164,70 @@ pub enum Ack {
     Rejected(Rejection),
     /// The disk does not take it now: it may be lost.
     NotDurable,
+}
+
+/// The number of a frame at its source, and the way back there. Dropped without [`settle`](Self::settle) it acknowledges nothing.
+#[derive(Debug)]
+pub struct DeliveryTag {
+    number: u64,
+    settlements: Settlements,
+}
+
+impl DeliveryTag {
+    /// Tells the source what became of the frame.
+    pub fn settle(self, durable: bool) {
+        self.settlements.push(self.number, durable);
+    }
+}
+
+/// What became of consecutive frames of one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Number of the first frame.
+    pub first: u64,
+    /// Number of the last frame.
+    pub last: u64,
+    /// Whether they are on disk, each as an event, a command or a rejected message. If not, the spool has no room for them or its disk
+    /// fails; they are not counted as lost, because the source has to deliver them again.
+    pub durable: bool,
+}
+
+/// Acknowledgements on their way back to one source. Bounded: those of consecutive frames are one entry.
+#[derive(Clone, Debug, Default)]
+pub struct Settlements(Arc<SettledQueue>);
+
+#[derive(Debug, Default)]
+struct SettledQueue {
+    settled: Mutex<Vec<Settled>>,
+    added: Notify,
+}
+
+impl Settlements {
+    /// The tag of the frame with this number.
+    pub fn tag(&self, number: u64) -> DeliveryTag {
+        DeliveryTag { number, settlements: self.clone() }
+    }
+
+    /// Waits for acknowledgements, and takes them. Dropping the future loses none.
+    pub async fn next(&self) -> Vec<Settled> {
+        loop {
+            let settled = mem::take(&mut *self.0.settled.lock().unwrap_or_else(PoisonError::into_inner));
+            if !settled.is_empty() {
+                return settled;
+            }
+            self.0.added.notified().await;
+        }
+    }
+
+    fn push(&self, number: u64, durable: bool) {
+        let mut settled = self.0.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        match settled.last_mut() {
+            Some(last) if last.durable == durable && last.last + 1 == number => last.last = number,
+            _ => settled.push(Settled { first: number, last: number, durable }),
+        }
+        drop(settled);
+        self.0.added.notify_one();
+    }
 }
 
 /// A rejected message: what a rejected record and a dead letter carry in front of the raw bytes.

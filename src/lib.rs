@@ -29,7 +29,7 @@
 //! | --- | --- |
 //! | source | What receives messages, such as Redis Pub/Sub. [`source`] |
 //! | frame | One received message: its bytes, its channel, its time of receipt. [`frame`] |
-//! | gap | A span of time, or a range of `seq`, in which something was not received, with its reason. [`frame::Gap`] |
+//! | gap | A span of time, or a range of `seq`, in which something was not received, with its reason. [`gaps::Gap`] |
 //! | receipt | The answer to a command. [`frame::Receipt`] |
 //! | acknowledgement (ack) | Tells the sender of a frame what became of it. [`frame::Ack`] |
 //! | group | The frames that intake makes durable with one fsync. |
@@ -69,6 +69,7 @@ pub mod demo;
 pub mod event;
 pub mod files;
 pub mod frame;
+pub mod gap_reader;
 pub mod gaps;
 pub mod host;
 pub mod intake;

@@ -15,7 +15,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::frame::{GapReason, Reason};
+use crate::{frame::Reason, gaps::GapReason};
 
 /// A gauge of a fraction or of seconds.
 pub type FloatGauge = Gauge<f64, AtomicU64>;

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use crate::{
     dead_letter::{DeadLetterError, DeadLetterLog, NewDeadLetter},
     event::Resolved,
-    frame::{Gap, GapReason, Reason, RejectedMessage, Rejection},
+    frame::{Reason, RejectedMessage, Rejection},
+    gaps::{Gap, GapReason},
     intake::ReplayedRecord,
     latest::Render,
     logging::Chain,

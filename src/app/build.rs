@@ -25,7 +25,8 @@ use crate::{
     config::Settings,
     control,
     dead_letter::DeadLetterLog,
-    frame::{Gap, IntakeItem},
+    frame::IntakeItem,
+    gaps::Gap,
     intake::{self, Intake},
     latest::{self, LatestState},
     lifecycle::{PauseBarrier, Readiness, Signal, Tasks},
@@ -34,7 +35,7 @@ use crate::{
     metrics::Metrics,
     notify::{self, Heartbeat},
     redis::{Link, RunShare},
-    source::{self, QueuedBytes, SourceStatus, pubsub::Source, queue},
+    source::{self, Input, QueuedBytes, SourceStatus, pubsub::PubSub, queue},
     spool,
     store::{Problem, Store, StoreKind},
     units::{self, Micros},
@@ -84,9 +85,11 @@ impl Daemon<'_> {
         let [training_queue, control_queue] =
             [training_queue, control_queue].map(|queue| queue.charging(self.memory.clone()));
         let to_intake = control_queue.sender();
-        let training_source = Source::training(redis, training_queue, status.clone(), Arc::clone(&self.metrics));
-        let control_source = Source::control(redis, control_queue, status.clone(), Arc::clone(&self.metrics));
-        let sources = source::receive(vec![training_source, control_source], self.ingest_stop.clone());
+        let inputs = vec![
+            Input::new(PubSub::training(redis, &status, Arc::clone(&self.metrics)), training_queue),
+            Input::new(PubSub::control(redis, &status, Arc::clone(&self.metrics)), control_queue),
+        ];
+        let sources = source::receive(inputs, Arc::clone(&self.metrics), self.ingest_stop.clone());
         self.tasks.spawn("sources", sources.map_err(AppError::Start)?);
         let (link, upkeep) = Link::new(redis, self.drain_stop.clone());
         let link = link.counted_in(&self.metrics);

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use crate::{
     control,
     event::{self, ControlRow, GapRow, Guard, Row},
-    frame::{Gap, Reason, RejectedMessage, Rejection},
+    frame::{Reason, RejectedMessage, Rejection},
+    gaps::Gap,
     memory::{LARGE_VALUE, MemoryLimit, Reserved, WriterWait, guarded},
     spool::{self, Record, RecordKind},
     wire::{self, Limits},

@@ -32,7 +32,7 @@ use crate::{
     metrics::Metrics,
     redis::{Link, RunShare},
     runs::{EventTime, OpenRun, Resolver, RunHints},
-    source::{self, QueuedBytes, SourceStatus, pubsub::Source, queue},
+    source::{self, Input, QueuedBytes, SourceStatus, pubsub::PubSub, queue},
     units::{self, Micros},
     wire::{self, Limits},
 };
@@ -76,8 +76,9 @@ pub fn listen(
     let (queue, arrivals, bytes) = queue(redis.queue_frames, settings.http.stream_buffer.as_usize());
     let status = SourceStatus::new(Readiness::default());
     // Counted apart: what is missed here is no loss of the archive's.
-    let listener = Source::listener(redis, queue, status.clone(), Metrics::new());
-    let ended = source::receive(vec![listener], stop.clone())?;
+    let metrics = Metrics::new();
+    let listener = PubSub::listener(redis, &status, Arc::clone(&metrics));
+    let ended = source::receive(vec![Input::new(listener, queue)], metrics, stop.clone())?;
     let follower = Follower {
         limits: settings.limits.clone(),
         zone: TimeZone::get(&settings.intake.time_zone).unwrap_or(TimeZone::UTC),
@@ -134,8 +135,11 @@ impl Follower {
                     self.bytes.taken(&frame);
                 }
                 IntakeItem::Gap(_) => self.live.mark_lost(),
-                // Only intake is told these; a listener's queue never has them.
-                IntakeItem::FrameWithAck(..) | IntakeItem::Receipt(_) | IntakeItem::CloseRuns => {}
+                // Only intake gets these.
+                IntakeItem::TrackedFrame(..)
+                | IntakeItem::FrameWithAck(..)
+                | IntakeItem::Receipt(_)
+                | IntakeItem::CloseRuns => {}
             }
         }
     }

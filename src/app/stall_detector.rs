@@ -11,7 +11,8 @@ use tokio::{sync::mpsc, time::Instant};
 use tracing::warn;
 
 use crate::{
-    frame::{Gap, GapReason, IntakeItem},
+    frame::IntakeItem,
+    gaps::{Gap, GapReason},
     lifecycle::Signal,
     metrics::{Label, Metrics},
     source::SourceStatus,
@@ -67,15 +68,7 @@ pub async fn report(
 /// The gap of a tick that came `elapsed` after the one before.
 fn stall_gap(elapsed: Duration, now: Micros) -> Option<Gap> {
     let elapsed_us = Micros::try_from(elapsed.as_micros()).ok()?;
-    (elapsed >= STALL_THRESHOLD).then(|| Gap {
-        started_at: now - elapsed_us,
-        ended_at: now,
-        reason: GapReason::ProcessPaused,
-        source: "process".into(),
-        channel: None,
-        run_id: None,
-        lost: None,
-    })
+    (elapsed >= STALL_THRESHOLD).then(|| Gap::new(GapReason::ProcessPaused, "process", now - elapsed_us, now))
 }
 
 /// Whether every connection is the one of before the pause.

@@ -11,7 +11,8 @@ use tracing::{info, warn};
 use super::{Reload, http};
 use crate::{
     api::TokenStore,
-    frame::{Gap, GapReason, IntakeItem},
+    frame::IntakeItem,
+    gaps::{Gap, GapReason},
     latest::LatestState,
     lifecycle::{Readiness, Signal, Stopper},
     logging::{Chain, LevelHandle},
@@ -48,16 +49,8 @@ pub async fn report_restart(
     let slow = proven.is_some_and(|at| at - began > FIRST_CONNECT_TIMEOUT.as_micros() as Micros);
     if let (Some(started_at), Some(ended_at)) = (last_alive.or(slow.then_some(began)), proven) {
         metrics.gaps.get_or_create(&Label::of(GapReason::NotListening.as_str())).inc();
-        let gap = Gap {
-            // The clock may have been set back meanwhile.
-            started_at: started_at.min(ended_at),
-            ended_at,
-            reason: GapReason::NotListening,
-            source: "redis".into(),
-            channel: None,
-            run_id: None,
-            lost: None,
-        };
+        // The clock may have been set back meanwhile.
+        let gap = Gap::new(GapReason::NotListening, "redis", started_at.min(ended_at), ended_at);
         let _ = to_intake.send(IntakeItem::Gap(gap)).await;
     }
     drop(to_intake); // intake drains until every sender is gone

@@ -18,11 +18,11 @@ use crate::{
     app::stores,
     config::Settings,
     event::GapRow,
-    frame::GapReason,
-    gaps::{
+    gap_reader::{
         ledger::{self, Filter},
         missing::{Missing, SeqGap, missing},
     },
+    gaps::GapReason,
     render::{self, JsonRows},
     store::StoreError,
     units::Micros,

@@ -22,10 +22,22 @@ use crate::{
 const COMMAND_BYTES: usize = 1 << 10;
 const COMMAND_COPIES: usize = 4;
 
+/// What became of a message, once the next sync has made its record durable.
+pub(super) struct Accepted {
+    pub(super) ack: Ack,
+    /// Whether the spool had room for its record.
+    pub(super) recorded: bool,
+}
+
+impl Accepted {
+    fn durable_if(recorded: bool) -> Self {
+        Self { ack: if recorded { Ack::Durable } else { Ack::NotDurable }, recorded }
+    }
+}
+
 impl Intake {
-    /// Every message ends as one record: an event, a command, or a rejected message with its reason. What is appended is
-    /// durable with the next sync, and called so here.
-    pub(super) fn accept(&mut self, frame: &Frame) -> Ack {
+    /// Every message ends as one record: an event, a command, or a rejected message with its reason.
+    pub(super) fn accept(&mut self, frame: &Frame) -> Accepted {
         self.pending_since.push(frame.received);
         if frame.control {
             return match wire::decode_control(&frame.payload, &self.limits) {
@@ -39,7 +51,7 @@ impl Intake {
         }
     }
 
-    fn accept_event(&mut self, frame: &Frame, message: &Message<'_>) -> Ack {
+    fn accept_event(&mut self, frame: &Frame, message: &Message<'_>) -> Accepted {
         let time = message.time(frame.received_at, &self.zone);
         if !time.from_message {
             self.deps.metrics.intake_invalid_timestamps.inc();
@@ -63,8 +75,8 @@ impl Intake {
             preamble: b"",
             payload: &frame.payload,
         };
-        if self.append_message(&record).is_none() {
-            return Ack::NotDurable;
+        if self.append(&record).is_none() {
+            return Accepted::durable_if(false);
         }
         self.deps.metrics.intake_events.inc();
         self.count_doubtful(message);
@@ -77,7 +89,7 @@ impl Intake {
             Kind::Metrics => LatestKind::Metrics,
             Kind::Topology => LatestKind::Topology,
             Kind::State | Kind::RunStart | Kind::RunEnd => LatestKind::State,
-            Kind::Dataset | Kind::Other => return Ack::Durable,
+            Kind::Dataset | Kind::Other => return Accepted::durable_if(true),
         };
         self.deps.latest.update(Update {
             kind: subject,
@@ -86,7 +98,7 @@ impl Intake {
             seq: message.seq(),
             received: frame.received,
         });
-        Ack::Durable
+        Accepted::durable_if(true)
     }
 
     /// Counts what is stored otherwise than its trainer may have meant it.
@@ -120,17 +132,14 @@ impl Intake {
         assignment
     }
 
-    fn accept_command(&mut self, frame: &Frame, command: wire::Command) -> Ack {
+    fn accept_command(&mut self, frame: &Frame, command: wire::Command) -> Accepted {
         // Even a command that cannot be recorded is executed: refusing `resume` for want of space would be absurd.
         let at = frame.received_at;
-        let appended = self.append_plain(RecordKind::Control, at, &frame.channel, &frame.payload);
-        if appended.is_none() {
-            self.drop_counter.count(&frame.channel, at);
-        }
+        let recorded = self.append_plain(RecordKind::Control, at, &frame.channel, &frame.payload).is_some();
         self.unsynced = true;
         let Some(reserved) = self.commands.try_reserve(COMMAND_BYTES + COMMAND_COPIES * frame.payload.len()) else {
             warn!("command is recorded but not executed: too many at once");
-            return if appended.is_some() { Ack::Durable } else { Ack::NotDurable };
+            return Accepted::durable_if(recorded);
         };
         self.pending_commands.push(ReceivedCommand {
             command,
@@ -139,10 +148,10 @@ impl Intake {
             received_at: frame.received_at,
             reserved: Some(Arc::new(reserved)),
         });
-        if appended.is_some() { Ack::Durable } else { Ack::NotDurable }
+        Accepted::durable_if(recorded)
     }
 
-    fn reject(&mut self, frame: &Frame, rejection: Rejection) -> Ack {
+    fn reject(&mut self, frame: &Frame, rejection: Rejection) -> Accepted {
         debug!(
             channel = %Untrusted(frame.channel.as_bytes()),
             reason = rejection.reason.as_str(),
@@ -162,13 +171,13 @@ impl Intake {
             has_event_time: false,
             opened_run: false,
         };
-        self.append_message(&NewRecord {
+        let recorded = self.append(&NewRecord {
             kind: RecordKind::Rejected,
             decided,
             channel: &frame.channel,
             preamble: &rejected.encode(),
             payload: preserved,
         });
-        Ack::Rejected(rejection)
+        Accepted { ack: Ack::Rejected(rejection), recorded: recorded.is_some() }
     }
 }

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, mem, sync::Arc};
 
 use crate::{
-    frame::{Gap, GapReason},
+    gaps::{Gap, GapReason},
     units::Micros,
 };
 
@@ -53,13 +53,9 @@ impl DropCounter {
                 return true;
             }
             due.push(Gap {
-                started_at: dropped.from,
-                ended_at: dropped.to,
-                reason: GapReason::SpoolFull,
-                source: "spool".into(),
                 channel: (!channel.is_empty()).then(|| channel.to_string()),
-                run_id: None,
                 lost: Some(dropped.count),
+                ..Gap::new(GapReason::SpoolFull, "spool", dropped.from, dropped.to)
             });
             false
         });
@@ -73,16 +69,10 @@ impl DropCounter {
             let same = (&other.source, &other.channel, other.run_id) == (&gap.source, &gap.channel, gap.run_id);
             other.reason == gap.reason && (same || full)
         };
-        let Some(other) = self.deferred.iter_mut().find(like) else { return self.deferred.push(gap) };
-        if other.channel != gap.channel {
-            other.channel = None;
+        match self.deferred.iter_mut().find(like) {
+            Some(other) => other.merge(&gap),
+            None => self.deferred.push(gap),
         }
-        if other.run_id != gap.run_id {
-            other.run_id = None;
-        }
-        other.started_at = other.started_at.min(gap.started_at);
-        other.ended_at = other.ended_at.max(gap.ended_at);
-        other.lost = other.lost.zip(gap.lost).map(|(one, more)| one + more);
     }
 
     /// Takes what waits, to try again.
@@ -101,15 +91,7 @@ mod tests {
     use super::*;
 
     fn gap(channel: &str, at: Micros, lost: Option<u64>) -> Gap {
-        Gap {
-            started_at: at,
-            ended_at: at + 10,
-            reason: GapReason::SpoolFull,
-            source: "spool".into(),
-            channel: Some(channel.into()),
-            run_id: None,
-            lost,
-        }
+        Gap { channel: Some(channel.into()), lost, ..Gap::new(GapReason::SpoolFull, "spool", at, at + 10) }
     }
 
     #[test]

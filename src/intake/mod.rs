@@ -6,7 +6,7 @@
 //!
 //! * Commands are served before training messages, so that a flood cannot delay them.
 //! * Only after the fsync a command is passed on to be executed.
-//! * What the spool cannot take is counted, and becomes one coalesced gap ([`GapReason::SpoolFull`](crate::frame::GapReason)).
+//! * What the spool cannot take is counted, and becomes one coalesced gap ([`GapReason::SpoolFull`](crate::gaps::GapReason)).
 //! * A gap for which there is no room either waits, merged with its like, until there is.
 
 mod accept;
@@ -27,15 +27,15 @@ use tokio::{
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use self::{accept::Accepted, drop_counter::DropCounter, group::collect_group, state::StateFile, zone::ZoneCheck};
 pub use self::{
     config::Config,
     state::{ReplayedRecord, RunSharing},
 };
-use self::{drop_counter::DropCounter, group::collect_group, state::StateFile, zone::ZoneCheck};
 use crate::{
     event::Resolved,
-    frame::{Ack, Frame, Gap, IntakeItem, escape_reserved_name},
-    gaps::SeqTracker,
+    frame::{Ack, DeliveryTag, Frame, IntakeItem, escape_reserved_name},
+    gaps::{Gap, SeqTracker},
     latest::LatestState,
     lifecycle::Readiness,
     live::LiveFeed,
@@ -114,8 +114,10 @@ pub struct Intake {
     /// When the frames of the group were received.
     pending_since: Vec<Instant>,
     drop_counter: DropCounter,
-    /// Who waits for the group to be durable.
+    /// Requests that wait for the group to be durable.
     pending_acks: Vec<oneshot::Sender<Ack>>,
+    /// Frames of the group that their source keeps until they are durable.
+    pending_tags: Vec<DeliveryTag>,
     rejected: u64,
     /// When the last frame was received.
     last_received: Option<Micros>,
@@ -149,6 +151,7 @@ impl Intake {
             pending_since: Vec::with_capacity(GROUP_MAX),
             drop_counter: DropCounter::default(),
             pending_acks: Vec::new(),
+            pending_tags: Vec::new(),
             rejected: 0,
             last_received: None,
             unsynced: false,
@@ -219,21 +222,23 @@ impl Intake {
         }
         for item in group.drain(..) {
             match item {
-                IntakeItem::Frame(mut frame) => {
-                    self.last_received = Some(frame.received_at);
-                    if frame.control
-                        && let Some(name) = escape_reserved_name(&frame.channel)
-                    {
-                        frame.channel = name.into();
-                    }
-                    self.accept(&frame);
-                    (self.deps.return_bytes)(&frame);
+                IntakeItem::Frame(frame) => {
+                    let (frame, accepted) = self.receive(frame);
+                    self.count_drop(&frame, accepted.recorded);
                 }
-                IntakeItem::FrameWithAck(frame, answer) => match self.accept(&frame) {
-                    Ack::Durable => self.pending_acks.push(answer),
-                    // Whoever asked may have gone.
-                    other => _ = answer.send(other),
+                IntakeItem::TrackedFrame(frame, tag) => match self.receive(frame).1.recorded {
+                    true => self.pending_tags.push(tag),
+                    false => tag.settle(false),
                 },
+                IntakeItem::FrameWithAck(frame, answer) => {
+                    let accepted = self.accept(&frame);
+                    self.count_drop(&frame, accepted.recorded);
+                    match accepted.ack {
+                        Ack::Durable => self.pending_acks.push(answer),
+                        // The request may have been cancelled.
+                        other => _ = answer.send(other),
+                    }
+                }
                 IntakeItem::Gap(gap) => self.append_gap(gap),
                 IntakeItem::Receipt(row) => {
                     let payload = serde_json::to_vec(&row).expect("strings and numbers always serialise");
@@ -251,6 +256,26 @@ impl Intake {
         }
     }
 
+    /// Takes in a message of a source.
+    fn receive(&mut self, mut frame: Frame) -> (Frame, Accepted) {
+        self.last_received = Some(frame.received_at);
+        if frame.control
+            && let Some(name) = escape_reserved_name(&frame.channel)
+        {
+            frame.channel = name.into();
+        }
+        let accepted = self.accept(&frame);
+        (self.deps.return_bytes)(&frame);
+        (frame, accepted)
+    }
+
+    /// Counts a message that is lost because the spool has no room for it.
+    fn count_drop(&mut self, frame: &Frame, recorded: bool) {
+        if !recorded && self.drop_counter.count(&frame.channel, frame.received_at) {
+            error!(channel = &*frame.channel, "spool is full; messages are being dropped, and counted");
+        }
+    }
+
     /// Appends a record that belongs to no run.
     fn append_plain(&mut self, kind: RecordKind, at: Micros, channel: &str, payload: &[u8]) -> Option<u64> {
         let decided =
@@ -262,15 +287,6 @@ impl Intake {
         let offset = self.deps.appender.append(record).ok()?;
         self.unsynced = true;
         Some(offset)
-    }
-
-    /// Appends a message, or counts it.
-    fn append_message(&mut self, record: &NewRecord<'_>) -> Option<u64> {
-        let offset = self.append(record);
-        if offset.is_none() && self.drop_counter.count(record.channel, record.decided.received_at) {
-            error!(channel = record.channel, "spool is full; messages are being dropped, and counted");
-        }
-        offset
     }
 
     /// Counts a gap that is found here; the sources count theirs.
@@ -323,6 +339,7 @@ impl Intake {
         for answer in self.pending_acks.drain(..) {
             let _ = answer.send(if self.healthy { Ack::Durable } else { Ack::NotDurable });
         }
+        self.pending_tags.drain(..).for_each(|tag| tag.settle(self.healthy));
     }
 
     fn note_health(&mut self) {

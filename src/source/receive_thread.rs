@@ -11,46 +11,74 @@
 //! whose buffer is used up first; what falls out of the buffer then is counted as `client_lag`. A thread of their own, so that no
 //! other work delays it.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{io, pin::Pin, sync::Arc, thread, time::Duration};
 
 use tokio::{sync::oneshot, task::JoinSet, time::Instant};
+use tracing::{Instrument, info_span};
 
-use super::pubsub::Source;
-use crate::lifecycle::Signal;
+use super::{
+    queue::Queue,
+    queue_sender::QueueSender,
+    role::{Role, WhenFull},
+    traffic::TrafficFlag,
+};
+use crate::{lifecycle::Signal, metrics::Metrics};
 
 /// How long messages are coalesced while they flow: the longest that one waits before it is received.
 const COALESCE_WINDOW: Duration = Duration::from_millis(8);
 
-/// The thread is gone.
+/// A running source.
+pub type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// One kind of place that messages come from.
+pub trait Source: Send {
+    /// What it receives.
+    fn role(&self) -> Role;
+
+    /// What its sender does when the queue has no room.
+    fn when_full(&self) -> WhenFull;
+
+    /// Delivers frames and gaps until told to stop, or until intake has ended. It keeps trying whatever the server does, and delivers
+    /// what it has before it returns.
+    fn run(self: Box<Self>, sender: QueueSender, stop: Signal) -> Running;
+}
+
+/// A source, and the queue that it feeds.
+pub struct Input {
+    source: Box<dyn Source>,
+    queue: Queue,
+}
+
+impl Input {
+    /// Feeds this queue from this source.
+    pub fn new(source: impl Source + 'static, queue: Queue) -> Self {
+        Self { source: Box::new(source), queue }
+    }
+
+    /// Runs the source on the runtime of the caller, without the pace of the receive thread.
+    pub fn run(self, metrics: Arc<Metrics>, stop: Signal) -> Running {
+        self.run_with(TrafficFlag::default(), metrics, stop)
+    }
+
+    fn run_with(self, traffic: TrafficFlag, metrics: Arc<Metrics>, stop: Signal) -> Running {
+        let (role, when_full) = (self.source.role(), self.source.when_full());
+        let sender = QueueSender::new(self.queue, role, when_full, metrics).with_traffic_flag(traffic);
+        self.source.run(sender, stop)
+    }
+}
+
+/// The receive thread has ended.
 #[derive(Debug, thiserror::Error)]
 #[error("the thread of the sources ended")]
 pub struct ThreadEnded;
-
-/// Told by the sources that messages flow.
-#[derive(Clone, Debug, Default)]
-pub(super) struct TrafficFlag(Arc<AtomicBool>);
-
-impl TrafficFlag {
-    /// A message was received.
-    pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 /// Starts the thread; the future ends when all sources have ended.
 ///
 /// # Errors
 /// When the system gives no thread.
 pub fn receive(
-    sources: Vec<Source>,
+    inputs: Vec<Input>,
+    metrics: Arc<Metrics>,
     stop: Signal,
 ) -> io::Result<impl Future<Output = Result<(), ThreadEnded>> + Send + 'static> {
     let traffic = TrafficFlag::default();
@@ -62,7 +90,7 @@ pub fn receive(
             // Called when every task waits for something.
             .on_thread_park(move || {
                 let Ok(mut window_start) = window.lock() else { return };
-                if traffic.0.swap(false, Ordering::Relaxed) {
+                if traffic.take() {
                     thread::sleep((*window_start + COALESCE_WINDOW).saturating_duration_since(Instant::now()));
                 }
                 *window_start = Instant::now();
@@ -73,11 +101,11 @@ pub fn receive(
     let work = move || {
         let clean = runtime.block_on(async {
             let mut running = JoinSet::new();
-            for mut source in sources {
-                source.set_traffic_flag(traffic.clone());
-                running.spawn(source.run(stop.clone()));
+            for input in inputs {
+                let span = info_span!("receive", source = input.source.role().as_str());
+                running.spawn(input.run_with(traffic.clone(), Arc::clone(&metrics), stop.clone()).instrument(span));
             }
-            // One that ends before it is told to is a fault of ours: the daemon must not go on half deaf.
+            // A source that ends before it is told to is a fault in this program: the daemon must not go on without it.
             while let Some(ended) = running.join_next().await {
                 if ended.is_err() || !stop.is_stopped() {
                     return false;
@@ -86,7 +114,7 @@ pub fn receive(
             true
         });
         runtime.shutdown_background();
-        // Nobody waits for it when the daemon fails.
+        // The receiver is gone when the daemon fails.
         let _ = ended_out.send(clean);
     };
     thread::Builder::new().name("sources".into()).spawn(work)?;

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::role::Role;
 use crate::{lifecycle::Readiness, units::Micros};
 
-/// Shared by the sources, who write it, and whoever reports it.
+/// The state of all connections. Written by the sources, each through its [`ConnectionHandle`].
 #[derive(Clone, Debug)]
 pub struct SourceStatus(Arc<Shared>);
 
@@ -18,24 +19,34 @@ struct Shared {
     readiness: Readiness,
 }
 
-/// One connection of a source.
+/// The connection of one source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConnectionStatus {
-    /// `training` or `control`.
-    pub name: &'static str,
+    /// The role of its source.
+    #[serde(rename = "name")]
+    pub role: Role,
     /// Whether the connection is up.
     pub connected: bool,
-    /// Since when it is (or is not).
+    /// Time of the last connect or disconnect.
     pub since: Micros,
-    /// Why it is not, or why a channel is missing; the last reason while all is well again stays absent.
+    /// Why it is down, or why a channel is refused; `None` once healthy.
     pub error: Option<String>,
-    /// How often it was made.
+    /// Number of connects.
     pub connects: u64,
-    /// What it listens to.
+    /// The subscribed channels and patterns.
     pub channels: Vec<ChannelStatus>,
-    /// What was published before has been received, or told as a gap.
+    /// What was published before has been received, or recorded as a gap.
     #[serde(skip)]
     received_through: Option<Micros>,
+}
+
+/// Writes the status of one connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionHandle {
+    status: SourceStatus,
+    /// Place in the list of connections, which only grows.
+    index: usize,
+    role: Role,
 }
 
 /// One channel or pattern.
@@ -49,12 +60,12 @@ pub struct ChannelStatus {
 }
 
 impl SourceStatus {
-    /// Nothing is connected. `readiness` is kept: subscribed while every channel is confirmed.
+    /// No connection yet. `readiness` is kept up to date: subscribed while every channel is confirmed.
     pub fn new(readiness: Readiness) -> Self {
         Self(Arc::new(Shared { connections: Mutex::default(), first_confirmed: watch::channel(None).0, readiness }))
     }
 
-    /// How it is now.
+    /// All connections, as they are now.
     pub fn connections(&self) -> Vec<ConnectionStatus> {
         self.lock().clone()
     }
@@ -69,28 +80,23 @@ impl SourceStatus {
             .collect()
     }
 
-    /// The moment at which the training channels were first confirmed; before it, nobody listened.
+    /// When a source of training messages was first confirmed; what was published before it is missed.
     pub fn first_confirmed(&self) -> watch::Receiver<Option<Micros>> {
         self.0.first_confirmed.subscribe()
     }
 
-    /// What was published before this moment has been received, or told as a gap; absent: some source has not listened yet.
+    /// What was published before this moment has been received, or recorded as a gap; absent: some source was never connected.
     pub fn low_watermark(&self) -> Option<Micros> {
         let connections = self.lock();
         let listening = connections.iter().filter(|connection| !connection.channels.is_empty());
         listening.map(|connection| connection.received_through).min().flatten()
     }
 
-    pub(super) fn set_received_through(&self, name: &str, until: Micros) {
-        if let Some(connection) = self.lock().iter_mut().find(|connection| connection.name == name) {
-            connection.received_through = Some(until);
-        }
-    }
-
-    pub(super) fn register(&self, name: &'static str, channels: &[String], now: Micros) {
+    /// Adds a connection, which is down.
+    pub fn register(&self, role: Role, channels: &[String], now: Micros) -> ConnectionHandle {
         let channels = channels.iter().map(|name| ChannelStatus { name: name.clone(), confirmed: false }).collect();
         let connection = ConnectionStatus {
-            name,
+            role,
             connected: false,
             since: now,
             error: None,
@@ -98,13 +104,38 @@ impl SourceStatus {
             channels,
             received_through: None,
         };
-        self.lock().push(connection);
+        let index = {
+            let mut connections = self.lock();
+            connections.push(connection);
+            connections.len() - 1
+        };
         self.update_readiness();
+        ConnectionHandle { status: self.clone(), index, role }
+    }
+
+    fn update_readiness(&self) {
+        let connections = self.lock();
+        let confirmed = connections.iter().flat_map(|connection| &connection.channels).all(|channel| channel.confirmed);
+        self.0.readiness.set_subscribed(confirmed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<ConnectionStatus>> {
+        // A panic elsewhere leaves plain values behind.
+        self.0.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ConnectionHandle {
+    /// Sets the moment before which everything has been received, or recorded as a gap.
+    pub fn set_received_through(&self, until: Micros) {
+        if let Some(connection) = self.status.lock().get_mut(self.index) {
+            connection.received_through = Some(until);
+        }
     }
 
     /// The connection is up; all channels are confirmed but the `refused`.
-    pub(super) fn up(&self, name: &'static str, refused: &[String], error: Option<String>, now: Micros) {
-        self.change(name, |connection| {
+    pub fn up(&self, refused: &[String], error: Option<String>, now: Micros) {
+        self.change(|connection| {
             if !connection.connected {
                 (connection.connected, connection.since) = (true, now);
                 connection.connects += 1;
@@ -114,8 +145,8 @@ impl SourceStatus {
                 channel.confirmed = !refused.contains(&channel.name);
             }
         });
-        self.0.first_confirmed.send_if_modified(|first| {
-            let is_first = first.is_none() && name == super::pubsub::TRAINING;
+        self.status.0.first_confirmed.send_if_modified(|first| {
+            let is_first = first.is_none() && self.role == Role::Training;
             if is_first {
                 *first = Some(now);
             }
@@ -123,10 +154,10 @@ impl SourceStatus {
         });
     }
 
-    /// There is no connection. Returns whether this is news.
-    pub(super) fn down(&self, name: &'static str, error: String, now: Micros) -> bool {
+    /// The connection is down. Returns whether it was up, or down for another reason.
+    pub fn down(&self, error: String, now: Micros) -> bool {
         let mut changed = false;
-        self.change(name, |connection| {
+        self.change(|connection| {
             changed = connection.connected || connection.error.as_ref() != Some(&error);
             if connection.connected {
                 (connection.connected, connection.since) = (false, now);
@@ -139,21 +170,10 @@ impl SourceStatus {
         changed
     }
 
-    fn change(&self, name: &str, change: impl FnOnce(&mut ConnectionStatus)) {
-        if let Some(connection) = self.lock().iter_mut().find(|connection| connection.name == name) {
+    fn change(&self, change: impl FnOnce(&mut ConnectionStatus)) {
+        if let Some(connection) = self.status.lock().get_mut(self.index) {
             change(connection);
         }
-        self.update_readiness();
-    }
-
-    fn update_readiness(&self) {
-        let connections = self.lock();
-        let confirmed = connections.iter().flat_map(|connection| &connection.channels).all(|channel| channel.confirmed);
-        self.0.readiness.set_subscribed(confirmed);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<ConnectionStatus>> {
-        // Whoever panicked left plain values behind.
-        self.0.connections.lock().unwrap_or_else(PoisonError::into_inner)
+        self.status.update_readiness();
     }
 }

@@ -41,6 +41,7 @@ mod refused;
 mod restarts;
 mod run_names;
 mod schema_cassandra;
+mod second_source;
 mod serve;
 mod service_manager;
 mod sessions;

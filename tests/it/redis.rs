@@ -5,11 +5,7 @@ use std::{
     time::Duration,
 };
 
-use cascor_ingest::{
-    frame::{GapReason, IntakeItem},
-    redis::Config,
-    secret::Secret,
-};
+use cascor_ingest::{frame::IntakeItem, gaps::GapReason, redis::Config, secret::Secret};
 use tokio::time::{sleep, timeout};
 
 use crate::{

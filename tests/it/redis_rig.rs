@@ -7,11 +7,12 @@ use std::{
 };
 
 use cascor_ingest::{
-    frame::{Frame, Gap, GapReason, IntakeItem},
+    frame::{Frame, IntakeItem},
+    gaps::{Gap, GapReason},
     lifecycle::{Readiness, Signal, Stopper},
     metrics::Metrics,
     redis::Config,
-    source::{QueuedBytes, SourceStatus, pubsub::Source, queue},
+    source::{Input, QueuedBytes, SourceStatus, pubsub::PubSub, queue},
 };
 use tokio::{
     sync::mpsc,
@@ -113,15 +114,12 @@ impl Rig {
         let (queue, arrivals, bytes) = queue(config.queue_frames, config.queue_bytes.as_usize());
         let metrics = Metrics::new();
         let mut tasks = JoinSet::new();
-        let sources = [
-            Source::training(config, queue.clone(), status.clone(), Arc::clone(&metrics)),
-            Source::control(config, queue, status.clone(), metrics),
+        let inputs = [
+            Input::new(PubSub::training(config, &status, Arc::clone(&metrics)), queue.clone()),
+            Input::new(PubSub::control(config, &status, Arc::clone(&metrics)), queue),
         ];
-        for source in sources {
-            let stop = stop.clone();
-            tasks.spawn(async move {
-                let Ok(()) = source.run(stop).await;
-            });
+        for input in inputs {
+            tasks.spawn(input.run(Arc::clone(&metrics), stop.clone()));
         }
         Self { arrivals, bytes, status, readiness, stopper, tasks }
     }

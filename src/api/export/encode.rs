@@ -14,7 +14,7 @@ use crate::{
         memory_budget::{ChunkWriter, Reservation},
         paging::Paged,
     },
-    gaps::ledger::{self, Filter},
+    gap_reader::ledger::{self, Filter},
     render,
     store::StoreError,
     units,

@@ -11,7 +11,7 @@ use crate::{
         run_lookup,
         state::ApiState,
     },
-    gaps::{
+    gap_reader::{
         ledger::{self, Filter},
         missing::{SeqGap, missing},
     },

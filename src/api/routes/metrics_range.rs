@@ -17,7 +17,7 @@ use crate::{
     },
     curve::{self, Axis, Bucket, Curve, Field, Reducer},
     event::{GapRow, MetricsRow},
-    gaps::ledger::{self, Filter},
+    gap_reader::ledger::{self, Filter},
     render::{self, JsonRows},
     store::RangeQuery,
 };

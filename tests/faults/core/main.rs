@@ -33,6 +33,7 @@ macro_rules! sources {
 sources! {
     "../../../src/event/mod.rs" event,
     "../../../src/frame.rs" frame,
+    "../../../src/gaps/mod.rs" gaps,
     "../../../src/logging.rs" logging,
     "../../../src/memory.rs" memory,
     "../../../src/metrics.rs" metrics,

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use cascor_ingest::{
     event::{Kind, MetricColumns, Resolved, Row, run_id_from_text},
-    frame::{GapReason, Outcome, Reason},
+    frame::{Outcome, Reason},
+    gaps::GapReason,
     wire::{self, Limits, Message},
 };
 use jiff::tz::TimeZone;

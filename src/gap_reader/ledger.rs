@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::{
     event::{GapRow, RunRow},
-    frame::GapReason,
+    gaps::GapReason,
     store::{DaysQuery, Store, StoreError},
     units::{self, Micros},
 };

@@ -1,0 +1,104 @@
+//! One gap: its bounds, its reason and the number of messages.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::units::Micros;
+
+/// A gap in what was received.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// First moment of the loss.
+    pub started_at: Micros,
+    /// Last moment of the loss.
+    pub ended_at: Micros,
+    /// The reason.
+    pub reason: GapReason,
+    /// Place of the loss: `redis`, `control`, `queue`, `spool`, `process`.
+    pub source: String,
+    /// The channel; absent: all of them.
+    pub channel: Option<String>,
+    /// The run; only where `seq` shows the gap.
+    pub run_id: Option<Uuid>,
+    /// Number of messages; absent: unknown.
+    pub lost: Option<u64>,
+}
+
+impl Gap {
+    /// A gap of unknown size on all channels. Where the clock was set back meanwhile, it ends at its beginning.
+    pub fn new(reason: GapReason, source: &str, started_at: Micros, ended_at: Micros) -> Self {
+        let ended_at = ended_at.max(started_at);
+        Self { started_at, ended_at, reason, source: source.to_owned(), channel: None, run_id: None, lost: None }
+    }
+
+    /// Takes in a gap of the same reason. The size of the sum is unknown where one of both is.
+    pub fn merge(&mut self, other: &Self) {
+        if self.channel != other.channel {
+            self.channel = None;
+        }
+        if self.run_id != other.run_id {
+            self.run_id = None;
+        }
+        self.started_at = self.started_at.min(other.started_at);
+        self.ended_at = self.ended_at.max(other.ended_at);
+        self.lost = self.lost.zip(other.lost).map(|(one, more)| one + more);
+    }
+}
+
+/// Why messages were lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapReason {
+    /// The process was not running, or not yet subscribed.
+    NotListening,
+    /// The connection to Redis was lost.
+    Disconnected,
+    /// Redis cut the connection because we, or one huge message, exceeded its output buffer.
+    CutByRedis,
+    /// The client's receive buffer overflowed.
+    ClientLag,
+    /// The frames queue was full.
+    QueueFull,
+    /// The spool, disk and memory segment, was full.
+    SpoolFull,
+    /// The process was stopped, or the machine asleep. Losses in that time have gaps of their own as well.
+    ProcessPaused,
+    /// The producer's `seq` shows a gap; restates per run what the other reasons count per channel.
+    Sequence,
+}
+
+impl GapReason {
+    /// Every reason, for metrics and documentation.
+    pub const ALL: [Self; 8] = [
+        Self::NotListening,
+        Self::Disconnected,
+        Self::CutByRedis,
+        Self::ClientLag,
+        Self::QueueFull,
+        Self::SpoolFull,
+        Self::ProcessPaused,
+        Self::Sequence,
+    ];
+
+    /// The name that is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotListening => "not_listening",
+            Self::Disconnected => "disconnected",
+            Self::CutByRedis => "cut_by_redis",
+            Self::ClientLag => "client_lag",
+            Self::QueueFull => "queue_full",
+            Self::SpoolFull => "spool_full",
+            Self::ProcessPaused => "process_paused",
+            Self::Sequence => "sequence",
+        }
+    }
+}
+
+impl fmt::Display for GapReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,228 @@
+//! Receives on one connection until it is lost.
+
+use std::{pin::Pin, time::Duration};
+
+use bytes::Bytes;
+use fred::types::Message;
+use tokio::{
+    sync::broadcast::error::{RecvError, TryRecvError},
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tracing::warn;
+
+use super::{
+    session::Session,
+    subscriber::{Subscriber, retry_refused},
+};
+use crate::{
+    frame::Frame,
+    gaps::GapReason,
+    lifecycle::Signal,
+    memory::LARGE_VALUE,
+    metrics::Label,
+    redis::answers,
+    source::{queue_sender::Loss, role::Role},
+    units::Micros,
+};
+
+/// How often a refused channel is tried again.
+const RETRY_REFUSED: Duration = Duration::from_secs(2);
+/// How often a connection is pinged.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// Silence after which a connection counts as lost.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the last ping may take when stopping.
+const FINAL_PING_TIMEOUT: Duration = Duration::from_millis(250);
+/// Messages taken before the other tasks of this thread run.
+const MAX_PER_TURN: usize = 2_048;
+/// Bytes handed over together; the bound of the queue does not count them yet.
+const HANDOFF_BYTES: usize = 256 << 10;
+
+/// How a session ended.
+pub(super) enum End {
+    /// Told to stop, or intake has ended.
+    Stopped,
+    /// The connection is lost.
+    Lost,
+}
+
+/// A reply that is awaited while messages are received.
+type PendingReply<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+impl Subscriber {
+    /// Receives until the connection is lost; `outage` then says since when.
+    pub(super) async fn receive(&mut self, mut session: Session, stop: &mut Signal) -> End {
+        let mut confirmed = (self.clock.now(), Instant::now());
+        let mut pings = interval(PING_INTERVAL);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let client = session.connected.client.clone();
+        let mut refused_next = Instant::now() + RETRY_REFUSED;
+        let mut pong: Option<PendingReply<Option<(Micros, Instant)>>> = None;
+        let mut probe: Option<PendingReply<Vec<(String, String)>>> = None;
+        loop {
+            let first = tokio::select! {
+                biased;
+                () = stop.stopped() => {
+                    // Redis answers in order: the answer comes behind everything that it had sent before.
+                    let answered = timeout(FINAL_PING_TIMEOUT, answers(&client)).await;
+                    while let Some((1.., _)) = self.drain(&mut session, None).await {}
+                    if matches!(answered, Ok(true)) {
+                        self.source.status.set_received_through(self.clock.now());
+                    } else {
+                        self.outage = Some((confirmed.0, GapReason::Disconnected));
+                    }
+                    return End::Stopped;
+                }
+                answered = wait(&mut pong) => {
+                    pong = None;
+                    if let Some((asked_at, asked)) = answered {
+                        // Redis was alive when it was asked; what was published since then may still be missed.
+                        confirmed = (if asked > confirmed.1 { asked_at } else { confirmed.0 }, Instant::now());
+                        self.source.status.set_received_through(confirmed.0);
+                    }
+                    continue;
+                }
+                still_refused = wait(&mut probe) => {
+                    probe = None;
+                    match self.subscribe_allowed(&session, still_refused).await {
+                        Ok(()) => continue,
+                        Err(_) => break,
+                    }
+                }
+                now = pings.tick() => {
+                    self.source.metrics.source_queue_depth.set(self.sender.depth() as i64);
+                    if self.sender.flush_gaps(now).is_err() {
+                        return End::Stopped;
+                    }
+                    if now.duration_since(confirmed.1) >= SILENCE_TIMEOUT {
+                        // Where this process was stopped, messages are waiting.
+                        match self.drain(&mut session, None).await {
+                            Some((1.., at)) => confirmed = (at, Instant::now()),
+                            _ => {
+                                warn!("Redis is silent");
+                                break;
+                            }
+                        }
+                    }
+                    if pong.is_none() {
+                        let (client, asked) = (client.clone(), (self.clock.now(), now));
+                        pong = Some(Box::pin(async move { answers(&client).await.then_some(asked) }));
+                    }
+                    if !self.refused.is_empty() && probe.is_none() && now >= refused_next {
+                        refused_next = now + RETRY_REFUSED;
+                        let names = self.refused.iter().map(|(name, _, reason)| (name.clone(), reason.clone())).collect();
+                        probe = Some(Box::pin(retry_refused(self.source.redis.clone(), names)));
+                    }
+                    continue;
+                }
+                first = session.messages.recv() => first,
+                _ = &mut session.connected.task => break,
+            };
+            let drained = match first {
+                Ok(message) => self.drain(&mut session, Some(message)).await,
+                Err(RecvError::Lagged(lost)) => {
+                    self.lagged(lost, confirmed.0);
+                    self.drain(&mut session, None).await
+                }
+                Err(RecvError::Closed) => break,
+            };
+            let Some((count, at)) = drained else { return End::Stopped };
+            if count > 0 {
+                confirmed = (at, Instant::now());
+                self.source.status.set_received_through(at);
+            }
+            if self.sender.has_pending_gaps() && self.sender.flush_gaps(Instant::now()).is_err() {
+                return End::Stopped;
+            }
+        }
+        self.on_disconnect(session, confirmed.0).await
+    }
+
+    async fn on_disconnect(&mut self, mut session: Session, confirmed_at: Micros) -> End {
+        let mut since = confirmed_at;
+        while let Some((count @ 1.., at)) = self.drain(&mut session, None).await {
+            since = since.max(at);
+            if count < MAX_PER_TURN {
+                break;
+            }
+        }
+        self.outage = Some((since, GapReason::Disconnected));
+        self.source.metrics.source_connected.get_or_create(&Label::of(self.source.role.as_str())).set(0);
+        let now = self.clock.now();
+        self.source.status.down("the connection to Redis was lost".into(), now);
+        warn!("lost the connection to Redis");
+        End::Lost
+    }
+
+    /// Takes the messages that have arrived: their number, and when the last one was received. `None`: intake has ended.
+    ///
+    /// They are handed over together: intake, woken by the first, would sync it as a group of its own, and the others would wait for the
+    /// next sync.
+    async fn drain(&mut self, session: &mut Session, first: Option<Message>) -> Option<(usize, Micros)> {
+        let (mut count, mut bytes, mut at) = (0, 0, 0);
+        let control = self.source.role == Role::Control;
+        let (mut handoff, mut handoff_bytes) = (Vec::new(), 0);
+        let mut next = first;
+        loop {
+            let message = match next.take() {
+                Some(message) => message,
+                None if count >= MAX_PER_TURN => break,
+                None => match session.messages.try_recv() {
+                    Ok(message) => message,
+                    Err(TryRecvError::Lagged(lost)) => {
+                        let since = if at > 0 { at } else { self.clock.now() };
+                        self.lagged(lost, since);
+                        continue;
+                    }
+                    Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                },
+            };
+            if self.source.is_ignored(&message.channel) {
+                continue;
+            }
+            at = self.clock.now();
+            let received = message.value.as_bytes().unwrap_or_default();
+            (count, bytes) = (count + 1, bytes + received.len());
+            let channel = session.name(&message.channel);
+            if received.len() >= LARGE_VALUE {
+                self.hand_over(&mut handoff).await?;
+                handoff_bytes = 0;
+                if !self.sender.has_room(received.len()) {
+                    self.sender.refuse(&channel, at, Instant::now());
+                    continue;
+                }
+            }
+            // A copy: the payload is a slice of the socket's buffer, and would keep all of it.
+            let payload = Bytes::copy_from_slice(received);
+            handoff_bytes += payload.len();
+            handoff.push(Frame { channel, payload, received_at: at, received: Instant::now(), control });
+            if handoff_bytes >= HANDOFF_BYTES {
+                self.hand_over(&mut handoff).await?;
+                handoff_bytes = 0;
+            }
+        }
+        self.hand_over(&mut handoff).await?;
+        self.source.metrics.source_messages.inc_by(count as u64);
+        self.source.metrics.source_bytes.inc_by(bytes as u64);
+        Some((count, at))
+    }
+
+    /// `None`: intake has ended.
+    async fn hand_over(&mut self, frames: &mut Vec<Frame>) -> Option<()> {
+        self.sender.deliver(frames).await.ok()
+    }
+
+    fn lagged(&mut self, lost: u64, since: Micros) {
+        let now = self.clock.now();
+        let loss = Loss { reason: GapReason::ClientLag, started_at: since, ended_at: now, channel: None, lost };
+        self.sender.record_drop(loss, Instant::now());
+    }
+}
+
+/// The output of a future, if there is one; otherwise never returns.
+async fn wait<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}

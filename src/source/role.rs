@@ -1,0 +1,40 @@
+//! What a source is for, and what it does when its queue is full.
+
+use serde::Serialize;
+
+/// What a source receives. Its name labels the metrics and the status of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Training messages.
+    Training,
+    /// Commands.
+    Control,
+}
+
+impl Role {
+    /// The name in logs, metrics and the status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Training => "training",
+            Self::Control => "control",
+        }
+    }
+
+    /// The place of a loss, as gaps are recorded.
+    pub fn gap_source(self) -> &'static str {
+        match self {
+            Self::Training => "redis",
+            Self::Control => "control",
+        }
+    }
+}
+
+/// What a source does with a frame for which its queue has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Waits for room. For a server that keeps a message until it is acknowledged: every frame is, after the fsync.
+    Wait,
+    /// Drops the frame and counts it. For Pub/Sub: Redis would cut off a client that waits, and more would be lost, uncounted.
+    Drop,
+}
