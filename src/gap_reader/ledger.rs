@@ -106,7 +106,8 @@ mod tests {
     use super::*;
     use crate::{
         event::Row,
-        store::{Batch, memory::MemoryStore},
+        metrics::Metrics,
+        store::{Batch, Retention, sqlite},
     };
 
     fn gap(n: u128, at: Micros, run: Option<u128>) -> GapRow {
@@ -123,8 +124,9 @@ mod tests {
         }
     }
 
-    async fn store(gaps: impl IntoIterator<Item = GapRow>) -> MemoryStore {
-        let store = MemoryStore::new();
+    async fn store(folder: &tempfile::TempDir, gaps: impl IntoIterator<Item = GapRow>) -> sqlite::SqliteStore {
+        let config = sqlite::Config { path: folder.path().join("cascor.db") };
+        let store = sqlite::open(&config, &Retention::default(), Metrics::new());
         for gap in gaps {
             let row = Row::Gap(gap);
             let (table, partition) = row.destination();
@@ -136,7 +138,8 @@ mod tests {
     #[tokio::test]
     async fn pages_are_read_as_far_as_the_filter_needs() {
         // Five at each moment, so that pages end within one.
-        let store = store((0..5_003).map(|n| gap(n, 1_000 + (n / 5) as Micros, None))).await;
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder, (0..5_003).map(|n| gap(n, 1_000 + (n / 5) as Micros, None))).await;
         let all = read(&store, &Filter::default(), usize::MAX).await.unwrap();
         assert_eq!(all.len(), 5_003, "each once");
         assert!(all.is_sorted_by(|a, b| a.started_at >= b.started_at));
@@ -148,9 +151,12 @@ mod tests {
 
     #[tokio::test]
     async fn of_a_run_are_its_own_and_those_of_its_time() {
-        let store =
-            store([gap(1, 100, Some(7)), gap(2, 110, Some(8)), gap(3, 120, None), gap(4, 500, None), gap(5, 96, None)])
-                .await;
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(
+            &folder,
+            [gap(1, 100, Some(7)), gap(2, 110, Some(8)), gap(3, 120, None), gap(4, 500, None), gap(5, 96, None)],
+        )
+        .await;
         let run =
             RunRow { run_id: Uuid::from_u128(7), start_time: Some(100), end_time: Some(200), ..RunRow::default() };
         let found = read(&store, &Filter::of_run(&run), 10).await.unwrap();

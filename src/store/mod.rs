@@ -1,9 +1,8 @@
 //! Where rows are kept: one trait, written against by the writer and read through by the API and the command line.
 //!
-//! Backends: [`sqlite`] (one file, the default), [`cassandra`], and [`memory`] for tests that inject faults.
+//! Backends: [`sqlite`] (one file, the default) and [`cassandra`].
 
 pub mod cassandra;
-pub mod memory;
 pub mod merge;
 mod problem;
 pub mod samples;

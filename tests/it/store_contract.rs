@@ -10,7 +10,7 @@ use cascor_ingest::{
     curve::Field,
     event::{EventKey, EventRow, MetricColumns, MetricsRow, Row, TopologyRow, event_id},
     metrics::Metrics,
-    store::{Batch, RangeQuery, Retention, SamplesQuery, Store, StoreError, memory::MemoryStore, samples, sqlite},
+    store::{Batch, RangeQuery, Retention, SamplesQuery, Store, StoreError, samples, sqlite},
     units::Micros,
 };
 use tokio::task::JoinSet;
@@ -22,11 +22,6 @@ mod pages;
 mod runs;
 
 type Shared = Arc<dyn Store>;
-
-#[tokio::test]
-async fn memory_keeps_the_contract() {
-    contract(Arc::new(MemoryStore::new())).await;
-}
 
 #[tokio::test]
 async fn sqlite_keeps_the_contract() {

@@ -122,12 +122,17 @@ pub async fn detail(State(state): State<ApiState>, Path(run_id): Path<String>, p
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::memory::MemoryStore;
+    use crate::{
+        metrics::Metrics,
+        store::{Retention, sqlite},
+    };
 
     /// The store does not know which runs are stale, so they are scanned.
     #[tokio::test]
     async fn a_page_that_ends_before_all_runs_were_scanned_has_a_cursor() {
-        let store = MemoryStore::default();
+        let folder = tempfile::tempdir().unwrap();
+        let config = sqlite::Config { path: folder.path().join("cascor.db") };
+        let store = sqlite::open(&config, &Retention::default(), Metrics::new());
         let now = units::now();
         let run = |n: i64, last_event_time: Micros| RunRow {
             run_id: uuid::Uuid::from_u128(n as u128),
