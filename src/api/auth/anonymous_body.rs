@@ -21,7 +21,7 @@ pub async fn read(config: &Config, request: Request) -> Result<Request, ApiError
     }
     let (head, body) = request.into_parts();
     let late = |_| {
-        let detail = "the body did not come within `http.anonymous_body_timeout`; send it faster, or send a token";
+        let detail = "the body did not arrive within `http.anonymous_body_timeout`; send it faster, or send a token";
         ApiError::new(StatusCode::REQUEST_TIMEOUT, detail)
     };
     let read = timeout(config.anonymous_body_timeout, read_bounded(body, config)).await.map_err(late)??;

@@ -73,7 +73,7 @@ impl AccessPolicy {
                 );
             }
             _ if is_proxied(headers) => {
-                let why = "the request came through a proxy, and then a token is needed (`http.tokens_file`)";
+                let why = "a request through a proxy needs a token (`http.tokens_file`)";
                 return if tokens { needed(why) } else { forbidden(why.into()) };
             }
             _ if !is_loopback(host) => {
@@ -85,7 +85,7 @@ impl AccessPolicy {
             _ => {}
         }
         if scope != Scope::Read && !is_trusted(config, headers) {
-            return forbidden("commands are not taken from pages of other sites".into());
+            return forbidden("commands from pages of other sites are refused".into());
         }
         Ok(())
     }

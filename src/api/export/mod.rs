@@ -85,7 +85,7 @@ pub async fn export(State(state): State<ApiState>, params: Params) -> ApiResult 
 fn csv_only(params: &Params, name: &str, format: Format) -> Result<bool, ApiError> {
     let yes = params.word(name, &["false", "true"])? == "true";
     if yes && format != Format::Csv {
-        return Err(ApiError::bad_request(format!("`{name}` is for `format=csv`")));
+        return Err(ApiError::bad_request(format!("`{name}` needs `format=csv`")));
     }
     Ok(yes)
 }
@@ -94,7 +94,7 @@ fn acquire_slot(state: &ApiState) -> Result<OwnedSemaphorePermit, ApiError> {
     let busy = || {
         ApiError::new(
             StatusCode::TOO_MANY_REQUESTS,
-            format!("{} exports are under way (`http.exports`); try again", state.config.exports),
+            format!("{} exports are running (`http.exports`); try again", state.config.exports),
         )
     };
     if state.exports.available_permits() <= state.reserved.exports {

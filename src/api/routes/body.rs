@@ -16,7 +16,7 @@ pub fn object(body: &Bytes) -> Result<Map<String, Value>, ApiError> {
     match serde_json::from_slice(body) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(ApiError::bad_request("the body must be a JSON object")),
-        Err(error) => Err(ApiError::bad_request(format!("the body is no JSON: {error}"))),
+        Err(error) => Err(ApiError::bad_request(format!("the body is not JSON: {error}"))),
     }
 }
 

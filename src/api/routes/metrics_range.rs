@@ -43,7 +43,7 @@ pub async fn range(State(state): State<ApiState>, params: Params) -> ApiResult {
     }
     for name in ["by", "attempts"] {
         if params.text(name).is_some() {
-            return Err(ApiError::bad_request(format!("`{name}` is for curves: give `max_points`, too")));
+            return Err(ApiError::bad_request(format!("`{name}` applies to curves: give `max_points`, too")));
         }
     }
     let fields = scan::names_fields(&params).then(|| scan::fields(&params)).transpose()?;
@@ -85,7 +85,9 @@ impl Serialize for ProjectedRow<'_> {
 
 async fn downsampled(state: &ApiState, params: &Params, query: RangeQuery) -> ApiResult {
     if query.after.is_some() {
-        return Err(ApiError::bad_request("`cursor` does not go with `max_points`: a curve is the whole range"));
+        return Err(ApiError::bad_request(
+            "`cursor` cannot be combined with `max_points`: a curve covers the whole range",
+        ));
     }
     let points = params.number("max_points", 0, curve::POINTS_MIN, state.config.max_points)?;
     let fields = scan::fields(params)?;

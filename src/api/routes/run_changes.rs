@@ -37,7 +37,7 @@ pub async fn create(State(state): State<ApiState>, Extension(caller): Extension<
         // Verbatim, blanks included: a trainer that publishes the same text means the same run.
         [Value::String(name)] if !name.trim().is_empty() => Value::from(name.as_str()),
         [_] => return Err(ApiError::bad_request("`run_id`, `run_name` or `name` must be text")),
-        _ => return Err(ApiError::bad_request("`run_id`, `run_name` and `name` are one: give either")),
+        _ => return Err(ApiError::bad_request("`run_id`, `run_name` and `name` mean the same: give one of them")),
     };
     targets.message(&message("training_start", &id, data)).await?;
     let text = id.as_str().unwrap_or_default();

@@ -147,8 +147,8 @@ impl RequestDispatcher {
 
 async fn overloaded() -> ApiError {
     ApiError::unavailable(
-        "as many clients as `http.connections` allows (or `http.connections_per_address`, `http.reserved_connections`) are being \
-         answered; try again, or send a token, for which there are connections in reserve",
+        "all connections are in use (`http.connections`, `http.connections_per_address`, `http.reserved_connections`); try again, \
+         or send a token, for which some connections are reserved",
     )
 }
 

@@ -42,15 +42,15 @@ impl IntakeHandle {
             received: Instant::now(),
             control,
         };
-        self.send(IntakeItem::FrameWithAck(frame, answer), "intake has no room; try again")?;
+        self.send(IntakeItem::FrameWithAck(frame, answer), "the queue of intake is full; try again")?;
         match taken.await {
             Ok(Ack::Durable) => Ok(()),
             Ok(Ack::Rejected(rejection)) => Err(ApiError::bad_request(rejection.to_string())),
             // Not on disk, but executed all the same; the receipt tells the outcome.
             Ok(Ack::NotDurable) if control => Ok(()),
-            Ok(Ack::NotDurable) => {
-                Err(ApiError::unavailable("received, but the disk does not take it; it may be lost"))
-            }
+            Ok(Ack::NotDurable) => Err(ApiError::unavailable(
+                "received, but not durable, because the disk takes no writes; it may be lost",
+            )),
             Err(_) => Err(ApiError::unavailable("the daemon is stopping")),
         }
     }
@@ -74,7 +74,7 @@ impl IntakeHandle {
     /// # Errors
     /// 503 when the queue is full, or intake has ended.
     pub fn record(&self, row: ControlRow) -> Result<(), ApiError> {
-        self.send(IntakeItem::Receipt(row), "intake has no room to record the caller; try again")
+        self.send(IntakeItem::Receipt(row), "the queue of intake is full, so the caller cannot be recorded; try again")
     }
 
     /// The queue is upgraded for this moment only: a sender that is kept would keep intake from draining.

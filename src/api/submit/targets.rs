@@ -58,7 +58,7 @@ impl Submitter {
     /// # Errors
     /// 503 in a process that can change nothing.
     pub fn targets(&self) -> Result<&SubmitTargets, ApiError> {
-        self.0.as_deref().ok_or_else(|| ApiError::unavailable("nothing can be changed from here"))
+        self.0.as_deref().ok_or_else(|| ApiError::unavailable("this process takes no changes"))
     }
 }
 
@@ -91,7 +91,7 @@ impl SubmitTargets {
         let client = self.link.client().ok_or_else(|| ApiError::unavailable("Redis is not connected"))?;
         let listeners: Result<i64, _> = client.publish(channel, Bytes::from(payload)).await;
         match listeners {
-            Ok(0) => Err(ApiError::unavailable(format!("nobody listens on `{channel}`"))),
+            Ok(0) => Err(ApiError::unavailable(format!("`{channel}` has no subscriber"))),
             Ok(_) => Ok(()),
             Err(error) => {
                 let error = self.link.acl().explain(&error, Resource::Channel(channel));
