@@ -45,7 +45,11 @@ use super::{
     recheck::{CurrentAnswer, OngoingAnswer},
     target,
 };
-use crate::{backoff::Backoff, lifecycle::Signal, memory::MemoryLimit};
+use crate::{
+    backoff::{self, Backoff},
+    lifecycle::Signal,
+    memory::MemoryLimit,
+};
 
 /// How long answers under way may take once the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -151,7 +155,7 @@ async fn listen(state: ApiState, mut stop: Signal, background: Handle) {
 }
 
 async fn bind(address: &str, mut stop: Signal) -> Option<TcpListener> {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5), u64::from(std::process::id()));
+    let mut backoff = Backoff::new(backoff::LISTEN, u64::from(std::process::id()));
     loop {
         match listener(address) {
             Ok(listener) => return Some(listener),

@@ -47,7 +47,6 @@ use super::{
 use crate::{
     event::Kind,
     live::{LiveEvent, Subscriber},
-    wire::Limits,
 };
 
 /// How often a client's task looks for events.
@@ -119,7 +118,6 @@ struct StreamClient {
     /// The runs that it wants; empty: all.
     runs: Vec<Uuid>,
     receipts: Option<broadcast::Receiver<Arc<str>>>,
-    limits: Limits,
     began: Instant,
     hello_sent: bool,
     items_sent: Option<Instant>,
@@ -130,15 +128,12 @@ struct StreamClient {
 impl StreamClient {
     fn new(state: ApiState, subscriber: Subscriber, runs: Vec<Uuid>) -> Self {
         let receipts = state.submitter.receipts();
-        // Intake has accepted what is shown.
-        let limits = Limits::NONE;
         let began = Instant::now();
         Self {
             state,
             subscriber,
             runs,
             receipts,
-            limits,
             began,
             hello_sent: false,
             items_sent: None,
@@ -219,7 +214,7 @@ impl StreamClient {
         }
         let points = self.state.config.stream_points / runs.len().max(1);
         for (run_id, run_events) in &runs {
-            run_events.write(out, *run_id, points.max(1), &self.limits);
+            run_events.write(out, *run_id, points.max(1));
         }
         if !others.is_empty() {
             event(out, "activity", &json!({ "runs": others }).to_string(), None);
@@ -249,14 +244,14 @@ impl<'a> RunEvents<'a> {
         }
     }
 
-    fn write(&self, out: &mut String, run_id: Uuid, points: usize, limits: &Limits) {
+    fn write(&self, out: &mut String, run_id: Uuid, points: usize) {
         if !self.metrics.is_empty() {
-            rows(out, "metrics", run_id, &downsample(&self.metrics, points), self.metrics.len(), limits);
+            rows(out, "metrics", run_id, &downsample(&self.metrics, points), self.metrics.len());
         }
         if let Some(item) = self.topology {
             if item.bytes() > INLINE_BYTES_MAX {
                 event(out, "topology", &json!({ "run_id": run_id, "topology_json": null }).to_string(), None);
-            } else if let Some(json) = item.json(limits) {
+            } else if let Some(json) = item.json() {
                 event(out, "topology", json, None);
             }
         }
@@ -265,7 +260,7 @@ impl<'a> RunEvents<'a> {
             newest.iter().copied().chain(self.state).filter(|item| item.bytes() <= INLINE_BYTES_MAX).collect();
         if !self.events.is_empty() || self.state.is_some() {
             let all = self.events.len() + usize::from(self.state.is_some()) + self.replaced;
-            rows(out, "event", run_id, &events, all, limits);
+            rows(out, "event", run_id, &events, all);
         }
     }
 }
@@ -276,8 +271,8 @@ fn downsample<'a>(items: &[&'a LiveEvent], most: usize) -> Vec<&'a LiveEvent> {
     items.iter().rev().step_by(step).rev().copied().collect()
 }
 
-fn rows(out: &mut String, name: &str, run_id: Uuid, items: &[&LiveEvent], all: usize, limits: &Limits) {
-    let shown: Vec<_> = items.iter().filter_map(|item| item.json(limits)).collect();
+fn rows(out: &mut String, name: &str, run_id: Uuid, items: &[&LiveEvent], all: usize) {
+    let shown: Vec<_> = items.iter().filter_map(|item| item.json()).collect();
     let _ = write!(
         out,
         "event: {name}\ndata: {{\"run_id\":\"{run_id}\",\"skipped\":{},\"rows\":[{}]}}\n\n",
@@ -321,7 +316,7 @@ mod tests {
         let mut run_events = RunEvents::default();
         items.iter().for_each(|item| run_events.add(item));
         let mut out = String::new();
-        run_events.write(&mut out, Uuid::from_u128(1), 4, &Limits::default());
+        run_events.write(&mut out, Uuid::from_u128(1), 4);
         let data: Vec<serde_json::Value> =
             out.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
         let epochs = |n: usize| -> Vec<_> {

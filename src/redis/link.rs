@@ -26,8 +26,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Acl, Config, Refusal, Resource, Retry, is_refusal, probe::probe, value::UnusableValues};
+use super::{Acl, Config, Refusal, Resource, is_refusal, probe::probe, value::UnusableValues};
 use crate::{
+    backoff::{self, Backoff},
     host,
     lifecycle::Signal,
     logging::Chain,
@@ -69,9 +70,13 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether only a person can mend it: then trying ten times a second is noise in the server's log.
-    pub fn needs_operator(&self) -> bool {
-        !matches!(self, Self::Unreachable(_) | Self::Timeout | Self::Greeting(_))
+    /// When to try again. What an operator must repair is tried less often: it fills the server's log.
+    pub fn retry_delay(&self, backoff: &mut Backoff) -> Duration {
+        let delay = backoff.next_delay();
+        match self {
+            Self::Unreachable(_) | Self::Timeout | Self::Greeting(_) => delay,
+            _ => backoff::OPERATOR,
+        }
     }
 }
 
@@ -329,7 +334,7 @@ async fn maintain_connection(
     mut stop: Signal,
 ) {
     let note = |outage: Outages| *outages.lock().unwrap_or_else(PoisonError::into_inner) = outage;
-    let mut retry = Retry::default();
+    let mut retry = Backoff::new(backoff::REDIS, 0);
     let mut last_error = String::new();
     loop {
         let tried = tokio::select! {
@@ -354,7 +359,7 @@ async fn maintain_connection(
                     return;
                 }
                 warn!("lost the connection to Redis for commands");
-                retry.next_delay(None)
+                retry.next_delay()
             }
             Err(error) => {
                 let text = Chain(&error).to_string();
@@ -363,7 +368,7 @@ async fn maintain_connection(
                     warn!(error = text, "no connection to Redis for commands; trying again");
                     last_error = text;
                 }
-                retry.next_delay(Some(&error))
+                error.retry_delay(&mut retry)
             }
         };
         tokio::select! {

@@ -4,7 +4,6 @@ mod acl;
 mod link;
 mod pattern;
 mod probe;
-mod retry;
 mod share;
 mod subscribe;
 mod value;
@@ -13,13 +12,12 @@ use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
 
-pub(crate) use self::link::answers;
+pub(crate) use self::link::{PING_INTERVAL, SILENCE_TIMEOUT, answers};
 pub use self::{
     acl::{Acl, Refusal, Resource, is_refusal},
     link::{ConnectError, Connected, Link, Outages, Role, connect, settings},
     pattern::{is_pattern, overlap},
     probe::probe,
-    retry::Retry,
     share::RunShare,
     subscribe::{SubscribeError, subscribe},
     value::{LATEST_EXTRA, SMALL_VALUE, STATUS_VALUE, Unusable, ValueLookup, read_value, value_length, value_range},

@@ -12,12 +12,10 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{checkpoint, segment::Meta, shared::Shared};
-use crate::logging::Chain;
+use crate::{backoff, logging::Chain};
 
 /// The shortest time between two checkpoints.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
-/// The shortest time between two tries when the disk does not take one.
-const CHECKPOINT_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Confirmations closer together than this linger as one.
 const COALESCE: Duration = Duration::from_millis(50);
 
@@ -209,7 +207,7 @@ impl CheckpointThread {
                     if !std::mem::replace(&mut self.failing, true) {
                         warn!(error = %Chain(&error), "checkpoint could not be written; a restart would replay more");
                     }
-                    pause = CHECKPOINT_RETRY_DELAY;
+                    pause = backoff::DISK;
                 }
             }
         }
@@ -229,7 +227,7 @@ impl CheckpointThread {
             }
             let lingering = !state.lingering.is_empty();
             state.waiting = !lingering;
-            let timeout = if lingering { CHECKPOINT_INTERVAL } else { CHECKPOINT_RETRY_DELAY };
+            let timeout = if lingering { CHECKPOINT_INTERVAL } else { backoff::DISK };
             let (woken, timed_out) =
                 self.commits.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner);
             state = woken;
