@@ -48,6 +48,7 @@ use super::{
 use crate::{
     backoff::{self, Backoff},
     lifecycle::Signal,
+    logging::stage,
     memory::MemoryLimit,
 };
 
@@ -84,6 +85,7 @@ fn spawn_thread(
     let handle = runtime.handle().clone();
     let (mut done, ended) = oneshot::channel();
     thread::Builder::new().name(name.into()).spawn(move || {
+        let _span = stage("http").entered();
         // Counts for this thread only. Where it is not allowed, the server is as important as the rest.
         let _ = rustix::process::setpriority_process(None, NICENESS);
         runtime.block_on(async {

@@ -27,6 +27,7 @@ use crate::{
     latest::{self, LatestState, MessageRenderer},
     lifecycle::{Readiness, Signal, Tasks},
     live::LiveFeed,
+    logging::stage,
     memory::MemoryLimit,
     metrics::Metrics,
     notify::{self, Heartbeat},
@@ -219,6 +220,7 @@ impl Daemon<'_> {
         let (drained_out, drained) = oneshot::channel();
         let handle = Handle::current();
         let work = move || {
+            let _span = stage("intake").entered();
             intake.run(&handle, training, control);
             // The receiver is gone when the daemon fails.
             let _ = drained_out.send(());

@@ -12,7 +12,10 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{checkpoint, segment::Meta, shared::Shared};
-use crate::{backoff, logging::Chain};
+use crate::{
+    backoff,
+    logging::{Chain, stage},
+};
 
 /// The shortest time between two checkpoints.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
@@ -110,7 +113,11 @@ pub struct Committer {
 impl Committer {
     pub(crate) fn start(shared: Arc<Shared>, commits: Arc<CommitQueue>) -> io::Result<Self> {
         let mut checkpoint_thread = CheckpointThread::new(shared, Arc::clone(&commits));
-        let thread = thread::Builder::new().name("spool-commit".into()).spawn(move || checkpoint_thread.run())?;
+        let work = move || {
+            let _span = stage("checkpoint").entered();
+            checkpoint_thread.run();
+        };
+        let thread = thread::Builder::new().name("spool-commit".into()).spawn(work)?;
         Ok(Self { commits, thread: Some(thread) })
     }
 
