@@ -10,7 +10,9 @@ use std::{
 };
 
 use tokio::{sync::watch, task::JoinSet, time::Instant};
-use tracing::{debug, error, warn};
+use tracing::{Instrument, debug, error, warn};
+
+use crate::logging::{Chain, stage};
 
 /// Told to everyone who must stop. Cloning is cheap.
 #[derive(Clone, Debug)]
@@ -56,13 +58,14 @@ impl Tasks {
         Self::default()
     }
 
-    /// Starts a task. Its error is logged when it ends.
+    /// Starts a task in its [span](stage). Its error is logged when it ends.
     pub fn spawn<F, E>(&mut self, name: &'static str, future: F)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: std::error::Error + 'static,
     {
-        self.0.spawn(async move { (name, future.await.map_err(|error| crate::logging::Chain(&error).to_string())) });
+        let task = async move { (name, future.await.map_err(|error| Chain(&error).to_string())) };
+        self.0.spawn(task.instrument(stage(name)));
     }
 
     /// Waits until `stop` is raised or a task ends, then stops all and waits at most `grace` for them.

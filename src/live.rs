@@ -22,8 +22,7 @@ use crate::{
     event::{Kind, Resolved, Row},
     memory::LARGE_VALUE,
     render::Json,
-    units,
-    wire::{self, Limits},
+    units, wire,
 };
 
 /// How long the ring is kept when nobody watches any more.
@@ -58,14 +57,14 @@ impl LiveEvent {
         self.length
     }
 
-    /// The JSON of the row that it becomes: what the store will answer, before the store has it. Made once, for all subscribers.
-    /// `None`: it becomes no row of its own.
-    pub fn json(&self, limits: &Limits) -> Option<&str> {
-        self.rendered.get_or_init(|| self.render(limits)).as_deref()
+    /// The JSON of the row that it becomes, before the store has it; made once, for all subscribers. `None`: it becomes no row of
+    /// its own.
+    pub fn json(&self) -> Option<&str> {
+        self.rendered.get_or_init(|| self.render()).as_deref()
     }
 
-    fn render(&self, limits: &Limits) -> Option<Box<str>> {
-        let message = wire::decode(&self.payload, limits).ok()?;
+    fn render(&self) -> Option<Box<str>> {
+        let message = wire::decode_accepted(&self.payload).ok()?;
         let rows = wire::rows(&message, &self.decided, &self.channel, &self.payload).rows;
         let text = match rows.first()? {
             Row::Metrics(row) => serde_json::to_string(&Json(row)),
@@ -285,8 +284,7 @@ mod tests {
     }
 
     fn epochs(drained: &Drained) -> Vec<i64> {
-        let rendered =
-            |event: &Arc<LiveEvent>| serde_json::from_str::<serde_json::Value>(event.json(&Limits::default()).unwrap());
+        let rendered = |event: &Arc<LiveEvent>| serde_json::from_str::<serde_json::Value>(event.json().unwrap());
         drained.events.iter().map(|event| rendered(event).unwrap()["epoch"].as_i64().unwrap()).collect()
     }
 

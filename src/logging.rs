@@ -1,13 +1,20 @@
 //! The log: one subscriber, set once, with levels that SIGHUP can change; and what makes untrusted text fit for it.
+//!
+//! Each line names the task that wrote it, by a span that the task or thread runs in ([`stage`]): `stage{task="writer"}: ` before the
+//! target in text, `"span":{"task":"writer","name":"stage"}` in JSON. The names are `receive training`, `receive control`, `intake`,
+//! `checkpoint`, `writer`, `control`, `latest keys`, `http`, `store`, `sqlite`, `redis commands`, and those of the smaller tasks. A span
+//! is entered when a task is polled, never for an event.
 
 use std::{error::Error, fmt, io, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use tracing::{Span, Subscriber, error_span};
 use tracing_subscriber::{
     Layer, Registry,
     filter::{LevelFilter, Targets},
-    fmt as tracing_fmt,
+    fmt::{self as tracing_fmt, MakeWriter},
     layer::SubscriberExt,
+    registry::LookupSpan,
     reload,
     util::SubscriberInitExt,
 };
@@ -68,15 +75,25 @@ impl LevelHandle {
 /// When `level` cannot be read, or a subscriber is already there.
 pub fn install(config: &Config) -> Result<LevelHandle, String> {
     let (filter, handle) = reload::Layer::new(targets(&config.level)?);
-    let lines: Box<dyn Layer<_> + Send + Sync> = match config.format {
-        Format::Text => {
-            let colours = io::IsTerminal::is_terminal(&io::stderr());
-            tracing_fmt::layer().with_writer(terminal::log()).with_ansi(colours).boxed()
-        }
-        Format::Json => tracing_fmt::layer().json().flatten_event(true).with_writer(terminal::log()).boxed(),
-    };
+    let lines = lines(config.format, terminal::log());
     tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(|error| error.to_string())?;
     Ok(LevelHandle(handle))
+}
+
+fn lines<S, W>(format: Format, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    match format {
+        Format::Text => {
+            let colours = io::IsTerminal::is_terminal(&io::stderr());
+            tracing_fmt::layer().with_writer(writer).with_ansi(colours).boxed()
+        }
+        Format::Json => {
+            tracing_fmt::layer().json().flatten_event(true).with_span_list(false).with_writer(writer).boxed()
+        }
+    }
 }
 
 /// The drivers are quiet unless asked: our own lines say what their troubles mean.
@@ -102,6 +119,11 @@ fn targets(level: &str) -> Result<Targets, String> {
         .into_iter()
         .filter(|(name, _)| !level.contains(name))
         .fold(targets, |targets, (name, limit)| targets.with_target(name, limit)))
+}
+
+/// The span of a task or a thread. At level ERROR, so that it is there whatever `log.level` says.
+pub fn stage(task: &str) -> Span {
+    error_span!(target: "cascor_ingest", "stage", task)
 }
 
 /// An error with all its causes on one line.
@@ -137,7 +159,41 @@ impl fmt::Display for Untrusted<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_names_the_task_that_wrote_it() {
+        for (format, level, expected) in [
+            (Format::Text, "warn", "stage{task=\"writer\"}: cascor_ingest::logging::tests: held rows=3"),
+            (Format::Json, "cascor_ingest=warn", "\"span\":{\"task\":\"writer\",\"name\":\"stage\"}"),
+        ] {
+            let written = Written::default();
+            let writer = written.clone();
+            let lines = lines(format, move || writer.clone());
+            let subscriber = tracing_subscriber::registry().with(targets(level).unwrap()).with(lines);
+            tracing::subscriber::with_default(subscriber, || {
+                stage("writer").in_scope(|| tracing::warn!(rows = 3, "held"));
+            });
+            let line = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+            assert!(line.contains(expected), "{line}");
+        }
+    }
 
     #[test]
     fn untrusted_text_cannot_forge_a_line() {

@@ -1,90 +1,115 @@
-//! The steps of building the daemon: each connects one part to its neighbours and spawns what drives it. Their order is the
-//! composition root's.
+//! The steps of building the daemon: each connects one part to its neighbours and spawns what drives it. The composition root calls
+//! them in order.
 
 use std::{sync::Arc, thread};
 
 use tokio::{
     runtime::Handle,
-    sync::{broadcast, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     time::Instant,
 };
 
 use super::{
     AppError,
-    adapters::{self, Renderer, SpoolCommit, SpoolDeadLetters},
-    decode::SpoolRecords,
-    http,
-    shared_runs::SharedRuns,
-    stall_detector,
+    channels::{ControlChannels, IntakeChannels, StatusChannels, WriterChannels},
+    http, stall_detector,
     startup_shutdown::report_restart,
-    status::{StatusInputs, TaskReports},
+    status::StatusInputs,
+    storage::Storage,
     stores,
 };
 use crate::{
     api,
     config::Settings,
     control,
-    dead_letter::DeadLetterLog,
     frame::IntakeItem,
-    gaps::Gap,
-    intake::{self, Intake},
-    latest::{self, LatestState},
-    lifecycle::{PauseBarrier, Readiness, Signal, Tasks},
+    intake::{Intake, IntakeDeps, SharedRuns},
+    latest::{self, LatestState, MessageRenderer},
+    lifecycle::{Readiness, Signal, Tasks},
     live::LiveFeed,
+    logging::stage,
     memory::MemoryLimit,
     metrics::Metrics,
     notify::{self, Heartbeat},
     redis::{Link, RunShare},
     source::{self, Input, QueuedBytes, SourceStatus, pubsub::PubSub, queue},
     spool,
-    store::{Problem, Store, StoreKind},
+    store::{Store, StoreKind},
     units::{self, Micros},
-    wire::{self, ReceivedCommand},
-    writer,
+    writer::{self, Decoder, SpoolCommit, SpoolDeadLetters, SpoolRecords},
 };
 
-/// Commands that may wait to be executed, and frames that may wait on the control connection.
-const CONTROL_QUEUE: usize = 1_024;
+/// Frames that may wait on the control connection, with the receipts, gaps and requests that travel in the same queue.
+const CONTROL_QUEUE_FRAMES: usize = 1_024;
 
-/// What every step of building needs.
+/// What every step needs.
 pub(super) struct Daemon<'a> {
     pub(super) settings: &'a Settings,
+    /// When the process started.
+    pub(super) started: Instant,
     pub(super) metrics: Arc<Metrics>,
     pub(super) memory: MemoryLimit,
     pub(super) live: LiveFeed,
+    pub(super) latest_state: Arc<LatestState>,
+    /// Stops the sources, and what only observes.
     pub(super) ingest_stop: Signal,
+    /// Stops the rest, once intake has drained.
     pub(super) drain_stop: Signal,
     pub(super) readiness: Readiness,
     pub(super) tasks: Tasks,
 }
 
-/// What the sources feed.
-pub(super) struct SourceHandles {
-    pub(super) status: SourceStatus,
-    pub(super) link: Link,
-    pub(super) training: mpsc::Receiver<IntakeItem>,
-    pub(super) training_bytes: QueuedBytes,
-    pub(super) control: mpsc::Receiver<IntakeItem>,
-    pub(super) control_bytes: QueuedBytes,
-    pub(super) to_intake: mpsc::Sender<IntakeItem>,
-}
-
-/// What is left of them once intake has its queues.
+/// The connections to Redis.
+#[derive(Clone)]
 pub(super) struct RedisHandles {
     pub(super) status: SourceStatus,
     pub(super) link: Link,
 }
 
+/// The queues of intake.
+pub(super) struct IntakeQueues {
+    training: mpsc::Receiver<IntakeItem>,
+    training_bytes: QueuedBytes,
+    control: mpsc::Receiver<IntakeItem>,
+    control_bytes: QueuedBytes,
+    /// Feeds the control queue.
+    pub(super) sender: mpsc::Sender<IntakeItem>,
+}
+
+/// The log, as intake sees it.
+pub(super) struct IntakeLog {
+    pub(super) appender: spool::Appender,
+    /// The records of before the start.
+    pub(super) recovery: spool::Recovery,
+}
+
+/// Intake while it runs.
+pub(super) struct RunningIntake {
+    /// Told once intake has drained.
+    pub(super) drained: oneshot::Receiver<()>,
+    pub(super) heartbeat: Heartbeat,
+}
+
+/// What is observed by HTTP and the service manager.
+pub(super) struct Observed {
+    pub(super) status_inputs: Arc<StatusInputs>,
+    pub(super) link: Link,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) submitter: api::Submitter,
+    pub(super) token_store: Arc<api::TokenStore>,
+}
+
 impl Daemon<'_> {
-    /// First of all: every millisecond before it is lost to us.
-    pub(super) fn spawn_sources(&mut self) -> Result<SourceHandles, AppError> {
+    /// Comes first: what is published before the subscription is missed.
+    pub(super) fn spawn_sources(&mut self) -> Result<(RedisHandles, IntakeQueues), AppError> {
         let redis = &self.settings.redis;
         let status = SourceStatus::new(self.readiness.clone());
         let (training_queue, training, training_bytes) = queue(redis.queue_frames, redis.queue_bytes.as_usize());
-        let (control_queue, control, control_bytes) = queue(CONTROL_QUEUE, redis.queue_bytes.as_usize());
+        let (control_queue, control, control_bytes) = queue(CONTROL_QUEUE_FRAMES, redis.queue_bytes.as_usize());
         let [training_queue, control_queue] =
             [training_queue, control_queue].map(|queue| queue.charging(self.memory.clone()));
-        let to_intake = control_queue.sender();
+        let sender = control_queue.sender();
         let inputs = vec![
             Input::new(PubSub::training(redis, &status, Arc::clone(&self.metrics)), training_queue),
             Input::new(PubSub::control(redis, &status, Arc::clone(&self.metrics)), control_queue),
@@ -94,16 +119,17 @@ impl Daemon<'_> {
         let (link, upkeep) = Link::new(redis, self.drain_stop.clone());
         let link = link.counted_in(&self.metrics);
         self.tasks.spawn("redis commands", upkeep);
-        Ok(SourceHandles { status, link, training, training_bytes, control, control_bytes, to_intake })
+        let queues = IntakeQueues { training, training_bytes, control, control_bytes, sender };
+        Ok((RedisHandles { status, link }, queues))
     }
 
-    /// What the status object tells.
+    /// What the status object is made of.
     pub(super) fn status_inputs(
         &self,
-        started: Instant,
-        redis: &SourceStatus,
-        (spool, dead_letters): (&spool::View, &Arc<DeadLetterLog>),
-        reports: TaskReports,
+        redis: &RedisHandles,
+        storage: &Storage,
+        channels: StatusChannels,
+        token_store: &Arc<api::TokenStore>,
     ) -> Arc<StatusInputs> {
         Arc::new(StatusInputs {
             instance: self.settings.instance.clone(),
@@ -112,26 +138,25 @@ impl Daemon<'_> {
                 StoreKind::Sqlite => "sqlite",
                 StoreKind::Cassandra => "cassandra",
             },
-            started_at: units::now() - Micros::try_from(started.elapsed().as_micros()).unwrap_or(0),
-            started,
+            started_at: units::now() - Micros::try_from(self.started.elapsed().as_micros()).unwrap_or(0),
+            started: self.started,
             readiness: self.readiness.clone(),
-            redis: redis.clone(),
-            spool: spool.clone(),
-            dead_letters: Arc::clone(dead_letters),
-            reports,
+            redis: redis.status.clone(),
+            storage: storage.clone(),
+            channels,
+            token_store: Arc::clone(token_store),
             metrics: Arc::clone(&self.metrics),
         })
     }
 
-    /// Executes durable commands; the returned queue takes them.
+    /// Executes durable commands.
     pub(super) fn spawn_control(
         &mut self,
         status_inputs: &Arc<StatusInputs>,
-        pause_barrier: watch::Sender<PauseBarrier>,
-        latest_state: &Arc<LatestState>,
-        handles: &SourceHandles,
-        receipts: broadcast::Sender<Arc<str>>,
-    ) -> mpsc::Sender<ReceivedCommand> {
+        channels: ControlChannels,
+        link: &Link,
+        to_intake: &mpsc::Sender<IntakeItem>,
+    ) {
         let settings = self.settings;
         let identity = control::Identity {
             instance: settings.instance.clone(),
@@ -139,161 +164,142 @@ impl Daemon<'_> {
             state_dir: settings.state_dir.clone(),
             latest_ttl: settings.latest.enabled.then_some(settings.latest.control_ttl),
         };
-        let ports = control_ports(status_inputs, pause_barrier, latest_state, handles, receipts);
+        let [end, fill, status] = [(); 3].map(|()| Arc::clone(status_inputs));
+        let ports = control::ControlPorts {
+            pause_barrier: channels.pause_barrier,
+            stored: status_inputs.channels.progress.clone(),
+            received_end: Box::new(move || end.storage.spool.end()),
+            spool_fill: Box::new(move || {
+                let spool = &fill.storage.spool;
+                spool.bytes() as f64 / spool.capacity().max(1) as f64
+            }),
+            status: Box::new(move || status.status().to_string()),
+            latest_state: Arc::clone(&self.latest_state),
+            to_intake: to_intake.clone(),
+            link: link.clone(),
+            receipts: channels.receipts,
+        };
         let stage = control::Stage::new(&settings.control, identity, ports, Arc::clone(&self.metrics));
-        let (jobs_out, jobs) = mpsc::channel(CONTROL_QUEUE);
-        self.tasks.spawn("control", stage.run(jobs, self.drain_stop.clone()));
-        jobs_out
+        self.tasks.spawn("control", stage.run(channels.commands, self.drain_stop.clone()));
     }
 
     /// Recovers the open runs, then receives, on a thread of its own.
-    #[allow(clippy::too_many_arguments, reason = "each is a different end that only intake gets")]
     pub(super) fn spawn_intake(
         &mut self,
-        handles: SourceHandles,
-        appender: spool::Appender,
-        recovery: &spool::Recovery,
-        latest_state: &Arc<LatestState>,
-        commands: mpsc::Sender<ReceivedCommand>,
-        (limits, last_gap): (watch::Receiver<wire::Limits>, watch::Sender<Option<Gap>>),
-    ) -> Result<(oneshot::Receiver<()>, Heartbeat, RedisHandles), AppError> {
-        let SourceHandles { status, link, training, training_bytes, control, control_bytes, to_intake } = handles;
-        let share = RunShare::new(link.clone(), &self.settings.redis.key_prefix);
+        queues: IntakeQueues,
+        channels: IntakeChannels,
+        redis: &RedisHandles,
+        log: IntakeLog,
+    ) -> Result<RunningIntake, AppError> {
+        let IntakeQueues { training, training_bytes, control, control_bytes, sender } = queues;
+        let share = RunShare::new(redis.link.clone(), &self.settings.redis.key_prefix);
         let (sharing, share_runs) = SharedRuns::new(share, Handle::current(), self.drain_stop.clone());
         self.tasks.spawn("shared runs", share_runs);
         let heartbeat = Heartbeat::default();
-        let heard = status.clone();
-        let deps = intake::IntakeDeps {
+        let status = redis.status.clone();
+        let deps = IntakeDeps {
             config: self.settings.intake.clone(),
-            limits,
+            limits: channels.limits,
             state_dir: self.settings.state_dir.clone(),
-            appender,
-            latest: Arc::clone(latest_state),
+            appender: log.appender,
+            latest: Arc::clone(&self.latest_state),
             live: self.live.clone(),
-            commands,
+            commands: channels.commands,
             sharing: Box::new(sharing),
             readiness: self.readiness.clone(),
-            low_watermark: Box::new(move || heard.low_watermark()),
-            last_gap,
+            low_watermark: Box::new(move || status.low_watermark()),
+            last_gap: channels.last_gap,
             metrics: Arc::clone(&self.metrics),
             heartbeat: heartbeat.clone(),
             return_bytes: Box::new(move |frame| {
                 if frame.control { control_bytes.taken(frame) } else { training_bytes.taken(frame) }
             }),
         };
-        let intake = Intake::new(deps, |as_of, tell| adapters::recover(recovery, as_of, tell));
-        let stalls = stall_detector::report(
-            status.clone(),
-            to_intake.clone(),
-            Arc::clone(&self.metrics),
-            self.ingest_stop.clone(),
-        );
-        self.tasks.spawn("pauses", stalls);
-        let restart = report_restart(
-            intake.previous_watermark(),
-            status.clone(),
-            to_intake,
-            Arc::clone(&self.metrics),
-            self.ingest_stop.clone(),
-        );
-        self.tasks.spawn("restart gap", restart);
+        let intake = Intake::new(deps, &log.recovery);
+        self.spawn_gap_reports(redis, intake.previous_watermark(), sender);
         let (drained_out, drained) = oneshot::channel();
         let handle = Handle::current();
         let work = move || {
+            let _span = stage("intake").entered();
             intake.run(&handle, training, control);
-            // Nobody waits for it when the daemon fails.
+            // The receiver is gone when the daemon fails.
             let _ = drained_out.send(());
         };
         thread::Builder::new().name("intake".into()).spawn(work).map_err(AppError::Start)?;
-        Ok((drained, heartbeat, RedisHandles { status, link }))
+        Ok(RunningIntake { drained, heartbeat })
     }
 
-    /// From the log to the store.
+    /// Gaps that no source can know: while the process was stopped, and before this process.
+    fn spawn_gap_reports(
+        &mut self,
+        redis: &RedisHandles,
+        previous_watermark: Option<Micros>,
+        to_intake: mpsc::Sender<IntakeItem>,
+    ) {
+        let (metrics, stop) = (&self.metrics, &self.ingest_stop);
+        let stalls = stall_detector::report(redis.status.clone(), to_intake.clone(), Arc::clone(metrics), stop.clone());
+        let restart =
+            report_restart(previous_watermark, redis.status.clone(), to_intake, Arc::clone(metrics), stop.clone());
+        self.tasks.spawn("pauses", stalls);
+        self.tasks.spawn("restart gap", restart);
+    }
+
+    /// Writes from the spool to the store.
     pub(super) fn spawn_writer(
         &mut self,
-        records: SpoolRecords,
+        reader: spool::Reader,
         committer: spool::Committer,
-        view: &spool::View,
-        (pause_barrier, flush_to): (watch::Receiver<PauseBarrier>, watch::Receiver<u64>),
-        (progress, problem, dead_letters): (watch::Sender<u64>, watch::Sender<Option<Problem>>, Arc<DeadLetterLog>),
+        storage: Storage,
+        channels: WriterChannels,
     ) -> Arc<dyn Store> {
         let settings = self.settings;
         let (store, upkeep) = stores::open(settings, &self.metrics, self.drain_stop.clone());
         self.tasks.spawn("store", upkeep);
+        let Storage { spool, dead_letters } = storage;
+        let decoder = Arc::new(Decoder::new(&settings.instance));
+        let records = SpoolRecords::new(reader, spool.clone(), decoder, self.memory.clone());
         let ports = writer::WriterPorts {
             store: Arc::clone(&store),
-            commit: SpoolCommit::new(committer, view.clone(), Arc::clone(&store), settings.spool.checkpoint_delay),
+            commit: SpoolCommit::new(committer, spool.clone(), Arc::clone(&store), settings.spool.checkpoint_delay),
             memory: self.memory.clone(),
-            dead_letters: Arc::new(SpoolDeadLetters::new(dead_letters, view.clone(), self.memory.clone())),
-            pause_barrier,
-            flush_to,
-            problem,
-            progress,
+            dead_letters: Arc::new(SpoolDeadLetters::new(dead_letters, spool, self.memory.clone())),
+            pause_barrier: channels.pause_barrier,
+            flush_to: channels.flush_to,
+            problem: channels.problem,
+            progress: channels.progress,
             metrics: Arc::clone(&self.metrics),
         };
         self.tasks.spawn("writer", writer::run(settings.writer.clone(), records, ports, self.drain_stop.clone()));
         store
     }
 
-    /// Those who only look.
-    pub(super) fn spawn_observers(
-        &mut self,
-        status_inputs: &Arc<StatusInputs>,
-        latest_state: Arc<LatestState>,
-        link: Link,
-        heartbeat: Heartbeat,
-        store: Arc<dyn Store>,
-        (submitter, token_store): (api::Submitter, Arc<api::TokenStore>),
-    ) {
+    /// Spawns HTTP, the latest-key flusher and service-manager notifications.
+    pub(super) fn spawn_observers(&mut self, observed: Observed) {
         let settings = self.settings;
-        let status: api::StatusFn = {
-            let status_inputs = Arc::clone(status_inputs);
-            Arc::new(move || status_inputs.status())
+        let Observed { status_inputs, link, heartbeat, store, submitter, token_store } = observed;
+        let [json, text, line] = [(); 3].map(|()| Arc::clone(&status_inputs));
+        let flusher = latest::FlusherDeps {
+            latest_state: Arc::clone(&self.latest_state),
+            link: link.clone(),
+            render: Arc::new(MessageRenderer::new(&settings.instance)),
+            instance: settings.instance.clone(),
+            status: Box::new(move || text.status().to_string()),
+            metrics: Arc::clone(&self.metrics),
         };
-        let render = Arc::new(Renderer::new(&settings.instance));
-        let (instance, key) = (settings.instance.clone(), adapters::status_json(&status));
-        let flusher = latest::flusher(
-            latest_state,
-            link.clone(),
-            render,
-            instance,
-            key,
-            Arc::clone(&self.metrics),
-            self.drain_stop.clone(),
-        );
-        self.tasks.spawn("latest keys", flusher);
+        self.tasks.spawn("latest keys", latest::flusher(flusher, self.drain_stop.clone()));
         let readiness = self.readiness.clone();
-        let missing: api::MissingFn = Arc::new(move || readiness.missing().into_iter().map(str::to_owned).collect());
-        let live = self.live.clone();
-        let (metrics, memory) = (Arc::clone(&self.metrics), self.memory.clone());
-        let inputs = http::ApiInputs { metrics, store, link, live, memory, token_store, status, missing };
-        self.tasks.spawn("http", api::run(http::api_state(settings, inputs, submitter), self.drain_stop.clone()));
-        let line = {
-            let status_inputs = Arc::clone(status_inputs);
-            move || status_inputs.line()
+        let inputs = http::ApiInputs {
+            metrics: Arc::clone(&self.metrics),
+            store,
+            link,
+            live: self.live.clone(),
+            memory: self.memory.clone(),
+            token_store,
+            status: Arc::new(move || json.status()),
+            missing: Arc::new(move || readiness.missing().into_iter().map(str::to_owned).collect()),
         };
-        self.tasks.spawn("service manager", notify::run(vec![("intake", heartbeat)], line, self.ingest_stop.clone()));
-    }
-}
-
-/// What the commands move.
-fn control_ports(
-    status_inputs: &Arc<StatusInputs>,
-    pause_barrier: watch::Sender<PauseBarrier>,
-    latest_state: &Arc<LatestState>,
-    handles: &SourceHandles,
-    receipts: broadcast::Sender<Arc<str>>,
-) -> control::ControlPorts {
-    let (end, fill, status) = (Arc::clone(status_inputs), Arc::clone(status_inputs), Arc::clone(status_inputs));
-    control::ControlPorts {
-        pause_barrier,
-        stored: status_inputs.reports.progress.clone(),
-        received_end: Box::new(move || end.spool.end()),
-        spool_fill: Box::new(move || fill.spool.bytes() as f64 / fill.spool.capacity().max(1) as f64),
-        status: Box::new(move || status.status().to_string()),
-        latest_state: Arc::clone(latest_state),
-        to_intake: handles.to_intake.clone(),
-        link: handles.link.clone(),
-        receipts,
+        self.tasks.spawn("http", api::run(http::api_state(settings, inputs, submitter), self.drain_stop.clone()));
+        let notifications = notify::run(vec![("intake", heartbeat)], move || line.line(), self.ingest_stop.clone());
+        self.tasks.spawn("service manager", notifications);
     }
 }

@@ -22,11 +22,11 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::shared_runs::read_open_run;
 use crate::{
     config::Settings,
     event::{Kind, Resolved, implicit_run_id},
     frame::{Frame, IntakeItem},
+    intake::read_open_run,
     lifecycle::{Readiness, Signal},
     live::{LiveEvent, LiveFeed},
     metrics::Metrics,

@@ -1,57 +1,60 @@
-//! The composition root: what is spawned, how it is connected ([`build`]), in which order it starts and stops. Nothing else knows
-//! all parts.
+//! The composition root: what is spawned, how it is connected, in which order it starts and stops. No other module knows all parts.
+//!
+//! | Queue | From | To | Capacity | Full |
+//! | --- | --- | --- | --- | --- |
+//! | training | sources | intake | `redis.queue_frames`, `redis.queue_bytes` | the newest are dropped, and counted |
+//! | control | sources, control, HTTP | intake | `build::CONTROL_QUEUE_FRAMES`, `redis.queue_bytes` | as training; HTTP answers 503 |
+//! | commands | intake | control | `channels::COMMANDS` | recorded, not executed |
+//! | spool | intake | writer | `spool.capacity` | the newest are dropped, and counted |
+//! | receipts | control | HTTP | `channels::RECEIPTS` | the oldest are dropped |
+//! | live feed | intake | HTTP streams | `http.stream_buffer` | the oldest are dropped, and reported as skipped |
+//! | latest keys | intake | flusher | one value a key | the newest replaces |
 //!
 //! ```text
-//! start:  spool lock ─► subscribe ─► recover open runs ─► receive ─► write
+//! start:  spool lock ─► subscribe ─► control (takes up a pause) ─► recover open runs ─► receive ─► write ─► HTTP
 //! stop:   sources ─► intake (drains, syncs) ─► control (answers what it has) ─► writer (what is gathered) ─► the rest
 //! ```
-//! Nothing waits for the store: what it has not confirmed is in the spool. Two signals make the order: `ingest_stop` stops the sources
-//! and whoever only looks; `drain_stop` is raised when intake has drained and the writer has had its chance.
+//! Nothing waits for the store: what it has not confirmed is in the spool. Two signals make the order of stopping: `ingest_stop` stops
+//! the sources and what only observes; `drain_stop` stops the rest once intake has drained and the writer has flushed, or has had
+//! its time.
 
-mod adapters;
 mod build;
-mod decode;
+mod channels;
 mod http;
 mod live_mirror;
 pub mod offline_drain;
 pub mod replay;
 mod serve;
-mod shared_runs;
 mod signals;
 mod stall_detector;
 mod startup_shutdown;
 mod status;
+mod storage;
 pub mod stores;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{broadcast, watch},
-    time::Instant,
-};
+use tokio::time::Instant;
 use tracing::info;
 
 use self::{
-    build::Daemon,
-    decode::{Decoder, SpoolRecords},
-    startup_shutdown::{Reloadable, drain, notify_ready, reload_on_signal},
-    status::TaskReports,
+    build::{Daemon, IntakeLog, Observed, RunningIntake},
+    channels::Channels,
+    startup_shutdown::{Drain, Reloadable, notify_ready, reload_on_signal},
+    storage::Storage,
 };
 use crate::{
     config::Settings,
     dead_letter::{DeadLetterError, DeadLetterLog},
     files,
     latest::{self, LatestState},
-    lifecycle::{PauseBarrier, Readiness, Signal, Tasks},
+    lifecycle::{Readiness, Signal, Tasks},
     live::LiveFeed,
     logging::LevelHandle,
     memory::MemoryLimit,
     metrics::Metrics,
     spool::{self, SpoolError},
 };
-
-/// Receipts that those who asked by HTTP may be behind.
-const RECEIPTS: usize = 256;
 
 /// Why the daemon could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -73,10 +76,15 @@ pub enum AppError {
     Ended(String),
 }
 
-pub use self::serve::run as serve;
+pub use self::{serve::run as serve, startup_shutdown::Reload};
 
-/// Reads the configuration again, for SIGHUP; `Err` says what is wrong with it.
-pub type Reload = Box<dyn Fn() -> Result<Settings, String> + Send>;
+/// What a process has before its runtime.
+struct Process {
+    started: Instant,
+    metrics: Arc<Metrics>,
+    reload: Reload,
+    levels: Option<LevelHandle>,
+}
 
 /// Runs the daemon until a signal stops it.
 ///
@@ -95,20 +103,15 @@ pub fn run(settings: &Settings, reload: Reload, levels: Option<LevelHandle>) -> 
         .enable_all()
         .build()
         .map_err(AppError::Start)?;
-    let outcome = runtime.block_on(daemon(settings, spool, metrics, started, reload, levels));
-    // What still runs is at an await, and holds nothing that is not on disk.
+    let process = Process { started, metrics, reload, levels };
+    let outcome = runtime.block_on(daemon(settings, spool, process));
+    // Tasks that still run are at an await, and hold nothing that is not on disk.
     runtime.shutdown_timeout(Duration::from_millis(500));
     outcome
 }
 
-async fn daemon(
-    settings: &Settings,
-    spool: spool::Opened,
-    metrics: Arc<Metrics>,
-    started: Instant,
-    reload: Reload,
-    levels: Option<LevelHandle>,
-) -> Result<(), AppError> {
+async fn daemon(settings: &Settings, spool: spool::Opened, process: Process) -> Result<(), AppError> {
+    let Process { started, metrics, reload, levels } = process;
     let (stopper, ingest_stop) = Signal::new();
     let (drain_stopper, drain_stop) = Signal::new();
     let stopper = Arc::new(stopper);
@@ -122,87 +125,58 @@ async fn daemon(
     let spool::Opened { appender, reader, committer, view, recovery } = spool;
     // Until intake knows what the open runs still need.
     appender.retain_from(0);
-    let live = LiveFeed::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
-    let readiness = Readiness::default();
+    let prefix = &settings.redis.key_prefix;
     let memory = MemoryLimit::default();
     let mut daemon = Daemon {
         settings,
+        started,
+        live: LiveFeed::new(settings.http.stream_buffer.as_usize(), settings.http.streams),
+        latest_state: LatestState::new(&settings.latest, prefix, memory.clone(), Arc::clone(&metrics)),
+        memory,
         metrics,
-        memory: memory.clone(),
-        live,
         ingest_stop,
         drain_stop,
-        readiness,
+        readiness: Readiness::default(),
         tasks: Tasks::new(),
     };
 
-    let handles = daemon.spawn_sources()?;
-    let (pause_barrier_out, pause_barrier) = watch::channel(PauseBarrier::None);
-    let (progress_out, progress) = watch::channel(view.committed());
-    let (flush_out, flush_to) = watch::channel(0);
-    let (last_gap_out, last_gap) = watch::channel(None);
+    let (redis, queues) = daemon.spawn_sources()?;
     let dead_letters = DeadLetterLog::open(&settings.dead_letter, Arc::clone(&daemon.metrics));
-    let dead_letters = Arc::new(dead_letters.map_err(AppError::DeadLetters)?);
-    let (problem_out, problem) = watch::channel(None);
-    let token_store = http::token_store(settings, &handles.link, &daemon.metrics);
-    let reports = TaskReports {
-        pause_barrier: pause_barrier.clone(),
-        progress: progress.clone(),
-        last_gap,
-        problem,
-        token_store: Arc::clone(&token_store),
-    };
-    let status_inputs = daemon.status_inputs(started, &handles.status, (&view, &dead_letters), reports);
-    let latest_state =
-        LatestState::new(&settings.latest, &settings.redis.key_prefix, memory.clone(), Arc::clone(&daemon.metrics));
+    let storage = Storage { spool: view, dead_letters: Arc::new(dead_letters.map_err(AppError::DeadLetters)?) };
+    let channels = Channels::new(storage.spool.committed(), settings.limits.clone());
+    let token_store = http::token_store(settings, &redis.link, &daemon.metrics);
+    let status_inputs = daemon.status_inputs(&redis, &storage, channels.status, &token_store);
+    let (receipts, limits) = (channels.control.receipts.clone(), channels.intake.limits.clone());
+    let submitter = http::intake_submitter(settings, &redis.link, queues.sender.downgrade(), receipts, limits);
     // Takes up a pause of before the restart, so it comes before the writer.
-    let (receipts, _) = broadcast::channel(RECEIPTS);
-    let jobs = daemon.spawn_control(&status_inputs, pause_barrier_out, &latest_state, &handles, receipts.clone());
-    let to_intake = handles.to_intake.downgrade();
-    let (limits_out, limits) = watch::channel(settings.limits.clone());
-    let decoder = Arc::new(Decoder::new(&settings.instance));
-    let (drained, heartbeat, handles) =
-        daemon.spawn_intake(handles, appender, &recovery, &latest_state, jobs, (limits.clone(), last_gap_out))?;
-    let store = daemon.spawn_writer(
-        SpoolRecords::new(reader, view.clone(), decoder, memory),
-        committer,
-        &view,
-        (pause_barrier, flush_to),
-        (progress_out, problem_out, dead_letters),
-    );
-    let submitter = http::intake_submitter(settings, &handles.link, to_intake, receipts, limits);
-    let (prefix, instance) = (settings.redis.key_prefix.clone(), settings.instance.clone());
-    let delete_status = latest::delete_status(handles.link.clone(), prefix, instance);
-    let reloadable = Reloadable {
-        levels,
-        limits: limits_out,
-        latest_state: Arc::clone(&latest_state),
-        token_store: Arc::clone(&token_store),
-    };
-    daemon.spawn_observers(
-        &status_inputs,
-        latest_state,
-        handles.link,
+    daemon.spawn_control(&status_inputs, channels.control, &redis.link, &queues.sender);
+    let intake = daemon.spawn_intake(queues, channels.intake, &redis, IntakeLog { appender, recovery })?;
+    let RunningIntake { drained, heartbeat } = intake;
+    let store = daemon.spawn_writer(reader, committer, storage.clone(), channels.writer);
+    daemon.spawn_observers(Observed {
+        status_inputs,
+        link: redis.link.clone(),
         heartbeat,
-        Arc::clone(&store),
-        (submitter, token_store),
-    );
+        store: Arc::clone(&store),
+        submitter,
+        token_store: Arc::clone(&token_store),
+    });
 
-    let Daemon { mut tasks, ingest_stop, readiness, .. } = daemon;
-    tasks.spawn("ready", notify_ready(handles.status, ingest_stop.clone()));
+    let Daemon { mut tasks, ingest_stop, readiness, latest_state, .. } = daemon;
+    let reloadable = Reloadable { levels, limits: channels.limits, latest_state, token_store };
+    let drain = Drain {
+        ingest_stop: ingest_stop.clone(),
+        drain_stop: drain_stopper,
+        readiness,
+        drained,
+        spool: storage.spool,
+        channels: channels.drain,
+        store,
+    };
+    let delete_status = latest::delete_status(redis.link, prefix.clone(), settings.instance.clone());
+    tasks.spawn("ready", notify_ready(redis.status, ingest_stop.clone()));
     tasks.spawn("reload", reload_on_signal(reloads, reload, reloadable, ingest_stop.clone()));
-    tasks.spawn(
-        "drain",
-        drain(
-            (ingest_stop.clone(), drain_stopper),
-            readiness,
-            drained,
-            view,
-            (flush_out, progress),
-            store,
-            delete_status,
-        ),
-    );
+    tasks.spawn("drain", drain.run(delete_status));
     tasks.run(stopper, ingest_stop, settings.shutdown_grace).await.map_err(AppError::Ended)?;
     info!("stopped");
     Ok(())

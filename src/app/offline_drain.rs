@@ -13,11 +13,7 @@ use std::{
 
 use tokio::{sync::watch, time::Instant};
 
-use super::{
-    adapters::{SpoolCommit, SpoolDeadLetters},
-    decode::{Decoder, SpoolRecords},
-    stores,
-};
+use super::stores;
 use crate::{
     config::Settings,
     dead_letter::{self, DeadLetterError, DeadLetterLog},
@@ -26,7 +22,10 @@ use crate::{
     metrics::Metrics,
     spool::{self, SpoolError},
     store::{BoxError, Store, StoreError},
-    writer::{self, Commit, DeadLetterEntry, DeadLetterSink, RecordSource, WriterError, WriterPorts},
+    writer::{
+        self, Commit, DeadLetterEntry, DeadLetterSink, Decoder, RecordSource, SpoolCommit, SpoolDeadLetters,
+        SpoolRecords, WriterError, WriterPorts,
+    },
 };
 
 /// How long the store may take to answer for the first time.
@@ -154,7 +153,8 @@ async fn drain_into(
     let on_progress = |at: u64| on_progress(at.clamp(first, end) - first, end - first);
     let stop_when = StopWhen { first, finished: || view.committed() >= end, on_progress };
     if first < end {
-        run_writer_until(settings, store, metrics, (records, commit, Arc::clone(&sink)), stop_when).await?;
+        let endpoints = Endpoints { records, commit, sink: Arc::clone(&sink) };
+        run_writer_until(settings, store, metrics, endpoints, stop_when).await?;
     }
     // Where a segment is damaged, what lacks is damaged: it may have been in it.
     let not_in_spool = if orphan.quarantine { metrics.spool_missing_records.get() } else { 0 };
@@ -162,6 +162,13 @@ async fn drain_into(
     let set_aside = sink.records.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
     let stored = records.saturating_sub(unreadable).saturating_sub(set_aside);
     Ok(Drained { records, stored, unreadable, not_in_spool, dead_letters: dead_letters.usage().entries })
+}
+
+/// What the writer reads from and reports to.
+pub(super) struct Endpoints<R, C, A> {
+    pub(super) records: R,
+    pub(super) commit: C,
+    pub(super) sink: Arc<A>,
 }
 
 /// When to stop, and who wants to know how far it is.
@@ -176,7 +183,7 @@ pub(super) async fn run_writer_until<R: RecordSource, C: Commit, A: DeadLetterSi
     settings: &Settings,
     store: &Arc<dyn Store>,
     metrics: &Arc<Metrics>,
-    (records, commit, sink): (R, C, Arc<A>),
+    endpoints: Endpoints<R, C, A>,
     mut stop_when: StopWhen<impl Fn() -> bool, impl FnMut(u64)>,
 ) -> Result<(), OfflineDrainError> {
     let (stopper, stop) = Signal::new();
@@ -186,8 +193,8 @@ pub(super) async fn run_writer_until<R: RecordSource, C: Commit, A: DeadLetterSi
     let ports = WriterPorts {
         memory: MemoryLimit::default(),
         store: Arc::clone(store),
-        commit,
-        dead_letters: sink,
+        commit: endpoints.commit,
+        dead_letters: endpoints.sink,
         pause_barrier: hold,
         flush_to,
         // The command says itself why it does not get on.
@@ -195,7 +202,7 @@ pub(super) async fn run_writer_until<R: RecordSource, C: Commit, A: DeadLetterSi
         progress: progress_out,
         metrics: Arc::clone(metrics),
     };
-    let mut writer = Box::pin(writer::run(settings.writer.clone(), records, ports, stop));
+    let mut writer = Box::pin(writer::run(settings.writer.clone(), endpoints.records, ports, stop));
     let limit = NO_PROGRESS_TIMEOUT + settings.spool.checkpoint_delay;
     let (mut last, mut moved) = (stop_when.first, Instant::now());
     while !(stop_when.finished)() {

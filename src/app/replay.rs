@@ -17,8 +17,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    decode::Decoder,
-    offline_drain::{OfflineDrainError, StopWhen, run_writer_until, wait_for_store, with_upkeep},
+    offline_drain::{Endpoints, OfflineDrainError, StopWhen, run_writer_until, wait_for_store, with_upkeep},
     stores,
 };
 use crate::{
@@ -32,7 +31,9 @@ use crate::{
     spool::{Record, RecordKind},
     store::BoxError,
     wire,
-    writer::{self, Commit, Content, DeadLetterEntry, DeadLetterSink, DecodedRecord, RecordChunk, RecordSource},
+    writer::{
+        self, Commit, Content, DeadLetterEntry, DeadLetterSink, DecodedRecord, Decoder, RecordChunk, RecordSource,
+    },
 };
 
 /// What became of the letters.
@@ -76,7 +77,8 @@ pub async fn replay(
                 on_progress((shared.lock().read.range(..at).count() as u64).min(total.whole), total.whole)
             },
         };
-        run_writer_until(settings, &store, &metrics, (records, commit, Arc::clone(&shared)), stop_when).await
+        let endpoints = Endpoints { records, commit, sink: Arc::clone(&shared) };
+        run_writer_until(settings, &store, &metrics, endpoints, stop_when).await
     };
     let outcome = with_upkeep(upkeep, work).await;
     let confirmed = shared.confirmed(linger());

@@ -9,7 +9,9 @@ use tokio::{
 };
 use tracing::info;
 
-use super::{AppError, RECEIPTS, http, live_mirror, signals, status::problem_json, stores};
+use super::{
+    AppError, build::RedisHandles, channels::RECEIPTS, http, live_mirror, signals, status::problem_json, stores,
+};
 use crate::{
     api,
     config::Settings,
@@ -19,7 +21,6 @@ use crate::{
     metrics::Metrics,
     redis::Link,
     render,
-    source::SourceStatus,
     store::{Problem, Store, StoreError},
     units,
 };
@@ -72,9 +73,10 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     let submitter = http::redis_submitter(settings, &link, receipts.clone());
     let (mirror, listening) =
         live_mirror::listen(settings, &live, &link, receipts, stop.clone()).map_err(AppError::Start)?;
+    let redis = RedisHandles { status: mirror.status.clone(), link: link.clone() };
     let inputs = http::ApiInputs {
         memory: MemoryLimit::default(),
-        status: status(settings, started, (&link, &mirror.status), &health, Arc::clone(&token_store)),
+        status: status(settings, started, redis, &health, Arc::clone(&token_store)),
         missing: Arc::new(move || {
             let missing = if health.borrow().reachable { None } else { Some("store does not answer".to_owned()) };
             missing.into_iter().collect()
@@ -110,12 +112,11 @@ async fn reload_tokens(
 fn status(
     settings: &Settings,
     started: Instant,
-    (link, heard): (&Link, &SourceStatus),
+    redis: RedisHandles,
     health: &watch::Receiver<StoreHealth>,
     token_store: Arc<api::TokenStore>,
 ) -> api::StatusFn {
     let (instance, health) = (settings.instance.clone(), health.clone());
-    let (link, heard) = (link.clone(), heard.clone());
     Arc::new(move || -> Value {
         let StoreHealth { reachable, problem } = health.borrow().clone();
         json!({
@@ -126,9 +127,9 @@ fn status(
             "at": render::time(units::now()),
             "uptime_seconds": started.elapsed().as_secs(),
             "redis": {
-                "connected": link.client().is_some(),
-                "connections": heard.connections(),
-                "unproven": heard.unconfirmed(),
+                "connected": redis.link.client().is_some(),
+                "connections": redis.status.connections(),
+                "unproven": redis.status.unconfirmed(),
             },
             "access": http::tokens_status(&token_store),
             "store": { "connected": reachable, "problem": problem.as_ref().map(problem_json) },

@@ -8,9 +8,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Reload, http};
+use super::{channels::DrainChannels, http};
 use crate::{
     api::TokenStore,
+    config::Settings,
     frame::IntakeItem,
     gaps::{Gap, GapReason},
     latest::LatestState,
@@ -30,6 +31,12 @@ const FIRST_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the writer may go on with what is in the spool once intake has drained.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long the store may take to answer when the daemon stops.
+const STORE_PING_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Reads the configuration again, for SIGHUP; `Err` says what is wrong with it.
+pub type Reload = Box<dyn Fn() -> Result<Settings, String> + Send>;
 
 /// Nobody listened between the last sign of life of the process before, if there was one, and the first proven subscription of
 /// this one. The first process of all misses what is published after its start, unless it subscribes at once as it should.
@@ -136,36 +143,48 @@ async fn wait_for_intake(
     Ok(ended.is_ok())
 }
 
-/// The order of stopping: once intake has drained, the writer may go on while it gets somewhere; then the rest ends.
-pub async fn drain(
-    (ingest_stop, drain_stop): (Signal, Stopper),
-    readiness: Readiness,
-    drained: oneshot::Receiver<()>,
-    spool: spool::View,
-    (flush_to, mut progress): (watch::Sender<u64>, watch::Receiver<u64>),
-    store: Arc<dyn Store>,
-    delete_status: impl Future<Output = ()>,
-) -> Result<(), io::Error> {
-    let stopping = || {
-        readiness.set_stopping();
-        notify::stopping();
-    };
-    if !wait_for_intake(ingest_stop, drained, stopping).await? {
-        warn!("intake did not end in order; what it had not synced is lost");
-    }
-    let reachable = tokio::time::timeout(Duration::from_millis(500), store.ping()).await;
-    if matches!(reachable, Ok(Ok(()))) {
-        flush_to.send_replace(spool.end());
-        let all = progress.wait_for(|stored| *stored >= spool.end());
-        if tokio::time::timeout(DRAIN_TIMEOUT, all).await.is_err() {
-            info!("the store has not confirmed everything; the rest is in the spool");
+/// Stops the daemon in order.
+pub struct Drain {
+    /// Raised to stop the daemon.
+    pub ingest_stop: Signal,
+    /// Stops the writer and the rest.
+    pub drain_stop: Stopper,
+    /// Says that the daemon is stopping.
+    pub readiness: Readiness,
+    /// Told once intake has drained.
+    pub drained: oneshot::Receiver<()>,
+    /// The log.
+    pub spool: spool::View,
+    /// Ends of the writer's channels.
+    pub channels: DrainChannels,
+    /// Where the writer writes.
+    pub store: Arc<dyn Store>,
+}
+
+impl Drain {
+    /// Waits until intake has drained, gives the writer [`DRAIN_TIMEOUT`] for what is in the spool, then stops the rest.
+    pub async fn run(mut self, delete_status: impl Future<Output = ()>) -> Result<(), io::Error> {
+        let stopping = || {
+            self.readiness.set_stopping();
+            notify::stopping();
+        };
+        if !wait_for_intake(self.ingest_stop, self.drained, stopping).await? {
+            warn!("intake did not end in order; what it had not synced is lost");
         }
-    } else if let Ok(Err(error)) = reachable {
-        info!(error = %Chain(&error), "the store is away; everything not confirmed is in the spool");
+        let reachable = tokio::time::timeout(STORE_PING_TIMEOUT, self.store.ping()).await;
+        if matches!(reachable, Ok(Ok(()))) {
+            self.channels.flush_to.send_replace(self.spool.end());
+            let all = self.channels.progress.wait_for(|stored| *stored >= self.spool.end());
+            if tokio::time::timeout(DRAIN_TIMEOUT, all).await.is_err() {
+                info!("the store has not confirmed everything; the rest is in the spool");
+            }
+        } else if let Ok(Err(error)) = reachable {
+            info!(error = %Chain(&error), "the store is away; everything not confirmed is in the spool");
+        }
+        delete_status.await;
+        self.drain_stop.stop();
+        Ok(())
     }
-    delete_status.await;
-    drain_stop.stop();
-    Ok(())
 }
 
 #[cfg(test)]

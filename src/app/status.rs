@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
-use super::http;
+use super::{channels::StatusChannels, http, storage::Storage};
 use crate::{
     api::TokenStore,
-    dead_letter::{DeadLetterLog, Usage},
+    dead_letter::Usage,
     event::Table,
     frame::Reason,
     gaps::{Gap, GapReason},
@@ -16,61 +16,46 @@ use crate::{
     metrics::{Label, Metrics},
     render,
     source::SourceStatus,
-    spool::View,
     store::Problem,
     units::{self, Micros},
 };
 
 /// Everything the status is made of. Reading it disturbs nobody.
-pub struct StatusInputs {
+pub(super) struct StatusInputs {
     /// Name of this daemon.
-    pub instance: String,
+    pub(super) instance: String,
     /// Host and process id: tells two daemons apart that have the same name.
-    pub process: String,
+    pub(super) process: String,
     /// `sqlite` or `cassandra`.
-    pub store: &'static str,
+    pub(super) store: &'static str,
     /// When the process started.
-    pub started_at: Micros,
+    pub(super) started_at: Micros,
     /// The same, for the uptime.
-    pub started: Instant,
+    pub(super) started: Instant,
     /// Whether it is ready.
-    pub readiness: Readiness,
+    pub(super) readiness: Readiness,
     /// Connections to Redis.
-    pub redis: SourceStatus,
-    /// The log.
-    pub spool: View,
-    /// Messages and rows set aside.
-    pub dead_letters: Arc<DeadLetterLog>,
-    /// What its tasks tell.
-    pub reports: TaskReports,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-}
-
-/// What the tasks of the daemon tell of themselves.
-pub struct TaskReports {
-    /// Whether the writer is held.
-    pub pause_barrier: watch::Receiver<PauseBarrier>,
-    /// What the store has confirmed.
-    pub progress: watch::Receiver<u64>,
-    /// The newest gap since the start.
-    pub last_gap: watch::Receiver<Option<Gap>>,
-    /// What keeps the writer from writing.
-    pub problem: watch::Receiver<Option<Problem>>,
+    pub(super) redis: SourceStatus,
+    /// Spool and dead letters.
+    pub(super) storage: Storage,
+    /// What the stages report.
+    pub(super) channels: StatusChannels,
     /// Tokens and sessions.
-    pub token_store: Arc<TokenStore>,
+    pub(super) token_store: Arc<TokenStore>,
+    /// Counters.
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl StatusInputs {
     /// The status object. Also brings the gauges that mirror other parts up to date.
     pub fn status(&self) -> Value {
         let missing = self.readiness.missing();
-        let stored = *self.reports.progress.borrow();
-        let pending = self.spool.end().saturating_sub(stored);
-        let paused = *self.reports.pause_barrier.borrow() != PauseBarrier::None;
-        let kept = self.dead_letters.usage();
+        let stored = *self.channels.progress.borrow();
+        let pending = self.storage.spool.end().saturating_sub(stored);
+        let paused = *self.channels.pause_barrier.borrow() != PauseBarrier::None;
+        let kept = self.storage.dead_letters.usage();
         self.update_gauges(pending, paused, kept);
-        let problem = self.reports.problem.borrow().clone();
+        let problem = self.channels.problem.borrow().clone();
         let m = &self.metrics;
         json!({
             "instance": self.instance,
@@ -85,16 +70,16 @@ impl StatusInputs {
             "uptime_seconds": self.started.elapsed().as_secs(),
             "redis": { "connections": self.redis.connections(), "unproven": self.redis.unconfirmed() },
             "spool": {
-                "id": self.spool.id(),
-                "healthy": self.spool.healthy(),
-                "used_bytes": self.spool.bytes(),
-                "capacity_bytes": self.spool.capacity(),
-                "memory_bytes": self.spool.memory_bytes(),
-                "segments": self.spool.segments(),
-                "end": self.spool.end(),
-                "durable": self.spool.durable(),
+                "id": self.storage.spool.id(),
+                "healthy": self.storage.spool.healthy(),
+                "used_bytes": self.storage.spool.bytes(),
+                "capacity_bytes": self.storage.spool.capacity(),
+                "memory_bytes": self.storage.spool.memory_bytes(),
+                "segments": self.storage.spool.segments(),
+                "end": self.storage.spool.end(),
+                "durable": self.storage.spool.durable(),
                 "stored": stored,
-                "committed": self.spool.committed(),
+                "committed": self.storage.spool.committed(),
                 "pending_records": pending,
             },
             "store": { "kind": self.store, "connected": m.store_connected.get() == 1, "problem": problem.as_ref().map(problem_json) },
@@ -112,21 +97,21 @@ impl StatusInputs {
                 "capacity_bytes": kept.capacity,
                 "dropped_for_room": m.dead_letters_dropped.get(),
             },
-            "access": http::tokens_status(&self.reports.token_store),
+            "access": http::tokens_status(&self.token_store),
             "gaps": self.gaps(),
-            "last_gap": self.reports.last_gap.borrow().as_ref().map(gap_json),
+            "last_gap": self.channels.last_gap.borrow().as_ref().map(gap_json),
         })
     }
 
     /// One line for the service manager.
     pub fn line(&self) -> String {
         let missing = self.readiness.missing();
-        let problem = self.reports.problem.borrow().clone();
+        let problem = self.channels.problem.borrow().clone();
         format!(
             "{}; {} events, {} records wait for the store{}",
             self.phase(&missing),
             self.metrics.intake_events.get(),
-            self.spool.end().saturating_sub(*self.reports.progress.borrow()),
+            self.storage.spool.end().saturating_sub(*self.channels.progress.borrow()),
             problem.map_or_else(String::new, |problem| format!(": {}", problem.reason))
         )
     }
@@ -135,7 +120,7 @@ impl StatusInputs {
         match () {
             () if missing.contains(&"stopping") => "stopping",
             () if !missing.is_empty() => "degraded",
-            () if *self.reports.pause_barrier.borrow() != PauseBarrier::None => "paused",
+            () if *self.channels.pause_barrier.borrow() != PauseBarrier::None => "paused",
             () => "running",
         }
     }
@@ -156,10 +141,10 @@ impl StatusInputs {
     fn update_gauges(&self, pending: u64, paused: bool, kept: Usage) {
         let m = &self.metrics;
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        m.spool_bytes.set(gauge(self.spool.bytes()));
+        m.spool_bytes.set(gauge(self.storage.spool.bytes()));
         m.spool_records.set(gauge(pending));
-        m.spool_memory_bytes.set(gauge(self.spool.memory_bytes()));
-        m.spool_healthy.set(i64::from(self.spool.healthy()));
+        m.spool_memory_bytes.set(gauge(self.storage.spool.memory_bytes()));
+        m.spool_healthy.set(i64::from(self.storage.spool.healthy()));
         m.dead_letters_stored.set(gauge(kept.entries));
         m.dead_letters_bytes.set(gauge(kept.bytes));
         m.writer_paused.set(i64::from(paused));

@@ -13,10 +13,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{
-    receipt::{control_row, receipt_json},
-    stage::Stage,
-};
+pub use self::stage::Stage;
 pub use crate::wire::{Command, ReceivedCommand};
 use crate::{frame::IntakeItem, latest::LatestState, lifecycle::PauseBarrier, redis::Link, units};
 

@@ -3,41 +3,16 @@
 use jiff::Timestamp;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{Command, ReceivedCommand};
-use crate::{
-    event::{ControlRow, event_id},
-    frame::Receipt,
-    units::Micros,
-};
-
-/// The row of a command, as written at receipt; its outcome comes later, under the same key.
-pub fn control_row(
-    command: &Command,
-    channel: &str,
-    payload: &[u8],
-    received_at: Micros,
-    instance: &str,
-) -> ControlRow {
-    ControlRow {
-        timestamp: received_at,
-        event_id: event_id(received_at, channel, payload),
-        instance: instance.to_owned(),
-        command: command.command.clone(),
-        command_id: command.id.clone(),
-        target: command.target.clone(),
-        source: channel.to_owned(),
-        outcome: None,
-        payload_json: command.payload_json.clone(),
-    }
-}
+use super::ReceivedCommand;
+use crate::{event::ControlRow, frame::Receipt, units::Micros};
 
 pub(super) fn result_row(job: &ReceivedCommand, receipt: &Receipt) -> ControlRow {
-    let row = control_row(&job.command, &job.channel, &job.payload, job.received_at, &receipt.instance);
+    let row = job.command.row(&job.channel, &job.payload, job.received_at, &receipt.instance);
     ControlRow { outcome: Some(receipt.outcome.as_str().to_owned()), ..row }
 }
 
 /// The answer as published. `detail` is text, or an object where it is one (the answer to `status`).
-pub fn receipt_json(receipt: &Receipt) -> String {
+pub(super) fn receipt_json(receipt: &Receipt) -> String {
     let object = receipt.detail.starts_with('{').then(|| RawValue::from_string(receipt.detail.clone()).ok()).flatten();
     let detail = match &object {
         Some(raw) => serde_json::from_str(raw.get()).unwrap_or(Value::Null),

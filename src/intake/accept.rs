@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::Intake;
+use super::stage::{Accepted, Intake};
 use crate::{
     event::{Kind, Resolved},
     frame::{Ack, Frame, RejectedMessage, Rejection},
@@ -21,19 +21,6 @@ use crate::{
 /// What a command takes beside its bytes, and how many copies of these there are until it is executed.
 const COMMAND_BYTES: usize = 1 << 10;
 const COMMAND_COPIES: usize = 4;
-
-/// What became of a message, once the next sync has made its record durable.
-pub(super) struct Accepted {
-    pub(super) ack: Ack,
-    /// Whether the spool had room for its record.
-    pub(super) recorded: bool,
-}
-
-impl Accepted {
-    fn durable_if(recorded: bool) -> Self {
-        Self { ack: if recorded { Ack::Durable } else { Ack::NotDurable }, recorded }
-    }
-}
 
 impl Intake {
     /// Every message ends as one record: an event, a command, or a rejected message with its reason.

@@ -1,9 +1,16 @@
 //! What one group is made of.
 
+use std::time::Duration;
+
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::{GROUP_MAX, HOUSEKEEPING_INTERVAL};
 use crate::frame::IntakeItem;
+
+/// Messages taken in one round; bounds the memory of a group beside the queue's own bound.
+pub(super) const GROUP_MAX: usize = 1_024;
+
+/// Longest sleep: housekeeping (gaps, open runs, heartbeat) happens at least this often.
+pub(super) const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Waits for something to do, at most [`HOUSEKEEPING_INTERVAL`]; does not wait at all when a group is already open. Commands come
 /// first. Returns `false` once the training queue is closed and empty.

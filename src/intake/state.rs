@@ -31,17 +31,17 @@ use crate::{
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A record of the log, as far as the open runs and the gaps depend on it.
-pub struct ReplayedRecord<'a> {
+pub(super) struct ReplayedRecord<'a> {
     /// What was decided about it.
-    pub decided: Resolved,
+    pub(super) decided: Resolved,
     /// Its channel.
-    pub channel: &'a str,
+    pub(super) channel: &'a str,
     /// What the resolver looks at; absent for what is no event.
-    pub hints: Option<RunHints<'a>>,
+    pub(super) hints: Option<RunHints<'a>>,
     /// Its `seq`.
-    pub seq: Option<i64>,
+    pub(super) seq: Option<i64>,
     /// The run whose gap in `seq` it tells; only of gaps.
-    pub reported_gap: Option<Uuid>,
+    pub(super) reported_gap: Option<Uuid>,
 }
 
 /// Open runs of other instances, shared through Redis. Both calls are bounded in time; neither may fail the caller.

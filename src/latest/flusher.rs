@@ -16,9 +16,9 @@ use super::{
     LatestState,
     history::{History, OBJECT_BYTES},
     name_conflict::NameConflict,
+    render::Render,
 };
 use crate::{
-    event::Resolved,
     lifecycle::Signal,
     memory::{LARGE_VALUE, Reserved},
     metrics::Metrics,
@@ -44,28 +44,28 @@ const VALUE_BYTES_MAX: usize = 20 << 20;
 /// How long a deletion may take.
 const CLEAR_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Makes the JSON of a latest value.
-pub trait Render: Send + Sync {
-    /// Appends the object to `out`; nothing, when the message cannot be read. `canonical_only` leaves out the other fields.
-    fn render(&self, payload: &[u8], decided: &Resolved, canonical_only: bool, out: &mut String);
-
-    /// How long the text of all its fields is, about.
-    fn text_bytes(&self, payload: &[u8]) -> usize;
+/// What the flusher writes, and where to.
+pub struct FlusherDeps {
+    /// The latest values.
+    pub latest_state: Arc<LatestState>,
+    /// The connection to write on.
+    pub link: Link,
+    /// Makes the JSON of a value.
+    pub render: Arc<dyn Render>,
+    /// The name of this daemon.
+    pub instance: String,
+    /// Makes the JSON of `<prefix>ingest:<instance>`.
+    pub status: Box<dyn Fn() -> String + Send + Sync>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
 }
 
-/// Writes until told to stop. `status` makes the JSON of `<prefix>ingest:<instance>`.
+/// Writes until told to stop.
 ///
 /// # Errors
 /// None: these keys are a cache.
-pub async fn flusher(
-    latest_state: Arc<LatestState>,
-    link: Link,
-    render: Arc<dyn Render>,
-    instance: String,
-    status: Arc<dyn Fn() -> String + Send + Sync>,
-    metrics: Arc<Metrics>,
-    mut stop: Signal,
-) -> Result<(), Infallible> {
+pub async fn flusher(deps: FlusherDeps, mut stop: Signal) -> Result<(), Infallible> {
+    let FlusherDeps { latest_state, link, render, instance, status, metrics } = deps;
     let config = latest_state.config();
     if !config.enabled {
         stop.stopped().await;

@@ -3,6 +3,7 @@
 mod flusher;
 mod history;
 mod name_conflict;
+mod render;
 mod state;
 
 use std::time::Duration;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    flusher::{Render, delete_status, flusher},
+    flusher::{FlusherDeps, delete_status, flusher},
+    render::{MessageRenderer, Render},
     state::{LatestKind, LatestState, Update},
 };
 use crate::units::{self, ByteSize};

@@ -1,11 +1,15 @@
 //! Why there is no connection to Redis.
 
-use std::io;
+use std::{io, time::Duration};
 
 use fred::error::Error as RedisError;
 
 use super::Refusal;
-use crate::{secret::SecretFileError, tls::TlsError};
+use crate::{
+    backoff::{self, Backoff},
+    secret::SecretFileError,
+    tls::TlsError,
+};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +34,12 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether only a person can mend it: then trying ten times a second is noise in the server's log.
-    pub fn needs_operator(&self) -> bool {
-        !matches!(self, Self::Unreachable(_) | Self::Timeout | Self::Greeting(_))
+    /// When to try again. What an operator must repair is tried less often: it fills the server's log.
+    pub fn retry_delay(&self, backoff: &mut Backoff) -> Duration {
+        let delay = backoff.next_delay();
+        match self {
+            Self::Unreachable(_) | Self::Timeout | Self::Greeting(_) => delay,
+            _ => backoff::OPERATOR,
+        }
     }
 }

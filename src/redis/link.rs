@@ -27,7 +27,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Acl, Config, Resource, Retry, ValueLookup,
+    Acl, Config, Resource, ValueLookup,
     address::parse,
     error::ConnectError,
     is_refusal,
@@ -35,7 +35,14 @@ use super::{
     read_value,
     value::UnusableValues,
 };
-use crate::{lifecycle::Signal, logging::Chain, metrics::Metrics, secret::Secret, tls};
+use crate::{
+    backoff::{self, Backoff},
+    lifecycle::Signal,
+    logging::Chain,
+    metrics::Metrics,
+    secret::Secret,
+    tls,
+};
 
 /// How long a command may take.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
@@ -298,7 +305,7 @@ async fn maintain_connection(
     mut stop: Signal,
 ) {
     let note = |outage: Outages| *outages.lock().unwrap_or_else(PoisonError::into_inner) = outage;
-    let mut retry = Retry::default();
+    let mut retry = Backoff::new(backoff::REDIS, 0);
     let mut last_error = String::new();
     loop {
         let tried = tokio::select! {
@@ -323,7 +330,7 @@ async fn maintain_connection(
                     return;
                 }
                 warn!("lost the connection to Redis for commands");
-                retry.next_delay(None)
+                retry.next_delay()
             }
             Err(error) => {
                 let text = Chain(&error).to_string();
@@ -332,7 +339,7 @@ async fn maintain_connection(
                     warn!(error = text, "no connection to Redis for commands; trying again");
                     last_error = text;
                 }
-                retry.next_delay(Some(&error))
+                error.retry_delay(&mut retry)
             }
         };
         tokio::select! {

@@ -6,7 +6,6 @@ mod error;
 mod link;
 mod pattern;
 mod probe;
-mod retry;
 mod share;
 mod subscribe;
 mod value;
@@ -15,14 +14,13 @@ use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
 
-pub(crate) use self::link::answers;
+pub(crate) use self::link::{PING_INTERVAL, SILENCE_TIMEOUT, answers};
 pub use self::{
     acl::{Acl, Refusal, Resource, is_refusal},
     error::ConnectError,
     link::{Connected, Link, Outages, Role, connect, settings},
     pattern::{is_pattern, overlap},
     probe::probe,
-    retry::Retry,
     share::RunShare,
     subscribe::{SubscribeError, subscribe},
     value::{LATEST_EXTRA, SMALL_VALUE, STATUS_VALUE, Unusable, ValueLookup, read_value, value_length, value_range},

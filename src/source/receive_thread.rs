@@ -14,7 +14,7 @@
 use std::{io, pin::Pin, sync::Arc, thread, time::Duration};
 
 use tokio::{sync::oneshot, task::JoinSet, time::Instant};
-use tracing::{Instrument, info_span};
+use tracing::Instrument;
 
 use super::{
     queue::Queue,
@@ -22,7 +22,7 @@ use super::{
     role::{Role, WhenFull},
     traffic::TrafficFlag,
 };
-use crate::{lifecycle::Signal, metrics::Metrics};
+use crate::{lifecycle::Signal, logging::stage, metrics::Metrics};
 
 /// How long messages are coalesced while they flow: the longest that one waits before it is received.
 const COALESCE_WINDOW: Duration = Duration::from_millis(8);
@@ -102,7 +102,7 @@ pub fn receive(
         let clean = runtime.block_on(async {
             let mut running = JoinSet::new();
             for input in inputs {
-                let span = info_span!("receive", source = input.source.role().as_str());
+                let span = stage(input.source.role().task());
                 running.spawn(input.run_with(traffic.clone(), Arc::clone(&metrics), stop.clone()).instrument(span));
             }
             // A source that ends before it is told to is a fault in this program: the daemon must not go on without it.

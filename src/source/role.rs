@@ -21,6 +21,14 @@ impl Role {
         }
     }
 
+    /// The task that receives it, as its log lines name it.
+    pub fn task(self) -> &'static str {
+        match self {
+            Self::Training => "receive training",
+            Self::Control => "receive control",
+        }
+    }
+
     /// The place of a loss, as gaps are recorded.
     pub fn gap_source(self) -> &'static str {
         match self {

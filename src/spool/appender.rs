@@ -12,7 +12,7 @@ use super::{
     segment::{self, SegmentWriter},
     shared::Shared,
 };
-use crate::logging::Chain;
+use crate::{backoff, logging::Chain};
 
 /// A group is synced early when it would grow beyond this.
 const GROUP_BYTES: usize = 8 << 20;
@@ -25,10 +25,6 @@ const RESERVED_BYTES: u64 = 1 << 20;
 /// Syncs that may follow each other at once: a group that came late, because something else had the core, must not make the next
 /// one wait. On average they are an interval apart all the same.
 const SYNC_BURST: u32 = 4;
-/// How long to wait before a failing disk is tried again.
-const DISK_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// How long to wait before a full spool is looked at again.
-const FULL_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// There is no room for the record, neither on disk nor in memory (or it is longer than any record may be): count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -256,7 +252,7 @@ impl Appender {
     }
 
     fn fail(&mut self, error: &io::Error, now: Instant) {
-        let retry_at = now + if is_capacity(error) { FULL_RETRY_DELAY } else { DISK_RETRY_DELAY };
+        let retry_at = now + if is_capacity(error) { backoff::DISK_FULL } else { backoff::DISK };
         let first = self.degraded.is_none();
         let since = self.degraded.map_or(now, |degraded| degraded.since);
         self.degraded = Some(Degraded { since, retry_at });

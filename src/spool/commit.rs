@@ -12,12 +12,13 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{checkpoint, segment::Meta, shared::Shared};
-use crate::logging::Chain;
+use crate::{
+    backoff,
+    logging::{Chain, stage},
+};
 
 /// The shortest time between two checkpoints.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(200);
-/// The shortest time between two tries when the disk does not take one.
-const CHECKPOINT_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Confirmations closer together than this linger as one.
 const COALESCE: Duration = Duration::from_millis(50);
 
@@ -112,7 +113,11 @@ pub struct Committer {
 impl Committer {
     pub(crate) fn start(shared: Arc<Shared>, commits: Arc<CommitQueue>) -> io::Result<Self> {
         let mut checkpoint_thread = CheckpointThread::new(shared, Arc::clone(&commits));
-        let thread = thread::Builder::new().name("spool-commit".into()).spawn(move || checkpoint_thread.run())?;
+        let work = move || {
+            let _span = stage("checkpoint").entered();
+            checkpoint_thread.run();
+        };
+        let thread = thread::Builder::new().name("spool-commit".into()).spawn(work)?;
         Ok(Self { commits, thread: Some(thread) })
     }
 
@@ -209,7 +214,7 @@ impl CheckpointThread {
                     if !std::mem::replace(&mut self.failing, true) {
                         warn!(error = %Chain(&error), "checkpoint could not be written; a restart would replay more");
                     }
-                    pause = CHECKPOINT_RETRY_DELAY;
+                    pause = backoff::DISK;
                 }
             }
         }
@@ -229,7 +234,7 @@ impl CheckpointThread {
             }
             let lingering = !state.lingering.is_empty();
             state.waiting = !lingering;
-            let timeout = if lingering { CHECKPOINT_INTERVAL } else { CHECKPOINT_RETRY_DELAY };
+            let timeout = if lingering { CHECKPOINT_INTERVAL } else { backoff::DISK };
             let (woken, timed_out) =
                 self.commits.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner);
             state = woken;

@@ -1,6 +1,6 @@
 //! The end that the writer reads from: memory where possible, else the segments.
 
-use std::{io, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{io, sync::Arc, sync::atomic::Ordering};
 
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -11,10 +11,8 @@ use super::{
     scan::{CHUNK_BYTES, Scan, Step},
     shared::Shared,
 };
-use crate::logging::Chain;
+use crate::{backoff, logging::Chain};
 
-/// Between two tries to open or read a segment.
-const READ_RETRY_DELAY: Duration = Duration::from_millis(200);
 /// How often a segment that cannot be read is tried, unless the reason will pass.
 const READ_TRIES: u32 = 25;
 
@@ -59,7 +57,7 @@ impl Reader {
                     Ok(None) => {}
                     Err(error) => {
                         self.note_failure(&error);
-                        tokio::time::sleep(READ_RETRY_DELAY).await;
+                        tokio::time::sleep(backoff::SEGMENT_READ).await;
                         continue;
                     }
                 }

@@ -13,7 +13,7 @@ use super::{
     write::write_text,
 };
 use crate::{
-    event::Guard,
+    event::{ControlRow, Guard, event_id},
     frame::{Reason, Rejection},
     units::{self, Micros},
 };
@@ -33,6 +33,23 @@ pub struct Command {
     pub params_json: Option<String>,
     /// The whole message, as JSON.
     pub payload_json: String,
+}
+
+impl Command {
+    /// The row of the command, as written at receipt. Its outcome is written later, under the same key.
+    pub fn row(&self, channel: &str, payload: &[u8], received_at: Micros, instance: &str) -> ControlRow {
+        ControlRow {
+            timestamp: received_at,
+            event_id: event_id(received_at, channel, payload),
+            instance: instance.to_owned(),
+            command: self.command.clone(),
+            command_id: self.id.clone(),
+            target: self.target.clone(),
+            source: channel.to_owned(),
+            outcome: None,
+            payload_json: self.payload_json.clone(),
+        }
+    }
 }
 
 /// A command with the message it came in.

@@ -3,22 +3,15 @@
 //! Pure but for its log lines: one when an outage begins, one when its nature changes, one when it ends. While it lasts, only one
 //! call at a time is let through, each after a longer delay: the one that failed. Nothing else counts as the end of the outage.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    backoff::Backoff,
+    backoff::{self, Backoff},
     logging::Chain,
     store::{Problem, StoreError},
     units,
 };
-
-/// Between two probes while an operator must repair something.
-const OPERATOR_RETRY: Duration = Duration::from_secs(1);
-const INITIAL_BACKOFF: Duration = Duration::from_millis(20);
-const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// A circuit breaker for one kind of call: it holds them while the store is down.
 #[derive(Debug)]
@@ -54,7 +47,7 @@ pub struct Failure<'a> {
 impl CircuitBreaker {
     /// Closed: calls pass. `what` names the calls in the log; `seed` spreads the delays.
     pub fn new(what: &'static str, seed: u64) -> Self {
-        Self { what, backoff: Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF, seed), outage: None }
+        Self { what, backoff: Backoff::new(backoff::STORE, seed), outage: None }
     }
 
     /// Whether the store counts as down.
@@ -133,7 +126,7 @@ impl CircuitBreaker {
         outage.probe_in_flight = false;
         (outage.needs_operator, outage.of_write) = (needs_operator, of_write);
         outage.problem = Problem::of(what, error, outage.problem.since);
-        outage.retry_at = now + if needs_operator { OPERATOR_RETRY } else { self.backoff.next_delay() };
+        outage.retry_at = now + if needs_operator { backoff::OPERATOR } else { self.backoff.next_delay() };
         let error = Chain(error);
         if known == Some(needs_operator) || quiet {
             debug!(what = self.what, %error, failures = outage.failures, "store fails");
@@ -147,6 +140,8 @@ impl CircuitBreaker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn write(error: &StoreError) -> Failure<'_> {
@@ -165,19 +160,19 @@ mod tests {
         breaker.failed(false, write(&refused), now);
         let since = breaker.problem().unwrap().since;
         for second in 1..10 {
-            let now = now + OPERATOR_RETRY * second;
+            let now = now + backoff::OPERATOR * second;
             assert_eq!(try_acquire(&mut breaker, now), Some(true));
             breaker.read_succeeded(true, now);
             assert_eq!(try_acquire(&mut breaker, now), Some(true), "the write is tried");
             breaker.failed(true, write(&refused), now);
             assert_eq!(breaker.problem().map(|problem| problem.since), Some(since));
         }
-        let now = now + OPERATOR_RETRY * 10;
+        let now = now + backoff::OPERATOR * 10;
         assert_eq!(try_acquire(&mut breaker, now), Some(true));
         breaker.succeeded(true, now);
         assert_eq!(breaker.problem(), None);
         breaker.failed(false, Failure { of_write: false, ..write(&refused) }, now);
-        assert_eq!(try_acquire(&mut breaker, now + OPERATOR_RETRY), Some(true));
+        assert_eq!(try_acquire(&mut breaker, now + backoff::OPERATOR), Some(true));
         breaker.read_succeeded(true, now);
         assert!(!breaker.is_open());
     }
@@ -201,11 +196,11 @@ mod tests {
             assert!(breaker.is_open(), "a call that began before the outage does not end it");
             breaker.failed(true, write(&down), now);
         }
-        assert!(longest > MAX_BACKOFF / 2 && longest <= MAX_BACKOFF);
+        assert!(longest > backoff::STORE.cap / 2 && longest <= backoff::STORE.cap);
         breaker.failed(true, write(&StoreError::Misconfigured("no table".into())), now);
         assert_eq!(breaker.problem().map(|problem| problem.reason.as_str()), Some("no table"));
-        assert_eq!(breaker.next_probe_at(), Some(now + OPERATOR_RETRY));
-        now += OPERATOR_RETRY;
+        assert_eq!(breaker.next_probe_at(), Some(now + backoff::OPERATOR));
+        now += backoff::OPERATOR;
         assert_eq!(try_acquire(&mut breaker, now), Some(true));
         breaker.succeeded(true, now);
         assert_eq!((breaker.is_open(), try_acquire(&mut breaker, now)), (false, Some(false)));

@@ -24,6 +24,7 @@ mod checks;
 mod circuit_breaker;
 mod columns;
 mod concurrency_limit;
+mod decode;
 mod finals;
 mod frontier;
 mod history;
@@ -34,6 +35,9 @@ mod ports;
 mod run;
 mod run_call;
 mod runs;
+mod spool_commit;
+mod spool_dead_letters;
+mod spool_source;
 mod store_call;
 mod summary;
 mod task;
@@ -53,10 +57,16 @@ use crate::{
     units::{self, ByteSize},
 };
 
-pub use crate::lifecycle::PauseBarrier;
-pub use ports::{
-    Commit, Content, DeadLetterBody, DeadLetterEntry, DeadLetterSink, DecodedRecord, RecordChunk, RecordSource,
+pub use self::{
+    decode::Decoder,
+    ports::{
+        Commit, Content, DeadLetterBody, DeadLetterEntry, DeadLetterSink, DecodedRecord, RecordChunk, RecordSource,
+    },
+    spool_commit::SpoolCommit,
+    spool_dead_letters::SpoolDeadLetters,
+    spool_source::{SpoolChunk, SpoolRecords},
 };
+pub use crate::lifecycle::PauseBarrier;
 
 /// When a batch is written, and how many at once.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]

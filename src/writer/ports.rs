@@ -1,4 +1,4 @@
-//! What the writer needs of its neighbours, as small traits: the application adapts the spool, the decoder and the dead letters.
+//! What the writer needs of its neighbours, as small traits; the spool and the dead letters implement them beside this file.
 //!
 //! All are generic parameters of [`run`](super::run): one task owns them, so calls are direct and tests bring their own.
 

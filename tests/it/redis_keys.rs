@@ -7,7 +7,7 @@ use cascor_ingest::{
     control::{self, Command, ControlPorts, Identity, ReceivedCommand, Stage},
     event::Resolved,
     frame::IntakeItem,
-    latest::{self, LatestKind, LatestState, Render, Update, flusher},
+    latest::{self, FlusherDeps, LatestKind, LatestState, Render, Update, flusher},
     lifecycle::{PauseBarrier, Signal},
     metrics::Metrics,
     redis::{Config, Link, RunShare},
@@ -61,15 +61,15 @@ async fn latest_keys_are_set_coalesced_set_again_and_cleared() {
     tasks.spawn(async move {
         let _ = keep_up.await;
     });
-    let flush = flusher(
-        Arc::clone(&latest_state),
-        link.clone(),
-        Arc::new(AsIs),
-        "one".into(),
-        Arc::new(|| r#"{"phase":"running"}"#.to_owned()),
-        Arc::clone(&metrics),
-        stop,
-    );
+    let deps = FlusherDeps {
+        latest_state: Arc::clone(&latest_state),
+        link: link.clone(),
+        render: Arc::new(AsIs),
+        instance: "one".into(),
+        status: Box::new(|| r#"{"phase":"running"}"#.to_owned()),
+        metrics: Arc::clone(&metrics),
+    };
+    let flush = flusher(deps, stop);
     tasks.spawn(async move {
         let Ok(()) = flush.await;
     });

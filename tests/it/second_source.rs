@@ -170,7 +170,7 @@ fn intake_of(dir: &std::path::Path, spool: spool::Opened, bytes: QueuedBytes, me
         low_watermark: Box::new(|| None),
         return_bytes: Box::new(move |frame| bytes.taken(frame)),
     };
-    Intake::new(deps, |_, _| {})
+    Intake::new(deps, &spool.recovery)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

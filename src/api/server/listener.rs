@@ -31,8 +31,9 @@ use crate::{
         auth::{ClientAddress, target},
         state::ApiState,
     },
-    backoff::Backoff,
+    backoff::{self, Backoff},
     lifecycle::Signal,
+    logging::stage,
 };
 
 /// Time for current answers to finish once the server stops.
@@ -68,6 +69,7 @@ fn spawn_thread(
     let handle = runtime.handle().clone();
     let (mut done, ended) = oneshot::channel();
     thread::Builder::new().name(name.into()).spawn(move || {
+        let _span = stage("http").entered();
         // For this thread only. Without the permission, it has the priority of the pipeline.
         let _ = rustix::process::setpriority_process(None, NICENESS);
         runtime.block_on(async {
@@ -139,7 +141,7 @@ async fn listen(state: ApiState, mut stop: Signal, background: Handle) {
 }
 
 async fn bind(address: &str, mut stop: Signal) -> Option<TcpListener> {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5), u64::from(std::process::id()));
+    let mut backoff = Backoff::new(backoff::LISTEN, u64::from(std::process::id()));
     loop {
         match listener(address) {
             Ok(listener) => return Some(listener),

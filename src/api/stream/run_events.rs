@@ -6,10 +6,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::format::event;
-use crate::{event::Kind, live::LiveEvent, wire::Limits};
+use crate::{event::Kind, live::LiveEvent};
 
-/// No limits: intake has accepted these messages.
-const LIMITS: Limits = Limits::NONE;
 /// A larger topology is not sent; the client fetches it.
 const INLINE_BYTES_MAX: usize = 64 << 10;
 /// Maximum events of one run in one chunk; the newest stay.
@@ -44,7 +42,7 @@ impl<'a> RunEvents<'a> {
         if let Some(item) = self.topology {
             if item.bytes() > INLINE_BYTES_MAX {
                 event(out, "topology", &json!({ "run_id": run_id, "topology_json": null }).to_string(), None);
-            } else if let Some(json) = item.json(&LIMITS) {
+            } else if let Some(json) = item.json() {
                 event(out, "topology", json, None);
             }
         }
@@ -65,7 +63,7 @@ fn downsample<'a>(items: &[&'a LiveEvent], most: usize) -> Vec<&'a LiveEvent> {
 }
 
 fn rows(out: &mut String, name: &str, run_id: Uuid, items: &[&LiveEvent], all: usize) {
-    let shown: Vec<_> = items.iter().filter_map(|item| item.json(&LIMITS)).collect();
+    let shown: Vec<_> = items.iter().filter_map(|item| item.json()).collect();
     let _ = write!(
         out,
         "event: {name}\ndata: {{\"run_id\":\"{run_id}\",\"skipped\":{},\"rows\":[{}]}}\n\n",

@@ -8,8 +8,6 @@ mod session;
 mod source;
 mod subscriber;
 
-use std::time::Duration;
-
 use tokio::time::{Instant, sleep};
 
 pub use self::source::PubSub;
@@ -23,8 +21,9 @@ use super::{
     role::{Role, WhenFull},
 };
 use crate::{
+    backoff::{self, Backoff},
     lifecycle::Signal,
-    redis::{Retry, SubscribeError},
+    redis::SubscribeError,
 };
 
 impl Source for PubSub {
@@ -46,7 +45,7 @@ async fn run(mut subscriber: Subscriber, mut stop: Signal) {
     if subscriber.source.channels.is_empty() {
         return stop.stopped().await;
     }
-    let mut retry = Retry::default();
+    let mut retry = Backoff::new(backoff::REDIS, 0);
     loop {
         let opened = tokio::select! {
             biased;
@@ -58,17 +57,15 @@ async fn run(mut subscriber: Subscriber, mut stop: Signal) {
                 retry.reset();
                 match Box::pin(subscriber.receive(session, &mut stop)).await {
                     End::Stopped => break,
-                    End::Lost => retry.next_delay(None),
+                    End::Lost => retry.next_delay(),
                 }
             }
             Err(error) => {
                 subscriber.on_open_error(&error);
                 match &error {
-                    OpenError::Connect(connect) => retry.next_delay(Some(connect)),
-                    OpenError::Refused(_) | OpenError::Subscribe(SubscribeError::Forbidden(_)) => {
-                        Duration::from_secs(1)
-                    }
-                    _ => retry.next_delay(None),
+                    OpenError::Connect(connect) => connect.retry_delay(&mut retry),
+                    OpenError::Refused(_) | OpenError::Subscribe(SubscribeError::Forbidden(_)) => backoff::OPERATOR,
+                    _ => retry.next_delay(),
                 }
             }
         };

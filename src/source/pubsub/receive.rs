@@ -15,22 +15,17 @@ use super::{
     subscriber::{Subscriber, retry_refused},
 };
 use crate::{
+    backoff,
     frame::Frame,
     gaps::GapReason,
     lifecycle::Signal,
     memory::LARGE_VALUE,
     metrics::Label,
-    redis::answers,
+    redis::{PING_INTERVAL, SILENCE_TIMEOUT, answers},
     source::{queue_sender::Loss, role::Role},
     units::Micros,
 };
 
-/// How often a refused channel is tried again.
-const RETRY_REFUSED: Duration = Duration::from_secs(2);
-/// How often a connection is pinged.
-const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// Silence after which a connection counts as lost.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the last ping may take when stopping.
 const FINAL_PING_TIMEOUT: Duration = Duration::from_millis(250);
 /// Messages taken before the other tasks of this thread run.
@@ -56,7 +51,7 @@ impl Subscriber {
         let mut pings = interval(PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let client = session.connected.client.clone();
-        let mut refused_next = Instant::now() + RETRY_REFUSED;
+        let mut refused_next = Instant::now() + backoff::REFUSED_CHANNEL;
         let mut pong: Option<PendingReply<Option<(Micros, Instant)>>> = None;
         let mut probe: Option<PendingReply<Vec<(String, String)>>> = None;
         loop {
@@ -109,7 +104,7 @@ impl Subscriber {
                         pong = Some(Box::pin(async move { answers(&client).await.then_some(asked) }));
                     }
                     if !self.refused.is_empty() && probe.is_none() && now >= refused_next {
-                        refused_next = now + RETRY_REFUSED;
+                        refused_next = now + backoff::REFUSED_CHANNEL;
                         let names = self.refused.iter().map(|(name, _, reason)| (name.clone(), reason.clone())).collect();
                         probe = Some(Box::pin(retry_refused(self.source.redis.clone(), names)));
                     }

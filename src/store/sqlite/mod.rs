@@ -44,7 +44,7 @@ use super::{
 use crate::{
     curve::Samples,
     event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
-    logging::Chain,
+    logging::{Chain, stage},
     metrics::{Label, Metrics},
     units::Micros,
 };
@@ -117,6 +117,10 @@ fn start(database: Database, retention: &Retention, metrics: Arc<Metrics>) -> Sq
 
 /// Without its thread a queue has no receiver, and each call says so.
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
+    let work = move || {
+        let _span = stage("sqlite").entered();
+        work();
+    };
     if let Err(error) = thread::Builder::new().name(name.into()).spawn(work) {
         error!(error = %Chain(&error), name, "cannot start a thread of the database");
     }

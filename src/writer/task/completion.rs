@@ -1,12 +1,11 @@
 //! What the results of calls mean for the task's state.
 
-use std::time::Duration;
-
 use tokio::{task::JoinError, time::Instant};
 use tracing::{error, warn};
 
 use super::Writer;
 use crate::{
+    backoff,
     logging::Chain,
     metrics::Label,
     store::{Problem, StoreError},
@@ -19,9 +18,6 @@ use crate::{
         store_call::{BatchResult, Completion, RefusedValue},
     },
 };
-
-/// Between two tries to keep dead letters.
-const DEAD_LETTER_RETRY: Duration = Duration::from_secs(1);
 
 impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     /// Takes in the result of a call.
@@ -171,7 +167,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
                 if self.dead_letters.retry_at.is_none() {
                     error!(error = %Chain(&*error), "dead letters cannot be kept; holding, trying again every second");
                 }
-                self.dead_letters.retry_at = Some(now + DEAD_LETTER_RETRY);
+                self.dead_letters.retry_at = Some(now + backoff::DISK);
                 let since = self.dead_letters.problem.take().map_or_else(units::now, |problem| problem.since);
                 self.dead_letters.problem = Some(Problem::of("dead letters", &StoreError::Unavailable(error), since));
                 entries.append(&mut self.dead_letters.waiting);

@@ -12,6 +12,8 @@ use tokio::{
     time::{Duration, Instant, sleep_until, timeout_at},
 };
 
+use tracing::Instrument;
+
 use super::{
     Config, PauseBarrier, WriterError, WriterPorts,
     batch::{Batches, PendingBatch},
@@ -226,13 +228,9 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
                 self.ordered_in_flight.push(pending_batch.batch.table);
             }
             let saturated = self.batches_in_flight == self.limit.get();
-            self.in_flight.spawn(store_call::write_batch(
-                self.ports.store.clone(),
-                pending_batch,
-                self.ports.memory.clone(),
-                is_probe,
-                saturated,
-            ));
+            let (store, memory) = (self.ports.store.clone(), self.ports.memory.clone());
+            let call = store_call::write_batch(store, pending_batch, memory, is_probe, saturated);
+            self.in_flight.spawn(call.in_current_span());
         }
         let urgent = urgent || self.frontier.len() > PENDING_RECORDS_MAX / 2 || !self.runs.has_room();
         while self.run_calls_in_flight < RUN_CALLS_MAX
@@ -241,7 +239,8 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         {
             let is_probe = self.runs_breaker.begin_call();
             self.run_calls_in_flight += 1;
-            self.in_flight.spawn(store_call::run_call(self.ports.store.clone(), call, is_probe));
+            let call = store_call::run_call(self.ports.store.clone(), call, is_probe);
+            self.in_flight.spawn(call.in_current_span());
         }
         if self.run_calls_in_flight == 0 && self.runs.is_idle() {
             self.runs_breaker.reset_if_idle(now);
@@ -253,7 +252,8 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         {
             dead_letters.in_flight = true;
             let (waiting, tokens) = (mem::take(&mut dead_letters.waiting), mem::take(&mut dead_letters.tokens));
-            self.in_flight.spawn(store_call::write_dead_letters(self.ports.dead_letters.clone(), waiting, tokens));
+            let call = store_call::write_dead_letters(self.ports.dead_letters.clone(), waiting, tokens);
+            self.in_flight.spawn(call.in_current_span());
         }
         self.ports.metrics.writer_in_flight.set(self.batches_in_flight as i64);
         self.ports.metrics.writer_in_flight_limit.set(self.limit.get() as i64);

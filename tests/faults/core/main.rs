@@ -31,6 +31,7 @@ macro_rules! sources {
 }
 
 sources! {
+    "../../../src/backoff.rs" backoff,
     "../../../src/event/mod.rs" event,
     "../../../src/frame.rs" frame,
     "../../../src/gaps/mod.rs" gaps,

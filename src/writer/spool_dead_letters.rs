@@ -1,87 +1,19 @@
-//! Small adapters between parts that do not know each other.
+//! Rejected messages and refused rows as dead letters, with the bytes that the spool still has.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::Value;
-use tracing::{debug, warn};
 use uuid::Uuid;
 
+use super::ports::{DeadLetterBody, DeadLetterEntry, DeadLetterSink};
 use crate::{
     dead_letter::{DeadLetterError, DeadLetterLog, NewDeadLetter},
     event::Resolved,
     frame::{Reason, RejectedMessage, Rejection},
-    gaps::{Gap, GapReason},
-    intake::ReplayedRecord,
-    latest::Render,
-    logging::Chain,
     memory::{LARGE_VALUE, MemoryLimit},
-    runs::{EventTime, RunHints},
     spool::{self, RecordKind},
-    store::{BoxError, Store},
-    wire,
-    writer::{Commit, DeadLetterBody, DeadLetterEntry, DeadLetterSink},
+    store::BoxError,
 };
-
-/// Renders latest values from the bytes of messages.
-pub struct Renderer {
-    instance: String,
-}
-
-impl Renderer {
-    /// For the keys of this instance.
-    pub fn new(instance: &str) -> Self {
-        Self { instance: instance.to_owned() }
-    }
-}
-
-impl Render for Renderer {
-    fn text_bytes(&self, payload: &[u8]) -> usize {
-        wire::text_bytes(payload)
-    }
-
-    fn render(&self, payload: &[u8], decided: &Resolved, canonical_only: bool, out: &mut String) {
-        match wire::decode_accepted(payload) {
-            Ok(message) if canonical_only => wire::latest_json_canonical(&message, decided, &self.instance, out),
-            Ok(message) => wire::latest_json(&message, decided, &self.instance, out),
-            Err(rejection) => debug!(%rejection, "an accepted message cannot be rendered"),
-        }
-    }
-}
-
-/// The status key's text.
-pub fn status_json(status: &Arc<dyn Fn() -> Value + Send + Sync>) -> Arc<dyn Fn() -> String + Send + Sync> {
-    let status = Arc::clone(status);
-    Arc::new(move || status().to_string())
-}
-
-/// Commits to the spool; a store that may forget keeps the checkpoint behind.
-pub struct SpoolCommit {
-    committer: spool::Committer,
-    view: spool::View,
-    store: Arc<dyn Store>,
-    linger: Duration,
-}
-
-impl SpoolCommit {
-    /// `linger` is used while the store says that it may forget.
-    pub fn new(committer: spool::Committer, view: spool::View, store: Arc<dyn Store>, linger: Duration) -> Self {
-        Self { committer, view, store, linger }
-    }
-}
-
-impl Commit for SpoolCommit {
-    fn commit(&self, next: u64) {
-        // Known only once the store is connected, so asked each time.
-        self.committer.set_linger(if self.store.acks_may_be_lost() { self.linger } else { Duration::ZERO });
-        self.committer.commit(next);
-    }
-
-    fn rollback_to_checkpoint(&self) -> u64 {
-        // What lingers is forgotten when the reader goes back.
-        self.view.committed()
-    }
-}
 
 /// What a message as long as may be takes while it becomes a dead letter: read from the spool, copied, written.
 const COPY_BYTES: usize = 60 << 20;
@@ -205,38 +137,4 @@ fn put_group(
         })
         .collect();
     sink.put_all(&entries)
-}
-
-/// The run whose hole this gap tells.
-fn run_of_gap(payload: &[u8]) -> Option<Uuid> {
-    let gap: Gap = serde_json::from_slice(payload).ok()?;
-    gap.run_id.filter(|_| gap.reason == GapReason::Sequence)
-}
-
-/// Tells intake what the log holds from `as_of` on.
-pub fn recover(recovery: &spool::Recovery, as_of: u64, tell: &mut dyn FnMut(ReplayedRecord<'_>)) {
-    for chunk in recovery.records_from(as_of) {
-        let chunk = match chunk {
-            Ok(chunk) => chunk,
-            Err(error) => {
-                warn!(error = %Chain(&error), "some records cannot be read to recover open runs");
-                continue;
-            }
-        };
-        for record in chunk.records() {
-            let message =
-                (record.kind == RecordKind::Event).then(|| wire::decode_accepted(record.payload).ok()).flatten();
-            let decided = record.decided;
-            tell(ReplayedRecord {
-                decided,
-                channel: record.channel,
-                hints: message.as_ref().map(|message| {
-                    let time = EventTime { micros: decided.event_time, from_message: decided.has_event_time };
-                    RunHints::of(message, time, decided.received_at, record.payload)
-                }),
-                seq: message.as_ref().and_then(wire::Message::seq),
-                reported_gap: (record.kind == RecordKind::Gap).then(|| run_of_gap(record.payload)).flatten(),
-            });
-        }
-    }
 }

@@ -1,7 +1,4 @@
-//! What a spooled record means for the store: the writer's view of the log.
-//!
-//! A record is decoded without limits: intake has accepted it under those of its day, and a replay must give the same rows
-//! whatever the configuration says now.
+//! The spool as the writer's source of records.
 
 use std::{
     mem,
@@ -9,106 +6,18 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::{
+    decode::Decoder,
+    ports::{Content, DecodedRecord, RecordChunk, RecordSource},
+};
 use crate::{
-    control,
-    event::{self, ControlRow, GapRow, Guard, Row},
-    frame::{Reason, RejectedMessage, Rejection},
-    gaps::Gap,
+    event::{Guard, Row},
     memory::{LARGE_VALUE, MemoryLimit, Reserved, WriterWait, guarded},
     spool::{self, Record, RecordKind},
-    wire::{self, Limits},
-    writer::{Content, DecodedRecord, RecordChunk, RecordSource},
+    wire,
 };
-
-/// Decodes records of one daemon.
-#[derive(Debug)]
-pub struct Decoder {
-    instance: String,
-    /// Absent: intake has accepted everything.
-    limits: Option<Limits>,
-}
-
-impl Decoder {
-    /// A decoder for the rows of this instance.
-    pub fn new(instance: &str) -> Self {
-        Self { instance: instance.to_owned(), limits: None }
-    }
-
-    /// A decoder of messages that intake has not accepted: it takes what intake would take under these limits.
-    pub fn limited(instance: &str, limits: Limits) -> Self {
-        Self { instance: instance.to_owned(), limits: Some(limits) }
-    }
-
-    /// What a record means.
-    pub fn content(&self, record: &Record<'_>) -> Content {
-        let decoded = match record.kind {
-            RecordKind::Event => self.event(record),
-            RecordKind::Rejected => match RejectedMessage::decode(record.payload) {
-                Some((rejected, preserved)) => {
-                    return rejected_content(record, rejected, preserved);
-                }
-                None => Err(unreadable("a rejected message")),
-            },
-            RecordKind::Control => self.command(record),
-            RecordKind::Gap => self.gap(record),
-            RecordKind::Receipt => serde_json::from_slice::<ControlRow>(record.payload)
-                .map(|row| single_row(Row::Control(row)))
-                .map_err(|_| unreadable("a receipt")),
-        };
-        decoded.unwrap_or_else(|rejection| {
-            let (rejected, preserved) = RejectedMessage::new(rejection, record.payload);
-            rejected_content(record, rejected, preserved)
-        })
-    }
-
-    fn event(&self, record: &Record<'_>) -> Result<Content, Rejection> {
-        let message = match &self.limits {
-            None => wire::decode_accepted(record.payload)?,
-            Some(limits) => wire::decode(record.payload, limits)?,
-        };
-        let rows = wire::rows(&message, &record.decided, record.channel, record.payload);
-        Ok(Content::Rows { rows: rows.rows, run_update: Some((record.decided.run_id, rows.run_update)) })
-    }
-
-    fn command(&self, record: &Record<'_>) -> Result<Content, Rejection> {
-        let command = wire::decode_control(record.payload, &Limits::NONE)?;
-        let received_at = record.decided.received_at;
-        let row = control::control_row(&command, record.channel, record.payload, received_at, &self.instance);
-        Ok(single_row(Row::Control(row)))
-    }
-
-    fn gap(&self, record: &Record<'_>) -> Result<Content, Rejection> {
-        let gap: Gap = serde_json::from_slice(record.payload).map_err(|_| unreadable("a gap"))?;
-        let (reason, channel) = (gap.reason.as_str(), gap.channel.as_deref());
-        Ok(single_row(Row::Gap(GapRow {
-            started_at: gap.started_at,
-            gap_id: event::gap_id(&self.instance, &gap.source, channel, reason, gap.started_at),
-            ended_at: gap.ended_at,
-            reason: reason.to_owned(),
-            source: gap.source,
-            channel: gap.channel,
-            instance: self.instance.clone(),
-            run_id: gap.run_id,
-            lost: gap.lost.map(|lost| i64::try_from(lost).unwrap_or(i64::MAX)),
-        })))
-    }
-}
-
-fn rejected_content(record: &Record<'_>, rejected: RejectedMessage, preserved: &[u8]) -> Content {
-    let (channel, run_id) = (record.channel.to_owned(), record.decided.run_id);
-    Content::Rejected { channel, rejected, preserved: Bytes::copy_from_slice(preserved), run_id }
-}
-
-fn single_row(row: Row) -> Content {
-    Content::Rows { rows: vec![row], run_update: None }
-}
-
-fn unreadable(what: &str) -> Rejection {
-    Rejection { reason: Reason::InvalidField, detail: format!("the log holds {what} that this version cannot read") }
-}
 
 /// Between two looks at a log that was read to its end: a batch is gathered for `writer.flush_interval` anyway, and waking up for
 /// every group that becomes durable costs more than its records.

@@ -11,7 +11,8 @@ use std::{
 use tokio::{runtime::Handle, sync::Notify};
 use tracing::debug;
 
-use crate::{intake::RunSharing, lifecycle::Signal, redis::RunShare, runs::OpenRun};
+use super::state::RunSharing;
+use crate::{lifecycle::Signal, redis::RunShare, runs::OpenRun};
 
 /// How long Redis may take for news of an open run.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,0 +1,47 @@
+//! Reads back from the spool what the open runs and the gaps depend on.
+
+use tracing::warn;
+use uuid::Uuid;
+
+use super::state::ReplayedRecord;
+use crate::{
+    gaps::{Gap, GapReason},
+    logging::Chain,
+    runs::{EventTime, RunHints},
+    spool::{self, RecordKind},
+    wire,
+};
+
+/// The run whose gap in `seq` this record reports.
+fn run_of_gap(payload: &[u8]) -> Option<Uuid> {
+    let gap: Gap = serde_json::from_slice(payload).ok()?;
+    gap.run_id.filter(|_| gap.reason == GapReason::Sequence)
+}
+
+/// Passes each record from `as_of` on to `observe`.
+pub(super) fn replay(recovery: &spool::Recovery, as_of: u64, observe: &mut dyn FnMut(ReplayedRecord<'_>)) {
+    for chunk in recovery.records_from(as_of) {
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            Err(error) => {
+                warn!(error = %Chain(&error), "some records cannot be read to recover open runs");
+                continue;
+            }
+        };
+        for record in chunk.records() {
+            let message =
+                (record.kind == RecordKind::Event).then(|| wire::decode_accepted(record.payload).ok()).flatten();
+            let decided = record.decided;
+            observe(ReplayedRecord {
+                decided,
+                channel: record.channel,
+                hints: message.as_ref().map(|message| {
+                    let time = EventTime { micros: decided.event_time, from_message: decided.has_event_time };
+                    RunHints::of(message, time, decided.received_at, record.payload)
+                }),
+                seq: message.as_ref().and_then(wire::Message::seq),
+                reported_gap: (record.kind == RecordKind::Gap).then(|| run_of_gap(record.payload)).flatten(),
+            });
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The thread: takes groups of messages from the queues until both are closed.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use jiff::tz::TimeZone;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::{
+    config::Config,
+    drop_counter::DropCounter,
+    group::{GROUP_MAX, collect_group},
+    replay::replay,
+    state::{RunSharing, StateFile},
+    zone::ZoneCheck,
+};
+use crate::{
+    event::Resolved,
+    frame::{Ack, DeliveryTag, Frame, IntakeItem, escape_reserved_name},
+    gaps::{Gap, SeqTracker},
+    latest::LatestState,
+    lifecycle::Readiness,
+    live::LiveFeed,
+    memory::MemoryLimit,
+    metrics::Metrics,
+    notify::Heartbeat,
+    runs::Resolver,
+    spool::{self, Appender, NewRecord, RecordKind},
+    units::Micros,
+    wire::{Limits, ReceivedCommand},
+};
+
+/// A loss that the sources know of is told within this time.
+const WATERMARK_MARGIN: Micros = 1_500_000;
+
+/// Memory of the commands that wait to be executed; more are recorded, and not executed.
+const COMMANDS_BYTES: usize = 8 << 20;
+
+/// How long the outcomes of the last commands are waited for when stopping.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What intake is built from.
+pub struct IntakeDeps {
+    /// Decisions.
+    pub config: Config,
+    /// Limits of a message; may be replaced while running.
+    pub limits: watch::Receiver<Limits>,
+    /// Where open runs are remembered.
+    pub state_dir: PathBuf,
+    /// The log.
+    pub appender: Appender,
+    /// The newest values.
+    pub latest: Arc<LatestState>,
+    /// What happens now.
+    pub live: LiveFeed,
+    /// Where durable commands go.
+    pub commands: mpsc::Sender<ReceivedCommand>,
+    /// Open runs of other instances.
+    pub sharing: Box<dyn RunSharing>,
+    /// Told whether the disk takes records.
+    pub readiness: Readiness,
+    /// Shown the newest gap.
+    pub last_gap: watch::Sender<Option<Gap>>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Moved each round.
+    pub heartbeat: Heartbeat,
+    /// The moment before which the sources have received everything, or told it as a gap.
+    pub low_watermark: Box<dyn Fn() -> Option<Micros> + Send>,
+    /// Gives back the bytes of a frame to the bound of the queue it came from.
+    pub return_bytes: Box<dyn Fn(&Frame) + Send>,
+}
+
+/// What became of a message, once the next sync has made its record durable.
+pub(super) struct Accepted {
+    pub(super) ack: Ack,
+    /// Whether the spool had room for its record.
+    pub(super) recorded: bool,
+}
+
+impl Accepted {
+    pub(super) fn durable_if(recorded: bool) -> Self {
+        Self { ack: if recorded { Ack::Durable } else { Ack::NotDurable }, recorded }
+    }
+}
+
+/// The stage.
+pub struct Intake {
+    pub(super) deps: IntakeDeps,
+    pub(super) limits: Limits,
+    pub(super) zone: TimeZone,
+    pub(super) zone_check: ZoneCheck,
+    pub(super) resolver: Resolver,
+    pub(super) seqs: SeqTracker,
+    pub(super) state: StateFile,
+    /// For how long this process has been subscribed; a silent run ages only then.
+    pub(super) subscribed: Duration,
+    pub(super) last_tick: Instant,
+    /// What commands may take until they are executed.
+    pub(super) commands: MemoryLimit,
+    /// Commands of the group that is not durable yet.
+    pub(super) pending_commands: Vec<ReceivedCommand>,
+    /// When the frames of the group were received.
+    pub(super) pending_since: Vec<Instant>,
+    pub(super) drop_counter: DropCounter,
+    /// Requests that wait for the group to be durable.
+    pub(super) pending_acks: Vec<oneshot::Sender<Ack>>,
+    /// Frames of the group that their source keeps until they are durable.
+    pub(super) pending_tags: Vec<DeliveryTag>,
+    pub(super) rejected: u64,
+    /// When the last frame was received.
+    pub(super) last_received: Option<Micros>,
+    pub(super) unsynced: bool,
+    pub(super) healthy: bool,
+}
+
+impl Intake {
+    /// Reads the open runs back, and what the spool knows beyond them.
+    pub fn new(mut deps: IntakeDeps, recovery: &spool::Recovery) -> Self {
+        deps.appender.retain_from(0); // until the first save
+        let (state, resolver, seqs) =
+            StateFile::open(&deps.state_dir, deps.appender.spool_id(), &deps.config, |as_of, observe| {
+                replay(recovery, as_of, observe);
+            });
+        if let Some(offset) = state.as_of() {
+            deps.appender.skip_to(offset);
+        }
+        let zone = TimeZone::get(&deps.config.time_zone).unwrap_or(TimeZone::UTC);
+        let limits = deps.limits.borrow().clone();
+        Self {
+            deps,
+            limits,
+            zone,
+            zone_check: ZoneCheck::default(),
+            resolver,
+            seqs,
+            state,
+            subscribed: Duration::ZERO,
+            last_tick: Instant::now(),
+            commands: MemoryLimit::new(COMMANDS_BYTES),
+            pending_commands: Vec::new(),
+            pending_since: Vec::with_capacity(GROUP_MAX),
+            drop_counter: DropCounter::default(),
+            pending_acks: Vec::new(),
+            pending_tags: Vec::new(),
+            rejected: 0,
+            last_received: None,
+            unsynced: false,
+            healthy: false,
+        }
+    }
+
+    /// When the previous process was last known to listen, if there was one.
+    pub fn previous_watermark(&self) -> Option<Micros> {
+        self.state.watermark()
+    }
+
+    /// Runs until both queues are closed; everything taken is durable, or counted, when it returns.
+    pub fn run(
+        mut self,
+        handle: &Handle,
+        mut training: mpsc::Receiver<IntakeItem>,
+        mut control: mpsc::Receiver<IntakeItem>,
+    ) {
+        self.note_health();
+        let mut group = Vec::with_capacity(GROUP_MAX);
+        let mut open = true;
+        while open {
+            self.deps.heartbeat.beat();
+            open = collect_group(handle, &mut training, &mut control, &mut group, self.unsynced);
+            self.process(&mut group);
+            self.sync_when_due();
+            let watermark = self.watermark(training.is_empty() && control.is_empty());
+            self.housekeeping(watermark, false);
+        }
+        self.drain(handle, control, &mut group);
+    }
+
+    /// When we last were not behind, for a restart: what it has not seen of us is told as a gap from here on. Too early is safe.
+    fn watermark(&self, queues_are_empty: bool) -> Option<Micros> {
+        if !self.state.save_is_due() {
+            return None;
+        }
+        // Asked after the queues: a frame is in its queue before its source says that it has received it. So an empty queue
+        // found before may be a little out of date, which the margin covers.
+        let received = (self.deps.low_watermark)()?;
+        // While the first frames still wait, what the last process has told stays true.
+        let until = if queues_are_empty { received } else { received.min(self.last_received?) };
+        Some(until - WATERMARK_MARGIN)
+    }
+
+    /// The sources have ended: the last commands are executed, their outcomes logged, everything synced.
+    fn drain(mut self, handle: &Handle, mut control: mpsc::Receiver<IntakeItem>, group: &mut Vec<IntakeItem>) {
+        self.sync();
+        let (closed, _) = mpsc::channel(1);
+        self.deps.commands = closed; // the control stage ends when it has answered what it has
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        while handle
+            .block_on(async { tokio::time::timeout_at(deadline, control.recv_many(group, GROUP_MAX)).await })
+            .is_ok_and(|count| count > 0)
+        {
+            self.process(group);
+            self.sync();
+        }
+        self.housekeeping((self.deps.low_watermark)(), true);
+        self.sync();
+        info!("intake has drained");
+    }
+
+    fn process(&mut self, group: &mut Vec<IntakeItem>) {
+        if self.deps.limits.has_changed().unwrap_or(false) {
+            self.limits = self.deps.limits.borrow_and_update().clone();
+        }
+        for item in group.drain(..) {
+            match item {
+                IntakeItem::Frame(frame) => {
+                    let (frame, accepted) = self.receive(frame);
+                    self.count_drop(&frame, accepted.recorded);
+                }
+                IntakeItem::TrackedFrame(frame, tag) => match self.receive(frame).1.recorded {
+                    true => self.pending_tags.push(tag),
+                    false => tag.settle(false),
+                },
+                IntakeItem::FrameWithAck(frame, answer) => {
+                    let accepted = self.accept(&frame);
+                    self.count_drop(&frame, accepted.recorded);
+                    match accepted.ack {
+                        Ack::Durable => self.pending_acks.push(answer),
+                        // The request may have been cancelled.
+                        other => _ = answer.send(other),
+                    }
+                }
+                IntakeItem::Gap(gap) => self.append_gap(gap),
+                IntakeItem::Receipt(row) => {
+                    let payload = serde_json::to_vec(&row).expect("strings and numbers always serialise");
+                    if self.append_plain(RecordKind::Receipt, row.timestamp, &row.source, &payload).is_none() {
+                        warn!(command = row.command, "outcome of a command is not recorded: the spool is full");
+                    }
+                }
+                IntakeItem::CloseRuns => {
+                    // Nobody shall adopt them again either.
+                    let channels: Vec<_> = self.resolver.open_runs().map(|(channel, _)| channel.to_owned()).collect();
+                    channels.iter().for_each(|channel| self.deps.sharing.forget(channel));
+                    self.resolver.close_all();
+                }
+            }
+        }
+    }
+
+    /// Takes in a message of a source.
+    fn receive(&mut self, mut frame: Frame) -> (Frame, Accepted) {
+        self.last_received = Some(frame.received_at);
+        if frame.control
+            && let Some(name) = escape_reserved_name(&frame.channel)
+        {
+            frame.channel = name.into();
+        }
+        let accepted = self.accept(&frame);
+        (self.deps.return_bytes)(&frame);
+        (frame, accepted)
+    }
+
+    /// Counts a message that is lost because the spool has no room for it.
+    fn count_drop(&mut self, frame: &Frame, recorded: bool) {
+        if !recorded && self.drop_counter.count(&frame.channel, frame.received_at) {
+            error!(channel = &*frame.channel, "spool is full; messages are being dropped, and counted");
+        }
+    }
+
+    /// Appends a record that belongs to no run.
+    pub(super) fn append_plain(&mut self, kind: RecordKind, at: Micros, channel: &str, payload: &[u8]) -> Option<u64> {
+        let decided =
+            Resolved { run_id: Uuid::nil(), event_time: at, received_at: at, has_event_time: false, opened_run: false };
+        self.append(&NewRecord { kind, decided, channel, preamble: b"", payload })
+    }
+
+    pub(super) fn append(&mut self, record: &NewRecord<'_>) -> Option<u64> {
+        let offset = self.deps.appender.append(record).ok()?;
+        self.unsynced = true;
+        Some(offset)
+    }
+}

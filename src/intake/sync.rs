@@ -1,0 +1,128 @@
+//! Makes a group durable, and what is done at times: gaps, open runs, health.
+
+use std::thread;
+
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use super::{group::HOUSEKEEPING_INTERVAL, stage::Intake};
+use crate::{
+    frame::Ack,
+    gaps::Gap,
+    metrics::Label,
+    spool::RecordKind,
+    units::{self, Micros},
+};
+
+impl Intake {
+    /// Counts a gap that is found here; the sources count theirs.
+    pub(super) fn count_gap(&self, gap: &Gap) {
+        let label = Label::of(gap.reason.as_str());
+        self.deps.metrics.gaps.get_or_create(&label).inc();
+        self.deps.metrics.gap_lost.get_or_create(&label).inc_by(gap.lost.unwrap_or(0));
+    }
+
+    /// Logs a gap; without room for it, it waits.
+    pub(super) fn append_gap(&mut self, gap: Gap) {
+        self.deps.last_gap.send_replace(Some(gap.clone()));
+        self.log_gap(gap);
+    }
+
+    fn log_gap(&mut self, gap: Gap) {
+        let payload = serde_json::to_vec(&gap).expect("strings and numbers always serialise");
+        let channel = gap.channel.as_deref().unwrap_or("");
+        if self.append_plain(RecordKind::Gap, gap.started_at, channel, &payload).is_none() {
+            self.drop_counter.defer(gap);
+        }
+    }
+
+    pub(super) fn sync_when_due(&mut self) {
+        match self.deps.appender.sync_due() {
+            // Asleep until the group is due: what arrives meanwhile belongs to the same group.
+            Some(due) if self.unsynced && due > Instant::now() => {
+                thread::sleep((due - Instant::now()).min(HOUSEKEEPING_INTERVAL));
+            }
+            // Due without anything new: the disk failed, and is tried again.
+            Some(due) if due <= Instant::now() => self.sync(),
+            _ => {}
+        }
+    }
+
+    /// The group becomes durable; only then are its commands passed on.
+    pub(super) fn sync(&mut self) {
+        self.deps.appender.sync();
+        self.unsynced = false;
+        let now = Instant::now();
+        for since in self.pending_since.drain(..) {
+            self.deps.metrics.intake_durable_seconds.observe((now - since).as_secs_f64());
+        }
+        for command in self.pending_commands.drain(..) {
+            if let Err(error) = self.deps.commands.try_send(command) {
+                warn!(%error, "command is recorded but not executed: too many at once");
+            }
+        }
+        self.note_health();
+        for answer in self.pending_acks.drain(..) {
+            let _ = answer.send(if self.healthy { Ack::Durable } else { Ack::NotDurable });
+        }
+        self.pending_tags.drain(..).for_each(|tag| tag.settle(self.healthy));
+    }
+
+    pub(super) fn note_health(&mut self) {
+        let healthy = self.deps.appender.healthy();
+        if healthy != self.healthy {
+            self.healthy = healthy;
+            self.deps.readiness.set_spool_writable(healthy);
+        }
+    }
+
+    pub(super) fn housekeeping(&mut self, watermark: Option<Micros>, last: bool) {
+        let tick = Instant::now();
+        if self.deps.readiness.is_subscribed() {
+            self.subscribed += tick - self.last_tick;
+        }
+        self.last_tick = tick;
+        let now = units::now();
+        if let Some(until) = watermark {
+            self.state.set_watermark(until);
+        }
+        self.emit_gaps(now, last);
+        if self.rejected > 0 && self.state.save_is_due() {
+            warn!(count = self.rejected, "messages were rejected; see `cascor-ingest deadletter list`");
+            self.rejected = 0;
+        }
+        if last || self.state.save_is_due() {
+            // Records of the group are not durable yet; the state must not be ahead of the log.
+            if self.unsynced {
+                self.sync();
+            }
+            if !self.deps.appender.healthy() || self.drop_counter.has_deferred() {
+                // What is in memory only is lost with the process; a state that knew of it would hide that loss.
+                // Nor is anything kept for it: a disk that is full must not stay full for this.
+                self.deps.appender.retain_from(u64::MAX);
+                return self.state.defer_save();
+            }
+            let (runs, end) = (self.resolver.state(self.subscribed), self.deps.appender.end());
+            let saved = self.state.save(runs, &self.seqs, end);
+            self.deps.appender.retain_from(if saved { end } else { u64::MAX });
+        }
+    }
+
+    /// Logs what waited for room, then the gaps whose windows are over.
+    fn emit_gaps(&mut self, now: Micros, last: bool) {
+        for gap in self.drop_counter.take_deferred() {
+            self.log_gap(gap);
+        }
+        let mut found = self.seqs.drain(now, last);
+        found.extend(self.drop_counter.due(now, last));
+        for gap in found {
+            self.count_gap(&gap);
+            self.append_gap(gap);
+        }
+        if last {
+            for gap in self.drop_counter.take_deferred() {
+                error!(?gap, "gap is not recorded: there is no room for it");
+            }
+        }
+    }
+}
