@@ -2,14 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    Update,
-    state::{Inner, LatestState, PendingWrite, ValueSlot},
-};
-use crate::latest::LatestKind;
-
-/// Bytes of large messages that are kept to be written again after a reconnect; the newest is always kept.
-pub(super) const LARGE_BYTES: usize = 32 << 20;
+use super::state::{Inner, LatestKind, LatestState, PendingWrite, Update, ValueSlot};
 
 impl LatestState {
     /// A value that was taken cannot be written now: it is taken again, unless a newer one has come.

@@ -2,7 +2,6 @@
 //! and does not say when it has subscribed again.
 
 use std::{
-    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -13,11 +12,8 @@ use fred::{
     interfaces::ClientLike,
     socket2::TcpKeepalive,
     types::{
-        Builder, ConnectHandle, RespVersion,
-        config::{
-            Config as RedisConfig, ConnectionConfig, PerformanceConfig, ServerConfig, TcpConfig, TlsConfig,
-            TlsConnector, TlsHostMapping, UnresponsiveConfig,
-        },
+        Builder, ConnectHandle,
+        config::{Config as RedisConfig, ConnectionConfig, PerformanceConfig, TcpConfig, UnresponsiveConfig},
     },
 };
 use tokio::{
@@ -26,18 +22,20 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{Acl, Config, Refusal, Resource, is_refusal, probe::probe, value::UnusableValues};
+use super::{
+    acl::{Acl, Resource, is_refusal},
+    config::Config,
+    login::{CONNECT_TIMEOUT, ConnectError, settings},
+    probe::probe,
+    value::{Unusable, UnusableValues, ValueLookup, read_value},
+};
 use crate::{
     backoff::{self, Backoff},
-    host,
     lifecycle::Signal,
     logging::Chain,
-    secret::{Secret, SecretFileError},
-    tls::{self, TlsError},
+    metrics::{Label, Metrics},
 };
 
-/// How long a server may take to accept a connection, and to answer each step of the greeting.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a command may take.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a connection is pinged.
@@ -46,39 +44,6 @@ pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Capacity of the buffers for the library's own events.
 const EVENT_BUFFER_CAPACITY: usize = 16;
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum ConnectError {
-    #[error("`redis.url` {0}")]
-    Address(&'static str),
-    #[error(transparent)]
-    PasswordFile(SecretFileError),
-    #[error("failed to set up TLS to Redis")]
-    Tls(#[source] TlsError),
-    #[error("failed to reach Redis")]
-    Unreachable(#[source] io::Error),
-    #[error("Redis refuses the login ({0}); see `redis.username`, `redis.password_file`")]
-    Login(String),
-    #[error(transparent)]
-    Forbidden(Refusal),
-    #[error("Redis does not answer in time")]
-    Timeout,
-    #[error("failed to greet Redis (version 6 or newer is needed)")]
-    Greeting(#[source] RedisError),
-}
-
-impl ConnectError {
-    /// When to try again. What an operator must repair is tried less often: it fills the server's log.
-    pub fn retry_delay(&self, backoff: &mut Backoff) -> Duration {
-        let delay = backoff.next_delay();
-        match self {
-            Self::Unreachable(_) | Self::Timeout | Self::Greeting(_) => delay,
-            _ => backoff::OPERATOR,
-        }
-    }
-}
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug)]
@@ -127,16 +92,6 @@ impl Connected {
     }
 }
 
-/// The client greets with an inline command, which Redis splits at spaces and quotes: whatever else than a plain character
-/// is written as an escape within quotes.
-fn inline(text: &str) -> String {
-    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
-        return text.to_owned();
-    }
-    let escaped: String = text.bytes().map(|byte| format!("\\x{byte:02x}")).collect();
-    format!("\"{escaped}\"")
-}
-
 fn classify(error: RedisError, acl: &Acl) -> ConnectError {
     let text = error.details();
     // Logging in needs no permission, but choosing a database does.
@@ -155,34 +110,6 @@ fn classify(error: RedisError, acl: &Acl) -> ConnectError {
     }
 }
 
-/// Reads the address; the error says what it must be. The password in it never gets into the error.
-pub(super) fn parse(url: &str) -> Result<RedisConfig, &'static str> {
-    if !["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme)) {
-        return Err("must begin with redis:// or rediss://; write it like \"redis://host:6379/0\"");
-    }
-    if url.contains('?') {
-        return Err("carries parameters behind `?`, which are not understood; set keys instead");
-    }
-    // Certificates are read by us, from the files that the configuration names.
-    let plain = url.replacen("rediss://", "redis://", 1);
-    let mut settings = RedisConfig::from_url_centralized(&plain)
-        .map_err(|_| "cannot be read; write it like \"redis://host:6379/0\"")?;
-    let [server] = &settings.server.hosts()[..] else { return Err("must name one host") };
-    // In a URL the address of an IPv6 host stands in brackets, which no resolver understands.
-    let host = server.host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    if host::check(&host).is_err() {
-        return Err("names no host that there can be; write it like \"redis://host:6379/0\", with one host");
-    }
-    settings.server = ServerConfig::new_centralized(host, server.port);
-    Ok(settings)
-}
-
-/// The host that an address names.
-pub(super) fn host(url: &str) -> Option<String> {
-    let server = parse(url).ok()?.server.hosts().into_iter().next()?;
-    Some(server.host.to_string())
-}
-
 /// Makes one connection, logged in and ready; one try.
 ///
 /// # Errors
@@ -192,42 +119,11 @@ pub async fn connect(config: &Config, role: Role) -> Result<Connected, ConnectEr
     Connected::greet(client, &Acl::of(config)).await
 }
 
-/// Where to connect and how to log in, as the client wants it.
-///
-/// # Errors
-/// What cannot be used, or read.
-pub async fn settings(config: &Config) -> Result<RedisConfig, ConnectError> {
-    let mut settings = parse(&config.url).map_err(ConnectError::Address)?;
-    settings.version = RespVersion::RESP3;
-    // A connection begins in database 0: no SELECT is sent for it, which the ACL user may not be allowed.
-    settings.database = settings.database.filter(|database| *database != 0);
-    settings.username = config.username.clone().or(settings.username);
-    if let Some(password) = password(config).await? {
-        settings.password = Some(password.expose().to_owned());
-    }
-    settings.username = settings.username.map(|name| inline(&name));
-    settings.password = settings.password.map(|password| inline(&password));
-    if config.uses_tls() {
-        let tls = tls::client_config(&config.tls).map_err(ConnectError::Tls)?;
-        let connector = TlsConnector::from((*tls).clone());
-        settings.tls = Some(TlsConfig { connector, hostnames: TlsHostMapping::None });
-    }
-    Ok(settings)
-}
-
 /// A client that has not connected yet, for a server that accepts connections.
 async fn prepare(config: &Config, role: Role) -> Result<Client, ConnectError> {
     probe(config).await?;
     let settings = settings(config).await?;
     build(RedisConfig { fail_fast: true, ..settings }, role).map_err(ConnectError::Greeting)
-}
-
-/// Read at each try, so that a corrected file needs no restart, and on another thread, since a file may be on a slow disk.
-async fn password(config: &Config) -> Result<Option<Secret>, ConnectError> {
-    let config = config.clone();
-    let read = tokio::task::spawn_blocking(move || config.password()).await;
-    // It has not run when the process is stopping.
-    read.map_err(|error| ConnectError::Unreachable(io::Error::other(error)))?.map_err(ConnectError::PasswordFile)
 }
 
 fn build(settings: RedisConfig, role: Role) -> Result<Client, RedisError> {
@@ -323,6 +219,37 @@ impl Link {
     /// Waits for a connection.
     pub async fn connected(&mut self) -> Option<Client> {
         self.current.wait_for(Option::is_some).await.ok().and_then(|client| client.clone())
+    }
+}
+
+impl Link {
+    /// Counts unusable values there.
+    pub fn counted_in(mut self, metrics: &Metrics) -> Self {
+        self.unusable.counters = metrics.redis_unusable_values.clone();
+        for name in Unusable::ALL {
+            let _ = self.unusable.counters.get_or_create(&Label::of(name));
+        }
+        self
+    }
+
+    /// The value of a key of ours; what is unusable is counted, logged and absent.
+    ///
+    /// # Errors
+    /// What Redis, or the connection to it, says; a refusal by the ACL is one, and the caller's to tell.
+    pub async fn read(&self, client: &Client, key: &str, max: usize) -> Result<Option<String>, RedisError> {
+        Ok(self.usable(key, read_value(client, key, max).await?))
+    }
+
+    /// The usable part of what was found; the rest is counted and logged.
+    pub fn usable<T>(&self, key: &str, found: ValueLookup<T>) -> Option<T> {
+        match found {
+            ValueLookup::Usable(value) => Some(value),
+            ValueLookup::Absent => None,
+            ValueLookup::Unusable(why) => {
+                self.unusable.record(key, why);
+                None
+            }
+        }
     }
 }
 

@@ -7,8 +7,9 @@ use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 use tokio::{net::TcpStream, task::spawn_blocking, time::timeout};
 
 use super::{
-    Config, ConnectError,
-    link::{CONNECT_TIMEOUT, parse},
+    address::parse,
+    config::Config,
+    login::{CONNECT_TIMEOUT, ConnectError},
 };
 use crate::tls::{self, TlsError};
 

@@ -16,10 +16,9 @@ use fred::{clients::Client, error::Error as RedisError, interfaces::KeysInterfac
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::Link;
 use crate::{
     logging::Untrusted,
-    metrics::{Counters, Label, Metrics},
+    metrics::{Counters, Label},
 };
 
 /// Most bytes of a value of ours, but for those that hold messages, and the status.
@@ -179,49 +178,18 @@ fn typed<T>(answer: Result<T, RedisError>) -> Result<Option<T>, RedisError> {
 /// Where unusable values are counted, and when one was logged last. Clones share both.
 #[derive(Clone, Debug, Default)]
 pub(super) struct UnusableValues {
-    counters: Counters,
+    pub(super) counters: Counters,
     logged: Arc<Mutex<Option<Instant>>>,
 }
 
 impl UnusableValues {
-    fn record(&self, key: &str, why: Unusable) {
+    pub(super) fn record(&self, key: &str, why: Unusable) {
         self.counters.get_or_create(&Label::of(why.name())).inc();
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             *logged = Some(Instant::now());
             let key = Untrusted(key.as_bytes());
             warn!(%key, holds = %why, "a key of ours in Redis holds what we did not write there; it counts as absent");
-        }
-    }
-}
-
-impl Link {
-    /// Counts unusable values there.
-    pub fn counted_in(mut self, metrics: &Metrics) -> Self {
-        self.unusable.counters = metrics.redis_unusable_values.clone();
-        for name in Unusable::ALL {
-            let _ = self.unusable.counters.get_or_create(&Label::of(name));
-        }
-        self
-    }
-
-    /// The value of a key of ours; what is unusable is counted, logged and absent.
-    ///
-    /// # Errors
-    /// What Redis, or the connection to it, says; a refusal by the ACL is one, and the caller's to tell.
-    pub async fn read(&self, client: &Client, key: &str, max: usize) -> Result<Option<String>, RedisError> {
-        Ok(self.usable(key, read_value(client, key, max).await?))
-    }
-
-    /// The usable part of what was found; the rest is counted and logged.
-    pub fn usable<T>(&self, key: &str, found: ValueLookup<T>) -> Option<T> {
-        match found {
-            ValueLookup::Usable(value) => Some(value),
-            ValueLookup::Absent => None,
-            ValueLookup::Unusable(why) => {
-                self.unusable.record(key, why);
-                None
-            }
         }
     }
 }
