@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use super::{
-    AppError,
     channels::{ControlChannels, IntakeChannels, StatusChannels, WriterChannels},
+    error::AppError,
     http, stall_detector,
     startup_shutdown::report_restart,
     status::StatusInputs,

@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::{broadcast, mpsc, watch};
 
-use crate::{control::ReceivedCommand, gaps::Gap, lifecycle::PauseBarrier, store::Problem, wire::Limits};
+use crate::{
+    gaps::Gap,
+    lifecycle::PauseBarrier,
+    store::Problem,
+    wire::{Limits, ReceivedCommand},
+};
 
 /// Commands that may wait to be executed.
 const COMMANDS: usize = 1_024;

@@ -20,6 +20,7 @@
 
 mod build;
 mod channels;
+mod error;
 mod http;
 mod live_mirror;
 pub mod offline_drain;
@@ -32,7 +33,7 @@ mod status;
 mod storage;
 pub mod stores;
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::info;
@@ -45,7 +46,7 @@ use self::{
 };
 use crate::{
     config::Settings,
-    dead_letter::{DeadLetterError, DeadLetterLog},
+    dead_letter::DeadLetterLog,
     files,
     latest::{self, LatestState},
     lifecycle::{Readiness, Signal, Tasks},
@@ -53,30 +54,10 @@ use crate::{
     logging::LevelHandle,
     memory::MemoryLimit,
     metrics::Metrics,
-    spool::{self, SpoolError},
+    spool,
 };
 
-/// Why the daemon could not start, or ended.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum AppError {
-    #[error("failed to create the state directory `{}`", .path.display())]
-    StateDir {
-        path: PathBuf,
-        #[source]
-        error: io::Error,
-    },
-    #[error("failed to open the spool")]
-    Spool(#[source] SpoolError),
-    #[error("failed to open the dead letters")]
-    DeadLetters(#[source] DeadLetterError),
-    #[error("failed to start")]
-    Start(#[source] io::Error),
-    #[error("{0}")]
-    Ended(String),
-}
-
-pub use self::{serve::run as serve, startup_shutdown::Reload};
+pub use self::{error::AppError, serve::run as serve, startup_shutdown::Reload};
 
 /// What a process has before its runtime.
 struct Process {

@@ -10,7 +10,7 @@ use tokio::{
 use tracing::info;
 
 use super::{
-    AppError, build::RedisHandles, channels::RECEIPTS, http, live_mirror, signals, status::problem_json, stores,
+    build::RedisHandles, channels::RECEIPTS, error::AppError, http, live_mirror, signals, status::problem_json, stores,
 };
 use crate::{
     api,

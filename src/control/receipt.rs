@@ -3,8 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json, value::RawValue};
 
-use super::ReceivedCommand;
-use crate::{event::ControlRow, frame::Receipt, units::Micros};
+use crate::{event::ControlRow, frame::Receipt, units::Micros, wire::ReceivedCommand};
 
 pub(super) fn result_row(job: &ReceivedCommand, receipt: &Receipt) -> ControlRow {
     let row = job.command.row(&job.channel, &job.payload, job.received_at, &receipt.instance);

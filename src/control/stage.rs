@@ -14,8 +14,9 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Command, Config, ControlPorts, Identity, Obey, ReceivedCommand,
+    config::{Config, Obey},
     pause::{Pause, PauseFile},
+    ports::{ControlPorts, Identity},
     receipt::{receipt_json, result_row},
 };
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
     metrics::{Label, Metrics},
     redis::{Link, Resource},
     units::{self, Micros},
+    wire::{Command, ReceivedCommand},
 };
 
 /// Flushes and resets under way at once.

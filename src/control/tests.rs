@@ -1,10 +1,27 @@
-use bytes::Bytes;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use tokio::time::{sleep, timeout};
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
+};
 
 use super::*;
-use crate::{event::ControlRow, latest, lifecycle::Signal, metrics::Metrics, redis};
+use crate::{
+    event::ControlRow,
+    frame::IntakeItem,
+    latest::{self, LatestState},
+    lifecycle::{PauseBarrier, Signal},
+    metrics::Metrics,
+    redis,
+    wire::{Command, ReceivedCommand},
+};
 
 struct Rig {
     jobs: mpsc::Sender<ReceivedCommand>,

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tracing::warn;
 use uuid::Uuid;
 
-use super::Config;
+use super::config::Config;
 use crate::{
     event::Resolved,
     gaps::SeqTracker,

@@ -13,10 +13,11 @@ use tokio::time::{Instant, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use super::{
-    LatestState,
+    config::Config,
     history::{History, OBJECT_BYTES},
     name_conflict::NameConflict,
     render::Render,
+    state::{LatestState, Update},
 };
 use crate::{
     lifecycle::Signal,
@@ -257,7 +258,7 @@ impl Flusher {
 
     /// Goes on with the history that is there, so that readers do not see it begin anew with each daemon that takes over, nor
     /// two of them take turns with a long and a short one. Best effort.
-    async fn adopt_history(&mut self, client: &Client, config: &super::Config) {
+    async fn adopt_history(&mut self, client: &Client, config: &Config) {
         let key = history_key(&self.latest_state.prefix);
         let read = async {
             let millis: i64 = client.pttl(&key).await?;
@@ -276,7 +277,7 @@ impl Flusher {
     }
 
     /// Renders what is new for the history, once; whether there was anything.
-    fn append_history(&mut self, updates: impl IntoIterator<Item = Arc<super::Update>>, cleared: u64) -> bool {
+    fn append_history(&mut self, updates: impl IntoIterator<Item = Arc<Update>>, cleared: u64) -> bool {
         if cleared != self.cleared {
             self.cleared = cleared;
             self.history.clear();

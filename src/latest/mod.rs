@@ -1,83 +1,16 @@
 //! The newest value per key, coalesced and written to Redis with short TTLs.
 
+mod config;
 mod flusher;
 mod history;
+mod large;
 mod name_conflict;
 mod render;
 mod state;
 
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
-
 pub use self::{
+    config::Config,
     flusher::{FlusherDeps, delete_status, flusher},
     render::{MessageRenderer, Render},
     state::{LatestKind, LatestState, Update},
 };
-use crate::units::{self, ByteSize};
-
-/// Lifetimes and sizes of the latest-state keys. Their prefix is `redis.key_prefix`.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-#[allow(missing_docs, reason = "named like the keys")]
-pub struct Config {
-    /// Whether the keys are kept at all.
-    pub enabled: bool,
-    #[serde(with = "units::duration")]
-    pub metrics_ttl: Duration,
-    #[serde(with = "units::duration")]
-    pub topology_ttl: Duration,
-    #[serde(with = "units::duration")]
-    pub state_ttl: Duration,
-    #[serde(with = "units::duration")]
-    pub history_ttl: Duration,
-    #[serde(with = "units::duration")]
-    pub control_ttl: Duration,
-    #[serde(with = "units::duration")]
-    pub status_ttl: Duration,
-    /// Objects in the history, at most.
-    pub history_objects: usize,
-    /// Size of the history, at most.
-    pub history_bytes: ByteSize,
-    /// Most recently active runs that have keys of their own.
-    pub runs: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            metrics_ttl: Duration::from_secs(1),
-            topology_ttl: Duration::from_secs(5),
-            state_ttl: Duration::from_secs(60),
-            history_ttl: Duration::from_secs(60),
-            control_ttl: Duration::from_secs(5),
-            status_ttl: Duration::from_secs(15),
-            history_objects: 512,
-            history_bytes: ByteSize::mib(1),
-            runs: 64,
-        }
-    }
-}
-
-impl Config {
-    /// Adds what is wrong with these settings.
-    pub fn problems(&self, problems: &mut Vec<String>) {
-        for (name, ttl) in [
-            ("metrics_ttl", self.metrics_ttl),
-            ("topology_ttl", self.topology_ttl),
-            ("state_ttl", self.state_ttl),
-            ("history_ttl", self.history_ttl),
-            ("control_ttl", self.control_ttl),
-            ("status_ttl", self.status_ttl),
-        ] {
-            if ttl < Duration::from_millis(1) {
-                problems.push(format!("`latest.{name}` must be at least 1ms"));
-            }
-        }
-        if self.runs == 0 {
-            problems.push("`latest.runs` must be at least 1".into());
-        }
-    }
-}

@@ -9,7 +9,7 @@ use std::{
 use fred::error::Error as RedisError;
 use tracing::warn;
 
-use super::Config;
+use super::config::Config;
 
 /// Rules that are warned of, at most: without a prefix each key has a rule of its own.
 const WARNED_MAX: usize = 256;

@@ -1,4 +1,4 @@
-//! The address of a Redis server, as `redis.url` gives it.
+//! The address of the server: `redis.url`, read and printed.
 
 use fred::types::config::{Config as RedisConfig, ServerConfig};
 
@@ -30,4 +30,18 @@ pub(super) fn parse(url: &str) -> Result<RedisConfig, &'static str> {
 pub(super) fn host(url: &str) -> Option<String> {
     let server = parse(url).ok()?.server.hosts().into_iter().next()?;
     Some(server.host.to_string())
+}
+
+/// A URL without its password and query.
+pub fn redact(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let rest = rest.split(['?', '#']).next().unwrap_or("");
+    let shown = match rest.rsplit_once('@') {
+        Some((login, place)) => match login.split_once(':') {
+            Some((user, _)) => format!("{user}:(hidden)@{place}"),
+            None => format!("{login}@{place}"),
+        },
+        None => rest.to_owned(),
+    };
+    if scheme.is_empty() { shown } else { format!("{scheme}://{shown}") }
 }

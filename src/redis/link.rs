@@ -2,7 +2,6 @@
 //! and does not say when it has subscribed again.
 
 use std::{
-    io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -13,11 +12,8 @@ use fred::{
     interfaces::ClientLike,
     socket2::TcpKeepalive,
     types::{
-        Builder, ConnectHandle, RespVersion,
-        config::{
-            Config as RedisConfig, ConnectionConfig, PerformanceConfig, TcpConfig, TlsConfig, TlsConnector,
-            TlsHostMapping, UnresponsiveConfig,
-        },
+        Builder, ConnectHandle,
+        config::{Config as RedisConfig, ConnectionConfig, PerformanceConfig, TcpConfig, UnresponsiveConfig},
     },
 };
 use tokio::{
@@ -27,21 +23,17 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Acl, Config, Resource, ValueLookup,
-    address::parse,
-    error::ConnectError,
-    is_refusal,
-    probe::{CONNECT_TIMEOUT, probe},
-    read_value,
-    value::UnusableValues,
+    acl::{Acl, Resource, is_refusal},
+    config::Config,
+    login::{CONNECT_TIMEOUT, ConnectError, settings},
+    probe::probe,
+    value::{Unusable, UnusableValues, ValueLookup, read_value},
 };
 use crate::{
     backoff::{self, Backoff},
     lifecycle::Signal,
     logging::Chain,
-    metrics::Metrics,
-    secret::Secret,
-    tls,
+    metrics::{Label, Metrics},
 };
 
 /// How long a command may take.
@@ -100,16 +92,6 @@ impl Connected {
     }
 }
 
-/// The client greets with an inline command, which Redis splits at spaces and quotes: whatever else than a plain character
-/// is written as an escape within quotes.
-fn inline(text: &str) -> String {
-    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
-        return text.to_owned();
-    }
-    let escaped: String = text.bytes().map(|byte| format!("\\x{byte:02x}")).collect();
-    format!("\"{escaped}\"")
-}
-
 fn classify(error: RedisError, acl: &Acl) -> ConnectError {
     let text = error.details();
     // Logging in needs no permission, but choosing a database does.
@@ -137,42 +119,11 @@ pub async fn connect(config: &Config, role: Role) -> Result<Connected, ConnectEr
     Connected::greet(client, &Acl::of(config)).await
 }
 
-/// Where to connect and how to log in, as the client wants it.
-///
-/// # Errors
-/// What cannot be used, or read.
-pub async fn settings(config: &Config) -> Result<RedisConfig, ConnectError> {
-    let mut settings = parse(&config.url).map_err(ConnectError::Address)?;
-    settings.version = RespVersion::RESP3;
-    // A connection begins in database 0: no SELECT is sent for it, which the ACL user may not be allowed.
-    settings.database = settings.database.filter(|database| *database != 0);
-    settings.username = config.username.clone().or(settings.username);
-    if let Some(password) = password(config).await? {
-        settings.password = Some(password.expose().to_owned());
-    }
-    settings.username = settings.username.map(|name| inline(&name));
-    settings.password = settings.password.map(|password| inline(&password));
-    if config.uses_tls() {
-        let tls = tls::client_config(&config.tls).map_err(ConnectError::Tls)?;
-        let connector = TlsConnector::from((*tls).clone());
-        settings.tls = Some(TlsConfig { connector, hostnames: TlsHostMapping::None });
-    }
-    Ok(settings)
-}
-
 /// A client that has not connected yet, for a server that accepts connections.
 async fn prepare(config: &Config, role: Role) -> Result<Client, ConnectError> {
     probe(config).await?;
     let settings = settings(config).await?;
     build(RedisConfig { fail_fast: true, ..settings }, role).map_err(ConnectError::Greeting)
-}
-
-/// Read at each try, so that a corrected file needs no restart, and on another thread, since a file may be on a slow disk.
-async fn password(config: &Config) -> Result<Option<Secret>, ConnectError> {
-    let config = config.clone();
-    let read = tokio::task::spawn_blocking(move || config.password()).await;
-    // It has not run when the process is stopping.
-    read.map_err(|error| ConnectError::Unreachable(io::Error::other(error)))?.map_err(ConnectError::PasswordFile)
 }
 
 fn build(settings: RedisConfig, role: Role) -> Result<Client, RedisError> {
@@ -220,7 +171,7 @@ pub struct Link {
     current: watch::Receiver<Option<Client>>,
     acl: Acl,
     outages: Arc<Mutex<Outages>>,
-    unusable: UnusableValues,
+    pub(super) unusable: UnusableValues,
 }
 
 /// What is known of the times without a connection.
@@ -269,10 +220,15 @@ impl Link {
     pub async fn connected(&mut self) -> Option<Client> {
         self.current.wait_for(Option::is_some).await.ok().and_then(|client| client.clone())
     }
+}
 
+impl Link {
     /// Counts unusable values there.
     pub fn counted_in(mut self, metrics: &Metrics) -> Self {
-        self.unusable = UnusableValues::new(metrics);
+        self.unusable.counters = metrics.redis_unusable_values.clone();
+        for name in Unusable::ALL {
+            let _ = self.unusable.counters.get_or_create(&Label::of(name));
+        }
         self
     }
 

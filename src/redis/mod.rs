@@ -2,238 +2,25 @@
 
 mod acl;
 mod address;
-mod error;
+mod config;
 mod link;
+mod login;
 mod pattern;
 mod probe;
 mod share;
 mod subscribe;
 mod value;
 
-use std::{fmt, path::PathBuf};
-
-use serde::{Deserialize, Serialize, Serializer};
-
 pub(crate) use self::link::{PING_INTERVAL, SILENCE_TIMEOUT, answers};
 pub use self::{
     acl::{Acl, Refusal, Resource, is_refusal},
-    error::ConnectError,
-    link::{Connected, Link, Outages, Role, connect, settings},
+    address::redact,
+    config::{CHANNEL_BYTES, Config},
+    link::{Connected, Link, Outages, Role, connect},
+    login::{ConnectError, settings},
     pattern::{is_pattern, overlap},
     probe::probe,
     share::RunShare,
     subscribe::{SubscribeError, subscribe},
     value::{LATEST_EXTRA, SMALL_VALUE, STATUS_VALUE, Unusable, ValueLookup, read_value, value_length, value_range},
 };
-use crate::{
-    host,
-    logging::Chain,
-    secret::{Secret, SecretFileError},
-    tls::{self, Tls},
-    units::ByteSize,
-};
-
-/// Most messages that a buffer may hold. The client takes the memory of its own at once: 12 GiB for so many.
-const MESSAGES_MAX: usize = 1 << 24;
-
-/// Longest name of a channel as it is: it is kept for each message that waits, and for each open run.
-pub const CHANNEL_BYTES: usize = 256;
-
-/// Where Redis is, and what to listen to.
-#[derive(Clone, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// `redis://host:port/db`, or `rediss://` for TLS. Never carries the password in what is printed.
-    #[serde(serialize_with = "without_password")]
-    pub url: String,
-    /// ACL user.
-    pub username: Option<String>,
-    /// Password; better given as a file or by `REDIS_PASSWORD`.
-    pub password: Option<Secret>,
-    /// A file that holds the password.
-    pub password_file: Option<PathBuf>,
-    /// TLS; also used when the URL begins with `rediss://`.
-    pub tls: Tls,
-    /// Channels and patterns (`lab:*:training`) with training messages.
-    pub training_channels: Vec<String>,
-    /// Channels and patterns with commands.
-    pub control_channels: Vec<String>,
-    /// Prefix of every key and channel of ours.
-    pub key_prefix: String,
-    /// Messages that the client may hold before it drops the oldest; one turn of its reader may bring 1 MiB of them.
-    pub receive_buffer: usize,
-    /// Frames that may wait for intake.
-    pub queue_frames: usize,
-    /// Bytes of frames that may wait for intake.
-    pub queue_bytes: ByteSize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            url: "redis://127.0.0.1:6379/0".into(),
-            username: None,
-            password: None,
-            password_file: None,
-            tls: Tls::default(),
-            training_channels: vec!["cascor:training".into()],
-            control_channels: vec!["cascor:control".into()],
-            key_prefix: "cascor:".into(),
-            receive_buffer: 32_768,
-            queue_frames: 65_536,
-            queue_bytes: ByteSize::mib(80),
-        }
-    }
-}
-
-impl Config {
-    /// Adds what is wrong with these settings.
-    pub fn problems(&self, problems: &mut Vec<String>) {
-        // The value is never shown: what cannot be read may hold a password in the wrong place.
-        if let Err(error) = address::parse(&self.url) {
-            problems.push(format!("`redis.url` {error}"));
-        }
-        self.channel_problems(problems);
-        for (key, count) in [("receive_buffer", self.receive_buffer), ("queue_frames", self.queue_frames)] {
-            if !(1..=MESSAGES_MAX).contains(&count) {
-                problems.push(format!("`redis.{key}` must be between 1 and {MESSAGES_MAX}"));
-            }
-        }
-        if self.queue_bytes < ByteSize::mib(1) {
-            problems.push("`redis.queue_bytes` must be at least 1MiB".into());
-        }
-        self.tls.problems("redis", problems);
-    }
-
-    /// Adds what is wrong with the files that these settings name.
-    pub fn file_problems(&self, problems: &mut Vec<String>) {
-        problems.extend(self.password().err().map(|error| Chain(&error).to_string()));
-        self.tls.file_problems("redis", problems);
-    }
-
-    /// The password to log in with.
-    fn password(&self) -> Result<Option<Secret>, SecretFileError> {
-        Secret::of("redis.password_file", self.password_file.as_deref(), self.password.as_ref())
-    }
-
-    /// Adds what is dangerous about these settings.
-    pub fn warnings(&self, warnings: &mut Vec<String>) {
-        if self.uses_tls() || (self.password.is_none() && self.password_file.is_none()) {
-            return;
-        }
-        if let Some(host) = address::host(&self.url).filter(|host| !host::is_loopback(host)) {
-            warnings.push(tls::plain_password("Redis", &host, "let `redis.url` begin with rediss://"));
-        }
-    }
-
-    /// Whether connections are encrypted.
-    pub(super) fn uses_tls(&self) -> bool {
-        self.url.starts_with("rediss://") || self.tls.is_enabled()
-    }
-
-    fn channel_problems(&self, problems: &mut Vec<String>) {
-        let (training, control) = ("redis.training_channels", "redis.control_channels");
-        if self.training_channels.is_empty() {
-            problems.push(format!("`{training}` must name at least one channel"));
-        }
-        let channels: Vec<_> = (self.training_channels.iter().map(|channel| (training, channel)))
-            .chain(self.control_channels.iter().map(|channel| (control, channel)))
-            .collect();
-        for (at, (key, channel)) in channels.iter().enumerate() {
-            if channel.is_empty() {
-                problems.push(format!("`{key}` holds an empty name"));
-            }
-            if channel.len() > CHANNEL_BYTES {
-                problems.push(format!("`{key}` holds a name of more than {CHANNEL_BYTES} bytes"));
-            }
-            for (other_key, other) in channels[at + 1..].iter().filter(|(_, other)| overlap(channel, other)) {
-                problems.push(format!(
-                    "`{key}` = \"{channel}\" and `{other_key}` = \"{other}\" overlap: a message would arrive twice"
-                ));
-            }
-        }
-    }
-
-    /// The channel on which answers to commands are published.
-    pub fn ack_channel(&self) -> String {
-        format!("{}control:ack", self.key_prefix)
-    }
-
-    /// Whether a channel is one of ours, which are never read as messages even when a pattern matches them.
-    pub fn is_own_channel(&self, channel: &str) -> bool {
-        channel.strip_prefix(&self.key_prefix).is_some_and(|rest| rest == "control:ack" || rest.starts_with("ingest:"))
-    }
-}
-
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("redis::Config")
-            .field("url", &redact(&self.url))
-            .field("username", &self.username)
-            .field("tls", &self.tls)
-            .field("training_channels", &self.training_channels)
-            .field("control_channels", &self.control_channels)
-            .field("key_prefix", &self.key_prefix)
-            .finish_non_exhaustive()
-    }
-}
-
-fn without_password<S: Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&redact(url))
-}
-
-/// A URL without its password and query.
-pub fn redact(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    let rest = rest.split(['?', '#']).next().unwrap_or("");
-    let shown = match rest.rsplit_once('@') {
-        Some((login, place)) => match login.split_once(':') {
-            Some((user, _)) => format!("{user}:(hidden)@{place}"),
-            None => format!("{login}@{place}"),
-        },
-        None => rest.to_owned(),
-    };
-    if scheme.is_empty() { shown } else { format!("{scheme}://{shown}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_that_is_printed_holds_the_password() {
-        let config = Config {
-            url: "redis://me:s3cret@host:6379/0?password=s3cret".into(),
-            password: Some(Secret::new("s3cret")),
-            ..Config::default()
-        };
-        let json = serde_json::to_string(&config).unwrap();
-        assert!(!format!("{config:?}{json}").contains("s3cret"));
-        assert!(json.contains("redis://me:(hidden)@host:6379/0"), "{json}");
-        let mut problems = Vec::new();
-        Config { url: "nonsense://:s3cret@host".into(), ..config }.problems(&mut problems);
-        assert!(problems[0].contains("redis.url") && !problems[0].contains("s3cret"), "{problems:?}");
-    }
-
-    #[test]
-    fn a_channel_is_named_as_it_is_kept() {
-        for (bytes, expected) in [(CHANNEL_BYTES, 0), (CHANNEL_BYTES + 1, 1)] {
-            let mut problems = Vec::new();
-            Config { training_channels: vec!["x".repeat(bytes)], ..Config::default() }.problems(&mut problems);
-            assert_eq!(problems.len(), expected, "{problems:?}");
-        }
-    }
-
-    #[test]
-    fn our_own_channels_are_known() {
-        let config = Config::default();
-        for (channel, own) in [
-            ("cascor:control:ack", true),
-            ("cascor:ingest:run:x", true),
-            ("cascor:training", false),
-            ("lab:control:ack", false),
-        ] {
-            assert_eq!(config.is_own_channel(channel), own, "{channel}");
-        }
-    }
-}

@@ -6,11 +6,12 @@ use std::{io, net, sync::Arc, time::Duration};
 use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
 use tokio::{net::TcpStream, task::spawn_blocking, time::timeout};
 
-use super::{Config, ConnectError, address::parse};
+use super::{
+    address::parse,
+    config::Config,
+    login::{CONNECT_TIMEOUT, ConnectError},
+};
 use crate::tls::{self, TlsError};
-
-/// How long a server may take to accept a connection, and to answer each step of the greeting.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether the server takes a connection, and, with TLS, is who it should be.
 ///

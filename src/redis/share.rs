@@ -6,7 +6,7 @@ use fred::{interfaces::KeysInterface, types::Expiration};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Link, Resource, SMALL_VALUE};
+use super::{acl::Resource, link::Link, value::SMALL_VALUE};
 
 /// How long the first message without an id may wait for another instance's word.
 const FETCH_TIMEOUT: Duration = Duration::from_millis(250);

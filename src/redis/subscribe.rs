@@ -17,8 +17,11 @@ use fred::{
 use tokio::time::sleep;
 
 use super::{
-    Acl, Config, ConnectError, Refusal, Resource, is_pattern,
+    acl::{Acl, Refusal, Resource},
+    config::Config,
     link::{Role, answers, connect},
+    login::ConnectError,
+    pattern::is_pattern,
 };
 
 /// Why it is not known whether a subscription is in force.

@@ -18,7 +18,7 @@ use tracing::warn;
 
 use crate::{
     logging::Untrusted,
-    metrics::{Counters, Label, Metrics},
+    metrics::{Counters, Label},
 };
 
 /// Most bytes of a value of ours, but for those that hold messages, and the status.
@@ -178,20 +178,11 @@ fn typed<T>(answer: Result<T, RedisError>) -> Result<Option<T>, RedisError> {
 /// Where unusable values are counted, and when one was logged last. Clones share both.
 #[derive(Clone, Debug, Default)]
 pub(super) struct UnusableValues {
-    counters: Counters,
+    pub(super) counters: Counters,
     logged: Arc<Mutex<Option<Instant>>>,
 }
 
 impl UnusableValues {
-    /// Counts there, every kind from zero on.
-    pub(super) fn new(metrics: &Metrics) -> Self {
-        let counters = metrics.redis_unusable_values.clone();
-        for name in Unusable::ALL {
-            let _ = counters.get_or_create(&Label::of(name));
-        }
-        Self { counters, logged: Arc::default() }
-    }
-
     pub(super) fn record(&self, key: &str, why: Unusable) {
         self.counters.get_or_create(&Label::of(why.name())).inc();
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,13 +4,14 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cascor_ingest::{
-    control::{self, Command, ControlPorts, Identity, ReceivedCommand, Stage},
+    control::{self, ControlPorts, Identity, Stage},
     event::Resolved,
     frame::IntakeItem,
     latest::{self, FlusherDeps, LatestKind, LatestState, Render, Update, flusher},
     lifecycle::{PauseBarrier, Signal},
     metrics::Metrics,
     redis::{Config, Link, RunShare},
+    wire::{Command, ReceivedCommand},
 };
 use tokio::{
     sync::{mpsc, watch},

@@ -1,6 +1,5 @@
 //! The newest value of each key, in memory. Taking an update costs a lock and a comparison; rendering happens in the flusher.
 
-mod large;
 #[cfg(test)]
 mod tests;
 
@@ -14,14 +13,15 @@ use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
-use self::large::LARGE_BYTES;
-use super::Config;
+use super::config::Config;
 use crate::{
     event::Resolved,
     memory::{LARGE_VALUE, MemoryLimit},
     metrics::Metrics,
 };
 
+/// Bytes of large messages that are kept to be written again after a reconnect; the newest is always kept.
+pub(super) const LARGE_BYTES: usize = 32 << 20;
 /// Bytes of metrics messages that wait to become history; a few huge ones must not fill the memory.
 const HISTORY_BACKLOG_BYTES: usize = 4 << 20;
 

@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Inner, LatestState, PendingWrite, ValueSlot};
-use crate::latest::{LatestKind, Update};
-
-/// Bytes of large messages that are kept to be written again after a reconnect; the newest is always kept.
-pub(super) const LARGE_BYTES: usize = 32 << 20;
+use super::state::{Inner, LatestKind, LatestState, PendingWrite, Update, ValueSlot};
 
 impl LatestState {
     /// A value that was taken cannot be written now: it is taken again, unless a newer one has come.
-    pub(in crate::latest) fn requeue(&self, write: &PendingWrite) {
+    pub(super) fn requeue(&self, write: &PendingWrite) {
         let mut state = self.lock();
         let slot = match write.run {
             None => Some(&mut state.slots[write.kind as usize]),
@@ -29,7 +25,7 @@ impl LatestState {
     }
 
     /// Lets go of all large values: others need the memory. Those that were written stay in Redis for as long as they live.
-    pub(in crate::latest) fn drop_large(&self) {
+    pub(super) fn drop_large(&self) {
         let mut state = self.lock();
         while let Some(oldest) = state.large.pop_front() {
             state.release(&oldest);

@@ -1,0 +1,49 @@
+//! Settings of the control channel.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units;
+
+/// Which commands to obey.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Commands to everyone, only those addressed to us, or none. All are recorded.
+    pub obey: Obey,
+    /// A pause ends by itself after this long.
+    #[serde(with = "units::duration")]
+    pub pause_max: Duration,
+    /// How long `flush` waits for the store unless the command says otherwise.
+    #[serde(with = "units::duration")]
+    pub flush_timeout: Duration,
+}
+
+/// See [`Config::obey`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the contract's names")]
+pub enum Obey {
+    All,
+    Targeted,
+    None,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { obey: Obey::All, pause_max: Duration::from_secs(4 * 3_600), flush_timeout: Duration::from_secs(10) }
+    }
+}
+
+impl Config {
+    /// Adds what is wrong with these settings.
+    pub fn problems(&self, problems: &mut Vec<String>) {
+        if self.pause_max.is_zero() {
+            problems.push("`control.pause_max` must be longer than zero".into());
+        }
+        if self.flush_timeout.is_zero() {
+            problems.push("`control.flush_timeout` must be longer than zero".into());
+        }
+    }
+}
