@@ -1,4 +1,4 @@
-//! One message as it was received, and what travels the same way: gaps and outcomes of commands.
+//! A message as received, and the other items that flow into intake: gaps, receipts of commands.
 
 use std::{
     fmt, mem,
@@ -21,7 +21,7 @@ pub struct Frame {
     pub channel: Arc<str>,
     /// Its bytes, untouched.
     pub payload: Bytes,
-    /// Wall clock when our task had it.
+    /// Wall clock at receipt.
     pub received_at: Micros,
     /// The same moment on the monotonic clock, for latencies.
     pub received: Instant,
@@ -29,13 +29,13 @@ pub struct Frame {
     pub control: bool,
 }
 
-/// The source, in `control_log`, of what people and programs ask by HTTP; behind a colon the name of their token.
+/// The source, in `control_log`, of commands by HTTP; the name of the token follows behind a colon.
 pub const SOURCE_HTTP: &str = "http";
-/// The source of what the daemon does by itself.
+/// The source of commands that the daemon gives itself.
 pub const SOURCE_SELF: &str = "self";
 
-/// The name to record a channel of Redis by, where its own would claim to be one of our sources: anybody may publish on a channel
-/// that is called `http:somebody`, if a pattern subscribes to it.
+/// The recorded name of a Redis channel that is called like [`SOURCE_HTTP`] or [`SOURCE_SELF`], which a pattern may match: it must not
+/// pass for one of these sources.
 pub fn escape_reserved_name(channel: &str) -> Option<String> {
     let ours = channel == SOURCE_SELF || channel.split(':').next() == Some(SOURCE_HTTP);
     ours.then(|| format!("redis:{channel}"))
@@ -46,7 +46,7 @@ pub fn escape_reserved_name(channel: &str) -> Option<String> {
 pub struct Rejection {
     /// One of the contract's reasons.
     pub reason: Reason,
-    /// What exactly: for `invalid_field` the field and its value (cut to 200 bytes), else the place or the limit.
+    /// For `invalid_field` the field and its value (cut to 200 bytes), else the place or the limit.
     pub detail: String,
 }
 
@@ -100,7 +100,7 @@ impl fmt::Display for Rejection {
     }
 }
 
-/// What the daemon did about a command; the second record of a command in the log, and the answer on the ack channel.
+/// The receipt of a command: its second record in the log, and the answer on the ack channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the fields of the contract's receipt, by name")]
 pub struct Receipt {
@@ -138,7 +138,7 @@ impl Outcome {
     }
 }
 
-/// What flows from the sources (and back from the control stage) into intake.
+/// What flows into intake: from the sources, the control stage and HTTP.
 #[derive(Debug)]
 pub enum IntakeItem {
     /// A message.
@@ -149,7 +149,7 @@ pub enum IntakeItem {
     FrameWithAck(Frame, oneshot::Sender<Ack>),
     /// A gap.
     Gap(Gap),
-    /// The outcome of a command, to be logged like everything else.
+    /// The row of an executed command, to be recorded in the log.
     Receipt(ControlRow),
     /// Close every open run (`reset`).
     CloseRuns,
@@ -158,11 +158,11 @@ pub enum IntakeItem {
 /// What became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ack {
-    /// It is on disk, and will be its rows.
+    /// It is on disk; its rows follow.
     Durable,
     /// It is a dead letter, for this reason.
     Rejected(Rejection),
-    /// The disk does not take it now: it may be lost.
+    /// The spool cannot write to disk: it may be lost.
     NotDurable,
 }
 
@@ -235,14 +235,14 @@ impl Settlements {
 pub struct RejectedMessage {
     /// Why.
     pub rejection: Rejection,
-    /// Length of the message as received; what is kept of a `too_large` one is only its beginning.
+    /// Length of the message as received; of a `too_large` one only the beginning is kept.
     pub length: u64,
     /// XXH3-64 of the whole message, in hexadecimal.
     pub hash: String,
 }
 
 impl RejectedMessage {
-    /// How much is kept of a message that is longer than messages may be.
+    /// Bytes kept of a message above the limit.
     pub const MAX_PRESERVED: usize = 64 << 10;
 
     /// The description of `raw`, all of which is kept.
@@ -257,7 +257,7 @@ impl RejectedMessage {
         (Self { rejection, length: raw.len() as u64, hash }, preserved)
     }
 
-    /// What stands in front of the kept bytes: `u32 length of the description ‖ description (JSON)`.
+    /// The bytes in front of the kept ones: `u32 length of the description ‖ description (JSON)`.
     pub fn encode(&self) -> Vec<u8> {
         let description = serde_json::to_vec(self).expect("strings and numbers always serialise");
         let mut bytes = (description.len() as u32).to_le_bytes().to_vec();

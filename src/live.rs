@@ -1,10 +1,9 @@
-//! What is happening now, for those who watch: a bounded ring of the newest messages.
+//! The live feed: a bounded ring of the newest messages.
 //!
-//! Intake publishes, subscribers drain; neither waits for the other. While nobody watches an offer is one relaxed load. While somebody
-//! does, it is a short lock and a push: nobody is woken for a message, subscribers poll by themselves a few times a second. A
-//! subscriber that is slow finds the oldest gone, and is told how many; it reads them from the store if it wants them.
+//! Intake publishes, subscribers poll a few times a second; neither waits for the other. Without a subscriber, publishing costs one
+//! relaxed load; otherwise a short lock and a push. A slow subscriber loses the oldest events and learns how many; the store has them.
 //!
-//! The ring is kept for [`RESUME_WINDOW`] after the last subscriber has left, so that one who comes back soon goes on where it was.
+//! The ring is kept for [`RESUME_WINDOW`] after the last subscriber has left, so that a subscriber that reconnects can resume.
 
 use std::{
     collections::VecDeque,
@@ -25,15 +24,15 @@ use crate::{
     units, wire,
 };
 
-/// How long the ring is kept when nobody watches any more.
+/// How long the ring is kept after the last subscriber has left.
 const RESUME_WINDOW: Duration = Duration::from_secs(30);
-/// What a message costs beside its payload, which is counted twice: as received and as shown.
+/// Memory of an event beside its payload, which is counted twice: as received and as rendered.
 const EVENT_OVERHEAD_BYTES: usize = 256;
 
-/// One message, as intake took it.
+/// One accepted message.
 #[derive(Debug)]
 pub struct LiveEvent {
-    /// What it is about.
+    /// Its kind.
     pub kind: Kind,
     /// Its run and its times.
     pub decided: Resolved,
@@ -47,7 +46,7 @@ impl LiveEvent {
     /// A message that was accepted.
     pub fn new(kind: Kind, decided: Resolved, channel: Arc<str>, payload: Bytes) -> Self {
         let length = payload.len();
-        // Nobody is shown a large one: the store has it, and its memory is needed.
+        // A large payload is not shown: the store has it, and its memory is needed.
         let payload = if length < LARGE_VALUE { payload } else { Bytes::new() };
         Self { kind, decided, channel, payload, length, rendered: OnceLock::new() }
     }
@@ -80,7 +79,7 @@ impl LiveEvent {
     }
 }
 
-/// The ring, and the door to it. Cloning it is cheap.
+/// A handle to the ring. Cloning it is cheap.
 #[derive(Clone, Debug)]
 pub struct LiveFeed(Arc<Shared>);
 
@@ -90,7 +89,7 @@ struct Shared {
     closed: AtomicBool,
     capacity: usize,
     subscribers_max: usize,
-    /// Tells the numbers of this process from those of the one before.
+    /// Distinguishes the event numbers of this process from those of earlier ones.
     origin: u64,
     ring: Mutex<Ring>,
 }
@@ -118,7 +117,7 @@ impl LiveFeed {
         }))
     }
 
-    /// Shows a message, if anybody looks.
+    /// Adds a message, if there is a subscriber.
     pub fn publish(&self, make: impl FnOnce() -> LiveEvent) {
         if self.0.has_subscribers.load(Ordering::Relaxed) {
             self.push(make());
@@ -142,7 +141,7 @@ impl LiveFeed {
         }
     }
 
-    /// Says that something was not heard: everybody is told to have missed it, and what they had not taken yet.
+    /// Records that messages were missed: every subscriber loses them, and the events that it has not drained.
     pub fn mark_lost(&self) {
         let mut ring = self.ring();
         if self.is_abandoned(&mut ring) {
@@ -156,29 +155,29 @@ impl LiveFeed {
         };
     }
 
-    /// Whether anybody watches, or may come back soon.
+    /// Whether there is a subscriber, or one may resume.
     pub fn has_subscribers(&self) -> bool {
         self.0.has_subscribers.load(Ordering::Relaxed) && !self.is_abandoned(&mut self.ring())
     }
 
-    /// Whether nobody will come back; then the ring is emptied, and closed until somebody watches.
+    /// Whether no subscriber can resume any more; the ring is then emptied, and closed until the next one.
     fn is_abandoned(&self, ring: &mut Ring) -> bool {
         let abandoned =
             ring.subscribers == 0 && ring.last_left_at.is_none_or(|abandoned| abandoned.elapsed() > RESUME_WINDOW);
         if abandoned {
             self.0.has_subscribers.store(false, Ordering::Relaxed);
-            // What follows is not shown, so that whoever comes back knows that it has missed something.
+            // One number is skipped, so that a subscriber that resumes later sees a loss.
             *ring = Ring { next: ring.next + 1, ..Ring::default() };
         }
         abandoned
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
-        // Whoever panicked left a ring behind that is whole.
+        // A panic elsewhere leaves a consistent ring behind.
         self.0.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new subscriber, from now on, or from behind the event that `last` names; `None` when there are too many.
+    /// A new subscriber, from now on, or from behind the event that `last` names. `None`: too many, of which `spare` must stay free.
     pub fn subscribe(&self, last: Option<&str>, spare: usize) -> Option<Subscriber> {
         let mut ring = self.ring();
         if ring.subscribers + spare >= self.0.subscribers_max {
@@ -189,7 +188,7 @@ impl LiveFeed {
             let next = next.parse::<u64>().ok()?;
             (origin.parse() == Ok(self.0.origin) && (ring.first()..=ring.next).contains(&next)).then_some(next)
         });
-        // Without anybody watching, nothing was put into the ring.
+        // Without a subscriber nothing was added to the ring.
         let resumed = known.filter(|_| self.0.has_subscribers.load(Ordering::Relaxed));
         ring.subscribers += 1;
         ring.last_left_at = None;
@@ -197,12 +196,12 @@ impl LiveFeed {
         Some(Subscriber { live: self.clone(), next: resumed.unwrap_or(ring.next), resumed: resumed.is_some() })
     }
 
-    /// Nothing more is shown; those who watch shall go.
+    /// Ends the feed; subscribers see it as closed.
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it is over.
+    /// Whether the feed has ended.
     pub fn is_closed(&self) -> bool {
         self.0.closed.load(Ordering::Relaxed)
     }
@@ -220,21 +219,21 @@ impl Ring {
 pub struct Subscriber {
     live: LiveFeed,
     next: u64,
-    /// Whether it goes on where it was.
+    /// Whether it resumed at the position that it named.
     pub resumed: bool,
 }
 
-/// What a subscriber has not drained yet.
+/// The events since the last drain.
 #[derive(Debug)]
 pub struct Drained {
     /// In the order of arrival.
     pub events: Vec<Arc<LiveEvent>>,
-    /// How many before them are gone.
+    /// Number of lost events before them.
     pub skipped: u64,
 }
 
 impl Subscriber {
-    /// Everything since the last time.
+    /// The events since the last call.
     pub fn drain(&mut self) -> Drained {
         let ring = self.live.ring();
         let from = self.next.max(ring.first());
@@ -244,12 +243,12 @@ impl Subscriber {
         Drained { events: ring.events.iter().skip(already).cloned().collect(), skipped }
     }
 
-    /// Names the position up to which everything was taken; for [`LiveFeed::subscribe`].
+    /// The position after the last drained event; for [`LiveFeed::subscribe`].
     pub fn resume_token(&self) -> String {
         format!("{}-{}", self.live.0.origin, self.next)
     }
 
-    /// Whether nothing more will come.
+    /// Whether the feed has ended.
     pub fn is_closed(&self) -> bool {
         self.live.is_closed()
     }

@@ -85,7 +85,7 @@ pub(super) struct IntakeLog {
 
 /// Intake while it runs.
 pub(super) struct RunningIntake {
-    /// Told once intake has drained.
+    /// Completes once intake has drained.
     pub(super) drained: oneshot::Receiver<()>,
     pub(super) heartbeat: Heartbeat,
 }

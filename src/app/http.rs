@@ -24,7 +24,7 @@ use crate::{
     wire::Limits,
 };
 
-/// What the HTTP side of a process is made of.
+/// The inputs of the HTTP side of a process.
 pub struct ApiInputs {
     /// Its counters.
     pub metrics: Arc<Metrics>,
@@ -32,15 +32,15 @@ pub struct ApiInputs {
     pub store: Arc<dyn Store>,
     /// For the latest values.
     pub link: Link,
-    /// What happens now.
+    /// The live feed.
     pub live: LiveFeed,
-    /// For answers.
+    /// Budget of answers.
     pub memory: MemoryLimit,
     /// Tokens and sessions.
     pub token_store: Arc<TokenStore>,
     /// The status object.
     pub status: StatusFn,
-    /// What is missing for being ready.
+    /// Why the process is not ready.
     pub missing: MissingFn,
 }
 
@@ -52,12 +52,12 @@ pub fn token_store(settings: &Settings, link: &Link, metrics: &Arc<Metrics>) -> 
     Arc::new(token_store)
 }
 
-/// Takes the tokens of the file in place of those before.
+/// Replaces the tokens by those of the file.
 pub fn load_tokens(token_store: &TokenStore, settings: &Settings) {
     report_load(token_store, token_store.load(settings.http.tokens_file.as_deref()), settings);
 }
 
-/// Reads the file of tokens again although the rest of the configuration cannot be used.
+/// Reads the file of tokens again, where the rest of the configuration cannot be used.
 pub fn reload_tokens(token_store: &TokenStore) {
     match token_store.reload() {
         Ok(counts) => log_loaded(counts),
@@ -96,7 +96,7 @@ fn report_kept(token_store: &TokenStore, error: &TokensError) {
     error!(%error, "the tokens cannot be loaded; those of before stay in force");
 }
 
-/// What the status says of tokens.
+/// Tokens in the status.
 pub fn tokens_status(token_store: &TokenStore) -> Value {
     json!({ "tokens": token_store.counts(), "problem": token_store.problem() })
 }
@@ -129,7 +129,7 @@ pub fn api_state(settings: &Settings, inputs: ApiInputs, submitter: Submitter) -
     }
 }
 
-/// The way of a daemon's requests: into its own intake.
+/// Submits the requests of a daemon to its own intake.
 pub fn intake_submitter(
     settings: &Settings,
     link: &Link,
@@ -142,7 +142,7 @@ pub fn intake_submitter(
     submitter_with(settings, link, receipts, limits, Some(intake))
 }
 
-/// The way of a process without a pipeline: by Redis.
+/// Submits the requests of a process without a pipeline by Redis.
 pub fn redis_submitter(settings: &Settings, link: &Link, receipts: broadcast::Sender<Arc<str>>) -> Submitter {
     submitter_with(settings, link, receipts, watch::channel(settings.limits.clone()).1, None)
 }

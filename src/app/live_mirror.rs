@@ -1,16 +1,16 @@
-//! Live events for a process without a pipeline: it listens for itself, and tells what the daemon makes of the same messages.
+//! The live feed of a process without a pipeline: it subscribes to the same channels, and publishes the rows that the daemon makes of
+//! the same messages.
 //!
-//! Nothing is kept of what is heard, and while nobody watches nothing is even decoded. The rows that are told are those that
-//! the daemon stores, because a row is a function of its message; where it is not, the daemon's word is asked for:
-//! * the run of a message without an id is what the daemon decided and shares in Redis (`<prefix>ingest:run:<channel>`), asked
-//!   for again each [`SHARED_RUN_MAX_AGE`]. Both hear the same messages in the same order, so what has been heard says where in it a run
-//!   began, and a run begins here only when the daemon says so. One that began for a reason that is not heard here (`reset`)
-//!   is noticed with its next messages; those before are told of the run before, and told as skipped when that is noticed;
-//! * a message without a time of its own is told at the time at which it was received here, the daemon's own being some
-//!   milliseconds off; the row replaces it when the store is read.
+//! No message is kept, and without a subscriber none is decoded. A row is a function of its message, with two exceptions:
+//! * the run of a message without an id is decided by the daemon and shared in Redis (`<prefix>ingest:run:<channel>`), fetched again
+//!   after [`SHARED_RUN_MAX_AGE`]. Both processes receive the same messages in the same order, so the shared run names the message that
+//!   opened it, and a run is opened here only when the daemon has opened it. A run that was opened for another reason (`reset`) is
+//!   noticed with its next messages; until then events carry the run before, and are reported as skipped afterwards;
+//! * a message without a time of its own is shown at its time of receipt here, which is milliseconds off the daemon's; the row
+//!   replaces it when the store is read.
 //!
-//! What was not heard (a lost connection, a full queue), and what cannot be told (the daemon is silent about a run, or several
-//! began at once) is told as skipped: whoever watches reads the store then.
+//! Messages that were missed (a lost connection, a full queue), or whose run is unknown, are reported as skipped; a client then reads
+//! the store.
 
 use std::{collections::HashMap, convert::Infallible, io, sync::Arc, time::Duration};
 
@@ -37,22 +37,22 @@ use crate::{
     wire::{self, Limits},
 };
 
-/// How old the daemon's word on a channel may be.
+/// How old the fetched run of a channel may be.
 const SHARED_RUN_MAX_AGE: Duration = Duration::from_millis(100);
-/// A channel without a run is asked about this often, at most.
+/// The same of a channel without a run.
 const NO_RUN_MAX_AGE: Duration = Duration::from_millis(50);
-/// A run that has just begun is asked for this often …
+/// The run that a message has opened is fetched this often …
 const NEW_RUN_POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// … and this long after it was heard; then for as long not at all: who is silent about one run is silent about the next.
+/// … until this long after its receipt; then it is not fetched for as long, because the daemon may be away.
 const NEW_RUN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How far the daemon's clock may be from ours, and we behind it.
 const CLOCK_SKEW_MAX: Micros = 500_000;
-/// Channels on which the daemon's word is remembered.
+/// Channels whose fetched run is kept.
 const CHANNELS_MAX: usize = 1_024;
 /// The longest receipt that is passed on.
 const RECEIPT_BYTES: usize = 64 << 10;
 
-/// What a process without a pipeline hears.
+/// The live feed of a process without a pipeline.
 pub struct Mirror {
     /// Its connection.
     pub status: SourceStatus,
@@ -75,7 +75,7 @@ pub fn listen(
     let redis = &settings.redis;
     let (queue, arrivals, bytes) = queue(redis.queue_frames, settings.http.stream_buffer.as_usize());
     let status = SourceStatus::new(Readiness::default());
-    // Counted apart: what is missed here is no loss of the archive's.
+    // Metrics of its own: a loss here is none of the archive.
     let metrics = Metrics::new();
     let listener = PubSub::listener(redis, &status, Arc::clone(&metrics));
     let ended = source::receive(vec![Input::new(listener, queue)], metrics, stop.clone())?;
@@ -96,7 +96,7 @@ pub fn listen(
 }
 
 impl Mirror {
-    /// Tells what is heard until nothing more comes, or nobody wants it any more: what still waits then is in the store.
+    /// Publishes until the source ends, or until told to stop.
     ///
     /// # Errors
     /// None.
@@ -119,9 +119,9 @@ struct Follower {
     receipts: broadcast::Sender<Arc<str>>,
     share: RunShare,
     resolver: Resolver,
-    /// The daemon's word on a channel, and when it was asked for.
+    /// The fetched run of a channel, and when it was fetched.
     shared_runs: HashMap<Arc<str>, (Instant, Option<OpenRun>)>,
-    /// Channels on which it did not say what began, and until when nobody waits for that.
+    /// Channels whose new run was not shared in time, and until when it is not fetched again.
     backoff_until: HashMap<Arc<str>, Instant>,
     began: Instant,
 }
@@ -149,13 +149,13 @@ impl Follower {
             return self.receipt(&frame.payload);
         }
         if !self.live.has_subscribers() {
-            // What happens meanwhile is not seen; the daemon knows it.
+            // Runs may change meanwhile; the daemon knows them.
             self.resolver.close_all();
             self.shared_runs.clear();
             self.backoff_until.clear();
             return;
         }
-        // What the daemon rejects is not told either.
+        // The daemon rejects it, too.
         let Ok(message) = wire::decode(&frame.payload, &self.limits) else { return };
         let time = message.time(frame.received_at, &self.zone);
         let facts = RunHints::of(
@@ -177,17 +177,17 @@ impl Follower {
         self.live.publish(|| LiveEvent::new(message.kind(), decided, frame.channel.clone(), frame.payload.clone()));
     }
 
-    /// Anybody may publish there: only what is one JSON object is passed on.
+    /// Other programs may publish on this channel: only a JSON object is passed on.
     fn receipt(&self, payload: &[u8]) {
         if payload.len() <= RECEIPT_BYTES
             && let Ok(receipt @ Value::Object(_)) = serde_json::from_slice(payload)
         {
-            // Nobody may be there to hear it.
+            // There may be no receiver.
             let _ = self.receipts.send(receipt.to_string().into());
         }
     }
 
-    /// The run of a message, and whether the message opened it; `None`: the daemon's word is not clear.
+    /// The run of a message, and whether the message opened it; `None`: unknown.
     async fn run_of(&mut self, channel: &Arc<str>, facts: &RunHints<'_>) -> Option<(Uuid, bool)> {
         let subscribed = self.began.elapsed();
         if facts.run_id.is_some() {
@@ -201,9 +201,9 @@ impl Follower {
             }
             match known {
                 Some(known) if known == shared.run_id => _ = self.resolver.adopt(channel, shared, subscribed),
-                // One that has begun just now: before this message, or behind it.
+                // It was opened just now: before this message, or behind it.
                 _ if shared.opened_at >= facts.received_at - CLOCK_SKEW_MAX => return None,
-                // One that began before. If that went unnoticed, something was told of the wrong run.
+                // It was opened earlier. If that went unnoticed, events were shown under the wrong run.
                 _ => {
                     self.resolver.replace(channel, Some(shared), subscribed);
                     known.is_none().then_some(())?;
@@ -215,7 +215,7 @@ impl Follower {
         if known == Some(choice.run_id) {
             return Some((choice.run_id, choice.opened_run));
         }
-        // A run begins by the daemon's word alone.
+        // Only the daemon opens a run.
         match self.await_new_run(channel, facts).await {
             Some(run) => self.open_new_run(channel, facts, run),
             None => {
@@ -225,7 +225,7 @@ impl Follower {
         }
     }
 
-    /// Goes on with a run that this message has opened.
+    /// Continues with the run that this message has opened.
     fn open_new_run(&mut self, channel: &str, facts: &RunHints<'_>, run: OpenRun) -> Option<(Uuid, bool)> {
         let run_id = run.run_id;
         self.backoff_until.remove(channel);
@@ -233,7 +233,7 @@ impl Follower {
         Some((run_id, facts.kind != Kind::RunStart))
     }
 
-    /// The daemon's newest word on a channel, not older than [`SHARED_RUN_MAX_AGE`].
+    /// The shared run of a channel, not older than [`SHARED_RUN_MAX_AGE`].
     async fn shared_run(&mut self, channel: &Arc<str>, known: bool) -> Option<OpenRun> {
         let max_age = if known { SHARED_RUN_MAX_AGE } else { NO_RUN_MAX_AGE };
         match self.shared_runs.get(channel) {
@@ -242,18 +242,18 @@ impl Follower {
         }
     }
 
-    /// The run that the daemon has opened with this message, once it says so.
+    /// The run that the daemon has opened with this message, once it is shared.
     async fn await_new_run(&mut self, channel: &Arc<str>, facts: &RunHints<'_>) -> Option<OpenRun> {
         if self.backoff_until.get(channel).is_some_and(|until| Instant::now() < *until) {
             return None;
         }
-        // All others wait meanwhile. One that has waited already is not waited for again, or they would fall back ever further.
+        // Other messages wait meanwhile. The time since its receipt counts, or the delay would grow with each message.
         let age = Duration::from_micros(u64::try_from(units::now() - facts.received_at).unwrap_or_default());
         let until = Instant::now() + NEW_RUN_TIMEOUT.saturating_sub(age);
         loop {
             match self.fetch_shared_run(channel).await {
                 Some(shared) if opened_by(&shared, channel, facts) => return Some(shared),
-                // The daemon is further already, and does not tell of the runs between.
+                // The daemon has opened a later run already; the one between is not shared any more.
                 Some(shared) if shared.opened_at > facts.received_at => return None,
                 _ if Instant::now() >= until => break,
                 _ => sleep(NEW_RUN_POLL_INTERVAL).await,

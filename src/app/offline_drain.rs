@@ -1,7 +1,5 @@
-//! Fills the store from what lies on disk, without a daemon: a spool that nobody holds, dead letters after their cause is mended.
-//!
-//! It is the daemon's own writer, decoder and commit that work here, so that rows come out the same. What is not confirmed by the
-//! store stays where it is: doing it again repeats nothing.
+//! Writes a spool to the store without its daemon. The same writer, decoder and commit run as in the daemon, so that the rows are the
+//! same. Records that the store has not confirmed stay in the spool; a repeated run repeats nothing.
 
 use std::{
     collections::HashSet,
@@ -30,12 +28,12 @@ use crate::{
 
 /// How long the store may take to answer for the first time.
 const STORE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may confirm nothing, beyond the time that confirmations linger.
+/// How long it may confirm nothing, beyond the delay of the checkpoint.
 const NO_PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two looks at how far it is.
+/// How often progress is read.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Why the store could not be filled. What is not stored is where it was.
+/// Why the spool could not be drained. Its other records are still there.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum OfflineDrainError {
@@ -61,33 +59,33 @@ pub enum OfflineDrainError {
 pub struct Drained {
     /// Records that were waiting.
     pub records: u64,
-    /// Those of them that are stored now, whole.
+    /// Records that are stored completely.
     pub stored: u64,
-    /// Records that could not be read any more.
+    /// Damaged or missing records.
     pub unreadable: u64,
-    /// Offsets between segments that were set aside, whose records are no business of theirs.
+    /// Offsets between quarantined segments, whose records are in the spool that went on.
     pub not_in_spool: u64,
-    /// Dead letters that there are now beside the spool.
+    /// Dead letters beside the spool, now.
     pub dead_letters: u64,
 }
 
-/// Where to drain from.
+/// The spool to drain.
 #[derive(Clone, Debug)]
 pub struct OrphanSpool {
     /// The spool.
     pub dir: PathBuf,
-    /// The instance whose rows they are; absent: as the spool says.
+    /// The instance that the rows belong to; absent: the owner that the spool names.
     pub owner: Option<String>,
-    /// Where its dead letters go.
+    /// The directory of its dead letters.
     pub dead_letters: PathBuf,
-    /// Whether its daemon will come back: its segments stay then. At its start it recovers from them the runs that were open and
-    /// what numbers were seen; without them it would report what is stored as lost, and removes them after that.
+    /// Whether its daemon will start again. Its segments then stay: the daemon recovers the open runs and the last `seq` from them, and
+    /// removes them afterwards; without them it would report stored messages as lost.
     pub daemon_returns: bool,
-    /// Whether it is a `quarantine/`: segments of a spool that went on without them, so that what is between them is not missing.
+    /// Whether it is a `quarantine/`: its spool went on without these segments, so that records between them are not missing.
     pub quarantine: bool,
 }
 
-/// Puts letters, and knows of how many records.
+/// Stores dead letters, and counts their records.
 struct CountingSink {
     inner: SpoolDeadLetters,
     records: Mutex<HashSet<u64>>,
@@ -102,10 +100,10 @@ impl DeadLetterSink for CountingSink {
     }
 }
 
-/// Empties a spool that nobody holds into the store. `on_progress` hears how many of how many records are confirmed.
+/// Drains a spool without a daemon into the store. `on_progress` gets the confirmed records, and all of them.
 ///
 /// # Errors
-/// When the spool is held by somebody, the store is away, or the dead letters cannot be kept.
+/// When the spool is locked, the store is away, or the dead letters cannot be stored.
 pub async fn drain(
     settings: &Settings,
     orphan: OrphanSpool,
@@ -118,7 +116,7 @@ pub async fn drain(
     let (_stopper, stop) = Signal::new();
     let (store, upkeep) = stores::open(settings, &metrics, stop);
     let work = async {
-        // Before anything is touched.
+        // Before the spool is opened.
         wait_for_store(&*store).await?;
         drain_into(settings, &orphan, &owner, &store, &metrics, on_progress).await
     };
@@ -156,7 +154,7 @@ async fn drain_into(
         let endpoints = Endpoints { records, commit, sink: Arc::clone(&sink) };
         run_writer_until(settings, store, metrics, endpoints, stop_when).await?;
     }
-    // Where a segment is damaged, what lacks is damaged: it may have been in it.
+    // In a damaged segment missing records count as damaged: they may have been in it.
     let not_in_spool = if orphan.quarantine { metrics.spool_missing_records.get() } else { 0 };
     let (records, unreadable) = (end - first - not_in_spool, view.missing() - not_in_spool);
     let set_aside = sink.records.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
@@ -171,14 +169,14 @@ pub(super) struct Endpoints<R, C, A> {
     pub(super) sink: Arc<A>,
 }
 
-/// When to stop, and who wants to know how far it is.
+/// When to stop, and where progress is reported.
 pub(super) struct StopWhen<F, T> {
     pub(super) first: u64,
     pub(super) finished: F,
     pub(super) on_progress: T,
 }
 
-/// Runs the writer until `finished`, or until the store gets nowhere.
+/// Runs the writer until `finished`, or until the store confirms nothing.
 pub(super) async fn run_writer_until<R: RecordSource, C: Commit, A: DeadLetterSink>(
     settings: &Settings,
     store: &Arc<dyn Store>,
@@ -197,7 +195,7 @@ pub(super) async fn run_writer_until<R: RecordSource, C: Commit, A: DeadLetterSi
         dead_letters: endpoints.sink,
         pause_barrier: hold,
         flush_to,
-        // The command says itself why it does not get on.
+        // The command reports errors itself.
         problem: watch::Sender::new(None),
         progress: progress_out,
         metrics: Arc::clone(metrics),
@@ -238,7 +236,7 @@ pub(super) async fn wait_for_store(store: &dyn Store) -> Result<(), OfflineDrain
     }
 }
 
-/// Works while the store's connection is kept up.
+/// Runs `work` while the store's connection is kept up.
 pub(super) async fn with_upkeep<T>(upkeep: stores::Upkeep, work: impl Future<Output = T>) -> T {
     let forever = async {
         let _: Result<(), Infallible> = upkeep.await;

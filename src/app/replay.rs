@@ -1,8 +1,8 @@
-//! Dead letters, once more: decoded again, stored, and dropped once the store has confirmed them.
+//! Replays dead letters: decodes them again, stores them, and drops them once the store has confirmed them.
 //!
-//! A letter's rows have the keys that its first receipt would have given them: its time of receipt, channel and bytes are those of
-//! then. Its run is the one that was decided; else the message's own, else the one that was open on its channel when it was
-//! rejected, else one named after it. So a second replay writes the same rows.
+//! The rows have the keys of the first receipt: its time, channel and bytes are kept. The run is the one that was decided; else the
+//! message's own, else the one that was open on its channel when it was rejected, else one named after it. So a second replay writes
+//! the same rows.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,21 +36,21 @@ use crate::{
     },
 };
 
-/// What became of the letters.
+/// The outcome of a replay.
 #[derive(Clone, Debug, Default)]
 pub struct Replayed {
     /// Stored, and dropped.
     pub stored: u64,
-    /// Failed again, and kept with the reason of now; with their ids.
+    /// Failed again, by id, and kept with the new reason.
     pub failed: Vec<(u64, Rejection)>,
-    /// Cannot be replayed, because the message was not kept whole.
+    /// Cannot be replayed: the message was not kept whole.
     pub truncated: u64,
 }
 
-/// Replays the letters that the filter takes. `on_progress` hears how many of how many are done.
+/// Replays the dead letters that match the filter. `on_progress` gets the number done, and the number of all.
 ///
 /// # Errors
-/// When the store is away, or the letters cannot be read or marked. What was stored by then is dropped all the same.
+/// When the store is away, or the dead letters cannot be read or marked. Those that were stored by then are dropped.
 pub async fn replay(
     settings: &Settings,
     filter: Filter,
@@ -95,7 +95,7 @@ pub async fn replay(
     }
 }
 
-/// How many letters there are at first: while they are replayed, some may go to make room, and others come.
+/// Dead letters at the start. During the replay, some may be dropped for room, and new ones may come.
 #[derive(Default)]
 struct Total {
     whole: u64,
@@ -116,17 +116,17 @@ fn count(settings: &Settings, filter: &Filter) -> Result<Total, DeadLetterError>
     }
 }
 
-/// Whether the letter has the message. A rejected one came from a channel: what has none is the text of a row whose record could
-/// not be read any more. Gaps and receipts may have none.
+/// Whether the dead letter has its message. A rejected one without a channel is the text of a refused row whose record could not be
+/// read any more; gaps and receipts may have no channel.
 fn is_whole(letter: &StoredLetter) -> bool {
     letter.info.kept == letter.info.length && (letter.kind != RecordKind::Rejected || !letter.info.channel.is_empty())
 }
 
-/// What the ends of the writer share.
+/// The state that source, commit and sink of the writer share.
 struct ReplayContext {
-    /// For what intake accepted once.
+    /// For messages that intake accepted.
     unlimited: Decoder,
-    /// For what it rejected: under the limits of now.
+    /// For messages that it rejected: under the current limits.
     limited: Decoder,
     limits: wire::Limits,
     zone: TimeZone,
@@ -136,14 +136,14 @@ struct ReplayContext {
 
 #[derive(Default)]
 struct ReplayState {
-    /// What was handed to the writer.
+    /// Dead letters that the writer has read.
     read: BTreeSet<u64>,
-    /// Letters that were passed over.
+    /// Dead letters that were skipped.
     truncated: u64,
-    /// Whether that is all there is.
+    /// Whether the last one is read.
     ended: bool,
     failed: BTreeMap<u64, Rejection>,
-    /// Everything below is stored, or has failed; since when.
+    /// The id below which everything is stored or has failed, and since when.
     confirmed: Option<(u64, Instant)>,
     unreadable: Option<DeadLetterError>,
 }
@@ -164,7 +164,7 @@ impl ReplayContext {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a store that may forget for so long has confirmed for good.
+    /// The confirmed id, where acknowledgements older than `linger` are final.
     fn confirmed(&self, linger: Duration) -> u64 {
         self.lock().confirmed.filter(|(_, at)| at.elapsed() >= linger).map_or(0, |(next, _)| next)
     }
@@ -204,7 +204,7 @@ impl ReplayContext {
         }
     }
 
-    /// What intake would have decided.
+    /// The run and the time that intake would assign.
     fn decide(&self, letter: &StoredLetter) -> Result<Resolved, Rejection> {
         let message = wire::decode(&letter.payload, &self.limits)?;
         let received_at = letter.decided.received_at;
@@ -227,7 +227,7 @@ impl ReplayContext {
     }
 }
 
-/// The letters, as the writer reads them.
+/// The dead letters as the writer's source.
 struct LetterSource {
     dir: PathBuf,
     filter: Filter,
@@ -297,7 +297,7 @@ impl Commit for ReplayCommit {
         }
     }
 
-    /// The store may have forgotten anything: all of it once more.
+    /// The store may have lost any row: all are written again.
     fn rollback_to_checkpoint(&self) -> u64 {
         let mut state = self.0.lock();
         (state.confirmed, state.failed) = (None, BTreeMap::new());

@@ -1,4 +1,4 @@
-//! The API alone: reads of the configured store and of the latest keys, and what is heard on Redis, without a pipeline.
+//! The API without a pipeline: reads the store and the latest keys, and shows what is published on Redis.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ use crate::{
 /// How often the store is asked whether it answers, and how long it may take.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Whether the store answers, and what it says when it does not.
+/// Whether the store answers, and its problem if not.
 #[derive(Clone, Debug)]
 struct StoreHealth {
     reachable: bool,
@@ -93,7 +93,7 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     tasks.run(stopper, stop, settings.shutdown_grace).await.map_err(AppError::Ended)
 }
 
-/// SIGHUP: the tokens are read again; nothing else here changes while it runs.
+/// SIGHUP: reads the tokens again; no other setting changes while it runs.
 async fn reload_tokens(
     mut asked: mpsc::Receiver<()>,
     token_store: Arc<api::TokenStore>,
@@ -108,7 +108,7 @@ async fn reload_tokens(
     }
 }
 
-/// Without a pipeline there is little to say.
+/// The status object of a process without a pipeline.
 fn status(
     settings: &Settings,
     started: Instant,

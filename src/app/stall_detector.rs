@@ -1,8 +1,8 @@
-//! The process itself did not run: stopped (SIGSTOP, a debugger, a frozen container), or asleep with its machine.
+//! Detects that the process did not run: stopped (SIGSTOP, a debugger, a frozen container), or asleep with its machine.
 //!
-//! A tick that comes far too late is the sign. It is taken from the clock that goes on while a machine sleeps, and from a task of
-//! the runtime: intake may rightly wait that long for a disk. Redis keeps what it can meanwhile; so a pause over which the
-//! connection held has lost nothing, and its gap says so with `lost` 0. What overflowed is told by gaps of its own.
+//! The sign is a timer tick that comes far too late, by the clock that goes on while a machine sleeps. The timer is a task of the
+//! runtime, because intake may wait that long for a disk. Redis buffers messages meanwhile: where the connection held, nothing is lost,
+//! and the gap has `lost` 0. Overflows have gaps of their own.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -21,9 +21,9 @@ use crate::{
 
 /// Between two ticks.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
-/// A tick that is later than this is a pause. A busy machine does not make it that late.
+/// A tick that is later than this is a pause; a busy machine does not delay it that much.
 const STALL_THRESHOLD: Duration = Duration::from_secs(3);
-/// How long after a pause it is certain whether the connection held.
+/// How long after a pause a lost connection may still be noticed.
 const SETTLE_TIME: Duration = Duration::from_secs(5);
 
 /// Reports every pause, until `stop`.
@@ -49,7 +49,7 @@ pub async fn report(
         if let Some(gap) = pause {
             warn!(ms = (gap.ended_at - gap.started_at) / 1_000, "the process was stopped, or the machine asleep");
             metrics.gaps.get_or_create(&Label::of(gap.reason.as_str())).inc();
-            // Its predecessor has not settled: whether anything was lost then stays unknown.
+            // The pause before has not settled: its loss stays unknown.
             if let Some((before, _)) = settling.replace((gap, Instant::now() + SETTLE_TIME)) {
                 let _ = to_intake.send(IntakeItem::Gap(before)).await;
             }
@@ -71,7 +71,7 @@ fn stall_gap(elapsed: Duration, now: Micros) -> Option<Gap> {
     (elapsed >= STALL_THRESHOLD).then(|| Gap::new(GapReason::ProcessPaused, "process", now - elapsed_us, now))
 }
 
-/// Whether every connection is the one of before the pause.
+/// Whether every connection was made before the pause.
 fn connection_held(redis: &SourceStatus, paused_at: Micros) -> bool {
     let connections = redis.connections();
     let mut listening = connections.iter().filter(|connection| !connection.channels.is_empty());

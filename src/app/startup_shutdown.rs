@@ -1,4 +1,4 @@
-//! What happens once: the first connection, a restart, a reload, the end. Each is a small task that ends with the daemon.
+//! Tasks of start and stop: the gap of a restart, READY, reload, drain. Each ends with the daemon.
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
@@ -26,10 +26,10 @@ use crate::{
     wire,
 };
 
-/// How long the first try to reach Redis may take: READY waits for it, and what it misses is nobody's loss.
+/// How long the first connection to Redis may take: READY waits for it, and messages published before it are not counted as a gap.
 const FIRST_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long the writer may go on with what is in the spool once intake has drained.
+/// How long the writer may write from the spool once intake has drained.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the store may take to answer when the daemon stops.
@@ -38,8 +38,8 @@ const STORE_PING_TIMEOUT: Duration = Duration::from_millis(500);
 /// Reads the configuration again, for SIGHUP; `Err` says what is wrong with it.
 pub type Reload = Box<dyn Fn() -> Result<Settings, String> + Send>;
 
-/// Nobody listened between the last sign of life of the process before, if there was one, and the first proven subscription of
-/// this one. The first process of all misses what is published after its start, unless it subscribes at once as it should.
+/// Reports the gap between the watermark of the previous process and the first confirmed subscription of this one. Without a previous
+/// process the gap begins at the start, and is reported only where the subscription took longer than [`FIRST_CONNECT_TIMEOUT`].
 pub async fn report_restart(
     last_alive: Option<Micros>,
     redis: SourceStatus,
@@ -60,7 +60,7 @@ pub async fn report_restart(
         let gap = Gap::new(GapReason::NotListening, "redis", started_at.min(ended_at), ended_at);
         let _ = to_intake.send(IntakeItem::Gap(gap)).await;
     }
-    drop(to_intake); // intake drains until every sender is gone
+    drop(to_intake); // intake drains until every sender is dropped
     stop.stopped().await;
     Ok(())
 }
@@ -77,7 +77,7 @@ pub async fn notify_ready(redis: SourceStatus, mut stop: Signal) -> Result<(), I
     Ok(())
 }
 
-/// What SIGHUP can change.
+/// The parts that SIGHUP can change.
 pub struct Reloadable {
     /// Log levels.
     pub levels: Option<LevelHandle>,
@@ -89,7 +89,7 @@ pub struct Reloadable {
     pub token_store: Arc<TokenStore>,
 }
 
-/// SIGHUP: takes over what [`Reloadable`] names; files with secrets are read at each connect anyway.
+/// SIGHUP: applies the settings of [`Reloadable`]; files with secrets are read at each connect anyway.
 pub async fn reload_on_signal(
     mut asked: mpsc::Receiver<()>,
     reload: Reload,
@@ -131,7 +131,7 @@ async fn wait_for_intake(
         () = ingest_stop.stopped() => None,
         ended = &mut drained => Some(ended),
     };
-    // Intake has a thread of its own, and may have drained before this task looks at the signal that told it to.
+    // Intake has a thread of its own, and may have drained before this task sees the signal.
     if ended.is_some() && !ingest_stop.is_stopped() {
         return Err(io::Error::other("intake ended before it was told to"));
     }

@@ -1,4 +1,4 @@
-//! What the daemon says about itself: at `/api/status`, in its Redis key, to the command `status`.
+//! The status of the daemon: at `/api/status`, in its Redis key, for the command `status`.
 
 use std::sync::Arc;
 
@@ -20,11 +20,11 @@ use crate::{
     units::{self, Micros},
 };
 
-/// Everything the status is made of. Reading it disturbs nobody.
+/// The inputs of the status.
 pub(super) struct StatusInputs {
     /// Name of this daemon.
     pub(super) instance: String,
-    /// Host and process id: tells two daemons apart that have the same name.
+    /// Host and process id: distinguishes two daemons with the same name.
     pub(super) process: String,
     /// `sqlite` or `cassandra`.
     pub(super) store: &'static str,
@@ -47,7 +47,7 @@ pub(super) struct StatusInputs {
 }
 
 impl StatusInputs {
-    /// The status object. Also brings the gauges that mirror other parts up to date.
+    /// The status object. Also updates the gauges that mirror other parts.
     pub fn status(&self) -> Value {
         let missing = self.readiness.missing();
         let stored = *self.channels.progress.borrow();
@@ -151,7 +151,7 @@ impl StatusInputs {
     }
 }
 
-/// What is wrong with the store, as a part of a status.
+/// The problem of the store, as a part of a status.
 pub fn problem_json(problem: &Problem) -> Value {
     json!({
         "holds": problem.holds,

@@ -1,4 +1,4 @@
-//! The configured store: for the daemon, for the API alone, and for commands of people.
+//! The configured store: for the daemon, for the API alone, and for commands.
 
 use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc};
 
@@ -13,10 +13,10 @@ use crate::{
     },
 };
 
-/// Rows that one command asks Cassandra for at once: its memory is nobody else's.
+/// Page size for one-shot commands, which share memory with no server.
 const PAGE_ROWS: usize = 5_000;
 
-/// What keeps a store's connection up; to be spawned beside its users.
+/// Keeps a store's connection up; to be spawned beside its users.
 pub type Upkeep = Pin<Box<dyn Future<Output = Result<(), Infallible>> + Send>>;
 
 /// Opens the store. An absent server is no error: the store connects when it can.
@@ -42,7 +42,7 @@ pub fn open_read_only(settings: &Settings, metrics: &Arc<Metrics>, stop: Signal)
     }
 }
 
-/// The same for one command: an absent server is an error, told at once.
+/// The same for one command: an absent server is an error at once.
 ///
 /// # Errors
 /// When Cassandra cannot be reached or does not fit.

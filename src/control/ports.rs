@@ -8,7 +8,7 @@ use crate::{frame::IntakeItem, latest::LatestState, lifecycle::PauseBarrier, red
 
 /// What commands act on.
 pub struct ControlPorts {
-    /// How far the writer may go.
+    /// Holds the writer.
     pub pause_barrier: watch::Sender<PauseBarrier>,
     /// Every record below this offset is confirmed by the store.
     pub stored: watch::Receiver<u64>,
@@ -22,18 +22,18 @@ pub struct ControlPorts {
     pub latest_state: Arc<LatestState>,
     /// Where receipts and `CloseRuns` go.
     pub to_intake: mpsc::Sender<IntakeItem>,
-    /// For answers.
+    /// Publishes answers.
     pub link: Link,
-    /// The same answers for whoever listens within the process; nobody has to.
+    /// The same answers for requests of this process; it may have no receiver.
     pub receipts: broadcast::Sender<Arc<str>>,
 }
 
-/// Where answers go, and who gives them.
+/// The name in answers, and where they and the pause are kept.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// Our name.
+    /// The name of this daemon.
     pub instance: String,
-    /// Prefix of the keys and channels of ours.
+    /// Prefix of this program's keys and channels.
     pub key_prefix: String,
     /// Holds `pause.json`.
     pub state_dir: PathBuf,

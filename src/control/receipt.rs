@@ -1,4 +1,4 @@
-//! What a command leaves behind: its row in `control_log`, and the answer on the ack channel.
+//! The outcome of a command: its row in `control_log`, and the answer on the ack channel.
 
 use jiff::Timestamp;
 use serde_json::{Value, json, value::RawValue};

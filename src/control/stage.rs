@@ -1,4 +1,4 @@
-//! Executes commands, one after the other; what takes long (`flush`, `reset`) runs beside the rest.
+//! Executes commands in order; `flush` and `reset`, which take long, run concurrently.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -63,7 +63,7 @@ struct CommandResult {
 }
 
 impl Stage {
-    /// Takes up the pause that was in force before a restart, before the writer begins.
+    /// Restores the pause that was in force before a restart; to be called before the writer starts.
     pub fn new(config: &Config, identity: Identity, ports: ControlPorts, metrics: Arc<Metrics>) -> Self {
         let file = PauseFile::in_dir(&identity.state_dir);
         let mut stage = Self {
@@ -85,7 +85,7 @@ impl Stage {
         stage
     }
 
-    /// Executes commands until told to stop, or until intake is gone.
+    /// Executes commands until told to stop, or until intake has ended.
     ///
     /// # Errors
     /// None: a command that fails is answered so.
@@ -129,7 +129,7 @@ impl Stage {
         self.forward_records();
     }
 
-    /// Executes one command. `None`: it goes on beside the others.
+    /// Executes one command. `None`: it runs concurrently, and its result comes later.
     async fn execute(&mut self, job: ReceivedCommand) -> Option<CommandResult> {
         let started = Instant::now();
         info!(
@@ -254,7 +254,7 @@ impl Stage {
         Some(CommandResult { job, started: Instant::now(), outcome: Outcome::Done, detail: why })
     }
 
-    /// Tells the writer.
+    /// Updates the writer's barrier.
     fn apply_pause(&self) {
         self.ports
             .pause_barrier
@@ -287,7 +287,7 @@ impl Stage {
         };
         self.metrics.control_commands.get_or_create(&Label::of(outcome.as_str())).inc();
         self.record(IntakeItem::Receipt(result_row(&job, &receipt)));
-        // What is for somebody else is theirs to answer.
+        // A command for another target is not answered here.
         if not_addressed {
             return;
         }
@@ -322,7 +322,7 @@ impl Stage {
     }
 }
 
-/// Marks a command for somebody else.
+/// Detail of a command for another target.
 const NOT_ADDRESSED: &str = "addressed to somebody else";
 
 async fn wait_stored(mut stored: watch::Receiver<u64>, end: u64, wait_limit: Duration) -> (Outcome, String) {
@@ -337,7 +337,7 @@ async fn wait_stored(mut stored: watch::Receiver<u64>, end: u64, wait_limit: Dur
     }
 }
 
-/// Publishes answers, each for a moment only: whoever asked waits no longer, either.
+/// Publishes answers. Each may take [`PUBLISH_TIMEOUT`]: a client waits no longer, either.
 async fn publish(link: Link, identity: Identity, mut answers: mpsc::Receiver<String>) {
     let ack = format!("{}control:ack", identity.key_prefix);
     let latest = format!("{}control:latest", identity.key_prefix);
@@ -347,7 +347,7 @@ async fn publish(link: Link, identity: Identity, mut answers: mpsc::Receiver<Str
             let client = link.connected().await?;
             if let Some(ttl) = identity.latest_ttl {
                 let expire = Some(Expiration::PX(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)));
-                // Whether the key can be set does not matter to whoever waits for the answer.
+                // The answer is published even where the key cannot be set.
                 let set = client.set::<(), _, _>(latest.as_str(), answer.as_str(), expire, None, false).await;
                 let _ = set.inspect_err(|error| link.acl().warn(error, Resource::Key(&latest)));
             }

@@ -1,4 +1,4 @@
-//! The gaps that daemons have written, read back: newest first, page by page, as far as a filter needs.
+//! Reads the recorded gaps: newest first, page by page, as far as a filter needs.
 
 use uuid::Uuid;
 
@@ -11,10 +11,10 @@ use crate::{
 
 /// Rows read at once.
 const PAGE_ROWS: usize = 1_000;
-/// A gap is found by its beginning: one that began longer before the time asked for is not looked for.
+/// Gaps are read by their beginning: one that began longer before the requested time is not found.
 const LOOK_BACK: Micros = 7 * DAY;
 const DAY: Micros = 86_400 * 1_000_000;
-/// How far ahead a clock that was wrong may have dated a gap.
+/// How far in the future a wrong clock may have dated a gap.
 const CLOCK_AHEAD_MAX: Micros = 3_660 * DAY;
 
 /// Which gaps.

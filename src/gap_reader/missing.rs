@@ -1,4 +1,4 @@
-//! What the tables lack of one run, told by the `seq` of the rows that are there.
+//! Messages of one run that the tables lack, found by gaps in the `seq` of its stored rows.
 //!
 //! Rows are read page by page, and only the ranges of `seq` that were met are kept: one for each gap, [`SPANS_MAX`] at most. A
 //! range that is missing may have been lost, may have expired, or may be a message that makes no row in a run's tables (a
@@ -15,29 +15,29 @@ use crate::{
     wire,
 };
 
-/// Ranges kept at once. Beyond, only the lowest are looked at, and the answer says that it is not exact.
+/// Ranges kept at once. Beyond, only the lowest are kept, and the answer says that it is not exact.
 const SPANS_MAX: usize = 65_536;
 /// Rows read at once: of metrics only the key and `seq`, of events and topologies everything.
 const METRICS_PAGE_ROWS: usize = 2_000;
 const EVENT_PAGE_ROWS: usize = 64;
 const TOPOLOGY_PAGE_ROWS: usize = 4;
 
-/// What is stored, and what is missing in between.
+/// The stored `seq` of a run, and the missing ones between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// The lowest and the highest stored `seq`; absent: no row has one.
     pub range: Option<(i64, i64)>,
     /// How many different `seq` are stored.
     pub stored: u64,
-    /// How many are not, in between.
+    /// How many are missing in between.
     pub lost: u64,
-    /// Whether that is all. When there are more gaps than are followed, only those up to the end of `range` are told.
+    /// Whether the list is complete. With more than [`SPANS_MAX`] ranges it ends with `range`.
     pub exact: bool,
     /// The missing ranges, lowest first.
     pub gaps: Vec<SeqGap>,
 }
 
-/// `seq` that no row has.
+/// A range of `seq` that no row has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeqGap {
     /// First missing.
@@ -97,7 +97,7 @@ fn seq_in(json: &str) -> Option<i64> {
 #[derive(Default)]
 struct Spans {
     spans: BTreeMap<i64, Span>,
-    /// From here on nothing is followed any more.
+    /// Nothing from this `seq` on is kept.
     truncated_at: Option<i64>,
 }
 

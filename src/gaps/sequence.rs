@@ -13,7 +13,7 @@ use crate::units::Micros;
 /// How long the gaps of one run are gathered into one gap.
 const GAP_WINDOW: Micros = 1_000_000;
 
-/// Runs whose `seq` is followed at once; the one silent for longest is forgotten first.
+/// Runs whose `seq` is followed at once; the one silent for longest is evicted first.
 const RUNS_MAX: usize = 4_096;
 
 /// Follows `seq` per run. Pure: the caller brings the time.
@@ -47,7 +47,7 @@ impl SeqTracker {
     pub fn observe(&mut self, run: Uuid, seq: i64, channel: &str, received_at: Micros) {
         let Some(track) = self.runs.get_mut(&run) else {
             self.evict_runs();
-            // The first one seen is where following begins: whether producers count from 0 or 1 is not known.
+            // Following begins at the first `seq` seen: whether a producer counts from 0 or 1 is not known.
             self.runs.insert(run, Track { last: seq, last_at: received_at, gap: None });
             return;
         };
@@ -71,8 +71,7 @@ impl SeqTracker {
         track.last_at = received_at;
     }
 
-    /// The log says that the gap of this run was told here: how a replay of the log comes to the same gaps, and tells none
-    /// of them again.
+    /// Closes the gap of this run, because the log says that it was reported. So a replay of the log reports none twice.
     pub fn mark_reported(&mut self, run: Uuid) {
         if let Some(track) = self.runs.get_mut(&run) {
             track.gap = None;
@@ -99,7 +98,7 @@ impl SeqTracker {
         if self.runs.len() < RUNS_MAX {
             return;
         }
-        // Forget a quarter at once, so that this stays cheap when there are more runs than room.
+        // Evicts a quarter at once, so that the scan stays rare when there are more runs than room.
         let mut ages: Vec<_> =
             self.runs.values().filter(|track| track.gap.is_none()).map(|track| track.last_at).collect();
         ages.sort_unstable();

@@ -1,4 +1,4 @@
-//! One message: decoded, decided, appended, and shown to those who keep the newest values.
+//! One message: decoded, assigned to its run, appended to the spool, passed to the latest keys and the live feed.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{
     wire::{self, Message, ReceivedCommand},
 };
 
-/// What a command takes beside its bytes, and how many copies of these there are until it is executed.
+/// Memory of a waiting command beside its bytes, and the copies of its bytes until it is executed.
 const COMMAND_BYTES: usize = 1 << 10;
 const COMMAND_COPIES: usize = 4;
 
@@ -88,7 +88,7 @@ impl Intake {
         Accepted::durable_if(true)
     }
 
-    /// Counts what is stored otherwise than its trainer may have meant it.
+    /// Counts fields and outcomes that are stored with another meaning than the trainer may have intended.
     fn count_doubtful(&self, message: &Message<'_>) {
         let invalid = message.invalid_fields();
         if invalid > 0 {
@@ -151,7 +151,7 @@ impl Intake {
             RejectedMessage::with_limit(rejection.clone(), &frame.payload, self.limits.message.as_usize());
         let open = self.resolver.open_run(&frame.channel).filter(|_| !frame.control);
         let decided = Resolved {
-            // Where it would have gone, for a later replay of the dead letter.
+            // The run that it would have joined, for a replay of the dead letter.
             run_id: open.map_or_else(Uuid::nil, |open| open.run_id),
             event_time: frame.received_at,
             received_at: frame.received_at,

@@ -10,10 +10,10 @@ use crate::{
     units,
 };
 
-/// All channels are looked through when one is forgotten, and saved once a second.
+/// Evicting a channel scans all of them, and all are saved once a second.
 const CHANNELS_LIMIT: usize = 65_536;
 
-/// What is decided about a message.
+/// How messages get their time and their run.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -25,7 +25,7 @@ pub struct Config {
     /// For how long after the end of a channel's run metrics without a run id still belong to it.
     #[serde(with = "units::duration")]
     pub run_end_grace: Duration,
-    /// Channels whose open runs are remembered, and shared in Redis; beyond that the least recently used is forgotten.
+    /// Channels whose open runs are kept and shared in Redis; beyond that the least recently used is evicted.
     pub channels_max: usize,
 }
 

@@ -1,7 +1,7 @@
-//! What the spool had no room for: messages, counted by channel, and the gaps that tell of them.
+//! Messages for which the spool had no room, counted by channel, and the gaps that record them. Pure.
 //!
-//! Pure. A gap for which there is no room waits here. Gaps of one kind are merged while they wait, so that memory stays bounded
-//! and no count is lost.
+//! A gap for which there is no room waits here. Waiting gaps of one kind are merged, so that memory stays bounded and no count is
+//! lost.
 
 use std::{collections::BTreeMap, mem, sync::Arc};
 
@@ -10,14 +10,14 @@ use crate::{
     units::Micros,
 };
 
-/// How long the refused messages of one channel are gathered into one gap.
+/// How long the dropped messages of one channel are gathered into one gap.
 const DROP_WINDOW: Micros = 1_000_000;
-/// Channels that are counted apart; more are counted together.
+/// Channels with a count of their own; the drops of more are counted together.
 const CHANNELS_MAX: usize = 1_024;
-/// Gaps that wait apart; more are merged by their reason alone.
+/// Waiting gaps; beyond this they are merged by reason alone.
 const DEFERRED_MAX: usize = 1_024;
 
-/// See the module.
+/// Counts drops, and keeps the gaps that wait.
 #[derive(Debug, Default)]
 pub(super) struct DropCounter {
     dropped: BTreeMap<Arc<str>, Dropped>,
@@ -32,7 +32,7 @@ struct Dropped {
 }
 
 impl DropCounter {
-    /// A message was refused. Returns whether it is the first of its channel's window.
+    /// A message was dropped. Returns whether it is the first of its channel's window.
     pub(super) fn count(&mut self, channel: &str, at: Micros) -> bool {
         let room = self.dropped.len() < CHANNELS_MAX || self.dropped.contains_key(channel);
         let channel = if room { channel } else { "" };
@@ -62,7 +62,7 @@ impl DropCounter {
         due
     }
 
-    /// There was no room for this gap.
+    /// Keeps a gap for which there was no room.
     pub(super) fn defer(&mut self, gap: Gap) {
         let full = self.deferred.len() >= DEFERRED_MAX;
         let like = |other: &&mut Gap| {
@@ -75,7 +75,7 @@ impl DropCounter {
         }
     }
 
-    /// Takes what waits, to try again.
+    /// Takes the waiting gaps, to try again.
     pub(super) fn take_deferred(&mut self) -> Vec<Gap> {
         mem::take(&mut self.deferred)
     }

@@ -1,4 +1,4 @@
-//! What one group is made of.
+//! Takes a group of messages out of the queues.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ pub(super) const GROUP_MAX: usize = 1_024;
 /// Longest sleep: housekeeping (gaps, open runs, heartbeat) happens at least this often.
 pub(super) const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Waits for something to do, at most [`HOUSEKEEPING_INTERVAL`]; does not wait at all when a group is already open. Commands come
-/// first. Returns `false` once the training queue is closed and empty.
+/// Waits for messages, at most [`HOUSEKEEPING_INTERVAL`], and not at all when a group is already open. The control queue comes first.
+/// Returns `false` once the training queue is closed and empty.
 pub(super) fn collect_group(
     handle: &Handle,
     training: &mut mpsc::Receiver<IntakeItem>,
@@ -39,15 +39,15 @@ pub(super) fn collect_group(
         }
         true
     });
-    // The first of many woke us: alone it would cost a sync, and the others would wait for the next one. Whether the queue
-    // is closed is found again the next time.
+    // More may have arrived with the first: synced alone, it would cost a sync, and the rest would wait for the next one. A closed
+    // queue is noticed at the next call.
     if !group.is_empty() {
         take_ready(training, control, group);
     }
     open
 }
 
-/// Takes what is there; whether the training queue may bring more.
+/// Takes the messages that are there. Returns whether the training queue may bring more.
 fn take_ready(
     training: &mut mpsc::Receiver<IntakeItem>,
     control: &mut mpsc::Receiver<IntakeItem>,

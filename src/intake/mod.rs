@@ -2,11 +2,11 @@
 //!
 //! Intake is one operating-system thread, because its work is bytes and fsyncs: nothing here may hold up the runtime that
 //! receives from Redis, and no task of that runtime may hold up an fsync. While traffic flows the thread sleeps until the group
-//! is due instead of being woken for every message; when it is idle a message is made durable at once.
+//! is due instead of being woken for every message; after a silence a message is made durable at once.
 //!
 //! * Commands are served before training messages, so that a flood cannot delay them.
 //! * Only after the fsync a command is passed on to be executed.
-//! * What the spool cannot take is counted, and becomes one coalesced gap ([`GapReason::SpoolFull`](crate::gaps::GapReason)).
+//! * A message for which the spool has no room is counted, and becomes one coalesced gap ([`GapReason::SpoolFull`](crate::gaps::GapReason)).
 //! * A gap for which there is no room either waits, merged with its like, until there is.
 
 mod accept;

@@ -1,4 +1,4 @@
-//! Reads back from the spool what the open runs and the gaps depend on.
+//! Reads the spool back, to recover the open runs and the last `seq` per run.
 
 use tracing::warn;
 use uuid::Uuid;

@@ -1,4 +1,4 @@
-//! Open runs that instances share: what intake decides is told to Redis beside it, and asked for at the first message of a channel.
+//! Open runs that instances share through Redis: published when intake opens one, fetched at the first message of a channel.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,33 +14,32 @@ use tracing::debug;
 use super::state::RunSharing;
 use crate::{lifecycle::Signal, redis::RunShare, runs::OpenRun};
 
-/// How long Redis may take for news of an open run.
+/// How long Redis may take to store an open run.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(1);
-/// Channels whose news may wait for Redis.
+/// Channels whose open runs may wait for Redis.
 const PENDING_CHANNELS_MAX: usize = 16_384;
 
-/// Open runs of other instances, for the intake thread. What it says is sent beside it: a slow Redis must not hold up intake,
-/// however many runs are opened.
+/// Open runs of all instances, for the intake thread. A task of its own publishes them, so that a slow Redis does not hold up intake.
 pub struct SharedRuns {
     share: RunShare,
     runtime: Handle,
     pending: Arc<PendingRuns>,
 }
 
-/// What is not sent yet.
+/// Open runs that are not sent yet.
 #[derive(Default)]
 struct PendingRuns {
     queue: Mutex<PendingRunQueue>,
     changed: Notify,
 }
 
-/// The newest of each channel. Bounded: runs are queued while fewer than [`PENDING_CHANNELS_MAX`] channels wait, and each of them makes room for
-/// one deletion. So a key that was set is deleted when its channel is forgotten, however many channels there are.
+/// The newest run of each channel. Bounded: runs are queued while fewer than [`PENDING_CHANNELS_MAX`] channels wait, and each queued run
+/// reserves room for its deletion. So a key that was set is always deleted when its channel is evicted.
 #[derive(Default)]
 struct PendingRunQueue {
     /// The open run; `None`: its key is to be deleted.
     unsent: HashMap<String, Option<String>>,
-    /// Channels whose run was queued, and not forgotten since.
+    /// Channels whose run was queued and not deleted since.
     shared: HashSet<String>,
 }
 
@@ -59,7 +58,7 @@ impl SharedRuns {
 
 impl PendingRuns {
     fn lock(&self) -> MutexGuard<'_, PendingRunQueue> {
-        // Whoever panicked left plain values behind.
+        // A panic elsewhere leaves plain values behind.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -79,7 +78,7 @@ impl PendingRunQueue {
     }
 }
 
-/// Sends what waits; a last time when stopping.
+/// Sends the waiting runs; a last time when stopping.
 async fn send_pending(share: RunShare, pending: Arc<PendingRuns>, mut stop: Signal) -> Result<(), Infallible> {
     loop {
         let stopping = tokio::select! {
@@ -95,7 +94,7 @@ async fn send_pending(share: RunShare, pending: Arc<PendingRuns>, mut stop: Sign
                     None => share.forget(&channel).await,
                 }
             };
-            // What Redis does not take is told again with the next change.
+            // A run that Redis does not take is sent again with its next change.
             if tokio::time::timeout(REDIS_TIMEOUT, sent).await.is_err() && stopping {
                 break;
             }

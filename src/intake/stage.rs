@@ -35,18 +35,18 @@ use crate::{
     wire::{Limits, ReceivedCommand},
 };
 
-/// A loss that the sources know of is told within this time.
+/// A source records a loss within this time.
 const WATERMARK_MARGIN: Micros = 1_500_000;
 
 /// Memory of the commands that wait to be executed; more are recorded, and not executed.
 const COMMANDS_BYTES: usize = 8 << 20;
 
-/// How long the outcomes of the last commands are waited for when stopping.
+/// How long intake waits for the outcomes of the last commands when stopping.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What intake is built from.
+/// What intake depends on.
 pub struct IntakeDeps {
-    /// Decisions.
+    /// Settings.
     pub config: Config,
     /// Limits of a message; may be replaced while running.
     pub limits: watch::Receiver<Limits>,
@@ -54,23 +54,23 @@ pub struct IntakeDeps {
     pub state_dir: PathBuf,
     /// The log.
     pub appender: Appender,
-    /// The newest values.
+    /// The latest values.
     pub latest: Arc<LatestState>,
-    /// What happens now.
+    /// The live feed.
     pub live: LiveFeed,
     /// Where durable commands go.
     pub commands: mpsc::Sender<ReceivedCommand>,
     /// Open runs of other instances.
     pub sharing: Box<dyn RunSharing>,
-    /// Told whether the disk takes records.
+    /// Updated with whether the disk takes records.
     pub readiness: Readiness,
-    /// Shown the newest gap.
+    /// Out: the newest gap.
     pub last_gap: watch::Sender<Option<Gap>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Moved each round.
+    /// Beats each round.
     pub heartbeat: Heartbeat,
-    /// The moment before which the sources have received everything, or told it as a gap.
+    /// The moment before which the sources have received everything, or recorded it as a gap.
     pub low_watermark: Box<dyn Fn() -> Option<Micros> + Send>,
     /// Gives back the bytes of a frame to the bound of the queue it came from.
     pub return_bytes: Box<dyn Fn(&Frame) + Send>,
@@ -98,10 +98,10 @@ pub struct Intake {
     pub(super) resolver: Resolver,
     pub(super) seqs: SeqTracker,
     pub(super) state: StateFile,
-    /// For how long this process has been subscribed; a silent run ages only then.
+    /// How long this process has been subscribed; a silent run ages only in that time.
     pub(super) subscribed: Duration,
     pub(super) last_tick: Instant,
-    /// What commands may take until they are executed.
+    /// Memory of the commands that wait to be executed.
     pub(super) commands: MemoryLimit,
     /// Commands of the group that is not durable yet.
     pub(super) pending_commands: Vec<ReceivedCommand>,
@@ -120,7 +120,7 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Reads the open runs back, and what the spool knows beyond them.
+    /// Recovers the open runs from their file, and from the records of the spool behind it.
     pub fn new(mut deps: IntakeDeps, recovery: &spool::Recovery) -> Self {
         deps.appender.retain_from(0); // until the first save
         let (state, resolver, seqs) =
@@ -181,20 +181,20 @@ impl Intake {
         self.drain(handle, control, &mut group);
     }
 
-    /// When we last were not behind, for a restart: what it has not seen of us is told as a gap from here on. Too early is safe.
+    /// The moment up to which everything is in the spool; after a restart the gap begins here. Too early is safe.
     fn watermark(&self, queues_are_empty: bool) -> Option<Micros> {
         if !self.state.save_is_due() {
             return None;
         }
-        // Asked after the queues: a frame is in its queue before its source says that it has received it. So an empty queue
-        // found before may be a little out of date, which the margin covers.
+        // Read after the queues: a frame is in its queue before its source reports it as received. So the queue may have filled since
+        // it was found empty, which the margin covers.
         let received = (self.deps.low_watermark)()?;
-        // While the first frames still wait, what the last process has told stays true.
+        // Until the first frame is taken, the watermark of the previous process holds.
         let until = if queues_are_empty { received } else { received.min(self.last_received?) };
         Some(until - WATERMARK_MARGIN)
     }
 
-    /// The sources have ended: the last commands are executed, their outcomes logged, everything synced.
+    /// After the sources have ended: the last commands are executed, their outcomes recorded, everything synced.
     fn drain(mut self, handle: &Handle, mut control: mpsc::Receiver<IntakeItem>, group: &mut Vec<IntakeItem>) {
         self.sync();
         let (closed, _) = mpsc::channel(1);
@@ -243,7 +243,7 @@ impl Intake {
                     }
                 }
                 IntakeItem::CloseRuns => {
-                    // Nobody shall adopt them again either.
+                    // Other instances must not adopt them again.
                     let channels: Vec<_> = self.resolver.open_runs().map(|(channel, _)| channel.to_owned()).collect();
                     channels.iter().for_each(|channel| self.deps.sharing.forget(channel));
                     self.resolver.close_all();

@@ -1,9 +1,8 @@
-//! What must survive a restart besides the log: the open runs, the last `seq` per run, and when we last listened.
+//! The file with the open runs, the last `seq` per run and the watermark: what a restart needs besides the log.
 //!
-//! One small JSON file, replaced at most once a second. It may be behind the log, never ahead of it: `as_of` says from which
-//! offset on the log knows more, and those records are read again at the start. So the log keeps them until a newer file is on
-//! disk, stored or not: else a crash would forget open runs, and take for a gap in `seq` what was stored and removed. A missing
-//! or damaged file costs that the log is asked for everything it still has.
+//! One small JSON file, replaced at most once a second. It may be behind the log, never ahead of it: records from offset `as_of` on
+//! are read again at the start. The log keeps them until a newer file is on disk, even when they are stored: otherwise a crash would
+//! forget open runs, and report stored records as a gap in `seq`. Without a readable file the whole log is read.
 
 use std::{
     collections::HashSet,
@@ -30,45 +29,45 @@ use crate::{
 /// How often the file is replaced.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A record of the log, as far as the open runs and the gaps depend on it.
+/// A record of the log, reduced to the fields that open runs and gaps depend on.
 pub(super) struct ReplayedRecord<'a> {
     /// What was decided about it.
     pub(super) decided: Resolved,
     /// Its channel.
     pub(super) channel: &'a str,
-    /// What the resolver looks at; absent for what is no event.
+    /// Input of the resolver; only of events.
     pub(super) hints: Option<RunHints<'a>>,
     /// Its `seq`.
     pub(super) seq: Option<i64>,
-    /// The run whose gap in `seq` it tells; only of gaps.
+    /// The run whose gap in `seq` it reports; only of gaps.
     pub(super) reported_gap: Option<Uuid>,
 }
 
 /// Open runs of other instances, shared through Redis. Both calls are bounded in time; neither may fail the caller.
 pub trait RunSharing: Send {
-    /// The newest open run that anybody knows for this channel.
+    /// The newest open run that an instance has shared for this channel.
     fn fetch(&mut self, channel: &str) -> Option<OpenRun>;
 
-    /// Tells the others.
+    /// Shares an open run.
     fn publish(&mut self, channel: &str, open: &OpenRun);
 
-    /// The run is closed: nobody shall adopt it.
+    /// Removes the run of a channel; no instance adopts it again.
     fn forget(&mut self, channel: &str);
 }
 
 #[derive(Serialize, Deserialize)]
 struct Saved {
     as_of: u64,
-    /// The log that `as_of` is of; absent in files of before.
+    /// The log that `as_of` belongs to; absent in files of older versions.
     #[serde(default)]
     spool: Option<Uuid>,
-    /// When we were last known to listen.
+    /// The watermark.
     alive_at: Option<Micros>,
     runs: State,
     seqs: SeqTracker,
 }
 
-/// The file, and when it is due.
+/// The file, and when it is due to be saved.
 pub(super) struct StateFile {
     path: PathBuf,
     saved_at: Option<Instant>,
@@ -78,12 +77,12 @@ pub(super) struct StateFile {
     as_of: Option<u64>,
     fetched_channels: HashSet<String>,
     failing: bool,
-    /// Channels for which it is remembered that the shared run was asked for.
+    /// Bound of `fetched_channels`.
     channels_max: usize,
 }
 
 impl StateFile {
-    /// Reads the file, then lets the log tell what it knows beyond.
+    /// Reads the file, then the records of the log behind it.
     pub(super) fn open(
         state_dir: &Path,
         spool: Uuid,
@@ -106,7 +105,7 @@ impl StateFile {
         let watermark = saved.as_ref().and_then(|saved| saved.alive_at);
         let of = saved.as_ref().and_then(|saved| saved.spool);
         let resumable = saved.as_ref().filter(|_| of == Some(spool)).map(|saved| saved.as_of);
-        // Offsets of another log say nothing here: what is newer in this one shows by its time.
+        // Offsets of another log mean nothing here; newer records are found by their time.
         let other = of.is_some_and(|of| of != spool);
         let (as_of, runs, mut seqs) = match saved {
             Some(saved) => (saved.as_of, saved.runs, saved.seqs),
@@ -130,7 +129,7 @@ impl StateFile {
                 seqs.mark_reported(run);
             }
         });
-        // Records may have been made while nobody listened, by other means; without the file they are the best there is.
+        // Without the file the newest record is the best estimate, although a record can come from HTTP while Redis is away.
         let watermark = watermark.or(newest);
         let file = Self {
             path,
@@ -145,7 +144,7 @@ impl StateFile {
         (file, resolver, seqs)
     }
 
-    /// How far the log had reached when the file was last saved, when it was opened; `None`: nobody knows it of this log.
+    /// End of the log at the last save, as found at open; `None`: the file is absent, or of another log.
     pub(super) fn as_of(&self) -> Option<u64> {
         self.as_of
     }
@@ -154,7 +153,7 @@ impl StateFile {
         self.watermark
     }
 
-    /// Whether the shared run of this channel must be asked for first: once in the life of the process.
+    /// Whether the shared run of this channel must be fetched first: once in the life of the process.
     pub(super) fn must_adopt(&mut self, channel: &str) -> bool {
         if self.fetched_channels.contains(channel) {
             return false;
@@ -169,17 +168,18 @@ impl StateFile {
         self.saved_at.is_none_or(|at| at.elapsed() >= SAVE_INTERVAL)
     }
 
-    /// Nothing was saved, because the log does not hold it either; to be tried again when it is due.
+    /// Skips a save, because the log is not durable either; the next is due after the interval.
     pub(super) fn defer_save(&mut self) {
         self.saved_at = Some(Instant::now());
     }
 
-    /// What was published before is durable, or told as a gap, once the group is synced. May go back, as clocks do.
+    /// Sets the watermark: what was published before it is durable, or recorded as a gap, once the group is synced. May go back, as
+    /// clocks do.
     pub(super) fn set_watermark(&mut self, until: Micros) {
         self.watermark = Some(until);
     }
 
-    /// Replaces the file, and waits until it is on disk. Whether it is: the log need not keep what is before `as_of`.
+    /// Replaces the file durably. If `true`, the log no longer needs the records before `as_of`.
     pub(super) fn save(&mut self, runs: State, seqs: &SeqTracker, as_of: u64) -> bool {
         self.saved_at = Some(Instant::now());
         let saved = self.replace(runs, seqs, as_of);

@@ -1,4 +1,4 @@
-//! Makes a group durable, and what is done at times: gaps, open runs, health.
+//! Makes a group durable; housekeeping: gaps, open runs, health.
 
 use std::thread;
 
@@ -15,14 +15,14 @@ use crate::{
 };
 
 impl Intake {
-    /// Counts a gap that is found here; the sources count theirs.
+    /// Counts a gap that intake has found; sources count their own.
     pub(super) fn count_gap(&self, gap: &Gap) {
         let label = Label::of(gap.reason.as_str());
         self.deps.metrics.gaps.get_or_create(&label).inc();
         self.deps.metrics.gap_lost.get_or_create(&label).inc_by(gap.lost.unwrap_or(0));
     }
 
-    /// Logs a gap; without room for it, it waits.
+    /// Appends a gap; without room for it, it waits.
     pub(super) fn append_gap(&mut self, gap: Gap) {
         self.deps.last_gap.send_replace(Some(gap.clone()));
         self.log_gap(gap);
@@ -38,11 +38,11 @@ impl Intake {
 
     pub(super) fn sync_when_due(&mut self) {
         match self.deps.appender.sync_due() {
-            // Asleep until the group is due: what arrives meanwhile belongs to the same group.
+            // Asleep until the group is due: messages that arrive meanwhile belong to the same group.
             Some(due) if self.unsynced && due > Instant::now() => {
                 thread::sleep((due - Instant::now()).min(HOUSEKEEPING_INTERVAL));
             }
-            // Due without anything new: the disk failed, and is tried again.
+            // Due without new records: the disk failed, and is tried again.
             Some(due) if due <= Instant::now() => self.sync(),
             _ => {}
         }
@@ -97,8 +97,8 @@ impl Intake {
                 self.sync();
             }
             if !self.deps.appender.healthy() || self.drop_counter.has_deferred() {
-                // What is in memory only is lost with the process; a state that knew of it would hide that loss.
-                // Nor is anything kept for it: a disk that is full must not stay full for this.
+                // Records in memory only are lost with the process; a state that included them would hide that loss. Nor is the log kept
+                // for it: that would keep a full disk full.
                 self.deps.appender.retain_from(u64::MAX);
                 return self.state.defer_save();
             }
@@ -108,7 +108,7 @@ impl Intake {
         }
     }
 
-    /// Logs what waited for room, then the gaps whose windows are over.
+    /// Appends the gaps that waited for room, then those whose windows are over.
     fn emit_gaps(&mut self, now: Micros, last: bool) {
         for gap in self.drop_counter.take_deferred() {
             self.log_gap(gap);

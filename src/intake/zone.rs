@@ -1,4 +1,4 @@
-//! Finds trainers whose times carry no zone and are read in the wrong one.
+//! Detects trainers whose times carry no zone and are read in the wrong one.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,7 +8,7 @@ use crate::{logging::Untrusted, units::Micros};
 
 /// Offsets of time zones are multiples of this.
 const QUARTER_HOUR: Micros = 15 * 60 * 1_000_000;
-/// How far from such a multiple a time may be: what lies between an event and its receipt.
+/// How far from such a multiple an offset may be: the delay between an event and its receipt.
 const TOLERANCE: Micros = 5 * 1_000_000;
 /// The farthest zone is 14 hours away; in quarters.
 const QUARTERS_MAX: i64 = 14 * 4;
@@ -17,7 +17,7 @@ const STEADY_MESSAGES: u32 = 10;
 /// Channels that are watched at once.
 const CHANNELS_MAX: usize = 1_024;
 
-/// What has been seen of each channel.
+/// The offsets of each channel.
 #[derive(Debug, Default)]
 pub(super) struct ZoneCheck {
     channels: HashMap<Arc<str>, OffsetStreak>,
@@ -32,7 +32,7 @@ struct OffsetStreak {
 }
 
 impl ZoneCheck {
-    /// Takes in a time without a zone, as it was read in `zone`; warns once for a channel whose times are steadily off.
+    /// Observes a time without a zone, as read in `zone`; warns once for a channel whose times are steadily off.
     pub(super) fn observe(&mut self, channel: &Arc<str>, naive: Micros, received_at: Micros, zone: &str) {
         if let Some(quarters) = self.steady_offset(channel, naive, received_at) {
             warn!(

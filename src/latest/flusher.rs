@@ -1,5 +1,5 @@
-//! Writes what has changed in the latest state: one pipeline, at once after a silence, then at most once in 100 ms; the history at most once in 250 ms, and once a second
-//! when most of it is new each time.
+//! Writes the changed latest keys in one pipeline: at once after a silence, then at most every 100 ms; the history at most every
+//! 250 ms, and every second while most of it changes each time.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -26,21 +26,21 @@ use crate::{
     redis::{Link, Resource, STATUS_VALUE},
 };
 
-/// Between two writes of a key. The contract allows 50 ms; at 2,000 events/s twice the interval takes 1 µs of CPU per event less,
-/// and whoever wants each message has the live stream.
+/// Between two writes of a key. The contract allows 50 ms; at 2,000 events/s twice the interval saves 1 µs of CPU per event, and the
+/// live stream has each message.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two writes of the history.
 const HISTORY_INTERVAL: Duration = Duration::from_millis(250);
-/// The same while most of it is new each time: no reader follows that, and rendering it costs more than everything else here.
+/// The same while most of it changes each time: no reader can follow, and rendering it is the largest cost here.
 const HISTORY_INTERVAL_BUSY: Duration = Duration::from_secs(1);
 /// How long Redis may take to remove the status at the end.
 const STATUS_DELETE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two writes of the status key.
 const STATUS_INTERVAL: Duration = Duration::from_secs(3);
-/// Values that are written together: one may be as large as a message, and is there twice until Redis has it.
+/// Bytes written together. A value may be as large as a message, and is in memory twice until Redis has it.
 const PIPELINE_BYTES: usize = 1 << 20;
-/// The longest value of a key, as long as a message may be by default: of a longer one only the canonical fields are written. The client keeps
-/// a buffer as long as the longest value that it has sent.
+/// The longest value of a key, as long as a message may be by default; of a longer one only the canonical fields are written. The
+/// client keeps a buffer as long as its longest value.
 const VALUE_BYTES_MAX: usize = 20 << 20;
 /// How long a deletion may take.
 const CLEAR_TIMEOUT: Duration = Duration::from_secs(2);
@@ -129,7 +129,7 @@ pub async fn flusher(deps: FlusherDeps, mut stop: Signal) -> Result<(), Infallib
         if let Some(client) = link.client() {
             flusher.flush(&client, std::mem::take(&mut rewrite_all)).await;
         } else {
-            // The latest state keeps the newest by itself, and all of it is due at the reconnect.
+            // The latest state keeps the newest values, and all of them are due at the reconnect.
             let _ = flusher.latest_state.take_changes(Instant::now(), false, false);
         }
         tokio::select! {
@@ -148,7 +148,7 @@ fn history_key(prefix: &str) -> String {
     format!("{prefix}history:latest")
 }
 
-/// Removes a daemon's status: until its TTL it would say that somebody runs who has ended. Best effort.
+/// Removes a daemon's status, which would show an ended daemon until its TTL. Best effort.
 pub async fn delete_status(link: Link, prefix: String, instance: String) {
     if let Some(client) = link.client() {
         let key = status_key(&prefix, &instance);
@@ -177,7 +177,7 @@ struct Flusher {
     history_written: Option<Instant>,
     history_interval: Duration,
     cleared: u64,
-    /// Whether the history of whoever wrote it before was looked at.
+    /// Whether the history of the previous daemon was adopted.
     history_adopted: bool,
     reported_error: String,
     link: Link,
@@ -245,7 +245,7 @@ impl Flusher {
             return Ok(None);
         }
         let memory = &self.latest_state.memory;
-        // Before the text is counted, which costs much of a core: while there is no room, that is asked again and again.
+        // Before the text is measured, which is expensive: without room this is tried again and again.
         let mut room = memory.try_reserve(2 * payload.len()).ok_or(NoMemory)?;
         let text = self.render.text_bytes(payload);
         if text > VALUE_BYTES_MAX {
@@ -256,8 +256,8 @@ impl Flusher {
         Ok(Some(room))
     }
 
-    /// Goes on with the history that is there, so that readers do not see it begin anew with each daemon that takes over, nor
-    /// two of them take turns with a long and a short one. Best effort.
+    /// Adopts the history in Redis, so that readers do not see it begin anew with each daemon that takes over, nor alternate between a
+    /// long and a short one of two daemons. Best effort.
     async fn adopt_history(&mut self, client: &Client, config: &Config) {
         let key = history_key(&self.latest_state.prefix);
         let read = async {
@@ -276,7 +276,7 @@ impl Flusher {
         }
     }
 
-    /// Renders what is new for the history, once; whether there was anything.
+    /// Renders the new objects of the history, once. Returns whether there were any.
     fn append_history(&mut self, updates: impl IntoIterator<Item = Arc<Update>>, cleared: u64) -> bool {
         if cleared != self.cleared {
             self.cleared = cleared;
@@ -312,7 +312,7 @@ impl Flusher {
         for (key, value, left) in writes {
             let millis = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
             if millis > 0 {
-                // Queued only: the answer comes with the pipeline's.
+                // Queued only: the reply comes with the pipeline's.
                 let _ = pipeline.set::<Value, _, _>(&key, value, Some(Expiration::PX(millis)), None, false).await;
                 keys.push(key);
             }
@@ -325,7 +325,7 @@ impl Flusher {
             keys.iter().zip(&answers).filter_map(|(key, answer)| Some((key, answer.as_ref().err()?))).collect();
         self.metrics.latest_errors.inc_by(failures.len() as u64);
         self.metrics.latest_writes.inc_by(keys.len().saturating_sub(failures.len()) as u64);
-        // The first word names the kind (OOM, READONLY), the rule what an ACL lacks; the rest may change with every answer.
+        // The first word names the kind (OOM, READONLY), the rule names the missing permission; the rest may differ in every reply.
         let refusal =
             |(key, error): &(&String, &RedisError)| self.link.acl().refusal(error.details(), Resource::Key(key));
         let kind = failures.first().map(|failure| match refusal(failure) {
@@ -333,7 +333,7 @@ impl Flusher {
             None => failure.1.details().split(' ').next().unwrap_or_default().to_owned(),
         });
         match (kind, failures.first()) {
-            // The connection ends with us: what was on its way then is nobody's fault.
+            // The connection ends with this process: a failure then is expected.
             (Some(_), _) if self.stop.is_stopped() => {}
             (Some(kind), Some((key, error))) if kind != self.reported_error => {
                 let error = self.link.acl().explain(error, Resource::Key(key));
@@ -353,7 +353,7 @@ impl LatestState {
     /// Forgets all values and deletes their keys, by name. Returns how many were there.
     ///
     /// # Errors
-    /// Why Redis did not delete them; the values are forgotten all the same, and the keys expire by themselves.
+    /// Why Redis did not delete them; the values are forgotten all the same, and the keys expire.
     pub async fn clear(&self, link: &Link) -> Result<u64, String> {
         let cleared = async {
             let _writing = self.write_lock.lock().await;

@@ -26,7 +26,7 @@ impl History {
     }
 
     pub(super) fn push(&mut self, object: String, received: Instant) {
-        // The comma counts, too; and the brackets of the whole.
+        // Includes the comma; and the brackets of the array.
         self.bytes += object.len() + 1;
         self.objects.push_back(object);
         self.newest = Some(received);
@@ -36,7 +36,7 @@ impl History {
         }
     }
 
-    /// Puts the objects of an array in front that a daemon has written: who takes over goes on with what readers already see.
+    /// Prepends the objects of an array that another daemon has written, so that readers keep the history.
     /// Only those received before our first; the rest we have ourselves. `newest`: when the last of them was received.
     pub(super) fn adopt(&mut self, array: &str, newest: Instant) {
         let Ok(theirs) = serde_json::from_str::<Vec<&RawValue>>(array) else { return };

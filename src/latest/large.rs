@@ -1,11 +1,11 @@
-//! Large values among the latest: few of them are kept, and none while others need the memory.
+//! Large latest values: few are kept, and none while memory is short.
 
 use std::sync::Arc;
 
 use super::state::{Inner, LatestKind, LatestState, PendingWrite, Update, ValueSlot};
 
 impl LatestState {
-    /// A value that was taken cannot be written now: it is taken again, unless a newer one has come.
+    /// Puts back a value that cannot be written now, unless there is a newer one.
     pub(super) fn requeue(&self, write: &PendingWrite) {
         let mut state = self.lock();
         let slot = match write.run {
@@ -24,7 +24,7 @@ impl LatestState {
         }
     }
 
-    /// Lets go of all large values: others need the memory. Those that were written stay in Redis for as long as they live.
+    /// Drops all large values, because memory is short. Written ones stay in Redis until their TTL.
     pub(super) fn drop_large(&self) {
         let mut state = self.lock();
         while let Some(oldest) = state.large.pop_front() {
@@ -34,7 +34,7 @@ impl LatestState {
 }
 
 impl Inner {
-    /// Keeps a large value, and lets go of the oldest ones beyond `bytes_max`, but never of the newest; how many keys were not written with them.
+    /// Keeps a large value, and drops the oldest ones beyond `bytes_max`, but never the newest. Returns how many keys were not written.
     pub(super) fn retain_large(&mut self, update: &Arc<Update>, bytes_max: usize) -> u64 {
         self.prune_replaced();
         self.large.push_back(Arc::clone(update));
@@ -58,7 +58,7 @@ impl Inner {
         skipped
     }
 
-    /// Values that no key has any more.
+    /// Drops values that no key has any more.
     pub(super) fn prune_replaced(&mut self) {
         self.large.retain(|held| Arc::strong_count(held) > 1);
     }

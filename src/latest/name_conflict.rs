@@ -6,7 +6,7 @@ use tracing::warn;
 
 use crate::logging::Untrusted;
 
-/// What identifies a process in a status.
+/// The fields of a status that identify its process.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 struct Owner {
     process: String,
@@ -19,7 +19,7 @@ impl Owner {
     }
 }
 
-/// Looks at what is in the status key before it is overwritten. Pure: the caller brings both texts.
+/// Checks the status key before it is overwritten. Pure: the caller brings both texts.
 #[derive(Debug, Default)]
 pub(super) struct NameConflict {
     /// Another's text, as it was found last.

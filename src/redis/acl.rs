@@ -1,4 +1,4 @@
-//! What an ACL of Redis refuses, and the rule that would allow it.
+//! Refusals by an ACL of Redis, and the rule that would allow the command.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,7 @@ use super::config::Config;
 /// Rules that are warned of, at most: without a prefix each key has a rule of its own.
 const WARNED_MAX: usize = 256;
 
-/// What a command works on.
+/// The key or channel of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource<'a> {
     /// Neither a key nor a channel.
@@ -30,7 +30,7 @@ pub fn is_refusal(error: &RedisError) -> bool {
     error.details().starts_with("NOPERM")
 }
 
-/// Says what the ACL user lacks.
+/// Names the permission that the ACL user lacks.
 #[derive(Clone, Debug)]
 pub struct Acl {
     user: Arc<str>,
@@ -43,11 +43,11 @@ pub struct Acl {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Refusal {
     user: Arc<str>,
-    /// What may not be done.
+    /// The action that is refused.
     what: String,
     /// Redis' own words.
     words: String,
-    /// What `ACL SETUSER` must add.
+    /// The rule to add by `ACL SETUSER`.
     pub rule: String,
 }
 
@@ -66,7 +66,7 @@ impl Acl {
         Self { user: user.into(), prefix: config.key_prefix.as_str().into(), warned: Arc::default() }
     }
 
-    /// What the words of an error refuse; nothing, when they are about something else.
+    /// The refusal in the text of an error; `None` for any other error.
     pub fn refusal(&self, words: &str, resource: Resource<'_>) -> Option<Refusal> {
         if !words.starts_with("NOPERM") {
             return None;
@@ -93,7 +93,7 @@ impl Acl {
         }
     }
 
-    /// An error for a person to read: with the missing permission, where that is what it is about.
+    /// The text of an error; of a refusal with the missing permission.
     pub fn explain(&self, error: &RedisError, resource: Resource<'_>) -> String {
         match self.refusal(error.details(), resource) {
             Some(refusal) => refusal.to_string(),

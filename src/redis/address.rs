@@ -4,7 +4,7 @@ use fred::types::config::{Config as RedisConfig, ServerConfig};
 
 use crate::host;
 
-/// Reads the address; the error says what it must be. The password in it never gets into the error.
+/// Reads the address. The error says what is wrong, and never contains the password.
 pub(super) fn parse(url: &str) -> Result<RedisConfig, &'static str> {
     if !["redis://", "rediss://"].iter().any(|scheme| url.starts_with(scheme)) {
         return Err("must begin with redis:// or rediss://; write it like \"redis://host:6379/0\"");
@@ -12,7 +12,7 @@ pub(super) fn parse(url: &str) -> Result<RedisConfig, &'static str> {
     if url.contains('?') {
         return Err("carries parameters behind `?`, which are not understood; set keys instead");
     }
-    // Certificates are read by us, from the files that the configuration names.
+    // TLS is set up by this program, from the files of the configuration.
     let plain = url.replacen("rediss://", "redis://", 1);
     let mut settings = RedisConfig::from_url_centralized(&plain)
         .map_err(|_| "cannot be read; write it like \"redis://host:6379/0\"")?;

@@ -1,4 +1,4 @@
-//! Settings: where Redis is, and what to listen to.
+//! Settings: address, login, channels and queues of Redis.
 
 use std::{fmt, path::PathBuf};
 
@@ -16,17 +16,17 @@ use crate::{
     units::ByteSize,
 };
 
-/// Most messages that a buffer may hold. The client takes the memory of its own at once: 12 GiB for so many.
+/// Most messages of a buffer. The client allocates its buffer at once: 12 GiB for so many.
 const MESSAGES_MAX: usize = 1 << 24;
 
-/// Longest name of a channel as it is: it is kept for each message that waits, and for each open run.
+/// Longest name of a channel: each waiting message and each open run holds it.
 pub const CHANNEL_BYTES: usize = 256;
 
 /// Where Redis is, and what to listen to.
 #[derive(Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// `redis://host:port/db`, or `rediss://` for TLS. Never carries the password in what is printed.
+    /// `redis://host:port/db`, or `rediss://` for TLS. Printed without its password.
     #[serde(serialize_with = "without_password")]
     pub url: String,
     /// ACL user.
@@ -41,7 +41,7 @@ pub struct Config {
     pub training_channels: Vec<String>,
     /// Channels and patterns with commands.
     pub control_channels: Vec<String>,
-    /// Prefix of every key and channel of ours.
+    /// Prefix of every key and channel of this program.
     pub key_prefix: String,
     /// Messages that the client may hold before it drops the oldest; one turn of its reader may bring 1 MiB of them.
     pub receive_buffer: usize,
@@ -72,7 +72,7 @@ impl Default for Config {
 impl Config {
     /// Adds what is wrong with these settings.
     pub fn problems(&self, problems: &mut Vec<String>) {
-        // The value is never shown: what cannot be read may hold a password in the wrong place.
+        // The value is never shown: a URL that cannot be read may hold a password in the wrong place.
         if let Err(error) = address::parse(&self.url) {
             problems.push(format!("`redis.url` {error}"));
         }
@@ -142,7 +142,7 @@ impl Config {
         format!("{}control:ack", self.key_prefix)
     }
 
-    /// Whether a channel is one of ours, which are never read as messages even when a pattern matches them.
+    /// Whether a channel belongs to this program: never read as messages, even when a pattern matches it.
     pub fn is_own_channel(&self, channel: &str) -> bool {
         channel.strip_prefix(&self.key_prefix).is_some_and(|rest| rest == "control:ack" || rest.starts_with("ingest:"))
     }

@@ -1,5 +1,5 @@
-//! One connection to Redis at a time, made by us: the client's own reconnecting gives up on a refused login, replays commands
-//! and does not say when it has subscribed again.
+//! Makes one connection to Redis at a time. The reconnecting of the client library is not used: it gives up on a refused login,
+//! replays commands and does not say when it has subscribed again.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -45,12 +45,12 @@ pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Capacity of the buffers for the library's own events.
 const EVENT_BUFFER_CAPACITY: usize = 16;
 
-/// What a connection is for.
+/// The use of a connection.
 #[derive(Clone, Copy, Debug)]
 pub enum Role {
     /// Only subscribes and pings; holds this many received messages.
     Subscriber(usize),
-    /// Everything else.
+    /// All other commands.
     Commands,
 }
 
@@ -101,7 +101,7 @@ fn classify(error: RedisError, acl: &Acl) -> ConnectError {
     if matches!(error.kind(), ErrorKind::Auth)
         || ["NOAUTH", "WRONGPASS", "invalid username"].iter().any(|word| text.contains(word))
     {
-        // Redis' words name the case and never the password.
+        // The text of Redis names the case and never the password.
         return ConnectError::Login(text.to_owned());
     }
     match error.kind() {
@@ -165,7 +165,7 @@ fn build(settings: RedisConfig, role: Role) -> Result<Client, RedisError> {
     Ok(client)
 }
 
-/// The ordinary connection, for everyone who sends commands: the latest keys, receipts, the API.
+/// The connection for commands, shared by the latest keys, receipts and the API.
 #[derive(Clone, Debug)]
 pub struct Link {
     current: watch::Receiver<Option<Client>>,
@@ -174,7 +174,7 @@ pub struct Link {
     pub(super) unusable: UnusableValues,
 }
 
-/// What is known of the times without a connection.
+/// The state of the connection over time.
 #[derive(Clone, Debug, Default)]
 pub struct Outages {
     /// Whether there has been a connection.
@@ -196,7 +196,7 @@ impl Link {
         })
     }
 
-    /// What is known of the times without a connection.
+    /// The state of the connection over time.
     pub fn outages(&self) -> Outages {
         self.outages.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -211,7 +211,7 @@ impl Link {
         self.current.clone()
     }
 
-    /// To say what the user of this connection lacks.
+    /// Explains refusals to the user of this connection.
     pub fn acl(&self) -> &Acl {
         &self.acl
     }
@@ -232,15 +232,15 @@ impl Link {
         self
     }
 
-    /// The value of a key of ours; what is unusable is counted, logged and absent.
+    /// The value of a key of this program. An unusable value is counted, logged and treated as absent.
     ///
     /// # Errors
-    /// What Redis, or the connection to it, says; a refusal by the ACL is one, and the caller's to tell.
+    /// When Redis does not answer, or refuses; the caller reports a refusal by the ACL.
     pub async fn read(&self, client: &Client, key: &str, max: usize) -> Result<Option<String>, RedisError> {
         Ok(self.usable(key, read_value(client, key, max).await?))
     }
 
-    /// The usable part of what was found; the rest is counted and logged.
+    /// The value if it is usable; otherwise it is counted and logged.
     pub fn usable<T>(&self, key: &str, found: ValueLookup<T>) -> Option<T> {
         match found {
             ValueLookup::Usable(value) => Some(value),

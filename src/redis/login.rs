@@ -56,7 +56,7 @@ impl ConnectError {
 /// Where to connect and how to log in, as the client wants it.
 ///
 /// # Errors
-/// What cannot be used, or read.
+/// When the address, the password or the TLS files cannot be used.
 pub async fn settings(config: &Config) -> Result<RedisConfig, ConnectError> {
     let mut settings = parse(&config.url).map_err(ConnectError::Address)?;
     settings.version = RespVersion::RESP3;
@@ -86,10 +86,10 @@ fn inline(text: &str) -> String {
     format!("\"{escaped}\"")
 }
 
-/// Read at each try, so that a corrected file needs no restart, and on another thread, since a file may be on a slow disk.
+/// Reads the password at each try, so that a corrected file needs no restart; on another thread, because a disk may be slow.
 async fn password(config: &Config) -> Result<Option<Secret>, ConnectError> {
     let config = config.clone();
     let read = tokio::task::spawn_blocking(move || config.password()).await;
-    // It has not run when the process is stopping.
+    // The thread is not run when the process is stopping.
     read.map_err(|error| ConnectError::Unreachable(io::Error::other(error)))?.map_err(ConnectError::PasswordFile)
 }

@@ -8,12 +8,12 @@ use tracing::debug;
 
 use super::{acl::Resource, link::Link, value::SMALL_VALUE};
 
-/// How long the first message without an id may wait for another instance's word.
+/// How long the first message without a run id may wait for the run of another instance.
 const FETCH_TIMEOUT: Duration = Duration::from_millis(250);
-/// A shared run is forgotten after this long without news of it.
+/// A shared run expires after this long without an update.
 const EXPIRE_SECONDS: i64 = 7 * 86_400;
 
-/// Reads and writes the shared runs. A Redis that is away or slow is the same as one that knows nothing.
+/// Reads and writes the shared runs. While Redis is away or slow, no run is shared.
 #[derive(Clone, Debug)]
 pub struct RunShare {
     link: Link,
@@ -26,7 +26,7 @@ impl RunShare {
         Self { link, prefix: format!("{key_prefix}ingest:run:") }
     }
 
-    /// What is shared about a channel; at most 250 ms.
+    /// The shared run of a channel, as JSON; waits at most [`FETCH_TIMEOUT`].
     pub async fn fetch(&self, channel: &str) -> Option<String> {
         let mut link = self.link.clone();
         let read = async {
@@ -38,7 +38,7 @@ impl RunShare {
         timeout(FETCH_TIMEOUT, read).await.ok().flatten()
     }
 
-    /// Shares what is known about a channel. Failing is harmless: the next change shares it again.
+    /// Shares the run of a channel. A failure is harmless: the next change shares it again.
     pub async fn publish(&self, channel: &str, json: String) {
         let Some(client) = self.link.client() else { return };
         let expire = Some(Expiration::EX(EXPIRE_SECONDS));
@@ -49,7 +49,7 @@ impl RunShare {
         }
     }
 
-    /// Deletes what is shared about a channel.
+    /// Deletes the shared run of a channel.
     pub async fn forget(&self, channel: &str) {
         let Some(client) = self.link.client() else { return };
         let key = format!("{}{channel}", self.prefix);

@@ -38,10 +38,10 @@ pub enum SubscribeError {
     Probe(#[source] ConnectError),
 }
 
-/// Subscribes to one channel and waits until Redis has taken it. `Some`: it is refused, why, and what would allow it.
+/// Subscribes to one channel and waits until Redis confirms it. `Some`: the refusal, with the rule that would allow it.
 ///
 /// # Errors
-/// When that cannot be found out.
+/// When that is unknown.
 pub async fn subscribe(client: &Client, channel: &str, config: &Config) -> Result<Option<Refusal>, SubscribeError> {
     let acl = &Acl::of(config);
     let before = match subscriptions(client).await {
@@ -60,7 +60,7 @@ pub async fn subscribe(client: &Client, channel: &str, config: &Config) -> Resul
     Ok(refused)
 }
 
-/// Where CLIENT INFO is forbidden or unknown: a connection of its own finds out whether Redis takes the subscription.
+/// Where CLIENT INFO is forbidden or unknown: a separate connection checks whether Redis allows the subscription.
 async fn subscribe_unconfirmed(
     client: &Client,
     channel: &str,
@@ -124,7 +124,7 @@ async fn resync_replies(client: &Client, acl: &Acl) -> Result<(), SubscribeError
     Err(SubscribeError::Failed(RedisError::new(ErrorKind::Protocol, "the answers are out of step")))
 }
 
-/// Where PING is forbidden its answer is the same error each time, and tells nothing.
+/// Where PING is forbidden its reply is the same error each time, and proves nothing.
 fn forbidden_ping(answer: &Result<String, RedisError>, acl: &Acl) -> Result<(), SubscribeError> {
     let refusal = answer.as_ref().err().and_then(|error| acl.refusal(error.details(), Resource::None));
     match refusal {

@@ -1,9 +1,8 @@
-//! The values of our own keys, read within a bound.
+//! Values of this program's keys, read within a bound.
 //!
-//! Everybody who shares the Redis may write to our keys, and a client library builds whatever the server sends. So the length is
-//! asked for first, and then no more than the bound is: a value that is replaced in between costs no more memory than that. What
-//! is larger than anything that we write, of another type or no text is the same as no value: it is counted, logged, and gone
-//! with the next write of ours.
+//! Other users of the Redis may write to these keys, and the client library allocates whatever the server sends. So the length is read
+//! first, and then no more than the bound, even when the value is replaced in between. A value that is too large, of another type or
+//! not text is counted, logged and treated as absent; the next write replaces it.
 
 use std::{
     fmt,
@@ -21,33 +20,33 @@ use crate::{
     metrics::{Counters, Label},
 };
 
-/// Most bytes of a value of ours, but for those that hold messages, and the status.
+/// Most bytes of a value, except those that hold messages, and the status.
 pub const SMALL_VALUE: usize = 64 << 10;
 /// Most bytes of a status, which names every channel of the configuration.
 pub const STATUS_VALUE: usize = 1 << 20;
-/// What a message may grow by when it becomes a latest value: canonical names, and `_ingest`.
+/// How much longer a latest value may be than its message: canonical names, and `_ingest`.
 pub const LATEST_EXTRA: usize = 64 << 10;
-/// How much of a value is asked for at once.
+/// Bytes of a value read at once.
 const PIECE_BYTES: usize = 1 << 20;
-/// The end of a value, which tells it from the one before: `_ingest` is there.
+/// Bytes at the end of a value that differ in each version: `_ingest` is there.
 const TAIL_BYTES: usize = 256;
 /// How often a value that is replaced while it is read is read again.
 const READ_TRIES: u32 = 3;
 /// How often an unusable value is logged, at most; each is counted.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a key of ours holds.
+/// The result of reading a key.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ValueLookup<T> {
-    /// Nothing.
+    /// No value.
     Absent,
     /// A value within the bound.
     Usable(T),
-    /// Something that we did not write.
+    /// A value that this program did not write.
     Unusable(Unusable),
 }
 
-/// Why a value cannot be one of ours.
+/// Why a value was not written by this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unusable {
     /// It has more bytes than the bound: at least so many.
@@ -85,7 +84,7 @@ impl fmt::Display for Unusable {
 /// The length of a value of at most `max` bytes; asks for STRLEN.
 ///
 /// # Errors
-/// What Redis, or the connection to it, says. A value of another type is no error.
+/// When Redis does not answer, or refuses. A value of another type is no error.
 pub async fn value_length(client: &Client, key: &str, max: usize) -> Result<ValueLookup<usize>, RedisError> {
     Ok(match typed(client.strlen::<usize, _>(key).await)? {
         None => ValueLookup::Unusable(Unusable::WrongType),
@@ -100,7 +99,7 @@ pub async fn value_length(client: &Client, key: &str, max: usize) -> Result<Valu
 /// # Errors
 /// As [`value_length`].
 pub async fn value_range(client: &Client, key: &str, max: usize) -> Result<ValueLookup<String>, RedisError> {
-    // The end is inclusive: one byte more than the bound tells that there is more.
+    // The end is inclusive: one byte beyond the bound shows that there is more.
     let Some(first) = read_piece(client, key, 0, max.min(PIECE_BYTES)).await? else {
         return Ok(ValueLookup::Unusable(Unusable::WrongType));
     };

@@ -1,4 +1,4 @@
-//! What a source hands its frames and gaps to: it applies [`WhenFull`], counts losses, and brings acknowledgements back.
+//! Delivers the frames and gaps of a source: applies [`WhenFull`], counts losses, and brings acknowledgements back.
 //!
 //! Losses are coalesced: an overload drops something many times a second, and is one gap per reason and channel.
 
@@ -85,7 +85,7 @@ impl QueueSender {
     }
 
     /// Puts frames into the queue, in order. Without room: [`WhenFull`]. With [`Wait`](WhenFull::Wait) each frame gets the next
-    /// number, from 0 on, by which [`settled`](Self::settled) names it; what is dropped half way of this future is not delivered.
+    /// number, from 0 on, by which [`settled`](Self::settled) names it. A dropped future has delivered only some of the frames.
     ///
     /// # Errors
     /// When intake has ended.

@@ -1,15 +1,14 @@
 //! The thread that receives, and its pace.
 //!
-//! Waking up costs more than the work it is done for: after a few idle milliseconds nothing of ours is in the caches any more. So
-//! the sources share one thread that, while messages flow, waits out [`COALESCE_WINDOW`] instead of being woken for each packet; the
-//! kernel keeps what arrives meanwhile. A message that comes after a silence is received at once.
+//! Waking up costs more than receiving: after a few idle milliseconds the CPU caches are cold. So the sources share one thread that,
+//! while messages flow, sleeps for [`COALESCE_WINDOW`] instead of being woken for each packet; the kernel buffers what arrives
+//! meanwhile. A message after a silence is received at once.
 //!
 //! One thread, not several workers: the library's reader and our receive loop then take turns, so that the buffer between them
 //! cannot overflow while one of them is not scheduled. In one turn the reader puts at most 128 reads (tokio's budget of a task) of
 //! 8 KiB (the library's buffer) into the buffer, and then our loop empties it: the default of `redis.receive_buffer` holds 1 MiB of
-//! messages of 32 bytes each, with their channel and the protocol's own. More comes in one turn only behind a message of many MiB,
-//! whose buffer is used up first; what falls out of the buffer then is counted as `client_lag`. A thread of their own, so that no
-//! other work delays it.
+//! messages of 32 bytes each, with their channel and the protocol's overhead. More comes in one turn only behind a message of many MiB,
+//! whose buffer is used up first; an overflow is counted as `client_lag`. The thread does no other work.
 
 use std::{io, pin::Pin, sync::Arc, thread, time::Duration};
 
@@ -38,8 +37,8 @@ pub trait Source: Send {
     /// What its sender does when the queue has no room.
     fn when_full(&self) -> WhenFull;
 
-    /// Delivers frames and gaps until told to stop, or until intake has ended. It keeps trying whatever the server does, and delivers
-    /// what it has before it returns.
+    /// Delivers frames and gaps until told to stop, or until intake has ended. Keeps trying whatever the server does, and delivers every
+    /// received frame before it returns.
     fn run(self: Box<Self>, sender: QueueSender, stop: Signal) -> Running;
 }
 

@@ -1,4 +1,4 @@
-//! What is known about the connections to Redis, for status, readiness and people.
+//! The state of the connections, for the status and readiness.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

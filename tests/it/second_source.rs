@@ -1,12 +1,7 @@
 //! A kind of source that only exists here: it waits while its queue is full, and keeps a message until it is acknowledged. The
 //! receive thread, the queue, intake and the spool take it as it is.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant as StdInstant},
-};
+use std::{collections::VecDeque, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use cascor_ingest::{
@@ -26,6 +21,7 @@ use cascor_ingest::{
 use tokio::{
     runtime::Handle,
     sync::{mpsc, watch},
+    task::JoinSet,
     time::{Instant, timeout},
 };
 
@@ -37,7 +33,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 struct Keeping {
     payloads: VecDeque<String>,
     /// The payloads that are acknowledged, in this order.
-    acknowledged: mpsc::UnboundedSender<String>,
+    acknowledged: mpsc::Sender<String>,
 }
 
 impl Source for Keeping {
@@ -70,7 +66,7 @@ impl Keeping {
             {
                 let payload = delivered[usize::try_from(number.0).unwrap()].clone();
                 match number.1 {
-                    true => self.acknowledged.send(payload).unwrap(),
+                    true => self.acknowledged.send(payload).await.unwrap(),
                     false => self.payloads.push_back(payload),
                 }
             }
@@ -92,7 +88,7 @@ fn payloads() -> VecDeque<String> {
     (0..MESSAGES).map(|n| format!(r#"{{"run_id":"kept","epoch":{n},"loss":0.5}}"#)).collect()
 }
 
-async fn all(acknowledged: &mut mpsc::UnboundedReceiver<String>) -> Vec<String> {
+async fn all(acknowledged: &mut mpsc::Receiver<String>) -> Vec<String> {
     let mut found = Vec::new();
     while found.len() < MESSAGES as usize {
         found.push(timeout(LIMIT, acknowledged.recv()).await.unwrap().unwrap());
@@ -103,17 +99,18 @@ async fn all(acknowledged: &mut mpsc::UnboundedReceiver<String>) -> Vec<String> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_that_waits_loses_nothing_in_a_full_queue_and_gets_what_is_refused_once_more() {
     let (queue, mut items, bytes) = queue(QUEUE_FRAMES, 2_000);
-    let (acknowledged_out, mut acknowledged) = mpsc::unbounded_channel();
+    let (acknowledged_out, mut acknowledged) = mpsc::channel(MESSAGES as usize);
     let (stopper, stop) = Signal::new();
     let metrics = Metrics::new();
     let source = Keeping { payloads: payloads(), acknowledged: acknowledged_out };
     let ended = source::receive(vec![Input::new(source, queue)], Arc::clone(&metrics), stop).unwrap();
     let mut refused = 0;
-    let intake = tokio::spawn(async move {
+    let mut intake = JoinSet::new();
+    intake.spawn(async move {
         // Nothing is taken at first: the queue is full, and the source waits.
-        let full_by = StdInstant::now() + LIMIT;
+        let full_by = Instant::now() + LIMIT;
         while items.len() < QUEUE_FRAMES && bytes.get() < 1_900 {
-            assert!(StdInstant::now() < full_by, "the queue never fills");
+            assert!(Instant::now() < full_by, "the queue never fills");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let mut seen = 0_u64;
@@ -131,7 +128,7 @@ async fn a_source_that_waits_loses_nothing_in_a_full_queue_and_gets_what_is_refu
     let mut found = all(&mut acknowledged).await;
     stopper.stop();
     timeout(LIMIT, ended).await.unwrap().unwrap();
-    let (seen, refused, left) = timeout(LIMIT, intake).await.unwrap().unwrap();
+    let (seen, refused, left) = timeout(LIMIT, intake.join_next()).await.unwrap().unwrap().unwrap();
     found.sort();
     let mut expected = Vec::from(payloads());
     expected.sort();
@@ -185,7 +182,7 @@ async fn intake_acknowledges_each_message_of_such_a_source_once_it_is_on_disk() 
     let intake = intake_of(dir.path(), spool, bytes.clone(), &metrics);
     let handle = Handle::current();
     let intake = thread::spawn(move || intake.run(&handle, items, control));
-    let (acknowledged_out, mut acknowledged) = mpsc::unbounded_channel();
+    let (acknowledged_out, mut acknowledged) = mpsc::channel(MESSAGES as usize);
     let (stopper, stop) = Signal::new();
     let mut messages = payloads();
     messages[7] = "{broken".into();

@@ -79,7 +79,7 @@ pub struct LatestState {
     pub(super) changed: Notify,
     /// Held while keys are written or deleted, so that a deletion is not undone by a write already under way.
     pub(super) write_lock: tokio::sync::Mutex<()>,
-    /// Counts what large values take while they are written.
+    /// Budget of large values while they are written.
     pub(super) memory: MemoryLimit,
     metrics: Arc<Metrics>,
     pub(super) state: Mutex<Inner>,
@@ -91,7 +91,7 @@ pub(super) struct Inner {
     config: Config,
     pub(super) slots: [ValueSlot; 3],
     pub(super) runs: HashMap<Uuid, RunSlots>,
-    /// Runs that have made room for others, and whose keys may exist.
+    /// Evicted runs, whose keys may exist.
     evicted: Vec<Uuid>,
     history_backlog: VecDeque<Arc<Update>>,
     history_backlog_bytes: usize,
@@ -120,16 +120,16 @@ pub(super) struct RunSlots {
 #[derive(Debug)]
 pub(super) struct PendingWrite {
     pub(super) kind: LatestKind,
-    /// The run whose own key it is; absent: everybody's key.
+    /// The run, of a run's own key; absent: the key of all runs.
     pub(super) run: Option<Uuid>,
     pub(super) update: Arc<Update>,
 }
 
-/// What has come since the last time.
+/// The changes since the last call.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) writes: Vec<PendingWrite>,
-    /// Keys of runs that have made room for others; to be deleted before anything is written.
+    /// Keys of evicted runs, to be deleted before anything is written.
     pub(super) stale: Vec<String>,
     pub(super) history: VecDeque<Arc<Update>>,
     /// Whether objects of the history were left.
@@ -293,7 +293,7 @@ impl LatestState {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Whoever panicked left plain values behind.
+        // A panic elsewhere leaves plain values behind.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

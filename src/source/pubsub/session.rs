@@ -1,4 +1,4 @@
-//! One connection, and what its server says about itself.
+//! One connection, and the state of its server.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -22,7 +22,7 @@ pub(super) struct Session {
     names: Vec<Arc<str>>,
 }
 
-/// What a server says about itself, to tell why it closed a connection.
+/// Fields of INFO that show why a server closed a connection.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct ServerInfo {
     run_id: String,
@@ -39,8 +39,8 @@ impl ServerInfo {
         }
     }
 
-    /// Whether the same server, seen again, has closed a connection meanwhile because its output buffer was full. Servers
-    /// that do not count that leave it open.
+    /// Whether the same server has since closed a connection because its output buffer was full. False for servers that do not count
+    /// that.
     pub(super) fn evicted_client(&self, now: &Self) -> bool {
         self.run_id == now.run_id
             && self
@@ -50,7 +50,7 @@ impl ServerInfo {
     }
 }
 
-/// What the server says about itself; empty where it may not be asked: a cut by Redis is not told from any other then.
+/// Reads INFO; empty where the ACL forbids it: an eviction then looks like any other disconnect.
 pub(super) async fn server_info(client: &Client, acl: &Acl) -> ServerInfo {
     let mut info = String::new();
     for kind in [InfoKind::Server, InfoKind::Stats] {
@@ -62,8 +62,8 @@ pub(super) async fn server_info(client: &Client, acl: &Acl) -> ServerInfo {
     ServerInfo::parse(&info)
 }
 
-/// The name of a channel as it is kept. A pattern matches names of any length, and each message that waits has its own: of a long one
-/// the beginning is kept, and a hash of the whole, which tells it from others.
+/// The name of a channel, bounded: a pattern matches names of any length, and each waiting message holds one. Of a long name the
+/// beginning is kept, and a hash of the whole.
 fn bounded_name(channel: &str) -> Cow<'_, str> {
     if channel.len() <= CHANNEL_BYTES {
         return Cow::Borrowed(channel);

@@ -1,4 +1,4 @@
-//! What one Pub/Sub source subscribes to, and where it reports.
+//! One Pub/Sub source: its channels, and where it reports.
 
 use std::sync::Arc;
 
