@@ -103,6 +103,20 @@ pub struct Retention {
     pub gaps: Duration,
 }
 
+impl Retention {
+    /// How long rows of this table are kept; zero: for ever.
+    pub fn of(&self, table: Table) -> Duration {
+        match table {
+            Table::Metrics => self.metrics,
+            Table::Topology => self.topology,
+            Table::Events => self.events,
+            Table::Datasets => Duration::ZERO,
+            Table::Control => self.control,
+            Table::Gaps => self.gaps,
+        }
+    }
+}
+
 impl Default for Retention {
     fn default() -> Self {
         let days = |n: u64| Duration::from_secs(n * 86_400);

@@ -12,6 +12,8 @@ mod pages;
 mod read_scheduler;
 mod reads;
 mod replication;
+mod row_columns;
+mod row_values;
 mod runs;
 mod server;
 pub(crate) mod session;

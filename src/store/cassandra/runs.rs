@@ -6,13 +6,10 @@
 
 use std::{collections::HashMap, ops::ControlFlow};
 
-use scylla::{
-    SerializeRow,
-    value::{CqlTimestamp, MaybeUnset},
-};
+use scylla::value::CqlTimestamp;
 use uuid::Uuid;
 
-use super::{errors, pages, reads, session::LiveSession, time, writes};
+use super::{errors, pages, reads, row_values::Bound, session::LiveSession, time, writes};
 use crate::{
     event::{MemSize, RunRow},
     store::{Runs, RunsQuery, StoreError},
@@ -27,72 +24,6 @@ const NAMES_PER_BATCH: usize = 100;
 /// Entries looked at by one query: one with a filter that matches little ends there, and says where it goes on.
 const ENTRIES_MAX: usize = 20_000;
 
-#[derive(SerializeRow)]
-struct RunValues<'a> {
-    run_id: Uuid,
-    run_name: MaybeUnset<&'a str>,
-    start_time: MaybeUnset<CqlTimestamp>,
-    end_time: MaybeUnset<Option<CqlTimestamp>>,
-    duration_seconds: MaybeUnset<Option<i32>>,
-    status: MaybeUnset<&'a str>,
-    dataset_name: MaybeUnset<&'a str>,
-    dataset_size: MaybeUnset<i32>,
-    config_json: MaybeUnset<&'a str>,
-    final_epoch: MaybeUnset<i32>,
-    final_train_loss: MaybeUnset<f64>,
-    final_train_accuracy: MaybeUnset<f64>,
-    final_val_loss: MaybeUnset<f64>,
-    final_val_accuracy: MaybeUnset<f64>,
-    best_val_accuracy: MaybeUnset<f64>,
-    best_epoch: MaybeUnset<i32>,
-    total_hidden_units: MaybeUnset<i32>,
-    total_parameters: MaybeUnset<i32>,
-    notes: MaybeUnset<&'a str>,
-    tags: MaybeUnset<&'a std::collections::BTreeSet<String>>,
-    created_by: MaybeUnset<&'a str>,
-    last_event_time: MaybeUnset<CqlTimestamp>,
-    restarted_at: MaybeUnset<CqlTimestamp>,
-}
-
-fn values(row: &RunRow) -> RunValues<'_> {
-    fn text(value: &Option<String>) -> MaybeUnset<&str> {
-        MaybeUnset::from_option(value.as_deref())
-    }
-    fn at(value: Option<Micros>) -> MaybeUnset<CqlTimestamp> {
-        MaybeUnset::from_option(value.map(time::cql))
-    }
-    // Without an end, a restart takes away the stored one: the only NULL that is ever written.
-    fn of_end<T>(value: Option<T>, restarted: bool) -> MaybeUnset<Option<T>> {
-        if value.is_some() || restarted { MaybeUnset::Set(value) } else { MaybeUnset::Unset }
-    }
-    let restarted = row.restarted_at.is_some();
-    RunValues {
-        run_id: row.run_id,
-        run_name: text(&row.run_name),
-        start_time: at(row.start_time),
-        end_time: of_end(row.end_time.map(time::cql), restarted),
-        duration_seconds: of_end(row.duration_seconds, restarted),
-        status: text(&row.status),
-        dataset_name: text(&row.dataset_name),
-        dataset_size: MaybeUnset::from_option(row.dataset_size),
-        config_json: MaybeUnset::from_option(row.config_json.as_deref()),
-        final_epoch: MaybeUnset::from_option(row.final_epoch),
-        final_train_loss: MaybeUnset::from_option(row.final_train_loss),
-        final_train_accuracy: MaybeUnset::from_option(row.final_train_accuracy),
-        final_val_loss: MaybeUnset::from_option(row.final_val_loss),
-        final_val_accuracy: MaybeUnset::from_option(row.final_val_accuracy),
-        best_val_accuracy: MaybeUnset::from_option(row.best_val_accuracy),
-        best_epoch: MaybeUnset::from_option(row.best_epoch),
-        total_hidden_units: MaybeUnset::from_option(row.total_hidden_units),
-        total_parameters: MaybeUnset::from_option(row.total_parameters),
-        notes: text(&row.notes),
-        tags: if row.tags.is_empty() { MaybeUnset::Unset } else { MaybeUnset::Set(&row.tags) },
-        created_by: text(&row.created_by),
-        last_event_time: at(row.last_event_time),
-        restarted_at: at(row.restarted_at),
-    }
-}
-
 pub(super) async fn write(live: &LiveSession, change: &RunRow, stored_start: Option<Micros>) -> Result<(), StoreError> {
     let entry = |start: Micros| (time::month(start), time::cql(start), change.run_id);
     // Moved within a millisecond is not moved: that is all the index keeps.
@@ -104,7 +35,10 @@ pub(super) async fn write(live: &LiveSession, change: &RunRow, stored_start: Opt
     if let Some(start) = moved {
         execute(&live.statements.insert_month, entry(start)).await?;
     }
-    live.session.execute_unpaged(&live.statements.insert_run, values(change)).await.map_err(errors::store_error)?;
+    live.session
+        .execute_unpaged(&live.statements.insert_run, Bound { row: change, ttl: None })
+        .await
+        .map_err(errors::store_error)?;
     if let (Some(_), Some(old)) = (moved, stored) {
         execute(&live.statements.delete_month, entry(old)).await?;
     }

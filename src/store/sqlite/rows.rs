@@ -23,14 +23,15 @@ pub(super) fn write(
     now: Micros,
     retention: &Retention,
 ) -> rusqlite::Result<()> {
-    let (sql, keep) = match batch.table {
-        Table::Metrics => (METRICS.as_str(), retention.metrics),
-        Table::Topology => (TOPOLOGY, retention.topology),
-        Table::Events => (EVENTS, retention.events),
-        Table::Datasets => (DATASETS, std::time::Duration::ZERO),
-        Table::Control => (CONTROL, retention.control),
-        Table::Gaps => (GAPS, retention.gaps),
+    let sql = match batch.table {
+        Table::Metrics => METRICS.as_str(),
+        Table::Topology => TOPOLOGY,
+        Table::Events => EVENTS,
+        Table::Datasets => DATASETS,
+        Table::Control => CONTROL,
+        Table::Gaps => GAPS,
     };
+    let keep = retention.of(batch.table);
     let keep = i64::try_from(keep.as_micros()).unwrap_or(i64::MAX);
     let expires = (keep > 0).then(|| now.saturating_add(keep));
     let mut statement = connection.prepare_cached(sql)?;
