@@ -181,6 +181,7 @@ impl ReplayContext {
             offset: letter.info.id,
             kind,
             decided,
+            strict_json: false,
             channel: &letter.info.channel,
             payload: &letter.payload,
         };

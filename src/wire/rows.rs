@@ -264,18 +264,8 @@ fn event(message: &Message<'_>, key: EventKey) -> EventRow {
     EventRow {
         key,
         r#type: message.type_name().to_owned(),
-        payload_json: root_json(message.root, is_strict_json(message.root)).into(),
+        payload_json: root_json(message.root, message.is_strict_json()).into(),
         epoch: message.columns.epoch,
-    }
-}
-
-/// Whether it is JSON that every strict reader takes as it is.
-pub(super) fn is_strict_json(root: Encoded<'_>) -> bool {
-    match root {
-        Encoded::Json(text) => {
-            super::json::check(text, &super::Limits::NONE).is_ok_and(|checked| checked.is_strict_json)
-        }
-        Encoded::Pack(_) => false,
     }
 }
 

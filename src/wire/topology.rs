@@ -55,7 +55,7 @@ fn topology_json(message: &Message<'_>, resolved: &Resolved) -> String {
     let outer =
         message.fields.iter().any(|field| field.section == Section::Top && is_topology_field(message, resolved, field));
     if !outer && let Some(data) = data(message) {
-        return super::rows::root_json(data, super::rows::is_strict_json(message.root));
+        return super::rows::root_json(data, message.is_strict_json());
     }
     // Fields of `data` and of the message side by side; the maps inside them as they are.
     let mut rest = RestJson::of(message);

@@ -7,7 +7,7 @@ mod check;
 
 use std::{borrow::Cow, fmt};
 
-pub(super) use self::check::check;
+pub(super) use self::check::{Checked, check};
 use super::value::{Encoded, Raw, Value, put, write_double, write_text};
 
 /// The first position from `at` on that is not an ordinary character of a string.
