@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_a_run_are_its_own_and_those_of_its_time() {
+    async fn gaps_of_a_run_are_its_own_and_those_without_a_run_in_its_time() {
         let store =
             store([gap(1, 100, Some(7)), gap(2, 110, Some(8)), gap(3, 120, None), gap(4, 500, None), gap(5, 96, None)])
                 .await;

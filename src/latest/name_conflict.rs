@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn only_another_that_goes_on_writing_is_a_rival() {
+    fn only_another_process_that_keeps_writing_is_a_conflict() {
         let ours = status("h:1", 0);
         for (name, found, rivals) in [
             ("ourselves", vec![status("h:1", 1), status("h:1", 2)], 0),

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_names_what_is_missing_in_the_words_of_every_version() {
+    fn a_refusal_names_the_missing_permission_in_the_wording_of_every_version() {
         let acl = Acl::of(&Config { username: Some("me".into()), ..Config::default() });
         let (key, channel) = (Resource::Key("cascor:metrics:latest"), Resource::Channel("lab:*"));
         for (words, resource, what, rule) in [
