@@ -37,7 +37,7 @@ impl History {
     }
 
     /// Prepends the objects of an array that another daemon has written, so that readers keep the history.
-    /// Only those received before our first; the rest we have ourselves. `newest`: when the last of them was received.
+    /// Only objects received before the first one here. `newest`: when the last of them was received.
     pub(super) fn adopt(&mut self, array: &str, newest: Instant) {
         let Ok(theirs) = serde_json::from_str::<Vec<&RawValue>>(array) else { return };
         let first = self.objects.front().and_then(|object| received_at(object));

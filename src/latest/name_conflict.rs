@@ -28,7 +28,7 @@ pub(super) struct NameConflict {
 }
 
 impl NameConflict {
-    /// Another process that goes on writing our key, the first time it is seen. One that does not change is only what an ended
+    /// Another process that keeps writing the same key, the first time it is seen. A status that does not change is only what an ended
     /// process has left there.
     fn other_owner(&mut self, ours: &str, found: &str) -> Option<Owner> {
         let owner = Owner::of(found).filter(|owner| Owner::of(ours).is_some_and(|us| us != *owner))?;

@@ -115,7 +115,7 @@ impl Acl {
         self.warned.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// The pattern of our keys, when the key is one of them: another one would be refused next.
+    /// The pattern of all keys of this program, when the key is one of them: the next would be refused, too.
     fn key_pattern(&self, key: &str) -> String {
         let literal = |text: &str| -> String {
             let special = |c: char| "*?[]\\".contains(c).then_some('\\');
