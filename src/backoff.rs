@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn redis_is_tried_at_once_then_ever_less_often() {
+    fn redis_is_tried_at_once_and_then_less_and_less_often() {
         let mut backoff = Backoff::new(REDIS, 0);
         let delays: Vec<_> = (0..10).map(|_| backoff.next_delay().as_millis()).collect();
         assert_eq!(delays, [0, 1, 2, 4, 8, 16, 32, 64, 100, 100]);

@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_channel_has_the_name_of_a_source_of_ours() {
+    fn no_channel_is_recorded_under_the_name_of_an_internal_source() {
         for (channel, recorded) in [
             ("http:ann", Some("redis:http:ann")),
             ("http", Some("redis:http")),
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_aside_message_keeps_its_bytes_and_its_reason() {
+    fn a_rejected_message_keeps_its_bytes_and_its_reason() {
         let raw = vec![b'x'; RejectedMessage::MAX_PRESERVED + 1];
         let (reason, long) = (Reason::TooLarge, raw.len());
         for (limit, kept_bytes) in [(long - 1, RejectedMessage::MAX_PRESERVED), (long, long), (usize::MAX, long)] {

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_made_while_nobody_watches() {
+    fn no_event_is_made_without_a_subscriber() {
         let live = LiveFeed::new(1 << 20, 8);
         live.publish(|| panic!("made"));
         let mut subscriber = live.subscribe(None, 0).unwrap();
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_watcher_loses_the_oldest_and_is_told_how_many() {
+    fn a_slow_subscriber_loses_the_oldest_events_and_learns_how_many() {
         let live = LiveFeed::new(4 * event(0).ring_bytes(), 8);
         let mut subscriber = live.subscribe(None, 0).unwrap();
         (0..10).for_each(|epoch| live.publish(|| event(epoch)));
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_heard_is_told_as_skipped_and_what_follows_is_seen() {
+    fn missed_messages_are_skipped_and_later_ones_are_shown() {
         let live = LiveFeed::new(1 << 20, 8);
         assert!(!live.has_subscribers());
         let mut subscriber = live.subscribe(None, 0).unwrap();
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_who_comes_back_soon_goes_on_where_it_was() {
+    async fn a_subscriber_that_reconnects_soon_resumes() {
         let live = LiveFeed::new(1 << 20, 8);
         let mut subscriber = live.subscribe(None, 0).unwrap();
         live.publish(|| event(1));
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_watches_when_the_last_one_has_left_and_does_not_come_back() {
+    async fn the_feed_has_no_subscriber_once_the_resume_window_is_over() {
         let live = LiveFeed::new(1 << 20, 8);
         drop(live.subscribe(None, 0).unwrap());
         live.mark_lost();
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_so_many() {
+    fn the_number_of_subscribers_has_a_bound() {
         let live = LiveFeed::new(1 << 20, 1);
         let subscriber = live.subscribe(None, 0).unwrap();
         assert!(live.subscribe(None, 0).is_none());

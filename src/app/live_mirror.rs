@@ -45,7 +45,7 @@ const NO_RUN_MAX_AGE: Duration = Duration::from_millis(50);
 const NEW_RUN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// … until this long after its receipt; then it is not fetched for as long, because the daemon may be away.
 const NEW_RUN_TIMEOUT: Duration = Duration::from_secs(1);
-/// How far the daemon's clock may be from ours, and we behind it.
+/// How far the clocks of both processes, and their times of receipt, may differ.
 const CLOCK_SKEW_MAX: Micros = 500_000;
 /// Channels whose fetched run is kept.
 const CHANNELS_MAX: usize = 1_024;

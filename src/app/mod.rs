@@ -93,16 +93,11 @@ pub fn run(settings: &Settings, reload: Reload, levels: Option<LevelHandle>) -> 
 
 async fn daemon(settings: &Settings, spool: spool::Opened, process: Process) -> Result<(), AppError> {
     let Process { started, metrics, reload, levels } = process;
-    let (stopper, ingest_stop) = Signal::new();
-    let (drain_stopper, drain_stop) = Signal::new();
+    let ((stopper, ingest_stop), (drain_stopper, drain_stop)) = (Signal::new(), Signal::new());
     let stopper = Arc::new(stopper);
     let reloads = signals::install(Arc::clone(&stopper)).map_err(AppError::Start)?;
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        instance = settings.instance,
-        state_dir = %settings.state_dir.display(),
-        "starting"
-    );
+    let (version, state_dir) = (env!("CARGO_PKG_VERSION"), settings.state_dir.display());
+    info!(version, instance = settings.instance, %state_dir, "starting");
     let spool::Opened { appender, reader, committer, view, recovery } = spool;
     // Until intake knows what the open runs still need.
     appender.retain_from(0);
@@ -123,7 +118,7 @@ async fn daemon(settings: &Settings, spool: spool::Opened, process: Process) -> 
 
     let (redis, queues) = daemon.spawn_sources()?;
     let dead_letters = DeadLetterLog::open(&settings.dead_letter, Arc::clone(&daemon.metrics));
-    let storage = Storage { spool: view, dead_letters: Arc::new(dead_letters.map_err(AppError::DeadLetters)?) };
+    let storage = Storage { spool: view, dead_letters: dead_letters.map(Arc::new).map_err(AppError::DeadLetters)? };
     let channels = Channels::new(storage.spool.committed(), settings.limits.clone());
     let token_store = http::token_store(settings, &redis.link, &daemon.metrics);
     let status_inputs = daemon.status_inputs(&redis, &storage, channels.status, &token_store);
@@ -131,8 +126,8 @@ async fn daemon(settings: &Settings, spool: spool::Opened, process: Process) -> 
     let submitter = http::intake_submitter(settings, &redis.link, queues.sender.downgrade(), receipts, limits);
     // Takes up a pause of before the restart, so it comes before the writer.
     daemon.spawn_control(&status_inputs, channels.control, &redis.link, &queues.sender);
-    let intake = daemon.spawn_intake(queues, channels.intake, &redis, IntakeLog { appender, recovery })?;
-    let RunningIntake { drained, heartbeat } = intake;
+    let log = IntakeLog { appender, recovery };
+    let RunningIntake { drained, heartbeat } = daemon.spawn_intake(queues, channels.intake, &redis, log)?;
     let store = daemon.spawn_writer(reader, committer, storage.clone(), channels.writer);
     daemon.spawn_observers(Observed {
         status_inputs,

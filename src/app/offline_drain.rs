@@ -118,19 +118,18 @@ pub async fn drain(
     let work = async {
         // Before the spool is opened.
         wait_for_store(&*store).await?;
-        drain_into(settings, &orphan, &owner, &store, &metrics, on_progress).await
+        drain_into(Target { settings, store: &store, metrics: &metrics }, &orphan, &owner, on_progress).await
     };
     with_upkeep(upkeep, work).await
 }
 
 async fn drain_into(
-    settings: &Settings,
+    target: Target<'_>,
     orphan: &OrphanSpool,
     owner: &str,
-    store: &Arc<dyn Store>,
-    metrics: &Arc<Metrics>,
     mut on_progress: impl FnMut(u64, u64),
 ) -> Result<Drained, OfflineDrainError> {
+    let Target { settings, store, metrics } = target;
     let config = spool::Config { dir: orphan.dir.clone(), ..settings.spool.clone() };
     let opened = spool::open(&config, Arc::clone(metrics)).map_err(OfflineDrainError::Spool)?;
     let spool::Opened { appender, reader, committer, view, recovery } = opened;
@@ -152,7 +151,7 @@ async fn drain_into(
     let stop_when = StopWhen { first, finished: || view.committed() >= end, on_progress };
     if first < end {
         let endpoints = Endpoints { records, commit, sink: Arc::clone(&sink) };
-        run_writer_until(settings, store, metrics, endpoints, stop_when).await?;
+        run_writer_until(target, endpoints, stop_when).await?;
     }
     // In a damaged segment missing records count as damaged: they may have been in it.
     let not_in_spool = if orphan.quarantine { metrics.spool_missing_records.get() } else { 0 };
@@ -160,6 +159,14 @@ async fn drain_into(
     let set_aside = sink.records.lock().unwrap_or_else(PoisonError::into_inner).len() as u64;
     let stored = records.saturating_sub(unreadable).saturating_sub(set_aside);
     Ok(Drained { records, stored, unreadable, not_in_spool, dead_letters: dead_letters.usage().entries })
+}
+
+/// The store that is written to.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) store: &'a Arc<dyn Store>,
+    pub(super) metrics: &'a Arc<Metrics>,
 }
 
 /// What the writer reads from and reports to.
@@ -178,12 +185,11 @@ pub(super) struct StopWhen<F, T> {
 
 /// Runs the writer until `finished`, or until the store confirms nothing.
 pub(super) async fn run_writer_until<R: RecordSource, C: Commit, A: DeadLetterSink>(
-    settings: &Settings,
-    store: &Arc<dyn Store>,
-    metrics: &Arc<Metrics>,
+    target: Target<'_>,
     endpoints: Endpoints<R, C, A>,
     mut stop_when: StopWhen<impl Fn() -> bool, impl FnMut(u64)>,
 ) -> Result<(), OfflineDrainError> {
+    let Target { settings, store, metrics } = target;
     let (stopper, stop) = Signal::new();
     let (_hold, hold) = watch::channel(PauseBarrier::None);
     let (_flush, flush_to) = watch::channel(0);

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    offline_drain::{Endpoints, OfflineDrainError, StopWhen, run_writer_until, wait_for_store, with_upkeep},
+    offline_drain::{Endpoints, OfflineDrainError, StopWhen, Target, run_writer_until, wait_for_store, with_upkeep},
     stores,
 };
 use crate::{
@@ -78,7 +78,8 @@ pub async fn replay(
             },
         };
         let endpoints = Endpoints { records, commit, sink: Arc::clone(&shared) };
-        run_writer_until(settings, &store, &metrics, endpoints, stop_when).await
+        let target = Target { settings, store: &store, metrics: &metrics };
+        run_writer_until(target, endpoints, stop_when).await
     };
     let outcome = with_upkeep(upkeep, work).await;
     let confirmed = shared.confirmed(linger());
@@ -181,6 +182,7 @@ impl ReplayContext {
             offset: letter.info.id,
             kind,
             decided,
+            strict_json: false,
             channel: &letter.info.channel,
             payload: &letter.payload,
         };
@@ -347,7 +349,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_what_was_read_counts_and_the_end_is_where_reading_ends() {
+    async fn only_dead_letters_that_were_read_count_and_the_replay_ends_with_the_last() {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = Settings::default();
         settings.dead_letter.dir = dir.path().join("deadletter");

@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_intake_that_drains_before_anything_looks_has_still_been_told_to() {
+    async fn an_intake_that_drains_before_the_signal_is_seen_has_still_ended_in_order() {
         // Often: a wrong order would be right by chance half of the time.
         for _ in 0..64 {
             for in_order in [true, false] {

@@ -10,7 +10,7 @@ use crate::units;
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Commands to everyone, only those addressed to us, or none. All are recorded.
+    /// Every command, only those addressed to this daemon, or none. All are recorded.
     pub obey: Obey,
     /// A pause ends by itself after this long.
     #[serde(with = "units::duration")]

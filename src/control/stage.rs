@@ -307,7 +307,7 @@ impl Stage {
         self.forward_records();
     }
 
-    /// Hands records to intake without waiting: intake may be waiting for us.
+    /// Hands records to intake without waiting, because intake may wait for this stage.
     fn forward_records(&mut self) {
         while let Some(arrival) = self.records.pop_front() {
             match self.ports.to_intake.try_send(arrival) {

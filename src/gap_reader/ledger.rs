@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_a_run_are_its_own_and_those_of_its_time() {
+    async fn gaps_of_a_run_are_its_own_and_those_without_a_run_in_its_time() {
         let folder = tempfile::tempdir().unwrap();
         let store = store(
             &folder,

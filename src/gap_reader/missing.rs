@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_told_with_their_bounds_in_whatever_order_rows_come() {
+    fn gaps_have_their_bounds_in_any_order_of_rows() {
         let expected = Missing {
             range: Some((3, 12)),
             stored: 6,

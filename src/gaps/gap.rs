@@ -55,7 +55,7 @@ pub enum GapReason {
     NotListening,
     /// The connection to Redis was lost.
     Disconnected,
-    /// Redis cut the connection because we, or one huge message, exceeded its output buffer.
+    /// Redis cut the connection: a slow subscriber, or one huge message, exceeded its output buffer.
     CutByRedis,
     /// The client's receive buffer overflowed.
     ClientLag,

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_only_late_is_not_lost() {
+    fn a_late_message_is_not_lost() {
         let mut tracker = SeqTracker::default();
         for (at, seq) in [(0, 1), (1, 3), (2, 2), (3, 3), (4, 4)] {
             tracker.observe(RUN, seq, "c", at);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replay_tells_no_gap_again_and_merges_none() {
+    fn a_replay_reports_no_gap_twice_and_merges_none() {
         let mut tracker = SeqTracker::default();
         let mut replayed = SeqTracker::default();
         let (mut reported, mut remaining) = (Vec::new(), Vec::new());

@@ -58,6 +58,7 @@ impl Intake {
         let record = NewRecord {
             kind: RecordKind::Event,
             decided,
+            strict_json: message.is_strict_json(),
             channel: &frame.channel,
             preamble: b"",
             payload: &frame.payload,
@@ -161,6 +162,7 @@ impl Intake {
         let recorded = self.append(&NewRecord {
             kind: RecordKind::Rejected,
             decided,
+            strict_json: false,
             channel: &frame.channel,
             preamble: &rejected.encode(),
             payload: preserved,

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn some_channels_are_remembered_and_not_any_number() {
+    fn the_number_of_channels_has_bounds() {
         for (channels_max, expected) in [(0, 1), (1, 0), (CHANNELS_LIMIT, 0), (CHANNELS_LIMIT + 1, 1)] {
             let mut problems = Vec::new();
             Config { channels_max, ..Config::default() }.problems(&mut problems);

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_that_wait_are_merged_and_no_count_is_lost() {
+    fn waiting_gaps_are_merged_and_no_count_is_lost() {
         let mut counter = DropCounter::default();
         counter.defer(gap("a", 100, Some(2)));
         counter.defer(gap("b", 50, Some(1)));

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn news_are_bounded_and_each_shared_key_is_deleted() {
+    fn pending_runs_are_bounded_and_each_shared_key_is_deleted() {
         let mut pending = PendingRunQueue::default();
         let name = |n: usize| format!("lab:{n}:training");
         for n in 0..PENDING_CHANNELS_MAX + 100 {

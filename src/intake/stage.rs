@@ -276,7 +276,7 @@ impl Intake {
     pub(super) fn append_plain(&mut self, kind: RecordKind, at: Micros, channel: &str, payload: &[u8]) -> Option<u64> {
         let decided =
             Resolved { run_id: Uuid::nil(), event_time: at, received_at: at, has_event_time: false, opened_run: false };
-        self.append(&NewRecord { kind, decided, channel, preamble: b"", payload })
+        self.append(&NewRecord { kind, decided, strict_json: false, channel, preamble: b"", payload })
     }
 
     pub(super) fn append(&mut self, record: &NewRecord<'_>) -> Option<u64> {

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_says_nothing_of_another_log_and_files_without_the_id_are_read() {
+    fn an_offset_of_another_log_is_ignored_and_a_file_without_the_log_id_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let mut asked = None;
         let mut file = open(dir.path(), 1, &mut asked);

@@ -80,7 +80,7 @@ mod tests {
     const RECEIVED: Micros = 1_763_633_710_000_000;
 
     #[test]
-    fn an_offset_is_told_once_when_it_is_steady_and_a_multiple_of_a_quarter_of_an_hour() {
+    fn a_steady_offset_by_quarters_of_an_hour_is_reported_once() {
         for (name, offs, found) in [
             ("six hours behind", vec![-6 * 3_600; 30], Some(-24)),
             ("India", vec![5 * 3_600 + 1_800 - 2; 10], Some(22)),

@@ -73,7 +73,6 @@ pub async fn flusher(deps: FlusherDeps, mut stop: Signal) -> Result<(), Infallib
         return Ok(());
     }
     let history = History::new(config.history_objects, config.history_bytes.as_usize());
-    let status_key = status_key(&latest_state.prefix, &instance);
     let mut flusher = Flusher {
         latest_state,
         render,
@@ -108,15 +107,7 @@ pub async fn flusher(deps: FlusherDeps, mut stop: Signal) -> Result<(), Infallib
             }
             _ = status_timer.tick() => {
                 flusher.latest_state.expire(Instant::now());
-                if let Some(client) = link.client() {
-                    let ours = status();
-                    match link.read(&client, &status_key, STATUS_VALUE).await {
-                        Ok(Some(found)) => name_conflict.check(&instance, &ours, &found),
-                        Ok(None) => {}
-                        Err(error) => link.acl().warn(&error, Resource::Key(&status_key)),
-                    }
-                    flusher.set(&client, vec![(status_key.clone(), ours, flusher.latest_state.config().status_ttl)]).await;
-                }
+                flusher.write_status(&instance, status(), &mut name_conflict).await;
                 continue;
             }
             Ok(()) = pressure.changed() => {
@@ -236,6 +227,18 @@ impl Flusher {
             writes.push((history_key(&latest_state.prefix), self.history.render(), left));
         }
         self.set(client, writes).await;
+    }
+
+    /// Writes the status key, and warns of another daemon that writes it, too.
+    async fn write_status(&mut self, instance: &str, status: String, name_conflict: &mut NameConflict) {
+        let Some(client) = self.link.client() else { return };
+        let key = status_key(&self.latest_state.prefix, instance);
+        match self.link.read(&client, &key, STATUS_VALUE).await {
+            Ok(Some(found)) => name_conflict.check(instance, &status, &found),
+            Ok(None) => {}
+            Err(error) => self.link.acl().warn(&error, Resource::Key(&key)),
+        }
+        self.set(&client, vec![(key, status, self.latest_state.config().status_ttl)]).await;
     }
 
     /// Memory for the value that a large message becomes, once as text and once in the client's buffer; nothing where only its canonical

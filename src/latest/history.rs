@@ -37,7 +37,7 @@ impl History {
     }
 
     /// Prepends the objects of an array that another daemon has written, so that readers keep the history.
-    /// Only those received before our first; the rest we have ourselves. `newest`: when the last of them was received.
+    /// Only objects received before the first one here. `newest`: when the last of them was received.
     pub(super) fn adopt(&mut self, array: &str, newest: Instant) {
         let Ok(theirs) = serde_json::from_str::<Vec<&RawValue>>(array) else { return };
         let first = self.objects.front().and_then(|object| received_at(object));
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_make_room() {
+    fn the_oldest_objects_make_room() {
         for (name, objects_max, bytes_max, expected) in [
             ("number", 2, 1_000, "[{\"n\":2},{\"n\":3}]"),
             ("bytes", 100, 10, "[{\"n\":3}]"),
@@ -108,7 +108,7 @@ mod tests {
         }
     }
     #[test]
-    fn what_another_has_written_comes_first() {
+    fn the_history_of_another_daemon_comes_first() {
         let object = |n: u64| format!("{{\"_ingest\":{{\"received_at\":\"2026-11-21T00:00:0{n}\"}}}}");
         let array = |range: &[u64]| format!("[{}]", range.iter().map(|n| object(*n)).collect::<Vec<_>>().join(","));
         for (name, ours, theirs, expected) in [

@@ -28,7 +28,7 @@ pub(super) struct NameConflict {
 }
 
 impl NameConflict {
-    /// Another process that goes on writing our key, the first time it is seen. One that does not change is only what an ended
+    /// Another process that keeps writing the same key, the first time it is seen. A status that does not change is only what an ended
     /// process has left there.
     fn other_owner(&mut self, ours: &str, found: &str) -> Option<Owner> {
         let owner = Owner::of(found).filter(|owner| Owner::of(ours).is_some_and(|us| us != *owner))?;
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn only_another_that_goes_on_writing_is_a_rival() {
+    fn only_another_process_that_keeps_writing_is_a_conflict() {
         let ours = status("h:1", 0);
         for (name, found, rivals) in [
             ("ourselves", vec![status("h:1", 1), status("h:1", 2)], 0),

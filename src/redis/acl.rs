@@ -115,7 +115,7 @@ impl Acl {
         self.warned.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// The pattern of our keys, when the key is one of them: another one would be refused next.
+    /// The pattern of all keys of this program, when the key is one of them: the next would be refused, too.
     fn key_pattern(&self, key: &str) -> String {
         let literal = |text: &str| -> String {
             let special = |c: char| "*?[]\\".contains(c).then_some('\\');
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_names_what_is_missing_in_the_words_of_every_version() {
+    fn a_refusal_names_the_missing_permission_in_the_wording_of_every_version() {
         let acl = Acl::of(&Config { username: Some("me".into()), ..Config::default() });
         let (key, channel) = (Resource::Key("cascor:metrics:latest"), Resource::Channel("lab:*"));
         for (words, resource, what, rule) in [

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_is_printed_holds_the_password() {
+    fn the_password_is_never_printed() {
         let config = Config {
             url: "redis://me:s3cret@host:6379/0?password=s3cret".into(),
             password: Some(Secret::new("s3cret")),
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_is_named_as_it_is_kept() {
+    fn the_length_of_a_channel_name_has_a_bound() {
         for (bytes, expected) in [(CHANNEL_BYTES, 0), (CHANNEL_BYTES + 1, 1)] {
             let mut problems = Vec::new();
             Config { training_channels: vec!["x".repeat(bytes)], ..Config::default() }.problems(&mut problems);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_channels_are_known() {
+    fn channels_of_this_program_are_recognised() {
         let config = Config::default();
         for (channel, own) in [
             ("cascor:control:ack", true),

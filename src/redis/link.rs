@@ -113,7 +113,7 @@ fn classify(error: RedisError, acl: &Acl) -> ConnectError {
 /// Makes one connection, logged in and ready; one try.
 ///
 /// # Errors
-/// Which step failed, for a person to read.
+/// The step that failed.
 pub async fn connect(config: &Config, role: Role) -> Result<Connected, ConnectError> {
     let client = prepare(config, role).await?;
     Connected::greet(client, &Acl::of(config)).await

@@ -153,7 +153,7 @@ async fn read_piece(client: &Client, key: &str, from: usize, to: usize) -> Resul
     Ok(value.map(|value| value.into_bytes().unwrap_or_default()))
 }
 
-/// The value of a key of ours, which has at most `max` bytes.
+/// The value of a key, if it has at most `max` bytes.
 ///
 /// # Errors
 /// As [`value_length`].

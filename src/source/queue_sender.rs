@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_does_not_fit_is_counted_exactly_and_told_when_there_is_room() {
+    async fn a_frame_without_room_is_counted_exactly_and_its_gap_is_sent_when_there_is_room() {
         for (name, frames, bytes_max, size) in
             [("frames", 4, 1 << 20, 10), ("bytes", 100, 4 * (10 + FRAME_OVERHEAD), 10)]
         {

@@ -54,7 +54,7 @@ pub struct ConnectionHandle {
 pub struct ChannelStatus {
     /// Its name.
     pub name: String,
-    /// Whether Redis has confirmed that it sends us this channel's messages.
+    /// Whether Redis has confirmed the subscription.
     #[serde(rename = "proven")]
     pub confirmed: bool,
 }

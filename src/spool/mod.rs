@@ -19,7 +19,7 @@
 //! ```
 //! Integers are little-endian. `len` counts what follows the checksum, which covers `len` and everything behind itself, and starts from the checksum of
 //! the spool id: neither a payload that quotes a record nor blocks of another spool can pass for a record. Flags: 1 the event's
-//! time is its own, 2 it opened a run. `received_at`, `event_time`: microseconds since 1970. Records never span segments.
+//! time is its own, 2 it opened a run, 4 its text is known to be strict JSON. `received_at`, `event_time`: microseconds since 1970. Records never span segments.
 //!
 //! # Invariants
 //! * Segments alone say what was appended, the checkpoint alone what was committed. Sizes and counts are derived.

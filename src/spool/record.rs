@@ -16,6 +16,7 @@ pub(crate) const MAX: usize = 64 << 20;
 
 const HAS_EVENT_TIME: u8 = 1;
 const OPENED_RUN: u8 = 2;
+const STRICT_JSON: u8 = 4;
 
 /// What a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +59,8 @@ pub struct NewRecord<'a> {
     pub kind: RecordKind,
     /// What intake decided about it; `run_id` is nil where there is none.
     pub decided: Resolved,
+    /// Whether the payload was found to be JSON that every strict reader takes as it is; not decided again in a replay.
+    pub strict_json: bool,
     /// Where it came from; may be empty.
     pub channel: &'a str,
     /// What its bytes begin with, before those of a message; may be empty.
@@ -82,6 +85,8 @@ pub struct Record<'a> {
     pub kind: RecordKind,
     /// What intake decided about it.
     pub decided: Resolved,
+    /// Whether the payload is known to be strict JSON. Records of older versions do not say so.
+    pub strict_json: bool,
     /// Where it came from.
     pub channel: &'a str,
     /// Its bytes.
@@ -119,13 +124,15 @@ pub(crate) fn encode(buffer: &mut Vec<u8>, seed: u32, offset: u64, record: &NewR
 
 /// What stands in front of the [`parts`](NewRecord::parts).
 pub(crate) fn head(seed: u32, offset: u64, record: &NewRecord<'_>) -> [u8; HEAD] {
-    let NewRecord { kind, decided, channel, .. } = record;
+    let NewRecord { kind, decided, strict_json, channel, .. } = record;
     let mut head = [0; HEAD];
     let length = u32::try_from(size(record) - PREFIX).expect("records are at most 64 MiB long").to_le_bytes();
     head[..4].copy_from_slice(&length);
     head[8..16].copy_from_slice(&offset.to_le_bytes());
     head[16] = *kind as u8;
-    head[17] = (u8::from(decided.has_event_time) * HAS_EVENT_TIME) | (u8::from(decided.opened_run) * OPENED_RUN);
+    head[17] = (u8::from(decided.has_event_time) * HAS_EVENT_TIME)
+        | (u8::from(decided.opened_run) * OPENED_RUN)
+        | (u8::from(*strict_json) * STRICT_JSON);
     head[18..26].copy_from_slice(&decided.received_at.to_le_bytes());
     head[26..34].copy_from_slice(&decided.event_time.to_le_bytes());
     head[34..50].copy_from_slice(decided.run_id.as_bytes());
@@ -202,6 +209,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Record<'_>> {
             has_event_time: head[17] & HAS_EVENT_TIME != 0,
             opened_run: head[17] & OPENED_RUN != 0,
         },
+        strict_json: head[17] & STRICT_JSON != 0,
         channel: std::str::from_utf8(channel).ok()?,
         payload,
     })
@@ -213,3 +221,29 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 
 /// The longest message that a spool can take on a channel with a short name.
 pub const PAYLOAD_MAX: ByteSize = ByteSize::mib(63);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_read_back_and_a_record_of_an_older_version_has_none_for_strict_json() {
+        for bits in 0..8_u8 {
+            let decided = Resolved {
+                run_id: Uuid::from_u128(7),
+                event_time: -1,
+                received_at: 2,
+                has_event_time: bits & HAS_EVENT_TIME != 0,
+                opened_run: bits & OPENED_RUN != 0,
+            };
+            let strict_json = bits & STRICT_JSON != 0;
+            let kind = RecordKind::Event;
+            let new = NewRecord { kind, decided, strict_json, channel: "c", preamble: b"", payload: b"{}" };
+            let mut bytes = Vec::new();
+            encode(&mut bytes, 1, 9, &new);
+            assert_eq!(bytes[17], bits);
+            let Parsed::Record(record, _) = parse(&bytes, bytes.len() as u64, 1) else { panic!("no record") };
+            assert_eq!((record.decided, record.strict_json, record.payload), (decided, strict_json, &b"{}"[..]));
+        }
+    }
+}

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{
     Limits, not_an_object, open,
     rejection::invalid,
-    rest_json::{is_strict_json, root_json},
+    rest_json::root_json,
     trim,
     value::{Raw, Value},
     write::write_text,
@@ -89,8 +89,8 @@ pub fn decode_control(payload: &[u8], limits: &Limits) -> Result<Command, Reject
     if trim(payload).first().is_some_and(u8::is_ascii_alphabetic) {
         return Err(not_an_object("is neither a map nor a bare word"));
     }
-    let (root, longest) = open(payload, limits)?;
-    limits.check_string_length(longest)?;
+    let (root, checked) = open(payload, limits)?;
+    limits.check_string_length(checked.longest)?;
     let top = Value::Map(Raw { encoded: root, len: 0 });
     let data = top.get("data");
     let field = |name: &str| data.as_ref().and_then(|data| data.get(name)).or_else(|| top.get(name));
@@ -115,7 +115,7 @@ pub fn decode_control(payload: &[u8], limits: &Limits) -> Result<Command, Reject
         target: text("target")?,
         timeout,
         params_json: params.map(|params| params.to_json()),
-        payload_json: root_json(root, is_strict_json(root)),
+        payload_json: root_json(root, checked.is_strict_json),
     })
 }
 

@@ -6,8 +6,10 @@ use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use super::{
+    Limits,
     field::{Destination, Field},
     items::Items,
+    json,
     names::{self, ExpectedType, FieldId, Section},
     nested::NestedNumbers,
     rejection::invalid,
@@ -27,6 +29,8 @@ const FIELDS_CAPACITY: usize = 12;
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
     pub(super) root: Encoded<'a>,
+    /// Whether every strict reader takes the text as it is; `None`: not checked yet.
+    pub(super) is_strict_json: Option<bool>,
     pub(super) kind: Kind,
     pub(super) type_name: Option<Cow<'a, str>>,
     pub(super) fields: Vec<Field<'a>>,
@@ -93,6 +97,21 @@ impl<'a> Message<'a> {
         Ok(message)
     }
 
+    /// Whether it is JSON that every strict reader takes as it is; checked now if it was not.
+    pub fn is_strict_json(&self) -> bool {
+        let check = || match self.root {
+            Encoded::Json(text) => json::check(text, &Limits::NONE).is_ok_and(|checked| checked.is_strict_json),
+            Encoded::Pack(_) => false,
+        };
+        self.is_strict_json.unwrap_or_else(check)
+    }
+
+    /// The same message, whose text is known to be strict JSON.
+    pub fn known_as_strict_json(mut self) -> Self {
+        self.is_strict_json = Some(true);
+        self
+    }
+
     /// How many fields hold a value that their column cannot take; they are kept in `rest_json`.
     pub fn invalid_fields(&self) -> u32 {
         self.invalid.count
@@ -106,6 +125,7 @@ impl<'a> Message<'a> {
     pub(super) fn parse_fields(root: Encoded<'a>) -> Self {
         let mut message = Self {
             root,
+            is_strict_json: None,
             kind: Kind::Other,
             type_name: None,
             fields: Vec::with_capacity(FIELDS_CAPACITY),

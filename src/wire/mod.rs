@@ -190,9 +190,10 @@ fn json_bytes(root: Encoded<'_>) -> usize {
 /// # Errors
 /// The contract's reason why these bytes are none.
 pub fn decode<'a>(payload: &'a [u8], limits: &Limits) -> Result<Message<'a>, Rejection> {
-    let (root, longest) = open(payload, limits)?;
+    let (root, checked) = open(payload, limits)?;
     limits.check_text_size(root)?;
-    let message = Message::parse(root, Strictness::Received)?;
+    let mut message = Message::parse(root, Strictness::Received)?;
+    message.is_strict_json = Some(checked.is_strict_json);
     if message.kind() == Kind::Dataset {
         dataset::check(&message)?;
     }
@@ -200,7 +201,7 @@ pub fn decode<'a>(payload: &'a [u8], limits: &Limits) -> Result<Message<'a>, Rej
     // accident or an attack.
     limits.check_string_length(match message.kind() {
         Kind::Topology => message.run_name().map_or(0, str::len),
-        _ => longest,
+        _ => checked.longest,
     })?;
     Ok(message)
 }
@@ -219,18 +220,18 @@ pub fn seq(payload: &[u8]) -> Option<i64> {
     Message::seq_of(encoding(payload).ok()?)
 }
 
-/// The map that a message is, checked whole, and the length of its longest string.
-fn open<'a>(payload: &'a [u8], limits: &Limits) -> Result<(Encoded<'a>, usize), Rejection> {
+/// The map that a message is, checked whole.
+fn open<'a>(payload: &'a [u8], limits: &Limits) -> Result<(Encoded<'a>, json::Checked), Rejection> {
     if payload.len() > limits.message.as_usize() {
         let detail = format!("{} bytes; the limit is {} (`limits.message`)", payload.len(), limits.message);
         return Err(Rejection { reason: Reason::TooLarge, detail });
     }
     let root = encoding(payload)?;
-    let longest = match root {
-        Encoded::Json(text) => json::check(text, limits)?.longest,
-        Encoded::Pack(body) => pack::check(body, limits)?,
+    let checked = match root {
+        Encoded::Json(text) => json::check(text, limits)?,
+        Encoded::Pack(body) => json::Checked { longest: pack::check(body, limits)?, is_strict_json: false },
     };
-    Ok((root, longest))
+    Ok((root, checked))
 }
 
 /// The map that a message is, by its first byte.

@@ -61,16 +61,6 @@ impl RestJson {
     }
 }
 
-/// Whether it is JSON that every strict reader takes as it is.
-pub(super) fn is_strict_json(root: Encoded<'_>) -> bool {
-    match root {
-        Encoded::Json(text) => {
-            super::json::check(text, &super::Limits::NONE).is_ok_and(|checked| checked.is_strict_json)
-        }
-        Encoded::Pack(_) => false,
-    }
-}
-
 /// An empty text with room for the JSON of this message, where that is long: one that grows asks for twice what it needs.
 pub(super) fn json_buffer(root: Encoded<'_>) -> String {
     let bytes = match root {

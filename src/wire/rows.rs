@@ -9,7 +9,7 @@ use super::{
     field::{Destination, Field},
     message::Message,
     names::{self, ExpectedType, FieldId, Section},
-    rest_json::{RestJson, is_strict_json, root_json},
+    rest_json::{RestJson, root_json},
     run_update::{run_update, start},
     time, topology,
     value::Value,
@@ -144,7 +144,7 @@ fn event(message: &Message<'_>, key: EventKey) -> EventRow {
     EventRow {
         key,
         r#type: message.type_name().to_owned(),
-        payload_json: root_json(message.root, is_strict_json(message.root)).into(),
+        payload_json: root_json(message.root, message.is_strict_json()).into(),
         epoch: message.columns.metric.epoch,
     }
 }

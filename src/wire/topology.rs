@@ -7,7 +7,7 @@ use super::{
     items::Items,
     message::Message,
     names::{FieldId, Section},
-    rest_json::{RestJson, is_strict_json, root_json},
+    rest_json::{RestJson, root_json},
     value::{Encoded, Raw, Value},
     write::write_double,
 };
@@ -58,7 +58,7 @@ fn topology_json(message: &Message<'_>, resolved: &Resolved) -> String {
     let outer =
         message.fields.iter().any(|field| field.section == Section::Top && is_topology_field(message, resolved, field));
     if !outer && let Some(data) = data(message) {
-        return root_json(data, is_strict_json(message.root));
+        return root_json(data, message.is_strict_json());
     }
     // Fields of `data` and of the message side by side; the maps inside them as they are.
     let mut rest = RestJson::of(message);

@@ -57,6 +57,7 @@ impl Decoder {
 
     fn event(&self, record: &Record<'_>) -> Result<Content, Rejection> {
         let message = match &self.limits {
+            None if record.strict_json => wire::decode_accepted(record.payload)?.known_as_strict_json(),
             None => wire::decode_accepted(record.payload)?,
             Some(limits) => wire::decode(record.payload, limits)?,
         };
@@ -98,4 +99,33 @@ fn single_row(row: Row) -> Content {
 
 fn unreadable(what: &str) -> Rejection {
     Rejection { reason: Reason::InvalidField, detail: format!("the log holds {what} that this version cannot read") }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::event::Resolved;
+
+    #[test]
+    fn a_record_that_is_known_to_be_strict_json_gives_the_same_rows_without_a_check() {
+        let decided =
+            Resolved { run_id: Uuid::nil(), event_time: 1, received_at: 2, has_event_time: false, opened_run: false };
+        for (payload, strict_json) in [
+            (&br#" {"type":"note","text":"a \u00e9","n":[1,2.5]} "#[..], true),
+            (br#"{"type":"note","n":NaN}"#, false),
+            (br#"{"type":"note","text":"\ud800"}"#, false),
+            (b"\x81\xa4type\xa4note", false),
+            (br#"{"type":"topology","data":{"nodes":[1],"edges":[[1,2]]}}"#, true),
+        ] {
+            let message = wire::decode(payload, &Limits::default()).unwrap();
+            assert_eq!(message.is_strict_json(), strict_json);
+            let content = |strict_json| {
+                let kind = RecordKind::Event;
+                Decoder::new("test").content(&Record { offset: 1, kind, decided, strict_json, channel: "c", payload })
+            };
+            assert_eq!(format!("{:?}", content(strict_json)), format!("{:?}", content(false)));
+        }
+    }
 }

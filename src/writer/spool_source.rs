@@ -186,6 +186,7 @@ mod tests {
         let record = NewRecord {
             kind: RecordKind::Event,
             decided,
+            strict_json: false,
             channel: "cascor:training",
             preamble: b"",
             payload: &payload,

@@ -84,6 +84,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
         let record = NewRecord {
             kind: RecordKind::Event,
             decided,
+            strict_json: false,
             channel: "cascor:training",
             preamble: b"",
             payload: text.as_bytes(),

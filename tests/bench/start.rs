@@ -83,7 +83,14 @@ fn fill(dir: &Path, capacity: ByteSize, runs: &[Uuid], gib: u64) -> Result<u64, 
         let run_id = runs[n as usize % runs.len()];
         let now = units::now();
         let decided = Resolved { run_id, event_time: now, received_at: now, has_event_time: true, opened_run: false };
-        let record = NewRecord { kind: RecordKind::Event, decided, channel: CHANNEL, preamble: b"", payload: &payload };
+        let record = NewRecord {
+            kind: RecordKind::Event,
+            decided,
+            strict_json: false,
+            channel: CHANNEL,
+            preamble: b"",
+            payload: &payload,
+        };
         opened.appender.append(&record)?;
     }
     if opened.appender.sync().healthy { Ok(total) } else { Err("the disk took less than was asked of it".into()) }

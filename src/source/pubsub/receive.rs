@@ -58,14 +58,7 @@ impl Subscriber {
             let first = tokio::select! {
                 biased;
                 () = stop.stopped() => {
-                    // Redis answers in order: the answer comes behind everything that it had sent before.
-                    let answered = timeout(FINAL_PING_TIMEOUT, answers(&client)).await;
-                    while let Some((1.., _)) = self.drain(&mut session, None).await {}
-                    if matches!(answered, Ok(true)) {
-                        self.source.status.set_received_through(self.clock.now());
-                    } else {
-                        self.outage = Some((confirmed.0, GapReason::Disconnected));
-                    }
+                    self.drain_at_stop(&mut session, confirmed.0).await;
                     return End::Stopped;
                 }
                 answered = wait(&mut pong) => {
@@ -91,37 +84,34 @@ impl Subscriber {
                     }
                     if now.duration_since(confirmed.1) >= SILENCE_TIMEOUT {
                         // Where this process was stopped, messages are waiting.
-                        match self.drain(&mut session, None).await {
-                            Some((1.., at)) => confirmed = (at, Instant::now()),
-                            _ => {
-                                warn!("Redis is silent");
-                                break;
-                            }
-                        }
+                        let Some((1.., at)) = self.drain(&mut session, None).await else {
+                            warn!("Redis is silent");
+                            break;
+                        };
+                        confirmed = (at, Instant::now());
                     }
                     if pong.is_none() {
                         let (client, asked) = (client.clone(), (self.clock.now(), now));
                         pong = Some(Box::pin(async move { answers(&client).await.then_some(asked) }));
                     }
-                    if !self.refused.is_empty() && probe.is_none() && now >= refused_next {
+                    if probe.is_none() && now >= refused_next {
                         refused_next = now + backoff::REFUSED_CHANNEL;
-                        let names = self.refused.iter().map(|(name, _, reason)| (name.clone(), reason.clone())).collect();
-                        probe = Some(Box::pin(retry_refused(self.source.redis.clone(), names)));
+                        probe = self.probe_refused();
                     }
                     continue;
                 }
                 first = session.messages.recv() => first,
                 _ = &mut session.connected.task => break,
             };
-            let drained = match first {
-                Ok(message) => self.drain(&mut session, Some(message)).await,
+            let first = match first {
+                Ok(message) => Some(message),
                 Err(RecvError::Lagged(lost)) => {
                     self.lagged(lost, confirmed.0);
-                    self.drain(&mut session, None).await
+                    None
                 }
                 Err(RecvError::Closed) => break,
             };
-            let Some((count, at)) = drained else { return End::Stopped };
+            let Some((count, at)) = self.drain(&mut session, first).await else { return End::Stopped };
             if count > 0 {
                 confirmed = (at, Instant::now());
                 self.source.status.set_received_through(at);
@@ -131,6 +121,25 @@ impl Subscriber {
             }
         }
         self.on_disconnect(session, confirmed.0).await
+    }
+
+    /// Receives what Redis has sent by now.
+    async fn drain_at_stop(&mut self, session: &mut Session, confirmed_at: Micros) {
+        // Redis answers in order: the answer comes behind everything that it had sent before.
+        let answered = timeout(FINAL_PING_TIMEOUT, answers(&session.connected.client)).await;
+        while let Some((1.., _)) = self.drain(session, None).await {}
+        if matches!(answered, Ok(true)) {
+            self.source.status.set_received_through(self.clock.now());
+        } else {
+            self.outage = Some((confirmed_at, GapReason::Disconnected));
+        }
+    }
+
+    /// Asks whether the refused channels are still refused, if there are any.
+    fn probe_refused(&self) -> Option<PendingReply<Vec<(String, String)>>> {
+        let names: Vec<_> = self.refused.iter().map(|(name, _, reason)| (name.clone(), reason.clone())).collect();
+        let probe = (!names.is_empty()).then(|| retry_refused(self.source.redis.clone(), names))?;
+        Some(Box::pin(probe))
     }
 
     async fn on_disconnect(&mut self, mut session: Session, confirmed_at: Micros) -> End {

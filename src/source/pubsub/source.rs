@@ -62,7 +62,7 @@ impl PubSub {
         }
     }
 
-    /// Whether a channel is one of our own that is not read.
+    /// Whether a channel of this program is matched by a pattern, and not to be read.
     pub(super) fn is_ignored(&self, channel: &str) -> bool {
         self.redis.is_own_channel(channel) && self.ack_channel.as_deref() != Some(channel)
     }

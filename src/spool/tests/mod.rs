@@ -94,7 +94,7 @@ fn record_of(kind: RecordKind, payload: &[u8]) -> NewRecord<'_> {
         has_event_time: true,
         opened_run: false,
     };
-    NewRecord { kind, decided, channel: "cascor:training", preamble: b"", payload }
+    NewRecord { kind, decided, strict_json: false, channel: "cascor:training", preamble: b"", payload }
 }
 
 /// A payload that tells its offset.

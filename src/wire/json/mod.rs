@@ -7,7 +7,7 @@ mod check;
 
 use std::{borrow::Cow, fmt};
 
-pub(super) use self::check::check;
+pub(super) use self::check::{Checked, check};
 use super::{
     value::{Encoded, Raw, Value},
     write::{put, write_double, write_text},

@@ -208,6 +208,7 @@ pub fn records(budget: &Budget) -> Tried {
         let new = NewRecord {
             kind: RecordKind::Event,
             decided: image::decided(uid as u64),
+            strict_json: uid % 2 == 0,
             channel,
             preamble: b"",
             payload: &payload,
@@ -242,6 +243,7 @@ pub fn records(budget: &Budget) -> Tried {
                 let new = NewRecord {
                     kind: parsed.kind,
                     decided: parsed.decided,
+                    strict_json: parsed.strict_json,
                     channel: parsed.channel,
                     preamble: b"",
                     payload: parsed.payload,

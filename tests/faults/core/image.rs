@@ -102,7 +102,14 @@ impl Original {
                     length = bytes - at - least;
                 }
                 let payload = payload(uid, length);
-                let record = NewRecord { kind, decided: decided(uid), channel, preamble: b"", payload: &payload };
+                let record = NewRecord {
+                    kind,
+                    decided: decided(uid),
+                    strict_json: false,
+                    channel,
+                    preamble: b"",
+                    payload: &payload,
+                };
                 spool.appender.append(&record).unwrap();
                 assert!(spool.appender.sync().healthy);
                 at += least + length;
@@ -241,8 +248,14 @@ pub struct Outcome {
 pub fn goes_on(sim: &Sim, config: &Config) {
     let mut spool = open(sim, config).unwrap();
     let offset = spool.appender.end();
-    let new =
-        NewRecord { kind: RecordKind::Event, decided: decided(offset), channel: "new", preamble: b"", payload: b"new" };
+    let new = NewRecord {
+        kind: RecordKind::Event,
+        decided: decided(offset),
+        strict_json: false,
+        channel: "new",
+        preamble: b"",
+        payload: b"new",
+    };
     assert_eq!(spool.appender.append(&new), Ok(offset));
     let synced = spool.appender.sync();
     assert!(synced.healthy && synced.durable == offset + 1);

@@ -249,6 +249,7 @@ impl World {
         let record = NewRecord {
             kind: kind(uid),
             decided: decided(uid),
+            strict_json: false,
             channel: "cascor:training",
             preamble: b"",
             payload: &payload,
