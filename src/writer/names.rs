@@ -69,12 +69,8 @@ impl Names {
 
     /// The run is new in the store, so that none of its names is stored.
     pub fn mark_run_new(&mut self) {
-        let unwritten = mem::take(&mut self.unwritten);
-        *self = Self { complete: true, ..Self::default() };
-        for new in &unwritten {
-            self.remember(&new.name);
-        }
-        self.unwritten = unwritten;
+        self.forget_written();
+        self.complete = true;
     }
 
     /// The stored row of the run has vanished, wholly or in part, and the names perhaps with it: all are to be written again.
@@ -85,19 +81,23 @@ impl Names {
         }
         if self.dropped {
             // They cannot be written from here: those that metrics still say come back with the next ones, the others do not.
-            let unwritten = mem::take(&mut self.unwritten);
-            *self = Self::default();
-            for new in &unwritten {
-                self.remember(&new.name);
-            }
-            self.unwritten = unwritten;
-            return;
+            return self.forget_written();
         }
         let unwritten: HashSet<&str> = self.unwritten.iter().map(|new| &*new.name).collect();
         let written = self.texts.iter().filter(|name| !unwritten.contains(&***name));
         let mut again: Vec<_> = written.map(|name| NewName { name: (**name).to_owned(), token: None }).collect();
         again.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         self.put_back(again);
+    }
+
+    /// Forgets all but the names that are in no write yet.
+    fn forget_written(&mut self) {
+        let unwritten = mem::take(&mut self.unwritten);
+        *self = Self::default();
+        for new in &unwritten {
+            self.remember(&new.name);
+        }
+        self.unwritten = unwritten;
     }
 
     /// Whether the stored names must be read before any is written.
@@ -163,8 +163,8 @@ impl Names {
         if self.known.len() < METRIC_NAMES_MAX {
             self.remember(name);
             self.unwritten.push(NewName { name: name.to_owned(), token });
-        } else {
-            self.too_many(run_id);
+        } else if !mem::replace(&mut self.full, true) {
+            warn!(run_id = %run_id, kept = METRIC_NAMES_MAX, "run has more names of metrics than are kept; the others are only in `extra`");
         }
     }
 
@@ -172,12 +172,6 @@ impl Names {
         if self.known.insert(hash(name)) && !self.dropped {
             self.texts_bytes += text_bytes(name);
             self.texts.push(name.into());
-        }
-    }
-
-    fn too_many(&mut self, run_id: Uuid) {
-        if !mem::replace(&mut self.full, true) {
-            warn!(run_id = %run_id, kept = METRIC_NAMES_MAX, "run has more names of metrics than are kept; the others are only in `extra`");
         }
     }
 }

@@ -9,11 +9,9 @@
 //! * `tags` are united;
 //! * `status`, `end_time` and `restarted_at` follow from [starts and ends](super::lifetime); nothing else changes them.
 //!
-//! What the stored row does not tell is read from the [history](super::history) of the run, when an event needs it: an older one that
-//! says something else, a start, and metrics after the end.
-//!
-//! A replay of dead letters, or another daemon, may write the same row: what is united with the stored value is read once more just
-//! before it is written.
+//! What the stored row does not tell is read from the [history](super::history) of the run when an event needs it: an older event
+//! with other values, a start, and metrics after the end. Columns that depend on the stored value are read once more just before
+//! they are written: a replay of dead letters, or another daemon, may write the same row.
 
 mod past;
 mod restore;
@@ -144,12 +142,7 @@ impl Summary {
     /// Merges what depends on the time of an event alone, not on when it arrived.
     fn merge_timed(&mut self, update: RunUpdate) {
         let RunUpdate { event_time: time, lifecycle, mut values } = update;
-        macro_rules! take {
-            ($($at:literal $bit:literal $name:ident),+) => {$(
-                keep_newest(&mut self.row.$name, values.$name.take(), &mut self.times[$at], time, 1 << $bit, &mut self.dirty);
-            )+};
-        }
-        each_newest!(take);
+        self.merge_newest(&mut values, [time; NEWEST_COLUMNS]);
         match lifecycle {
             Some(Lifecycle::Start) => self.lifetime.start(self.stored_instant(time)),
             Some(Lifecycle::End(how)) => self.lifetime.end(time, how),
@@ -161,15 +154,21 @@ impl Summary {
         }
     }
 
-    /// Merges what was said while something was read.
-    fn merge_later(&mut self, mut said: Self) {
+    /// Takes the columns whose newest value counts, given at these times.
+    fn merge_newest(&mut self, values: &mut RunRow, times: [Micros; NEWEST_COLUMNS]) {
         macro_rules! take {
             ($($at:literal $bit:literal $name:ident),+) => {$(
-                let time = said.times[$at];
-                keep_newest(&mut self.row.$name, said.row.$name.take(), &mut self.times[$at], time, 1 << $bit, &mut self.dirty);
+                if keep_newest(&mut self.row.$name, values.$name.take(), &mut self.times[$at], times[$at]) {
+                    self.dirty |= 1 << $bit;
+                }
             )+};
         }
         each_newest!(take);
+    }
+
+    /// Merges what was said while something was read.
+    fn merge_later(&mut self, mut said: Self) {
+        self.merge_newest(&mut said.row, said.times);
         self.consider_best(said.row.best_val_accuracy, said.row.best_epoch);
         self.merge_tags(mem::take(&mut said.row.tags));
         self.lifetime.merge_later(&said.lifetime);
