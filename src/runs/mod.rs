@@ -46,12 +46,13 @@ pub struct RunHints<'a> {
 impl<'a> RunHints<'a> {
     /// The facts of a decoded message, whose time is known.
     pub fn of(message: &'a Message<'_>, time: EventTime, received_at: Micros, payload: &'a [u8]) -> Self {
+        let columns = message.metric_columns();
         Self {
             kind: message.kind(),
             run_id: message.run_id(),
-            epoch: message.epoch(),
-            phase: message.phase(),
-            hidden_units: message.hidden_units(),
+            epoch: columns.epoch,
+            phase: columns.phase.as_deref(),
+            hidden_units: columns.hidden_units,
             event_time: time.micros,
             has_event_time: time.from_message,
             received_at,

@@ -114,9 +114,7 @@ impl Limits {
             }
         }
     }
-}
 
-impl Limits {
     /// For what was accepted under the limits of its day.
     pub const NONE: Self = Self {
         message: ByteSize::gib(1),
