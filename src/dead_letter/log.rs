@@ -282,7 +282,6 @@ fn load_dedup_cache(disk: &Disk, dir: &Path, list: &mut [Meta], seed: u32) -> (u
         let read = for_each_in_segment(meta, seed, &mut |key, info, _, _| {
             keys.push(key);
             end = end.max(info.id + 1);
-            true
         });
         if let Err(error) = read {
             warn!(segment = %meta.path.display(), error = %Chain(&error), "dead letters cannot be read");

@@ -8,7 +8,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::disk::{Disk, OpenFile};
+use super::disk::{Disk, Mode, OpenFile};
 
 pub(crate) const MAGIC: [u8; 8] = *b"CASSPOOL";
 /// The only format there is so far.
@@ -215,7 +215,7 @@ impl SegmentWriter {
     fn append(&self, current: &Current, parts: &[&[u8]]) -> io::Result<()> {
         let mut at = current.bytes;
         for part in parts {
-            self.disk.write(&*current.file, part, at)?;
+            current.file.write_all_at(part, at)?;
             at += part.len() as u64;
         }
         self.disk.sync(&*current.file, &current.path)
@@ -231,7 +231,7 @@ impl SegmentWriter {
     fn begin(&self, segments: &Segments, first: u64) -> io::Result<Current> {
         let (file, generation, path) = self.create(first)?;
         let header = Header::encode(MAGIC, self.id, first);
-        if let Err(error) = self.disk.write(&*file, &header, 0).and_then(|()| self.disk.sync_dir(&self.dir)) {
+        if let Err(error) = file.write_all_at(&header, 0).and_then(|()| self.disk.sync_dir(&self.dir)) {
             let _ = self.disk.remove(&path);
             return Err(error);
         }
@@ -246,7 +246,7 @@ impl SegmentWriter {
         let (mut generation, mut made) = (0, false);
         loop {
             let path = self.dir.join(format!("{first:020}-{generation:03}.seg"));
-            match self.disk.create(&path) {
+            match self.disk.open(&path, Mode::CreateNew) {
                 Ok(file) => return Ok((file, generation, path)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && generation < 999 => generation += 1,
                 // The directory is gone, or closed to us.

@@ -29,7 +29,7 @@ pub(crate) struct Shared {
     pub(crate) segments: Segments,
     pub(crate) quarantine: Quarantine,
     pub(crate) metrics: Arc<Metrics>,
-    cache: Mutex<GroupCache>,
+    pub(crate) cache: Mutex<GroupCache>,
     /// Offset after the last record that a reader may see: durable, or in memory while the disk takes nothing.
     pub(crate) visible: watch::Sender<u64>,
     pub(crate) durable: AtomicU64,
@@ -46,45 +46,7 @@ pub(crate) struct Shared {
     pub(crate) _lock: [Option<OpenFile>; 2],
 }
 
-/// What [`Shared::new`] needs.
-pub(crate) struct SharedInit {
-    pub(crate) dir: PathBuf,
-    pub(crate) id: Uuid,
-    pub(crate) capacity: u64,
-    pub(crate) disk: Disk,
-    pub(crate) segments: Segments,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) committed: u64,
-    pub(crate) end: u64,
-    pub(crate) lock: [Option<OpenFile>; 2],
-}
-
 impl Shared {
-    pub(crate) fn new(init: SharedInit) -> Self {
-        let SharedInit { dir, id, capacity, disk, segments, metrics, committed, end, lock } = init;
-        metrics.spool_healthy.set(1);
-        Self {
-            quarantine: Quarantine::new(&disk, &dir),
-            seed: super::record::seed(id),
-            cache: Mutex::default(),
-            visible: watch::Sender::new(end),
-            durable: AtomicU64::new(end),
-            committed: AtomicU64::new(committed),
-            retain_from: AtomicU64::new(u64::MAX),
-            checkpoint: AtomicU64::new(committed),
-            memory_only_bytes: AtomicU64::new(0),
-            healthy: AtomicBool::new(true),
-            missing: AtomicU64::new(0),
-            _lock: lock,
-            dir,
-            id,
-            capacity,
-            disk,
-            segments,
-            metrics,
-        }
-    }
-
     pub(crate) fn cache(&self) -> MutexGuard<'_, GroupCache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }

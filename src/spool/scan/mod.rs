@@ -71,14 +71,8 @@ impl Meta {
 
     /// Whether it holds a record of the spool with this seed, with an offset that fits.
     pub(crate) fn has_record(&self, disk: &Disk, seed: u32) -> bool {
-        let Ok(mut scan) = Scan::open(disk, self, u64::MAX, seed) else { return false };
-        loop {
-            match scan.step(CHUNK_BYTES) {
-                Ok(Step::Records(chunk)) => return chunk.lost <= self.bytes / record::HEAD as u64,
-                Ok(Step::Damage(_)) => {}
-                Ok(Step::End) | Err(_) => return false,
-            }
-        }
+        let first = Scan::open(disk, self, u64::MAX, seed).and_then(|mut scan| scan.next_records());
+        matches!(first, Ok(Some(chunk)) if chunk.lost <= self.bytes / record::HEAD as u64)
     }
 
     /// Whether it is nothing but records from this offset on.
@@ -142,6 +136,17 @@ impl Scan {
                 Run::Past(length) => self.position += length as u64,
                 Run::Short(needed) if needed > bytes.len() && bytes.len() == want.min(rest as usize) => want = needed,
                 Run::Short(_) | Run::Other => self.salvage = Some(self.scan_rest()?),
+            }
+        }
+    }
+
+    /// The next records, whatever is damaged in front of them.
+    pub(crate) fn next_records(&mut self) -> io::Result<Option<Chunk>> {
+        loop {
+            match self.step(CHUNK_BYTES)? {
+                Step::Records(chunk) => return Ok(Some(chunk)),
+                Step::Damage(_) => {}
+                Step::End => return Ok(None),
             }
         }
     }
