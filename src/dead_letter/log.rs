@@ -179,11 +179,6 @@ impl DeadLetterLog {
         *last_usage = inner.usage();
         *last_usage
     }
-
-    /// Bytes of all letters.
-    pub fn bytes(&self) -> u64 {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).segments.bytes()
-    }
 }
 
 impl Inner {

@@ -74,7 +74,7 @@ fn the_oldest_make_room_and_are_counted() {
     let raw = vec![b'x'; 1_000];
     for offset in 0..200 {
         log.put(&letter(offset, &raw)).unwrap();
-        assert!(log.bytes() <= config.capacity.0);
+        assert!(log.usage().bytes <= config.capacity.0);
     }
     let found = list(&config.dir, &Filter::default()).unwrap();
     let dropped = metrics.dead_letters_dropped.get();

@@ -176,7 +176,10 @@ impl Appender {
         if self.degraded.is_some() {
             self.publish();
         } else if !self.buffer.is_empty() {
-            match self.write() {
+            let bytes = std::mem::take(&mut self.buffer);
+            let written = self.write_disk(&[&bytes], self.first, self.next);
+            self.buffer = bytes;
+            match written {
                 Ok(()) => self.shared.durable.store(self.next, Ordering::Release),
                 Err(error) => self.fail(&error, started),
             }
@@ -207,13 +210,6 @@ impl Appender {
     /// Offset that the next record will have.
     pub fn end(&self) -> u64 {
         self.next
-    }
-
-    fn write(&mut self) -> io::Result<()> {
-        let bytes = std::mem::take(&mut self.buffer);
-        let written = self.write_disk(&[&bytes], self.first, self.next);
-        self.buffer = bytes;
-        written
     }
 
     /// One more try in a new segment: what failed may be the file. The failed one is never written or synced again.

@@ -371,10 +371,10 @@ fn last_record(mut scan: Scan, end: &mut LogEnd) -> Option<u64> {
                 end.offset = end.offset.max(chunk.end);
                 end.received_at = chunk.records().last().map(|record| record.decided.received_at);
             }
-            Ok(None) => return scan.valid_to(),
+            Ok(None) => return scan.valid_to,
             Err(error) => {
                 warn!(segment = %scan.path.display(), error = %Chain(&error), "segment cannot be read to its end");
-                return scan.valid_to();
+                return scan.valid_to;
             }
         }
     }

@@ -71,14 +71,11 @@ impl Shared {
     /// As [`Segments::find`], for who opens the segment: it and the one behind it, which says where it ends, are no impostors.
     pub(crate) fn find(&self, offset: u64) -> Option<(Meta, u64)> {
         loop {
-            let (meta, below) = self.segments.find(offset)?;
-            let after = self.segments.after(&meta.path);
-            let impostor = [Some(&meta), after.as_ref()]
-                .into_iter()
-                .flatten()
-                .find(|meta| !meta.active && !meta.is_of(&self.disk, self.id))
-                .cloned();
-            let Some(impostor) = impostor else { return Some((meta, below)) };
+            let (meta, next) = self.segments.find(offset)?;
+            let is_impostor = |meta: &&Meta| !meta.active && !meta.is_of(&self.disk, self.id);
+            let Some(impostor) = [Some(&meta), next.as_ref()].into_iter().flatten().find(is_impostor) else {
+                return Some((meta, next.map_or(u64::MAX, |next| next.first)));
+            };
             self.quarantine.take_foreign(&impostor.path);
             self.segments.unlink_entry(&impostor.path);
         }

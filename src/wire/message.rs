@@ -96,11 +96,6 @@ impl<'a> Message<'a> {
         self.invalid.count
     }
 
-    /// The `seq` alone, whatever kind of message it is, or was before a part of it was stored.
-    pub(super) fn seq_of(root: Encoded<'a>) -> Option<i64> {
-        Self::parse_fields(root).seq_column()
-    }
-
     pub(super) fn parse_fields(root: Encoded<'a>) -> Self {
         let mut message = Self {
             root,

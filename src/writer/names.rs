@@ -41,7 +41,7 @@ pub struct Names {
     /// There was no room for the texts.
     dropped: bool,
     /// Names that are in no write yet.
-    unwritten: Vec<NewName>,
+    pub unwritten: Vec<NewName>,
     /// The sum of the hashes of metrics of which every name was known (or one too many).
     last_sum: u64,
     /// Whether `known` has every stored name.
@@ -117,16 +117,6 @@ impl Names {
         }
     }
 
-    /// Whether there is something to write.
-    pub fn is_dirty(&self) -> bool {
-        !self.unwritten.is_empty()
-    }
-
-    /// Takes the new names for a write.
-    pub fn take_unwritten(&mut self) -> Vec<NewName> {
-        mem::take(&mut self.unwritten)
-    }
-
     /// The write of these names failed.
     pub fn put_back(&mut self, mut names: Vec<NewName>) {
         names.append(&mut self.unwritten);
@@ -193,7 +183,7 @@ mod tests {
     }
 
     fn taken(names: &mut Names) -> Vec<(String, Option<RecordToken>)> {
-        names.take_unwritten().into_iter().map(|new| (new.name, new.token)).collect()
+        mem::take(&mut names.unwritten).into_iter().map(|new| (new.name, new.token)).collect()
     }
 
     #[test]
@@ -203,8 +193,8 @@ mod tests {
         assert!(!names.observe(run_id, &extra([]), 0), "nothing is nothing");
         assert!(names.observe(run_id, &extra(["a", "b"]), 1));
         assert!(!names.observe(run_id, &extra(["a", "b"]), 2) && !names.observe(run_id, &extra(["b"]), 3));
-        let first = names.take_unwritten();
-        assert_eq!((first.len(), names.is_dirty()), (2, false));
+        let first = mem::take(&mut names.unwritten);
+        assert_eq!((first.len(), !names.unwritten.is_empty()), (2, false));
         assert!(names.observe(run_id, &extra(["b", "c"]), 4));
         names.put_back(first);
         let expected = [("a".to_owned(), Some(1)), ("b".to_owned(), Some(1)), ("c".to_owned(), Some(4))];
@@ -218,7 +208,7 @@ mod tests {
         names.mark_lost();
         assert!(names.needs_stored_names(), "which are stored is not known yet");
         names.merge_stored(run_id, vec!["old".to_owned()]);
-        assert_eq!(names.take_unwritten().len(), 3);
+        assert_eq!(mem::take(&mut names.unwritten).len(), 3);
         names.discard_refused("b");
         let before = names.known_bytes();
         assert!(names.observe(run_id, &extra(["a", "d"]), 2));
@@ -234,7 +224,7 @@ mod tests {
         let (mut names, run_id) = (Names::default(), Uuid::from_u128(1));
         names.mark_run_new();
         assert!(names.observe(run_id, &extra(["a", "b"]), 1));
-        names.take_unwritten();
+        names.unwritten.clear();
         names.drop_texts();
         assert_eq!(names.known_bytes(), 2 * KNOWN_NAME_BYTES);
         assert!(!names.observe(run_id, &extra(["b"]), 2), "it is known");
@@ -252,11 +242,11 @@ mod tests {
         names.merge_stored(run_id, (2..METRIC_NAMES_MAX).map(|n| format!("n{n}")).chain(["y".to_owned()]).collect());
         assert_eq!((taken(&mut names), names.needs_stored_names()), (vec![("x".to_owned(), Some(1))], false));
         assert!(!names.observe(run_id, &extra(["more", "x", "y"]), 2), "the first stay");
-        assert_eq!((names.take_unwritten().len(), names.full), (0, true));
+        assert_eq!((mem::take(&mut names.unwritten).len(), names.full), (0, true));
         let mut names = Names::default();
         names.mark_run_new();
         let all: Vec<String> = (0..METRIC_NAMES_MAX + 10).map(|n| n.to_string()).collect();
         assert!(names.observe(run_id, &extra(all.iter().map(String::as_str)), 3));
-        assert_eq!(names.take_unwritten().len(), METRIC_NAMES_MAX);
+        assert_eq!(mem::take(&mut names.unwritten).len(), METRIC_NAMES_MAX);
     }
 }

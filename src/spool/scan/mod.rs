@@ -37,8 +37,8 @@ pub(crate) struct Scan {
     pub(crate) expected: u64,
     /// Where the next segment takes over. What this one holds from there on is the tail of a failed write.
     pub(crate) below: u64,
-    /// Where the last of the records returned so far ends.
-    valid_to: Option<u64>,
+    /// Where the last of the records returned so far ends. After [`Step::End`] the file holds no record behind it.
+    pub(crate) valid_to: Option<u64>,
     /// What is known about everything in front of the position that was not returned yet.
     salvage: Option<Salvage>,
 }
@@ -104,11 +104,6 @@ impl Scan {
             valid_to: None,
             salvage: None,
         })
-    }
-
-    /// Where the last record that was returned ends, if there was one; behind it the file holds no other.
-    pub(crate) fn valid_to(&self) -> Option<u64> {
-        self.valid_to
     }
 
     /// The next records, about `max` bytes of them; `lost` of the chunk counts from what was expected here.

@@ -167,7 +167,7 @@ async fn a_full_tmpfs_is_survived() {
     let (durable, healthy) = (opened.view.durable(), opened.view.healthy());
     let mut read = 0;
     while read < 500 {
-        read = opened.reader.next().await.end();
+        read = opened.reader.next().await.end;
     }
     opened.committer.commit(durable);
     let start = Instant::now();

@@ -88,8 +88,8 @@ fn append(opened: &mut Opened, count: u64) {
 async fn drain(opened: &mut Opened) -> Vec<u64> {
     let mut offsets = Vec::new();
     while let Ok(chunk) = tokio::time::timeout(Duration::from_millis(30), opened.reader.next()).await {
-        assert_eq!(chunk.records().count() as u64, chunk.end() - chunk.first());
-        for (record, offset) in chunk.records().zip(chunk.first()..) {
+        assert_eq!(chunk.records().count() as u64, chunk.end - chunk.first);
+        for (record, offset) in chunk.records().zip(chunk.first..) {
             assert_eq!((record.offset, record.channel), (offset, "cascor:training"));
             assert_eq!(record.payload, payload(offset));
             assert_eq!(record.decided, self::record(b"").decided);

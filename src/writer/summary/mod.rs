@@ -46,9 +46,9 @@ pub struct Summary {
     /// The time of the oldest event merged.
     oldest: Micros,
     /// Columns that differ from what is stored.
-    dirty: ColumnSet,
+    pub dirty: ColumnSet,
     /// Whether the stored row is known.
-    loaded: bool,
+    pub loaded: bool,
     origin: StoredOrigin,
     /// The stored status says that the run has ended, and nothing says when: a person wrote that. It stays until a start that is
     /// later than this, or an end.
@@ -189,23 +189,22 @@ impl Summary {
 
     fn apply_lifecycle(&mut self) {
         let (row, lifetime) = (&mut self.row, &self.lifetime);
-        let start = row.start_time.or(lifetime.first_event).into_iter().chain(lifetime.earliest_start()).min();
+        let start = row.start_time.or(lifetime.first_event).into_iter().chain(lifetime.starts.first().copied()).min();
         let restarted = row.restarted_at.max(lifetime.restarted_at(start));
-        let is_closed = self.manual_end.is_some_and(|end| lifetime.latest_start().is_none_or(|start| start <= end));
+        let is_closed = self.manual_end.is_some_and(|end| lifetime.starts.last().is_none_or(|start| *start <= end));
         let kept = row.status.clone().filter(|_| is_closed);
         let (end, status) = match lifetime.ended(restarted) {
             Some((end, how)) => (Some(end), how),
             None => (None, kept.as_deref().unwrap_or(status::RUNNING)),
         };
-        self.dirty |= [
+        for (changed, column) in [
             (row.start_time != start, START),
             (row.restarted_at != restarted, RESTARTED),
             (row.end_time != end, END),
             (row.status.as_deref() != Some(status), STATUS),
-        ]
-        .into_iter()
-        .filter_map(|(changed, column)| changed.then_some(column))
-        .fold(0, |columns, column| columns | column);
+        ] {
+            self.dirty |= if changed { column } else { 0 };
+        }
         (row.start_time, row.restarted_at, row.end_time) = (start, restarted, end);
         if row.status.as_deref() != Some(status) {
             row.status = Some(status.to_owned());
@@ -274,26 +273,6 @@ impl Summary {
     /// Whether what is to be written depends on what is stored now.
     pub fn needs_reread(&self) -> bool {
         self.dirty & READ_MODIFY_WRITE != 0
-    }
-
-    /// Whether the stored row is known.
-    pub fn is_loaded(&self) -> bool {
-        self.loaded
-    }
-
-    /// The columns that differ from what is stored.
-    pub fn dirty(&self) -> ColumnSet {
-        self.dirty
-    }
-
-    /// Takes the changed columns for a write.
-    pub fn take_dirty(&mut self) -> ColumnSet {
-        mem::take(&mut self.dirty)
-    }
-
-    /// The write of these columns failed.
-    pub fn put_back(&mut self, columns: ColumnSet) {
-        self.dirty |= columns;
     }
 
     /// When the run starts, as merged.
