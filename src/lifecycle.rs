@@ -155,16 +155,12 @@ impl Readiness {
 
     /// What is missing; empty: ready.
     pub fn missing(&self) -> Vec<&'static str> {
-        let mut missing = Vec::new();
-        if !self.0.subscribed.load(Ordering::Acquire) {
-            missing.push("subscription is not proven");
-        }
-        if !self.0.spool_writable.load(Ordering::Acquire) {
-            missing.push("spool cannot write to disk");
-        }
-        if self.0.stopping.load(Ordering::Acquire) {
-            missing.push("stopping");
-        }
-        missing
+        let Flags { subscribed, spool_writable, stopping } = &*self.0;
+        let missing = [
+            (!subscribed.load(Ordering::Acquire), "subscription is not proven"),
+            (!spool_writable.load(Ordering::Acquire), "spool cannot write to disk"),
+            (stopping.load(Ordering::Acquire), "stopping"),
+        ];
+        missing.into_iter().filter_map(|(is_missing, what)| is_missing.then_some(what)).collect()
     }
 }

@@ -120,14 +120,10 @@ pub async fn run(
             () = stop.stopped() => return Ok(()),
             () = tokio::time::sleep(every) => {}
         }
-        let mut stuck = None;
-        for ((name, beat), seen) in heartbeats.iter().zip(&mut seen) {
-            let count = beat.count();
-            if count == *seen {
-                stuck = Some(*name);
-            }
-            *seen = count;
-        }
+        let counts: Vec<u64> = heartbeats.iter().map(|(_, beat)| beat.count()).collect();
+        let stuck =
+            (0..counts.len()).rev().find(|stage| counts[*stage] == seen[*stage]).map(|stage| heartbeats[stage].0);
+        seen = counts;
         match stuck {
             Some(stage) => warn!(stage, "stage makes no progress; the watchdog is not fed"),
             None if watchdog.is_some() => notifier.send(NotifyState::Watchdog),

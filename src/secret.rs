@@ -44,28 +44,18 @@ impl Secret {
         fs::read_to_string(path).map(Self::new)
     }
 
-    /// Reads the file that `key` of the settings names, for a connection that logs in with what it holds.
-    ///
-    /// # Errors
-    /// When it cannot be read, is no UTF-8, or holds nothing.
-    fn read_of(key: &'static str, path: &Path) -> Result<Self, SecretFileError> {
-        let secret = Self::read(path).map_err(|error| SecretFileError::Read { key, path: path.to_owned(), error })?;
-        if secret.is_empty() {
-            return Err(SecretFileError::Empty { key, path: path.to_owned() });
-        }
-        Ok(secret)
-    }
-
     /// The secret that a connection logs in with: that of the file, read now, so that one that was replaced counts from the next
     /// connection on; without a file the text of the settings.
     ///
     /// # Errors
-    /// As [`read_of`](Self::read_of).
+    /// When the file cannot be read, is no UTF-8, or holds nothing.
     pub fn of(key: &'static str, file: Option<&Path>, text: Option<&Self>) -> Result<Option<Self>, SecretFileError> {
-        match file {
-            Some(path) => Self::read_of(key, path).map(Some),
-            None => Ok(text.cloned()),
+        let Some(path) = file else { return Ok(text.cloned()) };
+        let secret = Self::read(path).map_err(|error| SecretFileError::Read { key, path: path.to_owned(), error })?;
+        if secret.is_empty() {
+            return Err(SecretFileError::Empty { key, path: path.to_owned() });
         }
+        Ok(Some(secret))
     }
 
     /// Whether nothing is left of it.

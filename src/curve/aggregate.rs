@@ -85,14 +85,14 @@ impl Aggregates {
         }
     }
 
-    fn take(&mut self, sample: &Sample, phase: Option<u16>, values: &[Option<f64>]) {
+    fn take(&mut self, sample: &Sample, values: &[Option<f64>]) {
         let newest = self.bounds.map_or(sample.timestamp, |(newest, _)| newest);
         self.bounds = Some((newest, sample.timestamp));
         self.rows += 1;
         let mut replaced = false;
         for (n, value) in values.iter().enumerate() {
             let Some(value) = *value else { continue };
-            let counts = |effective: &mut Effective| effective.counts(sample.hidden_units, phase, sample.epoch);
+            let counts = |effective: &mut Effective| effective.counts(sample.hidden_units, sample.phase, sample.epoch);
             if self.effective.get_mut(n).is_none_or(counts) {
                 let (timestamp, epoch, step) = (sample.timestamp, sample.epoch, sample.step);
                 self.fields[n].add(Extreme { value, timestamp, epoch, step });
@@ -106,9 +106,8 @@ impl Aggregates {
 
 impl SampleSink for Aggregates {
     fn add(&mut self, page: &Samples) {
-        let phases = self.phases.of(page);
-        for (sample, values) in page.iter(self.fields.len()) {
-            self.take(sample, sample.phase.and_then(|at| phases.get(usize::from(at)).copied()), values);
+        for (sample, values) in page.numbered(self.fields.len(), &mut self.phases) {
+            self.take(&sample, values);
         }
     }
 }

@@ -45,11 +45,9 @@ impl SampleSink for Growth {
         if self.truncated {
             return;
         }
-        let phases = self.phases.of(page);
-        for (sample, values) in page.iter(1) {
+        for (sample, values) in page.numbered(1, &mut self.phases) {
             let (Some(units), value) = (sample.hidden_units, values[0]) else { continue };
-            let phase = sample.phase.and_then(|at| phases.get(usize::from(at)).copied());
-            if !self.effective.counts(Some(units), phase, sample.epoch) {
+            if !self.effective.counts(Some(units), sample.phase, sample.epoch) {
                 continue;
             }
             if self.levels.last().is_none_or(|level| level.hidden_units != units) {
@@ -71,7 +69,7 @@ impl SampleSink for Growth {
             }
             let Some(level) = self.levels.last_mut() else { continue };
             (level.from, level.epoch) = (sample.timestamp, sample.epoch);
-            level.phase = self.phases.name(phase).map(str::to_owned);
+            level.phase = self.phases.name(sample.phase).map(str::to_owned);
             level.rows += 1;
             if let Some(value) = value.filter(|value| value.is_finite()) {
                 level.last.get_or_insert(value);

@@ -138,6 +138,19 @@ impl Samples {
         self.phases.number(name)
     }
 
+    /// Each row with its numbers; `fields` as many as were asked for. The phases of the rows are numbered as in `phases`.
+    fn numbered<'a>(
+        &'a self,
+        fields: usize,
+        phases: &mut Phases,
+    ) -> impl Iterator<Item = (Sample, &'a [Option<f64>])> + use<'a> {
+        let numbers = phases.of(self);
+        self.iter(fields).map(move |(sample, values)| {
+            let phase = sample.phase.and_then(|at| numbers.get(usize::from(at)).copied());
+            (Sample { phase, ..*sample }, values)
+        })
+    }
+
     /// Each row with its numbers; `fields` as many as were asked for.
     pub fn iter(&self, fields: usize) -> impl Iterator<Item = (&Sample, &[Option<f64>])> {
         let mut yielder = YieldEvery::default();

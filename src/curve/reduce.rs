@@ -136,7 +136,7 @@ impl Reducer {
             if rows.len() > self.points {
                 let rows = self.exact.take().unwrap_or_default();
                 for row in rows {
-                    self.put(row.x, row);
+                    put(&mut self.buckets, row.x, row);
                 }
                 self.widen();
             }
@@ -155,15 +155,8 @@ impl Reducer {
     /// Puts the current bucket to the others.
     fn settle(&mut self) {
         if let Some((at, bucket)) = self.current.take() {
-            self.put(at, bucket);
+            put(&mut self.buckets, at, bucket);
             self.widen();
-        }
-    }
-
-    fn put(&mut self, at: i64, bucket: Bucket) {
-        match self.buckets.get_mut(&at) {
-            Some(known) => known.merge(bucket),
-            None => _ = self.buckets.insert(at, bucket),
         }
     }
 
@@ -173,7 +166,7 @@ impl Reducer {
             self.shift += 1;
             // From the later to the earlier: of two at one moment the newer is met first.
             for (at, bucket) in mem::take(&mut self.buckets).into_iter().rev() {
-                self.put(at >> 1, bucket);
+                put(&mut self.buckets, at >> 1, bucket);
             }
         }
     }
@@ -195,10 +188,8 @@ impl Reducer {
 
 impl SampleSink for Reducer {
     fn add(&mut self, page: &Samples) {
-        let phases = self.phases.of(page);
-        for (sample, values) in page.iter(self.fields) {
-            let phase = sample.phase.and_then(|at| phases.get(usize::from(at)).copied());
-            self.take(&Sample { phase, ..*sample }, values);
+        for (sample, values) in page.numbered(self.fields, &mut self.phases) {
+            self.take(&sample, values);
         }
     }
 }
@@ -214,11 +205,15 @@ impl Curve {
         let mut buckets: BTreeMap<i64, Bucket> = BTreeMap::new();
         for point in self.points.iter().rev() {
             let at = (point.x >> shift) << shift;
-            match buckets.get_mut(&at) {
-                Some(known) => known.merge(point.clone()),
-                None => _ = buckets.insert(at, Bucket { x: at, ..point.clone() }),
-            }
+            put(&mut buckets, at, Bucket { x: at, ..point.clone() });
         }
         buckets
+    }
+}
+
+fn put(buckets: &mut BTreeMap<i64, Bucket>, at: i64, bucket: Bucket) {
+    match buckets.get_mut(&at) {
+        Some(known) => known.merge(bucket),
+        None => _ = buckets.insert(at, bucket),
     }
 }

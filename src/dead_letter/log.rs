@@ -179,11 +179,6 @@ impl DeadLetterLog {
         *last_usage = inner.usage();
         *last_usage
     }
-
-    /// Bytes of all letters.
-    pub fn bytes(&self) -> u64 {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).segments.bytes()
-    }
 }
 
 impl Inner {
@@ -283,7 +278,6 @@ fn load_dedup_cache(disk: &Disk, dir: &Path, list: &mut [Meta], seed: u32) -> (u
         let read = for_each_in_segment(meta, seed, &mut |key, info, _, _| {
             keys.push(key);
             end = end.max(info.id + 1);
-            true
         });
         if let Err(error) = read {
             warn!(segment = %meta.path.display(), error = %Chain(&error), "dead letters cannot be read");

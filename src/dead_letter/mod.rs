@@ -12,12 +12,15 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, io, path::PathBuf};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use self::dropped::DropIndex;
 pub use self::{
     log::{DeadLetterLog, Usage},
     reader::{DeadLetter, Reader},
@@ -28,9 +31,9 @@ use crate::{
     spool::{
         RecordKind,
         disk::Disk,
-        record::{self, Record},
-        scan::{CHUNK_BYTES, Scan, Step},
-        segment::{self, Header, Meta},
+        record::Record,
+        scan::Scan,
+        segment::{Header, Meta},
     },
     units::{ByteSize, Micros},
 };
@@ -174,17 +177,16 @@ pub enum DeadLetterError {
 ///
 /// # Errors
 /// When the directory cannot be read. One that is missing holds no letters.
-pub fn list(dir: &std::path::Path, filter: &Filter) -> Result<Vec<DeadLetterInfo>, DeadLetterError> {
-    let mut found = std::collections::VecDeque::new();
-    for_each_entry(dir, |_, info, _| {
-        if filter.matches(&info) {
-            found.push_back(info);
-            if filter.limit.is_some_and(|limit| found.len() > limit) {
-                found.pop_front();
-            }
+pub fn list(dir: &Path, filter: &Filter) -> Result<Vec<DeadLetterInfo>, DeadLetterError> {
+    let mut found = VecDeque::new();
+    let mut reader = Reader::open(dir, filter.clone())?;
+    let mut push = |info, _: &[u8], _: &Record<'_>| {
+        found.push_back(info);
+        if filter.limit.is_some_and(|limit| found.len() > limit) {
+            found.pop_front();
         }
-        true
-    })?;
+    };
+    while reader.next_segment(&mut push)?.is_some() {}
     Ok(found.into())
 }
 
@@ -192,70 +194,30 @@ pub fn list(dir: &std::path::Path, filter: &Filter) -> Result<Vec<DeadLetterInfo
 ///
 /// # Errors
 /// When the directory cannot be read.
-pub fn get(dir: &std::path::Path, id: u64) -> Result<Option<(DeadLetterInfo, Vec<u8>)>, DeadLetterError> {
-    let mut found = None;
-    for_each_entry(dir, |_, info, kept| {
-        if info.id == id {
-            found = Some((info, kept.to_vec()));
-        }
-        found.is_none()
-    })?;
-    Ok(found)
+pub fn get(dir: &Path, id: u64) -> Result<Option<(DeadLetterInfo, Vec<u8>)>, DeadLetterError> {
+    let filter = Filter { ids: BTreeSet::from([id]), ..Filter::default() };
+    let found = Reader::open(dir, filter)?.next_entries()?.into_iter().next();
+    Ok(found.map(|letter| (letter.info, letter.payload)))
 }
 
 /// Where a letter came from, and what tells it from another message that got the same offset after a loss.
 type Key = (Uuid, u64, u32, Micros, u64);
 
-/// Goes over the letters of a directory, but those that were dropped, until `visit` returns false.
-fn for_each_entry(
-    dir: &std::path::Path,
-    mut visit: impl FnMut(Key, DeadLetterInfo, &[u8]) -> bool,
-) -> Result<(), DeadLetterError> {
-    let list = match segment::list(&Disk::default(), dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        list => list.map_err(DeadLetterError::Read)?,
-    };
-    let drop_index = DropIndex::read(dir)?;
-    let id = identify(&list)?;
-    for meta in list {
-        let read = for_each_in_segment(&meta, record::seed(id), &mut |key, mut info, kept, _| {
-            drop_index.is_dropped(info.id) || {
-                drop_index.apply(&mut info);
-                visit(key, info, kept)
-            }
-        });
-        match read {
-            Ok(true) => {}
-            Ok(false) => return Ok(()),
-            // Dropped to make room since it was listed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(DeadLetterError::Read(error)),
-        }
-    }
-    Ok(())
-}
-
+/// Visits the letters of a segment, dropped ones too.
 fn for_each_in_segment(
     meta: &Meta,
     seed: u32,
-    visit: &mut impl FnMut(Key, DeadLetterInfo, &[u8], &Record<'_>) -> bool,
-) -> io::Result<bool> {
+    visit: &mut impl FnMut(Key, DeadLetterInfo, &[u8], &Record<'_>),
+) -> io::Result<()> {
     let mut scan = Scan::open(&Disk::default(), meta, meta.end, seed)?;
-    loop {
-        match scan.step(CHUNK_BYTES)? {
-            Step::Records(chunk) => {
-                for record in chunk.records() {
-                    if let Some((key, info, kept)) = decode(&record)
-                        && !visit(key, info, kept, &record)
-                    {
-                        return Ok(false);
-                    }
-                }
+    while let Some(chunk) = scan.next_records()? {
+        for record in chunk.records() {
+            if let Some((key, info, kept)) = decode(&record) {
+                visit(key, info, kept, &record);
             }
-            Step::Damage(_) => {}
-            Step::End => return Ok(true),
         }
     }
+    Ok(())
 }
 
 /// The id that the checksums of these letters start from; a new one where there are none.

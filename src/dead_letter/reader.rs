@@ -8,7 +8,7 @@ use crate::{
     spool::{
         RecordKind,
         disk::Disk,
-        record,
+        record::{self, Record},
         segment::{self, Meta},
     },
 };
@@ -55,28 +55,33 @@ impl Reader {
     /// When a segment cannot be read.
     pub fn next_entries(&mut self) -> Result<Vec<DeadLetter>, DeadLetterError> {
         let mut entries = Vec::new();
-        while entries.is_empty()
-            && let Some(meta) = self.segments.pop_front()
-        {
-            let Self { drop_index, filter, .. } = &*self;
-            let read = for_each_in_segment(&meta, self.seed, &mut |_, mut info, kept, record| {
-                drop_index.apply(&mut info);
-                if !drop_index.is_dropped(info.id) && filter.matches(&info) {
-                    entries.push(DeadLetter {
-                        info,
-                        decided: record.decided,
-                        kind: record.kind,
-                        payload: kept.to_vec(),
-                    });
-                }
-                true
-            });
-            match read {
-                // Dropped to make room since it was listed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                read => _ = read.map_err(DeadLetterError::Read)?,
-            }
-        }
+        let mut push = |info, payload: &[u8], record: &Record<'_>| {
+            let payload = payload.to_vec();
+            entries.push(DeadLetter { info, decided: record.decided, kind: record.kind, payload });
+        };
+        while self.next_segment(&mut push)? == Some(0) {}
         Ok(entries)
+    }
+
+    /// Visits the letters of the next segment; returns how many there were, `None` at the end.
+    pub(super) fn next_segment(
+        &mut self,
+        visit: &mut impl FnMut(DeadLetterInfo, &[u8], &Record<'_>),
+    ) -> Result<Option<u64>, DeadLetterError> {
+        let Some(meta) = self.segments.pop_front() else { return Ok(None) };
+        let mut count = 0;
+        let read = for_each_in_segment(&meta, self.seed, &mut |_, mut info, kept, record| {
+            self.drop_index.apply(&mut info);
+            if !self.drop_index.is_dropped(info.id) && self.filter.matches(&info) {
+                count += 1;
+                visit(info, kept, record);
+            }
+        });
+        match read {
+            // Dropped to make room since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            read => read.map_err(DeadLetterError::Read)?,
+        }
+        Ok(Some(count))
     }
 }

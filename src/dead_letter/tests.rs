@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     frame::Rejection,
     metrics::{Label, Metrics},
+    spool::segment,
 };
 
 fn letter(offset: u64, raw: &[u8]) -> NewDeadLetter<'_> {
@@ -73,7 +74,7 @@ fn the_oldest_make_room_and_are_counted() {
     let raw = vec![b'x'; 1_000];
     for offset in 0..200 {
         log.put(&letter(offset, &raw)).unwrap();
-        assert!(log.bytes() <= config.capacity.0);
+        assert!(log.usage().bytes <= config.capacity.0);
     }
     let found = list(&config.dir, &Filter::default()).unwrap();
     let dropped = metrics.dead_letters_dropped.get();
@@ -105,11 +106,11 @@ fn a_second_process_is_refused() {
 fn after_an_error_nothing_is_kept_and_the_next_try_works() {
     use std::sync::atomic::Ordering;
     let (_dir, config) = temp_config();
-    let disk = crate::spool::disk::Disk::default();
-    let log = DeadLetterLog::open_on(&config, Metrics::new(), disk.clone()).unwrap();
-    disk.faults.full.store(true, Ordering::SeqCst);
+    let (disk, faults) = crate::spool::tests::faulty_disk::faulty_disk();
+    let log = DeadLetterLog::open_on(&config, Metrics::new(), disk).unwrap();
+    faults.full.store(true, Ordering::SeqCst);
     assert!(matches!(log.put(&letter(1, b"one")), Err(DeadLetterError::Write(_))));
-    disk.faults.full.store(false, Ordering::SeqCst);
+    faults.full.store(false, Ordering::SeqCst);
     log.put(&letter(1, b"one")).unwrap();
     assert_eq!(list(&config.dir, &Filter::default()).unwrap().len(), 1);
 }
@@ -119,10 +120,10 @@ fn a_letter_that_may_be_in_memory_only_is_written_again() {
     use std::sync::atomic::Ordering;
     let (_dir, config) = temp_config();
     open(&config).0.put(&letter(1, b"one")).unwrap();
-    let disk = crate::spool::disk::Disk::default();
-    disk.faults.syncs.store(1, Ordering::SeqCst);
-    let log = DeadLetterLog::open_on(&config, Metrics::new(), disk.clone()).unwrap();
-    assert_eq!(disk.faults.syncs.load(Ordering::SeqCst), 0, "it tries, before it believes what it reads");
+    let (disk, faults) = crate::spool::tests::faulty_disk::faulty_disk();
+    faults.syncs.store(1, Ordering::SeqCst);
+    let log = DeadLetterLog::open_on(&config, Metrics::new(), disk).unwrap();
+    assert_eq!(faults.syncs.load(Ordering::SeqCst), 0, "it tries, before it believes what it reads");
     log.put(&letter(1, b"one")).unwrap();
     assert_eq!(list(&config.dir, &Filter::default()).unwrap().len(), 2);
 }

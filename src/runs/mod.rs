@@ -46,12 +46,13 @@ pub struct RunHints<'a> {
 impl<'a> RunHints<'a> {
     /// The facts of a decoded message, whose time is known.
     pub fn of(message: &'a Message<'_>, time: EventTime, received_at: Micros, payload: &'a [u8]) -> Self {
+        let columns = message.metric_columns();
         Self {
             kind: message.kind(),
             run_id: message.run_id(),
-            epoch: message.epoch(),
-            phase: message.phase(),
-            hidden_units: message.hidden_units(),
+            epoch: columns.epoch,
+            phase: columns.phase.as_deref(),
+            hidden_units: columns.hidden_units,
             event_time: time.micros,
             has_event_time: time.from_message,
             received_at,
@@ -231,24 +232,14 @@ impl Resolver {
 
     /// Decides for one message. `subscribed` is for how long this process has been subscribed: silence counts only then.
     pub fn decide(&mut self, channel: &str, hints: &RunHints<'_>, subscribed: Duration) -> RunAssignment {
-        if hints.run_id.is_none() && hints.kind != Kind::RunStart {
-            let now = self.subscribed_before + subscribed;
-            let timeouts = self.timeouts;
-            let open = self
-                .channels
-                .get(channel)
-                .filter(|open| !open.run.is_over(hints, now.saturating_sub(open.seen), timeouts));
-            if let Some(run_id) = open.map(|open| open.run.run_id) {
-                return RunAssignment {
-                    run_id,
-                    opened_run: false,
-                    changed: self.track(channel, hints, run_id, false, subscribed),
-                };
-            }
-        }
-        let opened = hints.run_id.is_none() && hints.kind != Kind::RunStart;
-        let run_id = hints.run_id.unwrap_or_else(|| implicit_run_id(channel, hints.event_time, hints.payload));
-        RunAssignment { run_id, opened_run: opened, changed: self.track(channel, hints, run_id, opened, subscribed) }
+        let names_no_run = hints.run_id.is_none() && hints.kind != Kind::RunStart;
+        let now = self.subscribed_before + subscribed;
+        let is_open = |open: &&Channel| !open.run.is_over(hints, now.saturating_sub(open.seen), self.timeouts);
+        let open = self.channels.get(channel).filter(|_| names_no_run).filter(is_open).map(|open| open.run.run_id);
+        let opened_run = names_no_run && open.is_none();
+        let run_id = open.or(hints.run_id).unwrap_or_else(|| implicit_run_id(channel, hints.event_time, hints.payload));
+        let changed = self.track(channel, hints, run_id, opened_run, subscribed);
+        RunAssignment { run_id, opened_run, changed }
     }
 
     /// Takes in a message that was decided before: how open runs are rebuilt from the spool.

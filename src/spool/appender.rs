@@ -172,7 +172,10 @@ impl Appender {
         if self.degraded.is_some() {
             self.publish();
         } else if !self.buffer.is_empty() {
-            match self.write() {
+            let bytes = std::mem::take(&mut self.buffer);
+            let written = self.write_disk(&[&bytes], self.first, self.next);
+            self.buffer = bytes;
+            match written {
                 Ok(()) => self.shared.durable.store(self.next, Ordering::Release),
                 Err(error) => self.fail(&error, started),
             }
@@ -205,21 +208,10 @@ impl Appender {
         self.next
     }
 
-    fn write(&mut self) -> io::Result<()> {
-        let bytes = std::mem::take(&mut self.buffer);
-        let written = self.write_disk(&[&bytes], self.first, self.next);
-        self.buffer = bytes;
-        written
-    }
-
     /// One more try in a new segment: what failed may be the file. The failed one is never written or synced again.
     fn write_disk(&mut self, parts: &[&[u8]], first: u64, end: u64) -> io::Result<()> {
+        self.check_capacity(segment::length(parts))?;
         let segments = &self.shared.segments;
-        if segments.bytes() + segment::length(parts) > self.shared.capacity {
-            // A closed segment can be removed once it is committed.
-            self.writer.finish(segments);
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the spool has reached its capacity"));
-        }
         // Once it is known, it is not told again with each try.
         let already_degraded = self.degraded.is_some();
         let written = self.writer.write(segments, parts, first, end).or_else(|error| {
@@ -283,8 +275,8 @@ impl Appender {
             self.shared.durable.store(end, Ordering::Release);
             self.shared.trim(&mut self.shared.cache());
         }
-        // Nothing is left in memory: all of it was written, or stored and committed. Prove that the disk works before saying so.
-        if let Err(error) = self.probe() {
+        // Nothing is left in memory: all of it was written, or stored and committed. Now there must be room for one more segment.
+        if let Err(error) = self.check_capacity(segment::HEADER as u64 + 1) {
             self.fail(&error, now);
             return;
         }
@@ -296,11 +288,12 @@ impl Appender {
         }
     }
 
-    /// Whether there is room for more. Only capacity is asked: whether the disk works shows with the next group.
-    fn probe(&mut self) -> io::Result<()> {
-        if self.shared.segments.bytes() + super::segment::HEADER as u64 >= self.shared.capacity {
-            // As above: open, it would stay when it is committed.
-            self.writer.finish(&self.shared.segments);
+    /// Only capacity is asked: whether the disk works shows with the next group.
+    fn check_capacity(&mut self, more: u64) -> io::Result<()> {
+        let segments = &self.shared.segments;
+        if segments.bytes() + more > self.shared.capacity {
+            // A closed segment can be removed once it is committed.
+            self.writer.finish(segments);
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the spool has reached its capacity"));
         }
         Ok(())

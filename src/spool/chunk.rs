@@ -8,28 +8,15 @@ use super::record::{self, Record};
 #[derive(Clone, Debug, Default)]
 pub struct Chunk {
     pub(crate) bytes: Bytes,
-    pub(crate) first: u64,
-    pub(crate) end: u64,
-    pub(crate) lost: u64,
+    /// Offset of the first record.
+    pub first: u64,
+    /// Offset after the last record.
+    pub end: u64,
+    /// How many records directly before this chunk cannot be read any more: damaged, or in a segment that is gone. Normally 0.
+    pub lost: u64,
 }
 
 impl Chunk {
-    /// Offset of the first record.
-    pub fn first(&self) -> u64 {
-        self.first
-    }
-
-    /// Offset after the last record.
-    pub fn end(&self) -> u64 {
-        self.end
-    }
-
-    /// How many records right before this chunk cannot be read any more: damaged, or in a segment that is gone. Normally 0. The
-    /// frontier goes over them.
-    pub fn lost(&self) -> u64 {
-        self.lost
-    }
-
     /// Bytes of all records with their headers.
     pub fn len_bytes(&self) -> usize {
         self.bytes.len()

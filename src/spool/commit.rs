@@ -132,23 +132,17 @@ impl Committer {
     }
 
     /// Writes the last checkpoint and ends the thread. What lingers is replayed at the next start.
-    pub fn close(mut self) {
-        self.stop();
-    }
+    pub fn close(self) {}
+}
 
-    fn stop(&mut self) {
+impl Drop for Committer {
+    fn drop(&mut self) {
         self.commits.lock().stop = true;
         self.commits.changed.notify_all();
         if let Some(thread) = self.thread.take() {
             // A panic there has been reported; the old checkpoint only means a longer replay.
             let _ = thread.join();
         }
-    }
-}
-
-impl Drop for Committer {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 

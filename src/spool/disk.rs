@@ -79,13 +79,9 @@ pub(crate) struct Stat {
 /// Numbers that are tried for a name that is taken.
 const NAME_TRIES: u32 = 10_000;
 
-/// Where files are made. A value, so that tests can hand in one that fails. Cheap to clone.
+/// The file system in use. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Disk {
-    files: Arc<dyn Files>,
-    #[cfg(test)]
-    pub(crate) faults: Arc<super::tests::Faults>,
-}
+pub(crate) struct Disk(Arc<dyn Files>);
 
 impl Default for Disk {
     fn default() -> Self {
@@ -97,7 +93,7 @@ impl std::ops::Deref for Disk {
     type Target = dyn Files;
 
     fn deref(&self) -> &(dyn Files + 'static) {
-        &*self.files
+        &*self.0
     }
 }
 
@@ -108,35 +104,12 @@ impl Disk {
     }
 
     pub(crate) fn new(files: Arc<dyn Files>) -> Self {
-        Self {
-            files,
-            #[cfg(test)]
-            faults: Arc::default(),
-        }
-    }
-
-    /// A new file that nobody else may read; an existing one is an error.
-    pub(crate) fn create(&self, path: &Path) -> io::Result<OpenFile> {
-        #[cfg(test)]
-        self.faults.create()?;
-        self.open(path, Mode::CreateNew)
-    }
-
-    /// All bytes, behind the first `at`.
-    pub(crate) fn write(&self, file: &dyn Handle, bytes: &[u8], at: u64) -> io::Result<()> {
-        #[cfg(test)]
-        let (bytes, fault) = self.faults.write(bytes);
-        file.write_all_at(bytes, at)?;
-        #[cfg(test)]
-        fault?;
-        Ok(())
+        Self(files)
     }
 
     /// Makes the bytes durable. A file that somebody has deleted, renamed or replaced meanwhile would keep them where nobody looks
     /// for them: that is a failure.
     pub(crate) fn sync(&self, file: &dyn Handle, path: &Path) -> io::Result<()> {
-        #[cfg(test)]
-        self.faults.sync()?;
         file.sync()?;
         let there = match self.stat(path) {
             Ok(stat) => stat.id == file.stat()?.id,
@@ -153,8 +126,8 @@ impl Disk {
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let temporary = temporary(path);
         self.clear_path(path)?;
-        let file = self.create(&temporary)?;
-        let written = self.write(&*file, bytes, 0).and_then(|()| self.sync(&*file, &temporary));
+        let file = self.open(&temporary, Mode::CreateNew)?;
+        let written = file.write_all_at(bytes, 0).and_then(|()| self.sync(&*file, &temporary));
         if let Err(error) = written.and_then(|()| self.rename(&temporary, path)) {
             // On a full disk it takes room that is needed.
             let _ = self.discard(&temporary);

@@ -59,7 +59,7 @@ pub(crate) mod scan;
 pub(crate) mod segment;
 mod shared;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::{
     appender::{Appender, Full, Synced},
@@ -134,14 +134,15 @@ pub enum SpoolError {
         error: io::Error,
     },
     /// A newer version of the program was here; nothing was changed.
-    #[error("`{}` has format {version}, and this program knows {known} at most; use the newer version that wrote it", .path.display())]
+    #[error(
+        "`{}` has format {version}, and this program knows {} at most; use the newer version that wrote it",
+        .path.display(), segment::VERSION
+    )]
     Newer {
         /// Which file.
         path: PathBuf,
         /// Its format.
         version: u32,
-        /// The newest that is known here.
-        known: u32,
     },
     /// Anything else.
     #[error("failed to {operation} of the spool")]

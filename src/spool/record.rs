@@ -36,14 +36,9 @@ pub enum RecordKind {
 
 impl RecordKind {
     fn from_byte(byte: u8) -> Option<Self> {
-        Some(match byte {
-            1 => Self::Event,
-            2 => Self::Rejected,
-            3 => Self::Control,
-            4 => Self::Gap,
-            5 => Self::Receipt,
-            _ => return None,
-        })
+        [Self::Event, Self::Rejected, Self::Control, Self::Gap, Self::Receipt]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
     }
 
     /// Whether it may use the part of the memory segment that is kept for accounts of what was lost or commanded.

@@ -1,7 +1,19 @@
 //! Opening a spool: what is there is read, what is torn is cut, and nothing that is stored prevents the start.
 
-use std::{collections::HashSet, fs::TryLockError, io, path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    collections::HashSet,
+    fs::TryLockError,
+    io,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64},
+    },
+    thread,
+    time::Duration,
+};
 
+use tokio::sync::watch;
 use tracing::{error, warn};
 use uuid::Uuid;
 
@@ -15,9 +27,9 @@ use super::{
     quarantine::Quarantine,
     reader::Reader,
     record,
-    scan::{CHUNK_BYTES, Scan, Step},
+    scan::Scan,
     segment::{self, HEADER, Header, Meta, Segments},
-    shared::{Shared, SharedInit, View},
+    shared::{Shared, View},
 };
 use crate::{logging::Chain, metrics::Metrics, units::Micros};
 
@@ -91,15 +103,14 @@ impl Iterator for Replay {
                 }
             }
             let scan = self.scan.as_mut()?;
-            match scan.step(CHUNK_BYTES) {
-                Ok(Step::Records(chunk)) if chunk.end <= self.next => {}
-                Ok(Step::Records(chunk)) => {
+            match scan.next_records() {
+                Ok(Some(chunk)) if chunk.end <= self.next => {}
+                Ok(Some(chunk)) => {
                     let chunk = chunk.starting_at(self.next);
                     self.next = chunk.end;
                     return Some(Ok(chunk));
                 }
-                Ok(Step::Damage(_)) => {}
-                Ok(Step::End) => {
+                Ok(None) => {
                     self.next = self.next.max(scan.below.min(self.end));
                     self.scan = None;
                 }
@@ -154,10 +165,27 @@ pub(crate) fn prepare(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Res
     sync_last_segment(&disk, &dir, list.last());
     let first = list.first().map_or(next, |meta| meta.first);
     let first_uncommitted = committed.unwrap_or(first);
-    let segments = Segments::new(list);
-    let capacity = config.capacity.0;
-    let init = SharedInit { dir, id, capacity, disk, segments, metrics, committed: first_uncommitted, end: next, lock };
-    let shared = Arc::new(Shared::new(init));
+    metrics.spool_healthy.set(1);
+    let shared = Arc::new(Shared {
+        quarantine: Quarantine::new(&disk, &dir),
+        seed: record::seed(id),
+        cache: Mutex::default(),
+        visible: watch::Sender::new(next),
+        durable: AtomicU64::new(next),
+        committed: AtomicU64::new(first_uncommitted),
+        retain_from: AtomicU64::new(u64::MAX),
+        checkpoint: AtomicU64::new(first_uncommitted),
+        memory_only_bytes: AtomicU64::new(0),
+        healthy: AtomicBool::new(true),
+        missing: AtomicU64::new(0),
+        _lock: lock,
+        dir,
+        id,
+        capacity: config.capacity.0,
+        disk,
+        segments: Segments::new(list),
+        metrics,
+    });
     // Also one that is there: it may be in the page cache only, left by a sync that has failed.
     if let Err(error) = checkpoint::write(&shared.disk, &shared.dir, id, first_uncommitted) {
         // The spool still works; the committer will try again.
@@ -225,11 +253,11 @@ fn locked(disk: &Disk, dir: &Path, lock: &Path) -> SpoolError {
 /// Only the checkpoint, the first and the last segment are looked at: a newer program would have written one of them.
 fn refuse_newer(disk: &Disk, dir: &Path, checkpoint: Checkpoint, list: &[Meta]) -> Result<(), SpoolError> {
     if let Checkpoint::Newer(version) = checkpoint {
-        return Err(SpoolError::Newer { path: checkpoint::path(dir), version, known: segment::VERSION });
+        return Err(SpoolError::Newer { path: checkpoint::path(dir), version });
     }
     for meta in list.first().into_iter().chain(list.last()) {
         if let Ok(Header::Newer(version)) = Header::read(disk, &meta.path) {
-            return Err(SpoolError::Newer { path: meta.path.clone(), version, known: segment::VERSION });
+            return Err(SpoolError::Newer { path: meta.path.clone(), version });
         }
     }
     Ok(())
@@ -338,16 +366,15 @@ fn find_end(disk: &Disk, dir: &Path, list: &mut Vec<Meta>, id: Uuid) -> LogEnd {
 /// Where the last valid record of the segment ends, if there is one.
 fn last_record(mut scan: Scan, end: &mut LogEnd) -> Option<u64> {
     loop {
-        match scan.step(CHUNK_BYTES) {
-            Ok(Step::Records(chunk)) => {
+        match scan.next_records() {
+            Ok(Some(chunk)) => {
                 end.offset = end.offset.max(chunk.end);
                 end.received_at = chunk.records().last().map(|record| record.decided.received_at);
             }
-            Ok(Step::Damage(_)) => {}
-            Ok(Step::End) => return scan.valid_to(),
+            Ok(None) => return scan.valid_to,
             Err(error) => {
                 warn!(segment = %scan.path.display(), error = %Chain(&error), "segment cannot be read to its end");
-                return scan.valid_to();
+                return scan.valid_to;
             }
         }
     }

@@ -101,13 +101,10 @@ pub fn inspect(dir: &Path) -> Result<Report, SpoolError> {
 
 fn end_of(mut scan: Scan) -> io::Result<u64> {
     let mut end = 0;
-    loop {
-        match scan.step(CHUNK_BYTES)? {
-            Step::Records(chunk) => end = chunk.end,
-            Step::Damage(_) => {}
-            Step::End => return Ok(end),
-        }
+    while let Some(chunk) = scan.next_records()? {
+        end = chunk.end;
     }
+    Ok(end)
 }
 
 /// Reads every record. On a spool that is in use what is being written meanwhile may look torn.
@@ -159,7 +156,7 @@ fn read_headers(disk: &Disk, dir: &Path) -> Result<(Report, Vec<Meta>), SpoolErr
             header => header.map_err(failed("read the header of a segment"))?,
         };
         match header {
-            Header::Newer(version) => return Err(newer(&meta.path, version)),
+            Header::Newer(version) => return Err(SpoolError::Newer { path: meta.path.clone(), version }),
             Header::Good { id, .. } => report.id = Some(id),
             Header::Bad(_) => {}
         }
@@ -177,15 +174,11 @@ fn read_headers(disk: &Disk, dir: &Path) -> Result<(Report, Vec<Meta>), SpoolErr
         Checkpoint::Good { id, committed } if report.id.is_none_or(|segments| segments == id) => {
             (report.id, report.committed) = (Some(id), Some(committed));
         }
-        Checkpoint::Newer(version) => return Err(newer(&checkpoint::path(dir), version)),
+        Checkpoint::Newer(version) => return Err(SpoolError::Newer { path: checkpoint::path(dir), version }),
         Checkpoint::Good { .. } | Checkpoint::Bad => report.checkpoint_damaged = true,
         Checkpoint::Missing => {}
     }
     Ok((report, list))
-}
-
-fn newer(path: &Path, version: u32) -> SpoolError {
-    SpoolError::Newer { path: path.to_owned(), version, known: segment::VERSION }
 }
 
 fn check_segment(

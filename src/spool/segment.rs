@@ -8,7 +8,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::disk::{Disk, OpenFile};
+use super::disk::{Disk, Mode, OpenFile};
 
 pub(crate) const MAGIC: [u8; 8] = *b"CASSPOOL";
 /// The only format there is so far.
@@ -42,15 +42,12 @@ impl Header {
     /// A version is believed only when the checksum matches: a flipped bit must not look like a newer format.
     pub(crate) fn decode(magic: [u8; 8], bytes: &[u8]) -> Self {
         let Some(bytes) = bytes.first_chunk::<HEADER>() else { return Self::Bad(None) };
-        let (mut version, mut id, mut offset) = ([0; 4], [0; 16], [0; 8]);
-        version.copy_from_slice(&bytes[8..12]);
-        id.copy_from_slice(&bytes[12..28]);
-        offset.copy_from_slice(&bytes[28..36]);
+        let id = Uuid::from_slice(&bytes[12..28]).unwrap_or_default();
         if bytes[..8] != magic || crc32c::crc32c(&bytes[..36]).to_le_bytes() != bytes[36..] {
-            return Self::Bad(Some(Uuid::from_bytes(id)));
+            return Self::Bad(Some(id));
         }
-        match u32::from_le_bytes(version) {
-            VERSION => Self::Good { id: Uuid::from_bytes(id), offset: u64::from_le_bytes(offset) },
+        match u32::from_le_bytes(std::array::from_fn(|at| bytes[8 + at])) {
+            VERSION => Self::Good { id, offset: u64::from_le_bytes(std::array::from_fn(|at| bytes[28 + at])) },
             version => Self::Newer(version),
         }
     }
@@ -95,19 +92,19 @@ impl Segments {
         self.lock().iter().map(|meta| meta.bytes).sum()
     }
 
-    /// The segment that holds `offset`, or else the first one behind it; and the offset at which the next segment begins.
-    pub(crate) fn find(&self, offset: u64) -> Option<(Meta, u64)> {
+    /// The segment that holds `offset`, or else the first one behind it; and the segment behind that.
+    pub(crate) fn find(&self, offset: u64) -> Option<(Meta, Option<Meta>)> {
         let list = self.lock();
         let index = list.partition_point(|meta| meta.first <= offset).saturating_sub(1);
-        let index = (index..list.len()).find(|&index| list[index].end > offset)?;
-        Some((list[index].clone(), list.get(index + 1).map_or(u64::MAX, |meta| meta.first)))
+        let mut rest = list[index..].iter().skip_while(|meta| meta.end <= offset).cloned();
+        Some((rest.next()?, rest.next()))
     }
 
-    /// The current state of one segment.
+    /// The current state of one segment, and the offset at which the next one begins.
     pub(crate) fn get(&self, path: &Path) -> Option<(Meta, u64)> {
         let list = self.lock();
-        let index = list.iter().position(|meta| meta.path == path)?;
-        Some((list[index].clone(), list.get(index + 1).map_or(u64::MAX, |meta| meta.first)))
+        let mut rest = list.iter().skip_while(|meta| meta.path != path);
+        Some((rest.next()?.clone(), rest.next().map_or(u64::MAX, |next| next.first)))
     }
 
     pub(crate) fn forget(&self, path: &Path) {
@@ -123,12 +120,6 @@ impl Segments {
                 list[before].end = end;
             }
         }
-    }
-
-    /// The one behind another.
-    pub(crate) fn after(&self, path: &Path) -> Option<Meta> {
-        let list = self.lock();
-        list.iter().position(|meta| meta.path == path).and_then(|index| list.get(index + 1).cloned())
     }
 
     fn update(&self, path: &Path, change: impl FnOnce(&mut Meta)) {
@@ -215,7 +206,7 @@ impl SegmentWriter {
     fn append(&self, current: &Current, parts: &[&[u8]]) -> io::Result<()> {
         let mut at = current.bytes;
         for part in parts {
-            self.disk.write(&*current.file, part, at)?;
+            current.file.write_all_at(part, at)?;
             at += part.len() as u64;
         }
         self.disk.sync(&*current.file, &current.path)
@@ -231,7 +222,7 @@ impl SegmentWriter {
     fn begin(&self, segments: &Segments, first: u64) -> io::Result<Current> {
         let (file, generation, path) = self.create(first)?;
         let header = Header::encode(MAGIC, self.id, first);
-        if let Err(error) = self.disk.write(&*file, &header, 0).and_then(|()| self.disk.sync_dir(&self.dir)) {
+        if let Err(error) = file.write_all_at(&header, 0).and_then(|()| self.disk.sync_dir(&self.dir)) {
             let _ = self.disk.remove(&path);
             return Err(error);
         }
@@ -246,7 +237,7 @@ impl SegmentWriter {
         let (mut generation, mut made) = (0, false);
         loop {
             let path = self.dir.join(format!("{first:020}-{generation:03}.seg"));
-            match self.disk.create(&path) {
+            match self.disk.open(&path, Mode::CreateNew) {
                 Ok(file) => return Ok((file, generation, path)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && generation < 999 => generation += 1,
                 // The directory is gone, or closed to us.

@@ -29,7 +29,7 @@ pub(crate) struct Shared {
     pub(crate) segments: Segments,
     pub(crate) quarantine: Quarantine,
     pub(crate) metrics: Arc<Metrics>,
-    cache: Mutex<GroupCache>,
+    pub(crate) cache: Mutex<GroupCache>,
     /// Offset after the last record that a reader may see: durable, or in memory while the disk takes nothing.
     pub(crate) visible: watch::Sender<u64>,
     pub(crate) durable: AtomicU64,
@@ -46,45 +46,7 @@ pub(crate) struct Shared {
     pub(crate) _lock: [Option<OpenFile>; 2],
 }
 
-/// What [`Shared::new`] needs.
-pub(crate) struct SharedInit {
-    pub(crate) dir: PathBuf,
-    pub(crate) id: Uuid,
-    pub(crate) capacity: u64,
-    pub(crate) disk: Disk,
-    pub(crate) segments: Segments,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) committed: u64,
-    pub(crate) end: u64,
-    pub(crate) lock: [Option<OpenFile>; 2],
-}
-
 impl Shared {
-    pub(crate) fn new(init: SharedInit) -> Self {
-        let SharedInit { dir, id, capacity, disk, segments, metrics, committed, end, lock } = init;
-        metrics.spool_healthy.set(1);
-        Self {
-            quarantine: Quarantine::new(&disk, &dir),
-            seed: super::record::seed(id),
-            cache: Mutex::default(),
-            visible: watch::Sender::new(end),
-            durable: AtomicU64::new(end),
-            committed: AtomicU64::new(committed),
-            retain_from: AtomicU64::new(u64::MAX),
-            checkpoint: AtomicU64::new(committed),
-            memory_only_bytes: AtomicU64::new(0),
-            healthy: AtomicBool::new(true),
-            missing: AtomicU64::new(0),
-            _lock: lock,
-            dir,
-            id,
-            capacity,
-            disk,
-            segments,
-            metrics,
-        }
-    }
-
     pub(crate) fn cache(&self) -> MutexGuard<'_, GroupCache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,14 +71,11 @@ impl Shared {
     /// As [`Segments::find`], for who opens the segment: it and the one behind it, which says where it ends, are no impostors.
     pub(crate) fn find(&self, offset: u64) -> Option<(Meta, u64)> {
         loop {
-            let (meta, below) = self.segments.find(offset)?;
-            let after = self.segments.after(&meta.path);
-            let impostor = [Some(&meta), after.as_ref()]
-                .into_iter()
-                .flatten()
-                .find(|meta| !meta.active && !meta.is_of(&self.disk, self.id))
-                .cloned();
-            let Some(impostor) = impostor else { return Some((meta, below)) };
+            let (meta, next) = self.segments.find(offset)?;
+            let is_impostor = |meta: &&Meta| !meta.active && !meta.is_of(&self.disk, self.id);
+            let Some(impostor) = [Some(&meta), next.as_ref()].into_iter().flatten().find(is_impostor) else {
+                return Some((meta, next.map_or(u64::MAX, |next| next.first)));
+            };
             self.quarantine.take_foreign(&impostor.path);
             self.segments.unlink_entry(&impostor.path);
         }

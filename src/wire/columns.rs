@@ -62,13 +62,8 @@ impl<'a> Message<'a> {
         if is_strict { self.require_something_left() } else { Ok(()) }
     }
 
-    /// The `seq`.
-    pub(super) fn seq_column(&mut self) -> Option<i64> {
-        self.counter_column(FieldId::Seq)
-    }
-
     /// A number that is never negative. An invalid one is counted in every kind of message: gaps are found by the `seq`.
-    fn counter_column(&mut self, field_id: FieldId) -> Option<i64> {
+    pub(super) fn counter_column(&mut self, field_id: FieldId) -> Option<i64> {
         self.column(field_id, true, |value| match value.number() {
             Number::Int(seq) if seq >= 0 => Conversion::Value(seq),
             Number::TooLarge => Conversion::TooLarge,

@@ -8,7 +8,7 @@ use super::{
     Limits, not_an_object, open,
     rejection::invalid,
     rest_json::root_json,
-    trim,
+    too_large, trim,
     value::{Raw, Value},
     write::write_text,
 };
@@ -84,7 +84,7 @@ pub fn decode_control(payload: &[u8], limits: &Limits) -> Result<Command, Reject
     if payload.len() > limits.command.as_usize() {
         let detail =
             format!("a command of {} bytes; the limit is {} (`limits.command`)", payload.len(), limits.command);
-        return Err(Rejection { reason: Reason::TooLarge, detail });
+        return Err(too_large(detail));
     }
     if trim(payload).first().is_some_and(u8::is_ascii_alphabetic) {
         return Err(not_an_object("is neither a map nor a bare word"));

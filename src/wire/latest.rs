@@ -9,7 +9,7 @@ use super::{
     message::Message,
     names::FieldId,
     value::Value,
-    write::{put, write_double, write_text, write_time},
+    write::{put, write_display, write_double, write_moment, write_text},
 };
 use crate::event::{ColumnValue, METRIC_COLUMNS, Resolved};
 
@@ -96,13 +96,9 @@ impl<'o, W: Write> Object<'o, W> {
 
     fn integer(&mut self, field_id: FieldId, value: Option<impl std::fmt::Display>) {
         if let Some(value) = value {
-            self.add(field_id.name(), |out| write_integer(out, value));
+            self.add(field_id.name(), |out| write_display(out, value));
         }
     }
-}
-
-fn write_integer(out: &mut impl Write, value: impl std::fmt::Display) {
-    let _ = write!(out, "{value}");
 }
 
 fn canonical_fields<'o>(message: &'o Message<'_>, resolved: &Resolved, object: &mut Object<'o, impl Write>) {
@@ -120,8 +116,8 @@ fn canonical_fields<'o>(message: &'o Message<'_>, resolved: &Resolved, object: &
     object.integer(FieldId::Seq, columns.metric.seq);
     for (column, value) in METRIC_COLUMNS.iter().zip(columns.metric.values()) {
         match value {
-            ColumnValue::Int(Some(value)) => object.add(column.name, |out| write_integer(out, value)),
-            ColumnValue::BigInt(Some(value)) => object.add(column.name, |out| write_integer(out, value)),
+            ColumnValue::Int(Some(value)) => object.add(column.name, |out| write_display(out, value)),
+            ColumnValue::BigInt(Some(value)) => object.add(column.name, |out| write_display(out, value)),
             ColumnValue::Double(Some(value)) => object.add(column.name, |out| write_double(out, value)),
             ColumnValue::Text(Some(text)) => object.add(column.name, |out| write_text(out, text)),
             _ => {}
@@ -136,12 +132,6 @@ fn canonical_fields<'o>(message: &'o Message<'_>, resolved: &Resolved, object: &
     object.integer(FieldId::InputSize, columns.input_size);
     object.integer(FieldId::OutputSize, columns.output_size);
     object.integer(FieldId::TotalParameters, columns.total_parameters);
-}
-
-fn write_moment(out: &mut impl Write, micros: i64) {
-    put(out, "\"");
-    write_time(out, micros);
-    put(out, "\"");
 }
 
 fn write_uuid(out: &mut impl Write, id: Uuid) {
@@ -164,9 +154,7 @@ fn append_ingest(message: &Message<'_>, resolved: &Resolved, instance: &str, obj
     }
     put(out, ",\"seq\":");
     match message.seq() {
-        Some(seq) => {
-            let _ = write!(out, "{seq}");
-        }
+        Some(seq) => write_display(out, seq),
         None => put(out, "null"),
     }
     put(out, ",\"lag_ms\":");

@@ -82,8 +82,6 @@ pub struct MessageTime {
     pub event_time: Micros,
     /// Whether it is the message's own.
     pub from_message: bool,
-    /// Whether the own time is absent, or too far from the receipt to be used; counted.
-    pub unusable: bool,
     /// What it says of itself without naming a zone, usable or not.
     pub naive: Option<Micros>,
 }
@@ -115,11 +113,6 @@ impl<'a> Message<'a> {
     /// How many fields hold a value that their column cannot take; they are kept in `rest_json`.
     pub fn invalid_fields(&self) -> u32 {
         self.invalid.count
-    }
-
-    /// The `seq` alone, whatever kind of message it is, or was before a part of it was stored.
-    pub(super) fn seq_of(root: Encoded<'a>) -> Option<i64> {
-        Self::parse_fields(root).seq_column()
     }
 
     pub(super) fn parse_fields(root: Encoded<'a>) -> Self {
@@ -328,8 +321,8 @@ impl<'a> Message<'a> {
         let own = self.get(FieldId::Timestamp).and_then(|value| time::read_moment(value, zone));
         let naive = own.filter(|moment| !moment.absolute).map(|moment| moment.micros);
         match own.filter(|moment| time::is_usable(moment.micros, received_at)) {
-            Some(moment) => MessageTime { event_time: moment.micros, from_message: true, unusable: false, naive },
-            None => MessageTime { event_time: received_at, from_message: false, unusable: true, naive },
+            Some(moment) => MessageTime { event_time: moment.micros, from_message: true, naive },
+            None => MessageTime { event_time: received_at, from_message: false, naive },
         }
     }
 
@@ -338,19 +331,9 @@ impl<'a> Message<'a> {
         self.columns.metric.seq
     }
 
-    /// The epoch.
-    pub fn epoch(&self) -> Option<i32> {
-        self.columns.metric.epoch
-    }
-
-    /// The phase of training.
-    pub fn phase(&self) -> Option<&str> {
-        self.columns.metric.phase.as_deref()
-    }
-
-    /// How many hidden units the network has.
-    pub fn hidden_units(&self) -> Option<i32> {
-        self.columns.metric.hidden_units
+    /// Its columns of metrics.
+    pub fn metric_columns(&self) -> &MetricColumns<Cow<'a, str>> {
+        &self.columns.metric
     }
 
     /// Its type: that of the message, for an `event` its `event_type`, else that of its kind.

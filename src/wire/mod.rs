@@ -45,12 +45,13 @@ pub use self::{
     network::{Network, configured, network},
     outcome::Outcome,
     rows::{Rows, rows},
-    run_update::{RUN_UPDATE, TAGS_MAX},
+    run_update::{RUN_UPDATE, TAGS_MAX, set_finals},
     time::parse as parse_time,
     write::write_time,
 };
 use self::{
     message::Strictness,
+    names::FieldId,
     value::{Encoded, Raw},
     write::ByteCounter,
 };
@@ -114,9 +115,7 @@ impl Limits {
             }
         }
     }
-}
 
-impl Limits {
     /// For what was accepted under the limits of its day.
     pub const NONE: Self = Self {
         message: ByteSize::gib(1),
@@ -133,14 +132,11 @@ impl Limits {
     }
 
     fn too_many_fields(fields: usize) -> Rejection {
-        Rejection {
-            reason: Reason::TooLarge,
-            detail: format!("a map with more than {fields} fields; see `limits.fields`"),
-        }
+        too_large(format!("a map with more than {fields} fields; see `limits.fields`"))
     }
 
     fn too_many_elements(elements: usize) -> Rejection {
-        Rejection { reason: Reason::TooLarge, detail: format!("more than {elements} values; see `limits.elements`") }
+        too_large(format!("more than {elements} values; see `limits.elements`"))
     }
 
     /// Counts the JSON text of a message, without making it, where it may be beyond the limit.
@@ -156,16 +152,14 @@ impl Limits {
         if text <= self.text.as_usize() {
             return Ok(());
         }
-        let detail = format!("its JSON text has {text} bytes; the limit is {} (`limits.text`)", self.text);
-        Err(Rejection { reason: Reason::TooLarge, detail })
+        Err(too_large(format!("its JSON text has {text} bytes; the limit is {} (`limits.text`)", self.text)))
     }
 
     fn check_string_length(&self, longest: usize) -> Result<(), Rejection> {
         if longest <= self.string.as_usize() {
             return Ok(());
         }
-        let detail = format!("a string of {longest} bytes; the limit is {} (`limits.string`)", self.string);
-        Err(Rejection { reason: Reason::TooLarge, detail })
+        Err(too_large(format!("a string of {longest} bytes; the limit is {} (`limits.string`)", self.string)))
     }
 }
 
@@ -217,14 +211,13 @@ pub fn decode_accepted(payload: &[u8]) -> Result<Message<'_>, Rejection> {
 
 /// The `seq` of a message that was accepted, or of the part of it that a row holds; by the rules of [`decode`], but for the kind.
 pub fn seq(payload: &[u8]) -> Option<i64> {
-    Message::seq_of(encoding(payload).ok()?)
+    Message::parse_fields(encoding(payload).ok()?).counter_column(FieldId::Seq)
 }
 
 /// The map that a message is, checked whole.
 fn open<'a>(payload: &'a [u8], limits: &Limits) -> Result<(Encoded<'a>, json::Checked), Rejection> {
     if payload.len() > limits.message.as_usize() {
-        let detail = format!("{} bytes; the limit is {} (`limits.message`)", payload.len(), limits.message);
-        return Err(Rejection { reason: Reason::TooLarge, detail });
+        return Err(too_large(format!("{} bytes; the limit is {} (`limits.message`)", payload.len(), limits.message)));
     }
     let root = encoding(payload)?;
     let checked = match root {
@@ -249,6 +242,10 @@ fn encoding(payload: &[u8]) -> Result<Encoded<'_>, Rejection> {
         Some(byte) => Err(not_an_object(&format!("begins with byte 0x{byte:02x}"))),
         None => Err(not_an_object("is empty")),
     }
+}
+
+fn too_large(detail: String) -> Rejection {
+    Rejection { reason: Reason::TooLarge, detail }
 }
 
 fn not_an_object(detail: &str) -> Rejection {

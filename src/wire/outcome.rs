@@ -37,23 +37,14 @@ impl Outcome {
 impl Message<'_> {
     /// How the run ended, of a run end.
     pub fn outcome(&self) -> Outcome {
-        of(self)
+        let is_failure = |name: &&str| self.non_blank_values(name).any(|(section, value)| is_error(section, value));
+        of_status(self)
+            .or_else(|| self.non_blank_values("success").find_map(|(section, value)| of_success(section, value)))
+            .or_else(|| ["error", "exception"].iter().any(is_failure).then(|| Outcome::known(status::FAILED)))
+            .or_else(|| self.non_blank_values("exit_code").map(|(_, value)| of_exit_code(value)).next())
+            .or_else(|| self.non_blank_values("reason").find_map(|(_, value)| of_reason(value)))
+            .unwrap_or_else(|| Outcome::known(named_by_type(self.type_name()).unwrap_or(status::COMPLETED)))
     }
-}
-
-/// The outcome that a run end tells.
-fn of(message: &Message<'_>) -> Outcome {
-    let by_field = of_status(message)
-        .or_else(|| message.non_blank_values("success").find_map(|(place, value)| of_success(place, value)))
-        .or_else(|| {
-            let failed = ["error", "exception"]
-                .iter()
-                .any(|name| message.non_blank_values(name).any(|(place, value)| is_error(place, value)));
-            failed.then(|| Outcome::known(status::FAILED))
-        })
-        .or_else(|| message.non_blank_values("exit_code").map(|(_, value)| of_exit_code(value)).next())
-        .or_else(|| message.non_blank_values("reason").find_map(|(_, value)| of_reason(value)));
-    by_field.unwrap_or_else(|| Outcome::known(named_by_type(message.type_name()).unwrap_or(status::COMPLETED)))
 }
 
 fn of_status(message: &Message<'_>) -> Option<Outcome> {

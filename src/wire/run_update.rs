@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{dataset, message::Message, names::FieldId, value::Value};
-use crate::event::{DatasetRow, Kind, Lifecycle, Resolved, RunRow, RunUpdate};
+use crate::event::{DatasetRow, Kind, Lifecycle, MetricColumns, Resolved, RunRow, RunUpdate};
 
 /// The type of an event that adds notes and tags to a run, whatever its status.
 pub const RUN_UPDATE: &str = "run_update";
@@ -33,17 +33,22 @@ pub(super) fn run_update(message: &Message<'_>, resolved: &Resolved) -> RunUpdat
     });
     let columns = &message.columns.metric;
     if matches!(message.kind, Kind::Metrics | Kind::RunEnd) {
-        values.final_epoch = columns.epoch;
-        values.final_train_loss = columns.train_loss;
-        values.final_train_accuracy = columns.train_accuracy;
-        values.final_val_loss = columns.val_loss;
-        values.final_val_accuracy = columns.val_accuracy;
+        set_finals(&mut values, columns);
     }
     if message.kind == Kind::Other && message.type_name() == RUN_UPDATE {
         annotate(message, &mut values);
     }
     values.total_hidden_units = columns.hidden_units;
     RunUpdate { event_time: resolved.event_time, lifecycle, values }
+}
+
+/// Takes the final values from the columns of metrics.
+pub fn set_finals<T>(values: &mut RunRow, columns: &MetricColumns<T>) {
+    values.final_epoch = columns.epoch;
+    values.final_train_loss = columns.train_loss;
+    values.final_train_accuracy = columns.train_accuracy;
+    values.final_val_loss = columns.val_loss;
+    values.final_val_accuracy = columns.val_accuracy;
 }
 
 /// What a run start says about its run, and the dataset it carries.

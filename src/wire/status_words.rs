@@ -2,58 +2,17 @@
 
 use crate::event::status;
 
-const COMPLETED: [&str; 12] = [
-    "completed",
-    "complete",
-    "success",
-    "succeeded",
-    "successful",
-    "finished",
-    "finish",
-    "done",
-    "ok",
-    "converged",
-    "earlystopping",
-    "earlystopped",
-];
-const FAILED: [&str; 12] = [
-    "failed",
-    "fail",
-    "failure",
-    "error",
-    "errored",
-    "crashed",
-    "crash",
-    "exception",
-    "diverged",
-    "oom",
-    "outofmemory",
-    "nodefail",
-];
-const STOPPED: [&str; 11] = [
-    "stopped",
-    "stop",
-    "cancelled",
-    "canceled",
-    "aborted",
-    "interrupted",
-    "killed",
-    "terminated",
-    "preempted",
-    "timeout",
-    "timedout",
-];
-
 /// The status that a word of the table means; `word` is written as [`normalised`] writes it.
 pub(super) fn lookup(word: &str) -> Option<&'static str> {
     match word {
-        "true" => return Some(status::COMPLETED),
-        "false" | "nan" | "nodefailure" => return Some(status::FAILED),
-        _ => {}
+        "completed" | "complete" | "success" | "succeeded" | "successful" | "finished" | "finish" | "done" | "ok"
+        | "converged" | "earlystopping" | "earlystopped" | "true" => Some(status::COMPLETED),
+        "failed" | "fail" | "failure" | "error" | "errored" | "crashed" | "crash" | "exception" | "diverged"
+        | "oom" | "outofmemory" | "nodefail" | "nodefailure" | "false" | "nan" => Some(status::FAILED),
+        "stopped" | "stop" | "cancelled" | "canceled" | "aborted" | "interrupted" | "killed" | "terminated"
+        | "preempted" | "timeout" | "timedout" => Some(status::STOPPED),
+        _ => None,
     }
-    [(&COMPLETED[..], status::COMPLETED), (&FAILED, status::FAILED), (&STOPPED, status::STOPPED)]
-        .into_iter()
-        .find_map(|(words, status)| words.contains(&word).then_some(status))
 }
 
 /// Lower case, without `_`, `-` and blanks.

@@ -12,6 +12,8 @@ const MAX_AGE: Micros = 3_653 * 86_400 * 1_000_000;
 /// 2000-01-01 and 2100-01-01: what a field that may hold something else must lie between to be taken for a time.
 const PLAUSIBLE_RANGE: std::ops::Range<Micros> = 946_684_800_000_000..4_102_444_800_000_000;
 
+const EPOCH: civil::DateTime = civil::DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+
 /// Whether an event at `time` may have been received at `received_at`.
 pub(super) fn is_usable(time: Micros, received_at: Micros) -> bool {
     time <= received_at.saturating_add(MAX_FUTURE_SKEW) && time >= received_at.saturating_sub(MAX_AGE)
@@ -101,8 +103,9 @@ fn parse_iso8601(text: &str, zone: &TimeZone) -> Option<Moment> {
         bytes
             .get(from..from + digits)?
             .iter()
-            .try_fold(0_i64, |n, byte| byte.is_ascii_digit().then(|| n * 10 + i64::from(byte - b'0')))
+            .try_fold(0_i16, |n, byte| byte.is_ascii_digit().then(|| n * 10 + i16::from(byte - b'0')))
     };
+    let pair = |from: usize| number(from, 2).map(|n| n as i8);
     let has_separators = bytes.len() >= 19
         && matches!(bytes[4], b'-' | b'/')
         && bytes[7] == bytes[4]
@@ -112,11 +115,8 @@ fn parse_iso8601(text: &str, zone: &TimeZone) -> Option<Moment> {
     if !has_separators {
         return None;
     }
-    let (year, month, day) = (number(0, 4)?, number(5, 2)?, number(8, 2)?);
-    let (hour, minute, second) = (number(11, 2)?, number(14, 2)?, number(17, 2)?);
-    if !(1..=12).contains(&month) || day < 1 || day > days_in(year, month) || hour > 23 || minute > 59 || second > 59 {
-        return None;
-    }
+    let (year, month, day) = (number(0, 4)?, pair(5)?, pair(8)?);
+    let local = civil::DateTime::new(year, month, day, pair(11)?, pair(14)?, pair(17)?, 0).ok()?;
     let mut at = 19;
     let mut micros = 0;
     if matches!(bytes.get(at), Some(b'.' | b',')) {
@@ -131,46 +131,31 @@ fn parse_iso8601(text: &str, zone: &TimeZone) -> Option<Moment> {
         micros += i64::from(digits > 6 && bytes[at + 7] >= b'5');
         at += 1 + digits;
     }
-    let local = (days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second) * 1_000_000 + micros;
+    let in_utc = || local.duration_since(EPOCH).as_micros() as Micros + micros;
     if matches!(bytes.get(at..), Some([b' ', _, ..])) {
         at += 1;
     }
     let offset = match bytes.get(at..)? {
         b"Z" | b"z" | b"UTC" | b"GMT" => 0,
-        b"" if *zone == TimeZone::UTC => return Some(Moment::naive(local)),
-        b"" => {
-            return in_zone(
-                civil::DateTime::new(
-                    i16::try_from(year).ok()?,
-                    i8::try_from(month).ok()?,
-                    i8::try_from(day).ok()?,
-                    i8::try_from(hour).ok()?,
-                    i8::try_from(minute).ok()?,
-                    i8::try_from(second).ok()?,
-                    0,
-                )
-                .ok()?,
-                zone,
-            )
-            .map(|whole| Moment::naive(whole + micros));
-        }
+        b"" if *zone == TimeZone::UTC => return Some(Moment::naive(in_utc())),
+        b"" => return in_zone(local, zone).map(|whole| Moment::naive(whole + micros)),
         [sign @ (b'+' | b'-'), rest @ ..] => {
             let from = at + 1;
             let (hours, minutes) = match rest {
-                [_, _] => (number(from, 2)?, 0),
-                [_, _, _, _] => (number(from, 2)?, number(from + 2, 2)?),
-                [_, _, b':', _, _] => (number(from, 2)?, number(from + 3, 2)?),
+                [_, _] => (pair(from)?, 0),
+                [_, _, _, _] => (pair(from)?, pair(from + 2)?),
+                [_, _, b':', _, _] => (pair(from)?, pair(from + 3)?),
                 _ => return None,
             };
             if hours > 25 || minutes > 59 {
                 return None;
             }
-            let seconds = hours * 3_600 + minutes * 60;
+            let seconds = Micros::from(hours) * 3_600 + Micros::from(minutes) * 60;
             if *sign == b'-' { -seconds } else { seconds }
         }
         _ => return None,
     };
-    Some(Moment::absolute(local - offset * 1_000_000))
+    Some(Moment::absolute(in_utc() - offset * 1_000_000))
 }
 
 /// Longest text that RFC 2822 makes of a time, with room for a comment.
@@ -197,24 +182,6 @@ fn parse_other_forms(text: &str, zone: &TimeZone) -> Option<Moment> {
 fn in_zone(time: civil::DateTime, zone: &TimeZone) -> Option<Micros> {
     let time = zone.to_ambiguous_timestamp(time).compatible().ok()?;
     i64::try_from((time.as_nanosecond() + 500).div_euclid(1_000)).ok()
-}
-
-fn days_in(year: i64, month: i64) -> i64 {
-    match month {
-        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Days since 1970-01-01 of a date of the proleptic Gregorian calendar, counted from March so that leap days come last.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
 /// The moment that the text of a parameter names, in any form that a message may use; times without a zone are read in `zone`.

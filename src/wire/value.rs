@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::write::{put, write_bytes, write_display, write_double, write_text, write_time};
+use super::write::{put, write_bytes, write_display, write_double, write_moment, write_text};
 use crate::units::Micros;
 
 /// A value inside a message.
@@ -98,11 +98,7 @@ impl<'a> Value<'a> {
             Self::Big(text) => put(out, text),
             Self::Float(x) => write_double(out, *x),
             Self::Text(text) => write_text(out, text),
-            Self::Time(micros) => {
-                put(out, "\"");
-                write_time(out, *micros);
-                put(out, "\"");
-            }
+            Self::Time(micros) => write_moment(out, *micros),
             Self::Bytes(kind, bytes) => write_bytes(out, *kind, bytes),
         }
     }

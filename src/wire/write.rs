@@ -79,6 +79,13 @@ pub(super) fn write_bytes<W: fmt::Write + ?Sized>(out: &mut W, kind: Option<i8>,
     put(out, "\"");
 }
 
+/// Appends a moment as a JSON string.
+pub(super) fn write_moment<W: fmt::Write + ?Sized>(out: &mut W, micros: Micros) {
+    put(out, "\"");
+    write_time(out, micros);
+    put(out, "\"");
+}
+
 /// Appends `micros` as RFC 3339 in UTC with microseconds.
 pub fn write_time<W: fmt::Write + ?Sized>(out: &mut W, micros: Micros) {
     let days = micros.div_euclid(86_400_000_000) + 719_468;

@@ -49,31 +49,31 @@ pub struct Batches {
     rows_max: usize,
     bytes_max: usize,
     linger: Duration,
-    index: HashMap<(Table, Partition), usize>,
-    slots: Vec<Option<PendingBatch>>,
-    free: Vec<usize>,
+    open: HashMap<(Table, Partition), OpenBatch>,
     /// When each open batch is due by age, oldest first. Batches closed by size stay in it, recognised by their number.
-    due: VecDeque<(Instant, usize, u64)>,
-    /// How often each slot was opened.
-    opened: Vec<u64>,
-    /// Where the last row went: neighbours in the log often share a partition.
-    last: Option<((Table, Partition), usize)>,
+    due: VecDeque<Due>,
+    /// How many batches were opened.
+    opened: u64,
+}
+
+#[derive(Debug)]
+struct OpenBatch {
+    number: u64,
+    pending: PendingBatch,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    at: Instant,
+    destination: (Table, Partition),
+    number: u64,
 }
 
 impl Batches {
     /// Empty. `bytes_max` is a bound on what the rows say of themselves ([`Row::bytes`]), as the wire sees them.
     pub fn new(rows_max: usize, bytes_max: usize, linger: Duration) -> Self {
-        Self {
-            rows_max: rows_max.max(1),
-            bytes_max,
-            linger,
-            index: HashMap::new(),
-            slots: Vec::new(),
-            free: Vec::new(),
-            due: VecDeque::new(),
-            opened: Vec::new(),
-            last: None,
-        }
+        let (rows_max, open, due) = (rows_max.max(1), HashMap::new(), VecDeque::new());
+        Self { rows_max, bytes_max, linger, open, due, opened: 0 }
     }
 
     /// Adds a row; what becomes due by size goes to `ready`.
@@ -85,110 +85,85 @@ impl Batches {
         now: Instant,
         ready: &mut VecDeque<PendingBatch>,
     ) {
-        let key = row.destination();
-        let mut slot = self.slot(key, now, ready);
-        if let Some(open) = &self.slots[slot]
-            && !open.batch.rows.is_empty()
-            && self.exceeds_bytes(open, bytes)
-        {
-            // A huge row travels alone rather than dragging its neighbours beyond what the store takes.
-            self.close(slot, ready);
-            slot = self.slot(key, now, ready);
+        let (destination, rows_max, bytes_max) = (row.destination(), self.rows_max, self.bytes_max);
+        // A huge row travels alone rather than dragging its neighbours beyond what the store takes.
+        if self.open.get(&destination).is_some_and(|open| open.pending.exceeds(bytes, bytes_max)) {
+            self.close(destination, ready);
         }
-        if let Some(open) = &mut self.slots[slot] {
-            open.batch.rows.push(row);
-            open.origins.push(origin);
-            open.bytes += bytes;
-        }
-        if self.slots[slot]
-            .as_ref()
-            .is_some_and(|open| open.batch.rows.len() >= self.rows_max || self.exceeds_bytes(open, 0))
-        {
-            self.close(slot, ready);
+        let pending = match self.open.get_mut(&destination) {
+            Some(open) => &mut open.pending,
+            None => self.open(destination, now, ready),
+        };
+        pending.batch.rows.push(row);
+        pending.origins.push(origin);
+        pending.bytes += bytes;
+        if pending.batch.rows.len() >= rows_max || pending.exceeds(0, bytes_max) {
+            self.close(destination, ready);
         }
     }
 
     /// Moves what is due by age to `ready`; with `all`, everything.
     pub fn flush(&mut self, now: Instant, all: bool, ready: &mut VecDeque<PendingBatch>) {
-        while let Some(&(due, slot, opened)) = self.due.front() {
-            let open = self.is_open(slot, opened);
-            if open && due > now && !all {
-                break;
-            }
-            self.due.pop_front();
-            if open {
-                self.close(slot, ready);
-            }
+        while self.due_at().is_some_and(|due| due <= now || all) {
+            self.close_oldest(ready);
         }
     }
 
     /// When the oldest batch is due.
     pub fn due_at(&mut self) -> Option<Instant> {
-        while let Some(&(due, slot, opened)) = self.due.front() {
-            if self.is_open(slot, opened) {
-                return Some(due);
+        while let Some(due) = self.due.front() {
+            if self.is_open(due) {
+                return Some(due.at);
             }
             self.due.pop_front();
         }
         None
     }
 
-    fn exceeds_bytes(&self, open: &PendingBatch, more: usize) -> bool {
-        let overhead = (size_of::<Row>() + size_of::<RowOrigin>()) * (open.batch.rows.len() + usize::from(more > 0));
-        (open.bytes + more).saturating_sub(overhead) >= self.bytes_max
+    fn is_open(&self, due: &Due) -> bool {
+        self.open.get(&due.destination).is_some_and(|open| open.number == due.number)
     }
 
-    fn is_open(&self, slot: usize, opened: u64) -> bool {
-        self.slots[slot].is_some() && self.opened[slot] == opened
-    }
-
-    fn slot(&mut self, key: (Table, Partition), now: Instant, ready: &mut VecDeque<PendingBatch>) -> usize {
-        if let Some((last, slot)) = self.last
-            && last == key
-        {
-            return slot;
+    fn open(
+        &mut self,
+        destination: (Table, Partition),
+        now: Instant,
+        ready: &mut VecDeque<PendingBatch>,
+    ) -> &mut PendingBatch {
+        if self.open.len() >= OPEN_BATCHES_MAX && self.due_at().is_some() {
+            self.close_oldest(ready);
         }
-        let slot = match self.index.get(&key) {
-            Some(slot) => *slot,
-            None => self.open(key, now, ready),
-        };
-        self.last = Some((key, slot));
-        slot
-    }
-
-    fn open(&mut self, key: (Table, Partition), now: Instant, ready: &mut VecDeque<PendingBatch>) -> usize {
-        if self.index.len() >= OPEN_BATCHES_MAX
-            && self.due_at().is_some()
-            && let Some((_, oldest, _)) = self.due.pop_front()
-        {
-            self.close(oldest, ready);
-        }
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
-            self.opened.push(0);
-            self.slots.len() - 1
-        });
-        let batch = Batch { table: key.0, partition: key.1, rows: Vec::new() };
-        self.slots[slot] = Some(PendingBatch { batch, origins: Vec::new(), bytes: 0 });
-        self.opened[slot] += 1;
-        self.due.push_back((now + self.linger, slot, self.opened[slot]));
-        // Closed batches leave their entries behind; under load nobody looks at the front before they pile up.
+        self.opened += 1;
+        self.due.push_back(Due { at: now + self.linger, destination, number: self.opened });
+        // Closed batches leave their entries behind; under load they pile up before the front is looked at.
         if self.due.len() > 4 * OPEN_BATCHES_MAX {
-            let (slots, opened) = (&self.slots, &self.opened);
-            self.due.retain(|&(_, slot, number)| slots[slot].is_some() && opened[slot] == number);
+            let open = &self.open;
+            self.due.retain(|due| {
+                due.number == self.opened || open.get(&due.destination).is_some_and(|open| open.number == due.number)
+            });
         }
-        self.index.insert(key, slot);
-        slot
+        let (table, partition) = destination;
+        let batch = Batch { table, partition, rows: Vec::new() };
+        let pending = PendingBatch { batch, origins: Vec::new(), bytes: 0 };
+        let open = OpenBatch { number: self.opened, pending };
+        &mut self.open.entry(destination).insert_entry(open).into_mut().pending
     }
 
-    fn close(&mut self, slot: usize, ready: &mut VecDeque<PendingBatch>) {
-        let Some(pending_batch) = self.slots[slot].take() else { return };
-        let key = (pending_batch.batch.table, pending_batch.batch.partition);
-        self.index.remove(&key);
-        self.free.push(slot);
-        if self.last.is_some_and(|(last, _)| last == key) {
-            self.last = None;
+    fn close_oldest(&mut self, ready: &mut VecDeque<PendingBatch>) {
+        if let Some(due) = self.due.pop_front() {
+            self.close(due.destination, ready);
         }
-        ready.push_back(pending_batch);
+    }
+
+    fn close(&mut self, destination: (Table, Partition), ready: &mut VecDeque<PendingBatch>) {
+        ready.extend(self.open.remove(&destination).map(|open| open.pending));
+    }
+}
+
+impl PendingBatch {
+    /// Whether its rows say that they have `max` bytes, with a row that takes `more` bytes in memory.
+    fn exceeds(&self, more: usize, max: usize) -> bool {
+        let overhead = (size_of::<Row>() + size_of::<RowOrigin>()) * (self.batch.rows.len() + usize::from(more > 0));
+        (self.bytes + more).saturating_sub(overhead) >= max
     }
 }

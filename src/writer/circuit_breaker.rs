@@ -89,22 +89,21 @@ impl CircuitBreaker {
 
     /// A call succeeded.
     pub fn succeeded(&mut self, is_probe: bool, now: Instant) {
-        if !is_probe {
-            return;
-        }
-        self.backoff.reset();
-        if let Some(outage) = self.outage.take() {
-            let seconds = (now - outage.since).as_secs_f64();
-            info!(what = self.what, seconds, failures = outage.failures, "store is available again");
+        if is_probe {
+            self.close(now, "store is available again");
         }
     }
 
     /// No call waits and none is under way: there is nothing left that could fail.
     pub fn reset_if_idle(&mut self, now: Instant) {
+        self.close(now, "nothing waits for the store any more");
+    }
+
+    fn close(&mut self, now: Instant, why: &str) {
         if let Some(outage) = self.outage.take() {
             self.backoff.reset();
             let seconds = (now - outage.since).as_secs_f64();
-            info!(what = self.what, seconds, failures = outage.failures, "nothing waits for the store any more");
+            info!(what = self.what, seconds, failures = outage.failures, "{why}");
         }
     }
 

@@ -1,6 +1,5 @@
 //! The columns of a run's row as bits, and the one rule of most of them: the newest value counts.
 
-use super::bit_eq::BitEq;
 use crate::{
     event::{Lifecycle, RunRow, RunUpdate},
     units::Micros,
@@ -20,13 +19,15 @@ macro_rules! each_newest {
     };
 }
 
-/// Calls the macro with those columns and the final values: the bit of each and its name.
-macro_rules! each_timed {
+/// Calls the macro with every column but `tags`: its bit and its name. The columns of which the time of their value is known come
+/// first.
+macro_rules! each_column {
     ($call:ident) => {
         $call! {
             0 run_name, 1 dataset_name, 2 dataset_size, 3 config_json, 4 final_epoch, 5 final_train_loss,
             6 final_train_accuracy, 7 final_val_loss, 8 final_val_accuracy, 9 total_hidden_units, 10 total_parameters,
-            11 notes, 12 created_by
+            11 notes, 12 created_by, 13 start_time, 14 end_time, 15 duration_seconds, 16 status, 17 best_val_accuracy,
+            18 best_epoch, 20 last_event_time, 21 restarted_at
         }
     };
 }
@@ -35,6 +36,8 @@ macro_rules! each_timed {
 pub const NEWEST_COLUMNS: usize = 8;
 /// The number of columns of which the time of their value is known: those, and the final values. Theirs are the lowest bits.
 pub const TIMED_COLUMNS: usize = 13;
+/// Those columns.
+pub const TIMED: ColumnSet = (1 << TIMED_COLUMNS) - 1;
 /// `start_time`.
 pub const START: ColumnSet = 1 << 13;
 /// `end_time`.
@@ -55,7 +58,7 @@ pub const LAST: ColumnSet = 1 << 20;
 pub const RESTARTED: ColumnSet = 1 << 21;
 /// Columns whose new value depends on the stored one, which others may have changed since it was read.
 pub const READ_MODIFY_WRITE: ColumnSet = START | BEST | BEST_EPOCH | TAGS | END | RESTARTED;
-pub(super) use {each_newest, each_timed};
+pub(super) use each_newest;
 
 /// The columns that an event says something of, whether or not that changes them.
 pub fn mentioned(update: &RunUpdate) -> ColumnSet {
@@ -69,58 +72,48 @@ pub fn mentioned(update: &RunUpdate) -> ColumnSet {
     };
     said |= if values.final_val_accuracy.is_some() { BEST | BEST_EPOCH } else { 0 };
     said |= if values.tags.is_empty() { 0 } else { TAGS };
-    macro_rules! note {
-        ($($column:literal $name:ident),+) => {$( said |= if values.$name.is_some() { 1 << $column } else { 0 }; )+};
-    }
-    each_timed!(note);
-    said
+    said | (present(values) & TIMED)
 }
 
-/// The newest value by time wins, the later of two equally new ones; an absent column takes any.
-pub fn keep_newest<T: BitEq>(
-    column: &mut Option<T>,
-    value: Option<T>,
-    said: &mut Micros,
-    time: Micros,
-    bit: ColumnSet,
-    dirty: &mut ColumnSet,
-) {
-    let Some(value) = value else { return };
-    if column.is_some() && time < *said {
-        return;
+/// The columns, apart from `tags`, that hold a value.
+pub fn present(row: &RunRow) -> ColumnSet {
+    let mut present = 0;
+    macro_rules! note {
+        ($($bit:literal $name:ident),+) => {$( present |= ColumnSet::from(row.$name.is_some()) << $bit; )+};
+    }
+    each_column!(note);
+    present
+}
+
+/// Empties these columns.
+pub fn clear(row: &mut RunRow, columns: ColumnSet) {
+    macro_rules! clear {
+        ($($bit:literal $name:ident),+) => {$( if columns & (1 << $bit) != 0 { row.$name = None; } )+};
+    }
+    each_column!(clear);
+    if columns & TAGS != 0 {
+        row.tags.clear();
+    }
+}
+
+/// The newest value by time wins, the later of two equally new ones; an absent column takes any. Whether the column changed.
+pub fn keep_newest<T: PartialEq>(column: &mut Option<T>, value: Option<T>, said: &mut Micros, time: Micros) -> bool {
+    if value.is_none() || (column.is_some() && time < *said) {
+        return false;
     }
     *said = time;
-    if !column.as_ref().is_some_and(|old| old.bit_eq(&value)) {
-        *column = Some(value);
-        *dirty |= bit;
+    let changed = *column != value;
+    if changed {
+        *column = value;
     }
+    changed
 }
 
 /// The row with these columns only.
 pub fn project(row: &RunRow, columns: ColumnSet) -> RunRow {
-    fn keep<T: Clone>(value: &Option<T>, columns: ColumnSet, bit: ColumnSet) -> Option<T> {
-        if columns & bit == 0 { None } else { value.clone() }
-    }
     // A restart says all of the end: what is absent beside it is cleared.
     let columns = columns | if columns & (RESTARTED | END | DURATION) == 0 { 0 } else { RESTARTED | END | DURATION };
-    let mut change = RunRow {
-        run_id: row.run_id,
-        start_time: keep(&row.start_time, columns, START),
-        end_time: keep(&row.end_time, columns, END),
-        duration_seconds: keep(&row.duration_seconds, columns, DURATION),
-        status: keep(&row.status, columns, STATUS),
-        best_val_accuracy: keep(&row.best_val_accuracy, columns, BEST),
-        best_epoch: keep(&row.best_epoch, columns, BEST_EPOCH),
-        last_event_time: keep(&row.last_event_time, columns, LAST),
-        restarted_at: keep(&row.restarted_at, columns, RESTARTED),
-        ..RunRow::default()
-    };
-    if columns & TAGS != 0 {
-        change.tags.clone_from(&row.tags);
-    }
-    macro_rules! take {
-        ($($column:literal $name:ident),+) => {$( change.$name = keep(&row.$name, columns, 1 << $column); )+};
-    }
-    each_timed!(take);
+    let mut change = row.clone();
+    clear(&mut change, !columns);
     change
 }

@@ -29,16 +29,12 @@ pub struct ConcurrencyLimit {
 }
 
 /// As many completions as the limit allows at once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Window {
     count: usize,
     saturated: usize,
     /// Sum of latency ÷ best.
     ratios: f64,
-}
-
-impl Window {
-    const EMPTY: Self = Self { count: 0, saturated: 0, ratios: 0.0 };
 }
 
 impl ConcurrencyLimit {
@@ -48,7 +44,7 @@ impl ConcurrencyLimit {
             limit: INITIAL_LIMIT.min(max).max(1),
             max: max.max(1),
             baseline: [None; SIZE_CLASSES],
-            window: Window::EMPTY,
+            window: Window::default(),
         }
     }
 
@@ -77,11 +73,11 @@ impl ConcurrencyLimit {
     /// A batch failed because the store is unavailable.
     pub fn failed(&mut self) {
         self.limit = (self.limit / 2).max(1);
-        self.window = Window::EMPTY;
+        self.window = Window::default();
     }
 
     fn close_window(&mut self) {
-        let window = std::mem::replace(&mut self.window, Window::EMPTY);
+        let window = std::mem::take(&mut self.window);
         let ratio = window.ratios / window.count as f64;
         if ratio > SHRINK_ABOVE_RATIO {
             self.limit = (self.limit / 2).max(INITIAL_LIMIT.min(self.limit));

@@ -4,144 +4,118 @@
 //! that an end gave is shown until the run has started again and metrics newer than that start give another: so the order of
 //! arrival does not matter, nor does what arrived in between.
 
-use super::{
-    bit_eq::BitEq,
-    columns::{ColumnSet, TIMED_COLUMNS},
-};
+use super::columns::{ColumnSet, TIMED_COLUMNS};
 use crate::{event::RunRow, units::Micros};
 
-/// Calls the macro with every column: its number here, its bit and its name.
-macro_rules! finals {
-    ($call:ident) => {
-        $call! { 0 4 final_epoch, 1 5 final_train_loss, 2 6 final_train_accuracy, 3 7 final_val_loss, 4 8 final_val_accuracy }
-    };
-}
-
 const FINAL_COLUMNS: usize = 5;
+/// The number of the bit of the first final value; the others follow.
+const FIRST_BIT: usize = 4;
 
-/// The newest values of one source.
-#[derive(Clone, Debug)]
-pub struct Finals {
-    final_epoch: Option<i32>,
-    final_train_loss: Option<f64>,
-    final_train_accuracy: Option<f64>,
-    final_val_loss: Option<f64>,
-    final_val_accuracy: Option<f64>,
-    times: [Micros; FINAL_COLUMNS],
+/// A value and the time of the event that gave it.
+#[derive(Clone, Copy, Debug)]
+struct TimedValue {
+    value: f64,
+    time: Micros,
 }
 
-impl Default for Finals {
-    fn default() -> Self {
-        Self {
-            final_epoch: None,
-            final_train_loss: None,
-            final_train_accuracy: None,
-            final_val_loss: None,
-            final_val_accuracy: None,
-            times: [Micros::MIN; FINAL_COLUMNS],
-        }
-    }
-}
+/// The newest final values of one source, in the order of their bits.
+#[derive(Clone, Debug, Default)]
+pub struct Finals([Option<TimedValue>; FINAL_COLUMNS]);
 
 impl Finals {
-    /// What is in a row, all of it said at `time`.
+    /// The final values of a row, all of them given at `time`.
     pub fn of(row: &RunRow, time: Micros) -> Self {
-        let mut finals = Self::default();
-        finals.merge(row, time);
-        finals
+        Self(final_values(row).map(|value| value.map(|value| TimedValue { value, time })))
     }
 
-    /// Takes the final values of a row that are not older than what is known.
+    /// Takes the final values of a row that are not older than the known ones.
     pub fn merge(&mut self, values: &RunRow, time: Micros) {
-        macro_rules! take {
-            ($($at:literal $bit:literal $name:ident),+) => {$(
-                if values.$name.is_some() && (self.$name.is_none() || time >= self.times[$at]) {
-                    self.$name = values.$name;
-                    self.times[$at] = time;
-                }
-            )+};
-        }
-        finals!(take);
+        self.merge_later(&Self::of(values, time));
     }
 
-    /// Takes what a later summary of the same source holds.
+    /// Takes the values of a later summary of the same source that are not older than the known ones.
     pub fn merge_later(&mut self, later: &Self) {
-        macro_rules! join {
-            ($($at:literal $bit:literal $name:ident),+) => {$(
-                if later.$name.is_some() && (self.$name.is_none() || later.times[$at] >= self.times[$at]) {
-                    self.$name = later.$name;
-                    self.times[$at] = later.times[$at];
-                }
-            )+};
-        }
-        finals!(join);
-    }
-
-    /// Values of which only an upper bound of the time was known are at least as old as `time`, for all that is known now.
-    pub fn lower_times(&mut self, floor: Micros, time: Micros) {
-        for known in &mut self.times {
-            if *known <= floor {
-                *known = time.min(*known);
+        for (known, later) in self.0.iter_mut().zip(later.0) {
+            if later.is_some_and(|later| known.is_none_or(|known| later.time >= known.time)) {
+                *known = later;
             }
         }
     }
 
-    /// When the values that the row shows were said, by their bits, as far as they are these.
-    pub fn value_times(&self, row: &RunRow, times: &mut [Micros; TIMED_COLUMNS]) {
-        macro_rules! note {
-            ($($at:literal $bit:literal $name:ident),+) => {$(
-                if matches!((&self.$name, &row.$name), (Some(value), Some(shown)) if value.bit_eq(shown)) {
-                    times[$bit] = self.times[$at];
-                }
-            )+};
+    /// Lowers to `time` the times of values of which only an upper bound, at most `floor`, was known.
+    pub fn lower_times(&mut self, floor: Micros, time: Micros) {
+        for known in self.0.iter_mut().flatten().filter(|known| known.time <= floor) {
+            known.time = time.min(known.time);
         }
-        finals!(note);
+    }
+
+    /// Sets the times, by their bits, of the values that the row shows.
+    pub fn value_times(&self, row: &RunRow, times: &mut [Micros; TIMED_COLUMNS]) {
+        for (column, shown) in final_values(row).into_iter().enumerate() {
+            if let Some(known) = self.0[column].filter(|known| is_same(shown, known.value)) {
+                times[FIRST_BIT + column] = known.time;
+            }
+        }
     }
 
     /// Forgets the values of these columns that the row shows.
     pub fn discard(&mut self, row: &RunRow, columns: ColumnSet) {
-        macro_rules! forget {
-            ($($at:literal $bit:literal $name:ident),+) => {$(
-                if columns & (1 << $bit) != 0
-                    && matches!((&self.$name, &row.$name), (Some(value), Some(shown)) if value.bit_eq(shown))
-                {
-                    (self.$name, self.times[$at]) = (None, Micros::MIN);
-                }
-            )+};
+        for (column, shown) in final_values(row).into_iter().enumerate() {
+            self.0[column].take_if(|known| columns & bit(column) != 0 && is_same(shown, known.value));
         }
-        finals!(forget);
     }
 
     /// Whether one of these would take the place of another value in the row.
     pub fn differs_from(&self, row: &RunRow) -> bool {
-        macro_rules! differ {
-            ($($at:literal $bit:literal $name:ident),+) => {
-                false $(|| matches!((&self.$name, &row.$name), (Some(new), Some(old)) if !new.bit_eq(old)))+
-            };
-        }
-        finals!(differ)
+        let differs = |(known, shown): (&Option<TimedValue>, Option<f64>)| {
+            known.is_some_and(|known| shown.is_some() && !is_same(shown, known.value))
+        };
+        self.0.iter().zip(final_values(row)).any(differs)
     }
 }
 
-/// Puts what is to be shown into the row, and returns the columns that changed. `restarts` are the starts after the first.
+/// Puts the values to be shown into the row, and returns the columns that changed. `restarts` are the starts after the first.
 pub fn select_finals(row: &mut RunRow, measured: &Finals, given: &Finals, restarts: &[Micros]) -> ColumnSet {
     let mut changed = 0;
-    macro_rules! show {
-        ($($at:literal $bit:literal $name:ident),+) => {$(
-            let value = match (measured.$name, given.$name) {
-                (Some(measured_value), Some(given_value)) => {
-                    let (from, to) = (given.times[$at], measured.times[$at]);
-                    let freed = restarts.iter().any(|start| (from..=to).contains(start));
-                    Some(if freed { measured_value } else { given_value })
-                }
-                (measured, given) => measured.or(given),
-            };
-            if let Some(value) = value && !row.$name.is_some_and(|old| old.bit_eq(&value)) {
-                row.$name = Some(value);
-                changed |= 1 << $bit;
+    for (column, shown) in final_values(row).into_iter().enumerate() {
+        let selected = match (measured.0[column], given.0[column]) {
+            (Some(measured), Some(given)) => {
+                let is_superseded = restarts.iter().any(|start| (given.time..=measured.time).contains(start));
+                Some(if is_superseded { measured } else { given })
             }
-        )+};
+            (measured, given) => measured.or(given),
+        };
+        if let Some(TimedValue { value, .. }) = selected
+            && !is_same(shown, value)
+        {
+            set_final(row, column, value);
+            changed |= bit(column);
+        }
     }
-    finals!(show);
     changed
+}
+
+fn bit(column: usize) -> ColumnSet {
+    1 << (FIRST_BIT + column)
+}
+
+/// Compares bits: NaN is a value like any other, and does not change into itself.
+fn is_same(shown: Option<f64>, value: f64) -> bool {
+    shown.is_some_and(|shown| shown.to_bits() == value.to_bits())
+}
+
+/// In the order of their bits. A double holds every epoch exactly.
+fn final_values(row: &RunRow) -> [Option<f64>; FINAL_COLUMNS] {
+    let epoch = row.final_epoch.map(f64::from);
+    [epoch, row.final_train_loss, row.final_train_accuracy, row.final_val_loss, row.final_val_accuracy]
+}
+
+fn set_final(row: &mut RunRow, column: usize, value: f64) {
+    match column {
+        0 => row.final_epoch = Some(value as i32),
+        1 => row.final_train_loss = Some(value),
+        2 => row.final_train_accuracy = Some(value),
+        3 => row.final_val_loss = Some(value),
+        _ => row.final_val_accuracy = Some(value),
+    }
 }

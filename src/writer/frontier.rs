@@ -17,7 +17,7 @@ pub struct Frontier {
     /// The token of the first entry.
     first_token: RecordToken,
     /// The offset after the newest record taken.
-    next_offset: u64,
+    pub next_offset: u64,
 }
 
 #[derive(Debug)]
@@ -66,11 +66,6 @@ impl Frontier {
     /// When the oldest record that is not stored was received.
     pub fn oldest_received_at(&self) -> Option<Micros> {
         self.entries.front().map(|entry| entry.received_at)
-    }
-
-    /// The offset after the newest record taken.
-    pub fn next_offset(&self) -> u64 {
-        self.next_offset
     }
 
     /// Records taken and not yet passed.
@@ -127,7 +122,7 @@ mod tests {
                 open.extend((0..n).map(|_| (offset, token)));
             }
             for pick in order {
-                let expected = open.iter().map(|(offset, _)| *offset).min().unwrap_or(frontier.next_offset());
+                let expected = open.iter().map(|(offset, _)| *offset).min().unwrap_or(frontier.next_offset);
                 proptest::prop_assert_eq!(frontier.advance(), expected);
                 if open.is_empty() {
                     break;

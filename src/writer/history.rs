@@ -57,17 +57,10 @@ async fn read_rows(store: &dyn Store, run_id: Uuid, request: HistoryRequest) -> 
 }
 
 fn update_of_metrics(row: &MetricsRow) -> RunUpdate {
-    let columns = &row.columns;
-    let values = RunRow {
-        final_epoch: columns.epoch,
-        final_train_loss: columns.train_loss,
-        final_train_accuracy: columns.train_accuracy,
-        final_val_loss: columns.val_loss,
-        final_val_accuracy: columns.val_accuracy,
-        total_hidden_units: columns.hidden_units,
-        ..RunRow::default()
-    };
-    RunUpdate { event_time: row.key.timestamp, lifecycle: None, values: Box::new(values) }
+    let total_hidden_units = row.columns.hidden_units;
+    let mut values = Box::new(RunRow { total_hidden_units, ..RunRow::default() });
+    wire::set_finals(&mut values, &row.columns);
+    RunUpdate { event_time: row.key.timestamp, lifecycle: None, values }
 }
 
 /// An event holds its message whole, so that it is read as it was; `None`: it is no message, which a person wrote.

@@ -14,8 +14,8 @@ const STARTS_MAX: usize = 64;
 pub struct Lifetime {
     /// The time of the first event seen: the start, should the row be new.
     pub first_event: Option<Micros>,
-    /// In order, each once.
-    starts: Vec<Micros>,
+    /// Start events, in order, each once.
+    pub starts: Vec<Micros>,
     earliest_end: Option<Micros>,
     end: Option<(Micros, &'static str)>,
     /// An end and the last restart of one stored row that says that the run has ended. Stores that keep milliseconds may give both
@@ -73,16 +73,6 @@ impl Lifetime {
         }
         self.earliest_end = self.earliest_end.into_iter().chain(later.earliest_end).min();
         self.stored = later.stored.or(self.stored);
-    }
-
-    /// The earliest start event.
-    pub fn earliest_start(&self) -> Option<Micros> {
-        self.starts.first().copied()
-    }
-
-    /// The latest start event.
-    pub fn latest_start(&self) -> Option<Micros> {
-        self.starts.last().copied()
     }
 
     /// The starts after the first, which was at `start`.

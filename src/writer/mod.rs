@@ -19,7 +19,6 @@
 //! * nothing is decided here that a replay would decide differently: rows come as they are, runs are merged [by value](summary).
 
 mod batch;
-mod bit_eq;
 mod checks;
 mod circuit_breaker;
 mod columns;

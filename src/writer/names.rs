@@ -41,7 +41,7 @@ pub struct Names {
     /// There was no room for the texts.
     dropped: bool,
     /// Names that are in no write yet.
-    unwritten: Vec<NewName>,
+    pub unwritten: Vec<NewName>,
     /// The sum of the hashes of metrics of which every name was known (or one too many).
     last_sum: u64,
     /// Whether `known` has every stored name.
@@ -69,12 +69,8 @@ impl Names {
 
     /// The run is new in the store, so that none of its names is stored.
     pub fn mark_run_new(&mut self) {
-        let unwritten = mem::take(&mut self.unwritten);
-        *self = Self { complete: true, ..Self::default() };
-        for new in &unwritten {
-            self.remember(&new.name);
-        }
-        self.unwritten = unwritten;
+        self.forget_written();
+        self.complete = true;
     }
 
     /// The stored row of the run has vanished, wholly or in part, and the names perhaps with it: all are to be written again.
@@ -85,19 +81,23 @@ impl Names {
         }
         if self.dropped {
             // They cannot be written from here: those that metrics still say come back with the next ones, the others do not.
-            let unwritten = mem::take(&mut self.unwritten);
-            *self = Self::default();
-            for new in &unwritten {
-                self.remember(&new.name);
-            }
-            self.unwritten = unwritten;
-            return;
+            return self.forget_written();
         }
         let unwritten: HashSet<&str> = self.unwritten.iter().map(|new| &*new.name).collect();
         let written = self.texts.iter().filter(|name| !unwritten.contains(&***name));
         let mut again: Vec<_> = written.map(|name| NewName { name: (**name).to_owned(), token: None }).collect();
         again.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         self.put_back(again);
+    }
+
+    /// Forgets all but the names that are in no write yet.
+    fn forget_written(&mut self) {
+        let unwritten = mem::take(&mut self.unwritten);
+        *self = Self::default();
+        for new in &unwritten {
+            self.remember(&new.name);
+        }
+        self.unwritten = unwritten;
     }
 
     /// Whether the stored names must be read before any is written.
@@ -115,16 +115,6 @@ impl Names {
         for new in unwritten {
             self.add(run_id, &new.name, new.token);
         }
-    }
-
-    /// Whether there is something to write.
-    pub fn is_dirty(&self) -> bool {
-        !self.unwritten.is_empty()
-    }
-
-    /// Takes the new names for a write.
-    pub fn take_unwritten(&mut self) -> Vec<NewName> {
-        mem::take(&mut self.unwritten)
     }
 
     /// The write of these names failed.
@@ -163,8 +153,8 @@ impl Names {
         if self.known.len() < METRIC_NAMES_MAX {
             self.remember(name);
             self.unwritten.push(NewName { name: name.to_owned(), token });
-        } else {
-            self.too_many(run_id);
+        } else if !mem::replace(&mut self.full, true) {
+            warn!(run_id = %run_id, kept = METRIC_NAMES_MAX, "run has more names of metrics than are kept; the others are only in `extra`");
         }
     }
 
@@ -172,12 +162,6 @@ impl Names {
         if self.known.insert(hash(name)) && !self.dropped {
             self.texts_bytes += text_bytes(name);
             self.texts.push(name.into());
-        }
-    }
-
-    fn too_many(&mut self, run_id: Uuid) {
-        if !mem::replace(&mut self.full, true) {
-            warn!(run_id = %run_id, kept = METRIC_NAMES_MAX, "run has more names of metrics than are kept; the others are only in `extra`");
         }
     }
 }
@@ -199,7 +183,7 @@ mod tests {
     }
 
     fn taken(names: &mut Names) -> Vec<(String, Option<RecordToken>)> {
-        names.take_unwritten().into_iter().map(|new| (new.name, new.token)).collect()
+        mem::take(&mut names.unwritten).into_iter().map(|new| (new.name, new.token)).collect()
     }
 
     #[test]
@@ -209,8 +193,8 @@ mod tests {
         assert!(!names.observe(run_id, &extra([]), 0), "nothing is nothing");
         assert!(names.observe(run_id, &extra(["a", "b"]), 1));
         assert!(!names.observe(run_id, &extra(["a", "b"]), 2) && !names.observe(run_id, &extra(["b"]), 3));
-        let first = names.take_unwritten();
-        assert_eq!((first.len(), names.is_dirty()), (2, false));
+        let first = mem::take(&mut names.unwritten);
+        assert_eq!((first.len(), !names.unwritten.is_empty()), (2, false));
         assert!(names.observe(run_id, &extra(["b", "c"]), 4));
         names.put_back(first);
         let expected = [("a".to_owned(), Some(1)), ("b".to_owned(), Some(1)), ("c".to_owned(), Some(4))];
@@ -224,7 +208,7 @@ mod tests {
         names.mark_lost();
         assert!(names.needs_stored_names(), "which are stored is not known yet");
         names.merge_stored(run_id, vec!["old".to_owned()]);
-        assert_eq!(names.take_unwritten().len(), 3);
+        assert_eq!(mem::take(&mut names.unwritten).len(), 3);
         names.discard_refused("b");
         let before = names.known_bytes();
         assert!(names.observe(run_id, &extra(["a", "d"]), 2));
@@ -240,7 +224,7 @@ mod tests {
         let (mut names, run_id) = (Names::default(), Uuid::from_u128(1));
         names.mark_run_new();
         assert!(names.observe(run_id, &extra(["a", "b"]), 1));
-        names.take_unwritten();
+        names.unwritten.clear();
         names.drop_texts();
         assert_eq!(names.known_bytes(), 2 * KNOWN_NAME_BYTES);
         assert!(!names.observe(run_id, &extra(["b"]), 2), "it is known");
@@ -258,11 +242,11 @@ mod tests {
         names.merge_stored(run_id, (2..METRIC_NAMES_MAX).map(|n| format!("n{n}")).chain(["y".to_owned()]).collect());
         assert_eq!((taken(&mut names), names.needs_stored_names()), (vec![("x".to_owned(), Some(1))], false));
         assert!(!names.observe(run_id, &extra(["more", "x", "y"]), 2), "the first stay");
-        assert_eq!((names.take_unwritten().len(), names.full), (0, true));
+        assert_eq!((mem::take(&mut names.unwritten).len(), names.full), (0, true));
         let mut names = Names::default();
         names.mark_run_new();
         let all: Vec<String> = (0..METRIC_NAMES_MAX + 10).map(|n| n.to_string()).collect();
         assert!(names.observe(run_id, &extra(all.iter().map(String::as_str)), 3));
-        assert_eq!(names.take_unwritten().len(), METRIC_NAMES_MAX);
+        assert_eq!(mem::take(&mut names.unwritten).len(), METRIC_NAMES_MAX);
     }
 }

@@ -117,7 +117,7 @@ impl Run {
 
     /// What is looked for beside the row, when others may have changed the store.
     pub fn extra_checks(&self) -> ExtraChecks {
-        if !self.needs_recheck || !self.summary.is_loaded() {
+        if !self.needs_recheck || !self.summary.loaded {
             return ExtraChecks::default();
         }
         ExtraChecks { start: self.stored_start, dataset: self.dataset.as_ref().map(|dataset| dataset.dataset_id) }
@@ -129,10 +129,10 @@ impl Run {
             self.state = RunState::Reading;
             return RunCall::History(run_id, wanted);
         }
-        if !self.summary.is_loaded() || self.needs_recheck || (self.summary.needs_reread() && !self.just_read) {
+        if !self.summary.loaded || self.needs_recheck || (self.summary.needs_reread() && !self.just_read) {
             self.state = RunState::Reading;
             let extra = self.extra_checks();
-            if mem::take(&mut self.needs_recheck) || !self.summary.is_loaded() {
+            if mem::take(&mut self.needs_recheck) || !self.summary.loaded {
                 self.last_checked = Some(now);
             }
             return RunCall::Read { run_id, extra };
@@ -142,7 +142,7 @@ impl Run {
             return RunCall::Names(run_id);
         }
         self.just_read = false;
-        let (columns, names) = (self.summary.take_dirty(), self.names.take_unwritten());
+        let (columns, names) = (mem::take(&mut self.summary.dirty), mem::take(&mut self.names.unwritten));
         let write = Box::new(RunWrite {
             change: self.summary.projected(columns),
             columns,
@@ -184,7 +184,7 @@ impl Run {
 
     fn apply_row(&mut self, found: StoredRun) {
         self.stored_start = found.row.as_ref().and_then(|row| row.start_time);
-        let known = self.summary.is_loaded();
+        let known = self.summary.loaded;
         let lost = known && self.restore_lost(found.row.as_ref());
         if !known && found.row.is_none() {
             self.names.mark_run_new();
@@ -227,9 +227,9 @@ impl Run {
 
     /// Whether something is left to be done.
     pub fn is_pending(&self) -> bool {
-        self.summary.dirty() != 0
+        self.summary.dirty != 0
             || self.summary.history_request().is_some()
-            || self.names.is_dirty()
+            || !self.names.unwritten.is_empty()
             || self.dataset_missing
             || self.needs_recheck
     }

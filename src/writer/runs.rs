@@ -109,7 +109,7 @@ impl RunTable {
             if mem::take(&mut run.maybe_stale) && run.check_at() <= now {
                 // Its record waits for what comes of it.
                 run.needs_recheck = true;
-            } else if !run.check_queued && run.summary.is_loaded() {
+            } else if !run.check_queued && run.summary.loaded {
                 run.check_queued = true;
                 self.checks.add(run.check_at().max(now), run_id);
             }
@@ -260,12 +260,12 @@ impl RunTable {
         run.just_read = false;
         match mem::replace(&mut run.state, RunState::Queued) {
             RunState::Writing(write) => {
-                run.summary.put_back(write.columns);
+                run.summary.dirty |= write.columns;
                 run.names.put_back(write.names);
                 run.pending.put_back(write.records);
             }
             // What was looked for is still not known.
-            _ => run.needs_recheck |= run.summary.is_loaded(),
+            _ => run.needs_recheck |= run.summary.loaded,
         }
         self.due_now.push_front(run_id);
     }

@@ -81,7 +81,7 @@ pub struct SpoolChunk {
 
 impl SpoolRecords {
     fn chunk(&mut self, chunk: spool::Chunk, reserved: Option<Guard>) -> SpoolChunk {
-        if chunk.end() >= self.view.durable() {
+        if chunk.end >= self.view.durable() {
             self.not_before = Instant::now() + IDLE_POLL_INTERVAL;
         }
         SpoolChunk { chunk, decoder: Arc::clone(&self.decoder), reserved }

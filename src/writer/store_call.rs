@@ -25,21 +25,14 @@ use crate::{
 pub enum Completion {
     /// Of a batch.
     Batch(BatchResult),
-    /// Of a read of a run.
-    RunRead {
+    /// Of a call about a run.
+    Run {
         /// The run.
         run_id: Uuid,
-        /// What was read.
-        result: Result<RunRead, StoreError>,
-        /// Whether it was a try during an outage.
-        is_probe: bool,
-    },
-    /// Of a write of a run's row: what was refused, column by column.
-    RunWritten {
-        /// The run.
-        run_id: Uuid,
-        /// What was refused.
-        result: Result<Vec<RefusedValue>, StoreError>,
+        /// What was read, or which values were refused.
+        result: Result<RunReply, StoreError>,
+        /// Whether it was a write.
+        of_write: bool,
         /// Whether it was a try during an outage.
         is_probe: bool,
     },
@@ -52,6 +45,14 @@ pub enum Completion {
         /// Whether it is.
         result: Result<(), BoxError>,
     },
+}
+
+/// What came of a call about a run.
+pub enum RunReply {
+    /// What was read.
+    Read(RunRead),
+    /// What was refused of a write, column by column.
+    Written(Vec<RefusedValue>),
 }
 
 /// A value of a run that the store refuses.
@@ -156,25 +157,24 @@ pub async fn write_batch(
 }
 
 /// Reads or writes something of a run.
-pub async fn run_call(store: Arc<dyn Store>, job: RunCall, is_probe: bool) -> Completion {
-    match job {
+pub async fn run_call(store: Arc<dyn Store>, call: RunCall, is_probe: bool) -> Completion {
+    let (store, of_write) = (&*store, matches!(call, RunCall::Write(_)));
+    let (run_id, result) = match call {
         RunCall::Read { run_id, extra } => {
-            let result = read_run(&*store, run_id, extra).await.map(|found| RunRead::Row(Box::new(found)));
-            Completion::RunRead { run_id, result, is_probe }
+            let row = read_run(store, run_id, extra).await;
+            (run_id, row.map(|row| RunReply::Read(RunRead::Row(Box::new(row)))))
         }
-        RunCall::History(run_id, wanted) => {
-            let result = history::read(&*store, run_id, wanted).await.map(RunRead::History);
-            Completion::RunRead { run_id, result, is_probe }
+        RunCall::History(run_id, request) => {
+            let history = history::read(store, run_id, request).await;
+            (run_id, history.map(|history| RunReply::Read(RunRead::History(history))))
         }
         RunCall::Names(run_id) => {
-            let result = store.metric_names(run_id).await.map(RunRead::Names);
-            Completion::RunRead { run_id, result, is_probe }
+            let names = store.metric_names(run_id).await;
+            (run_id, names.map(|names| RunReply::Read(RunRead::Names(names))))
         }
-        RunCall::Write(write) => {
-            let run_id = write.change.run_id;
-            Completion::RunWritten { run_id, result: self::write_run_parts(&*store, *write).await, is_probe }
-        }
-    }
+        RunCall::Write(write) => (write.change.run_id, write_run_parts(store, *write).await.map(RunReply::Written)),
+    };
+    Completion::Run { run_id, result, of_write, is_probe }
 }
 
 /// Keeps dead letters.

@@ -37,8 +37,8 @@ pub(crate) struct Scan {
     pub(crate) expected: u64,
     /// Where the next segment takes over. What this one holds from there on is the tail of a failed write.
     pub(crate) below: u64,
-    /// Where the last of the records returned so far ends.
-    valid_to: Option<u64>,
+    /// Where the last of the records returned so far ends. After [`Step::End`] the file holds no record behind it.
+    pub(crate) valid_to: Option<u64>,
     /// What is known about everything in front of the position that was not returned yet.
     salvage: Option<Salvage>,
 }
@@ -71,14 +71,8 @@ impl Meta {
 
     /// Whether it holds a record of the spool with this seed, with an offset that fits.
     pub(crate) fn has_record(&self, disk: &Disk, seed: u32) -> bool {
-        let Ok(mut scan) = Scan::open(disk, self, u64::MAX, seed) else { return false };
-        loop {
-            match scan.step(CHUNK_BYTES) {
-                Ok(Step::Records(chunk)) => return chunk.lost <= self.bytes / record::HEAD as u64,
-                Ok(Step::Damage(_)) => {}
-                Ok(Step::End) | Err(_) => return false,
-            }
-        }
+        let first = Scan::open(disk, self, u64::MAX, seed).and_then(|mut scan| scan.next_records());
+        matches!(first, Ok(Some(chunk)) if chunk.lost <= self.bytes / record::HEAD as u64)
     }
 
     /// Whether it is nothing but records from this offset on.
@@ -112,11 +106,6 @@ impl Scan {
         })
     }
 
-    /// Where the last record that was returned ends, if there was one; behind it the file holds no other.
-    pub(crate) fn valid_to(&self) -> Option<u64> {
-        self.valid_to
-    }
-
     /// The next records, about `max` bytes of them; `lost` of the chunk counts from what was expected here.
     pub(crate) fn step(&mut self, max: usize) -> io::Result<Step> {
         let mut want = max;
@@ -142,6 +131,17 @@ impl Scan {
                 Run::Past(length) => self.position += length as u64,
                 Run::Short(needed) if needed > bytes.len() && bytes.len() == want.min(rest as usize) => want = needed,
                 Run::Short(_) | Run::Other => self.salvage = Some(self.scan_rest()?),
+            }
+        }
+    }
+
+    /// The next records, whatever is damaged in front of them.
+    pub(crate) fn next_records(&mut self) -> io::Result<Option<Chunk>> {
+        loop {
+            match self.step(CHUNK_BYTES)? {
+                Step::Records(chunk) => return Ok(Some(chunk)),
+                Step::Damage(_) => {}
+                Step::End => return Ok(None),
             }
         }
     }

@@ -242,7 +242,7 @@ mod tests {
         let (start, mut offsets) = (seconds(), Vec::new());
         loop {
             match scan.step(CHUNK_BYTES).unwrap() {
-                Step::Records(chunk) => offsets.extend(chunk.first()..chunk.end()),
+                Step::Records(chunk) => offsets.extend(chunk.first..chunk.end),
                 Step::Damage(_) => {}
                 Step::End => break,
             }

@@ -9,7 +9,7 @@ async fn a_failed_sync_moves_the_group_to_a_new_segment() {
     let mut opened = test_spool.open();
     append(&mut opened, 3);
     opened.appender.sync();
-    test_spool.disk.faults.syncs.store(1, Ordering::SeqCst);
+    test_spool.faults.syncs.store(1, Ordering::SeqCst);
     append(&mut opened, 3);
     let synced = opened.appender.sync();
     assert_eq!((synced.durable, synced.healthy), (6, true));
@@ -25,7 +25,7 @@ async fn a_large_record_survives_what_a_group_survives() {
         let test_spool = TestSpool::new();
         let mut opened = test_spool.open();
         opened.appender.append(&record(b"before")).unwrap();
-        let faults = &test_spool.disk.faults;
+        let faults = &test_spool.faults;
         faults.syncs.store(u64::from(fault == "sync"), Ordering::SeqCst);
         faults.full.store(fault == "full", Ordering::SeqCst);
         opened.appender.append(&record(&large)).unwrap();
@@ -55,7 +55,7 @@ async fn while_the_disk_takes_nothing_records_live_in_memory_and_reach_it_later(
         let mut opened = test_spool.open();
         append(&mut opened, 5);
         opened.appender.sync();
-        let faults = &test_spool.disk.faults;
+        let faults = &test_spool.faults;
         match fault {
             "full" => faults.full.store(true, Ordering::SeqCst),
             "read-only" => {
@@ -93,7 +93,7 @@ async fn while_the_disk_takes_nothing_records_live_in_memory_and_reach_it_later(
 fn full_memory_refuses_events_and_keeps_room_for_gaps() {
     let test_spool = TestSpool::new();
     let mut opened = test_spool.open();
-    test_spool.disk.faults.full.store(true, Ordering::SeqCst);
+    test_spool.faults.full.store(true, Ordering::SeqCst);
     append(&mut opened, 1);
     opened.appender.sync();
     let large = vec![0; 100 << 10];
@@ -132,13 +132,13 @@ async fn offsets_of_records_committed_from_memory_are_not_used_again() {
     let mut opened = test_spool.open();
     append(&mut opened, 5);
     opened.appender.sync();
-    test_spool.disk.faults.read_only.store(true, Ordering::SeqCst);
-    test_spool.disk.faults.syncs.store(1, Ordering::SeqCst);
+    test_spool.faults.read_only.store(true, Ordering::SeqCst);
+    test_spool.faults.syncs.store(1, Ordering::SeqCst);
     append(&mut opened, 5);
     opened.appender.sync();
     opened.committer.commit(10);
     eventually("memory is given back", || opened.view.memory_bytes() == 0);
-    test_spool.disk.faults.read_only.store(false, Ordering::SeqCst);
+    test_spool.faults.read_only.store(false, Ordering::SeqCst);
     drop(opened);
     let opened = test_spool.open();
     assert_eq!((opened.recovery.next, opened.recovery.pending), (10, 0));
@@ -167,7 +167,7 @@ async fn a_full_tmpfs_is_survived() {
     let (durable, healthy) = (opened.view.durable(), opened.view.healthy());
     let mut read = 0;
     while read < 500 {
-        read = opened.reader.next().await.end();
+        read = opened.reader.next().await.end;
     }
     opened.committer.commit(durable);
     let start = Instant::now();

@@ -87,7 +87,7 @@ async fn a_quoted_record_never_passes_for_a_record() {
     let mut opened = test_spool.open();
     assert_eq!(opened.reader.next().await.records().next().unwrap().payload, b"first");
     let chunk = opened.reader.next().await;
-    assert_eq!((chunk.first(), chunk.lost()), (2, 1));
+    assert_eq!((chunk.first, chunk.lost), (2, 1));
     assert_eq!(chunk.records().next().unwrap().payload, b"last");
     assert_eq!(opened.view.missing(), 1);
 }
@@ -182,7 +182,7 @@ fn the_replay_for_open_runs_leaves_the_reader_alone() {
     let opened = test_spool.open();
     for from in [0, 7, 150, 199, 200, 500] {
         let chunks = opened.recovery.records_from(from).map(|chunk| chunk.unwrap());
-        let offsets: Vec<u64> = chunks.flat_map(|chunk| chunk.first()..chunk.end()).collect();
+        let offsets: Vec<u64> = chunks.flat_map(|chunk| chunk.first..chunk.end).collect();
         assert_eq!(offsets, (from..200).collect::<Vec<_>>());
     }
     assert_eq!(opened.reader.position(), 0);
@@ -199,7 +199,7 @@ async fn a_start_in_the_middle_of_a_large_segment_finds_its_place() {
     drop(opened);
     let mut opened = test_spool.open();
     let chunk = tokio::time::timeout(Duration::from_secs(5), opened.reader.next()).await.unwrap();
-    assert_eq!((chunk.first(), chunk.lost()), (8_765, 0));
+    assert_eq!((chunk.first, chunk.lost), (8_765, 0));
 }
 
 #[tokio::test]

@@ -1,47 +1,20 @@
 //! What the spool promises, rule by rule.
 
-use std::{
-    io,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-};
-
-/// Makes operations on files fail.
-#[derive(Debug, Default)]
-pub(crate) struct Faults {
-    /// No file can be made, as on a read-only disk.
-    pub(crate) read_only: AtomicBool,
-    /// Every write is cut in half and fails.
-    pub(crate) full: AtomicBool,
-    /// So many syncs fail.
-    pub(crate) syncs: AtomicU64,
-}
-
-impl Faults {
-    pub(crate) fn create(&self) -> io::Result<()> {
-        if self.read_only.load(Ordering::SeqCst) { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
-    }
-
-    pub(crate) fn write<'a>(&self, bytes: &'a [u8]) -> (&'a [u8], io::Result<()>) {
-        if self.full.load(Ordering::SeqCst) {
-            return (&bytes[..bytes.len() / 2], Err(io::ErrorKind::StorageFull.into()));
-        }
-        (bytes, Ok(()))
-    }
-
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        let failed = self.syncs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
-        if failed { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
-    }
-}
-
 mod faults;
+pub(crate) mod faulty_disk;
 mod files;
 
-use std::{fs, path::Path, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use self::faulty_disk::{Faults, faulty_disk};
 use super::{Config, NewRecord, Opened, RecordKind, SpoolError, disk::Disk, recovery};
 use crate::{event::Resolved, metrics::Metrics, units::ByteSize};
 
@@ -50,6 +23,7 @@ struct TestSpool {
     dir: tempfile::TempDir,
     config: Config,
     disk: Disk,
+    faults: Arc<Faults>,
 }
 
 impl TestSpool {
@@ -62,7 +36,8 @@ impl TestSpool {
             memory: ByteSize::mib(4),
             ..Config::default()
         };
-        Self { dir, config, disk: Disk::default() }
+        let (disk, faults) = faulty_disk();
+        Self { dir, config, disk, faults }
     }
 
     fn open(&self) -> Opened {
@@ -113,8 +88,8 @@ fn append(opened: &mut Opened, count: u64) {
 async fn drain(opened: &mut Opened) -> Vec<u64> {
     let mut offsets = Vec::new();
     while let Ok(chunk) = tokio::time::timeout(Duration::from_millis(30), opened.reader.next()).await {
-        assert_eq!(chunk.records().count() as u64, chunk.end() - chunk.first());
-        for (record, offset) in chunk.records().zip(chunk.first()..) {
+        assert_eq!(chunk.records().count() as u64, chunk.end - chunk.first);
+        for (record, offset) in chunk.records().zip(chunk.first..) {
             assert_eq!((record.offset, record.channel), (offset, "cascor:training"));
             assert_eq!(record.payload, payload(offset));
             assert_eq!(record.decided, self::record(b"").decided);

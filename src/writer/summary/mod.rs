@@ -9,11 +9,9 @@
 //! * `tags` are united;
 //! * `status`, `end_time` and `restarted_at` follow from [starts and ends](super::lifetime); nothing else changes them.
 //!
-//! What the stored row does not tell is read from the [history](super::history) of the run, when an event needs it: an older one that
-//! says something else, a start, and metrics after the end.
-//!
-//! A replay of dead letters, or another daemon, may write the same row: what is united with the stored value is read once more just
-//! before it is written.
+//! What the stored row does not tell is read from the [history](super::history) of the run when an event needs it: an older event
+//! with other values, a start, and metrics after the end. Columns that depend on the stored value are read once more just before
+//! they are written: a replay of dead letters, or another daemon, may write the same row.
 
 mod past;
 mod restore;
@@ -48,9 +46,9 @@ pub struct Summary {
     /// The time of the oldest event merged.
     oldest: Micros,
     /// Columns that differ from what is stored.
-    dirty: ColumnSet,
+    pub dirty: ColumnSet,
     /// Whether the stored row is known.
-    loaded: bool,
+    pub loaded: bool,
     origin: StoredOrigin,
     /// The stored status says that the run has ended, and nothing says when: a person wrote that. It stays until a start that is
     /// later than this, or an end.
@@ -144,12 +142,7 @@ impl Summary {
     /// Merges what depends on the time of an event alone, not on when it arrived.
     fn merge_timed(&mut self, update: RunUpdate) {
         let RunUpdate { event_time: time, lifecycle, mut values } = update;
-        macro_rules! take {
-            ($($at:literal $bit:literal $name:ident),+) => {$(
-                keep_newest(&mut self.row.$name, values.$name.take(), &mut self.times[$at], time, 1 << $bit, &mut self.dirty);
-            )+};
-        }
-        each_newest!(take);
+        self.merge_newest(&mut values, [time; NEWEST_COLUMNS]);
         match lifecycle {
             Some(Lifecycle::Start) => self.lifetime.start(self.stored_instant(time)),
             Some(Lifecycle::End(how)) => self.lifetime.end(time, how),
@@ -161,15 +154,21 @@ impl Summary {
         }
     }
 
-    /// Merges what was said while something was read.
-    fn merge_later(&mut self, mut said: Self) {
+    /// Takes the columns whose newest value counts, given at these times.
+    fn merge_newest(&mut self, values: &mut RunRow, times: [Micros; NEWEST_COLUMNS]) {
         macro_rules! take {
             ($($at:literal $bit:literal $name:ident),+) => {$(
-                let time = said.times[$at];
-                keep_newest(&mut self.row.$name, said.row.$name.take(), &mut self.times[$at], time, 1 << $bit, &mut self.dirty);
+                if keep_newest(&mut self.row.$name, values.$name.take(), &mut self.times[$at], times[$at]) {
+                    self.dirty |= 1 << $bit;
+                }
             )+};
         }
         each_newest!(take);
+    }
+
+    /// Merges what was said while something was read.
+    fn merge_later(&mut self, mut said: Self) {
+        self.merge_newest(&mut said.row, said.times);
         self.consider_best(said.row.best_val_accuracy, said.row.best_epoch);
         self.merge_tags(mem::take(&mut said.row.tags));
         self.lifetime.merge_later(&said.lifetime);
@@ -190,23 +189,22 @@ impl Summary {
 
     fn apply_lifecycle(&mut self) {
         let (row, lifetime) = (&mut self.row, &self.lifetime);
-        let start = row.start_time.or(lifetime.first_event).into_iter().chain(lifetime.earliest_start()).min();
+        let start = row.start_time.or(lifetime.first_event).into_iter().chain(lifetime.starts.first().copied()).min();
         let restarted = row.restarted_at.max(lifetime.restarted_at(start));
-        let is_closed = self.manual_end.is_some_and(|end| lifetime.latest_start().is_none_or(|start| start <= end));
+        let is_closed = self.manual_end.is_some_and(|end| lifetime.starts.last().is_none_or(|start| *start <= end));
         let kept = row.status.clone().filter(|_| is_closed);
         let (end, status) = match lifetime.ended(restarted) {
             Some((end, how)) => (Some(end), how),
             None => (None, kept.as_deref().unwrap_or(status::RUNNING)),
         };
-        self.dirty |= [
+        for (changed, column) in [
             (row.start_time != start, START),
             (row.restarted_at != restarted, RESTARTED),
             (row.end_time != end, END),
             (row.status.as_deref() != Some(status), STATUS),
-        ]
-        .into_iter()
-        .filter_map(|(changed, column)| changed.then_some(column))
-        .fold(0, |columns, column| columns | column);
+        ] {
+            self.dirty |= if changed { column } else { 0 };
+        }
         (row.start_time, row.restarted_at, row.end_time) = (start, restarted, end);
         if row.status.as_deref() != Some(status) {
             row.status = Some(status.to_owned());
@@ -275,26 +273,6 @@ impl Summary {
     /// Whether what is to be written depends on what is stored now.
     pub fn needs_reread(&self) -> bool {
         self.dirty & READ_MODIFY_WRITE != 0
-    }
-
-    /// Whether the stored row is known.
-    pub fn is_loaded(&self) -> bool {
-        self.loaded
-    }
-
-    /// The columns that differ from what is stored.
-    pub fn dirty(&self) -> ColumnSet {
-        self.dirty
-    }
-
-    /// Takes the changed columns for a write.
-    pub fn take_dirty(&mut self) -> ColumnSet {
-        mem::take(&mut self.dirty)
-    }
-
-    /// The write of these columns failed.
-    pub fn put_back(&mut self, columns: ColumnSet) {
-        self.dirty |= columns;
     }
 
     /// When the run starts, as merged.

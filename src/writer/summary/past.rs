@@ -8,7 +8,6 @@ use crate::{
     event::{RunRow, RunUpdate},
     units::Micros,
     writer::{
-        bit_eq::BitEq,
         columns::{DURATION, END, NEWEST_COLUMNS, RESTARTED, each_newest},
         lifetime::is_stored,
     },
@@ -133,7 +132,7 @@ impl Summary {
         }
         macro_rules! differ {
             ($($at:literal $bit:literal $name:ident),+) => {
-                false $(|| matches!((&unmerged.row.$name, &row.$name), (Some(new), Some(old)) if !new.bit_eq(old)))+
+                false $(|| matches!((&unmerged.row.$name, &row.$name), (Some(new), Some(old)) if new != old))+
             };
         }
         let ends_otherwise = unmerged.lifetime.ends().any(|end| {

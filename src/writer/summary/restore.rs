@@ -4,9 +4,7 @@ use super::Summary;
 use crate::{
     event::RunRow,
     units::Micros,
-    writer::columns::{
-        BEST, BEST_EPOCH, ColumnSet, DURATION, END, LAST, RESTARTED, START, STATUS, TAGS, each_newest, each_timed,
-    },
+    writer::columns::{self, ColumnSet, DURATION, END, RESTARTED, START, STATUS, TAGS, TIMED, each_newest},
 };
 
 impl Summary {
@@ -18,26 +16,16 @@ impl Summary {
     pub fn restore(&mut self, stored: Option<&RunRow>) -> bool {
         let nothing = RunRow::default();
         let (row, stored) = (&self.row, stored.unwrap_or(&nothing));
-        let mut lost = 0;
-        let mut note = |bit: ColumnSet, is_lost: bool| lost |= if is_lost { bit } else { 0 };
-        macro_rules! note_timed {
-            ($($column:literal $name:ident),+) => {$(
-                note(1 << $column, row.$name.is_some() && stored.$name.is_none());
-            )+};
+        let mut lost = columns::present(row) & !columns::present(stored);
+        if stored.status.is_some() {
+            lost &= !(STATUS | END | DURATION | RESTARTED);
         }
-        each_timed!(note_timed);
-        let start = row.start_time.is_some_and(|start| stored.start_time.is_none_or(|stored| start < stored));
-        note(START, start);
-        if stored.status.is_none() {
-            note(STATUS, row.status.is_some());
-            note(END, row.end_time.is_some() && stored.end_time.is_none());
-            note(DURATION, row.duration_seconds.is_some() && stored.duration_seconds.is_none());
-            note(RESTARTED, row.restarted_at.is_some() && stored.restarted_at.is_none());
+        if stored.start_time.is_some() && row.start_time.is_some_and(|start| Some(start) < stored.start_time) {
+            lost |= START;
         }
-        note(BEST, row.best_val_accuracy.is_some() && stored.best_val_accuracy.is_none());
-        note(BEST_EPOCH, row.best_epoch.is_some() && stored.best_epoch.is_none());
-        note(TAGS, !row.tags.is_subset(&stored.tags));
-        note(LAST, row.last_event_time.is_some() && stored.last_event_time.is_none());
+        if !row.tags.is_subset(&stored.tags) {
+            lost |= TAGS;
+        }
         let lost = lost & !self.dirty;
         self.dirty |= lost;
         lost != 0
@@ -64,15 +52,7 @@ impl Summary {
             )+};
         }
         each_newest!(forget_times);
-        let row = &mut self.row;
-        macro_rules! forget {
-            ($($column:literal $name:ident),+) => {$(
-                if columns & (1 << $column) != 0 {
-                    row.$name = None;
-                }
-            )+};
-        }
-        each_timed!(forget);
+        columns::clear(&mut self.row, columns & TIMED);
         self.recompute(false);
     }
 

@@ -31,10 +31,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             Content::Rejected { channel, rejected, preserved, run_id } => {
                 let token = self.frontier.register(offset, received_at, 1);
                 let body = DeadLetterBody::Message { channel, rejected, bytes: preserved, run_id };
-                self.add_dead_letter(
-                    DeadLetterEntry { offset, part: DeadLetterEntry::WHOLE_RECORD, received_at, body },
-                    token,
-                );
+                self.add_dead_letter(token, DeadLetterEntry::WHOLE_RECORD, body);
             }
             Content::Rows { rows, run_update: update } => {
                 let parts = rows.len() as u32 + u32::from(update.is_some());

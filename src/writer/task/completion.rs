@@ -15,7 +15,7 @@ use crate::{
         circuit_breaker::Failure,
         frontier::RecordToken,
         ports::{Commit, DeadLetterBody, DeadLetterEntry, DeadLetterSink},
-        store_call::{BatchResult, Completion, RefusedValue},
+        store_call::{BatchResult, Completion, RefusedValue, RunReply},
     },
 };
 
@@ -28,37 +28,27 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     ) -> Result<(), WriterError> {
         match completion.map_err(WriterError::Panicked)? {
             Completion::Batch(rows) => self.on_batch(rows, now),
-            Completion::RunRead { run_id, result, is_probe } => {
+            Completion::Run { run_id, result, of_write, is_probe } => {
                 self.run_calls_in_flight -= 1;
                 match result {
-                    Ok(known) => {
+                    Ok(RunReply::Read(known)) => {
                         self.runs_breaker.read_succeeded(is_probe, now);
                         let free = self.runs.on_read(run_id, known);
                         self.confirm_parts(&free);
                     }
-                    Err(StoreError::Rejected(error)) => {
+                    Ok(RunReply::Written(refused)) => {
+                        self.runs_breaker.succeeded(is_probe, now);
+                        self.ports.metrics.writer_run_writes.inc();
+                        self.on_run_written(run_id, refused, now);
+                    }
+                    Err(StoreError::Rejected(error)) if !of_write => {
                         // The store answers: only this run cannot be read.
                         self.runs_breaker.read_succeeded(is_probe, now);
                         self.on_unreadable_run(run_id, &Chain(&*error).to_string(), now);
                     }
                     Err(error) => {
                         let quiet = self.rows_breaker.is_open();
-                        self.runs_breaker.failed(is_probe, Failure { error: &error, of_write: false, quiet }, now);
-                        self.runs.on_failed(run_id);
-                    }
-                }
-            }
-            Completion::RunWritten { run_id, result, is_probe } => {
-                self.run_calls_in_flight -= 1;
-                match result {
-                    Ok(refused) => {
-                        self.runs_breaker.succeeded(is_probe, now);
-                        self.ports.metrics.writer_run_writes.inc();
-                        self.on_run_written(run_id, refused, now);
-                    }
-                    Err(error) => {
-                        let quiet = self.rows_breaker.is_open();
-                        self.runs_breaker.failed(is_probe, Failure { error: &error, of_write: true, quiet }, now);
+                        self.runs_breaker.failed(is_probe, Failure { error: &error, of_write, quiet }, now);
                         self.runs.on_failed(run_id);
                     }
                 }
@@ -68,8 +58,10 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         Ok(())
     }
 
-    /// Sets a record, or a part of it, aside; the record waits until that is durable.
-    pub(super) fn add_dead_letter(&mut self, entry: DeadLetterEntry, token: RecordToken) {
+    /// Sets a part of a record aside; the record waits until that is durable.
+    pub(super) fn add_dead_letter(&mut self, token: RecordToken, part: u32, body: DeadLetterBody) {
+        let (offset, received_at) = self.frontier.record(token);
+        let entry = DeadLetterEntry { offset, part, received_at, body };
         self.bytes += entry.bytes();
         self.dead_letters.waiting.push(entry);
         self.dead_letters.tokens.push(token);
@@ -90,9 +82,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             warn!(table, rows = completion.refused.len(), error, "store refuses rows; they become dead letters");
         }
         for (origin, row, error) in completion.refused {
-            let (offset, received_at) = self.frontier.record(origin.token);
-            let body = DeadLetterBody::refused(error, &row, row.bytes());
-            self.add_dead_letter(DeadLetterEntry { offset, part: origin.row, received_at, body }, origin.token);
+            self.add_dead_letter(origin.token, origin.row, DeadLetterBody::refused(error, &row, row.bytes()));
         }
         match completion.unwritten {
             None => {
@@ -119,13 +109,13 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         let outcome = self.runs.on_written(run_id, refused, now);
         // One letter a record whose value is refused; it waits for the letter instead of the row.
         for (token, refused) in outcome.refused {
-            let (offset, received_at) = self.frontier.record(token);
+            let (offset, _) = self.frontier.record(token);
             let (rows, errors): (Vec<_>, Vec<_>) =
                 refused.into_iter().map(|refused| (refused.row, refused.error)).unzip();
             warn!(run_id = %run_id, offset, error = errors[0], "store refuses values of a run; they become a dead letter");
             let row = rows.join("; ");
             let body = DeadLetterBody::Refused { error: errors.join("; "), size: row.len(), row };
-            self.add_dead_letter(DeadLetterEntry { offset, part: DeadLetterEntry::RUN_ROW, received_at, body }, token);
+            self.add_dead_letter(token, DeadLetterEntry::RUN_ROW, body);
         }
         for refused in outcome.already_confirmed {
             let error = refused.error;
@@ -141,11 +131,10 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             error!(run_id = %run_id, error = message, "stored row of a run cannot be read; what its records say becomes dead letters");
         }
         for token in records {
-            let (offset, received_at) = self.frontier.record(token);
             let error = format!("the stored row of run {run_id} cannot be read: {message}");
             let row = format!("what the message says of run {run_id}");
             let body = DeadLetterBody::Refused { error, size: row.len(), row };
-            self.add_dead_letter(DeadLetterEntry { offset, part: DeadLetterEntry::RUN_ROW, received_at, body }, token);
+            self.add_dead_letter(token, DeadLetterEntry::RUN_ROW, body);
         }
     }
 

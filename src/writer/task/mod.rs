@@ -148,7 +148,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     async fn consume<K: RecordChunk>(&mut self, chunk: &K) -> Result<Next, WriterError> {
         let mut now = Instant::now();
         for (count, record) in chunk.records().enumerate() {
-            if record.offset < self.frontier.next_offset() {
+            if record.offset < self.frontier.next_offset {
                 continue;
             }
             if count % RECORDS_PER_POLL == RECORDS_PER_POLL - 1 {
@@ -266,7 +266,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             PauseBarrier::At(end) => end,
         }
         .max(*self.ports.flush_to.borrow());
-        self.stopping || self.frontier.next_offset() >= target && self.committed < target
+        self.stopping || self.frontier.next_offset >= target && self.committed < target
     }
 
     /// Whether only writing open batches makes room.
@@ -351,7 +351,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             self.on_completion(completion, Instant::now())?;
             self.commit_progress();
         }
-        let left = self.frontier.next_offset() - self.committed;
+        let left = self.frontier.next_offset - self.committed;
         if left > 0 {
             tracing::info!(
                 left,

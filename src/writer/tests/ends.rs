@@ -46,7 +46,7 @@ fn a_status_that_a_person_wrote_stays_until_a_start_or_an_end() {
     for (status, is_known) in [("stopped", false), ("failed", true), ("lost", true), ("lost", false)] {
         let stored = row(status, None, None);
         let mut summary = seen(&stored, is_known);
-        assert_eq!((summary.dirty(), whole(&summary).status), (0, stored.status.clone()), "{is_known}");
+        assert_eq!((summary.dirty, whole(&summary).status), (0, stored.status.clone()), "{is_known}");
         summary.apply(update(95_000, None));
         summary.apply(update(80_000, None));
         summary.merge_stored(Some(stored.clone()));

@@ -54,7 +54,7 @@ fn replayed(events: &[RunUpdate], reads: impl Fn(usize) -> bool, forgets: impl F
         }
         summary.apply(event.clone());
         let known = &events[..=index];
-        if summary.is_loaded() {
+        if summary.loaded {
             settle(&mut summary, &mut stored, known);
         }
         if forgets(index) {
@@ -68,7 +68,7 @@ fn replayed(events: &[RunUpdate], reads: impl Fn(usize) -> bool, forgets: impl F
 
 /// Reads what the summary needs and writes what changed, in a store that holds the rows of the events so far.
 fn settle(summary: &mut Summary, stored: &mut Option<RunRow>, events: &[RunUpdate]) {
-    if !summary.is_loaded() {
+    if !summary.loaded {
         summary.merge_stored(stored.clone());
     }
     if let Some(wanted) = summary.history_request() {
@@ -77,7 +77,7 @@ fn settle(summary: &mut Summary, stored: &mut Option<RunRow>, events: &[RunUpdat
         summary.apply_history(History { updates, metrics_from: wanted.from, events_from: Micros::MIN });
         assert_eq!(summary.history_request(), None, "once is enough");
     }
-    let columns = summary.take_dirty();
+    let columns = std::mem::take(&mut summary.dirty);
     if columns != 0 || stored.is_some() || !events.is_empty() {
         overlay(stored.get_or_insert_default(), &summary.projected(columns));
     }
@@ -181,10 +181,10 @@ fn what_says_nothing_new_changes_nothing() {
     let mut summary = Summary::not_loaded(run_id(0));
     summary.merge_stored(None);
     assert!(summary.apply(accuracy(5, f64::NAN, 1)));
-    summary.take_dirty();
+    summary.dirty = 0;
     assert!(!summary.apply(accuracy(5, f64::NAN, 1)));
     assert!(!summary.apply(seen(4)));
-    assert_eq!(summary.dirty(), 0);
+    assert_eq!(summary.dirty, 0);
 }
 
 const NUMBERS: usize = 5;

@@ -110,16 +110,16 @@ fn a_refused_final_value_gives_way_to_the_next_and_is_not_restored() {
     summary.merge_stored(None);
     summary.apply(update(1, Some(Lifecycle::Start), 0.5));
     summary.apply(update(2, Some(Lifecycle::End("completed")), 0.1));
-    let columns = summary.take_dirty();
+    let columns = std::mem::take(&mut summary.dirty);
     let column = (0..13).map(|bit| 1 << bit).find(|bit| summary.projected(*bit).final_train_loss.is_some()).unwrap();
     assert_eq!((columns & column, summary.projected(column).final_train_loss), (column, Some(0.1)));
     summary.discard_refused(column);
-    assert_eq!((summary.dirty(), summary.projected(column).final_train_loss), (column, Some(0.5)), "what metrics said");
-    summary.take_dirty();
+    assert_eq!((summary.dirty, summary.projected(column).final_train_loss), (column, Some(0.5)), "what metrics said");
+    std::mem::take(&mut summary.dirty);
     summary.discard_refused(column);
-    assert_eq!((summary.dirty(), summary.projected(column).final_train_loss), (0, None));
+    assert_eq!((summary.dirty, summary.projected(column).final_train_loss), (0, None));
     assert!(summary.restore(None));
-    assert_eq!(summary.dirty() & column, 0);
+    assert_eq!(summary.dirty & column, 0);
     assert!(summary.apply(update(1, None, 0.7)), "a column that is absent takes any value");
 }
 

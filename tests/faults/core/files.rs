@@ -104,7 +104,13 @@ pub fn newer(budget: &Budget) -> Tried {
         sim.edit(&name, |bytes| bytes[..HEADER].copy_from_slice(&header));
         let before: Vec<_> = sim.names(Path::new(DIR)).into_iter().map(|name| (sim.get(&name), name)).collect();
         match open(&sim, &original.config) {
-            Err(SpoolError::Newer { path, version: 2, known: 1 }) => assert_eq!(path, name),
+            Err(error @ SpoolError::Newer { version: 2, .. }) => {
+                assert!(
+                    error
+                        .to_string()
+                        .starts_with(&format!("`{}` has format 2, and this program knows 1 at most", name.display()))
+                );
+            }
             other => panic!("{other:?}"),
         }
         let after: Vec<_> = sim.names(Path::new(DIR)).into_iter().map(|name| (sim.get(&name), name)).collect();

@@ -165,9 +165,9 @@ impl Original {
         let mut expected = 0;
         while spool.reader.position() < next {
             let Some(chunk) = self::next(&mut spool.reader) else { break };
-            assert_eq!(chunk.first(), expected + chunk.lost(), "in order");
+            assert_eq!(chunk.first, expected + chunk.lost, "in order");
             let mut at = 0;
-            for offset in chunk.first()..chunk.end() {
+            for offset in chunk.first..chunk.end {
                 let (segment, place) = &self.places[offset as usize];
                 let original = &self.segments[*segment].1[place.clone()];
                 assert_eq!(&chunk.bytes[at..at + original.len()], original, "record {offset} is another");
@@ -175,7 +175,7 @@ impl Original {
                 got[offset as usize] = true;
             }
             assert_eq!(at, chunk.len_bytes());
-            expected = chunk.end();
+            expected = chunk.end;
         }
         assert_eq!(spool.reader.position(), next, "reads on to the end");
         for (offset, (got, intact)) in got.iter().zip(intact).enumerate() {
@@ -205,13 +205,13 @@ impl Original {
         while spool.reader.position() < next {
             let Some(chunk) = self::next(&mut spool.reader) else { break };
             assert_eq!(
-                chunk.first(),
-                expected + chunk.lost(),
+                chunk.first,
+                expected + chunk.lost,
                 "in order, {} missing",
                 spool.shared.missing.load(Ordering::Acquire)
             );
             assert!(
-                chunk.lost() == 0 || !intact[expected as usize..chunk.first() as usize].contains(&true),
+                chunk.lost == 0 || !intact[expected as usize..chunk.first as usize].contains(&true),
                 "lost {expected}.."
             );
             for record in chunk.records() {
@@ -224,7 +224,7 @@ impl Original {
                 );
                 got += 1;
             }
-            expected = chunk.end();
+            expected = chunk.end;
         }
         assert_eq!(spool.reader.position(), next, "reads on to the end");
         let rest = intact.get(expected as usize..).unwrap_or_default();
@@ -265,7 +265,7 @@ pub fn goes_on(sim: &Sim, config: &Config) {
     drop((spool, checkpoint_thread));
     let mut spool = open(sim, config).unwrap();
     let chunk = next(&mut spool.reader).unwrap();
-    assert_eq!((chunk.first(), chunk.end(), chunk.lost()), (offset, offset + 1, 0));
+    assert_eq!((chunk.first, chunk.end, chunk.lost), (offset, offset + 1, 0));
     let record = chunk.records().next().unwrap();
     assert_eq!((record.channel, record.payload), ("new", &b"new"[..]));
 }

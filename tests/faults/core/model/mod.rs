@@ -280,15 +280,10 @@ impl World {
                 // Files that cannot be opened any more are given up in the end; nobody learns of it.
                 return end;
             }
-            assert_eq!(chunk.first(), self.read + chunk.lost(), "in order");
-            assert!(
-                self.records.range(self.read..chunk.first()).next().is_none(),
-                "lost {}..{}",
-                self.read,
-                chunk.first()
-            );
+            assert_eq!(chunk.first, self.read + chunk.lost, "in order");
+            assert!(self.records.range(self.read..chunk.first).next().is_none(), "lost {}..{}", self.read, chunk.first);
             compare(&self.records, &chunk);
-            self.read = chunk.end();
+            self.read = chunk.end;
         }
         if self.sim.stopped() {
             return end;
@@ -325,13 +320,13 @@ impl World {
         let mut expected = first;
         for chunk in spool.recovery.records_from(first) {
             let chunk = chunk.expect("readable");
-            self.missing(expected, chunk.first());
+            self.missing(expected, chunk.first);
             compare(&self.records, &chunk);
-            (expected..chunk.first()).for_each(|offset| {
+            (expected..chunk.first).for_each(|offset| {
                 self.records.remove(&offset);
             });
-            expected = chunk.end();
-            back += chunk.end() - chunk.first();
+            expected = chunk.end;
+            back += chunk.end - chunk.first;
         }
         self.missing(expected, next);
         reached.add(3, back as usize);
@@ -350,7 +345,7 @@ impl World {
 
 fn compare(records: &BTreeMap<u64, u64>, chunk: &Chunk) {
     let mut count = 0;
-    for (record, offset) in chunk.records().zip(chunk.first()..) {
+    for (record, offset) in chunk.records().zip(chunk.first..) {
         let uid = *records.get(&offset).unwrap_or_else(|| panic!("{offset} was never written"));
         assert_eq!(record.offset, offset);
         assert_eq!(
@@ -361,5 +356,5 @@ fn compare(records: &BTreeMap<u64, u64>, chunk: &Chunk) {
         assert!(record.payload == content(uid), "payload at {offset}");
         count += 1;
     }
-    assert_eq!(count, chunk.end() - chunk.first());
+    assert_eq!(count, chunk.end - chunk.first);
 }
