@@ -49,6 +49,7 @@ mod chunk;
 pub(crate) mod commit;
 pub(crate) mod disk;
 mod group_cache;
+mod lock;
 mod orphans;
 mod quarantine;
 mod reader;

@@ -2,15 +2,12 @@
 
 use std::{
     collections::HashSet,
-    fs::TryLockError,
     io,
     path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64},
     },
-    thread,
-    time::Duration,
 };
 
 use tokio::sync::watch;
@@ -23,7 +20,8 @@ use super::{
     checkpoint::{self, Checkpoint},
     chunk::Chunk,
     commit::{CommitQueue, Committer},
-    disk::{Disk, Handle, Mode, OpenFile},
+    disk::{Disk, Mode},
+    lock::lock,
     quarantine::Quarantine,
     reader::Reader,
     record,
@@ -37,8 +35,6 @@ use crate::{logging::Chain, metrics::Metrics, units::Micros};
 const SCAN_MAX_BYTES: u64 = 64 << 20;
 /// At each end so many segments are asked whose they are.
 const PROBED_SEGMENTS: usize = 4;
-/// Somebody who only looks at a spool holds its lock for an instant.
-const LOCK_TRIES: u32 = 5;
 
 /// What was found when the spool was opened.
 #[derive(Clone, Debug)]
@@ -210,44 +206,6 @@ pub(crate) fn prepare(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Res
         commits,
         recovery,
     })
-}
-
-/// Locks the file that names the holder, and the directory with it: a lock file that somebody has deleted or replaced locks out
-/// nobody.
-fn lock(disk: &Disk, dir: &Path) -> Result<[Option<OpenFile>; 2], SpoolError> {
-    let path = dir.join("lock");
-    let failed = |error| SpoolError::Lock { path: path.clone(), error };
-    // Not every file system locks directories.
-    let locked_dir = disk.open_dir(dir).ok();
-    if let Some(locked_dir) = &locked_dir
-        && let Err(TryLockError::WouldBlock) = try_lock(&**locked_dir)
-    {
-        return Err(locked(disk, dir, &path));
-    }
-    // A read-only disk has records to read, and what arrives lives in memory.
-    let file = disk.open_lock(&path).map_err(failed)?;
-    try_lock(&*file).map_err(|error| match error {
-        TryLockError::Error(error) => failed(error),
-        TryLockError::WouldBlock => locked(disk, dir, &path),
-    })?;
-    // Only for people; the lock itself is the kernel's. On a full disk the name of the holder is missing, nothing else.
-    let _ = file.set_len(0).and_then(|()| file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
-    Ok([Some(file), locked_dir])
-}
-
-fn try_lock(file: &dyn Handle) -> Result<(), TryLockError> {
-    for _ in 1..LOCK_TRIES {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(20)),
-            done => return done,
-        }
-    }
-    file.try_lock()
-}
-
-fn locked(disk: &Disk, dir: &Path, lock: &Path) -> SpoolError {
-    let holder = disk.read_prefix(lock, 32).unwrap_or_default();
-    SpoolError::Locked { dir: dir.to_owned(), holder: String::from_utf8_lossy(&holder).trim().to_owned() }
 }
 
 /// Only the checkpoint, the first and the last segment are looked at: a newer program would have written one of them.
