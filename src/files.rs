@@ -1,4 +1,4 @@
-//! Files and directories of this program, which nobody but their owner may read; and its memory, which no core dump holds.
+//! Private files and directories of this program, and protection of its memory from core dumps.
 //!
 //! The spool has a seam of its own for tests ([`crate::spool`]), with the same modes and flags.
 
@@ -20,8 +20,8 @@ pub const FILE_MODE: u32 = 0o600;
 /// Permissions of a directory.
 pub const DIR_MODE: u32 = 0o700;
 
-/// To be called once, before anything is opened: what libraries create is closed to others as well, and neither a core dump nor
-/// a debugger of the same user gets at passwords and tokens in memory.
+/// To be called once, before anything is opened: files that libraries create are private too, and neither a core dump nor a debugger
+/// of the same user can read passwords and tokens in memory.
 ///
 /// Root may still attach a debugger.
 pub fn protect_process() {
@@ -46,7 +46,7 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
 /// When something of this name exists, also a symbolic link, which is not followed; and as [`OpenOptions::open`].
 pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    // Others get their permissions once it is ours for certain.
+    // Wider permissions are granted only once the file is known to be new.
     options.write(true).create_new(true).mode(FILE_MODE & mode).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     let file = options.open(path).map_err(|error| explain_link(path, error))?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -71,7 +71,7 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
 /// Opens a file of ours to write behind what it holds.
 ///
 /// # Errors
-/// When it is a symbolic link, no regular file, of another user, or has a second name: then somebody else may have put it there.
+/// When it is a symbolic link, no regular file, of another user, or has a second name: another user may have put it there.
 pub fn open_own(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
@@ -104,7 +104,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     File::open(directory(path))?.sync_all()
 }
 
-/// Refuses a symbolic link in a directory where somebody else may have put it; elsewhere it is the owner's own.
+/// Refuses a symbolic link in a directory that other users may write.
 ///
 /// # Errors
 /// When it is one.
@@ -123,7 +123,7 @@ pub fn refuse_planted_link(path: &Path) -> io::Result<()> {
     ))
 }
 
-/// What others may do with a file or directory of ours that exists, as a warning; `None` where that is no danger.
+/// A warning about permissions that other users have on an existing file or directory; `None` where they are harmless.
 ///
 /// A directory that others may only read shows them names: what we make in it is closed. A group counts when it is not the one
 /// that we run with: a volume of Kubernetes gives its files to that.

@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tracing::{debug, error, warn};
 
-/// Told to everyone who must stop. Cloning is cheap.
+/// The request to stop. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Signal(watch::Receiver<bool>);
 
@@ -40,7 +40,7 @@ impl Signal {
 }
 
 impl Stopper {
-    /// Asks everyone to stop. Idempotent.
+    /// Raises the signal. Idempotent.
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
@@ -118,7 +118,7 @@ pub enum PauseBarrier {
     At(u64),
 }
 
-/// What must hold before the daemon is ready, shared by those who know and those who ask.
+/// The conditions of readiness, shared by the stages that set them and the health checks.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Flags>);
 

@@ -93,7 +93,7 @@ pub fn log() -> impl Fn() -> Output<io::Stderr> {
     move || Output::new(io::stderr(), kind)
 }
 
-/// A message for whoever started the program, on a line of its own. That standard error is closed is no failure.
+/// Prints a message on a line of its own. A closed standard error is no failure.
 pub fn print_notice(message: fmt::Arguments<'_>) {
     let _ = writeln!(stderr(), "{message}");
 }
