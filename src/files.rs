@@ -1,4 +1,4 @@
-//! Private files and directories of this program, and a process that leaves no core dump.
+//! Private files and directories of this program, and protection of its memory from core dumps.
 //!
 //! The spool has its own, replaceable in tests ([`crate::spool`]), with the same modes and flags.
 
@@ -20,8 +20,10 @@ pub const FILE_MODE: u32 = 0o600;
 /// Permissions of a directory.
 pub const DIR_MODE: u32 = 0o700;
 
-/// Closes files that libraries create to other users, and keeps passwords and tokens in memory from core dumps and from debuggers
-/// of the same user (not of root). Call it once, before anything is opened.
+/// To be called once, before anything is opened: files that libraries create are private too, and neither a core dump nor a debugger
+/// of the same user can read passwords and tokens in memory.
+///
+/// Root may still attach a debugger.
 pub fn protect_process() {
     umask(rustix::fs::Mode::from_raw_mode(0o777 & !DIR_MODE));
     // The systemd unit forbids the call, and sets the same limit.
@@ -44,7 +46,7 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
 /// When the name exists, also as a symbolic link, which is not followed; and as [`OpenOptions::open`].
 pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    // Permissions of others are set once the file is certainly new.
+    // Wider permissions are granted only once the file is known to be new.
     options.write(true).create_new(true).mode(FILE_MODE & mode).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
     let file = options.open(path).map_err(|error| explain_link(path, error))?;
     file.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -102,7 +104,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     File::open(directory(path))?.sync_all()
 }
 
-/// Refuses a symbolic link in a directory where another user may have put it.
+/// Refuses a symbolic link in a directory that other users may write.
 ///
 /// # Errors
 /// When it is one.
@@ -121,7 +123,7 @@ pub fn refuse_planted_link(path: &Path) -> io::Result<()> {
     ))
 }
 
-/// A warning if other users have dangerous permissions on an existing file or directory of ours.
+/// A warning about permissions that other users have on an existing file or directory; `None` where they are harmless.
 ///
 /// Reading a directory is no danger, because its files are private. Our own group is trusted: Kubernetes gives the files of a
 /// volume to it.

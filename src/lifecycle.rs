@@ -14,7 +14,7 @@ use tracing::{Instrument, debug, error, warn};
 
 use crate::logging::{Chain, stage};
 
-/// Told to everyone who must stop. Cloning is cheap.
+/// The request to stop. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Signal(watch::Receiver<bool>);
 
@@ -42,7 +42,7 @@ impl Signal {
 }
 
 impl Stopper {
-    /// Asks everyone to stop. Idempotent.
+    /// Raises the signal. Idempotent.
     pub fn stop(&self) {
         self.0.send_replace(true);
     }
@@ -121,7 +121,7 @@ pub enum PauseBarrier {
     At(u64),
 }
 
-/// What must hold before the daemon is ready, shared by those who know and those who ask.
+/// The conditions of readiness, shared by the stages that set them and the health checks.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Flags>);
 

@@ -8,7 +8,7 @@
 //!
 //! The writer gets what it asks for as soon as little else is in use ([`WRITER_FLOOR`]), however much that is: what it needs is bounded by
 //! `limits.text`, and it must not wait for ever. Owners of large values that wait for a client or for Redis (clients that have not taken their
-//! answer, values for Redis after a reconnect) are told to let go while it waits ([`MemoryLimit::pressure`]).
+//! answer, values for Redis after a reconnect) are asked to release them while it waits ([`MemoryLimit::pressure`]).
 
 use std::{
     sync::{
@@ -34,7 +34,7 @@ const SMALL_VALUE_MAX: usize = 4 << 20;
 const SPARE_BYTES: usize = 8 << 20;
 /// While no more than this is used, the writer gets anything.
 const WRITER_FLOOR: usize = 8 << 20;
-/// How long the writer waits before owners of large values are told to let go, and before they are told again.
+/// How long the writer waits before owners of large values are asked to release them, and between two requests.
 const PRESSURE_DELAY: Duration = Duration::from_secs(1);
 /// For how long the longest row counts as one that may be read next.
 const MAX_ROW_TTL: Duration = Duration::from_secs(60);
@@ -69,7 +69,7 @@ struct Inner {
     /// Writers that wait: they get memory before any other.
     waiting_writers: AtomicUsize,
     released: Notify,
-    /// How often owners of large values were told to let go.
+    /// How often owners of large values were asked to release them.
     pressure: watch::Sender<u64>,
     max_row: Mutex<Option<(usize, Instant)>>,
 }
@@ -172,7 +172,7 @@ impl MemoryLimit {
         WriterWait { limit: self.clone(), same_row_bytes: 0, pressure_at: Instant::now() + PRESSURE_DELAY }
     }
 
-    /// Changes when owners of large values that wait for a client or for Redis shall let go of them.
+    /// Changes when owners of large values that wait for a client or for Redis should release them.
     pub fn pressure(&self) -> watch::Receiver<u64> {
         self.0.pressure.subscribe()
     }
@@ -266,7 +266,7 @@ impl Reserved {
     }
 }
 
-/// Whoever panicked left plain values behind.
+/// The values are plain: a panic leaves them valid.
 fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Word to the service manager: READY, STATUS, WATCHDOG, STOPPING. Nothing happens where there is none.
+//! Notifications to the service manager: READY, STATUS, WATCHDOG, STOPPING. Without one, nothing is sent.
 
 use std::{
     convert::Infallible,

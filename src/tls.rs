@@ -116,7 +116,7 @@ pub fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-/// The warning about a password that others can read on its way to another machine.
+/// The warning about a password that crosses the network unencrypted.
 pub fn plain_password(server: &str, host: &str, remedy: &str) -> String {
     format!("the password of {server} goes to `{host}` unencrypted, where others may read it on the way: {remedy}")
 }

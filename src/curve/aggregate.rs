@@ -1,4 +1,4 @@
-//! What can be said of a whole run, field by field.
+//! Aggregates of a whole run, field by field.
 
 use super::{Effective, Phases, Sample, SampleSink, Samples};
 use crate::units::Micros;

@@ -12,7 +12,7 @@ use crate::units::Micros;
 /// Points of a curve, at least: the buckets on either side of zero never become one, however wide they are.
 pub const POINTS_MIN: usize = 2;
 
-/// The widest bucket as a power of two; a wider one could not be told as a number.
+/// The widest bucket as a power of two; the width of a wider one would overflow.
 pub const SHIFT_MAX: u32 = 62;
 
 /// What the buckets divide.

@@ -1,5 +1,5 @@
-//! What people did with dead letters, beside the segments, so that it needs no daemon to stop: which were dropped, and why others
-//! failed again.
+//! The index of dropped dead letters, and of the reasons for which replayed ones failed again. It is a file beside the segments, so
+//! that commands can change it while a daemon runs.
 //!
 //! `marks.json` is replaced as a whole, under a lock of its own. Letters are dropped in ranges of ids; a segment of which every
 //! letter is dropped is removed, but for the newest, which may be being written and from which ids go on.
@@ -24,7 +24,7 @@ use crate::{
 /// New reasons that are kept; beyond, letters that fail again keep the old one.
 const REPLAY_REASONS_MAX: usize = 100_000;
 
-/// See the module. With `DropIndex<IgnoredAny>` the reasons are not kept: who lists no letters needs none.
+/// See the module. `DropIndex<IgnoredAny>` keeps no reasons, which only a list of letters needs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DropIndex<Why = Rejection> {
     /// Dropped ids, first to last; neither touching nor overlapping.
@@ -111,7 +111,7 @@ impl DropIndex {
     }
 }
 
-/// Drops letters, and notes why others failed again. Once this returns `Ok` it is on disk.
+/// Drops letters, and records why replayed ones failed again. Durable when it returns `Ok`.
 ///
 /// # Errors
 /// When it cannot be written down; then nothing has changed.

@@ -38,7 +38,7 @@ const DEDUP_READ_BYTES: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct DeadLetterLog {
     inner: Mutex<Inner>,
-    /// How it was when somebody looked last.
+    /// The last answer of [`usage`](Self::usage).
     last_usage: Mutex<Usage>,
     metrics: Arc<Metrics>,
 }
@@ -62,7 +62,7 @@ struct Inner {
 /// How many letters there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Letters on disk that nobody has dropped.
+    /// Letters on disk that are not dropped.
     pub entries: u64,
     /// Bytes of the segments; those of dropped letters count until their segment goes.
     pub bytes: u64,
@@ -166,8 +166,7 @@ impl DeadLetterLog {
         Ok(())
     }
 
-    /// What is on disk, whoever put it there. While a letter is being written, what it was before: whoever only looks does not wait
-    /// for a disk.
+    /// What is on disk. While a letter is being written, the last answer is repeated: a report does not wait for a disk.
     pub fn usage(&self) -> Usage {
         let mut last_usage = self.last_usage.lock().unwrap_or_else(PoisonError::into_inner);
         let mut inner = match self.inner.try_lock() {

@@ -27,7 +27,7 @@ const PHASES_MAX: usize = 16;
 /// Longest name of a phase that is told apart.
 const PHASE_NAME_MAX: usize = 64;
 
-/// What a message says that matters here.
+/// What a message says about its run.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "named like what the message says")]
 pub struct RunHints<'a> {
@@ -165,7 +165,7 @@ pub struct Resolver {
     use_counter: u64,
     channels: HashMap<String, Channel>,
     channels_max: usize,
-    /// The channel that was forgotten last, until somebody asks.
+    /// The channel that was evicted last, until it is taken.
     evicted: Option<String>,
 }
 
@@ -201,8 +201,7 @@ impl Resolver {
         self
     }
 
-    /// The channel that was forgotten since the last question, because there are too many: nobody shall adopt its run. A decision
-    /// forgets at most one.
+    /// Takes the channel that the last decision has evicted because there are too many; its run must not be adopted.
     pub fn take_evicted(&mut self) -> Option<String> {
         self.evicted.take()
     }
@@ -319,7 +318,7 @@ impl Resolver {
 }
 
 impl OpenRun {
-    /// A run as somebody else has written it, without more phases and longer names of them than we keep ourselves.
+    /// A run from another instance, cut to the number of phases and the length of their names that are kept here.
     #[must_use]
     pub fn within_bounds(mut self) -> Self {
         self.phases.drain(..self.phases.len().saturating_sub(PHASES_MAX));

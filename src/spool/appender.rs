@@ -1,4 +1,4 @@
-//! The end that intake writes to: groups of records, one write and one sync each, or memory while the disk takes nothing.
+//! The writing end of the spool: groups of records, one write and one sync each, or memory while the disk takes no writes.
 
 use std::{io, sync::Arc, sync::atomic::Ordering, time::Duration};
 
@@ -22,8 +22,8 @@ const LARGE_RECORD: usize = 1 << 20;
 const RECOVERY_BATCH_BYTES: u64 = 1 << 20;
 /// The part of the memory segment that only gaps, commands and receipts may use.
 const RESERVED_BYTES: u64 = 1 << 20;
-/// Syncs that may follow each other at once: a group that came late, because something else had the core, must not make the next
-/// one wait. On average they are an interval apart all the same.
+/// Syncs that may follow each other at once, so that a group delayed by scheduling does not delay the next. On average they are still
+/// an interval apart.
 const SYNC_BURST: u32 = 4;
 
 /// There is no room for the record, neither on disk nor in memory (or it is longer than any record may be): count it.
@@ -66,7 +66,7 @@ pub struct Appender {
     /// When the pace allows the next sync; `None` before the first.
     next_sync_at: Option<Instant>,
     degraded: Option<Degraded>,
-    /// Whether this is the spool that it was when it was last open: there was a checkpoint.
+    /// Whether a valid checkpoint was found at open.
     had_checkpoint: bool,
 }
 
@@ -89,13 +89,13 @@ impl Appender {
         }
     }
 
-    /// Tells this spool from all others.
+    /// The id of the spool.
     pub fn spool_id(&self) -> Uuid {
         self.shared.id
     }
 
-    /// Somebody remembers that the offsets of this spool below this one were used. Where the end of the log is gone they are not
-    /// used again, and the reader counts them as lost. To be called before anything is appended.
+    /// Continues at `offset` where the end of the log is gone: offsets below it were used before, and are not used again. The reader
+    /// counts them as lost. To be called before the first append.
     pub fn skip_to(&mut self, offset: u64) {
         if !self.had_checkpoint || !self.buffer.is_empty() || offset <= self.next {
             return;
@@ -192,8 +192,8 @@ impl Appender {
         Synced { durable: self.shared.durable(), end: self.next, healthy: self.degraded.is_none() }
     }
 
-    /// Segments with records from `offset` on stay although they are committed: somebody would read them after a crash. At first,
-    /// and with the highest offset, none do.
+    /// Keeps committed segments with records from `offset` on: intake rebuilds its state from them after a crash. `u64::MAX`, as at
+    /// first, keeps none.
     pub fn retain_from(&self, offset: u64) {
         self.shared.retain_from.store(offset, Ordering::Release);
     }
@@ -208,11 +208,11 @@ impl Appender {
         self.next
     }
 
-    /// One more try in a new segment: what failed may be the file. The failed one is never written or synced again.
+    /// After a failure tries once more in a new segment, because the file may be at fault; the failed one is never written again.
     fn write_disk(&mut self, parts: &[&[u8]], first: u64, end: u64) -> io::Result<()> {
         self.check_capacity(segment::length(parts))?;
         let segments = &self.shared.segments;
-        // Once it is known, it is not told again with each try.
+        // An outage is logged once, not with each try.
         let already_degraded = self.degraded.is_some();
         let written = self.writer.write(segments, parts, first, end).or_else(|error| {
             self.shared.metrics.spool_sync_failures.inc();
@@ -306,7 +306,6 @@ fn is_capacity(error: &io::Error) -> bool {
 
 impl Drop for Appender {
     fn drop(&mut self) {
-        // What was appended before an orderly end is not worth less than the rest.
         if !self.buffer.is_empty() {
             self.sync();
         }

@@ -1,4 +1,4 @@
-//! Verified records on their way to whoever reads them.
+//! Chunks of verified records.
 
 use bytes::Bytes;
 

@@ -1,4 +1,4 @@
-//! Behind the writer: what it has confirmed becomes the checkpoint, and segments that are wholly committed are removed.
+//! The committing end of the spool: confirmed offsets become the checkpoint, and segments that are wholly committed are removed.
 
 use std::{
     collections::VecDeque,
@@ -57,7 +57,7 @@ impl State {
             return;
         }
         match self.lingering.back_mut() {
-            // The last moment within the grain counts for all of it: later is safe, earlier is not.
+            // The last of the coalesced times counts for all: later is safe, earlier is not.
             Some(last) if now.saturating_duration_since(last.first_at) < COALESCE => {
                 (last.last_at, last.next) = (now, next)
             }
@@ -103,7 +103,7 @@ impl CommitQueue {
     }
 }
 
-/// Takes what the store has confirmed. A thread of its own does the rest.
+/// Takes confirmed offsets; a thread writes the checkpoints.
 #[derive(Debug)]
 pub struct Committer {
     commits: Arc<CommitQueue>,
@@ -177,7 +177,7 @@ impl CheckpointThread {
         }
     }
 
-    /// One round without waiting, for who has no thread.
+    /// One round without waiting.
     #[allow(dead_code, reason = "the fault tests step through it")]
     pub(crate) fn step(&mut self) {
         let due = {
@@ -240,8 +240,8 @@ impl CheckpointThread {
     }
 }
 
-/// Removes the segments whose records are all below the durable checkpoint, and needed by nobody else. Whether none was left. One
-/// that cannot be removed holds up no other: the spool would fill.
+/// Removes the segments whose records are all below the durable checkpoint and are not retained. Whether all could be removed. One
+/// that cannot does not keep the others, or the spool would fill.
 fn remove_committed(shared: &Shared, checkpoint: u64, already_reported: bool) -> bool {
     let unneeded = checkpoint.min(shared.retain_from.load(Ordering::Acquire));
     let done = |meta: &&Meta| !meta.active && meta.end <= unneeded;
@@ -250,7 +250,7 @@ fn remove_committed(shared: &Shared, checkpoint: u64, already_reported: bool) ->
     for meta in list {
         match shared.disk.discard(&meta.path) {
             Ok(()) => removed = true,
-            // Somebody has put something else there, which is no segment.
+            // Something that is no file has taken its name.
             Err(_) if shared.disk.stat(&meta.path).is_ok_and(|stat| !stat.is_file) => {}
             Err(error) => {
                 failed.get_or_insert((meta.path, error));

@@ -98,7 +98,7 @@ impl std::ops::Deref for Disk {
 }
 
 impl Disk {
-    /// For who only looks: changes no permissions either.
+    /// For reports: restores no permissions.
     pub(crate) fn read_only() -> Self {
         Self::new(Arc::new(RealFiles { repairs_permissions: false }))
     }
@@ -107,8 +107,7 @@ impl Disk {
         Self(files)
     }
 
-    /// Makes the bytes durable. A file that somebody has deleted, renamed or replaced meanwhile would keep them where nobody looks
-    /// for them: that is a failure.
+    /// Makes the bytes durable. Fails when the file was deleted, renamed or replaced meanwhile: a restart would not find them.
     pub(crate) fn sync(&self, file: &dyn Handle, path: &Path) -> io::Result<()> {
         file.sync()?;
         let there = match self.stat(path) {
@@ -122,21 +121,21 @@ impl Disk {
         Ok(())
     }
 
-    /// Replaces a small file: written under a name that nobody can foresee, synced, renamed, the directory synced.
+    /// Replaces a small file: written under a random name, synced, renamed, the directory synced.
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let temporary = temporary(path);
         self.clear_path(path)?;
         let file = self.open(&temporary, Mode::CreateNew)?;
         let written = file.write_all_at(bytes, 0).and_then(|()| self.sync(&*file, &temporary));
         if let Err(error) = written.and_then(|()| self.rename(&temporary, path)) {
-            // On a full disk it takes room that is needed.
+            // On a full disk its room is needed.
             let _ = self.discard(&temporary);
             return Err(error);
         }
         self.sync_dir(path.parent().unwrap_or(Path::new(".")))
     }
 
-    /// Removes what a crash has left of [`replace`](Self::replace) of this file, also by earlier versions. Others' names stay.
+    /// Removes temporary files that a crash has left of [`replace`](Self::replace) of this file, also those of earlier versions.
     pub(crate) fn remove_leftovers(&self, path: &Path) {
         let found = self.list(path.parent().unwrap_or(Path::new("."))).unwrap_or_default();
         for (left, stat) in found.iter().filter(|(left, stat)| stat.is_file && is_temporary(left, path)) {
@@ -146,7 +145,7 @@ impl Disk {
         }
     }
 
-    /// Moves away what is no regular file and has the name of one of ours, under another name beside it.
+    /// Moves aside, in the same directory, something of this name that is no regular file.
     pub(crate) fn clear_path(&self, path: &Path) -> io::Result<()> {
         match self.stat(path) {
             Ok(stat) if !stat.is_file => {
@@ -231,12 +230,12 @@ fn read(file: &dyn Handle, max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What we need to be allowed with a file.
+/// Permissions of files.
 const FILE_MODE: u32 = 0o600;
-/// And with a directory.
+/// Permissions of directories.
 const DIR_MODE: u32 = 0o700;
 
-/// Takes back the permissions that somebody has taken from what is ours. Whether that was what was wrong.
+/// Restores missing permissions of the owner. Whether any were missing.
 fn restore_permissions(path: &Path, needed: u32) -> bool {
     let Ok(metadata) = fs::metadata(path) else { return false };
     let mode = metadata.permissions().mode();
@@ -253,7 +252,7 @@ fn restore_permissions(path: &Path, needed: u32) -> bool {
 /// The file system of the machine.
 #[derive(Debug)]
 struct RealFiles {
-    /// Whether to take back permissions that somebody has taken from us.
+    /// Whether missing permissions of the owner are restored.
     repairs_permissions: bool,
 }
 
@@ -262,7 +261,7 @@ impl Files for RealFiles {
         let mut options = OpenOptions::new();
         options.mode(FILE_MODE).read(mode != Mode::CreateNew).write(mode != Mode::Read);
         options.create(mode == Mode::OpenOrCreate).create_new(mode == Mode::CreateNew);
-        // A pipe with such a name would be waited for, for ever; a link could lead anywhere.
+        // Opening a pipe would block for ever; a link could lead anywhere.
         options.custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed());
         let file = match options.open(path) {
             Err(_) if path.is_symlink() => {

@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::{chunk::Chunk, record, scan::CHUNK_BYTES};
 
-/// How much is kept although it is on disk, so that a reader that keeps up never touches a file.
+/// Durable bytes that are kept, so that a reader that keeps up never reads a file.
 const CACHE_BYTES: usize = 4 << 20;
-/// Groups up to this size are copied, so that the buffer they were gathered in can be used again.
+/// Groups up to this size are copied, so that their buffer can be reused.
 const COPY_MAX_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
@@ -39,8 +39,7 @@ impl GroupCache {
         self.groups.push_back(Group { first, end, bytes });
     }
 
-    /// Drops what nobody needs from memory any more: what is committed (no reader goes back there), and what is durable beyond
-    /// the cache.
+    /// Drops committed groups, to which no reader returns, and durable groups beyond the size of the cache.
     pub(crate) fn trim(&mut self, durable: u64, committed: u64) {
         while let Some(group) = self.groups.front() {
             let cached_enough = group.end <= durable && self.bytes > CACHE_BYTES;

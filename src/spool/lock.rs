@@ -10,8 +10,7 @@ use super::{
 /// A process that only reads a spool holds its lock for an instant.
 const LOCK_TRIES: u32 = 5;
 
-/// Locks the file that names the holder, and the directory with it: a lock file that was deleted or replaced locks out no
-/// process.
+/// Locks the file that names the holder, and the directory too: a lock on a file that was deleted or replaced protects nothing.
 pub(super) fn lock(disk: &Disk, dir: &Path) -> Result<[Option<OpenFile>; 2], SpoolError> {
     let path = dir.join("lock");
     let failed = |error| SpoolError::Lock { path: path.clone(), error };
@@ -28,7 +27,7 @@ pub(super) fn lock(disk: &Disk, dir: &Path) -> Result<[Option<OpenFile>; 2], Spo
         TryLockError::Error(error) => failed(error),
         TryLockError::WouldBlock => locked(disk, dir, &path),
     })?;
-    // Only for people; the lock itself is the kernel's. On a full disk the name of the holder is missing, nothing else.
+    // For information only: the lock is the kernel's. On a full disk only the pid is missing.
     let _ = file.set_len(0).and_then(|()| file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0));
     Ok([Some(file), locked_dir])
 }

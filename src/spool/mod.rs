@@ -1,47 +1,49 @@
-//! The durable log between intake and the writer.
+//! The durable log between intake and the writer: intake appends records, the writer reads and commits them.
 //!
 //! # Limits
-//! A record is at most 64 MiB with its header, a segment 16 MiB (`spool.segment`; a larger record has one for itself), all segments
-//! together `spool.capacity`, the memory segment `spool.memory`, `quarantine/` 64 MiB of damaged bytes, the cache of the newest
-//! groups 4 MiB. Offsets are 64-bit sequence numbers, one per record, never used twice in one spool as far as anything on disk tells.
+//! * A record: 64 MiB with its head. A segment: 16 MiB (`spool.segment`); a larger record has a segment of its own.
+//! * All segments together: `spool.capacity`. The memory segment: `spool.memory`. The cache of the newest groups: 4 MiB.
+//! * `quarantine/`: 64 MiB of damaged bytes.
+//! * Offsets: 64-bit sequence numbers, one per record, never used twice in one spool as far as the files tell.
 //!
 //! # Bytes
 //! A private directory (0700; files 0600) holds:
 //! ```text
-//! lock                          held with flock, like the directory itself, by the process that writes; its pid, for people
-//! instance                      whose spool it is, for who finds it without its daemon
+//! lock                          flock, held like that on the directory by the writing process; contains its pid, for information
+//! instance                      the name of the instance that owns the spool
 //! checkpoint                    magic "CASCHECK" | version u32 | spool id 16 | committed offset u64 | crc32c u32
-//! 00000000000000000042-000.seg  named by the offset of its first record, and a generation:
+//! 00000000000000000042-000.seg  a segment, named by the offset of its first record and a generation:
 //!     header                    magic "CASSPOOL" | version u32 | spool id 16 | first offset u64 | crc32c u32
 //!     record...                 len u32 | crc32c u32 | offset u64 | kind u8 | flags u8 | received_at i64 | event_time i64
 //!                               | run_id 16 | channel_len u32 | channel | payload
-//! quarantine/                   bytes that are no records any more, named by where they were; segments that cannot be read
+//! quarantine/                   damaged bytes, named by their segment and position; unreadable segments
 //! ```
-//! Integers are little-endian. `len` counts what follows the checksum, which covers `len` and everything behind itself, and starts from the checksum of
-//! the spool id: neither a payload that quotes a record nor blocks of another spool can pass for a record. Flags: 1 the event's
-//! time is its own, 2 it opened a run, 4 its text is known to be strict JSON. `received_at`, `event_time`: microseconds since 1970. Records never span segments.
+//! Integers are little-endian; times are microseconds since 1970. `len` counts the bytes behind the checksum. The checksum covers
+//! `len` and everything behind itself, and is seeded with the checksum of the spool id: neither a payload that quotes a record nor
+//! blocks of another spool pass for a record. Flags: 1 the event has a time of its own, 2 it opened a run, 4 its text
+//! is known to be strict JSON. A record never spans segments.
 //!
 //! # Invariants
-//! * Segments alone say what was appended, the checkpoint alone what was committed. Sizes and counts are derived.
-//! * A group is one write and one `fdatasync`; only then the durable offset moves, and only then the reader sees the group.
-//! * A file is appended to by one process only, and never again after one of its writes or syncs has failed, or when it is not
-//!   under its name any more: the rest goes, from memory, to a new segment. Where two segments hold the same offset, the later one counts.
-//! * Stored by the writer, then checkpoint durable, then segment removed; each step is on disk before the next. The directory is
-//!   synced after every create, rename and unlink. Intake keeps the segments that its own state does not cover yet.
-//! * A length is compared with the rest of the file and the maximum before anything is allocated for it.
-//! * While the disk takes nothing, records stay in memory under the same offsets, visible to the reader and never reported durable;
-//!   they are written, in order, when the disk takes them again, unless they were committed meanwhile.
+//! * Segments alone define what was appended, the checkpoint alone what was committed. Sizes and counts are derived.
+//! * A group is one write and one `fdatasync`. Only then the durable offset advances, and only then the reader sees the group.
+//! * One process appends to a segment, and never again after a failed write or sync, or after the file was renamed or removed: the
+//!   group goes, from memory, to a new segment. Where two segments hold the same offset, the later segment counts.
+//! * Rows stored, then checkpoint durable, then segment removed: each step is durable before the next. The directory is synced
+//!   after every create, rename and unlink. Segments that intake needs to rebuild its state are kept.
+//! * A length is checked against the rest of the file and the maximum before memory is allocated for it.
+//! * While the disk takes no writes, records stay in memory under the same offsets, visible to the reader and never reported
+//!   durable. They are written in order once the disk works again, unless they were committed meanwhile.
 //!
 //! # Recovery
-//! Opening reads the checkpoint and the last segment, however many there are. Behind the last valid record everything is torn: it
-//! is cut and kept in quarantine. Without a believable checkpoint everything is replayed. Damage elsewhere is met when it is read:
-//! the rest of the segment is searched, byte by byte where it must be, and every record whose checksum and offset fit comes in the
-//! order of the offsets, wherever in the segment it lies; what belongs to none is kept in quarantine, and the offsets that are
-//! missing are counted. The same holds for segments that
-//! somebody has deleted. A name that is no segment is left alone. A newer format is refused before anything is changed.
+//! Opening reads the checkpoint and the last segment, whatever the number of segments. Bytes behind the last valid record are torn:
+//! they are cut and kept in quarantine. Without a valid checkpoint all records are replayed.
 //!
-//! What is no regular file in the place of one of ours is moved aside, and permissions that were taken from us are taken back. A
-//! segment that can nevertheless not be opened is set aside in quarantine, counted, and can be drained from there once it is mended.
+//! Damage in older segments is found when they are read. The rest of such a segment is salvaged: every record whose checksum and
+//! offset fit is returned, in the order of the offsets; other bytes are kept in quarantine, and missing offsets are counted, as are
+//! those of deleted segments. Files with other names are left alone. A newer format is refused before anything is changed.
+//!
+//! Something that is no regular file and has the name of a spool file is moved aside; missing permissions of the owner are
+//! restored. A segment that still cannot be opened is moved to quarantine and counted; it can be drained from there once repaired.
 
 mod appender;
 mod checkpoint;
@@ -93,13 +95,13 @@ pub struct Opened {
     pub reader: Reader,
     /// For the writer.
     pub committer: Committer,
-    /// For everyone.
+    /// For reports and checks.
     pub view: View,
     /// What was found.
     pub recovery: Recovery,
 }
 
-/// Why a spool cannot be opened. What it holds never is a reason, unless a newer program wrote it.
+/// Why a spool cannot be opened. Damaged contents are no reason; a newer format is.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// There is no directory, and none can be made.
@@ -156,8 +158,7 @@ pub enum SpoolError {
     },
 }
 
-/// Opens the spool in `config.dir`, made if it is not there. Starts the thread behind the committer. Takes milliseconds, however
-/// much is stored.
+/// Opens the spool in `config.dir`, created if absent, and starts the commit thread. Takes milliseconds, whatever the spool holds.
 ///
 /// # Errors
 /// When the directory cannot be used, is in use, or holds a newer format.
@@ -165,7 +166,7 @@ pub fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Opened, SpoolError
     recovery::open(config, metrics, disk::Disk::default())
 }
 
-/// Segments below this size would be little more than their headers, and a spool of two of them would take nothing.
+/// Smaller segments would be little more than their headers.
 const SEGMENT_MIN: ByteSize = ByteSize::kib(4);
 
 /// Where and how much to spool.

@@ -1,4 +1,4 @@
-//! Spools that nobody holds although they still have something for the store: what is left of an instance that will not come back.
+//! Orphans: spools with pending records that no running daemon holds.
 
 use std::{
     collections::BTreeSet,
@@ -11,8 +11,7 @@ use super::report::{Report, inspect};
 /// Entries of one directory that are looked at.
 const ENTRIES_MAX: usize = 10_000;
 
-/// The orphans in these directories: a spool itself, `spool`, `spool*` and `*/spool` in it. What cannot be read is passed over; reads
-/// only.
+/// The orphans among these directories and their `spool`, `spool*` and `*/spool`. Reads only; unreadable directories are skipped.
 pub fn orphans(search_dirs: &[PathBuf], own: &Path) -> Vec<(PathBuf, Report)> {
     let own = fs::canonicalize(own).ok();
     let mut candidates = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Bytes that are no records any more, kept for a person to look at.
+//! Damaged bytes and unreadable segments, kept for inspection.
 
 use std::{
     io,
@@ -15,8 +15,7 @@ use crate::logging::Chain;
 
 /// Its name in the spool's directory.
 pub const NAME: &str = "quarantine";
-/// What all damaged pieces together may take; more is not kept. Whole segments are moved here, and take no room that they did not
-/// take before.
+/// Total size of the damaged pieces; more is not kept. Whole segments are moved here and need no additional room.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// How the names of damaged pieces end.
@@ -49,7 +48,7 @@ impl Quarantine {
         self.disk.move_to(path, &self.dir.join(path.file_name().unwrap_or_default())).map(drop)
     }
 
-    /// A file of that name is somebody else's; it is moved out of the way.
+    /// Creates the directory; a file of its name is moved aside.
     fn ensure_dir(&self) -> io::Result<()> {
         self.disk.create_dir(&self.dir).or_else(|error| match self.disk.stat(&self.dir) {
             Ok(stat) if stat.is_file => {
@@ -60,7 +59,7 @@ impl Quarantine {
         })
     }
 
-    /// Takes over a file that has a segment's name and is none of this spool.
+    /// Moves a file here that has the name of a segment and is no segment of this spool.
     pub(crate) fn take_foreign(&self, path: &Path) {
         match self.take(path) {
             Ok(()) => {

@@ -1,4 +1,4 @@
-//! The end that the writer reads from: memory where possible, else the segments.
+//! The reading end of the spool: from memory where possible, else from the segments.
 
 use std::{io, sync::Arc, sync::atomic::Ordering};
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{backoff, logging::Chain};
 
-/// How often a segment that cannot be read is tried, unless the reason will pass.
+/// How often an unreadable segment is tried, unless the error is transient.
 const READ_TRIES: u32 = 25;
 
 /// Reads every record once, in order, from the committed offset on.
@@ -77,8 +77,7 @@ impl Reader {
         self.next
     }
 
-    /// Continues at `offset`, or at the committed one if that is higher. What was confirmed beyond it but is still lingering
-    /// counts as not confirmed.
+    /// Continues at `offset`, or at the committed offset if that is higher. Lingering confirmations beyond it are forgotten.
     pub fn rewind(&mut self, offset: u64) {
         let offset = self.commits.rewind(&self.shared, offset);
         self.next = offset.min(*self.visible.borrow());
@@ -135,7 +134,7 @@ impl Reader {
         }
     }
 
-    /// Goes on behind a segment that has nothing more; false when there is nothing to go on with.
+    /// Continues behind a segment that is read to its end; false when no segment follows.
     fn skip_segment(&mut self, path: &std::path::Path) -> bool {
         let Some((meta, below)) = self.shared.segments.get(path) else { return true };
         // Without this the segment would be found again for the offsets that it lost.
@@ -178,8 +177,8 @@ impl Reader {
         }
     }
 
-    /// Sets a segment aside that cannot be read: committed with the rest it would be removed, unread. False: its directory is
-    /// closed to us as well, which somebody will have to mend; then all of it can be read again.
+    /// Moves an unreadable segment to quarantine: committed with the rest, it would be removed unread. False when permissions of the
+    /// directory forbid that too: once they are repaired, the segment can be read again.
     fn quarantine_unreadable(&self, path: &std::path::Path, error: &io::Error) -> bool {
         let kept = self.shared.quarantine.take(path);
         if kept.as_ref().is_err_and(|kept| kept.kind() == io::ErrorKind::PermissionDenied) {
@@ -222,7 +221,7 @@ impl Reader {
     }
 }
 
-/// Whether waiting helps: no descriptors, no memory.
+/// Whether waiting helps: out of descriptors or memory.
 fn is_transient(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [Errno::MFILE, Errno::NFILE, Errno::NOMEM].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))

@@ -58,9 +58,9 @@ pub struct NewRecord<'a> {
     pub strict_json: bool,
     /// Where it came from; may be empty.
     pub channel: &'a str,
-    /// What its bytes begin with, before those of a message; may be empty.
+    /// Bytes in front of the message; may be empty.
     pub preamble: &'a [u8],
-    /// Its bytes, or the rest of them.
+    /// The bytes of the message.
     pub payload: &'a [u8],
 }
 

@@ -1,4 +1,4 @@
-//! Opening a spool: what is there is read, what is torn is cut, and nothing that is stored prevents the start.
+//! Opening a spool: a torn end is cut, and no damage prevents the start.
 
 use std::{
     collections::HashSet,
@@ -33,7 +33,7 @@ use crate::{logging::Chain, metrics::Metrics, units::Micros};
 
 /// How much is read at most to find the end of the log. More than one segment is read only when the last ones hold no record.
 const SCAN_MAX_BYTES: u64 = 64 << 20;
-/// At each end so many segments are asked whose they are.
+/// Segments at each end whose headers decide which spool this is.
 const PROBED_SEGMENTS: usize = 4;
 
 /// What was found when the spool was opened.
@@ -51,7 +51,7 @@ pub struct Recovery {
     pub checkpoint: bool,
     /// When the last record that is still there was received.
     pub last_received_at: Option<Micros>,
-    /// The last moment at which this spool was certainly in use: its last record, or the last write of a file.
+    /// The last time at which this spool was certainly in use: of its last record, or of the last write of a file.
     pub last_alive_at: Option<Micros>,
     shared: Arc<Shared>,
 }
@@ -64,8 +64,7 @@ impl Recovery {
 }
 
 impl View {
-    /// The records from `offset` up to now, for who wants to see one of them again. Leaves the reader alone; does not see what is in
-    /// memory only.
+    /// The records from `offset` up to now that are on disk. Does not move the reader.
     pub fn records_from(&self, offset: u64) -> Replay {
         Replay { shared: Arc::clone(&self.0), next: offset, end: self.end(), scan: None }
     }
@@ -147,7 +146,7 @@ pub(crate) fn prepare(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Res
     let checkpoint = checkpoint::read(&disk, &dir);
     let mut list = segment::list(&disk, &dir).map_err(failed("list the segments"))?;
     refuse_newer(&disk, &dir, checkpoint, &list)?;
-    // Halves of a checkpoint. Other names are somebody else's.
+    // Temporary files of an interrupted checkpoint.
     disk.remove_leftovers(&checkpoint::path(&dir));
 
     let (id, committed) = identify(&disk, checkpoint, &list);
@@ -280,7 +279,7 @@ fn find_end(disk: &Disk, dir: &Path, list: &mut Vec<Meta>, id: Uuid) -> LogEnd {
     let (mut end, mut scanned) = (LogEnd::default(), 0);
     while let Some(last) = list.last_mut() {
         if !last.is_of(disk, id) {
-            // Somebody else's, or torn before its first record; then its offsets are those behind the segment in front of it.
+            // A foreign file, or torn before its first record; then its offsets are those behind the segment in front of it.
             if last.bytes > HEADER as u64 {
                 end.torn += last.bytes - HEADER as u64;
                 quarantine.take_foreign(&last.path);

@@ -1,4 +1,4 @@
-//! What a person wants to know about a spool, without opening or changing it.
+//! Reports about a spool, without opening or changing it.
 
 use std::{io, path::Path};
 
@@ -225,7 +225,7 @@ fn owner(dir: &Path) -> Option<String> {
     Some(String::from_utf8(name).ok()?.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
-/// Notes whose spool this is, for whoever finds it without its daemon. Without room for that, nothing else suffers.
+/// Writes the name of the owning instance, for the time when the spool is an orphan. A failure is logged only.
 pub fn set_owner(dir: &Path, instance: &str) {
     if owner(dir).as_deref() == Some(instance) {
         return;

@@ -16,14 +16,14 @@ pub(crate) const VERSION: u32 = 1;
 /// `magic | version | id | first offset | crc32c`.
 pub(crate) const HEADER: usize = 40;
 
-/// What the beginning of a segment (or a checkpoint, which has the same layout) says.
+/// The header of a segment; a checkpoint has the same layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Header {
-    /// Written by us.
+    /// Valid, of the known format.
     Good { id: Uuid, offset: u64 },
     /// Written by a newer version of the program.
     Newer(u32),
-    /// Damaged; what it claims to be the id may still be right.
+    /// Damaged; the id that it claims may still be right.
     Bad(Option<Uuid>),
 }
 
@@ -111,7 +111,7 @@ impl Segments {
         self.lock().retain(|meta| meta.path != path);
     }
 
-    /// As if it had never been there: the one in front of it reaches to the one behind it.
+    /// Removes an entry; the segment in front of it now reaches to the one behind it.
     pub(crate) fn unlink_entry(&self, path: &Path) {
         let mut list = self.lock();
         if let Some(index) = list.iter().position(|meta| meta.path == path) {
@@ -129,7 +129,7 @@ impl Segments {
     }
 }
 
-/// The segments of a directory; the end of the last one is not known yet. Other names are somebody else's.
+/// The segments of a directory; the end of the last one is not known yet. Files with other names are ignored.
 pub(crate) fn list(disk: &Disk, dir: &Path) -> io::Result<Vec<Meta>> {
     let mut list = Vec::new();
     for (path, stat) in disk.list(dir)? {
@@ -151,7 +151,7 @@ fn parse_name(name: &str) -> Option<(u64, u32)> {
     Some((first.parse().ok()?, generation.parse().ok()?))
 }
 
-/// How many bytes these are.
+/// The sum of the lengths.
 pub(crate) fn length(parts: &[&[u8]]) -> u64 {
     parts.iter().map(|part| part.len() as u64).sum()
 }
@@ -180,8 +180,8 @@ impl SegmentWriter {
     }
 
     /// Writes the records `first..end`, the bytes of which are these parts, with one write a part and one sync. After an error
-    /// nothing of them counts, and the file is never written again: the kernel may have dropped the pages that it could not write,
-    /// so that a second sync would lie.
+    /// none of them counts, and the file is never written again: the kernel may have dropped the pages that it could not write, so
+    /// that a second sync would falsely succeed.
     pub(crate) fn write(&mut self, segments: &Segments, parts: &[&[u8]], first: u64, end: u64) -> io::Result<()> {
         let bytes = length(parts);
         let full = |current: &Current| !current.empty && current.bytes + bytes > self.limit;
@@ -240,7 +240,7 @@ impl SegmentWriter {
             match self.disk.open(&path, Mode::CreateNew) {
                 Ok(file) => return Ok((file, generation, path)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && generation < 999 => generation += 1,
-                // The directory is gone, or closed to us.
+                // The directory is gone, or its permissions are.
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) && !made =>
                 {
@@ -252,7 +252,7 @@ impl SegmentWriter {
         }
     }
 
-    /// Best effort: what cannot be cut now is cut at the next start, or ignored because the next segment begins before it.
+    /// Best effort: a tail that cannot be cut now is cut at the next start, or ignored because the next segment overlaps it.
     fn abandon(&self, segments: &Segments, current: &Current) {
         if current.empty {
             segments.forget(&current.path);

@@ -1,4 +1,4 @@
-//! What the ends of a spool share, and the view of it that others get.
+//! The state that the ends of a spool share, and the view of it for reports.
 
 use std::{
     path::PathBuf,
@@ -68,7 +68,8 @@ impl Shared {
         self.metrics.spool_memory_bytes.set(memory_only as i64);
     }
 
-    /// As [`Segments::find`], for who opens the segment: it and the one behind it, which says where it ends, are no impostors.
+    /// As [`Segments::find`], after foreign files are moved away: neither the segment nor the one behind it, which defines its end,
+    /// belongs to another spool.
     pub(crate) fn find(&self, offset: u64) -> Option<(Meta, u64)> {
         loop {
             let (meta, next) = self.segments.find(offset)?;
@@ -92,7 +93,7 @@ impl Shared {
     }
 }
 
-/// The state of a spool, for those who only look. Cheap to clone; does not end with the spool's other ends.
+/// A read-only view of a spool. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct View(pub(crate) Arc<Shared>);
 
@@ -142,7 +143,7 @@ impl View {
         self.0.missing.load(Ordering::Acquire)
     }
 
-    /// Tells this spool from all others.
+    /// The id of the spool.
     pub fn id(&self) -> Uuid {
         self.0.id
     }

@@ -18,14 +18,14 @@ use crate::{
     units::{self, Micros},
 };
 
-/// A command, whoever it is for.
+/// A command, for this or another instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Command {
     /// What to do.
     pub command: String,
     /// The sender's name for it; echoed.
     pub id: Option<String>,
-    /// Who is to obey; absent: everyone.
+    /// The instance that executes it; absent: every instance.
     pub target: Option<String>,
     /// How long to wait, where the command waits.
     pub timeout: Option<Duration>,

@@ -25,7 +25,7 @@ use crate::{
 /// Room for the fields of most messages, in an allocation small enough for the allocator's fast path.
 const FIELDS_CAPACITY: usize = 12;
 
-/// A training message. It borrows the bytes it was decoded from; what nobody looks at stays bytes.
+/// A training message. It borrows the bytes it was decoded from; lists and maps are decoded when they are read.
 #[derive(Clone, Debug)]
 pub struct Message<'a> {
     pub(super) root: Encoded<'a>,

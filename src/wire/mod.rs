@@ -5,9 +5,8 @@
 //! which column ([`names`], [`assign`], [`columns`]); how a run ended ([`outcome`]). What follows cannot fail: rows for the store
 //! ([`rows()`]) and the objects of the latest-state keys ([`latest_json`]).
 //!
-//! Nothing a producer sends is dropped: what has no column goes to `extra` or `rest_json`, or is part of a payload that is kept
-//! whole. The exceptions say the same in another way: the `type` of metrics (the table says it), the own time where it is
-//! used, and `null`.
+//! No field is dropped: a field without a column goes to `extra` or `rest_json`, or its payload is kept whole. The exceptions lose
+//! no information: the `type` of metrics (the table implies it), the own time where it is the time of the row, and `null`.
 
 mod assign;
 mod columns;

@@ -23,7 +23,7 @@ pub(super) fn run_update(message: &Message<'_>, resolved: &Resolved) -> RunUpdat
     let lifecycle = match message.kind {
         Kind::RunStart => Some(Lifecycle::Start),
         Kind::RunEnd => Some(Lifecycle::End(message.outcome().status)),
-        // A run that nobody announced begins with the event that opened it.
+        // A run without a start event begins with the event that opened it.
         _ => resolved.opened_run.then_some(Lifecycle::Start),
     };
     let mut values = Box::new(RunRow {

@@ -1,4 +1,4 @@
-//! When the stored row of a touched run is looked at again, for a store that cannot tell whether others have changed it.
+//! When the stored row of an updated run is read again, for a store that does not report changes by other processes.
 //!
 //! Pure. Each run at most once per [`CHECK_INTERVAL`]; all together at most about 200 reads a second, whatever the number of runs.
 

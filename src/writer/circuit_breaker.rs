@@ -94,7 +94,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// No call waits and none is under way: there is nothing left that could fail.
+    /// Closes when no call waits and none is in flight: no probe could end the outage.
     pub fn reset_if_idle(&mut self, now: Instant) {
         self.close(now, "nothing waits for the store any more");
     }

@@ -56,11 +56,11 @@ pub const TAGS: ColumnSet = 1 << 19;
 pub const LAST: ColumnSet = 1 << 20;
 /// `restarted_at`.
 pub const RESTARTED: ColumnSet = 1 << 21;
-/// Columns whose new value depends on the stored one, which others may have changed since it was read.
+/// Columns whose new value depends on the stored value, which another process may have changed since it was read.
 pub const READ_MODIFY_WRITE: ColumnSet = START | BEST | BEST_EPOCH | TAGS | END | RESTARTED;
 pub(super) use each_newest;
 
-/// The columns that an event says something of, whether or not that changes them.
+/// The columns that an event mentions, whether or not it changes them.
 pub fn mentioned(update: &RunUpdate) -> ColumnSet {
     let values = &update.values;
     // The first event of a run makes its start and its status.

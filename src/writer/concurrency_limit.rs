@@ -15,7 +15,7 @@ const GROW_BELOW_RATIO: f64 = 2.5;
 const SHRINK_ABOVE_RATIO: f64 = 4.0;
 /// How long a best latency is remembered: it moves towards the present mean at this pace.
 const BASELINE_DECAY: Duration = Duration::from_secs(60);
-/// Sizes are told apart by their power of two, up to 128 rows.
+/// Sizes are classed by their power of two, up to 128 rows.
 const SIZE_CLASSES: usize = 8;
 
 /// The adaptive limit.

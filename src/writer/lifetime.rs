@@ -2,7 +2,7 @@
 //!
 //! Pure: what is kept grows by union, so that neither order nor repetition matters.
 //! * A start that is later than an end makes the run run again; it restarted at the latest of them.
-//! * An end that is not later than that is of the past. Of the others the latest counts; the run has ended with it.
+//! * Ends up to that start are superseded. Of the later ends the latest counts: the run has ended with it.
 
 use crate::units::Micros;
 

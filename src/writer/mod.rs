@@ -1,4 +1,4 @@
-//! Records from the spool to batches of rows in the store.
+//! The writer: takes records from the spool and writes their rows to the store, in batches.
 //!
 //! ```text
 //!  Records ─► accept ──rows──► batches ──due──► ready ──► in flight ──► store
@@ -10,13 +10,12 @@
 //! ```
 //!
 //! Invariants:
-//! * every record is counted in the [frontier](frontier) by its parts (rows, run, dead letter), and the committed offset passes
-//!   it only when the store, or the dead letters, have confirmed all of them;
-//! * what is gathered, waiting or in flight is bounded in bytes, in records, in open partitions and in runs; at a bound no
-//!   further record is taken, and the spool grows instead;
-//! * an unavailable store holds the writer: the same batch goes again, alone, until it is confirmed. Rows and runs are held
-//!   apart, so that event rows do not wait for a run that cannot be read;
-//! * nothing is decided here that a replay would decide differently: rows come as they are, runs are merged [by value](summary).
+//! * The [frontier](frontier) counts each record by its parts (rows, run row, dead letter). The committed offset passes a record
+//!   only when all its parts are confirmed, by the store or by the dead letters.
+//! * Bytes, records, open partitions and runs in memory are bounded. At a bound no further record is taken, and the spool grows.
+//! * While the store is down, one batch is repeated as a probe until it is confirmed. Batches and run rows have a circuit breaker
+//!   each, so that event rows do not wait for a run that cannot be read.
+//! * A replay has the same result: rows are written as decoded, run rows are merged [by value](summary).
 
 mod batch;
 mod checks;
@@ -123,7 +122,7 @@ pub struct WriterPorts<C, A> {
     pub pause_barrier: watch::Receiver<PauseBarrier>,
     /// Everything below this offset is written at once, without waiting for more of its batch.
     pub flush_to: watch::Receiver<u64>,
-    /// Out: what holds the writer.
+    /// Out: the problem that holds the writer.
     pub problem: watch::Sender<Option<Problem>>,
     /// Out: the first offset that is not yet confirmed. Never goes back.
     pub progress: watch::Sender<u64>,
@@ -136,7 +135,7 @@ pub struct WriterPorts<C, A> {
 /// Why the writer ended before it was stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum WriterError {
-    /// A bug in the store or the dead letters. What it was writing is still in the spool.
+    /// A bug in the store or the dead letters. The records are still in the spool.
     #[error("a write panicked")]
     Panicked(#[source] tokio::task::JoinError),
 }

@@ -80,7 +80,7 @@ impl Names {
             return;
         }
         if self.dropped {
-            // They cannot be written from here: those that metrics still say come back with the next ones, the others do not.
+            // Without the texts they cannot be written: names in later metrics come back, the rest does not.
             return self.forget_written();
         }
         let unwritten: HashSet<&str> = self.unwritten.iter().map(|new| &*new.name).collect();
@@ -135,7 +135,7 @@ impl Names {
         self.unwritten.iter().map(|new| new.name.len() + size_of::<NewName>()).sum()
     }
 
-    /// Roughly how much memory the others take.
+    /// Roughly how much memory the written names take.
     pub fn known_bytes(&self) -> usize {
         self.known.len() * KNOWN_NAME_BYTES + self.texts_bytes
     }

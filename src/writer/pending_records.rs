@@ -1,4 +1,4 @@
-//! The records whose part of one run's row is not confirmed yet, and what each of them said of it.
+//! The records that wait for a write of one run row, and the columns that each of them mentions.
 //!
 //! A value that the store refuses is the fault of one record: of the one that gave the column the value that was written. A column
 //! may have changed long after a record spoke of it, when the stored row or the history of the run had been read; so a record is
@@ -20,7 +20,7 @@ pub struct PendingRecords {
     tags: Vec<(String, RecordToken)>,
 }
 
-/// What a record said of the run.
+/// A record that mentions columns of the run row.
 #[derive(Clone, Copy, Debug)]
 pub struct RunMention {
     /// The record.
@@ -91,7 +91,7 @@ impl PendingRecords {
 }
 
 impl InFlightWrite {
-    /// Tells the records of refused values from the others.
+    /// Assigns each refused value to its record.
     pub fn assign_refusals(self, refused: Vec<RefusedValue>) -> WriteOutcome {
         let mut outcome = WriteOutcome::default();
         for refused in refused {

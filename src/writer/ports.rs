@@ -17,7 +17,7 @@ use crate::{
     units::Micros,
 };
 
-/// How much is kept of a refused row for people to read; the message itself is kept whole.
+/// Length of the text of a refused row; the message itself is kept whole.
 const ROW_TEXT_MAX: usize = 64 << 10;
 
 /// Where records come from, in order.
@@ -120,7 +120,7 @@ pub enum DeadLetterBody {
     Refused {
         /// What the store said.
         error: String,
-        /// The row, for people, cut.
+        /// The row as text, cut.
         row: String,
         /// What the row takes in memory.
         size: usize,
@@ -128,7 +128,7 @@ pub enum DeadLetterBody {
 }
 
 impl DeadLetterBody {
-    /// A refused value as people read it, without most of a long one, which would be there several times.
+    /// A refused value as text, cut: each refused row of a message would repeat a long one.
     pub fn refused(error: String, row: &impl fmt::Debug, size: usize) -> Self {
         let mut text_start = TruncatedText(String::new());
         // Ends early, where the row is longer.

@@ -1,4 +1,4 @@
-//! One remembered run: what is known of it, what it waits for, and what of it may have vanished from the store.
+//! One run in memory: its merged row, pending records, and which of it may have vanished from the store.
 
 use std::mem;
 
@@ -56,9 +56,9 @@ pub struct Run {
     pub last_checked: Option<Instant>,
     /// Whether it is in `checks`.
     pub check_queued: bool,
-    /// Others have changed the store since then; the run is looked at when it is touched.
+    /// Another process has changed the store since then; the run is checked at its next update.
     pub maybe_stale: bool,
-    /// Others may have changed the stored row: it is read before the run is clean again.
+    /// The stored row may have been changed: it is read before the run is clean again.
     pub needs_recheck: bool,
     /// The stored row has lost something that is not written again yet.
     pub restoring: bool,
@@ -115,7 +115,7 @@ impl Run {
         self.last_checked.map_or(self.last_update, |checked| checked + checks::CHECK_INTERVAL)
     }
 
-    /// What is looked for beside the row, when others may have changed the store.
+    /// What is checked beside the row when another process may have changed the store.
     pub fn extra_checks(&self) -> ExtraChecks {
         if !self.needs_recheck || !self.summary.loaded {
             return ExtraChecks::default();

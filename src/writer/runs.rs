@@ -1,4 +1,4 @@
-//! The runs that were touched lately: which must be read, which must be written and when, and which records wait for that.
+//! The runs with recent updates: which must be read, which must be written and when, and which records wait for that.
 //!
 //! Pure: hands out [`RunCall`]s and takes their results. A run is read at its first update, written when it changed, at most once per
 //! [`MIN_WRITE_INTERVAL`] (the first time at once), and never has two calls at a time. It is read again before a write of what is combined with
@@ -33,10 +33,10 @@ use crate::event::{Row, RunUpdate};
 
 /// Time between two writes of one run's row.
 pub const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
-/// A run whose last update is not older than this when others change the store: its row may have been gone before.
+/// Updates up to this age make a run recent when another process changes the store: its row may have vanished before.
 const RECENT_UPDATE: Duration = Duration::from_secs(5);
 
-/// What a record says of a run.
+/// The run update of a record.
 #[derive(Debug)]
 pub struct RecordUpdate<'a> {
     /// What to merge into its row.
@@ -60,9 +60,9 @@ pub struct RunTable {
     due_later: BinaryHeap<Reverse<(Instant, Uuid)>>,
     /// Runs that were clean, oldest first: the first to be evicted.
     clean: VecDeque<Uuid>,
-    /// Touched runs that are to be read again, because of the time or because others have changed the store.
+    /// Updated runs whose stored rows are to be read again.
     checks: Checks,
-    /// Whether the store cannot tell when others have changed it.
+    /// Whether the store does not report changes by other processes.
     checks_by_time: bool,
 }
 
@@ -82,7 +82,7 @@ impl RunTable {
         }
     }
 
-    /// For a store that cannot tell whether others have changed it: touched runs are read again now and then.
+    /// For a store that does not report changes by other processes: updated runs are read again at intervals.
     pub fn checked_by_time(mut self, yes: bool) -> Self {
         self.checks_by_time = yes;
         self
@@ -96,7 +96,7 @@ impl RunTable {
             || !self.clean.is_empty()
     }
 
-    /// Merges what a record says of its run. `true`: the record waits for a write of the run.
+    /// Merges the update of a record. `true`: the record waits for a write of the run.
     pub fn update(&mut self, run_id: Uuid, says: RecordUpdate<'_>, now: Instant) -> bool {
         if !self.runs.contains_key(&run_id) {
             self.evict();
@@ -144,8 +144,8 @@ impl RunTable {
         true
     }
 
-    /// Others have changed what is stored: no row is known to be there any more. Runs that were touched lately are read again,
-    /// the others when they are touched.
+    /// Another process has changed the store: any row may have vanished. Runs with recent updates are read again now, all others at
+    /// their next update.
     pub fn recheck_all(&mut self, now: Instant) {
         for (run_id, run) in &mut self.runs {
             run.maybe_stale = true;
@@ -178,7 +178,7 @@ impl RunTable {
         while let Some(run_id) = self.checks.next(now) {
             let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.check_queued) else { continue };
             if run.check_at() > now {
-                // It has been looked at meanwhile, for another reason; what others did after that is not known.
+                // It was read meanwhile for another reason, and may have been changed after that.
                 self.checks.add(run.check_at(), run_id);
                 continue;
             }
@@ -219,7 +219,7 @@ impl RunTable {
             self.due_now.push_back(run_id);
             return Vec::new();
         }
-        // Whatever was missing is stored again, by others.
+        // Another process has restored what was missing.
         (run.just_read, run.restoring) = (false, false);
         let free = mem::take(&mut run.pending);
         self.mark_clean(run_id);

@@ -60,7 +60,7 @@ pub enum RunReply {
 pub struct RefusedValue {
     /// Which.
     pub part: RefusedPart,
-    /// The value, for people.
+    /// The value as text.
     pub row: String,
     /// What the store said.
     pub error: String,
@@ -265,7 +265,7 @@ async fn write_run(
 }
 
 /// Writes the tags without the largest ones, as many as the store takes: each write replaces the set, so that tags could not be
-/// tried one by one without losing others for a moment.
+/// tried one by one without removing the rest for a moment.
 async fn write_tags(store: &dyn Store, mut part: RunRow, refused: &mut Vec<RefusedValue>) -> Result<(), StoreError> {
     while let Some(largest) = part.tags.iter().max_by_key(|tag| tag.len()).cloned() {
         match store.write_run(&part, None).await {
@@ -281,8 +281,7 @@ async fn write_tags(store: &dyn Store, mut part: RunRow, refused: &mut Vec<Refus
     Ok(())
 }
 
-/// Writes a dataset again that was stored before; should it be refused now, the message is long confirmed, and there is no more to
-/// be done than to say so.
+/// Writes a vanished dataset again. A refusal is logged only: the message is confirmed already.
 async fn write_dataset(store: &dyn Store, dataset: DatasetRow) -> Result<(), StoreError> {
     let partition = Partition::Id(dataset.dataset_id);
     let batch = Batch { table: Table::Datasets, partition, rows: vec![Row::Dataset(dataset)] };

@@ -1,8 +1,7 @@
-//! The checksum of any stretch of a file, at a price that does not depend on its length.
+//! The checksum of any range of a file, in time that does not depend on its length.
 //!
-//! Bytes that only look like the heads of long records would otherwise be hashed to their claimed ends again and again: 16 MiB of
-//! them, which anybody may publish, would take an hour. CRC-32C is linear: that of a stretch follows from those of the two
-//! beginnings of the file that it lies between.
+//! Without it, bytes that look like the heads of long records would each be hashed to their claimed ends: 16 MiB of them, which any
+//! client may publish, would take an hour. CRC-32C is linear: the checksum of a range follows from those of two prefixes.
 
 use std::io;
 

@@ -1,8 +1,8 @@
-//! Reads the records of one segment file, whatever has happened to its bytes.
+//! Reads the records of one segment, damaged or not.
 //!
-//! As long as each record is where it should be they are read one after the other. At the first that is not, the rest of the
-//! segment is salvaged: every valid record in it, wherever it lies, comes in the order of the offsets. So neither a length that
-//! lies nor a block that was copied or moved hides a record that nobody has touched.
+//! Records are read in sequence as long as each is valid and has the expected offset. At the first that is not, the rest of the
+//! segment is salvaged: every valid record in it is returned in the order of the offsets. So neither a false length nor a copied or
+//! moved block hides an intact record.
 
 mod checksums;
 mod salvage;
@@ -119,7 +119,7 @@ impl Scan {
             }
             let bytes = self.read(self.position, want)?;
             if bytes.is_empty() {
-                // Somebody has cut the file.
+                // The file was cut meanwhile.
                 return Ok(Step::End);
             }
             match self.run(&bytes, rest) {

@@ -1,4 +1,4 @@
-//! What a segment holds from some place on, when it is not what it should be.
+//! Salvage: the search for intact records in the damaged rest of a segment.
 
 use std::{collections::VecDeque, io, ops::Range};
 
@@ -95,7 +95,7 @@ impl Scan {
                 (start, window) = (place, self.read(place, CHUNK_BYTES)?);
                 bytes = &window;
                 if bytes.is_empty() {
-                    // Somebody has cut the file.
+                    // The file was cut meanwhile.
                     break;
                 }
             }

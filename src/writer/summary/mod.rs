@@ -1,4 +1,4 @@
-//! One run's row, merged by value from what its events say.
+//! The run row, merged by value from the events of the run.
 //!
 //! Pure, and the same whether the stored row is known before the events or only after them, so that events need not wait for it:
 //! * `start_time` is the earliest: of start events, and of the event that created the row;
@@ -105,8 +105,8 @@ impl Summary {
         changed
     }
 
-    /// The stored row is now known (or known to be absent): what was merged so far is merged into it. Known already: what others
-    /// have written since is merged into what is to be written.
+    /// Merges the stored row, or its absence. On the first read, the events so far are merged into it; on a later one, changes by
+    /// other processes are merged into the row to be written.
     pub fn merge_stored(&mut self, stored: Option<RunRow>) {
         match (self.loaded, stored) {
             (true, Some(stored)) => self.merge_reread(stored),

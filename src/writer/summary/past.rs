@@ -1,4 +1,4 @@
-//! What is known of the events that made a stored row, and when that is not enough.
+//! What is known of the events behind a stored row, and when the history of the run must be read.
 //!
 //! Of a stored row only its `last_event_time` is known, so that each of its columns counts as being that new. An event that this
 //! could do wrong waits until the [history](crate::writer::history) of the run has been read.
@@ -43,7 +43,7 @@ pub struct HistoryRequest {
 /// Part of a run's history, from its stored rows.
 #[derive(Clone, Debug)]
 pub struct History {
-    /// What its metrics and events say, in no order.
+    /// The updates of its metrics and events, in no order.
     pub updates: Vec<RunUpdate>,
     /// The metrics are complete from this time on.
     pub metrics_from: Micros,

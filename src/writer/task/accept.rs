@@ -1,4 +1,4 @@
-//! How a record enters the task: its rows into batches, what it says of its run into the table of runs.
+//! How a record enters the task: its rows go to batches, its run update to the table of runs.
 
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             && self.runs.has_room()
     }
 
-    /// Gathers its rows and merges what it says of its run.
+    /// Adds its rows to batches and merges its run update.
     pub(super) fn accept(&mut self, record: DecodedRecord, now: Instant) {
         let DecodedRecord { offset, received_at, content } = record;
         match content {

@@ -1,4 +1,4 @@
-//! What the results of calls mean for the task's state.
+//! How the results of calls change the state of the task.
 
 use tokio::{task::JoinError, time::Instant};
 use tracing::{error, warn};
@@ -124,7 +124,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         self.confirm_parts(&outcome.stored);
     }
 
-    /// What is stored of a run cannot be read. What its records say of it waits as dead letters, until a person has mended that.
+    /// The stored row of a run cannot be read: the run updates of its records become dead letters, until that is repaired.
     fn on_unreadable_run(&mut self, run_id: uuid::Uuid, message: &str, now: Instant) {
         let (records, is_news) = self.runs.on_unreadable(run_id, now);
         if is_news {

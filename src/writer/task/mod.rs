@@ -1,4 +1,4 @@
-//! The writer's one task: takes records while there is room, starts what is due, and waits for whatever happens first.
+//! The task of the writer: takes records while there is room, starts calls that are due, and waits for the next event.
 
 mod accept;
 mod completion;
@@ -33,13 +33,13 @@ const RUNS_MAX: usize = 10_000;
 const RUN_TEXT_BYTES_MAX: usize = 16 << 20;
 /// Reads and writes of run rows at once.
 const RUN_CALLS_MAX: usize = 32;
-/// Records taken between two looks at what has landed.
+/// Records taken between two polls for completed calls.
 const RECORDS_PER_POLL: usize = 32;
 /// How often the store is asked for restarts when nothing else happens.
 const RESTART_POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a store may take for what is in flight at the end. Nobody listens meanwhile: a store that hangs must not cost
-/// messages, and what it did not confirm is written again.
+/// How long the store may take at the end for the calls in flight. No messages are received meanwhile, so that a store that hangs
+/// must not delay the end; unconfirmed rows are written again after the restart.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state of the task.
@@ -68,7 +68,7 @@ pub struct Writer<C, A> {
     runs_breaker: CircuitBreaker,
     restarts: u64,
     outside_changes: Option<u64>,
-    /// When others had last changed the store.
+    /// When runs were last checked because another process had changed the store.
     rechecked_at: Option<Instant>,
 }
 
@@ -84,7 +84,7 @@ struct PendingDeadLetters {
     problem: Option<Problem>,
 }
 
-/// What a look around says.
+/// How the loop continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Continue,
@@ -153,7 +153,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             }
             if count % RECORDS_PER_POLL == RECORDS_PER_POLL - 1 {
                 if count % (RECORDS_PER_POLL * 8) == RECORDS_PER_POLL * 8 - 1 {
-                    // A long backlog must not keep the others on this thread from their work.
+                    // Other tasks of this thread must run during a long backlog.
                     tokio::task::yield_now().await;
                 }
                 now = Instant::now();
@@ -177,7 +177,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         Ok(self.next_step())
     }
 
-    /// Does what is due until `other` is ready, or until something happened that the caller must look at.
+    /// Starts calls that are due and handles completions until `other` is ready, or until the loop must stop or rewind.
     async fn drive_until<T>(&mut self, other: impl Future<Output = T>) -> Result<Result<T, Next>, WriterError> {
         let now = Instant::now();
         self.dispatch_due(now);
@@ -259,7 +259,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         self.ports.metrics.writer_in_flight_limit.set(self.limit.get() as i64);
     }
 
-    /// Whether somebody waits for what has been taken so far.
+    /// Whether a flush was requested of the records taken so far.
     fn flush_requested(&self) -> bool {
         let target = match *self.ports.pause_barrier.borrow() {
             PauseBarrier::None => 0,
@@ -288,12 +288,12 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         } else {
             self.runs.due_at(now).map(|due| self.runs_breaker.next_probe_at().map_or(due, |until| until.max(due)))
         };
-        // While its try is under way the gate lets nothing through, whatever is due.
+        // While a probe is in flight the circuit breaker allows no call, whatever is due.
         let runs = runs.filter(|_| !self.runs_breaker.is_open() || self.runs_breaker.next_probe_at().is_some());
         let dead_letters = self.dead_letters.retry_at.filter(|_| !self.dead_letters.in_flight);
         let wake =
             [aged, rows, runs, dead_letters].into_iter().flatten().fold(now + RESTART_POLL_INTERVAL, Instant::min);
-        // What is due but blocked by something in flight is looked at when that lands: never spin for it.
+        // Work that waits for a call in flight is started when that completes: never spin for it.
         wake.max(now + Duration::from_millis(1))
     }
 
@@ -308,7 +308,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         self.report(at);
     }
 
-    /// Reads again from where the store cannot have forgotten anything.
+    /// Reads again from the first offset that the store may have lost.
     async fn rewind<R: RecordSource>(&mut self, records: &mut R) -> Result<(), WriterError> {
         self.restarts = self.ports.store.restart_count();
         // What is in flight would confirm records of the old count.

@@ -1,4 +1,4 @@
-//! What the task tells others, and what it hears of them: how far it is, what holds it, whether others have changed the store.
+//! Reports of the task (progress, problems), and detection of changes that other processes made to the store.
 
 use tokio::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// Between two looks at all runs because others have changed the store: they may do so all the time.
+/// Between two checks of all runs because another process has changed the store, which may do so all the time.
 const RECHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
@@ -32,7 +32,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         self.ports.metrics.writer_paused.set(i64::from(paused));
     }
 
-    /// Looks whether others have changed the store; before anything that has landed since is confirmed.
+    /// Detects changes by other processes; called before completions since then are confirmed.
     pub(super) fn detect_outside_changes(&mut self) {
         let changes = self.ports.store.outside_changes();
         if changes == self.outside_changes {
@@ -45,7 +45,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         }
     }
 
-    /// Tells what holds the writer: first what a person must mend.
+    /// Reports the problem that holds the writer; one that needs an operator first.
     pub(super) fn report_problem(&self) {
         // Of equal ones the last: rows before runs, whose reads fail for another reason than their writes would.
         let held = [self.dead_letters.problem.as_ref(), self.runs_breaker.problem(), self.rows_breaker.problem()];
