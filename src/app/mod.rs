@@ -20,11 +20,11 @@
 
 mod build;
 mod channels;
+pub mod dead_letter_replay;
 mod error;
 mod http;
 mod live_mirror;
 pub mod offline_drain;
-pub mod replay;
 mod serve;
 mod signals;
 mod stall_detector;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{CliError, block_on, ndjson, output, progress::Bar};
 use crate::{
-    app::replay,
+    app::dead_letter_replay as replay,
     config::Settings,
     dead_letter::{self, DeadLetter, DeadLetterInfo, Filter, Reader},
     frame::{Reason, Rejection},

@@ -13,7 +13,7 @@ mod accept;
 mod config;
 mod drop_counter;
 mod group;
-mod replay;
+mod recover_runs;
 mod shared_runs;
 mod stage;
 mod state;

@@ -15,7 +15,7 @@ use super::{
     config::Config,
     drop_counter::DropCounter,
     group::{GROUP_MAX, collect_group},
-    replay::replay,
+    recover_runs::replay,
     state::{RunSharing, StateFile},
     zone::ZoneCheck,
 };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::state::{Inner, LatestKind, LatestState, PendingWrite, Update, ValueSlot};
+use super::state::{Inner, LatestState, PendingWrite, Update, ValueSlot};
 
 impl LatestState {
     /// Puts back a value that cannot be written now, unless there is a newer one.
@@ -10,10 +10,7 @@ impl LatestState {
         let mut state = self.lock();
         let slot = match write.run {
             None => Some(&mut state.slots[write.kind as usize]),
-            Some(run) => state.runs.get_mut(&run).map(|run| match write.kind {
-                LatestKind::Topology => &mut run.topology,
-                _ => &mut run.metrics,
-            }),
+            Some(run) => state.runs.get_mut(&run).and_then(|run| run.slot(write.kind)),
         };
         if let Some(slot) = slot.filter(|slot| slot.value.as_ref().is_some_and(|held| Arc::ptr_eq(held, &write.update)))
         {

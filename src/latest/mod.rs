@@ -3,6 +3,7 @@
 mod config;
 mod flusher;
 mod history;
+mod kind;
 mod large;
 mod name_conflict;
 mod render;
@@ -11,6 +12,7 @@ mod state;
 pub use self::{
     config::Config,
     flusher::{FlusherDeps, delete_status, flusher},
+    kind::LatestKind,
     render::{MessageRenderer, Render},
-    state::{LatestKind, LatestState, Update},
+    state::{LatestState, Update},
 };

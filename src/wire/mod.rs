@@ -15,7 +15,7 @@ mod dataset;
 mod field;
 mod items;
 mod json;
-mod latest;
+mod latest_json;
 mod message;
 mod names;
 mod nested;
@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     command::{Command, ReceivedCommand, decode_control},
-    latest::{append_stored, latest_json, latest_json_canonical},
+    latest_json::{append_stored, latest_json, latest_json_canonical},
     message::{Message, MessageTime},
     network::{Network, configured, network},
     outcome::Outcome,

@@ -110,15 +110,33 @@ struct Name {
     rank: u8,
 }
 
-/// The longest name of a field, in bytes.
-const LENGTH_MAX: usize = 19;
-const NAMES_COUNT: usize = {
-    let (mut count, mut at) = (0, 0);
-    while at < FIELDS.len() {
-        count += 1 + FIELDS[at].aliases.len();
-        at += 1;
-    }
-    count
+/// Calls `$each` with every name, its field and its rank; usable in constants.
+macro_rules! for_each_name {
+    (|$field:ident, $rank:ident, $text:ident| $each:block) => {
+        let mut at = 0;
+        while at < FIELDS.len() {
+            let $field = &FIELDS[at];
+            let mut $rank = 0;
+            while $rank <= $field.aliases.len() {
+                let $text = if $rank == 0 { $field.name } else { $field.aliases[$rank - 1] };
+                $each
+                $rank += 1;
+            }
+            at += 1;
+        }
+    };
+}
+
+/// The longest name of a field, in bytes, and how many names there are.
+const LENGTH_MAX: usize = NAME_SIZES.0;
+const NAMES_COUNT: usize = NAME_SIZES.1;
+const NAME_SIZES: (usize, usize) = {
+    let (mut longest, mut count) = (0, 0);
+    for_each_name!(|field, rank, text| {
+        longest = if text.len() > longest { text.len() } else { longest };
+        count += 1;
+    });
+    (longest, count)
 };
 
 /// All names, the shortest first, and where those of each length begin. [`lookup`] runs for every field of every message, and most
@@ -131,26 +149,18 @@ const fn names_by_length() -> ([Name; NAMES_COUNT], [u8; LENGTH_MAX + 2]) {
     let (mut count, mut length) = (0, 0);
     while length <= LENGTH_MAX {
         starts[length] = count as u8;
-        let mut at = 0;
-        while at < FIELDS.len() {
-            let field = &FIELDS[at];
-            let mut rank = 0;
-            while rank <= field.aliases.len() {
-                let text = if rank == 0 { field.name } else { field.aliases[rank - 1] };
-                assert!(rank < 16, "a rank has four bits of a score");
-                if text.len() == length {
-                    let last_byte = text.as_bytes()[length - 1];
-                    names[count] = Name { text, last_byte, field_id: field.field_id, rank: rank as u8 };
-                    count += 1;
-                }
-                rank += 1;
+        for_each_name!(|field, rank, text| {
+            assert!(rank < 16, "a rank has four bits of a score");
+            if text.len() == length {
+                let last_byte = text.as_bytes()[length - 1];
+                names[count] = Name { text, last_byte, field_id: field.field_id, rank: rank as u8 };
+                count += 1;
             }
-            at += 1;
-        }
+        });
         length += 1;
     }
     starts[LENGTH_MAX + 1] = count as u8;
-    assert!(count == NAMES_COUNT, "a name is longer than LENGTH_MAX");
+    assert!(count <= u8::MAX as usize, "the starts are bytes");
     (names, starts)
 }
 

@@ -4,7 +4,7 @@
 //! that an end gave is shown until the run has started again and metrics newer than that start give another: so the order of
 //! arrival does not matter, nor does what arrived in between.
 
-use super::columns::{ColumnSet, TIMED_COLUMNS};
+use super::run_columns::{ColumnSet, TIMED_COLUMNS};
 use crate::{event::RunRow, units::Micros};
 
 const FINAL_COLUMNS: usize = 5;

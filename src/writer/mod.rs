@@ -20,7 +20,6 @@
 mod batch;
 mod checks;
 mod circuit_breaker;
-mod columns;
 mod concurrency_limit;
 mod decode;
 mod finals;
@@ -32,6 +31,7 @@ mod pending_records;
 mod ports;
 mod run;
 mod run_call;
+mod run_columns;
 mod runs;
 mod spool_commit;
 mod spool_dead_letters;

@@ -5,9 +5,9 @@
 //! kept with the time of its event and all the columns that it speaks of, and found by the time of the refused value.
 
 use super::{
-    columns::{ColumnSet, TIMED_COLUMNS},
     frontier::RecordToken,
     names::NewName,
+    run_columns::{ColumnSet, TIMED_COLUMNS},
     store_call::{RefusedPart, RefusedValue},
 };
 use crate::units::Micros;

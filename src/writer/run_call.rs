@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{
-    columns::ColumnSet,
+    run_columns::ColumnSet,
     summary::{History, HistoryRequest},
 };
 use crate::{

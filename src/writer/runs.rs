@@ -22,11 +22,11 @@ use uuid::Uuid;
 
 use super::{
     checks::Checks,
-    columns,
     frontier::RecordToken,
     pending_records::{RunMention, WriteOutcome},
     run::{NAME_BYTES_MAX, Run, RunMemory, RunState},
     run_call::{RunCall, RunRead},
+    run_columns,
     store_call::{RefusedPart, RefusedValue},
 };
 use crate::event::{Row, RunUpdate};
@@ -115,7 +115,7 @@ impl RunTable {
             }
         }
         let RecordUpdate { update, rows, token } = says;
-        let mention = RunMention { token, time: update.event_time, columns: columns::mentioned(&update) };
+        let mention = RunMention { token, time: update.event_time, columns: run_columns::mentioned(&update) };
         let tags = update.values.tags.iter().cloned().collect();
         let mut changed = run.summary.apply(update);
         for row in rows {

@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::{
     batch::{PendingBatch, RowOrigin, row_bytes},
-    columns::{ColumnSet, TAGS, project},
     frontier::RecordToken,
     history,
     ports::{DeadLetterEntry, DeadLetterSink},
     run_call::{ExtraChecks, RunCall, RunRead, RunWrite, StoredRun},
+    run_columns::{ColumnSet, TAGS, project},
 };
 use crate::{
     event::{DatasetRow, Partition, Row, RunRow, Table},

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::{sync::Notify, time::Instant};
 use uuid::Uuid;
 
-use super::config::Config;
+use super::{config::Config, kind::LatestKind};
 use crate::{
     event::Resolved,
     memory::{LARGE_VALUE, MemoryLimit},
@@ -24,37 +24,6 @@ use crate::{
 pub(super) const LARGE_BYTES: usize = 32 << 20;
 /// Bytes of metrics messages that wait to become history; a few huge ones must not fill the memory.
 const HISTORY_BACKLOG_BYTES: usize = 4 << 20;
-
-/// Which of the latest keys an event belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LatestKind {
-    /// Metrics: its key, its run's key, and the history.
-    Metrics,
-    /// Topology: its key and its run's key.
-    Topology,
-    /// State, run start and run end.
-    State,
-}
-
-impl LatestKind {
-    pub(super) const ALL: [Self; 3] = [Self::Metrics, Self::Topology, Self::State];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Metrics => "metrics",
-            Self::Topology => "topology",
-            Self::State => "state",
-        }
-    }
-
-    pub(super) fn ttl(self, config: &Config) -> Duration {
-        match self {
-            Self::Metrics => config.metrics_ttl,
-            Self::Topology => config.topology_ttl,
-            Self::State => config.state_ttl,
-        }
-    }
-}
 
 /// An event that may become a latest value.
 #[derive(Clone, Debug)]
@@ -89,7 +58,7 @@ pub struct LatestState {
 pub(super) struct Inner {
     /// Its lifetimes may be replaced.
     config: Config,
-    pub(super) slots: [ValueSlot; 3],
+    pub(super) slots: [ValueSlot; LatestKind::ALL.len()],
     pub(super) runs: HashMap<Uuid, RunSlots>,
     /// Evicted runs, whose keys may exist.
     evicted: Vec<Uuid>,
@@ -114,6 +83,17 @@ pub(super) struct RunSlots {
     last_update: Instant,
     /// Whether its keys may exist.
     may_have_keys: bool,
+}
+
+impl RunSlots {
+    /// The slot of this kind; `None`: runs have no key of it.
+    pub(super) fn slot(&mut self, kind: LatestKind) -> Option<&mut ValueSlot> {
+        match kind {
+            LatestKind::Metrics => Some(&mut self.metrics),
+            LatestKind::Topology => Some(&mut self.topology),
+            LatestKind::State => None,
+        }
+    }
 }
 
 /// A value that has to be written.
@@ -205,11 +185,10 @@ impl LatestState {
         let mut state = self.lock();
         let ttl = kind.ttl(&state.config);
         let mut skipped = u64::from(state.slots[kind as usize].update(&update, ttl));
-        if kind != LatestKind::State {
+        if kind.has_run_key() {
             let runs_max = state.config.runs;
-            let run = state.run_slots(&update, runs_max);
-            let slot = if kind == LatestKind::Metrics { &mut run.metrics } else { &mut run.topology };
-            skipped += u64::from(slot.update(&update, ttl));
+            let slot = state.run_slots(&update, runs_max).slot(kind);
+            skipped += u64::from(slot.is_some_and(|slot| slot.update(&update, ttl)));
         }
         if update.payload.len() >= LARGE_VALUE {
             // While memory is short, no more than the newest.

@@ -21,12 +21,12 @@ use std::mem;
 use self::past::StoredOrigin;
 pub use self::past::{History, HistoryRequest};
 use super::{
-    columns::{
+    finals::{self, Finals},
+    lifetime::{Lifetime, is_stored},
+    run_columns::{
         BEST, BEST_EPOCH, ColumnSet, DURATION, END, LAST, NEWEST_COLUMNS, READ_MODIFY_WRITE, RESTARTED, START, STATUS,
         TAGS, TIMED_COLUMNS, each_newest, keep_newest, project,
     },
-    finals::{self, Finals},
-    lifetime::{Lifetime, is_stored},
 };
 use crate::{
     event::{Lifecycle, RunRow, RunUpdate, status},

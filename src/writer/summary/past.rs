@@ -8,8 +8,8 @@ use crate::{
     event::{RunRow, RunUpdate},
     units::Micros,
     writer::{
-        columns::{DURATION, END, NEWEST_COLUMNS, RESTARTED, each_newest},
         lifetime::is_stored,
+        run_columns::{DURATION, END, NEWEST_COLUMNS, RESTARTED, each_newest},
     },
 };
 

@@ -4,7 +4,7 @@ use super::Summary;
 use crate::{
     event::RunRow,
     units::Micros,
-    writer::columns::{self, ColumnSet, DURATION, END, RESTARTED, START, STATUS, TAGS, TIMED, each_newest},
+    writer::run_columns::{self, ColumnSet, DURATION, END, RESTARTED, START, STATUS, TAGS, TIMED, each_newest},
 };
 
 impl Summary {
@@ -16,7 +16,7 @@ impl Summary {
     pub fn restore(&mut self, stored: Option<&RunRow>) -> bool {
         let nothing = RunRow::default();
         let (row, stored) = (&self.row, stored.unwrap_or(&nothing));
-        let mut lost = columns::present(row) & !columns::present(stored);
+        let mut lost = run_columns::present(row) & !run_columns::present(stored);
         if stored.status.is_some() {
             lost &= !(STATUS | END | DURATION | RESTARTED);
         }
@@ -52,7 +52,7 @@ impl Summary {
             )+};
         }
         each_newest!(forget_times);
-        columns::clear(&mut self.row, columns & TIMED);
+        run_columns::clear(&mut self.row, columns & TIMED);
         self.recompute(false);
     }
 
