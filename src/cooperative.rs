@@ -1,7 +1,7 @@
 //! Yields the core periodically during CPU-heavy loops.
 //!
-//! Being nice is not enough. The kernels of servers preempt nobody, and look once a tick (4 ms at 250 Hz) who should run: so long
-//! intake would wait with a message in its hand while an answer is written. [Linux, sched(7), and `PREEMPT_NONE`]
+//! A low priority is not enough. Kernels of servers do not preempt a running thread before their tick (4 ms at 250 Hz): so long a
+//! received message would wait for intake while a response is written. [Linux, sched(7), and `PREEMPT_NONE`]
 
 use std::thread;
 
@@ -13,7 +13,7 @@ const YIELD_ROWS: u32 = 64;
 pub struct YieldEvery(u32);
 
 impl YieldEvery {
-    /// One more row is done. Now and then, others may run.
+    /// Counts a row, and yields after every [`YIELD_ROWS`].
     pub fn tick(&mut self) {
         self.0 += 1;
         if self.0 == YIELD_ROWS {
@@ -23,7 +23,7 @@ impl YieldEvery {
     }
 }
 
-/// Whoever waits for this core may have it; costs less than a microsecond where nobody does.
+/// Lets a waiting thread run on this core; costs less than a microsecond when none waits.
 pub fn yield_core() {
     thread::yield_now();
 }

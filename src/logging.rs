@@ -108,7 +108,7 @@ fn targets(level: &str) -> Result<Targets, String> {
     }
     let targets = Targets::from_str(&parts.join(","))
         .map_err(|error| format!("`log.level` = \"{level}\" cannot be read: {error}"))?;
-    // Scylla calls each failed try to connect an error; whoever tries says it once, with the cause.
+    // The driver logs each failed connection attempt as an error; the store logs the change of state once, with its cause.
     let quiet = [
         ("fred", LevelFilter::ERROR),
         ("scylla", LevelFilter::OFF),

@@ -346,7 +346,7 @@ pub fn run_id_from_text(text: &str) -> Uuid {
     Uuid::try_parse(text.trim()).unwrap_or_else(|_| Uuid::new_v5(&NAMESPACE, text.as_bytes()))
 }
 
-/// The UUID of a run that nobody named: by channel, time and bytes of the message that opens it.
+/// The UUID of an implicit run, whose messages name no run: from the channel, time and bytes of the message that opens it.
 pub fn implicit_run_id(channel: &str, event_time: Micros, payload: &[u8]) -> Uuid {
     // As `Uuid::new_v5`, which would need a copy of the payload.
     let mut hash = Sha1::new();

@@ -143,7 +143,7 @@ mod tests {
             pending.publish(&name(n), "{}".into());
         }
         assert_eq!(pending.unsent.len(), PENDING_CHANNELS_MAX);
-        // They are sent, and as many others wait: the keys of the first are deleted all the same.
+        // The first are being written while as many wait: their keys are deleted all the same.
         pending.unsent.clear();
         for n in PENDING_CHANNELS_MAX..2 * PENDING_CHANNELS_MAX {
             pending.publish(&name(n), "{}".into());

@@ -241,7 +241,7 @@ impl CheckpointThread {
 }
 
 /// Removes the segments whose records are all below the durable checkpoint and are not retained. Whether all could be removed. One
-/// that cannot does not keep the others, or the spool would fill.
+/// that cannot be removed does not keep the rest, or the spool would fill.
 fn remove_committed(shared: &Shared, checkpoint: u64, already_reported: bool) -> bool {
     let unneeded = checkpoint.min(shared.retain_from.load(Ordering::Acquire));
     let done = |meta: &&Meta| !meta.active && meta.end <= unneeded;

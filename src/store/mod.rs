@@ -221,15 +221,15 @@ pub struct RangeQuery {
     pub ascending: bool,
     /// Only rows that sort strictly after this `(timestamp, event_id)` in the chosen order.
     pub after: Option<(Micros, i64)>,
-    /// Bytes of the largest row of what was read just before, where somebody reads on; 0: nothing is known. A store whose server
-    /// counts rows only asks for so many at once that they are not too many bytes.
+    /// Bytes of the largest row of the previous page, for a read that continues; 0: unknown. A store whose server counts rows only
+    /// limits the rows of a page by it.
     pub largest_row: usize,
-    /// Where somebody reads on: a store may begin with the next page while this one is taken. That page is as old as its sending.
+    /// For a read that continues: the store may prefetch the next page while this one is used. That page is as old as its request.
     pub prefetch: Option<Prefetch>,
 }
 
-/// What a store has begun to read because the next query is expected to go on where one ends. Whoever asks hands the same one from
-/// query to query; what was begun is let go with it.
+/// The page that a store prefetches because the next query is expected to continue behind this one. The caller passes the same
+/// value from query to query; dropping it cancels the request.
 #[derive(Clone, Default)]
 pub struct Prefetch(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
 

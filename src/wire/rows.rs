@@ -16,7 +16,7 @@ use super::{
 };
 use crate::event::{EventKey, EventRow, Kind, MetricsRow, Resolved, Row, RunUpdate, event_id};
 
-/// The longest name of a number in `extra`, and the bytes of all names of a message there; `rest_json` has the others.
+/// The longest name of a number in `extra`, and the bytes of all names of a message there; longer names go to `rest_json`.
 const EXTRA_NAME_BYTES_MAX: usize = 1 << 10;
 const EXTRA_NAMES_BYTES_MAX: usize = 1 << 20;
 /// What one message becomes.

@@ -13,7 +13,7 @@ const CONFIG_BYTES_MAX: usize = 1 << 20;
 /// The longest name of a dataset in the row of a run, by which stores index the row (Cassandra leaves one of 20 KB out of its index).
 /// A longer one is in the event of the run's start.
 const DATASET_NAME_BYTES_MAX: usize = 1 << 10;
-/// Tags of a run, at most, and of one message; the events have the others.
+/// Tags of a run, at most, and of one message; further tags stay in the events.
 pub const TAGS_MAX: usize = 1_024;
 /// The bytes of all tags of a message that become tags of its run.
 const TAGS_BYTES_MAX: usize = 64 << 10;

@@ -8,7 +8,7 @@ use super::run_columns::{ColumnSet, TIMED_COLUMNS};
 use crate::{event::RunRow, units::Micros};
 
 const FINAL_COLUMNS: usize = 5;
-/// The number of the bit of the first final value; the others follow.
+/// The bit of the first final value; those of the rest follow.
 const FIRST_BIT: usize = 4;
 
 /// A value and the time of the event that gave it.

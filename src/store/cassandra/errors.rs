@@ -1,7 +1,7 @@
-//! What an error of the driver or of the server means for whoever called the store.
+//! Classifies errors of the driver and of the server for the caller of the store.
 //!
-//! Only what is wrong with the rows themselves is `Rejected`. A missing table also arrives as `Invalid`; it must hold the writer
-//! and never set a row aside, so the text of such an answer is looked at first. What is unknown is tried again.
+//! Only errors of the rows themselves are `Rejected`. A missing table also arrives as `Invalid`; it must hold the writer and never
+//! make a dead letter, so the text of an `Invalid` answer decides. Unknown errors are retried.
 
 use std::fmt;
 

@@ -29,7 +29,8 @@ pub(super) fn unreadable(error: impl std::error::Error + Send + Sync + 'static) 
     StoreError::Misconfigured(Box::new(error))
 }
 
-/// Sends `statement` and hands every page to `page` until it breaks or there are no more. Others go first from the second page on.
+/// Sends `statement` and hands every page to `page` until it breaks or there are no more. From the second page on, other reads go
+/// first.
 pub(super) async fn pages(
     live: &LiveSession,
     statement: &PreparedStatement,
@@ -159,11 +160,11 @@ impl PageRequest {
         self.session.execute_single_page(&self.statement, &self.values, from).await
     }
 
-    /// The same, on its way when this returns.
+    /// The same as a task, which is sent when this returns.
     async fn send(mut self, from: PagingState, rows: usize) -> InFlightPage {
         let mut sent = JoinSet::new();
         sent.spawn(async move { self.page(from, rows).await });
-        // On a thread that all share, others have to write it to the socket before rows are taken.
+        // On a runtime of one thread, the driver's task must write the request to the socket before this one continues.
         yield_now().await;
         InFlightPage(sent)
     }
@@ -177,7 +178,7 @@ impl InFlightPage {
         match self.0.join_next().await {
             Some(Ok(page)) => page,
             Some(Err(error)) if error.is_panic() => resume_unwind(error.into_panic()),
-            // The runtime ends, and whoever waits here with it.
+            // The runtime is shutting down; it drops this future.
             _ => pending().await,
         }
     }
@@ -189,7 +190,8 @@ struct PrefetchedPage {
     in_flight: InFlightPage,
 }
 
-/// Hands over whole rows one by one until it breaks. Where somebody reads on, the page behind the last row may be on its way then.
+/// Hands over whole rows one by one until it breaks. For a read that continues, returns the request for the page behind the last
+/// row, if it was sent.
 async fn for_each_row<R>(
     live: &LiveSession,
     statements: &RangeStatements,
@@ -207,7 +209,7 @@ where
     let (mut rows, mut yielder) = (first_page_rows(query, most), YieldEvery::default());
     loop {
         let page = match in_flight.take() {
-            // What failed while nobody waited for it may succeed by now. The query begins where that page would.
+            // A prefetch that failed may succeed now. The query begins where that page would.
             Some(sent) => match sent.page().await {
                 Ok(page) => Ok(page),
                 Err(_) => request.page(PagingState::start(), rows).await,

@@ -1,36 +1,36 @@
-//! Long reads let others go first, piece by piece.
+//! Long reads yield to other reads between their pages.
 //!
-//! Cassandra often runs on the cores that ingestion runs on. A curve beside a page keeps two cores busy, and intake waits for one
-//! of them with a message in its hand; one behind the other they are done as soon.
+//! Cassandra often shares its cores with ingestion. Two reads at once keep two cores busy, and intake waits for one of them; one
+//! behind the other they are done as soon.
 
 use std::time::Duration;
 
 use tokio::{sync::watch, task::yield_now, time::timeout};
 
-/// Rows after which others go first, about: where a page of the server ends.
+/// Rows of a page of a long read, about.
 pub(super) const YIELD_ROWS: usize = 1_000;
-/// How long a piece waits: about as long as a page takes. More would make a curve of many pieces last for ever beside a reader who
-/// never rests.
+/// How long a page waits for other reads: about as long as a page takes. With a longer wait, a curve of many pages would never end
+/// beside a client that reads without a pause.
 const NEXT_PAGE_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// How many read.
+/// The number of running reads.
 #[derive(Debug, Default)]
 pub(super) struct ReadScheduler(watch::Sender<usize>);
 
-/// One of those, while it lives.
+/// A running read, until it is dropped.
 #[derive(Debug)]
 pub(super) struct ReadGuard<'t>(&'t ReadScheduler);
 
 impl ReadScheduler {
-    /// To read the first piece, which for most is all: it waits for nobody.
+    /// Starts the first page, which for most reads is all, without a wait.
     pub(super) fn start(&self) -> ReadGuard<'_> {
         self.0.send_modify(|reading| *reading += 1);
         ReadGuard(self)
     }
 
-    /// To read the next: when nobody reads, or after [`NEXT_PAGE_TIMEOUT`].
+    /// Starts a later page: when no other read runs, or after [`NEXT_PAGE_TIMEOUT`].
     pub(super) async fn next_page(&self) -> ReadGuard<'_> {
-        // Whoever has waited for the last piece to end is asked first.
+        // A read that has waited for the last page to end goes first.
         yield_now().await;
         let _ = timeout(NEXT_PAGE_TIMEOUT, self.0.subscribe().wait_for(|reading| *reading == 0)).await;
         self.start()
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_long_read_waits_for_others_but_not_for_one_that_hangs() {
+    async fn a_long_read_waits_for_other_reads_but_not_for_one_that_hangs() {
         let scheduler = ReadScheduler::default();
         let start = Instant::now();
         drop(scheduler.next_page().await);

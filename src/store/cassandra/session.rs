@@ -46,7 +46,7 @@ pub(super) struct LiveSession {
     pub(super) page_rows: usize,
     /// Whether it is for one command, which reads once.
     pub(super) one_shot: bool,
-    /// Who reads many rows lets others go first.
+    /// Lets short reads go before the later pages of long ones.
     pub(super) scheduler: ReadScheduler,
 }
 
@@ -57,10 +57,10 @@ pub(super) enum State {
     Up(Arc<LiveSession>),
 }
 
-/// A session with whatever answers.
+/// Opens a session with the contact points that answer.
 ///
 /// # Errors
-/// Nobody answers, or what they answer is refusal.
+/// No contact point answers, or all refuse.
 pub(crate) async fn open(config: &Config) -> Result<Session, ConnectFailure> {
     let password = config.password().map_err(|error| ConnectFailure::misconfigured(Chain(&error).to_string()))?;
     probe(config).await?;

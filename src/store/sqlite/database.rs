@@ -23,7 +23,7 @@ const MIGRATIONS: &[(i64, &str)] = &[
 /// The component that `schema_version` records these tables under.
 const COMPONENT: &str = "cascor";
 
-/// Steps of a statement after which others may have the core: about a tenth of a millisecond.
+/// Steps of a statement between two yields of the core: about a tenth of a millisecond.
 const PROGRESS_STEPS: i32 = 2_000;
 
 /// How long a statement waits for another process that holds the write lock.
@@ -61,7 +61,7 @@ impl Database {
     /// A connection that only reads, and never waits for the writer.
     pub fn reader(&self) -> Result<OpenDatabase, StoreError> {
         if self.create {
-            // Whoever comes first creates the tables; a reader must not fail because it was faster than the writer.
+            // The first connection creates the tables, also a reader's: it may be open before the writer.
             if !self.path.exists() || self.is_old()? {
                 self.writer()?;
             }
@@ -78,7 +78,7 @@ impl Database {
         self.identify(connection)
     }
 
-    /// Whether `open` is no longer the file at the path: somebody moved or deleted it, and what is written to it is lost.
+    /// Whether `open` is no longer the file at the path: it was moved or deleted, and rows written to it are lost.
     pub fn was_replaced(&self, open: &OpenDatabase) -> bool {
         fs::metadata(&self.path).map_or(true, |found| (found.dev(), found.ino()) != open.identity)
     }
@@ -173,7 +173,7 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
     Ok(connection.query_row(sql, [COMPONENT], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
-/// Creates the file before SQLite does, because only then nobody else can read it (the log files beside it inherit this).
+/// Creates the file before SQLite does, with permissions for its owner alone; the log files beside it inherit them.
 fn create(path: &Path) -> Result<(), StoreError> {
     let try_create = || -> io::Result<()> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {

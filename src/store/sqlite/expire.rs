@@ -2,8 +2,8 @@
 //!
 //! Most tables have an index on `expires_at`. Metrics do not (their long texts, a table of their own, do): it would cost as much as
 //! the row itself. Their runs are visited in turn instead; the rows of a run expire about in the order of their times, so a look at
-//! its oldest rows tells whether there is anything to delete. A late row that hides others only postpones them; readers skip what is
-//! past its time anyway.
+//! its oldest rows tells whether there is anything to delete. A late row in front of expired rows only postpones their
+//! deletion; readers skip expired rows anyway.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ const CLOCK_SLACK: Micros = 86_400_000_000;
 /// How fast the time that is believed catches up with the wall clock, in multiples of the time that passes.
 const CATCH_UP_RATE: Micros = 4;
 
-/// The wall clock, held against one that nobody sets: a clock that jumps ahead by ten years must not empty the archive, and what
-/// is written while it is ten years behind must not be gone once it is right again.
+/// The wall clock, checked against the monotonic clock: a jump ahead by ten years must not empty the archive, and rows written
+/// while the clock is ten years behind must not expire once it is corrected.
 ///
 /// The file knows the last time that was believed, in the minutes of its `user_version`, so that a restart does not make a wrong
 /// clock right. After a long rest the time believed lags behind, and catches up at [`CATCH_UP_RATE`]: deletion is late, never early.

@@ -53,7 +53,7 @@ use crate::{
 const WRITES_MAX: usize = 64;
 /// Reads that may wait for a reading thread; the caller waits when it is full.
 const READS_MAX: usize = 64;
-/// Reading threads: one long read leaves room for others.
+/// Reading threads: more than one, so that a long read does not block the rest.
 const READERS: usize = 2;
 
 /// How much nicer than the writing thread they are.
@@ -168,7 +168,7 @@ impl SqliteStore {
             let (done, answer) = oneshot::channel();
             let gone = || error::unavailable(TransientError::ThreadEnded);
             let read: ReadTask = Box::new(move |reader| {
-                // Whoever asked may have gone meanwhile: then the work is saved.
+                // A read whose caller has gone is skipped.
                 if !done.is_closed() {
                     let _ = done.send(reader.read(query));
                 }

@@ -33,7 +33,7 @@ use crate::{
     units::Micros,
 };
 
-/// Rows of one transaction, about: enough to make the `fsync` cheap, few enough that nobody waits long for it.
+/// Rows of one transaction, about: enough to make the `fsync` cheap, few enough to keep the transaction short.
 const GROUP_ROWS: usize = 8_192;
 /// Bytes of one transaction, about.
 const GROUP_BYTES: usize = 16 << 20;
@@ -149,7 +149,7 @@ impl Writer {
                     reply(job, result);
                 }
             }
-            // Of the file: the others would only wait as long for the same answer.
+            // An error of the file concerns the whole group: each batch by itself would fail alike, after the same wait.
             Err(error) => group.drain(..).for_each(|job| reply(job, Err(error::duplicate(&error)))),
         }
         self.metrics.store_connected.set(i64::from(self.open.is_some()));
@@ -248,6 +248,6 @@ fn collect_group(first: WriteRequest, queue: &mut mpsc::Receiver<WriteRequest>, 
 }
 
 fn reply(job: WriteRequest, result: Result<(), StoreError>) {
-    // Nobody waits any more: the caller tries again, and repeating changes nothing.
+    // A caller that has gone tries again, and repeating changes nothing.
     let _ = job.done.send(result);
 }

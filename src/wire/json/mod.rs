@@ -28,8 +28,8 @@ fn plain_end(bytes: &[u8], at: usize) -> usize {
     at + tail + in_tail.unwrap_or(rest.len() - tail)
 }
 
-/// The highest bit of each byte that is a quote, a backslash or a control character; above the first such byte also of some
-/// others.
+/// The highest bit of each byte that is a quote, a backslash or a control character; above the first such byte, also the bits of
+/// some ordinary bytes.
 fn special_bytes(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let zero = |word: u64| word.wrapping_sub(ONES) & !word;

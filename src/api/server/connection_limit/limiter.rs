@@ -8,8 +8,8 @@ use tokio::{
 };
 
 use super::{
+    admission::{Class, ConnectionLimits, Slots},
     permit::ConnectionPermit,
-    pools::{Class, ConnectionLimits, Slots},
 };
 use crate::api::auth::network;
 

@@ -7,14 +7,14 @@
 //! an authenticated request keeps the slot until it is answered; any other may be evicted at any time by the next connection, so
 //! that slow clients cannot keep operators and probes out of the reserve.
 
+mod admission;
 mod limiter;
 mod permit;
-mod pools;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
+    admission::{Class, ConnectionLimits},
     limiter::ConnectionLimiter,
     permit::{ConnectionPermit, RequestGuard},
-    pools::{Class, ConnectionLimits},
 };

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::pools::{Class, Eviction, Slots};
+use super::admission::{Class, Eviction, Slots};
 
 /// A connection slot; released when dropped.
 #[derive(Debug)]

@@ -3,8 +3,8 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
+    admission::{EVICTION_GRACE, MIN_IDLE, PROBE_SLOTS},
     limiter::MAX_QUEUED,
-    pools::{EVICTION_GRACE, MIN_IDLE, PROBE_SLOTS},
     *,
 };
 
