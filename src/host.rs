@@ -1,5 +1,4 @@
-//! Names and addresses of servers, as people write them into settings: what cannot be one is refused before a name server is
-//! asked for it.
+//! Names and addresses of hosts in settings: invalid ones are refused before a name server is asked.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6};
 

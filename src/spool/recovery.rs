@@ -279,7 +279,7 @@ fn identify(disk: &Disk, checkpoint: Checkpoint, list: &[Meta]) -> (Uuid, Option
     let mut seen = HashSet::new();
     ids.retain(|id| seen.insert(*id));
     if ids.len() > 1 {
-        warn!("files of several spools lie in this one; those of the others are not read");
+        warn!("the directory holds files of several spools; only those of one are read");
         let holds = |id: &Uuid| headers.iter().filter(|(meta, _)| meta.has_record(disk, record::seed(*id))).count();
         ids.sort_by_cached_key(|id| std::cmp::Reverse(holds(id)));
     }
