@@ -1,14 +1,13 @@
-//! One budget for what large messages and large rows take: payloads that wait, texts made of them, the copies that a store, Redis or
-//! a client needs meanwhile.
+//! One budget for large values: payloads that wait, texts made of them, and the copies that a store, Redis or a client needs.
 //!
-//! What is received is charged and never waits: the sources bound it ([`redis.queue_bytes`](crate::redis)). What is made of it waits
-//! until there is room: rows of the writer first, because storing them makes room; then latest keys and answers to HTTP requests. Small
-//! ones of these do not wait behind large ones as long as spare memory is left ([`SPARE_BYTES`]).
-//! Only values of [`LARGE_VALUE`] bytes and more are counted. The rest is bounded where it is, and counting it would cost each event.
+//! Received payloads are charged and never wait: the sources bound them ([`redis.queue_bytes`](crate::redis)). Values made of them
+//! wait for room: first rows of the writer, because storing them frees memory; then latest keys and answers to HTTP requests. Small
+//! ones of these do not wait behind large ones while spare memory is left ([`SPARE_BYTES`]). Only values of [`LARGE_VALUE`] bytes and
+//! more are counted: small ones are bounded elsewhere, and counting them would cost time for each event.
 //!
-//! The writer gets what it asks for as soon as little else is in use ([`WRITER_FLOOR`]), however much that is: what it needs is bounded by
-//! `limits.text`, and it must not wait for ever. Owners of large values that wait for a client or for Redis (clients that have not taken their
-//! answer, values for Redis after a reconnect) are asked to release them while it waits ([`MemoryLimit::pressure`]).
+//! The writer gets any amount while little else is in use ([`WRITER_FLOOR`]): its need is bounded by `limits.text`, and it must not wait
+//! for ever. While it waits, owners of large values that wait for a client or for Redis are asked to release them
+//! ([`MemoryLimit::pressure`]).
 
 use std::{
     sync::{
@@ -28,11 +27,11 @@ use tokio::{
 pub const LARGE_VALUE: usize = 1 << 20;
 /// See [`MemoryLimit::default`].
 const DEFAULT_LIMIT: usize = 40 << 20;
-/// Values up to this size that find no room get some of [`SPARE_BYTES`]: they do not wait for a large answer whose client takes its time, nor
-/// for a writer that tries to store a large row.
+/// Values up to this size that find no room get some of [`SPARE_BYTES`]: they wait neither for a large answer to a slow client nor for
+/// a writer that stores a large row.
 const SMALL_VALUE_MAX: usize = 4 << 20;
 const SPARE_BYTES: usize = 8 << 20;
-/// While no more than this is used, the writer gets anything.
+/// While no more than this is used, the writer gets any amount.
 const WRITER_FLOOR: usize = 8 << 20;
 /// How long the writer waits before owners of large values are asked to release them, and between two requests.
 const PRESSURE_DELAY: Duration = Duration::from_secs(1);
@@ -122,12 +121,12 @@ impl MemoryLimit {
         *lock(&self.0.used)
     }
 
-    /// Whether more is there than what may be made: what was received does not wait for room.
+    /// Whether more than the limit is in use: received payloads do not wait for room.
     pub fn is_exceeded(&self) -> bool {
         self.used() > self.0.limit
     }
 
-    /// There are rows as long as this.
+    /// Notes the length of a row.
     pub fn note_row(&self, row: usize) {
         let mut max_row = lock(&self.0.max_row);
         if max_row.is_none_or(|(known, at)| row >= known || at.elapsed() > MAX_ROW_TTL) {
@@ -140,7 +139,7 @@ impl MemoryLimit {
         lock(&self.0.max_row).filter(|(_, at)| at.elapsed() <= MAX_ROW_TTL).map_or(0, |(row, _)| row)
     }
 
-    /// Counts what was received: it is there already.
+    /// Counts received bytes, beyond the limit if need be.
     pub fn charge(&self, bytes: usize) -> Reserved {
         *lock(&self.0.used) += bytes;
         Reserved { budget: Arc::clone(&self.0), bytes, spare: 0 }

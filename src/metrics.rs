@@ -71,7 +71,7 @@ define_metrics! {
     source_connects: Counters, "source_connects", "Connections made to Redis, by use";
     source_connected: Family<Label, Gauge>, "source_connected", "1 while the connection of this use is up";
     source_queue_depth: Gauge, "source_queue_frames", "Frames waiting for intake";
-    gaps: Counters, "source_gaps", "Holes in what was received, by reason";
+    gaps: Counters, "source_gaps", "Gaps in the received messages, by reason";
     gap_lost: Counters, "source_lost_messages", "Messages known to be missed, by reason of the gap";
     intake_events: Counter, "intake_events", "Messages accepted";
     intake_rejected: Counters, "intake_rejected", "Messages rejected, by reason";
@@ -86,7 +86,7 @@ define_metrics! {
     spool_memory_bytes: Gauge, "spool_memory_bytes", "Bytes held in the memory segment";
     spool_corrupt_records: Counter, "spool_corrupt_records", "Records skipped because they did not match their checksum";
     spool_missing_records: Counter, "spool_missing_records",
-        "Records that were gone because somebody else deleted or cut their segment";
+        "Records lost because their segment was deleted or cut";
     spool_healthy: Gauge, "spool_healthy", "1 while the spool takes records on disk";
     writer_rows: Counters, "writer_rows", "Rows confirmed by the store, by table";
     writer_batches: Counter, "writer_batches", "Batches confirmed by the store";
@@ -98,14 +98,14 @@ define_metrics! {
     writer_paused: Gauge, "writer_paused", "1 while paused";
     store_connected: Gauge, "store_connected", "1 while the store answers";
     store_needs_attention: Gauge, "store_needs_attention",
-        "1 while rows are held until a person mends the store; /readyz and the status say what and how";
+        "1 while rows are held until an operator repairs the store; see /readyz and the status";
     store_errors: Counters, "store_errors", "Failed calls, by kind of error";
     dead_letters: Counters, "deadletter_messages", "Messages and rows set aside, by reason";
     dead_letters_dropped: Counter, "deadletter_dropped", "Oldest dead letters dropped to stay within capacity";
     dead_letters_stored: Gauge, "deadletter_stored", "Dead letters on disk that have not been dropped";
     dead_letters_bytes: Gauge, "deadletter_used_bytes", "Bytes of the segments of dead letters";
     redis_unusable_values: Counters, "redis_unusable_values",
-        "Values of our own keys that were not read: larger than any of ours, of another type, or no text";
+        "Values of own Redis keys that were not read: too large, of another type, or no text";
     latest_writes: Counter, "latest_writes", "Latest-state keys set";
     latest_errors: Counter, "latest_errors", "Latest-state keys that could not be set";
     latest_skipped: Counter, "latest_coalesced", "Latest-state values replaced before they were written";
@@ -115,7 +115,7 @@ define_metrics! {
     api_sessions: Counters, "api_sessions", "Sessions begun and signed out";
     api_tokens: Family<Label, Gauge>, "api_tokens", "Tokens in force, by scope";
     api_tokens_outdated: Gauge, "api_tokens_outdated",
-        "1 while `http.tokens_file` cannot be used and the tokens of before stay in force";
+        "1 while `http.tokens_file` cannot be used and the previous tokens stay in force";
     api_bodies_cut: Counter, "api_bodies_cut", "Streams and exports ended because their token or session was";
     api_latest_hits: Counter, "api_latest_hits", "Latest values answered from Redis";
     api_latest_misses: Counter, "api_latest_misses", "Latest values that Redis did not have";

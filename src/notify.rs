@@ -26,17 +26,17 @@ use tracing::warn;
 
 use crate::lifecycle::Signal;
 
-/// A counter that a stage moves each time it gets round its loop.
+/// A counter that a stage increments in each round of its loop.
 #[derive(Clone, Debug, Default)]
 pub struct Heartbeat(Arc<AtomicU64>);
 
 impl Heartbeat {
-    /// Still moving.
+    /// One more round.
     pub fn beat(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often it has moved.
+    /// Rounds so far.
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -91,7 +91,7 @@ fn send_to(socket: &OsStr, state: &NotifyState<'_>) -> io::Result<()> {
     datagram.send_to_addr(message.as_bytes(), &address).map(drop)
 }
 
-/// How often the watchdog must be fed, where there is one.
+/// The timeout of the watchdog, if there is one.
 fn watchdog() -> Option<Duration> {
     let limit = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero());
     if let Some(given) = env::var_os("WATCHDOG_USEC").filter(|_| limit.is_none())

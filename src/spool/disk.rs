@@ -150,7 +150,7 @@ impl Disk {
         match self.stat(path) {
             Ok(stat) if !stat.is_file => {
                 let aside = self.move_to(path, path)?;
-                warn!(path = %path.display(), to = %aside.display(), "something that is no file lay in the way; moved");
+                warn!(path = %path.display(), to = %aside.display(), "no regular file; moved aside");
                 Ok(())
             }
             _ => Ok(()),
@@ -182,7 +182,7 @@ impl Disk {
     /// A file to lock, made where there is none. On a read-only disk one that exists.
     pub(crate) fn open_lock(&self, path: &Path) -> io::Result<OpenFile> {
         if let Err(error) = self.clear_path(path) {
-            warn!(path = %path.display(), error = %Chain(&error), "what lies in the way of a lock file could not be moved");
+            warn!(path = %path.display(), error = %Chain(&error), "no regular file in place of the lock file, and it could not be moved");
         }
         self.open(path, Mode::OpenOrCreate).or_else(|error| match error.kind() {
             io::ErrorKind::ReadOnlyFilesystem => self.open(path, Mode::Read),

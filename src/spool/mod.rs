@@ -57,6 +57,7 @@ mod quarantine;
 mod reader;
 pub(crate) mod record;
 pub(crate) mod recovery;
+mod replay;
 mod report;
 pub(crate) mod scan;
 pub(crate) mod segment;
@@ -72,7 +73,8 @@ pub use self::{
     quarantine::NAME as QUARANTINE,
     reader::Reader,
     record::{NewRecord, PAYLOAD_MAX, Record, RecordKind},
-    recovery::{Recovery, Replay},
+    recovery::Recovery,
+    replay::Replay,
     report::{Report, SegmentReport, inspect, read, set_owner, verify},
     shared::View,
 };

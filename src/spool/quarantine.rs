@@ -63,16 +63,16 @@ impl Quarantine {
     pub(crate) fn take_foreign(&self, path: &Path) {
         match self.take(path) {
             Ok(()) => {
-                warn!(path = %path.display(), "file has the name of a segment and no record of its place; moved to quarantine")
+                warn!(path = %path.display(), "file has the name of a segment and none of its records; moved to quarantine")
             }
             Err(error) => {
-                warn!(path = %path.display(), error = %Chain(&error), "file has the name of a segment and no record of its place; ignored");
+                warn!(path = %path.display(), error = %Chain(&error), "file has the name of a segment and none of its records; ignored");
             }
         }
     }
 
     /// Keeps bytes `from..to` of the scanned file, named by their place, so that a second reading keeps them once. Best effort:
-    /// the log says what could not be kept, and nothing stops for it.
+    /// failures are logged only.
     pub(crate) fn keep(&self, scan: &Scan, from: u64, to: u64) {
         let segment = scan.path.file_stem().map(|name| name.to_string_lossy()).unwrap_or_default();
         let path = self.dir.join(format!("{segment}-{from:010}.{PIECE_EXTENSION}"));

@@ -161,7 +161,7 @@ impl Reader {
                     return Ok(true);
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    error!(segment = %meta.path.display(), "segment was deleted by somebody else");
+                    error!(segment = %meta.path.display(), "segment was deleted by another process");
                     self.shared.segments.forget(&meta.path);
                 }
                 Err(error)

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    io,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -18,7 +17,6 @@ use super::{
     Config, Opened, SpoolError,
     appender::Appender,
     checkpoint::{self, Checkpoint},
-    chunk::Chunk,
     commit::{CommitQueue, Committer},
     disk::{Disk, Mode},
     lock::lock,
@@ -53,71 +51,7 @@ pub struct Recovery {
     pub last_received_at: Option<Micros>,
     /// The last time at which this spool was certainly in use: of its last record, or of the last write of a file.
     pub last_alive_at: Option<Micros>,
-    shared: Arc<Shared>,
-}
-
-impl Recovery {
-    /// The records from `offset` on that were there at the start, to rebuild what depends on them. Leaves the reader alone.
-    pub fn records_from(&self, offset: u64) -> Replay {
-        Replay { shared: Arc::clone(&self.shared), next: offset, end: self.next, scan: None }
-    }
-}
-
-impl View {
-    /// The records from `offset` up to now that are on disk. Does not move the reader.
-    pub fn records_from(&self, offset: u64) -> Replay {
-        Replay { shared: Arc::clone(&self.0), next: offset, end: self.end(), scan: None }
-    }
-}
-
-/// Chunks of records, beside the reader.
-#[derive(Debug)]
-pub struct Replay {
-    shared: Arc<Shared>,
-    next: u64,
-    end: u64,
-    scan: Option<Scan>,
-}
-
-impl Iterator for Replay {
-    type Item = io::Result<Chunk>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while self.next < self.end {
-            if self.scan.is_none() {
-                let (meta, below) = self.shared.find(self.next)?;
-                if meta.first >= self.end {
-                    return None;
-                }
-                match Scan::open(&self.shared.disk, &meta, below, self.shared.seed) {
-                    Ok(scan) => self.scan = Some(scan),
-                    Err(error) => {
-                        self.next = meta.end;
-                        return Some(Err(error));
-                    }
-                }
-            }
-            let scan = self.scan.as_mut()?;
-            match scan.next_records() {
-                Ok(Some(chunk)) if chunk.end <= self.next => {}
-                Ok(Some(chunk)) => {
-                    let chunk = chunk.starting_at(self.next);
-                    self.next = chunk.end;
-                    return Some(Ok(chunk));
-                }
-                Ok(None) => {
-                    self.next = self.next.max(scan.below.min(self.end));
-                    self.scan = None;
-                }
-                Err(error) => {
-                    self.next = scan.below;
-                    self.scan = None;
-                    return Some(Err(error));
-                }
-            }
-        }
-        None
-    }
+    pub(super) shared: Arc<Shared>,
 }
 
 pub(crate) fn open(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Result<Opened, SpoolError> {
@@ -238,7 +172,7 @@ fn identify(disk: &Disk, checkpoint: Checkpoint, list: &[Meta]) -> (Uuid, Option
     let mut seen = HashSet::new();
     ids.retain(|id| seen.insert(*id));
     if ids.len() > 1 {
-        warn!("files of several spools lie in this one; those of the others are not read");
+        warn!("the directory holds files of several spools; only those of one are read");
         let holds = |id: &Uuid| headers.iter().filter(|(meta, _)| meta.has_record(disk, record::seed(*id))).count();
         ids.sort_by_cached_key(|id| std::cmp::Reverse(holds(id)));
     }

@@ -35,7 +35,7 @@ fn root_path(field: &Field<'_>) -> Option<(String, usize)> {
     }
 }
 
-/// Where a number stands: in the map of which field, and the how manyth number of that map.
+/// The position of a number: the field of its map, and the index among the numbers of that map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Position {
     root: usize,

@@ -1,6 +1,5 @@
-//! How a run ended: the contract's table of words, and which field of a run end decides.
-//!
-//! The first field that is given decides; blank text is not given. A word that is in no list is never success.
+//! How a run ended: which field of a run end decides. The first field with a value decides; blank text is no value. An unknown word
+//! is never success.
 
 use super::{
     message::Message,

@@ -1,4 +1,4 @@
-//! One borrowed view of a decoded value, whichever the encoding.
+//! A borrowed view of a decoded value, in either encoding.
 //!
 //! Scalars are read; lists and maps stay spans of bytes until [`Items`](super::items::Items) walks them, so that a large message
 //! costs no more memory than its own bytes.

@@ -70,7 +70,7 @@ struct Due {
 }
 
 impl Batches {
-    /// Empty. `bytes_max` is a bound on what the rows say of themselves ([`Row::bytes`]), as the wire sees them.
+    /// Empty. `bytes_max` bounds the sum of [`Row::bytes`], which is the size on the wire.
     pub fn new(rows_max: usize, bytes_max: usize, linger: Duration) -> Self {
         let (rows_max, open, due) = (rows_max.max(1), HashMap::new(), VecDeque::new());
         Self { rows_max, bytes_max, linger, open, due, opened: 0 }
@@ -161,7 +161,7 @@ impl Batches {
 }
 
 impl PendingBatch {
-    /// Whether its rows say that they have `max` bytes, with a row that takes `more` bytes in memory.
+    /// Whether the sum of [`Row::bytes`] reaches `max`, with a row that takes `more` bytes in memory.
     fn exceeds(&self, more: usize, max: usize) -> bool {
         let overhead = (size_of::<Row>() + size_of::<RowOrigin>()) * (self.batch.rows.len() + usize::from(more > 0));
         (self.bytes + more).saturating_sub(overhead) >= max

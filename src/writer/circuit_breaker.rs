@@ -1,7 +1,7 @@
-//! What happens between the first failure of the store and the first success after it.
+//! The circuit breaker: holds calls from the first failure of the store until a probe succeeds.
 //!
-//! Pure but for its log lines: one when an outage begins, one when its nature changes, one when it ends. While it lasts, only one
-//! call at a time is let through, each after a longer delay: the one that failed. Nothing else counts as the end of the outage.
+//! Pure but for its log lines: when an outage begins, when its kind changes, and when it ends. During an outage one call at a time
+//! is let through as a probe, each after a longer delay. Only the success of a probe ends the outage.
 
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
@@ -38,7 +38,7 @@ struct Outage {
 pub struct Failure<'a> {
     /// What the store said.
     pub error: &'a StoreError,
-    /// Whether it was a write. What a user may read it may not always write.
+    /// Whether it was a write: permission to read is no permission to write.
     pub of_write: bool,
     /// Whether it is logged elsewhere.
     pub quiet: bool,
@@ -79,7 +79,7 @@ impl CircuitBreaker {
         self.outage.as_ref().map(|outage| &outage.problem)
     }
 
-    /// A read succeeded. Where it is a write that fails, that says nothing of it: the write may be tried now.
+    /// A read succeeded. That does not end an outage of writes, of which the next may be tried now.
     pub fn read_succeeded(&mut self, is_probe: bool, now: Instant) {
         match &mut self.outage {
             Some(outage) if outage.of_write && is_probe => (outage.probe_in_flight, outage.retry_at) = (false, now),
@@ -96,7 +96,7 @@ impl CircuitBreaker {
 
     /// Closes when no call waits and none is in flight: no probe could end the outage.
     pub fn reset_if_idle(&mut self, now: Instant) {
-        self.close(now, "nothing waits for the store any more");
+        self.close(now, "no more calls wait for the store");
     }
 
     fn close(&mut self, now: Instant, why: &str) {

@@ -62,7 +62,7 @@ impl ConcurrencyLimit {
         self.window.count += 1;
         self.window.saturated += usize::from(saturated);
         self.window.ratios += seconds / *best;
-        // What is best drifts upwards, or one lucky batch would set the standard for ever.
+        // The baseline drifts upwards, or one lucky batch would set the standard for ever.
         let share = (took.as_secs_f64() / self.limit as f64 / BASELINE_DECAY.as_secs_f64()).min(0.05);
         *best += (seconds - *best) * share;
         if self.window.count >= self.limit.max(INITIAL_LIMIT) {

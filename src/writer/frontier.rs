@@ -1,4 +1,4 @@
-//! Which records are wholly stored: the frontier is the first offset of which a part is still missing.
+//! The frontier: the first offset of which a part is not confirmed by the store yet.
 //!
 //! Pure. Records are numbered by tokens without gaps, so that a token finds its entry by subtraction, whatever holes the
 //! offsets have; every operation is O(1), amortised.
@@ -10,7 +10,7 @@ use crate::units::Micros;
 /// Names a record between [`Frontier::register`] and the moment it is stored.
 pub type RecordToken = u64;
 
-/// Records taken and not yet passed.
+/// The records taken that the frontier has not passed.
 #[derive(Debug)]
 pub struct Frontier {
     entries: VecDeque<Entry>,
@@ -48,7 +48,7 @@ impl Frontier {
         entry.pending_parts = entry.pending_parts.saturating_sub(1);
     }
 
-    /// Passes every record at the front that is wholly stored, and says where the frontier is.
+    /// Passes every record at the front that is wholly stored, and returns the frontier.
     pub fn advance(&mut self) -> u64 {
         while self.entries.front().is_some_and(|entry| entry.pending_parts == 0) {
             self.entries.pop_front();

@@ -1,7 +1,6 @@
-//! Part of a run's history, read from its stored rows: what its row does not tell.
+//! Part of the history of a run, read from its stored rows of metrics and events, for updates that the run row alone cannot decide.
 //!
-//! Bounded: the newest metrics down to the time that is asked for, and the newest events. Metrics and events that are older than
-//! what was read count as they did before.
+//! Bounded: the newest metrics down to the requested time, and the newest events. Older rows are treated as unknown.
 
 use tracing::warn;
 use uuid::Uuid;
@@ -22,7 +21,7 @@ const HISTORY_BYTES: usize = 256 << 10;
 /// Reads what is wanted.
 ///
 /// # Errors
-/// What the store says, unless asking again cannot help: then nothing is known.
+/// The error of the store, unless the read is rejected for ever: then the history counts as empty.
 pub async fn read(store: &dyn Store, run_id: Uuid, request: HistoryRequest) -> Result<History, StoreError> {
     match read_rows(store, run_id, request).await {
         Err(StoreError::Rejected(error)) => {

@@ -1,4 +1,4 @@
-//! The names of a run's other numbers: which are stored, and which are to be written with the run's row.
+//! The names of a run's extra metrics: which are stored, and which are to be written with the run row.
 //!
 //! Pure. A name is found by its hash, and metrics that say what the last ones said cost one pass over their names and no look into
 //! the table. The names themselves are kept, too, as long as there is room for all runs' names: what the store has lost is written
@@ -73,7 +73,7 @@ impl Names {
         self.complete = true;
     }
 
-    /// The stored row of the run has vanished, wholly or in part, and the names perhaps with it: all are to be written again.
+    /// The stored row of the run has vanished, wholly or in part, and the names perhaps too: all are to be written again.
     pub fn mark_lost(&mut self) {
         if !self.complete {
             // Those that are known are all new. Which are stored is read before they are written.

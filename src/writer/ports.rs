@@ -94,7 +94,8 @@ pub trait DeadLetterSink: Send + Sync + 'static {
 pub struct DeadLetterEntry {
     /// The record it comes from.
     pub offset: u64,
-    /// Which part of the record: its rows are numbered from 0; [`WHOLE_RECORD`](Self::WHOLE_RECORD) is the record, [`RUN_ROW`](Self::RUN_ROW) its run.
+    /// Which part of the record: the number of a row, from 0, or [`WHOLE_RECORD`](Self::WHOLE_RECORD), or
+    /// [`RUN_ROW`](Self::RUN_ROW).
     pub part: u32,
     /// When the record was received.
     pub received_at: Micros,

@@ -1,4 +1,4 @@
-//! What a remembered run asks of the store, and what comes back.
+//! Calls to the store about a run, and their results.
 
 use uuid::Uuid;
 

@@ -1,14 +1,14 @@
 //! The runs with recent updates: which must be read, which must be written and when, and which records wait for that.
 //!
-//! Pure: hands out [`RunCall`]s and takes their results. A run is read at its first update, written when it changed, at most once per
-//! [`MIN_WRITE_INTERVAL`] (the first time at once), and never has two calls at a time. It is read again before a write of what is combined with
-//! the stored value: others may have written meanwhile, and a lower best would take the place of theirs. The table is bounded in runs
-//! and in bytes of text, and beside that in bytes of names: beyond, clean runs are evicted (their next update reads them again), and when none is, no record is taken until
-//! writes have made some clean.
+//! Pure: returns [`RunCall`]s and takes their results. A run is read at its first update, written when it has changed (the first
+//! time at once, then at most once per [`MIN_WRITE_INTERVAL`]), and never has two calls at a time. It is read again before a write of
+//! columns that depend on the stored value: another process may have written a higher best. The table is bounded in runs, in bytes of
+//! text, and in bytes of names. At a bound clean runs are evicted; their next update reads them again. While no run is clean, no
+//! record is taken.
 //!
-//! A stored row may vanish while the run is remembered (a file was removed, rows were deleted): a run that is touched is read again
-//! when others have changed the store, or now and then where the store cannot tell ([`Checks`]), and what its row has lost is
-//! written again.
+//! A stored row may vanish while its run is in memory (a file was removed, rows were deleted). A run with updates is read again when
+//! another process has changed the store, or at intervals where the store does not report that ([`Checks`]); lost columns are written
+//! again.
 
 use std::{
     cmp::Reverse,

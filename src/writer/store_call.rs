@@ -287,7 +287,7 @@ async fn write_dataset(store: &dyn Store, dataset: DatasetRow) -> Result<(), Sto
     let batch = Batch { table: Table::Datasets, partition, rows: vec![Row::Dataset(dataset)] };
     match store.write(&batch).await {
         Err(StoreError::Rejected(error)) => {
-            tracing::error!(error = %Chain(&*error), "a dataset that had vanished is refused by the store");
+            tracing::error!(error = %Chain(&*error), "the store refuses a restored dataset");
             Ok(())
         }
         result => result,

@@ -1,4 +1,4 @@
-//! What is to be written again because the stored row has lost it, and what is not to be written again because it was refused.
+//! Columns to write again because the stored row has lost them, and columns not to write again because they were refused.
 
 use super::Summary;
 use crate::{

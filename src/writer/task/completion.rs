@@ -119,7 +119,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         }
         for refused in outcome.already_confirmed {
             let error = refused.error;
-            error!(run_id = %run_id, error, "a value of a run that had vanished is refused by the store and stays absent");
+            error!(run_id = %run_id, error, "the store refuses a restored value of a run; the value stays absent");
         }
         self.confirm_parts(&outcome.stored);
     }

@@ -324,7 +324,11 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         }
         self.commit_progress();
         let offset = self.ports.commit.rollback_to_checkpoint();
-        tracing::info!(from = offset, to = self.committed, "store was restarted; writing again what it may have lost");
+        tracing::info!(
+            from = offset,
+            to = self.committed,
+            "store was restarted; writing again the records that it may have lost"
+        );
         self.batches.flush(Instant::now(), true, &mut self.ready);
         self.ready.clear();
         self.runs.clear();
@@ -353,10 +357,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         }
         let left = self.frontier.next_offset - self.committed;
         if left > 0 {
-            tracing::info!(
-                left,
-                "stopping with records in hand that are not confirmed; they are in the spool, as is what was not read yet"
-            );
+            tracing::info!(left, "stopping with unconfirmed records; they stay in the spool");
         }
         Ok(())
     }
