@@ -1,9 +1,9 @@
-//! The one rule of writing runs and datasets that every backend shares: what is present replaces, what is absent stays. One
-//! exception: a run that starts again has no end, so `restarted_at` takes away an `end_time` that does not come with it.
+//! How all backends update runs and datasets: present columns replace, absent columns keep the stored value. One exception: a
+//! restarted run has no end, so `restarted_at` clears an `end_time` that the change does not carry.
 
 use crate::event::{DatasetRow, RunRow};
 
-/// Puts the columns that `change` has into `row`.
+/// Applies the present columns of `change` to `row`.
 pub fn apply(change: &RunRow, row: &mut RunRow) {
     if change.restarted_at.is_some() {
         (row.end_time, row.duration_seconds) = (None, None);
@@ -39,7 +39,7 @@ pub fn apply(change: &RunRow, row: &mut RunRow) {
     }
 }
 
-/// The same for a dataset.
+/// Applies the present columns of `change` to a dataset.
 pub fn apply_dataset(change: &DatasetRow, row: &mut DatasetRow) {
     macro_rules! replace {
         ($($column:ident),+) => { $( if change.$column.is_some() { row.$column.clone_from(&change.$column); } )+ };

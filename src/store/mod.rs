@@ -1,4 +1,4 @@
-//! Where rows are kept: one trait, written against by the writer and read through by the API and the command line.
+//! Storage backends: one trait, used by the writer (writes), the HTTP API and the command line (reads).
 //!
 //! Backends: [`sqlite`] (one file, the default) and [`cassandra`].
 
@@ -36,22 +36,22 @@ use crate::{
 pub use self::problem::Problem;
 pub(crate) use self::problem::{ErrorWithRemedy, remedy};
 
-/// Which store, and how long it keeps rows.
+/// Selection of the store, and retention.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// `sqlite` or `cassandra`.
     pub kind: StoreKind,
-    /// The file.
+    /// Settings of the SQLite file.
     pub sqlite: sqlite::Config,
-    /// The cluster.
+    /// Settings of the Cassandra cluster.
     pub cassandra: cassandra::Config,
-    /// Lifetimes of rows.
+    /// Retention by table.
     pub retention: Retention,
 }
 
 impl Config {
-    /// Adds what is wrong with these settings; those of a store that is not used do not matter.
+    /// Appends the problems of these settings; settings of the unselected store are not checked.
     pub fn problems(&self, problems: &mut Vec<String>) {
         match self.kind {
             StoreKind::Sqlite => {}
@@ -59,7 +59,7 @@ impl Config {
         }
     }
 
-    /// Adds what is wrong with the files that the settings of the store that is used name.
+    /// Appends the problems of files that the selected store's settings name.
     pub fn file_problems(&self, problems: &mut Vec<String>) {
         match self.kind {
             StoreKind::Sqlite => {}
@@ -67,7 +67,7 @@ impl Config {
         }
     }
 
-    /// Adds what is dangerous about the settings of the store that is used.
+    /// Appends the warnings about the selected store's settings.
     pub fn warnings(&self, warnings: &mut Vec<String>) {
         match self.kind {
             StoreKind::Sqlite => warnings.extend(files::exposure(&self.sqlite.path)),
@@ -86,7 +86,7 @@ pub enum StoreKind {
     Cassandra,
 }
 
-/// How long rows are kept; zero: for ever. Runs and datasets are kept for ever.
+/// Retention by table; zero keeps rows for ever. Runs and datasets never expire.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs, reason = "named like the tables")]
@@ -104,7 +104,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// How long rows of this table are kept; zero: for ever.
+    /// Retention of this table; zero: for ever.
     pub fn of(&self, table: Table) -> Duration {
         match table {
             Table::Metrics => self.metrics,
@@ -133,9 +133,9 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// Rows of one partition of one table.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Where they go.
+    /// The table.
     pub table: Table,
-    /// The partition all of them share.
+    /// The partition that all rows share.
     pub partition: Partition,
     /// At least one row.
     pub rows: Vec<Row>,
@@ -144,27 +144,27 @@ pub struct Batch {
 /// What a failed call means for the caller.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Try the same again, later. The write may have been applied.
+    /// Transient: retry later. The write may have been applied.
     #[error("store is unavailable")]
     Unavailable(#[source] BoxError),
-    /// A person must mend the schema or the login; hold, keep spooling, show the message, which says how.
+    /// Schema or login must be repaired by hand: keep spooling, and show the message, which says how.
     #[error("store needs attention")]
     Misconfigured(#[source] BoxError),
-    /// Trying again cannot help; set the rows aside.
+    /// Permanent: a retry cannot help; the rows become dead letters.
     #[error("store rejects this")]
     Rejected(#[source] BoxError),
 }
 
-/// Which of the newest runs.
+/// A page of the newest runs.
 #[derive(Clone, Debug)]
 pub struct RunsQuery {
-    /// At most this many.
+    /// Maximum number of runs.
     pub limit: usize,
-    /// An answer may end with the one that passes this many bytes: the configuration of a run may be megabytes.
+    /// Size limit: an answer may end after the run that exceeds it, because the configuration of a run may be megabytes.
     pub bytes: usize,
-    /// Only with this stored status.
+    /// Filter: stored status.
     pub status: Option<String>,
-    /// Only of this dataset.
+    /// Filter: dataset.
     pub dataset: Option<String>,
     /// Only runs that sort after this one (newest first): the cursor of the previous page.
     pub before: Option<(Micros, Uuid)>,
@@ -183,12 +183,12 @@ impl RunsQuery {
     }
 }
 
-/// Some of the newest runs.
+/// One page of the newest runs.
 #[derive(Clone, Debug, Default)]
 pub struct Runs {
     /// Newest first.
     pub rows: Vec<RunRow>,
-    /// Where to go on, as [`RunsQuery::before`], when the store has stopped looking for what the query wants before it had enough.
+    /// Cursor to continue from ([`RunsQuery::before`]) when the store stopped scanning before the page was full.
     pub scanned_to: Option<(Micros, Uuid)>,
 }
 
@@ -198,38 +198,39 @@ impl From<Vec<RunRow>> for Runs {
     }
 }
 
-/// Names of other numbers that are kept of a run, at most.
+/// Maximum number of stored names of extra metrics per run.
 pub const METRIC_NAMES_MAX: usize = 4_096;
 
-/// What one read brings of large rows unless told otherwise, beyond the last of them.
+/// Default size limit of one read of large rows; the last row may exceed it.
 pub const READ_BYTES: usize = 2 << 20;
 
-/// Which rows of an event table, newest first unless `ascending`.
+/// A range of an event table, newest first unless `ascending`.
 #[derive(Clone, Debug)]
 pub struct RangeQuery {
-    /// The run.
+    /// Run id.
     pub run_id: Uuid,
-    /// First moment, inclusive.
+    /// Earliest time, inclusive.
     pub start: Option<Micros>,
-    /// Last moment, inclusive.
+    /// Latest time, inclusive.
     pub end: Option<Micros>,
-    /// At most this many.
+    /// Maximum number of rows.
     pub limit: usize,
-    /// Whole rows end with the one that passes this many bytes, because one may be megabytes ([`is_filled`](Self::is_filled)).
+    /// Size limit: the answer ends after the row that exceeds it, because one row may be megabytes
+    /// ([`is_filled`](Self::is_filled)).
     pub bytes: usize,
     /// Oldest first.
     pub ascending: bool,
     /// Only rows that sort strictly after this `(timestamp, event_id)` in the chosen order.
     pub after: Option<(Micros, i64)>,
-    /// Bytes of the largest row of the previous page, for a read that continues; 0: unknown. A store whose server counts rows only
-    /// limits the rows of a page by it.
+    /// Paged reads: bytes of the largest row of the previous page; 0: unknown. Stores whose pages are limited by rows only derive
+    /// the page size from it.
     pub largest_row: usize,
-    /// For a read that continues: the store may prefetch the next page while this one is used. That page is as old as its request.
+    /// Paged reads: lets the store prefetch the next page while this one is consumed. That page shows the data as of its request.
     pub prefetch: Option<Prefetch>,
 }
 
-/// The page that a store prefetches because the next query is expected to continue behind this one. The caller passes the same
-/// value from query to query; dropping it cancels the request.
+/// A prefetched page for the query that continues where one ends. The caller passes the same value from query to query; dropping
+/// it cancels the prefetch.
 #[derive(Clone, Default)]
 pub struct Prefetch(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
 
@@ -266,7 +267,7 @@ impl RangeQuery {
         }
     }
 
-    /// Whether an answer ended because of a limit, so that there may be more behind it.
+    /// Whether a limit ended the answer, so that more rows may follow.
     pub fn is_filled<T: MemSize>(&self, rows: &[T]) -> bool {
         rows.len() >= self.limit || total_bytes(rows) >= self.bytes
     }
@@ -275,27 +276,27 @@ impl RangeQuery {
 /// Keys of metrics rows, with their `seq`.
 pub type Seqs = Vec<(EventKey, Option<i64>)>;
 
-/// Which numbers of which metrics rows.
+/// A range of metrics rows, and the fields to read.
 #[derive(Clone, Debug)]
 pub struct SamplesQuery {
-    /// The rows.
+    /// The range of rows.
     pub range: RangeQuery,
-    /// The numbers.
+    /// The fields.
     pub fields: Vec<Field>,
 }
 
-/// Which partition-by-day rows (gaps, control log), newest first.
+/// A range of a table partitioned by day (gaps, control log), newest first.
 #[derive(Clone, Debug)]
 pub struct DaysQuery {
-    /// First moment, inclusive.
+    /// Earliest time, inclusive.
     pub start: Micros,
-    /// Last moment, inclusive.
+    /// Latest time, inclusive.
     pub end: Micros,
-    /// At most this many.
+    /// Maximum number of rows.
     pub limit: usize,
 }
 
-/// The archive. Every call is bounded in time and in rows, and safe to repeat.
+/// The store interface. Every call is bounded in time and rows, and is safe to repeat.
 pub trait Store: Send + Sync + 'static {
     /// Writes all rows of the batch, or reports why not. Repeating a batch changes nothing (but renews its TTL).
     fn write<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), StoreError>>;
@@ -312,28 +313,28 @@ pub trait Store: Send + Sync + 'static {
         stored_start: Option<Micros>,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Adds names to those of the run's other numbers (the keys of [`MetricsRow::extra`]); they never expire. The caller keeps to
-    /// [`METRIC_NAMES_MAX`] a run.
+    /// Adds names of extra metrics (keys of [`MetricsRow::extra`]) to a run; they never expire. The caller enforces
+    /// [`METRIC_NAMES_MAX`] per run.
     fn write_metric_names<'a>(&'a self, run_id: Uuid, names: &'a [String]) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// The names of a run's other numbers, each once, in the order of their bytes; at most [`METRIC_NAMES_MAX`].
+    /// Distinct names of a run's extra metrics in byte order; at most [`METRIC_NAMES_MAX`].
     fn metric_names(&self, run_id: Uuid) -> BoxFuture<'_, Result<Vec<String>, StoreError>>;
 
     /// Whether the index of recent runs has this run under this start time.
     fn is_listed(&self, run_id: Uuid, start: Micros) -> BoxFuture<'_, Result<bool, StoreError>>;
 
-    /// A counter that grows when another process has changed what is stored, at the latest when a write after that is confirmed.
-    /// `None`: this store cannot tell, and what is stored must be looked at.
+    /// A counter that grows when another process has changed the stored data, at the latest when a later write is confirmed.
+    /// `None`: this store cannot tell, and the data must be read.
     fn outside_changes(&self) -> Option<u64> {
         None
     }
 
-    /// What is known to be wrong with the store, without asking it.
+    /// The currently known problem of the store, without a query.
     fn problem(&self) -> Option<Problem> {
         None
     }
 
-    /// One cheap round trip.
+    /// Liveness check: one cheap round trip.
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
     /// The newest runs by start time, through the index.
@@ -342,12 +343,12 @@ pub trait Store: Send + Sync + 'static {
     /// Metrics of a run.
     fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>>;
 
-    /// The `seq` of metrics of a run, without the rest of the rows.
+    /// `seq` of a run's metrics rows, without the other columns.
     fn seqs<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Seqs, StoreError>> {
         Box::pin(async move { Ok(self.metrics(query).await?.iter().map(|row| (row.key, row.columns.seq)).collect()) })
     }
 
-    /// Some numbers of metrics rows, for those who read many: nothing else of a row is fetched.
+    /// Selected numbers of metrics rows, for bulk reads: no other columns are fetched.
     fn samples<'a>(&'a self, query: &'a SamplesQuery) -> BoxFuture<'a, Result<Samples, StoreError>>;
 
     /// Number of metrics rows of a run.
@@ -362,26 +363,25 @@ pub trait Store: Send + Sync + 'static {
     /// One dataset.
     fn dataset(&self, dataset_id: Uuid) -> BoxFuture<'_, Result<Option<DatasetRow>, StoreError>>;
 
-    /// What was missed.
+    /// Recorded gaps.
     fn gaps<'a>(&'a self, query: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<GapRow>, StoreError>>;
 
-    /// Commands that were received.
+    /// Recorded control commands.
     fn control_log<'a>(&'a self, query: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<ControlRow>, StoreError>>;
 
-    /// What the server says about itself, within two seconds; absent: there is no server.
+    /// Description of the server, within two seconds; `None` for an embedded store.
     fn server(&self) -> BoxFuture<'_, Option<Server>> {
         Box::pin(async { None })
     }
 
-    /// A counter that grows when rows acknowledged before may have been forgotten (a node has gone down, or is back): the
-    /// writer then reads again from the checkpoint. It grows at once when a node goes down, because the checkpoint moves on
-    /// with time.
+    /// A counter that grows when acknowledged rows may have been lost (a node went down, or is back): the writer then replays
+    /// from the checkpoint. It grows as soon as a node goes down, because the checkpoint advances with time.
     fn restart_count(&self) -> u64 {
         0
     }
 
-    /// Whether a killed server may forget rows it has acknowledged (one replica with a periodic commit log): then what is
-    /// committed in the spool trails what the store confirmed by `spool.checkpoint_delay`.
+    /// Whether a killed server may lose acknowledged rows (one replica with a periodic commit log): the spool's commit position
+    /// then trails confirmation by `spool.checkpoint_delay`.
     fn acks_may_be_lost(&self) -> bool {
         false
     }

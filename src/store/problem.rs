@@ -1,4 +1,4 @@
-//! What keeps a store from taking rows, in words for people, and the command that mends it.
+//! Why a store accepts no rows: a description, and the remedy.
 
 use std::error::Error;
 
@@ -8,21 +8,20 @@ use crate::{logging::Chain, units::Micros};
 /// Why rows are held back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// What waits because of it: `rows`, `runs` (their rows), `dead letters`, or everything (`store`); of a process that only reads:
-    /// `reads`.
+    /// What is held back: `rows`, `runs` (their rows), `dead letters`, or everything (`store`); in a read-only process: `reads`.
     pub holds: &'static str,
-    /// Since when.
+    /// Start of the outage.
     pub since: Micros,
-    /// Whether it stays until a person mends it; else it is tried again until it passes.
+    /// True if it needs manual repair; false if it is retried until it passes.
     pub needs_attention: bool,
-    /// What is wrong.
+    /// Description of the failure.
     pub reason: String,
-    /// The command, or the setting, that mends it, where it is known.
+    /// The command or setting that repairs it, if known.
     pub remedy: Option<String>,
 }
 
 impl Problem {
-    /// What a failed call says.
+    /// The problem that a failed call describes.
     pub fn of(holds: &'static str, error: &StoreError, since: Micros) -> Self {
         let (needs_attention, cause) = match error {
             StoreError::Unavailable(cause) => (false, cause),
@@ -33,19 +32,19 @@ impl Problem {
     }
 }
 
-/// A cause that knows what mends it.
+/// An error cause with a known remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub(crate) struct ErrorWithRemedy {
-    /// What is wrong, or what to do about it.
+    /// The problem, or an instruction.
     pub(crate) what: String,
-    /// The command, or the setting.
+    /// The command or setting that repairs it.
     pub(crate) remedy: String,
     #[source]
     pub(crate) error: Option<BoxError>,
 }
 
-/// What the error, or a cause of it, says that mends it.
+/// The remedy given by the error or by one of its causes.
 pub(crate) fn remedy<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e str> {
     let mut cause = Some(error);
     while let Some(error) = cause {

@@ -1,33 +1,33 @@
-//! What a store's server says about itself, for people and for dashboards; an embedded store has none.
+//! Description of the store's server for the status page and metrics; an embedded store has none.
 
 /// A server, or a cluster of them.
 #[derive(Clone, Debug, Default)]
 pub struct Server {
-    /// Where it is looked for.
+    /// Configured contact points.
     pub contact_points: Vec<String>,
     /// Port of every node.
     pub port: u16,
-    /// Where the tables are.
+    /// Keyspace.
     pub keyspace: String,
-    /// What the cluster calls itself, while it answers.
+    /// Cluster name, while connected.
     pub name: Option<String>,
-    /// Its version, while it answers.
+    /// Server version, while connected.
     pub version: Option<String>,
-    /// Its nodes, as far as they are known.
+    /// Known nodes.
     pub nodes: Vec<Node>,
-    /// How the keyspace is replicated, while that is known.
+    /// Replication of the keyspace, while known.
     pub replication: Option<Replication>,
     /// The tables of the keyspace.
     pub tables: Vec<String>,
-    /// Why it does not answer; absent: it does.
+    /// Why it does not answer; `None` while it does.
     pub error: Option<String>,
-    /// Whether it has answered before.
+    /// Whether a connection was ever established.
     pub connected_before: bool,
 }
 
 /// One node.
 #[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "the words of every cluster")]
+#[allow(missing_docs, reason = "standard terms of a cluster")]
 pub struct Node {
     pub address: String,
     pub datacenter: Option<String>,
@@ -35,10 +35,10 @@ pub struct Node {
     pub is_up: bool,
 }
 
-/// How many replicas there are of a row.
+/// Replication of the keyspace.
 #[derive(Clone, Debug)]
 pub struct Replication {
-    /// The name of the rule.
+    /// Name of the replication strategy.
     pub strategy: String,
     /// Replicas in all datacenters together.
     pub factor: usize,

@@ -1,4 +1,4 @@
-//! Where the cluster is and how it is spoken to.
+//! Connection settings of the Cassandra cluster.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -18,10 +18,10 @@ use crate::{
     units,
 };
 
-/// Most rows of one page: all of them are in memory at once.
+/// Maximum rows of one page: all of them are in memory at once.
 const PAGE_ROWS_MAX: usize = 5_000;
 
-/// Where the cluster is.
+/// Connection settings of the Cassandra cluster.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -29,35 +29,35 @@ pub struct Config {
     pub contact_points: Vec<String>,
     /// Port of every node.
     pub port: u16,
-    /// Where the tables are.
+    /// Keyspace.
     pub keyspace: String,
-    /// User.
+    /// User name.
     pub username: Option<String>,
-    /// Password; better given as a file or by `CASSANDRA_PASSWORD`.
+    /// Password; prefer `password_file` or `CASSANDRA_PASSWORD`.
     pub password: Option<Secret>,
     /// A file that holds the password.
     pub password_file: Option<PathBuf>,
-    /// Preferred datacenter; absent: all are equal.
+    /// Preferred datacenter; absent: no preference.
     pub local_datacenter: Option<String>,
-    /// Copies of every row in a keyspace that the schema tool creates, such as `NetworkTopologyStrategy:dc1=3`; absent: one copy on
-    /// a cluster of one node.
+    /// Replication of a keyspace that the schema tool creates, such as `NetworkTopologyStrategy:dc1=3`; absent: one copy on a
+    /// cluster of one node.
     pub replication: Option<Replication>,
-    /// Absent: LOCAL_ONE for one replica, else LOCAL_QUORUM.
+    /// Read consistency; absent: LOCAL_ONE with one replica, else LOCAL_QUORUM.
     pub consistency_write: Option<String>,
-    /// Absent: LOCAL_ONE for one replica, else LOCAL_QUORUM.
+    /// Write consistency; absent: LOCAL_ONE with one replica, else LOCAL_QUORUM.
     pub consistency_read: Option<String>,
-    /// Longest wait for an answer; above the server's own time-outs.
+    /// Request timeout; must exceed the server's own timeouts.
     #[serde(with = "units::duration")]
     pub request_timeout: Duration,
-    /// Longest wait for a connection.
+    /// Connect timeout.
     #[serde(with = "units::duration")]
     pub connect_timeout: Duration,
-    /// Connections to each node.
+    /// Connections per node.
     pub pool_size: usize,
-    /// Rows asked of the server at once when many are read, at most. Fewer take longer; more are more memory when they have just
-    /// become large. A command that reads once asks for more.
+    /// Maximum rows per page in bulk reads. Fewer rows make reads slower; more rows take more memory when row sizes jump.
+    /// One-shot commands use larger pages.
     pub page_rows: usize,
-    /// TLS.
+    /// TLS settings.
     pub tls: Tls,
 }
 
@@ -84,7 +84,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Adds what is wrong with these settings.
+    /// Appends the problems of these settings.
     pub fn problems(&self, problems: &mut Vec<String>) {
         self.contact_point_problems(problems);
         for (key, count) in [("port", usize::from(self.port)), ("pool_size", self.pool_size)] {
@@ -116,7 +116,7 @@ impl Config {
     fn consistency_problems(&self, problems: &mut Vec<String>) {
         for (key, name) in [("write", &self.consistency_write), ("read", &self.consistency_read)] {
             let Some(name) = name else { continue };
-            // The server takes ANY for writes only.
+            // The server accepts ANY for writes only.
             let usable = |level: &Consistency| key == "write" || *level != Consistency::Any;
             if consistency(name).is_none_or(|level| !usable(&level)) {
                 let levels = CONSISTENCIES.iter().filter(|(_, level)| usable(level));
@@ -131,14 +131,14 @@ impl Config {
 
     fn login_problems(&self, problems: &mut Vec<String>) {
         let username = self.username.as_ref().is_some_and(|name| !name.is_empty());
-        // The driver would not log in at all. A name without a password is no reason to refuse: an old file may have one that a
-        // server without logins never asked for.
+        // With a password but no user name the driver sends no login at all. A user name without a password stays valid: existing
+        // files may have one for servers without authentication.
         if (self.password.is_some() || self.password_file.is_some()) && !username {
             problems.push("`store.cassandra.username` must be set when there is a password".into());
         }
     }
 
-    /// Adds what is wrong with the files that these settings name.
+    /// Appends the problems of the files that these settings name.
     pub fn file_problems(&self, problems: &mut Vec<String>) {
         problems.extend(self.password().err().map(|error| Chain(&error).to_string()));
         self.tls.file_problems("store.cassandra", problems);
@@ -160,7 +160,7 @@ impl Config {
         }
     }
 
-    /// Adds what is dangerous about these settings.
+    /// Appends the warnings about these settings.
     pub fn warnings(&self, warnings: &mut Vec<String>) {
         let password = self.password.is_some() || self.password_file.is_some();
         let hosts = self.contact_points.iter().filter_map(|entry| contact_points::host(entry).ok());

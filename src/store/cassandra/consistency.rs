@@ -1,8 +1,8 @@
-//! The names of consistency levels.
+//! Names of consistency levels.
 
 use scylla::statement::Consistency;
 
-/// Every consistency that a row can be written or read with.
+/// Consistency levels for reads and writes.
 pub(super) const CONSISTENCIES: [(&str, Consistency); 9] = [
     ("ANY", Consistency::Any),
     ("ONE", Consistency::One),
@@ -15,7 +15,7 @@ pub(super) const CONSISTENCIES: [(&str, Consistency); 9] = [
     ("EACH_QUORUM", Consistency::EachQuorum),
 ];
 
-/// The consistency of this name, in whatever case it is written.
+/// Parses a consistency level, ignoring case.
 pub(super) fn consistency(name: &str) -> Option<Consistency> {
     let found = CONSISTENCIES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
     found.map(|(_, consistency)| *consistency)

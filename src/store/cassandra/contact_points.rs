@@ -1,20 +1,20 @@
-//! Contact points as people write them: `host`, `host:port`, IPv6 with or without brackets, `cassandra://host`.
+//! Parsing of contact points: `host`, `host:port`, IPv6 with or without brackets, `cassandra://host`.
 
 use crate::host;
 
-/// What is prepended to hosts elsewhere.
+/// URL scheme accepted before a host.
 const SCHEME: &str = "cassandra://";
 
-/// A contact point as `host:port`, with `port` where it names none.
+/// A contact point as `host:port`; `port` is the default.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The problem of the contact point.
 pub(super) fn address(entry: &str, port: u16) -> Result<String, &'static str> {
     let (host, given) = parts(entry)?;
     let port = match given {
         None => port,
         Some(text) => {
-            text.parse().ok().filter(|port| *port > 0).ok_or("has a port that is no number from 1 to 65535")?
+            text.parse().ok().filter(|port| *port > 0).ok_or("has a port that is not a number from 1 to 65535")?
         }
     };
     Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
@@ -23,7 +23,7 @@ pub(super) fn address(entry: &str, port: u16) -> Result<String, &'static str> {
 /// The host of a contact point.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The problem of the contact point.
 pub(super) fn host(entry: &str) -> Result<&str, &'static str> {
     parts(entry).map(|(host, _)| host)
 }
@@ -42,7 +42,7 @@ fn parts(entry: &str) -> Result<(&str, Option<&str>), &'static str> {
     Ok((host, port))
 }
 
-/// The host without its brackets, and the port where there is one.
+/// Splits into the host without brackets and the port, if any.
 fn split(plain: &str) -> Result<(&str, Option<&str>), &'static str> {
     if let Some(inside) = plain.strip_prefix('[') {
         let (host, rest) = inside.split_once(']').ok_or("has no `]` behind its `[`")?;
@@ -52,7 +52,7 @@ fn split(plain: &str) -> Result<(&str, Option<&str>), &'static str> {
         return match rest.strip_prefix(':') {
             Some(port) => Ok((host, Some(port))),
             None if rest.is_empty() => Ok((host, None)),
-            None => Err("has something else than a port behind its `]`"),
+            None => Err("has text other than a port after its `]`"),
         };
     }
     // More than one colon without brackets is an IPv6 address.

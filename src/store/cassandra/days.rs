@@ -1,4 +1,4 @@
-//! The reads of tables with a partition for each day, gaps and control commands: day by day, newest first.
+//! Reads of tables partitioned by day (gaps, control log), newest day first.
 
 use scylla::statement::prepared::PreparedStatement;
 

@@ -1,7 +1,7 @@
-//! Classifies errors of the driver and of the server for the caller of the store.
+//! Classifies errors of the driver and the server.
 //!
-//! Only errors of the rows themselves are `Rejected`. A missing table also arrives as `Invalid`; it must hold the writer and never
-//! make a dead letter, so the text of an `Invalid` answer decides. Unknown errors are retried.
+//! Only faults of the rows themselves are `Rejected`. A missing table also arrives as `Invalid`, but must hold the writer and
+//! never reject a row, so the text of such an error is checked first. Unknown errors are retried.
 
 use std::fmt;
 
@@ -12,19 +12,19 @@ use scylla::errors::{
 
 use crate::store::{ErrorWithRemedy, StoreError};
 
-/// The three answers of the store, without their cause.
+/// The variants of `StoreError` without their cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorClass {
-    /// Again, later.
+    /// Transient: retry later.
     Unavailable,
-    /// A person must mend something.
+    /// Needs manual repair.
     Misconfigured,
     /// The rows can never be stored.
     Rejected,
 }
 
 impl ErrorClass {
-    /// The label of the counter.
+    /// Value of the metric label.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Unavailable => "unavailable",
@@ -34,12 +34,12 @@ impl ErrorClass {
     }
 }
 
-/// Why there is no usable session; shared by every call made meanwhile, hence text.
+/// Why there is no usable session. Kept as text, because every call during the outage returns a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectFailure {
     pub(crate) class: ErrorClass,
     pub(crate) text: String,
-    /// The command, or the setting, that mends it.
+    /// The command or setting that repairs it.
     pub(crate) remedy: Option<String>,
 }
 
@@ -52,7 +52,7 @@ impl ConnectFailure {
         Self { class: ErrorClass::Misconfigured, text: text.into(), remedy: None }
     }
 
-    /// The schema does not fit.
+    /// A schema that does not match.
     pub(crate) fn schema_mismatch(text: impl fmt::Display) -> Self {
         let text = format!("{text}; {SCHEMA_HINT}");
         Self { class: ErrorClass::Misconfigured, text, remedy: Some(SCHEMA_REMEDY.into()) }
@@ -82,14 +82,14 @@ impl From<ConnectFailure> for StoreError {
     }
 }
 
-/// What to do about a schema that does not fit.
+/// Remedy for a schema that does not match.
 pub(super) const SCHEMA_HINT: &str = "create what is missing with `cascor-ingest schema apply`; \
                                       `cascor-ingest schema verify` names every difference";
 
-/// The command that mends it.
+/// The command that repairs the schema.
 const SCHEMA_REMEDY: &str = "cascor-ingest schema apply";
 
-/// The store's answer for a failed request.
+/// Converts a failed request into a `StoreError`.
 pub(super) fn store_error(error: ExecutionError) -> StoreError {
     match classify_execution(&error) {
         ErrorClass::Unavailable => StoreError::Unavailable(error.into()),
@@ -104,7 +104,7 @@ pub(super) fn store_error(error: ExecutionError) -> StoreError {
     }
 }
 
-/// What the server said, when it refuses the user and not the statement.
+/// The server's message, when it refuses the user rather than the statement.
 fn refusal(error: &ExecutionError) -> Option<&str> {
     match error {
         ExecutionError::LastAttemptError(RequestAttemptError::DbError(
@@ -115,7 +115,7 @@ fn refusal(error: &ExecutionError) -> Option<&str> {
     }
 }
 
-/// The statement that gives what is missing, from "User x has no MODIFY permission on <table k.t> or any of its parents".
+/// The GRANT statement for the missing permission, from "User x has no MODIFY permission on <table k.t> or any of its parents".
 fn grant(text: &str) -> String {
     let parts = || {
         let (user, rest) = text.strip_prefix("User ")?.split_once(" has no ")?;
@@ -127,7 +127,7 @@ fn grant(text: &str) -> String {
     parts().unwrap_or_else(|| "GRANT SELECT ON KEYSPACE <keyspace> TO <user>; and the same with MODIFY".into())
 }
 
-/// As CQL wants a name: in quotes unless it is in lower case.
+/// Quotes a CQL identifier unless it is lower case.
 fn quoted(name: &str) -> String {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     if name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(plain) {
@@ -136,7 +136,7 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// The class of a failed request.
+/// Classifies a failed request.
 pub(crate) fn classify_execution(error: &ExecutionError) -> ErrorClass {
     match error {
         ExecutionError::BadQuery(BadQuery::SerializationError(_)) => ErrorClass::Rejected,
@@ -159,7 +159,7 @@ fn classify_attempt(error: &RequestAttemptError) -> ErrorClass {
     }
 }
 
-/// The class of an ERROR answer of the server.
+/// Classifies an ERROR response of the server.
 pub(super) fn classify_server_error(error: &DbError, text: &str) -> ErrorClass {
     match error {
         DbError::Invalid if is_schema_error(text) => ErrorClass::Misconfigured,
@@ -167,7 +167,7 @@ pub(super) fn classify_server_error(error: &DbError, text: &str) -> ErrorClass {
         DbError::SyntaxError | DbError::Unauthorized | DbError::AuthenticationError | DbError::ConfigError => {
             ErrorClass::Misconfigured
         }
-        // Overloaded, IsBootstrapping, Unavailable, time-outs, failures, ServerError, Truncate, and what is unknown.
+        // Overloaded, IsBootstrapping, Unavailable, timeouts, failures, ServerError, Truncate, and unknown codes.
         _ => ErrorClass::Unavailable,
     }
 }
@@ -193,8 +193,7 @@ fn is_schema_error(text: &str) -> bool {
     SCHEMA_ERROR_TEXTS.iter().any(|sign| text.contains(sign))
 }
 
-/// The class of a statement that cannot be prepared. The text of our statements is fixed, so what the server finds invalid
-/// about one is the schema.
+/// Classifies a failed prepare. The statement texts are fixed, so an invalid one means that the schema does not match.
 pub(super) fn classify_prepare(error: &PrepareError) -> ErrorClass {
     match error {
         PrepareError::AllAttemptsFailed { first_attempt } => match classify_attempt(first_attempt) {
@@ -215,7 +214,7 @@ fn classify_pool(error: &ConnectionPoolError) -> ErrorClass {
 
 fn classify_connection(error: &ConnectionError) -> ErrorClass {
     match error {
-        // What rustls says about a certificate or about a server that does not speak TLS.
+        // rustls errors: certificate problems, or a server without TLS.
         ConnectionError::IoError(error) if error.kind() == std::io::ErrorKind::InvalidData => ErrorClass::Misconfigured,
         ConnectionError::ConnectionSetupRequestError(error) => match error.get_error() {
             ConnectionSetupRequestErrorKind::DbError(error, text) => classify_server_error(error, text),
@@ -226,7 +225,7 @@ fn classify_connection(error: &ConnectionError) -> ErrorClass {
     }
 }
 
-/// Why no session could be made, in the words of an operator.
+/// Explains a failed connect to the operator.
 pub(super) fn session_failure(error: &NewSessionError) -> ConnectFailure {
     let verdict = match error {
         NewSessionError::MetadataError(MetadataError::ConnectionPoolError(error)) => classify_pool(error),
@@ -251,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_of_the_server_says_what_to_do_next() {
+    fn server_errors_are_classified() {
         for (error, text, verdict) in [
             (DbError::Invalid, "Batch too large", ErrorClass::Rejected),
             (
@@ -295,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_about_the_rows_never_sets_one_aside() {
+    fn errors_that_are_not_about_rows_never_reject_a_row() {
         for error in [
             ExecutionError::EmptyPlan,
             ExecutionError::RequestTimeout(std::time::Duration::from_secs(12)),

@@ -1,7 +1,7 @@
 //! Apache Cassandra (5.0, 4.1) through the scylla driver.
 //!
-//! [`CassandraStore`] exists whether or not a server does: its `run` connects, watches and connects again, and calls made
-//! meanwhile are answered at once with what is wrong. It never changes the schema; that is the work of the schema tool.
+//! [`CassandraStore`] works without a server: `run` connects, monitors and reconnects; until then calls fail at once with the
+//! cause. It never changes the schema; the schema tool does.
 
 mod config;
 mod consistency;
@@ -46,7 +46,7 @@ use crate::{
     units::{self, Micros},
 };
 
-/// The archive in Cassandra.
+/// The Cassandra backend.
 pub struct CassandraStore {
     config: Config,
     retention: Retention,
@@ -62,7 +62,7 @@ impl fmt::Debug for CassandraStore {
 }
 
 impl CassandraStore {
-    /// The store, not connected yet; spawn [`run`](Self::run).
+    /// Creates a disconnected store; spawn [`run`](Self::run).
     pub fn new(config: &Config, retention: &Retention, metrics: Arc<Metrics>) -> Arc<Self> {
         let down = ConnectFailure::unavailable("not connected to Cassandra yet");
         Arc::new(Self {
@@ -74,10 +74,10 @@ impl CassandraStore {
         })
     }
 
-    /// Whether there is a session, and if not, why.
+    /// Whether there is a session.
     ///
     /// # Errors
-    /// What every call is answered now.
+    /// The failure that every call currently returns.
     pub fn connected(&self) -> Result<(), StoreError> {
         self.live_session().map(drop)
     }
@@ -89,7 +89,7 @@ impl CassandraStore {
         }
     }
 
-    /// Runs one call on the current session, and measures it.
+    /// Runs one call on the current session and records its duration.
     async fn call<T>(
         &self,
         kind: &'static str,

@@ -1,4 +1,4 @@
-//! Reading page by page: every answer ends at its limit, in rows or in bytes.
+//! Paged reads, limited in rows and bytes.
 
 use std::{future::pending, ops::ControlFlow, panic::resume_unwind, sync::Arc};
 
@@ -29,8 +29,8 @@ pub(super) fn unreadable(error: impl std::error::Error + Send + Sync + 'static) 
     StoreError::Misconfigured(Box::new(error))
 }
 
-/// Sends `statement` and hands every page to `page` until it breaks or there are no more. From the second page on, other reads go
-/// first.
+/// Sends `statement` and passes every page to `page` until it breaks or there are no more. From the second page on it yields to
+/// other reads.
 pub(super) async fn pages(
     live: &LiveSession,
     statement: &PreparedStatement,
@@ -53,7 +53,7 @@ pub(super) async fn pages(
     }
 }
 
-/// At most `limit` rows, each read as `R` and made into `T`.
+/// At most `limit` rows, each decoded as `R` and converted to `T`.
 pub(super) async fn collect<R, T>(
     live: &LiveSession,
     statement: &PreparedStatement,
@@ -85,7 +85,7 @@ pub(super) fn cql_limit(limit: usize) -> i32 {
 
 pub(super) type Bounds = ((i64, i64), (i64, i64));
 
-/// The first and the last `(millisecond, event_id)` of a range, inclusive; `None` when nothing can be between.
+/// The first and last `(millisecond, event_id)` of a range, inclusive; `None` for an empty range.
 pub(super) fn bounds(query: &RangeQuery) -> Option<Bounds> {
     let low = |at| (time::millis(at), time::event_ids(at).0);
     let high = |at| (time::millis(at), time::event_ids(at).1);
@@ -101,28 +101,26 @@ pub(super) fn bounds(query: &RangeQuery) -> Option<Bounds> {
     (first <= last && query.limit > 0).then_some((first, last))
 }
 
-/// The bytes of a page that is asked for. The server counts rows only, so their number follows the largest that was met, up to
-/// `page_rows`: more rows are fewer round trips. That is a guess, no limit: where rows have just become large, one page has as many
-/// of them as were asked for when they were small, all in memory at once, and only the next has fewer. `page_rows` is what bounds
-/// that.
+/// Target size of a page. The server limits pages by rows only, so the row count is derived from the largest row seen, up to
+/// `page_rows`; more rows mean fewer round trips. It is an estimate: when rows suddenly grow, one page still has the row count
+/// that suited small rows, all in memory at once. Only `page_rows` bounds that case.
 const PAGE_BYTES: usize = 2 << 20;
 
-/// How many rows the first page may have. One, unless it is known how large those before were: it may be as large as a message, and
-/// a page of many such is more than the heap of a small server and our memory take. All of the query's, if they fit: a page that
-/// is one row short costs a second round trip.
+/// Row count of the first page. With unknown row sizes it is one: a row may be as large as a message, and a page of many such
+/// rows exceeds the heap of a small server and our memory budget. Otherwise the whole query if it fits: a page that is one row
+/// short costs a second round trip.
 fn first_page_rows(query: &RangeQuery, most: usize) -> usize {
     PAGE_BYTES.checked_div(query.largest_row).unwrap_or(1).clamp(1, most)
 }
 
-/// How many rows the next page may have: as many as fit by the largest met so far, and no more than four times as many as before.
-/// Fewer than the query's limit: where a page takes all of it, the server sees nothing to be paged, and begins from the start
-/// whatever paging state it is given.
+/// Row count of the next page: as many as fit, judged by the largest row so far, and at most four times the last count. It stays
+/// below the query's limit: if one page covers the limit, the server does not page and ignores the paging state.
 pub(super) fn next_page_rows(rows: usize, largest: usize, limit: usize, most: usize) -> usize {
     let most = (rows * 4).min(most).min(limit.saturating_sub(1)).max(1);
     rows_that_fit(largest, most)
 }
 
-/// How many rows as large as this fit a page.
+/// Number of rows of this size that fit a page.
 fn rows_that_fit(bytes: usize, most: usize) -> usize {
     (PAGE_BYTES / bytes.max(1)).clamp(1, most)
 }
@@ -130,13 +128,13 @@ fn rows_that_fit(bytes: usize, most: usize) -> usize {
 type RangeValues = (Uuid, CqlTimestamp, i64, CqlTimestamp, i64, i32);
 type Page = (QueryResult, PagingStateResponse);
 
-/// Whether a page may be on its way before it is wanted: only for a command that reads once, and takes all of a query in one page.
-/// What many read through one daemon has a budget, of which such a page would know nothing.
+/// Whether pages may be prefetched: only in a one-shot command whose page covers the whole query. In the daemon reads share a
+/// memory budget, which does not count a prefetched page.
 fn can_prefetch(live: &LiveSession, query: &RangeQuery) -> bool {
     live.one_shot && query.prefetch.is_some() && live.page_rows >= query.limit
 }
 
-/// What it takes to ask for any page of a query.
+/// Parameters for requesting any page of a query.
 #[derive(Clone)]
 struct PageRequest {
     session: Arc<Session>,
@@ -145,11 +143,11 @@ struct PageRequest {
 }
 
 impl PageRequest {
-    /// `None`: there is nothing between the bounds.
+    /// `None` for an empty range.
     fn new(live: &LiveSession, statements: &RangeStatements, query: &RangeQuery) -> Option<Self> {
         let (first, last) = bounds(query)?;
         let statement = if query.ascending { &statements.oldest_first } else { &statements.newest_first }.clone();
-        // With a limit of its own, the answer would end there for good.
+        // With its own limit the answer would end there for good.
         let limit = if can_prefetch(live, query) { i32::MAX } else { cql_limit(query.limit) };
         let values = (query.run_id, CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1, limit);
         Some(Self { session: Arc::clone(&live.session), statement, values })
@@ -160,11 +158,11 @@ impl PageRequest {
         self.session.execute_single_page(&self.statement, &self.values, from).await
     }
 
-    /// The same as a task, which is sent when this returns.
+    /// Requests a page; the request is sent when this returns.
     async fn send(mut self, from: PagingState, rows: usize) -> InFlightPage {
         let mut sent = JoinSet::new();
         sent.spawn(async move { self.page(from, rows).await });
-        // On a runtime of one thread, the driver's task must write the request to the socket before this one continues.
+        // On a single-threaded runtime the driver's task must run to write the request to the socket before rows are processed.
         yield_now().await;
         InFlightPage(sent)
     }
@@ -178,20 +176,19 @@ impl InFlightPage {
         match self.0.join_next().await {
             Some(Ok(page)) => page,
             Some(Err(error)) if error.is_panic() => resume_unwind(error.into_panic()),
-            // The runtime is shutting down; it drops this future.
+            // The runtime is shutting down and drops this future.
             _ => pending().await,
         }
     }
 }
 
-/// The page behind the row with this key.
+/// The prefetched page that starts after this key.
 struct PrefetchedPage {
     after: (Micros, i64),
     in_flight: InFlightPage,
 }
 
-/// Hands over whole rows one by one until it breaks. For a read that continues, returns the request for the page behind the last
-/// row, if it was sent.
+/// Passes whole rows one by one to the callback until it breaks. In a paged read, the page after the last row may be prefetched.
 async fn for_each_row<R>(
     live: &LiveSession,
     statements: &RangeStatements,
@@ -209,7 +206,7 @@ where
     let (mut rows, mut yielder) = (first_page_rows(query, most), YieldEvery::default());
     loop {
         let page = match in_flight.take() {
-            // A prefetch that failed may succeed now. The query begins where that page would.
+            // The prefetch failed, but a retry may succeed: the query starts where that page would.
             Some(sent) => match sent.page().await {
                 Ok(page) => Ok(page),
                 Err(_) => request.page(PagingState::start(), rows).await,
@@ -225,7 +222,7 @@ where
             && read + count == query.limit
             && bytes <= PAGE_BYTES
         {
-            // How large the largest of this page is shows only when it is read: so far the average has to do.
+            // The largest row of this page is known only after decoding; until then the average is used.
             let rows = rows_that_fit(largest.max(bytes / count.max(1)), most);
             prefetched = Some(request.clone().send(state.clone(), rows).await);
         }
@@ -253,7 +250,7 @@ where
     }
 }
 
-/// Hands over whole rows one by one until it breaks.
+/// Passes whole rows one by one to the callback until it breaks.
 pub(super) async fn each<R>(
     live: &LiveSession,
     statements: &RangeStatements,
@@ -266,7 +263,7 @@ where
     for_each_row(live, statements, query, None, take).await.map(drop)
 }
 
-/// Whole rows: as many as fit the limits of the query.
+/// Whole rows within the limits of the query.
 pub(super) async fn range<R, T: Keyed>(
     live: &LiveSession,
     statements: &RangeStatements,

@@ -1,36 +1,36 @@
-//! Long reads yield to other reads between their pages.
+//! Interleaves long reads with other reads, page by page.
 //!
-//! Cassandra often shares its cores with ingestion. Two reads at once keep two cores busy, and intake waits for one of them; one
-//! behind the other they are done as soon.
+//! Cassandra often shares its cores with ingestion. A curve read in parallel to an HTTP page keeps two cores busy and delays
+//! intake; in sequence both finish as soon.
 
 use std::time::Duration;
 
 use tokio::{sync::watch, task::yield_now, time::timeout};
 
-/// Rows of a page of a long read, about.
+/// Approximate rows between two yields; yields happen at the end of a server page.
 pub(super) const YIELD_ROWS: usize = 1_000;
-/// How long a page waits for other reads: about as long as a page takes. With a longer wait, a curve of many pages would never end
-/// beside a client that reads without a pause.
+/// Maximum wait before the next page: about the duration of one page. A longer wait would starve a long curve while another
+/// client reads continuously.
 const NEXT_PAGE_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// The number of running reads.
+/// Number of active page reads.
 #[derive(Debug, Default)]
 pub(super) struct ReadScheduler(watch::Sender<usize>);
 
-/// A running read, until it is dropped.
+/// Marks an active page read until it is dropped.
 #[derive(Debug)]
 pub(super) struct ReadGuard<'t>(&'t ReadScheduler);
 
 impl ReadScheduler {
-    /// Starts the first page, which for most reads is all, without a wait.
+    /// Starts the first page, which for most reads is the only one; never waits.
     pub(super) fn start(&self) -> ReadGuard<'_> {
         self.0.send_modify(|reading| *reading += 1);
         ReadGuard(self)
     }
 
-    /// Starts a later page: when no other read runs, or after [`NEXT_PAGE_TIMEOUT`].
+    /// Starts the next page when no other read is active, or after [`NEXT_PAGE_TIMEOUT`].
     pub(super) async fn next_page(&self) -> ReadGuard<'_> {
-        // A read that has waited for the last page to end goes first.
+        // Reads that waited for the previous page are woken first.
         yield_now().await;
         let _ = timeout(NEXT_PAGE_TIMEOUT, self.0.subscribe().wait_for(|reading| *reading == 0)).await;
         self.start()
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_long_read_waits_for_other_reads_but_not_for_one_that_hangs() {
+    async fn a_long_read_waits_for_other_reads_but_not_for_a_stalled_one() {
         let scheduler = ReadScheduler::default();
         let start = Instant::now();
         drop(scheduler.next_page().await);
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_two_long_reads_none_reads_beside_the_other() {
+    async fn two_long_reads_alternate() {
         let scheduler = Arc::new(ReadScheduler::default());
         let read = async |scheduler: Arc<ReadScheduler>| {
             for _ in 0..10 {

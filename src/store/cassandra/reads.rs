@@ -1,4 +1,4 @@
-//! The reads of the contract.
+//! Read queries.
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
@@ -38,7 +38,7 @@ pub(super) async fn seqs(live: &LiveSession, query: &RangeQuery) -> Result<Seqs,
     .await
 }
 
-/// The page is read where it lies; only its numbers are copied.
+/// Decodes in place; only the numbers are copied.
 pub(super) async fn samples(live: &LiveSession, query: &SamplesQuery) -> Result<Samples, StoreError> {
     let mut samples = Samples::default();
     if query.fields.iter().any(|field| matches!(field, Field::Extra(_))) {
@@ -93,7 +93,7 @@ pub(super) async fn run(live: &LiveSession, run_id: Uuid) -> Result<Option<RunRo
     Ok(collect(live, &live.statements.run, (run_id,), 1, |Read(row): Read<RunRow>| row).await?.pop())
 }
 
-/// The rows of these runs, in no order.
+/// The rows of these runs, unordered.
 pub(super) async fn runs_by_id(live: &LiveSession, ids: &[Uuid]) -> Result<Vec<RunRow>, StoreError> {
     collect(live, &live.statements.runs, (ids,), usize::MAX, |Read(row): Read<RunRow>| row).await
 }
@@ -103,7 +103,7 @@ pub(super) async fn metric_names(live: &LiveSession, run_id: Uuid) -> Result<Vec
     collect(live, &live.statements.names, values, METRIC_NAMES_MAX, |(_, name): (Uuid, String)| name).await
 }
 
-/// The partitions of a table, newest first; there are as many as days kept, or months of use.
+/// The partitions of a table, newest first: one per retained day or month with data.
 pub(super) async fn partitions(live: &LiveSession, statement: &PreparedStatement) -> Result<Vec<String>, StoreError> {
     let mut all = collect(live, statement, (), usize::MAX, |(name,): (String,)| name).await?;
     all.sort_unstable_by(|a, b| b.cmp(a));

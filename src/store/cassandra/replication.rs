@@ -1,16 +1,16 @@
-//! `SimpleStrategy:1` and `NetworkTopologyStrategy:dc1=3,dc2=2`.
+//! Parses replications such as `SimpleStrategy:1` and `NetworkTopologyStrategy:dc1=3,dc2=2`.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// How many copies of every row there are, and where.
+/// Replication of a keyspace.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Replication {
-    /// This many, on any nodes: for one datacenter.
+    /// This many copies on any nodes: for one datacenter.
     Simple(u32),
-    /// This many in each datacenter.
+    /// This many copies in each datacenter.
     NetworkTopology(BTreeMap<String, u32>),
 }
 

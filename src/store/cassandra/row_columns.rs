@@ -1,4 +1,4 @@
-//! Rows of answers, read column by column in the order of their statement: found by their names, they would take half as long again.
+//! Decodes rows by column position in their statement; lookup by name takes half as long again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,17 +22,17 @@ use crate::{
     units::Micros,
 };
 
-/// A row that is read from the columns of its statement.
+/// A row decoded from the columns of its statement.
 pub(super) trait FromColumns<'frame, 'metadata>: Sized {
-    /// Reads all columns, in their order.
+    /// Decodes all columns in order.
     fn read(columns: &mut Columns<'frame, 'metadata>) -> Result<Self, DeserializationError>;
 }
 
-/// One of our rows in an answer of the driver.
+/// Adapter between one of our rows and the driver.
 pub(super) struct Read<T>(pub(super) T);
 
 impl<'frame, 'metadata, T: FromColumns<'frame, 'metadata>> DeserializeRow<'frame, 'metadata> for Read<T> {
-    /// The types of the columns were compared with the server's when the INSERT was prepared.
+    /// Types were compared with the server's when the INSERT was prepared.
     fn type_check(_: &[ColumnSpec<'_>]) -> Result<(), TypeCheckError> {
         Ok(())
     }
@@ -42,7 +42,7 @@ impl<'frame, 'metadata, T: FromColumns<'frame, 'metadata>> DeserializeRow<'frame
     }
 }
 
-/// The columns of a row that are still to be read.
+/// The remaining columns of a row.
 pub(super) struct Columns<'frame, 'metadata>(ColumnIterator<'frame, 'metadata>);
 
 impl<'frame, 'metadata> Columns<'frame, 'metadata> {
@@ -51,7 +51,7 @@ impl<'frame, 'metadata> Columns<'frame, 'metadata> {
         T::deserialize(column.spec.typ(), column.slice)
     }
 
-    /// A value, or that of an absent column.
+    /// A value, or the default of an absent column.
     fn or_default<T>(&mut self) -> Result<T, DeserializationError>
     where
         Option<T>: DeserializeValue<'frame, 'metadata>,
@@ -97,7 +97,7 @@ where
     }
 }
 
-/// The columns of a metrics row, and where in its run it is. Its text stays in the page.
+/// The columns and the key of a metrics row. Text borrows from the page.
 pub(super) struct Sample<'frame> {
     pub(super) timestamp: CqlTimestamp,
     pub(super) event_id: i64,

@@ -1,5 +1,4 @@
-//! Rows as the values of their prepared INSERT, in the order of its columns. Absent values are left unset: a NULL would be a
-//! tombstone.
+//! Binds rows to their prepared INSERT, in column order. Absent values are left unset: a NULL would write a tombstone.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +52,7 @@ impl<R: Bind> SerializeRow for Bound<'_, R> {
     }
 }
 
-/// The values of a statement in the making.
+/// Values of a statement under construction.
 pub(super) struct Values<'s, 'w, 'b> {
     specs: std::slice::Iter<'s, ColumnSpec<'s>>,
     writer: &'w mut RowWriter<'b>,
@@ -167,7 +166,7 @@ impl Bind for Row {
 
 impl Bind for RunRow {
     fn bind(&self, values: &mut Values<'_, '_, '_>) -> Result<(), SerializationError> {
-        // Without an end, a restart takes away the stored one: the only NULL that is ever written.
+        // A restart without an end clears the stored end: the only NULL that is ever written.
         fn of_end<T>(value: Option<T>, restarted: bool) -> Opt<Option<T>> {
             if value.is_some() || restarted { MaybeUnset::Set(value) } else { MaybeUnset::Unset }
         }

@@ -1,8 +1,8 @@
 //! Run rows and the index of recent runs.
 //!
-//! `runs_by_month` holds one entry a run, under its start time. A start that moves writes the new entry, then the row, then
-//! deletes the old entry: a crash in between leaves an entry too many, never one too few, and one that differs from the row's
-//! start is ignored.
+//! `runs_by_month` holds one entry per run, under its start time. When the start time changes, the new entry is written first,
+//! then the row, then the old entry is deleted. A crash in between leaves an extra entry, never a missing one; entries whose
+//! start differs from the row's are ignored.
 
 use std::{collections::HashMap, ops::ControlFlow};
 
@@ -16,17 +16,16 @@ use crate::{
     units::Micros,
 };
 
-/// Runs fetched by one request while walking the index, at most: fewer, while it is not known how large they are, and where they
-/// are large.
+/// Maximum runs fetched by one request while scanning the index. Fewer are fetched while their size is unknown or large.
 const CHUNK_ROWS: usize = 32;
-/// Names written at once.
+/// Names per write.
 const NAMES_PER_BATCH: usize = 100;
-/// Entries looked at by one query: one with a filter that matches little ends there, and says where it goes on.
+/// Index entries scanned per query: a filter with few matches stops here and returns a cursor.
 const ENTRIES_MAX: usize = 20_000;
 
 pub(super) async fn write(live: &LiveSession, change: &RunRow, stored_start: Option<Micros>) -> Result<(), StoreError> {
     let entry = |start: Micros| (time::month(start), time::cql(start), change.run_id);
-    // Moved within a millisecond is not moved: that is all the index keeps.
+    // The index keeps milliseconds: a smaller change of the start is none.
     let stored = stored_start.filter(|old| change.start_time.map(time::millis) != Some(time::millis(*old)));
     let moved = change.start_time.filter(|_| stored.is_some() || stored_start.is_none());
     let execute = async |statement, values: (String, CqlTimestamp, Uuid)| {
@@ -45,7 +44,7 @@ pub(super) async fn write(live: &LiveSession, change: &RunRow, stored_start: Opt
     Ok(())
 }
 
-/// Adds names to those of a run, a batch of one partition at a time.
+/// Adds names to those of a run, in batches of one partition.
 pub(super) async fn write_names(live: &LiveSession, run_id: Uuid, names: &[String]) -> Result<(), StoreError> {
     for some in names.chunks(NAMES_PER_BATCH) {
         let values: Vec<_> = some.iter().map(|name| (run_id, name.as_str())).collect();
@@ -54,7 +53,7 @@ pub(super) async fn write_names(live: &LiveSession, run_id: Uuid, names: &[Strin
     Ok(())
 }
 
-/// Whether the index has the run under this start.
+/// Whether the index has the run under this start time.
 pub(super) async fn is_listed(live: &LiveSession, run_id: Uuid, start: Micros) -> Result<bool, StoreError> {
     let entry = (time::month(start), time::cql(start), run_id);
     let found = live.session.execute_unpaged(&live.statements.month_entry, entry).await.map_err(errors::store_error)?;
@@ -62,7 +61,7 @@ pub(super) async fn is_listed(live: &LiveSession, run_id: Uuid, start: Micros) -
     Ok(rows.rows_num() > 0)
 }
 
-/// The newest runs: the months that hold any, newest first, and the rows of their entries in chunks.
+/// The newest runs: scans the months with entries, newest first, and fetches their rows in chunks.
 pub(super) async fn newest(live: &LiveSession, query: &RunsQuery) -> Result<Runs, StoreError> {
     let mut found = Vec::new();
     if query.limit == 0 {
@@ -97,7 +96,7 @@ pub(super) async fn newest(live: &LiveSession, query: &RunsQuery) -> Result<Runs
 
 type Entry = (CqlTimestamp, Uuid);
 
-/// At most `max` entries of a month, those that sort after the cursor.
+/// At most `max` entries of a month after the cursor.
 async fn entries(live: &LiveSession, month: String, query: &RunsQuery, max: usize) -> Result<Vec<Entry>, StoreError> {
     let upto = query.before.map_or(CqlTimestamp(i64::MAX), |(at, _)| time::cql(at));
     let mut entries = Vec::new();
@@ -119,12 +118,12 @@ async fn entries(live: &LiveSession, month: String, query: &RunsQuery, max: usiz
     Ok(entries)
 }
 
-/// Newest first, then in Cassandra's order of ids.
+/// Newest first, then by Cassandra's order of ids.
 fn sorts_after((start, run_id): Entry, (at, id): (Micros, Uuid)) -> bool {
     time::millis(at).cmp(&start.0).then_with(|| time::uuid_order(run_id, id)).is_gt()
 }
 
-/// How large the largest of them is.
+/// Size of the largest of these runs.
 async fn append_runs(
     live: &LiveSession,
     chunk: &[Entry],

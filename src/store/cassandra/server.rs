@@ -1,4 +1,4 @@
-//! What the cluster says about itself. Most of it the driver knows; the rest is one small query.
+//! Description of the cluster. The driver knows most of it; one small query reads the rest.
 
 use std::time::Duration;
 
@@ -18,17 +18,17 @@ use crate::{
     },
 };
 
-/// How long the cluster may take: a reader of the page waits a few seconds, at most.
+/// Query timeout: the status page waits a few seconds at most.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// The cluster as it is now.
+/// The current state of the cluster.
 pub(super) async fn describe(store: &CassandraStore) -> Server {
     let config = &store.config;
     let mut server = Server {
         contact_points: config.contact_points.clone(),
         port: config.port,
         keyspace: config.keyspace.clone(),
-        // It grows with every loss of the connection.
+        // The count grows with every lost connection.
         connected_before: store.restart_count() > 0,
         ..Server::default()
     };
@@ -83,7 +83,7 @@ fn replication(keyspace: &Keyspace) -> Replication {
     Replication { strategy: strategy.to_owned(), factor }
 }
 
-/// What a node says it is; a role that may not read it is no reason to call the cluster down.
+/// Server version; a role without permission to read them does not mark the cluster as down.
 async fn version(session: &Session) -> Option<String> {
     let query = Statement::new("SELECT release_version FROM system.local");
     let rows = session.query_unpaged(query, ()).await.ok()?.into_rows_result().ok()?;

@@ -1,7 +1,7 @@
-//! Making a session, noticing that it is dead, and making the next.
+//! Session lifecycle: connect, detect connection loss, reconnect.
 //!
-//! The driver's own pool waits up to 10 s between tries, which is what an outage of one node of several costs. When every node
-//! is gone that is too long: the port is probed each half second, and the first answer gets a fresh session.
+//! The driver's pool waits up to 10 s between retries, which is acceptable while other nodes are up. When every node is down that
+//! is too long: the port is probed every half second, and a new session is opened at the first success.
 
 use std::{
     collections::HashMap,
@@ -35,32 +35,32 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 const PREPARE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVE: Duration = Duration::from_secs(2);
 
-/// A session with its statements.
+/// A session with its prepared statements.
 #[derive(Debug)]
 pub(super) struct LiveSession {
     pub(super) session: Arc<Session>,
     pub(super) statements: Statements,
-    /// Whether one replica alone confirms a write.
+    /// Whether a single replica confirms writes.
     pub(super) single_replica: bool,
-    /// Rows asked for at once, at most.
+    /// Maximum rows per page.
     pub(super) page_rows: usize,
-    /// Whether it is for one command, which reads once.
+    /// Whether it serves a one-shot command.
     pub(super) one_shot: bool,
-    /// Lets short reads go before the later pages of long ones.
+    /// Interleaves long reads.
     pub(super) scheduler: ReadScheduler,
 }
 
-/// What calls find.
+/// State seen by calls.
 #[derive(Clone, Debug)]
 pub(super) enum State {
     Down { failure: ConnectFailure, since: Micros },
     Up(Arc<LiveSession>),
 }
 
-/// Opens a session with the contact points that answer.
+/// Opens a session with any reachable node.
 ///
 /// # Errors
-/// No contact point answers, or all refuse.
+/// No node is reachable, or all refuse.
 pub(crate) async fn open(config: &Config) -> Result<Session, ConnectFailure> {
     let password = config.password().map_err(|error| ConnectFailure::misconfigured(Chain(&error).to_string()))?;
     probe(config).await?;
@@ -100,7 +100,7 @@ fn tls(config: &Config) -> Result<Option<Arc<rustls::ClientConfig>>, ConnectFail
         .map_err(|error| ConnectFailure::misconfigured(format!("`store.cassandra.tls`: {}", Chain(&error))))
 }
 
-/// The driver would send nothing at all to a cluster without the preferred datacenter.
+/// With an unknown preferred datacenter the driver would send no requests at all.
 fn check_datacenter(config: &Config, session: &Session) -> Result<(), ConnectFailure> {
     let Some(wanted) = &config.local_datacenter else { return Ok(()) };
     let state = session.get_cluster_state();
@@ -116,7 +116,7 @@ fn check_datacenter(config: &Config, session: &Session) -> Result<(), ConnectFai
     )))
 }
 
-/// Whether anything listens: cheaper than a session that fails, and silent.
+/// Probes the ports: cheaper than a failed session, and without driver logs.
 async fn probe(config: &Config) -> Result<(), ConnectFailure> {
     let addresses = config.addresses();
     let mut tries = JoinSet::new();
@@ -143,7 +143,7 @@ async fn probe(config: &Config) -> Result<(), ConnectFailure> {
     }
 }
 
-/// The replicas of the keyspace: all of them, or those of the preferred datacenter.
+/// Replication factor of the keyspace: in total, or in the preferred datacenter.
 async fn replicas(config: &Config, session: &Session) -> Result<usize, ConnectFailure> {
     let query = "SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?";
     let unavailable =
@@ -165,7 +165,7 @@ async fn replicas(config: &Config, session: &Session) -> Result<usize, ConnectFa
 }
 
 fn replication_factor(replication: &HashMap<String, String>, datacenter: Option<&str>) -> usize {
-    // `3/1` is a factor with transient replicas.
+    // `3/1` means three replicas, one of them transient.
     let factor = |text: &String| text.split('/').next().and_then(|n| n.parse::<usize>().ok());
     if let Some(n) = datacenter.and_then(|name| replication.get(name)).and_then(factor) {
         return n;
@@ -192,11 +192,10 @@ async fn live_session(config: &Config, session: &Arc<Session>, one_shot: bool) -
 }
 
 impl CassandraStore {
-    /// Connects, and connects again after every outage, until stopped. Without it (in a command that reads once) call
-    /// [`connect`](Self::connect).
+    /// Connects, and reconnects after every outage, until stopped. A one-shot command calls [`connect`](Self::connect) instead.
     ///
     /// # Errors
-    /// None: what is wrong is logged once per change and answered to every call.
+    /// None: failures are logged once per change and returned by every call.
     pub async fn run(self: Arc<Self>, mut stop: Signal) -> Result<(), std::convert::Infallible> {
         tokio::select! {
             () = stop.stopped() => Ok(()),
@@ -204,7 +203,7 @@ impl CassandraStore {
         }
     }
 
-    /// Connects once, for a command that reads once.
+    /// Connects once, for a one-shot command.
     ///
     /// # Errors
     /// Why there is no usable session.
@@ -222,19 +221,20 @@ impl CassandraStore {
             match self.establish(&mut session, false).await {
                 Ok(()) => {
                     if connected_before {
-                        // Every node was gone: rows acknowledged just before may be forgotten.
+                        // Every node was down: recently acknowledged rows may be lost.
                         self.restarts.fetch_add(1, Ordering::AcqRel);
                     }
                     connected_before = true;
                     if let Some(session) = session.take() {
                         self.watch_nodes(&session).await;
                     }
-                    // Now, not only when it is back: meanwhile the linger would run out, and the checkpoint pass forgotten rows.
+                    // Counted at the loss, not only at the reconnect: otherwise the linger could expire during the outage and the
+                    // checkpoint advance past lost rows.
                     self.restarts.fetch_add(1, Ordering::AcqRel);
                     self.report_failure(&ConnectFailure::unavailable("every Cassandra node is gone"));
                 }
                 Err(failure) => {
-                    // A session whose schema does not fit is kept: only the statements are tried again.
+                    // A session is kept when only the schema does not match: only the statements are prepared again.
                     let keep = failure.class == ErrorClass::Misconfigured;
                     if !keep {
                         session = None;
@@ -257,7 +257,7 @@ impl CassandraStore {
         Ok(())
     }
 
-    /// Returns once no node is connected; counts those that come back.
+    /// Returns once no node is connected; counts nodes that reconnect.
     async fn watch_nodes(&self, session: &Session) {
         let mut nodes: HashMap<Uuid, bool> = HashMap::new();
         let mut polls_without_node = 0;
@@ -287,12 +287,13 @@ impl CassandraStore {
         }
     }
 
-    /// Answers `failure` to every call from now on; logs it when it is news.
+    /// Makes every call fail with `failure` from now on; logs changes.
     fn report_failure(&self, failure: &ConnectFailure) {
         self.metrics.store_connected.set(0);
         let (is_new, since) = match &*self.state.borrow() {
             State::Up(_) => (true, units::now()),
-            // Texts carry addresses and ports of single tries; the kind is what matters, and every change for a person to mend.
+            // Outage texts name addresses and ports of single attempts, so only their class is compared; for problems that need
+            // manual repair every change is logged.
             State::Down { failure: old, since } => {
                 let same_kind = old.class == failure.class;
                 let news = !same_kind || (failure.class != ErrorClass::Unavailable && old != failure);

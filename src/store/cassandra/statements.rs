@@ -1,7 +1,6 @@
-//! The statements, generated from one list of columns a table, and prepared once a session.
+//! Statements, generated from one column list per table and prepared once per session.
 //!
-//! The types of the list are compared with those of the server when a statement is prepared: a column of another type is a
-//! schema to mend, not a reason to set every row aside.
+//! Prepare compares the listed types with the server's: a mismatch is a schema problem, not a reason to reject every row.
 
 use scylla::{
     client::session::Session,
@@ -15,7 +14,7 @@ use super::{
 };
 use crate::event::{self, METRIC_COLUMNS, Table};
 
-/// The types of our columns.
+/// CQL types of our columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CqlType {
     Uuid,
@@ -54,7 +53,7 @@ impl CqlType {
 
 type ColumnSpecs<'a> = &'a [(&'static str, CqlType)];
 
-/// The columns of metrics between those that come before and after them.
+/// Places the metric columns between the leading and trailing ones.
 fn with_metrics(before: ColumnSpecs<'_>, after: ColumnSpecs<'_>) -> Vec<(&'static str, CqlType)> {
     let columns = METRIC_COLUMNS.iter().map(|column| {
         let cql_type = match column.column_type {
@@ -170,19 +169,19 @@ const SEQS: ColumnSpecs<'_> = &[
 const RUNS_BY_MONTH: ColumnSpecs<'_> =
     &[("month", CqlType::Text), ("start_time", CqlType::Timestamp), ("run_id", CqlType::Uuid)];
 
-/// Rows fetched in one answer where many are read in turns, where they are small, and where each may be large.
+/// Rows per page: for bulk reads, for small rows, and for rows that may be large.
 const PAGE_MEDIUM: i32 = read_scheduler::YIELD_ROWS as i32;
 const PAGE_SMALL: i32 = 2_000;
 const PAGE_LARGE: i32 = 64;
 
-/// The two orders of a range.
+/// Both orders of a range.
 #[derive(Debug)]
 pub(super) struct RangeStatements {
     pub(super) newest_first: PreparedStatement,
     pub(super) oldest_first: PreparedStatement,
 }
 
-/// Everything that is sent, prepared.
+/// All prepared statements.
 #[derive(Debug)]
 pub(super) struct Statements {
     pub(super) insert_metrics: PreparedStatement,
@@ -216,7 +215,7 @@ pub(super) struct Statements {
 }
 
 impl Statements {
-    /// The statement that inserts a row of `table`.
+    /// The INSERT of `table`.
     pub(super) fn insert(&self, table: Table) -> &PreparedStatement {
         match table {
             Table::Metrics => &self.insert_metrics,
@@ -228,10 +227,10 @@ impl Statements {
         }
     }
 
-    /// Prepares everything.
+    /// Prepares all statements.
     ///
     /// # Errors
-    /// The first statement that the server refuses, or a column of another type.
+    /// A statement that the server refuses, or a column of another type.
     pub(super) async fn prepare(
         session: &Session,
         keyspace: &str,
@@ -371,8 +370,8 @@ impl Preparer<'_> {
         self.read(&format!("SELECT DISTINCT {column} FROM"), table, "", PAGE_SMALL).await
     }
 
-    /// Bounds are pairs, so that a moment is exact to the microsecond and a cursor to the row: `event_id` orders the
-    /// microseconds within a millisecond.
+    /// Bounds are pairs, so that a time is exact to the microsecond and a cursor to the row: `event_id` orders rows within a
+    /// millisecond.
     async fn range(&self, columns: ColumnSpecs<'_>, table: &str, page: i32) -> Result<RangeStatements, ConnectFailure> {
         let clause = |order| {
             format!(

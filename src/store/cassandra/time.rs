@@ -1,4 +1,4 @@
-//! Times as Cassandra keeps them: milliseconds, and days and months as text.
+//! Time conversions for Cassandra: millisecond timestamps, days and months as text.
 
 use jiff::Timestamp;
 use scylla::value::CqlTimestamp;
@@ -6,17 +6,17 @@ use uuid::Uuid;
 
 use crate::units::Micros;
 
-/// The milliseconds of a moment.
+/// Milliseconds since the epoch.
 pub(super) fn millis(time: Micros) -> i64 {
     time.div_euclid(1_000)
 }
 
-/// A moment as a CQL `timestamp`.
+/// Converts to a CQL `timestamp`.
 pub(super) fn cql(time: Micros) -> CqlTimestamp {
     CqlTimestamp(millis(time))
 }
 
-/// A CQL `timestamp` as a moment.
+/// Converts from a CQL `timestamp`.
 pub(super) fn micros(time: CqlTimestamp) -> Micros {
     time.0.saturating_mul(1_000)
 }
@@ -36,13 +36,13 @@ fn format(time: Micros, how: &str) -> String {
     Timestamp::from_microsecond(time).unwrap_or(fallback).strftime(how).to_string()
 }
 
-/// The lowest and the highest `event_id` that the microsecond of a moment can have.
+/// Lowest and highest `event_id` for the microsecond of this time.
 pub(super) fn event_ids(time: Micros) -> (i64, i64) {
     let low = time.rem_euclid(1_000) << 43;
     (low, low | ((1 << 43) - 1))
 }
 
-/// The order in which Cassandra sorts UUIDs: by version, then version 1 by its time, then by bytes.
+/// Cassandra's order of UUIDs: by version, then version 1 by time, then by bytes.
 pub(super) fn uuid_order(a: Uuid, b: Uuid) -> std::cmp::Ordering {
     fn key(id: Uuid) -> (u64, u64, u64) {
         let (high, low) = id.as_u64_pair();

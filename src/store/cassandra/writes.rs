@@ -1,4 +1,4 @@
-//! Writes of rows, one partition at a time, each with the TTL of its table.
+//! Writes rows one partition at a time, with the TTL of their table.
 
 use std::time::Duration;
 
@@ -20,12 +20,12 @@ use crate::{
     units::Micros,
 };
 
-/// The last second at which a cell may expire, less a minute for clocks that differ: Cassandra refuses 2038-01-19T03:14:07Z.
+/// Latest expiry that is requested: Cassandra refuses 2038-01-19T03:14:07Z; one minute less for clock skew.
 const LAST_EXPIRY_SECONDS: i64 = 2_147_483_646 - 60;
-/// The longest TTL that Cassandra takes: 20 years.
+/// Cassandra's maximum TTL: 20 years.
 const TTL_MAX_SECONDS: i64 = 630_720_000;
 
-/// The TTL to bind, now. Zero retention means for ever, which is unset: both NULL and 0 would be written as they are.
+/// The TTL to bind. Zero retention leaves it unset: both NULL and 0 would be written as such.
 pub(super) fn ttl(retention: Duration, now: Micros) -> MaybeUnset<i32> {
     if retention.is_zero() {
         return MaybeUnset::Unset;
@@ -33,14 +33,14 @@ pub(super) fn ttl(retention: Duration, now: Micros) -> MaybeUnset<i32> {
     let wanted = i64::try_from(retention.as_secs()).unwrap_or(TTL_MAX_SECONDS);
     let until_the_end = LAST_EXPIRY_SECONDS - now.div_euclid(1_000_000);
     if until_the_end <= 0 {
-        // Our clock has passed the end of Cassandra's time, or is wrong: better for ever than not at all.
+        // The clock is past Cassandra's last expiry, or wrong: keeping rows for ever is better than losing them.
         return MaybeUnset::Unset;
     }
     let seconds = wanted.min(TTL_MAX_SECONDS).min(until_the_end);
     MaybeUnset::Set(i32::try_from(seconds).unwrap_or(i32::MAX))
 }
 
-/// Writes a batch of one partition; one row as a statement of its own.
+/// Writes a batch of one partition; a single row without a batch.
 pub(super) async fn write(
     live: &LiveSession,
     retention: &Retention,
@@ -50,13 +50,13 @@ pub(super) async fn write(
     if batch.rows.iter().any(|row| row.destination().0 != batch.table) {
         return Err(StoreError::Rejected("a row of another table is in this batch".into()));
     }
-    // Datasets are kept for ever: their statement has no TTL.
+    // Datasets never expire: their statement has no TTL.
     let ttl = (batch.table != Table::Datasets).then(|| ttl(retention.of(batch.table), now));
     let values = batch.rows.iter().map(|row| Bound { row, ttl }).collect();
     send(&live.session, live.statements.insert(batch.table), values).await.map_err(errors::store_error)
 }
 
-/// Sends rows of one partition.
+/// Sends the rows of one partition.
 pub(super) async fn send<V: SerializeRow>(
     session: &Session,
     statement: &PreparedStatement,
@@ -65,7 +65,7 @@ pub(super) async fn send<V: SerializeRow>(
     if let [row] = values.as_slice() {
         return session.execute_unpaged(statement, row).await.map(drop);
     }
-    // Unlogged: all rows share one partition, so that the batch is one mutation, applied whole.
+    // Unlogged: all rows share one partition, so the batch is one mutation and applied as a whole.
     let each = vec![BatchStatement::from(statement.clone()); values.len()];
     let mut batch = Statements::new_with_statements(BatchType::Unlogged, each);
     batch.set_is_idempotent(true);

@@ -1,4 +1,4 @@
-//! The file: how it is created, opened and migrated, and whether it is still the one at its path.
+//! The database file: creation, opening, migration, and detection of a replaced file.
 
 use std::{
     fs,
@@ -13,40 +13,40 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 use super::error::{self, OperatorError};
 use crate::{cooperative, files, store::StoreError, units::now};
 
-/// The numbered migrations, compiled in; the number is the version that the file has after it.
+/// Compiled-in migrations; the number is the schema version after the migration.
 const MIGRATIONS: &[(i64, &str)] = &[
     (1, include_str!("../../../schema/sqlite/0001_tables.sql")),
     (2, include_str!("../../../schema/sqlite/0002_restarts_and_names.sql")),
     (3, include_str!("../../../schema/sqlite/0003_long_texts.sql")),
 ];
 
-/// The component that `schema_version` records these tables under.
+/// Component name of these tables in `schema_version`.
 const COMPONENT: &str = "cascor";
 
-/// Steps of a statement between two yields of the core: about a tenth of a millisecond.
+/// SQLite steps between two yields of the core: about a tenth of a millisecond.
 const PROGRESS_STEPS: i32 = 2_000;
 
-/// How long a statement waits for another process that holds the write lock.
+/// Busy timeout while another process holds the write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pages in the write-ahead log before a commit moves them into the file: 16 MiB, so that a burst is moved once.
+/// WAL pages before a checkpoint: 16 MiB, so that a burst is checkpointed once.
 const CHECKPOINT_PAGES: i64 = 4_096;
 
-/// Where the file is, and whether this process may create and migrate it.
+/// Path of the file, and whether this process may create and migrate it.
 #[derive(Clone, Debug)]
 pub(super) struct Database {
     pub path: PathBuf,
     pub create: bool,
 }
 
-/// An open file, and which one it is.
+/// An open connection, with the identity of its file.
 pub(super) struct OpenDatabase {
     pub connection: Connection,
     identity: (u64, u64),
 }
 
 impl Database {
-    /// A connection that writes; the file is created and brought to the current version.
+    /// Opens a connection that writes; creates the file and migrates it to the current version.
     pub fn writer(&self) -> Result<OpenDatabase, StoreError> {
         if !self.create {
             return Err(error::misconfigured(OperatorError::ReadOnly(self.path.clone())));
@@ -58,10 +58,10 @@ impl Database {
         self.identify(connection)
     }
 
-    /// A connection that only reads, and never waits for the writer.
+    /// Opens a read-only connection, which never waits for the writer.
     pub fn reader(&self) -> Result<OpenDatabase, StoreError> {
         if self.create {
-            // The first connection creates the tables, also a reader's: it may be open before the writer.
+            // The first to open creates the tables, so that a reader never fails because it opened before the writer.
             if !self.path.exists() || self.is_old()? {
                 self.writer()?;
             }
@@ -78,7 +78,7 @@ impl Database {
         self.identify(connection)
     }
 
-    /// Whether `open` is no longer the file at the path: it was moved or deleted, and rows written to it are lost.
+    /// Whether the path no longer names the opened file: it was moved or deleted, and further writes would be lost.
     pub fn was_replaced(&self, open: &OpenDatabase) -> bool {
         fs::metadata(&self.path).map_or(true, |found| (found.dev(), found.ino()) != open.identity)
     }
@@ -101,7 +101,7 @@ impl Database {
                 connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
                 connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
             }
-            // KiB. What is read stays in the system's cache; a long row would fill this one for nothing.
+            // KiB. The page cache of the system serves reads; a long row would only fill this one.
             connection.pragma_update(None, "cache_size", if writes { -8_192 } else { -2_048 })?;
             Ok(connection)
         };
@@ -113,7 +113,7 @@ impl Database {
         Ok(version(&connection).map_err(|e| error::classify(e, &self.path))? < latest())
     }
 
-    /// Applies what is missing, in one transaction: two processes that open at once take turns, the second finds it done.
+    /// Applies missing migrations in one transaction, so that of two processes opening at once the second finds them applied.
     fn migrate(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let found = version(connection).map_err(|e| error::classify(e, &self.path))?;
         if found < latest() {
@@ -133,12 +133,12 @@ impl Database {
     }
 }
 
-/// The version that this program writes.
+/// The schema version that this program writes.
 pub(super) fn latest() -> i64 {
     MIGRATIONS[MIGRATIONS.len() - 1].0
 }
 
-/// The statements of every migration, in order, as `schema print` shows them.
+/// The statements of all migrations in order, for `schema print`.
 pub fn migrations() -> impl Iterator<Item = (i64, &'static str)> {
     MIGRATIONS.iter().copied()
 }
@@ -160,7 +160,7 @@ fn apply(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// The version of the file; 0 when nothing is in it yet.
+/// The schema version of the file; 0 for an empty one.
 fn version(connection: &Connection) -> rusqlite::Result<i64> {
     let exists = connection
         .query_row("SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'", (), |_| Ok(()))
@@ -173,7 +173,7 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
     Ok(connection.query_row(sql, [COMPONENT], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
-/// Creates the file before SQLite does, with permissions for its owner alone; the log files beside it inherit them.
+/// Creates the file before SQLite does, with mode 0600; its WAL and shared-memory files inherit the mode.
 fn create(path: &Path) -> Result<(), StoreError> {
     let try_create = || -> io::Result<()> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {

@@ -1,4 +1,4 @@
-//! Values as they are kept in columns: times, maps and what a number cannot say.
+//! Encodings of column values: times, maps, and numbers that JSON lacks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,7 +39,7 @@ impl FromSql for SharedText {
     }
 }
 
-/// The name that stands for a number which JSON (and, for NaN, SQLite) does not have.
+/// The name of a number that JSON (and, for NaN, SQLite) cannot represent.
 pub(super) fn name_of(value: f64) -> Option<&'static str> {
     match value {
         value if value.is_nan() => Some("NaN"),
@@ -71,9 +71,9 @@ pub(super) fn numbers(map: &BTreeMap<String, f64>) -> Option<String> {
     Some(Value::Object(object).to_string())
 }
 
-/// The inverse of [`numbers`]; what is no number is skipped.
+/// The inverse of [`numbers`]; values that are not numbers are skipped.
 pub(super) fn read_numbers(json: Option<&str>) -> BTreeMap<String, f64> {
-    // The text of each number goes to the standard library, whose parsing is exact to the last bit; serde_json's is not.
+    // Each number's text is parsed by the standard library, which is exact to the last bit; serde_json is not.
     let Some(Ok(object)) = json.map(serde_json::from_str::<BTreeMap<String, &RawValue>>) else {
         return BTreeMap::new();
     };
@@ -104,7 +104,7 @@ pub(super) fn read_set(json: Option<&str>) -> BTreeSet<String> {
     json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
 }
 
-/// The columns that hold NaN, as `{"column": "NaN"}`; `None`, without an allocation, when no column does.
+/// The columns that hold NaN, as `{"column": "NaN"}`; `None`, without an allocation, if there are none.
 pub(super) fn nan_columns<'a>(columns: impl IntoIterator<Item = (&'a str, Option<f64>)>) -> Option<String> {
     let mut json = String::new();
     for (name, _) in columns.into_iter().filter(|(_, value)| value.is_some_and(f64::is_nan)) {
@@ -118,23 +118,23 @@ pub(super) fn nan_columns<'a>(columns: impl IntoIterator<Item = (&'a str, Option
     Some(json)
 }
 
-/// The value of a column that is NULL: NaN when `non_finite` names it.
+/// The value of a NULL column: NaN when `non_finite` names it.
 pub(super) fn read_nan(stored: Option<f64>, column: &str, non_finite: Option<&Map<String, Value>>) -> Option<f64> {
     stored.or_else(|| named(non_finite?.get(column)?.as_str()?))
 }
 
-/// `2026-11-21`, the partition of a day's rows.
+/// The day partition of a time, `2026-11-21`.
 pub(super) fn day(time: Micros) -> String {
     text(time, "%Y-%m-%d")
 }
 
-/// `2026-11`, the partition of a month's runs.
+/// The month partition of a run, `2026-11`.
 pub(super) fn month(time: Micros) -> String {
     text(time, "%Y-%m")
 }
 
 fn text(time: Micros, format: &str) -> String {
-    // Beyond the years that can be written (±9999) rows share the last partition of that side.
+    // Times beyond the years ±9999 share the last partition on that side.
     let bounds = if time < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
     jiff::Timestamp::from_microsecond(time).unwrap_or(bounds).strftime(format).to_string()
 }
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_that_json_lacks_come_back() {
+    fn numbers_that_json_lacks_round_trip() {
         let map: BTreeMap<String, f64> =
             [("a", f64::INFINITY), ("b", f64::NEG_INFINITY), ("c", 1.5), ("d\"", f64::NAN)]
                 .map(|(key, value)| (key.to_owned(), value))

@@ -1,4 +1,4 @@
-//! What an error of SQLite means for the caller.
+//! Classifies SQLite errors.
 
 use std::{
     fs,
@@ -14,12 +14,12 @@ use crate::{
     store::{BoxError, ErrorWithRemedy, StoreError, remedy},
 };
 
-/// Trouble that a person must mend, and how.
+/// An error that needs manual repair; its text says how.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OperatorError {
     #[error("there is no database at `{}`: is `store.sqlite.path` (or `state_dir`) that of the daemon?", .0.display())]
     Missing(PathBuf),
-    #[error("`{}` was opened for reading only", .0.display())]
+    #[error("`{}` was opened read-only", .0.display())]
     ReadOnly(PathBuf),
     #[error("`{}` has schema version {found}, this program knows {known}: {}", .path.display(), version_advice(*found, *known))]
     Version { path: PathBuf, found: i64, known: i64 },
@@ -50,20 +50,20 @@ pub(super) enum OperatorError {
 }
 
 impl OperatorError {
-    /// The command that mends it, for the simplest case.
+    /// The repair command for the simplest case.
     fn remedy(&self) -> Option<String> {
         let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
         let owned = |path: &Path| {
             let user = rustix::process::geteuid().as_raw();
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let mut names = format!("{}*", quoted(path));
-            // The folder only where it is in the way: other programs may use it, too.
+            // The folder only if it is the cause, because other programs may use it.
             if rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).is_err() {
                 names = format!("{} {names}", quoted(folder));
             }
             format!("chown {user} {names} && chmod u+rwX {names}")
         };
-        // The log beside the file holds the newest rows: the three files stay together, under their names.
+        // The WAL holds the newest rows: the three files stay together, under their names.
         let moved = |path: &Path| {
             let [file, wal, shm] =
                 ["", "-wal", "-shm"].map(|end| quoted(Path::new(&format!("{}{end}", path.display()))));
@@ -90,7 +90,7 @@ impl OperatorError {
     }
 }
 
-/// Trouble that passes.
+/// A transient error.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TransientError {
     #[error("cannot use `{}` now", .path.display())]
@@ -120,7 +120,7 @@ pub(super) fn misconfigured(hint: OperatorError) -> StoreError {
         None => StoreError::Misconfigured(Box::new(hint)),
         Some(remedy) => {
             let what = hint.to_string();
-            // The cause of the hint, not the hint: it is said already.
+            // The cause of the hint; the hint itself is already in the text.
             let error = hint.into_cause();
             StoreError::Misconfigured(Box::new(ErrorWithRemedy { what, remedy, error }))
         }
@@ -131,7 +131,7 @@ pub(super) fn unavailable(error: TransientError) -> StoreError {
     StoreError::Unavailable(Box::new(error))
 }
 
-/// Sorts an error of the file system.
+/// Classifies a file system error.
 pub(super) fn classify_io(error: io::Error, path: &Path) -> StoreError {
     let path = path.to_owned();
     match error.kind() {
@@ -145,7 +145,7 @@ pub(super) fn classify_io(error: io::Error, path: &Path) -> StoreError {
     }
 }
 
-/// Sorts an error of SQLite. What is unknown is worth another try: nothing is set aside because of a guess.
+/// Classifies a SQLite error. Unknown errors are retried: no row is rejected on a guess.
 pub(super) fn classify(error: rusqlite::Error, path: &Path) -> StoreError {
     let path = path.to_owned();
     match error.sqlite_error_code() {
@@ -155,7 +155,7 @@ pub(super) fn classify(error: rusqlite::Error, path: &Path) -> StoreError {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             misconfigured(OperatorError::Damaged { path, error })
         }
-        // SQLite says "read only" also of a file that was moved away while it was open; then opening anew helps.
+        // SQLite also reports "read only" for a file that was moved away while open; reopening helps.
         Some(ErrorCode::ReadOnly) if !is_moved(&error) => misconfigured(OperatorError::NotWritable { path, error }),
         Some(ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
             misconfigured(OperatorError::NotWritable { path, error })
@@ -189,12 +189,12 @@ fn is_moved(error: &rusqlite::Error) -> bool {
         if cause.extended_code == rusqlite::ffi::SQLITE_READONLY_DBMOVED)
 }
 
-/// Whether the rows themselves are at fault, so that the neighbours of a batch must be tried without it.
+/// Whether the rows themselves are at fault, so that the other batches of the transaction are retried without them.
 pub(super) fn is_row_error(error: &StoreError) -> bool {
     matches!(error, StoreError::Rejected(_))
 }
 
-/// The same answer for everyone who shared a transaction.
+/// Copies the error for every batch of a transaction.
 pub(super) fn duplicate(error: &StoreError) -> StoreError {
     let cause = |cause: &BoxError| -> BoxError {
         let what = Chain(&**cause).to_string();
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_say_what_to_do_next() {
+    fn errors_are_classified() {
         for (code, expected) in [
             (ffi::SQLITE_FULL, "unavailable"),
             (ffi::SQLITE_BUSY, "unavailable"),
@@ -243,7 +243,7 @@ mod tests {
         let error = classify(cannot_open, Path::new("/tmp"));
         let StoreError::Misconfigured(cause) = error else { panic!("a directory is no file: {error:?}") };
         assert!(remedy(&*cause).is_some_and(|remedy| remedy.contains("store.sqlite.path")), "{cause:?}");
-        // The newest rows may be in the log beside the file: none of the three is left behind.
+        // The WAL may hold the newest rows: all three files are moved.
         let damaged = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None);
         let StoreError::Misconfigured(cause) = classify(damaged, Path::new("a b.db")) else { panic!("it is damaged") };
         let folder = tempfile::tempdir().unwrap();

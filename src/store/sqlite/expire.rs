@@ -1,9 +1,9 @@
-//! Deletes rows that have outlived their time, a bounded number at each call.
+//! Deletes expired rows, a bounded number per call.
 //!
-//! Most tables have an index on `expires_at`. Metrics do not (their long texts, a table of their own, do): it would cost as much as
-//! the row itself. Their runs are visited in turn instead; the rows of a run expire about in the order of their times, so a look at
-//! its oldest rows tells whether there is anything to delete. A late row in front of expired rows only postpones their
-//! deletion; readers skip expired rows anyway.
+//! Most tables have an index on `expires_at`. Metrics do not (their long texts, in a separate table, do): the index would cost as
+//! much as the row. Instead their runs are swept in turn; the rows of a run expire roughly in time order, so a probe of its
+//! oldest rows tells whether any are expired. A late row that hides expired ones only postpones their deletion; reads skip
+//! expired rows anyway.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use tokio::time::Instant;
 
 use crate::units::{self, Micros};
 
-/// How far the wall clock may be set forward without rows being kept back from deletion.
+/// Forward clock jump up to which deletion is not delayed.
 const CLOCK_SLACK: Micros = 86_400_000_000;
 
-/// How fast the time that is believed catches up with the wall clock, in multiples of the time that passes.
+/// Rate at which the trusted time catches up with the wall clock, as a multiple of elapsed time.
 const CATCH_UP_RATE: Micros = 4;
 
-/// The wall clock, checked against the monotonic clock: a jump ahead by ten years must not empty the archive, and rows written
-/// while the clock is ten years behind must not expire once it is corrected.
+/// The trusted time (`believed`): the wall clock, limited by a monotonic clock. A wall clock that jumps ten years ahead must not empty the
+/// archive, and rows written while it is ten years behind must not be expired once it is corrected.
 ///
-/// The file knows the last time that was believed, in the minutes of its `user_version`, so that a restart does not make a wrong
-/// clock right. After a long rest the time believed lags behind, and catches up at [`CATCH_UP_RATE`]: deletion is late, never early.
-/// A file that is new believes the wall clock.
+/// The last trusted time is stored in the file (`user_version`, in minutes), so that a wrong clock is not trusted after a
+/// restart. After a long downtime the trusted time lags and catches up at [`CATCH_UP_RATE`]: deletion is late, never early. For a
+/// new file the wall clock is trusted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     believed: Micros,
@@ -37,26 +37,26 @@ impl Clock {
         Self { believed: units::now(), since: Instant::now() }
     }
 
-    /// As the file says.
+    /// Reads the trusted time from the file.
     pub fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let minutes: i64 = connection.query_row("PRAGMA user_version", (), |row| row.get(0))?;
         Ok(if minutes > 0 { Self { believed: minutes * MINUTE, since: Instant::now() } } else { Self::start() })
     }
 
-    /// Puts into the file what is believed now.
+    /// Stores the trusted time in the file.
     pub fn save(&self, connection: &Connection) -> rusqlite::Result<()> {
         let believed = units::now().min(self.advanced(CATCH_UP_RATE, self.since.elapsed()));
-        // What was believed once stays: the wall clock may be behind for a while.
+        // The trusted time never goes back: the wall clock may be temporarily behind.
         let minutes = i32::try_from(believed.max(self.believed) / MINUTE).unwrap_or(i32::MAX);
         connection.pragma_update(None, "user_version", minutes)
     }
 
-    /// From when on a row that is written now is kept.
+    /// The time from which retention of a row written now counts.
     pub fn write_time(&self) -> Micros {
         self.write_time_at(units::now(), self.since.elapsed())
     }
 
-    /// Until when rows have outlived their time for good.
+    /// Rows that expire before this time are deleted.
     pub fn expiry_cutoff(&self) -> Micros {
         self.expiry_cutoff_at(units::now(), self.since.elapsed())
     }
@@ -75,22 +75,22 @@ impl Clock {
     }
 }
 
-/// Rows that are looked at, and runs that are visited, at each call.
+/// Rows probed per run, and runs visited per call.
 const PROBE_ROWS: i64 = 16;
 const RUNS_PER_STEP: usize = 50;
 
-/// Where the visit of the runs has come to.
+/// Position of the sweep over the runs.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     run_id: String,
 }
 
 impl Sweep {
-    /// Deletes at most `limit` rows of each table, oldest first; says how many.
+    /// Deletes at most `limit` rows of each table, oldest first; returns the number.
     pub fn step(&mut self, connection: &Connection, now: Micros, limit: i64) -> rusqlite::Result<usize> {
         let mut deleted = 0;
         for (due, delete) in INDEXED {
-            // The common answer is no, and then nothing is locked.
+            // Usually no row is due, and then no lock is taken.
             if connection.prepare_cached(due)?.exists([now])? {
                 deleted += connection.prepare_cached(delete)?.execute(params![now, limit])?;
             }
@@ -106,7 +106,7 @@ impl Sweep {
                 let rows = connection.prepare_cached(RUN_DELETE)?.execute(params![run_id, now, limit])?;
                 deleted += rows;
                 if i64::try_from(rows).is_ok_and(|rows| rows >= limit) {
-                    // The same run comes first the next time.
+                    // The next call resumes with this run.
                     break;
                 }
             }
@@ -121,7 +121,7 @@ const NEXT_RUN: &str = "SELECT run_id FROM training_metrics_rows WHERE run_id > 
 const RUN_HAS_EXPIRED: &str = "SELECT 1 FROM (SELECT expires_at FROM training_metrics_rows WHERE run_id = ?1
     ORDER BY timestamp, event_id LIMIT ?3) WHERE expires_at <= ?2";
 
-/// Looks at the oldest rows only: a scan of all rows of a long run would hold the lock for as long as it takes.
+/// Probes the oldest rows only: a scan of a long run would hold the lock throughout.
 const RUN_DELETE: &str = "DELETE FROM training_metrics_rows WHERE run_id = ?1 AND (timestamp, event_id) IN
     (SELECT timestamp, event_id FROM (SELECT timestamp, event_id, expires_at FROM training_metrics_rows WHERE run_id = ?1
      ORDER BY timestamp, event_id LIMIT ?3) WHERE expires_at <= ?2)";
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_jumps_neither_deletes_nor_shortens() {
+    fn a_clock_jump_neither_deletes_rows_nor_shortens_retention() {
         const YEARS: Micros = 10 * 365 * CLOCK_SLACK;
         let clock = Clock { believed: 1_000, since: Instant::now() };
         let second = Duration::from_secs(1);
@@ -173,22 +173,22 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_does_not_make_a_wrong_clock_right() {
+    fn a_wrong_clock_is_not_trusted_after_a_restart() {
         let connection = Connection::open_in_memory().unwrap();
         let new = Clock::load(&connection).unwrap();
-        assert!(units::now() - new.expiry_cutoff() < MINUTE, "a new file believes the wall clock");
-        // The file was last written ten years ago, says the clock.
+        assert!(units::now() - new.expiry_cutoff() < MINUTE, "for a new file the wall clock is trusted");
+        // The file was last written ten years ago, by the clock.
         let ago = units::now() - 3_650 * CLOCK_SLACK;
         Clock { believed: ago, since: Instant::now() }.save(&connection).unwrap();
         for _ in 0..100 {
             let clock = Clock::load(&connection).unwrap();
-            assert!(clock.expiry_cutoff() < ago + CLOCK_SLACK + MINUTE, "no restart gains anything");
+            assert!(clock.expiry_cutoff() < ago + CLOCK_SLACK + MINUTE, "a restart does not advance the trusted time");
             clock.save(&connection).unwrap();
         }
         let now = units::now();
         let clock = Clock::load(&connection).unwrap();
-        assert_eq!(clock.write_time_at(now, Duration::ZERO), now, "what is written now is kept by the clock of now");
-        // A right clock after two months of rest: late by less each day.
+        assert_eq!(clock.write_time_at(now, Duration::ZERO), now, "retention of new rows counts from the current time");
+        // A correct clock after two months of downtime: the lag shrinks each day.
         let rested = Clock { believed: now - 60 * CLOCK_SLACK, since: Instant::now() };
         let day = |n: i64| Duration::from_micros((n * CLOCK_SLACK).unsigned_abs());
         assert!(rested.expiry_cutoff_at(now + 10 * CLOCK_SLACK, day(10)) < now);

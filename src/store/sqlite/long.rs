@@ -1,7 +1,7 @@
-//! The long texts of metrics rows, which lie in a table of their own.
+//! Long texts of metrics rows, stored in a separate table.
 //!
-//! The rows of a run are the cells of a B-tree. A search there reads each cell that it compares, whole, so that one text of megabytes
-//! would make every later insert beside it read those megabytes again. Of a long text the cell holds [`MARKER`] only.
+//! The rows of a run are cells of a B-tree. A search reads every cell that it compares completely, so a text of megabytes would
+//! make every later insert next to it read those megabytes again. For a long text the cell holds only [`MARKER`].
 
 use rusqlite::{Connection, MAIN_DB, OptionalExtension, params};
 
@@ -11,11 +11,11 @@ use crate::{
     units::Micros,
 };
 
-/// In place of a text that lies in `training_metrics_long`.
+/// Placeholder of a text that is stored in `training_metrics_long`.
 pub(super) const MARKER: &str = "";
 
-/// The longest text that stays in its row. Up to a page an insert beside such rows takes at most about twice as long as beside
-/// short ones, at 32 KiB fourteen times as long.
+/// The longest text stored in its row. Up to one page, an insert next to such rows takes at most about twice as long as next to
+/// short ones; at 32 KiB, fourteen times as long.
 const IN_ROW_BYTES_MAX: usize = 4 << 10;
 
 const UPSERT: &str =
@@ -24,19 +24,19 @@ const UPSERT: &str =
 const DELETE: &str = "DELETE FROM training_metrics_long WHERE run_id = ?1 AND timestamp = ?2 AND event_id = ?3";
 const EXISTS_IN_RANGE: &str =
     "SELECT 1 FROM training_metrics_long WHERE run_id = ?1 AND timestamp BETWEEN ?2 AND ?3 LIMIT 1";
-/// Where a text goes.
+/// Placement of a text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TextPlacement<'a> {
-    /// What the row holds.
+    /// The value in the row.
     pub in_row: Option<&'a str>,
-    /// What the other table holds.
+    /// The value in the table of long texts.
     pub long: Option<&'a str>,
 }
 
 impl<'a> TextPlacement<'a> {
     pub fn of(text: Option<&'a str>) -> Self {
         match text {
-            // What looks like the marker is told apart by where it lies.
+            // A text equal to the marker is stored as a long text, to keep them apart.
             Some(text) if text.len() > IN_ROW_BYTES_MAX || text == MARKER => {
                 Self { in_row: Some(MARKER), long: Some(text) }
             }
@@ -48,12 +48,12 @@ impl<'a> TextPlacement<'a> {
 /// Writes the long texts of a batch's rows.
 pub(super) struct LongTexts<'a> {
     connection: &'a Connection,
-    /// Whether there may be any in the run and the span of time of the batch.
+    /// Whether the run and time span of the batch may already have long texts.
     may_have_stored: bool,
 }
 
 impl<'a> LongTexts<'a> {
-    /// Looks once a batch what is there beside its rows, so that an ordinary row costs no search of its own.
+    /// Checks for stored long texts once per batch, so that an ordinary row needs no lookup.
     pub fn for_rows(connection: &'a Connection, rows: &[Row]) -> rusqlite::Result<Self> {
         let keys = || rows.iter().filter_map(|row| if let Row::Metrics(row) = row { Some(row.key) } else { None });
         let times = || keys().map(|key| key.timestamp);
@@ -66,7 +66,7 @@ impl<'a> LongTexts<'a> {
         Ok(Self { connection, may_have_stored: may_be_old })
     }
 
-    /// Writes those of one row. Where it has none, those of an earlier writing of the row are deleted.
+    /// Writes the long texts of one row. If it has none, those of an earlier write are deleted.
     pub fn write(
         &mut self,
         key: &EventKey,
@@ -79,7 +79,7 @@ impl<'a> LongTexts<'a> {
             let (run_id, timestamp, event_id) = row();
             let values = params![run_id, timestamp, event_id, extra, rest_json, expires];
             self.connection.prepare_cached(UPSERT)?.execute(values)?;
-            // The row may come once more in this batch.
+            // The row may occur again in this batch.
             self.may_have_stored = true;
         } else if self.may_have_stored {
             self.connection.prepare_cached(DELETE)?.execute(row())?;
@@ -88,17 +88,17 @@ impl<'a> LongTexts<'a> {
     }
 }
 
-/// The `extra` that a row marks as long.
+/// The `extra` of a row whose cell holds the marker.
 pub(super) fn extra(connection: &Connection, key: &EventKey) -> rusqlite::Result<Option<String>> {
     read(connection, "extra", key)
 }
 
-/// The `rest_json` that a row marks as long.
+/// The `rest_json` of a row whose cell holds the marker.
 pub(super) fn rest_json(connection: &Connection, key: &EventKey) -> rusqlite::Result<Option<String>> {
     read(connection, "rest_json", key)
 }
 
-/// Not through the view: SQLite would copy the text twice more.
+/// Bypasses the view, in which SQLite would copy the text twice more.
 fn read(connection: &Connection, column: &str, key: &EventKey) -> rusqlite::Result<Option<String>> {
     let sql = format!(
         "SELECT rowid, octet_length({column}), {} FROM training_metrics_long
@@ -117,14 +117,13 @@ fn is_large(length: i64) -> bool {
     usize::try_from(length).is_ok_and(|length| length >= LARGE_VALUE)
 }
 
-/// An expression: the text of a column, NULL where it is large. SQLite learns the length of a text from the head of its record,
-/// without the text.
+/// SQL expression: a text column, or NULL when it is large. SQLite takes the length from the record header without reading the
+/// text.
 pub(super) fn unless_large(column: &str) -> String {
     format!("CASE WHEN octet_length({column}) < {LARGE_VALUE} THEN {column} END AS {column}")
 }
 
-/// A large text of a table with row ids, read into its place. As the result of a statement it would be in memory twice: in SQLite's
-/// own buffer, too.
+/// Reads a large text through incremental blob I/O. As a statement's result it would be in memory twice, also in SQLite's buffer.
 pub(super) fn large(connection: &Connection, table: &str, column: &str, rowid: i64) -> rusqlite::Result<String> {
     let blob = connection.blob_open(MAIN_DB, table, column, rowid, true)?;
     let mut text = vec![0; blob.len()];

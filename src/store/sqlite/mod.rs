@@ -1,8 +1,8 @@
-//! One SQLite file: the store where one machine is enough.
+//! SQLite backend: one file, for a single machine.
 //!
-//! One thread writes, a few threads read; write-ahead logging lets them work at the same time, also with other processes.
-//! The file is created (mode 0600) and migrated when it is first used. Nothing here fails at start: a file that cannot be
-//! used is an answer to each call, and it is opened anew with the next one.
+//! One thread writes and a few threads read; write-ahead logging lets them run concurrently, also with other processes. The file
+//! is created (mode 0600) and migrated at first use. Startup never fails: an unusable file fails each call, and the next call
+//! reopens it.
 
 mod database;
 mod encode;
@@ -49,27 +49,27 @@ use crate::{
     units::Micros,
 };
 
-/// Batches that may wait for the writing thread; the caller waits when it is full.
+/// Capacity of the write queue; callers wait while it is full.
 const WRITES_MAX: usize = 64;
-/// Reads that may wait for a reading thread; the caller waits when it is full.
+/// Capacity of the read queue; callers wait while it is full.
 const READS_MAX: usize = 64;
-/// Reading threads: more than one, so that a long read does not block the rest.
+/// Reading threads: with two, one long read does not block the rest.
 const READERS: usize = 2;
 
-/// How much nicer than the writing thread they are.
+/// Niceness of the reading threads relative to the writing thread.
 const READER_NICENESS: i32 = 5;
 
-/// Where the file is.
+/// Settings of the SQLite file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Empty: `<state_dir>/cascor.db`.
+    /// Path; empty: `<state_dir>/cascor.db`.
     pub path: PathBuf,
 }
 
 type ReadTask = Box<dyn FnOnce(&mut Reader) + Send>;
 
-/// A file, open for reading and writing; its threads end when this is dropped, after what was queued.
+/// A file open for reading and writing; dropping it ends its threads after the queued work.
 #[derive(Debug)]
 pub struct SqliteStore {
     writes: mpsc::Sender<WriteRequest>,
@@ -79,13 +79,13 @@ pub struct SqliteStore {
     outside_changes: Arc<AtomicU64>,
 }
 
-/// Opens the file of `config`, creating and migrating it as needed (now if possible, else with the first call that can).
+/// Opens the file of `config`, creating and migrating it as needed (now if possible, else at the first call that can).
 pub fn open(config: &Config, retention: &Retention, metrics: Arc<Metrics>) -> SqliteStore {
     start(Database { path: config.path.clone(), create: true }, retention, metrics)
 }
 
-/// The same for reading only: never creates or changes a file, so that a reader run by another user cannot get in the way of
-/// the daemon. Writes are refused.
+/// Opens the file read-only: never creates or changes it, so that a reader run by another user cannot interfere with the daemon.
+/// Writes are refused.
 pub fn open_read_only(config: &Config, metrics: Arc<Metrics>) -> SqliteStore {
     start(Database { path: config.path.clone(), create: false }, &Retention::default(), metrics)
 }
@@ -101,7 +101,7 @@ fn start(database: Database, retention: &Retention, metrics: Arc<Metrics>) -> Sq
     for _ in 0..READERS {
         let (queue, mut reader) = (queue.clone(), Reader { database: database.clone(), open: None });
         spawn("sqlite-read", move || {
-            // Counts for this thread only: beside a writer, who reads comes second.
+            // Applies to this thread only: the writer has priority.
             if !read_only {
                 let _ = rustix::process::setpriority_process(None, READER_NICENESS);
             }
@@ -115,18 +115,18 @@ fn start(database: Database, retention: &Retention, metrics: Arc<Metrics>) -> Sq
     SqliteStore { writes, reads, metrics, read_only, outside_changes }
 }
 
-/// Without its thread a queue has no receiver, and each call says so.
+/// If the thread cannot start, the queue has no receiver and every call fails.
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
     let work = move || {
         let _span = stage("sqlite").entered();
         work();
     };
     if let Err(error) = thread::Builder::new().name(name.into()).spawn(work) {
-        error!(error = %Chain(&error), name, "cannot start a thread of the database");
+        error!(error = %Chain(&error), name, "cannot start a database thread");
     }
 }
 
-/// The state of a reading thread.
+/// State of a reading thread.
 struct Reader {
     database: Database,
     open: Option<OpenDatabase>,
@@ -141,7 +141,7 @@ impl Reader {
             Some(open) => open,
             None => self.database.reader()?,
         };
-        // Only a connection that worked is kept.
+        // A connection that failed is not kept.
         let result = query(&open.connection).map_err(|e| error::classify(e, &self.database.path))?;
         self.open = Some(open);
         Ok(result)
@@ -168,7 +168,7 @@ impl SqliteStore {
             let (done, answer) = oneshot::channel();
             let gone = || error::unavailable(TransientError::ThreadEnded);
             let read: ReadTask = Box::new(move |reader| {
-                // A read whose caller has gone is skipped.
+                // A request whose caller is gone is skipped.
                 if !done.is_closed() {
                     let _ = done.send(reader.read(query));
                 }

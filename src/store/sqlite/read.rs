@@ -1,4 +1,4 @@
-//! The queries of the contract, bounded, on a connection of their own.
+//! Read queries, bounded, on a separate connection.
 
 use std::{ops::ControlFlow, sync::LazyLock};
 
@@ -22,7 +22,7 @@ pub(super) fn run(connection: &Connection, run_id: Uuid) -> rusqlite::Result<Opt
     statement.query_row([run_id.to_string()], to_run).optional()
 }
 
-/// The names of a run's other numbers.
+/// The names of a run's extra metrics.
 pub(super) fn metric_names(connection: &Connection, run_id: Uuid) -> rusqlite::Result<Vec<String>> {
     connection
         .prepare_cached("SELECT name FROM run_metric_names WHERE run_id = ?1 ORDER BY name LIMIT ?2")?
@@ -30,7 +30,7 @@ pub(super) fn metric_names(connection: &Connection, run_id: Uuid) -> rusqlite::R
         .collect()
 }
 
-/// Whether the index has the run under this start.
+/// Whether the index has the run under this start time.
 pub(super) fn is_listed(connection: &Connection, run_id: Uuid, start: Micros) -> rusqlite::Result<bool> {
     let sql = "SELECT 1 FROM runs_by_month WHERE month = ?1 AND start_time = ?2 AND run_id = ?3";
     connection.prepare_cached(sql)?.exists((encode::month(start), start, run_id.to_string()))
@@ -38,7 +38,7 @@ pub(super) fn is_listed(connection: &Connection, run_id: Uuid, start: Micros) ->
 
 /// The newest runs, in the order of the index.
 pub(super) fn runs(connection: &Connection, query: &RunsQuery) -> rusqlite::Result<Vec<RunRow>> {
-    // CROSS JOIN: the index decides the order, the rows are looked up one by one until the limit is reached.
+    // CROSS JOIN: the index determines the order; rows are looked up one by one until the limit is reached.
     let mut sql = String::from(
         "SELECT r.* FROM runs_by_month m CROSS JOIN training_runs r
          ON r.run_id = m.run_id AND r.start_time = m.start_time WHERE true",
@@ -133,7 +133,7 @@ fn whole(connection: &Connection, table: &str, column: &str, row: &Stored<'_>) -
     }
 }
 
-/// Whole rows: as many as fit the limits of the query.
+/// Whole rows within the limits of the query.
 fn range<T: MemSize>(
     connection: &Connection,
     table: &str,
@@ -151,7 +151,7 @@ fn range<T: MemSize>(
     Ok(all)
 }
 
-/// Hands over these columns of each row of a range, in order, until it breaks.
+/// Passes these columns of each row of a range, in order, to the callback until it breaks.
 pub(super) fn each_of(
     connection: &Connection,
     table: &str,
@@ -161,7 +161,7 @@ pub(super) fn each_of(
 ) -> rusqlite::Result<()> {
     let outermost = if query.ascending { (i64::MIN, i64::MIN) } else { (i64::MAX, i64::MAX) };
     let after = query.after.unwrap_or(outermost);
-    // The cursor also narrows the range, so that the key's tree is entered there however far the reader has paged.
+    // The cursor also narrows the range, so that the key's B-tree is entered there at any page depth.
     let (mut start, mut end) = (query.start.unwrap_or(i64::MIN), query.end.unwrap_or(i64::MAX));
     if query.ascending {
         start = start.max(after.0);
@@ -221,7 +221,7 @@ pub(super) fn dataset(connection: &Connection, dataset_id: Uuid) -> rusqlite::Re
         .optional()
 }
 
-/// What was missed, newest first.
+/// Recorded gaps, newest first.
 pub(super) fn gaps(connection: &Connection, query: &DaysQuery) -> rusqlite::Result<Vec<GapRow>> {
     days(connection, "ingest_gaps", "started_at", "gap_id DESC", query, |row| {
         Ok(GapRow {
@@ -238,7 +238,7 @@ pub(super) fn gaps(connection: &Connection, query: &DaysQuery) -> rusqlite::Resu
     })
 }
 
-/// Commands that were received, newest first.
+/// Recorded control commands, newest first.
 pub(super) fn control_log(connection: &Connection, query: &DaysQuery) -> rusqlite::Result<Vec<ControlRow>> {
     days(connection, "control_log", "timestamp", "event_id DESC, instance", query, |row| {
         Ok(ControlRow {
@@ -291,7 +291,7 @@ fn non_finite(row: &Stored<'_>) -> rusqlite::Result<Option<Map<String, Value>>> 
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
-/// The columns of metrics rows. They are read by position, not by name: these rows are read by the million.
+/// The columns of metrics rows, read by position: a lookup by name is too slow for millions of rows.
 static METRICS: LazyLock<String> = LazyLock::new(|| {
     let columns: Vec<_> = METRIC_COLUMNS.iter().map(|column| column.name).collect();
     format!("timestamp, event_id, {}, extra, rest_json, non_finite", columns.join(", "))
@@ -301,7 +301,7 @@ const EXTRA: usize = FIRST_COLUMN + METRIC_COLUMNS.len();
 const REST_JSON: usize = EXTRA + 1;
 const NON_FINITE: usize = REST_JSON + 1;
 
-/// The columns of a stored row, with the names of those that are NaN.
+/// The columns of a stored row, with the names of NaN columns.
 struct StoredColumns<'r, 's> {
     row: &'r Stored<'s>,
     nan: Option<Map<String, Value>>,
@@ -344,7 +344,7 @@ fn to_metrics(connection: &Connection, run_id: Uuid, row: &Stored<'_>) -> rusqli
     })
 }
 
-/// A text of a row where it lies.
+/// A text borrowed from the row.
 pub(super) fn text<'a>(row: &'a Stored<'_>, at: usize) -> rusqlite::Result<Option<&'a str>> {
     row.get_ref(at)?
         .as_str_or_null()

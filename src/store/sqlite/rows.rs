@@ -1,4 +1,4 @@
-//! The statements that write, one a table, each harmless when repeated.
+//! INSERT and UPDATE statements, one per table, each idempotent.
 
 use std::sync::LazyLock;
 
@@ -118,7 +118,7 @@ fn event(statement: &mut CachedStatement<'_>, row: &EventRow, expires: Option<Mi
     Ok(())
 }
 
-/// A later description of a dataset adds to the earlier one: what it leaves out stays.
+/// A later description of a dataset extends the earlier one: absent columns keep their value.
 const DATASETS: &str = "INSERT INTO dataset_info
     (dataset_id, name, description, num_samples, num_features, num_classes, class_distribution, created_at, file_path,
      checksum)
@@ -148,7 +148,7 @@ fn dataset(statement: &mut CachedStatement<'_>, row: &DatasetRow) -> rusqlite::R
     Ok(())
 }
 
-/// The record at receipt has no outcome; its replay must not take away the outcome that was added later.
+/// The record written at receipt has no outcome; its replay must not clear an outcome that was added later.
 const CONTROL: &str = "INSERT INTO control_log
     (day, timestamp, event_id, instance, command, command_id, target, source, outcome, payload_json, expires_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
@@ -204,8 +204,8 @@ const RUNS: &str = "INSERT OR REPLACE INTO training_runs
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
      ?24)";
 
-/// Writes the present columns of `change` and moves the entry in the index; all within the caller's transaction, so that
-/// reading the row first is safe and no reader sees a run twice or not at all.
+/// Writes the present columns of `change` and moves the index entry, all within the caller's transaction, so that reading the row
+/// first is safe and a reader sees each run exactly once.
 pub(super) fn write_run(
     connection: &Connection,
     change: &RunRow,

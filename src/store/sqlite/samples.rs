@@ -1,4 +1,4 @@
-//! Some numbers of many rows: only their columns are read, and nothing is copied but the numbers.
+//! Column-wise bulk reads: only the columns of the requested numbers are read and copied.
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
@@ -12,7 +12,7 @@ use crate::{
     store::SamplesQuery,
 };
 
-/// The columns that every sample has; those of the fields follow.
+/// Columns of every sample; those of the fields follow.
 const COLUMNS: &str = "timestamp, event_id, epoch, step, hidden_units, seq, phase, non_finite";
 const FIRST_FIELD: usize = 8;
 
@@ -21,7 +21,7 @@ pub(super) fn read(connection: &Connection, query: &SamplesQuery) -> rusqlite::R
     let mut columns = COLUMNS.to_owned();
     let with_extra = query.fields.iter().any(|field| matches!(field, Field::Extra(_)));
     for field in &query.fields {
-        // An extra has its place, too, so that the numbers of columns are those of fields.
+        // An extra metric also takes a place, so that columns and fields have the same positions.
         let column = if matches!(field, Field::Column(_)) { field.name() } else { "NULL" };
         columns.push_str(", ");
         columns.push_str(column);

@@ -1,7 +1,7 @@
-//! The thread that writes: takes what is queued and commits all of it in one transaction.
+//! The writing thread: commits all queued requests in one transaction.
 //!
-//! One transaction is one `fsync`, however many batches share it. A batch whose rows are at fault costs its neighbours nothing:
-//! the group is rolled back and every batch is tried in a transaction of its own.
+//! One transaction costs one `fsync`, however many batches share it. A faulty batch does not affect the rest: the transaction is
+//! rolled back and every batch is retried in its own.
 
 use std::{
     sync::{
@@ -33,23 +33,23 @@ use crate::{
     units::Micros,
 };
 
-/// Rows of one transaction, about: enough to make the `fsync` cheap, few enough to keep the transaction short.
+/// Approximate rows per transaction: enough to amortise the `fsync`, few enough to keep latency low.
 const GROUP_ROWS: usize = 8_192;
-/// Bytes of one transaction, about.
+/// Approximate bytes per transaction.
 const GROUP_BYTES: usize = 16 << 20;
-/// How often rows that have outlived their time are looked for, and how many of a table are deleted at once.
+/// Interval of deleting expired rows, and the maximum deleted per table at once.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(1);
 const EXPIRE_ROWS: i64 = 4_000;
-/// How often the file is told the time that is believed.
+/// Interval of storing the trusted time in the file.
 const CLOCK_SAVE_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Something to write, and who waits for it.
+/// A write, and the channel for its result.
 pub(super) struct WriteRequest {
     pub op: WriteOp,
     pub done: oneshot::Sender<Result<(), StoreError>>,
 }
 
-/// What there is to write.
+/// A write operation.
 pub(super) enum WriteOp {
     Rows(Batch),
     Run {
@@ -60,7 +60,7 @@ pub(super) enum WriteOp {
         run_id: Uuid,
         names: Vec<String>,
     },
-    /// Nothing: only proves that the file can be used.
+    /// No write: only checks that the file can be used.
     Ping,
 }
 
@@ -75,15 +75,15 @@ impl WriteOp {
     }
 }
 
-/// The state of the thread.
+/// State of the writing thread.
 pub(super) struct Writer {
     pub database: Database,
     pub retention: Retention,
     pub metrics: Arc<Metrics>,
     pub open: Option<OpenDatabase>,
-    /// Grows when another connection has changed the file, or another file is in its place.
+    /// Grows when another connection has changed the file, or the file was replaced.
     outside_changes: Arc<AtomicU64>,
-    /// What SQLite counted of that when it was last asked; of the open file only.
+    /// SQLite's `data_version` when last read; valid for the open file only.
     data_version: Option<i64>,
     clock: Clock,
     clock_saved_at: Instant,
@@ -110,11 +110,11 @@ impl Writer {
         }
     }
 
-    /// Serves the queue until its senders are gone, and what they left in it.
+    /// Serves the queue until all senders are gone and it is empty.
     pub fn run(mut self, mut queue: mpsc::Receiver<WriteRequest>) {
         let clock = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(clock) => clock,
-            Err(error) => return warn!(error = %Chain(&error), "the thread of the database cannot start"),
+            Err(error) => return warn!(error = %Chain(&error), "the database thread cannot start"),
         };
         if self.database.create
             && let Err(error) = self.connect()
@@ -143,13 +143,13 @@ impl Writer {
         match self.commit(group.iter().map(|job| &job.op)) {
             Ok(()) => group.drain(..).for_each(|job| reply(job, Ok(()))),
             Err(error) if error::is_row_error(&error) && group.len() > 1 => {
-                debug!(error = %Chain(&error), batches = group.len(), "group failed; trying each batch by itself");
+                debug!(error = %Chain(&error), batches = group.len(), "transaction failed; retrying each batch in its own");
                 for job in group.drain(..) {
                     let result = self.commit(std::iter::once(&job.op));
                     reply(job, result);
                 }
             }
-            // An error of the file concerns the whole group: each batch by itself would fail alike, after the same wait.
+            // The file is at fault: retrying each batch would only repeat the error.
             Err(error) => group.drain(..).for_each(|job| reply(job, Err(error::duplicate(&error)))),
         }
         self.metrics.store_connected.set(i64::from(self.open.is_some()));
@@ -158,7 +158,7 @@ impl Writer {
     /// One transaction, durable when this returns `Ok`.
     fn commit<'a>(&mut self, ops: impl Iterator<Item = &'a WriteOp>) -> Result<(), StoreError> {
         let path = self.database.path.clone();
-        // The file's clock counts.
+        // Connecting first loads the trusted time from the file.
         self.connect()?;
         let (retention, now) = (self.retention.clone(), self.clock.write_time());
         let open = self.connect()?;
@@ -172,7 +172,8 @@ impl Writer {
                     WriteOp::Ping => {}
                 }
             }
-            // Within the transaction, so that no other change comes between: a few microseconds, and our own do not count.
+            // Read within the transaction, so that no other change comes between; it takes microseconds, and our own changes do
+            // not count.
             let version = transaction.prepare_cached("PRAGMA data_version")?.query_row((), |row| row.get(0))?;
             transaction.commit()?;
             Ok(version)
@@ -206,7 +207,7 @@ impl Writer {
                 let open = self.database.writer()?;
                 let path = &self.database.path;
                 self.clock = Clock::load(&open.connection).map_err(|e| error::classify(e, path))?;
-                // At once: a new file has none yet, and the next start may be one with a wrong clock.
+                // Stored immediately: a new file has no trusted time, and the clock may be wrong at the next start.
                 self.clock.save(&open.connection).map_err(|e| error::classify(e, path))?;
                 self.clock_saved_at = Instant::now();
                 self.data_version = None;
@@ -215,26 +216,26 @@ impl Writer {
         }
     }
 
-    /// Bounded: what is left is deleted a second later.
+    /// Bounded: remaining rows are deleted a second later.
     fn expire(&mut self) {
         let Some(open) = &self.open else { return };
         if self.clock_saved_at.elapsed() >= CLOCK_SAVE_INTERVAL {
             self.clock_saved_at = Instant::now();
-            // Untold, it is only later that rows are deleted.
+            // A failure only delays deletion.
             if let Err(error) = self.clock.save(&open.connection) {
-                debug!(error = %Chain(&error), "the time is not noted in the database");
+                debug!(error = %Chain(&error), "cannot store the trusted time in the database");
             }
         }
         match self.sweep.step(&open.connection, self.clock.expiry_cutoff(), EXPIRE_ROWS) {
             Ok(0) => {}
-            Ok(rows) => debug!(rows, "deleted rows that have outlived their time"),
-            // Whatever it is, the next write meets it and reports it; rows past their time are not read meanwhile.
-            Err(error) => debug!(error = %Chain(&error), "rows that have outlived their time stay for now"),
+            Ok(rows) => debug!(rows, "deleted expired rows"),
+            // The next write meets and reports the same error; expired rows are not read meanwhile.
+            Err(error) => debug!(error = %Chain(&error), "cannot delete expired rows yet"),
         }
     }
 }
 
-/// `first`, and what waits behind it, as far as one transaction should go.
+/// Collects `first` and the requests queued behind it, up to the size of one transaction.
 fn collect_group(first: WriteRequest, queue: &mut mpsc::Receiver<WriteRequest>, group: &mut Vec<WriteRequest>) {
     let (mut rows, mut bytes) = first.op.size();
     group.push(first);
@@ -248,6 +249,6 @@ fn collect_group(first: WriteRequest, queue: &mut mpsc::Receiver<WriteRequest>, 
 }
 
 fn reply(job: WriteRequest, result: Result<(), StoreError>) {
-    // A caller that has gone tries again, and repeating changes nothing.
+    // If the caller is gone, it will retry; repeating a write changes nothing.
     let _ = job.done.send(result);
 }

@@ -1,4 +1,4 @@
-//! Rows with long texts: what the rows beside them cost, and that no text is lost.
+//! Rows with long texts: the cost for neighbouring rows, and lossless round trips.
 
 use super::*;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     store::Partition,
 };
 
-/// Texts that stay in the row and texts that do not.
+/// Texts that stay in the row, and texts that do not.
 const LENGTHS: [usize; 6] = [0, 2, 4_096, 4_098, 100_000, 3 << 20];
 
 fn row(run_id: Uuid, timestamp: Micros, rest: Option<usize>) -> MetricsRow {
@@ -27,13 +27,13 @@ fn write_rows(writer: &mut Writer, rows: Vec<MetricsRow>) {
     answer.try_recv().unwrap().unwrap();
 }
 
-/// As many other numbers as take about so many bytes.
+/// Extra metrics of about this many bytes.
 fn numbers(bytes: usize) -> std::collections::BTreeMap<String, f64> {
     (0..bytes / 100).map(|n| (format!("{n:090}"), n as f64)).collect()
 }
 
 #[tokio::test]
-async fn long_texts_come_back_from_the_store_and_from_the_view() {
+async fn long_texts_round_trip_through_the_store_and_the_view() {
     let fixture = Fixture::new();
     let (store, run_id, at) = (fixture.store(), Uuid::new_v4(), now());
     let rows: Vec<MetricsRow> = LENGTHS
@@ -52,7 +52,7 @@ async fn long_texts_come_back_from_the_store_and_from_the_view() {
     let fields = vec![crate::curve::Field::named(&name)];
     let samples = store.samples(&SamplesQuery { range: everything, fields }).await.unwrap();
     assert_eq!(samples.values, rows.iter().map(|row| row.extra.get(&name).copied()).collect::<Vec<_>>());
-    // A page ends with the row that passes its bytes, wherever they lie.
+    // A page ends with the row that exceeds its bytes, wherever its texts are stored.
     let page = RangeQuery {
         bytes: 4 << 20,
         ascending: true,
@@ -78,7 +78,7 @@ async fn long_texts_come_back_from_the_store_and_from_the_view() {
 }
 
 #[test]
-fn a_row_that_is_written_again_has_its_last_texts_alone() {
+fn a_rewritten_row_keeps_only_its_last_texts() {
     let fixture = Fixture::new();
     let mut writer = fixture.writer(Retention::default());
     let (run_id, at) = (Uuid::new_v4(), now());
@@ -100,7 +100,7 @@ fn a_row_that_is_written_again_has_its_last_texts_alone() {
 }
 
 #[test]
-fn a_row_that_comes_twice_in_a_batch_has_its_last_texts_alone() {
+fn a_row_twice_in_a_batch_keeps_only_its_last_texts() {
     let fixture = Fixture::new();
     let mut writer = fixture.writer(Retention::default());
     let (run_id, at) = (Uuid::new_v4(), now());
@@ -112,7 +112,7 @@ fn a_row_that_comes_twice_in_a_batch_has_its_last_texts_alone() {
 }
 
 #[tokio::test]
-async fn large_networks_and_events_come_back_whole() {
+async fn large_topologies_and_events_round_trip() {
     let fixture = Fixture::new();
     let (store, run_id, at) = (fixture.store(), Uuid::new_v4(), now());
     let texts = [10, LARGE_VALUE - 2, LARGE_VALUE, LARGE_VALUE + 2, 3 * LARGE_VALUE]
@@ -168,7 +168,7 @@ fn bytes_read() -> u64 {
 }
 
 #[test]
-fn rows_beside_long_ones_cost_what_others_cost() {
+fn rows_beside_long_ones_cost_no_extra_reads() {
     const LONG: usize = 19 << 20;
     let cost = |neighbours: Option<usize>| {
         let fixture = Fixture::new();
@@ -203,7 +203,7 @@ fn pages_are_ranges_of_the_key_without_sorting() {
         let steps = plan(&read::range_sql("training_metrics_rows", "*", &query));
         assert_eq!(steps, [format!("{} AND timestamp>? AND timestamp<?)", key("training_metrics_rows"))]);
     }
-    // What people and dashboards ask.
+    // Queries of users and dashboards.
     for sql in [
         "SELECT * FROM training_metrics WHERE run_id = ? ORDER BY timestamp DESC LIMIT ?",
         "SELECT * FROM training_metrics WHERE run_id = ? ORDER BY timestamp DESC, event_id DESC LIMIT ?",

@@ -67,7 +67,7 @@ fn write_request(batch: Batch) -> (WriteRequest, oneshot::Receiver<Result<(), St
 }
 
 #[test]
-fn a_bad_row_costs_its_neighbours_nothing() {
+fn a_faulty_batch_does_not_affect_the_rest() {
     let fixture = Fixture::new();
     let mut writer = fixture.writer(Retention::default());
     let open = writer.database.writer().unwrap();
@@ -86,7 +86,7 @@ fn a_bad_row_costs_its_neighbours_nothing() {
 }
 
 #[test]
-fn a_full_disk_is_waited_for() {
+fn a_full_disk_is_retried() {
     let fixture = Fixture::new();
     let mut writer = fixture.writer(Retention::default());
     let open = writer.database.writer().unwrap();
@@ -107,7 +107,7 @@ fn a_full_disk_is_waited_for() {
 }
 
 #[test]
-fn rows_past_their_time_are_not_read_and_then_deleted_in_chunks() {
+fn expired_rows_are_not_read_and_are_deleted_in_chunks() {
     let fixture = Fixture::new();
     let short = Retention { metrics: Duration::from_micros(1), ..Retention::default() };
     let mut writer = fixture.writer(short);
@@ -129,7 +129,7 @@ fn rows_past_their_time_are_not_read_and_then_deleted_in_chunks() {
 }
 
 #[test]
-fn every_table_with_a_lifetime_is_swept() {
+fn every_table_with_retention_is_swept() {
     let fixture = Fixture::new();
     let open = fixture.writer(Retention::default()).database.writer().unwrap();
     open.connection
@@ -148,7 +148,7 @@ fn every_table_with_a_lifetime_is_swept() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_taken_away_is_noticed() {
+async fn a_removed_file_is_detected() {
     let fixture = Fixture::new();
     let (store, run_id) = (fixture.store(), Uuid::new_v4());
     store.write(&batch(run_id, 0..3)).await.unwrap();
@@ -164,7 +164,7 @@ async fn a_file_that_is_taken_away_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_ours_is_left_alone() {
+async fn a_foreign_file_is_not_changed() {
     for (name, content) in [("damaged", None), ("newer", Some("UPDATE schema_version SET version = 99"))] {
         let fixture = Fixture::new();
         match content {
@@ -184,7 +184,7 @@ async fn a_file_that_is_not_ours_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_newer_program_that_changes_the_tables_meanwhile_costs_no_row() {
+async fn a_migration_by_a_newer_program_loses_no_row() {
     let fixture = Fixture::new();
     let (store, run_id) = (fixture.store(), Uuid::new_v4());
     store.write(&batch(run_id, 0..3)).await.unwrap();
@@ -252,7 +252,7 @@ async fn throughput() {
 }
 
 #[tokio::test]
-async fn changes_that_others_make_are_counted_and_our_own_are_not() {
+async fn only_changes_by_other_processes_are_counted() {
     let fixture = Fixture::new();
     let store = fixture.store();
     let write = async |epoch: i32| store.write(&batch(Uuid::from_u128(1), epoch..epoch + 1)).await;
@@ -274,7 +274,7 @@ async fn changes_that_others_make_are_counted_and_our_own_are_not() {
 }
 
 #[tokio::test]
-async fn a_row_that_a_person_has_spoilt_is_told_from_a_store_that_fails() {
+async fn a_corrupt_row_is_distinguished_from_a_failing_store() {
     let fixture = Fixture::new();
     let store = fixture.store();
     let row = RunRow { run_id: Uuid::from_u128(1), start_time: Some(5), ..RunRow::default() };
