@@ -230,8 +230,9 @@ fn the_status_says_what_holds_the_writer_and_how_to_mend_it() {
     // A login that is refused, with nothing to write.
     cluster.query(&format!("ALTER ROLE {ROLE} WITH LOGIN = false"));
     daemon.restart();
-    wait_until("the refused login", LIMIT, || problem(&daemon)["needs_attention"] == true);
-    assert!(daemon.get("/readyz").body.contains("store.cassandra.username"), "{}", daemon.get("/readyz").body);
+    // Right after the start the server may still answer from its cache of roles, with another refusal.
+    wait_until("the refused login", LIMIT, || daemon.get("/readyz").body.contains("store.cassandra.username"));
+    assert_eq!(problem(&daemon)["needs_attention"], true);
     cluster.query(&format!("ALTER ROLE {ROLE} WITH LOGIN = true"));
     mended(&daemon, 1);
 }
