@@ -1,19 +1,19 @@
 //! Yields the core periodically during CPU-heavy loops.
 //!
-//! Being nice is not enough. The kernels of servers preempt nobody, and look once a tick (4 ms at 250 Hz) who should run: so long
-//! intake would wait with a message in its hand while an answer is written. [Linux, sched(7), and `PREEMPT_NONE`]
+//! A lower priority is not sufficient. Server kernels (`PREEMPT_NONE`) do not preempt and reschedule only once per tick (4 ms at
+//! 250 Hz): intake would be delayed that long while a response is encoded. [Linux, sched(7)]
 
 use std::thread;
 
 /// Rows between two yields: about a tenth of a millisecond.
 const YIELD_ROWS: u32 = 64;
 
-/// Counts rows.
+/// Counts rows and yields every [`YIELD_ROWS`].
 #[derive(Debug, Default)]
 pub struct YieldEvery(u32);
 
 impl YieldEvery {
-    /// One more row is done. Now and then, others may run.
+    /// Counts one row; yields when due.
     pub fn tick(&mut self) {
         self.0 += 1;
         if self.0 == YIELD_ROWS {
@@ -23,7 +23,7 @@ impl YieldEvery {
     }
 }
 
-/// Whoever waits for this core may have it; costs less than a microsecond where nobody does.
+/// Yields the core to other threads; costs less than a microsecond when none is ready.
 pub fn yield_core() {
     thread::yield_now();
 }
