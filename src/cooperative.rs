@@ -1,19 +1,19 @@
 //! Yields the core periodically during CPU-heavy loops.
 //!
-//! A low priority is not enough. Kernels of servers do not preempt a running thread before their tick (4 ms at 250 Hz): so long a
-//! received message would wait for intake while a response is written. [Linux, sched(7), and `PREEMPT_NONE`]
+//! A lower priority is not sufficient. Server kernels (`PREEMPT_NONE`) do not preempt and reschedule only once per tick (4 ms at
+//! 250 Hz): intake would be delayed that long while a response is encoded. [Linux, sched(7)]
 
 use std::thread;
 
 /// Rows between two yields: about a tenth of a millisecond.
 const YIELD_ROWS: u32 = 64;
 
-/// Counts rows.
+/// Counts rows and yields every [`YIELD_ROWS`].
 #[derive(Debug, Default)]
 pub struct YieldEvery(u32);
 
 impl YieldEvery {
-    /// Counts a row, and yields after every [`YIELD_ROWS`].
+    /// Counts one row; yields when due.
     pub fn tick(&mut self) {
         self.0 += 1;
         if self.0 == YIELD_ROWS {
@@ -23,7 +23,7 @@ impl YieldEvery {
     }
 }
 
-/// Lets a waiting thread run on this core; costs less than a microsecond when none waits.
+/// Yields the core to other threads; costs less than a microsecond when none is ready.
 pub fn yield_core() {
     thread::yield_now();
 }

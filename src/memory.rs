@@ -1,13 +1,15 @@
-//! One budget for large values: payloads that wait, texts made of them, and the copies that a store, Redis or a client needs.
+//! Memory budget of large messages and large rows: queued payloads, texts made of them, and the temporary copies for a store,
+//! Redis or an HTTP client.
 //!
-//! Received payloads are charged and never wait: the sources bound them ([`redis.queue_bytes`](crate::redis)). Values made of them
-//! wait for room: first rows of the writer, because storing them frees memory; then latest keys and answers to HTTP requests. Small
-//! ones of these do not wait behind large ones while spare memory is left ([`SPARE_BYTES`]). Only values of [`LARGE_VALUE`] bytes and
-//! more are counted: small ones are bounded elsewhere, and counting them would cost time for each event.
+//! Received data is charged and never waits: the sources bound it ([`redis.queue_bytes`](crate::redis)). Data derived from it
+//! waits for memory: first the writer's rows, because storing them frees memory; then latest keys and HTTP responses. Small
+//! values do not wait behind large ones while spare memory is left ([`SPARE_BYTES`]).
+//! Only values of at least [`LARGE_VALUE`] bytes are counted. Smaller ones are bounded by their queues; counting them would cost
+//! time per event.
 //!
-//! The writer gets any amount while little else is in use ([`WRITER_FLOOR`]): its need is bounded by `limits.text`, and it must not wait
-//! for ever. While it waits, owners of large values that wait for a client or for Redis are asked to release them
-//! ([`MemoryLimit::pressure`]).
+//! The writer gets any amount once little else is in use ([`WRITER_FLOOR`]): its demand is bounded by `limits.text`, and it must
+//! not starve. While it waits, owners of large values that wait for a client or for Redis (untaken responses, values kept for a
+//! Redis reconnect) are asked to release them ([`MemoryLimit::pressure`]).
 
 use std::{
     sync::{
@@ -23,22 +25,22 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// From this size on a value is counted.
+/// Values of at least this size are counted.
 pub const LARGE_VALUE: usize = 1 << 20;
 /// See [`MemoryLimit::default`].
 const DEFAULT_LIMIT: usize = 40 << 20;
-/// Values up to this size that find no room get some of [`SPARE_BYTES`]: they wait neither for a large answer to a slow client nor for
-/// a writer that stores a large row.
+/// Values up to this size fall back to [`SPARE_BYTES`]: they wait neither for a large response to a slow client nor for a writer
+/// that is storing a large row.
 const SMALL_VALUE_MAX: usize = 4 << 20;
 const SPARE_BYTES: usize = 8 << 20;
-/// While no more than this is used, the writer gets any amount.
+/// While at most this much is in use, the writer gets any amount.
 const WRITER_FLOOR: usize = 8 << 20;
-/// How long the writer waits before owners of large values are asked to release them, and between two requests.
+/// Time the writer waits before owners of large values are asked to release them, and between two such requests.
 const PRESSURE_DELAY: Duration = Duration::from_secs(1);
-/// For how long the longest row counts as one that may be read next.
+/// Time for which the longest row seen serves as the estimate for the next read.
 const MAX_ROW_TTL: Duration = Duration::from_secs(60);
 
-/// Bytes, and what is dropped with the last of them: memory that is counted or reserved for them.
+/// Bytes and a guard that is dropped with their last reference: their memory reservation.
 struct Guarded<B, G> {
     bytes: B,
     _guard: G,
@@ -50,7 +52,7 @@ impl<B: AsRef<[u8]>, G> AsRef<[u8]> for Guarded<B, G> {
     }
 }
 
-/// The same bytes; `guard` is dropped with the last reference to any of them.
+/// Attaches `guard` to the bytes; it is dropped with their last reference.
 pub fn guarded<B: AsRef<[u8]> + Send + 'static, G: Send + 'static>(bytes: B, guard: G) -> Bytes {
     Bytes::from_owner(Guarded { bytes, _guard: guard })
 }
@@ -62,27 +64,27 @@ pub struct MemoryLimit(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     limit: usize,
-    /// What is left for small values that find no room.
+    /// Remaining spare memory for small values.
     spare: Mutex<usize>,
     used: Mutex<usize>,
-    /// Writers that wait: they get memory before any other.
+    /// Waiting writers: they get memory first.
     waiting_writers: AtomicUsize,
     released: Notify,
-    /// How often owners of large values were asked to release them.
+    /// Number of requests to owners of large values to release them.
     pressure: watch::Sender<u64>,
     max_row: Mutex<Option<(usize, Instant)>>,
 }
 
-/// Some bytes of the budget, given back when dropped.
+/// A reservation, returned to the budget when dropped.
 #[derive(Debug)]
 pub struct Reserved {
     budget: Arc<Inner>,
     bytes: usize,
-    /// The part of them that is of the spare memory.
+    /// The part taken from the spare memory.
     spare: usize,
 }
 
-/// A writer that waits for memory, also between two tries.
+/// A waiting writer; it keeps its priority between two reservations.
 #[derive(Debug)]
 pub struct WriterWait {
     limit: MemoryLimit,
@@ -91,15 +93,15 @@ pub struct WriterWait {
 }
 
 impl Default for MemoryLimit {
-    /// What a daemon has: 256 MiB, less what it takes by itself, what the buffers of the Redis client keep, and the copies of a row
-    /// that the writer gets beyond its limit.
+    /// The daemon's budget: 256 MiB less its base memory, the Redis client's buffers, and the copies of a row that the writer
+    /// gets beyond its limit.
     fn default() -> Self {
         Self::with_spare(DEFAULT_LIMIT, SPARE_BYTES)
     }
 }
 
 impl MemoryLimit {
-    /// A budget of so many bytes.
+    /// A budget of this many bytes.
     pub fn new(limit: usize) -> Self {
         Self::with_spare(limit, 0)
     }
@@ -116,17 +118,17 @@ impl MemoryLimit {
         }))
     }
 
-    /// Bytes that are in use.
+    /// Bytes in use.
     pub fn used(&self) -> usize {
         *lock(&self.0.used)
     }
 
-    /// Whether more than the limit is in use: received payloads do not wait for room.
+    /// Whether more than the limit is in use: received data is charged without waiting.
     pub fn is_exceeded(&self) -> bool {
         self.used() > self.0.limit
     }
 
-    /// Notes the length of a row.
+    /// Records the length of a row.
     pub fn note_row(&self, row: usize) {
         let mut max_row = lock(&self.0.max_row);
         if max_row.is_none_or(|(known, at)| row >= known || at.elapsed() > MAX_ROW_TTL) {
@@ -134,38 +136,39 @@ impl MemoryLimit {
         }
     }
 
-    /// The longest row of the last minute: what is read next may be as long.
+    /// The longest row of the last minute: an estimate for the next read.
     pub fn max_row(&self) -> usize {
         lock(&self.0.max_row).filter(|(_, at)| at.elapsed() <= MAX_ROW_TTL).map_or(0, |(row, _)| row)
     }
 
-    /// Counts received bytes, beyond the limit if need be.
+    /// Charges received data, which is already in memory; never waits.
     pub fn charge(&self, bytes: usize) -> Reserved {
         *lock(&self.0.used) += bytes;
         Reserved { budget: Arc::clone(&self.0), bytes, spare: 0 }
     }
 
-    /// So many bytes, if there is room for them now and no writer waits; a few are there also otherwise.
+    /// Reserves memory if it is free now and no writer waits, or spare memory for a small value.
     pub fn try_reserve(&self, bytes: usize) -> Option<Reserved> {
         let is_free = self.0.waiting_writers.load(Ordering::Acquire) == 0;
-        // Nothing can be waited for when nothing is used.
+        // Memory floor 0: with nothing in use, any amount is given, because no release would follow.
         is_free.then(|| self.try_take(bytes, 0)).flatten().or_else(|| self.try_take_spare(bytes))
     }
 
-    /// So many bytes, as soon as there is room for them and no writer waits, or spare memory for a small value. More than the limit is
-    /// given while nothing else is used.
+    /// Reserves memory once it is free and no writer waits, or spare memory for a small value. More than the limit is given while
+    /// nothing else is in use.
     pub async fn reserve(&self, bytes: usize) -> Reserved {
         self.wait_for(|| self.try_reserve(bytes)).await
     }
 
-    /// The same for a writer; while it waits, only spare memory is given. Of what is used, `same_row_bytes` are for the same row.
+    /// Reserves memory for a writer; while it waits, other reservations get only spare memory. `same_row_bytes` of the memory in
+    /// use already belong to the same row.
     pub async fn reserve_for_writer(&self, bytes: usize, same_row_bytes: usize) -> Reserved {
         let mut wait = self.writer_waits();
         wait.same_row_bytes = same_row_bytes;
         wait.reserve(bytes).await
     }
 
-    /// A writer begins to wait.
+    /// Registers a waiting writer.
     pub fn writer_waits(&self) -> WriterWait {
         self.0.waiting_writers.fetch_add(1, Ordering::AcqRel);
         WriterWait { limit: self.clone(), same_row_bytes: 0, pressure_at: Instant::now() + PRESSURE_DELAY }
@@ -176,7 +179,7 @@ impl MemoryLimit {
         self.0.pressure.subscribe()
     }
 
-    /// Returns when something has been given back and `done` says so, or if it says so now.
+    /// Returns once `done` is true; it is checked now and after every release.
     pub async fn until_released(&self, done: impl Fn() -> bool) {
         self.wait_for(|| done().then_some(())).await;
     }
@@ -213,8 +216,7 @@ impl MemoryLimit {
 }
 
 impl WriterWait {
-    /// So many bytes, as soon as there is room for them or little else is used. Dropping the future changes nothing: the writer still
-    /// waits.
+    /// Reserves memory once it is free or little else is in use. Dropping the future keeps the writer registered as waiting.
     pub async fn reserve(&mut self, bytes: usize) -> Reserved {
         loop {
             let taken = self.limit.wait_for(|| self.limit.try_take(bytes, WRITER_FLOOR + self.same_row_bytes));
@@ -241,21 +243,21 @@ impl Drop for Reserved {
 }
 
 impl Reserved {
-    /// How many bytes.
+    /// Reserved bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Takes over what another one has of the same budget.
+    /// Absorbs another reservation of the same budget.
     pub fn merge(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);
         self.spare += std::mem::take(&mut other.spare);
     }
 
-    /// Keeps no more than so many bytes.
+    /// Reduces the reservation to at most this many bytes.
     pub fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
-        // The spare part is kept longest: a waiting reservation needs the other.
+        // Spare memory is returned last: waiting reservations need the regular part.
         let spare = less.saturating_sub(self.bytes - self.spare);
         self.bytes -= less;
         self.spare -= spare;
@@ -265,7 +267,7 @@ impl Reserved {
     }
 }
 
-/// The values are plain: a panic leaves them valid.
+/// The values are plain, so a panic leaves them valid.
 fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -280,7 +282,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(1);
 
     #[tokio::test(start_paused = true)]
-    async fn who_makes_more_waits_and_the_writer_is_first() {
+    async fn reservations_wait_and_the_writer_is_first() {
         let limit = MemoryLimit::new(100 * MIB);
         let received = limit.charge(70 * MIB);
         assert!(limit.try_reserve(31 * MIB).is_none());
@@ -302,22 +304,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_writer_gets_anything_beside_a_little() {
+    async fn the_writer_gets_any_amount_while_little_is_used() {
         let limit = MemoryLimit::new(100 * MIB);
         let little = limit.charge(WRITER_FLOOR);
         let row = timeout(SHORT, limit.reserve_for_writer(40 * MIB, 0)).await.expect("there is room");
         let copies =
-            timeout(SHORT, limit.reserve_for_writer(80 * MIB, 40 * MIB)).await.expect("it must not wait for ever");
+            timeout(SHORT, limit.reserve_for_writer(80 * MIB, 40 * MIB)).await.expect("the writer must not starve");
         assert!(limit.try_reserve(1).is_none());
         drop((row, copies));
         let more = limit.charge(1);
         assert!(timeout(SHORT, limit.reserve_for_writer(120 * MIB, 0)).await.is_err());
         drop((little, more));
-        assert!(limit.try_reserve(1_000 * MIB).is_some(), "a writer that gave up holds up nobody");
+        assert!(limit.try_reserve(1_000 * MIB).is_some(), "a writer that gave up blocks no reservation");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn others_are_told_to_let_go_while_the_writer_waits_however_often_it_tries() {
+    async fn a_waiting_writer_signals_pressure_repeatedly() {
         let limit = MemoryLimit::new(100 * MIB);
         let (all, mut pressure) = (limit.charge(100 * MIB), limit.pressure());
         let mut writer = limit.writer_waits();
@@ -335,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn small_values_need_not_wait_for_a_large_one() {
+    fn small_values_do_not_wait_for_a_large_one() {
         let limit = MemoryLimit::default();
         let large = limit.try_reserve(2 * DEFAULT_LIMIT).expect("nothing else is used");
         let _writer = limit.writer_waits();
@@ -349,7 +351,7 @@ mod tests {
         more.merge(small.pop().expect("one"));
         more.merge(limit.try_take(MIB, 0).expect("there is room"));
         more.shrink(SMALL_VALUE_MAX);
-        assert_eq!(limit.used(), 10, "the part that is not spare is given back first");
+        assert_eq!(limit.used(), 10, "spare memory is returned last");
         drop((small, more, used));
         assert_eq!((limit.used(), *lock(&limit.0.spare)), (0, SPARE_BYTES));
     }

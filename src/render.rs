@@ -1,6 +1,6 @@
-//! Rows as the outside sees them: JSON with the column names of the store, times in RFC 3339, and cursors.
+//! JSON rendering of rows: column names of the store, times in RFC 3339, and cursors.
 //!
-//! JSON has no NaN and no infinity: they are `null`, and the row lists their columns in `non_finite`.
+//! JSON has no NaN and no infinity: both are written as `null`, and the row lists their columns in `non_finite`.
 
 use serde::{
     Serialize, Serializer,
@@ -18,10 +18,10 @@ use crate::{
     wire,
 };
 
-/// What a running run is called that has been silent for longer than `stale_after`; derived when it is read.
+/// Derived status of a running run that has been silent for longer than `stale_after`.
 pub const STALE: &str = "stale";
 
-/// A running run that is silent for longer is shown as [`STALE`].
+/// Silence after which a running run is shown as [`STALE`].
 pub const STALE_AFTER: Micros = 5 * 60 * 1_000_000;
 
 /// RFC 3339, UTC, with microseconds.
@@ -30,11 +30,10 @@ pub fn time(micros: Micros) -> String {
     format!("{:.6}", jiff::Timestamp::from_microsecond(micros).unwrap_or(limit))
 }
 
-/// Reads a time that a person or a program gives as a parameter: every form that a message may use, and a date; UTC where the
-/// text names no zone, because every time that this program shows is in UTC.
+/// Parses a time parameter: every form allowed in a message, and a date. Without a zone it is UTC, like all displayed times.
 ///
 /// # Errors
-/// Says what a time looks like.
+/// Names the expected format.
 pub fn parse_time(text: &str) -> Result<Micros, String> {
     wire::parse_time(text, &jiff::tz::TimeZone::UTC).ok_or_else(|| {
         format!("`{text}` is not a time; write it like 2026-11-20T10:15:00Z, or as a number of seconds or milliseconds")
@@ -51,12 +50,12 @@ pub fn shown_status(run: &RunRow, now: Micros, stale_after: Micros) -> Option<&s
     }
 }
 
-/// The cursor that continues a list of runs behind `run`.
+/// The cursor that continues a list of runs after `run`.
 pub fn run_cursor(run: &RunRow) -> Option<String> {
     run.cursor().map(run_cursor_at)
 }
 
-/// The same by its parts.
+/// The cursor from its parts.
 pub fn run_cursor_at((start, run_id): (Micros, Uuid)) -> String {
     format!("{start}.{}", run_id.as_simple())
 }
@@ -67,7 +66,7 @@ pub fn parse_run_cursor(text: &str) -> Option<(Micros, Uuid)> {
     Some((start.parse().ok()?, Uuid::try_parse(run_id).ok()?))
 }
 
-/// The cursor that continues a range of events behind the row of this key.
+/// The cursor that continues a range of events after this key.
 pub fn event_cursor(key: &EventKey) -> String {
     format!("{}.{}", key.timestamp, key.event_id)
 }
@@ -110,26 +109,26 @@ where
     }
 }
 
-/// Writes `"name": value` for fields of the same name.
+/// Serialises `"name": value` for fields of the same name.
 macro_rules! plain {
     ($map:ident, $row:expr, $($column:ident),+) => { $( $map.serialize_entry(stringify!($column), &$row.$column)?; )+ };
 }
 
-/// The same for times.
+/// Serialises times under their field names.
 macro_rules! times {
     ($map:ident, $row:expr, $($column:ident),+) => {
         $( $map.serialize_entry(stringify!($column), &$row.$column.map(time))?; )+
     };
 }
 
-/// Doubles: what is not finite is `null`, and its name is remembered.
+/// Serialises doubles: non-finite values as `null`, with their names collected.
 macro_rules! doubles {
     ($map:ident, $lost:ident, $row:expr, $($column:ident),+) => {
         $(
             if $row.$column.is_some_and(|value| !value.is_finite()) {
                 $lost.push(stringify!($column));
             }
-            // serde_json writes what is not finite as null.
+            // serde_json writes non-finite values as null.
             $map.serialize_entry(stringify!($column), &$row.$column)?;
         )+
     };
@@ -159,14 +158,13 @@ impl Serialize for Json<'_, MetricsRow> {
     }
 }
 
-/// What a row of metrics is found by: in every answer that has some of its columns.
+/// Key of a metrics row; part of every answer with some of its columns.
 pub const KEY_COLUMNS: [&str; 3] = ["run_id", "timestamp", "event_id"];
 
-/// Writes the key of a row and these of its columns, of a number in `extra` as if it were one; returns those of them that are not
-/// finite.
+/// Serialises the key of a row and the given columns, and a number of `extra` like a column; returns the non-finite columns.
 ///
 /// # Errors
-/// As the serializer fails.
+/// An error of the serializer.
 pub fn columns<'n, M: SerializeMap>(
     map: &mut M,
     row: &MetricsRow,
@@ -282,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_six_digits_and_come_back() {
+    fn times_have_six_digits_and_round_trip() {
         let at = 1_763_633_700_120_000;
         assert_eq!(time(at), "2025-11-20T10:15:00.120000Z");
         for text in [
@@ -303,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finite_is_null_and_listed() {
+    fn non_finite_values_are_null_and_listed() {
         let run = RunRow { final_val_loss: Some(f64::NAN), best_val_accuracy: Some(0.5), ..RunRow::default() };
         let json = serde_json::to_value(RunJson { run: &run, now: 0, stale_after: 0 }).unwrap();
         assert_eq!(json["non_finite"], serde_json::json!(["final_val_loss"]));

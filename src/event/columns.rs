@@ -1,15 +1,15 @@
-//! The columns of `training_metrics` beside its key, declared once: the row, its JSON and CSV, both stores' statements, the latest
-//! keys, the names in messages and the fields of curves follow the list.
+//! The columns of `training_metrics` beside its key, declared once. The row, its JSON and CSV, both stores' statements, the
+//! latest keys, the names in messages and the fields of curves derive from the list.
 //!
 //! To add a column: a line in [`metric_columns!`] and a migration for each store in `schema/` that adds the column.
 
 use serde::{Serialize, Serializer};
 
-/// Hands the list of columns to a macro, in the order in which rows, CSV files and statements have them.
+/// Passes the list of columns to a macro, in the order used by rows, CSV files and statements.
 ///
-/// A line is `Variant column: type, [aliases], drawn;`. The aliases are the names that a message may use instead, in the order in
-/// which they are preferred. The type is `i32`, `i64` (a counter, never negative), `f64` or `Text`. `drawn` says which curves
-/// have the column: `by_default`, `on_request` or `never`; a short name that stands for it in requests may follow.
+/// A line is `Variant column: type, [aliases], drawn;`. The aliases are alternative names in messages, in order of preference.
+/// The type is `i32`, `i64` (a counter, never negative), `f64` or `Text`. `drawn` selects the curves that include the column:
+/// `by_default`, `on_request` or `never`; an optional short name for requests may follow.
 macro_rules! metric_columns {
     ($callback:ident) => {
         $callback! {
@@ -40,9 +40,9 @@ pub struct MetricColumn {
     pub name: &'static str,
     /// Its type.
     pub column_type: ColumnType,
-    /// Which curves have it.
+    /// Curves that include it.
     pub drawn: Drawn,
-    /// A short name that stands for it in requests.
+    /// Short name for requests.
     pub short_name: Option<&'static str>,
 }
 
@@ -59,14 +59,14 @@ pub enum ColumnType {
     Text,
 }
 
-/// Which curves have a column.
+/// Curves that include a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drawn {
-    /// All that do not name their fields.
+    /// Curves that do not name their fields.
     ByDefault,
-    /// Those that name it.
+    /// Curves that name it.
     OnRequest,
-    /// None.
+    /// No curves.
     Never,
 }
 
@@ -90,13 +90,13 @@ impl ColumnValue<'_> {
         }
     }
 
-    /// Whether it is a NaN or an infinity, which JSON cannot say.
+    /// Whether it is NaN or an infinity, which JSON cannot represent.
     pub fn is_non_finite(self) -> bool {
         matches!(self, Self::Double(Some(value)) if !value.is_finite())
     }
 }
 
-/// NaN and the infinities are `null`.
+/// NaN and infinities are `null`.
 impl Serialize for ColumnValue<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -108,10 +108,10 @@ impl Serialize for ColumnValue<'_> {
     }
 }
 
-/// Where the columns of a row come from. `at` is the position in [`METRIC_COLUMNS`]; they are asked for in that order.
+/// Source of a row's columns. `at` is the position in [`METRIC_COLUMNS`]; columns are requested in that order.
 #[allow(missing_docs, reason = "one per type")]
 pub trait ReadColumns<T> {
-    /// Why a column cannot be read.
+    /// Error of a column read.
     type Error;
     fn int(&mut self, at: usize) -> Result<Option<i32>, Self::Error>;
     fn bigint(&mut self, at: usize) -> Result<Option<i64>, Self::Error>;
@@ -229,7 +229,7 @@ macro_rules! define_columns {
         }
 
         impl<T: AsRef<str>> MetricColumns<T> {
-            /// The same values with texts of their own.
+            /// Copies the values, with owned text.
             pub fn to_owned_text(&self) -> MetricColumns {
                 MetricColumns { $($column: owned!($type, self.$column),)+ }
             }
@@ -239,7 +239,7 @@ macro_rules! define_columns {
             /// Reads all columns.
             ///
             /// # Errors
-            /// The reader's first.
+            /// The first error of the reader.
             pub fn read<R: ReadColumns<T>>(reader: &mut R) -> Result<Self, R::Error> {
                 Ok(Self { $($column: read_column!($type, reader, Position::$variant as usize)?,)+ })
             }

@@ -1,7 +1,7 @@
-//! What a valid message means: the kinds of event, the rows they become, and the ids that make a replay harmless.
+//! Events: the kinds of event, the rows they become, and the ids that make a replay idempotent.
 //!
-//! Rows are plain values. Their keys and contents are a function of the message, the channel and what intake decided once and
-//! stored beside it ([`Resolved`]); nothing here reads a clock or a configuration.
+//! Rows are plain values. Their keys and contents depend only on the message, the channel and the decisions that intake stored
+//! with it ([`Resolved`]); nothing here reads a clock or a configuration.
 
 mod columns;
 mod size;
@@ -26,33 +26,33 @@ use crate::units::Micros;
 /// Namespace of every derived UUID.
 pub const NAMESPACE: Uuid = Uuid::from_u128(0xf0c8_53b7_6794_4685_b2f5_4301_9da8_836b);
 
-/// What a training message is about.
+/// Kind of a training message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Losses, accuracies and other numbers of one epoch or step.
     Metrics,
     /// A snapshot of the network.
     Topology,
-    /// A run begins.
+    /// Start of a run.
     RunStart,
-    /// A run has ended.
+    /// End of a run.
     RunEnd,
     /// A description of a dataset.
     Dataset,
-    /// The state of the trainer.
+    /// State of the trainer.
     State,
-    /// Anything else with a type of its own, such as `cascade_add`.
+    /// Any other type, such as `cascade_add`.
     Other,
 }
 
-/// What intake decides once for a message and stores beside its bytes, so that replay never decides again.
+/// Decisions of intake, stored beside the message's bytes, so that a replay does not repeat them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    /// The run the event belongs to.
+    /// The run of the event.
     pub run_id: Uuid,
-    /// When it happened: the message's own time where usable, else the time of receipt.
+    /// Event time: the message's own time if usable, else the time of receipt.
     pub event_time: Micros,
-    /// When it was received.
+    /// Time of receipt.
     pub received_at: Micros,
     /// Whether `event_time` is the message's own.
     pub has_event_time: bool,
@@ -65,14 +65,14 @@ pub struct Resolved {
 pub struct EventKey {
     /// Partition.
     pub run_id: Uuid,
-    /// When it happened. Cassandra keeps its milliseconds; the microseconds within one are in `event_id`.
+    /// Event time. Cassandra keeps milliseconds; the microseconds within one are in `event_id`.
     pub timestamp: Micros,
     /// See [`event_id`].
     pub event_id: i64,
 }
 
 impl EventKey {
-    /// Its place in its run: what is read next is behind it.
+    /// Position of the row in its run; the cursor for the rows after it.
     pub fn cursor(&self) -> (Micros, i64) {
         (self.timestamp, self.event_id)
     }
@@ -87,7 +87,7 @@ pub struct MetricsRow {
     pub columns: MetricColumns,
     /// Numbers that have no column, by name.
     pub extra: BTreeMap<String, f64>,
-    /// Everything else that the message says, as a JSON object.
+    /// The remaining fields of the message, as a JSON object.
     pub rest_json: Option<SharedText>,
 }
 
@@ -131,7 +131,7 @@ pub struct DatasetRow {
     pub checksum: Option<String>,
 }
 
-/// A row of `control_log`; written at receipt without, later with its outcome.
+/// A row of `control_log`; written at receipt without its outcome, and again with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the columns of the contract, by name")]
 pub struct ControlRow {
@@ -160,7 +160,7 @@ pub struct GapRow {
     pub channel: Option<String>,
     pub instance: String,
     pub run_id: Option<Uuid>,
-    /// Absent: unknown.
+    /// `None`: unknown.
     pub lost: Option<i64>,
 }
 
@@ -205,10 +205,10 @@ impl Table {
     }
 }
 
-/// The rows of one partition travel together.
+/// The partition of a row; rows of one partition form a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Partition {
-    /// A run (or a dataset) by its id.
+    /// Id of a run or dataset.
     Id(Uuid),
     /// A UTC day, in days since the epoch.
     Day(i64),
@@ -218,7 +218,7 @@ pub enum Partition {
 pub const DAY: Micros = 86_400_000_000;
 
 impl Row {
-    /// The table and the partition it goes to.
+    /// The table and partition of the row.
     pub fn destination(&self) -> (Table, Partition) {
         match self {
             Self::Metrics(row) => (Table::Metrics, Partition::Id(row.key.run_id)),
@@ -240,7 +240,7 @@ impl Row {
         }
     }
 
-    /// Roughly how many bytes the row takes in memory and on the wire.
+    /// Approximate bytes of the row in memory and on the wire.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Metrics(row) => row.bytes(),
@@ -283,31 +283,31 @@ pub struct RunRow {
     pub tags: BTreeSet<String>,
     pub created_by: Option<String>,
     pub last_event_time: Option<Micros>,
-    /// The latest start after the first. A change that carries it says all of `end_time` and `duration_seconds`: absent, they
-    /// are cleared.
+    /// The latest start after the first. A change with it also sets `end_time` and `duration_seconds`: if absent there, they are
+    /// cleared.
     pub restarted_at: Option<Micros>,
 }
 
 impl RunRow {
-    /// Its place among all runs, newest first, if it has one.
+    /// Position of the run among all runs, newest first, if it has one.
     pub fn cursor(&self) -> Option<(Micros, Uuid)> {
         Some((self.start_time?, self.run_id))
     }
 }
 
-/// What one event says about its run; the writer merges it, by value, into the run's row.
+/// Change of a run by one event; the writer merges it, by value, into the run's row.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RunUpdate {
-    /// When the event happened.
+    /// Event time.
     pub event_time: Micros,
-    /// A start or end event changes the status; nothing else does.
+    /// Status change; only start and end events have one.
     pub lifecycle: Option<Lifecycle>,
-    /// The values the event carries. Only these columns are looked at: `run_id`, `run_name`, `dataset_*`, `config_json`,
-    /// `final_*`, `total_*`, `notes`, `tags`, `created_by`; `best_*` are derived from `final_val_accuracy` and `final_epoch`.
+    /// Values of the event. Only these columns are used: `run_id`, `run_name`, `dataset_*`, `config_json`, `final_*`, `total_*`,
+    /// `notes`, `tags`, `created_by`; `best_*` are derived from `final_val_accuracy` and `final_epoch`.
     pub values: Box<RunRow>,
 }
 
-/// What a start or end event does to the status of its run.
+/// Status change of a run by a start or end event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifecycle {
     /// `running`.
@@ -325,8 +325,8 @@ pub mod status {
     pub const STOPPED: &str = "stopped";
 }
 
-/// `(microseconds within the millisecond << 43) | low 43 bits of XXH3-64(channel ‖ 0x00 ‖ payload)`: below 2^53, so that every
-/// client's numbers hold it, and in the order of time within one millisecond.
+/// `(microseconds within the millisecond << 43) | low 43 bits of XXH3-64(channel ‖ 0x00 ‖ payload)`: below 2^53, so that a JSON
+/// number holds it exactly, and ordered by time within one millisecond.
 pub fn event_id(event_time: Micros, channel: &str, payload: &[u8]) -> i64 {
     let mut hash = Xxh3::new();
     hash.update(channel.as_bytes());
@@ -336,19 +336,19 @@ pub fn event_id(event_time: Micros, channel: &str, payload: &[u8]) -> i64 {
     (event_time.rem_euclid(1_000) << 43) | low
 }
 
-/// The microseconds of an event whose table keeps milliseconds.
+/// The time of an event in microseconds, from the stored milliseconds and its id.
 pub fn restore_micros(millis: i64, event_id: i64) -> Micros {
     millis.saturating_mul(1_000).saturating_add((event_id >> 43).clamp(0, 999))
 }
 
-/// The UUID of a run that a producer names by text: the text itself where it is a UUID.
+/// UUID of a run with a text id: the text itself if it is a UUID, else derived from it.
 pub fn run_id_from_text(text: &str) -> Uuid {
     Uuid::try_parse(text.trim()).unwrap_or_else(|_| Uuid::new_v5(&NAMESPACE, text.as_bytes()))
 }
 
-/// The UUID of an implicit run, whose messages name no run: from the channel, time and bytes of the message that opens it.
+/// UUID of a run without an id: derived from channel, time and bytes of the message that opens it.
 pub fn implicit_run_id(channel: &str, event_time: Micros, payload: &[u8]) -> Uuid {
-    // As `Uuid::new_v5`, which would need a copy of the payload.
+    // Same result as `Uuid::new_v5`, which would need a copy of the payload.
     let mut hash = Sha1::new();
     for part in [NAMESPACE.as_bytes(), channel.as_bytes(), &[0], event_time.to_string().as_bytes(), &[0], payload] {
         hash.update(part);
@@ -357,12 +357,12 @@ pub fn implicit_run_id(channel: &str, event_time: Micros, payload: &[u8]) -> Uui
     uuid::Builder::from_sha1_bytes(first).into_uuid()
 }
 
-/// The UUID of a dataset that has only a name.
+/// UUID of a dataset that has only a name.
 pub fn dataset_id(name: &str) -> Uuid {
     Uuid::new_v5(&NAMESPACE, format!("dataset:{name}").as_bytes())
 }
 
-/// The UUID of a gap: the same hole reported twice is one row.
+/// UUID of a gap: the same gap reported twice is one row.
 pub fn gap_id(instance: &str, source: &str, channel: Option<&str>, reason: &str, started_at: Micros) -> Uuid {
     let time = started_at.to_string();
     let name = [instance, source, channel.unwrap_or(""), reason, &time].join("\0");
@@ -384,13 +384,13 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_nobody_named_has_a_version_5_uuid() {
+    fn a_run_without_an_id_has_a_version_5_uuid() {
         let expected = Uuid::new_v5(&NAMESPACE, b"cascor:training\x001763633700123456\x00{}");
         assert_eq!(implicit_run_id("cascor:training", 1_763_633_700_123_456, b"{}"), expected);
     }
 
     #[test]
-    fn a_run_id_that_is_no_uuid_is_named_by_its_text() {
+    fn a_run_id_that_is_not_a_uuid_is_derived_from_its_text() {
         let id = Uuid::from_u128(7);
         assert_eq!(run_id_from_text(&id.to_string().to_uppercase()), id);
         assert_eq!(run_id_from_text("spiral-7"), Uuid::new_v5(&NAMESPACE, b"spiral-7"));

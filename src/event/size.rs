@@ -1,23 +1,23 @@
-//! How large a row is, and where it is: what pages of rows end by.
+//! Size and position of rows, by which result pages are limited and continued.
 
 use super::{ColumnValue, EventKey, EventRow, MetricsRow, RunRow, SharedText, TopologyRow};
 
-/// What every row takes, roughly.
+/// Approximate bytes of every row.
 pub(super) const ROW_OVERHEAD_BYTES: usize = 96;
 
-/// Rows of which one may be megabytes.
+/// Rows that may be megabytes long.
 pub trait MemSize {
-    /// Roughly how many bytes the row takes in memory and on the wire.
+    /// Approximate bytes of the row in memory and on the wire.
     fn bytes(&self) -> usize;
 }
 
 /// Rows of an event table.
 pub trait Keyed: MemSize {
-    /// Where the row is.
+    /// Position of the row in its run.
     fn key(&self) -> &EventKey;
 }
 
-/// What these rows take, in bytes.
+/// Approximate bytes of these rows.
 pub fn total_bytes<T: MemSize>(rows: &[T]) -> usize {
     rows.iter().map(T::bytes).sum()
 }

@@ -1,26 +1,26 @@
-//! Text of a row, shared by all who hold the row.
+//! Text of a row, shared by all holders of the row.
 
 use std::{any::Any, fmt, ops::Deref, sync::Arc};
 
 use serde::{Serialize, Serializer};
 
-/// Text that may be as long as a message. Cloning shares it: a batch that is copied for the thread that writes it, a run's summary
-/// and a dead letter hold the same bytes.
+/// Text that may be as long as a message. Clones share it: a batch copied for the writing thread, a run's summary and a dead
+/// letter refer to the same bytes.
 #[derive(Clone, Default)]
 pub struct SharedText(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     text: String,
-    /// Dropped with the text: memory that was reserved for it.
+    /// Memory reservation, dropped with the text.
     guard: Option<Guard>,
 }
 
-/// Something that is held for as long as a text is.
+/// A guard held for the lifetime of a text.
 pub type Guard = Arc<dyn Any + Send + Sync>;
 
 impl SharedText {
-    /// Keeps `guard` until the text is dropped. To be called before the text is shared; does nothing afterwards.
+    /// Attaches `guard` until the text is dropped. Must be called before the text is shared; otherwise it has no effect.
     pub fn attach(&mut self, guard: Guard) {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
             inner.guard = Some(guard);

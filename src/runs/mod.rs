@@ -1,10 +1,10 @@
-//! Which run an event belongs to.
+//! Assigns events to runs.
 //!
-//! A message's own id decides; else the channel's open run; else the event opens an implicit one. The decision is made once, at
-//! intake, and stored with the message. Everything here is plain: times come in as values, nothing is read or written.
+//! The message's own id takes precedence, then the channel's open run; otherwise the event opens an implicit run. Intake decides
+//! once and stores the result with the message. The module does no I/O: times are passed in as values.
 //!
-//! A message with an id of its own changes the channel's open run in two cases only: a run start opens its run, and the end of
-//! the open run ends it. Other trainers that share the channel, and name their runs, so do not disturb one that does not.
+//! A message with its own id changes the channel's open run in two cases only: a run start opens its run, and the end of the open
+//! run ends it. Trainers that name their runs therefore do not disturb a trainer on the same channel that does not.
 
 #[cfg(test)]
 mod tests;
@@ -20,14 +20,14 @@ use crate::{
     wire::Message,
 };
 
-/// Channels that are remembered, unless another number is given; beyond that the least recently used is forgotten.
+/// Default maximum of remembered channels; beyond it the least recently used is evicted.
 pub const DEFAULT_CHANNELS_MAX: usize = 4_096;
-/// Phases of a run that are remembered.
+/// Remembered phases per run.
 const PHASES_MAX: usize = 16;
-/// Longest name of a phase that is told apart.
+/// Maximum significant length of a phase name.
 const PHASE_NAME_MAX: usize = 64;
 
-/// What a message says about its run.
+/// The fields of a message that identify its run.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "named like what the message says")]
 pub struct RunHints<'a> {
@@ -37,14 +37,14 @@ pub struct RunHints<'a> {
     pub phase: Option<&'a str>,
     pub hidden_units: Option<i32>,
     pub event_time: Micros,
-    /// Whether the event time is the message's own, and not that of its receipt.
+    /// Whether the event time is the message's own, not the time of receipt.
     pub has_event_time: bool,
     pub received_at: Micros,
     pub payload: &'a [u8],
 }
 
 impl<'a> RunHints<'a> {
-    /// The facts of a decoded message, whose time is known.
+    /// The hints of a decoded message with a known event time.
     pub fn of(message: &'a Message<'_>, time: EventTime, received_at: Micros, payload: &'a [u8]) -> Self {
         let columns = message.metric_columns();
         Self {
@@ -61,49 +61,49 @@ impl<'a> RunHints<'a> {
     }
 }
 
-/// When an event happened.
+/// Time of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventTime {
-    /// The moment.
+    /// The time.
     pub micros: Micros,
-    /// Whether the message says so itself; else it is the time of receipt.
+    /// Whether it is the message's own; otherwise it is the time of receipt.
     pub from_message: bool,
 }
 
-/// When a run without events, or one that has ended, is left.
+/// Timeouts after which an idle or ended run is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Silence after which a run is over, counting only time subscribed.
+    /// Idle time after which a run is over; only subscribed time counts.
     pub idle: Duration,
-    /// For how long after its end metrics without an id still belong to a run.
+    /// Grace after a run's end, within which metrics without an id still belong to it.
     pub end_grace: Duration,
 }
 
-/// The run of an event.
+/// The run assigned to an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunAssignment {
-    /// Its id.
+    /// Run id.
     pub run_id: Uuid,
     /// Whether the event opened it without being a run start.
     pub opened_run: bool,
-    /// Whether the channel's open run is another one now, or has ended: worth sharing.
+    /// Whether the channel's open run has changed or ended, and must be published to other instances.
     pub changed: bool,
 }
 
-/// The open run of a channel: what instances share, and what survives a restart.
+/// The open run of a channel: shared between instances, and saved across restarts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenRun {
-    /// Its id.
+    /// Run id.
     pub run_id: Uuid,
-    /// When the event that opened it was received; the newest wins between instances.
+    /// Time of receipt of the event that opened it; between instances the newest wins.
     pub opened_at: Micros,
     /// Whether it has ended.
     #[serde(default)]
     pub ended: bool,
-    /// When it did; absent in what versions without it have written.
+    /// When it ended; absent in data of older versions.
     #[serde(default)]
     ended_at: Option<EndTime>,
-    /// The epoch of its last metrics.
+    /// Epoch of its last metrics.
     #[serde(default)]
     last_epoch: Option<i32>,
     /// The last metrics of each phase, the most recent phase last.
@@ -111,17 +111,17 @@ pub struct OpenRun {
     phases: Vec<PhaseProgress>,
 }
 
-/// When a run ended.
+/// End time of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct EndTime {
-    /// By its end event, where that has a time of its own.
+    /// Event time of the end event, if it has its own.
     event_time: Option<Micros>,
-    /// By the receipt of that event.
+    /// Time of receipt of the end event.
     received_at: Micros,
 }
 
 impl EndTime {
-    /// Whether a message is at most `grace` later: by event times where both have one, else by receipt.
+    /// Whether a message is at most `grace` later: by event time if both have one, else by time of receipt.
     fn is_within(&self, hints: &RunHints<'_>, grace: Duration) -> bool {
         let later = match self.event_time {
             Some(ended) if hints.has_event_time => hints.event_time.saturating_sub(ended),
@@ -131,7 +131,7 @@ impl EndTime {
     }
 }
 
-/// Where a phase of a run has come to.
+/// Progress of a phase of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct PhaseProgress {
     phase: Option<String>,
@@ -142,16 +142,16 @@ struct PhaseProgress {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Channel {
     run: OpenRun,
-    /// When its last event came, on the clock of subscribed time.
+    /// Time of its last event, in subscribed time.
     seen: Duration,
-    /// Counts up with every use of any channel.
+    /// Usage counter over all channels, for eviction.
     used: u64,
 }
 
-/// What must survive a restart.
+/// State saved across restarts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct State {
-    /// Time subscribed so far, over all starts.
+    /// Total subscribed time over all starts.
     clock: Duration,
     channels: HashMap<String, Channel>,
 }
@@ -160,22 +160,22 @@ pub struct State {
 #[derive(Debug)]
 pub struct Resolver {
     timeouts: Timeouts,
-    /// Time subscribed before this start.
+    /// Subscribed time before this start.
     subscribed_before: Duration,
     use_counter: u64,
     channels: HashMap<String, Channel>,
     channels_max: usize,
-    /// The channel that was evicted last, until it is taken.
+    /// The last evicted channel, until it is taken.
     evicted: Option<String>,
 }
 
 impl Resolver {
-    /// Without any open run.
+    /// A resolver without open runs.
     pub fn new(timeouts: Timeouts) -> Self {
         Self::restore(timeouts, State::default())
     }
 
-    /// As it was when `state` was taken.
+    /// A resolver restored from a saved state.
     pub fn restore(timeouts: Timeouts, state: State) -> Self {
         let uses = state.channels.values().map(|channel| channel.used).max().unwrap_or(0);
         Self {
@@ -188,7 +188,7 @@ impl Resolver {
         }
     }
 
-    /// Remembers at most so many channels.
+    /// Sets the maximum number of remembered channels.
     #[must_use]
     pub fn with_channels(mut self, channels_max: usize) -> Self {
         self.channels_max = channels_max.max(1);
@@ -201,7 +201,7 @@ impl Resolver {
         self
     }
 
-    /// Takes the channel that the last decision has evicted because there are too many; its run must not be adopted.
+    /// Takes the channel evicted by the last decision; its run must not be adopted.
     pub fn take_evicted(&mut self) -> Option<String> {
         self.evicted.take()
     }
@@ -214,7 +214,7 @@ impl Resolver {
         }
     }
 
-    /// What [`restore`](Self::restore) takes; `subscribed` as for [`decide`](Self::decide).
+    /// State for [`restore`](Self::restore); `subscribed` as for [`decide`](Self::decide).
     pub fn state(&self, subscribed: Duration) -> State {
         State { clock: self.subscribed_before + subscribed, channels: self.channels.clone() }
     }
@@ -229,7 +229,7 @@ impl Resolver {
         self.channels.get(channel).map(|channel| &channel.run)
     }
 
-    /// Decides for one message. `subscribed` is for how long this process has been subscribed: silence counts only then.
+    /// Assigns one message. `subscribed` is this process's subscribed time; only it counts as idle time.
     pub fn decide(&mut self, channel: &str, hints: &RunHints<'_>, subscribed: Duration) -> RunAssignment {
         let names_no_run = hints.run_id.is_none() && hints.kind != Kind::RunStart;
         let now = self.subscribed_before + subscribed;
@@ -241,13 +241,13 @@ impl Resolver {
         RunAssignment { run_id, opened_run, changed }
     }
 
-    /// Takes in a message that was decided before: how open runs are rebuilt from the spool.
+    /// Applies a message that was assigned earlier: rebuilds the open runs from the spool.
     pub fn observe(&mut self, channel: &str, hints: &RunHints<'_>, run_id: Uuid, opened: bool, subscribed: Duration) {
         let unknown = hints.run_id.is_none() && self.open_run(channel).is_none_or(|run| run.run_id != run_id);
         self.track(channel, hints, run_id, opened || unknown, subscribed);
     }
 
-    /// Takes over a run that another instance has open, when it is newer than ours. Returns whether it did.
+    /// Adopts the open run of another instance if it is newer than ours. Returns whether it did.
     pub fn adopt(&mut self, channel: &str, run: OpenRun, subscribed: Duration) -> bool {
         match self.channels.get_mut(channel) {
             Some(ours) if ours.run.run_id == run.run_id => {
@@ -263,7 +263,7 @@ impl Resolver {
         }
     }
 
-    /// Takes the word of another for a channel, whatever was decided here; `None`: nothing is known of it.
+    /// Replaces a channel's open run with that of another instance; `None` removes it.
     pub fn replace(&mut self, channel: &str, run: Option<OpenRun>, subscribed: Duration) {
         match run {
             Some(run) => self.insert(channel, run, subscribed),
@@ -271,17 +271,17 @@ impl Resolver {
         }
     }
 
-    /// Forgets every open run: the next event without an id begins a new one.
+    /// Closes every open run: the next event without an id begins a new one.
     pub fn close_all(&mut self) {
         self.channels.clear();
     }
 
-    /// Brings the channel's open run up to date with an event of `run_id`; whether it is another one now, or has ended.
+    /// Updates the channel's open run with an event of `run_id`; returns whether the open run changed or ended.
     fn track(&mut self, channel: &str, hints: &RunHints<'_>, run_id: Uuid, opened: bool, subscribed: Duration) -> bool {
         let known = self.channels.get(channel).is_some_and(|open| open.run.run_id == run_id);
         let mut changed = false;
         if opened || hints.kind == Kind::RunStart {
-            // The same start again (a repeated message, another instance's spool) does not forget what came since.
+            // A repeated start (a repeated message, another instance's spool) keeps later progress.
             if !known || self.channels.get(channel).is_some_and(|open| open.run.ended) {
                 let run = OpenRun {
                     run_id,
@@ -318,7 +318,7 @@ impl Resolver {
 }
 
 impl OpenRun {
-    /// A run from another instance, cut to the number of phases and the length of their names that are kept here.
+    /// Limits a run of another instance to our bounds on phases and their names.
     #[must_use]
     pub fn within_bounds(mut self) -> Self {
         self.phases.drain(..self.phases.len().saturating_sub(PHASES_MAX));
@@ -329,7 +329,7 @@ impl OpenRun {
         self
     }
 
-    /// Whether an event without an id can no longer belong to it.
+    /// Whether the run no longer accepts this event, which has no id.
     fn is_over(&self, hints: &RunHints<'_>, idle: Duration, timeouts: Timeouts) -> bool {
         if idle >= timeouts.idle {
             return true;
@@ -338,20 +338,20 @@ impl OpenRun {
         if self.ended {
             let restarts = matches!((epoch, self.last_epoch), (Some(epoch), Some(last)) if epoch < last);
             let is_late = self.ended_at.is_none_or(|ended_at| !ended_at.is_within(hints, timeouts.end_grace));
-            // Only metrics begin the next run: a state or a summary that comes late is still about the ended one.
+            // Only metrics begin the next run: a late state or summary still belongs to the ended one.
             return hints.kind == Kind::Metrics && (restarts || is_late);
         }
         let Some(epoch @ (0 | 1)) = epoch else { return false };
         let Some(progress) = self.phases.iter().find(|progress| progress.is_phase(hints.phase)) else { return false };
-        // A unit more, where the last metrics of this phase told their number: training restarts its epochs, the run goes on.
+        // More hidden units than at the last metrics of this phase: the network grew, so epochs restart within the same run.
         let grew = hints.hidden_units.unwrap_or(0) > progress.hidden_units.unwrap_or(0);
         epoch < progress.epoch && !grew
     }
 
-    /// Takes in an event of this run; whether it ended it.
+    /// Applies an event of this run; returns whether it ended the run.
     fn apply(&mut self, hints: &RunHints<'_>) -> bool {
         if hints.kind == Kind::RunEnd {
-            // Without metrics the end itself says how far the run came.
+            // Without metrics, the end event supplies the last epoch.
             self.last_epoch = self.last_epoch.or(hints.epoch);
             let event_time = hints.has_event_time.then_some(hints.event_time);
             self.ended_at = Some(EndTime { event_time, received_at: hints.received_at });

@@ -33,7 +33,7 @@ fn at(resolver: &mut Resolver, hints: &RunHints<'_>) -> RunAssignment {
 }
 
 #[test]
-fn the_own_id_decides_and_does_not_disturb_the_open_run() {
+fn an_own_id_takes_precedence_and_keeps_the_open_run() {
     let mut resolver = Resolver::new(TIMEOUTS);
     let open = at(&mut resolver, &hints(Kind::Metrics));
     assert_eq!((open.run_id, open.opened_run, open.changed), (implicit_run_id("c", 1, b"{}"), true, true));
@@ -46,7 +46,7 @@ fn the_own_id_decides_and_does_not_disturb_the_open_run() {
 }
 
 #[test]
-fn a_start_opens_a_run_and_the_end_keeps_it_until_the_next() {
+fn a_start_opens_a_run_which_stays_after_its_end_until_the_next() {
     let mut resolver = Resolver::new(TIMEOUTS);
     let own = Uuid::from_u128(5);
     let start = at(&mut resolver, &RunHints { run_id: Some(own), ..hints(Kind::RunStart) });
@@ -84,7 +84,7 @@ fn epochs_that_start_again_are_a_new_run_unless_the_network_grew() {
 }
 
 #[test]
-fn silence_counts_only_while_subscribed_and_over_a_restart() {
+fn idle_time_counts_only_while_subscribed_and_across_restarts() {
     let half = IDLE / 2;
     let mut resolver = Resolver::new(TIMEOUTS);
     let first = resolver.decide("c", &hints(Kind::Metrics), ZERO);
@@ -119,7 +119,7 @@ fn the_newest_run_is_adopted_and_a_reset_forgets_all() {
 }
 
 #[test]
-fn open_runs_are_rebuilt_from_what_was_decided() {
+fn open_runs_are_rebuilt_from_stored_decisions() {
     let mut resolver = Resolver::new(TIMEOUTS);
     let id = Uuid::from_u128(4);
     resolver.observe("c", &metrics(7, "output", 2), id, false, ZERO);
@@ -182,7 +182,7 @@ fn metrics_at(seconds: Micros, own_time: bool) -> RunHints<'static> {
 }
 
 #[test]
-fn the_least_recently_used_channel_is_forgotten_and_named() {
+fn the_least_recently_used_channel_is_evicted_and_reported() {
     let mut resolver = Resolver::new(TIMEOUTS).with_channels(3);
     let mut open = |channel: &str| {
         resolver.decide(channel, &metrics(5, "output", 0), ZERO);
@@ -201,7 +201,7 @@ fn the_least_recently_used_channel_is_forgotten_and_named() {
 }
 
 #[test]
-fn what_somebody_else_has_written_is_cut_to_our_own_bounds() {
+fn an_adopted_run_is_limited_to_our_bounds() {
     let phases: Vec<_> = (0..500)
         .map(|n| serde_json::json!({"phase": format!("{n}{}", "x".repeat(1_000)), "epoch": n, "hidden_units": null}))
         .collect();

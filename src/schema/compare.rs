@@ -1,4 +1,4 @@
-//! What a server holds, held against what the statements create.
+//! Compares the server's schema with the schema that the statements create.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -10,14 +10,15 @@ use super::{
     server::{Row, Server},
 };
 
-/// One thing that is missing or different.
+/// A missing or different object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// `keyspace cascor`, `table cascor.training_runs`, `column cascor.training_runs.status`, `option ..`, `index ..`.
+    /// Object, such as `keyspace cascor`, `table cascor.training_runs`, `column cascor.training_runs.status`, `option ..`, `index
+    /// ..`.
     pub object: String,
-    /// What there should be.
+    /// The expected value.
     pub expected: String,
-    /// What there is; `None`: nothing.
+    /// The value found; `None`: missing.
     pub found: Option<String>,
 }
 
@@ -35,7 +36,7 @@ fn missing(object: String, expected: &str) -> Difference {
     Difference { object, expected: expected.to_owned(), found: None }
 }
 
-/// Whether the object is there, whatever it looks like.
+/// Whether the object exists, regardless of its properties.
 pub(super) async fn exists(server: &Server, object: &Object) -> Result<bool, SchemaError> {
     Ok(match object {
         Object::Keyspace { name, .. } => server.keyspace(name).await?.is_some(),
@@ -48,7 +49,7 @@ pub(super) async fn exists(server: &Server, object: &Object) -> Result<bool, Sch
     })
 }
 
-/// What is missing or different. The replication of a keyspace is compared only when it was given.
+/// Missing or different objects. The replication of a keyspace is compared only when it was given.
 pub(super) async fn differences(
     server: &Server,
     object: &Object,
@@ -83,7 +84,7 @@ pub(super) async fn differences(
                 all.extend(of_column(table, column, actual.get(&column.name)));
             }
             for (name, expected) in &table.options {
-                // A comment changes nothing.
+                // Comments are not compared.
                 if name != "comment" {
                     all.extend(option(name, expected, row.get(name)).map(|d| Difference {
                         object: format!("option {name} of table {}.{}", table.keyspace, table.name),
@@ -135,7 +136,7 @@ fn role(row: &Row) -> String {
     }
 }
 
-/// Compares what the text says with what the server says; keys that only the server has are its defaults.
+/// Compares options of the text with those of the server; keys that only the server has are its defaults.
 fn option(name: &str, expected: &OptionValue, actual: Option<&Value>) -> Option<Difference> {
     let shown = |text: String| Difference { object: name.to_owned(), expected: show(expected), found: Some(text) };
     let Some(actual) = actual else { return Some(missing(name.to_owned(), &show(expected))) };
@@ -161,7 +162,7 @@ fn same(key: &str, expected: &str, found: &str) -> bool {
     if key != "class" {
         return expected == found;
     }
-    // The server shows the whole Java name. A cluster that came from 4.1 keeps the strategy it was created with.
+    // The server reports the full Java class name. A cluster upgraded from 4.1 keeps the strategy it was created with.
     let short = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     let keeps = |name: &str| matches!(name, "UnifiedCompactionStrategy" | "LeveledCompactionStrategy");
     let (expected, found) = (short(expected), short(found));

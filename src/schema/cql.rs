@@ -1,12 +1,12 @@
-//! Text of `.cql` files: split into statements, placeholders filled. Servers take one statement a request, and some refuse a
-//! trailing comment, so files are split here, by someone who knows strings, `$$` and comments.
+//! Parser of `.cql` files: splits statements and fills placeholders. Servers accept one statement per request, and some refuse a
+//! trailing comment, so the parser handles strings, `$$` and comments.
 
 use super::SchemaError;
 
 /// One statement, without its semicolon and comments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// What is sent.
+    /// Text sent to the server.
     pub text: String,
     /// File and line, for messages.
     pub place: String,
@@ -15,7 +15,7 @@ pub struct Statement {
 /// The statements of a file.
 ///
 /// # Errors
-/// A string or comment that does not end.
+/// An unterminated string or comment.
 pub fn split(file: &str, text: &str) -> Result<Vec<Statement>, SchemaError> {
     let mut statements = Vec::new();
     let mut current = String::new();
@@ -59,7 +59,7 @@ fn push(statements: &mut Vec<Statement>, current: &mut String, file: &str, line:
     current.clear();
 }
 
-/// What follows the comment at the start of `text`; a line comment leaves its newline.
+/// The text after the comment at the start of `text`; a line comment leaves its newline.
 fn comment(text: &str) -> Result<Option<&str>, &'static str> {
     if text.starts_with("--") || text.starts_with("//") {
         return Ok(Some(text.find('\n').map_or("", |end| &text[end..])));
@@ -71,7 +71,8 @@ fn comment(text: &str) -> Result<Option<&str>, &'static str> {
     Ok(None)
 }
 
-/// The length of the string or quoted name at the start of `text`. A doubled quote is two strings in a row, which is the same.
+/// The length of the string or quoted name at the start of `text`. A doubled quote counts as two adjacent strings, with the same
+/// result.
 fn quoted(text: &str) -> Result<Option<usize>, &'static str> {
     for (quote, what) in
         [("$$", "a `$$` string does not end"), ("'", "a string does not end"), ("\"", "a quoted name does not end")]
@@ -84,7 +85,7 @@ fn quoted(text: &str) -> Result<Option<usize>, &'static str> {
     Ok(None)
 }
 
-/// A batch holds semicolons of its own.
+/// A batch contains semicolons of its own.
 fn inside_batch(current: &str) -> bool {
     let mut words = current.split_whitespace();
     let begins = words.next().is_some_and(|word| word.eq_ignore_ascii_case("BEGIN"));
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn statements_end_at_semicolons_that_are_their_own() {
+    fn statements_end_at_semicolons_outside_strings_and_batches() {
         for (text, expected) in [
             ("", &[][..]),
             ("-- only a comment", &[]),
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_end_is_an_error_with_its_line() {
+    fn an_unterminated_token_is_an_error_with_its_line() {
         for (text, line) in [("a;\n'b", 2), ("/* ", 1), ("\n\n$$ x", 3), ("\"x", 1)] {
             let error = split("f", text).unwrap_err().to_string();
             assert!(error.contains(&format!("f:{line}")), "{error}");

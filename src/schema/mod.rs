@@ -1,8 +1,8 @@
-//! The schema tool: what `schema plan|apply|verify|print` do, for the compiled-in Cassandra schema or any folder of `.cql` files.
+//! The schema tool (`schema plan|apply|verify|print`) for the compiled-in Cassandra schema or any folder of `.cql` files.
 //!
-//! Numbered migrations only ever add. A statement that creates something or adds a column is sent when that thing is missing,
-//! every other one when its migration is not recorded yet; so `apply` can be repeated, mends what was dropped, and does nothing twice. All
-//! statements go through one node and each waits for schema agreement, so that two `apply` at once make one schema.
+//! Numbered migrations only add. A statement that creates an object or adds a column is sent when it is missing, any other one
+//! when its migration is not yet recorded; so `apply` is idempotent and restores dropped objects. All statements go through one
+//! coordinator and wait for schema agreement, so that concurrent `apply` runs create one schema.
 
 mod compare;
 mod cql;
@@ -24,19 +24,19 @@ const MIGRATIONS: &[(i32, &str, &str)] = &[
 
 const COMPONENT: &str = "cascor";
 
-/// What the commands take.
+/// Arguments of the commands.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// For keyspaces that are created; absent: that of the configuration, else `SimpleStrategy:1` on a cluster of one node, else an
-    /// error.
+    /// Replication of keyspaces that are created; absent: that of the configuration, else `SimpleStrategy:1` on a cluster of one
+    /// node, else an error.
     pub replication: Option<Replication>,
-    /// How long to wait for the database.
+    /// Time to wait for the database.
     pub wait: Duration,
-    /// A folder of `.cql` files instead of our own schema.
+    /// A folder of `.cql` files instead of the compiled-in schema.
     pub dir: Option<PathBuf>,
 }
 
-/// What can go wrong with a schema.
+/// Errors of the schema tool.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say it")]
 pub enum SchemaError {
@@ -50,7 +50,7 @@ pub enum SchemaError {
     NoFiles { path: PathBuf },
     #[error("{place}: {what}")]
     Text { place: String, what: &'static str },
-    #[error("{place}: nothing is known to fill `${{{name}}}` with")]
+    #[error("{place}: the placeholder `${{{name}}}` has no value")]
     Placeholder { place: String, name: String },
     #[error("{0}")]
     Connect(String),
@@ -73,14 +73,14 @@ fn list(differences: &[Difference]) -> String {
     differences.iter().map(Difference::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// What `plan` finds and `apply` does.
+/// The result of `plan` and `apply`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The cluster, its version and size, for people.
+    /// Name, version and size of the cluster, for display.
     pub server: String,
     /// The statements to send, or sent, in order.
     pub steps: Vec<Statement>,
-    /// What `apply` cannot mend: columns, types and options that differ.
+    /// Differences that `apply` cannot repair: columns, types and options.
     pub differences: Vec<Difference>,
 }
 
@@ -97,25 +97,25 @@ pub struct CassandraSchema {
 }
 
 impl CassandraSchema {
-    /// The tool; nothing is read or connected yet.
+    /// Creates the tool; reads and connects to nothing yet.
     pub fn new(config: &cassandra::Config, mut options: Options) -> Self {
         options.replication = options.replication.or_else(|| config.replication.clone());
         Self { config: config.clone(), options }
     }
 
-    /// What `apply` would send now.
+    /// The statements that `apply` would send now.
     ///
     /// # Errors
-    /// Files that cannot be read, a server that does not answer or refuses.
+    /// Unreadable files; a server that is unreachable or refuses.
     pub async fn plan(&self) -> Result<Plan, SchemaError> {
         let server = Server::connect(&self.config, self.options.wait).await?;
         self.plan_on(&server).await
     }
 
-    /// Creates what is missing, records the version and verifies. `step` is told each statement before it is sent.
+    /// Creates missing objects, records the version and verifies. `step` is called with each statement before it is sent.
     ///
     /// # Errors
-    /// As [`plan`](Self::plan); a statement that the server refuses; differences that are left.
+    /// As [`plan`](Self::plan); a statement that the server refuses; remaining differences.
     pub async fn apply(&self, step: &(dyn Fn(&Statement) + Sync)) -> Result<Plan, SchemaError> {
         let server = Server::connect(&self.config, self.options.wait).await?;
         let plan = self.plan_on(&server).await?;
@@ -130,7 +130,7 @@ impl CassandraSchema {
         if differences.is_empty() { Ok(plan) } else { Err(SchemaError::Differs(differences)) }
     }
 
-    /// What is missing or different.
+    /// Missing or different objects.
     ///
     /// # Errors
     /// As [`plan`](Self::plan).
@@ -142,7 +142,7 @@ impl CassandraSchema {
     /// The statements as text, for a 5.0 server; connects to nothing.
     ///
     /// # Errors
-    /// Files that cannot be read.
+    /// Unreadable files.
     pub fn print(&self) -> Result<String, SchemaError> {
         let replication = self.options.replication.clone().unwrap_or(Replication::Simple(1));
         let migrations = self.migrations(&replication, true)?;
@@ -193,7 +193,7 @@ impl CassandraSchema {
         compare::differences(server, object, self.options.replication.is_some()).await
     }
 
-    /// The version that the database says it has; 0 when it says nothing, and for folders.
+    /// The schema version recorded in the database; 0 if none is recorded, and for folders.
     async fn recorded(&self, server: &Server) -> Result<i64, SchemaError> {
         let keyspace = &self.config.keyspace;
         if self.options.dir.is_some() || server.table(keyspace, "schema_version").await?.is_none() {
@@ -219,7 +219,7 @@ impl CassandraSchema {
         server.execute(&Statement { text, place: "schema_version".into() }).await
     }
 
-    /// The replication for keyspaces that are missing.
+    /// Replication for missing keyspaces.
     async fn replication(&self, server: &Server) -> Result<Replication, SchemaError> {
         if let Some(given) = &self.options.replication {
             return Ok(given.clone());
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn every_statement_of_ours_is_understood() {
+    fn every_compiled_in_statement_is_parsed() {
         for (dir, tables) in [(None, 10), (Some("schema/cassandra"), 10), (Some("schema/pekko"), 7)] {
             for is_5 in [true, false] {
                 let mut found = 0;
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn print_shows_statements_that_another_client_takes() {
+    fn print_shows_statements_that_other_clients_accept() {
         let text = tool(None).print().unwrap();
         assert!(
             text.contains("CREATE KEYSPACE IF NOT EXISTS \"cascor\" WITH replication = {'class': 'SimpleStrategy'")

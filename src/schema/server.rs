@@ -1,4 +1,4 @@
-//! One connection of the schema tool: what the server is, what it holds, and statements that change it.
+//! Connection of the schema tool: server properties, schema queries, and schema changes.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -15,9 +15,9 @@ use tracing::info;
 use super::SchemaError;
 use crate::store::cassandra::{self, ErrorClass, classify_execution, session};
 
-/// With a dead node that still counts as up, one statement takes 10 s.
+/// Request timeout: with a dead node that still counts as up, one statement takes 10 s.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
-/// A refused login is tried again this long: a new cluster makes its first user some seconds after it opens its port.
+/// Time during which a refused login is retried: a new cluster creates its first user some seconds after opening its port.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(10);
 const TRIES: u32 = 5;
 
@@ -27,7 +27,7 @@ pub(super) type Row = Map<String, Value>;
 #[derive(Debug)]
 pub(super) struct Server {
     session: Session,
-    /// As in `5.0.9`; of the oldest node.
+    /// Such as `5.0.9`; of the oldest node.
     pub(super) version: String,
     pub(super) cluster: String,
     pub(super) nodes: usize,
@@ -35,9 +35,9 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Connects, trying again until `wait` is over.
+    /// Connects, retrying until `wait` is over.
     pub(super) async fn connect(config: &cassandra::Config, wait: Duration) -> Result<Self, SchemaError> {
-        // No waiting mends a file that is to be read here.
+        // A password or certificate file that cannot be read is not retried.
         let mut problems = Vec::new();
         config.file_problems(&mut problems);
         if !problems.is_empty() {
@@ -102,8 +102,8 @@ impl Server {
         Ok(rows)
     }
 
-    /// Sends one statement and waits until all nodes agree on the schema. A statement that was sent twice, or by two at once,
-    /// is no error.
+    /// Sends one statement and waits for schema agreement of all nodes. A statement repeated, or sent concurrently by another
+    /// client, is no error.
     pub(super) async fn execute(&self, statement: &super::Statement) -> Result<(), SchemaError> {
         let failed = |error: String| SchemaError::Execute { place: statement.place.clone(), error };
         let mut tries = 0;
@@ -125,8 +125,8 @@ impl Server {
         Ok(())
     }
 
-    /// Everyone who applies a schema sends it to the same node, which makes each table once: two nodes that create a table at
-    /// the same time give it two ids.
+    /// One coordinator for all schema changes, the same for every client: two nodes that create a table concurrently give it two
+    /// ids.
     fn coordinator(&self) -> Option<Arc<dyn scylla::policies::load_balancing::LoadBalancingPolicy>> {
         let state = self.session.get_cluster_state();
         let first = state.get_nodes_info().iter().filter(|node| node.is_connected()).min_by_key(|node| node.host_id)?;
@@ -163,7 +163,7 @@ impl Server {
 fn already_exists(error: &ExecutionError) -> bool {
     match error {
         ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::AlreadyExists { .. }, _)) => true,
-        // An index that exists is `Invalid`.
+        // The server reports an existing index as `Invalid`.
         ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::Invalid, text)) => {
             text.to_ascii_lowercase().contains("already exists")
         }

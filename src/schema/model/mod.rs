@@ -1,9 +1,9 @@
-//! What a `CREATE` or `ALTER TABLE .. ADD` statement makes, read from its text, so that any folder of `.cql` files
-//! can be verified against a server.
+//! Schema objects parsed from `CREATE` and `ALTER TABLE .. ADD` statements, so that any folder of `.cql` files can be verified
+//! against a server.
 
 use std::collections::BTreeMap;
 
-/// A thing in the schema. Names are as the server stores them: lower case unless quoted.
+/// A schema object. Names are as the server stores them: lower case unless quoted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     /// A keyspace with its replication.
@@ -23,7 +23,7 @@ pub enum Object {
         table: String,
         /// Column.
         column: String,
-        /// The name, where it has one.
+        /// The name, if given.
         name: Option<String>,
     },
     /// A column that is added to a table.
@@ -96,7 +96,7 @@ fn tokens(text: &str) -> Vec<Token> {
         } else if c.is_alphanumeric() || matches!(c, '_' | '-' | '+') {
             let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '+');
             length = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
-            // A number may hold a point: a digit on either side.
+            // A number may contain a point between digits.
             let number = rest[..length].chars().all(|c| c.is_ascii_digit());
             if number && let Some(fraction) = rest[length..].strip_prefix('.') {
                 length += 1 + fraction.find(|c: char| !c.is_ascii_digit()).unwrap_or(fraction.len());
@@ -173,7 +173,7 @@ impl Cursor {
     }
 }
 
-/// What `text` creates or adds; `None` for any other statement.
+/// The object that `text` creates or adds; `None` for any other statement.
 pub fn object(text: &str) -> Option<Object> {
     let mut cursor = Cursor { tokens: tokens(text), at: 0 };
     if cursor.words(&["alter", "table"]) {
@@ -193,7 +193,7 @@ pub fn object(text: &str) -> Option<Object> {
     }
 }
 
-/// `ADD` of one column: the table with that column only.
+/// `ADD` of one column: a table with that column only.
 fn added(cursor: &mut Cursor) -> Option<Table> {
     cursor.words(&["if", "exists"]);
     let (keyspace, name) = cursor.qualified()?;
@@ -318,7 +318,7 @@ fn column_type(cursor: &mut Cursor) -> Option<String> {
     Some(kind)
 }
 
-/// `CLUSTERING ORDER BY (..)`, wherever it stands among the options; it is taken out of them.
+/// Removes `CLUSTERING ORDER BY (..)` from the options, at any position, and returns it.
 fn clustering_order(cursor: &mut Cursor) -> BTreeMap<String, String> {
     let mut orders = BTreeMap::new();
     let start = cursor.at;

@@ -107,7 +107,7 @@ pub(super) enum TransientError {
     },
     #[error("`{}` was moved or deleted while it was written", .0.display())]
     Replaced(PathBuf),
-    #[error("the thread of the database has ended")]
+    #[error("the database thread has ended")]
     ThreadEnded,
 }
 
