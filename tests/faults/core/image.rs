@@ -158,7 +158,7 @@ impl Original {
         let last = self.segments.len() - 1;
         let content = sim.get(&self.segments[last].0).unwrap_or_default();
         let mut spool = open(sim, &self.config).expect("always opens");
-        assert!(spool.recovery.checkpoint, "nobody has touched it");
+        assert!(spool.recovery.checkpoint, "the checkpoint was not damaged");
         let (end, next) = (self.places.len() as u64, spool.recovery.next);
         assert!(next <= end, "{next}");
         let mut got = vec![false; self.places.len()];

@@ -80,7 +80,7 @@ fn goes_on(daemon: &Daemon, client: &mut Resp) {
 }
 
 #[test]
-fn large_messages_for_an_absent_cassandra_hold_up_nothing() {
+fn large_messages_for_an_absent_cassandra_delay_nothing_else() {
     let redis = server();
     let nowhere = format!("[\"127.0.0.1:{}\"]", crate::support::ports::free_port());
     let daemon =
@@ -93,7 +93,7 @@ fn large_messages_for_an_absent_cassandra_hold_up_nothing() {
 }
 
 #[test]
-fn large_messages_for_a_locked_sqlite_hold_up_nothing_and_are_stored_later() {
+fn large_messages_for_a_locked_sqlite_delay_nothing_else_and_are_stored_later() {
     let redis = server();
     let daemon = lasting(&redis).start_ready();
     let mut client = redis.client();

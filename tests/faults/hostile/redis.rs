@@ -212,7 +212,7 @@ fn large_values_that_are_there_at_the_start_cost_no_memory() {
 }
 
 #[test]
-fn whatever_becomes_of_our_keys_while_it_runs_ingestion_goes_on() {
+fn ingestion_goes_on_while_keys_are_damaged() {
     let server = Redis::start();
     let mut attacked = Attacked::start(&server);
     attacked.assert_ingests("nothing");
@@ -303,7 +303,7 @@ fn the_api_alone_and_the_command_line_read_no_more_than_a_value_of_ours() {
 }
 
 #[test]
-fn whatever_becomes_of_a_session_it_is_over_and_nothing_else() {
+fn a_damaged_session_key_ends_that_session_alone() {
     let server = Redis::start();
     let mut redis = server.client();
     let dir = tempfile::tempdir().unwrap();

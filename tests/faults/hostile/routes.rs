@@ -87,7 +87,7 @@ fn is_let_in(status: u16) -> bool {
 }
 
 #[test]
-fn every_route_opens_to_what_it_is_for_and_to_nothing_else() {
+fn every_route_accepts_its_scopes_and_nothing_else() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let mut daemon = daemon(&redis, &dir);
@@ -134,7 +134,7 @@ fn every_route_opens_to_what_it_is_for_and_to_nothing_else() {
 }
 
 #[test]
-fn methods_that_no_route_has_do_nothing_whoever_asks() {
+fn methods_that_no_route_has_do_nothing_for_any_scope() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let daemon = daemon(&redis, &dir);
@@ -211,7 +211,7 @@ fn record_large_rows(redis: &Redis, daemon: &Daemon) {
 }
 
 #[test]
-fn streams_and_exports_end_within_a_second_of_the_right_to_read_them() {
+fn streams_and_exports_end_within_a_second_of_their_token() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let mut daemon = daemon(&redis, &dir);
@@ -319,7 +319,7 @@ fn while_redis_is_away_a_stream_goes_on_as_long_as_its_token_is_one() {
 }
 
 #[test]
-fn guessing_tells_nobody_else_to_wait_and_keeps_the_right_token_in() {
+fn wrong_tokens_throttle_no_other_client_and_never_the_right_token() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let daemon = daemon(&redis, &dir);

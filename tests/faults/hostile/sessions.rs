@@ -67,7 +67,7 @@ fn nothing_that_redis_holds_makes_a_session() {
         assert!(!high.contains(secret), "{high}");
     }
     let digest = cascor_ingest::tls::hex(&cascor_ingest::tls::sha256(token("operator").as_bytes()));
-    assert!(!high.contains(&digest), "a digest that whoever guesses a token can compare: {high}");
+    assert!(!high.contains(&digest), "a digest that allows an offline guess of the token: {high}");
 
     let own = "ab".repeat(32);
     let old = json!({
@@ -137,7 +137,7 @@ fn a_cookie_is_whole_or_none() {
 }
 
 #[test]
-fn what_has_ended_is_not_brought_back_by_writing_it_back() {
+fn an_ended_session_stays_ended_when_its_key_is_written_back() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let mut daemon = daemon(&redis, &dir, &[("http.sessions", "2")]);
@@ -188,7 +188,7 @@ fn what_has_ended_is_not_brought_back_by_writing_it_back() {
 }
 
 #[test]
-fn a_redis_that_takes_no_writes_keeps_nobody_out() {
+fn sessions_stay_valid_while_redis_takes_no_writes() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let daemon = daemon(&redis, &dir, &[]);
@@ -222,7 +222,7 @@ fn a_session_ends_when_its_lifetime_is_over_whatever_redis_keeps() {
 }
 
 #[test]
-fn daemons_that_share_the_key_share_sessions_and_others_do_not() {
+fn only_daemons_with_the_same_key_share_sessions() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("key");
