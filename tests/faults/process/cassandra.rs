@@ -149,7 +149,7 @@ fn a_slow_disk() {
 
 fn replies_that_vanish(cluster: &Cluster) {
     let case =
-        Case::new("Cassandra: replies vanish", "proxy: writes are applied, what the server answers is swallowed");
+        Case::new("Cassandra: replies vanish", "proxy: writes are applied, the server's answers are dropped");
     let (mut fight, proxy) =
         arena(case, &cluster.keyspace(), "SimpleStrategy:1", &[("store.cassandra.request_timeout", "\"2s\"")]);
     for _ in 0..tier(2, 10) {
