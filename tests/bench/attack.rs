@@ -1,4 +1,4 @@
-//! Hostile HTTP clients: many that send a byte of a request's head each second, and bodies of a gibibyte. Shared with the tests.
+//! Hostile HTTP clients: slow clients that send a byte of a request head each second, and bodies of 1 GiB. Shared with the tests.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -11,16 +11,16 @@ use std::{
     time::Duration,
 };
 
-/// What a body claims to be.
+/// Content-Length of a body.
 const BODY: u64 = 1 << 30;
 /// How often a slow client sends a byte.
 const ROUND: Duration = Duration::from_secs(1);
-/// From the end of a body to the next.
+/// Delay between two bodies.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long a client waits for a connection, or for the server to take something.
+/// Timeout of connects and writes.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What the attackers got.
+/// Counts of the attack.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     /// Connections that the slow clients made.
@@ -29,7 +29,7 @@ pub struct Tally {
     pub closed: u64,
     /// Bodies that were begun.
     pub bodies: u64,
-    /// The most that was sent of one.
+    /// Largest number of bytes sent of one.
     pub longest: u64,
 }
 
@@ -41,7 +41,7 @@ pub struct Attack {
 }
 
 impl Attack {
-    /// So many slow clients, who come back when they are thrown out, and one after another of the greedy ones.
+    /// Starts so many slow clients, which reconnect when they are evicted, and a sequence of large bodies.
     pub fn start(port: u16, slow: usize) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let stop = Arc::new(AtomicBool::new(false));
@@ -61,7 +61,7 @@ impl Attack {
     }
 }
 
-/// Keeps connections open, a byte each second.
+/// Keeps connections open, with a byte each second.
 fn hold(address: SocketAddr, count: usize, stop: &AtomicBool) -> Tally {
     let mut tally = Tally::default();
     let mut clients: Vec<Option<TcpStream>> = (0..count).map(|_| None).collect();
@@ -100,7 +100,7 @@ fn is_open(client: &mut TcpStream) -> bool {
     client.write(b"x").map(|_| true).unwrap_or_else(blocks) && client.read(&mut [0; 64]).is_err_and(blocks)
 }
 
-/// Sends bodies that are far too large: by their own word, and in chunks that say nothing beforehand.
+/// Sends bodies that are far too large: with a Content-Length, and chunked.
 fn pour(address: SocketAddr, stop: &AtomicBool) -> Tally {
     let mut tally = Tally::default();
     let length = format!("Content-Length: {BODY}\r\n\r\n");

@@ -1,4 +1,4 @@
-//! The bare loops: only the fdatasync, only the insert and select, only the batches.
+//! The bare loops: fdatasync alone, insert and select alone, batches alone.
 
 use std::{
     io::Write,

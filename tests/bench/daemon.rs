@@ -1,4 +1,4 @@
-//! The daemon under measurement, seen from outside: its process times, its memory, its own counters.
+//! The measured daemon from outside: process times, memory, its own counters.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +22,7 @@ pub struct Daemon {
     http: u16,
     state: PathBuf,
     environment: Environment,
-    /// Its state directory, where that is its own.
+    /// Its temporary state directory, if it has one.
     _own: Option<tempfile::TempDir>,
 }
 
@@ -38,7 +38,7 @@ pub enum Store<'a> {
 /// User and system time so far, in microseconds.
 pub type Cpu = f64;
 
-/// What a daemon is told beside its defaults.
+/// Settings of a daemon.
 pub type Environment = Vec<(&'static str, String)>;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_cascor-ingest");
@@ -48,7 +48,7 @@ pub fn directory() -> Result<tempfile::TempDir, Error> {
     Ok(tempfile::Builder::new().prefix("cascor-bench-").tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR")))?)
 }
 
-/// The settings of a daemon between this Redis and this store. It answers HTTP on the port behind that of Redis.
+/// The settings of a daemon between this Redis and this store. It answers HTTP on the port after that of Redis.
 pub fn environment(state: &Path, redis_port: u16, store: Store<'_>) -> Environment {
     let mut environment = vec![
         ("CASCOR_INGEST__STATE_DIR", state.display().to_string()),
@@ -87,7 +87,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Starts it on a state directory that stays, and waits for nothing.
+    /// Starts it on a persistent state directory, without waiting.
     pub fn launch(state: &Path, redis_port: u16, environment: &Environment) -> Result<Self, Error> {
         let log = fs::File::create(state.join("log"))?;
         let environment = environment.clone();
@@ -96,7 +96,7 @@ impl Daemon {
         Ok(Self { child, http: redis_port + 1, state: state.to_owned(), environment, _own: None })
     }
 
-    /// Waits until `/readyz` says so.
+    /// Waits until `/readyz` answers 200.
     pub fn wait_ready(&self, limit: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + limit;
         while http_get(self.http, "/readyz").is_err() {

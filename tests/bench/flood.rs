@@ -31,7 +31,7 @@ pub async fn run(options: &Options) -> Result<(), Error> {
         client.flush()?;
     }
     let rate = EVENTS as f64 / start.elapsed().as_secs_f64();
-    // One more per run, so that a loss at the very end shows as a hole.
+    // One more per run, so that a loss at the very end shows as a gap.
     tokio::time::sleep(Duration::from_secs(2)).await;
     for n in EVENTS..EVENTS + runs.len() as u64 {
         client.publish("cascor:training", load::message(&runs, n).as_bytes());

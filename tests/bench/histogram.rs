@@ -1,4 +1,4 @@
-//! A page of `/metrics`, and quantiles of what was observed between two of them. Shared with the tests.
+//! A scrape of `/metrics`, and quantiles of the observations between two scrapes. Shared with the tests.
 
 use std::collections::BTreeMap;
 

@@ -77,14 +77,14 @@ pub async fn run(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// In milliseconds, of what was received during `work`.
+/// Received → durable of the messages of `work`, in milliseconds.
 fn p99(daemon: &Daemon, work: impl FnOnce() -> Result<(), Error>) -> Result<f64, Error> {
     let before = daemon.metrics()?;
     work()?;
     Ok(histogram::quantile(&before, &daemon.metrics()?, DURABLE, 0.99) * 1e3)
 }
 
-/// Somebody who asks `/healthz` ten times a second.
+/// A client that requests `/healthz` ten times a second.
 struct Operator {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<Result<Vec<f64>, Error>>,
@@ -107,7 +107,7 @@ impl Operator {
         Self { stop, thread }
     }
 
-    /// The seconds of each answer; an error when one did not come.
+    /// Seconds until each answer; an error when one is missing.
     fn end(self) -> Result<Vec<f64>, Error> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().map_err(|_| "the operator panicked")?

@@ -6,7 +6,7 @@
 //! ```text
 //! tests/bench/run [stages] [drain] [load] [flood] [reading] [hostile] [--seconds 60] [--repeat 3] [--rows 200000]
 //! tests/bench/run start [--gib 10]              from process start to subscribed, with an empty spool and a large one
-//! tests/bench/run outage [--rows 1200000]       drain of what an outage has left, and who is late meanwhile
+//! tests/bench/run outage [--rows 1200000]       drain of the backlog of an outage, and delays meanwhile
 //! ```
 
 mod attack;
@@ -30,10 +30,10 @@ use std::env;
 
 use scylla::client::{session::Session, session_builder::SessionBuilder};
 
-/// Any error: a benchmark has no one to recover for.
+/// Any error ends a benchmark.
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// What to measure, and how long.
+/// The measurements and their length.
 struct Options {
     parts: Vec<String>,
     seconds: u64,

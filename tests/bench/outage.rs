@@ -1,8 +1,8 @@
-//! An outage of the store: what it leaves is drained, nothing is lost or twice, and those who watch notice nothing.
+//! An outage of the store: its backlog is drained, no row is lost or duplicated, and latest keys and live stream stay current.
 //!
-//! The events of ten minutes at 2,000 a second are published five times as fast while nobody answers on the way to Cassandra. Then
-//! it is back. All the while a probe is published every 100 ms, and two watchers see when the newest value of its run in Redis and
-//! the live stream have it.
+//! The events of ten minutes at 2,000 a second are published five times as fast while Cassandra cannot be reached; then it is
+//! back. Meanwhile a probe is published every 100 ms, and two watchers record when the latest key of its run in Redis and the
+//! live stream have it.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -30,9 +30,9 @@ use crate::{
 
 const PORT: u16 = 16_940;
 const PROXY: u16 = 16_945;
-/// 600 s at 2,000 a second.
+/// Events of 600 s at 2,000 a second.
 const ROWS: u64 = 1_200_000;
-/// Messages a second during the outage: what is taken without loss beside everything else on two cores.
+/// Messages a second during the outage: a rate without loss on two shared cores.
 const RATE: u64 = 10_000;
 const PROBE: Duration = Duration::from_millis(100);
 
@@ -48,7 +48,7 @@ pub async fn run(options: &Options) -> Result<(), Error> {
     let warm = load::publish(redis.port, &runs, 2_000, Duration::from_secs(3), 0)?;
     thread::sleep(Duration::from_secs(1));
 
-    // Port 1: whoever connects is hung up on.
+    // Port 1: the proxy closes each connection.
     proxy.lead_to(host, 1);
     let probes = Probes::start(redis.port)?;
     thread::sleep(Duration::from_secs(1));
@@ -93,12 +93,12 @@ pub async fn run(options: &Options) -> Result<(), Error> {
     if lost + twice > 0 { Err("rows are missing or there twice".into()) } else { Ok(()) }
 }
 
-/// A number of the spool, by its name in the status.
+/// A number of the spool's status, by name.
 fn number(daemon: &Daemon, name: &str) -> Result<u64, Error> {
     daemon.status()?["spool"][name].as_u64().ok_or_else(|| format!("the status has no `{name}`").into())
 }
 
-/// When each probe was published, and seconds until it was seen.
+/// Publish time of each probe, and seconds until it was seen.
 #[derive(Clone, Debug, Default)]
 struct Seen {
     run: Uuid,
@@ -108,11 +108,11 @@ struct Seen {
 }
 
 impl Seen {
-    /// Of the probes that were published between these moments.
+    /// Delays of the probes that were published between these moments.
     fn delays(&self, from: Instant, to: Instant) -> String {
         let of = |delays: &[f64]| {
             let probes = self.sent.iter().enumerate().filter(|(_, sent)| (from..to).contains(sent));
-            // What was never seen is as late as can be.
+            // A probe that was never seen counts with the maximum delay.
             let mut seconds: Vec<f64> = probes.map(|(n, _)| delays.get(n).copied().unwrap_or(f64::INFINITY)).collect();
             let [p50, p99, max] = [0.5, 0.99, 1.0].map(|q| quantile(&mut seconds, q) * 1e3);
             format!("p50 {p50:.0} ms, p99 {p99:.0} ms, max {max:.0} ms of {}", seconds.len())
@@ -121,7 +121,7 @@ impl Seen {
     }
 }
 
-/// What the threads share.
+/// State shared by the threads.
 #[derive(Debug, Default)]
 struct Shared {
     seen: Mutex<Seen>,
@@ -133,7 +133,7 @@ impl Shared {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything up to the probe with this number is there; `place` is where that is noted.
+    /// Marks all probes up to this number as seen in `place`.
     fn note(&self, seq: u64, place: impl Fn(&mut Seen) -> &mut Vec<f64>) {
         let mut seen = self.seen();
         let known = place(&mut seen).len();
@@ -143,7 +143,7 @@ impl Shared {
     }
 }
 
-/// One that publishes, and two that watch.
+/// One publisher and two watchers.
 struct Probes {
     shared: Arc<Shared>,
     threads: Vec<thread::JoinHandle<Result<(), Error>>>,
@@ -216,7 +216,7 @@ fn watch_stream(stream: TcpStream, run: Uuid, shared: &Shared) -> Result<(), Err
     Ok(())
 }
 
-/// Whether it is over, and everything seen, or not to be seen any more.
+/// Whether publishing has ended and every probe was seen, or the wait for them is over.
 fn done(shared: &Shared, known: impl Fn(&Seen) -> usize) -> bool {
     let seen = shared.seen();
     let late = seen.sent.last().is_some_and(|sent| sent.elapsed() > Duration::from_secs(5));

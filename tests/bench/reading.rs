@@ -1,4 +1,4 @@
-//! Reading back: pages while rows come in, beside the bare query; then a run of a million rows, drawn and exported, beside the
+//! Reads: pages during ingestion, beside the bare query; then a curve and an export of a run of a million rows, beside the
 //! driver's bare paging.
 
 use std::{
@@ -25,7 +25,7 @@ use crate::{
 
 const RATE: u64 = 2_000;
 const PAGE: usize = 1_000;
-/// Rows of the run that is read while others grow.
+/// Rows of the run that is read while other runs grow.
 const BOOK: u64 = 20_000;
 const MILLION: u64 = 1_000_000;
 const KEYSPACE: &str = "bench_reading";
@@ -44,7 +44,7 @@ pub async fn run(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// The same queries without us.
+/// The same queries without the daemon.
 enum Bare {
     Sqlite(PathBuf),
     Cassandra { session: Arc<Session>, page: Box<PreparedStatement>, whole: Box<PreparedStatement> },
@@ -57,7 +57,7 @@ impl Bare {
         };
         let select = format!("SELECT * FROM {keyspace}.training_metrics WHERE run_id = ? ORDER BY timestamp");
         let page = session.prepare(format!("{select} DESC LIMIT {PAGE}")).await?;
-        // Oldest first, as an export is.
+        // Oldest first, like an export.
         let mut whole = session.prepare(format!("{select} ASC")).await?;
         whole.set_page_size(5_000);
         Ok(Self::Cassandra { session: Arc::clone(session), page: Box::new(page), whole: Box::new(whole) })
@@ -70,7 +70,7 @@ impl Bare {
         }
     }
 
-    /// The newest page of a run; how many rows.
+    /// Reads the newest page of a run; returns its number of rows.
     async fn page(&self, run: Uuid) -> Result<usize, Error> {
         Ok(match self {
             Self::Sqlite(file) => {
@@ -116,7 +116,7 @@ impl Bare {
         Ok(())
     }
 
-    /// Every row of a run by the driver's own paging, rows a second; nothing for SQLite, whose goal is a number.
+    /// Rows a second of a full read with the driver's own paging; `None` for SQLite, whose goal is absolute.
     async fn paging(&self, run: Uuid) -> Result<Option<f64>, Error> {
         let Self::Cassandra { session, whole, .. } = self else { return Ok(None) };
         let start = Instant::now();
@@ -129,13 +129,13 @@ impl Bare {
     }
 }
 
-/// What happens beside 2,000 events/s.
+/// Reads beside 2,000 events/s.
 #[derive(Clone, Copy, PartialEq)]
 enum Beside {
     Nothing,
-    /// One page after the other, another each 50 ms, and a curve each second.
+    /// Pages one after the other, another page each 50 ms, and a curve each second.
     Readers,
-    /// The same, with the bare query after each page: it is a load on the same cores that nobody who reads through us makes.
+    /// The same, with the bare query after each page, which is extra load on the same cores.
     Pairs,
 }
 
@@ -174,14 +174,14 @@ async fn beside_ingestion(options: &Options, redis: &Redis, daemon: &Daemon, bar
 struct Reading {
     /// The run that is read.
     book: Uuid,
-    /// All that were published.
+    /// All published runs.
     rows: u64,
     pages: Vec<f64>,
     bares: Vec<f64>,
 }
 
 impl Reading {
-    /// The p99 of received → durable meanwhile, and that of a bare fdatasync beside it, in milliseconds.
+    /// p99 of received → durable, and of a concurrent bare fdatasync, in milliseconds.
     async fn phase(
         &mut self,
         options: &Options,
@@ -269,7 +269,7 @@ async fn whole_run(options: &Options, redis: &Redis, daemon: &Daemon, bare: &Bar
     tokio::time::sleep(Duration::from_secs(1)).await;
     bare.fill(run).await?;
     let curve = format!("/api/metrics/range?run_id={run}&max_points=2000");
-    // The goal is for one machine; over a network of pages it takes longer than a client should wait.
+    // The goal holds for one machine; over a network, paging takes longer than a client should wait.
     let draws = if matches!(bare, Bare::Sqlite(_)) { options.repeat } else { 0 };
     for _ in 0..draws {
         println!(

@@ -1,4 +1,4 @@
-//! A Redis of our own, and a client that publishes as fast as a socket takes bytes.
+//! A private Redis, and a client that publishes as fast as a socket takes bytes.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},

@@ -1,4 +1,4 @@
-//! What each pure step of the pipeline costs alone, on one thread with warm caches: the lower bound of its share.
+//! Cost of each step of the pipeline alone, on one thread with warm caches: the lower bound of its share.
 //!
 //! The sum is less than what `load` measures: there each step also pays for wake-ups, system calls and cold caches.
 
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{Error, Options, load, median};
 
-/// Messages that are gone over again and again: few enough to stay in the cache.
+/// Number of messages, which are processed repeatedly: few enough to stay in the cache.
 const MESSAGES: u64 = 256;
 const ROUNDS: u64 = 400;
 

@@ -1,4 +1,4 @@
-//! From the start of the process until Redis knows its subscription, after kill -9: with an empty spool, and with a large one.
+//! From process start to the confirmed subscription, after kill -9: with an empty spool, and with a large one.
 //!
 //! The store is away all the time, so that nothing is drained. The large spool is made by the library's own appender, of messages
 //! that are padded to 1 MiB; ordinary messages follow, because the newest segment is read at the start. Every start finds the spool
@@ -26,10 +26,10 @@ const PORT: u16 = 16_930;
 const CHANNEL: &str = "cascor:training";
 /// Measured starts of each kind.
 const STARTS: usize = 10;
-/// Nobody listens there.
+/// A closed port.
 const AWAY: &str = "127.0.0.1:1";
 const MESSAGE: usize = 1 << 20;
-/// What the first start may take, which asks the whole log for open runs.
+/// Time limit of the first start, which reads the whole log for open runs.
 const RECOVERY: Duration = Duration::from_secs(600);
 
 pub fn run(options: &Options) -> Result<(), Error> {
@@ -58,7 +58,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lets a daemon do what it does once, and hear 8 s of ordinary messages: they fill most of a segment.
+/// Starts a daemon and publishes 8 s of ordinary messages, which fill most of a segment.
 fn settle(state: &Path, environment: &Environment, runs: &[Uuid], next: u64) -> Result<(), Error> {
     let begun = Instant::now();
     let daemon = Daemon::launch(state, PORT, environment)?;
@@ -67,7 +67,7 @@ fn settle(state: &Path, environment: &Environment, runs: &[Uuid], next: u64) -> 
     if next > 0 {
         load::publish(PORT, runs, 5_000, Duration::from_secs(8), next)?;
     }
-    // Until what it has learned is saved.
+    // Until the open runs are saved.
     std::thread::sleep(Duration::from_secs(2));
     Ok(())
 }
@@ -100,7 +100,7 @@ fn names(spool: &Path) -> Result<BTreeSet<OsString>, Error> {
     Ok(fs::read_dir(spool)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<_, _>>()?)
 }
 
-/// Starts and kills; p50 and the most, in words.
+/// Starts and kills; returns p50 and maximum as text.
 fn starts(state: &Path, environment: &Environment) -> Result<String, Error> {
     let spool = state.join("spool");
     let found = names(&spool)?;
@@ -120,7 +120,7 @@ fn starts(state: &Path, environment: &Environment) -> Result<String, Error> {
         }
         times.push(begun.elapsed().as_secs_f64() * 1e3);
         drop(daemon);
-        // A gap that it had time to tell would be the newest segment of the next start.
+        // A gap record of this start would be in the newest segment of the next one.
         for name in names(&spool)?.difference(&found) {
             fs::remove_file(spool.join(name))?;
         }

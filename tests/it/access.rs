@@ -1,4 +1,4 @@
-//! Servers that are away, refuse us or want to be asked in another way; and what the operating system tells the daemon.
+//! Servers that are absent, refuse the login or require TLS or a password; signals and ports of the operating system.
 
 use std::{fs, net::TcpListener, thread, time::Duration};
 
@@ -34,7 +34,7 @@ fn took(what: &str, condition: impl FnMut() -> bool) -> Duration {
 }
 
 #[test]
-fn redis_with_tls_of_an_authority_of_its_own_and_a_password() {
+fn redis_with_tls_of_a_private_authority_and_a_password() {
     let redis = Redis::with(Options { password: Some("open \"sesame\" 'é"), tls: true, more: vec![] });
     let mut daemon = Daemon::at(&redis.tls_url())
         .set("redis.tls.ca", format!("{:?}", redis.ca()))
@@ -56,7 +56,7 @@ fn redis_with_tls_of_an_authority_of_the_system() {
         let builder = Daemon::at(&url).set("redis.tls.enabled", enabled);
         let mut daemon = builder.clone().env("SSL_CERT_FILE", &authority).start_ready();
         assert!(daemon.terminate().success());
-        // Without that authority the certificate is worth nothing.
+        // Without that authority the certificate is not trusted.
         let stranger = builder.prepare().command(&["status"]);
         let error = String::from_utf8_lossy(&stranger.stderr).into_owned();
         assert!(!stranger.status.success() && error.contains("UnknownIssuer"), "{error}");
@@ -135,7 +135,7 @@ fn a_redis_that_stops_for_ten_seconds_loses_nothing_or_is_a_gap() {
     redis.pause();
     thread::sleep(Duration::from_secs(10));
     redis.resume();
-    // It may still count the connection that was given up, and accept for it what nobody reads.
+    // Redis may still count the connection that the daemon gave up, and accept messages for it that are never read.
     let published = redis.client().publish(TRAINING, message(2));
     wait_until("its row, or a gap", LIMIT, || {
         sqlite::count(&daemon.database(), COUNT) == 2
@@ -169,7 +169,7 @@ fn cassandra_with_login_and_tls() {
     wait_until("the row", LIMIT, || daemon.command(&["metrics", RUN, "--json"]).status.success());
     wait_until("the store's word", LIMIT, || daemon.get("/api/status").json()["spool"]["pending_records"] == 0);
 
-    // With the authorities of the system, of which no file is named.
+    // With the system's authorities; no `tls.ca` is set.
     let builder = Daemon::on(&redis)
         .cassandra(&cluster.keyspace())
         .set("store.cassandra.tls.enabled", "true")
@@ -193,7 +193,7 @@ fn without_a_schema_the_daemon_keeps_everything_and_says_what_to_run() {
     let daemon = Daemon::on(&redis).cassandra(&cassandra).start_ready();
     publish(&redis, TRAINING, 1);
     daemon.wait_log("cascor-ingest schema apply");
-    // The log may say so before the message has come.
+    // The log line may precede the message.
     wait_until("the message in the spool", LIMIT, || {
         daemon.get("/api/status").json()["spool"]["pending_records"].as_u64().is_some_and(|pending| pending >= 1)
     });
@@ -202,7 +202,7 @@ fn without_a_schema_the_daemon_keeps_everything_and_says_what_to_run() {
 }
 
 #[test]
-fn every_problem_of_a_configuration_is_told_at_once() {
+fn every_problem_of_a_configuration_is_reported_at_once() {
     let redis = Redis::absent(Options::default());
     let daemon = Daemon::on(&redis)
         .set("no_such_key", "1")
@@ -238,7 +238,7 @@ fn sighup_changes_log_levels_and_lifetimes() {
     });
 }
 
-/// An SQLite path under a file: no store for as long as the file is there.
+/// An SQLite path below a regular file: the store cannot be opened while that file exists.
 fn without_store(redis: &Redis) -> (tempfile::TempDir, Daemon) {
     let dir = tempfile::tempdir().unwrap();
     let blocker = dir.path().join("away");

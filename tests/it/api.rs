@@ -1,4 +1,4 @@
-//! What is stored and what is newest, asked of a real daemon by HTTP.
+//! Stored rows, latest values and commands over HTTP, from a real daemon.
 
 use std::{
     io::{Read, Write},
@@ -21,7 +21,7 @@ const TRAINING: &str = "cascor:training";
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The moment of the first row, recent enough not to be past its lifetime.
+/// Time of the first row, recent enough not to have expired.
 fn start() -> i64 {
     jiff::Timestamp::now().as_second() - 3_600
 }
@@ -84,7 +84,7 @@ fn runs_and_their_rows_are_read_page_by_page() {
         let run = &one["run"];
         assert_eq!((&run["notes"], &run["tags"], &run["dataset_size"]), (&json!("first"), &json!(["a"]), &json!(194)));
         assert_eq!((one["metrics"].as_array().map(Vec::len), &one["next"]), (Some(25), &Value::Null));
-        // Cut short, it says where the range goes on.
+        // A truncated page names the start of the next one.
         let uncounted = daemon.get(&format!("/api/runs/{RUN}?limit=0&count=none")).json();
         assert_eq!((&uncounted["run"], uncounted.get("metric_count")), (&one["run"], None));
         let some = daemon.get(&format!("/api/runs/{RUN}?limit=10")).json();
@@ -152,7 +152,7 @@ fn the_latest_values_come_from_redis_and_else_from_the_store() {
 }
 
 #[test]
-fn what_cannot_be_answered_says_why() {
+fn a_request_that_cannot_be_answered_gets_a_reason() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).start_ready();
     let nobody = "00000000-0000-4000-8000-000000000000";
@@ -182,7 +182,7 @@ fn what_cannot_be_answered_says_why() {
 }
 
 #[test]
-fn only_those_who_mean_this_machine_are_answered() {
+fn only_requests_that_name_this_machine_are_answered() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).start_ready();
     let port = daemon.http_port();
@@ -216,7 +216,7 @@ fn commands_by_http_are_recorded_executed_and_answered() {
     let flushed = daemon.post("/api/control", &json!({"command": "flush", "target": INSTANCE})).json();
     assert_eq!(flushed["outcome"], "done", "{flushed}");
     assert_eq!(daemon.post("/api/control", &json!({"data": 1})).status, 400);
-    // One that is published is recorded twice: as asked for by HTTP, and as heard on the channel.
+    // A published command is recorded twice: as requested over HTTP, and as received on the channel.
     let by = |source: &str, more: &str| format!("SELECT count(*) FROM control_log WHERE source = '{source}' {more}");
     daemon.wait_rows(&by("cascor:control", "AND outcome IS NOT NULL"), 3);
     daemon.wait_rows(&by("http", "AND outcome = 'done' AND command IN ('pause', 'resume', 'flush')"), 3);
@@ -239,15 +239,15 @@ fn commands_for_this_daemon_work_while_redis_is_away() {
 }
 
 #[test]
-fn a_run_created_annotated_and_completed_by_http_is_as_by_message() {
-    both("a_run_created_annotated_and_completed_by_http_is_as_by_message", |builder, redis| {
+fn a_run_made_over_http_is_stored_like_one_made_by_messages() {
+    both("a_run_made_over_http_is_stored_like_one_made_by_messages", |builder, redis| {
         let (daemon, _) = ready(builder, redis, 1);
         let body = json!({"run_name": "by-http", "config": {"learning_rate": 0.01}, "tags": ["x"],
             "dataset": {"name": "moons", "num_samples": 7}, "created_by": "me"});
         let created = daemon.post("/api/runs", &body);
         assert_eq!((created.status, &created.json()["run_name"]), (201, &json!("by-http")), "{}", created.body);
         let id = created.json()["run_id"].as_str().unwrap().to_owned();
-        // The channel's open run: what names no run belongs to it.
+        // The channel's open run: messages without a `run_id` belong to it.
         redis.client().publish(TRAINING, json!({"epoch": 1, "loss": 0.25}).to_string());
         wait_until("its metrics", LIMIT, || daemon.get(&format!("/api/runs/{id}")).json()["metric_count"] == 1);
         assert_eq!(daemon.post(&format!("/api/runs/{id}/notes"), &json!({"notes": "n", "tags": ["y"]})).status, 200);
@@ -298,7 +298,7 @@ fn a_run_created_annotated_and_completed_by_http_is_as_by_message() {
 }
 
 #[test]
-fn slow_and_greedy_clients_are_dropped() {
+fn slow_clients_are_evicted_and_large_bodies_refused() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis)
         .set("http.header_timeout", "\"500ms\"")
@@ -306,7 +306,7 @@ fn slow_and_greedy_clients_are_dropped() {
         .set("http.max_body", "\"1KiB\"")
         .start_ready();
     let port = daemon.http_port();
-    // As many as there is room for, each with half a head: the next client waits until they are dropped.
+    // One client per connection slot, each with half a request head: the next client waits until they are evicted.
     let mut slow: Vec<_> = (0..4)
         .map(|_| {
             let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -324,7 +324,7 @@ fn slow_and_greedy_clients_are_dropped() {
         assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
     }
     assert_eq!(http::post(port, "/api/runs", &format!("{{\"notes\":\"{}\"}}", "x".repeat(2_000))).unwrap().status, 413);
-    // One that has its answer and keeps the connection is dropped, too.
+    // An idle keep-alive connection is evicted, too.
     let mut idle = TcpStream::connect(("127.0.0.1", port)).unwrap();
     idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     idle.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -338,7 +338,7 @@ fn slow_and_greedy_clients_are_dropped() {
 }
 
 #[test]
-fn answers_are_compressed_where_it_pays_and_for_those_who_ask() {
+fn large_answers_are_compressed_for_clients_that_accept_it() {
     let redis = Redis::start();
     let (daemon, _) = ready(Daemon::on(&redis).set("http.compressions", "1"), &redis, 25);
     let port = daemon.http_port();
@@ -375,7 +375,7 @@ fn answers_are_compressed_where_it_pays_and_for_those_who_ask() {
 }
 
 #[test]
-fn requests_go_by_the_limits_that_a_reload_brought() {
+fn a_reload_changes_the_limits_of_requests() {
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).set("limits.message", "\"20KiB\"").start_ready();
     let create = |daemon: &Daemon, bytes: usize| daemon.post("/api/runs", &json!({"notes": "x".repeat(bytes)})).status;

@@ -1,5 +1,4 @@
-//! The dashboard, and pages of other origins, in a real browser. The scripts of `tests/browser` drive it; here are the servers
-//! that it looks at.
+//! The dashboard, and pages of other origins, in a real browser, driven by the scripts of `tests/browser`.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -20,7 +19,7 @@ use crate::{
 
 const TOKEN: &str = "admin-token-0123456789";
 
-/// The first of these programs that is there.
+/// The first of these programs that is installed.
 fn program(variable: &str, names: &[&str]) -> Option<PathBuf> {
     if let Some(path) = std::env::var_os(variable) {
         return Some(path.into());
@@ -31,12 +30,12 @@ fn program(variable: &str, names: &[&str]) -> Option<PathBuf> {
     names.iter().find_map(found)
 }
 
-/// The script of the dashboard with its browser, or why not.
+/// The script of the dashboard with its browser, or the reason to skip.
 fn script() -> Result<Command, &'static str> {
     script_of("dashboard.py")
 }
 
-/// A script with its browser, or why not.
+/// A script with its browser, or the reason to skip.
 fn script_of(name: &str) -> Result<Command, &'static str> {
     let python = python().ok_or("CASCOR_TEST_PYTHON is not set")?;
     let browser = program("CASCOR_TEST_CHROMIUM", &["chromium", "chromium-browser", "google-chrome"]);
@@ -53,7 +52,7 @@ fn script_of(name: &str) -> Result<Command, &'static str> {
     Ok(command)
 }
 
-/// Runs it to its end; restarts the daemon when it asks for that.
+/// Runs the script to its end; restarts the daemon at its request.
 #[track_caller]
 fn drive(mut script: Command, daemon: &mut Daemon) {
     let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -83,8 +82,8 @@ fn a_browser_sees_a_run_appear_and_grow_pauses_it_and_survives_a_restart() {
 }
 
 #[test]
-fn a_browser_looks_closer_at_a_part_of_a_curve_and_sees_what_is_not_stored() {
-    let name = "a_browser_looks_closer_at_a_part_of_a_curve_and_sees_what_is_not_stored";
+fn a_browser_zooms_into_a_curve_and_sees_what_is_not_stored() {
+    let name = "a_browser_zooms_into_a_curve_and_sees_what_is_not_stored";
     let mut script = match script() {
         Ok(script) => script,
         Err(why) => return skip(name, why),
@@ -111,8 +110,8 @@ fn a_browser_at_a_server_without_a_pipeline_sees_a_run_grow_and_a_receipt() {
 }
 
 #[test]
-fn a_browser_signs_in_before_it_commands_or_where_it_may_not_even_read() {
-    let name = "a_browser_signs_in_before_it_commands_or_where_it_may_not_even_read";
+fn a_browser_signs_in_before_commands_and_where_needed_before_reading() {
+    let name = "a_browser_signs_in_before_commands_and_where_needed_before_reading";
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let tokens = dir.path().join("tokens");
@@ -130,10 +129,10 @@ fn a_browser_signs_in_before_it_commands_or_where_it_may_not_even_read() {
 }
 
 #[test]
-fn a_browser_behind_tls_keeps_a_session_that_is_for_this_host_alone() {
+fn a_browser_behind_tls_keeps_a_host_only_session() {
     let mut script = match script() {
         Ok(script) => script,
-        Err(why) => return skip("a_browser_behind_tls_keeps_a_session_that_is_for_this_host_alone", why),
+        Err(why) => return skip("a_browser_behind_tls_keeps_a_host_only_session", why),
     };
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
@@ -147,8 +146,8 @@ fn a_browser_behind_tls_keeps_a_session_that_is_for_this_host_alone() {
 }
 
 #[test]
-fn a_browser_lets_pages_of_listed_origins_in_and_no_others() {
-    let name = "a_browser_lets_pages_of_listed_origins_in_and_no_others";
+fn a_browser_lets_in_pages_of_listed_origins_only() {
+    let name = "a_browser_lets_in_pages_of_listed_origins_only";
     let mut script = match script_of("origins.py") {
         Ok(script) => script,
         Err(why) => return skip(name, why),
@@ -170,10 +169,10 @@ fn a_browser_lets_pages_of_listed_origins_in_and_no_others() {
 }
 
 #[test]
-fn a_browser_sees_what_holds_the_rows_and_how_to_mend_it() {
+fn a_browser_sees_why_rows_are_not_stored_and_the_fix() {
     let mut script = match script_of("problem.py") {
         Ok(script) => script,
-        Err(why) => return skip("a_browser_sees_what_holds_the_rows_and_how_to_mend_it", why),
+        Err(why) => return skip("a_browser_sees_why_rows_are_not_stored_and_the_fix", why),
     };
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).prepare();

@@ -1,4 +1,4 @@
-//! A client of the outside, written only against the contract: `tests/client` with requests, redis-py and cassandra-driver.
+//! An external client, written only against the published contract: `tests/client` with requests, redis-py and cassandra-driver.
 
 use std::process::{Command, Stdio};
 
@@ -15,7 +15,7 @@ use crate::support::{
 const CHANNELS: &str = "[\"cascor:training\", \"cascor:topology\"]";
 const TOKEN: &str = "admin-token-0123456789";
 
-/// The interpreter with these packages, or why not.
+/// The interpreter with these packages, or the reason to skip.
 fn interpreter(packages: &str) -> Result<Command, String> {
     let python = python().ok_or("CASCOR_TEST_PYTHON is not set")?;
     let import = Command::new(&python).args(["-c", &format!("import {packages}")]).stderr(Stdio::null()).status();
@@ -27,7 +27,7 @@ fn interpreter(packages: &str) -> Result<Command, String> {
     Ok(command)
 }
 
-/// Lets the client do one part of its work against a daemon; `more` says what else it must know.
+/// Runs one part of the client against a daemon; `more` holds further arguments.
 #[track_caller]
 fn play(mut client: Command, part: &str, redis: &Redis, daemon: &Daemon, more: &Value) {
     let mut place = json!({
@@ -105,10 +105,10 @@ fn a_client_of_the_contract_needs_a_token_where_one_is_needed() {
 }
 
 #[test]
-fn a_client_of_the_contract_is_told_that_the_store_is_away() {
+fn a_client_of_the_contract_learns_that_the_store_is_absent() {
     let client = match interpreter("requests, redis") {
         Ok(client) => client,
-        Err(why) => return skip("a_client_of_the_contract_is_told_that_the_store_is_away", &why),
+        Err(why) => return skip("a_client_of_the_contract_learns_that_the_store_is_absent", &why),
     };
     let redis = Redis::start();
     let daemon = Daemon::on(&redis)

@@ -1,4 +1,4 @@
-//! Pages of other origins: what their browsers are told, and what they may do.
+//! CORS: response headers for pages of other origins, and what such pages may do.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn send(daemon: &Daemon, method: &str, path: &str, headers: &[(&str, &str)]) -> 
     http::send(daemon.http_port(), method, path, headers, body).unwrap()
 }
 
-/// What a browser asks before it sends a command with JSON.
+/// The preflight request of a browser before it sends a command as JSON.
 fn preflight(daemon: &Daemon, path: &str, origin: &str) -> Response {
     let asked = [
         ("Origin", origin),
@@ -32,7 +32,7 @@ fn preflight(daemon: &Daemon, path: &str, origin: &str) -> Response {
     send(daemon, "OPTIONS", path, &asked)
 }
 
-/// Which page may use an answer, with or without a session.
+/// `Access-Control-Allow-Origin` and `Access-Control-Allow-Credentials` of an answer.
 fn reader(answer: &Response) -> (Option<&str>, bool) {
     let credentials = answer.header("access-control-allow-credentials");
     assert!(matches!(credentials, None | Some("true")), "{}", answer.head);
@@ -57,7 +57,7 @@ fn by_default_no_other_origin_is_allowed() {
 }
 
 #[test]
-fn a_listed_origin_is_allowed_what_our_own_page_is() {
+fn a_listed_origin_has_the_rights_of_our_own_page() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).env("CASCOR_INGEST__HTTP__ALLOW_ORIGINS", DASH).start_ready();
     redis.client().publish(TRAINING, json!({"run_id": "r", "epoch": 1, "loss": 0.5}).to_string());
@@ -79,7 +79,7 @@ fn a_listed_origin_is_allowed_what_our_own_page_is() {
         assert_eq!((answer.status, reader(&answer)), (status, (Some(DASH), true)), "{path}: {}", answer.head);
         let exposed = answer.header("access-control-expose-headers").unwrap();
         assert!(exposed.contains("x-cache-status") && varies(&answer), "{}", answer.head);
-        // A cache must not give this answer to others, nor theirs to it.
+        // Caches must key on `Origin`.
         for origin in [&[("Origin", EVIL)][..], &[("Origin", "null")], &[]] {
             let answer = send(&daemon, "GET", path, origin);
             assert_eq!((answer.status, reader(&answer), varies(&answer)), (status, (None, false), true), "{origin:?}");
@@ -101,11 +101,11 @@ fn a_listed_origin_is_allowed_what_our_own_page_is() {
         let foreign = preflight(&daemon, path, EVIL);
         assert_eq!((foreign.status, reader(&foreign)), (405, (None, false)), "{path}");
     }
-    // Commands are taken from it, as from our page; from nobody else.
+    // Commands are accepted from this origin and from our own page only.
     for (origin, status) in [(DASH, 200), (EVIL, 403), ("null", 403), ("http://dash.example:8443", 403)] {
         assert_eq!(send(&daemon, "POST", "/api/control", &[("Origin", origin)]).status, status, "{origin}");
     }
-    // A name that was made to resolve here still gets nowhere.
+    // DNS rebinding: a foreign name that resolves to this address is refused.
     let rebound = [("Origin", DASH), ("Host", "dash.example:8443")];
     assert_eq!(send(&daemon, "GET", "/api/runs", &rebound).status, 403);
     assert_eq!(send(&daemon, "POST", "/api/control", &rebound).status, 403);
@@ -135,7 +135,7 @@ fn a_session_is_for_listed_origins_only() {
         .set("http.allow_origins", format!("[{DASH:?}, \"*\"]"))
         .start_ready();
     let host = "ingest.example";
-    // Being listed is no token.
+    // A listed origin still needs a token.
     let refused = send(&daemon, "GET", "/api/runs", &[("Origin", DASH), ("Host", host)]);
     assert_eq!((refused.status, reader(&refused)), (401, (Some(DASH), true)), "{}", refused.head);
     let sign_in = |origin: &str| {
@@ -147,7 +147,7 @@ fn a_session_is_for_listed_origins_only() {
     let signed = sign_in(DASH);
     assert_eq!((signed.status, reader(&signed)), (201, (Some(DASH), true)), "{}", signed.head);
     let set = signed.header("set-cookie").unwrap();
-    // A browser sends it for pages of the same site only: those of another host bring a token.
+    // Browsers send the cookie for pages of the same site only; pages of another host send a token.
     assert!(set.ends_with("Secure; HttpOnly; SameSite=Strict"), "{set}");
     let cookie = set.split(';').next().unwrap();
     let csrf = signed.json()["csrf"].as_str().unwrap().to_owned();
@@ -156,7 +156,7 @@ fn a_session_is_for_listed_origins_only() {
         (answer.status, answer.header("access-control-allow-credentials").is_some())
     };
     assert_eq!(with("GET", "/api/runs", &[("Origin", DASH)]), (200, true));
-    // A browser does not show this to the page, however it came by the cookie.
+    // The browser withholds this answer from the page, with or without the cookie.
     assert_eq!(with("GET", "/api/runs", &[("Origin", EVIL)]), (200, false));
     for (origin, csrf, status) in [
         (DASH, Some(&*csrf), (200, true)),
@@ -172,14 +172,14 @@ fn a_session_is_for_listed_origins_only() {
     assert_eq!(with("DELETE", "/api/session", &[("Origin", EVIL), ("X-CSRF-Token", &csrf)]).0, 403);
     assert_eq!(with("DELETE", "/api/session", &[("Origin", DASH), ("X-CSRF-Token", &csrf)]).0, 204);
     assert_eq!(with("GET", "/api/runs", &[("Origin", DASH)]).0, 401);
-    // A program on the page may bring a token instead; that is no matter of origins.
+    // A script may send a token instead; tokens do not depend on the origin.
     let bearer = format!("Bearer {TOKEN}");
     let answer = send(&daemon, "GET", "/api/runs", &[("Origin", EVIL), ("Host", host), ("Authorization", &bearer)]);
     assert_eq!((answer.status, reader(&answer)), (200, (Some("*"), false)), "{}", answer.head);
 }
 
 #[test]
-fn what_is_no_origin_is_refused_by_its_key() {
+fn an_invalid_origin_is_refused_by_the_name_of_its_key() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis)
         .set("http.allow_origins", "[\"dash.example\", \"https://dash.example/\", \"https://ok.example\"]")

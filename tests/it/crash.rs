@@ -1,4 +1,4 @@
-//! An absent store: everything published meanwhile is a row, once. What else can happen is in `tests/faults/process`.
+//! An absent store: every message published meanwhile is stored once. Other faults are in `tests/faults/process`.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ const TRAINING: &str = "cascor:training";
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Publishes at a steady rate and remembers when it published what.
+/// Publishes at a steady rate and records the time of each message.
 struct Producer {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<BTreeMap<i64, Instant>>,

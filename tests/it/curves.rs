@@ -1,4 +1,4 @@
-//! Curves, aggregates, growth, holes and comparisons of runs in real stores.
+//! Curves, aggregates, growth, gaps and comparisons of runs in real stores.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const OTHER: &str = "6f0c853b-6794-4685-b2f5-43019da8836c";
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Units 0 to 3 with 100 epochs each, an extreme and a NaN; then a resume from epoch 50 of the last unit; two holes in `seq`.
+/// Units 0 to 3 with 100 epochs each, an extreme and a NaN; then a resume from epoch 50 of the last unit; two gaps in `seq`.
 fn messages(start: i64) -> Vec<String> {
     let mut all = Vec::new();
     let mut seq = 0;
@@ -69,7 +69,7 @@ fn filled(mut daemon: Daemon, redis: &Redis) -> Daemon {
         let count = |run| daemon.get(&format!("/api/runs/{run}?limit=0")).json()["metric_count"].as_i64();
         count(RUN) == Some(470) && count(OTHER) == Some(10)
     });
-    // Holes are told once late arrivals can no longer fill them.
+    // Gaps are reported once late arrivals can no longer fill them.
     wait_until("the gap rows", LIMIT, || daemon.get(&format!("/api/runs/{RUN}/gaps")).json()["count"] != 0);
     daemon
 }
@@ -157,7 +157,7 @@ fn gaps(daemon: &Daemon) {
     assert_eq!(missing, [(&json!(121), &json!(124)), (&json!(301), &json!(304))], "{answer}");
     assert_eq!((&answer["missing_count"], &answer["truncated"]), (&json!(8), &json!(false)));
     let lost: i64 = answer["gaps"].as_array().unwrap().iter().filter_map(|gap| gap["lost"].as_i64()).sum();
-    assert_eq!(lost, 8, "what intake has seen is what the table lacks: {answer}");
+    assert_eq!(lost, 8, "the gaps of intake are the missing rows: {answer}");
 }
 
 fn compare(daemon: &Daemon) {

@@ -11,7 +11,7 @@ use crate::{
 
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 
-/// Whether a value fits a schema; `Err` says where it does not. As much of JSON Schema as the document uses.
+/// Validates a value against a schema, with the subset of JSON Schema that the document uses; `Err` names the mismatch.
 fn fits(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
     if let Some(name) = schema["$ref"].as_str() {
         let schema = document.pointer(name.trim_start_matches('#')).ok_or(format!("{at}: no {name}"))?;
@@ -74,7 +74,7 @@ fn fits(document: &Value, schema: &Value, value: &Value, at: &str) -> Result<(),
     Ok(())
 }
 
-/// What is asked, and with which method; every route at least once.
+/// Requests and their methods; every route at least once.
 fn questions() -> Vec<(&'static str, &'static str, String, Option<Value>)> {
     let run = |rest: &str| format!("/api/runs/{RUN}{rest}");
     let get = |route: &'static str, path: String| ("get", route, path, None);
@@ -116,7 +116,7 @@ fn questions() -> Vec<(&'static str, &'static str, String, Option<Value>)> {
         get("/api/v1/redis/metrics", "/api/v1/redis/metrics".into()),
         get("/api/v1/cassandra/status", "/api/v1/cassandra/status".into()),
         get("/api/v1/cassandra/metrics", "/api/v1/cassandra/metrics".into()),
-        // Accepted, it would have no end.
+        // An accepted stream would not end.
         get("/api/stream", "/api/stream?run_id=none".into()),
         get("/api/session", "/api/session".into()),
         post("/api/session", "/api/session".into(), json!({"token": "there are none"})),
@@ -131,8 +131,8 @@ fn questions() -> Vec<(&'static str, &'static str, String, Option<Value>)> {
 }
 
 #[test]
-fn the_document_says_what_is_answered() {
-    both("the_document_says_what_is_answered", |builder, redis| {
+fn every_answer_fits_the_document() {
+    both("every_answer_fits_the_document", |builder, redis| {
         let (daemon, _) = ready(builder, redis, 25);
         let document = daemon.get("/api/openapi.json").json();
         let mut asked = BTreeSet::new();
@@ -167,7 +167,7 @@ fn check(daemon: &Daemon, document: &Value, (method, route): (&str, &str), path:
         fits(document, &header["schema"], &value, &format!("{path} {name}"))
             .unwrap_or_else(|problem| panic!("{problem}"));
     }
-    // Whatever a request may carry is known to the route, too.
+    // Every parameter of the request is in the document.
     let given = path.split_once('?').map_or("", |(_, query)| query);
     for name in given.split('&').filter_map(|pair| Some(pair.split_once('=')?.0)) {
         let listed = operation["parameters"].as_array().into_iter().flatten().any(|known| known["name"] == name);
@@ -176,7 +176,7 @@ fn check(daemon: &Daemon, document: &Value, (method, route): (&str, &str), path:
 }
 
 #[test]
-fn every_parameter_of_the_document_is_taken() {
+fn every_parameter_of_the_document_is_accepted() {
     let redis = crate::support::redis::Redis::start();
     let (daemon, _) = ready(Daemon::on(&redis), &redis, 3);
     let document = daemon.get("/api/openapi.json").json();
@@ -191,7 +191,7 @@ fn every_parameter_of_the_document_is_taken() {
             assert!(!answer.body.contains("unknown parameter"), "{path} {name}: {}", answer.body);
         }
     }
-    // And the check can fail.
+    // `fits` can fail.
     let wrong = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": false});
     assert!(
         fits(&document, &wrong, &json!({"a": "x"}), "").is_err()

@@ -1,4 +1,4 @@
-//! `spool drain`: what a daemon has left behind goes into the store.
+//! `spool drain`: records of an orphaned spool are written to the store.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -41,13 +41,13 @@ fn an_orphan_is_listed_and_drained_into_the_store() {
     assert_eq!(sqlite::count(&file, "SELECT count(*) FROM training_metrics"), 60);
     assert_eq!(sqlite::count(&file, "SELECT final_epoch FROM training_runs"), 60, "run rows, too");
     let own = "SELECT count(*) FROM control_log WHERE instance = 'orphan'";
-    assert_eq!(sqlite::count(&file, own), 1, "under the name of the daemon that was told");
+    assert_eq!(sqlite::count(&file, own), 1, "under the name given by --owner");
     assert!(segments(&spool).is_empty());
     assert_eq!(json_of(&daemon, &["spool", "drain", dir, "--json"])["records"], 0);
     let status = json_of(&daemon, &["status", "--json", "--look-in", home]);
     assert_eq!(status["orphaned_spools"], json!([]), "{status}");
 
-    // From a copy of what it was: the same rows again change nothing.
+    // Draining a copy of the original spool again changes nothing.
     for (path, bytes) in
         before.iter().filter(|(path, _)| Path::new(path.as_str()).extension().is_some_and(|e| e == "seg"))
     {
@@ -74,7 +74,7 @@ fn a_daemon_whose_spool_was_drained_misses_nothing_when_it_comes_back() {
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 32);
     let holes = "SELECT count(*) FROM ingest_gaps WHERE reason = 'sequence'";
     std::thread::sleep(Duration::from_secs(1));
-    assert_eq!(sqlite::count(&daemon.database(), holes), 0, "what was drained is not lost");
+    assert_eq!(sqlite::count(&daemon.database(), holes), 0, "drained records are not lost");
     assert_eq!(json_of(&daemon, &["spool", "status", "--json"])["pending"], 0);
 }
 
@@ -94,7 +94,7 @@ fn a_drain_says_what_could_not_be_read() {
 }
 
 #[test]
-fn what_is_between_segments_that_were_set_aside_is_not_missing() {
+fn records_between_quarantined_segments_are_not_missing() {
     let redis = Redis::start();
     let mut orphan = killed_with_pending(&redis, 5);
     let blocker = rusqlite::Connection::open(orphan.database()).unwrap();
@@ -128,13 +128,13 @@ fn what_is_between_segments_that_were_set_aside_is_not_missing() {
 }
 
 #[test]
-fn an_orphan_and_dead_letters_go_to_cassandra_and_a_run_is_told_what_it_lacks_there() {
-    let name = "an_orphan_and_dead_letters_go_to_cassandra_and_a_run_is_told_what_it_lacks_there";
+fn an_orphan_and_dead_letters_go_to_cassandra_and_gaps_list_what_a_run_lacks_there() {
+    let name = "an_orphan_and_dead_letters_go_to_cassandra_and_gaps_list_what_a_run_lacks_there";
     let Some(cassandra) = Cassandra::shared() else { return skip(name, "CASCOR_TEST_CASSANDRA is not set") };
     let redis = Redis::start();
     let orphan = killed_with_pending(&redis, 20);
     let spool = orphan.state_dir().join("spool");
-    // One replica may forget for a while: what it confirmed counts after the linger.
+    // One replica may lose acknowledged rows: they count as confirmed after `spool.checkpoint_delay`.
     let daemon = Daemon::on(&redis).cassandra(&cassandra).set("spool.checkpoint_delay", "\"3s\"").prepare();
     let start = tokio::time::Instant::now();
     daemon.apply_schema();
@@ -154,7 +154,7 @@ fn an_orphan_and_dead_letters_go_to_cassandra_and_a_run_is_told_what_it_lacks_th
         client.publish(TRAINING, metrics(seq));
     }
     let missing = || json_of(&daemon, &["gaps", "--run", RUN, "--json"])["missing"].clone();
-    wait_until("the hole", LIMIT, || missing()["last_seq"] == 26);
+    wait_until("the gap", LIMIT, || missing()["last_seq"] == 26);
     let found = missing();
     let expected = json!({"first": 21, "last": 24, "lost": 4});
     let hole = &found["holes"][0];
@@ -167,7 +167,7 @@ fn an_orphan_and_dead_letters_go_to_cassandra_and_a_run_is_told_what_it_lacks_th
 }
 
 #[test]
-fn dead_letters_of_what_was_set_aside_are_where_those_of_its_daemon_are() {
+fn dead_letters_of_a_quarantine_go_to_those_of_its_daemon() {
     let redis = Redis::start();
     let daemon = killed_with_pending(&redis, 3);
     let spool = daemon.state_dir().join("spool");
@@ -180,7 +180,7 @@ fn dead_letters_of_what_was_set_aside_are_where_those_of_its_daemon_are() {
     fs::remove_dir_all(&letters).unwrap();
     let listed = || json_of(&daemon, &["deadletter", "list", "--json"])["count"].clone();
     assert_eq!(listed(), 0);
-    // While its daemon runs, they are the daemon's.
+    // While the daemon runs, it holds the lock of its dead letters.
     fs::create_dir(&letters).unwrap();
     let held = fs::File::create(letters.join("lock")).unwrap();
     held.lock().unwrap();
@@ -193,7 +193,7 @@ fn dead_letters_of_what_was_set_aside_are_where_those_of_its_daemon_are() {
     assert_eq!(drained["dead_letters"], 1, "{drained}");
     assert!(drained["dead_letters_in"].as_str().unwrap().ends_with("quarantine/deadletter"), "{drained}");
     drop(held);
-    // And when it is stopped, they are among its own.
+    // Once it is stopped, they go to its own dead letters.
     fs::remove_dir_all(&aside).unwrap();
     fs::create_dir(&aside).unwrap();
     before.iter().for_each(|(name, bytes)| fs::write(aside.join(name), bytes).unwrap());

@@ -1,4 +1,4 @@
-//! Whole runs by HTTP and by the command line, from both stores; what breaks off, and what goes on where it ended.
+//! Exports of whole runs over HTTP and on the command line, from both stores; truncated exports, and `--resume`.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const LIMIT: Duration = Duration::from_secs(60);
 const ROWS: i64 = 9_500;
 
-/// A run of more rows than two pages hold, some of them odd.
+/// A run of more rows than two pages hold, some with unusual values.
 fn filled(mut daemon: Daemon, redis: &Redis) -> Daemon {
     if daemon.uses_cassandra() {
         daemon.apply_schema();
@@ -58,8 +58,8 @@ fn checksum(body: &str) -> String {
 }
 
 #[test]
-fn an_export_is_exact_and_says_what_it_should_be() {
-    both("an_export_is_exact_and_says_what_it_should_be", |builder, redis| {
+fn an_export_is_exact_and_carries_its_own_checksum() {
+    both("an_export_is_exact_and_carries_its_own_checksum", |builder, redis| {
         let daemon = filled(builder.prepare(), redis);
         let csv = export(&daemon, "format=csv");
         let lines: Vec<_> = csv.body.split("\r\n").collect();
@@ -89,7 +89,7 @@ fn an_export_is_exact_and_says_what_it_should_be() {
         assert_eq!((whole["rows"].as_array().map(Vec::len), &whole["count"]), (Some(ROWS as usize), &json!(ROWS)));
         assert_eq!(whole["rows"], Value::Array(rows), "the same rows in every format");
 
-        // In two halves: the second begins behind the first's last row.
+        // In two halves: the second starts after the last row of the first.
         let at = jiff::Timestamp::from_microsecond(
             whole["rows"][4_999]["timestamp"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_microsecond(),
         );
@@ -109,7 +109,7 @@ fn an_export_is_exact_and_says_what_it_should_be() {
     });
 }
 
-/// The same by the command line: from the store, from the daemon, and in two goes.
+/// The same on the command line: from the store, from the daemon, and in two parts.
 fn by_command(daemon: &Daemon, expected: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("run.csv");
@@ -123,7 +123,7 @@ fn by_command(daemon: &Daemon, expected: &str) {
         assert_eq!((&meta["rows"], &meta["checksum_xxh3"]), (&json!(ROWS), &json!(checksum(expected))));
         let beside = fs::read_to_string(folder.path().join("run.csv.meta.json")).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&beside).unwrap(), meta);
-        // Broken off in the middle of a row.
+        // Truncated in the middle of a row.
         fs::remove_file(&file).unwrap();
         fs::write(folder.path().join("run.csv.part"), &expected[..expected.len() / 3]).unwrap();
         let meta = daemon.succeed(&[&["export", RUN, "-o", name, "--json", "--resume"], from].concat());
@@ -131,7 +131,7 @@ fn by_command(daemon: &Daemon, expected: &str) {
         assert_eq!(serde_json::from_str::<Value>(&meta).unwrap()["checksum_xxh3"], checksum(expected));
     }
     assert!(daemon.succeed(&["export", RUN]) == expected, "to standard output");
-    // Something else is not gone on with, and stays as it is.
+    // A file of another export is not resumed, and stays unchanged.
     let other = folder.path().join("other.csv");
     fs::write(&other, "mine\n").unwrap();
     for (target, table, text) in [(&file, "training_events", expected), (&other, "training_metrics", "mine\n")] {
@@ -143,7 +143,7 @@ fn by_command(daemon: &Daemon, expected: &str) {
     }
 }
 
-/// Texts that a spreadsheet would run, and an umlaut.
+/// Texts that a spreadsheet would evaluate, and an umlaut.
 const PHASES: [&str; 4] = ["=1+1", "-2", "Übergang", "@SUM(A1),x"];
 
 #[test]
@@ -180,14 +180,14 @@ fn a_spreadsheet_shows_every_text_and_runs_none() {
         for answer in [&plain, &raw, &marked] {
             assert_eq!(answer.header("x-checksum-xxh3"), Some(&*checksum(&answer.body)));
         }
-        // Appended to what is there, a continued file has its mark already.
+        // A resumed file already has its byte-order mark.
         let cursor =
             export(&daemon, &format!("format=csv&end_time={}", start + 1)).header("x-cursor").unwrap().to_owned();
         let rest = export(&daemon, &format!("format=csv&bom=true&cursor={cursor}"));
         assert!(rest.body.starts_with(RUN) && marked.body.ends_with(&rest.body), "{}", rest.body);
         let events = export(&daemon, "format=csv&table=training_events");
         assert!(events.body.contains(",'=cmd,"), "{}", events.body);
-        // JSON is for programs.
+        // JSON is not changed for spreadsheets.
         let rows = export(&daemon, "format=ndjson").body;
         assert_eq!(serde_json::from_str::<Value>(rows.lines().next().unwrap()).unwrap()["phase"], PHASES[0]);
         for more in ["format=json&bom=true", "format=ndjson&raw=true", "raw=yes"] {
@@ -199,7 +199,7 @@ fn a_spreadsheet_shows_every_text_and_runs_none() {
     });
 }
 
-/// What was begun in one way is gone on with in that way, or not at all.
+/// An export is resumed only with the options that it was started with.
 fn resumed(daemon: &Daemon, plain: &str, raw: &str) {
     let folder = tempfile::tempdir().unwrap();
     let (file, part) = (folder.path().join("a.csv"), folder.path().join("a.csv.part"));
@@ -215,7 +215,7 @@ fn resumed(daemon: &Daemon, plain: &str, raw: &str) {
     assert_eq!(read(), marked);
     assert_eq!((&meta["checksum_xxh3"], &meta["raw"]), (&json!(checksum(&marked)), &json!(false)));
     refused(&["--raw"], "without --raw");
-    // Broken off, it goes on behind its mark, whether that is asked for again or not.
+    // Truncated, it is resumed after its byte-order mark, with or without `--bom`.
     for (cut, more) in [(marked.len() - 7, &[][..]), (marked.len() / 2, &["--bom"])] {
         fs::remove_file(&file).unwrap();
         fs::write(&part, &marked.as_bytes()[..cut]).unwrap();
@@ -227,14 +227,14 @@ fn resumed(daemon: &Daemon, plain: &str, raw: &str) {
     daemon.succeed(&["export", RUN, "-o", name, "--raw"]);
     assert_eq!(read(), raw);
     refused(&[], "with --raw");
-    // A part says what it is, too.
+    // A partial export has a trailer, too.
     fs::rename(&file, &part).unwrap();
     fs::rename(folder.path().join("a.csv.meta.json"), folder.path().join("a.csv.part.meta.json")).unwrap();
     refused(&[], "with --raw");
     daemon.succeed(&["export", RUN, "-o", name, "--raw", "--resume"]);
     assert_eq!(read(), raw);
     let left = fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(left, 2, "the file and what is told of it");
+    assert_eq!(left, 2, "the file and its description");
     for flag in ["--raw", "--bom"] {
         assert_eq!(daemon.command(&["export", RUN, "--format", "ndjson", flag]).status.code(), Some(2), "{flag}");
     }
@@ -250,12 +250,12 @@ fn exports_have_a_limit_and_end_with_their_client() {
     slow.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
     let mut some = [0; 100];
     slow.read_exact(&mut some).unwrap();
-    // Whether the whole answer fits the buffers between is the system's choice: busy or not, it is over in time.
+    // The whole answer may fit the socket buffers; in either case the export ends in time.
     drop(slow);
     wait_until("room for the next", LIMIT, || daemon.get(&path).status == 200);
 }
 
-/// A million rows: one export of them, its speed and its memory. Slow to prepare, so only where asked for.
+/// Speed and memory of one export of a million rows. Slow to prepare, therefore `#[ignore]`d.
 #[test]
 #[ignore = "makes a million rows; a measurement for an optimised build"]
 fn a_million_rows_are_exported_and_drawn() {

@@ -1,4 +1,4 @@
-//! Every fixture published to the real daemon, and what other clients then read from the store.
+//! Every fixture is published to the real daemon, and other clients read the store.
 
 use std::{fs, time::Duration};
 
@@ -21,7 +21,7 @@ fn expected() -> Value {
     serde_json::from_str(&fs::read_to_string(repository("tests/fixtures/expected.json")).unwrap()).unwrap()
 }
 
-/// Publishes all of them; a pause among the commands is ended by the command after it.
+/// Publishes all of them; each `pause` among the commands is ended by the next command.
 fn publish(redis: &Redis, expected: &Value) {
     let mut client = redis.client();
     for message in expected["messages"].as_array().unwrap() {
@@ -32,13 +32,13 @@ fn publish(redis: &Redis, expected: &Value) {
     }
 }
 
-/// How many rows a table gets.
+/// Expected number of rows of a table.
 fn count(expected: &Value, table: &str) -> usize {
     let rows = expected["messages"].as_array().unwrap().iter().filter_map(|message| message["rows"].as_array());
     rows.flatten().filter(|row| row["table"] == table).count()
 }
 
-/// Compares what a store holds with what is expected; `unit` is how many µs its timestamps count in.
+/// Compares the store with the expected rows; `unit` is the resolution of its timestamps in µs.
 fn compare(expected: &Value, unit: i64, read: impl Fn(&str) -> Vec<Row>) {
     let messages = expected["messages"].as_array().unwrap();
     for table in TABLES {
@@ -56,7 +56,7 @@ fn compare(expected: &Value, unit: i64, read: impl Fn(&str) -> Vec<Row>) {
             }
         }
         if table != "dataset_info" {
-            assert!(found.iter().all(Option::is_none), "nobody published these rows of {table}: {found:#?}");
+            assert!(found.iter().all(Option::is_none), "unexpected rows of {table}: {found:#?}");
         }
     }
     commands(messages, &read("control_log"));
@@ -88,7 +88,7 @@ fn commands(messages: &[Value], found: &[Row]) {
     }
 }
 
-/// A row without its key, absent columns and what only the store needs; JSON parsed, non-finite numbers by name.
+/// A row without its key, absent columns and columns of the store itself; JSON parsed, non-finite numbers by name.
 pub fn plain(row: &Row) -> Row {
     let non_finite: Row =
         row.get("non_finite").and_then(Value::as_str).map_or_else(Row::new, |text| serde_json::from_str(text).unwrap());
@@ -111,7 +111,7 @@ pub fn plain(row: &Row) -> Row {
     columns
 }
 
-/// `nan` and `inf`, as the clients print them, by their names of the contract.
+/// `nan` and `inf` of the clients, as the contract names them.
 fn named(value: Value) -> Value {
     match value {
         Value::String(text) => match text.as_str() {

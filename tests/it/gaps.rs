@@ -1,4 +1,4 @@
-//! The gap ledger: every hole is a row, with its reason, its bounds and, where producers send `seq`, its size.
+//! The gap ledger: every gap is a row, with its reason, its bounds and, where producers send `seq`, its size.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn a_stopped_process_is_a_gap_that_says_whether_the_connection_held() {
     let mut client = redis.client();
     std::thread::sleep(Duration::from_secs(1));
     daemon.process().signal(Signal::STOP);
-    // Redis keeps these; so nothing is missed.
+    // Redis buffers these; nothing is missed.
     for seq in 0..5 {
         std::thread::sleep(Duration::from_millis(900));
         client.publish(TRAINING, metrics(seq, 0));
@@ -52,7 +52,7 @@ fn a_stopped_process_is_a_gap_that_says_whether_the_connection_held() {
     assert_eq!(status["gaps"]["process_paused"]["gaps"], 1, "{status}");
 }
 
-/// Nobody was there before: what the first process missed since its start is missed all the same.
+/// A first start has no predecessor, yet messages that it missed since its start are a gap.
 #[test]
 fn a_first_start_that_finds_no_redis_is_a_gap() {
     let mut redis = Redis::start();
@@ -67,7 +67,7 @@ fn a_first_start_that_finds_no_redis_is_a_gap() {
 }
 
 #[test]
-fn a_first_start_that_listens_at_once_is_none() {
+fn a_first_start_that_subscribes_at_once_is_no_gap() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).start_ready();
     redis.client().publish(TRAINING, metrics(0, 0));
@@ -75,7 +75,7 @@ fn a_first_start_that_listens_at_once_is_none() {
     assert_eq!(gaps(&daemon, &[])["count"], 0);
 }
 
-/// The smallest there are, and as many at once as sockets hold: nothing between the socket and our queue overflows.
+/// The smallest messages, as many as sockets hold: no buffer between the socket and the queue overflows.
 #[test]
 fn a_flood_of_tiny_messages_after_a_stop_is_received_whole() {
     let redis = Redis::start();
@@ -92,7 +92,7 @@ fn a_flood_of_tiny_messages_after_a_stop_is_received_whole() {
 }
 
 #[test]
-fn a_run_is_told_what_its_tables_lack() {
+fn gaps_list_what_the_tables_of_a_run_lack() {
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
     let mut client = redis.client();
@@ -120,7 +120,7 @@ fn a_run_is_told_what_its_tables_lack() {
     assert_eq!(gaps(&daemon, &["--reason", "queue_full"])["count"], 0);
     assert_eq!(gaps(&daemon, &["--instance", "another"])["count"], 0);
     assert_eq!(gaps(&daemon, &["--since", "2100-01-01"])["count"], 0);
-    // Not listening is a gap of every run that was going on.
+    // A `not_listening` gap concerns every run that was open.
     daemon.restart();
     client.publish(TRAINING, metrics(13, 0));
     daemon.wait_rows("SELECT count(*) FROM ingest_gaps WHERE reason = 'not_listening'", 1);
@@ -128,9 +128,9 @@ fn a_run_is_told_what_its_tables_lack() {
     wait_until("both in the list", LIMIT, || gaps(&daemon, &["--run", RUN])["count"] == 2);
 }
 
-/// The part of the memory segment that is kept for gaps is full, too: their counts wait, and arrive.
+/// The part of the memory segment reserved for gaps is full, too: their counts are deferred, and stored later.
 #[test]
-fn a_gap_that_finds_no_room_is_still_counted() {
+fn a_gap_that_the_full_spool_cannot_take_is_still_counted() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis)
         .set("spool.segment", "\"16KiB\"")
@@ -161,7 +161,7 @@ fn a_gap_that_finds_no_room_is_still_counted() {
     assert_eq!(daemon.metric("cascor_source_lost_messages_total{name=\"spool_full\"}"), Some(lost as f64));
     wait_until("the spool takes messages again", LIMIT, || daemon.get("/readyz").status == 200);
     client.publish(TRAINING, metrics(published + 1, 0));
-    wait_until("told by seq as well", LIMIT, || {
+    wait_until("a `sequence` gap as well", LIMIT, || {
         sqlite::count(&file, "SELECT sum(lost) FROM ingest_gaps WHERE reason = 'sequence'") == lost
     });
 }

@@ -1,4 +1,4 @@
-//! Hostile HTTP clients beside a training run: nothing is lost, nothing is late, and whoever operates the daemon gets an answer.
+//! Hostile HTTP clients beside a training run: no message is lost or late, and the operator gets answers.
 
 use std::{
     fs,
@@ -25,21 +25,21 @@ mod histogram;
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const LIMIT: Duration = Duration::from_secs(30);
 const SLOW: usize = 500;
-/// How long is looked at what there is without and with the attack.
+/// Length of a measurement, without and with the attack.
 const SPAN: Duration = Duration::from_secs(4);
-/// Beyond twice the time without: other tests run beside this one.
+/// Slack beyond twice the time without attack: other tests run beside this one.
 const FLOOR: f64 = 0.02;
-/// An operator waits no longer.
+/// Longest answer time for the operator.
 const ANSWER: Duration = Duration::from_secs(2);
 const MOST_KIB: u64 = 128 << 10;
-/// Connections, segments, the store: with 256 connections the daemon has no more files open than this.
+/// Open files of the daemon at most: 256 connections, segments, the store.
 const MOST_FILES: usize = 400;
 
 fn micros() -> i64 {
     jiff::Timestamp::now().as_microsecond()
 }
 
-/// Seconds from receipt to disk, p99 over a span, in which the operator asks again and again; and the slowest answer.
+/// p99 of seconds from receipt to disk over a span, and the operator's slowest answer meanwhile.
 fn observed(daemon: &Daemon) -> (f64, Duration) {
     let before = histogram::samples(&daemon.get("/metrics").body);
     let (began, mut slowest) = (Instant::now(), Duration::ZERO);
@@ -54,7 +54,7 @@ fn observed(daemon: &Daemon) -> (f64, Duration) {
 }
 
 #[test]
-fn slow_clients_and_endless_bodies_do_not_touch_ingestion() {
+fn slow_clients_and_endless_bodies_do_not_delay_ingestion() {
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
     let stop = Arc::new(AtomicBool::new(false));
@@ -62,12 +62,12 @@ fn slow_clients_and_endless_bodies_do_not_touch_ingestion() {
         .train(&stop, |n| json!({"run_id": RUN, "seq": n, "epoch": n, "loss": 0.5, "timestamp": micros()}).to_string());
     thread::sleep(Duration::from_secs(1));
     let mut within = false;
-    // Other tests may disturb a span; three in a row they do not.
+    // Other tests may disturb a span; a failure is three disturbed spans in a row.
     for _ in 0..3 {
         let (quiet, _) = observed(&daemon);
         let attack = attack::Attack::start(daemon.http_port(), SLOW);
         let (attacked, slowest) = observed(&daemon);
-        // Only root may look at the files of a process that no debugger of its user may look into.
+        // The process is not dumpable, so only root may read its /proc/PID/fd.
         let files = fs::read_dir(format!("/proc/{}/fd", daemon.process().id())).map_or(0, Iterator::count);
         let tally = attack.end();
         println!("p99 {quiet:.4} s, attacked {attacked:.4} s; /healthz at most {slowest:?}; {files} files; {tally:?}");
@@ -94,7 +94,7 @@ fn probes_are_answered_while_every_connection_is_taken_by_a_request() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).set("http.connections", "4").set("http.request_timeout", "\"3s\"").start_ready();
     let port = daemon.http_port();
-    // Bodies that do not end keep their requests unanswered until the time is up.
+    // Endless bodies keep their requests unanswered until `http.request_timeout`.
     let mut slow: Vec<_> = (0..4)
         .map(|_| {
             let mut client = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -115,7 +115,7 @@ fn probes_are_answered_while_every_connection_is_taken_by_a_request() {
         assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("request_timeout"), "{answer}");
     }
     wait_until("room for all", LIMIT, || http::get(port, "/api/runs").unwrap().status == 200);
-    // What is too large by its own word is refused before it is sent.
+    // A body whose Content-Length is too large is refused before it is sent.
     let huge = http::send(port, "POST", "/api/runs", &[("Content-Length", "1073741824")], "").unwrap();
     assert!(huge.status == 413 && huge.json()["detail"].as_str().unwrap().contains("http.max_body"), "{}", huge.body);
 }
@@ -128,7 +128,7 @@ fn in_pieces(port: u16, path: &str, headers: &str, body: [&str; 2], pause: Durat
     let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}");
     client.write_all(format!("{head}Content-Length: {length}\r\n\r\n{}", body[0]).as_bytes()).unwrap();
     thread::sleep(pause);
-    // Refused meanwhile, it may be closed.
+    // A refused connection may be closed already.
     let _ = client.write_all(body[1].as_bytes());
     let mut answer = Vec::new();
     let _ = client.read_to_end(&mut answer);
@@ -136,7 +136,7 @@ fn in_pieces(port: u16, path: &str, headers: &str, body: [&str; 2], pause: Durat
 }
 
 #[test]
-fn a_body_without_a_token_is_small_and_comes_soon() {
+fn a_body_without_a_token_has_lower_limits_of_size_and_time() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let (tokens, secret) = (dir.path().join("tokens"), "admin-token-0123456789");

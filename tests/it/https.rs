@@ -1,4 +1,4 @@
-//! The command line and a daemon behind a proxy that speaks TLS; and to whom it gives a token.
+//! The command line with a daemon behind a TLS proxy; and to which servers it sends a token.
 
 use std::{
     fs,
@@ -31,7 +31,7 @@ const ADMIN: &str = "admin-token-0123456789";
 const READER: &str = "reader-token-0123456789";
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A proxy with the certificate of `dir`, for as long as the process lives; its port. It says for whom it passes requests on.
+/// A proxy with the certificate of `dir`, for the life of the process; returns its port. It sets `X-Forwarded-For`.
 fn proxy(dir: &Path, to: u16) -> u16 {
     let chain = CertificateDer::pem_file_iter(dir.join("redis.pem")).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(dir.join("redis.key")).unwrap();
@@ -49,7 +49,7 @@ fn proxy(dir: &Path, to: u16) -> u16 {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
             let listener = TcpListener::from_std(listener).unwrap();
-            // One after another: the command line asks one thing at a time.
+            // Connections are served one after another: the command line sends one request at a time.
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(client) = acceptor.accept(client).await else { continue };
                 let mut client = BufReader::new(client);
@@ -97,7 +97,7 @@ fn a_daemon_behind_tls_is_asked_when_its_certificate_is_right() {
     assert!(runs.to_string().contains("spiral"), "{runs}");
     daemon.succeed(&[&["status"], &trusting[..]].concat());
     daemon.succeed(&[&["tail", "--for", "1s"], &trusting[..]].concat());
-    // A streamed answer with its checksum behind it, by either way.
+    // A streamed answer with its checksum as a trailer, direct and through the proxy.
     let export = |name: &str, place: &[&str]| {
         let file = dir.path().join(name).display().to_string();
         daemon.succeed(&[&["export", "spiral", "-o", &file], place].concat());
@@ -107,7 +107,7 @@ fn a_daemon_behind_tls_is_asked_when_its_certificate_is_right() {
     let exported = export("secure.csv", &trusting);
     assert_eq!(exported, export("plain.csv", &["--url", &plain, "--token-file", &token]));
     assert!(exported.len() > 100);
-    // The system's authorities, here named by the variable that OpenSSL has for them.
+    // The system's authorities, here set by `SSL_CERT_FILE`.
     let system = |file: &str| {
         let mut command = daemon.prepared(&["runs", "--url", &url, "--token-file", &token]);
         run(command.env("SSL_CERT_FILE", file).env_remove("SSL_CERT_DIR"))
@@ -127,7 +127,7 @@ fn a_daemon_behind_tls_is_asked_when_its_certificate_is_right() {
     assert!(!output.status.success() && error(&output).contains("/nonexistent.pem"), "{}", error(&output));
 }
 
-/// A server that answers whatever is asked like this.
+/// A server that gives this answer to every request.
 fn answering(answer: &'static str) -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -143,7 +143,7 @@ fn answering(answer: &'static str) -> u16 {
 }
 
 #[test]
-fn an_address_with_the_other_scheme_is_said_to_be_one() {
+fn a_url_with_the_wrong_scheme_is_named() {
     let (redis, dir) = (Redis::start(), tempfile::tempdir().unwrap());
     make_certificates(dir.path());
     let daemon = Daemon::on(&redis).start_ready();
@@ -171,17 +171,17 @@ fn the_command_line_works_where_there_are_tokens() {
     let (redis, dir) = (Redis::start(), tempfile::tempdir().unwrap());
     let daemon = with_tokens(&redis, dir.path());
     let url = format!("http://127.0.0.1:{}", daemon.http_port());
-    // The configured file, if it may be read: the first token that goes far enough.
+    // From the configured file, if readable: the first token with a sufficient scope.
     daemon.succeed(&["runs", "--url", &url]);
     daemon.succeed(&["status", "--url", &url]);
     daemon.succeed(&["tail", "--for", "1s", "--url", &url]);
     daemon.succeed(&["runs", "note", "spiral", "a note", "--url", &url]);
-    // By Redis, by the store, by the files.
+    // Through Redis, the store and the files.
     daemon.succeed(&["status"]);
     daemon.succeed(&["control", "status"]);
     daemon.succeed(&["spool", "status"]);
     daemon.succeed(&["tail", "--for", "1s"]);
-    // The variable goes before the file of the configuration, and the flag before both.
+    // Precedence: flag, variable, configured file.
     let token = dir.path().join("token").display().to_string();
     fs::write(&token, format!("{READER}\n")).unwrap();
     let with =
@@ -189,7 +189,7 @@ fn the_command_line_works_where_there_are_tokens() {
     assert!(error(&with(&["runs", "--url", &url])).contains("token"));
     let output = with(&["runs", "--url", &url, "--token-file", &token]);
     assert!(output.status.success(), "{}", error(&output));
-    // The line of the file of tokens, and the whole file; a token that does not go far enough is named.
+    // A line of the token file, and the whole file; a token with an insufficient scope is named.
     fs::write(&token, format!("bob read {READER}\n")).unwrap();
     daemon.succeed(&["runs", "--url", &url, "--token-file", &token]);
     let refused = daemon.command(&["runs", "tag", "spiral", "a", "--url", &url, "--token-file", &token]);
@@ -201,12 +201,12 @@ fn the_command_line_works_where_there_are_tokens() {
 }
 
 #[test]
-fn a_token_is_not_sent_in_clear_text_to_another_machine_unless_told() {
+fn a_token_is_not_sent_in_clear_text_to_another_machine_unless_asked() {
     let (redis, dir) = (Redis::start(), tempfile::tempdir().unwrap());
     let daemon = with_tokens(&redis, dir.path());
     let token = dir.path().join("token").display().to_string();
     fs::write(&token, format!("{READER}\n")).unwrap();
-    // No name of loopback, though it is answered here.
+    // Not a loopback name, although it resolves to this machine.
     let url = format!("http://0.0.0.0:{}", daemon.http_port());
     let refused = daemon.command(&["runs", "--url", &url, "--token-file", &token]);
     assert_eq!(refused.status.code(), Some(2), "{}", error(&refused));

@@ -1,4 +1,4 @@
-//! What happens, as a browser hears it; who may ask; the keys of the cache.
+//! Server-sent events, scopes of tokens, sessions, and the `cache` command.
 
 use std::{fs, thread, time::Duration};
 
@@ -33,7 +33,7 @@ fn epochs(event: &Event) -> Vec<u64> {
 }
 
 #[test]
-fn a_stream_tells_rows_as_the_store_will_and_goes_on_where_it_was() {
+fn a_stream_has_rows_as_they_are_stored_and_resumes_where_it_ended() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).start_ready();
     let mut stream = Stream::open(daemon.http_port(), &format!("?run_id={RUN}"), "");
@@ -62,7 +62,7 @@ fn a_stream_tells_rows_as_the_store_will_and_goes_on_where_it_was() {
 }
 
 #[test]
-fn two_hundred_milliseconds_from_publish_to_the_stream() {
+fn a_message_is_in_the_stream_within_two_hundred_milliseconds() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).start_ready();
     let mut stream = Stream::open(daemon.http_port(), "", "");
@@ -92,7 +92,7 @@ fn two_hundred_milliseconds_from_publish_to_the_stream() {
 }
 
 #[test]
-fn a_client_that_reads_nothing_is_told_what_it_missed_and_holds_up_nobody() {
+fn a_stalled_client_learns_what_it_missed_and_delays_no_other() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).set("http.stream_buffer", "\"64KiB\"").set("http.streams", "1").start_ready();
     let mut stream = Stream::open(daemon.http_port(), "", "");
@@ -102,7 +102,7 @@ fn a_client_that_reads_nothing_is_told_what_it_missed_and_holds_up_nobody() {
     let padding = "x".repeat(4_000);
     for epoch in 0..3_000 {
         if epoch % 10 == 0 {
-            // Slow enough that the daemon itself has room for everything.
+            // Slow enough that the daemon's own buffers hold every message.
             thread::sleep(Duration::from_millis(10));
         }
         let message = json!({"run_id": RUN, "epoch": epoch, "loss": 0.5, "note": padding, "timestamp": now()});
@@ -118,7 +118,7 @@ fn a_client_that_reads_nothing_is_told_what_it_missed_and_holds_up_nobody() {
             _ => {}
         }
     }
-    assert_eq!(told, 3_000, "everything is told or counted");
+    assert_eq!(told, 3_000, "every event is sent or counted as skipped");
 }
 
 fn with_tokens(redis: &Redis, host: &'static str) -> (tempfile::TempDir, Daemon) {
@@ -173,7 +173,7 @@ fn a_token_opens_what_its_scope_allows() {
 }
 
 #[test]
-fn a_session_lives_in_redis_and_changes_something_only_for_the_dashboard() {
+fn a_session_is_kept_in_redis_and_may_write_only_from_the_dashboard() {
     let mut redis = Redis::start();
     let (_dir, daemon) = with_tokens(&redis, "127.0.0.1");
     let port = daemon.http_port();

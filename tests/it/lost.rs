@@ -1,4 +1,4 @@
-//! Rows of a run that somebody else removes from the store while the run goes on: they are whole again after its next message.
+//! Rows of an open run that are deleted from the store by another client are restored with the run's next message.
 
 use std::{fs, time::Duration};
 
@@ -10,14 +10,14 @@ use crate::support::{cassandra::Cassandra, daemon::Daemon, redis::Redis, resp::R
 const TRAINING: &str = "cascor:training";
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const LIMIT: Duration = Duration::from_secs(20);
-/// The promise, and what a busy machine may add.
+/// The promised time, plus slack for a busy machine.
 const WHOLE: Duration = Duration::from_secs(7);
 
 fn now() -> f64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
-/// A run with every column that a start gives, a best value and a number without a column.
+/// A run with every column of a start, a best value and a metric without a column.
 fn begin(client: &mut Resp, run: &str, name: &str) {
     let start = json!({"type": "training_start", "run_id": run, "timestamp": now(), "data": {
         "dataset": {"name": "spiral", "num_samples": 194, "num_classes": 2},
@@ -34,7 +34,7 @@ fn epoch(client: &mut Resp, run: &str, epoch: u32) {
     client.publish(TRAINING, message.to_string());
 }
 
-/// The run as the API shows it, without what its newest message changes.
+/// The run as the API shows it, without the fields that its newest message changes.
 fn shown(daemon: &Daemon, run: &str) -> Option<Map<String, Value>> {
     let answer = daemon.get(&format!("/api/runs/{run}"));
     let mut row = (answer.status == 200).then(|| answer.json()["run"].as_object().cloned()).flatten()?;
@@ -51,7 +51,7 @@ fn lists(daemon: &Daemon, run: &str) -> [bool; 3] {
     })
 }
 
-/// Removes, publishes one message, and waits until the run is as before and in every list.
+/// Deletes, publishes one message, and waits until the run is restored and listed.
 fn comes_back(daemon: &Daemon, client: &mut Resp, what: &str, remove: impl FnOnce()) {
     let before = shown(daemon, RUN).expect("the run is stored");
     assert_eq!((&before["dataset_name"], &before["best_epoch"]), (&json!("spiral"), &json!(1)), "{before:?}");
@@ -98,7 +98,7 @@ fn a_run_is_whole_again_after_its_sqlite_rows_or_file_are_removed() {
     execute("DELETE FROM dataset_info");
     epoch(&mut client, RUN, 3);
     wait_until("the dataset alone", WHOLE, || datasets() == 1);
-    // Moved aside, as an operator does who wants a new file.
+    // The file is renamed, as by an operator who wants a new one.
     comes_back(&daemon, &mut client, "moved", || {
         for end in ["", "-wal", "-shm"] {
             let _ = fs::rename(format!("{}{end}", file.display()), format!("{}.old{end}", file.display()));
@@ -158,7 +158,7 @@ fn a_run_is_whole_again_after_its_cassandra_rows_are_removed() {
     wait_until("the dataset", WHOLE, || {
         cassandra.count("SELECT count(*) FROM dataset_info WHERE num_samples = 194 ALLOW FILTERING") == 1
     });
-    // Under a steady stream, the row is gone in the middle of it.
+    // The row is deleted during a steady stream of messages.
     execute(&delete);
     let began = Instant::now();
     while began.elapsed() < WHOLE {

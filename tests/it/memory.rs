@@ -1,4 +1,4 @@
-//! What is read by HTTP stays within the memory that is promised, however large the rows are.
+//! Reads over HTTP stay within the promised memory, however large the rows are.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const LIMIT: Duration = Duration::from_secs(30);
 const ROWS: i64 = 300;
 const MOST_KIB: u64 = 200 << 10;
-/// What the program promises, whatever happens.
+/// The promised bound of resident memory.
 const PROMISED_KIB: u64 = 256 << 10;
 
 /// A run of so many rows, each with these numbers and this text.
@@ -100,7 +100,7 @@ fn filled(
     daemon
 }
 
-/// The status of an answer, and its bytes with those of its framing, of which none is kept.
+/// Status of an answer, and its length with framing; the bytes are discarded.
 fn drain(port: u16, path: &str) -> (String, usize) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
@@ -118,7 +118,7 @@ fn drain(port: u16, path: &str) -> (String, usize) {
     }
 }
 
-/// What many who ask at once are answered.
+/// Answers to many concurrent requests.
 fn drain_all(port: u16, paths: impl IntoIterator<Item = String>) -> Vec<(String, String, usize)> {
     let askers: Vec<_> = paths
         .into_iter()
@@ -132,7 +132,7 @@ fn drain_all(port: u16, paths: impl IntoIterator<Item = String>) -> Vec<(String,
     askers.into_iter().map(|asker| asker.join().unwrap()).collect()
 }
 
-/// Says how much memory it has taken at most, and demands that it is less than `most`.
+/// Prints the peak resident memory, and asserts that it is below `most`.
 fn assert_peak(daemon: &mut Daemon, what: &str, most_kib: u64) {
     let process = daemon.process();
     let (peak, now) = (process.resident_peak_kib(), process.resident_kib());
@@ -146,14 +146,14 @@ fn four_exports_at_once_of_rows_of_twenty_mebibytes_stay_within_the_promise() {
 }
 
 #[test]
-fn so_do_those_of_the_largest_rows_that_cassandra_takes() {
+fn four_exports_at_once_of_the_largest_rows_of_cassandra_stay_within_the_promise() {
     match Cassandra::shared() {
         Some(cassandra) => large_rows(Some(&cassandra), 8, 12),
-        None => skip("so_do_those_of_the_largest_rows_that_cassandra_takes", "no Cassandra"),
+        None => skip("four_exports_at_once_of_the_largest_rows_of_cassandra_stay_within_the_promise", "no Cassandra"),
     }
 }
 
-/// Exports, and readers beside them, of a run of so many rows with so many mebibytes of `extra` each.
+/// Exports and concurrent reads of a run of so many rows with so many mebibytes of `extra` each.
 fn large_rows(cassandra: Option<&Cassandra>, rows: usize, mebibytes: usize) {
     const NUMBERS: usize = 4_096;
     let name = "x".repeat((mebibytes << 20) / NUMBERS);
@@ -174,7 +174,7 @@ fn large_rows(cassandra: Option<&Cassandra>, rows: usize, mebibytes: usize) {
         assert!(status.starts_with("HTTP/1.1 200") && bytes > rows * row, "{path}: {status}, {bytes} bytes");
     }
     assert_peak(&mut daemon, "four exports", PROMISED_KIB);
-    // And with readers of pages beside them, and of what is told of a whole run.
+    // With concurrent reads of pages and of whole-run statistics.
     let paths = (0..12).map(|n| match n % 6 {
         0 | 1 => format!("/api/export?run_id={RUN}&format=ndjson"),
         2 => format!("/api/metrics/range?run_id={RUN}&limit=100"),
@@ -188,14 +188,14 @@ fn large_rows(cassandra: Option<&Cassandra>, rows: usize, mebibytes: usize) {
     assert_peak(&mut daemon, "and eight readers beside four", PROMISED_KIB);
 }
 
-/// Whoever asks for large rows waits for memory that all share: pages, single rows, what is told of a whole run, and exports.
+/// Requests for large rows wait for one shared memory budget: pages, single rows, whole-run statistics and exports.
 #[test]
-fn all_that_is_made_of_large_rows_shares_one_budget() {
+fn all_answers_with_large_rows_share_one_memory_budget() {
     const ROWS: usize = 5;
     let redis = Redis::start();
     // Debug builds are slow.
     let daemon = Daemon::on(&redis).set("http.request_timeout", "\"200s\"").prepare();
-    // As many quotes as a network has: they take two bytes in the answer, so that its text is larger than its row.
+    // As many quotes as a network has: escaped they take two bytes, so that the answer is larger than the row.
     let text = format!("{{\"connections\":[{}0]}}", "{\"w\":0.12345},".repeat((20 << 20) / 14));
     let config = sqlite::Config { path: daemon.database() };
     let mut daemon = tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -209,7 +209,7 @@ fn all_that_is_made_of_large_rows_shares_one_budget() {
     daemon.launch();
     daemon.wait_ready();
     let port = daemon.http_port();
-    // The second finds what the first has left.
+    // The second request gets the memory that the first released.
     for round in 1..=2 {
         let paths = (0..24).map(|n| match n % 8 {
             0 => format!("/api/export?run_id={RUN}&table=network_topology&format=csv"),
@@ -229,9 +229,9 @@ fn all_that_is_made_of_large_rows_shares_one_budget() {
     }
 }
 
-/// What a trainer says about its run may be as large as a message, too.
+/// The configuration of a run may be as large as a message.
 #[test]
-fn runs_with_large_configurations_are_listed_and_asked_for_in_bounded_memory() {
+fn runs_with_large_configurations_are_listed_and_read_in_bounded_memory() {
     const RUNS: i64 = 8;
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).set("http.request_timeout", "\"200s\"").prepare();
@@ -258,12 +258,12 @@ fn runs_with_large_configurations_are_listed_and_asked_for_in_bounded_memory() {
     });
     for (path, status, bytes) in drain_all(port, paths) {
         let large = path == "/api/runs" || path.ends_with(&Uuid::nil().to_string());
-        // Of the run that spoke last there are no metrics.
+        // The most recent run has no metrics.
         let wanted = if path == "/api/metrics" { "HTTP/1.1 404" } else { "HTTP/1.1 200" };
         assert!(status == wanted && (bytes > 20 << 20) == large, "{path}: {status}, {bytes} bytes");
     }
     assert_peak(&mut daemon, "runs with large configurations", PROMISED_KIB);
-    // Few fit one answer; the cursor goes on to the rest.
+    // Few runs fit one answer; the cursor leads to the rest.
     let (mut seen, mut path) = (0, "/api/runs?limit=5".to_owned());
     loop {
         let page = daemon.get(&path).json();
@@ -296,7 +296,7 @@ fn rows_of_a_megabyte_are_read_in_bounded_memory() {
     ] {
         assert_eq!(daemon.get(&path).status, 200, "{path}");
     }
-    // Exports that nobody reads have no turn that others wait for.
+    // Stalled exports hold no read permit.
     let port = daemon.http_port();
     let slow: Vec<_> = (0..4)
         .map(|_| {
@@ -314,7 +314,7 @@ fn rows_of_a_megabyte_are_read_in_bounded_memory() {
         let path = format!("/api/export?run_id={RUN}&end_time=2000-01-01");
         http::get(port, &path).unwrap().status == 200
     });
-    // Many at once, two of them exports, every other compressed; every one gets an answer.
+    // Many concurrent requests, two of them exports, every other one compressed; each is answered.
     let askers: Vec<_> = (0..18)
         .map(|n| {
             let path = match n % 9 {
@@ -333,7 +333,7 @@ fn rows_of_a_megabyte_are_read_in_bounded_memory() {
 }
 
 #[test]
-fn what_redis_has_is_answered_while_the_memory_for_rows_is_taken() {
+fn latest_values_are_answered_while_the_memory_for_rows_is_taken() {
     let redis = Redis::start();
     let builder = Daemon::on(&redis).set("http.memory", "\"16MiB\"").set("http.request_timeout", "\"3s\"");
     let text = format!("{{\"text\":\"{}\"}}", "x".repeat(1 << 20));
@@ -345,7 +345,7 @@ fn what_redis_has_is_answered_while_the_memory_for_rows_is_taken() {
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         stream
     };
-    // Its answer is as large as a page may be, and nobody reads it.
+    // Its answer has the maximum size of a page, and is not read.
     let range = format!("/api/metrics/range?run_id={RUN}");
     let slow = ask(&range);
     wait_until("no room for a page", LIMIT, || http::get(port, &range).unwrap().status == 503);
@@ -358,7 +358,7 @@ fn what_redis_has_is_answered_while_the_memory_for_rows_is_taken() {
         assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
     }
     drop(slow);
-    // Large values are got one at a time, however many ask; who waits for that has a hit all the same.
+    // Large values are fetched one at a time; a waiting request still gets the value.
     let large = format!("\"{}\"", "x".repeat(20 << 20));
     let large_kib = (large.len() >> 10) as u64;
     client.command(&["SET", "cascor:topology:latest", &large]);

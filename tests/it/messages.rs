@@ -1,4 +1,4 @@
-//! What the daemon makes of messages that depend on when they come: late metrics, times in the wrong zone, commands in quotes.
+//! Late metrics, times in the wrong zone, and commands in quotes.
 
 use std::{
     thread,
@@ -41,7 +41,7 @@ fn metrics_long_after_the_end_of_a_run_are_a_new_run() {
     assert_eq!((&new[0]["status"], &new[0]["final_train_loss"]), (&json!("running"), &json!(0.77)));
     let events = format!("/api/runs/{}/events", ended[0]["run_id"].as_str().unwrap());
     assert_eq!(daemon.get(&events).json()["count"], 3, "the state that came late is about the ended run");
-    // What is remembered of the end survives a restart: the new run goes on.
+    // The end of the run is remembered over a restart: the new run continues.
     daemon.restart();
     publish(&redis, &json!({"type": "metrics", "data": {"epoch": 8, "loss": 0.7}}));
     let id = new[0]["run_id"].as_str().unwrap().to_owned();
@@ -71,7 +71,7 @@ fn times_that_are_steadily_off_by_a_zone_are_warned_of_once() {
     let warnings: Vec<_> = log.lines().filter(|line| line.contains("steadily off")).collect();
     assert_eq!(warnings.len(), 1, "{log}");
     assert!(warnings[0].contains("-06:00") && warnings[0].contains("intake.time_zone"), "{}", warnings[0]);
-    // Beside an absolute time the naive one decides nothing.
+    // A naive time beside an absolute one is ignored.
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     publish(
         &redis,

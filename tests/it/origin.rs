@@ -1,4 +1,4 @@
-//! Who a request comes from: local or through a proxy, from a page of this server or of another site, and which server it names.
+//! Origin of a request: local or through a proxy, same site or cross site, and the server that it names.
 
 use std::{fs, time::Duration};
 
@@ -41,7 +41,7 @@ fn send(daemon: &Daemon, method: &str, path: &str, headers: &[(&str, &str)]) -> 
 }
 
 #[test]
-fn what_a_proxy_passes_on_is_not_local() {
+fn a_proxied_request_is_not_local() {
     let redis = Redis::start();
     let open = Daemon::on(&redis).start_ready();
     let (_dir, closed) = with_tokens(&redis, &[("instance", "\"closed\""), ("http.anonymous_read", "\"loopback\"")]);
@@ -80,7 +80,7 @@ fn with_tokens_reading_needs_one_also_on_loopback() {
 }
 
 #[test]
-fn trusted_hosts_are_the_only_names_that_are_taken() {
+fn only_trusted_hosts_are_accepted_as_names() {
     let redis = Redis::start();
     let (_dir, daemon) = with_tokens(&redis, &[("http.trusted_hosts", "[\"ingest.example\"]")]);
     let bearer = format!("Bearer {ADMIN}");
@@ -123,7 +123,7 @@ fn a_request_that_names_two_servers_or_a_user_is_refused() {
 }
 
 #[test]
-fn every_answer_says_how_it_may_be_used() {
+fn every_answer_has_security_headers() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).set("http.allow_origins", format!("[{LISTED:?}, \"*\"]")).start_ready();
     for (method, path, keep) in [
@@ -147,7 +147,7 @@ fn every_answer_says_how_it_may_be_used() {
 }
 
 #[test]
-fn pages_of_other_sites_neither_change_nor_hold_anything() {
+fn pages_of_other_sites_neither_change_anything_nor_hold_a_connection() {
     let redis = Redis::start();
     let origins = format!("[{LISTED:?}, \"*\"]");
     let allowing: (&str, &str) = ("http.allow_origins", &origins);
@@ -180,7 +180,7 @@ fn pages_of_other_sites_neither_change_nor_hold_anything() {
             let status = send(&daemon, method, path, &headers).status;
             assert_eq!(status < 300, allowed, "{case} {path}: {status}");
         }
-        // A token that nothing checks is none.
+        // Where no tokens are configured, a token is not checked.
         let status = send(&open, "GET", &export, &headers).status;
         assert_eq!(status == 200, allowed && site != "cross-site", "{case}: {status}");
         let status = send(&daemon, "GET", "/api/runs", &headers).status;

@@ -1,4 +1,4 @@
-//! Two daemons side by side: one takes over from the other without a hole, both write the same file, and each keeps its name.
+//! Two daemons side by side: hand-overs without a gap, two writers of one file, and two daemons of one name.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,7 +26,7 @@ const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const LIMIT: Duration = Duration::from_secs(60);
 const RATE: u64 = 500;
 
-/// Ten; another number from `CASCOR_TEST_HAND_OVERS`.
+/// Number of hand-overs: 10, or `CASCOR_TEST_HAND_OVERS`.
 fn hand_overs() -> usize {
     std::env::var("CASCOR_TEST_HAND_OVERS").map_or(10, |number| number.parse().unwrap())
 }
@@ -38,7 +38,7 @@ fn message(seq: u64) -> String {
     .to_string()
 }
 
-/// Publishes at a steady rate until told to stop; returns how many it published.
+/// Publishes at a steady rate until stopped; returns the number of messages.
 fn produce(port: u16, stop: Arc<AtomicBool>) -> u64 {
     let mut client = Resp::connect(port).unwrap();
     let (start, mut seq) = (Instant::now(), 0);
@@ -62,7 +62,7 @@ fn shared() -> (TempDir, PathBuf) {
     (dir, database)
 }
 
-/// Lines of the log that say something is wrong.
+/// Lines of the log with level WARN or ERROR.
 fn complaints(daemon: &Daemon) -> Vec<String> {
     let bad = |line: &&str| line.contains(" WARN ") || line.contains(" ERROR ");
     daemon.log().lines().filter(bad).map(str::to_owned).collect()
@@ -124,7 +124,7 @@ fn hand_overs_miss_nothing() {
     assert_eq!(count("SELECT final_epoch FROM training_runs"), published - 1);
     assert_eq!(count("SELECT max(seq) - min(seq) + 1 FROM training_metrics"), published);
 
-    // Each says what it missed itself; the tables lack nothing.
+    // Each daemon records its own gaps; no row is missing.
     let found = gaps(&pair[last], &["--run", RUN]);
     assert_eq!((&found["missing"]["lost"], &found["missing"]["exact"]), (&json!(0), &json!(true)), "{found}");
     assert_eq!(found["missing"]["stored"], published, "{found}");
@@ -150,9 +150,9 @@ fn hand_overs_miss_nothing() {
     );
 }
 
-/// A hundred at a time, so that both have transactions under way at the same moment.
+/// A hundred messages at a time, so that both have concurrent transactions.
 #[test]
-fn two_that_write_the_same_file_make_one_row_of_a_message_with_its_own_time() {
+fn two_daemons_on_one_file_store_a_message_with_a_timestamp_once() {
     let redis = Redis::start();
     let (_dir, database) = shared();
     let mut pair = ["a", "b"].map(|name| instance(&redis, name, &database).start_ready());
@@ -163,7 +163,7 @@ fn two_that_write_the_same_file_make_one_row_of_a_message_with_its_own_time() {
         assert_eq!(client.publish_all(TRAINING, &messages).unwrap(), 200, "both receive");
         thread::sleep(Duration::from_millis(20));
     }
-    // Without a time of its own each receipt is an event, unless both receive it in the same microsecond.
+    // Without a timestamp each receipt is a row, unless both receive the message in the same microsecond.
     let timeless = 20;
     for epoch in 0..timeless {
         let message =
@@ -185,7 +185,7 @@ fn two_that_write_the_same_file_make_one_row_of_a_message_with_its_own_time() {
     }
 }
 
-/// Without an id the daemons decide which run an event belongs to: whoever takes over goes on with the run of the other.
+/// Without an id the daemons decide which run an event belongs to: the new daemon continues the run of the old one.
 #[test]
 fn runs_without_an_id_go_on_across_hand_overs() {
     let redis = Redis::start();
@@ -226,7 +226,7 @@ fn runs_without_an_id_go_on_across_hand_overs() {
 }
 
 #[test]
-fn two_of_one_name_are_warned_of_each_other_once() {
+fn two_daemons_of_one_name_warn_of_each_other_once() {
     let redis = Redis::start();
     let mut pair = ["one", "two"].map(|_| Daemon::on(&redis).start_ready());
     let warning = "another daemon runs under the same name";
@@ -238,7 +238,7 @@ fn two_of_one_name_are_warned_of_each_other_once() {
         assert_eq!(daemon.log().matches(warning).count(), 1, "{}", daemon.log());
         daemon.kill9();
     }
-    // What an ended one has left in the key is no rival.
+    // A key left by a stopped daemon is no conflict.
     let mut again = Daemon::on(&redis).start_ready();
     thread::sleep(Duration::from_secs(8));
     assert!(!again.log().contains(warning), "{}", again.log());

@@ -1,4 +1,4 @@
-//! The routes that the panels of the field's dashboard read, on both stores and with their servers away.
+//! The routes that the panels of juniper-canopy read, on both stores and with absent servers.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
 const TRAINING: &str = "cascor:training";
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A run as the field's trainer tells it.
+/// A run as a cascor trainer publishes it.
 fn train(daemon: &Daemon, redis: &Redis) {
     let (mut client, start) = (redis.client(), jiff::Timestamp::now().as_second() - 600);
     let mut send = |message: Value| assert!(client.publish(TRAINING, message.to_string()) >= 1);
@@ -75,7 +75,7 @@ fn the_panels_of_the_fields_dashboard_find_what_they_read() {
         history(&daemon);
         network(&daemon, redis);
         servers(&daemon);
-        // The API alone answers the same.
+        // `serve` answers the same.
         let (_served, port) = serve(&daemon);
         for path in ["/api/metrics/history", "/api/dataset", "/api/network/stats", "/api/v1/cassandra/metrics"] {
             let mut answers = [http::get(port, path).unwrap().json(), ask(&daemon, path)];
@@ -100,7 +100,7 @@ fn state(daemon: &Daemon, redis: &Redis) {
     redis.client().command(&["DEL", "cascor:state:latest"]);
     let miss = daemon.get("/api/state");
     assert_eq!((miss.status, miss.header("x-cache-status")), (200, Some("MISS")), "{}", miss.body);
-    // The same names, wherever it comes from.
+    // The same names from Redis and from the store.
     for name in ["run_id", "type", "status", "phase", "current_epoch", "epoch", "learning_rate", "max_hidden_units"] {
         assert_eq!(hit.json()[name], miss.json()[name], "{name}");
     }
@@ -147,7 +147,7 @@ fn network(daemon: &Daemon, redis: &Redis) {
     assert_eq!((&weights["mean"], &weights["median"]), (&json!(0.25), &json!(0.25)));
     assert_eq!(weights["z_score_distribution"]["beyond_3_sigma"], 0);
 
-    // What the picture of the network reads is there from the store as it is from Redis.
+    // The topology for the network's picture is the same from the store and from Redis.
     redis.client().command(&["DEL", "cascor:topology:latest"]);
     let answer = daemon.get("/api/topology");
     assert_eq!(answer.header("x-cache-status"), Some("MISS"));
@@ -205,9 +205,9 @@ fn servers(daemon: &Daemon) {
 }
 
 #[test]
-fn servers_that_are_away_are_told_with_200() {
+fn absent_servers_are_reported_with_200() {
     let mut redis = Redis::start();
-    // A store that never was there.
+    // A store that never existed.
     let mut daemon = Daemon::on(&redis)
         .set("store.kind", "\"cassandra\"")
         .set("store.cassandra.contact_points", "[\"127.0.0.1\"]")
@@ -219,7 +219,7 @@ fn servers_that_are_away_are_told_with_200() {
         assert!(answer["message"].as_str().unwrap().contains("127.0.0.1"), "{answer}");
     }
     assert_eq!(ask(&daemon, "/api/v1/cassandra/status")["details"]["contact_points"], json!(["127.0.0.1"]));
-    // The history is what Redis has of the run.
+    // The history is read from Redis.
     for epoch in 0..3 {
         redis.client().publish(TRAINING, json!({"run_id": "r", "epoch": epoch, "loss": 0.5}).to_string());
     }
@@ -232,7 +232,7 @@ fn servers_that_are_away_are_told_with_200() {
         let items = ask(&daemon, "/api/metrics/history?limit=2")["history"].clone();
         items[0]["epoch"] == 1 && items[1]["epoch"] == 2 && items[1]["metrics"]["loss"] == 0.5
     });
-    // It answers no more, then it is gone.
+    // Paused, then killed.
     redis.pause();
     let silent = ask(&daemon, "/api/v1/redis/status");
     assert_eq!((&silent["status"], &silent["mode"]), (&json!("DOWN"), &json!("LIVE")), "{silent}");
@@ -258,7 +258,7 @@ fn a_cassandra_that_is_killed_is_down_and_comes_back() {
     daemon.wait_http("/api/runs", 200);
     let told = |path: &str| ask(&daemon, &format!("/api/v1/cassandra/{path}"));
     assert_eq!(told("status")["status"], "UP");
-    // Alive, but without an answer.
+    // Connected, but without an answer.
     cluster.pause(1);
     let silent = told("status");
     assert_eq!((&silent["status"], &silent["mode"]), (&json!("DOWN"), &json!("LIVE")), "{silent}");
@@ -292,7 +292,7 @@ fn a_dataset_with_an_id_of_its_own_is_found() {
     let dataset = json!({"dataset_id": "d-7", "name": "moons", "num_samples": 10, "num_features": 3});
     let start = json!({"type": "training_start", "run_id": "a", "data": {"dataset": dataset}});
     redis.client().publish(TRAINING, start.to_string());
-    // The row of the run and that of its start are not written at once.
+    // The row of the run and that of its start are written separately.
     wait_until("the dataset", LIMIT, || {
         let answer = daemon.get("/api/dataset").json();
         answer["num_samples"] == 10 && answer["num_features"] == 3 && answer["name"] == "moons"

@@ -1,4 +1,4 @@
-//! Times and names of metrics as people and programs write them, on both stores, by HTTP and by the command line.
+//! Forms of times and names of metrics as parameters, on both stores, over HTTP and on the command line.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const TRAINING: &str = "cascor:training";
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const OTHER: &str = "6f0c853b-6794-4685-b2f5-43019da8836c";
 const LIMIT: Duration = Duration::from_secs(30);
-/// Names that something between a browser and a store might take for something else.
+/// Names with characters that are special in URLs, lists or SQL.
 const NAMES: [&str; 6] = ["val acc,50%", " lead", "a&b=c+d;e", "say \"ü\"/'x'", "#7?", "100%25"];
 
 fn ready(mut daemon: Daemon) -> Daemon {
@@ -47,7 +47,7 @@ fn publish(daemon: &Daemon, redis: &Redis, start: i64) {
     });
 }
 
-/// A value of a query, every byte of it escaped.
+/// A value of a query with every byte percent-encoded.
 fn escaped(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
@@ -87,7 +87,7 @@ fn a_time_has_every_form_and_is_the_same_in_each() {
             answer.json()[rows].as_u64().unwrap()
         };
         for (from, to) in forms(start + 2).iter().zip(forms(start + 5)) {
-            // As a careful client writes it, and as a person does in an address.
+            // Percent-encoded, and as typed into an address bar.
             let plain = |text: &str| text.replace(' ', "%20");
             for (from, to) in [(escaped(from), escaped(&to)), (plain(from), plain(&to))] {
                 let bounds = format!("start_time={from}&end_time={to}");
@@ -107,7 +107,7 @@ fn a_time_has_every_form_and_is_the_same_in_each() {
 }
 
 #[test]
-fn what_is_no_time_is_refused_by_the_name_of_its_parameter() {
+fn an_invalid_time_is_refused_by_the_name_of_its_parameter() {
     let redis = Redis::start();
     let daemon = ready(Daemon::on(&redis).prepare());
     publish(&daemon, &redis, jiff::Timestamp::now().as_second() - 3_600);
@@ -140,7 +140,7 @@ fn what_is_no_time_is_refused_by_the_name_of_its_parameter() {
     }
 }
 
-/// Whatever form the decoder of messages learns, parameters know, too.
+/// Parameters accept every form of time that the decoder of messages accepts.
 #[test]
 fn a_parameter_takes_a_form_exactly_where_a_message_does() {
     let redis = Redis::start();
@@ -168,8 +168,8 @@ fn a_parameter_takes_a_form_exactly_where_a_message_does() {
 }
 
 #[test]
-fn a_metric_is_named_whatever_its_name_holds() {
-    both("a_metric_is_named_whatever_its_name_holds", |builder, redis| {
+fn a_metric_name_may_hold_any_character() {
+    both("a_metric_name_may_hold_any_character", |builder, redis| {
         let daemon = ready(builder.prepare());
         publish(&daemon, redis, jiff::Timestamp::now().as_second() - 3_600);
         let ask = |path: String| {
@@ -200,7 +200,7 @@ fn a_metric_is_named_whatever_its_name_holds() {
 
 fn several(daemon: &Daemon, ask: impl Fn(String) -> Value) {
     let [comma, and] = [NAMES[0], NAMES[2]].map(escaped);
-    // `fields` is a list, `field` a name; each is there once, a short name under its long one.
+    // `fields` is a list, `field` a name; each metric appears once, an alias under its canonical name.
     let rows = ask(format!("/api/metrics/range?run_id={RUN}&fields=loss,epoch&field={comma}&field={and}&field=loss"));
     assert_eq!(rows["fields"], json!(["train_loss", "epoch", NAMES[0], NAMES[2]]), "{rows}");
     let compared = ask(format!("/api/compare?run_id={RUN},{OTHER}&field={comma}&field=loss&field=train_loss"));

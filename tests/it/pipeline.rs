@@ -1,4 +1,4 @@
-//! The main job from end to end: published on a real Redis, read back from the store with plain SQL.
+//! The pipeline from end to end: published on a real Redis, read back from the store with plain SQL.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ fn what_is_published_is_a_row_and_a_fresh_key() {
         (&run["status"], &run["dataset_name"], &run["dataset_size"]),
         (&json!("running"), &json!("spiral"), &json!(194))
     );
-    // What people read it with says the same.
+    // The command line shows the same.
     let runs: serde_json::Value = serde_json::from_str(&daemon.succeed(&["runs", "--json"])).unwrap();
     assert_eq!((&runs["count"], &runs["runs"][0]["run_id"]), (&json!(1), &json!(RUN)), "{runs}");
     assert!(daemon.terminate().success());
@@ -119,7 +119,7 @@ fn bad_messages_become_dead_letters_and_their_neighbours_rows() {
         client.publish(TRAINING, metrics(n as u64 + 1, 0.1));
         // Together they are more than Redis keeps for a subscriber: on a busy machine it would cut the connection.
         let received = || daemon.get("/api/status").json()["counters"]["received"].as_u64();
-        wait_until("what was sent so far", LIMIT, || {
+        wait_until("the messages sent so far", LIMIT, || {
             assert_eq!(daemon.get("/api/status").json()["gaps"]["cut_by_redis"]["gaps"], 0, "{}", daemon.log());
             received() >= Some(2 * n as u64 + 3)
         });
@@ -162,7 +162,7 @@ fn commands_are_obeyed_answered_and_recorded() {
     let mut client = redis.client();
     let receipt = |daemon: &Daemon, command: &str| -> serde_json::Value {
         let output = daemon.command(&["control", command, "--wait", "--json"]);
-        // Nobody obeys what nobody knows: a slip of the keyboard must not look like success.
+        // An unknown command is not answered with `done`: a typing error must not look like success.
         assert_eq!(output.status.success(), command != "dance", "{command}");
         let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         value[0].clone()
@@ -175,7 +175,7 @@ fn commands_are_obeyed_answered_and_recorded() {
     assert_eq!(receipt(&daemon, "flush")["outcome"], "done");
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
     client.publish(TRAINING, metrics(2, 0.1));
-    // What Redis has sent when the daemon is told to stop is still received.
+    // Messages that Redis sent before SIGTERM are still received.
     daemon.restart();
     std::thread::sleep(Duration::from_millis(700));
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);

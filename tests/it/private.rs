@@ -1,4 +1,4 @@
-//! Files, directories and memory of the program are closed to other users, whatever the umask.
+//! Other users cannot read files, directories or memory of the program, whatever the umask.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::support::{
 const TRAINING: &str = "cascor:training";
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const LIMIT: Duration = Duration::from_secs(30);
-/// Starts the program with the umask that closes nothing.
+/// Starts the program with umask 0.
 const OPEN: [&str; 3] = ["sh", "-c", "umask 0; exec \"$0\" \"$@\""];
 
 fn mode(path: &Path) -> u32 {
@@ -44,7 +44,7 @@ fn publish(redis: &Redis) {
     redis.client().publish(TRAINING, "no JSON");
 }
 
-/// A command of the program under the umask that closes nothing.
+/// A command of the program with umask 0.
 fn open_umask(daemon: &Daemon, arguments: &[&str]) -> Output {
     let command = daemon.prepared(arguments);
     let mut shell = Command::new(OPEN[0]);
@@ -54,7 +54,7 @@ fn open_umask(daemon: &Daemon, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn everything_that_a_daemon_makes_is_closed_to_others() {
+fn all_files_of_a_daemon_are_closed_to_other_users() {
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).under(&OPEN).prepare();
     let state = daemon.state_dir().to_owned();
@@ -84,7 +84,7 @@ fn everything_that_a_daemon_makes_is_closed_to_others() {
 }
 
 #[test]
-fn exports_are_closed_to_others_unless_asked() {
+fn exports_are_closed_to_other_users_unless_asked() {
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
     publish(&redis);
@@ -119,7 +119,7 @@ fn exports_are_closed_to_others_unless_asked() {
 }
 
 #[test]
-fn a_link_that_somebody_has_put_in_the_way_of_a_file_is_not_followed() {
+fn a_symbolic_link_in_the_place_of_a_file_is_not_followed() {
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
     publish(&redis);
@@ -170,7 +170,7 @@ fn passwords_in_memory_reach_no_core_dump_and_no_debugger_of_the_same_user() {
     let name = "passwords_in_memory_reach_no_core_dump_and_no_debugger_of_the_same_user";
     let redis = Redis::start();
     let root = rustix::process::geteuid().is_root();
-    // Only as somebody else than root can be seen that its files below /proc have become root's.
+    // Run as an ordinary user: of a process that is not dumpable, the files below /proc belong to root.
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let wrapper = if root { &nobody[..] } else { &[] };
     let mut daemon = Daemon::on(&redis).under(wrapper).prepare();

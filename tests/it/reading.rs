@@ -41,8 +41,8 @@ pub fn filled(mut daemon: Daemon, redis: &Redis) -> Daemon {
 }
 
 #[test]
-fn people_read_runs_from_the_store_and_from_a_daemon() {
-    both("people_read_runs_from_the_store_and_from_a_daemon", |builder, redis| {
+fn runs_are_read_from_the_store_and_from_a_daemon() {
+    both("runs_are_read_from_the_store_and_from_a_daemon", |builder, redis| {
         let daemon = filled(builder.prepare(), redis);
         let url = format!("http://127.0.0.1:{}", daemon.http_port());
         for from in [&[][..], &["--url", &url]] {
@@ -61,7 +61,7 @@ fn people_read_runs_from_the_store_and_from_a_daemon() {
                 shown.contains("NaN") && shown.contains("metrics: 21") && shown.contains('▁') && shown.contains('×'),
                 "{shown}"
             );
-            assert!(!shown.contains('\u{1b}'), "what a producer sent does not steer the terminal: {shown}");
+            assert!(!shown.contains('\u{1b}'), "text of a producer is escaped on the terminal: {shown}");
             let rows = json(&["metrics", "spiral-one", "--ascending", "-n", "5"]);
             let epochs: Vec<_> = rows["metrics"].as_array().unwrap().iter().map(|row| row["epoch"].clone()).collect();
             assert_eq!(epochs, [0, 1, 2, 3, 4].map(Value::from));
@@ -99,7 +99,7 @@ fn people_read_runs_from_the_store_and_from_a_daemon() {
 }
 
 fn tags_and_notes(daemon: &Daemon, url: &str) {
-    // What is empty in a message changes nothing.
+    // Empty fields of a message change nothing.
     assert_eq!(daemon.command(&["runs", "note", "spiral-one", ""]).status.code(), Some(2));
     daemon.succeed(&["runs", "tag", "spiral-one", "good", "kept"]);
     daemon.succeed(&["runs", "tag", "spiral-one", "by-url", "--url", url]);

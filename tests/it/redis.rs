@@ -112,7 +112,7 @@ async fn redis_may_be_absent_at_start_and_die_and_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_paused_redis_is_noticed_and_heard_again() {
+async fn a_paused_redis_is_noticed_and_resubscribed() {
     let server = Server::start(16_404, &[]).await;
     let mut rig = Rig::start(&server.config());
     rig.ready(SOON).await;
@@ -202,7 +202,7 @@ async fn a_forbidden_channel_is_named_and_the_others_work() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn other_clients_may_do_what_they_like() {
+async fn the_source_survives_flushes_kills_and_large_messages_of_other_clients() {
     let server = Server::start(16_407, &["--client-output-buffer-limit", "pubsub 1mb 0 0"]).await;
     let mut rig = Rig::start(&server.config());
     rig.ready(SOON).await;
@@ -222,7 +222,7 @@ async fn other_clients_may_do_what_they_like() {
         }
     };
     println!("{gap:?}");
-    // Listening again is seen at the first message that comes: the one who published the large one may still be cut off.
+    // The new subscription shows at its first message; until then the large one may still cause a disconnect.
     let heard = async {
         loop {
             server.cli(&["PUBLISH", "cascor:training", "after the cut"]);
@@ -278,7 +278,7 @@ async fn tls_with_certificates_on_both_sides() {
     };
     let rig = Rig::start(&Config { url: url.clone(), tls, ..Config::default() });
     rig.ready(Duration::from_secs(1)).await;
-    // Without the CA its certificate is nobody's.
+    // Without the CA the certificate is not trusted.
     let stranger = Rig::start(&Config { url, ..Config::default() });
     sleep(Duration::from_millis(700)).await;
     let error = stranger.status.connections()[0].error.clone().unwrap();

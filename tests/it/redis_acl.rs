@@ -1,4 +1,4 @@
-//! ACL users: what a daemon needs, and that whatever is missing is named with the rule that allows it.
+//! ACL users: the permissions of a daemon, and the rule that is named for each missing one.
 
 use std::{thread, time::Duration};
 
@@ -25,7 +25,7 @@ fn shown_rule() -> Vec<String> {
     file.trim_end().strip_prefix("user ingest on #PASSWORD ").unwrap().split(' ').map(str::to_owned).collect()
 }
 
-/// A user with the rule of the file, and with what else is said. Commands that only the command line needs are left out.
+/// A user with the rule of the file and these words, without the commands that only the command line needs.
 fn user(redis: &Redis, name: &str, more: &[&str]) {
     let rule = shown_rule();
     let mut command = vec!["ACL", "SETUSER", name, "on", ">pw"];
@@ -43,7 +43,7 @@ fn publish(redis: &Redis, channel: &str, epoch: u32) {
     assert_eq!(redis.client().publish(channel, message), 1, "{channel}");
 }
 
-/// Whether something holds the advice.
+/// Whether the text names the user and the rule.
 fn advises(text: &str, user: &str, rule: &str) -> bool {
     let advice = format!("`ACL SETUSER {user} ");
     text.split(&advice)
@@ -72,7 +72,7 @@ fn the_rule_of_the_file_is_enough_for_everything() {
 }
 
 #[test]
-fn what_a_daemon_lacks_is_named_with_the_rule_that_allows_it() {
+fn a_missing_permission_of_the_daemon_is_named_with_its_acl_rule() {
     let redis = Redis::start();
     for (n, (missing, settings, rule)) in [
         (&["-set"][..], "", "+set"),
@@ -113,7 +113,7 @@ fn what_a_daemon_lacks_is_named_with_the_rule_that_allows_it() {
 }
 
 #[test]
-fn what_keeps_a_daemon_from_listening_is_in_its_status() {
+fn a_missing_permission_to_subscribe_is_in_the_status() {
     let redis = Redis::start();
     for (n, (missing, database, rule)) in [
         (&["-subscribe"][..], 0, "+subscribe"),
@@ -144,13 +144,13 @@ fn what_keeps_a_daemon_from_listening_is_in_its_status() {
 }
 
 #[test]
-fn a_daemon_that_may_not_ping_or_not_ask_about_itself_listens_all_the_same() {
+fn a_daemon_without_ping_or_client_info_still_receives() {
     let redis = Redis::start();
     for (n, missing) in [&["-ping"][..], &["-client|info"], &["-ping", "-client|info"]].into_iter().enumerate() {
         let name = format!("quiet{n}");
         user(&redis, &name, missing);
         let mut daemon = daemon_of(&redis, &name).start_ready();
-        // Longer than the silence after which a connection is given up.
+        // Longer than the silence after which a connection counts as lost.
         thread::sleep(Duration::from_secs(5));
         publish(&redis, TRAINING, 1);
         daemon.wait_rows(COUNT, 1);
@@ -161,7 +161,7 @@ fn a_daemon_that_may_not_ping_or_not_ask_about_itself_listens_all_the_same() {
 }
 
 #[test]
-fn what_sessions_lack_is_in_the_log_and_not_told_to_whoever_signs_in() {
+fn a_missing_permission_of_sessions_is_logged_and_not_shown_at_sign_in() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tokens");
@@ -203,7 +203,7 @@ async fn a_refused_subscription_is_never_taken_for_one_in_force() {
 }
 
 #[test]
-fn what_a_command_lacks_is_named_with_the_rule_that_allows_it() {
+fn a_missing_permission_of_a_command_is_named_with_its_acl_rule() {
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
     publish(&redis, TRAINING, 1);

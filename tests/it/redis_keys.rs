@@ -115,7 +115,7 @@ async fn latest_keys_are_set_coalesced_set_again_and_cleared() {
     sleep(Duration::from_millis(500)).await;
     assert_eq!(server.cli(&["GET", "cascor:state:latest"]), "{\"s\":1}", "set again");
     let left: u64 = server.cli(&["PTTL", "cascor:state:latest"]).parse().unwrap();
-    assert!(left < 59_500, "with what remains of its lifetime: {left}");
+    assert!(left < 59_500, "with its remaining lifetime: {left}");
     assert_eq!(server.cli(&["GET", "cascor:metrics:latest"]), "", "expired");
     assert!(server.cli(&["GET", "cascor:history:latest"]).ends_with(&format!("{newest}]")));
 

@@ -1,4 +1,4 @@
-//! A Redis of the test's own, and a source that listens to it: what the tests of the parts that speak with Redis share.
+//! A private Redis and a source that is subscribed to it, for tests of single components.
 
 use std::{
     process::{Child, Command as Process, Stdio},
@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// A Redis of the test's own.
+/// A private Redis.
 pub struct Server {
     port: u16,
     arguments: Vec<String>,

@@ -1,4 +1,4 @@
-//! The users of `deploy/redis`, on a Redis that has them: each can do what it is for, and no more.
+//! The users of `deploy/redis`: each has the permissions that it needs, and no others.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::support::{
 const TRAINING: &str = "cascor:training";
 const LIMIT: Duration = Duration::from_secs(30);
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
-/// What nobody here may do, whoever it is.
+/// Commands that every user is refused.
 const ADMINISTRATION: &[&[&str]] = &[
     &["KEYS", "*"],
     &["RANDOMKEY"],
@@ -35,7 +35,7 @@ const ADMINISTRATION: &[&[&str]] = &[
     &["SHUTDOWN", "NOSAVE"],
     &["SAVE"],
 ];
-/// What may be done to a key.
+/// Commands on a key.
 const ON_KEYS: &[&[&str]] = &[
     &["GET"],
     &["GETRANGE", "0", "9"],
@@ -59,7 +59,7 @@ const ON_KEYS: &[&[&str]] = &[
     &["PUBLISH", "x"],
 ];
 
-/// The file that the script makes, with a user for the test in place of `default`, which is off.
+/// The ACL file of the script, with a user for the test in place of `default`, which is off.
 fn users(dir: &Path, options: &[&str]) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/redis/users-acl");
     let made = Command::new("sh").arg(script).args(options).arg(dir).output().unwrap();
@@ -67,7 +67,7 @@ fn users(dir: &Path, options: &[&str]) -> String {
     String::from_utf8(made.stdout).unwrap()
 }
 
-/// A Redis with the users; `default` may do everything, for the test to look.
+/// A Redis with the users; the test itself uses an unrestricted `default`.
 fn shared(dir: &TempDir) -> Redis {
     let made = users(&dir.path().join("passwords"), &[]);
     let (default, rest) = made.split_once('\n').unwrap();
@@ -105,7 +105,7 @@ fn assert_refused(client: &mut Resp, words: &[&str]) {
     assert!(is_refused(&answer), "{words:?}: {answer:?}");
 }
 
-/// Nothing can be done to the key, nor learned about it.
+/// Every command on the key is refused.
 #[track_caller]
 fn assert_closed(client: &mut Resp, key: &str) {
     for words in ON_KEYS {
@@ -117,7 +117,7 @@ fn assert_closed(client: &mut Resp, key: &str) {
 }
 
 #[test]
-fn a_password_is_made_once_and_kept_from_others() {
+fn a_password_is_made_once_and_closed_to_other_users() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let passwords = dir.path().join("passwords");
@@ -177,7 +177,7 @@ fn the_daemon_s_user_does_everything_that_the_daemon_needs_and_no_more() {
     }
     assert!(daemon.succeed(&["status", "--json"]).contains("\"test\""));
     daemon.succeed(&["cache", "clear"]);
-    // A restart takes over what is there.
+    // A restart takes over the keys of the daemon before.
     daemon.restart();
     client.publish(TRAINING, json!({"epoch": 4, "loss": 0.5}).to_string());
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 4);
@@ -226,7 +226,7 @@ fn a_trainer_publishes_and_reaches_nothing_of_the_daemon_s() {
     ] {
         assert_refused(&mut trainer, words);
     }
-    // It hears the commands that trainers obey.
+    // It receives the commands for trainers.
     assert!(matches!(trainer.command(&["SUBSCRIBE", "cascor:control"]), Value::Array(_)));
     // The demo trains with this login.
     let mut demo = daemon.prepared(&["demo", "--for", "1s", "--set", "redis.username=trainer"]);

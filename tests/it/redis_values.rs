@@ -1,4 +1,4 @@
-//! Values of our own keys are read within a bound, whatever somebody has put there.
+//! Values of the daemon's keys are read up to a bound, whatever other clients write there.
 
 use cascor_ingest::{
     lifecycle::Signal,
@@ -15,7 +15,7 @@ use crate::support::{
 const KEY: &str = "cascor:ingest:test";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_value_of_ours_is_read_whole_and_anything_else_counts_as_absent() {
+async fn a_valid_value_is_read_whole_and_any_other_counts_as_absent() {
     let server = Redis::start();
     let config = Config { url: server.url(), ..Config::default() };
     let connected = connect(&config, Role::Commands).await.unwrap();
@@ -32,7 +32,7 @@ async fn a_value_of_ours_is_read_whole_and_anything_else_counts_as_absent() {
         ("one byte", &["SET", KEY, "x"], ValueLookup::Usable("x".to_owned())),
         ("as long as may be", &["SET", KEY, exact], ValueLookup::Usable(exact.to_owned())),
         ("a byte longer", &["SET", KEY, long.as_str()], ValueLookup::Unusable(Unusable::TooLarge(9))),
-        // Redis fills what is between with zeros.
+        // Redis pads with zeros.
         ("300 MiB", &["SETRANGE", KEY, "314572800", "x"], ValueLookup::Unusable(Unusable::TooLarge(314_572_801))),
         ("a list", &["RPUSH", KEY, "x"], ValueLookup::Unusable(Unusable::WrongType)),
         ("a hash", &["HSET", KEY, "x", "y"], ValueLookup::Unusable(Unusable::WrongType)),
@@ -49,7 +49,7 @@ async fn a_value_of_ours_is_read_whole_and_anything_else_counts_as_absent() {
         assert_eq!(read, found, "{name}");
         let expected = if let ValueLookup::Usable(value) = found { Some(value) } else { None };
         assert_eq!(link.read(&connected.client, KEY, 8).await.unwrap(), expected, "{name}");
-        // A value that grows between the two questions is neither cut nor fetched whole.
+        // A value that grows between the two requests is neither truncated nor fetched whole.
         let ranged = value_range(&connected.client, KEY, 8).await.unwrap();
         match ranged {
             ValueLookup::Unusable(Unusable::TooLarge(length)) => assert_eq!(length, 9, "{name}"),
@@ -62,7 +62,7 @@ async fn a_value_of_ours_is_read_whole_and_anything_else_counts_as_absent() {
 }
 
 #[test]
-fn the_panels_ask_redis_for_what_they_show_and_not_for_what_scripts_may_add() {
+fn the_panels_request_only_the_sections_of_info_that_they_show() {
     let server = Redis::with(Options { more: vec!["--slowlog-log-slower-than", "0"], ..Options::default() });
     let mut redis = server.client();
     for n in 0..100 {

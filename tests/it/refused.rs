@@ -1,6 +1,6 @@
-//! What Cassandra refuses, and why: values that a guardrail of the server forbids, and users who may not do what is asked.
+//! Requests that a store refuses: values that a guardrail of Cassandra forbids, and users without a permission.
 //!
-//! Guardrails do not bind superusers, so that the daemon logs in as somebody else; both kinds of test share one server.
+//! Guardrails do not bind superusers, so the daemon logs in as an ordinary role; both kinds of test share one server.
 
 use std::{fs, os::unix::fs::PermissionsExt, process::Command, time::Duration};
 
@@ -60,7 +60,7 @@ fn problem(daemon: &Daemon) -> Value {
     daemon.get("/api/status").json()["store"]["problem"].clone()
 }
 
-/// Every dead letter: its detail and what is kept of it.
+/// Every dead letter: its detail and its payload.
 fn letters(daemon: &Daemon) -> Vec<(String, Value)> {
     let lines = daemon.succeed(&["deadletter", "export"]);
     let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -108,7 +108,7 @@ fn the_dead_letter_of_a_refused_value_is_the_message_that_brought_it() {
         }
         assert!(letters.iter().any(|(detail, _)| detail.contains("config_json")), "the run's row");
     };
-    wait_until("the letters", LIMIT, || letters(&daemon).len() == 2);
+    wait_until("the dead letters", LIMIT, || letters(&daemon).len() == 2);
     check(&daemon);
     daemon.restart();
     publish(&mut client, "metrics", json!({"epoch": 3, "train_loss": 0.125}));
@@ -130,7 +130,7 @@ fn each_refused_column_is_blamed_on_its_own_message() {
     let daemon = login(Daemon::on(&redis).cassandra(&cassandra), ROLE, "secret").start_ready();
     let mut client = redis.client();
     let large = "x".repeat(50 << 10);
-    // In one go, so that one write of the run's row has to do with all of them.
+    // In one write, so that one update of the run's row includes all of them.
     publish(&mut client, "training_start", json!({"notes": large, "created_by": "first"}));
     publish(&mut client, "training_start", json!({"tags": [large, "fair"], "created_by": "second"}));
     publish(&mut client, "training_start", json!({"tags": ["good"], "created_by": "third"}));
@@ -165,9 +165,9 @@ fn each_refused_column_is_blamed_on_its_own_message() {
 }
 
 #[test]
-fn the_status_says_what_holds_the_writer_and_how_to_mend_it() {
+fn the_status_names_what_blocks_the_writer_and_the_fix() {
     let Some((cluster, cassandra)) = server("127.0.132") else {
-        return skip("the_status_says_what_holds_the_writer_and_how_to_mend_it", "no Cassandra to start");
+        return skip("the_status_names_what_blocks_the_writer_and_the_fix", "no Cassandra to start");
     };
     let (redis, keyspace) = (Redis::start(), &cassandra.keyspace);
     let mut daemon = login(Daemon::on(&redis).cassandra(&cassandra), ROLE, "secret").start_ready();
@@ -186,14 +186,14 @@ fn the_status_says_what_holds_the_writer_and_how_to_mend_it() {
             assert!(ready.body.contains(text), "{}", ready.body);
         }
         assert_eq!(daemon.metric("cascor_store_needs_attention"), Some(1.0));
-        // It stays the same, and does not begin anew with each try.
+        // The problem keeps its start time over retries.
         std::thread::sleep(Duration::from_millis(2_500));
         let later = self::problem(daemon);
         assert_eq!((&later["since"], &later["remedy"]), (&problem["since"], &problem["remedy"]));
     };
     let mended = |daemon: &Daemon, rows: i64| {
         wait_until("mended", LIMIT, || problem(daemon).is_null());
-        // Or more: what was not committed yet is written again by the next start.
+        // Or more: uncommitted records are written again at the next start.
         wait_until("the rows", LIMIT, || cassandra.count("SELECT count(*) FROM training_metrics") >= rows);
         let pending = || daemon.get("/api/status").json()["spool"]["pending_records"].as_i64();
         wait_until("nothing waits", LIMIT, || pending() == Some(0));
@@ -203,7 +203,7 @@ fn the_status_says_what_holds_the_writer_and_how_to_mend_it() {
     // No keyspace at all.
     held(&["rows", "runs", "store"], "cascor-ingest schema apply", &daemon);
     apply_schema(&redis, &cassandra);
-    // A read is tried first of a run, a write first of rows.
+    // The first statement is a read for a run, a write for rows.
     let grant = |permission: &str| format!("GRANT {permission} ON KEYSPACE {keyspace} TO {ROLE};");
     held(&["rows"], &grant("MODIFY"), &daemon);
     cluster.query(grant("MODIFY").trim_end_matches(';'));
@@ -237,7 +237,7 @@ fn the_status_says_what_holds_the_writer_and_how_to_mend_it() {
     mended(&daemon, 1);
 }
 
-/// Runs as a user who owns nothing, so that permissions count. None: the test is skipped.
+/// Runs the daemon as an unprivileged user, so that permissions apply. `None`: the test is skipped.
 fn unprivileged(test: &str, redis: &Redis) -> Option<Daemon> {
     const NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let daemon = Daemon::on(redis).under(&NOBODY).prepare();
@@ -249,7 +249,7 @@ fn unprivileged(test: &str, redis: &Redis) -> Option<Daemon> {
     {
         return Some(daemon);
     }
-    skip(test, "needs root and setpriv, to run as somebody else, who can reach the program and its directory");
+    skip(test, "needs root and setpriv, to run as another user who can reach the program and its directory");
     None
 }
 
@@ -264,7 +264,7 @@ fn a_file_that_cannot_be_written_is_named_with_the_command_that_mends_it() {
     publish(&mut client, "metrics", json!({"epoch": 1, "train_loss": 0.5}));
     daemon.wait_rows("SELECT count(*) FROM training_metrics", 1);
     let file = daemon.database();
-    // For reading only, and not even that.
+    // Read-only, then unreadable.
     for (epoch, mode, reason) in [(2, 0o444, "cannot be written"), (3, 0o000, "cannot be opened")] {
         daemon.terminate();
         fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
@@ -276,7 +276,7 @@ fn a_file_that_cannot_be_written_is_named_with_the_command_that_mends_it() {
         assert_eq!(said["needs_attention"], true, "{said}");
         let remedy = said["remedy"].as_str().unwrap();
         assert!(daemon.get("/readyz").body.contains(remedy), "{}", daemon.get("/readyz").body);
-        // The command itself, as it is told.
+        // The named command itself.
         assert!(Command::new("sh").args(["-c", remedy]).status().unwrap().success(), "{remedy}");
         daemon.wait_rows("SELECT count(*) FROM training_metrics", epoch);
         wait_until("mended", LIMIT, || problem(&daemon).is_null());

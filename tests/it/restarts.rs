@@ -1,4 +1,4 @@
-//! Runs that end, start again, and end again, from real messages to the row: on both stores, with crashes in between.
+//! Runs that end, restart, and end again, from messages to the row: on both stores, with crashes in between.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn becomes(daemon: &Daemon, expected: &Value) {
         });
     }));
     assert!(reached.is_ok(), "{what}: {last}");
-    // And it stays so.
+    // The row stays so.
     std::thread::sleep(Duration::from_millis(1_300));
     let row = run(daemon);
     assert!(is(&row), "{what} stays: {row}");
@@ -93,7 +93,7 @@ fn a_run_that_starts_again_has_no_end_until_it_ends_again() {
 }
 
 #[test]
-fn what_the_end_gave_is_not_changed_by_metrics_and_the_rest_follows_their_time() {
+fn values_of_the_run_end_are_final_and_other_columns_follow_event_time() {
     on_every_store(|redis, mut daemon, _| {
         let (mut client, at) = (redis.client(), begin());
         let metrics = |client: &mut Resp, second: f64, value: f64| {
@@ -118,7 +118,7 @@ fn what_the_end_gave_is_not_changed_by_metrics_and_the_rest_follows_their_time()
             }
             becomes(&daemon, &expected);
         }
-        // A new start frees it.
+        // A new start clears it.
         daemon.restart();
         send(&mut client, at + 50.0, "training_start", json!({}));
         metrics(&mut client, 60.0, 0.9375);
@@ -130,7 +130,7 @@ fn what_the_end_gave_is_not_changed_by_metrics_and_the_rest_follows_their_time()
 }
 
 #[test]
-fn names_of_other_numbers_are_kept_once() {
+fn names_of_extra_metrics_are_stored_once() {
     on_every_store(|redis, mut daemon, cassandra| {
         let (mut client, at) = (redis.client(), begin());
         for n in 0..50 {

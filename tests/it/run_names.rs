@@ -47,7 +47,7 @@ fn a_run_is_found_by_its_exact_name_first_then_without_the_blanks_around_it() {
         let rows = daemon.succeed(&[command[0], text, command[1]]);
         assert!(rows.contains(&format!("\"epoch\":{epoch}")), "{command:?} {text:?}: {rows}");
     }
-    // Blanks alone are the beginning of no name here, and not of every name either.
+    // A prefix of blanks alone matches no name.
     for nothing in ["  ", "\t", ""] {
         assert_eq!(daemon.command(&["show", nothing]).status.code(), Some(1), "{nothing:?}");
     }

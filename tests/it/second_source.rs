@@ -1,4 +1,4 @@
-//! A kind of source that only exists here: it waits while its queue is full, and keeps a message until it is acknowledged. The
+//! A test source with acknowledgements: it waits while its queue is full, and keeps a message until it is acknowledged. The
 //! receive thread, the queue, intake and the spool take it as it is.
 
 use std::{collections::VecDeque, sync::Arc, thread, time::Duration};
@@ -32,7 +32,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// A stand-in for a server that keeps a message until it is acknowledged, and sends it again otherwise.
 struct Keeping {
     payloads: VecDeque<String>,
-    /// The payloads that are acknowledged, in this order.
+    /// The acknowledged payloads, in order.
     acknowledged: mpsc::Sender<String>,
 }
 
@@ -107,7 +107,7 @@ async fn a_source_that_waits_loses_nothing_in_a_full_queue_and_gets_what_is_refu
     let mut refused = 0;
     let mut intake = JoinSet::new();
     intake.spawn(async move {
-        // Nothing is taken at first: the queue is full, and the source waits.
+        // Intake is not running yet: the queue is full, and the source waits.
         let full_by = Instant::now() + LIMIT;
         while items.len() < QUEUE_FRAMES && bytes.get() < 1_900 {
             assert!(Instant::now() < full_by, "the queue never fills");
@@ -118,7 +118,7 @@ async fn a_source_that_waits_loses_nothing_in_a_full_queue_and_gets_what_is_refu
             let IntakeItem::TrackedFrame(frame, tag) = item else { panic!("{item:?}") };
             bytes.taken(&frame);
             seen += 1;
-            // Each third is refused until the end of the first round.
+            // Every third message is refused until the end of the first round.
             let durable = seen > MESSAGES || !seen.is_multiple_of(3);
             refused += u64::from(!durable);
             tag.settle(durable);

@@ -42,7 +42,7 @@ fn the_api_is_served_without_a_pipeline() {
             let answer = http::get(port, "/api/metrics").unwrap();
             (answer.header("x-cache-status") == Some("HIT")).then_some(())
         });
-        // What changes something reaches the daemon by Redis.
+        // Commands reach the daemon through Redis.
         let created = http::post(port, "/api/runs", "{\"run_name\":\"by-serve\"}").unwrap();
         assert_eq!(created.status, 201, "{}", created.body);
         let id = created.json()["run_id"].as_str().unwrap().to_owned();
@@ -54,7 +54,7 @@ fn the_api_is_served_without_a_pipeline() {
     });
 }
 
-/// What a stream tells of metrics until there are so many rows: the rows of each run, in order.
+/// Metrics of a stream until there are so many rows: the rows of each run, in order.
 fn told(stream: &mut Stream, rows: usize) -> BTreeMap<String, Vec<Value>> {
     let mut told: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     while told.values().map(Vec::len).sum::<usize>() < rows {
@@ -75,7 +75,7 @@ fn epochs(rows: &[Value]) -> Vec<i64> {
 }
 
 #[test]
-fn what_happens_is_told_without_a_pipeline_as_the_daemon_stores_it() {
+fn a_stream_without_a_pipeline_matches_what_the_daemon_stores() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).start_ready();
     let (_served, port) = serve(&daemon);
@@ -86,7 +86,7 @@ fn what_happens_is_told_without_a_pipeline_as_the_daemon_stores_it() {
     assert_eq!((&status["phase"], &status["redis"]["unproven"]), (&json!("serving"), &json!([])));
     let mut client = redis.client();
 
-    // A message that says everything itself is told as it is stored, to the last digit.
+    // A message with id and timestamp is streamed exactly as it is stored.
     let now = jiff::Timestamp::now().as_microsecond() as f64 / 1e6;
     client.publish(TRAINING, json!({"run_id": "named", "epoch": 1, "loss": 0.5, "timestamp": now}).to_string());
     let named = told(&mut stream, 1);
@@ -116,7 +116,7 @@ fn what_happens_is_told_without_a_pipeline_as_the_daemon_stores_it() {
     assert!(!guessed.contains_key(run));
     wait_until("the row of the new run", LIMIT, || stored(&daemon, run) == *rows);
 
-    // Several runs within a moment: what is told is right, what is not told is counted.
+    // Several runs at the same moment: streamed events are right, and events that are left out are counted.
     for (n, epoch) in [3, 0, 1, 0, 1, 2, 0, 1, 2, 3].into_iter().enumerate() {
         client.publish(TRAINING, json!({"epoch": epoch, "loss": n}).to_string());
     }
@@ -134,19 +134,19 @@ fn what_happens_is_told_without_a_pipeline_as_the_daemon_stores_it() {
     }
     println!("of ten messages of four runs {skipped} are skipped");
     for (run, seen) in seen {
-        wait_until("what was told, in the run it was told of", LIMIT, || {
+        wait_until("the streamed rows in the store, under the same run", LIMIT, || {
             let stored = epochs(&stored(&daemon, &run));
             seen.iter().all(|epoch| stored.contains(epoch))
         });
     }
 
-    // Commands are sent through Redis; the daemon's receipt comes back by the stream.
+    // Commands are sent through Redis; the daemon's answer arrives in the stream.
     let sent = http::post(port, "/api/control", "{\"command\":\"flush\",\"id\":\"f1\"}").unwrap();
     assert_eq!(sent.status, 202, "{}", sent.body);
     let receipt = stream.next("receipt").data;
     assert_eq!((&receipt["id"], &receipt["outcome"]), (&json!("f1"), &json!("done")));
 
-    // What it could not hear it says, and hears on.
+    // After a lost connection the stream reports the loss and goes on.
     client.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
     assert!(stream.next("skipped").data["count"].as_u64() >= Some(1));
     wait_until("both listen again", LIMIT, || redis.subscribers(TRAINING) == 2);
@@ -155,7 +155,7 @@ fn what_happens_is_told_without_a_pipeline_as_the_daemon_stores_it() {
 }
 
 #[test]
-fn a_run_that_began_before_anybody_watched_is_the_daemons_run() {
+fn a_run_that_began_before_the_stream_has_the_daemons_run_id() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).start_ready();
     let (_served, port) = serve(&daemon);
@@ -173,7 +173,7 @@ fn a_run_that_began_before_anybody_watched_is_the_daemons_run() {
     let first = told(&mut stream, 1);
     let (run, _) = first.first_key_value().unwrap();
     wait_until("its row", LIMIT, || epochs(&stored(&daemon, run)) == [1, 2, 3, 4]);
-    // Somebody ends it where the daemon alone hears it: its word is asked for again.
+    // The run ends over HTTP of the daemon, unseen by `serve`, which asks for the open run again.
     daemon.post("/api/control", &json!({"command": "reset", "target": crate::support::daemon::INSTANCE}));
     send(&mut client, 5);
     wait_until("another run", LIMIT, || daemon.get("/api/runs").json()["count"] == 2);
@@ -194,6 +194,6 @@ fn a_run_that_began_before_anybody_watched_is_the_daemons_run() {
         }
         assert!(epoch < 20, "it is never noticed");
     };
-    assert!(skipped || first == 5, "whoever watches is told to read again what was told wrong, or not at all");
+    assert!(skipped || first == 5, "events of the wrong run are followed by `skipped`, or are not sent");
     wait_until("the rows of that run", LIMIT, || epochs(&stored(&daemon, &newest)) == (5..=epoch).collect::<Vec<_>>());
 }

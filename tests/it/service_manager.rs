@@ -1,4 +1,4 @@
-//! What the service manager is told, over the kinds of sockets that it listens on.
+//! Notifications of the service manager, over both kinds of sockets.
 
 use std::{
     os::{
@@ -23,7 +23,7 @@ fn wait_for_word(listener: &UnixDatagram, wanted: &str) {
 }
 
 #[test]
-fn the_service_manager_is_told_at_a_path_and_at_an_abstract_name() {
+fn the_service_manager_is_notified_at_a_path_and_at_an_abstract_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
     let name = format!("cascor-ingest/{}", path.display());
@@ -45,7 +45,7 @@ fn the_service_manager_is_told_at_a_path_and_at_an_abstract_name() {
 }
 
 #[test]
-fn what_the_service_manager_cannot_be_told_is_a_warning() {
+fn a_failed_notification_of_the_service_manager_is_a_warning() {
     for (socket, reason) in [("@cascor-ingest/nobody", "Connection refused"), ("vsock:2:1", "neither a path")] {
         let redis = Redis::start();
         let mut daemon = Daemon::on(&redis).env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", "soon").start_ready();

@@ -1,4 +1,4 @@
-//! Sessions of processes that share a state directory: one key, one list of what has ended, however many begin or write at once.
+//! Sessions of processes that share a state directory: one key and one list of ended sessions, with concurrent starts and writes.
 
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, thread, time::Duration};
 
@@ -27,7 +27,7 @@ impl SignedIn {
         Self { csrf: signed.json()["csrf"].as_str().unwrap().to_owned(), key, cookie }
     }
 
-    /// What reading is answered, which a session opens and nothing else.
+    /// Status of a read that needs a session.
     fn reads(&self, port: u16) -> u16 {
         http::send(port, "GET", "/api/runs", &[("Cookie", &self.cookie)], "").unwrap().status
     }
@@ -38,7 +38,7 @@ impl SignedIn {
     }
 }
 
-/// What each of these ports gives, asked at the same moment.
+/// Answers of these ports to concurrent requests.
 fn at_once<T: Send>(ports: &[u16], ask: impl Fn(usize, u16) -> T + Sync) -> Vec<T> {
     thread::scope(|scope| {
         let ask = &ask;
@@ -84,7 +84,7 @@ fn processes_that_start_at_once_on_one_state_directory_share_one_key_and_one_lis
     let dir = tempfile::tempdir().unwrap();
     let (daemon, _served, ports) = start(&redis, &dir);
 
-    // Two at each, all at once: every process knows every session, and the list on disk has all of them.
+    // Two concurrent sign-ins at each: every process knows every session, and the list on disk has all of them.
     let sessions = at_once(&ports, |_, port| [SignedIn::new(port), SignedIn::new(port)]);
     let (leaving, staying): (Vec<_>, Vec<_>) = sessions.into_iter().map(|[one, other]| (one, other)).unzip();
     for session in leaving.iter().chain(&staying) {
@@ -93,7 +93,7 @@ fn processes_that_start_at_once_on_one_state_directory_share_one_key_and_one_lis
     let keys = |sessions: &[SignedIn]| sessions.iter().map(|session| session.key.clone()).collect::<BTreeSet<_>>();
     assert_eq!(listed(&daemon, "open"), &keys(&leaving) | &keys(&staying));
 
-    // Each of the first is signed out at another process than it began at, all at once; a client of Redis writes them back.
+    // Each first session is signed out at another process than its own, concurrently; a client of Redis writes the keys back.
     let mut client = redis.client();
     let values: Vec<_> = leaving.iter().map(|session| client.command(&["GET", &session.key]).text().unwrap()).collect();
     let out = at_once(&ports, |at, port| leaving[(at + 1) % PROCESSES].sign_out(port));

@@ -253,7 +253,7 @@ async fn ranges_and_cursors_are_exact() {
 }
 
 #[tokio::test]
-async fn who_reads_on_finds_the_next_page_under_way() {
+async fn the_next_page_of_a_range_is_prefetched() {
     with_schema(|server, config| async move {
         let store = connected(&config).await;
         let run_id = Uuid::new_v4();
@@ -275,7 +275,7 @@ async fn who_reads_on_finds_the_next_page_under_way() {
         let other = RangeQuery { prefetch: None, ..query.clone() };
         assert_eq!(store.metrics(&other).await.unwrap(), []);
         pages(&mut query, 2).await;
-        // What was begun is for who goes on there, and for nobody else.
+        // A prefetched page serves only the range and cursor that it was requested for.
         query.after = Some((NOW, 0));
         assert_eq!(store.metrics(&query).await.unwrap(), []);
     })

@@ -1,4 +1,4 @@
-//! What the Cassandra store says when something is wrong, and how it finds a server again.
+//! Errors of the Cassandra store, and its reconnection.
 
 use std::{sync::Arc, time::Duration};
 
@@ -143,7 +143,7 @@ async fn a_killed_server_is_unavailable_and_found_again() {
     assert!(matches!(result, Err(StoreError::Unavailable(_))), "{result:?}");
     assert!(started.elapsed() < Duration::from_secs(13));
     cluster.resume(1);
-    // The pool may notice the silence only now; what the writer does about it is to try the same batch again.
+    // The pool may notice the lost server only now; the writer would retry the same batch.
     let resumed = Instant::now();
     while let Err(error) = store.write(&row).await {
         assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");

@@ -1,4 +1,4 @@
-//! What every store promises, asked of each of them in the same words.
+//! The promises of every store, tested on each of them with the same code.
 //!
 //! Cassandra keeps milliseconds: events have their microseconds in `event_id`, other times here are whole milliseconds.
 
@@ -40,15 +40,15 @@ pub async fn contract(store: Shared) {
     one_millisecond_holds_many_rows(&store).await;
     pages::ranges_are_inclusive_to_the_microsecond(&store).await;
     pages::a_page_ends_with_the_row_that_passes_its_bytes(&store).await;
-    pages::pages_join_without_a_seam(&store).await;
-    pages::a_limit_is_exact_whatever_it_is(&store).await;
+    pages::pages_join_without_gap_or_overlap(&store).await;
+    pages::any_limit_is_exact(&store).await;
     every_number_comes_back_as_it_was(&store).await;
     absent_values_stay_absent(&store).await;
     samples_are_the_numbers_of_the_rows(&store).await;
     a_big_topology_and_events_come_back(&store).await;
     runs::runs_take_the_columns_that_are_present(&store).await;
     runs::a_restart_takes_away_the_end(&store).await;
-    runs::metric_names_are_kept_once(&store).await;
+    runs::metric_names_are_stored_once(&store).await;
     runs::a_run_takes_and_loses_a_nan(&store).await;
     runs::a_moved_start_leaves_one_entry(&store).await;
     runs::runs_are_listed_by_start_status_and_dataset(&store).await;
@@ -255,7 +255,7 @@ async fn writers_at_once_lose_nothing(store: &Shared) {
         });
     }
     while let Some(read) = writers.join_next().await {
-        assert_eq!(read.unwrap(), 10, "what was confirmed can be read");
+        assert_eq!(read.unwrap(), 10, "confirmed rows can be read");
     }
     for run_id in runs {
         assert_eq!(store.count_metrics(run_id).await.unwrap(), 400);

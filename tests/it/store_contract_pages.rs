@@ -1,4 +1,4 @@
-//! What every store promises about ranges, and the pages that they are read in.
+//! Promises of every store about ranges and pages.
 
 use cascor_ingest::{
     curve::Field,
@@ -81,7 +81,7 @@ pub async fn a_page_ends_with_the_row_that_passes_its_bytes(store: &Shared) {
     );
 }
 
-pub async fn pages_join_without_a_seam(store: &Shared) {
+pub async fn pages_join_without_gap_or_overlap(store: &Shared) {
     let (run_id, now) = (Uuid::new_v4(), now());
     let rows: Vec<_> = (0..40).map(|n| metrics_row(run_id, now + n / 4 * 333, &format!("{n}"))).collect();
     put(store, rows.iter().cloned().map(Row::Metrics)).await;
@@ -91,7 +91,7 @@ pub async fn pages_join_without_a_seam(store: &Shared) {
         let mut found = Vec::new();
         loop {
             let page = store.metrics(&query).await.unwrap();
-            // Who has no room for a page asks for it again.
+            // A page that exceeds the caller's memory is requested again.
             if found.len() % 2 == 1 {
                 assert_eq!(store.metrics(&query).await.unwrap(), page);
             }
@@ -111,8 +111,8 @@ pub async fn pages_join_without_a_seam(store: &Shared) {
     }
 }
 
-/// A server that is read page by page must not begin again where a page could take all that is left.
-pub async fn a_limit_is_exact_whatever_it_is(store: &Shared) {
+/// A paged read must not restart where one page could hold the rest.
+pub async fn any_limit_is_exact(store: &Shared) {
     let (run_id, now) = (Uuid::new_v4(), now());
     let metrics: Vec<MetricsRow> = (0..150).map(|n| metrics_row(run_id, now - n * 1_000_000, "x")).collect();
     put(store, metrics.iter().cloned().map(Row::Metrics)).await;

@@ -1,4 +1,4 @@
-//! What every store promises about runs, datasets, gaps and commands.
+//! Promises of every store about runs, datasets, gaps and commands.
 
 use std::collections::BTreeSet;
 
@@ -86,7 +86,7 @@ pub async fn a_restart_takes_away_the_end(store: &Shared) {
     assert_eq!(store.read_run(run_id).await.unwrap(), Some(expected));
 }
 
-pub async fn metric_names_are_kept_once(store: &Shared) {
+pub async fn metric_names_are_stored_once(store: &Shared) {
     let (run_id, other) = (Uuid::new_v4(), Uuid::new_v4());
     let mut names: Vec<String> = (0..250).map(|n| format!("layer.{n:03}/norm")).collect();
     names.extend(["".into(), "ü ß".into(), "Z".into(), "a".into(), "x".repeat(5_000)]);

@@ -1,4 +1,4 @@
-//! What comes from elsewhere: the code of others in the dashboard, base images, advisories.
+//! The supply chain: third-party code of the dashboard, and base images.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -20,13 +20,13 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn the_code_of_others_in_the_dashboard_is_what_was_recorded() {
+fn third_party_code_of_the_dashboard_has_its_recorded_checksum() {
     let mut found = files(&repository(VENDOR));
     let page = String::from_utf8(found.remove("README.md").unwrap()).unwrap();
     found.remove("SHA256SUMS").unwrap();
     let found: BTreeMap<_, _> = found.iter().map(|(name, bytes)| (name.clone(), hex(&sha256(bytes)))).collect();
     assert_eq!(found, recorded(), "every file is recorded, and is as recorded");
-    // The page names where each is from, in the version that the file itself names.
+    // The page names the source of each file and the version that the file itself names.
     let script = fs::read_to_string(repository(VENDOR).join("uplot.js")).unwrap();
     let version = script.split_once("uPlot (v").and_then(|(_, rest)| rest.split_once(')')).unwrap().0;
     assert!(page.contains(&format!("uplot@{version}")), "{version}");

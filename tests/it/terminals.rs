@@ -1,4 +1,4 @@
-//! On a terminal, nothing that comes from Redis, from a message or from the store is obeyed; a program gets every byte.
+//! On a terminal, text from Redis, messages or the store is escaped; in a pipe every byte is kept.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Sets the title, changes colours (7 bits and 8), hides and turns text around, writes over the line.
 const HOSTILE: &str = "\u{1b}]0;pwned\u{7}\u{1b}[31m\u{9b}31m\u{202e}\u{200b}\u{feff}\u{7f}pwned\rx\u{8}";
 
-/// What a terminal would do something else with than show it, but for the ends of lines.
+/// Characters in the text that a terminal interprets, except for line ends.
 fn unsafe_in(shown: &str) -> String {
     let is_unsafe = |c: &char| {
         c.is_control() && *c != '\n' && *c != '\t' || ('\u{200b}'..='\u{206f}').contains(c) || *c == '\u{feff}'
@@ -43,13 +43,13 @@ fn on_terminal_of(command: &Command, columns: u16, more: &str) -> Command {
     script
 }
 
-/// What a person sees of a command, on both outputs or, with `2>FILE` in `more`, on one.
+/// Terminal output of a command, both streams or, with `2>FILE` in `more`, one.
 fn seen(daemon: &Daemon, arguments: &[&str], more: &str) -> String {
     output_of(on_terminal(&daemon.prepared(arguments), more))
 }
 
 fn output_of(mut script: Command) -> String {
-    // Standard input stays open: its end would be typed, and shown.
+    // Standard input stays open: its end would be echoed.
     let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let stdin = child.stdin.take();
     let output = child.wait_with_output().unwrap();
@@ -61,7 +61,7 @@ fn publish(redis: &Redis, message: impl Into<String>) {
     redis.client().publish(TRAINING, message.into());
 }
 
-/// A daemon whose store, dead letters, spool and keys hold what a hostile trainer has sent.
+/// A daemon whose store, dead letters, spool and keys hold messages of a hostile trainer.
 fn attacked(redis: &Redis) -> (Daemon, String) {
     let daemon = Daemon::on(redis)
         .set("latest.metrics_ttl", "\"1h\"")
@@ -200,16 +200,16 @@ fn the_log_of_a_daemon_on_a_terminal_is_escaped_too() {
     publish(&redis, format!("no JSON {HOSTILE}"));
     let text = || String::from_utf8(fs::read(&log).unwrap()).unwrap_or_default();
     wait_until("both in the log", LIMIT, || text().matches("pwned").count() >= 5);
-    // The lock of its spool names the process, which is no child of ours.
+    // The lock file of its spool names the process, which is not a child of this one.
     let pid = wait_for("the process", LIMIT, || fs::read_to_string(state.join("spool/lock")).ok()?.trim().parse().ok());
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::TERM).unwrap();
     wait_until("its end", LIMIT, || text().contains("stopped"));
     let shown = text();
     assert!(shown.contains("\u{1b}[2m"), "our own colours stay: {shown:?}");
-    // The end of our standard input is typed, and shown.
+    // The end of standard input is echoed.
     let mut rest = shown.replace("^D\u{8}\u{8}", "");
     for code in [0, 1, 2, 3, 31, 32, 33, 34] {
-        // What an attacker has sent has lost its escape character, so that these are ours.
+        // Messages have lost their escape characters; the remaining sequences are the program's own.
         rest = rest.replace(&format!("\u{1b}[{code}m"), "");
     }
     assert_eq!(unsafe_in(&rest), "", "{shown:?}");

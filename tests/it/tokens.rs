@@ -1,4 +1,4 @@
-//! The file of tokens: what is wrong with it, what is reloaded of it, what it makes of commands in `control_log`.
+//! The token file: its errors, its reload, and the name of the token in `control_log`.
 
 use std::{
     fs,
@@ -64,7 +64,7 @@ fn files_that_guard_http_stop_no_command_that_does_not_listen() {
     let daemon = builder.set("http.session_key_file", format!("{:?}", key.display().to_string())).start_ready();
     let url = format!("http://127.0.0.1:{}", daemon.http_port());
     wait_until("its status", LIMIT, || daemon.command(&["status"]).status.success());
-    // Each of them alone; a directory in the place of a file can be read by no user, root included.
+    // Each of them alone; a directory in the place of a file cannot be read by any user, root included.
     for (tokens, session_key) in [(Some("ann"), true), (None, true), (Some(""), false)] {
         let _ = fs::remove_file(&path);
         match tokens {
@@ -115,7 +115,7 @@ fn while_running_the_last_good_tokens_stay_and_everything_says_so() {
         assert_eq!(daemon.post("/api/control", &json!({"command": "status"})).status, 401, "nothing opens");
     }
     assert!(daemon.log().lines().any(|line| line.contains("ERROR") && line.contains("those of before stay")));
-    // The configuration does not name the file any more: as good as a file that is gone, until a restart.
+    // The configuration no longer names the file: treated as a missing file until a restart.
     let configured = fs::read_to_string(daemon.config_file()).unwrap();
     let without: String =
         configured.lines().filter(|line| !line.contains("tokens_file")).map(|line| format!("{line}\n")).collect();
@@ -123,7 +123,7 @@ fn while_running_the_last_good_tokens_stay_and_everything_says_so() {
     daemon.process().signal(Signal::HUP);
     wait_until("the reason", LIMIT, || shown(&daemon).contains("not set any more"));
     assert_eq!(daemon.post("/api/control", &json!({"command": "status"})).status, 401);
-    // Another part of the configuration is wrong: who is taken out is out all the same.
+    // Another part of the configuration is wrong: a removed token is still revoked.
     fs::write(daemon.config_file(), format!("{configured}no_such_key = 1\n")).unwrap();
     fs::write(&path, format!("ann admin {ADMIN}\neve publish eve-token-0123456789\n")).unwrap();
     daemon.process().signal(Signal::HUP);
@@ -163,7 +163,7 @@ fn a_file_that_others_may_read_is_a_warning_with_its_mode() {
 }
 
 #[test]
-fn a_new_token_is_a_line_that_the_daemon_takes() {
+fn a_new_token_is_a_line_that_the_daemon_accepts() {
     let redis = Redis::start();
     let (_dir, path, builder) = with_file(&redis, &format!("ann admin {ADMIN}\n"));
     let daemon = builder.prepare();
@@ -190,7 +190,7 @@ fn a_new_token_is_a_line_that_the_daemon_takes() {
 }
 
 #[test]
-fn who_asked_is_in_the_log_of_commands_and_no_channel_can_claim_to_be() {
+fn the_log_of_commands_names_the_token_and_no_channel_can_forge_it() {
     let redis = Redis::start();
     let (_dir, _path, builder) = with_file(&redis, &format!("ann admin {ADMIN}\n"));
     let daemon = builder.set("redis.control_channels", r#"["cascor:control", "http:*", "self"]"#).start_ready();
@@ -245,7 +245,7 @@ fn answer_to_late_body(daemon: &Daemon, token: Option<&str>, delay: Duration) ->
     );
     stream.write_all(head.as_bytes()).unwrap();
     std::thread::sleep(delay);
-    // Where the answer was there before it, nothing reads it any more.
+    // The server may have answered and closed before the body arrives.
     let _ = stream.write_all(b"{}");
     let mut answer = [0; 4_096];
     let read = stream.read(&mut answer).unwrap();
@@ -253,7 +253,7 @@ fn answer_to_late_body(daemon: &Daemon, token: Option<&str>, delay: Duration) ->
 }
 
 #[test]
-fn a_refused_request_whose_body_was_not_read_is_told_that_the_connection_ends() {
+fn a_refused_request_with_an_unread_body_gets_connection_close() {
     let redis = Redis::start();
     let (_dir, _path, builder) = with_file(&redis, &format!("ann admin {ADMIN}\n"));
     let daemon = builder.start_ready();

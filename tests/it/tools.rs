@@ -1,4 +1,4 @@
-//! What an operator does with dead letters and with a spool that no daemon holds.
+//! The commands for dead letters and for a spool that no daemon holds.
 
 use std::{
     collections::BTreeMap,
@@ -53,7 +53,7 @@ pub(super) fn image(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// A daemon that was killed with `count` messages that no store has taken.
+/// A killed daemon with `count` messages in its spool that are not stored.
 pub(super) fn killed_with_pending(redis: &Redis, count: u64) -> Daemon {
     let mut daemon = Daemon::on(redis).set("instance", "\"orphan\"").start_ready();
     let mut client = redis.client();
@@ -107,14 +107,14 @@ fn dead_letters_are_replayed_after_the_cause_is_mended() {
     for message in [first.as_str(), &deep(2), "{broken", r#"{"type": "metrics", "data": {"epoch": "x"}}"#] {
         client.publish(TRAINING, message);
     }
-    // Without a run of its own: it belongs to the one that is open on its channel.
+    // Without a `run_id`: it belongs to the open run of its channel.
     client.publish("cascor:training", json!({"type": "training_start", "run_id": RUN, "timestamp": now()}).to_string());
     client.publish(TRAINING, json!({"type": "metrics", "data": {"epoch": 3, "loss": 0.1, "n": [[[1]]]}}).to_string());
     let kept = |daemon: &Daemon| daemon.get("/api/status").json()["deadletter"]["letters"].as_u64();
-    wait_until("the letters", LIMIT, || kept(&daemon) == Some(5));
+    wait_until("the dead letters", LIMIT, || kept(&daemon) == Some(5));
     assert_eq!(json_of(&daemon, &["deadletter", "list", "--json"])["count"], 5);
 
-    // Not mended yet: they fail again, and stay.
+    // Before the fix they fail again, and stay.
     let output = daemon.command(&["deadletter", "replay"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stderr(&output).contains("5 dead letters failed again"), "{}", stderr(&output));
@@ -129,7 +129,7 @@ fn dead_letters_are_replayed_after_the_cause_is_mended() {
     daemon.wait_rows(query, 3);
     wait_until("the status says so", LIMIT, || kept(&daemon) == Some(2));
     daemon.restart();
-    assert_eq!(kept(&daemon), Some(2), "also after a restart: it is what is on disk");
+    assert_eq!(kept(&daemon), Some(2), "the count on disk survives a restart");
     // The same message again is the same row: the replay gave it the keys of its receipt.
     client.publish(TRAINING, &first);
     client.publish(TRAINING, metrics(9));
@@ -162,7 +162,7 @@ fn a_refused_row_is_replayed_with_the_run_and_the_keys_that_were_decided() {
         .execute_batch("CREATE TRIGGER no BEFORE INSERT ON training_metrics_rows WHEN new.epoch = 2 BEGIN SELECT RAISE(ABORT, 'no'); END")
         .unwrap();
     client.publish(TRAINING, json!({"type": "metrics", "data": {"epoch": 2, "loss": 0.4}}).to_string());
-    wait_until("the letter", LIMIT, || daemon.get("/api/status").json()["deadletter"]["letters"] == 1);
+    wait_until("the dead letter", LIMIT, || daemon.get("/api/status").json()["deadletter"]["letters"] == 1);
     assert_eq!(daemon.command(&["deadletter", "replay"]).status.code(), Some(1), "refused again");
     let away = daemon.command(&["deadletter", "replay", "--store", "cassandra", "--set", "store.cassandra.port=17149"]);
     assert!(away.status.code() == Some(1) && stderr(&away).contains("the store is away"), "{}", stderr(&away));
@@ -177,7 +177,7 @@ fn a_refused_row_is_replayed_with_the_run_and_the_keys_that_were_decided() {
 }
 
 #[test]
-fn the_spool_is_looked_at_without_changing_a_byte() {
+fn the_spool_is_inspected_without_changing_a_byte() {
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).prepare();
     let absent = daemon.command(&["spool", "status"]);
@@ -223,7 +223,7 @@ fn the_spool_is_looked_at_without_changing_a_byte() {
 }
 
 #[test]
-fn a_daemon_that_was_stopped_is_not_said_to_run_and_an_absent_redis_is_named() {
+fn a_stopped_daemon_is_not_reported_as_running_and_an_absent_redis_is_named() {
     let mut redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
     let mut client = redis.client();
@@ -284,7 +284,7 @@ fn an_unreadable_file_of_a_secret_stops_only_the_commands_that_log_in_with_it() 
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
         assert!(said.contains(named) && said.contains("cannot be read"), "{command:?}: {said}");
-        assert!(started.elapsed() < Duration::from_secs(10), "{command:?}: what waiting cannot mend is not waited for");
+        assert!(started.elapsed() < Duration::from_secs(10), "{command:?}: an error that retries cannot fix is not retried");
     }
     let check = daemon.command(&["check"]);
     assert!(!stderr(&check).contains("cassandra"), "that store is not used: {}", stderr(&check));

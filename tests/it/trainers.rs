@@ -1,4 +1,4 @@
-//! What training programs really publish, in both encodings, and what another client then reads from both stores.
+//! Messages of real training programs, in both encodings, read back from both stores with another client.
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
@@ -122,7 +122,7 @@ fn compare(corpus: &[Trainer], encoding: &str, read: impl Fn(&str) -> Vec<Row>) 
     }
 }
 
-/// The counters say what was stored otherwise than it was sent.
+/// The counters of values that were stored otherwise than sent.
 fn check_counters(daemon: &Daemon, corpus: &[Trainer], encoding: &str) {
     let all = || corpus.iter().flat_map(|trainer| &trainer.messages);
     // A rejected message is counted as such.
@@ -149,7 +149,7 @@ fn runs_have_ended(corpus: &[Trainer], stored: &[Row]) -> bool {
 }
 
 #[test]
-fn what_trainers_send_is_read_right_from_sqlite() {
+fn messages_of_real_trainers_are_read_back_from_sqlite() {
     let corpus = corpus();
     for encoding in ENCODINGS {
         let redis = Redis::start();
@@ -166,8 +166,8 @@ fn what_trainers_send_is_read_right_from_sqlite() {
 }
 
 #[test]
-fn what_trainers_send_is_read_right_from_cassandra() {
-    let name = "what_trainers_send_is_read_right_from_cassandra";
+fn messages_of_real_trainers_are_read_back_from_cassandra() {
+    let name = "messages_of_real_trainers_are_read_back_from_cassandra";
     if python().is_none() {
         return skip(name, "CASCOR_TEST_PYTHON is not set");
     }

@@ -1,4 +1,4 @@
-//! Stores that an earlier version made.
+//! Stores of earlier versions.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -38,7 +38,7 @@ fn open(path: PathBuf) -> SqliteStore {
 }
 
 #[tokio::test]
-async fn a_sqlite_file_of_version_1_keeps_its_rows_and_gets_what_is_new() {
+async fn a_sqlite_file_of_version_1_keeps_its_rows_and_is_migrated() {
     let (_folder, path) = old_file();
     let tables =
         ["training_metrics", "network_topology", "training_events", "training_runs", "runs_by_month", "control_log"];
@@ -71,12 +71,12 @@ async fn a_sqlite_file_of_version_1_keeps_its_rows_and_gets_what_is_new() {
     store.write_run(&change, run.start_time).await.unwrap();
     let expected = RunRow { end_time: None, duration_seconds: None, restarted_at: run.end_time, ..run };
     assert_eq!(store.read_run(COMPLETED).await.unwrap(), Some(expected));
-    // Opened once more, nothing is left to do.
+    // A second opening migrates nothing.
     drop(store);
     open(path).ping().await.unwrap();
 }
 
-/// The statements of `deploy/README.md` that begin so.
+/// The statements of `deploy/README.md` that begin with this text.
 fn manual(beginning: &str) -> String {
     let manual = fs::read_to_string(repository("deploy/README.md")).unwrap();
     let (_, rest) = manual.split_once(&format!("cascor.db \"{beginning}")).unwrap();
@@ -157,7 +157,7 @@ async fn a_sqlite_file_goes_back_to_version_1_as_the_manual_says_and_up_again() 
     store.write_metric_names(COMPLETED, &["a".to_owned()]).await.unwrap();
 }
 
-/// The daemon of before wrote the end of a run that runs again into its row: its next message mends it.
+/// Version 1 kept the old end in the row of a run that started again: the run's next message removes it.
 #[test]
 fn a_run_that_ran_again_in_version_1_loses_its_old_end() {
     let (_folder, path) = old_file();

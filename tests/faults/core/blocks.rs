@@ -1,4 +1,4 @@
-//! What disks do to whole blocks.
+//! Block faults of disks.
 
 use crate::{
     harness::{Budget, Tried, each},
@@ -42,7 +42,7 @@ pub fn random_blocks(budget: &Budget) -> Tried {
         let intact = original.intact(target, &content);
         let outcome = original.check(&sim, &intact);
         let touched = intact.iter().filter(|intact| !**intact).count() as u64;
-        // A record that was doubled or moved is found where it is now; never more is lost than was touched.
+        // A doubled or moved record is read at its new place; only touched records may be lost.
         assert!(outcome.missing + outcome.at_end <= touched);
         assert!(outcome.missing + outcome.at_end == 0 || !outcome.quarantine.is_empty(), "keeps the bytes");
         goes_on(&sim, &original.config);

@@ -1,4 +1,4 @@
-//! What other people and programs do to the files of a spool.
+//! Changes of a spool's files by other users and programs.
 
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,8 @@ use crate::{
 const SEGMENTS: usize = 6;
 const BYTES: usize = 3_000;
 
-/// One to three of: deleted, renamed out of sight, given another segment's number, linked, copied, and foreign files beside them.
-/// Records of files that nobody has touched come back; all others are counted.
+/// One to three of: deleted, renamed to a foreign name, given another segment's number, linked, copied, and foreign files beside them.
+/// Records of untouched files come back; all others are counted.
 pub fn touched(budget: &Budget) -> Tried {
     let original = Original::new(budget.seed, SEGMENTS, BYTES);
     let foreign = Original::new(budget.seed + 1, SEGMENTS, BYTES);
@@ -72,7 +72,7 @@ pub fn touched(budget: &Budget) -> Tried {
                     sim.edit(&Path::new(DIR).join(name), |bytes| *bytes = b"mine".to_vec());
                 }
                 _ => {
-                    // The last digit of the name is another, and nothing else.
+                    // Only the last digit of the name differs.
                     let mut junk = vec![0; random.below(2_000)];
                     random.fill(&mut junk);
                     let offset = random.below(original.places.len() + 100);
@@ -87,7 +87,7 @@ pub fn touched(budget: &Budget) -> Tried {
     Tried { count, notes: String::new() }
 }
 
-/// A newer format anywhere a newer program would have written is refused by name, and nothing is changed.
+/// A newer format, wherever a newer program writes it, is refused by name, and nothing is changed.
 pub fn newer(budget: &Budget) -> Tried {
     let original = Original::new(budget.seed, 3, BYTES);
     let mut count = 0;

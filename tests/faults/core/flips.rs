@@ -9,10 +9,10 @@ use crate::{
 };
 
 const BYTES: usize = 64 << 10;
-/// One image in so many is also written to.
+/// Every nth image is also written to.
 const WRITTEN: u64 = 64;
 
-/// Once with the segment being the last one, whose end is looked for at the start, and once with another behind it.
+/// Once with the segment as the last one, whose end is searched at the start, and once with another after it.
 pub fn every_bit(budget: &Budget) -> Tried {
     let mut tried = Tried::default();
     for (segments, what, step) in
@@ -64,7 +64,7 @@ pub fn every_length(budget: &Budget) -> Tried {
     tried
 }
 
-/// Files of a few bytes: whatever is in them, everything is there.
+/// Files of a few bytes: no content of them costs a record.
 pub fn small_files(budget: &Budget) -> Tried {
     let original = Original::new(budget.seed, 2, BYTES / 8);
     let checkpoint = Path::new(DIR).join("checkpoint");

@@ -1,6 +1,6 @@
-//! Mutated messages and records through the decoders: seeded, so that every failure comes back with its number.
+//! Mutated messages and records through the decoders: seeded, so that every failure can be repeated by its number.
 //!
-//! The inputs begin with `tests/fixtures/messages` and with `tests/faults/corpus`, where whatever was found once stays.
+//! The inputs begin with `tests/fixtures/messages` and with `tests/faults/corpus`, where inputs of former failures are kept.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::{
 
 /// Inputs of one target in the short tier.
 const INPUTS: u64 = 100_000;
-/// No input may take longer; it takes microseconds.
+/// Time limit of an input; the usual time is microseconds.
 const SLOW: Duration = Duration::from_secs(2);
 
 fn limits(random: &mut Random) -> Limits {
@@ -95,7 +95,7 @@ fn tell(budget: &Budget, bytes: &[u8]) {
     }
 }
 
-/// Whether it was accepted; all that follows from it must be right then.
+/// Whether it was accepted; rows, keys and replay of an accepted message are checked.
 fn message(bytes: &[u8], limits: &Limits) -> bool {
     const RECEIVED: i64 = 1_763_633_700_123_456;
     let message = match wire::decode(bytes, limits) {
@@ -126,7 +126,7 @@ fn message(bytes: &[u8], limits: &Limits) -> bool {
     let texts = rows.rows.iter().map(check).sum::<usize>() + latest.len() + canonical.len();
     assert!(texts < 64 * bytes.len() + 8_192, "{texts} bytes of text from {}", bytes.len());
     rows.run_update.values.config_json.iter().for_each(|text| value(text));
-    // As the writer reads it back: under the widest limits.
+    // The writer decodes it again under the widest limits.
     let wide = Limits::NONE;
     let again = wire::decode(bytes, &wide).expect("accepted before");
     let repeated = wire::rows(&again, &decided, "cascor:training", bytes);
@@ -199,7 +199,7 @@ pub fn control(budget: &Budget) -> Tried {
     Tried { count, notes: String::new() }
 }
 
-/// Records with other bytes, half of them under a checksum that matches: what is accepted can be read, and is read to the end.
+/// Records with changed bytes, half of them with a matching checksum: an accepted record can be read to its end.
 pub fn records(budget: &Budget) -> Tried {
     let seed = record::seed(uuid::Uuid::from_u128(7));
     let mut seeds = Vec::new();

@@ -13,22 +13,22 @@ use tokio::time::Instant;
 /// Name, what it does, and the function.
 pub type Case = (&'static str, &'static str, fn(&Budget) -> Tried);
 
-/// How much to try.
+/// The amount of work of a case.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
     /// Multiplies the numbers of the short tier.
     pub times: u64,
-    /// Where random numbers begin.
+    /// Seed of the random numbers.
     pub seed: u64,
-    /// Only this one, told step by step.
+    /// Runs only this try and prints its steps.
     pub only: Option<u64>,
 }
 
-/// What a case has done.
+/// Result of a case.
 #[derive(Clone, Debug, Default)]
 pub struct Tried {
     pub count: u64,
-    /// What else to say: facts that show what was reached.
+    /// Further facts on what was reached.
     pub notes: String,
 }
 
@@ -111,6 +111,6 @@ pub fn each(budget: &Budget, count: u64, try_one: impl Fn(u64) + Sync) -> u64 {
     count
 }
 
-/// Between two looks at the workers, and after how many looks at the same number it counts as hanging.
+/// Interval between checks of the workers, and the number of checks at the same try that counts as a hang.
 const PAUSE: Duration = Duration::from_millis(10);
 const HANGS: u32 = 3_000;

@@ -1,4 +1,4 @@
-//! A spool of known content, damaged copies of it, and what must be true of what can be read from one.
+//! A spool of known content, damaged copies of it, and the checks of what is read from one.
 
 use std::{
     ops::Range,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub const DIR: &str = "/spool";
-/// One for all: counting is not what is attacked, and a registry costs more than an open.
+/// Shared: metrics are not under test, and a registry costs more than an open.
 pub static METRICS: LazyLock<Arc<Metrics>> = LazyLock::new(Metrics::new);
 
 pub fn config(segment: u64) -> Config {
@@ -43,7 +43,7 @@ pub fn open(sim: &Sim, config: &Config) -> Result<Prepared, SpoolError> {
     recovery::prepare(config, Arc::clone(&METRICS), sim.disk())
 }
 
-/// What the reader has right now.
+/// Records that the reader returns without waiting.
 pub fn next(reader: &mut Reader) -> Option<Chunk> {
     match pin!(reader.next()).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(chunk) => Some(chunk),
@@ -53,7 +53,7 @@ pub fn next(reader: &mut Reader) -> Option<Chunk> {
 
 use std::future::Future;
 
-/// The fields of a record that tell which one it is.
+/// Fields that identify a record.
 pub fn decided(uid: u64) -> Resolved {
     Resolved {
         run_id: Uuid::from_u64_pair(uid, !uid),
@@ -64,14 +64,14 @@ pub fn decided(uid: u64) -> Resolved {
     }
 }
 
-/// A payload that no other record has.
+/// A unique payload.
 pub fn payload(uid: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     Random::new(uid).fill(&mut bytes);
     bytes
 }
 
-/// A spool whose segments have these sizes, nearly.
+/// A spool with segments of about these sizes.
 pub struct Original {
     pub sim: Sim,
     pub config: Config,
@@ -146,19 +146,19 @@ impl Original {
         sim
     }
 
-    /// Offsets whose bytes are as they were.
+    /// Offsets of records with unchanged bytes.
     pub fn intact(&self, segment: usize, content: &[u8]) -> Vec<bool> {
         let original = &self.segments[segment].1;
         let whole = |place: &Range<usize>| content.get(place.clone()) == Some(&original[place.clone()]);
         self.places.iter().map(|(index, place)| *index != segment || whole(place)).collect()
     }
 
-    /// Opens a damaged copy, reads all of it and compares; returns what was missing and how much is in quarantine.
+    /// Opens a damaged copy, reads all of it and compares; returns the missing records and the bytes in quarantine.
     pub fn check(&self, sim: &Sim, intact: &[bool]) -> Outcome {
         let last = self.segments.len() - 1;
         let content = sim.get(&self.segments[last].0).unwrap_or_default();
         let mut spool = open(sim, &self.config).expect("always opens");
-        assert!(spool.recovery.checkpoint, "nobody has touched it");
+        assert!(spool.recovery.checkpoint, "the checkpoint was not damaged");
         let (end, next) = (self.places.len() as u64, spool.recovery.next);
         assert!(next <= end, "{next}");
         let mut got = vec![false; self.places.len()];
@@ -183,7 +183,7 @@ impl Original {
         }
         let missing = got[..next as usize].iter().filter(|got| !**got).count() as u64;
         assert_eq!(spool.shared.missing.load(Ordering::Acquire), missing, "says how many");
-        // A file that ends with a record, or in front of its first, looks like one that has never held more.
+        // A file cut at a record boundary cannot be told from one that never held more.
         let ends_with =
             |(segment, place): &(usize, Range<usize>)| content.ends_with(&self.segments[*segment].1[place.clone()]);
         let unharmed = || content.len() <= HEADER || self.places.iter().any(ends_with);
@@ -197,7 +197,7 @@ impl Original {
 }
 
 impl Original {
-    /// The same for files that were moved about: offsets behind the last record may be taken as well.
+    /// The same for moved files: offsets after the last record may be taken as well.
     pub fn check_files(&self, sim: &Sim, intact: &[bool]) {
         let mut spool = open(sim, &self.config).expect("always opens");
         let next = spool.recovery.next;
@@ -238,13 +238,13 @@ impl Original {
 pub struct Outcome {
     /// Records that are reported as lost.
     pub missing: u64,
-    /// Records that were cut off with the torn end.
+    /// Records in the torn end, which was cut off.
     pub at_end: u64,
-    /// What was kept.
+    /// Bytes in quarantine.
     pub quarantine: Vec<Vec<u8>>,
 }
 
-/// After whatever has happened: the spool takes a record, and a next process returns it.
+/// The spool accepts a record, and the next process returns it.
 pub fn goes_on(sim: &Sim, config: &Config) {
     let mut spool = open(sim, config).unwrap();
     let offset = spool.appender.end();

@@ -4,7 +4,7 @@
 //! else comes from the development build as it is: hundreds of thousands of images and histories in seconds. The spool runs on
 //! [`sim`], through the same seam that carries it to real files; nothing of it is replaced.
 //!
-//! Every case is a function from a [`Budget`] to what it tried. A case that fails says with which seed and number it does so again.
+//! Every case is a function from a [`Budget`] to what it tried. A failing case prints the seed and number that repeat it.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 #![allow(missing_docs, reason = "nobody links this")]

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use crate::random::Random;
 
-/// Pieces that mean something to one of the decoders.
+/// Tokens of the decoders.
 const TOKENS: &[&[u8]] = &[
     b"{",
     b"}",

@@ -1,4 +1,4 @@
-//! Numbers that look random and come back with their seed.
+//! Pseudo-random numbers, repeatable by seed.
 
 /// SplitMix64.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! Mutated configuration files. The library as it is, not optimised: what it calls is.
+//! Mutated configuration files, on the unoptimised library with optimised dependencies.
 
 use cascor_ingest::config::{ConfigSources, load};
 
@@ -19,7 +19,7 @@ pub fn yaml(budget: &Budget) -> Tried {
     files(budget, "yaml", &["tests/faults/corpus/config"])
 }
 
-/// Loads or says why not; what was loaded can be printed, and loads again as what it was.
+/// Loads, or is refused with a reason; a loaded configuration is the same after printing and loading again.
 fn files(budget: &Budget, kind: &str, folders: &[&str]) -> Tried {
     let mut seeds = seeds(folders, &[kind]);
     // Short ones: a mutation in a long file is mostly one in a comment.
@@ -48,7 +48,7 @@ fn files(budget: &Budget, kind: &str, folders: &[&str]) -> Tried {
             Ok(first) => {
                 loaded.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let text = first.settings.to_toml().unwrap();
-                // Secrets are printed as something else.
+                // Secrets are printed masked.
                 if !text.contains("(hidden)") {
                     let again = read(text.as_bytes(), &path.with_extension("toml"));
                     let again = again.unwrap_or_else(|problems| panic!("{problems}\n{text}"));

@@ -1,4 +1,4 @@
-//! Messages that are well formed whatever happened to them: the seeds as trees, with other values, names and branches.
+//! Well-formed mutants of messages: the seeds as trees, with other values, names and branches.
 
 use serde_json::{Map, Number, Value, json};
 
@@ -10,7 +10,7 @@ pub struct Trees {
     names: Vec<String>,
 }
 
-/// Rendered as what JSON has no word for.
+/// Rendered as a value that JSON cannot express.
 const NOT_A_NUMBER: &str = "@NaN@";
 
 impl Trees {

@@ -1,4 +1,4 @@
-//! Large messages that the writer cannot store, because its store is away, hold up nothing else that takes memory: answers, latest
+//! Large messages for an absent store delay nothing else that takes memory: answers, latest
 //! values and new messages.
 
 use std::{thread, time::Duration};
@@ -54,11 +54,11 @@ fn hold(daemon: &Daemon, client: &mut Resp) {
         assert_eq!(client.publish(TRAINING, messages::long_event(SIZE).payload), 1, "the daemon listens");
     }
     wait_until("the messages in the log", LIMIT, || metric(daemon, "cascor_spool_pending_records") == pending + 2);
-    // As long as the writer takes to read both.
+    // Time for the writer to read both.
     thread::sleep(Duration::from_secs(2));
 }
 
-/// That new messages are received, and the latest values and the answers from Redis go on, again and again.
+/// Checks repeatedly that new messages are received, and that latest values and answers from Redis go on.
 fn goes_on(daemon: &Daemon, client: &mut Resp) {
     for epoch in 1..=4 {
         let (before, began) = (metric(daemon, "cascor_intake_durable_seconds_count"), Instant::now());
@@ -80,7 +80,7 @@ fn goes_on(daemon: &Daemon, client: &mut Resp) {
 }
 
 #[test]
-fn large_messages_for_an_absent_cassandra_hold_up_nothing() {
+fn large_messages_for_an_absent_cassandra_delay_nothing_else() {
     let redis = server();
     let nowhere = format!("[\"127.0.0.1:{}\"]", crate::support::ports::free_port());
     let daemon =
@@ -93,7 +93,7 @@ fn large_messages_for_an_absent_cassandra_hold_up_nothing() {
 }
 
 #[test]
-fn large_messages_for_a_locked_sqlite_hold_up_nothing_and_are_stored_later() {
+fn large_messages_for_a_locked_sqlite_delay_nothing_else_and_are_stored_later() {
     let redis = server();
     let daemon = lasting(&redis).start_ready();
     let mut client = redis.client();
@@ -106,7 +106,7 @@ fn large_messages_for_a_locked_sqlite_hold_up_nothing_and_are_stored_later() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     hold(&daemon, &mut client);
     goes_on(&daemon, &mut client);
-    // What is stored can be read meanwhile, however large.
+    // Stored rows can be read meanwhile, however large.
     for _ in 0..4 {
         let (path, began) = (format!("/api/runs/{run}/topology"), Instant::now());
         let answer = http::get(daemon.http_port(), &path).unwrap();

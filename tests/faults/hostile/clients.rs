@@ -1,5 +1,5 @@
-//! Slow clients, many at once and in every shape: an administrator is answered beside them, from the same address, and what is
-//! received is on disk as soon as without them.
+//! Slow clients, many at once and in every shape: an administrator at the same address is answered beside them, and
+//! messages are durable as soon as without them.
 
 use std::{
     fs,
@@ -33,16 +33,16 @@ const TRAINING: &str = "cascor:training";
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const ADMIN: &str = "admin-token-0123456789";
 const CLIENTS: usize = 270;
-/// An administrator waits no longer.
+/// Longest answer time for the administrator.
 const ANSWER: Duration = Duration::from_secs(1);
-/// Beyond twice the time without clients: other tests run beside this one.
+/// Slack beyond twice the time without clients: other tests run beside this one.
 const FLOOR: f64 = 0.02;
 /// Rows of the run that is read, and what is beside their numbers: one page is some megabytes.
 const ROWS: u64 = 1_000;
 const BESIDE: usize = 4_000;
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// How long each shape is looked at.
+/// Length of the measurement of each shape.
 fn span() -> Duration {
     if crate::is_long() { Duration::from_secs(15) } else { Duration::from_millis(800) }
 }
@@ -102,8 +102,8 @@ fn bearer() -> String {
     format!("Authorization: Bearer {ADMIN}")
 }
 
-/// What an administrator does, again and again for a span: with the token, and after signing in with it. Returns the slowest answer,
-/// or which was no good one in time.
+/// Requests of the administrator over a span: with the token, and after signing in with it. Returns the slowest answer,
+/// or the first that was wrong or late.
 fn administer(server: SocketAddr, span: Duration) -> Result<Duration, String> {
     let export = format!("/api/export?run_id={RUN}&format=csv&start_time=2100-01-01T00:00:00Z");
     let range = format!("/api/metrics/range?run_id={RUN}&limit=5");
@@ -151,7 +151,7 @@ fn observed(daemon: &Daemon, span: Duration) -> Result<(Duration, f64), String> 
     Ok((slowest, histogram::quantile(&before, &after, "cascor_intake_durable_seconds", 0.99)))
 }
 
-/// Waits for rows in the store, and for no more.
+/// Waits for exactly so many rows in the store.
 fn wait_rows(daemon: &Daemon, cassandra: Option<&Cassandra>, rows: u64) {
     let sql = "SELECT count(*) FROM training_metrics";
     match cassandra {
@@ -164,7 +164,7 @@ fn wait_rows(daemon: &Daemon, cassandra: Option<&Cassandra>, rows: u64) {
     }
 }
 
-/// A run with much to read.
+/// A run with large rows.
 fn fill(redis: &Redis, rows: u64) {
     let note = "x".repeat(BESIDE);
     let messages: Vec<_> = (0..rows)
@@ -198,7 +198,7 @@ fn beside(daemon: &mut Daemon, idle: usize, shapes: &[Shape]) -> Result<(), Stri
 }
 
 fn answered_beside_slow_clients(redis: &Redis, cassandra: Option<&Cassandra>) {
-    // With others who read beside the administrator there is most to hold.
+    // Readers beside the administrator take the most memory.
     let builder = Daemon::on(redis).set("http.anonymous_read", "\"loopback\"");
     let (_dir, mut daemon) = with_token(cassandra.into_iter().fold(builder, Builder::cassandra));
     fill(redis, ROWS);
@@ -208,7 +208,7 @@ fn answered_beside_slow_clients(redis: &Redis, cassandra: Option<&Cassandra>) {
     let trainer = redis.train(&stop, |n| json!({"run_id": "live", "seq": n, "epoch": n, "loss": 0.5}).to_string());
     let mixed = [SHAPES.as_slice()];
     for shapes in SHAPES.iter().map(std::slice::from_ref).chain(mixed) {
-        // Other tests may disturb a span; several in a row they do not.
+        // Other tests may disturb a span; a failure is several disturbed spans in a row.
         let tries: Vec<_> = (0..4).map_while(|_| beside(&mut daemon, idle, shapes).err()).collect();
         assert!(tries.len() < 4, "{shapes:?}: {tries:#?}");
     }
@@ -238,7 +238,7 @@ fn an_administrator_is_answered_beside_slow_clients_who_read_cassandra() {
 
 #[test]
 fn an_address_cannot_take_every_connection() {
-    // An address of this machine that is not loopback; nothing is sent by asking for it.
+    // A non-loopback address of this machine; connecting a UDP socket sends nothing.
     let address = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
         socket.connect("10.255.255.255:9")?;
         socket.local_addr()
@@ -255,7 +255,7 @@ fn an_address_cannot_take_every_connection() {
     let server = SocketAddr::new(address, daemon.http_port());
     let (before, other) = (files(&mut daemon), SocketAddr::from(([127, 0, 0, 1], daemon.http_port())));
     for (shape, clients, servers) in [
-        // The administrator from the same address and from another; with more than may wait, from another.
+        // The administrator from the same address and from another; with more clients than may wait, from another only.
         (Shape::Header, CLIENTS, &[server, other][..]),
         (Shape::SignIn, CLIENTS, &[server, other]),
         (Shape::Header, 3 * CLIENTS, &[other]),
@@ -263,12 +263,12 @@ fn an_address_cannot_take_every_connection() {
         let attack = Attack::start(server, clients, &[shape], RUN);
         wait_until("the clients", LIMIT, || attack.tally.opened.load(Ordering::Relaxed) >= clients as u64);
         for server in servers {
-            // A connection may come at a moment when as many as may wait do; the next one comes when others have given up.
+            // A connection may find the queue full; it is repeated after others have given up.
             let again = || thread::sleep(Duration::from_millis(250));
             let tries: Vec<_> = (0..4).map_while(|_| administer(*server, span()).err().inspect(|_| again())).collect();
             assert!(tries.len() < 4, "{shape:?}, {clients} clients, to {server}: {tries:#?}");
         }
-        // Its share, the reserve, which goes from one to the next, and those that wait for it.
+        // Its share, the reserve, which passes from one connection to the next, and the connections waiting for it.
         let most = 20 + 64 + 256 + 20;
         wait_until("few connections", LIMIT, || files(&mut daemon) - before <= most);
     }

@@ -1,5 +1,5 @@
-//! Hostile input against the real program: messages, keys in Redis, HTTP requests and clients that are made to stop it, to fill its
-//! memory or to do what they may not.
+//! Hostile input against the real program: messages, keys in Redis, HTTP requests and clients that try to stop it, to fill its
+//! memory or to exceed their permissions.
 //!
 //! `tests/run` runs the short tier. The long one has its own command: `tests/faults/hostile/run --long`.
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
@@ -25,7 +25,7 @@ fn is_long() -> bool {
     std::env::var("CASCOR_FAULTS").is_ok_and(|tier| tier == "long")
 }
 
-/// Adds a line to the table that the command of these tests prints.
+/// Adds a line to the table of results.
 fn tabulate(line: &str) {
     print!("{line}");
     if let Ok(path) = std::env::var("CASCOR_FAULTS_TABLE") {

@@ -24,24 +24,24 @@ use crate::{
 };
 
 const TRAINING: &str = "cascor:training";
-/// What the daemon promises to have resident at most.
+/// Promised bound of resident memory.
 const MOST_KIB: u64 = 256 << 10;
-/// Private memory that it may ask for at all. The 128 MiB beyond the promise are for what is asked for and not touched: stacks of
-/// threads, and buffers that grow by doubling.
+/// Limit of private memory, 128 MiB above the promise for allocations that are not touched: stacks of threads, and buffers that
+/// grow by doubling.
 const LIMITED: &[&str] = &["prlimit", "--data=402653184"];
 const LIMIT: Duration = Duration::from_secs(120);
 /// A size within `limits.message`.
 const SIZE: usize = 19 << 20;
-/// What a message becomes in the table is compared where the server takes it: Cassandra refuses rows over 16 MiB.
+/// Rows are compared where the server accepts them: Cassandra refuses rows over 16 MiB.
 const SMALLER: usize = 12 << 20;
 
-/// A line of the table that the command of these tests prints.
+/// A line of the table of results.
 fn tell(store: &str, what: &str, times: usize, peak_kib: u64) {
     let line = format!("| {store} | {what} | {times} | {} |\n", peak_kib >> 10);
     crate::tabulate(&line);
 }
 
-/// Without the limits on slow subscribers: what these tests ask is what the daemon does with what it gets.
+/// A Redis without limits on slow subscribers, so that every message reaches the daemon.
 fn server() -> Redis {
     Redis::with(Options { more: vec!["--client-output-buffer-limit", "pubsub 0 0 0"], ..Options::default() })
 }
@@ -76,7 +76,7 @@ impl Target {
         self.daemon.metric(name).unwrap_or(0.0) as i64
     }
 
-    /// Publishes it so many times; waits until each has become what it must.
+    /// Publishes it so many times; waits until each is a row or a dead letter, as expected.
     fn publish(&mut self, worst: &Worst, times: usize) {
         let mut client = self.redis.client();
         for _ in 0..times {
@@ -112,7 +112,7 @@ impl Target {
         assert!(peak < MOST_KIB, "{name}, {times} times: {} MiB", peak >> 10);
     }
 
-    /// That the newest row of the table has the whole text.
+    /// Checks that the newest row of the table has the whole text.
     fn check_text(&self, worst: &Worst, table: &str) {
         let column = match table {
             "training_metrics" => "rest_json",
@@ -120,7 +120,7 @@ impl Target {
             _ => "payload_json",
         };
         if self.cassandra.is_some() {
-            return; // What the server refuses is counted by `letters`.
+            return; // Refused rows are counted by `letters`.
         }
         let newest =
             format!("SELECT octet_length({column}) FROM {table} ORDER BY timestamp DESC, event_id DESC LIMIT 1");
@@ -142,7 +142,7 @@ fn read(port: u16, path: &str, stop: &AtomicBool) -> Option<()> {
     Some(())
 }
 
-/// Reads the newest values, a list, and exports of the newest run, again and again, until told to stop.
+/// Reads the newest values, a list, and exports of the newest run, repeatedly, until stopped.
 fn readers(port: u16, stop: &Arc<AtomicBool>) -> Vec<thread::JoinHandle<()>> {
     const PATHS: [&str; 4] =
         ["/api/topology", "/api/state", "/api/runs?limit=5", "/api/export?format=ndjson&table=network_topology"];

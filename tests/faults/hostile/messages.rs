@@ -2,7 +2,7 @@
 
 use std::iter;
 
-/// What a message must become.
+/// Expected result of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Becomes {
     /// A row of this table, whole.
@@ -11,7 +11,7 @@ pub enum Becomes {
     DeadLetter,
 }
 
-/// A message, and what it is for people.
+/// A message and its description.
 #[derive(Debug)]
 pub struct Worst {
     pub name: &'static str,
@@ -90,7 +90,7 @@ pub fn packed_weights(size: usize) -> Worst {
     pack("MessagePack, a list of doubles", TOPOLOGY, size, &fields, ("weights", &item))
 }
 
-/// A million nothings: more values than a message may have.
+/// A million empty values: more than a message may have.
 pub fn packed_nothing(size: usize) -> Worst {
     pack("MessagePack, nil", Becomes::DeadLetter, size, &metrics(), ("x", &[0xc0]))
 }
@@ -99,14 +99,14 @@ fn metrics() -> [(&'static str, Vec<u8>); 2] {
     [("epoch", vec![1]), ("loss", of_f64(0.5))]
 }
 
-/// Tags of which no two are the same.
+/// Distinct tags.
 fn tags(size: usize) -> Worst {
     let tags: Vec<_> = (0..size / 9).map(|n| format!("\"{n:06x}\"")).collect();
     let payload = format!("{{\"type\":\"training_start\",\"tags\":[{}]}}", tags.join(",")).into_bytes();
     Worst { name: "JSON, tags", becomes: EVENTS, payload }
 }
 
-/// An event, which is no latest value.
+/// An event without a latest key.
 pub fn long_event(size: usize) -> Worst {
     json("JSON, an event", EVENTS, size, [r#"{"type":"note","x":["#, "12345", "]}"])
 }

@@ -1,4 +1,4 @@
-//! Redis as an enemy: whoever shares it may put anything below our prefix, and publish on any channel that a pattern matches.
+//! Hostile clients of the shared Redis, which write any value below the prefix and publish on any channel of a pattern.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ const METRICS: &str = "SELECT count(*) FROM training_metrics";
 const LIMIT: Duration = Duration::from_secs(30);
 /// Private memory that the daemon may have at all: beyond, its allocations fail, and it aborts.
 const LIMITED: &[&str] = &["prlimit", "--data=268435456"];
-/// What it promises to have resident at most.
+/// Promised bound of resident memory.
 const MOST_KIB: u64 = 256 << 10;
 const MIB: usize = 1 << 20;
 /// No value of these tests is longer.
@@ -42,7 +42,7 @@ fn keys() -> Vec<String> {
     latest.into_iter().chain(of_run).chain(shared).collect()
 }
 
-/// What is done to a key.
+/// Damage to a key.
 #[derive(Clone, Copy, Debug)]
 enum Harm {
     Garbage,
@@ -96,7 +96,7 @@ impl Harm {
     }
 }
 
-/// A line of the table that the command of these tests prints.
+/// A line of the table of results.
 fn tell(what: &str, peak_kib: u64) {
     let line = format!("| Redis: {what} | peak {} of {} MiB resident |\n", peak_kib >> 10, MOST_KIB >> 10);
     crate::tabulate(&line);
@@ -109,7 +109,7 @@ fn assert_peak(daemon: &mut Daemon, what: &str) {
     tell(what, peak);
 }
 
-/// A daemon with a limit on its memory, and what was published to it.
+/// A daemon with a memory limit, and the messages published to it.
 struct Attacked {
     daemon: Daemon,
     redis: Resp,
@@ -119,7 +119,7 @@ struct Attacked {
 impl Attacked {
     fn start(server: &Redis) -> Self {
         let mut daemon = Daemon::on(server).under(LIMITED);
-        // What is ours stays long enough to be looked at.
+        // The daemon's keys live long enough to be checked.
         for key in ["metrics", "topology", "state", "history", "control", "status"] {
             daemon = daemon.set(&format!("latest.{key}_ttl"), "\"5m\"");
         }
@@ -149,7 +149,7 @@ impl Attacked {
         assert_eq!(self.redis.publish("cascor:control", "status"), 1, "{what}");
     }
 
-    /// The keys that the daemon writes are its own again, and will expire.
+    /// Checks that the keys have values of the daemon again, and expire.
     #[track_caller]
     fn assert_overwritten(&mut self, what: &str) {
         keys().iter().for_each(|key| self.assert_ours(key, what));
@@ -199,7 +199,7 @@ fn large_values_that_are_there_at_the_start_cost_no_memory() {
         let mut attacked = Attacked::start(&server);
         attacked.assert_ingests(&what);
         attacked.assert_overwritten(&what);
-        // The others are written before anybody reads them.
+        // The other keys are written before they are read.
         if chosen.iter().any(|key| is_read_first(key)) {
             let unusable = attacked.daemon.metric("cascor_redis_unusable_values_total{name=\"too_large\"}").unwrap();
             assert!(unusable >= 1.0, "{what}: {unusable}");
@@ -212,7 +212,7 @@ fn large_values_that_are_there_at_the_start_cost_no_memory() {
 }
 
 #[test]
-fn whatever_becomes_of_our_keys_while_it_runs_ingestion_goes_on() {
+fn ingestion_goes_on_while_keys_are_damaged() {
     let server = Redis::start();
     let mut attacked = Attacked::start(&server);
     attacked.assert_ingests("nothing");
@@ -234,7 +234,7 @@ fn whatever_becomes_of_our_keys_while_it_runs_ingestion_goes_on() {
         let what = format!("{} MiB in {key}", bytes / MIB);
         Harm::Large(bytes).to(&mut redis, &key);
         attacked.assert_ingests(&what);
-        // The command line is no way around the bound.
+        // The bound holds for the command line, too.
         let shown = attacked.daemon.command(&["cache", "get", &key]);
         assert!(shown.stdout.len() < 2 * MIB, "{} bytes of {key}", shown.stdout.len());
         attacked.assert_ours(&key, &what);
@@ -260,7 +260,7 @@ fn the_api_alone_and_the_command_line_read_no_more_than_a_value_of_ours() {
     wait_until("the API", LIMIT, || http::get(port, "/readyz").is_ok_and(|answer| answer.status == 200));
     let limited = [&format!("--pid={}", served.id()), LIMITED[1]];
     assert!(Command::new(LIMITED[0]).args(limited).status().unwrap().success());
-    // While somebody watches, it asks what the daemon has decided about a message without a run.
+    // With an open stream, `serve` reads the daemon's decision on messages without a run.
     let mut watcher = TcpStream::connect(("127.0.0.1", port)).unwrap();
     write!(watcher, "GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     watcher.read_exact(&mut [0; 12]).unwrap();
@@ -303,7 +303,7 @@ fn the_api_alone_and_the_command_line_read_no_more_than_a_value_of_ours() {
 }
 
 #[test]
-fn whatever_becomes_of_a_session_it_is_over_and_nothing_else() {
+fn a_damaged_session_key_ends_that_session_alone() {
     let server = Redis::start();
     let mut redis = server.client();
     let dir = tempfile::tempdir().unwrap();
@@ -336,7 +336,7 @@ fn whatever_becomes_of_a_session_it_is_over_and_nothing_else() {
     assert!(daemon.terminate().success());
 }
 
-/// All keys with this beginning, and that each of them expires.
+/// Keys with this prefix; checks that each of them expires.
 #[track_caller]
 fn names(redis: &mut Resp, pattern: &str) -> Vec<String> {
     let Value::Array(keys) = redis.command(&["KEYS", pattern]) else { panic!("KEYS was not answered") };
@@ -360,7 +360,7 @@ fn any_number_of_channels_and_runs_leaves_few_keys_and_little_memory() {
     let mut daemon = daemon.start_ready();
     let (began, database) = (Instant::now(), daemon.database());
     for n in 0..channels {
-        // No faster than the store takes it: this is about how many there are.
+        // At the speed of the store: the number of runs is under test, not the rate.
         if n % 1_000 == 0 {
             let enough = i64::from(n - 10_000);
             wait_until("the store to follow", LIMIT, || sqlite::count(&database, METRICS) >= enough);

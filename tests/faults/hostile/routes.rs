@@ -1,5 +1,5 @@
-//! Every route that the OpenAPI document lists, with everything that a client may bring: none of it opens more than it is for, and
-//! what was opened closes when the right to it ends.
+//! Every route that the OpenAPI document lists, with every kind of credential: each opens only the routes of its scope, and long answers
+//! end when their token does.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ use crate::support::{daemon::Daemon, http, redis::Redis, wait_until};
 
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const LIMIT: Duration = Duration::from_secs(20);
-/// A token that was taken out is out within this time; the daemon has to hear of it first.
+/// Time until a removed token is revoked, including the reload.
 const CUT: Duration = Duration::from_secs(1);
 
 /// The tokens of the file, by name and scope.
@@ -87,7 +87,7 @@ fn is_let_in(status: u16) -> bool {
 }
 
 #[test]
-fn every_route_opens_to_what_it_is_for_and_to_nothing_else() {
+fn every_route_accepts_its_scopes_and_nothing_else() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let mut daemon = daemon(&redis, &dir);
@@ -134,7 +134,7 @@ fn every_route_opens_to_what_it_is_for_and_to_nothing_else() {
 }
 
 #[test]
-fn methods_that_no_route_has_do_nothing_whoever_asks() {
+fn methods_that_no_route_has_do_nothing_for_any_scope() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let daemon = daemon(&redis, &dir);
@@ -155,7 +155,7 @@ fn methods_that_no_route_has_do_nothing_whoever_asks() {
     }
 }
 
-/// Answers that go on: reads what comes of them until the connection ends, and says how it did.
+/// Long-running answers: reads them until the connection ends, and returns how it ended.
 struct Reading(BufReader<TcpStream>);
 
 impl Reading {
@@ -171,10 +171,10 @@ impl Reading {
         reading
     }
 
-    /// The rest, as far as it comes.
+    /// The rest of the answer, as far as it arrives.
     fn rest(mut self) -> Vec<u8> {
         let mut all = Vec::new();
-        // Cut off, it may end in a reset.
+        // A truncated answer may end in a reset.
         let _ = self.0.read_to_end(&mut all);
         all
     }
@@ -211,7 +211,7 @@ fn record_large_rows(redis: &Redis, daemon: &Daemon) {
 }
 
 #[test]
-fn streams_and_exports_end_within_a_second_of_the_right_to_read_them() {
+fn streams_and_exports_end_within_a_second_of_their_token() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let mut daemon = daemon(&redis, &dir);
@@ -248,7 +248,7 @@ fn streams_and_exports_end_within_a_second_of_the_right_to_read_them() {
     let since = Instant::now();
     signed_in.rest();
     assert!(since.elapsed() < CUT, "signed out: {:?}", since.elapsed());
-    // Those whose right goes on are not disturbed.
+    // Clients with a valid token are not disturbed.
     let mut kept = kept;
     let mut byte = [0; 1];
     kept.0.read_exact(&mut byte).unwrap();
@@ -274,7 +274,7 @@ fn answers_to_clients_that_read_slowly_or_not_at_all_end_in_time_too() {
         Reading::begin(port, &export, &[("Authorization", &guest)]),
         Reading::begin(port, &export, &[("Cookie", &cookie)]),
     ];
-    // Until the buffers are full, and nobody asks for more of a body.
+    // Until the buffers are full and the body is no longer polled.
     thread::sleep(Duration::from_secs(1));
     write_tokens(&dir, &["guest"]);
     let since = Instant::now();
@@ -283,7 +283,7 @@ fn answers_to_clients_that_read_slowly_or_not_at_all_end_in_time_too() {
     let limit = CUT + Duration::from_millis(500);
     wait_until("all are ended", LIMIT, || daemon.metric("cascor_api_bodies_cut_total") == Some(3.0));
     assert!(since.elapsed() < limit, "{:?}", since.elapsed());
-    // A client gets no more than had arrived.
+    // A client gets no more than had arrived in its buffers.
     let (read, at) = slow.join().unwrap();
     assert!(at.duration_since(since) < limit * 2, "{:?}", at.duration_since(since));
     assert!(read < whole / 2, "{read} of {whole}");
@@ -319,7 +319,7 @@ fn while_redis_is_away_a_stream_goes_on_as_long_as_its_token_is_one() {
 }
 
 #[test]
-fn guessing_tells_nobody_else_to_wait_and_keeps_the_right_token_in() {
+fn wrong_tokens_throttle_no_other_client_and_never_the_right_token() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let daemon = daemon(&redis, &dir);

@@ -1,4 +1,4 @@
-//! Sessions, with a client of Redis that may read and write every key of theirs.
+//! Sessions, attacked by a client of Redis that may read and write all their keys.
 
 use std::{fs, thread, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
     support::{daemon::Daemon, http, redis::Redis, resp::Resp},
 };
 
-/// Somebody who is signed in.
+/// A signed-in client.
 struct SignedIn {
     cookie: String,
     id: String,
@@ -31,7 +31,7 @@ impl SignedIn {
         format!("cascor:session:{}", self.id)
     }
 
-    /// What a read and a command are answered.
+    /// Status of a read and of a command.
     fn asks(&self, port: u16) -> (u16, u16) {
         asks(port, &self.cookie, &self.csrf)
     }
@@ -43,7 +43,7 @@ fn asks(port: u16, cookie: &str, csrf: &str) -> (u16, u16) {
     (status(port, "GET", "/api/runs", &headers, ""), status(port, "POST", "/api/control", &headers, body))
 }
 
-/// A daemon where a session alone opens anything.
+/// A daemon that answers only clients with a session.
 fn daemon(redis: &Redis, dir: &tempfile::TempDir, more: &[(&str, &str)]) -> Daemon {
     let builder = Daemon::on(redis).listen_on("0.0.0.0").set("http.tokens_file", write_tokens(dir, &[]));
     more.iter().fold(builder, |builder, (key, value)| builder.set(key, value)).start_ready()
@@ -67,7 +67,7 @@ fn nothing_that_redis_holds_makes_a_session() {
         assert!(!high.contains(secret), "{high}");
     }
     let digest = cascor_ingest::tls::hex(&cascor_ingest::tls::sha256(token("operator").as_bytes()));
-    assert!(!high.contains(&digest), "a digest that whoever guesses a token can compare: {high}");
+    assert!(!high.contains(&digest), "a digest that allows an offline guess of the token: {high}");
 
     let own = "ab".repeat(32);
     let old = json!({
@@ -86,7 +86,7 @@ fn nothing_that_redis_holds_makes_a_session() {
         ("nothing", String::new()),
         ("garbage", "\u{0}\u{1}{[".into()),
     ] {
-        // Under a key of one's own, with a secret that one knows; and in place of the reader's, whose cookie is one's own.
+        // Under a new key with a known secret; and in place of the reader's session, whose cookie is known.
         client.command(&["SET", &format!("cascor:session:{own}"), &value]);
         assert_eq!(asks(port, &format!("__Host-cascor_session={own}.{own}"), "cc"), (401, 401), "{what}");
         assert_eq!(asks(port, &format!("cascor_session={own}.{own}"), "cc"), (401, 401), "{what}");
@@ -98,7 +98,7 @@ fn nothing_that_redis_holds_makes_a_session() {
     client.command(&["SET", &operator.key(), &high]);
     client.command(&["SET", &reader.key(), &low]);
     assert_eq!((operator.asks(port), reader.asks(port)), ((200, 200), (200, 403)), "the right values are right again");
-    // The forged one is none after every real one was deleted, either.
+    // The forged session stays invalid after every real one was deleted.
     client.command(&["DEL", &operator.key(), &reader.key()]);
     client.command(&["SET", &format!("cascor:session:{own}"), &high]);
     assert_eq!(asks(port, &format!("cascor_session={own}.{own}"), "cc"), (401, 401));
@@ -137,7 +137,7 @@ fn a_cookie_is_whole_or_none() {
 }
 
 #[test]
-fn what_has_ended_is_not_brought_back_by_writing_it_back() {
+fn an_ended_session_stays_ended_when_its_key_is_written_back() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let mut daemon = daemon(&redis, &dir, &[("http.sessions", "2")]);
@@ -170,7 +170,7 @@ fn what_has_ended_is_not_brought_back_by_writing_it_back() {
     assert_eq!(others[0].asks(port), (200, 200), "a session outlives a restart");
     assert_eq!((left.asks(port), first.asks(port)), ((401, 401), (401, 401)));
 
-    // Taken out and put back, a token has no session of before.
+    // A token that is removed and added again has none of its old sessions.
     assert_eq!(guest.asks(port).0, 200);
     let reload = |daemon: &mut Daemon, without: &[&str], read: u64| {
         write_tokens(&dir, without);
@@ -188,14 +188,14 @@ fn what_has_ended_is_not_brought_back_by_writing_it_back() {
 }
 
 #[test]
-fn a_redis_that_takes_no_writes_keeps_nobody_out() {
+fn sessions_stay_valid_while_redis_takes_no_writes() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let daemon = daemon(&redis, &dir, &[]);
     let (port, ann) = (daemon.http_port(), SignedIn::new(daemon.http_port(), "operator"));
     let mut client = redis.client();
     let before = get(&mut client, &ann.key());
-    // It is full: what would make the value longer or newer is refused.
+    // Redis is full: writes are refused.
     client.command(&["CONFIG", "SET", "maxmemory", "1"]);
     thread::sleep(Duration::from_millis(5_200));
     let reads = || status(port, "GET", "/api/runs", &[("Cookie", &ann.cookie)], "");
@@ -222,7 +222,7 @@ fn a_session_ends_when_its_lifetime_is_over_whatever_redis_keeps() {
 }
 
 #[test]
-fn daemons_that_share_the_key_share_sessions_and_others_do_not() {
+fn only_daemons_with_the_same_key_share_sessions() {
     let redis = Redis::start();
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("key");

@@ -1,4 +1,4 @@
-//! Slow clients: each holds what it can of a server for as long as it can, and comes back when it is thrown out.
+//! Slow clients: each holds a connection and buffers for as long as it can, and reconnects when it is evicted.
 
 use std::{
     net::SocketAddr,
@@ -16,13 +16,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How often a client does a little, so that it does not look dead.
+/// Interval at which a client reads or sends a little, so that it does not look dead.
 const STEP: Duration = Duration::from_millis(500);
-/// From one connection to the next.
+/// Delay between two connections.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long it waits to be connected.
+/// Connect timeout.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// The least that the kernel takes for a connection: what is not read stays with the server.
+/// The smallest receive buffer of the kernel: unread data stays with the server.
 const WINDOW: u32 = 4 << 10;
 
 /// In which way a client is slow.
@@ -78,7 +78,7 @@ impl Shape {
     }
 }
 
-/// What the clients got.
+/// Counts of the attack.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Connections made.
@@ -91,7 +91,7 @@ pub struct Tally {
 pub struct Attack {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    /// What they got so far.
+    /// Counts so far.
     pub tally: Arc<Tally>,
 }
 
@@ -158,7 +158,7 @@ async fn hold(stream: &mut TcpStream, shape: Shape) {
             if shape.reads() && !matches!(timeout(STEP, stream.read(&mut little)).await, Ok(Ok(1..)) | Err(_)) {
                 return;
             }
-            // What only waits finds out that way that it was ended.
+            // A client that only waits learns in this way that it was evicted.
             if !shape.reads() && stream.write_all(b"\r\n").await.is_err() {
                 return;
             }

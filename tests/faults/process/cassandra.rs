@@ -61,7 +61,7 @@ fn arena(case: Case, cassandra: &Cassandra, replicas: &str, settings: &[(&str, &
 /// One cluster at a time, in one test: two would not fit beside everything else on two cores, and tests that wait for each other
 /// would keep others waiting. `CASCOR_FAULTS_CASSANDRA` names one of them.
 #[test]
-fn cassandra_in_every_kind_of_trouble() {
+fn cassandra_under_every_fault() {
     let wanted = std::env::var("CASCOR_FAULTS_CASSANDRA").unwrap_or_default();
     let parts: [(&str, fn()); 6] = [
         ("catches_up", one_node_that_catches_up),
@@ -149,7 +149,7 @@ fn a_slow_disk() {
 
 fn replies_that_vanish(cluster: &Cluster) {
     let case =
-        Case::new("Cassandra: replies vanish", "proxy: writes are applied, what the server answers is swallowed");
+        Case::new("Cassandra: replies vanish", "proxy: writes are applied, the server's answers are dropped");
     let (mut fight, proxy) =
         arena(case, &cluster.keyspace(), "SimpleStrategy:1", &[("store.cassandra.request_timeout", "\"2s\"")]);
     for _ in 0..tier(2, 10) {

@@ -128,7 +128,7 @@ fn inflict(arena: &mut Arena, deeds: &[Deed]) {
 }
 
 #[test]
-fn what_others_put_in_the_place_of_our_files_costs_nothing() {
+fn foreign_objects_in_the_place_of_files_cost_nothing() {
     let injected = "directory, pipe, socket, file or link as checkpoint, lock, owner, quarantine, segment, spool";
     let mut arena = Arena::start(Case::new("something else in the place of a file", injected));
     for _ in 0..tier(1, 5) {
@@ -177,7 +177,7 @@ fn unprivileged(test: &str, redis: &Redis) -> Option<Daemon> {
     {
         return Some(daemon);
     }
-    skip(test, "needs root and setpriv, to run as somebody else, who can reach the program and its directory");
+    skip(test, "needs root and setpriv, to run as another user who can reach the program and its directory");
     None
 }
 
@@ -227,8 +227,8 @@ fn give(path: &Path, user: &str) {
 
 /// Where starting is impossible: what is wrong is said by name, and nothing has changed when it is mended.
 #[test]
-fn a_spool_of_somebody_else_is_named_and_used_when_it_is_ours_again() {
-    let test = "a_spool_of_somebody_else_is_named_and_used_when_it_is_ours_again";
+fn a_spool_of_another_user_is_named_and_used_once_it_is_given_back() {
+    let test = "a_spool_of_another_user_is_named_and_used_once_it_is_given_back";
     let redis = Redis::start();
     let Some(daemon) = unprivileged(test, &redis) else { return };
     let case = Case::new("spool of another user", "kill -9, chown and mode 000; chown back, start");
@@ -332,8 +332,8 @@ fn a_newest_segment_that_is_gone_is_counted_and_can_be_put_back() {
 }
 
 #[test]
-fn a_segment_that_cannot_be_opened_is_set_aside_counted_and_can_be_put_back() {
-    let test = "a_segment_that_cannot_be_opened_is_set_aside_counted_and_can_be_put_back";
+fn a_segment_that_cannot_be_opened_is_quarantined_counted_and_can_be_put_back() {
+    let test = "a_segment_that_cannot_be_opened_is_quarantined_counted_and_can_be_put_back";
     let redis = Redis::start();
     let Some(daemon) = unprivileged(test, &redis) else { return };
     let abandoned = abandoned(redis, daemon);

@@ -22,7 +22,7 @@ fn ok(redis: &Redis, words: &[&str]) {
 }
 
 #[test]
-fn a_killed_redis_is_come_back_to() {
+fn a_killed_redis_is_reconnected() {
     let mut arena = Arena::start(Case::new("Redis: kill -9", "SIGKILL, started again after 0 to 1 s"));
     for n in 0..tier(5, 50) {
         thread::sleep(Duration::from_millis(300));
@@ -37,7 +37,7 @@ fn a_killed_redis_is_come_back_to() {
 }
 
 #[test]
-fn a_redis_that_restarts_over_and_over_is_come_back_to() {
+fn a_redis_in_a_restart_loop_is_reconnected() {
     let mut arena = Arena::start(Case::new("Redis: restart loop", "SIGKILL each 150 ms, ten times in a row"));
     for _ in 0..tier(1, 10) {
         arena.disconnecting(|arena| {
@@ -53,7 +53,7 @@ fn a_redis_that_restarts_over_and_over_is_come_back_to() {
 }
 
 #[test]
-fn a_storm_of_client_kills_is_told_to_the_number() {
+fn losses_of_a_client_kill_storm_are_counted_exactly() {
     let mut arena = Arena::start(Case::new("Redis: CLIENT KILL storm", "each 10 ms, pubsub and normal clients"));
     for _ in 0..tier(2, 20) {
         arena.disconnecting(|arena| {
@@ -87,7 +87,7 @@ fn a_subscriber_that_redis_cuts_off_comes_back_and_says_so() {
 }
 
 #[test]
-fn a_changed_password_is_waited_for() {
+fn a_changed_password_is_retried_until_it_is_accepted() {
     let redis = Redis::with(Options { password: Some("old"), ..Options::default() });
     let daemon = Daemon::at(&format!("redis://:old@127.0.0.1:{}/0", redis.port)).prepare();
     let mut case = Case::new("Redis: changed password", "requirepass, then CLIENT KILL, 2 s, then back");
@@ -175,7 +175,7 @@ fn an_acl_that_loses_one_channel_leaves_the_others() {
     arena.excuse(from, Instant::now() + Duration::from_millis(500));
     thread::sleep(Duration::from_secs(2));
     arena.lively(); // the channel that is left
-    assert_eq!(arena.daemon.get("/readyz").status, 503, "one channel is not heard");
+    assert_eq!(arena.daemon.get("/readyz").status, 503, "one channel is not subscribed");
     arena.harmless(|arena| ok(&arena.redis, &["ACL", "SETUSER", "daemon", "allchannels"]));
     arena.daemon.wait_ready();
     arena.judge();
@@ -236,7 +236,7 @@ fn half_closed_connections_are_made_again() {
 }
 
 #[test]
-fn a_black_hole_is_noticed_and_told() {
+fn a_black_hole_is_noticed_and_recorded_as_a_gap() {
     let (mut arena, proxy) = behind_proxy("Redis: black hole", "proxy: nothing passes, either way or one, for 8 s");
     for direction in [Some(DOWN), Some(UP), None] {
         arena.lossy(|arena| {
@@ -255,7 +255,7 @@ fn a_black_hole_is_noticed_and_told() {
 }
 
 #[test]
-fn a_pause_of_the_network_shorter_than_the_patience_costs_nothing() {
+fn a_pause_of_the_network_shorter_than_the_timeout_costs_nothing() {
     let (mut arena, proxy) = behind_proxy("Redis: a pause of 2 s", "proxy: everything waits for 2 s, then passes");
     for _ in 0..tier(2, 10) {
         arena.harmless(|_| {

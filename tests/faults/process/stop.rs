@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::arena::{Arena, Case, tier};
 
 #[test]
-fn a_stopped_process_goes_on_and_tells_what_it_missed() {
+fn a_stopped_process_goes_on_and_records_what_it_missed() {
     let mut arena = Arena::start(Case::new("SIGSTOP", "for 5 s; long tier: 5, 20 and 90 s"));
     for seconds in tier(&[5][..], &[5, 20, 90]) {
         arena.lossy(|arena| {

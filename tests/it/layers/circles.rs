@@ -1,4 +1,4 @@
-//! Siblings of a folder must not use each other in a circle: what both need is a file below them.
+//! No import cycles between the children of a folder: shared code belongs in a module below them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use super::{
     source,
 };
 
-/// Children of a folder that use each other, and the files that tie them.
+/// An import cycle between children of a folder, and the files that form it.
 #[derive(Debug, PartialEq, Eq)]
 struct Circle {
     folder: String,
@@ -16,7 +16,7 @@ struct Circle {
 }
 
 #[test]
-fn no_siblings_use_each_other_in_a_circle() {
+fn no_siblings_import_each_other_in_a_cycle() {
     let circles = circles_of_the_crate();
     assert!(circles.is_empty(), "circles: {circles:#?}");
 }
@@ -56,7 +56,7 @@ fn circles_of_folder(folder: &str, edges: &[Edge]) -> Vec<Circle> {
     circles
 }
 
-/// What a child uses, and what that uses.
+/// Transitive imports of a child.
 fn reachable<'a>(from: &str, edges: &'a [Edge]) -> BTreeSet<&'a str> {
     let mut found = BTreeSet::new();
     let mut open = vec![from];
@@ -71,7 +71,7 @@ fn reachable<'a>(from: &str, edges: &'a [Edge]) -> BTreeSet<&'a str> {
 }
 
 #[test]
-fn a_circle_is_found_in_any_folder() {
+fn a_cycle_is_found_in_any_folder() {
     for (name, files, found) in [
         ("two files", &[("a/b.rs", "use super::c::X;"), ("a/c.rs", "fn f() { super::b::g() }")][..], "a: b c"),
         (

@@ -122,7 +122,7 @@ fn the_rules_catch_what_they_must() {
     assert!(forbidden("cli", "app").is_none());
 }
 
-/// Files are created with closed permissions and terminal output is escaped, because one module does each.
+/// One module creates files, with closed permissions, and one writes to terminals, escaped.
 #[test]
 fn files_are_made_and_terminals_written_in_one_place() {
     let places = [
@@ -142,7 +142,7 @@ fn files_are_made_and_terminals_written_in_one_place() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Long files and functions are seams to look for, not faults: they are printed, and fail nothing.
+/// Long files and functions are printed, and fail no test.
 #[test]
 fn long_files_and_functions_are_reported() {
     let mut report = Vec::new();
@@ -165,14 +165,14 @@ fn long_files_and_functions_are_reported() {
     }
 }
 
-/// Which top-level module uses which, each with files that show it.
+/// Edges between top-level modules, each with the files that make it.
 fn edges(sources: &[Source]) -> BTreeMap<(String, String), String> {
     let modules = Modules::new(sources.iter().map(|source| (source.file.as_str(), source.code.as_str())));
     let edges = modules.edges().into_iter().filter(|edge| edge.folder.is_empty());
     edges.map(|edge| ((edge.from, edge.to), edge.tie)).collect()
 }
 
-/// Why `from` may not use `to`, if it may not.
+/// Reason why `from` must not use `to`, if any.
 fn forbidden(from: &str, to: &str) -> Option<String> {
     let (Some(above), Some(below)) = (layer(from), layer(to)) else {
         return layer(to).is_none().then(|| "it has no layer".into());

@@ -1,4 +1,4 @@
-//! Which module uses which: every `use` and every path of every file, followed to the modules that it leads to.
+//! The import graph: every `use` and every path of every file, resolved to modules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,9 +13,9 @@ pub struct Modules(BTreeMap<ModulePath, Module>);
 #[derive(Default)]
 struct Module {
     file: String,
-    /// Everything that it names.
+    /// Every path in it.
     references: Vec<Reference>,
-    /// What its own `use` items bring in, by name.
+    /// Names that its own `use` items import.
     imports: BTreeMap<String, Reference>,
 }
 
@@ -33,7 +33,7 @@ pub struct Edge {
     pub folder: ModulePath,
     pub from: String,
     pub to: String,
-    /// The files that tie them.
+    /// The files with these imports.
     pub tie: String,
 }
 
@@ -43,7 +43,7 @@ impl Modules {
         Self(files.into_iter().map(|(file, code)| (module_path(file), Module::read(file, code))).collect())
     }
 
-    /// Every use of a sibling, in every folder. What a module takes from those above and below it is no such use.
+    /// Every import between siblings, in every folder; imports of ancestors and descendants do not count.
     pub fn edges(&self) -> BTreeSet<Edge> {
         let mut edges = BTreeSet::new();
         for (from, module) in &self.0 {
@@ -64,7 +64,7 @@ impl Modules {
         edges
     }
 
-    /// The module that holds what a path names, and those from which it is handed on there.
+    /// The module that defines a path's item, and the modules that re-export it on the way.
     fn targets(&self, reference: &Reference, depth: usize) -> Vec<ModulePath> {
         let Reference { base, path } = reference;
         let file = self.file_of(base);
@@ -212,7 +212,7 @@ fn is_name(token: &str) -> bool {
     token.starts_with(is_word)
 }
 
-/// Words, `::`, and all else character by character.
+/// Tokens: words, `::`, and single characters.
 fn tokens(code: &str) -> Vec<&str> {
     let mut tokens = Vec::new();
     let mut rest = code.trim_start();

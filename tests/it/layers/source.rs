@@ -105,12 +105,12 @@ fn quoted_length(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// Whether a name may hold the character.
+/// Whether the character may be part of an identifier.
 pub fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Test modules may use anything. Only the block of an inline one is blanked, and what follows it is read.
+/// Test modules may import anything. Of an inline one only the block is blanked; the code after it is checked.
 fn without_test_modules(code: &str) -> String {
     let mut out = String::with_capacity(code.len());
     let mut rest = code;

@@ -1,4 +1,4 @@
-//! The examples of the page of messages through the decoder, and against the JSON Schema beside it.
+//! The examples of `schema/README.md` through the decoder, and against the JSON Schema.
 
 use std::{
     fs,
@@ -24,7 +24,7 @@ const CHANNEL: &str = "cascor:training";
 /// A time of receipt for tests without a clock.
 pub const RECEIVED_AT: i64 = 1_763_633_760_000_000;
 
-/// The tables that take a row of a message, in the order of the message's rows.
+/// The tables of a message's rows, in order.
 fn tables(payload: &[u8]) -> Result<Vec<&'static str>, Rejection> {
     let message = wire::decode(payload, &Limits::default())?;
     let time = message.time(RECEIVED_AT, &TimeZone::UTC);
@@ -94,7 +94,7 @@ fn every_example_of_the_page_of_messages_is_decoded_as_it_says() {
                     wire::decode_control(&payload, &Limits::default())
                         .unwrap_or_else(|rejection| panic!("{place}: {shown}: {rejection}"));
                 }
-                other => panic!("{place}: no test knows what `{other}` promises"),
+                other => panic!("{place}: unknown expectation `{other}`"),
             }
         }
     }
@@ -106,7 +106,7 @@ pub fn moment(value: &str) -> String {
     format!(r#"{{"type": "metrics", "loss": 0.5, "timestamp": {value}}}"#)
 }
 
-/// A message as JSON text; `None`: it is no JSON text, and no MessagePack that JSON can say.
+/// A message as JSON text; `None` when it is neither JSON nor MessagePack that JSON can express.
 fn json_text(example: &Example, payload: &[u8]) -> Option<String> {
     match example.language.as_str() {
         "hex" => None,
@@ -162,7 +162,7 @@ fn the_schema_of_messages_agrees_with_every_example_and_fixture() {
             expected.push((fits, format!("{}: {text}", example.place)));
         }
     }
-    // What real trainers send fits, too.
+    // The messages of real trainers fit the schema, too.
     for (file, text) in accepted_fixtures() {
         lines.push_str(&format!("{}\n", serde_json::json!(["training", text])));
         expected.push((true, file));

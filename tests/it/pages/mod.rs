@@ -1,4 +1,4 @@
-//! The pages of documentation: what they name exists, and what the page of messages says is what becomes of its examples.
+//! The documentation: paths, tests and names on it exist, and its example messages give the results that it shows.
 
 mod decoded;
 mod names;

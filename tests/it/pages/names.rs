@@ -1,4 +1,4 @@
-//! Every name to which the decoder gives a meaning is on the page of messages and in the JSON Schema, and no other. The decoder
+//! Every name that the decoder maps is on `schema/README.md` and in the JSON Schema, and no other. The decoder
 //! itself says which they are: each word in its source is tried as a field, as a type and as an outcome.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
@@ -18,10 +18,10 @@ use super::{
 };
 use crate::support::repository;
 
-/// The page that the names are on.
+/// The page with the names.
 pub const MESSAGES: &str = "schema/README.md";
 const SCHEMA: &str = "schema/messages.schema.json";
-/// A name without a meaning.
+/// A name that maps to nothing.
 const UNKNOWN: &str = "zz_unknown";
 
 /// Messages with a field whose name is tried in place of `NAME`.
@@ -52,7 +52,7 @@ const PROBES: [&str; 24] = [
     r#"{"command": "flush", "NAME": {"timeout": 5}}"#,
 ];
 
-/// What the decoder makes of a message, without what is kept of fields that have no meaning.
+/// The decoded message, without its unmapped fields.
 fn effect(probe: &str, name: &str) -> String {
     let payload = probe.replace("NAME", name);
     if probe.contains("command") {
@@ -132,7 +132,7 @@ fn words() -> BTreeSet<String> {
     found
 }
 
-/// Names of fields to which the decoder gives a meaning.
+/// Names of fields that the decoder maps.
 fn fields() -> BTreeSet<String> {
     let unknown = effects(UNKNOWN);
     words().into_iter().filter(|word| effects(word) != unknown).collect()
@@ -161,14 +161,14 @@ fn every_field_of_the_decoder_is_on_the_page_and_in_the_schema_and_no_other() {
     let schema: Value = serde_json::from_str(&read(SCHEMA)).unwrap();
     let mut in_schema = BTreeSet::new();
     properties(&schema, &mut in_schema);
-    // Inside a connection, of which the schema says nothing.
+    // A field inside a connection, which the schema leaves out.
     let expected: BTreeSet<_> = known.into_iter().filter(|name| !["weight", "w"].contains(&name.as_str())).collect();
     let differ: Vec<_> = expected.symmetric_difference(&in_schema).collect();
     assert!(differ.is_empty(), "{SCHEMA} and the decoder disagree about {differ:?}");
 }
 
 #[test]
-fn every_alias_on_the_page_means_what_it_stands_beside() {
+fn every_alias_on_the_page_means_its_field() {
     let unknown = effects(UNKNOWN);
     let mut checked = 0;
     for cells in table_rows(&section(MESSAGES, "## Fields")) {
@@ -213,7 +213,7 @@ fn every_type_is_on_the_page_beside_its_kind_and_in_the_schema() {
             _ => continue,
         };
         let in_schema = schema["$defs"][part].to_string();
-        // Behind these words the cell tells of others.
+        // After these words the cell names other types.
         let types = cells[1].split(", and").next().unwrap();
         for name in quoted(types) {
             assert_eq!(kind_of(name), kind, "`{name}`");
@@ -222,7 +222,7 @@ fn every_type_is_on_the_page_beside_its_kind_and_in_the_schema() {
         }
     }
     let known: BTreeSet<_> = words().into_iter().filter(|word| kind_of(word) != Kind::Other).collect();
-    // Words of the table of outcomes behind `training_` or `run_`.
+    // `training_` or `run_` before a word of the table of outcomes.
     let known: BTreeSet<_> = known
         .into_iter()
         .filter(|word| kind_of(word) != Kind::RunEnd || ["training_end", "run_end"].contains(&word.as_str()))

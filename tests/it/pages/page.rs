@@ -1,10 +1,10 @@
-//! A page of documentation as a test reads it: its fenced examples, its tables, and what it names in backticks.
+//! A parsed page of documentation: its fenced examples, its tables, and words in backticks.
 
 use std::{collections::BTreeSet, fs};
 
 use crate::support::repository;
 
-/// A fenced block. The words behind its language say what must become of it.
+/// A fenced block. The words after its language state the expected result.
 #[derive(Clone, Debug)]
 pub struct Example {
     /// The page and the line, for failures.
@@ -18,7 +18,7 @@ pub struct Example {
 }
 
 impl Example {
-    /// The messages of the block: each begins a line, and goes on in lines that begin with a blank.
+    /// The messages of the block: each begins a line; indented lines continue it.
     pub fn messages(&self) -> Vec<Vec<u8>> {
         let mut messages: Vec<String> = Vec::new();
         for line in self.text.lines() {
@@ -97,7 +97,7 @@ pub fn prose(page: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// What stands in backticks.
+/// The text in backticks.
 pub fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }

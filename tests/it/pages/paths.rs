@@ -8,7 +8,7 @@ use std::{
 use super::page::{prose, quoted, read};
 use crate::support::repository;
 
-/// The pages that are looked at.
+/// The pages that are checked.
 const PAGES: [&str; 11] = [
     "README.md",
     "schema/README.md",
@@ -27,7 +27,7 @@ const TOP: [&str; 6] = ["src/", "tests/", "schema/", "deploy/", "conf/", ".ci/"]
 fn exists(path: &str) -> bool {
     match path.split_once('*') {
         None => repository(path).exists(),
-        // A pattern: something in the folder fits.
+        // A pattern: a file in the folder matches.
         Some((head, tail)) => {
             let path = repository(head);
             let folder = if head.ends_with('/') { path.as_path() } else { path.parent().unwrap() };
@@ -62,7 +62,7 @@ fn every_path_on_a_page_exists() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// What the headings of a page are called in links.
+/// Anchors of the headings of a page.
 fn anchors(page: &Path) -> Vec<String> {
     let text = fs::read_to_string(page).unwrap_or_default();
     let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());

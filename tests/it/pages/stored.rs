@@ -20,12 +20,12 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(30);
 const TRAINING: &str = "cascor:training";
 const CONTROL: &str = "cascor:control";
-/// Tables of which every row is counted; in the others several messages make one row.
+/// Tables with one row for each message; in the others several messages make one row.
 const COUNTED: [&str; 3] = ["training_metrics", "network_topology", "training_events"];
-/// Stands on the page for a value that differs each time.
+/// Placeholder on the page for a value that differs each time.
 const ANY: &str = "…";
 
-/// A walk over the page, beside a daemon.
+/// Runs the examples of the page against a daemon.
 struct Walk {
     redis: Redis,
     client: Resp,
@@ -109,7 +109,7 @@ impl Walk {
         }
     }
 
-    /// Runs the code of the page as it stands there, but for the port of Redis.
+    /// Runs the code of the page unchanged, but for the port of Redis.
     fn run_python(&mut self, example: &Example) {
         let head =
             if example.text.starts_with("import") { "" } else { "import json, redis\ntrainer = redis.Redis()\n" };
@@ -129,7 +129,7 @@ impl Walk {
         let (table, wanted) = (&example.words[1], example.json());
         let mut found = Vec::new();
         let fits = |found: &Map<String, Value>| {
-            // Of rows that change the page shows some columns, of the others all but the key.
+            // The page shows some columns of rows that change, and all but the key of other rows.
             if COUNTED.contains(&table.as_str()) { json!(found) == wanted } else { shows(&wanted, &json!(found)) }
         };
         let started = Instant::now();
@@ -197,7 +197,7 @@ impl Walk {
         }
     }
 
-    /// While paused nothing is stored, so the log is looked at in the end.
+    /// Nothing is stored while paused; `control_log` is checked at the end.
     fn check_commands(&self) {
         let mut wanted = self.commands.clone();
         wanted.sort();
@@ -264,7 +264,7 @@ impl Walk {
     }
 }
 
-/// Whether `value` has what the page shows of it.
+/// Whether `value` contains what the page shows.
 fn shows(wanted: &Value, value: &Value) -> bool {
     match (wanted, value) {
         (Value::String(any), value) if any == ANY => !value.is_null(),

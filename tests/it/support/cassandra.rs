@@ -1,4 +1,4 @@
-//! Cassandra: the node that all tests share, and clusters of a test's own; read with a client that is not ours.
+//! Cassandra: the node that all tests share, and private clusters; read with the DataStax driver for Python.
 
 use std::{
     io::Write,
@@ -195,7 +195,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // Nothing there is worth a clean end.
+        // The data is discarded: no clean stop is needed.
         let _ = self.command("stop", &[]).env("CASS_STOP_S", "0").output();
     }
 }

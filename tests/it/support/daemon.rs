@@ -24,7 +24,7 @@ pub fn binary() -> String {
     std::env::var(OPTIMISED).unwrap_or_else(|_| env!("CARGO_BIN_EXE_cascor-ingest").into())
 }
 
-/// Names an optimised build to test in place of the one that belongs to the tests: some promises are about speed, too.
+/// Names an optimised build to test in place of the one that belongs to the tests: some promises concern speed.
 pub const OPTIMISED: &str = "CASCOR_TEST_BINARY";
 
 /// The instance name of a daemon that is not given another.

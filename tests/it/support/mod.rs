@@ -1,4 +1,4 @@
-//! What the tests share: servers, the daemon, clients that are not the daemon's own.
+//! Shared helpers: servers, the daemon, and clients that share no code with the daemon.
 //!
 //! Everything started here is ended when its handle is dropped, so that a failing test leaves nothing behind.
 #![allow(dead_code, reason = "helpers for tests that come and go")]
@@ -38,7 +38,7 @@ pub fn skip(test: &str, reason: &str) {
     }
 }
 
-/// Asks until the answer is there; panics with `what` when it is not there in time.
+/// Polls until there is an answer; panics with `what` at the timeout.
 #[track_caller]
 pub fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();

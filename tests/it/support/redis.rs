@@ -123,7 +123,7 @@ impl Redis {
         client
     }
 
-    /// Publishes the messages of a training process, each made of its number, until told to stop; how many that were.
+    /// Publishes the messages of a training process, each made of its number, until stopped; returns their number.
     pub fn train(&self, stop: &Arc<AtomicBool>, message: fn(u64) -> String) -> thread::JoinHandle<u64> {
         let (mut client, stop) = (self.client(), Arc::clone(stop));
         thread::spawn(move || {

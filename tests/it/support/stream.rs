@@ -1,4 +1,4 @@
-//! Server-sent events, as a browser hears them.
+//! A client of server-sent events.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -18,11 +18,11 @@ pub struct Stream(BufReader<TcpStream>);
 /// One event.
 #[derive(Debug, Default)]
 pub struct Event {
-    /// What it is.
+    /// `event`.
     pub name: String,
-    /// Where to go on.
+    /// `id`, from which to resume.
     pub id: Option<String>,
-    /// What it says.
+    /// `data`.
     pub data: Value,
 }
 

@@ -1,4 +1,4 @@
-//! The helpers do what they say: a test that relies on them can fail.
+//! Tests of the helpers.
 
 use std::{fs, net::TcpStream, time::Duration};
 

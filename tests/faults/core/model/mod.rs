@@ -1,12 +1,12 @@
-//! Random histories against a model of what the spool has promised.
+//! Random histories against a model of the spool's promises.
 //!
-//! * What was reported durable and is not committed comes back: identical, in order, once, and is never reported lost.
-//! * What was never reported durable comes back identically or not at all. (Of a group that was being written, sectors in the
-//!   middle may be missing and later ones there: what was in the former is counted as lost, as nothing tells it from damage.)
-//! * Nothing is replayed from behind what was confirmed; the checkpoint never passes it.
+//! * A record that was reported durable and is not committed comes back: identical, in order, once, and is never reported lost.
+//! * A record that was never reported durable comes back identically or not at all. (Of a group that was being written, sectors in the
+//!   middle may be missing and later ones present: records in the former count as lost, as they look like damage.)
+//! * No record above the confirmed offset is skipped; the checkpoint never passes it.
 //! * The offset of a record that was reported durable or is covered by a durable checkpoint never names another record.
 //! * A record is refused only while the disk takes nothing, and its refusal takes no offset.
-//! * When what was wrong has gone, the spool is healthy by itself, and everything it showed is durable.
+//! * After the fault has ended, the spool recovers by itself, and every record that it returned is durable.
 //!
 //! One gap: after a kill -9 between a failed sync and the cut that follows it, the page cache holds records that the disk does not,
 //! and nothing can tell a later process. Here they count as unsynced then.
@@ -41,18 +41,18 @@ struct World {
     config: Config,
     sim: Sim,
     spool: Option<(Prepared, CheckpointThread)>,
-    /// Which record an offset names, as long as it may still come back.
+    /// The record at each offset, as long as it may still come back.
     records: BTreeMap<u64, u64>,
     next_uid: u64,
     durable: u64,
     /// The highest offset that the store has confirmed.
     confirmed: u64,
-    /// Where the reader is.
+    /// Position of the reader.
     read: u64,
     faulty: bool,
 }
 
-/// What must be reached, or the steps say nothing.
+/// States that must be reached for the steps to be meaningful.
 #[derive(Debug, Default)]
 struct Reached([AtomicU64; 5]);
 
@@ -137,7 +137,7 @@ impl World {
                 self.crash(end, reached);
             }
         }
-        // The cause is gone: it comes back by itself, and reads to its end.
+        // The fault has ended: the spool recovers by itself, and is read to its end.
         self.sim.faults(|faults| *faults = Default::default());
         self.tell(format_args!("all is well"));
         tokio::time::advance(Duration::from_secs(2)).await;
@@ -267,7 +267,7 @@ impl World {
         }
     }
 
-    /// Reads what there is; everything that was shown must come, unless the machine stops meanwhile. Returns its end.
+    /// Reads the available records; all visible ones must come, unless the machine stops meanwhile. Returns the end.
     async fn read(&mut self) -> u64 {
         let (spool, _) = self.spool.as_mut().unwrap();
         let end = *spool.shared.visible.borrow();
@@ -277,7 +277,7 @@ impl World {
                 break;
             };
             if self.sim.stopped() {
-                // Files that cannot be opened any more are given up in the end; nobody learns of it.
+                // Files that can no longer be opened are given up in the end, without a report.
                 return end;
             }
             assert_eq!(chunk.first, self.read + chunk.lost, "in order");
@@ -288,7 +288,7 @@ impl World {
         if self.sim.stopped() {
             return end;
         }
-        // The end of what was never durable.
+        // The end of records that were never durable.
         assert!(self.records.range(self.read..end).next().is_none(), "lost {}..{end}", self.read);
         self.read = end;
         end
@@ -301,7 +301,7 @@ impl World {
 
     fn crash(&mut self, end: End, reached: &Reached) {
         reached.add(0, 1);
-        // Whatever its ends do while they are dropped, the disk sees nothing of it.
+        // Writes of the handles while they are dropped do not reach the disk.
         self.sim.faults(|faults| faults.stopped = true);
         let next = self.sim.after(end, &mut self.random);
         self.spool = None;

@@ -2,7 +2,7 @@
 
 use crate::{random::Random, sim::End};
 
-/// What happens to a spool, and to the disk under it.
+/// Steps of a spool and its disk.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     Append {
@@ -24,19 +24,19 @@ pub enum Step {
     },
     FailSyncs(u32),
     FailWrites(u32),
-    /// No more than this is left.
+    /// The disk has no more than this free.
     Full {
         left: u64,
     },
     ReadOnly,
     Mend,
-    /// The machine stops so many operations from now on.
+    /// The machine stops after so many operations.
     StopIn(u32),
     Crash(End),
     Close,
 }
 
-/// The next step, as often as its kind is worth it.
+/// A random step, by the frequency of its kind.
 pub fn step(random: &mut Random) -> Step {
     let end = |random: &mut Random| if random.coin() { End::Killed } else { End::PowerCut };
     match random.below(100) {

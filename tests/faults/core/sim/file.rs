@@ -1,4 +1,4 @@
-//! One file of the file system in memory: its pages, of which some are not on the disk yet, and a handle to it.
+//! One file of the file system in memory: its pages, clean or dirty, and a handle to it.
 
 use std::{
     collections::BTreeMap,
@@ -15,13 +15,13 @@ use crate::{
 
 const SECTOR: usize = 512;
 
-/// The page cache of a file, and what the disk holds of it.
+/// The page cache of a file, and its content on the disk.
 #[derive(Clone, Debug, Default)]
 pub struct Node {
     pub bytes: Vec<u8>,
     /// Length on the disk.
     pub durable: usize,
-    /// What the disk holds of the sectors that differ; true: a failed sync has dropped the new content.
+    /// Content on the disk of the sectors that differ; `true`: a failed sync has dropped the new content.
     pub old: BTreeMap<usize, (Vec<u8>, bool)>,
     pub lock: Weak<()>,
 }

@@ -1,12 +1,12 @@
-//! A file system in memory with a page cache: what was not synced is lost at a power cut, in any subset.
+//! A file system in memory with a page cache: a power cut loses any subset of the unsynced data.
 //!
 //! * A write is visible at once and durable after the file's sync. Until then a power cut keeps or loses each of its 512-byte
 //!   sectors by itself, and the old or the new length.
 //! * A name that was created, moved or removed is durable after the sync of its directory. Until then each of these changes is
 //!   kept or lost by itself.
-//! * A failed sync drops what it could not write, as Linux does: the bytes stay visible, never reach the disk, and the next sync
+//! * A failed sync drops the pages that it could not write, as Linux does: the bytes stay visible, never reach the disk, and the next sync
 //!   succeeds without them.
-//! * A full disk takes the part of a write for which there is room. A read-only one takes nothing.
+//! * A full disk takes the part of a write that fits. A read-only one takes nothing.
 //! * At a chosen operation the machine stops: this and all later operations fail and change nothing (a write in progress may have
 //!   got anywhere).
 //!
@@ -27,7 +27,7 @@ use crate::{
     spool::disk::{Disk, Files, Mode, OpenFile, Stat},
 };
 
-/// What goes wrong.
+/// Injected faults.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     /// No more than so many bytes in all files.
@@ -47,7 +47,7 @@ pub struct Faults {
 pub enum End {
     /// kill -9: the page cache survives.
     Killed,
-    /// It does not.
+    /// Power cut: the page cache is lost.
     PowerCut,
 }
 
@@ -119,7 +119,7 @@ impl Sim {
         self.lock().used()
     }
 
-    /// The same content and damage, independent of this one, nothing wrong any more, as the next process finds it.
+    /// An independent copy of content and damage without further faults, as the next process finds it.
     pub fn after(&self, end: End, random: &mut Random) -> Self {
         let mut state = self.lock().clone();
         state.faults = Faults::default();
@@ -157,7 +157,7 @@ impl Sim {
         state.names.get(path).map(|node| state.nodes[*node].bytes.clone())
     }
 
-    /// Changes the content of a file behind everybody's back.
+    /// Changes the content of a file without an operation.
     pub fn edit(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.lock();
         let node = match state.names.get(path) {
@@ -261,7 +261,7 @@ impl Files for Sim {
     }
 
     fn open_dir(&self, _: &Path) -> io::Result<OpenFile> {
-        // The lock file is enough: nobody deletes it here.
+        // The lock file suffices: it is never deleted here.
         Err(ErrorKind::Unsupported.into())
     }
 
