@@ -284,7 +284,10 @@ fn an_unreadable_file_of_a_secret_stops_only_the_commands_that_log_in_with_it() 
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
         assert!(said.contains(named) && said.contains("cannot be read"), "{command:?}: {said}");
-        assert!(started.elapsed() < Duration::from_secs(10), "{command:?}: an error that retries cannot fix is not retried");
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "{command:?}: an error that retries cannot fix is not retried"
+        );
     }
     let check = daemon.command(&["check"]);
     assert!(!stderr(&check).contains("cassandra"), "that store is not used: {}", stderr(&check));

@@ -1,4 +1,4 @@
-//! What every case has in common: servers, the daemon, a producer, faults with their bounds, and the judgement.
+//! Shared by all cases: servers, the daemon, a producer, faults with their bounds, and the judge.
 
 use std::{collections::BTreeSet, thread, time::Duration};
 
@@ -25,10 +25,10 @@ fn bound(fault: Instant, load: f64) -> Duration {
     promised.mul_f64(load.max(1.0)) + pulse::wait_around(fault)
 }
 
-/// How soon after a fault a fresh message must be a row.
+/// Time limit for a fresh message to be a row after a fault.
 const LIVELY: Duration = Duration::from_secs(5);
 
-/// How long everything may take to become rows in the end.
+/// Time limit for all messages to be rows at the end.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Whether this is the long tier.
@@ -36,7 +36,7 @@ pub fn long() -> bool {
     std::env::var("CASCOR_FAULTS").is_ok_and(|tier| tier == "long")
 }
 
-/// How often something is repeated; in the long tier as the environment says: `CASCOR_FAULTS_KILLS=200`.
+/// Number of repetitions; in the long tier from the environment: `CASCOR_FAULTS_KILLS=200`.
 pub fn times(name: &str, short: u64, in_long: u64) -> u64 {
     let asked = std::env::var(format!("CASCOR_FAULTS_{name}")).ok().and_then(|text| text.parse().ok());
     asked.unwrap_or(tier(short, in_long))
@@ -47,23 +47,23 @@ pub fn tier<T>(short: T, in_long: T) -> T {
     if long() { in_long } else { short }
 }
 
-/// A case, as it is listed.
+/// A case of the table.
 #[derive(Clone, Debug)]
 pub struct Case {
     /// Its name.
     pub name: &'static str,
     /// How the fault is made.
     pub injected: &'static str,
-    /// Parts of ERROR lines that belong to it.
+    /// Substrings of expected ERROR lines.
     pub errors: &'static [&'static str],
-    /// What is published meanwhile.
+    /// The load.
     pub load: Load,
     /// Whether rows have the producer's own time.
     pub own_time: bool,
 }
 
 impl Case {
-    /// A case with a steady load, whose faults are no errors.
+    /// A case with a steady load and no expected ERROR lines.
     pub fn new(name: &'static str, injected: &'static str) -> Self {
         let rate = if std::env::var_os(OPTIMISED).is_some() { 2_000 } else { 300 };
         Self { name, injected, errors: &[], load: Load { rate, pad: 0, password: None }, own_time: true }
@@ -82,7 +82,7 @@ impl Case {
     }
 }
 
-/// Where the rows are read.
+/// The store to read.
 #[derive(Debug)]
 enum Store {
     Sqlite,
@@ -92,13 +92,13 @@ enum Store {
 /// A running case.
 #[derive(Debug)]
 pub struct Arena {
-    /// What it is.
+    /// Its case.
     pub case: Case,
     /// Its Redis.
     pub redis: Redis,
     /// The daemon under attack.
     pub daemon: Daemon,
-    /// Who publishes.
+    /// The producer.
     pub producer: Producer,
     store: Store,
     excused: Vec<(Instant, Instant, f64)>,
@@ -118,7 +118,7 @@ impl Arena {
         Self::of(case, redis, daemon, None)
     }
 
-    /// With a daemon that is prepared, or runs already.
+    /// With a prepared or running daemon.
     pub fn of(case: Case, redis: Redis, mut daemon: Daemon, cassandra: Option<Cassandra>) -> Self {
         if !daemon.is_running() {
             daemon.launch();
@@ -133,7 +133,7 @@ impl Arena {
         arena
     }
 
-    /// Messages published between these moments, or up to the bound before, may be missing; told, nevertheless.
+    /// Messages published between these moments, or up to the bound before, may be missing, but must be covered by gaps.
     pub fn excuse(&mut self, from: Instant, to: Instant) {
         self.excused.push((from, to, pulse::load()));
     }
@@ -147,7 +147,7 @@ impl Arena {
         self.faults += 1;
     }
 
-    /// Runs the daemon under a wrapper that kills it sooner or later, then without. Whether it did.
+    /// Runs the daemon under a wrapper that kills it, then without. Returns whether it was killed.
     pub fn killed_under(&mut self, wrapper: Vec<String>) -> bool {
         let mut killed = false;
         self.lossy(|arena| {
@@ -161,7 +161,7 @@ impl Arena {
         killed
     }
 
-    /// The same to the running daemon, by what is attached to its process id.
+    /// The same for the running daemon, with a tracer attached to its process id.
     pub fn killed_by(&mut self, attach: impl FnOnce(u32) -> Attached) -> bool {
         let mut killed = false;
         self.lossy(|arena| {
@@ -172,7 +172,7 @@ impl Arena {
         killed
     }
 
-    /// Whether it ends soon; if not it is killed.
+    /// Whether it ends in time; otherwise it is killed.
     fn ends_by_itself(&mut self) -> bool {
         let (mut ended, start, process) = (false, Instant::now(), self.daemon.process());
         while !ended && start.elapsed() < Duration::from_secs(3) {
@@ -189,7 +189,7 @@ impl Arena {
         self.faults += 1;
     }
 
-    /// How often the training connection was made.
+    /// Number of connections of the training channel.
     pub fn connects(&self) -> f64 {
         self.daemon.metric("cascor_source_connects_total{name=\"training\"}").unwrap_or(0.0)
     }
@@ -203,7 +203,7 @@ impl Arena {
         });
     }
 
-    /// The fault is over: a message published from now on is a row soon.
+    /// The fault is over: a message published from now on must be a row soon.
     #[track_caller]
     pub fn lively(&mut self) {
         self.lively_within(LIVELY);
@@ -263,13 +263,13 @@ impl Arena {
         }
     }
 
-    /// Ends the load, waits until everything is stored, and judges. Panics with every complaint.
+    /// Ends the load, waits until everything is stored, and judges. Panics with all violations.
     #[track_caller]
     pub fn judge(mut self) -> Verdict {
         self.lively_within(LIMIT);
         let rules = Rules { own_time: self.case.own_time, slack: 2_000 };
         thread::sleep(Duration::from_millis(200));
-        // A last message closes every hole before it.
+        // A last message closes every gap before it.
         let run = self.producer.run;
         self.wait_row_of(self.producer.next(), LIMIT);
         let ledger =
@@ -280,7 +280,7 @@ impl Arena {
         self.settle();
         let excused: Vec<_> =
             self.excused.iter().map(|&(fault, over, load)| Window { fault, bound: bound(fault, load), over }).collect();
-        // Holes are gathered for a second before they are told.
+        // Gaps are collected for a second before they are recorded.
         let start = Instant::now();
         let verdict = loop {
             let verdict = judge::judge(&ledger, &self.table(), run, &excused, rules);
@@ -303,7 +303,7 @@ impl Arena {
         verdict
     }
 
-    /// For a fault that damages the messages themselves: the daemon lives, and has told of no error that the case does not list.
+    /// For a fault that damages the messages themselves: the daemon lives, and has logged no ERROR that the case does not list.
     #[track_caller]
     pub fn survive(self) {
         let errors = self.errors(&self.daemon.log());

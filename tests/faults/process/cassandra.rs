@@ -1,4 +1,4 @@
-//! What can happen to Cassandra, and on the way to it. The store may be away; nothing may be lost for that, and nothing twice.
+//! Faults of Cassandra and of its network. The store may be absent; no message may be lost or duplicated.
 
 use std::{thread, time::Duration};
 
@@ -38,16 +38,15 @@ fn cluster(test: &str, nodes: u8, n: u8, options: &[&str]) -> Option<Cluster> {
     cluster
 }
 
-/// What a store that needs a person says.
+/// ERROR of a store that needs an operator.
 const ATTENTION: &[&str] = &["needs attention"];
 
-/// Messages a second: a server that shares two cores with everything else can take, count and, where one replica was away, take
-/// again what they are.
+/// Messages a second that a server on two shared cores can store, count and, after the loss of a replica, store again.
 fn rate() -> u64 {
     tier(300, 600)
 }
 
-/// A daemon whose way to the cluster leads through a proxy, with the schema applied.
+/// A daemon connected to the cluster through a proxy, with the schema applied.
 fn arena(case: Case, cassandra: &Cassandra, replicas: &str, settings: &[(&str, &str)]) -> (Arena, Proxy) {
     let redis = Redis::start();
     let proxy = Proxy::start(&cassandra.host, free_port(), (&cassandra.host, cassandra.port));
@@ -58,8 +57,8 @@ fn arena(case: Case, cassandra: &Cassandra, replicas: &str, settings: &[(&str, &
     (Arena::of(case.load(rate(), 0), redis, daemon, Some(cassandra.at_port(cassandra.port))), proxy)
 }
 
-/// One cluster at a time, in one test: two would not fit beside everything else on two cores, and tests that wait for each other
-/// would keep others waiting. `CASCOR_FAULTS_CASSANDRA` names one of them.
+/// One test, so that one cluster runs at a time: two cores cannot carry two, and tests that wait for each other would block the
+/// test threads. `CASCOR_FAULTS_CASSANDRA` names one of them.
 #[test]
 fn cassandra_under_every_fault() {
     let wanted = std::env::var("CASCOR_FAULTS_CASSANDRA").unwrap_or_default();
@@ -75,7 +74,7 @@ fn cassandra_under_every_fault() {
     parts.iter().filter(|(name, _)| wanted.is_empty() || *name == wanted).for_each(|(_, part)| part());
 }
 
-/// Each fault has its arena, the server is shared because it takes seconds to start.
+/// Each fault has its own arena; the server is shared because its start takes seconds.
 fn one_node_that_catches_up() {
     let Some(cluster) = cluster("one_node_that_catches_up", 1, 0, &["--sync", "batch"]) else { return };
     kills(&cluster);
@@ -92,8 +91,8 @@ fn one_node_with_everything_in_its_way() {
     sigterm(&cluster);
 }
 
-/// Until a fresh message is a row. What a server acknowledged less than `spool.checkpoint_delay` before its end is written again before what
-/// is new: of many kills in a row, everything since the first.
+/// Time limit for a fresh message to be a row. Rows acknowledged less than `spool.checkpoint_delay` before the server's end are
+/// written again first: after many kills in a row, all rows since the first.
 fn patience() -> Duration {
     Duration::from_secs(tier(20, 60))
 }
@@ -148,8 +147,7 @@ fn a_slow_disk() {
 }
 
 fn replies_that_vanish(cluster: &Cluster) {
-    let case =
-        Case::new("Cassandra: replies vanish", "proxy: writes are applied, the server's answers are dropped");
+    let case = Case::new("Cassandra: replies vanish", "proxy: writes are applied, the server's answers are dropped");
     let (mut fight, proxy) =
         arena(case, &cluster.keyspace(), "SimpleStrategy:1", &[("store.cassandra.request_timeout", "\"2s\"")]);
     for _ in 0..tier(2, 10) {
@@ -157,7 +155,7 @@ fn replies_that_vanish(cluster: &Cluster) {
             proxy.set(DOWN, Mode::Swallow);
             thread::sleep(Duration::from_secs(3));
             proxy.set(DOWN, Mode::Pass);
-            // A stream with a hole in it is no good any more.
+            // A byte stream with missing bytes cannot be resumed.
             proxy.reset();
         });
         fight.lively_within(patience());
@@ -233,7 +231,7 @@ fn tables_and_columns(cluster: &Cluster) {
         });
         fight.lively_within(patience());
     }
-    // Statements that the server has forgotten, for no reason that anybody sees.
+    // The server has dropped prepared statements without notice.
     fight.harmless(|_| {
         cluster.query(&format!("ALTER TABLE {name}.training_metrics WITH comment = 'changed'"));
         cluster.query(&format!("ALTER TABLE {name}.training_metrics ADD theirs int"));
@@ -286,8 +284,8 @@ fn sigterm(cluster: &Cluster) {
     fight.judge();
 }
 
-/// With the server's default a killed node forgets up to 0.1 s of what it has acknowledged. The linger is why the table lacks
-/// nothing nevertheless.
+/// With the server's default a killed node loses up to 0.1 s of acknowledged rows. Because of `spool.checkpoint_delay` the table lacks
+/// nothing.
 fn a_node_that_forgets_what_it_acknowledged() {
     let test = "a_node_that_forgets_what_it_acknowledged";
     let Some(cluster) = cluster(test, 1, 1, &["--sync", "periodic"]) else { return };

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::support::{daemon::Daemon, redis::Redis, wait_until};
 
-/// What a disk that takes nothing is worth: a person must act.
+/// ERROR of a full disk, which needs an operator.
 const DISK: &[&str] = &["segment failed; writing", "disk takes no records"];
 
 fn healthy(arena: &Arena) -> bool {

@@ -1,4 +1,4 @@
-//! What others do to the files of the spool: replace them by something else, close them to us, link them, take them away.
+//! Changes of the spool's files by other users: replaced, made unreadable, linked, removed.
 
 use std::{
     fs,
@@ -29,7 +29,7 @@ use crate::support::{
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Keeps the store away, so that everything stays in the spool; gives it back when dropped.
+/// Blocks the store, so that everything stays in the spool; unblocks it when dropped.
 struct Away(Connection);
 
 impl Away {
@@ -58,7 +58,7 @@ fn newest(spool: &Path) -> PathBuf {
     segments(spool).pop().unwrap()
 }
 
-/// In the place of whatever had this name.
+/// Replaces the object of this name.
 fn directory(path: &Path) {
     let _ = fs::remove_file(path);
     fs::create_dir_all(path).unwrap();
@@ -77,7 +77,7 @@ fn later(spool: &Path, n: u64) -> PathBuf {
 
 type Deed = (&'static str, fn(&Path));
 
-/// Each is done to a spool that nobody holds, and costs nothing.
+/// Each is done to a spool that no daemon holds, and costs nothing.
 const DEEDS: &[Deed] = &[
     ("directory as checkpoint", |spool| directory(&spool.join("checkpoint"))),
     ("directory as half a checkpoint", |spool| directory(&spool.join("checkpoint.tmp"))),
@@ -110,7 +110,7 @@ const DEEDS: &[Deed] = &[
     }),
 ];
 
-/// Kills the daemon while its spool is full of what the store does not have, does it, and starts it again.
+/// Kills the daemon while its spool holds unstored records, applies the change, and starts the daemon again.
 fn inflict(arena: &mut Arena, deeds: &[Deed]) {
     let spool = arena.daemon.state_dir().join("spool");
     for (name, deed) in deeds {
@@ -152,7 +152,7 @@ fn a_segment_that_is_taken_away_while_it_is_written_costs_nothing() {
             directory(&segment);
             thread::sleep(Duration::from_millis(200));
         });
-        // What was in it is in memory still.
+        // Its records are still in memory.
         drop(away);
         arena.lively();
         // Until it is committed: rows of runs are written once a second.
@@ -162,7 +162,7 @@ fn a_segment_that_is_taken_away_while_it_is_written_costs_nothing() {
     arena.judge();
 }
 
-/// The user that owns nothing.
+/// An unprivileged user.
 const NOBODY_ID: &str = "65534:65534";
 const NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 
@@ -225,7 +225,7 @@ fn give(path: &Path, user: &str) {
     assert!(Command::new("chown").arg(user).arg(path).status().unwrap().success());
 }
 
-/// Where starting is impossible: what is wrong is said by name, and nothing has changed when it is mended.
+/// Where a start is impossible, the error names the cause, and the spool is unchanged after the fix.
 #[test]
 fn a_spool_of_another_user_is_named_and_used_once_it_is_given_back() {
     let test = "a_spool_of_another_user_is_named_and_used_once_it_is_given_back";
@@ -253,7 +253,7 @@ fn a_spool_of_another_user_is_named_and_used_once_it_is_given_back() {
     arena.judge();
 }
 
-/// Messages in a spool whose store is away, and nobody who holds it.
+/// Unstored messages in a spool that no daemon holds.
 struct Abandoned {
     redis: Redis,
     daemon: Daemon,
@@ -276,7 +276,7 @@ fn abandoned(redis: Redis, mut daemon: Daemon) -> Abandoned {
     wait_until("everything in the spool", LIMIT, || {
         daemon.get("/api/status").json()["counters"]["events"] == published
     });
-    // Until what is remembered of it is saved.
+    // Until the open runs are saved.
     thread::sleep(Duration::from_millis(1_500));
     daemon.kill9();
     let spool = daemon.state_dir().join("spool");
@@ -284,7 +284,7 @@ fn abandoned(redis: Redis, mut daemon: Daemon) -> Abandoned {
 }
 
 impl Abandoned {
-    /// Starts it without what `taken` holds: exactly that is missing, and is said to be. Then drains it: nothing is.
+    /// Starts it without the segment in `taken`: exactly its records are missing, and are reported. After a drain none are missing.
     fn lacks(self, case: &Case, taken: impl FnOnce(&Daemon) -> PathBuf) {
         let Self { redis, mut daemon, run, published, away, .. } = self;
         daemon.launch();
@@ -308,7 +308,7 @@ impl Abandoned {
         assert_eq!(missing(), lost);
         let told = daemon.metric("cascor_spool_missing_records_total").unwrap();
         assert!(told as i64 >= lost && daemon.log().contains("records cannot be read any more"), "{told} of {lost}");
-        // Others than messages are in there, too: they are no rows.
+        // Records that are not messages do not become rows.
         let drained = daemon.succeed(&["spool", "drain", taken.to_str().unwrap(), "--owner", "test", "--json"]);
         assert_eq!(of(&drained, "records"), lost, "{drained}");
         assert_eq!((stored(), missing()), (published + 1, 0), "put back, all of it is there");

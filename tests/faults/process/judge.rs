@@ -1,4 +1,4 @@
-//! The judge: compares the ledger with the table, and knows no mercy.
+//! The judge: compares the ledger with the table.
 
 use std::{collections::BTreeMap, fs::OpenOptions, io::Write, path::Path, time::Duration};
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::producer::{Entry, values};
 
-/// A row of `training_metrics`, as far as it is judged.
+/// The judged columns of a row of `training_metrics`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// Which message.
@@ -33,9 +33,9 @@ pub struct GapRow {
     pub to: i64,
     /// Its reason.
     pub reason: String,
-    /// How many, where known.
+    /// Number of lost messages, if known.
     pub lost: Option<i64>,
-    /// Of which run, where known.
+    /// Its run, if known.
     pub run: Option<String>,
 }
 
@@ -93,7 +93,7 @@ impl Table {
         Self { rows: rows.collect(), gaps: gaps.collect(), grain: 1_000 }
     }
 
-    /// Messages that the daemon says are missing in this run, by their `seq`.
+    /// Messages of this run that the daemon reports as missing, by `seq`.
     pub fn told(&self, run: Uuid) -> i64 {
         let run = run.to_string();
         let ours = |gap: &&GapRow| gap.reason == "sequence" && gap.run.as_deref() == Some(&run);
@@ -101,7 +101,7 @@ impl Table {
     }
 }
 
-/// When messages may be missing.
+/// A window in which messages may be missing.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     /// The fault.
@@ -112,14 +112,14 @@ pub struct Window {
     pub over: Instant,
 }
 
-/// What the judge found.
+/// The findings.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict {
     /// Messages that Redis had.
     pub published: i64,
     /// Rows.
     pub found: i64,
-    /// Missing, although nothing excuses it.
+    /// Missing outside of every excused window.
     pub lost: Vec<i64>,
     /// Missing within an excused window.
     pub excused: i64,
@@ -127,11 +127,11 @@ pub struct Verdict {
     pub twice: Vec<i64>,
     /// With other values than published.
     pub damaged: Vec<String>,
-    /// Missing, and no gap row says so.
+    /// Missing without a gap row.
     pub untold: Vec<i64>,
-    /// Missing between the first and the last row: what `seq` can tell.
+    /// Missing between the first and the last row, as `seq` shows.
     pub holes: i64,
-    /// Of these, told by `sequence` gaps.
+    /// Of these, covered by `sequence` gaps.
     pub told: i64,
     /// Missing in each excused window.
     pub each: Vec<i64>,
@@ -148,7 +148,7 @@ pub struct Rules {
     pub slack: i64,
 }
 
-/// Compares. `excused`: when a message may be missing, as long as it is told.
+/// Compares. `excused`: when a message may be missing, if a gap covers it.
 pub fn judge(ledger: &[Entry], table: &Table, run: Uuid, excused: &[Window], rules: Rules) -> Verdict {
     let mut found: BTreeMap<i64, &Row> = BTreeMap::new();
     let mut verdict = Verdict {
@@ -178,7 +178,7 @@ pub fn judge(ledger: &[Entry], table: &Table, run: Uuid, excused: &[Window], rul
     verdict.damaged.extend(found.keys().map(|seq| format!("{seq} was never published")));
     let unbounded = table.gaps.iter().filter(|gap| gap.from <= 0 || gap.to < gap.from);
     verdict.damaged.extend(unbounded.map(|gap| format!("the bounds of a gap are none: {gap:?}")));
-    // Where the numbers agree, every single one is told, whatever its bounds.
+    // Where the counts agree, every missing message is covered, whatever the bounds.
     if verdict.told == verdict.holes {
         verdict.untold.clear();
     }
@@ -201,7 +201,7 @@ fn check(row: &Row, entry: &Entry, grain: i64, rules: Rules, verdict: &mut Verdi
 }
 
 fn miss(seq: i64, entry: &Entry, table: &Table, excused: &[Window], rules: Rules, verdict: &mut Verdict) {
-    // Nobody can say whether Redis had it.
+    // It is unknown whether Redis had it.
     let Some((answered, answered_wall)) = entry.answered else { return };
     // Somewhere between `sent` and `answered` it was published: one of them within the window excuses it.
     let excuses = |window: &Window| entry.sent <= window.over && answered + window.bound >= window.fault;
@@ -237,7 +237,7 @@ impl Verdict {
         )
     }
 
-    /// What the faults themselves cost: messages that Redis had before them, and how long before, at p50, p99 and at most.
+    /// Loss of the faults: messages that Redis had before them, and how long before, at p50, p99 and maximum.
     pub fn cost(&self) -> String {
         let mut counts: Vec<_> = self.before.iter().map(|(count, _)| *count).collect();
         let mut ages: Vec<_> = self.before.iter().map(|(_, age)| *age).collect();
@@ -254,7 +254,7 @@ impl Verdict {
         )
     }
 
-    /// Everything that is wrong.
+    /// All violations.
     pub fn complaints(&self) -> Vec<String> {
         let mut complaints = Vec::new();
         let mut note = |what: &str, list: Vec<String>| {

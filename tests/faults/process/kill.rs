@@ -8,7 +8,7 @@ use super::{
 };
 use crate::support::{redis::Redis, sqlite};
 
-/// Not random at all, and that is what makes a failure repeatable: moments that fall differently into each group.
+/// Deterministic, so that a failure can be repeated: moments at varying positions within a group.
 fn moment(n: u64) -> Duration {
     Duration::from_micros(20_000 + n.wrapping_mul(7_368_787) % 180_000)
 }
@@ -58,7 +58,7 @@ const STEPS: [(&str, Option<&str>, &[u32]); 11] = [
     ("flock", None, &[1]),
 ];
 
-/// Points that must have been hit, or the list above tests less than it says.
+/// Points that must have been hit.
 const NAMED: [&str; 7] = [
     "pwrite64 segment",
     "fdatasync segment",
@@ -98,7 +98,7 @@ fn kill_9_at_each_named_point() {
     let log = state.with_file_name("strace.log");
     let mut points = Points::new();
     let rounds = times("ROUNDS", 1, 5) as u32;
-    // Which thread makes the nth call first is not the same each time: what was missed is tried some more.
+    // Which thread makes the nth call first is not the same each time: points that were missed are tried again.
     for round in 0..rounds + 6 {
         let missed = |points: &Points, call: &str| {
             NAMED.iter().any(|name| name.starts_with(call) && !points.contains_key(*name))
@@ -123,7 +123,7 @@ fn kill_9_at_each_named_point() {
     assert!(missed.is_empty(), "never killed before {missed:?}: {points:?}");
 }
 
-/// Until each of [`REPLACED`] was hit `often`, or that was tried long enough.
+/// Repeats until each of [`REPLACED`] was hit `often`, or the number of tries is exhausted.
 fn kill_while_files_are_replaced(arena: &mut Arena, log: &Path, often: u32, points: &mut Points) {
     let rate = arena.case.load.rate;
     for (wanted, thread) in REPLACED {
@@ -144,8 +144,8 @@ fn kill_while_files_are_replaced(arena: &mut Arena, log: &Path, often: u32, poin
     arena.producer.set_rate(rate);
 }
 
-/// Who publishes without a `run_id` belongs to the channel's open run, also after any number of crashes: what opened it must not
-/// be forgotten, wherever its record is by now.
+/// Messages without a `run_id` belong to the channel's open run after any number of crashes: the record that opened it must not
+/// be lost, wherever it is stored.
 #[test]
 fn open_runs_survive_any_number_of_kills() {
     let case = Case::new("kill -9, messages without a run", "SIGKILL; segments of 16 KiB; one run start, then none");
@@ -165,7 +165,7 @@ fn open_runs_survive_any_number_of_kills() {
         thread::sleep(Duration::from_millis(200) + moment(n) * 7);
         arena.lossy(|arena| {
             arena.daemon.kill9();
-            // Whoever shares it through Redis must not be what saves us.
+            // The copy of the open run in Redis must not hide a loss.
             arena.redis.client().command(&["FLUSHALL"]);
             arena.daemon.launch();
         });

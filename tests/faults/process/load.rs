@@ -1,4 +1,4 @@
-//! More than it can take: memory stays bounded, what is lost is counted, and what is durable is not lost.
+//! Overload: memory stays bounded, losses are counted, and durable messages are not lost.
 
 use std::{
     thread,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::support::{daemon::Daemon, redis::Redis, resp::Resp, sqlite, wait_until};
 
-/// The promise.
+/// Promised bound of resident memory.
 const MEMORY_KIB: u64 = 256 << 10;
 
 fn status(redis: &Redis, id: &str) -> Duration {
@@ -60,7 +60,7 @@ fn ten_times_the_capacity_is_survived_and_counted() {
     let fresh = over.elapsed();
     arena.lively_within(Duration::from_secs(60));
     println!("a fresh message was known after {fresh:?}, and a row after {:?}", over.elapsed());
-    // It is over when what had piled up is taken.
+    // The overload ends when the backlog is received.
     arena.excuse(start, Instant::now());
     println!("{published} and {others} messages in {:?}; slowest control command {slowest:?}", start.elapsed());
     assert!(slowest < Duration::from_secs(2), "a command took {slowest:?}");
@@ -71,7 +71,7 @@ fn ten_times_the_capacity_is_survived_and_counted() {
     println!("{} of {} stored, {} told", verdict.found, verdict.published, verdict.told);
 }
 
-/// Another producer that nobody keeps a ledger of: the same few bytes over and over, as fast as they go.
+/// Another producer, without a ledger: the same few bytes repeatedly, as fast as possible.
 struct Flood(std::sync::Arc<std::sync::atomic::AtomicBool>, thread::JoinHandle<u64>);
 
 impl Flood {
@@ -101,7 +101,7 @@ fn line(name: &str, injected: &str, published: i64) {
     judge::publish(&format!("| {name} | {injected} | 1 of 1 | {published} | 0 | 0 | 0 |\n"));
 }
 
-/// What the queue had no room for, as far as it is counted.
+/// Counted drops of the full queue.
 fn lost(daemon: &Daemon) -> i64 {
     daemon.metric("cascor_source_lost_messages_total{name=\"queue_full\"}").unwrap_or(0.0) as i64
 }
@@ -116,7 +116,7 @@ fn paced(daemon: &Daemon, redis: &Redis, total: i64, message: impl Fn(i64) -> St
         client.publish_all(CHANNEL, &messages).unwrap();
         sent = end;
         wait_until("the daemon to receive", Duration::from_secs(60), || {
-            // Not the depth of the queue, which is looked at now and then only.
+            // The depth of the queue is sampled too rarely for this.
             daemon.metric("cascor_intake_events_total").unwrap_or(0.0) as i64 + 8_000 + lost(daemon) >= sent
         });
     }
@@ -188,12 +188,12 @@ fn large_topologies_in_a_row() {
              \"input_size\":2,\"output_size\":1,\"hidden_units\":3,\"connections\":[{connections}]}}}}"
         );
         client.publish(CHANNEL, message);
-        // Three wait in Redis at most: it cuts off who has more than 32 MiB.
+        // At most three wait in Redis, which disconnects subscribers with more than 32 MiB.
         wait_until("the daemon to receive", Duration::from_secs(60), || {
             daemon.metric("cascor_source_messages_total").unwrap_or(0.0) as i64 + 3 > n
         });
     }
-    // An unoptimised decoder is slower than that: what its queue has no room for is counted.
+    // An unoptimised decoder is slower than that: drops of the full queue are counted.
     let file = daemon.database();
     let count = |sql: &str| sqlite::count(&file, sql);
     let rows = "SELECT count(*) FROM network_topology WHERE length(topology_json) > 8000000";

@@ -1,8 +1,8 @@
-//! Faults inflicted on the real program: a producer with a ledger, a fault, and a judge who reads the table.
+//! Faults inflicted on the real program: a producer with a ledger, a fault, and a judge that reads the table.
 //!
 //! Each case says what it does, what may be lost and which errors may be logged; [`arena`] does the rest. Whatever a case
 //! injects, it demands the same: everything published more than the bound (25 ms) before a fault while the daemon was ready is
-//! a row, no message is two, values are intact, what is missing is told by `ingest_gaps`, a fresh message is a row within 5 s
+//! a row, no message is two, values are intact, missing messages are covered by `ingest_gaps`, a fresh message is a row within 5 s
 //! after the fault has ended, and no ERROR is logged that the case does not name.
 //!
 //! `tests/run` runs the short tier. The long one has its own command, with the counts in the environment:

@@ -34,10 +34,10 @@ impl Mount {
         }
     }
 
-    /// Takes every byte that is free; what holds them is removed when the result is dropped.
+    /// Fills the free space; the filling file is removed when the result is dropped.
     pub fn fill(&self) -> Filling {
         let file = self.at.join("filling");
-        // Ends with "no space left", which is what is wanted; whatever rest is smaller than a block goes last.
+        // Ends with "no space left", as intended; a rest smaller than a block is filled last.
         for size in ["bs=64k", "bs=4k"] {
             let _ = Command::new("dd")
                 .args(["if=/dev/zero", &format!("of={}", file.display()), size, "oflag=append", "conv=notrunc"])
@@ -51,7 +51,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let at = self.at.to_str().unwrap();
-        // Lazily when somebody is still in there: it must not stay behind.
+        // Lazily when it is still in use: it must not stay mounted.
         if run("umount", &[at]).is_none() {
             run("umount", &["-l", at]);
         }
@@ -121,13 +121,13 @@ impl Drive {
         let _ = fs::remove_file(self.image());
     }
 
-    /// Copies what has reached the device. Whoever writes must be stopped, and is killed before [`replace`](Self::replace).
+    /// Copies the content of the device. The writing process must be stopped, and is killed before [`replace`](Self::replace).
     pub fn photograph(&self) {
         let (from, to) = (self.image(), self.images.path().join((self.number + 1).to_string()));
         run("cp", &["--sparse=always", from.to_str().unwrap(), to.to_str().unwrap()]).expect("room for an image");
     }
 
-    /// Throws the file system away and mounts its photograph.
+    /// Discards the file system and mounts its copy.
     pub fn replace(&mut self) {
         self.eject();
         self.number += 1;

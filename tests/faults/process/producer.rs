@@ -1,4 +1,4 @@
-//! A producer that keeps a ledger: what it published, when, and what Redis said.
+//! A producer that keeps a ledger: messages, times, and the answers of Redis.
 
 use std::{
     sync::{
@@ -32,13 +32,13 @@ pub struct Entry {
     pub sent: Instant,
     /// Wall clock before the write, and the first message's own time; each next one is a microsecond later.
     pub wall: i64,
-    /// When Redis had answered, and the wall clock then. None: nobody knows whether Redis had them.
+    /// When Redis had answered, and the wall clock then. `None`: unknown whether Redis had them.
     pub answered: Option<(Instant, i64)>,
 }
 
-/// What a message with this `seq` says: a row must say the same.
+/// Values of the message with this `seq`, and of its row.
 pub fn values(seq: i64) -> (f64, f64, String) {
-    // Dyadic and short, so that no way of writing or reading a number can be blamed.
+    // Dyadic and short, so that every format represents the number exactly.
     let loss = (seq.wrapping_mul(7_919) & 0x3ff) as f64 / 1_024.0;
     (loss, 1.0 + loss, format!("n{}", seq.wrapping_mul(2_654_435_761) & 0xffff_ffff))
 }
@@ -55,7 +55,7 @@ pub fn wall() -> i64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as i64
 }
 
-/// What a producer publishes.
+/// The load of a producer.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// Messages a second.
@@ -129,14 +129,14 @@ fn publish(shared: &Shared, run: Uuid, pad: &str, password: Option<&str>) -> Vec
     while !shared.stop.load(Ordering::Relaxed) {
         let now = Instant::now();
         let rate = shared.rate.load(Ordering::Relaxed) as f64;
-        // What could not be published during an outage is not made up for in one burst.
+        // Messages of an outage are not made up for in one burst.
         owed = (owed + (now - ticked).as_secs_f64() * rate).min(rate.max(1.0));
         ticked = now;
         let port = shared.port.load(Ordering::Relaxed);
         if !matches!(&client, Some((to, _)) if *to == port) {
             client = connect(port, password).map(|client| (port, client));
         }
-        // A few at a time, so that a change of the rate is heard.
+        // A few at a time, so that a change of the rate takes effect.
         for _ in 0..8 {
             if owed < 1.0 {
                 break;

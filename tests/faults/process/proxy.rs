@@ -1,4 +1,4 @@
-//! A TCP proxy that does to a connection what networks do.
+//! A TCP proxy with network faults.
 
 use std::{
     io::{Read, Write},
@@ -79,7 +79,7 @@ impl Proxy {
         self.set(DOWN, mode);
     }
 
-    /// Another server; connections that there are end.
+    /// Another server; existing connections end.
     pub fn lead_to(&self, host: &str, port: u16) {
         *self.shared.target.lock().unwrap() = (host.to_owned(), port);
         self.close();
@@ -105,7 +105,7 @@ impl Proxy {
                     let _ = copy.set_zero_linger();
                 }
             }
-            // The pumps see that they are no longer listed, and close.
+            // The copying threads see that they are no longer listed, and close.
         }
     }
 
@@ -153,7 +153,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-/// Moves bytes until the connection is gone, by whoever.
+/// Copies bytes until either side closes the connection.
 fn pump(direction: usize, mut from: TcpStream, mut to: TcpStream, shared: &Shared, listed: impl Fn() -> bool) {
     let mut buffer = vec![0; 64 << 10];
     thread::sleep(Duration::from_millis(1)); // until it is listed

@@ -49,7 +49,7 @@ pub fn wait_around(moment: Instant) -> Duration {
     near.map(|(begun, ended)| (*ended - *begun).saturating_sub(REST)).max().unwrap_or_default()
 }
 
-/// Processes that want to run, for each core, over the last minute.
+/// Load average over the last minute, for each core.
 pub fn load() -> f64 {
     let load =
         std::fs::read_to_string("/proc/loadavg").ok().and_then(|text| text.split(' ').next()?.parse::<f64>().ok());

@@ -1,4 +1,4 @@
-//! What can happen to a Redis, and on the way to it.
+//! Faults of Redis and of its network.
 
 use std::{thread, time::Duration};
 
@@ -91,7 +91,7 @@ fn a_changed_password_is_retried_until_it_is_accepted() {
     let redis = Redis::with(Options { password: Some("old"), ..Options::default() });
     let daemon = Daemon::at(&format!("redis://:old@127.0.0.1:{}/0", redis.port)).prepare();
     let mut case = Case::new("Redis: changed password", "requirepass, then CLIENT KILL, 2 s, then back");
-    // Whoever publishes would have to log in; that is not what is tested.
+    // The producer would have to log in, which is not under test.
     case.load.password = Some("old");
     let mut arena = Arena::of(case.errors(&["Redis refuses", "refused", "WRONGPASS"]), redis, daemon, None);
     arena.disconnecting(|arena| {
@@ -191,7 +191,7 @@ fn behind_proxy(name: &'static str, injected: &'static str) -> (Arena, Proxy) {
 #[test]
 fn a_slow_network_costs_nothing() {
     let (mut arena, proxy) = behind_proxy("Redis: latency", "proxy: 100 ms each way for 4 s");
-    // What is under way when a fault begins is not the daemon's yet; here nothing is cut, so nothing may be missing.
+    // Messages in transit when a fault begins are not received yet; here nothing is cut, so nothing may be missing.
     arena.harmless(|_| {
         proxy.both(Mode::Latency(Duration::from_millis(100)));
         thread::sleep(Duration::from_secs(4));

@@ -1,6 +1,6 @@
 //! System calls that fail, wait or kill: strace around the daemon, or attached to it.
 //!
-//! Nothing in the program knows of it: a point in its work is named by its system call and the file it is made on.
+//! The program has no hooks for these tests: a point in its work is named by its system call and the file it is made on.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,7 @@ use std::{
 
 use crate::support::{skip, wait_until};
 
-/// Whether there is an strace that may trace. Says why not, as a skipped test.
+/// Whether strace is installed and permitted; otherwise reports the test as skipped.
 pub fn usable(test: &str) -> bool {
     let traced = Command::new("strace")
         .args(["-qq", "-o", "/dev/null", "-e", "trace=none", "true"])

@@ -1,4 +1,4 @@
-//! Clocks that jump, and messages from other times.
+//! Clocks that jump, and messages with implausible times.
 
 use std::{fs, path::PathBuf, thread, time::Duration};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::support::{daemon::Daemon, redis::Redis, skip, sqlite, wait_until};
 
-/// Where Debian puts it, whatever the architecture.
+/// Its path on Debian, on any architecture.
 fn library() -> Option<PathBuf> {
     let folders = fs::read_dir("/usr/lib").ok()?;
     folders.flatten().map(|folder| folder.path().join("faketime/libfaketimeMT.so.1")).find(|file| file.exists())
