@@ -1,4 +1,4 @@
-//! When to try again: every delay between tries, by what has failed. Pure: the caller brings the randomness.
+//! When to try again: the delays between tries, by what has failed. (The Cassandra session reconnects at intervals of its own.) Pure: the caller brings the randomness.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! The kinds of latest keys.
 //!
-//! A new kind is a variant here with its name and TTL; `intake::accept` says which messages feed it.
+//! A new kind is a variant here with its name and TTL; `intake::accept` says which messages feed it; a kind of which each run has a
+//! key is also listed where [`state`](super::state) goes over the keys of a run.
 
 use std::time::Duration;
 
