@@ -49,11 +49,25 @@ pub struct Batches {
     rows_max: usize,
     bytes_max: usize,
     linger: Duration,
-    open: HashMap<(Table, Partition), OpenBatch>,
+    open: HashMap<BatchKey, OpenBatch>,
     /// When each open batch is due by age, oldest first. Batches closed by size stay in it, recognised by their number.
     due: VecDeque<Due>,
     /// How many batches were opened.
     opened: u64,
+}
+
+/// What all rows of a batch share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct BatchKey {
+    table: Table,
+    partition: Partition,
+}
+
+impl BatchKey {
+    fn of(row: &Row) -> Self {
+        let (table, partition) = row.destination();
+        Self { table, partition }
+    }
 }
 
 #[derive(Debug)]
@@ -65,7 +79,7 @@ struct OpenBatch {
 #[derive(Clone, Copy, Debug)]
 struct Due {
     at: Instant,
-    destination: (Table, Partition),
+    key: BatchKey,
     number: u64,
 }
 
@@ -85,20 +99,20 @@ impl Batches {
         now: Instant,
         ready: &mut VecDeque<PendingBatch>,
     ) {
-        let (destination, rows_max, bytes_max) = (row.destination(), self.rows_max, self.bytes_max);
+        let (key, rows_max, bytes_max) = (BatchKey::of(&row), self.rows_max, self.bytes_max);
         // A huge row travels alone rather than dragging its neighbours beyond what the store takes.
-        if self.open.get(&destination).is_some_and(|open| open.pending.exceeds(bytes, bytes_max)) {
-            self.close(destination, ready);
+        if self.open.get(&key).is_some_and(|open| open.pending.exceeds(bytes, bytes_max)) {
+            self.close(key, ready);
         }
-        let pending = match self.open.get_mut(&destination) {
+        let pending = match self.open.get_mut(&key) {
             Some(open) => &mut open.pending,
-            None => self.open(destination, now, ready),
+            None => self.open(key, now, ready),
         };
         pending.batch.rows.push(row);
         pending.origins.push(origin);
         pending.bytes += bytes;
         if pending.batch.rows.len() >= rows_max || pending.exceeds(0, bytes_max) {
-            self.close(destination, ready);
+            self.close(key, ready);
         }
     }
 
@@ -121,42 +135,36 @@ impl Batches {
     }
 
     fn is_open(&self, due: &Due) -> bool {
-        self.open.get(&due.destination).is_some_and(|open| open.number == due.number)
+        self.open.get(&due.key).is_some_and(|open| open.number == due.number)
     }
 
-    fn open(
-        &mut self,
-        destination: (Table, Partition),
-        now: Instant,
-        ready: &mut VecDeque<PendingBatch>,
-    ) -> &mut PendingBatch {
+    fn open(&mut self, key: BatchKey, now: Instant, ready: &mut VecDeque<PendingBatch>) -> &mut PendingBatch {
         if self.open.len() >= OPEN_BATCHES_MAX && self.due_at().is_some() {
             self.close_oldest(ready);
         }
         self.opened += 1;
-        self.due.push_back(Due { at: now + self.linger, destination, number: self.opened });
+        self.due.push_back(Due { at: now + self.linger, key, number: self.opened });
         // Closed batches leave their entries behind; under load they pile up before the front is looked at.
         if self.due.len() > 4 * OPEN_BATCHES_MAX {
             let open = &self.open;
             self.due.retain(|due| {
-                due.number == self.opened || open.get(&due.destination).is_some_and(|open| open.number == due.number)
+                due.number == self.opened || open.get(&due.key).is_some_and(|open| open.number == due.number)
             });
         }
-        let (table, partition) = destination;
-        let batch = Batch { table, partition, rows: Vec::new() };
+        let batch = Batch { table: key.table, partition: key.partition, rows: Vec::new() };
         let pending = PendingBatch { batch, origins: Vec::new(), bytes: 0 };
         let open = OpenBatch { number: self.opened, pending };
-        &mut self.open.entry(destination).insert_entry(open).into_mut().pending
+        &mut self.open.entry(key).insert_entry(open).into_mut().pending
     }
 
     fn close_oldest(&mut self, ready: &mut VecDeque<PendingBatch>) {
         if let Some(due) = self.due.pop_front() {
-            self.close(due.destination, ready);
+            self.close(due.key, ready);
         }
     }
 
-    fn close(&mut self, destination: (Table, Partition), ready: &mut VecDeque<PendingBatch>) {
-        ready.extend(self.open.remove(&destination).map(|open| open.pending));
+    fn close(&mut self, key: BatchKey, ready: &mut VecDeque<PendingBatch>) {
+        ready.extend(self.open.remove(&key).map(|open| open.pending));
     }
 }
 
