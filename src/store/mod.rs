@@ -5,7 +5,6 @@
 pub mod cassandra;
 pub mod merge;
 mod problem;
-pub mod samples;
 pub mod server;
 pub mod sqlite;
 
@@ -344,9 +343,7 @@ pub trait Store: Send + Sync + 'static {
     fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>>;
 
     /// `seq` of a run's metrics rows, without the other columns.
-    fn seqs<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Seqs, StoreError>> {
-        Box::pin(async move { Ok(self.metrics(query).await?.iter().map(|row| (row.key, row.columns.seq)).collect()) })
-    }
+    fn seqs<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Seqs, StoreError>>;
 
     /// Selected numbers of metrics rows, for bulk reads: no other columns are fetched.
     fn samples<'a>(&'a self, query: &'a SamplesQuery) -> BoxFuture<'a, Result<Samples, StoreError>>;

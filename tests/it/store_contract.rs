@@ -7,10 +7,10 @@
 use std::{path::Path, sync::Arc};
 
 use cascor_ingest::{
-    curve::Field,
+    curve::{Field, Samples},
     event::{EventKey, EventRow, MetricColumns, MetricsRow, Row, TopologyRow, event_id},
     metrics::Metrics,
-    store::{Batch, RangeQuery, Retention, SamplesQuery, Store, StoreError, samples, sqlite},
+    store::{Batch, RangeQuery, Retention, SamplesQuery, Store, StoreError, sqlite},
     units::Micros,
 };
 use tokio::task::JoinSet;
@@ -189,7 +189,10 @@ async fn samples_are_the_numbers_of_the_rows(store: &Shared) {
         for ascending in [true, false] {
             let after = Some((rows[12].key.timestamp, rows[12].key.event_id));
             let range = RangeQuery { ascending, after, ..RangeQuery::newest(run_id, 9) };
-            let of_rows = samples::of_rows(&store.metrics(&range).await.unwrap(), &fields);
+            let mut of_rows = Samples::default();
+            for row in store.metrics(&range).await.unwrap() {
+                of_rows.add(&row.key, &row.columns, &row.extra, &fields);
+            }
             assert_eq!(of_rows.rows.len(), 9);
             let read = store.samples(&SamplesQuery { range, fields: fields.clone() }).await.unwrap();
             assert_eq!(format!("{read:?}"), format!("{of_rows:?}"), "{names:?}");

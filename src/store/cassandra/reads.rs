@@ -15,7 +15,7 @@ use crate::{
     cooperative::YieldEvery,
     curve::{Field, Samples},
     event::{DatasetRow, EventKey, EventRow, MemSize, MetricsRow, RunRow, TopologyRow, restore_micros},
-    store::{METRIC_NAMES_MAX, RangeQuery, SamplesQuery, Seqs, StoreError, samples::add_row},
+    store::{METRIC_NAMES_MAX, RangeQuery, SamplesQuery, Seqs, StoreError},
 };
 
 fn key(run_id: Uuid, timestamp: CqlTimestamp, event_id: i64) -> EventKey {
@@ -43,7 +43,7 @@ pub(super) async fn samples(live: &LiveSession, query: &SamplesQuery) -> Result<
     let mut samples = Samples::default();
     if query.fields.iter().any(|field| matches!(field, Field::Extra(_))) {
         each(live, &live.statements.metrics, &query.range, |Read(row): Read<MetricsRow>| {
-            add_row(&mut samples, &row, &query.fields);
+            samples.add(&row.key, &row.columns, &row.extra, &query.fields);
             (row.bytes(), ControlFlow::Continue(()))
         })
         .await?;

@@ -222,6 +222,9 @@ impl Store for FakeStore {
             self.stored(query, |row| if let Row::Metrics(row) = row { Some((row.key, row.clone())) } else { None })
         })
     }
+    fn seqs<'a>(&'a self, _: &'a crate::store::RangeQuery) -> BoxFuture<'a, Result<crate::store::Seqs, StoreError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
     fn samples<'a>(
         &'a self,
         _: &'a crate::store::SamplesQuery,
