@@ -223,7 +223,8 @@ pub(super) fn dataset(connection: &Connection, dataset_id: Uuid) -> rusqlite::Re
 
 /// Recorded gaps, newest first.
 pub(super) fn gaps(connection: &Connection, query: &DaysQuery) -> rusqlite::Result<Vec<GapRow>> {
-    days(connection, "ingest_gaps", "started_at", "gap_id DESC", query, |row| {
+    let table = DaysTable { name: "ingest_gaps", time: "started_at", then_by: "gap_id DESC" };
+    days(connection, table, query, |row| {
         Ok(GapRow {
             started_at: row.get("started_at")?,
             gap_id: uuid(row, "gap_id")?,
@@ -240,7 +241,8 @@ pub(super) fn gaps(connection: &Connection, query: &DaysQuery) -> rusqlite::Resu
 
 /// Recorded control commands, newest first.
 pub(super) fn control_log(connection: &Connection, query: &DaysQuery) -> rusqlite::Result<Vec<ControlRow>> {
-    days(connection, "control_log", "timestamp", "event_id DESC, instance", query, |row| {
+    let table = DaysTable { name: "control_log", time: "timestamp", then_by: "event_id DESC, instance" };
+    days(connection, table, query, |row| {
         Ok(ControlRow {
             timestamp: row.get("timestamp")?,
             event_id: row.get("event_id")?,
@@ -255,17 +257,25 @@ pub(super) fn control_log(connection: &Connection, query: &DaysQuery) -> rusqlit
     })
 }
 
+/// A table with a partition for each day.
+struct DaysTable {
+    name: &'static str,
+    /// The column of the time, newest first within a day.
+    time: &'static str,
+    /// The order of rows of one time.
+    then_by: &'static str,
+}
+
 fn days<T>(
     connection: &Connection,
-    table: &str,
-    time: &str,
-    rest: &str,
+    table: DaysTable,
     query: &DaysQuery,
     to_row: impl FnMut(&Stored<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Vec<T>> {
+    let DaysTable { name, time, then_by } = table;
     let sql = format!(
-        "SELECT * FROM {table} WHERE day >= ?1 AND day <= ?2 AND {time} >= ?3 AND {time} <= ?4
-         AND (expires_at IS NULL OR expires_at > ?5) ORDER BY day DESC, {time} DESC, {rest} LIMIT ?6"
+        "SELECT * FROM {name} WHERE day >= ?1 AND day <= ?2 AND {time} >= ?3 AND {time} <= ?4
+         AND (expires_at IS NULL OR expires_at > ?5) ORDER BY day DESC, {time} DESC, {then_by} LIMIT ?6"
     );
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
     let (first, last) = (encode::day(query.start), encode::day(query.end));
