@@ -7,9 +7,9 @@ use std::{
 };
 
 use cascor_ingest::{
-    event::{Resolved, Row, Table, run_id_from_text},
+    event::{Resolved, run_id_from_text},
     frame::Rejection,
-    wire::{self, Limits, parse_time},
+    wire::{self, Limits, Message, parse_time},
 };
 use jiff::tz::TimeZone;
 use serde_json::Value;
@@ -24,30 +24,24 @@ const CHANNEL: &str = "cascor:training";
 /// A time of receipt for tests without a clock.
 pub const RECEIVED_AT: i64 = 1_763_633_760_000_000;
 
-/// The tables of a message's rows, in order.
-fn tables(payload: &[u8]) -> Result<Vec<&'static str>, Rejection> {
-    let message = wire::decode(payload, &Limits::default())?;
+/// What intake decides about a message that is received at [`RECEIVED_AT`], and opens no run.
+pub fn resolve(message: &Message<'_>) -> Resolved {
     let time = message.time(RECEIVED_AT, &TimeZone::UTC);
-    let resolved = Resolved {
+    Resolved {
         run_id: message.run_id().unwrap_or_else(|| run_id_from_text("implicit")),
         event_time: time.event_time,
         received_at: RECEIVED_AT,
         has_event_time: time.from_message,
         opened_run: false,
-    };
-    let rows = wire::rows(&message, &resolved, CHANNEL, payload).rows;
-    Ok(rows.iter().map(|row| table_name(row)).collect())
+    }
 }
 
-fn table_name(row: &Row) -> &'static str {
-    match row.destination().0 {
-        Table::Metrics => "training_metrics",
-        Table::Topology => "network_topology",
-        Table::Events => "training_events",
-        Table::Datasets => "dataset_info",
-        Table::Control => "control_log",
-        Table::Gaps => "ingest_gaps",
-    }
+/// The tables of a message's rows, in order.
+fn tables(payload: &[u8]) -> Result<Vec<&'static str>, Rejection> {
+    let message = wire::decode(payload, &Limits::default())?;
+    let resolved = resolve(&message);
+    let rows = wire::rows(&message, &resolved, CHANNEL, payload).rows;
+    Ok(rows.iter().map(|row| row.destination().0.name()).collect())
 }
 
 fn rejected(example: &Example, payload: &[u8]) -> Option<Rejection> {

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use cascor_ingest::{
-    event::{Kind, MetricColumns, Resolved, Row, run_id_from_text},
+    event::{Kind, MetricColumns, Row},
     frame::{Outcome, Reason},
     gaps::GapReason,
     wire::{self, Limits, Message},
@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::{
-    decoded::RECEIVED_AT,
+    decoded::{RECEIVED_AT, resolve},
     page::{names, quoted, read, section, table_rows},
 };
 use crate::support::repository;
@@ -67,13 +67,7 @@ fn effect(probe: &str, name: &str) -> String {
         Err(rejection) => return rejection.reason.as_str().into(),
     };
     let time = message.time(RECEIVED_AT, &TimeZone::UTC);
-    let decided = Resolved {
-        run_id: message.run_id().unwrap_or_else(|| run_id_from_text("implicit")),
-        event_time: time.event_time,
-        received_at: RECEIVED_AT,
-        has_event_time: time.from_message,
-        opened_run: false,
-    };
+    let decided = resolve(&message);
     let rows = wire::rows(&message, &decided, "c", payload.as_bytes());
     let shown: Vec<_> = rows.rows.iter().map(|row| columns(row, name)).collect();
     format!("{:?}", (head(&message), time, shown, rows.run_update))
