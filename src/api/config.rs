@@ -61,7 +61,7 @@ pub struct Config {
     /// The memory budget of answers and exports: their rows and curves, and their text until it is sent. When it is used up,
     /// requests wait. An answer larger than the budget takes all of it.
     pub memory: ByteSize,
-    /// Maximum answers compressed at once; others are sent uncompressed. 0: no compression.
+    /// Maximum answers compressed at once; beyond it they are sent uncompressed. 0: no compression.
     pub compressions: usize,
     /// Maximum connections. One more evicts the connection that has been idle longest; while all are being answered, further
     /// connections serve only probes, the dashboard's page, signing in and authenticated requests.

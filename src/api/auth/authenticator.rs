@@ -1,7 +1,7 @@
 //! The check of a request's token or session against the scope of its route.
 //!
-//! A token of `http.tokens_file` opens what its scope allows, from anywhere; so does the session of a person who has signed in with
-//! one, and then a request that changes something must prove that it comes from the dashboard. Without either, the
+//! A token of `http.tokens_file` opens what its scope allows, from anywhere; so does a session that was
+//! opened with one, and then a request that changes something must prove that it comes from the dashboard. Without either, the
 //! [`AccessPolicy`] decides.
 
 use std::sync::Arc;

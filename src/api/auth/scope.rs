@@ -3,7 +3,7 @@
 /// What a route needs, or a token allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Open to everybody: probes and scrapers.
+    /// Needs no token: probes and scrapers.
     Open,
     /// Signing in and out; needs no token.
     SignIn,

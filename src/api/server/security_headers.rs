@@ -12,7 +12,7 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 
 /// The layer.
 pub async fn layer(request: Request, next: Next) -> Response {
-    // The dashboard's files are the same for everybody, and set their own caching.
+    // The dashboard's files do not depend on the user, and set their own caching.
     let personal = request.uri().path() != "/" && !request.uri().path().starts_with("/assets/");
     let mut answer = next.run(request).await;
     let headers = answer.headers_mut();

@@ -19,7 +19,7 @@ use crate::{
 /// The header in which a page proves that a request is its own.
 const CSRF_HEADER: &str = "x-csrf-token";
 
-/// The session of a person who has signed in.
+/// A session that was opened with a token.
 #[derive(Clone, Debug)]
 pub struct Session {
     /// The token that opened it.

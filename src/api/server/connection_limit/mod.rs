@@ -2,7 +2,7 @@
 //!
 //! A connection is idle while it waits for the head of a request, at first or after an answer, and busy while it is being answered.
 //! When every slot is taken, a new connection replaces the one that has been idle longest, so clients that hold connections open,
-//! and send a byte now and then, cannot shut out others. When all are busy (slow bodies, slow readers), or when the client's
+//! and send a byte now and then, cannot keep new clients out. When all are busy (slow bodies, slow readers), or when the client's
 //! address has used up its share, a new connection gets a slot of the reserve. There only the head of its request is read at first:
 //! an authenticated request keeps the slot until it is answered; any other may be evicted at any time by the next connection, so
 //! that slow clients cannot keep operators and probes out of the reserve.
