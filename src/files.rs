@@ -5,20 +5,63 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use rustix::{
-    fs::OFlags,
-    process::{DumpableBehavior, Resource, Rlimit, geteuid, set_dumpable_behavior, setrlimit, umask},
+    fs::{CWD, OFlags, RenameFlags, renameat_with},
+    io::Errno,
+    process::{DumpableBehavior, Resource, Rlimit, getegid, geteuid, set_dumpable_behavior, setrlimit, umask},
 };
 use uuid::Uuid;
 
-/// Permissions of a file.
+/// Permissions of a private file.
 pub const FILE_MODE: u32 = 0o600;
-/// Permissions of a directory.
+/// Permissions of a private directory.
 pub const DIR_MODE: u32 = 0o700;
+/// What the group may do with the files of a shared state directory, and with its directories.
+const GROUP_READS_FILE: u32 = 0o040;
+const GROUP_READS_DIR: u32 = 0o050;
+
+/// Whether the group reads the state of this process.
+static GROUP_READS: AtomicBool = AtomicBool::new(false);
+
+/// To be called when the state directory is there: if its group may read it, and no other user, the group may read the spool, the dead letters
+/// and the database in it, too. Keys stay private.
+pub fn share_with_group_of(state_dir: &Path) {
+    // A mode that other users share, too, is no decision about the group.
+    let shares = fs::metadata(state_dir).is_ok_and(|found| found.mode() & 0o077 == GROUP_READS_DIR);
+    GROUP_READS.store(shares, Ordering::Relaxed);
+    umask(rustix::fs::Mode::from_raw_mode(0o777 & !dir_mode()));
+}
+
+/// Permissions of a new file of the state.
+pub fn file_mode() -> u32 {
+    FILE_MODE | if GROUP_READS.load(Ordering::Relaxed) { GROUP_READS_FILE } else { 0 }
+}
+
+/// Permissions of a new directory of the state.
+pub fn dir_mode() -> u32 {
+    DIR_MODE | if GROUP_READS.load(Ordering::Relaxed) { GROUP_READS_DIR } else { 0 }
+}
+
+/// Gives a file or directory of the state that root has made to the owner of the directory above, the user of the daemon, who could
+/// not use it otherwise.
+///
+/// # Errors
+/// Those of the file system.
+pub fn give_to_owner_of_directory(made: &File, path: &Path) -> io::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let (found, above) = (made.metadata()?, fs::metadata(directory(path))?);
+    if found.uid() == 0 && above.uid() != 0 && (found.is_dir() || found.nlink() == 1) {
+        fchown(made, Some(above.uid()), Some(above.gid()))?;
+    }
+    Ok(())
+}
 
 /// To be called once, before anything is opened: files that libraries create are private too, and neither a core dump nor a debugger
 /// of the same user can read passwords and tokens in memory.
@@ -60,12 +103,15 @@ pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
 pub fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options
+        .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(FILE_MODE)
+        .mode(file_mode())
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-    options.open(path).map_err(|error| explain_link(path, error))
+    let file = options.open(path).map_err(|error| explain_link(path, error))?;
+    give_to_owner_of_directory(&file, path)?;
+    Ok(file)
 }
 
 /// Opens our own file to append to it.
@@ -101,7 +147,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
-    File::open(directory(path))?.sync_all()
+    sync_parent(path)
 }
 
 /// Refuses a symbolic link in a directory that other users may write.
@@ -125,11 +171,15 @@ pub fn refuse_planted_link(path: &Path) -> io::Result<()> {
 
 /// A warning about permissions that other users have on an existing file or directory; `None` where they are harmless.
 ///
-/// Reading a directory is no danger, because its files are private. Our own group is trusted: Kubernetes gives the files of a
-/// volume to it.
+/// Reading a directory is no danger, because its files are private. Our own groups are trusted: Kubernetes gives the files of a
+/// volume to one, and its members administer a daemon. Root looks at the files of others, and trusts their groups to read.
 pub fn exposure(path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
-    let who = if metadata.gid() == rustix::process::getegid().as_raw() { 0o007 } else { 0o077 };
+    let who = match () {
+        () if is_own_group(metadata.gid()) => 0o007,
+        () if geteuid().is_root() => 0o037,
+        () => 0o077,
+    };
     let danger = if metadata.is_dir() { 0o022 } else { 0o066 };
     let open = metadata.mode() & who & danger;
     if open == 0 {
@@ -140,7 +190,42 @@ pub fn exposure(path: &Path) -> Option<String> {
     Some(format!("other users may {verb} `{path}` (mode {mode:04o}); `chmod {take} '{path}'` mends it"))
 }
 
-fn directory(path: &Path) -> &Path {
+fn is_own_group(gid: u32) -> bool {
+    let more = rustix::process::getgroups().unwrap_or_default();
+    more.iter().map(|group| group.as_raw()).chain([getegid().as_raw()]).any(|own| own == gid)
+}
+
+/// Renames a file or directory to a name that is free.
+///
+/// # Errors
+/// When the name is taken, and those of the file system.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system has it.
+        Err(Errno::INVAL | Errno::NOSYS) if to.symlink_metadata().is_err() => fs::rename(from, to),
+        Err(Errno::INVAL | Errno::NOSYS) => Err(io::ErrorKind::AlreadyExists.into()),
+        renamed => Ok(renamed?),
+    }
+}
+
+/// Makes created, renamed and removed names of a directory durable.
+///
+/// # Errors
+/// Those of the file system.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// The same for the directory that a file is in.
+///
+/// # Errors
+/// Those of the file system.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    sync_dir(directory(path))
+}
+
+/// The directory that a file is in.
+pub fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

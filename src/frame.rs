@@ -2,17 +2,21 @@
 
 use std::{
     fmt, mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::{Notify, OwnedSemaphorePermit, oneshot},
     time::Instant,
 };
+use uuid::Uuid;
 
-use crate::{event::ControlRow, gaps::Gap, units::Micros};
+use crate::{event::ControlRow, gaps::Gap, units::Micros, words::words};
 
 /// One message, copied out of the client's buffer.
 #[derive(Clone, Debug)]
@@ -31,13 +35,15 @@ pub struct Frame {
 
 /// The source, in `control_log`, of commands by HTTP; the name of the token follows behind a colon.
 pub const SOURCE_HTTP: &str = "http";
+/// The source of changes by the command line; the name of the person follows behind a colon.
+pub const SOURCE_CLI: &str = "cli";
 /// The source of commands that the daemon gives itself.
 pub const SOURCE_SELF: &str = "self";
 
-/// The recorded name of a Redis channel that is called like [`SOURCE_HTTP`] or [`SOURCE_SELF`], which a pattern may match: it must not
-/// pass for one of these sources.
+/// The recorded name of a Redis channel that is called like [`SOURCE_HTTP`], [`SOURCE_CLI`] or [`SOURCE_SELF`], which a pattern may
+/// match: it must not pass for one of these sources.
 pub fn escape_reserved_name(channel: &str) -> Option<String> {
-    let ours = channel == SOURCE_SELF || channel.split(':').next() == Some(SOURCE_HTTP);
+    let ours = channel == SOURCE_SELF || [SOURCE_HTTP, SOURCE_CLI].map(Some).contains(&channel.split(':').next());
     ours.then(|| format!("redis:{channel}"))
 }
 
@@ -50,47 +56,21 @@ pub struct Rejection {
     pub detail: String,
 }
 
-/// The contract's reasons of rejection, and one for rows that the store refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the contract's names")]
-pub enum Reason {
-    TooLarge,
-    TooDeep,
-    MalformedJson,
-    MalformedMsgpack,
-    NotAnObject,
-    UnknownShape,
-    InvalidField,
-    /// The store said that this row can never be stored.
-    RejectedByStore,
-}
-
-impl Reason {
-    /// Every reason, for metrics and filters.
-    pub const ALL: [Self; 8] = [
-        Self::TooLarge,
-        Self::TooDeep,
-        Self::MalformedJson,
-        Self::MalformedMsgpack,
-        Self::NotAnObject,
-        Self::UnknownShape,
-        Self::InvalidField,
-        Self::RejectedByStore,
-    ];
-
-    /// The name that is stored and shown.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TooLarge => "too_large",
-            Self::TooDeep => "too_deep",
-            Self::MalformedJson => "malformed_json",
-            Self::MalformedMsgpack => "malformed_msgpack",
-            Self::NotAnObject => "not_an_object",
-            Self::UnknownShape => "unknown_shape",
-            Self::InvalidField => "invalid_field",
-            Self::RejectedByStore => "rejected_by_store",
-        }
+words! {
+    /// The contract's reasons of rejection, and one for rows that the store refuses.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    #[allow(missing_docs, reason = "the contract's names")]
+    pub enum Reason(as_str) {
+        TooLarge "too_large",
+        TooDeep "too_deep",
+        MalformedJson "malformed_json",
+        MalformedMsgpack "malformed_msgpack",
+        NotAnObject "not_an_object",
+        UnknownShape "unknown_shape",
+        InvalidField "invalid_field",
+        /// The store said that this row can never be stored.
+        RejectedByStore "rejected_by_store",
     }
 }
 
@@ -115,26 +95,16 @@ pub struct Receipt {
     pub took_ms: u64,
 }
 
-/// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the contract's names")]
-pub enum Outcome {
-    Done,
-    Ignored,
-    Refused,
-    Failed,
-}
-
-impl Outcome {
-    /// The name that is stored and published.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Ignored => "ignored",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-        }
+words! {
+    /// How a command ended.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    #[allow(missing_docs, reason = "the contract's names")]
+    pub enum Outcome(as_str) {
+        Done "done",
+        Ignored "ignored",
+        Refused "refused",
+        Failed "failed",
     }
 }
 
@@ -147,12 +117,16 @@ pub enum IntakeItem {
     TrackedFrame(Frame, DeliveryTag),
     /// A message of a request that waits for its outcome.
     FrameWithAck(Frame, oneshot::Sender<Ack>),
+    /// Some of the messages of a request.
+    Batch(MessageBatch),
     /// A gap.
     Gap(Gap),
     /// The row of an executed command, to be recorded in the log.
     Receipt(ControlRow),
     /// Close every open run (`reset`).
     CloseRuns,
+    /// Close a deleted run, where it was opened at or before this time.
+    CloseDeletedRun(Uuid, Micros),
 }
 
 /// What became of a message.
@@ -164,6 +138,48 @@ pub enum Ack {
     Rejected(Rejection),
     /// The spool cannot write to disk: it may be lost.
     NotDurable,
+}
+
+/// Some of the messages of a request, which keeps them until they are durable: what is not taken is not counted as lost. They are
+/// taken in order, up to the first for which there is no room.
+#[derive(Debug)]
+pub struct MessageBatch {
+    /// The messages.
+    pub frames: Vec<Frame>,
+    /// Shared by the batches of one request.
+    pub cut_short: CutShort,
+    /// Where the outcome goes.
+    pub answer: oneshot::Sender<BatchAck>,
+    /// Bounds the batches in the queue; released when this one is taken out.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// What became of a [`MessageBatch`].
+#[derive(Debug)]
+pub struct BatchAck {
+    /// Messages taken, of its beginning.
+    pub taken: usize,
+    /// Those among them that are dead letters: their positions, and why.
+    pub rejected: Vec<(usize, Rejection)>,
+    /// Whether the messages taken are on disk. If not, they may be lost.
+    pub durable: bool,
+}
+
+/// Set when a batch of a request was not taken whole: its later batches are then not taken at all, so that what was taken of a
+/// request is always its beginning.
+#[derive(Clone, Debug, Default)]
+pub struct CutShort(Arc<AtomicBool>);
+
+impl CutShort {
+    /// Sets it.
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it is set.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// The number of a frame at its source, and the way back there. Dropped without [`settle`](Self::settle) it acknowledges nothing.

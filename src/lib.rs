@@ -56,6 +56,7 @@
 //! | live feed | A bounded ring of the newest messages, for clients that watch. [`live::LiveFeed`] |
 //! | orphan | A spool with records that no running daemon holds. |
 
+pub mod access;
 pub mod api;
 pub mod app;
 pub mod backoff;
@@ -66,6 +67,7 @@ pub mod cooperative;
 pub mod curve;
 pub mod dead_letter;
 pub mod demo;
+pub mod doctor;
 pub mod event;
 pub mod files;
 pub mod frame;
@@ -75,16 +77,19 @@ pub mod host;
 pub mod intake;
 pub mod latest;
 pub mod lifecycle;
+pub mod listeners;
 pub mod live;
 pub mod logging;
 pub mod memory;
 pub mod metrics;
-pub mod notify;
+pub mod reach;
 pub mod redis;
 pub mod render;
 pub mod runs;
 pub mod schema;
 pub mod secret;
+pub mod section;
+pub mod service_manager;
 pub mod source;
 pub mod spool;
 pub mod store;
@@ -92,4 +97,5 @@ pub mod terminal;
 pub mod tls;
 pub mod units;
 pub mod wire;
+mod words;
 pub mod writer;

@@ -19,11 +19,11 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::terminal;
+use crate::{section, terminal};
 
 /// How and how much to log.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// `text` or `json`.
     pub format: Format,
@@ -33,7 +33,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { format: Format::Text, level: "info".into() }
+        section::defaults("log")
     }
 }
 
@@ -87,7 +87,8 @@ where
 {
     match format {
         Format::Text => {
-            let colours = io::IsTerminal::is_terminal(&io::stderr());
+            let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            let colours = io::IsTerminal::is_terminal(&io::stderr()) && !unwanted;
             tracing_fmt::layer().with_writer(writer).with_ansi(colours).boxed()
         }
         Format::Json => {

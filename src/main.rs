@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use cascor_ingest::{cli, logging::Chain, terminal};
+use cascor_ingest::{cli, terminal};
 
 fn main() -> ExitCode {
     // Two libraries bring TLS; which provider they share must be said before either asks.
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            terminal::print_notice(format_args!("cascor-ingest: {}", Chain(&error)));
+            error.print();
             ExitCode::from(error.exit_status())
         }
     }

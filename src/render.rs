@@ -1,21 +1,22 @@
 //! JSON rendering of rows: column names of the store, times in RFC 3339, and cursors.
 //!
-//! JSON has no NaN and no infinity: both are written as `null`, and the row lists their columns in `non_finite`.
+//! JSON has no NaN and no infinity: both are written as `null`, and the row lists their columns in `non_finite`. A row of metrics with
+//! infinities also has `infinite`, which says of each whether it is `Infinity` or `-Infinity`; all others are NaN.
 
-use serde::{
-    Serialize, Serializer,
-    ser::{SerializeMap, SerializeSeq},
-};
-use uuid::Uuid;
+use std::collections::BTreeMap;
 
 use crate::{
     cooperative::YieldEvery,
     event::{
-        ColumnValue, ControlRow, DatasetRow, EventKey, EventRow, GapRow, METRIC_COLUMNS, MetricsRow, RunRow,
-        TopologyRow, status,
+        ColumnValue, EditedRun, EventKey, METRIC_COLUMNS, MetricsRow, RunRow, StoredColumn, StoredRow, StoredValue,
+        extra_name, status,
     },
     units::Micros,
     wire,
+};
+use serde::{
+    Serialize, Serializer,
+    ser::{SerializeMap, SerializeSeq},
 };
 
 /// Derived status of a running run that has been silent for longer than `stale_after`.
@@ -50,22 +51,6 @@ pub fn shown_status(run: &RunRow, now: Micros, stale_after: Micros) -> Option<&s
     }
 }
 
-/// The cursor that continues a list of runs after `run`.
-pub fn run_cursor(run: &RunRow) -> Option<String> {
-    run.cursor().map(run_cursor_at)
-}
-
-/// The cursor from its parts.
-pub fn run_cursor_at((start, run_id): (Micros, Uuid)) -> String {
-    format!("{start}.{}", run_id.as_simple())
-}
-
-/// The inverse of [`run_cursor`].
-pub fn parse_run_cursor(text: &str) -> Option<(Micros, Uuid)> {
-    let (start, run_id) = text.split_once('.')?;
-    Some((start.parse().ok()?, Uuid::try_parse(run_id).ok()?))
-}
-
 /// The cursor that continues a range of events after this key.
 pub fn event_cursor(key: &EventKey) -> String {
     format!("{}.{}", key.timestamp, key.event_id)
@@ -85,11 +70,11 @@ pub struct Json<'a, T>(pub &'a T);
 #[derive(Clone, Copy, Debug)]
 pub struct JsonRows<'a, T>(pub &'a [T]);
 
-/// A run with its [`shown_status`].
+/// A run with its [`shown_status`]. `run_name` is the name that its producer published, `display_name` the one that people gave it.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "the arguments of `shown_status`")]
 pub struct RunJson<'a> {
-    pub run: &'a RunRow,
+    pub run: &'a EditedRun,
     pub now: Micros,
     pub stale_after: Micros,
 }
@@ -109,29 +94,26 @@ where
     }
 }
 
-/// Serialises `"name": value` for fields of the same name.
-macro_rules! plain {
-    ($map:ident, $row:expr, $($column:ident),+) => { $( $map.serialize_entry(stringify!($column), &$row.$column)?; )+ };
-}
-
-/// Serialises times under their field names.
-macro_rules! times {
-    ($map:ident, $row:expr, $($column:ident),+) => {
-        $( $map.serialize_entry(stringify!($column), &$row.$column.map(time))?; )+
-    };
-}
-
-/// Serialises doubles: non-finite values as `null`, with their names collected.
-macro_rules! doubles {
-    ($map:ident, $lost:ident, $row:expr, $($column:ident),+) => {
-        $(
-            if $row.$column.is_some_and(|value| !value.is_finite()) {
-                $lost.push(stringify!($column));
+/// Serialises a value: non-finite numbers as `null`, and their names are collected.
+fn entry<M: SerializeMap>(
+    map: &mut M,
+    lost: &mut Vec<&'static str>,
+    column: &StoredColumn,
+    value: StoredValue<'_>,
+) -> Result<(), M::Error> {
+    match value {
+        StoredValue::Column(value) => {
+            if value.non_finite().is_some() {
+                lost.push(column.name);
             }
-            // serde_json writes non-finite values as null.
-            $map.serialize_entry(stringify!($column), &$row.$column)?;
-        )+
-    };
+            map.serialize_entry(column.name, &value)
+        }
+        StoredValue::Id(id) => map.serialize_entry(column.name, &id),
+        StoredValue::Time(at) => map.serialize_entry(column.name, &at.map(time)),
+        StoredValue::Flag(flag) => map.serialize_entry(column.name, &flag),
+        StoredValue::Texts(texts) => map.serialize_entry(column.name, texts),
+        StoredValue::Counts(counts) => map.serialize_entry(column.name, counts),
+    }
 }
 
 fn key<M: SerializeMap>(map: &mut M, key: &EventKey) -> Result<(), M::Error> {
@@ -146,34 +128,44 @@ impl Serialize for Json<'_, MetricsRow> {
         let mut map = serializer.serialize_map(None)?;
         key(&mut map, &row.key)?;
         for (column, value) in METRIC_COLUMNS.iter().zip(row.columns.values()) {
-            if value.is_non_finite() {
-                lost.push(column.name);
-            }
+            lost.extend(value.non_finite().map(|value| (column.name, value)));
             map.serialize_entry(column.name, &value)?;
         }
-        plain!(map, row, extra, rest_json);
-        lost.extend(row.extra.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.as_str()));
-        map.serialize_entry("non_finite", &lost)?;
+        map.serialize_entry("extra", &row.extra)?;
+        map.serialize_entry("rest_json", &row.rest_json)?;
+        lost.extend(
+            row.extra.iter().filter(|(_, value)| !value.is_finite()).map(|(name, value)| (name.as_str(), *value)),
+        );
+        non_finite(&mut map, &lost)?;
         map.end()
     }
+}
+
+/// Serialises which of the numbers of a row of metrics are `null` because they are not finite.
+fn non_finite<M: SerializeMap>(map: &mut M, lost: &[(&str, f64)]) -> Result<(), M::Error> {
+    map.serialize_entry("non_finite", &lost.iter().map(|(name, _)| name).collect::<Vec<_>>())?;
+    let word = |value: f64| if value > 0.0 { "Infinity" } else { "-Infinity" };
+    let infinite = lost.iter().filter(|(_, value)| value.is_infinite());
+    let infinite: BTreeMap<_, _> = infinite.map(|(name, value)| (name, word(*value))).collect();
+    if infinite.is_empty() { Ok(()) } else { map.serialize_entry("infinite", &infinite) }
 }
 
 /// Key of a metrics row; part of every answer with some of its columns.
 pub const KEY_COLUMNS: [&str; 3] = ["run_id", "timestamp", "event_id"];
 
-/// Serialises the key of a row and the given columns, and a number of `extra` like a column; returns the non-finite columns.
+/// Serialises the key of a row and the columns with these labels, and a number of `extra` like a column.
 ///
 /// # Errors
 /// An error of the serializer.
 pub fn columns<'n, M: SerializeMap>(
     map: &mut M,
     row: &MetricsRow,
-    names: impl Iterator<Item = &'n str>,
-) -> Result<Vec<&'n str>, M::Error> {
+    labels: impl Iterator<Item = &'n str>,
+) -> Result<(), M::Error> {
     let mut lost = Vec::new();
     key(map, &row.key)?;
     let values = row.columns.values();
-    for name in names {
+    for name in labels {
         let value = match (METRIC_COLUMNS.iter().position(|column| column.name == name), name) {
             (Some(at), _) => values[at],
             (None, "extra") => {
@@ -184,92 +176,42 @@ pub fn columns<'n, M: SerializeMap>(
                 map.serialize_entry(name, &row.rest_json)?;
                 continue;
             }
-            (None, name) => ColumnValue::Double(row.extra.get(name).copied()),
+            (None, name) => ColumnValue::Double(row.extra.get(extra_name(name)).copied()),
         };
-        if value.is_non_finite() {
-            lost.push(name);
-        }
+        lost.extend(value.non_finite().map(|value| (name, value)));
         map.serialize_entry(name, &value)?;
     }
-    Ok(lost)
+    non_finite(map, &lost)
 }
 
-impl Serialize for Json<'_, TopologyRow> {
+impl<T: StoredRow> Serialize for Json<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let row = self.0;
         let mut map = serializer.serialize_map(None)?;
-        key(&mut map, &row.key)?;
-        plain!(
-            map,
-            row,
-            epoch,
-            input_size,
-            output_size,
-            hidden_units,
-            total_parameters,
-            topology_json,
-            weights_summary
-        );
-        map.end()
-    }
-}
-
-impl Serialize for Json<'_, EventRow> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let row = self.0;
-        let mut map = serializer.serialize_map(None)?;
-        key(&mut map, &row.key)?;
-        map.serialize_entry("type", &row.r#type)?;
-        plain!(map, row, payload_json, epoch);
-        map.end()
-    }
-}
-
-impl Serialize for Json<'_, DatasetRow> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let row = self.0;
-        let mut map = serializer.serialize_map(None)?;
-        plain!(map, row, dataset_id, name, description, num_samples, num_features, num_classes, class_distribution);
-        times!(map, row, created_at);
-        plain!(map, row, file_path, checksum);
-        map.end()
-    }
-}
-
-impl Serialize for Json<'_, GapRow> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let row = self.0;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("started_at", &time(row.started_at))?;
-        map.serialize_entry("ended_at", &time(row.ended_at))?;
-        plain!(map, row, gap_id, reason, source, channel, instance, run_id, lost);
-        map.end()
-    }
-}
-
-impl Serialize for Json<'_, ControlRow> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let row = self.0;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("timestamp", &time(row.timestamp))?;
-        plain!(map, row, event_id, instance, command, command_id, target, source, outcome, payload_json);
+        if let Some(of_event) = self.0.event_key() {
+            key(&mut map, of_event)?;
+        }
+        for (column, value) in T::COLUMNS.iter().zip(self.0.values()) {
+            entry(&mut map, &mut Vec::new(), column, value)?;
+        }
         map.end()
     }
 }
 
 impl Serialize for RunJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (row, mut lost) = (self.run, Vec::<&str>::new());
+        let mut lost = Vec::new();
         let mut map = serializer.serialize_map(None)?;
-        plain!(map, row, run_id, run_name);
-        times!(map, row, start_time, end_time);
-        plain!(map, row, duration_seconds);
-        map.serialize_entry("status", &shown_status(row, self.now, self.stale_after))?;
-        plain!(map, row, dataset_name, dataset_size, config_json, final_epoch);
-        doubles!(map, lost, row, final_train_loss, final_train_accuracy, final_val_loss, final_val_accuracy);
-        doubles!(map, lost, row, best_val_accuracy);
-        plain!(map, row, best_epoch, total_hidden_units, total_parameters, notes, tags, created_by);
-        times!(map, row, last_event_time, restarted_at);
+        for (column, value) in RunRow::COLUMNS.iter().zip(self.run.row.values()) {
+            if column.name == "status" {
+                map.serialize_entry("status", &shown_status(&self.run.row, self.now, self.stale_after))?;
+            } else {
+                entry(&mut map, &mut lost, column, value)?;
+            }
+        }
+        map.serialize_entry("display_name", &self.run.display_name)?;
+        map.serialize_entry("archived", &self.run.archived)?;
+        map.serialize_entry("edited_at", &self.run.edited_at.map(time))?;
+        map.serialize_entry("edited_by", &self.run.edited_by)?;
         map.serialize_entry("non_finite", &lost)?;
         map.end()
     }
@@ -277,6 +219,8 @@ impl Serialize for RunJson<'_> {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
@@ -302,7 +246,8 @@ mod tests {
 
     #[test]
     fn non_finite_values_are_null_and_listed() {
-        let run = RunRow { final_val_loss: Some(f64::NAN), best_val_accuracy: Some(0.5), ..RunRow::default() };
+        let row = RunRow { final_val_loss: Some(f64::NAN), best_val_accuracy: Some(0.5), ..RunRow::default() };
+        let run = EditedRun::new(row, None);
         let json = serde_json::to_value(RunJson { run: &run, now: 0, stale_after: 0 }).unwrap();
         assert_eq!(json["non_finite"], serde_json::json!(["final_val_loss"]));
         assert_eq!((json["final_val_loss"].is_null(), json["best_val_accuracy"].as_f64()), (true, Some(0.5)));
@@ -320,10 +265,7 @@ mod tests {
 
     #[test]
     fn cursors_come_back() {
-        let run = RunRow { run_id: Uuid::from_u128(7), start_time: Some(-5), ..RunRow::default() };
-        assert_eq!(parse_run_cursor(&run_cursor(&run).unwrap()), Some((-5, run.run_id)));
-        let key = EventKey { run_id: run.run_id, timestamp: 1, event_id: 2 };
-        assert_eq!(parse_event_cursor(&event_cursor(&key)), Some((1, 2)));
-        assert_eq!((parse_event_cursor("x"), parse_run_cursor("1.2")), (None, None));
+        let key = EventKey { run_id: Uuid::from_u128(7), timestamp: 1, event_id: 2 };
+        assert_eq!((parse_event_cursor(&event_cursor(&key)), parse_event_cursor("x")), (Some((1, 2)), None));
     }
 }

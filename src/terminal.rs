@@ -6,7 +6,13 @@
 use std::{
     fmt,
     io::{self, IsTerminal, Write},
+    os::fd::AsFd,
 };
+
+use rustix::termios::tcgetwinsize;
+
+/// Columns of a terminal that does not report its width, where the variable `COLUMNS` does not say it either.
+const COLUMNS_ASSUMED: usize = 80;
 
 /// Whether a terminal would not simply show this character: C0 and C1 controls, DEL, changes of text direction, and characters
 /// without width.
@@ -81,6 +87,42 @@ pub fn stdout() -> Output<io::Stdout> {
     Output::new(io::stdout(), OutputMode::of(&io::stdout()))
 }
 
+/// Standard output for text that has colours of ours, in which everything untrusted was escaped.
+pub fn coloured_stdout() -> Output<io::Stdout> {
+    Output::new(io::stdout(), if io::stdout().is_terminal() { OutputMode::Coloured } else { OutputMode::Raw })
+}
+
+/// Whether standard output is a terminal.
+pub fn stdout_is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Columns of the terminal of standard output; `None`: it is no terminal, and a line may be of any length.
+pub fn stdout_columns() -> Option<usize> {
+    columns(&io::stdout())
+}
+
+/// Columns of the terminal of standard error.
+pub fn stderr_columns() -> Option<usize> {
+    columns(&io::stderr())
+}
+
+fn columns(out: &(impl IsTerminal + AsFd)) -> Option<usize> {
+    // Serial lines and `script` report 0.
+    let reported = || tcgetwinsize(out).ok().map(|size| size.ws_col.into()).filter(|columns| *columns > 0);
+    let told = || std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| *columns > 0);
+    out.is_terminal().then(|| reported().or_else(told).unwrap_or(COLUMNS_ASSUMED))
+}
+
+/// Moves to the top of a terminal on standard output and clears it; elsewhere nothing.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn clear() -> io::Result<()> {
+    let mut out = io::stdout();
+    if out.is_terminal() { out.write_all(b"\x1b[H\x1b[J") } else { Ok(()) }
+}
+
 /// Standard error.
 pub fn stderr() -> Output<io::Stderr> {
     Output::new(io::stderr(), OutputMode::of(&io::stderr()))
@@ -95,11 +137,6 @@ pub fn log() -> impl Fn() -> Output<io::Stderr> {
 /// Prints a line to standard error. A closed standard error is ignored.
 pub fn print_notice(message: fmt::Arguments<'_>) {
     let _ = writeln!(stderr(), "{message}");
-}
-
-/// The text of a field for standard output: escaped on a terminal, unchanged elsewhere.
-pub fn field(text: &str) -> String {
-    if io::stdout().is_terminal() { Escaped(text).to_string() } else { text.to_owned() }
 }
 
 impl<W: Write> Output<W> {

@@ -4,7 +4,11 @@ use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{self, ByteSize};
+use crate::{
+    section,
+    tls::ServerTls,
+    units::{self, ByteSize},
+};
 
 /// Which requests may read without a token once tokens are configured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -19,10 +23,14 @@ pub enum AnonymousRead {
 
 /// The section `[http]`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// Address and port; empty: no HTTP.
     pub listen: String,
+    /// Whether the process ends where it cannot listen there; otherwise it tries again.
+    pub required: bool,
+    /// TLS of the API. The files are read again at SIGHUP, and when they change.
+    pub tls: ServerTls,
     /// The file of tokens: lines of `name scope token`, the scope `read`, `publish` or `admin`. Reloaded at SIGHUP.
     pub tokens_file: Option<PathBuf>,
     /// Which requests may read without a token once tokens are configured.
@@ -38,6 +46,8 @@ pub struct Config {
     pub session_lifetime: Duration,
     /// Maximum sessions of one token; one more ends the oldest.
     pub sessions: usize,
+    /// Whether the labels of metrics have their former name, `name`, too.
+    pub metrics_former_label: bool,
     /// Origins of other dashboards, whose pages may use the API from a browser, commands included; pages of another host must send
     /// a token. `*`: pages of any origin may read what needs no session.
     pub allow_origins: Vec<String>,
@@ -75,15 +85,19 @@ pub struct Config {
     pub reserved_streams: usize,
     /// The same for exports.
     pub reserved_exports: usize,
-    /// Maximum body of a request without a token or a session.
+    /// Maximum body of a request without a token or a session, other than messages.
     pub anonymous_body: ByteSize,
     /// Time-out of receiving such a body.
     #[serde(with = "units::duration")]
     pub anonymous_body_timeout: Duration,
     /// Maximum head of a request; at least 8 KiB.
     pub max_header: ByteSize,
-    /// Maximum body of a request.
+    /// Maximum body of a request, other than messages.
     pub max_body: ByteSize,
+    /// Maximum body of messages (`POST /api/messages`).
+    pub max_messages_body: ByteSize,
+    /// Maximum messages of a request.
+    pub max_messages: usize,
     /// Time-out of receiving the head of a request; also closes an idle connection.
     #[serde(with = "units::duration")]
     pub header_timeout: Duration,
@@ -97,37 +111,6 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:8050".into(),
-            tokens_file: None,
-            anonymous_read: AnonymousRead::None,
-            trusted_hosts: Vec::new(),
-            session_key_file: None,
-            session_lifetime: Duration::from_secs(7 * 24 * 3_600),
-            sessions: 32,
-            allow_origins: Vec::new(),
-            page_rows: 10_000,
-            max_points: 20_000,
-            max_runs: 16,
-            exports: 4,
-            streams: 32,
-            stream_interval: Duration::from_millis(100),
-            stream_points: 500,
-            stream_buffer: ByteSize::mib(8),
-            memory: ByteSize::mib(64),
-            compressions: 32,
-            connections: 256,
-            connections_per_address: 64,
-            reserved_connections: 32,
-            reserved_streams: 8,
-            reserved_exports: 1,
-            anonymous_body: ByteSize::kib(64),
-            anonymous_body_timeout: Duration::from_secs(5),
-            max_header: ByteSize::kib(16),
-            max_body: ByteSize::mib(1),
-            header_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(30),
-        }
+        section::defaults("http")
     }
 }

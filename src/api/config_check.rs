@@ -9,7 +9,7 @@ use super::{
     config::Config,
     memory_budget::PAGE_RESERVATION,
 };
-use crate::{curve::POINTS_MIN, units::ByteSize};
+use crate::{curve::POINTS_MIN, section::require, units::ByteSize};
 
 /// Upper limit of `http.sessions`.
 const SESSIONS_MAX: usize = 1_024;
@@ -25,6 +25,7 @@ impl Config {
 
     /// Adds problems of the token and key files. Only a process that serves HTTP needs them; other commands run without.
     pub fn file_problems(&self, problems: &mut Vec<String>) {
+        self.tls.file_problems("http", problems);
         if let Some(Err(error)) = self.tokens_file.as_deref().map(read_tokens) {
             problems.push(format!("`http.tokens_file`: {error}"));
         }
@@ -35,16 +36,16 @@ impl Config {
 
     /// Adds problems of the settings themselves, without reading the files that they name.
     pub fn problems(&self, problems: &mut Vec<String>) {
-        if !self.listen.is_empty() && self.listen.parse::<SocketAddr>().is_err() {
-            problems
-                .push(format!("`http.listen` = \"{}\" is not an address and port such as 127.0.0.1:8050", self.listen));
-        }
-        if self.sessions > SESSIONS_MAX {
-            problems.push(format!("`http.sessions` must be at most {SESSIONS_MAX}"));
-        }
+        require(
+            problems,
+            self.listen.is_empty() || self.listen.parse::<SocketAddr>().is_ok(),
+            format!("`http.listen` = \"{}\" is not an address and port such as 127.0.0.1:8050", self.listen),
+        );
+        require(problems, self.sessions <= SESSIONS_MAX, format!("`http.sessions` must be at most {SESSIONS_MAX}"));
+        self.tls.problems("http", problems);
         cors::problems(&self.allow_origins, problems);
         target::problems(&self.trusted_hosts, problems);
-        let counts = [
+        for (key, n) in [
             ("page_rows", self.page_rows),
             ("max_runs", self.max_runs),
             ("exports", self.exports),
@@ -53,39 +54,30 @@ impl Config {
             ("connections", self.connections),
             ("connections_per_address", self.connections_per_address),
             ("sessions", self.sessions),
-        ];
-        problems
-            .extend(counts.iter().filter(|(_, n)| *n == 0).map(|(key, _)| format!("`http.{key}` must be at least 1")));
+            ("max_messages", self.max_messages),
+        ] {
+            require(problems, n > 0, format!("`http.{key}` must be at least 1"));
+        }
         for (key, n) in [("exports", self.exports), ("compressions", self.compressions)] {
-            if n > Semaphore::MAX_PERMITS {
-                problems.push(format!("`http.{key}` must be at most {}", Semaphore::MAX_PERMITS));
-            }
+            require(
+                problems,
+                n <= Semaphore::MAX_PERMITS,
+                format!("`http.{key}` must be at most {}", Semaphore::MAX_PERMITS),
+            );
         }
-        if self.max_points < POINTS_MIN {
-            problems.push(format!("`http.max_points` must be at least {POINTS_MIN}"));
-        }
-        if self.memory.as_usize() < PAGE_RESERVATION {
-            problems.push("`http.memory` must be at least 16MiB".into());
-        }
-        if self.max_header < ByteSize::kib(8) {
-            problems.push("`http.max_header` must be at least 8KiB".into());
-        }
-        if self.stream_buffer < ByteSize::kib(64) {
-            problems.push("`http.stream_buffer` must be at least 64KiB".into());
-        }
-        let times = [
+        require(problems, self.max_points >= POINTS_MIN, format!("`http.max_points` must be at least {POINTS_MIN}"));
+        require(problems, self.memory.as_usize() >= PAGE_RESERVATION, "`http.memory` must be at least 16MiB");
+        require(problems, self.max_header >= ByteSize::kib(8), "`http.max_header` must be at least 8KiB");
+        require(problems, self.stream_buffer >= ByteSize::kib(64), "`http.stream_buffer` must be at least 64KiB");
+        for (key, time) in [
             ("stream_interval", self.stream_interval),
             ("session_lifetime", self.session_lifetime),
             ("header_timeout", self.header_timeout),
             ("request_timeout", self.request_timeout),
             ("write_timeout", self.write_timeout),
             ("anonymous_body_timeout", self.anonymous_body_timeout),
-        ];
-        problems.extend(
-            times
-                .iter()
-                .filter(|(_, time)| time.is_zero())
-                .map(|(key, _)| format!("`http.{key}` must be longer than zero")),
-        );
+        ] {
+            require(problems, !time.is_zero(), format!("`http.{key}` must be longer than zero"));
+        }
     }
 }

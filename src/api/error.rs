@@ -6,6 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::{logging::Chain, store::StoreError};
 
@@ -15,6 +16,7 @@ pub struct ApiError {
     code: StatusCode,
     detail: String,
     retry_after: Option<u64>,
+    candidates: Vec<Value>,
 }
 
 /// The result of a handler.
@@ -23,7 +25,7 @@ pub type ApiResult = Result<Response, ApiError>;
 impl ApiError {
     /// Any status.
     pub fn new(code: StatusCode, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), retry_after: None }
+        Self { code, detail: detail.into(), retry_after: None, candidates: Vec::new() }
     }
 
     /// 400: a parameter or a body that cannot be used; the detail names it.
@@ -47,6 +49,12 @@ impl ApiError {
         self
     }
 
+    /// Lists the runs that an ambiguous name may mean.
+    pub fn with_candidates(mut self, candidates: Vec<Value>) -> Self {
+        self.candidates = candidates;
+        self
+    }
+
     /// Adds `Retry-After`, in seconds.
     pub fn with_retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
@@ -56,6 +64,11 @@ impl ApiError {
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.code
+    }
+
+    /// The reason.
+    pub fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// 503: the client may try again.
@@ -75,7 +88,11 @@ impl From<StoreError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.code, Json(serde_json::json!({ "detail": self.detail }))).into_response();
+        let mut body = json!({ "detail": self.detail });
+        if !self.candidates.is_empty() {
+            body["candidates"] = self.candidates.into();
+        }
+        let mut response = (self.code, Json(body)).into_response();
         if self.code == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -10,16 +10,19 @@
 //! | `submit/` | the way of a change into intake, or onto a Redis channel |
 //! | `dashboard/` | the page and its scripts, compiled in |
 //!
-//! Below them: `state` (what handlers share), `params` (query parameters), `paging` (pages of rows), `run_lookup`,
-//! `config` and `error`. The API reads the store and Redis, and hands changes to intake's queue; it knows nothing else of the
-//! pipeline. The server has threads of its own. The command line asks the same router from within the process.
+//! Below them: `state` (what handlers share), `params` (query parameters), `paging` (pages of rows), `run_lookup`, `edit_log`,
+//! `config` and `error`. The API reads the store and Redis, writes what people change of runs into the store, and hands other changes
+//! to intake's queue; it knows nothing else of the pipeline. The server has threads of its own. The command line asks the same router from within the process.
 
 mod auth;
+mod certificate;
 mod config;
 mod config_check;
 mod dashboard;
+mod edit_log;
 mod error;
 mod export;
+mod fields;
 mod memory_budget;
 mod paging;
 mod params;
@@ -33,13 +36,14 @@ mod submit;
 
 pub use self::{
     auth::{AccessPolicy, Counts, Scope, Sessions, TokenStore, TokensError, is_name, read_tokens},
+    certificate::Certificate,
     config::Config,
     error::{ApiError, ApiResult},
-    export::{BOM, head as export_head},
+    export::{BOM, HeadId, fixed_head, is_formula, metric_columns},
     memory_budget::MemoryBudget,
-    routes::{Route, routes},
-    server::{router, run},
+    routes::{Route, messages::PATH as MESSAGES_PATH, routes},
+    server::{Listening, dashboard_url, router, run},
     shared_pages::SharedPages,
-    state::{ApiState, Latest, MissingFn, Reserved, StatusFn},
-    submit::{IntakeHandle, SubmitTargets, Submitter},
+    state::{ApiState, Latest, MissingFn, ProcessAuthor, Reserved, StatusFn},
+    submit::{IntakeHandle, IntakeSenders, SubmitTargets, Submitter},
 };

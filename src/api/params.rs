@@ -1,7 +1,5 @@
 //! Query parameters. An unknown, repeated or invalid parameter is answered with a 400 that names it.
 
-use std::fmt::Display;
-
 use axum::extract::{FromRequestParts, Query};
 use axum::http::request::Parts;
 use uuid::Uuid;
@@ -20,7 +18,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
         let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
             .await
             .map_err(|error| ApiError::bad_request(error.to_string()))?;
-        Ok(Self(pairs.into_iter().filter(|(_, value)| !value.trim().is_empty()).collect()))
+        Ok(Self(pairs))
     }
 }
 
@@ -36,7 +34,7 @@ impl Params {
                 let known = if known.is_empty() { "none".into() } else { known.join(", ") };
                 return Err(ApiError::bad_request(format!("unknown parameter `{name}`; known: {known}")));
             }
-            if self.0[..n].iter().any(|(earlier, _)| earlier == name) {
+            if self.0[..n].iter().any(|(earlier, _)| earlier == name) && self.exact(name).nth(1).is_some() {
                 return Err(ApiError::bad_request(format!("`{name}` is given twice")));
             }
         }
@@ -44,8 +42,8 @@ impl Params {
     }
 
     /// The text of a parameter.
-    pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.trim())
+    pub fn text<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        self.exact(name).next().map(str::trim)
     }
 
     /// Every value of a repeatable parameter.
@@ -55,7 +53,8 @@ impl Params {
 
     /// Every value of a repeatable parameter, untrimmed: the name of a metric may begin or end with blanks.
     pub fn exact<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
+        let given = self.0.iter().filter(move |(given, value)| given == name && !value.trim().is_empty());
+        given.map(|(_, value)| value.as_str())
     }
 
     /// The names in comma-separated lists, as in `fields=a,b`.
@@ -64,11 +63,11 @@ impl Params {
     }
 
     /// The runs in a repeatable parameter. A value is split at its commas if every part is a UUID; otherwise it is one name, which
-    /// may contain commas.
+    /// may contain commas, and begin or end with blanks.
     pub fn runs<'a>(&'a self, name: &'a str) -> Vec<&'a str> {
         let parts = |value: &'a str| value.split(',').map(str::trim).filter(|part| !part.is_empty());
         let is_list = |value| parts(value).all(|part| Uuid::try_parse(part).is_ok());
-        self.all(name).flat_map(|value| if is_list(value) { parts(value).collect() } else { vec![value] }).collect()
+        self.exact(name).flat_map(|value| if is_list(value) { parts(value).collect() } else { vec![value] }).collect()
     }
 
     /// A whole number from `least` to `most`.
@@ -102,21 +101,28 @@ impl Params {
         let wrong = || ApiError::bad_request(format!("`{name}` must be the `next` of an earlier answer, not `{text}`"));
         parse(text).map(Some).ok_or_else(wrong)
     }
-
-    /// The required `run_id`.
-    pub fn run_id(&self) -> Result<Uuid, ApiError> {
-        uuid(self.text("run_id").ok_or_else(|| ApiError::bad_request("`run_id` is missing"))?)
-    }
-}
-
-/// Parses a run id.
-pub fn uuid(text: impl AsRef<str> + Display) -> Result<Uuid, ApiError> {
-    Uuid::try_parse(text.as_ref().trim()).map_err(|_| ApiError::bad_request("Invalid UUID"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unknown_name_is_refused_with_and_without_a_value() {
+        let allowed = |pairs: &[(&str, &str)]| {
+            let owned = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            let params = Params(owned).allow_only(&["limit", "cursor"], &["field"]);
+            params.map(|params| params.text("limit").map(str::to_owned)).map_err(|error| error.status().as_u16())
+        };
+        assert_eq!(
+            allowed(&[("limit", " 7 "), ("cursor", ""), ("field", "a"), ("field", "b"), ("_", "1")]),
+            Ok(Some("7".into()))
+        );
+        assert_eq!(allowed(&[("limit", ""), ("limit", "7")]), Ok(Some("7".into())), "an empty one is none");
+        for pairs in [&[("limt", "7")][..], &[("limt", "")], &[("limit", "1"), ("limit", "2")]] {
+            assert_eq!(allowed(pairs), Err(400), "{pairs:?}");
+        }
+    }
 
     #[test]
     fn a_list_of_runs_is_one_of_uuids_only() {

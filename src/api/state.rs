@@ -6,13 +6,15 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    auth::{AccessPolicy, Authenticator, TokenStore},
+    auth::{AccessPolicy, Authenticator, Caller, TokenStore},
+    certificate::Certificate,
     config::Config,
     memory_budget::MemoryBudget,
     shared_pages::SharedPages,
     submit::Submitter,
 };
 use crate::{
+    frame::SOURCE_HTTP,
     live::LiveFeed,
     metrics::Metrics,
     redis::{LATEST_EXTRA, Link},
@@ -47,6 +49,8 @@ pub struct ApiState {
     pub latest: Option<Latest>,
     /// For requests that change something.
     pub submitter: Submitter,
+    /// The author of changes that no token stands for.
+    pub process: ProcessAuthor,
     /// Live events, for streams.
     pub live: LiveFeed,
     /// Configured tokens and active sessions.
@@ -55,6 +59,8 @@ pub struct ApiState {
     pub exports: Arc<Semaphore>,
     /// Pages for probes and scrapers.
     pub pages: Arc<SharedPages>,
+    /// For TLS.
+    pub certificate: Arc<Certificate>,
     /// Exports and streams that must stay free.
     pub reserved: Reserved,
     /// For answers made of stored rows, and for exports.
@@ -64,6 +70,11 @@ pub struct ApiState {
 }
 
 impl ApiState {
+    /// The author of a change.
+    pub fn author(&self, caller: &Caller) -> String {
+        caller.name().or(self.process.user.as_deref()).unwrap_or(SOURCE_HTTP).to_owned()
+    }
+
     /// The check of tokens and sessions.
     pub fn authenticator(&self) -> Authenticator {
         Authenticator {
@@ -72,6 +83,15 @@ impl ApiState {
             token_store: Arc::clone(&self.token_store),
         }
     }
+}
+
+/// The author of changes that no token stands for.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessAuthor {
+    /// Name of the daemon (`instance`).
+    pub instance: String,
+    /// The person whose command this process is; absent in a server.
+    pub user: Option<String>,
 }
 
 /// Exports and streams that requests without a token leave free for those with one.

@@ -5,14 +5,17 @@ use std::{sync::Arc, thread};
 
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 
 use super::{
     channels::{ControlChannels, IntakeChannels, StatusChannels, WriterChannels},
     error::AppError,
-    http, stall_detector,
+    http,
+    lag::Lag,
+    receive_rate::{self, ReceiveRate},
+    run_removal, stall_detector,
     startup_shutdown::report_restart,
     status::StatusInputs,
     storage::Storage,
@@ -30,11 +33,11 @@ use crate::{
     logging::stage,
     memory::MemoryLimit,
     metrics::Metrics,
-    notify::{self, Heartbeat},
     redis::{Link, RunShare},
+    service_manager::{self, Heartbeat},
     source::{self, Input, QueuedBytes, SourceStatus, pubsub::PubSub, queue},
     spool,
-    store::{Store, StoreKind},
+    store::{Deletions, Store},
     units::{self, Micros},
     writer::{self, Decoder, SpoolCommit, SpoolDeadLetters, SpoolRecords},
 };
@@ -74,6 +77,15 @@ pub(super) struct IntakeQueues {
     control_bytes: QueuedBytes,
     /// Feeds the control queue.
     pub(super) sender: mpsc::Sender<IntakeItem>,
+    /// Feeds the training queue.
+    training_sender: mpsc::WeakSender<IntakeItem>,
+}
+
+impl IntakeQueues {
+    /// The ways into both queues.
+    pub(super) fn senders(&self) -> api::IntakeSenders {
+        api::IntakeSenders { control: self.sender.downgrade(), training: self.training_sender.clone() }
+    }
 }
 
 /// The log, as intake sees it.
@@ -97,7 +109,7 @@ pub(super) struct Observed {
     pub(super) heartbeat: Heartbeat,
     pub(super) store: Arc<dyn Store>,
     pub(super) submitter: api::Submitter,
-    pub(super) token_store: Arc<api::TokenStore>,
+    pub(super) access: http::Access,
 }
 
 impl Daemon<'_> {
@@ -109,7 +121,7 @@ impl Daemon<'_> {
         let (control_queue, control, control_bytes) = queue(CONTROL_QUEUE_FRAMES, redis.queue_bytes.as_usize());
         let [training_queue, control_queue] =
             [training_queue, control_queue].map(|queue| queue.charging(self.memory.clone()));
-        let sender = control_queue.sender();
+        let (sender, training_sender) = (control_queue.sender(), training_queue.sender().downgrade());
         let inputs = vec![
             Input::new(PubSub::training(redis, &status, Arc::clone(&self.metrics)), training_queue),
             Input::new(PubSub::control(redis, &status, Arc::clone(&self.metrics)), control_queue),
@@ -119,33 +131,36 @@ impl Daemon<'_> {
         let (link, upkeep) = Link::new(redis, self.drain_stop.clone());
         let link = link.counted_in(&self.metrics);
         self.tasks.spawn("redis commands", upkeep);
-        let queues = IntakeQueues { training, training_bytes, control, control_bytes, sender };
+        let queues = IntakeQueues { training, training_bytes, control, control_bytes, sender, training_sender };
         Ok((RedisHandles { status, link }, queues))
     }
 
     /// What the status object is made of.
     pub(super) fn status_inputs(
-        &self,
+        &mut self,
         redis: &RedisHandles,
         storage: &Storage,
         channels: StatusChannels,
-        token_store: &Arc<api::TokenStore>,
+        access: &http::Access,
     ) -> Arc<StatusInputs> {
+        let receive_rate = Arc::<ReceiveRate>::default();
+        let sampling = receive_rate::run(Arc::clone(&receive_rate), Arc::clone(&self.metrics), self.drain_stop.clone());
+        self.tasks.spawn("receive rate", sampling);
         Arc::new(StatusInputs {
             instance: self.settings.instance.clone(),
             process: format!("{}:{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id()),
-            store: match self.settings.store.kind {
-                StoreKind::Sqlite => "sqlite",
-                StoreKind::Cassandra => "cassandra",
-            },
+            store: self.settings.store.kind.name(),
             started_at: units::now() - Micros::try_from(self.started.elapsed().as_micros()).unwrap_or(0),
             started: self.started,
             readiness: self.readiness.clone(),
             redis: redis.status.clone(),
             storage: storage.clone(),
             channels,
-            token_store: Arc::clone(token_store),
+            access: access.clone(),
             metrics: Arc::clone(&self.metrics),
+            receive_rate,
+            http: api::Listening::new(&self.settings.http.listen),
+            lag: Lag::default(),
         })
     }
 
@@ -191,7 +206,7 @@ impl Daemon<'_> {
         redis: &RedisHandles,
         log: IntakeLog,
     ) -> Result<RunningIntake, AppError> {
-        let IntakeQueues { training, training_bytes, control, control_bytes, sender } = queues;
+        let IntakeQueues { training, training_bytes, control, control_bytes, sender, .. } = queues;
         let share = RunShare::new(redis.link.clone(), &self.settings.redis.key_prefix);
         let (sharing, share_runs) = SharedRuns::new(share, Handle::current(), self.drain_stop.clone());
         self.tasks.spawn("shared runs", share_runs);
@@ -266,17 +281,36 @@ impl Daemon<'_> {
             pause_barrier: channels.pause_barrier,
             flush_to: channels.flush_to,
             problem: channels.problem,
+            deletions: channels.deletions,
             progress: channels.progress,
+            oldest_unstored: channels.oldest_unstored,
             metrics: Arc::clone(&self.metrics),
         };
         self.tasks.spawn("writer", writer::run(settings.writer.clone(), records, ports, self.drain_stop.clone()));
         store
     }
 
+    /// Removes deleted runs from what is remembered of runs.
+    pub(super) fn spawn_run_removal(
+        &mut self,
+        deletions: watch::Receiver<Deletions>,
+        link: &Link,
+        to_intake: &mpsc::Sender<IntakeItem>,
+    ) {
+        let removal = run_removal::RunRemoval {
+            deletions,
+            to_intake: to_intake.downgrade(),
+            latest_state: Arc::clone(&self.latest_state),
+            link: link.clone(),
+        };
+        self.tasks.spawn("deleted runs", removal.run(self.ingest_stop.clone()));
+    }
+
     /// Spawns HTTP, the latest-key flusher and service-manager notifications.
     pub(super) fn spawn_observers(&mut self, observed: Observed) {
         let settings = self.settings;
-        let Observed { status_inputs, link, heartbeat, store, submitter, token_store } = observed;
+        let Observed { status_inputs, link, heartbeat, store, submitter, access } = observed;
+        let listening = status_inputs.http.clone();
         let [json, text, line] = [(); 3].map(|()| Arc::clone(&status_inputs));
         let flusher = latest::FlusherDeps {
             latest_state: Arc::clone(&self.latest_state),
@@ -294,12 +328,14 @@ impl Daemon<'_> {
             link,
             live: self.live.clone(),
             memory: self.memory.clone(),
-            token_store,
+            access,
             status: Arc::new(move || json.status()),
             missing: Arc::new(move || readiness.missing().into_iter().map(str::to_owned).collect()),
         };
-        self.tasks.spawn("http", api::run(http::api_state(settings, inputs, submitter), self.drain_stop.clone()));
-        let notifications = notify::run(vec![("intake", heartbeat)], move || line.line(), self.ingest_stop.clone());
+        let state = http::api_state(settings, inputs, submitter);
+        self.tasks.spawn("http", api::run(state, listening, self.drain_stop.clone()));
+        let notifications =
+            service_manager::run(vec![("intake", heartbeat)], move || line.line(), self.ingest_stop.clone());
         self.tasks.spawn("service manager", notifications);
     }
 }

@@ -7,7 +7,8 @@ use tokio::sync::{broadcast, mpsc, watch};
 use crate::{
     gaps::Gap,
     lifecycle::PauseBarrier,
-    store::Problem,
+    store::{Deletions, Problem},
+    units::Micros,
     wire::{Limits, ReceivedCommand},
 };
 
@@ -25,6 +26,8 @@ pub(super) struct Channels {
     pub(super) drain: DrainChannels,
     /// Limits of a message, for SIGHUP.
     pub(super) limits: watch::Sender<Limits>,
+    /// Deleted runs.
+    pub(super) deletions: watch::Receiver<Deletions>,
 }
 
 /// Ends of intake.
@@ -47,7 +50,9 @@ pub(super) struct WriterChannels {
     pub(super) pause_barrier: watch::Receiver<PauseBarrier>,
     pub(super) flush_to: watch::Receiver<u64>,
     pub(super) progress: watch::Sender<u64>,
+    pub(super) oldest_unstored: watch::Sender<Option<Micros>>,
     pub(super) problem: watch::Sender<Option<Problem>>,
+    pub(super) deletions: watch::Sender<Deletions>,
 }
 
 /// Ends of the status.
@@ -57,6 +62,8 @@ pub(super) struct StatusChannels {
     pub(super) pause_barrier: watch::Receiver<PauseBarrier>,
     /// Every record below this offset is confirmed by the store.
     pub(super) progress: watch::Receiver<u64>,
+    /// When the oldest record was received that the writer has read and the store has not confirmed.
+    pub(super) oldest_unstored: watch::Receiver<Option<Micros>>,
     /// The newest gap since the start.
     pub(super) last_gap: watch::Receiver<Option<Gap>>,
     /// What keeps the writer from writing.
@@ -75,9 +82,11 @@ impl Channels {
     pub(super) fn new(committed: u64, limits: Limits) -> Self {
         let (pause_barrier_out, pause_barrier) = watch::channel(PauseBarrier::None);
         let (progress_out, progress) = watch::channel(committed);
+        let (oldest_out, oldest_unstored) = watch::channel(None);
         let (flush_out, flush_to) = watch::channel(0);
         let (last_gap_out, last_gap) = watch::channel(None);
         let (problem_out, problem) = watch::channel(None);
+        let (deletions_out, deletions) = watch::channel(Deletions::new());
         let (limits_out, limits) = watch::channel(limits);
         let (commands_out, commands) = mpsc::channel(COMMANDS);
         Self {
@@ -92,10 +101,13 @@ impl Channels {
                 flush_to,
                 problem: problem_out,
                 progress: progress_out,
+                oldest_unstored: oldest_out,
+                deletions: deletions_out,
             },
             drain: DrainChannels { flush_to: flush_out, progress: progress.clone() },
-            status: StatusChannels { pause_barrier, progress, last_gap, problem },
+            status: StatusChannels { pause_barrier, progress, oldest_unstored, last_gap, problem },
             limits: limits_out,
+            deletions,
         }
     }
 }

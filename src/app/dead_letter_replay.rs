@@ -215,13 +215,7 @@ impl ReplayContext {
         let named = || implicit_run_id(&letter.info.channel, time.event_time, &letter.payload);
         let run_id = message.run_id().or(open).unwrap_or_else(named);
         let opened = message.run_id().is_none() && open.is_none();
-        Ok(Resolved {
-            run_id,
-            event_time: time.event_time,
-            received_at,
-            has_event_time: time.from_message,
-            opened_run: opened,
-        })
+        Ok(time.resolve(received_at, run_id, opened))
     }
 
     fn is_control(&self, channel: &str) -> bool {

@@ -14,6 +14,8 @@ pub enum AppError {
         #[source]
         error: io::Error,
     },
+    #[error("a restore into `{}` was interrupted: run `cascor-ingest restore {backup} --force` again", .state_dir.display())]
+    UnfinishedRestore { state_dir: PathBuf, backup: String },
     #[error("failed to open the spool")]
     Spool(#[source] SpoolError),
     #[error("failed to open the dead letters")]

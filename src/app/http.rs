@@ -1,21 +1,17 @@
 //! The inputs of the HTTP side of a process, and how its requests reach intake.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, broadcast, mpsc, watch};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tracing::{error, info, warn};
 
 use crate::{
     api::{
-        self, AccessPolicy, ApiState, Counts, IntakeHandle, Latest, MissingFn, Sessions, StatusFn, SubmitTargets,
-        Submitter, TokenStore, TokensError,
+        self, AccessPolicy, ApiState, Certificate, Counts, IntakeHandle, Latest, MissingFn, Sessions, StatusFn,
+        SubmitTargets, Submitter, TokenStore, TokensError,
     },
     config::Settings,
-    frame::IntakeItem,
     live::LiveFeed,
     memory::MemoryLimit,
     metrics::Metrics,
@@ -36,37 +32,42 @@ pub struct ApiInputs {
     pub live: LiveFeed,
     /// Budget of answers.
     pub memory: MemoryLimit,
-    /// Tokens and sessions.
-    pub token_store: Arc<TokenStore>,
+    /// Tokens, sessions and the certificate.
+    pub access: Access,
     /// The status object.
     pub status: StatusFn,
     /// Why the process is not ready.
     pub missing: MissingFn,
 }
 
-/// The tokens of the configuration, and the sessions in Redis.
-pub fn token_store(settings: &Settings, link: &Link, metrics: &Arc<Metrics>) -> Arc<TokenStore> {
+/// The counters of a process that shows them.
+pub fn metrics(settings: &Settings) -> Arc<Metrics> {
+    let metrics = Metrics::with_former_label(settings.http.metrics_former_label);
+    metrics.set_build_info(settings.store.kind.name());
+    metrics
+}
+
+/// The parts of the API's access that are read from files, and again at SIGHUP.
+#[derive(Clone)]
+pub struct Access {
+    /// Tokens and sessions.
+    pub token_store: Arc<TokenStore>,
+    /// For TLS.
+    pub certificate: Arc<Certificate>,
+}
+
+/// The tokens and the certificate of the configuration, and the sessions in Redis.
+pub fn access(settings: &Settings, link: &Link, metrics: &Arc<Metrics>) -> Access {
     let sessions = Sessions::new(link.clone(), &settings.redis.key_prefix, &settings.http, &settings.state_dir);
     let token_store = TokenStore::new(Some(sessions), Arc::clone(metrics));
     load_tokens(&token_store, settings);
-    Arc::new(token_store)
+    let certificate = Certificate::new(&settings.http.tls, Arc::clone(metrics));
+    Access { token_store: Arc::new(token_store), certificate: Arc::new(certificate) }
 }
 
 /// Replaces the tokens by those of the file.
 pub fn load_tokens(token_store: &TokenStore, settings: &Settings) {
-    report_load(token_store, token_store.load(settings.http.tokens_file.as_deref()), settings);
-}
-
-/// Reads the file of tokens again, where the rest of the configuration cannot be used.
-pub fn reload_tokens(token_store: &TokenStore) {
-    match token_store.reload() {
-        Ok(counts) => log_loaded(counts),
-        Err(error) => report_kept(token_store, &error),
-    }
-}
-
-fn report_load(token_store: &TokenStore, outcome: Result<Counts, TokensError>, settings: &Settings) {
-    match outcome {
+    match token_store.load(settings.http.tokens_file.as_deref()) {
         Ok(counts)
             if counts == Counts::default()
                 && AccessPolicy::at(&settings.http.listen) == AccessPolicy::Network
@@ -76,6 +77,20 @@ fn report_load(token_store: &TokenStore, outcome: Result<Counts, TokensError>, s
                 "`http.listen` is not a loopback address and there are no tokens: only /healthz, /readyz and /metrics answer"
             );
         }
+        Ok(counts) => log_loaded(counts),
+        Err(error) => report_kept(token_store, &error),
+    }
+}
+
+/// Reads tokens and certificate again.
+pub fn reload_access(access: &Access, settings: &Settings) {
+    load_tokens(&access.token_store, settings);
+    access.certificate.reload();
+}
+
+/// Reads the file of tokens again, where the rest of the configuration cannot be used.
+pub fn reload_tokens(token_store: &TokenStore) {
+    match token_store.reload() {
         Ok(counts) => log_loaded(counts),
         Err(error) => report_kept(token_store, &error),
     }
@@ -96,9 +111,15 @@ fn report_kept(token_store: &TokenStore, error: &TokensError) {
     error!(%error, "the tokens cannot be loaded; those of before stay in force");
 }
 
-/// Tokens in the status.
-pub fn tokens_status(token_store: &TokenStore) -> Value {
-    json!({ "tokens": token_store.counts(), "problem": token_store.problem() })
+/// Tokens and certificate in the status.
+pub fn access_status(access: &Access) -> Value {
+    let Access { token_store, certificate } = access;
+    json!({
+        "tokens": token_store.counts(),
+        "problem": token_store.problem(),
+        "tls": certificate.is_used(),
+        "certificate_problem": certificate.problem(),
+    })
 }
 
 /// The state of the routes.
@@ -119,8 +140,10 @@ pub fn api_state(settings: &Settings, inputs: ApiInputs, submitter: Submitter) -
         redis: Some(inputs.link),
         latest: settings.latest.enabled.then_some(latest),
         submitter,
+        process: api::ProcessAuthor { instance: settings.instance.clone(), user: None },
         live: inputs.live,
-        token_store: inputs.token_store,
+        token_store: inputs.access.token_store,
+        certificate: inputs.access.certificate,
         exports: Arc::new(Semaphore::new(settings.http.exports)),
         reserved: api::Reserved::default(),
         pages: Arc::default(),
@@ -129,25 +152,8 @@ pub fn api_state(settings: &Settings, inputs: ApiInputs, submitter: Submitter) -
     }
 }
 
-/// Submits the requests of a daemon to its own intake.
-pub fn intake_submitter(
-    settings: &Settings,
-    link: &Link,
-    queue: mpsc::WeakSender<IntakeItem>,
-    receipts: broadcast::Sender<Arc<str>>,
-    limits: watch::Receiver<Limits>,
-) -> Submitter {
-    let created = Mutex::new(VecDeque::new());
-    let intake = IntakeHandle { queue, instance: settings.instance.clone(), created };
-    submitter_with(settings, link, receipts, limits, Some(intake))
-}
-
-/// Submits the requests of a process without a pipeline by Redis.
-pub fn redis_submitter(settings: &Settings, link: &Link, receipts: broadcast::Sender<Arc<str>>) -> Submitter {
-    submitter_with(settings, link, receipts, watch::channel(settings.limits.clone()).1, None)
-}
-
-fn submitter_with(
+/// Submits requests to the intake of this process; without one, by Redis.
+pub fn submitter(
     settings: &Settings,
     link: &Link,
     receipts: broadcast::Sender<Arc<str>>,

@@ -24,14 +24,14 @@ use uuid::Uuid;
 
 use crate::{
     config::Settings,
-    event::{Kind, Resolved, implicit_run_id},
+    event::{Kind, implicit_run_id},
     frame::{Frame, IntakeItem},
     intake::read_open_run,
     lifecycle::{Readiness, Signal},
     live::{LiveEvent, LiveFeed},
     metrics::Metrics,
     redis::{Link, RunShare},
-    runs::{EventTime, OpenRun, Resolver, RunHints},
+    runs::{OpenRun, Resolver, RunHints},
     source::{self, Input, QueuedBytes, SourceStatus, pubsub::PubSub, queue},
     units::{self, Micros},
     wire::{self, Limits},
@@ -138,8 +138,10 @@ impl Follower {
                 // Only intake gets these.
                 IntakeItem::TrackedFrame(..)
                 | IntakeItem::FrameWithAck(..)
+                | IntakeItem::Batch(_)
                 | IntakeItem::Receipt(_)
-                | IntakeItem::CloseRuns => {}
+                | IntakeItem::CloseRuns
+                | IntakeItem::CloseDeletedRun(..) => {}
             }
         }
     }
@@ -150,7 +152,7 @@ impl Follower {
         }
         if !self.live.has_subscribers() {
             // Runs may change meanwhile; the daemon knows them.
-            self.resolver.close_all();
+            self.resolver.close(|_| true);
             self.shared_runs.clear();
             self.backoff_until.clear();
             return;
@@ -158,22 +160,11 @@ impl Follower {
         // The daemon rejects it, too.
         let Ok(message) = wire::decode(&frame.payload, &self.limits) else { return };
         let time = message.time(frame.received_at, &self.zone);
-        let facts = RunHints::of(
-            &message,
-            EventTime { micros: time.event_time, from_message: time.from_message },
-            frame.received_at,
-            &frame.payload,
-        );
+        let facts = RunHints::of(&message, time, frame.received_at, &frame.payload);
         let Some((run_id, opened)) = self.run_of(&frame.channel, &facts).await else {
             return self.live.mark_lost();
         };
-        let decided = Resolved {
-            run_id,
-            event_time: time.event_time,
-            received_at: frame.received_at,
-            has_event_time: time.from_message,
-            opened_run: opened,
-        };
+        let decided = time.resolve(frame.received_at, run_id, opened);
         self.live.publish(|| LiveEvent::new(message.kind(), decided, frame.channel.clone(), frame.payload.clone()));
     }
 

@@ -18,13 +18,17 @@
 //! the sources and what only observes; `drain_stop` stops the rest once intake has drained and the writer has flushed, or has had
 //! its time.
 
+pub mod backup;
 mod build;
 mod channels;
 pub mod dead_letter_replay;
 mod error;
 mod http;
+mod lag;
 mod live_mirror;
 pub mod offline_drain;
+mod receive_rate;
+mod run_removal;
 mod serve;
 mod signals;
 mod stall_detector;
@@ -45,6 +49,7 @@ use self::{
     storage::Storage,
 };
 use crate::{
+    api::{self, IntakeHandle},
     config::Settings,
     dead_letter::DeadLetterLog,
     files,
@@ -75,17 +80,23 @@ pub fn run(settings: &Settings, reload: Reload, levels: Option<LevelHandle>) -> 
     let started = Instant::now();
     files::create_dir(&settings.state_dir)
         .map_err(|error| AppError::StateDir { path: settings.state_dir.clone(), error })?;
-    let metrics = Metrics::new();
+    files::share_with_group_of(&settings.state_dir);
+    backup::refuse_unfinished(&settings.state_dir)?;
+    let metrics = http::metrics(settings);
     let spool = spool::open(&settings.spool, Arc::clone(&metrics)).map_err(AppError::Spool)?;
     spool::set_owner(&settings.spool.dir, &settings.instance);
+    block_on(2, daemon(settings, spool, Process { started, metrics, reload, levels }))
+}
+
+/// Runs a process on so many threads.
+fn block_on(threads: usize, process: impl Future<Output = Result<(), AppError>>) -> Result<(), AppError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(threads)
         .thread_name("runtime")
         .enable_all()
         .build()
         .map_err(AppError::Start)?;
-    let process = Process { started, metrics, reload, levels };
-    let outcome = runtime.block_on(daemon(settings, spool, process));
+    let outcome = runtime.block_on(process);
     // Tasks that still run are at an await, and hold nothing that is not on disk.
     runtime.shutdown_timeout(Duration::from_millis(500));
     outcome
@@ -97,7 +108,8 @@ async fn daemon(settings: &Settings, spool: spool::Opened, process: Process) -> 
     let stopper = Arc::new(stopper);
     let reloads = signals::install(Arc::clone(&stopper)).map_err(AppError::Start)?;
     let (version, state_dir) = (env!("CARGO_PKG_VERSION"), settings.state_dir.display());
-    info!(version, instance = settings.instance, %state_dir, "starting");
+    let dashboard = api::dashboard_url(&settings.http);
+    info!(version, instance = settings.instance, %state_dir, dashboard, "starting");
     let spool::Opened { appender, reader, committer, view, recovery } = spool;
     // Until intake knows what the open runs still need.
     appender.retain_from(0);
@@ -120,12 +132,14 @@ async fn daemon(settings: &Settings, spool: spool::Opened, process: Process) -> 
     let dead_letters = DeadLetterLog::open(&settings.dead_letter, Arc::clone(&daemon.metrics));
     let storage = Storage { spool: view, dead_letters: dead_letters.map(Arc::new).map_err(AppError::DeadLetters)? };
     let channels = Channels::new(storage.spool.committed(), settings.limits.clone());
-    let token_store = http::token_store(settings, &redis.link, &daemon.metrics);
-    let status_inputs = daemon.status_inputs(&redis, &storage, channels.status, &token_store);
+    let access = http::access(settings, &redis.link, &daemon.metrics);
+    let status_inputs = daemon.status_inputs(&redis, &storage, channels.status, &access);
     let (receipts, limits) = (channels.control.receipts.clone(), channels.intake.limits.clone());
-    let submitter = http::intake_submitter(settings, &redis.link, queues.sender.downgrade(), receipts, limits);
+    let intake = IntakeHandle::new(queues.senders(), settings.instance.clone());
+    let submitter = http::submitter(settings, &redis.link, receipts, limits, Some(intake));
     // Takes up a pause of before the restart, so it comes before the writer.
     daemon.spawn_control(&status_inputs, channels.control, &redis.link, &queues.sender);
+    daemon.spawn_run_removal(channels.deletions, &redis.link, &queues.sender);
     let log = IntakeLog { appender, recovery };
     let RunningIntake { drained, heartbeat } = daemon.spawn_intake(queues, channels.intake, &redis, log)?;
     let store = daemon.spawn_writer(reader, committer, storage.clone(), channels.writer);
@@ -135,11 +149,11 @@ async fn daemon(settings: &Settings, spool: spool::Opened, process: Process) -> 
         heartbeat,
         store: Arc::clone(&store),
         submitter,
-        token_store: Arc::clone(&token_store),
+        access: access.clone(),
     });
 
     let Daemon { mut tasks, ingest_stop, readiness, latest_state, .. } = daemon;
-    let reloadable = Reloadable { levels, limits: channels.limits, latest_state, token_store };
+    let reloadable = Reloadable { levels, limits: channels.limits, latest_state, access };
     let drain = Drain {
         ingest_stop: ingest_stop.clone(),
         drain_stop: drain_stopper,

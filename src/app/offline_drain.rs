@@ -203,7 +203,10 @@ pub(super) async fn run_writer_until<R: RecordSource, C: Commit, A: DeadLetterSi
         flush_to,
         // The command reports errors itself.
         problem: watch::Sender::new(None),
+        // Nothing else of this process keeps runs.
+        deletions: watch::Sender::default(),
         progress: progress_out,
+        oldest_unstored: watch::Sender::new(None),
         metrics: Arc::clone(metrics),
     };
     let mut writer = Box::pin(writer::run(settings.writer.clone(), endpoints.records, ports, stop));

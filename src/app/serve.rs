@@ -18,7 +18,6 @@ use crate::{
     lifecycle::{Signal, Tasks},
     live::LiveFeed,
     memory::MemoryLimit,
-    metrics::Metrics,
     redis::Link,
     render,
     store::{Problem, Store, StoreError},
@@ -40,15 +39,7 @@ struct StoreHealth {
 /// # Errors
 /// When it cannot start, or a part of it fails.
 pub fn run(settings: &Settings) -> Result<(), AppError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("runtime")
-        .enable_all()
-        .build()
-        .map_err(AppError::Start)?;
-    let outcome = runtime.block_on(serve(settings));
-    runtime.shutdown_timeout(Duration::from_millis(500));
-    outcome
+    super::block_on(1, serve(settings))
 }
 
 async fn serve(settings: &Settings) -> Result<(), AppError> {
@@ -56,8 +47,9 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     let (stopper, stop) = Signal::new();
     let stopper = Arc::new(stopper);
     let reloads = signals::install(Arc::clone(&stopper)).map_err(AppError::Start)?;
-    info!(version = env!("CARGO_PKG_VERSION"), instance = settings.instance, "serving the API alone");
-    let (metrics, mut tasks) = (Metrics::new(), Tasks::new());
+    let dashboard = api::dashboard_url(&settings.http);
+    info!(version = env!("CARGO_PKG_VERSION"), instance = settings.instance, dashboard, "serving the API alone");
+    let (metrics, mut tasks) = (http::metrics(settings), Tasks::new());
     let (store, upkeep) = stores::open_read_only(settings, &metrics, stop.clone());
     tasks.spawn("store", upkeep);
     let (link, upkeep) = Link::new(&settings.redis, stop.clone());
@@ -66,17 +58,18 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     let (health_out, health) = watch::channel(StoreHealth { reachable: false, problem: None });
     tasks.spawn("probe", probe(Arc::clone(&store), health_out, stop.clone()));
 
-    let token_store = http::token_store(settings, &link, &metrics);
-    tasks.spawn("reload", reload_tokens(reloads, Arc::clone(&token_store), settings.clone(), stop.clone()));
+    let access = http::access(settings, &link, &metrics);
+    tasks.spawn("reload", reload_access(reloads, access.clone(), settings.clone(), stop.clone()));
     let live = LiveFeed::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
     let (receipts, _) = broadcast::channel(RECEIPTS);
-    let submitter = http::redis_submitter(settings, &link, receipts.clone());
+    let limits = watch::channel(settings.limits.clone()).1;
+    let submitter = http::submitter(settings, &link, receipts.clone(), limits, None);
     let (mirror, listening) =
         live_mirror::listen(settings, &live, &link, receipts, stop.clone()).map_err(AppError::Start)?;
     let redis = RedisHandles { status: mirror.status.clone(), link: link.clone() };
     let inputs = http::ApiInputs {
         memory: MemoryLimit::default(),
-        status: status(settings, started, redis, &health, Arc::clone(&token_store)),
+        status: status(settings, started, redis, &health, access.clone()),
         missing: Arc::new(move || {
             let missing = if health.borrow().reachable { None } else { Some("store does not answer".to_owned()) };
             missing.into_iter().collect()
@@ -85,25 +78,26 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
         store,
         link,
         live: live.clone(),
-        token_store,
+        access,
     };
     tasks.spawn("source", listening);
     tasks.spawn("live", mirror.run());
-    tasks.spawn("http", api::run(http::api_state(settings, inputs, submitter), stop.clone()));
+    let listening = api::Listening::new(&settings.http.listen);
+    tasks.spawn("http", api::run(http::api_state(settings, inputs, submitter), listening, stop.clone()));
     tasks.run(stopper, stop, settings.shutdown_grace).await.map_err(AppError::Ended)
 }
 
-/// SIGHUP: reads the tokens again; no other setting changes while it runs.
-async fn reload_tokens(
+/// SIGHUP: reads tokens and certificate again; no other setting changes while it runs.
+async fn reload_access(
     mut asked: mpsc::Receiver<()>,
-    token_store: Arc<api::TokenStore>,
+    access: http::Access,
     settings: Settings,
     mut stop: Signal,
 ) -> Result<(), Infallible> {
     loop {
         tokio::select! {
             () = stop.stopped() => return Ok(()),
-            Some(()) = asked.recv() => http::load_tokens(&token_store, &settings),
+            Some(()) = asked.recv() => http::reload_access(&access, &settings),
         }
     }
 }
@@ -114,7 +108,7 @@ fn status(
     started: Instant,
     redis: RedisHandles,
     health: &watch::Receiver<StoreHealth>,
-    token_store: Arc<api::TokenStore>,
+    access: http::Access,
 ) -> api::StatusFn {
     let (instance, health) = (settings.instance.clone(), health.clone());
     Arc::new(move || -> Value {
@@ -131,7 +125,7 @@ fn status(
                 "connections": redis.status.connections(),
                 "unproven": redis.status.unconfirmed(),
             },
-            "access": http::tokens_status(&token_store),
+            "access": http::access_status(&access),
             "store": { "connected": reachable, "problem": problem.as_ref().map(problem_json) },
         })
     })

@@ -14,7 +14,7 @@ use crate::{
     frame::IntakeItem,
     gaps::{Gap, GapReason},
     lifecycle::Signal,
-    metrics::{Label, Metrics},
+    metrics::Metrics,
     source::SourceStatus,
     units::{self, Micros},
 };
@@ -48,7 +48,7 @@ pub async fn report(
         last = now;
         if let Some(gap) = pause {
             warn!(ms = (gap.ended_at - gap.started_at) / 1_000, "the process was stopped, or the machine asleep");
-            metrics.gaps.get_or_create(&Label::of(gap.reason.as_str())).inc();
+            metrics.gaps.of(gap.reason.as_str()).inc();
             // The pause before has not settled: its loss stays unknown.
             if let Some((before, _)) = settling.replace((gap, Instant::now() + SETTLE_TIME)) {
                 let _ = to_intake.send(IntakeItem::Gap(before)).await;

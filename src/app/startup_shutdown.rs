@@ -10,15 +10,14 @@ use tracing::{info, warn};
 
 use super::{channels::DrainChannels, http};
 use crate::{
-    api::TokenStore,
     config::Settings,
     frame::IntakeItem,
     gaps::{Gap, GapReason},
     latest::LatestState,
     lifecycle::{Readiness, Signal, Stopper},
     logging::{Chain, LevelHandle},
-    metrics::{Label, Metrics},
-    notify,
+    metrics::Metrics,
+    service_manager,
     source::SourceStatus,
     spool,
     store::Store,
@@ -55,7 +54,7 @@ pub async fn report_restart(
     };
     let slow = proven.is_some_and(|at| at - began > FIRST_CONNECT_TIMEOUT.as_micros() as Micros);
     if let (Some(started_at), Some(ended_at)) = (last_alive.or(slow.then_some(began)), proven) {
-        metrics.gaps.get_or_create(&Label::of(GapReason::NotListening.as_str())).inc();
+        metrics.gaps.of(GapReason::NotListening.as_str()).inc();
         // The clock may have been set back meanwhile.
         let gap = Gap::new(GapReason::NotListening, "redis", started_at.min(ended_at), ended_at);
         let _ = to_intake.send(IntakeItem::Gap(gap)).await;
@@ -72,7 +71,7 @@ pub async fn notify_ready(redis: SourceStatus, mut stop: Signal) -> Result<(), I
     while !tried() && Instant::now() < deadline && !stop.is_stopped() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    notify::ready();
+    service_manager::ready();
     stop.stopped().await;
     Ok(())
 }
@@ -85,8 +84,8 @@ pub struct Reloadable {
     pub limits: watch::Sender<wire::Limits>,
     /// Lifetimes of the latest keys.
     pub latest_state: Arc<LatestState>,
-    /// Tokens.
-    pub token_store: Arc<TokenStore>,
+    /// Tokens and certificate.
+    pub access: http::Access,
 }
 
 /// SIGHUP: applies the settings of [`Reloadable`]; files with secrets are read at each connect anyway.
@@ -106,15 +105,21 @@ pub async fn reload_on_signal(
                 levels.set(&settings.log.level)?;
             }
             reloadable.latest_state.set_ttls(&settings.latest);
-            http::load_tokens(&reloadable.token_store, &settings);
+            http::reload_access(&reloadable.access, &settings);
             reloadable.limits.send_replace(settings.limits);
             Ok(())
         });
         match outcome {
-            Ok(()) => info!("configuration is reloaded: log levels, limits, lifetimes of the latest keys, tokens"),
+            Ok(()) => info!(
+                "configuration is reloaded: log levels, limits, lifetimes of the latest keys, tokens, certificate"
+            ),
             Err(error) => {
-                warn!(error, "configuration is not reloaded; the old one stays, but for the file of tokens");
-                http::reload_tokens(&reloadable.token_store);
+                warn!(
+                    error,
+                    "configuration is not reloaded; the old one stays, but for the files of tokens and of `http.tls`"
+                );
+                http::reload_tokens(&reloadable.access.token_store);
+                reloadable.access.certificate.reload();
             }
         }
     }
@@ -166,7 +171,7 @@ impl Drain {
     pub async fn run(mut self, delete_status: impl Future<Output = ()>) -> Result<(), io::Error> {
         let stopping = || {
             self.readiness.set_stopping();
-            notify::stopping();
+            service_manager::stopping();
         };
         if !wait_for_intake(self.ingest_stop, self.drained, stopping).await? {
             warn!("intake did not end in order; what it had not synced is lost");

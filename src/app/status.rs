@@ -5,15 +5,15 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{channels::StatusChannels, http, storage::Storage};
+use super::{channels::StatusChannels, http, lag::Lag, receive_rate::ReceiveRate, storage::Storage};
 use crate::{
-    api::TokenStore,
+    api::Listening,
     dead_letter::Usage,
     event::Table,
     frame::Reason,
     gaps::{Gap, GapReason},
     lifecycle::{PauseBarrier, Readiness},
-    metrics::{Label, Metrics},
+    metrics::Metrics,
     render,
     source::SourceStatus,
     store::Problem,
@@ -41,9 +41,15 @@ pub(super) struct StatusInputs {
     /// What the stages report.
     pub(super) channels: StatusChannels,
     /// Tokens and sessions.
-    pub(super) token_store: Arc<TokenStore>,
+    pub(super) access: http::Access,
     /// Counters.
     pub(super) metrics: Arc<Metrics>,
+    /// Messages received a second.
+    pub(super) receive_rate: Arc<ReceiveRate>,
+    /// Whether HTTP listens.
+    pub(super) http: Listening,
+    /// How far the store is behind.
+    pub(super) lag: Lag,
 }
 
 impl StatusInputs {
@@ -54,6 +60,8 @@ impl StatusInputs {
         let pending = self.storage.spool.end().saturating_sub(stored);
         let paused = *self.channels.pause_barrier.borrow() != PauseBarrier::None;
         let kept = self.storage.dead_letters.usage();
+        let lag_seconds = self.lag.seconds(*self.channels.oldest_unstored.borrow(), pending, units::now());
+        self.metrics.writer_lag_seconds.set(lag_seconds);
         self.update_gauges(pending, paused, kept);
         let problem = self.channels.problem.borrow().clone();
         let m = &self.metrics;
@@ -83,12 +91,13 @@ impl StatusInputs {
                 "pending_records": pending,
             },
             "store": { "kind": self.store, "connected": m.store_connected.get() == 1, "problem": problem.as_ref().map(problem_json) },
-            "lag_seconds": m.writer_lag_seconds.get(),
+            "lag_seconds": lag_seconds,
+            "received_per_second": self.receive_rate.per_second(m.source_messages.get(), Instant::now()),
             "counters": {
                 "received": m.source_messages.get(),
                 "events": m.intake_events.get(),
-                "rows": Table::ALL.iter().map(|table| m.writer_rows.get_or_create(&Label::of(table.name())).get()).sum::<u64>(),
-                "rejected": Reason::ALL.iter().map(|reason| m.intake_rejected.get_or_create(&Label::of(reason.as_str())).get()).sum::<u64>(),
+                "rows": Table::ALL.iter().map(|table| m.writer_rows.of(table.name()).get()).sum::<u64>(),
+                "rejected": Reason::ALL.iter().map(|reason| m.intake_rejected.of(reason.as_str()).get()).sum::<u64>(),
                 "dead_letters": kept.entries,
             },
             "deadletter": {
@@ -97,7 +106,8 @@ impl StatusInputs {
                 "capacity_bytes": kept.capacity,
                 "dropped_for_room": m.dead_letters_dropped.get(),
             },
-            "access": http::tokens_status(&self.token_store),
+            "http": self.http.to_json(),
+            "access": http::access_status(&self.access),
             "gaps": self.gaps(),
             "last_gap": self.channels.last_gap.borrow().as_ref().map(gap_json),
         })
@@ -130,8 +140,7 @@ impl StatusInputs {
         GapReason::ALL
             .iter()
             .map(|reason| {
-                let label = Label::of(reason.as_str());
-                let (gaps, lost) = (m.gaps.get_or_create(&label).get(), m.gap_lost.get_or_create(&label).get());
+                let (gaps, lost) = (m.gaps.of(reason.as_str()).get(), m.gap_lost.of(reason.as_str()).get());
                 (reason.as_str().to_owned(), json!({ "gaps": gaps, "lost": lost }))
             })
             .collect::<serde_json::Map<_, _>>()
@@ -141,12 +150,15 @@ impl StatusInputs {
     fn update_gauges(&self, pending: u64, paused: bool, kept: Usage) {
         let m = &self.metrics;
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        m.source_unconfirmed.set(gauge(self.redis.unconfirmed().len() as u64));
         m.spool_bytes.set(gauge(self.storage.spool.bytes()));
+        m.spool_capacity_bytes.set(gauge(self.storage.spool.capacity()));
         m.spool_records.set(gauge(pending));
         m.spool_memory_bytes.set(gauge(self.storage.spool.memory_bytes()));
         m.spool_healthy.set(i64::from(self.storage.spool.healthy()));
         m.dead_letters_stored.set(gauge(kept.entries));
         m.dead_letters_bytes.set(gauge(kept.bytes));
+        m.dead_letters_capacity_bytes.set(gauge(kept.capacity));
         m.writer_paused.set(i64::from(paused));
     }
 }

@@ -7,9 +7,9 @@ use crate::{
     lifecycle::Signal,
     metrics::Metrics,
     store::{
-        Store, StoreError, StoreKind,
+        Retention, Store, StoreError, StoreKind,
         cassandra::{CassandraStore, Config},
-        sqlite,
+        sqlite::{self, SqliteStore},
     },
 };
 
@@ -21,24 +21,33 @@ pub type Upkeep = Pin<Box<dyn Future<Output = Result<(), Infallible>> + Send>>;
 
 /// Opens the store. An absent server is no error: the store connects when it can.
 pub fn open(settings: &Settings, metrics: &Arc<Metrics>, stop: Signal) -> (Arc<dyn Store>, Upkeep) {
-    let store = &settings.store;
-    match store.kind {
-        StoreKind::Sqlite => {
-            let sqlite = sqlite::open(&store.sqlite, &store.retention, Arc::clone(metrics));
-            (Arc::new(sqlite), idle(stop))
-        }
-        StoreKind::Cassandra => cassandra(settings, metrics, stop),
-    }
+    open_with(sqlite::open, settings, metrics, stop)
 }
 
-/// The same for a process that only reads: a file is never created or changed by it.
+/// The same for a process that receives nothing: a file is never created by it, and only changed by people.
 pub fn open_read_only(settings: &Settings, metrics: &Arc<Metrics>, stop: Signal) -> (Arc<dyn Store>, Upkeep) {
-    match settings.store.kind {
+    open_with(sqlite::open_read_only, settings, metrics, stop)
+}
+
+fn open_with(
+    open_sqlite: fn(&sqlite::Config, &Retention, Arc<Metrics>) -> SqliteStore,
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+    mut stop: Signal,
+) -> (Arc<dyn Store>, Upkeep) {
+    let (store, metrics) = (&settings.store, Arc::clone(metrics));
+    match store.kind {
         StoreKind::Sqlite => {
-            let sqlite = sqlite::open_read_only(&settings.store.sqlite, Arc::clone(metrics));
-            (Arc::new(sqlite), idle(stop))
+            let idle = async move {
+                stop.stopped().await;
+                Ok(())
+            };
+            (Arc::new(open_sqlite(&store.sqlite, &store.retention, metrics)), Box::pin(idle))
         }
-        StoreKind::Cassandra => cassandra(settings, metrics, stop),
+        StoreKind::Cassandra => {
+            let cassandra = CassandraStore::new(&store.cassandra, &store.retention, metrics);
+            (Arc::clone(&cassandra) as Arc<dyn Store>, Box::pin(cassandra.run(stop)))
+        }
     }
 }
 
@@ -49,7 +58,7 @@ pub fn open_read_only(settings: &Settings, metrics: &Arc<Metrics>, stop: Signal)
 pub async fn open_once(settings: &Settings) -> Result<Arc<dyn Store>, StoreError> {
     let store = &settings.store;
     match store.kind {
-        StoreKind::Sqlite => Ok(Arc::new(sqlite::open_read_only(&store.sqlite, Metrics::new()))),
+        StoreKind::Sqlite => Ok(Arc::new(sqlite::open_read_only(&store.sqlite, &store.retention, Metrics::new()))),
         StoreKind::Cassandra => {
             let config = Config { page_rows: store.cassandra.page_rows.max(PAGE_ROWS), ..store.cassandra.clone() };
             let cassandra = CassandraStore::new(&config, &store.retention, Metrics::new());
@@ -57,17 +66,4 @@ pub async fn open_once(settings: &Settings) -> Result<Arc<dyn Store>, StoreError
             Ok(cassandra)
         }
     }
-}
-
-fn cassandra(settings: &Settings, metrics: &Arc<Metrics>, stop: Signal) -> (Arc<dyn Store>, Upkeep) {
-    let store = &settings.store;
-    let cassandra = CassandraStore::new(&store.cassandra, &store.retention, Arc::clone(metrics));
-    (Arc::clone(&cassandra) as Arc<dyn Store>, Box::pin(cassandra.run(stop)))
-}
-
-fn idle(mut stop: Signal) -> Upkeep {
-    Box::pin(async move {
-        stop.stopped().await;
-        Ok(())
-    })
 }

@@ -3,22 +3,24 @@
 //! Keys are read page by page with SCAN, which does not block a shared Redis. Sessions, and what the daemons share under
 //! `ingest:`, are never deleted, whatever the pattern.
 
+use std::time::Duration;
+
 use fred::{clients::Client, interfaces::KeysInterface, types::scan::ScanType};
 use serde_json::{Value, json};
 
 use super::{
-    CliError,
+    CliError, cells,
     connect::{connect, escape_glob, failed},
-    output,
+    output, table,
 };
 use crate::{
     config::Settings,
     redis::{self, LATEST_EXTRA, Resource, SMALL_VALUE, STATUS_VALUE, ValueLookup},
-    terminal,
+    terminal, units,
 };
 
-/// Keys asked for in one step of a walk, and deleted in one command.
-const SCAN_COUNT: u32 = 500;
+/// Keys deleted in one command.
+const DELETED_AT_ONCE: usize = 500;
 /// No cache: deleting one would end sessions or make instances forget their runs.
 const PROTECTED_PREFIXES: [&str; 2] = ["session:", "ingest:"];
 
@@ -108,31 +110,43 @@ async fn get(client: &Client, redis: &redis::Config, query: &KeyQuery, json: boo
             return Err(CliError::NegativeAnswer(format!("`{key}` holds {why}; it is not shown")));
         }
     };
-    if !json {
-        return output::line(&terminal::field(&value));
+    if !json && !terminal::stdout_is_terminal() {
+        // A program gets the value as it is.
+        return output::verbatim(&value);
     }
     let left: i64 = client.pttl(key).await.map_err(failed)?;
+    if !json {
+        print(&value)?;
+        let expires = u64::try_from(left).map(|left| units::format_duration(Duration::from_secs(left / 1_000)));
+        let expires = expires.map_or_else(|_| "does not expire".into(), |left| format!("expires in {left}"));
+        return output::line(&format!("\n{} {expires}", table::escaped(key)));
+    }
     let value = serde_json::from_str::<Value>(&value).unwrap_or(Value::String(value));
     output::json(&json!({ "key": key, "value": value, "ttl_ms": (left >= 0).then_some(left) }))
+}
+
+/// Prints a value field by field.
+fn print(value: &str) -> Result<(), CliError> {
+    let mut fields = Vec::new();
+    match serde_json::from_str::<Value>(value) {
+        Ok(object @ Value::Object(_)) => cells::flattened("", &object, &mut fields),
+        _ => return output::line(&table::escaped(value)),
+    }
+    let shown: Vec<_> = fields.iter().map(|(name, value)| (table::escaped(name), cells::whole(value))).collect();
+    output::fields(&shown)
 }
 
 /// Deletes the matching keys that are a cache.
 async fn delete(client: &Client, redis: &redis::Config, pattern: &str) -> Result<u64, CliError> {
     let prefix = redis.key_prefix.as_str();
     let failed = |error| failed(redis, "failed to delete keys", Resource::Key(prefix), error);
-    let (mut cursor, mut deleted) = ("0".to_owned(), 0);
-    loop {
-        let (next, keys): (String, Vec<String>) =
-            client.scan_page(cursor, pattern, Some(SCAN_COUNT), Some(ScanType::String)).await.map_err(failed)?;
-        let ours: Vec<_> = keys.into_iter().filter(|key| is_cache(prefix, key)).collect();
-        if !ours.is_empty() {
-            deleted += client.unlink::<u64, _>(ours).await.map_err(failed)?;
-        }
-        if next == "0" {
-            return Ok(deleted);
-        }
-        cursor = next;
+    let keys = redis::scan(client, pattern, Some(ScanType::String)).await.map_err(failed)?;
+    let ours: Vec<_> = keys.into_iter().filter(|key| is_cache(prefix, key)).collect();
+    let mut deleted = 0;
+    for keys in ours.chunks(DELETED_AT_ONCE) {
+        deleted += redis::delete(client, keys.to_vec()).await.map_err(failed)?;
     }
+    Ok(deleted)
 }
 
 fn report(deleted: u64, json: bool) -> Result<(), CliError> {

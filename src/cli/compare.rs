@@ -1,18 +1,24 @@
 //! `compare RUN...`: fields of several runs, side by side.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{
     CliError,
     ask::{QueryClient, Target, escape},
-    cells,
-    lookup::{find_run, id},
-    output, spark, table,
+    cells, field_names,
+    lookup::{self, find_run, id},
+    output::{self, Further},
+    table::{self, Cell, Column, Table},
 };
 use crate::config::Settings;
 
 /// Points of a curve in one line.
 const SPARKLINE_WIDTH: usize = 60;
+
+/// Fields of a curve that the table shows, one way or another.
+const SHOWN: [&str; 8] = ["run_id", "run_name", "display_name", "status", "min", "max", "last", "field"];
 
 /// Arguments of `compare`.
 #[derive(Clone, Debug, clap::Args)]
@@ -20,8 +26,8 @@ pub struct CompareArgs {
     /// The runs: ids or names, or the beginning of either.
     #[arg(required = true)]
     pub runs: Vec<String>,
-    /// A column to compare, or a number in `extra`; may be repeated.
-    #[arg(long, default_value = "train_loss", value_name = "NAME")]
+    /// A column to compare, or another metric of the runs; may be repeated. Several are separated by commas.
+    #[arg(long, visible_alias = "fields", default_value = "train_loss", value_name = "NAME,...")]
     pub field: Vec<String>,
     /// How to align the runs.
     #[arg(long, default_value = "epoch", value_parser = ["epoch", "step", "time"])]
@@ -41,11 +47,14 @@ pub async fn run(settings: Settings, args: CompareArgs, json: bool) -> Result<()
     let client = QueryClient::connect(&settings, &args.target).await?;
     let points = args.points.unwrap_or(if json { 1_000 } else { SPARKLINE_WIDTH });
     let mut path = format!("/api/compare?by={}&max_points={points}", args.by);
-    for field in &args.field {
-        path.push_str(&format!("&field={}", escape(field)));
-    }
+    let mut known = BTreeSet::new();
     for run in &args.runs {
-        path.push_str(&format!("&run_id={}", id(&find_run(&client, run).await?)));
+        let found = find_run(&client, run).await?;
+        known.append(&mut field_names::of_run(&client, id(&found)).await?);
+        path.push_str(&format!("&run_id={}", id(&found)));
+    }
+    for field in field_names::resolve(&args.field, &known)? {
+        path.push_str(&format!("&field={}", escape(&field)));
     }
     let answer = client.json(&path).await?;
     if json {
@@ -57,13 +66,13 @@ pub async fn run(settings: Settings, args: CompareArgs, json: bool) -> Result<()
         let least = column("min").into_iter().flatten().reduce(f64::min);
         let greatest = column("max").into_iter().flatten().reduce(f64::max);
         vec![
-            table::text(id(curve).get(..8)),
-            cells::text(curve, "run_name"),
-            cells::text(curve, "status"),
+            cells::short_id(curve, "run_id"),
+            table::text(lookup::name(curve)),
+            cells::status(curve, "status"),
             table::number(least),
             table::number(greatest),
             table::number(last.iter().flatten().next_back().copied()),
-            comfy_table::Cell::new(spark::line(last.into_iter())),
+            Cell::Curve(last),
         ]
     };
     let (curves, fields) = (cells::list(&answer, "curves"), cells::list(&answer, "fields"));
@@ -74,7 +83,18 @@ pub async fn run(settings: Settings, args: CompareArgs, json: bool) -> Result<()
         }
         let field = fields.get(n).and_then(Value::as_str).unwrap_or(&args.field[0]);
         let curve = format!("{field} BY {}", args.by).to_uppercase();
-        table::table(&["RUN", "NAME", "STATUS", "MIN", "MAX", "LAST", &curve], curves.iter().map(row).collect())?;
+        let columns = [
+            Column::key("RUN").of("run_id"),
+            Column::ranked("NAME", 1).of("run_name"),
+            Column::ranked("STATUS", 5).of("status"),
+            Column::ranked("MIN", 3).of("min"),
+            Column::ranked("MAX", 4).of("max"),
+            Column::key("LAST").of("last"),
+            Column::named(&curve, 2).of(&format!("{field} by {}", args.by)),
+        ];
+        let rows: Vec<_> = curves.iter().map(row).collect();
+        let further = Further { names: cells::further(curves, &SHOWN), ..Further::default() };
+        output::more_rows(&mut Table::new(columns.into()), &rows, &further)?;
         if curves.iter().all(|curve| cells::list(curve, "last").iter().all(Value::is_null)) {
             let none = format!("no row of these runs that has its {} has a finite number `{field}`", args.by);
             output::line(&format!("\n{none}"))?;

@@ -8,7 +8,7 @@ use fred::{
     interfaces::ClientLike,
     types::{
         Builder,
-        config::{PerformanceConfig, ReconnectPolicy},
+        config::{Config as RedisConfig, PerformanceConfig, ReconnectPolicy},
     },
 };
 
@@ -46,24 +46,39 @@ pub async fn subscribe(client: &Client, redis: &redis::Config, channel: &str) ->
 
 /// Connects for one command, without reconnecting.
 pub async fn connect(redis: &redis::Config) -> Result<Client, CliError> {
-    connect_with(redis, ReconnectPolicy::new_constant(1, 100)).await
+    connect_with(redis, redis::settings(redis).await, ReconnectPolicy::new_constant(1, 100)).await
+}
+
+/// Connects to subscribe for one command: in a cluster to one node, because every node has every message.
+pub async fn connect_to_subscribe(redis: &redis::Config) -> Result<Client, CliError> {
+    connect_with(redis, redis::subscriber_settings(redis).await, ReconnectPolicy::new_constant(1, 100)).await
+}
+
+/// As [`connect_to_subscribe`], and reconnects whenever the connection is lost.
+pub async fn subscribe_for_long(redis: &redis::Config) -> Result<Client, CliError> {
+    connect_with(redis, redis::subscriber_settings(redis).await, ReconnectPolicy::new_constant(0, 100)).await
 }
 
 /// Connects, and reconnects whenever the connection is lost.
 pub async fn connect_for_long(redis: &redis::Config) -> Result<Client, CliError> {
-    connect_with(redis, ReconnectPolicy::new_constant(0, 100)).await
+    connect_with(redis, redis::settings(redis).await, ReconnectPolicy::new_constant(0, 100)).await
 }
 
-async fn connect_with(redis: &redis::Config, policy: ReconnectPolicy) -> Result<Client, CliError> {
+async fn connect_with(
+    redis: &redis::Config,
+    settings: Result<RedisConfig, ConnectError>,
+    policy: ReconnectPolicy,
+) -> Result<Client, CliError> {
     let url = redis::redact(&redis.url);
     let failed = |error| failed(redis, format!("failed to connect to `{url}`"), Resource::None, error);
-    let settings = redis::settings(redis).await;
     let settings = settings.map_err(|error| CliError::failed(format!("failed to connect to `{url}`"), error))?;
+    // In a cluster a command whose slot has moved is sent again.
+    let attempts = if settings.server.is_clustered() { 3 } else { 1 };
     let client = Builder::from_config(settings)
         .with_connection_config(|connection| {
             connection.connection_timeout = REDIS_TIMEOUT;
             connection.internal_command_timeout = REDIS_TIMEOUT;
-            connection.max_command_attempts = 1;
+            connection.max_command_attempts = attempts;
         })
         .set_performance_config(PerformanceConfig { default_command_timeout: REDIS_TIMEOUT, ..Default::default() })
         .set_policy(policy)
@@ -73,9 +88,9 @@ async fn connect_with(redis: &redis::Config, policy: ReconnectPolicy) -> Result<
         Ok(Ok(_)) => Ok(client),
         Ok(Err(error)) if !matches!(error.kind(), ErrorKind::IO | ErrorKind::Timeout) => Err(failed(error)),
         // The client's own errors do not name TLS problems.
-        _ => Err(match redis::probe(redis).await {
-            Err(error @ ConnectError::Tls(_)) => CliError::failed(format!("failed to connect to `{url}`"), error),
-            _ => CliError::NegativeAnswer(format!(
+        _ => Err(match redis::fault(redis).await {
+            Some(error) => CliError::failed(format!("failed to connect to `{url}`"), error),
+            None => CliError::NegativeAnswer(format!(
                 "Redis does not answer at `{url}`: is it running, and is `redis.url` right?"
             )),
         }),

@@ -2,7 +2,13 @@
 
 use serde_json::Value;
 
-use super::{CliError, output, spark, table};
+use super::{
+    CliError, output, sparkline,
+    table::{self, Cell, Column},
+};
+
+static COLUMNS: [Column; 4] =
+    [Column::key("METRIC"), Column::ranked("FIRST", 2), Column::ranked("CURVE", 1), Column::key("LAST")];
 
 /// Prints a line for each of the usual fields that has a curve; returns whether any has.
 pub fn print_curves(curve: &Value) -> Result<bool, CliError> {
@@ -20,16 +26,16 @@ pub fn print_curves_of(curve: &Value, fields: &[(&str, &str)]) -> Result<bool, C
     let points = &curve["metrics"];
     let mut rows = Vec::new();
     for (field, name) in fields {
-        let values = || spark::of_points(points, field);
+        let values = || sparkline::of_points(points, field);
         if values().flatten().count() > 1 {
-            let (first, last) = (table::number(spark::first(points, field)), table::number(values().flatten().last()));
-            rows.push(vec![table::text(Some(name)), first, comfy_table::Cell::new(spark::line(values())), last]);
+            let (first, last) =
+                (table::number(sparkline::first(points, field)), table::number(values().flatten().last()));
+            rows.push(vec![table::text(Some(name)), first, Cell::Curve(values().collect()), last]);
         }
     }
     if rows.is_empty() {
         return Ok(false);
     }
-    output::line("")?;
-    table::table(&[], rows)?;
+    output::rows(&COLUMNS, &rows)?;
     Ok(true)
 }

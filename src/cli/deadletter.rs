@@ -4,18 +4,38 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::{CliError, block_on, ndjson, output, progress::Bar};
+use super::{
+    CliError,
+    args::moment,
+    ask::{QueryClient, Target},
+    block_on,
+    cells::{self, FieldColumn},
+    ndjson,
+    output::{self, Told},
+    progress::Bar,
+    table::Column,
+};
 use crate::{
+    access,
     app::dead_letter_replay as replay,
     config::Settings,
     dead_letter::{self, DeadLetter, DeadLetterInfo, Filter, Reader},
     frame::{Reason, Rejection},
     logging::Untrusted,
-    render, terminal,
+    render, spool, terminal,
     units::Micros,
 };
 
-const HEADERS: [&str; 6] = ["ID", "RECEIVED", "REASON", "CHANNEL", "BYTES", "DETAIL"];
+static COLUMNS: [FieldColumn; 6] = [
+    FieldColumn::new("id", Column::key("ID"), cells::count),
+    FieldColumn::new("received_at", Column::ranked("RECEIVED (UTC)", 3), cells::moment),
+    FieldColumn::new("reason", Column::key("REASON"), cells::whole_text),
+    FieldColumn::new("channel", Column::ranked("CHANNEL", 2), cells::text),
+    FieldColumn::new("length", Column::ranked("BYTES", 4), cells::count),
+    FieldColumn::new("detail", Column::long("DETAIL", 1), cells::text),
+];
+/// The order in which one dead letter is described.
+const ORDER: [&str; 9] = ["id", "received_at", "reason", "detail", "channel", "length", "kept", "hash", "offset"];
 /// Failures in the table of `replay`; `deadletter list` has them all.
 const FAILED_SHOWN: usize = 20;
 
@@ -29,6 +49,8 @@ pub enum Command {
         limit: usize,
         #[command(flatten)]
         filters: FilterArgs,
+        #[command(flatten)]
+        target: Target,
     },
     /// Print one dead letter with its bytes.
     Show {
@@ -37,6 +59,8 @@ pub enum Command {
         /// Write only the stored bytes to standard output.
         #[arg(long)]
         raw: bool,
+        #[command(flatten)]
+        target: Target,
     },
     /// Write dead letters as JSON, one a line, the oldest first.
     Export {
@@ -47,6 +71,8 @@ pub enum Command {
         output: Option<PathBuf>,
         #[command(flatten)]
         permissions: output::Permissions,
+        #[command(flatten)]
+        target: Target,
     },
     /// Decode dead letters again, store those that are valid now, and drop these. A daemon may be running.
     Replay {
@@ -54,6 +80,8 @@ pub enum Command {
         filters: FilterArgs,
         /// Ids, as `list` prints them; absent: all that match the filters.
         ids: Vec<u64>,
+        #[command(flatten)]
+        target: Target,
     },
     /// Drop dead letters for good. A daemon may be running.
     Drop {
@@ -64,6 +92,8 @@ pub enum Command {
         /// All dead letters.
         #[arg(long)]
         all: bool,
+        #[command(flatten)]
+        target: Target,
     },
 }
 
@@ -71,16 +101,16 @@ pub enum Command {
 #[derive(Clone, Debug, clap::Args)]
 pub struct FilterArgs {
     /// Only with this reason, such as `malformed_json`.
-    #[arg(long, value_parser = reason)]
+    #[arg(long)]
     reason: Option<Reason>,
     /// Only from this channel.
     #[arg(long)]
     channel: Option<String>,
-    /// Only those received at this time or later.
-    #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
+    /// Only those received at this time or later; `1h`: in the last hour.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Micros>,
-    /// Only those received at this time or earlier.
-    #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
+    /// Only those received at this time or earlier; `1h`: more than an hour ago.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<Micros>,
 }
 
@@ -95,22 +125,50 @@ impl FilterArgs {
     }
 }
 
+impl Command {
+    fn target(&self) -> &Target {
+        match self {
+            Self::List { target, .. }
+            | Self::Show { target, .. }
+            | Self::Export { target, .. }
+            | Self::Replay { target, .. }
+            | Self::Drop { target, .. } => target,
+        }
+    }
+}
+
 /// Runs a subcommand on the directory of dead letters, which a daemon may be using.
 pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliError> {
+    if let Some(daemon) = command.target().daemon(settings)? {
+        block_on(require_local(settings, &daemon))?;
+    }
     let dir = &settings.dead_letter.dir;
+    if let Some(problem) = access::problem_in(dir).or_else(|| access::problem(&settings.spool.dir)) {
+        return Err(CliError::NegativeAnswer(problem));
+    }
+    if matches!(command, Command::Replay { .. } | Command::Drop { .. }) && access::is_read_only(dir) {
+        return Err(CliError::NegativeAnswer(format!("{}: run this as root (sudo)", access::read_only(dir))));
+    }
+    if !dir.is_dir() && !settings.spool.dir.is_dir() {
+        return Err(CliError::NegativeAnswer(format!(
+            "there are no dead letters in `{}`: the daemon makes that directory when it is first started; if it is elsewhere, \
+             name its --state-dir",
+            dir.display()
+        )));
+    }
     let failed = |error| CliError::failed(format!("failed to use the dead letters in `{}`", dir.display()), error);
     match command {
-        Command::List { limit, filters } => {
+        Command::List { limit, filters, .. } => {
             let letters = dead_letter::list(dir, &filters.filter(Vec::new(), Some(limit))).map_err(failed)?;
             show_list(letters, json)
         }
-        Command::Show { id, raw } => {
+        Command::Show { id, raw, .. } => {
             let found = dead_letter::get(dir, id).map_err(failed)?;
             let (info, bytes) =
                 found.ok_or_else(|| CliError::NegativeAnswer(format!("there is no dead letter {id}")))?;
             show_one(&info, &bytes, raw, json)
         }
-        Command::Export { filters, output, permissions } => {
+        Command::Export { filters, output, permissions, .. } => {
             let mut lines = ndjson::NdjsonWriter::to(output.as_deref(), permissions)?;
             let mut browser = Reader::open(dir, filters.filter(Vec::new(), None)).map_err(failed)?;
             loop {
@@ -125,8 +183,8 @@ pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliE
             }
             Ok(())
         }
-        Command::Replay { filters, ids } => block_on(replay(settings, filters.filter(ids, None), json)),
-        Command::Drop { filters, ids, all } => {
+        Command::Replay { filters, ids, .. } => block_on(replay(settings, filters.filter(ids, None), json)),
+        Command::Drop { filters, ids, all, .. } => {
             if all != (filters.is_empty() && ids.is_empty()) {
                 return Err(CliError::Usage("name the dead letters, or filter them, or say --all".into()));
             }
@@ -141,6 +199,28 @@ pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliE
             output::line(&format!("{count} dead {} dropped", letters(count)))
         }
     }
+}
+
+/// Refuses a daemon whose directories are not those of these settings: its HTTP API does not give dead letters out. The id of its
+/// spool tells.
+async fn require_local(settings: &Settings, daemon: &QueryClient) -> Result<(), CliError> {
+    let status = daemon.json("/api/status").await?;
+    let local = spool::inspect(&settings.spool.dir).ok().and_then(|report| report.id);
+    if local.is_some_and(|local| status["spool"]["id"] == local.to_string()) {
+        return Ok(());
+    }
+    let name = output::cell(status.get("instance"));
+    let Some(count) = status["counters"]["dead_letters"].as_u64() else {
+        return Err(CliError::NegativeAnswer(format!(
+            "`{name}` only answers HTTP: it receives nothing, and has no dead letters"
+        )));
+    };
+    Err(CliError::NegativeAnswer(format!(
+        "`{name}` has {count} dead {}, which cannot be read or changed by HTTP: run this command on the machine of its process {}, \
+         with --url \"\" and its configuration",
+        letters(count),
+        output::cell(status.get("process")),
+    )))
 }
 
 async fn replay(settings: &Settings, filter: Filter, json: bool) -> Result<(), CliError> {
@@ -179,14 +259,15 @@ fn letters(count: u64) -> &'static str {
 
 fn show_list(mut letters: Vec<DeadLetterInfo>, json: bool) -> Result<(), CliError> {
     letters.reverse();
+    let letters: Vec<_> = letters.iter().map(value).collect();
     if json {
-        let letters: Vec<_> = letters.iter().map(value).collect();
         return output::json(&json!({ "count": letters.len(), "deadletters": letters }));
     }
     if letters.is_empty() {
         return output::line("no dead letters");
     }
-    output::table(&HEADERS, letters.iter().map(row).collect())
+    let shown_by = "`deadletter show ID` or --json shows them";
+    output::records(&COLUMNS, &letters, &Told { elsewhere: &[], shown_by })
 }
 
 fn show_one(info: &DeadLetterInfo, bytes: &[u8], raw: bool, json: bool) -> Result<(), CliError> {
@@ -199,7 +280,9 @@ fn show_one(info: &DeadLetterInfo, bytes: &[u8], raw: bool, json: bool) -> Resul
         value["hex"] = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
         return output::json(&value);
     }
-    output::table(&HEADERS, vec![row(info)])?;
+    let letter = value(info);
+    let field = |name: &&str| (name.replace('_', " "), cells::whole(&letter[*name]));
+    output::fields(&ORDER.iter().map(field).filter(|(_, cell)| !cell.is_empty()).collect::<Vec<_>>())?;
     output::line(&format!("\n{}\n\nall {} bytes that are kept: --raw", Untrusted(bytes), bytes.len()))
 }
 
@@ -210,24 +293,6 @@ fn object(letter: &DeadLetter) -> Map<String, Value> {
     };
     ndjson::put_payload(&mut object, &letter.payload);
     object
-}
-
-fn reason(text: &str) -> Result<Reason, String> {
-    Reason::ALL
-        .into_iter()
-        .find(|reason| reason.as_str() == text)
-        .ok_or_else(|| format!("one of {}", Reason::ALL.map(Reason::as_str).join(", ")))
-}
-
-fn row(letter: &DeadLetterInfo) -> Vec<String> {
-    vec![
-        letter.id.to_string(),
-        render::time(letter.received_at),
-        letter.reason.as_str().to_owned(),
-        Untrusted(letter.channel.as_bytes()).to_string(),
-        letter.length.to_string(),
-        Untrusted(letter.detail.as_bytes()).to_string(),
-    ]
 }
 
 fn value(letter: &DeadLetterInfo) -> Value {

@@ -1,32 +1,39 @@
 //! `gaps`: gaps that the daemons recorded, and the rows that a run's tables lack by `seq`.
 
-use std::sync::Arc;
-
-use comfy_table::Cell;
-use serde::Serialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::{
     CliError,
-    args::at_least_one,
-    ask::QueryClient,
+    args::{at_least_one, moment},
+    ask::{QueryClient, Target, escape},
+    cells::{self, FieldColumn},
     lookup::{find_run, id},
-    output, table,
+    output::{self, Told},
+    table::{self, Cell, Column},
 };
-use crate::{
-    app::stores,
-    config::Settings,
-    event::GapRow,
-    gap_reader::{
-        ledger::{self, Filter},
-        missing::{Missing, SeqGap, missing},
-    },
-    gaps::GapReason,
-    render::{self, JsonRows},
-    store::StoreError,
-    units::Micros,
-};
+use crate::{config::Settings, gaps::GapReason, render, units::Micros};
+
+/// Columns of the recorded gaps.
+static COLUMNS: [FieldColumn; 8] = [
+    FieldColumn::new("started_at", Column::ranked("STARTED (UTC)", 1), cells::moment),
+    FieldColumn::new("seconds", Column::ranked("SECONDS", 2), seconds),
+    FieldColumn::new("reason", Column::key("REASON"), cells::text),
+    FieldColumn::new("lost", Column::key("LOST"), lost),
+    FieldColumn::new("channel", Column::ranked("CHANNEL", 4), cells::whole_text),
+    FieldColumn::new("run_id", Column::ranked("RUN", 3), cells::short_id),
+    FieldColumn::new("source", Column::ranked("SOURCE", 6), cells::whole_text),
+    FieldColumn::new("instance", Column::ranked("INSTANCE", 5), cells::whole_text),
+];
+/// Columns of the missing ranges of a run.
+static MISSING_COLUMNS: [FieldColumn; 5] = [
+    FieldColumn::new("first", Column::key("FIRST"), cells::count),
+    FieldColumn::new("last", Column::key("LAST"), cells::count),
+    FieldColumn::new("lost", Column::ranked("MISSING", 1), cells::count),
+    FieldColumn::new("after", Column::ranked("AFTER (UTC)", 2), cells::moment),
+    FieldColumn::new("before", Column::ranked("BEFORE (UTC)", 3), cells::moment),
+];
+/// What is told beside either table.
+const TOLD: Told = Told { elsewhere: &[], shown_by: "a wider terminal or --json shows them" };
 
 /// Arguments of `gaps`.
 #[derive(Clone, Debug, clap::Args)]
@@ -35,13 +42,13 @@ pub struct GapsArgs {
     #[arg(long, value_name = "RUN")]
     pub run: Option<String>,
     /// Only gaps with this reason, such as `disconnected`.
-    #[arg(long, value_parser = reason)]
+    #[arg(long)]
     pub reason: Option<GapReason>,
-    /// Only gaps that ended at this time or later.
-    #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
+    /// Only gaps that ended at this time or later; `1h`: in the last hour.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     pub since: Option<Micros>,
-    /// Only gaps that began at this time or earlier.
-    #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
+    /// Only gaps that began at this time or earlier; `1h`: more than an hour ago.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
     pub until: Option<Micros>,
     /// Only gaps of this daemon; `--instance` is a flag of every subcommand.
     #[arg(skip)]
@@ -49,14 +56,8 @@ pub struct GapsArgs {
     /// At most this many gaps, the newest; of a run, also at most this many missing ranges, the lowest.
     #[arg(long, short = 'n', default_value_t = 100, value_name = "N", value_parser = at_least_one)]
     pub limit: usize,
-}
-
-#[derive(Serialize)]
-struct GapsAnswer<'a> {
-    gaps: JsonRows<'a, GapRow>,
-    count: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    missing: Option<Value>,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 /// Prints gaps.
@@ -64,113 +65,88 @@ struct GapsAnswer<'a> {
 /// # Errors
 /// When there is no such run, or the store or the output fails.
 pub async fn run(settings: Settings, args: GapsArgs, json: bool) -> Result<(), CliError> {
-    let store = stores::open_once(&settings).await;
-    let store = store.map_err(|error| CliError::failed("failed to reach the store", error))?;
-    let run = match &args.run {
-        Some(text) => {
-            let found = find_run(&QueryClient::in_process(Arc::clone(&store), &settings.http), text).await?;
-            let run_id = Uuid::try_parse(id(&found)).unwrap_or_default();
-            Some(
-                store
-                    .read_run(run_id)
-                    .await
-                    .map_err(unreadable)?
-                    .ok_or_else(|| CliError::NegativeAnswer(format!("no run `{text}`")))?,
-            )
-        }
-        None => None,
+    let client = QueryClient::connect(&settings, &args.target).await?;
+    let route = match &args.run {
+        Some(text) => format!("/api/runs/{}/gaps", id(&find_run(&client, text).await?)),
+        None => "/api/gaps".to_owned(),
     };
-    let mut filter = run.as_ref().map(Filter::of_run).unwrap_or_default();
-    (filter.since, filter.until) = (args.since, args.until);
-    (filter.reason, filter.instance) = (args.reason, args.instance);
-    let rows = ledger::read(&*store, &filter, args.limit).await.map_err(unreadable)?;
-    let lacking = match &run {
-        Some(run) => Some(missing(&*store, run.run_id).await.map_err(unreadable)?),
-        None => None,
-    };
+    let mut answer = client.json(&format!("{route}?{}", parameters(&args))).await?;
     if json {
-        let missing = lacking.as_ref().map(|missing| value(missing, args.limit));
-        return output::json(&GapsAnswer { gaps: JsonRows(&rows), count: rows.len(), missing });
+        let missing = args.run.is_some().then(|| missing(&answer));
+        let mut printed = json!({ "gaps": answer["gaps"].take(), "count": answer["count"] });
+        if let Some(missing) = missing {
+            printed["missing"] = missing;
+        }
+        return output::json(&printed);
     }
-    if let Some(missing) = &lacking {
-        print_missing(missing, args.limit)?;
+    if args.run.is_some() {
+        print_missing(&answer)?;
         output::line("")?;
     }
+    let rows = cells::list(&answer, "gaps");
     if rows.is_empty() {
         return output::line("no gaps");
     }
-    let headers = ["STARTED (UTC)", "SECONDS", "REASON", "LOST", "CHANNEL", "RUN", "SOURCE", "INSTANCE"];
-    table::table(&headers, rows.iter().map(cells).collect())
+    output::records(&COLUMNS, rows, &TOLD)
 }
 
-fn unreadable(error: StoreError) -> CliError {
-    CliError::failed("failed to read the store", error)
+fn parameters(args: &GapsArgs) -> String {
+    let texts = [
+        ("reason", args.reason.map(|reason| reason.as_str().to_owned())),
+        ("instance", args.instance.clone()),
+        ("start_time", args.since.map(render::time)),
+        ("end_time", args.until.map(render::time)),
+    ];
+    let texts = texts.into_iter().filter_map(|(name, text)| Some(format!("&{name}={}", escape(&text?))));
+    format!("limit={}{}", args.limit, texts.collect::<String>())
 }
 
-fn reason(text: &str) -> Result<GapReason, String> {
-    GapReason::ALL
-        .into_iter()
-        .find(|reason| reason.as_str() == text)
-        .ok_or_else(|| format!("one of {}", GapReason::ALL.map(GapReason::as_str).join(", ")))
+/// How long a gap lasted.
+fn seconds(gap: &Value, _: &str) -> Cell {
+    let at = |field: &str| gap[field].as_str().and_then(|text| render::parse_time(text).ok());
+    let seconds = at("ended_at").zip(at("started_at")).map(|(end, start)| (end - start) as f64 / 1e6);
+    table::count(seconds.map(|seconds| format!("{seconds:.3}")))
 }
 
-fn cells(gap: &GapRow) -> Vec<Cell> {
-    vec![
-        table::moment(Some(gap.started_at)),
-        table::count(Some(format!("{:.3}", (gap.ended_at - gap.started_at) as f64 / 1e6))),
-        table::text(Some(&gap.reason)),
-        table::count(Some(gap.lost.map_or_else(|| "?".into(), |lost| lost.to_string()))),
-        table::text(gap.channel.as_deref()),
-        table::text(gap.run_id.map(|run| run.to_string()).as_deref().map(|run| &run[..8])),
-        table::text(Some(&gap.source)),
-        table::text(Some(&gap.instance)),
-    ]
+/// How many messages a gap cost, if that is known.
+fn lost(gap: &Value, field: &str) -> Cell {
+    table::count(Some(gap[field].as_u64().map_or_else(|| "?".into(), |lost| lost.to_string())))
 }
 
-fn print_missing(missing: &Missing, limit: usize) -> Result<(), CliError> {
-    let Some((first, last)) = missing.range else {
+fn print_missing(answer: &Value) -> Result<(), CliError> {
+    let (Some(first), Some(last)) = (answer["first_seq"].as_i64(), answer["last_seq"].as_i64()) else {
         return output::line("no stored row of this run has a `seq`, so missing rows cannot be determined");
     };
-    let at_least = if missing.exact { "" } else { "at least " };
-    let Missing { stored, lost, .. } = missing;
+    let at_least = if answer["exact"] == false { "at least " } else { "" };
+    let (stored, lost) = (&answer["stored"], &answer["missing_count"]);
     output::line(&format!("seq {first} to {last}: {stored} stored, {at_least}{lost} missing"))?;
-    if missing.gaps.is_empty() {
+    let missing = missing(answer);
+    let ranges = cells::list(&missing, "holes");
+    if ranges.is_empty() {
         return Ok(());
     }
-    let cells = |gap: &SeqGap| {
-        vec![
-            table::count(Some(gap.first)),
-            table::count(Some(gap.last)),
-            table::count(Some(gap.last.abs_diff(gap.first) + 1)),
-            table::moment(Some(gap.after)),
-            table::moment(Some(gap.before)),
-        ]
-    };
-    let rows = missing.gaps.iter().take(limit).map(cells).collect();
-    table::table(&["FIRST", "LAST", "MISSING", "AFTER (UTC)", "BEFORE (UTC)"], rows)?;
-    match missing.gaps.len().saturating_sub(limit) {
+    output::records(&MISSING_COLUMNS, ranges, &TOLD)?;
+    match answer["missing_ranges"].as_u64().unwrap_or(0).saturating_sub(ranges.len() as u64) {
         0 => Ok(()),
         more => output::line(&format!("{more} more; see them with a higher --limit")),
     }
 }
 
-fn value(missing: &Missing, limit: usize) -> Value {
-    let range = |gap: &SeqGap| {
+/// What the run lacks, as `--json` prints it.
+fn missing(answer: &Value) -> Value {
+    let range = |range: &Value| {
         json!({
-            "first": gap.first,
-            "last": gap.last,
-            "lost": gap.last.abs_diff(gap.first) + 1,
-            "after": render::time(gap.after),
-            "before": render::time(gap.before),
+            "first": range["from"], "last": range["to"], "lost": range["count"],
+            "after": range["after"], "before": range["before"],
         })
     };
     json!({
-        "first_seq": missing.range.map(|range| range.0),
-        "last_seq": missing.range.map(|range| range.1),
-        "stored": missing.stored,
-        "lost": missing.lost,
-        "exact": missing.exact,
-        "ranges": missing.gaps.len(),
-        "holes": missing.gaps.iter().take(limit).map(range).collect::<Vec<_>>(),
+        "first_seq": answer["first_seq"],
+        "last_seq": answer["last_seq"],
+        "stored": answer["stored"],
+        "lost": answer["missing_count"],
+        "exact": answer["exact"],
+        "ranges": answer["missing_ranges"],
+        "holes": cells::list(answer, "missing").iter().map(range).collect::<Vec<_>>(),
     })
 }

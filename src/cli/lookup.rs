@@ -1,40 +1,40 @@
-//! Finds a run by its id, its name, or the beginning of either.
+//! Finds a run by its id, a name, or the beginning of any of them.
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{CliError, ask::QueryClient};
-use crate::event::run_id_from_text;
+use super::{
+    CliError,
+    ask::{QueryClient, escape},
+    run_list,
+};
+use crate::{logging::Untrusted, store::run_list::WORDS_MAX};
 
-/// How many of the newest runs are searched for a shortened id or name.
+/// Maximum runs with its words among which a shortened id or name is searched.
 const NEWEST_RUNS: usize = 1_000;
+/// Runs that an ambiguous text lists.
+const LISTED_RUNS: usize = 10;
 
-/// The run that `text` names, as `/api/runs` shows it. A name may begin or end with blanks: the text is tried as it is, then
-/// trimmed.
+/// The run that `text` names, as `/api/runs` shows it: by its id, the name that its producer published, the name that people gave
+/// it, or the beginning of any of them. A name may begin or end with blanks: the text is tried as it is, then trimmed.
 ///
 /// # Errors
 /// When there is none, when there are several (the message lists some), or when the query fails.
 pub async fn find_run(client: &QueryClient, text: &str) -> Result<Value, CliError> {
-    // The whole id or the whole name: found by key, however old the run is.
-    for reading in candidates(text) {
-        match client.json(&format!("/api/runs/{}?limit=0&count=none", run_id_from_text(reading))).await {
-            Ok(mut answer) => return Ok(answer["run"].take()),
-            Err(CliError::NegativeAnswer(_)) => {}
-            Err(other) => return Err(other),
-        }
+    let none = || CliError::NegativeAnswer(format!("there is no run `{text}`"));
+    if text.is_empty() {
+        return Err(none());
     }
-    if text.is_empty() || Uuid::try_parse(text.trim()).is_ok() {
-        return Err(CliError::NegativeAnswer(format!("there is no run `{text}`")));
+    // A whole id or name: found however old the run is.
+    if let Some(mut answer) = client.find(&format!("/api/runs/{}?limit=0&count=none", escape(text))).await? {
+        return Ok(answer["run"].take());
     }
-    let (mut runs, mut path) = (Vec::new(), format!("/api/runs?limit={NEWEST_RUNS}"));
-    while runs.len() < NEWEST_RUNS {
-        let mut answer = client.json(&path).await?;
-        runs.append(answer["runs"].as_array_mut().unwrap_or(&mut Vec::new()));
-        // A page is shorter where runs are large.
-        let Some(next) = answer["next"].as_str() else { break };
-        path = format!("/api/runs?limit={NEWEST_RUNS}&before={next}");
+    if Uuid::try_parse(text.trim()).is_ok() {
+        return Err(none());
     }
-    choose_run(&runs, text)
+    // Every word of a name's beginning occurs in the run, but `key=value` may be cut within its value.
+    let words: Vec<_> = text.split_whitespace().filter(|word| !word.contains('=')).take(WORDS_MAX).collect();
+    choose_run(&run_list::search(client, &words.join(" "), NEWEST_RUNS).await?, text)
 }
 
 /// The readings of a text, the likeliest first.
@@ -43,31 +43,46 @@ fn candidates(text: &str) -> impl Iterator<Item = &str> {
     [Some(text), trimmed].into_iter().flatten().filter(|reading| !reading.is_empty())
 }
 
+/// The name to show: that which people gave the run, else that of its producer.
+pub fn name(run: &Value) -> Option<&str> {
+    run["display_name"].as_str().or(run["run_name"].as_str())
+}
+
+/// The name and the id of a run, for a terminal.
+pub fn described(run: &Value) -> String {
+    match name(run) {
+        // Any client of Redis may have published it: control characters must not reach the terminal.
+        Some(name) => format!("{} ({})", Untrusted(name.as_bytes()), id(run)),
+        None => id(run).to_owned(),
+    }
+}
+
 /// The id of a run.
 pub fn id(run: &Value) -> &str {
     run["run_id"].as_str().unwrap_or_default()
 }
 
+/// The run that a shortened id or name means.
 fn choose_run(runs: &[Value], text: &str) -> Result<Value, CliError> {
-    let name = |run: &Value| run["run_name"].as_str().map(str::to_owned);
-    let named =
-        |reading: &str| -> Vec<&Value> { runs.iter().filter(|run| name(run).as_deref() == Some(reading)).collect() };
     let begins = |reading: &str| -> Vec<&Value> {
         let prefix = reading.to_ascii_lowercase();
-        let fits =
-            |run: &&Value| id(run).starts_with(&prefix) || name(run).is_some_and(|name| name.starts_with(reading));
+        let named = |run: &Value, field: &str| run[field].as_str().is_some_and(|name| name.starts_with(reading));
+        let fits = |run: &&Value| id(run).starts_with(&prefix) || named(run, "display_name") || named(run, "run_name");
         runs.iter().filter(fits).collect()
     };
-    let mut found = candidates(text).map(named).chain(candidates(text).map(begins));
-    let found = found.find(|found| !found.is_empty()).unwrap_or_default();
+    let found = candidates(text).map(begins).find(|found| !found.is_empty()).unwrap_or_default();
     match found.as_slice() {
         [run] => Ok((*run).clone()),
+        [] if runs.len() < NEWEST_RUNS => Err(CliError::NegativeAnswer(format!("there is no run `{text}`"))),
         [] => Err(CliError::NegativeAnswer(format!(
-            "no run `{text}` among the newest {NEWEST_RUNS}; give the whole id of an older one"
+            "no run `{text}` among the newest {NEWEST_RUNS} with these words; give the whole id or name of an older one"
         ))),
         several => {
-            let some: Vec<&str> = several.iter().take(5).map(|run| id(run)).collect();
-            Err(CliError::NegativeAnswer(format!("`{text}` means {} runs: {}", several.len(), some.join(", "))))
+            let mut some: Vec<String> = several.iter().take(LISTED_RUNS).map(|run| described(run)).collect();
+            let more = several.len().saturating_sub(LISTED_RUNS);
+            some.extend((more > 0).then(|| format!("and {more} more")));
+            let (count, some) = (several.len(), some.join("\n  "));
+            Err(CliError::NegativeAnswer(format!("`{text}` means {count} runs; name one of them:\n  {some}")))
         }
     }
 }
@@ -93,9 +108,7 @@ mod tests {
         for (text, found) in [
             ("1234", Some(0)),
             ("123", None),
-            ("spiral", Some(0)),
             ("spiral-", Some(1)),
-            (" spiral\n", Some(0)),
             (" spiral- ", Some(1)),
             ("spi", None),
             ("FFFF", Some(2)),

@@ -4,17 +4,37 @@ use serde_json::Value;
 
 use super::{
     CliError,
-    args::at_least_one,
+    args::{at_least_one, moment},
     ask::{QueryClient, Target, escape},
-    cells,
+    cells::{self, FieldColumn},
     curves::{print_curves, print_curves_of},
+    field_names::{self, FieldArgs},
     lookup::{find_run, id},
-    output, table,
+    output::{self, Further, Told},
+    table::{Cell, Column, Table},
 };
-use crate::{config::Settings, curve::Field, render, units::Micros};
+use crate::{config::Settings, render, terminal, units::Micros};
 
 /// Rows of one page.
 const PAGE_ROWS: usize = 1_000;
+/// What shows the fields that a table of rows leaves out.
+const SHOWN_BY: &str = "--fields NAME,... or --json shows them";
+
+/// Columns of a row.
+static COLUMNS: [FieldColumn; 10] = [
+    FieldColumn::new("timestamp", Column::ranked("TIME (UTC)", 8), cells::moment),
+    FieldColumn::new("epoch", Column::key("EPOCH"), cells::count),
+    FieldColumn::new("step", Column::ranked("STEP", 1), cells::count),
+    FieldColumn::new("phase", Column::ranked("PHASE", 6), cells::text),
+    FieldColumn::new("hidden_units", Column::ranked("UNITS", 5), cells::count),
+    FieldColumn::new("train_loss", Column::key("LOSS"), cells::number),
+    FieldColumn::new("train_accuracy", Column::ranked("ACC", 3), cells::number),
+    FieldColumn::new("val_loss", Column::ranked("VAL LOSS", 2), cells::number),
+    FieldColumn::new("val_accuracy", Column::ranked("VAL ACC", 4), cells::number),
+    FieldColumn::new("learning_rate", Column::ranked("LR", 7), cells::number),
+];
+/// Columns of a row that come before fields on request.
+const KEYS: usize = 3;
 
 /// Arguments of `metrics`.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,18 +47,17 @@ pub struct MetricsArgs {
     /// The oldest rows first.
     #[arg(long)]
     pub ascending: bool,
-    /// Only rows at this time or later.
-    #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
+    /// Only rows at this time or later; `1h`: of the last hour.
+    #[arg(long = "since", alias = "start", value_name = "TIME", value_parser = moment)]
     pub start: Option<Micros>,
-    /// Only rows at this time or earlier.
-    #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
+    /// Only rows at this time or earlier; `1h`: older than an hour.
+    #[arg(long = "until", alias = "end", value_name = "TIME", value_parser = moment)]
     pub end: Option<Micros>,
     /// Only rows after this cursor (`next` of the previous page).
     #[arg(long, value_name = "CURSOR")]
     pub cursor: Option<String>,
-    /// Only this column, or this number in `extra`; may be repeated.
-    #[arg(long, value_name = "NAME")]
-    pub field: Vec<String>,
+    #[command(flatten)]
+    pub fields: FieldArgs,
     /// The whole range as a curve of this many points, extremes kept.
     #[arg(long, value_name = "N", conflicts_with_all = ["cursor", "limit"])]
     pub points: Option<usize>,
@@ -60,10 +79,15 @@ pub async fn run(settings: Settings, args: MetricsArgs, json: bool) -> Result<()
             path.push_str(&format!("&{name}={}", escape(&render::time(at))));
         }
     }
-    for field in &args.field {
-        path.push_str(&format!("&field={}", escape(field)));
+    let fields = match args.fields.is_empty() {
+        true => Vec::new(),
+        false => args.fields.resolve(&field_names::of_run(&client, id(&run)).await?)?,
+    };
+    let named: Vec<&str> = fields.iter().map(String::as_str).collect();
+    // The table also has what places a row, and takes it from the whole row.
+    if json || args.points.is_some() {
+        named.iter().for_each(|field| path.push_str(&format!("&field={}", escape(field))));
     }
-    let named: Vec<&str> = args.field.iter().map(|name| Field::canonical(name)).collect();
     if let Some(points) = args.points {
         let answer = client.json(&format!("{path}&max_points={points}&order=asc")).await?;
         if json {
@@ -72,7 +96,10 @@ pub async fn run(settings: Settings, args: MetricsArgs, json: bool) -> Result<()
         let named: Vec<(&str, &str)> = named.iter().map(|name| (*name, *name)).collect();
         let printed = if named.is_empty() { print_curves(&answer)? } else { print_curves_of(&answer, &named)? };
         return match printed {
-            true => Ok(()),
+            true => {
+                let names = cells::further(std::slice::from_ref(&answer), &["metrics", "count"]);
+                if terminal::stdout_is_terminal() { output::not_shown(&names, "--json shows them") } else { Ok(()) }
+            }
             false if !named.is_empty() => output::line("no curve: it takes two rows with a number of that name"),
             false => output::line("no curve: it takes two rows with a loss or an accuracy"),
         };
@@ -88,7 +115,7 @@ pub async fn run(settings: Settings, args: MetricsArgs, json: bool) -> Result<()
         print_fields(rows, &named)?
     }
     match answer["next"].as_str() {
-        Some(cursor) => output::line(&format!("\nmore with --cursor {cursor}")),
+        Some(cursor) => output::more("--cursor", cursor),
         None => Ok(()),
     }
 }
@@ -112,41 +139,51 @@ async fn pages(client: &QueryClient, path: &str, args: &MetricsArgs) -> Result<V
     }
 }
 
-/// The rows as a table.
+/// The rows as a table, and which fields they have beside its columns.
 pub(super) fn print(rows: &[Value]) -> Result<(), CliError> {
-    if rows.is_empty() {
-        return output::line("no metrics");
+    match rows {
+        [] => output::line("no metrics"),
+        rows => output::records(&COLUMNS, rows, &Told { elsewhere: &["run_id"], shown_by: SHOWN_BY }),
     }
-    let row = |row: &Value| {
-        vec![
-            cells::moment(row, "timestamp"),
-            cells::count(row, "epoch"),
-            cells::text(row, "phase"),
-            cells::count(row, "hidden_units"),
-            cells::number(row, "train_loss"),
-            cells::number(row, "train_accuracy"),
-            cells::number(row, "val_loss"),
-            cells::number(row, "val_accuracy"),
-            cells::number(row, "learning_rate"),
-        ]
-    };
-    let headers = ["TIME (UTC)", "EPOCH", "PHASE", "UNITS", "LOSS", "ACC", "VAL LOSS", "VAL ACC", "LR"];
-    table::table(&headers, rows.iter().map(row).collect())
 }
 
-/// The rows as a table of these numbers.
+/// What rows that come one by one have beside the columns of a table that begins with the run.
+pub(super) fn further(rows: &[Value], fields: &[&str]) -> Further {
+    let shown: Vec<_> = COLUMNS.iter().map(|column| column.name).chain(["run_id"]).collect();
+    let names = if fields.is_empty() { cells::further(rows, &shown) } else { Vec::new() };
+    Further { names, shown_by: SHOWN_BY }
+}
+
+/// The rows as a table of the usual columns, or of these fields.
 fn print_fields(rows: &[Value], fields: &[&str]) -> Result<(), CliError> {
     if rows.is_empty() {
         return output::line("no metrics");
     }
-    let cell = |row: &Value, field: &str| match &row[field] {
-        Value::String(text) => table::text(Some(text)),
-        _ => cells::number(row, field),
-    };
-    let row = |row: &Value| {
-        let numbers = fields.iter().map(|field| cell(row, field));
-        [cells::moment(row, "timestamp")].into_iter().chain(numbers).collect()
-    };
-    let headers: Vec<&str> = ["TIME (UTC)"].into_iter().chain(fields.iter().copied()).collect();
-    table::table(&headers, rows.iter().map(row).collect())
+    let rows: Vec<_> = rows.iter().map(|row| cells(row, fields)).collect();
+    output::more_rows(&mut Table::new(columns(fields)), &rows, &Further { names: Vec::new(), shown_by: SHOWN_BY })
+}
+
+/// The columns of a table of rows.
+pub(super) fn columns(fields: &[&str]) -> Vec<Column> {
+    if fields.is_empty() {
+        return cells::columns(&COLUMNS);
+    }
+    let keys = keys(fields).map(|key| key.column.clone().of(key.name));
+    // The time is of less use than any field that was asked for.
+    let named = fields.iter().zip(1..).map(|(field, rank)| Column::named(field, rank));
+    keys.chain(named).collect()
+}
+
+/// The cells of one row.
+pub(super) fn cells(row: &Value, fields: &[&str]) -> Vec<Cell> {
+    if fields.is_empty() {
+        return cells::row(&COLUMNS, row);
+    }
+    let keys = keys(fields).map(|key| (key.cell)(row, key.name));
+    keys.chain(fields.iter().map(|field| cells::any(row, field))).collect()
+}
+
+/// The columns that place a row, unless they are named themselves.
+fn keys<'a>(fields: &'a [&str]) -> impl Iterator<Item = &'static FieldColumn> + 'a {
+    COLUMNS.iter().take(KEYS).filter(|key| !fields.contains(&key.name))
 }

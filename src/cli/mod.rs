@@ -3,41 +3,54 @@
 mod allocator;
 mod args;
 mod ask;
+mod backup;
 mod cache;
 mod cells;
 mod check;
+mod colour;
 mod compare;
 mod connect;
 mod control;
 mod curves;
 mod deadletter;
 mod demo;
+mod doctor;
 mod export;
+mod field_names;
 mod gaps;
+mod global;
+mod help;
+mod import;
+mod local_daemon;
 mod lookup;
 mod metrics;
 mod ndjson;
 mod output;
 mod progress;
 mod run;
+mod run_changes;
+mod run_deletion;
+mod run_list;
+mod run_table;
 mod runs;
 mod schema;
 mod serve;
+mod shell;
 mod show;
-mod spark;
+mod sparkline;
 mod spool;
 mod status;
 mod table;
 mod tail;
 mod token;
+mod verdict;
+mod width;
 
-use std::path::PathBuf;
+use clap::{ArgMatches, FromArgMatches, Parser, Subcommand};
 
-use clap::{Args, Parser, Subcommand};
-
+use self::{global::Global, local_daemon::LocalDaemon};
 use crate::{
-    app::Reload,
-    config::{self, ConfigSources, Problems, Settings},
+    config::{Problems, Settings},
     files,
     logging::{self, LevelHandle},
     store::BoxError,
@@ -45,7 +58,7 @@ use crate::{
 
 /// Durable ingestion of cascade-correlation training telemetry: Redis Pub/Sub to Cassandra or SQLite.
 #[derive(Debug, Parser)]
-#[command(name = "cascor-ingest", version, propagate_version = true, max_term_width = 120)]
+#[command(name = "cascor-ingest", version, propagate_version = true, max_term_width = HELP_WIDTH)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -53,40 +66,10 @@ pub struct Cli {
     command: Command,
 }
 
-/// Heading of the flags of every subcommand, which `--help` shows after the subcommand's own.
+/// Heading of the flags of every subcommand, which the help of the program lists, and no other.
 const SETTINGS: &str = "Settings";
-
-/// Flags of every subcommand.
-#[derive(Debug, Args)]
-pub struct Global {
-    /// Settings: TOML, or the YAML of an existing deployment (.yaml, .yml).
-    #[arg(long, short, global = true, help_heading = SETTINGS, value_name = "FILE", env = "CASCOR_INGEST_CONFIG")]
-    config: Option<PathBuf>,
-    /// Print JSON, for programs.
-    #[arg(long, global = true, display_order = 900)]
-    json: bool,
-    /// Set a key: `--set spool.capacity=1GiB`.
-    #[arg(long, global = true, help_heading = SETTINGS, value_name = "KEY=VALUE", value_parser = args::pair)]
-    set: Vec<(String, String)>,
-    /// Name of this daemon among others (`instance`).
-    #[arg(long, global = true, help_heading = SETTINGS, value_name = "NAME")]
-    instance: Option<String>,
-    /// Where the spool and the database are (`state_dir`).
-    #[arg(long, global = true, help_heading = SETTINGS, value_name = "DIR")]
-    state_dir: Option<String>,
-    /// Where Redis is (`redis.url`).
-    #[arg(long, global = true, help_heading = SETTINGS, value_name = "URL")]
-    redis_url: Option<String>,
-    /// Where rows are kept (`store.kind`): sqlite or cassandra.
-    #[arg(long, global = true, help_heading = SETTINGS, value_name = "KIND")]
-    store: Option<String>,
-    /// How much to log (`log.level`): `info`, or `info,cascor_ingest::writer=debug`.
-    #[arg(long, global = true, help_heading = SETTINGS, value_name = "LEVELS")]
-    log_level: Option<String>,
-    /// Shape of a log line (`log.format`): text or json.
-    #[arg(long, global = true, help_heading = SETTINGS, value_name = "FORMAT")]
-    log_format: Option<String>,
-}
+/// Columns of the help on a terminal that is wider.
+const HELP_WIDTH: usize = 120;
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -98,6 +81,11 @@ enum Command {
     Demo(demo::Args),
     /// Read the configuration and report every problem.
     Check(check::Args),
+    /// Examine servers, disk, limits and settings: what will fail, why, and the fix; exit status 1 at a fault.
+    ///
+    /// It works beside a running daemon and changes nothing, and says what the login may not look at. `doctor --listen 60s` listens
+    /// longer to trainers, `doctor --json | jq '.findings[0]'` is the worst finding. Every check: deploy/doctor.md.
+    Doctor(doctor::Args),
     /// The tables of the configured store.
     #[command(subcommand)]
     Schema(schema::Command),
@@ -115,6 +103,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Export whole runs to a file: CSV, JSON or NDJSON.
     Export(export::ExportArgs),
+    /// Import messages (NDJSON) or tables of metrics (CSV) through a daemon; the same file twice gives the same rows.
+    Import(import::ImportArgs),
     /// Follow the rows of a run.
     Tail(tail::TailArgs),
     /// Send a command to daemons or trainers.
@@ -128,9 +118,17 @@ enum Command {
     /// Rejected messages and rows.
     #[command(subcommand)]
     Deadletter(deadletter::Command),
+    /// Write what the daemon keeps on this machine into one file: database, spool, dead letters, open runs. It may be running.
+    Backup(backup::BackupArgs),
+    /// Restore a backup into an empty state directory, while no daemon uses it.
+    Restore(backup::RestoreArgs),
     /// Tokens of the HTTP API.
     #[command(subcommand)]
     Token(token::Command),
+    /// Print the completions of a shell.
+    Completions(shell::CompletionsArgs),
+    /// Print the manual page, or write a page for each command.
+    Man(shell::ManArgs),
 }
 
 /// Why a command failed.
@@ -154,6 +152,9 @@ pub enum CliError {
     /// The operation succeeded, with a negative answer.
     #[error("{0}")]
     NegativeAnswer(String),
+    /// The reader of standard output has ended, as `head` does: not a failure.
+    #[error("standard output is closed")]
+    OutputClosed,
 }
 
 impl CliError {
@@ -162,12 +163,18 @@ impl CliError {
         Self::Failed { what: what.into(), error: error.into() }
     }
 
-    /// 1 failed, 2 usage, 78 configuration (as in `sysexits.h`).
+    /// Writes it to standard error, in one line with its causes.
+    pub fn print(&self) {
+        output::error(&format!("cascor-ingest: {}", logging::Chain(self)));
+    }
+
+    /// 0 output closed, 1 failed, 2 usage, 78 configuration (as in `sysexits.h`).
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Config(_) => 78,
             Self::Usage(_) => 2,
             Self::Failed { .. } | Self::NegativeAnswer(_) => 1,
+            Self::OutputClosed => 0,
         }
     }
 }
@@ -178,7 +185,17 @@ impl CliError {
 /// What failed; wrong arguments end the process here, with status 2.
 pub fn run() -> Result<(), CliError> {
     files::protect_process();
-    let Cli { global, command } = Cli::parse();
+    let matches = help::command().get_matches();
+    let Cli { global, command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    colour::choose(global.color);
+    match execute(global, command, &matches) {
+        // As if it had finished.
+        Err(CliError::OutputClosed) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn execute(global: Global, command: Command, matches: &ArgMatches) -> Result<(), CliError> {
     let listens = matches!(command, Command::Run | Command::Serve);
     if listens {
         allocator::reexec_with_malloc_threshold();
@@ -186,21 +203,53 @@ pub fn run() -> Result<(), CliError> {
     if let Command::Check(args) = &command {
         return check::run(&global, args);
     }
-    // Needs no configuration.
-    if let Command::Token(command) = &command {
-        return token::run(command, global.json);
+    if let Command::Doctor(args) = &command {
+        return doctor::run(&global, args);
     }
-    let (settings, levels) = global.settings(listens)?;
+    // These need no configuration.
+    match &command {
+        Command::Token(command) => return token::run(command, global.json),
+        Command::Completions(args) => return shell::completions(args),
+        Command::Man(args) => return shell::man(args),
+        _ => {}
+    }
+    let (mut settings, levels) = global.settings(listens)?;
+    let instead = asked_instead(&global, &command, matches, &settings);
+    if let Some(daemon) = &instead {
+        settings.client.url.clone_from(&daemon.url);
+    } else if asks_daemon(matches, &settings) {
+        global.refuse_settings_of_this_machine(matches!(command, Command::Gaps(_)))?;
+    }
+    files::share_with_group_of(&settings.state_dir);
+    let outcome = execute_with(global, command, settings, levels);
+    match (outcome, instead) {
+        (Err(CliError::Failed { what, error }), Some(LocalDaemon { url, reason })) => {
+            let what = format!("{reason}; the daemon at {url} was asked instead: {what}");
+            Err(CliError::Failed { what, error })
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+fn execute_with(
+    global: Global,
+    command: Command,
+    settings: Settings,
+    levels: Option<LevelHandle>,
+) -> Result<(), CliError> {
     match command {
         Command::Run => run::run(&settings, global.reload(), levels),
         Command::Demo(args) => block_on(demo::run(settings, args, global.json)),
-        Command::Check(_) | Command::Token(_) => Ok(()),
+        Command::Check(_) | Command::Doctor(_) | Command::Token(_) | Command::Completions(_) | Command::Man(_) => {
+            Ok(())
+        }
         Command::Schema(command) => block_on(schema::run(settings, command, global.json)),
         Command::Status(args) => block_on(status::run(settings, args, global.json)),
         Command::Runs(args) => block_on(runs::run(settings, args, global.json)),
         Command::Show(args) => block_on(show::run(settings, args, global.json)),
         Command::Compare(args) => block_on(compare::run(settings, args, global.json)),
         Command::Export(args) => block_on(export::run(settings, args, global.json)),
+        Command::Import(args) => block_on(import::run(settings, args, global.json)),
         Command::Tail(args) => block_on(tail::run(settings, args, global.json)),
         Command::Serve => serve::run(&settings),
         Command::Metrics(args) => block_on(metrics::run(settings, args, global.json)),
@@ -211,53 +260,53 @@ pub fn run() -> Result<(), CliError> {
         Command::Control(args) => block_on(control::run(settings, args, global.json)),
         Command::Spool(command) => spool::run(&settings, command, global.json),
         Command::Cache(command) => block_on(cache::run(settings, command, global.json)),
+        Command::Backup(args) => backup::back_up(&settings, &args, global.json),
+        Command::Restore(args) => backup::restore(&settings, &args, global.json),
         Command::Deadletter(command) => deadletter::run(&settings, command, global.json),
     }
 }
 
-impl Global {
-    /// The sources that these flags name.
-    fn sources(&self) -> ConfigSources {
-        let named = [
-            ("instance", &self.instance),
-            ("state_dir", &self.state_dir),
-            ("redis.url", &self.redis_url),
-            ("store.kind", &self.store),
-            ("log.level", &self.log_level),
-            ("log.format", &self.log_format),
-        ];
-        let named = named.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text.clone()?)));
-        ConfigSources::of_process(self.config.clone(), self.set.iter().cloned().chain(named).collect())
+/// Whether the command asks a daemon instead of the store and Redis.
+fn asks_daemon(matches: &ArgMatches, settings: &Settings) -> bool {
+    match url_argument(matches) {
+        Some(url) => !url.unwrap_or(&settings.client.url).is_empty(),
+        None => false,
     }
+}
 
-    /// The settings; installs the log and writes the warnings.
-    fn settings(&self, listens: bool) -> Result<(Settings, Option<LevelHandle>), CliError> {
-        let load = if listens { config::load_to_listen } else { config::load };
-        let loaded = load(&self.sources()).map_err(CliError::Config)?;
-        // Fails only when a log is installed already.
-        let levels = logging::install(&loaded.settings.log).ok();
-        for warning in loaded.warnings {
-            tracing::warn!(warning, "configuration");
-        }
-        Ok((loaded.settings, levels))
+/// The daemon of this machine, where no other is named and this user may not use its files.
+fn asked_instead(global: &Global, command: &Command, matches: &ArgMatches, settings: &Settings) -> Option<LocalDaemon> {
+    let names_none = url_argument(matches) == Some(None) && settings.client.url.is_empty();
+    // Dead letters are files, which HTTP does not give out; an import asks the daemon anyway.
+    let is_remote = !matches!(command, Command::Deadletter(_) | Command::Import(_));
+    let uses_store = !matches!(command, Command::Status(_) | Command::Control(_));
+    if !names_none || !is_remote || global.names_settings() {
+        return None;
     }
+    local_daemon::instead_of_files(settings, uses_store)
+}
 
-    /// Reads the same sources again.
-    fn reload(&self) -> Reload {
-        let sources = self.sources();
-        Box::new(move || {
-            config::load_to_listen(&sources).map(|loaded| loaded.settings).map_err(|problems| problems.to_string())
-        })
+/// The value of `--url` of a command that has this argument.
+fn url_argument(matches: &ArgMatches) -> Option<Option<&String>> {
+    let mut leaf = matches;
+    while let Some((_, inner)) = leaf.subcommand() {
+        leaf = inner;
     }
+    leaf.try_get_one::<String>("url").ok()
 }
 
 /// A one-shot command waits for one server at a time: one thread is enough.
 fn block_on(future: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    answer(future)?
+}
+
+/// What a one-shot command asks for.
+fn answer<T>(future: impl Future<Output = T>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError::failed("failed to start", error))?;
-    runtime.block_on(future)
+    Ok(runtime.block_on(future))
 }
 
 #[cfg(test)]

@@ -1,150 +1,37 @@
-//! `runs`: the newest runs; tags and notes.
-
-use clap::builder::NonEmptyStringValueParser;
-use fred::interfaces::PubsubInterface;
-use serde_json::{Value, json};
+//! `runs`: the list of runs, and changes of runs.
 
 use super::{
     CliError,
-    args::at_least_one,
-    ask::{QueryClient, Target, escape},
-    cells,
-    connect::{connect, failed, plain_channel},
-    lookup::{find_run, id},
-    output, table,
+    ask::{QueryClient, Target},
+    field_names::FieldArgs,
+    run_changes,
+    run_list::{self, ListArgs},
+    run_table,
 };
-use crate::{
-    config::Settings,
-    event::status,
-    redis::Resource,
-    render::{self, STALE},
-    units, wire,
-};
+use crate::config::Settings;
 
 /// Arguments of `runs`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct RunsArgs {
     #[command(subcommand)]
-    change: Option<Change>,
-    /// At most this many runs.
-    #[arg(long, short = 'n', default_value_t = 20, value_name = "N", value_parser = at_least_one)]
-    pub limit: usize,
-    /// Only runs with this status.
-    #[arg(long, value_parser = [status::RUNNING, STALE, status::COMPLETED, status::FAILED, status::STOPPED])]
-    pub status: Option<String>,
-    /// Only runs on this dataset.
-    #[arg(long, value_name = "NAME")]
-    pub dataset: Option<String>,
-    /// Only runs after this cursor (`next` of the previous page).
-    #[arg(long, value_name = "CURSOR")]
-    pub before: Option<String>,
+    change: Option<run_changes::Change>,
+    #[command(flatten)]
+    pub list: ListArgs,
+    #[command(flatten)]
+    pub fields: FieldArgs,
     #[command(flatten)]
     pub target: Target,
-}
-
-/// Changes of a run. Each goes to the daemon as a message, so that it is merged as every other message about the run.
-#[derive(Clone, Debug, clap::Subcommand)]
-pub enum Change {
-    /// Add tags to a run. A tag cannot be removed.
-    Tag {
-        /// The run: its id or its name, or the beginning of either.
-        run: String,
-        /// The tags.
-        #[arg(required = true, value_parser = NonEmptyStringValueParser::new())]
-        tags: Vec<String>,
-        #[command(flatten)]
-        target: Target,
-    },
-    /// Replace the notes of a run.
-    Note {
-        /// The run: its id or its name, or the beginning of either.
-        run: String,
-        /// The notes; not empty, because an empty value in a message changes nothing.
-        #[arg(value_parser = NonEmptyStringValueParser::new())]
-        text: String,
-        #[command(flatten)]
-        target: Target,
-    },
 }
 
 /// Lists runs, or changes one.
 ///
 /// # Errors
-/// As [`list`], and when the change is refused.
+/// As [`run_list::list`], and when the change is refused.
 pub async fn run(settings: Settings, args: RunsArgs, json: bool) -> Result<(), CliError> {
-    let (run, data, target) = match &args.change {
-        None => {
-            let client = QueryClient::connect(&settings, &args.target).await?;
-            return list(&client, &args, json).await;
-        }
-        Some(Change::Tag { run, tags, target }) => (run, json!({ "tags": tags }), target),
-        Some(Change::Note { run, text, target }) => (run, json!({ "notes": text }), target),
-    };
-    let client = QueryClient::connect(&settings, target).await?;
-    let found = find_run(&client, run).await?;
-    if target.url.is_some() {
-        client.post(&format!("/api/runs/{}/notes", id(&found)), &data).await?;
-    } else {
-        publish(&settings, id(&found), &data).await?;
+    if let Some(change) = args.change {
+        return run_changes::run(&settings, change, json).await;
     }
-    let answer = json!({ "run_id": id(&found), "sent": data });
-    if json { output::json(&answer) } else { output::line(&format!("sent to the daemon for run {}", id(&found))) }
-}
-
-async fn publish(settings: &Settings, run_id: &str, data: &Value) -> Result<(), CliError> {
-    let channel = plain_channel(&settings.redis.training_channels, "redis.training_channels", "--url")?;
-    let now = render::time(units::now());
-    let message = json!({ "type": wire::RUN_UPDATE, "run_id": run_id, "timestamp": now, "data": data });
-    let client = connect(&settings.redis).await?;
-    let listeners: i64 = client.publish(channel, message.to_string()).await.map_err(|error| {
-        failed(&settings.redis, format!("failed to publish on `{channel}`"), Resource::Channel(channel), error)
-    })?;
-    if listeners == 0 {
-        return Err(CliError::NegativeAnswer(format!("no daemon listens on `{channel}`; nothing was changed")));
-    }
-    Ok(())
-}
-
-/// Lists the newest runs.
-///
-/// # Errors
-/// When the cursor is invalid, or the store or the output fails.
-pub async fn list(client: &QueryClient, args: &RunsArgs, json: bool) -> Result<(), CliError> {
-    let mut path = format!("/api/runs?limit={}", args.limit);
-    for (name, value) in [("status", &args.status), ("dataset", &args.dataset), ("before", &args.before)] {
-        if let Some(value) = value {
-            path.push_str(&format!("&{name}={}", escape(value)));
-        }
-    }
-    let answer = client.json(&path).await?;
-    if json {
-        return output::json(&answer);
-    }
-    let runs = cells::list(&answer, "runs");
-    if runs.is_empty() {
-        output::line(if answer["next"].is_null() { "no runs" } else { "no match among the runs read so far" })?;
-    } else {
-        let headers = ["RUN", "NAME", "STATUS", "STARTED", "EPOCH", "LOSS", "BEST VAL ACC", "UNITS", "DATASET"];
-        table::table(&headers, runs.iter().map(row).collect())?;
-    }
-    match answer["next"].as_str() {
-        Some(cursor) => output::line(&format!("\nmore with --before {cursor}")),
-        None => Ok(()),
-    }
-}
-
-fn row(run: &Value) -> Vec<comfy_table::Cell> {
-    vec![
-        // Every command accepts a shortened id.
-        table::text(id(run).get(..8)),
-        cells::text(run, "run_name"),
-        cells::text(run, "status"),
-        cells::moment(run, "start_time"),
-        cells::count(run, "final_epoch"),
-        cells::number(run, "final_train_loss"),
-        cells::number(run, "best_val_accuracy"),
-        cells::count(run, "total_hidden_units"),
-        cells::text(run, "dataset_name"),
-    ]
+    let client = QueryClient::connect(&settings, &args.target).await?;
+    run_list::list(&client, &args.list, json, |runs| run_table::print(runs, &args.fields)).await
 }

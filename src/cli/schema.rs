@@ -79,7 +79,11 @@ async fn on_cassandra(settings: &Settings, command: Command, json: bool) -> Resu
             };
             let applied =
                 tool.apply(&tell).await.map_err(|error| CliError::failed("failed to apply the schema", error))?;
-            report_done(json, &format!("{}: {} statements applied, verified", applied.server, applied.steps.len()))
+            let (count, noun) = match applied.steps.len() {
+                1 => (1, "statement"),
+                count => (count, "statements"),
+            };
+            report_done(json, &format!("{}: {count} {noun} applied, verified", applied.server))
         }
         Command::Verify(_) => {
             let found = tool.verify().await.map_err(|error| CliError::failed("failed to verify the schema", error))?;
@@ -107,7 +111,7 @@ async fn on_sqlite(settings: &Settings, command: Command, json: bool) -> Result<
             report_done(json, &format!("{path}: set up"))
         }
         Command::Plan(_) | Command::Verify(_) => {
-            let store = sqlite::open_read_only(&settings.store.sqlite, Metrics::new());
+            let store = sqlite::open_read_only(&settings.store.sqlite, &settings.store.retention, Metrics::new());
             let found: Vec<String> = match store.ping().await {
                 Ok(()) => Vec::new(),
                 Err(error) => vec![crate::logging::Chain(&error).to_string()],
@@ -134,8 +138,9 @@ fn report_differences(json: bool, differences: &[String]) -> Result<(), CliError
     match differences.len() {
         0 if json => Ok(()),
         0 => output::line("the schema is as it should be"),
-        n => Err(CliError::NegativeAnswer(format!(
-            "{n} differences; `cascor-ingest schema plan` says what `apply` would do"
-        ))),
+        n => {
+            let noun = if n == 1 { "difference" } else { "differences" };
+            Err(CliError::NegativeAnswer(format!("{n} {noun}; `cascor-ingest schema plan` says what `apply` would do")))
+        }
     }
 }

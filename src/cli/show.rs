@@ -1,19 +1,80 @@
-//! `show RUN`: one run, with its newest metrics and events.
+//! `show RUN`: one run: its fields, its configuration, each of its metrics, its newest rows and events.
+
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use super::{
     CliError,
-    ask::{QueryClient, Target},
-    cells,
+    ask::{QueryClient, Target, escape},
+    cells::{self, FieldColumn},
     curves::print_curves,
+    field_names,
     lookup::{find_run, id},
-    metrics, output, table,
+    metrics,
+    output::{self, Told},
+    table::{self, Cell, Column},
 };
-use crate::config::Settings;
+use crate::{
+    config::Settings,
+    event::{Drawn, METRIC_COLUMNS},
+};
 
 /// Points of a curve in one line.
 const SPARKLINE_WIDTH: usize = 60;
+/// Metrics that one request aggregates.
+const FIELDS_PER_REQUEST: usize = 16;
+/// Metrics of a run that are aggregated; further ones are named. Each request reads all rows of the run.
+const AGGREGATES_MAX: usize = 64;
+/// The field that holds the configuration.
+const CONFIGURATION: &str = "config_json";
+/// Fields of a run in the order in which people look for them; any other field follows.
+const ORDER: [&str; 26] = [
+    "run_id",
+    "display_name",
+    "run_name",
+    "status",
+    "start_time",
+    "restarted_at",
+    "end_time",
+    "duration_seconds",
+    "last_event_time",
+    "dataset_name",
+    "dataset_size",
+    "final_epoch",
+    "final_train_loss",
+    "final_train_accuracy",
+    "final_val_loss",
+    "final_val_accuracy",
+    "best_val_accuracy",
+    "best_epoch",
+    "total_hidden_units",
+    "total_parameters",
+    "notes",
+    "tags",
+    "created_by",
+    "archived",
+    "edited_at",
+    "edited_by",
+];
+static AGGREGATE_COLUMNS: [Column; 9] = [
+    Column::name("METRIC"),
+    Column::key("LAST"),
+    Column::ranked("BEST", 1),
+    Column::ranked("BEST EPOCH", 4),
+    Column::ranked("MIN", 2),
+    Column::ranked("MAX", 3),
+    Column::ranked("MEAN", 5),
+    Column::ranked("COUNT", 6),
+    Column::ranked("NON-FINITE", 1),
+];
+/// What shows the fields of events that their table leaves out.
+const EVENTS_SHOWN_BY: &str = "`export RUN --table training_events --format json` has them";
+static EVENT_COLUMNS: [FieldColumn; 3] = [
+    FieldColumn::new("timestamp", Column::ranked("TIME (UTC)", 1), cells::moment),
+    FieldColumn::new("type", Column::key("TYPE"), cells::text),
+    FieldColumn::new("epoch", Column::key("EPOCH"), cells::count),
+];
 
 /// Arguments of `show`.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,10 +102,14 @@ pub async fn run(settings: Settings, args: ShowArgs, json: bool) -> Result<(), C
     }
     print_run(&answer["run"])?;
     let path = format!("/api/metrics/range?run_id={run_id}&max_points={SPARKLINE_WIDTH}&order=asc");
-    print_curves(&client.json(&path).await?)?;
+    let curve = client.json(&path).await?;
+    output::line("")?;
+    print_curves(&curve)?;
     output::line(&format!("\nmetrics: {}", answer["metric_count"]))?;
+    print_aggregates(&client, &run_id, &field_names::extra_names(&answer)).await?;
     let rows = cells::list(&answer, "metrics");
     if !rows.is_empty() {
+        output::line("\nnewest rows:")?;
         metrics::print(rows)?;
     }
     let events = client.json(&format!("/api/runs/{run_id}/events?limit={}", limit.max(1))).await?;
@@ -53,42 +118,74 @@ pub async fn run(settings: Settings, args: ShowArgs, json: bool) -> Result<(), C
         return Ok(());
     }
     output::line("\nevents:")?;
-    let row = |row: &Value| vec![cells::moment(row, "timestamp"), cells::text(row, "type"), cells::count(row, "epoch")];
-    table::table(&["TIME (UTC)", "TYPE", "EPOCH"], events.iter().map(row).collect())
+    output::records(&EVENT_COLUMNS, events, &Told { elsewhere: &["run_id"], shown_by: EVENTS_SHOWN_BY })
 }
 
+/// Every field that the run has, with all its digits, and its configuration.
 fn print_run(run: &Value) -> Result<(), CliError> {
-    let tags: Vec<&str> = cells::list(run, "tags").iter().filter_map(Value::as_str).collect();
-    let tags = tags.join(", ");
-    let fields = [
-        ("run", cells::text(run, "run_id")),
-        ("name", cells::text(run, "run_name")),
-        ("status", cells::text(run, "status")),
-        ("started", cells::moment(run, "start_time")),
-        ("restarted", cells::moment(run, "restarted_at")),
-        ("ended", cells::moment(run, "end_time")),
-        ("seconds", cells::count(run, "duration_seconds")),
-        ("last event", cells::moment(run, "last_event_time")),
-        ("dataset", cells::text(run, "dataset_name")),
-        ("dataset size", cells::count(run, "dataset_size")),
-        ("epoch", cells::count(run, "final_epoch")),
-        ("train loss", cells::number(run, "final_train_loss")),
-        ("train accuracy", cells::number(run, "final_train_accuracy")),
-        ("val loss", cells::number(run, "final_val_loss")),
-        ("val accuracy", cells::number(run, "final_val_accuracy")),
-        ("best val accuracy", cells::number(run, "best_val_accuracy")),
-        ("best epoch", cells::count(run, "best_epoch")),
-        ("hidden units", cells::count(run, "total_hidden_units")),
-        ("parameters", cells::count(run, "total_parameters")),
-        ("config", cells::text(run, "config_json")),
-        ("notes", cells::text(run, "notes")),
-        ("tags", table::text(Some(&tags))),
-        ("created by", cells::text(run, "created_by")),
-    ];
-    let rows = fields
-        .into_iter()
-        .filter(|(_, cell)| !cell.content().is_empty())
-        .map(|(name, cell)| vec![table::text(Some(name)), cell.set_alignment(comfy_table::CellAlignment::Left)])
-        .collect();
-    table::table(&[], rows)
+    let Some(all) = run.as_object() else { return Ok(()) };
+    let rest = all.keys().map(String::as_str).filter(|name| !ORDER.contains(name) && *name != CONFIGURATION);
+    let field = |name: &str| {
+        let cell = match &run[name] {
+            Value::String(text) if name == "status" => table::status(Some(text)),
+            value => cells::whole(value),
+        };
+        (!cell.is_empty()).then(|| (table::escaped(&name.replace('_', " ")), cell))
+    };
+    output::fields(&ORDER.into_iter().chain(rest).filter_map(field).collect::<Vec<_>>())?;
+    let configuration = cells::configuration(run);
+    if configuration.is_empty() {
+        return Ok(());
+    }
+    output::line("\nconfiguration:")?;
+    let field = |(name, value): &(String, Value)| (table::escaped(name), cells::whole(value));
+    output::fields(&configuration.iter().map(field).collect::<Vec<_>>())
+}
+
+/// The last and the best value of each metric.
+async fn print_aggregates(client: &QueryClient, run_id: &str, extra: &BTreeSet<String>) -> Result<(), CliError> {
+    let columns = METRIC_COLUMNS.iter().filter(|column| column.drawn != Drawn::Never).map(|column| column.name);
+    let names: Vec<&str> = columns.chain(extra.iter().map(String::as_str)).collect();
+    let mut rows = Vec::new();
+    for names in names[..names.len().min(AGGREGATES_MAX)].chunks(FIELDS_PER_REQUEST) {
+        let fields: Vec<_> = names.iter().map(|name| format!("field={}", escape(name))).collect();
+        let answer = client.json(&format!("/api/runs/{run_id}/aggregates?{}", fields.join("&"))).await?;
+        rows.extend(names.iter().filter_map(|name| aggregate(name, &answer["fields"][*name])));
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    output::rows(&AGGREGATE_COLUMNS, &rows)?;
+    match names.get(AGGREGATES_MAX..) {
+        Some(more) if !more.is_empty() => {
+            let more = field_names::listed(more.iter().copied());
+            output::line(&format!("further metrics, for `metrics --fields`: {more}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The row of a metric; none when the run has no value of it.
+fn aggregate(name: &str, of: &Value) -> Option<Vec<Cell>> {
+    let is_empty = of["count"].as_u64().unwrap_or(0) + of["non_finite"].as_u64().unwrap_or(0) == 0;
+    let number = |value: &Value| match value.as_str() {
+        // JSON has no non-finite numbers: they have names.
+        Some(name) => table::count(Some(name)),
+        None => table::number(value.as_f64()),
+    };
+    let non_finite = of["non_finite"].as_u64().filter(|count| *count > 0);
+    (!is_empty).then(|| {
+        vec![
+            table::text(Some(name)),
+            number(&of["last"]),
+            number(&of["best"]["value"]),
+            table::count(of["best_epoch"].as_i64()),
+            number(&of["min"]),
+            number(&of["max"]),
+            number(&of["avg"]),
+            table::count(of["count"].as_u64()),
+            table::count(non_finite),
+        ]
+    })
 }

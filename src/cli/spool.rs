@@ -4,8 +4,16 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::{CliError, block_on, ndjson, output, progress::Bar};
+use super::{
+    CliError, block_on,
+    cells::{self, FieldColumn},
+    ndjson,
+    output::{self, Told},
+    progress::Bar,
+    table::{self, Cell, Column},
+};
 use crate::{
+    access,
     app::offline_drain::{self, Drained, OfflineDrainError, OrphanSpool},
     config::Settings,
     dead_letter::DeadLetterError,
@@ -14,6 +22,15 @@ use crate::{
     spool::{self, Record, RecordKind, Report, SpoolError},
     terminal,
 };
+
+/// Columns of the segments.
+static COLUMNS: [FieldColumn; 5] = [
+    FieldColumn::new("name", Column::key("SEGMENT"), cells::whole_text),
+    FieldColumn::new("first", Column::ranked("FIRST", 2), cells::count),
+    FieldColumn::new("bytes", Column::ranked("BYTES", 1), cells::count),
+    FieldColumn::new("records", Column::ranked("RECORDS", 3), cells::count),
+    FieldColumn::new("damaged_bytes", Column::key("DAMAGED"), damaged),
+];
 
 /// The subcommands.
 #[derive(Debug, clap::Subcommand)]
@@ -66,6 +83,14 @@ pub struct DrainArgs {
 
 /// Runs a subcommand on the directory of the log.
 pub fn run(settings: &Settings, command: Command, json: bool) -> Result<(), CliError> {
+    let dir = match &command {
+        Command::Status(args) | Command::Verify(args) => args.dir.as_ref(),
+        Command::Export(args) => args.dir.as_ref(),
+        Command::Drain(args) => Some(&args.dir),
+    };
+    if let Some(problem) = access::problem_in(dir.unwrap_or(&settings.spool.dir)) {
+        return Err(CliError::NegativeAnswer(problem));
+    }
     match command {
         Command::Status(args) => status(&args.dir.unwrap_or_else(|| settings.spool.dir.clone()), json),
         Command::Verify(args) => verify(&args.dir.unwrap_or_else(|| settings.spool.dir.clone()), json),
@@ -85,8 +110,9 @@ fn verify(dir: &Path, json: bool) -> Result<(), CliError> {
     require_unlocked(dir)?;
     let report = spool::verify(dir).map_err(failed(dir))?;
     require_unlocked(dir)?;
-    show(&report, json, true)?;
-    require_sound(&report)
+    let shown = show(&report, json, true);
+    // A reader that has seen enough does not make a damaged spool sound.
+    require_sound(&report).and(shown)
 }
 
 fn export(dir: &Path, args: &ExportArgs) -> Result<(), CliError> {
@@ -233,43 +259,44 @@ fn object(record: &Record<'_>) -> Map<String, Value> {
 }
 
 fn show(report: &Report, json: bool, verified: bool) -> Result<(), CliError> {
+    let value = serde_json::to_value(report).map_err(|error| CliError::failed("failed to print", error))?;
     if json {
-        let value = serde_json::to_value(report).map_err(|error| CliError::failed("failed to print", error))?;
         return output::json(&value);
     }
-    let text = |value: Option<String>| value.unwrap_or_else(|| "-".into());
-    let mut rows = vec![
-        vec!["id".into(), text(report.id.map(|id| id.to_string()))],
-        vec!["instance".into(), text(report.owner.clone())],
-        vec!["held by".into(), text(report.holder.clone())],
-        vec!["committed".into(), text(report.committed.map(|offset| offset.to_string()))],
-        vec!["end".into(), report.end.to_string()],
-        vec!["waiting for the store".into(), report.pending.to_string()],
-        vec!["bytes".into(), report.bytes.to_string()],
-        vec!["quarantined bytes".into(), report.quarantine_bytes.to_string()],
+    let text = |value: Option<String>| table::text(Some(value.as_deref().unwrap_or("-")));
+    let number = |value: u64| table::text(Some(&value.to_string()));
+    let mut fields = vec![
+        ("id", text(report.id.map(|id| id.to_string()))),
+        ("instance", text(report.owner.clone())),
+        ("held by", text(report.holder.clone())),
+        ("committed", text(report.committed.map(|offset| offset.to_string()))),
+        ("checkpoint damaged", text(Some(report.checkpoint_damaged.to_string()))),
+        ("end", number(report.end)),
+        ("waiting for the store", number(report.pending)),
+        ("bytes", number(report.bytes)),
+        ("quarantined bytes", number(report.quarantine_bytes)),
     ];
     if verified {
         let span = |(first, last)| format!("{} … {}", render::time(first), render::time(last));
-        rows.extend([
-            vec!["records".into(), report.records.to_string()],
-            vec!["lost".into(), report.lost.to_string()],
-            vec!["torn bytes at the end".into(), report.torn_bytes.to_string()],
-            vec!["received".into(), text(report.received.map(span))],
+        fields.extend([
+            ("records", number(report.records)),
+            ("lost", number(report.lost)),
+            ("torn bytes at the end", number(report.torn_bytes)),
+            ("received", text(report.received.map(span))),
         ]);
     }
-    output::table(&["SPOOL", ""], rows)?;
-    let segments = report
-        .segments
-        .iter()
-        .map(|segment| {
-            let mut row = vec![segment.name.clone(), segment.first.to_string(), segment.bytes.to_string()];
-            if verified {
-                row.push(segment.records.to_string());
-                row.push(if segment.header_valid { segment.damaged_bytes.to_string() } else { "header".into() });
-            }
-            row
-        })
-        .collect();
-    let headers = ["SEGMENT", "FIRST", "BYTES", "RECORDS", "DAMAGED"];
-    output::table(if verified { &headers } else { &headers[..3] }, segments)
+    output::fields(&fields.into_iter().map(|(name, cell)| (name.to_owned(), cell)).collect::<Vec<_>>())?;
+    output::line("")?;
+    let columns = if verified { &COLUMNS[..] } else { &COLUMNS[..3] };
+    // Without verification nothing is known of the records, and a header that is not valid is an error before.
+    let told = Told { elsewhere: &["records", "damaged_bytes", "header_valid"], shown_by: "--json shows them" };
+    output::records(columns, cells::list(&value, "segments"), &told)
+}
+
+/// Bytes of a segment that are not part of a record.
+fn damaged(segment: &Value, field: &str) -> Cell {
+    match segment["header_valid"].as_bool() {
+        Some(false) => table::count(Some("header")),
+        _ => cells::count(segment, field),
+    }
 }

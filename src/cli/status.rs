@@ -1,20 +1,29 @@
 //! `status`: the status of each daemon, from its key in Redis, and orphaned spools on this machine.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use fred::{clients::Client, interfaces::KeysInterface, types::Value as Reply};
+use fred::clients::Client;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::{
     CliError,
-    ask::{Credentials, QueryClient, Target},
+    ask::{QueryClient, Target},
+    cells,
     connect::{connect, escape_glob, failed},
-    output,
+    output, table,
+    verdict::Verdict,
 };
 use crate::{
     config::Settings,
+    logging::Chain,
     redis::{self, Resource, STATUS_VALUE, ValueLookup},
+    render,
     spool::{self, Report},
+    terminal, units,
 };
 
 /// Arguments of `status`.
@@ -22,57 +31,140 @@ use crate::{
 pub struct Args {
     /// Only this daemon; absent: all daemons on this Redis.
     daemon: Option<String>,
+    /// Every field of the status, too.
+    #[arg(long, short)]
+    verbose: bool,
+    /// Repeat every 2 seconds, or as often as this says, until Ctrl-C; on a terminal in place.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = interval)]
+    watch: Option<Duration>,
     /// Also look for orphaned spools here; `spool.orphan_search_dirs`, by default the parent of `state_dir`, is searched anyway.
-    #[arg(long, value_name = "DIR", conflicts_with = "url")]
+    #[arg(long, value_name = "DIR")]
     look_in: Vec<PathBuf>,
-    /// Ask this daemon instead of Redis: http://host:port, or https://
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
     #[command(flatten)]
-    credentials: Credentials,
+    target: Target,
 }
 
-/// Prints the status of one daemon or of all, and orphaned spools.
+/// What is shown at one moment.
+struct Snapshot {
+    /// Name and status of each daemon.
+    statuses: Result<Vec<(String, Value)>, CliError>,
+    /// Spools on this machine that no daemon uses; `None` if a daemon was asked, whose machine may be another.
+    orphans: Option<Vec<(PathBuf, Report)>>,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let is_number = text.parse::<u32>().is_ok();
+    let parsed = units::parse_duration(&if is_number { format!("{text}s") } else { text.to_owned() });
+    match parsed {
+        Ok(interval) if !interval.is_zero() => Ok(interval),
+        _ => Err("write it as seconds, more than 0".into()),
+    }
+}
+
+/// Prints the verdict on one daemon or on all, and orphaned spools.
+///
+/// # Errors
+/// When a daemon is not well, none has reported, or none can be asked.
 pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliError> {
-    // Spools of another machine cannot be seen from here.
-    let here = args.url.is_none();
-    let target = Target { url: args.url, credentials: args.credentials };
-    let found = if here {
-        statuses(&settings, args.daemon.clone()).await
-    } else {
-        daemon_status(&QueryClient::connect(&settings, &target).await?, args.daemon.as_deref()).await
+    if let Some(missing) = args.look_in.iter().find(|dir| !dir.is_dir()) {
+        return Err(CliError::NegativeAnswer(format!("--look-in: there is no directory `{}`", missing.display())));
+    }
+    let Some(interval) = args.watch else {
+        let snapshot = snapshot(&settings, &args).await?;
+        show(&snapshot, &args, json)?;
+        return outcome(snapshot, &args);
     };
-    let dirs = if here { orphan_search_dirs(&settings, &args.look_in) } else { Vec::new() };
-    let orphans = spool::orphans(&dirs, &settings.spool.dir);
+    loop {
+        let snapshot = snapshot(&settings, &args).await?;
+        if !json {
+            output::redraw()?;
+        }
+        show(&snapshot, &args, json)?;
+        // A daemon or server that is away may come back while it is watched.
+        let is_silent = snapshot.statuses.as_ref().map_or(true, Vec::is_empty);
+        match outcome(snapshot, &args) {
+            Err(error) if is_silent && json => terminal::print_notice(format_args!("{}", Chain(&error))),
+            Err(error) if is_silent => output::line(&Chain(&error).to_string())?,
+            _ => {}
+        }
+        output::flush()?;
+        sleep(interval).await;
+    }
+}
+
+async fn snapshot(settings: &Settings, args: &Args) -> Result<Snapshot, CliError> {
+    if let Some(daemon) = args.target.daemon(settings)? {
+        if !args.look_in.is_empty() {
+            return Err(CliError::Usage("--look-in has no effect: a daemon is asked, maybe on another machine".into()));
+        }
+        return Ok(Snapshot { statuses: daemon_status(&daemon, args.daemon.as_deref()).await, orphans: None });
+    }
+    let dirs = orphan_search_dirs(settings, &args.look_in);
+    Ok(Snapshot {
+        statuses: statuses(settings, args.daemon.clone()).await,
+        orphans: Some(spool::orphans(&dirs, &settings.spool.dir)),
+    })
+}
+
+fn show(snapshot: &Snapshot, args: &Args, json: bool) -> Result<(), CliError> {
+    let orphans = snapshot.orphans.as_deref().unwrap_or_default();
     if json {
-        let mut all: serde_json::Map<_, _> =
-            found.as_ref().map_or_else(|_| Vec::new(), Clone::clone).into_iter().collect();
-        if here {
+        let with_verdict = |(instance, status): &(String, Value)| {
+            let mut status = status.clone();
+            if let Value::Object(fields) = &mut status {
+                fields.insert("verdict".into(), json!(Verdict::of(&Value::Object(fields.clone()))));
+            }
+            (instance.clone(), status)
+        };
+        let mut all: serde_json::Map<_, _> = snapshot.statuses.iter().flatten().map(with_verdict).collect();
+        if snapshot.orphans.is_some() {
             all.insert(ORPHANS.into(), orphans.iter().map(orphan).collect());
         }
-        output::json(&Value::Object(all))?;
-    } else {
-        for (instance, status) in found.iter().flatten() {
-            let mut rows = Vec::new();
-            flatten("", status, &mut rows);
-            output::table(&[instance, ""], rows)?;
+        return output::json(&Value::Object(all));
+    }
+    for (instance, status) in snapshot.statuses.iter().flatten() {
+        let verdict = Verdict::of(status);
+        let name = output::cell(Some(&instance.as_str().into()));
+        output::line(&format!("{name}: {} - {}", verdict.state, verdict.text))?;
+        for remedy in &verdict.remedies {
+            output::line(&format!("  remedy: {remedy}"))?;
         }
-        if !orphans.is_empty() {
-            let row = |(dir, report): &(PathBuf, Report)| {
-                let owner = report.owner.clone().unwrap_or_else(|| "-".into());
-                vec![dir.display().to_string(), owner, report.pending.to_string(), report.bytes.to_string()]
-            };
-            output::table(&["ORPHANED SPOOL", "INSTANCE", "WAITING", "BYTES"], orphans.iter().map(row).collect())?;
-            output::line("no daemon uses these: `cascor-ingest spool drain DIR` writes their records to the store")?;
+        if args.verbose {
+            let mut fields = Vec::new();
+            cells::flattened("", status, &mut fields);
+            let shown: Vec<_> =
+                fields.iter().map(|(name, value)| (table::escaped(name), cells::whole(value))).collect();
+            output::fields(&shown)?;
         }
     }
-    if found?.is_empty() {
-        let subject = args.daemon.map_or_else(|| "no daemon".into(), |daemon| format!("no daemon `{daemon}`"));
-        return Err(CliError::NegativeAnswer(format!("{subject} has reported its status in the last seconds")));
+    if orphans.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let row = |(dir, report): &(PathBuf, Report)| {
+        let owner = report.owner.clone().unwrap_or_else(|| "-".into());
+        vec![dir.display().to_string(), owner, report.pending.to_string(), report.bytes.to_string()]
+    };
+    output::table(&["ORPHANED SPOOL", "INSTANCE", "WAITING", "BYTES"], orphans.iter().map(row).collect())?;
+    output::line("no daemon uses these: `cascor-ingest spool drain DIR` writes their records to the store")
 }
 
+/// Success if there are daemons and all are well.
+fn outcome(snapshot: Snapshot, args: &Args) -> Result<(), CliError> {
+    let statuses = snapshot.statuses?;
+    if statuses.is_empty() {
+        let subject = args.daemon.as_ref().map_or_else(|| "no daemon".into(), |daemon| format!("no daemon `{daemon}`"));
+        return Err(CliError::NegativeAnswer(format!("{subject} has reported its status in the last seconds")));
+    }
+    let unwell: Vec<String> = statuses
+        .iter()
+        .filter(|(_, status)| !Verdict::of(status).ok)
+        .map(|(instance, _)| output::cell(Some(&instance.as_str().into())))
+        .collect();
+    if unwell.is_empty() { Ok(()) } else { Err(CliError::NegativeAnswer(format!("not well: {}", unwell.join(", ")))) }
+}
+
+/// How often a status is read for which a command waits.
+const STATUS_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// The key beside the names of instances.
 const ORPHANS: &str = "orphaned_spools";
 
@@ -81,6 +173,8 @@ fn orphan_search_dirs(settings: &Settings, more: &[PathBuf]) -> Vec<PathBuf> {
     if dirs.is_empty() {
         dirs.extend(settings.state_dir.parent().map(Path::to_owned));
     }
+    // A restore moves an old spool aside there.
+    dirs.push(settings.state_dir.clone());
     dirs.extend_from_slice(more);
     dirs
 }
@@ -129,36 +223,36 @@ async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(St
     Ok(found)
 }
 
+/// Waits until the status that a daemon keeps in Redis is newer than the command of this receipt, so that `status` shows its effect;
+/// at most until then.
+pub async fn wait_for_newer(client: &Client, redis: &redis::Config, receipt: &Value, until: Instant) {
+    let time = |value: &Value| value.as_str().and_then(|text| render::parse_time(text).ok());
+    let took = receipt["took_ms"].as_i64().unwrap_or(0).saturating_add(1) * 1_000;
+    let Some(done) = time(&receipt["received_at"]).map(|at| at + took) else { return };
+    let key = format!("{}ingest:{}", redis.key_prefix, receipt["instance"].as_str().unwrap_or_default());
+    while Instant::now() < until {
+        let status = match redis::read_value(client, &key, STATUS_VALUE).await {
+            Ok(ValueLookup::Usable(text)) => serde_json::from_str::<Value>(&text).unwrap_or_default(),
+            _ => return,
+        };
+        if time(&status["at"]).is_none_or(|at| at > done) {
+            return;
+        }
+        sleep(STATUS_POLL_INTERVAL).await;
+    }
+}
+
 /// Names of all daemons that have a status.
 pub async fn instances(client: &Client, redis: &redis::Config) -> Result<Vec<String>, CliError> {
     let failed = |error| failed(redis, "failed to look for daemons", Resource::None, error);
     let prefix = format!("{}ingest:", redis.key_prefix);
     let pattern = format!("{}*", escape_glob(&prefix));
-    let (mut cursor, mut names) = ("0".to_owned(), Vec::new());
-    loop {
-        let page: Reply = client.scan_page(cursor, pattern.clone(), Some(1_000), None).await.map_err(failed)?;
-        let (next, keys): (String, Vec<String>) = page.convert().map_err(failed)?;
-        // The shared open runs and the canaries of readiness have the same prefix.
-        let is_daemon = |name: &&str| !name.starts_with("run:") && !name.starts_with("canary:");
-        names.extend(keys.iter().filter_map(|key| key.strip_prefix(&prefix)).filter(is_daemon).map(str::to_owned));
-        cursor = next;
-        if cursor == "0" {
-            break;
-        }
-    }
+    let keys = redis::scan(client, &pattern, None).await.map_err(failed)?;
+    // The shared open runs and the canaries of readiness have the same prefix.
+    let is_daemon = |name: &&str| !name.starts_with("run:") && !name.starts_with("canary:");
+    let mut names: Vec<_> =
+        keys.iter().filter_map(|key| key.strip_prefix(&prefix)).filter(is_daemon).map(str::to_owned).collect();
     names.sort();
     names.dedup();
     Ok(names)
-}
-
-fn flatten(prefix: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-                flatten(&name, value, rows);
-            }
-        }
-        other => rows.push(vec![output::cell(Some(&Value::from(prefix))), output::cell(Some(other))]),
-    }
 }

@@ -10,8 +10,10 @@ use super::{
     CliError,
     ask::{QueryClient, Target, escape},
     cells,
+    field_names::{self, FieldArgs},
     lookup::{find_run, id},
-    output, spark, table,
+    metrics, output,
+    table::{Column, Table},
 };
 use crate::{config::Settings, render, units};
 
@@ -32,6 +34,8 @@ pub struct TailArgs {
     #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_duration)]
     pub duration: Option<Duration>,
     #[command(flatten)]
+    pub fields: FieldArgs,
+    #[command(flatten)]
     pub target: Target,
 }
 
@@ -41,18 +45,16 @@ pub struct TailArgs {
 /// When there is no such run, or the store or the output fails.
 pub async fn run(settings: Settings, args: TailArgs, json: bool) -> Result<(), CliError> {
     let client = QueryClient::connect(&settings, &args.target).await?;
-    let until = args.duration.map(|duration| Instant::now() + duration);
-    let over = || until.is_some_and(|until| Instant::now() >= until);
     let mut run = match &args.run {
         Some(text) => Some(id(&find_run(&client, text).await?).to_owned()),
         None => newest_run(&client).await?,
     };
     let mut cursor = None;
     let mut checked_at = Instant::now();
-    if !json {
-        let head = ["TIME (UTC)", "RUN", "EPOCH", "UNITS", "LOSS", "ACC", "VAL LOSS", "VAL ACC", "PHASE"];
-        line(&head.map(str::to_owned))?;
-    }
+    let mut printer = Printer::new(&client, &args, run.as_deref(), json).await?;
+    // From here on, so that rows are read at least once.
+    let until = args.duration.map(|duration| Instant::now() + duration);
+    let over = || until.is_some_and(|until| Instant::now() >= until);
     while !over() {
         if args.run.is_none() && (run.is_none() || checked_at.elapsed() >= NEW_RUN_INTERVAL) {
             checked_at = Instant::now();
@@ -66,9 +68,7 @@ pub async fn run(settings: Settings, args: TailArgs, json: bool) -> Result<(), C
             continue;
         };
         let rows = rows_after(&client, run_id, cursor.as_deref(), args.limit).await?;
-        for row in &rows {
-            show(row, json)?;
-        }
+        printer.print(&rows)?;
         output::flush()?;
         match rows.last() {
             Some(last) => cursor = row_cursor(last),
@@ -111,32 +111,34 @@ fn row_cursor(row: &Value) -> Option<String> {
     Some(format!("{at}.{}", row["event_id"].as_i64()?))
 }
 
-fn show(row: &Value, json: bool) -> Result<(), CliError> {
-    if json {
-        return output::json(row);
-    }
-    let number = |field: &str| match row[field].as_f64() {
-        Some(value) => table::number(Some(value)).content(),
-        None if spark::listed(row, field) => "NaN".into(),
-        None => String::new(),
-    };
-    let integer = |field: &str| row[field].as_i64().map(|n| n.to_string()).unwrap_or_default();
-    line(&[
-        cells::moment(row, "timestamp").content(),
-        row["run_id"].as_str().and_then(|id| id.get(..8)).unwrap_or_default().to_owned(),
-        integer("epoch"),
-        integer("hidden_units"),
-        number("train_loss"),
-        number("train_accuracy"),
-        number("val_loss"),
-        number("val_accuracy"),
-        cells::text(row, "phase").content(),
-    ])
+/// Prints rows as they come.
+struct Printer {
+    fields: Vec<String>,
+    /// Absent: as JSON.
+    table: Option<Table>,
 }
 
-fn line(cells: &[String; 9]) -> Result<(), CliError> {
-    let [time, run, epoch, units, loss, accuracy, val_loss, val_accuracy, phase] = cells;
-    output::line(&format!(
-        "{time:<19}  {run:<8}  {epoch:>8}  {units:>5}  {loss:>11}  {accuracy:>9}  {val_loss:>11}  {val_accuracy:>9}  {phase}"
-    ))
+impl Printer {
+    async fn new(client: &QueryClient, args: &TailArgs, run: Option<&str>, json: bool) -> Result<Self, CliError> {
+        // A run that has not begun has no names yet; then they are taken as they are.
+        let fields = match run {
+            Some(run) if !args.fields.is_empty() => args.fields.resolve(&field_names::of_run(client, run).await?)?,
+            _ => args.fields.unchecked(),
+        };
+        let named: Vec<&str> = fields.iter().map(String::as_str).collect();
+        let columns =
+            [Column::ranked("RUN", u8::MAX).of("run_id")].into_iter().chain(metrics::columns(&named)).collect();
+        Ok(Self { table: (!json).then(|| Table::following(columns)), fields })
+    }
+
+    fn print(&mut self, rows: &[Value]) -> Result<(), CliError> {
+        let Some(table) = &mut self.table else { return rows.iter().try_for_each(output::json) };
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let fields: Vec<&str> = self.fields.iter().map(String::as_str).collect();
+        let row = |row| [cells::short_id(row, "run_id")].into_iter().chain(metrics::cells(row, &fields)).collect();
+        let shown: Vec<_> = rows.iter().map(row).collect();
+        output::more_rows(table, &shown, &metrics::further(rows, &fields))
+    }
 }

@@ -60,11 +60,13 @@ impl Layers {
         match Toml::from_str::<Value>(text) {
             Ok(Value::Dict(_, dict)) => self.set_dict("", dict, &path.display().to_string()),
             Ok(_) => self.problem(format!("`{}` holds no table", path.display())),
-            // The error's own display quotes the line, which may hold a password.
+            // The error's own display quotes the line, which may hold a password; its message does not.
             Err(error) => {
                 let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or_default();
                 let line = before.matches('\n').count() + 1;
-                self.problem(format!("`{}` line {line} is no TOML", path.display()));
+                let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+                let reason = error.message().trim().replace('\n', ", ");
+                self.problem(format!("`{}` line {line} column {column} is no TOML: {reason}", path.display()));
             }
         }
     }

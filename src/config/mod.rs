@@ -4,6 +4,7 @@
 //! the type of a value, not its looks: `0123` stays a text where a text is expected. Secrets ([`secrets`]) never enter the merged
 //! layers or an error.
 
+mod client;
 mod credentials;
 mod layers;
 mod legacy;
@@ -13,20 +14,26 @@ mod renamed;
 mod secrets;
 #[cfg(test)]
 mod tests;
+mod url;
 mod variables;
 mod yaml;
 
 use std::{
     collections::BTreeMap,
-    env, fmt,
+    env, fmt, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
+pub use self::{client::ClientConfig, url::Url};
 use crate::{
-    api, control, dead_letter, files, intake, latest, logging, redis, spool, store, units, wire::Limits, writer,
+    access, api, control, dead_letter, files, intake, latest, logging, redis,
+    section::{self, require},
+    spool, store, units,
+    wire::Limits,
+    writer,
 };
 use layers::Layers;
 use precedence::Precedence;
@@ -34,9 +41,12 @@ use precedence::Precedence;
 /// Prefix of the environment variables that set a key: `CASCOR_INGEST__SPOOL__CAPACITY` is `spool.capacity`.
 pub const ENV_PREFIX: &str = "CASCOR_INGEST__";
 
+/// The file that is read where none is named, if it exists: the settings of the service of this machine.
+pub const SYSTEM_FILE: &str = "/etc/cascor-ingest/config.toml";
+
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Name of this daemon among others; empty: the host name.
     pub instance: String,
@@ -67,35 +77,22 @@ pub struct Settings {
     pub control: control::Config,
     /// The HTTP API.
     pub http: api::Config,
+    /// The daemon that commands ask.
+    pub client: ClientConfig,
     /// The log.
     pub log: logging::Config,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            instance: String::new(),
-            state_dir: PathBuf::new(),
-            shutdown_grace: Duration::from_secs(20),
-            redis: redis::Config::default(),
-            limits: Limits::default(),
-            intake: intake::Config::default(),
-            spool: spool::Config::default(),
-            dead_letter: dead_letter::Config::default(),
-            writer: writer::Config::default(),
-            store: store::Config::default(),
-            latest: latest::Config::default(),
-            control: control::Config::default(),
-            http: api::Config::default(),
-            log: logging::Config::default(),
-        }
+        section::defaults("")
     }
 }
 
 /// The sources of settings. Tests bring their own environment.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigSources {
-    /// The file of `--config`.
+    /// The file of `--config`, else [`SYSTEM_FILE`] where it exists.
     pub file: Option<PathBuf>,
     /// The environment.
     pub env: BTreeMap<String, String>,
@@ -109,7 +106,9 @@ impl ConfigSources {
         // A value that is no UTF-8 is kept, so that it is reported instead of ignored.
         let text = |os: std::ffi::OsString| os.to_string_lossy().into_owned();
         let env = env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
-        Self { file, env, flags }
+        let is_absent = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+        let system = || Some(PathBuf::from(SYSTEM_FILE)).filter(|path| !path.metadata().is_err_and(is_absent));
+        Self { file: file.or_else(system), env, flags }
     }
 }
 
@@ -187,7 +186,10 @@ fn load_for(sources: &ConfigSources, listens: bool) -> Result<Loaded, Problems> 
 fn read_file(path: &Path, sources: &ConfigSources, layers: &mut Layers) {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) => return layers.problem(format!("`{}` cannot be read: {error}", path.display())),
+        Err(error) => {
+            let denied = access::problem(path);
+            return layers.problem(denied.unwrap_or_else(|| format!("`{}` cannot be read: {error}", path.display())));
+        }
     };
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("yaml" | "yml") => yaml::apply(&text, path, &sources.env, layers),
@@ -221,12 +223,12 @@ impl Settings {
 
     /// Adds the problems that types cannot exclude, by key; each section checks its own.
     fn problems(&self, problems: &mut Vec<String>) {
-        if self.instance.is_empty() || self.instance.contains(char::is_control) {
-            problems.push("`instance` must be a name without control characters".into());
-        }
-        if self.shutdown_grace.is_zero() {
-            problems.push("`shutdown_grace` must be above zero".into());
-        }
+        require(
+            problems,
+            !self.instance.is_empty() && !self.instance.contains(char::is_control),
+            "`instance` must be a name without control characters",
+        );
+        require(problems, !self.shutdown_grace.is_zero(), "`shutdown_grace` must be above zero");
         self.redis.problems(problems);
         self.limits.problems(problems);
         self.intake.problems(problems);
@@ -236,6 +238,7 @@ impl Settings {
         self.latest.problems(problems);
         self.control.problems(problems);
         self.http.problems(problems);
+        self.client.problems(problems);
         self.log.problems(problems);
     }
 
@@ -251,7 +254,14 @@ impl Settings {
     fn warnings(&self, warnings: &mut Vec<String>) {
         let dirs = [&self.state_dir, &self.spool.dir, &self.dead_letter.dir];
         let (redis, cluster) = (&self.redis, &self.store.cassandra);
-        let secrets = [&redis.password_file, &redis.tls.key, &cluster.password_file, &cluster.tls.key];
+        let secrets = [
+            &redis.password_file,
+            &redis.tls.key,
+            &cluster.password_file,
+            &cluster.tls.key,
+            &self.client.token_file,
+            &self.http.tls.key,
+        ];
         let paths = dirs.into_iter().chain(secrets.into_iter().flatten());
         warnings.extend(paths.filter_map(|path| files::exposure(path)));
         self.redis.warnings(warnings);

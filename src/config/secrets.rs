@@ -94,7 +94,8 @@ pub fn split_url(url: &str) -> SplitUrl {
     };
     let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
     // An `@` inside a parameter ends no user; such a URL is rejected later.
-    if user.contains(['?', '/']) || userinfo.contains("?password=") {
+    let parameter = ["?password=", "?sentinel", "?node=", "?db="].iter().any(|begin| userinfo.contains(begin));
+    if user.contains(['?', '/']) || parameter {
         return unchanged();
     }
     let some = |text: &str| {

@@ -328,7 +328,12 @@ fn source_texts(text: &str) -> BTreeMap<&'static str, String> {
 }
 
 fn encrypted(url: &str) -> String {
-    url.strip_prefix("redis://").map_or_else(|| url.to_owned(), |rest| format!("rediss://{rest}"))
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    match scheme.strip_prefix("redis").or(scheme.strip_prefix("valkey")) {
+        // The scheme of a socket stays: it has no TLS, and `redis.tls` says so.
+        Some(kind @ ("" | "-sentinel" | "-cluster")) => format!("rediss{kind}://{rest}"),
+        _ => url.to_owned(),
+    }
 }
 
 /// The values of a section with dotted names, in the order of their names.

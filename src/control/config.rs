@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units;
+use crate::{
+    section::{self, require},
+    units,
+};
 
 /// Which commands to obey.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// Every command, only those addressed to this daemon, or none. All are recorded.
     pub obey: Obey,
@@ -32,18 +35,14 @@ pub enum Obey {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { obey: Obey::All, pause_max: Duration::from_secs(4 * 3_600), flush_timeout: Duration::from_secs(10) }
+        section::defaults("control")
     }
 }
 
 impl Config {
     /// Adds what is wrong with these settings.
     pub fn problems(&self, problems: &mut Vec<String>) {
-        if self.pause_max.is_zero() {
-            problems.push("`control.pause_max` must be longer than zero".into());
-        }
-        if self.flush_timeout.is_zero() {
-            problems.push("`control.flush_timeout` must be longer than zero".into());
-        }
+        require(problems, !self.pause_max.is_zero(), "`control.pause_max` must be longer than zero");
+        require(problems, !self.flush_timeout.is_zero(), "`control.flush_timeout` must be longer than zero");
     }
 }

@@ -13,6 +13,7 @@ mod tests;
 
 pub use self::{
     config::{Config, Obey},
+    pause::PAUSE_FILE,
     ports::{ControlPorts, Identity},
     stage::Stage,
 };

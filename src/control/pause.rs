@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{spool::disk::Disk, units::Micros};
 
+/// Its name in the state directory.
+pub const PAUSE_FILE: &str = "pause.json";
+
 /// A pause in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Pause {
@@ -27,7 +30,7 @@ pub(super) struct PauseFile(PathBuf);
 
 impl PauseFile {
     pub(super) fn in_dir(dir: &Path) -> Self {
-        Self(dir.join("pause.json"))
+        Self(dir.join(PAUSE_FILE))
     }
 
     /// The pause that was in force, if any. A file that cannot be read is no pause: writing on loses nothing.

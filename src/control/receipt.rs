@@ -1,9 +1,8 @@
 //! The outcome of a command: its row in `control_log`, and the answer on the ack channel.
 
-use jiff::Timestamp;
 use serde_json::{Value, json, value::RawValue};
 
-use crate::{event::ControlRow, frame::Receipt, units::Micros, wire::ReceivedCommand};
+use crate::{event::ControlRow, frame::Receipt, render, wire::ReceivedCommand};
 
 pub(super) fn result_row(job: &ReceivedCommand, receipt: &Receipt) -> ControlRow {
     let row = job.command.row(&job.channel, &job.payload, job.received_at, &receipt.instance);
@@ -24,12 +23,8 @@ pub(super) fn receipt_json(receipt: &Receipt) -> String {
         "instance": receipt.instance,
         "outcome": receipt.outcome.as_str(),
         "detail": detail,
-        "received_at": rfc3339(receipt.received_at),
+        "received_at": render::time(receipt.received_at),
         "took_ms": receipt.took_ms,
     })
     .to_string()
-}
-
-fn rfc3339(time: Micros) -> Option<String> {
-    Some(Timestamp::from_microsecond(time).ok()?.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string())
 }

@@ -23,7 +23,7 @@ use crate::{
     frame::{IntakeItem, Outcome, Receipt, SOURCE_SELF},
     lifecycle::{PauseBarrier, Signal},
     logging::{Chain, Untrusted},
-    metrics::{Label, Metrics},
+    metrics::Metrics,
     redis::{Link, Resource},
     units::{self, Micros},
     wire::{Command, ReceivedCommand},
@@ -65,6 +65,7 @@ struct CommandResult {
 impl Stage {
     /// Restores the pause that was in force before a restart; to be called before the writer starts.
     pub fn new(config: &Config, identity: Identity, ports: ControlPorts, metrics: Arc<Metrics>) -> Self {
+        metrics.control_commands.show(Outcome::ALL.map(Outcome::as_str));
         let file = PauseFile::in_dir(&identity.state_dir);
         let mut stage = Self {
             config: config.clone(),
@@ -285,7 +286,7 @@ impl Stage {
             received_at: job.received_at,
             took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
-        self.metrics.control_commands.get_or_create(&Label::of(outcome.as_str())).inc();
+        self.metrics.control_commands.of(outcome.as_str()).inc();
         self.record(IntakeItem::Receipt(result_row(&job, &receipt)));
         // A command for another target is not answered here.
         if not_addressed {

@@ -19,18 +19,23 @@ pub use self::{
     growth::{Growth, Level},
     reduce::{Axis, Curve, POINTS_MIN, Reducer, SHIFT_MAX},
 };
-use std::collections::BTreeMap;
+use std::{borrow::Cow, cmp::Ordering, collections::BTreeMap};
 
 use crate::{
     cooperative::YieldEvery,
-    event::{ColumnValue, Drawn, EventKey, METRIC_COLUMNS, MetricColumn, MetricColumns},
+    event::{ColumnValue, Drawn, EventKey, METRIC_COLUMNS, MetricColumns, extra_label, extra_name},
     units::Micros,
 };
 
-/// A number that metrics rows may have.
+/// Ends of the words in the name of a metric of which more is better.
+const MORE_IS_BETTER: [&str; 9] = ["acc", "accuracy", "auc", "auroc", "f1", "precision", "r2", "recall", "score"];
+/// The same for less.
+const LESS_IS_BETTER: [&str; 7] = ["err", "error", "loss", "mae", "mse", "perplexity", "ppl"];
+
+/// A column of metrics rows, or a number in `extra`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Field {
-    /// A column that is drawn, by its position in [`METRIC_COLUMNS`].
+    /// A column, by its position in [`METRIC_COLUMNS`].
     Column(usize),
     /// A number in `extra`, by its name.
     Extra(String),
@@ -42,13 +47,12 @@ impl Field {
         Self::named("train_loss")
     }
 
-    /// The field of this name: a column that is drawn, its short name, else a number in `extra`.
-    pub fn named(name: &str) -> Self {
-        let canonical = Self::canonical(name);
-        let drawn = |column: &MetricColumn| column.name == canonical && column.drawn != Drawn::Never;
-        match METRIC_COLUMNS.iter().position(drawn) {
+    /// The field with this label: a column, by its name or its short name, else a number in `extra`.
+    pub fn named(label: &str) -> Self {
+        let canonical = Self::canonical(label);
+        match METRIC_COLUMNS.iter().position(|column| column.name == canonical) {
             Some(at) => Self::Column(at),
-            None => Self::Extra(canonical.to_owned()),
+            None => Self::Extra(extra_name(label).to_owned()),
         }
     }
 
@@ -59,15 +63,28 @@ impl Field {
 
     /// What a curve shows unless told otherwise: the losses, the accuracies and the learning rate.
     pub fn drawn_by_default() -> Vec<Self> {
-        let drawn = |at: &usize| METRIC_COLUMNS[*at].drawn == Drawn::ByDefault;
-        (0..METRIC_COLUMNS.len()).filter(drawn).map(Self::Column).collect()
+        Self::columns(|drawn| drawn == Drawn::ByDefault)
     }
 
-    /// Its name in rows and answers.
-    pub fn name(&self) -> &str {
+    /// Every column that can be drawn.
+    pub fn drawn_columns() -> Vec<Self> {
+        Self::columns(|drawn| drawn != Drawn::Never)
+    }
+
+    fn columns(wanted: impl Fn(Drawn) -> bool) -> Vec<Self> {
+        (0..METRIC_COLUMNS.len()).filter(|at| wanted(METRIC_COLUMNS[*at].drawn)).map(Self::Column).collect()
+    }
+
+    /// Whether it has curves.
+    pub fn is_drawn(&self) -> bool {
+        !matches!(self, Self::Column(at) if METRIC_COLUMNS[*at].drawn == Drawn::Never)
+    }
+
+    /// Its name in rows and answers, which no other field has.
+    pub fn label(&self) -> Cow<'_, str> {
         match self {
-            Self::Column(at) => METRIC_COLUMNS[*at].name,
-            Self::Extra(name) => name,
+            Self::Column(at) => Cow::Borrowed(METRIC_COLUMNS[*at].name),
+            Self::Extra(name) => extra_label(name),
         }
     }
 
@@ -79,9 +96,19 @@ impl Field {
         }
     }
 
-    /// Whether less is better.
-    pub fn less_is_better(&self) -> bool {
-        !self.name().contains("acc")
+    /// Which values are better, greater or less ones, when the name says it.
+    pub fn better(&self) -> Option<Ordering> {
+        let label = self.label().to_lowercase();
+        let mut words = label.split(|of: char| !of.is_alphanumeric());
+        words.find_map(|word| {
+            let stem = word.trim_end_matches(|of: char| of.is_ascii_digit());
+            let is_any = |of: &[&str]| of.iter().any(|end| word.ends_with(end) || stem.ends_with(end));
+            match () {
+                () if is_any(&MORE_IS_BETTER) => Some(Ordering::Greater),
+                () if is_any(&LESS_IS_BETTER) => Some(Ordering::Less),
+                () => None,
+            }
+        })
     }
 }
 

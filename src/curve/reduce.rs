@@ -200,6 +200,11 @@ impl Curve {
         self.phases.name(point.newest.phase)
     }
 
+    /// Whether any row has a value of this field.
+    pub fn has_value(&self, field: usize) -> bool {
+        self.points.iter().any(|point| point.fields[field].count > 0)
+    }
+
     /// The points by buckets of at least this width, so that curves can be laid beside each other.
     pub fn widened(&self, shift: u32) -> BTreeMap<i64, Bucket> {
         let mut buckets: BTreeMap<i64, Bucket> = BTreeMap::new();

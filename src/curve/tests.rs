@@ -241,3 +241,18 @@ fn a_phase_of_its_own_in_every_row_takes_bounded_memory() {
     assert!(all.names.iter().all(|name| name.len() <= PHASE_BYTES));
     assert_eq!(all.name(Some(0)).map(|name| &name[..4]), Some("0-0-"));
 }
+
+#[test]
+fn the_best_of_a_metric_is_known_where_its_name_says_what_is_better() {
+    use std::cmp::Ordering::{Greater, Less};
+    let better = |name: &str| Field::named(name).better();
+    for name in ["train_accuracy", "val_accuracy", "top_acc5", "f1", "f1,macro", "valAUC", "r2"] {
+        assert_eq!(better(name), Some(Greater), "{name}");
+    }
+    for name in ["train_loss", "val_loss", "valLoss", "loss2", "rmse", "word error", "ppl"] {
+        assert_eq!(better(name), Some(Less), "{name}");
+    }
+    for name in ["epoch", "seq", "hidden_units", "learning_rate", "grad_norm", "accumulated", "größe/日本", ""] {
+        assert_eq!(better(name), None, "{name}");
+    }
+}

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     logging::Chain,
-    metrics::{Label, Metrics},
+    metrics::Metrics,
     spool::{
         NewRecord,
         disk::{Disk, Mode, OpenFile},
@@ -161,7 +161,7 @@ impl DeadLetterLog {
         inner.next = inner.next.max(end);
         for (key, reason) in new {
             inner.dedup.insert(key);
-            self.metrics.dead_letters.get_or_create(&Label::of(reason.as_str())).inc();
+            self.metrics.dead_letters.of(reason.as_str()).inc();
         }
         Ok(())
     }

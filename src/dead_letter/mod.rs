@@ -28,6 +28,7 @@ pub use self::{
 use crate::{
     event::Resolved,
     frame::{Reason, RejectedMessage},
+    section,
     spool::{
         RecordKind,
         disk::Disk,
@@ -40,7 +41,7 @@ use crate::{
 
 /// Where and how many.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// Its private directory; empty: `<state_dir>/deadletter`.
     pub dir: PathBuf,
@@ -50,7 +51,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { dir: PathBuf::new(), capacity: ByteSize::gib(1) }
+        section::defaults("deadletter")
     }
 }
 

@@ -5,11 +5,7 @@ use std::{fs, sync::Arc};
 use uuid::Uuid;
 
 use super::*;
-use crate::{
-    frame::Rejection,
-    metrics::{Label, Metrics},
-    spool::segment,
-};
+use crate::{frame::Rejection, metrics::Metrics, spool::segment};
 
 fn letter(offset: u64, raw: &[u8]) -> NewDeadLetter<'_> {
     let rejection = Rejection { reason: Reason::MalformedJson, detail: format!("at {offset}") };
@@ -56,7 +52,7 @@ fn a_replay_adds_nothing_also_after_a_restart() {
         let (log, metrics) = open(&config);
         log.put_all(&[letter(5, b"a"), letter(5, b"a")]).unwrap();
         log.put(&letter(6, b"b")).unwrap();
-        let count = metrics.dead_letters.get_or_create(&Label::of("malformed_json")).get();
+        let count = metrics.dead_letters.of("malformed_json").get();
         assert_eq!(count, if round == 0 { 2 } else { 0 });
         assert_eq!(list(&config.dir, &Filter::default()).unwrap().len(), 2);
     }

@@ -3,25 +3,33 @@
 //! Rows are plain values. Their keys and contents depend only on the message, the channel and the decisions that intake stored
 //! with it ([`Resolved`]); nothing here reads a clock or a configuration.
 
-mod columns;
+mod labels;
+mod metrics_columns;
+mod run_edit;
 mod size;
+mod stored_row;
 mod text;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use sha1_smol::Sha1;
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
-pub(crate) use self::columns::metric_columns;
+pub(crate) use self::metrics_columns::metric_columns;
 use self::size::{ROW_OVERHEAD_BYTES, text};
 pub use self::{
-    columns::{ColumnType, ColumnValue, Drawn, METRIC_COLUMNS, MetricColumn, MetricColumns, ReadColumns},
+    labels::{extra_label, extra_name},
+    metrics_columns::{ColumnType, ColumnValue, Drawn, METRIC_COLUMNS, MetricColumn, MetricColumns, ReadColumns},
+    run_edit::EditedRun,
     size::{Keyed, MemSize, total_bytes},
+    stored_row::{
+        ControlRow, DatasetRow, EventRow, GapRow, ReadStored, RunEdit, RunRow, StoredColumn, StoredRow, StoredType,
+        StoredValue, TopologyRow,
+    },
     text::{Guard, SharedText},
 };
-use crate::units::Micros;
+use crate::{units::Micros, words::words};
 
 /// Namespace of every derived UUID.
 pub const NAMESPACE: Uuid = Uuid::from_u128(0xf0c8_53b7_6794_4685_b2f5_4301_9da8_836b);
@@ -61,7 +69,7 @@ pub struct Resolved {
 }
 
 /// The key shared by the event tables: partition `run_id`, then `timestamp` and `event_id`, newest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventKey {
     /// Partition.
     pub run_id: Uuid,
@@ -91,79 +99,6 @@ pub struct MetricsRow {
     pub rest_json: Option<SharedText>,
 }
 
-/// A row of `network_topology`.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the columns of the contract, by name")]
-pub struct TopologyRow {
-    pub key: EventKey,
-    pub epoch: Option<i32>,
-    pub input_size: Option<i32>,
-    pub output_size: Option<i32>,
-    pub hidden_units: Option<i32>,
-    pub total_parameters: Option<i32>,
-    pub topology_json: SharedText,
-    pub weights_summary: Option<String>,
-}
-
-/// A row of `training_events`.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the columns of the contract, by name")]
-pub struct EventRow {
-    pub key: EventKey,
-    pub r#type: String,
-    pub payload_json: SharedText,
-    pub epoch: Option<i32>,
-}
-
-/// A row of `dataset_info`.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[allow(missing_docs, reason = "the columns of the contract, by name")]
-pub struct DatasetRow {
-    pub dataset_id: Uuid,
-    pub name: Option<String>,
-    pub description: Option<String>,
-    pub num_samples: Option<i32>,
-    pub num_features: Option<i32>,
-    pub num_classes: Option<i32>,
-    pub class_distribution: BTreeMap<String, i32>,
-    pub created_at: Option<Micros>,
-    pub file_path: Option<String>,
-    pub checksum: Option<String>,
-}
-
-/// A row of `control_log`; written at receipt without its outcome, and again with it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the columns of the contract, by name")]
-pub struct ControlRow {
-    /// Time of receipt; its UTC day is the partition.
-    pub timestamp: Micros,
-    pub event_id: i64,
-    pub instance: String,
-    pub command: String,
-    pub command_id: Option<String>,
-    pub target: Option<String>,
-    pub source: String,
-    pub outcome: Option<String>,
-    pub payload_json: String,
-}
-
-/// A row of `ingest_gaps`.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "the columns of the contract, by name")]
-pub struct GapRow {
-    /// Its UTC day is the partition.
-    pub started_at: Micros,
-    pub gap_id: Uuid,
-    pub ended_at: Micros,
-    pub reason: String,
-    pub source: String,
-    pub channel: Option<String>,
-    pub instance: String,
-    pub run_id: Option<Uuid>,
-    /// `None`: unknown.
-    pub lost: Option<i64>,
-}
-
 /// An immutable row; repeating its write changes nothing.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "one per table")]
@@ -176,32 +111,17 @@ pub enum Row {
     Gap(GapRow),
 }
 
-/// The tables that take immutable rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "one per table")]
-pub enum Table {
-    Metrics,
-    Topology,
-    Events,
-    Datasets,
-    Control,
-    Gaps,
-}
-
-impl Table {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::Metrics, Self::Topology, Self::Events, Self::Datasets, Self::Control, Self::Gaps];
-
-    /// Its name in the store.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Metrics => "training_metrics",
-            Self::Topology => "network_topology",
-            Self::Events => "training_events",
-            Self::Datasets => "dataset_info",
-            Self::Control => "control_log",
-            Self::Gaps => "ingest_gaps",
-        }
+words! {
+    /// The tables that take immutable rows.
+    #[derive(PartialOrd, Ord)]
+    #[allow(missing_docs, reason = "one per table")]
+    pub enum Table(name) {
+        Metrics "training_metrics",
+        Topology "network_topology",
+        Events "training_events",
+        Datasets "dataset_info",
+        Control "control_log",
+        Gaps "ingest_gaps",
     }
 }
 
@@ -255,37 +175,6 @@ impl Row {
             Self::Gap(row) => ROW_OVERHEAD_BYTES + row.reason.len() + row.source.len(),
         }
     }
-}
-
-/// A row of `training_runs` as stored. `None` and empty mean that the column is absent.
-#[derive(Clone, Debug, Default, PartialEq)]
-#[allow(missing_docs, reason = "the columns of the contract, by name")]
-pub struct RunRow {
-    pub run_id: Uuid,
-    pub run_name: Option<String>,
-    pub start_time: Option<Micros>,
-    pub end_time: Option<Micros>,
-    pub duration_seconds: Option<i32>,
-    pub status: Option<String>,
-    pub dataset_name: Option<String>,
-    pub dataset_size: Option<i32>,
-    pub config_json: Option<SharedText>,
-    pub final_epoch: Option<i32>,
-    pub final_train_loss: Option<f64>,
-    pub final_train_accuracy: Option<f64>,
-    pub final_val_loss: Option<f64>,
-    pub final_val_accuracy: Option<f64>,
-    pub best_val_accuracy: Option<f64>,
-    pub best_epoch: Option<i32>,
-    pub total_hidden_units: Option<i32>,
-    pub total_parameters: Option<i32>,
-    pub notes: Option<String>,
-    pub tags: BTreeSet<String>,
-    pub created_by: Option<String>,
-    pub last_event_time: Option<Micros>,
-    /// The latest start after the first. A change with it also sets `end_time` and `duration_seconds`: if absent there, they are
-    /// cleared.
-    pub restarted_at: Option<Micros>,
 }
 
 impl RunRow {

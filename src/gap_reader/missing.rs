@@ -1,8 +1,9 @@
 //! Messages of one run that the tables lack, found by gaps in the `seq` of its stored rows.
 //!
-//! Rows are read page by page, and only the ranges of `seq` that were met are kept: one for each gap, [`SPANS_MAX`] at most. A
-//! range that is missing may have been lost, may have expired, or may be a message that makes no row in a run's tables (a
-//! dataset). What precedes the first and what follows the last stored `seq` is not known here.
+//! A producer counts anew from each start of the run: a row belongs to the last start that is not later than it. Rows are read page
+//! by page, and only the ranges of `seq` that were met are kept: one for each gap, [`SPANS_MAX`] at most. A range that is missing may
+//! have been lost, may have expired, or may be a message that makes no row in a run's tables (a dataset). What precedes the first
+//! and what follows the last stored `seq` of a start is not known here.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,8 @@ use crate::{
 
 /// Ranges kept at once. Beyond, only the lowest are kept, and the answer says that it is not exact.
 const SPANS_MAX: usize = 65_536;
+/// Starts of a run that are told apart; later ones count as one.
+const STARTS_MAX: usize = 4_096;
 /// Rows read at once: of metrics only the key and `seq`, of events and topologies everything.
 const METRICS_PAGE_ROWS: usize = 2_000;
 const EVENT_PAGE_ROWS: usize = 64;
@@ -25,15 +28,15 @@ const TOPOLOGY_PAGE_ROWS: usize = 4;
 /// The stored `seq` of a run, and the missing ones between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// The lowest and the highest stored `seq`; absent: no row has one.
+    /// The lowest and the highest stored `seq` of all starts; absent: no row has one.
     pub range: Option<(i64, i64)>,
-    /// How many different `seq` are stored.
+    /// How many different `seq` are stored, over all starts.
     pub stored: u64,
-    /// How many are missing in between.
+    /// How many are missing in between, over all starts.
     pub lost: u64,
     /// Whether the list is complete. With more than [`SPANS_MAX`] ranges it ends with `range`.
     pub exact: bool,
-    /// The missing ranges, lowest first.
+    /// The missing ranges, start by start, lowest first.
     pub gaps: Vec<SeqGap>,
 }
 
@@ -56,20 +59,25 @@ pub struct SeqGap {
 /// When the store does not answer.
 pub async fn missing(store: &dyn Store, run_id: Uuid) -> Result<Missing, StoreError> {
     let mut spans = Spans::default();
-    let mut query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, METRICS_PAGE_ROWS) };
+    // Events come first, because they have the starts.
+    let mut query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, EVENT_PAGE_ROWS) };
     loop {
-        let rows = store.seqs(&query).await?;
-        let more = rows.len() == query.limit;
-        spans.insert_page(rows, &mut query);
+        let rows = store.events(&query).await?;
+        let more = query.is_filled(&rows);
+        for row in rows {
+            if wire::is_run_start(&row.r#type) {
+                spans.start(row.key.timestamp);
+            }
+            spans.insert_page([(row.key, seq_in(&row.payload_json))], &mut query);
+        }
         if !more {
             break;
         }
     }
-    query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, EVENT_PAGE_ROWS) };
+    query = RangeQuery { ascending: true, ..RangeQuery::newest(run_id, METRICS_PAGE_ROWS) };
     loop {
-        let rows = store.events(&query).await?;
-        let more = query.is_filled(&rows);
-        let rows = rows.into_iter().map(|row| (row.key, seq_in(&row.payload_json)));
+        let rows = store.seqs(&query).await?;
+        let more = rows.len() == query.limit;
         spans.insert_page(rows, &mut query);
         if !more {
             break;
@@ -93,12 +101,17 @@ fn seq_in(json: &str) -> Option<i64> {
     wire::seq(json.as_bytes())
 }
 
+/// A `seq` of a start of the run: the number of starts up to it, and the `seq`.
+type Place = (usize, i64);
+
 /// Ranges of `seq` without gaps, by their first.
 #[derive(Default)]
 struct Spans {
-    spans: BTreeMap<i64, Span>,
-    /// Nothing from this `seq` on is kept.
-    truncated_at: Option<i64>,
+    spans: BTreeMap<Place, Span>,
+    /// Times of the run's starts, in order.
+    starts: Vec<Micros>,
+    /// Nothing from this place on is kept.
+    truncated_at: Option<Place>,
 }
 
 #[derive(Clone, Copy)]
@@ -109,6 +122,13 @@ struct Span {
 }
 
 impl Spans {
+    /// The run was started at this time, later than what was inserted until now.
+    fn start(&mut self, at: Micros) {
+        if self.starts.len() < STARTS_MAX {
+            self.starts.push(at);
+        }
+    }
+
     /// Takes in a page and moves the query behind it.
     fn insert_page(&mut self, rows: impl IntoIterator<Item = (EventKey, Option<i64>)>, query: &mut RangeQuery) {
         for (key, seq) in rows {
@@ -120,21 +140,23 @@ impl Spans {
     }
 
     fn insert(&mut self, seq: i64, at: Micros) {
-        if self.truncated_at.is_some_and(|cut| seq >= cut) {
+        let start = self.starts.partition_point(|start| *start <= at);
+        let place = (start, seq);
+        if self.truncated_at.is_some_and(|cut| place >= cut) {
             return;
         }
-        let before = self.spans.range(..=seq).next_back().map(|(first, span)| (*first, *span));
+        let before = self.spans.range((start, i64::MIN)..=place).next_back().map(|(first, span)| (*first, *span));
         let mut new = Span { last: seq, first_at: at, last_at: at };
-        let mut first = seq;
-        if let Some((start, span)) = before {
+        let mut first = place;
+        if let Some((before, span)) = before {
             if seq <= span.last {
                 return; // the same message, delivered twice
             }
             if span.last + 1 == seq {
-                (first, new.first_at) = (start, span.first_at);
+                (first, new.first_at) = (before, span.first_at);
             }
         }
-        if let Some(next) = seq.checked_add(1).and_then(|next| self.spans.remove(&next)) {
+        if let Some(next) = seq.checked_add(1).and_then(|next| self.spans.remove(&(start, next))) {
             (new.last, new.last_at) = (next.last, next.last_at);
         }
         self.spans.insert(first, new);
@@ -144,12 +166,13 @@ impl Spans {
     }
 
     fn finish(self) -> Missing {
-        let range = self.spans.first_key_value().zip(self.spans.last_key_value());
-        let range = range.map(|((first, _), (_, span))| (*first, span.last));
-        let stored = self.spans.iter().map(|(first, span)| span.last.abs_diff(*first) + 1).sum();
-        let gaps: Vec<_> = (self.spans.values())
+        let first = self.spans.keys().map(|(_, first)| *first).min();
+        let range = first.zip(self.spans.values().map(|span| span.last).max());
+        let stored = self.spans.iter().map(|((_, first), span)| span.last.abs_diff(*first) + 1).sum();
+        let gaps: Vec<_> = (self.spans.iter())
             .zip(self.spans.iter().skip(1))
-            .map(|(one, (next, other))| SeqGap {
+            .filter(|(((start, _), _), ((next, _), _))| start == next)
+            .map(|((_, one), ((_, next), other))| SeqGap {
                 first: one.last + 1,
                 last: next - 1,
                 after: one.last_at,
@@ -188,6 +211,22 @@ mod tests {
         assert_eq!(of([]).range, None);
         assert_eq!(of([0, 1, 2]).gaps, []);
         assert_eq!(of([i64::MAX, 0]).lost, i64::MAX.unsigned_abs() - 1);
+    }
+
+    #[test]
+    fn each_start_of_the_run_counts_anew() {
+        let mut spans = Spans::default();
+        [100, 200].into_iter().for_each(|at| spans.start(at));
+        for (seq, at) in [(9, 50), (1, 100), (2, 110), (5, 120), (1, 200), (2, 201), (3, 202), (6, 203), (4, 130)] {
+            spans.insert(seq, at);
+        }
+        let found = spans.finish();
+        assert_eq!((found.range, found.stored, found.lost), (Some((1, 9)), 9, 3));
+        let expected = [
+            SeqGap { first: 3, last: 3, after: 110, before: 130 },
+            SeqGap { first: 4, last: 5, after: 202, before: 203 },
+        ];
+        assert_eq!(found.gaps, expected);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::units::Micros;
+use crate::{units::Micros, words::words};
 
 /// A gap in what was received.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,53 +47,27 @@ impl Gap {
     }
 }
 
-/// Why messages were lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GapReason {
-    /// The process was not running, or not yet subscribed.
-    NotListening,
-    /// The connection to Redis was lost.
-    Disconnected,
-    /// Redis cut the connection: a slow subscriber, or one huge message, exceeded its output buffer.
-    CutByRedis,
-    /// The client's receive buffer overflowed.
-    ClientLag,
-    /// The frames queue was full.
-    QueueFull,
-    /// The spool, disk and memory segment, was full.
-    SpoolFull,
-    /// The process was stopped, or the machine asleep. Losses in that time have gaps of their own as well.
-    ProcessPaused,
-    /// The producer's `seq` shows a gap; restates per run what the other reasons count per channel.
-    Sequence,
-}
-
-impl GapReason {
-    /// Every reason, for metrics and documentation.
-    pub const ALL: [Self; 8] = [
-        Self::NotListening,
-        Self::Disconnected,
-        Self::CutByRedis,
-        Self::ClientLag,
-        Self::QueueFull,
-        Self::SpoolFull,
-        Self::ProcessPaused,
-        Self::Sequence,
-    ];
-
-    /// The name that is stored.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NotListening => "not_listening",
-            Self::Disconnected => "disconnected",
-            Self::CutByRedis => "cut_by_redis",
-            Self::ClientLag => "client_lag",
-            Self::QueueFull => "queue_full",
-            Self::SpoolFull => "spool_full",
-            Self::ProcessPaused => "process_paused",
-            Self::Sequence => "sequence",
-        }
+words! {
+    /// Why messages were lost.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum GapReason(as_str) {
+        /// The process was not running, or not yet subscribed.
+        NotListening "not_listening",
+        /// The connection to Redis was lost.
+        Disconnected "disconnected",
+        /// Redis cut the connection: a slow subscriber, or one huge message, exceeded its output buffer.
+        CutByRedis "cut_by_redis",
+        /// The client's receive buffer overflowed.
+        ClientLag "client_lag",
+        /// The frames queue was full.
+        QueueFull "queue_full",
+        /// The spool, disk and memory segment, was full.
+        SpoolFull "spool_full",
+        /// The process was stopped, or the machine asleep. Losses in that time have gaps of their own as well.
+        ProcessPaused "process_paused",
+        /// The producer's `seq` shows a gap; restates per run what the other reasons count per channel.
+        Sequence "sequence",
     }
 }
 

@@ -3,6 +3,7 @@
 //! A new reason is a variant of [`GapReason`] (`gap.rs`); the metrics and the status take it up from [`GapReason::ALL`].
 
 mod gap;
+mod missing;
 mod sequence;
 
 pub use self::{

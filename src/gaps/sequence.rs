@@ -1,13 +1,17 @@
-//! Gaps in the producers' `seq`, which is contiguous per run: a jump is a gap of known size.
+//! Gaps in the producers' `seq`, which is contiguous per start of a run: a jump is a gap of known size.
 //!
-//! Gaps are coalesced: one per run and [`GAP_WINDOW`] while losses go on. A message that was only late closes its gap again.
+//! Gaps are coalesced: one per run and [`GAP_WINDOW`] while losses go on. A message that was only late is no longer lost; one that
+//! is sent again changes nothing.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::gap::{Gap, GapReason};
+use super::{
+    gap::{Gap, GapReason},
+    missing::MissingRanges,
+};
 use crate::units::Micros;
 
 /// How long the gaps of one run are gathered into one gap.
@@ -30,28 +34,59 @@ struct Track {
     last_at: Micros,
     #[serde(rename = "hole")]
     gap: Option<OpenSeqGap>,
+    /// Event time of the last start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    started: Option<Micros>,
+    /// The run was started, and no `seq` of that start was seen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    begins: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct OpenSeqGap {
     started_at: Micros,
     ended_at: Micros,
-    /// Lowest `seq` that was missing when the gap opened.
+    /// Lowest `seq` that was missing when the gap opened: earlier versions want it in the file.
     first: i64,
     lost: u64,
     channel: String,
+    /// Absent in files of earlier versions: then what is lost stays lost.
+    #[serde(default, skip_serializing_if = "MissingRanges::is_empty")]
+    missing: MissingRanges,
 }
 
 impl SeqTracker {
+    /// A start of `run` was received, with this event time: its `seq` begins anew with the next one that is seen, which is that of
+    /// the start if it has one. The same start once more changes nothing.
+    pub fn start(&mut self, run: Uuid, event_time: Micros, received_at: Micros) {
+        if !self.runs.contains_key(&run) {
+            self.evict_runs();
+        }
+        let new = Track { last: 0, last_at: received_at, gap: None, started: None, begins: true };
+        let track = self.runs.entry(run).or_insert(new);
+        if track.started.is_some_and(|started| event_time <= started) {
+            return;
+        }
+        (track.started, track.begins, track.last_at) = (Some(event_time), true, received_at);
+        if let Some(gap) = &mut track.gap {
+            // Which start a late message belongs to is not known: what was lost before stays lost.
+            gap.first = i64::MAX;
+            gap.missing.clear();
+        }
+    }
+
     /// A message of `run` with this `seq` was received.
     pub fn observe(&mut self, run: Uuid, seq: i64, channel: &str, received_at: Micros) {
         let Some(track) = self.runs.get_mut(&run) else {
             self.evict_runs();
             // Following begins at the first `seq` seen: whether a producer counts from 0 or 1 is not known.
-            self.runs.insert(run, Track { last: seq, last_at: received_at, gap: None });
+            let track = Track { last: seq, last_at: received_at, gap: None, started: None, begins: false };
+            self.runs.insert(run, track);
             return;
         };
-        if seq > track.last {
+        if std::mem::take(&mut track.begins) {
+            track.last = seq;
+        } else if seq > track.last {
             let missing = seq.abs_diff(track.last) - 1;
             if missing > 0 {
                 let gap = track.gap.get_or_insert_with(|| OpenSeqGap {
@@ -60,13 +95,17 @@ impl SeqTracker {
                     first: track.last + 1,
                     lost: 0,
                     channel: channel.to_owned(),
+                    missing: MissingRanges::default(),
                 });
-                gap.lost += missing;
+                gap.lost = gap.lost.saturating_add(missing);
+                gap.missing.push(track.last + 1, seq - 1);
                 gap.ended_at = received_at;
             }
             track.last = seq;
-        } else if let Some(gap) = track.gap.as_mut().filter(|gap| seq >= gap.first && seq < track.last) {
-            gap.lost -= u64::from(gap.lost > 0); // it was only late
+        } else if let Some(gap) = &mut track.gap
+            && gap.missing.remove(seq)
+        {
+            gap.lost = gap.lost.saturating_sub(1); // it was only late
         }
         track.last_at = received_at;
     }
@@ -112,73 +151,4 @@ impl SeqTracker {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RUN: Uuid = Uuid::from_u128(1);
-
-    fn lost(tracker: &mut SeqTracker, now: Micros, force: bool) -> Vec<u64> {
-        tracker.drain(now, force).iter().map(|gap| gap.lost.unwrap()).collect()
-    }
-
-    #[test]
-    fn a_jump_is_a_gap_of_exactly_that_size() {
-        let mut tracker = SeqTracker::default();
-        for (at, seq) in [(0, 5), (10, 6), (20, 10), (30, 11), (40, 21)] {
-            tracker.observe(RUN, seq, "c", at);
-        }
-        let gaps = tracker.drain(GAP_WINDOW + 10, false);
-        assert_eq!(gaps.len(), 1, "one gap a window");
-        let gap = &gaps[0];
-        assert_eq!((gap.lost, gap.started_at, gap.ended_at, gap.run_id), (Some(12), 10, 40, Some(RUN)));
-        assert!(lost(&mut tracker, 9 * GAP_WINDOW, true).is_empty(), "reported once");
-    }
-
-    #[test]
-    fn a_late_message_is_not_lost() {
-        let mut tracker = SeqTracker::default();
-        for (at, seq) in [(0, 1), (1, 3), (2, 2), (3, 3), (4, 4)] {
-            tracker.observe(RUN, seq, "c", at);
-        }
-        assert!(lost(&mut tracker, 5, true).is_empty());
-    }
-
-    #[test]
-    fn gaps_are_gathered_until_their_window_is_over() {
-        let mut tracker = SeqTracker::default();
-        tracker.observe(RUN, 1, "c", 0);
-        tracker.observe(RUN, 3, "c", 100);
-        assert!(lost(&mut tracker, 200, false).is_empty());
-        assert_eq!(lost(&mut tracker, GAP_WINDOW, false), [1]);
-        tracker.observe(RUN, 1, "c", 300);
-        assert!(lost(&mut tracker, 0, true).is_empty(), "an old message is no hole");
-    }
-
-    #[test]
-    fn a_replay_reports_no_gap_twice_and_merges_none() {
-        let mut tracker = SeqTracker::default();
-        let mut replayed = SeqTracker::default();
-        let (mut reported, mut remaining) = (Vec::new(), Vec::new());
-        for (at, seq) in [(0, 1), (100, 4), (2 * GAP_WINDOW, 9), (4 * GAP_WINDOW, 12)] {
-            tracker.observe(RUN, seq, "c", at);
-            replayed.observe(RUN, seq, "c", at);
-            let gaps = tracker.drain(at, false);
-            gaps.iter().for_each(|_| replayed.mark_reported(RUN));
-            reported.extend(gaps);
-        }
-        remaining.extend(replayed.drain(9 * GAP_WINDOW, true));
-        assert!(!reported.is_empty());
-        assert_eq!(remaining, tracker.drain(9 * GAP_WINDOW, true), "only what was not told is left");
-        let all: u64 = reported.iter().chain(&remaining).filter_map(|gap| gap.lost).sum();
-        assert_eq!(all, 2 + 4 + 2);
-    }
-
-    #[test]
-    fn a_million_runs_take_bounded_memory() {
-        let mut tracker = SeqTracker::default();
-        for n in 0..1_000_000u128 {
-            tracker.observe(Uuid::from_u128(n), 1, "c", n as Micros);
-        }
-        assert!(tracker.runs.len() <= RUNS_MAX);
-    }
-}
+mod tests;

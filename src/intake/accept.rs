@@ -12,10 +12,9 @@ use crate::{
     latest::{LatestKind, Update},
     live::LiveEvent,
     logging::Untrusted,
-    metrics::Label,
-    runs::{EventTime, RunAssignment, RunHints},
+    runs::{RunAssignment, RunHints},
     spool::{NewRecord, RecordKind},
-    wire::{self, Message, ReceivedCommand},
+    wire::{self, Message, MessageTime, ReceivedCommand},
 };
 
 /// Memory of a waiting command beside its bytes, and the copies of its bytes until it is executed.
@@ -46,15 +45,8 @@ impl Intake {
         if let Some(naive) = time.naive {
             self.zone_check.observe(&frame.channel, naive, frame.received_at, &self.deps.config.time_zone);
         }
-        let assignment =
-            self.assign_run(frame, message, EventTime { micros: time.event_time, from_message: time.from_message });
-        let decided = Resolved {
-            run_id: assignment.run_id,
-            event_time: time.event_time,
-            received_at: frame.received_at,
-            has_event_time: time.from_message,
-            opened_run: assignment.opened_run,
-        };
+        let assignment = self.assign_run(frame, message, time);
+        let decided = time.resolve(frame.received_at, assignment.run_id, assignment.opened_run);
         let record = NewRecord {
             kind: RecordKind::Event,
             decided,
@@ -68,6 +60,9 @@ impl Intake {
         }
         self.deps.metrics.intake_events.inc();
         self.count_doubtful(message);
+        if message.kind() == Kind::RunStart {
+            self.seqs.start(assignment.run_id, time.event_time, frame.received_at);
+        }
         if let Some(seq) = message.seq() {
             self.seqs.observe(assignment.run_id, seq, &frame.channel, frame.received_at);
         }
@@ -100,7 +95,7 @@ impl Intake {
         }
     }
 
-    fn assign_run(&mut self, frame: &Frame, message: &Message<'_>, time: EventTime) -> RunAssignment {
+    fn assign_run(&mut self, frame: &Frame, message: &Message<'_>, time: MessageTime) -> RunAssignment {
         if message.run_id().is_none()
             && self.state.must_adopt(&frame.channel)
             && let Some(open) = self.deps.sharing.fetch(&frame.channel)
@@ -147,7 +142,7 @@ impl Intake {
             "message is rejected"
         );
         self.rejected += 1;
-        self.deps.metrics.intake_rejected.get_or_create(&Label::of(rejection.reason.as_str())).inc();
+        self.deps.metrics.intake_rejected.of(rejection.reason.as_str()).inc();
         let (rejected, preserved) =
             RejectedMessage::with_limit(rejection.clone(), &frame.payload, self.limits.message.as_usize());
         let open = self.resolver.open_run(&frame.channel).filter(|_| !frame.control);

@@ -6,7 +6,8 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    runs::{DEFAULT_CHANNELS_MAX, Timeouts},
+    runs::Timeouts,
+    section::{self, require},
     units,
 };
 
@@ -15,7 +16,7 @@ const CHANNELS_LIMIT: usize = 65_536;
 
 /// How messages get their time and their run.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// Zone of times that carry none.
     pub time_zone: String,
@@ -31,12 +32,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            time_zone: "UTC".into(),
-            run_idle_timeout: Duration::from_secs(6 * 3_600),
-            run_end_grace: Duration::from_secs(5),
-            channels_max: DEFAULT_CHANNELS_MAX,
-        }
+        section::defaults("intake")
     }
 }
 
@@ -48,17 +44,20 @@ impl Config {
 
     /// Adds what is wrong with these settings.
     pub fn problems(&self, problems: &mut Vec<String>) {
-        if let Err(error) = TimeZone::get(&self.time_zone) {
+        // UTC needs no database, which an image of the program alone may lack.
+        if self.time_zone != "UTC"
+            && let Err(error) = TimeZone::get(&self.time_zone)
+        {
             problems.push(format!(
                 "`intake.time_zone` must be a name of the time zone database, such as \"UTC\" or \"Europe/Berlin\": {error}"
             ));
         }
-        if self.run_idle_timeout.is_zero() {
-            problems.push("`intake.run_idle_timeout` must be longer than zero".into());
-        }
-        if !(1..=CHANNELS_LIMIT).contains(&self.channels_max) {
-            problems.push(format!("`intake.channels_max` must be between 1 and {CHANNELS_LIMIT}"));
-        }
+        require(problems, !self.run_idle_timeout.is_zero(), "`intake.run_idle_timeout` must be longer than zero");
+        require(
+            problems,
+            (1..=CHANNELS_LIMIT).contains(&self.channels_max),
+            format!("`intake.channels_max` must be between 1 and {CHANNELS_LIMIT}"),
+        );
     }
 }
 

@@ -7,9 +7,11 @@
 //! * Commands are served before training messages, so that a flood cannot delay them.
 //! * Only after the fsync a command is passed on to be executed.
 //! * A message for which the spool has no room is counted, and becomes one coalesced gap ([`GapReason::SpoolFull`](crate::gaps::GapReason)).
+//! * A message of a request for which there is no room is left to its client, which sends it again, and is no gap.
 //! * A gap for which there is no room either waits, merged with its like, until there is.
 
 mod accept;
+mod batch;
 mod config;
 mod drop_counter;
 mod group;
@@ -24,5 +26,5 @@ pub use self::{
     config::Config,
     shared_runs::{SharedRuns, read_open_run},
     stage::{Intake, IntakeDeps},
-    state::RunSharing,
+    state::{RunSharing, STATE_FILE, recovered_from},
 };

@@ -5,11 +5,12 @@ use uuid::Uuid;
 
 use super::state::ReplayedRecord;
 use crate::{
+    event::Resolved,
     gaps::{Gap, GapReason},
     logging::Chain,
-    runs::{EventTime, RunHints},
+    runs::RunHints,
     spool::{self, RecordKind},
-    wire,
+    wire::{self, MessageTime},
 };
 
 /// The run whose gap in `seq` this record reports.
@@ -36,8 +37,9 @@ pub(super) fn replay(recovery: &spool::Recovery, as_of: u64, observe: &mut dyn F
                 decided,
                 channel: record.channel,
                 hints: message.as_ref().map(|message| {
-                    let time = EventTime { micros: decided.event_time, from_message: decided.has_event_time };
-                    RunHints::of(message, time, decided.received_at, record.payload)
+                    let Resolved { event_time, has_event_time: from_message, received_at, .. } = decided;
+                    let time = MessageTime { event_time, from_message, naive: None };
+                    RunHints::of(message, time, received_at, record.payload)
                 }),
                 seq: message.as_ref().and_then(wire::Message::seq),
                 reported_gap: (record.kind == RecordKind::Gap).then(|| run_of_gap(record.payload)).flatten(),

@@ -21,15 +21,15 @@ use super::{
 };
 use crate::{
     event::Resolved,
-    frame::{Ack, DeliveryTag, Frame, IntakeItem, escape_reserved_name},
+    frame::{Ack, BatchAck, DeliveryTag, Frame, IntakeItem, escape_reserved_name},
     gaps::{Gap, SeqTracker},
     latest::LatestState,
     lifecycle::Readiness,
     live::LiveFeed,
     memory::MemoryLimit,
     metrics::Metrics,
-    notify::Heartbeat,
-    runs::Resolver,
+    runs::{OpenRun, Resolver},
+    service_manager::Heartbeat,
     spool::{self, Appender, NewRecord, RecordKind},
     units::Micros,
     wire::{Limits, ReceivedCommand},
@@ -110,6 +110,8 @@ pub struct Intake {
     pub(super) drop_counter: DropCounter,
     /// Requests that wait for the group to be durable.
     pub(super) pending_acks: Vec<oneshot::Sender<Ack>>,
+    /// The same of batches, with what became of each so far.
+    pub(super) pending_batches: Vec<(oneshot::Sender<BatchAck>, BatchAck)>,
     /// Frames of the group that their source keeps until they are durable.
     pub(super) pending_tags: Vec<DeliveryTag>,
     pub(super) rejected: u64,
@@ -147,6 +149,7 @@ impl Intake {
             pending_since: Vec::with_capacity(GROUP_MAX),
             drop_counter: DropCounter::default(),
             pending_acks: Vec::new(),
+            pending_batches: Vec::new(),
             pending_tags: Vec::new(),
             rejected: 0,
             last_received: None,
@@ -235,6 +238,7 @@ impl Intake {
                         other => _ = answer.send(other),
                     }
                 }
+                IntakeItem::Batch(batch) => self.accept_batch(batch),
                 IntakeItem::Gap(gap) => self.append_gap(gap),
                 IntakeItem::Receipt(row) => {
                     let payload = serde_json::to_vec(&row).expect("strings and numbers always serialise");
@@ -242,14 +246,17 @@ impl Intake {
                         warn!(command = row.command, "outcome of a command is not recorded: the spool is full");
                     }
                 }
-                IntakeItem::CloseRuns => {
-                    // Other instances must not adopt them again.
-                    let channels: Vec<_> = self.resolver.open_runs().map(|(channel, _)| channel.to_owned()).collect();
-                    channels.iter().for_each(|channel| self.deps.sharing.forget(channel));
-                    self.resolver.close_all();
+                IntakeItem::CloseRuns => self.close_runs(|_| true),
+                IntakeItem::CloseDeletedRun(run_id, deleted_at) => {
+                    self.close_runs(|run| run.run_id == run_id && run.opened_at <= deleted_at);
                 }
             }
         }
+    }
+
+    /// Closes the open runs that are `chosen`, here and in what other instances would adopt.
+    fn close_runs(&mut self, chosen: impl Fn(&OpenRun) -> bool) {
+        self.resolver.close(chosen).iter().for_each(|channel| self.deps.sharing.forget(channel));
     }
 
     /// Takes in a message of a source.

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::config::Config;
 use crate::{
+    event::Kind,
     event::Resolved,
     gaps::SeqTracker,
     logging::Chain,
@@ -26,6 +27,8 @@ use crate::{
     units::Micros,
 };
 
+/// Its name in the state directory.
+pub const STATE_FILE: &str = "runs.json";
 /// How often the file is replaced.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -67,6 +70,12 @@ struct Saved {
     seqs: SeqTracker,
 }
 
+/// The offset from which a start with a file of these bytes reads the log of `spool` again; `None`: from its beginning.
+pub fn recovered_from(bytes: &[u8], spool: Uuid) -> Option<u64> {
+    let saved: Saved = serde_json::from_slice(bytes).ok()?;
+    (saved.spool == Some(spool)).then_some(saved.as_of)
+}
+
 /// The file, and when it is due to be saved.
 pub(super) struct StateFile {
     path: PathBuf,
@@ -89,7 +98,7 @@ impl StateFile {
         config: &Config,
         mut recovered: impl FnMut(u64, &mut dyn FnMut(ReplayedRecord<'_>)),
     ) -> (Self, Resolver, SeqTracker) {
-        let path = state_dir.join("runs.json");
+        let path = state_dir.join(STATE_FILE);
         let disk = Disk::default();
         disk.remove_leftovers(&path);
         let saved: Option<Saved> = match disk.read_all(&path) {
@@ -121,6 +130,9 @@ impl StateFile {
             if let Some(hints) = &record.hints {
                 let decided = &record.decided;
                 resolver.observe(record.channel, hints, decided.run_id, decided.opened_run, Duration::ZERO);
+                if hints.kind == Kind::RunStart {
+                    seqs.start(decided.run_id, decided.event_time, decided.received_at);
+                }
             }
             if let Some(seq) = record.seq {
                 seqs.observe(record.decided.run_id, seq, record.channel, record.decided.received_at);

@@ -7,9 +7,8 @@ use tracing::{error, warn};
 
 use super::{group::HOUSEKEEPING_INTERVAL, stage::Intake};
 use crate::{
-    frame::Ack,
+    frame::{Ack, BatchAck},
     gaps::Gap,
-    metrics::Label,
     spool::RecordKind,
     units::{self, Micros},
 };
@@ -17,9 +16,8 @@ use crate::{
 impl Intake {
     /// Counts a gap that intake has found; sources count their own.
     pub(super) fn count_gap(&self, gap: &Gap) {
-        let label = Label::of(gap.reason.as_str());
-        self.deps.metrics.gaps.get_or_create(&label).inc();
-        self.deps.metrics.gap_lost.get_or_create(&label).inc_by(gap.lost.unwrap_or(0));
+        self.deps.metrics.gaps.of(gap.reason.as_str()).inc();
+        self.deps.metrics.gap_lost.of(gap.reason.as_str()).inc_by(gap.lost.unwrap_or(0));
     }
 
     /// Appends a gap; without room for it, it waits.
@@ -64,6 +62,10 @@ impl Intake {
         self.note_health();
         for answer in self.pending_acks.drain(..) {
             let _ = answer.send(if self.healthy { Ack::Durable } else { Ack::NotDurable });
+        }
+        for (answer, ack) in self.pending_batches.drain(..) {
+            // The request may have been cancelled.
+            let _ = answer.send(BatchAck { durable: self.healthy, ..ack });
         }
         self.pending_tags.drain(..).for_each(|tag| tag.settle(self.healthy));
     }

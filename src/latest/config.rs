@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{self, ByteSize};
+use crate::{
+    section::{self, require},
+    units::{self, ByteSize},
+};
 
 /// Lifetimes and sizes of the latest-state keys. Their prefix is `redis.key_prefix`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "named like the keys")]
 pub struct Config {
     /// Whether the keys are kept at all.
@@ -35,18 +38,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            enabled: true,
-            metrics_ttl: Duration::from_secs(1),
-            topology_ttl: Duration::from_secs(5),
-            state_ttl: Duration::from_secs(60),
-            history_ttl: Duration::from_secs(60),
-            control_ttl: Duration::from_secs(5),
-            status_ttl: Duration::from_secs(15),
-            history_objects: 512,
-            history_bytes: ByteSize::mib(1),
-            runs: 64,
-        }
+        section::defaults("latest")
     }
 }
 
@@ -61,12 +53,8 @@ impl Config {
             ("control_ttl", self.control_ttl),
             ("status_ttl", self.status_ttl),
         ] {
-            if ttl < Duration::from_millis(1) {
-                problems.push(format!("`latest.{name}` must be at least 1ms"));
-            }
+            require(problems, ttl >= Duration::from_millis(1), format!("`latest.{name}` must be at least 1ms"));
         }
-        if self.runs == 0 {
-            problems.push("`latest.runs` must be at least 1".into());
-        }
+        require(problems, self.runs > 0, "`latest.runs` must be at least 1");
     }
 }

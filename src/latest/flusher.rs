@@ -23,7 +23,7 @@ use crate::{
     lifecycle::Signal,
     memory::{LARGE_VALUE, Reserved},
     metrics::Metrics,
-    redis::{Link, Resource, STATUS_VALUE},
+    redis::{self, Link, Resource, STATUS_VALUE},
 };
 
 /// Between two writes of a key. The contract allows 50 ms; at 2,000 events/s twice the interval saves 1 µs of CPU per event, and the
@@ -36,14 +36,12 @@ const HISTORY_INTERVAL_BUSY: Duration = Duration::from_secs(1);
 /// How long Redis may take to remove the status at the end.
 const STATUS_DELETE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two writes of the status key.
-const STATUS_INTERVAL: Duration = Duration::from_secs(3);
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes written together. A value may be as large as a message, and is in memory twice until Redis has it.
 const PIPELINE_BYTES: usize = 1 << 20;
 /// The longest value of a key, as long as a message may be by default; of a longer one only the canonical fields are written. The
 /// client keeps a buffer as long as its longest value.
 const VALUE_BYTES_MAX: usize = 20 << 20;
-/// How long a deletion may take.
-const CLEAR_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the flusher writes, and where to.
 pub struct FlusherDeps {
@@ -184,10 +182,11 @@ impl Flusher {
         let changes = latest_state.take_changes(now, rewrite_all, rewrite_all || next <= now);
         self.history_due = changes.has_backlog.then_some(next);
         let busy = changes.history.len() > config.history_objects / 2;
-        let grown = self.append_history(changes.history, changes.cleared);
+        let grown = self.append_history(changes.history, changes.cleared) || !changes.deleted.is_empty();
         if !std::mem::replace(&mut self.history_adopted, true) {
             self.adopt_history(client, &config).await;
         }
+        changes.deleted.iter().for_each(|(run_id, until)| self.history.remove_run(*run_id, *until));
         self.delete(client, changes.stale).await;
         let (mut writes, mut bytes) = (Vec::with_capacity(changes.writes.len() + 1), 0);
         let mut reserved = Vec::new();
@@ -234,7 +233,10 @@ impl Flusher {
         let Some(client) = self.link.client() else { return };
         let key = status_key(&self.latest_state.prefix, instance);
         match self.link.read(&client, &key, STATUS_VALUE).await {
-            Ok(Some(found)) => name_conflict.check(instance, &status, &found),
+            Ok(Some(found)) => {
+                let conflict = name_conflict.check(instance, &status, &found);
+                self.metrics.name_conflict.set(i64::from(conflict));
+            }
             Ok(None) => {}
             Err(error) => self.link.acl().warn(&error, Resource::Key(&key)),
         }
@@ -304,7 +306,7 @@ impl Flusher {
     /// Deletes the keys of runs that are no longer among the most recently active. Best effort: they expire by themselves.
     async fn delete(&self, client: &Client, keys: Vec<String>) {
         let Some(first) = keys.first().cloned() else { return };
-        if let Err(error) = client.del::<Value, _>(keys).await {
+        if let Err(error) = redis::delete(client, keys).await {
             self.link.acl().warn(&error, Resource::Key(&first));
         }
     }
@@ -348,29 +350,6 @@ impl Flusher {
                 self.reported_error.clear();
             }
             _ => {}
-        }
-    }
-}
-
-impl LatestState {
-    /// Forgets all values and deletes their keys, by name. Returns how many were there.
-    ///
-    /// # Errors
-    /// Why Redis did not delete them; the values are forgotten all the same, and the keys expire.
-    pub async fn clear(&self, link: &Link) -> Result<u64, String> {
-        let cleared = async {
-            let _writing = self.write_lock.lock().await;
-            let keys = self.reset();
-            let Some(client) = link.client() else { return Err("Redis is not connected".to_owned()) };
-            let first = keys.first().cloned().unwrap_or_default();
-            client.del::<u64, _>(keys).await.map_err(|error| link.acl().explain(&error, Resource::Key(&first)))
-        };
-        match timeout(CLEAR_TIMEOUT, cleared).await {
-            Ok(cleared) => cleared,
-            Err(_) => {
-                self.reset();
-                Err("Redis did not answer in time".into())
-            }
         }
     }
 }

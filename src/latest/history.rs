@@ -5,6 +5,9 @@ use std::{collections::VecDeque, mem};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{render, units::Micros};
 
 /// An object larger than this is kept with its canonical fields only.
 pub(super) const OBJECT_BYTES: usize = 4 << 10;
@@ -40,18 +43,26 @@ impl History {
     /// Only objects received before the first one here. `newest`: when the last of them was received.
     pub(super) fn adopt(&mut self, array: &str, newest: Instant) {
         let Ok(theirs) = serde_json::from_str::<Vec<&RawValue>>(array) else { return };
-        let first = self.objects.front().and_then(|object| received_at(object));
+        let first = self.objects.front().and_then(|object| ingest(object)).map(|of| of.received_at);
         let (ours, until) = (mem::take(&mut self.objects), self.newest);
         self.bytes = 0;
         for object in theirs {
-            let is_older = |at: String| first.as_ref().is_none_or(|first| at < *first);
-            if received_at(object.get()).is_some_and(is_older) {
+            let is_older = |of: Ingest| first.as_ref().is_none_or(|first| of.received_at < *first);
+            if ingest(object.get()).is_some_and(is_older) {
                 self.push(object.get().to_owned(), newest);
             }
         }
         for object in ours {
             self.push(object, until.unwrap_or(newest));
         }
+    }
+
+    /// Removes the objects of a run that were received at or before a time.
+    pub(super) fn remove_run(&mut self, run_id: Uuid, until: Micros) {
+        let (run_id, until) = (run_id.to_string(), render::time(until));
+        let of_run = |object: &str| ingest(object).is_some_and(|of| of.run_id == run_id && of.received_at <= until);
+        self.objects.retain(|object| !of_run(object));
+        self.bytes = self.objects.iter().map(|object| object.len() + 1).sum();
     }
 
     pub(super) fn clear(&mut self) {
@@ -74,17 +85,21 @@ impl History {
     }
 }
 
-/// When the message of an object was received; written so that the order of the texts is that of the times.
-fn received_at(object: &str) -> Option<String> {
+/// `_ingest` of an object.
+#[derive(Deserialize)]
+struct Ingest {
+    #[serde(default)]
+    run_id: String,
+    /// When the message was received; the order of these texts is that of the times.
+    received_at: String,
+}
+
+fn ingest(object: &str) -> Option<Ingest> {
     #[derive(Deserialize)]
     struct Object {
         _ingest: Ingest,
     }
-    #[derive(Deserialize)]
-    struct Ingest {
-        received_at: String,
-    }
-    serde_json::from_str(object).ok().map(|object: Object| object._ingest.received_at)
+    serde_json::from_str(object).ok().map(|object: Object| object._ingest)
 }
 
 #[cfg(test)]
@@ -107,6 +122,22 @@ mod tests {
             assert!(array.len() <= bytes_max, "{name}");
         }
     }
+
+    #[test]
+    fn the_objects_of_a_deleted_run_go() {
+        let (deleted, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let object = |run: Uuid, at: Micros| {
+            format!("{{\"_ingest\":{{\"run_id\":\"{run}\",\"received_at\":\"{}\"}}}}", render::time(at))
+        };
+        let mut history = History::new(10, 1_000);
+        for (run, at) in [(deleted, 1), (other, 1), (deleted, 2), (deleted, 3)] {
+            history.push(object(run, at), Instant::now());
+        }
+        history.remove_run(deleted, 2);
+        assert_eq!(history.render(), format!("[{},{}]", object(other, 1), object(deleted, 3)));
+        assert_eq!(history.bytes, history.render().len() - 1);
+    }
+
     #[test]
     fn the_history_of_another_daemon_comes_first() {
         let object = |n: u64| format!("{{\"_ingest\":{{\"received_at\":\"2026-11-21T00:00:0{n}\"}}}}");

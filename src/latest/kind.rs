@@ -6,29 +6,21 @@
 use std::time::Duration;
 
 use super::config::Config;
+use crate::words::words;
 
-/// Which of the latest keys an event belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LatestKind {
-    /// Metrics: its key, its run's key, and the history.
-    Metrics,
-    /// Topology: its key and its run's key.
-    Topology,
-    /// State, run start and run end.
-    State,
+words! {
+    /// Which of the latest keys an event belongs to.
+    pub enum LatestKind(name) {
+        /// Metrics: its key, its run's key, and the history.
+        Metrics "metrics",
+        /// Topology: its key and its run's key.
+        Topology "topology",
+        /// State, run start and run end.
+        State "state",
+    }
 }
 
 impl LatestKind {
-    pub(super) const ALL: [Self; 3] = [Self::Metrics, Self::Topology, Self::State];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Metrics => "metrics",
-            Self::Topology => "topology",
-            Self::State => "state",
-        }
-    }
-
     /// Whether each run has a key of this kind, too.
     pub(super) fn has_run_key(self) -> bool {
         match self {

@@ -4,8 +4,9 @@ mod config;
 mod flusher;
 mod history;
 mod kind;
-mod large;
+mod large_values;
 mod name_conflict;
+mod removal;
 mod render;
 mod state;
 

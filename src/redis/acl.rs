@@ -53,9 +53,17 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { user, what, words, rule } = self;
+        let Self { user, what, words, .. } = self;
+        write!(f, "the ACL user `{user}` may not {what} ({words}); allow it with `{}`", self.command())
+    }
+}
+
+impl Refusal {
+    /// The command that grants the permission.
+    pub fn command(&self) -> String {
+        let Self { user, rule, .. } = self;
         let quoted = if user.contains([' ', '"']) { format!("{user:?}") } else { user.to_string() };
-        write!(f, "the ACL user `{user}` may not {what} ({words}); allow it with `ACL SETUSER {quoted} {rule}`")
+        format!("ACL SETUSER {quoted} {rule}")
     }
 }
 
@@ -93,12 +101,21 @@ impl Acl {
         }
     }
 
-    /// The text of an error; of a refusal with the missing permission.
+    /// The text of an error; of a refusal with the missing permission, of a wrong server with the right address.
     pub fn explain(&self, error: &RedisError, resource: Resource<'_>) -> String {
-        match self.refusal(error.details(), resource) {
-            Some(refusal) => refusal.to_string(),
-            None => error.to_string(),
-        }
+        let remedy = match error.details() {
+            words if words.starts_with("READONLY") => {
+                "this Redis is a replica; name its primary in `redis.url`, or its sentinels by redis-sentinel://"
+            }
+            words if words.starts_with("MOVED") => {
+                "this Redis is a node of a cluster; let `redis.url` begin with redis-cluster://"
+            }
+            words => match self.refusal(words, resource) {
+                Some(refusal) => return refusal.to_string(),
+                None => return error.to_string(),
+            },
+        };
+        format!("{error}: {remedy}")
     }
 
     /// Logs a missing permission where a refusal is otherwise ignored; once for each rule and connection.

@@ -12,6 +12,7 @@ use crate::{
     host,
     logging::Chain,
     secret::{Secret, SecretFileError},
+    section::{self, require},
     tls::{self, Tls},
     units::ByteSize,
 };
@@ -24,9 +25,9 @@ pub const CHANNEL_BYTES: usize = 256;
 
 /// Where Redis is, and what to listen to.
 #[derive(Clone, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
-    /// `redis://host:port/db`, or `rediss://` for TLS. Printed without its password.
+    /// `redis://host:port/db`, `redis+unix:///path`, or that of sentinels or a cluster; `rediss` for TLS. Printed without its password.
     #[serde(serialize_with = "without_password")]
     pub url: String,
     /// ACL user.
@@ -53,19 +54,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            url: "redis://127.0.0.1:6379/0".into(),
-            username: None,
-            password: None,
-            password_file: None,
-            tls: Tls::default(),
-            training_channels: vec!["cascor:training".into()],
-            control_channels: vec!["cascor:control".into()],
-            key_prefix: "cascor:".into(),
-            receive_buffer: 32_768,
-            queue_frames: 65_536,
-            queue_bytes: ByteSize::mib(80),
-        }
+        section::defaults("redis")
     }
 }
 
@@ -78,14 +67,19 @@ impl Config {
         }
         self.channel_problems(problems);
         for (key, count) in [("receive_buffer", self.receive_buffer), ("queue_frames", self.queue_frames)] {
-            if !(1..=MESSAGES_MAX).contains(&count) {
-                problems.push(format!("`redis.{key}` must be between 1 and {MESSAGES_MAX}"));
-            }
+            require(
+                problems,
+                (1..=MESSAGES_MAX).contains(&count),
+                format!("`redis.{key}` must be between 1 and {MESSAGES_MAX}"),
+            );
         }
-        if self.queue_bytes < ByteSize::mib(1) {
-            problems.push("`redis.queue_bytes` must be at least 1MiB".into());
-        }
+        require(problems, self.queue_bytes >= ByteSize::mib(1), "`redis.queue_bytes` must be at least 1MiB");
         self.tls.problems("redis", problems);
+        require(
+            problems,
+            !(self.url.contains("+unix://") && self.tls.is_enabled()),
+            "`redis.tls` has no use with the socket of `redis.url`; remove it",
+        );
     }
 
     /// Adds what is wrong with the files that these settings name.
@@ -104,31 +98,39 @@ impl Config {
         if self.uses_tls() || (self.password.is_none() && self.password_file.is_none()) {
             return;
         }
-        if let Some(host) = address::host(&self.url).filter(|host| !host::is_loopback(host)) {
+        if let Some(host) = address::hosts(&self.url).into_iter().find(|host| !host::is_loopback(host)) {
             warnings.push(tls::plain_password("Redis", &host, "let `redis.url` begin with rediss://"));
         }
     }
 
     /// Whether connections are encrypted.
-    pub(super) fn uses_tls(&self) -> bool {
-        self.url.starts_with("rediss://") || self.tls.is_enabled()
+    pub fn uses_tls(&self) -> bool {
+        address::is_encrypted(&self.url) || self.tls.is_enabled()
+    }
+
+    /// Whether there is a password to log in with.
+    pub fn has_password(&self) -> bool {
+        self.password.is_some() || self.password_file.is_some()
+    }
+
+    /// The host of the server; of the first one that the address names. None for a socket.
+    pub fn host(&self) -> Option<String> {
+        address::hosts(&self.url).into_iter().next()
     }
 
     fn channel_problems(&self, problems: &mut Vec<String>) {
         let (training, control) = ("redis.training_channels", "redis.control_channels");
-        if self.training_channels.is_empty() {
-            problems.push(format!("`{training}` must name at least one channel"));
-        }
+        require(problems, !self.training_channels.is_empty(), format!("`{training}` must name at least one channel"));
         let channels: Vec<_> = (self.training_channels.iter().map(|channel| (training, channel)))
             .chain(self.control_channels.iter().map(|channel| (control, channel)))
             .collect();
         for (at, (key, channel)) in channels.iter().enumerate() {
-            if channel.is_empty() {
-                problems.push(format!("`{key}` holds an empty name"));
-            }
-            if channel.len() > CHANNEL_BYTES {
-                problems.push(format!("`{key}` holds a name of more than {CHANNEL_BYTES} bytes"));
-            }
+            require(problems, !channel.is_empty(), format!("`{key}` holds an empty name"));
+            require(
+                problems,
+                channel.len() <= CHANNEL_BYTES,
+                format!("`{key}` holds a name of more than {CHANNEL_BYTES} bytes"),
+            );
             for (other_key, other) in channels[at + 1..].iter().filter(|(_, other)| overlap(channel, other)) {
                 problems.push(format!(
                     "`{key}` = \"{channel}\" and `{other_key}` = \"{other}\" overlap: a message would arrive twice"

@@ -1,18 +1,21 @@
 //! Where to connect and how to log in, and why that fails.
 
-use std::{io, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 use fred::{
     error::Error as RedisError,
     types::{
         RespVersion,
-        config::{Config as RedisConfig, TlsConfig, TlsConnector, TlsHostMapping},
+        config::{Config as RedisConfig, ServerConfig, TlsConfig, TlsConnector, TlsHostMapping},
     },
 };
+
+use tokio::task::JoinError;
 
 use super::{acl::Refusal, address::parse, config::Config};
 use crate::{
     backoff::{self, Backoff},
+    reach::Fault,
     secret::{Secret, SecretFileError},
     tls::{self, TlsError},
 };
@@ -31,7 +34,15 @@ pub enum ConnectError {
     #[error("failed to set up TLS to Redis")]
     Tls(#[source] TlsError),
     #[error("failed to reach Redis")]
-    Unreachable(#[source] io::Error),
+    Unreachable(#[source] Fault),
+    #[error("failed to read the password")]
+    Stopping(#[source] JoinError),
+    #[error("failed to reach Redis at the socket `{}`", .path.display())]
+    Socket {
+        path: PathBuf,
+        #[source]
+        error: io::Error,
+    },
     #[error("Redis refuses the login ({0}); see `redis.username`, `redis.password_file`")]
     Login(String),
     #[error(transparent)]
@@ -40,6 +51,32 @@ pub enum ConnectError {
     Timeout,
     #[error("failed to greet Redis (version 6 or newer is needed)")]
     Greeting(#[source] RedisError),
+    #[error("failed to ask the sentinel at `{address}`")]
+    Sentinel {
+        address: String,
+        #[source]
+        error: Box<ConnectError>,
+    },
+    #[error("it refuses the login ({0}); see `sentinelUsername` and `sentinelPassword` in `redis.url`")]
+    SentinelLogin(String),
+    #[error("Sentinel knows no service `{0}`; see `sentinelServiceName` in `redis.url`, and `sentinel monitor`")]
+    UnknownService(String),
+    #[error("no connection to the primary `{address}` that Sentinel names")]
+    Primary {
+        address: String,
+        #[source]
+        error: Box<ConnectError>,
+    },
+    #[error("`{0}`, which Sentinel names as the primary, is a replica; a failover may be under way")]
+    Replica(String),
+    #[error("no connection to the node `{address}` of the cluster")]
+    Node {
+        address: String,
+        #[source]
+        error: Box<ConnectError>,
+    },
+    #[error("the server is not part of a cluster; let `redis.url` begin with redis://")]
+    NoCluster,
 }
 
 impl ConnectError {
@@ -47,7 +84,13 @@ impl ConnectError {
     pub fn retry_delay(&self, backoff: &mut Backoff) -> Duration {
         let delay = backoff.next_delay();
         match self {
-            Self::Unreachable(_) | Self::Timeout | Self::Greeting(_) => delay,
+            Self::Unreachable(fault) if !fault.is_transient => backoff::OPERATOR,
+            Self::Unreachable(_) | Self::Socket { .. } | Self::Timeout | Self::Greeting(_) | Self::Replica(_) => delay,
+            Self::Sentinel { error, .. } | Self::Primary { error, .. } | Self::Node { error, .. } => match **error {
+                Self::Unreachable(ref fault) if fault.is_transient => delay,
+                Self::Timeout | Self::Greeting(_) => delay,
+                _ => backoff::OPERATOR,
+            },
             _ => backoff::OPERATOR,
         }
     }
@@ -68,6 +111,10 @@ pub async fn settings(config: &Config) -> Result<RedisConfig, ConnectError> {
     }
     settings.username = settings.username.map(|name| inline(&name));
     settings.password = settings.password.map(|password| inline(&password));
+    if let ServerConfig::Sentinel { username, password, .. } = &mut settings.server {
+        *username = username.take().map(|name| inline(&name));
+        *password = password.take().map(|password| inline(&password));
+    }
     if config.uses_tls() {
         let tls = tls::client_config(&config.tls).map_err(ConnectError::Tls)?;
         let connector = TlsConnector::from((*tls).clone());
@@ -91,5 +138,5 @@ async fn password(config: &Config) -> Result<Option<Secret>, ConnectError> {
     let config = config.clone();
     let read = tokio::task::spawn_blocking(move || config.password()).await;
     // The thread is not run when the process is stopping.
-    read.map_err(|error| ConnectError::Unreachable(io::Error::other(error)))?.map_err(ConnectError::PasswordFile)
+    read.map_err(ConnectError::Stopping)?.map_err(ConnectError::PasswordFile)
 }

@@ -2,25 +2,37 @@
 
 mod acl;
 mod address;
+mod cluster;
 mod config;
+mod connect;
+mod connection;
+mod keys;
 mod link;
 mod login;
 mod pattern;
 mod probe;
+mod sentinel;
 mod share;
 mod subscribe;
 mod value;
 
-pub(crate) use self::link::{PING_INTERVAL, SILENCE_TIMEOUT, answers};
 pub use self::{
     acl::{Acl, Refusal, Resource, is_refusal},
     address::redact,
+    cluster::subscriber_settings,
     config::{CHANNEL_BYTES, Config},
-    link::{Connected, Link, Outages, Role, connect},
+    connect::connect,
+    connection::{Connected, Role},
+    keys::{delete, scan},
+    link::{Link, Outages},
     login::{ConnectError, settings},
     pattern::{is_pattern, overlap},
-    probe::probe,
+    probe::fault,
     share::RunShare,
     subscribe::{SubscribeError, subscribe},
     value::{LATEST_EXTRA, SMALL_VALUE, STATUS_VALUE, Unusable, ValueLookup, read_value, value_length, value_range},
+};
+pub(crate) use self::{
+    connection::SILENCE_TIMEOUT,
+    link::{PING_INTERVAL, answers},
 };

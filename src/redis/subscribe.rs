@@ -19,7 +19,9 @@ use tokio::time::sleep;
 use super::{
     acl::{Acl, Refusal, Resource},
     config::Config,
-    link::{Role, answers, connect},
+    connect::connect,
+    connection::Role,
+    link::answers,
     login::ConnectError,
     pattern::is_pattern,
 };
@@ -80,7 +82,7 @@ async fn subscribe_unconfirmed(
 /// Sends the command as one whose reply is waited for. When Redis takes it there is none, and the reply to the PING behind it
 /// comes in its place: good for one question only, because every later reply would be shifted as well.
 async fn probe(channel: &str, config: &Config) -> Result<Option<Refusal>, SubscribeError> {
-    let connected = connect(config, Role::Commands).await.map_err(SubscribeError::Probe)?;
+    let connected = connect(config, Role::Subscriber(1)).await.map_err(SubscribeError::Probe)?;
     let client = &connected.client;
     let command = CustomCommand::new(command_for(channel).to_ascii_uppercase(), None, false);
     let behind = async {

@@ -15,10 +15,7 @@ use fred::{clients::Client, error::Error as RedisError, interfaces::KeysInterfac
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::{
-    logging::Untrusted,
-    metrics::{Counters, Label},
-};
+use crate::{logging::Untrusted, metrics::Counters};
 
 /// Most bytes of a value, except those that hold messages, and the status.
 pub const SMALL_VALUE: usize = 64 << 10;
@@ -177,13 +174,15 @@ fn typed<T>(answer: Result<T, RedisError>) -> Result<Option<T>, RedisError> {
 /// Where unusable values are counted, and when one was logged last. Clones share both.
 #[derive(Clone, Debug, Default)]
 pub(super) struct UnusableValues {
-    pub(super) counters: Counters,
+    pub(super) counters: Option<Counters>,
     logged: Arc<Mutex<Option<Instant>>>,
 }
 
 impl UnusableValues {
     pub(super) fn record(&self, key: &str, why: Unusable) {
-        self.counters.get_or_create(&Label::of(why.name())).inc();
+        if let Some(counters) = &self.counters {
+            counters.of(why.name()).inc();
+        }
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
             *logged = Some(Instant::now());

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     event::{Kind, implicit_run_id},
     units::Micros,
-    wire::Message,
+    wire::{Message, MessageTime},
 };
 
 /// Default maximum of remembered channels; beyond it the least recently used is evicted.
@@ -45,7 +45,7 @@ pub struct RunHints<'a> {
 
 impl<'a> RunHints<'a> {
     /// The hints of a decoded message with a known event time.
-    pub fn of(message: &'a Message<'_>, time: EventTime, received_at: Micros, payload: &'a [u8]) -> Self {
+    pub fn of(message: &'a Message<'_>, time: MessageTime, received_at: Micros, payload: &'a [u8]) -> Self {
         let columns = message.metric_columns();
         Self {
             kind: message.kind(),
@@ -53,21 +53,12 @@ impl<'a> RunHints<'a> {
             epoch: columns.epoch,
             phase: columns.phase.as_deref(),
             hidden_units: columns.hidden_units,
-            event_time: time.micros,
+            event_time: time.event_time,
             has_event_time: time.from_message,
             received_at,
             payload,
         }
     }
-}
-
-/// Time of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EventTime {
-    /// The time.
-    pub micros: Micros,
-    /// Whether it is the message's own; otherwise it is the time of receipt.
-    pub from_message: bool,
 }
 
 /// Timeouts after which an idle or ended run is closed.
@@ -271,9 +262,10 @@ impl Resolver {
         }
     }
 
-    /// Closes every open run: the next event without an id begins a new one.
-    pub fn close_all(&mut self) {
-        self.channels.clear();
+    /// Closes the open runs that are `chosen`: the next event without an id begins a new one. Returns their channels.
+    pub fn close(&mut self, chosen: impl Fn(&OpenRun) -> bool) -> Vec<String> {
+        let closed = self.channels.extract_if(|_, channel| chosen(&channel.run));
+        closed.map(|(channel, _)| channel).collect()
     }
 
     /// Updates the channel's open run with an event of `run_id`; returns whether the open run changed or ended.

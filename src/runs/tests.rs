@@ -114,7 +114,7 @@ fn the_newest_run_is_adopted_and_a_reset_forgets_all() {
     assert_eq!(at(&mut resolver, &hints(Kind::State)).run_id, Uuid::from_u128(3));
     assert!(!resolver.adopt("c", OpenRun { ended: true, ..run(3, 50) }, ZERO));
     assert!(resolver.open_run("c").unwrap().ended);
-    resolver.close_all();
+    resolver.close(|_| true);
     assert!(at(&mut resolver, &hints(Kind::State)).opened_run);
 }
 

@@ -20,6 +20,7 @@ pub use crate::store::cassandra::Replication;
 const MIGRATIONS: &[(i32, &str, &str)] = &[
     (1, "001_tables.cql", include_str!("../../schema/cassandra/001_tables.cql")),
     (2, "002_restarts_and_names.cql", include_str!("../../schema/cassandra/002_restarts_and_names.cql")),
+    (3, "003_edits_and_deletions.cql", include_str!("../../schema/cassandra/003_edits_and_deletions.cql")),
 ];
 
 const COMPONENT: &str = "cascor";
@@ -307,7 +308,7 @@ mod tests {
 
     #[test]
     fn every_compiled_in_statement_is_parsed() {
-        for (dir, tables) in [(None, 10), (Some("schema/cassandra"), 10), (Some("schema/pekko"), 7)] {
+        for (dir, tables) in [(None, 12), (Some("schema/cassandra"), 12), (Some("schema/pekko"), 7)] {
             for is_5 in [true, false] {
                 let mut found = 0;
                 for migration in tool(dir).migrations(&Replication::Simple(1), is_5).unwrap() {

@@ -7,6 +7,7 @@
 pub mod pubsub;
 mod queue;
 mod queue_sender;
+mod receive_clock;
 mod receive_thread;
 mod role;
 mod status;
@@ -15,6 +16,7 @@ mod traffic;
 pub use self::{
     queue::{Closed, Queue, QueuedBytes, queue},
     queue_sender::{Loss, QueueSender},
+    receive_clock::ReceiveClock,
     receive_thread::{Input, Running, Source, ThreadEnded, receive},
     role::{Role, WhenFull},
     status::{ChannelStatus, ConnectionHandle, ConnectionStatus, SourceStatus},

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     frame::{Frame, Settled, Settlements},
     gaps::{Gap, GapReason},
-    metrics::{Label, Metrics},
+    metrics::Metrics,
     units::Micros,
 };
 
@@ -141,7 +141,7 @@ impl QueueSender {
         let Loss { reason, started_at, ended_at, channel, lost } = loss;
         self.drops_since.get_or_insert(now);
         self.last_drop_at = Some(now);
-        self.metrics.gap_lost.get_or_create(&Label::of(reason.as_str())).inc_by(lost);
+        self.metrics.gap_lost.of(reason.as_str()).inc_by(lost);
         let position =
             |channel| self.open_drops.iter().position(|gap| gap.reason == reason && gap.channel.as_deref() == channel);
         let (at, channel) = match position(channel) {
@@ -174,7 +174,7 @@ impl QueueSender {
         {
             return last.merge(&gap);
         }
-        self.metrics.gaps.get_or_create(&Label::of(gap.reason.as_str())).inc();
+        self.metrics.gaps.of(gap.reason.as_str()).inc();
         self.pending_gaps.push_back(gap);
     }
 

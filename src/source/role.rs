@@ -2,25 +2,21 @@
 
 use serde::Serialize;
 
-/// What a source receives. Its name labels the metrics and the status of its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// Training messages.
-    Training,
-    /// Commands.
-    Control,
+use crate::words::words;
+
+words! {
+    /// What a source receives. Its name labels the metrics and the status of its connection.
+    #[derive(Serialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Role(as_str) {
+        /// Training messages.
+        Training "training",
+        /// Commands.
+        Control "control",
+    }
 }
 
 impl Role {
-    /// The name in logs, metrics and the status.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Training => "training",
-            Self::Control => "control",
-        }
-    }
-
     /// The task that receives it, as its log lines name it.
     pub fn task(self) -> &'static str {
         match self {

@@ -16,7 +16,7 @@ use rustix::fs::OFlags;
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::{logging::Chain, units::Micros};
+use crate::{files, logging::Chain, units::Micros};
 
 /// What the spool needs of a file system. Paths and errors are as in `std::fs`.
 pub(crate) trait Files: fmt::Debug + Send + Sync {
@@ -230,11 +230,6 @@ fn read(file: &dyn Handle, max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Permissions of files.
-const FILE_MODE: u32 = 0o600;
-/// Permissions of directories.
-const DIR_MODE: u32 = 0o700;
-
 /// Restores missing permissions of the owner. Whether any were missing.
 fn restore_permissions(path: &Path, needed: u32) -> bool {
     let Ok(metadata) = fs::metadata(path) else { return false };
@@ -259,7 +254,7 @@ struct RealFiles {
 impl Files for RealFiles {
     fn open(&self, path: &Path, mode: Mode) -> io::Result<OpenFile> {
         let mut options = OpenOptions::new();
-        options.mode(FILE_MODE).read(mode != Mode::CreateNew).write(mode != Mode::Read);
+        options.mode(files::file_mode()).read(mode != Mode::CreateNew).write(mode != Mode::Read);
         options.create(mode == Mode::OpenOrCreate).create_new(mode == Mode::CreateNew);
         // Opening a pipe would block for ever; a link could lead anywhere.
         options.custom_flags((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits().cast_signed());
@@ -270,7 +265,7 @@ impl Files for RealFiles {
             Err(error)
                 if error.kind() == io::ErrorKind::PermissionDenied
                     && self.repairs_permissions
-                    && restore_permissions(path, FILE_MODE) =>
+                    && restore_permissions(path, files::FILE_MODE) =>
             {
                 options.open(path)?
             }
@@ -278,6 +273,9 @@ impl Files for RealFiles {
         };
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("it is no regular file"));
+        }
+        if matches!(mode, Mode::OpenOrCreate | Mode::CreateNew) {
+            files::give_to_owner_of_directory(&file, path)?;
         }
         Ok(Box::new(file))
     }
@@ -287,9 +285,9 @@ impl Files for RealFiles {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir)?;
-        restore_permissions(dir, DIR_MODE);
-        Ok(())
+        DirBuilder::new().recursive(true).mode(files::dir_mode()).create(dir)?;
+        restore_permissions(dir, files::DIR_MODE);
+        File::open(dir).map_or(Ok(()), |made| files::give_to_owner_of_directory(&made, dir))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -10,6 +10,20 @@ use super::{
 /// A process that only reads a spool holds its lock for an instant.
 const LOCK_TRIES: u32 = 5;
 
+/// A spool that no daemon can open while this exists.
+#[derive(Debug)]
+pub struct Held {
+    _lock: [Option<OpenFile>; 2],
+}
+
+/// Holds the spool in an existing directory without opening it.
+///
+/// # Errors
+/// When another process holds it, or the lock file cannot be made.
+pub fn hold(dir: &Path) -> Result<Held, SpoolError> {
+    lock(&Disk::default(), dir).map(|lock| Held { _lock: lock })
+}
+
 /// Locks the file that names the holder, and the directory too: a lock on a file that was deleted or replaced protects nothing.
 pub(super) fn lock(disk: &Disk, dir: &Path) -> Result<[Option<OpenFile>; 2], SpoolError> {
     let path = dir.join("lock");

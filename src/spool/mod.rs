@@ -62,6 +62,7 @@ mod report;
 pub(crate) mod scan;
 pub(crate) mod segment;
 mod shared;
+pub(crate) mod snapshot;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -69,6 +70,7 @@ pub use self::{
     appender::{Appender, Full, Synced},
     chunk::{Chunk, Records},
     commit::Committer,
+    lock::{Held, hold},
     orphans::orphans,
     quarantine::NAME as QUARANTINE,
     reader::Reader,
@@ -85,6 +87,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     metrics::Metrics,
+    section::{self, require},
     units::{self, ByteSize},
 };
 
@@ -173,7 +176,7 @@ const SEGMENT_MIN: ByteSize = ByteSize::kib(4);
 
 /// Where and how much to spool.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// Its private directory; empty: `<state_dir>/spool`.
     pub dir: PathBuf,
@@ -195,26 +198,18 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            dir: PathBuf::new(),
-            capacity: ByteSize::gib(10),
-            segment: ByteSize::mib(16),
-            sync_interval: Duration::from_millis(5),
-            checkpoint_delay: Duration::from_secs(15),
-            memory: ByteSize::mib(32),
-            orphan_search_dirs: Vec::new(),
-        }
+        section::defaults("spool")
     }
 }
 
 impl Config {
     /// Adds what is wrong with these settings.
     pub fn problems(&self, problems: &mut Vec<String>) {
-        if self.segment < SEGMENT_MIN {
-            problems.push(format!("`spool.segment` must be at least {SEGMENT_MIN}"));
-        }
-        if self.capacity.0 < 2 * self.segment.0 {
-            problems.push("`spool.capacity` must hold at least two segments (`spool.segment`)".into());
-        }
+        require(problems, self.segment >= SEGMENT_MIN, format!("`spool.segment` must be at least {SEGMENT_MIN}"));
+        require(
+            problems,
+            self.capacity.0 >= 2 * self.segment.0,
+            "`spool.capacity` must hold at least two segments (`spool.segment`)",
+        );
     }
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::{logging::Chain, units::Micros};
 
 /// The file that names the instance.
-const OWNER_FILE: &str = "instance";
+pub(super) const OWNER_FILE: &str = "instance";
 /// The longest name that is believed.
 const OWNER_MAX_BYTES: usize = 4_096;
 
@@ -149,6 +149,9 @@ fn read_headers(disk: &Disk, dir: &Path) -> Result<(Report, Vec<Meta>), SpoolErr
         quarantine_bytes: Quarantine::new(disk, dir).bytes(),
         ..Report::default()
     };
+    if list.is_empty() && report.owner.is_none() && matches!(checkpoint::read(disk, dir), Checkpoint::Missing) {
+        return Err(SpoolError::Absent { dir: dir.to_owned() });
+    }
     for meta in &list {
         let header = match Header::read(disk, &meta.path) {
             // Committed and removed since it was listed.

@@ -3,8 +3,12 @@
 //! Backends: [`sqlite`] (one file, the default) and [`cassandra`].
 
 pub mod cassandra;
+mod dates;
+mod deletions;
+mod edits;
 pub mod merge;
 mod problem;
+pub mod run_list;
 pub mod server;
 pub mod sqlite;
 
@@ -21,19 +25,24 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::server::Server;
 use crate::{
     curve::{Field, Samples},
     event::{
         ControlRow, DatasetRow, EventKey, EventRow, GapRow, MemSize, MetricsRow, Partition, Row, RunRow, Table,
         TopologyRow, total_bytes,
     },
-    files,
+    files, section,
     units::{self, Micros},
 };
 
-pub use self::problem::Problem;
 pub(crate) use self::problem::{ErrorWithRemedy, remedy};
+pub use self::{
+    deletions::{DELETION_RETENTION, DELETIONS_VALID, DeletionStore, Deletions},
+    edits::{EditStore, NAMED_RUNS_MAX, edited, edited_run},
+    problem::Problem,
+    run_list::{Runs, RunsCursor, RunsQuery},
+    server::Server,
+};
 
 /// Selection of the store, and retention.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -85,9 +94,19 @@ pub enum StoreKind {
     Cassandra,
 }
 
+impl StoreKind {
+    /// As the configuration names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Cassandra => "cassandra",
+        }
+    }
+}
+
 /// Retention by table; zero keeps rows for ever. Runs and datasets never expire.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "named like the tables")]
 pub struct Retention {
     #[serde(with = "units::duration")]
@@ -118,8 +137,7 @@ impl Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        let days = |n: u64| Duration::from_secs(n * 86_400);
-        Self { metrics: days(30), topology: days(90), events: days(30), control: days(30), gaps: days(30) }
+        section::defaults("store.retention")
     }
 }
 
@@ -154,46 +172,17 @@ pub enum StoreError {
     Rejected(#[source] BoxError),
 }
 
-/// A page of the newest runs.
-#[derive(Clone, Debug)]
-pub struct RunsQuery {
-    /// Maximum number of runs.
-    pub limit: usize,
-    /// Size limit: an answer may end after the run that exceeds it, because the configuration of a run may be megabytes.
-    pub bytes: usize,
-    /// Filter: stored status.
-    pub status: Option<String>,
-    /// Filter: dataset.
-    pub dataset: Option<String>,
-    /// Only runs that sort after this one (newest first): the cursor of the previous page.
-    pub before: Option<(Micros, Uuid)>,
-}
+impl StoreError {
+    /// Values of the metric label.
+    const CLASSES: [&'static str; 3] = ["unavailable", "misconfigured", "rejected"];
 
-impl Default for RunsQuery {
-    fn default() -> Self {
-        Self { limit: 0, bytes: READ_BYTES, status: None, dataset: None, before: None }
-    }
-}
-
-impl RunsQuery {
-    /// As [`RangeQuery::is_filled`].
-    pub fn is_filled(&self, runs: &[RunRow]) -> bool {
-        runs.len() >= self.limit || total_bytes(runs) >= self.bytes
-    }
-}
-
-/// One page of the newest runs.
-#[derive(Clone, Debug, Default)]
-pub struct Runs {
-    /// Newest first.
-    pub rows: Vec<RunRow>,
-    /// Cursor to continue from ([`RunsQuery::before`]) when the store stopped scanning before the page was full.
-    pub scanned_to: Option<(Micros, Uuid)>,
-}
-
-impl From<Vec<RunRow>> for Runs {
-    fn from(rows: Vec<RunRow>) -> Self {
-        Self { rows, scanned_to: None }
+    /// Value of the metric label.
+    fn class(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => Self::CLASSES[0],
+            Self::Misconfigured(_) => Self::CLASSES[1],
+            Self::Rejected(_) => Self::CLASSES[2],
+        }
     }
 }
 
@@ -296,7 +285,7 @@ pub struct DaysQuery {
 }
 
 /// The store interface. Every call is bounded in time and rows, and is safe to repeat.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: EditStore + DeletionStore + 'static {
     /// Writes all rows of the batch, or reports why not. Repeating a batch changes nothing (but renews its TTL).
     fn write<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), StoreError>>;
 
@@ -336,7 +325,7 @@ pub trait Store: Send + Sync + 'static {
     /// Liveness check: one cheap round trip.
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// The newest runs by start time, through the index.
+    /// A list of runs that have a start.
     fn runs<'a>(&'a self, query: &'a RunsQuery) -> BoxFuture<'a, Result<Runs, StoreError>>;
 
     /// Metrics of a run.

@@ -17,7 +17,7 @@ use super::{
     value::{Encoded, Raw, Value},
 };
 use crate::{
-    event::{Kind, MetricColumns},
+    event::{Kind, MetricColumns, Resolved},
     frame::{Reason, Rejection},
     units::Micros,
 };
@@ -84,6 +84,14 @@ pub struct MessageTime {
     pub from_message: bool,
     /// What it says of itself without naming a zone, usable or not.
     pub naive: Option<Micros>,
+}
+
+impl MessageTime {
+    /// What is decided about a message with this time.
+    pub fn resolve(&self, received_at: Micros, run_id: Uuid, opened_run: bool) -> Resolved {
+        let Self { event_time, from_message: has_event_time, .. } = *self;
+        Resolved { run_id, event_time, received_at, has_event_time, opened_run }
+    }
 }
 
 impl<'a> Message<'a> {
@@ -324,6 +332,11 @@ impl<'a> Message<'a> {
             Some(moment) => MessageTime { event_time: moment.micros, from_message: true, naive },
             None => MessageTime { event_time: received_at, from_message: false, naive },
         }
+    }
+
+    /// Whether a field tells its time, usable or not.
+    pub fn has_time_field(&self) -> bool {
+        self.get(FieldId::Timestamp).is_some()
     }
 
     /// The producer's number of the message within its run.

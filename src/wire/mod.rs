@@ -9,7 +9,6 @@
 //! no information: the `type` of metrics (the table implies it), the own time where it is the time of the row, and `null`.
 
 mod assign;
-mod columns;
 mod command;
 mod dataset;
 mod field;
@@ -26,9 +25,11 @@ mod rejection;
 mod rest_json;
 mod rows;
 mod run_update;
+mod split;
 mod status_words;
 mod time;
 mod topology;
+mod typed_columns;
 mod value;
 mod write;
 
@@ -41,10 +42,12 @@ pub use self::{
     command::{Command, ReceivedCommand, decode_control},
     latest_json::{append_stored, latest_json, latest_json_canonical},
     message::{Message, MessageTime},
+    names::{FieldUse, config_names, field_use, run_end_names, run_start_names},
     network::{Network, configured, network},
     outcome::Outcome,
     rows::{Rows, rows},
-    run_update::{RUN_UPDATE, TAGS_MAX, set_finals},
+    run_update::{RUN_UPDATE, TAGS_BYTES_MAX, TAGS_MAX, set_finals},
+    split::split,
     time::parse as parse_time,
     write::write_time,
 };
@@ -57,12 +60,13 @@ use self::{
 use crate::{
     event::Kind,
     frame::{Reason, Rejection},
+    section::{self, require},
     units::ByteSize,
 };
 
 /// What a message may be at most; checked before decoding.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Size of a message; larger ones are dead letters of which the first 64 KiB are kept.
     pub message: ByteSize,
@@ -82,24 +86,18 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            message: ByteSize::mib(20),
-            depth: 64,
-            fields: 4_096,
-            elements: 4_000_000,
-            string: ByteSize::kib(64),
-            command: ByteSize::kib(64),
-            text: ByteSize::mib(28),
-        }
+        section::defaults("limits")
     }
 }
 
 impl Limits {
     /// Adds what is wrong with these settings.
     pub fn problems(&self, problems: &mut Vec<String>) {
-        if self.message > ByteSize::mib(32) {
-            problems.push("`limits.message` is above 32MiB, where Redis cuts the connection of a subscriber".into());
-        }
+        require(
+            problems,
+            self.message <= ByteSize::mib(32),
+            "`limits.message` is above 32MiB, where Redis cuts the connection of a subscriber",
+        );
         for (key, is_zero) in [
             ("message", self.message.0 == 0),
             ("depth", self.depth == 0),
@@ -109,9 +107,7 @@ impl Limits {
             ("text", self.text.0 == 0),
             ("string", self.string.0 == 0),
         ] {
-            if is_zero {
-                problems.push(format!("`limits.{key}` must be above zero"));
-            }
+            require(problems, !is_zero, format!("`limits.{key}` must be above zero"));
         }
     }
 
@@ -211,6 +207,11 @@ pub fn decode_accepted(payload: &[u8]) -> Result<Message<'_>, Rejection> {
 /// The `seq` of a message that was accepted, or of the part of it that a row holds; by the rules of [`decode`], but for the kind.
 pub fn seq(payload: &[u8]) -> Option<i64> {
     Message::parse_fields(encoding(payload).ok()?).counter_column(FieldId::Seq)
+}
+
+/// Whether an event of this type is the start of a run.
+pub fn is_run_start(type_name: &str) -> bool {
+    names::kind(type_name) == Kind::RunStart
 }
 
 /// The map that a message is, checked whole.

@@ -1,7 +1,7 @@
 //! The contract's field names: which column a name means, and whether it is its canonical name or an alias.
 
-use super::status_words;
-use crate::event::{Kind, metric_columns};
+use super::status_words::{self, DECIDING_NAMES};
+use crate::event::{Kind, METRIC_COLUMNS, metric_columns};
 
 /// What values a field takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,12 +64,12 @@ macro_rules! with_other_fields {
             $($columns)+
             RunId run_id: Text, ["training_run_id", "training_id", "runId", "run"];
             Timestamp timestamp: Any, ["time", "ts", "created_at"];
-            InputSize input_size: i32, ["input_units"];
-            OutputSize output_size: i32, ["output_units"];
-            TotalParameters total_parameters: i32, [];
+            InputSize input_size: Int, ["input_units"];
+            OutputSize output_size: Int, ["output_units"];
+            TotalParameters total_parameters: Int, [];
             WeightsSummary weights_summary: Any, [];
             DatasetName dataset_name: Any, ["dataset"];
-            DatasetSize dataset_size: i32, [];
+            DatasetSize dataset_size: Int, [];
             Config config: Any, ["params", "hyperparameters"];
             Notes notes: Text, ["description"];
             Tags tags: Any, [];
@@ -98,6 +98,59 @@ impl FieldId {
     pub(super) fn expected_type(self) -> ExpectedType {
         FIELDS[self as usize].expected_type
     }
+}
+
+/// The names of the fields that a run start gives its run, but for those of the run itself.
+pub fn run_start_names() -> impl Iterator<Item = &'static str> {
+    use FieldId::{Config, CreatedBy, DatasetName, DatasetSize, Notes, Tags, Timestamp};
+    let of_start = |spec: &&FieldSpec| {
+        matches!(spec.field_id, Timestamp | DatasetName | DatasetSize | Config | Notes | Tags | CreatedBy)
+    };
+    FIELDS.iter().filter(of_start).flat_map(names_of)
+}
+
+/// The names by which a run start may give its configuration.
+pub fn config_names() -> impl Iterator<Item = &'static str> {
+    FIELDS.iter().filter(|spec| spec.field_id == FieldId::Config).flat_map(names_of)
+}
+
+/// The names of the fields that a run end may have: its outcome, and the last metrics.
+pub fn run_end_names() -> impl Iterator<Item = &'static str> {
+    let of_end =
+        |spec: &&FieldSpec| is_column(spec.field_id) || matches!(spec.field_id, FieldId::Status | FieldId::Timestamp);
+    FIELDS.iter().filter(of_end).flat_map(names_of).chain(DECIDING_NAMES).chain(["final_metrics", "metrics"])
+}
+
+/// What a field of a message holds, as far as a writer of messages has to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldUse {
+    /// The run.
+    Run,
+    /// The time.
+    Time,
+    /// A text, even one that looks like a number.
+    Text,
+    /// A number, or anything.
+    Value,
+}
+
+/// The use of the field with this canonical name or alias.
+pub fn field_use(name: &str) -> Option<FieldUse> {
+    let (field_id, _) = lookup(name)?;
+    Some(match field_id {
+        FieldId::RunId => FieldUse::Run,
+        FieldId::Timestamp => FieldUse::Time,
+        other if other.expected_type() == ExpectedType::Text => FieldUse::Text,
+        _ => FieldUse::Value,
+    })
+}
+
+fn is_column(field_id: FieldId) -> bool {
+    (field_id as usize) < METRIC_COLUMNS.len()
+}
+
+fn names_of(spec: &'static FieldSpec) -> impl Iterator<Item = &'static str> {
+    std::iter::once(spec.name).chain(spec.aliases.iter().copied())
 }
 
 /// A name that a field may have.
@@ -239,7 +292,6 @@ impl Section {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::METRIC_COLUMNS;
 
     #[test]
     fn every_name_is_found_and_means_one_field() {

@@ -16,7 +16,7 @@ const DATASET_NAME_BYTES_MAX: usize = 1 << 10;
 /// Tags of a run, at most, and of one message; further tags stay in the events.
 pub const TAGS_MAX: usize = 1_024;
 /// The bytes of all tags of a message that become tags of its run.
-const TAGS_BYTES_MAX: usize = 64 << 10;
+pub const TAGS_BYTES_MAX: usize = 64 << 10;
 
 /// What a message says about its run.
 pub(super) fn run_update(message: &Message<'_>, resolved: &Resolved) -> RunUpdate {

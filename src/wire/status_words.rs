@@ -2,6 +2,9 @@
 
 use crate::event::status;
 
+/// The fields of a run end that decide its outcome where there is no `status`.
+pub(super) const DECIDING_NAMES: [&str; 5] = ["success", "error", "exception", "exit_code", "reason"];
+
 /// The status that a word of the table means; `word` is written as [`normalised`] writes it.
 pub(super) fn lookup(word: &str) -> Option<&'static str> {
     match word {

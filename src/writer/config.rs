@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::{self, ByteSize};
+use crate::{
+    section::{self, require},
+    units::{self, ByteSize},
+};
 
 /// When a batch is written, and how many at once.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// Rows that make a batch due.
     pub batch_rows: usize,
@@ -25,27 +28,15 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            batch_rows: 100,
-            batch_bytes: ByteSize::kib(64),
-            flush_interval: Duration::from_millis(250),
-            in_flight: 16,
-            memory: ByteSize::mib(16),
-        }
+        section::defaults("writer")
     }
 }
 
 impl Config {
     /// Adds what is wrong with these settings.
     pub fn problems(&self, problems: &mut Vec<String>) {
-        if self.batch_rows == 0 {
-            problems.push("`writer.batch_rows` must be at least 1".into());
-        }
-        if self.in_flight == 0 {
-            problems.push("`writer.in_flight` must be at least 1".into());
-        }
-        if self.memory.0 == 0 {
-            problems.push("`writer.memory` must be above zero: without it nothing is ever read".into());
-        }
+        require(problems, self.batch_rows > 0, "`writer.batch_rows` must be at least 1");
+        require(problems, self.in_flight > 0, "`writer.in_flight` must be at least 1");
+        require(problems, self.memory.0 > 0, "`writer.memory` must be above zero: without it nothing is ever read");
     }
 }

@@ -15,21 +15,23 @@
 //! * Bytes, records, open partitions and runs in memory are bounded. At a bound no further record is taken, and the spool grows.
 //! * While the store is down, one batch is repeated as a probe until it is confirmed. Batches and run rows have a circuit breaker
 //!   each, so that event rows do not wait for a run that cannot be read.
+//! * Records of a [deleted run](deletions) that were received before its deletion are skipped, and counted.
 //! * A replay has the same result: rows are written as decoded, run rows are merged [by value](summary).
 
 mod batch;
-mod checks;
 mod circuit_breaker;
 mod concurrency_limit;
 mod config;
 mod decode;
-mod finals;
+mod deletions;
+mod final_values;
 mod frontier;
 mod history;
 mod lifetime;
 mod names;
 mod pending_records;
 mod ports;
+mod recheck_schedule;
 mod run;
 mod run_call;
 mod run_columns;
@@ -51,7 +53,8 @@ use crate::{
     lifecycle::Signal,
     memory::MemoryLimit,
     metrics::Metrics,
-    store::{Problem, Store},
+    store::{Deletions, Problem, Store},
+    units::Micros,
 };
 
 pub use self::{
@@ -80,8 +83,12 @@ pub struct WriterPorts<C, A> {
     pub flush_to: watch::Receiver<u64>,
     /// Out: the problem that holds the writer.
     pub problem: watch::Sender<Option<Problem>>,
+    /// Out: the deleted runs, as soon as some are new.
+    pub deletions: watch::Sender<Deletions>,
     /// Out: the first offset that is not yet confirmed. Never goes back.
     pub progress: watch::Sender<u64>,
+    /// Out: when the oldest record was received that is read and not yet confirmed.
+    pub oldest_unstored: watch::Sender<Option<Micros>>,
     /// For the copies that a store makes of a large row.
     pub memory: MemoryLimit,
     /// What is counted.

@@ -6,16 +6,15 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    checks,
     frontier::RecordToken,
     names::Names,
     pending_records::{InFlightWrite, PendingRecords},
+    recheck_schedule,
     run_call::{ExtraChecks, RunCall, RunRead, RunWrite, StoredRun},
     summary::Summary,
 };
 use crate::{
-    event::{DatasetRow, RunRow},
-    store::merge,
+    event::{DatasetRow, RunRow, StoredRow},
     units::Micros,
 };
 
@@ -112,7 +111,7 @@ impl Run {
 
     /// When its stored row may be looked at again.
     pub fn check_at(&self) -> Instant {
-        self.last_checked.map_or(self.last_update, |checked| checked + checks::CHECK_INTERVAL)
+        self.last_checked.map_or(self.last_update, |checked| checked + recheck_schedule::CHECK_INTERVAL)
     }
 
     /// What is checked beside the row when another process may have changed the store.
@@ -215,7 +214,7 @@ impl Run {
     /// A record of the run describes a dataset.
     pub fn merge_dataset(&mut self, dataset: &DatasetRow) {
         match &mut self.dataset {
-            Some(known) if known.dataset_id == dataset.dataset_id => merge::apply_dataset(dataset, known),
+            Some(known) if known.dataset_id == dataset.dataset_id => known.merge(dataset),
             other => *other = Some(Box::new(dataset.clone())),
         }
     }

@@ -21,9 +21,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    checks::Checks,
     frontier::RecordToken,
     pending_records::{RunMention, WriteOutcome},
+    recheck_schedule::Checks,
     run::{NAME_BYTES_MAX, Run, RunMemory, RunState},
     run_call::{RunCall, RunRead},
     run_columns,

@@ -17,7 +17,7 @@ use crate::{
     event::{DatasetRow, Partition, Row, RunRow, Table},
     logging::Chain,
     memory::{LARGE_VALUE, MemoryLimit},
-    store::{Batch, BoxError, Store, StoreError},
+    store::{Batch, BoxError, Deletions, Store, StoreError},
     units::Micros,
 };
 
@@ -36,6 +36,8 @@ pub enum Completion {
         /// Whether it was a try during an outage.
         is_probe: bool,
     },
+    /// Of a read of the deleted runs.
+    Deletions(Result<Deletions, StoreError>),
     /// Of dead letters.
     DeadLetters {
         /// What was to be kept.
@@ -175,6 +177,11 @@ pub async fn run_call(store: Arc<dyn Store>, call: RunCall, is_probe: bool) -> C
         RunCall::Write(write) => (write.change.run_id, write_run_parts(store, *write).await.map(RunReply::Written)),
     };
     Completion::Run { run_id, result, of_write, is_probe }
+}
+
+/// Reads the deleted runs.
+pub async fn read_deletions(store: Arc<dyn Store>) -> Completion {
+    Completion::Deletions(store.deletions().await)
 }
 
 /// Keeps dead letters.

@@ -76,8 +76,8 @@ async fn backlog(daemon: &Daemon, port: u16, rows: u64) -> Result<(f64, f64), Er
 }
 
 fn stored(daemon: &Daemon) -> Result<f64, Error> {
-    let metrics = daemon.metrics()?;
-    Ok(metrics.get("cascor_writer_rows_total{name=\"training_metrics\"}").copied().unwrap_or(0.0))
+    let written = "cascor_writer_rows_total{table=\"training_metrics\"";
+    Ok(daemon.metrics()?.iter().find(|(series, _)| series.starts_with(written)).map_or(0.0, |(_, rows)| *rows))
 }
 
 fn eight() -> Vec<Uuid> {

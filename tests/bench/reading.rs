@@ -251,8 +251,8 @@ async fn stored(daemon: &Daemon, rows: u64) -> Result<(), Error> {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         tokio::time::sleep(Duration::from_millis(400)).await;
-        let written = "cascor_writer_rows_total{name=\"training_metrics\"}";
-        if daemon.metrics()?.get(written).copied().unwrap_or(0.0) >= rows as f64 {
+        let written = "cascor_writer_rows_total{table=\"training_metrics\"";
+        if daemon.metrics()?.iter().any(|(series, value)| series.starts_with(written) && *value >= rows as f64) {
             return Ok(());
         }
         if Instant::now() > deadline {

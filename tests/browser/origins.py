@@ -115,7 +115,7 @@ def foreign(tab, token):
 
 def main(daemon, token, listed_port, foreign_port):
     with Browser() as browser:
-        browser.driver.set_script_timeout(20)
+        browser.driver.set_script_timeout(120)
         listed(Tab(browser, serve(int(listed_port)), daemon), token)
         foreign(Tab(browser, serve(int(foreign_port)), daemon), token)
 

@@ -18,14 +18,17 @@ def main(url, file):
         page.open(f"{url}/#/pipeline")
         page.until("the alert", "return document.querySelector('main [role=alert] code') !== null")
         text = page.run(ALERT)
-        for part in ("The store needs attention", "since", "damaged or not a SQLite database", file):
+        for part in ("held", "the store is misconfigured", "since", "damaged or not a SQLite database", file):
             assert part in text, f"{part}: {text}"
-        assert page.run("return document.querySelector('.states').textContent.includes('holds rows back')")
+        page.until("its state", "return document.querySelector('.states').textContent.includes('holds rows back')")
+        page.until("the same in the head", "return document.querySelector('#connection span').textContent === 'held'")
+        page.until("and in the bar", "return document.querySelector('#notice').textContent.includes('is misconfigured')")
         remedy = page.run("return document.querySelector('main [role=alert] code').textContent")
         print(remedy)
         subprocess.run(remedy, shell=True, check=True)
         page.until("the alert is gone", "return document.querySelector('main [role=alert]') === null")
-        assert page.run("return document.querySelector('.states').textContent.includes('answers')")
+        page.until("that it answers", "return document.querySelector('.states').textContent.includes('answers')")
+        page.until("all is well again", "return document.querySelector('#connection span').textContent === 'ok' && document.querySelector('#notice').hidden")
         assert not page.complaints(), page.complaints()
 
 

@@ -2,16 +2,24 @@
 # The compose file loads with the loader of Docker Compose itself, which wants Go; its names fit together in any case.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-file=$PWD/deploy/compose/compose.yaml
+files=(deploy/compose/compose.yaml deploy/compose/sqlite.yaml)
 python=${CASCOR_TEST_PYTHON:-python3}
 if "$python" -c 'import yaml' 2>/dev/null; then
-    "$python" - "$file" <<'PYTHON'
+    "$python" - "${files[@]}" <<'PYTHON'
 import pathlib, sys, yaml
 
-file = pathlib.Path(sys.argv[1])
-compose = yaml.safe_load(file.read_text())
-services, volumes, problems = compose["services"], set(compose["volumes"]), []
-for name, service in services.items():
+problems = []
+
+
+def services_of(file):
+    """The services of a file, with what they extend."""
+    services = yaml.safe_load(file.read_text())["services"]
+    extended = lambda one: services_of(file.parent / one["extends"]["file"])[one["extends"]["service"]] if "extends" in one else {}
+    return {name: {**extended(one), **one} for name, one in services.items()}
+
+
+def check(file, name, service):
+    services, volumes = services_of(file), set(yaml.safe_load(file.read_text())["volumes"])
     for other in service.get("depends_on", []):
         if other not in services:
             problems.append(f"{name} depends on {other}, which is not there")
@@ -29,7 +37,10 @@ for name, service in services.items():
         context = (file.parent / service["build"]["context"]).resolve()
         if not (context / service["build"]["dockerfile"]).is_file():
             problems.append(f"{name} is built from a file that is not there")
-print("\n".join(problems) or f"{len(services)} services fit together")
+for file in map(pathlib.Path, sys.argv[1:]):
+    for name, service in services_of(file).items():
+        check(file, name, service)
+print("\n".join(problems) or "the services fit together")
 sys.exit(bool(problems))
 PYTHON
 else
@@ -77,6 +88,5 @@ GO
         exit 77
     fi
 fi
-"$cache/compose-check" "$file"
-"$cache/compose-check" "$file" "$PWD/deploy/compose/tokens.yaml"
+for file in "${files[@]}"; do "$cache/compose-check" "$PWD/$file"; done
 echo "loads with compose-go"

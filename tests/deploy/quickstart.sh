@@ -3,4 +3,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 cargo build --locked --quiet
-CASCOR_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug/cascor-ingest deploy/quickstart --private --for 15s
+trainer=()
+if "${CASCOR_TEST_PYTHON:-python3}" -c 'import redis' 2>/dev/null; then
+    trainer=(--trainer)
+    export CASCOR_PYTHON=${CASCOR_TEST_PYTHON:-python3} PYTHONDONTWRITEBYTECODE=1
+fi
+CASCOR_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug/cascor-ingest deploy/quickstart --private "${trainer[@]}" --for 15s

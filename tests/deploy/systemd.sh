@@ -17,7 +17,7 @@ for unit in cascor-ingest.service cascor-ingest@.service; do
     systemd-analyze security --offline=true --threshold=15 --no-pager "$copy" >"$work/security" || { cat "$work/security"; exit 1; }
     echo "$unit: $(grep -o 'Overall exposure.*[0-9.]*' "$work/security" | grep -oE '[0-9]+\.[0-9]+') of 1.5 exposure"
     # What the daemon relies on.
-    for line in Type=notify WatchdogSec= DynamicUser=yes StateDirectory= LoadCredential=redis-password: LoadCredential=http-tokens: LoadCredential=http-session-key: Restart=always; do
+    for line in Type=notify WatchdogSec= User=cascor-ingest StateDirectory= StateDirectoryMode=0750 LoadCredential=redis-password: LoadCredential=http-tokens: LoadCredential=http-session-key: Restart=always; do
         grep -q "^$line" "deploy/systemd/$unit" || { echo "$unit lacks $line"; exit 1; }
     done
 done

@@ -59,7 +59,7 @@ fn redis_with_tls_of_an_authority_of_the_system() {
         // Without that authority the certificate is not trusted.
         let stranger = builder.prepare().command(&["status"]);
         let error = String::from_utf8_lossy(&stranger.stderr).into_owned();
-        assert!(!stranger.status.success() && error.contains("UnknownIssuer"), "{error}");
+        assert!(!stranger.status.success() && error.contains("an authority that is not trusted"), "{error}");
     }
 }
 
@@ -179,7 +179,7 @@ fn cassandra_with_login_and_tls() {
     assert!(known.succeed(&["schema", "plan"]).contains("CREATE KEYSPACE"), "it is a keyspace of its own");
     let stranger = builder.prepare().command(&["schema", "plan", "--wait", "3s"]);
     let error = String::from_utf8_lossy(&stranger.stderr).into_owned();
-    assert!(!stranger.status.success() && error.contains("UnknownIssuer"), "{error}");
+    assert!(!stranger.status.success() && error.contains("an authority that is not trusted"), "{error}");
 }
 
 #[test]
@@ -283,10 +283,25 @@ fn a_port_in_use_is_tried_again() {
     let mut daemon = builder.prepare();
     let taken = TcpListener::bind(("127.0.0.1", daemon.http_port())).unwrap();
     daemon.launch();
-    daemon.wait_log("cannot be bound");
+    daemon.wait_log("HTTP does not listen");
     wait_until("the subscription", LIMIT, || redis.subscribers(TRAINING) == 1);
     publish(&redis, TRAINING, 1);
     daemon.wait_rows(COUNT, 1);
+    let told = |daemon: &Daemon| String::from_utf8(daemon.command(&["status"]).stdout).unwrap();
+    let named = format!("test: NO HTTP - HTTP does not listen: 127.0.0.1:{} is in use by process", daemon.http_port());
+    wait_until("the status", LIMIT, || told(&daemon).contains(&format!("{named} {} (", std::process::id())));
     drop(taken);
     daemon.wait_ready();
+    wait_until("a good status", LIMIT, || told(&daemon).contains("test: OK"));
+}
+
+#[test]
+fn a_port_in_use_ends_a_daemon_that_must_have_http() {
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).set("http.required", "true").prepare();
+    let _taken = TcpListener::bind(("127.0.0.1", daemon.http_port())).unwrap();
+    daemon.launch();
+    assert_eq!(daemon.process().wait(LIMIT).code(), Some(1));
+    let named = format!("is in use by process {} (", std::process::id());
+    assert!(daemon.log().contains(&named) && daemon.log().contains("`http.required` is set"), "{}", daemon.log());
 }

@@ -294,6 +294,14 @@ fn a_run_made_over_http_is_stored_like_one_made_by_messages() {
         ] {
             assert_eq!(daemon.post(&path, &body).status, 400, "{path} {body}");
         }
+        for name in ["config", "params", "hyperparameters"] {
+            for wrong in [json!(7), json!("lr=0.1"), json!([{"lr": 0.1}]), json!(true)] {
+                let refused = daemon.post("/api/runs", &json!({name: wrong}));
+                let told = refused.json()["detail"].as_str().unwrap().contains(&format!("`{name}` must be an object"));
+                assert_eq!((refused.status, told), (400, true), "{name} {wrong}: {}", refused.body);
+            }
+            assert_eq!(daemon.post("/api/runs", &json!({name: null})).status, 201, "{name}");
+        }
     });
 }
 

@@ -22,17 +22,17 @@ use crate::support::{
 };
 
 const TRAINING: &str = "cascor:training";
-const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
+pub(super) const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Publishes at a steady rate and records the time of each message.
-struct Producer {
+pub(super) struct Producer {
     stop: Arc<AtomicBool>,
     thread: thread::JoinHandle<BTreeMap<i64, Instant>>,
 }
 
 impl Producer {
-    fn start(port: u16, rate: u64) -> Self {
+    pub(super) fn start(port: u16, rate: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
@@ -52,7 +52,7 @@ impl Producer {
         Self { stop, thread }
     }
 
-    fn finish(self) -> BTreeMap<i64, Instant> {
+    pub(super) fn finish(self) -> BTreeMap<i64, Instant> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }

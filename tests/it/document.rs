@@ -93,6 +93,9 @@ fn questions() -> Vec<(&'static str, &'static str, String, Option<Value>)> {
         get("/api/runs/{run_id}/aggregates", run("/aggregates?fields=loss,grad,nothing")),
         get("/api/runs/{run_id}/growth", run("/growth")),
         get("/api/runs/{run_id}/gaps", run("/gaps")),
+        get("/api/runs/{run_id}/gaps", run("/gaps?limit=1&reason=disconnected&start_time=2026-01-01")),
+        get("/api/gaps", "/api/gaps?limit=5".into()),
+        get("/api/gaps", "/api/gaps?reason=nothing".into()),
         get("/api/compare", format!("/api/compare?run_id={RUN}")),
         get("/api/compare", format!("/api/compare?run_id={RUN}&field=loss&field=grad")),
         get("/api/compare", "/api/compare".into()),
@@ -121,12 +124,24 @@ fn questions() -> Vec<(&'static str, &'static str, String, Option<Value>)> {
         get("/api/session", "/api/session".into()),
         post("/api/session", "/api/session".into(), json!({"token": "there are none"})),
         ("delete", "/api/session", "/api/session".into(), None),
+        post("/api/messages", "/api/messages".into(), json!([{"run_id": RUN, "epoch": 30, "loss": 1}, {"a": "b"}])),
+        post("/api/messages", "/api/messages".into(), json!([])),
         post("/api/control", "/api/control".into(), json!({"command": "status"})),
         post("/api/control", "/api/control".into(), json!({"command": "stop", "target": "trainer"})),
         post("/api/runs", "/api/runs".into(), json!({"run_name": "documented"})),
         post("/api/runs/{run_id}/notes", run("/notes"), json!({"notes": "n", "tags": ["t"]})),
         post("/api/runs/{run_id}/notes", run("/notes"), json!({"notes": 7})),
+        (
+            "patch",
+            "/api/runs/{run_id}",
+            run(""),
+            Some(json!({"name": "by hand", "add_tags": ["t"], "archived": false})),
+        ),
+        ("patch", "/api/runs/{run_id}", run(""), Some(json!({"nmae": "by hand"}))),
+        get("/api/runs/{run_id}", "/api/runs/by%20hand?limit=0".into()),
         post("/api/runs/{run_id}/complete", run("/complete"), json!({"status": "failed"})),
+        ("delete", "/api/runs/{run_id}", run("?force=maybe"), None),
+        ("delete", "/api/runs/{run_id}", run("?force=true"), None),
     ]
 }
 
@@ -172,6 +187,29 @@ fn check(daemon: &Daemon, document: &Value, (method, route): (&str, &str), path:
     for name in given.split('&').filter_map(|pair| Some(pair.split_once('=')?.0)) {
         let listed = operation["parameters"].as_array().into_iter().flatten().any(|known| known["name"] == name);
         assert!(listed, "{path}: `{name}` is not in the document");
+    }
+}
+
+/// Nothing that a client misspells is ignored; cache busters are.
+#[test]
+fn an_unknown_parameter_is_refused_by_name_on_every_route() {
+    let redis = crate::support::redis::Redis::start();
+    let (daemon, _) = ready(Daemon::on(&redis), &redis, 3);
+    let document = daemon.get("/api/openapi.json").json();
+    for (route, methods) in document["paths"].as_object().unwrap() {
+        let path = route.replace("{run_id}", RUN);
+        for method in methods.as_object().unwrap().keys().filter(|method| *method != "parameters") {
+            let ask = |query: &str| {
+                http::send(daemon.http_port(), &method.to_uppercase(), &format!("{path}?{query}"), &[], "").unwrap()
+            };
+            let refused = ask("limt=5");
+            assert!(refused.status == 400 && refused.body.contains("`limt`"), "{method} {path}: {}", refused.body);
+            // An accepted stream would not end, and an accepted deletion would leave no run.
+            if path != "/api/stream" && method != "delete" {
+                let taken = ask("_=1764403200");
+                assert!(!taken.body.contains("unknown parameter"), "{method} {path}: {}", taken.body);
+            }
+        }
     }
 }
 

@@ -46,7 +46,7 @@ fn a_stopped_process_is_a_gap_that_says_whether_the_connection_held() {
     let span = sqlite::count(&daemon.database(), "SELECT (ended_at - started_at) / 1000000 FROM ingest_gaps");
     assert!((4..20).contains(&span), "{found}");
     assert_eq!((&row["lost"], &row["source"], &row["instance"]), (&json!(0), &json!("process"), &json!("test")));
-    assert_eq!(daemon.metric("cascor_source_gaps_total{name=\"process_paused\"}"), Some(1.0));
+    assert_eq!(daemon.metric("cascor_source_gaps_total{reason=\"process_paused\"}"), Some(1.0));
     let status = daemon.get("/api/status").json();
     assert_eq!(status["last_gap"]["reason"], "process_paused", "{status}");
     assert_eq!(status["gaps"]["process_paused"]["gaps"], 1, "{status}");
@@ -86,9 +86,9 @@ fn a_flood_of_tiny_messages_after_a_stop_is_received_whole() {
     client.publish_all(TRAINING, &vec!["{\"epoch\":1}"; total]).unwrap();
     daemon.process().signal(Signal::CONT);
     let counted = |name: &str| daemon.metric(name).unwrap() as usize;
-    let lost = || counted("cascor_source_lost_messages_total{name=\"client_lag\"}");
+    let lost = || counted("cascor_source_lost_messages_total{reason=\"client_lag\"}");
     wait_until("all of them", LIMIT, || counted("cascor_source_messages_total") + lost() >= total);
-    assert_eq!((lost(), counted("cascor_source_lost_messages_total{name=\"queue_full\"}")), (0, 0));
+    assert_eq!((lost(), counted("cascor_source_lost_messages_total{reason=\"queue_full\"}")), (0, 0));
 }
 
 #[test]
@@ -128,6 +128,40 @@ fn gaps_list_what_the_tables_of_a_run_lack() {
     wait_until("both in the list", LIMIT, || gaps(&daemon, &["--run", RUN])["count"] == 2);
 }
 
+/// A process that continues a run counts `seq` anew from its start message; the daemon ends in between.
+#[test]
+fn each_start_of_a_run_has_a_seq_of_its_own() {
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).start_ready();
+    let mut client = redis.client();
+    let start = json!({"type": "training_start", "run_id": RUN, "seq": 0, "timestamp": now()}).to_string();
+    client.publish(TRAINING, &start);
+    for seq in [1, 2, 3, 6] {
+        client.publish(TRAINING, metrics(seq, 0));
+    }
+    daemon.wait_rows("SELECT count(*) FROM training_metrics", 4);
+    daemon.wait_rows("SELECT sum(lost) FROM ingest_gaps WHERE reason = 'sequence'", 2);
+    client
+        .publish(TRAINING, json!({"type": "training_start", "run_id": RUN, "seq": 0, "timestamp": now()}).to_string());
+    client.publish(TRAINING, metrics(1, 0));
+    daemon.wait_rows("SELECT count(*) FROM training_metrics", 5);
+    // The process continues the count of the start that it recovers, and knows that start when it comes again.
+    daemon.kill9();
+    daemon.launch();
+    daemon.wait_ready();
+    client.publish(TRAINING, &start);
+    for seq in [3, 4] {
+        client.publish(TRAINING, metrics(seq, 0));
+    }
+    daemon.wait_rows("SELECT count(*) FROM training_metrics", 7);
+    daemon.wait_rows("SELECT sum(lost) FROM ingest_gaps WHERE reason = 'sequence'", 3);
+    let found = gaps(&daemon, &["--run", RUN]);
+    let holes: Vec<_> =
+        found["missing"]["holes"].as_array().unwrap().iter().map(|h| (&h["first"], &h["last"])).collect();
+    assert_eq!(holes, [(&json!(4), &json!(5)), (&json!(2), &json!(2))], "{found}");
+    assert_eq!((&found["missing"]["stored"], &found["missing"]["lost"]), (&json!(9), &json!(3)), "{found}");
+}
+
 /// The part of the memory segment reserved for gaps is full, too: their counts are deferred, and stored later.
 #[test]
 fn a_gap_that_the_full_spool_cannot_take_is_still_counted() {
@@ -158,7 +192,7 @@ fn a_gap_that_the_full_spool_cannot_take_is_still_counted() {
         rows > 1 && lost > 100 && rows + lost == published as i64 + 1
     });
     let lost = sqlite::count(&file, "SELECT sum(lost) FROM ingest_gaps WHERE reason = 'spool_full'");
-    assert_eq!(daemon.metric("cascor_source_lost_messages_total{name=\"spool_full\"}"), Some(lost as f64));
+    assert_eq!(daemon.metric("cascor_source_lost_messages_total{reason=\"spool_full\"}"), Some(lost as f64));
     wait_until("the spool takes messages again", LIMIT, || daemon.get("/readyz").status == 200);
     client.publish(TRAINING, metrics(published + 1, 0));
     wait_until("a `sequence` gap as well", LIMIT, || {

@@ -218,7 +218,7 @@ fn a_session_is_kept_in_redis_and_may_write_only_from_the_dashboard() {
     assert_eq!(as_ann(&[("X-CSRF-Token", &csrf), ("Origin", &origin)]), 401);
     redis.client().command(&["SET", &key, &kept]);
     assert_eq!(as_ann(&[("X-CSRF-Token", &csrf), ("Origin", &origin)]), 401, "written back, it stays signed out");
-    wait_until("the counter", LIMIT, || daemon.metric("cascor_api_sessions_total{name=\"signed_out\"}") == Some(1.0));
+    wait_until("the counter", LIMIT, || daemon.metric("cascor_api_sessions_total{event=\"signed_out\"}") == Some(1.0));
     let log = daemon.log();
     assert!(log.contains("signed in") && log.contains("signed out") && log.contains("token=\"ann\""), "{log}");
     assert!(!log.contains(ADMIN));

@@ -179,7 +179,9 @@ fn two_daemons_on_one_file_store_a_message_with_a_timestamp_once() {
     assert_eq!(sqlite::count(&database, "SELECT count(*) FROM training_metrics"), published as i64 + receipts);
     assert_eq!(sqlite::count(&database, "SELECT count(*) FROM training_runs"), 1);
     for daemon in &mut pair {
-        assert!(!daemon.get("/metrics").body.contains("\ncascor_store_errors_total{"), "no write failed");
+        let page = daemon.get("/metrics").body;
+        let mut errors = page.lines().filter(|line| line.starts_with("cascor_store_errors_total{"));
+        assert!(errors.all(|line| line.ends_with(" 0")), "no write failed: {page}");
         assert!(daemon.terminate().success());
         assert_eq!(complaints(daemon), Vec::<String>::new());
     }
@@ -236,11 +238,13 @@ fn two_daemons_of_one_name_warn_of_each_other_once() {
     thread::sleep(Duration::from_secs(7));
     for daemon in &mut pair {
         assert_eq!(daemon.log().matches(warning).count(), 1, "{}", daemon.log());
-        daemon.kill9();
+        assert_eq!(daemon.metric("cascor_latest_name_conflict"), Some(1.0));
     }
+    pair.iter_mut().for_each(Daemon::kill9);
     // A key left by a stopped daemon is no conflict.
     let mut again = Daemon::on(&redis).start_ready();
     thread::sleep(Duration::from_secs(8));
     assert!(!again.log().contains(warning), "{}", again.log());
+    assert_eq!(again.metric("cascor_latest_name_conflict"), Some(0.0));
     assert!(again.terminate().success());
 }

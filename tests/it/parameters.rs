@@ -96,7 +96,7 @@ fn a_time_has_every_form_and_is_the_same_in_each() {
                 assert_eq!(count(&format!("/api/runs/{RUN}/events?{bounds}"), "count"), 1, "{bounds}");
                 assert_eq!(count(&format!("/api/export?run_id={RUN}&format=json&{bounds}"), "count"), 4, "{bounds}");
             }
-            let metrics = daemon.succeed(&["metrics", RUN, "--json", "--start", from, "--end", &to]);
+            let metrics = daemon.succeed(&["metrics", RUN, "--json", "--since", from, "--until", &to]);
             assert_eq!(serde_json::from_str::<Value>(&metrics).unwrap()["count"], 4, "{from}");
             let csv = daemon.succeed(&["export", RUN, "--start", from, "--end", &to]);
             assert_eq!(csv.lines().count(), 1 + 4, "{from}");
@@ -129,8 +129,8 @@ fn an_invalid_time_is_refused_by_the_name_of_its_parameter() {
         }
     }
     for (command, flag) in [
-        (&["metrics", RUN][..], "--start"),
-        (&["export", RUN], "--end"),
+        (&["metrics", RUN][..], "--since"),
+        (&["export", RUN], "--until"),
         (&["gaps"], "--since"),
         (&["deadletter", "list"], "--until"),
     ] {
@@ -217,4 +217,31 @@ fn several(daemon: &Daemon, ask: impl Fn(String) -> Value) {
     let many: String = (0..17).map(|n| format!("&field=f{n}")).collect();
     let refused = daemon.get(&format!("/api/metrics/range?run_id={RUN}{many}"));
     assert!(refused.status == 400 && refused.body.contains("`field`"), "{}", refused.body);
+}
+
+#[test]
+fn a_body_may_hold_what_a_message_may_and_an_unknown_field_is_named() {
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis).start_ready();
+    let body = json!({"name": "aliases", "params": {"a": 1}, "description": "d", "user": "u", "dataset": "moons"});
+    let created = daemon.post("/api/runs", &body);
+    assert_eq!(created.status, 201, "{}", created.body);
+    let path = format!("/api/runs/{}", created.json()["run_id"].as_str().unwrap());
+    wait_until("its row", LIMIT, || {
+        let run = daemon.get(&path).json()["run"].clone();
+        run["notes"] == "d"
+            && run["created_by"] == "u"
+            && run["dataset_name"] == "moons"
+            && !run["config_json"].is_null()
+    });
+    for (path, field) in [("/api/runs".to_owned(), "confg"), (format!("{path}/complete"), "final_metric")] {
+        let answer = daemon.post(&path, &json!({ field: {} }));
+        assert!(answer.status == 400 && answer.body.contains(&format!("`{field}`")), "{path}: {}", answer.body);
+    }
+    let ended = json!({"final_metrics": {"anything": 1, "loss": 0.5}, "reason": "converged", "current_epoch": 3});
+    assert_eq!(daemon.post(&format!("{path}/complete"), &ended).status, 200);
+    wait_until("its end", LIMIT, || {
+        let run = daemon.get(&path).json()["run"].clone();
+        run["status"] == "completed" && run["final_epoch"] == 3 && run["final_train_loss"] == 0.5
+    });
 }

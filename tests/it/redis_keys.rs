@@ -112,7 +112,14 @@ async fn latest_keys_are_set_coalesced_set_again_and_cleared() {
 
     server.kill();
     server.up().await;
-    sleep(Duration::from_millis(500)).await;
+    for _ in 0..100 {
+        sleep(Duration::from_millis(100)).await;
+        if !server.cli(&["GET", "cascor:state:latest"]).is_empty() {
+            break;
+        }
+    }
+    // The lifetime of the metrics.
+    sleep(Duration::from_secs(1)).await;
     assert_eq!(server.cli(&["GET", "cascor:state:latest"]), "{\"s\":1}", "set again");
     let left: u64 = server.cli(&["PTTL", "cascor:state:latest"]).parse().unwrap();
     assert!(left < 59_500, "with its remaining lifetime: {left}");

@@ -2,7 +2,7 @@
 
 use cascor_ingest::{
     lifecycle::Signal,
-    metrics::{Label, Metrics},
+    metrics::Metrics,
     redis::{Config, Link, Role, Unusable, ValueLookup, connect, read_value, value_range},
 };
 
@@ -56,9 +56,13 @@ async fn a_valid_value_is_read_whole_and_any_other_counts_as_absent() {
             other => assert_eq!(other, read, "{name}"),
         }
     }
-    let counted = |name| metrics.redis_unusable_values.get_or_create(&Label::of(name)).get();
+    let counted = |name| metrics.redis_unusable_values.of(name).get();
     assert_eq!((counted("too_large"), counted("wrong_type"), counted("not_text")), (2, 5, 1));
-    assert!(metrics.page().contains("cascor_redis_unusable_values_total{name=\"too_large\"} 2"), "{}", metrics.page());
+    assert!(
+        metrics.page().contains("cascor_redis_unusable_values_total{reason=\"too_large\"} 2"),
+        "{}",
+        metrics.page()
+    );
 }
 
 #[test]

@@ -11,9 +11,9 @@ use cascor_ingest::{
     lifecycle::{Readiness, Signal},
     live::LiveFeed,
     memory::MemoryLimit,
-    metrics::{Label, Metrics},
-    notify::Heartbeat,
+    metrics::Metrics,
     runs::OpenRun,
+    service_manager::Heartbeat,
     source::{self, Input, QueueSender, QueuedBytes, Role, Running, Source, WhenFull, queue},
     spool::{self, RecordKind},
     wire::Limits,
@@ -135,7 +135,10 @@ async fn a_source_that_waits_loses_nothing_in_a_full_queue_and_gets_what_is_refu
     assert_eq!(found, expected, "each is acknowledged once");
     assert_eq!((seen, left), (MESSAGES + refused, 0));
     assert!(refused > 50);
-    assert!(metrics.page().contains("cascor_source_lost_messages_total{name=\"queue_full\"} 0"), "nothing is counted");
+    assert!(
+        metrics.page().contains("cascor_source_lost_messages_total{reason=\"queue_full\"} 0"),
+        "nothing is counted"
+    );
 }
 
 /// No other instance shares a run.
@@ -206,5 +209,5 @@ async fn intake_acknowledges_each_message_of_such_a_source_once_it_is_on_disk() 
     }
     let count = |kind| kinds.iter().filter(|found| **found == kind).count();
     assert_eq!((count(RecordKind::Event), count(RecordKind::Rejected)), (MESSAGES as usize - 1, 1));
-    assert_eq!(metrics.intake_rejected.get_or_create(&Label::of("malformed_json")).get(), 1);
+    assert_eq!(metrics.intake_rejected.of("malformed_json").get(), 1);
 }

@@ -309,17 +309,17 @@ async fn run_rows_are_merged_and_found_newest_first() {
         assert!(first.final_val_loss.is_some_and(f64::is_nan));
 
         let found = async |query: &RunsQuery| -> Vec<Uuid> {
-            store.runs(query).await.unwrap().rows.iter().map(|row| row.run_id).collect()
+            store.runs(query).await.unwrap().rows().iter().map(|row| row.run_id).collect()
         };
         let all = RunsQuery { limit: 100, ..RunsQuery::default() };
         assert_eq!(found(&all).await, ids);
         let mut page = RunsQuery { limit: 5, ..RunsQuery::default() };
         let mut paged = Vec::new();
         loop {
-            let runs = store.runs(&page).await.unwrap().rows;
-            let Some(last) = runs.last() else { break };
-            page.before = Some((last.start_time.unwrap(), last.run_id));
-            paged.extend(runs.iter().map(|row| row.run_id));
+            let runs = store.runs(&page).await.unwrap();
+            paged.extend(runs.runs.iter().map(|run| run.row.run_id));
+            let Some(next) = runs.next else { break };
+            page.from = next;
         }
         assert_eq!(paged, ids);
         let filtered = RunsQuery { status: Some("completed".into()), dataset: Some("d1".into()), ..all.clone() };

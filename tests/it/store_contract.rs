@@ -16,10 +16,16 @@ use cascor_ingest::{
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+#[path = "store_contract_deletion.rs"]
+mod deletion;
+#[path = "store_contract_edits.rs"]
+mod edits;
 #[path = "store_contract_pages.rs"]
 mod pages;
 #[path = "store_contract_runs.rs"]
 mod runs;
+#[path = "store_contract_search.rs"]
+mod search;
 
 type Shared = Arc<dyn Store>;
 
@@ -56,7 +62,16 @@ pub async fn contract(store: Shared) {
     runs::a_dataset_keeps_what_a_later_description_leaves_out(&store).await;
     runs::gaps_are_found_by_day(&store).await;
     runs::an_outcome_is_added_to_a_command_and_stays(&store).await;
+    edits::an_edit_is_laid_over_the_row_and_neither_changes_the_other(&store).await;
+    edits::a_tag_is_there_or_not_as_the_last_change_says(&store).await;
+    edits::two_edits_at_once_are_both_kept(&store).await;
+    edits::runs_are_found_by_the_name_that_people_gave_them(&store).await;
+    search::words_are_found_in_every_text_of_a_run(&store).await;
+    search::pages_are_whole_while_runs_are_added(&store).await;
+    search::runs_are_sorted_by_any_column(&store).await;
+    search::sorted_pages_follow_edits_and_deletions(&store).await;
     writers_at_once_lose_nothing(&store).await;
+    deletion::a_deleted_run_goes_whole_and_alone(&store).await;
 }
 
 /// A recent moment, so that no row is past its lifetime and no time-to-live passes 2038.
@@ -271,7 +286,7 @@ async fn rows_of_sqlite_survive_and_a_reader_needs_no_writer() {
     let path = folder.path().join("cascor.db");
     let config = sqlite::Config { path: path.clone() };
     let run_id = Uuid::new_v4();
-    let read_only = sqlite::open_read_only(&config, Metrics::new());
+    let read_only = sqlite::open_read_only(&config, &Retention::default(), Metrics::new());
     assert!(matches!(read_only.ping().await, Err(StoreError::Misconfigured(_))), "there is no file");
     assert!(!path.exists(), "a reader does not create one");
     let store = sqlite_at(&path);

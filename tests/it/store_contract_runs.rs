@@ -123,7 +123,7 @@ pub async fn a_moved_start_leaves_one_entry(store: &Shared) {
         let change = RunRow { start_time: Some(start), dataset_name: Some(dataset.clone()), ..run_row(run_id) };
         store.write_run(&change, stored_start).await.unwrap();
         stored_start = Some(start);
-        assert_eq!(store.runs(&query).await.unwrap().rows, [change]);
+        assert_eq!(store.runs(&query).await.unwrap().rows(), [change]);
     }
 }
 
@@ -143,24 +143,25 @@ pub async fn runs_are_listed_by_start_status_and_dataset(store: &Shared) {
         expected.insert(0, run);
     }
     let query = RunsQuery { limit: 100, dataset: Some(dataset.clone()), ..RunsQuery::default() };
-    assert_eq!(store.runs(&query).await.unwrap().rows, expected);
-    assert_eq!(store.runs(&RunsQuery { limit: 4, ..query.clone() }).await.unwrap().rows, expected[..4]);
+    assert_eq!(store.runs(&query).await.unwrap().rows(), expected);
+    assert_eq!(store.runs(&RunsQuery { limit: 4, ..query.clone() }).await.unwrap().rows(), expected[..4]);
     let failed = RunsQuery { status: Some(status::FAILED.into()), limit: 3, ..query.clone() };
     let of_failed: Vec<_> = expected.iter().filter(|run| run.status == failed.status).take(3).cloned().collect();
-    assert_eq!(store.runs(&failed).await.unwrap().rows, of_failed);
+    assert_eq!(store.runs(&failed).await.unwrap().rows(), of_failed);
     let none = RunsQuery { dataset: Some("no such dataset".into()), ..query.clone() };
-    assert_eq!(store.runs(&none).await.unwrap().rows, []);
+    assert_eq!(store.runs(&none).await.unwrap().rows(), []);
 
     let mut paged = Vec::new();
     let mut page = RunsQuery { limit: 5, ..query };
     loop {
-        let runs = store.runs(&page).await.unwrap().rows;
-        let Some(last) = runs.last() else { break };
-        page.before = last.start_time.map(|start| (start, last.run_id));
-        paged.extend(runs);
+        let runs = store.runs(&page).await.unwrap();
+        let next = runs.next.clone();
+        paged.extend(runs.rows());
+        let Some(next) = next else { break };
+        page.from = next;
     }
     assert_eq!(paged, expected);
-    let all = store.runs(&RunsQuery { limit: 1_000, ..RunsQuery::default() }).await.unwrap().rows;
+    let all = store.runs(&RunsQuery { limit: 1_000, ..RunsQuery::default() }).await.unwrap().rows();
     assert!(expected.iter().all(|run| all.contains(run)), "without a filter too");
     assert!(all.is_sorted_by_key(|run| std::cmp::Reverse(run.start_time)), "newest first");
 }
@@ -181,13 +182,13 @@ pub async fn a_list_of_large_runs_ends_where_it_has_bytes_enough(store: &Shared)
     let mut page = RunsQuery { limit: 100, dataset: Some(dataset), bytes: 2 << 20, ..RunsQuery::default() };
     let (mut paged, mut pages) = (Vec::new(), 0);
     loop {
-        let runs = store.runs(&page).await.unwrap().rows;
-        let Some(last) = runs.last() else { break };
-        assert!(runs.len() <= 4, "{} MiB are more than was asked for", runs.len());
-        assert!(page.is_filled(&runs) || paged.len() + runs.len() == expected.len());
-        page.before = last.start_time.map(|start| (start, last.run_id));
+        let runs = store.runs(&page).await.unwrap();
+        assert!(runs.runs.len() <= 2, "{} MiB are more than was asked for", runs.runs.len());
+        let next = runs.next.clone();
         pages += 1;
-        paged.extend(runs);
+        paged.extend(runs.rows());
+        let Some(next) = next else { break };
+        page.from = next;
     }
     assert!(paged == expected && pages >= 2, "{} runs on {pages} pages", paged.len());
 }

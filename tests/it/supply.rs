@@ -36,11 +36,14 @@ fn third_party_code_of_the_dashboard_has_its_recorded_checksum() {
 #[test]
 fn every_image_has_a_tag_and_the_page_says_how_to_pin_it() {
     let (dockerfile, compose) = ("deploy/docker/Dockerfile", "deploy/compose/compose.yaml");
-    let page = fs::read_to_string(repository("deploy/README.md")).unwrap();
+    let page = fs::read_to_string(repository("deploy/docker/README.md")).unwrap();
     let mut images = Vec::new();
     for (file, mark) in [(dockerfile, "FROM "), (compose, "image: ")] {
         let text = fs::read_to_string(repository(file)).unwrap();
-        assert!(text.contains("Pinning images"), "{file} names the part of deploy/README.md that says how to pin");
+        assert!(
+            text.contains("Pinning images"),
+            "{file} names the part of deploy/docker/README.md that says how to pin"
+        );
         let lines = text.lines().filter_map(|line| line.trim().strip_prefix(mark)).map(str::to_owned);
         images.extend(lines.map(|line| line.split(' ').next().unwrap().to_owned()));
     }
@@ -48,6 +51,6 @@ fn every_image_has_a_tag_and_the_page_says_how_to_pin_it() {
     for image in images.iter().filter(|image| !image.starts_with("cascor-ingest:")) {
         let (name, tag) = image.rsplit_once(':').unwrap_or_else(|| panic!("{image} has no tag"));
         assert!(!tag.is_empty() && tag != "latest" && !name.contains('@'), "{image}");
-        assert!(page.contains(image.as_str()), "deploy/README.md does not list {image}");
+        assert!(page.contains(image.as_str()), "deploy/docker/README.md does not list {image}");
     }
 }

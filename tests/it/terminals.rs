@@ -18,7 +18,9 @@ const HOSTILE: &str = "\u{1b}]0;pwned\u{7}\u{1b}[31m\u{9b}31m\u{202e}\u{200b}\u{
 /// Characters in the text that a terminal interprets, except for line ends.
 fn unsafe_in(shown: &str) -> String {
     let is_unsafe = |c: &char| {
-        c.is_control() && *c != '\n' && *c != '\t' || ('\u{200b}'..='\u{206f}').contains(c) || *c == '\u{feff}'
+        // An ellipsis, which shows that text was cut, lies within the range of characters without width.
+        let is_invisible = ('\u{200b}'..='\u{206f}').contains(c) && *c != '…' || *c == '\u{feff}';
+        c.is_control() && *c != '\n' && *c != '\t' || is_invisible
     };
     shown.replace("\r\n", "\n").chars().filter(is_unsafe).collect()
 }
@@ -33,11 +35,11 @@ fn on_terminal(command: &Command, more: &str) -> Command {
 }
 
 /// The same with so many columns.
-fn on_terminal_of(command: &Command, columns: u16, more: &str) -> Command {
+pub fn on_terminal_of(command: &Command, columns: u16, more: &str) -> Command {
     let words: Vec<_> = [command.get_program()].into_iter().chain(command.get_args()).collect();
     let words: Vec<_> = words.iter().map(|word| quoted(word.to_str().unwrap())).collect();
     let mut script = Command::new("script");
-    script.args(["-qec", &format!("stty cols {columns}; {} {more}", words.join(" ")), "/dev/null"]);
+    script.args(["-qec", &format!("stty cols {columns} rows 50; {} {more}", words.join(" ")), "/dev/null"]);
     script.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm");
     script.current_dir(command.get_current_dir().unwrap());
     script
@@ -48,7 +50,7 @@ fn seen(daemon: &Daemon, arguments: &[&str], more: &str) -> String {
     output_of(on_terminal(&daemon.prepared(arguments), more))
 }
 
-fn output_of(mut script: Command) -> String {
+pub fn output_of(mut script: Command) -> String {
     // Standard input stays open: its end would be echoed.
     let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let stdin = child.stdin.take();
@@ -134,14 +136,16 @@ fn no_command_lets_a_message_steer_the_terminal() {
     ] {
         // Progress is drawn on standard error: there, escape sequences are ours.
         let more = if arguments[0] == "export" || arguments.contains(&"replay") { "2>/dev/null" } else { "" };
-        let shown = seen(&daemon, arguments, more);
+        // A status has a colour of ours.
+        let shown = seen(&daemon, arguments, more).replace("\u{1b}[36m", "").replace("\u{1b}[0m", "");
         assert_eq!(unsafe_in(&shown), "", "{arguments:?}: {shown:?}");
         let silent = [&["gaps"][..], &["spool", "status"], &["compare", run, run, "--json"]];
         let silent = silent.iter().any(|silent| arguments.starts_with(silent)) || arguments.contains(&"replay");
         assert!(silent || shown.contains("pwned"), "{arguments:?} shows what it is about: {shown:?}");
     }
     let shown = seen(&daemon, &["cache", "get", "odd:latest"], "");
-    assert_eq!(shown.matches('\n').count(), 1, "a value cannot forge a line: {shown:?}");
+    let lines: Vec<_> = shown.lines().collect();
+    assert!(lines.len() == 3 && lines[2].starts_with("cascor:odd:latest "), "a value cannot forge a line: {shown:?}");
     let shown = seen(&daemon, &["status"], "");
     assert!(!shown.lines().any(|line| line.trim_start().starts_with("forged")), "{shown:?}");
     assert!(daemon.terminate().success());
@@ -165,8 +169,27 @@ fn a_terminal_that_does_not_know_its_width_shows_whole_words() {
     };
     let usual = widest(None);
     assert!((40..=80).contains(&usual), "{usual}");
-    let told = widest(Some("200"));
-    assert!((81..=200).contains(&told), "{told}");
+    assert!(usual > 50, "{usual}");
+    let told = widest(Some("50"));
+    assert!((30..=50).contains(&told), "{told}");
+}
+
+#[test]
+fn a_watched_status_is_drawn_again_in_place_until_it_is_interrupted() {
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis).start_ready();
+    let mut client = redis.client();
+    wait_until("its status", LIMIT, || client.get_json("cascor:ingest:test").is_some());
+    let watched = daemon.prepared(&["status", "--watch", "500ms"]);
+    let mut interrupted = Command::new("timeout");
+    interrupted.args(["--signal", "INT", "4"]).arg(watched.get_program()).args(watched.get_args());
+    interrupted.current_dir(watched.get_current_dir().unwrap()).env_clear();
+    interrupted.envs(watched.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let shown = output_of(on_terminal_of(&interrupted, 80, ""));
+    let draws: Vec<_> = shown.split("\u{1b}[H\u{1b}[J").skip(1).collect();
+    assert!(draws.len() >= 2, "{shown:?}");
+    assert!(draws.iter().all(|draw| draw.starts_with("test: OK - receiving ")), "{shown:?}");
+    assert_eq!(unsafe_in(&draws.concat()), "", "{shown:?}");
 }
 
 #[test]

@@ -97,7 +97,10 @@ fn while_running_the_last_good_tokens_stay_and_everything_says_so() {
     let mut daemon = builder.start_ready();
     daemon.wait_log("tokens are loaded");
     let access = |daemon: &Daemon| ask(daemon, "GET", "/api/status", "").json()["access"].clone();
-    assert_eq!(access(&daemon), json!({"tokens": {"read": 1, "publish": 0, "admin": 1}, "problem": null}));
+    assert_eq!(
+        access(&daemon),
+        json!({"tokens": {"read": 1, "publish": 0, "admin": 1}, "problem": null, "tls": false, "certificate_problem": null})
+    );
     let shown = |daemon: &Daemon| access(daemon)["problem"].as_str().unwrap_or_default().to_owned();
     for (text, why) in [
         (Some(""), "holds no token"),
@@ -129,7 +132,7 @@ fn while_running_the_last_good_tokens_stay_and_everything_says_so() {
     daemon.process().signal(Signal::HUP);
     wait_until("the new tokens", LIMIT, || access(&daemon)["tokens"] == json!({"read": 0, "publish": 1, "admin": 1}));
     assert_eq!((shown(&daemon).as_str(), daemon.metric("cascor_api_tokens_outdated")), ("", Some(0.0)));
-    assert_eq!(daemon.metric("cascor_api_tokens{name=\"publish\"}"), Some(1.0));
+    assert_eq!(daemon.metric("cascor_api_tokens{scope=\"publish\"}"), Some(1.0));
     let log = daemon.log();
     assert!(
         log.lines().any(|line| line.contains("read=0") && line.contains("publish=1") && line.contains("admin=1")),
@@ -264,4 +267,38 @@ fn a_refused_request_with_an_unread_body_gets_connection_close() {
         let taken = answer_to_late_body(&daemon, Some(ADMIN), delay);
         assert!(taken.starts_with("http/1.1 201") && !taken.contains("connection: close"), "{micros}: {taken}");
     }
+}
+
+#[test]
+fn a_publish_token_opens_one_route_and_no_session() {
+    const PUBLISH: &str = "publish-token-0123456789";
+    const READ: &str = "read-token-0123456789";
+    let redis = Redis::start();
+    let text = format!("ann admin {ADMIN}\nlab publish {PUBLISH}\nbob read {READ}\n");
+    let (_dir, _path, builder) = with_file(&redis, &text);
+    let daemon = builder.start_ready();
+    let message = json!({"run_id": "r", "epoch": 1, "loss": 0.5}).to_string();
+    let ask = |token: &str, method: &str, path: &str, body: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("Authorization", bearer.as_str())];
+        http::send(daemon.http_port(), method, path, if token.is_empty() { &[] } else { &headers }, body)
+            .unwrap()
+            .status
+    };
+    for (token, status) in [(PUBLISH, 200), (ADMIN, 200), (READ, 403), ("", 401), ("wrong-token-0123456789", 401)] {
+        assert_eq!(ask(token, "POST", "/api/messages", &message), status, "{token}");
+    }
+    for (method, path, body) in [
+        ("GET", "/api/runs", ""),
+        ("GET", "/api/status", ""),
+        ("GET", "/api/stream", ""),
+        ("GET", "/api/openapi.json", ""),
+        ("POST", "/api/control", r#"{"command": "pause"}"#),
+        ("POST", "/api/runs", "{}"),
+    ] {
+        assert_eq!(ask(PUBLISH, method, path, body), 403, "{method} {path}");
+    }
+    let sign_in = json!({"token": PUBLISH}).to_string();
+    assert_eq!(ask("", "POST", "/api/session", &sign_in), 403);
+    wait_until("both rows", LIMIT, || sqlite::count(&daemon.database(), "SELECT count(*) FROM training_metrics") == 2);
 }

@@ -229,12 +229,12 @@ fn a_stopped_daemon_is_not_reported_as_running_and_an_absent_redis_is_named() {
     let mut client = redis.client();
     wait_until("its status", LIMIT, || client.get_json("cascor:ingest:test").is_some());
     let unknown = daemon.command(&["control", "puase", "--wait"]);
-    assert_eq!(unknown.status.code(), Some(1));
-    assert!(stderr(&unknown).contains("no daemon obeys `puase`"), "{}", stderr(&unknown));
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("`puase`: did you mean `pause`?"), "{}", stderr(&unknown));
     daemon.terminate();
     assert_eq!(client.get_json("cascor:ingest:test"), None, "gone with the daemon");
     redis.kill();
-    let expected = format!("Redis does not answer at `redis://127.0.0.1:{}/0`", redis.port);
+    let expected = format!("nothing listens at `127.0.0.1:{}` (connection refused); start Redis there", redis.port);
     for command in [&["status"][..], &["demo", "--for", "1s"], &["control", "pause"]] {
         let output = daemon.command(command);
         assert_eq!(output.status.code(), Some(1), "{command:?}");
@@ -245,12 +245,16 @@ fn a_stopped_daemon_is_not_reported_as_running_and_an_absent_redis_is_named() {
 #[test]
 fn an_unreadable_file_of_a_secret_stops_only_the_commands_that_log_in_with_it() {
     let redis = Redis::start();
-    let daemon = Daemon::on(&redis)
-        .set("redis.password_file", "\"/nowhere/redis\"")
-        .set("store.cassandra.username", "\"u\"")
-        .set("store.cassandra.password_file", "\"/nowhere/cassandra\"")
-        .set("http.tokens_file", "\"/nowhere/tokens\"")
-        .prepare();
+    let mut daemon = Daemon::on(&redis).start_ready();
+    daemon.terminate();
+    for (key, value) in [
+        ("redis.password_file", "\"/nowhere/redis\""),
+        ("store.cassandra.username", "\"u\""),
+        ("store.cassandra.password_file", "\"/nowhere/cassandra\""),
+        ("http.tokens_file", "\"/nowhere/tokens\""),
+    ] {
+        daemon.configure(key, value);
+    }
     let on_cassandra = ["--store", "cassandra"];
     for command in [
         &["schema", "print"][..],

@@ -135,7 +135,7 @@ fn check_counters(daemon: &Daemon, corpus: &[Trainer], encoding: &str) {
     for (metric, expected) in [
         ("cascor_intake_invalid_fields_total", invalid as f64),
         ("cascor_intake_unknown_outcomes_total", unknown as f64),
-        ("cascor_intake_rejected_total{name=\"invalid_field\"}", rejected as f64),
+        ("cascor_intake_rejected_total{reason=\"invalid_field\"}", rejected as f64),
     ] {
         assert_eq!(daemon.metric(metric), Some(expected), "{encoding}: {metric}");
     }

@@ -1,6 +1,10 @@
 //! Stores of earlier versions.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use cascor_ingest::{
     event::{Row, RunRow},
@@ -63,7 +67,7 @@ async fn a_sqlite_file_of_version_1_keeps_its_rows_and_is_migrated() {
     assert_eq!(all(&path), before);
     let run = store.read_run(COMPLETED).await.unwrap().unwrap();
     assert_eq!((run.status.as_deref(), run.final_train_loss, run.restarted_at), (Some("completed"), Some(0.125), None));
-    assert_eq!(store.runs(&RunsQuery { limit: 9, ..RunsQuery::default() }).await.unwrap().rows.len(), 2);
+    assert_eq!(store.runs(&RunsQuery { limit: 9, ..RunsQuery::default() }).await.unwrap().rows().len(), 2);
     assert_eq!(store.metric_names(COMPLETED).await.unwrap(), Vec::<String>::new());
     store.write_metric_names(COMPLETED, &["grad_norm".to_owned()]).await.unwrap();
     assert_eq!(store.metric_names(COMPLETED).await.unwrap(), ["grad_norm"]);
@@ -76,9 +80,9 @@ async fn a_sqlite_file_of_version_1_keeps_its_rows_and_is_migrated() {
     open(path).ping().await.unwrap();
 }
 
-/// The statements of `deploy/README.md` that begin with this text.
+/// The statements of `deploy/upgrades.md` that begin with this text.
 fn manual(beginning: &str) -> String {
-    let manual = fs::read_to_string(repository("deploy/README.md")).unwrap();
+    let manual = fs::read_to_string(repository("deploy/upgrades.md")).unwrap();
     let (_, rest) = manual.split_once(&format!("cascor.db \"{beginning}")).unwrap();
     format!("{beginning}{}", rest.split_once('"').unwrap().0)
 }
@@ -121,13 +125,15 @@ async fn long_rows_of_a_sqlite_file_of_version_1_are_read_where_they_are_and_whe
     assert!(format!("{:?}", store.metrics(&query).await.unwrap()) == rows);
     drop(store);
 
-    other.execute_batch(&manual("BEGIN; PRAGMA")).unwrap();
+    for statements in [manual("BEGIN; DROP TRIGGER"), manual("BEGIN; DROP TABLE"), manual("BEGIN; PRAGMA")] {
+        other.execute_batch(&statements).unwrap();
+    }
     assert!(texts("training_metrics") == before && texts("theirs") == before);
     assert_eq!(longest("training_metrics"), Some(1_006_017), "as version 2 keeps them");
     assert!(format!("{:?}", open(path).metrics(&query).await.unwrap()) == rows, "up again");
 }
 
-/// The statements of `deploy/README.md`, by which an older program can use the file again.
+/// The statements of `deploy/upgrades.md`, by which an older program can use the file again.
 #[tokio::test]
 async fn a_sqlite_file_goes_back_to_version_1_as_the_manual_says_and_up_again() {
     let (_folder, path) = old_file();
@@ -148,7 +154,8 @@ async fn a_sqlite_file_goes_back_to_version_1_as_the_manual_says_and_up_again() 
     let run = store.read_run(COMPLETED).await.unwrap();
     drop(store);
     assert_ne!(schema(&path), before);
-    for statements in [manual("BEGIN; PRAGMA"), manual("BEGIN; ALTER")] {
+    let parts = ["BEGIN; DROP TRIGGER", "BEGIN; DROP TABLE", "BEGIN; PRAGMA", "BEGIN; ALTER"];
+    for statements in parts.map(manual) {
         Connection::open(&path).unwrap().execute_batch(&statements).unwrap();
     }
     assert_eq!(schema(&path), before);
@@ -181,14 +188,24 @@ fn a_run_that_ran_again_in_version_1_loses_its_old_end() {
 async fn apply_version_1(config: &cascor_ingest::store::cassandra::Config, server: &str) {
     let folder = tempfile::tempdir().unwrap();
     fs::copy(repository("schema/cassandra/001_tables.cql"), folder.path().join("001_tables.cql")).unwrap();
+    apply_statements(config, server, folder.path(), 1).await;
+}
+
+/// A keyspace as `schema apply` of a version with these statements left it.
+pub async fn apply_statements(
+    config: &cascor_ingest::store::cassandra::Config,
+    server: &str,
+    statements: &Path,
+    version: u32,
+) {
     let options = Options {
         replication: Some(Replication::Simple(1)),
         wait: Duration::from_secs(30),
-        dir: Some(folder.path().to_owned()),
+        dir: Some(statements.to_owned()),
     };
     CassandraSchema::new(config, options).apply(&|_| {}).await.unwrap();
     let version = format!(
-        "INSERT INTO {}.schema_version (component, version, applied_at) VALUES ('cascor', 1, toTimestamp(now()))",
+        "INSERT INTO {}.schema_version (component, version, applied_at) VALUES ('cascor', {version}, toTimestamp(now()))",
         config.keyspace
     );
     admin(server).await.query_unpaged(version, ()).await.unwrap();
@@ -215,10 +232,10 @@ async fn schema_apply_brings_a_keyspace_of_version_1_up_and_keeps_its_rows() {
         missing.iter().any(|text| text.contains("training_runs.restarted_at is missing (timestamp)")),
         "{missing:?}"
     );
-    assert!(missing.iter().any(|text| text == "version is 1, not 2"), "{missing:?}");
+    assert!(missing.iter().any(|text| text == "version is 1, not 3"), "{missing:?}");
     let steps = tool.plan().await.unwrap().steps;
     let steps: Vec<&str> = steps.iter().map(|step| step.text.split_whitespace().next().unwrap()).collect();
-    assert_eq!(steps, ["ALTER", "CREATE"], "only what is new");
+    assert_eq!(steps, ["ALTER", "CREATE", "CREATE", "CREATE"], "only what is new");
     let (one, two) = tokio::join!(tool.apply(&|_| {}), tool.apply(&|_| {}));
     one.unwrap();
     two.unwrap();

@@ -11,40 +11,26 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::client_address::ClientAddress;
-use crate::metrics::{Label, Metrics};
+use crate::{metrics::Metrics, words::words};
 
 /// Refusals of one kind that are logged within [`LOG_WINDOW`].
 const MAX_LOGGED: u32 = 20;
 /// See [`MAX_LOGGED`].
 const LOG_WINDOW: Duration = Duration::from_secs(10);
 
-/// Why a request was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Its token is unknown.
-    WrongToken,
-    /// Too many unknown tokens came from its address.
-    Throttled,
-    /// The scope of its token is too small.
-    Scope,
-    /// It needs a token and has none, or its session has ended.
-    Anonymous,
-    /// It comes from a page of another site, or its `Host` is not this server.
-    Origin,
-}
-
-impl Refusal {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::WrongToken, Self::Throttled, Self::Scope, Self::Anonymous, Self::Origin];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::WrongToken => "wrong_token",
-            Self::Throttled => "throttled",
-            Self::Scope => "scope",
-            Self::Anonymous => "anonymous",
-            Self::Origin => "origin",
-        }
+words! {
+    /// Why a request was refused.
+    pub enum Refusal(name) {
+        /// Its token is unknown.
+        WrongToken "wrong_token",
+        /// Too many unknown tokens came from its address.
+        Throttled "throttled",
+        /// The scope of its token is too small.
+        Scope "scope",
+        /// It needs a token and has none, or its session has ended.
+        Anonymous "anonymous",
+        /// It comes from a page of another site, or its `Host` is not this server.
+        Origin "origin",
     }
 }
 
@@ -86,9 +72,8 @@ fn take_log_line(budget: &Mutex<Option<LogBudget>>) -> Option<u64> {
 impl Audit {
     /// An audit that counts in these metrics.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        for refusal in Refusal::ALL {
-            let _ = metrics.api_refusals.get_or_create(&Label::of(refusal.name()));
-        }
+        metrics.api_refusals.show(Refusal::ALL.map(Refusal::name));
+        metrics.api_sessions.show(["begun", "signed_out"]);
         Self { metrics, log_budgets: Default::default() }
     }
 
@@ -99,7 +84,7 @@ impl Audit {
 
     /// Records a refusal; `name` is that of the request's token.
     pub fn refused(&self, why: Refusal, name: Option<&str>, client: Option<ClientAddress>) {
-        self.metrics.api_refusals.get_or_create(&Label::of(why.name())).inc();
+        self.metrics.api_refusals.of(why.name()).inc();
         // Requests without credentials are counted, not logged.
         if why == Refusal::Anonymous {
             return;
@@ -114,13 +99,13 @@ impl Audit {
 
     /// Records a sign-in.
     pub fn signed_in(&self, name: &str, client: Option<ClientAddress>) {
-        self.metrics.api_sessions.get_or_create(&Label::of("begun")).inc();
+        self.metrics.api_sessions.of("begun").inc();
         info!(token = name, client = client.map(tracing::field::display), "signed in");
     }
 
     /// Records a sign-out.
     pub fn signed_out(&self, name: &str) {
-        self.metrics.api_sessions.get_or_create(&Label::of("signed_out")).inc();
+        self.metrics.api_sessions.of("signed_out").inc();
         info!(token = name, "signed out");
     }
 }
@@ -141,7 +126,7 @@ mod tests {
         let left_out = audit.log_budgets[2].lock().unwrap().as_ref().map(|budget| (budget.written, budget.left_out));
         assert_eq!(left_out, Some((MAX_LOGGED, 10)), "whatever else was refused");
         let page = audit.metrics.page();
-        assert!(page.contains("cascor_api_refusals_total{name=\"throttled\"} 30"), "{page}");
-        assert!(page.contains("cascor_api_refusals_total{name=\"scope\"} 0"), "{page}");
+        assert!(page.contains("cascor_api_refusals_total{reason=\"throttled\"} 30"), "{page}");
+        assert!(page.contains("cascor_api_refusals_total{reason=\"scope\"} 0"), "{page}");
     }
 }

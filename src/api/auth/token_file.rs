@@ -39,10 +39,12 @@ pub fn is_name(name: &str) -> bool {
 
 /// A problem of the permissions of a file that holds a secret, if any.
 ///
-/// The group may read a file of another owner: a Kubernetes Secret under `fsGroup` is `root:<group> 0440`.
+/// A group other than root's may read a file of another owner, or of root: a Kubernetes Secret under `fsGroup` is
+/// `root:<group> 0440`.
 pub fn loose_permissions(path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
-    let own = metadata.uid() == rustix::process::geteuid().as_raw();
+    let is_shared_by_root = metadata.uid() == 0 && metadata.gid() != 0;
+    let own = metadata.uid() == rustix::process::geteuid().as_raw() && !is_shared_by_root;
     let what = match metadata.mode() & 0o077 {
         mode if mode & 0o002 != 0 => "written by every user of this machine",
         mode if mode & 0o004 != 0 => "read by every user of this machine",

@@ -23,11 +23,7 @@ use super::{
     token::{Token, constant_time_eq},
     token_file::{TokensError, read},
 };
-use crate::{
-    api::error::ApiError,
-    metrics::{Label, Metrics},
-    tls::sha256,
-};
+use crate::{api::error::ApiError, metrics::Metrics, tls::sha256};
 
 /// How many tokens there are of each scope.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -89,8 +85,7 @@ impl TokenStore {
         *self.loaded_mut() = Loaded { tokens: Arc::new(tokens), file: path.map(Path::to_owned), problem: None };
         let counts = self.counts();
         for (scope, n) in [(Scope::Read, counts.read), (Scope::Publish, counts.publish), (Scope::Admin, counts.admin)] {
-            let gauge = self.audit.metrics().api_tokens.get_or_create(&Label::of(scope.name())).clone();
-            gauge.set(i64::try_from(n).unwrap_or(i64::MAX));
+            self.audit.metrics().api_tokens.of(scope.name()).set(i64::try_from(n).unwrap_or(i64::MAX));
         }
         Ok(counts)
     }

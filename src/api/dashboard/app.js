@@ -1,13 +1,21 @@
 // The page: which view is shown, what the stream follows, and whether the daemon is there.
 
-import { h, say, show } from "./dom.js";
-import { follow, live } from "./stream.js";
-import { recolour } from "./chart.js";
-import * as compare from "./compare.js";
-import * as pipeline from "./pipeline.js";
-import * as run from "./run.js";
-import * as runs from "./runs.js";
-import * as session from "./session.js";
+import * as address from "./base/address.js";
+import * as connection from "./base/connection.js";
+import { h, say, show } from "./base/dom.js";
+import { runName } from "./base/format.js";
+import * as keys from "./base/keys.js";
+import * as place from "./base/place.js";
+import { follow } from "./base/stream.js";
+import { recolour } from "./charts/chart.js";
+import * as comparison from "./compare/page.js";
+import * as pipeline from "./pipeline/page.js";
+import * as run from "./run/page.js";
+import * as runs from "./runs/list.js";
+import * as runsPage from "./runs/page.js";
+import { emptyState } from "./runs/empty.js";
+import { lookUp } from "./run/lookup.js";
+import * as session from "./base/session.js";
 
 const main = document.getElementById("main");
 const THEMES = ["system", "light", "dark"];
@@ -15,47 +23,109 @@ const THEMES = ["system", "light", "dark"];
 let view = null;
 
 function route() {
-  const [, name = "runs", id] = location.hash.split(/[/?]/);
+  const { view: name, run: id, params } = address.current();
   if (view) view.close();
-  document.body.dataset.view = name === "run" ? "run" : name;
+  document.body.dataset.view = name ?? "none";
   document.querySelectorAll("[data-tab]").forEach((tab) => {
-    const mine = tab.dataset.tab === (name === "run" ? "runs" : name);
+    const mine = tab.dataset.tab === (name === "run" ? "runs" : name ?? "runs");
     if (mine) tab.setAttribute("aria-current", "page");
     else tab.removeAttribute("aria-current");
   });
-  if (name === "run" && /^[0-9a-f-]{36}$/i.test(id || "")) {
-    view = run;
-    follow([id]);
-    run.open(main, id.toLowerCase());
-  } else if (name === "compare") {
-    view = compare;
-    follow([...runs.picked]);
-    compare.open(main);
-  } else if (name === "pipeline") {
-    view = pipeline;
-    follow(NOBODY);
-    pipeline.open(main);
-  } else {
-    view = welcome;
-    follow(NOBODY);
-    welcome.open();
-  }
+  view = { run: found(id), runs: table, compare, pipeline: pipelinePage }[name] ?? welcome;
+  if (name === "compare") runs.fromAddress(params);
+  view.open(main);
 }
 
 /** A filter that only reports who is active. */
 const NOBODY = ["00000000-0000-0000-0000-000000000000"];
 
-/** On a wide page the newest run is shown beside the list; on a small one the list is the page. */
+const titled = (text) => {
+  document.title = `${text} - cascor-ingest`;
+};
+
+const compare = {
+  open(box) {
+    follow([...runs.picked]);
+    const named = () => titled(runs.picked.size ? `Compare ${runs.picked.size} ${runs.picked.size === 1 ? "run" : "runs"}` : "Compare");
+    this.stop = runs.picks.on(() => {
+      follow([...runs.picked]);
+      named();
+    });
+    named();
+    comparison.open(box);
+  },
+  close() {
+    this.stop();
+    comparison.close();
+  },
+};
+
+const table = {
+  open(box) {
+    follow(NOBODY);
+    runsPage.open(box);
+  },
+  close: runsPage.close,
+};
+
+const pipelinePage = {
+  open(box) {
+    titled("Pipeline");
+    follow(NOBODY);
+    pipeline.open(box);
+  },
+  close: pipeline.close,
+};
+
+/** A run by its id, or by one of its names: several runs may have one, or none. */
+function found(text) {
+  return {
+    open(box) {
+      titled(text ?? "Run");
+      this.stop = lookUp(text, {
+        show: (id) => {
+          this.shown = id;
+          follow([id]);
+          const named = () => {
+            if (runs.known.has(id)) titled(runName(runs.known.get(id)));
+            // Deleted while it was looked at.
+            else if (runs.missing.has(id)) queueMicrotask(route);
+          };
+          this.unname = runs.changed.on(named);
+          named();
+          run.open(box, id);
+        },
+        tell: (...parts) => {
+          runs.select(null);
+          follow(NOBODY);
+          show(box, ...parts);
+        },
+      });
+    },
+    close() {
+      this.stop();
+      if (!this.shown) return;
+      this.unname();
+      run.close();
+    },
+  };
+}
+
+/** Without a view the newest run is shown, once there is one. */
 const welcome = {
   open() {
+    titled("Runs");
+    follow(NOBODY);
     runs.select(null);
-    show(main, h("div", { class: "welcome" }, h("h1", {}, "Waiting for a run"), h("p", {}, "Runs appear here by themselves as soon as a trainer publishes. To see one now:"), h("pre", {}, "cascor-ingest demo")));
+    show(main, h("p", { class: "summary", role: "status" }, "Loading…"));
     this.stop = runs.changed.on(() => this.jump());
     this.jump();
   },
   jump() {
     const first = runs.newest();
-    if (first && matchMedia("(min-width: 860px)").matches) location.replace(`#/run/${first.run_id}`);
+    if (first) location.replace(`#/run/${first.run_id}`);
+    else if (runs.isEmpty()) show(main, emptyState());
+    else if (runs.failure()) show(main, h("p", { class: "summary failed", role: "status" }, `The list of runs cannot be read: ${runs.failure()}.`));
   },
   close() {
     this.stop();
@@ -81,35 +151,6 @@ function theme() {
   apply();
 }
 
-function connection() {
-  const pill = document.getElementById("connection");
-  const text = pill.querySelector("span");
-  const notice = document.getElementById("notice");
-  let status = null;
-  let state = "connecting";
-  const draw = () => {
-    const words = { connecting: "reconnecting", offline: "not connected" };
-    const now = state === "live" && status ? (status.paused ? "paused" : status.ready ? "live" : "degraded") : words[state] || state;
-    pill.className = `pill ${now.replace(" ", "-")}`;
-    say(text, now);
-    pill.title = status ? `${status.instance}, version ${status.version}` : "";
-    const missing = state === "live" && status && !status.ready && status.missing && status.missing.length ? `Not ready: ${status.missing.join("; ")}.` : "";
-    const locked = document.documentElement.hasAttribute("data-locked");
-    const why = locked ? "Reading needs a token here: sign in." : "The daemon does not answer. This page goes on by itself when it does.";
-    const lost = state === "offline" ? why : "";
-    say(notice, missing || lost);
-    notice.hidden = !(missing || lost);
-  };
-  live.state.on((now) => {
-    state = now;
-    draw();
-  });
-  live.status.on((now) => {
-    status = now;
-    draw();
-  });
-}
-
 function counts() {
   const badge = document.getElementById("compare-count");
   const draw = () => {
@@ -121,11 +162,13 @@ function counts() {
 }
 
 theme();
-connection();
+connection.mount();
 counts();
 runs.mount(document.getElementById("runs"));
 session.mount();
 pipeline.listen();
+keys.mount();
+place.mount();
 window.addEventListener("hashchange", route);
 route();
 runs.refresh();

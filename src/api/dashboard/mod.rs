@@ -4,7 +4,7 @@
 //! of this server, none inline.
 
 use axum::{
-    extract::Path,
+    extract,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -23,27 +23,81 @@ macro_rules! assets {
     ($($name:literal: $kind:expr,)+) => { [$( Asset($name, $kind, include_bytes!($name)), )+] };
 }
 
-static ASSETS: [Asset; 20] = assets! {
+static ASSETS: &[Asset] = &assets! {
     "index.html": HTML,
     "style.css": CSS,
     "views.css": CSS,
+    "app.js": SCRIPT,
+    "base/address.js": SCRIPT,
+    "base/api.js": SCRIPT,
+    "base/backoff.js": SCRIPT,
+    "base/confirm.js": SCRIPT,
+    "base/connection.js": SCRIPT,
+    "base/copy.js": SCRIPT,
+    "base/dom.js": SCRIPT,
+    "base/format.js": SCRIPT,
+    "base/key_bindings.js": SCRIPT,
+    "base/keys.js": SCRIPT,
+    "base/place.js": SCRIPT,
+    "base/session.js": SCRIPT,
+    "base/session_words.js": SCRIPT,
+    "base/stream.js": SCRIPT,
+    "base/verdict.js": SCRIPT,
+    "charts/axes.js": SCRIPT,
+    "charts/chart.js": SCRIPT,
+    "charts/charts.css": CSS,
+    "charts/export.js": SCRIPT,
+    "charts/frames.js": SCRIPT,
+    "charts/grid.js": SCRIPT,
+    "charts/lines.js": SCRIPT,
+    "charts/metrics.js": SCRIPT,
+    "charts/overlays.js": SCRIPT,
+    "charts/smoothing.js": SCRIPT,
+    "compare/aligned.js": SCRIPT,
+    "compare/curves.js": SCRIPT,
+    "compare/differences.js": SCRIPT,
+    "compare/limit.js": SCRIPT,
+    "compare/page.js": SCRIPT,
+    "compare/table.js": SCRIPT,
+    "pipeline/commands.js": SCRIPT,
+    "pipeline/control.js": SCRIPT,
+    "pipeline/page.js": SCRIPT,
+    "pipeline/reasons.js": SCRIPT,
+    "run/batch.js": SCRIPT,
+    "run/configuration.js": SCRIPT,
+    "run/controls.js": SCRIPT,
+    "run/curves.js": SCRIPT,
+    "run/details.js": SCRIPT,
+    "run/edit.js": SCRIPT,
+    "run/events.js": SCRIPT,
+    "run/growth.js": SCRIPT,
+    "run/lookup.js": SCRIPT,
+    "run/network.js": SCRIPT,
+    "run/page.js": SCRIPT,
+    "run/series.js": SCRIPT,
+    "run/tiles.js": SCRIPT,
+    "run/title.js": SCRIPT,
+    "run/trainer.js": SCRIPT,
+    "runs/actions.js": SCRIPT,
+    "runs/align.js": SCRIPT,
+    "runs/bulk.js": SCRIPT,
+    "runs/columns.js": SCRIPT,
+    "runs/config.js": SCRIPT,
+    "runs/dialogs.js": SCRIPT,
+    "runs/empty.js": SCRIPT,
+    "runs/filters.js": SCRIPT,
+    "runs/known.js": SCRIPT,
+    "runs/list.js": SCRIPT,
+    "runs/page.js": SCRIPT,
+    "runs/picker.js": SCRIPT,
+    "runs/picks.js": SCRIPT,
+    "runs/query.js": SCRIPT,
+    "runs/runs.css": CSS,
+    "runs/selection.js": SCRIPT,
+    "runs/table.js": SCRIPT,
+    "runs/walk.js": SCRIPT,
     "vendor/uplot.css": CSS,
     "vendor/uplot.js": SCRIPT,
-    "api.js": SCRIPT,
-    "app.js": SCRIPT,
-    "chart.js": SCRIPT,
-    "compare.js": SCRIPT,
-    "control.js": SCRIPT,
-    "dom.js": SCRIPT,
-    "format.js": SCRIPT,
-    "overlays.js": SCRIPT,
-    "network.js": SCRIPT,
-    "pipeline.js": SCRIPT,
-    "run.js": SCRIPT,
-    "runs.js": SCRIPT,
-    "series.js": SCRIPT,
-    "session.js": SCRIPT,
-    "stream.js": SCRIPT,
 };
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
@@ -55,7 +109,7 @@ pub async fn index(headers: HeaderMap) -> Response {
 }
 
 /// `GET /assets/{*name}`
-pub async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
+pub async fn asset(extract::Path(name): extract::Path<String>, headers: HeaderMap) -> Response {
     match ASSETS.iter().find(|asset| asset.0 == name) {
         Some(asset) => answer(asset, &headers),
         None => ApiError::not_found("Not Found").into_response(),
@@ -90,18 +144,37 @@ fn answer(Asset(_, kind, bytes): &Asset, headers: &HeaderMap) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Component, Path, PathBuf};
+
     use super::*;
+
+    /// A relative name, seen from a folder.
+    fn resolved(folder: &Path, name: &str) -> PathBuf {
+        let mut path = folder.to_path_buf();
+        for part in Path::new(name).components() {
+            match part {
+                Component::ParentDir => assert!(path.pop(), "{name} is outside"),
+                Component::Normal(part) => path.push(part),
+                _ => {}
+            }
+        }
+        path
+    }
 
     #[test]
     fn the_page_refers_to_its_own_assets_alone() {
-        for Asset(name, kind, bytes) in &ASSETS {
+        for Asset(name, kind, bytes) in ASSETS {
             let text = std::str::from_utf8(bytes).unwrap();
             let vendored = name.starts_with("vendor/");
+            let folder = Path::new(name).parent().unwrap();
             for line in text.lines().filter(|_| !vendored) {
-                let named = ["from \"./", "href=\"assets/", "src=\"assets/"];
-                for part in named.iter().flat_map(|mark| line.split(mark).skip(1)) {
-                    let part = part.split('"').next().unwrap();
-                    assert!(ASSETS.iter().any(|asset| asset.0 == part), "{name} wants {part}");
+                for (mark, base) in
+                    [("from \"", folder), ("href=\"assets/", Path::new("")), ("src=\"assets/", Path::new(""))]
+                {
+                    for part in line.split(mark).skip(1) {
+                        let wanted = resolved(base, part.split('"').next().unwrap());
+                        assert!(ASSETS.iter().any(|asset| wanted == Path::new(asset.0)), "{name} wants {wanted:?}");
+                    }
                 }
                 let foreign = line.contains("//") && line.contains("http") && !line.contains("www.w3.org");
                 assert!(!foreign, "{name}: {line}");
@@ -115,6 +188,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_reason_of_a_gap_has_its_words() {
+        let words = include_str!("pipeline/reasons.js");
+        for reason in crate::gaps::GapReason::ALL {
+            assert!(words.contains(&format!("\n  {reason}: \"")), "{reason}");
+        }
+    }
+
     #[tokio::test]
     async fn a_cached_asset_is_not_sent_again() {
         let first = index(HeaderMap::new()).await;
@@ -124,6 +205,6 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::IF_NONE_MATCH, tag);
         assert_eq!(index(headers).await.status(), StatusCode::NOT_MODIFIED);
-        assert_eq!(asset(Path("../mod.rs".into()), HeaderMap::new()).await.status(), StatusCode::NOT_FOUND);
+        assert_eq!(asset(extract::Path("../mod.rs".into()), HeaderMap::new()).await.status(), StatusCode::NOT_FOUND);
     }
 }

@@ -2,28 +2,22 @@
 
 use std::{collections::BTreeMap, fmt, io};
 
+use super::columns::{Columns, CsvStyle, is_formula};
 use crate::{
     api::memory_budget::write_json,
-    event::{ColumnValue, EventKey, EventRow, METRIC_COLUMNS, MetricsRow, TopologyRow},
+    event::{ColumnValue, EventKey, Keyed, METRIC_COLUMNS, MetricsRow, StoredRow, StoredValue},
     render::{self, Json},
     wire::write_time,
 };
 
 /// A row that can be a line of a file.
 pub trait ExportRow {
-    /// The columns, in order, as the first line of a CSV file.
-    fn header() -> String;
-    /// Appends a line of CSV; unless `raw`, a text that a spreadsheet would run as a formula is quoted.
-    fn csv(&self, out: &mut impl fmt::Write, raw: bool);
+    /// The columns, in order, as the cells of the first line of a CSV file.
+    fn header(style: &CsvStyle) -> Vec<String>;
+    /// Appends a line of CSV.
+    fn csv(&self, out: &mut impl fmt::Write, style: &CsvStyle);
     /// Appends a JSON object.
     fn json(&self, out: &mut impl io::Write);
-}
-
-/// Whether a spreadsheet would read this text as a formula. Leading white space does not prevent that, and some spreadsheets accept
-/// full-width characters.
-fn is_formula(text: &str) -> bool {
-    let first = text.trim_start_matches(|c: char| c.is_whitespace() || c.is_control()).chars().next();
-    first.is_some_and(|c| "=+-@＝＋－＠".contains(c))
 }
 
 /// A line of CSV being written; begins with the key.
@@ -32,9 +26,22 @@ struct Cells<'o, W> {
     raw: bool,
 }
 
+/// Writes the first line.
+pub fn write_header(out: &mut impl fmt::Write, cells: &[String]) {
+    // Their formulas are quoted already.
+    let mut line = Cells { out, raw: true };
+    for (n, cell) in cells.iter().enumerate() {
+        if n > 0 {
+            line.put(",");
+        }
+        line.quoted("", cell);
+    }
+    line.end();
+}
+
 impl<'o, W: fmt::Write> Cells<'o, W> {
-    fn begin(out: &'o mut W, key: &EventKey, raw: bool) -> Self {
-        let mut cells = Self { out, raw };
+    fn begin(out: &'o mut W, key: &EventKey, style: &CsvStyle) -> Self {
+        let mut cells = Self { out, raw: style.raw };
         cells.put(key.run_id.as_hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
         cells.put(",");
         write_time(cells.out, key.timestamp);
@@ -66,20 +73,33 @@ impl<'o, W: fmt::Write> Cells<'o, W> {
         self
     }
 
+    fn column(&mut self, value: ColumnValue<'_>) -> &mut Self {
+        match value {
+            ColumnValue::Int(value) => self.integer(value),
+            ColumnValue::BigInt(value) => self.integer(value),
+            ColumnValue::Double(value) => self.double(value),
+            ColumnValue::Text(value) => self.text(value),
+        }
+    }
+
     fn text(&mut self, value: Option<&str>) -> &mut Self {
         self.put(",");
         let Some(value) = value else { return self };
-        let quote = if !self.raw && is_formula(value) { "'" } else { "" };
+        self.quoted(if !self.raw && is_formula(value) { "'" } else { "" }, value);
+        self
+    }
+
+    /// Text after this mark, between quotes where it needs them.
+    fn quoted(&mut self, mark: &str, value: &str) {
         if !value.is_empty() && !value.contains(['"', ',', '\n', '\r']) {
-            self.put(quote);
+            self.put(mark);
             self.put(value);
-            return self;
+            return;
         }
         self.put("\"");
-        self.put(quote);
+        self.put(mark);
         self.escaped(value);
         self.put("\"");
-        self
     }
 
     /// Text between quotes.
@@ -92,13 +112,27 @@ impl<'o, W: fmt::Write> Cells<'o, W> {
         }
     }
 
+    /// The numbers with these names, a cell each; both are in byte order. Returns the numbers with other names.
+    fn metrics<'r>(&mut self, names: &[String], extra: &'r BTreeMap<String, f64>) -> Vec<(&'r String, &'r f64)> {
+        let (mut numbers, mut other) = (extra.iter().peekable(), Vec::new());
+        for name in names {
+            while let Some(before) = numbers.next_if(|(found, _)| *found < name) {
+                other.push(before);
+            }
+            self.double(numbers.next_if(|(found, _)| *found == name).map(|(_, value)| *value));
+        }
+        other.extend(numbers);
+        other
+    }
+
     /// A JSON object, written in place: it may be large.
-    fn numbers(&mut self, numbers: &BTreeMap<String, f64>) -> &mut Self {
-        if numbers.is_empty() {
+    fn numbers<'r>(&mut self, numbers: impl IntoIterator<Item = (&'r String, &'r f64)>) -> &mut Self {
+        let mut numbers = numbers.into_iter().enumerate().peekable();
+        if numbers.peek().is_none() {
             return self.text(None);
         }
         self.put(",\"{");
-        for (n, (name, value)) in numbers.iter().enumerate() {
+        for (n, (name, value)) in numbers {
             if n > 0 {
                 self.put(",");
             }
@@ -119,24 +153,36 @@ impl<'o, W: fmt::Write> Cells<'o, W> {
     }
 }
 
+fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    names.into_iter().map(str::to_owned).collect()
+}
+
 impl ExportRow for MetricsRow {
-    fn header() -> String {
+    fn header(style: &CsvStyle) -> Vec<String> {
         let columns = METRIC_COLUMNS.iter().map(|column| column.name);
-        let names: Vec<_> = render::KEY_COLUMNS.into_iter().chain(columns).chain(["extra", "rest_json"]).collect();
-        names.join(",") + "\r\n"
-    }
-
-    fn csv(&self, out: &mut impl fmt::Write, raw: bool) {
-        let mut cells = Cells::begin(out, &self.key, raw);
-        for value in self.columns.values() {
-            match value {
-                ColumnValue::Int(value) => cells.integer(value),
-                ColumnValue::BigInt(value) => cells.integer(value),
-                ColumnValue::Double(value) => cells.double(value),
-                ColumnValue::Text(value) => cells.text(value),
-            };
+        let mut cells = names(render::KEY_COLUMNS.into_iter().chain(columns));
+        match &style.columns {
+            Columns::Fixed => cells.extend(names(["extra", "rest_json"])),
+            Columns::Names(_) => {
+                cells.extend(style.metric_cells());
+                cells.extend(names(["rest_json", "extra"]));
+            }
         }
-        cells.numbers(&self.extra).text(self.rest_json.as_deref()).end();
+        cells
+    }
+
+    fn csv(&self, out: &mut impl fmt::Write, style: &CsvStyle) {
+        let mut cells = Cells::begin(out, &self.key, style);
+        for value in self.columns.values() {
+            cells.column(value);
+        }
+        match &style.columns {
+            Columns::Fixed => cells.numbers(&self.extra).text(self.rest_json.as_deref()).end(),
+            Columns::Names(names) => {
+                let other = cells.metrics(names, &self.extra);
+                cells.text(self.rest_json.as_deref()).numbers(other).end();
+            }
+        }
     }
 
     fn json(&self, out: &mut impl io::Write) {
@@ -144,33 +190,18 @@ impl ExportRow for MetricsRow {
     }
 }
 
-impl ExportRow for TopologyRow {
-    fn header() -> String {
-        "run_id,timestamp,event_id,epoch,input_size,output_size,hidden_units,total_parameters,\
-                          topology_json,weights_summary\r\n"
-            .into()
+impl<T: StoredRow + Keyed> ExportRow for T {
+    fn header(_: &CsvStyle) -> Vec<String> {
+        names(render::KEY_COLUMNS.into_iter().chain(Self::names()))
     }
 
-    fn csv(&self, out: &mut impl fmt::Write, raw: bool) {
-        let mut cells = Cells::begin(out, &self.key, raw);
-        cells.integer(self.epoch).integer(self.input_size).integer(self.output_size).integer(self.hidden_units);
-        cells.integer(self.total_parameters).text(Some(&self.topology_json)).text(self.weights_summary.as_deref());
+    fn csv(&self, out: &mut impl fmt::Write, style: &CsvStyle) {
+        let mut cells = Cells::begin(out, self.key(), style);
+        for value in self.values() {
+            let StoredValue::Column(value) = value else { unreachable!("events have numbers and text alone") };
+            cells.column(value);
+        }
         cells.end();
-    }
-
-    fn json(&self, out: &mut impl io::Write) {
-        write_json(out, &Json(self));
-    }
-}
-
-impl ExportRow for EventRow {
-    fn header() -> String {
-        "run_id,timestamp,event_id,type,payload_json,epoch\r\n".into()
-    }
-
-    fn csv(&self, out: &mut impl fmt::Write, raw: bool) {
-        let mut cells = Cells::begin(out, &self.key, raw);
-        cells.text(Some(&self.r#type)).text(Some(&self.payload_json)).integer(self.epoch).end();
     }
 
     fn json(&self, out: &mut impl io::Write) {
@@ -183,7 +214,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::event::MetricColumns;
+    use crate::event::{EventRow, MetricColumns};
 
     #[test]
     fn every_value_has_a_text_of_its_own() {
@@ -204,8 +235,13 @@ mod tests {
             extra: [("g".to_owned(), 1e300), ("n".to_owned(), f64::NAN)].into(),
             rest_json: Some("".into()),
         };
-        let mut line = String::new();
-        row.csv(&mut line, false);
+        let line = |columns| {
+            let (style, mut text) = (CsvStyle { raw: false, columns }, String::new());
+            write_header(&mut text, &MetricsRow::header(&style));
+            row.csv(&mut text, &style);
+            let (header, line) = text.split_once("\r\n").unwrap();
+            (header.to_owned(), line.to_owned())
+        };
         let cells = [
             ("run_id", "00000000-0000-0000-0000-000000000000"),
             ("timestamp", "2025-11-20T10:15:00.123456Z"),
@@ -222,11 +258,26 @@ mod tests {
             ("extra", "\"{\"\"g\"\":1e300,\"\"n\"\":\"\"NaN\"\"}\""),
             ("rest_json", "\"\""),
         ];
-        let header = MetricsRow::header();
+        let (header, fixed) = line(Columns::Fixed);
         let cell = |name: &str| cells.iter().find(|(column, _)| *column == name).map_or("", |(_, text)| text);
-        let expected: Vec<_> = header.trim().split(',').map(cell).collect();
-        assert_eq!(line, expected.join(",") + "\r\n");
-        assert!(cells.iter().all(|(name, _)| header.trim().split(',').any(|column| column == *name)), "{header}");
+        let expected: Vec<_> = header.split(',').map(cell).collect();
+        assert_eq!(fixed, expected.join(",") + "\r\n");
+        assert!(cells.iter().all(|(name, _)| header.split(',').any(|column| column == *name)), "{header}");
+        // The same but for the end: numbers of named columns leave `extra`, which keeps the other numbers.
+        let named = |names: &[&str]| line(Columns::Names(names.iter().map(|name| (*name).to_owned()).collect()));
+        for (names, head, end) in [
+            (&["a,\"b", "epoch", "g", "n", "z"][..], "\"a,\"\"b\",extra.epoch,g,n,z,", ",,1e300,NaN,,\"\","),
+            (&["g"], "g,", "1e300,\"\",\"{\"\"n\"\":\"\"NaN\"\"}\""),
+            (&["f", "h", "n"], "f,h,n,", ",,NaN,\"\",\"{\"\"g\"\":1e300}\""),
+            (&[], "", "\"\",\"{\"\"g\"\":1e300,\"\"n\"\":\"\"NaN\"\"}\""),
+        ] {
+            let (of_columns, _) = header.split_once("extra,").unwrap();
+            let values: usize = fixed.find(&*format!(",{}", cell("extra"))).unwrap() + 1;
+            assert_eq!(
+                named(names),
+                (format!("{of_columns}{head}rest_json,extra"), format!("{}{end}\r\n", &fixed[..values]))
+            );
+        }
     }
 
     #[test]
@@ -235,7 +286,7 @@ mod tests {
         let line = |text: &str, raw: bool| {
             let row = EventRow { key, r#type: text.into(), payload_json: "{}".into(), epoch: Some(-1) };
             let mut line = String::new();
-            row.csv(&mut line, raw);
+            row.csv(&mut line, &CsvStyle { raw, columns: Columns::Fixed });
             line.split_once(",1,").unwrap().1.to_owned()
         };
         for (text, quoted, raw) in [

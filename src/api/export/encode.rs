@@ -2,10 +2,14 @@
 
 use std::fmt::Write as _;
 
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, spawn_blocking},
+};
 
 use super::{
-    csv::ExportRow,
+    columns::{Columns, CsvStyle, HeadId, TRAILER_CELLS_MAX},
+    csv::{ExportRow, write_header},
     job::{BOM, ExportJob, Format},
     trailer::{BodyChunk, Trailer},
 };
@@ -34,7 +38,9 @@ pub struct Page<T> {
 /// Writes the text, and collects the trailer.
 pub struct Encoder {
     format: Format,
-    raw: bool,
+    style: CsvStyle,
+    /// Identifies the columns in cursors; absent: the fixed ones.
+    head: Option<HeadId>,
     out: ChunkWriter<BodyChunk>,
     trailer: Trailer,
 }
@@ -42,23 +48,29 @@ pub struct Encoder {
 impl Encoder {
     /// An encoder that has written nothing.
     pub fn new(job: &ExportJob, chunks: mpsc::Sender<BodyChunk>) -> Self {
-        Self { format: job.format, raw: job.raw, out: ChunkWriter::new(chunks), trailer: Trailer::default() }
+        let has_names = job.format == Format::Csv && matches!(job.style.columns, Columns::Names(_));
+        let head = has_names.then(|| HeadId::of(&job.style.metric_cells().collect::<Vec<_>>(), TRAILER_CELLS_MAX));
+        let (out, trailer) = (ChunkWriter::new(chunks), Trailer::default());
+        Self { format: job.format, style: job.style.clone(), head, out, trailer }
     }
 
-    /// What comes before the rows.
-    pub fn head(&self, columns: &str, job: &ExportJob) -> String {
+    /// Writes what comes before the rows. `None`: the client has gone.
+    pub async fn encode_head<T: ExportRow>(mut self, job: &ExportJob) -> Option<Self> {
         // A continued export is appended to a file that has its head already.
-        let continued = job.ranges[0].after.is_some();
-        match self.format {
-            Format::Csv if !continued => [if job.bom { BOM } else { "" }, columns].concat(),
-            Format::Json => format!("{{\"table\":\"{}\",\"rows\":[", job.table),
-            _ => String::new(),
-        }
-    }
-
-    /// Writes and sends this text. Returns whether the client is still there.
-    pub async fn send(&mut self, text: &str) -> bool {
-        self.out.send(text).await
+        let (continued, bom, table) = (job.ranges[0].after.is_some(), job.bom, job.table);
+        let work = move || {
+            match self.format {
+                Format::Csv if !continued => {
+                    let _ = self.out.write_str(if bom { BOM } else { "" });
+                    write_header(&mut self.out, &T::header(&self.style));
+                }
+                Format::Json => _ = write!(self.out, "{{\"table\":\"{table}\",\"rows\":["),
+                _ => {}
+            }
+            self.out.flush_blocking();
+            self
+        };
+        encoded(spawn_blocking(work).await)
     }
 
     /// Writes these rows on a thread that may block. Their reservation is held until they are dropped, even if the export is
@@ -72,16 +84,13 @@ impl Encoder {
             drop((rows, reservation));
             self
         };
-        match spawn_blocking(work).await {
-            Ok(text) => Some(text).filter(|text| !text.out.is_closed()),
-            Err(error) => error.try_into_panic().map(|panic| std::panic::resume_unwind(panic)).ok(),
-        }
+        encoded(spawn_blocking(work).await)
     }
 
     fn encode_rows<T: ExportRow + Paged>(&mut self, rows: &[T]) {
         for (n, row) in rows.iter().enumerate() {
             match self.format {
-                Format::Csv => row.csv(&mut self.out, self.raw),
+                Format::Csv => row.csv(&mut self.out, &self.style),
                 format => {
                     let comma = if format == Format::Json && self.trailer.rows + n as u64 > 0 { "," } else { "" };
                     let _ = self.out.write_str(comma);
@@ -95,7 +104,11 @@ impl Encoder {
         self.trailer.rows += rows.len() as u64;
         if let Some(last) = rows.last() {
             let key = last.key();
-            self.trailer.cursor = Some(format!("{}.{}", key.run_id.as_simple(), render::event_cursor(key)));
+            let after = format!("{}.{}", key.run_id.as_simple(), render::event_cursor(key));
+            self.trailer.cursor = Some(match &self.head {
+                Some(head) => format!("{after}.{head}"),
+                None => after,
+            });
         }
     }
 
@@ -123,5 +136,13 @@ impl Encoder {
         // A client that has gone needs no trailer.
         let _ = self.out.send(&text).await && chunks.send(BodyChunk::End(Box::new(self.trailer))).await.is_ok();
         Ok(())
+    }
+}
+
+/// The encoder after its work, if its client is still there.
+fn encoded(done: Result<Encoder, JoinError>) -> Option<Encoder> {
+    match done {
+        Ok(text) => Some(text).filter(|text| !text.out.is_closed()),
+        Err(error) => error.try_into_panic().map(|panic| std::panic::resume_unwind(panic)).ok(),
     }
 }

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::csv::ExportRow;
+use super::{
+    columns::{Columns, CsvStyle, HeadId},
+    csv::{ExportRow, write_header},
+};
 use crate::{
-    api::memory_budget::MemoryBudget,
+    api::memory_budget::{MemoryBudget, Reservation},
     event::{EventRow, MetricsRow, TopologyRow},
-    store::Store,
+    store::{METRIC_NAMES_MAX, Store},
     units::Micros,
 };
 
@@ -18,13 +21,28 @@ pub const BOM: &str = "\u{feff}";
 /// The tables that can be exported; the first by default.
 pub const TABLES: [&str; 3] = ["training_metrics", "network_topology", "training_events"];
 
-/// The columns of one of [`TABLES`], as the first line of a CSV file.
-pub fn head(table: &str) -> String {
+/// The columns of one of [`TABLES`], as the cells of the first line of a CSV file.
+fn header(table: &str, style: &CsvStyle) -> Vec<String> {
     match table {
-        "network_topology" => TopologyRow::header(),
-        "training_events" => EventRow::header(),
-        _ => MetricsRow::header(),
+        "network_topology" => TopologyRow::header(style),
+        "training_events" => EventRow::header(style),
+        _ => MetricsRow::header(style),
     }
+}
+
+/// The first line of a CSV file with the fixed columns of one of [`TABLES`].
+pub fn fixed_head(table: &str) -> String {
+    let mut line = String::new();
+    write_header(&mut line, &header(table, &CsvStyle { raw: true, columns: Columns::Fixed }));
+    line
+}
+
+/// The metric columns in the first line of a CSV file, by its cells; `None`: it is no such line of metrics rows.
+pub fn metric_columns(cells: &[String]) -> Option<HeadId> {
+    let before = header(TABLES[0], &CsvStyle { raw: true, columns: Columns::Names(Arc::new([])) });
+    let (first, last) = before.split_at(before.len() - 2);
+    let metrics = cells.strip_prefix(first)?.strip_suffix(last)?;
+    Some(HeadId::of(metrics, METRIC_NAMES_MAX))
 }
 
 /// The shape of the body.
@@ -82,10 +100,12 @@ pub struct ExportJob {
     pub format: Format,
     /// Whether the trailer is a line of the body, too.
     pub trailer_line: bool,
-    /// CSV: whether texts are written unchanged, even those that a spreadsheet would run as formulas.
-    pub raw: bool,
+    /// How CSV is written.
+    pub style: CsvStyle,
     /// CSV: whether it begins with [`BOM`].
     pub bom: bool,
     /// The budget for the rows.
     pub memory: MemoryBudget,
+    /// The memory of the names of columns.
+    pub _names: Option<Reservation>,
 }

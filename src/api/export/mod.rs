@@ -7,6 +7,7 @@
 //! stops.
 
 mod body;
+mod columns;
 mod csv;
 mod encode;
 mod job;
@@ -22,48 +23,58 @@ use axum::{
 };
 use tokio::sync::OwnedSemaphorePermit;
 
-pub use self::job::{BOM, head};
 use self::{
     body::ExportBody,
+    columns::{Columns, CsvStyle},
     job::{ExportJob, Format, RunRange, TABLES},
     trailer::Trailer,
 };
+pub use self::{
+    columns::{HeadId, is_formula},
+    job::{BOM, fixed_head, metric_columns},
+};
 use super::{
     error::{ApiError, ApiResult},
+    fields,
     memory_budget::HoldsMemory,
     params::Params,
     run_lookup,
     state::ApiState,
 };
-use crate::{memory::LARGE_VALUE, render};
+use crate::{memory::LARGE_VALUE, render, units::Micros};
 
 /// `GET /api/export`
 pub async fn export(State(state): State<ApiState>, params: Params) -> ApiResult {
-    let names = ["format", "table", "start_time", "end_time", "cursor", "trailer", "raw", "bom"];
+    let names = ["format", "table", "start_time", "end_time", "cursor", "trailer", "raw", "bom", "columns"];
     let params = params.allow_only(&names, &["run_id"])?;
     let format = Format::named(params.word("format", &["csv", "json", "ndjson"])?);
     let table = params.word("table", &TABLES)?;
     let trailer_line = params.word("trailer", &["header", "line"])? == "line";
     let [raw, bom] = ["raw", "bom"].map(|name| csv_only(&params, name, format));
     let (raw, bom) = (raw?, bom?);
-    let ids = params.runs("run_id");
-    if ids.is_empty() || ids.len() > state.config.max_runs {
-        return Err(ApiError::bad_request(format!("give `run_id` 1 to {} times", state.config.max_runs)));
-    }
     let mut ranges = Vec::new();
-    for id in ids {
-        let run = run_lookup::find(&state, id).await?;
+    for run_id in run_lookup::resolve_runs(&state, &params, 1).await? {
+        let run = run_lookup::small_row(&state, run_id).await?;
         ranges.push(RunRange { run_id: run.run_id, start: run.start_time.unwrap_or(0), after: None });
     }
-    // A cursor names its run; the runs before it are complete.
-    let read = |text: &str| {
-        let (run_id, key) = text.split_once('.')?;
-        let at = ranges.iter().position(|range| range.run_id.as_simple().to_string() == run_id)?;
-        Some((at, render::parse_event_cursor(key)?))
+    let cursor = params.cursor("cursor", |text| Cursor::parse(text, &ranges))?;
+    let form = form(&params, format, cursor.as_ref())?;
+    let (columns, names) = match form {
+        Form::Named(head) if table == TABLES[0] && format == Format::Csv => {
+            let runs: Vec<_> = ranges.iter().map(|range| range.run_id).collect();
+            let (names, reservation) = fields::metric_names(&state, &runs).await?;
+            let columns = match head {
+                Some(head) => head.select(names, raw).ok_or_else(other_columns)?,
+                None => Columns::Names(names.into_iter().collect()),
+            };
+            (columns, Some(reservation))
+        }
+        _ => (Columns::Fixed, None),
     };
-    if let Some((at, key)) = params.cursor("cursor", read)? {
-        ranges.drain(..at);
-        ranges[0].after = Some(key);
+    // A cursor names its run; the runs before it are complete.
+    if let Some(cursor) = cursor {
+        ranges.drain(..cursor.range);
+        ranges[0].after = Some(cursor.after);
     }
     let permit = acquire_slot(&state)?;
     let job = ExportJob {
@@ -74,11 +85,70 @@ pub async fn export(State(state): State<ApiState>, params: Params) -> ApiResult 
         table,
         format,
         trailer_line,
-        raw,
+        style: CsvStyle { raw, columns },
         bom,
         memory: state.memory.clone(),
+        _names: names,
     };
     Ok(answer(job, permit))
+}
+
+/// Where an export continues.
+struct Cursor {
+    /// Index of the run.
+    range: usize,
+    /// The last row before.
+    after: (Micros, i64),
+    /// The columns of the file.
+    head: Option<HeadId>,
+}
+
+impl Cursor {
+    /// `RUN.TIMESTAMP.EVENT_ID`, and the columns unless they are the fixed ones.
+    fn parse(text: &str, ranges: &[RunRange]) -> Option<Self> {
+        let (run_id, key) = text.split_once('.')?;
+        let range = ranges.iter().position(|range| range.run_id.as_simple().to_string() == run_id)?;
+        let (key, head) = match key.match_indices('.').nth(1) {
+            Some((at, _)) => (&key[..at], Some(HeadId::parse(&key[at + 1..])?)),
+            None => (key, None),
+        };
+        Some(Self { range, after: render::parse_event_cursor(key)?, head })
+    }
+}
+
+/// The form of CSV.
+enum Form {
+    /// The fixed columns.
+    Fixed,
+    /// A column for each metric; of a continued file those that it has.
+    Named(Option<HeadId>),
+}
+
+/// The form that a request asks for. A cursor without columns continues a file with the fixed ones, as all files had once.
+fn form(params: &Params, format: Format, cursor: Option<&Cursor>) -> Result<Form, ApiError> {
+    let columns = params.text("columns").map(|_| params.word("columns", &["names", "fixed"])).transpose()?;
+    if columns.is_some() && format != Format::Csv {
+        return Err(ApiError::bad_request("`columns` needs `format=csv`"));
+    }
+    let (is_fixed, head) = match cursor {
+        Some(cursor) => (cursor.head.is_none(), cursor.head.clone()),
+        None => (columns == Some("fixed"), None),
+    };
+    let found = if is_fixed { "fixed" } else { "names" };
+    match columns {
+        Some(columns) if columns != found => {
+            Err(ApiError::bad_request(format!("`cursor` continues a file with `columns={found}`: leave out `columns`")))
+        }
+        _ if is_fixed => Ok(Form::Fixed),
+        _ => Ok(Form::Named(head)),
+    }
+}
+
+fn other_columns() -> ApiError {
+    ApiError::bad_request(
+        "the file that `cursor` continues has columns that cannot be found among the metrics of these runs now: export from the \
+         beginning",
+    )
 }
 
 /// A boolean that only CSV has.

@@ -43,11 +43,7 @@ async fn write_rows<T: ExportRow + Paged + 'static>(
         read
     };
     let writing = async {
-        let mut text = Encoder::new(job, chunks.clone());
-        let head = text.head(&T::header(), job);
-        if !text.send(&head).await {
-            return None;
-        }
+        let mut text = Encoder::new(job, chunks.clone()).encode_head::<T>(job).await?;
         while let Some(page) = queue.recv().await {
             text = text.encode_page(page).await?;
         }

@@ -15,7 +15,7 @@ mod tests;
 
 pub use self::{
     body::HoldsMemory,
-    budget::{MemoryBudget, PAGE_BYTES, PAGE_RESERVATION, SMALL_RESERVATION},
+    budget::{MemoryBudget, PAGE_BYTES, PAGE_RESERVATION, SMALL_RESERVATION, SMALL_VALUE_BYTES},
     chunked::{ChunkWriter, json as chunked_json, write_json},
     reservation::Reservation,
 };

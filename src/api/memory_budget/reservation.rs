@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::budget::{MemoryBudget, PAGE_RESERVATION, PERMIT_BYTES};
+use super::budget::{MemoryBudget, PAGE_RESERVATION, PERMIT_BYTES, SMALL_VALUE_BYTES};
 use crate::memory::Reserved;
-
-/// Usual maximum of a value in Redis: the history's limit. Larger values are reserved like large rows.
-pub const SMALL_VALUE_BYTES: usize = 1 << 20;
 
 /// Reserved memory for rows, and for the text made of them.
 #[derive(Debug)]
@@ -53,6 +50,16 @@ impl Reservation {
             Ok(permit) => Self { permits: Some(permit), process_bytes: None, budget: budget.clone() },
             Err(_) => Self::reserve(budget, bytes).await,
         }
+    }
+
+    /// The same for the body of a request. Small ones do not wait behind answers.
+    pub async fn reserve_body(budget: &MemoryBudget, bytes: usize) -> Self {
+        if bytes > SMALL_VALUE_BYTES {
+            return Self::reserve(budget, bytes).await;
+        }
+        // The semaphore is never closed.
+        let permits = Arc::clone(&budget.body_pool).acquire_many_owned(permits_for(bytes, usize::MAX)).await.ok();
+        Self { permits, process_bytes: None, budget: budget.clone() }
     }
 
     /// Bytes that it covers: any number when it is the whole budget.

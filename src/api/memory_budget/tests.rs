@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{budget::PERMIT_BYTES, read::EXPECT_TIMEOUT, reservation::SMALL_VALUE_BYTES, *};
+use super::{budget::PERMIT_BYTES, read::EXPECT_TIMEOUT, *};
 use crate::{memory::MemoryLimit, units::ByteSize};
 
 /// A read of `bytes`.

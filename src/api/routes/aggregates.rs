@@ -1,44 +1,67 @@
 //! Aggregates of a whole run.
 
+use std::cmp::Ordering;
+
 use axum::extract::{Path, State};
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use super::scan::{self, full_range};
 use crate::{
-    api::{
-        error::{ApiResult, json as json_answer},
-        params::Params,
-        run_lookup,
-        state::ApiState,
-    },
+    api::{error::ApiResult, fields, memory_budget::Reservation, params::Params, run_lookup, state::ApiState},
     curve::{Aggregate, Aggregates, Extreme, Field},
     render,
+    store::StoreError,
 };
+
+/// Maximum fields of one answer.
+const FIELDS_MAX: usize = 256;
+/// Memory of a field: its aggregate, which of its values count, its text, and its numbers in two pages.
+const FIELD_BYTES: usize = 24 << 10;
 
 /// `GET /api/runs/{run_id}/aggregates`
 pub async fn aggregates(State(state): State<ApiState>, Path(run_id): Path<String>, params: Params) -> ApiResult {
     let params = params.allow_only(&["fields", "attempts", "start_time", "end_time"], &["field"])?;
     let run = run_lookup::find(&state, &run_id).await?;
-    let fields = scan::fields(&params)?;
-    let mut aggregates = Aggregates::new(fields.len(), scan::all_attempts(&params)?);
-    scan::scan(&*state.store, full_range(&run, &params)?, &fields, &mut aggregates).await?;
+    let (range, raw) = (full_range(&run, &params)?, scan::all_attempts(&params)?);
+    let named = fields::drawn(&params, FIELDS_MAX, Vec::new())?;
+    let (fields, left_out) = if named.is_empty() { all_fields(&state, run.run_id).await? } else { (named, 0) };
+    let reservation = Reservation::reserve(&state.memory, fields.len() * FIELD_BYTES).await;
+    let mut aggregates = Aggregates::new(fields.len(), raw);
+    scan::scan(&*state.store, range, &fields, &mut aggregates).await?;
+    fields::require_known(&state, &[run.run_id], &fields, |n| aggregates.fields[n].count > 0).await?;
     let by_field: Map<String, Value> = fields
         .iter()
         .zip(&aggregates.fields)
-        .map(|(field, of)| (field.name().to_owned(), aggregate(field, of)))
+        .map(|(field, of)| (field.label().into_owned(), aggregate(field, of)))
         .collect();
-    json_answer(&json!({
+    reservation.json(&json!({
         "run_id": run.run_id,
         "rows": aggregates.rows,
         "replaced": aggregates.replaced,
         "first_timestamp": aggregates.bounds.map(|(_, oldest)| render::time(oldest)),
         "last_timestamp": aggregates.bounds.map(|(newest, _)| render::time(newest)),
         "fields": by_field,
+        "fields_left_out": left_out,
     }))
 }
 
+/// Every column and every extra metric of a run, as many as one answer has; and how many there are beyond.
+async fn all_fields(state: &ApiState, run_id: Uuid) -> Result<(Vec<Field>, usize), StoreError> {
+    let (names, _reservation) = fields::metric_names(state, &[run_id]).await?;
+    let mut fields = Field::drawn_columns();
+    let room = FIELDS_MAX - fields.len();
+    let left_out = names.len().saturating_sub(room);
+    fields.extend(names.into_iter().take(room).map(Field::Extra));
+    Ok((fields, left_out))
+}
+
 fn aggregate(field: &Field, of: &Aggregate) -> Value {
-    let best = if field.less_is_better() { of.min } else { of.max };
+    let best = match field.better() {
+        Some(Ordering::Less) => of.min,
+        Some(_) => of.max,
+        None => None,
+    };
     json!({
         "count": of.count,
         "non_finite": of.non_finite,

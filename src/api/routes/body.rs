@@ -20,6 +20,19 @@ pub fn object(body: &Bytes) -> Result<Map<String, Value>, ApiError> {
     }
 }
 
+/// Refuses a field that is none of `known`.
+///
+/// # Errors
+/// 400 with its name.
+pub fn allow_only(object: &Map<String, Value>, known: &[&str]) -> Result<(), ApiError> {
+    match object.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(other) => {
+            Err(ApiError::bad_request(format!("unknown field `{}`; known: {}", other.escape_debug(), known.join(", "))))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The body.
 ///
 /// # Errors

@@ -9,13 +9,14 @@ use super::scan;
 use crate::{
     api::{
         error::{ApiError, ApiResult},
+        fields::{self, FIELDS_MAX},
         memory_budget::Reservation,
         params::Params,
         run_lookup,
         state::ApiState,
     },
     curve::{Axis, Bucket, Curve, Field, POINTS_MIN, Reducer, SHIFT_MAX, Spread},
-    event::RunRow,
+    event::EditedRun,
     render,
     store::RangeQuery,
     units,
@@ -24,11 +25,8 @@ use crate::{
 /// `GET /api/compare`
 pub async fn compare(State(state): State<ApiState>, params: Params) -> ApiResult {
     let params = params.allow_only(&["by", "max_points", "attempts"], &["run_id", "field"])?;
-    let ids = params.runs("run_id");
-    if ids.is_empty() || ids.len() > state.config.max_runs {
-        return Err(ApiError::bad_request(format!("give `run_id` 1 to {} times", state.config.max_runs)));
-    }
-    let fields = if scan::names_fields(&params) { scan::fields(&params)? } else { vec![Field::train_loss()] };
+    let ids = run_lookup::resolve_runs(&state, &params, 1).await?;
+    let fields = fields::drawn(&params, FIELDS_MAX, vec![Field::train_loss()])?;
     let by = params.word("by", &["epoch", "step", "time"])?;
     let points = params.number("max_points", 1_000, POINTS_MIN, state.config.max_points)?;
     let raw = scan::all_attempts(&params)?;
@@ -36,20 +34,24 @@ pub async fn compare(State(state): State<ApiState>, params: Params) -> ApiResult
     let reservation = Reservation::reserve(&state.memory, bytes).await;
     let mut curves = Vec::new();
     for id in ids {
-        let run = run_lookup::find(&state, id).await?;
+        let run = run_lookup::shown_run(&state, id).await?.ok_or_else(ApiError::run_not_found)?;
+        let run = EditedRun { row: run_lookup::without_large_fields(run.row), ..run };
         let axis = match by {
             "epoch" => Axis::Epoch,
             "step" => Axis::Step,
-            _ => Axis::Time(run.start_time.unwrap_or(0)),
+            _ => Axis::Time(run.row.start_time.unwrap_or(0)),
         };
         let mut reducer = Reducer::new(axis, fields.len(), points, raw);
-        scan::scan(&*state.store, RangeQuery::newest(run.run_id, 1), &fields, &mut reducer).await?;
+        scan::scan(&*state.store, RangeQuery::newest(run.row.run_id, 1), &fields, &mut reducer).await?;
         curves.push((run, reducer.finish()));
     }
+    let runs: Vec<_> = curves.iter().map(|(run, _)| run.row.run_id).collect();
+    let has_value = |n| curves.iter().any(|(_, curve)| curve.has_value(n));
+    fields::require_known(&state, &runs, &fields, has_value).await?;
     reservation.json(&answer(&curves, &fields, by, points))
 }
 
-fn answer(curves: &[(RunRow, Curve)], fields: &[Field], by: &str, points: usize) -> Value {
+fn answer(curves: &[(EditedRun, Curve)], fields: &[Field], by: &str, points: usize) -> Value {
     // The widest buckets of all runs: buckets must be the same for each run.
     let mut shift = curves.iter().filter_map(|(_, curve)| curve.shift).max().unwrap_or(0);
     let (aligned, axis) = loop {
@@ -69,8 +71,8 @@ fn answer(curves: &[(RunRow, Curve)], fields: &[Field], by: &str, points: usize)
     };
     let shown: Vec<Value> = fields.iter().enumerate().flat_map(of_field).collect();
     json!({
-        "field": fields[0].name(),
-        "fields": fields.iter().map(Field::name).collect::<Vec<_>>(),
+        "field": fields[0].label(),
+        "fields": fields.iter().map(Field::label).collect::<Vec<_>>(),
         "by": by,
         "width": scaled(1 << shift),
         "x": axis.iter().map(|x| scaled(*x)).collect::<Vec<_>>(),
@@ -96,13 +98,14 @@ impl Column<'_> {
     }
 }
 
-fn curve_json(run: &RunRow, curve: &Curve, column: &Column<'_>) -> Value {
+fn curve_json(run: &EditedRun, curve: &Curve, column: &Column<'_>) -> Value {
     let non_finite: u32 = column.aligned.values().map(|bucket| bucket.fields[column.n].non_finite).sum();
     json!({
-        "run_id": run.run_id,
-        "field": column.field.name(),
-        "run_name": run.run_name,
-        "status": render::shown_status(run, units::now(), render::STALE_AFTER),
+        "run_id": run.row.run_id,
+        "field": column.field.label(),
+        "run_name": run.row.run_name,
+        "display_name": run.display_name,
+        "status": render::shown_status(&run.row, units::now(), render::STALE_AFTER),
         "last": column.values(|spread| spread.last),
         "min": column.values(|spread| spread.min),
         "max": column.values(|spread| spread.max),

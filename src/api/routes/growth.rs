@@ -8,6 +8,7 @@ use super::scan::{self, full_range};
 use crate::{
     api::{
         error::{ApiError, ApiResult, json as json_answer},
+        fields,
         memory_budget::Reservation,
         params::Params,
         run_lookup,
@@ -29,9 +30,11 @@ const UNIT_ADDED_MAX_BYTES: usize = 64 << 10;
 pub async fn growth(State(state): State<ApiState>, Path(run_id): Path<String>, params: Params) -> ApiResult {
     let params = params.allow_only(&["field", "start_time", "end_time"], &[])?;
     let run = run_lookup::find(&state, &run_id).await?;
-    let field = params.exact("field").next().map_or_else(Field::train_loss, Field::named);
+    let field = fields::drawn(&params, 1, vec![Field::train_loss()])?.swap_remove(0);
     let mut growth = Growth::default();
     scan::scan(&*state.store, full_range(&run, &params)?, std::slice::from_ref(&field), &mut growth).await?;
+    let has_value = |_| growth.levels.iter().any(|level| level.last.is_some());
+    fields::require_known(&state, &[run.run_id], std::slice::from_ref(&field), has_value).await?;
     let units_added = units_added(&state, run.run_id).await?;
     let (mut levels, truncated) = (growth.levels, growth.truncated);
     levels.reverse();
@@ -58,7 +61,7 @@ pub async fn growth(State(state): State<ApiState>, Path(run_id): Path<String>, p
         before = Some(level);
     }
     json_answer(
-        &json!({ "run_id": run.run_id, "field": field.name(), "levels": shown, "count": shown.len(), "truncated": truncated }),
+        &json!({ "run_id": run.run_id, "field": field.label(), "levels": shown, "count": shown.len(), "truncated": truncated }),
     )
 }
 

@@ -25,14 +25,22 @@ pub async fn ready(State(state): State<ApiState>, arrived: Option<Extension<Arri
 
 fn readiness(state: &ApiState) -> (StatusCode, String) {
     let mut missing = (state.missing)();
-    let problem = problem(&(state.status)());
+    let status = (state.status)();
+    let problem = problem(&status);
     if missing.is_empty() {
         // A store problem is reported, but messages are still received and kept, so the daemon is ready.
         let text = problem.map_or_else(|| "ready\n".to_owned(), |problem| format!("ready\n{problem}\n"));
         return (StatusCode::OK, text);
     }
+    missing.extend(redis_problem(&status));
     missing.extend(problem);
     (StatusCode::SERVICE_UNAVAILABLE, missing.join("; "))
+}
+
+/// Why a connection to Redis is missing.
+fn redis_problem(status: &Value) -> Option<String> {
+    let mut connections = status["redis"]["connections"].as_array()?.iter();
+    connections.find_map(|connection| connection["error"].as_str()).map(|error| format!("Redis: {error}"))
 }
 
 /// The store problem: what it holds back, since when, and the remedy.
@@ -56,6 +64,7 @@ fn problem(status: &Value) -> Option<String> {
 pub async fn metrics(State(state): State<ApiState>, arrived: Option<Extension<Arrived>>) -> Response {
     let text = state.pages.metrics.since(arrived, || {
         (state.status)();
+        state.metrics.ready.set(i64::from((state.missing)().is_empty()));
         state.metrics.page().into()
     });
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -32,7 +32,7 @@ const HISTORY_ROWS: usize = 512;
 
 /// `GET /api/metrics`
 pub async fn metrics(State(state): State<ApiState>, params: Params) -> ApiResult {
-    let run_id = requested_run(params)?;
+    let run_id = requested_run(&state, params).await?;
     if let Some(hit) = cached(&state, "metrics", run_id).await? {
         return Ok(hit);
     }
@@ -45,7 +45,7 @@ pub async fn metrics(State(state): State<ApiState>, params: Params) -> ApiResult
 
 /// `GET /api/topology`, `GET /api/network/topology`
 pub async fn topology(State(state): State<ApiState>, params: Params) -> ApiResult {
-    let run_id = requested_run(params)?;
+    let run_id = requested_run(&state, params).await?;
     if let Some(hit) = cached(&state, "topology", run_id).await? {
         return Ok(hit);
     }
@@ -58,7 +58,7 @@ pub async fn topology(State(state): State<ApiState>, params: Params) -> ApiResul
 
 /// `GET /api/state`
 pub async fn state(State(state): State<ApiState>, params: Params) -> ApiResult {
-    let run_id = requested_run(params)?;
+    let run_id = requested_run(&state, params).await?;
     // Redis has one state for all runs, and none for each run.
     if run_id.is_none()
         && let Some(hit) = cached(&state, "state", None).await?
@@ -74,8 +74,7 @@ pub async fn state(State(state): State<ApiState>, params: Params) -> ApiResult {
 }
 
 /// `GET /api/history`
-pub async fn history(State(state): State<ApiState>, params: Params) -> ApiResult {
-    params.allow_only(&[], &[])?;
+pub async fn history(State(state): State<ApiState>) -> ApiResult {
     if let Some(hit) = cached(&state, "history", None).await? {
         return Ok(hit);
     }

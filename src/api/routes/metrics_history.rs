@@ -13,7 +13,7 @@ use crate::{
     api::{
         error::{ApiError, ApiResult, json},
         memory_budget::{Reservation, SMALL_RESERVATION},
-        params::{Params, uuid},
+        params::Params,
         run_lookup,
         state::ApiState,
     },
@@ -71,7 +71,7 @@ struct Layers {
 pub async fn history(State(state): State<ApiState>, params: Params) -> ApiResult {
     let params = params.allow_only(&["limit", "run_id"], &[])?;
     let limit = params.number("limit", 100, 1, state.config.page_rows)?;
-    let named = params.text("run_id").map(uuid).transpose()?;
+    let named = run_lookup::optional_run(&state, &params).await?;
     let (status, answer) = match stored(&state, named, limit).await {
         Ok(answer) => ("MISS", answer),
         // While the store is away, Redis has the newest part.

@@ -10,9 +10,11 @@ use super::scan;
 use crate::{
     api::{
         error::{ApiError, ApiResult},
+        fields::{self, FIELDS_MAX},
         memory_budget::Reservation,
         paging::{self, RANGE},
         params::Params,
+        run_lookup,
         state::ApiState,
     },
     curve::{self, Axis, Bucket, Curve, Field, Reducer},
@@ -37,7 +39,8 @@ struct RowsPage<'a> {
 pub async fn range(State(state): State<ApiState>, params: Params) -> ApiResult {
     let names: Vec<_> = RANGE.into_iter().chain(["run_id", "max_points", "fields", "by", "attempts"]).collect();
     let params = params.allow_only(&names, &["field"])?;
-    let query = paging::range(&params, params.run_id()?, 1_000, state.config.page_rows)?;
+    let run_id = run_lookup::required_run(&state, &params).await?;
+    let query = paging::range(&params, run_id, 1_000, state.config.page_rows)?;
     if params.text("max_points").is_some() {
         return downsampled(&state, &params, query).await;
     }
@@ -46,15 +49,25 @@ pub async fn range(State(state): State<ApiState>, params: Params) -> ApiResult {
             return Err(ApiError::bad_request(format!("`{name}` applies to curves: give `max_points`, too")));
         }
     }
-    let fields = scan::names_fields(&params).then(|| scan::fields(&params)).transpose()?;
+    let fields = fields::named(&params, FIELDS_MAX)?;
     let mut reservation = Reservation::reserve_page(&state.memory).await;
     let (rows, next) = reservation.page::<MetricsRow>(&*state.store, &query).await?;
-    let Some(fields) = fields else {
+    if fields.is_empty() {
         return reservation.json(&RowsPage { metrics: JsonRows(&rows), count: rows.len(), next, exact: true });
-    };
-    let metrics = rows.iter().map(|row| ProjectedRow { row, fields: &fields }).collect();
-    let names = fields.iter().map(Field::name).collect();
-    reservation.json(&ProjectedPage { metrics, count: rows.len(), next, exact: true, fields: names })
+    }
+    let whole_columns = |field: &Field| ROW_FIELDS.contains(&&*field.label());
+    let has_value = |n: usize| whole_columns(&fields[n]) || rows.iter().any(|row| has_number(row, &fields[n]));
+    fields::require_known(&state, &[query.run_id], &fields, has_value).await?;
+    let labels: Vec<_> = fields.iter().map(Field::label).collect();
+    let metrics = rows.iter().map(|row| ProjectedRow { row, labels: &labels }).collect();
+    reservation.json(&ProjectedPage { metrics, count: rows.len(), next, exact: true, fields: &labels })
+}
+
+/// What a page of rows can be asked for beside columns and metrics; the key is in every row.
+const ROW_FIELDS: [&str; 5] = ["run_id", "timestamp", "event_id", "extra", "rest_json"];
+
+fn has_number(row: &MetricsRow, field: &Field) -> bool {
+    matches!(field, Field::Extra(name) if row.extra.contains_key(name))
 }
 
 /// Rows with their key and the requested fields.
@@ -64,21 +77,20 @@ struct ProjectedPage<'a> {
     count: usize,
     next: Option<String>,
     exact: bool,
-    fields: Vec<&'a str>,
+    fields: &'a [Cow<'a, str>],
 }
 
 /// A column under its name; a number in `extra`, too.
 struct ProjectedRow<'a> {
     row: &'a MetricsRow,
-    fields: &'a [Field],
+    labels: &'a [Cow<'a, str>],
 }
 
 impl Serialize for ProjectedRow<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let names = || self.fields.iter().map(Field::name).filter(|name| !render::KEY_COLUMNS.contains(name));
+        let labels = self.labels.iter().map(|label| &**label).filter(|label| !render::KEY_COLUMNS.contains(label));
         let mut map = serializer.serialize_map(None)?;
-        let lost = render::columns(&mut map, self.row, names())?;
-        map.serialize_entry("non_finite", &lost)?;
+        render::columns(&mut map, self.row, labels)?;
         map.end()
     }
 }
@@ -90,7 +102,7 @@ async fn downsampled(state: &ApiState, params: &Params, query: RangeQuery) -> Ap
         ));
     }
     let points = params.number("max_points", 0, curve::POINTS_MIN, state.config.max_points)?;
-    let fields = scan::fields(params)?;
+    let fields = fields::drawn(params, FIELDS_MAX, Field::drawn_by_default())?;
     let by = params.word("by", &["time", "epoch", "step"])?;
     let axis = match by {
         "epoch" => Axis::Epoch,
@@ -107,6 +119,7 @@ async fn downsampled(state: &ApiState, params: &Params, query: RangeQuery) -> Ap
     let mut reducer = Reducer::new(axis, fields.len(), points, raw).until(until);
     scan::scan(&*state.store, query, &fields, &mut reducer).await?;
     let curve = reducer.finish();
+    fields::require_known(state, &[run_id], &fields, |n| curve.has_value(n)).await?;
     let bounds = (
         curve.points.iter().map(|point| point.oldest_at).min(),
         curve.points.iter().map(|point| point.newest.timestamp).max(),
@@ -117,7 +130,8 @@ async fn downsampled(state: &ApiState, params: &Params, query: RangeQuery) -> Ap
         }
         _ => Vec::new(),
     };
-    let point = |point| Point { curve: &curve, point, fields: &fields };
+    let members: Vec<_> = fields.iter().map(Member::of).collect();
+    let point = |point| Point { curve: &curve, point, members: &members };
     let mut points: Vec<_> = curve.points.iter().map(point).collect();
     if !ascending {
         points.reverse();
@@ -155,17 +169,37 @@ fn exact(curve: &Curve, by: &str) -> Value {
 const FIXED: [&str; 11] =
     ["timestamp", "event_id", "epoch", "step", "hidden_units", "phase", "seq", "from", "rows", "non_finite", "spread"];
 
+/// The member of a point with the last value of a field.
+struct Member<'a> {
+    name: Cow<'a, str>,
+    /// Every point has it, whichever fields were requested.
+    is_fixed: bool,
+}
+
+impl<'a> Member<'a> {
+    fn of(field: &'a Field) -> Self {
+        let name = field.label();
+        let is_fixed = FIXED.contains(&&*name);
+        match field {
+            Field::Column(_) => Self { name, is_fixed },
+            // A number in `extra` may have the name of a member that is no column.
+            Field::Extra(_) if is_fixed => Self { name: Cow::Owned(format!("extra.{name}")), is_fixed: false },
+            Field::Extra(_) => Self { name, is_fixed },
+        }
+    }
+}
+
 /// A point has the form of its newest row; `spread` describes all of its rows. Serialised without a tree of values, since there are
 /// many points.
 struct Point<'a> {
     curve: &'a Curve,
     point: &'a Bucket,
-    fields: &'a [Field],
+    members: &'a [Member<'a>],
 }
 
 impl Point<'_> {
-    fn values(&self) -> impl Iterator<Item = (&str, &curve::Spread)> {
-        self.fields.iter().map(Field::name).zip(&self.point.fields)
+    fn values(&self) -> impl Iterator<Item = (&Member<'_>, &curve::Spread)> {
+        self.members.iter().zip(&self.point.fields)
     }
 }
 
@@ -182,14 +216,12 @@ impl Serialize for Point<'_> {
         map.serialize_entry("seq", &newest.seq)?;
         map.serialize_entry("from", &render::time(point.oldest_at))?;
         map.serialize_entry("rows", &point.rows)?;
-        for (name, values) in self.values().filter(|(name, _)| *name != "hidden_units") {
-            // A number in `extra` may have the name of a member.
-            let clashes = FIXED.contains(&name);
-            let name = if clashes { Cow::Owned(format!("extra.{name}")) } else { Cow::Borrowed(name) };
+        for (member, values) in self.values().filter(|(member, _)| !member.is_fixed) {
             // serde_json writes a non-finite number as null.
-            map.serialize_entry(&name, &(values.count > 0).then_some(values.last))?;
+            map.serialize_entry(&member.name, &(values.count > 0).then_some(values.last))?;
         }
-        let lost: Vec<_> = self.values().filter(|(_, values)| values.non_finite > 0).map(|(name, _)| name).collect();
+        let lost = self.values().filter(|(_, values)| values.non_finite > 0).map(|(member, _)| &*member.name);
+        let lost: Vec<_> = lost.collect();
         map.serialize_entry("non_finite", &lost)?;
         map.serialize_entry("spread", &Spreads(self))?;
         map.end()
@@ -203,7 +235,7 @@ impl Serialize for Spreads<'_> {
         // A single row has no spread.
         let several = self.0.point.rows > 1;
         serializer.collect_map(self.0.values().filter(|(_, values)| several && values.count > 0).map(
-            |(name, values)| {
+            |(member, values)| {
                 let extreme = |value| values.has_finite().then_some(value);
                 let spread = Spread {
                     first: values.first,
@@ -213,7 +245,7 @@ impl Serialize for Spreads<'_> {
                     count: values.count,
                     non_finite: values.non_finite,
                 };
-                (name, spread)
+                (&*member.name, spread)
             },
         ))
     }

@@ -8,17 +8,23 @@ mod body;
 mod compare;
 mod control;
 mod dataset;
+mod edit_fields;
 mod gaps;
 mod growth;
 mod health;
 mod latest;
 mod latest_value;
+pub mod messages;
 mod metrics_history;
 mod metrics_range;
 mod network_stats;
 mod openapi;
 mod rows;
 mod run_changes;
+mod run_cursor;
+mod run_deletion;
+mod run_edits;
+mod run_list;
 mod runs;
 mod scan;
 mod servers;
@@ -28,14 +34,14 @@ mod weights;
 
 use axum::{
     http::Method,
-    routing::{MethodRouter, delete, get, post},
+    routing::{MethodRouter, delete, get, patch, post},
 };
 
 use super::{auth::Scope, export, state::ApiState, stream};
 
 /// One route.
 pub struct Route {
-    /// GET, POST or DELETE.
+    /// GET, POST, PATCH or DELETE.
     pub method: Method,
     /// As axum writes it: `/api/runs/{run_id}`.
     pub path: &'static str,
@@ -45,11 +51,19 @@ pub struct Route {
     pub handler: MethodRouter<ApiState>,
 }
 
+impl Route {
+    /// Whether it has parameters in the query; its handler checks them.
+    pub fn has_query(&self) -> bool {
+        openapi::has_query(&self.method, self.path)
+    }
+}
+
 /// The table of routes.
 pub fn routes() -> Vec<Route> {
     let read = |path, handler| Route { method: Method::GET, path, scope: Scope::Read, handler };
     let open = |path, handler| Route { scope: Scope::Open, ..read(path, handler) };
     let admin = |path, handler| Route { method: Method::POST, path, scope: Scope::Admin, handler };
+    let publish = |path, handler| Route { method: Method::POST, path, scope: Scope::Publish, handler };
     let sign_in = |method, handler| Route { method, path: "/api/session", scope: Scope::SignIn, handler };
     vec![
         open("/healthz", get(health::alive)),
@@ -57,13 +71,14 @@ pub fn routes() -> Vec<Route> {
         open("/metrics", get(health::metrics)),
         read("/api/openapi.json", get(openapi::document)),
         read("/api/status", get(health::status)),
-        read("/api/runs", get(runs::list)),
+        read("/api/runs", get(run_list::list)),
         read("/api/runs/{run_id}", get(runs::detail)),
         read("/api/runs/{run_id}/topology", get(rows::topology)),
         read("/api/runs/{run_id}/events", get(rows::events)),
         read("/api/runs/{run_id}/aggregates", get(aggregates::aggregates)),
         read("/api/runs/{run_id}/growth", get(growth::growth)),
         read("/api/runs/{run_id}/gaps", get(gaps::gaps)),
+        read("/api/gaps", get(gaps::all)),
         read("/api/compare", get(compare::compare)),
         read("/api/export", get(export::export)),
         read("/api/metrics/range", get(metrics_range::range)),
@@ -84,10 +99,13 @@ pub fn routes() -> Vec<Route> {
         sign_in(Method::POST, post(session::sign_in)),
         sign_in(Method::DELETE, delete(session::sign_out)),
         read("/api/session", get(session::current)),
+        publish(messages::PATH, post(messages::publish)),
         admin("/api/control", post(control::control)),
         admin("/api/runs", post(run_changes::create)),
         admin("/api/runs/{run_id}/complete", post(run_changes::complete)),
-        admin("/api/runs/{run_id}/notes", post(run_changes::notes)),
+        Route { method: Method::PATCH, ..admin("/api/runs/{run_id}", patch(run_edits::patch)) },
+        Route { method: Method::DELETE, ..admin("/api/runs/{run_id}", delete(run_deletion::delete)) },
+        admin("/api/runs/{run_id}/notes", post(run_edits::notes)),
     ]
 }
 
@@ -97,7 +115,7 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::{openapi::DOCUMENT, routes};
+    use super::{openapi::DOCUMENT, routes, run_changes};
 
     #[test]
     fn the_document_lists_every_route_with_its_scope_and_no_other() {
@@ -117,5 +135,18 @@ mod tests {
             .map(|route| (route.path.to_owned(), route.method.to_string(), route.scope.name().to_owned()))
             .collect();
         assert_eq!(listed, routes);
+    }
+
+    #[test]
+    fn the_document_lists_what_a_body_may_hold() {
+        let document: Value = serde_json::from_str(&DOCUMENT).unwrap();
+        for (path, names) in
+            [("/api/runs", run_changes::create_names()), ("/api/runs/{run_id}/complete", run_changes::complete_names())]
+        {
+            let schema = &document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"];
+            let listed: BTreeSet<_> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+            assert_eq!(listed, names.into_iter().collect(), "{path}");
+            assert_eq!(schema["additionalProperties"], false, "{path}");
+        }
     }
 }

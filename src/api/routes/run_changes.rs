@@ -1,4 +1,4 @@
-//! Runs that are created, completed and annotated by HTTP.
+//! Runs that are created and completed by HTTP.
 
 use axum::{
     Extension, Json,
@@ -9,16 +9,15 @@ use axum::{
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::body::{Body, bytes, object};
+use super::body::{Body, allow_only, bytes, object};
 use crate::{
     api::{
         auth::Caller,
         error::{ApiError, ApiResult, json as json_answer},
-        params::uuid,
+        run_lookup,
         state::ApiState,
-        submit::SubmitTargets,
     },
-    event::{run_id_from_text, status},
+    event::{Resolved, RunRow, run_id_from_text, status},
     render, units, wire,
 };
 
@@ -27,11 +26,31 @@ fn message(kind: &str, run_id: &Value, data: Map<String, Value>) -> Value {
     json!({ "type": kind, "run_id": run_id, "timestamp": render::time(units::now()), "data": data })
 }
 
+/// The fields by which a created run may be named.
+const NAME_FIELDS: [&str; 3] = ["run_id", "run_name", "name"];
+
+/// What the body of `POST /api/runs` may hold.
+pub fn create_names() -> Vec<&'static str> {
+    NAME_FIELDS.into_iter().chain(wire::run_start_names()).collect()
+}
+
+/// What the body of `POST /api/runs/{run_id}/complete` may hold; a metric without a column belongs into `final_metrics`.
+pub fn complete_names() -> Vec<&'static str> {
+    wire::run_end_names().collect()
+}
+
 /// `POST /api/runs`
 pub async fn create(State(state): State<ApiState>, Extension(caller): Extension<Caller>, read: Body) -> ApiResult {
     let targets = state.submitter.targets()?;
     let mut data = object(&bytes(read)?)?;
-    let named = ["run_id", "run_name", "name"].into_iter().filter_map(|name| data.remove(name));
+    allow_only(&data, &create_names())?;
+    let not_object = |name: &&str| data.get(*name).is_some_and(|value| !value.is_object() && !value.is_null());
+    if let Some(name) = wire::config_names().find(not_object) {
+        return Err(ApiError::bad_request(format!(
+            "`{name}` must be an object: the names and values of the configuration"
+        )));
+    }
+    let named = NAME_FIELDS.into_iter().filter_map(|name| data.remove(name));
     let id = match named.filter(|name| !name.is_null()).collect::<Vec<_>>().as_slice() {
         [] => Value::from(Uuid::new_v4().to_string()),
         // Verbatim, blanks included: a trainer that publishes the same text means the same run.
@@ -39,11 +58,12 @@ pub async fn create(State(state): State<ApiState>, Extension(caller): Extension<
         [_] => return Err(ApiError::bad_request("`run_id`, `run_name` or `name` must be text")),
         _ => return Err(ApiError::bad_request("`run_id`, `run_name` and `name` mean the same: give one of them")),
     };
-    targets.message(&message("training_start", &id, data)).await?;
+    let message = message("training_start", &id, data);
+    targets.message(&message).await?;
     let text = id.as_str().unwrap_or_default();
     let run_id = run_id_from_text(text);
     if let Some(intake) = &targets.intake {
-        intake.remember(run_id);
+        intake.remember(created_row(&message, run_id));
     }
     targets.record_change(&caller, "create_run", &json!(run_id));
     let name = Uuid::try_parse(text.trim()).is_err().then_some(text);
@@ -59,48 +79,34 @@ pub async fn complete(
     read: Body,
 ) -> ApiResult {
     let targets = state.submitter.targets()?;
-    let run_id = require_run(&state, targets, &run_id).await?;
-    let message = message("training_end", &json!(run_id), object(&bytes(read)?)?);
+    let run_id = require_run(&state, &run_id).await?;
+    let data = object(&bytes(read)?)?;
+    allow_only(&data, &complete_names())?;
+    let message = message("training_end", &json!(run_id), data);
     let outcome = targets.message(&message).await?;
     targets.record_change(&caller, "complete_run", &json!(run_id));
     json_answer(&json!({ "run_id": run_id, "status": outcome.status }))
 }
 
-/// `POST /api/runs/{run_id}/notes`
-pub async fn notes(
-    State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Path(run_id): Path<String>,
-    read: Body,
-) -> ApiResult {
-    let targets = state.submitter.targets()?;
-    let run_id = require_run(&state, targets, &run_id).await?;
-    let data = object(&bytes(read)?)?;
-    let texts = |value: &Value| value.as_array().is_some_and(|tags| tags.iter().all(Value::is_string));
-    for (name, value) in &data {
-        match name.as_str() {
-            "notes" if value.is_string() => {}
-            "tags" if texts(value) => {}
-            "notes" => return Err(ApiError::bad_request("`notes` must be text")),
-            "tags" => return Err(ApiError::bad_request("`tags` must be a list of texts")),
-            other => return Err(ApiError::bad_request(format!("unknown field `{other}`; known: notes, tags"))),
-        }
-    }
-    if data.is_empty() {
-        return Err(ApiError::bad_request("give `notes`, `tags` or both"));
-    }
-    let answer = json!({ "run_id": run_id, "notes": data.get("notes"), "tags": data.get("tags") });
-    targets.message(&message(wire::RUN_UPDATE, &json!(run_id), data)).await?;
-    targets.record_change(&caller, "update_run", &json!(run_id));
-    json_answer(&answer)
+/// The row of a run that was created by this message.
+fn created_row(message: &Value, run_id: Uuid) -> RunRow {
+    let (now, payload) = (units::now(), message.to_string());
+    let decided = Resolved { run_id, event_time: now, received_at: now, has_event_time: true, opened_run: false };
+    let row = wire::decode_accepted(payload.as_bytes())
+        .map(|message| *wire::rows(&message, &decided, "", payload.as_bytes()).run_update.values)
+        .unwrap_or_default();
+    RunRow { run_id, start_time: Some(now), status: Some(status::RUNNING.into()), last_event_time: Some(now), ..row }
 }
 
 /// A run that exists in the store, or was created here recently. If the store does not answer, the run is assumed to exist.
-async fn require_run(state: &ApiState, targets: &SubmitTargets, run_id: &str) -> Result<Uuid, ApiError> {
-    let run_id = uuid(run_id)?;
-    let created = targets.intake.as_ref().is_some_and(|intake| intake.remembers(run_id));
-    if !created && let Ok(None) = state.store.read_run(run_id).await {
-        return Err(ApiError::run_not_found());
+async fn require_run(state: &ApiState, run: &str) -> Result<Uuid, ApiError> {
+    let run_id = match run_lookup::resolve_run(state, run).await {
+        // The name is taken as that which the producer published.
+        Err(error) if error.status() == StatusCode::SERVICE_UNAVAILABLE => return Ok(run_id_from_text(run)),
+        resolved => resolved?,
+    };
+    match run_lookup::row_or_created(state, run_id).await {
+        Ok(None) => Err(ApiError::run_not_found()),
+        _ => Ok(run_id),
     }
-    Ok(run_id)
 }

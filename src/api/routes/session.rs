@@ -45,7 +45,8 @@ pub async fn sign_in(
     let (session, cookie) = state.token_store.sessions()?.begin(token).await?;
     state.token_store.audit().signed_in(&session.token.name, client);
     let answer = (StatusCode::CREATED, Json(session.json())).into_response();
-    Ok(cookie::set(answer, &headers, &cookie, i64::try_from(state.config.session_lifetime.as_secs()).unwrap_or(0)))
+    let (tls, lifetime) = (state.certificate.is_used(), state.config.session_lifetime.as_secs());
+    Ok(cookie::set(answer, &headers, tls, &cookie, i64::try_from(lifetime).unwrap_or(0)))
 }
 
 /// `GET /api/session`
@@ -65,5 +66,5 @@ pub async fn sign_out(State(state): State<ApiState>, headers: HeaderMap) -> ApiR
         state.token_store.sessions()?.end(&session).await?;
         state.token_store.audit().signed_out(&session.token.name);
     }
-    Ok(cookie::set(StatusCode::NO_CONTENT.into_response(), &headers, "", 0))
+    Ok(cookie::set(StatusCode::NO_CONTENT.into_response(), &headers, state.certificate.is_used(), "", 0))
 }

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::pending,
+    io,
     pin::Pin,
     sync::{
         Arc,
@@ -23,6 +24,7 @@ use tokio::{net::TcpStream, time::Instant};
 use tracing::debug;
 
 use super::{
+    client_stream::{ClientStream, begins_with_tls, refuse_plain},
     connection_limit::{ConnectionPermit, RequestGuard},
     dispatcher::RequestDispatcher,
     write_timeout::WriteTimeoutStream,
@@ -52,7 +54,21 @@ pub async fn serve_connection(client: Connection, dispatcher: Arc<RequestDispatc
     let Connection { stream, address, permit } = client;
     let config = Arc::clone(&dispatcher.config);
     let _ = stream.set_nodelay(true);
-    let stream = TokioIo::new(WriteTimeoutStream::new(stream, config.write_timeout, Arc::clone(&permit)));
+    let opened = tokio::select! {
+        biased;
+        // A client that is slow to begin holds an idle connection, which is evicted like any other.
+        () = permit.evicted() => return,
+        () = stop.stopped() => return,
+        opened = open(stream, &dispatcher, &permit) => opened,
+    };
+    let stream = match opened {
+        Ok(Some(stream)) => TokioIo::new(stream),
+        Ok(None) => return,
+        Err(error) => {
+            debug!(%error, "a client went away before its first request");
+            return;
+        }
+    };
     let (request_permit, memory) = (Arc::clone(&permit), dispatcher.memory().clone());
     let holds_memory = Arc::new(AtomicBool::new(false));
     let holds = Arc::clone(&holds_memory);
@@ -102,6 +118,27 @@ pub async fn serve_connection(client: Connection, dispatcher: Arc<RequestDispatc
     if let Err(error) = served {
         debug!(%error, "a client went away");
     }
+}
+
+/// The client's bytes, decrypted where the server speaks TLS. `None`: the client was told what to use instead.
+async fn open(
+    stream: TcpStream,
+    dispatcher: &RequestDispatcher,
+    permit: &Arc<ConnectionPermit>,
+) -> io::Result<Option<ClientStream>> {
+    let (config, certificate) = (&dispatcher.config, &dispatcher.certificate);
+    let limit = config.header_timeout;
+    let is_plain = certificate.is_used() && !begins_with_tls(&stream, limit).await?;
+    let stream = WriteTimeoutStream::new(stream, config.write_timeout, Arc::clone(permit));
+    if !certificate.is_used() {
+        return Ok(Some(ClientStream::Plain(stream)));
+    }
+    if is_plain {
+        refuse_plain(stream, limit).await?;
+        return Ok(None);
+    }
+    let tls = certificate.acceptor().ok_or_else(|| io::Error::other("there is no usable certificate"))?;
+    ClientStream::accept(stream, tls, limit).await.map(Some)
 }
 
 /// Returns when memory that an answer of this connection holds is needed elsewhere.

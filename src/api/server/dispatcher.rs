@@ -29,6 +29,7 @@ use super::{
 use crate::{
     api::{
         auth::{AccessPolicy, Authenticator, Scope},
+        certificate::Certificate,
         config::{AnonymousRead, Config},
         error::ApiError,
         memory_budget::MemoryBudget,
@@ -43,6 +44,8 @@ use crate::{
 pub struct RequestDispatcher {
     /// Limits.
     pub config: Arc<Config>,
+    /// For TLS.
+    pub certificate: Arc<Certificate>,
     authenticator: Authenticator,
     memory: MemoryLimit,
     anonymous: Router,
@@ -84,6 +87,7 @@ impl RequestDispatcher {
             routes().into_iter().filter(|route| open(route.scope)).map(|route| (route.method, route.path)).collect();
         Self {
             config,
+            certificate: Arc::clone(&state.certificate),
             authenticator: state.authenticator(),
             memory: state.memory.process().clone(),
             anonymous,

@@ -1,7 +1,7 @@
 //! The listener: accepts connections, on a thread and a runtime of its own, with a lower priority than the pipeline.
 //!
-//! No request runs on the threads that receive and write. A port in use is retried and never fatal: receiving matters more than
-//! HTTP.
+//! No request runs on the threads that receive and write. A port in use is retried, and ends the process only where `http.required`
+//! is set: receiving matters more than HTTP.
 
 use std::{
     future::{Future, pending},
@@ -25,10 +25,12 @@ use super::{
     connection::{Connection, serve_connection},
     connection_limit::{ConnectionLimiter, ConnectionLimits},
     dispatcher::RequestDispatcher,
+    listening::{Listening, bind_problem, dashboard_url},
 };
 use crate::{
     api::{
         auth::{ClientAddress, target},
+        config::Config,
         state::ApiState,
     },
     backoff::{self, Backoff},
@@ -47,24 +49,28 @@ const NICENESS: i32 = 5;
 /// Serves until stopped.
 ///
 /// # Errors
-/// When the thread cannot be started; a port in use is retried.
-pub async fn run(state: ApiState, mut stop: Signal) -> Result<(), io::Error> {
+/// When the thread cannot be started, or when `http.listen` cannot be used and `http.required` is set.
+pub async fn run(state: ApiState, listening: Listening, mut stop: Signal) -> Result<(), io::Error> {
     if state.config.listen.is_empty() {
         stop.stopped().await;
         return Ok(());
     }
-    let (background, served) = spawn_thread("http-anonymous", pending())?;
-    let (_, ended) = spawn_thread("http", listen(state, stop, background))?;
-    let _ = ended.await;
+    let certificate = Arc::clone(&state.certificate);
+    let (background, served) = spawn_thread("http-anonymous", pending::<()>())?;
+    let (_, mut ended) = spawn_thread("http", listen(state, listening, stop.clone(), background))?;
+    let outcome = tokio::select! {
+        outcome = &mut ended => outcome,
+        () = certificate.watch(stop) => ended.await,
+    };
     drop(served);
-    Ok(())
+    outcome.unwrap_or(Ok(()))
 }
 
 /// Runs a future on a thread and a runtime of its own. The runtime ends with the future, or when the receiver is dropped.
-fn spawn_thread(
+fn spawn_thread<T: Send + 'static>(
     name: &str,
-    work: impl Future<Output = ()> + Send + 'static,
-) -> Result<(Handle, oneshot::Receiver<()>), io::Error> {
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<(Handle, oneshot::Receiver<T>), io::Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     let (mut done, ended) = oneshot::channel();
@@ -72,22 +78,23 @@ fn spawn_thread(
         let _span = stage("http").entered();
         // For this thread only. Without the permission, it has the priority of the pipeline.
         let _ = rustix::process::setpriority_process(None, NICENESS);
-        runtime.block_on(async {
+        let outcome = runtime.block_on(async {
             tokio::select! {
-                () = work => {}
-                () = done.closed() => {}
+                outcome = work => Some(outcome),
+                () = done.closed() => None,
             }
         });
         runtime.shutdown_background();
-        let _ = done.send(());
+        let _ = outcome.map(|outcome| done.send(outcome));
     })?;
     Ok((handle, ended))
 }
 
-async fn listen(state: ApiState, mut stop: Signal, background: Handle) {
+async fn listen(state: ApiState, listening: Listening, mut stop: Signal, background: Handle) -> Result<(), io::Error> {
     let config = Arc::clone(&state.config);
-    let Some(listener) = bind(&config.listen, stop.clone()).await else { return };
-    info!(address = config.listen, "HTTP is listening");
+    let Some(listener) = bind(&config, &listening, stop.clone()).await? else { return Ok(()) };
+    listening.set_listening();
+    info!(dashboard = dashboard_url(&config), "HTTP is listening");
     let live = state.live.clone();
     let dispatcher = Arc::new(RequestDispatcher::new(state, background));
     let limiter = ConnectionLimiter::new(ConnectionLimits {
@@ -138,20 +145,26 @@ async fn listen(state: ApiState, mut stop: Signal, background: Handle) {
     let all = async { while connections.join_next().await.is_some() {} };
     // An open connection must not delay the stop.
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, all).await;
+    Ok(())
 }
 
-async fn bind(address: &str, mut stop: Signal) -> Option<TcpListener> {
+async fn bind(config: &Config, listening: &Listening, mut stop: Signal) -> Result<Option<TcpListener>, io::Error> {
     let mut backoff = Backoff::new(backoff::LISTEN, u64::from(std::process::id()));
     loop {
-        match listener(address) {
-            Ok(listener) => return Some(listener),
-            Err(error) if backoff.tries() == 0 => {
-                warn!(%error, address, "`http.listen` cannot be bound; trying again, the pipeline runs without it");
-            }
-            Err(_) => {}
+        let error = match listener(&config.listen) {
+            Ok(listener) => return Ok(Some(listener)),
+            Err(error) => error,
+        };
+        let problem = bind_problem(&config.listen, &error);
+        if config.required {
+            return Err(io::Error::new(error.kind(), format!("{problem}, and `http.required` is set")));
         }
+        if backoff.tries() == 0 {
+            warn!(problem, "HTTP does not listen; it is tried again, and messages are received and stored without it");
+        }
+        listening.set_failed(problem);
         tokio::select! {
-            () = stop.stopped() => return None,
+            () = stop.stopped() => return Ok(None),
             () = sleep(backoff.next_delay()) => {}
         }
     }

@@ -4,13 +4,19 @@
 //! one of them, [`dispatcher`] puts a request on the right router and thread, [`router`] holds the layers around all routes.
 
 mod body_end;
+mod client_stream;
 mod compress;
 mod connection;
 mod connection_limit;
 mod dispatcher;
 mod listener;
+mod listening;
 mod router;
 mod security_headers;
 mod write_timeout;
 
-pub use self::{listener::run, router::router};
+pub use self::{
+    listener::run,
+    listening::{Listening, dashboard_url},
+    router::router,
+};

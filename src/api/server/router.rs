@@ -13,15 +13,13 @@ use axum::{
 };
 
 use super::{compress, security_headers};
-use crate::{
-    api::{
-        auth::{CorsDecision, guard, preflight, target},
-        dashboard,
-        error::ApiError,
-        routes::{Route, routes},
-        state::ApiState,
-    },
-    metrics::Label,
+use crate::api::{
+    auth::{CorsDecision, guard, preflight, target},
+    dashboard,
+    error::ApiError,
+    params::Params,
+    routes::{Route, messages, routes},
+    state::ApiState,
 };
 
 /// All routes, each behind its check, and the dashboard, which needs none.
@@ -39,11 +37,23 @@ pub fn reject_all<F: Future<Output = ApiError> + Send + 'static>(state: ApiState
 fn add_routes(router: Router<ApiState>, state: &ApiState, routes: impl IntoIterator<Item = Route>) -> Router<ApiState> {
     routes.into_iter().fold(router, |router, route| {
         let guard = middleware::from_fn_with_state((state.authenticator(), route.scope), guard);
-        router.route(route.path, route.handler.layer(guard))
+        let (path, has_query) = (route.path, route.has_query());
+        let handler = match has_query {
+            true => route.handler,
+            false => route.handler.layer(middleware::from_fn(refuse_parameters)),
+        };
+        router.route(path, handler.layer(guard))
     })
 }
 
+/// Refuses a query where a route has none.
+async fn refuse_parameters(params: Params, request: Request, next: Next) -> Result<Response, ApiError> {
+    params.allow_only(&[], &[])?;
+    Ok(next.run(request).await)
+}
+
 fn add_layers(router: Router<ApiState>, state: ApiState) -> Router {
+    state.metrics.api_requests.show(["2xx", "4xx", "5xx", "other"]);
     router
         .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed") })
         .layer(DefaultBodyLimit::max(state.config.max_body.as_usize()))
@@ -73,7 +83,7 @@ async fn limit_and_count(State(state): State<ApiState>, request: Request, next: 
         500..=599 => "5xx",
         _ => "other",
     };
-    state.metrics.api_requests.get_or_create(&Label::of(class)).inc();
+    state.metrics.api_requests.of(class).inc();
     cors_decision.apply(response.headers_mut());
     response
 }
@@ -81,6 +91,10 @@ async fn limit_and_count(State(state): State<ApiState>, request: Request, next: 
 /// Refuses a body by its declared length, before any of it is read.
 fn too_large(state: &ApiState, request: &Request) -> Option<ApiError> {
     let declared = request.body().size_hint().exact()?;
+    if request.uri().path() == messages::PATH {
+        let max = state.config.max_messages_body.as_usize() as u64;
+        return (declared > max).then(|| messages::too_large(&state.config));
+    }
     (declared > state.config.max_body.as_usize() as u64).then(|| {
         let detail = format!("the body is larger than {}; see `http.max_body`", state.config.max_body);
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, detail)

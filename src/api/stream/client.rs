@@ -93,7 +93,8 @@ impl StreamClient {
 
     /// A client without live events polls the store.
     fn hello(&self) -> String {
-        json!({ "resumed": self.subscriber.resumed, "live": self.receipts.is_some() }).to_string()
+        let (resumed, live) = (self.subscriber.resumed, self.receipts.is_some());
+        json!({ "resumed": resumed, "live": live, "max_runs": self.state.config.max_runs }).to_string()
     }
 
     fn write_receipts(&mut self, out: &mut String) {

@@ -2,7 +2,7 @@
 //!
 //! | event | data |
 //! | --- | --- |
-//! | `hello` | `{"resumed", "live"}`; not resumed: missed events are in the store; not live: this process receives none |
+//! | `hello` | `{"resumed", "live", "max_runs"}`; not resumed: missed events are in the store; not live: this process receives none; so many runs a request may name |
 //! | `metrics` | `{"run_id", "rows": [...], "skipped"}`: rows as `/api/metrics/range` has them, oldest first |
 //! | `topology` | the newest snapshot of a run; one that is large without its `topology_json` |
 //! | `event` | `{"run_id", "rows": [...], "skipped"}`: starts, ends, units added; of states the newest |
@@ -29,17 +29,15 @@ use futures_util::stream::unfold;
 use self::client::StreamClient;
 use super::{
     error::{ApiError, ApiResult},
-    params::{Params, uuid},
+    params::Params,
+    run_lookup,
     state::ApiState,
 };
 
 /// `GET /api/stream`
 pub async fn stream(State(state): State<ApiState>, headers: HeaderMap, params: Params) -> ApiResult {
     let params = params.allow_only(&["last_event_id"], &["run_id"])?;
-    let runs = params.runs("run_id").into_iter().map(uuid).collect::<Result<Vec<_>, _>>()?;
-    if runs.len() > state.config.max_runs {
-        return Err(ApiError::bad_request(format!("`run_id` may be given {} times, at most", state.config.max_runs)));
-    }
+    let runs = run_lookup::resolve_runs(&state, &params, 0).await?;
     let header = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let Some(subscriber) = state.live.subscribe(header.or(params.text("last_event_id")), state.reserved.streams) else {
         let detail = "too many streams are open (`http.streams`); close one, or ask for the newest values instead";

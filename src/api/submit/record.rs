@@ -9,29 +9,18 @@ use tracing::{error, info, warn};
 use super::targets::SubmitTargets;
 use crate::{
     api::{auth::Caller, error::ApiError},
-    event::{ControlRow, event_id},
+    event::ControlRow,
     units,
     wire::Command,
 };
 
 /// The row of a command that is about to be published.
 fn command_row(caller: &Caller, instance: &str, command: &Command) -> ControlRow {
-    let (now, source) = (units::now(), caller.source());
-    ControlRow {
-        timestamp: now,
-        event_id: event_id(now, &source, command.payload_json.as_bytes()),
-        instance: instance.to_owned(),
-        command: command.command.clone(),
-        command_id: command.id.clone(),
-        target: command.target.clone(),
-        source,
-        outcome: None,
-        payload_json: command.payload_json.clone(),
-    }
+    command.row(&caller.source(), command.payload_json.as_bytes(), units::now(), instance)
 }
 
 /// The row of a change to a run, which has been made; `what` is `create_run` and the like.
-fn change_row(caller: &Caller, instance: &str, what: &str, run: &Value) -> ControlRow {
+pub fn change_row(caller: &Caller, instance: &str, what: &str, run: &Value) -> ControlRow {
     let payload_json = json!({ "command": what, "run_id": run }).to_string();
     let made = Command { command: what.to_owned(), payload_json, ..Command::default() };
     ControlRow { outcome: Some("done".into()), ..command_row(caller, instance, &made) }

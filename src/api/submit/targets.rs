@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Channel of messages by HTTP if no channel without a pattern is configured.
-const FALLBACK_CHANNEL: &str = "http";
+pub const FALLBACK_CHANNEL: &str = "http";
 
 /// Submits requests that change something.
 #[derive(Clone, Default)]

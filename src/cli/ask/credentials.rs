@@ -3,41 +3,65 @@
 use std::{
     env, fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use super::url::Url;
-use crate::{api, cli::CliError, secret::Secret, tls::Tls};
+use crate::{
+    api,
+    cli::CliError,
+    config::{Settings, Url},
+    secret::Secret,
+    tls::Tls,
+};
 
 /// How to authenticate, and which authorities to trust.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Credentials {
     /// A file with the token: the token alone, or lines `name scope token` as `token new` prints them, of which the first with
-    /// enough scope is used; absent: the variable CASCOR_INGEST_TOKEN, which may hold the same; else, for the daemon at
-    /// `http.listen` on this machine, `http.tokens_file`, if it is readable.
-    #[arg(long, value_name = "FILE", requires = "url")]
+    /// enough scope is used; absent: the variable CASCOR_INGEST_TOKEN, which may hold the same, or CASCOR_INGEST_TOKEN_FILE; else,
+    /// for the daemon at `client.url`, `client.token_file`; else, for the daemon at `http.listen` on this machine,
+    /// `http.tokens_file`, if it is readable.
+    #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// A PEM file of the authorities to trust for https; absent: those of the operating system.
-    #[arg(long, value_name = "FILE", requires = "url")]
+    /// A PEM file of the authorities to trust for https; absent: `client.ca` for the daemon at `client.url`, else those of
+    /// the operating system.
+    #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
     /// Send the token to another machine in clear text (http), where the network can read it.
-    #[arg(long, requires = "url")]
+    #[arg(long)]
     pub insecure_token: bool,
 }
 
 impl Credentials {
-    /// The tokens of the file, else of the environment.
-    fn given(&self) -> Result<Option<Tokens>, CliError> {
-        let (origin, text) = match &self.token_file {
-            Some(path) => {
-                let origin = format!("`{}`", path.display());
-                let text = Secret::read(path);
-                (origin.clone(), text.map_err(|error| CliError::failed(format!("failed to read {origin}"), error))?)
-            }
-            None => match env::var("CASCOR_INGEST_TOKEN").ok().map(Secret::new).filter(|text| !text.is_empty()) {
-                Some(text) => ("the variable CASCOR_INGEST_TOKEN".to_owned(), text),
-                None => return Ok(None),
-            },
+    /// The first flag that is given.
+    pub fn first_flag(&self) -> Option<&'static str> {
+        let given = [
+            ("--token-file", self.token_file.is_some()),
+            ("--ca", self.ca.is_some()),
+            ("--insecure-token", self.insecure_token),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
+    }
+
+    /// The tokens of the flag, else of the environment, else of the settings.
+    fn given(&self, url: &Url, settings: &Settings) -> Result<Option<Tokens>, CliError> {
+        let variable = |name: &str| env::var(name).ok().filter(|text| !text.trim().is_empty());
+        let read = |path: &Path| {
+            let origin = format!("`{}`", path.display());
+            let text = Secret::read(path);
+            text.map_err(|error| CliError::failed(format!("failed to read {origin}"), error)).map(|text| (origin, text))
+        };
+        let of_settings = settings.client.token_file.as_ref().filter(|_| settings.client.names(url));
+        let (origin, text) = if let Some(path) = &self.token_file {
+            read(path)?
+        } else if let Some(text) = variable("CASCOR_INGEST_TOKEN") {
+            ("the variable CASCOR_INGEST_TOKEN".to_owned(), Secret::new(text))
+        } else if let Some(path) = variable("CASCOR_INGEST_TOKEN_FILE") {
+            read(Path::new(&path))?
+        } else if let Some(path) = of_settings {
+            read(path)?
+        } else {
+            return Ok(None);
         };
         Tokens::parse(text.expose()).map(Some).ok_or_else(|| {
             CliError::Usage(format!("{origin} holds no token: neither one alone nor a line like `name scope token`"))
@@ -48,8 +72,9 @@ impl Credentials {
     ///
     /// # Errors
     /// When its file cannot be read or holds none, or when it would be sent in clear text to another machine.
-    pub fn token(&self, url: &Url, http: &api::Config) -> Result<Tokens, CliError> {
-        let Some(tokens) = self.given()? else {
+    pub fn token(&self, url: &Url, settings: &Settings) -> Result<Tokens, CliError> {
+        let http = &settings.http;
+        let Some(tokens) = self.given(url, settings)? else {
             return Ok(if is_configured_daemon(url, http) { Tokens::configured(http) } else { Tokens::default() });
         };
         if !url.tls && !url.is_loopback() && !self.insecure_token {
@@ -63,8 +88,9 @@ impl Credentials {
     }
 
     /// TLS to the daemon.
-    pub fn tls(&self) -> Tls {
-        Tls { ca: self.ca.clone(), ..Tls::default() }
+    pub fn tls(&self, url: &Url, settings: &Settings) -> Tls {
+        let of_settings = || settings.client.ca.clone().filter(|_| settings.client.names(url));
+        Tls { ca: self.ca.clone().or_else(of_settings), ..Tls::default() }
     }
 }
 
@@ -89,10 +115,11 @@ pub fn local_address(url: &Url, http: &api::Config) -> Option<SocketAddr> {
     (url.is_loopback() && named.is_loopback() && listens).then(|| SocketAddr::new(named, url.port))
 }
 
-/// The tokens for requests that read, and for those that change something.
+/// The tokens for requests that read, that publish messages, and that change something.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tokens {
     read: Option<Secret>,
+    publish: Option<Secret>,
     admin: Option<Secret>,
 }
 
@@ -102,7 +129,11 @@ impl Tokens {
         let usable = http.tokens_file.as_ref().filter(|path| api::read_tokens(path).is_ok());
         let text = usable.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
         let lines = lines(&text);
-        Self { read: first(&lines, &["read", "admin"]), admin: first(&lines, &["admin"]) }
+        Self {
+            read: first(&lines, &["read", "admin"]),
+            publish: first(&lines, &["publish", "admin"]),
+            admin: first(&lines, &["admin"]),
+        }
     }
 
     /// The tokens of a text with one token alone, or with lines of a file of tokens. Without enough scope the first is used, so
@@ -110,17 +141,22 @@ impl Tokens {
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         if !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Some(Self { read: Some(Secret::new(text)), admin: Some(Secret::new(text)) });
+            let token = || Some(Secret::new(text));
+            return Some(Self { read: token(), publish: token(), admin: token() });
         }
         let lines = lines(text);
         let (_, any) = lines.first()?;
         let best = |scopes| first(&lines, scopes).or_else(|| Some(any.clone()));
-        Some(Self { read: best(&["read", "admin"]), admin: best(&["admin"]) })
+        Some(Self { read: best(&["read", "admin"]), publish: best(&["publish", "admin"]), admin: best(&["admin"]) })
     }
 
-    /// The token for a request with this method.
-    pub fn for_method(&self, method: &str) -> Option<&Secret> {
-        if method == "GET" { self.read.as_ref() } else { self.admin.as_ref() }
+    /// The token for a request.
+    pub fn for_request(&self, method: &str, path: &str) -> Option<&Secret> {
+        match method {
+            "GET" => self.read.as_ref(),
+            _ if path == api::MESSAGES_PATH => self.publish.as_ref(),
+            _ => self.admin.as_ref(),
+        }
     }
 }
 
@@ -145,10 +181,15 @@ fn first(lines: &[(&str, Secret)], scopes: &[&str]) -> Option<Secret> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ClientConfig;
 
     fn token(url: &str, credentials: &Credentials, http: &api::Config) -> Result<(String, String), String> {
-        let tokens = credentials.token(&Url::parse(url).unwrap(), http).map_err(|error| error.to_string())?;
-        let text = |method| tokens.for_method(method).map(|token| token.expose().to_owned()).unwrap_or_default();
+        token_with(url, credentials, &Settings { http: http.clone(), ..Settings::default() })
+    }
+
+    fn token_with(url: &str, credentials: &Credentials, settings: &Settings) -> Result<(String, String), String> {
+        let tokens = credentials.token(&Url::parse(url).unwrap(), settings).map_err(|error| error.to_string())?;
+        let text = |method| tokens.for_request(method, "/").map(|token| token.expose().to_owned()).unwrap_or_default();
         Ok((text("GET"), text("POST")))
     }
 
@@ -229,6 +270,33 @@ mod tests {
     }
 
     #[test]
+    fn the_token_of_the_settings_is_for_their_daemon_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, other] = ["token", "other"].map(|name| dir.path().join(name));
+        fs::write(&path, "0123456789abcdef\n").unwrap();
+        fs::write(&other, "fedcba9876543210\n").unwrap();
+        let client = ClientConfig { url: "https://lab.example".into(), token_file: Some(path.clone()), ca: Some(path) };
+        let settings = Settings { client, ..Settings::default() };
+        let (flags, none) = (Credentials::default(), Ok((String::new(), String::new())));
+        let sent = |token: &str| Ok((token.to_owned(), token.to_owned()));
+        for (url, expected) in [
+            ("https://lab.example:443", sent("0123456789abcdef")),
+            ("https://evil.example", none.clone()),
+            ("http://lab.example:443", none),
+        ] {
+            assert_eq!(token_with(url, &flags, &settings), expected, "{url}");
+            let url = Url::parse(url).unwrap();
+            assert_eq!(flags.tls(&url, &settings).ca.is_some(), settings.client.names(&url));
+        }
+        let flags = Credentials { token_file: Some(other), ..flags };
+        assert_eq!(
+            token_with("https://lab.example", &flags, &settings),
+            sent("fedcba9876543210"),
+            "the flag comes first"
+        );
+    }
+
+    #[test]
     fn a_given_file_holds_a_token_or_lines_of_them() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
@@ -247,6 +315,15 @@ mod tests {
             let seen = token("http://localhost", &given, &api::Config::default());
             assert_eq!(seen, Ok((read.into(), change.into())), "{text:?}");
         }
+        // Messages need no more than the scope for them.
+        fs::write(&path, "ann admin 00000000000admin\nlab publish 00000000publish0\n").unwrap();
+        let tokens = given.token(&Url::parse("http://localhost").unwrap(), &Settings::default()).unwrap();
+        let sent = tokens.for_request("POST", "/api/messages").map(Secret::expose);
+        assert_eq!(sent, Some("00000000000admin"), "the first with enough scope");
+        fs::write(&path, "lab publish 00000000publish0\nann admin 00000000000admin\n").unwrap();
+        let tokens = given.token(&Url::parse("http://localhost").unwrap(), &Settings::default()).unwrap();
+        let sent = |path| tokens.for_request("POST", path).map(Secret::expose);
+        assert_eq!((sent("/api/messages"), sent("/api/runs")), (Some("00000000publish0"), Some("00000000000admin")));
         for text in ["", "\n", "# nobody\n", "open sesame hush-hush\n", "hush-hush\nhush-hush", "hush\u{7}hush"] {
             fs::write(&path, text).unwrap();
             let error = token("http://localhost", &given, &api::Config::default()).unwrap_err();

@@ -25,11 +25,14 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{
-    credentials::{Credentials, Tokens, local_address},
-    url::Url,
+use super::credentials::{Credentials, Tokens, local_address};
+use crate::{
+    cli::CliError,
+    config::{Settings, Url},
+    reach::{Protocol, Server},
+    store::BoxError,
+    tls,
 };
-use crate::{api, cli::CliError, store::BoxError, tls};
 
 /// How long a daemon may take to accept, and to continue its answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -53,11 +56,12 @@ impl DaemonClient {
     ///
     /// # Errors
     /// When the token or the authorities cannot be read, or the token would be sent in clear text to another machine.
-    pub fn new(url: Url, credentials: &Credentials, http: &api::Config) -> Result<Self, CliError> {
-        let tokens = credentials.token(&url, http)?;
+    pub fn new(url: Url, credentials: &Credentials, settings: &Settings) -> Result<Self, CliError> {
+        let tokens = credentials.token(&url, settings)?;
         let failed = |error| CliError::failed("failed to set up TLS", error);
-        let config = url.tls.then(|| tls::client_config(&credentials.tls())).transpose().map_err(failed)?;
-        let local = local_address(&url, http);
+        let config =
+            url.tls.then(|| tls::client_config(&credentials.tls(&url, settings))).transpose().map_err(failed)?;
+        let local = local_address(&url, &settings.http);
         Ok(Self { url, tokens, local, tls: config.map(TlsConnector::from) })
     }
 
@@ -78,18 +82,22 @@ impl DaemonClient {
     ) -> Result<(Response<Incoming>, Exchange), CliError> {
         let authority = &self.url.authority;
         let failed = |error: BoxError| CliError::failed(format!("failed to reach `{authority}`"), error);
-        let mut request = Request::builder().method(method).uri(path).header(HOST, authority);
-        if let Some(token) = self.tokens.for_method(method) {
+        let mut request =
+            Request::builder().method(method).uri(format!("{}{path}", self.url.prefix)).header(HOST, authority);
+        if let Some(token) = self.tokens.for_request(method, path) {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
         request = request.header(CONNECTION, "close").header(TE, "trailers").header(CONTENT_TYPE, "application/json");
         let request = request.body(body).map_err(|error| failed(error.into()))?;
         let stream =
-            timeout(CONNECT_TIMEOUT, self.connect()).await.map_err(|late| failed(late.into()))?.map_err(failed)?;
+            timeout(3 * CONNECT_TIMEOUT, self.connect()).await.map_err(|late| failed(late.into()))?.map_err(failed)?;
         let connection = http1::Builder::new().max_buf_size(BUFFER_BYTES).handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = connection.map_err(|error| failed(error.into()))?;
         let mut exchange = Exchange(Some(connection));
-        let response = exchange.drive(sender.send_request(request)).await.map_err(|error| self.no_answer(error))?;
+        let response = match exchange.drive(sender.send_request(request)).await {
+            Ok(response) => response,
+            Err(error) => return Err(self.no_answer(error).await),
+        };
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
         if let Some(address) = self.redirect_to_tls(response.status().as_u16(), location) {
             return Err(CliError::Usage(format!("`{authority}` leads to {address}: give that as --url")));
@@ -98,9 +106,10 @@ impl DaemonClient {
     }
 
     async fn connect(&self) -> Result<Box<dyn Transport>, BoxError> {
+        let server = self.server();
         let stream = match self.local {
-            Some(address) => TcpStream::connect(address).await?,
-            None => TcpStream::connect((self.url.host.as_str(), self.url.port)).await?,
+            Some(address) => TcpStream::connect(address).await.map_err(|error| server.unreachable(&error))?,
+            None => server.connect().await?,
         };
         let Some(tls) = &self.tls else { return Ok(Box::new(stream)) };
         let name = ServerName::try_from(self.url.host.clone())?;
@@ -115,13 +124,23 @@ impl DaemonClient {
                 let authority = &self.url.authority;
                 format!("no TLS is spoken there; the address is probably http://{authority} ({error})").into()
             }
-            _ => error.into(),
+            _ => self.server().handshake_fault(&error).into(),
         }
     }
 
+    fn server(&self) -> Server {
+        let (host, port) = (self.url.host.clone(), self.url.port);
+        Server { protocol: Protocol::Http, host, port, tls: None, limit: CONNECT_TIMEOUT }
+    }
+
     /// A server that gives no answer to plain HTTP usually expects TLS.
-    fn no_answer(&self, error: CliError) -> CliError {
+    async fn no_answer(&self, error: CliError) -> CliError {
+        let fault = if self.url.tls { None } else { self.server().diagnose().await };
         match error {
+            CliError::Failed { error, .. } if !error.is::<Elapsed>() && fault.is_some() => {
+                let fault = fault.map_or(error, Into::into);
+                CliError::failed(format!("failed to reach `{}`", self.url.authority), fault)
+            }
             CliError::Failed { error, .. } if !self.url.tls && !error.is::<Elapsed>() => {
                 let authority = &self.url.authority;
                 CliError::failed(

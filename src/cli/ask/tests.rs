@@ -19,7 +19,7 @@ async fn asked(answer: &'static [u8]) -> Result<(Vec<u8>, HeaderMap), String> {
         stream.write_all(answer).await.unwrap();
         String::from_utf8(request).unwrap()
     };
-    let client = DaemonClient::new(url, &Credentials::default(), &api::Config::default()).unwrap();
+    let client = DaemonClient::new(url, &Credentials::default(), &Settings::default()).unwrap();
     let client = QueryClient::Daemon(Box::new(client));
     let ask = async {
         let mut response = client.get("/api/x?y=%20").await.map_err(|error| Chain(&error).to_string())?;

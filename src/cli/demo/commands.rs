@@ -11,7 +11,7 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use crate::{
     cli::{
         CliError,
-        connect::{self, connect_for_long},
+        connect::{self, subscribe_for_long},
     },
     logging::Chain,
     redis::{self, Acl},
@@ -37,7 +37,7 @@ pub struct Commands {
 impl Commands {
     /// Subscribes to every control channel.
     pub async fn listen(redis: &redis::Config) -> Result<Self, CliError> {
-        let client = connect_for_long(redis).await?;
+        let client = subscribe_for_long(redis).await?;
         let commands =
             Self { messages: client.message_rx(), reconnects: client.reconnect_rx(), client, redis: redis.clone() };
         commands.subscribe().await?;

@@ -5,7 +5,7 @@ use std::{cell::Cell, io::IsTerminal, time::Duration};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-use crate::demo::trainer::Progress;
+use crate::{demo::trainer::Progress, terminal};
 
 /// How often the lines are drawn, at most.
 const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
@@ -33,19 +33,49 @@ impl ProgressLines {
             return;
         }
         self.drawn.set(Some(now));
+        let columns = terminal::stderr_columns().unwrap_or(usize::MAX);
         for (bar, run) in self.bars.iter().zip(runs) {
             let Progress { epoch, hidden_units, score, phase } = run;
             let phase = if paused { "paused" } else { phase };
-            bar.set_message(format!(
-                "{phase:<9}  epoch {epoch:>5}  units {hidden_units:>2}  loss {:.4}  accuracy {:>5.1} %  published {published}",
-                score.train_loss,
-                100.0 * score.train_accuracy,
-            ));
+            let parts = [
+                (0, format!("epoch {epoch:>5}")),
+                (0, format!("loss {:.4}", score.train_loss)),
+                (1, format!("accuracy {:>5.1} %", 100.0 * score.train_accuracy)),
+                (3, format!("units {hidden_units:>2}")),
+                (2, format!("{phase:<9}")),
+                (4, format!("published {published}")),
+            ];
+            let room = columns.saturating_sub(bar.prefix().len() + 1);
+            bar.set_message(fitting(&parts, room));
         }
     }
 
     /// Leaves the lines as they are.
     pub fn finish(&self) {
         self.bars.iter().for_each(ProgressBar::abandon);
+    }
+}
+
+/// The parts that fit in a line; those with the highest rank are left out first.
+fn fitting(parts: &[(u8, String)], room: usize) -> String {
+    let line = |rank| {
+        let shown = parts.iter().filter(|(part, _)| *part <= rank).map(|(_, text)| text.as_str());
+        shown.collect::<Vec<_>>().join("  ")
+    };
+    (0..=u8::MAX).take(parts.len()).map(line).take_while(|line| line.len() <= room).last().unwrap_or_else(|| line(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_the_parts_for_which_there_is_room() {
+        let parts = [(0, "epoch 1".to_owned()), (2, "units 3".into()), (1, "accuracy 99 %".into())];
+        for (room, line) in
+            [(50, "epoch 1  units 3  accuracy 99 %"), (30, "epoch 1  accuracy 99 %"), (10, "epoch 1"), (3, "epoch 1")]
+        {
+            assert_eq!(fitting(&parts, room), line);
+        }
     }
 }

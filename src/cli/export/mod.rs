@@ -4,6 +4,7 @@
 //! right. `FILE.meta.json` then has the number of rows, their checksum and the gaps of the run. `--resume` continues after the last
 //! whole row of the part, or of a finished file of a run that has more rows by now.
 
+mod head;
 mod resume;
 
 use std::{
@@ -16,17 +17,19 @@ use std::{
 };
 
 use axum::http::HeaderMap;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     CliError,
+    args::moment,
     ask::{QueryClient, QueryResponse, Target, escape},
     lookup::{find_run, id},
     output::{self, Permissions},
+    progress::{bar_style, style},
 };
-use crate::{api::export_head, config::Settings, files, render, terminal, units::Micros};
+use crate::{config::Settings, files, render, terminal, units::Micros};
 
 /// Arguments of `export`.
 #[derive(Clone, Debug, clap::Args)]
@@ -46,17 +49,21 @@ pub struct ExportArgs {
     #[arg(long, default_value = "training_metrics",
           value_parser = ["training_metrics", "network_topology", "training_events"])]
     pub table: String,
+    /// CSV: `names` gives each metric a column, `fixed` keeps metrics without a column of their own in `extra`; absent: names, and
+    /// with --resume the columns of the file.
+    #[arg(long, value_name = "WHICH", value_parser = ["names", "fixed"])]
+    pub columns: Option<String>,
     /// CSV: leave texts as they are; otherwise a text that a spreadsheet would run as a formula gets a `'` in front.
     #[arg(long)]
     pub raw: bool,
     /// CSV: begin with a byte-order mark, by which spreadsheets recognise UTF-8; a resumed file stays as it began.
     #[arg(long)]
     pub bom: bool,
-    /// Only rows at this time or later.
-    #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
+    /// Only rows at this time or later; `1h`: of the last hour.
+    #[arg(long = "since", alias = "start", value_name = "TIME", value_parser = moment)]
     pub start: Option<Micros>,
-    /// Only rows at this time or earlier.
-    #[arg(long, value_name = "TIME", value_parser = render::parse_time)]
+    /// Only rows at this time or earlier; `1h`: older than an hour.
+    #[arg(long = "until", alias = "end", value_name = "TIME", value_parser = moment)]
     pub end: Option<Micros>,
     /// Only rows after this cursor (of an earlier export).
     #[arg(long, value_name = "CURSOR", conflicts_with = "resume")]
@@ -91,7 +98,7 @@ pub async fn run(settings: Settings, mut args: ExportArgs, json: bool) -> Result
     if args.resume && args.format() == "json" {
         return Err(CliError::Usage("--resume appends, which JSON cannot: use csv or ndjson".into()));
     }
-    for (flag, given) in [("--raw", args.raw), ("--bom", args.bom)] {
+    for (flag, given) in [("--raw", args.raw), ("--bom", args.bom), ("--columns", args.columns.is_some())] {
         if given && args.format() != "csv" {
             return Err(CliError::Usage(format!("{flag} is for csv")));
         }
@@ -103,8 +110,7 @@ pub async fn run(settings: Settings, mut args: ExportArgs, json: bool) -> Result
     let Some(file) = &args.output else {
         let reply = client.get(&path(args, &ids, args.cursor.as_deref())).await?;
         let mut sink = Sink::new(BufWriter::new(terminal::stdout()), Xxh3::new(), bar());
-        let reply =
-            sink.write_body(reply, &|error| CliError::failed("failed to write to standard output", error)).await?;
+        let reply = sink.write_body(reply, &output::failed).await?;
         return verify_checksum(args.format(), &sink, reply.trailers()).map(drop);
     };
     let part = file.with_file_name(format!("{}.part", name(file)?));
@@ -113,7 +119,8 @@ pub async fn run(settings: Settings, mut args: ExportArgs, json: bool) -> Result
     let response = client.get(&path(args, &ids, cursor.as_deref())).await?;
     let part_meta = meta_path(&part)?;
     let mode = args.permissions.mode;
-    let text = format!("{:#}\n", export_properties(args, &ids));
+    let head = head_of(partial.as_ref(), args.cursor.as_deref());
+    let text = format!("{:#}\n", export_properties(args, &ids, head.as_deref()));
     files::replace(&part_meta, text.as_bytes(), mode).map_err(failed(&part_meta))?;
     let open = open(&part, partial.is_some(), mode).map_err(failed(&part))?;
     let target = BufWriter::with_capacity(1 << 20, open);
@@ -131,7 +138,8 @@ pub async fn run(settings: Settings, mut args: ExportArgs, json: bool) -> Result
     };
     let trailer = verify_checksum(args.format(), &sink, reply.trailers())?;
     sink.target.get_ref().sync_all().map_err(failed(&part))?;
-    let meta = describe(args, &ids, &part, partial.map_or(0, |partial| partial.rows), &trailer)?;
+    let mut meta = export_properties(args, &ids, head.as_deref());
+    describe(&mut meta, &part, partial.map_or(0, |partial| partial.rows), &trailer)?;
     fs::rename(&part, file).map_err(failed(file))?;
     let meta_file = meta_path(file)?;
     files::replace(&meta_file, format!("{meta:#}\n").as_bytes(), mode).map_err(failed(&meta_file))?;
@@ -165,8 +173,13 @@ fn find_partial_export(
         Some(false) if args.raw => return refuse("it was written without --raw"),
         _ => {}
     }
-    let head = export_head(&args.table);
-    let request = resume::ExportRequest { format: args.format(), ids, head: &head };
+    let request = resume::ExportRequest {
+        format: args.format(),
+        table: &args.table,
+        ids,
+        columns: args.columns.as_deref(),
+        head: meta["head"].as_str().map(str::to_owned),
+    };
     match resume::find_partial(file, part, &request) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => refuse(&error.to_string()),
         partial => partial.map_err(failed(there)),
@@ -191,9 +204,21 @@ fn meta_path(file: &Path) -> Result<PathBuf, CliError> {
     Ok(file.with_file_name(format!("{}.meta.json", name(file)?)))
 }
 
+/// The metric columns of a file without a head: it began at a cursor, which has them.
+fn head_of(partial: Option<&resume::PartialExport>, cursor: Option<&str>) -> Option<String> {
+    match partial {
+        Some(partial) => partial.head.clone(),
+        None => cursor?.splitn(4, '.').nth(3).map(str::to_owned),
+    }
+}
+
 /// What is exported, and how.
-fn export_properties(args: &ExportArgs, ids: &[String]) -> Value {
-    json!({ "runs": ids, "table": args.table, "format": args.format(), "raw": args.raw })
+fn export_properties(args: &ExportArgs, ids: &[String], head: Option<&str>) -> Value {
+    let mut properties = json!({ "runs": ids, "table": args.table, "format": args.format(), "raw": args.raw });
+    if let Some(head) = head {
+        properties["head"] = head.into();
+    }
+    properties
 }
 
 fn name(file: &Path) -> Result<String, CliError> {
@@ -205,6 +230,9 @@ fn path(args: &ExportArgs, ids: &[String], cursor: Option<&str>) -> String {
     let mut path = format!("/api/export?format={}&table={}", args.format(), args.table);
     for id in ids {
         path.push_str(&format!("&run_id={id}"));
+    }
+    if let Some(columns) = &args.columns {
+        path.push_str(&format!("&columns={columns}"));
     }
     for (name, given) in [("raw", args.raw), ("bom", args.bom)] {
         if given {
@@ -242,19 +270,15 @@ fn bar() -> ProgressBar {
     }
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(200));
-    bar.with_style(style("{spinner} {human_pos} rows  {per_sec}"))
+    bar.with_style(style("{spinner} {prefix} {human_pos}")).with_prefix("rows")
 }
 
 /// Sets how many rows there will be.
 fn set_length(bar: &ProgressBar, rows: u64) {
     if rows > 0 {
         bar.set_length(rows);
-        bar.set_style(style("{wide_bar} {human_pos}/{human_len} rows  {per_sec}  {eta} left"));
+        bar.set_style(bar_style());
     }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// Where the body goes, with its checksum and size.
@@ -309,8 +333,8 @@ fn verify_checksum(format: &str, sink: &Sink<impl Write>, trailers: &HeaderMap) 
     }))
 }
 
-/// The side file of the whole file; this export may have written only its end.
-fn describe(args: &ExportArgs, ids: &[String], part: &Path, before: u64, trailer: &Value) -> Result<Value, CliError> {
+/// Adds what describes the whole file; this export may have written only its end.
+fn describe(meta: &mut Value, part: &Path, before: u64, trailer: &Value) -> Result<(), CliError> {
     let mut file = File::open(part).map_err(failed(part))?;
     let (mut hash, mut buffer, mut bytes) = (Xxh3::new(), vec![0; 1 << 20], 0_u64);
     loop {
@@ -322,12 +346,11 @@ fn describe(args: &ExportArgs, ids: &[String], part: &Path, before: u64, trailer
             }
         }
     }
-    let mut meta = export_properties(args, ids);
     meta["rows"] = json!(before + trailer["rows"].as_u64().unwrap_or(0));
     meta["bytes"] = json!(bytes);
     meta["checksum_xxh3"] = json!(format!("{:016x}", hash.digest()));
     for name in ["cursor", "gap_count", "gaps"] {
         meta[name] = trailer[name].clone();
     }
-    Ok(meta)
+    Ok(())
 }

@@ -7,14 +7,17 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("shutdown_grace = \"0s\"", "shutdown_grace", "above zero"),
     ("instance = \"a\\nb\"", "instance", "control characters"),
     ("redis.url = \"http://h\"", "redis.url", "redis:// or rediss://"),
-    ("redis.url = \"redis://h?db=1\"", "redis.url", "behind `?`"),
+    ("redis.url = \"redis://h?timeout=1\"", "redis.url", "behind `?`"),
+    ("redis.url = \"redis-sentinel://h:1\"", "redis.url", "sentinelServiceName"),
+    ("redis.url = \"redis-cluster://h:1/2\"", "redis.url", "database 0"),
+    ("redis.url = \"redis+unix://run/r.sock\"", "redis.url", "whole path"),
     ("redis.url = \"redis://h/words\"", "redis.url", "cannot be read"),
     ("redis.url = \"redis://\"", "redis.url", "cannot be read"),
     ("redis.url = \"redis://a,b:6379/0\"", "redis.url", "no host"),
     ("redis.url = \"redis://a;b\"", "redis.url", "no host"),
     ("redis.training_channels = \"a;b\"", "redis.training_channels", "`a;b`"),
     ("store.cassandra.contact_points = [\"u:p@c1\"]", "store.cassandra.contact_points", "login"),
-    ("redis.url = \"valkey://h\"", "redis.url", "redis:// or rediss://"),
+    ("redis.url = \"valkey:h\"", "redis.url", "redis:// or rediss://"),
     ("redis.training_channels = []", "redis.training_channels", "at least one"),
     ("redis.training_channels = [\"\"]", "redis.training_channels", "empty name"),
     ("redis.control_channels = [\"\"]", "redis.control_channels", "empty name"),
@@ -139,5 +142,22 @@ fn the_configurations_of_deployments_load() {
         ("variables", Case::new().file("a.yaml", variables)),
     ] {
         assert!(case.load().is_ok(), "{name}: {:?}", case.load());
+    }
+}
+
+#[test]
+fn a_toml_error_has_its_place_and_reason_and_shows_no_value() {
+    for (text, place, reason) in [
+        ("instance = \"a\"\n[redis]\npassword = hunter2\n", "line 3 column 12", "string"),
+        ("[redis]\nusername = \"u\"\n  password = \"hunter2\n", "line 3 column 22", "string"),
+        ("[redis]\npassword = 'hunter2' x\n", "line 2 column 22", "expected"),
+        ("[redis\n", "line 1 column 7", "`]`"),
+        ("[redis]\npassword = 'hunter2'\npassword = 'hunter2'\n", "line 3 column 1", "duplicate key"),
+        ("instance = \"ä\" x", "line 1 column 16", "expected"),
+    ] {
+        let problems = Case::new().file("a.toml", text).load().unwrap_err().to_string();
+        assert!(problems.contains(&format!("{place} is no TOML: ")), "{text}: {problems}");
+        assert!(problems.contains(reason) && !problems.contains("hunter"), "{text}: {problems}");
+        assert_eq!(problems.lines().count(), 1, "{problems}");
     }
 }

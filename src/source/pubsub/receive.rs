@@ -20,7 +20,6 @@ use crate::{
     gaps::GapReason,
     lifecycle::Signal,
     memory::LARGE_VALUE,
-    metrics::Label,
     redis::{PING_INTERVAL, SILENCE_TIMEOUT, answers},
     source::{queue_sender::Loss, role::Role},
     units::Micros,
@@ -72,7 +71,7 @@ impl Subscriber {
                 }
                 still_refused = wait(&mut probe) => {
                     probe = None;
-                    match self.subscribe_allowed(&session, still_refused).await {
+                    match self.subscribe_allowed(&client, still_refused).await {
                         Ok(()) => continue,
                         Err(_) => break,
                     }
@@ -101,7 +100,11 @@ impl Subscriber {
                     continue;
                 }
                 first = session.messages.recv() => first,
-                _ = &mut session.connected.task => break,
+                unseen = session.connected.lost() => {
+                    let unseen = i64::try_from(unseen.as_micros()).unwrap_or(i64::MAX);
+                    confirmed.0 = confirmed.0.min(self.clock.now().saturating_sub(unseen));
+                    break;
+                }
             };
             let first = match first {
                 Ok(message) => Some(message),
@@ -151,7 +154,7 @@ impl Subscriber {
             }
         }
         self.outage = Some((since, GapReason::Disconnected));
-        self.source.metrics.source_connected.get_or_create(&Label::of(self.source.role.as_str())).set(0);
+        self.source.metrics.source_connected.of(self.source.role.as_str()).set(0);
         let now = self.clock.now();
         self.source.status.down("the connection to Redis was lost".into(), now);
         warn!("lost the connection to Redis");

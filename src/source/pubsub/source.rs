@@ -51,6 +51,8 @@ impl PubSub {
     }
 
     fn new(role: Role, config: &Config, channels: Vec<String>, status: &SourceStatus, metrics: Arc<Metrics>) -> Self {
+        metrics.source_connected.show([role.as_str()]);
+        metrics.source_connects.show([role.as_str()]);
         Self {
             role,
             status: status.register(role, &channels, units::now()),

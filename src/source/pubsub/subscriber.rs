@@ -2,20 +2,18 @@
 
 use std::{mem, time::Duration};
 
-use fred::interfaces::EventInterface;
+use fred::{clients::Client, interfaces::EventInterface};
 use tracing::{error, info, warn};
 
 use super::{
-    receive_clock::ReceiveClock,
     session::{ServerInfo, Session, server_info},
     source::PubSub,
 };
 use crate::{
     gaps::GapReason,
     logging::Chain,
-    metrics::Label,
     redis::{Acl, Config, ConnectError, Role as ConnectionRole, SubscribeError, connect, subscribe},
-    source::queue_sender::QueueSender,
+    source::{queue_sender::QueueSender, receive_clock::ReceiveClock},
     units::Micros,
 };
 
@@ -63,7 +61,7 @@ impl Subscriber {
     }
 
     pub(super) fn on_open_error(&mut self, error: &OpenError) {
-        self.source.metrics.source_connected.get_or_create(&Label::of(self.source.role.as_str())).set(0);
+        self.source.metrics.source_connected.of(self.source.role.as_str()).set(0);
         let text = Chain(error).to_string();
         let now = self.clock.now();
         if self.source.status.down(text.clone(), now) {
@@ -134,19 +132,19 @@ impl Subscriber {
         let now = self.clock.now();
         self.source.status.set_received_through(now);
         self.report_up();
-        self.source.metrics.source_connected.get_or_create(&Label::of(self.source.role.as_str())).set(1);
-        self.source.metrics.source_connects.get_or_create(&Label::of(self.source.role.as_str())).inc();
+        self.source.metrics.source_connected.of(self.source.role.as_str()).set(1);
+        self.source.metrics.source_connects.of(self.source.role.as_str()).inc();
     }
 
     /// Subscribes to what is no longer refused, on the connection in use.
     pub(super) async fn subscribe_allowed(
         &mut self,
-        session: &Session,
+        client: &Client,
         still_refused: Vec<(String, String)>,
     ) -> Result<(), OpenError> {
         for (channel, ..) in &self.refused {
             let allowed = !still_refused.iter().any(|(name, _)| name == channel);
-            if allowed && let Some(reason) = subscribe(&session.connected.client, channel, &self.source.redis).await? {
+            if allowed && let Some(reason) = subscribe(client, channel, &self.source.redis).await? {
                 return Err(OpenError::Refused(reason.to_string()));
             }
         }
@@ -158,7 +156,7 @@ impl Subscriber {
 
 /// Tries the refused channels on a connection of their own. Returns those that are still refused.
 pub(super) async fn retry_refused(redis: Config, mut refused: Vec<(String, String)>) -> Vec<(String, String)> {
-    if let Ok(connected) = connect(&redis, ConnectionRole::Commands).await {
+    if let Ok(connected) = connect(&redis, ConnectionRole::Subscriber(1)).await {
         let mut still_refused = Vec::new();
         for (channel, reason) in &refused {
             match subscribe(&connected.client, channel, &redis).await {

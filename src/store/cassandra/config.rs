@@ -1,6 +1,6 @@
 //! Connection settings of the Cassandra cluster.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use scylla::statement::Consistency;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,9 @@ use super::{
 use crate::{
     host,
     logging::Chain,
+    reach::{Protocol, Server},
     secret::{Secret, SecretFileError},
+    section::{self, require},
     tls::{self, Tls},
     units,
 };
@@ -23,7 +25,7 @@ const PAGE_ROWS_MAX: usize = 5_000;
 
 /// Connection settings of the Cassandra cluster.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// Hosts, each `host` or `host:port`.
     pub contact_points: Vec<String>,
@@ -63,23 +65,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            contact_points: vec!["127.0.0.1".into()],
-            port: 9042,
-            keyspace: "cascor".into(),
-            username: None,
-            password: None,
-            password_file: None,
-            local_datacenter: None,
-            replication: None,
-            consistency_write: None,
-            consistency_read: None,
-            request_timeout: Duration::from_secs(12),
-            connect_timeout: Duration::from_secs(5),
-            pool_size: 2,
-            page_rows: 256,
-            tls: Tls::default(),
-        }
+        section::defaults("store.cassandra")
     }
 }
 
@@ -88,17 +74,15 @@ impl Config {
     pub fn problems(&self, problems: &mut Vec<String>) {
         self.contact_point_problems(problems);
         for (key, count) in [("port", usize::from(self.port)), ("pool_size", self.pool_size)] {
-            if count == 0 {
-                problems.push(format!("`store.cassandra.{key}` must be at least 1"));
-            }
+            require(problems, count > 0, format!("`store.cassandra.{key}` must be at least 1"));
         }
-        if !(1..=PAGE_ROWS_MAX).contains(&self.page_rows) {
-            problems.push(format!("`store.cassandra.page_rows` must be between 1 and {PAGE_ROWS_MAX}"));
-        }
+        require(
+            problems,
+            (1..=PAGE_ROWS_MAX).contains(&self.page_rows),
+            format!("`store.cassandra.page_rows` must be between 1 and {PAGE_ROWS_MAX}"),
+        );
         for (key, time) in [("request_timeout", self.request_timeout), ("connect_timeout", self.connect_timeout)] {
-            if time.is_zero() {
-                problems.push(format!("`store.cassandra.{key}` must be longer than zero"));
-            }
+            require(problems, !time.is_zero(), format!("`store.cassandra.{key}` must be longer than zero"));
         }
         // Cassandra's own rule for the name of a keyspace.
         let named = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -133,9 +117,11 @@ impl Config {
         let username = self.username.as_ref().is_some_and(|name| !name.is_empty());
         // With a password but no user name the driver sends no login at all. A user name without a password stays valid: existing
         // files may have one for servers without authentication.
-        if (self.password.is_some() || self.password_file.is_some()) && !username {
-            problems.push("`store.cassandra.username` must be set when there is a password".into());
-        }
+        require(
+            problems,
+            username || (self.password.is_none() && self.password_file.is_none()),
+            "`store.cassandra.username` must be set when there is a password",
+        );
     }
 
     /// Appends the problems of the files that these settings name.
@@ -150,9 +136,11 @@ impl Config {
     }
 
     fn contact_point_problems(&self, problems: &mut Vec<String>) {
-        if self.contact_points.is_empty() {
-            problems.push("`store.cassandra.contact_points` must name at least one host".into());
-        }
+        require(
+            problems,
+            !self.contact_points.is_empty(),
+            "`store.cassandra.contact_points` must name at least one host",
+        );
         for entry in &self.contact_points {
             if let Err(problem) = contact_points::address(entry, self.port) {
                 problems.push(format!("`store.cassandra.contact_points`: `{}` {problem}", entry.escape_debug()));
@@ -170,6 +158,22 @@ impl Config {
         {
             warnings.push(tls::plain_password("Cassandra", host, "set `store.cassandra.tls.enabled = true`"));
         }
+    }
+
+    /// The contact points, as servers to reach.
+    pub(super) fn servers(&self, tls: Option<Arc<rustls::ClientConfig>>) -> Vec<Server> {
+        let parts = |address: String| {
+            let (host, port) = address.rsplit_once(':')?;
+            Some((host.trim_start_matches('[').trim_end_matches(']').to_owned(), port.parse().ok()?))
+        };
+        let server = |(host, port)| Server {
+            protocol: Protocol::Cassandra,
+            host,
+            port,
+            tls: tls.clone(),
+            limit: self.connect_timeout,
+        };
+        self.addresses().into_iter().filter_map(parts).map(server).collect()
     }
 
     /// The contact points as `host:port`.

@@ -10,7 +10,7 @@ use super::{
     time,
 };
 use crate::{
-    event::{ControlRow, GapRow},
+    event::{ControlRow, GapRow, restore_micros},
     store::{DaysQuery, StoreError},
 };
 
@@ -23,7 +23,7 @@ pub(super) async fn gaps(live: &LiveSession, query: &DaysQuery) -> Result<Vec<Ga
             break;
         }
         let values = (day, start, end, cql_limit(left));
-        all.extend(collect(live, &live.statements.gaps, values, left, |Read(row): Read<GapRow>| row).await?);
+        all.extend(collect(live, &live.statements.gaps, values, left, |Read(row)| gap(row)).await?);
     }
     Ok(all)
 }
@@ -47,7 +47,16 @@ pub(super) async fn control_log(live: &LiveSession, query: &DaysQuery) -> Result
             break;
         }
         let values = (day, time::cql(query.start), first, time::cql(query.end), last, cql_limit(left));
-        all.extend(collect(live, &live.statements.control, values, left, |Read(row): Read<ControlRow>| row).await?);
+        all.extend(collect(live, &live.statements.control, values, left, |Read(row)| command(row)).await?);
     }
     Ok(all)
+}
+
+/// An absent end is read as zero: such a gap ends where it begins.
+fn gap(row: GapRow) -> GapRow {
+    GapRow { ended_at: if row.ended_at == 0 { row.started_at } else { row.ended_at }, ..row }
+}
+
+fn command(row: ControlRow) -> ControlRow {
+    ControlRow { timestamp: restore_micros(time::millis(row.timestamp), row.event_id), ..row }
 }

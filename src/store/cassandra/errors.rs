@@ -23,17 +23,6 @@ pub(crate) enum ErrorClass {
     Rejected,
 }
 
-impl ErrorClass {
-    /// Value of the metric label.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Unavailable => "unavailable",
-            Self::Misconfigured => "misconfigured",
-            Self::Rejected => "rejected",
-        }
-    }
-}
-
 /// Why there is no usable session. Kept as text, because every call during the outage returns a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectFailure {
@@ -125,6 +114,11 @@ fn grant(text: &str) -> String {
         Some(format!("GRANT {permission} ON KEYSPACE {} TO {};", quoted(keyspace), quoted(user)))
     };
     parts().unwrap_or_else(|| "GRANT SELECT ON KEYSPACE <keyspace> TO <user>; and the same with MODIFY".into())
+}
+
+/// The GRANT statement for a request that the server refused to this user.
+pub(crate) fn grant_of(error: &ExecutionError) -> String {
+    grant(refusal(error).unwrap_or_default())
 }
 
 /// Quotes a CQL identifier unless it is lower case.

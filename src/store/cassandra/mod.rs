@@ -3,10 +3,13 @@
 //! [`CassandraStore`] works without a server: `run` connects, monitors and reconnects; until then calls fail at once with the
 //! cause. It never changes the schema; the schema tool does.
 
+mod column_specs;
 mod config;
 mod consistency;
 mod contact_points;
 mod days;
+mod deletions;
+mod edits;
 mod errors;
 mod pages;
 mod read_scheduler;
@@ -14,11 +17,13 @@ mod reads;
 mod replication;
 mod row_columns;
 mod row_values;
+mod run_list;
 mod runs;
 mod server;
 pub(crate) mod session;
 mod statements;
 mod time;
+mod write_times;
 mod writes;
 
 use std::{
@@ -32,17 +37,21 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
-pub(crate) use self::errors::{ConnectFailure, ErrorClass, classify_execution};
-use self::session::{LiveSession, State};
+pub(crate) use self::errors::{ConnectFailure, ErrorClass, classify_execution, grant_of};
 pub use self::{config::Config, replication::Replication};
+use self::{
+    edits::GivenNames,
+    session::{LiveSession, State},
+    write_times::WriteTimes,
+};
 use super::{
     Batch, BoxFuture, DaysQuery, Problem, RangeQuery, Retention, Runs, RunsQuery, SamplesQuery, Seqs, Server, Store,
     StoreError,
 };
 use crate::{
     curve::Samples,
-    event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
-    metrics::{Label, Metrics},
+    event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, Partition, RunRow, Table, TopologyRow},
+    metrics::Metrics,
     units::{self, Micros},
 };
 
@@ -53,6 +62,8 @@ pub struct CassandraStore {
     metrics: Arc<Metrics>,
     state: watch::Sender<State>,
     restarts: AtomicU64,
+    given_names: GivenNames,
+    write_times: WriteTimes,
 }
 
 impl fmt::Debug for CassandraStore {
@@ -64,6 +75,8 @@ impl fmt::Debug for CassandraStore {
 impl CassandraStore {
     /// Creates a disconnected store; spawn [`run`](Self::run).
     pub fn new(config: &Config, retention: &Retention, metrics: Arc<Metrics>) -> Arc<Self> {
+        metrics.store_errors.show(StoreError::CLASSES);
+        metrics.store_latency_seconds.show(["write"]);
         let down = ConnectFailure::unavailable("not connected to Cassandra yet");
         Arc::new(Self {
             config: config.clone(),
@@ -71,6 +84,8 @@ impl CassandraStore {
             metrics,
             state: watch::Sender::new(State::Down { failure: down, since: units::now() }),
             restarts: AtomicU64::new(0),
+            given_names: GivenNames::default(),
+            write_times: WriteTimes::default(),
         })
     }
 
@@ -102,28 +117,25 @@ impl CassandraStore {
         };
         match &result {
             Ok(_) => {
-                let latency = self.metrics.store_latency_seconds.get_or_create(&Label::of(kind));
+                let latency = self.metrics.store_latency_seconds.of(kind);
                 latency.observe(started.elapsed().as_secs_f64());
             }
             Err(error) => {
-                self.metrics.store_errors.get_or_create(&Label::of(error_class(error).as_str())).inc();
+                self.metrics.store_errors.of(error.class()).inc();
             }
         }
         result
     }
 }
 
-fn error_class(error: &StoreError) -> ErrorClass {
-    match error {
-        StoreError::Unavailable(_) => ErrorClass::Unavailable,
-        StoreError::Misconfigured(_) => ErrorClass::Misconfigured,
-        StoreError::Rejected(_) => ErrorClass::Rejected,
-    }
-}
-
 impl Store for CassandraStore {
     fn write<'a>(&'a self, batch: &'a Batch) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(self.call("write", async move |live| writes::write(live, &self.retention, batch, units::now()).await))
+        let time = match batch.partition {
+            Partition::Id(run_id) if batch.table != Table::Datasets => self.write_times.next(run_id, Instant::now()),
+            _ => None,
+        };
+        let write = async move |live: &_| writes::write(live, &self.retention, batch, time).await;
+        Box::pin(self.call("write", write))
     }
 
     fn read_run(&self, run_id: Uuid) -> BoxFuture<'_, Result<Option<RunRow>, StoreError>> {
@@ -135,11 +147,13 @@ impl Store for CassandraStore {
         change: &'a RunRow,
         stored_start: Option<Micros>,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(self.call("write_run", async move |live| runs::write(live, change, stored_start).await))
+        let time = self.write_times.next(change.run_id, Instant::now());
+        Box::pin(self.call("write_run", async move |live| runs::write(live, change, stored_start, time).await))
     }
 
     fn write_metric_names<'a>(&'a self, run_id: Uuid, names: &'a [String]) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(self.call("write_metric_names", async move |live| runs::write_names(live, run_id, names).await))
+        let time = self.write_times.next(run_id, Instant::now());
+        Box::pin(self.call("write_metric_names", async move |live| runs::write_names(live, run_id, names, time).await))
     }
 
     fn metric_names(&self, run_id: Uuid) -> BoxFuture<'_, Result<Vec<String>, StoreError>> {
@@ -151,11 +165,11 @@ impl Store for CassandraStore {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(self.call("ping", async move |live| reads::ping(live).await))
+        Box::pin(self.call("ping", async move |live| reads::server_time(live).await.map(drop)))
     }
 
     fn runs<'a>(&'a self, query: &'a RunsQuery) -> BoxFuture<'a, Result<Runs, StoreError>> {
-        Box::pin(self.call("runs", async move |live| runs::newest(live, query).await))
+        Box::pin(self.call("runs", async move |live| run_list::list(live, query).await))
     }
 
     fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {

@@ -16,6 +16,7 @@ use crate::{
     curve::{Field, Samples},
     event::{DatasetRow, EventKey, EventRow, MemSize, MetricsRow, RunRow, TopologyRow, restore_micros},
     store::{METRIC_NAMES_MAX, RangeQuery, SamplesQuery, Seqs, StoreError},
+    units::Micros,
 };
 
 fn key(run_id: Uuid, timestamp: CqlTimestamp, event_id: i64) -> EventKey {
@@ -110,6 +111,10 @@ pub(super) async fn partitions(live: &LiveSession, statement: &PreparedStatement
     Ok(all)
 }
 
-pub(super) async fn ping(live: &LiveSession) -> Result<(), StoreError> {
-    live.session.execute_unpaged(&live.statements.ping, ()).await.map(drop).map_err(errors::store_error)
+/// The time of the node that answers, in whole milliseconds.
+pub(super) async fn server_time(live: &LiveSession) -> Result<Micros, StoreError> {
+    let answer = live.session.execute_unpaged(&live.statements.server_time, ()).await.map_err(errors::store_error)?;
+    let rows = answer.into_rows_result().map_err(|error| StoreError::Misconfigured(error.into()))?;
+    let (millis,) = rows.first_row::<(i64,)>().map_err(|error| StoreError::Misconfigured(error.into()))?;
+    Ok(millis.saturating_mul(1_000))
 }

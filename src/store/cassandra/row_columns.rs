@@ -15,10 +15,7 @@ use uuid::Uuid;
 
 use super::time;
 use crate::{
-    event::{
-        ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricColumns, MetricsRow, ReadColumns, RunRow,
-        TopologyRow, restore_micros,
-    },
+    event::{EventKey, MetricColumns, MetricsRow, ReadColumns, ReadStored, SharedText, StoredRow, restore_micros},
     units::Micros,
 };
 
@@ -59,15 +56,6 @@ impl<'frame, 'metadata> Columns<'frame, 'metadata> {
     {
         Ok(self.next::<Option<T>>()?.unwrap_or_default())
     }
-
-    fn time(&mut self) -> Result<Option<Micros>, DeserializationError> {
-        Ok(self.next::<Option<CqlTimestamp>>()?.map(time::micros))
-    }
-
-    fn key(&mut self) -> Result<EventKey, DeserializationError> {
-        let (run_id, timestamp, event_id) = (self.next()?, self.next::<CqlTimestamp>()?, self.next()?);
-        Ok(EventKey { run_id, timestamp: restore_micros(timestamp.0, event_id), event_id })
-    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +85,37 @@ where
     }
 }
 
+impl ReadStored for Columns<'_, '_> {
+    fn key(&mut self) -> Result<EventKey, DeserializationError> {
+        let (run_id, timestamp, event_id) = (self.next()?, self.next::<CqlTimestamp>()?, self.next()?);
+        Ok(EventKey { run_id, timestamp: restore_micros(timestamp.0, event_id), event_id })
+    }
+
+    fn id(&mut self, _: usize) -> Result<Option<Uuid>, DeserializationError> {
+        self.next()
+    }
+
+    fn time(&mut self, _: usize) -> Result<Option<Micros>, DeserializationError> {
+        Ok(self.next::<Option<CqlTimestamp>>()?.map(time::micros))
+    }
+
+    fn flag(&mut self, _: usize) -> Result<Option<bool>, DeserializationError> {
+        self.next()
+    }
+
+    fn document(&mut self, _: usize) -> Result<SharedText, DeserializationError> {
+        Ok(self.or_default::<String>()?.into())
+    }
+
+    fn texts(&mut self, _: usize) -> Result<BTreeSet<String>, DeserializationError> {
+        self.or_default()
+    }
+
+    fn counts(&mut self, _: usize) -> Result<BTreeMap<String, i32>, DeserializationError> {
+        self.or_default()
+    }
+}
+
 /// The columns and the key of a metrics row. Text borrows from the page.
 pub(super) struct Sample<'frame> {
     pub(super) timestamp: CqlTimestamp,
@@ -121,111 +140,8 @@ impl<'frame, 'metadata> FromColumns<'frame, 'metadata> for MetricsRow {
     }
 }
 
-impl<'frame, 'metadata> FromColumns<'frame, 'metadata> for TopologyRow {
+impl<'frame, 'metadata, T: StoredRow> FromColumns<'frame, 'metadata> for T {
     fn read(columns: &mut Columns<'frame, 'metadata>) -> Result<Self, DeserializationError> {
-        Ok(Self {
-            key: columns.key()?,
-            epoch: columns.next()?,
-            input_size: columns.next()?,
-            output_size: columns.next()?,
-            hidden_units: columns.next()?,
-            total_parameters: columns.next()?,
-            topology_json: columns.or_default::<String>()?.into(),
-            weights_summary: columns.next()?,
-        })
-    }
-}
-
-impl<'frame, 'metadata> FromColumns<'frame, 'metadata> for EventRow {
-    fn read(columns: &mut Columns<'frame, 'metadata>) -> Result<Self, DeserializationError> {
-        Ok(Self {
-            key: columns.key()?,
-            r#type: columns.or_default()?,
-            payload_json: columns.or_default::<String>()?.into(),
-            epoch: columns.next()?,
-        })
-    }
-}
-
-impl<'frame, 'metadata> FromColumns<'frame, 'metadata> for DatasetRow {
-    fn read(columns: &mut Columns<'frame, 'metadata>) -> Result<Self, DeserializationError> {
-        Ok(Self {
-            dataset_id: columns.next()?,
-            name: columns.next()?,
-            description: columns.next()?,
-            num_samples: columns.next()?,
-            num_features: columns.next()?,
-            num_classes: columns.next()?,
-            class_distribution: columns.or_default::<BTreeMap<String, i32>>()?,
-            created_at: columns.time()?,
-            file_path: columns.next()?,
-            checksum: columns.next()?,
-        })
-    }
-}
-
-impl<'frame, 'metadata> FromColumns<'frame, 'metadata> for GapRow {
-    fn read(columns: &mut Columns<'frame, 'metadata>) -> Result<Self, DeserializationError> {
-        columns.next::<&str>()?; // the day, its partition
-        let started_at = time::micros(columns.next()?);
-        Ok(Self {
-            started_at,
-            gap_id: columns.next()?,
-            ended_at: columns.time()?.unwrap_or(started_at),
-            reason: columns.or_default()?,
-            source: columns.or_default()?,
-            channel: columns.next()?,
-            instance: columns.or_default()?,
-            run_id: columns.next()?,
-            lost: columns.next()?,
-        })
-    }
-}
-
-impl<'frame, 'metadata> FromColumns<'frame, 'metadata> for ControlRow {
-    fn read(columns: &mut Columns<'frame, 'metadata>) -> Result<Self, DeserializationError> {
-        columns.next::<&str>()?; // the day, its partition
-        let (timestamp, event_id) = (columns.next::<CqlTimestamp>()?, columns.next()?);
-        Ok(Self {
-            timestamp: restore_micros(timestamp.0, event_id),
-            event_id,
-            instance: columns.next()?,
-            command: columns.or_default()?,
-            command_id: columns.next()?,
-            target: columns.next()?,
-            source: columns.or_default()?,
-            outcome: columns.next()?,
-            payload_json: columns.or_default()?,
-        })
-    }
-}
-
-impl<'frame, 'metadata> FromColumns<'frame, 'metadata> for RunRow {
-    fn read(columns: &mut Columns<'frame, 'metadata>) -> Result<Self, DeserializationError> {
-        Ok(Self {
-            run_id: columns.next::<Uuid>()?,
-            run_name: columns.next()?,
-            start_time: columns.time()?,
-            end_time: columns.time()?,
-            duration_seconds: columns.next()?,
-            status: columns.next()?,
-            dataset_name: columns.next()?,
-            dataset_size: columns.next()?,
-            config_json: columns.next::<Option<String>>()?.map(Into::into),
-            final_epoch: columns.next()?,
-            final_train_loss: columns.next()?,
-            final_train_accuracy: columns.next()?,
-            final_val_loss: columns.next()?,
-            final_val_accuracy: columns.next()?,
-            best_val_accuracy: columns.next()?,
-            best_epoch: columns.next()?,
-            total_hidden_units: columns.next()?,
-            total_parameters: columns.next()?,
-            notes: columns.next()?,
-            tags: columns.or_default::<BTreeSet<String>>()?,
-            created_by: columns.next()?,
-            last_event_time: columns.time()?,
-            restarted_at: columns.time()?,
-        })
+        StoredRow::read(columns)
     }
 }

@@ -10,14 +10,11 @@ use scylla::{
         value::SerializeValue,
         writers::RowWriter,
     },
-    value::{CqlTimestamp, MaybeUnset},
+    value::{MaybeUnset, Unset},
 };
 
 use super::time;
-use crate::{
-    event::{ColumnValue, EventKey, Row, RunRow},
-    units::Micros,
-};
+use crate::event::{ColumnValue, EventKey, Row, RunRow, StoredRow, StoredValue};
 
 type Opt<T> = MaybeUnset<T>;
 
@@ -68,6 +65,31 @@ impl Values<'_, '_, '_> {
         values.iter().try_for_each(|value| self.put(*value))
     }
 
+    fn column(&mut self, value: ColumnValue<'_>) -> Result<(), SerializationError> {
+        match value {
+            ColumnValue::Int(value) => self.put(&opt(value)),
+            ColumnValue::BigInt(value) => self.put(&opt(value)),
+            ColumnValue::Double(value) => self.put(&opt(value)),
+            ColumnValue::Text(value) => self.put(&opt(value)),
+        }
+    }
+
+    fn stored(&mut self, value: StoredValue<'_>) -> Result<(), SerializationError> {
+        match value {
+            value if value.is_absent() => self.put(&Unset),
+            StoredValue::Column(value) => self.column(value),
+            StoredValue::Id(id) => self.put(&id),
+            StoredValue::Time(at) => self.put(&at.map(time::cql)),
+            StoredValue::Flag(flag) => self.put(&flag),
+            StoredValue::Texts(texts) => self.put(texts),
+            StoredValue::Counts(counts) => self.put(counts),
+        }
+    }
+
+    fn row(&mut self, row: &impl StoredRow) -> Result<(), SerializationError> {
+        row.values().try_for_each(|value| self.stored(value))
+    }
+
     fn key(&mut self, key: &EventKey) -> Result<(), SerializationError> {
         self.all(&[&key.run_id, &time::cql(key.timestamp), &key.event_id])
     }
@@ -81,14 +103,6 @@ fn opt<T>(value: Option<T>) -> Opt<T> {
     MaybeUnset::from_option(value)
 }
 
-fn text(value: &Option<String>) -> Opt<&str> {
-    opt(value.as_deref())
-}
-
-fn at(value: Option<Micros>) -> Opt<CqlTimestamp> {
-    opt(value.map(time::cql))
-}
-
 fn map<V>(map: &BTreeMap<String, V>) -> Opt<&BTreeMap<String, V>> {
     if map.is_empty() { MaybeUnset::Unset } else { MaybeUnset::Set(map) }
 }
@@ -98,103 +112,41 @@ impl Bind for Row {
         match self {
             Self::Metrics(row) => {
                 values.key(&row.key)?;
-                for value in row.columns.values() {
-                    match value {
-                        ColumnValue::Int(value) => values.put(&opt(value))?,
-                        ColumnValue::BigInt(value) => values.put(&opt(value))?,
-                        ColumnValue::Double(value) => values.put(&opt(value))?,
-                        ColumnValue::Text(value) => values.put(&opt(value))?,
-                    }
-                }
+                row.columns.values().into_iter().try_for_each(|value| values.column(value))?;
                 values.all(&[&map(&row.extra), &opt(row.rest_json.as_deref())])
             }
             Self::Topology(row) => {
                 values.key(&row.key)?;
-                values.all(&[
-                    &opt(row.epoch),
-                    &opt(row.input_size),
-                    &opt(row.output_size),
-                    &opt(row.hidden_units),
-                    &opt(row.total_parameters),
-                    &&*row.topology_json,
-                    &text(&row.weights_summary),
-                ])
+                values.row(row)
             }
             Self::Event(row) => {
                 values.key(&row.key)?;
-                values.all(&[&row.r#type, &&*row.payload_json, &opt(row.epoch)])
+                values.row(row)
             }
-            Self::Dataset(row) => values.all(&[
-                &row.dataset_id,
-                &text(&row.name),
-                &text(&row.description),
-                &opt(row.num_samples),
-                &opt(row.num_features),
-                &opt(row.num_classes),
-                &map(&row.class_distribution),
-                &at(row.created_at),
-                &text(&row.file_path),
-                &text(&row.checksum),
-            ]),
-            Self::Control(row) => values.all(&[
-                &time::day(row.timestamp),
-                &time::cql(row.timestamp),
-                &row.event_id,
-                &row.instance,
-                &row.command,
-                &text(&row.command_id),
-                &text(&row.target),
-                &row.source,
-                &text(&row.outcome),
-                &row.payload_json,
-            ]),
-            Self::Gap(row) => values.all(&[
-                &time::day(row.started_at),
-                &time::cql(row.started_at),
-                &row.gap_id,
-                &time::cql(row.ended_at),
-                &row.reason,
-                &row.source,
-                &text(&row.channel),
-                &row.instance,
-                &opt(row.run_id),
-                &opt(row.lost),
-            ]),
+            Self::Dataset(row) => values.row(row),
+            Self::Control(row) => {
+                values.put(&time::day(row.timestamp))?;
+                values.row(row)
+            }
+            Self::Gap(row) => {
+                values.put(&time::day(row.started_at))?;
+                values.row(row)
+            }
         }
     }
 }
 
 impl Bind for RunRow {
     fn bind(&self, values: &mut Values<'_, '_, '_>) -> Result<(), SerializationError> {
-        // A restart without an end clears the stored end: the only NULL that is ever written.
-        fn of_end<T>(value: Option<T>, restarted: bool) -> Opt<Option<T>> {
-            if value.is_some() || restarted { MaybeUnset::Set(value) } else { MaybeUnset::Unset }
+        for (column, value) in Self::COLUMNS.iter().zip(self.values()) {
+            // A restart without an end clears the stored end: the only NULL that is ever written.
+            let of_end = matches!(column.name, "end_time" | "duration_seconds");
+            if of_end && self.restarted_at.is_some() && value.is_absent() {
+                values.put(&None::<i32>)?;
+            } else {
+                values.stored(value)?;
+            }
         }
-        let restarted = self.restarted_at.is_some();
-        values.all(&[
-            &self.run_id,
-            &text(&self.run_name),
-            &at(self.start_time),
-            &of_end(self.end_time.map(time::cql), restarted),
-            &of_end(self.duration_seconds, restarted),
-            &text(&self.status),
-            &text(&self.dataset_name),
-            &opt(self.dataset_size),
-            &opt(self.config_json.as_deref()),
-            &opt(self.final_epoch),
-            &opt(self.final_train_loss),
-            &opt(self.final_train_accuracy),
-            &opt(self.final_val_loss),
-            &opt(self.final_val_accuracy),
-            &opt(self.best_val_accuracy),
-            &opt(self.best_epoch),
-            &opt(self.total_hidden_units),
-            &opt(self.total_parameters),
-            &text(&self.notes),
-            &opt(Some(&self.tags).filter(|tags| !tags.is_empty())),
-            &text(&self.created_by),
-            &at(self.last_event_time),
-            &at(self.restarted_at),
-        ])
+        Ok(())
     }
 }

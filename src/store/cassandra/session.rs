@@ -14,7 +14,7 @@ use scylla::{
     policies::{load_balancing::DefaultPolicy, retry::FallthroughRetryPolicy},
     statement::{Consistency, Statement},
 };
-use tokio::{net::TcpStream, task::JoinSet, time};
+use tokio::{task::JoinSet, time};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -86,7 +86,10 @@ pub(crate) async fn open(config: &Config) -> Result<Session, ConnectFailure> {
     if let (Some(username), Some(password)) = (&config.username, password) {
         builder = builder.user(username, password.expose());
     }
-    let session = Box::pin(builder.build()).await.map_err(|error| errors::session_failure(&error))?;
+    let session = match Box::pin(builder.build()).await {
+        Ok(session) => session,
+        Err(error) => return Err(fault(config).await.unwrap_or_else(|| errors::session_failure(&error))),
+    };
     check_datacenter(config, &session)?;
     Ok(session)
 }
@@ -120,27 +123,31 @@ fn check_datacenter(config: &Config, session: &Session) -> Result<(), ConnectFai
 async fn probe(config: &Config) -> Result<(), ConnectFailure> {
     let addresses = config.addresses();
     let mut tries = JoinSet::new();
-    for address in addresses.clone() {
-        tries.spawn(async move { TcpStream::connect(address).await.map(drop) });
+    for server in config.servers(None) {
+        tries.spawn(async move { server.connect().await.map(drop) });
     }
-    let answers = async {
-        let mut last = None;
-        while let Some(tried) = tries.join_next().await {
-            match tried {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => last = Some(error.to_string()),
-                Err(error) => last = Some(error.to_string()),
-            }
+    let mut last = "there are no contact points".to_owned();
+    while let Some(tried) = tries.join_next().await {
+        match tried {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => last = error.to_string(),
+            Err(error) => last = error.to_string(),
         }
-        Err(last.unwrap_or_else(|| "there are no contact points".into()))
-    };
-    let text = |why: String| {
-        ConnectFailure::unavailable(format!("no Cassandra node answers at {}: {why}", addresses.join(", ")))
-    };
-    match time::timeout(config.connect_timeout, answers).await {
-        Ok(answer) => answer.map_err(text),
-        Err(_) => Err(text(format!("no answer within {:?}", config.connect_timeout))),
     }
+    let addresses = addresses.join(", ");
+    Err(ConnectFailure::unavailable(format!("no Cassandra node answers at {addresses}: {last}")))
+}
+
+/// What is wrong with a contact point that takes connections, if it is not what it should be.
+async fn fault(config: &Config) -> Option<ConnectFailure> {
+    for server in config.servers(tls(config).ok()?) {
+        // A node that is away is one of many.
+        let Some(fault) = server.by_address().await.diagnose().await.filter(|fault| !fault.is_transient) else {
+            continue;
+        };
+        return Some(ConnectFailure::misconfigured(format!("no session with Cassandra: {fault}")));
+    }
+    None
 }
 
 /// Replication factor of the keyspace: in total, or in the preferred datacenter.

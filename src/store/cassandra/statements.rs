@@ -4,158 +4,20 @@
 
 use scylla::{
     client::session::Session,
-    cluster::metadata::{CollectionType, ColumnType, NativeType},
     statement::{Consistency, Statement, prepared::PreparedStatement},
 };
 
 use super::{
+    column_specs::{ColumnSpecs, CqlType, names, stored, with_metrics},
     errors::{ConnectFailure, classify_prepare},
     read_scheduler,
 };
-use crate::event::{self, METRIC_COLUMNS, Table};
-
-/// CQL types of our columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CqlType {
-    Uuid,
-    Int,
-    BigInt,
-    Double,
-    Text,
-    Timestamp,
-    TextDoubles,
-    TextInts,
-    Texts,
-}
-
-impl CqlType {
-    fn is(self, actual: &ColumnType<'_>) -> bool {
-        use NativeType as N;
-        let native = |typ: &ColumnType<'_>, native| matches!(typ, ColumnType::Native(typ) if *typ == native);
-        match (self, actual) {
-            (Self::Uuid, typ) => native(typ, N::Uuid),
-            (Self::Int, typ) => native(typ, N::Int),
-            (Self::BigInt, typ) => native(typ, N::BigInt),
-            (Self::Double, typ) => native(typ, N::Double),
-            (Self::Text, typ) => native(typ, N::Text),
-            (Self::Timestamp, typ) => native(typ, N::Timestamp),
-            (Self::TextDoubles, ColumnType::Collection { typ: CollectionType::Map(key, value), .. }) => {
-                native(key, N::Text) && native(value, N::Double)
-            }
-            (Self::TextInts, ColumnType::Collection { typ: CollectionType::Map(key, value), .. }) => {
-                native(key, N::Text) && native(value, N::Int)
-            }
-            (Self::Texts, ColumnType::Collection { typ: CollectionType::Set(item), .. }) => native(item, N::Text),
-            _ => false,
-        }
-    }
-}
-
-type ColumnSpecs<'a> = &'a [(&'static str, CqlType)];
-
-/// Places the metric columns between the leading and trailing ones.
-fn with_metrics(before: ColumnSpecs<'_>, after: ColumnSpecs<'_>) -> Vec<(&'static str, CqlType)> {
-    let columns = METRIC_COLUMNS.iter().map(|column| {
-        let cql_type = match column.column_type {
-            event::ColumnType::Int => CqlType::Int,
-            event::ColumnType::BigInt => CqlType::BigInt,
-            event::ColumnType::Double => CqlType::Double,
-            event::ColumnType::Text => CqlType::Text,
-        };
-        (column.name, cql_type)
-    });
-    before.iter().copied().chain(columns).chain(after.iter().copied()).collect()
-}
+use crate::event::{ControlRow, DatasetRow, EventRow, GapRow, RunEdit, RunRow, Table, TopologyRow};
 
 const KEY: ColumnSpecs<'_> =
     &[("run_id", CqlType::Uuid), ("timestamp", CqlType::Timestamp), ("event_id", CqlType::BigInt)];
 
-const TOPOLOGY: ColumnSpecs<'_> = &[
-    ("run_id", CqlType::Uuid),
-    ("timestamp", CqlType::Timestamp),
-    ("event_id", CqlType::BigInt),
-    ("epoch", CqlType::Int),
-    ("input_size", CqlType::Int),
-    ("output_size", CqlType::Int),
-    ("hidden_units", CqlType::Int),
-    ("total_parameters", CqlType::Int),
-    ("topology_json", CqlType::Text),
-    ("weights_summary", CqlType::Text),
-];
-
-const EVENTS: ColumnSpecs<'_> = &[
-    ("run_id", CqlType::Uuid),
-    ("timestamp", CqlType::Timestamp),
-    ("event_id", CqlType::BigInt),
-    ("type", CqlType::Text),
-    ("payload_json", CqlType::Text),
-    ("epoch", CqlType::Int),
-];
-
-const DATASETS: ColumnSpecs<'_> = &[
-    ("dataset_id", CqlType::Uuid),
-    ("name", CqlType::Text),
-    ("description", CqlType::Text),
-    ("num_samples", CqlType::Int),
-    ("num_features", CqlType::Int),
-    ("num_classes", CqlType::Int),
-    ("class_distribution", CqlType::TextInts),
-    ("created_at", CqlType::Timestamp),
-    ("file_path", CqlType::Text),
-    ("checksum", CqlType::Text),
-];
-
-const CONTROL: ColumnSpecs<'_> = &[
-    ("day", CqlType::Text),
-    ("timestamp", CqlType::Timestamp),
-    ("event_id", CqlType::BigInt),
-    ("instance", CqlType::Text),
-    ("command", CqlType::Text),
-    ("command_id", CqlType::Text),
-    ("target", CqlType::Text),
-    ("source", CqlType::Text),
-    ("outcome", CqlType::Text),
-    ("payload_json", CqlType::Text),
-];
-
-const GAPS: ColumnSpecs<'_> = &[
-    ("day", CqlType::Text),
-    ("started_at", CqlType::Timestamp),
-    ("gap_id", CqlType::Uuid),
-    ("ended_at", CqlType::Timestamp),
-    ("reason", CqlType::Text),
-    ("source", CqlType::Text),
-    ("channel", CqlType::Text),
-    ("instance", CqlType::Text),
-    ("run_id", CqlType::Uuid),
-    ("lost", CqlType::BigInt),
-];
-
-const RUNS: ColumnSpecs<'_> = &[
-    ("run_id", CqlType::Uuid),
-    ("run_name", CqlType::Text),
-    ("start_time", CqlType::Timestamp),
-    ("end_time", CqlType::Timestamp),
-    ("duration_seconds", CqlType::Int),
-    ("status", CqlType::Text),
-    ("dataset_name", CqlType::Text),
-    ("dataset_size", CqlType::Int),
-    ("config_json", CqlType::Text),
-    ("final_epoch", CqlType::Int),
-    ("final_train_loss", CqlType::Double),
-    ("final_train_accuracy", CqlType::Double),
-    ("final_val_loss", CqlType::Double),
-    ("final_val_accuracy", CqlType::Double),
-    ("best_val_accuracy", CqlType::Double),
-    ("best_epoch", CqlType::Int),
-    ("total_hidden_units", CqlType::Int),
-    ("total_parameters", CqlType::Int),
-    ("notes", CqlType::Text),
-    ("tags", CqlType::Texts),
-    ("created_by", CqlType::Text),
-    ("last_event_time", CqlType::Timestamp),
-    ("restarted_at", CqlType::Timestamp),
-];
+const DAY: ColumnSpecs<'_> = &[("day", CqlType::Text)];
 
 const NAMES: ColumnSpecs<'_> = &[("run_id", CqlType::Uuid), ("name", CqlType::Text)];
 
@@ -179,6 +41,35 @@ const PAGE_LARGE: i32 = 64;
 pub(super) struct RangeStatements {
     pub(super) newest_first: PreparedStatement,
     pub(super) oldest_first: PreparedStatement,
+}
+
+/// Statements that delete a run.
+#[derive(Debug)]
+pub(super) struct DeletionStatements {
+    /// Reads all deletions, and the times of their tombstones.
+    pub(super) recorded: PreparedStatement,
+    /// Records one.
+    pub(super) record: PreparedStatement,
+    /// Delete the partition of a run, table by table.
+    pub(super) partitions: [PreparedStatement; 6],
+    /// Finds the entries of a run in a month of the index; it reads all of that month.
+    pub(super) entries: PreparedStatement,
+    /// Deletes an entry of the index.
+    pub(super) entry: PreparedStatement,
+    /// Deletes a row of gaps.
+    pub(super) gap: PreparedStatement,
+}
+
+/// Statements of edits.
+#[derive(Debug)]
+pub(super) struct EditStatements {
+    /// Changes an edit, and in the same batch the other half of its tags: a statement sets a column once.
+    pub(super) change_columns: PreparedStatement,
+    pub(super) change_tags: PreparedStatement,
+    /// Reads the edits of runs.
+    pub(super) read: PreparedStatement,
+    /// Finds runs by their name.
+    pub(super) named: PreparedStatement,
 }
 
 /// All prepared statements.
@@ -211,7 +102,9 @@ pub(super) struct Statements {
     pub(super) gaps: PreparedStatement,
     pub(super) control_days: PreparedStatement,
     pub(super) control: PreparedStatement,
-    pub(super) ping: PreparedStatement,
+    pub(super) deletion: DeletionStatements,
+    pub(super) server_time: PreparedStatement,
+    pub(super) edit: EditStatements,
 }
 
 impl Statements {
@@ -239,22 +132,25 @@ impl Statements {
     ) -> Result<Self, ConnectFailure> {
         let k = Preparer { session, keyspace, write, read };
         let metrics = with_metrics(KEY, &[("extra", CqlType::TextDoubles), ("rest_json", CqlType::Text)]);
+        let (runs, datasets) = (stored::<RunRow>(&[]), stored::<DatasetRow>(&[]));
+        let (topology, events) = (stored::<TopologyRow>(KEY), stored::<EventRow>(KEY));
+        let (control, gaps) = (stored::<ControlRow>(DAY), stored::<GapRow>(DAY));
         let samples = with_metrics(&KEY[1..], &[]);
         Ok(Self {
             insert_metrics: k.insert(Table::Metrics.name(), &metrics, true).await?,
-            insert_topology: k.insert(Table::Topology.name(), TOPOLOGY, true).await?,
-            insert_event: k.insert(Table::Events.name(), EVENTS, true).await?,
-            insert_dataset: k.insert(Table::Datasets.name(), DATASETS, false).await?,
-            insert_control: k.insert(Table::Control.name(), CONTROL, true).await?,
-            insert_gap: k.insert(Table::Gaps.name(), GAPS, true).await?,
-            insert_run: k.insert("training_runs", RUNS, false).await?,
+            insert_topology: k.insert(Table::Topology.name(), &topology, true).await?,
+            insert_event: k.insert(Table::Events.name(), &events, true).await?,
+            insert_dataset: k.insert(Table::Datasets.name(), &datasets, false).await?,
+            insert_control: k.insert(Table::Control.name(), &control, true).await?,
+            insert_gap: k.insert(Table::Gaps.name(), &gaps, true).await?,
+            insert_run: k.insert("training_runs", &runs, false).await?,
             insert_name: k.insert("run_metric_names", NAMES, false).await?,
             insert_month: k.insert("runs_by_month", RUNS_BY_MONTH, false).await?,
             delete_month: k
                 .modify("DELETE FROM", "runs_by_month", "WHERE month = ? AND start_time = ? AND run_id = ?")
                 .await?,
-            run: k.select(RUNS, "training_runs", "WHERE run_id = ?", PAGE_LARGE).await?,
-            runs: k.select(RUNS, "training_runs", "WHERE run_id IN ?", PAGE_LARGE).await?,
+            run: k.select(&runs, "training_runs", "WHERE run_id = ?", PAGE_LARGE).await?,
+            runs: k.select(&runs, "training_runs", "WHERE run_id IN ?", PAGE_LARGE).await?,
             names: k.select(NAMES, "run_metric_names", "WHERE run_id = ? LIMIT ?", PAGE_SMALL).await?,
             months: k.distinct("month", "runs_by_month").await?,
             month_entry: k
@@ -267,13 +163,13 @@ impl Statements {
             count_metrics: k
                 .read("SELECT count(*) FROM", Table::Metrics.name(), "WHERE run_id = ?", PAGE_SMALL)
                 .await?,
-            topology: k.range(TOPOLOGY, Table::Topology.name(), PAGE_LARGE / 8).await?,
-            events: k.range(EVENTS, Table::Events.name(), PAGE_LARGE).await?,
-            dataset: k.select(DATASETS, Table::Datasets.name(), "WHERE dataset_id = ?", PAGE_LARGE).await?,
+            topology: k.range(&topology, Table::Topology.name(), PAGE_LARGE / 8).await?,
+            events: k.range(&events, Table::Events.name(), PAGE_LARGE).await?,
+            dataset: k.select(&datasets, Table::Datasets.name(), "WHERE dataset_id = ?", PAGE_LARGE).await?,
             gap_days: k.distinct("day", Table::Gaps.name()).await?,
             gaps: k
                 .select(
-                    GAPS,
+                    &gaps[1..],
                     Table::Gaps.name(),
                     "WHERE day = ? AND started_at >= ? AND started_at <= ? LIMIT ?",
                     PAGE_SMALL,
@@ -282,13 +178,60 @@ impl Statements {
             control_days: k.distinct("day", Table::Control.name()).await?,
             control: k
                 .select(
-                    CONTROL,
+                    &control[1..],
                     Table::Control.name(),
                     "WHERE day = ? AND (timestamp, event_id) >= (?, ?) AND (timestamp, event_id) <= (?, ?) LIMIT ?",
                     PAGE_LARGE,
                 )
                 .await?,
-            ping: k.read("SELECT key FROM", "", "system.local WHERE key = 'local'", 1).await?,
+            deletion: DeletionStatements::prepare(&k).await?,
+            server_time: k
+                .read("SELECT toUnixTimestamp(now()) FROM", "", "system.local WHERE key = 'local'", 1)
+                .await?,
+            edit: EditStatements::prepare(&k).await?,
+        })
+    }
+}
+
+impl DeletionStatements {
+    async fn prepare(k: &Preparer<'_>) -> Result<Self, ConnectFailure> {
+        let partition = async |table| k.modify("DELETE FROM", table, "WHERE run_id = ?").await;
+        let entries = "WHERE month = ? AND run_id = ? ALLOW FILTERING";
+        let entry = "WHERE month = ? AND start_time = ? AND run_id = ?";
+        Ok(Self {
+            recorded: k
+                .read("SELECT run_id, deleted_at, WRITETIME(deleted_at) FROM", "run_deletions", "", PAGE_SMALL)
+                .await?,
+            record: k
+                .modify("INSERT INTO", "run_deletions", "(run_id, deleted_at, deleted_by) VALUES (?, ?, ?) USING TTL ?")
+                .await?,
+            partitions: [
+                partition(Table::Metrics.name()).await?,
+                partition(Table::Topology.name()).await?,
+                partition(Table::Events.name()).await?,
+                partition("training_runs").await?,
+                partition("run_metric_names").await?,
+                partition("run_edits").await?,
+            ],
+            entries: k.read("SELECT start_time FROM", "runs_by_month", entries, PAGE_SMALL).await?,
+            entry: k.modify("DELETE FROM", "runs_by_month", entry).await?,
+            gap: k.modify("DELETE FROM", Table::Gaps.name(), "WHERE day = ? AND started_at = ? AND gap_id = ?").await?,
+        })
+    }
+}
+
+impl EditStatements {
+    async fn prepare(k: &Preparer<'_>) -> Result<Self, ConnectFailure> {
+        let columns = stored::<RunEdit>(&[]);
+        let change = "display_name = ?, notes = ?, add_tags = add_tags + ?, remove_tags = remove_tags - ?, archived = ?, \
+                      edited_at = ?, edited_by = ? WHERE run_id = ?";
+        let change_tags = "remove_tags = remove_tags + ?, add_tags = add_tags - ? WHERE run_id = ?";
+        let named = "WHERE display_name = ? LIMIT ? ALLOW FILTERING";
+        Ok(Self {
+            change_columns: k.update(&columns, "run_edits", change).await?,
+            change_tags: k.update(&columns, "run_edits", change_tags).await?,
+            read: k.select(&columns, "run_edits", "WHERE run_id IN ?", PAGE_LARGE).await?,
+            named: k.read("SELECT run_id FROM", "run_edits", named, PAGE_LARGE).await?,
         })
     }
 }
@@ -328,6 +271,26 @@ impl Preparer<'_> {
         let marks = vec!["?"; columns.len()].join(", ");
         let ttl = if ttl { " USING TTL ?" } else { "" };
         let text = format!("INSERT INTO \"{}\".{table} ({names}) VALUES ({marks}){ttl}", self.keyspace);
+        self.typed(text, table, columns).await
+    }
+
+    /// `rest`: what is set, and where.
+    async fn update(
+        &self,
+        columns: ColumnSpecs<'_>,
+        table: &str,
+        rest: &str,
+    ) -> Result<PreparedStatement, ConnectFailure> {
+        self.typed(format!("UPDATE \"{}\".{table} SET {rest}", self.keyspace), table, columns).await
+    }
+
+    /// Prepares a write, and compares the types of the columns with the server's.
+    async fn typed(
+        &self,
+        text: String,
+        table: &str,
+        columns: ColumnSpecs<'_>,
+    ) -> Result<PreparedStatement, ConnectFailure> {
         let prepared = self.prepare(text, self.write, PAGE_SMALL).await?;
         for spec in prepared.get_variable_col_specs().iter() {
             let expected = columns.iter().find(|(name, _)| *name == spec.name());
@@ -343,11 +306,22 @@ impl Preparer<'_> {
         Ok(prepared)
     }
 
-    async fn modify(&self, verb: &str, table: &str, rest: &str) -> Result<PreparedStatement, ConnectFailure> {
+    pub(super) async fn modify(
+        &self,
+        verb: &str,
+        table: &str,
+        rest: &str,
+    ) -> Result<PreparedStatement, ConnectFailure> {
         self.prepare(format!("{verb} \"{}\".{table} {rest}", self.keyspace), self.write, PAGE_SMALL).await
     }
 
-    async fn read(&self, head: &str, table: &str, rest: &str, page: i32) -> Result<PreparedStatement, ConnectFailure> {
+    pub(super) async fn read(
+        &self,
+        head: &str,
+        table: &str,
+        rest: &str,
+        page: i32,
+    ) -> Result<PreparedStatement, ConnectFailure> {
         let text = if table.is_empty() {
             format!("{head} {rest}")
         } else {
@@ -384,8 +358,4 @@ impl Preparer<'_> {
             oldest_first: self.select(columns, table, &clause("ASC"), page).await?,
         })
     }
-}
-
-fn names(columns: ColumnSpecs<'_>) -> String {
-    columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }

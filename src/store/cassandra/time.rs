@@ -1,9 +1,9 @@
 //! Time conversions for Cassandra: millisecond timestamps, days and months as text.
 
-use jiff::Timestamp;
 use scylla::value::CqlTimestamp;
 use uuid::Uuid;
 
+pub(super) use crate::store::dates::{day, month};
 use crate::units::Micros;
 
 /// Milliseconds since the epoch.
@@ -19,21 +19,6 @@ pub(super) fn cql(time: Micros) -> CqlTimestamp {
 /// Converts from a CQL `timestamp`.
 pub(super) fn micros(time: CqlTimestamp) -> Micros {
     time.0.saturating_mul(1_000)
-}
-
-/// The UTC day, `2026-11-20`.
-pub(super) fn day(time: Micros) -> String {
-    format(time, "%Y-%m-%d")
-}
-
-/// The UTC month, `2026-11`.
-pub(super) fn month(time: Micros) -> String {
-    format(time, "%Y-%m")
-}
-
-fn format(time: Micros, how: &str) -> String {
-    let fallback = if time < 0 { Timestamp::MIN } else { Timestamp::MAX };
-    Timestamp::from_microsecond(time).unwrap_or(fallback).strftime(how).to_string()
 }
 
 /// Lowest and highest `event_id` for the microsecond of this time.

@@ -1,4 +1,4 @@
-//! Writes rows one partition at a time, with the TTL of their table.
+//! Writes rows one partition at a time, with the TTL of their table and the time of the write ([`write_times`](super::write_times)).
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::{errors, row_values::Bound, session::LiveSession};
 use crate::{
     event::Table,
     store::{Batch, Retention, StoreError},
-    units::Micros,
+    units::{Micros, now},
 };
 
 /// Latest expiry that is requested: Cassandra refuses 2038-01-19T03:14:07Z; one minute less for clock skew.
@@ -45,18 +45,25 @@ pub(super) async fn write(
     live: &LiveSession,
     retention: &Retention,
     batch: &Batch,
-    now: Micros,
+    time: Option<Micros>,
 ) -> Result<(), StoreError> {
     if batch.rows.iter().any(|row| row.destination().0 != batch.table) {
         return Err(StoreError::Rejected("a row of another table is in this batch".into()));
     }
     // Datasets never expire: their statement has no TTL.
-    let ttl = (batch.table != Table::Datasets).then(|| ttl(retention.of(batch.table), now));
+    let ttl = (batch.table != Table::Datasets).then(|| ttl(retention.of(batch.table), now()));
     let values = batch.rows.iter().map(|row| Bound { row, ttl }).collect();
-    send(&live.session, live.statements.insert(batch.table), values).await.map_err(errors::store_error)
+    send(&live.session, &at(live.statements.insert(batch.table), time), values).await.map_err(errors::store_error)
 }
 
-/// Sends the rows of one partition.
+/// The statement with this time, or that of the server.
+pub(super) fn at(statement: &PreparedStatement, time: Option<Micros>) -> PreparedStatement {
+    let mut timed = statement.clone();
+    timed.set_timestamp(time);
+    timed
+}
+
+/// Sends the rows of one partition, with the time of the statement.
 pub(super) async fn send<V: SerializeRow>(
     session: &Session,
     statement: &PreparedStatement,
@@ -69,6 +76,7 @@ pub(super) async fn send<V: SerializeRow>(
     let each = vec![BatchStatement::from(statement.clone()); values.len()];
     let mut batch = Statements::new_with_statements(BatchType::Unlogged, each);
     batch.set_is_idempotent(true);
+    batch.set_timestamp(statement.get_timestamp());
     if let Some(consistency) = statement.get_consistency() {
         batch.set_consistency(consistency);
     }

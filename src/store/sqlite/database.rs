@@ -9,6 +9,7 @@ use std::{
 };
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+use rustix::fs::Access;
 
 use super::error::{self, OperatorError};
 use crate::{cooperative, files, store::StoreError, units::now};
@@ -18,6 +19,8 @@ const MIGRATIONS: &[(i64, &str)] = &[
     (1, include_str!("../../../schema/sqlite/0001_tables.sql")),
     (2, include_str!("../../../schema/sqlite/0002_restarts_and_names.sql")),
     (3, include_str!("../../../schema/sqlite/0003_long_texts.sql")),
+    (4, include_str!("../../../schema/sqlite/0004_edits_and_deletions.sql")),
+    (5, include_str!("../../../schema/sqlite/0005_run_changes.sql")),
 ];
 
 /// Component name of these tables in `schema_version`.
@@ -32,7 +35,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// WAL pages before a checkpoint: 16 MiB, so that a burst is checkpointed once.
 const CHECKPOINT_PAGES: i64 = 4_096;
 
-/// Path of the file, and whether this process may create and migrate it.
+/// Path of the file, and whether this process may create, migrate and fill it; else it only makes the changes of people.
 #[derive(Clone, Debug)]
 pub(super) struct Database {
     pub path: PathBuf,
@@ -42,20 +45,38 @@ pub(super) struct Database {
 /// An open connection, with the identity of its file.
 pub(super) struct OpenDatabase {
     pub connection: Connection,
-    identity: (u64, u64),
+    /// Device and number of the file.
+    pub identity: (u64, u64),
 }
 
 impl Database {
-    /// Opens a connection that writes; creates the file and migrates it to the current version.
+    /// Opens a connection that writes; creates the file and migrates it to the current version, if this process may.
     pub fn writer(&self) -> Result<OpenDatabase, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         if !self.create {
-            return Err(error::misconfigured(OperatorError::ReadOnly(self.path.clone())));
+            self.check_editable()?;
+            let connection = self.connect(flags)?;
+            self.check_version(version(&connection).map_err(|e| error::classify(e, &self.path))?)?;
+            return self.identify(connection);
         }
         create(&self.path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = self.connect(flags)?;
         self.migrate(&mut connection)?;
         self.identify(connection)
+    }
+
+    /// Refuses a file that this user cannot write, before SQLite opens it read-only without a word. The folder, too: the journal is
+    /// created there.
+    fn check_editable(&self) -> Result<(), StoreError> {
+        if !self.path.exists() {
+            return Err(error::misconfigured(OperatorError::Missing(self.path.clone())));
+        }
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let writable = |path: &Path, access| rustix::fs::access(path, access).is_ok();
+        if writable(&self.path, Access::WRITE_OK) && writable(folder, Access::WRITE_OK | Access::EXEC_OK) {
+            return Ok(());
+        }
+        Err(error::misconfigured(OperatorError::NotEditable(self.path.clone())))
     }
 
     /// Opens a read-only connection, which never waits for the writer.
@@ -88,7 +109,7 @@ impl Database {
         Ok(OpenDatabase { connection, identity: (found.dev(), found.ino()) })
     }
 
-    fn connect(&self, flags: OpenFlags) -> Result<Connection, StoreError> {
+    pub(super) fn connect(&self, flags: OpenFlags) -> Result<Connection, StoreError> {
         files::refuse_planted_link(&self.path).map_err(|e| error::classify_io(e, &self.path))?;
         let open = || -> rusqlite::Result<Connection> {
             let connection = Connection::open_with_flags(&self.path, flags)?;
@@ -124,7 +145,7 @@ impl Database {
         Ok(())
     }
 
-    fn check_version(&self, found: i64) -> Result<(), StoreError> {
+    pub(super) fn check_version(&self, found: i64) -> Result<(), StoreError> {
         if found == latest() {
             return Ok(());
         }
@@ -161,7 +182,7 @@ fn apply(connection: &mut Connection) -> rusqlite::Result<()> {
 }
 
 /// The schema version of the file; 0 for an empty one.
-fn version(connection: &Connection) -> rusqlite::Result<i64> {
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     let exists = connection
         .query_row("SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'", (), |_| Ok(()))
         .optional()?
@@ -173,7 +194,7 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
     Ok(connection.query_row(sql, [COMPONENT], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
-/// Creates the file before SQLite does, with mode 0600; its WAL and shared-memory files inherit the mode.
+/// Creates the file before SQLite does, with the mode of the state; its WAL and shared-memory files inherit the mode.
 fn create(path: &Path) -> Result<(), StoreError> {
     let try_create = || -> io::Result<()> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -182,9 +203,10 @@ fn create(path: &Path) -> Result<(), StoreError> {
         if path.is_symlink() {
             return files::refuse_planted_link(path);
         }
-        match files::create_new(path, files::FILE_MODE) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(()),
+        match files::create_new(path, files::file_mode()) {
+            Ok(file) => files::give_to_owner_of_directory(&file, path),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
         }
     };
     try_create().map_err(|e| error::classify_io(e, path))

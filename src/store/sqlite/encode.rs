@@ -11,10 +11,8 @@ use rusqlite::{
 };
 use serde_json::{Map, Value, value::RawValue};
 
-use crate::{
-    event::{ColumnValue, SharedText},
-    units::Micros,
-};
+use crate::event::{ColumnValue, SharedText, StoredValue};
+pub(super) use crate::store::dates::{day, month};
 
 impl ToSql for SharedText {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -29,6 +27,19 @@ impl ToSql for ColumnValue<'_> {
             Self::BigInt(value) => value.to_sql(),
             Self::Double(value) => value.to_sql(),
             Self::Text(value) => value.to_sql(),
+        }
+    }
+}
+
+impl ToSql for StoredValue<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Self::Column(value) => value.to_sql(),
+            Self::Id(id) => Ok(ToSqlOutput::Owned(id.map(|id| id.to_string()).into())),
+            Self::Time(value) => value.to_sql(),
+            Self::Flag(value) => value.to_sql(),
+            Self::Texts(texts) => Ok(ToSqlOutput::Owned(set(texts).into())),
+            Self::Counts(map) => Ok(ToSqlOutput::Owned(counts(map).into())),
         }
     }
 }
@@ -73,15 +84,18 @@ pub(super) fn numbers(map: &BTreeMap<String, f64>) -> Option<String> {
 
 /// The inverse of [`numbers`]; values that are not numbers are skipped.
 pub(super) fn read_numbers(json: Option<&str>) -> BTreeMap<String, f64> {
-    // Each number's text is parsed by the standard library, which is exact to the last bit; serde_json is not.
     let Some(Ok(object)) = json.map(serde_json::from_str::<BTreeMap<String, &RawValue>>) else {
         return BTreeMap::new();
     };
-    let number = |text: &str| match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+    object.into_iter().filter_map(|(key, value)| Some((key, read_number(value)?))).collect()
+}
+
+/// A number of [`numbers`]. Its text is parsed by the standard library, which is exact to the last bit; serde_json is not.
+pub(super) fn read_number(json: &RawValue) -> Option<f64> {
+    match json.get().strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
         Some(name) => named(name),
-        None => text.parse().ok(),
-    };
-    object.into_iter().filter_map(|(key, value)| Some((key, number(value.get())?))).collect()
+        None => json.get().parse().ok(),
+    }
 }
 
 /// Counts as a JSON object; `None` when there are none.
@@ -123,22 +137,6 @@ pub(super) fn read_nan(stored: Option<f64>, column: &str, non_finite: Option<&Ma
     stored.or_else(|| named(non_finite?.get(column)?.as_str()?))
 }
 
-/// The day partition of a time, `2026-11-21`.
-pub(super) fn day(time: Micros) -> String {
-    text(time, "%Y-%m-%d")
-}
-
-/// The month partition of a run, `2026-11`.
-pub(super) fn month(time: Micros) -> String {
-    text(time, "%Y-%m")
-}
-
-fn text(time: Micros, format: &str) -> String {
-    // Times beyond the years ±9999 share the last partition on that side.
-    let bounds = if time < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX };
-    jiff::Timestamp::from_microsecond(time).unwrap_or(bounds).strftime(format).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,12 +153,5 @@ mod tests {
         let columns = [("x", Some(f64::NAN)), ("y", Some(1.0)), ("z", Some(f64::NAN))];
         assert_eq!(nan_columns(columns).as_deref(), Some(r#"{"x":"NaN","z":"NaN"}"#));
         assert_eq!(nan_columns([columns[1]]), None);
-    }
-
-    #[test]
-    fn partitions_are_utc() {
-        assert_eq!((day(1_763_633_700_000_000), month(1_763_633_700_000_000)), ("2025-11-20".into(), "2025-11".into()));
-        assert_eq!(day(-1), "1969-12-31");
-        assert_eq!(day(i64::MAX), "9999-12-30");
     }
 }

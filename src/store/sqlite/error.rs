@@ -19,8 +19,10 @@ use crate::{
 pub(super) enum OperatorError {
     #[error("there is no database at `{}`: is `store.sqlite.path` (or `state_dir`) that of the daemon?", .0.display())]
     Missing(PathBuf),
-    #[error("`{}` was opened read-only", .0.display())]
+    #[error("`{}` was opened to read; only its daemon writes what is received", .0.display())]
     ReadOnly(PathBuf),
+    #[error("this user cannot write `{}`: make the change as the user of the daemon, or let the daemon make it (`--url`)", .0.display())]
+    NotEditable(PathBuf),
     #[error("`{}` has schema version {found}, this program knows {known}: {}", .path.display(), version_advice(*found, *known))]
     Version { path: PathBuf, found: i64, known: i64 },
     #[error("`{}` is damaged or not a SQLite database: move it away (a new one is created; `sqlite3 FILE .recover` may save rows of the old one), or set `store.sqlite.path`", .path.display())]
@@ -71,7 +73,7 @@ impl OperatorError {
             format!("mkdir {aside} && for f in {file} {wal} {shm}; do [ ! -e \"$f\" ] || mv \"$f\" {aside}; done")
         };
         match self {
-            Self::Missing(_) | Self::ReadOnly(_) | Self::Version { .. } => None,
+            Self::Missing(_) | Self::ReadOnly(_) | Self::NotEditable(_) | Self::Version { .. } => None,
             Self::Damaged { path, .. } | Self::Foreign { path, .. } => Some(moved(path)),
             Self::NotWritable { path, .. } => Some(owned(path)),
             Self::Inaccessible { path, error } if error.kind() == ErrorKind::PermissionDenied => Some(owned(path)),
@@ -81,7 +83,7 @@ impl OperatorError {
 
     fn into_cause(self) -> Option<BoxError> {
         match self {
-            Self::Missing(_) | Self::ReadOnly(_) | Self::Version { .. } => None,
+            Self::Missing(_) | Self::ReadOnly(_) | Self::NotEditable(_) | Self::Version { .. } => None,
             Self::Damaged { error, .. } | Self::Foreign { error, .. } | Self::NotWritable { error, .. } => {
                 Some(error.into())
             }
@@ -107,6 +109,10 @@ pub(super) enum TransientError {
     },
     #[error("`{}` was moved or deleted while it was written", .0.display())]
     Replaced(PathBuf),
+    #[error("a run was deleted; the rows that are still to be written must be chosen again")]
+    RunDeleted,
+    #[error("too many lists wait to be sorted by other columns, or no thread can sort them now")]
+    NotSorted,
     #[error("the database thread has ended")]
     ThreadEnded,
 }
@@ -189,9 +195,13 @@ fn is_moved(error: &rusqlite::Error) -> bool {
         if cause.extended_code == rusqlite::ffi::SQLITE_READONLY_DBMOVED)
 }
 
-/// Whether the rows themselves are at fault, so that the other batches of the transaction are retried without them.
-pub(super) fn is_row_error(error: &StoreError) -> bool {
-    matches!(error, StoreError::Rejected(_))
+/// Whether one request is at fault and not the file, so that the other requests of the transaction are retried without it.
+pub(super) fn is_of_one_request(error: &StoreError) -> bool {
+    match error {
+        StoreError::Rejected(_) => true,
+        StoreError::Unavailable(error) => matches!(error.downcast_ref(), Some(TransientError::RunDeleted)),
+        StoreError::Misconfigured(_) => false,
+    }
 }
 
 /// Copies the error for every batch of a transaction.

@@ -141,12 +141,13 @@ macro_rules! indexed {
     };
 }
 
-const INDEXED: [(&str, &str); 5] = [
+const INDEXED: [(&str, &str); 6] = [
     indexed!("network_topology"),
     indexed!("training_events"),
     indexed!("control_log"),
     indexed!("ingest_gaps"),
     indexed!("training_metrics_long"),
+    indexed!("run_deletions"),
 ];
 
 #[cfg(test)]

@@ -4,13 +4,17 @@
 //! is created (mode 0600) and migrated at first use. Startup never fails: an unusable file fails each call, and the next call
 //! reopens it.
 
+pub mod copy;
 mod database;
+mod deletions;
+mod edits;
 mod encode;
 mod error;
 mod expire;
 mod long;
 mod read;
 mod rows;
+mod run_list;
 mod samples;
 mod write;
 
@@ -35,17 +39,20 @@ use uuid::Uuid;
 pub use self::database::migrations;
 use self::{
     database::{Database, OpenDatabase},
-    error::TransientError,
+    deletions::SharedDeletions,
+    error::{OperatorError, TransientError},
+    run_list::RunOrders,
     write::{WriteOp, WriteRequest, Writer},
 };
 use super::{
-    Batch, BoxFuture, DaysQuery, RangeQuery, Retention, Runs, RunsQuery, SamplesQuery, Seqs, Store, StoreError,
+    Batch, BoxFuture, DaysQuery, DeletionStore, Deletions, EditStore, RangeQuery, Retention, Runs, RunsQuery,
+    SamplesQuery, Seqs, Store, StoreError,
 };
 use crate::{
     curve::Samples,
-    event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunRow, TopologyRow},
+    event::{ControlRow, DatasetRow, EventRow, GapRow, MetricsRow, RunEdit, RunRow, TopologyRow},
     logging::{Chain, stage},
-    metrics::{Label, Metrics},
+    metrics::Metrics,
     units::Micros,
 };
 
@@ -75,8 +82,10 @@ pub struct SqliteStore {
     writes: mpsc::Sender<WriteRequest>,
     reads: mpsc::Sender<ReadTask>,
     metrics: Arc<Metrics>,
-    read_only: bool,
+    database: Database,
     outside_changes: Arc<AtomicU64>,
+    deletions: Arc<SharedDeletions>,
+    orders: RunOrders,
 }
 
 /// Opens the file of `config`, creating and migrating it as needed (now if possible, else at the first call that can).
@@ -84,27 +93,28 @@ pub fn open(config: &Config, retention: &Retention, metrics: Arc<Metrics>) -> Sq
     start(Database { path: config.path.clone(), create: true }, retention, metrics)
 }
 
-/// Opens the file read-only: never creates or changes it, so that a reader run by another user cannot interfere with the daemon.
-/// Writes are refused.
-pub fn open_read_only(config: &Config, metrics: Arc<Metrics>) -> SqliteStore {
-    start(Database { path: config.path.clone(), create: false }, &Retention::default(), metrics)
+/// Opens the file to read: never creates or migrates it, and writes nothing that is received, so that a reader run by another user
+/// cannot interfere with the daemon. Changes by people are written, if this user may write the file.
+pub fn open_read_only(config: &Config, retention: &Retention, metrics: Arc<Metrics>) -> SqliteStore {
+    start(Database { path: config.path.clone(), create: false }, retention, metrics)
 }
 
 fn start(database: Database, retention: &Retention, metrics: Arc<Metrics>) -> SqliteStore {
-    let read_only = !database.create;
+    metrics.store_errors.show(StoreError::CLASSES);
+    metrics.store_latency_seconds.show(["write"]);
     let (writes, queue) = mpsc::channel(WRITES_MAX);
     let outside_changes = Arc::new(AtomicU64::new(0));
-    let writer = Writer::new(database.clone(), retention.clone(), metrics.clone(), Arc::clone(&outside_changes));
+    let deletions = Arc::new(SharedDeletions::default());
+    let (changes, shared) = (Arc::clone(&outside_changes), Arc::clone(&deletions));
+    let writer = Writer::new(database.clone(), retention.clone(), metrics.clone(), changes, shared);
     spawn("sqlite-write", move || writer.run(queue));
     let (reads, queue) = mpsc::channel::<ReadTask>(READS_MAX);
     let queue = Arc::new(Mutex::new(queue));
+    let orders = RunOrders::new(database.clone());
+    let store = SqliteStore { writes, reads, metrics, database, outside_changes, deletions, orders };
     for _ in 0..READERS {
-        let (queue, mut reader) = (queue.clone(), Reader { database: database.clone(), open: None });
-        spawn("sqlite-read", move || {
-            // Applies to this thread only: the writer has priority.
-            if !read_only {
-                let _ = rustix::process::setpriority_process(None, READER_NICENESS);
-            }
+        let (queue, mut reader) = (queue.clone(), Reader { database: store.database.clone(), open: None });
+        store.spawn_reader("sqlite-read", move || {
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
                 let Some(read) = next else { return };
@@ -112,18 +122,20 @@ fn start(database: Database, retention: &Retention, metrics: Arc<Metrics>) -> Sq
             }
         });
     }
-    SqliteStore { writes, reads, metrics, read_only, outside_changes }
+    store
 }
 
-/// If the thread cannot start, the queue has no receiver and every call fails.
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
+/// If the thread cannot start (`false`), the queue has no receiver and every call fails.
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> bool {
     let work = move || {
         let _span = stage("sqlite").entered();
         work();
     };
-    if let Err(error) = thread::Builder::new().name(name.into()).spawn(work) {
-        error!(error = %Chain(&error), name, "cannot start a database thread");
+    let thread = thread::Builder::new().name(name.into()).spawn(work);
+    if let Err(error) = &thread {
+        error!(error = %Chain(error), name, "cannot start a database thread");
     }
+    thread.is_ok()
 }
 
 /// State of a reading thread.
@@ -133,7 +145,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn read<T>(&mut self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    fn read<T>(&mut self, query: impl FnOnce(&OpenDatabase) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         if self.open.as_ref().is_some_and(|open| self.database.was_replaced(open)) {
             self.open = None;
         }
@@ -142,15 +154,30 @@ impl Reader {
             None => self.database.reader()?,
         };
         // A connection that failed is not kept.
-        let result = query(&open.connection).map_err(|e| error::classify(e, &self.database.path))?;
+        let result = query(&open).map_err(|e| error::classify(e, &self.database.path))?;
         self.open = Some(open);
         Ok(result)
     }
 }
 
 impl SqliteStore {
+    /// Starts a thread that reads; the writer has priority.
+    fn spawn_reader(&self, name: &str, work: impl FnOnce() + Send + 'static) -> bool {
+        let read_only = !self.database.create;
+        spawn(name, move || {
+            // Applies to this thread only.
+            if !read_only {
+                let _ = rustix::process::setpriority_process(None, READER_NICENESS);
+            }
+            work();
+        })
+    }
+
     async fn submit(&self, kind: &'static str, work: WriteOp) -> Result<(), StoreError> {
         self.measured(kind, async {
+            if !self.database.create && !work.is_by_people() {
+                return Err(error::misconfigured(OperatorError::ReadOnly(self.database.path.clone())));
+            }
             let (done, answer) = oneshot::channel();
             let gone = || error::unavailable(TransientError::ThreadEnded);
             self.writes.send(WriteRequest { op: work, done }).await.map_err(|_| gone())?;
@@ -163,6 +190,14 @@ impl SqliteStore {
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.query_file(kind, move |open| query(&open.connection)).await
+    }
+
+    async fn query_file<T, F>(&self, kind: &'static str, query: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&OpenDatabase) -> rusqlite::Result<T> + Send + 'static,
     {
         self.measured(kind, async {
             let (done, answer) = oneshot::channel();
@@ -187,16 +222,17 @@ impl SqliteStore {
         let began = Instant::now();
         let result = call.await;
         let seconds = began.elapsed().as_secs_f64();
-        self.metrics.store_latency_seconds.get_or_create(&Label::of(kind)).observe(seconds);
+        self.metrics.store_latency_seconds.of(kind).observe(seconds);
         if let Err(error) = &result {
-            let name = match error {
-                StoreError::Unavailable(_) => "unavailable",
-                StoreError::Misconfigured(_) => "misconfigured",
-                StoreError::Rejected(_) => "rejected",
-            };
-            self.metrics.store_errors.get_or_create(&Label::of(name)).inc();
+            self.metrics.store_errors.of(error.class()).inc();
         }
         result
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.orders.close();
     }
 }
 
@@ -234,15 +270,14 @@ impl Store for SqliteStore {
     }
 
     fn ping(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        if self.read_only {
+        if !self.database.create {
             return Box::pin(self.query("ping", |connection| connection.query_row("SELECT 1", (), |_| Ok(()))));
         }
         Box::pin(self.submit("ping", WriteOp::Ping))
     }
 
     fn runs<'a>(&'a self, query: &'a RunsQuery) -> BoxFuture<'a, Result<Runs, StoreError>> {
-        let query = query.clone();
-        Box::pin(self.query("runs", move |connection| read::runs(connection, &query).map(Runs::from)))
+        Box::pin(self.list_runs(query))
     }
 
     fn metrics<'a>(&'a self, query: &'a RangeQuery) -> BoxFuture<'a, Result<Vec<MetricsRow>, StoreError>> {
@@ -286,6 +321,40 @@ impl Store for SqliteStore {
     fn control_log<'a>(&'a self, query: &'a DaysQuery) -> BoxFuture<'a, Result<Vec<ControlRow>, StoreError>> {
         let query = query.clone();
         Box::pin(self.query("control_log", move |connection| read::control_log(connection, &query)))
+    }
+}
+
+impl DeletionStore for SqliteStore {
+    fn delete_run<'a>(&'a self, run_id: Uuid, deleted_by: Option<&'a str>) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.submit("delete_run", WriteOp::Delete { run_id, deleted_by: deleted_by.map(str::to_owned) }))
+    }
+
+    fn deletions(&self) -> BoxFuture<'_, Result<Deletions, StoreError>> {
+        Box::pin(self.query("deletions", deletions::deletions))
+    }
+
+    fn deletions_applied(&self, deletions: &Deletions) {
+        self.deletions.apply(deletions);
+    }
+
+    fn deletion_count(&self) -> u64 {
+        self.deletions.count()
+    }
+}
+
+impl EditStore for SqliteStore {
+    fn write_edit<'a>(&'a self, change: &'a RunEdit) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.submit("write_edit", WriteOp::Edit(Box::new(change.clone()))))
+    }
+
+    fn read_edits<'a>(&'a self, runs: &'a [Uuid]) -> BoxFuture<'a, Result<Vec<RunEdit>, StoreError>> {
+        let runs = runs.to_vec();
+        Box::pin(self.query("read_edits", move |connection| edits::read(connection, &runs)))
+    }
+
+    fn runs_named<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<Uuid>, StoreError>> {
+        let name = name.to_owned();
+        Box::pin(self.query("runs_named", move |connection| edits::named(connection, &name)))
     }
 }
 

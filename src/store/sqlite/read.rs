@@ -1,8 +1,12 @@
 //! Read queries, bounded, on a separate connection.
 
-use std::{ops::ControlFlow, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+    sync::LazyLock,
+};
 
-use rusqlite::{Connection, OptionalExtension, Row as Stored, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, Row as Stored, params};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -10,16 +14,23 @@ use super::{encode, long};
 use crate::{
     event::{
         ControlRow, DatasetRow, EventKey, EventRow, GapRow, METRIC_COLUMNS, MemSize, MetricColumns, MetricsRow,
-        ReadColumns, RunRow, SharedText, TopologyRow,
+        ReadColumns, ReadStored, RunRow, SharedText, StoredRow, TopologyRow,
     },
-    store::{DaysQuery, METRIC_NAMES_MAX, RangeQuery, RunsQuery, Seqs},
+    store::{DaysQuery, METRIC_NAMES_MAX, RangeQuery, Seqs},
     units::{Micros, now},
 };
 
+static RUN: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {} FROM training_runs WHERE run_id = ?1", run_columns()));
+
 /// The stored row of a run.
 pub(super) fn run(connection: &Connection, run_id: Uuid) -> rusqlite::Result<Option<RunRow>> {
-    let mut statement = connection.prepare_cached("SELECT * FROM training_runs WHERE run_id = ?1")?;
-    statement.query_row([run_id.to_string()], to_run).optional()
+    connection.prepare_cached(&RUN)?.query_row([run_id.to_string()], to_run).optional()
+}
+
+/// The columns that [`to_run`] reads.
+fn run_columns() -> String {
+    RunRow::names().into_iter().chain(["non_finite"]).collect::<Vec<_>>().join(", ")
 }
 
 /// The names of a run's extra metrics.
@@ -34,46 +45,6 @@ pub(super) fn metric_names(connection: &Connection, run_id: Uuid) -> rusqlite::R
 pub(super) fn is_listed(connection: &Connection, run_id: Uuid, start: Micros) -> rusqlite::Result<bool> {
     let sql = "SELECT 1 FROM runs_by_month WHERE month = ?1 AND start_time = ?2 AND run_id = ?3";
     connection.prepare_cached(sql)?.exists((encode::month(start), start, run_id.to_string()))
-}
-
-/// The newest runs, in the order of the index.
-pub(super) fn runs(connection: &Connection, query: &RunsQuery) -> rusqlite::Result<Vec<RunRow>> {
-    // CROSS JOIN: the index determines the order; rows are looked up one by one until the limit is reached.
-    let mut sql = String::from(
-        "SELECT r.* FROM runs_by_month m CROSS JOIN training_runs r
-         ON r.run_id = m.run_id AND r.start_time = m.start_time WHERE true",
-    );
-    let mut values: Vec<Box<dyn ToSql>> = Vec::new();
-    let mut add = |sql: &mut String, condition: &str, value: Box<dyn ToSql>| {
-        values.push(value);
-        sql.push_str(&condition.replace('$', &format!("?{}", values.len())));
-    };
-    if let Some(status) = &query.status {
-        add(&mut sql, " AND r.status = $", Box::new(status.clone()));
-    }
-    if let Some(dataset) = &query.dataset {
-        add(&mut sql, " AND r.dataset_name = $", Box::new(dataset.clone()));
-    }
-    if let Some((start, run_id)) = query.before {
-        add(&mut sql, " AND m.month <= $", Box::new(encode::month(start)));
-        add(&mut sql, " AND (m.start_time < $", Box::new(start));
-        add(&mut sql, " OR (m.start_time = $", Box::new(start));
-        add(&mut sql, " AND m.run_id > $))", Box::new(run_id.to_string()));
-    }
-    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
-    add(&mut sql, " ORDER BY m.month DESC, m.start_time DESC, m.run_id LIMIT $", Box::new(limit));
-    let values: Vec<&dyn ToSql> = values.iter().map(|value| &**value).collect();
-    let mut statement = connection.prepare_cached(&sql)?;
-    let (mut all, mut bytes) = (Vec::new(), 0);
-    for run in statement.query_map(values.as_slice(), to_run)? {
-        let run = run?;
-        bytes += run.bytes();
-        all.push(run);
-        if bytes >= query.bytes {
-            break;
-        }
-    }
-    Ok(all)
 }
 
 /// Metrics of a run.
@@ -94,35 +65,24 @@ pub(super) fn seqs(connection: &Connection, query: &RangeQuery) -> rusqlite::Res
 
 /// Topology snapshots of a run.
 pub(super) fn topology(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<TopologyRow>> {
-    let text = long::unless_large("topology_json");
-    let columns = format!(
-        "run_id, timestamp, event_id, epoch, input_size, output_size, hidden_units, total_parameters, weights_summary, {text}, rowid"
-    );
-    range(connection, "network_topology", &columns, query, |row| {
-        Ok(TopologyRow {
-            key: to_key(row)?,
-            epoch: row.get("epoch")?,
-            input_size: row.get("input_size")?,
-            output_size: row.get("output_size")?,
-            hidden_units: row.get("hidden_units")?,
-            total_parameters: row.get("total_parameters")?,
-            topology_json: whole(connection, "network_topology", "topology_json", row)?,
-            weights_summary: row.get("weights_summary")?,
-        })
+    range(connection, "network_topology", &event_columns::<TopologyRow>("topology_json"), query, |row| {
+        let topology_json = whole(connection, "network_topology", "topology_json", row)?;
+        Ok(TopologyRow { topology_json, ..to_stored(row, 3)? })
     })
 }
 
 /// Events of a run.
 pub(super) fn events(connection: &Connection, query: &RangeQuery) -> rusqlite::Result<Vec<EventRow>> {
-    let columns = format!("run_id, timestamp, event_id, type, {}, epoch, rowid", long::unless_large("payload_json"));
-    range(connection, "training_events", &columns, query, |row| {
-        Ok(EventRow {
-            key: to_key(row)?,
-            r#type: row.get("type")?,
-            payload_json: whole(connection, "training_events", "payload_json", row)?,
-            epoch: row.get("epoch")?,
-        })
+    range(connection, "training_events", &event_columns::<EventRow>("payload_json"), query, |row| {
+        let payload_json = whole(connection, "training_events", "payload_json", row)?;
+        Ok(EventRow { payload_json, ..to_stored(row, 3)? })
     })
+}
+
+/// The key, the columns of a row with a `large` text, and the row id.
+fn event_columns<T: StoredRow>(large: &str) -> String {
+    let columns = T::names().into_iter().map(|name| if name == large { long::unless_large(name) } else { name.into() });
+    format!("run_id, timestamp, event_id, {}, rowid", columns.collect::<Vec<_>>().join(", "))
 }
 
 /// A text that may be large and is never NULL.
@@ -203,58 +163,21 @@ pub(super) fn count_metrics(connection: &Connection, run_id: Uuid) -> rusqlite::
 /// One dataset.
 pub(super) fn dataset(connection: &Connection, dataset_id: Uuid) -> rusqlite::Result<Option<DatasetRow>> {
     connection
-        .prepare_cached("SELECT * FROM dataset_info WHERE dataset_id = ?1")?
-        .query_row([dataset_id.to_string()], |row| {
-            Ok(DatasetRow {
-                dataset_id: uuid(row, "dataset_id")?,
-                name: row.get("name")?,
-                description: row.get("description")?,
-                num_samples: row.get("num_samples")?,
-                num_features: row.get("num_features")?,
-                num_classes: row.get("num_classes")?,
-                class_distribution: encode::read_counts(row.get::<_, Option<String>>("class_distribution")?.as_deref()),
-                created_at: row.get("created_at")?,
-                file_path: row.get("file_path")?,
-                checksum: row.get("checksum")?,
-            })
-        })
+        .prepare_cached(&format!("SELECT {} FROM dataset_info WHERE dataset_id = ?1", DatasetRow::names().join(", ")))?
+        .query_row([dataset_id.to_string()], |row| to_stored(row, 0))
         .optional()
 }
 
 /// Recorded gaps, newest first.
 pub(super) fn gaps(connection: &Connection, query: &DaysQuery) -> rusqlite::Result<Vec<GapRow>> {
     let table = DaysTable { name: "ingest_gaps", time: "started_at", then_by: "gap_id DESC" };
-    days(connection, table, query, |row| {
-        Ok(GapRow {
-            started_at: row.get("started_at")?,
-            gap_id: uuid(row, "gap_id")?,
-            ended_at: row.get("ended_at")?,
-            reason: row.get("reason")?,
-            source: row.get("source")?,
-            channel: row.get("channel")?,
-            instance: row.get("instance")?,
-            run_id: row.get::<_, Option<String>>("run_id")?.and_then(|id| Uuid::try_parse(&id).ok()),
-            lost: row.get("lost")?,
-        })
-    })
+    days(connection, table, query)
 }
 
 /// Recorded control commands, newest first.
 pub(super) fn control_log(connection: &Connection, query: &DaysQuery) -> rusqlite::Result<Vec<ControlRow>> {
     let table = DaysTable { name: "control_log", time: "timestamp", then_by: "event_id DESC, instance" };
-    days(connection, table, query, |row| {
-        Ok(ControlRow {
-            timestamp: row.get("timestamp")?,
-            event_id: row.get("event_id")?,
-            instance: row.get("instance")?,
-            command: row.get("command")?,
-            command_id: row.get("command_id")?,
-            target: row.get("target")?,
-            source: row.get("source")?,
-            outcome: row.get("outcome")?,
-            payload_json: row.get("payload_json")?,
-        })
-    })
+    days(connection, table, query)
 }
 
 /// A table with a partition for each day.
@@ -266,39 +189,34 @@ struct DaysTable {
     then_by: &'static str,
 }
 
-fn days<T>(
-    connection: &Connection,
-    table: DaysTable,
-    query: &DaysQuery,
-    to_row: impl FnMut(&Stored<'_>) -> rusqlite::Result<T>,
-) -> rusqlite::Result<Vec<T>> {
+fn days<T: StoredRow>(connection: &Connection, table: DaysTable, query: &DaysQuery) -> rusqlite::Result<Vec<T>> {
     let DaysTable { name, time, then_by } = table;
     let sql = format!(
-        "SELECT * FROM {name} WHERE day >= ?1 AND day <= ?2 AND {time} >= ?3 AND {time} <= ?4
-         AND (expires_at IS NULL OR expires_at > ?5) ORDER BY day DESC, {time} DESC, {then_by} LIMIT ?6"
+        "SELECT {} FROM {name} WHERE day >= ?1 AND day <= ?2 AND {time} >= ?3 AND {time} <= ?4
+         AND (expires_at IS NULL OR expires_at > ?5) ORDER BY day DESC, {time} DESC, {then_by} LIMIT ?6",
+        T::names().join(", ")
     );
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
     let (first, last) = (encode::day(query.start), encode::day(query.end));
     connection
         .prepare_cached(&sql)?
-        .query_map(params![first, last, query.start, query.end, now(), limit], to_row)?
+        .query_map(params![first, last, query.start, query.end, now(), limit], |row| to_stored(row, 0))?
         .collect()
 }
 
-fn uuid(row: &Stored<'_>, column: &str) -> rusqlite::Result<Uuid> {
-    let text: String = row.get(column)?;
-    Uuid::try_parse(&text).map_err(|error| {
+pub(super) fn parse_uuid(text: &str) -> rusqlite::Result<Uuid> {
+    Uuid::try_parse(text).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(text.len(), rusqlite::types::Type::Text, Box::new(error))
     })
 }
 
+/// The key, from the first columns of the statement.
 fn to_key(row: &Stored<'_>) -> rusqlite::Result<EventKey> {
-    Ok(EventKey { run_id: uuid(row, "run_id")?, timestamp: row.get("timestamp")?, event_id: row.get("event_id")? })
+    Ok(EventKey { run_id: parse_uuid(&row.get::<_, String>(0)?)?, timestamp: row.get(1)?, event_id: row.get(2)? })
 }
 
-fn non_finite(row: &Stored<'_>) -> rusqlite::Result<Option<Map<String, Value>>> {
-    let text: Option<String> = row.get("non_finite")?;
-    Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+fn non_finite(row: &Stored<'_>, at: usize) -> rusqlite::Result<Option<Map<String, Value>>> {
+    Ok(text(row, at)?.and_then(|text| serde_json::from_str(text).ok()))
 }
 
 /// The columns of metrics rows, read by position: a lookup by name is too slow for millions of rows.
@@ -314,6 +232,8 @@ const NON_FINITE: usize = REST_JSON + 1;
 /// The columns of a stored row, with the names of NaN columns.
 struct StoredColumns<'r, 's> {
     row: &'r Stored<'s>,
+    /// Position of the first column in the statement.
+    first: usize,
     nan: Option<Map<String, Value>>,
 }
 
@@ -321,28 +241,63 @@ impl ReadColumns<String> for StoredColumns<'_, '_> {
     type Error = rusqlite::Error;
 
     fn int(&mut self, at: usize) -> rusqlite::Result<Option<i32>> {
-        self.row.get(FIRST_COLUMN + at)
+        self.row.get(self.first + at)
     }
 
     fn bigint(&mut self, at: usize) -> rusqlite::Result<Option<i64>> {
-        self.row.get(FIRST_COLUMN + at)
+        self.row.get(self.first + at)
     }
 
     fn double(&mut self, at: usize) -> rusqlite::Result<Option<f64>> {
-        Ok(encode::read_nan(self.row.get(FIRST_COLUMN + at)?, METRIC_COLUMNS[at].name, self.nan.as_ref()))
+        let stored = self.row.get(self.first + at)?;
+        if self.nan.is_none() {
+            return Ok(stored);
+        }
+        Ok(encode::read_nan(stored, self.row.as_ref().column_name(self.first + at)?, self.nan.as_ref()))
     }
 
     fn text(&mut self, at: usize) -> rusqlite::Result<Option<String>> {
-        self.row.get(FIRST_COLUMN + at)
+        self.row.get(self.first + at)
+    }
+}
+
+impl ReadStored for StoredColumns<'_, '_> {
+    fn key(&mut self) -> rusqlite::Result<EventKey> {
+        to_key(self.row)
+    }
+
+    fn id(&mut self, at: usize) -> rusqlite::Result<Option<Uuid>> {
+        text(self.row, self.first + at)?.map(parse_uuid).transpose()
+    }
+
+    fn time(&mut self, at: usize) -> rusqlite::Result<Option<Micros>> {
+        self.row.get(self.first + at)
+    }
+
+    fn flag(&mut self, at: usize) -> rusqlite::Result<Option<bool>> {
+        self.row.get(self.first + at)
+    }
+
+    /// Left to [`whole`], which knows the table.
+    fn document(&mut self, _: usize) -> rusqlite::Result<SharedText> {
+        Ok(SharedText::default())
+    }
+
+    fn texts(&mut self, at: usize) -> rusqlite::Result<BTreeSet<String>> {
+        Ok(encode::read_set(text(self.row, self.first + at)?))
+    }
+
+    fn counts(&mut self, at: usize) -> rusqlite::Result<BTreeMap<String, i32>> {
+        Ok(encode::read_counts(text(self.row, self.first + at)?))
     }
 }
 
 fn to_metrics(connection: &Connection, run_id: Uuid, row: &Stored<'_>) -> rusqlite::Result<MetricsRow> {
     let key = EventKey { run_id, timestamp: row.get(0)?, event_id: row.get(1)? };
-    let nan = text(row, NON_FINITE)?.and_then(|text| serde_json::from_str(text).ok());
+    let nan = non_finite(row, NON_FINITE)?;
     Ok(MetricsRow {
         key,
-        columns: MetricColumns::read(&mut StoredColumns { row, nan })?,
+        columns: MetricColumns::read(&mut StoredColumns { row, first: FIRST_COLUMN, nan })?,
         extra: match text(row, EXTRA)? {
             Some(long::MARKER) => encode::read_numbers(long::extra(connection, &key)?.as_deref()),
             in_row => encode::read_numbers(in_row),
@@ -361,32 +316,11 @@ pub(super) fn text<'a>(row: &'a Stored<'_>, at: usize) -> rusqlite::Result<Optio
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error)))
 }
 
-fn to_run(row: &Stored<'_>) -> rusqlite::Result<RunRow> {
-    let nan = non_finite(row)?;
-    let double = |column: &str| Ok::<_, rusqlite::Error>(encode::read_nan(row.get(column)?, column, nan.as_ref()));
-    Ok(RunRow {
-        run_id: uuid(row, "run_id")?,
-        run_name: row.get("run_name")?,
-        start_time: row.get("start_time")?,
-        end_time: row.get("end_time")?,
-        duration_seconds: row.get("duration_seconds")?,
-        status: row.get("status")?,
-        dataset_name: row.get("dataset_name")?,
-        dataset_size: row.get("dataset_size")?,
-        config_json: row.get("config_json")?,
-        final_epoch: row.get("final_epoch")?,
-        final_train_loss: double("final_train_loss")?,
-        final_train_accuracy: double("final_train_accuracy")?,
-        final_val_loss: double("final_val_loss")?,
-        final_val_accuracy: double("final_val_accuracy")?,
-        best_val_accuracy: double("best_val_accuracy")?,
-        best_epoch: row.get("best_epoch")?,
-        total_hidden_units: row.get("total_hidden_units")?,
-        total_parameters: row.get("total_parameters")?,
-        notes: row.get("notes")?,
-        tags: encode::read_set(row.get::<_, Option<String>>("tags")?.as_deref()),
-        created_by: row.get("created_by")?,
-        last_event_time: row.get("last_event_time")?,
-        restarted_at: row.get("restarted_at")?,
-    })
+/// The columns of a row, from position `first` of the statement.
+pub(super) fn to_stored<T: StoredRow>(row: &Stored<'_>, first: usize) -> rusqlite::Result<T> {
+    T::read(&mut StoredColumns { row, first, nan: None })
+}
+
+pub(super) fn to_run(row: &Stored<'_>) -> rusqlite::Result<RunRow> {
+    RunRow::read(&mut StoredColumns { row, first: 0, nan: non_finite(row, RunRow::COLUMNS.len())? })
 }

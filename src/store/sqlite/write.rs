@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::TransactionBehavior;
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout},
@@ -21,12 +21,15 @@ use uuid::Uuid;
 
 use super::{
     database::{Database, OpenDatabase},
+    deletions::{self, DeletionCheck, SharedDeletions},
+    edits,
     error::{self, TransientError},
     expire::{Clock, Sweep},
     rows,
+    run_list::ChangesTrim,
 };
 use crate::{
-    event::RunRow,
+    event::{MemSize, Partition, RunEdit, RunRow, Table},
     logging::Chain,
     metrics::Metrics,
     store::{Batch, Retention, StoreError},
@@ -60,17 +63,50 @@ pub(super) enum WriteOp {
         run_id: Uuid,
         names: Vec<String>,
     },
+    Delete {
+        run_id: Uuid,
+        deleted_by: Option<String>,
+    },
+    Edit(Box<RunEdit>),
     /// No write: only checks that the file can be used.
     Ping,
 }
 
 impl WriteOp {
+    /// Whether people make this change, and its record in `control_log`: any process may write it.
+    pub fn is_by_people(&self) -> bool {
+        matches!(self, Self::Edit(_) | Self::Delete { .. } | Self::Rows(Batch { table: Table::Control, .. }))
+    }
+
+    /// Whether it adds to `run_changes`.
+    fn changes_run(&self) -> bool {
+        matches!(self, Self::Run { .. } | Self::Edit(_) | Self::Delete { .. })
+    }
+
     fn size(&self) -> (usize, usize) {
         match self {
             Self::Rows(batch) => (batch.rows.len(), batch.rows.iter().map(crate::event::Row::bytes).sum()),
             Self::Run { .. } => (1, 512),
             Self::Names { names, .. } => (names.len(), names.iter().map(|name| name.len() + 64).sum()),
+            // Nothing that was queued later may join its transaction.
+            Self::Delete { .. } => (GROUP_ROWS, GROUP_BYTES),
+            Self::Edit(change) => (1, change.bytes()),
             Self::Ping => (0, 0),
+        }
+    }
+
+    /// The run that it writes to.
+    fn run_id(&self) -> Option<Uuid> {
+        match self {
+            Self::Rows(Batch { table: Table::Metrics | Table::Topology | Table::Events, partition, .. }) => {
+                match partition {
+                    Partition::Id(run_id) => Some(*run_id),
+                    Partition::Day(_) => None,
+                }
+            }
+            Self::Run { change, .. } => Some(change.run_id),
+            Self::Names { run_id, .. } => Some(*run_id),
+            Self::Rows(_) | Self::Delete { .. } | Self::Edit(_) | Self::Ping => None,
         }
     }
 }
@@ -85,6 +121,8 @@ pub(super) struct Writer {
     outside_changes: Arc<AtomicU64>,
     /// SQLite's `data_version` when last read; valid for the open file only.
     data_version: Option<i64>,
+    deletions: DeletionCheck,
+    changes_trim: ChangesTrim,
     clock: Clock,
     clock_saved_at: Instant,
     sweep: Sweep,
@@ -96,6 +134,7 @@ impl Writer {
         retention: Retention,
         metrics: Arc<Metrics>,
         outside_changes: Arc<AtomicU64>,
+        deletions: Arc<SharedDeletions>,
     ) -> Self {
         Self {
             database,
@@ -104,6 +143,8 @@ impl Writer {
             open: None,
             outside_changes,
             data_version: None,
+            deletions: DeletionCheck::new(deletions),
+            changes_trim: ChangesTrim::default(),
             clock: Clock::start(),
             clock_saved_at: Instant::now(),
             sweep: Sweep::default(),
@@ -142,7 +183,7 @@ impl Writer {
     pub(super) fn commit_group(&mut self, group: &mut Vec<WriteRequest>) {
         match self.commit(group.iter().map(|job| &job.op)) {
             Ok(()) => group.drain(..).for_each(|job| reply(job, Ok(()))),
-            Err(error) if error::is_row_error(&error) && group.len() > 1 => {
+            Err(error) if error::is_of_one_request(&error) && group.len() > 1 => {
                 debug!(error = %Chain(&error), batches = group.len(), "transaction failed; retrying each batch in its own");
                 for job in group.drain(..) {
                     let result = self.commit(std::iter::once(&job.op));
@@ -161,24 +202,46 @@ impl Writer {
         // Connecting first loads the trusted time from the file.
         self.connect()?;
         let (retention, now) = (self.retention.clone(), self.clock.write_time());
-        let open = self.connect()?;
-        let write = || -> rusqlite::Result<i64> {
+        self.connect()?;
+        let Some(open) = &mut self.open else { return Err(error::unavailable(TransientError::ThreadEnded)) };
+        let (data_version, check, trim) = (self.data_version, &mut self.deletions, &mut self.changes_trim);
+        let write = || -> rusqlite::Result<Result<i64, TransientError>> {
             let transaction = open.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if data_version != Some(read_data_version(&transaction)?) {
+                check.reload(&transaction)?;
+            }
+            let (mut deleted, mut run_changes) = (None, 0);
             for op in ops {
+                run_changes += usize::from(op.changes_run());
+                if op.run_id().is_some_and(|run_id| check.refuses(run_id)) {
+                    return Ok(Err(TransientError::RunDeleted));
+                }
                 match op {
                     WriteOp::Rows(batch) => rows::write(&transaction, batch, now, &retention)?,
                     WriteOp::Run { change, stored_start } => rows::write_run(&transaction, change, *stored_start)?,
                     WriteOp::Names { run_id, names } => rows::write_names(&transaction, *run_id, names)?,
+                    WriteOp::Delete { run_id, deleted_by } => {
+                        let deleted_at = deletions::delete_run(&transaction, *run_id, deleted_by.as_deref())?;
+                        deleted = Some((*run_id, deleted_at));
+                    }
+                    WriteOp::Edit(change) => edits::write(&transaction, change)?,
                     WriteOp::Ping => {}
                 }
             }
+            trim.after(run_changes, &transaction)?;
             // Read within the transaction, so that no other change comes between; it takes microseconds, and our own changes do
             // not count.
-            let version = transaction.prepare_cached("PRAGMA data_version")?.query_row((), |row| row.get(0))?;
+            let version = read_data_version(&transaction)?;
             transaction.commit()?;
-            Ok(version)
+            if let Some((run_id, deleted_at)) = deleted {
+                check.add(run_id, deleted_at);
+            }
+            Ok(Ok(version))
         };
-        let result = write().map_err(|e| error::classify(e, &path));
+        let result = match write() {
+            Ok(done) => done.map_err(error::unavailable),
+            Err(error) => Err(error::classify(error, &path)),
+        };
         let replaced = self.open.as_ref().is_some_and(|open| self.database.was_replaced(open));
         match result {
             Ok(_) if replaced => {
@@ -186,7 +249,7 @@ impl Writer {
                 Err(error::unavailable(TransientError::Replaced(path)))
             }
             Err(error) => {
-                if replaced || !error::is_row_error(&error) {
+                if replaced || !error::is_of_one_request(&error) {
                     self.open = None;
                 }
                 Err(error)
@@ -207,8 +270,10 @@ impl Writer {
                 let open = self.database.writer()?;
                 let path = &self.database.path;
                 self.clock = Clock::load(&open.connection).map_err(|e| error::classify(e, path))?;
-                // Stored immediately: a new file has no trusted time, and the clock may be wrong at the next start.
-                self.clock.save(&open.connection).map_err(|e| error::classify(e, path))?;
+                if self.database.create {
+                    // Stored immediately: a new file has no trusted time, and the clock may be wrong at the next start.
+                    self.clock.save(&open.connection).map_err(|e| error::classify(e, path))?;
+                }
                 self.clock_saved_at = Instant::now();
                 self.data_version = None;
                 Ok(self.open.insert(open))
@@ -218,7 +283,7 @@ impl Writer {
 
     /// Bounded: remaining rows are deleted a second later.
     fn expire(&mut self) {
-        let Some(open) = &self.open else { return };
+        let Some(open) = self.open.as_ref().filter(|_| self.database.create) else { return };
         if self.clock_saved_at.elapsed() >= CLOCK_SAVE_INTERVAL {
             self.clock_saved_at = Instant::now();
             // A failure only delays deletion.
@@ -233,6 +298,10 @@ impl Writer {
             Err(error) => debug!(error = %Chain(&error), "cannot delete expired rows yet"),
         }
     }
+}
+
+fn read_data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("PRAGMA data_version")?.query_row((), |row| row.get(0))
 }
 
 /// Collects `first` and the requests queued behind it, up to the size of one transaction.

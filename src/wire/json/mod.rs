@@ -215,6 +215,19 @@ fn skip_container(bytes: &[u8], mut at: usize) -> (usize, usize) {
     (bytes.len(), len)
 }
 
+/// The end of the item at `at` of an array that may be malformed: its comma, or what closes the array.
+pub(super) fn item_end(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(byte) = bytes.get(at) {
+        at = match byte {
+            b'"' => string_end(bytes, at).0 + 1,
+            b'{' | b'[' => skip_container(bytes, at).0,
+            b',' | b']' => return at,
+            _ => at + 1,
+        };
+    }
+    bytes.len()
+}
+
 /// Appends checked JSON as JSON that every reader takes.
 pub(super) fn transcode<W: fmt::Write + ?Sized>(text: &str, out: &mut W) {
     let bytes = text.as_bytes();

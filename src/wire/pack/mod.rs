@@ -160,6 +160,11 @@ pub(super) fn open(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
     }
 }
 
+/// Where the value at `at` ends, if it is whole.
+pub(super) fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
+    skip(bytes, at, 1)
+}
+
 /// Whether the value at `at` is a map, and not a scalar that is written as one.
 pub(super) fn is_map(bytes: &[u8], at: usize) -> bool {
     match head(bytes, at) {

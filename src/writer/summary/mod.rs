@@ -3,7 +3,7 @@
 //! Pure, and the same whether the stored row is known before the events or only after them, so that events need not wait for it:
 //! * `start_time` is the earliest: of start events, and of the event that created the row;
 //! * `last_event_time` is the latest;
-//! * the final values are the newest that metrics gave, unless an [end gave them](super::finals);
+//! * the final values are the newest that metrics gave, unless an [end gave them](super::final_values);
 //! * the other values are the newest by event time, column by column. A column that is absent takes any value;
 //! * `best_val_accuracy` is the greatest (NaN is none), and `best_epoch` is the epoch it was first seen in;
 //! * `tags` are united;
@@ -21,7 +21,7 @@ use std::mem;
 use self::past::StoredOrigin;
 pub use self::past::{History, HistoryRequest};
 use super::{
-    finals::{self, Finals},
+    final_values::{self, Finals},
     lifetime::{Lifetime, is_stored},
     run_columns::{
         BEST, BEST_EPOCH, ColumnSet, DURATION, END, LAST, NEWEST_COLUMNS, READ_MODIFY_WRITE, RESTARTED, START, STATUS,
@@ -184,7 +184,7 @@ impl Summary {
             self.apply_lifecycle();
         }
         let restarts = self.lifetime.restarts(self.row.start_time);
-        self.dirty |= finals::select_finals(&mut self.row, &self.from_metrics, &self.from_end, restarts);
+        self.dirty |= final_values::select_finals(&mut self.row, &self.from_metrics, &self.from_end, restarts);
     }
 
     fn apply_lifecycle(&mut self) {

@@ -1,13 +1,17 @@
 //! How a record enters the task: its rows go to batches, its run update to the table of runs.
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{PENDING_RECORDS_MAX, Writer};
-use crate::writer::{
-    PauseBarrier,
-    batch::{RowOrigin, row_bytes},
-    ports::{Commit, Content, DeadLetterBody, DeadLetterEntry, DeadLetterSink, DecodedRecord},
-    runs::RecordUpdate,
+use crate::{
+    event::{Row, RunUpdate},
+    writer::{
+        PauseBarrier,
+        batch::{RowOrigin, row_bytes},
+        ports::{Commit, Content, DeadLetterBody, DeadLetterEntry, DeadLetterSink, DecodedRecord},
+        runs::RecordUpdate,
+    },
 };
 
 impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
@@ -15,6 +19,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     pub(super) fn has_capacity(&self, offset: u64) -> bool {
         let held = matches!(*self.ports.pause_barrier.borrow(), PauseBarrier::At(end) if offset >= end);
         !held
+            && self.deletions.is_known()
             && self.bytes < self.config.memory.as_usize()
             && self.ready.len() < 2 * self.limit.get() + 8
             && self.frontier.len() < PENDING_RECORDS_MAX
@@ -33,6 +38,13 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
                 let body = DeadLetterBody::Message { channel, rejected, bytes: preserved, run_id };
                 self.add_dead_letter(token, DeadLetterEntry::WHOLE_RECORD, body);
             }
+            Content::Rows { rows, run_update }
+                if run_of(&rows, run_update.as_ref())
+                    .is_some_and(|run_id| self.deletions.forbid(run_id, received_at)) =>
+            {
+                self.frontier.register(offset, received_at, 0);
+                self.ports.metrics.writer_skipped_records.inc();
+            }
             Content::Rows { rows, run_update: update } => {
                 let parts = rows.len() as u32 + u32::from(update.is_some());
                 let token = self.frontier.register(offset, received_at, parts);
@@ -50,4 +62,10 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             }
         }
     }
+}
+
+/// The run that a record belongs to: of an event its own, of a gap the one that it is in.
+fn run_of(rows: &[Row], run_update: Option<&(Uuid, RunUpdate)>) -> Option<Uuid> {
+    let gap = || rows.iter().find_map(|row| if let Row::Gap(gap) = row { gap.run_id } else { None });
+    run_update.map(|(run_id, _)| *run_id).or_else(gap)
 }

@@ -7,8 +7,7 @@ use super::Writer;
 use crate::{
     backoff,
     logging::Chain,
-    metrics::Label,
-    store::{Problem, StoreError},
+    store::{Deletions, Problem, StoreError},
     units,
     writer::{
         WriterError,
@@ -53,9 +52,20 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
                     }
                 }
             }
+            Completion::Deletions(result) => self.on_deletions(result, now),
             Completion::DeadLetters { entries, tokens, result } => self.on_dead_letters(entries, tokens, result, now),
         }
         Ok(())
+    }
+
+    fn on_deletions(&mut self, result: Result<Deletions, StoreError>, now: Instant) {
+        if self.deletions.on_read(result, now) {
+            self.ports.deletions.send_replace(self.deletions.runs().clone());
+        }
+        // New ones are applied by going back to the checkpoint, with no call in flight.
+        if self.deletions.is_known() && !self.deletions.must_rewind() {
+            self.ports.store.deletions_applied(self.deletions.runs());
+        }
     }
 
     /// Sets a part of a record aside; the record waits until that is durable.
@@ -76,7 +86,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         }
         let metrics = &self.ports.metrics;
         let rows = completion.stored.len() as u64;
-        metrics.writer_rows.get_or_create(&Label::of(completion.table.name())).inc_by(rows);
+        metrics.writer_rows.of(completion.table.name()).inc_by(rows);
         if let Some((_, _, error)) = completion.refused.first() {
             let table = completion.table.name();
             warn!(table, rows = completion.refused.len(), error, "store refuses rows; they become dead letters");

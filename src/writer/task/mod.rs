@@ -3,8 +3,15 @@
 mod accept;
 mod completion;
 mod report;
+mod rewind;
 
-use std::{collections::VecDeque, future::Future, future::pending, mem, time::SystemTime};
+use std::{
+    collections::VecDeque,
+    future::{Future, pending},
+    mem,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use tokio::{
     sync::watch,
@@ -19,12 +26,13 @@ use super::{
     batch::{Batches, PendingBatch},
     circuit_breaker::CircuitBreaker,
     concurrency_limit::ConcurrencyLimit,
+    deletions::{KnownDeletions, Moment},
     frontier::{Frontier, RecordToken},
     ports::{Commit, DeadLetterEntry, DeadLetterSink, RecordChunk, RecordSource},
     runs::RunTable,
     store_call::{self, Completion},
 };
-use crate::{event::Table, store::Problem};
+use crate::{event::Table, store::Problem, units::Micros};
 
 /// Records taken and not yet passed, at most.
 const PENDING_RECORDS_MAX: usize = 1 << 18;
@@ -49,12 +57,15 @@ pub struct Writer<C, A> {
     stop: crate::lifecycle::Signal,
     stopping: bool,
     frontier: Frontier,
+    /// When the record was received that waits for room or for the end of a pause, and is not in the frontier yet.
+    waiting_received_at: Option<Micros>,
     /// Where the frontier was when it was last committed.
     committed: u64,
     batches: Batches,
     /// Due, and waiting for the limit or for the store.
     ready: VecDeque<PendingBatch>,
     runs: RunTable,
+    deletions: KnownDeletions,
     dead_letters: PendingDeadLetters,
     in_flight: JoinSet<Completion>,
     batches_in_flight: usize,
@@ -89,13 +100,14 @@ struct PendingDeadLetters {
 enum Next {
     Continue,
     Stop,
-    /// The store may have forgotten rows.
+    /// The store may have forgotten rows, or a run was deleted.
     Rewind,
 }
 
 impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     /// Nothing taken yet.
     pub fn new(config: Config, ports: WriterPorts<C, A>, stop: crate::lifecycle::Signal) -> Self {
+        ports.metrics.writer_rows.show(Table::ALL.map(Table::name));
         let start = ports.commit.rollback_to_checkpoint();
         let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
         let batches = Batches::new(config.batch_rows, config.batch_bytes.as_usize(), config.flush_interval);
@@ -104,10 +116,12 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             stop,
             stopping: false,
             frontier: Frontier::new(start),
+            waiting_received_at: None,
             committed: start,
             batches,
             ready: VecDeque::new(),
             runs: RunTable::new(RUNS_MAX, RUN_TEXT_BYTES_MAX).checked_by_time(outside_changes.is_none()),
+            deletions: KnownDeletions::new(Instant::now()),
             dead_letters: PendingDeadLetters::default(),
             in_flight: JoinSet::new(),
             batches_in_flight: 0,
@@ -164,11 +178,13 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
                 self.dispatch_due(now);
             }
             while !self.has_capacity(record.offset) {
+                self.waiting_received_at = Some(record.received_at);
                 match self.drive_until(pending::<()>()).await? {
                     Ok(()) | Err(Next::Continue) => now = Instant::now(),
                     Err(next) => return Ok(next),
                 }
             }
+            self.waiting_received_at = None;
             self.accept(record, now);
             if !self.ready.is_empty() && self.batches_in_flight < self.limit.get() {
                 self.dispatch_due(now);
@@ -204,7 +220,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     fn next_step(&self) -> Next {
         if self.stop.is_stopped() {
             Next::Stop
-        } else if self.ports.store.restart_count() != self.restarts {
+        } else if self.ports.store.restart_count() != self.restarts || self.deletions.must_rewind() {
             Next::Rewind
         } else {
             Next::Continue
@@ -213,11 +229,18 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
 
     /// Starts everything that may start.
     fn dispatch_due(&mut self, now: Instant) {
+        let deletion_count = self.ports.store.deletion_count();
+        let moment = Moment::now(now);
+        if self.deletions.begin_read(moment, deletion_count) {
+            self.in_flight.spawn(store_call::read_deletions(Arc::clone(&self.ports.store)).in_current_span());
+        }
+        let may_write = self.deletions.allow_writes(moment, deletion_count);
         let urgent = self.flush_requested();
         if self.may_flush_aged() {
             self.batches.flush(now, urgent || self.blocked_by_open_batches(), &mut self.ready);
         }
-        while self.batches_in_flight < self.limit.get()
+        while may_write
+            && self.batches_in_flight < self.limit.get()
             && let Some(index) = self.ready.iter().position(|next| !self.ordered_in_flight.contains(&next.batch.table))
             && self.rows_breaker.allows(now)
             && let Some(pending_batch) = self.ready.remove(index)
@@ -233,7 +256,8 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             self.in_flight.spawn(call.in_current_span());
         }
         let urgent = urgent || self.frontier.len() > PENDING_RECORDS_MAX / 2 || !self.runs.has_room();
-        while self.run_calls_in_flight < RUN_CALLS_MAX
+        while may_write
+            && self.run_calls_in_flight < RUN_CALLS_MAX
             && self.runs_breaker.allows(now)
             && let Some(call) = self.runs.next_call(now, urgent)
         {
@@ -291,8 +315,10 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         // While a probe is in flight the circuit breaker allows no call, whatever is due.
         let runs = runs.filter(|_| !self.runs_breaker.is_open() || self.runs_breaker.next_probe_at().is_some());
         let dead_letters = self.dead_letters.retry_at.filter(|_| !self.dead_letters.in_flight);
-        let wake =
-            [aged, rows, runs, dead_letters].into_iter().flatten().fold(now + RESTART_POLL_INTERVAL, Instant::min);
+        let wake = [aged, rows, runs, dead_letters, self.deletions.due_at()]
+            .into_iter()
+            .flatten()
+            .fold(now + RESTART_POLL_INTERVAL, Instant::min);
         // Work that waits for a call in flight is started when that completes: never spin for it.
         wake.max(now + Duration::from_millis(1))
     }
@@ -306,38 +332,6 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             self.ports.commit.commit(at);
         }
         self.report(at);
-    }
-
-    /// Reads again from the first offset that the store may have lost.
-    async fn rewind<R: RecordSource>(&mut self, records: &mut R) -> Result<(), WriterError> {
-        self.restarts = self.ports.store.restart_count();
-        // What is in flight would confirm records of the old count.
-        loop {
-            tokio::select! {
-                biased;
-                () = self.stop.stopped() => return Ok(()),
-                completion = self.in_flight.join_next() => match completion {
-                    Some(completion) => self.on_completion(completion, Instant::now())?,
-                    None => break,
-                },
-            }
-        }
-        self.commit_progress();
-        let offset = self.ports.commit.rollback_to_checkpoint();
-        tracing::info!(
-            from = offset,
-            to = self.committed,
-            "store was restarted; writing again the records that it may have lost"
-        );
-        self.batches.flush(Instant::now(), true, &mut self.ready);
-        self.ready.clear();
-        self.runs.clear();
-        self.dead_letters = PendingDeadLetters::default();
-        self.bytes = 0;
-        self.frontier = Frontier::new(offset);
-        self.committed = offset;
-        records.rewind(offset);
-        Ok(())
     }
 
     /// Writes what has been gathered, unless the store is down: then it is on disk, and read again at the next start.

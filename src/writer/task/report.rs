@@ -5,7 +5,6 @@ use tokio::time::{Duration, Instant};
 use super::Writer;
 use crate::{
     store::Problem,
-    units,
     writer::{
         PauseBarrier,
         ports::{Commit, DeadLetterSink},
@@ -23,11 +22,13 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             *progress = at.max(*progress);
             ahead
         });
-        let lag = self
-            .frontier
-            .oldest_received_at()
-            .map_or(0.0, |received_at| (units::now() - received_at).max(0) as f64 / 1e6);
-        self.ports.metrics.writer_lag_seconds.set(lag);
+        // While paused nothing is in the frontier; the first record that is held back is the oldest one.
+        let oldest = self.frontier.oldest_received_at().or(self.waiting_received_at);
+        self.ports.oldest_unstored.send_if_modified(|known| {
+            let changed = *known != oldest;
+            *known = oldest;
+            changed
+        });
         let paused = matches!(*self.ports.pause_barrier.borrow(), PauseBarrier::At(_));
         self.ports.metrics.writer_paused.set(i64::from(paused));
     }
@@ -48,7 +49,12 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     /// Reports the problem that holds the writer; one that needs an operator first.
     pub(super) fn report_problem(&self) {
         // Of equal ones the last: rows before runs, whose reads fail for another reason than their writes would.
-        let held = [self.dead_letters.problem.as_ref(), self.runs_breaker.problem(), self.rows_breaker.problem()];
+        let held = [
+            self.dead_letters.problem.as_ref(),
+            self.deletions.problem.as_ref(),
+            self.runs_breaker.problem(),
+            self.rows_breaker.problem(),
+        ];
         // With nothing to write, the store may know that it could not.
         let store = self.ports.store.problem();
         let problems = || store.as_ref().into_iter().chain(held.into_iter().flatten());

@@ -13,9 +13,12 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Row, RunRow, Table, TopologyRow},
-    store::{Batch, BoxFuture, DaysQuery, RangeQuery, Runs, RunsQuery, Store, StoreError, merge},
-    units::Micros,
+    event::{ControlRow, DatasetRow, EventKey, EventRow, GapRow, MetricsRow, Row, RunEdit, RunRow, Table, TopologyRow},
+    store::{
+        Batch, BoxFuture, DaysQuery, DeletionStore, Deletions, EditStore, RangeQuery, Runs, RunsQuery, Store,
+        StoreError, merge,
+    },
+    units::{self, Micros},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,10 @@ pub struct FakeState {
     pub outside_changes: Option<u64>,
     /// Runs that are not in the index.
     pub missing_in_index: HashSet<Uuid>,
+    pub deletions: Deletions,
+    pub deletion_reads: usize,
+    /// Of reads of the deletions alone.
+    pub deletions_fault: bool,
     pub datasets: HashMap<Uuid, DatasetRow>,
     /// When each run's row was read.
     pub run_reads: Vec<(Instant, Uuid)>,
@@ -103,6 +110,28 @@ fn key(row: &Row) -> String {
         Row::Dataset(row) => format!("d{}", row.dataset_id),
         Row::Control(row) => format!("c{}/{}", row.timestamp, row.event_id),
         Row::Gap(row) => format!("g{}", row.gap_id),
+    }
+}
+
+impl DeletionStore for FakeStore {
+    fn delete_run<'a>(&'a self, run_id: Uuid, _: Option<&'a str>) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let mut state = self.state.lock().unwrap();
+            state.runs.remove(&run_id);
+            state.rows.retain(|_, row| !matches!(row, Row::Metrics(row) if row.key.run_id == run_id));
+            state.deletions.insert(run_id, units::now());
+            Ok(())
+        })
+    }
+    fn deletions(&self) -> BoxFuture<'_, Result<Deletions, StoreError>> {
+        Box::pin(async {
+            let mut state = self.state.lock().unwrap();
+            state.deletion_reads += 1;
+            let unlucky = (!Self::roll_fault(&mut state).0).then_some(Fault::Down);
+            let down = state.rows_fault.filter(|fault| *fault == Fault::Down);
+            let down = down.or(state.deletions_fault.then_some(Fault::Down));
+            down.or(unlucky).map_or_else(|| Ok(state.deletions.clone()), |fault| Err(fault.error()))
+        })
     }
 }
 
@@ -260,4 +289,18 @@ impl Store for FakeStore {
 pub fn overlay(row: &mut RunRow, change: &RunRow) {
     row.run_id = change.run_id;
     merge::apply(change, row);
+}
+
+impl EditStore for FakeStore {
+    fn write_edit<'a>(&'a self, _: &'a RunEdit) -> BoxFuture<'a, Result<(), StoreError>> {
+        unreachable!("a writer changes no edit")
+    }
+
+    fn read_edits<'a>(&'a self, _: &'a [Uuid]) -> BoxFuture<'a, Result<Vec<RunEdit>, StoreError>> {
+        unreachable!("a writer reads no edit")
+    }
+
+    fn runs_named<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Vec<Uuid>, StoreError>> {
+        unreachable!("a writer reads no edit")
+    }
 }

@@ -1,5 +1,6 @@
 //! The writer against an in-memory store that fails and dawdles as told, with time paused.
 
+mod deleted;
 mod ends;
 mod fake;
 mod faults;

@@ -129,7 +129,9 @@ pub fn start_with(
         pause_barrier: hold_receiver,
         flush_to: flush_receiver,
         problem: problem_sender,
+        deletions: watch::Sender::default(),
         progress: progress_sender,
+        oldest_unstored: watch::Sender::new(None),
         metrics: Metrics::new(),
     };
     let from = checkpoint.rollback_to_checkpoint();

@@ -32,16 +32,18 @@ macro_rules! sources {
 
 sources! {
     "../../../src/backoff.rs" backoff,
+    "../../../src/section.rs" section,
     "../../../src/event/mod.rs" event,
     "../../../src/frame.rs" frame,
     "../../../src/gaps/mod.rs" gaps,
     "../../../src/logging.rs" logging,
     "../../../src/memory.rs" memory,
-    "../../../src/metrics.rs" metrics,
+    "../../../src/metrics/mod.rs" metrics,
     "../../../src/spool/mod.rs" spool,
     "../../../src/terminal.rs" terminal,
     "../../../src/units.rs" units,
     "../../../src/wire/mod.rs" wire,
+    "../../../src/words.rs" words,
 }
 
 use harness::{Case, main_of};

@@ -86,16 +86,16 @@ impl Target {
         let done = || {
             let taken = self.metric("cascor_intake_events_total")
                 + ["too_large", "malformed_json", "unknown_shape"]
-                    .map(|reason| self.metric(&format!("cascor_intake_rejected_total{{name=\"{reason}\"}}")))
+                    .map(|reason| self.metric(&format!("cascor_intake_rejected_total{{reason=\"{reason}\"}}")))
                     .iter()
                     .sum::<i64>();
-            let dropped = self.metric("cascor_source_lost_messages_total{name=\"queue_full\"}");
+            let dropped = self.metric("cascor_source_lost_messages_total{reason=\"queue_full\"}");
             let all = self.rows + self.letters + self.dropped + times as i64;
             let durable = self.metric("cascor_intake_durable_seconds_count");
             taken + dropped == all && durable + dropped == all && self.metric("cascor_spool_pending_records") == 0
         };
         wait_until(&format!("{name} to be stored or set aside"), LIMIT, done);
-        let dropped = self.metric("cascor_source_lost_messages_total{name=\"queue_full\"}") - self.dropped;
+        let dropped = self.metric("cascor_source_lost_messages_total{reason=\"queue_full\"}") - self.dropped;
         assert!(times > 4 || dropped == 0, "{name}: {dropped} of {times} dropped");
         self.dropped += dropped;
         let arrived = times as i64 - dropped;

@@ -201,7 +201,7 @@ fn large_values_that_are_there_at_the_start_cost_no_memory() {
         attacked.assert_overwritten(&what);
         // The other keys are written before they are read.
         if chosen.iter().any(|key| is_read_first(key)) {
-            let unusable = attacked.daemon.metric("cascor_redis_unusable_values_total{name=\"too_large\"}").unwrap();
+            let unusable = attacked.daemon.metric("cascor_redis_unusable_values_total{reason=\"too_large\"}").unwrap();
             assert!(unusable >= 1.0, "{what}: {unusable}");
             assert!(attacked.daemon.log().contains("counts as absent"), "{}", attacked.daemon.log());
         }

@@ -191,7 +191,7 @@ impl Arena {
 
     /// Number of connections of the training channel.
     pub fn connects(&self) -> f64 {
-        self.daemon.metric("cascor_source_connects_total{name=\"training\"}").unwrap_or(0.0)
+        self.daemon.metric("cascor_source_connects_total{source=\"training\"}").unwrap_or(0.0)
     }
 
     /// A lossy fault that costs the daemon its connection, but not its life.

@@ -251,7 +251,8 @@ fn refused_rows(cluster: &Cluster) {
     fight.harmless(|fight| {
         fight.redis.client().publish("cascor:training", message);
     });
-    let letters = || fight.daemon.metric("cascor_deadletter_messages_total{name=\"rejected_by_store\"}").unwrap_or(0.0);
+    let letters =
+        || fight.daemon.metric("cascor_deadletter_messages_total{reason=\"rejected_by_store\"}").unwrap_or(0.0);
     wait_until("the dead letter", Duration::from_secs(60), || letters() >= 1.0);
     fight.lively();
     fight.judge();

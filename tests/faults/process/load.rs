@@ -103,7 +103,7 @@ fn line(name: &str, injected: &str, published: i64) {
 
 /// Counted drops of the full queue.
 fn lost(daemon: &Daemon) -> i64 {
-    daemon.metric("cascor_source_lost_messages_total{name=\"queue_full\"}").unwrap_or(0.0) as i64
+    daemon.metric("cascor_source_lost_messages_total{reason=\"queue_full\"}").unwrap_or(0.0) as i64
 }
 
 /// Publishes as fast as the daemon takes it, so that nothing may be lost.

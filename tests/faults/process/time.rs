@@ -78,7 +78,7 @@ fn events_of_implausible_times_are_rows_with_a_valid_time() {
     }
     let count = "SELECT count(*) FROM training_metrics WHERE train_loss = 0.5 AND seq IS NULL";
     let letters =
-        || arena.daemon.metric("cascor_deadletter_messages_total{name=\"invalid_field\"}").unwrap_or(0.0) as i64;
+        || arena.daemon.metric("cascor_deadletter_messages_total{reason=\"invalid_field\"}").unwrap_or(0.0) as i64;
     wait_until("a row or a dead letter of each", Duration::from_secs(10), || {
         sqlite::count(&arena.daemon.database(), count) + letters() == times.len() as i64
     });

@@ -9,7 +9,7 @@ use super::page::{prose, quoted, read};
 use crate::support::repository;
 
 /// The pages that are checked.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 21] = [
     "README.md",
     "schema/README.md",
     "src/README.md",
@@ -18,8 +18,18 @@ const PAGES: [&str; 11] = [
     "tests/faults/README.md",
     "tests/fixtures/README.md",
     "deploy/README.md",
+    "deploy/access.md",
+    "deploy/limits.md",
+    "deploy/docker/README.md",
+    "deploy/systemd/README.md",
+    "deploy/backup.md",
+    "deploy/upgrades.md",
     "deploy/commands.md",
+    "deploy/doctor.md",
     "deploy/http.md",
+    "deploy/monitoring/README.md",
+    "deploy/monitoring/runbook.md",
+    "deploy/python/README.md",
     "deploy/redis/README.md",
 ];
 const TOP: [&str; 6] = ["src/", "tests/", "schema/", "deploy/", "conf/", ".ci/"];

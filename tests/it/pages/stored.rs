@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     fixtures::plain,
-    support::{cassandra::python, daemon::Daemon, redis::Redis, resp::Resp, skip, sqlite, wait_for, wait_until},
+    support::{
+        cassandra::python, daemon::Daemon, redis::Redis, repository, resp::Resp, skip, sqlite, wait_for, wait_until,
+    },
 };
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -121,7 +123,10 @@ impl Walk {
 
     fn run_python_code(&self, example: &Example, code: &str) {
         let code = code.replace("redis.Redis()", &format!("redis.Redis(port={})", self.redis.port));
-        let output = Command::new(&self.python).args(["-c", &code]).output().unwrap();
+        let mut command = Command::new(&self.python);
+        command.env("PYTHONPATH", repository("deploy/python")).env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("CASCOR_REDIS_URL", format!("redis://127.0.0.1:{}", self.redis.port));
+        let output = command.args(["-c", &code]).output().unwrap();
         assert!(output.status.success(), "{}: {}", example.place, String::from_utf8_lossy(&output.stderr));
     }
 
@@ -232,8 +237,10 @@ impl Walk {
     /// The trainer of `README.md` makes a whole run.
     fn trainer_of_the_first_page(&self) {
         let trainer = page::examples("README.md").into_iter().find(|example| example.language == "python").unwrap();
-        self.run_python_code(&trainer, &trainer.text);
-        let run = json!({"run_name": "spiral-10", "status": "completed", "dataset_name": "spiral", "final_epoch": 10});
+        // What a training computes.
+        self.run_python_code(&trainer, &format!("loss, g, epoch = 0.125, 1.5, 10\n{}", trainer.text));
+        let run =
+            json!({"run_name": "spiral-7", "status": "completed", "dataset_name": "two_spirals", "final_epoch": 10});
         wait_until("the run of README.md", LIMIT, || {
             self.rows("training_runs").iter().any(|row| shows(&run, &json!(row)))
         });

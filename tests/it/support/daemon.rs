@@ -206,10 +206,16 @@ impl Daemon {
         self.builder.http_port
     }
 
-    /// The value of a metric without labels, or with exactly these: `cascor_source_frames_total{channel="x"}`.
+    /// The value of a metric without labels, or with this one among its labels: `cascor_source_gaps_total{reason="x"}`.
     pub fn metric(&self, name: &str) -> Option<f64> {
         let page = self.get("/metrics").body;
-        let line = page.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')))?;
+        let (name, label) = name.split_once('{').unwrap_or((name, ""));
+        let label = label.trim_end_matches('}');
+        let is_it = |rest: &str| match label {
+            "" => rest.starts_with(' '),
+            label => rest.starts_with('{') && rest.contains(label),
+        };
+        let line = page.lines().find(|line| line.strip_prefix(name).is_some_and(is_it))?;
         line.rsplit(' ').next()?.parse().ok()
     }
 

@@ -44,7 +44,14 @@ pub fn post(port: u16, path: &str, body: &str) -> io::Result<Response> {
 }
 
 /// Sends any request. A header given here replaces the one that is sent otherwise.
-pub fn send(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Response> {
+pub fn send(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl AsRef<[u8]>,
+) -> io::Result<Response> {
+    let body = body.as_ref();
     let mut text = format!("{method} {path} HTTP/1.1\r\n");
     let length = body.len().to_string();
     let usual = [("Host", "localhost"), ("Connection", "close"), ("Content-Length", length.as_str())];
@@ -54,7 +61,7 @@ pub fn send(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body:
     }
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-    stream.write_all(format!("{text}\r\n{body}").as_bytes())?;
+    stream.write_all(&[format!("{text}\r\n").as_bytes(), body].concat())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     parse(&answer)

@@ -9,6 +9,7 @@ pub mod http;
 pub mod ports;
 pub mod process;
 pub mod redis;
+pub mod redis_group;
 pub mod resp;
 pub mod sqlite;
 pub mod stream;

@@ -47,6 +47,8 @@ const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Sessions {
     link: Link,
+    /// Whether this server speaks TLS.
+    tls: bool,
     prefix: String,
     key: SessionKey,
     lifetime: Duration,
@@ -75,6 +77,7 @@ impl Sessions {
         let ledger = SharedLedger::open(state_dir, config.sessions, micros(lifetime));
         Self {
             link,
+            tls: config.tls.files().is_some(),
             prefix: format!("{key_prefix}session:"),
             key,
             lifetime,
@@ -183,7 +186,7 @@ impl Sessions {
     /// # Errors
     /// 503 while Redis cannot be asked.
     pub async fn find(&self, headers: &HeaderMap, tokens: &[Token]) -> Result<Option<Session>, ApiError> {
-        let Some((id, secret)) = cookie::read(headers) else { return Ok(None) };
+        let Some((id, secret)) = cookie::read(headers, self.tls) else { return Ok(None) };
         let value = self.read(&id).await?;
         let Some(value) = value.and_then(|value| StoredSession::open(&value, &self.key, &id)) else { return Ok(None) };
         if !constant_time_eq(value.secret.as_bytes(), stored::secret(&self.key, &id, &secret).as_bytes()) {

@@ -7,7 +7,6 @@ use super::head::{DISABLED, DOWN, UNAVAILABLE, UP, answer_head, present};
 use crate::{
     api::{
         error::{ApiResult, json as json_answer},
-        params::Params,
         state::ApiState,
     },
     store::{
@@ -17,8 +16,7 @@ use crate::{
 };
 
 /// `GET /api/v1/cassandra/status`
-pub async fn status(State(state): State<ApiState>, params: Params) -> ApiResult {
-    params.allow_only(&[], &[])?;
+pub async fn status(State(state): State<ApiState>) -> ApiResult {
     let (mut answer, server) = cassandra(&state).await;
     let hosts: Vec<Value> = server.nodes.iter().map(host).collect();
     let details = present(json!({
@@ -52,8 +50,7 @@ fn host(node: &Node) -> Value {
 }
 
 /// `GET /api/v1/cassandra/metrics`
-pub async fn metrics(State(state): State<ApiState>, params: Params) -> ApiResult {
-    params.allow_only(&[], &[])?;
+pub async fn metrics(State(state): State<ApiState>) -> ApiResult {
     let (mut answer, server) = cassandra(&state).await;
     let (Some(replication), false) = (&server.replication, server.error.is_some()) else {
         answer.insert("metrics".into(), json!({}));

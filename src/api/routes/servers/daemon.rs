@@ -6,13 +6,11 @@ use serde_json::json;
 use super::head::{DOWN, UP, answer_head};
 use crate::api::{
     error::{ApiResult, json as json_answer},
-    params::Params,
     state::ApiState,
 };
 
 /// `GET /api/health`
-pub async fn health(State(state): State<ApiState>, params: Params) -> ApiResult {
-    params.allow_only(&[], &[])?;
+pub async fn health(State(state): State<ApiState>) -> ApiResult {
     let (missing, status_object) = ((state.missing)(), (state.status)());
     let mut answer = match missing.is_empty() {
         true => answer_head(UP, "ready"),

@@ -10,7 +10,6 @@ use tokio::time::{Instant, timeout};
 use super::head::{DISABLED, DOWN, UNAVAILABLE, UP, answer_head, present};
 use crate::api::{
     error::{ApiResult, json as json_answer},
-    params::Params,
     state::ApiState,
 };
 
@@ -23,8 +22,7 @@ const SECTIONS: [InfoKind; 5] =
     [InfoKind::Server, InfoKind::Clients, InfoKind::Memory, InfoKind::Stats, InfoKind::Keyspace];
 
 /// `GET /api/v1/redis/status`
-pub async fn status(State(state): State<ApiState>, params: Params) -> ApiResult {
-    params.allow_only(&[], &[])?;
+pub async fn status(State(state): State<ApiState>) -> ApiResult {
     let (mut answer, info) = redis(&state).await;
     let details = json!({
         "version": info.text("redis_version"),
@@ -38,8 +36,7 @@ pub async fn status(State(state): State<ApiState>, params: Params) -> ApiResult 
 }
 
 /// `GET /api/v1/redis/metrics`
-pub async fn metrics(State(state): State<ApiState>, params: Params) -> ApiResult {
-    params.allow_only(&[], &[])?;
+pub async fn metrics(State(state): State<ApiState>) -> ApiResult {
     let (mut answer, info) = redis(&state).await;
     let (hits, misses) = (info.whole("keyspace_hits"), info.whole("keyspace_misses"));
     let rate = hits.zip(misses).map(|(hits, misses)| match hits + misses {

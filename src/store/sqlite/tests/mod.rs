@@ -1,4 +1,5 @@
 mod long;
+mod run_order;
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
@@ -29,7 +30,7 @@ impl Fixture {
 
     fn writer(&self, retention: Retention) -> Writer {
         let database = Database { path: self.path(), create: true };
-        Writer::new(database, retention, Metrics::new(), std::sync::Arc::default())
+        Writer::new(database, retention, Metrics::new(), Arc::default(), Arc::default())
     }
 
     fn count(&self, table: &str) -> i64 {

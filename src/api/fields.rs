@@ -1,0 +1,111 @@
+//! The fields that a request names: columns of metrics rows, and numbers in `extra`.
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use uuid::Uuid;
+
+use super::{
+    error::ApiError,
+    memory_budget::{Reservation, SMALL_RESERVATION},
+    params::Params,
+    state::ApiState,
+};
+use crate::{
+    curve::Field,
+    event::{Drawn, METRIC_COLUMNS, extra_label},
+    store::{BoxFuture, Store, StoreError},
+};
+
+/// Maximum fields of a page, a curve or a comparison.
+pub const FIELDS_MAX: usize = 16;
+/// Maximum names that an error lists.
+const LISTED_MAX: usize = 64;
+
+/// The fields that a request names; none: it names none. `fields` is a comma-separated list; `field` is repeatable and takes a name
+/// verbatim, commas included.
+///
+/// # Errors
+/// 400 when they are more than `most`.
+pub fn named(params: &Params, most: usize) -> Result<Vec<Field>, ApiError> {
+    let mut fields: Vec<Field> = Vec::new();
+    for field in params.list("fields").chain(params.exact("field")).map(Field::named) {
+        if !fields.contains(&field) {
+            fields.push(field);
+        }
+    }
+    if fields.len() > most {
+        return Err(ApiError::bad_request(format!("`fields` and `field` name more than {most}")));
+    }
+    Ok(fields)
+}
+
+/// The same for curves, which consist of numbers; the default fields when a request names none.
+///
+/// # Errors
+/// 400 when they are more than `most`, or when one is text.
+pub fn drawn(params: &Params, most: usize, default: Vec<Field>) -> Result<Vec<Field>, ApiError> {
+    let fields = named(params, most)?;
+    match fields.iter().find(|field| !field.is_drawn()) {
+        Some(text) => Err(ApiError::bad_request(format!("`{}` is text, and has no curve", text.label()))),
+        None if fields.is_empty() => Ok(default),
+        None => Ok(fields),
+    }
+}
+
+/// Refuses names that none of the runs has. A name for which `has_value` is true was seen in a row and is not looked up; a column
+/// is there even if no row has a value for it.
+///
+/// # Errors
+/// 404 that lists the names that are there.
+pub async fn require_known(
+    state: &ApiState,
+    runs: &[Uuid],
+    fields: &[Field],
+    has_value: impl Fn(usize) -> bool,
+) -> Result<(), ApiError> {
+    let extra = |(n, field): (usize, &Field)| match field {
+        Field::Extra(name) if !has_value(n) => Some(name.clone()),
+        _ => None,
+    };
+    let mut unseen: Vec<String> = fields.iter().enumerate().filter_map(extra).collect();
+    if unseen.is_empty() {
+        return Ok(());
+    }
+    let known = metric_names(state, runs).await?.0;
+    unseen.retain(|name| !known.contains(name));
+    let Some(name) = unseen.first() else { return Ok(()) };
+    let columns = METRIC_COLUMNS.iter().filter(|column| column.drawn != Drawn::Never).map(|column| column.name);
+    let mut listed: Vec<_> = columns.map(Into::into).chain(known.iter().map(|name| extra_label(name))).collect();
+    let more = listed.len().saturating_sub(LISTED_MAX);
+    listed.truncate(LISTED_MAX);
+    let mut detail = format!("no metric `{name}`; there are {}", listed.join(", "));
+    if more > 0 {
+        let _ = write!(detail, " and {more} more, which `metric_names` of the run lists");
+    }
+    Err(ApiError::not_found(detail))
+}
+
+/// The names of the extra metrics of all these runs, and the memory that is reserved for them.
+///
+/// # Errors
+/// As the store fails.
+pub async fn metric_names(state: &ApiState, runs: &[Uuid]) -> Result<(BTreeSet<String>, Reservation), StoreError> {
+    let store = &*state.store;
+    let mut reservation = Reservation::reserve(&state.memory, SMALL_RESERVATION).await;
+    let read = || -> BoxFuture<'_, Result<_, StoreError>> { Box::pin(read_names(store, runs)) };
+    let names = reservation.read_rows_within(read, |names| names_bytes(names)).await?;
+    Ok((names, reservation))
+}
+
+async fn read_names(store: &dyn Store, runs: &[Uuid]) -> Result<BTreeSet<String>, StoreError> {
+    let mut names = BTreeSet::new();
+    for run_id in runs {
+        names.extend(store.metric_names(*run_id).await?);
+    }
+    Ok(names)
+}
+
+/// Memory of these names.
+pub fn names_bytes<'a>(names: impl IntoIterator<Item = &'a String>) -> usize {
+    names.into_iter().map(|name| name.len() + size_of::<String>()).sum()
+}

@@ -1,0 +1,120 @@
+//! What trainers publish while doctor listens. It subscribes like anyone else: the daemon receives the same.
+
+mod heard;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use fred::{clients::Client, interfaces::EventInterface};
+use jiff::tz::TimeZone;
+use tokio::time::{Instant, timeout_at};
+
+use self::heard::Heard;
+use super::grant;
+use crate::{
+    config::Settings,
+    doctor::{Finding, Report},
+    logging::Chain,
+    redis::{self, Refusal, Role},
+    units,
+};
+
+const AREA: &str = "messages";
+
+/// Messages that may wait while others are decoded.
+const BUFFER: usize = 8_192;
+/// Channels of a pattern that are told apart.
+const CHANNELS_MAX: usize = 64;
+
+/// Tries every subscription, then listens on the training channels.
+pub(super) async fn examine(settings: &Settings, listen: Duration) -> Report {
+    let mut report = Report::default();
+    let connected = match redis::connect(&settings.redis, Role::Subscriber(BUFFER)).await {
+        Ok(connected) => connected,
+        Err(error) => {
+            let what = "messages could not be listened to: a second connection to Redis fails";
+            report.push(Finding::unknown(AREA, what).evidence(Chain(&error).to_string()));
+            return report;
+        }
+    };
+    let client = &connected.client;
+    let mut messages = client.message_rx();
+    report.merge(subscribe(settings, client).await);
+    if listen.is_zero() {
+        report.push(Finding::unknown(AREA, "what trainers publish was not listened to (--listen 0s)"));
+        return report;
+    }
+    let until = Instant::now() + listen;
+    let zone = TimeZone::get(&settings.intake.time_zone).unwrap_or(TimeZone::UTC);
+    let mut channels: BTreeMap<String, Heard> = BTreeMap::new();
+    while let Ok(received) = timeout_at(until, messages.recv()).await {
+        use tokio::sync::broadcast::error::RecvError;
+        let message = match received {
+            Ok(message) => message,
+            // So many more than the buffer holds: the rest is a sample.
+            Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => break,
+        };
+        let channel = message.channel.to_string();
+        if settings.redis.is_own_channel(&channel) || !is_training(settings, &channel) {
+            continue;
+        }
+        if channels.len() < CHANNELS_MAX || channels.contains_key(&channel) {
+            let heard = channels.entry(channel).or_default();
+            heard.add(message.value.as_bytes().unwrap_or_default(), &settings.limits, units::now(), &zone);
+        }
+    }
+    summarise(&channels, listen, &mut report);
+    report
+}
+
+fn summarise(channels: &BTreeMap<String, Heard>, listen: Duration, report: &mut Report) {
+    let seconds = units::format_duration(listen);
+    if channels.is_empty() {
+        let what =
+            format!("no training message was published within {seconds}: ids, times and `seq` could not be looked at");
+        report.push(Finding::unknown(AREA, what).fix("run doctor while a trainer runs, or longer (--listen 60s)"));
+    }
+    for (channel, heard) in channels {
+        let channel = crate::logging::Untrusted(channel.as_bytes()).to_string();
+        report.saw(format!("channel `{channel}`: {} messages in {seconds}", heard.count()));
+        report.extend(heard.findings(&channel));
+    }
+}
+
+/// Whether it is no channel of commands.
+fn is_training(settings: &Settings, channel: &str) -> bool {
+    settings.redis.training_channels.iter().any(|pattern| pattern == channel || redis::overlap(pattern, channel))
+}
+
+/// Subscribes to every channel of the settings, and to that of receipts, which shows whether it is permitted.
+async fn subscribe(settings: &Settings, client: &Client) -> Report {
+    let config = &settings.redis;
+    let ack = config.ack_channel();
+    let training = config.training_channels.iter().map(|channel| (channel, "what is published there is lost"));
+    let control = config.control_channels.iter().map(|channel| (channel, "commands sent there are not obeyed"));
+    let receipts = [(&ack, "commands get no receipt")];
+    let mut report = Report::default();
+    let mut rules = Vec::new();
+    for (channel, without) in training.chain(control).chain(receipts) {
+        match redis::subscribe(client, channel, config).await {
+            Ok(None) => {}
+            Ok(Some(refusal)) if rules.contains(&refusal.rule) => {}
+            Ok(Some(refusal)) => {
+                report.push(refused(channel, without, &refusal, config.training_channels.contains(channel)));
+                rules.push(refusal.rule);
+            }
+            Err(error) => {
+                let what = format!("the subscription to `{channel}` could not be tried");
+                report.push(Finding::unknown(super::AREA, what).evidence(Chain(&error).to_string()));
+            }
+        }
+    }
+    report
+}
+
+fn refused(channel: &str, without: &str, refusal: &Refusal, is_training: bool) -> Finding {
+    let what = format!("the login may not subscribe to `{channel}`: {without}");
+    let area = super::AREA;
+    let finding = if is_training { Finding::stops(area, what) } else { Finding::degrades(area, what) };
+    finding.fix(grant(refusal)).evidence(refusal.to_string())
+}

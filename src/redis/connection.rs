@@ -1,0 +1,181 @@
+//! One connection to one server, or to a cluster: made, logged in, and given up when another server has taken over.
+
+use std::{fmt, future::pending, pin::Pin, sync::Arc, time::Duration};
+
+use fred::{
+    clients::Client,
+    error::{Error as RedisError, ErrorKind},
+    interfaces::ClientLike,
+    socket2::TcpKeepalive,
+    types::{
+        Builder, ConnectHandle,
+        config::{Config as RedisConfig, ConnectionConfig, PerformanceConfig, TcpConfig, UnresponsiveConfig},
+    },
+};
+use tokio::{sync::broadcast, time::timeout};
+
+use super::{
+    acl::{Acl, Resource},
+    config::Config,
+    login::{CONNECT_TIMEOUT, ConnectError},
+    probe::{diagnose, probe_server},
+};
+
+/// How long a command may take.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
+/// Silence after which a connection counts as lost.
+pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Capacity of the buffers for the library's own events.
+const EVENT_BUFFER_CAPACITY: usize = 16;
+
+/// The use of a connection.
+#[derive(Clone, Copy, Debug)]
+pub enum Role {
+    /// Only subscribes and pings, on one server; holds this many received messages.
+    Subscriber(usize),
+    /// All other commands; of a cluster, to each key's node.
+    Commands,
+}
+
+/// Watches whether another server has taken over. Its output is how long messages may have been missed by then.
+pub(super) type Watch = Pin<Box<dyn Future<Output = Duration> + Send>>;
+
+/// A connection that is up. Dropping it closes it.
+pub struct Connected {
+    /// To send commands with.
+    pub client: Client,
+    task: ConnectHandle,
+    watch: Option<Watch>,
+}
+
+impl fmt::Debug for Connected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connected").field("watched", &self.watch.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Connected {
+    /// Returns when the connection is gone, or when another server has taken over; then with how long messages may have been
+    /// missed. It may be dropped and called again.
+    pub async fn lost(&mut self) -> Duration {
+        let moved = async {
+            match &mut self.watch {
+                Some(watch) => watch.await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = &mut self.task => Duration::ZERO,
+            missed = moved => missed,
+        }
+    }
+
+    /// Ends the connection when the watch says so.
+    pub(super) fn watched(mut self, watch: Watch) -> Self {
+        self.watch = Some(watch);
+        self
+    }
+
+    async fn greet(client: Client, acl: &Acl) -> Result<Self, ConnectError> {
+        let task = client.connect();
+        let mut connected = Self { client, task, watch: None };
+        let client = connected.client.clone();
+        let greeted = async {
+            tokio::select! {
+                biased;
+                up = client.wait_for_connect() => up,
+                ended = &mut connected.task => Err(match ended {
+                    Ok(Err(error)) => error,
+                    _ => RedisError::new(ErrorKind::Canceled, "the connection was closed"),
+                }),
+            }
+        };
+        timeout(2 * CONNECT_TIMEOUT, greeted)
+            .await
+            .map_err(|_| ConnectError::Timeout)?
+            .map_err(|error| classify(error, acl))?;
+        Ok(connected)
+    }
+}
+
+fn classify(error: RedisError, acl: &Acl) -> ConnectError {
+    let text = error.details();
+    // Logging in needs no permission, but choosing a database does.
+    if let Some(refusal) = acl.refusal(text, Resource::None) {
+        return ConnectError::Forbidden(refusal);
+    }
+    if matches!(error.kind(), ErrorKind::Auth)
+        || ["NOAUTH", "WRONGPASS", "invalid username"].iter().any(|word| text.contains(word))
+    {
+        // The text of Redis names the case and never the password.
+        return ConnectError::Login(text.to_owned());
+    }
+    if text.contains("cluster support disabled") {
+        return ConnectError::NoCluster;
+    }
+    match error.kind() {
+        ErrorKind::Timeout => ConnectError::Timeout,
+        _ => ConnectError::Greeting(error),
+    }
+}
+
+/// Connects to the servers of these settings, after a plain connection, whose errors say more.
+pub(super) async fn open(config: &Config, settings: RedisConfig, role: Role) -> Result<Connected, ConnectError> {
+    let servers = settings.server.clone();
+    probe_server(config, &servers).await?;
+    let client = build(RedisConfig { fail_fast: true, ..settings }, role).map_err(ConnectError::Greeting)?;
+    match Connected::greet(client, &Acl::of(config)).await {
+        Err(error @ (ConnectError::Greeting(_) | ConnectError::Timeout)) => {
+            Err(diagnose(config, &servers).await.map_or(error, ConnectError::Unreachable))
+        }
+        greeted => greeted,
+    }
+}
+
+fn build(settings: RedisConfig, role: Role) -> Result<Client, RedisError> {
+    // A command whose slot has moved is sent again.
+    let max_command_attempts = if settings.server.is_clustered() { 3 } else { 1 };
+    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
+    let client = Builder::from_config(settings)
+        .with_performance_config(|performance| {
+            *performance = PerformanceConfig {
+                default_command_timeout: COMMAND_TIMEOUT,
+                broadcast_channel_capacity: EVENT_BUFFER_CAPACITY,
+                ..PerformanceConfig::default()
+            };
+        })
+        .with_connection_config(|connection| {
+            *connection = ConnectionConfig {
+                connection_timeout: CONNECT_TIMEOUT,
+                internal_command_timeout: CONNECT_TIMEOUT,
+                max_command_attempts,
+                disable_cluster_health_check: true,
+                // The subscriber judges by its own pings: behind a large message a pong may be late, and is no silence then.
+                unresponsive: UnresponsiveConfig {
+                    max_timeout: Some(match role {
+                        Role::Subscriber(_) => Duration::from_secs(15),
+                        Role::Commands => SILENCE_TIMEOUT,
+                    }),
+                    interval: Duration::from_millis(500),
+                },
+                // A reply such as READONLY is an answer to one command, no reason to leave.
+                reconnect_errors: Vec::new(),
+                tcp: TcpConfig { nodelay: Some(true), keepalive: Some(keepalive), ..TcpConfig::default() },
+                ..ConnectionConfig::default()
+            };
+        })
+        .build()?;
+    if let Role::Subscriber(messages) = role {
+        // The library would make the rings of all its events as long as this one: with 32,768 messages 24 MiB instead of 6. The
+        // ring has no subscriber yet, because the client has not begun to connect.
+        client.inner().notifications.pubsub.store(Arc::new(broadcast::channel(messages).0));
+    }
+    Ok(client)
+}
