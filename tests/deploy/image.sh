@@ -32,8 +32,8 @@ wait_for() { # SECONDS COMMAND: until it succeeds
     done
 }
 
-cargo build --locked --quiet
-strip -o "$work/cascor-ingest" "${CARGO_TARGET_DIR:-$PWD/target}/debug/cascor-ingest"
+program=$(tests/parts/program.sh)
+strip -o "$work/cascor-ingest" "$program"
 deploy/docker/scratch-context "$work/cascor-ingest" "$work/context"
 buildah "${stores[@]}" bud --isolation chroot -f deploy/docker/Dockerfile.scratch -t cascor-ingest:test "$work/context" >"$work/build.log" 2>&1
 container=$(buildah "${stores[@]}" from --pull-never cascor-ingest:test)

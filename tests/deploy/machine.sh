@@ -29,8 +29,7 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM HUP
 die() { echo "$*" >&2; exit 1; }
 
-cargo build --locked --quiet
-program=${CARGO_TARGET_DIR:-$PWD/target}/debug/cascor-ingest
+program=$(tests/parts/program.sh)
 
 # ---------------------------------------------------------------- the machine
 mkdir "$work/disk" "$work/root"

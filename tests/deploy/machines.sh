@@ -8,8 +8,7 @@ skip() { echo "SKIPPED: $*"; exit 77; }
 for tool in ip nft openssl redis-server redis-cli unshare; do
     command -v "$tool" >/dev/null || skip "no $tool (Debian and Ubuntu: iproute2, nftables, openssl, redis-server, util-linux)"
 done
-binary=${CASCOR_TEST_BINARY:-target/debug/cascor-ingest}
-[[ -x $binary ]] || cargo build --locked -q
+binary=$(tests/parts/program.sh)
 work=$(mktemp -d)
 id=$$
 machines=(A B C)

@@ -12,7 +12,7 @@ for tool in redis-server redis-cli curl promtool prometheus; do
 done
 "$python" -c 'import prometheus_client, yaml' 2>/dev/null \
     || { echo "SKIPPED: no prometheus_client and yaml for Python (pip install prometheus_client pyyaml)"; exit 77; }
-cargo build --locked --quiet
+program=$(tests/parts/program.sh)
 work=$(mktemp -d) pids=()
 cleanup() {
     trap - EXIT
@@ -38,7 +38,7 @@ checks() { "$python" tests/deploy/monitoring.py "$@"; }
 
 start_redis
 CASCOR_INGEST__STATE_DIR=$work/state CASCOR_INGEST__REDIS__URL=redis://127.0.0.1:$port/0 CASCOR_INGEST__HTTP__LISTEN=${url#http://} \
-    "${CARGO_TARGET_DIR:-$PWD/target}/debug/cascor-ingest" run >>"$work/daemon.log" 2>&1 &
+    "$program" run >>"$work/daemon.log" 2>&1 &
 daemon=$! pids+=($!)
 wait_for "the daemon" ready "$url/readyz"
 publish() { redis-cli -p "$port" publish cascor:training "{\"run_id\":\"r\",\"epoch\":$1,\"loss\":0.5,\"timestamp\":$(date +%s.%6N)}" >/dev/null; }

@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 for tool in redis-server redis-cli curl flock python3; do
     command -v "$tool" >/dev/null || { echo "SKIPPED: no $tool"; exit 77; }
 done
-cargo build --locked --quiet
+program=$(tests/parts/program.sh)
 work=$(mktemp -d)
 cleanup() {
     trap - EXIT
@@ -21,7 +21,7 @@ mkdir -p "$work"/{bin,conf,state,run}
 port=${CASCOR_TEST_OVERLAP_PORT:-$((30000 + $$ % 2000))}
 redis-server --port "$port" --bind 127.0.0.1 --save '' --daemonize yes --pidfile "$work/redis.pid" --dir "$work" >/dev/null
 
-export CASCOR_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug/cascor-ingest CASCOR_CONFIG_DIR=$work/conf \
+export CASCOR_BIN=$program CASCOR_CONFIG_DIR=$work/conf \
     CASCOR_STATE_ROOT=$work/state CASCOR_LOCK=$work/lock WORK=$work PATH=$work/bin:$PATH
 cat >"$work/bin/systemctl" <<'STUB'
 #!/usr/bin/env bash

@@ -40,9 +40,9 @@ trap 'CASS_STOP_S=1 tests/parts/cassandra.sh wipe "$work/cassandra"; rm -rf "$wo
 tests/parts/cassandra.sh start "$work/cassandra" 1 --jars "$nodes" --net "$host" --port "$port"
 "$JAVA_HOME/bin/javac" -Xlint:all -Werror -d "$work/classes" -cp "$jars/*" tests/pekko/Journal.java
 
-cargo build --locked --quiet
+program=$(tests/parts/program.sh)
 export CASCOR_INGEST__STORE__KIND=cassandra CASCOR_INGEST__STORE__CASSANDRA__CONTACT_POINTS="$host.1:$port"
-schema() { "${CARGO_TARGET_DIR:-$PWD/target}/debug/cascor-ingest" schema "$1" --dir schema/pekko "${@:2}"; }
+schema() { "$program" schema "$1" --dir schema/pekko "${@:2}"; }
 schema apply --replication SimpleStrategy:1 >"$work/apply.log" || { cat "$work/apply.log"; exit 1; }
 schema verify
 

@@ -11,8 +11,7 @@ for proxy in nginx caddy; do
 done
 ((${#proxies[@]})) || skip "neither nginx nor caddy"
 
-binary=${CASCOR_TEST_BINARY:-target/debug/cascor-ingest}
-[[ -x $binary ]] || cargo build --locked -q
+binary=$(tests/parts/program.sh)
 work=$(mktemp -d)
 pids=()
 trap 'for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done; wait; rm -rf "$work"' EXIT

@@ -31,6 +31,8 @@ def number(value: Any) -> Number:
     Raises:
         Refused: It is no number, or an array of more than one.
     """
+    if type(value) is int and -INT_MAX <= value < INT_MAX:  # epochs and steps
+        return value
     if not isinstance(value, (int, float)):
         item = getattr(value, "item", None)
         try:
@@ -76,15 +78,20 @@ def _metrics(values: Mapping[Any, Any], refuse: Callable[[str, str], None], abov
         elif isinstance(value, str) and name in TEXTS:
             kept[name] = text(value)
         elif value is not None:
-            try:
-                kept[name] = number(value)
-            except Refused as error:
-                refuse(above + name, str(error))
-    if not above:
+            add(name, value, kept, refuse, above)
+    if not above and not RESERVED.isdisjoint(kept):
         for name in RESERVED.intersection(kept):
             del kept[name]
             refuse(name, "the name is reserved: every message has a field of this name")
     return kept
+
+
+def add(name: str, value: Any, kept: dict[str, Any], refuse: Callable[[str, str], None], above: str = "") -> None:
+    """Adds one number of any kind to what is kept, or calls `refuse` with its name below `above`."""
+    try:
+        kept[name] = number(value)
+    except Refused as error:
+        refuse(above + name, str(error))
 
 
 def has_number(values: Mapping[str, Any]) -> bool:
