@@ -12,19 +12,22 @@ pub(super) const GROUP_MAX: usize = 1_024;
 /// Longest sleep: housekeeping (gaps, open runs, heartbeat) happens at least this often.
 pub(super) const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Waits for messages, at most [`HOUSEKEEPING_INTERVAL`], and not at all when a group is already open. The control queue comes first.
-/// Returns `false` once the training queue is closed and empty.
+/// How long messages gather before they are written, while a sync is not due yet: written one by one, each would cost a wake-up.
+pub(super) const WRITE_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Waits for messages, at most so long, and not at all when there are some. The control queue comes first. Returns `false` once the
+/// training queue is closed and empty.
 pub(super) fn collect_group(
     handle: &Handle,
     training: &mut mpsc::Receiver<IntakeItem>,
     control: &mut mpsc::Receiver<IntakeItem>,
     group: &mut Vec<IntakeItem>,
-    group_is_open: bool,
+    wait: Duration,
 ) -> bool {
     if !take_ready(training, control, group) {
         return !group.is_empty();
     }
-    if group_is_open || !group.is_empty() {
+    if wait.is_zero() || !group.is_empty() {
         return true;
     }
     let open = handle.block_on(async {
@@ -35,7 +38,7 @@ pub(super) fn collect_group(
                 Some(item) => group.push(item),
                 None => return false,
             },
-            () = tokio::time::sleep(HOUSEKEEPING_INTERVAL) => {}
+            () = tokio::time::sleep(wait) => {}
         }
         true
     });

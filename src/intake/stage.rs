@@ -105,8 +105,9 @@ pub struct Intake {
     pub(super) commands: MemoryLimit,
     /// Commands of the group that is not durable yet.
     pub(super) pending_commands: Vec<ReceivedCommand>,
-    /// When the frames of the group were received.
+    /// When the frames of the group were received; those in front of `written_frames` are written.
     pub(super) pending_since: Vec<Instant>,
+    pub(super) written_frames: usize,
     pub(super) drop_counter: DropCounter,
     /// Requests that wait for the group to be durable.
     pub(super) pending_acks: Vec<oneshot::Sender<Ack>>,
@@ -117,6 +118,7 @@ pub struct Intake {
     pub(super) rejected: u64,
     /// When the last frame was received.
     pub(super) last_received: Option<Micros>,
+    pub(super) unwritten: bool,
     pub(super) unsynced: bool,
     pub(super) healthy: bool,
 }
@@ -147,12 +149,14 @@ impl Intake {
             commands: MemoryLimit::new(COMMANDS_BYTES),
             pending_commands: Vec::new(),
             pending_since: Vec::with_capacity(GROUP_MAX),
+            written_frames: 0,
             drop_counter: DropCounter::default(),
             pending_acks: Vec::new(),
             pending_batches: Vec::new(),
             pending_tags: Vec::new(),
             rejected: 0,
             last_received: None,
+            unwritten: false,
             unsynced: false,
             healthy: false,
         }
@@ -175,9 +179,9 @@ impl Intake {
         let mut open = true;
         while open {
             self.deps.heartbeat.beat();
-            open = collect_group(handle, &mut training, &mut control, &mut group, self.unsynced);
+            open = collect_group(handle, &mut training, &mut control, &mut group, self.longest_wait());
             self.process(&mut group);
-            self.sync_when_due();
+            self.write_or_sync();
             let watermark = self.watermark(training.is_empty() && control.is_empty());
             self.housekeeping(watermark, false);
         }
@@ -288,7 +292,7 @@ impl Intake {
 
     pub(super) fn append(&mut self, record: &NewRecord<'_>) -> Option<u64> {
         let offset = self.deps.appender.append(record).ok()?;
-        self.unsynced = true;
+        (self.unwritten, self.unsynced) = (true, true);
         Some(offset)
     }
 }

@@ -1,11 +1,14 @@
-//! Makes a group durable; housekeeping: gaps, open runs, health.
+//! Writes groups and makes them durable; housekeeping: gaps, open runs, health.
 
-use std::thread;
+use std::{thread, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::{group::HOUSEKEEPING_INTERVAL, stage::Intake};
+use super::{
+    group::{HOUSEKEEPING_INTERVAL, WRITE_INTERVAL},
+    stage::Intake,
+};
 use crate::{
     frame::{Ack, BatchAck},
     gaps::Gap,
@@ -34,26 +37,53 @@ impl Intake {
         }
     }
 
-    pub(super) fn sync_when_due(&mut self) {
-        match self.deps.appender.sync_due() {
-            // Asleep until the group is due: messages that arrive meanwhile belong to the same group.
-            Some(due) if self.unsynced && due > Instant::now() => {
-                thread::sleep((due - Instant::now()).min(HOUSEKEEPING_INTERVAL));
+    /// When the next sync is due: soon where a command or a request waits for it.
+    fn sync_due(&self) -> Option<Instant> {
+        let awaited =
+            !self.pending_commands.is_empty() || !self.pending_acks.is_empty() || !self.pending_batches.is_empty();
+        self.deps.appender.sync_due(awaited)
+    }
+
+    /// How long to wait for messages: until a sync is due.
+    pub(super) fn longest_wait(&self) -> Duration {
+        let due = self.sync_due().map(|due| due.saturating_duration_since(Instant::now()));
+        due.map_or(HOUSEKEEPING_INTERVAL, |due| due.min(HOUSEKEEPING_INTERVAL))
+    }
+
+    /// Makes the group durable when that is due; else writes it, and sleeps while messages gather for the next write.
+    pub(super) fn write_or_sync(&mut self) {
+        let now = Instant::now();
+        match self.sync_due() {
+            Some(due) if due <= now => self.sync(),
+            Some(due) if self.unwritten => {
+                self.deps.appender.write();
+                self.note_written();
+                thread::sleep((due - now).min(WRITE_INTERVAL));
             }
-            // Due without new records: the disk failed, and is tried again.
-            Some(due) if due <= Instant::now() => self.sync(),
             _ => {}
         }
+    }
+
+    /// The group is in the file.
+    fn note_written(&mut self) {
+        self.unwritten = false;
+        let now = Instant::now();
+        for since in &self.pending_since[self.written_frames..] {
+            self.deps.metrics.intake_written_seconds.observe((now - *since).as_secs_f64());
+        }
+        self.written_frames = self.pending_since.len();
     }
 
     /// The group becomes durable; only then are its commands passed on.
     pub(super) fn sync(&mut self) {
         self.deps.appender.sync();
         self.unsynced = false;
+        self.note_written();
         let now = Instant::now();
         for since in self.pending_since.drain(..) {
             self.deps.metrics.intake_durable_seconds.observe((now - since).as_secs_f64());
         }
+        self.written_frames = 0;
         for command in self.pending_commands.drain(..) {
             if let Err(error) = self.deps.commands.try_send(command) {
                 warn!(%error, "command is recorded but not executed: too many at once");

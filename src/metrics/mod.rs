@@ -57,6 +57,7 @@ macro_rules! define_metrics {
         #[allow(missing_docs, reason = "the help texts say it")]
         pub struct Metrics {
             registry: Registry,
+            pub intake_written_seconds: Histogram,
             pub intake_durable_seconds: Histogram,
             pub store_latency_seconds: Labelled<Histogram>,
             $(pub $field: $type,)+
@@ -67,6 +68,7 @@ macro_rules! define_metrics {
                 let own = registry.sub_registry_with_prefix("cascor");
                 Self {
                     $($field: register(own, $name, $help, make!(former_label $(, $label)?)),)+
+                    intake_written_seconds: Histogram::new(exponential_buckets(0.000_1, 1.5, 24)),
                     intake_durable_seconds: Histogram::new(exponential_buckets(0.000_1, 1.5, 24)),
                     store_latency_seconds: Labelled::made_by(latency_histogram, "call", former_label),
                     registry,
@@ -166,6 +168,8 @@ impl Metrics {
         let mut metrics = Self::register(Registry::default(), former_label);
         metrics.registry.register_collector(Box::new(ProcessCollector::new()));
         let own = metrics.registry.sub_registry_with_prefix("cascor");
+        let written = metrics.intake_written_seconds.clone();
+        own.register_with_unit("intake_written", "Received until written to the spool", Unit::Seconds, written);
         let durable = metrics.intake_durable_seconds.clone();
         own.register_with_unit("intake_durable", "Received until durable", Unit::Seconds, durable);
         let latency = metrics.store_latency_seconds.clone();

@@ -1,4 +1,5 @@
-//! The writing end of the spool: groups of records, one write and one sync each, or memory while the disk takes no writes.
+//! The writing end of the spool: groups of records are written at once and synced together, or in memory while the disk takes no
+//! writes.
 
 use std::{io, sync::Arc, sync::atomic::Ordering, time::Duration};
 
@@ -25,6 +26,8 @@ const RESERVED_BYTES: u64 = 1 << 20;
 /// Syncs that may follow each other at once, so that a group delayed by scheduling does not delay the next. On average they are still
 /// an interval apart.
 const SYNC_BURST: u32 = 4;
+/// The shortest time between two syncs that something waits for, unless they are a burst.
+const AWAITED_INTERVAL: Duration = Duration::from_millis(5);
 
 /// There is no room for the record, neither on disk nor in memory (or it is longer than any record may be): count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,10 +57,14 @@ struct Degraded {
 pub struct Appender {
     shared: Arc<Shared>,
     writer: SegmentWriter,
+    /// The records `first..next`, which are not synced.
     buffer: Vec<u8>,
-    /// Offset of the first record in the buffer.
     first: u64,
     next: u64,
+    /// How much of the buffer is written to the segment.
+    written: usize,
+    /// Offset after the last record that is written.
+    written_end: u64,
     /// What `next` was at the last [`sync`](Self::sync).
     synced: u64,
     interval: Duration,
@@ -65,6 +72,7 @@ pub struct Appender {
     batch: usize,
     /// When the pace allows the next sync; `None` before the first.
     next_sync_at: Option<Instant>,
+    last_sync_at: Option<Instant>,
     degraded: Option<Degraded>,
     /// Whether a valid checkpoint was found at open.
     had_checkpoint: bool,
@@ -79,11 +87,14 @@ impl Appender {
             buffer: Vec::with_capacity(64 << 10),
             first: next,
             next,
+            written: 0,
+            written_end: next,
             synced: next,
             interval: config.sync_interval,
             memory: config.memory.0,
             batch: config.segment.0.min(RECOVERY_BATCH_BYTES) as usize,
             next_sync_at: None,
+            last_sync_at: None,
             degraded: None,
             had_checkpoint,
         }
@@ -101,13 +112,14 @@ impl Appender {
             return;
         }
         error!(lost = offset - self.next, "the end of the spool is gone; what of it was not stored is lost");
-        (self.first, self.next, self.synced) = (offset, offset, offset);
+        (self.first, self.next, self.written_end, self.synced) = (offset, offset, offset, offset);
         self.shared.durable.store(offset, Ordering::Release);
         self.shared.visible.send_replace(offset);
     }
 
-    /// Adds a record to the group and returns its offset. It is durable, and visible to the reader, after the next
-    /// [`sync`](Self::sync); a large one is when this returns, as far as the disk takes it.
+    /// Adds a record to the group and returns its offset. It is in the file, where a killed process does not lose it, after the next
+    /// [`write`](Self::write); durable, and visible to the reader, after the next [`sync`](Self::sync). A large one is durable when
+    /// this returns, as far as the disk takes it.
     ///
     /// # Errors
     /// [`Full`]: the record is not kept and takes no offset.
@@ -140,10 +152,10 @@ impl Appender {
         let started = Instant::now();
         let head = record::head(self.shared.seed, offset, record);
         let [channel, preamble, payload] = record.parts();
-        match self.write_disk(&[&head, channel, preamble, payload], offset, self.next) {
+        match self.write_and_sync(&[&head, channel, preamble, payload], offset, self.next) {
             Ok(()) => {
                 self.shared.durable.store(self.next, Ordering::Release);
-                self.publish();
+                self.publish(self.next);
                 true
             }
             Err(error) => {
@@ -153,33 +165,43 @@ impl Appender {
         }
     }
 
-    /// When [`sync`](Self::sync) is due: at once (a moment that has passed) while the last ones were an interval apart on average;
-    /// `None` when there is nothing to do. While the disk takes nothing it says when to try it again, even without new records.
-    pub fn sync_due(&self) -> Option<Instant> {
-        let group = (self.next > self.synced).then(|| match self.next_sync_at {
+    /// When [`sync`](Self::sync) is due: at once (a moment that has passed) while the last ones were an interval apart on average,
+    /// or soon after the last where something waits for it (`awaited`); `None` when there is nothing to do. While the disk takes
+    /// nothing it says when to try it again, even without new records.
+    pub fn sync_due(&self, awaited: bool) -> Option<Instant> {
+        let group = (self.next > self.synced).then(|| match (self.next_sync_at, self.last_sync_at) {
             // A large record is durable already; its sender is told with the next sync.
-            Some(paced) if !self.buffer.is_empty() && self.buffer.len() < GROUP_BYTES / 2 => paced,
-            _ => Instant::now(),
+            _ if self.buffer.is_empty() || self.buffer.len() >= GROUP_BYTES / 2 => Instant::now(),
+            (Some(paced), Some(last)) if awaited => paced.min(last + AWAITED_INTERVAL),
+            (Some(paced), _) => paced,
+            (None, _) => Instant::now(),
         });
         let retry = self.degraded.map(|degraded| degraded.retry_at);
         group.into_iter().chain(retry).min()
+    }
+
+    /// Writes the group to the file. A process that is killed loses nothing of it, a machine that loses its power does.
+    pub fn write(&mut self) {
+        let started = Instant::now();
+        if self.degraded.is_none()
+            && let Err(error) = self.write_rest()
+        {
+            self.try_new_segment(&error, started);
+        }
     }
 
     /// Makes the group durable and shows it to the reader. When the disk does not take it, the group stays in memory and is
     /// shown nevertheless; records reach the disk, in order, once it takes them again.
     pub fn sync(&mut self) -> Synced {
         let started = Instant::now();
+        if self.degraded.is_none()
+            && !self.buffer.is_empty()
+            && let Err(error) = self.write_rest().and_then(|()| self.sync_written())
+        {
+            self.try_new_segment(&error, started);
+        }
         if self.degraded.is_some() {
-            self.publish();
-        } else if !self.buffer.is_empty() {
-            let bytes = std::mem::take(&mut self.buffer);
-            let written = self.write_disk(&[&bytes], self.first, self.next);
-            self.buffer = bytes;
-            match written {
-                Ok(()) => self.shared.durable.store(self.next, Ordering::Release),
-                Err(error) => self.fail(&error, started),
-            }
-            self.publish();
+            self.publish(self.next);
         }
         if self.degraded.is_some_and(|degraded| degraded.retry_at <= started) {
             self.recover(started);
@@ -189,6 +211,7 @@ impl Appender {
         let behind = started.checked_sub(self.interval * (SYNC_BURST - 1)).unwrap_or(started);
         self.next_sync_at =
             Some(self.next_sync_at.map_or(behind, |paced| paced.clamp(behind, started)) + self.interval);
+        self.last_sync_at = Some(started);
         Synced { durable: self.shared.durable(), end: self.next, healthy: self.degraded.is_none() }
     }
 
@@ -208,38 +231,96 @@ impl Appender {
         self.next
     }
 
-    /// After a failure tries once more in a new segment, because the file may be at fault; the failed one is never written again.
-    fn write_disk(&mut self, parts: &[&[u8]], first: u64, end: u64) -> io::Result<()> {
-        self.check_capacity(segment::length(parts))?;
-        let segments = &self.shared.segments;
-        // An outage is logged once, not with each try.
-        let already_degraded = self.degraded.is_some();
-        let written = self.writer.write(segments, parts, first, end).or_else(|error| {
+    /// Writes what of the group is not written yet.
+    fn write_rest(&mut self) -> io::Result<()> {
+        let bytes = (self.buffer.len() - self.written) as u64;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let at_capacity = self.check_capacity(self.buffer.len() as u64);
+        if at_capacity.is_err() || !self.writer.has_room(bytes) {
+            // A segment is closed only when all of it is synced.
+            self.sync_written()?;
+        }
+        if let Err(error) = at_capacity {
+            self.writer.finish(&self.shared.segments); // it can be removed once it is committed
+            return Err(error);
+        }
+        let parts = [&self.buffer[self.written..]];
+        self.writer.write(&self.shared.segments, &parts, self.written_end, self.next)?;
+        (self.written, self.written_end) = (self.buffer.len(), self.next);
+        Ok(())
+    }
+
+    /// Makes durable what of the group is written, and shows it to the reader.
+    fn sync_written(&mut self) -> io::Result<()> {
+        if self.written == 0 {
+            return Ok(());
+        }
+        self.writer.sync(&self.shared.segments)?;
+        self.shared.metrics.spool_syncs.inc();
+        self.shared.durable.store(self.written_end, Ordering::Release);
+        let rest = if self.written < self.buffer.len() { self.buffer.split_off(self.written) } else { Vec::new() };
+        self.publish(self.written_end);
+        self.buffer.extend_from_slice(&rest);
+        Ok(())
+    }
+
+    /// After a failure writes and syncs the group in a new segment, because the file may be at fault; the failed one is never
+    /// written again, and nothing counts that was not synced in it.
+    fn try_new_segment(&mut self, error: &io::Error, started: Instant) {
+        (self.written, self.written_end) = (0, self.first);
+        if is_capacity(error) {
+            return self.fail(error, started);
+        }
+        self.shared.metrics.spool_sync_failures.inc();
+        error!(error = %Chain(error), "segment failed; writing its unsynced records to a new one");
+        if let Err(error) = self.write_rest().and_then(|()| self.sync_written()) {
+            (self.written, self.written_end) = (0, self.first);
             self.shared.metrics.spool_sync_failures.inc();
+            self.fail(&error, started);
+        }
+    }
+
+    /// Makes records durable that are not in the group. After a failure tries once more in a new segment; an outage is logged once,
+    /// not with each try.
+    fn write_and_sync(&mut self, parts: &[&[u8]], first: u64, end: u64) -> io::Result<()> {
+        if let Err(error) = self.check_capacity(segment::length(parts)) {
+            self.writer.finish(&self.shared.segments);
+            return Err(error);
+        }
+        let Self { writer, shared, .. } = self;
+        let mut write = || {
+            writer.write(&shared.segments, parts, first, end)?;
+            writer.sync(&shared.segments)
+        };
+        let already_degraded = self.degraded.is_some();
+        let written = write().or_else(|error| {
+            shared.metrics.spool_sync_failures.inc();
             if already_degraded {
                 return Err(error);
             }
             error!(error = %Chain(&error), "segment failed; writing its unsynced records to a new one");
-            self.writer.write(segments, parts, first, end)
+            write()
         });
         match &written {
-            Ok(()) => self.shared.metrics.spool_syncs.inc(),
-            Err(_) => self.shared.metrics.spool_sync_failures.inc(),
+            Ok(()) => shared.metrics.spool_syncs.inc(),
+            Err(_) => shared.metrics.spool_sync_failures.inc(),
         };
         written
     }
 
-    /// Shows the buffered records to the reader.
-    fn publish(&mut self) {
+    /// Shows the buffered records, which end at `end`, to the reader.
+    fn publish(&mut self, end: u64) {
         let mut cache = self.shared.cache();
         if !self.buffer.is_empty() {
-            cache.push(self.first, self.next, &mut self.buffer);
+            cache.push(self.first, end, &mut self.buffer);
         }
-        self.first = self.next;
+        (self.first, self.written, self.written_end) = (end, 0, end);
         self.shared.trim(&mut cache);
         drop(cache);
-        if *self.shared.visible.borrow() != self.next {
-            self.shared.visible.send_replace(self.next);
+        if *self.shared.visible.borrow() != end {
+            self.shared.visible.send_replace(end);
         }
     }
 
@@ -268,7 +349,7 @@ impl Appender {
                 return;
             }
             let Some((first, end, bytes)) = unwritten else { break };
-            if let Err(error) = self.write_disk(&[&bytes], first, end) {
+            if let Err(error) = self.write_and_sync(&[&bytes], first, end) {
                 self.fail(&error, now);
                 return;
             }
@@ -288,12 +369,9 @@ impl Appender {
         }
     }
 
-    /// Only capacity is asked: whether the disk works shows with the next group.
-    fn check_capacity(&mut self, more: u64) -> io::Result<()> {
-        let segments = &self.shared.segments;
-        if segments.bytes() + more > self.shared.capacity {
-            // A closed segment can be removed once it is committed.
-            self.writer.finish(segments);
+    /// Whether the segments may grow by so many bytes that are not synced. Whether the disk works shows with the next group.
+    fn check_capacity(&self, more: u64) -> io::Result<()> {
+        if self.shared.segments.bytes() + more > self.shared.capacity {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the spool has reached its capacity"));
         }
         Ok(())

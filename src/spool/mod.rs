@@ -25,9 +25,10 @@
 //!
 //! # Invariants
 //! * Segments alone define what was appended, the checkpoint alone what was committed. Sizes and counts are derived.
-//! * A group is one write and one `fdatasync`. Only then the durable offset advances, and only then the reader sees the group.
-//! * One process appends to a segment, and never again after a failed write or sync, or after the file was renamed or removed: the
-//!   group goes, from memory, to a new segment. Where two segments hold the same offset, the later segment counts.
+//! * A group is written at once: a killed process loses nothing of it. Several groups share an `fdatasync`. Only then the durable
+//!   offset advances, and only then the reader sees them. A segment is closed only when all of it is synced.
+//! * One process appends to a segment, and never again after a failed write or sync, or after the file was renamed or removed: what
+//!   is not synced goes, from memory, to a new segment. Where two segments hold the same offset, the later segment counts.
 //! * Rows stored, then checkpoint durable, then segment removed: each step is durable before the next. The directory is synced
 //!   after every create, rename and unlink. Segments that intake needs to rebuild its state are kept.
 //! * A length is checked against the rest of the file and the maximum before memory is allocated for it.
@@ -184,7 +185,7 @@ pub struct Config {
     pub capacity: ByteSize,
     /// Size at which a segment is closed and the next one begun.
     pub segment: ByteSize,
-    /// Longest time a received message waits for its fsync.
+    /// Longest time a written message waits for its fsync.
     #[serde(with = "units::duration")]
     pub sync_interval: Duration,
     /// How long the checkpoint trails a store that may forget what it has acknowledged.

@@ -170,7 +170,13 @@ pub(crate) struct SegmentWriter {
 struct Current {
     file: OpenFile,
     path: PathBuf,
-    bytes: u64,
+    /// Bytes that are synced, with the header.
+    synced: u64,
+    /// Bytes that are written.
+    written: u64,
+    /// Offset after the last record that is written.
+    end: u64,
+    /// Whether it holds no synced record.
     empty: bool,
 }
 
@@ -179,42 +185,54 @@ impl SegmentWriter {
         Self { dir, id, limit, disk, current: None }
     }
 
-    /// Writes the records `first..end`, the bytes of which are these parts, with one write a part and one sync. After an error
-    /// none of them counts, and the file is never written again: the kernel may have dropped the pages that it could not write, so
-    /// that a second sync would falsely succeed.
+    /// Whether so many bytes can be written without beginning a segment. What is written and not synced must be synced before.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        self.current
+            .as_ref()
+            .is_some_and(|current| current.written == HEADER as u64 || current.written + bytes <= self.limit)
+    }
+
+    /// Writes the records `first..end`, the bytes of which are these parts, with one write a part. They count once they are synced.
+    /// After an error nothing counts that was written since the last [`sync`](Self::sync), and the file is never written again.
     pub(crate) fn write(&mut self, segments: &Segments, parts: &[&[u8]], first: u64, end: u64) -> io::Result<()> {
-        let bytes = length(parts);
-        let full = |current: &Current| !current.empty && current.bytes + bytes > self.limit;
-        if self.current.as_ref().is_some_and(full) {
+        if !self.has_room(length(parts)) {
             self.finish(segments);
         }
         let mut current = match self.current.take() {
             Some(current) => current,
             None => self.begin(segments, first)?,
         };
-        if let Err(error) = self.append(&current, parts) {
-            self.abandon(segments, &current);
-            return Err(error);
+        for part in parts {
+            if let Err(error) = current.file.write_all_at(part, current.written) {
+                self.abandon(segments, &current);
+                return Err(error);
+            }
+            current.written += part.len() as u64;
         }
-        current.bytes += bytes;
-        current.empty = false;
-        segments.update(&current.path, |meta| (meta.bytes, meta.end) = (current.bytes, end));
+        current.end = end;
         self.current = Some(current);
         Ok(())
     }
 
-    fn append(&self, current: &Current, parts: &[&[u8]]) -> io::Result<()> {
-        let mut at = current.bytes;
-        for part in parts {
-            current.file.write_all_at(part, at)?;
-            at += part.len() as u64;
+    /// Makes durable, and shows to readers, what is written. After an error the file is never written again: the kernel may have
+    /// dropped the pages that it could not write, so that a second sync would falsely succeed.
+    pub(crate) fn sync(&mut self, segments: &Segments) -> io::Result<()> {
+        let Some(mut current) = self.current.take() else { return Ok(()) };
+        if let Err(error) = self.disk.sync(&*current.file, &current.path) {
+            self.abandon(segments, &current);
+            return Err(error);
         }
-        self.disk.sync(&*current.file, &current.path)
+        current.synced = current.written;
+        current.empty = false;
+        segments.update(&current.path, |meta| (meta.bytes, meta.end) = (current.synced, current.end));
+        self.current = Some(current);
+        Ok(())
     }
 
-    /// Closes the segment; the next write begins another.
+    /// Closes the segment, everything in which is synced; the next write begins another.
     pub(crate) fn finish(&mut self, segments: &Segments) {
         if let Some(current) = self.current.take() {
+            debug_assert_eq!(current.synced, current.written, "a closed segment is never synced again");
             segments.update(&current.path, |meta| meta.active = false);
         }
     }
@@ -229,7 +247,7 @@ impl SegmentWriter {
         let bytes = HEADER as u64;
         let meta = Meta { first, generation, end: first, bytes, active: true, path: path.clone() };
         segments.lock().push(meta);
-        Ok(Current { file, path, bytes, empty: true })
+        Ok(Current { file, path, synced: bytes, written: bytes, end: first, empty: true })
     }
 
     /// A name that is taken belongs to a segment that failed and could not be removed.
@@ -258,7 +276,7 @@ impl SegmentWriter {
             segments.forget(&current.path);
             let _ = self.disk.remove(&current.path);
         } else {
-            let _ = current.file.set_len(current.bytes);
+            let _ = current.file.set_len(current.synced);
             segments.update(&current.path, |meta| meta.active = false);
         }
     }

@@ -29,16 +29,16 @@ async fn a_large_record_survives_what_a_group_survives() {
         faults.syncs.store(u64::from(fault == "sync"), Ordering::SeqCst);
         faults.full.store(fault == "full", Ordering::SeqCst);
         opened.appender.append(&record(&large)).unwrap();
-        assert!(opened.appender.sync_due().is_some(), "{fault}: the sender is told with a sync");
+        assert!(opened.appender.sync_due(false).is_some(), "{fault}: the sender is told with a sync");
         opened.appender.append(&record(b"after")).unwrap();
         let synced = opened.appender.sync();
         assert_eq!((synced.durable, synced.healthy), if fault == "full" { (0, false) } else { (3, true) }, "{fault}");
         faults.full.store(false, Ordering::SeqCst);
         if fault == "full" {
-            tokio::time::sleep_until(opened.appender.sync_due().expect("a retry is due")).await;
+            tokio::time::sleep_until(opened.appender.sync_due(false).expect("a retry is due")).await;
             assert_eq!(opened.appender.sync().durable, 3);
         }
-        assert_eq!(opened.appender.sync_due(), None, "{fault}");
+        assert_eq!(opened.appender.sync_due(false), None, "{fault}");
         drop(opened);
         let (mut opened, mut lengths) = (test_spool.open(), Vec::new());
         while lengths.len() < 3 {
@@ -74,7 +74,7 @@ async fn while_the_disk_takes_nothing_records_live_in_memory_and_reach_it_later(
         faults.full.store(false, Ordering::SeqCst);
         faults.read_only.store(false, Ordering::SeqCst);
         faults.syncs.store(0, Ordering::SeqCst);
-        let due = opened.appender.sync_due().expect("a retry is due even without new records");
+        let due = opened.appender.sync_due(false).expect("a retry is due even without new records");
         tokio::time::sleep_until(due).await;
         let synced = opened.appender.sync();
         assert_eq!((synced.durable, synced.healthy, opened.view.memory_bytes()), (20, true, 0), "{fault}");

@@ -139,29 +139,90 @@ async fn nothing_is_visible_before_its_sync() {
     assert_eq!(drain(&mut opened).await, [0, 1, 2]);
 }
 
+#[tokio::test]
+async fn what_is_written_is_not_visible_and_survives_the_process() {
+    let test_spool = TestSpool::new();
+    let mut opened = test_spool.open();
+    for _ in 0..4 {
+        append(&mut opened, 30); // more than a segment together
+        opened.appender.write();
+    }
+    let seen = drain(&mut opened).await;
+    assert!(seen.len() < 120 && opened.view.durable() == seen.len() as u64, "visible before its sync: {seen:?}");
+    assert_eq!(opened.appender.sync_due(false).map(|due| due <= Instant::now()), Some(true));
+    // Whatever the process does from here on is lost: another one reads a copy of its files.
+    let copy = TestSpool::new();
+    fs::create_dir_all(copy.path()).unwrap();
+    for path in test_spool.segments() {
+        fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let mut after = copy.open();
+    assert_eq!(drain(&mut after).await, (0..120).collect::<Vec<_>>());
+    opened.appender.sync();
+    assert_eq!(drain(&mut opened).await, (seen.len() as u64..120).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_is_written_and_cannot_be_synced_goes_to_a_new_segment() {
+    for (fault, syncs) in [("a sync fails once", 1), ("syncs fail for a while", 2)] {
+        let test_spool = TestSpool::new();
+        let mut opened = test_spool.open();
+        append(&mut opened, 3);
+        opened.appender.sync();
+        append(&mut opened, 2);
+        opened.appender.write();
+        test_spool.faults.syncs.store(syncs, Ordering::SeqCst);
+        append(&mut opened, 2);
+        let synced = opened.appender.sync();
+        assert_eq!((synced.healthy, synced.end), (syncs == 1, 7), "{fault}");
+        if let Some(due) = opened.appender.sync_due(false) {
+            tokio::time::sleep_until(due).await;
+            assert!(opened.appender.sync().healthy, "{fault}");
+        }
+        assert_eq!(test_spool.segments().len(), 2, "{fault}");
+        assert_eq!(drain(&mut opened).await, (0..7).collect::<Vec<_>>(), "{fault}");
+        drop(opened);
+        assert_eq!(drain(&mut test_spool.open()).await, (0..7).collect::<Vec<_>>(), "{fault}");
+    }
+}
+
+#[test]
+fn a_sync_that_something_waits_for_is_due_soon() {
+    let mut test_spool = TestSpool::new();
+    test_spool.config.sync_interval = Duration::from_secs(60);
+    let mut opened = test_spool.open();
+    for _ in 0..4 {
+        append(&mut opened, 1);
+        opened.appender.sync();
+    }
+    append(&mut opened, 1);
+    let soon = Instant::now() + Duration::from_secs(1);
+    assert!(opened.appender.sync_due(false).unwrap() > soon && opened.appender.sync_due(true).unwrap() < soon);
+}
+
 #[test]
 fn a_group_is_due_at_once_until_the_syncs_are_ahead_of_their_pace() {
     let mut test_spool = TestSpool::new();
     // Long enough that no slow machine gets past it.
     test_spool.config.sync_interval = Duration::from_secs(60);
     let mut opened = test_spool.open();
-    assert_eq!(opened.appender.sync_due(), None);
+    assert_eq!(opened.appender.sync_due(false), None);
     let before = Instant::now();
     for _ in 0..4 {
         append(&mut opened, 1);
-        assert!(opened.appender.sync_due().unwrap() <= Instant::now(), "nothing, or little, was synced before");
+        assert!(opened.appender.sync_due(false).unwrap() <= Instant::now(), "nothing, or little, was synced before");
         opened.appender.sync();
-        assert_eq!(opened.appender.sync_due(), None);
+        assert_eq!(opened.appender.sync_due(false), None);
     }
     append(&mut opened, 1);
-    let due = opened.appender.sync_due().unwrap();
+    let due = opened.appender.sync_due(false).unwrap();
     assert!(due >= before + test_spool.config.sync_interval && due <= Instant::now() + test_spool.config.sync_interval);
     // One that was asked for nevertheless makes nobody wait longer than the interval.
     for _ in 0..3 {
         opened.appender.sync();
         append(&mut opened, 1);
     }
-    assert!(opened.appender.sync_due().unwrap() <= Instant::now() + test_spool.config.sync_interval);
+    assert!(opened.appender.sync_due(false).unwrap() <= Instant::now() + test_spool.config.sync_interval);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Random histories against a model of the spool's promises.
 //!
 //! * A record that was reported durable and is not committed comes back: identical, in order, once, and is never reported lost.
+//! * A record that was written, and not synced, comes back after a kill -9 of a process whose disk did not fail.
 //! * A record that was never reported durable comes back identically or not at all. (Of a group that was being written, sectors in the
 //!   middle may be missing and later ones present: records in the former count as lost, as they look like damage.)
 //! * No record above the confirmed offset is skipped; the checkpoint never passes it.
@@ -45,6 +46,8 @@ struct World {
     records: BTreeMap<u64, u64>,
     next_uid: u64,
     durable: u64,
+    /// Every record below is written, or was lost before.
+    written: u64,
     /// The highest offset that the store has confirmed.
     confirmed: u64,
     /// Position of the reader.
@@ -119,6 +122,7 @@ impl World {
             records: BTreeMap::new(),
             next_uid: 0,
             durable: 0,
+            written: 0,
             confirmed: 0,
             read: 0,
             faulty: false,
@@ -185,6 +189,12 @@ impl World {
             Step::Append { count, large } => {
                 for _ in 0..count {
                     self.append(large, reached);
+                }
+            }
+            Step::Write => {
+                spool.appender.write();
+                if spool.appender.healthy() {
+                    self.written = spool.appender.end();
                 }
             }
             Step::Sync => {
@@ -294,9 +304,9 @@ impl World {
         end
     }
 
-    fn missing(&self, from: u64, to: u64) {
-        let lost = self.records.range(from..to).next().filter(|(offset, _)| **offset < self.durable);
-        assert_eq!(lost, None, "durable and not committed, and gone");
+    fn missing(&self, from: u64, to: u64, kept: u64) {
+        let lost = self.records.range(from..to).next().filter(|(offset, _)| **offset < kept);
+        assert_eq!(lost, None, "below {kept}, not committed, and gone");
     }
 
     fn crash(&mut self, end: End, reached: &Reached) {
@@ -311,16 +321,18 @@ impl World {
     }
 
     fn open(&mut self, crashed: Option<End>, reached: &Reached) {
-        self.faulty = false;
+        // Where a sync has failed, what it did not make durable was cut off to be written again.
+        let faulty = std::mem::take(&mut self.faulty);
+        let kept = if matches!(crashed, Some(End::Killed)) && !faulty { self.written.max(self.durable) } else { self.durable };
         let spool = open(&self.sim, &self.config).expect("always opens");
         let (first, next) = (spool.recovery.first_uncommitted, spool.recovery.next);
         assert!(first <= self.confirmed, "committed up to {first}, confirmed {}", self.confirmed);
-        assert!(next >= self.durable, "{} was durable, {next} is next", self.durable);
+        assert!(next >= kept, "{kept} was durable or written, {next} is next");
         let mut back = 0;
         let mut expected = first;
         for chunk in spool.recovery.records_from(first) {
             let chunk = chunk.expect("readable");
-            self.missing(expected, chunk.first);
+            self.missing(expected, chunk.first, kept);
             compare(&self.records, &chunk);
             (expected..chunk.first).for_each(|offset| {
                 self.records.remove(&offset);
@@ -328,7 +340,7 @@ impl World {
             expected = chunk.end;
             back += chunk.end - chunk.first;
         }
-        self.missing(expected, next);
+        self.missing(expected, next, kept);
         reached.add(3, back as usize);
         if crashed.is_some() {
             reached.add(4, self.records.range(expected.max(first)..).count());
@@ -336,7 +348,7 @@ impl World {
         // Never durable, and gone.
         self.records.split_off(&expected.max(first));
         let checkpoint_thread = CheckpointThread::new(Arc::clone(&spool.shared), Arc::clone(&spool.commits));
-        (self.read, self.durable) = (first, next);
+        (self.read, self.durable, self.written) = (first, next, next);
         self.confirmed = self.confirmed.min(next);
         self.spool = Some((spool, checkpoint_thread));
         self.tell(format_args!("opened at {first}, next {next}"));

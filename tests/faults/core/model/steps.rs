@@ -9,6 +9,7 @@ pub enum Step {
         count: usize,
         large: bool,
     },
+    Write,
     Sync,
     Read,
     Rewind,
@@ -41,7 +42,8 @@ pub fn step(random: &mut Random) -> Step {
     let end = |random: &mut Random| if random.coin() { End::Killed } else { End::PowerCut };
     match random.below(100) {
         0..24 => Step::Append { count: 1 + random.below(8), large: random.one_in(12) },
-        24..46 => Step::Sync,
+        24..34 => Step::Write,
+        34..46 => Step::Sync,
         46..56 => Step::Read,
         56..58 => Step::Rewind,
         58..64 => Step::Commit { part: random.below(256) },
