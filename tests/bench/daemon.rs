@@ -41,7 +41,8 @@ pub type Cpu = f64;
 /// Settings of a daemon.
 pub type Environment = Vec<(&'static str, String)>;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_cascor-ingest");
+/// The release build.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_cascor-ingest");
 
 /// A directory on the disk of the build.
 pub fn directory() -> Result<tempfile::TempDir, Error> {
@@ -132,7 +133,6 @@ impl Daemon {
 
     /// CPU time of the process and of each of its threads by name.
     pub fn cpu(&self) -> Result<(Cpu, BTreeMap<String, Cpu>), Error> {
-        let process = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         let mut threads = BTreeMap::new();
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
             // A thread that has just ended is no error.
@@ -140,7 +140,7 @@ impl Daemon {
             let name = stat[stat.find('(').unwrap_or(0) + 1..stat.rfind(')').unwrap_or(0)].to_owned();
             *threads.entry(name).or_default() += ticks(&stat);
         }
-        Ok((ticks(&process), threads))
+        Ok((process_cpu(self.child.id())?, threads))
     }
 
     /// Peak resident memory since the start, in MiB.
@@ -159,6 +159,11 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// CPU time of a process so far.
+pub fn process_cpu(process: u32) -> Result<Cpu, Error> {
+    Ok(ticks(&fs::read_to_string(format!("/proc/{process}/stat"))?))
 }
 
 /// Peak resident memory of a process since its start, in MiB.

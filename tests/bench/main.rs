@@ -7,6 +7,7 @@
 //! tests/bench/run [stages] [drain] [load] [flood] [reading] [hostile] [--seconds 60] [--repeat 3] [--rows 200000]
 //! tests/bench/run start [--gib 10]              from process start to subscribed, with an empty spool and a large one
 //! tests/bench/run outage [--rows 1200000]       drain of the backlog of an outage, and delays meanwhile
+//! tests/bench/run peer [--seconds 20]           CPU per event beside Bento
 //! ```
 
 mod attack;
@@ -18,6 +19,7 @@ mod histogram;
 mod hostile;
 mod load;
 mod outage;
+mod peer;
 #[allow(dead_code, clippy::unwrap_used, reason = "shared with the attacks, which use more of it")]
 #[path = "../faults/process/proxy.rs"]
 mod proxy;
@@ -57,7 +59,7 @@ impl Options {
                 "--repeat" => options.repeat = number()? as usize,
                 "--rows" => options.rows = Some(number()?),
                 "--gib" => options.gib = number()?,
-                part @ ("stages" | "drain" | "load" | "flood" | "reading" | "hostile" | "start" | "outage") => {
+                part @ ("stages" | "drain" | "load" | "flood" | "reading" | "hostile" | "start" | "outage" | "peer") => {
                     options.parts.push(part.into())
                 }
                 other => return Err(format!("unknown argument `{other}`").into()),
@@ -99,6 +101,7 @@ fn main() -> Result<(), Error> {
                 "hostile" => hostile::run(&options).await?,
                 "start" => start::run(&options)?,
                 "outage" => outage::run(&options).await?,
+                "peer" => peer::run(&options).await?,
                 _ => flood::run(&options).await?,
             }
         }
