@@ -22,7 +22,7 @@ pub use self::{
     cluster::subscriber_settings,
     config::{CHANNEL_BYTES, Config},
     connect::connect,
-    connection::{Connected, Role},
+    connection::{Connected, Lost, Role},
     keys::{delete, scan},
     link::{Link, Outages},
     login::{ConnectError, settings},

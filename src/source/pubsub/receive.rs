@@ -6,12 +6,12 @@ use bytes::Bytes;
 use fred::types::Message;
 use tokio::{
     sync::broadcast::error::{RecvError, TryRecvError},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
-    session::Session,
+    session::{Former, Session},
     subscriber::{Subscriber, retry_refused},
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     gaps::GapReason,
     lifecycle::Signal,
     memory::LARGE_VALUE,
-    redis::{PING_INTERVAL, SILENCE_TIMEOUT, answers},
+    redis::{Lost, PING_INTERVAL, SILENCE_TIMEOUT, answers},
     source::{queue_sender::Loss, role::Role},
     units::Micros,
 };
@@ -31,6 +31,10 @@ const FINAL_PING_TIMEOUT: Duration = Duration::from_millis(250);
 const MAX_PER_TURN: usize = 2_048;
 /// Bytes handed over together; the bound of the queue does not count them yet.
 const HANDOFF_BYTES: usize = 256 << 10;
+
+/// How long a former primary is listened to: Sentinel demotes one that works about ten seconds after it has named another, and only
+/// then closes the connections of its publishers.
+const FORMER_PRIMARY: Duration = Duration::from_secs(15);
 
 /// How a session ended.
 pub(super) enum End {
@@ -53,6 +57,7 @@ impl Subscriber {
         let mut refused_next = Instant::now() + backoff::REFUSED_CHANNEL;
         let mut pong: Option<PendingReply<Option<(Micros, Instant)>>> = None;
         let mut probe: Option<PendingReply<Vec<(String, String)>>> = None;
+        let mut moved = false;
         loop {
             let first = tokio::select! {
                 biased;
@@ -100,9 +105,18 @@ impl Subscriber {
                     continue;
                 }
                 first = session.messages.recv() => first,
-                unseen = session.connected.lost() => {
-                    let unseen = i64::try_from(unseen.as_micros()).unwrap_or(i64::MAX);
-                    confirmed.0 = confirmed.0.min(self.clock.now().saturating_sub(unseen));
+                taken = next_of_former(&mut self.former) => {
+                    if self.drain_former(taken).await.is_none() {
+                        return End::Stopped;
+                    }
+                    continue;
+                }
+                lost = session.connected.lost() => {
+                    if let Lost::Moved(unseen) = lost {
+                        let unseen = i64::try_from(unseen.as_micros()).unwrap_or(i64::MAX);
+                        confirmed.0 = confirmed.0.min(self.clock.now().saturating_sub(unseen));
+                        moved = true;
+                    }
                     break;
                 }
             };
@@ -123,7 +137,22 @@ impl Subscriber {
                 return End::Stopped;
             }
         }
-        self.on_disconnect(session, confirmed.0).await
+        self.on_disconnect(session, confirmed.0, moved).await
+    }
+
+    /// Receives what has arrived from a former primary. `None`: intake has ended.
+    async fn drain_former(&mut self, taken: Result<Message, RecvError>) -> Option<()> {
+        let mut former = self.former.take()?;
+        match taken {
+            Ok(message) => _ = self.drain(&mut former.session, Some(message)).await?,
+            Err(RecvError::Lagged(lost)) => self.lagged(lost, self.clock.now()),
+            Err(RecvError::Closed) => {
+                info!("the former primary is left");
+                return Some(());
+            }
+        }
+        self.former = Some(former);
+        Some(())
     }
 
     /// Receives what Redis has sent by now.
@@ -131,6 +160,9 @@ impl Subscriber {
         // Redis answers in order: the answer comes behind everything that it had sent before.
         let answered = timeout(FINAL_PING_TIMEOUT, answers(&session.connected.client)).await;
         while let Some((1.., _)) = self.drain(session, None).await {}
+        if let Some(mut former) = self.former.take() {
+            while let Some((1.., _)) = self.drain(&mut former.session, None).await {}
+        }
         if matches!(answered, Ok(true)) {
             self.source.status.set_received_through(self.clock.now());
         } else {
@@ -145,7 +177,7 @@ impl Subscriber {
         Some(Box::pin(probe))
     }
 
-    async fn on_disconnect(&mut self, mut session: Session, confirmed_at: Micros) -> End {
+    async fn on_disconnect(&mut self, mut session: Session, confirmed_at: Micros, moved: bool) -> End {
         let mut since = confirmed_at;
         while let Some((count @ 1.., at)) = self.drain(&mut session, None).await {
             since = since.max(at);
@@ -157,7 +189,11 @@ impl Subscriber {
         self.source.metrics.source_connected.of(self.source.role.as_str()).set(0);
         let now = self.clock.now();
         self.source.status.down("the connection to Redis was lost".into(), now);
-        warn!("lost the connection to Redis");
+        if moved {
+            self.former = Some(Former { session, until: Instant::now() + FORMER_PRIMARY });
+        } else {
+            warn!("lost the connection to Redis");
+        }
         End::Lost
     }
 
@@ -223,6 +259,17 @@ impl Subscriber {
         let now = self.clock.now();
         let loss = Loss { reason: GapReason::ClientLag, started_at: since, ended_at: now, channel: None, lost };
         self.sender.record_drop(loss, Instant::now());
+    }
+}
+
+/// The next message of a former primary; [`RecvError::Closed`] when it need not be listened to any longer.
+async fn next_of_former(former: &mut Option<Former>) -> Result<Message, RecvError> {
+    let Some(Former { session, until }) = former else { return std::future::pending().await };
+    tokio::select! {
+        biased;
+        message = session.messages.recv() => message,
+        () = session.connected.closed() => Err(RecvError::Closed),
+        () = sleep_until(*until) => Err(RecvError::Closed),
     }
 }
 

@@ -7,7 +7,7 @@ use fred::{
     interfaces::ClientLike,
     types::{InfoKind, Message},
 };
-use tokio::sync::broadcast::Receiver;
+use tokio::{sync::broadcast::Receiver, time::Instant};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::redis::{Acl, CHANNEL_BYTES, Connected, Resource};
@@ -20,6 +20,12 @@ pub(super) struct Session {
     pub(super) connected: Connected,
     pub(super) messages: Receiver<Message>,
     names: Vec<Arc<str>>,
+}
+
+/// The session with a primary that Sentinel no longer names: publishers may still be there.
+pub(super) struct Former {
+    pub(super) session: Session,
+    pub(super) until: Instant,
 }
 
 /// Fields of INFO that show why a server closed a connection.

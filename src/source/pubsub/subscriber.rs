@@ -6,7 +6,7 @@ use fred::{clients::Client, interfaces::EventInterface};
 use tracing::{error, info, warn};
 
 use super::{
-    session::{ServerInfo, Session, server_info},
+    session::{Former, ServerInfo, Session, server_info},
     source::PubSub,
 };
 use crate::{
@@ -27,6 +27,8 @@ pub(super) struct Subscriber {
     pub(super) refused: Vec<(String, Micros, String)>,
     /// Start and reason of the gap since the last connection.
     pub(super) outage: Option<(Micros, GapReason)>,
+    /// The primary before this one.
+    pub(super) former: Option<Former>,
     /// The server at the time of the last connect.
     server: Option<ServerInfo>,
 }
@@ -46,7 +48,7 @@ impl Subscriber {
     pub(super) fn new(source: PubSub, sender: QueueSender) -> Self {
         let acl = Acl::of(&source.redis);
         let clock = ReceiveClock::default();
-        Self { source, acl, sender, clock, refused: Vec::new(), outage: None, server: None }
+        Self { source, acl, sender, clock, refused: Vec::new(), outage: None, former: None, server: None }
     }
 
     /// Reports the stop, and delivers every gap.
