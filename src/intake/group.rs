@@ -12,9 +12,6 @@ pub(super) const GROUP_MAX: usize = 1_024;
 /// Longest sleep: housekeeping (gaps, open runs, heartbeat) happens at least this often.
 pub(super) const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long messages gather before they are written, while a sync is not due yet: written one by one, each would cost a wake-up.
-pub(super) const WRITE_INTERVAL: Duration = Duration::from_millis(5);
-
 /// Waits for messages, at most so long, and not at all when there are some. The control queue comes first. Returns `false` once the
 /// training queue is closed and empty.
 pub(super) fn collect_group(

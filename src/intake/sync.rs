@@ -5,10 +5,7 @@ use std::{thread, time::Duration};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::{
-    group::{HOUSEKEEPING_INTERVAL, WRITE_INTERVAL},
-    stage::Intake,
-};
+use super::{group::HOUSEKEEPING_INTERVAL, stage::Intake};
 use crate::{
     frame::{Ack, BatchAck},
     gaps::Gap,
@@ -37,28 +34,27 @@ impl Intake {
         }
     }
 
-    /// When the next sync is due: soon where a command or a request waits for it.
-    fn sync_due(&self) -> Option<Instant> {
-        let awaited =
-            !self.pending_commands.is_empty() || !self.pending_acks.is_empty() || !self.pending_batches.is_empty();
-        self.deps.appender.sync_due(awaited)
+    /// Whether a command or a request waits for the next sync.
+    fn is_awaited(&self) -> bool {
+        !self.pending_commands.is_empty() || !self.pending_acks.is_empty() || !self.pending_batches.is_empty()
     }
 
     /// How long to wait for messages: until a sync is due.
     pub(super) fn longest_wait(&self) -> Duration {
-        let due = self.sync_due().map(|due| due.saturating_duration_since(Instant::now()));
+        let due = self.deps.appender.sync_due(self.is_awaited()).map(|due| due.saturating_duration_since(Instant::now()));
         due.map_or(HOUSEKEEPING_INTERVAL, |due| due.min(HOUSEKEEPING_INTERVAL))
     }
 
-    /// Makes the group durable when that is due; else writes it, and sleeps while messages gather for the next write.
+    /// Makes the group durable when that is due, else writes it.
     pub(super) fn write_or_sync(&mut self) {
-        let now = Instant::now();
-        match self.sync_due() {
+        let (now, awaited) = (Instant::now(), self.is_awaited());
+        match self.deps.appender.sync_due(awaited) {
             Some(due) if due <= now => self.sync(),
-            Some(due) if self.unwritten => {
+            // More requests arrive meanwhile; woken by each, intake would write them one by one. Sources gather messages themselves.
+            Some(due) if awaited => thread::sleep((due - now).min(HOUSEKEEPING_INTERVAL)),
+            Some(_) if self.unwritten => {
                 self.deps.appender.write();
                 self.note_written();
-                thread::sleep((due - now).min(WRITE_INTERVAL));
             }
             _ => {}
         }
