@@ -8,6 +8,7 @@
 //! tests/bench/run start [--gib 10]              from process start to subscribed, with an empty spool and a large one
 //! tests/bench/run outage [--rows 1200000]       drain of the backlog of an outage, and delays meanwhile
 //! tests/bench/run peer [--seconds 20]           CPU per event beside Bento
+//! tests/bench/run growth [--seconds 20]         what grows with rates, runs, metrics and history; on SQLite
 //! ```
 
 mod attack;
@@ -15,6 +16,7 @@ mod bare;
 mod daemon;
 mod drain;
 mod flood;
+mod growth;
 mod histogram;
 mod hostile;
 mod load;
@@ -59,7 +61,7 @@ impl Options {
                 "--repeat" => options.repeat = number()? as usize,
                 "--rows" => options.rows = Some(number()?),
                 "--gib" => options.gib = number()?,
-                part @ ("stages" | "drain" | "load" | "flood" | "reading" | "hostile" | "start" | "outage" | "peer") => {
+                part @ ("stages" | "drain" | "load" | "flood" | "reading" | "hostile" | "start" | "outage" | "peer" | "growth") => {
                     options.parts.push(part.into())
                 }
                 other => return Err(format!("unknown argument `{other}`").into()),
@@ -102,6 +104,7 @@ fn main() -> Result<(), Error> {
                 "start" => start::run(&options)?,
                 "outage" => outage::run(&options).await?,
                 "peer" => peer::run(&options).await?,
+                "growth" => growth::run(&options).await?,
                 _ => flood::run(&options).await?,
             }
         }
