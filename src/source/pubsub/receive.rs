@@ -145,7 +145,10 @@ impl Subscriber {
         let mut former = self.former.take()?;
         match taken {
             Ok(message) => _ = self.drain(&mut former.session, Some(message)).await?,
-            Err(RecvError::Lagged(lost)) => self.lagged(lost, self.clock.now()),
+            Err(RecvError::Lagged(lost)) => {
+                let now = self.clock.now();
+                self.lagged(lost, now);
+            }
             Err(RecvError::Closed) => {
                 info!("the former primary is left");
                 return Some(());

@@ -127,7 +127,7 @@ fn now() -> i64 {
 }
 
 fn many(name: &str, run: impl Fn(i64) -> Uuid, runs: i64) {
-    let total = tier(100_000, 1_000_000);
+    let total = tier(30_000, 1_000_000);
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
     let (start, base) = (Instant::now(), now());
@@ -151,7 +151,7 @@ fn many(name: &str, run: impl Fn(i64) -> Uuid, runs: i64) {
     println!("{name}: {total} published in {published:?}, stored after {stored:?}, peak memory {} MiB", peak >> 10);
     assert!(peak <= MEMORY_KIB, "{peak} KiB");
     assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
-    line(name, "100,000 messages; long tier: 1,000,000", total);
+    line(name, "30,000 messages; long tier: 1,000,000", total);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn many_runs_with_one_event_each() {
 
 #[test]
 fn large_topologies_in_a_row() {
-    let total = tier(20, 200);
+    let total = tier(8, 200);
     let redis = Redis::start();
     let mut daemon = Daemon::on(&redis).start_ready();
     let mut client = redis.client();
@@ -205,5 +205,5 @@ fn large_topologies_in_a_row() {
     println!("{} rows, {} lost, peak memory {} MiB", count(rows), count(lost), peak >> 10);
     assert!(peak <= MEMORY_KIB, "{peak} KiB");
     assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
-    line("topologies of 8 MiB", "20 in a row; long tier: 200", total);
+    line("topologies of 8 MiB", "8 in a row; long tier: 200", total);
 }
