@@ -123,7 +123,7 @@ def metric_columns(page, url):
     """Any metric that a run logs is a column: its last value, its lowest and its highest; the runs without it have an empty cell."""
     at = time.time() - 60
     names = {"run_id": "policy-sweep-lr0.09"}
-    rows = [{"reward/mean": 0.25, "perplexity": 40}, {"reward/mean": 0.75, "perplexity": 12.5}, {"reward/mean": 0.5, "perplexity": "NaN"}]
+    rows = [{"reward/mean": 0.25, "perplexity": 40}, {"reward/mean": 0.75, "perplexity": 12.5}, {"reward/mean": 0.5, "perplexity": float("nan")}]
     start = {"type": "training_start", **names, "timestamp": at, "data": {}}
     ask(f"{url}/api/messages", "POST", [start, *({"type": "metrics", **names, "timestamp": at + n, "data": {"epoch": n, "metrics": row}} for n, row in enumerate(rows, 1))])
     soon(lambda: matching(url, "q=policy") == 1, "the run is stored")
