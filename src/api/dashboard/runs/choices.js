@@ -4,8 +4,9 @@ import { COLUMNS as FIELDS } from "../charts/metrics.js";
 import { COLUMNS, columnOf, configKeys } from "./columns.js";
 import { metricKey, metricOf } from "./metric_keys.js";
 
-/** How many keys of a group are listed at once; the search finds the others. */
+/** How many keys of a group, and how many metrics, are listed at once beside the chosen ones; the search finds the others. */
 const LISTED = 200;
+const METRICS_LISTED = 100;
 const OF_RUN = /^(final|best|total)_/;
 /** What a metric can show. */
 const WHATS = ["last", "min", "max"];
@@ -18,8 +19,9 @@ const ofRun = (label) => COLUMNS.find(({ key }) => key === `final_${label}` || k
 /** Whether every word is in the text. */
 const matches = (text, find) => find.toLowerCase().split(/\s+/).every((word) => text.toLowerCase().includes(word));
 
-function cut(list) {
-  return { listed: list.slice(0, LISTED), more: Math.max(0, list.length - LISTED) };
+function cut(list, most, isChosen) {
+  const listed = list.filter((one, at) => at < most || isChosen(one));
+  return { listed, more: list.length - listed.length };
 }
 
 /** Metrics with a column in rows of metrics, of which the row of a run has the last value at most. */
@@ -43,11 +45,11 @@ function metricRows({ runs, chosen, labels }, find) {
 export function choices({ runs, chosen, labels }, find) {
   const config = [...new Set([...configKeys(runs), ...chosen.filter((key) => key.startsWith("config."))])];
   const group = (title, keys) => {
-    const { listed, more } = cut(keys.filter((key) => matches(columnOf(key).label, find)));
+    const { listed, more } = cut(keys.filter((key) => matches(columnOf(key).label, find)), LISTED, (key) => chosen.includes(key));
     return { title, keys: listed, more };
   };
   const keys = COLUMNS.map(({ key }) => key);
-  const { listed, more } = cut(metricRows({ runs, chosen, labels }, find));
+  const { listed, more } = cut(metricRows({ runs, chosen, labels }, find), METRICS_LISTED, (row) => row.keys.some((key) => chosen.includes(key)));
   return {
     fixed: [group("Run", keys.filter((key) => !OF_RUN.test(key))), group("Metrics, last and best", keys.filter((key) => OF_RUN.test(key)))],
     metrics: { rows: listed, more },
