@@ -34,7 +34,8 @@ function fields(runs) {
 function metricRows({ runs, chosen, labels }, find) {
   const asked = chosen.map(metricOf).filter(Boolean).map(({ label }) => label);
   const all = [...new Set([...labels, ...fields(runs), ...asked])].sort(natural);
-  const keysOf = (label) => WHATS.map((what) => (what === "last" && ofRun(label) ? null : metricKey(what, label)));
+  const isTwice = (what, label) => what === "last" && ofRun(label) && !chosen.includes(metricKey(what, label));
+  const keysOf = (label) => WHATS.map((what) => (isTwice(what, label) ? null : metricKey(what, label)));
   return all.filter((label) => matches(label, find)).map((label) => ({ label, keys: keysOf(label) }));
 }
 

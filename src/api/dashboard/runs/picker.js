@@ -43,7 +43,7 @@ export function picker(state, { choose, opened }) {
     show(lists, groups.length ? groups : h("p", { class: "empty" }, none));
     lists.scrollTop = top;
     const again = focused && [...lists.querySelectorAll("[data-column]")].find((one) => one.dataset.column === focused.dataset.column);
-    if (again) again.querySelector("input").focus({ preventScroll: true });
+    if (focused) (again ? again.querySelector("input") : search).focus({ preventScroll: true });
   }
 
   function fieldset({ title, keys, more: hidden }) {
