@@ -21,6 +21,7 @@ HEADS = "return [...document.querySelectorAll('.runs-table thead th')].map((head
 #: Cells of a column.
 CELLS = "const at = [...document.querySelectorAll('.runs-table thead tr > *')].findIndex((head) => head.dataset.column === arguments[0]); const cells = [...document.querySelectorAll('.runs-table [data-run]')].map((row) => row.cells[at]);"
 COLUMN = CELLS + "return cells.map((cell) => cell.textContent)"
+SHOWS = CELLS + "return JSON.stringify(cells.map((cell) => cell.textContent)) === JSON.stringify(arguments[1])"
 #: The table is sorted by a column, in an order, and shows that order.
 SORTED = "return document.querySelector(`thead [data-column='${arguments[0]}']`).getAttribute('aria-sort') === arguments[1] && !document.querySelector('.runs-table.stale')"
 NEWEST_FIRST = "return !location.hash.includes('sort=') && !document.querySelector('.runs-table.stale')"
@@ -37,6 +38,7 @@ def table(url, port):
         searched(page)
         sorted_and_paged(page)
         columns(page)
+        metric_columns(page, url)
         selected(page)
         linked(page, url)
         bulk(page, url)
@@ -115,6 +117,46 @@ def columns(page):
     page.button("Default columns")
     page.until("the default", "return document.querySelector(\"thead [data-column='config.net.layers']\") === null && !location.hash.includes('col=')")
     page.click(".anchor button")
+
+
+def metric_columns(page, url):
+    """Any metric that a run logs is a column: its last value, its lowest and its highest; the runs without it have an empty cell."""
+    at = time.time() - 60
+    names = {"run_id": "policy-sweep-lr0.09"}
+    rows = [{"reward/mean": 0.25, "perplexity": 40}, {"reward/mean": 0.75, "perplexity": 12.5}, {"reward/mean": 0.5, "perplexity": float("nan")}]
+    start = {"type": "training_start", **names, "timestamp": at, "data": {}}
+    ask(f"{url}/api/messages", "POST", [start, *({"type": "metrics", **names, "timestamp": at + n, "data": {"epoch": n, "metrics": row}} for n, row in enumerate(rows, 1))])
+    soon(lambda: matching(url, "q=policy") == 1, "the run is stored")
+    page.fill(".table-filters input", "sweep-lr0.09")
+    page.until("it is in the list", SAYS, "6 runs match.")
+
+    page.click(".anchor button")
+    page.type(".popup input[type=search]", "mean rew")
+    page.click(".popup [data-column='metric.reward/mean'] input")
+    page.until("the last value, and nothing for the others", SHOWS, "metric.reward/mean", ["0.5", "", "", "", "", ""])
+    page.fill(".popup input[type=search]", "perplexity")
+    for key in ("metric", "min"):
+        page.click(f".popup [data-column='{key}.perplexity'] input")
+    page.until("a value that is not finite, by its name", SHOWS, "metric.perplexity", ["NaN", "", "", "", "", ""])
+    page.until("the lowest that is finite", SHOWS, "min.perplexity", ["12.5", "", "", "", "", ""])
+    picture(page, "metrics", ((1440, 900, "light"), (1440, 900, "dark"), (768, 1024, "dark"), (320, 800, "light")))
+    page.press(Keys.ESCAPE)
+    page.until("the choice is closed", "return document.querySelector('.popup').hidden")
+    shown = ["metric.reward/mean", "metric.perplexity", "min.perplexity"]
+    assert page.run(HEADS)[-3:] == shown, page.run(HEADS)
+    assert page.run("return [...document.querySelectorAll('thead .metric')].every((head) => !head.querySelector('button') && !head.hasAttribute('aria-sort'))"), "the daemon cannot sort by them"
+    page.driver.refresh()
+    page.until("the last value after a reload", SHOWS, "metric.reward/mean", ["0.5", "", "", "", "", ""])
+    assert page.run(HEADS)[-3:] == shown, page.run(HEADS)
+    ask(f"{url}/api/messages", "POST", [{"type": "metrics", **names, "timestamp": at + 30, "data": {"epoch": 4, "metrics": {"reward/mean": 0.625, "perplexity": 8}}}])
+    page.until("the next value, by itself", SHOWS, "metric.reward/mean", ["0.625", "", "", "", "", ""])
+    page.until("and a lower one", SHOWS, "min.perplexity", ["8", "", "", "", "", ""])
+    page.click(".anchor button")
+    page.button("Default columns")
+    page.until("the default", "return document.querySelector('thead .metric') === null && !location.hash.includes('col=')")
+    page.click(".anchor button")
+    page.fill(".table-filters input", Keys.BACKSPACE)
+    page.until("all", SAYS, "50 runs shown")
 
 
 def selected(page):

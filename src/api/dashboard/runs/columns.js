@@ -2,6 +2,8 @@
 
 import { ago, count, date, duration, number, percent, runName, seconds, statusOf } from "../base/format.js";
 import { configOf, valueText } from "./config.js";
+import { metrics } from "./metric_cache.js";
+import { headOf, metricOf, titleOf, written } from "./metric_keys.js";
 
 const CONFIG = "config.";
 /** Configuration keys that the table shows by itself, when they differ. */
@@ -27,7 +29,10 @@ export function ran(run) {
   return from === null || to === null ? "–" : duration(Math.max(0, to - from));
 }
 
-/** A column: its `key` is the daemon's name for it, by which it is sorted; `text` is no number; `show(run)` is the text of a cell. */
+/**
+ * A column: its `key` is the daemon's name for it, by which it is sorted, but for a `metric`; `text` is no number; `show(run)` is the text
+ * of a cell.
+ */
 export const COLUMNS = [
   { key: "name", label: "Name", text: true, show: runName },
   { key: "status", label: "Status", text: true, show: statusOf },
@@ -78,10 +83,28 @@ export function configColumn(key, runs = []) {
 /** A number that somebody wrote down, as it was written: no digit is cut. */
 const plain = (value) => (Number.isInteger(value) && Math.abs(value) < 1e15 ? value.toLocaleString("en") : String(value));
 
+/** The column of a metric that runs log. It shows what was read; until then, and for a run without the metric, nothing. */
+function metricColumn(key) {
+  const { what, label } = metricOf(key);
+  const entryOf = (run) => metrics.entry(run.run_id, key) || {};
+  const why = ({ failure, value }) => (failure && value === null ? `It cannot be read: ${failure}. It is tried again.` : "");
+  const textOf = (entry) => (why(entry) ? "?" : written(label, entry.value));
+  const exactOf = (entry) => String(entry.value ?? "");
+  return {
+    key,
+    label: headOf({ what, label }),
+    metric: true,
+    hint: `${titleOf({ what, label })}. It is read for the rows in view; the table cannot be sorted by it.`,
+    show: (run) => textOf(entryOf(run)),
+    title: (run) => why(entryOf(run)) || (exactOf(entryOf(run)) === textOf(entryOf(run)) ? "" : exactOf(entryOf(run))),
+  };
+}
+
 /** The column with this name, or null. */
 export function columnOf(key, runs = []) {
   const known = COLUMNS.find((column) => column.key === key);
   if (known) return known;
+  if (metricOf(key)) return metricColumn(key);
   return key.startsWith(CONFIG) && key.length > CONFIG.length ? configColumn(key, runs) : null;
 }
 

@@ -42,7 +42,7 @@ export function filters(query, ask) {
     if (document.activeElement !== search && search.value.trim() !== now.q) search.value = now.q;
     const datasets = offered(runs.map((run) => run.dataset_name), now.dataset ? [now.dataset] : []);
     const known = offered(runs.flatMap((run) => run.tags || []), []).filter((one) => !now.tags.includes(one));
-    const sorts = [...new Map([...columns, columnOf(now.sort, runs) || { key: now.sort, label: now.sort }, ...COLUMNS.slice(0, 4)].map((column) => [column.key, column])).values()];
+    const sorts = [...new Map([...columns.filter((column) => !column.metric), columnOf(now.sort, runs) || { key: now.sort, label: now.sort }, ...COLUMNS.slice(0, 4)].map((column) => [column.key, column])).values()];
     fill(status, [option("", "Any status", now.status), ...STATUSES.map((one) => option(one, one, now.status))]);
     fill(dataset, [option("", "Any dataset", now.dataset), ...datasets.map((one) => option(one, one, now.dataset))]);
     fill(tag, [option("", now.tags.length ? "And tag…" : "Any tag", ""), ...known.map((one) => option(one, one, ""))]);

@@ -4,6 +4,8 @@ import { topic } from "../base/dom.js";
 import { get } from "../base/api.js";
 import { seconds } from "../base/format.js";
 import { live } from "../base/stream.js";
+import { labelOf } from "../charts/metrics.js";
+import { metrics, versionOf } from "./metric_cache.js";
 
 const SPEAKING_MS = 2500;
 const RENEW_MS = 350;
@@ -47,7 +49,8 @@ export function forget(id) {
 
 async function read(id) {
   try {
-    const { run } = await get(`api/runs/${id}`, { limit: 0, count: "none" });
+    const { run, metric_names: names } = await get(`api/runs/${id}`, { limit: 0, count: "none" });
+    if (names) metrics.takeNames(id, names.map(labelOf), versionOf(run));
     take([run]);
   } catch (error) {
     if (error.status !== 404) return;

@@ -10,6 +10,9 @@ import { columnOf, defaults, named } from "./columns.js";
 import { emptyState } from "./empty.js";
 import { filters } from "./filters.js";
 import { changed, known, missing, renew, speaks, take } from "./known.js";
+import { metrics } from "./metric_cache.js";
+import { metricOf } from "./metric_keys.js";
+import { MetricReader } from "./metric_reader.js";
 import { picker } from "./picker.js";
 import { fromAddress as pickFromAddress, pickAll, picked, picks } from "./picks.js";
 import * as queries from "./query.js";
@@ -26,6 +29,8 @@ const RENEW_MAX = 8;
 /** Between two looks for new runs. */
 const NEW_MS = 1500;
 const NEW_IDLE_MS = 20000;
+/** Runs of the list whose metrics the choice of columns offers. */
+const NAMED_MAX = 100;
 
 let view = null;
 let opened = false;
@@ -132,7 +137,7 @@ const draw = coalesced(() => {
   const mine = view;
   if (!mine) return;
   mine.list.ids = mine.list.ids.filter((id) => !missing.has(id));
-  const runs = mine.list.ids.map((id) => known.get(id)).filter(Boolean);
+  const runs = shown(mine);
   const { parts, table, query, list } = mine;
   const columns = mine.columns.map((key) => columnOf(key, runs));
   table.setColumns(columns, query);
@@ -151,7 +156,27 @@ const draw = coalesced(() => {
   parts.news.hidden = mine.newer.size === 0;
   say(parts.news, `${mine.newer.size} new ${mine.newer.size === 1 ? "run" : "runs"}: show`);
   mine.bulk.draw();
+  mine.columnsPicker.draw();
+  readMetrics(mine);
 });
+
+/** Reads what the columns of metrics lack in the rows in view, and the names of metrics while columns are chosen. */
+function readMetrics(mine) {
+  if (view !== mine || document.hidden) return;
+  const seen = mine.table.seen();
+  mine.reader.want(seen, mine.columns.filter(metricOf), mine.columnsPicker.isOpen() ? offering(mine) : []);
+}
+
+/** The runs whose metrics the choice of columns offers: those in view first. */
+const offering = (mine) => [...new Set([...mine.table.seen(), ...shown(mine)])].slice(0, NAMED_MAX);
+
+/** What there is to choose columns from. */
+const choosable = (mine) => ({
+  runs: shown(mine), chosen: mine.columns, labels: metrics.labelsOf(mine.list.ids), waiting: offering(mine).some((run) => !metrics.hasNames(run.run_id, Date.now())),
+});
+
+/** The runs of the list that are known. */
+const shown = (mine) => mine.list.ids.map((id) => known.get(id)).filter(Boolean);
 
 /** Another search, order or filter. */
 function ask(changes) {
@@ -168,7 +193,7 @@ function ask(changes) {
 function choose(keys) {
   const mine = view;
   mine.chosen = keys;
-  mine.columns = keys || defaults(mine.list.ids.map((id) => known.get(id)).filter(Boolean));
+  mine.columns = keys || defaults(shown(mine));
   address.update({ col: keys });
   draw();
 }
@@ -193,7 +218,7 @@ function build(mine, box) {
   const unfiltered = emptyState();
   const none = h("div", { class: "none", hidden: true }, filtered, unfiltered);
   const scroll = h("div", { class: "runs-scroll", role: "region", "aria-label": "Table of runs", tabindex: -1 }, mine.table.element, more);
-  mine.columnsPicker = picker(() => ({ runs: mine.list.ids.map((id) => known.get(id)).filter(Boolean), chosen: mine.columns }), choose);
+  mine.columnsPicker = picker(() => choosable(mine), { choose, opened: () => readMetrics(mine) });
   mine.parts = { news, summary, stop, more, none, filtered, unfiltered, scroll, filters: filters(mine.query, ask) };
   show(box, h("div", { class: "runs-page" }, h("div", { class: "runs-head" }, h("h1", {}, "Runs"), mine.columnsPicker.box), mine.parts.filters.element, mine.bulk.box,
     h("div", { class: "runs-line" }, summary, stop, news), scroll, none));
@@ -208,6 +233,7 @@ function handlers(mine) {
       anchor = id;
     },
     pickShown: (yes) => pickAll(allShown(picked, mine.list.ids, yes)),
+    look: () => readMetrics(mine),
   };
 }
 
@@ -224,6 +250,7 @@ export function open(box) {
   const mine = { query, chosen: named(params.col), columns: [], list: empty(), newer: new Set(), seen: null, serial: 0, wanted: PAGE, stale: false, renewed: Date.now() };
   mine.columns = mine.chosen || defaults([]);
   mine.table = new Table(handlers(mine));
+  mine.reader = new MetricReader({ ask: get, cache: metrics, speaks, told: draw });
   mine.bulk = bar(() => mine.list.ids);
   view = mine;
   build(mine, box);
@@ -260,10 +287,12 @@ export function open(box) {
 
 export function close() {
   if (!view) return;
-  const { parts, query, list, columns, leave, columnsPicker } = view;
+  const { parts, query, list, columns, leave, columnsPicker, table, reader } = view;
   left = { text: textOf(query), list, columns, scrollTop: parts.scroll.scrollTop };
   view = null;
   leave.forEach((stop) => stop());
   parts.filters.close();
   columnsPicker.close();
+  table.close();
+  reader.close();
 }

@@ -10,6 +10,7 @@ function fill(cell, column, run) {
   const text = column.show(run);
   const title = column.title ? column.title(run) : column.key === "notes" ? run.notes : null;
   if (title) cell.title = title;
+  else if (column.title) cell.removeAttribute("title");
   const key = column.key === "tags" ? JSON.stringify(run.tags) : text;
   if (cell.dataset.text === key) return;
   cell.dataset.text = key;
@@ -38,7 +39,7 @@ function alignColumn(cells) {
 
 const kind = (column) => (column.key === "name" ? "name" : column.text ? "words" : column.time ? "time" : "number");
 
-/** The table. `on` hears `sort(column)`, `pick(id, yes, withShift)`, `pickShown(yes)`. */
+/** The table. `on` hears `sort(column)`, `pick(id, yes, withShift)`, `pickShown(yes)`, and `look()` when other rows are in view. */
 export class Table {
   constructor(on) {
     this.on = on;
@@ -46,6 +47,8 @@ export class Table {
     this.rows = new Map();
     this.runs = [];
     this.focused = null;
+    this.inView = new Set();
+    this.observer = new IntersectionObserver((changes) => this.see(changes));
     this.head = h("tr", {});
     this.body = h("tbody", { onkeydown: (event) => this.key(event), onfocusin: (event) => this.remember(event) });
     this.all = h("input", { type: "checkbox", "aria-label": "Select all runs shown", onchange: (event) => on.pickShown(event.target.checked) });
@@ -67,10 +70,11 @@ export class Table {
     const focused = this.head.contains(document.activeElement) && document.activeElement.closest("[data-column]");
     show(this.head, h("td", { class: "box" }, this.all), columns.map((column) => this.header(column, query)));
     const again = focused && [...this.head.children].find((cell) => cell.dataset.column === focused.dataset.column);
-    if (again) again.querySelector("button").focus({ preventScroll: true });
+    if (again && again.querySelector("button")) again.querySelector("button").focus({ preventScroll: true });
   }
 
   header(column, query) {
+    if (column.metric) return h("th", { scope: "col", class: `${kind(column)} metric`, "data-column": column.key, title: column.hint }, h("span", { class: "config-key" }, column.label));
     const sorted = query.sort === column.key;
     const arrow = sorted ? (query.order === "asc" ? "↑" : "↓") : "";
     const label = column.config ? h("span", { class: "config-key" }, column.label) : column.label;
@@ -82,10 +86,29 @@ export class Table {
     const id = run.run_id;
     const box = h("input", { type: "checkbox", tabindex: -1, "aria-label": `Select ${runName(run)}`, onclick: (event) => this.on.pick(id, event.target.checked, event.shiftKey) });
     const cells = this.columns.map((column) =>
-      h(column.key === "name" ? "th" : "td", { class: kind(column), scope: column.key === "name" ? "row" : null, "data-label": column.label }));
+      h(column.key === "name" ? "th" : "td", { class: column.metric ? `${kind(column)} metric` : kind(column), scope: column.key === "name" ? "row" : null, "data-label": column.label }));
     const row = { box, cells, element: h("tr", { "data-run": id, tabindex: -1 }, h("td", { class: "box" }, h("label", {}, box)), cells) };
     this.rows.set(id, row);
+    this.observer.observe(row.element);
     return row;
+  }
+
+  see(changes) {
+    for (const { target, isIntersecting } of changes) {
+      if (isIntersecting) this.inView.add(target);
+      else this.inView.delete(target);
+      if (!target.isConnected) this.observer.unobserve(target);
+    }
+    this.on.look();
+  }
+
+  /** The runs whose rows are in view, from the top. */
+  seen() {
+    return this.runs.filter((run) => this.inView.has(this.rows.get(run.run_id)?.element));
+  }
+
+  close() {
+    this.observer.disconnect();
   }
 
   /** Shows these runs in this order. */
