@@ -32,7 +32,7 @@
 //! | gap | A span of time, or a range of `seq`, in which something was not received, with its reason. [`gaps::Gap`] |
 //! | receipt | The answer to a command. [`frame::Receipt`] |
 //! | acknowledgement (ack) | Tells the sender of a frame what became of it. [`frame::Ack`] |
-//! | group | The frames that intake makes durable with one fsync. |
+//! | group | The frames that intake takes and writes together. One fsync makes several groups durable. |
 //! | run hints | What a message says about which run it belongs to. [`runs::RunHints`] |
 //! | open run | The run of a channel to which messages without a run id belong. [`runs::OpenRun`] |
 //! | watermark | The time through which everything was received; a restart reports a gap from there. |

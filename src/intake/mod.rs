@@ -1,8 +1,8 @@
-//! Frames to durable records: decode once, decide once, append, one fsync for the group.
+//! Frames to durable records: decode once, decide once, append, write each group at once, one fsync for several groups.
 //!
 //! Intake is one operating-system thread, because its work is bytes and fsyncs: nothing here may hold up the runtime that
-//! receives from Redis, and no task of that runtime may hold up an fsync. While traffic flows the thread sleeps until the group
-//! is due instead of being woken for every message; after a silence a message is made durable at once.
+//! receives from Redis, and no task of that runtime may hold up an fsync. The sources gather messages, so that it is not woken for
+//! every one; after a silence, or when a command or a request waits for it, a message is made durable at once.
 //!
 //! * Commands are served before training messages, so that a flood cannot delay them.
 //! * Only after the fsync a command is passed on to be executed.

@@ -25,6 +25,9 @@ fn bound(fault: Instant, load: f64) -> Duration {
     promised.mul_f64(load.max(1.0)) + pulse::wait_around(fault)
 }
 
+/// A power cut may cost so much more than a kill: what is written and not synced.
+const UNSYNCED: Duration = Duration::from_millis(35);
+
 /// Time limit for a fresh message to be a row after a fault.
 const LIVELY: Duration = Duration::from_secs(5);
 
@@ -140,7 +143,15 @@ impl Arena {
 
     /// A fault that costs messages: from now until the daemon is ready again.
     pub fn lossy(&mut self, fault: impl FnOnce(&mut Self)) {
-        let from = Instant::now();
+        self.lossy_from(Instant::now(), fault);
+    }
+
+    /// A power cut: it costs also what was not synced.
+    pub fn power_cut(&mut self, fault: impl FnOnce(&mut Self)) {
+        self.lossy_from(Instant::now() - UNSYNCED, fault);
+    }
+
+    fn lossy_from(&mut self, from: Instant, fault: impl FnOnce(&mut Self)) {
         fault(self);
         self.daemon.wait_ready();
         self.excuse(from, Instant::now());
