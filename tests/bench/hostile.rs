@@ -1,4 +1,4 @@
-//! Received → durable while the HTTP side is attacked: 500 slow clients and bodies of a gibibyte, beside 2,000 events a second.
+//! Received → written while the HTTP side is attacked: 500 slow clients and bodies of a gibibyte, beside 2,000 events a second.
 //!
 //! Quiet and attacked spans alternate against the same daemon; quote the ratio of pairs.
 
@@ -24,7 +24,7 @@ use crate::{
 
 const RATE: u64 = 2_000;
 const SLOW: usize = 500;
-const DURABLE: &str = "cascor_intake_durable_seconds";
+const WRITTEN: &str = "cascor_intake_written_seconds";
 
 pub async fn run(options: &Options) -> Result<(), Error> {
     let session = crate::session(&options.cassandra).await?;
@@ -46,7 +46,7 @@ pub async fn run(options: &Options) -> Result<(), Error> {
         ratios.push(attacked / quiet);
         answers.extend(waited);
         println!(
-            "pair {pair}: received → durable p99 {quiet:.2} ms, attacked {attacked:.2} ms, ratio {:.2}; peak {quiet_peak:.0} MiB, \
+            "pair {pair}: received → written p99 {quiet:.2} ms, attacked {attacked:.2} ms, ratio {:.2}; peak {quiet_peak:.0} MiB, \
              attacked {:.0} MiB",
             attacked / quiet,
             daemon.peak_mib()?
@@ -77,11 +77,11 @@ pub async fn run(options: &Options) -> Result<(), Error> {
     Ok(())
 }
 
-/// Received → durable of the messages of `work`, in milliseconds.
+/// Received → written of the messages of `work`, in milliseconds.
 fn p99(daemon: &Daemon, work: impl FnOnce() -> Result<(), Error>) -> Result<f64, Error> {
     let before = daemon.metrics()?;
     work()?;
-    Ok(histogram::quantile(&before, &daemon.metrics()?, DURABLE, 0.99) * 1e3)
+    Ok(histogram::quantile(&before, &daemon.metrics()?, WRITTEN, 0.99) * 1e3)
 }
 
 /// A client that requests `/healthz` ten times a second.

@@ -52,11 +52,13 @@ async fn once(options: &Options, session: &Arc<Session>, rate: u64, repetition: 
     let published = publisher.join().map_err(|_| "the publisher panicked")??;
     let (cpu_after, threads_after) = daemon.cpu()?;
     let after = daemon.metrics()?;
+    let (before, after) = (&before, &after);
     tokio::time::sleep(Duration::from_secs(2)).await;
 
     let (lost, twice) = judge(session, &keyspace, &runs, first + published).await?;
     let per_event = (cpu_after - cpu_before) / published as f64;
-    let durable = |q| histogram::quantile(&before, &after, "cascor_intake_durable_seconds", q) * 1e3;
+    let [written, durable] = ["cascor_intake_written_seconds", "cascor_intake_durable_seconds"]
+        .map(|name| move |q| histogram::quantile(before, after, name, q) * 1e3);
     println!(
         "{rate}/s × {seconds} s: published {published}, lost {lost}, twice {twice}; CPU {per_event:.2} µs/event; peak {:.0} MiB",
         daemon.peak_mib()?
@@ -71,7 +73,9 @@ async fn once(options: &Options, session: &Arc<Session>, rate: u64, repetition: 
     let syncs = bare::fdatasync(Duration::from_secs(5), (rate as usize * 260) / 200);
     let mut syncs = syncs?;
     println!(
-        "  received → durable p50 {:.2} ms, p99 {:.2} ms; bare fdatasync p50 {:.2} ms, p99 {:.2} ms",
+        "  received → written p50 {:.2} ms, p99 {:.2} ms; → durable p50 {:.2} ms, p99 {:.2} ms; bare fdatasync p50 {:.2} ms, p99 {:.2} ms",
+        written(0.5),
+        written(0.99),
         durable(0.5),
         durable(0.99),
         quantile(&mut syncs, 0.5) * 1e3,

@@ -148,7 +148,7 @@ async fn beside_ingestion(options: &Options, redis: &Redis, daemon: &Daemon, bar
         let alone = reading.phase(options, redis, daemon, bare, Beside::Nothing).await?;
         let beside = reading.phase(options, redis, daemon, bare, Beside::Readers).await?;
         println!(
-            "  received → durable p99 without readers {:.2} ms, with readers {:.2} ms, ratio {:.1}; bare fdatasync {:.2} and {:.2} ms, ratio {:.1}",
+            "  received → written p99 without readers {:.2} ms, with readers {:.2} ms, ratio {:.1}; bare fdatasync {:.2} and {:.2} ms, ratio {:.1}",
             alone.0,
             beside.0,
             beside.0 / alone.0,
@@ -161,7 +161,7 @@ async fn beside_ingestion(options: &Options, redis: &Redis, daemon: &Daemon, bar
     let Reading { mut pages, mut bares, .. } = reading;
     let (page, query) = (quantile(&mut pages, 0.99) * 1e3, quantile(&mut bares, 0.99) * 1e3);
     println!(
-        "  page of {PAGE} rows at {RATE}/s: p50 {:.1} ms, p99 {page:.1} ms; bare query p50 {:.1} ms, p99 {query:.1} ms; goal {:.1} ms ({} pairs; durable p99 {:.2} ms)",
+        "  page of {PAGE} rows at {RATE}/s: p50 {:.1} ms, p99 {page:.1} ms; bare query p50 {:.1} ms, p99 {query:.1} ms; goal {:.1} ms ({} pairs; written p99 {:.2} ms)",
         quantile(&mut pages, 0.5) * 1e3,
         quantile(&mut bares, 0.5) * 1e3,
         1.5 * query + 5.0,
@@ -181,7 +181,7 @@ struct Reading {
 }
 
 impl Reading {
-    /// p99 of received → durable, and of a concurrent bare fdatasync, in milliseconds.
+    /// p99 of received → written, and of a concurrent bare fdatasync, in milliseconds.
     async fn phase(
         &mut self,
         options: &Options,
@@ -223,8 +223,8 @@ impl Reading {
         let mut syncs = syncs.join().map_err(|_| "the bare loop panicked")??;
         self.rows += published;
         stored(daemon, self.rows).await?;
-        let durable = histogram::quantile(&before, &daemon.metrics()?, "cascor_intake_durable_seconds", 0.99);
-        Ok((durable * 1e3, quantile(&mut syncs, 0.99) * 1e3))
+        let written = histogram::quantile(&before, &daemon.metrics()?, "cascor_intake_written_seconds", 0.99);
+        Ok((written * 1e3, quantile(&mut syncs, 0.99) * 1e3))
     }
 }
 

@@ -1,5 +1,5 @@
 //! Slow clients, many at once and in every shape: an administrator at the same address is answered beside them, and
-//! messages are durable as soon as without them.
+//! messages are written as soon as without them.
 
 use std::{
     fs,
@@ -148,7 +148,7 @@ fn observed(daemon: &Daemon, span: Duration) -> Result<(Duration, f64), String> 
     let before = samples();
     let slowest = administer(server, span)?;
     let after = samples();
-    Ok((slowest, histogram::quantile(&before, &after, "cascor_intake_durable_seconds", 0.99)))
+    Ok((slowest, histogram::quantile(&before, &after, "cascor_intake_written_seconds", 0.99)))
 }
 
 /// Waits for exactly so many rows in the store.
@@ -190,7 +190,7 @@ fn beside(daemon: &mut Daemon, idle: usize, shapes: &[Shape]) -> Result<(), Stri
     }
     let (slowest, attacked) = observed(daemon, span())?;
     let seen = format!(
-        "answers {slowest:?}, alone {alone:?}; durable p99 {attacked:.4} s, alone {quiet:.4} s; {:?}",
+        "answers {slowest:?}, alone {alone:?}; written p99 {attacked:.4} s, alone {quiet:.4} s; {:?}",
         attack.tally
     );
     println!("{shapes:?}: {seen}");
