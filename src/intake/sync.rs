@@ -41,7 +41,8 @@ impl Intake {
 
     /// How long to wait for messages: until a sync is due.
     pub(super) fn longest_wait(&self) -> Duration {
-        let due = self.deps.appender.sync_due(self.is_awaited()).map(|due| due.saturating_duration_since(Instant::now()));
+        let due =
+            self.deps.appender.sync_due(self.is_awaited()).map(|due| due.saturating_duration_since(Instant::now()));
         due.map_or(HOUSEKEEPING_INTERVAL, |due| due.min(HOUSEKEEPING_INTERVAL))
     }
 

@@ -53,7 +53,10 @@ pub async fn run(options: &Options) -> Result<(), Error> {
         ),
     ];
     for (name, points) in axes {
-        println!("{name:>36} {:>9} {:>9} {:>14} {:>22}", "µs/event", "peak MiB", "written p99", "publish → row p50/p99");
+        println!(
+            "{name:>36} {:>9} {:>9} {:>14} {:>22}",
+            "µs/event", "peak MiB", "written p99", "publish → row p50/p99"
+        );
         let mut measured = Vec::new();
         for (value, load) in points {
             let us = once(options, load, value).await?;

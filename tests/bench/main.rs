@@ -61,9 +61,8 @@ impl Options {
                 "--repeat" => options.repeat = number()? as usize,
                 "--rows" => options.rows = Some(number()?),
                 "--gib" => options.gib = number()?,
-                part @ ("stages" | "drain" | "load" | "flood" | "reading" | "hostile" | "start" | "outage" | "peer" | "growth") => {
-                    options.parts.push(part.into())
-                }
+                part @ ("stages" | "drain" | "load" | "flood" | "reading" | "hostile" | "start" | "outage" | "peer"
+                | "growth") => options.parts.push(part.into()),
                 other => return Err(format!("unknown argument `{other}`").into()),
             }
         }

@@ -76,7 +76,8 @@ impl Running {
 }
 
 pub async fn run(options: &Options) -> Result<(), Error> {
-    let peer = PathBuf::from(env::var("CASCOR_BENCH_PEER").map_err(|_| "CASCOR_BENCH_PEER is not set; call tests/bench/run")?);
+    let peer =
+        PathBuf::from(env::var("CASCOR_BENCH_PEER").map_err(|_| "CASCOR_BENCH_PEER is not set; call tests/bench/run")?);
     let mut consumers = vec![Consumer::Own(daemon::BINARY.into(), "cascor-ingest")];
     if let Ok(former) = env::var("CASCOR_BENCH_FORMER") {
         consumers.push(Consumer::Own(former.into(), "cascor-ingest, other release"));
@@ -134,7 +135,10 @@ async fn once(
         rows += found as u64;
     }
     let total = warm + count;
-    println!("{rate}/s: {consumer}: {us:.1} µs/event, peak {peak:.0} MiB, {rows} rows of {}", total - total / TOPOLOGY_EVERY);
+    println!(
+        "{rate}/s: {consumer}: {us:.1} µs/event, peak {peak:.0} MiB, {rows} rows of {}",
+        total - total / TOPOLOGY_EVERY
+    );
     Ok(us)
 }
 
@@ -201,7 +205,9 @@ fn message(runs: &[Uuid], n: u64) -> String {
     let (epoch, now) = (n / runs.len() as u64, jiff::Timestamp::now());
     let (kind, data) = if n % TOPOLOGY_EVERY == TOPOLOGY_EVERY - 1 {
         let connections: Vec<String> = (0..24)
-            .map(|from| format!("{{\"from\":{from},\"to\":{},\"weight\":{:.6}}}", from + 1, f64::from(from) / 24.0 - 0.5))
+            .map(|from| {
+                format!("{{\"from\":{from},\"to\":{},\"weight\":{:.6}}}", from + 1, f64::from(from) / 24.0 - 0.5)
+            })
             .collect();
         let connections = connections.join(",");
         let data = format!(

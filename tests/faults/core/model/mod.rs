@@ -323,7 +323,8 @@ impl World {
     fn open(&mut self, crashed: Option<End>, reached: &Reached) {
         // Where a sync has failed, what it did not make durable was cut off to be written again.
         let faulty = std::mem::take(&mut self.faulty);
-        let kept = if matches!(crashed, Some(End::Killed)) && !faulty { self.written.max(self.durable) } else { self.durable };
+        let kept =
+            if matches!(crashed, Some(End::Killed)) && !faulty { self.written.max(self.durable) } else { self.durable };
         let spool = open(&self.sim, &self.config).expect("always opens");
         let (first, next) = (spool.recovery.first_uncommitted, spool.recovery.next);
         assert!(first <= self.confirmed, "committed up to {first}, confirmed {}", self.confirmed);
