@@ -247,7 +247,7 @@ impl Appender {
             return Err(error);
         }
         let parts = [&self.buffer[self.written..]];
-        self.writer.write(&self.shared.segments, &parts, self.written_end, self.next)?;
+        self.writer.append(&self.shared.segments, &parts, self.written_end, self.next)?;
         (self.written, self.written_end) = (self.buffer.len(), self.next);
         Ok(())
     }
@@ -290,10 +290,7 @@ impl Appender {
             return Err(error);
         }
         let Self { writer, shared, .. } = self;
-        let mut write = || {
-            writer.write(&shared.segments, parts, first, end)?;
-            writer.sync(&shared.segments)
-        };
+        let mut write = || writer.write(&shared.segments, parts, first, end);
         let already_degraded = self.degraded.is_some();
         let written = write().or_else(|error| {
             shared.metrics.spool_sync_failures.inc();

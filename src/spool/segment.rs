@@ -192,9 +192,15 @@ impl SegmentWriter {
             .is_some_and(|current| current.written == HEADER as u64 || current.written + bytes <= self.limit)
     }
 
+    /// Appends the records `first..end` and makes them durable. After an error none of them counts.
+    pub(crate) fn write(&mut self, segments: &Segments, parts: &[&[u8]], first: u64, end: u64) -> io::Result<()> {
+        self.append(segments, parts, first, end)?;
+        self.sync(segments)
+    }
+
     /// Writes the records `first..end`, the bytes of which are these parts, with one write a part. They count once they are synced.
     /// After an error nothing counts that was written since the last [`sync`](Self::sync), and the file is never written again.
-    pub(crate) fn write(&mut self, segments: &Segments, parts: &[&[u8]], first: u64, end: u64) -> io::Result<()> {
+    pub(crate) fn append(&mut self, segments: &Segments, parts: &[&[u8]], first: u64, end: u64) -> io::Result<()> {
         if !self.has_room(length(parts)) {
             self.finish(segments);
         }
