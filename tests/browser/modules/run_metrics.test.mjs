@@ -203,9 +203,9 @@ test("the choice of columns offers the metrics of the runs, and what many of the
   const runs = [run("a", { final_train_loss: 0.1, final_val_loss: null, final_train_accuracy: null, final_val_accuracy: null, total_hidden_units: null })];
   const labels = ["layer.10/norm", "layer.2/norm", "reward/mean"];
   const all = choices({ runs, chosen: ["name", "min.gone", "config.gone"], labels }, "");
-  assert.deepEqual(all.metrics.rows.map(({ label }) => label), ["gone", "layer.2/norm", "layer.10/norm", "learning_rate", "reward/mean", "train_loss"]);
-  assert.deepEqual(all.metrics.rows.at(-2).keys, ["metric.reward/mean", "min.reward/mean", "max.reward/mean"]);
-  assert.deepEqual(all.metrics.rows.at(-1).keys, [null, "min.train_loss", "max.train_loss"], "its last value is a column of the run");
+  assert.deepEqual(all.metrics.rows.map(({ label }) => label), ["train_loss", "learning_rate", "gone", "layer.2/norm", "layer.10/norm", "reward/mean"]);
+  assert.deepEqual(all.metrics.rows.at(-1).keys, ["metric.reward/mean", "min.reward/mean", "max.reward/mean"]);
+  assert.deepEqual(all.metrics.rows[0].keys, [null, "min.train_loss", "max.train_loss"], "its last value is a column of the run");
   assert.deepEqual(all.config.keys, ["config.gone"]);
   assert.deepEqual(all.fixed.map(({ title }) => title), ["Run", "Metrics, last and best"]);
   const found = choices({ runs, chosen: [], labels }, "MEAN rew");

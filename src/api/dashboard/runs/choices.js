@@ -30,10 +30,13 @@ function fields(runs) {
   return FIELDS.filter((label) => (ofRun(label) ? has(ofRun(label)) : runs.length > 0));
 }
 
-/** The metrics of these runs, and of the chosen columns: `{label, keys}`, the keys of its columns; null where a column of the run is the same. */
+/**
+ * The metrics of these runs, and of the chosen columns, those that every trainer knows first: `{label, keys}`, the keys of its columns;
+ * null where a column of the run is the same.
+ */
 function metricRows({ runs, chosen, labels }, find) {
   const asked = chosen.map(metricOf).filter(Boolean).map(({ label }) => label);
-  const all = [...new Set([...labels, ...fields(runs), ...asked])].sort(natural);
+  const all = [...new Set([...fields(runs), ...[...labels, ...asked].sort(natural)])];
   const isTwice = (what, label) => what === "last" && ofRun(label) && !chosen.includes(metricKey(what, label));
   const keysOf = (label) => WHATS.map((what) => (isTwice(what, label) ? null : metricKey(what, label)));
   return all.filter((label) => matches(label, find)).map((label) => ({ label, keys: keysOf(label) }));
