@@ -309,8 +309,11 @@ def wide(url):
         page.open(url)
         opened(page, url, name, rows=1000)
         page.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
+        page.run("performance.mark('opened')")
+        page.traced("opened")
         page.driver.refresh()
         page.until("the first chart", "return window.firstChart")
+        first(page, page.traced("first-chart"))
         assert len(page.run(IDS)) == WIDE, "every name is there at once"
         time.sleep(2)
         page.run("window.pictures.length = 0; window.done = false; performance.mark('scroll');"
@@ -319,9 +322,8 @@ def wide(url):
         page.until("the end of the scrolling", "return window.done")
         page.until("the charts there", "return [...document.querySelectorAll('.chart canvas')].filter((canvas) => canvas.getBoundingClientRect().top < innerHeight && canvas.getBoundingClientRect().bottom > 0).length > 2")
         pictures = sorted(page.run("return window.pictures"))
-        events = page.traced()
-        first(page, events)
-        tasks = cpu(events, "scroll")
+        page.run("performance.mark('scrolled')")
+        tasks = cpu(page.traced("scrolled"), "scroll", "scrolled")
         kept = page.run("return document.querySelectorAll('.chart canvas').length")
         print(f"scrolling over {WIDE} metrics: pictures p50 {part_of(pictures, 50):.0f} ms, p99 {part_of(pictures, 99):.0f} ms, longest {pictures[-1]:.0f} ms; "
               f"longest work of the page {tasks[-1]:.0f} ms; {kept} charts at the end")

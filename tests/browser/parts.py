@@ -170,10 +170,16 @@ class Browser:
         for key in keys:
             ActionChains(self.driver).send_keys(key).perform()
 
-    def traced(self):
-        """Events of the trace until now, once: `trace` names their categories."""
-        lines = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        return [line["params"] for line in lines if line["method"] == "Tracing.dataCollected"]
+    def traced(self, mark):
+        """Events of the trace since the last call, up to this mark of the page at least: `trace` names their categories."""
+        # The browser hands them over late, and drops what does not fit into its buffer: to be called before that is full.
+        events, end = [], time.time() + LIMIT
+        while not any(event["name"] == mark for event in events):
+            assert time.time() < end, f"waited {LIMIT} s for the mark `{mark}` in {len(events)} events"
+            lines = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+            events += [line["params"] for line in lines if line["method"] == "Tracing.dataCollected"]
+            time.sleep(0.1)
+        return events
 
     def complaints(self):
         """What the browser's console complains about, but for connections that a restart breaks."""
