@@ -252,6 +252,8 @@ def lives(page, port):
     second = Trainer(port, "later")
     second.start()
     second.train(2)
+    # Before that it is sorted behind the page.
+    page.until("its loss is stored", "return fetch('api/runs?q=later').then((answer) => answer.json()).then(({ runs }) => runs.length === 1 && runs[0].final_train_loss !== null)")
     page.until("it waits", "return document.querySelector('.news').textContent === '1 new run: show' && !document.querySelector('.news').hidden")
     assert page.run(NAMES)[:5] == first, "nothing moves"
     page.click(".news")
