@@ -10,7 +10,6 @@
 #![allow(missing_docs, reason = "nobody links this")]
 
 mod blocks;
-mod files;
 mod flips;
 mod fuzz;
 mod harness;
@@ -20,6 +19,7 @@ mod mutation;
 mod random;
 mod settings;
 mod sim;
+mod touched_files;
 mod tree;
 
 macro_rules! sources {
@@ -34,6 +34,7 @@ sources! {
     "../../../src/backoff.rs" backoff,
     "../../../src/section.rs" section,
     "../../../src/event/mod.rs" event,
+    "../../../src/files.rs" files,
     "../../../src/frame.rs" frame,
     "../../../src/gaps/mod.rs" gaps,
     "../../../src/logging.rs" logging,
@@ -53,8 +54,8 @@ const CASES: &[Case] = &[
     ("spool.cuts", "the segment cut at every byte", flips::every_length),
     ("spool.small", "every bit of headers, checkpoint and lock; cut at every byte", flips::small_files),
     ("spool.blocks", "blocks zeroed, doubled, swapped, stale, random", blocks::random_blocks),
-    ("spool.files", "segments deleted, renamed, linked, copied; foreign and random files beside them", files::touched),
-    ("spool.newer", "a newer format in checkpoint, first or last segment", files::newer),
+    ("spool.files", "segments deleted, renamed, linked, copied; foreign and random files beside them", touched_files::touched),
+    ("spool.newer", "a newer format in checkpoint, first or last segment", touched_files::newer),
     ("spool.model", "random histories with crashes, power cuts and failing disks", model::histories),
     ("fuzz.record", "mutated records, half of them with a checksum that matches", fuzz::records),
     ("fuzz.json", "mutated JSON messages: decoded, to rows, to the latest JSON, replayed", fuzz::json),
