@@ -243,7 +243,7 @@ impl Appender {
             self.sync_written()?;
         }
         if let Err(error) = at_capacity {
-            self.writer.finish(&self.shared.segments); // it can be removed once it is committed
+            self.writer.finish(&self.shared.segments);
             return Err(error);
         }
         let parts = [&self.buffer[self.written..]];
@@ -355,6 +355,7 @@ impl Appender {
         }
         // Nothing is left in memory: all of it was written, or stored and committed. Now there must be room for one more segment.
         if let Err(error) = self.check_capacity(segment::HEADER as u64 + 1) {
+            self.writer.finish(&self.shared.segments);
             self.fail(&error, now);
             return;
         }
@@ -366,7 +367,8 @@ impl Appender {
         }
     }
 
-    /// Whether the segments may grow by so many bytes that are not synced. Whether the disk works shows with the next group.
+    /// Whether the segments may grow by so many bytes that are not synced. Where they may not, the current segment is to be closed,
+    /// all of it being synced: only then it is removed once it is committed. Whether the disk works shows with the next group.
     fn check_capacity(&self, more: u64) -> io::Result<()> {
         if self.shared.segments.bytes() + more > self.shared.capacity {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the spool has reached its capacity"));

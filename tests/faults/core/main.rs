@@ -54,7 +54,11 @@ const CASES: &[Case] = &[
     ("spool.cuts", "the segment cut at every byte", flips::every_length),
     ("spool.small", "every bit of headers, checkpoint and lock; cut at every byte", flips::small_files),
     ("spool.blocks", "blocks zeroed, doubled, swapped, stale, random", blocks::random_blocks),
-    ("spool.files", "segments deleted, renamed, linked, copied; foreign and random files beside them", touched_files::touched),
+    (
+        "spool.files",
+        "segments deleted, renamed, linked, copied; foreign and random files beside them",
+        touched_files::touched,
+    ),
     ("spool.newer", "a newer format in checkpoint, first or last segment", touched_files::newer),
     ("spool.model", "random histories with crashes, power cuts and failing disks", model::histories),
     ("fuzz.record", "mutated records, half of them with a checksum that matches", fuzz::records),
