@@ -9,8 +9,9 @@
 //! * A record is refused only while the disk takes nothing, and its refusal takes no offset.
 //! * After the fault has ended, the spool recovers by itself, and every record that it returned is durable.
 //!
-//! One gap: after a kill -9 between a failed sync and the cut that follows it, the page cache holds records that the disk does not,
-//! and nothing can tell a later process. Here they count as unsynced then.
+//! One gap: when a process ends between a failed sync and the cut that follows it (by kill -9, or because the disk stayed read-only
+//! until then), the page cache holds records that the disk does not, and nothing can tell a later process. Here they count as
+//! unsynced then.
 
 mod steps;
 
@@ -240,6 +241,7 @@ impl World {
             Step::Close => {
                 self.sim.faults(|faults| *faults = Default::default());
                 self.spool = None;
+                self.sim = self.sim.after(End::Killed, &mut self.random);
                 self.open(None, reached);
             }
         }
@@ -311,6 +313,10 @@ impl World {
 
     fn crash(&mut self, end: End, reached: &Reached) {
         reached.add(0, 1);
+        // After a failure records are in memory only, also those that had been written, and this is reported.
+        if self.spool.as_ref().is_some_and(|(spool, _)| !spool.appender.healthy()) {
+            self.written = self.durable;
+        }
         // Writes of the handles while they are dropped do not reach the disk.
         self.sim.faults(|faults| faults.stopped = true);
         let next = self.sim.after(end, &mut self.random);
