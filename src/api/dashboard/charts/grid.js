@@ -60,7 +60,7 @@ export class Grid {
     card.tools = h("div", { class: "chart-tools" }, this.tools(chart));
     card.place = h("div", { class: "chart-place" });
     card.note = h("p", { class: "chart-note" }, "");
-    card.box = h("article", { class: `chart${chart.fields.length > 2 ? " many" : ""}`, "data-chart": chart.id }, h("div", { class: "chart-head" }, card.title, card.tools), card.place, card.note);
+    card.box = h("article", { class: `chart${chart.fields.length > 1 ? " many" : ""}`, "data-chart": chart.id }, h("div", { class: "chart-head" }, card.title, card.tools), card.place, card.note);
     this.cards.set(chart.id, card);
     this.observer.observe(card.box);
     return card;
