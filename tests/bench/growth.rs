@@ -11,7 +11,9 @@ use uuid::Uuid;
 use crate::{
     Error, Options,
     daemon::{Daemon, Store, directory, environment},
-    histogram, quantile,
+    histogram,
+    load::{Pace, publish_at},
+    quantile,
     resp::{Client, Redis},
 };
 
@@ -164,19 +166,8 @@ async fn probes(port: u16, database: &Path, duration: Duration) -> Result<Vec<f6
 
 /// Publishes for `duration`, a group every 10 ms, from the event `first` on; returns how many.
 fn publish(port: u16, runs: &[Uuid], load: Load, duration: Duration, first: u64) -> Result<u64, Error> {
-    let mut client = Client::connect(port)?;
-    let (start, total) = (Instant::now(), (duration.as_secs_f64() * load.rate as f64) as u64);
-    let mut sent = 0;
-    while sent < total {
-        let due = ((start.elapsed().as_secs_f64() * load.rate as f64) as u64).min(total);
-        while sent < due {
-            client.publish("cascor:training", message(runs, load.metrics, first + sent).as_bytes());
-            sent += 1;
-        }
-        client.flush()?;
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(total)
+    let pace = Pace { rate: load.rate, duration, interval: Duration::from_millis(10) };
+    publish_at(pace, port, first, |n| message(runs, load.metrics, n))
 }
 
 /// Metrics of an epoch: six that have columns, then others.

@@ -97,21 +97,36 @@ async fn once(options: &Options, session: &Arc<Session>, rate: u64, repetition: 
     Ok(per_event)
 }
 
-/// Publishes at `rate` for `duration`, a group every 5 ms; `seq` counts per run over calls that continue at `first`.
-pub fn publish(port: u16, runs: &[Uuid], rate: u64, duration: Duration, first: u64) -> Result<u64, Error> {
+/// How events are published: so many a second, for so long, a group in each interval.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    pub rate: u64,
+    pub duration: Duration,
+    pub interval: Duration,
+}
+
+/// Publishes the events from `first` on at this pace; returns how many.
+pub fn publish_at(pace: Pace, port: u16, first: u64, message: impl Fn(u64) -> String) -> Result<u64, Error> {
     let mut client = Client::connect(port)?;
-    let (start, total) = (Instant::now(), (duration.as_secs_f64() * rate as f64) as u64);
+    let published_by = |seconds: f64| (seconds * pace.rate as f64) as u64;
+    let (start, total) = (Instant::now(), published_by(pace.duration.as_secs_f64()));
     let mut sent = 0;
     while sent < total {
-        let due = ((start.elapsed().as_secs_f64() * rate as f64) as u64).min(total);
+        let due = published_by(start.elapsed().as_secs_f64()).min(total);
         while sent < due {
-            client.publish("cascor:training", message(runs, first + sent).as_bytes());
+            client.publish("cascor:training", message(first + sent).as_bytes());
             sent += 1;
         }
         client.flush()?;
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(pace.interval);
     }
     Ok(total)
+}
+
+/// Publishes at `rate` for `duration`, a group every 5 ms; `seq` counts per run over calls that continue at `first`.
+pub fn publish(port: u16, runs: &[Uuid], rate: u64, duration: Duration, first: u64) -> Result<u64, Error> {
+    let pace = Pace { rate, duration, interval: Duration::from_millis(5) };
+    publish_at(pace, port, first, |n| message(runs, n))
 }
 
 /// What a trainer sends for an epoch.

@@ -19,8 +19,9 @@ use uuid::Uuid;
 use crate::{
     Error, Options,
     daemon::{self, Store, directory, environment, peak_mib},
+    load::{Pace, publish_at},
     median,
-    resp::{Client, Redis, http_get},
+    resp::{Redis, http_get},
 };
 
 const RUNS: usize = 8;
@@ -183,19 +184,8 @@ async fn start(consumer: &Consumer, redis: &Redis, cassandra: &str) -> Result<Ru
 
 /// Publishes at `rate` for `duration`, a group every 10 ms, from the event `first` on; returns how many.
 fn publish(port: u16, runs: &[Uuid], rate: u64, duration: Duration, first: u64) -> Result<u64, Error> {
-    let mut client = Client::connect(port)?;
-    let (start, total) = (Instant::now(), (duration.as_secs_f64() * rate as f64) as u64);
-    let mut sent = 0;
-    while sent < total {
-        let due = ((start.elapsed().as_secs_f64() * rate as f64) as u64).min(total);
-        while sent < due {
-            client.publish("cascor:training", message(runs, first + sent).as_bytes());
-            sent += 1;
-        }
-        client.flush()?;
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(total)
+    let pace = Pace { rate, duration, interval: Duration::from_millis(10) };
+    publish_at(pace, port, first, |n| message(runs, n))
 }
 
 /// The events of a training: the metrics of an epoch, and now and then the network.
