@@ -17,14 +17,21 @@ use axum::{
 };
 use hyper::body::{Frame, SizeHint};
 
+use super::connection_limit::ConnectionPermit;
+
 /// Set once the body has ended.
 #[derive(Clone, Debug, Default)]
-pub struct BodyEnd(Arc<AtomicBool>);
+pub struct BodyEnd {
+    reached: Arc<AtomicBool>,
+    /// The connection that is told so.
+    permit: Option<Arc<ConnectionPermit>>,
+}
 
 impl BodyEnd {
-    /// Wraps the body of a request. The returned value tells its end.
-    pub fn watch(request: Request) -> (Request, Self) {
-        let end = Self::default();
+    /// Wraps the body of a request. The returned value tells its end. A connection with this permit keeps its slot from then on until
+    /// [`ConnectionPermit::has_answered`].
+    pub fn watch(request: Request, permit: Option<Arc<ConnectionPermit>>) -> (Request, Self) {
+        let end = Self { permit, ..Self::default() };
         end.set_if(request.body().is_end_stream());
         let watched = end.clone();
         (request.map(|inner| Body::new(WatchedBody { inner, end: watched })), end)
@@ -32,12 +39,12 @@ impl BodyEnd {
 
     /// Whether the body was read to its end.
     pub fn is_reached(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.reached.load(Ordering::Acquire)
     }
 
     fn set_if(&self, ended: bool) {
-        if ended {
-            self.0.store(true, Ordering::Release);
+        if ended && !self.reached.swap(true, Ordering::AcqRel) {
+            self.permit.iter().for_each(|permit| permit.begin_answer());
         }
     }
 }
@@ -72,8 +79,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_is_reached_once_all_was_read() {
-        assert!(BodyEnd::watch(Request::new(Body::empty())).1.is_reached());
-        let (request, end) = BodyEnd::watch(Request::new(Body::from("{}")));
+        assert!(BodyEnd::watch(Request::new(Body::empty()), None).1.is_reached());
+        let (request, end) = BodyEnd::watch(Request::new(Body::from("{}")), None);
         assert!(!end.is_reached());
         let read = axum::body::to_bytes(request.into_body(), 9).await.unwrap();
         assert_eq!((&read[..], end.is_reached()), (&b"{}"[..], true));

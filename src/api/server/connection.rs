@@ -128,6 +128,9 @@ async fn open(
 ) -> io::Result<Option<ClientStream>> {
     let (config, certificate) = (&dispatcher.config, &dispatcher.certificate);
     let limit = config.header_timeout;
+    if certificate.is_used() {
+        permit.wait_for_client();
+    }
     let is_plain = certificate.is_used() && !begins_with_tls(&stream, limit).await?;
     let stream = WriteTimeoutStream::new(stream, config.write_timeout, Arc::clone(permit));
     if !certificate.is_used() {

@@ -59,7 +59,8 @@ pub struct RequestDispatcher {
     background: Handle,
 }
 
-/// Cheap routes that must be answered in time: liveness, readiness, and the session.
+/// Cheap routes that must be answered in time: liveness, readiness, and the session. A connection of the reserve keeps its slot
+/// for them once their request has arrived as a whole.
 const INLINE_ROUTES: [&str; 3] = ["/healthz", "/readyz", "/api/session"];
 
 impl RequestDispatcher {
@@ -105,9 +106,10 @@ impl RequestDispatcher {
     }
 
     /// The answer to a request that came on a connection with this permit.
-    pub async fn answer(&self, request: Request<Body>, permit: &ConnectionPermit) -> Response {
+    pub async fn answer(&self, request: Request<Body>, permit: &Arc<ConnectionPermit>) -> Response {
         let reserve = permit.class() == Class::Reserve;
-        let (request, body_end) = BodyEnd::watch(request);
+        let is_inline = INLINE_ROUTES.contains(&request.uri().path());
+        let (request, body_end) = BodyEnd::watch(request, is_inline.then(|| Arc::clone(permit)));
         // Without reserved resources, the session is checked by its route alone.
         let sessions = self.separates_anonymous || reserve;
         let authenticated = self.authenticator.is_authenticated(request.headers(), sessions).await;
@@ -118,7 +120,7 @@ impl RequestDispatcher {
             true => &self.authenticated,
             false => &self.anonymous,
         };
-        let is_prompt = authenticated || INLINE_ROUTES.contains(&request.uri().path());
+        let is_prompt = authenticated || is_inline;
         let made = TowerToHyperService::new(router.clone()).call(request);
         let answer = if is_prompt {
             let Ok(answer) = made.await;
@@ -132,6 +134,7 @@ impl RequestDispatcher {
                 _ => ApiError::unavailable("the server is stopping").into_response(),
             }
         };
+        permit.has_answered();
         // The client's next connection may get a general slot.
         if reserve || !body_end.is_reached() { close_connection(answer) } else { answer }
     }

@@ -17,9 +17,12 @@ use tokio::{
 
 use super::connection_limit::{ConnectionPermit, RequestGuard};
 
-/// A stream that fails when its peer does not read in time. While a write is pending, the connection is busy.
+/// A stream that fails when its peer does not read in time. While a write is pending, the connection is busy; once all that has
+/// arrived at first is read, it is idle.
 pub struct WriteTimeoutStream {
     stream: TcpStream,
+    /// Whether there was nothing to read before.
+    has_waited: bool,
     write_timeout: Duration,
     permit: Arc<ConnectionPermit>,
     timer: Option<(Pin<Box<Sleep>>, RequestGuard)>,
@@ -28,7 +31,7 @@ pub struct WriteTimeoutStream {
 impl WriteTimeoutStream {
     /// A stream of the connection with this permit.
     pub fn new(stream: TcpStream, write_timeout: Duration, permit: Arc<ConnectionPermit>) -> Self {
-        Self { stream, write_timeout, permit, timer: None }
+        Self { stream, has_waited: false, write_timeout, permit, timer: None }
     }
 
     /// Makes closing the stream discard what the kernel still buffers for the client.
@@ -55,7 +58,12 @@ impl AsyncRead for WriteTimeoutStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if polled.is_pending() && !self.has_waited {
+            self.has_waited = true;
+            self.permit.wait_for_client();
+        }
+        polled
     }
 }
 

@@ -27,6 +27,8 @@ struct Activity {
     requests: usize,
     /// Whether an authenticated request keeps this slot of the reserve.
     admitted: bool,
+    /// Whether a request that has arrived as a whole is being answered, in a time that does not depend on its client.
+    answering: bool,
     /// Its key among the idle connections, while it is idle.
     idle_key: Option<u64>,
 }
@@ -36,11 +38,10 @@ struct Activity {
 pub struct RequestGuard(Arc<ConnectionPermit>);
 
 impl ConnectionPermit {
-    /// A slot of this class, of an idle connection. `peer`: the address whose share it counts against.
+    /// A slot of this class. Its connection is idle once [`wait_for_client`](Self::wait_for_client) says so. `peer`: the address
+    /// whose share it counts against.
     pub fn new(slots: Arc<Slots>, class: Class, peer: Option<IpAddr>) -> Self {
-        let permit = Self { slots, class, peer, eviction: Arc::default(), activity: Mutex::default() };
-        permit.mark_idle();
-        permit
+        Self { slots, class, peer, eviction: Arc::default(), activity: Mutex::default() }
     }
 
     /// Which requests it is good for.
@@ -53,13 +54,32 @@ impl ConnectionPermit {
         self.eviction.notify.notified().await;
     }
 
+    /// Marks a connection that has not been read before as idle: all that has arrived is read, so it is the client that is late, not
+    /// this process.
+    pub fn wait_for_client(&self) {
+        if self.activity().requests == 0 {
+            self.mark_idle();
+        }
+    }
+
     /// Marks the connection as busy: a request has arrived, or an answer is still being written.
     pub fn begin_request(self: &Arc<Self>) -> RequestGuard {
         self.activity().requests += 1;
-        if self.is_pinned() {
-            self.mark_busy();
-        }
+        self.mark_pinned();
         RequestGuard(Arc::clone(self))
+    }
+
+    /// Marks a request as one that has arrived as a whole and is answered soon, whatever its client does: until
+    /// [`has_answered`](Self::has_answered), it keeps its slot.
+    pub fn begin_answer(&self) {
+        self.activity().answering = true;
+        self.mark_pinned();
+    }
+
+    /// Ends [`begin_answer`](Self::begin_answer).
+    pub fn has_answered(&self) {
+        self.activity().answering = false;
+        self.mark_pinned();
     }
 
     /// Keeps this slot of the reserve for an authenticated request, up to the limit of such slots.
@@ -80,11 +100,20 @@ impl ConnectionPermit {
 
     /// Whether it cannot be evicted while it is busy.
     fn is_pinned(&self) -> bool {
-        self.class == Class::General || self.activity().admitted
+        let activity = self.activity();
+        self.class == Class::General || activity.admitted || activity.answering
+    }
+
+    /// Of a connection with a request.
+    fn mark_pinned(&self) {
+        if self.is_pinned() { self.mark_busy() } else { self.mark_idle() }
     }
 
     fn mark_idle(&self) {
         let mut pools = self.slots.pools();
+        if self.activity().idle_key.is_some() || self.eviction.evicted.load(Ordering::Relaxed) {
+            return;
+        }
         pools.idle_sequence += 1;
         let idle_key = pools.idle_sequence;
         pools.pool(self.class).idle.insert(idle_key, (Instant::now(), Arc::clone(&self.eviction)));
@@ -127,8 +156,7 @@ impl Drop for RequestGuard {
             activity.requests -= 1;
             activity.requests
         };
-        // An evicted slot cannot be evicted again; one that was not pinned has been idle all the time.
-        if requests == 0 && self.0.is_pinned() && !self.0.eviction.evicted.load(Ordering::Relaxed) {
+        if requests == 0 {
             self.0.mark_idle();
         }
     }

@@ -13,7 +13,9 @@ fn limiter(general: usize) -> Arc<ConnectionLimiter> {
 }
 
 async fn permit(limiter: &Arc<ConnectionLimiter>) -> Arc<ConnectionPermit> {
-    Arc::new(tokio::time::timeout(EVICTION_GRACE * 2, limiter.acquire(None)).await.expect("a slot"))
+    let permit = tokio::time::timeout(EVICTION_GRACE * 2, limiter.acquire(None)).await.expect("a slot");
+    permit.wait_for_client();
+    Arc::new(permit)
 }
 
 async fn is_evicted(permit: &ConnectionPermit) -> bool {
@@ -86,6 +88,42 @@ async fn while_all_are_busy_the_reserve_is_for_authenticated_requests() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_was_not_read_yet_is_not_evicted() {
+    let limiter = limiter(1);
+    let unread = Arc::new(limiter.acquire(None).await);
+    tokio::time::advance(EVICTION_GRACE * 9).await;
+    assert_eq!(permit(&limiter).await.class(), Class::Reserve);
+    assert!(!is_evicted(&unread).await);
+    unread.wait_for_client();
+    let began = Instant::now();
+    let mut others = vec![];
+    while !is_evicted(&unread).await {
+        others.push(permit(&limiter).await);
+    }
+    assert!(began.elapsed() >= EVICTION_GRACE, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cheap_request_keeps_its_slot_of_the_reserve_until_its_answer_is_made() {
+    let limiter = limiter(1);
+    let first = permit(&limiter).await;
+    let _busy = first.begin_request();
+    let asked = permit(&limiter).await;
+    let _request = asked.begin_request();
+    asked.begin_answer();
+    let mut flood = vec![];
+    for _ in 0..3 * PROBE_SLOTS {
+        flood.push(permit(&limiter).await);
+    }
+    assert!(!is_evicted(&asked).await);
+    asked.has_answered();
+    for _ in 0..2 * PROBE_SLOTS {
+        flood.push(permit(&limiter).await);
+    }
+    assert!(is_evicted(&asked).await, "its client reads the answer slowly");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_address_has_its_share_and_no_more() {
     let (limiter, one, other) = (limiter(4), IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
     let class = |permit: &ConnectionPermit| permit.class();
@@ -93,6 +131,7 @@ async fn an_address_has_its_share_and_no_more() {
     for _ in 0..4 {
         taken.push(limiter.acquire(Some(one)).await);
     }
+    taken.iter().for_each(ConnectionPermit::wait_for_client);
     assert_eq!(
         taken.iter().map(class).collect::<Vec<_>>(),
         [Class::General, Class::General, Class::Reserve, Class::Reserve]
@@ -152,6 +191,7 @@ async fn a_flood_of_one_address_waits_in_a_queue_of_its_own() {
             (Arc::clone(&limiter), sender.clone(), limiter.try_queue().expect("a queue slot"));
         waiting.spawn(async move {
             let permit = limiter.acquire_queued(one, slot).await;
+            permit.wait_for_client();
             let _ = sender.send((n, permit)).await;
         });
     }
