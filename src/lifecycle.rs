@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -13,6 +13,15 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tracing::{Instrument, debug, error, warn};
 
 use crate::logging::{Chain, stage};
+
+/// The next moment for periodic work: a multiple of the period since this was first called. The timers of an idle process then go off
+/// together, and it is woken once for all of them.
+pub fn next_tick(now: Instant, period: Duration) -> Instant {
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    let since = now.saturating_duration_since(*FIRST.get_or_init(|| now));
+    let past = since.as_nanos() % period.as_nanos().max(1);
+    now + period.saturating_sub(Duration::from_nanos(u64::try_from(past).unwrap_or(0)))
+}
 
 /// The request to stop. Cloning is cheap.
 #[derive(Clone, Debug)]

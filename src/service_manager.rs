@@ -102,6 +102,9 @@ fn watchdog() -> Option<Duration> {
     limit
 }
 
+/// An idle stage beats this often at least, with some slack.
+const LONGEST_BEAT: Duration = Duration::from_secs(2);
+
 /// Sends a status line every five seconds, and feeds the watchdog as long as every heartbeat moves.
 ///
 /// # Errors
@@ -113,17 +116,21 @@ pub async fn run(
 ) -> Result<(), Infallible> {
     let (watchdog, mut notifier) = (watchdog(), Notifier::default());
     let every = watchdog.map_or(Duration::from_secs(5), |limit| (limit / 3).min(Duration::from_secs(5)));
-    let mut seen: Vec<u64> = heartbeats.iter().map(|(_, beat)| beat.count()).collect();
     let mut status_at = Instant::now();
+    let mut seen: Vec<(u64, Instant)> = heartbeats.iter().map(|(_, beat)| (beat.count(), status_at)).collect();
     loop {
         tokio::select! {
             () = stop.stopped() => return Ok(()),
             () = tokio::time::sleep(every) => {}
         }
-        let counts: Vec<u64> = heartbeats.iter().map(|(_, beat)| beat.count()).collect();
-        let stuck =
-            (0..counts.len()).rev().find(|stage| counts[*stage] == seen[*stage]).map(|stage| heartbeats[stage].0);
-        seen = counts;
+        let now = Instant::now();
+        for ((_, beat), (count, moved_at)) in heartbeats.iter().zip(&mut seen) {
+            if std::mem::replace(count, beat.count()) != *count {
+                *moved_at = now;
+            }
+        }
+        let is_stuck = |moved_at: Instant| now.duration_since(moved_at) >= every.max(LONGEST_BEAT);
+        let stuck = (0..seen.len()).rev().find(|stage| is_stuck(seen[*stage].1)).map(|stage| heartbeats[stage].0);
         match stuck {
             Some(stage) => warn!(stage, "stage makes no progress; the watchdog is not fed"),
             None if watchdog.is_some() => notifier.send(NotifyState::Watchdog),

@@ -7,9 +7,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep_until};
 
-use crate::{lifecycle::Signal, metrics::Metrics};
+use crate::{
+    lifecycle::{Signal, next_tick},
+    metrics::Metrics,
+};
 
 /// Between two samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
@@ -48,12 +51,12 @@ impl ReceiveRate {
 
 /// Samples until stopped.
 pub(super) async fn run(rate: Arc<ReceiveRate>, metrics: Arc<Metrics>, mut stop: Signal) -> Result<(), Infallible> {
-    let mut ticks = interval(SAMPLE_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let now = Instant::now();
+        rate.sample(metrics.source_messages.get(), now);
         tokio::select! {
             () = stop.stopped() => return Ok(()),
-            at = ticks.tick() => rate.sample(metrics.source_messages.get(), at),
+            () = sleep_until(next_tick(now, SAMPLE_INTERVAL)) => {}
         }
     }
 }

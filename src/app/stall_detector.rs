@@ -13,7 +13,7 @@ use tracing::warn;
 use crate::{
     frame::IntakeItem,
     gaps::{Gap, GapReason},
-    lifecycle::Signal,
+    lifecycle::{Signal, next_tick},
     metrics::Metrics,
     source::SourceStatus,
     units::{self, Micros},
@@ -41,7 +41,7 @@ pub async fn report(
     loop {
         tokio::select! {
             () = stop.stopped() => break,
-            () = tokio::time::sleep(TICK_INTERVAL) => {}
+            () = tokio::time::sleep_until(next_tick(Instant::now(), TICK_INTERVAL)) => {}
         }
         let now = since_boot();
         let pause = stall_gap(now.saturating_sub(last), units::now());

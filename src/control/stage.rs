@@ -9,7 +9,7 @@ use fred::{
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     frame::{IntakeItem, Outcome, Receipt, SOURCE_SELF},
-    lifecycle::{PauseBarrier, Signal},
+    lifecycle::{PauseBarrier, Signal, next_tick},
     logging::{Chain, Untrusted},
     metrics::Metrics,
     redis::{Link, Resource},
@@ -103,8 +103,7 @@ impl Stage {
         answers: mpsc::Sender<String>,
         mut stop: Signal,
     ) {
-        let mut watch = interval(PAUSE_CHECK_INTERVAL);
-        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut check_at = Instant::now();
         loop {
             tokio::select! {
                 biased;
@@ -118,7 +117,8 @@ impl Stage {
                     None => break,
                 },
                 Some(Ok(result)) = self.running.join_next() => self.publish_result(result, &answers),
-                _ = watch.tick() => {
+                () = sleep_until(check_at) => {
+                    check_at = next_tick(Instant::now(), PAUSE_CHECK_INTERVAL);
                     if let Some(result) = self.expire_pause().await {
                         self.publish_result(result, &answers);
                     }

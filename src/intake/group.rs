@@ -11,6 +11,10 @@ pub(super) const GROUP_MAX: usize = 1_024;
 
 /// Longest sleep: housekeeping (gaps, open runs, heartbeat) happens at least this often.
 pub(super) const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(250);
+/// The same when no gap can be open and nothing arrives.
+pub(super) const IDLE_HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+/// When that begins, after the last message; longer than the window of a gap.
+pub(super) const IDLE_AFTER: Duration = Duration::from_secs(3);
 
 /// Waits for messages, at most so long, and not at all when there are some. The control queue comes first. Returns `false` once the
 /// training queue is closed and empty.

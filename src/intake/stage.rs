@@ -121,6 +121,9 @@ pub struct Intake {
     pub(super) unwritten: bool,
     pub(super) unsynced: bool,
     pub(super) healthy: bool,
+    /// Whether anything came since the state file was saved.
+    pub(super) changed: bool,
+    pub(super) last_message: Option<Instant>,
 }
 
 impl Intake {
@@ -159,6 +162,8 @@ impl Intake {
             unwritten: false,
             unsynced: false,
             healthy: false,
+            changed: true,
+            last_message: None,
         }
     }
 
@@ -222,6 +227,9 @@ impl Intake {
     fn process(&mut self, group: &mut Vec<IntakeItem>) {
         if self.deps.limits.has_changed().unwrap_or(false) {
             self.limits = self.deps.limits.borrow_and_update().clone();
+        }
+        if !group.is_empty() {
+            (self.changed, self.last_message) = (true, Some(Instant::now()));
         }
         for item in group.drain(..) {
             match item {
@@ -292,7 +300,7 @@ impl Intake {
 
     pub(super) fn append(&mut self, record: &NewRecord<'_>) -> Option<u64> {
         let offset = self.deps.appender.append(record).ok()?;
-        (self.unwritten, self.unsynced) = (true, true);
+        (self.unwritten, self.unsynced, self.changed) = (true, true, true);
         Some(offset)
     }
 }

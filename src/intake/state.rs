@@ -1,12 +1,15 @@
 //! The file with the open runs, the last `seq` per run and the watermark: what a restart needs besides the log.
 //!
-//! One small JSON file, replaced at most once a second. It may be behind the log, never ahead of it: records from offset `as_of` on
+//! One small JSON file, replaced at most once a second; while nothing is received, only the watermark moves, in a file of its own that is
+//! overwritten in place without a sync (after a power cut an older one counts). It may be behind the log, never ahead of it: records from offset `as_of` on
 //! are read again at the start. The log keeps them until a newer file is on disk, even when they are stored: otherwise a crash would
 //! forget open runs, and report stored records as a gap in `seq`. Without a readable file the whole log is read.
 
 use std::{
     collections::HashSet,
+    fs::{self, File},
     io,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,6 +23,7 @@ use super::config::Config;
 use crate::{
     event::Kind,
     event::Resolved,
+    files,
     gaps::SeqTracker,
     logging::Chain,
     runs::{OpenRun, Resolver, RunHints, State},
@@ -31,6 +35,10 @@ use crate::{
 pub const STATE_FILE: &str = "runs.json";
 /// How often the file is replaced.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+/// The same while nothing is received: silent runs age meanwhile, and a crash forgets so much of it.
+const IDLE_SAVE_INTERVAL: Duration = Duration::from_secs(30);
+/// The file of a watermark that is newer than the one in the state file: the checksum of that file, then the time.
+const WATERMARK_FILE: &str = "watermark";
 
 /// A record of the log, reduced to the fields that open runs and gaps depend on.
 pub(super) struct ReplayedRecord<'a> {
@@ -80,6 +88,9 @@ pub fn recovered_from(bytes: &[u8], spool: Uuid) -> Option<u64> {
 pub(super) struct StateFile {
     path: PathBuf,
     saved_at: Option<Instant>,
+    /// When the file was replaced, and its checksum.
+    replaced: Option<(Instant, u32)>,
+    watermark_file: Option<File>,
     watermark: Option<Micros>,
     spool: Uuid,
     /// Only of this log.
@@ -101,17 +112,23 @@ impl StateFile {
         let path = state_dir.join(STATE_FILE);
         let disk = Disk::default();
         disk.remove_leftovers(&path);
+        let mut newer_watermark = None;
         let saved: Option<Saved> = match disk.read_all(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .inspect_err(|error| warn!(%error, path = %path.display(), "open runs cannot be read; asking the log"))
-                .ok(),
+            Ok(bytes) => {
+                newer_watermark = read_watermark(state_dir, crc32c::crc32c(&bytes));
+                serde_json::from_slice(&bytes)
+                    .inspect_err(
+                        |error| warn!(%error, path = %path.display(), "open runs cannot be read; asking the log"),
+                    )
+                    .ok()
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 warn!(%error, path = %path.display(), "open runs cannot be read; asking the log");
                 None
             }
         };
-        let watermark = saved.as_ref().and_then(|saved| saved.alive_at);
+        let watermark = saved.as_ref().and_then(|saved| newer_watermark.or(saved.alive_at));
         let of = saved.as_ref().and_then(|saved| saved.spool);
         let resumable = saved.as_ref().filter(|_| of == Some(spool)).map(|saved| saved.as_of);
         // Offsets of another log mean nothing here; newer records are found by their time.
@@ -146,6 +163,8 @@ impl StateFile {
         let file = Self {
             path,
             saved_at: None,
+            replaced: None,
+            watermark_file: None,
             watermark,
             spool,
             as_of: resumable,
@@ -191,13 +210,37 @@ impl StateFile {
         self.watermark = Some(until);
     }
 
+    /// Saves the watermark alone, where the file is still right but for it. If `false`, the file is to be replaced.
+    pub(super) fn save_watermark(&mut self) -> bool {
+        let Some((at, checksum)) = self.replaced else { return false };
+        let saved = at.elapsed() < IDLE_SAVE_INTERVAL && !self.failing && self.overwrite_watermark(checksum).is_ok();
+        if saved {
+            self.saved_at = Some(Instant::now());
+        }
+        saved
+    }
+
+    fn overwrite_watermark(&mut self, checksum: u32) -> io::Result<()> {
+        let text = format!("{checksum:08x} {:020}\n", self.watermark.unwrap_or(0));
+        if self.watermark_file.is_none() {
+            let path = self.path.with_file_name(WATERMARK_FILE);
+            // A new file: the name may be anything, such as a link.
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.watermark_file = Some(files::create_new(&path, files::file_mode())?),
+            }
+        }
+        self.watermark_file.as_ref().map_or(Ok(()), |file| file.write_all_at(text.as_bytes(), 0))
+    }
+
     /// Replaces the file durably. If `true`, the log no longer needs the records before `as_of`.
     pub(super) fn save(&mut self, runs: State, seqs: &SeqTracker, as_of: u64) -> bool {
         self.saved_at = Some(Instant::now());
         let saved = self.replace(runs, seqs, as_of);
         let done = saved.is_ok();
+        self.replaced = saved.as_ref().ok().map(|checksum| (Instant::now(), *checksum));
         match saved {
-            Ok(()) => self.failing = false,
+            Ok(_) => self.failing = false,
             Err(error) if !self.failing => {
                 self.failing = true;
                 warn!(error = %Chain(&error), path = %self.path.display(), "open runs cannot be saved; trying again");
@@ -207,7 +250,8 @@ impl StateFile {
         done
     }
 
-    fn replace(&self, runs: State, seqs: &SeqTracker, as_of: u64) -> io::Result<()> {
+    /// Returns the checksum of the new file.
+    fn replace(&self, runs: State, seqs: &SeqTracker, as_of: u64) -> io::Result<u32> {
         #[derive(Serialize)]
         struct Saving<'a> {
             as_of: u64,
@@ -217,8 +261,16 @@ impl StateFile {
             seqs: &'a SeqTracker,
         }
         let bytes = serde_json::to_vec(&Saving { as_of, spool: self.spool, alive_at: self.watermark, runs, seqs })?;
-        Disk::default().replace(&self.path, &bytes)
+        Disk::default().replace(&self.path, &bytes)?;
+        Ok(crc32c::crc32c(&bytes))
     }
+}
+
+/// A watermark that was saved after the state file with this checksum.
+fn read_watermark(state_dir: &Path, checksum: u32) -> Option<Micros> {
+    let text = Disk::default().read_all(&state_dir.join(WATERMARK_FILE)).ok()?;
+    let (of, time) = std::str::from_utf8(&text).ok()?.strip_suffix('\n')?.split_once(' ')?;
+    (u32::from_str_radix(of, 16) == Ok(checksum)).then(|| time.parse().ok())?
 }
 
 #[cfg(test)]
@@ -227,6 +279,45 @@ mod tests {
 
     fn open(dir: &Path, spool: u128, asked: &mut Option<u64>) -> StateFile {
         StateFile::open(dir, Uuid::from_u128(spool), &Config::default(), |from, _| *asked = Some(from)).0
+    }
+
+    #[test]
+    fn a_watermark_of_its_own_counts_with_the_file_that_it_was_saved_after() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut asked, log) = (None, 1);
+        let mut file = open(dir.path(), log, &mut asked);
+        let save = |file: &mut StateFile, as_of| {
+            let runs = Resolver::new(Config::default().timeouts()).state(Duration::ZERO);
+            assert!(file.save(runs, &SeqTracker::default(), as_of));
+        };
+        file.set_watermark(77);
+        assert!(!file.save_watermark(), "there is no file yet");
+        save(&mut file, 1_000);
+        for watermark in [99, 88] {
+            file.set_watermark(watermark);
+            assert!(file.save_watermark());
+            assert_eq!(open(dir.path(), log, &mut asked).watermark(), Some(watermark));
+        }
+        let path = dir.path().join(WATERMARK_FILE);
+        let of_before = std::fs::read(&path).unwrap();
+        save(&mut file, 2_000);
+        std::fs::write(&path, &of_before).unwrap();
+        file.set_watermark(100);
+        let read = |asked: &mut Option<u64>| open(dir.path(), log, asked).watermark();
+        assert_eq!(read(&mut asked), Some(88), "of the file before: {of_before:?}");
+        for broken in ["", "\0\0\0", "00000000 1\n", "zz 1\n", "1"] {
+            std::fs::write(&path, broken).unwrap();
+            assert_eq!(read(&mut asked), Some(88), "{broken:?}");
+        }
+        // A new process does not write through what is in its place.
+        let target = dir.path().join("other");
+        std::fs::write(&target, "untouched").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        let mut file = open(dir.path(), log, &mut asked);
+        save(&mut file, 3_000);
+        assert!(file.save_watermark());
+        assert_eq!(std::fs::read(&target).unwrap(), b"untouched");
     }
 
     #[test]

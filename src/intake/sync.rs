@@ -5,10 +5,14 @@ use std::{thread, time::Duration};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::{group::HOUSEKEEPING_INTERVAL, stage::Intake};
+use super::{
+    group::{HOUSEKEEPING_INTERVAL, IDLE_AFTER, IDLE_HOUSEKEEPING_INTERVAL},
+    stage::Intake,
+};
 use crate::{
     frame::{Ack, BatchAck},
     gaps::Gap,
+    lifecycle::next_tick,
     spool::RecordKind,
     units::{self, Micros},
 };
@@ -43,7 +47,10 @@ impl Intake {
     pub(super) fn longest_wait(&self) -> Duration {
         let due =
             self.deps.appender.sync_due(self.is_awaited()).map(|due| due.saturating_duration_since(Instant::now()));
-        due.map_or(HOUSEKEEPING_INTERVAL, |due| due.min(HOUSEKEEPING_INTERVAL))
+        let now = Instant::now();
+        let idle = self.last_message.is_none_or(|at| now.duration_since(at) > IDLE_AFTER);
+        let housekeeping = next_tick(now, if idle { IDLE_HOUSEKEEPING_INTERVAL } else { HOUSEKEEPING_INTERVAL }) - now;
+        due.map_or(housekeeping, |due| due.min(housekeeping))
     }
 
     /// Makes the group durable when that is due, else writes it.
@@ -131,6 +138,10 @@ impl Intake {
                 self.deps.appender.retain_from(u64::MAX);
                 return self.state.defer_save();
             }
+            if !last && !self.changed && self.state.save_watermark() {
+                return;
+            }
+            self.changed = false;
             let (runs, end) = (self.resolver.state(self.subscribed), self.deps.appender.end());
             let saved = self.state.save(runs, &self.seqs, end);
             self.deps.appender.retain_from(if saved { end } else { u64::MAX });

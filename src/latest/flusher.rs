@@ -20,7 +20,7 @@ use super::{
     state::{LatestState, Update},
 };
 use crate::{
-    lifecycle::Signal,
+    lifecycle::{Signal, next_tick},
     memory::{LARGE_VALUE, Reserved},
     metrics::Metrics,
     redis::{self, Link, Resource, STATUS_VALUE},
@@ -87,7 +87,8 @@ pub async fn flusher(deps: FlusherDeps, mut stop: Signal) -> Result<(), Infallib
     };
     let mut connection = link.watch();
     connection.mark_changed();
-    let mut status_timer = interval(STATUS_INTERVAL.min(config.status_ttl / 3));
+    let status_interval = STATUS_INTERVAL.min(config.status_ttl / 3);
+    let mut status_timer = interval(status_interval);
     let (mut rewrite_all, mut name_conflict) = (false, NameConflict::default());
     let mut pressure = flusher.latest_state.memory.pressure();
     loop {
@@ -104,6 +105,7 @@ pub async fn flusher(deps: FlusherDeps, mut stop: Signal) -> Result<(), Infallib
                 status_timer.reset_immediately();
             }
             _ = status_timer.tick() => {
+                status_timer.reset_at(next_tick(Instant::now(), status_interval));
                 flusher.latest_state.expire(Instant::now());
                 flusher.write_status(&instance, status(), &mut name_conflict).await;
                 continue;

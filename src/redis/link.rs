@@ -7,7 +7,7 @@ use std::{
 };
 
 use fred::{clients::Client, error::Error as RedisError, interfaces::ClientLike};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
 use super::{
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     backoff::{self, Backoff},
-    lifecycle::Signal,
+    lifecycle::{Signal, next_tick},
     logging::Chain,
     metrics::Metrics,
 };
@@ -178,7 +178,7 @@ async fn wait_until_lost(connected: &mut Connected) {
     let silent = async {
         let mut failures = 0;
         while failures < 2 {
-            tokio::time::sleep(PING_INTERVAL).await;
+            tokio::time::sleep_until(next_tick(Instant::now(), PING_INTERVAL)).await;
             failures = if answers(&client).await { 0 } else { failures + 1 };
         }
     };

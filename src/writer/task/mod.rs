@@ -32,7 +32,7 @@ use super::{
     runs::RunTable,
     store_call::{self, Completion},
 };
-use crate::{event::Table, store::Problem, units::Micros};
+use crate::{event::Table, lifecycle::next_tick, store::Problem, units::Micros};
 
 /// Records taken and not yet passed, at most.
 const PENDING_RECORDS_MAX: usize = 1 << 18;
@@ -318,7 +318,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         let wake = [aged, rows, runs, dead_letters, self.deletions.due_at()]
             .into_iter()
             .flatten()
-            .fold(now + RESTART_POLL_INTERVAL, Instant::min);
+            .fold(next_tick(now, RESTART_POLL_INTERVAL), Instant::min);
         // Work that waits for a call in flight is started when that completes: never spin for it.
         wake.max(now + Duration::from_millis(1))
     }

@@ -70,6 +70,8 @@ pub struct Pools {
 pub struct Pool {
     pub capacity: usize,
     pub available: usize,
+    /// Connections that were accepted and not read yet: each is soon idle or busy.
+    pub unread: usize,
     /// Idle connections, the longest first.
     pub idle: BTreeMap<u64, (Instant, Arc<Eviction>)>,
 }
@@ -95,7 +97,7 @@ impl Slots {
 
 impl Pools {
     fn new(limits: ConnectionLimits) -> Self {
-        let pool_of = |slots| Pool { capacity: slots, available: slots, idle: BTreeMap::new() };
+        let pool_of = |slots| Pool { capacity: slots, available: slots, unread: 0, idle: BTreeMap::new() };
         Self {
             general: pool_of(limits.general),
             reserve: pool_of(PROBE_SLOTS + limits.reserved),
@@ -126,7 +128,7 @@ impl Pools {
             }
             // A general slot soon is better than a reserve slot now, unless few connections are idle: operators and probes would
             // queue behind all other clients.
-            Err(Some(due)) if !self.general.has_few_idle() => return Err(Some(due)),
+            Err(due) if (due.is_some() || self.general.unread > 0) && !self.general.has_few_idle() => return Err(due),
             Err(due) => due,
         };
         match self.reserve.try_acquire(now) {
@@ -171,6 +173,6 @@ impl Pool {
 
     /// Whether nearly all connections of a full pool are busy.
     pub fn has_few_idle(&self) -> bool {
-        self.idle.len() < MIN_IDLE.min(self.capacity / 2)
+        self.idle.len() + self.unread < MIN_IDLE.min(self.capacity / 2)
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::admission::{Class, Eviction, Slots};
+use super::admission::{Class, Eviction, Pool, Slots};
 
 /// A connection slot; released when dropped.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ struct Activity {
     answering: bool,
     /// Its key among the idle connections, while it is idle.
     idle_key: Option<u64>,
+    /// Whether its socket was read: until then nothing is known of it.
+    read: bool,
 }
 
 /// Keeps the connection busy while it lives.
@@ -41,6 +43,7 @@ impl ConnectionPermit {
     /// A slot of this class. Its connection is idle once [`wait_for_client`](Self::wait_for_client) says so. `peer`: the address
     /// whose share it counts against.
     pub fn new(slots: Arc<Slots>, class: Class, peer: Option<IpAddr>) -> Self {
+        slots.pools().pool(class).unread += 1;
         Self { slots, class, peer, eviction: Arc::default(), activity: Mutex::default() }
     }
 
@@ -111,6 +114,7 @@ impl ConnectionPermit {
 
     fn mark_idle(&self) {
         let mut pools = self.slots.pools();
+        self.mark_read(pools.pool(self.class));
         if self.activity().idle_key.is_some() || self.eviction.evicted.load(Ordering::Relaxed) {
             return;
         }
@@ -123,9 +127,17 @@ impl ConnectionPermit {
     }
 
     fn mark_busy(&self) {
-        let idle_key = self.activity().idle_key.take();
-        if let Some(idle_key) = idle_key {
-            self.slots.pools().pool(self.class).idle.remove(&idle_key);
+        let mut pools = self.slots.pools();
+        let pool = pools.pool(self.class);
+        self.mark_read(pool);
+        if let Some(idle_key) = self.activity().idle_key.take() {
+            pool.idle.remove(&idle_key);
+        }
+    }
+
+    fn mark_read(&self, pool: &mut Pool) {
+        if !std::mem::replace(&mut self.activity().read, true) {
+            pool.unread -= 1;
         }
     }
 

@@ -89,18 +89,17 @@ async fn while_all_are_busy_the_reserve_is_for_authenticated_requests() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_was_not_read_yet_is_not_evicted() {
-    let limiter = limiter(1);
-    let unread = Arc::new(limiter.acquire(None).await);
+    let limiter = limiter(2);
+    let unread = [limiter.acquire(None).await, limiter.acquire(None).await];
     tokio::time::advance(EVICTION_GRACE * 9).await;
-    assert_eq!(permit(&limiter).await.class(), Class::Reserve);
-    assert!(!is_evicted(&unread).await);
-    unread.wait_for_client();
+    let waits = tokio::time::timeout(EVICTION_GRACE * 9, limiter.acquire(None)).await;
+    assert!(waits.is_err(), "for a general slot, which is soon there");
+    assert!(!is_evicted(&unread[0]).await && !is_evicted(&unread[1]).await);
+    unread.iter().for_each(ConnectionPermit::wait_for_client);
     let began = Instant::now();
-    let mut others = vec![];
-    while !is_evicted(&unread).await {
-        others.push(permit(&limiter).await);
-    }
-    assert!(began.elapsed() >= EVICTION_GRACE, "{:?}", began.elapsed());
+    let other = permit(&limiter).await;
+    assert_eq!((other.class(), began.elapsed()), (Class::General, EVICTION_GRACE));
+    assert!(is_evicted(&unread[0]).await && !is_evicted(&unread[1]).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -178,6 +177,7 @@ async fn slots_are_neither_lost_nor_made() {
     let pools = limiter.slots.pools();
     assert_eq!((pools.general.available, pools.reserve.available, pools.reserved), (3, PROBE_SLOTS + 3, 3));
     assert!(pools.general.idle.is_empty() && pools.reserve.idle.is_empty());
+    assert_eq!((pools.general.unread, pools.reserve.unread), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
