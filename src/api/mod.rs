@@ -26,6 +26,7 @@ mod fields;
 mod memory_budget;
 mod paging;
 mod params;
+mod remembered;
 mod routes;
 mod run_lookup;
 mod server;

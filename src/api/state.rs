@@ -10,11 +10,13 @@ use super::{
     certificate::Certificate,
     config::Config,
     memory_budget::MemoryBudget,
+    remembered::Remembered,
     shared_pages::SharedPages,
     submit::Submitter,
 };
 use crate::{
     frame::SOURCE_HTTP,
+    gap_reader::missing::Missing,
     live::LiveFeed,
     metrics::Metrics,
     redis::{LATEST_EXTRA, Link},
@@ -59,6 +61,8 @@ pub struct ApiState {
     pub exports: Arc<Semaphore>,
     /// Pages for probes and scrapers.
     pub pages: Arc<SharedPages>,
+    /// What the rows of runs lack.
+    pub missing_messages: Arc<Remembered<Missing>>,
     /// For TLS.
     pub certificate: Arc<Certificate>,
     /// Exports and streams that must stay free.

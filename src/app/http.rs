@@ -147,6 +147,7 @@ pub fn api_state(settings: &Settings, inputs: ApiInputs, submitter: Submitter) -
         exports: Arc::new(Semaphore::new(settings.http.exports)),
         reserved: api::Reserved::default(),
         pages: Arc::default(),
+        missing_messages: Arc::default(),
         memory: api::MemoryBudget::new(settings.http.memory, inputs.memory),
         compressions: Arc::new(Semaphore::new(settings.http.compressions)),
     }

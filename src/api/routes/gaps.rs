@@ -32,15 +32,18 @@ pub async fn all(State(state): State<ApiState>, params: Params) -> ApiResult {
     json_answer(&json!({ "gaps": JsonRows(&gaps), "count": gaps.len() }))
 }
 
-/// `GET /api/runs/{run_id}/gaps`
+/// `GET /api/runs/{run_id}/gaps`: all rows of the run are read for it.
 pub async fn gaps(State(state): State<ApiState>, Path(run_id): Path<String>, params: Params) -> ApiResult {
     let params = params.allow_only(&PARAMETERS, &[])?;
     let limit = limit(&params, &state)?;
     let run = run_lookup::find(&state, &run_id).await?;
     let filter = filter(Filter::of_run(&run), &params)?;
-    let reservation = Reservation::reserve_page(&state.memory).await;
-    let missing = missing(&*state.store, run.run_id).await?;
-    drop(reservation);
+    let read = async {
+        let _reservation = Reservation::reserve_page(&state.memory).await;
+        missing(&*state.store, run.run_id).await
+    };
+    let answer = state.missing_messages.get(run.run_id, read).await?;
+    let missing = &*answer.value;
     let gaps = ledger::read(&*state.store, &filter, limit).await?;
     let seq_gap = |seq_gap: &SeqGap| {
         json!({
@@ -50,6 +53,7 @@ pub async fn gaps(State(state): State<ApiState>, Path(run_id): Path<String>, par
     };
     json_answer(&json!({
         "run_id": run.run_id,
+        "as_of": render::time(answer.as_of),
         "first_seq": missing.range.map(|range| range.0),
         "last_seq": missing.range.map(|range| range.1),
         "stored": missing.stored,

@@ -145,6 +145,7 @@ impl QueryClient {
             exports: Arc::new(Semaphore::new(1)),
             reserved: api::Reserved::default(),
             pages: Arc::default(),
+            missing_messages: Arc::default(),
             live: LiveFeed::new(0, 0),
             certificate: Arc::new(api::Certificate::new(&ServerTls::default(), Arc::clone(&metrics))),
             token_store: Arc::new(api::TokenStore::new(None, metrics)),
