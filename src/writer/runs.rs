@@ -109,7 +109,9 @@ impl RunTable {
     pub fn update(&mut self, run_id: Uuid, says: RecordUpdate<'_>, now: Instant) -> bool {
         if !self.runs.contains_key(&run_id) {
             self.evict();
-            self.runs.insert(run_id, Run { shared: self.shared, ..Run::new(run_id, now) });
+            let mut run = Run::new(run_id, now);
+            run.shared = self.shared;
+            self.runs.insert(run_id, run);
             self.due_now.push_back(run_id);
         }
         let run = self.runs.get_mut(&run_id).expect("it was just inserted");

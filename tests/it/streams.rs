@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     daemon::{Builder, Daemon},
-    redis::{Options, Redis},
+    redis::Redis,
     resp::{Resp, Value},
     sqlite, wait_for, wait_until,
 };
