@@ -144,7 +144,7 @@ fn what_was_added_while_no_daemon_ran_is_stored_and_a_rejected_entry_is_a_dead_l
     wait_metrics(&daemon.database(), 500);
     wait_until("everything is acknowledged", LIMIT, || pending(&mut client) == 0);
     let letters: Json = serde_json::from_str(&daemon.succeed(&["deadletter", "list", "--json"])).unwrap();
-    let letter = letters.as_array().map_or(&letters["letters"][0], |letters| &letters[0]);
+    let letter = &letters["deadletters"][0];
     assert_eq!((&letter["channel"], &letter["entry"]), (&json!(STREAM), &json!(broken.to_string())), "{letters}");
     assert_eq!(sqlite::count(&daemon.database(), "SELECT COUNT(*) FROM ingest_gaps"), 0, "nothing is missed");
 }
@@ -189,12 +189,13 @@ fn entries_that_a_dead_consumer_has_left_are_claimed_and_it_is_removed() {
     wait_metrics(&daemon.database(), 25);
     wait_until("everything is acknowledged", LIMIT, || pending(&mut client) == 0);
     wait_until("the status says so", LIMIT, || stream_status(&daemon)["claimed"] == 20);
-    let names = |client: &mut Resp| format!("{:?}", client.command(&["XINFO", "CONSUMERS", STREAM, GROUP]));
-    wait_until("both are removed", 2 * LIMIT, || {
-        let names = names(&mut client);
-        !names.contains("dead") && !names.contains("idle")
-    });
-    assert!(names(&mut client).contains("test"));
+    let names = |client: &mut Resp| -> Vec<String> {
+        let Value::Array(consumers) = client.command(&["XINFO", "CONSUMERS", STREAM, GROUP]) else { panic!("no list") };
+        let name = |of: &Value| if let Value::Array(parts) = of { parts[1].text().unwrap() } else { panic!("{of:?}") };
+        consumers.iter().map(name).collect()
+    };
+    assert!(names(&mut client).contains(&"dead".to_owned()));
+    wait_until("both are removed", 2 * LIMIT, || names(&mut client) == ["test"]);
 }
 
 #[test]
@@ -331,4 +332,55 @@ fn two_daemons_share_a_stream_and_the_run_is_whole() {
     wait_for("the run's row is whole", Duration::from_secs(20), whole);
     thread::sleep(Duration::from_secs(6));
     assert_eq!(whole(), Some(()), "and stays so: {:?}", sqlite::rows(&database, &run));
+}
+
+#[test]
+fn messages_without_a_run_id_are_of_one_run_whichever_daemon_takes_them() {
+    let redis = Redis::start();
+    let (_dir, database) = shared();
+    let _pair = [sharing(&redis, "a", &database).start_ready(), sharing(&redis, "b", &database).start_ready()];
+    let mut client = redis.client();
+    let mut expected = Vec::new();
+    for run in 0..3 {
+        let start = json!({"type": "training_start", "data": {"notes": format!("run {run}")}}).to_string();
+        let id = add(&mut client, &["data", &start]);
+        expected.push(cascor_ingest::event::implicit_run_id(STREAM, id.micros(), start.as_bytes()).to_string());
+        for epoch in 0..200 {
+            add(&mut client, &["epoch", &epoch.to_string(), "loss", "0.5"]);
+        }
+        add(&mut client, &["type", "training_end", "status", "completed"]);
+    }
+    wait_metrics(&database, 600);
+    let rows = sqlite::rows(&database, "SELECT run_id, COUNT(*) AS n FROM training_metrics GROUP BY run_id");
+    let found: BTreeSet<_> =
+        rows.iter().map(|row| (row["run_id"].as_str().unwrap().to_owned(), row["n"].as_i64())).collect();
+    assert_eq!(found, expected.iter().map(|run| (run.clone(), Some(200))).collect());
+    let complete = "SELECT COUNT(*) FROM training_runs WHERE status = 'completed' AND final_epoch = 199";
+    wait_for("each run is complete", LIMIT, || (sqlite::count(&database, complete) == 3).then_some(()));
+    assert_eq!(sqlite::count(&database, "SELECT COUNT(*) FROM training_runs"), 3);
+}
+
+#[test]
+fn the_latest_keys_are_those_of_all_daemons() {
+    let redis = Redis::start();
+    let (_dir, database) = shared();
+    let pair = [sharing(&redis, "a", &database).start_ready(), sharing(&redis, "b", &database).start_ready()];
+    let mut client = redis.client();
+    for epoch in 0..400 {
+        add_epochs(&mut client, epoch..epoch + 1);
+        if epoch % 10 == 0 {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    let newest = |client: &mut Resp| client.get_json("cascor:metrics:latest").map(|value| value["epoch"].clone());
+    wait_until("the newest value is there", LIMIT, || newest(&mut client) == Some(json!(399)));
+    thread::sleep(Duration::from_millis(400));
+    assert!(newest(&mut client).is_none_or(|epoch| epoch == 399), "and stays");
+    let epochs = |client: &mut Resp| -> Vec<i64> {
+        let history = client.get_json("cascor:history:latest").unwrap_or_default();
+        history.as_array().into_iter().flatten().filter_map(|object| object["epoch"].as_i64()).collect()
+    };
+    wait_until("the history has all", LIMIT, || epochs(&mut client) == (0..400).collect::<Vec<_>>());
+    let taken: Vec<_> = pair.iter().map(|daemon| stream_status(daemon)["acknowledged"].as_i64().unwrap_or(0)).collect();
+    assert!(taken.iter().all(|taken| *taken > 0), "both take part: {taken:?}");
 }

@@ -10,7 +10,12 @@ use std::{
 };
 
 use super::arena::times;
-use crate::support::{daemon::Daemon, redis::Redis, resp::{Resp, Value}, sqlite, wait_for};
+use crate::support::{
+    daemon::Daemon,
+    redis::Redis,
+    resp::{Resp, Value},
+    sqlite, wait_for,
+};
 
 const STREAM: &str = "cascor:training:stream";
 const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
@@ -55,8 +60,10 @@ fn a_daemon_on_a_stream_that_is_killed_loses_nothing_and_stores_nothing_twice() 
     wait_for("every entry in the table", LIMIT, || (count("*") >= added).then_some(()));
     assert_eq!((count("*"), count("DISTINCT epoch")), (added, added));
     let mut client = redis.client();
-    wait_for("every entry to be acknowledged", LIMIT, || match client.command(&["XPENDING", STREAM, "cascor-ingest"]) {
-        Value::Array(parts) => (parts[0].integer() == Some(0)).then_some(()),
-        other => panic!("XPENDING was answered {other:?}"),
+    wait_for("every entry to be acknowledged", LIMIT, || {
+        match client.command(&["XPENDING", STREAM, "cascor-ingest"]) {
+            Value::Array(parts) => (parts[0].integer() == Some(0)).then_some(()),
+            other => panic!("XPENDING was answered {other:?}"),
+        }
     });
 }
