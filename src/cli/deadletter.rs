@@ -306,5 +306,9 @@ fn value(letter: &DeadLetterInfo) -> Value {
         "kept": letter.kept,
         "hash": letter.hash,
         "offset": letter.offset,
-    })
+    });
+    if let Some(entry) = &letter.entry {
+        value["entry"] = json!(entry);
+    }
+    value
 }
