@@ -345,9 +345,12 @@ fn messages_without_a_run_id_are_of_one_run_whichever_daemon_takes_them() {
         let start = json!({"type": "training_start", "data": {"notes": format!("run {run}")}}).to_string();
         let id = add(&mut client, &["data", &start]);
         expected.push(cascor_ingest::event::implicit_run_id(STREAM, id.micros(), start.as_bytes()).to_string());
+        // What the other daemon takes before this one has shared the start is of the run before: trainers should give ids.
+        thread::sleep(Duration::from_millis(500));
         for epoch in 0..200 {
             add(&mut client, &["epoch", &epoch.to_string(), "loss", "0.5"]);
         }
+        thread::sleep(Duration::from_millis(500));
         add(&mut client, &["type", "training_end", "status", "completed"]);
     }
     wait_metrics(&database, 600);
