@@ -16,7 +16,12 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{event::ControlRow, gaps::Gap, units::Micros, words::words};
+use crate::{
+    event::{ControlRow, EntryId},
+    gaps::Gap,
+    units::Micros,
+    words::words,
+};
 
 /// One message, copied out of the client's buffer.
 #[derive(Clone, Debug)]
@@ -31,6 +36,8 @@ pub struct Frame {
     pub received: Instant,
     /// Whether it came on a control channel.
     pub control: bool,
+    /// Of an entry of a stream, whose name is `channel`: its id there.
+    pub entry: Option<EntryId>,
 }
 
 /// The source, in `control_log`, of commands by HTTP; the name of the token follows behind a colon.

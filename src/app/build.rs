@@ -35,7 +35,7 @@ use crate::{
     metrics::Metrics,
     redis::{Link, RunShare},
     service_manager::{self, Heartbeat},
-    source::{self, Input, QueuedBytes, SourceStatus, pubsub::PubSub, queue},
+    source::{self, Input, QueuedBytes, SourceStatus, StreamsStatus, pubsub::PubSub, queue, streams::Stream},
     spool,
     store::{Deletions, Store},
     units::{self, Micros},
@@ -66,6 +66,7 @@ pub(super) struct Daemon<'a> {
 #[derive(Clone)]
 pub(super) struct RedisHandles {
     pub(super) status: SourceStatus,
+    pub(super) streams: StreamsStatus,
     pub(super) link: Link,
 }
 
@@ -122,17 +123,23 @@ impl Daemon<'_> {
         let [training_queue, control_queue] =
             [training_queue, control_queue].map(|queue| queue.charging(self.memory.clone()));
         let (sender, training_sender) = (control_queue.sender(), training_queue.sender().downgrade());
-        let inputs = vec![
-            Input::new(PubSub::training(redis, &status, Arc::clone(&self.metrics)), training_queue),
-            Input::new(PubSub::control(redis, &status, Arc::clone(&self.metrics)), control_queue),
-        ];
+        let mut inputs = Vec::new();
+        if !redis.training_channels.is_empty() {
+            let training = PubSub::training(redis, &status, Arc::clone(&self.metrics));
+            inputs.push(Input::new(training, training_queue.clone()));
+        }
+        inputs.push(Input::new(PubSub::control(redis, &status, Arc::clone(&self.metrics)), control_queue));
+        let streams = StreamsStatus::default();
+        let sources = Stream::all(redis, &self.settings.instance, &status, &streams, &self.metrics);
+        inputs.extend(sources.into_iter().map(|stream| Input::new(stream, training_queue.clone())));
+        drop(training_queue);
         let sources = source::receive(inputs, Arc::clone(&self.metrics), self.ingest_stop.clone());
         self.tasks.spawn("sources", sources.map_err(AppError::Start)?);
         let (link, upkeep) = Link::new(redis, self.drain_stop.clone());
         let link = link.counted_in(&self.metrics);
         self.tasks.spawn("redis commands", upkeep);
         let queues = IntakeQueues { training, training_bytes, control, control_bytes, sender, training_sender };
-        Ok((RedisHandles { status, link }, queues))
+        Ok((RedisHandles { status, streams, link }, queues))
     }
 
     /// What the status object is made of.
@@ -154,6 +161,7 @@ impl Daemon<'_> {
             started: self.started,
             readiness: self.readiness.clone(),
             redis: redis.status.clone(),
+            streams: redis.streams.clone(),
             storage: storage.clone(),
             channels,
             access: access.clone(),
@@ -286,7 +294,8 @@ impl Daemon<'_> {
             oldest_unstored: channels.oldest_unstored,
             metrics: Arc::clone(&self.metrics),
         };
-        self.tasks.spawn("writer", writer::run(settings.writer.clone(), records, ports, self.drain_stop.clone()));
+        let config = writer::Config { shares_runs: !settings.redis.streams.is_empty(), ..settings.writer.clone() };
+        self.tasks.spawn("writer", writer::run(config, records, ports, self.drain_stop.clone()));
         store
     }
 
@@ -317,6 +326,7 @@ impl Daemon<'_> {
             link: link.clone(),
             render: Arc::new(MessageRenderer::new(&settings.instance)),
             instance: settings.instance.clone(),
+            shares_runs: !settings.redis.streams.is_empty(),
             status: Box::new(move || text.status().to_string()),
             metrics: Arc::clone(&self.metrics),
         };

@@ -178,20 +178,26 @@ impl ReplayContext {
     }
 
     fn content(&self, letter: &StoredLetter) -> Content {
-        let record = |kind, decided| Record {
+        let source = letter.info.source();
+        let record = |kind, decided, channel| Record {
             offset: letter.info.id,
             kind,
             decided,
             strict_json: false,
-            channel: &letter.info.channel,
+            from_stream: false,
+            channel,
             payload: &letter.payload,
         };
         match letter.kind {
             RecordKind::Rejected if self.is_control(&letter.info.channel) => {
-                self.limited.content(&record(RecordKind::Control, letter.decided))
+                self.limited.content(&record(RecordKind::Control, letter.decided, &source))
             }
             RecordKind::Rejected => match self.decide(letter) {
-                Ok(decided) => self.limited.content(&record(RecordKind::Event, decided)),
+                Ok(decided) => {
+                    // With a time of its own, the entry id is no part of its identity.
+                    let source = if decided.has_event_time { &letter.info.channel } else { &source };
+                    self.limited.content(&record(RecordKind::Event, decided, source))
+                }
                 Err(rejection) => {
                     let (rejected, _) = RejectedMessage::new(rejection, &letter.payload);
                     Content::Rejected {
@@ -202,7 +208,7 @@ impl ReplayContext {
                     }
                 }
             },
-            kind => self.unlimited.content(&record(kind, letter.decided)),
+            kind => self.unlimited.content(&record(kind, letter.decided, &source)),
         }
     }
 
@@ -210,7 +216,10 @@ impl ReplayContext {
     fn decide(&self, letter: &StoredLetter) -> Result<Resolved, Rejection> {
         let message = wire::decode(&letter.payload, &self.limits)?;
         let received_at = letter.decided.received_at;
-        let time = message.time(received_at, &self.zone);
+        let mut time = message.time(received_at, &self.zone);
+        if let Some(entry) = letter.info.entry_id().filter(|_| !time.from_message) {
+            time.event_time = entry.micros();
+        }
         let open = Some(letter.decided.run_id).filter(|run| !run.is_nil() && message.kind() != Kind::RunStart);
         let named = || implicit_run_id(&letter.info.channel, time.event_time, &letter.payload);
         let run_id = message.run_id().or(open).unwrap_or_else(named);

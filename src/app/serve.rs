@@ -66,7 +66,7 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     let submitter = http::submitter(settings, &link, receipts.clone(), limits, None);
     let (mirror, listening) =
         live_mirror::listen(settings, &live, &link, receipts, stop.clone()).map_err(AppError::Start)?;
-    let redis = RedisHandles { status: mirror.status.clone(), link: link.clone() };
+    let redis = RedisHandles { status: mirror.status.clone(), streams: Default::default(), link: link.clone() };
     let inputs = http::ApiInputs {
         memory: MemoryLimit::default(),
         status: status(settings, started, redis, &health, access.clone()),

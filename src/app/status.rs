@@ -15,7 +15,7 @@ use crate::{
     lifecycle::{PauseBarrier, Readiness},
     metrics::Metrics,
     render,
-    source::SourceStatus,
+    source::{SourceStatus, StreamsStatus},
     store::Problem,
     units::{self, Micros},
 };
@@ -36,6 +36,8 @@ pub(super) struct StatusInputs {
     pub(super) readiness: Readiness,
     /// Connections to Redis.
     pub(super) redis: SourceStatus,
+    /// Streams of Redis.
+    pub(super) streams: StreamsStatus,
     /// Spool and dead letters.
     pub(super) storage: Storage,
     /// What the stages report.
@@ -76,7 +78,7 @@ impl StatusInputs {
             "started_at": render::time(self.started_at),
             "at": render::time(units::now()),
             "uptime_seconds": self.started.elapsed().as_secs(),
-            "redis": { "connections": self.redis.connections(), "unproven": self.redis.unconfirmed() },
+            "redis": self.redis(),
             "spool": {
                 "id": self.storage.spool.id(),
                 "healthy": self.storage.spool.healthy(),
@@ -133,6 +135,15 @@ impl StatusInputs {
             () if *self.channels.pause_barrier.borrow() != PauseBarrier::None => "paused",
             () => "running",
         }
+    }
+
+    fn redis(&self) -> Value {
+        let mut redis = json!({ "connections": self.redis.connections(), "unproven": self.redis.unconfirmed() });
+        let streams = self.streams.streams();
+        if !streams.is_empty() {
+            redis["streams"] = json!(streams);
+        }
+        redis
     }
 
     fn gaps(&self) -> Value {

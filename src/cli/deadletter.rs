@@ -296,7 +296,7 @@ fn object(letter: &DeadLetter) -> Map<String, Value> {
 }
 
 fn value(letter: &DeadLetterInfo) -> Value {
-    json!({
+    let mut value = json!({
         "id": letter.id,
         "received_at": render::time(letter.received_at),
         "reason": letter.reason.as_str(),
@@ -306,5 +306,9 @@ fn value(letter: &DeadLetterInfo) -> Value {
         "kept": letter.kept,
         "hash": letter.hash,
         "offset": letter.offset,
-    })
+    });
+    if let Some(entry) = &letter.entry {
+        value["entry"] = json!(entry);
+    }
+    value
 }

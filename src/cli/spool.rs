@@ -17,6 +17,7 @@ use crate::{
     app::offline_drain::{self, Drained, OfflineDrainError, OrphanSpool},
     config::Settings,
     dead_letter::DeadLetterError,
+    event::split_source,
     frame::RejectedMessage,
     render,
     spool::{self, Record, RecordKind, Report, SpoolError},
@@ -247,7 +248,11 @@ fn object(record: &Record<'_>) -> Map<String, Value> {
     put("received_at", render::time(decided.received_at).into());
     put("event_time", render::time(decided.event_time).into());
     put("run_id", (!decided.run_id.is_nil()).then(|| decided.run_id.to_string()).into());
-    put("channel", record.channel.into());
+    let (channel, entry) = split_source(record.channel);
+    put("channel", channel.into());
+    if let Some(entry) = entry {
+        put("entry", entry.to_string().into());
+    }
     let rejected = if record.kind == RecordKind::Rejected { RejectedMessage::decode(record.payload) } else { None };
     if let Some((rejected, _)) = &rejected {
         put("reason", rejected.rejection.reason.as_str().into());

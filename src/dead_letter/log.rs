@@ -244,6 +244,7 @@ fn encode(bytes: &mut Vec<u8>, seed: u32, id: u64, letter: &NewDeadLetter<'_>) -
         kind: letter.kind,
         decided: letter.decided,
         strict_json: false,
+        from_stream: false,
         channel: letter.channel,
         preamble: &[letter.spool_id.as_bytes(), &offset[..], &row, &rejected].concat(),
         payload: letter.payload,

@@ -26,7 +26,7 @@ pub use self::{
     reader::{DeadLetter, Reader},
 };
 use crate::{
-    event::Resolved,
+    event::{EntryId, Resolved, entry_source, split_source},
     frame::{Reason, RejectedMessage},
     section,
     spool::{
@@ -87,6 +87,9 @@ pub struct DeadLetterInfo {
     pub detail: String,
     /// Where it came from.
     pub channel: String,
+    /// Of an entry of a stream: its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
     /// When.
     pub received_at: Micros,
     /// Length of the message as received.
@@ -99,6 +102,18 @@ pub struct DeadLetterInfo {
     pub offset: u64,
     /// Which of the message's rows.
     pub row: u32,
+}
+
+impl DeadLetterInfo {
+    /// The id of its entry, where it is one of a stream.
+    pub fn entry_id(&self) -> Option<EntryId> {
+        self.entry.as_ref().and_then(|id| id.parse().ok())
+    }
+
+    /// The channel as the record in the spool had it; see [`entry_source`].
+    pub fn source(&self) -> String {
+        self.entry_id().map_or_else(|| self.channel.clone(), |id| entry_source(&self.channel, id))
+    }
 }
 
 /// Which letters to list.
@@ -240,11 +255,13 @@ fn decode<'a>(record: &Record<'a>) -> Option<(Key, DeadLetterInfo, &'a [u8])> {
     let (offset, rest) = rest.split_first_chunk::<8>()?;
     let (row, rest) = rest.split_first_chunk::<4>()?;
     let (rejected, kept) = RejectedMessage::decode(rest)?;
+    let (channel, entry) = split_source(record.channel);
     let info = DeadLetterInfo {
         id: record.offset,
         reason: rejected.rejection.reason,
         detail: rejected.rejection.detail,
-        channel: record.channel.to_owned(),
+        channel: channel.to_owned(),
+        entry: entry.map(|id| id.to_string()),
         received_at: record.decided.received_at,
         length: rejected.length,
         kept: kept.len() as u64,

@@ -3,6 +3,7 @@
 //! Rows are plain values. Their keys and contents depend only on the message, the channel and the decisions that intake stored
 //! with it ([`Resolved`]); nothing here reads a clock or a configuration.
 
+mod entry;
 mod labels;
 mod metrics_columns;
 mod run_edit;
@@ -19,6 +20,7 @@ use xxhash_rust::xxh3::Xxh3;
 pub(crate) use self::metrics_columns::metric_columns;
 use self::size::{ROW_OVERHEAD_BYTES, text};
 pub use self::{
+    entry::{EntryId, NoEntryId, entry_source, split_source},
     labels::{extra_label, extra_name},
     metrics_columns::{ColumnType, ColumnValue, Drawn, METRIC_COLUMNS, MetricColumn, MetricColumns, ReadColumns},
     run_edit::EditedRun,
@@ -215,7 +217,7 @@ pub mod status {
 }
 
 /// `(microseconds within the millisecond << 43) | low 43 bits of XXH3-64(channel ‖ 0x00 ‖ payload)`: below 2^53, so that a JSON
-/// number holds it exactly, and ordered by time within one millisecond.
+/// number holds it exactly, and ordered by time within one millisecond. Of a stream see [`entry_source`].
 pub fn event_id(event_time: Micros, channel: &str, payload: &[u8]) -> i64 {
     let mut hash = Xxh3::new();
     hash.update(channel.as_bytes());

@@ -16,7 +16,7 @@ pub struct Gap {
     pub ended_at: Micros,
     /// The reason.
     pub reason: GapReason,
-    /// Place of the loss: `redis`, `control`, `queue`, `spool`, `process`.
+    /// Place of the loss: `redis`, `control`, `stream`, `queue`, `spool`, `process`.
     pub source: String,
     /// The channel; absent: all of them.
     pub channel: Option<String>,
@@ -66,6 +66,12 @@ words! {
         SpoolFull "spool_full",
         /// The process was stopped, or the machine asleep. Losses in that time have gaps of their own as well.
         ProcessPaused "process_paused",
+        /// Entries of a stream were trimmed before they were read.
+        Trimmed "trimmed",
+        /// The same; the number is a bound: some may have been deleted, or read by another consumer.
+        TrimmedAtMost "trimmed_at_most",
+        /// A stream, or its consumer group, was deleted or replaced: what was unread in it is lost.
+        StreamReset "stream_reset",
         /// The producer's `seq` shows a gap; restates per run what the other reasons count per channel.
         Sequence "sequence",
     }

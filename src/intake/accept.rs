@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::stage::{Accepted, Intake};
 use crate::{
-    event::{Kind, Resolved},
+    event::{Kind, Resolved, entry_source},
     frame::{Ack, Frame, RejectedMessage, Rejection},
     latest::{LatestKind, Update},
     live::LiveEvent,
@@ -20,6 +20,14 @@ use crate::{
 /// Memory of a waiting command beside its bytes, and the copies of its bytes until it is executed.
 const COMMAND_BYTES: usize = 1 << 10;
 const COMMAND_COPIES: usize = 4;
+
+/// What the event id is a hash of, beside the payload.
+fn source_of(frame: &Frame, has_own_time: bool) -> Arc<str> {
+    match frame.entry.filter(|_| !has_own_time) {
+        Some(entry) => entry_source(&frame.channel, entry).into(),
+        None => Arc::clone(&frame.channel),
+    }
+}
 
 impl Intake {
     /// Every message ends as one record: an event, a command, or a rejected message with its reason.
@@ -38,20 +46,31 @@ impl Intake {
     }
 
     fn accept_event(&mut self, frame: &Frame, message: &Message<'_>) -> Accepted {
-        let time = message.time(frame.received_at, &self.zone);
+        let mut time = message.time(frame.received_at, &self.zone);
+        if let Some(entry) = frame.entry.filter(|_| !time.from_message) {
+            time.event_time = entry.micros();
+        }
+        let source = source_of(frame, time.from_message);
         if !time.from_message {
             self.deps.metrics.intake_invalid_timestamps.inc();
         }
         if let Some(naive) = time.naive {
             self.zone_check.observe(&frame.channel, naive, frame.received_at, &self.deps.config.time_zone);
         }
-        let assignment = self.assign_run(frame, message, time);
+        let assignment = match frame.entry {
+            None => self.assign_run(frame, message, time),
+            Some(_) => match self.assign_entry(frame, message, time) {
+                Some(assignment) => assignment,
+                None => return Accepted::durable_if(false),
+            },
+        };
         let decided = time.resolve(frame.received_at, assignment.run_id, assignment.opened_run);
         let record = NewRecord {
             kind: RecordKind::Event,
             decided,
             strict_json: message.is_strict_json(),
-            channel: &frame.channel,
+            from_stream: frame.entry.is_some(),
+            channel: &source,
             preamble: b"",
             payload: &frame.payload,
         };
@@ -60,13 +79,15 @@ impl Intake {
         }
         self.deps.metrics.intake_events.inc();
         self.count_doubtful(message);
-        if message.kind() == Kind::RunStart {
+        // Other daemons have taken other entries of a stream; none sees them all.
+        let counts_seq = frame.entry.is_none();
+        if counts_seq && message.kind() == Kind::RunStart {
             self.seqs.start(assignment.run_id, time.event_time, frame.received_at);
         }
-        if let Some(seq) = message.seq() {
+        if let Some(seq) = message.seq().filter(|_| counts_seq) {
             self.seqs.observe(assignment.run_id, seq, &frame.channel, frame.received_at);
         }
-        let shown = || LiveEvent::new(message.kind(), decided, frame.channel.clone(), frame.payload.clone());
+        let shown = || LiveEvent::new(message.kind(), decided, source.clone(), frame.payload.clone());
         self.deps.live.publish(shown);
         let subject = match message.kind() {
             Kind::Metrics => LatestKind::Metrics,
@@ -158,7 +179,8 @@ impl Intake {
             kind: RecordKind::Rejected,
             decided,
             strict_json: false,
-            channel: &frame.channel,
+            from_stream: frame.entry.is_some(),
+            channel: &source_of(frame, false),
             preamble: &rejected.encode(),
             payload: preserved,
         });

@@ -14,8 +14,10 @@ mod accept;
 mod batch;
 mod config;
 mod drop_counter;
+mod entries;
 mod group;
 mod recover_runs;
+mod shared_entries;
 mod shared_runs;
 mod stage;
 mod state;
@@ -26,5 +28,5 @@ pub use self::{
     config::Config,
     shared_runs::{SharedRuns, read_open_run},
     stage::{Intake, IntakeDeps},
-    state::{RunSharing, STATE_FILE, recovered_from},
+    state::{Exchanged, RunSharing, STATE_FILE, ShareError, recovered_from},
 };

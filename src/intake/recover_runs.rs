@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::state::ReplayedRecord;
 use crate::{
-    event::Resolved,
+    event::{Resolved, split_source},
     gaps::{Gap, GapReason},
     logging::Chain,
     runs::RunHints,
@@ -35,13 +35,14 @@ pub(super) fn replay(recovery: &spool::Recovery, as_of: u64, observe: &mut dyn F
             let decided = record.decided;
             observe(ReplayedRecord {
                 decided,
-                channel: record.channel,
+                channel: split_source(record.channel).0,
                 hints: message.as_ref().map(|message| {
                     let Resolved { event_time, has_event_time: from_message, received_at, .. } = decided;
                     let time = MessageTime { event_time, from_message, naive: None };
                     RunHints::of(message, time, received_at, record.payload)
                 }),
-                seq: message.as_ref().and_then(wire::Message::seq),
+                // Those of a stream are shared by several daemons; none of them has all.
+                seq: message.as_ref().filter(|_| !record.from_stream).and_then(wire::Message::seq),
                 reported_gap: (record.kind == RecordKind::Gap).then(|| run_of_gap(record.payload)).flatten(),
             });
         }

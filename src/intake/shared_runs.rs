@@ -11,8 +11,12 @@ use std::{
 use tokio::{runtime::Handle, sync::Notify};
 use tracing::debug;
 
-use super::state::RunSharing;
-use crate::{lifecycle::Signal, redis::RunShare, runs::OpenRun};
+use super::state::{Exchanged, RunSharing, ShareError};
+use crate::{
+    lifecycle::Signal,
+    redis::{RunShare, Unshared},
+    runs::OpenRun,
+};
 
 /// How long Redis may take to store an open run.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -120,6 +124,25 @@ impl RunSharing for SharedRuns {
     fn forget(&mut self, channel: &str) {
         self.pending.lock().forget(channel);
         self.pending.changed.notify_one();
+    }
+
+    fn fetch_shared(&mut self, stream: &str) -> Result<Option<String>, ShareError> {
+        self.runtime.block_on(self.share.fetch_shared(stream)).map_err(why)
+    }
+
+    fn exchange(&mut self, stream: &str, before: Option<&str>, new: &str) -> Result<Exchanged, ShareError> {
+        match self.runtime.block_on(self.share.exchange(stream, before, new)) {
+            Ok(None) => Ok(Exchanged::Done),
+            Ok(Some(other)) => Ok(Exchanged::Other(Some(other).filter(|other| !other.is_empty()))),
+            Err(unshared) => Err(why(unshared)),
+        }
+    }
+}
+
+fn why(unshared: Unshared) -> ShareError {
+    match unshared {
+        Unshared::Unavailable => ShareError::Unavailable,
+        Unshared::Refused => ShareError::Forbidden,
     }
 }
 

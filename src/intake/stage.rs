@@ -16,6 +16,7 @@ use super::{
     drop_counter::DropCounter,
     group::{GROUP_MAX, collect_group},
     recover_runs::replay,
+    shared_entries::SharedEntries,
     state::{RunSharing, StateFile},
     zone::ZoneCheck,
 };
@@ -115,6 +116,8 @@ pub struct Intake {
     pub(super) pending_batches: Vec<(oneshot::Sender<BatchAck>, BatchAck)>,
     /// Frames of the group that their source keeps until they are durable.
     pub(super) pending_tags: Vec<DeliveryTag>,
+    /// Runs of streams.
+    pub(super) entries: SharedEntries,
     pub(super) rejected: u64,
     /// When the last frame was received.
     pub(super) last_received: Option<Micros>,
@@ -157,6 +160,7 @@ impl Intake {
             pending_acks: Vec::new(),
             pending_batches: Vec::new(),
             pending_tags: Vec::new(),
+            entries: SharedEntries::default(),
             rejected: 0,
             last_received: None,
             unwritten: false,
@@ -231,6 +235,7 @@ impl Intake {
         if !group.is_empty() {
             (self.changed, self.last_message) = (true, Some(Instant::now()));
         }
+        self.entries.begin_group();
         for item in group.drain(..) {
             match item {
                 IntakeItem::Frame(frame) => {
@@ -268,12 +273,15 @@ impl Intake {
 
     /// Closes the open runs that are `chosen`, here and in what other instances would adopt.
     fn close_runs(&mut self, chosen: impl Fn(&OpenRun) -> bool) {
+        self.entries.clear();
         self.resolver.close(chosen).iter().for_each(|channel| self.deps.sharing.forget(channel));
     }
 
     /// Takes in a message of a source.
     fn receive(&mut self, mut frame: Frame) -> (Frame, Accepted) {
-        self.last_received = Some(frame.received_at);
+        if frame.entry.is_none() {
+            self.last_received = Some(frame.received_at);
+        }
         if frame.control
             && let Some(name) = escape_reserved_name(&frame.channel)
         {
@@ -295,7 +303,15 @@ impl Intake {
     pub(super) fn append_plain(&mut self, kind: RecordKind, at: Micros, channel: &str, payload: &[u8]) -> Option<u64> {
         let decided =
             Resolved { run_id: Uuid::nil(), event_time: at, received_at: at, has_event_time: false, opened_run: false };
-        self.append(&NewRecord { kind, decided, strict_json: false, channel, preamble: b"", payload })
+        self.append(&NewRecord {
+            kind,
+            decided,
+            strict_json: false,
+            from_stream: false,
+            channel,
+            preamble: b"",
+            payload,
+        })
     }
 
     pub(super) fn append(&mut self, record: &NewRecord<'_>) -> Option<u64> {

@@ -64,6 +64,40 @@ pub trait RunSharing: Send {
 
     /// Removes the run of a channel; no instance adopts it again.
     fn forget(&mut self, channel: &str);
+
+    /// What the daemons share of a stream, as text.
+    ///
+    /// # Errors
+    /// See [`ShareError`].
+    fn fetch_shared(&mut self, _stream: &str) -> Result<Option<String>, ShareError> {
+        Err(ShareError::Forbidden)
+    }
+
+    /// Replaces what they share, if it is still `before`.
+    ///
+    /// # Errors
+    /// See [`ShareError`].
+    fn exchange(&mut self, _stream: &str, _before: Option<&str>, _new: &str) -> Result<Exchanged, ShareError> {
+        Err(ShareError::Forbidden)
+    }
+}
+
+/// What became of an exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exchanged {
+    /// It is replaced.
+    Done,
+    /// Another daemon has replaced it, by this.
+    Other(Option<String>),
+}
+
+/// Why nothing can be shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShareError {
+    /// Redis does not answer: to be tried again.
+    Unavailable,
+    /// Redis refuses: this daemon decides alone.
+    Forbidden,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use fred::{
     interfaces::KeysInterface,
     types::{Expiration, Value},
 };
-use tokio::time::{Instant, interval, sleep, timeout};
+use tokio::time::{Instant, interval, sleep};
 use tracing::{info, warn};
 
 use super::{
@@ -17,7 +17,9 @@ use super::{
     history::{History, OBJECT_BYTES},
     name_conflict::NameConflict,
     render::Render,
-    state::{LatestState, Update},
+    shared::drop_older,
+    state::{LatestState, PendingWrite, Update},
+    status_key::status_key,
 };
 use crate::{
     lifecycle::{Signal, next_tick},
@@ -33,8 +35,6 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 const HISTORY_INTERVAL: Duration = Duration::from_millis(250);
 /// The same while most of it changes each time: no reader can follow, and rendering it is the largest cost here.
 const HISTORY_INTERVAL_BUSY: Duration = Duration::from_secs(1);
-/// How long Redis may take to remove the status at the end.
-const STATUS_DELETE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two writes of the status key.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes written together. A value may be as large as a message, and is in memory twice until Redis has it.
@@ -55,6 +55,8 @@ pub struct FlusherDeps {
     pub instance: String,
     /// Makes the JSON of `<prefix>ingest:<instance>`.
     pub status: Box<dyn Fn() -> String + Send + Sync>,
+    /// Whether other daemons take some of the events of the same runs.
+    pub shares_runs: bool,
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
@@ -64,7 +66,7 @@ pub struct FlusherDeps {
 /// # Errors
 /// None: these keys are a cache.
 pub async fn flusher(deps: FlusherDeps, mut stop: Signal) -> Result<(), Infallible> {
-    let FlusherDeps { latest_state, link, render, instance, status, metrics } = deps;
+    let FlusherDeps { latest_state, link, render, instance, status, shares_runs, metrics } = deps;
     let config = latest_state.config();
     if !config.enabled {
         stop.stopped().await;
@@ -81,6 +83,8 @@ pub async fn flusher(deps: FlusherDeps, mut stop: Signal) -> Result<(), Infallib
         history_interval: HISTORY_INTERVAL,
         cleared: 0,
         history_adopted: false,
+        shares_runs,
+        history_again: false,
         reported_error: String::new(),
         link: link.clone(),
         stop: stop.clone(),
@@ -131,22 +135,8 @@ pub async fn flusher(deps: FlusherDeps, mut stop: Signal) -> Result<(), Infallib
     }
 }
 
-fn status_key(prefix: &str, instance: &str) -> String {
-    format!("{prefix}ingest:{instance}")
-}
-
 fn history_key(prefix: &str) -> String {
     format!("{prefix}history:latest")
-}
-
-/// Removes a daemon's status, which would show an ended daemon until its TTL. Best effort.
-pub async fn delete_status(link: Link, prefix: String, instance: String) {
-    if let Some(client) = link.client() {
-        let key = status_key(&prefix, &instance);
-        if let Ok(Err(error)) = timeout(STATUS_DELETE_TIMEOUT, client.del::<Value, _>(&key)).await {
-            link.acl().warn(&error, Resource::Key(&key));
-        }
-    }
 }
 
 async fn sleep_until_due(at: Option<Instant>) {
@@ -154,6 +144,14 @@ async fn sleep_until_due(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// The value of a key, to be written.
+struct ValueWrite {
+    key: String,
+    json: String,
+    left: Duration,
+    write: PendingWrite,
 }
 
 /// There is no memory for a value now.
@@ -170,6 +168,10 @@ struct Flusher {
     cleared: u64,
     /// Whether the history of the previous daemon was adopted.
     history_adopted: bool,
+    /// See [`FlusherDeps::shares_runs`].
+    shares_runs: bool,
+    /// Whether the history is written once more: another daemon may have undone the last write.
+    history_again: bool,
     reported_error: String,
     link: Link,
     stop: Signal,
@@ -187,10 +189,16 @@ impl Flusher {
         let grown = self.append_history(changes.history, changes.cleared) || !changes.deleted.is_empty();
         if !std::mem::replace(&mut self.history_adopted, true) {
             self.adopt_history(client, &config).await;
+        } else if self.shares_runs && (rewrite_all || grown || self.history_again) {
+            self.merge_history(client, &config).await;
+        }
+        let again = std::mem::replace(&mut self.history_again, self.shares_runs && grown);
+        if self.history_again {
+            self.history_due.get_or_insert(now + self.history_interval);
         }
         changes.deleted.iter().for_each(|(run_id, until)| self.history.remove_run(*run_id, *until));
         self.delete(client, changes.stale).await;
-        let (mut writes, mut bytes) = (Vec::with_capacity(changes.writes.len() + 1), 0);
+        let (mut writes, mut bytes) = (Vec::with_capacity(changes.writes.len()), 0);
         let mut reserved = Vec::new();
         for write in changes.writes {
             let payload = &write.update.payload;
@@ -211,23 +219,40 @@ impl Flusher {
             let left = write.kind.ttl(&config).saturating_sub(now.duration_since(write.update.received));
             if !json.is_empty() {
                 bytes += json.len();
-                writes.push((latest_state.key(write.kind, write.run), json, left));
+                writes.push(ValueWrite { key: latest_state.key(write.kind, write.run), json, left, write });
             }
             if bytes > PIPELINE_BYTES {
                 bytes = 0;
-                self.set(client, std::mem::take(&mut writes)).await;
+                self.set_values(client, std::mem::take(&mut writes)).await;
                 reserved.clear();
             }
         }
-        if (rewrite_all || grown)
+        self.set_values(client, writes).await;
+        if (rewrite_all || grown || again)
             && let Some(newest) = self.history.newest
         {
             self.history_written = Some(now);
             self.history_interval = if busy { HISTORY_INTERVAL_BUSY } else { HISTORY_INTERVAL };
             let left = config.history_ttl.saturating_sub(now.duration_since(newest));
-            writes.push((history_key(&latest_state.prefix), self.history.render(), left));
+            self.set(client, vec![(history_key(&latest_state.prefix), self.history.render(), left)]).await;
+        }
+    }
+
+    /// Writes values; where other daemons write them, too, only those that are newer, and each is looked at once more.
+    async fn set_values(&mut self, client: &Client, mut values: Vec<ValueWrite>) {
+        if self.shares_runs {
+            values = drop_older(client, &self.link, values, |value| (&value.key, &value.json)).await;
+        }
+        let mut written = Vec::new();
+        let mut writes = Vec::with_capacity(values.len());
+        for ValueWrite { key, json, left, write } in values {
+            writes.push((key, json, left));
+            written.push(write);
         }
         self.set(client, writes).await;
+        if self.shares_runs {
+            written.iter().for_each(|write| self.latest_state.requeue(write));
+        }
     }
 
     /// Writes the status key, and warns of another daemon that writes it, too.
@@ -261,6 +286,16 @@ impl Flusher {
             room.merge(memory.try_reserve(2 * (text - payload.len())).ok_or(NoMemory)?);
         }
         Ok(Some(room))
+    }
+
+    /// Takes in what other daemons have written into the history. Best effort.
+    async fn merge_history(&mut self, client: &Client, config: &Config) {
+        let key = history_key(&self.latest_state.prefix);
+        match self.link.read(client, &key, config.history_bytes.as_usize()).await {
+            Ok(Some(array)) => self.history.merge(&array, Instant::now()),
+            Ok(None) => {}
+            Err(error) => self.link.acl().warn(&error, Resource::Key(&key)),
+        }
     }
 
     /// Adopts the history in Redis, so that readers do not see it begin anew with each daemon that takes over, nor alternate between a

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::shared::merge_objects;
 use crate::{render, units::Micros};
 
 /// An object larger than this is kept with its canonical fields only.
@@ -54,6 +55,20 @@ impl History {
         }
         for object in ours {
             self.push(object, until.unwrap_or(newest));
+        }
+    }
+
+    /// Takes in the objects of an array that another daemon has written. `newest`: when the last of them was received.
+    pub(super) fn merge(&mut self, array: &str, newest: Instant) {
+        let Ok(theirs) = serde_json::from_str::<Vec<&RawValue>>(array) else { return };
+        let theirs: Vec<_> = theirs.into_iter().map(RawValue::get).collect();
+        let ours: Vec<_> = mem::take(&mut self.objects).into();
+        let merged = merge_objects(&ours, &theirs);
+        let newest = self.newest.map_or(newest, |until| until.max(newest));
+        let objects = merged.map_or_else(|| ours.clone(), |merged| merged.into_iter().map(str::to_owned).collect());
+        self.bytes = 0;
+        for object in objects {
+            self.push(object, newest);
         }
     }
 

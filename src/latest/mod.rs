@@ -8,12 +8,15 @@ mod large_values;
 mod name_conflict;
 mod removal;
 mod render;
+mod shared;
 mod state;
+mod status_key;
 
 pub use self::{
     config::Config,
-    flusher::{FlusherDeps, delete_status, flusher},
+    flusher::{FlusherDeps, flusher},
     kind::LatestKind,
     render::{MessageRenderer, Render},
     state::{LatestState, Update},
+    status_key::delete_status,
 };

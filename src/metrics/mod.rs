@@ -89,6 +89,15 @@ define_metrics! {
     source_queue_depth: Gauge, "source_queue_frames", "Frames waiting for intake";
     gaps: Counters, "source_gaps" by "reason", "Gaps in the received messages, by reason";
     gap_lost: Counters, "source_lost_messages" by "reason", "Messages known to be missed, by reason of the gap";
+    stream_lag: Labelled<Gauge>, "stream_lag_entries" by "stream",
+        "Entries of the stream that no daemon of the group has read yet; -1 where the server does not tell";
+    stream_pending: Labelled<Gauge>, "stream_pending_entries" by "stream",
+        "Entries that a daemon of the group has read and not acknowledged";
+    stream_acknowledged: Counters, "stream_acknowledged_entries" by "stream",
+        "Entries that this daemon has acknowledged: they are on its disk";
+    stream_claimed: Counters, "stream_claimed_entries" by "stream", "Entries of dead consumers that this daemon has claimed";
+    stream_recoveries: Counters, "stream_recoveries" by "stream",
+        "How often the stream or its consumer group was gone, and was made again";
     intake_events: Counter, "intake_events", "Messages accepted";
     intake_rejected: Counters, "intake_rejected" by "reason", "Messages rejected, by reason";
     intake_invalid_timestamps: Counter, "intake_invalid_timestamps", "Events whose own time was absent or implausible";

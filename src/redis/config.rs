@@ -1,12 +1,12 @@
 //! Settings: address, login, channels and queues of Redis.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
     address::{self, redact},
-    pattern::overlap,
+    pattern::{self, overlap},
 };
 use crate::{
     host,
@@ -14,7 +14,7 @@ use crate::{
     secret::{Secret, SecretFileError},
     section::{self, require},
     tls::{self, Tls},
-    units::ByteSize,
+    units::{self, ByteSize},
 };
 
 /// Most messages of a buffer. The client allocates its buffer at once: 12 GiB for so many.
@@ -22,6 +22,11 @@ const MESSAGES_MAX: usize = 1 << 24;
 
 /// Longest name of a channel: each waiting message and each open run holds it.
 pub const CHANNEL_BYTES: usize = 256;
+
+/// Each is read over connections of its own.
+const STREAMS_MAX: usize = 64;
+/// Shortest time after which a consumer counts as dead.
+const CLAIM_AFTER_MIN: Duration = Duration::from_secs(5);
 
 /// Where Redis is, and what to listen to.
 #[derive(Clone, PartialEq, Deserialize, Serialize)]
@@ -40,6 +45,13 @@ pub struct Config {
     pub tls: Tls,
     /// Channels and patterns (`lab:*:training`) with training messages.
     pub training_channels: Vec<String>,
+    /// Streams with training messages, read by a consumer group.
+    pub streams: Vec<String>,
+    /// The consumer group: its daemons share the entries.
+    pub group: String,
+    /// After this long without a sign of life, what a consumer has left unacknowledged is claimed.
+    #[serde(with = "units::duration")]
+    pub claim_after: Duration,
     /// Channels and patterns with commands.
     pub control_channels: Vec<String>,
     /// Prefix of every key and channel of this program.
@@ -120,7 +132,12 @@ impl Config {
 
     fn channel_problems(&self, problems: &mut Vec<String>) {
         let (training, control) = ("redis.training_channels", "redis.control_channels");
-        require(problems, !self.training_channels.is_empty(), format!("`{training}` must name at least one channel"));
+        require(
+            problems,
+            !self.training_channels.is_empty() || !self.streams.is_empty(),
+            format!("`{training}` must name at least one channel, or `redis.streams` a stream"),
+        );
+        self.stream_problems(problems);
         let channels: Vec<_> = (self.training_channels.iter().map(|channel| (training, channel)))
             .chain(self.control_channels.iter().map(|channel| (control, channel)))
             .collect();
@@ -137,6 +154,39 @@ impl Config {
                 ));
             }
         }
+    }
+
+    fn stream_problems(&self, problems: &mut Vec<String>) {
+        require(
+            problems,
+            self.streams.len() <= STREAMS_MAX,
+            format!("`redis.streams` may name at most {STREAMS_MAX} streams"),
+        );
+        for (at, stream) in self.streams.iter().enumerate() {
+            require(problems, !stream.is_empty(), "`redis.streams` holds an empty name");
+            require(
+                problems,
+                stream.len() <= CHANNEL_BYTES,
+                format!("`redis.streams` holds a name of more than {CHANNEL_BYTES} bytes"),
+            );
+            require(problems, !stream.contains('\0'), "`redis.streams` holds a name with a zero byte");
+            require(
+                problems,
+                !pattern::is_pattern(stream),
+                format!("`redis.streams` = \"{stream}\" is a pattern: name each stream"),
+            );
+            require(
+                problems,
+                !self.streams[at + 1..].contains(stream),
+                format!("`redis.streams` names \"{stream}\" twice"),
+            );
+        }
+        require(problems, !self.group.is_empty(), "`redis.group` must not be empty");
+        require(
+            problems,
+            self.claim_after >= CLAIM_AFTER_MIN,
+            "`redis.claim_after` must be at least 5s: a daemon that waits for its disk is not dead",
+        );
     }
 
     /// The channel on which answers to commands are published.

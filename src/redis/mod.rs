@@ -28,7 +28,7 @@ pub use self::{
     login::{ConnectError, settings},
     pattern::{is_pattern, overlap},
     probe::fault,
-    share::RunShare,
+    share::{RunShare, Unshared},
     subscribe::{SubscribeError, subscribe},
     value::{LATEST_EXTRA, SMALL_VALUE, STATUS_VALUE, Unusable, ValueLookup, read_value, value_length, value_range},
 };

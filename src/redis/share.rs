@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use fred::{interfaces::KeysInterface, types::Expiration};
+use fred::{
+    clients::Client,
+    error::{Error as RedisError, ErrorKind},
+    interfaces::{ClientLike, KeysInterface},
+    types::{ClusterHash, CustomCommand, Expiration, Value},
+};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -12,6 +17,28 @@ use super::{acl::Resource, link::Link, value::SMALL_VALUE};
 const FETCH_TIMEOUT: Duration = Duration::from_millis(250);
 /// A shared run expires after this long without an update.
 const EXPIRE_SECONDS: i64 = 7 * 86_400;
+
+/// Sets a value if it is as expected; an absent one is empty.
+const EXCHANGE: &str = "local now = redis.call('GET', KEYS[1]) or '' \
+    if now == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) return 1 end \
+    return now";
+
+/// Why nothing can be shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unshared {
+    /// Redis does not answer.
+    Unavailable,
+    /// Redis refuses: the ACL forbids the command or the key, or the key holds something else.
+    Refused,
+}
+
+/// Whether the same command may work later without anybody's help.
+fn passes(client: &Client, error: &RedisError) -> bool {
+    let transient = ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"];
+    !client.is_connected()
+        || matches!(error.kind(), ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled)
+        || transient.iter().any(|word| error.details().starts_with(word))
+}
 
 /// Reads and writes the shared runs. While Redis is away or slow, no run is shared.
 #[derive(Clone, Debug)]
@@ -47,6 +74,46 @@ impl RunShare {
             self.link.acl().warn(&error, Resource::Key(&key));
             debug!(%error, "failed to share an open run");
         }
+    }
+
+    /// What the daemons share of a stream.
+    ///
+    /// # Errors
+    /// See [`Unshared`].
+    pub async fn fetch_shared(&self, stream: &str) -> Result<Option<String>, Unshared> {
+        let key = format!("{}{stream}", self.prefix);
+        self.ask(async |link, client| link.read(client, &key, SMALL_VALUE).await, &key).await
+    }
+
+    /// Replaces it by `new`, if it is still `before`. `Some`: it is something else now, or nothing (empty).
+    ///
+    /// # Errors
+    /// See [`Unshared`].
+    pub async fn exchange(&self, stream: &str, before: Option<&str>, new: &str) -> Result<Option<String>, Unshared> {
+        let key = format!("{}{stream}", self.prefix);
+        let expire = EXPIRE_SECONDS.to_string();
+        let arguments = [EXCHANGE, "1", &key, before.unwrap_or_default(), new, &expire].map(str::to_owned).to_vec();
+        let command = CustomCommand::new_static("EVAL", ClusterHash::from(key.as_str()), false);
+        let answer = self.ask(async |_, client| client.custom::<Value, _>(command, arguments).await, &key).await?;
+        Ok(answer.as_string().filter(|_| !matches!(answer, Value::Integer(_))))
+    }
+
+    /// Asks within a bound of time.
+    async fn ask<T>(
+        &self,
+        ask: impl AsyncFnOnce(&Link, &Client) -> Result<T, RedisError>,
+        key: &str,
+    ) -> Result<T, Unshared> {
+        let mut link = self.link.clone();
+        let asked = async {
+            let client = link.connected().await.ok_or(Unshared::Unavailable)?;
+            ask(&self.link, &client).await.map_err(|error| {
+                self.link.acl().warn(&error, Resource::Key(key));
+                debug!(%error, "the runs of a stream cannot be shared");
+                if passes(&client, &error) { Unshared::Unavailable } else { Unshared::Refused }
+            })
+        };
+        timeout(FETCH_TIMEOUT, asked).await.unwrap_or(Err(Unshared::Unavailable))
     }
 
     /// Deletes the shared run of a channel.

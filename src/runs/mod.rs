@@ -6,6 +6,7 @@
 //! A message with its own id changes the channel's open run in two cases only: a run start opens its run, and the end of the open
 //! run ends it. Trainers that name their runs therefore do not disturb a trainer on the same channel that does not.
 
+mod entries;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use std::{collections::HashMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::entries::{EntryAssignment, FormerRun, assign_entry};
 use crate::{
     event::{Kind, implicit_run_id},
     units::Micros,
@@ -100,6 +102,9 @@ pub struct OpenRun {
     /// The last metrics of each phase, the most recent phase last.
     #[serde(default)]
     phases: Vec<PhaseProgress>,
+    /// Of a stream: the runs before it, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    former: Vec<FormerRun>,
 }
 
 /// End time of a run.
@@ -282,6 +287,7 @@ impl Resolver {
                     ended_at: None,
                     last_epoch: None,
                     phases: Vec::new(),
+                    former: Vec::new(),
                 };
                 self.insert(channel, run, subscribed);
                 changed = true;
@@ -318,6 +324,7 @@ impl OpenRun {
             progress.phase = progress.phase.as_deref().map(|phase| truncate_phase_name(phase).to_owned());
         }
         self.phases.shrink_to_fit();
+        self.former.truncate(entries::FORMER_MAX);
         self
     }
 

@@ -105,6 +105,7 @@ fn the_newest_run_is_adopted_and_a_reset_forgets_all() {
         ended_at: None,
         last_epoch: None,
         phases: Vec::new(),
+        former: Vec::new(),
     };
     let mut resolver = Resolver::new(TIMEOUTS);
     assert!(resolver.open_run("c").is_none());

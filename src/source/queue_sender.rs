@@ -162,6 +162,14 @@ impl QueueSender {
         }
     }
 
+    /// Records a gap of known size at once.
+    pub fn record_loss(&mut self, loss: Loss<'_>) {
+        let Loss { reason, started_at, ended_at, channel, lost } = loss;
+        self.metrics.gap_lost.of(reason.as_str()).inc_by(lost);
+        let gap = Gap::new(reason, self.role.gap_source(), started_at, ended_at);
+        self.push(Gap { channel: channel.map(str::to_owned), lost: Some(lost), ..gap });
+    }
+
     /// Records a gap of unknown size.
     pub fn record_gap(&mut self, reason: GapReason, started_at: Micros, ended_at: Micros, channel: Option<String>) {
         self.push(Gap { channel, ..Gap::new(reason, self.role.gap_source(), started_at, ended_at) });
@@ -255,6 +263,7 @@ mod tests {
             received_at: n,
             received: Instant::now(),
             control: false,
+            entry: None,
         }
     }
 

@@ -11,6 +11,8 @@ words! {
     pub enum Role(as_str) {
         /// Training messages.
         Training "training",
+        /// Entries of a stream with training messages.
+        Stream "stream",
         /// Commands.
         Control "control",
     }
@@ -21,6 +23,7 @@ impl Role {
     pub fn task(self) -> &'static str {
         match self {
             Self::Training => "receive training",
+            Self::Stream => "read stream",
             Self::Control => "receive control",
         }
     }
@@ -29,6 +32,7 @@ impl Role {
     pub fn gap_source(self) -> &'static str {
         match self {
             Self::Training => "redis",
+            Self::Stream => "stream",
             Self::Control => "control",
         }
     }

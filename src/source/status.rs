@@ -88,7 +88,9 @@ impl SourceStatus {
     /// What was published before this moment has been received, or recorded as a gap; absent: some source was never connected.
     pub fn low_watermark(&self) -> Option<Micros> {
         let connections = self.lock();
-        let listening = connections.iter().filter(|connection| !connection.channels.is_empty());
+        // What a stream has not delivered yet is not lost.
+        let listening =
+            connections.iter().filter(|connection| !connection.channels.is_empty() && connection.role != Role::Stream);
         listening.map(|connection| connection.received_through).min().flatten()
     }
 

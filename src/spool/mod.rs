@@ -21,7 +21,8 @@
 //! Integers are little-endian; times are microseconds since 1970. `len` counts the bytes behind the checksum. The checksum covers
 //! `len` and everything behind itself, and is seeded with the checksum of the spool id: neither a payload that quotes a record nor
 //! blocks of another spool pass for a record. Flags: 1 the event has a time of its own, 2 it opened a run, 4 its text
-//! is known to be strict JSON. A record never spans segments.
+//! is known to be strict JSON, 8 it is an entry of a stream. The channel of an entry without a time of its own is `stream ‖ 0x00 ‖
+//! entry id`, so that a version that does not know flag 8 makes the same rows of it. A record never spans segments.
 //!
 //! # Invariants
 //! * Segments alone define what was appended, the checkpoint alone what was committed. Sizes and counts are derived.

@@ -17,6 +17,7 @@ pub(crate) const MAX: usize = 64 << 20;
 const HAS_EVENT_TIME: u8 = 1;
 const OPENED_RUN: u8 = 2;
 const STRICT_JSON: u8 = 4;
+const FROM_STREAM: u8 = 8;
 
 /// What a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,7 +57,9 @@ pub struct NewRecord<'a> {
     pub decided: Resolved,
     /// Whether the payload was found to be JSON that every strict reader takes as it is; not decided again in a replay.
     pub strict_json: bool,
-    /// Where it came from; may be empty.
+    /// Whether it is an entry of a stream.
+    pub from_stream: bool,
+    /// Where it came from; may be empty. The hash in the id of an event is over it: see [`entry_source`](crate::event::entry_source).
     pub channel: &'a str,
     /// Bytes in front of the message; may be empty.
     pub preamble: &'a [u8],
@@ -82,7 +85,9 @@ pub struct Record<'a> {
     pub decided: Resolved,
     /// Whether the payload is known to be strict JSON. Records of older versions do not say so.
     pub strict_json: bool,
-    /// Where it came from.
+    /// Whether it is known to be an entry of a stream: other daemons may have taken the entries before and behind it.
+    pub from_stream: bool,
+    /// Where it came from, as it was given to the [`NewRecord`].
     pub channel: &'a str,
     /// Its bytes.
     pub payload: &'a [u8],
@@ -119,7 +124,7 @@ pub(crate) fn encode(buffer: &mut Vec<u8>, seed: u32, offset: u64, record: &NewR
 
 /// What stands in front of the [`parts`](NewRecord::parts).
 pub(crate) fn head(seed: u32, offset: u64, record: &NewRecord<'_>) -> [u8; HEAD] {
-    let NewRecord { kind, decided, strict_json, channel, .. } = record;
+    let NewRecord { kind, decided, strict_json, from_stream, channel, .. } = record;
     let mut head = [0; HEAD];
     let length = u32::try_from(size(record) - PREFIX).expect("records are at most 64 MiB long").to_le_bytes();
     head[..4].copy_from_slice(&length);
@@ -127,7 +132,8 @@ pub(crate) fn head(seed: u32, offset: u64, record: &NewRecord<'_>) -> [u8; HEAD]
     head[16] = *kind as u8;
     head[17] = (u8::from(decided.has_event_time) * HAS_EVENT_TIME)
         | (u8::from(decided.opened_run) * OPENED_RUN)
-        | (u8::from(*strict_json) * STRICT_JSON);
+        | (u8::from(*strict_json) * STRICT_JSON)
+        | (u8::from(*from_stream) * FROM_STREAM);
     head[18..26].copy_from_slice(&decided.received_at.to_le_bytes());
     head[26..34].copy_from_slice(&decided.event_time.to_le_bytes());
     head[34..50].copy_from_slice(decided.run_id.as_bytes());
@@ -205,6 +211,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Record<'_>> {
             opened_run: head[17] & OPENED_RUN != 0,
         },
         strict_json: head[17] & STRICT_JSON != 0,
+        from_stream: head[17] & FROM_STREAM != 0,
         channel: std::str::from_utf8(channel).ok()?,
         payload,
     })
@@ -222,8 +229,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_are_read_back_and_a_record_of_an_older_version_has_none_for_strict_json() {
-        for bits in 0..8_u8 {
+    fn flags_are_read_back_and_a_record_of_an_older_version_has_none_for_later_ones() {
+        for bits in 0..16_u8 {
             let decided = Resolved {
                 run_id: Uuid::from_u128(7),
                 event_time: -1,
@@ -231,14 +238,16 @@ mod tests {
                 has_event_time: bits & HAS_EVENT_TIME != 0,
                 opened_run: bits & OPENED_RUN != 0,
             };
-            let strict_json = bits & STRICT_JSON != 0;
+            let (strict_json, from_stream) = (bits & STRICT_JSON != 0, bits & FROM_STREAM != 0);
             let kind = RecordKind::Event;
-            let new = NewRecord { kind, decided, strict_json, channel: "c", preamble: b"", payload: b"{}" };
+            let new =
+                NewRecord { kind, decided, strict_json, from_stream, channel: "c", preamble: b"", payload: b"{}" };
             let mut bytes = Vec::new();
             encode(&mut bytes, 1, 9, &new);
             assert_eq!(bytes[17], bits);
             let Parsed::Record(record, _) = parse(&bytes, bytes.len() as u64, 1) else { panic!("no record") };
-            assert_eq!((record.decided, record.strict_json, record.payload), (decided, strict_json, &b"{}"[..]));
+            assert_eq!((record.strict_json, record.from_stream), (strict_json, from_stream));
+            assert_eq!((record.decided, record.payload), (decided, &b"{}"[..]));
         }
     }
 }

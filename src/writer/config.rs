@@ -24,6 +24,10 @@ pub struct Config {
     pub in_flight: usize,
     /// Bytes of all batches being gathered or written.
     pub memory: ByteSize,
+    /// Whether other daemons write the same runs, each from some of their events: the entries of streams are shared. Follows from
+    /// `redis.streams`.
+    #[serde(skip)]
+    pub shares_runs: bool,
 }
 
 impl Default for Config {

@@ -123,7 +123,15 @@ mod tests {
             assert_eq!(message.is_strict_json(), strict_json);
             let content = |strict_json| {
                 let kind = RecordKind::Event;
-                Decoder::new("test").content(&Record { offset: 1, kind, decided, strict_json, channel: "c", payload })
+                Decoder::new("test").content(&Record {
+                    offset: 1,
+                    kind,
+                    decided,
+                    strict_json,
+                    from_stream: false,
+                    channel: "c",
+                    payload,
+                })
             };
             assert_eq!(format!("{:?}", content(strict_json)), format!("{:?}", content(false)));
         }

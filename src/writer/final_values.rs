@@ -49,6 +49,24 @@ impl Finals {
         }
     }
 
+    /// Takes over the stored values that are as new as these, `last` being the time of the latest event of the stored row. Returns the
+    /// time of the oldest of these that may be older than what is stored.
+    pub fn yield_to(&mut self, stored: &RunRow, last: Micros) -> Option<Micros> {
+        let mut older = None;
+        for (known, stored) in self.0.iter_mut().zip(final_values(stored)) {
+            let (Some(known), Some(stored)) = (known, stored) else { continue };
+            if stored.to_bits() == known.value.to_bits() || known.time > last {
+                continue;
+            }
+            if known.time == last {
+                known.value = stored;
+            } else {
+                older = Some(older.map_or(known.time, |older: Micros| older.min(known.time)));
+            }
+        }
+        older
+    }
+
     /// Sets the times, by their bits, of the values that the row shows.
     pub fn value_times(&self, row: &RunRow, times: &mut [Micros; TIMED_COLUMNS]) {
         for (column, shown) in final_values(row).into_iter().enumerate() {
@@ -71,6 +89,17 @@ impl Finals {
             known.is_some_and(|known| shown.is_some() && !is_same(shown, known.value))
         };
         self.0.iter().zip(final_values(row)).any(differs)
+    }
+}
+
+/// Puts the values that are stored into the row: what [`select_finals`] then selects instead is to be written.
+pub fn show_stored(row: &mut RunRow, stored: &RunRow, dirty: &mut ColumnSet) {
+    let shown = final_values(row);
+    for (column, stored) in final_values(stored).into_iter().enumerate() {
+        if let (Some(_), Some(stored)) = (shown[column], stored) {
+            set_final(row, column, stored);
+            *dirty &= !bit(column);
+        }
     }
 }
 

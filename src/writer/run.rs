@@ -57,6 +57,8 @@ pub struct Run {
     pub check_queued: bool,
     /// Another process has changed the store since then; the run is checked at its next update.
     pub maybe_stale: bool,
+    /// Whether other daemons write its row, each from some of its events.
+    pub shared: bool,
     /// The stored row may have been changed: it is read before the run is clean again.
     pub needs_recheck: bool,
     /// The stored row has lost something that is not written again yet.
@@ -92,6 +94,7 @@ impl Run {
             names: Names::default(),
             size: RunMemory::default(),
             stored_start: None,
+            shared: false,
             just_read: false,
             last_written: None,
             pending: PendingRecords::default(),
@@ -128,7 +131,8 @@ impl Run {
             self.state = RunState::Reading;
             return RunCall::History(run_id, wanted);
         }
-        if !self.summary.loaded || self.needs_recheck || (self.summary.needs_reread() && !self.just_read) {
+        let rereads = self.summary.needs_reread() || (self.shared && self.summary.dirty != 0);
+        if !self.summary.loaded || self.needs_recheck || (rereads && !self.just_read) {
             self.state = RunState::Reading;
             let extra = self.extra_checks();
             if mem::take(&mut self.needs_recheck) || !self.summary.loaded {
@@ -159,11 +163,12 @@ impl Run {
     /// Returns the records that wait for it, and whether the store refused already the time before.
     pub fn reset_unreadable(&mut self, run_id: Uuid, now: Instant) -> (Vec<RecordToken>, bool) {
         let (records, before) = (mem::take(&mut self.pending), self.unreadable);
-        let (size, listed, check_queued) = (self.size, self.in_clean_queue, self.check_queued);
+        let (size, listed, check_queued, shared) = (self.size, self.in_clean_queue, self.check_queued, self.shared);
         *self = Self {
             size,
             in_clean_queue: listed,
             check_queued,
+            shared,
             unreadable: true,
             last_written: Some(now),
             ..Self::new(run_id, now)
@@ -185,6 +190,9 @@ impl Run {
         self.stored_start = found.row.as_ref().and_then(|row| row.start_time);
         let known = self.summary.loaded;
         let lost = known && self.restore_lost(found.row.as_ref());
+        if let Some(row) = found.row.as_ref().filter(|_| known && self.shared) {
+            self.summary.merge_shared(row);
+        }
         if !known && found.row.is_none() {
             self.names.mark_run_new();
         }

@@ -64,6 +64,8 @@ pub struct RunTable {
     checks: Checks,
     /// Whether the store does not report changes by other processes.
     checks_by_time: bool,
+    /// Whether other daemons take some of the events of the same runs.
+    shared: bool,
 }
 
 impl RunTable {
@@ -79,12 +81,19 @@ impl RunTable {
             clean: VecDeque::new(),
             checks: Checks::default(),
             checks_by_time: false,
+            shared: false,
         }
     }
 
     /// For a store that does not report changes by other processes: updated runs are read again at intervals.
     pub fn checked_by_time(mut self, yes: bool) -> Self {
         self.checks_by_time = yes;
+        self
+    }
+
+    /// Other daemons take some of the events of the same runs.
+    pub fn shared(mut self, yes: bool) -> Self {
+        self.shared = yes;
         self
     }
 
@@ -100,7 +109,9 @@ impl RunTable {
     pub fn update(&mut self, run_id: Uuid, says: RecordUpdate<'_>, now: Instant) -> bool {
         if !self.runs.contains_key(&run_id) {
             self.evict();
-            self.runs.insert(run_id, Run::new(run_id, now));
+            let mut run = Run::new(run_id, now);
+            run.shared = self.shared;
+            self.runs.insert(run_id, run);
             self.due_now.push_back(run_id);
         }
         let run = self.runs.get_mut(&run_id).expect("it was just inserted");
@@ -282,7 +293,7 @@ impl RunTable {
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        *self = Self::new(self.runs_max, self.text_max).checked_by_time(self.checks_by_time);
+        *self = Self::new(self.runs_max, self.text_max).checked_by_time(self.checks_by_time).shared(self.shared);
     }
 
     fn mark_clean(&mut self, run_id: Uuid) {

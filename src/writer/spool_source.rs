@@ -187,6 +187,7 @@ mod tests {
             kind: RecordKind::Event,
             decided,
             strict_json: false,
+            from_stream: false,
             channel: "cascor:training",
             preamble: b"",
             payload: &payload,

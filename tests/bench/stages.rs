@@ -85,6 +85,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
             kind: RecordKind::Event,
             decided,
             strict_json: false,
+            from_stream: false,
             channel: "cascor:training",
             preamble: b"",
             payload: text.as_bytes(),

@@ -70,6 +70,7 @@ mod status;
 mod store_cassandra;
 mod store_cassandra_errors;
 mod store_contract;
+mod streams;
 mod supply;
 mod support;
 #[path = "support/tests.rs"]

@@ -68,6 +68,7 @@ async fn latest_keys_are_set_coalesced_set_again_and_cleared() {
         render: Arc::new(AsIs),
         instance: "one".into(),
         status: Box::new(|| r#"{"phase":"running"}"#.to_owned()),
+        shares_runs: false,
         metrics: Arc::clone(&metrics),
     };
     let flush = flusher(deps, stop);

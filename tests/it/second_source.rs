@@ -81,6 +81,7 @@ fn frame(payload: &str) -> Frame {
         received_at: 1_763_633_710_000_000,
         received: Instant::now(),
         control: false,
+        entry: None,
     }
 }
 

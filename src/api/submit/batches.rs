@@ -109,6 +109,7 @@ impl IntakeHandle {
             received_at: clock.now(),
             received,
             control: false,
+            entry: None,
         };
         payloads.into_iter().map(frame).collect()
     }

@@ -64,6 +64,7 @@ impl IntakeHandle {
             received_at: units::now(),
             received: Instant::now(),
             control,
+            entry: None,
         };
         self.send(IntakeItem::FrameWithAck(frame, answer), "the queue of intake is full; try again")?;
         match taken.await {

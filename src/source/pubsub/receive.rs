@@ -241,7 +241,7 @@ impl Subscriber {
             // A copy: the payload is a slice of the socket's buffer, and would keep all of it.
             let payload = Bytes::copy_from_slice(received);
             handoff_bytes += payload.len();
-            handoff.push(Frame { channel, payload, received_at: at, received: Instant::now(), control });
+            handoff.push(Frame { channel, payload, received_at: at, received: Instant::now(), control, entry: None });
             if handoff_bytes >= HANDOFF_BYTES {
                 self.hand_over(&mut handoff).await?;
                 handoff_bytes = 0;

@@ -190,8 +190,15 @@ mod tests {
     fn append(bytes: &mut Vec<u8>, offset: u64, payload: &[u8]) {
         let decided =
             Resolved { run_id: Uuid::nil(), event_time: 1, received_at: 2, has_event_time: true, opened_run: false };
-        let record =
-            NewRecord { kind: RecordKind::Event, decided, strict_json: false, channel: "c", preamble: b"", payload };
+        let record = NewRecord {
+            kind: RecordKind::Event,
+            decided,
+            strict_json: false,
+            from_stream: false,
+            channel: "c",
+            preamble: b"",
+            payload,
+        };
         record::encode(bytes, SEED, offset, &record);
     }
 

@@ -69,7 +69,15 @@ fn record_of(kind: RecordKind, payload: &[u8]) -> NewRecord<'_> {
         has_event_time: true,
         opened_run: false,
     };
-    NewRecord { kind, decided, strict_json: false, channel: "cascor:training", preamble: b"", payload }
+    NewRecord {
+        kind,
+        decided,
+        strict_json: false,
+        from_stream: false,
+        channel: "cascor:training",
+        preamble: b"",
+        payload,
+    }
 }
 
 /// A payload that tells its offset.

@@ -15,6 +15,7 @@
 
 mod past;
 mod restore;
+mod shared;
 
 use std::mem;
 

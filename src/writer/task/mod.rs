@@ -120,7 +120,9 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             committed: start,
             batches,
             ready: VecDeque::new(),
-            runs: RunTable::new(RUNS_MAX, RUN_TEXT_BYTES_MAX).checked_by_time(outside_changes.is_none()),
+            runs: RunTable::new(RUNS_MAX, RUN_TEXT_BYTES_MAX)
+                .checked_by_time(outside_changes.is_none())
+                .shared(config.shares_runs),
             deletions: KnownDeletions::new(Instant::now()),
             dead_letters: PendingDeadLetters::default(),
             in_flight: JoinSet::new(),

@@ -23,6 +23,7 @@ mod pulse;
 mod redis;
 mod stop;
 mod strace;
+mod streams;
 #[path = "../../it/support/mod.rs"]
 mod support;
 mod time;

@@ -8,5 +8,8 @@ export const REASONS = {
   queue_full: "The queue before intake was full",
   spool_full: "Disk and memory segment were full",
   process_paused: "The process was stopped, or the machine asleep",
+  trimmed: "Entries of a stream were trimmed before they were read",
+  trimmed_at_most: "The same; the number is a bound",
+  stream_reset: "A stream was deleted or replaced",
   sequence: "The producer's numbers have a hole",
 };

@@ -262,6 +262,7 @@ impl World {
             kind: kind(uid),
             decided: decided(uid),
             strict_json: false,
+            from_stream: false,
             channel: "cascor:training",
             preamble: b"",
             payload: &payload,

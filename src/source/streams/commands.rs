@@ -1,0 +1,213 @@
+//! The commands about one stream, and why they fail.
+
+use std::time::Duration;
+
+use fred::{
+    clients::Client,
+    error::{Error as RedisError, ErrorKind},
+    interfaces::ClientLike,
+    types::{ClusterHash, CustomCommand, Value, config::Options},
+};
+
+use super::reply::{
+    Claimed, Consumer, Entry, Snapshot, Unexpected, read_claimed, read_consumers, read_entries, read_snapshot,
+};
+use crate::{
+    event::EntryId,
+    logging::Chain,
+    redis::{Acl, ConnectError, Refusal, Resource},
+};
+
+/// How long a read waits for an entry: it also shows the others that this consumer lives.
+const READ_BLOCK: Duration = Duration::from_secs(1);
+/// How long its answer may take behind that.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a stream is not read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Trouble {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The connection is lost, or silent.
+    #[error("the connection to Redis was lost")]
+    Lost(#[source] RedisError),
+    /// The stream or its group is gone: they are made again.
+    #[error("the stream or its consumer group is gone ({0})")]
+    Gone(String),
+    /// The ACL forbids a command or the key.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// The key is of another type.
+    #[error("the key `{0}` is no stream: delete or rename it, or correct `redis.streams`")]
+    WrongType(String),
+    /// Any other answer.
+    #[error("{0}")]
+    Answer(String),
+    #[error(transparent)]
+    Unexpected(#[from] Unexpected),
+}
+
+/// The commands about one stream, over one connection.
+#[derive(Clone)]
+pub(super) struct Commands {
+    pub(super) client: Client,
+    pub(super) acl: Acl,
+    pub(super) key: String,
+    pub(super) group: String,
+    pub(super) consumer: String,
+    /// Where the daemons of the group keep what they have reported.
+    pub(super) notes: String,
+}
+
+impl Commands {
+    async fn send(&self, command: &'static str, arguments: Vec<String>) -> Result<Value, Trouble> {
+        self.send_about(&self.key, command, arguments).await
+    }
+
+    async fn send_about(&self, key: &str, command: &'static str, arguments: Vec<String>) -> Result<Value, Trouble> {
+        let command = CustomCommand::new_static(command, ClusterHash::from(key), false);
+        self.client.custom(command, arguments).await.map_err(|error| self.trouble(error))
+    }
+
+    fn trouble(&self, error: RedisError) -> Trouble {
+        let words = error.details();
+        if words.starts_with("NOGROUP") || words.starts_with("UNBLOCKED") {
+            return Trouble::Gone(words.to_owned());
+        }
+        if words.starts_with("WRONGTYPE") {
+            return Trouble::WrongType(self.key.clone());
+        }
+        if let Some(refusal) = self.acl.refusal(words, Resource::Key(&self.key)) {
+            return Trouble::Refused(refusal);
+        }
+        let kind = error.kind();
+        if matches!(kind, ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled) || !self.client.is_connected() {
+            return Trouble::Lost(error);
+        }
+        Trouble::Answer(self.acl.explain(&error, Resource::Key(&self.key)))
+    }
+
+    /// Waits for entries that no consumer has read.
+    pub(super) async fn read_new(&self, count: usize) -> Result<Vec<Entry>, Trouble> {
+        let block = READ_BLOCK.as_millis().to_string();
+        let arguments = ["GROUP", &self.group, &self.consumer, "COUNT", &count.to_string(), "BLOCK", &block, "STREAMS"];
+        let arguments: Vec<_> = arguments.into_iter().chain([self.key.as_str(), ">"]).map(str::to_owned).collect();
+        let command = CustomCommand::new_static("XREADGROUP", ClusterHash::from(self.key.as_str()), true);
+        let options = Options { timeout: Some(READ_BLOCK + ANSWER_TIMEOUT), ..Options::default() };
+        let reply: Result<Value, RedisError> = self.client.with_options(&options).custom(command, arguments).await;
+        Ok(read_entries(&reply.map_err(|error| self.trouble(error))?)?)
+    }
+
+    /// Entries that this consumer has read before and not acknowledged, behind `after`.
+    pub(super) async fn read_own(&self, after: EntryId, count: usize) -> Result<Vec<Entry>, Trouble> {
+        let (count, after) = (count.to_string(), after.to_string());
+        let arguments = ["GROUP", &self.group, &self.consumer, "COUNT", &count, "STREAMS", &self.key, &after];
+        Ok(read_entries(&self.send("XREADGROUP", arguments.map(str::to_owned).to_vec()).await?)?)
+    }
+
+    /// Acknowledges entries.
+    pub(super) async fn acknowledge(&self, ids: &[EntryId]) -> Result<(), Trouble> {
+        let head = [self.key.clone(), self.group.clone()];
+        self.send("XACK", head.into_iter().chain(ids.iter().map(EntryId::to_string)).collect()).await.map(|_| ())
+    }
+
+    /// The state of the stream; `None`: there is no such key.
+    pub(super) async fn look(&self) -> Result<Option<Snapshot>, Trouble> {
+        let arguments = ["STREAM", &self.key, "FULL", "COUNT", "1"].map(str::to_owned).to_vec();
+        match self.send("XINFO", arguments).await {
+            Ok(reply) => Ok(Some(read_snapshot(&reply, &self.group)?)),
+            Err(Trouble::Answer(words)) if words.contains("no such key") => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Makes the group, from the beginning of the stream, and the stream. Returns whether they were not there.
+    pub(super) async fn create_group(&self) -> Result<bool, Trouble> {
+        let arguments = ["CREATE", &self.key, &self.group, "0", "MKSTREAM"].map(str::to_owned);
+        // From Redis 7 on the server then counts exactly what the group reads.
+        let counting = [&arguments[..], &["ENTRIESREAD".to_owned(), "0".to_owned()]].concat();
+        let mut created = self.send("XGROUP", counting).await;
+        if matches!(&created, Err(Trouble::Answer(words)) if !words.contains("BUSYGROUP")) {
+            created = self.send("XGROUP", arguments.to_vec()).await;
+        }
+        match created {
+            Ok(_) => Ok(true),
+            Err(Trouble::Answer(words)) if words.contains("BUSYGROUP") => Ok(false),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// How many trimmed entries the daemons of the group have reported; `None`: the group has never been there.
+    pub(super) async fn reported(&self) -> Result<Option<u64>, Trouble> {
+        let arguments = vec![self.notes.clone(), self.note_of_trimmed()];
+        Ok(self.send_about(&self.notes, "HGET", arguments).await?.as_u64())
+    }
+
+    /// Sets that, when the group is made.
+    pub(super) async fn set_reported(&self, entries: u64) -> Result<(), Trouble> {
+        let arguments = vec![self.notes.clone(), self.note_of_trimmed(), entries.to_string()];
+        self.send_about(&self.notes, "HSET", arguments).await.map(|_| ())
+    }
+
+    /// Brings it to this number. Returns how many this daemon has to report: of several that find the same, one does.
+    pub(super) async fn report(&self, entries: u64) -> Result<u64, Trouble> {
+        let before = self.reported().await?.unwrap_or(0);
+        if before == entries {
+            return Ok(0);
+        }
+        let more = i64::try_from(entries).unwrap_or(i64::MAX).saturating_sub_unsigned(before);
+        let add = async |more: i64| {
+            let arguments = vec![self.notes.clone(), self.note_of_trimmed(), more.to_string()];
+            self.send_about(&self.notes, "HINCRBY", arguments).await
+        };
+        if add(more).await?.as_u64() == Some(entries) {
+            return Ok(u64::try_from(more).unwrap_or(0));
+        }
+        // Another daemon was faster.
+        add(-more).await?;
+        Ok(0)
+    }
+
+    fn note_of_trimmed(&self) -> String {
+        format!("trimmed:{}", self.group)
+    }
+
+    /// The consumers of the group.
+    pub(super) async fn consumers(&self) -> Result<Vec<Consumer>, Trouble> {
+        let arguments = ["CONSUMERS", &self.key, &self.group].map(str::to_owned).to_vec();
+        Ok(read_consumers(&self.send("XINFO", arguments).await?)?)
+    }
+
+    /// Takes over entries that were not acknowledged for so long.
+    pub(super) async fn claim(&self, idle: Duration, from: EntryId, count: usize) -> Result<Claimed, Trouble> {
+        let (idle, from, count) = (idle.as_millis().to_string(), from.to_string(), count.to_string());
+        let arguments =
+            [self.key.as_str(), &self.group, &self.consumer, &idle, &from, "COUNT", &count].map(str::to_owned);
+        Ok(read_claimed(&self.send("XAUTOCLAIM", arguments.to_vec()).await?)?)
+    }
+
+    /// Removes a consumer that has no entries. If it has read some meanwhile, the group is set back to before them: they are read
+    /// once more rather than lost. Returns whether it was removed.
+    pub(super) async fn remove_consumer(&self, name: &str, before: &Snapshot) -> Result<bool, Trouble> {
+        let arguments = ["DELCONSUMER", &self.key, &self.group, name].map(str::to_owned).to_vec();
+        let dropped = self.send("XGROUP", arguments).await?.as_u64().unwrap_or(0);
+        if dropped > 0
+            && let Some(group) = &before.group
+        {
+            let mut arguments = vec!["SETID".to_owned(), self.key.clone(), self.group.clone()];
+            arguments.push(group.last_delivered.to_string());
+            if let Some(read) = group.read {
+                arguments.extend(["ENTRIESREAD".to_owned(), read.to_string()]);
+            }
+            self.send("XGROUP", arguments).await?;
+        }
+        Ok(true)
+    }
+}
+
+impl Trouble {
+    /// The text for people.
+    pub(super) fn text(&self) -> String {
+        Chain(self).to_string()
+    }
+}

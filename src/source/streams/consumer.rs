@@ -1,0 +1,265 @@
+//! A running source: opens sessions, delivers entries, reports what is wrong, and acknowledges the last entries when stopping.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
+
+use super::{
+    commands::{Commands, Trouble},
+    ledger::Ledger,
+    look_after::trimmed_of,
+    read_size::ReadSize,
+    reply::{Entry, Snapshot},
+    session::Session,
+    source::Stream,
+};
+use crate::{
+    backoff::{self, Backoff},
+    event::EntryId,
+    frame::Frame,
+    gaps::GapReason,
+    redis::{Acl, Role as ConnectionRole, connect},
+    source::{
+        queue::Closed,
+        queue_sender::{Loss, QueueSender},
+        receive_clock::ReceiveClock,
+        role::Role,
+    },
+    units::Micros,
+};
+
+/// How long the last entries may take to reach the disk when stopping.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+/// Entries of one acknowledgement.
+pub(super) const ACKNOWLEDGE_MAX: usize = 1_000;
+/// Between these the time of an entry id is believed to be one, and the message's own time is judged by it: so that each delivery
+/// comes to the same judgement.
+const PLAUSIBLE_IDS: std::ops::Range<Micros> = 946_684_800_000_000..4_102_444_800_000_000;
+
+/// A running source.
+pub(super) struct Consumer {
+    pub(super) stream: Stream,
+    acl: Acl,
+    pub(super) sender: QueueSender,
+    pub(super) clock: ReceiveClock,
+    pub(super) ledger: Ledger,
+    pub(super) size: ReadSize,
+    /// Whether there has been a session: then a group that is not there was destroyed.
+    had_group: bool,
+    /// The newest state of the stream, and when it was asked for.
+    pub(super) seen: Option<(Micros, Snapshot)>,
+    /// Entries that are reported as trimmed by now, as the server counts them.
+    pub(super) trimmed_before: u64,
+    /// Whether the present session has had an answer.
+    pub(super) answered: bool,
+    /// To acknowledge the last entries.
+    last_commands: Option<Session>,
+}
+
+impl Consumer {
+    pub(super) fn new(stream: Stream, sender: QueueSender) -> Self {
+        let acl = Acl::of(&stream.redis);
+        Self {
+            stream,
+            acl,
+            sender,
+            clock: ReceiveClock::default(),
+            ledger: Ledger::default(),
+            size: ReadSize::default(),
+            had_group: false,
+            seen: None,
+            trimmed_before: 0,
+            answered: false,
+            last_commands: None,
+        }
+    }
+
+    /// Connects, makes the group where it is missing, and finds out whether entries can be acknowledged.
+    pub(super) async fn open(&mut self) -> Result<Session, Trouble> {
+        self.answered = false;
+        // A read that waits blocks its connection.
+        let reader = connect(&self.stream.redis, ConnectionRole::Commands).await?;
+        let writer = connect(&self.stream.redis, ConnectionRole::Commands).await?;
+        let [reading, writing] = [&reader, &writer].map(|connected| Commands {
+            client: connected.client.clone(),
+            acl: self.acl.clone(),
+            key: self.stream.name.to_string(),
+            group: self.stream.redis.group.clone(),
+            consumer: self.stream.consumer.clone(),
+            notes: format!("{}ingest:stream:{}", self.stream.redis.key_prefix, self.stream.name),
+        });
+        let session = Session { reader, writer, reading, writing };
+        let before = match session.writing.look().await {
+            Ok(before) => before,
+            // Without the permission the lag is unknown.
+            Err(Trouble::Refused(refusal)) => {
+                self.stream.status.change(|status| status.error = Some(refusal.to_string()));
+                None
+            }
+            Err(trouble) => return Err(trouble),
+        };
+        let created = match before.as_ref().is_some_and(|before| before.group.is_some()) {
+            true => false,
+            false => session.writing.create_group().await?,
+        };
+        let reported = session.writing.reported().await;
+        if created {
+            let again = self.had_group || matches!(reported, Ok(Some(_)));
+            if again {
+                self.on_recovery(before.as_ref());
+            }
+            // Of a group that was there before, nobody knows what it had read.
+            let known = before.as_ref().filter(|_| again).and_then(|before| before.added?.checked_sub(before.length));
+            self.trimmed_before = known.unwrap_or(0);
+            let _ = session.writing.set_reported(self.trimmed_before).await;
+        }
+        // Acknowledges nothing, but says whether it may.
+        session.writing.acknowledge(&[EntryId::default()]).await?;
+        self.had_group = true;
+        self.report_up();
+        if let Ok(Some(now)) = session.writing.look().await {
+            let trimmed = trimmed_of(&session.writing, &now).await;
+            self.on_snapshot(now, trimmed);
+        }
+        Ok(session)
+    }
+
+    fn report_up(&mut self) {
+        let now = self.clock.now();
+        self.stream.connection.up(&[], None, now);
+        self.stream.status.change(|status| (status.reading, status.error) = (true, None));
+        self.stream.metrics.source_connected.of(Role::Stream.as_str()).inc();
+        self.stream.metrics.source_connects.of(Role::Stream.as_str()).inc();
+        info!(stream = &*self.stream.name, group = self.stream.redis.group, "reading a stream");
+    }
+
+    /// The group was gone, and was made again. What the stream holds is read once more; what was unread in a stream that is gone is
+    /// lost, and how much that is nobody can tell.
+    fn on_recovery(&mut self, before: Option<&Snapshot>) {
+        let now = self.clock.now();
+        let last = self.seen.as_ref().map(|(at, seen)| (*at, seen.last_generated));
+        let stream_kept =
+            before.is_some_and(|stream| last.is_none_or(|(_, generated)| stream.last_generated >= generated));
+        let what = if stream_kept { "the consumer group was destroyed" } else { "the stream was deleted or replaced" };
+        if !stream_kept {
+            let since = last.map_or(now, |(at, _)| at);
+            self.sender.record_gap(GapReason::StreamReset, since, now, Some(self.stream.name.to_string()));
+        }
+        self.note_recovery(what);
+        self.seen = None;
+    }
+
+    fn note_recovery(&mut self, what: &str) {
+        warn!(stream = &*self.stream.name, group = self.stream.redis.group, "{what}; reading goes on");
+        self.stream.metrics.stream_recoveries.of(self.stream.label).inc();
+        self.stream.status.change(|status| {
+            status.recoveries += 1;
+            status.last_recovery = Some(what.to_owned());
+        });
+    }
+
+    /// Delivers entries that are not on their way already.
+    pub(super) async fn deliver(&mut self, entries: Vec<Entry>) -> Result<(), Closed> {
+        let mut frames = Vec::with_capacity(entries.len());
+        let (mut bytes, mut gone) = (0, 0);
+        let received = Instant::now();
+        for entry in entries.into_iter().filter(|entry| self.ledger.is_new(entry.id)).collect::<Vec<_>>() {
+            let Some(message) = entry.message else {
+                // Nobody can deliver it any more.
+                self.ledger.settled_otherwise(entry.id);
+                gone += 1;
+                continue;
+            };
+            bytes += message.len();
+            self.ledger.delivered(entry.id, message.len());
+            let at = entry.id.micros();
+            frames.push(Frame {
+                channel: self.stream.name.clone(),
+                payload: message,
+                received_at: if PLAUSIBLE_IDS.contains(&at) { at } else { self.clock.now() },
+                received,
+                control: false,
+                entry: Some(entry.id),
+            });
+        }
+        if gone > 0 {
+            // They may be on disk: a process may have been killed between the disk and the acknowledgement.
+            self.record_trimmed(gone, false);
+        }
+        self.stream.metrics.source_messages.inc_by(frames.len() as u64);
+        self.stream.metrics.source_bytes.inc_by(bytes as u64);
+        self.sender.deliver(&mut frames).await
+    }
+
+    /// Entries were trimmed before they were read.
+    pub(super) fn record_trimmed(&mut self, lost: u64, exact: bool) {
+        if lost == 0 {
+            return;
+        }
+        let reason = if exact { GapReason::Trimmed } else { GapReason::TrimmedAtMost };
+        let now = self.clock.now();
+        let started_at = self.seen.as_ref().map_or(now, |(at, _)| *at);
+        warn!(
+            stream = &*self.stream.name,
+            lost, exact, "entries were trimmed before they were read; they are counted. Let the stream keep more"
+        );
+        let channel = Some(&*self.stream.name);
+        self.sender.record_loss(Loss { reason, started_at, ended_at: now, channel, lost });
+    }
+
+    /// Says what is wrong, and when to try again.
+    pub(super) fn on_trouble(&mut self, trouble: &Trouble, retry: &mut Backoff) -> Duration {
+        if self.answered {
+            retry.reset();
+        }
+        let (text, now) = (trouble.text(), self.clock.now());
+        self.stream.status.change(|status| {
+            if status.reading {
+                self.stream.metrics.source_connected.of(Role::Stream.as_str()).dec();
+            }
+            (status.reading, status.error) = (false, Some(text.clone()));
+        });
+        if self.stream.connection.down(text.clone(), now) {
+            warn!(stream = &*self.stream.name, error = text, "not reading a stream; trying again");
+        }
+        // A closed queue is noticed at the next entry.
+        let _ = self.sender.flush_gaps(Instant::now());
+        match trouble {
+            Trouble::Connect(error) => error.retry_delay(retry),
+            Trouble::Lost(_) | Trouble::Gone(_) => retry.next_delay(),
+            _ => backoff::OPERATOR,
+        }
+    }
+
+    /// Keeps the connections of a session that ends because the program stops.
+    pub(super) fn keep_for_last(&mut self, session: Session) {
+        self.last_commands = Some(session);
+    }
+
+    /// Waits until what was delivered is on disk, acknowledges it, reports the stop.
+    pub(super) async fn finish(mut self) {
+        let now = self.clock.now();
+        let _ = timeout(FINISH_TIMEOUT, async {
+            while self.ledger.is_awaiting() {
+                let settled = self.sender.settled().await;
+                self.ledger.settle(&settled);
+            }
+        })
+        .await;
+        if let Some(session) = self.last_commands.take() {
+            let _ = timeout(FINISH_TIMEOUT, async {
+                while self.ledger.has_durable() {
+                    let ids = self.ledger.take_durable(ACKNOWLEDGE_MAX);
+                    // What is not acknowledged is delivered once more after the next start, and is the same rows.
+                    if session.writing.acknowledge(&ids).await.is_err() {
+                        break;
+                    }
+                }
+            })
+            .await;
+        }
+        self.stream.connection.down("stopped".into(), now);
+        self.sender.finish(Duration::from_secs(2)).await;
+    }
+}

@@ -1,0 +1,79 @@
+//! Redis Streams: reads as a consumer of a group, and acknowledges an entry once it is on disk.
+//!
+//! * Redis keeps an entry as pending until it is acknowledged. After a restart, and after each lost connection, the consumer reads its
+//!   pending entries first; what is still on its way to the disk, by the [`Ledger`](ledger::Ledger), is not delivered again.
+//! * Reading waits while the queue is full: a block of entries is only asked for while there is room for it.
+//! * What a dead consumer has left is claimed by any other after `redis.claim_after`.
+//! * A redelivered entry is the same row: its identity is a function of the entry.
+//! * Entries that were trimmed before they were read are counted ([`trimmed`]); a stream or a group that is gone is made again, from
+//!   its beginning.
+
+mod commands;
+mod consumer;
+mod ledger;
+mod look_after;
+mod message;
+mod read_size;
+mod receive;
+mod reply;
+mod session;
+mod source;
+mod trimmed;
+mod upkeep;
+
+use tokio::time::sleep;
+
+pub use self::source::Stream;
+use self::{consumer::Consumer, session::End};
+use super::{
+    queue_sender::QueueSender,
+    receive_thread::{Running, Source},
+    role::{Role, WhenFull},
+};
+use crate::{
+    backoff::{self, Backoff},
+    lifecycle::Signal,
+};
+
+impl Source for Stream {
+    fn role(&self) -> Role {
+        Role::Stream
+    }
+
+    fn when_full(&self) -> WhenFull {
+        WhenFull::Wait
+    }
+
+    fn run(self: Box<Self>, sender: QueueSender, stop: Signal) -> Running {
+        Box::pin(run(Consumer::new(*self, sender), stop))
+    }
+}
+
+/// Reads until told to stop, or until intake has ended. Whatever Redis does, it keeps trying.
+async fn run(mut consumer: Consumer, mut stop: Signal) {
+    let mut retry = Backoff::new(backoff::REDIS, 0);
+    loop {
+        let opened = tokio::select! {
+            biased;
+            () = stop.stopped() => break,
+            opened = consumer.open() => opened,
+        };
+        let trouble = match opened {
+            Ok(session) => {
+                retry.reset();
+                match Box::pin(consumer.read(session, &mut stop)).await {
+                    End::Stopped => break,
+                    End::Trouble(trouble) => trouble,
+                }
+            }
+            Err(trouble) => trouble,
+        };
+        let delay = consumer.on_trouble(&trouble, &mut retry);
+        tokio::select! {
+            biased;
+            () = stop.stopped() => break,
+            () = sleep(delay) => {}
+        }
+    }
+    consumer.finish().await;
+}

@@ -1,0 +1,195 @@
+//! Reads over one pair of connections until they are lost, or until Redis refuses.
+
+use std::{
+    future::{pending, poll_fn},
+    pin::Pin,
+    time::Duration,
+};
+
+use fred::error::{Error as RedisError, ErrorKind};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+
+use super::{
+    commands::{Commands, Trouble},
+    consumer::{ACKNOWLEDGE_MAX, Consumer},
+    look_after::{Claiming, Upkeep, look_after},
+    reply::Entry,
+    session::{End, Session},
+};
+use crate::{event::EntryId, frame::Settled, lifecycle::Signal};
+
+/// How often the state of the stream is asked for, and gaps are sent.
+const TICK: Duration = Duration::from_secs(1);
+/// What intake has refused, because the disk has no room, is delivered again after this long.
+const REFUSED_DELAY: Duration = Duration::from_millis(500);
+
+/// An answer that is awaited beside others.
+type Awaited<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
+
+/// What is under way.
+struct UnderWay {
+    read: Awaited<Result<Vec<Entry>, Trouble>>,
+    acknowledge: Awaited<Result<(), Trouble>>,
+    upkeep: Awaited<Result<Upkeep, Trouble>>,
+    ticks: Interval,
+    /// Up to where the own pending entries were read; absent: all were.
+    own: Option<EntryId>,
+    /// Until when nothing is read, because intake has refused entries.
+    paused_until: Option<Instant>,
+    claiming: Claiming,
+}
+
+/// What has happened.
+enum Happened {
+    Stopped,
+    Acknowledged(Result<(), Trouble>),
+    Settled(Vec<Settled>),
+    Read(Result<Vec<Entry>, Trouble>),
+    LookedAfter(Result<Upkeep, Trouble>),
+    Resumed,
+    Ticked,
+    Lost,
+}
+
+impl Consumer {
+    /// Reads until told to stop, or until something is wrong.
+    pub(super) async fn read(&mut self, mut session: Session, stop: &mut Signal) -> End {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut under_way = UnderWay {
+            read: None,
+            acknowledge: None,
+            upkeep: None,
+            ticks,
+            own: Some(EntryId::default()),
+            paused_until: None,
+            claiming: Claiming::new(self.stream.redis.claim_after),
+        };
+        let commands = session.writing.clone();
+        let end = loop {
+            self.begin(&session, &mut under_way);
+            let happened = self.next(&mut session, &mut under_way, stop).await;
+            if let Err(end) = self.handle(happened, &commands, &mut under_way).await {
+                break end;
+            }
+        };
+        // Sent and not answered: it may have worked or not, and may be sent again.
+        self.ledger.not_acknowledged();
+        if matches!(end, End::Stopped) {
+            self.keep_for_last(session);
+        }
+        end
+    }
+
+    /// Begins what can be begun.
+    fn begin(&mut self, session: &Session, under_way: &mut UnderWay) {
+        if under_way.acknowledge.is_none() {
+            let ids = self.ledger.take_durable(ACKNOWLEDGE_MAX);
+            if !ids.is_empty() {
+                let commands = session.writing.clone();
+                under_way.acknowledge = Some(Box::pin(async move { commands.acknowledge(&ids).await }));
+            }
+        }
+        if under_way.read.is_some() || under_way.paused_until.is_some() {
+            return;
+        }
+        let count = self.room();
+        if count == 0 {
+            return;
+        }
+        let (commands, own) = (session.reading.clone(), under_way.own);
+        under_way.read = Some(match own {
+            Some(after) => Box::pin(async move { commands.read_own(after, count).await }),
+            None => Box::pin(async move { commands.read_new(count).await }),
+        });
+    }
+
+    /// Entries that may be read now.
+    pub(super) fn room(&self) -> usize {
+        let frames = self.stream.frames_max.saturating_sub(self.ledger.entries());
+        let bytes = match self.ledger.bytes() {
+            // Even the largest entry is read at some time.
+            0 => self.stream.bytes_max.max(1),
+            bytes => self.stream.bytes_max.saturating_sub(bytes),
+        };
+        self.size.next(frames, bytes)
+    }
+
+    async fn next(&mut self, session: &mut Session, under_way: &mut UnderWay, stop: &mut Signal) -> Happened {
+        let paused_until = under_way.paused_until;
+        let resumed = async {
+            match paused_until {
+                Some(until) => sleep_until(until).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.stopped() => Happened::Stopped,
+            answer = wait(&mut under_way.acknowledge) => Happened::Acknowledged(answer),
+            settled = self.sender.settled() => Happened::Settled(settled),
+            entries = wait(&mut under_way.read) => Happened::Read(entries),
+            upkeep = wait(&mut under_way.upkeep) => Happened::LookedAfter(upkeep),
+            () = resumed => Happened::Resumed,
+            _ = under_way.ticks.tick() => Happened::Ticked,
+            _ = session.reader.lost() => Happened::Lost,
+            _ = session.writer.lost() => Happened::Lost,
+        }
+    }
+
+    async fn handle(&mut self, happened: Happened, commands: &Commands, under_way: &mut UnderWay) -> Result<(), End> {
+        match happened {
+            Happened::Stopped => return Err(End::Stopped),
+            Happened::Acknowledged(answer) => {
+                answer?;
+                let count = self.ledger.acknowledged();
+                self.stream.metrics.stream_acknowledged.of(self.stream.label).inc_by(count);
+                self.stream.status.change(|status| status.acknowledged += count);
+            }
+            Happened::Settled(settled) => {
+                if self.ledger.settle(&settled) > 0 {
+                    under_way.paused_until = Some(Instant::now() + REFUSED_DELAY);
+                }
+            }
+            Happened::Read(entries) => self.on_read(entries?, under_way).await?,
+            Happened::LookedAfter(upkeep) => self.on_upkeep(upkeep?, &mut under_way.claiming).await?,
+            Happened::Resumed => (under_way.paused_until, under_way.own) = (None, Some(EntryId::default())),
+            Happened::Ticked => {
+                self.stream.metrics.source_queue_depth.set(self.sender.depth() as i64);
+                self.sender.flush_gaps(Instant::now())?;
+                let unacknowledged = self.ledger.entries() as u64;
+                self.stream.status.change(|status| status.unacknowledged = unacknowledged);
+                if under_way.upkeep.is_none() {
+                    let (commands, due) = (commands.clone(), under_way.claiming.due(self.room()));
+                    under_way.upkeep = Some(Box::pin(look_after(commands, due)));
+                }
+            }
+            Happened::Lost => {
+                let closed = RedisError::new(ErrorKind::IO, "it was closed");
+                return Err(End::Trouble(Trouble::Lost(closed)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_read(&mut self, entries: Vec<Entry>, under_way: &mut UnderWay) -> Result<(), End> {
+        self.answered = true;
+        self.size.answered(entries.iter().map(|entry| entry.message.as_ref().map_or(0, bytes::Bytes::len)));
+        if let Some(after) = under_way.own {
+            // The own pending entries end where there are no more.
+            under_way.own = entries.last().map(|last| last.id).filter(|last| *last > after);
+        }
+        Ok(self.deliver(entries).await?)
+    }
+}
+
+/// Waits for an answer, and takes it; for ever, if none is awaited.
+async fn wait<T>(awaited: &mut Awaited<T>) -> T {
+    let answer = poll_fn(|context| match awaited {
+        Some(future) => future.as_mut().poll(context),
+        None => std::task::Poll::Pending,
+    })
+    .await;
+    *awaited = None;
+    answer
+}

@@ -1,0 +1,64 @@
+//! Takes in what was found in the group.
+
+use tracing::{info, warn};
+
+use super::{
+    consumer::Consumer,
+    look_after::{Claiming, Trimmed, Upkeep},
+    reply::Snapshot,
+    session::End,
+    trimmed::bound_since,
+};
+
+impl Consumer {
+    pub(super) async fn on_upkeep(&mut self, found: Upkeep, claiming: &mut Claiming) -> Result<(), End> {
+        claiming.go_on(found.next);
+        let refused = found.refused;
+        self.stream.status.change(|status| status.error = refused);
+        for name in &found.removed {
+            info!(stream = &*self.stream.name, consumer = name, "a consumer that is gone was removed from the group");
+        }
+        match found.snapshot {
+            Some(snapshot) if snapshot.group.is_some() => self.on_snapshot(snapshot, found.trimmed),
+            // The next read says so, too.
+            _ => {}
+        }
+        if found.gone > 0 {
+            // They may be on disk: a process may have been killed between the disk and the acknowledgement.
+            self.record_trimmed(found.gone, false);
+        }
+        let claimed = found.claimed.iter().filter(|entry| self.ledger.is_new(entry.id)).count() as u64;
+        if claimed > 0 {
+            warn!(stream = &*self.stream.name, claimed, "entries of a dead consumer were claimed");
+            self.stream.metrics.stream_claimed.of(self.stream.label).inc_by(claimed);
+            self.stream.status.change(|status| status.claimed += claimed);
+        }
+        Ok(self.deliver(found.claimed).await?)
+    }
+
+    /// Takes in the state of the stream.
+    pub(super) fn on_snapshot(&mut self, now: Snapshot, trimmed: Trimmed) {
+        if let Some(group) = &now.group {
+            let lag = group.lag;
+            let pending = group.pending;
+            self.stream.status.change(|status| (status.lag, status.pending) = (lag, pending));
+            let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+            self.stream.metrics.stream_lag.of(self.stream.label).set(lag.map_or(-1, gauge));
+            self.stream.metrics.stream_pending.of(self.stream.label).set(gauge(pending));
+        }
+        match trimmed {
+            Trimmed::Report(found) => self.record_trimmed(found.entries, found.exact),
+            Trimmed::Alone(found) => {
+                self.record_trimmed(found.entries.saturating_sub(self.trimmed_before), found.exact);
+                self.trimmed_before = found.entries;
+            }
+            Trimmed::Unknown => {
+                let counts = now.group.as_ref().is_some_and(|group| group.read.is_some());
+                let bound = self.seen.as_ref().and_then(|(_, before)| bound_since(before, &now));
+                self.record_trimmed(bound.filter(|_| !counts).unwrap_or(0), false);
+            }
+        }
+        let at = self.clock.now();
+        self.seen = Some((at, now));
+    }
+}
