@@ -5,6 +5,7 @@ import logging
 import os
 import pathlib
 import re
+import subprocess
 import tempfile
 import time
 import unittest
@@ -156,6 +157,33 @@ class Entries(unittest.TestCase):
                 self.redis.client().delete(STREAM)
         self.assertEqual(run.dropped, 0)
         self.check_complete(1)
+
+    def test_the_commands_of_the_page_trim_what_the_group_has_acknowledged_and_no_more(self):
+        page = (PACKAGE.parent / "streams.md").read_text()
+        commands = page[page.index("stream=cascor:training:stream group=") :].split("```")[0].replace("redis-cli", f"redis-cli -p {self.redis.port}")
+        client, group = self.redis.client(), "cascor-ingest"
+
+        def trim():
+            subprocess.run(["sh", "-eu", "-c", commands], check=True, stdout=subprocess.DEVNULL)
+            return [id.decode() for id, _ in client.xrange(STREAM)]
+
+        client.xgroup_create(STREAM, group, "0", mkstream=True)
+        client.xgroup_create(STREAM, "another", "0")
+        ids = [f"{n}-1" for n in range(1, 2_001)]
+        for id in ids:
+            client.xadd(STREAM, {"data": id}, id=id)
+        self.assertEqual(trim(), ids, "nothing is read yet")
+        client.xreadgroup(group, "a", {STREAM: ">"}, count=1_500)
+        self.assertEqual(trim(), ids, "nothing is acknowledged yet")
+        client.xack(STREAM, group, *ids[:1_200], *ids[1_300:1_500])
+        for what in "the oldest that is pending", "the same again":
+            left = trim()
+            self.assertIn(ids[1_200], left, what)
+            self.assertTrue(700 < len(left) <= 900, f"{len(left)}: {what}")
+        client.xack(STREAM, group, *ids[1_200:1_300])
+        left = trim()
+        self.assertEqual(left[-500:], ids[1_500:], "what is not read yet")
+        self.assertLessEqual(len(left), 600)
 
     def test_the_user_for_trainers_needs_the_rule_of_the_page(self):
         page = (PACKAGE.parent / "redis" / "README.md").read_text()
