@@ -9,6 +9,7 @@ mod configuration;
 mod connect;
 mod disk;
 mod finding;
+mod gaps;
 mod http;
 mod process;
 mod redis;
@@ -39,10 +40,12 @@ pub async fn examine(loaded: &Loaded, options: Options) -> Report {
     let settings = &loaded.settings;
     let mut report = Report::default();
     let redis = Box::pin(redis::examine(settings, options.listen));
-    let (redis, store, machine) = tokio::join!(redis, examine_store(settings), examine_machine(settings));
+    let (redis, store, gaps, machine) =
+        tokio::join!(redis, examine_store(settings), gaps::examine(settings), examine_machine(settings));
     report.merge(configuration::examine(loaded));
     report.merge(redis);
     report.merge(store);
+    report.merge(gaps);
     report.merge(machine);
     report.sort();
     report

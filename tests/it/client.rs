@@ -153,6 +153,11 @@ fn python_package_drops_exactly_what_gaps_count() {
 }
 
 #[test]
+fn python_package_publishes_on_a_stream() {
+    trainer("python_package_publishes_on_a_stream", "test_streams");
+}
+
+#[test]
 fn python_package_publishes_nothing_from_workers() {
     trainer("python_package_publishes_nothing_from_workers", "test_processes");
 }

@@ -221,6 +221,8 @@ fn a_missing_permission_of_a_command_is_named_with_its_acl_rule() {
         (&["resetchannels", "&cascor:control"], "0", &["control", "flush", "--wait"], "&cascor:control:ack"),
         (&["resetchannels"], "0", &["demo", "--for", "2s"], "&cascor:control"),
         (&["-publish"], "0", &["demo", "--for", "2s"], "+publish"),
+        (&["-xadd"], "0", &["demo", "--for", "2s", "--stream", "cascor:training:stream"], "+xadd"),
+        (&["+xadd", "resetkeys"], "0", &["demo", "--for", "2s", "--stream", "cascor:training:stream"], "~cascor:*"),
         (&[], "3", &["status"], "+select"),
     ]
     .into_iter()

@@ -21,7 +21,7 @@ from . import endings, values
 from .control import Commands
 from .publisher import Publisher
 from .run import Run
-from .transports import TIMEOUT, FileTransport, HttpTransport, RedisTransport, Transport
+from .transports import TIMEOUT, FileTransport, HttpTransport, RedisTransport, StreamTransport, Transport
 
 logger = logging.getLogger("cascor_ingest")
 
@@ -44,6 +44,8 @@ def init(
     url: str | None = None,
     token: str | None = None,
     channel: str = "cascor:training",
+    stream: str | None = None,
+    stream_maxlen: int | None = None,
     control_channel: str = "cascor:control",
     mode: str = "online",
     path: str | None = None,
@@ -71,6 +73,10 @@ def init(
         url: The address of a daemon, to publish by HTTP where Redis is out of reach. There are no commands then.
         token: For `url`, of scope `publish`; absent: `CASCOR_INGEST_TOKEN`.
         channel: The training channel.
+        stream: A stream of Redis instead of the channel: `XADD` in place of `PUBLISH`, for daemons whose `redis.streams` names
+            it. Absent: `CASCOR_REDIS_STREAM`, else the channel; an empty text is the channel, whatever the environment says.
+        stream_maxlen: About how many entries the stream keeps (`XADD ... MAXLEN ~`). What is trimmed before a daemon has read
+            it is lost. Absent: the stream is not trimmed here.
         control_channel: Where commands arrive.
         mode: `online`; `offline`: writes a file for `cascor-ingest import`; `disabled`: does nothing.
         path: The file of `offline`; absent: one in `cascor-offline/`, named by run and time.
@@ -80,7 +86,7 @@ def init(
         queue_bytes: The same in bytes.
         finish_timeout: Seconds that the end of the run waits for a server at most.
         wait_for_subscriber: Whether messages wait while nothing is subscribed to the channel. Set False where the daemon
-            subscribes at another node than the trainer publishes at (a replica, a cluster).
+            subscribes at another node than the trainer publishes at (a replica, a cluster). A stream needs no subscriber.
         handle_sigterm: Whether SIGTERM ends the program by `SystemExit`, so that the run is `stopped`.
         all_ranks: Whether ranks other than 0 of `torchrun` (`RANK`) publish, too.
 
@@ -92,6 +98,8 @@ def init(
         raise ValueError(f"`mode` must be one of {', '.join(MODES)}, and is {mode!r}")
     if obey not in OBEY:
         raise ValueError(f"`obey` must be one of {', '.join(OBEY)}, and is {obey!r}")
+    if stream_maxlen is not None and stream_maxlen < 1:
+        raise ValueError(f"`stream_maxlen` must be at least 1, and is {stream_maxlen!r}")
     run_id = next((values.text(given) for given in (id, name) if given is not None and str(given).strip()), str(uuid.uuid4()))
     name = None if name is None else values.text(name)
     if mode == "disabled" or (why := _bystander(all_ranks)):
@@ -107,8 +115,12 @@ def init(
         transport = HttpTransport(url, token or os.environ.get("CASCOR_INGEST_TOKEN"))
     else:
         client = redis_client if redis_client is not None else _client(redis_url)
-        transport = RedisTransport(client, channel, wait_for_subscriber)
-        transport.close_client = redis_client is None
+        stream = os.environ.get("CASCOR_REDIS_STREAM") if stream is None else stream
+        redis_transport = (
+            StreamTransport(client, stream, stream_maxlen) if stream else RedisTransport(client, channel, wait_for_subscriber)
+        )
+        redis_transport.close_client = redis_client is None
+        transport = redis_transport
     publisher = Publisher(run_id, transport, queue_messages, queue_bytes)
     commands = None
     if client is not None and obey != "none":

@@ -62,8 +62,8 @@ class RedisTransport:
     def send(self, batch: Sequence[bytes]) -> Sent:
         """Publishes a batch in one round trip."""
         if self._broken:
-            # Redis answers the publisher before it writes to the subscriber: when it dies in between, the last batch that it
-            # has taken is lost. The same bytes again are the same row.
+            # Redis answers the publisher before it writes to the subscriber, or to its disk: when it dies in between, the last
+            # batch that it has taken is lost. The same bytes again are the same row.
             sent = self._publish(self._last)
             if sent.undelivered:
                 return Sent(list(batch), sent.problem)
@@ -74,28 +74,53 @@ class RedisTransport:
         try:
             pipe = self._client.pipeline(transaction=False)
             for message in batch:
-                pipe.publish(self._channel, message)
+                self._add(pipe, message)
             answers = pipe.execute(raise_on_error=False)
         except Exception as error:  # of redis-py, the system, or the caller's client
             self._broken = True
             return Sent(list(batch), str(error).rstrip(".") or type(error).__name__)
         sent, delivered = Sent(), []
         for message, answer in zip(batch, answers):
-            if isinstance(answer, Exception):
-                sent.problem = str(answer)
-            elif answer == 0 and self._wait:
-                sent.problem = f"nothing is subscribed to `{self._channel}`; is cascor-ingest running?"
-            else:
+            problem = str(answer) if isinstance(answer, Exception) else self._not_taken(answer)
+            if problem is None:
                 delivered.append(message)
-                continue
-            sent.undelivered.append(message)
+            else:
+                sent.problem = problem
+                sent.undelivered.append(message)
         self._last = delivered or self._last
         return sent
+
+    def _add(self, pipe: Any, message: bytes) -> None:
+        """Adds the command that publishes one message to the pipeline."""
+        pipe.publish(self._channel, message)
+
+    def _not_taken(self, answer: Any) -> str | None:
+        """Why a message is undelivered though the command succeeded; None: it is delivered."""
+        if answer == 0 and self._wait:
+            return f"nothing is subscribed to `{self._channel}`; is cascor-ingest running?"
+        return None
 
     def close(self) -> None:
         """Closes the connections, unless the client is the caller's."""
         if self.close_client:
             self._client.close()
+
+
+class StreamTransport(RedisTransport):
+    """Appends to a stream of Redis, which keeps entries until a daemon has read them.
+
+    Args:
+        client: Of redis-py.
+        stream: The stream's key.
+        maxlen: About how many entries the stream keeps; None: it is never trimmed here.
+    """
+
+    def __init__(self, client: Any, stream: str, maxlen: int | None) -> None:
+        super().__init__(client, stream, wait_for_subscriber=False)
+        self._maxlen = maxlen
+
+    def _add(self, pipe: Any, message: bytes) -> None:
+        pipe.xadd(self._channel, {"data": message}, maxlen=self._maxlen, approximate=True)
 
 
 class HttpTransport:

@@ -2,6 +2,7 @@
 
 mod commands;
 mod progress;
+mod target;
 
 use std::{
     sync::{
@@ -13,25 +14,20 @@ use std::{
 
 use bytes::Bytes;
 use clap::ValueEnum;
-use fred::{clients::Client, interfaces::PubsubInterface, types::Value as Reply};
+use fred::clients::Client;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use super::{
-    CliError,
-    connect::{connect_for_long, plain_channel},
-    output,
-};
+use super::{CliError, connect::connect_for_long, output};
 use crate::{
     config::Settings,
     demo::trainer::{Plan, Trainer},
-    logging::Chain,
-    redis::{Acl, Resource},
     render, units,
 };
 use commands::{Command, Commands};
 use progress::ProgressLines;
+use target::Target;
 
 /// Epochs a second of all runs together. A higher rate of messages gives several to an epoch, so that load costs no training.
 const EPOCHS_RATE: f64 = 400.0;
@@ -58,6 +54,9 @@ pub struct Args {
     /// Channel to publish on; absent: the first of `redis.training_channels` that is no pattern.
     #[arg(long)]
     channel: Option<String>,
+    /// Append to a stream (XADD) instead; without a name: the first of `redis.streams`. It is not trimmed.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, conflicts_with = "channel")]
+    stream: Option<Option<String>>,
     /// Seed of the initial weights; absent: random.
     #[arg(long)]
     seed: Option<u64>,
@@ -108,10 +107,7 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
     if !args.rate.is_finite() || args.rate <= 0.0 {
         return Err(CliError::Usage("--rate must be above zero".into()));
     }
-    let channel = match &args.channel {
-        Some(channel) => channel.clone(),
-        None => plain_channel(&settings.redis.training_channels, "redis.training_channels", "--channel")?.to_owned(),
-    };
+    let target = Target::of(&args, &settings.redis)?;
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // In this order, so that a second signal ends at once.
@@ -124,16 +120,17 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
     let lines = ProgressLines::new(args.runs, json);
     let mut demo = Demo::new(args);
     let began = Instant::now();
-    let published = demo.publish_all(&client, &channel, commands, &lines, &interrupted).await;
+    let published = demo.publish_all(&client, &target, commands, &lines, &interrupted).await;
     lines.finish();
     let published = published?;
     let seconds = began.elapsed().as_secs_f64();
     if json {
         return output::json(&json!({
-            "published": published, "runs": demo.started, "channel": channel, "seconds": seconds,
+            "published": published, "runs": demo.started, target.kind(): target.name(), "seconds": seconds,
         }));
     }
-    output::line(&format!("published {published} messages of {} runs on {channel} in {seconds:.1} s", demo.started))
+    let name = target.name();
+    output::line(&format!("published {published} messages of {} runs on {name} in {seconds:.1} s", demo.started))
 }
 
 impl Demo {
@@ -170,7 +167,7 @@ impl Demo {
     async fn publish_all(
         &mut self,
         client: &Client,
-        channel: &str,
+        target: &Target,
         mut commands: Commands,
         lines: &ProgressLines,
         interrupted: &AtomicBool,
@@ -203,7 +200,7 @@ impl Demo {
                 return Ok(published);
             }
             if !burst.is_empty() {
-                published += send(client, channel, &burst, &acl, interrupted).await?;
+                published += target.send(client, &burst, &acl, interrupted).await?;
                 burst.clear();
             }
             lines.show(self.runs.iter().map(|run| run.trainer.progress()), self.paused, published);
@@ -282,44 +279,6 @@ impl Demo {
         !self.paused
             && (self.ending || self.args.duration.is_none())
             && self.runs.iter().all(|run| run.trainer.is_done())
-    }
-}
-
-/// Publishes a burst in one pipeline, and repeats it until Redis accepts it: a repeated message is one row. Returns the number
-/// of messages.
-///
-/// # Errors
-/// When the ACL forbids it, which a retry does not change.
-async fn send(
-    client: &Client,
-    channel: &str,
-    burst: &[Bytes],
-    acl: &Acl,
-    interrupted: &AtomicBool,
-) -> Result<u64, CliError> {
-    loop {
-        let pipeline = client.pipeline();
-        let mut outcome = Ok(());
-        for message in burst {
-            outcome = outcome.and(pipeline.publish::<(), _, _>(channel, message.clone()).await);
-        }
-        let outcome = match outcome {
-            Ok(()) => pipeline.all::<Vec<Reply>>().await.map(|_| ()),
-            Err(error) => Err(error),
-        };
-        match outcome {
-            Ok(()) => return Ok(burst.len() as u64),
-            Err(error) => {
-                if let Some(refusal) = acl.refusal(error.details(), Resource::Channel(channel)) {
-                    return Err(CliError::failed(format!("failed to publish on `{channel}`"), refusal));
-                }
-                tracing::warn!(error = %Chain(&error), "failed to publish; trying again");
-            }
-        }
-        if interrupted.load(Ordering::Relaxed) {
-            return Ok(0);
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

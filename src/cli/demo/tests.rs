@@ -1,7 +1,18 @@
 use super::*;
 
 fn args(runs: u16, no_run_id: bool, format: Format, duration: Option<Duration>) -> Args {
-    Args { rate: 50.0, runs, epochs: 30, max_hidden: 2, channel: None, seed: Some(1), no_run_id, format, duration }
+    Args {
+        rate: 50.0,
+        runs,
+        epochs: 30,
+        max_hidden: 2,
+        channel: None,
+        stream: None,
+        seed: Some(1),
+        no_run_id,
+        format,
+        duration,
+    }
 }
 
 fn drain(demo: &mut Demo, due: usize) -> Vec<Value> {

@@ -82,11 +82,11 @@ class Redis:
 class Daemon:
     """A daemon on SQLite, and what it says by HTTP."""
 
-    def __init__(self, redis, **settings):
+    def __init__(self, redis, instance="test", **settings):
         self.folder, self.port = pathlib.Path(tempfile.mkdtemp(prefix="cascor-trainer.")), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         lines = [
-            'instance = "test"', f'state_dir = "{self.folder}/state"', f'redis.url = "{redis.url}"', 'store.kind = "sqlite"',
+            f'instance = "{instance}"', f'state_dir = "{self.folder}/state"', f'redis.url = "{redis.url}"', 'store.kind = "sqlite"',
             f'http.listen = "127.0.0.1:{self.port}"', 'writer.flush_interval = "50ms"',
         ]
         lines += [f"{key.replace('__', '.')} = {json.dumps(value)}" for key, value in settings.items()]

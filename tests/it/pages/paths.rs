@@ -9,7 +9,7 @@ use super::page::{prose, quoted, read};
 use crate::support::repository;
 
 /// The pages that are checked.
-const PAGES: [&str; 21] = [
+const PAGES: [&str; 22] = [
     "README.md",
     "schema/README.md",
     "src/README.md",
@@ -20,6 +20,7 @@ const PAGES: [&str; 21] = [
     "deploy/README.md",
     "deploy/access.md",
     "deploy/limits.md",
+    "deploy/streams.md",
     "deploy/docker/README.md",
     "deploy/systemd/README.md",
     "deploy/backup.md",
