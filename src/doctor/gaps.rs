@@ -1,4 +1,4 @@
-//! The gaps of the last days that a stream would have prevented: Pub/Sub delivers only to whoever is subscribed at that moment.
+//! The gaps of the last days that a stream would have prevented: Pub/Sub delivers only to what is subscribed at that moment.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -3,8 +3,8 @@
 //! Several daemons share a stream: each sees some of the entries, in no common order, and may see one twice. So the decision follows
 //! from the entry and from what the daemons share, and from nothing that one of them remembers: the runs of the stream, and the times
 //! of the entries that opened and ended them. Runs open and end by start and end messages, and where a message without an id finds
-//! none; an epoch that begins anew, or a silence, says nothing. The change of what is shared is made by compare-and-set; who loses
-//! decides again.
+//! none; an epoch that begins anew, or a silence, says nothing. The change of what is shared is made by compare-and-set; a daemon that
+//! loses decides again.
 
 use std::time::Duration;
 

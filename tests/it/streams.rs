@@ -1,4 +1,4 @@
-//! Messages on Redis Streams: rows once, whoever reads them, however often a daemon is killed; what was trimmed is counted.
+//! Messages on Redis Streams: rows once, whichever daemon reads them, however often a daemon is killed; what was trimmed is counted.
 
 use std::{
     collections::BTreeSet,

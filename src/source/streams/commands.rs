@@ -18,7 +18,7 @@ use crate::{
     redis::{Acl, ConnectError, Refusal, Resource},
 };
 
-/// How long a read waits for an entry: it also shows the others that this consumer lives.
+/// How long a read waits for an entry: it also shows the other daemons that this consumer lives.
 const READ_BLOCK: Duration = Duration::from_secs(1);
 /// How long its answer may take behind that.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -109,7 +109,7 @@ impl Consumer {
             if again {
                 self.on_recovery(before.as_ref());
             }
-            // Of a group that was there before, nobody knows what it had read.
+            // What a group that was there before had read is not known.
             let known = before.as_ref().filter(|_| again).and_then(|before| before.added?.checked_sub(before.length));
             self.trimmed_before = known.unwrap_or(0);
             let _ = session.writing.set_reported(self.trimmed_before).await;
@@ -135,7 +135,7 @@ impl Consumer {
     }
 
     /// The group was gone, and was made again. What the stream holds is read once more; what was unread in a stream that is gone is
-    /// lost, and how much that is nobody can tell.
+    /// lost, and how much that is cannot be known.
     fn on_recovery(&mut self, before: Option<&Snapshot>) {
         let now = self.clock.now();
         let last = self.seen.as_ref().map(|(at, seen)| (*at, seen.last_generated));
@@ -166,7 +166,7 @@ impl Consumer {
         let received = Instant::now();
         for entry in entries.into_iter().filter(|entry| self.ledger.is_new(entry.id)).collect::<Vec<_>>() {
             let Some(message) = entry.message else {
-                // Nobody can deliver it any more.
+                // It was trimmed or deleted, and cannot be delivered any more.
                 self.ledger.settled_otherwise(entry.id);
                 gone += 1;
                 continue;
