@@ -38,15 +38,15 @@ impl Intake {
         for _ in 0..TRIES {
             let known = match self.seen(&frame.channel) {
                 Ok(json) => json.as_deref().and_then(read_open_run),
-                Err(ShareError::Unavailable) if hints.run_id.is_none() => return None,
-                // Alone, or of a message that names its run.
-                Err(_) => self.resolver.open_run(&frame.channel).cloned(),
+                // Also of a start or an end that names its run: entries behind it would join the run before.
+                Err(ShareError::Unavailable) => return None,
+                Err(ShareError::Forbidden) => self.resolver.open_run(&frame.channel).cloned(),
             };
             let assigned = assign_entry(known.as_ref(), &frame.channel, &hints, grace);
             let (run_id, opened_run, changed) = (assigned.run_id, assigned.opened_run, assigned.change.is_some());
             let done = match assigned.change {
                 None => self.remember(frame, known),
-                Some(change) => self.share(frame, change, hints.run_id.is_some())?,
+                Some(change) => self.share(frame, change)?,
             };
             if done {
                 return Some(RunAssignment { run_id, opened_run, changed });
@@ -62,7 +62,14 @@ impl Intake {
             Some(seen) if seen.group == group => return Ok(seen.json.clone()),
             _ => {}
         }
-        let json = self.deps.sharing.fetch_shared(stream)?;
+        if self.entries.is_unavailable() {
+            return Err(ShareError::Unavailable);
+        }
+        let json = self.deps.sharing.fetch_shared(stream).inspect_err(|error| {
+            if *error == ShareError::Unavailable {
+                self.entries.note_unavailable();
+            }
+        })?;
         self.note_seen(stream, json.clone());
         Ok(json)
     }
@@ -89,7 +96,10 @@ impl Intake {
     }
 
     /// Shares a change. `Some(false)`: another daemon was faster; `None`: it cannot be shared, and has to be.
-    fn share(&mut self, frame: &Frame, change: OpenRun, is_named: bool) -> Option<bool> {
+    fn share(&mut self, frame: &Frame, change: OpenRun) -> Option<bool> {
+        if self.entries.is_unavailable() {
+            return None;
+        }
         let stream = &frame.channel;
         let before = self.entries.streams.get(stream).and_then(|seen| seen.json.clone());
         let json = serde_json::to_string(&change).expect("strings and numbers always serialise");
@@ -99,8 +109,11 @@ impl Intake {
                 self.note_seen(stream, other);
                 return Some(false);
             }
-            Err(ShareError::Unavailable) if !is_named => return None,
-            Err(_) => {}
+            Err(ShareError::Unavailable) => {
+                self.entries.note_unavailable();
+                return None;
+            }
+            Err(ShareError::Forbidden) => {}
         }
         self.resolver.replace(stream, Some(change), self.subscribed);
         Some(true)

@@ -10,6 +10,8 @@ pub(super) struct SharedEntries {
     pub(super) streams: HashMap<Arc<str>, Seen>,
     /// Counts the groups: what was seen in an earlier one is asked for again.
     pub(super) group: u64,
+    /// The group in which Redis did not answer: it is not waited for again within it.
+    unavailable_in: Option<u64>,
 }
 
 /// What is shared of one.
@@ -25,6 +27,16 @@ impl SharedEntries {
     /// The next group begins.
     pub(super) fn begin_group(&mut self) {
         self.group += 1;
+    }
+
+    /// Whether Redis has not answered in this group.
+    pub(super) fn is_unavailable(&self) -> bool {
+        self.unavailable_in == Some(self.group)
+    }
+
+    /// Redis did not answer.
+    pub(super) fn note_unavailable(&mut self) {
+        self.unavailable_in = Some(self.group);
     }
 
     /// Forgets what was seen: it may have been deleted.

@@ -32,7 +32,7 @@ use crate::{
     runs::{OpenRun, Resolver},
     service_manager::Heartbeat,
     spool::{self, Appender, NewRecord, RecordKind},
-    units::Micros,
+    units::{self, Micros},
     wire::{Limits, ReceivedCommand},
 };
 
@@ -242,6 +242,11 @@ impl Intake {
                     let (frame, accepted) = self.receive(frame);
                     self.count_drop(&frame, accepted.recorded);
                 }
+                // Its source delivers it again: in memory it would only take the room of messages that come once.
+                IntakeItem::TrackedFrame(frame, tag) if !self.deps.appender.healthy() => {
+                    (self.deps.return_bytes)(&frame);
+                    tag.settle(false);
+                }
                 IntakeItem::TrackedFrame(frame, tag) => match self.receive(frame).1.recorded {
                     true => self.pending_tags.push(tag),
                     false => tag.settle(false),
@@ -279,9 +284,13 @@ impl Intake {
 
     /// Takes in a message of a source.
     fn receive(&mut self, mut frame: Frame) -> (Frame, Accepted) {
-        if frame.entry.is_none() {
-            self.last_received = Some(frame.received_at);
-        }
+        // The time of an entry is that of its id.
+        self.last_received = if frame.entry.is_some() {
+            let ago = Micros::try_from(frame.received.elapsed().as_micros()).unwrap_or(0);
+            self.last_received.max(Some(units::now() - ago))
+        } else {
+            Some(frame.received_at)
+        };
         if frame.control
             && let Some(name) = escape_reserved_name(&frame.channel)
         {

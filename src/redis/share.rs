@@ -34,7 +34,8 @@ pub enum Unshared {
 
 /// Whether the same command may work later without anybody's help.
 fn passes(client: &Client, error: &RedisError) -> bool {
-    let transient = ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"];
+    let transient =
+        ["LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "OOM", "MISCONF", "NOREPLICAS"];
     !client.is_connected()
         || matches!(error.kind(), ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled)
         || transient.iter().any(|word| error.details().starts_with(word))

@@ -5,7 +5,7 @@
 /// Most entries of one answer.
 const ENTRIES_MAX: usize = 512;
 /// Of the first answer: the size of the entries is not known.
-const ENTRIES_FIRST: usize = 16;
+const ENTRIES_FIRST: usize = 1;
 /// Bytes of one answer, as far as the entries are as large as the largest of late.
 const ANSWER_BYTES: usize = 8 << 20;
 /// Answers after which the largest entry counts half.

@@ -2,6 +2,7 @@
 
 use std::{
     future::{pending, poll_fn},
+    mem,
     pin::Pin,
     time::Duration,
 };
@@ -36,6 +37,8 @@ struct UnderWay {
     own: Option<EntryId>,
     /// Until when nothing is read, because intake has refused entries.
     paused_until: Option<Instant>,
+    /// Whether the own pending entries are to be read again, because some of them were refused.
+    again: bool,
     claiming: Claiming,
 }
 
@@ -63,6 +66,7 @@ impl Consumer {
             ticks,
             own: Some(EntryId::default()),
             paused_until: None,
+            again: false,
             claiming: Claiming::new(self.stream.redis.claim_after),
         };
         let commands = session.writing.clone();
@@ -96,6 +100,10 @@ impl Consumer {
         let count = self.room();
         if count == 0 {
             return;
+        }
+        // Not while a read is under way, whose answer would count as one of theirs.
+        if mem::take(&mut under_way.again) {
+            under_way.own = Some(EntryId::default());
         }
         let (commands, own) = (session.reading.clone(), under_way.own);
         under_way.read = Some(match own {
@@ -153,7 +161,7 @@ impl Consumer {
             }
             Happened::Read(entries) => self.on_read(entries?, under_way).await?,
             Happened::LookedAfter(upkeep) => self.on_upkeep(upkeep?, &mut under_way.claiming).await?,
-            Happened::Resumed => (under_way.paused_until, under_way.own) = (None, Some(EntryId::default())),
+            Happened::Resumed => (under_way.paused_until, under_way.again) = (None, true),
             Happened::Ticked => {
                 self.stream.metrics.source_queue_depth.set(self.sender.depth() as i64);
                 self.sender.flush_gaps(Instant::now())?;

@@ -138,6 +138,8 @@ impl ConnectionPermit {
     fn mark_read(&self, pool: &mut Pool) {
         if !std::mem::replace(&mut self.activity().read, true) {
             pool.unread -= 1;
+            // A new client that waits for this connection may wait in vain.
+            self.slots.changed.notify_one();
         }
     }
 

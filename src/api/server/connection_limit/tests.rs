@@ -103,6 +103,20 @@ async fn a_connection_that_was_not_read_yet_is_not_evicted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_waits_for_unread_connections_gets_a_reserved_slot_when_all_become_busy() {
+    let limiter = limiter(2);
+    let unread = [limiter.acquire(None).await, limiter.acquire(None).await].map(Arc::new);
+    let waiting = {
+        let limiter = Arc::clone(&limiter);
+        tokio::spawn(async move { limiter.acquire(None).await.class() })
+    };
+    tokio::time::advance(EVICTION_GRACE).await;
+    let _requests = unread.each_ref().map(ConnectionPermit::begin_request);
+    let class = tokio::time::timeout(EVICTION_GRACE, waiting).await.expect("a slot").unwrap();
+    assert_eq!(class, Class::Reserve);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cheap_request_keeps_its_slot_of_the_reserve_until_its_answer_is_made() {
     let limiter = limiter(1);
     let first = permit(&limiter).await;
