@@ -33,8 +33,8 @@ struct Slot<T>(tokio::sync::Mutex<Option<Answer<T>>>);
 pub struct Answer<T> {
     /// The answer.
     pub value: Arc<T>,
-    /// When its reading began.
-    pub as_of: Micros,
+    /// When its reading began, where it was kept; absent: it was read for this request.
+    pub as_of: Option<Micros>,
     keep_until: Instant,
 }
 
@@ -65,11 +65,11 @@ impl<T> Remembered<T> {
         *kept = None;
         let value = Arc::new(make.await?);
         let took = began.elapsed();
-        let answer = Answer { value, as_of, keep_until: Instant::now() + TIMES * took };
+        let answer = Answer { value, as_of: Some(as_of), keep_until: Instant::now() + TIMES * took };
         if took >= EXPENSIVE {
             *kept = Some(answer.clone());
         }
-        Ok(answer)
+        Ok(Answer { as_of: None, ..answer })
     }
 
     fn slot(&self, run_id: Uuid) -> Arc<Slot<T>> {
@@ -108,6 +108,8 @@ mod tests {
         assert_eq!(read(&answers, 1, slow, 10).await, 10);
         tokio::time::advance(Duration::from_secs(19)).await;
         assert_eq!(read(&answers, 1, slow, 11).await, 10);
+        let kept = answers.get(Uuid::from_u128(1), async { Ok::<u64, ()>(0) }).await.unwrap();
+        assert!(kept.as_of.is_some(), "and says of when it is");
         assert_eq!(read(&answers, 2, slow, 12).await, 12, "of another run");
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!(read(&answers, 1, fast, 13).await, 13);

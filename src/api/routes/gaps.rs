@@ -51,9 +51,8 @@ pub async fn gaps(State(state): State<ApiState>, Path(run_id): Path<String>, par
             "after": render::time(seq_gap.after), "before": render::time(seq_gap.before),
         })
     };
-    json_answer(&json!({
+    let mut shown = json!({
         "run_id": run.run_id,
-        "as_of": render::time(answer.as_of),
         "first_seq": missing.range.map(|range| range.0),
         "last_seq": missing.range.map(|range| range.1),
         "stored": missing.stored,
@@ -64,7 +63,11 @@ pub async fn gaps(State(state): State<ApiState>, Path(run_id): Path<String>, par
         "truncated": !missing.exact || missing.gaps.len() > limit,
         "gaps": JsonRows(&gaps),
         "count": gaps.len(),
-    }))
+    });
+    if let Some(as_of) = answer.as_of {
+        shown["as_of"] = json!(render::time(as_of));
+    }
+    json_answer(&shown)
 }
 
 fn limit(params: &Params, state: &ApiState) -> Result<usize, ApiError> {
