@@ -38,6 +38,7 @@ checks() { "$python" tests/deploy/monitoring.py "$@"; }
 
 start_redis
 CASCOR_INGEST__STATE_DIR=$work/state CASCOR_INGEST__REDIS__URL=redis://127.0.0.1:$port/0 CASCOR_INGEST__HTTP__LISTEN=${url#http://} \
+    CASCOR_INGEST__REDIS__STREAMS="[\"cascor:training:stream\"]" \
     "$program" run >>"$work/daemon.log" 2>&1 &
 daemon=$! pids+=($!)
 wait_for "the daemon" ready "$url/readyz"
