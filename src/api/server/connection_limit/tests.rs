@@ -106,14 +106,13 @@ async fn a_connection_that_was_not_read_yet_is_not_evicted() {
 async fn a_client_that_waits_for_unread_connections_gets_a_reserved_slot_when_all_become_busy() {
     let limiter = limiter(2);
     let unread = [limiter.acquire(None).await, limiter.acquire(None).await].map(Arc::new);
-    let waiting = {
-        let limiter = Arc::clone(&limiter);
-        tokio::spawn(async move { limiter.acquire(None).await.class() })
-    };
+    let mut waiting = tokio::task::JoinSet::new();
+    let next = Arc::clone(&limiter);
+    waiting.spawn(async move { next.acquire(None).await.class() });
     tokio::time::advance(EVICTION_GRACE).await;
     let _requests = unread.each_ref().map(ConnectionPermit::begin_request);
-    let class = tokio::time::timeout(EVICTION_GRACE, waiting).await.expect("a slot").unwrap();
-    assert_eq!(class, Class::Reserve);
+    let class = tokio::time::timeout(EVICTION_GRACE, waiting.join_next()).await.expect("a slot");
+    assert_eq!(class.unwrap().unwrap(), Class::Reserve);
 }
 
 #[tokio::test(start_paused = true)]
