@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// What intake has refused, because the disk has no room, is delivered again after this long.
 const REFUSED_DELAY: Duration = Duration::from_millis(500);
 
-/// An answer that is awaited beside others.
+/// An answer to a command, awaited while further events are handled.
 type Awaited<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 
 /// What is under way.

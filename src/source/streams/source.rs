@@ -13,7 +13,7 @@ use crate::{
     units,
 };
 
-/// A source of its own for each stream: what is wrong with one does not hold up the others.
+/// A source of its own for each stream: what is wrong with one does not delay the other streams.
 pub struct Stream {
     pub(super) redis: Config,
     pub(super) name: Arc<str>,
