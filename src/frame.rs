@@ -118,10 +118,10 @@ words! {
 /// What flows into intake: from the sources, the control stage and HTTP.
 #[derive(Debug)]
 pub enum IntakeItem {
-    /// A message.
-    Frame(Frame),
-    /// A message whose server keeps it until it is acknowledged.
-    TrackedFrame(Frame, DeliveryTag),
+    /// Messages that arrived together.
+    Frames(Vec<Frame>),
+    /// Messages whose server keeps them until they are acknowledged.
+    TrackedFrames(Vec<(Frame, DeliveryTag)>),
     /// A message of a request that waits for its outcome.
     FrameWithAck(Frame, oneshot::Sender<Ack>),
     /// Some of the messages of a request.
@@ -134,6 +134,18 @@ pub enum IntakeItem {
     CloseRuns,
     /// Close a deleted run, where it was opened at or before this time.
     CloseDeletedRun(Uuid, Micros),
+}
+
+impl IntakeItem {
+    /// The number of messages in it; 1 for anything else.
+    pub fn messages(&self) -> usize {
+        match self {
+            Self::Frames(frames) => frames.len(),
+            Self::TrackedFrames(frames) => frames.len(),
+            Self::Batch(batch) => batch.frames.len(),
+            _ => 1,
+        }
+    }
 }
 
 /// What became of a message.

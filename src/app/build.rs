@@ -35,7 +35,7 @@ use crate::{
     metrics::Metrics,
     redis::{Link, RunShare},
     service_manager::{self, Heartbeat},
-    source::{self, Input, QueuedBytes, SourceStatus, StreamsStatus, pubsub::PubSub, queue, streams::Stream},
+    source::{self, Input, QueueUsage, SourceStatus, StreamsStatus, pubsub::PubSub, queue, streams::Stream},
     spool,
     store::{Deletions, Store},
     units::{self, Micros},
@@ -73,9 +73,9 @@ pub(super) struct RedisHandles {
 /// The queues of intake.
 pub(super) struct IntakeQueues {
     training: mpsc::Receiver<IntakeItem>,
-    training_bytes: QueuedBytes,
+    training_bytes: QueueUsage,
     control: mpsc::Receiver<IntakeItem>,
-    control_bytes: QueuedBytes,
+    control_bytes: QueueUsage,
     /// Feeds the control queue.
     pub(super) sender: mpsc::Sender<IntakeItem>,
     /// Feeds the training queue.

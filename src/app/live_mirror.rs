@@ -32,7 +32,7 @@ use crate::{
     metrics::Metrics,
     redis::{Link, RunShare},
     runs::{OpenRun, Resolver, RunHints},
-    source::{self, Input, QueuedBytes, SourceStatus, pubsub::PubSub, queue},
+    source::{self, Input, QueueUsage, SourceStatus, pubsub::PubSub, queue},
     units::{self, Micros},
     wire::{self, Limits},
 };
@@ -114,7 +114,7 @@ struct Follower {
     limits: Limits,
     zone: TimeZone,
     ack: String,
-    bytes: QueuedBytes,
+    bytes: QueueUsage,
     live: LiveFeed,
     receipts: broadcast::Sender<Arc<str>>,
     share: RunShare,
@@ -130,13 +130,15 @@ impl Follower {
     async fn run(mut self, mut arrivals: mpsc::Receiver<IntakeItem>) {
         while let Some(arrival) = arrivals.recv().await {
             match arrival {
-                IntakeItem::Frame(frame) => {
-                    self.on_frame(&frame).await;
-                    self.bytes.taken(&frame);
+                IntakeItem::Frames(frames) => {
+                    for frame in frames {
+                        self.on_frame(&frame).await;
+                        self.bytes.taken(&frame);
+                    }
                 }
                 IntakeItem::Gap(_) => self.live.mark_lost(),
                 // Only intake gets these.
-                IntakeItem::TrackedFrame(..)
+                IntakeItem::TrackedFrames(_)
                 | IntakeItem::FrameWithAck(..)
                 | IntakeItem::Batch(_)
                 | IntakeItem::Receipt(_)

@@ -6,7 +6,7 @@ use tokio::{runtime::Handle, sync::mpsc};
 
 use crate::frame::IntakeItem;
 
-/// Messages taken in one round; bounds the memory of a group beside the queue's own bound.
+/// Messages after which no more are taken in a round; bounds the memory of a group beside the queue's own bound.
 pub(super) const GROUP_MAX: usize = 1_024;
 
 /// Longest sleep: housekeeping (gaps, open runs, heartbeat) happens at least this often.
@@ -57,14 +57,19 @@ fn take_ready(
     control: &mut mpsc::Receiver<IntakeItem>,
     group: &mut Vec<IntakeItem>,
 ) -> bool {
-    while group.len() < GROUP_MAX
+    let mut messages: usize = group.iter().map(IntakeItem::messages).sum();
+    while messages < GROUP_MAX
         && let Ok(item) = control.try_recv()
     {
+        messages += item.messages();
         group.push(item);
     }
-    while group.len() < GROUP_MAX {
+    while messages < GROUP_MAX {
         match training.try_recv() {
-            Ok(item) => group.push(item),
+            Ok(item) => {
+                messages += item.messages();
+                group.push(item);
+            }
             Err(mpsc::error::TryRecvError::Disconnected) => return false,
             Err(mpsc::error::TryRecvError::Empty) => break,
         }

@@ -238,19 +238,15 @@ impl Intake {
         self.entries.begin_group();
         for item in group.drain(..) {
             match item {
-                IntakeItem::Frame(frame) => {
-                    let (frame, accepted) = self.receive(frame);
-                    self.count_drop(&frame, accepted.recorded);
+                IntakeItem::Frames(frames) => {
+                    for frame in frames {
+                        let (frame, accepted) = self.receive(frame);
+                        self.count_drop(&frame, accepted.recorded);
+                    }
                 }
-                // Its source delivers it again: in memory it would only take the room of messages that come once.
-                IntakeItem::TrackedFrame(frame, tag) if !self.deps.appender.healthy() => {
-                    (self.deps.return_bytes)(&frame);
-                    tag.settle(false);
+                IntakeItem::TrackedFrames(frames) => {
+                    frames.into_iter().for_each(|(frame, tag)| self.receive_tracked(frame, tag));
                 }
-                IntakeItem::TrackedFrame(frame, tag) => match self.receive(frame).1.recorded {
-                    true => self.pending_tags.push(tag),
-                    false => tag.settle(false),
-                },
                 IntakeItem::FrameWithAck(frame, answer) => {
                     let accepted = self.accept(&frame);
                     self.count_drop(&frame, accepted.recorded);
@@ -299,6 +295,19 @@ impl Intake {
         let accepted = self.accept(&frame);
         (self.deps.return_bytes)(&frame);
         (frame, accepted)
+    }
+
+    /// Takes in a message that its source delivers again until it is durable.
+    fn receive_tracked(&mut self, frame: Frame, tag: DeliveryTag) {
+        if !self.deps.appender.healthy() {
+            // In memory it would only take the room of messages that come once.
+            (self.deps.return_bytes)(&frame);
+            return tag.settle(false);
+        }
+        match self.receive(frame).1.recorded {
+            true => self.pending_tags.push(tag),
+            false => tag.settle(false),
+        }
     }
 
     /// Counts a message that is lost because the spool has no room for it.

@@ -17,6 +17,9 @@ use crate::{
     units::{self, Micros},
 };
 
+/// How long before it is due a sync is made together with the write of a group. Groups come every 8 ms while messages flow.
+const EARLY_SYNC: Duration = Duration::from_millis(4);
+
 impl Intake {
     /// Counts a gap that intake has found; sources count their own.
     pub(super) fn count_gap(&self, gap: &Gap) {
@@ -58,6 +61,8 @@ impl Intake {
         let (now, awaited) = (Instant::now(), self.is_awaited());
         match self.deps.appender.sync_due(awaited) {
             Some(due) if due <= now => self.sync(),
+            // Waking up for a sync alone costs more than syncing a little early.
+            Some(due) if self.unwritten && due <= now + EARLY_SYNC => self.sync(),
             // More requests arrive meanwhile; woken by each, intake would write them one by one. Sources gather messages themselves.
             Some(due) if awaited => thread::sleep((due - now).min(HOUSEKEEPING_INTERVAL)),
             Some(_) if self.unwritten => {

@@ -16,7 +16,7 @@ pub mod streams;
 mod traffic;
 
 pub use self::{
-    queue::{Closed, Queue, QueuedBytes, queue},
+    queue::{Closed, Queue, QueueUsage, queue},
     queue_sender::{Loss, QueueSender},
     receive_clock::ReceiveClock,
     receive_thread::{Input, Running, Source, ThreadEnded, receive},

@@ -29,32 +29,49 @@ const ROOM_POLL_INTERVAL: Duration = Duration::from_millis(1);
 #[derive(Clone, Debug)]
 pub struct Queue {
     sender: mpsc::Sender<IntakeItem>,
-    bytes: QueuedBytes,
+    usage: QueueUsage,
+    frames_max: usize,
     bytes_max: usize,
     memory: Option<MemoryLimit>,
 }
 
-/// Bytes in the queue. The receiver of a frame gives its bytes back.
+/// What is in the queue. The receiver of a frame gives its room back.
 #[derive(Clone, Debug, Default)]
-pub struct QueuedBytes(Arc<AtomicUsize>);
+pub struct QueueUsage(Arc<Counts>);
 
-impl QueuedBytes {
+#[derive(Debug, Default)]
+struct Counts {
+    frames: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl QueueUsage {
     /// A frame was taken out of the queue.
     pub fn taken(&self, frame: &Frame) {
-        self.0.fetch_sub(frame.payload.len() + FRAME_OVERHEAD, Ordering::AcqRel);
+        self.give_back(1, frame.payload.len() + FRAME_OVERHEAD);
+    }
+
+    fn give_back(&self, frames: usize, bytes: usize) {
+        self.0.frames.fetch_sub(frames, Ordering::AcqRel);
+        self.0.bytes.fetch_sub(bytes, Ordering::AcqRel);
     }
 
     /// Bytes in the queue now.
-    pub fn get(&self) -> usize {
-        self.0.load(Ordering::Acquire)
+    pub fn bytes(&self) -> usize {
+        self.0.bytes.load(Ordering::Acquire)
+    }
+
+    /// Frames in the queue now.
+    pub fn frames(&self) -> usize {
+        self.0.frames.load(Ordering::Acquire)
     }
 }
 
-/// A queue of at most `frames` items and `bytes_max` bytes.
-pub fn queue(frames: usize, bytes_max: usize) -> (Queue, mpsc::Receiver<IntakeItem>, QueuedBytes) {
+/// A queue of at most `frames` frames and `bytes_max` bytes, and of as many other items.
+pub fn queue(frames: usize, bytes_max: usize) -> (Queue, mpsc::Receiver<IntakeItem>, QueueUsage) {
     let (sender, receiver) = mpsc::channel(frames);
-    let bytes = QueuedBytes::default();
-    (Queue { sender, bytes: bytes.clone(), bytes_max, memory: None }, receiver, bytes)
+    let usage = QueueUsage::default();
+    (Queue { sender, usage: usage.clone(), frames_max: frames, bytes_max, memory: None }, receiver, usage)
 }
 
 impl Queue {
@@ -70,40 +87,73 @@ impl Queue {
 
     /// Whether a message of this size would be taken now. An empty queue takes any.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
-        let before = self.bytes.get();
-        before == 0 || before + bytes + FRAME_OVERHEAD <= self.bytes_max
+        let before = self.usage.bytes();
+        before == 0 || (before + bytes + FRAME_OVERHEAD <= self.bytes_max && self.usage.frames() < self.frames_max)
     }
 
-    /// Puts a frame into the queue if there is room.
-    pub(super) fn try_send(&self, frame: Frame) -> Result<(), SendError> {
-        let frame = self.charge(frame);
+    /// Takes room for a frame, if there is some.
+    fn try_take_room(&self, frame: &Frame) -> bool {
         let bytes = frame.payload.len() + FRAME_OVERHEAD;
-        let before = self.bytes.0.fetch_add(bytes, Ordering::AcqRel);
-        if before > 0 && before + bytes > self.bytes_max {
-            self.bytes.0.fetch_sub(bytes, Ordering::AcqRel);
-            return Err(SendError::Full(frame));
+        let before = self.usage.0.bytes.fetch_add(bytes, Ordering::AcqRel);
+        let frames = self.usage.0.frames.fetch_add(1, Ordering::AcqRel);
+        let has_room = before == 0 || (before + bytes <= self.bytes_max && frames < self.frames_max);
+        if !has_room {
+            self.usage.give_back(1, bytes);
         }
-        self.sender.try_send(IntakeItem::Frame(frame)).map_err(|error| {
-            self.bytes.0.fetch_sub(bytes, Ordering::AcqRel);
-            match error {
-                TrySendError::Full(IntakeItem::Frame(frame)) => SendError::Full(frame),
-                _ => SendError::Closed,
-            }
-        })
+        has_room
     }
 
-    /// Puts a frame into the queue once there is room; it is acknowledged by its tag.
-    pub(super) async fn send(&self, frame: Frame, tag: DeliveryTag) -> Result<(), Closed> {
-        while !self.has_room(frame.payload.len()) {
-            if self.sender.is_closed() {
-                return Err(Closed);
+    /// Puts the frames into the queue as one item, by which the receiver is woken once, as far as there is room. Returns those without
+    /// room.
+    pub(super) fn try_send(&self, frames: Vec<Frame>) -> Result<Vec<Frame>, Closed> {
+        let (mut taken, mut refused) = (Vec::with_capacity(frames.len()), Vec::new());
+        for frame in frames {
+            if self.try_take_room(&frame) {
+                taken.push(self.charge(frame));
+            } else {
+                refused.push(frame);
             }
-            sleep(ROOM_POLL_INTERVAL).await;
         }
+        if taken.is_empty() {
+            return if self.sender.is_closed() { Err(Closed) } else { Ok(refused) };
+        }
+        match self.sender.try_send(IntakeItem::Frames(taken)) {
+            Ok(()) => Ok(refused),
+            // Other items fill the queue.
+            Err(TrySendError::Full(IntakeItem::Frames(mut taken))) => {
+                taken.iter().for_each(|frame| self.usage.taken(frame));
+                taken.append(&mut refused);
+                Ok(taken)
+            }
+            Err(_) => Err(Closed),
+        }
+    }
+
+    /// Puts the frames into the queue, each once there is room; they are acknowledged by their tags. Frames that have room together are
+    /// one item.
+    pub(super) async fn send(&self, frames: impl Iterator<Item = (Frame, DeliveryTag)>) -> Result<(), Closed> {
+        let mut taken = Vec::new();
+        for (frame, tag) in frames {
+            while !self.try_take_room(&frame) {
+                self.send_tracked(&mut taken).await?;
+                if self.sender.is_closed() {
+                    return Err(Closed);
+                }
+                sleep(ROOM_POLL_INTERVAL).await;
+            }
+            taken.push((self.charge(frame), tag));
+        }
+        self.send_tracked(&mut taken).await
+    }
+
+    /// Sends frames that have their room. A future that is dropped meanwhile gives the room back.
+    async fn send_tracked(&self, frames: &mut Vec<(Frame, DeliveryTag)>) -> Result<(), Closed> {
+        if frames.is_empty() {
+            return Ok(());
+        }
+        let room = Room { usage: &self.usage, frames: mem::take(frames) };
         let permit = self.sender.reserve().await.map_err(|_| Closed)?;
-        let frame = self.charge(frame);
-        self.bytes.0.fetch_add(frame.payload.len() + FRAME_OVERHEAD, Ordering::AcqRel);
-        permit.send(IntakeItem::TrackedFrame(frame, tag));
+        permit.send(IntakeItem::TrackedFrames(room.keep()));
         Ok(())
     }
 
@@ -121,9 +171,9 @@ impl Queue {
         self.sender.send(IntakeItem::Gap(gap)).await.map_err(|_| Closed)
     }
 
-    /// Items in the queue.
+    /// Frames in the queue, with those that the receiver has in hand.
     pub(super) fn depth(&self) -> usize {
-        self.sender.max_capacity() - self.sender.capacity()
+        self.usage.frames()
     }
 
     /// A large message is counted for as long as intake, the streams and the latest values hold it.
@@ -136,13 +186,23 @@ impl Queue {
     }
 }
 
-/// Why a frame is not in the queue.
-#[derive(Debug)]
-pub(super) enum SendError {
-    /// There is no room for it.
-    Full(Frame),
-    /// See [`Closed`].
-    Closed,
+/// Frames that have room in the queue and are not in it yet.
+struct Room<'a> {
+    usage: &'a QueueUsage,
+    frames: Vec<(Frame, DeliveryTag)>,
+}
+
+impl Room<'_> {
+    /// The frames, on their way into the queue.
+    fn keep(mut self) -> Vec<(Frame, DeliveryTag)> {
+        mem::take(&mut self.frames)
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.frames.iter().for_each(|(frame, _)| self.usage.taken(frame));
+    }
 }
 
 /// Intake has ended; nothing can be delivered any more.

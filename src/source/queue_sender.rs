@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 use super::{
-    queue::{Closed, Queue, SendError},
+    queue::{Closed, Queue},
     role::{Role, WhenFull},
     traffic::TrafficFlag,
 };
@@ -94,16 +94,16 @@ impl QueueSender {
             return Ok(());
         }
         self.traffic.set();
-        for frame in frames.drain(..) {
-            match self.when_full {
-                WhenFull::Drop => self.send_or_drop(frame)?,
-                WhenFull::Wait => {
-                    self.queue.send(frame, self.settlements.tag(self.tagged)).await?;
-                    self.tagged += 1;
-                }
+        let frames = mem::take(frames);
+        match self.when_full {
+            WhenFull::Drop => self.send_or_drop(frames),
+            WhenFull::Wait => {
+                let (settlements, tagged) = (&self.settlements, &mut self.tagged);
+                let tags = (*tagged..).map(|number| settlements.tag(number));
+                let tracked = frames.into_iter().zip(tags).inspect(|_| *tagged += 1);
+                self.queue.send(tracked).await
             }
         }
-        Ok(())
     }
 
     /// Waits for acknowledgements of frames that were delivered with [`WhenFull::Wait`]; those of a full spool may
@@ -112,15 +112,11 @@ impl QueueSender {
         self.settlements.next().await
     }
 
-    fn send_or_drop(&mut self, frame: Frame) -> Result<(), Closed> {
-        match self.queue.try_send(frame) {
-            Ok(()) => Ok(()),
-            Err(SendError::Closed) => Err(Closed),
-            Err(SendError::Full(frame)) => {
-                self.refuse(&frame.channel, frame.received_at, frame.received);
-                Ok(())
-            }
+    fn send_or_drop(&mut self, frames: Vec<Frame>) -> Result<(), Closed> {
+        for frame in self.queue.try_send(frames)? {
+            self.refuse(&frame.channel, frame.received_at, frame.received);
         }
+        Ok(())
     }
 
     /// Whether a message of this size is worth a copy; otherwise it is to be [refused](Self::refuse).
@@ -274,7 +270,7 @@ mod tests {
         assert!(sender.has_room(1 << 30), "an empty queue takes any");
         for n in 0..4 {
             assert!(sender.has_room(10), "{n}");
-            sender.send_or_drop(frame(n, 10)).unwrap();
+            sender.send_or_drop(vec![frame(n, 10)]).unwrap();
         }
         assert!(!sender.has_room(1));
         assert!(sender.open_drops.is_empty());
@@ -291,8 +287,10 @@ mod tests {
         {
             let (queue, mut receiver, bytes) = queue(frames, bytes_max);
             let mut sender = dropping(queue, Role::Training);
-            for n in 0..10 {
-                sender.send_or_drop(frame(n, size)).unwrap();
+            // Together and one by one.
+            sender.send_or_drop((0..5).map(|n| frame(n, size)).collect()).unwrap();
+            for n in 5..10 {
+                sender.send_or_drop(vec![frame(n, size)]).unwrap();
             }
             tokio::time::advance(DROP_QUIET).await;
             sender.flush_gaps(Instant::now()).unwrap();
@@ -301,9 +299,9 @@ mod tests {
             for _ in 0..2 {
                 while let Ok(item) = receiver.try_recv() {
                     match item {
-                        IntakeItem::Frame(frame) => {
-                            bytes.taken(&frame);
-                            received += 1;
+                        IntakeItem::Frames(frames) => {
+                            frames.iter().for_each(|frame| bytes.taken(frame));
+                            received += frames.len();
                         }
                         IntakeItem::Gap(gap) => gaps.push(gap),
                         other => panic!("{other:?}"),
@@ -311,7 +309,7 @@ mod tests {
                 }
                 sender.flush_gaps(Instant::now()).unwrap();
             }
-            assert_eq!((received, gaps.len(), bytes.get()), (4, 1, 0), "{name}");
+            assert_eq!((received, gaps.len(), bytes.bytes()), (4, 1, 0), "{name}");
             assert_eq!((gaps[0].lost, gaps[0].started_at, gaps[0].ended_at), (Some(6), 4, 9), "{name}");
             assert!(!sender.has_pending_gaps());
         }
@@ -339,9 +337,9 @@ mod tests {
     async fn an_empty_queue_takes_a_message_larger_than_its_bound() {
         let (queue, _receiver, bytes) = queue(4, 100);
         let mut sender = dropping(queue, Role::Training);
-        sender.send_or_drop(frame(1, 1_000)).unwrap();
-        sender.send_or_drop(frame(2, 1)).unwrap();
-        assert_eq!(bytes.get(), 1_000 + FRAME_OVERHEAD);
+        sender.send_or_drop(vec![frame(1, 1_000)]).unwrap();
+        sender.send_or_drop(vec![frame(2, 1)]).unwrap();
+        assert_eq!(bytes.bytes(), 1_000 + FRAME_OVERHEAD);
         assert_eq!(sender.open_drops.len(), 1);
     }
 }

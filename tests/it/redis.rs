@@ -49,7 +49,7 @@ async fn messages_are_received_soon_after_the_start_and_our_own_are_not() {
         assert!(n == 0 || frame.received_at > frames[n - 1].received_at);
     }
     assert_eq!((&*frames[100].channel, &frames[100].payload[..]), ("lab:ingest:a", &b"pattern"[..]));
-    assert_eq!(rig.bytes.get(), 0);
+    assert_eq!(rig.bytes.bytes(), 0);
     rig.stopper.stop();
     while rig.tasks.join_next().await.is_some() {}
 }
@@ -68,7 +68,7 @@ async fn every_message_of_a_flood_is_a_frame_or_in_a_gap() {
         let mut reasons = std::collections::BTreeSet::new();
         while frames + lost < 100_000 {
             match rig.next().await {
-                Some(IntakeItem::Frame(_)) => frames += 1,
+                Some(IntakeItem::Frames(_)) => frames += 1,
                 Some(IntakeItem::Gap(gap)) => {
                     assert!(gap.started_at <= gap.ended_at);
                     reasons.insert(gap.reason.as_str());

@@ -1,6 +1,7 @@
 //! A private Redis and a source that is subscribed to it, for tests of single components.
 
 use std::{
+    collections::VecDeque,
     process::{Child, Command as Process, Stdio},
     sync::Arc,
     time::Duration,
@@ -12,7 +13,7 @@ use cascor_ingest::{
     lifecycle::{Readiness, Signal, Stopper},
     metrics::Metrics,
     redis::Config,
-    source::{Input, QueuedBytes, SourceStatus, pubsub::PubSub, queue},
+    source::{Input, QueueUsage, SourceStatus, pubsub::PubSub, queue},
 };
 use tokio::{
     sync::mpsc,
@@ -98,7 +99,9 @@ impl Drop for Server {
 /// A running source.
 pub struct Rig {
     pub arrivals: mpsc::Receiver<IntakeItem>,
-    pub bytes: QueuedBytes,
+    pub bytes: QueueUsage,
+    /// Messages that came with the last one.
+    frames: VecDeque<Frame>,
     pub status: SourceStatus,
     pub readiness: Readiness,
     pub stopper: Stopper,
@@ -121,7 +124,7 @@ impl Rig {
         for input in inputs {
             tasks.spawn(input.run(Arc::clone(&metrics), stop.clone()));
         }
-        Self { arrivals, bytes, status, readiness, stopper, tasks }
+        Self { arrivals, bytes, frames: VecDeque::new(), status, readiness, stopper, tasks }
     }
 
     pub async fn ready(&self, within: Duration) -> Duration {
@@ -141,18 +144,25 @@ impl Rig {
         }
     }
 
+    /// The next item; messages that came together are taken apart.
     pub async fn next(&mut self) -> Option<IntakeItem> {
-        let arrival = timeout(Duration::from_secs(5), self.arrivals.recv()).await.ok().flatten()?;
-        if let IntakeItem::Frame(frame) = &arrival {
-            self.bytes.taken(frame);
+        if let Some(frame) = self.frames.pop_front() {
+            return Some(IntakeItem::Frames(vec![frame]));
         }
-        Some(arrival)
+        match timeout(Duration::from_secs(5), self.arrivals.recv()).await.ok().flatten()? {
+            IntakeItem::Frames(frames) => {
+                frames.iter().for_each(|frame| self.bytes.taken(frame));
+                self.frames = frames.into();
+                self.frames.pop_front().map(|frame| IntakeItem::Frames(vec![frame]))
+            }
+            other => Some(other),
+        }
     }
 
     pub async fn frame(&mut self) -> Frame {
         loop {
             match self.next().await {
-                Some(IntakeItem::Frame(frame)) => return frame,
+                Some(IntakeItem::Frames(mut frames)) => return frames.remove(0),
                 Some(_) => {}
                 None => panic!("no frame"),
             }

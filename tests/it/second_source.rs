@@ -14,7 +14,7 @@ use cascor_ingest::{
     metrics::Metrics,
     runs::OpenRun,
     service_manager::Heartbeat,
-    source::{self, Input, QueueSender, QueuedBytes, Role, Running, Source, WhenFull, queue},
+    source::{self, Input, QueueSender, QueueUsage, Role, Running, Source, WhenFull, queue},
     spool::{self, RecordKind},
     wire::Limits,
 };
@@ -110,21 +110,23 @@ async fn a_source_that_waits_loses_nothing_in_a_full_queue_and_gets_what_is_refu
     intake.spawn(async move {
         // Intake is not running yet: the queue is full, and the source waits.
         let full_by = Instant::now() + LIMIT;
-        while items.len() < QUEUE_FRAMES && bytes.get() < 1_900 {
+        while bytes.frames() < QUEUE_FRAMES {
             assert!(Instant::now() < full_by, "the queue never fills");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let mut seen = 0_u64;
         while let Some(item) = items.recv().await {
-            let IntakeItem::TrackedFrame(frame, tag) = item else { panic!("{item:?}") };
-            bytes.taken(&frame);
-            seen += 1;
-            // Every third message is refused until the end of the first round.
-            let durable = seen > MESSAGES || !seen.is_multiple_of(3);
-            refused += u64::from(!durable);
-            tag.settle(durable);
+            let IntakeItem::TrackedFrames(frames) = item else { panic!("{item:?}") };
+            for (frame, tag) in frames {
+                bytes.taken(&frame);
+                seen += 1;
+                // Every third message is refused until the end of the first round.
+                let durable = seen > MESSAGES || !seen.is_multiple_of(3);
+                refused += u64::from(!durable);
+                tag.settle(durable);
+            }
         }
-        (seen, refused, bytes.get())
+        (seen, refused, bytes.bytes())
     });
     let mut found = all(&mut acknowledged).await;
     stopper.stop();
@@ -153,7 +155,7 @@ impl RunSharing for Unshared {
     fn forget(&mut self, _channel: &str) {}
 }
 
-fn intake_of(dir: &std::path::Path, spool: spool::Opened, bytes: QueuedBytes, metrics: &Arc<Metrics>) -> Intake {
+fn intake_of(dir: &std::path::Path, spool: spool::Opened, bytes: QueueUsage, metrics: &Arc<Metrics>) -> Intake {
     let memory = MemoryLimit::default();
     let deps = IntakeDeps {
         config: intake::Config::default(),
@@ -203,7 +205,7 @@ async fn intake_acknowledges_each_message_of_such_a_source_once_it_is_on_disk() 
     timeout(LIMIT, ended).await.unwrap().unwrap();
     drop(control_out);
     intake.join().unwrap();
-    assert_eq!(bytes.get(), 0, "the queue has its bytes back");
+    assert_eq!(bytes.bytes(), 0, "the queue has its bytes back");
     let mut kinds = Vec::new();
     for chunk in view.records_from(0) {
         kinds.extend(chunk.unwrap().records().map(|record| record.kind));
