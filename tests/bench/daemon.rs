@@ -121,6 +121,11 @@ impl Daemon {
         command
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its port.
     pub fn http(&self) -> u16 {
         self.http

@@ -9,6 +9,7 @@
 //! tests/bench/run outage [--rows 1200000]       drain of the backlog of an outage, and delays meanwhile
 //! tests/bench/run peer [--seconds 20]           CPU per event beside Bento
 //! tests/bench/run growth [--seconds 20]         what grows with rates, runs, metrics and history; on SQLite
+//! tests/bench/run idle [--repeat 3]             processor time and wake-ups without any traffic
 //! ```
 
 mod attack;
@@ -19,6 +20,7 @@ mod flood;
 mod growth;
 mod histogram;
 mod hostile;
+mod idle;
 mod load;
 mod outage;
 mod peer;
@@ -62,7 +64,7 @@ impl Options {
                 "--rows" => options.rows = Some(number()?),
                 "--gib" => options.gib = number()?,
                 part @ ("stages" | "drain" | "load" | "flood" | "reading" | "hostile" | "start" | "outage" | "peer"
-                | "growth") => options.parts.push(part.into()),
+                | "growth" | "idle") => options.parts.push(part.into()),
                 other => return Err(format!("unknown argument `{other}`").into()),
             }
         }
@@ -104,6 +106,7 @@ fn main() -> Result<(), Error> {
                 "outage" => outage::run(&options).await?,
                 "peer" => peer::run(&options).await?,
                 "growth" => growth::run(&options).await?,
+                "idle" => idle::run(&options)?,
                 _ => flood::run(&options).await?,
             }
         }
