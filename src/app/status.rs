@@ -59,7 +59,9 @@ impl StatusInputs {
     pub fn status(&self) -> Value {
         let missing = self.readiness.missing();
         let stored = *self.channels.progress.borrow();
-        let pending = self.storage.spool.end().saturating_sub(stored);
+        // With what is not synced yet: the live stream has it already.
+        let end = self.storage.spool.appended();
+        let pending = end.saturating_sub(stored);
         let paused = *self.channels.pause_barrier.borrow() != PauseBarrier::None;
         let kept = self.storage.dead_letters.usage();
         let lag_seconds = self.lag.seconds(*self.channels.oldest_unstored.borrow(), pending, units::now());
@@ -86,7 +88,7 @@ impl StatusInputs {
                 "capacity_bytes": self.storage.spool.capacity(),
                 "memory_bytes": self.storage.spool.memory_bytes(),
                 "segments": self.storage.spool.segments(),
-                "end": self.storage.spool.end(),
+                "end": end,
                 "durable": self.storage.spool.durable(),
                 "stored": stored,
                 "committed": self.storage.spool.committed(),
@@ -123,7 +125,7 @@ impl StatusInputs {
             "{}; {} events, {} records wait for the store{}",
             self.phase(&missing),
             self.metrics.intake_events.get(),
-            self.storage.spool.end().saturating_sub(*self.channels.progress.borrow()),
+            self.storage.spool.appended().saturating_sub(*self.channels.progress.borrow()),
             problem.map_or_else(String::new, |problem| format!(": {}", problem.reason))
         )
     }

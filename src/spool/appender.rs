@@ -113,6 +113,7 @@ impl Appender {
         }
         error!(lost = offset - self.next, "the end of the spool is gone; what of it was not stored is lost");
         (self.first, self.next, self.written_end, self.synced) = (offset, offset, offset, offset);
+        self.shared.appended.store(offset, Ordering::Release);
         self.shared.durable.store(offset, Ordering::Release);
         self.shared.visible.send_replace(offset);
     }
@@ -144,6 +145,7 @@ impl Appender {
         if !written {
             record::encode(&mut self.buffer, self.shared.seed, offset, record);
         }
+        self.shared.appended.store(self.next, Ordering::Release);
         Ok(offset)
     }
 

@@ -100,6 +100,7 @@ pub(crate) fn prepare(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Res
         seed: record::seed(id),
         cache: Mutex::default(),
         visible: watch::Sender::new(next),
+        appended: AtomicU64::new(next),
         durable: AtomicU64::new(next),
         committed: AtomicU64::new(first_uncommitted),
         retain_from: AtomicU64::new(u64::MAX),

@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) cache: Mutex<GroupCache>,
     /// Offset after the last record that a reader may see: durable, or in memory while the disk takes nothing.
     pub(crate) visible: watch::Sender<u64>,
+    /// Offset after the last record that was appended.
+    pub(crate) appended: AtomicU64,
     pub(crate) durable: AtomicU64,
     pub(crate) committed: AtomicU64,
     /// Segments with records from here on stay, committed or not.
@@ -106,6 +108,11 @@ impl View {
     /// Every record below is stored and, where the store may forget, has been for the linger. A reader can rewind to here.
     pub fn committed(&self) -> u64 {
         self.0.committed()
+    }
+
+    /// Offset after the last record that was appended. It is durable, and readers see it, after the next sync.
+    pub fn appended(&self) -> u64 {
+        self.0.appended.load(Ordering::Acquire)
     }
 
     /// Offset after the last record that readers see.

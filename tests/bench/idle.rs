@@ -32,9 +32,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
             let after = threads(daemon.id())?;
             let per_second = |at: fn(&(f64, f64)) -> f64| {
                 let before = &before;
-                after.iter().map(move |(thread, now)| {
-                    (thread, (at(now) - before.get(thread).map_or(0.0, at)) / seconds as f64)
-                })
+                after
+                    .iter()
+                    .map(move |(thread, now)| (thread, (at(now) - before.get(thread).map_or(0.0, at)) / seconds as f64))
             };
             let share = per_second(|times| times.0).map(|(_, ns)| ns).sum::<f64>() / 1e7;
             let largest: Vec<_> = per_second(|times| times.0)
@@ -42,7 +42,10 @@ pub fn run(options: &Options) -> Result<(), Error> {
                 .map(|(thread, ns)| format!("{thread} {:.2}", ns / 1e6))
                 .collect();
             let wakes: f64 = per_second(|times| times.1).map(|(_, wakes)| wakes).sum();
-            println!("{name}: {share:.3} % of a core, {wakes:.0} wake-ups a second; ms a second: {}", largest.join(", "));
+            println!(
+                "{name}: {share:.3} % of a core, {wakes:.0} wake-ups a second; ms a second: {}",
+                largest.join(", ")
+            );
             shares.push(share);
         }
         println!("{name}: median {:.3} % of a core (goal 0.2)", median(&shares));

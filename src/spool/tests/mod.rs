@@ -142,7 +142,7 @@ async fn nothing_is_visible_before_its_sync() {
     let mut opened = test_spool.open();
     append(&mut opened, 3);
     assert_eq!(drain(&mut opened).await, [0u64; 0]);
-    assert_eq!((opened.view.durable(), opened.view.end()), (0, 0));
+    assert_eq!((opened.view.durable(), opened.view.end(), opened.view.appended()), (0, 0, 3));
     opened.appender.sync();
     assert_eq!(drain(&mut opened).await, [0, 1, 2]);
 }
