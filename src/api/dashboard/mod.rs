@@ -35,6 +35,7 @@ static ASSETS: &[Asset] = &assets! {
     "base/connection.js": SCRIPT,
     "base/copy.js": SCRIPT,
     "base/dom.js": SCRIPT,
+    "base/elapsed.js": SCRIPT,
     "base/format.js": SCRIPT,
     "base/key_bindings.js": SCRIPT,
     "base/keys.js": SCRIPT,

@@ -3,6 +3,7 @@
 import * as address from "../base/address.js";
 import { get, newestOnly, optional } from "../base/api.js";
 import { h, say, show } from "../base/dom.js";
+import { elapsed } from "../base/elapsed.js";
 import { count, runName, seconds } from "../base/format.js";
 import { AXES } from "../charts/axes.js";
 import { Chart } from "../charts/chart.js";
@@ -74,7 +75,8 @@ export class CompareCurves {
         return say(this.note, `Tick runs in the list to lay their curves over each other${most === null ? "" : `: at most ${most}`}.`);
       }
       const ids = this.ids.slice(0, most ?? this.ids.length);
-      const { answer, newest } = await this.asking(this.#read(ids));
+      const told = this.answer ? () => {} : elapsed(this.note, "Reading all rows of these runs:");
+      const { answer, newest } = await this.asking(this.#read(ids)).finally(told);
       if (!newest || this.gone) return undefined;
       this.answer = answer;
       this.answered(answer, most);

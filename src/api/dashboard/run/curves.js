@@ -3,6 +3,7 @@
 import * as address from "../base/address.js";
 import { get, optional } from "../base/api.js";
 import { h, say, show, coalesced } from "../base/dom.js";
+import { elapsed } from "../base/elapsed.js";
 import { count, seconds } from "../base/format.js";
 import { exportButtons } from "../charts/export.js";
 import { settled } from "../charts/frames.js";
@@ -75,7 +76,9 @@ export class Curves {
     const again = this.batches.filter((batch, at) => at === 0 || near.has(batch));
     // What is far away is read when it is looked at.
     this.batches.filter((batch) => !again.includes(batch)).forEach((batch) => this.#drop(batch));
-    await Promise.all(again.map((batch) => batch.load()));
+    // What is shown already stays while it is read again.
+    const told = this.first.series.loaded ? () => {} : elapsed(this.note, "Reading all rows of this run:");
+    await Promise.all(again.map((batch) => batch.load())).finally(told);
   }
 
   #begin() {
@@ -243,6 +246,7 @@ export class Curves {
   }
 
   #say() {
+    if (!this.first.series.loaded && !this.failure) return;
     const curve = this.first.view();
     const points = curve.exact === true ? `${curve.time.length === 1 ? "1 point" : `${count(curve.time.length)} points`}, exact` : `${count(curve.time.length)} points of ${count(curve.exact.of)}, ${curve.exact.method}`;
     const part = this.first.closer ? ", of this part" : "";
