@@ -259,13 +259,15 @@ impl Flusher {
     async fn write_status(&mut self, instance: &str, status: String, name_conflict: &mut NameConflict) {
         let Some(client) = self.link.client() else { return };
         let key = status_key(&self.latest_state.prefix, instance);
-        match self.link.read(&client, &key, STATUS_VALUE).await {
-            Ok(Some(found)) => {
-                let conflict = name_conflict.check(instance, &status, &found);
-                self.metrics.name_conflict.set(i64::from(conflict));
+        if name_conflict.is_due() {
+            match self.link.read(&client, &key, STATUS_VALUE).await {
+                Ok(Some(found)) => {
+                    let conflict = name_conflict.check(instance, &status, &found);
+                    self.metrics.name_conflict.set(i64::from(conflict));
+                }
+                Ok(None) => {}
+                Err(error) => self.link.acl().warn(&error, Resource::Key(&key)),
             }
-            Ok(None) => {}
-            Err(error) => self.link.acl().warn(&error, Resource::Key(&key)),
         }
         self.set(&client, vec![(key, status, self.latest_state.config().status_ttl)]).await;
     }

@@ -9,6 +9,8 @@ use crate::logging::Untrusted;
 
 /// A conflict is over when the other daemon has not written for so long; both write every second.
 const CONFLICT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Writes of the status for each of which the key is read once: reading it costs more than writing it.
+const WRITES_PER_CHECK: u32 = 3;
 
 /// The fields of a status that identify its process.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -31,6 +33,7 @@ pub(super) struct NameConflict {
     /// When another process was last found to have written.
     seen_at: Option<Instant>,
     warned: Option<Owner>,
+    writes: u32,
 }
 
 impl NameConflict {
@@ -39,6 +42,12 @@ impl NameConflict {
         let owner = Owner::of(found).filter(|owner| Owner::of(ours).is_some_and(|us| us != *owner))?;
         let before = self.other_status.replace(found.to_owned());
         before.is_some_and(|before| before != found).then_some(owner)
+    }
+
+    /// Whether the key is to be read before this write.
+    pub(super) fn is_due(&mut self) -> bool {
+        self.writes = self.writes.wrapping_add(1);
+        self.writes % WRITES_PER_CHECK == 1
     }
 
     /// Whether another daemon runs under the same name; warns of each, once.

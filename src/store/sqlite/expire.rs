@@ -86,6 +86,11 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
+    /// Whether the last step has reached the last run.
+    pub fn is_complete(&self) -> bool {
+        self.run_id.is_empty()
+    }
+
     /// Deletes at most `limit` rows of each table, oldest first; returns the number.
     pub fn step(&mut self, connection: &Connection, now: Micros, limit: i64) -> rusqlite::Result<usize> {
         let mut deleted = 0;

@@ -42,6 +42,8 @@ const GROUP_ROWS: usize = 8_192;
 const GROUP_BYTES: usize = 16 << 20;
 /// Interval of deleting expired rows, and the maximum deleted per table at once.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(1);
+/// The same once no row of any run was expired; they are not read in the meantime.
+const IDLE_EXPIRE_INTERVAL: Duration = Duration::from_secs(5);
 const EXPIRE_ROWS: i64 = 4_000;
 /// Interval of storing the trusted time in the file.
 const CLOCK_SAVE_INTERVAL: Duration = Duration::from_secs(600);
@@ -163,9 +165,9 @@ impl Writer {
             warn!(error = %Chain(&error), "the database cannot be opened yet");
         }
         let mut group = Vec::new();
-        let mut expired_at = Instant::now();
+        let (mut expired_at, mut interval) = (Instant::now(), EXPIRE_INTERVAL);
         loop {
-            match clock.block_on(async { timeout(EXPIRE_INTERVAL, queue.recv()).await }) {
+            match clock.block_on(async { timeout(interval, queue.recv()).await }) {
                 Ok(Some(job)) => {
                     collect_group(job, &mut queue, &mut group);
                     self.commit_group(&mut group);
@@ -173,9 +175,9 @@ impl Writer {
                 Ok(None) => return,
                 Err(_) => {}
             }
-            if expired_at.elapsed() >= EXPIRE_INTERVAL {
+            if expired_at.elapsed() >= interval {
                 expired_at = Instant::now();
-                self.expire();
+                interval = if self.expire() { EXPIRE_INTERVAL } else { IDLE_EXPIRE_INTERVAL };
             }
         }
     }
@@ -282,8 +284,9 @@ impl Writer {
     }
 
     /// Bounded: remaining rows are deleted a second later.
-    fn expire(&mut self) {
-        let Some(open) = self.open.as_ref().filter(|_| self.database.create) else { return };
+    /// Deletes expired rows, a bounded number. Whether there may be more.
+    fn expire(&mut self) -> bool {
+        let Some(open) = self.open.as_ref().filter(|_| self.database.create) else { return true };
         if self.clock_saved_at.elapsed() >= CLOCK_SAVE_INTERVAL {
             self.clock_saved_at = Instant::now();
             // A failure only delays deletion.
@@ -292,10 +295,16 @@ impl Writer {
             }
         }
         match self.sweep.step(&open.connection, self.clock.expiry_cutoff(), EXPIRE_ROWS) {
-            Ok(0) => {}
-            Ok(rows) => debug!(rows, "deleted expired rows"),
+            Ok(0) => !self.sweep.is_complete(),
+            Ok(rows) => {
+                debug!(rows, "deleted expired rows");
+                true
+            }
             // The next write meets and reports the same error; expired rows are not read meanwhile.
-            Err(error) => debug!(error = %Chain(&error), "cannot delete expired rows yet"),
+            Err(error) => {
+                debug!(error = %Chain(&error), "cannot delete expired rows yet");
+                true
+            }
         }
     }
 }
