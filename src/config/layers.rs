@@ -238,8 +238,9 @@ impl Layers {
 }
 
 /// The settings. `Figment::extract` would compile the code that reads them four times over, for values that know their file.
-fn extract(figment: &Figment) -> figment::Result<Settings> {
-    Settings::deserialize(&figment.find_value("")?)
+fn extract(figment: &Figment) -> Result<Settings, Box<figment::Error>> {
+    let merged = figment.find_value("").map_err(Box::new)?;
+    Settings::deserialize(&merged).map_err(Box::new)
 }
 
 /// The slot that `key` fills, and whether `key` names a file.
