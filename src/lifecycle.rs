@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tracing::{Instrument, debug, error, warn};
 
@@ -74,7 +75,9 @@ impl Tasks {
         E: std::error::Error + 'static,
     {
         let task = async move { (name, future.await.map_err(|error| Chain(&error).to_string())) };
-        self.0.spawn(task.instrument(stage(name)));
+        // Of one type: the runtime's code for a task would be compiled for each.
+        let task: BoxFuture<'static, _> = Box::pin(task.instrument(stage(name)));
+        self.0.spawn(task);
     }
 
     /// Waits until `stop` is raised or a task ends, then stops all and waits at most `grace` for them.

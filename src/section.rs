@@ -2,20 +2,23 @@
 
 use std::sync::LazyLock;
 
+use figment::{
+    providers::{Format, Toml},
+    value::Value,
+};
 use serde::de::DeserializeOwned;
-use toml::Value;
 
+// A value of the type of which the settings are made, too: the code that reads every section exists once, not for each type.
 static SHIPPED: LazyLock<Value> =
-    LazyLock::new(|| toml::from_str(include_str!("../conf/cascor-ingest.toml")).expect("the shipped file is TOML"));
+    LazyLock::new(|| Toml::from_str(include_str!("../conf/cascor-ingest.toml")).expect("the shipped file is TOML"));
 
 /// The defaults of a section such as `store.cassandra`; of the whole configuration for an empty name.
 ///
 /// # Panics
 /// When the shipped file does not set every key of the section, which the tests of the configuration would show.
 pub fn defaults<T: DeserializeOwned>(name: &str) -> T {
-    let keys = name.split('.').filter(|key| !key.is_empty());
-    let section = keys.fold(&*SHIPPED, |table, key| &table[key]);
-    section.clone().try_into().expect("the shipped file sets every key to a value that is valid")
+    let section = SHIPPED.find_ref(name).expect("the shipped file has every section");
+    T::deserialize(section).expect("the shipped file sets every key to a value that is valid")
 }
 
 /// Adds the problem unless the settings are as they must be.

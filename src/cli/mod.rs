@@ -47,6 +47,7 @@ mod verdict;
 mod width;
 
 use clap::{ArgMatches, FromArgMatches, Parser, Subcommand};
+use futures_util::future::LocalBoxFuture;
 
 use self::{global::Global, local_daemon::LocalDaemon};
 use crate::{
@@ -306,6 +307,8 @@ fn answer<T>(future: impl Future<Output = T>) -> Result<T, CliError> {
         .enable_all()
         .build()
         .map_err(|error| CliError::failed("failed to start", error))?;
+    // Of one type: the runtime's code would be compiled for each.
+    let future: LocalBoxFuture<'_, T> = Box::pin(future);
     Ok(runtime.block_on(future))
 }
 

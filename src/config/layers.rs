@@ -7,6 +7,7 @@ use figment::{
     providers::{Format, Serialized, Toml},
     value::{Dict, Value},
 };
+use serde::Deserialize;
 
 use super::{
     Settings, lists,
@@ -187,7 +188,7 @@ impl Layers {
     /// Sets the value only if the settings are valid with it: so each problem has its key.
     fn merge_checked(&mut self, key: &str, value: Value, origin: &str) {
         let candidate = self.figment.clone().merge(Serialized::default(key, value));
-        match candidate.extract::<Settings>() {
+        match extract(&candidate) {
             Ok(_) => self.figment = candidate,
             // The message quotes the list of known names, and each name in it.
             Err(error) => self.problem(format!("`{key}` ({origin}): {}", error.kind).replace("``", "`")),
@@ -224,7 +225,7 @@ impl Layers {
     /// The settings, the problems and the warnings.
     pub fn finish(self) -> (Settings, Vec<String>, Vec<String>) {
         let mut problems = self.problems;
-        let mut settings: Settings = self.figment.extract().unwrap_or_else(|error| {
+        let mut settings = extract(&self.figment).unwrap_or_else(|error| {
             problems.push(error.to_string());
             Settings::default()
         });
@@ -234,6 +235,12 @@ impl Layers {
         (cluster.password, cluster.password_file) = cassandra.finish();
         (settings, problems, self.warnings)
     }
+}
+
+/// The settings. `Figment::extract` would compile the code that reads them four times over, for values that know their file.
+fn extract(figment: &Figment) -> Result<Settings, Box<figment::Error>> {
+    let merged = figment.find_value("").map_err(Box::new)?;
+    Settings::deserialize(&merged).map_err(Box::new)
 }
 
 /// The slot that `key` fills, and whether `key` names a file.

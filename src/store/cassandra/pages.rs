@@ -30,17 +30,17 @@ pub(super) fn unreadable(error: impl std::error::Error + Send + Sync + 'static) 
 }
 
 /// Sends `statement` and passes every page to `page` until it breaks or there are no more. From the second page on it yields to
-/// other reads.
+/// other reads. Not generic: the driver's code for a request would be compiled for each caller.
 pub(super) async fn pages(
     live: &LiveSession,
     statement: &PreparedStatement,
-    values: impl SerializeRow,
-    mut page: impl FnMut(QueryRowsResult) -> Result<ControlFlow<()>, StoreError>,
+    values: &(dyn SerializeRow + Sync),
+    page: &mut (dyn FnMut(QueryRowsResult) -> Result<ControlFlow<()>, StoreError> + Send),
 ) -> Result<(), StoreError> {
     let (mut from, mut guard) = (PagingState::start(), live.scheduler.start());
     loop {
         let (result, next) =
-            live.session.execute_single_page(statement, &values, from).await.map_err(errors::store_error)?;
+            live.session.execute_single_page(statement, values, from).await.map_err(errors::store_error)?;
         drop(guard);
         if page(result.into_rows_result().map_err(unreadable)?)?.is_break() {
             return Ok(());
@@ -54,18 +54,18 @@ pub(super) async fn pages(
 }
 
 /// At most `limit` rows, each decoded as `R` and converted to `T`.
-pub(super) async fn collect<R, T>(
+pub(super) async fn collect<R, T: Send>(
     live: &LiveSession,
     statement: &PreparedStatement,
-    values: impl SerializeRow,
+    values: impl SerializeRow + Sync,
     limit: usize,
-    make: impl Fn(R) -> T,
+    make: impl Fn(R) -> T + Sync,
 ) -> Result<Vec<T>, StoreError>
 where
     R: for<'f, 'm> Row<'f, 'm>,
 {
     let (mut all, mut yielder) = (Vec::new(), YieldEvery::default());
-    pages(live, statement, values, |page| {
+    pages(live, statement, &values, &mut |page| {
         for row in page.rows::<R>().map_err(unreadable)? {
             if all.len() == limit {
                 return Ok(ControlFlow::Break(()));

@@ -56,7 +56,7 @@ pub(super) async fn samples(live: &LiveSession, query: &SamplesQuery) -> Result<
     let ends = (CqlTimestamp(first.0), first.1, CqlTimestamp(last.0), last.1);
     let values = (query.range.run_id, ends.0, ends.1, ends.2, ends.3, cql_limit(limit));
     let mut yielder = YieldEvery::default();
-    pages(live, statement, values, |page| {
+    pages(live, statement, &values, &mut |page| {
         for row in page.rows::<Read<Sample<'_>>>().map_err(unreadable)? {
             if samples.rows.len() == limit {
                 return Ok(ControlFlow::Break(()));

@@ -217,7 +217,7 @@ async fn fetch(live: &LiveSession, ids: &[Uuid]) -> Result<HashMap<Uuid, EditedR
 async fn entries(live: &LiveSession, month: String, after: Option<Entry>) -> Result<Vec<Entry>, StoreError> {
     let upto = after.map_or(CqlTimestamp(i64::MAX), |after| after.start);
     let mut entries = Vec::new();
-    pages::pages(live, &live.statements.month, (month, upto), |page| {
+    pages::pages(live, &live.statements.month, &(month, upto), &mut |page| {
         for row in page.rows::<(String, CqlTimestamp, Uuid)>().map_err(pages::unreadable)? {
             let (_, start, run_id) = row.map_err(pages::unreadable)?;
             if entries.len() >= ENTRIES_MAX {

@@ -32,7 +32,12 @@ use super::{
     runs::RunTable,
     store_call::{self, Completion},
 };
-use crate::{event::Table, lifecycle::next_tick, store::Problem, units::Micros};
+use crate::{
+    event::Table,
+    lifecycle::next_tick,
+    store::{BoxFuture, Problem},
+    units::Micros,
+};
 
 /// Records taken and not yet passed, at most.
 const PENDING_RECORDS_MAX: usize = 1 << 18;
@@ -234,7 +239,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         let deletion_count = self.ports.store.deletion_count();
         let moment = Moment::now(now);
         if self.deletions.begin_read(moment, deletion_count) {
-            self.in_flight.spawn(store_call::read_deletions(Arc::clone(&self.ports.store)).in_current_span());
+            self.start(store_call::read_deletions(Arc::clone(&self.ports.store)));
         }
         let may_write = self.deletions.allow_writes(moment, deletion_count);
         let urgent = self.flush_requested();
@@ -255,7 +260,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             let saturated = self.batches_in_flight == self.limit.get();
             let (store, memory) = (self.ports.store.clone(), self.ports.memory.clone());
             let call = store_call::write_batch(store, pending_batch, memory, is_probe, saturated);
-            self.in_flight.spawn(call.in_current_span());
+            self.start(call);
         }
         let urgent = urgent || self.frontier.len() > PENDING_RECORDS_MAX / 2 || !self.runs.has_room();
         while may_write
@@ -266,7 +271,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             let is_probe = self.runs_breaker.begin_call();
             self.run_calls_in_flight += 1;
             let call = store_call::run_call(self.ports.store.clone(), call, is_probe);
-            self.in_flight.spawn(call.in_current_span());
+            self.start(call);
         }
         if self.run_calls_in_flight == 0 && self.runs.is_idle() {
             self.runs_breaker.reset_if_idle(now);
@@ -279,10 +284,16 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             dead_letters.in_flight = true;
             let (waiting, tokens) = (mem::take(&mut dead_letters.waiting), mem::take(&mut dead_letters.tokens));
             let call = store_call::write_dead_letters(self.ports.dead_letters.clone(), waiting, tokens);
-            self.in_flight.spawn(call.in_current_span());
+            self.start(call);
         }
         self.ports.metrics.writer_in_flight.set(self.batches_in_flight as i64);
         self.ports.metrics.writer_in_flight_limit.set(self.limit.get() as i64);
+    }
+
+    /// Starts a call, as a task of one type: the runtime's code for a task would be compiled for each, and for each kind of writer.
+    fn start(&mut self, call: impl Future<Output = Completion> + Send + 'static) {
+        let call: BoxFuture<'static, Completion> = Box::pin(call.in_current_span());
+        self.in_flight.spawn(call);
     }
 
     /// Whether a flush was requested of the records taken so far.
