@@ -53,7 +53,7 @@ impl Consumer {
                 self.trimmed_before = found.entries;
             }
             Trimmed::Unknown => {
-                let counts = now.group.as_ref().is_some_and(|group| group.read.is_some());
+                let counts = now.acknowledged.is_some() || now.group.as_ref().is_some_and(|group| group.read.is_some());
                 let bound = self.seen.as_ref().and_then(|(_, before)| bound_since(before, &now));
                 self.record_trimmed(bound.filter(|_| !counts).unwrap_or(0), false);
             }
