@@ -39,7 +39,7 @@ fn a_rejected_entry_that_is_delivered_again_is_one_dead_letter() {
         daemon.restart();
     }
     let found = letters(&daemon);
-    assert_eq!((found.len(), found[0].as_str()), (2, broken.to_string().as_str()));
+    assert!(found.len() == 2 && found.contains(&broken.to_string()), "{found:?}");
 }
 
 /// Run ids of the rows, by epoch.
