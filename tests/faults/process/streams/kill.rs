@@ -17,7 +17,7 @@ fn size(dir: &Path) -> u64 {
     files.filter_map(|file| file.metadata().ok()).filter(std::fs::Metadata::is_file).map(|of| of.len()).sum()
 }
 
-/// `CASCOR_FAULTS_STREAM_KILLS`: the number of kills. 1,000 of them take eight minutes, 700 MB of Redis and as much of disk.
+/// `CASCOR_FAULTS_STREAM_KILLS`: the number of kills. 1,000 of them take six minutes.
 #[test]
 fn a_daemon_on_a_stream_that_is_killed_loses_nothing_and_stores_nothing_twice() {
     let redis = Redis::start();
