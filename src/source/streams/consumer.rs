@@ -160,7 +160,16 @@ impl Consumer {
         (self.seen, self.newest) = (None, None);
     }
 
-    pub(super) fn note_recovery(&mut self, what: &str) {
+    /// The server lacks the newest entry that was read. Reading goes on where the group is: what is read once more is the same row.
+    fn on_went_back(&mut self) {
+        let now = self.clock.now();
+        let since = self.seen.as_ref().map_or(now, |(at, _)| *at);
+        self.sender.record_gap(GapReason::StreamReset, since, now, Some(self.stream.name.to_string()));
+        self.note_recovery("the server lacks entries that were read from it, as a replica that was behind does");
+        (self.seen, self.newest) = (None, None);
+    }
+
+    fn note_recovery(&mut self, what: &str) {
         warn!(stream = &*self.stream.name, group = self.stream.redis.group, "{what}; reading goes on");
         self.stream.metrics.stream_recoveries.of(self.stream.label).inc();
         self.stream.status.change(|status| {

@@ -5,10 +5,9 @@
 
 use super::{
     commands::{Commands, Trouble},
-    consumer::Consumer,
     reply::Snapshot,
 };
-use crate::{event::EntryId, gaps::GapReason};
+use crate::event::EntryId;
 
 /// What the state of a stream says about an entry that was read from it.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,17 +37,6 @@ pub(super) async fn lacks(commands: &Commands, now: &Snapshot, entry: EntryId) -
         Held::Unknown => false,
         // Without the permission it is not known. A lost connection is noticed by the next command.
         Held::Perhaps => matches!(commands.has(entry).await, Ok(false)),
-    }
-}
-
-impl Consumer {
-    /// The server lacks the newest entry that was read. Reading goes on where the group is: what is read once more is the same row.
-    pub(super) fn on_went_back(&mut self) {
-        let now = self.clock.now();
-        let since = self.seen.as_ref().map_or(now, |(at, _)| *at);
-        self.sender.record_gap(GapReason::StreamReset, since, now, Some(self.stream.name.to_string()));
-        self.note_recovery("the server lacks entries that were read from it, as a replica that was behind does");
-        (self.seen, self.newest) = (None, None);
     }
 }
 
