@@ -130,8 +130,8 @@ pub enum IntakeItem {
     Gap(Gap),
     /// The row of an executed command, to be recorded in the log.
     Receipt(ControlRow),
-    /// Close every open run (`reset`).
-    CloseRuns,
+    /// Close every open run: a `reset` that was received at this time.
+    CloseRuns(Micros),
     /// Close a deleted run, where it was opened at or before this time.
     CloseDeletedRun(Uuid, Micros),
 }

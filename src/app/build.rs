@@ -228,6 +228,8 @@ impl Daemon<'_> {
             latest: Arc::clone(&self.latest_state),
             live: self.live.clone(),
             commands: channels.commands,
+            instance: self.settings.instance.clone(),
+            streams: self.settings.redis.streams.iter().map(|stream| stream.as_str().into()).collect(),
             sharing: Box::new(sharing),
             readiness: self.readiness.clone(),
             low_watermark: Box::new(move || status.low_watermark()),

@@ -142,7 +142,7 @@ impl Follower {
                 | IntakeItem::FrameWithAck(..)
                 | IntakeItem::Batch(_)
                 | IntakeItem::Receipt(_)
-                | IntakeItem::CloseRuns
+                | IntakeItem::CloseRuns(_)
                 | IntakeItem::CloseDeletedRun(..) => {}
             }
         }
@@ -154,7 +154,7 @@ impl Follower {
         }
         if !self.live.has_subscribers() {
             // Runs may change meanwhile; the daemon knows them.
-            self.resolver.close(|_| true);
+            self.resolver.close(|_, _| true);
             self.shared_runs.clear();
             self.backoff_until.clear();
             return;

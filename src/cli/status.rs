@@ -248,8 +248,8 @@ pub async fn instances(client: &Client, redis: &redis::Config) -> Result<Vec<Str
     let prefix = format!("{}ingest:", redis.key_prefix);
     let pattern = format!("{}*", escape_glob(&prefix));
     let keys = redis::scan(client, &pattern, None).await.map_err(failed)?;
-    // The shared open runs and the canaries of readiness have the same prefix.
-    let is_daemon = |name: &&str| !name.starts_with("run:") && !name.starts_with("canary:");
+    // The shared open runs, the counts of streams and the canaries of readiness have the same prefix.
+    let is_daemon = |name: &&str| !["run:", "stream:", "canary:"].iter().any(|other| name.starts_with(other));
     let mut names: Vec<_> =
         keys.iter().filter_map(|key| key.strip_prefix(&prefix)).filter(is_daemon).map(str::to_owned).collect();
     names.sort();

@@ -224,7 +224,7 @@ impl Stage {
     }
 
     fn reset(&mut self, job: ReceivedCommand, started: Instant) {
-        self.record(IntakeItem::CloseRuns);
+        self.record(IntakeItem::CloseRuns(job.received_at));
         let (latest_state, link) = (Arc::clone(&self.ports.latest_state), self.ports.link.clone());
         self.running.spawn(async move {
             let detail = match latest_state.clear(&link).await {

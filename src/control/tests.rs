@@ -103,7 +103,7 @@ impl Rig {
         loop {
             match timeout(Duration::from_secs(20), self.arrivals.recv()).await.unwrap().unwrap() {
                 IntakeItem::Receipt(row) => return row,
-                IntakeItem::CloseRuns => {}
+                IntakeItem::CloseRuns(_) => {}
                 other => panic!("{other:?}"),
             }
         }

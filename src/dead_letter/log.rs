@@ -12,9 +12,9 @@ use serde::de::IgnoredAny;
 use tracing::{error, warn};
 
 use super::{
-    Config, DeadLetterError, Key, NewDeadLetter,
+    Config, DeadLetterError, Key, NewDeadLetter, Origin,
     dropped::{self, DropIndex},
-    for_each_in_segment, identify, key,
+    for_each_in_segment, identify,
 };
 use crate::{
     logging::Chain,
@@ -144,8 +144,10 @@ impl DeadLetterLog {
         let mut new = Vec::new();
         let mut keys = HashSet::new();
         for letter in entries {
-            let key =
-                key(letter.spool_id, letter.offset, letter.row, letter.decided.received_at, &letter.rejected.hash);
+            let rejected = &letter.rejected;
+            let received_at = letter.decided.received_at;
+            let origin = Origin { spool_id: letter.spool_id, offset: letter.offset, received_at };
+            let key = origin.key(letter.channel, rejected.rejection.reason, letter.row, &rejected.hash);
             if inner.dedup.set.contains(&key) || !keys.insert(key) {
                 continue;
             }

@@ -2,7 +2,7 @@
 //!
 //! Each letter is a record whose payload is `spool id 16 | offset u64 | row u32 | description | kept bytes`; the record's
 //! own offset is the letter's printable id. A letter that is put again because the spool was replayed is recognised by where it
-//! came from and by its time and hash, and adds nothing. Nothing is ever committed here: the oldest segment makes room.
+//! came from and by its time and hash, a rejected entry of a stream that is delivered again by its id and hash; it adds nothing. Nothing is ever committed here: the oldest segment makes room.
 //! The kind of the record tells what the kept bytes are: a message that intake rejected, or the payload of a record of which the
 //! store refused a row, with what was decided about it. [`dropped`] is the index of dropped letters.
 
@@ -20,6 +20,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use xxhash_rust::xxh3::xxh3_64;
 
 pub use self::{
     log::{DeadLetterLog, Usage},
@@ -216,7 +217,7 @@ pub fn get(dir: &Path, id: u64) -> Result<Option<(DeadLetterInfo, Vec<u8>)>, Dea
     Ok(found.map(|letter| (letter.info, letter.payload)))
 }
 
-/// Where a letter came from, and what tells it from another message that got the same offset after a loss.
+/// Where a letter came from, and what tells it from another message that got the same offset after a loss; see [`Origin::key`].
 type Key = (Uuid, u64, u32, Micros, u64);
 
 /// Visits the letters of a segment, dropped ones too.
@@ -269,10 +270,27 @@ fn decode<'a>(record: &Record<'a>) -> Option<(Key, DeadLetterInfo, &'a [u8])> {
         offset: u64::from_le_bytes(*offset),
         row: u32::from_le_bytes(*row),
     };
-    let key = key(Uuid::from_bytes(*spool_id), info.offset, info.row, info.received_at, &info.hash);
+    let origin = Origin { spool_id: Uuid::from_bytes(*spool_id), offset: info.offset, received_at: info.received_at };
+    let key = origin.key(record.channel, info.reason, info.row, &info.hash);
     Some((key, info, kept))
 }
 
-fn key(spool_id: Uuid, offset: u64, row: u32, received_at: Micros, hash: &str) -> Key {
-    (spool_id, offset, row, received_at, xxhash_rust::xxh3::xxh3_64(hash.as_bytes()))
+/// Where a letter came from.
+struct Origin {
+    spool_id: Uuid,
+    offset: u64,
+    received_at: Micros,
+}
+
+impl Origin {
+    /// The key of a letter. An entry of a stream that intake rejected is known by its id: it is delivered again when a process was killed
+    /// before it could acknowledge it, and is then another record of the spool. One that the store refused may be refused once more
+    /// after a replay, and is then another letter.
+    fn key(&self, source: &str, reason: Reason, row: u32, hash: &str) -> Key {
+        let hash = xxh3_64(hash.as_bytes());
+        match split_source(source).1.filter(|_| reason != Reason::RejectedByStore) {
+            Some(_) => (Uuid::nil(), xxh3_64(source.as_bytes()), row, 0, hash),
+            None => (self.spool_id, self.offset, row, self.received_at, hash),
+        }
+    }
 }

@@ -63,6 +63,31 @@ fn a_replay_adds_nothing_also_after_a_restart() {
 }
 
 #[test]
+fn a_rejected_entry_that_is_delivered_again_adds_nothing_also_after_a_restart() {
+    let (_dir, config) = temp_config();
+    let entry = |id: &str| entry_source("s", id.parse().unwrap());
+    let (one, other) = (entry("5-1"), entry("5-2"));
+    let of = |offset, channel| NewDeadLetter { channel, ..letter(offset, b"{broken") };
+    let refused = |offset| {
+        let mut letter = of(offset, &one);
+        letter.rejected.rejection.reason = Reason::RejectedByStore;
+        letter
+    };
+    for delivery in 0..3 {
+        let (log, _) = open(&config);
+        // Each delivery is a record of its own, and may have another time of receipt.
+        let mut again = of(10 + delivery, &one);
+        again.decided.received_at += i64::try_from(delivery).unwrap();
+        log.put_all(&[again, of(20 + delivery, &other), refused(30 + delivery)]).unwrap();
+    }
+    let (log, _) = open(&config);
+    log.put(&NewDeadLetter { channel: &one, ..letter(40, b"{another message with that id") }).unwrap();
+    let found = list(&config.dir, &Filter::default()).unwrap();
+    let entries: Vec<_> = found.iter().map(|info| (info.entry.as_deref().unwrap(), info.offset)).collect();
+    assert_eq!(entries, [("5-1", 10), ("5-2", 20), ("5-1", 30), ("5-1", 31), ("5-1", 32), ("5-1", 40)]);
+}
+
+#[test]
 fn the_oldest_make_room_and_are_counted() {
     let (_dir, mut config) = temp_config();
     config.capacity = ByteSize::kib(64);

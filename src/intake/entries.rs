@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    shared_entries::Seen,
+    shared_entries::{Closing, Seen},
     shared_runs::read_open_run,
     stage::Intake,
     state::{Exchanged, ShareError},
@@ -34,6 +34,9 @@ impl Intake {
         if let Some(run_id) = hints.run_id.filter(|_| !matches!(hints.kind, Kind::RunStart | Kind::RunEnd)) {
             return Some(RunAssignment { run_id, opened_run: false, changed: false });
         }
+        if !self.close_waiting(&frame.channel) {
+            return None;
+        }
         let grace = self.deps.config.run_end_grace;
         for _ in 0..TRIES {
             let known = match self.seen(&frame.channel) {
@@ -46,13 +49,50 @@ impl Intake {
             let (run_id, opened_run, changed) = (assigned.run_id, assigned.opened_run, assigned.change.is_some());
             let done = match assigned.change {
                 None => self.remember(frame, known),
-                Some(change) => self.share(frame, change)?,
+                Some(change) => self.share(&frame.channel, change)?,
             };
             if done {
                 return Some(RunAssignment { run_id, opened_run, changed });
             }
         }
         None
+    }
+
+    /// Closes the open runs of all streams; where Redis does not answer, before the next entry.
+    pub(super) fn close_stream_runs(&mut self, closing: Closing) {
+        for stream in self.deps.streams.clone() {
+            self.entries.forget(&stream);
+            if !self.close_waiting(&stream) || !self.close_stream_run(&stream, closing) {
+                self.entries.wait(&stream, closing);
+            }
+        }
+    }
+
+    /// Does what could not be done before. Returns whether nothing waits any more.
+    fn close_waiting(&mut self, stream: &Arc<str>) -> bool {
+        let waiting = self.entries.take_waiting(stream);
+        let done = waiting.iter().take_while(|closing| self.close_stream_run(stream, **closing)).count();
+        waiting[done..].iter().for_each(|closing| self.entries.wait(stream, *closing));
+        done == waiting.len()
+    }
+
+    /// Returns whether it is shared that the open run is closed.
+    fn close_stream_run(&mut self, stream: &Arc<str>, closing: Closing) -> bool {
+        for _ in 0..TRIES {
+            let known = match self.seen(stream) {
+                Ok(json) => json.as_deref().and_then(read_open_run),
+                Err(ShareError::Unavailable) => return false,
+                Err(ShareError::Forbidden) => self.resolver.open_run(stream).cloned(),
+            };
+            let change = known.as_ref().and_then(|open| closing.change(open, &self.deps.instance));
+            let Some(change) = change else { return true };
+            match self.share(stream, change) {
+                Some(true) => return true,
+                Some(false) => {}
+                None => return false,
+            }
+        }
+        false
     }
 
     /// What is shared of a stream, as seen in this group.
@@ -96,11 +136,10 @@ impl Intake {
     }
 
     /// Shares a change. `Some(false)`: another daemon was faster; `None`: it cannot be shared, and has to be.
-    fn share(&mut self, frame: &Frame, change: OpenRun) -> Option<bool> {
+    fn share(&mut self, stream: &Arc<str>, change: OpenRun) -> Option<bool> {
         if self.entries.is_unavailable() {
             return None;
         }
-        let stream = &frame.channel;
         let before = self.entries.streams.get(stream).and_then(|seen| seen.json.clone());
         let json = serde_json::to_string(&change).expect("strings and numbers always serialise");
         match self.deps.sharing.exchange(stream, before.as_deref(), &json) {

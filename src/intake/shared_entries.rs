@@ -3,6 +3,15 @@
 use std::{collections::HashMap, sync::Arc};
 
 use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    runs::{OpenRun, close_entry_run, reset_entry_run},
+    units::Micros,
+};
+
+/// Commands that may wait for one stream.
+const WAITING_MAX: usize = 16;
 
 /// What is shared of the streams, as it was last seen.
 #[derive(Default)]
@@ -12,6 +21,28 @@ pub(super) struct SharedEntries {
     pub(super) group: u64,
     /// The group in which Redis did not answer: it is not waited for again within it.
     unavailable_in: Option<u64>,
+    /// What could not be shared yet, and has to be before the next entry gets its run.
+    waiting: HashMap<Arc<str>, Vec<Closing>>,
+}
+
+/// Why the open run of a stream is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// A `reset` at this time.
+    Reset(Micros),
+    /// This run was deleted at this time.
+    Deleted(Uuid, Micros),
+}
+
+impl Closing {
+    /// What that changes.
+    pub(super) fn change(self, open: &OpenRun, instance: &str) -> Option<OpenRun> {
+        match self {
+            Self::Reset(at) => Some(reset_entry_run(open, at, instance)),
+            Self::Deleted(run_id, at) if open.run_id == run_id => close_entry_run(open, at),
+            Self::Deleted(..) => None,
+        }
+    }
 }
 
 /// What is shared of one.
@@ -39,8 +70,23 @@ impl SharedEntries {
         self.unavailable_in = Some(self.group);
     }
 
-    /// Forgets what was seen: it may have been deleted.
-    pub(super) fn clear(&mut self) {
-        self.streams.clear();
+    /// Forgets what was seen of a stream: another daemon may have changed it.
+    pub(super) fn forget(&mut self, stream: &Arc<str>) {
+        if let Some(seen) = self.streams.get_mut(stream) {
+            seen.group = 0;
+        }
+    }
+
+    /// Keeps what could not be shared.
+    pub(super) fn wait(&mut self, stream: &Arc<str>, closing: Closing) {
+        let waiting = self.waiting.entry(Arc::clone(stream)).or_default();
+        if waiting.len() < WAITING_MAX {
+            waiting.push(closing);
+        }
+    }
+
+    /// Takes what waits for a stream.
+    pub(super) fn take_waiting(&mut self, stream: &Arc<str>) -> Vec<Closing> {
+        if self.waiting.is_empty() { Vec::new() } else { self.waiting.remove(stream).unwrap_or_default() }
     }
 }

@@ -16,7 +16,7 @@ use super::{
     drop_counter::DropCounter,
     group::{GROUP_MAX, collect_group},
     recover_runs::replay,
-    shared_entries::SharedEntries,
+    shared_entries::{Closing, SharedEntries},
     state::{RunSharing, StateFile},
     zone::ZoneCheck,
 };
@@ -61,6 +61,10 @@ pub struct IntakeDeps {
     pub live: LiveFeed,
     /// Where durable commands go.
     pub commands: mpsc::Sender<ReceivedCommand>,
+    /// The name of this daemon.
+    pub instance: String,
+    /// The streams that it reads.
+    pub streams: Vec<Arc<str>>,
     /// Open runs of other instances.
     pub sharing: Box<dyn RunSharing>,
     /// Updated with whether the disk takes records.
@@ -264,18 +268,24 @@ impl Intake {
                         warn!(command = row.command, "outcome of a command is not recorded: the spool is full");
                     }
                 }
-                IntakeItem::CloseRuns => self.close_runs(|_| true),
+                IntakeItem::CloseRuns(at) => {
+                    self.close_runs(|_| true);
+                    self.close_stream_runs(Closing::Reset(at));
+                }
                 IntakeItem::CloseDeletedRun(run_id, deleted_at) => {
                     self.close_runs(|run| run.run_id == run_id && run.opened_at <= deleted_at);
+                    self.close_stream_runs(Closing::Deleted(run_id, deleted_at));
                 }
             }
         }
     }
 
-    /// Closes the open runs that are `chosen`, here and in what other instances would adopt.
+    /// Closes the open runs of channels that are `chosen`, here and in what other instances would adopt.
     fn close_runs(&mut self, chosen: impl Fn(&OpenRun) -> bool) {
-        self.entries.clear();
-        self.resolver.close(chosen).iter().for_each(|channel| self.deps.sharing.forget(channel));
+        let streams = &self.deps.streams;
+        let is_channel = |name: &str| !streams.iter().any(|stream| **stream == *name);
+        let closed = self.resolver.close(|name, run| is_channel(name) && chosen(run));
+        closed.iter().for_each(|channel| self.deps.sharing.forget(channel));
     }
 
     /// Takes in a message of a source.

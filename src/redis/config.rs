@@ -180,12 +180,34 @@ impl Config {
                 !self.streams[at + 1..].contains(stream),
                 format!("`redis.streams` names \"{stream}\" twice"),
             );
+            self.name_problems(stream, problems);
         }
         require(problems, !self.group.is_empty(), "`redis.group` must not be empty");
         require(
             problems,
             self.claim_after >= CLAIM_AFTER_MIN,
             "`redis.claim_after` must be at least 5s: a daemon that waits for its disk is not dead",
+        );
+    }
+
+    /// A stream needs a name of its own: by their names open runs are kept, and events with a time of their own told apart.
+    fn name_problems(&self, stream: &str, problems: &mut Vec<String>) {
+        for (key, channels) in
+            [("redis.training_channels", &self.training_channels), ("redis.control_channels", &self.control_channels)]
+        {
+            require(
+                problems,
+                !channels.iter().any(|channel| channel == stream),
+                format!(
+                    "`redis.streams` = \"{stream}\" is a channel of `{key}`, too: give the stream another name, or take it out there"
+                ),
+            );
+        }
+        let is_latest = stream.starts_with(&self.key_prefix) && stream.ends_with(":latest");
+        require(
+            problems,
+            !is_latest && !self.is_own_channel(stream),
+            format!("`redis.streams` = \"{stream}\" is a key of this program: give the stream another name"),
         );
     }
 

@@ -3,8 +3,9 @@
 //! Several daemons share a stream: each sees some of the entries, in no common order, and may see one twice. So the decision follows
 //! from the entry and from what the daemons share, and from nothing that one of them remembers: the runs of the stream, and the times
 //! of the entries that opened and ended them. Runs open and end by start and end messages, and where a message without an id finds
-//! none; an epoch that begins anew, or a silence, says nothing. The change of what is shared is made by compare-and-set; a daemon that
-//! loses decides again.
+//! none; an epoch that begins anew, or a silence, says nothing. A `reset` and the deletion of a run close the open one at a time, so that
+//! an entry that is taken late is still of the run before. The change of what is shared is made by compare-and-set; a daemon that loses
+//! decides again.
 
 use std::time::Duration;
 
@@ -20,6 +21,18 @@ use crate::{
 /// Runs before the open one that are remembered: for entries that are redelivered, or that another daemon takes late.
 pub(super) const FORMER_MAX: usize = 16;
 
+/// Each daemon of a stream hears a `reset`, by its own clock within this time of the first.
+const RESET_WINDOW: Micros = 10_000_000;
+/// Daemons of a `reset` that are remembered.
+const RESET_DAEMONS_MAX: usize = 256;
+
+/// A `reset` of a stream, and the daemons that have heard it: of several that hear the same one, the first closes the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Reset {
+    at: Micros,
+    by: Vec<String>,
+}
+
 /// A run that was open before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FormerRun {
@@ -27,6 +40,16 @@ pub struct FormerRun {
     opened_at: Micros,
     #[serde(default)]
     ended_at: Option<EndTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    closed_at: Option<Micros>,
+}
+
+impl FormerRun {
+    /// Whether an entry without an id no longer belongs to it. Of an ended run only metrics do not.
+    fn is_over(&self, hints: &RunHints<'_>, grace: Duration) -> bool {
+        let is_late = || self.ended_at.is_some_and(|end| !end.is_within(hints, grace));
+        self.closed_at.is_some_and(|closed| hints.received_at > closed) || (hints.kind == Kind::Metrics && is_late())
+    }
 }
 
 /// The run of an entry.
@@ -62,8 +85,7 @@ pub fn assign_entry(shared: Option<&OpenRun>, stream: &str, hints: &RunHints<'_>
     let runs = runs_of(open);
     // The newest that was opened before this entry; the oldest takes what came before it.
     let mut at = runs.iter().position(|run| run.opened_at <= hints.received_at).unwrap_or(runs.len() - 1);
-    let is_over = hints.kind == Kind::Metrics && runs[at].ended_at.is_some_and(|end| !end.is_within(hints, grace));
-    if is_over {
+    if runs[at].is_over(hints, grace) {
         let Some(next) = at.checked_sub(1) else {
             let change = Some(opened(named, hints.received_at, Some(open)));
             return EntryAssignment { run_id: named, opened_run: true, change };
@@ -77,6 +99,31 @@ pub fn assign_entry(shared: Option<&OpenRun>, stream: &str, hints: &RunHints<'_>
     EntryAssignment { run_id, opened_run: run_id == named, change }
 }
 
+/// Closes the open run at a time: what is later begins another. `None`: it is closed already, or was opened later.
+pub fn close_entry_run(open: &OpenRun, at: Micros) -> Option<OpenRun> {
+    let is_open = open.closed_at.is_none() && open.opened_at <= at;
+    is_open.then(|| OpenRun { closed_at: Some(at), ..open.clone() })
+}
+
+/// The same for a `reset` that this daemon has heard; another daemon may have been faster.
+pub fn reset_entry_run(open: &OpenRun, at: Micros, instance: &str) -> OpenRun {
+    let mut with = open.clone();
+    match &mut with.reset {
+        Some(reset)
+            if at.abs_diff(reset.at) <= RESET_WINDOW.unsigned_abs() && !reset.by.iter().any(|by| by == instance) =>
+        {
+            reset.by.push(instance.to_owned());
+            reset.by.truncate(RESET_DAEMONS_MAX);
+        }
+        _ => {
+            // The clocks of daemons and of Redis differ: the run is open, so the command is later than its beginning.
+            with.closed_at = with.closed_at.or(Some(at.max(open.opened_at)));
+            with.reset = Some(Reset { at, by: vec![instance.to_owned()] });
+        }
+    }
+    with
+}
+
 /// The open run and those before it, the newest first.
 fn runs_of(open: &OpenRun) -> Vec<FormerRun> {
     let mut runs = vec![former(open)];
@@ -85,14 +132,25 @@ fn runs_of(open: &OpenRun) -> Vec<FormerRun> {
 }
 
 fn former(run: &OpenRun) -> FormerRun {
-    FormerRun { run_id: run.run_id, opened_at: run.opened_at, ended_at: run.ended_at.filter(|_| run.ended) }
+    let ended_at = run.ended_at.filter(|_| run.ended);
+    FormerRun { run_id: run.run_id, opened_at: run.opened_at, ended_at, closed_at: run.closed_at }
 }
 
 fn opened(run_id: Uuid, at: Micros, before: Option<&OpenRun>) -> OpenRun {
     let mut former = before.map(runs_of).unwrap_or_default();
     former.retain(|run| run.run_id != run_id);
     former.truncate(FORMER_MAX);
-    OpenRun { run_id, opened_at: at, ended: false, ended_at: None, last_epoch: None, phases: Vec::new(), former }
+    OpenRun {
+        run_id,
+        opened_at: at,
+        ended: false,
+        ended_at: None,
+        last_epoch: None,
+        phases: Vec::new(),
+        former,
+        closed_at: None,
+        reset: before.and_then(|before| before.reset.clone()),
+    }
 }
 
 /// What a start changes.
@@ -100,8 +158,9 @@ fn started(shared: Option<&OpenRun>, run_id: Uuid, at: Micros) -> Option<OpenRun
     let Some(open) = shared else { return Some(opened(run_id, at, None)) };
     if open.run_id == run_id {
         // It runs again, unless this is the start of before its end once more.
-        let runs_again = open.ended && open.ended_at.is_none_or(|end| end.received_at < at);
-        return runs_again.then(|| OpenRun { ended: false, ended_at: None, ..open.clone() });
+        let after_end = open.ended && open.ended_at.is_none_or(|end| end.received_at < at);
+        let runs_again = after_end || open.closed_at.is_some_and(|closed| closed < at);
+        return runs_again.then(|| OpenRun { ended: false, ended_at: None, closed_at: None, ..open.clone() });
     }
     if open.opened_at < at {
         return Some(opened(run_id, at, Some(open)));
@@ -112,7 +171,7 @@ fn started(shared: Option<&OpenRun>, run_id: Uuid, at: Micros) -> Option<OpenRun
     }
     let mut with = open.clone();
     let place = with.former.partition_point(|former| former.opened_at >= at);
-    with.former.insert(place, FormerRun { run_id, opened_at: at, ended_at: None });
+    with.former.insert(place, FormerRun { run_id, opened_at: at, ended_at: None, closed_at: None });
     with.former.truncate(FORMER_MAX);
     (place < FORMER_MAX).then_some(with)
 }
@@ -239,5 +298,46 @@ mod tests {
         assert!(shared.as_ref().unwrap().ended);
         take(&mut shared, &of(Kind::RunStart, 5 * SECOND, id));
         assert!(!shared.unwrap().ended, "it runs again");
+    }
+
+    #[test]
+    fn a_closed_run_keeps_what_came_before_and_any_entry_behind_it_begins_the_next() {
+        let mut shared = None;
+        let first = take(&mut shared, &hints(Kind::Metrics, SECOND, b"1")).run_id;
+        let open = shared.clone().unwrap();
+        assert_eq!(close_entry_run(&open, SECOND - 1), None, "it was opened later");
+        shared = close_entry_run(&open, 2 * SECOND);
+        assert_eq!(close_entry_run(shared.as_ref().unwrap(), 3 * SECOND), None, "once");
+        assert_eq!(take(&mut shared, &hints(Kind::Metrics, 2 * SECOND, b"late")).run_id, first);
+        let state = take(&mut shared, &hints(Kind::State, 2 * SECOND + 1, b"s"));
+        assert!(state.opened_run && state.run_id != first, "without a grace, whatever it is");
+        assert_eq!(take(&mut shared, &hints(Kind::Metrics, 3 * SECOND, b"m")).run_id, state.run_id);
+        assert_eq!(take(&mut shared, &hints(Kind::Metrics, SECOND + 1, b"later still")).run_id, first);
+        // A start that names the closed run again opens it again.
+        let id = Uuid::from_u128(1);
+        let start = |at| RunHints { run_id: Some(id), ..hints(Kind::RunStart, at, b"x") };
+        take(&mut shared, &start(4 * SECOND));
+        shared = close_entry_run(shared.as_ref().unwrap(), 5 * SECOND);
+        take(&mut shared, &start(6 * SECOND));
+        assert_eq!(take(&mut shared, &hints(Kind::Metrics, 7 * SECOND, b"m")).run_id, id);
+    }
+
+    #[test]
+    fn a_reset_that_several_daemons_hear_closes_one_run() {
+        let mut shared = None;
+        let reset = |shared: &mut Option<OpenRun>, at, by: &str| {
+            *shared = Some(reset_entry_run(shared.as_ref().unwrap(), at, by));
+        };
+        take(&mut shared, &hints(Kind::Metrics, SECOND, b"1"));
+        reset(&mut shared, 2 * SECOND, "a");
+        let second = take(&mut shared, &hints(Kind::Metrics, 3 * SECOND, b"2")).run_id;
+        reset(&mut shared, 2 * SECOND + 7, "b");
+        assert_eq!(take(&mut shared, &hints(Kind::Metrics, 4 * SECOND, b"3")).run_id, second, "the same reset");
+        reset(&mut shared, 5 * SECOND, "b");
+        reset(&mut shared, 5 * SECOND, "a");
+        let third = take(&mut shared, &hints(Kind::Metrics, 6 * SECOND, b"4"));
+        assert!(third.opened_run && third.run_id != second, "another reset");
+        reset(&mut shared, 6 * SECOND + RESET_WINDOW, "c");
+        assert!(take(&mut shared, &hints(Kind::Metrics, 30 * SECOND, b"5")).opened_run, "long after that one");
     }
 }

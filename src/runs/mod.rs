@@ -15,7 +15,7 @@ use std::{collections::HashMap, time::Duration};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use self::entries::{EntryAssignment, FormerRun, assign_entry};
+pub use self::entries::{EntryAssignment, FormerRun, assign_entry, close_entry_run, reset_entry_run};
 use crate::{
     event::{Kind, implicit_run_id},
     units::Micros,
@@ -105,6 +105,12 @@ pub struct OpenRun {
     /// Of a stream: the runs before it, the newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     former: Vec<FormerRun>,
+    /// Of a stream: when it was closed by a command, or because it was deleted. What is later belongs to the next run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    closed_at: Option<Micros>,
+    /// Of a stream: the newest `reset`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reset: Option<entries::Reset>,
 }
 
 /// End time of a run.
@@ -268,8 +274,8 @@ impl Resolver {
     }
 
     /// Closes the open runs that are `chosen`: the next event without an id begins a new one. Returns their channels.
-    pub fn close(&mut self, chosen: impl Fn(&OpenRun) -> bool) -> Vec<String> {
-        let closed = self.channels.extract_if(|_, channel| chosen(&channel.run));
+    pub fn close(&mut self, chosen: impl Fn(&str, &OpenRun) -> bool) -> Vec<String> {
+        let closed = self.channels.extract_if(|name, channel| chosen(name, &channel.run));
         closed.map(|(channel, _)| channel).collect()
     }
 
@@ -288,6 +294,8 @@ impl Resolver {
                     last_epoch: None,
                     phases: Vec::new(),
                     former: Vec::new(),
+                    closed_at: None,
+                    reset: None,
                 };
                 self.insert(channel, run, subscribed);
                 changed = true;

@@ -106,6 +106,8 @@ fn the_newest_run_is_adopted_and_a_reset_forgets_all() {
         last_epoch: None,
         phases: Vec::new(),
         former: Vec::new(),
+        closed_at: None,
+        reset: None,
     };
     let mut resolver = Resolver::new(TIMEOUTS);
     assert!(resolver.open_run("c").is_none());
@@ -115,7 +117,7 @@ fn the_newest_run_is_adopted_and_a_reset_forgets_all() {
     assert_eq!(at(&mut resolver, &hints(Kind::State)).run_id, Uuid::from_u128(3));
     assert!(!resolver.adopt("c", OpenRun { ended: true, ..run(3, 50) }, ZERO));
     assert!(resolver.open_run("c").unwrap().ended);
-    resolver.close(|_| true);
+    resolver.close(|_, _| true);
     assert!(at(&mut resolver, &hints(Kind::State)).opened_run);
 }
 

@@ -73,6 +73,7 @@ mod store_cassandra;
 mod store_cassandra_errors;
 mod store_contract;
 mod streams;
+mod streams_again;
 mod supply;
 mod support;
 #[path = "support/tests.rs"]

@@ -212,7 +212,7 @@ async fn commands_by_redis_cli_are_executed_and_answered() {
         let row = loop {
             match receipts.recv().await.unwrap() {
                 IntakeItem::Receipt(row) => break row,
-                IntakeItem::CloseRuns => assert_eq!(sent, "reset"),
+                IntakeItem::CloseRuns(at) => assert_eq!((sent, at), ("reset", received_at)),
                 other => panic!("{other:?}"),
             }
         };

@@ -165,6 +165,8 @@ fn intake_of(dir: &std::path::Path, spool: spool::Opened, bytes: QueueUsage, met
         latest: LatestState::new(&Default::default(), "cascor:", memory, Arc::clone(metrics)),
         live: LiveFeed::new(1 << 20, 1),
         commands: mpsc::channel(1).0,
+        instance: "test".into(),
+        streams: Vec::new(),
         sharing: Box::new(Unshared),
         readiness: Readiness::default(),
         last_gap: watch::channel(None).0,

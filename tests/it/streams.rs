@@ -18,28 +18,28 @@ use crate::support::{
     sqlite, wait_for, wait_until,
 };
 
-const STREAM: &str = "cascor:training:stream";
-const GROUP: &str = "cascor-ingest";
-const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
-const LIMIT: Duration = Duration::from_secs(60);
-const METRICS: &str = "SELECT COUNT(*) FROM training_metrics";
+pub(crate) const STREAM: &str = "cascor:training:stream";
+pub(crate) const GROUP: &str = "cascor-ingest";
+pub(crate) const RUN: &str = "6f0c853b-6794-4685-b2f5-43019da8836b";
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const METRICS: &str = "SELECT COUNT(*) FROM training_metrics";
 
-fn on(redis: &Redis) -> Builder {
+pub(crate) fn on(redis: &Redis) -> Builder {
     Daemon::on(redis).set("redis.streams", format!("[{STREAM:?}]")).set("redis.training_channels", "[]")
 }
 
 /// A daemon that shares the database with others.
-fn sharing(redis: &Redis, name: &str, database: &Path) -> Builder {
+pub(crate) fn sharing(redis: &Redis, name: &str, database: &Path) -> Builder {
     on(redis).set("instance", format!("{name:?}")).set("store.sqlite.path", format!("{database:?}"))
 }
 
-fn shared() -> (TempDir, PathBuf) {
+pub(crate) fn shared() -> (TempDir, PathBuf) {
     let dir = TempDir::with_prefix("cascor-streams").unwrap();
     let database = dir.path().join("cascor.db");
     (dir, database)
 }
 
-fn add(client: &mut Resp, fields: &[&str]) -> EntryId {
+pub(crate) fn add(client: &mut Resp, fields: &[&str]) -> EntryId {
     let answer = client.command(&[&["XADD", STREAM, "*"], fields].concat());
     answer.text().unwrap_or_else(|| panic!("XADD was answered {answer:?}")).parse().unwrap()
 }
@@ -58,7 +58,7 @@ fn integer(client: &mut Resp, words: &[&str]) -> i64 {
 }
 
 /// Entries that were delivered and are not acknowledged.
-fn pending(client: &mut Resp) -> i64 {
+pub(crate) fn pending(client: &mut Resp) -> i64 {
     match client.command(&["XPENDING", STREAM, GROUP]) {
         Value::Array(parts) => parts[0].integer().unwrap(),
         other => panic!("XPENDING was answered {other:?}"),
@@ -69,7 +69,7 @@ fn stream_status(daemon: &Daemon) -> Json {
     daemon.get("/api/status").json()["redis"]["streams"][0].clone()
 }
 
-fn wait_metrics(database: &Path, expected: i64) {
+pub(crate) fn wait_metrics(database: &Path, expected: i64) {
     wait_for(&format!("{expected} rows"), LIMIT, || (sqlite::count(database, METRICS) >= expected).then_some(()));
     assert_eq!(sqlite::count(database, METRICS), expected);
 }

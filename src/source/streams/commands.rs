@@ -9,9 +9,7 @@ use fred::{
     types::{ClusterHash, CustomCommand, Value, config::Options},
 };
 
-use super::reply::{
-    Claimed, Consumer, Entry, Snapshot, Unexpected, read_claimed, read_consumers, read_entries, read_snapshot,
-};
+use super::reply::{Consumer, Entry, Snapshot, Unexpected, read_consumers, read_entries};
 use crate::{
     event::EntryId,
     logging::Chain,
@@ -19,7 +17,7 @@ use crate::{
 };
 
 /// How long a read waits for an entry: it also shows the other daemons that this consumer lives.
-const READ_BLOCK: Duration = Duration::from_secs(1);
+pub(super) const READ_BLOCK: Duration = Duration::from_secs(1);
 /// How long its answer may take behind that.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -60,11 +58,16 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    async fn send(&self, command: &'static str, arguments: Vec<String>) -> Result<Value, Trouble> {
+    pub(super) async fn send(&self, command: &'static str, arguments: Vec<String>) -> Result<Value, Trouble> {
         self.send_about(&self.key, command, arguments).await
     }
 
-    async fn send_about(&self, key: &str, command: &'static str, arguments: Vec<String>) -> Result<Value, Trouble> {
+    pub(super) async fn send_about(
+        &self,
+        key: &str,
+        command: &'static str,
+        arguments: Vec<String>,
+    ) -> Result<Value, Trouble> {
         let command = CustomCommand::new_static(command, ClusterHash::from(key), false);
         self.client.custom(command, arguments).await.map_err(|error| self.trouble(error))
     }
@@ -105,22 +108,6 @@ impl Commands {
         Ok(read_entries(&self.send("XREADGROUP", arguments.map(str::to_owned).to_vec()).await?)?)
     }
 
-    /// Acknowledges entries.
-    pub(super) async fn acknowledge(&self, ids: &[EntryId]) -> Result<(), Trouble> {
-        let head = [self.key.clone(), self.group.clone()];
-        self.send("XACK", head.into_iter().chain(ids.iter().map(EntryId::to_string)).collect()).await.map(|_| ())
-    }
-
-    /// The state of the stream; `None`: there is no such key.
-    pub(super) async fn look(&self) -> Result<Option<Snapshot>, Trouble> {
-        let arguments = ["STREAM", &self.key, "FULL", "COUNT", "1"].map(str::to_owned).to_vec();
-        match self.send("XINFO", arguments).await {
-            Ok(reply) => Ok(Some(read_snapshot(&reply, &self.group)?)),
-            Err(Trouble::Answer(words)) if words.contains("no such key") => Ok(None),
-            Err(trouble) => Err(trouble),
-        }
-    }
-
     /// Makes the group, from the beginning of the stream, and the stream. Returns whether they were not there.
     pub(super) async fn create_group(&self) -> Result<bool, Trouble> {
         let arguments = ["CREATE", &self.key, &self.group, "0", "MKSTREAM"].map(str::to_owned);
@@ -137,53 +124,10 @@ impl Commands {
         }
     }
 
-    /// How many trimmed entries the daemons of the group have reported; `None`: the group has never been there.
-    pub(super) async fn reported(&self) -> Result<Option<u64>, Trouble> {
-        let arguments = vec![self.notes.clone(), self.note_of_trimmed()];
-        Ok(self.send_about(&self.notes, "HGET", arguments).await?.as_u64())
-    }
-
-    /// Sets that, when the group is made.
-    pub(super) async fn set_reported(&self, entries: u64) -> Result<(), Trouble> {
-        let arguments = vec![self.notes.clone(), self.note_of_trimmed(), entries.to_string()];
-        self.send_about(&self.notes, "HSET", arguments).await.map(|_| ())
-    }
-
-    /// Brings it to this number. Returns how many this daemon has to report: of several that find the same, one does.
-    pub(super) async fn report(&self, entries: u64) -> Result<u64, Trouble> {
-        let before = self.reported().await?.unwrap_or(0);
-        if before == entries {
-            return Ok(0);
-        }
-        let more = i64::try_from(entries).unwrap_or(i64::MAX).saturating_sub_unsigned(before);
-        let add = async |more: i64| {
-            let arguments = vec![self.notes.clone(), self.note_of_trimmed(), more.to_string()];
-            self.send_about(&self.notes, "HINCRBY", arguments).await
-        };
-        if add(more).await?.as_u64() == Some(entries) {
-            return Ok(u64::try_from(more).unwrap_or(0));
-        }
-        // Another daemon was faster.
-        add(-more).await?;
-        Ok(0)
-    }
-
-    fn note_of_trimmed(&self) -> String {
-        format!("trimmed:{}", self.group)
-    }
-
     /// The consumers of the group.
     pub(super) async fn consumers(&self) -> Result<Vec<Consumer>, Trouble> {
         let arguments = ["CONSUMERS", &self.key, &self.group].map(str::to_owned).to_vec();
         Ok(read_consumers(&self.send("XINFO", arguments).await?)?)
-    }
-
-    /// Takes over entries that were not acknowledged for so long.
-    pub(super) async fn claim(&self, idle: Duration, from: EntryId, count: usize) -> Result<Claimed, Trouble> {
-        let (idle, from, count) = (idle.as_millis().to_string(), from.to_string(), count.to_string());
-        let arguments =
-            [self.key.as_str(), &self.group, &self.consumer, &idle, &from, "COUNT", &count].map(str::to_owned);
-        Ok(read_claimed(&self.send("XAUTOCLAIM", arguments.to_vec()).await?)?)
     }
 
     /// Removes a consumer that has no entries. If it has read some meanwhile, the group is set back to before them: they are read

@@ -6,6 +6,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::{
+    accounts::counts_key,
     commands::{Commands, Trouble},
     ledger::Ledger,
     look_after::trimmed_of,
@@ -13,6 +14,7 @@ use super::{
     reply::{Entry, Snapshot},
     session::Session,
     source::Stream,
+    went_back::lacks,
 };
 use crate::{
     backoff::{self, Backoff},
@@ -49,6 +51,8 @@ pub(super) struct Consumer {
     had_group: bool,
     /// The newest state of the stream, and when it was asked for.
     pub(super) seen: Option<(Micros, Snapshot)>,
+    /// The newest entry that was read.
+    pub(super) newest: Option<EntryId>,
     /// Entries that are reported as trimmed by now, as the server counts them.
     pub(super) trimmed_before: u64,
     /// Whether the present session has had an answer.
@@ -69,6 +73,7 @@ impl Consumer {
             size: ReadSize::default(),
             had_group: false,
             seen: None,
+            newest: None,
             trimmed_before: 0,
             answered: false,
             last_commands: None,
@@ -78,6 +83,7 @@ impl Consumer {
     /// Connects, makes the group where it is missing, and finds out whether entries can be acknowledged.
     pub(super) async fn open(&mut self) -> Result<Session, Trouble> {
         self.answered = false;
+        self.ledger.begin_session();
         // A read that waits blocks its connection.
         let reader = connect(&self.stream.redis, ConnectionRole::Commands).await?;
         let writer = connect(&self.stream.redis, ConnectionRole::Commands).await?;
@@ -87,7 +93,7 @@ impl Consumer {
             key: self.stream.name.to_string(),
             group: self.stream.redis.group.clone(),
             consumer: self.stream.consumer.clone(),
-            notes: format!("{}ingest:stream:{}", self.stream.redis.key_prefix, self.stream.name),
+            notes: counts_key(&self.stream.redis.key_prefix, &self.stream.name),
         });
         let session = Session { reader, writer, reading, writing };
         let before = match session.writing.look().await {
@@ -113,6 +119,10 @@ impl Consumer {
             let known = before.as_ref().filter(|_| again).and_then(|before| before.added?.checked_sub(before.length));
             self.trimmed_before = known.unwrap_or(0);
             let _ = session.writing.set_reported(self.trimmed_before).await;
+        } else if let (Some(before), Some(newest)) = (&before, self.newest)
+            && lacks(&session.writing, before, newest).await
+        {
+            self.on_went_back();
         }
         // Acknowledges nothing, but says whether it may.
         session.writing.acknowledge(&[EntryId::default()]).await?;
@@ -147,7 +157,16 @@ impl Consumer {
             self.sender.record_gap(GapReason::StreamReset, since, now, Some(self.stream.name.to_string()));
         }
         self.note_recovery(what);
-        self.seen = None;
+        (self.seen, self.newest) = (None, None);
+    }
+
+    /// The server lacks the newest entry that was read. Reading goes on where the group is: what is read once more is the same row.
+    fn on_went_back(&mut self) {
+        let now = self.clock.now();
+        let since = self.seen.as_ref().map_or(now, |(at, _)| *at);
+        self.sender.record_gap(GapReason::StreamReset, since, now, Some(self.stream.name.to_string()));
+        self.note_recovery("the server lacks entries that were read from it, as a replica that was behind does");
+        (self.seen, self.newest) = (None, None);
     }
 
     fn note_recovery(&mut self, what: &str) {
@@ -172,6 +191,7 @@ impl Consumer {
                 continue;
             };
             bytes += message.len();
+            self.newest = self.newest.max(Some(entry.id));
             self.ledger.delivered(entry.id, message.len());
             let at = entry.id.micros();
             frames.push(Frame {

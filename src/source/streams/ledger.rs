@@ -1,4 +1,7 @@
 //! Which entries are on their way to the disk, and which are there and not acknowledged yet. Pure.
+//!
+//! An id is what an entry is known by only within a session: after a failover, and in a stream that was deleted, it may be that of
+//! another entry. So a session acknowledges only what it has delivered itself; what an earlier one has left is delivered once more.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -12,7 +15,7 @@ use crate::{event::EntryId, frame::Settled};
 pub(super) struct Ledger {
     /// Delivered to intake, by the number of the frame: that of the first, and each entry with its size until it is settled.
     first: u64,
-    in_flight: VecDeque<Option<(EntryId, usize)>>,
+    in_flight: VecDeque<Option<InFlight>>,
     /// Everything that is not acknowledged.
     known: HashSet<EntryId>,
     /// Durable, and still to be acknowledged.
@@ -20,9 +23,29 @@ pub(super) struct Ledger {
     /// Sent, and not answered.
     sent: Vec<EntryId>,
     bytes: usize,
+    /// Of the entries in flight, those of earlier sessions.
+    left: usize,
+}
+
+/// An entry on its way to the disk.
+#[derive(Debug)]
+struct InFlight {
+    /// Absent: it was delivered by an earlier session.
+    id: Option<EntryId>,
+    bytes: usize,
 }
 
 impl Ledger {
+    /// A session begins: nothing that was delivered before is acknowledged any more.
+    pub(super) fn begin_session(&mut self) {
+        self.known.clear();
+        self.durable.clear();
+        self.sent.clear();
+        for entry in self.in_flight.iter_mut().flatten() {
+            self.left += usize::from(entry.id.take().is_some());
+        }
+    }
+
     /// Whether an entry has to be delivered: not when it is known.
     pub(super) fn is_new(&self, id: EntryId) -> bool {
         !self.known.contains(&id)
@@ -31,7 +54,7 @@ impl Ledger {
     /// An entry is delivered, with the next number.
     pub(super) fn delivered(&mut self, id: EntryId, bytes: usize) {
         self.known.insert(id);
-        self.in_flight.push_back(Some((id, bytes)));
+        self.in_flight.push_back(Some(InFlight { id: Some(id), bytes }));
         self.bytes += bytes;
     }
 
@@ -48,15 +71,17 @@ impl Ledger {
         for of in settled {
             for number in of.first..=of.last {
                 let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
-                let Some((id, bytes)) = at.and_then(|at| self.in_flight.get_mut(at)).and_then(Option::take) else {
+                let Some(entry) = at.and_then(|at| self.in_flight.get_mut(at)).and_then(Option::take) else {
                     continue;
                 };
-                self.bytes -= bytes;
-                if of.durable {
-                    self.durable.push(id);
-                } else {
-                    self.known.remove(&id);
-                    refused += 1;
+                self.bytes -= entry.bytes;
+                match entry.id {
+                    None => self.left -= 1,
+                    Some(id) if of.durable => self.durable.push(id),
+                    Some(id) => {
+                        self.known.remove(&id);
+                        refused += 1;
+                    }
                 }
             }
         }
@@ -91,9 +116,9 @@ impl Ledger {
         !self.durable.is_empty()
     }
 
-    /// Entries that are not acknowledged.
+    /// Entries that are not acknowledged, or on their way to the disk.
     pub(super) fn entries(&self) -> usize {
-        self.known.len()
+        self.known.len() + self.left
     }
 
     /// Whether entries are on their way to the disk.
@@ -139,5 +164,22 @@ mod tests {
         assert_eq!(ledger.acknowledged(), 4);
         assert!((1..=4).all(|n| ledger.is_new(id(n))));
         assert_eq!((ledger.entries(), ledger.bytes(), ledger.is_awaiting()), (0, 0, false));
+    }
+
+    #[test]
+    fn a_session_acknowledges_what_it_has_delivered_itself() {
+        let mut ledger = Ledger::default();
+        (1..=3).for_each(|n| ledger.delivered(id(n), 10));
+        ledger.settle(&[settled(0, 0, true)]);
+        ledger.begin_session();
+        assert!((1..=3).all(|n| ledger.is_new(id(n))), "they may be other entries with these ids");
+        assert_eq!((ledger.has_durable(), ledger.entries(), ledger.bytes()), (false, 2, 20), "two are on their way");
+        ledger.delivered(id(2), 10);
+        assert_eq!((ledger.entries(), ledger.bytes()), (3, 30));
+        assert_eq!(ledger.settle(&[settled(1, 2, true)]), 0);
+        assert!(!ledger.has_durable() && !ledger.is_new(id(2)), "the entry of this session is not on disk");
+        ledger.settle(&[settled(3, 3, true)]);
+        assert_eq!(ledger.take_durable(10), [id(2)]);
+        assert_eq!((ledger.acknowledged(), ledger.entries(), ledger.bytes()), (1, 0, 0));
     }
 }

@@ -1,13 +1,15 @@
 //! Redis Streams: reads as a consumer of a group, and acknowledges an entry once it is on disk.
 //!
 //! * Redis keeps an entry as pending until it is acknowledged. After a restart, and after each lost connection, the consumer reads its
-//!   pending entries first; what is still on its way to the disk, by the [`Ledger`](ledger::Ledger), is not delivered again.
+//!   pending entries first. Within a session, by the [`Ledger`](ledger::Ledger), what is on its way to the disk is not delivered again.
 //! * Reading waits while the queue is full: a block of entries is only asked for while there is room for it.
 //! * What a dead consumer has left is claimed by any other after `redis.claim_after`.
 //! * A redelivered entry is the same row: its identity is a function of the entry.
 //! * Entries that were trimmed before they were read are counted ([`trimmed`]); a stream or a group that is gone is made again, from
-//!   its beginning.
+//!   its beginning. A server that lacks what was read before, as after a failover to a replica that was behind, is noticed
+//!   ([`went_back`]).
 
+mod accounts;
 mod commands;
 mod consumer;
 mod ledger;
@@ -20,6 +22,7 @@ mod session;
 mod source;
 mod trimmed;
 mod upkeep;
+mod went_back;
 
 use tokio::time::sleep;
 

@@ -8,10 +8,10 @@ use std::{
 };
 
 use fred::error::{Error as RedisError, ErrorKind};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::{
-    commands::{Commands, Trouble},
+    commands::{Commands, READ_BLOCK, Trouble},
     consumer::{ACKNOWLEDGE_MAX, Consumer},
     look_after::{Claiming, Upkeep, look_after},
     reply::Entry,
@@ -23,6 +23,9 @@ use crate::{event::EntryId, frame::Settled, lifecycle::Signal};
 const TICK: Duration = Duration::from_secs(1);
 /// What intake has refused, because the disk has no room, is delivered again after this long.
 const REFUSED_DELAY: Duration = Duration::from_millis(500);
+
+/// How long the answer to the last read may take behind its end.
+const LAST_READ_MARGIN: Duration = Duration::from_millis(200);
 
 /// An answer to a command, awaited while further events are handled.
 type Awaited<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
@@ -80,9 +83,22 @@ impl Consumer {
         // Sent and not answered: it may have worked or not, and may be sent again.
         self.ledger.not_acknowledged();
         if matches!(end, End::Stopped) {
+            self.take_last_read(&mut under_way).await;
             self.keep_for_last(session);
         }
         end
+    }
+
+    /// When stopping: what Redis hands out to the read that is under way would wait for another daemon to claim it.
+    async fn take_last_read(&mut self, under_way: &mut UnderWay) {
+        let Some(read) = under_way.read.take() else { return };
+        let last = async {
+            if let Ok(entries) = read.await {
+                // Intake may have ended: they are delivered again after the next start.
+                let _ = self.deliver(entries).await;
+            }
+        };
+        let _ = timeout(READ_BLOCK + LAST_READ_MARGIN, last).await;
     }
 
     /// Begins what can be begun.

@@ -85,6 +85,8 @@ pub(super) struct Snapshot {
     pub(super) last_generated: EntryId,
     /// Whether an entry was ever deleted by XDEL, as opposed to trimmed.
     pub(super) deleted_some: bool,
+    /// Entries that the daemons of the group have acknowledged; absent where they are not counted.
+    pub(super) acknowledged: Option<u64>,
     /// Absent: there is no such group.
     pub(super) group: Option<Group>,
 }
@@ -128,6 +130,7 @@ pub(super) fn read_snapshot(reply: &Value, group: &str) -> Result<Snapshot, Unex
         first,
         last_generated: get(reply, "last-generated-id").and_then(id).unwrap_or_default(),
         deleted_some: max_deleted != EntryId::default(),
+        acknowledged: None,
         group,
     })
 }

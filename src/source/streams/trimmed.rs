@@ -1,14 +1,17 @@
 //! How many entries were trimmed before the group had read them. Pure.
 //!
-//! The server counts the entries that were ever added, and those that the group has read. Where no entry was deleted but by trimming,
-//! what is neither read nor there to be read was trimmed:
+//! The server counts the entries that were ever added, the daemons those that they have acknowledged. Where no entry was deleted but by
+//! trimming, what is neither read nor there to be read was trimmed:
 //!
 //! ```text
+//! read = acknowledged + pending
 //! trimmed before they were read = added - read - still to be read
 //! ```
-//! What is still to be read is known when the group has read everything, and when it has read nothing of what is there. Redis before
-//! 7.2.6 counts entries one by one as they are read, so the number only grows; newer versions let the count of read entries jump to the
-//! place of the entry, so that the number falls back to zero once the group reads on: what was there before is reported by then.
+//! What is still to be read is known when the group has read everything, and when it has read nothing of what is there.
+//!
+//! The server's own count of what the group has read is used where the daemons may not count. Redis before 7.2.6 counts entries one by
+//! one as they are read; newer versions, and Valkey, let the count jump to the place of the entry, so that the number falls back to zero
+//! once the group reads on, and what was trimmed while it read is not seen.
 
 use super::reply::Snapshot;
 
@@ -30,7 +33,8 @@ pub(super) fn missing(now: &Snapshot) -> Option<Missing> {
         Some(first) if first > group.last_delivered => now.length,
         Some(_) => return None,
     };
-    let read = group.read.or(nothing_read.then_some(0))?;
+    let counted = now.acknowledged.map(|acknowledged| acknowledged + group.pending);
+    let read = counted.or(group.read).or(nothing_read.then_some(0))?;
     let entries = now.added?.checked_sub(read)?.checked_sub(unread)?;
     Some(Missing { entries, exact: !now.deleted_some })
 }
@@ -68,6 +72,7 @@ mod tests {
             first: (first <= added).then(|| id(first)),
             last_generated: id(added),
             deleted_some: false,
+            acknowledged: None,
             group: Some(Group { last_delivered: id(delivered), read, lag: None, pending: 0 }),
         }
     }
@@ -91,6 +96,11 @@ mod tests {
             let found = missing(&snapshot).map(|missing| missing.entries);
             assert_eq!(found, expected, "{name}");
         }
+        // What the daemons have counted holds, wherever the server's count has jumped to.
+        let counted = Snapshot { acknowledged: Some(75), ..snapshot(71, 100, 100, Some(100)) };
+        assert_eq!(missing(&counted), Some(Missing { entries: 25, exact: true }));
+        let pending = Some(Group { pending: 5, ..counted.group.clone().unwrap() });
+        assert_eq!(missing(&Snapshot { group: pending, ..counted }), Some(Missing { entries: 20, exact: true }));
         let deleted = Snapshot { deleted_some: true, ..snapshot(71, 100, 50, Some(50)) };
         assert_eq!(missing(&deleted), Some(Missing { entries: 20, exact: false }));
     }

@@ -39,7 +39,8 @@ impl Consumer {
     /// Takes in the state of the stream.
     pub(super) fn on_snapshot(&mut self, now: Snapshot, trimmed: Trimmed) {
         if let Some(group) = &now.group {
-            let lag = group.lag;
+            // The server's count is wrong after trimming, and after it has loaded an append-only file.
+            let lag = if group.last_delivered >= now.last_generated { Some(0) } else { group.lag };
             let pending = group.pending;
             self.stream.status.change(|status| (status.lag, status.pending) = (lag, pending));
             let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -53,7 +54,7 @@ impl Consumer {
                 self.trimmed_before = found.entries;
             }
             Trimmed::Unknown => {
-                let counts = now.group.as_ref().is_some_and(|group| group.read.is_some());
+                let counts = now.acknowledged.is_some() || now.group.as_ref().is_some_and(|group| group.read.is_some());
                 let bound = self.seen.as_ref().and_then(|(_, before)| bound_since(before, &now));
                 self.record_trimmed(bound.filter(|_| !counts).unwrap_or(0), false);
             }
