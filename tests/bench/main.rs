@@ -9,12 +9,14 @@
 //! tests/bench/run outage [--rows 1200000]       drain of the backlog of an outage, and delays meanwhile
 //! tests/bench/run peer [--seconds 20]           CPU per event beside Bento
 //! tests/bench/run growth [--seconds 20]         what grows with rates, runs, metrics and history; on SQLite
+//! tests/bench/run scale [--seconds 4]           what sharing costs: up to four daemons on streams, and a pair on Pub/Sub
 //! ```
 
 mod attack;
 mod bare;
 mod daemon;
 mod drain;
+mod fleet;
 mod flood;
 mod growth;
 mod histogram;
@@ -27,6 +29,7 @@ mod peer;
 mod proxy;
 mod reading;
 mod resp;
+mod scale;
 mod stages;
 mod start;
 
@@ -51,21 +54,24 @@ impl Options {
     fn read() -> Result<Self, Error> {
         let cassandra = env::var("CASCOR_TEST_CASSANDRA")
             .map_err(|_| "CASCOR_TEST_CASSANDRA (host:port) is not set; call tests/bench/run, which starts a node")?;
+        let mut seconds = None;
         let mut options = Self { parts: Vec::new(), seconds: 60, repeat: 3, rows: None, gib: 10, cassandra };
         let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
         while let Some(argument) = arguments.next() {
             let mut number =
                 || arguments.next().and_then(|n| n.parse().ok()).ok_or(format!("{argument} needs a number"));
             match argument.as_str() {
-                "--seconds" => options.seconds = number()?,
+                "--seconds" => seconds = Some(number()?),
                 "--repeat" => options.repeat = number()? as usize,
                 "--rows" => options.rows = Some(number()?),
                 "--gib" => options.gib = number()?,
                 part @ ("stages" | "drain" | "load" | "flood" | "reading" | "hostile" | "start" | "outage" | "peer"
-                | "growth") => options.parts.push(part.into()),
+                | "growth" | "scale") => options.parts.push(part.into()),
                 other => return Err(format!("unknown argument `{other}`").into()),
             }
         }
+        // It has so many set-ups that a minute of each would take hours.
+        options.seconds = seconds.unwrap_or(if options.parts == ["scale"] { 4 } else { 60 });
         if options.parts.is_empty() {
             options.parts = ["stages", "drain", "load", "flood", "reading", "hostile"].map(Into::into).to_vec();
         }
@@ -104,6 +110,7 @@ fn main() -> Result<(), Error> {
                 "outage" => outage::run(&options).await?,
                 "peer" => peer::run(&options).await?,
                 "growth" => growth::run(&options).await?,
+                "scale" => scale::run(&options).await?,
                 _ => flood::run(&options).await?,
             }
         }
