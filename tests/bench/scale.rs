@@ -3,8 +3,11 @@
 //!
 //! Once with a store that is no bottleneck: each daemon has an SQLite file of its own in memory, whose thread is shown apart; and once
 //! with a Cassandra node. The set-ups take turns; medians of the repetitions. Every event must be a row, once.
+//!
+//! `CASCOR_BENCH_ONLY` names the set-ups to measure, separated by `;`, of one store alone where that is named, too:
+//! `Cassandra;1 daemon, Pub/Sub;2 daemons, Pub/Sub`.
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{env, process::Command, sync::Arc, time::Duration};
 
 use rustix::process::Signal;
 use scylla::client::session::Session;
@@ -42,18 +45,36 @@ const WARM: Duration = Duration::from_secs(1);
 /// How long what is in the buffers of the daemons may take to be stored; its cost counts.
 const SETTLE: Duration = Duration::from_millis(1_500);
 
+/// The figures of a backlog.
+const BACKLOG: [&str; 6] = [
+    "backlog: entries/s acknowledged",
+    "backlog: rows/s stored",
+    "backlog: daemons",
+    "backlog: Cassandra",
+    "Redis, XADD",
+    "Redis, XREADGROUP and XACK",
+];
+
 /// Figures by name, of one repetition or medians; microseconds of CPU an event, if nothing else is said.
 type Figures = Vec<(String, f64)>;
 
 pub async fn run(options: &Options) -> Result<(), Error> {
     let session = Arc::new(crate::session(&options.cassandra).await?);
     warm(options, &session).await?;
-    for (store, node) in
-        [("SQLite in memory, a file for each daemon", None), ("one Cassandra node", Some(options.cassandra.as_str()))]
-    {
+    let only = env::var("CASCOR_BENCH_ONLY").unwrap_or_default();
+    let only: Vec<&str> = only.split(';').filter(|name| !name.is_empty()).collect();
+    let stores = ["SQLite", "Cassandra"];
+    let names_set_ups = only.iter().any(|name| !stores.contains(name));
+    for (store, node) in stores.into_iter().zip([None, Some(options.cassandra.as_str())]) {
+        if stores.iter().any(|other| only.contains(other) && *other != store) {
+            continue;
+        }
         // With files of their own a pair would have nothing in common.
-        let setups: Vec<Setup> =
-            SETUPS.into_iter().filter(|setup| *setup != Setup::channel(2) || node.is_some()).collect();
+        let is_measured = |setup: &Setup| {
+            (*setup != Setup::channel(2) || node.is_some())
+                && (!names_set_ups || only.contains(&setup.to_string().as_str()))
+        };
+        let setups: Vec<Setup> = SETUPS.into_iter().filter(is_measured).collect();
         let mut figures: Vec<Vec<Figures>> = vec![Vec::new(); setups.len()];
         for _ in 0..options.repeat {
             for (setup, figures) in setups.iter().zip(&mut figures) {
@@ -142,7 +163,7 @@ async fn idle(fleet: &Fleet, redis: &Redis) -> Result<Figures, Error> {
 
 fn per_event(name: &str, used: &Cpu, count: u64) -> Figures {
     let count = count as f64;
-    let thread = |name: &str| used.threads.get(name).unwrap_or(&0.0) / count;
+    let thread = |name: &str| used.threads.get(name).unwrap_or(&f64::NAN) / count;
     vec![
         (format!("{name}: daemons"), used.daemons() / count),
         (format!("{name}: sources"), thread("sources")),
@@ -187,14 +208,15 @@ async fn backlog(
     }
     let (read, took) = acknowledged.ok_or("nothing was acknowledged")?;
     let used = Cpu::read(fleet, redis)?.since(&begun.0);
-    Ok(vec![
-        ("backlog: entries/s acknowledged".into(), rows / took.as_secs_f64()),
-        ("backlog: rows/s stored".into(), rows / begun.1.elapsed().as_secs_f64()),
-        ("backlog: daemons".into(), used.daemons() / rows),
-        ("backlog: Cassandra".into(), used.cassandra / rows),
-        ("Redis, XADD".into(), begun.0.since(&stopped).redis / rows),
-        ("Redis, XREADGROUP and XACK".into(), read.since(&begun.0).redis / rows),
-    ])
+    let values = [
+        rows / took.as_secs_f64(),
+        rows / begun.1.elapsed().as_secs_f64(),
+        used.daemons() / rows,
+        used.cassandra / rows,
+        begun.0.since(&stopped).redis / rows,
+        read.since(&begun.0).redis / rows,
+    ];
+    Ok(BACKLOG.map(Into::into).into_iter().zip(values).collect())
 }
 
 fn medians(repetitions: &[Figures]) -> Figures {
@@ -212,11 +234,8 @@ fn report(store: &str, repeat: usize, medians: &[(Setup, Figures)]) {
     let columns: Vec<String> = RATES
         .iter()
         .flat_map(|rate| ["daemons", "sqlite-write", "Redis", "Cassandra"].map(|of| format!("{rate}/s: {of}")))
-        .chain(
-            ["backlog: entries/s acknowledged", "backlog: rows/s stored", "backlog: daemons", "peak MiB"]
-                .map(Into::into),
-        )
-        .chain(["idle, ms of a second".into()])
+        .chain(BACKLOG.map(Into::into))
+        .chain(["peak MiB", "idle, ms of a second"].map(Into::into))
         .collect();
     println!("| | {} |\n|{}", columns.join(" | "), " --- |".repeat(columns.len() + 1));
     for (setup, figures) in medians {
