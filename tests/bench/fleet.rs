@@ -77,6 +77,8 @@ fn name(stream: usize) -> String {
 pub struct Fleet {
     daemons: Vec<Daemon>,
     files: Vec<PathBuf>,
+    /// The node that they share, if `tests/bench/run` has started it.
+    node: Option<u32>,
     _directories: [tempfile::TempDir; 2],
 }
 
@@ -109,7 +111,8 @@ impl Fleet {
         for daemon in &daemons {
             daemon.wait_ready(Duration::from_secs(30))?;
         }
-        Ok(Self { daemons, files, _directories: [states, memory] })
+        let node = env::var("CASCOR_BENCH_CASSANDRA_PID").ok().and_then(|process| process.parse().ok());
+        Ok(Self { daemons, files, node: node.filter(|_| cassandra.is_some()), _directories: [states, memory] })
     }
 
     /// Peak resident memory of the one that needs most, in MiB.
@@ -179,12 +182,10 @@ impl Cpu {
                 *threads.entry(name).or_default() += used;
             }
         }
-        // Of the node that `tests/bench/run` has started.
-        let node = env::var("CASCOR_BENCH_CASSANDRA_PID").ok().and_then(|process| process.parse().ok());
         Ok(Self {
             threads,
             redis: daemon::threads_cpu(redis.process())?.values().sum(),
-            cassandra: node.map_or(Ok(f64::NAN), daemon::process_cpu)?,
+            cassandra: fleet.node.map_or(Ok(f64::NAN), daemon::process_cpu)?,
         })
     }
 

@@ -9,7 +9,7 @@
 //! tests/bench/run outage [--rows 1200000]       drain of the backlog of an outage, and delays meanwhile
 //! tests/bench/run peer [--seconds 20]           CPU per event beside Bento
 //! tests/bench/run growth [--seconds 20]         what grows with rates, runs, metrics and history; on SQLite
-//! tests/bench/run scale [--seconds 4]           what sharing costs: up to four daemons on streams, and a pair on Pub/Sub
+//! tests/bench/run scale [--seconds 3]           what sharing costs: up to four daemons on streams, and a pair on Pub/Sub
 //! ```
 
 mod attack;
@@ -54,7 +54,7 @@ impl Options {
     fn read() -> Result<Self, Error> {
         let cassandra = env::var("CASCOR_TEST_CASSANDRA")
             .map_err(|_| "CASCOR_TEST_CASSANDRA (host:port) is not set; call tests/bench/run, which starts a node")?;
-        let mut seconds = None;
+        let (mut seconds, mut repeat) = (None, None);
         let mut options = Self { parts: Vec::new(), seconds: 60, repeat: 3, rows: None, gib: 10, cassandra };
         let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
         while let Some(argument) = arguments.next() {
@@ -62,7 +62,7 @@ impl Options {
                 || arguments.next().and_then(|n| n.parse().ok()).ok_or(format!("{argument} needs a number"));
             match argument.as_str() {
                 "--seconds" => seconds = Some(number()?),
-                "--repeat" => options.repeat = number()? as usize,
+                "--repeat" => repeat = Some(number()? as usize),
                 "--rows" => options.rows = Some(number()?),
                 "--gib" => options.gib = number()?,
                 part @ ("stages" | "drain" | "load" | "flood" | "reading" | "hostile" | "start" | "outage" | "peer"
@@ -71,7 +71,9 @@ impl Options {
             }
         }
         // It has so many set-ups that a minute of each would take hours.
-        options.seconds = seconds.unwrap_or(if options.parts == ["scale"] { 4 } else { 60 });
+        let is_scale = options.parts == ["scale"];
+        options.seconds = seconds.unwrap_or(if is_scale { 3 } else { 60 });
+        options.repeat = repeat.unwrap_or(if is_scale { 2 } else { 3 });
         if options.parts.is_empty() {
             options.parts = ["stages", "drain", "load", "flood", "reading", "hostile"].map(Into::into).to_vec();
         }

@@ -221,7 +221,12 @@ async fn backlog(
 
 fn medians(repetitions: &[Figures]) -> Figures {
     let Some(first) = repetitions.first() else { return Vec::new() };
-    let of = |at: usize| median(&repetitions.iter().map(|figures| figures[at].1).collect::<Vec<_>>());
+    let of = |at: usize| {
+        let values: Vec<f64> = repetitions.iter().map(|figures| figures[at].1).collect();
+        let negated: Vec<f64> = values.iter().map(|value| -value).collect();
+        // Of an even number the mean of the two in the middle.
+        (median(&values) - median(&negated)) / 2.0
+    };
     first.iter().enumerate().map(|(at, (name, _))| (name.clone(), of(at))).collect()
 }
 
