@@ -211,7 +211,28 @@ pub struct DeliveryTag {
 impl DeliveryTag {
     /// Tells the source what became of the frame.
     pub fn settle(self, durable: bool) {
-        self.settlements.push(self.number, durable);
+        Self::settle_all([self], durable);
+    }
+
+    /// Tells the sources what became of frames: once for consecutive ones, because each time may wake the source.
+    pub fn settle_all(tags: impl IntoIterator<Item = Self>, durable: bool) {
+        let mut open: Option<(Settlements, Settled)> = None;
+        for Self { number, settlements } in tags {
+            match &mut open {
+                Some((of, settled)) if Arc::ptr_eq(&of.0, &settlements.0) && settled.last + 1 == number => {
+                    settled.last = number;
+                }
+                _ => {
+                    let next = (settlements, Settled { first: number, last: number, durable });
+                    if let Some((of, settled)) = open.replace(next) {
+                        of.push(settled);
+                    }
+                }
+            }
+        }
+        if let Some((of, settled)) = open {
+            of.push(settled);
+        }
     }
 }
 
@@ -254,11 +275,11 @@ impl Settlements {
         }
     }
 
-    fn push(&self, number: u64, durable: bool) {
+    fn push(&self, next: Settled) {
         let mut settled = self.0.settled.lock().unwrap_or_else(PoisonError::into_inner);
         match settled.last_mut() {
-            Some(last) if last.durable == durable && last.last + 1 == number => last.last = number,
-            _ => settled.push(Settled { first: number, last: number, durable }),
+            Some(last) if last.durable == next.durable && last.last + 1 == next.first => last.last = next.last,
+            _ => settled.push(next),
         }
         drop(settled);
         self.0.added.notify_one();
@@ -325,6 +346,17 @@ mod tests {
         ] {
             assert_eq!(escape_reserved_name(channel).as_deref(), recorded, "{channel}");
         }
+    }
+
+    #[tokio::test]
+    async fn consecutive_frames_of_one_source_are_settled_together() {
+        let (one, other) = (Settlements::default(), Settlements::default());
+        let tags = [(&one, 0), (&one, 1), (&other, 0), (&one, 2), (&one, 4)].map(|(of, number)| of.tag(number));
+        DeliveryTag::settle_all(tags, true);
+        DeliveryTag::settle_all([one.tag(5)], false);
+        let settled = |first, last, durable| Settled { first, last, durable };
+        assert_eq!(one.next().await, [settled(0, 2, true), settled(4, 4, true), settled(5, 5, false)]);
+        assert_eq!(other.next().await, [settled(0, 0, true)]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{
     stage::Intake,
 };
 use crate::{
-    frame::{Ack, BatchAck},
+    frame::{Ack, BatchAck, DeliveryTag},
     gaps::Gap,
     lifecycle::next_tick,
     spool::RecordKind,
@@ -106,7 +106,7 @@ impl Intake {
             // The request may have been cancelled.
             let _ = answer.send(BatchAck { durable: self.healthy, ..ack });
         }
-        self.pending_tags.drain(..).for_each(|tag| tag.settle(self.healthy));
+        DeliveryTag::settle_all(self.pending_tags.drain(..), self.healthy);
     }
 
     pub(super) fn note_health(&mut self) {

@@ -92,10 +92,13 @@ pub(super) fn merge_objects<'a>(ours: &'a [String], theirs: &[&'a str]) -> Optio
     let mut all: Vec<(Option<Order>, &str)> =
         new.into_iter().chain(ours.iter().map(String::as_str)).map(|object| (Order::of(object), object)).collect();
     all.sort_by(|(one, text), (other, other_text)| {
-        let key = |order: &Option<Order>| order.as_ref().map(|order| (order.received_at.clone(), order.seq));
-        key(one).cmp(&key(other)).then_with(|| text.cmp(other_text))
+        received(one).cmp(&received(other)).then_with(|| text.cmp(other_text))
     });
     Some(all.into_iter().map(|(_, object)| object).collect())
+}
+
+fn received(order: &Option<Order>) -> Option<(&str, Option<i64>)> {
+    order.as_ref().map(|order| (order.received_at.as_str(), order.seq))
 }
 
 #[cfg(test)]

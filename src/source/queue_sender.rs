@@ -93,7 +93,9 @@ impl QueueSender {
         if frames.is_empty() {
             return Ok(());
         }
-        self.traffic.set();
+        if self.when_full == WhenFull::Drop {
+            self.coalesce();
+        }
         let frames = mem::take(frames);
         match self.when_full {
             WhenFull::Drop => self.send_or_drop(frames),
@@ -104,6 +106,11 @@ impl QueueSender {
                 self.queue.send(tracked).await
             }
         }
+    }
+
+    /// Lets the receive thread coalesce what arrives next. A source that waits has a pace of its own, and says so where it has none.
+    pub(super) fn coalesce(&self) {
+        self.traffic.set();
     }
 
     /// Waits for acknowledgements of frames that were delivered with [`WhenFull::Wait`]; those of a full spool may

@@ -41,6 +41,9 @@ pub type Cpu = f64;
 /// Settings of a daemon.
 pub type Environment = Vec<(&'static str, String)>;
 
+/// The setting of its own address.
+pub const LISTEN: &str = "CASCOR_INGEST__HTTP__LISTEN";
+
 /// The release build.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_cascor-ingest");
 
@@ -54,7 +57,7 @@ pub fn environment(state: &Path, redis_port: u16, store: Store<'_>) -> Environme
     let mut environment = vec![
         ("CASCOR_INGEST__STATE_DIR", state.display().to_string()),
         ("CASCOR_INGEST__REDIS__URL", format!("redis://127.0.0.1:{redis_port}/0")),
-        ("CASCOR_INGEST__HTTP__LISTEN", format!("127.0.0.1:{}", redis_port + 1)),
+        (LISTEN, format!("127.0.0.1:{}", redis_port + 1)),
     ];
     match store {
         Store::Sqlite => environment.push(("CASCOR_INGEST__STORE__KIND", "sqlite".into())),
@@ -82,19 +85,22 @@ impl Daemon {
         if !apply.status.success() {
             return Err(format!("schema apply failed: {}", String::from_utf8_lossy(&apply.stderr)).into());
         }
-        let mut daemon = Self::launch(state.path(), redis_port, &environment)?;
+        let mut daemon = Self::launch(state.path(), &environment)?;
         daemon._own = Some(state);
         daemon.wait_ready(Duration::from_secs(20))?;
         Ok(daemon)
     }
 
     /// Starts it on a persistent state directory, without waiting.
-    pub fn launch(state: &Path, redis_port: u16, environment: &Environment) -> Result<Self, Error> {
+    pub fn launch(state: &Path, environment: &Environment) -> Result<Self, Error> {
         let log = fs::File::create(state.join("log"))?;
         let environment = environment.clone();
         let child =
             Command::new(BINARY).arg("run").envs(environment.clone()).stdout(Stdio::null()).stderr(log).spawn()?;
-        Ok(Self { child, http: redis_port + 1, state: state.to_owned(), environment, _own: None })
+        // Where a setting is there twice, the last one holds.
+        let listen = environment.iter().rev().find(|(name, _)| *name == LISTEN).ok_or("no address of HTTP")?;
+        let http = listen.1.rsplit(':').next().and_then(|port| port.parse().ok()).ok_or("no port of HTTP")?;
+        Ok(Self { child, http, state: state.to_owned(), environment, _own: None })
     }
 
     /// Waits until `/readyz` answers 200.
@@ -121,8 +127,8 @@ impl Daemon {
         command
     }
 
-    /// Its process id.
-    pub fn id(&self) -> u32 {
+    /// Its process.
+    pub fn process(&self) -> u32 {
         self.child.id()
     }
 
@@ -169,6 +175,22 @@ impl Drop for Daemon {
 /// CPU time of a process so far.
 pub fn process_cpu(process: u32) -> Result<Cpu, Error> {
     Ok(ticks(&fs::read_to_string(format!("/proc/{process}/stat"))?))
+}
+
+/// CPU time of the living threads of a process, by name, in microseconds and to the nanosecond; what a thread has used that ended is
+/// not in it.
+pub fn threads_cpu(process: u32) -> Result<BTreeMap<String, Cpu>, Error> {
+    let mut threads = BTreeMap::new();
+    for task in fs::read_dir(format!("/proc/{process}/task"))? {
+        let task = task?.path();
+        let (Ok(name), Ok(used)) = (fs::read_to_string(task.join("comm")), fs::read_to_string(task.join("schedstat")))
+        else {
+            continue;
+        };
+        let nanos: f64 = used.split(' ').next().unwrap_or_default().parse()?;
+        *threads.entry(name.trim_end().to_owned()).or_default() += nanos / 1e3;
+    }
+    Ok(threads)
 }
 
 /// Peak resident memory of a process since its start, in MiB.

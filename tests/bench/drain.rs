@@ -75,7 +75,8 @@ async fn backlog(daemon: &Daemon, port: u16, rows: u64) -> Result<(f64, f64), Er
     Ok((rows as f64 / seconds, (daemon.cpu()?.0 - cpu) / rows as f64))
 }
 
-fn stored(daemon: &Daemon) -> Result<f64, Error> {
+/// Rows of metrics that it has stored since its start.
+pub fn stored(daemon: &Daemon) -> Result<f64, Error> {
     let written = "cascor_writer_rows_total{table=\"training_metrics\"";
     Ok(daemon.metrics()?.iter().find(|(series, _)| series.starts_with(written)).map_or(0.0, |(_, rows)| *rows))
 }

@@ -81,11 +81,11 @@ async fn once(options: &Options, load: Load, value: u64) -> Result<f64, Error> {
     let database = state.path().join("cascor.db");
     if load.rows + load.former_runs > 0 {
         // The daemon makes the tables.
-        Daemon::launch(state.path(), redis.port, &environment)?.wait_ready(Duration::from_secs(20))?;
+        Daemon::launch(state.path(), &environment)?.wait_ready(Duration::from_secs(20))?;
         sleep(Duration::from_secs(1)).await;
         fill(&database, runs[0], load)?;
     }
-    let daemon = Daemon::launch(state.path(), redis.port, &environment)?;
+    let daemon = Daemon::launch(state.path(), &environment)?;
     daemon.wait_ready(Duration::from_secs(60))?;
     publish(redis.port, &runs, load, Duration::from_secs(3), 0)?; // warm
     sleep(Duration::from_secs(1)).await;

@@ -27,9 +27,9 @@ pub fn run(options: &Options) -> Result<(), Error> {
         let seconds = options.seconds.min(LONGEST);
         let mut shares = Vec::new();
         for _ in 0..options.repeat {
-            let before = threads(daemon.id())?;
+            let before = threads(daemon.process())?;
             std::thread::sleep(Duration::from_secs(seconds));
-            let after = threads(daemon.id())?;
+            let after = threads(daemon.process())?;
             let per_second = |at: fn(&(f64, f64)) -> f64| {
                 let before = &before;
                 after

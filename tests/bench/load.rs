@@ -107,6 +107,11 @@ pub struct Pace {
 
 /// Publishes the events from `first` on at this pace; returns how many.
 pub fn publish_at(pace: Pace, port: u16, first: u64, message: impl Fn(u64) -> String) -> Result<u64, Error> {
+    send_at(pace, port, first, |client, n| client.publish("cascor:training", message(n).as_bytes()))
+}
+
+/// The same with any command for each event.
+pub fn send_at(pace: Pace, port: u16, first: u64, queue: impl Fn(&mut Client, u64)) -> Result<u64, Error> {
     let mut client = Client::connect(port)?;
     let published_by = |seconds: f64| (seconds * pace.rate as f64) as u64;
     let (start, total) = (Instant::now(), published_by(pace.duration.as_secs_f64()));
@@ -114,7 +119,7 @@ pub fn publish_at(pace: Pace, port: u16, first: u64, message: impl Fn(u64) -> St
     while sent < total {
         let due = published_by(start.elapsed().as_secs_f64()).min(total);
         while sent < due {
-            client.publish("cascor:training", message(first + sent).as_bytes());
+            queue(&mut client, first + sent);
             sent += 1;
         }
         client.flush()?;

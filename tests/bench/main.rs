@@ -10,12 +10,14 @@
 //! tests/bench/run peer [--seconds 20]           CPU per event beside Bento
 //! tests/bench/run growth [--seconds 20]         what grows with rates, runs, metrics and history; on SQLite
 //! tests/bench/run idle [--repeat 3]             processor time and wake-ups without any traffic
+//! tests/bench/run scale [--seconds 3]           what sharing costs: up to four daemons on streams, and a pair on Pub/Sub
 //! ```
 
 mod attack;
 mod bare;
 mod daemon;
 mod drain;
+mod fleet;
 mod flood;
 mod growth;
 mod histogram;
@@ -29,6 +31,7 @@ mod peer;
 mod proxy;
 mod reading;
 mod resp;
+mod scale;
 mod stages;
 mod start;
 
@@ -53,21 +56,26 @@ impl Options {
     fn read() -> Result<Self, Error> {
         let cassandra = env::var("CASCOR_TEST_CASSANDRA")
             .map_err(|_| "CASCOR_TEST_CASSANDRA (host:port) is not set; call tests/bench/run, which starts a node")?;
+        let (mut seconds, mut repeat) = (None, None);
         let mut options = Self { parts: Vec::new(), seconds: 60, repeat: 3, rows: None, gib: 10, cassandra };
         let mut arguments = env::args().skip(1).filter(|argument| argument != "--bench");
         while let Some(argument) = arguments.next() {
             let mut number =
                 || arguments.next().and_then(|n| n.parse().ok()).ok_or(format!("{argument} needs a number"));
             match argument.as_str() {
-                "--seconds" => options.seconds = number()?,
-                "--repeat" => options.repeat = number()? as usize,
+                "--seconds" => seconds = Some(number()?),
+                "--repeat" => repeat = Some(number()? as usize),
                 "--rows" => options.rows = Some(number()?),
                 "--gib" => options.gib = number()?,
                 part @ ("stages" | "drain" | "load" | "flood" | "reading" | "hostile" | "start" | "outage" | "peer"
-                | "growth" | "idle") => options.parts.push(part.into()),
+                | "growth" | "idle" | "scale") => options.parts.push(part.into()),
                 other => return Err(format!("unknown argument `{other}`").into()),
             }
         }
+        // It has so many set-ups that a minute of each would take hours.
+        let is_scale = options.parts == ["scale"];
+        options.seconds = seconds.unwrap_or(if is_scale { 3 } else { 60 });
+        options.repeat = repeat.unwrap_or(if is_scale { 2 } else { 3 });
         if options.parts.is_empty() {
             options.parts = ["stages", "drain", "load", "flood", "reading", "hostile"].map(Into::into).to_vec();
         }
@@ -107,6 +115,7 @@ fn main() -> Result<(), Error> {
                 "peer" => peer::run(&options).await?,
                 "growth" => growth::run(&options).await?,
                 "idle" => idle::run(&options)?,
+                "scale" => scale::run(&options).await?,
                 _ => flood::run(&options).await?,
             }
         }

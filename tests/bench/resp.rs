@@ -30,6 +30,11 @@ impl Redis {
         }
         Err("redis-server did not start".into())
     }
+
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
 }
 
 impl Drop for Redis {
@@ -62,6 +67,36 @@ impl Client {
         self.out.extend_from_slice(payload);
         self.out.extend_from_slice(b"\r\n");
         self.waiting += 1;
+    }
+
+    /// Queues an XADD of a message.
+    pub fn append(&mut self, stream: &str, payload: &[u8]) {
+        let (name, size) = (stream.len(), payload.len());
+        let _ = write!(self.out, "*5\r\n$4\r\nXADD\r\n${name}\r\n{stream}\r\n$1\r\n*\r\n$4\r\ndata\r\n${size}\r\n");
+        self.out.extend_from_slice(payload);
+        self.out.extend_from_slice(b"\r\n");
+        self.waiting += 1;
+    }
+
+    /// The answer to a command, however nested, as one list of texts. Nothing may be queued.
+    pub fn ask(&mut self, command: &[&str]) -> Result<Vec<String>, Error> {
+        write!(self.stream, "*{}\r\n", command.len())?;
+        for word in command {
+            write!(self.stream, "${}\r\n{word}\r\n", word.len())?;
+        }
+        let (mut found, mut expected) = (Vec::new(), 1);
+        while expected > 0 {
+            expected -= 1;
+            let line = self.line()?;
+            match line.split_at_checked(1).ok_or("an empty reply")? {
+                ("*", count) => expected += count.parse::<i64>()?.max(0),
+                ("$", "-1") => found.push(String::new()),
+                ("$", _) => found.push(self.line()?),
+                ("-", error) => return Err(error.into()),
+                (_, value) => found.push(value.to_owned()),
+            }
+        }
+        Ok(found)
     }
 
     /// The value of a key. Nothing may be queued.
@@ -98,7 +133,10 @@ impl Client {
         for _ in 0..std::mem::take(&mut self.waiting) {
             line.clear();
             self.replies.read_line(&mut line)?;
-            if !line.starts_with(':') {
+            if line.starts_with('$') {
+                // The id of an entry.
+                self.replies.read_line(&mut line)?;
+            } else if !line.starts_with(':') {
                 return Err(format!("unexpected reply {line:?}").into());
             }
         }

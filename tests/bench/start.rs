@@ -61,7 +61,7 @@ pub fn run(options: &Options) -> Result<(), Error> {
 /// Starts a daemon and publishes 8 s of ordinary messages, which fill most of a segment.
 fn settle(state: &Path, environment: &Environment, runs: &[Uuid], next: u64) -> Result<(), Error> {
     let begun = Instant::now();
-    let daemon = Daemon::launch(state, PORT, environment)?;
+    let daemon = Daemon::launch(state, environment)?;
     daemon.wait_ready(RECOVERY)?;
     println!("ready after {:.2} s (not measured: everything is read once)", begun.elapsed().as_secs_f64());
     if next > 0 {
@@ -112,7 +112,7 @@ fn starts(state: &Path, environment: &Environment) -> Result<String, Error> {
             std::thread::sleep(Duration::from_millis(1));
         }
         let begun = Instant::now();
-        let daemon = Daemon::launch(state, PORT, environment)?;
+        let daemon = Daemon::launch(state, environment)?;
         while client.subscribers(CHANNEL)? == 0 {
             if begun.elapsed() > RECOVERY {
                 return Err("the daemon did not subscribe".into());

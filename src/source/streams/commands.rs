@@ -90,11 +90,13 @@ impl Commands {
         Trouble::Answer(self.acl.explain(&error, Resource::Key(&self.key)))
     }
 
-    /// Waits for entries that no consumer has read.
-    pub(super) async fn read_new(&self, count: usize) -> Result<Vec<Entry>, Trouble> {
-        let block = READ_BLOCK.as_millis().to_string();
-        let arguments = ["GROUP", &self.group, &self.consumer, "COUNT", &count.to_string(), "BLOCK", &block, "STREAMS"];
-        let arguments: Vec<_> = arguments.into_iter().chain([self.key.as_str(), ">"]).map(str::to_owned).collect();
+    /// Entries that no consumer has read. When there are none, waits for one, if it is to wait.
+    pub(super) async fn read_new(&self, count: usize, wait: bool) -> Result<Vec<Entry>, Trouble> {
+        let (count, block) = (count.to_string(), READ_BLOCK.as_millis().to_string());
+        let block: &[&str] = if wait { &["BLOCK", &block] } else { &[] };
+        let head = ["GROUP", &self.group, &self.consumer, "COUNT", &count];
+        let arguments: Vec<_> = [&head[..], block, &["STREAMS", &self.key, ">"]].concat();
+        let arguments: Vec<_> = arguments.into_iter().map(str::to_owned).collect();
         let command = CustomCommand::new_static("XREADGROUP", ClusterHash::from(self.key.as_str()), true);
         let options = Options { timeout: Some(READ_BLOCK + ANSWER_TIMEOUT), ..Options::default() };
         let reply: Result<Value, RedisError> = self.client.with_options(&options).custom(command, arguments).await;

@@ -269,7 +269,7 @@ impl Consumer {
         .await;
         if let Some(session) = self.last_commands.take() {
             let _ = timeout(FINISH_TIMEOUT, async {
-                while self.ledger.has_durable() {
+                while self.ledger.durable() > 0 {
                     let ids = self.ledger.take_durable(ACKNOWLEDGE_MAX);
                     // What is not acknowledged is delivered once more after the next start, and is the same rows.
                     if session.writing.acknowledge(&ids).await.is_err() {

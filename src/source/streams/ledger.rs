@@ -111,9 +111,9 @@ impl Ledger {
         self.durable.append(&mut self.sent);
     }
 
-    /// Whether there is something to acknowledge.
-    pub(super) fn has_durable(&self) -> bool {
-        !self.durable.is_empty()
+    /// Entries to acknowledge.
+    pub(super) fn durable(&self) -> usize {
+        self.durable.len()
     }
 
     /// Entries that are not acknowledged, or on their way to the disk.

@@ -8,12 +8,14 @@ use std::{
 };
 
 use fred::error::{Error as RedisError, ErrorKind};
+use futures_util::FutureExt;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::{
     commands::{Commands, READ_BLOCK, Trouble},
     consumer::{ACKNOWLEDGE_MAX, Consumer},
     look_after::{Claiming, Upkeep, look_after},
+    pace::Pace,
     reply::Entry,
     session::{End, Session},
 };
@@ -33,6 +35,9 @@ type Awaited<T> = Option<Pin<Box<dyn Future<Output = T> + Send>>>;
 /// What is under way.
 struct UnderWay {
     read: Awaited<Result<Vec<Entry>, Trouble>>,
+    /// Entries that it asks for at most.
+    asked: usize,
+    pace: Pace,
     acknowledge: Awaited<Result<(), Trouble>>,
     upkeep: Awaited<Result<Upkeep, Trouble>>,
     ticks: Interval,
@@ -53,6 +58,8 @@ enum Happened {
     Read(Result<Vec<Entry>, Trouble>),
     LookedAfter(Result<Upkeep, Trouble>),
     Resumed,
+    /// The entries of a window have gathered.
+    Gathered,
     Ticked,
     Lost,
 }
@@ -64,6 +71,8 @@ impl Consumer {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut under_way = UnderWay {
             read: None,
+            asked: 0,
+            pace: Pace::default(),
             acknowledge: None,
             upkeep: None,
             ticks,
@@ -103,9 +112,20 @@ impl Consumer {
 
     /// Begins what can be begun.
     fn begin(&mut self, session: &Session, under_way: &mut UnderWay) {
-        if under_way.acknowledge.is_none() {
+        let count = self.room();
+        if under_way.pace.gathers_until().is_some() {
+            if count > 0 {
+                return;
+            }
+            under_way.pace.end();
+        }
+        let now = Instant::now();
+        // Only acknowledged entries make room.
+        let urgent = count == 0 || self.ledger.durable() >= ACKNOWLEDGE_MAX;
+        if under_way.acknowledge.is_none() && (urgent || under_way.pace.acknowledges(now)) {
             let ids = self.ledger.take_durable(ACKNOWLEDGE_MAX);
             if !ids.is_empty() {
+                under_way.pace.acknowledged(now);
                 let commands = session.writing.clone();
                 under_way.acknowledge = Some(Box::pin(async move { commands.acknowledge(&ids).await }));
             }
@@ -113,7 +133,6 @@ impl Consumer {
         if under_way.read.is_some() || under_way.paused_until.is_some() {
             return;
         }
-        let count = self.room();
         if count == 0 {
             return;
         }
@@ -121,10 +140,11 @@ impl Consumer {
         if mem::take(&mut under_way.again) {
             under_way.own = Some(EntryId::default());
         }
-        let (commands, own) = (session.reading.clone(), under_way.own);
+        let (commands, own, wait) = (session.reading.clone(), under_way.own, under_way.pace.waits());
+        under_way.asked = count;
         under_way.read = Some(match own {
             Some(after) => Box::pin(async move { commands.read_own(after, count).await }),
-            None => Box::pin(async move { commands.read_new(count).await }),
+            None => Box::pin(async move { commands.read_new(count, wait).await }),
         });
     }
 
@@ -140,21 +160,17 @@ impl Consumer {
     }
 
     async fn next(&mut self, session: &mut Session, under_way: &mut UnderWay, stop: &mut Signal) -> Happened {
-        let paused_until = under_way.paused_until;
-        let resumed = async {
-            match paused_until {
-                Some(until) => sleep_until(until).await,
-                None => pending().await,
-            }
-        };
+        let (resumed, gathers_until) = (at(under_way.paused_until), under_way.pace.gathers_until());
         tokio::select! {
             biased;
             () = stop.stopped() => Happened::Stopped,
             answer = wait(&mut under_way.acknowledge) => Happened::Acknowledged(answer),
-            settled = self.sender.settled() => Happened::Settled(settled),
+            // What becomes durable within the window is acknowledged at its end.
+            settled = self.sender.settled(), if gathers_until.is_none() => Happened::Settled(settled),
             entries = wait(&mut under_way.read) => Happened::Read(entries),
             upkeep = wait(&mut under_way.upkeep) => Happened::LookedAfter(upkeep),
             () = resumed => Happened::Resumed,
+            () = at(gathers_until) => Happened::Gathered,
             _ = under_way.ticks.tick() => Happened::Ticked,
             _ = session.reader.lost() => Happened::Lost,
             _ = session.writer.lost() => Happened::Lost,
@@ -170,14 +186,17 @@ impl Consumer {
                 self.stream.metrics.stream_acknowledged.of(self.stream.label).inc_by(count);
                 self.stream.status.change(|status| status.acknowledged += count);
             }
-            Happened::Settled(settled) => {
-                if self.ledger.settle(&settled) > 0 {
-                    under_way.paused_until = Some(Instant::now() + REFUSED_DELAY);
-                }
-            }
+            Happened::Settled(settled) => self.settle(&settled, under_way),
             Happened::Read(entries) => self.on_read(entries?, under_way).await?,
             Happened::LookedAfter(upkeep) => self.on_upkeep(upkeep?, &mut under_way.claiming).await?,
             Happened::Resumed => (under_way.paused_until, under_way.again) = (None, true),
+            Happened::Gathered => {
+                under_way.pace.end();
+                // Taken in before the next read begins: then both commands are sent together.
+                if let Some(settled) = self.sender.settled().now_or_never() {
+                    self.settle(&settled, under_way);
+                }
+            }
             Happened::Ticked => {
                 self.stream.metrics.source_queue_depth.set(self.sender.depth() as i64);
                 self.sender.flush_gaps(Instant::now())?;
@@ -196,14 +215,35 @@ impl Consumer {
         Ok(())
     }
 
+    fn settle(&mut self, settled: &[Settled], under_way: &mut UnderWay) {
+        if self.ledger.settle(settled) > 0 {
+            under_way.paused_until = Some(Instant::now() + REFUSED_DELAY);
+        }
+    }
+
     async fn on_read(&mut self, entries: Vec<Entry>, under_way: &mut UnderWay) -> Result<(), End> {
         self.answered = true;
         self.size.answered(entries.iter().map(|entry| entry.message.as_ref().map_or(0, bytes::Bytes::len)));
+        if under_way.own.is_none() {
+            under_way.pace.answered(entries.len(), under_way.asked, Instant::now());
+            if !entries.is_empty() && under_way.pace.gathers_until().is_none() {
+                // More are there: the parts of a long answer are taken in together.
+                self.sender.coalesce();
+            }
+        }
         if let Some(after) = under_way.own {
             // The own pending entries end where there are no more.
             under_way.own = entries.last().map(|last| last.id).filter(|last| *last > after);
         }
         Ok(self.deliver(entries).await?)
+    }
+}
+
+/// Waits until then; for ever, if there is no such moment.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => pending().await,
     }
 }
 
