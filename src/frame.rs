@@ -128,6 +128,8 @@ pub enum IntakeItem {
     Batch(MessageBatch),
     /// A gap.
     Gap(Gap),
+    /// A gap whose source keeps it until it is durable.
+    GapWithAck(Gap, oneshot::Sender<Ack>),
     /// The row of an executed command, to be recorded in the log.
     Receipt(ControlRow),
     /// Close every open run: a `reset` that was received at this time.

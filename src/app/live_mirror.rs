@@ -136,7 +136,7 @@ impl Follower {
                         self.bytes.taken(&frame);
                     }
                 }
-                IntakeItem::Gap(_) => self.live.mark_lost(),
+                IntakeItem::Gap(_) | IntakeItem::GapWithAck(..) => self.live.mark_lost(),
                 // Only intake gets these.
                 IntakeItem::TrackedFrames(_)
                 | IntakeItem::FrameWithAck(..)

@@ -24,13 +24,25 @@ pub struct Gap {
     pub run_id: Option<Uuid>,
     /// Number of messages; absent: unknown.
     pub lost: Option<u64>,
+    /// The instance that its row names; absent: the one that writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 impl Gap {
     /// A gap of unknown size on all channels. Where the clock was set back meanwhile, it ends at its beginning.
     pub fn new(reason: GapReason, source: &str, started_at: Micros, ended_at: Micros) -> Self {
         let ended_at = ended_at.max(started_at);
-        Self { started_at, ended_at, reason, source: source.to_owned(), channel: None, run_id: None, lost: None }
+        Self {
+            started_at,
+            ended_at,
+            reason,
+            source: source.to_owned(),
+            channel: None,
+            run_id: None,
+            lost: None,
+            instance: None,
+        }
     }
 
     /// Takes in a gap of the same reason. The size of the sum is unknown where one of both is.

@@ -262,6 +262,7 @@ impl Intake {
                 }
                 IntakeItem::Batch(batch) => self.accept_batch(batch),
                 IntakeItem::Gap(gap) => self.append_gap(gap),
+                IntakeItem::GapWithAck(gap, answer) => self.append_kept_gap(gap, answer),
                 IntakeItem::Receipt(row) => {
                     let payload = serde_json::to_vec(&row).expect("strings and numbers always serialise");
                     if self.append_plain(RecordKind::Receipt, row.timestamp, &row.source, &payload).is_none() {

@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 use tracing::{error, warn};
 
 use super::{
@@ -33,12 +33,28 @@ impl Intake {
         self.log_gap(gap);
     }
 
+    /// Appends a gap that its source keeps until it is durable; without room for it, it is refused.
+    pub(super) fn append_kept_gap(&mut self, gap: Gap, answer: oneshot::Sender<Ack>) {
+        if !self.deps.appender.healthy() || !self.try_log_gap(&gap) {
+            // The source may have ended.
+            let _ = answer.send(Ack::NotDurable);
+            return;
+        }
+        self.deps.last_gap.send_replace(Some(gap));
+        self.pending_acks.push(answer);
+    }
+
     fn log_gap(&mut self, gap: Gap) {
-        let payload = serde_json::to_vec(&gap).expect("strings and numbers always serialise");
-        let channel = gap.channel.as_deref().unwrap_or("");
-        if self.append_plain(RecordKind::Gap, gap.started_at, channel, &payload).is_none() {
+        if !self.try_log_gap(&gap) {
             self.drop_counter.defer(gap);
         }
+    }
+
+    /// Returns whether there was room for it.
+    fn try_log_gap(&mut self, gap: &Gap) -> bool {
+        let payload = serde_json::to_vec(gap).expect("strings and numbers always serialise");
+        let channel = gap.channel.as_deref().unwrap_or("");
+        self.append_plain(RecordKind::Gap, gap.started_at, channel, &payload).is_some()
     }
 
     /// Whether a command or a request waits for the next sync.

@@ -10,12 +10,15 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc::{self, error::TrySendError},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::sleep,
 };
 
 use crate::{
-    frame::{DeliveryTag, Frame, IntakeItem},
+    frame::{Ack, DeliveryTag, Frame, IntakeItem},
     gaps::Gap,
     memory::{LARGE_VALUE, MemoryLimit, guarded},
 };
@@ -169,6 +172,13 @@ impl Queue {
     /// Puts a gap into the queue once there is room.
     pub(super) async fn send_gap(&self, gap: Gap) -> Result<(), Closed> {
         self.sender.send(IntakeItem::Gap(gap)).await.map_err(|_| Closed)
+    }
+
+    /// The same, of a gap that is answered once it is durable. Returns whether it is.
+    pub(super) async fn send_gap_durably(&self, gap: Gap) -> bool {
+        let (answer, durable) = oneshot::channel();
+        let sent = self.sender.send(IntakeItem::GapWithAck(gap, answer)).await;
+        sent.is_ok() && matches!(durable.await, Ok(Ack::Durable))
     }
 
     /// Frames in the queue, with those that the receiver has in hand.

@@ -61,6 +61,26 @@ pub struct Loss<'a> {
     pub lost: u64,
 }
 
+/// Records gaps that are kept elsewhere until they are durable.
+#[derive(Clone, Debug)]
+pub struct DurableGaps {
+    queue: Queue,
+    metrics: Arc<Metrics>,
+}
+
+impl DurableGaps {
+    /// Hands a gap to intake. Returns whether it is durable; if not, it has to be recorded again, and may then be there twice.
+    pub async fn record(&self, gap: Gap) -> bool {
+        let (reason, lost) = (gap.reason.as_str(), gap.lost.unwrap_or(0));
+        let durable = self.queue.send_gap_durably(gap).await;
+        if durable {
+            self.metrics.gaps.of(reason).inc();
+            self.metrics.gap_lost.of(reason).inc_by(lost);
+        }
+        durable
+    }
+}
+
 impl QueueSender {
     /// The sender of a source with this role.
     pub fn new(queue: Queue, role: Role, when_full: WhenFull, metrics: Arc<Metrics>) -> Self {
@@ -176,6 +196,11 @@ impl QueueSender {
     /// Records a gap of unknown size.
     pub fn record_gap(&mut self, reason: GapReason, started_at: Micros, ended_at: Micros, channel: Option<String>) {
         self.push(Gap { channel, ..Gap::new(reason, self.role.gap_source(), started_at, ended_at) });
+    }
+
+    /// Records gaps beside this sender.
+    pub fn durable_gaps(&self) -> DurableGaps {
+        DurableGaps { queue: self.queue.clone(), metrics: Arc::clone(&self.metrics) }
     }
 
     fn push(&mut self, gap: Gap) {

@@ -74,14 +74,15 @@ impl Decoder {
     fn gap(&self, record: &Record<'_>) -> Result<Content, Rejection> {
         let gap: Gap = serde_json::from_slice(record.payload).map_err(|_| unreadable("a gap"))?;
         let (reason, channel) = (gap.reason.as_str(), gap.channel.as_deref());
+        let instance = gap.instance.unwrap_or_else(|| self.instance.clone());
         Ok(single_row(Row::Gap(GapRow {
             started_at: gap.started_at,
-            gap_id: event::gap_id(&self.instance, &gap.source, channel, reason, gap.started_at),
+            gap_id: event::gap_id(&instance, &gap.source, channel, reason, gap.started_at),
             ended_at: gap.ended_at,
             reason: reason.to_owned(),
             source: gap.source,
             channel: gap.channel,
-            instance: self.instance.clone(),
+            instance,
             run_id: gap.run_id,
             lost: gap.lost.map(|lost| i64::try_from(lost).unwrap_or(i64::MAX)),
         })))

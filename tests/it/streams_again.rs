@@ -168,3 +168,81 @@ fn streams_on_all_nodes_of_a_cluster_are_read_also_when_one_moves_or_a_daemon_is
     };
     wait_until("all are read and acknowledged", LIMIT, read);
 }
+
+/// Where the daemons keep what they have reported.
+const NOTES: &str = "cascor:ingest:stream:{cascor:training:stream}";
+
+/// Reason, instance and number of the gaps.
+fn gaps(daemon: &Daemon) -> Vec<(String, String, i64)> {
+    let rows = sqlite::rows(&daemon.database(), "SELECT reason, instance, lost FROM ingest_gaps ORDER BY reason, lost");
+    let text = |of: &Json, name: &str| of[name].as_str().unwrap().to_owned();
+    let gap = |of: &Json| (text(of, "reason"), text(of, "instance"), of["lost"].as_i64().unwrap());
+    rows.iter().filter(|of| of["reason"].as_str().unwrap().starts_with("trimmed")).map(gap).collect()
+}
+
+#[test]
+fn a_report_that_a_daemon_has_left_open_is_taken_over_and_is_one_row_however_often_it_is_written() {
+    let redis = Redis::start();
+    let mut client = redis.client();
+    let mut daemon = on(&redis).start_ready();
+    let mut note = |words: &[&str]| {
+        let fields = words[1..].iter().map(|of| of.replace('#', GROUP)).collect::<Vec<_>>();
+        let fields: Vec<_> = fields.iter().map(String::as_str).collect();
+        client.command(&[&[words[0], NOTES], &fields[..]].concat())
+    };
+    let report = |instance: &str| {
+        format!(
+            r#"{{"instance":"{instance}","started_at":1764400000000000,"ended_at":1764400000500000,"trimmed":70,"exact":true,"gone":3}}"#
+        )
+    };
+    // Of another, twice: it may have been killed when its rows were durable. Then the daemon's own, as after a kill.
+    for (round, instance) in ["dead", "dead", "test"].into_iter().enumerate() {
+        note(&["HSET", "report:#", &report(instance), "report_to:#", "0", "gone:#", "5"]);
+        if instance == "test" {
+            daemon.kill9();
+            daemon.launch();
+            daemon.wait_ready();
+        }
+        wait_until(&format!("report {round} is closed"), LIMIT, || note(&["HGET", "report:#"]).text().is_none());
+        // The two that the report does not include are reported on their own.
+        wait_until("nothing is left to report", LIMIT, || note(&["HGET", "gone:#"]).text().as_deref() == Some("0"));
+        wait_until("the rows are stored", LIMIT, || {
+            let found = gaps(&daemon);
+            let own = usize::from(instance == "test") * 2;
+            found.len() == 2 + round + 1 + own
+        });
+    }
+    let row = |reason: &str, instance: &str, lost| (reason.to_owned(), instance.to_owned(), lost);
+    let mut expected = vec![row("trimmed", "dead", 70), row("trimmed", "test", 70)];
+    expected.extend([2, 2, 2].map(|lost| row("trimmed_at_most", "test", lost)));
+    expected.extend(["dead", "test"].map(|instance| row("trimmed_at_most", instance, 3)));
+    let mut found = gaps(&daemon);
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn pending_entries_that_were_trimmed_are_counted_once_whoever_has_read_them() {
+    let redis = Redis::start();
+    let mut client = redis.client();
+    let mut daemon = on(&redis).set("redis.claim_after", "\"5s\"").start_ready();
+    daemon.terminate();
+    for epoch in 0..12 {
+        add(&mut client, &["data", &json!({"type": "metrics", "run_id": RUN, "epoch": epoch}).to_string()]);
+    }
+    for (consumer, count) in [("test", "5"), ("dead", "4")] {
+        client.command(&["XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count, "STREAMS", STREAM, ">"]);
+    }
+    client.command(&["XTRIM", STREAM, "MAXLEN", "1"]);
+    daemon.launch();
+    daemon.wait_ready();
+    let bound = || gaps(&daemon).iter().filter(|gap| gap.0 == "trimmed_at_most").map(|gap| gap.2).sum::<i64>();
+    wait_until("all of them are counted", LIMIT, || bound() >= 9);
+    wait_until("all of them are acknowledged", LIMIT, || pending(&mut client) == 0);
+    thread::sleep(Duration::from_millis(2_500));
+    assert_eq!(bound(), 9);
+    let exact = gaps(&daemon).into_iter().filter(|gap| gap.0 == "trimmed").map(|gap| gap.2).collect::<Vec<_>>();
+    assert_eq!(exact, [2]);
+    assert_eq!(sqlite::count(&daemon.database(), METRICS), 1);
+}

@@ -9,9 +9,9 @@ use super::{
     accounts::counts_key,
     commands::{Commands, Trouble},
     ledger::Ledger,
-    look_after::trimmed_of,
     read_size::ReadSize,
     reply::{Entry, Snapshot},
+    report::{OtherReport, Reporter},
     session::Session,
     source::Stream,
     went_back::lacks,
@@ -55,6 +55,11 @@ pub(super) struct Consumer {
     pub(super) newest: Option<EntryId>,
     /// Entries that are reported as trimmed by now, as the server counts them.
     pub(super) trimmed_before: u64,
+    /// The first moment of the newest loss: that of the next is later, because the rows of losses are known by it.
+    last_loss: Micros,
+    /// Own pending entries that are no longer in the stream.
+    gone: Vec<EntryId>,
+    pub(super) other_report: OtherReport,
     /// Whether the present session has had an answer.
     pub(super) answered: bool,
     /// To acknowledge the last entries.
@@ -75,6 +80,9 @@ impl Consumer {
             seen: None,
             newest: None,
             trimmed_before: 0,
+            last_loss: 0,
+            gone: Vec::new(),
+            other_report: OtherReport::default(),
             answered: false,
             last_commands: None,
         }
@@ -84,6 +92,7 @@ impl Consumer {
     pub(super) async fn open(&mut self) -> Result<Session, Trouble> {
         self.answered = false;
         self.ledger.begin_session();
+        self.gone.clear();
         // A read that waits blocks its connection.
         let reader = connect(&self.stream.redis, ConnectionRole::Commands).await?;
         let writer = connect(&self.stream.redis, ConnectionRole::Commands).await?;
@@ -129,7 +138,7 @@ impl Consumer {
         self.had_group = true;
         self.report_up();
         if let Ok(Some(now)) = session.writing.look().await {
-            let trimmed = trimmed_of(&session.writing, &now).await;
+            let trimmed = self.reporter().report(&session.writing, &now).await;
             self.on_snapshot(now, trimmed);
         }
         Ok(session)
@@ -181,13 +190,12 @@ impl Consumer {
     /// Delivers entries that are not on their way already.
     pub(super) async fn deliver(&mut self, entries: Vec<Entry>) -> Result<(), Closed> {
         let mut frames = Vec::with_capacity(entries.len());
-        let (mut bytes, mut gone) = (0, 0);
+        let mut bytes = 0;
         let received = Instant::now();
         for entry in entries.into_iter().filter(|entry| self.ledger.is_new(entry.id)).collect::<Vec<_>>() {
             let Some(message) = entry.message else {
                 // It was trimmed or deleted, and cannot be delivered any more.
-                self.ledger.settled_otherwise(entry.id);
-                gone += 1;
+                self.gone.push(entry.id);
                 continue;
             };
             bytes += message.len();
@@ -203,10 +211,6 @@ impl Consumer {
                 entry: Some(entry.id),
             });
         }
-        if gone > 0 {
-            // They may be on disk: a process may have been killed between the disk and the acknowledgement.
-            self.record_trimmed(gone, false);
-        }
         self.stream.metrics.source_messages.inc_by(frames.len() as u64);
         self.stream.metrics.source_bytes.inc_by(bytes as u64);
         self.sender.deliver(&mut frames).await
@@ -218,14 +222,31 @@ impl Consumer {
             return;
         }
         let reason = if exact { GapReason::Trimmed } else { GapReason::TrimmedAtMost };
-        let now = self.clock.now();
-        let started_at = self.seen.as_ref().map_or(now, |(at, _)| *at);
+        let (started_at, now) = self.time_of_loss();
         warn!(
             stream = &*self.stream.name,
             lost, exact, "entries were trimmed before they were read; they are counted. Let the stream keep more"
         );
         let channel = Some(&*self.stream.name);
         self.sender.record_loss(Loss { reason, started_at, ended_at: now, channel, lost });
+    }
+
+    /// First and last moment of a loss that is found now: since the last look.
+    fn time_of_loss(&mut self) -> (Micros, Micros) {
+        let now = self.clock.now();
+        self.last_loss = self.seen.as_ref().map_or(now, |(at, _)| *at).max(self.last_loss + 1);
+        (self.last_loss, now)
+    }
+
+    /// Reports what the next look finds.
+    pub(super) fn reporter(&mut self) -> Reporter {
+        let (since, until) = self.time_of_loss();
+        Reporter::new(self.sender.durable_gaps(), since, until, &self.other_report)
+    }
+
+    /// Takes entries to let go.
+    pub(super) fn take_gone(&mut self) -> Vec<EntryId> {
+        self.gone.drain(..self.gone.len().min(ACKNOWLEDGE_MAX)).collect()
     }
 
     /// Says what is wrong, and when to try again.

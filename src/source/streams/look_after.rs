@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{
     commands::{Commands, Trouble},
     reply::{Entry, Snapshot},
-    trimmed::{Missing, missing},
+    report::{Reporter, Trimmed},
 };
 use crate::event::EntryId;
 
@@ -30,29 +30,6 @@ pub(super) struct Due {
     count: usize,
 }
 
-/// What is known of trimmed entries.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Trimmed {
-    /// The snapshot does not tell.
-    #[default]
-    Unknown,
-    /// So many have to be reported by this daemon.
-    Report(Missing),
-    /// So many were trimmed by now; the daemons cannot agree which of them reports that.
-    Alone(Missing),
-}
-
-/// Compares with what the daemons of the group have reported.
-pub(super) async fn trimmed_of(commands: &Commands, snapshot: &Snapshot) -> Trimmed {
-    let Some(found) = missing(snapshot) else { return Trimmed::Unknown };
-    match commands.report(found.entries).await {
-        Ok(entries) => Trimmed::Report(Missing { entries, ..found }),
-        Err(Trouble::Refused(_)) => Trimmed::Alone(Missing { exact: false, ..found }),
-        // The next look tells.
-        Err(_) => Trimmed::Unknown,
-    }
-}
-
 /// What was found.
 #[derive(Default)]
 pub(super) struct Upkeep {
@@ -61,7 +38,7 @@ pub(super) struct Upkeep {
     pub(super) claimed: Vec<Entry>,
     /// Where the claiming goes on; absent: everything was looked at.
     pub(super) next: Option<EntryId>,
-    /// Pending entries that are no longer there.
+    /// Pending entries that are no longer there, and are not counted in Redis.
     pub(super) gone: u64,
     pub(super) removed: Vec<String>,
     /// What could not be done.
@@ -92,10 +69,18 @@ impl Claiming {
     }
 }
 
-/// Asks for the state of the stream, and claims what is due.
-pub(super) async fn look_after(commands: Commands, due: Option<Due>) -> Result<Upkeep, Trouble> {
+/// What a look is to do.
+pub(super) struct Task {
+    pub(super) reporter: Reporter,
+    /// Own pending entries that are no longer there.
+    pub(super) gone: Vec<EntryId>,
+    pub(super) due: Option<Due>,
+}
+
+/// Asks for the state of the stream, reports what was trimmed, and claims what is due.
+pub(super) async fn look_after(commands: Commands, task: Task) -> Result<Upkeep, Trouble> {
     let mut found = Upkeep::default();
-    match find(&commands, due, &mut found).await {
+    match find(&commands, task, &mut found).await {
         // Reading goes on without it.
         Err(Trouble::Refused(refusal)) => found.refused = Some(refusal.to_string()),
         Err(Trouble::Answer(words)) => found.refused = Some(words),
@@ -105,10 +90,12 @@ pub(super) async fn look_after(commands: Commands, due: Option<Due>) -> Result<U
     Ok(found)
 }
 
-async fn find(commands: &Commands, due: Option<Due>, found: &mut Upkeep) -> Result<(), Trouble> {
+async fn find(commands: &Commands, task: Task, found: &mut Upkeep) -> Result<(), Trouble> {
+    let Task { reporter, gone, due } = task;
+    reporter.let_go(commands, &gone).await?;
     found.snapshot = commands.look().await?;
     if let Some(snapshot) = &found.snapshot {
-        found.trimmed = trimmed_of(commands, snapshot).await;
+        found.trimmed = reporter.report(commands, snapshot).await;
     }
     let (Some(due), Some(snapshot)) = (due, &found.snapshot) else { return Ok(()) };
     let idle_for = |idle_ms: u64, times: u32| Duration::from_millis(idle_ms) >= due.after * times;

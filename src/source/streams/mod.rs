@@ -6,7 +6,7 @@
 //! * Reading waits while the queue is full: a block of entries is only asked for while there is room for it.
 //! * What a dead consumer has left is claimed by any other after `redis.claim_after`.
 //! * A redelivered entry is the same row: its identity is a function of the entry.
-//! * Entries that were trimmed before they were read are counted ([`trimmed`]); a stream or a group that is gone is made again, from
+//! * Entries that were trimmed before they were read are counted ([`trimmed`], [`report`]); a stream or a group that is gone is made again, from
 //!   its beginning. A server that lacks what was read before, as after a failover to a replica that was behind, is noticed
 //!   ([`went_back`]).
 
@@ -20,6 +20,7 @@ mod pace;
 mod read_size;
 mod receive;
 mod reply;
+mod report;
 mod session;
 mod source;
 mod trimmed;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, 
 use super::{
     commands::{Commands, READ_BLOCK, Trouble},
     consumer::{ACKNOWLEDGE_MAX, Consumer},
-    look_after::{Claiming, Upkeep, look_after},
+    look_after::{Claiming, Task, Upkeep, look_after},
     pace::Pace,
     reply::Entry,
     session::{End, Session},
@@ -203,8 +203,9 @@ impl Consumer {
                 let unacknowledged = self.ledger.entries() as u64;
                 self.stream.status.change(|status| status.unacknowledged = unacknowledged);
                 if under_way.upkeep.is_none() {
-                    let (commands, due) = (commands.clone(), under_way.claiming.due(self.room()));
-                    under_way.upkeep = Some(Box::pin(look_after(commands, due)));
+                    let due = under_way.claiming.due(self.room());
+                    let task = Task { reporter: self.reporter(), gone: self.take_gone(), due };
+                    under_way.upkeep = Some(Box::pin(look_after(commands.clone(), task)));
                 }
             }
             Happened::Lost => {

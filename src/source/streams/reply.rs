@@ -87,8 +87,21 @@ pub(super) struct Snapshot {
     pub(super) deleted_some: bool,
     /// Entries that the daemons of the group have acknowledged; absent where they are not counted.
     pub(super) acknowledged: Option<u64>,
+    /// What they have reported; absent where they may not count together.
+    pub(super) notes: Option<Notes>,
     /// Absent: there is no such group.
     pub(super) group: Option<Group>,
+}
+
+/// What the daemons of a group have reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Notes {
+    /// Entries that were trimmed before they were read; absent: none yet.
+    pub(super) trimmed: Option<u64>,
+    /// Entries that were trimmed before they were acknowledged, and are still to be reported.
+    pub(super) gone: u64,
+    /// The open report.
+    pub(super) report: Option<String>,
 }
 
 /// The state of our group.
@@ -131,6 +144,7 @@ pub(super) fn read_snapshot(reply: &Value, group: &str) -> Result<Snapshot, Unex
         last_generated: get(reply, "last-generated-id").and_then(id).unwrap_or_default(),
         deleted_some: max_deleted != EntryId::default(),
         acknowledged: None,
+        notes: None,
         group,
     })
 }

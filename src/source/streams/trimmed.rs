@@ -73,6 +73,7 @@ mod tests {
             last_generated: id(added),
             deleted_some: false,
             acknowledged: None,
+            notes: None,
             group: Some(Group { last_delivered: id(delivered), read, lag: None, pending: 0 }),
         }
     }

@@ -4,8 +4,9 @@ use tracing::{info, warn};
 
 use super::{
     consumer::Consumer,
-    look_after::{Claiming, Trimmed, Upkeep},
+    look_after::{Claiming, Upkeep},
     reply::Snapshot,
+    report::Trimmed,
     session::End,
     trimmed::bound_since,
 };
@@ -48,7 +49,7 @@ impl Consumer {
             self.stream.metrics.stream_pending.of(self.stream.label).set(gauge(pending));
         }
         match trimmed {
-            Trimmed::Report(found) => self.record_trimmed(found.entries, found.exact),
+            Trimmed::Shared => {}
             Trimmed::Alone(found) => {
                 self.record_trimmed(found.entries.saturating_sub(self.trimmed_before), found.exact);
                 self.trimmed_before = found.entries;
@@ -59,6 +60,7 @@ impl Consumer {
                 self.record_trimmed(bound.filter(|_| !counts).unwrap_or(0), false);
             }
         }
+        self.other_report.seen(now.notes.as_ref().and_then(|notes| notes.report.as_deref()));
         let at = self.clock.now();
         self.seen = Some((at, now));
     }

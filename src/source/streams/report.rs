@@ -1,0 +1,212 @@
+//! How trimmed entries are reported, so that a daemon that is killed at any moment neither forgets them nor reports them twice.
+//!
+//! 1. The report is opened in Redis, with everything that its rows are made of. There is one at a time.
+//! 2. Its gaps become durable on the disk of this daemon.
+//! 3. It is closed: in one step, the counts in Redis include it.
+//!
+//! After a kill the daemon goes on where it was. A report of a daemon that is gone is taken over by another; its rows keep the name of the
+//! daemon that has opened it, so they are the same rows, however many daemons write them.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{
+    commands::{Commands, Trouble},
+    reply::{Notes, Snapshot},
+    trimmed::{Missing, missing},
+};
+use crate::{
+    event::EntryId,
+    gaps::{Gap, GapReason},
+    source::queue_sender::DurableGaps,
+    units::Micros,
+};
+
+/// An open report of another daemon is taken over after this long.
+const TAKE_OVER_AFTER: Duration = Duration::from_secs(5);
+
+/// What is known of trimmed entries.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Trimmed {
+    /// The snapshot does not tell.
+    #[default]
+    Unknown,
+    /// The daemons count them together.
+    Shared,
+    /// So many were trimmed by now; the daemons cannot agree which of them reports that.
+    Alone(Missing),
+}
+
+/// An open report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Report {
+    /// The daemon that has opened it.
+    instance: String,
+    started_at: Micros,
+    ended_at: Micros,
+    /// Entries that were trimmed before they were read, and whether that is their exact number.
+    trimmed: u64,
+    exact: bool,
+    /// Entries that were trimmed before they were acknowledged.
+    gone: u64,
+}
+
+impl Report {
+    fn gaps(&self, stream: &str) -> Vec<Gap> {
+        let (exact, bound) = if self.exact { (self.trimmed, self.gone) } else { (0, self.trimmed + self.gone) };
+        let found = [(GapReason::Trimmed, exact), (GapReason::TrimmedAtMost, bound)];
+        let gap = |(reason, lost)| Gap {
+            channel: Some(stream.to_owned()),
+            lost: Some(lost),
+            instance: Some(self.instance.clone()),
+            ..Gap::new(reason, "stream", self.started_at, self.ended_at)
+        };
+        found.into_iter().filter(|(_, lost)| *lost > 0).map(gap).collect()
+    }
+}
+
+/// An open report of another daemon, and since when it is seen.
+#[derive(Debug, Default)]
+pub(super) struct OtherReport(Option<(String, Instant)>);
+
+impl OtherReport {
+    /// Takes in what is open.
+    pub(super) fn seen(&mut self, open: Option<&str>) {
+        if self.0.as_ref().map(|(text, _)| text.as_str()) != open {
+            self.0 = open.map(|text| (text.to_owned(), Instant::now()));
+        }
+    }
+
+    /// The report that its daemon does not close.
+    fn left(&self) -> Option<String> {
+        self.0.as_ref().filter(|(_, since)| since.elapsed() >= TAKE_OVER_AFTER).map(|(text, _)| text.clone())
+    }
+}
+
+/// Reports what a look at the stream finds.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    gaps: DurableGaps,
+    /// First and last moment of a loss. The first is never the same twice: rows are known by it.
+    since: Micros,
+    until: Micros,
+    take_over: Option<String>,
+}
+
+impl Reporter {
+    pub(super) fn new(gaps: DurableGaps, since: Micros, until: Micros, other: &OtherReport) -> Self {
+        Self { gaps, since, until, take_over: other.left() }
+    }
+
+    /// Brings what the daemons have reported to what the snapshot shows.
+    pub(super) async fn report(&self, commands: &Commands, now: &Snapshot) -> Trimmed {
+        let found = missing(now);
+        let Some(notes) = &now.notes else {
+            return found.map_or(Trimmed::Unknown, |found| Trimmed::Alone(Missing { exact: false, ..found }));
+        };
+        // What fails is tried again after the next look.
+        if let Some((text, report)) = self.open(commands, notes, found).await
+            && self.record(&report.gaps(&commands.key)).await
+        {
+            let _ = commands.close_report(&text, report.gone).await;
+        }
+        found.map_or(Trimmed::Unknown, |_| Trimmed::Shared)
+    }
+
+    /// The report that is open and falls to this daemon, or a new one.
+    async fn open(&self, commands: &Commands, notes: &Notes, found: Option<Missing>) -> Option<(String, Report)> {
+        if let Some(text) = &notes.report {
+            let report: Report = serde_json::from_str(text)
+                .inspect_err(|error| warn!(%error, text, "a report of trimmed entries in Redis cannot be read"))
+                .ok()?;
+            let ours = report.instance == commands.consumer || self.take_over.as_ref() == Some(text);
+            return ours.then(|| (text.clone(), report));
+        }
+        let before = notes.trimmed.unwrap_or(0);
+        let trimmed = found.map_or(before, |found| found.entries);
+        if trimmed == before && notes.gone == 0 {
+            return None;
+        }
+        let report = Report {
+            instance: commands.consumer.clone(),
+            started_at: self.since,
+            ended_at: self.until,
+            trimmed: trimmed.saturating_sub(before),
+            exact: found.is_some_and(|found| found.exact),
+            gone: notes.gone,
+        };
+        let text = serde_json::to_string(&report).expect("strings and numbers always serialise");
+        let opened = commands.open_report(notes, trimmed, &text).await;
+        matches!(opened, Ok(true)).then_some((text, report))
+    }
+
+    /// Returns whether all of them are durable.
+    async fn record(&self, gaps: &[Gap]) -> bool {
+        for gap in gaps {
+            let (reason, lost) = (gap.reason.as_str(), gap.lost);
+            warn!(
+                stream = gap.channel,
+                reason, lost, "entries were trimmed before they were read; they are counted. Let the stream keep more"
+            );
+            if !self.gaps.record(gap.clone()).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Acknowledges pending entries that are no longer in the stream. Their number is a bound: they may be on disk, when a process was
+    /// killed between the disk and the acknowledgement.
+    pub(super) async fn let_go(&self, commands: &Commands, gone: &[EntryId]) -> Result<(), Trouble> {
+        if gone.is_empty() || commands.let_go(gone).await? {
+            return Ok(());
+        }
+        // Where the daemons may not count together, the gap comes first.
+        let gap = Gap::new(GapReason::TrimmedAtMost, "stream", self.since, self.until);
+        let gap = Gap { channel: Some(commands.key.clone()), lost: Some(gone.len() as u64), ..gap };
+        if self.record(&[gap]).await {
+            commands.acknowledge(gone).await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rows_of_a_report_are_the_same_whoever_writes_them_and_one_for_each_reason() {
+        let report = Report { instance: "a".into(), started_at: 5, ended_at: 9, trimmed: 70, exact: true, gone: 3 };
+        let text = serde_json::to_string(&report).unwrap();
+        let read: Report = serde_json::from_str(&text).unwrap();
+        let rows = |report: &Report| -> Vec<_> {
+            let gaps = report.gaps("s").into_iter();
+            gaps.map(|gap| (gap.reason, gap.lost.unwrap(), gap.instance.unwrap(), gap.started_at)).collect()
+        };
+        let expected = [(GapReason::Trimmed, 70, "a".to_owned(), 5), (GapReason::TrimmedAtMost, 3, "a".to_owned(), 5)];
+        assert_eq!(rows(&read), expected);
+        let bound = Report { exact: false, ..report.clone() };
+        assert_eq!(rows(&bound), [(GapReason::TrimmedAtMost, 73, "a".to_owned(), 5)], "the same key: one row");
+        assert_eq!(rows(&Report { trimmed: 0, gone: 0, ..report }), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_that_stays_open_is_taken_over() {
+        let mut other = OtherReport::default();
+        other.seen(Some("one"));
+        tokio::time::advance(TAKE_OVER_AFTER / 2).await;
+        other.seen(Some("one"));
+        assert_eq!(other.left(), None);
+        tokio::time::advance(TAKE_OVER_AFTER / 2).await;
+        assert_eq!(other.left(), Some("one".to_owned()));
+        other.seen(Some("two"));
+        assert_eq!(other.left(), None, "another one");
+        other.seen(None);
+        tokio::time::advance(TAKE_OVER_AFTER).await;
+        assert_eq!(other.left(), None);
+    }
+}
