@@ -54,7 +54,7 @@ const OPEN_REPORT: &str = "if redis.call('HGET', KEYS[1], ARGV[3]) \
 const CLOSE_REPORT: &str = "if redis.call('HGET', KEYS[1], ARGV[3]) ~= ARGV[5] then return 0 end \
     local to = redis.call('HGET', KEYS[1], ARGV[4]) \
     if to then redis.call('HSET', KEYS[1], ARGV[1], to) end \
-    redis.call('HINCRBY', KEYS[1], ARGV[2], '-' .. ARGV[6]) \
+    if ARGV[6] ~= '0' then redis.call('HINCRBY', KEYS[1], ARGV[2], '-' .. ARGV[6]) end \
     redis.call('HDEL', KEYS[1], ARGV[3], ARGV[4]) return 1";
 
 /// The key in which the daemons of a stream keep their counts.
