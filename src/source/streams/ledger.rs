@@ -173,11 +173,11 @@ mod tests {
         ledger.settle(&[settled(0, 0, true)]);
         ledger.begin_session();
         assert!((1..=3).all(|n| ledger.is_new(id(n))), "they may be other entries with these ids");
-        assert_eq!((ledger.has_durable(), ledger.entries(), ledger.bytes()), (false, 2, 20), "two are on their way");
+        assert_eq!((ledger.durable(), ledger.entries(), ledger.bytes()), (0, 2, 20), "two are on their way");
         ledger.delivered(id(2), 10);
         assert_eq!((ledger.entries(), ledger.bytes()), (3, 30));
         assert_eq!(ledger.settle(&[settled(1, 2, true)]), 0);
-        assert!(!ledger.has_durable() && !ledger.is_new(id(2)), "the entry of this session is not on disk");
+        assert!(ledger.durable() == 0 && !ledger.is_new(id(2)), "the entry of this session is not on disk");
         ledger.settle(&[settled(3, 3, true)]);
         assert_eq!(ledger.take_durable(10), [id(2)]);
         assert_eq!((ledger.acknowledged(), ledger.entries(), ledger.bytes()), (1, 0, 0));
