@@ -187,12 +187,16 @@ impl Flusher {
         self.history_due = changes.has_backlog.then_some(next);
         let busy = changes.history.len() > config.history_objects / 2;
         let grown = self.append_history(changes.history, changes.cleared) || !changes.deleted.is_empty();
+        let mut write_history = rewrite_all || grown || self.history_again;
         if !std::mem::replace(&mut self.history_adopted, true) {
             self.adopt_history(client, &config).await;
-        } else if self.shares_runs && (rewrite_all || grown || self.history_again) {
-            self.merge_history(client, &config).await;
+        } else if self.shares_runs && write_history {
+            let is_whole = self.merge_history(client, &config).await;
+            write_history = rewrite_all || !changes.deleted.is_empty() || is_whole.map_or(grown, |is_whole| !is_whole);
         }
-        let again = std::mem::replace(&mut self.history_again, self.shares_runs && grown);
+        // Another daemon that had read what was there before may overwrite it: looked at until all of it is found, or too old.
+        let is_fresh = self.history.newest.is_some_and(|newest| now < newest + config.history_ttl);
+        self.history_again = self.shares_runs && write_history && is_fresh;
         if self.history_again {
             self.history_due.get_or_insert(now + self.history_interval);
         }
@@ -228,9 +232,7 @@ impl Flusher {
             }
         }
         self.set_values(client, writes).await;
-        if (rewrite_all || grown || again)
-            && let Some(newest) = self.history.newest
-        {
+        if write_history && let Some(newest) = self.history.newest {
             self.history_written = Some(now);
             self.history_interval = if busy { HISTORY_INTERVAL_BUSY } else { HISTORY_INTERVAL };
             let left = config.history_ttl.saturating_sub(now.duration_since(newest));
@@ -290,13 +292,15 @@ impl Flusher {
         Ok(Some(room))
     }
 
-    /// Takes in what other daemons have written into the history. Best effort.
-    async fn merge_history(&mut self, client: &Client, config: &Config) {
+    /// Takes in what other daemons have written into the history. Returns whether all of ours is there; `None`: it cannot be read.
+    async fn merge_history(&mut self, client: &Client, config: &Config) -> Option<bool> {
         let key = history_key(&self.latest_state.prefix);
         match self.link.read(client, &key, config.history_bytes.as_usize()).await {
-            Ok(Some(array)) => self.history.merge(&array, Instant::now()),
-            Ok(None) => {}
-            Err(error) => self.link.acl().warn(&error, Resource::Key(&key)),
+            Ok(array) => Some(array.is_some_and(|array| self.history.merge(&array, Instant::now()))),
+            Err(error) => {
+                self.link.acl().warn(&error, Resource::Key(&key));
+                None
+            }
         }
     }
 

@@ -1,6 +1,9 @@
 //! The newest metrics objects, rendered once each, bounded in number and in bytes.
 
-use std::{collections::VecDeque, mem};
+use std::{
+    collections::{HashSet, VecDeque},
+    mem,
+};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -58,9 +61,10 @@ impl History {
         }
     }
 
-    /// Takes in the objects of an array that another daemon has written. `newest`: when the last of them was received.
-    pub(super) fn merge(&mut self, array: &str, newest: Instant) {
-        let Ok(theirs) = serde_json::from_str::<Vec<&RawValue>>(array) else { return };
+    /// Takes in the objects of an array that another daemon has written. `newest`: when the last of them was received. Returns whether
+    /// the array has all objects already.
+    pub(super) fn merge(&mut self, array: &str, newest: Instant) -> bool {
+        let Ok(theirs) = serde_json::from_str::<Vec<&RawValue>>(array) else { return false };
         let theirs: Vec<_> = theirs.into_iter().map(RawValue::get).collect();
         let ours: Vec<_> = mem::take(&mut self.objects).into();
         let merged = merge_objects(&ours, &theirs);
@@ -70,6 +74,8 @@ impl History {
         for object in objects {
             self.push(object, newest);
         }
+        let theirs: HashSet<&str> = theirs.into_iter().collect();
+        self.objects.iter().all(|object| theirs.contains(object.as_str()))
     }
 
     /// Removes the objects of a run that were received at or before a time.
