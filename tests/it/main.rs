@@ -74,6 +74,7 @@ mod store_cassandra_errors;
 mod store_contract;
 mod streams;
 mod streams_again;
+mod streams_counts;
 mod supply;
 mod support;
 #[path = "support/tests.rs"]

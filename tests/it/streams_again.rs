@@ -172,14 +172,14 @@ fn streams_on_all_nodes_of_a_cluster_are_read_also_when_one_moves_or_a_daemon_is
 }
 
 /// Where the daemons keep what they have reported.
-const NOTES: &str = "cascor:ingest:stream:{cascor:training:stream}";
+pub(crate) const NOTES: &str = "cascor:ingest:stream:{cascor:training:stream}";
 
 /// Reason, instance and number of the gaps.
 fn gaps(daemon: &Daemon) -> Vec<(String, String, i64)> {
     let rows = sqlite::rows(&daemon.database(), "SELECT reason, instance, lost FROM ingest_gaps ORDER BY reason, lost");
-    let text = |of: &Json, name: &str| of[name].as_str().unwrap().to_owned();
-    let gap = |of: &Json| (text(of, "reason"), text(of, "instance"), of["lost"].as_i64().unwrap());
-    rows.iter().filter(|of| of["reason"].as_str().unwrap().starts_with("trimmed")).map(gap).collect()
+    let trimmed = rows.iter().filter(|of| of["reason"].as_str().unwrap().starts_with("trimmed"));
+    let text = |value: &Json| value.as_str().unwrap().to_owned();
+    trimmed.map(|of| (text(&of["reason"]), text(&of["instance"]), of["lost"].as_i64().unwrap())).collect()
 }
 
 #[test]

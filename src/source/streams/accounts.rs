@@ -11,6 +11,7 @@ use fred::types::Value;
 use super::{
     commands::{Commands, Trouble},
     reply::{Claimed, Notes, Snapshot, read_claimed, read_snapshot},
+    trimmed::{Finding, Recount},
 };
 use crate::event::EntryId;
 
@@ -44,18 +45,35 @@ const CLAIM: &str = "local reply = redis.call('XAUTOCLAIM', KEYS[1], ARGV[1], un
     if gone > 0 and redis.call('HGET', KEYS[2], ARGV[2]) then redis.call('HINCRBY', KEYS[2], ARGV[2], gone) end \
     return reply";
 
-/// Opens a report, if none is open, and the counts are still those that it was made of.
+/// Opens a report, if none is open, and the counts are still those that it was made of. Corrects the count of acknowledged entries.
 const OPEN_REPORT: &str = "if redis.call('HGET', KEYS[1], ARGV[3]) \
-    or (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[5] \
-    or tonumber(redis.call('HGET', KEYS[1], ARGV[2]) or '0') ~= tonumber(ARGV[6]) then return 0 end \
-    redis.call('HSET', KEYS[1], ARGV[3], ARGV[7], ARGV[4], ARGV[8]) return 1";
+    or (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[6] \
+    or tonumber(redis.call('HGET', KEYS[1], ARGV[2]) or '0') ~= tonumber(ARGV[7]) then return 0 end \
+    if ARGV[11] ~= '0' then \
+    if redis.call('HGET', KEYS[1], ARGV[5]) ~= ARGV[10] then return 0 end \
+    if ARGV[11] == 'drop' then redis.call('HDEL', KEYS[1], ARGV[5]) \
+    else redis.call('HINCRBY', KEYS[1], ARGV[5], ARGV[11]) end end \
+    redis.call('HSET', KEYS[1], ARGV[3], ARGV[8], ARGV[4], ARGV[9]) return 1";
 
 /// Closes a report, if it is still open: the counts include it.
-const CLOSE_REPORT: &str = "if redis.call('HGET', KEYS[1], ARGV[3]) ~= ARGV[5] then return 0 end \
+const CLOSE_REPORT: &str = "if redis.call('HGET', KEYS[1], ARGV[3]) ~= ARGV[6] then return 0 end \
     local to = redis.call('HGET', KEYS[1], ARGV[4]) \
     if to then redis.call('HSET', KEYS[1], ARGV[1], to) end \
-    if ARGV[6] ~= '0' then redis.call('HINCRBY', KEYS[1], ARGV[2], '-' .. ARGV[6]) end \
+    if ARGV[7] ~= '0' then redis.call('HINCRBY', KEYS[1], ARGV[2], '-' .. ARGV[7]) end \
     redis.call('HDEL', KEYS[1], ARGV[3], ARGV[4]) return 1";
+
+/// Makes the group, and sets what belongs to it in the same step: nothing is acknowledged yet. An open report is about the group before.
+const CREATE: &str = "local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM', 'ENTRIESREAD', '0') \
+    if type(made) == 'table' and made.err then return made end \
+    redis.call('HSET', KEYS[2], ARGV[2], ARGV[5], ARGV[3], '0', ARGV[4], ARGV[5]) return 1";
+
+/// Takes over what a former version has reported.
+const ADOPT: &str = "return redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])";
+
+/// The key in which former versions kept what they had reported.
+pub(super) fn former_counts_key(prefix: &str, stream: &str) -> String {
+    format!("{prefix}ingest:stream:{stream}")
+}
 
 /// The key in which the daemons of a stream keep their counts.
 pub(super) fn counts_key(prefix: &str, stream: &str) -> String {
@@ -133,34 +151,61 @@ impl Commands {
 
     /// The same without.
     async fn uncounted(&self, command: &'static str, more: Vec<String>) -> Result<Value, Trouble> {
-        let head = [self.key.clone(), self.group.clone()];
-        let answer = self.send(command, head.into_iter().chain(more).collect()).await?;
         // A count that lacks some would report them as trimmed: there is none until it can be made anew.
         let _ = self.send_about(&self.notes, "HDEL", vec![self.notes.clone(), self.note("acknowledged")]).await;
-        Ok(answer)
+        let head = [self.key.clone(), self.group.clone()];
+        self.send(command, head.into_iter().chain(more).collect()).await
     }
 
-    /// How many trimmed entries the daemons of the group have reported; `None`: the group has never been there.
+    /// How many trimmed entries the daemons of the group have reported, also those of a former version; `None`: the group has never been
+    /// there.
     pub(super) async fn reported(&self) -> Result<Option<u64>, Trouble> {
-        let arguments = vec![self.notes.clone(), self.note("trimmed")];
-        Ok(self.send_about(&self.notes, "HGET", arguments).await?.as_u64())
+        let trimmed = self.note("trimmed");
+        let get = async |key: &str| self.send_about(key, "HGET", vec![key.to_owned(), trimmed.clone()]).await;
+        if let Some(reported) = get(&self.notes).await?.as_u64() {
+            return Ok(Some(reported));
+        }
+        // The key may be in another slot.
+        let Some(reported) = get(&self.former_notes).await?.as_u64() else { return Ok(None) };
+        let arguments = [ADOPT, "1", &self.notes, &trimmed, &reported.to_string()].map(str::to_owned);
+        let _ = self.send_about(&self.notes, "EVAL", arguments.to_vec()).await;
+        Ok(Some(reported))
     }
 
-    /// Sets that, when the group is made: nothing is acknowledged yet. A report that is open is about the group before it.
-    pub(super) async fn set_reported(&self, entries: u64) -> Result<(), Trouble> {
-        let entries = entries.to_string();
-        let notes = [("trimmed", &*entries), ("acknowledged", "0"), ("report_to", &*entries)];
-        let notes = notes.into_iter().flat_map(|(what, value)| [self.note(what), value.to_owned()]);
-        let arguments = [self.notes.clone()].into_iter().chain(notes).collect();
-        self.send_about(&self.notes, "HSET", arguments).await.map(|_| ())
+    /// Makes the group, and the stream, where so many entries count as reported. Returns whether it was not there.
+    pub(super) async fn create(&self, reported: u64) -> Result<bool, Trouble> {
+        let reported = reported.to_string();
+        let [trimmed, acknowledged, report_to] = ["trimmed", "acknowledged", "report_to"].map(|of| self.note(of));
+        let fields = [&*self.group, &trimmed, &acknowledged, &report_to, &reported];
+        let arguments = [&[CREATE, "2", &*self.key, &*self.notes], &fields[..]].concat();
+        match self.send("EVAL", arguments.into_iter().map(str::to_owned).collect()).await {
+            Ok(_) => return Ok(true),
+            Err(Trouble::Answer(words)) if words.contains("BUSYGROUP") => return Ok(false),
+            // Without the permission, and before Redis 7, it is made alone.
+            Err(Trouble::Refused(_) | Trouble::Answer(_)) => {}
+            Err(trouble) => return Err(trouble),
+        }
+        let _ = self.send_about(&self.notes, "HDEL", vec![self.notes.clone(), acknowledged]).await;
+        let created = self.create_group().await?;
+        if created {
+            let arguments = [&*self.notes, &trimmed, &reported, &report_to, &reported].map(str::to_owned).to_vec();
+            let _ = self.send_about(&self.notes, "HSET", arguments).await;
+        }
+        Ok(created)
     }
 
-    /// Opens a report that brings the count of trimmed entries to this number. Returns whether it is open: of several daemons that find
-    /// the same, one opens it.
-    pub(super) async fn open_report(&self, before: &Notes, trimmed: u64, report: &str) -> Result<bool, Trouble> {
-        let seen = before.trimmed.map_or(String::new(), |trimmed| trimmed.to_string());
-        let more = [seen, before.gone.to_string(), report.to_owned(), trimmed.to_string()];
-        self.on_report(OPEN_REPORT, &more).await
+    /// Opens a report about what was found in this state. Returns whether it is open: of several daemons that find the same, one opens it.
+    pub(super) async fn open_report(&self, now: &Snapshot, found: &Finding, report: &str) -> Result<bool, Trouble> {
+        let text = |number: Option<u64>| number.map_or(String::new(), |number| number.to_string());
+        let notes = now.notes.as_ref();
+        let seen = [text(notes.and_then(|notes| notes.trimmed)), notes.map_or(0, |notes| notes.gone).to_string()];
+        let recount = match found.recount {
+            Recount::Keep => "0".to_owned(),
+            Recount::By(by) => by.to_string(),
+            Recount::Drop => "drop".to_owned(),
+        };
+        let more = [report.to_owned(), found.total.to_string(), text(now.acknowledged), recount];
+        self.on_report(OPEN_REPORT, &[&seen[..], &more[..]].concat()).await
     }
 
     /// Closes a report, of which so many entries were pending. Returns whether it was open.
@@ -169,7 +214,7 @@ impl Commands {
     }
 
     async fn on_report(&self, script: &'static str, more: &[String]) -> Result<bool, Trouble> {
-        let notes = ["trimmed", "gone", "report", "report_to"].map(|what| self.note(what));
+        let notes = ["trimmed", "gone", "report", "report_to", "acknowledged"].map(|what| self.note(what));
         let head = [script, "1", &self.notes].map(str::to_owned);
         let arguments = head.into_iter().chain(notes).chain(more.iter().cloned()).collect();
         Ok(self.send_about(&self.notes, "EVAL", arguments).await?.as_u64() == Some(1))

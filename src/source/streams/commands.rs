@@ -55,6 +55,8 @@ pub(super) struct Commands {
     pub(super) consumer: String,
     /// Where the daemons of the group keep what they have reported.
     pub(super) notes: String,
+    /// Where former versions kept it.
+    pub(super) former_notes: String,
 }
 
 impl Commands {

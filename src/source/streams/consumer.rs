@@ -6,7 +6,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::{
-    accounts::counts_key,
+    accounts::{counts_key, former_counts_key},
     commands::{Commands, Trouble},
     ledger::Ledger,
     read_size::ReadSize,
@@ -14,6 +14,7 @@ use super::{
     report::{OtherReport, Reporter},
     session::Session,
     source::Stream,
+    trimmed::removed,
     went_back::lacks,
 };
 use crate::{
@@ -55,6 +56,8 @@ pub(super) struct Consumer {
     pub(super) newest: Option<EntryId>,
     /// Entries that are reported as trimmed by now, as the server counts them.
     pub(super) trimmed_before: u64,
+    /// Entries that were removed from the stream, by trimming or else, when all losses were reported last.
+    pub(super) removed_before: Option<u64>,
     /// The first moment of the newest loss: that of the next is later, because the rows of losses are known by it.
     last_loss: Micros,
     /// Own pending entries that are no longer in the stream.
@@ -80,6 +83,7 @@ impl Consumer {
             seen: None,
             newest: None,
             trimmed_before: 0,
+            removed_before: None,
             last_loss: 0,
             gone: Vec::new(),
             other_report: OtherReport::default(),
@@ -103,6 +107,7 @@ impl Consumer {
             group: self.stream.redis.group.clone(),
             consumer: self.stream.consumer.clone(),
             notes: counts_key(&self.stream.redis.key_prefix, &self.stream.name),
+            former_notes: former_counts_key(&self.stream.redis.key_prefix, &self.stream.name),
         });
         let session = Session { reader, writer, reading, writing };
         let before = match session.writing.look().await {
@@ -114,20 +119,19 @@ impl Consumer {
             }
             Err(trouble) => return Err(trouble),
         };
+        let reported = session.writing.reported().await;
+        let again = self.had_group || matches!(reported, Ok(Some(_)));
+        // What a group that was there before had read is not known.
+        let known = before.as_ref().filter(|_| again).and_then(removed).unwrap_or(0);
         let created = match before.as_ref().is_some_and(|before| before.group.is_some()) {
             true => false,
-            false => session.writing.create_group().await?,
+            false => session.writing.create(known).await?,
         };
-        let reported = session.writing.reported().await;
         if created {
-            let again = self.had_group || matches!(reported, Ok(Some(_)));
             if again {
                 self.on_recovery(before.as_ref());
             }
-            // What a group that was there before had read is not known.
-            let known = before.as_ref().filter(|_| again).and_then(|before| before.added?.checked_sub(before.length));
-            self.trimmed_before = known.unwrap_or(0);
-            let _ = session.writing.set_reported(self.trimmed_before).await;
+            (self.trimmed_before, self.removed_before) = (known, None);
         } else if let (Some(before), Some(newest)) = (&before, self.newest)
             && lacks(&session.writing, before, newest).await
         {
@@ -174,6 +178,7 @@ impl Consumer {
         let now = self.clock.now();
         let since = self.seen.as_ref().map_or(now, |(at, _)| *at);
         self.sender.record_gap(GapReason::StreamReset, since, now, Some(self.stream.name.to_string()));
+        self.removed_before = None;
         self.note_recovery("the server lacks entries that were read from it, as a replica that was behind does");
         (self.seen, self.newest) = (None, None);
     }
@@ -241,7 +246,8 @@ impl Consumer {
     /// Reports what the next look finds.
     pub(super) fn reporter(&mut self) -> Reporter {
         let (since, until) = self.time_of_loss();
-        Reporter::new(self.sender.durable_gaps(), since, until, &self.other_report)
+        let gaps = self.sender.durable_gaps();
+        Reporter::new(gaps, since..until, self.removed_before, &self.other_report)
     }
 
     /// Takes entries to let go.

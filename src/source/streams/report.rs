@@ -7,7 +7,7 @@
 //! After a kill the daemon goes on where it was. A report of a daemon that is gone is taken over by another; its rows keep the name of the
 //! daemon that has opened it, so they are the same rows, however many daemons write them.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -15,8 +15,8 @@ use tracing::warn;
 
 use super::{
     commands::{Commands, Trouble},
-    reply::{Notes, Snapshot},
-    trimmed::{Missing, missing},
+    reply::Snapshot,
+    trimmed::{Finding, Recount, find, missing},
 };
 use crate::{
     event::EntryId,
@@ -34,10 +34,12 @@ pub(super) enum Trimmed {
     /// The snapshot does not tell.
     #[default]
     Unknown,
-    /// The daemons count them together.
+    /// The daemons count them together, and all of them are reported.
     Shared,
-    /// So many were trimmed by now; the daemons cannot agree which of them reports that.
-    Alone(Missing),
+    /// The same, and some are still to be reported.
+    Open,
+    /// So many were trimmed by now, at most; the daemons cannot agree which of them reports that.
+    Alone(u64),
 }
 
 /// An open report.
@@ -93,53 +95,68 @@ pub(super) struct Reporter {
     /// First and last moment of a loss. The first is never the same twice: rows are known by it.
     since: Micros,
     until: Micros,
+    removed_before: Option<u64>,
     take_over: Option<String>,
 }
 
 impl Reporter {
-    pub(super) fn new(gaps: DurableGaps, since: Micros, until: Micros, other: &OtherReport) -> Self {
-        Self { gaps, since, until, take_over: other.left() }
+    pub(super) fn new(gaps: DurableGaps, of: Range<Micros>, removed_before: Option<u64>, other: &OtherReport) -> Self {
+        Self { gaps, since: of.start, until: of.end, removed_before, take_over: other.left() }
     }
 
     /// Brings what the daemons have reported to what the snapshot shows.
     pub(super) async fn report(&self, commands: &Commands, now: &Snapshot) -> Trimmed {
-        let found = missing(now);
         let Some(notes) = &now.notes else {
-            return found.map_or(Trimmed::Unknown, |found| Trimmed::Alone(Missing { exact: false, ..found }));
+            return missing(now).map_or(Trimmed::Unknown, Trimmed::Alone);
         };
+        let found = find(now, notes, self.removed_before);
+        let reported = notes.trimmed.unwrap_or(0);
+        let settled = found.is_none_or(|found| found.total == reported && found.recount == Recount::Keep);
+        let mut trimmed = if found.is_some() { Trimmed::Shared } else { Trimmed::Unknown };
+        if notes.report.is_none() && settled && notes.gone == 0 {
+            return trimmed;
+        }
         // What fails is tried again after the next look.
-        if let Some((text, report)) = self.open(commands, notes, found).await
+        let opened = match &notes.report {
+            Some(text) => self.take_up(commands, text),
+            None => self.open(commands, now, found).await,
+        };
+        // An older report, or that of another daemon, does not have it.
+        if found.is_some() && !settled && (notes.report.is_some() || opened.is_none()) {
+            trimmed = Trimmed::Open;
+        }
+        if let Some((text, report)) = opened
             && self.record(&report.gaps(&commands.key)).await
         {
             let _ = commands.close_report(&text, report.gone).await;
         }
-        found.map_or(Trimmed::Unknown, |_| Trimmed::Shared)
+        trimmed
     }
 
-    /// The report that is open and falls to this daemon, or a new one.
-    async fn open(&self, commands: &Commands, notes: &Notes, found: Option<Missing>) -> Option<(String, Report)> {
-        if let Some(text) = &notes.report {
-            let report: Report = serde_json::from_str(text)
-                .inspect_err(|error| warn!(%error, text, "a report of trimmed entries in Redis cannot be read"))
-                .ok()?;
-            let ours = report.instance == commands.consumer || self.take_over.as_ref() == Some(text);
-            return ours.then(|| (text.clone(), report));
-        }
-        let before = notes.trimmed.unwrap_or(0);
-        let trimmed = found.map_or(before, |found| found.entries);
-        if trimmed == before && notes.gone == 0 {
-            return None;
-        }
+    /// The report that is open, if it falls to this daemon.
+    fn take_up(&self, commands: &Commands, text: &String) -> Option<(String, Report)> {
+        let report: Report = serde_json::from_str(text)
+            .inspect_err(|error| warn!(%error, text, "a report of trimmed entries in Redis cannot be read"))
+            .ok()?;
+        let ours = report.instance == commands.consumer || self.take_over.as_ref() == Some(text);
+        ours.then(|| (text.clone(), report))
+    }
+
+    /// Opens a new report.
+    async fn open(&self, commands: &Commands, now: &Snapshot, found: Option<Finding>) -> Option<(String, Report)> {
+        let notes = now.notes.as_ref()?;
+        let total = notes.trimmed.unwrap_or(0);
+        let found = found.unwrap_or(Finding { total, lost: 0, exact: false, recount: Recount::Keep });
         let report = Report {
             instance: commands.consumer.clone(),
             started_at: self.since,
             ended_at: self.until,
-            trimmed: trimmed.saturating_sub(before),
-            exact: found.is_some_and(|found| found.exact),
+            trimmed: found.lost,
+            exact: found.exact,
             gone: notes.gone,
         };
         let text = serde_json::to_string(&report).expect("strings and numbers always serialise");
-        let opened = commands.open_report(notes, trimmed, &text).await;
+        let opened = commands.open_report(now, &found, &text).await;
         matches!(opened, Ok(true)).then_some((text, report))
     }
 

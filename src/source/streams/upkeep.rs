@@ -8,7 +8,7 @@ use super::{
     reply::Snapshot,
     report::Trimmed,
     session::End,
-    trimmed::bound_since,
+    trimmed::{bound_since, removed},
 };
 
 impl Consumer {
@@ -49,10 +49,11 @@ impl Consumer {
             self.stream.metrics.stream_pending.of(self.stream.label).set(gauge(pending));
         }
         match trimmed {
-            Trimmed::Shared => {}
-            Trimmed::Alone(found) => {
-                self.record_trimmed(found.entries.saturating_sub(self.trimmed_before), found.exact);
-                self.trimmed_before = found.entries;
+            Trimmed::Open => {}
+            Trimmed::Shared => self.removed_before = removed(&now),
+            Trimmed::Alone(entries) => {
+                self.record_trimmed(entries.saturating_sub(self.trimmed_before), false);
+                self.trimmed_before = entries;
             }
             Trimmed::Unknown => {
                 let counts = now.acknowledged.is_some() || now.group.as_ref().is_some_and(|group| group.read.is_some());
