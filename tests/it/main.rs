@@ -21,6 +21,7 @@ mod doctor;
 mod doctor_cassandra;
 mod doctor_gaps;
 mod doctor_machine;
+mod doctor_streams;
 mod document;
 mod drain;
 mod export;
