@@ -119,7 +119,7 @@ impl Intake {
         }
         match self.deps.sharing.fetch_shared(stream) {
             Ok(json) => self.entries.note_seen(stream, json),
-            Err(ShareError::Forbidden) => self.entries.note_forbidden(stream),
+            Err(ShareError::Forbidden) => self.entries.note_unreadable(stream),
             Err(ShareError::Unavailable) => {
                 self.entries.note_unavailable();
                 return false;
@@ -128,7 +128,7 @@ impl Intake {
         true
     }
 
-    /// The open run of a stream, as it was read; where Redis forbids that, the one that this daemon has decided alone.
+    /// The open run of a stream, as it was read; where Redis forbids to share it, the one that this daemon has decided alone.
     fn known(&self, stream: &str) -> Option<&OpenRun> {
         self.entries.open_run(stream).unwrap_or_else(|_| self.resolver.open_run(stream))
     }
@@ -156,7 +156,11 @@ impl Intake {
         }
         let before = self.entries.streams.get(stream).and_then(|seen| seen.json.clone());
         let json = serde_json::to_string(&change).expect("strings and numbers always serialise");
-        match self.deps.sharing.exchange(stream, before.as_deref(), &json) {
+        let exchanged = self.deps.sharing.exchange(stream, before.as_deref(), &json);
+        if exchanged != Err(ShareError::Unavailable) {
+            self.entries.note_unwritable(stream, exchanged == Err(ShareError::Forbidden));
+        }
+        match exchanged {
             Ok(Exchanged::Done) => self.entries.note_seen(stream, Some(json)),
             Ok(Exchanged::Other(other)) => {
                 self.entries.note_seen(stream, other);

@@ -96,7 +96,9 @@ pub(super) struct Seen {
     pub(super) json: Option<String>,
     open: Option<OpenRun>,
     /// Whether Redis forbids to read it.
-    is_forbidden: bool,
+    is_unreadable: bool,
+    /// Whether Redis forbade the last change.
+    is_unwritable: bool,
     /// The group in which it was seen.
     group: u64,
     /// When it was last written.
@@ -132,21 +134,27 @@ impl SharedEntries {
             seen.open = json.as_deref().and_then(read_open_run);
             seen.json = json;
         }
-        (seen.group, seen.is_forbidden) = (group, false);
+        (seen.group, seen.is_unreadable) = (group, false);
     }
 
-    /// Redis does not let this daemon read a stream.
-    pub(super) fn note_forbidden(&mut self, stream: &Arc<str>) {
+    /// Redis forbids to read a stream.
+    pub(super) fn note_unreadable(&mut self, stream: &Arc<str>) {
         let group = self.group;
         let seen = self.seen_mut(stream);
-        (seen.group, seen.is_forbidden) = (group, true);
+        (seen.group, seen.is_unreadable) = (group, true);
+    }
+
+    /// Whether Redis forbade the last change of a stream.
+    pub(super) fn note_unwritable(&mut self, stream: &Arc<str>, is_unwritable: bool) {
+        self.seen_mut(stream).is_unwritable = is_unwritable;
     }
 
     fn seen_mut(&mut self, stream: &Arc<str>) -> &mut Seen {
         self.streams.entry(Arc::clone(stream)).or_insert_with(|| Seen {
             json: None,
             open: None,
-            is_forbidden: false,
+            is_unreadable: false,
+            is_unwritable: false,
             group: 0,
             written: Instant::now(),
         })
@@ -155,10 +163,10 @@ impl SharedEntries {
     /// The open run of a stream, as it was last read.
     ///
     /// # Errors
-    /// Redis forbids to read it.
+    /// Redis forbids to read it, or to change it: this daemon decides alone.
     pub(super) fn open_run(&self, stream: &str) -> Result<Option<&OpenRun>, ShareError> {
         match self.streams.get(stream) {
-            Some(seen) if seen.is_forbidden => Err(ShareError::Forbidden),
+            Some(seen) if seen.is_unreadable || seen.is_unwritable => Err(ShareError::Forbidden),
             seen => Ok(seen.and_then(|seen| seen.open.as_ref())),
         }
     }
@@ -174,10 +182,8 @@ impl SharedEntries {
     pub(super) fn defer(&mut self, stream: &Arc<str>, reason: CloseReason) {
         let deferred = self.deferred.entry(Arc::clone(stream)).or_default();
         if !deferred.push(reason) && !std::mem::replace(&mut deferred.refused, true) {
-            warn!(
-                %stream, ?reason, max = DEFERRED_DELETIONS_MAX,
-                "too many deletions wait for Redis: if this run, or one that is deleted after it, is open, it stays open until the next start"
-            );
+            // Told once: there may be thousands.
+            warn!(%stream, ?reason, "too many deletions wait for Redis; runs that are open may stay so until the next start");
         }
     }
 
@@ -218,5 +224,24 @@ mod tests {
         let last = [CloseReason::Reset(2_000), CloseReason::Deleted(run(7), 3_000)];
         assert_eq!(taken[DEFERRED_DELETIONS_MAX - 1..], last, "in the order of their times");
         assert!(!entries.has_deferred(&stream) && entries.take_deferred(&stream).is_empty());
+    }
+
+    #[test]
+    fn where_redis_forbids_to_share_a_run_the_shared_one_does_not_count_until_a_change_is_taken() {
+        let mut entries = SharedEntries::default();
+        let stream: Arc<str> = "s".into();
+        entries.begin_group();
+        entries.note_unreadable(&stream);
+        assert!(entries.is_seen(&stream), "it is asked once in a group");
+        assert_eq!(entries.open_run(&stream), Err(ShareError::Forbidden));
+        entries.note_seen(&stream, None);
+        assert_eq!(entries.open_run(&stream), Ok(None));
+        entries.note_unwritable(&stream, true);
+        entries.begin_group();
+        assert!(!entries.is_seen(&stream));
+        entries.note_seen(&stream, None);
+        assert_eq!(entries.open_run(&stream), Err(ShareError::Forbidden), "what this daemon has decided is not there");
+        entries.note_unwritable(&stream, false);
+        assert_eq!(entries.open_run(&stream), Ok(None));
     }
 }
