@@ -1,5 +1,7 @@
 //! Entries and the runs that they belong to, in any order, and once more.
 
+use proptest::{collection::vec, prelude::*, sample::select};
+
 use super::*;
 
 const GRACE: Duration = Duration::from_secs(5);
@@ -221,4 +223,39 @@ fn the_times_of_a_run_that_starts_again_and_again_take_the_room_of_one() {
     take(&mut shared, &RunHints { run_id: Some(id), ..hints(Kind::RunStart, 150 * SECOND, b"x") });
     let open = shared.unwrap();
     assert!(open.ended && open.opened_at == 150 * SECOND);
+}
+
+proptest! {
+    #[test]
+    fn an_entry_that_is_delivered_again_is_of_the_same_run_and_changes_nothing(
+        steps in vec((0_u8..10, 1_u128..4, select(vec![1, 1_000, 1_000_000, 7_000_000])), 1..14)
+    ) {
+        let (mut shared, mut at, mut taken) = (None, 0, Vec::new());
+        for (what, id, later) in steps {
+            at += later;
+            let (kind, run_id) = match what {
+                0..3 => (Kind::Metrics, None),
+                3 => (Kind::State, None),
+                4 => (Kind::RunEnd, None),
+                5 => (Kind::RunEnd, Some(Uuid::from_u128(id))),
+                6 => (Kind::RunStart, None),
+                7 => (Kind::RunStart, Some(Uuid::from_u128(id))),
+                _ => {
+                    let open = shared.take();
+                    let close = |open: &OpenRun| match what {
+                        8 => close_entry_run(open, at),
+                        _ => reset_entry_run(open, at, "a"),
+                    };
+                    shared = open.as_ref().and_then(close).or(open);
+                    continue;
+                }
+            };
+            let hints = RunHints { run_id, ..hints(kind, at, b"x") };
+            taken.push((hints, take(&mut shared, &hints)));
+        }
+        for (hints, first) in taken {
+            let again = assign_entry(shared.as_ref(), "s", &hints, GRACE);
+            prop_assert_eq!((again.run_id, again.opened_run, again.change), (first.run_id, first.opened_run, None));
+        }
+    }
 }
