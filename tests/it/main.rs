@@ -73,6 +73,7 @@ mod status;
 mod store_cassandra;
 mod store_cassandra_errors;
 mod store_contract;
+mod stream_closings;
 mod streams;
 mod streams_again;
 mod supply;
