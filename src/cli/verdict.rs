@@ -12,6 +12,8 @@ const FILLING_PERCENT: u64 = 50;
 
 /// Lag from which a store that has never answered counts as away.
 const SILENT_SECONDS: f64 = 5.0;
+/// Entries of streams that no daemon has read yet, from which the verdict mentions them.
+const UNREAD_ENTRIES: u64 = 1_000;
 
 /// The verdict on one daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,8 +42,15 @@ impl Verdict {
             let finding = finding("UNKNOWN", "its status is not that of a daemon", "which program wrote that key?");
             return Self::new(vec![finding], Vec::new());
         }
-        let findings =
-            [stopping(status), spool(status), subscription(status), store(status), paused(status), http(status)];
+        let findings = [
+            stopping(status),
+            spool(status),
+            subscription(status),
+            streams(status),
+            store(status),
+            paused(status),
+            http(status),
+        ];
         let mut findings: Vec<Finding> = findings.into_iter().flatten().collect();
         if findings.is_empty() && status["ready"] == false {
             let missing: Vec<_> =
@@ -85,8 +94,12 @@ fn spool(status: &Value) -> Option<Finding> {
 }
 
 fn subscription(status: &Value) -> Option<Finding> {
-    let unproven = status["redis"]["unproven"].as_array().filter(|unproven| !unproven.is_empty())?;
-    let channels: Vec<String> = unproven.iter().map(|channel| format!("`{}`", cell(Some(channel)))).collect();
+    let is_stream = |name: &Value| streams_of(status).any(|stream| stream["name"] == *name);
+    let unproven = status["redis"]["unproven"].as_array()?.iter().filter(|name| !is_stream(name));
+    let channels: Vec<String> = unproven.map(|channel| format!("`{}`", cell(Some(channel)))).collect();
+    if channels.is_empty() {
+        return None;
+    }
     let connections = || status["redis"]["connections"].as_array().into_iter().flatten();
     let error = connections().find_map(|connection| connection["error"].as_str());
     let error = error.map_or_else(String::new, |error| format!(": {}", cell(Some(&error.into()))));
@@ -98,6 +111,31 @@ fn subscription(status: &Value) -> Option<Finding> {
         "permit these channels to the daemon's user in Redis (ACL)"
     };
     Some(finding("NOT SUBSCRIBED", &text, remedy))
+}
+
+fn streams_of(status: &Value) -> impl Iterator<Item = &Value> {
+    status["redis"]["streams"].as_array().into_iter().flatten()
+}
+
+/// The stream that is not read, or else one that is read with fewer rights than are needed.
+fn streams(status: &Value) -> Option<Finding> {
+    let wrong = |reading: bool| {
+        streams_of(status).find(|stream| stream["reading"] == reading && (stream["error"].is_string() || !reading))
+    };
+    let stream = wrong(false).or_else(|| wrong(true))?;
+    let (name, error) = (cell(stream.get("name")), cell(stream.get("error")));
+    let (state, text) = match stream["reading"] == true {
+        true => ("RESTRICTED", format!("the stream `{name}` is read, but not looked after: {error}")),
+        false => ("NOT READING", format!("does not read the stream `{name}`: {error}")),
+    };
+    let remedy = match error {
+        refused if refused.contains("ACL SETUSER") => {
+            "give this right to the daemon's user; deploy/streams.md lists all"
+        }
+        other if other.contains("is no stream") => "delete or rename that key, or correct `redis.streams`",
+        _ => "start Redis, or correct `redis.url`; the daemon connects by itself",
+    };
+    Some(finding(state, text.trim_end_matches(": "), remedy))
 }
 
 fn store(status: &Value) -> Option<Finding> {
@@ -153,6 +191,8 @@ fn figures(status: &Value) -> Vec<String> {
     let is_late = status["lag_seconds"].as_f64().is_some_and(|lag| lag >= 1.0);
     let pending = count(&status["spool"]["pending_records"], "record waits", "records wait");
     figures.extend(pending.filter(|_| is_late));
+    let unread: u64 = streams_of(status).filter_map(|stream| stream["lag"].as_u64()).sum();
+    figures.extend((unread >= UNREAD_ENTRIES).then(|| format!("{unread} entries not read yet")));
     let used = used_percent(status).filter(|used| *used >= FILLING_PERCENT);
     figures.extend(used.map(|used| format!("spool {used} % full")));
     figures.extend(count(&status["counters"]["dead_letters"], "dead letter", "dead letters"));

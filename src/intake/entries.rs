@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    shared_entries::{Closing, Seen},
-    shared_runs::read_open_run,
+    shared_entries::CloseReason,
     stage::Intake,
     state::{Exchanged, ShareError},
 };
@@ -34,24 +33,25 @@ impl Intake {
         if let Some(run_id) = hints.run_id.filter(|_| !matches!(hints.kind, Kind::RunStart | Kind::RunEnd)) {
             return Some(RunAssignment { run_id, opened_run: false, changed: false });
         }
-        if !self.close_waiting(&frame.channel) {
+        if !self.apply_deferred(&frame.channel) {
             return None;
         }
         let grace = self.deps.config.run_end_grace;
         for _ in 0..TRIES {
-            let known = match self.seen(&frame.channel) {
-                Ok(json) => json.as_deref().and_then(read_open_run),
-                // Also of a start or an end that names its run: entries behind it would join the run before.
-                Err(ShareError::Unavailable) => return None,
-                Err(ShareError::Forbidden) => self.resolver.open_run(&frame.channel).cloned(),
-            };
-            let assigned = assign_entry(known.as_ref(), &frame.channel, &hints, grace);
+            // Also of a start or an end that names its run: entries behind it would join the run before.
+            if !self.read_shared(&frame.channel) {
+                return None;
+            }
+            let assigned = assign_entry(self.known(&frame.channel), &frame.channel, &hints, grace);
             let (run_id, opened_run, changed) = (assigned.run_id, assigned.opened_run, assigned.change.is_some());
-            let done = match assigned.change {
-                None => self.remember(frame, known),
+            let is_shared = match assigned.change {
                 Some(change) => self.share(&frame.channel, change)?,
+                None => {
+                    self.remember(&frame.channel);
+                    true
+                }
             };
-            if done {
+            if is_shared {
                 return Some(RunAssignment { run_id, opened_run, changed });
             }
         }
@@ -59,35 +59,49 @@ impl Intake {
     }
 
     /// Closes the open runs of all streams; where Redis does not answer, before the next entry.
-    pub(super) fn close_stream_runs(&mut self, closing: Closing) {
+    pub(super) fn close_stream_runs(&mut self, reason: CloseReason) {
         for stream in self.deps.streams.clone() {
-            self.entries.forget(&stream);
-            if !self.close_waiting(&stream) || !self.close_stream_run(&stream, closing) {
-                self.entries.wait(&stream, closing);
+            match reason {
+                // A command for whatever is open now.
+                CloseReason::Reset(_) => self.entries.forget(&stream),
+                // A start tells all deletions of a long time: Redis is not waited for with each.
+                CloseReason::Deleted(..) if self.entries.has_deferred(&stream) => {
+                    self.entries.defer(&stream, reason);
+                    continue;
+                }
+                CloseReason::Deleted(..) => {}
+            }
+            if !self.apply_deferred(&stream) || !self.close_stream_run(&stream, reason) {
+                self.entries.defer(&stream, reason);
             }
         }
     }
 
-    /// Does what could not be done before. Returns whether nothing waits any more.
-    fn close_waiting(&mut self, stream: &Arc<str>) -> bool {
-        let waiting = self.entries.take_waiting(stream);
-        let done = waiting.iter().take_while(|closing| self.close_stream_run(stream, **closing)).count();
-        waiting[done..].iter().for_each(|closing| self.entries.wait(stream, *closing));
-        done == waiting.len()
+    /// Applies deferred closings. Returns whether none is left.
+    fn apply_deferred(&mut self, stream: &Arc<str>) -> bool {
+        if !self.entries.has_deferred(stream) {
+            return true;
+        }
+        if !self.read_shared(stream) {
+            return false;
+        }
+        let deferred = self.entries.take_deferred(stream);
+        let done = deferred.iter().take_while(|reason| self.close_stream_run(stream, **reason)).count();
+        deferred[done..].iter().for_each(|reason| self.entries.defer(stream, *reason));
+        done == deferred.len()
     }
 
-    /// Returns whether it is shared that the open run is closed.
-    fn close_stream_run(&mut self, stream: &Arc<str>, closing: Closing) -> bool {
+    /// Returns whether the open run is not to be closed, or it is shared that it is.
+    fn close_stream_run(&mut self, stream: &Arc<str>, reason: CloseReason) -> bool {
         for _ in 0..TRIES {
-            let known = match self.seen(stream) {
-                Ok(json) => json.as_deref().and_then(read_open_run),
-                Err(ShareError::Unavailable) => return false,
-                Err(ShareError::Forbidden) => self.resolver.open_run(stream).cloned(),
-            };
-            let change = known.as_ref().and_then(|open| closing.change(open, &self.deps.instance));
+            if !self.read_shared(stream) {
+                return false;
+            }
+            let change = self.known(stream).and_then(|open| reason.change(open, &self.deps.instance));
             let Some(change) = change else { return true };
             match self.share(stream, change) {
                 Some(true) => return true,
+                // What another daemon has shared instead is known now.
                 Some(false) => {}
                 None => return false,
             }
@@ -95,44 +109,44 @@ impl Intake {
         false
     }
 
-    /// What is shared of a stream, as seen in this group.
-    fn seen(&mut self, stream: &Arc<str>) -> Result<Option<String>, ShareError> {
-        let group = self.entries.group;
-        match self.entries.streams.get(stream) {
-            Some(seen) if seen.group == group => return Ok(seen.json.clone()),
-            _ => {}
+    /// Reads what is shared of a stream, once in a group. Returns whether Redis has answered.
+    fn read_shared(&mut self, stream: &Arc<str>) -> bool {
+        if self.entries.is_seen(stream) {
+            return true;
         }
         if self.entries.is_unavailable() {
-            return Err(ShareError::Unavailable);
+            return false;
         }
-        let json = self.deps.sharing.fetch_shared(stream).inspect_err(|error| {
-            if *error == ShareError::Unavailable {
+        match self.deps.sharing.fetch_shared(stream) {
+            Ok(json) => self.entries.note_seen(stream, json),
+            Err(ShareError::Forbidden) => self.entries.note_unreadable(stream),
+            Err(ShareError::Unavailable) => {
                 self.entries.note_unavailable();
+                return false;
             }
-        })?;
-        self.note_seen(stream, json.clone());
-        Ok(json)
+        }
+        true
     }
 
-    fn note_seen(&mut self, stream: &Arc<str>, json: Option<String>) {
-        let group = self.entries.group;
-        let written = self.entries.streams.get(stream).map_or_else(Instant::now, |seen| seen.written);
-        self.entries.streams.insert(Arc::clone(stream), Seen { json, group, written });
+    /// The open run of a stream, as it was read; where Redis forbids to share it, the one that this daemon has decided alone.
+    fn known(&self, stream: &str) -> Option<&OpenRun> {
+        self.entries.open_run(stream).unwrap_or_else(|_| self.resolver.open_run(stream))
     }
 
     /// Keeps the runs for a start without Redis, and their key alive.
-    fn remember(&mut self, frame: &Frame, known: Option<OpenRun>) -> bool {
-        if let Some(seen) = self.entries.streams.get_mut(&frame.channel)
+    fn remember(&mut self, stream: &Arc<str>) {
+        if let Some(seen) = self.entries.streams.get_mut(stream)
             && seen.written.elapsed() >= REFRESH_INTERVAL
             && let Some(json) = &seen.json
         {
             seen.written = Instant::now();
-            let _ = self.deps.sharing.exchange(&frame.channel, Some(json.as_str()), json);
+            let _ = self.deps.sharing.exchange(stream, Some(json.as_str()), json);
         }
-        if known.as_ref() != self.resolver.open_run(&frame.channel) {
-            self.resolver.replace(&frame.channel, known, self.subscribed);
+        let known = self.known(stream);
+        if known != self.resolver.open_run(stream) {
+            let known = known.cloned();
+            self.resolver.replace(stream, known, self.subscribed);
         }
-        true
     }
 
     /// Shares a change. `Some(false)`: another daemon was faster; `None`: it cannot be shared, and has to be.
@@ -142,10 +156,14 @@ impl Intake {
         }
         let before = self.entries.streams.get(stream).and_then(|seen| seen.json.clone());
         let json = serde_json::to_string(&change).expect("strings and numbers always serialise");
-        match self.deps.sharing.exchange(stream, before.as_deref(), &json) {
-            Ok(Exchanged::Done) => self.note_seen(stream, Some(json)),
+        let exchanged = self.deps.sharing.exchange(stream, before.as_deref(), &json);
+        if exchanged != Err(ShareError::Unavailable) {
+            self.entries.note_unwritable(stream, exchanged == Err(ShareError::Forbidden));
+        }
+        match exchanged {
+            Ok(Exchanged::Done) => self.entries.note_seen(stream, Some(json)),
             Ok(Exchanged::Other(other)) => {
-                self.note_seen(stream, other);
+                self.entries.note_seen(stream, other);
                 return Some(false);
             }
             Err(ShareError::Unavailable) => {

@@ -16,7 +16,7 @@ use super::{
     drop_counter::DropCounter,
     group::{GROUP_MAX, collect_group},
     recover_runs::replay,
-    shared_entries::{Closing, SharedEntries},
+    shared_entries::{CloseReason, SharedEntries},
     state::{RunSharing, StateFile},
     zone::ZoneCheck,
 };
@@ -271,11 +271,11 @@ impl Intake {
                 }
                 IntakeItem::CloseRuns(at) => {
                     self.close_runs(|_| true);
-                    self.close_stream_runs(Closing::Reset(at));
+                    self.close_stream_runs(CloseReason::Reset(at));
                 }
                 IntakeItem::CloseDeletedRun(run_id, deleted_at) => {
                     self.close_runs(|run| run.run_id == run_id && run.opened_at <= deleted_at);
-                    self.close_stream_runs(Closing::Deleted(run_id, deleted_at));
+                    self.close_stream_runs(CloseReason::Deleted(run_id, deleted_at));
                 }
             }
         }

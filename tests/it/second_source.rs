@@ -15,7 +15,7 @@ use cascor_ingest::{
     runs::OpenRun,
     service_manager::Heartbeat,
     source::{self, Input, QueueSender, QueueUsage, Role, Running, Source, WhenFull, queue},
-    spool::{self, RecordKind},
+    spool::{self, Appender, RecordKind},
     wire::Limits,
 };
 use tokio::{
@@ -156,12 +156,23 @@ impl RunSharing for Unshared {
 }
 
 fn intake_of(dir: &std::path::Path, spool: spool::Opened, bytes: QueueUsage, metrics: &Arc<Metrics>) -> Intake {
+    let recovery = spool.recovery;
+    Intake::new(deps_of(dir, spool.appender, bytes, metrics), &recovery)
+}
+
+/// What intake depends on.
+pub(crate) fn deps_of(
+    dir: &std::path::Path,
+    appender: Appender,
+    bytes: QueueUsage,
+    metrics: &Arc<Metrics>,
+) -> IntakeDeps {
     let memory = MemoryLimit::default();
-    let deps = IntakeDeps {
+    IntakeDeps {
         config: intake::Config::default(),
         limits: watch::channel(Limits::default()).1,
         state_dir: dir.to_owned(),
-        appender: spool.appender,
+        appender,
         latest: LatestState::new(&Default::default(), "cascor:", memory, Arc::clone(metrics)),
         live: LiveFeed::new(1 << 20, 1),
         commands: mpsc::channel(1).0,
@@ -174,8 +185,7 @@ fn intake_of(dir: &std::path::Path, spool: spool::Opened, bytes: QueueUsage, met
         heartbeat: Heartbeat::default(),
         low_watermark: Box::new(|| None),
         return_bytes: Box::new(move |frame| bytes.taken(frame)),
-    };
-    Intake::new(deps, &spool.recovery)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,7 @@ mod messages;
 mod names;
 mod rights;
 mod server_settings;
+mod streams;
 
 use std::time::Duration;
 
@@ -107,6 +108,7 @@ async fn examine_server(settings: &Settings, client: &Client) -> Report {
     report.merge(server_settings::examine(settings, client).await);
     report.extend(clock(client).await);
     report.merge(rights::examine(settings).await);
+    report.merge(streams::examine(settings, client).await);
     report.extend(exposure(settings));
     report
 }

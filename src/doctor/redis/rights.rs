@@ -46,6 +46,24 @@ const RIGHTS: &[Right] = &[
     useful(&["UNLINK", KEY], "`cache clear` of the command line deletes nothing"),
 ];
 
+/// What a stream needs beside them.
+const STREAM_RIGHTS: &[Right] = &[
+    needed(&["XREADGROUP", "GROUP", "doctor", "doctor", "STREAMS", KEY, ">"], "streams are not read"),
+    needed(&["XGROUP", "DESTROY", KEY, "doctor"], "the consumer group of a stream cannot be made"),
+    needed(
+        &["XACK", KEY, "doctor", "0-1"],
+        "entries of streams are not acknowledged, and are read again at each start",
+    ),
+    needed(&["XAUTOCLAIM", KEY, "doctor", "doctor", "0", "0"], "entries that a dead daemon had read are not claimed"),
+    needed(&["XINFO", "STREAM", KEY], "trimmed entries are not noticed, and the lag is unknown"),
+    needed(&["XRANGE", KEY, "0-1", "0-1"], "a failover to a replica that was behind is not noticed"),
+    needed(&["HGET", KEY, "doctor"], "trimmed entries are not counted"),
+    needed(&["HDEL", KEY, "doctor"], "trimmed entries are counted wrongly"),
+    // Not a number: refused before anything is written.
+    needed(&["HINCRBY", KEY, "doctor", "none"], "trimmed entries are not counted"),
+    needed(&["EVAL", "return 1", "0"], "trimmed entries are not counted, and messages without a run id not assigned"),
+];
+
 pub(super) async fn examine(settings: &Settings) -> Report {
     let mut report = Report::default();
     // A connection of its own: other commands must not get into the transaction.
@@ -53,7 +71,8 @@ pub(super) async fn examine(settings: &Settings) -> Report {
     let (client, acl) = (&connected.client, Acl::of(&settings.redis));
     let key = format!("{}ingest:doctor:{}", settings.redis.key_prefix, Uuid::new_v4().simple());
     let mut named = BTreeSet::new();
-    for right in RIGHTS {
+    let of_streams = if settings.redis.streams.is_empty() { &[] } else { STREAM_RIGHTS };
+    for right in RIGHTS.iter().chain(of_streams) {
         let words: Vec<_> = right.words.iter().map(|word| if *word == KEY { key.as_str() } else { *word }).collect();
         let resource = if right.words.contains(&KEY) { Resource::Key(&key) } else { Resource::None };
         let Err(error) = ask(client, words[0], &words[1..]).await else { continue };
@@ -65,7 +84,8 @@ pub(super) async fn examine(settings: &Settings) -> Report {
         }
     }
     report.extend(publish(settings, client, &acl).await);
-    report.saw(format!("rights of the login: {} commands tried without an effect", RIGHTS.len() + 1));
+    report
+        .saw(format!("rights of the login: {} commands tried without an effect", RIGHTS.len() + of_streams.len() + 1));
     report
 }
 

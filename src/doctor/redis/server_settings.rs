@@ -72,11 +72,19 @@ pub(super) async fn examine(settings: &Settings, client: &Client) -> Report {
     report.extend(BufferLimits::parse(buffers).and_then(|limits| limits.finding(settings.limits.message)));
     report.extend(notifications(events, &settings.redis));
     let persists = append_only == "yes" || !save.is_empty();
-    report.saw(match persists {
-        true => "persistence of Redis: on; nothing of the daemon's needs it",
-        false => "persistence of Redis: off; nothing of the daemon's needs it",
+    let reads_streams = !settings.redis.streams.is_empty();
+    report.saw(match (persists, reads_streams) {
+        (true, false) => "persistence of Redis: on; nothing of the daemon's needs it",
+        (false, false) => "persistence of Redis: off; nothing of the daemon's needs it",
+        (true, true) => "persistence of Redis: on",
+        (false, true) => "persistence of Redis: off",
     });
-    if append_only == "yes" && fsync == "always" {
+    if reads_streams && append_only != "yes" {
+        let what = "Redis keeps the streams in memory: when it crashes, entries that were not read yet are lost";
+        let evidence = format!("CONFIG: appendonly {append_only}");
+        report.push(Finding::advice(AREA, what).fix("`redis-cli CONFIG SET appendonly yes`").evidence(evidence));
+    }
+    if !reads_streams && append_only == "yes" && fsync == "always" {
         let what = "Redis waits for its disk at every write, and delivers messages later for it; nothing of the daemon's needs that";
         let evidence = "CONFIG: appendonly yes, appendfsync always";
         report.push(Finding::advice(AREA, what).fix("`redis-cli CONFIG SET appendfsync everysec`").evidence(evidence));

@@ -7,6 +7,8 @@ const FULL_PERCENT = 95;
 const FILLING_PERCENT = 50;
 /** Lag from which a store that has never answered counts as away. */
 const SILENT_SECONDS = 5;
+/** Entries of streams that no daemon has read yet, from which the verdict mentions them. */
+const UNREAD_ENTRIES = 1000;
 const START_THE_STORE = "start the store; it is tried again, and records wait in the spool";
 
 /** `{ok, state, findings: [{state, text, remedy}], figures, text}`; `state` is `OK`, or that of the worst finding. */
@@ -21,7 +23,7 @@ export function verdict(status) {
 const finding = (state, text, remedy) => ({ state, text, remedy });
 
 function problems(status) {
-  const found = [stopping, spool, subscription, store, paused, http].map((look) => look(status)).filter(Boolean);
+  const found = [stopping, spool, subscription, streams, store, paused, http].map((look) => look(status)).filter(Boolean);
   if (found.length === 0 && !status.ready) found.push(finding("NOT READY", (status.missing || []).join("; "), "see its log"));
   return found;
 }
@@ -40,14 +42,33 @@ function spool(status) {
 }
 
 function subscription({ redis }) {
-  if (!redis || !redis.unproven || redis.unproven.length === 0) return null;
+  if (!redis) return null;
+  const unproven = (redis.unproven || []).filter((name) => !(redis.streams || []).some((stream) => stream.name === name));
+  if (unproven.length === 0) return null;
   const connections = redis.connections || [];
   const wrong = connections.find((connection) => connection.error);
-  const text = `does not receive ${redis.unproven.map((channel) => `\`${channel}\``).join(", ")}${wrong ? `: ${wrong.error}` : ""}`;
+  const text = `does not receive ${unproven.map((channel) => `\`${channel}\``).join(", ")}${wrong ? `: ${wrong.error}` : ""}`;
   const isDown = connections.some((connection) => connection.connected === false);
   return finding("NOT SUBSCRIBED", text, isDown
     ? "start Redis, or correct `redis.url`; the daemon connects by itself"
     : "permit these channels to the daemon's user in Redis (ACL)");
+}
+
+/** The stream that is not read, or else one that is read with fewer rights than are needed. */
+function streams({ redis }) {
+  const all = (redis && redis.streams) || [];
+  const stream = all.find(({ reading }) => !reading) ?? all.find(({ error }) => error);
+  if (!stream) return null;
+  const error = stream.error || "";
+  const remedy = error.includes("ACL SETUSER")
+    ? "give this right to the daemon's user; deploy/streams.md lists all"
+    : error.includes("is no stream")
+      ? "delete or rename that key, or correct `redis.streams`"
+      : "start Redis, or correct `redis.url`; the daemon connects by itself";
+  const why = error && `: ${error}`;
+  return stream.reading
+    ? finding("RESTRICTED", `the stream \`${stream.name}\` is read, but not looked after${why}`, remedy)
+    : finding("NOT READING", `does not read the stream \`${stream.name}\`${why}`, remedy);
 }
 
 function store(status) {
@@ -83,6 +104,8 @@ function figures(status) {
   if (lag !== null) told.push(`lag ${time(lag)}`);
   const some = (count, one, many) => (count > 0 ? [`${count} ${count === 1 ? one : many}`] : []);
   if (lag !== null && lag >= 1) told.push(...some(status.spool.pending_records, "record waits", "records wait"));
+  const unread = ((status.redis && status.redis.streams) || []).reduce((sum, stream) => sum + (stream.lag || 0), 0);
+  if (unread >= UNREAD_ENTRIES) told.push(`${unread} entries not read yet`);
   const used = usedPercent(status);
   if (used !== null && used >= FILLING_PERCENT) told.push(`spool ${used} % full`);
   told.push(...some(status.counters.dead_letters, "dead letter", "dead letters"));
