@@ -56,7 +56,7 @@ enum Happened {
     Acknowledged(Result<(), Trouble>),
     Settled(Vec<Settled>),
     Read(Result<Vec<Entry>, Trouble>),
-    LookedAfter(Result<Upkeep, Trouble>),
+    LookedAfter(Box<Result<Upkeep, Trouble>>),
     Resumed,
     /// The entries of a window have gathered.
     Gathered,
@@ -168,7 +168,7 @@ impl Consumer {
             // What becomes durable within the window is acknowledged at its end.
             settled = self.sender.settled(), if gathers_until.is_none() => Happened::Settled(settled),
             entries = wait(&mut under_way.read) => Happened::Read(entries),
-            upkeep = wait(&mut under_way.upkeep) => Happened::LookedAfter(upkeep),
+            upkeep = wait(&mut under_way.upkeep) => Happened::LookedAfter(Box::new(upkeep)),
             () = resumed => Happened::Resumed,
             () = at(gathers_until) => Happened::Gathered,
             _ = under_way.ticks.tick() => Happened::Ticked,
@@ -188,7 +188,7 @@ impl Consumer {
             }
             Happened::Settled(settled) => self.settle(&settled, under_way),
             Happened::Read(entries) => self.on_read(entries?, under_way).await?,
-            Happened::LookedAfter(upkeep) => self.on_upkeep(upkeep?, &mut under_way.claiming).await?,
+            Happened::LookedAfter(upkeep) => self.on_upkeep((*upkeep)?, &mut under_way.claiming).await?,
             Happened::Resumed => (under_way.paused_until, under_way.again) = (None, true),
             Happened::Gathered => {
                 under_way.pace.end();
