@@ -126,7 +126,9 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             batches,
             ready: VecDeque::new(),
             runs: RunTable::new(RUNS_MAX, RUN_TEXT_BYTES_MAX)
-                .checked_by_time(outside_changes.is_none())
+                // Another daemon may have read a row before this one wrote it, and write it after; a store that tells of changes does so
+                // with the next write, which may never come.
+                .checked_by_time(outside_changes.is_none() || config.shares_runs)
                 .shared(config.shares_runs),
             deletions: KnownDeletions::new(Instant::now()),
             dead_letters: PendingDeadLetters::default(),
