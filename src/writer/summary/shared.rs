@@ -3,7 +3,7 @@
 //! The stored row tells when its latest event was, and not which event said what. A value that is newer than all of the row replaces
 //! what is stored; a value that is as new yields; of an older one the history of the run says which is the newest, by the rows of all.
 
-use super::Summary;
+use super::{BEST, BEST_EPOCH, LAST, Summary, TAGS};
 use crate::{
     event::RunRow,
     units::Micros,
@@ -25,6 +25,22 @@ impl Summary {
             unmerged.oldest = unmerged.oldest.min(from);
         }
         self.yield_newest(stored, last);
+        self.keep_greatest(stored);
+    }
+
+    /// What only grows, and is less in the stored row, is written again: another daemon had read the row before ours was written.
+    fn keep_greatest(&mut self, stored: &RunRow) {
+        let number = |best: Option<f64>| best.filter(|best| !best.is_nan());
+        let (ours, theirs) = (number(self.row.best_val_accuracy), number(stored.best_val_accuracy));
+        if ours.is_some_and(|ours| theirs.is_none_or(|theirs| ours > theirs)) {
+            self.dirty |= BEST | BEST_EPOCH;
+        }
+        if self.row.last_event_time > stored.last_event_time {
+            self.dirty |= LAST;
+        }
+        if !self.row.tags.is_subset(&stored.tags) {
+            self.dirty |= TAGS;
+        }
     }
 
     fn yield_newest(&mut self, stored: &RunRow, last: Micros) {
