@@ -2,7 +2,8 @@
 //!
 //! Each letter is a record whose payload is `spool id 16 | offset u64 | row u32 | description | kept bytes`; the record's
 //! own offset is the letter's printable id. A letter that is put again because the spool was replayed is recognised by where it
-//! came from and by its time and hash, a rejected entry of a stream that is delivered again by its id and hash; it adds nothing. Nothing is ever committed here: the oldest segment makes room.
+//! came from and by its time and hash, a rejected entry of a stream that is delivered again by its id and hash; it adds nothing.
+//! Nothing is ever committed here: the oldest segment makes room.
 //! The kind of the record tells what the kept bytes are: a message that intake rejected, or the payload of a record of which the
 //! store refused a row, with what was decided about it. [`dropped`] is the index of dropped letters.
 

@@ -194,7 +194,7 @@ impl Flusher {
             let is_whole = self.merge_history(client, &config).await;
             write_history = rewrite_all || !changes.deleted.is_empty() || is_whole.map_or(grown, |is_whole| !is_whole);
         }
-        // Another daemon that had read what was there before may overwrite it: looked at until all of it is found, or too old.
+        // Another daemon may overwrite the history with an older copy: it is read again until it has all our objects, or is too old.
         let is_fresh = self.history.newest.is_some_and(|newest| now < newest + config.history_ttl);
         self.history_again = self.shares_runs && write_history && is_fresh;
         if self.history_again {

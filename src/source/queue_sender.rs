@@ -264,7 +264,7 @@ impl QueueSender {
         }
     }
 
-    /// Items in the queue.
+    /// Frames in the queue, with those that the receiver has in hand.
     pub fn depth(&self) -> usize {
         self.queue.depth()
     }

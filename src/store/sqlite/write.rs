@@ -283,8 +283,7 @@ impl Writer {
         }
     }
 
-    /// Bounded: remaining rows are deleted a second later.
-    /// Deletes expired rows, a bounded number. Whether there may be more.
+    /// Deletes a bounded number of expired rows. Returns whether there may be more.
     fn expire(&mut self) -> bool {
         let Some(open) = self.open.as_ref().filter(|_| self.database.create) else { return true };
         if self.clock_saved_at.elapsed() >= CLOCK_SAVE_INTERVAL {

@@ -50,7 +50,7 @@ fn four_daemons_that_are_killed_at_random_store_every_entry_once() {
     let length = Duration::from_secs(times("STREAM_STORM_SECONDS", 9, 300));
     let kills = storm(&mut daemons, Instant::now(), length);
     let added = publisher.finish();
-    // The last one is gone for good: what it had acknowledged is in its spool, the rest of what it had read goes to the others.
+    // The last daemon does not come back: its spool has the entries that it had acknowledged, the other daemons claim the rest.
     let (last, others) = daemons.split_last_mut().unwrap();
     if last.is_running() {
         last.kill9();
