@@ -4,7 +4,7 @@
 use std::{sync::Arc, thread};
 
 use tokio::{
-    runtime::Handle,
+    runtime::{self, Handle},
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
@@ -243,10 +243,10 @@ impl Daemon<'_> {
         let intake = Intake::new(deps, &log.recovery);
         self.spawn_gap_reports(redis, intake.previous_watermark(), sender);
         let (drained_out, drained) = oneshot::channel();
-        let handle = Handle::current();
+        let clock = runtime::Builder::new_current_thread().enable_time().build().map_err(AppError::Start)?;
         let work = move || {
             let _span = stage("intake").entered();
-            intake.run(&handle, training, control);
+            intake.run(&clock, training, control);
             // The receiver is gone when the daemon fails.
             let _ = drained_out.send(());
         };
@@ -282,7 +282,8 @@ impl Daemon<'_> {
         self.tasks.spawn("store", upkeep);
         let Storage { spool, dead_letters } = storage;
         let decoder = Arc::new(Decoder::new(&settings.instance));
-        let records = SpoolRecords::new(reader, spool.clone(), decoder, self.memory.clone());
+        let memory = self.memory.clone();
+        let records = SpoolRecords::new(reader, spool.clone(), decoder, memory, settings.writer.flush_interval);
         let ports = writer::WriterPorts {
             store: Arc::clone(&store),
             commit: SpoolCommit::new(committer, spool.clone(), Arc::clone(&store), settings.spool.checkpoint_delay),

@@ -143,7 +143,8 @@ async fn drain_into(
     let dead_letters =
         Arc::new(DeadLetterLog::open(&dead_letters, Arc::clone(metrics)).map_err(OfflineDrainError::DeadLetters)?);
     let memory = MemoryLimit::default();
-    let records = SpoolRecords::new(reader, view.clone(), Arc::new(Decoder::new(owner)), memory.clone());
+    let (decoder, flush_interval) = (Arc::new(Decoder::new(owner)), settings.writer.flush_interval);
+    let records = SpoolRecords::new(reader, view.clone(), decoder, memory.clone(), flush_interval);
     let commit = SpoolCommit::new(committer, view.clone(), Arc::clone(store), settings.spool.checkpoint_delay);
     let sink = SpoolDeadLetters::new(Arc::clone(&dead_letters), view.clone(), memory);
     let sink = Arc::new(CountingSink { inner: sink, records: Mutex::default() });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{runtime::Runtime, sync::mpsc};
 
 use crate::frame::IntakeItem;
 
@@ -19,7 +19,7 @@ pub(super) const IDLE_AFTER: Duration = Duration::from_secs(3);
 /// Waits for messages, at most so long, and not at all when there are some. The control queue comes first. Returns `false` once the
 /// training queue is closed and empty.
 pub(super) fn collect_group(
-    handle: &Handle,
+    clock: &Runtime,
     training: &mut mpsc::Receiver<IntakeItem>,
     control: &mut mpsc::Receiver<IntakeItem>,
     group: &mut Vec<IntakeItem>,
@@ -31,7 +31,7 @@ pub(super) fn collect_group(
     if wait.is_zero() || !group.is_empty() {
         return true;
     }
-    let open = handle.block_on(async {
+    let open = clock.block_on(async {
         tokio::select! {
             biased;
             Some(item) = control.recv() => group.push(item),

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::tz::TimeZone;
 use tokio::{
-    runtime::Handle,
+    runtime::Runtime,
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
@@ -180,10 +180,11 @@ impl Intake {
         self.state.watermark()
     }
 
-    /// Runs until both queues are closed; everything taken is durable, or counted, when it returns.
+    /// Runs until both queues are closed; everything taken is durable, or counted, when it returns. It waits on `clock`, which is this
+    /// thread's own: a timer of a shared runtime would wake a thread of that as well.
     pub fn run(
         mut self,
-        handle: &Handle,
+        clock: &Runtime,
         mut training: mpsc::Receiver<IntakeItem>,
         mut control: mpsc::Receiver<IntakeItem>,
     ) {
@@ -192,13 +193,13 @@ impl Intake {
         let mut open = true;
         while open {
             self.deps.heartbeat.beat();
-            open = collect_group(handle, &mut training, &mut control, &mut group, self.longest_wait());
+            open = collect_group(clock, &mut training, &mut control, &mut group, self.longest_wait());
             self.process(&mut group);
             self.write_or_sync();
             let watermark = self.watermark(training.is_empty() && control.is_empty());
             self.housekeeping(watermark, false);
         }
-        self.drain(handle, control, &mut group);
+        self.drain(clock, control, &mut group);
     }
 
     /// The moment up to which everything is in the spool; after a restart the gap begins here. Too early is safe.
@@ -215,12 +216,12 @@ impl Intake {
     }
 
     /// After the sources have ended: the last commands are executed, their outcomes recorded, everything synced.
-    fn drain(mut self, handle: &Handle, mut control: mpsc::Receiver<IntakeItem>, group: &mut Vec<IntakeItem>) {
+    fn drain(mut self, clock: &Runtime, mut control: mpsc::Receiver<IntakeItem>, group: &mut Vec<IntakeItem>) {
         self.sync();
         let (closed, _) = mpsc::channel(1);
         self.deps.commands = closed; // the control stage ends when it has answered what it has
         let deadline = Instant::now() + DRAIN_TIMEOUT;
-        while handle
+        while clock
             .block_on(async { tokio::time::timeout_at(deadline, control.recv_many(group, GROUP_MAX)).await })
             .is_ok_and(|count| count > 0)
         {

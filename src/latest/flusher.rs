@@ -9,6 +9,7 @@ use fred::{
     interfaces::KeysInterface,
     types::{Expiration, Value},
 };
+use futures_util::future::join_all;
 use tokio::time::{Instant, interval, sleep};
 use tracing::{info, warn};
 
@@ -355,20 +356,20 @@ impl Flusher {
     }
 
     async fn set(&mut self, client: &Client, writes: Vec<(String, String, Duration)>) {
-        let pipeline = client.pipeline();
-        let mut keys = Vec::with_capacity(writes.len());
+        let (mut keys, mut calls) = (Vec::with_capacity(writes.len()), Vec::with_capacity(writes.len()));
         for (key, value, left) in writes {
             let millis = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
             if millis > 0 {
-                // Queued only: the reply comes with the pipeline's.
-                let _ = pipeline.set::<Value, _, _>(&key, value, Some(Expiration::PX(millis)), None, false).await;
+                calls.push(client.set::<Value, _, _>(key.clone(), value, Some(Expiration::PX(millis)), None, false));
                 keys.push(key);
             }
         }
         if keys.is_empty() {
             return;
         }
-        let answers = pipeline.try_all::<Value>().await;
+        // Not the client's pipeline, which flushes the socket after each command; of commands that are queued together only after the
+        // last one.
+        let answers = join_all(calls).await;
         let failures: Vec<(&String, &RedisError)> =
             keys.iter().zip(&answers).filter_map(|(key, answer)| Some((key, answer.as_ref().err()?))).collect();
         self.metrics.latest_errors.inc_by(failures.len() as u64);

@@ -90,13 +90,13 @@ impl Batches {
         Self { rows_max, bytes_max, linger, open, due, opened: 0 }
     }
 
-    /// Adds a row; what becomes due by size goes to `ready`.
+    /// Adds a row that has waited since then; what becomes due by size goes to `ready`.
     pub fn push(
         &mut self,
         row: Row,
         bytes: usize,
         origin: RowOrigin,
-        now: Instant,
+        since: Instant,
         ready: &mut VecDeque<PendingBatch>,
     ) {
         let (key, rows_max, bytes_max) = (BatchKey::of(&row), self.rows_max, self.bytes_max);
@@ -106,7 +106,7 @@ impl Batches {
         }
         let pending = match self.open.get_mut(&key) {
             Some(open) => &mut open.pending,
-            None => self.open(key, now, ready),
+            None => self.open(key, since, ready),
         };
         pending.batch.rows.push(row);
         pending.origins.push(origin);
@@ -116,9 +116,9 @@ impl Batches {
         }
     }
 
-    /// Moves what is due by age to `ready`; with `all`, everything.
-    pub fn flush(&mut self, now: Instant, all: bool, ready: &mut VecDeque<PendingBatch>) {
-        while self.due_at().is_some_and(|due| due <= now || all) {
+    /// Moves what is due by age until then to `ready`; with `all`, everything.
+    pub fn flush(&mut self, until: Instant, all: bool, ready: &mut VecDeque<PendingBatch>) {
+        while self.due_at().is_some_and(|due| due <= until || all) {
             self.close_oldest(ready);
         }
     }
@@ -138,12 +138,12 @@ impl Batches {
         self.open.get(&due.key).is_some_and(|open| open.number == due.number)
     }
 
-    fn open(&mut self, key: BatchKey, now: Instant, ready: &mut VecDeque<PendingBatch>) -> &mut PendingBatch {
+    fn open(&mut self, key: BatchKey, since: Instant, ready: &mut VecDeque<PendingBatch>) -> &mut PendingBatch {
         if self.open.len() >= OPEN_BATCHES_MAX && self.due_at().is_some() {
             self.close_oldest(ready);
         }
         self.opened += 1;
-        self.due.push_back(Due { at: now + self.linger, key, number: self.opened });
+        self.due.push_back(Due { at: since + self.linger, key, number: self.opened });
         // Closed batches leave their entries behind; under load they pile up before the front is looked at.
         if self.due.len() > 4 * OPEN_BATCHES_MAX {
             let open = &self.open;

@@ -100,7 +100,7 @@ pub struct WriterPorts<C, A> {
 pub enum WriterError {
     /// A bug in the store or the dead letters. The records are still in the spool.
     #[error("a write panicked")]
-    Panicked(#[source] tokio::task::JoinError),
+    Panicked,
 }
 
 /// Moves records into the store until `stop`; then writes what it has gathered, and returns at once when the store is down.

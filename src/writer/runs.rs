@@ -29,12 +29,22 @@ use super::{
     run_columns,
     store_call::{RefusedPart, RefusedValue},
 };
-use crate::event::{Row, RunUpdate};
+use crate::{
+    event::{Row, RunUpdate},
+    lifecycle::next_tick,
+};
 
 /// Time between two writes of one run's row.
 pub const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// Writes of run rows are due at multiples of this, so that those of many runs come together, and with those of batches.
+const WRITE_TICK: Duration = Duration::from_millis(250);
 /// Updates up to this age make a run recent when another process changes the store: its row may have vanished before.
 const RECENT_UPDATE: Duration = Duration::from_secs(5);
+
+/// When a run may be written again that was written then.
+fn next_write(written: Instant) -> Instant {
+    next_tick(written + MIN_WRITE_INTERVAL, WRITE_TICK)
+}
 
 /// The run update of a record.
 #[derive(Debug)]
@@ -148,7 +158,7 @@ impl RunTable {
         if matches!(run.state, RunState::Clean) {
             run.state = RunState::Queued;
             match run.last_written {
-                Some(written) => self.due_later.push(Reverse((written + MIN_WRITE_INTERVAL, run_id))),
+                Some(written) => self.due_later.push(Reverse((next_write(written), run_id))),
                 None => self.due_now.push_back(run_id),
             }
         }
@@ -256,7 +266,7 @@ impl RunTable {
         run.update_size(&mut self.size);
         let mut outcome = write.assign_refusals(refused);
         if run.is_pending() {
-            self.due_later.push(Reverse((now + MIN_WRITE_INTERVAL, run_id)));
+            self.due_later.push(Reverse((next_write(now), run_id)));
         } else {
             // What came meanwhile said nothing that is not stored now: there is nothing to write for it.
             outcome.stored.append(&mut mem::take(&mut run.pending).tokens());

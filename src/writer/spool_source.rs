@@ -14,14 +14,59 @@ use super::{
 };
 use crate::{
     event::{Guard, Row},
+    lifecycle::next_tick,
     memory::{LARGE_VALUE, MemoryLimit, Reserved, WriterWait, guarded},
     spool::{self, Record, RecordKind},
     wire,
 };
 
-/// Between two looks at a log that was read to its end: a batch is gathered for `writer.flush_interval` anyway, and waking up for
-/// every group that becomes durable costs more than its records.
-const IDLE_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// The longest pause between two looks at a log that was read to its end.
+const LOOK_INTERVAL_MAX: Duration = Duration::from_millis(250);
+/// The shortest, where many records come.
+const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(15);
+/// Records of a look from which the next pause is half as long; a quarter of them doubles it.
+const LOOK_RECORDS: u64 = 640;
+
+/// When a log that was read to its end is looked at again. A batch is gathered for `writer.flush_interval` anyway, so the log is
+/// read as seldom as that, and what was read then is written at once: waking up for every group that becomes durable costs more than
+/// its records. Where many records come they are read in smaller portions.
+#[derive(Debug)]
+struct Looks {
+    /// The longest pause.
+    interval_max: Duration,
+    interval: Duration,
+    /// Before then the log is not looked at.
+    not_before: Instant,
+    /// When it was last read to its end.
+    caught_up_at: Instant,
+    /// Records read since then.
+    records: u64,
+}
+
+impl Looks {
+    fn new(flush_interval: Duration, now: Instant) -> Self {
+        let interval_max = flush_interval.clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
+        Self { interval_max, interval: interval_max, not_before: now, caught_up_at: now, records: 0 }
+    }
+
+    /// How long the records that are read now have waited, at most. Of a backlog it is the longest pause: the log was last read to
+    /// its end before that.
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.caught_up_at).min(self.interval_max)
+    }
+
+    /// So many records were read, and there are no more. Returns when the log is looked at again.
+    fn caught_up(&mut self, now: Instant) -> Instant {
+        let records = std::mem::take(&mut self.records);
+        if records >= LOOK_RECORDS && self.interval / 2 >= LOOK_INTERVAL_MIN {
+            self.interval /= 2;
+        } else if records < LOOK_RECORDS / 4 && self.interval < self.interval_max {
+            self.interval *= 2;
+        }
+        (self.caught_up_at, self.not_before) = (now, next_tick(now, self.interval));
+        self.not_before
+    }
+}
 
 /// The spool's reader, as the writer sees it.
 #[derive(Debug)]
@@ -30,7 +75,7 @@ pub struct SpoolRecords {
     view: spool::View,
     decoder: Arc<Decoder>,
     /// Kept here, so that a dropped `next` does not begin its pause again.
-    not_before: Instant,
+    looks: Looks,
     memory: MemoryLimit,
     /// What was read, and waits for the memory that its rows take; for the same reason.
     pending: Option<PendingChunk>,
@@ -49,10 +94,16 @@ struct PendingChunk {
 }
 
 impl SpoolRecords {
-    /// The records of this log; what large ones of them become is counted in `memory`.
-    pub fn new(reader: spool::Reader, view: spool::View, decoder: Arc<Decoder>, memory: MemoryLimit) -> Self {
-        let not_before = Instant::now();
-        Self { reader, view, decoder, not_before, memory, pending: None, memory_wait: None, large: Weak::new() }
+    /// The records of this log; what large ones of them become is counted in `memory`. A row waits for at most `flush_interval`.
+    pub fn new(
+        reader: spool::Reader,
+        view: spool::View,
+        decoder: Arc<Decoder>,
+        memory: MemoryLimit,
+        flush_interval: Duration,
+    ) -> Self {
+        let looks = Looks::new(flush_interval, Instant::now());
+        Self { reader, view, decoder, looks, memory, pending: None, memory_wait: None, large: Weak::new() }
     }
 }
 
@@ -77,14 +128,17 @@ pub struct SpoolChunk {
     decoder: Arc<Decoder>,
     /// Memory for what its records become, until the last of that is gone.
     reserved: Option<Guard>,
+    age: Duration,
+    next_look: Option<Instant>,
 }
 
 impl SpoolRecords {
     fn chunk(&mut self, chunk: spool::Chunk, reserved: Option<Guard>) -> SpoolChunk {
-        if chunk.end >= self.view.durable() {
-            self.not_before = Instant::now() + IDLE_POLL_INTERVAL;
-        }
-        SpoolChunk { chunk, decoder: Arc::clone(&self.decoder), reserved }
+        let now = Instant::now();
+        let age = self.looks.age(now);
+        self.looks.records += chunk.end - chunk.first;
+        let next_look = (chunk.end >= self.view.durable()).then(|| self.looks.caught_up(now));
+        SpoolChunk { chunk, decoder: Arc::clone(&self.decoder), reserved, age, next_look }
     }
 
     /// Memory for the texts of the chunk that waits. One chunk with large records after the other: two would wait for each other's
@@ -111,7 +165,7 @@ impl RecordSource for SpoolRecords {
     type Chunk = SpoolChunk;
 
     async fn next(&mut self) -> SpoolChunk {
-        tokio::time::sleep_until(self.not_before).await;
+        tokio::time::sleep_until(self.looks.not_before).await;
         if self.pending.is_none() {
             self.readable().await;
             let chunk = self.reader.next().await;
@@ -133,6 +187,10 @@ impl RecordSource for SpoolRecords {
         (self.pending, self.memory_wait) = (None, None);
         self.reader.rewind(offset);
     }
+
+    fn skip_pause(&mut self) {
+        self.looks.not_before = Instant::now();
+    }
 }
 
 /// Whatever holds the large texts of a record holds the memory that was reserved for them.
@@ -147,6 +205,14 @@ fn attach_reservation(reserved: &Guard, content: &mut Content) {
 }
 
 impl RecordChunk for SpoolChunk {
+    fn age(&self) -> Duration {
+        self.age
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        self.next_look
+    }
+
     fn records(&self) -> impl Iterator<Item = DecodedRecord> + Send {
         self.chunk.records().map(|record| {
             let mut content = self.decoder.content(&record);
@@ -167,6 +233,36 @@ mod tests {
     use crate::{event::Resolved, metrics::Metrics, spool::NewRecord};
 
     const READ_TIMEOUT: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn a_log_is_looked_at_as_seldom_as_batches_are_flushed_unless_many_records_come() {
+        const MS: Duration = Duration::from_millis(1);
+        let start = next_tick(Instant::now(), 250 * MS);
+        let mut looks = Looks::new(250 * MS, start);
+        let mut at = |records, after: Duration| {
+            let now = start + after;
+            let age = looks.age(now);
+            looks.records += records;
+            (age, looks.caught_up(now).duration_since(start))
+        };
+        assert_eq!(at(1, 0 * MS), (0 * MS, 250 * MS));
+        // Looks are at multiples of the interval, however late the last one was.
+        assert_eq!(at(500, 270 * MS), (250 * MS, 500 * MS));
+        assert_eq!(at(5_000, 500 * MS), (230 * MS, 625 * MS));
+        assert_eq!(at(2_500, 625 * MS), (125 * MS, 687 * MS + MS / 2));
+        assert_eq!(at(500, 690 * MS), (65 * MS, 750 * MS));
+        assert_eq!(at(10, 750 * MS), (60 * MS, 875 * MS));
+        assert_eq!(at(10, 875 * MS), (125 * MS, 1_000 * MS));
+        assert_eq!(
+            at(10, 9_000 * MS),
+            (250 * MS, 9_250 * MS),
+            "after a silence, as if it had waited for a whole interval"
+        );
+        for _ in 0..20 {
+            at(100_000, 9_300 * MS);
+        }
+        assert_eq!(at(500, 9_300 * MS), (0 * MS, 9_312 * MS + MS / 2), "the shortest");
+    }
     const MIB: usize = 1 << 20;
 
     #[tokio::test]
@@ -175,8 +271,13 @@ mod tests {
         let config = spool::Config { dir: dir.path().join("spool"), ..spool::Config::default() };
         let mut spool = spool::open(&config, Metrics::new()).unwrap();
         let memory = MemoryLimit::new(10 * MIB);
-        let mut records =
-            SpoolRecords::new(spool.reader, spool.view.clone(), Arc::new(Decoder::new("test")), memory.clone());
+        let mut records = SpoolRecords::new(
+            spool.reader,
+            spool.view.clone(),
+            Arc::new(Decoder::new("test")),
+            memory.clone(),
+            Duration::from_millis(20),
+        );
         assert!(timeout(READ_TIMEOUT, records.next()).await.is_err());
         assert!(memory.try_reserve(MIB).is_some(), "without records the writer waits for no memory");
 

@@ -19,7 +19,7 @@ use cascor_ingest::{
     wire::Limits,
 };
 use tokio::{
-    runtime::Handle,
+    runtime::Builder,
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, timeout},
@@ -198,8 +198,8 @@ async fn intake_acknowledges_each_message_of_such_a_source_once_it_is_on_disk() 
     let (queue, items, bytes) = queue(QUEUE_FRAMES, 1 << 20);
     let (control_out, control) = mpsc::channel(1);
     let intake = intake_of(dir.path(), spool, bytes.clone(), &metrics);
-    let handle = Handle::current();
-    let intake = thread::spawn(move || intake.run(&handle, items, control));
+    let clock = Builder::new_current_thread().enable_time().build().unwrap();
+    let intake = thread::spawn(move || intake.run(&clock, items, control));
     let (acknowledged_out, mut acknowledged) = mpsc::channel(MESSAGES as usize);
     let (stopper, stop) = Signal::new();
     let mut messages = payloads();

@@ -112,7 +112,7 @@ fn start(
         ..deps_of(dir, spool.appender, queue(1, 1).2, &metrics)
     };
     let intake = Intake::new(deps, &spool.recovery);
-    let thread = thread::spawn(move || intake.run(Runtime::new().unwrap().handle(), queued, mpsc::channel(1).1));
+    let thread = thread::spawn(move || intake.run(&Runtime::new().unwrap(), queued, mpsc::channel(1).1));
     (thread, items_out)
 }
 

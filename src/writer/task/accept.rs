@@ -29,6 +29,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     /// Adds its rows to batches and merges its run update.
     pub(super) fn accept(&mut self, record: DecodedRecord, now: Instant) {
         let DecodedRecord { offset, received_at, content } = record;
+        let since = now.checked_sub(self.age).unwrap_or(now);
         match content {
             Content::Nothing => {
                 self.frontier.register(offset, received_at, 0);
@@ -57,7 +58,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
                     let bytes = row_bytes(&row);
                     self.bytes += bytes;
                     let origin = RowOrigin { token, row: number as u32 };
-                    self.batches.push(row, bytes, origin, now, &mut self.ready);
+                    self.batches.push(row, bytes, origin, since, &mut self.ready);
                 }
             }
         }

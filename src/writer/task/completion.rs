@@ -1,6 +1,6 @@
 //! How the results of calls change the state of the task.
 
-use tokio::{task::JoinError, time::Instant};
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::Writer;
@@ -22,10 +22,10 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     /// Takes in the result of a call.
     pub(super) fn on_completion(
         &mut self,
-        completion: Result<Completion, JoinError>,
+        completion: Result<Completion, WriterError>,
         now: Instant,
     ) -> Result<(), WriterError> {
-        match completion.map_err(WriterError::Panicked)? {
+        match completion? {
             Completion::Batch(rows) => self.on_batch(rows, now),
             Completion::Run { run_id, result, of_write, is_probe } => {
                 self.run_calls_in_flight -= 1;

@@ -9,17 +9,16 @@ use std::{
     collections::VecDeque,
     future::{Future, pending},
     mem,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::SystemTime,
 };
 
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::watch,
-    task::JoinSet,
     time::{Duration, Instant, sleep_until, timeout_at},
 };
-
-use tracing::Instrument;
 
 use super::{
     Config, PauseBarrier, WriterError, WriterPorts,
@@ -67,12 +66,17 @@ pub struct Writer<C, A> {
     /// Where the frontier was when it was last committed.
     committed: u64,
     batches: Batches,
+    /// When the log is looked at again, once it was read to its end.
+    next_look: Option<Instant>,
+    /// How long the records that are being read have waited, at most.
+    age: Duration,
     /// Due, and waiting for the limit or for the store.
     ready: VecDeque<PendingBatch>,
     runs: RunTable,
     deletions: KnownDeletions,
     dead_letters: PendingDeadLetters,
-    in_flight: JoinSet<Completion>,
+    /// Driven by this task: with a task for each, every answer of the store would wake a thread.
+    in_flight: FuturesUnordered<BoxFuture<'static, Result<Completion, WriterError>>>,
     batches_in_flight: usize,
     run_calls_in_flight: usize,
     /// Tables of which a batch is in flight and no second may be: see [`is_ordered`].
@@ -124,6 +128,8 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             waiting_received_at: None,
             committed: start,
             batches,
+            next_look: None,
+            age: Duration::ZERO,
             ready: VecDeque::new(),
             runs: RunTable::new(RUNS_MAX, RUN_TEXT_BYTES_MAX)
                 // Another daemon may have read a row before this one wrote it, and write it after; a store that tells of changes does so
@@ -132,7 +138,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
                 .shared(config.shares_runs),
             deletions: KnownDeletions::new(Instant::now()),
             dead_letters: PendingDeadLetters::default(),
-            in_flight: JoinSet::new(),
+            in_flight: FuturesUnordered::new(),
             batches_in_flight: 0,
             run_calls_in_flight: 0,
             ordered_in_flight: Vec::new(),
@@ -159,6 +165,9 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
                 Next::Stop => break,
                 Next::Rewind => self.rewind(&mut records).await?,
             }
+            if self.flush_target() > self.frontier.next_offset {
+                records.skip_pause();
+            }
             next = match self.drive_until(records.next()).await? {
                 Ok(chunk) => self.consume(&chunk).await?,
                 Err(next) => next,
@@ -170,6 +179,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     /// Takes every record of the chunk, waiting for room where there is none.
     async fn consume<K: RecordChunk>(&mut self, chunk: &K) -> Result<Next, WriterError> {
         let mut now = Instant::now();
+        (self.next_look, self.age) = (None, chunk.age());
         for (count, record) in chunk.records().enumerate() {
             if record.offset < self.frontier.next_offset {
                 continue;
@@ -180,7 +190,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
                     tokio::task::yield_now().await;
                 }
                 now = Instant::now();
-                while let Some(completion) = self.in_flight.try_join_next() {
+                while let Some(Some(completion)) = self.in_flight.next().now_or_never() {
                     self.on_completion(completion, now)?;
                 }
                 self.commit_progress();
@@ -199,6 +209,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
                 self.dispatch_due(now);
             }
         }
+        self.next_look = chunk.next_look();
         Ok(self.next_step())
     }
 
@@ -211,14 +222,14 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         tokio::select! {
             biased;
             () = self.stop.stopped() => return Ok(Err(Next::Stop)),
-            Some(completion) = self.in_flight.join_next() => self.on_completion(completion, Instant::now())?,
+            Some(completion) = self.in_flight.next() => self.on_completion(completion, Instant::now())?,
             () = changed(&mut self.ports.pause_barrier) => {}
             () = changed(&mut self.ports.flush_to) => {}
             value = other => came = Some(value),
             () = sleep_until(wake) => {}
         }
         let now = Instant::now();
-        while let Some(completion) = self.in_flight.try_join_next() {
+        while let Some(Some(completion)) = self.in_flight.next().now_or_never() {
             self.on_completion(completion, now)?;
         }
         self.commit_progress();
@@ -246,7 +257,8 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         let may_write = self.deletions.allow_writes(moment, deletion_count);
         let urgent = self.flush_requested();
         if self.may_flush_aged() {
-            self.batches.flush(now, urgent || self.blocked_by_open_batches(), &mut self.ready);
+            let until = self.flush_until(now);
+            self.batches.flush(until, urgent || self.blocked_by_open_batches(), &mut self.ready);
         }
         while may_write
             && self.batches_in_flight < self.limit.get()
@@ -292,19 +304,30 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         self.ports.metrics.writer_in_flight_limit.set(self.limit.get() as i64);
     }
 
-    /// Starts a call, as a task of one type: the runtime's code for a task would be compiled for each, and for each kind of writer.
+    /// Starts a call.
     fn start(&mut self, call: impl Future<Output = Completion> + Send + 'static) {
-        let call: BoxFuture<'static, Completion> = Box::pin(call.in_current_span());
-        self.in_flight.spawn(call);
+        let call = AssertUnwindSafe(call).catch_unwind();
+        self.in_flight.push(Box::pin(async move { call.await.map_err(|_| WriterError::Panicked) }));
+    }
+
+    /// Batches that are due until then are written now. Once the log was read to its end it is the next look at it, which the writer is
+    /// woken for anyway. While more can be read, a batch grows for as long as if its records had not waited before they were read.
+    fn flush_until(&self, now: Instant) -> Instant {
+        self.next_look.map_or_else(|| now.checked_sub(self.age).unwrap_or(now), |look| look.max(now))
+    }
+
+    /// The offset up to which records are waited for.
+    fn flush_target(&self) -> u64 {
+        let pause = match *self.ports.pause_barrier.borrow() {
+            PauseBarrier::None => 0,
+            PauseBarrier::At(end) => end,
+        };
+        pause.max(*self.ports.flush_to.borrow())
     }
 
     /// Whether a flush was requested of the records taken so far.
     fn flush_requested(&self) -> bool {
-        let target = match *self.ports.pause_barrier.borrow() {
-            PauseBarrier::None => 0,
-            PauseBarrier::At(end) => end,
-        }
-        .max(*self.ports.flush_to.borrow());
+        let target = self.flush_target();
         self.stopping || self.frontier.next_offset >= target && self.committed < target
     }
 
@@ -320,7 +343,8 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     }
 
     fn wake_at(&mut self, now: Instant) -> Instant {
-        let aged = if self.may_flush_aged() { self.batches.due_at() } else { None };
+        let more = if self.next_look.is_none() { self.age } else { Duration::ZERO };
+        let aged = if self.may_flush_aged() { self.batches.due_at().map(|due| due + more) } else { None };
         let rows = if self.ready.is_empty() { None } else { self.rows_breaker.next_probe_at() };
         let runs = if self.run_calls_in_flight >= RUN_CALLS_MAX {
             None
@@ -360,7 +384,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             if self.rows_breaker.is_open() || self.runs_breaker.is_open() || self.dead_letters.retry_at.is_some() {
                 break;
             }
-            let Ok(Some(completion)) = timeout_at(deadline, self.in_flight.join_next()).await else { break };
+            let Ok(Some(completion)) = timeout_at(deadline, self.in_flight.next()).await else { break };
             self.on_completion(completion, Instant::now())?;
             self.commit_progress();
         }

@@ -1,5 +1,6 @@
 //! Going back to the checkpoint: the store may have lost rows, or a run was deleted.
 
+use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::{PendingDeadLetters, Writer};
@@ -18,7 +19,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             tokio::select! {
                 biased;
                 () = self.stop.stopped() => return Ok(()),
-                completion = self.in_flight.join_next() => match completion {
+                completion = self.in_flight.next() => match completion {
                     Some(completion) => self.on_completion(completion, Instant::now())?,
                     None => break,
                 },

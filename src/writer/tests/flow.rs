@@ -40,6 +40,19 @@ async fn batches_are_due_by_rows_bytes_and_age() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_waited_before_it_is_read_waits_only_for_the_rest_and_is_written_together() {
+    for (age_ms, expected_ms) in [(250, 0), (200, 0), (125, 0), (100, 150), (20, 230)] {
+        let records = (0..250).map(|n| record(n, vec![metrics_row(n, n % 2)], None)).collect();
+        let mut running = start_aged(Config::default(), records, Duration::from_millis(age_ms));
+        let took = running.wait_for_offset(250).await.as_millis();
+        // By the next look, one age later, the batch would be overdue, or not yet.
+        assert!((expected_ms..expected_ms + 10).contains(&took), "{took} ms after {age_ms}");
+        let sizes: Vec<usize> = running.state().tries.iter().map(|(_, _, rows)| *rows).collect();
+        assert_eq!(sizes, [100, 100, 25, 25], "a batch grows while there is more to read");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_backlog_is_written_in_parallel_within_the_limit() {
     let records: Vec<_> = (0..40_000).map(|n| metrics(n, n % 8)).collect();
     let mut running = start(Config { in_flight: 8, ..Config::default() }, records);

@@ -30,13 +30,27 @@ pub struct FakeLog {
     pub all: Arc<Vec<DecodedRecord>>,
     pub at: usize,
     pub chunk: usize,
+    /// How long its records have waited.
+    pub age: Duration,
 }
 
-pub struct LogChunk(Vec<DecodedRecord>);
+pub struct LogChunk {
+    records: Vec<DecodedRecord>,
+    age: Duration,
+    is_last: bool,
+}
 
 impl RecordChunk for LogChunk {
+    fn age(&self) -> Duration {
+        self.age
+    }
+
+    fn next_look(&self) -> Option<Instant> {
+        self.is_last.then(|| Instant::now() + self.age)
+    }
+
     fn records(&self) -> impl Iterator<Item = DecodedRecord> + Send {
-        self.0.iter().cloned()
+        self.records.iter().cloned()
     }
 }
 
@@ -48,9 +62,9 @@ impl RecordSource for FakeLog {
             pending::<()>().await;
         }
         let end = (self.at + self.chunk).min(self.all.len());
-        let chunk = self.all[self.at..end].to_vec();
+        let records = self.all[self.at..end].to_vec();
         self.at = end;
-        LogChunk(chunk)
+        LogChunk { records, age: self.age, is_last: end == self.all.len() }
     }
 
     fn rewind(&mut self, offset: u64) {
@@ -108,9 +122,27 @@ pub fn start(config: Config, all: Vec<DecodedRecord>) -> Running {
     start_with(config, Arc::new(all), Arc::default(), Arc::default(), Arc::default(), PauseBarrier::None)
 }
 
+/// Of records that have waited for so long when they are read.
+pub fn start_aged(config: Config, all: Vec<DecodedRecord>, age: Duration) -> Running {
+    let log = FakeLog { all: Arc::new(all), at: 0, chunk: 37, age };
+    start_log(config, log, Arc::default(), Arc::default(), Arc::default(), PauseBarrier::None)
+}
+
 pub fn start_with(
     config: Config,
     all: Arc<Vec<DecodedRecord>>,
+    store: Arc<FakeStore>,
+    dead_letters: Arc<FakeDeadLetters>,
+    checkpoint: Arc<FakeCheckpoint>,
+    pause_barrier: PauseBarrier,
+) -> Running {
+    let log = FakeLog { all, at: 0, chunk: 37, age: Duration::ZERO };
+    start_log(config, log, store, dead_letters, checkpoint, pause_barrier)
+}
+
+fn start_log(
+    config: Config,
+    mut log: FakeLog,
     store: Arc<FakeStore>,
     dead_letters: Arc<FakeDeadLetters>,
     checkpoint: Arc<FakeCheckpoint>,
@@ -135,7 +167,6 @@ pub fn start_with(
         metrics: Metrics::new(),
     };
     let from = checkpoint.rollback_to_checkpoint();
-    let mut log = FakeLog { all, at: 0, chunk: 37 };
     log.rewind(from);
     let mut task = JoinSet::new();
     task.spawn(run(config, log, ports, stop));
