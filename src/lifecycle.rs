@@ -2,10 +2,13 @@
 
 use std::{
     future::Future,
+    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
     time::Duration,
 };
 
@@ -22,6 +25,32 @@ pub fn next_tick(now: Instant, period: Duration) -> Instant {
     let since = now.saturating_duration_since(*FIRST.get_or_init(|| now));
     let past = since.as_nanos() % period.as_nanos().max(1);
     now + period.saturating_sub(Duration::from_nanos(u64::try_from(past).unwrap_or(0)))
+}
+
+/// Wakes the thread that waits in [`block_until`].
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs a future on this thread; `None` when it is not ready by the deadline. The future may not need a runtime: that of tokio would
+/// wake for its wheel of timers as well, and a shared one a thread of its own for each deadline.
+pub fn block_until<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Some(output);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        thread::park_timeout(left);
+    }
 }
 
 /// The request to stop. Cloning is cheap.
@@ -174,5 +203,25 @@ impl Readiness {
             (stopping.load(Ordering::Acquire), "stopping"),
         ];
         missing.into_iter().filter_map(|(is_missing, what)| is_missing.then_some(what)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_waits_for_a_future_until_the_deadline_and_not_longer_than_needed() {
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+        let began = Instant::now();
+        assert_eq!(block_until(began + Duration::from_millis(30), receiver.recv()), None);
+        assert!(began.elapsed() >= Duration::from_millis(30));
+        let sends = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(20));
+            sender.blocking_send(7).unwrap();
+        });
+        assert_eq!(block_until(began + Duration::from_secs(60), receiver.recv()), Some(Some(7)));
+        sends.join().unwrap();
+        assert_eq!(block_until(Instant::now(), receiver.recv()), Some(None), "the sender is gone");
     }
 }

@@ -4,7 +4,7 @@
 use std::{sync::Arc, thread};
 
 use tokio::{
-    runtime::{self, Handle},
+    runtime::Handle,
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
@@ -243,10 +243,9 @@ impl Daemon<'_> {
         let intake = Intake::new(deps, &log.recovery);
         self.spawn_gap_reports(redis, intake.previous_watermark(), sender);
         let (drained_out, drained) = oneshot::channel();
-        let clock = runtime::Builder::new_current_thread().enable_time().build().map_err(AppError::Start)?;
         let work = move || {
             let _span = stage("intake").entered();
-            intake.run(&clock, training, control);
+            intake.run(training, control);
             // The receiver is gone when the daemon fails.
             let _ = drained_out.send(());
         };

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::{runtime::Runtime, sync::mpsc};
+use tokio::{sync::mpsc, time::Instant};
 
-use crate::frame::IntakeItem;
+use crate::{frame::IntakeItem, lifecycle::block_until};
 
 /// Messages after which no more are taken in a round; bounds the memory of a group beside the queue's own bound.
 pub(super) const GROUP_MAX: usize = 1_024;
@@ -19,7 +19,6 @@ pub(super) const IDLE_AFTER: Duration = Duration::from_secs(3);
 /// Waits for messages, at most so long, and not at all when there are some. The control queue comes first. Returns `false` once the
 /// training queue is closed and empty.
 pub(super) fn collect_group(
-    clock: &Runtime,
     training: &mut mpsc::Receiver<IntakeItem>,
     control: &mut mpsc::Receiver<IntakeItem>,
     group: &mut Vec<IntakeItem>,
@@ -31,18 +30,21 @@ pub(super) fn collect_group(
     if wait.is_zero() || !group.is_empty() {
         return true;
     }
-    let open = clock.block_on(async {
+    let first = async {
         tokio::select! {
             biased;
-            Some(item) = control.recv() => group.push(item),
-            item = training.recv() => match item {
-                Some(item) => group.push(item),
-                None => return false,
-            },
-            () = tokio::time::sleep(wait) => {}
+            Some(item) = control.recv() => Some(item),
+            item = training.recv() => item,
         }
-        true
-    });
+    };
+    let open = match block_until(Instant::now() + wait, first) {
+        Some(Some(item)) => {
+            group.push(item);
+            true
+        }
+        Some(None) => false,
+        None => true,
+    };
     // More may have arrived with the first: synced alone, it would cost a sync, and the rest would wait for the next one. A closed
     // queue is noticed at the next call.
     if !group.is_empty() {

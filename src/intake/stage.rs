@@ -4,7 +4,6 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::tz::TimeZone;
 use tokio::{
-    runtime::Runtime,
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
@@ -25,7 +24,7 @@ use crate::{
     frame::{Ack, BatchAck, DeliveryTag, Frame, IntakeItem, escape_reserved_name},
     gaps::{Gap, SeqTracker},
     latest::LatestState,
-    lifecycle::Readiness,
+    lifecycle::{Readiness, block_until},
     live::LiveFeed,
     memory::MemoryLimit,
     metrics::Metrics,
@@ -180,26 +179,20 @@ impl Intake {
         self.state.watermark()
     }
 
-    /// Runs until both queues are closed; everything taken is durable, or counted, when it returns. It waits on `clock`, which is this
-    /// thread's own: a timer of a shared runtime would wake a thread of that as well.
-    pub fn run(
-        mut self,
-        clock: &Runtime,
-        mut training: mpsc::Receiver<IntakeItem>,
-        mut control: mpsc::Receiver<IntakeItem>,
-    ) {
+    /// Runs until both queues are closed; everything taken is durable, or counted, when it returns.
+    pub fn run(mut self, mut training: mpsc::Receiver<IntakeItem>, mut control: mpsc::Receiver<IntakeItem>) {
         self.note_health();
         let mut group = Vec::with_capacity(GROUP_MAX);
         let mut open = true;
         while open {
             self.deps.heartbeat.beat();
-            open = collect_group(clock, &mut training, &mut control, &mut group, self.longest_wait());
+            open = collect_group(&mut training, &mut control, &mut group, self.longest_wait());
             self.process(&mut group);
             self.write_or_sync();
             let watermark = self.watermark(training.is_empty() && control.is_empty());
             self.housekeeping(watermark, false);
         }
-        self.drain(clock, control, &mut group);
+        self.drain(control, &mut group);
     }
 
     /// The moment up to which everything is in the spool; after a restart the gap begins here. Too early is safe.
@@ -216,15 +209,12 @@ impl Intake {
     }
 
     /// After the sources have ended: the last commands are executed, their outcomes recorded, everything synced.
-    fn drain(mut self, clock: &Runtime, mut control: mpsc::Receiver<IntakeItem>, group: &mut Vec<IntakeItem>) {
+    fn drain(mut self, mut control: mpsc::Receiver<IntakeItem>, group: &mut Vec<IntakeItem>) {
         self.sync();
         let (closed, _) = mpsc::channel(1);
         self.deps.commands = closed; // the control stage ends when it has answered what it has
         let deadline = Instant::now() + DRAIN_TIMEOUT;
-        while clock
-            .block_on(async { tokio::time::timeout_at(deadline, control.recv_many(group, GROUP_MAX)).await })
-            .is_ok_and(|count| count > 0)
-        {
+        while block_until(deadline, control.recv_many(group, GROUP_MAX)).is_some_and(|count| count > 0) {
             self.process(group);
             self.sync();
         }

@@ -19,7 +19,6 @@ use cascor_ingest::{
     wire::Limits,
 };
 use tokio::{
-    runtime::Builder,
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, timeout},
@@ -198,8 +197,7 @@ async fn intake_acknowledges_each_message_of_such_a_source_once_it_is_on_disk() 
     let (queue, items, bytes) = queue(QUEUE_FRAMES, 1 << 20);
     let (control_out, control) = mpsc::channel(1);
     let intake = intake_of(dir.path(), spool, bytes.clone(), &metrics);
-    let clock = Builder::new_current_thread().enable_time().build().unwrap();
-    let intake = thread::spawn(move || intake.run(&clock, items, control));
+    let intake = thread::spawn(move || intake.run(items, control));
     let (acknowledged_out, mut acknowledged) = mpsc::channel(MESSAGES as usize);
     let (stopper, stop) = Signal::new();
     let mut messages = payloads();

@@ -19,7 +19,7 @@ use cascor_ingest::{
     spool,
 };
 use serde_json::{Value as Json, json};
-use tokio::{runtime::Runtime, sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, time::Instant};
 use uuid::Uuid;
 
 use crate::{second_source::deps_of, support::wait_until};
@@ -112,7 +112,7 @@ fn start(
         ..deps_of(dir, spool.appender, queue(1, 1).2, &metrics)
     };
     let intake = Intake::new(deps, &spool.recovery);
-    let thread = thread::spawn(move || intake.run(&Runtime::new().unwrap(), queued, mpsc::channel(1).1));
+    let thread = thread::spawn(move || intake.run(queued, mpsc::channel(1).1));
     (thread, items_out)
 }
 

@@ -14,7 +14,7 @@ use std::{
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::{
     sync::{mpsc, oneshot},
-    time::{Instant, timeout},
+    time::Instant,
 };
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     event::{MemSize, Partition, RunEdit, RunRow, Table},
+    lifecycle::block_until,
     logging::Chain,
     metrics::Metrics,
     store::{Batch, Retention, StoreError},
@@ -155,10 +156,6 @@ impl Writer {
 
     /// Serves the queue until all senders are gone and it is empty.
     pub fn run(mut self, mut queue: mpsc::Receiver<WriteRequest>) {
-        let clock = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
-            Ok(clock) => clock,
-            Err(error) => return warn!(error = %Chain(&error), "the database thread cannot start"),
-        };
         if self.database.create
             && let Err(error) = self.connect()
         {
@@ -167,13 +164,13 @@ impl Writer {
         let mut group = Vec::new();
         let (mut expired_at, mut interval) = (Instant::now(), EXPIRE_INTERVAL);
         loop {
-            match clock.block_on(async { timeout(interval, queue.recv()).await }) {
-                Ok(Some(job)) => {
+            match block_until(Instant::now() + interval, queue.recv()) {
+                Some(Some(job)) => {
                     collect_group(job, &mut queue, &mut group);
                     self.commit_group(&mut group);
                 }
-                Ok(None) => return,
-                Err(_) => {}
+                Some(None) => return,
+                None => {}
             }
             if expired_at.elapsed() >= interval {
                 expired_at = Instant::now();

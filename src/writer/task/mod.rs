@@ -48,7 +48,7 @@ const RUN_CALLS_MAX: usize = 32;
 /// Records taken between two polls for completed calls.
 const RECORDS_PER_POLL: usize = 32;
 /// How often the store is asked for restarts when nothing else happens.
-const RESTART_POLL_INTERVAL: Duration = Duration::from_millis(500);
+const RESTART_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long the store may take at the end for the calls in flight. No messages are received meanwhile, so that a store that hangs
 /// must not delay the end; unconfirmed rows are written again after the restart.
