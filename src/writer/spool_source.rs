@@ -24,8 +24,10 @@ use crate::{
 const LOOK_INTERVAL_MAX: Duration = Duration::from_millis(250);
 /// The shortest, where many records come.
 const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(15);
-/// Records of a look from which the next pause is half as long; a quarter of them doubles it.
+/// Records of a look from which the next pause is half as long; with less than a quarter of them it is twice as long.
 const LOOK_RECORDS: u64 = 640;
+/// The same in bytes: the newest 4 MiB are in memory, older ones are read from the file.
+const LOOK_BYTES: usize = 1 << 20;
 
 /// When a log that was read to its end is looked at again. A batch is gathered for `writer.flush_interval` anyway, so the log is
 /// read as seldom as that, and what was read then is written at once: waking up for every group that becomes durable costs more than
@@ -39,14 +41,15 @@ struct Looks {
     not_before: Instant,
     /// When it was last read to its end.
     caught_up_at: Instant,
-    /// Records read since then.
+    /// Records read since then, and their bytes.
     records: u64,
+    bytes: usize,
 }
 
 impl Looks {
     fn new(flush_interval: Duration, now: Instant) -> Self {
         let interval_max = flush_interval.clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
-        Self { interval_max, interval: interval_max, not_before: now, caught_up_at: now, records: 0 }
+        Self { interval_max, interval: interval_max, not_before: now, caught_up_at: now, records: 0, bytes: 0 }
     }
 
     /// How long the records that are read now have waited, at most. Of a backlog it is the longest pause: the log was last read to
@@ -57,10 +60,10 @@ impl Looks {
 
     /// So many records were read, and there are no more. Returns when the log is looked at again.
     fn caught_up(&mut self, now: Instant) -> Instant {
-        let records = std::mem::take(&mut self.records);
-        if records >= LOOK_RECORDS && self.interval / 2 >= LOOK_INTERVAL_MIN {
+        let (records, bytes) = (mem::take(&mut self.records), mem::take(&mut self.bytes));
+        if (records >= LOOK_RECORDS || bytes >= LOOK_BYTES) && self.interval / 2 >= LOOK_INTERVAL_MIN {
             self.interval /= 2;
-        } else if records < LOOK_RECORDS / 4 && self.interval < self.interval_max {
+        } else if records < LOOK_RECORDS / 4 && bytes < LOOK_BYTES / 4 && self.interval < self.interval_max {
             self.interval *= 2;
         }
         (self.caught_up_at, self.not_before) = (now, next_tick(now, self.interval));
@@ -137,7 +140,8 @@ impl SpoolRecords {
         let now = Instant::now();
         let age = self.looks.age(now);
         self.looks.records += chunk.end - chunk.first;
-        let next_look = (chunk.end >= self.view.durable()).then(|| self.looks.caught_up(now));
+        self.looks.bytes += chunk.len_bytes();
+        let next_look = (chunk.end >= self.view.end()).then(|| self.looks.caught_up(now));
         SpoolChunk { chunk, decoder: Arc::clone(&self.decoder), reserved, age, next_look }
     }
 
@@ -262,6 +266,9 @@ mod tests {
             at(100_000, 9_300 * MS);
         }
         assert_eq!(at(500, 9_300 * MS), (0 * MS, 9_312 * MS + MS / 2), "the shortest");
+        let mut looks = Looks::new(250 * MS, start);
+        (looks.records, looks.bytes) = (10, 2 << 20);
+        assert_eq!(looks.caught_up(start).duration_since(start), 125 * MS, "few records, but large ones");
     }
     const MIB: usize = 1 << 20;
 
