@@ -162,6 +162,7 @@ impl Daemon<'_> {
             readiness: self.readiness.clone(),
             redis: redis.status.clone(),
             streams: redis.streams.clone(),
+            latest_state: Arc::clone(&self.latest_state),
             storage: storage.clone(),
             channels,
             access: access.clone(),

@@ -12,6 +12,7 @@ use crate::{
     event::Table,
     frame::Reason,
     gaps::{Gap, GapReason},
+    latest::LatestState,
     lifecycle::{PauseBarrier, Readiness},
     metrics::Metrics,
     render,
@@ -38,6 +39,8 @@ pub(super) struct StatusInputs {
     pub(super) redis: SourceStatus,
     /// Streams of Redis.
     pub(super) streams: StreamsStatus,
+    /// How long its key in Redis lives.
+    pub(super) latest_state: Arc<LatestState>,
     /// Spool and dead letters.
     pub(super) storage: Storage,
     /// What the stages report.
@@ -79,6 +82,7 @@ impl StatusInputs {
             "paused": paused,
             "started_at": render::time(self.started_at),
             "at": render::time(units::now()),
+            "status_ttl_seconds": self.latest_state.status_ttl().as_secs_f64(),
             "uptime_seconds": self.started.elapsed().as_secs(),
             "redis": self.redis(),
             "spool": {

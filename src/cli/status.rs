@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use fred::clients::Client;
+use fred::{clients::Client, error::Error as RedisError, interfaces::KeysInterface};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -15,7 +15,7 @@ use super::{
     cells,
     connect::{connect, escape_glob, failed},
     output, table,
-    verdict::Verdict,
+    verdict::{SILENT_AGE_SECONDS, Verdict},
 };
 use crate::{
     config::Settings,
@@ -163,6 +163,10 @@ fn outcome(snapshot: Snapshot, args: &Args) -> Result<(), CliError> {
     if unwell.is_empty() { Ok(()) } else { Err(CliError::NegativeAnswer(format!("not well: {}", unwell.join(", ")))) }
 }
 
+/// Age of a status that is late: a daemon writes one each second.
+const LATE_AGE_SECONDS: f64 = 2.0;
+/// How often a status that is late is read again.
+const LATE_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// How often a status is read for which a command waits.
 const STATUS_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// The key beside the names of instances.
@@ -210,17 +214,34 @@ async fn statuses(settings: &Settings, daemon: Option<String>) -> Result<Vec<(St
     let mut found = Vec::new();
     for instance in instances {
         let key = format!("{prefix}{instance}");
-        let text = redis::read_value(&client, &key, STATUS_VALUE)
+        let status = status_with_age(&client, &key)
             .await
             .map_err(|error| failed(&settings.redis, "failed to read a status", Resource::Key(&key), error))?;
-        // The key may have expired since the scan, or hold what no daemon wrote.
-        if let ValueLookup::Usable(text) = text
-            && let Ok(status) = serde_json::from_str::<Value>(&text)
-        {
-            found.push((instance, status));
-        }
+        found.extend(status.map(|status| (instance, status)));
     }
     Ok(found)
+}
+
+/// The status in a key, and how old it is. One that is late may be that of a daemon that has ended: a new one is waited for until it is
+/// so old that this is certain. `None`: the key has expired, or holds what no daemon wrote.
+async fn status_with_age(client: &Client, key: &str) -> Result<Option<Value>, RedisError> {
+    loop {
+        let ValueLookup::Usable(text) = redis::read_value(client, key, STATUS_VALUE).await? else { return Ok(None) };
+        let Ok(mut status) = serde_json::from_str::<Value>(&text) else { return Ok(None) };
+        let Some(age) = age(client, key, &status).await else { return Ok(Some(status)) };
+        if !(LATE_AGE_SECONDS..SILENT_AGE_SECONDS).contains(&age) {
+            status["age_seconds"] = json!(age);
+            return Ok(Some(status));
+        }
+        sleep(LATE_POLL_INTERVAL).await;
+    }
+}
+
+/// Seconds since a status was written, by the clock of Redis alone: what it has used up of its lifetime, which it names itself.
+async fn age(client: &Client, key: &str, status: &Value) -> Option<f64> {
+    let lifetime = status["status_ttl_seconds"].as_f64()?;
+    let left: i64 = client.pttl(key).await.ok()?;
+    (left >= 0).then(|| (lifetime - left as f64 / 1e3).max(0.0))
 }
 
 /// Waits until the status that a daemon keeps in Redis is newer than the command of this receipt, so that `status` shows its effect;

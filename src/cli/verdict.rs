@@ -12,6 +12,8 @@ const FILLING_PERCENT: u64 = 50;
 
 /// Lag from which a store that has never answered counts as away.
 const SILENT_SECONDS: f64 = 5.0;
+/// Age of a status from which its daemon counts as gone: it writes one each second.
+pub const SILENT_AGE_SECONDS: f64 = 5.0;
 /// Entries of streams that no daemon has read yet, from which the verdict mentions them.
 const UNREAD_ENTRIES: u64 = 1_000;
 
@@ -42,6 +44,9 @@ impl Verdict {
             let finding = finding("UNKNOWN", "its status is not that of a daemon", "which program wrote that key?");
             return Self::new(vec![finding], Vec::new());
         }
+        if let Some(silent) = silent(status) {
+            return Self::new(vec![silent], Vec::new());
+        }
         let findings = [
             stopping(status),
             spool(status),
@@ -71,6 +76,13 @@ impl Verdict {
 
 fn finding(state: &'static str, text: &str, remedy: &str) -> Finding {
     Finding { state, text: text.to_owned(), remedy: remedy.to_owned() }
+}
+
+/// What an old status says of the daemon is not true any more.
+fn silent(status: &Value) -> Option<Finding> {
+    let age = status["age_seconds"].as_f64().filter(|age| *age >= SILENT_AGE_SECONDS)?;
+    let remedy = "start it again if it has ended; its log and its machine say why it is silent";
+    Some(finding("NO ANSWER", &format!("last sign of life {} ago", seconds(age)), remedy))
 }
 
 fn stopping(status: &Value) -> Option<Finding> {

@@ -3,6 +3,8 @@
 use std::{
     io::{BufRead, BufReader},
     process::Stdio,
+    thread,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -41,6 +43,28 @@ fn wait_lag(daemon: &Daemon, seconds: f64) -> f64 {
         let metric = daemon.metric("cascor_writer_lag_seconds")?;
         (status >= seconds && metric >= seconds).then_some(metric)
     })
+}
+
+#[test]
+fn a_killed_daemon_gives_no_answer_while_its_status_is_still_there_and_an_idle_one_is_well() {
+    let redis = Redis::start();
+    let mut daemon = Daemon::on(&redis).start_ready();
+    wait_verdict(&daemon, "test: OK - ", 0);
+    thread::sleep(Duration::from_secs(6));
+    let asked = Instant::now();
+    assert_eq!(verdict(&daemon, &[]).0, Some(0), "idle");
+    assert!(asked.elapsed() < Duration::from_secs(4), "nothing is waited for: {:?}", asked.elapsed());
+    daemon.kill9();
+    let killed = Instant::now();
+    wait_verdict(&daemon, "test: NO ANSWER - last sign of life ", 1);
+    let took = killed.elapsed();
+    assert!((3..12).contains(&took.as_secs()), "{took:?}");
+    let shown: Value = serde_json::from_str(&verdict(&daemon, &["--json"]).1).unwrap();
+    assert_eq!((&shown["test"]["phase"], &shown["test"]["verdict"]["ok"]), (&json!("running"), &json!(false)));
+    assert!(shown["test"]["age_seconds"].as_f64() >= Some(5.0), "{shown}");
+    daemon.launch();
+    daemon.wait_ready();
+    wait_verdict(&daemon, "test: OK - ", 0);
 }
 
 #[test]

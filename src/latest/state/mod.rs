@@ -181,6 +181,11 @@ impl LatestState {
         };
     }
 
+    /// How long the status of the daemon lives in Redis.
+    pub fn status_ttl(&self) -> Duration {
+        self.lock().config.status_ttl
+    }
+
     pub(super) fn config(&self) -> Config {
         self.lock().config.clone()
     }

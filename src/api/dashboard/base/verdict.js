@@ -7,6 +7,8 @@ const FULL_PERCENT = 95;
 const FILLING_PERCENT = 50;
 /** Lag from which a store that has never answered counts as away. */
 const SILENT_SECONDS = 5;
+/** Age of a status from which its daemon counts as gone: it writes one each second. */
+const SILENT_AGE_SECONDS = 5;
 /** Entries of streams that no daemon has read yet, from which the verdict mentions them. */
 const UNREAD_ENTRIES = 1000;
 const START_THE_STORE = "start the store; it is tried again, and records wait in the spool";
@@ -14,8 +16,10 @@ const START_THE_STORE = "start the store; it is tried again, and records wait in
 /** `{ok, state, findings: [{state, text, remedy}], figures, text}`; `state` is `OK`, or that of the worst finding. */
 export function verdict(status) {
   const isStatus = status && typeof status.phase === "string" && typeof status.ready === "boolean";
-  const findings = isStatus ? problems(status) : [finding("UNKNOWN", "its status is not that of a daemon", "which program wrote that key?")];
-  const told = isStatus ? figures(status) : [];
+  // What an old status says of the daemon is not true any more.
+  const gone = isStatus ? silent(status) : finding("UNKNOWN", "its status is not that of a daemon", "which program wrote that key?");
+  const findings = gone ? [gone] : problems(status);
+  const told = gone ? [] : figures(status);
   const text = [...findings.map((one) => one.text), told.join(", ")].filter(Boolean).join("; ");
   return { ok: findings.length === 0, state: findings.length ? findings[0].state : "OK", findings, figures: told, text };
 }
@@ -26,6 +30,11 @@ function problems(status) {
   const found = [stopping, spool, subscription, streams, store, paused, http].map((look) => look(status)).filter(Boolean);
   if (found.length === 0 && !status.ready) found.push(finding("NOT READY", (status.missing || []).join("; "), "see its log"));
   return found;
+}
+
+function silent({ age_seconds: age = null }) {
+  const remedy = "start it again if it has ended; its log and its machine say why it is silent";
+  return age !== null && age >= SILENT_AGE_SECONDS ? finding("NO ANSWER", `last sign of life ${time(age)} ago`, remedy) : null;
 }
 
 const stopping = (status) => (status.phase === "stopping" ? finding("STOPPING", "the daemon is about to end", "start it again") : null);
