@@ -57,7 +57,7 @@ use crate::{
     store::BoxError,
 };
 
-/// Durable ingestion of cascade-correlation training telemetry: Redis Pub/Sub to Cassandra or SQLite.
+/// Durable ingestion of cascade-correlation training telemetry: Redis Pub/Sub and Streams to Cassandra or SQLite.
 #[derive(Debug, Parser)]
 #[command(name = "cascor-ingest", version, propagate_version = true, max_term_width = HELP_WIDTH)]
 pub struct Cli {
@@ -75,10 +75,16 @@ const HELP_WIDTH: usize = 120;
 #[derive(Debug, Subcommand)]
 enum Command {
     /// The daemon: receive, spool, store, keep the latest state.
+    ///
+    /// It receives what is published on `redis.training_channels`, and reads the Redis Streams of `redis.streams`: with a stream nothing is
+    /// missed while no daemon runs, and daemons with the same `redis.group` share its entries. `cascor-ingest run --set
+    /// 'redis.streams=["cascor:training:stream"]'`. All about streams: deploy/streams.md.
     Run,
     /// The HTTP API alone, on the configured store and Redis: for machines that only read.
+    ///
+    /// Live events are those of `redis.training_channels` and `redis.streams`; it takes no entry of a stream from a daemon.
     Serve,
-    /// Publish a growing cascade-correlation run, to try the daemon.
+    /// Publish a growing cascade-correlation run, to try the daemon; with --stream on a Redis Stream.
     Demo(demo::Args),
     /// Read the configuration and report every problem.
     Check(check::Args),

@@ -58,6 +58,25 @@ fn the_demo_appends_to_a_stream_when_it_is_told_so() {
 }
 
 #[test]
+fn a_stream_that_no_daemon_reads_is_told_until_one_does() {
+    let redis = Redis::start();
+    let daemon = Daemon::on(&redis).set("redis.streams", format!("[{STREAM:?}]")).prepare();
+    let said = |more: &[&str]| {
+        let output = daemon.command(&[&["demo", "--stream", "--epochs", "3", "--rate", "2000"], more].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let first = said(&[]);
+    assert!(first.contains("no daemon reads the stream `cascor:training:stream`: it has no consumer group"), "{first}");
+    assert!(first.contains("cascor-ingest run --set 'redis.streams=[\"cascor:training:stream\"]'"), "{first}");
+    redis.client().command(&["XGROUP", "CREATE", STREAM, "other", "0"]);
+    let of_another = said(&["--json"]);
+    assert!(of_another.contains("it has no group `cascor-ingest` (`redis.group`), only `other`"), "{of_another}");
+    redis.client().command(&["XGROUP", "CREATE", STREAM, "cascor-ingest", "0"]);
+    assert!(!said(&[]).contains("no daemon"));
+}
+
+#[test]
 fn what_is_wrong_with_a_stream_is_said_at_once() {
     let redis = Redis::start();
     let daemon = Daemon::on(&redis).prepare();

@@ -23,7 +23,7 @@ use super::{CliError, connect::connect_for_long, output};
 use crate::{
     config::Settings,
     demo::trainer::{Plan, Trainer},
-    render, units,
+    render, terminal, units,
 };
 use commands::{Command, Commands};
 use progress::ProgressLines;
@@ -54,7 +54,8 @@ pub struct Args {
     /// Channel to publish on; absent: the first of `redis.training_channels` that is no pattern.
     #[arg(long)]
     channel: Option<String>,
-    /// Append to a stream (XADD) instead; without a name: the first of `redis.streams`. It is not trimmed.
+    /// Append to a stream (XADD) instead; without a name: the first of `redis.streams`. It is not trimmed. Daemons read the streams of
+    /// `redis.streams`.
     #[arg(long, value_name = "NAME", num_args = 0..=1, conflicts_with = "channel")]
     stream: Option<Option<String>>,
     /// Seed of the initial weights; absent: random.
@@ -117,6 +118,9 @@ pub async fn run(settings: Settings, args: Args, json: bool) -> Result<(), CliEr
     }
     let client = connect_for_long(&settings.redis).await?;
     let commands = Commands::listen(&settings.redis).await?;
+    if let Some(why) = target.unread(&client, &settings.redis).await {
+        terminal::print_notice(format_args!("{why}"));
+    }
     let lines = ProgressLines::new(args.runs, json);
     let mut demo = Demo::new(args);
     let began = Instant::now();

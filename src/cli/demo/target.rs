@@ -65,6 +65,19 @@ impl Target {
         }
     }
 
+    /// Why no daemon takes what is sent there, and what to do; `None`: some daemon does, or it is not known.
+    pub async fn unread(&self, client: &Client, redis: &redis::Config) -> Option<String> {
+        let Self::Stream(name) = self else { return None };
+        let command = CustomCommand::new_static("XINFO", ClusterHash::from(name.as_str()), false);
+        let groups = match client.custom::<Value, _>(command, vec!["GROUPS".to_owned(), name.clone()]).await {
+            Ok(groups) => group_names(&groups),
+            Err(error) if error.details().contains("no such key") => Vec::new(),
+            // It may not be asked.
+            Err(_) => return None,
+        };
+        unread(name, &redis.group, &groups)
+    }
+
     fn resource(&self) -> Resource<'_> {
         match self {
             Self::Channel(name) => Resource::Channel(name),
@@ -125,6 +138,37 @@ impl Target {
     }
 }
 
+/// The names in the answer of XINFO GROUPS.
+fn group_names(groups: &Value) -> Vec<String> {
+    let name = |group: &Value| match group {
+        Value::Map(group) => group.get(&"name".into()).and_then(Value::as_string),
+        Value::Array(group) => {
+            let mut fields = group.chunks_exact(2);
+            fields.find(|pair| pair[0].as_str().as_deref() == Some("name")).and_then(|pair| pair[1].as_string())
+        }
+        _ => None,
+    };
+    match groups {
+        Value::Array(groups) => groups.iter().filter_map(name).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn unread(stream: &str, group: &str, groups: &[String]) -> Option<String> {
+    if groups.iter().any(|name| name == group) {
+        return None;
+    }
+    let others: Vec<_> = groups.iter().map(|name| format!("`{name}`")).collect();
+    let has = match others.is_empty() {
+        true => "it has no consumer group".to_owned(),
+        false => format!("it has no group `{group}` (`redis.group`), only {}", others.join(", ")),
+    };
+    Some(format!(
+        "no daemon reads the stream `{stream}`: {has}. What is appended waits there for one: \
+         cascor-ingest run --set 'redis.streams=[\"{stream}\"]'"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -158,5 +202,16 @@ mod tests {
         let refused = target(&["--stream"], &[]).unwrap_err().to_string();
         assert!(refused.contains("`redis.streams`") && refused.contains("--stream NAME"), "{refused}");
         assert!(Line::try_parse_from(["demo", "--stream", "--channel", "a"]).is_err());
+    }
+
+    #[test]
+    fn a_stream_that_no_daemon_reads_is_told_with_the_command_that_reads_it() {
+        let groups = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(unread("s", "ours", &groups(&["other", "ours"])), None);
+        let none = unread("s", "ours", &[]).unwrap();
+        assert!(none.starts_with("no daemon reads the stream `s`: it has no consumer group. "), "{none}");
+        assert!(none.ends_with("cascor-ingest run --set 'redis.streams=[\"s\"]'"), "{none}");
+        let others = unread("s", "ours", &groups(&["a", "b"])).unwrap();
+        assert!(others.contains("no group `ours` (`redis.group`), only `a`, `b`."), "{others}");
     }
 }
