@@ -163,12 +163,19 @@ class Entries(unittest.TestCase):
         commands = page[page.index("stream=cascor:training:stream group=") :].split("```")[0].replace("redis-cli", f"redis-cli -p {self.redis.port}")
         client, group = self.redis.client(), "cascor-ingest"
 
+        def exit_status():
+            return subprocess.run(["sh", "-eu", "-c", commands], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+
         def trim():
-            subprocess.run(["sh", "-eu", "-c", commands], check=True, stdout=subprocess.DEVNULL)
+            self.assertEqual(exit_status(), 0)
             return [id.decode() for id, _ in client.xrange(STREAM)]
 
-        client.xgroup_create(STREAM, group, "0", mkstream=True)
-        client.xgroup_create(STREAM, "another", "0")
+        self.assertEqual(exit_status(), 1, "there is no stream")
+        client.xgroup_create(STREAM, "another", "0", mkstream=True)
+        client.xadd(STREAM, {"data": "first"}, id="0-1")
+        self.assertEqual((exit_status(), client.xlen(STREAM)), (1, 1), "there is no group")
+        client.xdel(STREAM, "0-1")
+        client.xgroup_create(STREAM, group, "0")
         ids = [f"{n}-1" for n in range(1, 2_001)]
         for id in ids:
             client.xadd(STREAM, {"data": id}, id=id)
