@@ -17,7 +17,7 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    event::{ControlRow, EntryId},
+    event::{ControlRow, EntryId, entry_source},
     gaps::Gap,
     units::Micros,
     words::words,
@@ -38,6 +38,16 @@ pub struct Frame {
     pub control: bool,
     /// Of an entry of a stream, whose name is `channel`: its id there.
     pub entry: Option<EntryId>,
+}
+
+impl Frame {
+    /// What the event id is a hash of, beside the payload: the channel; with the entry where that has no time of its own.
+    pub fn event_source(&self, has_own_time: bool) -> Arc<str> {
+        match self.entry.filter(|_| !has_own_time) {
+            Some(entry) => entry_source(&self.channel, entry).into(),
+            None => Arc::clone(&self.channel),
+        }
+    }
 }
 
 /// The source, in `control_log`, of commands by HTTP; the name of the token follows behind a colon.

@@ -1,21 +1,25 @@
 //! The live feed: a bounded ring of the newest messages.
 //!
-//! Intake publishes, subscribers poll a few times a second; neither waits for the other. Without a subscriber, publishing costs one
-//! relaxed load; otherwise a short lock and a push. A slow subscriber loses the oldest events and learns how many; the store has them.
+//! Intake publishes the messages of channels, and a reader of its own the entries of streams. Subscribers poll a few times a second, and
+//! no side waits for another. Without a subscriber, publishing costs one relaxed load; otherwise a short lock and a push. A slow
+//! subscriber loses the oldest events and learns how many; the store has them.
 //!
 //! The ring is kept for [`RESUME_WINDOW`] after the last subscriber has left, so that a subscriber that reconnects can resume.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     event::{Kind, Resolved, Row},
@@ -86,6 +90,10 @@ pub struct LiveFeed(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     has_subscribers: AtomicBool,
+    /// Told of each new subscriber.
+    subscribed: Notify,
+    /// Number of [`FeedOutage`]s.
+    outages: AtomicUsize,
     closed: AtomicBool,
     capacity: usize,
     subscribers_max: usize,
@@ -109,6 +117,8 @@ impl LiveFeed {
     pub fn new(capacity: usize, subscribers_max: usize) -> Self {
         Self(Arc::new(Shared {
             has_subscribers: AtomicBool::new(false),
+            subscribed: Notify::new(),
+            outages: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             capacity,
             subscribers_max,
@@ -160,6 +170,29 @@ impl LiveFeed {
         self.0.has_subscribers.load(Ordering::Relaxed) && !self.is_abandoned(&mut self.ring())
     }
 
+    /// Waits until there is a subscriber, or one may resume.
+    pub async fn wait_for_subscriber(&self) {
+        loop {
+            // Made first: from here on no new subscriber goes unnoticed.
+            let subscribed = self.0.subscribed.notified();
+            if self.has_subscribers() {
+                return;
+            }
+            subscribed.await;
+        }
+    }
+
+    /// Some messages do not reach the feed until the result is dropped.
+    pub fn outage(&self) -> FeedOutage {
+        self.0.outages.fetch_add(1, Ordering::Relaxed);
+        FeedOutage(self.clone())
+    }
+
+    /// Whether all messages reach the feed.
+    pub fn is_live(&self) -> bool {
+        self.0.outages.load(Ordering::Relaxed) == 0
+    }
+
     /// Whether no subscriber can resume any more; the ring is then emptied, and closed until the next one.
     fn is_abandoned(&self, ring: &mut Ring) -> bool {
         let abandoned =
@@ -193,6 +226,7 @@ impl LiveFeed {
         ring.subscribers += 1;
         ring.last_left_at = None;
         self.0.has_subscribers.store(true, Ordering::Relaxed);
+        self.0.subscribed.notify_waiters();
         Some(Subscriber { live: self.clone(), next: resumed.unwrap_or(ring.next), resumed: resumed.is_some() })
     }
 
@@ -204,6 +238,16 @@ impl LiveFeed {
     /// Whether the feed has ended.
     pub fn is_closed(&self) -> bool {
         self.0.closed.load(Ordering::Relaxed)
+    }
+}
+
+/// A time in which some messages do not reach the feed; see [`LiveFeed::outage`].
+#[derive(Debug)]
+pub struct FeedOutage(LiveFeed);
+
+impl Drop for FeedOutage {
+    fn drop(&mut self) {
+        self.0.0.outages.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -261,111 +305,5 @@ impl Drop for Subscriber {
         if ring.subscribers == 0 {
             ring.last_left_at = Some(Instant::now());
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn event(epoch: u32) -> LiveEvent {
-        let decided = Resolved {
-            run_id: Uuid::from_u128(1),
-            event_time: 5,
-            received_at: 6,
-            has_event_time: true,
-            opened_run: false,
-        };
-        let payload = format!("{{\"epoch\": {epoch}, \"loss\": 0.5}}");
-        LiveEvent::new(Kind::Metrics, decided, "c".into(), payload.into())
-    }
-
-    fn epochs(drained: &Drained) -> Vec<i64> {
-        let rendered = |event: &Arc<LiveEvent>| serde_json::from_str::<serde_json::Value>(event.json().unwrap());
-        drained.events.iter().map(|event| rendered(event).unwrap()["epoch"].as_i64().unwrap()).collect()
-    }
-
-    #[test]
-    fn no_event_is_made_without_a_subscriber() {
-        let live = LiveFeed::new(1 << 20, 8);
-        live.publish(|| panic!("made"));
-        let mut subscriber = live.subscribe(None, 0).unwrap();
-        live.publish(|| event(1));
-        live.publish(|| event(2));
-        assert_eq!(epochs(&subscriber.drain()), [1, 2]);
-        assert!(subscriber.drain().events.is_empty());
-    }
-
-    #[test]
-    fn a_slow_subscriber_loses_the_oldest_events_and_learns_how_many() {
-        let live = LiveFeed::new(4 * event(0).ring_bytes(), 8);
-        let mut subscriber = live.subscribe(None, 0).unwrap();
-        (0..10).for_each(|epoch| live.publish(|| event(epoch)));
-        let drained = subscriber.drain();
-        assert_eq!((epochs(&drained), drained.skipped), (vec![6, 7, 8, 9], 6));
-        live.publish(|| LiveEvent::new(Kind::Topology, event(0).decided, "c".into(), vec![b' '; 1 << 20].into()));
-        let drained = subscriber.drain();
-        assert_eq!((drained.events.len(), drained.skipped), (0, 1), "one that is larger than the ring");
-    }
-
-    #[test]
-    fn missed_messages_are_skipped_and_later_ones_are_shown() {
-        let live = LiveFeed::new(1 << 20, 8);
-        assert!(!live.has_subscribers());
-        let mut subscriber = live.subscribe(None, 0).unwrap();
-        assert!(live.has_subscribers());
-        live.publish(|| event(1));
-        live.mark_lost();
-        live.publish(|| event(2));
-        let drained = subscriber.drain();
-        assert_eq!((epochs(&drained), drained.skipped), (vec![2], 2));
-        live.mark_lost();
-        assert_eq!(subscriber.drain().skipped, 1);
-        assert_eq!(subscriber.drain().skipped, 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_subscriber_that_reconnects_soon_resumes() {
-        let live = LiveFeed::new(1 << 20, 8);
-        let mut subscriber = live.subscribe(None, 0).unwrap();
-        live.publish(|| event(1));
-        subscriber.drain();
-        let token = subscriber.resume_token();
-        drop(subscriber);
-        live.publish(|| event(2));
-        let mut again = live.subscribe(Some(&token), 0).unwrap();
-        assert!(again.resumed);
-        assert_eq!(epochs(&again.drain()), [2]);
-        let token = again.resume_token();
-        drop(again);
-        tokio::time::advance(RESUME_WINDOW + Duration::from_secs(1)).await;
-        live.publish(|| event(3));
-        live.publish(|| panic!("nobody is coming back"));
-        for lost in [token.as_str(), "1-1", "nonsense", ""] {
-            let mut late = live.subscribe(Some(lost), 0).unwrap();
-            assert!(!late.resumed && late.drain().events.is_empty(), "{lost}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_feed_has_no_subscriber_once_the_resume_window_is_over() {
-        let live = LiveFeed::new(1 << 20, 8);
-        drop(live.subscribe(None, 0).unwrap());
-        live.mark_lost();
-        assert!(live.has_subscribers(), "it may come back");
-        tokio::time::advance(RESUME_WINDOW + Duration::from_secs(1)).await;
-        assert!(!live.has_subscribers());
-        live.publish(|| panic!("nobody is coming back"));
-    }
-
-    #[test]
-    fn the_number_of_subscribers_has_a_bound() {
-        let live = LiveFeed::new(1 << 20, 1);
-        let subscriber = live.subscribe(None, 0).unwrap();
-        assert!(live.subscribe(None, 0).is_none());
-        drop(subscriber);
-        assert!(live.subscribe(None, 0).is_some());
     }
 }

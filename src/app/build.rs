@@ -14,6 +14,7 @@ use super::{
     error::AppError,
     http,
     lag::Lag,
+    live_streams,
     receive_rate::{self, ReceiveRate},
     run_removal, stall_detector,
     startup_shutdown::report_restart,
@@ -39,6 +40,7 @@ use crate::{
     spool,
     store::{Deletions, Store},
     units::{self, Micros},
+    wire::Limits,
     writer::{self, Decoder, SpoolCommit, SpoolDeadLetters, SpoolRecords},
 };
 
@@ -316,6 +318,12 @@ impl Daemon<'_> {
             link: link.clone(),
         };
         self.tasks.spawn("deleted runs", removal.run(self.ingest_stop.clone()));
+    }
+
+    /// Publishes what any daemon takes of the streams to the live feed.
+    pub(super) fn spawn_live_streams(&mut self, link: &Link, limits: &watch::Receiver<Limits>) {
+        let streams = live_streams::run(self.settings, &self.live, link, limits, self.ingest_stop.clone());
+        self.tasks.spawn("live streams", streams);
     }
 
     /// Spawns HTTP, the latest-key flusher and service-manager notifications.

@@ -1,5 +1,5 @@
 //! The live feed of a process without a pipeline: it subscribes to the same channels, and publishes the rows that the daemon makes of
-//! the same messages.
+//! the same messages. Entries of streams: [`live_streams`](super::live_streams).
 //!
 //! No message is kept, and without a subscriber none is decoded. A row is a function of its message, with two exceptions:
 //! * the run of a message without an id is decided by the daemon and shared in Redis (`<prefix>ingest:run:<channel>`), fetched again

@@ -7,7 +7,7 @@
 //! | commands | intake | control | `channels::COMMANDS` | recorded, not executed |
 //! | spool | intake | writer | `spool.capacity` | the newest are dropped, and counted |
 //! | receipts | control | HTTP | `channels::RECEIPTS` | the oldest are dropped |
-//! | live feed | intake | HTTP streams | `http.stream_buffer` | the oldest are dropped, and reported as skipped |
+//! | live feed | intake, `live_streams` | HTTP streams | `http.stream_buffer` | the oldest are dropped, and reported as skipped |
 //! | latest keys | intake | flusher | one value a key | the newest replaces |
 //!
 //! ```text
@@ -26,6 +26,8 @@ mod error;
 mod http;
 mod lag;
 mod live_mirror;
+mod live_runs;
+mod live_streams;
 pub mod offline_drain;
 mod receive_rate;
 mod run_removal;
@@ -136,6 +138,7 @@ async fn daemon(settings: &Settings, spool: spool::Opened, process: Process) -> 
     let status_inputs = daemon.status_inputs(&redis, &storage, channels.status, &access);
     let (receipts, limits) = (channels.control.receipts.clone(), channels.intake.limits.clone());
     let intake = IntakeHandle::new(queues.senders(), settings.instance.clone());
+    daemon.spawn_live_streams(&redis.link, &limits);
     let submitter = http::submitter(settings, &redis.link, receipts, limits, Some(intake));
     // Takes up a pause of before the restart, so it comes before the writer.
     daemon.spawn_control(&status_inputs, channels.control, &redis.link, &queues.sender);

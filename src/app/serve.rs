@@ -10,7 +10,8 @@ use tokio::{
 use tracing::info;
 
 use super::{
-    build::RedisHandles, channels::RECEIPTS, error::AppError, http, live_mirror, signals, status::problem_json, stores,
+    build::RedisHandles, channels::RECEIPTS, error::AppError, http, live_mirror, live_streams, signals,
+    status::problem_json, stores,
 };
 use crate::{
     api,
@@ -63,6 +64,7 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     let live = LiveFeed::new(settings.http.stream_buffer.as_usize(), settings.http.streams);
     let (receipts, _) = broadcast::channel(RECEIPTS);
     let limits = watch::channel(settings.limits.clone()).1;
+    let streams = live_streams::run(settings, &live, &link, &limits, stop.clone());
     let submitter = http::submitter(settings, &link, receipts.clone(), limits, None);
     let (mirror, listening) =
         live_mirror::listen(settings, &live, &link, receipts, stop.clone()).map_err(AppError::Start)?;
@@ -82,6 +84,7 @@ async fn serve(settings: &Settings) -> Result<(), AppError> {
     };
     tasks.spawn("source", listening);
     tasks.spawn("live", mirror.run());
+    tasks.spawn("live streams", streams);
     let listening = api::Listening::new(&settings.http.listen);
     tasks.spawn("http", api::run(http::api_state(settings, inputs, submitter), listening, stop.clone()));
     tasks.run(stopper, stop, settings.shutdown_grace).await.map_err(AppError::Ended)

@@ -1,4 +1,4 @@
-//! One message: decoded, assigned to its run, appended to the spool, passed to the latest keys and the live feed.
+//! One message: decoded, assigned to its run, appended to the spool, passed to the latest keys and, of a channel, to the live feed.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::stage::{Accepted, Intake};
 use crate::{
-    event::{Kind, Resolved, entry_source},
+    event::{Kind, Resolved},
     frame::{Ack, Frame, RejectedMessage, Rejection},
     latest::{LatestKind, Update},
     live::LiveEvent,
@@ -20,14 +20,6 @@ use crate::{
 /// Memory of a waiting command beside its bytes, and the copies of its bytes until it is executed.
 const COMMAND_BYTES: usize = 1 << 10;
 const COMMAND_COPIES: usize = 4;
-
-/// What the event id is a hash of, beside the payload.
-fn source_of(frame: &Frame, has_own_time: bool) -> Arc<str> {
-    match frame.entry.filter(|_| !has_own_time) {
-        Some(entry) => entry_source(&frame.channel, entry).into(),
-        None => Arc::clone(&frame.channel),
-    }
-}
 
 impl Intake {
     /// Every message ends as one record: an event, a command, or a rejected message with its reason.
@@ -50,7 +42,7 @@ impl Intake {
         if let Some(entry) = frame.entry.filter(|_| !time.from_message) {
             time.event_time = entry.micros();
         }
-        let source = source_of(frame, time.from_message);
+        let source = frame.event_source(time.from_message);
         if !time.from_message {
             self.deps.metrics.intake_invalid_timestamps.inc();
         }
@@ -87,8 +79,11 @@ impl Intake {
         if let Some(seq) = message.seq().filter(|_| counts_seq) {
             self.seqs.observe(assignment.run_id, seq, &frame.channel, frame.received_at);
         }
-        let shown = || LiveEvent::new(message.kind(), decided, source.clone(), frame.payload.clone());
-        self.deps.live.publish(shown);
+        // Entries of streams, also those that other daemons take, are read once more for the live feed.
+        if frame.entry.is_none() {
+            let shown = || LiveEvent::new(message.kind(), decided, source.clone(), frame.payload.clone());
+            self.deps.live.publish(shown);
+        }
         let subject = match message.kind() {
             Kind::Metrics => LatestKind::Metrics,
             Kind::Topology => LatestKind::Topology,
@@ -180,7 +175,7 @@ impl Intake {
             decided,
             strict_json: false,
             from_stream: frame.entry.is_some(),
-            channel: &source_of(frame, false),
+            channel: &frame.event_source(false),
             preamble: &rejected.encode(),
             payload: preserved,
         });

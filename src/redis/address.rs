@@ -48,6 +48,11 @@ pub(super) fn is_encrypted(url: &str) -> bool {
     url.split_once("://").and_then(|(scheme, _)| kind(scheme)).is_some_and(|(_, tls)| tls)
 }
 
+/// Whether the address names the nodes of a cluster.
+pub(super) fn is_cluster(url: &str) -> bool {
+    url.split_once("://").and_then(|(scheme, _)| kind(scheme)).is_some_and(|(kind, _)| kind == Kind::Cluster)
+}
+
 /// Reads the address. The error says what is wrong, and never contains the password.
 pub(super) fn parse(url: &str) -> Result<RedisConfig, &'static str> {
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url));

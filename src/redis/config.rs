@@ -120,6 +120,11 @@ impl Config {
         address::is_encrypted(&self.url) || self.tls.is_enabled()
     }
 
+    /// Whether the server is a cluster.
+    pub fn uses_cluster(&self) -> bool {
+        address::is_cluster(&self.url)
+    }
+
     /// Whether there is a password to log in with.
     pub fn has_password(&self) -> bool {
         self.password.is_some() || self.password_file.is_some()

@@ -74,6 +74,7 @@ mod store_cassandra;
 mod store_cassandra_errors;
 mod store_contract;
 mod stream_closings;
+mod stream_live;
 mod streams;
 mod streams_again;
 mod streams_counts;

@@ -121,7 +121,7 @@ fn entries_behind_the_deletion_of_their_open_run_begin_another() {
 }
 
 /// Appends at whichever node has the stream.
-fn add_to(cluster: &Cluster, stream: &str, epochs: std::ops::Range<i64>) {
+pub(crate) fn add_to(cluster: &Cluster, stream: &str, epochs: std::ops::Range<i64>) {
     let owns = |client: &mut Resp| !matches!(client.command(&["EXISTS", stream]), Value::Error(_));
     let mut client = cluster.nodes.iter().map(Redis::client).find_map(|mut client| owns(&mut client).then_some(client));
     let client = client.as_mut().expect("a node has the stream");

@@ -32,7 +32,8 @@ pub struct StreamClient {
     runs: Vec<Uuid>,
     receipts: Option<broadcast::Receiver<Arc<str>>>,
     began: Instant,
-    hello_sent: bool,
+    /// Whether events were live, as the client was told last.
+    live_sent: Option<bool>,
     items_sent: Option<Instant>,
     status_sent: Option<Instant>,
     last_sent_at: Instant,
@@ -49,7 +50,7 @@ impl StreamClient {
             runs,
             receipts,
             began,
-            hello_sent: false,
+            live_sent: None,
             items_sent: None,
             status_sent: None,
             last_sent_at: began,
@@ -73,11 +74,7 @@ impl StreamClient {
     }
 
     fn write(&mut self, out: &mut String) {
-        if !self.hello_sent {
-            self.hello_sent = true;
-            out.push_str("retry: 1000\n\n");
-            event(out, "hello", &self.hello(), Some(&self.subscriber.resume_token()));
-        }
+        self.write_hello(out);
         self.write_receipts(out);
         if self.items_sent.is_none_or(|at| at.elapsed() >= self.state.config.stream_interval) {
             self.write_items(out);
@@ -91,10 +88,22 @@ impl StreamClient {
         }
     }
 
-    /// A client without live events polls the store.
-    fn hello(&self) -> String {
-        let (resumed, live) = (self.subscriber.resumed, self.receipts.is_some());
-        json!({ "resumed": resumed, "live": live, "max_runs": self.state.config.max_runs }).to_string()
+    /// A client without live events polls the store, so it is told when that changes.
+    fn write_hello(&mut self, out: &mut String) {
+        let live = self.receipts.is_some() && self.state.live.is_live();
+        let is_first = self.live_sent.is_none();
+        if self.live_sent.replace(live) == Some(live) {
+            return;
+        }
+        if is_first {
+            out.push_str("retry: 1000\n\n");
+        }
+        let hello = json!({
+            "resumed": self.subscriber.resumed || !is_first,
+            "live": live,
+            "max_runs": self.state.config.max_runs,
+        });
+        event(out, "hello", &hello.to_string(), Some(&self.subscriber.resume_token()));
     }
 
     fn write_receipts(&mut self, out: &mut String) {

@@ -49,6 +49,10 @@ const RIGHTS: &[Right] = &[
 /// What a stream needs beside them.
 const STREAM_RIGHTS: &[Right] = &[
     needed(&["XREADGROUP", "GROUP", "doctor", "doctor", "STREAMS", KEY, ">"], "streams are not read"),
+    useful(
+        &["XREAD", "STREAMS", KEY, "0"],
+        "dashboards have no live events of streams, and ask the store every few seconds",
+    ),
     needed(&["XGROUP", "DESTROY", KEY, "doctor"], "the consumer group of a stream cannot be made"),
     needed(
         &["XACK", KEY, "doctor", "0-1"],

@@ -103,7 +103,8 @@ impl Commands {
         }
     }
 
-    async fn look_alone(&self) -> Result<Option<Snapshot>, Trouble> {
+    /// The same without the counts, which needs no script.
+    pub(super) async fn look_alone(&self) -> Result<Option<Snapshot>, Trouble> {
         let arguments = ["STREAM", &self.key, "FULL", "COUNT", "1"].map(str::to_owned).to_vec();
         match self.send("XINFO", arguments).await {
             Ok(reply) => Ok(Some(read_snapshot(&reply, &self.group)?)),

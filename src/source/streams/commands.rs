@@ -19,7 +19,7 @@ use crate::{
 /// How long a read waits for an entry: it also shows the other daemons that this consumer lives.
 pub(super) const READ_BLOCK: Duration = Duration::from_secs(1);
 /// How long its answer may take behind that.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a stream is not read.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +74,7 @@ impl Commands {
         self.client.custom(command, arguments).await.map_err(|error| self.trouble(error))
     }
 
-    fn trouble(&self, error: RedisError) -> Trouble {
+    pub(super) fn trouble(&self, error: RedisError) -> Trouble {
         let words = error.details();
         if words.starts_with("NOGROUP") || words.starts_with("UNBLOCKED") {
             return Trouble::Gone(words.to_owned());

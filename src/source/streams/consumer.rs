@@ -38,7 +38,7 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const ACKNOWLEDGE_MAX: usize = 1_000;
 /// Between these the time of an entry id is believed to be one, and the message's own time is judged by it: so that each delivery
 /// comes to the same judgement.
-const PLAUSIBLE_IDS: std::ops::Range<Micros> = 946_684_800_000_000..4_102_444_800_000_000;
+pub(super) const PLAUSIBLE_IDS: std::ops::Range<Micros> = 946_684_800_000_000..4_102_444_800_000_000;
 
 /// A running source.
 pub(super) struct Consumer {

@@ -9,6 +9,8 @@
 //! * Entries that were trimmed before they were read are counted ([`trimmed`], [`report`]); a stream or a group that is gone is made again, from
 //!   its beginning. A server that lacks what was read before, as after a failover to a replica that was behind, is noticed
 //!   ([`went_back`]).
+//!
+//! [`Tail`] reads the same streams without a group, for the live events.
 
 mod accounts;
 mod commands;
@@ -23,14 +25,18 @@ mod reply;
 mod report;
 mod session;
 mod source;
+mod tail;
 mod trimmed;
 mod upkeep;
 mod went_back;
 
 use tokio::time::sleep;
 
-pub use self::source::Stream;
 use self::{consumer::Consumer, session::End};
+pub use self::{
+    source::Stream,
+    tail::{Tail, Tailed},
+};
 use super::{
     queue_sender::QueueSender,
     receive_thread::{Running, Source},

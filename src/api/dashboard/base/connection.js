@@ -16,6 +16,8 @@ let refusal = null;
 /** The daemon's version when this page was loaded. */
 let version = null;
 let shown = null;
+/** Whether all events are live: of streams that cannot be read they are not. */
+let isLive = true;
 
 /** `{word, tone, lines}`: what the pill says, how grave it is, and what the bar says. */
 function now() {
@@ -24,7 +26,7 @@ function now() {
   if (!status) return { word: "connecting", tone: "", lines: [] };
   const { ok, state: word, findings } = verdict(status);
   const tone = ok ? "good" : word === "PAUSED" ? "" : "bad";
-  return { word: word.toLowerCase(), tone, lines: findings.map((one) => ({ lead: `${capital(one.state)}: ${one.text}.`, remedy: one.remedy })) };
+  return { word: isLive ? word.toLowerCase() : `${word.toLowerCase()}, not live`, tone, lines: findings.map((one) => ({ lead: `${capital(one.state)}: ${one.text}.`, remedy: one.remedy })) };
 }
 
 function lost() {
@@ -40,7 +42,8 @@ function draw() {
   const { word, tone, lines } = now();
   pill.className = `pill ${tone}`;
   say(pill.querySelector("span"), word);
-  pill.title = status && state === "live" ? `${status.instance}, version ${status.version}: ${verdict(status).text}` : lines.map((one) => one.lead).join(" ");
+  const why = isLive ? "" : ". Not all events are live, so this page asks for rows every few seconds; the log of the daemon says why";
+  pill.title = status && state === "live" ? `${status.instance}, version ${status.version}: ${verdict(status).text}${why}` : lines.map((one) => one.lead).join(" ");
   const isOld = status && version && status.version !== version;
   // Told again only when it differs.
   const key = JSON.stringify([lines, tone, isOld && status.version]);
@@ -58,6 +61,10 @@ export function mount() {
   live.state.on((to) => {
     state = to;
     if (to === "live") refusal = null;
+    draw();
+  });
+  live.hello.on((hello) => {
+    isLive = hello.live;
     draw();
   });
   live.refused.on((why) => {

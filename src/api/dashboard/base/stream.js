@@ -66,8 +66,11 @@ export function stored(then) {
   asked.add(then);
 }
 
-/** Without a pipeline nothing says when what was received is in the store: soon. */
-function settle(spool) {
+/**
+ * Without a pipeline nothing says when what was received is in the store: soon. Nor does anything say so of streams, of which other
+ * daemons receive a part.
+ */
+function settle(spool, streams) {
   if (!spool) {
     asked.forEach((then) => setTimeout(then, POLL_MS));
     asked.clear();
@@ -78,8 +81,10 @@ function settle(spool) {
   for (const then of asked) {
     if (waiting.has(then)) continue;
     asked.delete(then);
-    if (spool.stored >= spool.end) due.push(then);
-    else waiting.set(then, spool.end);
+    const isStored = spool.stored >= spool.end;
+    if (!isStored) waiting.set(then, spool.end);
+    if (streams.length > 0) setTimeout(then, POLL_MS);
+    else if (isStored) due.push(then);
   }
   new Set(due).forEach((then) => then());
 }
@@ -105,8 +110,12 @@ function open() {
     if (!hello.live) polling = setInterval(() => !document.hidden && live.behind.tell("poll"), POLL_MS);
     if (!hello.resumed) live.behind.tell("connected");
   });
-  handle("status", ({ spool }) => settle(spool));
-  handle("skipped", () => live.behind.tell("skipped"));
+  handle("status", ({ spool, redis }) => settle(spool, (redis && redis.streams) || []));
+  handle("skipped", () => {
+    live.behind.tell("skipped");
+    // What was skipped just now is in the store later.
+    stored(catchUp);
+  });
   handle("seen", () => {});
   for (const name of ["metrics", "topology", "event", "activity", "receipt", "status"]) handle(name, live[name].tell);
   source.onerror = () => mine === source && failed();

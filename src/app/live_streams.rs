@@ -1,0 +1,188 @@
+//! The live events of streams, of a daemon and of a process without a pipeline alike: the entries are read once more, without a group,
+//! while there is a subscriber, and published as the rows that the daemons make of them. So each process shows the entries that any
+//! daemon takes.
+//!
+//! The run of an entry without an id is decided by the daemons, and shared in Redis ([`StreamRuns`]). Entries that were missed (removed
+//! before they were read, or appended before the reader was connected), or whose run is unknown, are reported as skipped; a client then
+//! reads the store. While a stream cannot be read the feed is not live, and clients ask the store instead.
+
+use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use jiff::tz::TimeZone;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use super::live_runs::{EntryRun, StreamRuns};
+use crate::{
+    config::Settings,
+    frame::Frame,
+    intake::read_open_run,
+    lifecycle::Signal,
+    live::{FeedOutage, LiveEvent, LiveFeed},
+    redis::{Link, RunShare},
+    runs::RunHints,
+    source::streams::{Tail, Tailed},
+    wire::{self, Limits, Message},
+};
+
+/// The run that an entry has opened is fetched this often …
+const NEW_RUN_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// … until this long after the entry was read; then none is waited for as long, because the daemons may be away.
+const NEW_RUN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Publishes what is appended to the configured streams until told to stop.
+pub fn run(
+    settings: &Settings,
+    live: &LiveFeed,
+    link: &Link,
+    limits: &watch::Receiver<Limits>,
+    mut stop: Signal,
+) -> impl Future<Output = Result<(), Infallible>> + Send + use<> {
+    let follower = |tail| StreamFollower {
+        tail,
+        live: live.clone(),
+        limits: limits.clone(),
+        zone: TimeZone::get(&settings.intake.time_zone).unwrap_or(TimeZone::UTC),
+        grace: settings.intake.run_end_grace,
+        share: RunShare::new(link.clone(), &settings.redis.key_prefix),
+        runs: HashMap::new(),
+        outage: None,
+    };
+    let followers: Vec<_> = Tail::all(&settings.redis).into_iter().map(follower).collect();
+    async move {
+        join_all(followers.into_iter().map(|follower| follower.follow(stop.clone()))).await;
+        stop.stopped().await;
+        Ok(())
+    }
+}
+
+/// Follows the streams of one reader.
+struct StreamFollower {
+    tail: Tail,
+    live: LiveFeed,
+    limits: watch::Receiver<Limits>,
+    zone: TimeZone,
+    grace: Duration,
+    share: RunShare,
+    runs: HashMap<Arc<str>, FollowedRuns>,
+    /// While a stream is not being read.
+    outage: Option<FeedOutage>,
+}
+
+/// The runs of one stream.
+struct FollowedRuns {
+    runs: StreamRuns,
+    /// Whether they were fetched for the entries that are being shown; absent: not yet.
+    is_fetched: Option<bool>,
+    /// Until when no new run is waited for.
+    backoff_until: Option<Instant>,
+}
+
+impl StreamFollower {
+    async fn follow(mut self, mut stop: Signal) {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.stopped() => return,
+                () = self.live.wait_for_subscriber() => {}
+            }
+            while self.live.has_subscribers() {
+                tokio::select! {
+                    biased;
+                    () = stop.stopped() => return,
+                    () = self.show_next() => {}
+                }
+            }
+            self.tail.close();
+            self.runs.clear();
+            self.outage = None;
+        }
+    }
+
+    /// Waits for entries, and publishes them.
+    async fn show_next(&mut self) {
+        let Tailed { frames, mut missed } = self.tail.next().await;
+        let before = self.outage.take();
+        self.outage = self.tail.is_troubled().then(|| before.unwrap_or_else(|| self.live.outage()));
+        self.runs.values_mut().for_each(|followed| followed.is_fetched = None);
+        let limits = self.limits.borrow().clone();
+        let mut events = Vec::with_capacity(frames.len());
+        for frame in &frames {
+            // The daemons reject it, too.
+            let Ok(message) = wire::decode(&frame.payload, &limits) else { continue };
+            let (event, is_incomplete) = self.event(frame, &message).await;
+            missed |= is_incomplete;
+            events.extend(event);
+        }
+        // First: it also takes away what no subscriber has got yet.
+        if missed {
+            self.live.mark_lost();
+        }
+        for event in events {
+            self.live.publish(|| event);
+        }
+    }
+
+    /// The event of an entry, and whether something is to be reported as skipped: it has no run yet, or what was shown before it was
+    /// wrong.
+    async fn event(&mut self, frame: &Frame, message: &Message<'_>) -> (Option<LiveEvent>, bool) {
+        let mut time = message.time(frame.received_at, &self.zone);
+        if let Some(entry) = frame.entry.filter(|_| !time.from_message) {
+            time.event_time = entry.micros();
+        }
+        let hints = RunHints::of(message, time, frame.received_at, &frame.payload);
+        let (found, was_wrong) = self.run_of(frame, &hints).await;
+        let event = found.map(|EntryRun { run_id, opened_run }| {
+            let decided = time.resolve(frame.received_at, run_id, opened_run);
+            LiveEvent::new(message.kind(), decided, frame.event_source(time.from_message), frame.payload.clone())
+        });
+        let is_unknown = event.is_none();
+        (event, is_unknown || was_wrong)
+    }
+
+    /// The run of an entry, if it is known, and whether the entry before it was shown under a wrong one.
+    async fn run_of(&mut self, frame: &Frame, hints: &RunHints<'_>) -> (Option<EntryRun>, bool) {
+        let Self { runs, share, grace, .. } = self;
+        let stream = &frame.channel;
+        let followed = runs.entry(Arc::clone(stream)).or_insert_with(|| FollowedRuns {
+            runs: StreamRuns::new(stream, *grace),
+            is_fetched: None,
+            backoff_until: None,
+        });
+        let is_named = StreamRuns::is_named(hints);
+        let mut was_wrong = false;
+        let until = match followed.backoff_until {
+            Some(until) if Instant::now() < until => frame.received,
+            _ => frame.received + NEW_RUN_TIMEOUT,
+        };
+        loop {
+            if followed.is_fetched.is_none() && !is_named {
+                let shared = share.fetch_shared(stream).await;
+                followed.is_fetched = Some(shared.is_ok());
+                if let Ok(json) = shared {
+                    was_wrong |= followed.runs.refresh(json.as_deref().and_then(read_open_run));
+                }
+            }
+            // Not asked again for each entry: the next may have to wait as long.
+            if followed.is_fetched == Some(false) && !is_named {
+                return (None, was_wrong);
+            }
+            if let Some(found) = followed.runs.decide(hints, &frame.payload) {
+                return (Some(found), was_wrong);
+            }
+            if Instant::now() >= until {
+                break;
+            }
+            // A daemon opens it in a moment.
+            sleep(NEW_RUN_POLL_INTERVAL).await;
+            followed.is_fetched = None;
+        }
+        if followed.backoff_until.is_none_or(|until| Instant::now() >= until) {
+            followed.backoff_until = Some(Instant::now() + NEW_RUN_TIMEOUT);
+        }
+        (None, was_wrong)
+    }
+}
