@@ -1,5 +1,14 @@
 //! `doctor` on streams: what keeps them from being read, claimed or counted is named, and nothing is changed.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
 use crate::{
     doctor::{Expected, QUICK, advice, fault},
     support::{
@@ -11,7 +20,7 @@ use crate::{
 
 const STREAM: &str = "cascor:training:stream";
 /// The rights of a daemon on streams, as `deploy/streams.md` lists them.
-const RIGHTS: &str = "+xreadgroup +xack +xautoclaim +xrange +xgroup +xinfo +hget +hset +hdel +hincrby +eval";
+const RIGHTS: &str = "+xreadgroup +xread +xack +xautoclaim +xrange +xgroup +xinfo +hget +hset +hdel +hincrby +eval";
 
 fn command(redis: &Redis, words: &[&str]) {
     let answer = redis.client().command(words);
@@ -47,6 +56,9 @@ fn each_missing_right_to_streams_is_named_with_the_rule_that_grants_it() {
             found.lines().any(|line| line.starts_with("FAULT") && line.contains(&format!("may not use {upper}")));
         assert!(named && found.contains(&format!("+{command_name}")), "{missing}: {found}");
     }
+    let found = shown(&login("lacks-live", &["-xread"], STREAM));
+    assert!(found.contains("may not use XREAD: dashboards have no live events"), "{found}");
+    assert!(!found.contains("FAULT") && found.contains("ACL SETUSER lacks-live +xread"), "{found}");
     let elsewhere = login("elsewhere", &[], "lab:stream");
     fault("may not use the stream `lab:stream`", "~lab:stream").check("another key", &elsewhere.command(&QUICK));
     assert_eq!(redis.client().command(&["DBSIZE"]).integer(), Some(0), "nothing was written");
@@ -70,4 +82,36 @@ fn what_is_wrong_with_a_stream_is_named_first_and_its_group_is_shown() {
     in_memory.check("no append-only file", &output);
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(shown.contains("1 consumers, 1 entries read and not acknowledged, 2 entries not read yet"), "{shown}");
+}
+
+#[test]
+fn what_is_appended_to_streams_is_listened_to_like_what_is_published() {
+    let redis = Redis::start();
+    let daemon = reading(&redis, STREAM).set("redis.training_channels", "[]").prepare();
+    let doctor = ["doctor", "--listen", "2s"];
+    let listen = || String::from_utf8(daemon.command(&doctor).stdout).unwrap();
+    let silent = listen();
+    assert!(silent.contains("no training message was published within 2s"), "{silent}");
+    let stop = Arc::new(AtomicBool::new(false));
+    let trainer = {
+        let (stop, mut client) = (Arc::clone(&stop), redis.client());
+        thread::spawn(move || {
+            for epoch in 0.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                client.command(&["XADD", STREAM, "*", "epoch", &epoch.to_string(), "loss", "0.5"]);
+                thread::sleep(Duration::from_millis(20));
+            }
+        })
+    };
+    let shown = listen();
+    stop.store(true, Ordering::Relaxed);
+    trainer.join().unwrap();
+    assert!(shown.contains("messages on `cascor:training:stream` have no `run_id`"), "{shown}");
+    assert!(shown.contains("or give each a stream of its own"), "{shown}");
+    assert!(shown.contains("stream `cascor:training:stream`: ") && shown.contains(" messages in 2s"), "{shown}");
+    assert!(!shown.contains("no training message") && !shown.contains("no `timestamp`"), "{shown}");
+    let groups = redis.client().command(&["XINFO", "GROUPS", STREAM]);
+    assert_eq!(groups, resp::Value::Array(Vec::new()), "no group was made");
 }

@@ -1,4 +1,4 @@
-//! What was heard on one channel, and what it means.
+//! What was heard on one channel, or of one stream, and what it means.
 
 use jiff::tz::TimeZone;
 
@@ -24,9 +24,10 @@ const CLOCK_TOLERANCE: i64 = 10 * SECOND;
 /// Epochs without which nothing is said about their order.
 const EPOCHS_MIN: usize = 6;
 
-/// Counts over the messages of one channel.
+/// Counts over the messages of one channel or stream.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
+    is_stream: bool,
     count: u64,
     rejected: u64,
     /// Why the first one was rejected.
@@ -46,6 +47,11 @@ pub(super) struct Heard {
 }
 
 impl Heard {
+    /// Nothing of a stream so far.
+    pub(super) fn of_stream() -> Self {
+        Self { is_stream: true, ..Self::default() }
+    }
+
     pub(super) fn count(&self) -> u64 {
         self.count
     }
@@ -113,7 +119,8 @@ impl Heard {
         if self.without_id == 0 {
             return None;
         }
-        let fix = "let each trainer send a `run_id`, or give each a channel of its own";
+        let own = if self.is_stream { "stream" } else { "channel" };
+        let fix = format!("let each trainer send a `run_id`, or give each a {own} of its own");
         let evidence = format!("{} have no `run_id`", self.share(self.without_id, self.events));
         Some(if are_interleaved(&self.epochs) {
             let epochs: Vec<_> = self.epochs.iter().take(8).map(ToString::to_string).collect();
@@ -162,7 +169,8 @@ impl Heard {
     }
 
     fn times(&self, channel: &str) -> Option<Finding> {
-        (self.without_time > 0).then(|| {
+        // An entry of a stream has the time of its id, and goes to one daemon.
+        (self.without_time > 0 && !self.is_stream).then(|| {
             let what = format!(
                 "messages on `{channel}` have no `timestamp`: two daemons that listen store each of them twice"
             );
@@ -231,5 +239,8 @@ mod tests {
             assert!(found.len() == 1 && found[0].0 == level && found[0].1.contains(word), "{message}: {found:?}");
         }
         assert_eq!(heard(&[full("1795000000"), full("\"2026-11-18T11:06:40\"")]), []);
+        let mut of_stream = Heard::of_stream();
+        of_stream.add(br#"{"run_id":"a","seq":1,"epoch":1,"loss":0.5}"#, &Limits::default(), NOW, &TimeZone::UTC);
+        assert!(of_stream.findings("s").is_empty(), "the id of an entry is its time");
     }
 }

@@ -1,14 +1,18 @@
-//! What trainers publish while doctor listens. It subscribes like anyone else: the daemon receives the same.
+//! What trainers publish while doctor listens. It subscribes, and reads the streams, like anyone else: the daemons receive the same.
 
 mod heard;
+mod streams;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fred::{clients::Client, interfaces::EventInterface};
+use fred::{clients::Client, interfaces::EventInterface, types::Message};
 use jiff::tz::TimeZone;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    time::{Instant, timeout_at},
+};
 
-use self::heard::Heard;
+use self::{heard::Heard, streams::Listened};
 use super::grant;
 use crate::{
     config::Settings,
@@ -25,7 +29,7 @@ const BUFFER: usize = 8_192;
 /// Channels of a pattern that are told apart.
 const CHANNELS_MAX: usize = 64;
 
-/// Tries every subscription, then listens on the training channels.
+/// Tries every subscription, then listens on the training channels and to the streams.
 pub(super) async fn examine(settings: &Settings, listen: Duration) -> Report {
     let mut report = Report::default();
     let connected = match redis::connect(&settings.redis, Role::Subscriber(BUFFER)).await {
@@ -45,9 +49,24 @@ pub(super) async fn examine(settings: &Settings, listen: Duration) -> Report {
     }
     let until = Instant::now() + listen;
     let zone = TimeZone::get(&settings.intake.time_zone).unwrap_or(TimeZone::UTC);
+    let (channels, listened) = tokio::join!(
+        hear(settings, &mut messages, until, &zone),
+        // Boxed: it is much larger than the other.
+        Box::pin(streams::listen(settings, until, &zone)),
+    );
+    summarise(&channels, &listened, listen, &mut report);
+    report
+}
+
+/// What is published on the training channels.
+async fn hear(
+    settings: &Settings,
+    messages: &mut Receiver<Message>,
+    until: Instant,
+    zone: &TimeZone,
+) -> BTreeMap<String, Heard> {
     let mut channels: BTreeMap<String, Heard> = BTreeMap::new();
     while let Ok(received) = timeout_at(until, messages.recv()).await {
-        use tokio::sync::broadcast::error::RecvError;
         let message = match received {
             Ok(message) => message,
             // So many more than the buffer holds: the rest is a sample.
@@ -60,24 +79,28 @@ pub(super) async fn examine(settings: &Settings, listen: Duration) -> Report {
         }
         if channels.len() < CHANNELS_MAX || channels.contains_key(&channel) {
             let heard = channels.entry(channel).or_default();
-            heard.add(message.value.as_bytes().unwrap_or_default(), &settings.limits, units::now(), &zone);
+            heard.add(message.value.as_bytes().unwrap_or_default(), &settings.limits, units::now(), zone);
         }
     }
-    summarise(&channels, listen, &mut report);
-    report
+    channels
 }
 
-fn summarise(channels: &BTreeMap<String, Heard>, listen: Duration, report: &mut Report) {
+fn summarise(channels: &BTreeMap<String, Heard>, listened: &Listened, listen: Duration, report: &mut Report) {
     let seconds = units::format_duration(listen);
-    if channels.is_empty() {
+    if listened.is_incomplete {
+        let what = "the entries of streams could not all be listened to: ids, times and `seq` could not be looked at";
+        report.push(Finding::unknown(AREA, what).fix("see the rights of the login, and whether Redis answers"));
+    } else if channels.is_empty() && listened.streams.is_empty() {
         let what =
             format!("no training message was published within {seconds}: ids, times and `seq` could not be looked at");
         report.push(Finding::unknown(AREA, what).fix("run doctor while a trainer runs, or longer (--listen 60s)"));
     }
-    for (channel, heard) in channels {
-        let channel = crate::logging::Untrusted(channel.as_bytes()).to_string();
-        report.saw(format!("channel `{channel}`: {} messages in {seconds}", heard.count()));
-        report.extend(heard.findings(&channel));
+    let channels = channels.iter().map(|(name, heard)| ("channel", name, heard));
+    let streams = listened.streams.iter().map(|(name, heard)| ("stream", name, heard));
+    for (kind, name, heard) in channels.chain(streams) {
+        let name = crate::logging::Untrusted(name.as_bytes()).to_string();
+        report.saw(format!("{kind} `{name}`: {} messages in {seconds}", heard.count()));
+        report.extend(heard.findings(&name));
     }
 }
 
