@@ -249,7 +249,7 @@ mod tests {
             looks.records += records;
             (age, looks.caught_up(now).duration_since(start))
         };
-        assert_eq!(at(1, 0 * MS), (0 * MS, 250 * MS));
+        assert_eq!(at(1, Duration::ZERO), (Duration::ZERO, 250 * MS));
         // Looks are at multiples of the interval, however late the last one was.
         assert_eq!(at(500, 270 * MS), (250 * MS, 500 * MS));
         assert_eq!(at(5_000, 500 * MS), (230 * MS, 625 * MS));
@@ -265,7 +265,7 @@ mod tests {
         for _ in 0..20 {
             at(100_000, 9_300 * MS);
         }
-        assert_eq!(at(500, 9_300 * MS), (0 * MS, 9_312 * MS + MS / 2), "the shortest");
+        assert_eq!(at(500, 9_300 * MS), (Duration::ZERO, 9_312 * MS + MS / 2), "the shortest");
         let mut looks = Looks::new(250 * MS, start);
         (looks.records, looks.bytes) = (10, 2 << 20);
         assert_eq!(looks.caught_up(start).duration_since(start), 125 * MS, "few records, but large ones");
