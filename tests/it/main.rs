@@ -77,6 +77,7 @@ mod stream_closings;
 mod streams;
 mod streams_again;
 mod streams_counts;
+mod streams_history;
 mod supply;
 mod support;
 #[path = "support/tests.rs"]
