@@ -78,6 +78,7 @@ mod streams;
 mod streams_again;
 mod streams_counts;
 mod streams_history;
+mod streams_sessions;
 mod supply;
 mod support;
 #[path = "support/tests.rs"]

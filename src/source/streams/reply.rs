@@ -17,19 +17,19 @@ pub(super) struct Entry {
 /// The answer is not what this program expects.
 #[derive(Debug, thiserror::Error)]
 #[error("Redis answers in a form that is not understood")]
-pub(super) struct Unexpected;
+pub(super) struct UnexpectedReply;
 
 /// The entries in the answer of XREADGROUP about one stream; none after a timeout.
-pub(super) fn read_entries(reply: &Value) -> Result<Vec<Entry>, Unexpected> {
+pub(super) fn read_entries(reply: &Value) -> Result<Vec<Entry>, UnexpectedReply> {
     match reply {
         Value::Null => Ok(Vec::new()),
         Value::Map(streams) => streams.values().next().map_or(Ok(Vec::new()), entries),
         Value::Array(streams) => match streams.first() {
-            Some(Value::Array(stream)) => stream.get(1).map_or(Err(Unexpected), entries),
-            Some(_) => streams.get(1).map_or(Err(Unexpected), entries),
+            Some(Value::Array(stream)) => stream.get(1).map_or(Err(UnexpectedReply), entries),
+            Some(_) => streams.get(1).map_or(Err(UnexpectedReply), entries),
             None => Ok(Vec::new()),
         },
-        _ => Err(Unexpected),
+        _ => Err(UnexpectedReply),
     }
 }
 
@@ -43,30 +43,30 @@ pub(super) struct Claimed {
     pub(super) deleted: u64,
 }
 
-pub(super) fn read_claimed(reply: &Value) -> Result<Claimed, Unexpected> {
-    let Value::Array(parts) = reply else { return Err(Unexpected) };
-    let next = parts.first().and_then(id).ok_or(Unexpected)?;
+pub(super) fn read_claimed(reply: &Value) -> Result<Claimed, UnexpectedReply> {
+    let Value::Array(parts) = reply else { return Err(UnexpectedReply) };
+    let next = parts.first().and_then(id).ok_or(UnexpectedReply)?;
     let deleted = match parts.get(2) {
         Some(Value::Array(ids)) => ids.len() as u64,
         _ => 0,
     };
-    Ok(Claimed { next, entries: entries(parts.get(1).ok_or(Unexpected)?)?, deleted })
+    Ok(Claimed { next, entries: entries(parts.get(1).ok_or(UnexpectedReply)?)?, deleted })
 }
 
-fn entries(list: &Value) -> Result<Vec<Entry>, Unexpected> {
+fn entries(list: &Value) -> Result<Vec<Entry>, UnexpectedReply> {
     match list {
         Value::Array(list) => list.iter().filter(|entry| **entry != Value::Null).map(entry).collect(),
         Value::Null => Ok(Vec::new()),
-        _ => Err(Unexpected),
+        _ => Err(UnexpectedReply),
     }
 }
 
-fn entry(entry: &Value) -> Result<Entry, Unexpected> {
-    let Value::Array(parts) = entry else { return Err(Unexpected) };
-    let id = parts.first().and_then(id).ok_or(Unexpected)?;
+fn entry(entry: &Value) -> Result<Entry, UnexpectedReply> {
+    let Value::Array(parts) = entry else { return Err(UnexpectedReply) };
+    let id = parts.first().and_then(id).ok_or(UnexpectedReply)?;
     let Some(Value::Array(fields)) = parts.get(1) else { return Ok(Entry { id, message: None }) };
     let bytes: Option<Vec<_>> = fields.iter().map(Value::as_bytes).collect();
-    let bytes = bytes.ok_or(Unexpected)?;
+    let bytes = bytes.ok_or(UnexpectedReply)?;
     let fields: Vec<_> = bytes.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     Ok(Entry { id, message: Some(message(&fields)) })
 }
@@ -88,14 +88,14 @@ pub(super) struct Snapshot {
     /// Entries that the daemons of the group have acknowledged; absent where they are not counted.
     pub(super) acknowledged: Option<u64>,
     /// What they have reported; absent where they may not count together.
-    pub(super) notes: Option<Notes>,
+    pub(super) report_state: Option<ReportState>,
     /// Absent: there is no such group.
     pub(super) group: Option<Group>,
 }
 
-/// What the daemons of a group have reported.
+/// What the daemons of a group have reported as lost, and have still to report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Notes {
+pub(super) struct ReportState {
     /// Entries that were trimmed before they were read; absent: none yet.
     pub(super) trimmed: Option<u64>,
     /// Entries that were trimmed before they were acknowledged, and are still to be reported.
@@ -116,7 +116,7 @@ pub(super) struct Group {
     pub(super) pending: u64,
 }
 
-pub(super) fn read_snapshot(reply: &Value, group: &str) -> Result<Snapshot, Unexpected> {
+pub(super) fn read_snapshot(reply: &Value, group: &str) -> Result<Snapshot, UnexpectedReply> {
     let number = |of: &Value, name: &str| get(of, name).and_then(Value::as_u64);
     let first = match get(reply, "entries") {
         Some(Value::Array(entries)) => entries.first().and_then(|entry| match entry {
@@ -138,33 +138,38 @@ pub(super) fn read_snapshot(reply: &Value, group: &str) -> Result<Snapshot, Unex
     });
     let max_deleted = get(reply, "max-deleted-entry-id").and_then(id).unwrap_or_default();
     Ok(Snapshot {
-        length: number(reply, "length").ok_or(Unexpected)?,
+        length: number(reply, "length").ok_or(UnexpectedReply)?,
         added: number(reply, "entries-added"),
         first,
         last_generated: get(reply, "last-generated-id").and_then(id).unwrap_or_default(),
         deleted_some: max_deleted != EntryId::default(),
         acknowledged: None,
-        notes: None,
+        report_state: None,
         group,
     })
 }
 
 /// A consumer of the group, of `XINFO CONSUMERS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Consumer {
+pub(super) struct GroupConsumer {
     pub(super) name: String,
     pub(super) pending: u64,
     pub(super) idle_ms: u64,
 }
 
-pub(super) fn read_consumers(reply: &Value) -> Result<Vec<Consumer>, Unexpected> {
-    let Value::Array(consumers) = reply else { return Err(Unexpected) };
+pub(super) fn read_consumers(reply: &Value) -> Result<Vec<GroupConsumer>, UnexpectedReply> {
+    let Value::Array(consumers) = reply else { return Err(UnexpectedReply) };
     let consumer = |of: &Value| {
         let number = |name| get(of, name).and_then(Value::as_u64);
         let name = get(of, "name").and_then(|name| name.as_str())?.into_owned();
-        Some(Consumer { name, pending: number("pending")?, idle_ms: number("idle")? })
+        Some(GroupConsumer { name, pending: number("pending")?, idle_ms: number("idle")? })
     };
-    consumers.iter().map(|of| consumer(of).ok_or(Unexpected)).collect()
+    consumers.iter().map(|of| consumer(of).ok_or(UnexpectedReply)).collect()
+}
+
+/// The number of the connection that has asked for `CLIENT INFO`.
+pub(super) fn read_connection_id(info: &str) -> Option<u64> {
+    info.split(' ').find_map(|part| part.strip_prefix("id="))?.parse().ok()
 }
 
 /// The value of a name in a map, which the older protocol writes as a list.
@@ -213,6 +218,12 @@ mod tests {
         let reply = list(vec![text("7-0"), list(vec![Value::Null]), list(vec![text("5-1"), text("5-2")])]);
         let claimed = Claimed { next: "7-0".parse().unwrap(), entries: Vec::new(), deleted: 2 };
         assert_eq!(read_claimed(&reply).unwrap(), claimed);
+    }
+
+    #[test]
+    fn a_connection_is_known_by_its_number() {
+        assert_eq!(read_connection_id("id=17 addr=127.0.0.1:5 laddr=127.0.0.1:6 name= db=0\n"), Some(17));
+        assert_eq!(read_connection_id("addr=127.0.0.1:5"), None);
     }
 
     #[test]
