@@ -10,7 +10,7 @@ use super::{
     commands::{Commands, RefusedScripts, StreamError},
     deleted_entries::{DeletedBatch, DeletedEntries},
     read_size::ReadSize,
-    reply::{Entry, Snapshot},
+    reply::{Entry, Snapshot, plausible_time},
     report::{OtherReport, Reporter},
     rollback::has_rolled_back,
     session::Session,
@@ -37,10 +37,6 @@ use crate::{
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Entries of one acknowledgement.
 pub(super) const ACKNOWLEDGE_MAX: usize = 1_000;
-/// Between these the time of an entry id is believed to be one, and the message's own time is judged by it: so that each delivery
-/// comes to the same judgement.
-pub(super) const PLAUSIBLE_IDS: std::ops::Range<Micros> = 946_684_800_000_000..4_102_444_800_000_000;
-
 /// A running source.
 pub(super) struct Consumer {
     pub(super) stream: Stream,
@@ -216,11 +212,10 @@ impl Consumer {
             bytes += message.len();
             self.newest = self.newest.max(Some(entry.id));
             self.acks.delivered(entry.id, message.len());
-            let at = entry.id.micros();
             frames.push(Frame {
                 channel: self.stream.name.clone(),
                 payload: message,
-                received_at: if PLAUSIBLE_IDS.contains(&at) { at } else { self.clock.now() },
+                received_at: plausible_time(entry.id).unwrap_or_else(|| self.clock.now()),
                 received,
                 control: false,
                 entry: Some(entry.id),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::{
     ack_tracker::{AckTracker, Earlier},
-    consumer::PLAUSIBLE_IDS,
+    reply::plausible_time,
 };
 use crate::{event::EntryId, units::Micros};
 
@@ -71,17 +71,15 @@ impl DeletedEntries {
     /// acknowledged.
     fn time_of(&mut self, lost: &[EntryId]) -> Option<(Micros, Micros)> {
         let (first, last) = (*lost.first()?, *lost.last()?);
-        if !PLAUSIBLE_IDS.contains(&first.micros()) || !PLAUSIBLE_IDS.contains(&last.micros()) {
-            return None;
-        }
+        let (first_at, last_at) = (plausible_time(first)?, plausible_time(last)?);
         let started_at = match self.last_batch {
             Some((before, at)) if before == first => at,
             // Entries of one millisecond, beyond the microseconds of their ids.
-            Some((before, at)) if before < first => first.micros().max(at + 1),
-            _ => first.micros(),
+            Some((before, at)) if before < first => first_at.max(at + 1),
+            _ => first_at,
         };
         self.last_batch = Some((first, started_at));
-        Some((started_at, last.micros().max(started_at)))
+        Some((started_at, last_at.max(started_at)))
     }
 }
 

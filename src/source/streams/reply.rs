@@ -4,7 +4,7 @@ use bytes::Bytes;
 use fred::types::{Key, Value};
 
 use super::message::message;
-use crate::event::EntryId;
+use crate::{event::EntryId, units::Micros};
 
 /// An entry as it was delivered.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +12,15 @@ pub(super) struct Entry {
     pub(super) id: EntryId,
     /// Its message; absent: it was deleted or trimmed after it had been delivered.
     pub(super) message: Option<Bytes>,
+}
+
+/// Between these the time of an entry id is believed to be one, and the message's own time is judged by it: so that each delivery
+/// comes to the same judgement.
+const PLAUSIBLE_TIMES: std::ops::Range<Micros> = 946_684_800_000_000..4_102_444_800_000_000;
+
+/// The time of an entry id; `None`: the publisher has chosen an id that is no time.
+pub(super) fn plausible_time(id: EntryId) -> Option<Micros> {
+    Some(id.micros()).filter(|at| PLAUSIBLE_TIMES.contains(at))
 }
 
 /// The answer is not what this program expects.

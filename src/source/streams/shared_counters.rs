@@ -1,8 +1,8 @@
 //! What the daemons of a group count together: entries that they have acknowledged, and trimmed ones that they have reported.
 //!
 //! The count of acknowledged entries changes in one step with the acknowledgement, so that it is right whenever a daemon is killed (not
-//! where scripts are refused), and it is read in one step with the state of the stream. So does the count of pending entries that were trimmed, which are reported then.
-//! All of it lies in the slot of the stream, because a script may not touch two.
+//! where scripts are refused), and it is read in one step with the state of the stream. The count of pending entries that were trimmed,
+//! and are still to be reported, changes in the same way. All counts lie in the slot of the stream, because a script may not touch two.
 
 use std::time::Duration;
 
