@@ -83,5 +83,5 @@ async fn run(mut consumer: Consumer, mut stop: Signal) {
             () = sleep(delay) => {}
         }
     }
-    consumer.finish().await;
+    Box::pin(consumer.finish()).await;
 }

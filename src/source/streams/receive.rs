@@ -14,6 +14,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_
 use super::{
     commands::{Commands, StreamError},
     consumer::{ACKNOWLEDGE_MAX, Consumer},
+    deleted_entries::DeletedBatch,
     maintenance::{ClaimSchedule, MaintenanceResult, MaintenanceTask, maintain},
     pace::Pace,
     reply::Entry,
@@ -225,7 +226,8 @@ impl Consumer {
                 if state.maintenance.is_none() {
                     let due = state.claims.due(self.capacity());
                     // Once all of them are read: then they are reported in the same parts after a restart.
-                    let deleted = state.pending_cursor.is_none().then(|| self.take_deleted()).unwrap_or_default();
+                    let deleted =
+                        if state.pending_cursor.is_none() { self.take_deleted() } else { DeletedBatch::default() };
                     let task = MaintenanceTask { reporter: self.reporter(), deleted, due };
                     state.maintenance = Some(Box::pin(maintain(commands.clone(), task)));
                 }
