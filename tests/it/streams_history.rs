@@ -1,12 +1,9 @@
 //! The history of metrics that several daemons merge: it ages, and a deleted run stays deleted.
 
-use std::{
-    collections::BTreeSet,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, thread, time::Duration};
 
 use serde_json::{Value as Json, json};
+use tokio::time::Instant;
 
 use crate::{
     streams::{LIMIT, METRICS, RUN, add, shared, sharing, stream_status},

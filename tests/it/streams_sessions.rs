@@ -1,11 +1,9 @@
 //! Streams: what a session with Redis leaves to the next one, what it remembers of refusals, and how fast it ends.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::{thread, time::Duration};
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::{
     streams::{GROUP, LIMIT, METRICS, RUN, STREAM, add, on, pending, stream_status},
