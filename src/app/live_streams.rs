@@ -106,7 +106,7 @@ impl StreamFollower {
     async fn show_next(&mut self) {
         let Tailed { frames, mut missed } = self.tail.next().await;
         let before = self.outage.take();
-        self.outage = self.tail.is_troubled().then(|| before.unwrap_or_else(|| self.live.outage()));
+        self.outage = self.tail.has_error().then(|| before.unwrap_or_else(|| self.live.outage()));
         self.runs.values_mut().for_each(|followed| followed.is_fetched = None);
         let limits = self.limits.borrow().clone();
         let mut events = Vec::with_capacity(frames.len());

@@ -17,8 +17,14 @@ use crate::{
     units::{self, Micros},
 };
 
-/// How long before it is due a sync is made together with the write of a group. Groups come every 8 ms while messages flow.
-const EARLY_SYNC: Duration = Duration::from_millis(4);
+/// How long before it is due a sync is made together with the write of a group, at most. Groups come every 8 ms while messages flow.
+const EARLY_SYNC_MAX: Duration = Duration::from_millis(4);
+
+/// The same where groups become durable at this interval: a sync that is early by a large part of it would cost as much as a shorter
+/// interval.
+fn early_sync(interval: Duration) -> Duration {
+    EARLY_SYNC_MAX.min(interval / 4)
+}
 
 impl Intake {
     /// Counts a gap that intake has found; sources count their own.
@@ -75,10 +81,11 @@ impl Intake {
     /// Makes the group durable when that is due, else writes it.
     pub(super) fn write_or_sync(&mut self) {
         let (now, awaited) = (Instant::now(), self.is_awaited());
+        let early = early_sync(self.deps.appender.sync_interval());
         match self.deps.appender.sync_due(awaited) {
             Some(due) if due <= now => self.sync(),
             // Waking up for a sync alone costs more than syncing a little early.
-            Some(due) if self.unwritten && due <= now + EARLY_SYNC => self.sync(),
+            Some(due) if self.unwritten && due <= now + early => self.sync(),
             // More requests arrive meanwhile; woken by each, intake would write them one by one. Sources gather messages themselves.
             Some(due) if awaited => thread::sleep((due - now).min(HOUSEKEEPING_INTERVAL)),
             Some(_) if self.unwritten => {
@@ -184,6 +191,18 @@ impl Intake {
             for gap in self.drop_counter.take_deferred() {
                 error!(?gap, "gap is not recorded: there is no room for it");
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_is_early_by_a_quarter_of_its_interval_at_most() {
+        for (interval, early) in [(25_000, 4_000), (16_000, 4_000), (8_000, 2_000), (1_000, 250), (0, 0)] {
+            assert_eq!(early_sync(Duration::from_micros(interval)), Duration::from_micros(early), "{interval} µs");
         }
     }
 }

@@ -188,6 +188,7 @@ impl Flusher {
         self.history_due = changes.has_backlog.then_some(next);
         let busy = changes.history.len() > config.history_objects / 2;
         let grown = self.append_history(changes.history, changes.cleared) || !changes.deleted.is_empty();
+        self.history.remove_runs(&changes.deleted);
         let mut write_history = rewrite_all || grown || self.history_again;
         if !std::mem::replace(&mut self.history_adopted, true) {
             self.adopt_history(client, &config).await;
@@ -201,7 +202,6 @@ impl Flusher {
         if self.history_again {
             self.history_due.get_or_insert(now + self.history_interval);
         }
-        changes.deleted.iter().for_each(|(run_id, until)| self.history.remove_run(*run_id, *until));
         self.delete(client, changes.stale).await;
         let (mut writes, mut bytes) = (Vec::with_capacity(changes.writes.len()), 0);
         let mut reserved = Vec::new();
@@ -295,34 +295,33 @@ impl Flusher {
 
     /// Takes in what other daemons have written into the history. Returns whether all of ours is there; `None`: it cannot be read.
     async fn merge_history(&mut self, client: &Client, config: &Config) -> Option<bool> {
-        let key = history_key(&self.latest_state.prefix);
-        match self.link.read(client, &key, config.history_bytes.as_usize()).await {
-            Ok(array) => Some(array.is_some_and(|array| self.history.merge(&array, Instant::now()))),
-            Err(error) => {
-                self.link.acl().warn(&error, Resource::Key(&key));
-                None
-            }
-        }
+        let found = self.read_history(client, config).await?;
+        Some(found.is_some_and(|(array, newest)| self.history.merge(&array, newest)))
     }
 
     /// Adopts the history in Redis, so that readers do not see it begin anew with each daemon that takes over, nor alternate between a
     /// long and a short one of two daemons. Best effort.
     async fn adopt_history(&mut self, client: &Client, config: &Config) {
+        if let Some(Some((array, newest))) = self.read_history(client, config).await {
+            self.history.adopt(&array, newest);
+        }
+    }
+
+    /// The history in Redis, if there is one, and when its newest object was received; `None`: it cannot be read.
+    async fn read_history(&self, client: &Client, config: &Config) -> Option<Option<(String, Instant)>> {
         let key = history_key(&self.latest_state.prefix);
         let read = async {
             let millis: i64 = client.pttl(&key).await?;
             let array = self.link.read(client, &key, config.history_bytes.as_usize()).await?;
             Ok::<_, RedisError>(array.zip(u64::try_from(millis).ok()))
         };
-        let read = read.await;
-        if let Err(error) = &read {
-            self.link.acl().warn(error, Resource::Key(&key));
-        }
-        if let Ok(Some((array, left))) = read {
+        let found = read.await.inspect_err(|error| self.link.acl().warn(error, Resource::Key(&key))).ok()?;
+        Some(found.map(|(array, left)| {
+            // The lifetime counts from the newest object.
             let age = config.history_ttl.saturating_sub(Duration::from_millis(left));
             let now = Instant::now();
-            self.history.adopt(&array, now.checked_sub(age).unwrap_or(now));
-        }
+            (array, now.checked_sub(age).unwrap_or(now))
+        }))
     }
 
     /// Renders the new objects of the history, once. Returns whether there were any.

@@ -1,7 +1,7 @@
 //! The newest metrics objects, rendered once each, bounded in number and in bytes.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     mem,
 };
 
@@ -10,16 +10,21 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::shared::merge_objects;
+use super::shared::{Order, merge_objects};
 use crate::{render, units::Micros};
 
 /// An object larger than this is kept with its canonical fields only.
 pub(super) const OBJECT_BYTES: usize = 4 << 10;
 
+/// How long deleted runs are remembered: another daemon reads of a deletion seconds later, and has written their objects until then.
+const DELETIONS_KEPT: Micros = 3_600_000_000;
+
 /// Oldest first.
 #[derive(Debug)]
 pub(super) struct History {
     objects: VecDeque<String>,
+    /// Deleted runs, and when they were deleted.
+    deleted: HashMap<String, Micros>,
     bytes: usize,
     objects_max: usize,
     bytes_max: usize,
@@ -29,7 +34,7 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn new(objects_max: usize, bytes_max: usize) -> Self {
-        Self { objects: VecDeque::new(), bytes: 0, objects_max, bytes_max, newest: None }
+        Self { objects: VecDeque::new(), deleted: HashMap::new(), bytes: 0, objects_max, bytes_max, newest: None }
     }
 
     pub(super) fn push(&mut self, object: String, received: Instant) {
@@ -52,7 +57,7 @@ impl History {
         self.bytes = 0;
         for object in theirs {
             let is_older = |of: Ingest| first.as_ref().is_none_or(|first| of.received_at < *first);
-            if ingest(object.get()).is_some_and(is_older) {
+            if ingest(object.get()).is_some_and(is_older) && !self.is_deleted(object.get()) {
                 self.push(object.get().to_owned(), newest);
             }
         }
@@ -61,29 +66,49 @@ impl History {
         }
     }
 
-    /// Takes in the objects of an array that another daemon has written. `newest`: when the last of them was received. Returns whether
-    /// the array has all objects already.
+    /// Takes in the objects of an array that another daemon has written, except those of deleted runs. `newest`: when the last of them
+    /// was received. Returns whether the array is the same as ours: it has all objects, and none of a deleted run.
     pub(super) fn merge(&mut self, array: &str, newest: Instant) -> bool {
-        let Ok(theirs) = serde_json::from_str::<Vec<&RawValue>>(array) else { return false };
-        let theirs: Vec<_> = theirs.into_iter().map(RawValue::get).collect();
+        let Ok(found) = serde_json::from_str::<Vec<&RawValue>>(array) else { return false };
+        let theirs: Vec<_> =
+            found.iter().map(|object| object.get()).filter(|object| !self.is_deleted(object)).collect();
+        let has_deleted = theirs.len() < found.len();
         let ours: Vec<_> = mem::take(&mut self.objects).into();
-        let merged = merge_objects(&ours, &theirs);
-        let newest = self.newest.map_or(newest, |until| until.max(newest));
-        let objects = merged.map_or_else(|| ours.clone(), |merged| merged.into_iter().map(str::to_owned).collect());
+        let (objects, newest) = match merge_objects(&ours, &theirs) {
+            Some(merged) => {
+                let newest = self.newest.map_or(newest, |until| until.max(newest));
+                (merged.into_iter().map(str::to_owned).collect(), newest)
+            }
+            None => (ours, self.newest.unwrap_or(newest)),
+        };
         self.bytes = 0;
         for object in objects {
             self.push(object, newest);
         }
         let theirs: HashSet<&str> = theirs.into_iter().collect();
-        self.objects.iter().all(|object| theirs.contains(object.as_str()))
+        !has_deleted && self.objects.iter().all(|object| theirs.contains(object.as_str()))
     }
 
-    /// Removes the objects of a run that were received at or before a time.
-    pub(super) fn remove_run(&mut self, run_id: Uuid, until: Micros) {
-        let (run_id, until) = (run_id.to_string(), render::time(until));
-        let of_run = |object: &str| ingest(object).is_some_and(|of| of.run_id == run_id && of.received_at <= until);
-        self.objects.retain(|object| !of_run(object));
-        self.bytes = self.objects.iter().map(|object| object.len() + 1).sum();
+    /// Removes the objects of runs that were received at or before a time, and takes none of them in any more.
+    pub(super) fn remove_runs(&mut self, runs: &[(Uuid, Micros)]) {
+        let Some(newest) = runs.iter().map(|(_, until)| *until).max() else { return };
+        self.deleted.retain(|_, until| newest - *until < DELETIONS_KEPT);
+        self.deleted.extend(runs.iter().map(|(run_id, until)| (run_id.to_string(), *until)));
+        let mut objects = mem::take(&mut self.objects);
+        objects.retain(|object| !self.is_deleted(object));
+        self.bytes = objects.iter().map(|object| object.len() + 1).sum();
+        self.objects = objects;
+    }
+
+    fn is_deleted(&self, object: &str) -> bool {
+        if self.deleted.is_empty() {
+            return false;
+        }
+        let is_deleted = |of: Order| {
+            let until = self.deleted.get(&of.run_id);
+            until.is_some_and(|until| of.received_at <= render::time(*until))
+        };
+        Order::of(object).is_some_and(is_deleted)
     }
 
     pub(super) fn clear(&mut self) {
@@ -109,8 +134,6 @@ impl History {
 /// `_ingest` of an object.
 #[derive(Deserialize)]
 struct Ingest {
-    #[serde(default)]
-    run_id: String,
     /// When the message was received; the order of these texts is that of the times.
     received_at: String,
 }
@@ -125,6 +148,8 @@ fn ingest(object: &str) -> Option<Ingest> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -154,9 +179,37 @@ mod tests {
         for (run, at) in [(deleted, 1), (other, 1), (deleted, 2), (deleted, 3)] {
             history.push(object(run, at), Instant::now());
         }
-        history.remove_run(deleted, 2);
-        assert_eq!(history.render(), format!("[{},{}]", object(other, 1), object(deleted, 3)));
+        history.remove_runs(&[(deleted, 2)]);
+        let rest = format!("[{},{}]", object(other, 1), object(deleted, 3));
+        assert_eq!(history.render(), rest);
         assert_eq!(history.bytes, history.render().len() - 1);
+        // Another daemon has not read of the deletion yet, or this one has just been started.
+        let before = format!("[{},{},{}]", object(deleted, 1), object(other, 1), object(deleted, 3));
+        assert!(!history.merge(&before, Instant::now()), "it has to be written without them");
+        assert_eq!(history.render(), rest);
+        assert!(history.merge(&rest, Instant::now()));
+        history.clear();
+        history.adopt(&before, Instant::now());
+        assert_eq!(history.render(), rest);
+        // Forgotten in time.
+        history.remove_runs(&[(other, DELETIONS_KEPT + 2)]);
+        assert_eq!(history.deleted.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn merging_does_not_make_the_history_younger() {
+        let (start, hour) = (Instant::now(), Duration::from_secs(3_600));
+        let object = |n: u64| format!("{{\"_ingest\":{{\"run_id\":\"r\",\"received_at\":\"2026-11-21T00:00:0{n}\"}}}}");
+        let mut history = History::new(10, 1_000);
+        history.push(object(2), start);
+        let ours = history.render();
+        tokio::time::advance(hour).await;
+        assert!(history.merge(&ours, Instant::now()), "nothing new");
+        assert_eq!(history.newest, Some(start));
+        assert!(!history.merge(&format!("[{}]", object(1)), start - Duration::from_secs(1)));
+        assert_eq!(history.newest, Some(start));
+        history.merge(&format!("[{}]", object(3)), start + hour / 2);
+        assert_eq!(history.newest, Some(start + hour / 2));
     }
 
     #[test]

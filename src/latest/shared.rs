@@ -23,8 +23,9 @@ const INGEST: &str = "\"_ingest\":";
 /// Which of two values of one run is the newer: by time, then by `seq`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct Order {
-    run_id: String,
-    received_at: String,
+    pub(super) run_id: String,
+    /// The order of these texts is that of the times.
+    pub(super) received_at: String,
     published_at: Option<String>,
     seq: Option<i64>,
 }
@@ -36,7 +37,6 @@ impl Order {
         serde_json::from_str(ingest.strip_suffix('}')?).ok()
     }
 
-    /// The order of these texts is that of the times.
     fn time(&self) -> &str {
         self.published_at.as_deref().unwrap_or(&self.received_at)
     }

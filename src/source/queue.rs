@@ -4,7 +4,7 @@ use std::{
     mem,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -25,48 +25,67 @@ use crate::{
 
 /// Memory of a queued frame beside its payload.
 pub(super) const FRAME_OVERHEAD: usize = 96;
-/// How often a waiting sender looks for room in bytes. Being woken would cost intake something for each frame.
-const ROOM_POLL_INTERVAL: Duration = Duration::from_millis(1);
+/// How often a waiting sender tries to reserve room. Being woken would cost intake something for each frame.
+const RESERVE_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The sending end. Each source has its own; the receiving end is one.
 #[derive(Clone, Debug)]
 pub struct Queue {
     sender: mpsc::Sender<IntakeItem>,
     usage: QueueUsage,
-    frames_max: usize,
-    bytes_max: usize,
+    /// The most that may be in the queue.
+    max: Usage,
     memory: Option<MemoryLimit>,
 }
 
 /// What is in the queue. The receiver of a frame gives its room back.
 #[derive(Clone, Debug, Default)]
-pub struct QueueUsage(Arc<Counts>);
+pub struct QueueUsage(Arc<AtomicU64>);
 
-#[derive(Debug, Default)]
-struct Counts {
-    frames: AtomicUsize,
-    bytes: AtomicUsize,
+/// Frames and bytes in the queue. One number holds both: a sender that finds no room must never be seen to have taken some, because a
+/// sender that drops what has no room would then drop a message that has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Usage {
+    frames: u64,
+    bytes: u64,
+}
+
+impl Usage {
+    /// 512 GiB; the rest holds the frames, twice as many as `redis.queue_frames` may be.
+    const BYTES_BITS: u32 = 39;
+    const BYTES_MAX: u64 = (1 << Self::BYTES_BITS) - 1;
+
+    fn of(frame: &Frame) -> Self {
+        Self { frames: 1, bytes: (frame.payload.len() + FRAME_OVERHEAD) as u64 }
+    }
+
+    fn pack(self) -> u64 {
+        (self.frames << Self::BYTES_BITS) | self.bytes
+    }
+
+    fn unpack(packed: u64) -> Self {
+        Self { frames: packed >> Self::BYTES_BITS, bytes: packed & Self::BYTES_MAX }
+    }
 }
 
 impl QueueUsage {
     /// A frame was taken out of the queue.
     pub fn taken(&self, frame: &Frame) {
-        self.give_back(1, frame.payload.len() + FRAME_OVERHEAD);
-    }
-
-    fn give_back(&self, frames: usize, bytes: usize) {
-        self.0.frames.fetch_sub(frames, Ordering::AcqRel);
-        self.0.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.0.fetch_sub(Usage::of(frame).pack(), Ordering::AcqRel);
     }
 
     /// Bytes in the queue now.
     pub fn bytes(&self) -> usize {
-        self.0.bytes.load(Ordering::Acquire)
+        self.now().bytes as usize
     }
 
     /// Frames in the queue now.
     pub fn frames(&self) -> usize {
-        self.0.frames.load(Ordering::Acquire)
+        self.now().frames as usize
+    }
+
+    fn now(&self) -> Usage {
+        Usage::unpack(self.0.load(Ordering::Acquire))
     }
 }
 
@@ -74,7 +93,8 @@ impl QueueUsage {
 pub fn queue(frames: usize, bytes_max: usize) -> (Queue, mpsc::Receiver<IntakeItem>, QueueUsage) {
     let (sender, receiver) = mpsc::channel(frames);
     let usage = QueueUsage::default();
-    (Queue { sender, usage: usage.clone(), frames_max: frames, bytes_max, memory: None }, receiver, usage)
+    let max = Usage { frames: frames as u64, bytes: (bytes_max as u64).min(Usage::BYTES_MAX) };
+    (Queue { sender, usage: usage.clone(), max, memory: None }, receiver, usage)
 }
 
 impl Queue {
@@ -90,46 +110,45 @@ impl Queue {
 
     /// Whether a message of this size would be taken now. An empty queue takes any.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
-        let before = self.usage.bytes();
-        before == 0 || (before + bytes + FRAME_OVERHEAD <= self.bytes_max && self.usage.frames() < self.frames_max)
+        let more = Usage { frames: 1, bytes: (bytes + FRAME_OVERHEAD) as u64 };
+        self.with(self.usage.now(), more).is_some()
     }
 
-    /// Takes room for a frame, if there is some.
-    fn try_take_room(&self, frame: &Frame) -> bool {
-        let bytes = frame.payload.len() + FRAME_OVERHEAD;
-        let before = self.usage.0.bytes.fetch_add(bytes, Ordering::AcqRel);
-        let frames = self.usage.0.frames.fetch_add(1, Ordering::AcqRel);
-        let has_room = before == 0 || (before + bytes <= self.bytes_max && frames < self.frames_max);
-        if !has_room {
-            self.usage.give_back(1, bytes);
-        }
-        has_room
+    /// The usage with one frame more; `None`: there is no room for it.
+    fn with(&self, now: Usage, more: Usage) -> Option<Usage> {
+        let sum = Usage { frames: now.frames + more.frames, bytes: now.bytes + more.bytes };
+        (now.frames == 0 || (sum.bytes <= self.max.bytes && sum.frames <= self.max.frames)).then_some(sum)
+    }
+
+    /// Reserves room for a frame, if there is some.
+    fn try_reserve(&self, frame: &Frame) -> bool {
+        let more = Usage::of(frame);
+        let reserve = |packed| self.with(Usage::unpack(packed), more).map(Usage::pack);
+        self.usage.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, reserve).is_ok()
     }
 
     /// Puts the frames into the queue as one item, by which the receiver is woken once, as far as there is room. Returns those without
     /// room.
     pub(super) fn try_send(&self, frames: Vec<Frame>) -> Result<Vec<Frame>, Closed> {
+        // Before any room is reserved.
+        let permit = match self.sender.try_reserve() {
+            Ok(permit) => permit,
+            // Other items fill the queue.
+            Err(TrySendError::Full(())) => return Ok(frames),
+            Err(TrySendError::Closed(())) => return Err(Closed),
+        };
         let (mut taken, mut refused) = (Vec::with_capacity(frames.len()), Vec::new());
         for frame in frames {
-            if self.try_take_room(&frame) {
+            if self.try_reserve(&frame) {
                 taken.push(self.charge(frame));
             } else {
                 refused.push(frame);
             }
         }
-        if taken.is_empty() {
-            return if self.sender.is_closed() { Err(Closed) } else { Ok(refused) };
+        if !taken.is_empty() {
+            permit.send(IntakeItem::Frames(taken));
         }
-        match self.sender.try_send(IntakeItem::Frames(taken)) {
-            Ok(()) => Ok(refused),
-            // Other items fill the queue.
-            Err(TrySendError::Full(IntakeItem::Frames(mut taken))) => {
-                taken.iter().for_each(|frame| self.usage.taken(frame));
-                taken.append(&mut refused);
-                Ok(taken)
-            }
-            Err(_) => Err(Closed),
-        }
+        Ok(refused)
     }
 
     /// Puts the frames into the queue, each once there is room; they are acknowledged by their tags. Frames that have room together are
@@ -137,12 +156,12 @@ impl Queue {
     pub(super) async fn send(&self, frames: impl Iterator<Item = (Frame, DeliveryTag)>) -> Result<(), Closed> {
         let mut taken = Vec::new();
         for (frame, tag) in frames {
-            while !self.try_take_room(&frame) {
+            while !self.try_reserve(&frame) {
                 self.send_tracked(&mut taken).await?;
                 if self.sender.is_closed() {
                     return Err(Closed);
                 }
-                sleep(ROOM_POLL_INTERVAL).await;
+                sleep(RESERVE_POLL_INTERVAL).await;
             }
             taken.push((self.charge(frame), tag));
         }
@@ -154,9 +173,9 @@ impl Queue {
         if frames.is_empty() {
             return Ok(());
         }
-        let room = Room { usage: &self.usage, frames: mem::take(frames) };
+        let reservation = Reservation { usage: &self.usage, frames: mem::take(frames) };
         let permit = self.sender.reserve().await.map_err(|_| Closed)?;
-        permit.send(IntakeItem::TrackedFrames(room.keep()));
+        permit.send(IntakeItem::TrackedFrames(reservation.into_frames()));
         Ok(())
     }
 
@@ -196,20 +215,20 @@ impl Queue {
     }
 }
 
-/// Frames that have room in the queue and are not in it yet.
-struct Room<'a> {
+/// Frames that have room in the queue and are not in it yet. Dropped, it gives the room back.
+struct Reservation<'a> {
     usage: &'a QueueUsage,
     frames: Vec<(Frame, DeliveryTag)>,
 }
 
-impl Room<'_> {
+impl Reservation<'_> {
     /// The frames, on their way into the queue.
-    fn keep(mut self) -> Vec<(Frame, DeliveryTag)> {
+    fn into_frames(mut self) -> Vec<(Frame, DeliveryTag)> {
         mem::take(&mut self.frames)
     }
 }
 
-impl Drop for Room<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.frames.iter().for_each(|(frame, _)| self.usage.taken(frame));
     }
@@ -218,3 +237,59 @@ impl Drop for Room<'_> {
 /// Intake has ended; nothing can be delivered any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn frame(bytes: usize) -> Frame {
+        Frame {
+            channel: "c".into(),
+            payload: Bytes::from(vec![b'x'; bytes]),
+            received_at: 0,
+            received: Instant::now(),
+            control: false,
+            entry: None,
+        }
+    }
+
+    #[test]
+    fn a_sender_that_waits_for_room_takes_none_from_one_that_drops() {
+        let (queue, _receiver, usage) = queue(4, 10_000);
+        let held = frame(1_000);
+        assert!(queue.try_reserve(&held));
+        let waiting = queue.clone();
+        std::thread::scope(|scope| {
+            // It has no room, and tries again and again.
+            let large = frame(9_000);
+            let tries = scope.spawn(move || (0..300_000).filter(|_| waiting.try_reserve(&large)).count());
+            let small = frame(1_000);
+            while !tries.is_finished() {
+                assert!(queue.try_reserve(&small), "there was room for it");
+                usage.taken(&small);
+            }
+            assert_eq!(tries.join().unwrap(), 0);
+        });
+        assert_eq!((usage.frames(), usage.bytes()), (1, 1_000 + FRAME_OVERHEAD));
+        usage.taken(&held);
+        assert_eq!((usage.frames(), usage.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn both_bounds_hold_and_an_empty_queue_takes_any() {
+        let two = 2 * (10 + FRAME_OVERHEAD);
+        for (name, frames, bytes_max, fits) in [
+            ("frames", 3, 1 << 20, 3),
+            ("bytes", 100, two, 2),
+            ("one", 1, 0, 1),
+            ("beyond what is counted", 2, usize::MAX, 2),
+        ] {
+            let (queue, _receiver, usage) = queue(frames, bytes_max);
+            let taken = (0..10).take_while(|_| queue.try_reserve(&frame(10))).count();
+            assert_eq!((taken, usage.frames(), queue.has_room(10)), (fits, fits, false), "{name}");
+        }
+    }
+}

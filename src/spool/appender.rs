@@ -228,6 +228,11 @@ impl Appender {
         self.degraded.is_none()
     }
 
+    /// How often groups become durable.
+    pub fn sync_interval(&self) -> Duration {
+        self.interval
+    }
+
     /// Offset that the next record will have.
     pub fn end(&self) -> u64 {
         self.next

@@ -78,6 +78,8 @@ mod stream_live;
 mod streams;
 mod streams_again;
 mod streams_counts;
+mod streams_history;
+mod streams_sessions;
 mod supply;
 mod support;
 #[path = "support/tests.rs"]

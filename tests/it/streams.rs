@@ -65,7 +65,7 @@ pub(crate) fn pending(client: &mut Resp) -> i64 {
     }
 }
 
-fn stream_status(daemon: &Daemon) -> Json {
+pub(crate) fn stream_status(daemon: &Daemon) -> Json {
     daemon.get("/api/status").json()["redis"]["streams"][0].clone()
 }
 

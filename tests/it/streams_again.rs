@@ -171,8 +171,8 @@ fn streams_on_all_nodes_of_a_cluster_are_read_also_when_one_moves_or_a_daemon_is
     wait_until("all are read and acknowledged", LIMIT, read);
 }
 
-/// Where the daemons keep what they have reported.
-pub(crate) const NOTES: &str = "cascor:ingest:stream:{cascor:training:stream}";
+/// The key of the counters that the daemons share.
+pub(crate) const COUNTERS_KEY: &str = "cascor:ingest:stream:{cascor:training:stream}";
 
 /// Reason, instance and number of the gaps.
 fn gaps(daemon: &Daemon) -> Vec<(String, String, i64)> {
@@ -187,10 +187,10 @@ fn a_report_that_a_daemon_has_left_open_is_taken_over_and_is_one_row_however_oft
     let redis = Redis::start();
     let mut client = redis.client();
     let mut daemon = on(&redis).start_ready();
-    let mut note = |words: &[&str]| {
+    let mut command = |words: &[&str]| {
         let fields = words[1..].iter().map(|of| of.replace('#', GROUP)).collect::<Vec<_>>();
         let fields: Vec<_> = fields.iter().map(String::as_str).collect();
-        client.command(&[&[words[0], NOTES], &fields[..]].concat())
+        client.command(&[&[words[0], COUNTERS_KEY], &fields[..]].concat())
     };
     let report = |instance: &str| {
         format!(
@@ -199,15 +199,15 @@ fn a_report_that_a_daemon_has_left_open_is_taken_over_and_is_one_row_however_oft
     };
     // Of another, twice: it may have been killed when its rows were durable. Then the daemon's own, as after a kill.
     for (round, instance) in ["dead", "dead", "test"].into_iter().enumerate() {
-        note(&["HSET", "report:#", &report(instance), "report_to:#", "0", "gone:#", "5"]);
+        command(&["HSET", "report:#", &report(instance), "report_to:#", "0", "gone:#", "5"]);
         if instance == "test" {
             daemon.kill9();
             daemon.launch();
             daemon.wait_ready();
         }
-        wait_until(&format!("report {round} is closed"), LIMIT, || note(&["HGET", "report:#"]).text().is_none());
+        wait_until(&format!("report {round} is closed"), LIMIT, || command(&["HGET", "report:#"]).text().is_none());
         // The two that the report does not include are reported on their own.
-        wait_until("nothing is left to report", LIMIT, || note(&["HGET", "gone:#"]).text().as_deref() == Some("0"));
+        wait_until("nothing is left to report", LIMIT, || command(&["HGET", "gone:#"]).text().as_deref() == Some("0"));
         wait_until("the rows are stored", LIMIT, || {
             let found = gaps(&daemon);
             let own = usize::from(instance == "test") * 2;

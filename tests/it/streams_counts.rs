@@ -7,12 +7,12 @@ use serde_json::json;
 
 use crate::{
     streams::{GROUP, LIMIT, RUN, STREAM, add, on, pending},
-    streams_again::NOTES,
+    streams_again::COUNTERS_KEY,
     support::{daemon::Daemon, redis::Redis, resp::Resp, sqlite, wait_until},
 };
 
-/// A look at the stream, and its report, are over by then.
-const LOOK: Duration = Duration::from_millis(2_500);
+/// A round of maintenance, and its report, are over by then.
+const MAINTENANCE: Duration = Duration::from_millis(2_500);
 
 fn add_some(client: &mut Resp, epochs: std::ops::Range<i64>) {
     epochs.for_each(|epoch| _ = add_one(client, epoch));
@@ -22,9 +22,9 @@ fn add_one(client: &mut Resp, epoch: i64) -> EntryId {
     add(client, &["data", &json!({"type": "metrics", "run_id": RUN, "epoch": epoch, "loss": 0.5}).to_string()])
 }
 
-/// What the daemons keep about the group.
-fn note(client: &mut Resp, what: &str) -> Option<String> {
-    client.command(&["HGET", NOTES, &format!("{what}:{GROUP}")]).text()
+/// A counter that the daemons share.
+fn counter(client: &mut Resp, what: &str) -> Option<String> {
+    client.command(&["HGET", COUNTERS_KEY, &format!("{what}:{GROUP}")]).text()
 }
 
 /// Entries that were counted as trimmed: exactly, and as a bound.
@@ -44,7 +44,7 @@ fn start(daemon: &mut Daemon) {
 /// All entries are read and acknowledged, and both counts show it.
 fn wait_read(client: &mut Resp, acknowledged: &str) {
     wait_until("what is acknowledged to be counted", LIMIT, || {
-        pending(client) == 0 && note(client, "acknowledged").as_deref() == Some(acknowledged)
+        pending(client) == 0 && counter(client, "acknowledged").as_deref() == Some(acknowledged)
     });
 }
 
@@ -76,7 +76,7 @@ fn a_loss_after_entries_were_read_twice_is_counted_exactly() {
     assert_eq!(counted(&daemon), (0, 0));
     lose_six(&mut daemon, &mut client);
     wait_until("the loss is counted", LIMIT, || counted(&daemon).0 >= 6);
-    thread::sleep(LOOK);
+    thread::sleep(MAINTENANCE);
     assert_eq!(counted(&daemon), (6, 0));
 }
 
@@ -101,7 +101,7 @@ fn entries_that_another_program_has_acknowledged_are_counted_as_a_bound_if_some_
     assert_eq!(counted(&daemon), (0, 5), "a daemon that starts does not know whether any were trimmed");
     lose_six(&mut daemon, &mut client);
     wait_until("the loss is counted", LIMIT, || counted(&daemon).0 + counted(&daemon).1 >= 11);
-    thread::sleep(LOOK);
+    thread::sleep(MAINTENANCE);
     assert_eq!(counted(&daemon).0 + counted(&daemon).1, 6 + 5);
 }
 
@@ -114,16 +114,16 @@ fn what_a_former_version_has_reported_is_not_reported_again() {
     wait_until("the loss is counted", LIMIT, || counted(&daemon) == (6, 0));
     wait_read(&mut client, "4");
     daemon.terminate();
-    client.command(&["DEL", NOTES]);
+    client.command(&["DEL", COUNTERS_KEY]);
     client.command(&["HSET", "cascor:ingest:stream:cascor:training:stream", &format!("trimmed:{GROUP}"), "6"]);
     start(&mut daemon);
     wait_read(&mut client, "4");
-    assert_eq!(note(&mut client, "trimmed").as_deref(), Some("6"));
-    thread::sleep(LOOK);
+    assert_eq!(counter(&mut client, "trimmed").as_deref(), Some("6"));
+    thread::sleep(MAINTENANCE);
     assert_eq!(counted(&daemon), (6, 0));
     lose_six(&mut daemon, &mut client);
     wait_until("the second loss is counted", LIMIT, || counted(&daemon).0 >= 12);
-    thread::sleep(LOOK);
+    thread::sleep(MAINTENANCE);
     assert_eq!(counted(&daemon), (12, 0));
 }
 
@@ -136,17 +136,17 @@ fn a_daemon_that_may_not_run_scripts_leaves_no_count_that_is_too_low() {
     add_some(&mut client, 0..20);
     wait_until("all are rows", LIMIT, || sqlite::count(&daemon.database(), crate::streams::METRICS) == 20);
     wait_until("all are acknowledged", LIMIT, || pending(&mut client) == 0);
-    assert_eq!(note(&mut client, "acknowledged"), None);
+    assert_eq!(counter(&mut client, "acknowledged"), None);
     client.command(&["XTRIM", STREAM, "MAXLEN", "0"]);
-    thread::sleep(LOOK);
+    thread::sleep(MAINTENANCE);
     daemon.terminate();
     client.command(&["ACL", "SETUSER", "me", "+eval"]);
     start(&mut daemon);
     wait_read(&mut client, "20");
-    thread::sleep(LOOK);
+    thread::sleep(MAINTENANCE);
     assert_eq!(counted(&daemon), (0, 0));
     lose_six(&mut daemon, &mut client);
     wait_until("the loss is counted", LIMIT, || counted(&daemon).0 >= 6);
-    thread::sleep(LOOK);
+    thread::sleep(MAINTENANCE);
     assert_eq!(counted(&daemon), (6, 0));
 }

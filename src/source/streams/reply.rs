@@ -4,7 +4,7 @@ use bytes::Bytes;
 use fred::types::{Key, Value};
 
 use super::message::message;
-use crate::event::EntryId;
+use crate::{event::EntryId, units::Micros};
 
 /// An entry as it was delivered.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,40 +14,49 @@ pub(super) struct Entry {
     pub(super) message: Option<Bytes>,
 }
 
+/// Between these the time of an entry id is believed to be one, and the message's own time is judged by it: so that each delivery
+/// comes to the same judgement.
+const PLAUSIBLE_TIMES: std::ops::Range<Micros> = 946_684_800_000_000..4_102_444_800_000_000;
+
+/// The time of an entry id; `None`: the publisher has chosen an id that is no time.
+pub(super) fn plausible_time(id: EntryId) -> Option<Micros> {
+    Some(id.micros()).filter(|at| PLAUSIBLE_TIMES.contains(at))
+}
+
 /// The answer is not what this program expects.
 #[derive(Debug, thiserror::Error)]
 #[error("Redis answers in a form that is not understood")]
-pub(super) struct Unexpected;
+pub(super) struct UnexpectedReply;
 
 /// The entries in the answer of XREADGROUP about one stream; none after a timeout.
-pub(super) fn read_entries(reply: &Value) -> Result<Vec<Entry>, Unexpected> {
+pub(super) fn read_entries(reply: &Value) -> Result<Vec<Entry>, UnexpectedReply> {
     match reply {
         Value::Null => Ok(Vec::new()),
         Value::Map(streams) => streams.values().next().map_or(Ok(Vec::new()), entries),
         Value::Array(streams) => match streams.first() {
-            Some(Value::Array(stream)) => stream.get(1).map_or(Err(Unexpected), entries),
-            Some(_) => streams.get(1).map_or(Err(Unexpected), entries),
+            Some(Value::Array(stream)) => stream.get(1).map_or(Err(UnexpectedReply), entries),
+            Some(_) => streams.get(1).map_or(Err(UnexpectedReply), entries),
             None => Ok(Vec::new()),
         },
-        _ => Err(Unexpected),
+        _ => Err(UnexpectedReply),
     }
 }
 
 /// The entries in the answer of XREAD about several streams, each with its name; none after a timeout.
-pub(super) fn read_streams(reply: &Value) -> Result<Vec<(String, Vec<Entry>)>, Unexpected> {
-    let stream = |name: Option<String>, list: &Value| Ok((name.ok_or(Unexpected)?, entries(list)?));
+pub(super) fn read_streams(reply: &Value) -> Result<Vec<(String, Vec<Entry>)>, UnexpectedReply> {
+    let stream = |name: Option<String>, list: &Value| Ok((name.ok_or(UnexpectedReply)?, entries(list)?));
     match reply {
         Value::Null => Ok(Vec::new()),
         Value::Map(streams) => streams.iter().map(|(name, list)| stream(name.clone().into_string(), list)).collect(),
         Value::Array(streams) if matches!(streams.first(), Some(Value::Array(_)) | None) => {
             let pair = |pair: &Value| match pair {
                 Value::Array(pair) if pair.len() == 2 => stream(pair[0].as_string(), &pair[1]),
-                _ => Err(Unexpected),
+                _ => Err(UnexpectedReply),
             };
             streams.iter().map(pair).collect()
         }
         Value::Array(flat) => flat.chunks_exact(2).map(|pair| stream(pair[0].as_string(), &pair[1])).collect(),
-        _ => Err(Unexpected),
+        _ => Err(UnexpectedReply),
     }
 }
 
@@ -61,30 +70,30 @@ pub(super) struct Claimed {
     pub(super) deleted: u64,
 }
 
-pub(super) fn read_claimed(reply: &Value) -> Result<Claimed, Unexpected> {
-    let Value::Array(parts) = reply else { return Err(Unexpected) };
-    let next = parts.first().and_then(id).ok_or(Unexpected)?;
+pub(super) fn read_claimed(reply: &Value) -> Result<Claimed, UnexpectedReply> {
+    let Value::Array(parts) = reply else { return Err(UnexpectedReply) };
+    let next = parts.first().and_then(id).ok_or(UnexpectedReply)?;
     let deleted = match parts.get(2) {
         Some(Value::Array(ids)) => ids.len() as u64,
         _ => 0,
     };
-    Ok(Claimed { next, entries: entries(parts.get(1).ok_or(Unexpected)?)?, deleted })
+    Ok(Claimed { next, entries: entries(parts.get(1).ok_or(UnexpectedReply)?)?, deleted })
 }
 
-fn entries(list: &Value) -> Result<Vec<Entry>, Unexpected> {
+fn entries(list: &Value) -> Result<Vec<Entry>, UnexpectedReply> {
     match list {
         Value::Array(list) => list.iter().filter(|entry| **entry != Value::Null).map(entry).collect(),
         Value::Null => Ok(Vec::new()),
-        _ => Err(Unexpected),
+        _ => Err(UnexpectedReply),
     }
 }
 
-fn entry(entry: &Value) -> Result<Entry, Unexpected> {
-    let Value::Array(parts) = entry else { return Err(Unexpected) };
-    let id = parts.first().and_then(id).ok_or(Unexpected)?;
+fn entry(entry: &Value) -> Result<Entry, UnexpectedReply> {
+    let Value::Array(parts) = entry else { return Err(UnexpectedReply) };
+    let id = parts.first().and_then(id).ok_or(UnexpectedReply)?;
     let Some(Value::Array(fields)) = parts.get(1) else { return Ok(Entry { id, message: None }) };
     let bytes: Option<Vec<_>> = fields.iter().map(Value::as_bytes).collect();
-    let bytes = bytes.ok_or(Unexpected)?;
+    let bytes = bytes.ok_or(UnexpectedReply)?;
     let fields: Vec<_> = bytes.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     Ok(Entry { id, message: Some(message(&fields)) })
 }
@@ -106,14 +115,14 @@ pub(super) struct Snapshot {
     /// Entries that the daemons of the group have acknowledged; absent where they are not counted.
     pub(super) acknowledged: Option<u64>,
     /// What they have reported; absent where they may not count together.
-    pub(super) notes: Option<Notes>,
+    pub(super) report_state: Option<ReportState>,
     /// Absent: there is no such group.
     pub(super) group: Option<Group>,
 }
 
-/// What the daemons of a group have reported.
+/// What the daemons of a group have reported as lost, and have still to report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Notes {
+pub(super) struct ReportState {
     /// Entries that were trimmed before they were read; absent: none yet.
     pub(super) trimmed: Option<u64>,
     /// Entries that were trimmed before they were acknowledged, and are still to be reported.
@@ -134,7 +143,7 @@ pub(super) struct Group {
     pub(super) pending: u64,
 }
 
-pub(super) fn read_snapshot(reply: &Value, group: &str) -> Result<Snapshot, Unexpected> {
+pub(super) fn read_snapshot(reply: &Value, group: &str) -> Result<Snapshot, UnexpectedReply> {
     let number = |of: &Value, name: &str| get(of, name).and_then(Value::as_u64);
     let first = match get(reply, "entries") {
         Some(Value::Array(entries)) => entries.first().and_then(|entry| match entry {
@@ -156,33 +165,38 @@ pub(super) fn read_snapshot(reply: &Value, group: &str) -> Result<Snapshot, Unex
     });
     let max_deleted = get(reply, "max-deleted-entry-id").and_then(id).unwrap_or_default();
     Ok(Snapshot {
-        length: number(reply, "length").ok_or(Unexpected)?,
+        length: number(reply, "length").ok_or(UnexpectedReply)?,
         added: number(reply, "entries-added"),
         first,
         last_generated: get(reply, "last-generated-id").and_then(id).unwrap_or_default(),
         deleted_some: max_deleted != EntryId::default(),
         acknowledged: None,
-        notes: None,
+        report_state: None,
         group,
     })
 }
 
 /// A consumer of the group, of `XINFO CONSUMERS`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Consumer {
+pub(super) struct GroupConsumer {
     pub(super) name: String,
     pub(super) pending: u64,
     pub(super) idle_ms: u64,
 }
 
-pub(super) fn read_consumers(reply: &Value) -> Result<Vec<Consumer>, Unexpected> {
-    let Value::Array(consumers) = reply else { return Err(Unexpected) };
+pub(super) fn read_consumers(reply: &Value) -> Result<Vec<GroupConsumer>, UnexpectedReply> {
+    let Value::Array(consumers) = reply else { return Err(UnexpectedReply) };
     let consumer = |of: &Value| {
         let number = |name| get(of, name).and_then(Value::as_u64);
         let name = get(of, "name").and_then(|name| name.as_str())?.into_owned();
-        Some(Consumer { name, pending: number("pending")?, idle_ms: number("idle")? })
+        Some(GroupConsumer { name, pending: number("pending")?, idle_ms: number("idle")? })
     };
-    consumers.iter().map(|of| consumer(of).ok_or(Unexpected)).collect()
+    consumers.iter().map(|of| consumer(of).ok_or(UnexpectedReply)).collect()
+}
+
+/// The number of the connection that has asked for `CLIENT INFO`.
+pub(super) fn read_connection_id(info: &str) -> Option<u64> {
+    info.split(' ').find_map(|part| part.strip_prefix("id="))?.parse().ok()
 }
 
 /// The value of a name in a map, which the older protocol writes as a list.
@@ -249,6 +263,12 @@ mod tests {
         let reply = list(vec![text("7-0"), list(vec![Value::Null]), list(vec![text("5-1"), text("5-2")])]);
         let claimed = Claimed { next: "7-0".parse().unwrap(), entries: Vec::new(), deleted: 2 };
         assert_eq!(read_claimed(&reply).unwrap(), claimed);
+    }
+
+    #[test]
+    fn a_connection_is_known_by_its_number() {
+        assert_eq!(read_connection_id("id=17 addr=127.0.0.1:5 laddr=127.0.0.1:6 name= db=0\n"), Some(17));
+        assert_eq!(read_connection_id("addr=127.0.0.1:5"), None);
     }
 
     #[test]

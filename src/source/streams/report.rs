@@ -14,12 +14,12 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    commands::{Commands, Trouble},
+    commands::{Commands, StreamError},
+    deleted_entries::DeletedBatch,
     reply::Snapshot,
     trimmed::{Finding, Recount, find, missing},
 };
 use crate::{
-    event::EntryId,
     gaps::{Gap, GapReason},
     source::queue_sender::DurableGaps,
     units::Micros,
@@ -83,12 +83,12 @@ impl OtherReport {
     }
 
     /// The report that its daemon does not close.
-    fn left(&self) -> Option<String> {
+    fn abandoned(&self) -> Option<String> {
         self.0.as_ref().filter(|(_, since)| since.elapsed() >= TAKE_OVER_AFTER).map(|(text, _)| text.clone())
     }
 }
 
-/// Reports what a look at the stream finds.
+/// Reports what a snapshot of the stream shows.
 #[derive(Debug)]
 pub(super) struct Reporter {
     gaps: DurableGaps,
@@ -101,28 +101,28 @@ pub(super) struct Reporter {
 
 impl Reporter {
     pub(super) fn new(gaps: DurableGaps, of: Range<Micros>, removed_before: Option<u64>, other: &OtherReport) -> Self {
-        Self { gaps, since: of.start, until: of.end, removed_before, take_over: other.left() }
+        Self { gaps, since: of.start, until: of.end, removed_before, take_over: other.abandoned() }
     }
 
     /// Brings what the daemons have reported to what the snapshot shows.
     pub(super) async fn report(&self, commands: &Commands, now: &Snapshot) -> Trimmed {
-        let Some(notes) = &now.notes else {
+        let Some(state) = &now.report_state else {
             return missing(now).map_or(Trimmed::Unknown, Trimmed::Alone);
         };
-        let found = find(now, notes, self.removed_before);
-        let reported = notes.trimmed.unwrap_or(0);
+        let found = find(now, state, self.removed_before);
+        let reported = state.trimmed.unwrap_or(0);
         let settled = found.is_none_or(|found| found.total == reported && found.recount == Recount::Keep);
         let mut trimmed = if found.is_some() { Trimmed::Shared } else { Trimmed::Unknown };
-        if notes.report.is_none() && settled && notes.gone == 0 {
+        if state.report.is_none() && settled && state.gone == 0 {
             return trimmed;
         }
-        // What fails is tried again after the next look.
-        let opened = match &notes.report {
+        // What fails is tried again after the next snapshot.
+        let opened = match &state.report {
             Some(text) => self.take_up(commands, text),
             None => self.open(commands, now, found).await,
         };
         // An older report, or that of another daemon, does not have it.
-        if found.is_some() && !settled && (notes.report.is_some() || opened.is_none()) {
+        if found.is_some() && !settled && (state.report.is_some() || opened.is_none()) {
             trimmed = Trimmed::Open;
         }
         if let Some((text, report)) = opened
@@ -144,8 +144,8 @@ impl Reporter {
 
     /// Opens a new report.
     async fn open(&self, commands: &Commands, now: &Snapshot, found: Option<Finding>) -> Option<(String, Report)> {
-        let notes = now.notes.as_ref()?;
-        let total = notes.trimmed.unwrap_or(0);
+        let state = now.report_state.as_ref()?;
+        let total = state.trimmed.unwrap_or(0);
         let found = found.unwrap_or(Finding { total, lost: 0, exact: false, recount: Recount::Keep });
         let report = Report {
             instance: commands.consumer.clone(),
@@ -153,7 +153,7 @@ impl Reporter {
             ended_at: self.until,
             trimmed: found.lost,
             exact: found.exact,
-            gone: notes.gone,
+            gone: state.gone,
         };
         let text = serde_json::to_string(&report).expect("strings and numbers always serialise");
         let opened = commands.open_report(now, &found, &text).await;
@@ -175,19 +175,27 @@ impl Reporter {
         true
     }
 
-    /// Acknowledges pending entries that are no longer in the stream. Their number is a bound: they may be on disk, when a process was
-    /// killed between the disk and the acknowledgement.
-    pub(super) async fn let_go(&self, commands: &Commands, gone: &[EntryId]) -> Result<(), Trouble> {
-        if gone.is_empty() || commands.let_go(gone).await? {
-            return Ok(());
+    /// Acknowledges pending entries that are no longer in the stream. Returns whether those that are lost are reported.
+    pub(super) async fn acknowledge_deleted(
+        &self,
+        commands: &Commands,
+        batch: &DeletedBatch,
+    ) -> Result<bool, StreamError> {
+        if !batch.durable.is_empty() {
+            commands.acknowledge(&batch.durable).await?;
+        }
+        if batch.lost.is_empty() || commands.acknowledge_deleted(&batch.lost).await? {
+            return Ok(true);
         }
         // Where the daemons may not count together, the gap comes first.
-        let gap = Gap::new(GapReason::TrimmedAtMost, "stream", self.since, self.until);
-        let gap = Gap { channel: Some(commands.key.clone()), lost: Some(gone.len() as u64), ..gap };
-        if self.record(&[gap]).await {
-            commands.acknowledge(gone).await?;
+        let (started_at, ended_at) = batch.time.unwrap_or((self.since, self.until));
+        let gap = Gap::new(GapReason::TrimmedAtMost, "stream", started_at, ended_at);
+        let gap = Gap { channel: Some(commands.key.clone()), lost: Some(batch.lost.len() as u64), ..gap };
+        let reported = self.record(&[gap]).await;
+        if reported {
+            commands.acknowledge(&batch.lost).await?;
         }
-        Ok(())
+        Ok(reported)
     }
 }
 
@@ -217,13 +225,13 @@ mod tests {
         other.seen(Some("one"));
         tokio::time::advance(TAKE_OVER_AFTER / 2).await;
         other.seen(Some("one"));
-        assert_eq!(other.left(), None);
+        assert_eq!(other.abandoned(), None);
         tokio::time::advance(TAKE_OVER_AFTER / 2).await;
-        assert_eq!(other.left(), Some("one".to_owned()));
+        assert_eq!(other.abandoned(), Some("one".to_owned()));
         other.seen(Some("two"));
-        assert_eq!(other.left(), None, "another one");
+        assert_eq!(other.abandoned(), None, "another one");
         other.seen(None);
         tokio::time::advance(TAKE_OVER_AFTER).await;
-        assert_eq!(other.left(), None);
+        assert_eq!(other.abandoned(), None);
     }
 }

@@ -1,6 +1,6 @@
 //! The two connections of a stream, and how reading over them ends.
 
-use super::commands::{Commands, Trouble};
+use super::commands::{Commands, StreamError};
 use crate::{redis::Connected, source::queue::Closed};
 
 /// The two connections of a stream, and the commands over each.
@@ -9,6 +9,8 @@ pub(super) struct Session {
     pub(super) writer: Connected,
     pub(super) reading: Commands,
     pub(super) writing: Commands,
+    /// The number of the first connection at the server; absent: unknown.
+    pub(super) reader_id: Option<u64>,
 }
 
 /// How a session ended.
@@ -16,7 +18,7 @@ pub(super) enum End {
     /// Told to stop, or intake has ended.
     Stopped,
     /// This is wrong.
-    Trouble(Trouble),
+    Failed(StreamError),
 }
 
 impl From<Closed> for End {
@@ -25,8 +27,8 @@ impl From<Closed> for End {
     }
 }
 
-impl From<Trouble> for End {
-    fn from(trouble: Trouble) -> Self {
-        Self::Trouble(trouble)
+impl From<StreamError> for End {
+    fn from(error: StreamError) -> Self {
+        Self::Failed(error)
     }
 }

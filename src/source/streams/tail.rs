@@ -18,11 +18,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
 use super::{
-    commands::{ANSWER_TIMEOUT, Commands, READ_BLOCK, Trouble},
-    consumer::PLAUSIBLE_IDS,
+    commands::{ANSWER_TIMEOUT, Commands, READ_BLOCK, RefusedScripts, StreamError},
     pace::Pace,
     read_size::ReadSize,
-    reply::{Entry, Snapshot, read_streams},
+    reply::{Entry, Snapshot, plausible_time, read_streams},
 };
 use crate::{
     backoff::{self, Backoff},
@@ -33,7 +32,7 @@ use crate::{
 };
 
 /// How often the state of the streams is asked for.
-const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Entries and bytes of one answer, of all streams together.
 const ANSWER_ENTRIES: usize = 512;
 const ANSWER_BYTES: usize = 2 << 20;
@@ -48,9 +47,9 @@ pub struct Tail {
     size: ReadSize,
     pace: Pace,
     retry: Backoff,
-    look_at: Instant,
+    check_at: Instant,
     /// Why nothing is read over this connection.
-    trouble: Option<String>,
+    error: Option<String>,
 }
 
 /// What was read.
@@ -68,7 +67,7 @@ struct TailedStream {
     /// Absent: it is not being read.
     position: Option<Position>,
     /// Why not.
-    trouble: Option<String>,
+    error: Option<String>,
 }
 
 /// Where the reading of a stream is.
@@ -80,7 +79,7 @@ struct Position {
     added: Option<u64>,
     /// Entries that were read since then.
     read: u64,
-    /// The newest entry at the last look.
+    /// The newest entry at the last check.
     newest: EntryId,
 }
 
@@ -113,7 +112,7 @@ impl Position {
                 // It was replaced.
                 None => true,
             },
-            // What was there at the last look and was not read is gone.
+            // What was there at the last check and was not read is gone.
             _ => self.after < self.newest && now.first.is_none_or(|first| first > self.newest),
         };
         self.newest = newest;
@@ -136,7 +135,7 @@ impl Tail {
     }
 
     fn of(config: &Config, names: &[String]) -> Self {
-        let stream = |name: &String| TailedStream { name: name.as_str().into(), position: None, trouble: None };
+        let stream = |name: &String| TailedStream { name: name.as_str().into(), position: None, error: None };
         Self {
             redis: config.clone(),
             acl: Acl::of(config),
@@ -146,21 +145,21 @@ impl Tail {
             size: ReadSize::default(),
             pace: Pace::default(),
             retry: Backoff::new(backoff::REDIS, 0),
-            look_at: Instant::now(),
-            trouble: None,
+            check_at: Instant::now(),
+            error: None,
         }
     }
 
     /// Whether some stream is not being read.
-    pub fn is_troubled(&self) -> bool {
-        self.trouble.is_some() || self.streams.iter().any(|stream| stream.trouble.is_some())
+    pub fn has_error(&self) -> bool {
+        self.error.is_some() || self.streams.iter().any(|stream| stream.error.is_some())
     }
 
     /// Disconnects, and forgets where it was: it begins anew with what is appended then.
     pub fn close(&mut self) {
-        (self.connection, self.trouble, self.look_at) = (None, None, Instant::now());
+        (self.connection, self.error, self.check_at) = (None, None, Instant::now());
         (self.pace, self.size) = (Pace::default(), ReadSize::default());
-        self.streams.iter_mut().for_each(|stream| (stream.position, stream.trouble) = (None, None));
+        self.streams.iter_mut().for_each(|stream| (stream.position, stream.error) = (None, None));
     }
 
     /// Waits for the next entries; about a second at most. Whatever Redis does, it keeps trying. What it begins with is missed: what was
@@ -168,38 +167,38 @@ impl Tail {
     pub async fn next(&mut self) -> Tailed {
         let mut tailed = Tailed::default();
         match self.read(&mut tailed).await {
-            Ok(()) => self.note_trouble(None),
-            Err(trouble) => {
-                self.look_at = Instant::now();
-                let delay = match &trouble {
-                    Trouble::Connect(error) => error.retry_delay(&mut self.retry),
-                    Trouble::Lost(_) => self.retry.next_delay(),
+            Ok(()) => self.note_error(None),
+            Err(error) => {
+                self.check_at = Instant::now();
+                let delay = match &error {
+                    StreamError::Connect(error) => error.retry_delay(&mut self.retry),
+                    StreamError::Lost(_) => self.retry.next_delay(),
                     _ => backoff::OPERATOR,
                 };
-                if matches!(trouble, Trouble::Connect(_) | Trouble::Lost(_)) {
+                if matches!(error, StreamError::Connect(_) | StreamError::Lost(_)) {
                     self.connection = None;
                 }
-                self.note_trouble(Some(trouble.text()));
+                self.note_error(Some(error.text()));
                 sleep(delay).await;
             }
         }
         tailed
     }
 
-    async fn read(&mut self, tailed: &mut Tailed) -> Result<(), Trouble> {
+    async fn read(&mut self, tailed: &mut Tailed) -> Result<(), StreamError> {
         if let Some(until) = self.pace.gathers_until() {
             sleep_until(until).await;
             self.pace.end();
         }
         let client = self.connected().await?;
-        if Instant::now() >= self.look_at {
-            self.look(&client, &mut tailed.missed).await?;
-            self.look_at = Instant::now() + LOOK_INTERVAL;
+        if Instant::now() >= self.check_at {
+            self.check(&client, &mut tailed.missed).await?;
+            self.check_at = Instant::now() + CHECK_INTERVAL;
         }
         let read: Vec<_> =
             self.streams.iter().filter_map(|s| Some((Arc::clone(&s.name), s.position.as_ref()?.after))).collect();
         if read.is_empty() {
-            sleep_until(self.look_at).await;
+            sleep_until(self.check_at).await;
             return Ok(());
         }
         let count = (self.size.next(ANSWER_ENTRIES, ANSWER_BYTES) / read.len()).max(1);
@@ -207,7 +206,7 @@ impl Tail {
         let commands = self.commands(&client, &read[0].0);
         let answered = tokio::select! {
             biased;
-            () = lost(self.connection.as_mut()) => Err(Trouble::Lost(RedisError::new(ErrorKind::IO, "it was closed"))),
+            () = lost(self.connection.as_mut()) => Err(StreamError::Lost(RedisError::new(ErrorKind::IO, "it was closed"))),
             answered = commands.read_behind(&read, count, waits) => answered,
         }?;
         self.retry.reset();
@@ -222,7 +221,7 @@ impl Tail {
     }
 
     /// A connection of its own, because a read that waits blocks it.
-    async fn connected(&mut self) -> Result<Client, Trouble> {
+    async fn connected(&mut self) -> Result<Client, StreamError> {
         if let Some(connection) = &self.connection {
             return Ok(connection.client.clone());
         }
@@ -233,11 +232,11 @@ impl Tail {
     }
 
     /// Asks for the state of each stream, and notes whether entries were missed.
-    async fn look(&mut self, client: &Client, missed: &mut bool) -> Result<(), Trouble> {
+    async fn check(&mut self, client: &Client, missed: &mut bool) -> Result<(), StreamError> {
         for at in 0..self.streams.len() {
-            let looked = self.commands(client, &self.streams[at].name).look_alone().await;
+            let found = self.commands(client, &self.streams[at].name).snapshot_without_counters().await;
             let stream = &mut self.streams[at];
-            let trouble = match looked {
+            let error = match found {
                 Ok(now) => {
                     *missed |= match &mut stream.position {
                         Some(position) => position.observe(now.as_ref()),
@@ -246,19 +245,19 @@ impl Tail {
                     stream.position.get_or_insert_with(|| Position::at_end(now.as_ref()));
                     None
                 }
-                Err(trouble @ (Trouble::Lost(_) | Trouble::Connect(_))) => return Err(trouble),
+                Err(error @ (StreamError::Lost(_) | StreamError::Connect(_))) => return Err(error),
                 // It does not keep the others from being read.
-                Err(trouble) => {
+                Err(error) => {
                     stream.position = None;
-                    Some(trouble.text())
+                    Some(error.text())
                 }
             };
-            if trouble != stream.trouble
-                && let Some(error) = &trouble
+            if error != stream.error
+                && let Some(error) = &error
             {
                 warn!(stream = &*stream.name, error, "live events lack a stream; trying again");
             }
-            stream.trouble = trouble;
+            stream.error = error;
         }
         Ok(())
     }
@@ -270,11 +269,10 @@ impl Tail {
         let received = Instant::now();
         for Entry { id, message } in entries {
             let Some(payload) = message else { continue };
-            let at = id.micros();
             frames.push(Frame {
                 channel: Arc::clone(&stream.name),
                 payload,
-                received_at: if PLAUSIBLE_IDS.contains(&at) { at } else { self.clock.now() },
+                received_at: plausible_time(id).unwrap_or_else(|| self.clock.now()),
                 received,
                 control: false,
                 entry: Some(id),
@@ -282,15 +280,15 @@ impl Tail {
         }
     }
 
-    fn note_trouble(&mut self, trouble: Option<String>) {
-        if trouble == self.trouble {
+    fn note_error(&mut self, error: Option<String>) {
+        if error == self.error {
             return;
         }
-        match &trouble {
+        match &error {
             Some(error) => warn!(error, "live events lack the streams; trying again"),
             None => info!("live events have the streams again"),
         }
-        self.trouble = trouble;
+        self.error = error;
     }
 
     fn commands(&self, client: &Client, stream: &str) -> Commands {
@@ -300,8 +298,9 @@ impl Tail {
             key: stream.to_owned(),
             group: self.redis.group.clone(),
             consumer: String::new(),
-            notes: String::new(),
-            former_notes: String::new(),
+            counters_key: String::new(),
+            former_counters_key: String::new(),
+            refused_scripts: RefusedScripts::default(),
         }
     }
 }
@@ -320,7 +319,7 @@ impl Commands {
         read: &[(Arc<str>, EntryId)],
         count: usize,
         waits: bool,
-    ) -> Result<Vec<(String, Vec<Entry>)>, Trouble> {
+    ) -> Result<Vec<(String, Vec<Entry>)>, StreamError> {
         let mut words = vec!["COUNT".to_owned(), count.to_string()];
         if waits {
             words.extend(["BLOCK".to_owned(), READ_BLOCK.as_millis().to_string()]);
@@ -331,6 +330,6 @@ impl Commands {
         let command = CustomCommand::new_static("XREAD", ClusterHash::from(self.key.as_str()), true);
         let options = Options { timeout: Some(READ_BLOCK + ANSWER_TIMEOUT), ..Options::default() };
         let reply: Result<Value, RedisError> = self.client.with_options(&options).custom(command, words).await;
-        Ok(read_streams(&reply.map_err(|error| self.trouble(error))?)?)
+        Ok(read_streams(&reply.map_err(|error| self.classify(error))?)?)
     }
 }

@@ -15,9 +15,9 @@
 //! acknowledged by another program. So a number is exact only where both counts show it, and where they differ the daemons' count is set
 //! to the server's.
 
-use super::reply::{Notes, Snapshot};
+use super::reply::{ReportState, Snapshot};
 
-/// What a look shows beside what was reported before.
+/// What a snapshot shows beside what was reported before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
     /// What is to be kept as reported.
@@ -69,9 +69,9 @@ pub(super) fn missing(now: &Snapshot) -> Option<u64> {
 
 /// What is to be reported, where the daemons count together. So many entries were removed when all of what was lost was reported last, if
 /// this daemon knows: no more than were removed since can be lost. `None`: the snapshot does not show it.
-pub(super) fn find(now: &Snapshot, notes: &Notes, removed_before: Option<u64>) -> Option<Finding> {
+pub(super) fn find(now: &Snapshot, state: &ReportState, removed_before: Option<u64>) -> Option<Finding> {
     let (added, unread, pending) = (now.added?, unread(now)?, now.group.as_ref()?.pending);
-    let reported = notes.trimmed.unwrap_or(0);
+    let reported = state.trimmed.unwrap_or(0);
     let removed = removed(now)?;
     let at_most = removed_before.map_or(u64::MAX, |before| removed.saturating_sub(before));
     let bound = |entries: u64| entries.saturating_sub(reported).min(at_most);
@@ -133,7 +133,7 @@ mod tests {
             last_generated: id(added),
             deleted_some: false,
             acknowledged: None,
-            notes: None,
+            report_state: None,
             group: Some(Group { last_delivered: id(delivered), read, lag: None, pending: 0 }),
         }
     }
@@ -160,8 +160,8 @@ mod tests {
 
     /// What is found when the daemons have acknowledged and reported so many.
     fn found(snapshot: Snapshot, acknowledged: u64, reported: u64, removed_before: Option<u64>) -> Option<Finding> {
-        let notes = Notes { trimmed: Some(reported), ..Notes::default() };
-        find(&Snapshot { acknowledged: Some(acknowledged), ..snapshot }, &notes, removed_before)
+        let state = ReportState { trimmed: Some(reported), ..ReportState::default() };
+        find(&Snapshot { acknowledged: Some(acknowledged), ..snapshot }, &state, removed_before)
     }
 
     fn finding(total: u64, lost: u64, exact: bool, recount: Recount) -> Option<Finding> {

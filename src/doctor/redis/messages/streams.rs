@@ -37,6 +37,6 @@ async fn listen_to(mut tail: Tail, settings: &Settings, until: Instant, zone: &T
             heard.add(&frame.payload, &settings.limits, units::now(), zone);
         }
     }
-    listened.is_incomplete = tail.is_troubled();
+    listened.is_incomplete = tail.has_error();
     listened
 }

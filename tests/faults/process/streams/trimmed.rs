@@ -1,7 +1,12 @@
 //! The owner of the stream trims it too early.
 
-use std::{path::Path, thread, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
+use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::rig::{
@@ -13,8 +18,8 @@ use crate::{
     support::{daemon::Daemon, redis::Redis, resp::Resp, sqlite, wait_until},
 };
 
-/// Where the daemons keep what they have reported.
-const NOTES: &str = "cascor:ingest:stream:{cascor:training:stream}";
+/// The key of the counters that the daemons share.
+const COUNTERS_KEY: &str = "cascor:ingest:stream:{cascor:training:stream}";
 
 /// Trims by number or by age: what is left is the newest part, of a random length.
 fn trim(client: &mut Resp, seed: u64) -> i64 {
@@ -29,6 +34,27 @@ fn trim(client: &mut Resp, seed: u64) -> i64 {
         }
     };
     answer.integer().unwrap_or_else(|| panic!("XTRIM was answered {answer:?}"))
+}
+
+/// Two daemons on one stream, a publisher that fills it, and the client of its owner.
+struct Scene {
+    redis: Redis,
+    _dir: TempDir,
+    database: PathBuf,
+    daemons: Vec<Daemon>,
+    publisher: Publisher,
+    client: Resp,
+}
+
+impl Scene {
+    fn start() -> Self {
+        let redis = Redis::start();
+        let (dir, database, mut daemons) = sharing(&redis, &["a", "b"]);
+        daemons.iter_mut().for_each(Daemon::launch);
+        daemons.iter_mut().for_each(Daemon::wait_ready);
+        let (publisher, client) = (Publisher::start(&[redis.port], RATE), redis.client());
+        Self { redis, _dir: dir, database, daemons, publisher, client }
+    }
 }
 
 /// Rows and counted losses together are all entries.
@@ -51,12 +77,7 @@ fn assert_counted(database: &Path, added: &Added) -> (i64, i64) {
 
 #[test]
 fn what_is_trimmed_while_no_daemon_runs_is_counted_exactly_by_several() {
-    let redis = Redis::start();
-    let (_dir, database, mut daemons) = sharing(&redis, &["a", "b"]);
-    daemons.iter_mut().for_each(Daemon::launch);
-    daemons.iter_mut().for_each(Daemon::wait_ready);
-    let publisher = Publisher::start(&[redis.port], RATE);
-    let mut client = redis.client();
+    let Scene { redis: _redis, _dir, database, mut daemons, publisher, mut client } = Scene::start();
     for round in 0..times("STREAM_TRIMS", 3, 60) {
         thread::sleep(Duration::from_millis(500));
         daemons.iter_mut().for_each(|daemon| _ = daemon.terminate());
@@ -93,8 +114,8 @@ fn assert_counted_at_least(client: &mut Resp, database: &Path, added: &Added) {
     wait_until("every entry to be stored or counted", LIMIT, enough);
     wait_until("every report to be closed", LIMIT, || {
         let mut open = |what: &str| {
-            let note = client.command(&["HGET", NOTES, &format!("{what}:{GROUP}")]);
-            note.text().is_some_and(|text| text != "0")
+            let value = client.command(&["HGET", COUNTERS_KEY, &format!("{what}:{GROUP}")]);
+            value.text().is_some_and(|text| text != "0")
         };
         !open("report") && !open("gone")
     });
@@ -107,12 +128,7 @@ fn assert_counted_at_least(client: &mut Resp, database: &Path, added: &Added) {
 
 #[test]
 fn what_is_trimmed_under_daemons_that_are_killed_is_counted_at_least() {
-    let redis = Redis::start();
-    let (_dir, database, mut daemons) = sharing(&redis, &["a", "b"]);
-    daemons.iter_mut().for_each(Daemon::launch);
-    daemons.iter_mut().for_each(Daemon::wait_ready);
-    let publisher = Publisher::start(&[redis.port], RATE);
-    let mut client = redis.client();
+    let Scene { redis: _redis, _dir, database, mut daemons, publisher, mut client } = Scene::start();
     for round in 0..times("STREAM_TRIMS", 6, 100) {
         thread::sleep(Duration::from_millis(200 + random(round, 300)));
         let at = round as usize % 2;
@@ -134,12 +150,7 @@ fn what_is_trimmed_under_daemons_that_are_killed_is_counted_at_least() {
 /// The daemons are killed while they find out what was trimmed, and report it.
 #[test]
 fn what_is_trimmed_is_counted_at_least_by_daemons_that_are_killed_while_they_report_it() {
-    let redis = Redis::start();
-    let (_dir, database, mut daemons) = sharing(&redis, &["a", "b"]);
-    daemons.iter_mut().for_each(Daemon::launch);
-    daemons.iter_mut().for_each(Daemon::wait_ready);
-    let publisher = Publisher::start(&[redis.port], RATE);
-    let mut client = redis.client();
+    let Scene { redis: _redis, _dir, database, mut daemons, publisher, mut client } = Scene::start();
     let (mut open, mut closed) = (0, 0);
     for round in 0..times("STREAM_TRIMS", 8, 100) {
         // Nothing is read: all of what is trimmed is a loss.
@@ -150,7 +161,7 @@ fn what_is_trimmed_is_counted_at_least_by_daemons_that_are_killed_while_they_rep
         // From before the first look to behind it: by turns at the moment in which a report is seen, and at random.
         let deadline = Instant::now() + Duration::from_millis(300 + random(round, 2_000));
         while Instant::now() < deadline {
-            let report = client.command(&["HEXISTS", NOTES, &format!("report:{GROUP}")]);
+            let report = client.command(&["HEXISTS", COUNTERS_KEY, &format!("report:{GROUP}")]);
             if round % 2 == 0 && report.integer() == Some(1) {
                 open += 1;
                 break;

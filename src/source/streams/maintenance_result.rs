@@ -1,10 +1,10 @@
-//! Takes in what was found in the group.
+//! Takes in what the maintenance of the group has found.
 
 use tracing::{info, warn};
 
 use super::{
     consumer::Consumer,
-    look_after::{Claiming, Upkeep},
+    maintenance::{ClaimSchedule, MaintenanceResult},
     reply::Snapshot,
     report::Trimmed,
     session::End,
@@ -12,8 +12,13 @@ use super::{
 };
 
 impl Consumer {
-    pub(super) async fn on_upkeep(&mut self, found: Upkeep, claiming: &mut Claiming) -> Result<(), End> {
-        claiming.go_on(found.next);
+    /// Takes in what one round of maintenance has found.
+    pub(super) async fn on_maintenance(
+        &mut self,
+        found: MaintenanceResult,
+        claims: &mut ClaimSchedule,
+    ) -> Result<(), End> {
+        claims.go_on(found.next);
         let refused = found.refused;
         self.stream.status.change(|status| status.error = refused);
         for name in &found.removed {
@@ -24,11 +29,13 @@ impl Consumer {
             // The next read says so, too.
             _ => {}
         }
+        self.count_acknowledged(found.acknowledged);
+        found.unreported.into_iter().for_each(|id| self.deleted.insert(id));
         if found.gone > 0 {
             // They may be on disk: a process may have been killed between the disk and the acknowledgement.
             self.record_trimmed(found.gone, false);
         }
-        let claimed = found.claimed.iter().filter(|entry| self.ledger.is_new(entry.id)).count() as u64;
+        let claimed = found.claimed.iter().filter(|entry| self.acks.is_new(entry.id)).count() as u64;
         if claimed > 0 {
             warn!(stream = &*self.stream.name, claimed, "entries of a dead consumer were claimed");
             self.stream.metrics.stream_claimed.of(self.stream.label).inc_by(claimed);
@@ -57,12 +64,12 @@ impl Consumer {
             }
             Trimmed::Unknown => {
                 let counts = now.acknowledged.is_some() || now.group.as_ref().is_some_and(|group| group.read.is_some());
-                let bound = self.seen.as_ref().and_then(|(_, before)| bound_since(before, &now));
+                let bound = self.last_snapshot.as_ref().and_then(|(_, before)| bound_since(before, &now));
                 self.record_trimmed(bound.filter(|_| !counts).unwrap_or(0), false);
             }
         }
-        self.other_report.seen(now.notes.as_ref().and_then(|notes| notes.report.as_deref()));
+        self.other_report.seen(now.report_state.as_ref().and_then(|state| state.report.as_deref()));
         let at = self.clock.now();
-        self.seen = Some((at, now));
+        self.last_snapshot = Some((at, now));
     }
 }

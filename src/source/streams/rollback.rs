@@ -4,45 +4,45 @@
 //! then. What this daemon had read of them is stored. What no daemon had read is lost, and no server knows how much that is.
 
 use super::{
-    commands::{Commands, Trouble},
+    commands::{Commands, StreamError},
     reply::Snapshot,
 };
 use crate::event::EntryId;
 
 /// What the state of a stream says about an entry that was read from it.
 #[derive(Debug, PartialEq, Eq)]
-enum Held {
+enum Presence {
     /// It was never added there.
-    No,
+    Absent,
     /// It may be there: it has to be asked for.
-    Perhaps,
+    Unverified,
     /// It may have been trimmed or deleted.
     Unknown,
 }
 
-fn held(now: &Snapshot, entry: EntryId) -> Held {
+fn presence(now: &Snapshot, entry: EntryId) -> Presence {
     if now.last_generated < entry {
-        return Held::No;
+        return Presence::Absent;
     }
     match now.first {
-        Some(first) if first <= entry && !now.deleted_some => Held::Perhaps,
-        _ => Held::Unknown,
+        Some(first) if first <= entry && !now.deleted_some => Presence::Unverified,
+        _ => Presence::Unknown,
     }
 }
 
 /// Whether an entry that was read from it is not in the stream, though nothing has removed it.
-pub(super) async fn lacks(commands: &Commands, now: &Snapshot, entry: EntryId) -> bool {
-    match held(now, entry) {
-        Held::No => true,
-        Held::Unknown => false,
+pub(super) async fn has_rolled_back(commands: &Commands, now: &Snapshot, entry: EntryId) -> bool {
+    match presence(now, entry) {
+        Presence::Absent => true,
+        Presence::Unknown => false,
         // Without the permission it is not known. A lost connection is noticed by the next command.
-        Held::Perhaps => matches!(commands.has(entry).await, Ok(false)),
+        Presence::Unverified => matches!(commands.has(entry).await, Ok(false)),
     }
 }
 
 impl Commands {
     /// Whether an entry is in the stream.
-    async fn has(&self, entry: EntryId) -> Result<bool, Trouble> {
+    async fn has(&self, entry: EntryId) -> Result<bool, StreamError> {
         let id = entry.to_string();
         let found = self.send("XRANGE", vec![self.key.clone(), id.clone(), id]).await?;
         Ok(found.array_len().is_some_and(|entries| entries > 0))
@@ -60,16 +60,16 @@ mod tests {
         let deleted = Snapshot { deleted_some: true, ..stream.clone() };
         let emptied = Snapshot { first: None, ..stream.clone() };
         for (stream, entry, expected) in [
-            (&stream, 21, Held::No),
-            (&stream, 20, Held::Perhaps),
-            (&stream, 10, Held::Perhaps),
-            (&stream, 9, Held::Unknown),
-            (&deleted, 15, Held::Unknown),
-            (&deleted, 21, Held::No),
-            (&emptied, 20, Held::Unknown),
-            (&emptied, 21, Held::No),
+            (&stream, 21, Presence::Absent),
+            (&stream, 20, Presence::Unverified),
+            (&stream, 10, Presence::Unverified),
+            (&stream, 9, Presence::Unknown),
+            (&deleted, 15, Presence::Unknown),
+            (&deleted, 21, Presence::Absent),
+            (&emptied, 20, Presence::Unknown),
+            (&emptied, 21, Presence::Absent),
         ] {
-            assert_eq!(held(stream, id(entry)), expected, "{entry}");
+            assert_eq!(presence(stream, id(entry)), expected, "{entry}");
         }
     }
 }
