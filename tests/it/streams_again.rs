@@ -108,6 +108,8 @@ fn entries_behind_the_deletion_of_their_open_run_begin_another() {
     let target = format!("/api/runs/{run}?force=true");
     let answer = http::send(daemon.http_port(), "DELETE", &target, &[], "").unwrap();
     assert_eq!(answer.status, 200, "{}", answer.body);
+    // An entry that comes before its open run is closed is of the deleted run.
+    daemon.wait_log("its open run and its latest keys are removed");
     // The id of an entry has the millisecond: one of that of the deletion is of the deleted run.
     thread::sleep(Duration::from_millis(5));
     wait_until("the next entry is of another run", LIMIT, || {
