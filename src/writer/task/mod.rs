@@ -217,6 +217,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     async fn drive_until<T>(&mut self, other: impl Future<Output = T>) -> Result<Result<T, Next>, WriterError> {
         let now = Instant::now();
         self.dispatch_due(now);
+        self.report_problem();
         let wake = self.wake_at(now);
         let mut came = None;
         tokio::select! {
@@ -233,7 +234,6 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             self.on_completion(completion, now)?;
         }
         self.commit_progress();
-        self.report_problem();
         Ok(came.ok_or_else(|| self.next_step()))
     }
 
