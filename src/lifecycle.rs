@@ -36,8 +36,8 @@ impl Wake for Unpark {
     }
 }
 
-/// Runs a future on this thread; `None` when it is not ready by the deadline. The future may not need a runtime: that of tokio would
-/// wake for its wheel of timers as well, and a shared one a thread of its own for each deadline.
+/// Runs a future on this thread; `None` when it is not ready by the deadline. The future must not use timers or I/O of tokio: no runtime
+/// drives it. A runtime would also wake up for its wheel of timers; a shared one wakes a thread of its own for each deadline.
 pub fn block_until<T>(deadline: Instant, future: impl Future<Output = T>) -> Option<T> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut future = pin!(future);

@@ -91,7 +91,10 @@ impl StreamRuns {
         let mut open = shared;
         let (stream, grace) = (&self.stream, self.grace);
         self.ahead.retain(|entry| {
-            let Some(change) = assign_entry(open.as_ref(), stream, &entry.hints(), grace).change else { return false };
+            let assigned = assign_entry(open.as_ref(), stream, &entry.hints(), grace);
+            // An end whose run is closed by now: the run that it would open has a name that only the daemons know.
+            let is_late_end = assigned.opened_run && entry.kind == Kind::RunEnd;
+            let Some(change) = assigned.change.filter(|_| !is_late_end) else { return false };
             open = Some(change);
             true
         });

@@ -3,8 +3,8 @@
 //! daemon takes.
 //!
 //! The run of an entry without an id is decided by the daemons, and shared in Redis ([`StreamRuns`]). Entries that were missed (removed
-//! before they were read, or appended before the reader was connected), or whose run is unknown, are reported as skipped; a client then
-//! reads the store. While a stream cannot be read the feed is not live, and clients ask the store instead.
+//! before they were read, or appended before the reader was connected) are reported as skipped; a client then reads the store. While a
+//! stream cannot be read, or the runs of its entries are unknown, the feed is not live, and clients ask the store instead.
 
 use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
 
@@ -32,6 +32,8 @@ use crate::{
 const NEW_RUN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// … until this long after the entry was read; then none is waited for as long, because the daemons may be away.
 const NEW_RUN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long after an entry whose run was unknown the feed is not live.
+const UNKNOWN_RUN_OUTAGE: Duration = Duration::from_secs(5);
 
 /// Publishes what is appended to the configured streams until told to stop.
 pub fn run(
@@ -49,6 +51,7 @@ pub fn run(
         grace: settings.intake.run_end_grace,
         share: RunShare::new(link.clone(), &settings.redis.key_prefix),
         runs: HashMap::new(),
+        unknown_run_at: None,
         outage: None,
     };
     let followers: Vec<_> = Tail::all(&settings.redis).into_iter().map(follower).collect();
@@ -68,7 +71,9 @@ struct StreamFollower {
     grace: Duration,
     share: RunShare,
     runs: HashMap<Arc<str>, FollowedRuns>,
-    /// While a stream is not being read.
+    /// When an entry came whose run was unknown.
+    unknown_run_at: Option<Instant>,
+    /// While a stream is not being read, or runs are unknown.
     outage: Option<FeedOutage>,
 }
 
@@ -98,36 +103,44 @@ impl StreamFollower {
             }
             self.tail.close();
             self.runs.clear();
-            self.outage = None;
+            (self.unknown_run_at, self.outage) = (None, None);
         }
     }
 
     /// Waits for entries, and publishes them.
     async fn show_next(&mut self) {
-        let Tailed { frames, mut missed } = self.tail.next().await;
-        let before = self.outage.take();
-        self.outage = self.tail.has_error().then(|| before.unwrap_or_else(|| self.live.outage()));
-        self.runs.values_mut().for_each(|followed| followed.is_fetched = None);
-        let limits = self.limits.borrow().clone();
-        let mut events = Vec::with_capacity(frames.len());
-        for frame in &frames {
-            // The daemons reject it, too.
-            let Ok(message) = wire::decode(&frame.payload, &limits) else { continue };
-            let (event, is_incomplete) = self.event(frame, &message).await;
-            missed |= is_incomplete;
-            events.extend(event);
-        }
-        // First: it also takes away what no subscriber has got yet.
+        let Tailed { frames, missed } = self.tail.next().await;
         if missed {
             self.live.mark_lost();
         }
-        for event in events {
-            self.live.publish(|| event);
+        self.runs.values_mut().for_each(|followed| followed.is_fetched = None);
+        let limits = self.limits.borrow().clone();
+        for frame in &frames {
+            // The daemons reject it, too.
+            let Ok(message) = wire::decode(&frame.payload, &limits) else { continue };
+            let (event, was_wrong) = self.event(frame, &message).await;
+            if was_wrong {
+                self.live.mark_lost();
+            }
+            match event {
+                Some(event) => self.live.publish(|| event),
+                None => self.unknown_run_at = Some(Instant::now()),
+            }
+        }
+        self.update_outage();
+    }
+
+    /// While events are lacking the feed is not live; what it lacked is read from the store once more when it is live again.
+    fn update_outage(&mut self) {
+        let has_unknown_runs = self.unknown_run_at.is_some_and(|at| at.elapsed() < UNKNOWN_RUN_OUTAGE);
+        if self.tail.has_error() || has_unknown_runs {
+            self.outage.get_or_insert_with(|| self.live.outage());
+        } else if self.outage.take().is_some() {
+            self.live.mark_lost();
         }
     }
 
-    /// The event of an entry, and whether something is to be reported as skipped: it has no run yet, or what was shown before it was
-    /// wrong.
+    /// The event of an entry, unless its run is unknown, and whether the entry before it was shown under a wrong run.
     async fn event(&mut self, frame: &Frame, message: &Message<'_>) -> (Option<LiveEvent>, bool) {
         let mut time = message.time(frame.received_at, &self.zone);
         if let Some(entry) = frame.entry.filter(|_| !time.from_message) {
@@ -139,8 +152,7 @@ impl StreamFollower {
             let decided = time.resolve(frame.received_at, run_id, opened_run);
             LiveEvent::new(message.kind(), decided, frame.event_source(time.from_message), frame.payload.clone())
         });
-        let is_unknown = event.is_none();
-        (event, is_unknown || was_wrong)
+        (event, was_wrong)
     }
 
     /// The run of an entry, if it is known, and whether the entry before it was shown under a wrong one.

@@ -122,6 +122,10 @@ impl Intake {
             }
         }
         self.note_health();
+        if !self.pending_acks.is_empty() || !self.pending_batches.is_empty() {
+            // What clients send is soon asked for by them.
+            self.deps.appender.request_read();
+        }
         for answer in self.pending_acks.drain(..) {
             let _ = answer.send(if self.healthy { Ack::Durable } else { Ack::NotDurable });
         }

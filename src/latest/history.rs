@@ -16,8 +16,10 @@ use crate::{render, units::Micros};
 /// An object larger than this is kept with its canonical fields only.
 pub(super) const OBJECT_BYTES: usize = 4 << 10;
 
-/// How long deleted runs are remembered: another daemon reads of a deletion seconds later, and has written their objects until then.
+/// How long deleted runs are remembered: another daemon learns of a deletion seconds later, and may write objects of the run until then.
 const DELETIONS_KEPT: Micros = 3_600_000_000;
+/// Deleted runs that are remembered, at most.
+const DELETIONS_MAX: usize = 1_000;
 
 /// Oldest first.
 #[derive(Debug)]
@@ -93,7 +95,15 @@ impl History {
     pub(super) fn remove_runs(&mut self, runs: &[(Uuid, Micros)]) {
         let Some(newest) = runs.iter().map(|(_, until)| *until).max() else { return };
         self.deleted.retain(|_, until| newest - *until < DELETIONS_KEPT);
-        self.deleted.extend(runs.iter().map(|(run_id, until)| (run_id.to_string(), *until)));
+        for (run_id, until) in runs {
+            let known = self.deleted.entry(run_id.to_string()).or_insert(*until);
+            *known = (*known).max(*until);
+        }
+        if self.deleted.len() > DELETIONS_MAX {
+            let mut times: Vec<Micros> = self.deleted.values().copied().collect();
+            times.sort_unstable_by(|a, b| b.cmp(a));
+            self.deleted.retain(|_, until| *until >= times[DELETIONS_MAX - 1]);
+        }
         let mut objects = mem::take(&mut self.objects);
         objects.retain(|object| !self.is_deleted(object));
         self.bytes = objects.iter().map(|object| object.len() + 1).sum();

@@ -100,6 +100,11 @@ impl Appender {
         }
     }
 
+    /// A client waits for what is durable now: the reader need not wait for more.
+    pub fn request_read(&self) {
+        self.shared.urgent.notify_one();
+    }
+
     /// The id of the spool.
     pub fn spool_id(&self) -> Uuid {
         self.shared.id

@@ -46,6 +46,11 @@ impl Reader {
         }
     }
 
+    /// Returns once a client waits for what is durable; see [`Appender::request_read`](super::Appender::request_read).
+    pub async fn requested(&self) {
+        self.shared.urgent.notified().await;
+    }
+
     /// The next records: durable ones, and while the disk takes nothing those in memory. Waits until there are some. May be
     /// dropped at any time without losing its place.
     pub async fn next(&mut self) -> Chunk {

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{error, warn};
 use uuid::Uuid;
 
@@ -100,6 +100,7 @@ pub(crate) fn prepare(config: &Config, metrics: Arc<Metrics>, disk: Disk) -> Res
         seed: record::seed(id),
         cache: Mutex::default(),
         visible: watch::Sender::new(next),
+        urgent: Notify::new(),
         appended: AtomicU64::new(next),
         durable: AtomicU64::new(next),
         committed: AtomicU64::new(first_uncommitted),

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::{
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) cache: Mutex<GroupCache>,
     /// Offset after the last record that a reader may see: durable, or in memory while the disk takes nothing.
     pub(crate) visible: watch::Sender<u64>,
+    /// Told when somebody waits for what is durable to be read.
+    pub(crate) urgent: Notify,
     /// Offset after the last record that was appended.
     pub(crate) appended: AtomicU64,
     pub(crate) durable: AtomicU64,

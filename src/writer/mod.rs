@@ -98,7 +98,7 @@ pub struct WriterPorts<C, A> {
 /// Why the writer ended before it was stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum WriterError {
-    /// A bug in the store or the dead letters. The records are still in the spool.
+    /// A bug in the store or the dead letters, which the log names. The records are still in the spool.
     #[error("a write panicked")]
     Panicked,
 }

@@ -33,19 +33,19 @@ pub trait RecordSource: Send {
     /// The next chunk begins at `offset`, or at the first record after it. What was handed out before is handed out again.
     fn rewind(&mut self, offset: u64);
 
-    /// Somebody waits for what there is: no pause before the next chunk.
+    /// A command waits for what there is: no pause before the next chunk.
     fn skip_pause(&mut self) {}
 }
 
 /// A few records, held as bytes; at most about a megabyte, or one record.
 pub trait RecordChunk: Send + Sync {
     /// How long its records may have waited to be read, unless there is a backlog.
-    fn age(&self) -> Duration {
+    fn waited(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// When the source looks for more, if this chunk was all that there is; `None`: more can be read at once.
-    fn next_look(&self) -> Option<Instant> {
+    /// When the source is polled again, if this chunk was all that there is; `None`: more can be read at once.
+    fn next_poll(&self) -> Option<Instant> {
         Some(Instant::now())
     }
 

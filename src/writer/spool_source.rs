@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     decode::Decoder,
@@ -20,24 +20,24 @@ use crate::{
     wire,
 };
 
-/// The longest pause between two looks at a log that was read to its end.
-const LOOK_INTERVAL_MAX: Duration = Duration::from_millis(250);
+/// The longest pause between two polls of a log that was read to its end.
+const POLL_INTERVAL_MAX: Duration = Duration::from_millis(250);
 /// The shortest, where many records come.
-const LOOK_INTERVAL_MIN: Duration = Duration::from_millis(15);
-/// Records of a look from which the next pause is half as long; with less than a quarter of them it is twice as long.
-const LOOK_RECORDS: u64 = 640;
+const POLL_INTERVAL_MIN: Duration = Duration::from_millis(15);
+/// Records of a poll from which the next pause is half as long; with less than a quarter of them it is twice as long.
+const POLL_RECORDS: u64 = 640;
 /// The same in bytes: the newest 4 MiB are in memory, older ones are read from the file.
-const LOOK_BYTES: usize = 1 << 20;
+const POLL_BYTES: usize = 1 << 20;
 
-/// When a log that was read to its end is looked at again. A batch is gathered for `writer.flush_interval` anyway, so the log is
+/// When a log that was read to its end is polled again. A batch is gathered for `writer.flush_interval` anyway, so the log is
 /// read as seldom as that, and what was read then is written at once: waking up for every group that becomes durable costs more than
 /// its records. Where many records come they are read in smaller portions.
 #[derive(Debug)]
-struct Looks {
+struct PollSchedule {
     /// The longest pause.
     interval_max: Duration,
     interval: Duration,
-    /// Before then the log is not looked at.
+    /// Before then the log is not polled.
     not_before: Instant,
     /// When it was last read to its end.
     caught_up_at: Instant,
@@ -46,24 +46,34 @@ struct Looks {
     bytes: usize,
 }
 
-impl Looks {
+impl PollSchedule {
     fn new(flush_interval: Duration, now: Instant) -> Self {
-        let interval_max = flush_interval.clamp(LOOK_INTERVAL_MIN, LOOK_INTERVAL_MAX);
+        let interval_max = flush_interval.clamp(POLL_INTERVAL_MIN, POLL_INTERVAL_MAX);
         Self { interval_max, interval: interval_max, not_before: now, caught_up_at: now, records: 0, bytes: 0 }
     }
 
     /// How long the records that are read now have waited, at most. Of a backlog it is the longest pause: the log was last read to
     /// its end before that.
-    fn age(&self, now: Instant) -> Duration {
+    fn waited(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.caught_up_at).min(self.interval_max)
     }
 
-    /// So many records were read, and there are no more. Returns when the log is looked at again.
+    /// Before then the log is not polled either when a client waits.
+    fn urgent_not_before(&self) -> Instant {
+        self.not_before.min(self.caught_up_at + POLL_INTERVAL_MIN)
+    }
+
+    /// The log is polled now.
+    fn skip(&mut self) {
+        self.not_before = Instant::now();
+    }
+
+    /// So many records were read, and there are no more. Returns when the log is polled again.
     fn caught_up(&mut self, now: Instant) -> Instant {
         let (records, bytes) = (mem::take(&mut self.records), mem::take(&mut self.bytes));
-        if (records >= LOOK_RECORDS || bytes >= LOOK_BYTES) && self.interval / 2 >= LOOK_INTERVAL_MIN {
+        if (records >= POLL_RECORDS || bytes >= POLL_BYTES) && self.interval / 2 >= POLL_INTERVAL_MIN {
             self.interval /= 2;
-        } else if records < LOOK_RECORDS / 4 && bytes < LOOK_BYTES / 4 && self.interval < self.interval_max {
+        } else if records < POLL_RECORDS / 4 && bytes < POLL_BYTES / 4 && self.interval < self.interval_max {
             self.interval *= 2;
         }
         (self.caught_up_at, self.not_before) = (now, next_tick(now, self.interval));
@@ -78,7 +88,7 @@ pub struct SpoolRecords {
     view: spool::View,
     decoder: Arc<Decoder>,
     /// Kept here, so that a dropped `next` does not begin its pause again.
-    looks: Looks,
+    schedule: PollSchedule,
     memory: MemoryLimit,
     /// What was read, and waits for the memory that its rows take; for the same reason.
     pending: Option<PendingChunk>,
@@ -97,7 +107,8 @@ struct PendingChunk {
 }
 
 impl SpoolRecords {
-    /// The records of this log; what large ones of them become is counted in `memory`. A row waits for at most `flush_interval`.
+    /// The records of this log; what large ones of them become is counted in `memory`. A row waits for at most `flush_interval`, or 15 ms,
+    /// once its record is durable.
     pub fn new(
         reader: spool::Reader,
         view: spool::View,
@@ -105,8 +116,8 @@ impl SpoolRecords {
         memory: MemoryLimit,
         flush_interval: Duration,
     ) -> Self {
-        let looks = Looks::new(flush_interval, Instant::now());
-        Self { reader, view, decoder, looks, memory, pending: None, memory_wait: None, large: Weak::new() }
+        let schedule = PollSchedule::new(flush_interval, Instant::now());
+        Self { reader, view, decoder, schedule, memory, pending: None, memory_wait: None, large: Weak::new() }
     }
 }
 
@@ -131,18 +142,18 @@ pub struct SpoolChunk {
     decoder: Arc<Decoder>,
     /// Memory for what its records become, until the last of that is gone.
     reserved: Option<Guard>,
-    age: Duration,
-    next_look: Option<Instant>,
+    waited: Duration,
+    next_poll: Option<Instant>,
 }
 
 impl SpoolRecords {
     fn chunk(&mut self, chunk: spool::Chunk, reserved: Option<Guard>) -> SpoolChunk {
         let now = Instant::now();
-        let age = self.looks.age(now);
-        self.looks.records += chunk.end - chunk.first;
-        self.looks.bytes += chunk.len_bytes();
-        let next_look = (chunk.end >= self.view.end()).then(|| self.looks.caught_up(now));
-        SpoolChunk { chunk, decoder: Arc::clone(&self.decoder), reserved, age, next_look }
+        let waited = self.schedule.waited(now);
+        self.schedule.records += chunk.end - chunk.first;
+        self.schedule.bytes += chunk.len_bytes();
+        let next_poll = (chunk.end >= self.view.end()).then(|| self.schedule.caught_up(now));
+        SpoolChunk { chunk, decoder: Arc::clone(&self.decoder), reserved, waited, next_poll }
     }
 
     /// Memory for the texts of the chunk that waits. One chunk with large records after the other: two would wait for each other's
@@ -169,7 +180,11 @@ impl RecordSource for SpoolRecords {
     type Chunk = SpoolChunk;
 
     async fn next(&mut self) -> SpoolChunk {
-        tokio::time::sleep_until(self.looks.not_before).await;
+        sleep_until(self.schedule.urgent_not_before()).await;
+        tokio::select! {
+            () = sleep_until(self.schedule.not_before) => {}
+            () = self.reader.requested() => self.schedule.skip(),
+        }
         if self.pending.is_none() {
             self.readable().await;
             let chunk = self.reader.next().await;
@@ -193,7 +208,7 @@ impl RecordSource for SpoolRecords {
     }
 
     fn skip_pause(&mut self) {
-        self.looks.not_before = Instant::now();
+        self.schedule.skip();
     }
 }
 
@@ -209,12 +224,12 @@ fn attach_reservation(reserved: &Guard, content: &mut Content) {
 }
 
 impl RecordChunk for SpoolChunk {
-    fn age(&self) -> Duration {
-        self.age
+    fn waited(&self) -> Duration {
+        self.waited
     }
 
-    fn next_look(&self) -> Option<Instant> {
-        self.next_look
+    fn next_poll(&self) -> Option<Instant> {
+        self.next_poll
     }
 
     fn records(&self) -> impl Iterator<Item = DecodedRecord> + Send {
@@ -239,18 +254,18 @@ mod tests {
     const READ_TIMEOUT: Duration = Duration::from_millis(100);
 
     #[test]
-    fn a_log_is_looked_at_as_seldom_as_batches_are_flushed_unless_many_records_come() {
+    fn a_log_is_polled_as_seldom_as_batches_are_flushed_unless_many_records_come() {
         const MS: Duration = Duration::from_millis(1);
         let start = next_tick(Instant::now(), 250 * MS);
-        let mut looks = Looks::new(250 * MS, start);
+        let mut schedule = PollSchedule::new(250 * MS, start);
         let mut at = |records, after: Duration| {
             let now = start + after;
-            let age = looks.age(now);
-            looks.records += records;
-            (age, looks.caught_up(now).duration_since(start))
+            let waited = schedule.waited(now);
+            schedule.records += records;
+            (waited, schedule.caught_up(now).duration_since(start))
         };
         assert_eq!(at(1, Duration::ZERO), (Duration::ZERO, 250 * MS));
-        // Looks are at multiples of the interval, however late the last one was.
+        // Polls are at multiples of the interval, however late the last one was.
         assert_eq!(at(500, 270 * MS), (250 * MS, 500 * MS));
         assert_eq!(at(5_000, 500 * MS), (230 * MS, 625 * MS));
         assert_eq!(at(2_500, 625 * MS), (125 * MS, 687 * MS + MS / 2));
@@ -266,9 +281,9 @@ mod tests {
             at(100_000, 9_300 * MS);
         }
         assert_eq!(at(500, 9_300 * MS), (Duration::ZERO, 9_312 * MS + MS / 2), "the shortest");
-        let mut looks = Looks::new(250 * MS, start);
-        (looks.records, looks.bytes) = (10, 2 << 20);
-        assert_eq!(looks.caught_up(start).duration_since(start), 125 * MS, "few records, but large ones");
+        let mut schedule = PollSchedule::new(250 * MS, start);
+        (schedule.records, schedule.bytes) = (10, 2 << 20);
+        assert_eq!(schedule.caught_up(start).duration_since(start), 125 * MS, "few records, but large ones");
     }
     const MIB: usize = 1 << 20;
 

@@ -1,4 +1,4 @@
-//! One call to the store, from its beginning to its result; each runs beside the writer's task and shares nothing with it.
+//! One call to the store, from its beginning to its result. The writer's task drives them all; none shares anything with it.
 
 use std::{sync::Arc, time::Duration};
 

@@ -7,6 +7,11 @@ use serde_json::{Value, json};
 use super::tools::{LIMIT, RUN, TRAINING, damage, image, json_of, killed_with_pending, metrics, segments, stderr};
 use crate::support::{cassandra::Cassandra, daemon::Daemon, redis::Redis, skip, sqlite, wait_until};
 
+/// The status of all daemons; it does not succeed while that of a killed one is there.
+fn status_of(daemon: &Daemon, arguments: &[&str]) -> Value {
+    serde_json::from_slice(&daemon.command(&[&["status", "--json"], arguments].concat()).stdout).unwrap()
+}
+
 #[test]
 fn an_orphan_is_listed_and_drained_into_the_store() {
     let redis = Redis::start();
@@ -15,13 +20,11 @@ fn an_orphan_is_listed_and_drained_into_the_store() {
     let dir = spool.to_str().unwrap();
     let daemon = Daemon::on(&redis).start_ready();
     let home = orphan.state_dir().to_str().unwrap();
-    let status = json_of(&daemon, &["status", "--json", "--look-in", home]);
+    let status = status_of(&daemon, &["--look-in", home]);
     let listed = &status["orphaned_spools"][0];
     assert_eq!(listed["instance"], "orphan", "{status}");
     assert!(listed["pending"].as_u64().unwrap() >= 62, "{status}");
-    wait_until("the daemon's own status beside it", LIMIT, || {
-        json_of(&daemon, &["status", "--json"])["test"].is_object()
-    });
+    wait_until("the daemon's own status beside it", LIMIT, || status_of(&daemon, &[])["test"].is_object());
     let own = daemon.state_dir().join("spool");
     let held = daemon.command(&["spool", "drain", own.to_str().unwrap()]);
     assert!(held.status.code() == Some(1) && stderr(&held).contains("is in use"), "{}", stderr(&held));
@@ -44,7 +47,7 @@ fn an_orphan_is_listed_and_drained_into_the_store() {
     assert_eq!(sqlite::count(&file, own), 1, "under the name given by --owner");
     assert!(segments(&spool).is_empty());
     assert_eq!(json_of(&daemon, &["spool", "drain", dir, "--json"])["records"], 0);
-    let status = json_of(&daemon, &["status", "--json", "--look-in", home]);
+    let status = status_of(&daemon, &["--look-in", home]);
     assert_eq!(status["orphaned_spools"], json!([]), "{status}");
 
     // Draining a copy of the original spool again changes nothing.

@@ -65,7 +65,7 @@ impl Target {
         }
     }
 
-    /// Why no daemon takes what is sent there, and what to do; `None`: some daemon does, or it is not known.
+    /// Why no daemon takes what is sent there, and what to do; `None`: the group of the daemons is there, or it is not known.
     pub async fn unread(&self, client: &Client, redis: &redis::Config) -> Option<String> {
         let Self::Stream(name) = self else { return None };
         let command = CustomCommand::new_static("XINFO", ClusterHash::from(name.as_str()), false);

@@ -65,6 +65,7 @@ const STREAM_RIGHTS: &[Right] = &[
     needed(&["HDEL", KEY, "doctor"], "trimmed entries are counted wrongly"),
     // Not a number: refused before anything is written.
     needed(&["HINCRBY", KEY, "doctor", "none"], "trimmed entries are not counted"),
+    useful(&["CLIENT", "UNBLOCK", "0"], "an entry that comes while a daemon stops may wait for `redis.claim_after`"),
     needed(&["EVAL", "return 1", "0"], "trimmed entries are not counted, and messages without a run id not assigned"),
 ];
 

@@ -51,7 +51,7 @@ pub(super) enum StreamError {
     UnexpectedReply(#[from] UnexpectedReply),
 }
 
-/// Scripts that the server has refused. They are not sent again within the session, except seldom: the permissions may have changed.
+/// Scripts that the server has refused. They are not sent again for a minute, or until the next session: permissions may change.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RefusedScripts(Arc<Mutex<Vec<(&'static str, Instant)>>>);
 

@@ -23,7 +23,7 @@ use crate::{
     event::EntryId,
     frame::Frame,
     gaps::GapReason,
-    redis::{Acl, Role as ConnectionRole, connect},
+    redis::{Acl, Connected, Role as ConnectionRole, connect},
     source::{
         queue::Closed,
         queue_sender::{Loss, QueueSender},
@@ -63,7 +63,7 @@ pub(super) struct Consumer {
     /// Whether the present session has had an answer.
     pub(super) answered: bool,
     /// To acknowledge the last entries when stopping.
-    last_session: Option<Session>,
+    pub(super) last_writer: Option<(Connected, Commands)>,
 }
 
 impl Consumer {
@@ -85,7 +85,7 @@ impl Consumer {
             deleted: DeletedEntries::default(),
             other_report: OtherReport::default(),
             answered: false,
-            last_session: None,
+            last_writer: None,
         }
     }
 
@@ -290,11 +290,6 @@ impl Consumer {
         }
     }
 
-    /// Keeps the connections of a session that ends because the program stops.
-    pub(super) fn keep_for_finish(&mut self, session: Session) {
-        self.last_session = Some(session);
-    }
-
     /// Waits until what was delivered is on disk, acknowledges it, reports the stop.
     pub(super) async fn finish(mut self) {
         let now = self.clock.now();
@@ -305,12 +300,12 @@ impl Consumer {
             }
         })
         .await;
-        if let Some(session) = self.last_session.take() {
+        if let Some((_connection, commands)) = self.last_writer.take() {
             let _ = timeout(FINISH_TIMEOUT, async {
                 while self.acks.durable() > 0 {
                     let ids = self.acks.take_durable(ACKNOWLEDGE_MAX);
                     // What is not acknowledged is delivered once more after the next start, and is the same rows.
-                    if session.writing.acknowledge(&ids).await.is_err() {
+                    if commands.acknowledge(&ids).await.is_err() {
                         break;
                     }
                 }

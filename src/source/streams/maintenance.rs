@@ -98,7 +98,13 @@ pub(super) async fn maintain(commands: Commands, task: MaintenanceTask) -> Resul
 
 async fn find(commands: &Commands, task: MaintenanceTask, found: &mut MaintenanceResult) -> Result<(), StreamError> {
     let MaintenanceTask { reporter, deleted, due } = task;
-    let reported = reporter.acknowledge_deleted(commands, &deleted).await?;
+    let reported = match reporter.acknowledge_deleted(commands, &deleted).await {
+        Ok(reported) => reported,
+        Err(error) => {
+            found.unreported = [deleted.durable, deleted.lost].concat();
+            return Err(error);
+        }
+    };
     found.acknowledged = deleted.durable.len() as u64;
     if !reported {
         found.unreported = deleted.lost;

@@ -10,6 +10,7 @@
 //!   before they reached a disk ([`deleted_entries`]). A stream or a group that is gone is made again, from its beginning. A server that
 //!   lacks what was read before, as after a failover to a replica that was behind, is noticed ([`rollback`]).
 //! * When stopping, the server is asked to answer the read that waits for an entry: then nothing that it hands out is left to be claimed.
+//!   Where it may not be asked, and in a cluster, the connection of the read is closed.
 //!
 //! [`Tail`] reads the same streams without a group, for the live events.
 

@@ -32,6 +32,11 @@ impl ReadSize {
         self.entries.min(room.max(usize::from(bytes > 0))).min(frames)
     }
 
+    /// Entries as large as the largest of late that fit; at least one.
+    pub(super) fn fitting(&self, bytes: usize) -> usize {
+        (bytes / self.largest).max(1)
+    }
+
     /// Takes in an answer: the size of each entry.
     pub(super) fn answered(&mut self, sizes: impl IntoIterator<Item = usize>) {
         let (mut count, mut largest) = (0, 0);

@@ -29,6 +29,8 @@ const REFUSED_DELAY: Duration = Duration::from_millis(500);
 
 /// When stopping: how long the last read may take, and its entries to reach the queue.
 const LAST_READ_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same of one that Redis is not asked to end: the answer of a read that does not wait is on its way.
+const UNASKED_READ_TIMEOUT: Duration = Duration::from_millis(50);
 /// After this long the server is asked once more to answer it: it may have received the read after the request.
 const UNBLOCK_RETRY_DELAY: Duration = Duration::from_millis(10);
 
@@ -96,14 +98,17 @@ impl Consumer {
         self.acks.not_acknowledged();
         if matches!(end, End::Stopped) {
             self.finish_read(&commands, session.reader_id, &mut state).await;
-            self.keep_for_finish(session);
+            let Session { reader, writer, writing, .. } = session;
+            // Redis hands out nothing more over it.
+            drop(reader);
+            self.last_writer = Some((writer, writing));
         }
         end
     }
 
     /// When stopping: ends a read that waits for an entry, and delivers what it is answered: else that would wait for another daemon to
-    /// claim it. Where Redis cannot be asked to end it, the connection is closed; what it hands out meanwhile is pending, and read
-    /// after the next start or claimed.
+    /// claim it. Where Redis cannot be asked to end it, its connection is closed, unless it is answered soon; what Redis hands out in
+    /// that moment is pending, and read after the next start or claimed.
     async fn finish_read(&mut self, commands: &Commands, reader_id: Option<u64>, state: &mut SessionState) {
         let Some(mut read) = state.read.take() else { return };
         let last = async {
@@ -120,7 +125,10 @@ impl Consumer {
                     biased;
                     entries = &mut read => break entries,
                     asked = unblock => if !asked {
-                        return;
+                        match timeout(UNASKED_READ_TIMEOUT, &mut read).await {
+                            Ok(entries) => break entries,
+                            Err(_) => return,
+                        }
                     },
                 }
             };

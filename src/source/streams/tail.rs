@@ -36,6 +36,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Entries and bytes of one answer, of all streams together.
 const ANSWER_ENTRIES: usize = 512;
 const ANSWER_BYTES: usize = 2 << 20;
+/// After a turn without entries, where the streams are read in turn.
+const EMPTY_TURN_PAUSE: Duration = Duration::from_millis(25);
 
 /// A reader of some streams over one connection.
 pub struct Tail {
@@ -48,6 +50,8 @@ pub struct Tail {
     pace: Pace,
     retry: Backoff,
     check_at: Instant,
+    /// Where reading goes on, when an answer may not have an entry of each stream.
+    turn: usize,
     /// Why nothing is read over this connection.
     error: Option<String>,
 }
@@ -146,6 +150,7 @@ impl Tail {
             pace: Pace::default(),
             retry: Backoff::new(backoff::REDIS, 0),
             check_at: Instant::now(),
+            turn: 0,
             error: None,
         }
     }
@@ -162,7 +167,7 @@ impl Tail {
         self.streams.iter_mut().for_each(|stream| (stream.position, stream.error) = (None, None));
     }
 
-    /// Waits for the next entries; about a second at most. Whatever Redis does, it keeps trying. What it begins with is missed: what was
+    /// Waits for the next entries, about a second where Redis answers, longer where it does not. Whatever Redis does, it keeps trying. What it begins with is missed: what was
     /// appended before the first answer.
     pub async fn next(&mut self) -> Tailed {
         let mut tailed = Tailed::default();
@@ -195,14 +200,22 @@ impl Tail {
             self.check(&client, &mut tailed.missed).await?;
             self.check_at = Instant::now() + CHECK_INTERVAL;
         }
-        let read: Vec<_> =
+        let mut read: Vec<_> =
             self.streams.iter().filter_map(|s| Some((Arc::clone(&s.name), s.position.as_ref()?.after))).collect();
         if read.is_empty() {
             sleep_until(self.check_at).await;
             return Ok(());
         }
+        // Large entries: of some streams at a time.
+        let fitting = self.size.fitting(ANSWER_BYTES);
+        let in_turn = fitting < read.len();
+        if in_turn {
+            self.turn = (self.turn + fitting) % read.len();
+            read.rotate_left(self.turn);
+            read.truncate(fitting);
+        }
         let count = (self.size.next(ANSWER_ENTRIES, ANSWER_BYTES) / read.len()).max(1);
-        let waits = self.pace.waits() && !tailed.missed;
+        let waits = self.pace.waits() && !tailed.missed && !in_turn;
         let commands = self.commands(&client, &read[0].0);
         let answered = tokio::select! {
             biased;
@@ -214,6 +227,9 @@ impl Tail {
         self.size.answered(sizes.map(|entry| entry.message.as_ref().map_or(0, bytes::Bytes::len)));
         let longest = answered.iter().map(|(_, entries)| entries.len()).max().unwrap_or(0);
         self.pace.answered(longest, count, Instant::now());
+        if in_turn && longest == 0 {
+            sleep(EMPTY_TURN_PAUSE).await;
+        }
         for (name, entries) in answered {
             self.take(&name, entries, &mut tailed.frames);
         }

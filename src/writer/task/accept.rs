@@ -29,7 +29,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     /// Adds its rows to batches and merges its run update.
     pub(super) fn accept(&mut self, record: DecodedRecord, now: Instant) {
         let DecodedRecord { offset, received_at, content } = record;
-        let since = now.checked_sub(self.age).unwrap_or(now);
+        let since = now.checked_sub(self.waited).unwrap_or(now);
         match content {
             Content::Nothing => {
                 self.frontier.register(offset, received_at, 0);

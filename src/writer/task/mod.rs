@@ -66,10 +66,10 @@ pub struct Writer<C, A> {
     /// Where the frontier was when it was last committed.
     committed: u64,
     batches: Batches,
-    /// When the log is looked at again, once it was read to its end.
-    next_look: Option<Instant>,
+    /// When the log is polled again, once it was read to its end.
+    next_poll: Option<Instant>,
     /// How long the records that are being read have waited, at most.
-    age: Duration,
+    waited: Duration,
     /// Due, and waiting for the limit or for the store.
     ready: VecDeque<PendingBatch>,
     runs: RunTable,
@@ -128,8 +128,8 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             waiting_received_at: None,
             committed: start,
             batches,
-            next_look: None,
-            age: Duration::ZERO,
+            next_poll: None,
+            waited: Duration::ZERO,
             ready: VecDeque::new(),
             runs: RunTable::new(RUNS_MAX, RUN_TEXT_BYTES_MAX)
                 // Another daemon may have read a row before this one wrote it, and write it after; a store that tells of changes does so
@@ -179,7 +179,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     /// Takes every record of the chunk, waiting for room where there is none.
     async fn consume<K: RecordChunk>(&mut self, chunk: &K) -> Result<Next, WriterError> {
         let mut now = Instant::now();
-        (self.next_look, self.age) = (None, chunk.age());
+        (self.next_poll, self.waited) = (None, chunk.waited());
         for (count, record) in chunk.records().enumerate() {
             if record.offset < self.frontier.next_offset {
                 continue;
@@ -190,9 +190,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
                     tokio::task::yield_now().await;
                 }
                 now = Instant::now();
-                while let Some(Some(completion)) = self.in_flight.next().now_or_never() {
-                    self.on_completion(completion, now)?;
-                }
+                self.poll_calls(now)?;
                 self.commit_progress();
                 self.dispatch_due(now);
             }
@@ -207,9 +205,11 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             self.accept(record, now);
             if !self.ready.is_empty() && self.batches_in_flight < self.limit.get() {
                 self.dispatch_due(now);
+                // They begin when they are polled.
+                self.poll_calls(now)?;
             }
         }
-        self.next_look = chunk.next_look();
+        self.next_poll = chunk.next_poll();
         Ok(self.next_step())
     }
 
@@ -229,12 +229,17 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
             value = other => came = Some(value),
             () = sleep_until(wake) => {}
         }
-        let now = Instant::now();
+        self.poll_calls(Instant::now())?;
+        self.commit_progress();
+        Ok(came.ok_or_else(|| self.next_step()))
+    }
+
+    /// Drives the calls, and handles those that are completed.
+    fn poll_calls(&mut self, now: Instant) -> Result<(), WriterError> {
         while let Some(Some(completion)) = self.in_flight.next().now_or_never() {
             self.on_completion(completion, now)?;
         }
-        self.commit_progress();
-        Ok(came.ok_or_else(|| self.next_step()))
+        Ok(())
     }
 
     fn next_step(&self) -> Next {
@@ -310,10 +315,11 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
         self.in_flight.push(Box::pin(async move { call.await.map_err(|_| WriterError::Panicked) }));
     }
 
-    /// Batches that are due until then are written now. Once the log was read to its end it is the next look at it, which the writer is
-    /// woken for anyway. While more can be read, a batch grows for as long as if its records had not waited before they were read.
+    /// Batches that are due until then are written now. Once the log was read to its end it is the next poll, for which the writer is
+    /// woken anyway. While there is more to read, the time that records have waited in the log does not count: batches of a backlog would be
+    /// due at once, and small.
     fn flush_until(&self, now: Instant) -> Instant {
-        self.next_look.map_or_else(|| now.checked_sub(self.age).unwrap_or(now), |look| look.max(now))
+        self.next_poll.map_or_else(|| now.checked_sub(self.waited).unwrap_or(now), |poll| poll.max(now))
     }
 
     /// The offset up to which records are waited for.
@@ -343,7 +349,7 @@ impl<C: Commit, A: DeadLetterSink> Writer<C, A> {
     }
 
     fn wake_at(&mut self, now: Instant) -> Instant {
-        let more = if self.next_look.is_none() { self.age } else { Duration::ZERO };
+        let more = if self.next_poll.is_none() { self.waited } else { Duration::ZERO };
         let aged = if self.may_flush_aged() { self.batches.due_at().map(|due| due + more) } else { None };
         let rows = if self.ready.is_empty() { None } else { self.rows_breaker.next_probe_at() };
         let runs = if self.run_calls_in_flight >= RUN_CALLS_MAX {

@@ -41,11 +41,11 @@ pub struct LogChunk {
 }
 
 impl RecordChunk for LogChunk {
-    fn age(&self) -> Duration {
+    fn waited(&self) -> Duration {
         self.age
     }
 
-    fn next_look(&self) -> Option<Instant> {
+    fn next_poll(&self) -> Option<Instant> {
         self.is_last.then(|| Instant::now() + self.age)
     }
 
