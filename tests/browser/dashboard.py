@@ -226,8 +226,14 @@ def closer(url, port, database):
             lost = store.execute("DELETE FROM training_metrics_rows WHERE seq BETWEEN ? AND ?", LOST).rowcount
         assert lost == LOST[1] - LOST[0] + 1
         page.until("its address", "return !location.hash.includes('from=')")
-        page.driver.refresh()
-        text, _ = page.until("what is not stored", "const hole = document.querySelector('.gaps li[data-reason=missing_seq]'); return hole && hole.textContent")
+        # What a run lacks is kept for some seconds where it took long to find: the page may be told the former answer once more.
+        text, limit = None, time.time() + 60
+        while not text and time.time() < limit:
+            page.driver.refresh()
+            page.until("the run again", "return document.querySelector('.curve-note') && document.querySelector('.curve-note').textContent")
+            time.sleep(2)
+            text = page.run("const hole = document.querySelector('.gaps li[data-reason=missing_seq]'); return hole && hole.textContent")
+        assert text, "what is not stored is told"
         assert text.startswith(f"{lost} not stored, seq {LOST[0]} to {LOST[1]}"), text
         hatched, _ = page.until("the hole on the curve", "return (() => {" + HATCHED + "})()")
         print(f"{text}: {hatched} pixels")

@@ -142,8 +142,10 @@ impl Attacked {
         let (database, rows) = (self.daemon.database(), self.rows);
         wait_until(&format!("rows after {what}"), LIMIT, || sqlite::count(&database, METRICS) == rows);
         for path in ["metrics", "topology", "state", "history", "metrics/history"] {
-            let answer = self.daemon.get(&format!("/api/{path}"));
-            assert_eq!(answer.status, 200, "{what}: {path}: {}", answer.body);
+            let asked = || self.daemon.get(&format!("/api/{path}"));
+            // The keys are written beside the rows, which may be there first.
+            wait_until(&format!("{path} after {what}"), LIMIT, || asked().status == 200);
+            let answer = asked();
             assert!(answer.json().is_object() || answer.json().is_array(), "{what}: {path}: {}", answer.body);
         }
         assert_eq!(self.redis.publish("cascor:control", "status"), 1, "{what}");
