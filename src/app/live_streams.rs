@@ -110,6 +110,7 @@ impl StreamFollower {
     /// Waits for entries, and publishes them.
     async fn show_next(&mut self) {
         let Tailed { frames, missed } = self.tail.next().await;
+        self.update_outage();
         if missed {
             self.live.mark_lost();
         }
@@ -130,13 +131,16 @@ impl StreamFollower {
         self.update_outage();
     }
 
-    /// While events are lacking the feed is not live; what it lacked is read from the store once more when it is live again.
+    /// While events are lacking the feed is not live. Those whose run was unknown are skipped; what was not read is read later.
     fn update_outage(&mut self) {
-        let has_unknown_runs = self.unknown_run_at.is_some_and(|at| at.elapsed() < UNKNOWN_RUN_OUTAGE);
-        if self.tail.has_error() || has_unknown_runs {
-            self.outage.get_or_insert_with(|| self.live.outage());
-        } else if self.outage.take().is_some() {
+        if self.unknown_run_at.is_some_and(|at| at.elapsed() >= UNKNOWN_RUN_OUTAGE) {
+            self.unknown_run_at = None;
             self.live.mark_lost();
+        }
+        if self.tail.has_error() || self.unknown_run_at.is_some() {
+            self.outage.get_or_insert_with(|| self.live.outage());
+        } else {
+            self.outage = None;
         }
     }
 
