@@ -216,10 +216,7 @@ impl ReplayContext {
     fn decide(&self, letter: &StoredLetter) -> Result<Resolved, Rejection> {
         let message = wire::decode(&letter.payload, &self.limits)?;
         let received_at = letter.decided.received_at;
-        let mut time = message.time(received_at, &self.zone);
-        if let Some(entry) = letter.info.entry_id().filter(|_| !time.from_message) {
-            time.event_time = entry.micros();
-        }
+        let time = message.time(received_at, &self.zone).of_entry(letter.info.entry_id());
         let open = Some(letter.decided.run_id).filter(|run| !run.is_nil() && message.kind() != Kind::RunStart);
         let named = || implicit_run_id(&letter.info.channel, time.event_time, &letter.payload);
         let run_id = message.run_id().or(open).unwrap_or_else(named);

@@ -146,10 +146,7 @@ impl StreamFollower {
 
     /// The event of an entry, unless its run is unknown, and whether the entry before it was shown under a wrong run.
     async fn event(&mut self, frame: &Frame, message: &Message<'_>) -> (Option<LiveEvent>, bool) {
-        let mut time = message.time(frame.received_at, &self.zone);
-        if let Some(entry) = frame.entry.filter(|_| !time.from_message) {
-            time.event_time = entry.micros();
-        }
+        let time = message.time(frame.received_at, &self.zone).of_entry(frame.entry);
         let hints = RunHints::of(message, time, frame.received_at, &frame.payload);
         let (found, was_wrong) = self.run_of(frame, &hints).await;
         let event = found.map(|EntryRun { run_id, opened_run }| {

@@ -38,10 +38,7 @@ impl Intake {
     }
 
     fn accept_event(&mut self, frame: &Frame, message: &Message<'_>) -> Accepted {
-        let mut time = message.time(frame.received_at, &self.zone);
-        if let Some(entry) = frame.entry.filter(|_| !time.from_message) {
-            time.event_time = entry.micros();
-        }
+        let time = message.time(frame.received_at, &self.zone).of_entry(frame.entry);
         let source = frame.event_source(time.from_message);
         if !time.from_message {
             self.deps.metrics.intake_invalid_timestamps.inc();

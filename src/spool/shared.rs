@@ -32,7 +32,7 @@ pub(crate) struct Shared {
     pub(crate) cache: Mutex<GroupCache>,
     /// Offset after the last record that a reader may see: durable, or in memory while the disk takes nothing.
     pub(crate) visible: watch::Sender<u64>,
-    /// Told when somebody waits for what is durable to be read.
+    /// Told when a client waits for what is durable to be read.
     pub(crate) urgent: Notify,
     /// Offset after the last record that was appended.
     pub(crate) appended: AtomicU64,

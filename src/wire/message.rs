@@ -17,7 +17,7 @@ use super::{
     value::{Encoded, Raw, Value},
 };
 use crate::{
-    event::{Kind, MetricColumns, Resolved},
+    event::{EntryId, Kind, MetricColumns, Resolved},
     frame::{Reason, Rejection},
     units::Micros,
 };
@@ -87,6 +87,15 @@ pub struct MessageTime {
 }
 
 impl MessageTime {
+    /// The same of an entry of a stream: without a time of its own it is that of the entry's id.
+    #[must_use]
+    pub fn of_entry(mut self, entry: Option<EntryId>) -> Self {
+        if let Some(entry) = entry.filter(|_| !self.from_message) {
+            self.event_time = entry.micros();
+        }
+        self
+    }
+
     /// What is decided about a message with this time.
     pub fn resolve(&self, received_at: Micros, run_id: Uuid, opened_run: bool) -> Resolved {
         let Self { event_time, from_message: has_event_time, .. } = *self;
