@@ -197,6 +197,14 @@ impl Server {
         }
     }
 
+    /// Makes the TLS handshake, if there is to be one.
+    ///
+    /// # Errors
+    /// Why it fails.
+    pub async fn encrypt(&self, stream: TcpStream) -> Result<Channel, Fault> {
+        self.handshake_if_set(stream).await
+    }
+
     async fn handshake(&self, stream: TcpStream) -> Result<(), Fault> {
         self.handshake_if_set(stream).await.map(drop)
     }
@@ -347,8 +355,11 @@ impl Protocol {
 }
 
 /// A connection that is open.
-enum Channel {
+#[derive(Debug)]
+pub enum Channel {
+    /// Without encryption.
     Plain(TcpStream),
+    /// With TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 

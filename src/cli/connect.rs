@@ -34,29 +34,25 @@ pub fn failed(
     }
 }
 
-/// Subscribes, and returns once Redis has confirmed it.
-pub async fn subscribe(client: &Client, redis: &redis::Config, channel: &str) -> Result<(), CliError> {
-    let failed = |error: BoxError| CliError::failed(format!("failed to subscribe to `{channel}`"), error);
-    match redis::subscribe(client, channel, redis).await {
-        Ok(None) => Ok(()),
-        Ok(Some(refusal)) => Err(failed(refusal.into())),
-        Err(error) => Err(failed(error.into())),
+/// Subscribes to channels, on a connection of its own, and returns once Redis has confirmed each.
+pub async fn subscribe(redis: &redis::Config, channels: &[String]) -> Result<redis::Opened, CliError> {
+    let url = redis::redact(&redis.url);
+    let opened = redis::open_subscription(redis).await;
+    let mut opened = opened.map_err(|error| CliError::failed(format!("failed to connect to `{url}`"), error))?;
+    for channel in channels {
+        let failed = |error: BoxError| CliError::failed(format!("failed to subscribe to `{channel}`"), error);
+        match opened.subscription.subscribe(channel).await {
+            Ok(None) => {}
+            Ok(Some(refusal)) => return Err(failed(refusal.into())),
+            Err(error) => return Err(failed(error.into())),
+        }
     }
+    Ok(opened)
 }
 
 /// Connects for one command, without reconnecting.
 pub async fn connect(redis: &redis::Config) -> Result<Client, CliError> {
     connect_with(redis, redis::settings(redis).await, ReconnectPolicy::new_constant(1, 100)).await
-}
-
-/// Connects to subscribe for one command: in a cluster to one node, because every node has every message.
-pub async fn connect_to_subscribe(redis: &redis::Config) -> Result<Client, CliError> {
-    connect_with(redis, redis::subscriber_settings(redis).await, ReconnectPolicy::new_constant(1, 100)).await
-}
-
-/// As [`connect_to_subscribe`], and reconnects whenever the connection is lost.
-pub async fn subscribe_for_long(redis: &redis::Config) -> Result<Client, CliError> {
-    connect_with(redis, redis::subscriber_settings(redis).await, ReconnectPolicy::new_constant(0, 100)).await
 }
 
 /// Connects, and reconnects whenever the connection is lost.

@@ -3,13 +3,9 @@
 
 use std::time::Duration;
 
-use fred::{
-    clients::Client,
-    interfaces::{EventInterface, PubsubInterface},
-    types::Message,
-};
+use fred::{clients::Client, interfaces::PubsubInterface};
 use serde_json::{Value, json};
-use tokio::{sync::broadcast::Receiver, time::Instant};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
@@ -24,7 +20,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    redis::{Resource, STATUS_VALUE},
+    redis::{Resource, STATUS_VALUE, Subscription},
     units,
 };
 
@@ -137,13 +133,14 @@ pub async fn run(settings: Settings, mut args: Args, json: bool) -> Result<(), C
     };
     let client = connect(redis).await?;
     let (id, message) = message(&args);
-    let receipts = if args.wait { Some(subscribe(redis).await?) } else { None };
+    let ack = redis.ack_channel();
+    let receipts = if args.wait { Some(connect::subscribe(redis, &[ack]).await?.subscription) } else { None };
     let expected =
         if args.wait { expected_daemons(&client, &settings, args.target.as_deref()).await? } else { Vec::new() };
     let listeners: i64 = client.publish(channel, message.to_string()).await.map_err(|error| {
         failed(redis, format!("failed to publish on `{channel}`"), Resource::Channel(channel), error)
     })?;
-    let Some((_ack_client, receipts)) = receipts else {
+    let Some(receipts) = receipts else {
         let report = json!({
             "id": id, "command": args.command, "channel": channel, "listeners": listeners, "target": args.target,
         });
@@ -219,15 +216,6 @@ fn detail(receipt: &Value, field: &str) -> Cell {
     if receipt[field].is_string() { cells::whole_text(receipt, field) } else { cells::any(receipt, field) }
 }
 
-/// Listens for receipts on a connection of its own. Returns once Redis has confirmed the subscription.
-async fn subscribe(redis: &crate::redis::Config) -> Result<(Client, Receiver<Message>), CliError> {
-    let channel = format!("{}control:ack", redis.key_prefix);
-    let client = connect::connect_to_subscribe(redis).await?;
-    let receipts = client.message_rx();
-    connect::subscribe(&client, redis, &channel).await?;
-    Ok((client, receipts))
-}
-
 /// The daemons from which receipts are expected.
 async fn expected_daemons(client: &Client, settings: &Settings, target: Option<&str>) -> Result<Vec<String>, CliError> {
     let all = status::instances(client, &settings.redis).await?;
@@ -238,27 +226,18 @@ async fn expected_daemons(client: &Client, settings: &Settings, target: Option<&
 }
 
 /// Receipts for `id`, until every expected daemon has answered (at least one) or the time is over.
-async fn collect_receipts(
-    mut messages: Receiver<Message>,
-    id: &str,
-    expected: &[String],
-    until: Instant,
-) -> Vec<Value> {
+async fn collect_receipts(mut messages: Subscription, id: &str, expected: &[String], until: Instant) -> Vec<Value> {
     let mut receipts: Vec<Value> = Vec::new();
     let complete = |receipts: &[Value]| {
         let answered = |name: &String| receipts.iter().any(|receipt| receipt["instance"] == name.as_str());
         !receipts.is_empty() && expected.iter().all(answered)
     };
     while !complete(&receipts) {
-        match tokio::time::timeout_at(until, messages.recv()).await {
-            Ok(Ok(message)) => {
-                let text = message.value.as_bytes().unwrap_or_default();
-                // Any client of this Redis may publish there; a receipt is never longer than a status.
-                let text = if text.len() <= STATUS_VALUE { text } else { &[] };
-                receipts.extend(serde_json::from_slice(text).ok().filter(|receipt: &Value| receipt["id"] == id));
+        // Any client of this Redis may publish there; a receipt is never longer than a status.
+        match tokio::time::timeout_at(until, messages.next_message(STATUS_VALUE)).await {
+            Ok(Ok((_, text))) => {
+                receipts.extend(serde_json::from_slice(&text).ok().filter(|receipt: &Value| receipt["id"] == id));
             }
-            // A lag may have dropped a receipt; the time-out reports it.
-            Ok(Err(tokio::sync::broadcast::error::RecvError::Lagged(_))) => {}
             Ok(Err(_)) | Err(_) => break,
         }
     }
@@ -302,35 +281,32 @@ fn report(args: &Args, expected: &[String], receipts: &[Value], json: bool) -> R
 
 #[cfg(test)]
 mod tests {
-    use fred::types::{MessageKind, config::Server};
-    use tokio::sync::broadcast;
+    use tokio::io::{AsyncWriteExt, duplex};
 
     use super::*;
 
-    fn receipt(instance: &str, id: &str, outcome: &str) -> Message {
+    fn receipt(instance: &str, id: &str, outcome: &str) -> String {
         let text = json!({"id": id, "instance": instance, "outcome": outcome, "command": "pause"}).to_string();
-        Message {
-            channel: "cascor:control:ack".into(),
-            value: text.into(),
-            kind: MessageKind::Message,
-            server: Server::new("127.0.0.1", 1),
-        }
+        format!(">3\r\n$7\r\nmessage\r\n$18\r\ncascor:control:ack\r\n${}\r\n{text}\r\n", text.len())
     }
 
     #[tokio::test(start_paused = true)]
     async fn receipts_are_collected_until_every_daemon_has_answered() {
-        let (sender, receiver) = broadcast::channel(8);
-        for message in [receipt("a", "other", "done"), receipt("a", "me", "done"), receipt("b", "me", "done")] {
-            sender.send(message).unwrap();
-        }
+        let (mut server, stream) = duplex(4_096);
+        let too_long =
+            format!(">3\r\n$7\r\nmessage\r\n$1\r\nx\r\n${STATUS_VALUE}0\r\n{}\r\n", "x".repeat(10 * STATUS_VALUE));
+        let messages =
+            [too_long, receipt("a", "other", "done"), receipt("a", "me", "done"), receipt("b", "me", "done")].concat();
+        let sending = server.write_all(messages.as_bytes());
         let until = Instant::now() + Duration::from_secs(5);
         let both = ["a".to_owned(), "b".to_owned()];
-        assert_eq!(collect_receipts(receiver, "me", &both, until).await.len(), 2);
+        let (sent, receipts) = tokio::join!(sending, collect_receipts(Subscription::over(stream), "me", &both, until));
+        assert!(sent.is_ok() && receipts.len() == 2, "{receipts:?}");
         assert!(Instant::now() < until, "it does not wait for more");
 
-        let receiver = sender.subscribe();
-        sender.send(receipt("a", "me", "done")).unwrap();
-        assert_eq!(collect_receipts(receiver, "me", &both, until).await.len(), 1);
+        let (mut server, stream) = duplex(4_096);
+        server.write_all(receipt("a", "me", "done").as_bytes()).await.unwrap();
+        assert_eq!(collect_receipts(Subscription::over(stream), "me", &both, until).await.len(), 1);
         assert!(Instant::now() >= until, "it waits for the silent one");
     }
 

@@ -6,7 +6,7 @@ use super::sqlite;
 use crate::{
     config::Settings,
     logging::Chain,
-    redis::{self, Role, redact},
+    redis::{self, redact},
     store::{StoreKind, cassandra::session},
 };
 
@@ -21,7 +21,7 @@ pub struct Tried {
 
 /// Tries Redis, then the store.
 pub async fn connect(settings: &Settings) -> Vec<Tried> {
-    let redis = redis::connect(&settings.redis, Role::Commands).await;
+    let redis = redis::connect(&settings.redis).await;
     let server = format!("Redis at `{}`", redact(&settings.redis.url));
     vec![Tried { server, error: redis.err().map(|error| Chain(&error).to_string()) }, store(settings).await]
 }

@@ -15,8 +15,6 @@ const AREA: &str = "process";
 const FILES_BESIDE: u64 = 128;
 /// Memory beside the bounds of the settings: program, threads, allocator, large values.
 const MEMORY_BESIDE: u64 = 96 << 20;
-/// Bytes of a place in the buffer of the Redis client.
-const PLACE_BYTES: u64 = 700;
 /// A process reserves several times what it uses.
 const ADDRESS_SPACE: u64 = 2 << 30;
 /// Of a limit that is none.
@@ -131,8 +129,7 @@ fn needed_files(settings: &Settings) -> u64 {
 /// What the bounds of the settings come to.
 fn bound(settings: &Settings) -> u64 {
     let http = if settings.http.listen.is_empty() { 0 } else { settings.http.memory.0 + settings.http.stream_buffer.0 };
-    let received = settings.redis.queue_bytes.0 + settings.redis.receive_buffer as u64 * PLACE_BYTES;
-    received + settings.spool.memory.0 + settings.writer.memory.0 + http + MEMORY_BESIDE
+    settings.redis.queue_bytes.0 + settings.spool.memory.0 + settings.writer.memory.0 + http + MEMORY_BESIDE
 }
 
 fn memory(settings: &Settings, limit: u64, evidence: &str) -> Option<Finding> {
@@ -144,7 +141,7 @@ fn memory(settings: &Settings, limit: u64, evidence: &str) -> Option<Finding> {
             bytes(limit),
             bytes(bound)
         );
-        let fix = "raise the limit (`MemoryMax=512M`, `limits.memory: 512Mi`), or lower `redis.queue_bytes`, `redis.receive_buffer`, \
+        let fix = "raise the limit (`MemoryMax=512M`, `limits.memory: 512Mi`), or lower `redis.queue_bytes`, \
                    `spool.memory` and `http.memory`";
         Finding::loses(AREA, what).fix(fix).evidence(evidence)
     })

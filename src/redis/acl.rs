@@ -91,16 +91,6 @@ impl Acl {
         Some(Refusal { user: Arc::clone(&self.user), what, words: words.to_owned(), rule })
     }
 
-    /// A refused subscription whose error reply the client library dropped: the command or the channel is forbidden.
-    pub fn unnamed_refusal(&self, command: &str, channel: &str) -> Refusal {
-        Refusal {
-            user: Arc::clone(&self.user),
-            what: format!("use the channel `{channel}`, or not run {}", command.to_ascii_uppercase()),
-            words: "NOPERM".to_owned(),
-            rule: format!("+{command} &{channel}"),
-        }
-    }
-
     /// The text of an error; of a refusal with the missing permission, of a wrong server with the right address.
     pub fn explain(&self, error: &RedisError, resource: Resource<'_>) -> String {
         let remedy = match error.details() {

@@ -16,9 +16,8 @@ use tracing::info;
 
 use super::{
     config::Config,
-    connection::{Connected, Role, open},
-    login::{ConnectError, settings},
-    probe::probe_server,
+    connection::{Connected, Watch, open},
+    login::ConnectError,
 };
 
 /// How often the node is asked for the state of the cluster.
@@ -37,15 +36,25 @@ enum State {
     Fail,
 }
 
-/// Connects to a node that sees its cluster whole; where there is none, to one that answers.
-pub(super) async fn connect(config: &Config, settings: RedisConfig, role: Role) -> Result<Connected, ConnectError> {
+/// A node to subscribe at.
+pub(super) struct Node {
+    config: Config,
+    settings: RedisConfig,
+    nodes: Vec<Server>,
+    at: usize,
+    /// It is asked for the state of the cluster here.
+    connected: Connected,
+}
+
+/// Finds a node that sees its cluster whole; where there is none, one that answers.
+pub(super) async fn find(config: &Config, settings: RedisConfig) -> Result<Node, ConnectError> {
     let nodes = settings.server.hosts();
     let (mut fallback, mut failure) = (None, None);
     for (at, node) in nodes.iter().enumerate() {
-        match join(config, &settings, node, role).await {
+        match join(config, &settings, node).await {
             Ok((connected, State::Ok)) => {
-                let watch = until_cut_off(config.clone(), settings, connected.client.clone(), nodes.clone(), at);
-                return Ok(connected.watched(Box::pin(watch)));
+                (fallback, failure) = (Some((at, connected)), None);
+                break;
             }
             Ok((connected, State::Fail)) => fallback = fallback.or(Some((at, connected))),
             Err(error) => {
@@ -55,43 +64,13 @@ pub(super) async fn connect(config: &Config, settings: RedisConfig, role: Role) 
         }
     }
     match (fallback, failure) {
-        (Some((at, connected)), _) => {
-            let watch = until_cut_off(config.clone(), settings, connected.client.clone(), nodes, at);
-            Ok(connected.watched(Box::pin(watch)))
-        }
-        (None, Some(failure)) => Err(failure),
-        (None, None) => Err(ConnectError::Address("names no node")),
+        (Some((at, connected)), _) => Ok(Node { config: config.clone(), settings, nodes, at, connected }),
+        (None, failure) => Err(failure.unwrap_or(ConnectError::Address("names no node"))),
     }
 }
 
-/// The settings of a client that subscribes: in a cluster those of one node that takes a connection.
-///
-/// # Errors
-/// As those of [`settings`](super::settings), or when no node takes a connection.
-pub async fn subscriber_settings(config: &Config) -> Result<RedisConfig, ConnectError> {
-    let settings = settings(config).await?;
-    if !matches!(settings.server, ServerConfig::Clustered { .. }) {
-        return Ok(settings);
-    }
-    let mut failure = ConnectError::Address("names no node");
-    for node in settings.server.hosts() {
-        let server = ServerConfig::new_centralized(node.host.to_string(), node.port);
-        match probe_server(config, &server).await {
-            Ok(()) => return Ok(RedisConfig { server, ..settings.clone() }),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
-async fn join(
-    config: &Config,
-    settings: &RedisConfig,
-    node: &Server,
-    role: Role,
-) -> Result<(Connected, State), ConnectError> {
-    let server = ServerConfig::new_centralized(node.host.to_string(), node.port);
-    let connected = open(config, RedisConfig { server, ..settings.clone() }, role).await?;
+async fn join(config: &Config, settings: &RedisConfig, node: &Server) -> Result<(Connected, State), ConnectError> {
+    let connected = open(config, RedisConfig { server: server_of(node), ..settings.clone() }).await?;
     let state = state(&connected.client).await?;
     Ok((connected, state))
 }
@@ -109,34 +88,44 @@ async fn state(client: &Client) -> Result<State, ConnectError> {
     }
 }
 
-/// Returns once this node is cut off from the cluster, and another is not.
-async fn until_cut_off(
-    config: Config,
-    settings: RedisConfig,
-    client: Client,
-    nodes: Vec<Server>,
-    current: usize,
-) -> Duration {
-    let mut whole_at = Instant::now();
-    loop {
-        sleep(ASK_INTERVAL).await;
-        let asked_at = Instant::now();
-        match state(&client).await {
-            Ok(State::Fail) => {}
-            Ok(State::Ok) => {
-                whole_at = asked_at;
-                continue;
+fn server_of(node: &Server) -> ServerConfig {
+    ServerConfig::new_centralized(node.host.to_string(), node.port)
+}
+
+impl Node {
+    /// Where it is, for a client.
+    pub(super) fn server(&self) -> ServerConfig {
+        server_of(&self.nodes[self.at])
+    }
+
+    /// Ends when it is cut off from the cluster, and another is not.
+    pub(super) fn watch(self) -> Watch {
+        Box::pin(self.until_cut_off())
+    }
+
+    async fn until_cut_off(self) -> Duration {
+        let Self { config, settings, nodes, at: current, connected } = self;
+        let mut whole_at = Instant::now();
+        loop {
+            sleep(ASK_INTERVAL).await;
+            let asked_at = Instant::now();
+            match state(&connected.client).await {
+                Ok(State::Fail) => {}
+                Ok(State::Ok) => {
+                    whole_at = asked_at;
+                    continue;
+                }
+                // The pings of the connection decide whether it is lost.
+                Err(_) => continue,
             }
-            // The pings of the connection decide whether it is lost.
-            Err(_) => continue,
-        }
-        for (at, node) in nodes.iter().enumerate() {
-            if at != current && matches!(join(&config, &settings, node, Role::Commands).await, Ok((_, State::Ok))) {
-                let node = format!("{}:{}", node.host, node.port);
-                info!(node, "the node of the cluster that is listened to is cut off; listening to another");
-                return whole_at.elapsed() + NODE_TIMEOUT;
+            for (at, node) in nodes.iter().enumerate() {
+                if at != current && matches!(join(&config, &settings, node).await, Ok((_, State::Ok))) {
+                    let node = format!("{}:{}", node.host, node.port);
+                    info!(node, "the node of the cluster that is listened to is cut off; listening to another");
+                    return whole_at.elapsed() + NODE_TIMEOUT;
+                }
             }
+            sleep(SEEK_INTERVAL).await;
         }
-        sleep(SEEK_INTERVAL).await;
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     units::{self, ByteSize},
 };
 
-/// Most messages of a buffer. The client allocates its buffer at once: 12 GiB for so many.
+/// Most messages of a queue.
 const MESSAGES_MAX: usize = 1 << 24;
 
 /// Longest name of a channel: each waiting message and each open run holds it.
@@ -56,8 +56,9 @@ pub struct Config {
     pub control_channels: Vec<String>,
     /// Prefix of every key and channel of this program.
     pub key_prefix: String,
-    /// Messages that the client may hold before it drops the oldest; one turn of its reader may bring 1 MiB of them.
-    pub receive_buffer: usize,
+    /// Without effect: a buffer between the connection and the queue, which former releases had. Kept so that their files are read.
+    #[serde(skip_serializing)]
+    pub receive_buffer: Option<usize>,
     /// Frames that may wait for intake.
     pub queue_frames: usize,
     /// Bytes of frames that may wait for intake.
@@ -78,13 +79,11 @@ impl Config {
             problems.push(format!("`redis.url` {error}"));
         }
         self.channel_problems(problems);
-        for (key, count) in [("receive_buffer", self.receive_buffer), ("queue_frames", self.queue_frames)] {
-            require(
-                problems,
-                (1..=MESSAGES_MAX).contains(&count),
-                format!("`redis.{key}` must be between 1 and {MESSAGES_MAX}"),
-            );
-        }
+        require(
+            problems,
+            (1..=MESSAGES_MAX).contains(&self.queue_frames),
+            format!("`redis.queue_frames` must be between 1 and {MESSAGES_MAX}"),
+        );
         require(problems, self.queue_bytes >= ByteSize::mib(1), "`redis.queue_bytes` must be at least 1MiB");
         self.tls.problems("redis", problems);
         require(
@@ -107,6 +106,9 @@ impl Config {
 
     /// Adds what is dangerous about these settings.
     pub fn warnings(&self, warnings: &mut Vec<String>) {
+        if self.receive_buffer.is_some() {
+            warnings.push("`redis.receive_buffer` has no effect: messages wait in the connection; remove it".into());
+        }
         if self.uses_tls() || (self.password.is_none() && self.password_file.is_none()) {
             return;
         }
@@ -261,6 +263,14 @@ mod tests {
         let mut problems = Vec::new();
         Config { url: "nonsense://:s3cret@host".into(), ..config }.problems(&mut problems);
         assert!(problems[0].contains("redis.url") && !problems[0].contains("s3cret"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_key_of_former_releases_is_read_and_named() {
+        let mut warnings = Vec::new();
+        Config { receive_buffer: Some(32_768), ..Config::default() }.warnings(&mut warnings);
+        assert!(warnings[0].contains("`redis.receive_buffer` has no effect"), "{warnings:?}");
+        assert_eq!(Config::default().receive_buffer, None);
     }
 
     #[test]

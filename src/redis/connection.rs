@@ -1,6 +1,6 @@
 //! One connection to one server, or to a cluster: made, logged in, and given up when another server has taken over.
 
-use std::{fmt, future::pending, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::pending, pin::Pin, time::Duration};
 
 use fred::{
     clients::Client,
@@ -12,7 +12,7 @@ use fred::{
         config::{Config as RedisConfig, ConnectionConfig, PerformanceConfig, TcpConfig, UnresponsiveConfig},
     },
 };
-use tokio::{sync::broadcast, time::timeout};
+use tokio::time::timeout;
 
 use super::{
     acl::{Acl, Resource},
@@ -28,17 +28,8 @@ pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Capacity of the buffers for the library's own events.
 const EVENT_BUFFER_CAPACITY: usize = 16;
 
-/// The use of a connection.
-#[derive(Clone, Copy, Debug)]
-pub enum Role {
-    /// Only subscribes and pings, on one server; holds this many received messages.
-    Subscriber(usize),
-    /// All other commands; of a cluster, to each key's node.
-    Commands,
-}
-
 /// Watches whether another server has taken over. Its output is how long messages may have been missed by then.
-pub(super) type Watch = Pin<Box<dyn Future<Output = Duration> + Send>>;
+pub type Watch = Pin<Box<dyn Future<Output = Duration> + Send>>;
 
 /// How a connection was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +109,7 @@ impl Connected {
     }
 }
 
-fn classify(error: RedisError, acl: &Acl) -> ConnectError {
+pub(super) fn classify(error: RedisError, acl: &Acl) -> ConnectError {
     let text = error.details();
     // Logging in needs no permission, but choosing a database does.
     if let Some(refusal) = acl.refusal(text, Resource::None) {
@@ -140,10 +131,10 @@ fn classify(error: RedisError, acl: &Acl) -> ConnectError {
 }
 
 /// Connects to the servers of these settings, after a plain connection, whose errors say more.
-pub(super) async fn open(config: &Config, settings: RedisConfig, role: Role) -> Result<Connected, ConnectError> {
+pub(super) async fn open(config: &Config, settings: RedisConfig) -> Result<Connected, ConnectError> {
     let servers = settings.server.clone();
     probe_server(config, &servers).await?;
-    let client = build(RedisConfig { fail_fast: true, ..settings }, role).map_err(ConnectError::Greeting)?;
+    let client = build(RedisConfig { fail_fast: true, ..settings }).map_err(ConnectError::Greeting)?;
     match Connected::greet(client, &Acl::of(config)).await {
         Err(error @ (ConnectError::Greeting(_) | ConnectError::Timeout)) => {
             Err(diagnose(config, &servers).await.map_or(error, ConnectError::Unreachable))
@@ -152,11 +143,11 @@ pub(super) async fn open(config: &Config, settings: RedisConfig, role: Role) -> 
     }
 }
 
-fn build(settings: RedisConfig, role: Role) -> Result<Client, RedisError> {
+fn build(settings: RedisConfig) -> Result<Client, RedisError> {
     // A command whose slot has moved is sent again.
     let max_command_attempts = if settings.server.is_clustered() { 3 } else { 1 };
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
-    let client = Builder::from_config(settings)
+    Builder::from_config(settings)
         .with_performance_config(|performance| {
             *performance = PerformanceConfig {
                 default_command_timeout: COMMAND_TIMEOUT,
@@ -170,12 +161,8 @@ fn build(settings: RedisConfig, role: Role) -> Result<Client, RedisError> {
                 internal_command_timeout: CONNECT_TIMEOUT,
                 max_command_attempts,
                 disable_cluster_health_check: true,
-                // The subscriber judges by its own pings: behind a large message a pong may be late, and is no silence then.
                 unresponsive: UnresponsiveConfig {
-                    max_timeout: Some(match role {
-                        Role::Subscriber(_) => Duration::from_secs(15),
-                        Role::Commands => SILENCE_TIMEOUT,
-                    }),
+                    max_timeout: Some(SILENCE_TIMEOUT),
                     interval: Duration::from_millis(500),
                 },
                 // A reply such as READONLY is an answer to one command, no reason to leave.
@@ -184,11 +171,5 @@ fn build(settings: RedisConfig, role: Role) -> Result<Client, RedisError> {
                 ..ConnectionConfig::default()
             };
         })
-        .build()?;
-    if let Role::Subscriber(messages) = role {
-        // The library would make the rings of all its events as long as this one: with 32,768 messages 24 MiB instead of 6. The
-        // ring has no subscriber yet, because the client has not begun to connect.
-        client.inner().notifications.pubsub.store(Arc::new(broadcast::channel(messages).0));
-    }
-    Ok(client)
+        .build()
 }

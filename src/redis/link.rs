@@ -14,7 +14,7 @@ use super::{
     acl::{Acl, is_refusal},
     config::Config,
     connect::connect,
-    connection::{Connected, Role},
+    connection::Connected,
     login::ConnectError,
     value::{Unusable, UnusableValues, ValueLookup, read_value},
 };
@@ -128,7 +128,7 @@ async fn maintain_connection(
         let tried = tokio::select! {
             biased;
             () = stop.stopped() => return,
-            tried = connect(config, Role::Commands) => tried,
+            tried = connect(config) => tried,
         };
         let delay = match tried {
             Ok(mut connected) => {
@@ -168,7 +168,7 @@ async fn maintain_connection(
 }
 
 /// Whether Redis answers a PING. That the user may not send one is an answer, too.
-pub(crate) async fn answers(client: &Client) -> bool {
+async fn answers(client: &Client) -> bool {
     client.ping::<()>(None).await.map_or_else(|error| is_refusal(&error), |()| true)
 }
 

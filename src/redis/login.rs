@@ -101,14 +101,7 @@ impl ConnectError {
 /// # Errors
 /// When the address, the password or the TLS files cannot be used.
 pub async fn settings(config: &Config) -> Result<RedisConfig, ConnectError> {
-    let mut settings = parse(&config.url).map_err(ConnectError::Address)?;
-    settings.version = RespVersion::RESP3;
-    // A connection begins in database 0: no SELECT is sent for it, which the ACL user may not be allowed.
-    settings.database = settings.database.filter(|database| *database != 0);
-    settings.username = config.username.clone().or(settings.username);
-    if let Some(password) = password(config).await? {
-        settings.password = Some(password.expose().to_owned());
-    }
+    let mut settings = plain_settings(config).await?;
     settings.username = settings.username.map(|name| inline(&name));
     settings.password = settings.password.map(|password| inline(&password));
     if let ServerConfig::Sentinel { username, password, .. } = &mut settings.server {
@@ -119,6 +112,19 @@ pub async fn settings(config: &Config) -> Result<RedisConfig, ConnectError> {
         let tls = tls::client_config(&config.tls).map_err(ConnectError::Tls)?;
         let connector = TlsConnector::from((*tls).clone());
         settings.tls = Some(TlsConfig { connector, hostnames: TlsHostMapping::None });
+    }
+    Ok(settings)
+}
+
+/// The same with names and passwords as they are, and without TLS, which a [`Server`](crate::reach::Server) sets up.
+pub(super) async fn plain_settings(config: &Config) -> Result<RedisConfig, ConnectError> {
+    let mut settings = parse(&config.url).map_err(ConnectError::Address)?;
+    settings.version = RespVersion::RESP3;
+    // A connection begins in database 0: no SELECT is sent for it, which the ACL user may not be allowed.
+    settings.database = settings.database.filter(|database| *database != 0);
+    settings.username = config.username.clone().or(settings.username);
+    if let Some(password) = password(config).await? {
+        settings.password = Some(password.expose().to_owned());
     }
     Ok(settings)
 }

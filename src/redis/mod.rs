@@ -13,26 +13,22 @@ mod pattern;
 mod probe;
 mod sentinel;
 mod share;
-mod subscribe;
+mod subscription;
 mod value;
 
 pub use self::{
     acl::{Acl, Refusal, Resource, is_refusal},
     address::redact,
-    cluster::subscriber_settings,
     config::{CHANNEL_BYTES, Config},
     connect::connect,
-    connection::{Connected, Lost, Role},
+    connection::{Connected, Watch},
     keys::{delete, scan},
     link::{Link, Outages},
     login::{ConnectError, settings},
     pattern::{is_pattern, overlap},
     probe::fault,
     share::{RunShare, Unshared},
-    subscribe::{SubscribeError, subscribe},
+    subscription::{Opened, Received, Subscription, open_subscription},
     value::{LATEST_EXTRA, SMALL_VALUE, STATUS_VALUE, Unusable, ValueLookup, read_value, value_length, value_range},
 };
-pub(crate) use self::{
-    connection::SILENCE_TIMEOUT,
-    link::{PING_INTERVAL, answers},
-};
+pub(crate) use self::{connection::SILENCE_TIMEOUT, link::PING_INTERVAL};

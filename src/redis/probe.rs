@@ -57,7 +57,7 @@ pub(super) async fn diagnose(config: &Config, servers: &ServerConfig) -> Option<
     target(config, &server).ok()?.diagnose().await
 }
 
-fn target(config: &Config, server: &RedisServer) -> Result<Server, ConnectError> {
+pub(super) fn target(config: &Config, server: &RedisServer) -> Result<Server, ConnectError> {
     let tls = config.uses_tls().then(|| tls::client_config(&config.tls)).transpose().map_err(ConnectError::Tls)?;
     let (host, port) = (server.host.to_string(), server.port);
     Ok(Server { protocol: Protocol::Redis, host, port, tls, limit: CONNECT_TIMEOUT })

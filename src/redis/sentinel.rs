@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::{
     config::Config,
-    connection::{Connected, Role, open},
+    connection::{Connected, Watch, open},
     login::ConnectError,
 };
 
@@ -34,6 +34,12 @@ struct Primary {
     epoch: u64,
 }
 
+/// The primary that the sentinels name.
+pub(super) struct Named {
+    sentinels: Sentinels,
+    primary: Primary,
+}
+
 /// The sentinels of a service, with their connections.
 struct Sentinels {
     config: Config,
@@ -43,21 +49,51 @@ struct Sentinels {
 }
 
 /// Connects to the primary, and watches who is it.
-pub(super) async fn connect(config: &Config, settings: RedisConfig, role: Role) -> Result<Connected, ConnectError> {
-    let mut sentinels = Sentinels::new(config, &settings)?;
-    let primary = sentinels.primary().await?;
-    let Server { host, port, .. } = &primary.server;
-    let address = format!("{host}:{port}");
-    let server = ServerConfig::new_centralized(host.to_string(), *port);
-    let connected = open(config, RedisConfig { server, ..settings }, role)
-        .await
-        .map_err(|error| ConnectError::Primary { address: address.clone(), error: Box::new(error) })?;
+pub(super) async fn connect(config: &Config, settings: RedisConfig) -> Result<Connected, ConnectError> {
+    let primary = find(config, &settings).await?;
+    let server = primary.server();
+    let connected = open(config, RedisConfig { server, ..settings }).await.map_err(|error| primary.failed(error))?;
     // Where INFO is forbidden the sentinels' word counts.
     let info = connected.client.info::<String>(Some(InfoKind::Replication)).await.unwrap_or_default();
-    if info.lines().any(|line| line.trim() == "role:slave") {
-        return Err(ConnectError::Replica(address));
+    primary.confirm(&info)?;
+    Ok(connected.watched(primary.watch()))
+}
+
+/// Asks the sentinels for the primary.
+pub(super) async fn find(config: &Config, settings: &RedisConfig) -> Result<Named, ConnectError> {
+    let mut sentinels = Sentinels::new(config, settings)?;
+    let primary = sentinels.primary().await?;
+    Ok(Named { sentinels, primary })
+}
+
+impl Named {
+    /// Where it is, for a client.
+    pub(super) fn server(&self) -> ServerConfig {
+        ServerConfig::new_centralized(self.primary.server.host.to_string(), self.primary.server.port)
     }
-    Ok(connected.watched(Box::pin(sentinels.until_moved(primary))))
+
+    fn address(&self) -> String {
+        let Server { host, port, .. } = &self.primary.server;
+        format!("{host}:{port}")
+    }
+
+    /// Why it could not be connected to.
+    pub(super) fn failed(&self, error: ConnectError) -> ConnectError {
+        ConnectError::Primary { address: self.address(), error: Box::new(error) }
+    }
+
+    /// Checks what the server itself says it is (INFO replication).
+    pub(super) fn confirm(&self, info: &str) -> Result<(), ConnectError> {
+        if info.lines().any(|line| line.trim() == "role:slave") {
+            return Err(ConnectError::Replica(self.address()));
+        }
+        Ok(())
+    }
+
+    /// Ends when the sentinels name another.
+    pub(super) fn watch(self) -> Watch {
+        Box::pin(self.sentinels.until_moved(self.primary))
+    }
 }
 
 impl Sentinels {
@@ -135,7 +171,7 @@ async fn ask(
 ) -> Result<Primary, ConnectError> {
     let connected = match connection.take() {
         Some(connected) => connected,
-        None => open(config, settings, Role::Commands).await.map_err(|error| match error {
+        None => open(config, settings).await.map_err(|error| match error {
             ConnectError::Login(words) => ConnectError::SentinelLogin(words),
             error => error,
         })?,

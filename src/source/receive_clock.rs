@@ -12,10 +12,11 @@ pub struct ReceiveClock(Micros);
 impl ReceiveClock {
     /// The next time of receipt.
     pub fn now(&mut self) -> Micros {
-        self.next(units::now())
+        self.at(units::now())
     }
 
-    fn next(&mut self, clock: Micros) -> Micros {
+    /// The next time of receipt, when the clock was read already.
+    pub fn at(&mut self, clock: Micros) -> Micros {
         self.0 = if clock > self.0 || self.0 - clock > MAX_BACKWARD_STEP { clock } else { self.0 + 1 };
         self.0
     }
@@ -31,7 +32,7 @@ mod tests {
         for (clock, stamp) in
             [(10_000_000, 10_000_000), (10_000_000, 10_000_001), (9_500_000, 10_000_002), (8_000_000, 8_000_000)]
         {
-            assert_eq!(receive_clock.next(clock), stamp);
+            assert_eq!(receive_clock.at(clock), stamp);
         }
     }
 }

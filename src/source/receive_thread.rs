@@ -4,11 +4,7 @@
 //! while messages flow, sleeps for [`COALESCE_WINDOW`] instead of being woken for each packet; the kernel buffers what arrives
 //! meanwhile. A message after a silence is received at once.
 //!
-//! One thread, not several workers: the library's reader and the receive loop then take turns, so that the buffer between them
-//! cannot overflow while one of them is not scheduled. In one turn the reader puts at most 128 reads (tokio's budget of a task) of
-//! 8 KiB (the library's buffer) into the buffer, and then the loop empties it: the default of `redis.receive_buffer` holds 1 MiB of
-//! messages of 32 bytes each, with their channel and the protocol's overhead. More comes in one turn only behind a message of many MiB,
-//! whose buffer is used up first; an overflow is counted as `client_lag`. The thread does no other work.
+//! Nothing is dropped between the socket and the queue to intake. The thread does no other work.
 
 use std::{io, pin::Pin, sync::Arc, thread, time::Duration};
 

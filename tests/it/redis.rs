@@ -57,30 +57,24 @@ async fn messages_are_received_soon_after_the_start_and_our_own_are_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_message_of_a_flood_is_a_frame_or_in_a_gap() {
     let server = Server::start(16_402, &[]).await;
-    for (name, config) in [
-        ("queue", Config { queue_frames: 1_000, ..server.config() }),
-        ("ring", Config { receive_buffer: 64, ..server.config() }),
-    ] {
-        let mut rig = Rig::start(&config);
-        rig.ready(SOON).await;
-        tokio::task::block_in_place(|| server.pipe(&publishes("cascor:training", "{\"epoch\":1}", 100_000)));
-        let (mut frames, mut lost) = (0, 0);
-        let mut reasons = std::collections::BTreeSet::new();
-        while frames + lost < 100_000 {
-            match rig.next().await {
-                Some(IntakeItem::Frames(_)) => frames += 1,
-                Some(IntakeItem::Gap(gap)) => {
-                    assert!(gap.started_at <= gap.ended_at);
-                    reasons.insert(gap.reason.as_str());
-                    lost += gap.lost.unwrap();
-                }
-                other => panic!("{name}: {frames} frames, {lost} lost, {reasons:?}, {other:?}"),
+    let mut rig = Rig::start(&Config { queue_frames: 1_000, ..server.config() });
+    rig.ready(SOON).await;
+    tokio::task::block_in_place(|| server.pipe(&publishes("cascor:training", "{\"epoch\":1}", 100_000)));
+    let (mut frames, mut lost) = (0, 0);
+    while frames + lost < 100_000 {
+        match rig.next().await {
+            Some(IntakeItem::Frames(_)) => frames += 1,
+            Some(IntakeItem::Gap(gap)) => {
+                assert!(gap.started_at <= gap.ended_at);
+                assert_eq!(gap.reason, GapReason::QueueFull);
+                lost += gap.lost.unwrap();
             }
+            other => panic!("{frames} frames, {lost} lost, {other:?}"),
         }
-        println!("{name}: {frames} frames, {lost} lost, {reasons:?}");
-        assert_eq!(frames + lost, 100_000, "{name}");
-        assert!(reasons.contains(if name == "queue" { "queue_full" } else { "client_lag" }), "{name}: {reasons:?}");
     }
+    println!("{frames} frames, {lost} lost");
+    assert_eq!(frames + lost, 100_000);
+    assert!(lost > 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

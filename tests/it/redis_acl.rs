@@ -3,7 +3,7 @@
 use std::{thread, time::Duration};
 
 use cascor_ingest::{
-    redis::{Config, Role, connect, subscribe},
+    redis::{Config, open_subscription},
     secret::Secret,
 };
 use serde_json::json;
@@ -115,32 +115,40 @@ fn a_missing_permission_of_the_daemon_is_named_with_its_acl_rule() {
 #[test]
 fn a_missing_permission_to_subscribe_is_in_the_status() {
     let redis = Redis::start();
-    for (n, (missing, database, rule)) in [
-        (&["-subscribe"][..], 0, "+subscribe"),
-        (&["resetchannels"], 0, "&cascor:training"),
-        (&["resetchannels", "-client|info"], 0, "&cascor:training"),
-        (&["-subscribe", "-client|info"], 0, "+subscribe"),
-        (&["resetchannels", "-ping", "-client|info"], 0, "&cascor:training"),
-        (&["resetchannels", "-ping"], 0, "+ping"),
-        (&[], 3, "+select"),
+    for (n, (missing, rule)) in [
+        (&["-subscribe"][..], "+subscribe"),
+        (&["resetchannels"], "&cascor:training"),
+        (&["resetchannels", "-client|info"], "&cascor:training"),
+        (&["-subscribe", "-client|info"], "+subscribe"),
+        (&["resetchannels", "-ping", "-client|info"], "&cascor:training"),
+        (&["resetchannels", "-ping"], "&cascor:training"),
     ]
     .into_iter()
     .enumerate()
     {
         let name = format!("deaf{n}");
         user(&redis, &name, missing);
-        let url = format!("redis://127.0.0.1:{}/{database}", redis.port);
-        let daemon = Daemon::at(&url).set("redis.username", format!("{name:?}")).env("REDIS_PASSWORD", "pw");
-        let mut daemon = daemon.start();
+        let mut daemon = daemon_of(&redis, &name).start();
         daemon.wait_http("/readyz", 503);
         let told = |daemon: &Daemon| daemon.get("/api/status").json()["redis"].to_string();
         wait_until(&format!("{missing:?} in the status"), LIMIT, || advises(&told(&daemon), &name, rule));
         assert!(!told(&daemon).contains("login"), "{}", told(&daemon));
-        redis.client().command(&["ACL", "SETUSER", &name, "+subscribe", "+ping", "+select", "allchannels"]);
+        redis.client().command(&["ACL", "SETUSER", &name, "+subscribe", "+ping", "allchannels"]);
         daemon.wait_ready();
         publish(&redis, TRAINING, 1);
         daemon.wait_rows(COUNT, 1);
     }
+}
+
+#[test]
+fn a_database_that_may_not_be_selected_is_named_and_messages_are_received_all_the_same() {
+    let redis = Redis::start();
+    user(&redis, "elsewhere", &["-select"]);
+    let url = format!("redis://127.0.0.1:{}/3", redis.port);
+    let daemon = Daemon::at(&url).set("redis.username", "\"elsewhere\"").env("REDIS_PASSWORD", "pw").start_ready();
+    publish(&redis, TRAINING, 1);
+    daemon.wait_rows(COUNT, 1);
+    wait_until("the right in the log", LIMIT, || advises(&daemon.log(), "elsewhere", "+select"));
 }
 
 #[test]
@@ -193,9 +201,9 @@ async fn a_refused_subscription_is_never_taken_for_one_in_force() {
             ..Config::default()
         };
         for round in 0..100 {
-            let connected = connect(&config, Role::Subscriber(16)).await.unwrap();
+            let mut opened = open_subscription(&config).await.unwrap();
             for (channel, allowed) in [("cascor:control", true), (TRAINING, false), ("lab:*", false)] {
-                let refused = subscribe(&connected.client, channel, &config).await.unwrap();
+                let refused = opened.subscription.subscribe(channel).await.unwrap();
                 assert_eq!(refused.is_none(), allowed, "{name} {round} {channel}: {refused:?}");
             }
         }

@@ -3,7 +3,7 @@
 use cascor_ingest::{
     lifecycle::Signal,
     metrics::Metrics,
-    redis::{Config, Link, Role, Unusable, ValueLookup, connect, read_value, value_range},
+    redis::{Config, Link, Unusable, ValueLookup, connect, read_value, value_range},
 };
 
 use crate::support::{
@@ -18,7 +18,7 @@ const KEY: &str = "cascor:ingest:test";
 async fn a_valid_value_is_read_whole_and_any_other_counts_as_absent() {
     let server = Redis::start();
     let config = Config { url: server.url(), ..Config::default() };
-    let connected = connect(&config, Role::Commands).await.unwrap();
+    let connected = connect(&config).await.unwrap();
     let mut redis = server.client();
     let (_stopper, stop) = Signal::new();
     let metrics = Metrics::new();

@@ -1,21 +1,19 @@
 //! The control channel of a trainer, which sends no receipts.
 
-use fred::{
-    clients::Client,
-    interfaces::EventInterface,
-    types::{Message, config::Server},
-};
+use std::{future::pending, time::Duration};
+
 use serde_json::Value;
-use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::time::sleep;
 
 use crate::{
-    cli::{
-        CliError,
-        connect::{self, subscribe_for_long},
-    },
+    cli::{CliError, connect},
     logging::Chain,
-    redis::{self, Acl},
+    memory::LARGE_VALUE,
+    redis::{self, Acl, Opened},
 };
+
+/// How long after a lost connection another is tried.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Commands that a trainer obeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,27 +26,16 @@ pub enum Command {
 
 /// The subscription, on a connection of its own.
 pub struct Commands {
-    client: Client,
     redis: redis::Config,
-    messages: Receiver<Message>,
-    reconnects: Receiver<Server>,
+    /// None: the connection is lost.
+    opened: Option<Opened>,
 }
 
 impl Commands {
     /// Subscribes to every control channel.
     pub async fn listen(redis: &redis::Config) -> Result<Self, CliError> {
-        let client = subscribe_for_long(redis).await?;
-        let commands =
-            Self { messages: client.message_rx(), reconnects: client.reconnect_rx(), client, redis: redis.clone() };
-        commands.subscribe().await?;
-        Ok(commands)
-    }
-
-    async fn subscribe(&self) -> Result<(), CliError> {
-        for channel in &self.redis.control_channels {
-            connect::subscribe(&self.client, &self.redis, channel).await?;
-        }
-        Ok(())
+        let opened = connect::subscribe(redis, &redis.control_channels).await?;
+        Ok(Self { redis: redis.clone(), opened: Some(opened) })
     }
 
     /// The permissions of this connection's user, for error messages.
@@ -59,23 +46,35 @@ impl Commands {
     /// The next command for trainers. Safe to drop and call again.
     pub async fn next(&mut self) -> Command {
         loop {
+            let Some(opened) = &mut self.opened else {
+                self.subscribe_again().await;
+                continue;
+            };
+            let moved = async {
+                match &mut opened.watch {
+                    Some(watch) => _ = watch.await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
-                message = self.messages.recv() => match message {
-                    Ok(message) => {
-                        if let Some(command) = parse(message.value.as_bytes().unwrap_or_default()) {
+                message = opened.subscription.next_message(LARGE_VALUE) => match message {
+                    Ok((_, payload)) => {
+                        if let Some(command) = parse(&payload) {
                             return command;
                         }
                     }
-                    Err(RecvError::Lagged(_)) => {}
-                    // The client ends only with the program.
-                    Err(RecvError::Closed) => std::future::pending().await,
+                    Err(_) => self.opened = None,
                 },
-                Ok(_) = self.reconnects.recv() => {
-                    if let Err(error) = self.subscribe().await {
-                        tracing::warn!(error = %Chain(&error), "failed to subscribe to control again");
-                    }
-                }
+                () = moved => self.opened = None,
             }
+        }
+    }
+
+    async fn subscribe_again(&mut self) {
+        sleep(RETRY_DELAY).await;
+        match connect::subscribe(&self.redis, &self.redis.control_channels).await {
+            Ok(opened) => self.opened = Some(opened),
+            Err(error) => tracing::warn!(error = %Chain(&error), "failed to subscribe to control again"),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     config::Settings,
     host,
     logging::Chain,
-    redis::{self, ConnectError, Refusal, Role, redact},
+    redis::{self, ConnectError, Refusal, redact},
     units,
 };
 use info::Info;
@@ -45,7 +45,7 @@ pub(super) async fn examine(settings: &Settings, listen: Duration) -> Report {
         );
         return report;
     }
-    let connected = match redis::connect(&settings.redis, Role::Commands).await {
+    let connected = match redis::connect(&settings.redis).await {
         Ok(connected) => connected,
         Err(error) => {
             report.push(unreachable(settings, &error));

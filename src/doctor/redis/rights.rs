@@ -13,7 +13,7 @@ use super::{AREA, ask, grant};
 use crate::{
     config::Settings,
     doctor::{Finding, Report},
-    redis::{self, Acl, Resource, Role},
+    redis::{self, Acl, Resource},
 };
 
 /// A command, and what is missing without it. `KEY` stands for a key of ours.
@@ -72,7 +72,7 @@ const STREAM_RIGHTS: &[Right] = &[
 pub(super) async fn examine(settings: &Settings) -> Report {
     let mut report = Report::default();
     // A connection of its own: other commands must not get into the transaction.
-    let Ok(connected) = redis::connect(&settings.redis, Role::Commands).await else { return report };
+    let Ok(connected) = redis::connect(&settings.redis).await else { return report };
     let (client, acl) = (&connected.client, Acl::of(&settings.redis));
     let key = format!("{}ingest:doctor:{}", settings.redis.key_prefix, Uuid::new_v4().simple());
     let mut named = BTreeSet::new();

@@ -22,7 +22,6 @@ use super::{
 use crate::{
     backoff::{self, Backoff},
     lifecycle::Signal,
-    redis::SubscribeError,
 };
 
 impl Source for PubSub {
@@ -63,7 +62,7 @@ async fn run(mut subscriber: Subscriber, mut stop: Signal) {
                 subscriber.on_open_error(&error);
                 match &error {
                     OpenError::Connect(connect) => connect.retry_delay(&mut retry),
-                    OpenError::Refused(_) | OpenError::Subscribe(SubscribeError::Forbidden(_)) => backoff::OPERATOR,
+                    OpenError::Refused(_) => backoff::OPERATOR,
                     _ => retry.next_delay(),
                 }
             }

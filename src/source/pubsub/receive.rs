@@ -1,13 +1,8 @@
 //! Receives on one connection until it is lost.
 
-use std::{pin::Pin, time::Duration};
+use std::{future::pending, io, pin::Pin, time::Duration};
 
-use bytes::Bytes;
-use fred::types::Message;
-use tokio::{
-    sync::broadcast::error::{RecvError, TryRecvError},
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::{
@@ -20,15 +15,13 @@ use crate::{
     gaps::GapReason,
     lifecycle::Signal,
     memory::LARGE_VALUE,
-    redis::{Lost, PING_INTERVAL, SILENCE_TIMEOUT, answers},
-    source::{queue_sender::Loss, role::Role},
-    units::Micros,
+    redis::{PING_INTERVAL, Received, SILENCE_TIMEOUT, Subscription, Watch},
+    source::role::Role,
+    units::{self, Micros},
 };
 
-/// How long the last ping may take when stopping.
-const FINAL_PING_TIMEOUT: Duration = Duration::from_millis(250);
-/// Messages taken before the other tasks of this thread run.
-const MAX_PER_TURN: usize = 2_048;
+/// How long the last ping, and reading what has arrived, may take when stopping.
+const FINAL_TIMEOUT: Duration = Duration::from_millis(250);
 /// Bytes handed over together; the bound of the queue does not count them yet.
 const HANDOFF_BYTES: usize = 256 << 10;
 
@@ -44,41 +37,64 @@ pub(super) enum End {
     Lost,
 }
 
-/// A reply that is awaited while messages are received.
-type PendingReply<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// The subscriptions that are still refused, and why, while messages are received.
+type Probe = Pin<Box<dyn Future<Output = Vec<(String, String)>> + Send>>;
+
+/// What is known of a connection.
+struct Progress {
+    /// Until when everything was received, on the wall clock and on the monotonic one.
+    confirmed: (Micros, Instant),
+    /// When the ping was sent that Redis has not answered yet.
+    asked: Option<(Micros, Instant)>,
+}
+
+impl Progress {
+    fn new(now: Micros) -> Self {
+        Self { confirmed: (now, Instant::now()), asked: None }
+    }
+}
+
+/// What was taken of a connection at once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    messages: usize,
+    /// When the last one was received.
+    at: Micros,
+    pong: bool,
+}
 
 impl Subscriber {
     /// Receives until the connection is lost; `outage` then says since when.
     pub(super) async fn receive(&mut self, mut session: Session, stop: &mut Signal) -> End {
-        let mut confirmed = (self.clock.now(), Instant::now());
+        let mut progress = Progress::new(self.clock.now());
         let mut pings = interval(PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let client = session.connected.client.clone();
         let mut refused_next = Instant::now() + backoff::REFUSED_CHANNEL;
-        let mut pong: Option<PendingReply<Option<(Micros, Instant)>>> = None;
-        let mut probe: Option<PendingReply<Vec<(String, String)>>> = None;
+        let mut probe: Option<Probe> = None;
         let mut moved = false;
+        // Messages may have come behind the confirmations.
+        let mut arrived = Ok(());
         loop {
-            let first = tokio::select! {
+            let received = match arrived {
+                Ok(()) => self.take_confirmed(&mut session, &mut progress).await,
+                Err(error) => Err(lost(&error)),
+            };
+            match received {
+                Ok(()) => {}
+                Err(End::Stopped) => return End::Stopped,
+                Err(End::Lost) => break,
+            }
+            arrived = tokio::select! {
                 biased;
                 () = stop.stopped() => {
-                    self.drain_at_stop(&mut session, confirmed.0).await;
+                    self.receive_at_stop(&mut session, progress.confirmed.0).await;
                     return End::Stopped;
-                }
-                answered = wait(&mut pong) => {
-                    pong = None;
-                    if let Some((asked_at, asked)) = answered {
-                        // Redis was alive when it was asked; what was published since then may still be missed.
-                        confirmed = (if asked > confirmed.1 { asked_at } else { confirmed.0 }, Instant::now());
-                        self.source.status.set_received_through(confirmed.0);
-                    }
-                    continue;
                 }
                 still_refused = wait(&mut probe) => {
                     probe = None;
-                    match self.subscribe_allowed(&client, still_refused).await {
-                        Ok(()) => continue,
-                        Err(_) => break,
+                    match self.subscribe_allowed(&mut session.subscription, still_refused).await {
+                        Ok(()) => Ok(()),
+                        Err(error) => Err(io::Error::other(error)),
                     }
                 }
                 now = pings.tick() => {
@@ -86,193 +102,221 @@ impl Subscriber {
                     if self.sender.flush_gaps(now).is_err() {
                         return End::Stopped;
                     }
-                    if now.duration_since(confirmed.1) >= SILENCE_TIMEOUT {
-                        // Where this process was stopped, messages are waiting.
-                        let Some((1.., at)) = self.drain(&mut session, None).await else {
-                            warn!("Redis is silent");
-                            break;
-                        };
-                        confirmed = (at, Instant::now());
-                    }
-                    if pong.is_none() {
-                        let (client, asked) = (client.clone(), (self.clock.now(), now));
-                        pong = Some(Box::pin(async move { answers(&client).await.then_some(asked) }));
-                    }
                     if probe.is_none() && now >= refused_next {
                         refused_next = now + backoff::REFUSED_CHANNEL;
                         probe = self.probe_refused();
                     }
-                    continue;
+                    ping(&mut session.subscription, &mut progress, now).await
                 }
-                first = session.messages.recv() => first,
-                taken = next_of_former(&mut self.former) => {
-                    if self.drain_former(taken).await.is_none() {
+                arrived = session.subscription.arrived() => arrived,
+                arrived = arrived_at_former(&mut self.former) => {
+                    if let Err(End::Stopped) = self.take_of_former(arrived).await {
                         return End::Stopped;
                     }
-                    continue;
+                    Ok(())
                 }
-                lost = session.connected.lost() => {
-                    if let Lost::Moved(unseen) = lost {
-                        let unseen = i64::try_from(unseen.as_micros()).unwrap_or(i64::MAX);
-                        confirmed.0 = confirmed.0.min(self.clock.now().saturating_sub(unseen));
-                        moved = true;
-                    }
+                unseen = moved_away(&mut session.watch) => {
+                    let unseen = i64::try_from(unseen.as_micros()).unwrap_or(i64::MAX);
+                    progress.confirmed.0 = progress.confirmed.0.min(self.clock.now().saturating_sub(unseen));
+                    moved = true;
                     break;
                 }
             };
-            let first = match first {
-                Ok(message) => Some(message),
-                Err(RecvError::Lagged(lost)) => {
-                    self.lagged(lost, confirmed.0);
-                    None
-                }
-                Err(RecvError::Closed) => break,
-            };
-            let Some((count, at)) = self.drain(&mut session, first).await else { return End::Stopped };
-            if count > 0 {
-                confirmed = (at, Instant::now());
-                self.source.status.set_received_through(at);
-            }
-            if self.sender.has_pending_gaps() && self.sender.flush_gaps(Instant::now()).is_err() {
-                return End::Stopped;
-            }
         }
-        self.on_disconnect(session, confirmed.0, moved).await
+        self.on_disconnect(session, progress.confirmed.0, moved).await
     }
 
-    /// Receives what has arrived from a former primary. `None`: intake has ended.
-    async fn drain_former(&mut self, taken: Result<Message, RecvError>) -> Option<()> {
-        let mut former = self.former.take()?;
-        match taken {
-            Ok(message) => _ = self.drain(&mut former.session, Some(message)).await?,
-            Err(RecvError::Lagged(lost)) => {
-                let now = self.clock.now();
-                self.lagged(lost, now);
-            }
-            Err(RecvError::Closed) => {
-                info!("the former primary is left");
-                return Some(());
-            }
+    /// Takes what has arrived, and notes until when everything was received.
+    async fn take_confirmed(&mut self, session: &mut Session, progress: &mut Progress) -> Result<(), End> {
+        let taken = self.take(session).await?;
+        if taken.messages > 0 {
+            progress.confirmed = (taken.at, Instant::now());
+            self.source.status.set_received_through(taken.at);
         }
-        self.former = Some(former);
-        Some(())
+        if taken.pong
+            && let Some((asked_at, asked)) = progress.asked.take()
+        {
+            // Redis was alive when it was asked; what was published since then may still be missed.
+            if asked > progress.confirmed.1 {
+                progress.confirmed = (asked_at, asked);
+            }
+            self.source.status.set_received_through(progress.confirmed.0);
+        }
+        if self.sender.has_pending_gaps() && self.sender.flush_gaps(Instant::now()).is_err() {
+            return Err(End::Stopped);
+        }
+        Ok(())
+    }
+
+    /// Receives what has arrived from a former primary.
+    async fn take_of_former(&mut self, arrived: io::Result<()>) -> Result<(), End> {
+        let Some(mut former) = self.former.take() else { return Ok(()) };
+        if arrived.is_err() {
+            info!("the former primary is left");
+            return Ok(());
+        }
+        match self.take(&mut former.session).await {
+            Ok(_) => self.former = Some(former),
+            Err(End::Lost) => {}
+            Err(End::Stopped) => return Err(End::Stopped),
+        }
+        Ok(())
     }
 
     /// Receives what Redis has sent by now.
-    async fn drain_at_stop(&mut self, session: &mut Session, confirmed_at: Micros) {
+    async fn receive_at_stop(&mut self, session: &mut Session, confirmed_at: Micros) {
         // Redis answers in order: the answer comes behind everything that it had sent before.
-        let answered = timeout(FINAL_PING_TIMEOUT, answers(&session.connected.client)).await;
-        while let Some((1.., _)) = self.drain(session, None).await {}
+        let answered = timeout(FINAL_TIMEOUT, self.receive_until_pong(session)).await;
+        self.take_waiting(session).await;
         if let Some(mut former) = self.former.take() {
-            while let Some((1.., _)) = self.drain(&mut former.session, None).await {}
+            self.take_waiting(&mut former.session).await;
         }
-        if matches!(answered, Ok(true)) {
+        if matches!(answered, Ok(Ok(()))) {
             self.source.status.set_received_through(self.clock.now());
         } else {
             self.outage = Some((confirmed_at, GapReason::Disconnected));
         }
     }
 
+    async fn receive_until_pong(&mut self, session: &mut Session) -> Result<(), End> {
+        session.subscription.ping().await.map_err(|_| End::Lost)?;
+        while session.subscription.awaits_pong() {
+            session.subscription.arrived().await.map_err(|_| End::Lost)?;
+            self.take(session).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes what has arrived, without waiting for more; returns when the last message was received.
+    async fn take_waiting(&mut self, session: &mut Session) -> Option<Micros> {
+        let until = Instant::now() + FINAL_TIMEOUT;
+        let mut last = None;
+        loop {
+            match self.take(session).await {
+                Ok(Taken { messages: 1.., at, .. }) => last = Some(at),
+                Ok(_) => {}
+                Err(_) => return last,
+            }
+            let arrived = timeout(Duration::ZERO, session.subscription.arrived()).await;
+            if !matches!(arrived, Ok(Ok(()))) || Instant::now() >= until {
+                return last;
+            }
+        }
+    }
+
     /// Asks whether the refused channels are still refused, if there are any.
-    fn probe_refused(&self) -> Option<PendingReply<Vec<(String, String)>>> {
+    fn probe_refused(&self) -> Option<Probe> {
         let names: Vec<_> = self.refused.iter().map(|(name, _, reason)| (name.clone(), reason.clone())).collect();
         let probe = (!names.is_empty()).then(|| retry_refused(self.source.redis.clone(), names))?;
         Some(Box::pin(probe))
     }
 
     async fn on_disconnect(&mut self, mut session: Session, confirmed_at: Micros, moved: bool) -> End {
-        let mut since = confirmed_at;
-        while let Some((count @ 1.., at)) = self.drain(&mut session, None).await {
-            since = since.max(at);
-            if count < MAX_PER_TURN {
-                break;
-            }
-        }
+        let since = self.take_waiting(&mut session).await.map_or(confirmed_at, |at| at.max(confirmed_at));
         self.outage = Some((since, GapReason::Disconnected));
         self.source.metrics.source_connected.of(self.source.role.as_str()).set(0);
         let now = self.clock.now();
         self.source.status.down("the connection to Redis was lost".into(), now);
         if moved {
             self.former = Some(Former { session, until: Instant::now() + FORMER_PRIMARY });
-        } else {
-            warn!("lost the connection to Redis");
         }
         End::Lost
     }
 
-    /// Takes the messages that have arrived: their number, and when the last one was received. `None`: intake has ended.
+    /// Takes the messages that have arrived whole.
     ///
     /// They are handed over together: intake, woken by the first, would sync it as a group of its own, and the others would wait for the
     /// next sync.
-    async fn drain(&mut self, session: &mut Session, first: Option<Message>) -> Option<(usize, Micros)> {
-        let (mut count, mut bytes, mut at) = (0, 0, 0);
+    async fn take(&mut self, session: &mut Session) -> Result<Taken, End> {
+        let (now, received) = (units::now(), Instant::now());
         let control = self.source.role == Role::Control;
-        let (mut handoff, mut handoff_bytes) = (Vec::new(), 0);
-        let mut next = first;
+        let (mut taken, mut bytes) = (Taken::default(), 0);
+        let (mut frames, mut frames_bytes) = (Vec::new(), 0);
         loop {
-            let message = match next.take() {
-                Some(message) => message,
-                None if count >= MAX_PER_TURN => break,
-                None => match session.messages.try_recv() {
-                    Ok(message) => message,
-                    Err(TryRecvError::Lagged(lost)) => {
-                        let since = if at > 0 { at } else { self.clock.now() };
-                        self.lagged(lost, since);
-                        continue;
-                    }
-                    Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-                },
-            };
-            if self.source.is_ignored(&message.channel) {
-                continue;
-            }
-            at = self.clock.now();
-            let received = message.value.as_bytes().unwrap_or_default();
-            (count, bytes) = (count + 1, bytes + received.len());
-            let channel = session.name(&message.channel);
-            if received.len() >= LARGE_VALUE {
-                self.hand_over(&mut handoff).await?;
-                handoff_bytes = 0;
-                if !self.sender.has_room(received.len()) {
-                    self.sender.refuse(&channel, at, Instant::now());
+            let (channel, payload) = match session.subscription.take() {
+                Ok(Some(Received::Message(channel, payload))) => (session.names.of(channel), payload),
+                Ok(Some(Received::Pong)) => {
+                    taken.pong = true;
                     continue;
                 }
+                Ok(Some(Received::Beginning(channel, length))) if !self.sender.has_room(length) => {
+                    let channel = session.names.of(channel);
+                    session.subscription.pass_over();
+                    if !self.source.is_ignored(&channel) {
+                        taken.messages += 1;
+                        taken.at = self.clock.at(now);
+                        self.sender.refuse(&channel, taken.at, received);
+                    }
+                    continue;
+                }
+                Ok(Some(Received::Beginning(..)) | None) => break,
+                Err(error) => {
+                    self.hand_over(&mut frames).await?;
+                    return Err(lost(&error));
+                }
+            };
+            if self.source.is_ignored(&channel) {
+                continue;
             }
-            // A copy: the payload is a slice of the socket's buffer, and would keep all of it.
-            let payload = Bytes::copy_from_slice(received);
-            handoff_bytes += payload.len();
-            handoff.push(Frame { channel, payload, received_at: at, received: Instant::now(), control, entry: None });
-            if handoff_bytes >= HANDOFF_BYTES {
-                self.hand_over(&mut handoff).await?;
-                handoff_bytes = 0;
+            let received_at = self.clock.at(now);
+            (taken.messages, taken.at) = (taken.messages + 1, received_at);
+            bytes += payload.len();
+            if payload.len() >= LARGE_VALUE || frames_bytes >= HANDOFF_BYTES {
+                self.hand_over(&mut frames).await?;
+                frames_bytes = 0;
             }
+            if payload.len() >= LARGE_VALUE && !self.sender.has_room(payload.len()) {
+                self.sender.refuse(&channel, received_at, received);
+                continue;
+            }
+            frames_bytes += payload.len();
+            frames.push(Frame { channel, payload, received_at, received, control, entry: None });
         }
-        self.hand_over(&mut handoff).await?;
-        self.source.metrics.source_messages.inc_by(count as u64);
+        self.hand_over(&mut frames).await?;
+        self.source.metrics.source_messages.inc_by(taken.messages as u64);
         self.source.metrics.source_bytes.inc_by(bytes as u64);
-        Some((count, at))
+        Ok(taken)
     }
 
-    /// `None`: intake has ended.
-    async fn hand_over(&mut self, frames: &mut Vec<Frame>) -> Option<()> {
-        self.sender.deliver(frames).await.ok()
-    }
-
-    fn lagged(&mut self, lost: u64, since: Micros) {
-        let now = self.clock.now();
-        let loss = Loss { reason: GapReason::ClientLag, started_at: since, ended_at: now, channel: None, lost };
-        self.sender.record_drop(loss, Instant::now());
+    async fn hand_over(&mut self, frames: &mut Vec<Frame>) -> Result<(), End> {
+        self.sender.deliver(frames).await.map_err(|_| End::Stopped)
     }
 }
 
-/// The next message of a former primary; [`RecvError::Closed`] when it need not be listened to any longer.
-async fn next_of_former(former: &mut Option<Former>) -> Result<Message, RecvError> {
-    let Some(Former { session, until }) = former else { return std::future::pending().await };
+/// Pings, unless Redis still has to answer. An error: it is silent, or the connection is lost.
+async fn ping(subscription: &mut Subscription, progress: &mut Progress, now: Instant) -> io::Result<()> {
+    if now.saturating_duration_since(subscription.heard_at()) >= SILENCE_TIMEOUT {
+        // Where this process was stopped, messages are waiting.
+        let waiting = timeout(Duration::ZERO, subscription.arrived()).await;
+        return waiting.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "Redis is silent")));
+    }
+    if progress.asked.is_none() {
+        progress.asked = Some((units::now(), now));
+        subscription.ping().await?;
+    }
+    Ok(())
+}
+
+fn lost(error: &io::Error) -> End {
+    warn!(%error, "lost the connection to Redis");
+    End::Lost
+}
+
+/// Reads from a former primary; an error when it need not be listened to any longer.
+async fn arrived_at_former(former: &mut Option<Former>) -> io::Result<()> {
+    let Some(Former { session, until }) = former else { return pending().await };
     tokio::select! {
         biased;
-        message = session.messages.recv() => message,
-        () = session.connected.closed() => Err(RecvError::Closed),
-        () = sleep_until(*until) => Err(RecvError::Closed),
+        arrived = session.subscription.arrived() => arrived,
+        () = sleep_until(*until) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Returns when another server has taken over: for how long messages may have been missed.
+async fn moved_away(watch: &mut Option<Watch>) -> Duration {
+    match watch {
+        Some(watch) => watch.await,
+        None => pending().await,
     }
 }
 
@@ -280,6 +324,6 @@ async fn next_of_former(former: &mut Option<Former>) -> Result<Message, RecvErro
 async fn wait<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
-        None => std::future::pending().await,
+        None => pending().await,
     }
 }

@@ -1,25 +1,21 @@
 //! One connection, and the state of its server.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, io, sync::Arc};
 
-use fred::{
-    clients::Client,
-    interfaces::ClientLike,
-    types::{InfoKind, Message},
-};
-use tokio::{sync::broadcast::Receiver, time::Instant};
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::redis::{Acl, CHANNEL_BYTES, Connected, Resource};
+use crate::redis::{CHANNEL_BYTES, Opened, Subscription, Watch};
 
 /// Channel names kept, for patterns that match many.
 const NAMES_MAX: usize = 1_024;
 
 /// A connection whose subscriptions are confirmed.
 pub(super) struct Session {
-    pub(super) connected: Connected,
-    pub(super) messages: Receiver<Message>,
-    names: Vec<Arc<str>>,
+    pub(super) subscription: Subscription,
+    /// Ends when another server has taken over.
+    pub(super) watch: Option<Watch>,
+    pub(super) names: ChannelNames,
 }
 
 /// The session with a primary that Sentinel no longer names: publishers may still be there.
@@ -57,15 +53,10 @@ impl ServerInfo {
 }
 
 /// Reads INFO; empty where the ACL forbids it: an eviction then looks like any other disconnect.
-pub(super) async fn server_info(client: &Client, acl: &Acl) -> ServerInfo {
-    let mut info = String::new();
-    for kind in [InfoKind::Server, InfoKind::Stats] {
-        match client.info::<String>(Some(kind)).await {
-            Ok(part) => info.push_str(&part),
-            Err(error) => acl.warn(&error, Resource::None),
-        }
-    }
-    ServerInfo::parse(&info)
+pub(super) async fn server_info(subscription: &mut Subscription) -> io::Result<ServerInfo> {
+    let mut info = subscription.info("server").await?;
+    info.push_str(&subscription.info("stats").await?);
+    Ok(ServerInfo::parse(&info))
 }
 
 /// The name of a channel, bounded: a pattern matches names of any length, and each waiting message holds one. Of a long name the
@@ -80,24 +71,32 @@ fn bounded_name(channel: &str) -> Cow<'_, str> {
 }
 
 impl Session {
-    pub(super) fn new(connected: Connected, messages: Receiver<Message>) -> Self {
-        Self { connected, messages, names: Vec::new() }
+    pub(super) fn new(opened: Opened) -> Self {
+        let Opened { subscription, watch } = opened;
+        Self { subscription, watch, names: ChannelNames::default() }
     }
+}
 
-    /// The channel's shared name; most messages come on few channels.
-    pub(super) fn name(&mut self, channel: &str) -> Arc<str> {
-        let channel = &*bounded_name(channel);
-        if let Some(at) = self.names.iter().position(|name| **name == *channel) {
-            if at > 0 {
-                self.names.swap(0, at);
-            }
-            return Arc::clone(&self.names[0]);
+/// Names of channels, shared by their messages; most come on few channels.
+#[derive(Default)]
+pub(super) struct ChannelNames(Vec<Arc<str>>);
+
+impl ChannelNames {
+    /// The shared name.
+    pub(super) fn of(&mut self, channel: &[u8]) -> Arc<str> {
+        if let Some(at) = self.0.iter().position(|name| name.as_bytes() == channel) {
+            self.0.swap(0, at);
+            return Arc::clone(&self.0[0]);
         }
-        if self.names.len() >= NAMES_MAX {
-            self.names.clear();
+        let text = String::from_utf8_lossy(channel);
+        let name: Arc<str> = bounded_name(&text).into();
+        if let Some(known) = self.0.iter().find(|known| **known == name) {
+            return Arc::clone(known);
         }
-        let name: Arc<str> = channel.into();
-        self.names.insert(0, Arc::clone(&name));
+        if self.0.len() >= NAMES_MAX {
+            self.0.clear();
+        }
+        self.0.insert(0, Arc::clone(&name));
         name
     }
 }

@@ -12,9 +12,6 @@ use crate::{
     units,
 };
 
-/// Receive buffer of connections with few messages, and of those that may miss some; in messages.
-const SMALL_BUFFER_CAPACITY: usize = 1_024;
-
 /// One source with its own connection and its own channels.
 pub struct PubSub {
     pub(super) role: Role,
@@ -22,7 +19,6 @@ pub struct PubSub {
     pub(super) channels: Vec<String>,
     /// The channel of this program that is read although it is its own.
     ack_channel: Option<String>,
-    pub(super) buffer_capacity: usize,
     pub(super) status: ConnectionHandle,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -30,8 +26,7 @@ pub struct PubSub {
 impl PubSub {
     /// The source of training messages.
     pub fn training(config: &Config, status: &SourceStatus, metrics: Arc<Metrics>) -> Self {
-        let source = Self::new(Role::Training, config, config.training_channels.clone(), status, metrics);
-        Self { buffer_capacity: config.receive_buffer, ..source }
+        Self::new(Role::Training, config, config.training_channels.clone(), status, metrics)
     }
 
     /// The source of commands, on a connection of its own.
@@ -58,7 +53,6 @@ impl PubSub {
             status: status.register(role, &channels, units::now()),
             channels,
             ack_channel: None,
-            buffer_capacity: SMALL_BUFFER_CAPACITY.min(config.receive_buffer),
             redis: config.clone(),
             metrics,
         }

@@ -1,8 +1,7 @@
 //! Connects, subscribes, confirms it, and keeps since when nothing is received from which channel.
 
-use std::{mem, time::Duration};
+use std::{io, mem, time::Duration};
 
-use fred::{clients::Client, interfaces::EventInterface};
 use tracing::{error, info, warn};
 
 use super::{
@@ -12,7 +11,7 @@ use super::{
 use crate::{
     gaps::GapReason,
     logging::Chain,
-    redis::{Acl, Config, ConnectError, Role as ConnectionRole, SubscribeError, connect, subscribe},
+    redis::{Config, ConnectError, Subscription, open_subscription},
     source::{queue_sender::QueueSender, receive_clock::ReceiveClock},
     units::Micros,
 };
@@ -20,7 +19,6 @@ use crate::{
 /// A running source.
 pub(super) struct Subscriber {
     pub(super) source: PubSub,
-    acl: Acl,
     pub(super) sender: QueueSender,
     pub(super) clock: ReceiveClock,
     /// Refused channels: name, start of the gap, reason.
@@ -38,17 +36,16 @@ pub(super) struct Subscriber {
 pub(super) enum OpenError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error(transparent)]
-    Subscribe(#[from] SubscribeError),
+    #[error("failed to subscribe")]
+    Subscribe(#[from] io::Error),
     #[error("Redis refuses every channel: {0}")]
     Refused(String),
 }
 
 impl Subscriber {
     pub(super) fn new(source: PubSub, sender: QueueSender) -> Self {
-        let acl = Acl::of(&source.redis);
         let clock = ReceiveClock::default();
-        Self { source, acl, sender, clock, refused: Vec::new(), outage: None, former: None, server: None }
+        Self { source, sender, clock, refused: Vec::new(), outage: None, former: None, server: None }
     }
 
     /// Reports the stop, and delivers every gap.
@@ -73,11 +70,10 @@ impl Subscriber {
 
     /// Connects, subscribes and confirms it.
     pub(super) async fn open(&mut self) -> Result<Session, OpenError> {
-        let connected = connect(&self.source.redis, ConnectionRole::Subscriber(self.source.buffer_capacity)).await?;
-        let messages = connected.client.message_rx();
+        let mut opened = open_subscription(&self.source.redis).await?;
         let mut refused = Vec::new();
         for channel in &self.source.channels {
-            if let Some(reason) = subscribe(&connected.client, channel, &self.source.redis).await? {
+            if let Some(reason) = opened.subscription.subscribe(channel).await? {
                 refused.push((channel.clone(), reason.to_string()));
             }
         }
@@ -86,9 +82,9 @@ impl Subscriber {
             let reason = self.refused.first().map(|(_, _, reason)| reason.clone());
             return Err(OpenError::Refused(reason.unwrap_or_default()));
         }
-        let server = server_info(&connected.client, &self.acl).await;
+        let server = server_info(&mut opened.subscription).await?;
         self.on_connect(server);
-        Ok(Session::new(connected, messages))
+        Ok(Session::new(opened))
     }
 
     /// Updates the refused channels. A channel that is allowed again has missed everything until now.
@@ -141,12 +137,12 @@ impl Subscriber {
     /// Subscribes to what is no longer refused, on the connection in use.
     pub(super) async fn subscribe_allowed(
         &mut self,
-        client: &Client,
+        subscription: &mut Subscription,
         still_refused: Vec<(String, String)>,
     ) -> Result<(), OpenError> {
         for (channel, ..) in &self.refused {
             let allowed = !still_refused.iter().any(|(name, _)| name == channel);
-            if allowed && let Some(reason) = subscribe(client, channel, &self.source.redis).await? {
+            if allowed && let Some(reason) = subscription.subscribe(channel).await? {
                 return Err(OpenError::Refused(reason.to_string()));
             }
         }
@@ -158,10 +154,10 @@ impl Subscriber {
 
 /// Tries the refused channels on a connection of their own. Returns those that are still refused.
 pub(super) async fn retry_refused(redis: Config, mut refused: Vec<(String, String)>) -> Vec<(String, String)> {
-    if let Ok(connected) = connect(&redis, ConnectionRole::Subscriber(1)).await {
+    if let Ok(mut opened) = open_subscription(&redis).await {
         let mut still_refused = Vec::new();
         for (channel, reason) in &refused {
-            match subscribe(&connected.client, channel, &redis).await {
+            match opened.subscription.subscribe(channel).await {
                 Ok(None) => {}
                 Ok(Some(reason)) => still_refused.push((channel.clone(), reason.to_string())),
                 Err(_) => still_refused.push((channel.clone(), reason.clone())),

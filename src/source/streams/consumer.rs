@@ -23,7 +23,7 @@ use crate::{
     event::EntryId,
     frame::Frame,
     gaps::GapReason,
-    redis::{Acl, Connected, Role as ConnectionRole, connect},
+    redis::{Acl, Connected, connect},
     source::{
         queue::Closed,
         queue_sender::{Loss, QueueSender},
@@ -95,8 +95,8 @@ impl Consumer {
         self.acks.begin_session();
         self.deleted.begin_session();
         // A read that waits blocks its connection.
-        let reader = connect(&self.stream.redis, ConnectionRole::Commands).await?;
-        let writer = connect(&self.stream.redis, ConnectionRole::Commands).await?;
+        let reader = connect(&self.stream.redis).await?;
+        let writer = connect(&self.stream.redis).await?;
         let refused_scripts = RefusedScripts::default();
         let [reading, writing] = [&reader, &writer].map(|connected| Commands {
             client: connected.client.clone(),

@@ -27,7 +27,7 @@ use crate::{
     backoff::{self, Backoff},
     event::EntryId,
     frame::Frame,
-    redis::{Acl, Config, Connected, Role, connect},
+    redis::{Acl, Config, Connected, connect},
     source::receive_clock::ReceiveClock,
 };
 
@@ -241,7 +241,7 @@ impl Tail {
         if let Some(connection) = &self.connection {
             return Ok(connection.client.clone());
         }
-        let connection = connect(&self.redis, Role::Commands).await?;
+        let connection = connect(&self.redis).await?;
         let client = connection.client.clone();
         self.connection = Some(connection);
         Ok(client)

@@ -4,7 +4,7 @@ export const REASONS = {
   not_listening: "The daemon was not running, or not yet subscribed",
   disconnected: "The connection to Redis was lost",
   cut_by_redis: "Redis cut the connection: its output buffer was full",
-  client_lag: "The receive buffer overflowed",
+  client_lag: "The receive buffer of a former release overflowed",
   queue_full: "The queue before intake was full",
   spool_full: "Disk and memory segment were full",
   process_paused: "The process was stopped, or the machine asleep",

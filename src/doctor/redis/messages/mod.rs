@@ -5,12 +5,8 @@ mod streams;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use fred::{clients::Client, interfaces::EventInterface, types::Message};
 use jiff::tz::TimeZone;
-use tokio::{
-    sync::broadcast::{Receiver, error::RecvError},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use self::{heard::Heard, streams::Listened};
 use super::grant;
@@ -18,31 +14,29 @@ use crate::{
     config::Settings,
     doctor::{Finding, Report},
     logging::Chain,
-    redis::{self, Refusal, Role},
+    redis::{self, Refusal, Subscription},
     units,
 };
 
 const AREA: &str = "messages";
 
-/// Messages that may wait while others are decoded.
-const BUFFER: usize = 8_192;
+/// Longest message that is looked at.
+const MESSAGE_BYTES: usize = 64 << 20;
 /// Channels of a pattern that are told apart.
 const CHANNELS_MAX: usize = 64;
 
 /// Tries every subscription, then listens on the training channels and to the streams.
 pub(super) async fn examine(settings: &Settings, listen: Duration) -> Report {
     let mut report = Report::default();
-    let connected = match redis::connect(&settings.redis, Role::Subscriber(BUFFER)).await {
-        Ok(connected) => connected,
+    let mut subscription = match redis::open_subscription(&settings.redis).await {
+        Ok(opened) => opened.subscription,
         Err(error) => {
             let what = "messages could not be listened to: a second connection to Redis fails";
             report.push(Finding::unknown(AREA, what).evidence(Chain(&error).to_string()));
             return report;
         }
     };
-    let client = &connected.client;
-    let mut messages = client.message_rx();
-    report.merge(subscribe(settings, client).await);
+    report.merge(subscribe(settings, &mut subscription).await);
     if listen.is_zero() {
         report.push(Finding::unknown(AREA, "what trainers publish was not listened to (--listen 0s)"));
         return report;
@@ -50,7 +44,7 @@ pub(super) async fn examine(settings: &Settings, listen: Duration) -> Report {
     let until = Instant::now() + listen;
     let zone = TimeZone::get(&settings.intake.time_zone).unwrap_or(TimeZone::UTC);
     let (channels, listened) = tokio::join!(
-        hear(settings, &mut messages, until, &zone),
+        hear(settings, &mut subscription, until, &zone),
         // Boxed: it is much larger than the other.
         Box::pin(streams::listen(settings, until, &zone)),
     );
@@ -61,25 +55,18 @@ pub(super) async fn examine(settings: &Settings, listen: Duration) -> Report {
 /// What is published on the training channels.
 async fn hear(
     settings: &Settings,
-    messages: &mut Receiver<Message>,
+    messages: &mut Subscription,
     until: Instant,
     zone: &TimeZone,
 ) -> BTreeMap<String, Heard> {
     let mut channels: BTreeMap<String, Heard> = BTreeMap::new();
-    while let Ok(received) = timeout_at(until, messages.recv()).await {
-        let message = match received {
-            Ok(message) => message,
-            // So many more than the buffer holds: the rest is a sample.
-            Err(RecvError::Lagged(_)) => continue,
-            Err(RecvError::Closed) => break,
-        };
-        let channel = message.channel.to_string();
+    while let Ok(Ok((channel, payload))) = timeout_at(until, messages.next_message(MESSAGE_BYTES)).await {
         if settings.redis.is_own_channel(&channel) || !is_training(settings, &channel) {
             continue;
         }
         if channels.len() < CHANNELS_MAX || channels.contains_key(&channel) {
             let heard = channels.entry(channel).or_default();
-            heard.add(message.value.as_bytes().unwrap_or_default(), &settings.limits, units::now(), zone);
+            heard.add(&payload, &settings.limits, units::now(), zone);
         }
     }
     channels
@@ -110,7 +97,7 @@ fn is_training(settings: &Settings, channel: &str) -> bool {
 }
 
 /// Subscribes to every channel of the settings, and to that of receipts, which shows whether it is permitted.
-async fn subscribe(settings: &Settings, client: &Client) -> Report {
+async fn subscribe(settings: &Settings, subscription: &mut Subscription) -> Report {
     let config = &settings.redis;
     let ack = config.ack_channel();
     let training = config.training_channels.iter().map(|channel| (channel, "what is published there is lost"));
@@ -119,7 +106,7 @@ async fn subscribe(settings: &Settings, client: &Client) -> Report {
     let mut report = Report::default();
     let mut rules = Vec::new();
     for (channel, without) in training.chain(control).chain(receipts) {
-        match redis::subscribe(client, channel, config).await {
+        match subscription.subscribe(channel).await {
             Ok(None) => {}
             Ok(Some(refusal)) if rules.contains(&refusal.rule) => {}
             Ok(Some(refusal)) => {
