@@ -45,6 +45,10 @@ pub struct Run {
     pub just_read: bool,
     /// When it was last written.
     pub last_written: Option<Instant>,
+    /// When its turn is, while it waits in `due_later`.
+    pub due_later: Option<Instant>,
+    /// It has begun or ended, and that is not written yet.
+    pub is_urgent: bool,
     /// Records whose update is in no write yet.
     pub pending: PendingRecords,
     /// What is being done with it.
@@ -97,6 +101,8 @@ impl Run {
             shared: false,
             just_read: false,
             last_written: None,
+            due_later: None,
+            is_urgent: false,
             pending: PendingRecords::default(),
             state: RunState::Queued,
             last_update: now,
@@ -144,7 +150,7 @@ impl Run {
             self.state = RunState::Reading;
             return RunCall::Names(run_id);
         }
-        self.just_read = false;
+        (self.just_read, self.is_urgent) = (false, false);
         let (columns, names) = (mem::take(&mut self.summary.dirty), mem::take(&mut self.names.unwritten));
         let write = Box::new(RunWrite {
             change: self.summary.projected(columns),

@@ -1,7 +1,7 @@
 //! The runs with recent updates: which must be read, which must be written and when, and which records wait for that.
 //!
 //! Pure: returns [`RunCall`]s and takes their results. A run is read at its first update, written when it has changed (the first
-//! time at once, then at most once per [`MIN_WRITE_INTERVAL`]), and never has two calls at a time. It is read again before a write of
+//! time at once, then at most once per [`MIN_WRITE_INTERVAL`], or [`MIN_URGENT_INTERVAL`] where it begins or ends), and never has two calls at a time. It is read again before a write of
 //! columns that depend on the stored value: another process may have written a higher best. The table is bounded in runs, in bytes of
 //! text, and in bytes of names. At a bound clean runs are evicted; their next update reads them again. While no run is clean, no
 //! record is taken.
@@ -36,14 +36,16 @@ use crate::{
 
 /// Time between two writes of one run's row.
 pub const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// The same where the run has begun or ended: who waits for the end of a training looks at its row next.
+pub const MIN_URGENT_INTERVAL: Duration = Duration::from_millis(100);
 /// Writes of run rows are due at multiples of this, so that those of many runs come together, and with those of batches.
 const WRITE_TICK: Duration = Duration::from_millis(250);
 /// Updates up to this age make a run recent when another process changes the store: its row may have vanished before.
 const RECENT_UPDATE: Duration = Duration::from_secs(5);
 
 /// When a run may be written again that was written then.
-fn next_write(written: Instant) -> Instant {
-    next_tick(written + MIN_WRITE_INTERVAL, WRITE_TICK)
+fn next_write(written: Instant, is_urgent: bool) -> Instant {
+    if is_urgent { written + MIN_URGENT_INTERVAL } else { next_tick(written + MIN_WRITE_INTERVAL, WRITE_TICK) }
 }
 
 /// The run update of a record.
@@ -66,8 +68,10 @@ pub struct RunTable {
     size: RunMemory,
     /// To be read or written now.
     due_now: VecDeque<Uuid>,
-    /// To be written when their time has come.
+    /// To be written when their time has come. An entry whose time is not that of its run is left over: the run's turn came earlier.
     due_later: BinaryHeap<Reverse<(Instant, Uuid)>>,
+    /// Runs in `due_later`, each counted once.
+    waiting: usize,
     /// Runs that were clean, oldest first: the first to be evicted.
     clean: VecDeque<Uuid>,
     /// Updated runs whose stored rows are to be read again.
@@ -88,6 +92,7 @@ impl RunTable {
             size: RunMemory::default(),
             due_now: VecDeque::new(),
             due_later: BinaryHeap::new(),
+            waiting: 0,
             clean: VecDeque::new(),
             checks: Checks::default(),
             checks_by_time: false,
@@ -137,7 +142,7 @@ impl RunTable {
         }
         let RecordUpdate { update, rows, token } = says;
         let mention = RunMention { token, time: update.event_time, columns: run_columns::mentioned(&update) };
-        let tags = update.values.tags.iter().cloned().collect();
+        let (begins_or_ends, tags) = (update.lifecycle.is_some(), update.values.tags.iter().cloned().collect());
         let mut changed = run.summary.apply(update);
         for row in rows {
             match row {
@@ -155,14 +160,33 @@ impl RunTable {
         }
         run.pending.push(mention, tags);
         run.update_size(&mut self.size);
-        if matches!(run.state, RunState::Clean) {
+        run.is_urgent |= begins_or_ends;
+        let is_clean = matches!(run.state, RunState::Clean);
+        if is_clean {
             run.state = RunState::Queued;
-            match run.last_written {
-                Some(written) => self.due_later.push(Reverse((next_write(written), run_id))),
-                None => self.due_now.push_back(run_id),
-            }
+        }
+        if is_clean || (begins_or_ends && run.due_later.is_some()) {
+            self.queue(run_id, now);
         }
         true
+    }
+
+    /// Gives a queued run its turn: now, or when it may be written again.
+    fn queue(&mut self, run_id: Uuid, now: Instant) {
+        let Some(run) = self.runs.get_mut(&run_id) else { return };
+        let due = run.last_written.map(|written| next_write(written, run.is_urgent)).filter(|due| *due > now);
+        if due.is_some() && due == run.due_later {
+            return;
+        }
+        self.waiting -= usize::from(run.due_later.is_some());
+        run.due_later = due;
+        match due {
+            Some(due) => {
+                self.waiting += 1;
+                self.due_later.push(Reverse((due, run_id)));
+            }
+            None => self.due_now.push_back(run_id),
+        }
     }
 
     /// Another process has changed the store: any row may have vanished. Runs with recent updates are read again now, all others at
@@ -193,8 +217,13 @@ impl RunTable {
         if let Some(run_id) = self.due_now.pop_front() {
             return Some(run_id);
         }
-        if self.due_later.peek().is_some_and(|Reverse((at, _))| urgent || *at <= now) {
-            return self.due_later.pop().map(|Reverse((_, run_id))| run_id);
+        while self.due_later.peek().is_some_and(|Reverse((at, _))| urgent || *at <= now) {
+            let Some(Reverse((at, run_id))) = self.due_later.pop() else { break };
+            if let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.due_later == Some(at)) {
+                run.due_later = None;
+                self.waiting -= 1;
+                return Some(run_id);
+            }
         }
         while let Some(run_id) = self.checks.next(now) {
             let Some(run) = self.runs.get_mut(&run_id).filter(|run| run.check_queued) else { continue };
@@ -218,7 +247,7 @@ impl RunTable {
 
     /// Whether no run waits for its turn, now or later.
     pub fn is_idle(&self) -> bool {
-        self.due_now.is_empty() && self.due_later.is_empty()
+        self.due_now.is_empty() && self.waiting == 0
     }
 
     /// When the next job is due.
@@ -266,7 +295,7 @@ impl RunTable {
         run.update_size(&mut self.size);
         let mut outcome = write.assign_refusals(refused);
         if run.is_pending() {
-            self.due_later.push(Reverse((next_write(now), run_id)));
+            self.queue(run_id, now);
         } else {
             // What came meanwhile said nothing that is not stored now: there is nothing to write for it.
             outcome.stored.append(&mut mem::take(&mut run.pending).tokens());

@@ -7,6 +7,7 @@ use axum::{
     response::IntoResponse,
 };
 use serde_json::{Map, Value, json};
+use tokio::time::{Duration, Instant, sleep};
 use uuid::Uuid;
 
 use super::body::{Body, allow_only, bytes, object};
@@ -20,6 +21,11 @@ use crate::{
     event::{Resolved, RunRow, run_id_from_text, status},
     render, units, wire,
 };
+
+/// How long a completed run is waited for in the store: while the writer is paused it does not come.
+const STORED_WAIT: Duration = Duration::from_secs(1);
+/// How often it is looked for.
+const STORED_POLL: Duration = Duration::from_millis(25);
 
 /// A message as a trainer publishes it.
 fn message(kind: &str, run_id: &Value, data: Map<String, Value>) -> Value {
@@ -85,7 +91,20 @@ pub async fn complete(
     let message = message("training_end", &json!(run_id), data);
     let outcome = targets.message(&message).await?;
     targets.record_change(&caller, "complete_run", &json!(run_id));
+    wait_for_status(&state, run_id, &outcome.status).await;
     json_answer(&json!({ "run_id": run_id, "status": outcome.status }))
+}
+
+/// Waits until the stored row has this status, so that a client that asks next reads what it was told; not for a store that is away, nor
+/// for longer than [`STORED_WAIT`].
+async fn wait_for_status(state: &ApiState, run_id: Uuid, status: &str) {
+    let until = Instant::now() + STORED_WAIT;
+    while let Ok(row) = run_lookup::row_or_created(state, run_id).await {
+        if row.is_some_and(|row| row.status.as_deref() == Some(status)) || Instant::now() >= until {
+            return;
+        }
+        sleep(STORED_POLL).await;
+    }
 }
 
 /// The row of a run that was created by this message.

@@ -2,11 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::support::*;
 use crate::{
     event::{EventRow, Lifecycle, MetricsRow, Row, RunRow, RunUpdate},
     units::Micros,
-    writer::{Config, Content, DecodedRecord, PauseBarrier, summary::Summary},
+    writer::{
+        Config, Content, DecodedRecord, PauseBarrier,
+        run_call::{RunCall, RunRead, StoredRun},
+        runs::{RecordUpdate, RunTable},
+        summary::Summary,
+    },
 };
 
 fn update(time: Micros, lifecycle: Option<Lifecycle>) -> RunUpdate {
@@ -145,4 +152,52 @@ async fn what_an_end_gave_that_another_process_wrote_is_not_changed_by_metrics()
         assert_eq!((row.final_train_loss, row.last_event_time), (Some(0.125), Some(5_000)), "{in_one}");
         assert_eq!((row.status.as_deref(), row.end_time), (Some("completed"), Some(2_000)));
     }
+}
+
+#[test]
+fn an_end_does_not_wait_for_the_second_between_two_writes() {
+    let (mut runs, start) = (RunTable::new(10, 1 << 20), Instant::now());
+    let at = |ms: u64| start + Duration::from_millis(ms);
+    let mut row = RunRow { run_id: run_id(1), ..RunRow::default() };
+    let take = |runs: &mut RunTable, lifecycle, token: u64, now| {
+        let update = update(1_000 * token as i64, lifecycle);
+        assert!(runs.update(run_id(1), RecordUpdate { update, rows: &[], token }, now));
+    };
+    // Begins the write that is due; `false`: none is.
+    let mut begin = |runs: &mut RunTable, now| loop {
+        let read = match runs.next_call(now, false) {
+            None => return false,
+            Some(RunCall::Write(write)) => {
+                overlay(&mut row, &write.change);
+                return true;
+            }
+            Some(RunCall::Read { .. }) => {
+                RunRead::Row(Box::new(StoredRun { row: Some(row.clone()), ..StoredRun::default() }))
+            }
+            Some(RunCall::History(..)) => RunRead::History(crate::writer::summary::History::none()),
+            Some(RunCall::Names(_)) => RunRead::Names(Vec::new()),
+        };
+        runs.on_read(run_id(1), read);
+    };
+    let end = |runs: &mut RunTable, now| runs.on_written(run_id(1), Vec::new(), now).stored;
+    take(&mut runs, Some(Lifecycle::Start), 1, at(0));
+    assert!(begin(&mut runs, at(0)));
+    assert_eq!(end(&mut runs, at(10)), [1]);
+    take(&mut runs, None, 2, at(20));
+    assert!(runs.due_at(at(20)).unwrap() >= at(1_010));
+    take(&mut runs, Some(Lifecycle::End("completed")), 3, at(30));
+    assert_eq!(runs.due_at(at(30)), Some(at(110)), "not sooner, however often it begins and ends");
+    assert!(!begin(&mut runs, at(109)) && begin(&mut runs, at(110)));
+    assert_eq!(end(&mut runs, at(110)), [2, 3]);
+    assert!(runs.is_idle(), "its former turn is not waited for");
+    take(&mut runs, Some(Lifecycle::End("failed")), 4, at(500));
+    assert!(begin(&mut runs, at(500)));
+    // It ends once more while that is written.
+    take(&mut runs, Some(Lifecycle::End("stopped")), 5, at(501));
+    assert_eq!(end(&mut runs, at(505)), [4]);
+    assert_eq!(runs.due_at(at(505)), Some(at(605)));
+    assert!(begin(&mut runs, at(605)));
+    assert_eq!(end(&mut runs, at(605)), [5]);
+    // What is left over of former turns is no turn.
+    assert!(!begin(&mut runs, at(60_000)) && runs.due_at(at(60_000)).is_none());
 }

@@ -29,6 +29,16 @@ pub fn free_port() -> u16 {
     panic!("no free port in {range:?}");
 }
 
+/// The same for a node of a cluster, whose bus has the port 10,000 above.
+pub fn free_node_port() -> u16 {
+    loop {
+        let port = free_port();
+        if TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+            return port;
+        }
+    }
+}
+
 fn parse(text: &str) -> Option<std::ops::Range<u32>> {
     let (first, last) = text.split_once('-')?;
     Some(first.parse().ok()?..last.parse::<u32>().ok()? + 1)

@@ -16,7 +16,13 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::{ports::free_port, process::Process, resp::Resp, resp::Value, wait_for};
+use super::{
+    ports::{free_node_port, free_port},
+    process::Process,
+    resp::Resp,
+    resp::Value,
+    wait_for,
+};
 
 /// Events that a training process publishes a second, in groups.
 const RATE: u64 = 500;
@@ -67,7 +73,8 @@ impl Redis {
             make_certificates(dir.path());
         }
         let tls_port = options.tls.then(free_port);
-        Self { process: None, dir, options, port: free_port(), tls_port }
+        let port = if options.more.contains(&"--cluster-enabled") { free_node_port() } else { free_port() };
+        Self { process: None, dir, options, port, tls_port }
     }
 
     /// Starts it (again) on the same port.
