@@ -160,8 +160,13 @@ pub async fn named_or_newest(state: &ApiState, params: Params) -> Result<RunRow,
 
 /// The named run, else the one with the newest event.
 pub async fn newest(state: &ApiState, named: Option<Uuid>) -> Result<Uuid, ApiError> {
+    recent(state, named).await?.first().copied().ok_or_else(ApiError::run_not_found)
+}
+
+/// The named run alone, else those with the newest events, the newest first.
+pub async fn recent(state: &ApiState, named: Option<Uuid>) -> Result<Vec<Uuid>, ApiError> {
     if let Some(run_id) = named {
-        return Ok(run_id);
+        return Ok(vec![run_id]);
     }
     let _read_permit = state.memory.read_permit().await;
     let (mut query, mut last_active) = (RunsQuery { limit: RECENT_RUNS, ..RunsQuery::default() }, Vec::new());
@@ -172,5 +177,8 @@ pub async fn newest(state: &ApiState, named: Option<Uuid>) -> Result<Uuid, ApiEr
         let Some(next) = page.next else { break };
         query.from = next;
     }
-    Ok(last_active.iter().max_by_key(|(at, _)| at).ok_or_else(ApiError::run_not_found)?.1)
+    // Of equal times the one that was listed last.
+    last_active.reverse();
+    last_active.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    Ok(last_active.into_iter().map(|(_, run_id)| run_id).collect())
 }

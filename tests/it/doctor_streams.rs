@@ -20,8 +20,7 @@ use crate::{
 
 const STREAM: &str = "cascor:training:stream";
 /// The rights of a daemon on streams, as `deploy/streams.md` lists them.
-const RIGHTS: &str =
-    "+xreadgroup +xread +xack +xautoclaim +xrange +xgroup +xinfo +hget +hset +hdel +hincrby +eval +client|unblock";
+const RIGHTS: &str = "+xreadgroup +xread +xack +xautoclaim +xrange +xgroup +xinfo +hget +hset +hdel +hincrby +eval +client|info +client|unblock";
 
 fn command(redis: &Redis, words: &[&str]) {
     let answer = redis.client().command(words);

@@ -91,7 +91,24 @@ fn the_panels_of_the_fields_dashboard_find_what_they_read() {
             assert!(answer.body.contains("nonsense"), "{path}: {}", answer.body);
             assert_ne!(daemon.get(&format!("/api/{path}?_=1")).status, 400, "{path}");
         }
+        newer_run(&daemon, redis);
     });
+}
+
+/// A newer run that has only metrics hides no value of another, whether the keys are there or have expired.
+fn newer_run(daemon: &Daemon, redis: &Redis) {
+    redis.client().publish(TRAINING, json!({"run_id": "bare", "epoch": 7, "loss": 0.5}).to_string());
+    wait_until("the newer run", LIMIT, || {
+        redis.client().command(&["DEL", "cascor:metrics:latest"]);
+        let answer = daemon.get("/api/metrics");
+        answer.header("x-cache-status") == Some("MISS") && answer.json()["epoch"] == 7
+    });
+    redis.client().command(&["DEL", "cascor:topology:latest", "cascor:state:latest"]);
+    for (path, field) in [("/api/topology", "input_size"), ("/api/state", "phase")] {
+        let answer = daemon.get(path);
+        assert_eq!((answer.status, answer.header("x-cache-status")), (200, Some("MISS")), "{path}: {}", answer.body);
+        assert!(!answer.json()[field].is_null(), "{path}: {}", answer.body);
+    }
 }
 
 fn state(daemon: &Daemon, redis: &Redis) {

@@ -17,7 +17,7 @@ use crate::{
         error::{ApiError, ApiResult},
         memory_budget::{ChunkWriter, Reservation, SMALL_RESERVATION, chunked_json},
         params::Params,
-        run_lookup::{newest, requested_run},
+        run_lookup::{newest, recent, requested_run},
         state::ApiState,
     },
     event::{EventRow, MetricsRow, TopologyRow},
@@ -27,6 +27,8 @@ use crate::{
 
 /// Newest events of a run in which the state is searched.
 const STATE_EVENT_ROWS: usize = 256;
+/// Runs in which a latest value is searched, the most recently active first.
+const SEARCHED_RUNS: usize = 8;
 /// Objects of a history from the store, as many as the key holds by default.
 const HISTORY_ROWS: usize = 512;
 
@@ -36,11 +38,14 @@ pub async fn metrics(State(state): State<ApiState>, params: Params) -> ApiResult
     if let Some(hit) = cached(&state, "metrics", run_id).await? {
         return Ok(hit);
     }
-    let mut reservation = Reservation::reserve(&state.memory, SMALL_RESERVATION).await;
-    let run = newest(&state, run_id).await?;
-    let (rows, _) = reservation.page::<MetricsRow>(&*state.store, &RangeQuery::newest(run, 1)).await?;
-    let row = rows.first().ok_or_else(|| ApiError::not_found("No metrics yet"))?;
-    Ok(answer("MISS", Some(reservation), text(&Json(row))))
+    for run in searched(&state, run_id).await? {
+        let mut reservation = Reservation::reserve(&state.memory, SMALL_RESERVATION).await;
+        let (rows, _) = reservation.page::<MetricsRow>(&*state.store, &RangeQuery::newest(run, 1)).await?;
+        if let Some(row) = rows.first() {
+            return Ok(answer("MISS", Some(reservation), text(&Json(row))));
+        }
+    }
+    Err(ApiError::not_found("No metrics yet"))
 }
 
 /// `GET /api/topology`, `GET /api/network/topology`
@@ -49,11 +54,14 @@ pub async fn topology(State(state): State<ApiState>, params: Params) -> ApiResul
     if let Some(hit) = cached(&state, "topology", run_id).await? {
         return Ok(hit);
     }
-    let mut reservation = Reservation::reserve(&state.memory, SMALL_RESERVATION).await;
-    let run = newest(&state, run_id).await?;
-    let rows = reservation.page_rows::<TopologyRow>(&*state.store, &RangeQuery::newest(run, 1)).await?;
-    let row = rows.into_iter().next().ok_or_else(|| ApiError::not_found("No topology yet"))?;
-    Ok(made(reservation, move |out| write_topology(row, out)))
+    for run in searched(&state, run_id).await? {
+        let mut reservation = Reservation::reserve(&state.memory, SMALL_RESERVATION).await;
+        let rows = reservation.page_rows::<TopologyRow>(&*state.store, &RangeQuery::newest(run, 1)).await?;
+        if let Some(row) = rows.into_iter().next() {
+            return Ok(made(reservation, move |out| write_topology(row, out)));
+        }
+    }
+    Err(ApiError::not_found("No topology yet"))
 }
 
 /// `GET /api/state`
@@ -65,12 +73,20 @@ pub async fn state(State(state): State<ApiState>, params: Params) -> ApiResult {
     {
         return Ok(hit);
     }
-    let mut reservation = Reservation::reserve_page(&state.memory).await;
-    let run = newest(&state, run_id).await?;
-    let query = RangeQuery::newest(run, STATE_EVENT_ROWS);
-    let rows = reservation.page_rows::<EventRow>(&*state.store, &query).await?;
-    let row = rows.into_iter().find(is_state).ok_or_else(|| ApiError::not_found("No state yet"))?;
-    Ok(made(reservation, move |out| write_state(&row, out)))
+    for run in searched(&state, run_id).await? {
+        let mut reservation = Reservation::reserve_page(&state.memory).await;
+        let query = RangeQuery::newest(run, STATE_EVENT_ROWS);
+        let rows = reservation.page_rows::<EventRow>(&*state.store, &query).await?;
+        if let Some(row) = rows.into_iter().find(is_state) {
+            return Ok(made(reservation, move |out| write_state(&row, out)));
+        }
+    }
+    Err(ApiError::not_found("No state yet"))
+}
+
+/// The runs whose latest value may be meant: the keys of Redis have that of any run, so a newest run without one does not count.
+async fn searched(state: &ApiState, named: Option<Uuid>) -> Result<impl Iterator<Item = Uuid>, ApiError> {
+    Ok(recent(state, named).await?.into_iter().take(SEARCHED_RUNS))
 }
 
 /// `GET /api/history`

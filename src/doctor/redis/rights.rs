@@ -41,7 +41,6 @@ const RIGHTS: &[Right] = &[
     needed(&["PTTL", KEY], "sessions, and the history of a daemon before, cannot be taken over"),
     useful(&["INFO", "server"], "it does not notice that Redis has cut it off, nor which version it talks to"),
     useful(&["PING"], "a lost connection is noticed later"),
-    useful(&["CLIENT", "INFO"], "each subscription takes another connection to be proven"),
     useful(&["SCAN", "0", "COUNT", "1"], "`status` of the command line finds no daemons"),
     useful(&["UNLINK", KEY], "`cache clear` of the command line deletes nothing"),
 ];
@@ -65,6 +64,7 @@ const STREAM_RIGHTS: &[Right] = &[
     needed(&["HDEL", KEY, "doctor"], "trimmed entries are counted wrongly"),
     // Not a number: refused before anything is written.
     needed(&["HINCRBY", KEY, "doctor", "none"], "trimmed entries are not counted"),
+    useful(&["CLIENT", "INFO"], "an entry that comes while a daemon stops may wait for `redis.claim_after`"),
     useful(&["CLIENT", "UNBLOCK", "0"], "an entry that comes while a daemon stops may wait for `redis.claim_after`"),
     needed(&["EVAL", "return 1", "0"], "trimmed entries are not counted, and messages without a run id not assigned"),
 ];

@@ -26,7 +26,7 @@ use super::{
     statements::Statements,
 };
 use crate::{
-    lifecycle::Signal,
+    lifecycle::{Signal, next_tick},
     logging::Chain,
     units::{self, Micros},
 };
@@ -269,7 +269,7 @@ impl CassandraStore {
         let mut nodes: HashMap<Uuid, bool> = HashMap::new();
         let mut polls_without_node = 0;
         loop {
-            time::sleep(PROBE_INTERVAL).await;
+            time::sleep_until(next_tick(time::Instant::now(), PROBE_INTERVAL)).await;
             let state = session.get_cluster_state();
             let mut any = false;
             for node in state.get_nodes_info() {
