@@ -16,6 +16,7 @@ pub(in crate::wire) struct Checked {
 }
 
 struct Scanner<'t> {
+    text: &'t str,
     bytes: &'t [u8],
     at: usize,
     checked: Checked,
@@ -26,7 +27,7 @@ struct Scanner<'t> {
 /// # Errors
 /// `malformed_json`, `too_deep`, or `too_large` for a map with too many fields, or too many values in all.
 pub(in crate::wire) fn check(text: &str, limits: &Limits) -> Result<Checked, Rejection> {
-    let mut scanner = Scanner { bytes: text.as_bytes(), at: 0, checked: Checked { longest: 0, is_strict_json: true } };
+    let mut scanner = Scanner { text, bytes: text.as_bytes(), at: 0, checked: Checked { longest: 0, is_strict_json: true } };
     // For each open container: whether it is a map, and its items so far.
     let mut open: Vec<(bool, usize)> = Vec::with_capacity(8);
     let mut elements = 0_usize;
@@ -172,7 +173,7 @@ impl Scanner<'_> {
             huge = true;
         }
         // Beyond the doubles: other readers refuse it, so it is written out as what Python makes of it.
-        if huge && double(&self.bytes[from..self.at]).is_infinite() {
+        if huge && double(self.text.get(from..self.at).unwrap_or_default()).is_infinite() {
             self.checked.is_strict_json = false;
         }
         Ok(())

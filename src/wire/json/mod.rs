@@ -56,8 +56,8 @@ fn low_surrogate(bytes: &[u8], at: usize) -> Option<u32> {
     hex(bytes, at + 2).filter(|unit| (0xdc00..0xe000).contains(unit))
 }
 
-fn double(bytes: &[u8]) -> f64 {
-    std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN)
+fn double(digits: &str) -> f64 {
+    digits.parse().unwrap_or(f64::NAN)
 }
 
 /// Steps from one item to the next; false at the end of the container, and then `at` is behind it.
@@ -163,12 +163,17 @@ pub(super) fn read(text: &str, at: usize) -> Option<(Value<'_>, usize)> {
         _ => {
             let (end, integer) = number_end(bytes, at);
             let digits = text.get(at..end)?;
-            let value = match (integer, digits.parse::<i64>()) {
+            if !integer {
+                return Some((Value::Float(double(digits)), end));
+            }
+            let value = match digits.parse::<i64>() {
                 // -0 is the double it looks like to every producer.
-                (true, Ok(0)) if digits.starts_with('-') => Value::Float(-0.0),
-                (true, Ok(n)) => Value::Int(n),
-                (true, Err(_)) if !double(digits.as_bytes()).is_infinite() => Value::Big(Cow::Borrowed(digits)),
-                _ => Value::Float(double(digits.as_bytes())),
+                Ok(0) if digits.starts_with('-') => Value::Float(-0.0),
+                Ok(n) => Value::Int(n),
+                Err(_) => match double(digits) {
+                    huge if huge.is_infinite() => Value::Float(huge),
+                    _ => Value::Big(Cow::Borrowed(digits)),
+                },
             };
             Some((value, end))
         }
