@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use tokio::time::{Duration, Instant, sleep};
 use uuid::Uuid;
 
 use super::{
@@ -17,6 +18,11 @@ use crate::{
     render,
     units::Micros,
 };
+
+/// How long the end of the last run is waited for: a daemon that is paused, or whose store is away, does not write it.
+const ENDED_WAIT: Duration = Duration::from_secs(2);
+/// How often it is looked for.
+const ENDED_POLL: Duration = Duration::from_millis(50);
 
 /// The runs to end, each with the time of its last row.
 #[derive(Debug, Default)]
@@ -37,7 +43,7 @@ impl Ends {
         if status == status::RUNNING || report.accepted == 0 {
             return Ok(());
         }
-        let (mut uploader, mut sent) = (Uploader::new(client), Report::default());
+        let (mut uploader, mut sent, mut last) = (Uploader::new(client), Report::default(), None);
         for (run, at) in &self.0 {
             if last_event(client, *run).await.is_some_and(|newest| newest > *at) {
                 continue;
@@ -45,11 +51,30 @@ impl Ends {
             let end =
                 json!({ "type": "training_end", "run_id": run, "timestamp": render::time(*at), "status": status });
             uploader.push(Message { line: 0, json: end.to_string() }, &mut sent).await?;
+            last = Some(*run);
         }
         uploader.flush(&mut sent).await?;
         report.ended = sent.accepted;
         report.end_status = status.to_owned();
+        if let Some(run) = last {
+            wait_until_ended(client, run).await;
+        }
         Ok(())
+    }
+}
+
+/// Waits until the row of the run says that it has ended, so that `runs` shows it; for [`ENDED_WAIT`] at most.
+async fn wait_until_ended(client: &QueryClient, run: Uuid) {
+    let until = Instant::now() + ENDED_WAIT;
+    while Instant::now() < until {
+        match client.json(&format!("/api/runs/{run}?limit=0&count=none")).await {
+            Ok(answer) if !answer["run"]["end_time"].is_null() => return,
+            // It is not listed yet.
+            Ok(_) | Err(CliError::NegativeAnswer(_)) => {}
+            // A token that only publishes may not ask.
+            Err(_) => return,
+        }
+        sleep(ENDED_POLL).await;
     }
 }
 
