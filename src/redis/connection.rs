@@ -31,15 +31,6 @@ const EVENT_BUFFER_CAPACITY: usize = 16;
 /// Watches whether another server has taken over. Its output is how long messages may have been missed by then.
 pub type Watch = Pin<Box<dyn Future<Output = Duration> + Send>>;
 
-/// How a connection was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost {
-    /// It is closed.
-    Closed,
-    /// Another server has taken over; for so long messages may have been missed. The connection is still there.
-    Moved(Duration),
-}
-
 /// A connection that is up. Dropping it closes it.
 pub struct Connected {
     /// To send commands with.
@@ -61,23 +52,18 @@ impl Drop for Connected {
 }
 
 impl Connected {
-    /// Returns when the connection is closed.
-    pub async fn closed(&mut self) {
-        let _ = (&mut self.task).await;
-    }
-
     /// Returns when the connection is closed, or when another server has taken over. It may be dropped and called again.
-    pub async fn lost(&mut self) -> Lost {
+    pub async fn lost(&mut self) {
         let moved = async {
             match &mut self.watch {
-                Some(watch) => watch.await,
+                Some(watch) => _ = watch.await,
                 None => pending().await,
             }
         };
         tokio::select! {
             biased;
-            _ = &mut self.task => Lost::Closed,
-            missed = moved => Lost::Moved(missed),
+            _ = &mut self.task => {}
+            () = moved => {}
         }
     }
 

@@ -183,7 +183,7 @@ async fn wait_until_lost(connected: &mut Connected) {
         }
     };
     tokio::select! {
-        _ = connected.lost() => {}
+        () = connected.lost() => {}
         () = silent => {}
     }
 }

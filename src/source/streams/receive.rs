@@ -202,8 +202,8 @@ impl Consumer {
             () = resumed => SessionEvent::Resumed,
             () = at(gathers_until) => SessionEvent::Gathered,
             _ = state.ticks.tick() => SessionEvent::Ticked,
-            _ = session.reader.lost() => SessionEvent::Lost,
-            _ = session.writer.lost() => SessionEvent::Lost,
+            () = session.reader.lost() => SessionEvent::Lost,
+            () = session.writer.lost() => SessionEvent::Lost,
         }
     }
 
