@@ -89,11 +89,11 @@ async fn latest_keys_are_set_coalesced_set_again_and_cleared() {
     sleep(Duration::from_millis(150)).await;
     let newest = format!("{{\"n\":{n}}}");
     for (key, value, ttl) in [
-        ("cascor:metrics:latest".to_owned(), newest.as_str(), 700..=1_000),
-        (format!("cascor:metrics:{run}:latest"), newest.as_str(), 700..=1_000),
-        ("cascor:topology:latest".to_owned(), "{\"t\":1}", 4_700..=5_000),
-        (format!("cascor:topology:{run}:latest"), "{\"t\":1}", 4_700..=5_000),
-        ("cascor:state:latest".to_owned(), "{\"s\":1}", 59_000..=60_000),
+        ("cascor:metrics:latest".to_owned(), newest.as_str(), 300..=1_000),
+        (format!("cascor:metrics:{run}:latest"), newest.as_str(), 300..=1_000),
+        ("cascor:topology:latest".to_owned(), "{\"t\":1}", 4_200..=5_000),
+        (format!("cascor:topology:{run}:latest"), "{\"t\":1}", 4_200..=5_000),
+        ("cascor:state:latest".to_owned(), "{\"s\":1}", 58_000..=60_000),
         ("cascor:ingest:one".to_owned(), r#"{"phase":"running"}"#, 11_000..=15_000),
     ] {
         assert_eq!(server.cli(&["GET", &key]), value, "{key}");
