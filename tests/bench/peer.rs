@@ -1,8 +1,8 @@
 //! CPU per event beside Bento (the MIT fork of Benthos) with a tuned configuration, in one run: each consumer in turn on one Redis and
 //! one Cassandra node, with everything on. Only ratios of one run carry over.
 //!
-//! `CASCOR_BENCH_PEER` is its program, built by `tests/bench/run` from `tests/bench/peer`; `CASCOR_BENCH_FORMER` the program of another
-//! release of this one, to be measured, too.
+//! `CASCOR_BENCH_PEER` is its program, built by `tests/bench/run` from `tests/bench/peer`; `CASCOR_BENCH_BINARY` the daemon's, built as it is
+//! for an installation; `CASCOR_BENCH_FORMER` that of another release, to be measured, too.
 
 use std::{
     env, fmt, fs,
@@ -79,7 +79,8 @@ impl Running {
 pub async fn run(options: &Options) -> Result<(), Error> {
     let peer =
         PathBuf::from(env::var("CASCOR_BENCH_PEER").map_err(|_| "CASCOR_BENCH_PEER is not set; call tests/bench/run")?);
-    let mut consumers = vec![Consumer::Own(daemon::BINARY.into(), "cascor-ingest")];
+    let own = env::var_os("CASCOR_BENCH_BINARY").map_or_else(|| daemon::BINARY.into(), PathBuf::from);
+    let mut consumers = vec![Consumer::Own(own, "cascor-ingest")];
     if let Ok(former) = env::var("CASCOR_BENCH_FORMER") {
         consumers.push(Consumer::Own(former.into(), "cascor-ingest, other release"));
     }

@@ -2,7 +2,7 @@
 # A fresh machine on which an operator follows "systemd" in deploy/README.md word for word: the real systemd as process 1 of a
 # container, whose root is this machine's below an overlay that is thrown away. Every command of the page must do what the page
 # says: for root, for a member of the group, for another user, with and without a login at Redis.
-# In place of `cargo build --release` stands the debug build of the same sources.
+# In place of `cargo build --profile dist` stands the debug build of the same sources.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 skip() { echo "SKIPPED: $*"; exit 77; }
@@ -39,9 +39,9 @@ mount -t overlay overlay -o "lowerdir=/,upperdir=$work/disk/upper,workdir=$work/
     || skip "no overlay over the root of this machine: $(cat "$work/console")"
 root=$work/root
 rm -rf "$root"/etc/systemd/system "$root"/etc/machine-id "$root"/etc/cascor-ingest "$root"/var/lib/cascor-ingest "$root"/usr/local/bin/cascor-ingest
-mkdir -p "$root"/etc/systemd/system "$root"/srv/cascor-ingest/target/release "$root"/usr/local/sbin
+mkdir -p "$root"/etc/systemd/system "$root"/srv/cascor-ingest/target/dist "$root"/usr/local/sbin
 cp -a Cargo.toml conf deploy "$root/srv/cascor-ingest/"
-strip -o "$root/srv/cascor-ingest/target/release/cascor-ingest" "$program"
+strip -o "$root/srv/cascor-ingest/target/dist/cascor-ingest" "$program"
 printf '#!/bin/sh\necho "stands for: cargo $*"\n' >"$root/usr/local/sbin/cargo"
 chmod 0755 "$root/usr/local/sbin/cargo"
 chroot "$root" useradd ann
