@@ -80,6 +80,7 @@ impl Layers {
             let known = if name.contains('.') { None } else { self.find(&key) };
             match (known, value) {
                 (Some(Value::Dict(..)), Value::Dict(_, inner)) => self.set_dict(&key, inner, origin),
+                (None, _) if self.is_removed(&key, origin) => {}
                 (None, _) => self.unknown(&key, origin),
                 (Some(Value::Array(..)), Value::String(_, text)) => {
                     self.parse_and_set(&key, &text, Precedence::File, origin)
@@ -113,6 +114,7 @@ impl Layers {
 
     fn parse_and_set(&mut self, key: &str, text: &str, precedence: Precedence, origin: &str) {
         let value = match self.find(key) {
+            None if self.is_removed(key, origin) => return,
             None => return self.unknown(key, origin),
             Some(Value::Bool(..)) => boolean(text).map(Value::from),
             Some(Value::Num(..)) => number(text),
@@ -193,6 +195,13 @@ impl Layers {
             // The message quotes the list of known names, and each name in it.
             Err(error) => self.problem(format!("`{key}` ({origin}): {}", error.kind).replace("``", "`")),
         }
+    }
+
+    /// Whether it is a key of former releases, which a warning then names.
+    fn is_removed(&mut self, key: &str, origin: &str) -> bool {
+        let Some(reason) = renamed::removed(key) else { return false };
+        self.warn(format!("`{key}` ({origin}) has no effect any more: {reason}; remove it"));
+        true
     }
 
     fn unknown(&mut self, key: &str, origin: &str) {

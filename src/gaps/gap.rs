@@ -70,7 +70,7 @@ words! {
         Disconnected "disconnected",
         /// Redis cut the connection: a slow subscriber, or one huge message, exceeded its output buffer.
         CutByRedis "cut_by_redis",
-        /// The client's receive buffer overflowed.
+        /// The receive buffer of the Redis client overflowed; former releases had one.
         ClientLag "client_lag",
         /// The frames queue was full.
         QueueFull "queue_full",

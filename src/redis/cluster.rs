@@ -98,13 +98,19 @@ impl Node {
         server_of(&self.nodes[self.at])
     }
 
+    /// Why it could not be subscribed at.
+    pub(super) fn failed(&self, error: ConnectError) -> ConnectError {
+        let node = &self.nodes[self.at];
+        ConnectError::Node { address: format!("{}:{}", node.host, node.port), error: Box::new(error) }
+    }
+
     /// Ends when it is cut off from the cluster, and another is not.
     pub(super) fn watch(self) -> Watch {
         Box::pin(self.until_cut_off())
     }
 
     async fn until_cut_off(self) -> Duration {
-        let Self { config, settings, nodes, at: current, connected } = self;
+        let Self { config, settings, nodes, at: current, mut connected } = self;
         let mut whole_at = Instant::now();
         loop {
             sleep(ASK_INTERVAL).await;
@@ -115,8 +121,13 @@ impl Node {
                     whole_at = asked_at;
                     continue;
                 }
-                // The pings of the connection decide whether it is lost.
-                Err(_) => continue,
+                // The connection for this question is lost; the pings of the other decide whether the node is.
+                Err(_) => {
+                    if let Ok((again, _)) = join(&config, &settings, &nodes[current]).await {
+                        connected = again;
+                    }
+                    continue;
+                }
             }
             for (at, node) in nodes.iter().enumerate() {
                 if at != current && matches!(join(&config, &settings, node).await, Ok((_, State::Ok))) {

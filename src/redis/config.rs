@@ -56,9 +56,6 @@ pub struct Config {
     pub control_channels: Vec<String>,
     /// Prefix of every key and channel of this program.
     pub key_prefix: String,
-    /// Without effect: a buffer between the connection and the queue, which former releases had. Kept so that their files are read.
-    #[serde(skip_serializing)]
-    pub receive_buffer: Option<usize>,
     /// Frames that may wait for intake.
     pub queue_frames: usize,
     /// Bytes of frames that may wait for intake.
@@ -106,9 +103,6 @@ impl Config {
 
     /// Adds what is dangerous about these settings.
     pub fn warnings(&self, warnings: &mut Vec<String>) {
-        if self.receive_buffer.is_some() {
-            warnings.push("`redis.receive_buffer` has no effect: messages wait in the connection; remove it".into());
-        }
         if self.uses_tls() || (self.password.is_none() && self.password_file.is_none()) {
             return;
         }
@@ -263,14 +257,6 @@ mod tests {
         let mut problems = Vec::new();
         Config { url: "nonsense://:s3cret@host".into(), ..config }.problems(&mut problems);
         assert!(problems[0].contains("redis.url") && !problems[0].contains("s3cret"), "{problems:?}");
-    }
-
-    #[test]
-    fn a_key_of_former_releases_is_read_and_named() {
-        let mut warnings = Vec::new();
-        Config { receive_buffer: Some(32_768), ..Config::default() }.warnings(&mut warnings);
-        assert!(warnings[0].contains("`redis.receive_buffer` has no effect"), "{warnings:?}");
-        assert_eq!(Config::default().receive_buffer, None);
     }
 
     #[test]

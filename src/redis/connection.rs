@@ -129,10 +129,14 @@ pub(super) async fn open(config: &Config, settings: RedisConfig) -> Result<Conne
     }
 }
 
+/// When the system checks a connection without traffic, and then how often.
+pub(super) fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2))
+}
+
 fn build(settings: RedisConfig) -> Result<Client, RedisError> {
     // A command whose slot has moved is sent again.
     let max_command_attempts = if settings.server.is_clustered() { 3 } else { 1 };
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
     Builder::from_config(settings)
         .with_performance_config(|performance| {
             *performance = PerformanceConfig {
@@ -153,7 +157,7 @@ fn build(settings: RedisConfig) -> Result<Client, RedisError> {
                 },
                 // A reply such as READONLY is an answer to one command, no reason to leave.
                 reconnect_errors: Vec::new(),
-                tcp: TcpConfig { nodelay: Some(true), keepalive: Some(keepalive), ..TcpConfig::default() },
+                tcp: TcpConfig { nodelay: Some(true), keepalive: Some(keepalive()), ..TcpConfig::default() },
                 ..ConnectionConfig::default()
             };
         })

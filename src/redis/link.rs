@@ -1,5 +1,5 @@
 //! The connection for commands, made again whenever it is lost. The reconnecting of the client library is not used: it gives up on a
-//! refused login, replays commands and does not say when it has subscribed again.
+//! refused login, and replays commands.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

@@ -114,6 +114,11 @@ impl Queue {
         self.with(self.usage.now(), more).is_some()
     }
 
+    /// Whether a message of this size can be taken at some time: it is not longer than the queue, or the queue is empty.
+    pub(super) fn may_fit(&self, bytes: usize) -> bool {
+        (bytes + FRAME_OVERHEAD) as u64 <= self.max.bytes || self.has_room(bytes)
+    }
+
     /// The usage with one frame more; `None`: there is no room for it.
     fn with(&self, now: Usage, more: Usage) -> Option<Usage> {
         let sum = Usage { frames: now.frames + more.frames, bytes: now.bytes + more.bytes };

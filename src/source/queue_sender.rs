@@ -151,6 +151,12 @@ impl QueueSender {
         self.queue.has_room(bytes)
     }
 
+    /// Whether there may be room for a message of this size by the time that it has arrived; otherwise it is to be
+    /// [refused](Self::refuse) now.
+    pub fn may_fit(&self, bytes: usize) -> bool {
+        self.queue.may_fit(bytes)
+    }
+
     /// Counts a message for which the queue has no room.
     pub fn refuse(&mut self, channel: &str, received_at: Micros, received: Instant) {
         self.traffic.set();
@@ -348,11 +354,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_receive_buffer_that_overflows_many_times_is_one_gap() {
+    async fn losses_that_follow_each_other_are_one_gap() {
         let (queue, mut receiver, _bytes) = queue(4, 100);
         let mut sender = dropping(queue, Role::Training);
         for n in 0..50 {
-            let (reason, channel) = (GapReason::ClientLag, None);
+            let (reason, channel) = (GapReason::QueueFull, None);
             let loss = Loss { reason, started_at: n, ended_at: n + 2, channel, lost: 10 };
             sender.record_drop(loss, Instant::now());
             sender.flush_gaps(Instant::now()).unwrap();
@@ -361,7 +367,7 @@ mod tests {
         sender.flush_gaps(Instant::now()).unwrap();
         let Ok(IntakeItem::Gap(gap)) = receiver.try_recv() else { panic!("no gap") };
         let reported = (gap.reason, gap.source.as_str(), gap.lost, gap.started_at, gap.ended_at);
-        assert_eq!(reported, (GapReason::ClientLag, "redis", Some(500), 0, 51));
+        assert_eq!(reported, (GapReason::QueueFull, "redis", Some(500), 0, 51));
         assert!(receiver.try_recv().is_err() && !sender.has_pending_gaps());
     }
 

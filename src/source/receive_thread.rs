@@ -4,7 +4,7 @@
 //! while messages flow, sleeps for [`COALESCE_WINDOW`] instead of being woken for each packet; the kernel buffers what arrives
 //! meanwhile. A message after a silence is received at once.
 //!
-//! Nothing is dropped between the socket and the queue to intake. The thread does no other work.
+//! Between the socket and the queue to intake nothing is dropped but a message that is longer than the whole queue, which is counted.
 
 use std::{io, pin::Pin, sync::Arc, thread, time::Duration};
 

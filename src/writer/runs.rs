@@ -1,10 +1,10 @@
 //! The runs with recent updates: which must be read, which must be written and when, and which records wait for that.
 //!
 //! Pure: returns [`RunCall`]s and takes their results. A run is read at its first update, written when it has changed (the first
-//! time at once, then at most once per [`MIN_WRITE_INTERVAL`], or [`MIN_URGENT_INTERVAL`] where it begins or ends), and never has two calls at a time. It is read again before a write of
-//! columns that depend on the stored value: another process may have written a higher best. The table is bounded in runs, in bytes of
-//! text, and in bytes of names. At a bound clean runs are evicted; their next update reads them again. While no run is clean, no
-//! record is taken.
+//! time at once, then at most once per [`MIN_WRITE_INTERVAL`], or [`MIN_URGENT_INTERVAL`] where it begins or ends), and never has two
+//! calls at a time. It is read again before a write of columns that depend on the stored value: another process may have written a
+//! higher best. The table is bounded in runs, in bytes of text, and in bytes of names. At a bound clean runs are evicted; their next
+//! update reads them again. While no run is clean, no record is taken.
 //!
 //! A stored row may vanish while its run is in memory (a file was removed, rows were deleted). A run with updates is read again when
 //! another process has changed the store, or at intervals where the store does not report that ([`Checks`]); lost columns are written
@@ -38,7 +38,7 @@ use crate::{
 pub const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// The same where the run has begun or ended: who waits for the end of a training looks at its row next.
 pub const MIN_URGENT_INTERVAL: Duration = Duration::from_millis(100);
-/// Writes of run rows are due at multiples of this, so that those of many runs come together, and with those of batches.
+/// All other writes of run rows are due at multiples of this, so that those of many runs come together, and with those of batches.
 const WRITE_TICK: Duration = Duration::from_millis(250);
 /// Updates up to this age make a run recent when another process changes the store: its row may have vanished before.
 const RECENT_UPDATE: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use axum::{
     response::IntoResponse,
 };
 use serde_json::{Map, Value, json};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, sleep, timeout};
 use uuid::Uuid;
 
 use super::body::{Body, allow_only, bytes, object};
@@ -98,13 +98,16 @@ pub async fn complete(
 /// Waits until the stored row has this status, so that a client that asks next reads what it was told; not for a store that is away, nor
 /// for longer than [`STORED_WAIT`].
 async fn wait_for_status(state: &ApiState, run_id: Uuid, status: &str) {
-    let until = Instant::now() + STORED_WAIT;
-    while let Ok(row) = run_lookup::row_or_created(state, run_id).await {
-        if row.is_some_and(|row| row.status.as_deref() == Some(status)) || Instant::now() >= until {
-            return;
+    let stored = async {
+        while let Ok(row) = run_lookup::row_or_created(state, run_id).await {
+            if row.is_some_and(|row| row.status.as_deref() == Some(status)) {
+                return;
+            }
+            sleep(STORED_POLL).await;
         }
-        sleep(STORED_POLL).await;
-    }
+    };
+    // Whether it is stored by then or not: the message is durable.
+    let _ = timeout(STORED_WAIT, stored).await;
 }
 
 /// The row of a run that was created by this message.

@@ -1,6 +1,6 @@
 //! The control channel of a trainer, which sends no receipts.
 
-use std::{future::pending, time::Duration};
+use std::{future::pending, pin::Pin, time::Duration};
 
 use serde_json::Value;
 use tokio::time::sleep;
@@ -27,15 +27,21 @@ pub enum Command {
 /// The subscription, on a connection of its own.
 pub struct Commands {
     redis: redis::Config,
-    /// None: the connection is lost.
-    opened: Option<Opened>,
+    connection: Connection,
+}
+
+/// The connection of a subscription, which is made again when it is lost.
+enum Connection {
+    Open(Opened),
+    /// Kept while it is waited for: [`Commands::next`] is dropped and called again many times a second.
+    Opening(Pin<Box<dyn Future<Output = Opened> + Send>>),
 }
 
 impl Commands {
     /// Subscribes to every control channel.
     pub async fn listen(redis: &redis::Config) -> Result<Self, CliError> {
         let opened = connect::subscribe(redis, &redis.control_channels).await?;
-        Ok(Self { redis: redis.clone(), opened: Some(opened) })
+        Ok(Self { redis: redis.clone(), connection: Connection::Open(opened) })
     }
 
     /// The permissions of this connection's user, for error messages.
@@ -46,9 +52,12 @@ impl Commands {
     /// The next command for trainers. Safe to drop and call again.
     pub async fn next(&mut self) -> Command {
         loop {
-            let Some(opened) = &mut self.opened else {
-                self.subscribe_again().await;
-                continue;
+            let opened = match &mut self.connection {
+                Connection::Open(opened) => opened,
+                Connection::Opening(opening) => {
+                    self.connection = Connection::Open(opening.await);
+                    continue;
+                }
             };
             let moved = async {
                 match &mut opened.watch {
@@ -63,17 +72,22 @@ impl Commands {
                             return command;
                         }
                     }
-                    Err(_) => self.opened = None,
+                    Err(error) => {
+                        tracing::warn!(%error, "lost the connection for commands");
+                        self.connection = Connection::Opening(Box::pin(subscribe_again(self.redis.clone())));
+                    }
                 },
-                () = moved => self.opened = None,
+                () = moved => self.connection = Connection::Opening(Box::pin(subscribe_again(self.redis.clone()))),
             }
         }
     }
+}
 
-    async fn subscribe_again(&mut self) {
+async fn subscribe_again(redis: redis::Config) -> Opened {
+    loop {
         sleep(RETRY_DELAY).await;
-        match connect::subscribe(&self.redis, &self.redis.control_channels).await {
-            Ok(opened) => self.opened = Some(opened),
+        match connect::subscribe(&redis, &redis.control_channels).await {
+            Ok(opened) => return opened,
             Err(error) => tracing::warn!(error = %Chain(&error), "failed to subscribe to control again"),
         }
     }

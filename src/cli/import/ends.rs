@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, sleep, timeout};
 use uuid::Uuid;
 
 use super::{
@@ -65,17 +65,18 @@ impl Ends {
 
 /// Waits until the row of the run says that it has ended, so that `runs` shows it; for [`ENDED_WAIT`] at most.
 async fn wait_until_ended(client: &QueryClient, run: Uuid) {
-    let until = Instant::now() + ENDED_WAIT;
-    while Instant::now() < until {
-        match client.json(&format!("/api/runs/{run}?limit=0&count=none")).await {
-            Ok(answer) if !answer["run"]["end_time"].is_null() => return,
-            // It is not listed yet.
-            Ok(_) | Err(CliError::NegativeAnswer(_)) => {}
-            // A token that only publishes may not ask.
-            Err(_) => return,
+    let ended = async {
+        loop {
+            match client.json(&format!("/api/runs/{run}?limit=0&count=none")).await {
+                Ok(answer) if !answer["run"]["end_time"].is_null() => return,
+                // It is not listed yet.
+                Ok(_) | Err(CliError::NegativeAnswer(_)) => sleep(ENDED_POLL).await,
+                // A token that only publishes may not ask.
+                Err(_) => return,
+            }
         }
-        sleep(ENDED_POLL).await;
-    }
+    };
+    let _ = timeout(ENDED_WAIT, ended).await;
 }
 
 /// The newest event of a run that the daemon has; a token that only publishes may not ask.

@@ -64,3 +64,16 @@ fn a_file_with_every_former_name_loads_as_before() {
     let settings = |text: &str| Case::new().file("a.toml", text).flag("state_dir", "/s").settings();
     assert_eq!(settings(&former_file), settings(SHIPPED));
 }
+
+#[test]
+fn a_key_that_is_gone_is_taken_in_every_source_and_named() {
+    for (name, case) in [
+        ("file", Case::new().file("a.toml", "[redis]\nreceive_buffer = 32768")),
+        ("environment", Case::new().env("CASCOR_INGEST__REDIS__RECEIVE_BUFFER", "5")),
+        ("flags", Case::new().flag("redis.receive_buffer", "5")),
+    ] {
+        let warnings = case.load().unwrap().warnings;
+        let says = |warning: &String| warning.starts_with("`redis.receive_buffer` (") && warning.contains("no effect");
+        assert!(warnings.iter().any(says), "{name}: {warnings:?}");
+    }
+}

@@ -25,7 +25,7 @@ pub use self::open::{Opened, open_subscription};
 
 /// Room for one read: what some thousand messages a second bring while the receive thread sleeps.
 const READ_BYTES: usize = 64 << 10;
-/// How long a reply, or room in the socket, is waited for.
+/// How long nothing may arrive while a reply is waited for, and how long room in the socket is waited for.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Most bytes of messages that are kept while a reply is waited for.
 const UNREAD_MAX: usize = 64 << 20;
@@ -235,7 +235,7 @@ impl Subscription {
     /// Sends a command, and takes its reply out from behind the messages that came before it, which stay. The inner error is Redis's.
     async fn ask(&mut self, command: &[&str]) -> io::Result<Result<String, RedisError>> {
         self.send(command).await?;
-        timeout(REPLY_TIMEOUT, self.reply()).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+        self.reply().await
     }
 
     async fn reply(&mut self) -> io::Result<Result<String, RedisError>> {
@@ -247,7 +247,9 @@ impl Subscription {
                     behind += end;
                 }
                 Ok(Item { kind: Kind::Message { .. }, .. }) | Err(NoItem::Incomplete) if unread.len() < UNREAD_MAX => {
-                    self.fill().await?;
+                    timeout(REPLY_TIMEOUT, self.fill())
+                        .await
+                        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
                 }
                 Ok(Item { kind: Kind::Reply { .. }, end }) if pongs > 0 => {
                     (behind, pongs) = (behind + end, pongs - 1);
@@ -261,8 +263,10 @@ impl Subscription {
                     self.cut_out(behind, end);
                     return Ok(Ok(String::new()));
                 }
-                Ok(_) => return Err(io::Error::other("messages keep Redis from answering")),
-                Err(_) => return Err(malformed()),
+                Err(NoItem::Malformed) => return Err(malformed()),
+                Ok(_) | Err(NoItem::Incomplete) => {
+                    return Err(io::Error::other("there are too many messages in front of an answer"));
+                }
             }
         }
     }

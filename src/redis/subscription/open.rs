@@ -1,10 +1,10 @@
 //! Connects, encrypts where it is set so, and logs in with RESP3.
 
-use std::{io, time::Duration};
+use std::io;
 
 use fred::{
     error::{Error as RedisError, ErrorKind},
-    socket2::{SockRef, TcpKeepalive},
+    socket2::SockRef,
     types::config::{Config as RedisConfig, ServerConfig},
 };
 use tokio::{
@@ -19,15 +19,12 @@ use crate::{
         acl::Acl,
         cluster,
         config::Config,
-        connection::{Watch, classify},
+        connection::{Watch, classify, keepalive},
         login::{self, CONNECT_TIMEOUT, ConnectError, plain_settings},
         probe::{diagnose, target},
         sentinel,
     },
 };
-
-/// A connection is checked by the system after this long without traffic, and then this often.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
 
 /// A subscription, and what watches whether another server has taken over: with Sentinel, and of a cluster.
 pub struct Opened {
@@ -49,13 +46,14 @@ pub async fn open_subscription(config: &Config) -> Result<Opened, ConnectError> 
             let primary = sentinel::find(config, &login::settings(config).await?).await?;
             let opened = open(config, RedisConfig { server: primary.server(), ..settings }).await;
             let mut subscription = opened.map_err(|error| primary.failed(error))?;
-            let info = subscription.info("replication").await.map_err(greeting)?;
+            let info = subscription.info("replication").await.map_err(|error| primary.failed(greeting(error)))?;
             primary.confirm(&info)?;
             Ok(Opened { subscription, watch: Some(primary.watch()) })
         }
         ServerConfig::Clustered { .. } => {
             let node = cluster::find(config, login::settings(config).await?).await?;
-            let subscription = open(config, RedisConfig { server: node.server(), ..settings }).await?;
+            let opened = open(config, RedisConfig { server: node.server(), ..settings }).await;
+            let subscription = opened.map_err(|error| node.failed(error))?;
             Ok(Opened { subscription, watch: Some(node.watch()) })
         }
         _ => Ok(Opened { subscription: open(config, settings).await?, watch: None }),
@@ -114,6 +112,5 @@ async fn connect(config: &Config, server: &ServerConfig) -> Result<Box<dyn Strea
 
 fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let (time, interval) = KEEPALIVE;
-    SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(time).with_interval(interval))
+    SockRef::from(stream).set_tcp_keepalive(&keepalive())
 }

@@ -5,9 +5,11 @@
 
 use std::ops::Range;
 
+/// Longest text. The limit of Redis, `proto-max-bulk-len`, is 512 MiB unless it was raised.
+const TEXT_MAX: usize = 1 << 30;
 /// Longest line: a simple reply, an error, or a number.
 const LINE_MAX: usize = 64 << 10;
-/// Deepest nesting of a reply. The deepest that a subscriber gets is the greeting, with 3.
+/// Deepest nesting of a reply. The deepest that a subscriber gets is the greeting, with the arguments of modules.
 const DEPTH_MAX: usize = 8;
 
 /// What stands at the beginning of the bytes, and where it ends. Places are offsets into them.
@@ -92,9 +94,9 @@ fn message(mut cursor: Cursor<'_>) -> Result<Item, NoItem> {
     if cursor.byte()? != b'$' {
         return Err(NoItem::Malformed);
     }
-    let length = cursor.count()?;
-    let payload = cursor.at..cursor.at.checked_add(length).ok_or(NoItem::Malformed)?;
-    let end = payload.end.checked_add(2).ok_or(NoItem::Malformed)?;
+    let length = cursor.length()?;
+    let payload = cursor.at..cursor.at + length;
+    let end = payload.end + 2;
     if cursor.bytes.get(payload.end..end).is_some_and(|line_end| line_end != b"\r\n") {
         return Err(NoItem::Malformed);
     }
@@ -137,11 +139,16 @@ impl Cursor<'_> {
         if line.is_empty() { Err(NoItem::Malformed) } else { Ok(count) }
     }
 
+    /// The same of the bytes of a text.
+    fn length(&mut self) -> Result<usize, NoItem> {
+        self.count().and_then(|length| if length <= TEXT_MAX { Ok(length) } else { Err(NoItem::Malformed) })
+    }
+
     /// The rest of the line, and as many bytes behind it as it says.
     fn sized(&mut self) -> Result<Range<usize>, NoItem> {
-        let length = self.count()?;
-        let text = self.at..self.at.checked_add(length).ok_or(NoItem::Malformed)?;
-        match self.bytes.get(text.end..text.end.saturating_add(2)) {
+        let length = self.length()?;
+        let text = self.at..self.at + length;
+        match self.bytes.get(text.end..text.end + 2) {
             Some(b"\r\n") => {
                 self.at = text.end + 2;
                 Ok(text)
@@ -254,7 +261,7 @@ mod tests {
             ">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n:5\r\n",
             ">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$-1\r\n",
             ">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$1\r\nxyz",
-            ">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$18446744073709551615\r\n",
+            ">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$1073741825\r\n",
             "$99999999999999999999999\r\n",
             "$1\r\nxyz",
             "+one\rtwo",

@@ -14,6 +14,7 @@ use crate::{
     frame::Frame,
     gaps::GapReason,
     lifecycle::Signal,
+    logging::Chain,
     memory::LARGE_VALUE,
     redis::{PING_INTERVAL, Received, SILENCE_TIMEOUT, Subscription, Watch},
     source::role::Role,
@@ -108,7 +109,6 @@ impl Subscriber {
                     }
                     ping(&mut session.subscription, &mut progress, now).await
                 }
-                arrived = session.subscription.arrived() => arrived,
                 arrived = arrived_at_former(&mut self.former) => {
                     if let Err(End::Stopped) = self.take_of_former(arrived).await {
                         return End::Stopped;
@@ -121,6 +121,7 @@ impl Subscriber {
                     moved = true;
                     break;
                 }
+                arrived = session.subscription.arrived() => arrived,
             };
         }
         self.on_disconnect(session, progress.confirmed.0, moved).await
@@ -166,13 +167,14 @@ impl Subscriber {
     /// Receives what Redis has sent by now.
     async fn receive_at_stop(&mut self, session: &mut Session, confirmed_at: Micros) {
         // Redis answers in order: the answer comes behind everything that it had sent before.
+        let asked_at = self.clock.now();
         let answered = timeout(FINAL_TIMEOUT, self.receive_until_pong(session)).await;
         self.take_waiting(session).await;
         if let Some(mut former) = self.former.take() {
             self.take_waiting(&mut former.session).await;
         }
         if matches!(answered, Ok(Ok(()))) {
-            self.source.status.set_received_through(self.clock.now());
+            self.source.status.set_received_through(asked_at);
         } else {
             self.outage = Some((confirmed_at, GapReason::Disconnected));
         }
@@ -212,7 +214,9 @@ impl Subscriber {
     }
 
     async fn on_disconnect(&mut self, mut session: Session, confirmed_at: Micros, moved: bool) -> End {
-        let since = self.take_waiting(&mut session).await.map_or(confirmed_at, |at| at.max(confirmed_at));
+        let last = self.take_waiting(&mut session).await;
+        // What a former primary still sends says nothing of what is published at the next one.
+        let since = last.filter(|_| !moved).map_or(confirmed_at, |at| at.max(confirmed_at));
         self.outage = Some((since, GapReason::Disconnected));
         self.source.metrics.source_connected.of(self.source.role.as_str()).set(0);
         let now = self.clock.now();
@@ -231,7 +235,7 @@ impl Subscriber {
         let (now, received) = (units::now(), Instant::now());
         let control = self.source.role == Role::Control;
         let (mut taken, mut bytes) = (Taken::default(), 0);
-        let (mut frames, mut frames_bytes) = (Vec::new(), 0);
+        let (mut frames, mut frames_bytes, mut ended) = (Vec::new(), 0, None);
         loop {
             let (channel, payload) = match session.subscription.take() {
                 Ok(Some(Received::Message(channel, payload))) => (session.names.of(channel), payload),
@@ -239,7 +243,8 @@ impl Subscriber {
                     taken.pong = true;
                     continue;
                 }
-                Ok(Some(Received::Beginning(channel, length))) if !self.sender.has_room(length) => {
+                // Of others all is waited for: there may be room by then.
+                Ok(Some(Received::Beginning(channel, length))) if !self.sender.may_fit(length) => {
                     let channel = session.names.of(channel);
                     session.subscription.pass_over();
                     if !self.source.is_ignored(&channel) {
@@ -251,8 +256,8 @@ impl Subscriber {
                 }
                 Ok(Some(Received::Beginning(..)) | None) => break,
                 Err(error) => {
-                    self.hand_over(&mut frames).await?;
-                    return Err(lost(&error));
+                    ended = Some(error);
+                    break;
                 }
             };
             if self.source.is_ignored(&channel) {
@@ -275,7 +280,10 @@ impl Subscriber {
         self.hand_over(&mut frames).await?;
         self.source.metrics.source_messages.inc_by(taken.messages as u64);
         self.source.metrics.source_bytes.inc_by(bytes as u64);
-        Ok(taken)
+        match ended {
+            None => Ok(taken),
+            Some(error) => Err(lost(&error)),
+        }
     }
 
     async fn hand_over(&mut self, frames: &mut Vec<Frame>) -> Result<(), End> {
@@ -298,7 +306,7 @@ async fn ping(subscription: &mut Subscription, progress: &mut Progress, now: Ins
 }
 
 fn lost(error: &io::Error) -> End {
-    warn!(%error, "lost the connection to Redis");
+    warn!(error = %Chain(error), "lost the connection to Redis");
     End::Lost
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Subscriber {
 pub(super) enum OpenError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    #[error("failed to ask for INFO")]
+    Info(#[source] io::Error),
     #[error("failed to subscribe")]
     Subscribe(#[from] io::Error),
     #[error("Redis refuses every channel: {0}")]
@@ -71,6 +73,8 @@ impl Subscriber {
     /// Connects, subscribes and confirms it.
     pub(super) async fn open(&mut self) -> Result<Session, OpenError> {
         let mut opened = open_subscription(&self.source.redis).await?;
+        // Before messages come: behind large ones an answer may be late.
+        let server = server_info(&mut opened.subscription).await.map_err(OpenError::Info)?;
         let mut refused = Vec::new();
         for channel in &self.source.channels {
             if let Some(reason) = opened.subscription.subscribe(channel).await? {
@@ -82,7 +86,6 @@ impl Subscriber {
             let reason = self.refused.first().map(|(_, _, reason)| reason.clone());
             return Err(OpenError::Refused(reason.unwrap_or_default()));
         }
-        let server = server_info(&mut opened.subscription).await?;
         self.on_connect(server);
         Ok(Session::new(opened))
     }

@@ -27,7 +27,8 @@ struct Scanner<'t> {
 /// # Errors
 /// `malformed_json`, `too_deep`, or `too_large` for a map with too many fields, or too many values in all.
 pub(in crate::wire) fn check(text: &str, limits: &Limits) -> Result<Checked, Rejection> {
-    let mut scanner = Scanner { text, bytes: text.as_bytes(), at: 0, checked: Checked { longest: 0, is_strict_json: true } };
+    let mut scanner =
+        Scanner { text, bytes: text.as_bytes(), at: 0, checked: Checked { longest: 0, is_strict_json: true } };
     // For each open container: whether it is a map, and its items so far.
     let mut open: Vec<(bool, usize)> = Vec::with_capacity(8);
     let mut elements = 0_usize;
